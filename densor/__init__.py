@@ -1,0 +1,78 @@
+"""Densor: lossless compression of neural-network weights and data.
+
+`compress` and `decompress` work in memory, `compress_file` and `decompress_file` on files,
+`open`, `Writer`, `save_file` and `load_file` on tensors by name. Nothing heavy is imported until
+it is used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from densor.errors import (
+    ArgumentError,
+    ChecksumError,
+    DensorError,
+    FileError,
+    FormatError,
+    LimitError,
+    TruncatedError,
+    UnsupportedError,
+)
+from densor.version import __version__
+
+if TYPE_CHECKING:
+    from densor.api import File, Writer, compress, decompress, load_file, save_file
+    from densor.api import File as open
+    from densor.formats.files import compress_file, decompress_file, test_file
+    from densor.formats.folder import extract, pack
+
+_LAZY = {
+    "File": "densor.api",
+    "Writer": "densor.api",
+    "compress": "densor.api",
+    "compress_file": "densor.formats.files",
+    "decompress": "densor.api",
+    "decompress_file": "densor.formats.files",
+    "extract": "densor.formats.folder",
+    "load_file": "densor.api",
+    "pack": "densor.formats.folder",
+    "save_file": "densor.api",
+    "test_file": "densor.formats.files",
+}
+
+__all__ = [
+    "ArgumentError",
+    "ChecksumError",
+    "DensorError",
+    "File",
+    "FileError",
+    "FormatError",
+    "LimitError",
+    "TruncatedError",
+    "UnsupportedError",
+    "Writer",
+    "__version__",
+    "compress",
+    "compress_file",
+    "decompress",
+    "decompress_file",
+    "extract",
+    "load_file",
+    "open",
+    "pack",
+    "save_file",
+    "test_file",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "open":
+        return importlib.import_module("densor.api").File
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'densor' has no attribute {name!r}")
+    return getattr(importlib.import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

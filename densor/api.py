@@ -1,0 +1,418 @@
+"""The Python interface: objects in memory, files of tensors, random access."""
+
+import io
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple, Self
+
+import numpy as np
+
+from densor import arrays, dtypes
+from densor.codec.batch import BYTES, kind_of
+from densor.errors import ArgumentError, FormatError, LimitError
+from densor.formats import strictjson
+from densor.formats.archive import Archive, IndexedEntry
+from densor.formats.entry import ARRAY, FILE, TENSOR, EntryMeta, TensorInfo, new_path
+from densor.formats.files import is_file_object, open_output
+from densor.formats.output import errors_of
+from densor.formats.plan import plan_file
+from densor.formats.sinks import GrowingSink, MemorySink
+from densor.formats.source import (
+    Bytes,
+    FileRandomSource,
+    FileSource,
+    MemoryRandomSource,
+    MemorySource,
+    as_bytes,
+)
+from densor.formats.stream import Sink, StreamReader
+from densor.formats.writer import ArchiveWriter, Segment
+
+Target = str | os.PathLike[str] | BinaryIO
+_BYTES_LIKE = (bytes, bytearray, memoryview)
+
+
+def compress(obj: Any, level: int = 3, threads: int = 1, *, dtype: str | None = None) -> bytes:
+    """Packs an object in memory.
+
+    `obj`: bytes-like, a numpy array of any dtype but object, or a torch tensor, of any layout.
+    `level`: 1 (fastest) to 9 (smallest). `threads`: 0 for all processors. `dtype`: what the
+    elements really are, e.g. `bf16` for bits held in uint16 or for raw bytes; `decompress` gives
+    back the type that went in all the same.
+    """
+    wanted = None if dtype is None else dtypes.parse_dtype(dtype)
+    if isinstance(obj, _BYTES_LIKE):
+        data = as_bytes(obj)
+        meta = EntryMeta("", "bytes", data.size)
+        kind = BYTES if wanted is None else kind_of(wanted, (data.size,))
+    else:
+        meta, data = arrays.describe(obj, wanted)
+        shape = meta.shape or ()
+        kind = kind_of(wanted or meta.dtype or "", shape[::-1] if meta.order == "F" else shape)
+    out = io.BytesIO()
+    writer = ArchiveWriter(out, level, threads, index=False)
+    try:
+        writer.add(meta, MemorySource(data), [Segment(kind, data.size)])
+        writer.close()
+    finally:
+        writer.abort()
+    return out.getvalue()
+
+
+def decompress(blob: Any, threads: int = 1, *, max_output_size: int | None = None) -> Any:
+    """Restores what `compress` was given: bytes, a numpy array or a torch tensor.
+
+    Raises a DensorError for anything that is not whole and sound; LimitError if the object has
+    more than `max_output_size` bytes.
+    """
+    reader = StreamReader(MemorySource(blob), threads, max_size=max_output_size)
+    sinks: list[tuple[EntryMeta, Sink, Bytes | None]] = []
+
+    def sink_for(meta: EntryMeta) -> Sink:
+        if sinks:
+            raise FormatError("archive holds more than one object; use densor.open")
+        if meta.size is None:
+            sinks.append((meta, GrowingSink(), None))
+        else:
+            memory = _allocate(meta.size, as_bytes(blob).size)
+            sinks.append((meta, MemorySink(memory), memory))
+        return sinks[0][1]
+
+    try:
+        for _ in reader.entries(sink_for):
+            pass
+    finally:
+        reader.close()
+    if not sinks:
+        raise FormatError("archive is empty")
+    meta, sink, memory = sinks[0]
+    if memory is None:
+        assert isinstance(sink, GrowingSink)
+        memory = np.frombuffer(sink.data, np.uint8)
+    return arrays.restore(meta, memory) if meta.kind == ARRAY else memory.tobytes()
+
+
+def _allocate(size: int, stored: int) -> Bytes:
+    """Memory for an object; LimitError where no archive of `stored` bytes can hold so much."""
+    # A chunk frame of 28 + 13 bytes can stand for 64 MiB at most.
+    if size > (stored // 41 + 1) << 26:
+        raise LimitError(f"{stored} bytes cannot hold {size}")
+    try:
+        return np.empty(size, np.uint8)
+    except MemoryError:
+        raise LimitError(f"not enough memory for {size} bytes") from None
+
+
+class Writer:
+    """Writes an archive of tensors and files, one after the other.
+
+    `target`: path or binary file object, which need not be seekable. A path appears when the
+    `with` block ends well, and not at all otherwise.
+
+    >>> import densor, io, numpy
+    >>> file = io.BytesIO()
+    >>> with densor.Writer(file) as writer:
+    ...     writer.add_tensor("weight", numpy.ones((2, 3), numpy.float32))
+    """
+
+    def __init__(
+        self, target: Target, level: int = 3, threads: int = 0, *, overwrite: bool = False
+    ) -> None:
+        self._output = open_output(target, overwrite)
+        file = self._output.__enter__()
+        try:
+            self._writer = ArchiveWriter(file, level, threads)
+        except BaseException as error:
+            self._output.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def add_tensor(self, name: str, tensor: Any, *, dtype: str | None = None) -> None:
+        """Adds an ndarray or torch tensor; `dtype` as for `compress`, but it sticks."""
+        wanted = None if dtype is None else dtypes.parse_dtype(dtype)
+        meta, data = arrays.describe(tensor, wanted)
+        if meta.dtype == "VOID":
+            raise ArgumentError(f"{name}: records and strings cannot be tensors of an archive")
+        if meta.order == "F":
+            meta, data = arrays.describe(np.ascontiguousarray(tensor), wanted)
+        kind_dtype = wanted or meta.dtype or ""
+        entry = EntryMeta(name, TENSOR, data.size, kind_dtype, meta.shape)
+        if not name:
+            raise ArgumentError("a tensor needs a name")
+        segment = Segment(kind_of(kind_dtype, meta.shape or ()), data.size)
+        self._writer.add(entry, MemorySource(data), [segment])
+
+    def add_file(self, path: str | os.PathLike[str], name: str | None = None) -> None:
+        """Adds a file, by default under its own name."""
+        with errors_of(path), open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            plan = plan_file(FileSource(file), size)
+            meta = EntryMeta(new_path(name or Path(path).name), FILE, size, format=plan.format)
+            self._writer.add(meta, plan.source, plan.segments, plan.tensors)
+
+    def close(self) -> None:
+        """Completes the archive."""
+        self.__exit__(None, None, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._writer.close()
+        except BaseException as failure:
+            self._output.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+        finally:
+            self._writer.abort()
+        self._output.__exit__(kind, error, trace)
+
+
+class Info(NamedTuple):
+    """What an archive says about a tensor; sizes in bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+    stored: int  # bytes of the frames that hold it, shared ones counted in full
+
+
+class File:
+    """An archive opened for random access, after the manner of `safetensors.safe_open`.
+
+    `framework`: `numpy` (or `np`) or `torch` (or `pt`), what `get_tensor` returns.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        framework: str = "numpy",
+        threads: int = 0,
+        *,
+        max_output_size: int | None = None,
+    ) -> None:
+        if framework not in ("numpy", "np", "torch", "pt"):
+            raise ArgumentError(f"unknown framework {framework!r}; known are numpy and torch")
+        self._torch = framework in ("torch", "pt")
+        self._file: BinaryIO | None = None
+        if isinstance(source, _BYTES_LIKE):
+            random: Any = MemoryRandomSource(source)
+        elif is_file_object(source):
+            random = FileRandomSource(source)
+        else:
+            with errors_of(source):
+                self._file = open(source, "rb")  # noqa: SIM115
+            random = FileRandomSource(self._file)
+        try:
+            self._archive = Archive(random, threads, max_size=max_output_size)
+            self._tensors = self._archive.tensors()
+        except BaseException:
+            self._close_file()
+            raise
+
+    def keys(self) -> list[str]:
+        """Names of all tensors, also of those inside files."""
+        return list(self._tensors)
+
+    def files(self) -> list[str]:
+        """Names of all files."""
+        return [entry.meta.name for entry in self._archive.entries if entry.meta.kind == FILE]
+
+    def read_file(self, name: str) -> bytes:
+        """The bytes of a file in the archive; KeyError if there is none of that name."""
+        entry = self._archive.entry(name)
+        return self._archive.read(entry, 0, entry.size).tobytes()
+
+    def metadata(self) -> dict[str, str] | None:
+        """`__metadata__` of the first safetensors file in the archive, None if it has none."""
+        for entry in self._archive.entries:
+            if entry.meta.format == "safetensors":
+                first = int.from_bytes(self._archive.read(entry, 0, 8).tobytes(), "little")
+                if first > entry.size - 8:
+                    raise FormatError(f"{entry.meta.name}: is no safetensors file")
+                text = self._archive.read(entry, 8, 8 + first).tobytes()
+                found = strictjson.loads(text, "safetensors header").get("__metadata__")
+                return found if isinstance(found, dict) else None
+        return None
+
+    def info(self, name: str) -> Info:
+        """Type, shape and sizes of a tensor."""
+        entry, tensor = self._find(name)
+        begin, end = tensor.offset, tensor.offset + tensor.size
+        stored = self._archive.stored_size(entry, begin, end)
+        return Info(name, tensor.dtype, tensor.shape, tensor.size, stored)
+
+    def get_tensor(self, name: str) -> Any:
+        """A tensor; KeyError if there is none of that name."""
+        entry, tensor = self._find(name)
+        data = self._archive.read(entry, tensor.offset, tensor.offset + tensor.size)
+        return self._hand_out(tensor.dtype, tensor.shape, data)
+
+    def get_slice(self, name: str) -> "Slice":
+        """A view that decodes only the rows it is asked for: `get_slice(name)[10:20]`."""
+        entry, tensor = self._find(name)
+        return Slice(self, entry, tensor)
+
+    def _find(self, name: str) -> tuple[IndexedEntry, TensorInfo]:
+        found = self._tensors.get(name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def _hand_out(self, dtype: str, shape: tuple[int, ...], data: Bytes) -> Any:
+        give = arrays.to_torch if self._torch else arrays.to_numpy
+        return give(dtype, shape, data)
+
+    def rows(self, entry: IndexedEntry, tensor: TensorInfo, begin: int, end: int) -> Any:
+        """Rows `begin` to `end` of a tensor."""
+        row = tensor.size // tensor.shape[0] if tensor.shape[0] else 0
+        low = tensor.offset + begin * row
+        data = self._archive.read(entry, low, low + (end - begin) * row)
+        return self._hand_out(tensor.dtype, (end - begin, *tensor.shape[1:]), data)
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def close(self) -> None:
+        """Closes the file and stops the threads."""
+        self._archive.close()
+        self._close_file()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Slice:
+    """A tensor in an archive that is decoded row by row of its first axis."""
+
+    def __init__(self, file: File, entry: IndexedEntry, tensor: TensorInfo) -> None:
+        self._file = file
+        self._entry = entry
+        self._tensor = tensor
+
+    def get_shape(self) -> list[int]:
+        """The shape of the whole tensor."""
+        return list(self._tensor.shape)
+
+    def get_dtype(self) -> str:
+        """The element type, by its safetensors name."""
+        return self._tensor.dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        """What indexing the whole tensor with `key` would give (integers, slices, ellipsis)."""
+        shape = self._tensor.shape
+        keys = key if isinstance(key, tuple) else (key,)
+        if not shape or not keys or not isinstance(keys[0], int | np.integer | slice):
+            return self._whole()[key]
+        if isinstance(keys[0], slice):
+            begin, end, step = keys[0].indices(shape[0])
+            if step != 1:
+                return self._whole()[key]
+            rows = self._file.rows(self._entry, self._tensor, begin, max(begin, end))
+            return rows[(slice(None), *keys[1:])]
+        row = int(keys[0])
+        if not -shape[0] <= row < shape[0]:
+            raise IndexError(f"index {row} is out of bounds for axis 0 with size {shape[0]}")
+        row %= shape[0]
+        return self._file.rows(self._entry, self._tensor, row, row + 1)[(0, *keys[1:])]
+
+    def _whole(self) -> Any:
+        return self._file.get_tensor(self._tensor.name)
+
+
+def save_file(
+    tensors: Mapping[str, Any],
+    path: Target,
+    metadata: Mapping[str, str] | None = None,
+    level: int = 3,
+    threads: int = 0,
+    *,
+    overwrite: bool = True,
+) -> None:
+    """Packs named arrays or tensors, as `safetensors.save_file` would save them.
+
+    The archive holds a safetensors file: `densor -d` makes a plain one of it, byte for byte what
+    a reader of safetensors expects; `load_file` and `open` read the tensors.
+    """
+    described = []
+    for name, tensor in tensors.items():
+        meta, data = arrays.describe(tensor)
+        if meta.order == "F":
+            meta, data = arrays.describe(np.ascontiguousarray(tensor))
+        if meta.dtype == "VOID":
+            raise ArgumentError(f"{name}: this dtype does not exist in safetensors files")
+        described.append((name, meta, data))
+    described.sort(key=lambda item: (-dtypes.SIZES[item[1].dtype or ""], item[0]))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name, meta, data in described:
+        header[name] = {
+            "dtype": meta.dtype,
+            "shape": list(meta.shape or ()),
+            "data_offsets": [end, end + data.size],
+        }
+        end += data.size
+    text = strictjson.dumps(header)
+    text += b" " * (-len(text) % 8)
+    head = np.frombuffer(len(text).to_bytes(8, "little") + text, np.uint8)
+    pieces = [head, *(data for _, _, data in described)]
+    default = "model.safetensors"
+    name = default if is_file_object(path) else Path(path).stem  # type: ignore[arg-type]
+    name = name if name.endswith(".safetensors") else f"{name}.safetensors"
+    with open_output(path, overwrite) as out:
+        writer = ArchiveWriter(out, level, threads)
+        try:
+            size = head.size + end
+            plan = plan_file(_Pieces(pieces), size)
+            meta = EntryMeta(new_path(name), FILE, size, format=plan.format)
+            writer.add(meta, plan.source, plan.segments, plan.tensors)
+            writer.close()
+        finally:
+            writer.abort()
+
+
+class _Pieces:
+    """A source over several arrays, copying only where a request spans two of them."""
+
+    def __init__(self, pieces: list[Bytes]) -> None:
+        self._pieces = [piece for piece in pieces if piece.size][::-1]
+
+    def take(self, count: int) -> Bytes:
+        taken: list[Bytes] = []
+        while count and self._pieces:
+            piece = self._pieces.pop()
+            if piece.size > count:
+                self._pieces.append(piece[count:])
+                piece = piece[:count]
+            taken.append(piece)
+            count -= piece.size
+        return taken[0] if len(taken) == 1 else np.concatenate([np.empty(0, np.uint8), *taken])
+
+
+def load_file(
+    path: Any, framework: str = "numpy", threads: int = 0, *, max_output_size: int | None = None
+) -> dict[str, Any]:
+    """All tensors of an archive by name, as numpy arrays or torch tensors."""
+    with File(path, framework, threads, max_output_size=max_output_size) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

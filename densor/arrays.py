@@ -1,0 +1,141 @@
+"""Arrays and torch tensors to bytes and back, whatever their order, layout and dtype."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from densor import dtypes
+from densor.errors import ArgumentError, FormatError
+from densor.formats.entry import ARRAY, EntryMeta
+from densor.formats.source import Bytes
+
+
+def is_torch(thing: object) -> bool:
+    """Whether `thing` is a torch tensor; does not import torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(thing, torch.Tensor)
+
+
+def describe(thing: Any, dtype: str | None = None) -> tuple[EntryMeta, Bytes]:
+    """The entry for an ndarray or torch tensor, and its bytes: little-endian, contiguous.
+
+    `dtype`: take the bits of the elements, of the same size, as another type.
+    """
+    if is_torch(thing):
+        return _describe_torch(thing, dtype)
+    return _describe_numpy(np.asanyarray(thing), dtype)
+
+
+def _describe_torch(tensor: Any, dtype: str | None) -> tuple[EntryMeta, Bytes]:
+    import torch
+
+    name = dtypes.from_torch(tensor.dtype)
+    if name is None or tensor.layout != torch.strided:
+        raise ArgumentError(f"cannot compress a torch tensor of {tensor.dtype}, {tensor.layout}")
+    shape = tuple(int(size) for size in tensor.shape)
+    flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    data = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, np.uint8)
+    meta = EntryMeta("", ARRAY, data.size, name, shape, "C", "torch")
+    return _retyped(meta, dtype), data
+
+
+def _describe_numpy(array: "np.ndarray[Any, Any]", dtype: str | None) -> tuple[EntryMeta, Bytes]:
+    if array.dtype.hasobject:
+        raise ArgumentError("cannot compress an array of Python objects")
+    order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    name = dtypes.from_numpy(array.dtype)
+    descr: Any = None
+    if name is None:
+        name, descr = "VOID", np.lib.format.dtype_to_descr(array.dtype)
+    elif not array.dtype.isnative:
+        descr = array.dtype.str
+        array = array.astype(array.dtype.newbyteorder("="))
+    shape = tuple(int(size) for size in array.shape)
+    flat = array.reshape(-1, order="F" if order == "F" else "C")
+    data = np.ascontiguousarray(flat).view(np.uint8) if flat.nbytes else np.empty(0, np.uint8)
+    meta = EntryMeta("", ARRAY, data.size, name, shape, order, "numpy", descr)
+    return _retyped(meta, dtype), data
+
+
+def _retyped(meta: EntryMeta, dtype: str | None) -> EntryMeta:
+    """For the codec's benefit only: the array comes back with its own type."""
+    if dtype is not None and dtypes.SIZES[dtype] != dtypes.SIZES[meta.dtype or ""]:
+        raise ArgumentError(f"elements of {meta.dtype} cannot be taken as {dtype}")
+    return meta
+
+
+def restore(meta: EntryMeta, data: Bytes) -> Any:
+    """The array or tensor that an ARRAY entry stands for; `data` becomes its memory."""
+    assert meta.dtype is not None and meta.shape is not None
+    if meta.host == "torch":
+        return to_torch(meta.dtype, meta.shape, data)
+    if meta.dtype == "VOID":
+        wanted = _described(meta.descr)
+        if wanted.itemsize * int(np.prod(meta.shape, dtype=object)) != data.size:
+            raise FormatError("array does not fit its description")
+    else:
+        wanted = dtypes.to_numpy(meta.dtype)
+    array = _view(data, wanted, meta.shape)
+    array = array.reshape(meta.shape, order="F" if meta.order == "F" else "C")
+    if meta.dtype != "VOID" and meta.descr is not None:
+        swapped = _described(meta.descr)
+        if dtypes.from_numpy(swapped) != meta.dtype:
+            raise FormatError("array does not fit its description")
+        array = array.astype(swapped)
+    return array
+
+
+def _view(data: Bytes, dtype: "np.dtype[Any]", shape: tuple[int, ...]) -> "np.ndarray[Any, Any]":
+    if data.size:
+        return data.view(dtype)
+    return np.empty(int(np.prod(shape, dtype=object)), dtype)
+
+
+def _described(descr: Any) -> "np.dtype[Any]":
+    try:
+        dtype = np.lib.format.descr_to_dtype(_tuples(descr))
+    except (TypeError, ValueError, KeyError, RecursionError, SyntaxError, IndexError) as error:
+        raise FormatError(f"array has a malformed description: {error}") from None
+    if dtype.hasobject:
+        raise FormatError("array of Python objects in an archive")
+    return dtype
+
+
+def _tuples(descr: Any, inner: bool = False) -> Any:
+    """JSON has lists where numpy wants tuples: fields are tuples, the list of them is not."""
+    if not isinstance(descr, list):
+        return descr
+    if descr and isinstance(descr[0], list):
+        fields = []
+        for field in descr:
+            if not isinstance(field, list) or not 2 <= len(field) <= 3:
+                raise ValueError("malformed field")
+            name = tuple(field[0]) if isinstance(field[0], list) else field[0]
+            shape = (tuple(field[2]),) if len(field) == 3 else ()
+            fields.append((name, _tuples(field[1]), *shape))
+        return fields
+    return tuple(_tuples(item) if i == 0 else _shape(item) for i, item in enumerate(descr))
+
+
+def _shape(item: Any) -> Any:
+    return tuple(item) if isinstance(item, list) else item
+
+
+def to_numpy(dtype: str, shape: tuple[int, ...], data: Bytes) -> "np.ndarray[Any, Any]":
+    """An ndarray over `data`; BF16 and FP8 as in `dtypes.to_numpy`."""
+    return _view(data, dtypes.to_numpy(dtype), shape).reshape(shape)
+
+
+def to_torch(dtype: str, shape: tuple[int, ...], data: Bytes) -> Any:
+    """A torch tensor over `data`."""
+    try:
+        import torch
+    except ImportError:
+        from densor.errors import UnsupportedError
+
+        raise UnsupportedError("this is a torch tensor: pip install densor[torch]") from None
+    wanted = dtypes.to_torch(dtype)
+    if not data.size:
+        return torch.empty(shape, dtype=wanted)
+    return torch.from_numpy(data).view(wanted).reshape(shape)

@@ -1,0 +1,1 @@
+"""Codecs: which planes a tensor splits into, and which model describes each."""

@@ -1,0 +1,37 @@
+"""What each level does. Levels differ in the writer only: one reader reads them all."""
+
+from dataclasses import dataclass
+
+from densor.errors import ArgumentError
+
+DEFAULT_LEVEL = 3
+
+
+@dataclass(frozen=True)
+class Level:
+    """Settings of a level."""
+
+    classes: int  # Huffman codes per plane and model, at most
+    zstd: int  # Zstandard level, for bytes and planes that repeat
+    try_zstd: bool  # whether planes of numbers are tried with Zstandard too
+
+
+_LEVELS = {
+    1: Level(classes=1, zstd=1, try_zstd=False),
+    2: Level(classes=2, zstd=2, try_zstd=True),
+    3: Level(classes=4, zstd=3, try_zstd=True),
+    4: Level(classes=4, zstd=6, try_zstd=True),
+    5: Level(classes=4, zstd=9, try_zstd=True),
+    6: Level(classes=8, zstd=12, try_zstd=True),
+    7: Level(classes=8, zstd=15, try_zstd=True),
+    8: Level(classes=8, zstd=17, try_zstd=True),
+    9: Level(classes=8, zstd=19, try_zstd=True),
+}
+
+
+def level_settings(level: int) -> Level:
+    """The settings of a level from 1 (fastest) to 9 (smallest); ArgumentError otherwise."""
+    settings = _LEVELS.get(level)
+    if settings is None:
+        raise ArgumentError(f"level must be from 1 to 9, not {level!r}")
+    return settings

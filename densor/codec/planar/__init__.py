@@ -1,0 +1,1 @@
+"""The planar codec: byte planes, each coded by classes of runs. See spec.md."""

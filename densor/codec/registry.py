@@ -1,0 +1,28 @@
+"""Numbers that stand in archives. Frozen: a number is never given another meaning."""
+
+MODEL_RAW = 0  # model numbers of chunks without a MODEL frame
+MODEL_ZSTD = 1
+FIRST_MODEL = 16  # the number of the first MODEL frame
+MODEL_WINDOW = 256  # how many MODEL frames back a chunk may reach
+
+CODEC_PLANAR = 2
+
+PLANE_RAW = 0  # how a plane of a planar chunk is stored
+PLANE_CONSTANT = 1
+PLANE_ZSTD = 2
+PLANE_CLASSES = 3
+
+CLASS_RAW = 0  # how the runs of one class are stored
+CLASS_CONSTANT = 1
+CLASS_HUFFMAN = 2
+
+LAYOUT_BYTE = 1
+LAYOUT_BF16 = 2
+LAYOUT_WORD16 = 3
+LAYOUT_FP32 = 4
+LAYOUT_WORD32 = 5
+LAYOUT_FP64 = 6
+LAYOUT_WORD64 = 7
+
+HASH_XXH3_128 = 1  # hash of an entry's original bytes
+HASH_SHA256 = 2

@@ -1,0 +1,1 @@
+"""Entropy coders: symbols to bits and back, with no idea of tensors or files."""

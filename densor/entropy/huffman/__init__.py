@@ -1,0 +1,1 @@
+"""Length-limited canonical Huffman coding of bytes, several symbols per look-up. See spec.md."""

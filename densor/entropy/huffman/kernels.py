@@ -1,0 +1,293 @@
+"""Compiled loops of the Huffman coder: arrays in, arrays out; no allocation, no validation."""
+
+import numba as nb
+import numpy as np
+from numba import njit, types
+
+from densor.entropy.intrinsics import leading_zeros, load_u64, store_u64
+from densor.entropy.jit import I64, R8, R64, W8, W16, W32, W64, kernel
+
+R32_2D = types.Array(types.uint32, 2, "C", readonly=True)
+R8_2D = types.Array(types.uint8, 2, "C", readonly=True)
+U64_2D = types.uint64[:, ::1]
+
+# A look-up table entry: bits used (low 6 bits), up to 6 symbols from bit 8 on, their count (top 4).
+_BITS = np.uint64(63)
+_SYMBOLS = np.uint64(8)
+_COUNT = np.uint64(60)
+_MOST = 6  # symbols per entry
+_STEPS = 4  # look-ups per refill: 4 x 12 bits and 7 of alignment fit in 64 with the sentinel
+_SENTINEL = np.uint64(1 << 63)
+_OVERRUN = np.uint64(1 << 62)  # a bit position beyond every end
+_THREE = np.uint64(3)
+_SEVEN = np.uint64(7)
+
+
+@kernel(types.int64(I64, types.int64, I64, I64, W8, W8))
+def package_merge(counts, limit, weights, packages, is_leaf, lengths):
+    """Optimal code lengths of at most `limit` bits for 256 counts (Larmore and Hirschberg 1990).
+
+    `counts`: int64[256]. Work space: `weights` and `packages` int64[512], `is_leaf`
+    uint8[12 * 512]. Result: `lengths` uint8[256]; returns the number of symbols that occur.
+    A single symbol gets length 0. There may be no more than 2^limit symbols.
+    """
+    used = 0
+    for s in range(256):
+        lengths[s] = 0
+        if counts[s] > 0:  # insertion sort by count, then symbol: packed into one integer
+            key = counts[s] * 256 + s
+            j = used
+            while j > 0 and weights[j - 1] > key:
+                weights[j] = weights[j - 1]
+                j -= 1
+            weights[j] = key
+            used += 1
+    if used < 2:
+        return used
+    n_packages = 0
+    for level in range(limit):
+        # Merge the leaves with the packages of the level below, noting which is which. The two
+        # halves of `packages` take turns.
+        below = (level & 1) * 256
+        above = 256 - below
+        i = 0
+        j = 0
+        total = used + n_packages
+        previous = 0
+        made = 0
+        for k in range(total):
+            leaf = j >= n_packages or (i < used and (weights[i] >> 8) <= packages[below + j])
+            if leaf:
+                weight = weights[i] >> 8
+                i += 1
+            else:
+                weight = packages[below + j]
+                j += 1
+            is_leaf[level * 512 + k] = leaf
+            if k & 1:
+                packages[above + made] = previous + weight
+                made += 1
+            previous = weight
+        n_packages = made
+    wanted = 2 * used - 2
+    for level in range(limit - 1, -1, -1):
+        leaves = 0
+        for k in range(wanted):
+            leaves += is_leaf[level * 512 + k]
+        for i in range(leaves):
+            lengths[weights[i] & 255] += 1
+        wanted = 2 * (wanted - leaves)
+    return used
+
+
+@kernel(types.void(R8, W32))
+def assign_codes(lengths, codes):
+    """Canonical codes, first bit lowest: `codes[s] = length << 16 | reversed code`, 0 if unused."""
+    code = 0
+    for length in range(1, 13):
+        code <<= 1
+        for s in range(256):
+            if lengths[s] == length:
+                reverse = 0
+                for bit in range(length):
+                    reverse |= ((code >> bit) & 1) << (length - 1 - bit)
+                codes[s] = length << 16 | reverse
+                code += 1
+    for s in range(256):
+        if lengths[s] == 0:
+            codes[s] = 0
+
+
+@kernel(types.void(R8_2D, types.int64, W32, W16, U64_2D, I64))
+def build_tables(lengths, least_bits, codes, single, tables, bits):
+    """Fills row c of `tables` for code c: for each window of bits all whole symbols in it.
+
+    `lengths`: uint8[codes, 256], each row complete and of at most 12 bits, or all 0 for no code.
+    `bits`, int64[codes], receives the width of each table: the longest code, at least
+    `least_bits`. `tables`: uint64[codes, 4096]. Work space: `codes` uint32[256], `single`
+    uint16[4096].
+    """
+    for c in range(lengths.shape[0]):
+        longest = least_bits
+        for s in range(256):
+            longest = max(longest, np.int64(lengths[c, s]))
+        bits[c] = longest
+        size = 1 << longest
+        assign_codes(lengths[c], codes)
+        single[0] = 0
+        for s in range(256):
+            length = np.int64(codes[s] >> 16)
+            if length > 0:
+                for window in range(codes[s] & 0xFFFF, size, 1 << length):
+                    single[window] = length << 8 | s
+        if single[0] == 0:
+            continue
+        table = tables[c]
+        for window in range(size):
+            rest = window
+            left = longest
+            shift = _SYMBOLS
+            entry = np.int64(single[rest])
+            symbols = np.uint64(0)
+            count = np.uint64(0)
+            while (entry >> 8) <= left and count < _MOST:
+                symbols |= np.uint64(entry & 255) << shift
+                shift += np.uint64(8)
+                left -= entry >> 8
+                rest >>= entry >> 8
+                count += np.uint64(1)
+                entry = np.int64(single[rest])
+            table[window] = np.uint64(longest - left) | symbols | count << _COUNT
+
+
+@njit
+def _put(symbols, codes, out, position, buffer, filled):
+    """Appends the codes of `symbols`; returns where the next whole byte goes and the bits left."""
+    whole = symbols.size & ~3
+    for i in range(0, whole, 4):
+        c0 = np.uint64(codes[symbols[i]])
+        c1 = np.uint64(codes[symbols[i + 1]])
+        c2 = np.uint64(codes[symbols[i + 2]])
+        c3 = np.uint64(codes[symbols[i + 3]])
+        l0 = c0 >> np.uint64(16)
+        l1 = c1 >> np.uint64(16)
+        l2 = c2 >> np.uint64(16)
+        low = (c0 & np.uint64(0xFFFF)) | (c1 & np.uint64(0xFFFF)) << l0
+        high = (c2 & np.uint64(0xFFFF)) | (c3 & np.uint64(0xFFFF)) << l2
+        pair = l0 + l1
+        buffer |= (low | high << pair) << filled
+        filled += pair + l2 + (c3 >> np.uint64(16))
+        store_u64(out, position, buffer)
+        position += nb.intp(filled >> _THREE)
+        buffer >>= filled & np.uint64(56)
+        filled &= _SEVEN
+    for i in range(whole, symbols.size):
+        c0 = np.uint64(codes[symbols[i]])
+        buffer |= (c0 & np.uint64(0xFFFF)) << filled
+        filled += c0 >> np.uint64(16)
+        store_u64(out, position, buffer)
+        position += nb.intp(filled >> _THREE)
+        buffer >>= filled & np.uint64(56)
+        filled &= _SEVEN
+    return position, buffer, filled
+
+
+@kernel(types.int64(R8, I64, R32_2D, W8, types.int64, I64))
+def encode_streams(symbols, counts, codes, out, position, sizes):
+    """Codes groups of symbols as four streams into `out` from `position` on; returns the end.
+
+    `symbols`: the groups one after the other, `counts`, int64[groups], symbols in all. `codes`:
+    uint32[groups, 256] as from `assign_codes`; a group whose codes are all 0 is left out. Each
+    stream takes a quarter of every group. Sets `sizes`, int64[4], in bytes. All symbols have
+    codes; `out` has 12 bits for each symbol and 64 bytes to spare.
+    """
+    for stream in range(4):
+        start = position
+        buffer = np.uint64(0)
+        filled = np.uint64(0)
+        first = 0
+        for group in range(counts.size):
+            n = counts[group]
+            quarter = (n + 3) // 4
+            begin = first + min(stream * quarter, n)
+            end = first + min((stream + 1) * quarter, n)
+            first += n
+            if begin < end and codes[group, symbols[begin]] != 0:
+                piece = symbols[begin:end]
+                position, buffer, filled = _put(piece, codes[group], out, position, buffer, filled)
+        store_u64(out, position, buffer)
+        position += nb.intp(filled > 0)
+        sizes[stream] = position - start
+    return position
+
+
+@njit
+def _refill(source, bit):
+    return (load_u64(source, nb.intp(bit >> _THREE)) >> (bit & _SEVEN)) | _SENTINEL
+
+
+@njit
+def _step(window, position, table, mask, out):
+    entry = table[window & mask]
+    store_u64(out, position, entry >> _SYMBOLS)
+    return window >> (entry & _BITS), position + nb.intp(entry >> _COUNT)
+
+
+@njit
+def _rounds(room, bit, last):
+    """Rounds of four look-ups that surely neither overrun the output nor the source."""
+    return min((room - 2) // (_MOST * _STEPS), (last - nb.intp(bit >> _THREE)) // 6)
+
+
+@njit
+def _finish(source, bit, last, table, mask, lengths, out, position, end):
+    """The last symbols of one group, one byte at a time; returns the bit position after them."""
+    while position < end:
+        if nb.intp(bit >> _THREE) > last:
+            return _OVERRUN
+        entry = table[_refill(source, bit) & mask]
+        count = nb.intp(entry >> _COUNT)
+        symbols = entry >> _SYMBOLS
+        used = entry & _BITS
+        if position + count > end:
+            count = end - position
+            used = np.uint64(0)
+            for k in range(count):
+                used += np.uint64(lengths[(symbols >> np.uint64(8 * k)) & np.uint64(255)])
+        for _ in range(count):
+            out[position] = np.uint8(symbols & np.uint64(255))
+            symbols >>= np.uint64(8)
+            position += 1
+        bit += used
+    return bit
+
+
+@kernel(types.void(R8, W64, R64, types.int64, R8, W8, types.int64, types.int64))
+def decode_streams(source, at, table, bits, lengths, out, begin, n):
+    """Decodes one group of symbols from four streams into `out[begin : begin + n]`.
+
+    `at`: uint64[4], the position of each stream in bits, moved on; a position from 2^62 on means
+    that a stream ran over the end of `source`. Positions are at most `source.size - 8` bytes.
+    `table`, `bits`: as from `build_tables`; `lengths`: uint8[256], of the same code.
+    """
+    mask = np.uint64((1 << bits) - 1)
+    quarter = (n + 3) // 4
+    last = source.size - 8
+    p0 = begin
+    p1 = begin + min(quarter, n)
+    p2 = begin + min(2 * quarter, n)
+    p3 = begin + min(3 * quarter, n)
+    e0 = p1
+    e1 = p2
+    e2 = p3
+    e3 = begin + n
+    n0 = at[0]
+    n1 = at[1]
+    n2 = at[2]
+    n3 = at[3]
+    while True:
+        rounds = min(
+            min(_rounds(e0 - p0, n0, last), _rounds(e1 - p1, n1, last)),
+            min(_rounds(e2 - p2, n2, last), _rounds(e3 - p3, n3, last)),
+        )
+        if rounds <= 0:
+            break
+        for _ in range(rounds):
+            b0 = _refill(source, n0)
+            b1 = _refill(source, n1)
+            b2 = _refill(source, n2)
+            b3 = _refill(source, n3)
+            for _ in range(_STEPS):
+                b0, p0 = _step(b0, p0, table, mask, out)
+                b1, p1 = _step(b1, p1, table, mask, out)
+                b2, p2 = _step(b2, p2, table, mask, out)
+                b3, p3 = _step(b3, p3, table, mask, out)
+            # The sentinel bit has moved right by as many bits as were used.
+            n0 += leading_zeros(b0)
+            n1 += leading_zeros(b1)
+            n2 += leading_zeros(b2)
+            n3 += leading_zeros(b3)
+    at[0] = _finish(source, n0, last, table, mask, lengths, out, p0, e0)
+    at[1] = _finish(source, n1, last, table, mask, lengths, out, p1, e1)
+    at[2] = _finish(source, n2, last, table, mask, lengths, out, p2, e2)
+    at[3] = _finish(source, n3, last, table, mask, lengths, out, p3, e3)

@@ -1,0 +1,69 @@
+"""What numba lacks for bit streams: unaligned loads and stores, count of leading zeros.
+
+Offsets are in bytes. Under `NUMBA_BOUNDSCHECK=1` both ends of each access are checked.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from densor.entropy.jit import BOUNDSCHECK
+
+
+def _pointer(context: Any, builder: Any, arytype: Any, value: Any, offset: Any, bits: int) -> Any:
+    array = context.make_array(arytype)(context, builder, value)
+    if BOUNDSCHECK:
+        size = builder.extract_value(array.shape, 0)
+        last = builder.add(offset, ir.Constant(offset.type, bits // 8 - 1))
+        cgutils.do_boundscheck(context, builder, offset, size, 0)
+        cgutils.do_boundscheck(context, builder, last, size, 0)
+    address = builder.gep(array.data, [offset])
+    return builder.bitcast(address, ir.IntType(bits).as_pointer())
+
+
+def _load(bits: int, result: Any) -> Any:
+    @intrinsic
+    def load(typingctx, array, offset):
+        def codegen(context, builder, signature, args):
+            address = _pointer(context, builder, signature.args[0], args[0], args[1], bits)
+            value = builder.load(address)
+            value.align = 1
+            return value
+
+        return result(array, types.intp), codegen
+
+    return load
+
+
+def _store(bits: int, kind: Any) -> Any:
+    @intrinsic
+    def store(typingctx, array, offset, value):
+        def codegen(context, builder, signature, args):
+            address = _pointer(context, builder, signature.args[0], args[0], args[1], bits)
+            builder.store(args[2], address).align = 1
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp, kind), codegen
+
+    return store
+
+
+load_u16 = _load(16, types.uint16)
+load_u32 = _load(32, types.uint32)
+load_u64 = _load(64, types.uint64)
+store_u16 = _store(16, types.uint16)
+store_u32 = _store(32, types.uint32)
+store_u64 = _store(64, types.uint64)
+
+
+@intrinsic
+def leading_zeros(typingctx, value):
+    """Number of zero bits above the highest set bit of a non-zero uint64."""
+
+    def codegen(context, builder, signature, args):
+        return builder.ctlz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), codegen

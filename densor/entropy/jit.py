@@ -1,0 +1,63 @@
+"""The one decorator behind all compiled kernels: explicit signatures, no GIL, cached on disk."""
+
+import logging
+import threading
+from typing import Any
+
+import numba
+from numba import types
+from numba.core import event
+
+BOUNDSCHECK = bool(getattr(numba.config, "BOUNDSCHECK", None))
+log = logging.getLogger("densor")
+
+# Read-only parameters accept writable arrays too.
+R8 = types.Array(types.uint8, 1, "C", readonly=True)
+R16 = types.Array(types.uint16, 1, "C", readonly=True)
+R32 = types.Array(types.uint32, 1, "C", readonly=True)
+R64 = types.Array(types.uint64, 1, "C", readonly=True)
+W8 = types.uint8[::1]
+W16 = types.uint16[::1]
+W32 = types.uint32[::1]
+W64 = types.uint64[::1]
+I64 = types.int64[::1]
+
+
+class _CompileNotice(event.Listener):
+    """Says once per process that kernels are being compiled, which happens on a first run."""
+
+    def __init__(self) -> None:
+        self._said = False
+        self._lock = threading.Lock()
+
+    def on_start(self, event: Any) -> None:
+        dispatcher = event.data["dispatcher"]
+        with self._lock:
+            if not self._said and dispatcher.__module__.startswith("densor."):
+                self._said = True
+                log.info(
+                    "first run on this processor: compiling kernels, cached for later runs ..."
+                )
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+_register: Any = event.register
+_register("numba:compile", _CompileNotice())
+
+
+def kernel(*signatures: Any, fastmath: bool = False) -> Any:
+    """Compiles a function for the given numba signatures at import, or loads it from the cache.
+
+    Kernels do no bounds checks: whoever calls one has proven its arguments. With
+    `NUMBA_BOUNDSCHECK=1` in the environment they do check, and are not cached.
+    """
+    jit: Any = numba.njit
+    return jit(
+        list(signatures),
+        nogil=True,
+        error_model="numpy",
+        fastmath=fastmath,
+        cache=not BOUNDSCHECK,
+    )

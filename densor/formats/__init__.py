@@ -1,0 +1,1 @@
+"""Containers and files: which tensors and bytes are in them, put back byte for byte."""

@@ -1,0 +1,278 @@
+"""Random access: open an archive by its index, read entries, tensors and slices of them."""
+
+from bisect import bisect_right
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec import registry
+from densor.codec.zstd import zstd_decompress
+from densor.errors import FormatError, LimitError, TruncatedError, UnsupportedError
+from densor.formats import strictjson, wire
+from densor.formats.entry import FILE, TENSOR, EntryMeta, TensorInfo, parse, parse_tensors
+from densor.formats.models import Models, decode_chunk
+from densor.formats.source import Bytes, RandomSource
+from densor.parallel import Workers
+
+
+class IndexedEntry(NamedTuple):
+    """An entry as the index lists it."""
+
+    number: int
+    meta: EntryMeta
+    size: int
+    first_frame: int
+    frames: int
+    hash_kind: int
+    digest: bytes
+
+
+class _Frames(NamedTuple):
+    """All frames before the index: kind, model, stored and original length, offset in the file."""
+
+    kinds: npt.NDArray[np.int64]
+    models: npt.NDArray[np.int64]
+    stored: npt.NDArray[np.int64]
+    original: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
+
+
+class Archive:
+    """An archive with an index. Safe to use from several threads.
+
+    `max_size`: most bytes that one read may return, None for no limit.
+    """
+
+    def __init__(self, source: RandomSource, threads: int = 0, *, max_size: int | None = None):
+        self._source = source
+        self._max_size = max_size
+        self._models = Models()
+        head = source.read_at(0, min(wire.HEADER_SIZE, source.size))
+        self.features = wire.parse_header(head.tobytes())
+        index = self._read_index()
+        self._frames = _parse_frames(index, self._index_at)
+        self._model_frames = np.flatnonzero(self._frames.kinds == wire.MODEL)
+        self.entries = _parse_entries(index, self._frames)
+        self._by_name = {entry.meta.name: entry for entry in self.entries}
+        self._starts: dict[int, list[int]] = {}
+        self._workers = Workers(threads)
+
+    def close(self) -> None:
+        """Stops the threads."""
+        self._workers.__exit__(None, None, None)
+
+    def _read_index(self) -> dict[str, Any]:
+        size = self._source.size
+        if size < wire.HEADER_SIZE + wire.END_SIZE:
+            raise TruncatedError("archive ends before its END frame")
+        end_at = size - wire.END_SIZE
+        try:
+            header, payload = self._frame_at(end_at)
+        except (FormatError, UnsupportedError, LimitError):
+            header, payload = wire.FrameHeader(0, 0, 0, 0, 0), np.empty(0, np.uint8)
+        if header.kind != wire.END:
+            raise TruncatedError("archive does not end with an END frame")
+        self._index_at, _ = wire.END_PAYLOAD.unpack(payload.tobytes())
+        if not self._index_at:
+            raise UnsupportedError("archive has no index; decompress it as a whole")
+        if not wire.HEADER_SIZE <= self._index_at <= end_at - wire.FRAME_SIZE:
+            raise FormatError("END frame points outside the archive")
+        header, payload = self._frame_at(self._index_at)
+        if header.kind != wire.INDEX:
+            raise FormatError("END frame does not point to an index")
+        return strictjson.loads(zstd_decompress(payload, header.original), "index")
+
+    def _frame_at(self, offset: int) -> tuple[wire.FrameHeader, Bytes]:
+        head = self._source.read_at(offset, wire.FRAME_SIZE)
+        header = wire.parse_frame(head.tobytes())
+        payload = self._source.read_at(offset + wire.FRAME_SIZE, header.stored)
+        wire.check_payload(header, payload)
+        return header, payload
+
+    def _frame(self, number: int) -> tuple[wire.FrameHeader, Bytes]:
+        """A frame by number, which must be what the index says; read at once."""
+        frames = self._frames
+        stored = int(frames.stored[number])
+        data = self._source.read_at(int(frames.offsets[number]), wire.FRAME_SIZE + stored)
+        header = wire.parse_frame(data[: wire.FRAME_SIZE].tobytes())
+        said = tuple(int(column[number]) for column in frames[:4])
+        if (header.kind, header.model, header.stored, header.original) != said:
+            raise FormatError("index contradicts a frame")
+        payload = data[wire.FRAME_SIZE :]
+        wire.check_payload(header, payload)
+        return header, payload
+
+    def entry(self, name: str) -> IndexedEntry:
+        """An entry by name; KeyError if there is none."""
+        return self._by_name[name]
+
+    def tensors(self) -> dict[str, tuple[IndexedEntry, TensorInfo]]:
+        """All tensors: those inside files and those that are entries. Later names win."""
+        found = {}
+        for entry in self.entries:
+            meta = entry.meta
+            if meta.kind == FILE:
+                for info in meta.tensors:
+                    found[info.name] = entry, info
+            elif meta.kind == TENSOR:
+                assert meta.dtype is not None and meta.shape is not None
+                info = TensorInfo(meta.name, meta.dtype, meta.shape, 0, entry.size)
+                found[info.name] = entry, info
+        return found
+
+    def read(self, entry: IndexedEntry, begin: int, end: int) -> Bytes:
+        """Original bytes `begin` to `end` of an entry; chunks are decoded in parallel."""
+        if not 0 <= begin <= end <= entry.size:
+            raise ValueError("range outside the entry")
+        if self._max_size is not None and end - begin > self._max_size:
+            raise LimitError(f"{entry.meta.name}: more than the {self._max_size} bytes allowed")
+        out = np.empty(end - begin, np.uint8)
+        self._read_into(entry, begin, out, repeats=True)
+        return out
+
+    def stored_size(self, entry: IndexedEntry, begin: int, end: int) -> int:
+        """Bytes of the frames that hold `begin` to `end` of an entry."""
+        numbers = self._overlapping(entry, begin, end)
+        return sum(wire.FRAME_SIZE + int(self._frames.stored[number]) for number in numbers)
+
+    def _offsets(self, entry: IndexedEntry) -> list[int]:
+        """Where each frame of the entry begins in the original bytes; made once."""
+        starts = self._starts.get(entry.number)
+        if starts is None:
+            sizes = self._frames.original[entry.first_frame : entry.first_frame + entry.frames]
+            starts = (np.cumsum(sizes) - sizes).tolist()
+            self._starts[entry.number] = starts
+        return starts
+
+    def _overlapping(self, entry: IndexedEntry, begin: int, end: int) -> list[int]:
+        """Numbers of the frames that hold bytes of this range, in order."""
+        starts = self._offsets(entry)
+        numbers = []
+        at = max(0, bisect_right(starts, begin) - 1)
+        while at < len(starts) and starts[at] < end:
+            number = entry.first_frame + at
+            if self._frames.original[number]:
+                numbers.append(number)
+            at += 1
+        return numbers
+
+    def _read_into(self, entry: IndexedEntry, begin: int, out: Bytes, repeats: bool) -> None:
+        starts = self._offsets(entry)
+        jobs: list[Future[None]] = []
+        for number in self._overlapping(entry, begin, begin + out.size):
+            start = starts[number - entry.first_frame]
+            size = int(self._frames.original[number])
+            low, high = max(begin, start), min(begin + out.size, start + size)
+            target = out[low - begin : high - begin]
+            if self._frames.kinds[number] == wire.REF:
+                if not repeats:
+                    raise FormatError("REF frame points to a REF frame")
+                self._repeat(number, low - start, target)
+            else:
+                self._model(int(self._frames.models[number]), number)
+                jobs.append(self._workers.submit(self._chunk, number, low - start, target))
+        for job in jobs:
+            job.result()
+
+    def _repeat(self, number: int, skip: int, target: Bytes) -> None:
+        _, payload = self._frame(number)
+        if payload.size != wire.REF_PAYLOAD.size:
+            raise FormatError("REF frame is malformed")
+        other, offset = wire.REF_PAYLOAD.unpack(payload.tobytes())
+        if other >= len(self.entries) or offset + skip + target.size > self.entries[other].size:
+            raise FormatError("REF frame points outside the archive")
+        self._read_into(self.entries[other], offset + skip, target, repeats=False)
+
+    def _chunk(self, number: int, skip: int, target: Bytes) -> None:
+        header, payload = self._frame(number)
+        decoder = self._model(header.model, number)
+        if target.size == header.original:
+            decode_chunk(header.model, decoder, payload, target)
+        else:
+            whole = np.empty(header.original, np.uint8)
+            decode_chunk(header.model, decoder, payload, whole)
+            target[:] = whole[skip : skip + target.size]
+
+    def _model(self, model: int, frame: int) -> Any:
+        """The decoder of a chunk's model, read from the archive if it is not at hand."""
+        if model < registry.FIRST_MODEL:
+            return self._models.known(model)
+        decoder = self._models.get(model)
+        if decoder is None:
+            wanted = model - registry.FIRST_MODEL
+            if wanted >= self._model_frames.size or self._model_frames[wanted] >= frame:
+                raise FormatError(f"chunk names model {model}, which is not at hand")
+            _, payload = self._frame(int(self._model_frames[wanted]))
+            decoder = self._models.put(model, payload.tobytes())
+        return decoder
+
+
+def _column(index: dict[str, Any], key: str) -> npt.NDArray[np.int64]:
+    values = index.get(key)
+    if not isinstance(values, list):
+        raise FormatError(f"index has no list {key!r}")
+    if not all(type(value) is int and 0 <= value < 1 << 32 for value in values):
+        raise FormatError(f"index has a bad value in {key!r}")
+    return np.array(values, np.int64)
+
+
+def _parse_frames(index: dict[str, Any], index_at: int) -> _Frames:
+    kinds, models, stored, original = (
+        _column(index, key) for key in ("kinds", "models", "stored", "original")
+    )
+    if not kinds.size == models.size == stored.size == original.size:
+        raise FormatError("columns of the index differ in length")
+    ends = wire.HEADER_SIZE + np.cumsum(stored + wire.FRAME_SIZE)
+    if (int(ends[-1]) if ends.size else wire.HEADER_SIZE) != index_at:
+        raise FormatError("index does not account for all bytes of the archive")
+    sized = (kinds == wire.CHUNK) | (kinds == wire.REF)
+    if ((original > 0) != sized).any() or (original > wire.CHUNK_LIMIT).any():
+        raise FormatError("index has frames of impossible size")
+    return _Frames(kinds, models, stored, original, ends - stored - wire.FRAME_SIZE)
+
+
+def _parse_entries(index: dict[str, Any], frames: _Frames) -> list[IndexedEntry]:
+    found = index.get("entries")
+    if not isinstance(found, list):
+        raise FormatError("index has no list of entries")
+    totals = np.concatenate([[0], np.cumsum(frames.original)])
+    entries: list[IndexedEntry] = []
+    at = 0
+    for number, item in enumerate(found):
+        entry = _parse_entry(number, item, frames, totals)
+        if entry.first_frame < at:
+            raise FormatError("entries of the index overlap")
+        at = entry.first_frame + entry.frames
+        entries.append(entry)
+    if len({entry.meta.name for entry in entries}) != len(entries):
+        raise FormatError("index has two entries of the same name")
+    return entries
+
+
+def _parse_entry(
+    number: int, item: object, frames: _Frames, totals: npt.NDArray[np.int64]
+) -> IndexedEntry:
+    if not isinstance(item, dict):
+        raise FormatError("entry of the index is not an object")
+    meta = parse(item)
+    span, digest = item.get("frames"), item.get("digest")
+    if meta.size is None or not isinstance(span, list) or len(span) != 2:
+        raise FormatError("entry of the index has no size and frames")
+    first = strictjson.integer(span[0], "frames", frames.kinds.size)
+    count = strictjson.integer(span[1], "frames", frames.kinds.size - first, 2)
+    if int(totals[first + count] - totals[first]) != meta.size:
+        raise FormatError(f"{meta.name}: frames of the index do not add up to its size")
+    if frames.kinds[first] != wire.ENTRY or frames.kinds[first + count - 1] != wire.ENTRY_END:
+        raise FormatError(f"{meta.name}: frames of the index are not those of an entry")
+    if not isinstance(digest, list) or len(digest) != 2 or not isinstance(digest[1], str):
+        raise FormatError(f"{meta.name}: index has no hash")
+    hash_kind = strictjson.integer(digest[0], "digest")
+    try:
+        raw = bytes.fromhex(digest[1])
+    except ValueError:
+        raise FormatError(f"{meta.name}: hash in the index is not hexadecimal") from None
+    if "tensors" in item:
+        meta.tensors = parse_tensors(item["tensors"], meta.size)
+    return IndexedEntry(number, meta, meta.size, first, count, hash_kind, raw)

@@ -1,0 +1,169 @@
+"""What an archive says about an entry: name, kind, type, size."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from densor.dtypes import SIZES
+from densor.errors import ArgumentError, FormatError
+from densor.formats import strictjson
+from densor.formats.hashing import KINDS as KINDS_OF_HASH
+
+FILE = "file"
+DIR = "dir"
+TENSOR = "tensor"
+ARRAY = "array"
+BYTES = "bytes"
+KINDS = (FILE, DIR, TENSOR, ARRAY, BYTES)
+MAX_NAME = 4096
+
+
+class TensorInfo(NamedTuple):
+    """A tensor inside a file: `offset` and `size` in bytes of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+
+
+@dataclass
+class EntryMeta:
+    """The description of an entry; fields that do not apply are None."""
+
+    name: str
+    kind: str
+    size: int | None = None  # original bytes, None if not known in advance
+    dtype: str | None = None
+    shape: tuple[int, ...] | None = None
+    order: str | None = None  # C or F
+    host: str | None = None  # numpy or torch
+    descr: Any = None  # numpy type description
+    format: str | None = None
+    hash: str | None = None  # of the original bytes, None for the default
+    mode: int | None = None
+    mtime_ns: int | None = None
+    tensors: list[TensorInfo] = field(default_factory=list)  # index only
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of an ENTRY frame."""
+        found: dict[str, Any] = {"name": self.name, "kind": self.kind, "size": self.size}
+        for key in ("dtype", "order", "host", "descr", "format", "hash", "mode", "mtime_ns"):
+            value = getattr(self, key)
+            if value is not None:
+                found[key] = value
+        if self.shape is not None:
+            found["shape"] = list(self.shape)
+        return found
+
+
+def element_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Bytes of a tensor; FormatError for an unknown dtype."""
+    size = SIZES.get(dtype)
+    if size is None:
+        raise FormatError(f"unknown dtype {dtype!r}")
+    return math.prod(shape) * size
+
+
+def check_path(name: str) -> str:
+    """`name` if it is a harmless relative path, else FormatError."""
+    parts = name.split("/")
+    bad = (
+        any(part in ("", ".", "..") for part in parts)
+        or any(ord(c) < 32 or c in "\\\x7f" for c in name)
+        or any(":" in part for part in parts)
+    )
+    if bad:
+        raise FormatError(f"unsafe path in archive: {name!r}")
+    return check_name(name)
+
+
+def check_name(name: str) -> str:
+    """`name` if it is valid UTF-8 of a sane length without NUL, else FormatError."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise FormatError(f"name is not valid Unicode: {name!r}") from None
+    if size > MAX_NAME or "\0" in name:
+        raise FormatError(f"bad name in archive: {name[:80]!r}")
+    return name
+
+
+def parse(found: dict[str, Any]) -> EntryMeta:
+    """An entry's description from the JSON of its ENTRY frame, all of it checked."""
+    name, kind = found.get("name"), found.get("kind")
+    if not isinstance(name, str) or kind not in KINDS:
+        raise FormatError("entry has no valid name and kind")
+    check_path(name) if kind in (FILE, DIR) else check_name(name)
+    if kind == TENSOR and not name:
+        raise FormatError("tensor has no name")
+    size = found.get("size")
+    meta = EntryMeta(name, kind, None if size is None else strictjson.integer(size, "size"))
+    for key in ("dtype", "order", "host", "format", "hash"):
+        value = found.get(key)
+        if value is not None and not isinstance(value, str):
+            raise FormatError(f"{key} of an entry is not a string")
+        setattr(meta, key, value)
+    if meta.hash not in (None, *KINDS_OF_HASH):
+        raise FormatError(f"unknown hash {meta.hash!r}")
+    if found.get("mode") is not None:
+        meta.mode = strictjson.integer(found["mode"], "mode", 0o777)
+    if found.get("mtime_ns") is not None:
+        most = (1 << 63) - 1
+        meta.mtime_ns = strictjson.integer(found["mtime_ns"], "mtime_ns", most, -most)
+    meta.descr = found.get("descr")
+    if kind in (TENSOR, ARRAY):
+        _parse_tensor(meta, found)
+    if kind == DIR and size:
+        raise FormatError("directory has a size")
+    return meta
+
+
+def _parse_tensor(meta: EntryMeta, found: dict[str, Any]) -> None:
+    meta.shape = strictjson.shape(found.get("shape"), "shape")
+    if meta.dtype is None:
+        raise FormatError("tensor has no dtype")
+    wanted = element_bytes(meta.dtype, meta.shape)
+    if meta.dtype == "VOID":
+        count = math.prod(meta.shape)
+        if meta.descr is None or meta.size is None or (meta.size % count if count else meta.size):
+            raise FormatError("array of an unusual type has no matching size")
+    elif meta.size != wanted:
+        raise FormatError("size of a tensor does not match its shape")
+    if meta.order not in (None, "C", "F") or meta.host not in (None, "numpy", "torch"):
+        raise FormatError("array has an unknown order or host")
+
+
+def parse_tensors(found: object, size: int) -> list[TensorInfo]:
+    """The list of tensors of a file in the index, all of it checked."""
+    if not isinstance(found, list):
+        raise FormatError("tensors of an entry are not a list")
+    tensors = []
+    for item in found:
+        if not isinstance(item, list) or len(item) != 5:
+            raise FormatError("tensor in the index is malformed")
+        name, dtype, shape, offset, length = item
+        if not isinstance(name, str) or not isinstance(dtype, str):
+            raise FormatError("tensor in the index is malformed")
+        info = TensorInfo(
+            check_name(name),
+            dtype,
+            strictjson.shape(shape, "shape"),
+            strictjson.integer(offset, "offset", size),
+            strictjson.integer(length, "bytes", size),
+        )
+        if info.offset + info.size > size or element_bytes(dtype, info.shape) != info.size:
+            raise FormatError(f"tensor {name!r} does not fit its file")
+        tensors.append(info)
+    if len({info.name for info in tensors}) != len(tensors):
+        raise FormatError("tensor name occurs twice")
+    return tensors
+
+
+def new_path(name: str) -> str:
+    """A path for a new entry; ArgumentError if it cannot stand in an archive."""
+    try:
+        return check_path(name)
+    except FormatError as error:
+        raise ArgumentError(str(error)) from None

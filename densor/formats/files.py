@@ -1,0 +1,224 @@
+"""Single files: compress, decompress, verify. Paths or binary file objects."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from densor.errors import ArgumentError, DensorError, FileError, FormatError
+from densor.formats import wire
+from densor.formats.entry import DIR, FILE, EntryMeta, check_path
+from densor.formats.output import copy_times_and_mode, errors_of, whole_file
+from densor.formats.plan import plan_file
+from densor.formats.sinks import FileSink, NullSink, PipeSink
+from densor.formats.source import FileSource
+from densor.formats.stream import Entry, Sink, StreamReader
+from densor.formats.writer import ArchiveWriter
+
+Path_or_file = str | os.PathLike[str] | BinaryIO
+Progress = Callable[[int], object]
+
+
+class Sizes(NamedTuple):
+    """What a call has done, in bytes."""
+
+    original: int
+    stored: int
+
+
+def is_file_object(thing: object) -> bool:
+    """Whether `thing` is a file object rather than a path."""
+    return hasattr(thing, "read") or hasattr(thing, "write")
+
+
+@contextlib.contextmanager
+def open_input(source: Path_or_file) -> Iterator[tuple[BinaryIO, os.stat_result | None]]:
+    """The binary file behind a path or file object, and its status if it is a regular file."""
+    if is_file_object(source):
+        yield source, None  # type: ignore[misc]
+        return
+    path = Path(source)  # type: ignore[arg-type]
+    with errors_of(path):
+        if path.is_dir():
+            raise FileError(f"{path}: is a directory")
+        with path.open("rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            regular = os.path.isfile(path)
+            yield file, status if regular else None
+
+
+@contextlib.contextmanager
+def open_output(target: Path_or_file, overwrite: bool) -> Iterator[BinaryIO]:
+    """A binary file for output: whole or not at all where `target` is a path."""
+    if is_file_object(target):
+        yield target  # type: ignore[misc]
+        return
+    path = Path(target)  # type: ignore[arg-type]
+    if path.exists() and not path.is_file():  # a device or named pipe
+        with errors_of(path), path.open("wb", buffering=0) as file:
+            yield file
+        return
+    with whole_file(path, overwrite) as whole:
+        yield whole
+
+
+def same_file_state(before: os.stat_result | None, file: BinaryIO) -> bool:
+    """Whether a file still has the size and modification time that it had."""
+    if before is None:
+        return True
+    now = os.fstat(file.fileno())
+    return (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def compress_file(
+    source: Path_or_file,
+    target: Path_or_file,
+    level: int = 3,
+    threads: int = 0,
+    *,
+    dtype: str | None = None,
+    name: str | None = None,
+    overwrite: bool = False,
+    verify: bool = False,
+    hash: str | None = None,
+    progress: Progress | None = None,
+) -> Sizes:
+    """Packs one file, in bounded memory.
+
+    `source`, `target`: path or binary file object; neither needs to be seekable. `dtype`: treat
+    all bytes as elements of this type (`BF16`, `F32`, …). `name`: what the entry is called, by
+    default the source's. `verify`: decode the result and compare hashes before the target
+    appears; needs a target that can be read again. Raises a DensorError; then no target is left.
+    """
+    with open_input(source) as (file, status):
+        entry_name = name or _name_of(source)
+        size = None if status is None else status.st_size
+        meta = EntryMeta(entry_name, FILE, size)
+        if status is not None:
+            meta.mode, meta.mtime_ns = status.st_mode & 0o777, status.st_mtime_ns
+        with open_output(target, overwrite) as out:
+            writer = ArchiveWriter(out, level, threads, hash=hash, progress=progress)
+            try:
+                plan = plan_file(FileSource(file), size, dtype)
+                meta.format = plan.format
+                writer.add(meta, plan.source, plan.segments, plan.tensors)
+                writer.close()
+            finally:
+                writer.abort()
+            if not same_file_state(status, file):
+                raise FileError(f"{entry_name}: changed while it was read")
+            if verify:
+                _verify(out, threads)
+            sizes = Sizes(writer.original, writer.written)
+    if status is not None and not is_file_object(target):
+        copy_times_and_mode(Path(source), Path(target))  # type: ignore[arg-type]
+    return sizes
+
+
+def _name_of(source: Path_or_file) -> str:
+    if is_file_object(source):
+        return "stdin"
+    name = Path(source).name  # type: ignore[arg-type]
+    try:
+        return check_path(name)
+    except FormatError as error:
+        raise ArgumentError(f"{error}; give another with name=") from None
+
+
+def _verify(out: BinaryIO, threads: int) -> None:
+    try:
+        out.seek(0)
+    except (OSError, AttributeError):
+        raise ArgumentError("verify needs a target that can be read again") from None
+    try:
+        test_file(out, threads)
+    except DensorError as error:
+        raise FileError(f"verification of what was written failed: {error}") from error
+
+
+def decompress_file(
+    source: Path_or_file,
+    target: Path_or_file,
+    threads: int = 0,
+    *,
+    overwrite: bool = False,
+    max_output_size: int | None = None,
+    progress: Progress | None = None,
+) -> Sizes:
+    """Restores the one file of an archive, byte for byte.
+
+    `source`, `target`: path or binary file object; neither needs to be seekable. FormatError if
+    the archive does not hold exactly one file. Raises a DensorError at the first fault; then no
+    target is left (what went to a pipe is gone).
+    """
+    with open_input(source) as (file, _):
+        reader = StreamReader(
+            FileSource(file), threads, max_size=max_output_size, progress=progress
+        )
+        try:
+            with open_output(target, overwrite) as out:
+                entry = _only_entry(reader, out)
+        finally:
+            reader.close()
+        if not is_file_object(target) and Path(target).is_file():  # type: ignore[arg-type]
+            apply_times_and_mode(Path(target), entry.meta)  # type: ignore[arg-type]
+        return Sizes(entry.size, reader.read)
+
+
+def _only_entry(reader: StreamReader, out: BinaryIO) -> Entry:
+    keep = bool(reader.features & wire.BACKREFS)
+    sinks = 0
+
+    def sink_for(meta: EntryMeta) -> Sink:
+        nonlocal sinks
+        sinks += 1
+        if sinks > 1 or meta.kind == DIR:
+            raise FormatError("archive holds more than one file; use `densor extract`")
+        return file_sink(out, keep)
+
+    entries = list(reader.entries(sink_for))
+    if not entries:
+        raise FormatError("archive is empty")
+    return entries[0]
+
+
+def file_sink(out: BinaryIO, keep: bool, path: Path | None = None) -> Sink:
+    """A sink for a file, read back for repetitions where it can be, else copied aside.
+
+    `keep`: whether there may be repetitions; `path`: where the file is once it is closed.
+    """
+    if keep and out.seekable() and out.readable():
+        return FileSink(out, path)
+    return PipeSink(out, keep)
+
+
+def apply_times_and_mode(path: Path, meta: EntryMeta) -> None:
+    """Sets permission bits and modification time, as far as they are known and allowed."""
+    with contextlib.suppress(OSError):
+        if meta.mode is not None:
+            path.chmod(meta.mode)
+        if meta.mtime_ns is not None:
+            os.utime(path, ns=(meta.mtime_ns, meta.mtime_ns))
+
+
+def test_file(
+    source: Path_or_file,
+    threads: int = 0,
+    *,
+    max_output_size: int | None = None,
+    progress: Progress | None = None,
+) -> list[Entry]:
+    """Decodes a whole archive and verifies every check in it; returns its entries.
+
+    Raises the DensorError of the first fault.
+    """
+    with open_input(source) as (file, _):
+        reader = StreamReader(
+            FileSource(file), threads, max_size=max_output_size, progress=progress
+        )
+        try:
+            keep = bool(reader.features & wire.BACKREFS)
+            return list(reader.entries(lambda meta: NullSink(keep)))
+        finally:
+            reader.close()

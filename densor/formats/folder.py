@@ -1,0 +1,181 @@
+"""Archives of many files: pack files and folders, extract them again."""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from densor.errors import FileError, FormatError
+from densor.formats import wire
+from densor.formats.entry import DIR, FILE, EntryMeta, new_path
+from densor.formats.files import (
+    Path_or_file,
+    Progress,
+    Sizes,
+    apply_times_and_mode,
+    file_sink,
+    open_input,
+    open_output,
+    same_file_state,
+)
+from densor.formats.output import errors_of, whole_file
+from densor.formats.plan import plan_file
+from densor.formats.sinks import NullSink
+from densor.formats.source import FileSource, MemorySource
+from densor.formats.stream import Sink, StreamReader
+from densor.formats.writer import ArchiveWriter
+
+
+class Member(NamedTuple):
+    """A file or empty folder to be packed, and its name in the archive."""
+
+    path: Path
+    name: str
+
+
+def members(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Member]:
+    """Files and empty folders below `paths`, in a fixed order.
+
+    The content of a folder given by path is named relative to it; a file has its own name.
+    Symbolic links to files are followed, those to folders below are refused.
+    """
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            yield from _below(path, "")
+        elif path.is_file():
+            yield Member(path, new_path(path.name))
+        else:
+            raise FileError(f"{path}: no such file or folder")
+
+
+def _below(folder: Path, prefix: str) -> Iterator[Member]:
+    with errors_of(folder):
+        children = sorted(os.scandir(folder), key=lambda child: child.name)
+    if not children and prefix:
+        yield Member(folder, new_path(prefix.rstrip("/")))
+    for child in children:
+        path = Path(child.path)
+        if child.is_dir(follow_symlinks=False):
+            yield from _below(path, f"{prefix}{child.name}/")
+        elif child.is_file():
+            yield Member(path, new_path(prefix + child.name))
+        else:
+            raise FileError(f"{path}: neither a file nor a folder")
+
+
+def pack(
+    paths: Iterable[str | os.PathLike[str]],
+    target: Path_or_file,
+    level: int = 3,
+    threads: int = 0,
+    *,
+    dtype: str | None = None,
+    overwrite: bool = False,
+    hash: str | None = None,
+    progress: Progress | None = None,
+) -> Sizes:
+    """Packs files and folders into one archive, which `extract` restores byte for byte."""
+    found = list(members(paths))
+    with open_output(target, overwrite) as out:
+        writer = ArchiveWriter(out, level, threads, hash=hash, progress=progress)
+        try:
+            for member in found:
+                _add_member(writer, member, dtype)
+            writer.close()
+        finally:
+            writer.abort()
+        return Sizes(writer.original, writer.written)
+
+
+def _add_member(writer: ArchiveWriter, member: Member, dtype: str | None) -> None:
+    with errors_of(member.path):
+        status = member.path.stat()
+        meta = EntryMeta(member.name, FILE, status.st_size)
+        meta.mode, meta.mtime_ns = status.st_mode & 0o777, status.st_mtime_ns
+        if member.path.is_dir():
+            meta.kind, meta.size = DIR, 0
+            writer.add(meta, MemorySource(b""), [])
+            return
+        with member.path.open("rb", buffering=0) as file:
+            plan = plan_file(FileSource(file), status.st_size, dtype)
+            meta.format = plan.format
+            writer.add(meta, plan.source, plan.segments, plan.tensors)
+            if not same_file_state(status, file):
+                raise FileError(f"{member.path}: changed while it was read")
+
+
+def extract(
+    source: Path_or_file,
+    folder: str | os.PathLike[str],
+    names: Iterable[str] = (),
+    threads: int = 0,
+    *,
+    overwrite: bool = False,
+    max_output_size: int | None = None,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Restores the files of an archive below `folder`; returns their names.
+
+    `names`: only these entries; FileError if one is not in the archive. Every file appears whole
+    or not at all. Symbolic links that lie in the way below `folder` are not followed.
+    """
+    extraction = _Extraction(Path(folder), set(names), overwrite)
+    with open_input(source) as (file, _):
+        reader = StreamReader(
+            FileSource(file), threads, max_size=max_output_size, progress=progress
+        )
+        try:
+            extraction.run(reader)
+        finally:
+            reader.close()
+    missing = extraction.wanted - set(extraction.done)
+    if missing:
+        raise FileError(f"not in the archive: {', '.join(sorted(missing))}")
+    return extraction.done
+
+
+class _Extraction:
+    """One run of `extract`: the file that is open, those that are done."""
+
+    def __init__(self, folder: Path, wanted: set[str], overwrite: bool) -> None:
+        self.wanted = wanted
+        self.done: list[str] = []
+        self._folder = folder
+        self._overwrite = overwrite
+        self._open: contextlib.ExitStack = contextlib.ExitStack()
+        self._keep = False
+
+    def run(self, reader: StreamReader) -> None:
+        self._keep = bool(reader.features & wire.BACKREFS)
+        with contextlib.ExitStack() as self._open:
+            for entry in reader.entries(self._sink_for):
+                self._open.close()  # renames the file into place
+                if self.wanted and entry.meta.name not in self.wanted:
+                    continue
+                apply_times_and_mode(self._folder / entry.meta.name, entry.meta)
+                self.done.append(entry.meta.name)
+
+    def _sink_for(self, meta: EntryMeta) -> Sink:
+        if self.wanted and meta.name not in self.wanted:
+            return NullSink(self._keep)
+        if meta.kind not in (FILE, DIR):
+            raise FormatError(f"{meta.name!r} is not a file but a {meta.kind}; read it in Python")
+        path = self._folder / meta.name
+        self._make_parents(path.parent if meta.kind == FILE else path)
+        if meta.kind == DIR:
+            return NullSink(False)
+        out = self._open.enter_context(whole_file(path, self._overwrite))
+        return file_sink(out, self._keep, path)
+
+    def _make_parents(self, parent: Path) -> None:
+        """Makes folders below the target one by one, none of them through a symbolic link."""
+        with errors_of(parent):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            at = self._folder
+            for part in parent.relative_to(self._folder).parts:
+                at = at / part
+                if at.is_symlink():
+                    raise FileError(f"{at}: is a symbolic link; extract elsewhere")
+                at.mkdir(exist_ok=True)

@@ -1,0 +1,28 @@
+"""Hashes of an entry's original bytes."""
+
+import hashlib
+from typing import Any, Protocol
+
+import xxhash
+
+from densor.codec import registry
+from densor.errors import FormatError
+
+KINDS = {"xxh3-128": registry.HASH_XXH3_128, "sha256": registry.HASH_SHA256}
+DEFAULT = "xxh3-128"
+
+
+class Hash(Protocol):
+    """A running hash."""
+
+    def update(self, data: Any, /) -> object: ...
+    def digest(self) -> bytes: ...
+
+
+def new_hash(name: str | None) -> Hash:
+    """A hash by the name in an ENTRY frame; None is the default. FormatError if unknown."""
+    if name in (None, DEFAULT):
+        return xxhash.xxh3_128()
+    if name == "sha256":
+        return hashlib.sha256()
+    raise FormatError(f"unknown hash {name!r}")

@@ -1,0 +1,82 @@
+"""The models of an archive while it is read: the latest are known, fewer are kept ready."""
+
+import threading
+from collections import OrderedDict
+
+from densor.codec import registry
+from densor.codec.planar import model
+from densor.codec.planar.decode import PlanarDecoder
+from densor.codec.zstd import zstd_decompress_into
+from densor.errors import FormatError, UnsupportedError
+from densor.formats.source import Bytes
+
+_READY = 16  # decoders kept, with up to 4 MB of tables each
+
+
+class Models:
+    """Models by number; bounded memory, safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._payloads: dict[int, bytes] = {}
+        self._ready: OrderedDict[int, PlanarDecoder] = OrderedDict()
+        self._lock = threading.Lock()
+        self._next = registry.FIRST_MODEL
+
+    def append(self, payload: bytes) -> None:
+        """Adds the next model of the archive; checked at once."""
+        decoder = PlanarDecoder(model.parse(payload))
+        with self._lock:
+            number = self._next
+            self._next += 1
+            self._payloads[number] = payload
+            self._payloads.pop(number - registry.MODEL_WINDOW, None)
+            self._keep(number, decoder)
+
+    def put(self, number: int, payload: bytes) -> PlanarDecoder:
+        """Adds a model that was looked up in the index."""
+        decoder = PlanarDecoder(model.parse(payload))
+        with self._lock:
+            self._keep(number, decoder)
+        return decoder
+
+    def get(self, number: int) -> PlanarDecoder | None:
+        """The decoder of a model, None if it is not known (any more)."""
+        with self._lock:
+            decoder = self._ready.get(number)
+            if decoder is not None:
+                self._ready.move_to_end(number)
+                return decoder
+            payload = self._payloads.get(number)
+            if payload is None:
+                return None
+            decoder = PlanarDecoder(model.parse(payload))
+            self._keep(number, decoder)
+            return decoder
+
+    def _keep(self, number: int, decoder: PlanarDecoder) -> None:
+        self._ready[number] = decoder
+        while len(self._ready) > _READY:
+            self._ready.popitem(last=False)
+
+    def known(self, number: int) -> PlanarDecoder | None:
+        """The decoder that a chunk names, None for the fixed models; FormatError if unknown."""
+        if number in (registry.MODEL_RAW, registry.MODEL_ZSTD):
+            return None
+        if number < registry.FIRST_MODEL:
+            raise UnsupportedError(f"unknown model {number}; a newer densor may read this")
+        decoder = self.get(number)
+        if decoder is None:
+            raise FormatError(f"chunk names model {number}, which is not at hand")
+        return decoder
+
+
+def decode_chunk(number: int, decoder: PlanarDecoder | None, payload: Bytes, out: Bytes) -> None:
+    """Decodes the payload of a CHUNK frame, already verified, into all of `out`."""
+    if decoder is not None:
+        decoder.decode(payload, out)
+    elif number == registry.MODEL_ZSTD:
+        zstd_decompress_into(payload, out)
+    elif payload.size == out.size:
+        out[:] = payload
+    else:
+        raise FormatError("raw chunk has the wrong length")

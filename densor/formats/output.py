@@ -1,0 +1,94 @@
+"""Output files that appear whole or not at all."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from densor.errors import FileError
+
+
+@contextlib.contextmanager
+def errors_of(path: object) -> Iterator[None]:
+    """Turns an OSError into a FileError that names the file and the reason."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename or path
+        raise FileError(f"{name}: {error.strerror or error}") from error
+
+
+def write_all(file: BinaryIO, data: Any) -> None:
+    """Writes all of a buffer, also to unbuffered files; FileError where that fails."""
+    view = memoryview(data).cast("B")
+    try:
+        while view.nbytes:
+            written = file.write(view)
+            view = view[written:] if written is not None else view[:0]
+    except OSError as error:
+        raise FileError(f"cannot write: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
+    """A temporary file beside `path`, renamed to it at the end; removed on any exception.
+
+    FileError if `path` exists and `overwrite` is false, or for faults of the file system.
+    """
+    with errors_of(path):
+        if path.is_dir():
+            raise FileError(f"{path}: is a directory")
+        if not overwrite and os.path.lexists(path):
+            raise _exists(path)
+        prefix = f".{path.name[:64]}."
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with errors_of(path):
+            with os.fdopen(handle, "w+b", buffering=0) as file:
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            _rename(temporary, path, overwrite)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _rename(temporary: Path, path: Path, overwrite: bool) -> None:
+    if overwrite:
+        temporary.replace(path)
+    else:  # a link fails where another process has made the file meanwhile
+        try:
+            os.link(temporary, path)
+            temporary.unlink()
+        except FileExistsError:
+            raise _exists(path) from None
+        except OSError:  # no hard links here
+            temporary.replace(path)
+    if hasattr(os, "O_DIRECTORY"):
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _exists(path: Path) -> FileError:
+    return FileError(f"{path}: already exists; use -f (overwrite=True) to replace it")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def copy_times_and_mode(source: Path, target: Path) -> None:
+    """Gives `target` the permissions and times of `source`, as far as the system allows."""
+    with contextlib.suppress(OSError):
+        shutil.copystat(source, target)

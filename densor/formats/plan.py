@@ -1,0 +1,97 @@
+"""Cuts a file into segments: which stretch is coded as which kind of tensor, or as bytes."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from densor.codec.batch import BYTES, Kind, kind_of
+from densor.codec.planar.analyse import MAX_RUN
+from densor.dtypes import SIZES
+from densor.errors import ArgumentError
+from densor.formats import safetensors
+from densor.formats.entry import TensorInfo
+from densor.formats.source import ChainSource, Source
+from densor.formats.writer import Segment
+
+_SMALL = 1 << 16  # tensors below are joined with neighbours of the same type
+_LEAST_RUN = 64
+
+
+class Plan(NamedTuple):
+    """A file about to be packed. `source` stands again at the first byte."""
+
+    format: str | None
+    source: Source
+    segments: list[Segment]
+    tensors: list[TensorInfo]
+
+
+def plan_file(source: Source, size: int | None, dtype: str | None = None) -> Plan:
+    """Looks at the begin of a file. `size` in bytes, None if unknown; `dtype` as told by the user.
+
+    With `dtype`, all bytes are elements of that type. Otherwise a safetensors file is taken
+    apart, and everything else is bytes.
+    """
+    if dtype is not None:
+        if dtype not in SIZES:
+            raise ArgumentError(f"unknown dtype {dtype!r}")
+        return Plan(None, source, [Segment(kind_of(dtype, (size or 0,)), None)], [])
+    head = source.take(safetensors.LENGTH_SIZE)
+    wanted = safetensors.header_size(head.tobytes())
+    if wanted is not None and (size is None or wanted <= size):
+        head = np.concatenate([head, source.take(1)])
+        if head[-1:].tobytes() == b"{":
+            head = np.concatenate([head, source.take(wanted - head.size)])
+            tensors = safetensors.parse_header(head.tobytes()) if head.size == wanted else None
+            if tensors is not None and _fits(tensors, size):
+                segments = list(_segments(tensors))
+                return Plan("safetensors", ChainSource(head, source), segments, tensors)
+    return Plan(None, ChainSource(head, source), [Segment(BYTES, None)], [])
+
+
+def _fits(tensors: list[TensorInfo], size: int | None) -> bool:
+    return size is None or all(t.offset + t.size <= size for t in tensors)
+
+
+def _segments(tensors: list[TensorInfo]) -> Iterator[Segment]:
+    """Header, tensors and whatever lies between and behind them, in order."""
+    at = 0
+    group: list[TensorInfo] = []
+    for tensor in [*tensors, None]:
+        joins = tensor is not None and bool(group) and _joins(group, tensor)
+        if group and not joins:
+            end = group[-1].offset + group[-1].size
+            yield Segment(_kind_of_group(group), end - at)
+            at = end
+            group = []
+        if tensor is None:
+            break
+        if tensor.offset > at and not group:
+            yield Segment(BYTES, tensor.offset - at)
+            at = tensor.offset
+        if tensor.size:
+            group.append(tensor)
+    yield Segment(BYTES, None)
+
+
+def _joins(group: list[TensorInfo], tensor: TensorInfo) -> bool:
+    last = group[-1]
+    return (
+        tensor.dtype == last.dtype
+        and tensor.offset == last.offset + last.size
+        and tensor.size <= _SMALL
+        and last.size <= _SMALL
+    )
+
+
+def _kind_of_group(group: list[TensorInfo]) -> Kind:
+    """One tensor's kind, or that of small ones in a row: runs that end where tensors end."""
+    first = group[0]
+    if len(group) == 1:
+        return kind_of(first.dtype, first.shape)
+    run = math.gcd(*(math.prod(tensor.shape) for tensor in group))
+    if not _LEAST_RUN <= run <= MAX_RUN:
+        run = 4 * _LEAST_RUN
+    return kind_of(first.dtype, (2, run))

@@ -1,0 +1,123 @@
+"""Where decoded bytes go: memory, files, pipes, nowhere."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from densor.errors import TruncatedError
+from densor.formats.output import errors_of, write_all
+from densor.formats.source import Bytes, FileSource
+
+
+class MemorySink:
+    """Fills a buffer whose size is known; decodes in place."""
+
+    def __init__(self, target: Bytes) -> None:
+        self._target = target
+        self._at = 0
+
+    def buffer(self, size: int) -> Bytes:
+        piece = self._target[self._at : self._at + size]
+        self._at += size
+        return piece
+
+    def done(self, data: Bytes) -> None:
+        pass
+
+    def read(self, offset: int, size: int) -> Bytes:
+        return self._target[offset : offset + size]
+
+
+class GrowingSink:
+    """Collects bytes whose number is not known in advance."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def buffer(self, size: int) -> Bytes:
+        return np.empty(size, np.uint8)
+
+    def done(self, data: Bytes) -> None:
+        self.data += memoryview(data)
+
+    def read(self, offset: int, size: int) -> Bytes:
+        return np.frombuffer(bytes(self.data[offset : offset + size]), np.uint8)
+
+
+class FileSink:
+    """Writes to a seekable file that can be read back, at `path` once it is closed."""
+
+    def __init__(self, file: BinaryIO, path: Path | None = None) -> None:
+        self._file = file
+        self._path = path
+
+    def buffer(self, size: int) -> Bytes:
+        return np.empty(size, np.uint8)
+
+    def done(self, data: Bytes) -> None:
+        write_all(self._file, data)
+
+    def read(self, offset: int, size: int) -> Bytes:
+        if self._file.closed:
+            assert self._path is not None
+            with errors_of(self._path), self._path.open("rb") as file:
+                return _read_back(file, offset, size)
+        end = self._file.tell()
+        data = _read_back(self._file, offset, size)
+        self._file.seek(end)
+        return data
+
+
+class PipeSink:
+    """Writes to a pipe; keeps a copy in a temporary file for repetitions, if there may be any."""
+
+    def __init__(self, file: BinaryIO, keep: bool) -> None:
+        self._file = file
+        self._copy = _temporary() if keep else None
+
+    def buffer(self, size: int) -> Bytes:
+        return np.empty(size, np.uint8)
+
+    def done(self, data: Bytes) -> None:
+        write_all(self._file, data)
+        if self._copy is not None:
+            write_all(self._copy, data)
+
+    def read(self, offset: int, size: int) -> Bytes:
+        assert self._copy is not None
+        data = _read_back(self._copy, offset, size)
+        self._copy.seek(0, os.SEEK_END)
+        return data
+
+
+class NullSink:
+    """Decodes for verification only; keeps a copy in a temporary file if bytes may repeat."""
+
+    def __init__(self, keep: bool) -> None:
+        self._copy = FileSink(_temporary()) if keep else None
+
+    def buffer(self, size: int) -> Bytes:
+        return np.empty(size, np.uint8)
+
+    def done(self, data: Bytes) -> None:
+        if self._copy is not None:
+            self._copy.done(data)
+
+    def read(self, offset: int, size: int) -> Bytes:
+        assert self._copy is not None
+        return self._copy.read(offset, size)
+
+
+def _temporary() -> BinaryIO:
+    return tempfile.TemporaryFile()  # it goes with its last user
+
+
+def _read_back(file: BinaryIO, offset: int, size: int) -> Bytes:
+    file.seek(offset)
+    data = FileSource(file).take(size)
+    if data.size != size:
+        raise TruncatedError("output file was cut while it was written")
+    return data

@@ -1,0 +1,164 @@
+"""Where bytes come from: memory, files, pipes, all behind two small interfaces."""
+
+import os
+import threading
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.errors import FileError, TruncatedError
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class Source(Protocol):
+    """Bytes in sequence."""
+
+    def take(self, count: int) -> Bytes:
+        """The next `count` bytes, fewer only at the end."""
+        ...
+
+
+def as_bytes(data: Any) -> Bytes:
+    """A flat uint8 view of any contiguous buffer."""
+    if isinstance(data, np.ndarray):
+        return data.reshape(-1).view(np.uint8)
+    view = memoryview(data)
+    return np.frombuffer(view.cast("B") if view.nbytes else b"", np.uint8)
+
+
+class MemorySource:
+    """Bytes of a buffer, handed out as views."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = as_bytes(data)
+        self._at = 0
+
+    def take(self, count: int) -> Bytes:
+        piece = self._data[self._at : self._at + count]
+        self._at += piece.size
+        return piece
+
+
+class FileSource:
+    """Bytes of a binary file object, which need not be seekable."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._readinto = getattr(file, "readinto", None)
+
+    def take(self, count: int) -> Bytes:
+        buffer = np.empty(count, np.uint8)
+        filled = 0
+        while filled < count:
+            got = self._read_some(memoryview(buffer)[filled:])
+            if not got:
+                break
+            filled += got
+        return buffer[:filled]
+
+    def _read_some(self, target: memoryview) -> int:
+        try:
+            if self._readinto is not None:
+                return self._readinto(target) or 0
+            data = self._file.read(len(target))
+        except OSError as error:
+            raise FileError(f"cannot read: {error.strerror or error}") from error
+        target[: len(data)] = data
+        return len(data)
+
+
+class ChainSource:
+    """Bytes already taken from a source, then the rest of it."""
+
+    def __init__(self, head: Bytes, rest: Source) -> None:
+        self._head = head
+        self._rest = rest
+
+    def take(self, count: int) -> Bytes:
+        if not self._head.size:
+            return self._rest.take(count)
+        piece = self._head[:count]
+        self._head = self._head[count:]
+        if piece.size == count:
+            return piece
+        return np.concatenate([piece, self._rest.take(count - piece.size)])
+
+
+class RandomSource(Protocol):
+    """Bytes at any place; safe to use from several threads."""
+
+    @property
+    def size(self) -> int:
+        """All bytes there are."""
+        ...
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        """Exactly `count` bytes from `offset` on, else TruncatedError."""
+        ...
+
+
+class MemoryRandomSource:
+    """A buffer."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = as_bytes(data)
+
+    @property
+    def size(self) -> int:
+        return self._data.size
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        piece = self._data[offset : offset + count]
+        if offset < 0 or piece.size != count:
+            raise TruncatedError("archive is shorter than its frames say")
+        return piece
+
+
+class FileRandomSource:
+    """A seekable file object; positioned reads where it is a real file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._fd: int | None = None
+        try:
+            fd = file.fileno()
+            if hasattr(os, "pread"):
+                self._fd = fd
+        except (AttributeError, OSError):
+            pass
+        with self._lock:
+            self._size = file.seek(0, os.SEEK_END)
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        if offset < 0 or offset + count > self._size:
+            raise TruncatedError("archive is shorter than its frames say")
+        if self._fd is not None:
+            return self._pread(self._fd, offset, count)
+        with self._lock:
+            self._file.seek(offset)
+            data = FileSource(self._file).take(count)
+        if data.size != count:
+            raise TruncatedError("archive is shorter than its frames say")
+        return data
+
+    @staticmethod
+    def _pread(fd: int, offset: int, count: int) -> Bytes:
+        buffer = np.empty(count, np.uint8)
+        view = memoryview(buffer)
+        filled = 0
+        while filled < count:
+            try:
+                got = os.preadv(fd, [view[filled:]], offset + filled)
+            except OSError as error:
+                raise FileError(f"cannot read archive: {error.strerror}") from error
+            if not got:
+                raise TruncatedError("archive is shorter than its frames say")
+            filled += got
+        return buffer

@@ -1,0 +1,250 @@
+"""Reads archives front to back: from a file, a pipe or memory, in bounded memory."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from densor.codec.planar.decode import PlanarDecoder
+from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError
+from densor.formats import hashing, strictjson, wire
+from densor.formats.entry import DIR, EntryMeta, parse
+from densor.formats.hashing import Hash, new_hash
+from densor.formats.models import Models, decode_chunk
+from densor.formats.source import Bytes, Source
+from densor.parallel import Workers
+
+_IN_FLIGHT = 1 << 26  # original bytes that may wait to be written
+
+
+class Sink(Protocol):
+    """Where the bytes of an entry go. Calls come in order of the bytes."""
+
+    def buffer(self, size: int) -> Bytes:
+        """Memory for the next `size` bytes."""
+        ...
+
+    def done(self, data: Bytes) -> None:
+        """The memory from `buffer` has been filled and verified so far as a chunk can be."""
+        ...
+
+    def read(self, offset: int, size: int) -> Bytes:
+        """Bytes of this entry that are done, for a repetition."""
+        ...
+
+
+class Frame(NamedTuple):
+    """A frame whose checks have passed."""
+
+    header: wire.FrameHeader
+    payload: Bytes
+
+
+class Entry(NamedTuple):
+    """An entry that was read to its end."""
+
+    number: int
+    meta: EntryMeta
+    size: int
+    hash_kind: int
+    digest: bytes
+
+
+@dataclass
+class _Written:
+    """What is known of an entry so far, for REF frames."""
+
+    sink: Sink
+    coded: list[list[int]] = field(default_factory=list)  # stretches that chunks decoded to
+
+    def add(self, begin: int, end: int) -> None:
+        if self.coded and self.coded[-1][1] == begin:
+            self.coded[-1][1] = end
+        else:
+            self.coded.append([begin, end])
+
+    def covers(self, begin: int, end: int) -> bool:
+        return any(first <= begin and end <= last for first, last in self.coded)
+
+
+class StreamReader:
+    """Decodes the entries of an archive in order.
+
+    `max_size`: most original bytes that the whole archive may have, None for no limit.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        threads: int = 0,
+        *,
+        max_size: int | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> None:
+        self._source = source
+        self._max_size = max_size
+        self._progress = progress
+        self._models = Models()
+        self._names: set[str] = set()
+        self._written: dict[int, _Written] = {}
+        self._frames = 0
+        self._at = 0
+        self._total = 0
+        self.features = wire.parse_header(self._take(wire.HEADER_SIZE).tobytes())
+        self.index: Bytes | None = None
+        self._workers = Workers(threads)
+
+    @property
+    def read(self) -> int:
+        """Bytes of the archive read so far."""
+        return self._at
+
+    def close(self) -> None:
+        """Stops the threads."""
+        self._workers.__exit__(None, None, None)
+
+    def _take(self, count: int) -> Bytes:
+        data = self._source.take(count)
+        self._at += data.size
+        return data
+
+    def _frame(self) -> Frame:
+        """The next frame that is not skippable."""
+        while True:
+            data = self._take(wire.FRAME_SIZE)
+            if not data.size:
+                raise TruncatedError("archive ends before its END frame")
+            header = wire.parse_frame(data.tobytes())
+            payload = self._take(header.stored)
+            if payload.size < header.stored:
+                raise TruncatedError("archive ends within a frame")
+            wire.check_payload(header, payload)
+            self._frames += 1
+            if header.kind < wire.FIRST_SKIPPABLE:
+                return Frame(header, payload)
+
+    def entries(self, sink_for: Callable[[EntryMeta], Sink]) -> Iterator[Entry]:
+        """Decodes all entries, each into the sink that `sink_for` gives, and yields it when whole.
+
+        Raises a DensorError at the first fault; bytes of that entry may have gone to its sink.
+        """
+        number = 0
+        while True:
+            header, payload = self._frame()
+            if header.kind == wire.ENTRY:
+                meta = parse(strictjson.loads(payload.tobytes(), "description of an entry"))
+                if meta.name in self._names:
+                    raise FormatError(f"archive has two entries named {meta.name!r}")
+                self._names.add(meta.name)
+                if meta.size is not None:
+                    self._check_total(meta.size)
+                yield self._entry(number, meta, sink_for(meta))
+                number += 1
+            elif header.kind == wire.INDEX:
+                self.index = payload
+                index_at = self._at - wire.FRAME_SIZE - payload.size
+                self._end(*self._frame(), index_at)
+                return
+            else:
+                self._end(header, payload, 0)
+                return
+
+    def _end(self, header: wire.FrameHeader, payload: Bytes, index_at: int) -> None:
+        if header.kind != wire.END or payload.size != wire.END_PAYLOAD.size:
+            raise FormatError(f"frame of kind {header.kind} where it may not be")
+        if wire.END_PAYLOAD.unpack(payload.tobytes()) != (index_at, self._frames - 1):
+            raise FormatError("END frame contradicts the archive")
+        if self._take(1).size:
+            raise FormatError("data after the end of the archive")
+
+    def _check_total(self, more: int) -> None:
+        if self._max_size is not None and self._total + more > self._max_size:
+            raise LimitError(f"archive holds more than the {self._max_size} bytes allowed")
+
+    def _entry(self, number: int, meta: EntryMeta, sink: Sink) -> Entry:
+        hasher = new_hash(meta.hash)
+        written = _Written(sink)
+        self._written[number] = written
+        waiting: deque[tuple[Future[Bytes], int]] = deque()
+        in_flight = 0
+        size = 0
+        try:
+            while True:
+                header, payload = self._frame()
+                if header.kind == wire.MODEL:
+                    self._models.append(payload.tobytes())
+                    continue
+                if header.kind == wire.ENTRY_END:
+                    break
+                if header.kind not in (wire.CHUNK, wire.REF) or meta.kind == DIR:
+                    raise FormatError(f"frame of kind {header.kind} inside an entry")
+                self._check_total(header.original)
+                self._total += header.original
+                if meta.size is not None and size + header.original > meta.size:
+                    raise FormatError(f"{meta.name}: holds more than its size")
+                if header.kind == wire.REF:
+                    while waiting:
+                        in_flight -= self._finish(waiting.popleft(), hasher, sink)
+                    waiting.append((self._repeat(header, payload, sink), header.original))
+                else:
+                    waiting.append((self._start(header, payload, sink), header.original))
+                    written.add(size, size + header.original)
+                size += header.original
+                in_flight += header.original
+                while waiting and (self._workers.threads == 1 or in_flight > _IN_FLIGHT):
+                    in_flight -= self._finish(waiting.popleft(), hasher, sink)
+            while waiting:
+                self._finish(waiting.popleft(), hasher, sink)
+        finally:
+            for future, _ in waiting:
+                future.cancel()
+        return self._close_entry(number, meta, size, payload, hasher)
+
+    def _start(self, header: wire.FrameHeader, payload: Bytes, sink: Sink) -> "Future[Bytes]":
+        decoder = self._models.known(header.model)
+        out = sink.buffer(header.original)
+        return self._workers.submit(_decode, header.model, decoder, payload, out)
+
+    def _finish(self, item: tuple["Future[Bytes]", int], hasher: Hash, sink: Sink) -> int:
+        data = item[0].result()
+        hasher.update(data)
+        sink.done(data)
+        if self._progress is not None:
+            self._progress(data.size)
+        return item[1]
+
+    def _repeat(self, header: wire.FrameHeader, payload: Bytes, sink: Sink) -> "Future[Bytes]":
+        if not self.features & wire.BACKREFS or payload.size != wire.REF_PAYLOAD.size:
+            raise FormatError("REF frame where it may not be")
+        entry, offset = wire.REF_PAYLOAD.unpack(payload.tobytes())
+        target = self._written.get(entry)
+        if target is None or not target.covers(offset, offset + header.original):
+            raise FormatError("REF frame points where no chunk decoded to")
+        out = sink.buffer(header.original)
+        out[:] = target.sink.read(offset, header.original)
+        future: Future[Bytes] = Future()
+        future.set_result(out)
+        return future
+
+    @staticmethod
+    def _close_entry(
+        number: int, meta: EntryMeta, size: int, payload: Bytes, hasher: Hash
+    ) -> Entry:
+        fixed = wire.ENTRY_END_PAYLOAD.size
+        if payload.size < fixed:
+            raise FormatError("end of an entry is malformed")
+        declared, hash_kind = wire.ENTRY_END_PAYLOAD.unpack(payload[:fixed].tobytes())
+        digest = payload[fixed:].tobytes()
+        if declared != size or meta.size not in (None, size):
+            raise FormatError(f"{meta.name}: has {size} bytes, not as many as it declares")
+        if hash_kind != hashing.KINDS[meta.hash or hashing.DEFAULT]:
+            raise FormatError(f"{meta.name}: hash is of another kind than declared")
+        if hasher.digest() != digest:
+            raise ChecksumError(f"{meta.name}: decoded data does not match its hash")
+        return Entry(number, meta, size, hash_kind, digest)
+
+
+def _decode(number: int, decoder: PlanarDecoder | None, payload: Bytes, out: Bytes) -> Bytes:
+    decode_chunk(number, decoder, payload, out)
+    return out

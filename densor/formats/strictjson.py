@@ -1,0 +1,52 @@
+"""JSON from archives and headers: parsed strictly, every fault a FormatError."""
+
+import json
+from typing import Any
+
+from densor.errors import FormatError
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise FormatError("JSON object has a key twice")
+    return found
+
+
+def _refuse(text: str) -> Any:
+    raise FormatError(f"JSON has the number {text}, which is no integer")
+
+
+def loads(data: bytes, what: str) -> dict[str, Any]:
+    """The JSON object in `data`; no duplicate keys, no fractions."""
+    try:
+        value = json.loads(
+            data.decode(),
+            object_pairs_hook=_unique,
+            parse_float=_refuse,
+            parse_constant=_refuse,
+        )
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{what} is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise FormatError(f"{what} is not a JSON object")
+    return value
+
+
+def dumps(value: object) -> bytes:
+    """Compact UTF-8 JSON."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def integer(value: object, what: str, most: int = (1 << 63) - 1, least: int = 0) -> int:
+    """`value` if it is an integer within bounds, else a FormatError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise FormatError(f"{what} is not an integer from {least} to {most}")
+    return value
+
+
+def shape(value: object, what: str) -> tuple[int, ...]:
+    """`value` as a tensor shape of at most 64 dimensions, else a FormatError."""
+    if not isinstance(value, list) or len(value) > 64:
+        raise FormatError(f"{what} is not a list of at most 64 integers")
+    return tuple(integer(size, what) for size in value)

@@ -1,0 +1,131 @@
+"""The fixed parts of the container: header, frames, numbers and limits. See docs/format.md."""
+
+import struct
+from typing import Any, NamedTuple
+
+import xxhash
+
+from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnsupportedError
+
+MAGIC = b"\x89DNSR\r\n\x1a"
+VERSION = 1
+BACKREFS = 1  # feature: REF frames may occur
+KNOWN_FEATURES = BACKREFS
+CHUNK_LIMIT = 1 << 26
+
+ENTRY = 1
+MODEL = 2
+CHUNK = 3
+REF = 4
+ENTRY_END = 5
+INDEX = 6
+END = 7
+FIRST_SKIPPABLE = 128
+
+MAX_ENTRY = 1 << 20
+MAX_MODEL = 1 << 16
+MAX_INDEX = 1 << 30
+MAX_SKIPPABLE = 1 << 26
+
+_HEADER = struct.Struct("<8sHHIII")
+_CHECK64 = struct.Struct("<Q")
+_FRAME = struct.Struct("<BBHIIIQ")
+_CHECK32 = struct.Struct("<I")
+REF_PAYLOAD = struct.Struct("<IQ")
+ENTRY_END_PAYLOAD = struct.Struct("<QB")
+END_PAYLOAD = struct.Struct("<QQ")
+HEADER_SIZE = _HEADER.size + _CHECK64.size
+FRAME_SIZE = _FRAME.size + _CHECK32.size
+END_SIZE = FRAME_SIZE + END_PAYLOAD.size
+
+
+class FrameHeader(NamedTuple):
+    """The fields of a frame header."""
+
+    kind: int
+    stored: int  # bytes of payload
+    original: int  # bytes that the payload stands for
+    model: int
+    digest: int  # XXH3-64 of the payload
+
+
+def pack_header(features: int) -> bytes:
+    """The first bytes of an archive."""
+    fields = _HEADER.pack(MAGIC, VERSION, 0, features, CHUNK_LIMIT, 0)
+    return fields + _CHECK64.pack(xxhash.xxh3_64_intdigest(fields))
+
+
+def parse_header(data: bytes) -> int:
+    """Checks the first 32 bytes of an archive; returns its features."""
+    if data[: len(MAGIC)] != MAGIC[: len(data)]:
+        raise FormatError("not a densor archive")
+    if len(data) < HEADER_SIZE:
+        raise TruncatedError("archive ends within its header")
+    fields = data[: _HEADER.size]
+    if _CHECK64.unpack(data[_HEADER.size : HEADER_SIZE])[0] != xxhash.xxh3_64_intdigest(fields):
+        raise ChecksumError("header of the archive is damaged")
+    _, version, reserved, features, limit, reserved2 = _HEADER.unpack(fields)
+    if version > VERSION:
+        raise UnsupportedError(
+            f"written in format version {version}, this densor knows up to {VERSION}; upgrade it"
+        )
+    if features & ~KNOWN_FEATURES:
+        raise UnsupportedError(
+            f"needs features that this densor does not have ({features:#x}); upgrade densor"
+        )
+    if version < 1 or reserved or reserved2:
+        raise FormatError("header of the archive has impossible values")
+    if limit > CHUNK_LIMIT:
+        raise LimitError("archive declares too large a chunk limit")
+    return int(features)
+
+
+def pack_frame(kind: int, payload: Any, original: int = 0, model: int = 0) -> bytes:
+    """The header of a frame with this payload (any buffer)."""
+    digest = xxhash.xxh3_64_intdigest(payload)
+    fields = _FRAME.pack(kind, 0, 0, memoryview(payload).nbytes, original, model, digest)
+    return fields + _CHECK32.pack(xxhash.xxh3_64_intdigest(fields) & 0xFFFFFFFF)
+
+
+def parse_frame(data: bytes) -> FrameHeader:
+    """Checks a frame header, limits included."""
+    if len(data) < FRAME_SIZE:
+        raise TruncatedError("archive ends within a frame header")
+    fields = data[: _FRAME.size]
+    check = _CHECK32.unpack(data[_FRAME.size : FRAME_SIZE])[0]
+    if check != xxhash.xxh3_64_intdigest(fields) & 0xFFFFFFFF:
+        raise ChecksumError("frame header is damaged")
+    kind, reserved, reserved2, stored, original, model, digest = _FRAME.unpack(fields)
+    header = FrameHeader(kind, stored, original, model, digest)
+    if not 1 <= kind <= END and kind < FIRST_SKIPPABLE:
+        raise UnsupportedError(f"unknown kind of frame {kind}; a newer densor may read this")
+    if reserved or reserved2:
+        raise FormatError("frame header has impossible values")
+    _check_limits(header)
+    return header
+
+
+def _check_limits(header: FrameHeader) -> None:
+    kind, stored, original, model, _ = header
+    sized = kind in (CHUNK, REF, INDEX)
+    if (original != 0) != sized or (model != 0 and kind != CHUNK):
+        raise FormatError("frame header has impossible values")
+    if original > (MAX_INDEX if kind == INDEX else CHUNK_LIMIT):
+        raise LimitError("frame is larger than the format allows")
+    limit = {
+        ENTRY: MAX_ENTRY,
+        MODEL: MAX_MODEL,
+        CHUNK: original,
+        REF: REF_PAYLOAD.size,
+        ENTRY_END: ENTRY_END_PAYLOAD.size + 64,
+        INDEX: original + 1024,
+        END: END_PAYLOAD.size,
+    }.get(kind, MAX_SKIPPABLE)
+    if stored > limit:
+        raise LimitError("frame stores more than the format allows")
+
+
+def check_payload(header: FrameHeader, payload: Any) -> None:
+    """Raises ChecksumError unless the payload is the one that was written."""
+    if xxhash.xxh3_64_intdigest(payload) != header.digest:
+        raise ChecksumError("data of a frame is damaged")

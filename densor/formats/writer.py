@@ -1,0 +1,225 @@
+"""Writes archives front to back: entries cut into batches, batches coded in parallel."""
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, BinaryIO, NamedTuple
+
+import xxhash
+
+from densor.codec import registry
+from densor.codec.batch import Chunk, CodedBatch, Kind, encode_batch
+from densor.codec.levels import Level, level_settings
+from densor.codec.zstd import zstd_compress
+from densor.errors import ArgumentError, DensorError, FileError
+from densor.formats import strictjson, wire
+from densor.formats.entry import EntryMeta, TensorInfo
+from densor.formats.hashing import DEFAULT, KINDS, new_hash
+from densor.formats.output import write_all
+from densor.formats.source import Bytes, Source
+from densor.parallel import Workers
+
+_INDEX_ZSTD = 9
+_LEAST_REPEAT = 64  # bytes from which a batch may be stored as a reference to an equal one
+
+
+class Segment(NamedTuple):
+    """A stretch of an entry that is coded in one way; `size` None means up to the end."""
+
+    kind: Kind
+    size: int | None
+
+
+class _Waiting(NamedTuple):
+    """A batch that is being coded."""
+
+    result: Callable[[], CodedBatch]
+    repeat: tuple[int, int] | None  # entry and offset of the equal batch
+    size: int
+
+
+class ArchiveWriter:
+    """Writes one archive to a binary file object, which need not be seekable.
+
+    `threads`: 0 for all processors. `index`: whether the archive ends with an index. `repeats`:
+    whether equal batches are stored once, which a reader on a pipe must buffer for; by default
+    if the file can be sought in. `hash`: `sha256` instead of XXH3-128 for the original bytes.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        level: int = 3,
+        threads: int = 0,
+        *,
+        index: bool = True,
+        repeats: bool | None = None,
+        hash: str | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> None:
+        self._file = file
+        self._level: Level = level_settings(level)
+        self._workers = Workers(threads)
+        self._hash = hash
+        self._progress = progress
+        self._with_index = index
+        self._start = file.tell() if _seekable(file) else None
+        self._repeats = self._start is not None if repeats is None else repeats
+        self._features = 0 if self._start is not None or not self._repeats else wire.BACKREFS
+        self._seen: dict[tuple[bytes, int], tuple[int, int]] = {}
+        self._models = 0
+        self._entries: list[dict[str, Any]] = []
+        self._names: set[str] = set()
+        self._frames: tuple[list[int], list[int], list[int], list[int]] = ([], [], [], [])
+        self._at = 0
+        self._open = True
+        self._write(wire.pack_header(self._features))
+
+    @property
+    def written(self) -> int:
+        """Bytes written so far."""
+        return self._at
+
+    @property
+    def original(self) -> int:
+        """Bytes of the entries added so far."""
+        return sum(entry["size"] for entry in self._entries)
+
+    def add(
+        self,
+        meta: EntryMeta,
+        source: Source,
+        segments: Iterable[Segment],
+        tensors: Iterable[TensorInfo] = (),
+    ) -> None:
+        """Adds an entry with the bytes of `source`, cut and coded as `segments` say.
+
+        ArgumentError if the name was used before, FileError if `source` is shorter than the size
+        in `meta` or than the segments.
+        """
+        if not self._open:
+            raise ArgumentError("archive is closed")
+        if meta.name in self._names:
+            raise ArgumentError(f"archive already has an entry named {meta.name!r}")
+        meta = dataclasses.replace(meta, hash=self._hash)
+        number = len(self._entries)
+        first = len(self._frames[0])
+        self._frame(wire.ENTRY, strictjson.dumps(meta.to_json()))
+        digest, size = self._add_data(number, source, segments)
+        if meta.size is not None and size != meta.size:
+            raise FileError(f"{meta.name}: has {size} bytes instead of {meta.size}; did it change?")
+        hash_kind = KINDS[self._hash or DEFAULT]
+        self._frame(wire.ENTRY_END, wire.ENTRY_END_PAYLOAD.pack(size, hash_kind) + digest)
+        self._names.add(meta.name)
+        entry = meta.to_json()
+        entry["size"] = size
+        entry["frames"] = [first, len(self._frames[0]) - first]
+        entry["digest"] = [hash_kind, digest.hex()]
+        listed = [[t.name, t.dtype, list(t.shape), t.offset, t.size] for t in tensors]
+        if listed:
+            entry["tensors"] = listed
+        self._entries.append(entry)
+
+    def _add_data(
+        self, number: int, source: Source, segments: Iterable[Segment]
+    ) -> tuple[bytes, int]:
+        hasher = new_hash(self._hash)
+        waiting: deque[_Waiting] = deque()
+        most = 0 if self._workers.threads == 1 else 2
+        offset = 0
+        for segment in segments:
+            left = segment.size
+            while left is None or left > 0:
+                wanted = segment.kind.batch_bytes if left is None else left
+                data = source.take(min(wanted, segment.kind.batch_bytes))
+                if not data.size:
+                    break
+                hasher.update(data)
+                waiting.append(self._start_batch(data, segment.kind, number, offset))
+                while len(waiting) > most:
+                    self._finish_batch(waiting.popleft())
+                offset += data.size
+                left = None if left is None else left - data.size
+            if left:
+                raise FileError(f"input ends {left} bytes early; did it change while it was read?")
+        while waiting:
+            self._finish_batch(waiting.popleft())
+        return hasher.digest(), offset
+
+    def _start_batch(self, data: Bytes, kind: Kind, entry: int, offset: int) -> _Waiting:
+        if self._repeats and data.size >= _LEAST_REPEAT:
+            key = (xxhash.xxh3_128_digest(data), data.size)
+            place = self._seen.setdefault(key, (entry, offset))
+            if place != (entry, offset):
+                return _Waiting(lambda: CodedBatch(None, []), place, data.size)
+        if kind.layout is not None and data.size % kind.layout.size:
+            kind = Kind(None)  # the odd end of a file that was called a tensor
+        return _Waiting(encode_batch(data, kind, self._level, self._workers), None, data.size)
+
+    def _finish_batch(self, batch: _Waiting) -> None:
+        if batch.repeat is not None:
+            self._repeat(*batch.repeat, batch.size)
+        coded = batch.result()
+        if coded.model is not None:
+            self._frame(wire.MODEL, coded.model)
+            self._models += 1
+        own = registry.FIRST_MODEL + self._models - 1
+        for chunk in coded.chunks:
+            self._chunk(chunk, own)
+        if self._progress is not None:
+            self._progress(batch.size)
+
+    def _chunk(self, chunk: Chunk, own: int) -> None:
+        self._frame(wire.CHUNK, chunk.payload, chunk.original, own if chunk.own else chunk.model)
+
+    def _repeat(self, entry: int, offset: int, size: int) -> None:
+        self._features |= wire.BACKREFS
+        for begin in range(0, size, wire.CHUNK_LIMIT):
+            length = min(size - begin, wire.CHUNK_LIMIT)
+            self._frame(wire.REF, wire.REF_PAYLOAD.pack(entry, offset + begin), length)
+
+    def _frame(self, kind: int, payload: Any, original: int = 0, model: int = 0) -> None:
+        stored = memoryview(payload).nbytes
+        self._write(wire.pack_frame(kind, payload, original, model))
+        self._write(payload)
+        for column, value in zip(self._frames, (kind, model, stored, original), strict=True):
+            column.append(value)
+
+    def _write(self, data: Any) -> None:
+        self._at += memoryview(data).nbytes
+        write_all(self._file, data)
+
+    def close(self) -> None:
+        """Writes index and end. The file object stays open."""
+        if not self._open:
+            return
+        self._open = False
+        self._workers.__exit__(None, None, None)
+        frames = len(self._frames[0])
+        index_at = 0
+        if self._with_index:
+            index_at = self._at
+            keys = ("kinds", "models", "stored", "original")
+            columns = dict(zip(keys, self._frames, strict=True))
+            text = strictjson.dumps({"entries": self._entries, **columns})
+            self._frame(wire.INDEX, zstd_compress(text, _INDEX_ZSTD), len(text))
+            frames += 1
+        self._frame(wire.END, wire.END_PAYLOAD.pack(index_at, frames))
+        if self._start is not None and self._features:
+            end = self._file.tell()
+            self._file.seek(self._start)
+            self._file.write(wire.pack_header(self._features))
+            self._file.seek(end)
+        self._file.flush()
+
+    def abort(self) -> None:
+        """Stops the threads; what was written is no whole archive."""
+        self._open = False
+        self._workers.__exit__(DensorError, None, None)
+
+
+def _seekable(file: BinaryIO) -> bool:
+    try:
+        return file.seekable() and file.writable()
+    except (AttributeError, OSError):
+        return False
