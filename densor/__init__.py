@@ -21,7 +21,7 @@ from densor.errors import (
 from densor.version import __version__
 
 if TYPE_CHECKING:
-    from densor.api import File, Writer, compress, decompress, load_file, save_file
+    from densor.api import File, Writer, compress, decompress, load, load_file, save, save_file
     from densor.api import File as open
     from densor.formats.files import compress_file, decompress_file, test_file
     from densor.formats.folder import extract, pack
@@ -34,8 +34,10 @@ _LAZY = {
     "decompress": "densor.api",
     "decompress_file": "densor.formats.files",
     "extract": "densor.formats.folder",
+    "load": "densor.api",
     "load_file": "densor.api",
     "pack": "densor.formats.folder",
+    "save": "densor.api",
     "save_file": "densor.api",
     "test_file": "densor.formats.files",
 }
@@ -57,9 +59,11 @@ __all__ = [
     "decompress",
     "decompress_file",
     "extract",
+    "load",
     "load_file",
     "open",
     "pack",
+    "save",
     "save_file",
     "test_file",
 ]

@@ -1,6 +1,5 @@
 """The Python interface: objects in memory, files of tensors, random access."""
 
-import io
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from densor.formats import strictjson
 from densor.formats.archive import Archive, IndexedEntry
 from densor.formats.entry import ARRAY, FILE, TENSOR, EntryMeta, TensorInfo, new_path
 from densor.formats.files import is_file_object, open_output
-from densor.formats.output import errors_of
+from densor.formats.output import MemoryFile, errors_of
 from densor.formats.plan import plan_file
 from densor.formats.sinks import GrowingSink, MemorySink
 from densor.formats.source import (
@@ -51,8 +50,8 @@ def compress(obj: Any, level: int = 3, threads: int = 1, *, dtype: str | None = 
         meta, data = arrays.describe(obj, wanted)
         shape = meta.shape or ()
         kind = kind_of(wanted or meta.dtype or "", shape[::-1] if meta.order == "F" else shape)
-    out = io.BytesIO()
-    writer = ArchiveWriter(out, level, threads, index=False)
+    out = MemoryFile()
+    writer = ArchiveWriter(out, level, threads, index=False)  # type: ignore[arg-type]
     try:
         writer.add(meta, MemorySource(data), [Segment(kind, data.size)])
         writer.close()
@@ -256,6 +255,19 @@ class File:
         data = self._archive.read(entry, tensor.offset, tensor.offset + tensor.size)
         return self._hand_out(tensor.dtype, tensor.shape, data)
 
+    def get_tensors(self) -> dict[str, Any]:
+        """All tensors by name; those of one file are views into one buffer."""
+        found: dict[str, Any] = {}
+        whole: dict[int, Bytes] = {}
+        for name, (entry, tensor) in self._tensors.items():
+            if entry.number not in whole:
+                whole = {entry.number: self._archive.read(entry, 0, entry.size)}
+            data = whole[entry.number][tensor.offset : tensor.offset + tensor.size]
+            if tensor.offset % dtypes.SIZES[tensor.dtype]:
+                data = data.copy()
+            found[name] = self._hand_out(tensor.dtype, tensor.shape, data)
+        return found
+
     def get_slice(self, name: str) -> "Slice":
         """A view that decodes only the rows it is asked for: `get_slice(name)[10:20]`."""
         entry, tensor = self._find(name)
@@ -410,9 +422,31 @@ class _Pieces:
         return taken[0] if len(taken) == 1 else np.concatenate([np.empty(0, np.uint8), *taken])
 
 
+def save(
+    tensors: Mapping[str, Any],
+    metadata: Mapping[str, str] | None = None,
+    level: int = 3,
+    threads: int = 1,
+) -> bytes:
+    """Packs named arrays or tensors in memory; the bytes that `save_file` would write."""
+    out = MemoryFile()
+    save_file(tensors, out, metadata, level, threads)  # type: ignore[arg-type]
+    return out.getvalue()
+
+
 def load_file(
     path: Any, framework: str = "numpy", threads: int = 0, *, max_output_size: int | None = None
 ) -> dict[str, Any]:
-    """All tensors of an archive by name, as numpy arrays or torch tensors."""
+    """All tensors of an archive by name, as numpy arrays or torch tensors.
+
+    `path`: path, binary file object or bytes. Tensors of the same file share memory.
+    """
     with File(path, framework, threads, max_output_size=max_output_size) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return file.get_tensors()
+
+
+def load(
+    blob: Any, framework: str = "numpy", threads: int = 1, *, max_output_size: int | None = None
+) -> dict[str, Any]:
+    """All tensors of an archive in memory, by name."""
+    return load_file(blob, framework, threads, max_output_size=max_output_size)

@@ -1,5 +1,6 @@
 """Arrays and torch tensors to bytes and back, whatever their order, layout and dtype."""
 
+import math
 import sys
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from densor import dtypes
 from densor.errors import ArgumentError, FormatError
+from densor.formats import strictjson
 from densor.formats.entry import ARRAY, EntryMeta
 from densor.formats.source import Bytes
 
@@ -31,8 +33,9 @@ def _describe_torch(tensor: Any, dtype: str | None) -> tuple[EntryMeta, Bytes]:
     import torch
 
     name = dtypes.from_torch(tensor.dtype)
-    if name is None or tensor.layout != torch.strided:
-        raise ArgumentError(f"cannot compress a torch tensor of {tensor.dtype}, {tensor.layout}")
+    if name is None or tensor.layout != torch.strided or tensor.is_meta:
+        kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}"
+        raise ArgumentError(f"cannot compress a torch tensor of {kind}")
     shape = tuple(int(size) for size in tensor.shape)
     flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
     data = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, np.uint8)
@@ -47,7 +50,7 @@ def _describe_numpy(array: "np.ndarray[Any, Any]", dtype: str | None) -> tuple[E
     name = dtypes.from_numpy(array.dtype)
     descr: Any = None
     if name is None:
-        name, descr = "VOID", np.lib.format.dtype_to_descr(array.dtype)
+        name, descr = "VOID", _description(array.dtype)
     elif not array.dtype.isnative:
         descr = array.dtype.str
         array = array.astype(array.dtype.newbyteorder("="))
@@ -56,6 +59,18 @@ def _describe_numpy(array: "np.ndarray[Any, Any]", dtype: str | None) -> tuple[E
     data = np.ascontiguousarray(flat).view(np.uint8) if flat.nbytes else np.empty(0, np.uint8)
     meta = EntryMeta("", ARRAY, data.size, name, shape, order, "numpy", descr)
     return _retyped(meta, dtype), data
+
+
+def _description(dtype: "np.dtype[Any]") -> Any:
+    """The numpy description of an unusual dtype; ArgumentError where that does not tell all."""
+    try:
+        descr = np.lib.format.dtype_to_descr(dtype)
+        text = strictjson.dumps({"descr": descr})
+        if _described(strictjson.loads(text, "description")["descr"]) == dtype:
+            return descr
+    except (ValueError, TypeError, FormatError):  # overlapping fields, types of other packages
+        pass
+    raise ArgumentError(f"cannot compress an array of dtype {dtype}")
 
 
 def _retyped(meta: EntryMeta, dtype: str | None) -> EntryMeta:
@@ -87,9 +102,16 @@ def restore(meta: EntryMeta, data: Bytes) -> Any:
 
 
 def _view(data: Bytes, dtype: "np.dtype[Any]", shape: tuple[int, ...]) -> "np.ndarray[Any, Any]":
+    _check_shape(shape, dtype.itemsize)
     if data.size:
         return data.view(dtype)
     return np.empty(int(np.prod(shape, dtype=object)), dtype)
+
+
+def _check_shape(shape: tuple[int, ...], itemsize: int) -> None:
+    """Refuses empty arrays whose other dimensions no library can represent."""
+    if math.prod(max(size, 1) for size in shape) * max(itemsize, 1) >= 1 << 63:
+        raise FormatError("array has an impossible shape")
 
 
 def _described(descr: Any) -> "np.dtype[Any]":
@@ -99,6 +121,8 @@ def _described(descr: Any) -> "np.dtype[Any]":
         raise FormatError(f"array has a malformed description: {error}") from None
     if dtype.hasobject:
         raise FormatError("array of Python objects in an archive")
+    if dtype.subdtype is not None:
+        raise FormatError("array has the description of an array within an array")
     return dtype
 
 
@@ -136,6 +160,7 @@ def to_torch(dtype: str, shape: tuple[int, ...], data: Bytes) -> Any:
 
         raise UnsupportedError("this is a torch tensor: pip install densor[torch]") from None
     wanted = dtypes.to_torch(dtype)
+    _check_shape(shape, dtypes.SIZES[dtype])
     if not data.size:
         return torch.empty(shape, dtype=wanted)
     return torch.from_numpy(data).view(wanted).reshape(shape)

@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar
+from typing import Generic, ParamSpec, Protocol, Self, TypeVar
 
 from densor.errors import ArgumentError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R", covariant=True)
 
 
 def thread_count(threads: int) -> int:
@@ -23,6 +24,33 @@ def thread_count(threads: int) -> int:
     return os.cpu_count() or 1
 
 
+class Task(Protocol[R]):
+    """Work that was started."""
+
+    def result(self) -> R:
+        """Waits for the result, or raises what the work raised."""
+        ...
+
+    def cancel(self) -> bool:
+        """Stops the work if it has not begun."""
+        ...
+
+
+class Done(Generic[T]):
+    """Work that was done at once."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: T) -> None:
+        self._value = value
+
+    def result(self) -> T:
+        return self._value
+
+    def cancel(self) -> bool:
+        return False
+
+
 class Workers:
     """A pool of threads; with one thread, work is done at once in the caller's."""
 
@@ -30,16 +58,11 @@ class Workers:
         self.threads = thread_count(threads)
         self._pool = ThreadPoolExecutor(self.threads, "densor") if self.threads > 1 else None
 
-    def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Starts `work`; its result or exception comes out of the future."""
+    def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Task[T]:
+        """Starts `work`, or does it at once and raises what it raises."""
         if self._pool is not None:
             return self._pool.submit(work, *args, **kwargs)
-        future: Future[T] = Future()
-        try:
-            future.set_result(work(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+        return Done(work(*args, **kwargs))
 
     def __enter__(self) -> Self:
         return self

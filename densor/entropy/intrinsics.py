@@ -24,6 +24,30 @@ def _pointer(context: Any, builder: Any, arytype: Any, value: Any, offset: Any, 
     return builder.bitcast(address, ir.IntType(bits).as_pointer())
 
 
+@intrinsic
+def copy_bytes(typingctx, target, target_offset, source, source_offset, count):
+    """Copies `count` bytes between uint8 arrays that do not overlap."""
+
+    def codegen(context, builder, signature, args):
+        target, target_offset, source, source_offset, count = args
+        sides = []
+        for arytype, value, offset in (
+            (signature.args[0], target, target_offset),
+            (signature.args[2], source, source_offset),
+        ):
+            array = context.make_array(arytype)(context, builder, value)
+            if BOUNDSCHECK:
+                size = builder.add(builder.extract_value(array.shape, 0), offset.type(1))
+                cgutils.do_boundscheck(context, builder, offset, size, 0)
+                cgutils.do_boundscheck(context, builder, builder.add(offset, count), size, 0)
+            sides.append(builder.gep(array.data, [offset]))
+        cgutils.raw_memcpy(builder, *sides, count, 1)
+        return context.get_dummy_value()
+
+    sizes = types.intp
+    return types.void(target, sizes, source, sizes, sizes), codegen
+
+
 def _load(bits: int, result: Any) -> Any:
     @intrinsic
     def load(typingctx, array, offset):

@@ -1,7 +1,6 @@
 """Random access: open an archive by its index, read entries, tensors and slices of them."""
 
 from bisect import bisect_right
-from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,12 +8,13 @@ import numpy.typing as npt
 
 from densor.codec import registry
 from densor.codec.zstd import zstd_decompress
-from densor.errors import FormatError, LimitError, TruncatedError, UnsupportedError
+from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnsupportedError
 from densor.formats import strictjson, wire
 from densor.formats.entry import FILE, TENSOR, EntryMeta, TensorInfo, parse, parse_tensors
+from densor.formats.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.models import Models, decode_chunk
 from densor.formats.source import Bytes, RandomSource
-from densor.parallel import Workers
+from densor.parallel import Task, Workers
 
 
 class IndexedEntry(NamedTuple):
@@ -29,7 +29,7 @@ class IndexedEntry(NamedTuple):
     digest: bytes
 
 
-class _Frames(NamedTuple):
+class Frames(NamedTuple):
     """All frames before the index: kind, model, stored and original length, offset in the file."""
 
     kinds: npt.NDArray[np.int64]
@@ -52,9 +52,9 @@ class Archive:
         head = source.read_at(0, min(wire.HEADER_SIZE, source.size))
         self.features = wire.parse_header(head.tobytes())
         index = self._read_index()
-        self._frames = _parse_frames(index, self._index_at)
-        self._model_frames = np.flatnonzero(self._frames.kinds == wire.MODEL)
-        self.entries = _parse_entries(index, self._frames)
+        self.frames = _parse_frames(index, self._index_at)
+        self._model_frames = np.flatnonzero(self.frames.kinds == wire.MODEL)
+        self.entries = _parse_entries(index, self.frames)
         self._by_name = {entry.meta.name: entry for entry in self.entries}
         self._starts: dict[int, list[int]] = {}
         self._workers = Workers(threads)
@@ -93,7 +93,7 @@ class Archive:
 
     def _frame(self, number: int) -> tuple[wire.FrameHeader, Bytes]:
         """A frame by number, which must be what the index says; read at once."""
-        frames = self._frames
+        frames = self.frames
         stored = int(frames.stored[number])
         data = self._source.read_at(int(frames.offsets[number]), wire.FRAME_SIZE + stored)
         header = wire.parse_frame(data[: wire.FRAME_SIZE].tobytes())
@@ -128,20 +128,33 @@ class Archive:
             raise ValueError("range outside the entry")
         if self._max_size is not None and end - begin > self._max_size:
             raise LimitError(f"{entry.meta.name}: more than the {self._max_size} bytes allowed")
-        out = np.empty(end - begin, np.uint8)
+        try:
+            out = np.empty(end - begin, np.uint8)
+        except MemoryError:
+            raise LimitError(f"{entry.meta.name}: not enough memory for its bytes") from None
         self._read_into(entry, begin, out, repeats=True)
+        if out.size == entry.size:
+            self._check_hash(entry, out)
         return out
+
+    @staticmethod
+    def _check_hash(entry: IndexedEntry, data: Bytes) -> None:
+        name = entry.meta.hash
+        hasher = new_hash(name)
+        hasher.update(data)
+        if entry.hash_kind != KINDS[name or DEFAULT] or hasher.digest() != entry.digest:
+            raise ChecksumError(f"{entry.meta.name}: decoded data does not match its hash")
 
     def stored_size(self, entry: IndexedEntry, begin: int, end: int) -> int:
         """Bytes of the frames that hold `begin` to `end` of an entry."""
         numbers = self._overlapping(entry, begin, end)
-        return sum(wire.FRAME_SIZE + int(self._frames.stored[number]) for number in numbers)
+        return sum(wire.FRAME_SIZE + int(self.frames.stored[number]) for number in numbers)
 
     def _offsets(self, entry: IndexedEntry) -> list[int]:
         """Where each frame of the entry begins in the original bytes; made once."""
         starts = self._starts.get(entry.number)
         if starts is None:
-            sizes = self._frames.original[entry.first_frame : entry.first_frame + entry.frames]
+            sizes = self.frames.original[entry.first_frame : entry.first_frame + entry.frames]
             starts = (np.cumsum(sizes) - sizes).tolist()
             self._starts[entry.number] = starts
         return starts
@@ -153,25 +166,25 @@ class Archive:
         at = max(0, bisect_right(starts, begin) - 1)
         while at < len(starts) and starts[at] < end:
             number = entry.first_frame + at
-            if self._frames.original[number]:
+            if self.frames.original[number]:
                 numbers.append(number)
             at += 1
         return numbers
 
     def _read_into(self, entry: IndexedEntry, begin: int, out: Bytes, repeats: bool) -> None:
         starts = self._offsets(entry)
-        jobs: list[Future[None]] = []
+        jobs: list[Task[None]] = []
         for number in self._overlapping(entry, begin, begin + out.size):
             start = starts[number - entry.first_frame]
-            size = int(self._frames.original[number])
+            size = int(self.frames.original[number])
             low, high = max(begin, start), min(begin + out.size, start + size)
             target = out[low - begin : high - begin]
-            if self._frames.kinds[number] == wire.REF:
+            if self.frames.kinds[number] == wire.REF:
                 if not repeats:
                     raise FormatError("REF frame points to a REF frame")
                 self._repeat(number, low - start, target)
             else:
-                self._model(int(self._frames.models[number]), number)
+                self._model(int(self.frames.models[number]), number)
                 jobs.append(self._workers.submit(self._chunk, number, low - start, target))
         for job in jobs:
             job.result()
@@ -218,7 +231,7 @@ def _column(index: dict[str, Any], key: str) -> npt.NDArray[np.int64]:
     return np.array(values, np.int64)
 
 
-def _parse_frames(index: dict[str, Any], index_at: int) -> _Frames:
+def _parse_frames(index: dict[str, Any], index_at: int) -> Frames:
     kinds, models, stored, original = (
         _column(index, key) for key in ("kinds", "models", "stored", "original")
     )
@@ -230,10 +243,10 @@ def _parse_frames(index: dict[str, Any], index_at: int) -> _Frames:
     sized = (kinds == wire.CHUNK) | (kinds == wire.REF)
     if ((original > 0) != sized).any() or (original > wire.CHUNK_LIMIT).any():
         raise FormatError("index has frames of impossible size")
-    return _Frames(kinds, models, stored, original, ends - stored - wire.FRAME_SIZE)
+    return Frames(kinds, models, stored, original, ends - stored - wire.FRAME_SIZE)
 
 
-def _parse_entries(index: dict[str, Any], frames: _Frames) -> list[IndexedEntry]:
+def _parse_entries(index: dict[str, Any], frames: Frames) -> list[IndexedEntry]:
     found = index.get("entries")
     if not isinstance(found, list):
         raise FormatError("index has no list of entries")
@@ -252,7 +265,7 @@ def _parse_entries(index: dict[str, Any], frames: _Frames) -> list[IndexedEntry]
 
 
 def _parse_entry(
-    number: int, item: object, frames: _Frames, totals: npt.NDArray[np.int64]
+    number: int, item: object, frames: Frames, totals: npt.NDArray[np.int64]
 ) -> IndexedEntry:
     if not isinstance(item, dict):
         raise FormatError("entry of the index is not an object")

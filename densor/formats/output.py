@@ -32,6 +32,45 @@ def write_all(file: BinaryIO, data: Any) -> None:
         raise FileError(f"cannot write: {error.strerror or error}") from error
 
 
+class MemoryFile:
+    """A file in memory that only grows, but for its first piece; joins pieces once."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._at = 0
+
+    def write(self, data: Any) -> int:
+        piece = bytes(data)
+        if self._at < self._size:  # the header, written anew
+            self._pieces[0] = piece
+        else:
+            self._pieces.append(piece)
+            self._size += len(piece)
+        self._at += len(piece)
+        return len(piece)
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int) -> int:
+        self._at = offset
+        return offset
+
+    def seekable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def flush(self) -> None:
+        pass
+
+    def getvalue(self) -> bytes:
+        """All that was written."""
+        return b"".join(self._pieces)
+
+
 @contextlib.contextmanager
 def whole_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
     """A temporary file beside `path`, renamed to it at the end; removed on any exception.
@@ -43,8 +82,11 @@ def whole_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
             raise FileError(f"{path}: is a directory")
         if not overwrite and os.path.lexists(path):
             raise _exists(path)
-        prefix = f".{path.name[:64]}."
+    prefix = f".{path.name[:64]}."
+    try:
         handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
+    except OSError as error:  # its file name is of no interest
+        raise FileError(f"{path}: {error.strerror or error}") from error
     temporary = Path(name)
     try:
         with errors_of(path):

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -13,7 +12,7 @@ from densor.formats.entry import DIR, EntryMeta, parse
 from densor.formats.hashing import Hash, new_hash
 from densor.formats.models import Models, decode_chunk
 from densor.formats.source import Bytes, Source
-from densor.parallel import Workers
+from densor.parallel import Done, Task, Workers
 
 _IN_FLIGHT = 1 << 26  # original bytes that may wait to be written
 
@@ -166,7 +165,7 @@ class StreamReader:
         hasher = new_hash(meta.hash)
         written = _Written(sink)
         self._written[number] = written
-        waiting: deque[tuple[Future[Bytes], int]] = deque()
+        waiting: deque[tuple[Task[Bytes], int]] = deque()
         in_flight = 0
         size = 0
         try:
@@ -201,12 +200,12 @@ class StreamReader:
                 future.cancel()
         return self._close_entry(number, meta, size, payload, hasher)
 
-    def _start(self, header: wire.FrameHeader, payload: Bytes, sink: Sink) -> "Future[Bytes]":
+    def _start(self, header: wire.FrameHeader, payload: Bytes, sink: Sink) -> Task[Bytes]:
         decoder = self._models.known(header.model)
         out = sink.buffer(header.original)
         return self._workers.submit(_decode, header.model, decoder, payload, out)
 
-    def _finish(self, item: tuple["Future[Bytes]", int], hasher: Hash, sink: Sink) -> int:
+    def _finish(self, item: tuple[Task[Bytes], int], hasher: Hash, sink: Sink) -> int:
         data = item[0].result()
         hasher.update(data)
         sink.done(data)
@@ -214,7 +213,7 @@ class StreamReader:
             self._progress(data.size)
         return item[1]
 
-    def _repeat(self, header: wire.FrameHeader, payload: Bytes, sink: Sink) -> "Future[Bytes]":
+    def _repeat(self, header: wire.FrameHeader, payload: Bytes, sink: Sink) -> Task[Bytes]:
         if not self.features & wire.BACKREFS or payload.size != wire.REF_PAYLOAD.size:
             raise FormatError("REF frame where it may not be")
         entry, offset = wire.REF_PAYLOAD.unpack(payload.tobytes())
@@ -223,9 +222,7 @@ class StreamReader:
             raise FormatError("REF frame points where no chunk decoded to")
         out = sink.buffer(header.original)
         out[:] = target.sink.read(offset, header.original)
-        future: Future[Bytes] = Future()
-        future.set_result(out)
-        return future
+        return Done(out)
 
     @staticmethod
     def _close_entry(

@@ -1,23 +1,33 @@
 """Chooses the model of a batch of elements: layout options, and how each plane is coded."""
 
+import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from densor.codec import registry
 from densor.codec.levels import Level
-from densor.codec.planar.classes import Coding, RunCounts, choose_classes, estimated_bits
-from densor.codec.planar.kernels import count_runs, varying_bits
+from densor.codec.planar.classes import Coding, Counts, RunCounts, choose_classes
+from densor.codec.planar.kernels import (
+    count_runs,
+    plane_entropies,
+    repetitions,
+    varying_bits,
+)
 from densor.codec.planar.layout import Bytes, Layout, to_differences
-from densor.codec.planar.model import Model, PlaneClass
+from densor.codec.planar.model import Model
 from densor.codec.zstd import zstd_compress
 
+_local = threading.local()
 MAX_RUN = 4096
 _MIN_RUN = 256
 _CHUNK_BYTES = {1: 1 << 18, 2: 1 << 19, 4: 1 << 19, 8: 1 << 20}
 _PIECES = 16  # places of a batch that are looked at
 _PIECE = 1024  # elements at each
 _LOOK = 64  # elements at the begin of each run that are searched for constant bits
+_SKEWED = 1.2  # bits per symbol; a Huffman code needs at least one
+_BIG = 1 << 20  # elements from which on exponents are counted in part
+_TAKE = 1024  # how many of each run
 _COMPRESSIBLE = 0.985  # a plane whose sample codes to less is worth counting
 _CLEARLY = 0.97  # another way must be this much better to be taken
 
@@ -48,22 +58,53 @@ class Plan:
 
     layout: Layout
     run: int
-    delta: bool
+    delta: bool = False
     whole_zstd: bool = False  # the elements as they are, with Zstandard
     plane_zstd: list[bool] = field(default_factory=list)  # per plane: try Zstandard
     counted: list[int] = field(default_factory=list)  # planes whose runs are to be counted
+    take: int = 0  # symbols counted at the begin of each run, of the first plane
     codings: list[Coding | None] = field(default_factory=list)  # per plane, None: raw
 
     def model(self) -> Model:
         """The model that goes into the archive."""
-        planes: list[tuple[PlaneClass, ...]] = [c.classes if c else () for c in self.codings]
-        return Model(self.layout, self.run, tuple(planes), self.delta)
+        planes = tuple([coding.classes if coding else None for coding in self.codings])
+        return Model(self.layout, self.run, planes, self.delta)
 
 
-def _split(layout: Layout, data: Bytes) -> list[Bytes]:
-    planes = np.empty(data.size, np.uint8)
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """Histograms of a plane in a chunk."""
+
+    runs: RunCounts  # uint16[runs, 256]
+    total: Counts  # int64[256]
+
+
+def _work() -> Any:
+    """Work space of this thread."""
+    if not hasattr(_local, "halves"):
+        _local.halves = np.empty(1024, np.uint16)
+        _local.words = np.empty(1024, np.uint32)
+        _local.counts = np.empty(512, np.int64)
+        _local.windows = np.empty(4096, np.uint64)
+        _local.planes = np.empty(0, np.uint8)
+    return _local
+
+
+def _split(layout: Layout, data: Bytes, work: Any) -> Bytes:
+    """The planes one after the other, in memory of this thread that the next call overwrites."""
+    if work.planes.size < data.size:
+        work.planes = np.empty(data.size, np.uint8)
+    planes: Bytes = work.planes[: data.size]
     layout.split(data, planes)
-    return list(planes.reshape(layout.size, -1))
+    return planes
+
+
+def _entropies(layout: Layout, data: Bytes, work: Any) -> list[float]:
+    """Order-0 entropy in bits of each plane of `data`."""
+    bits = np.empty(layout.size)
+    plane_entropies(_split(layout, data, work), work.words, work.counts, bits)
+    found: list[float] = bits.tolist()
+    return found
 
 
 def _sample(data: Bytes, size: int) -> Bytes:
@@ -72,38 +113,53 @@ def _sample(data: Bytes, size: int) -> Bytes:
     if n <= _PIECES * _PIECE:
         return data
     starts = np.linspace(0, n - _PIECE, _PIECES).astype(np.int64) * size
-    return np.concatenate([data[s : s + _PIECE * size] for s in starts])
+    return np.concatenate([data[s : s + _PIECE * size] for s in starts.tolist()])
 
 
 def look(data: Bytes, layout: Layout, run: int, level: Level, integers: bool) -> Plan:
     """First decisions, from a sample: differences or not, Zstandard or not, what to count."""
-    plan = Plan(layout, run, delta=False, codings=[None] * layout.size)
+    work = _work()
+    plan = Plan(layout, run, codings=[None] * layout.size)
     sample = _sample(data, layout.size)
-    planes = _split(layout, sample)
-    bits = estimated_bits(planes)
+    n = sample.size // layout.size
+    bits = _entropies(layout, sample, work)
     if integers and layout.delta:
-        differences = _split(layout, to_differences(sample, layout))
-        delta_bits = estimated_bits(differences)
+        differences = to_differences(sample, layout)
+        delta_bits = _entropies(layout, differences, work)
         if sum(delta_bits) < _CLEARLY * sum(bits):
-            plan.delta, planes, bits = True, differences, delta_bits
+            plan.delta, sample, bits = True, differences, delta_bits
     plan.plane_zstd = [False] * layout.size
-    if level.try_zstd or layout.size == 1:
-        _try_zstd(plan, sample, planes, bits)
+    if level.try_zstd and _may_repeat(sample, bits, n, work):
+        _try_zstd(plan, sample, bits, work)
     if not plan.whole_zstd:
-        raw = 8 * planes[0].size
-        found = {p for p in range(layout.size) if bits[p] < _COMPRESSIBLE * raw}
+        found = {p for p in range(layout.size) if bits[p] < _COMPRESSIBLE * 8 * n}
         if len(found) < layout.size and not plan.delta and run >= _LOOK:
             found |= _planes_with_constant_bits(plan, data)
         plan.counted = sorted(found)
+    big = data.size // layout.size >= _BIG and layout.exponent_first
+    plan.take = max(_TAKE, run // 8) if big else run
     return plan
 
 
-def _try_zstd(plan: Plan, sample: Bytes, planes: list[Bytes], bits: list[float]) -> None:
-    """Compares Zstandard on the sample with an order-0 code of each plane."""
+def _may_repeat(sample: Bytes, bits: list[float], n: int, work: Any) -> bool:
+    """Whether Zstandard is worth a try: something repeats, or a Huffman code wastes bits."""
+    if any(0 < plane < _SKEWED * n for plane in bits):
+        return True
+    return bool(repetitions(sample, work.windows) > sample.size // 400)
+
+
+def _try_zstd(plan: Plan, sample: Bytes, bits: list[float], work: Any) -> None:
+    """Compares Zstandard on the sample with an order-0 code of each plane.
+
+    `sample` is what would be split into planes, differences if these are planned.
+    """
+    n = sample.size // plan.layout.size
+    coded = [min(8.0 * n, max(plane, n if plane else 0.0)) for plane in bits]
+    planes = _split(plan.layout, sample, work).reshape(plan.layout.size, n)
     packed = [8 * len(zstd_compress(plane, 1)) for plane in planes]
-    plan.plane_zstd = [z < _CLEARLY * h for z, h in zip(packed, bits, strict=True)]
-    best = sum(min(z, h) for z, h in zip(packed, bits, strict=True))
-    plan.whole_zstd = 8 * len(zstd_compress(sample, 1)) < _CLEARLY * best
+    plan.plane_zstd = [z < _CLEARLY * h for z, h in zip(packed, coded, strict=True)]
+    best = sum(min(z, h) for z, h in zip(packed, coded, strict=True))
+    plan.whole_zstd = not plan.delta and 8 * len(zstd_compress(sample, 1)) < _CLEARLY * best
 
 
 def _planes_with_constant_bits(plan: Plan, data: Bytes) -> set[int]:
@@ -120,25 +176,35 @@ def _planes_with_constant_bits(plan: Plan, data: Bytes) -> set[int]:
     return {p for p in range(first, layout.size) if saved[p] > 0.002}
 
 
-def count(plan: Plan, chunk: Bytes) -> list[RunCounts]:
+def count(plan: Plan, chunk: Bytes) -> list[Tally]:
     """Histograms of the runs of one chunk, for each plane to be counted."""
+    work = _work()
+    layout = plan.layout
     if plan.delta:
-        chunk = to_differences(chunk, plan.layout)
-    planes = _split(plan.layout, chunk)
-    runs = -(-planes[0].size // plan.run)
-    work = np.empty(2048, np.uint8)
-    result = []
+        chunk = to_differences(chunk, layout)
+    n = chunk.size // layout.size
+    planes = _split(layout, chunk, work)
+    tallies = []
     for p in plan.counted:
-        counts = np.empty((runs, 256), np.uint16)
-        count_runs(planes[p], plan.run, work, counts)
-        result.append(counts)
-    return result
+        plane = planes[p * n : (p + 1) * n]
+        tally = Tally(np.empty((-(-n // plan.run), 256), np.uint16), np.zeros(256, np.int64))
+        take = plan.take if p == 0 else plan.run
+        count_runs(plane, plan.run, take, work.halves, tally.runs, tally.total)
+        if take < plan.run:  # what was not counted lies in this range
+            seen = tally.total[plane.min() : int(plane.max()) + 1]
+            np.maximum(seen, 1, out=seen)
+        tallies.append(tally)
+    return tallies
 
 
-def decide(plan: Plan, counts: list[list[RunCounts]], level: Level) -> None:
-    """Chooses the classes of each counted plane. `counts`: per chunk as from `count`."""
+def decide(plan: Plan, tallies: list[list[Tally]], level: Level) -> None:
+    """Chooses the classes of each counted plane. `tallies`: per chunk as from `count`."""
     for i, p in enumerate(plan.counted):
-        runs = np.concatenate([chunk[i] for chunk in counts])
-        coding = choose_classes(runs, level.classes, len(counts))
-        if any(one.kind != registry.CLASS_RAW for one in coding.classes):
-            plan.codings[p] = coding
+        of_plane = [chunk[i] for chunk in tallies]
+        runs = of_plane[0].runs
+        total = of_plane[0].total
+        if len(of_plane) > 1:
+            runs = np.concatenate([tally.runs for tally in of_plane])
+            total = np.sum([tally.total for tally in of_plane], axis=0)
+        scale = max(1.0, plan.run / plan.take) if p == 0 else 1.0
+        plan.codings[p] = choose_classes(runs, total, level.classes, scale, len(tallies))

@@ -12,10 +12,10 @@ from densor.codec.planar.analyse import Plan
 from densor.codec.planar.classes import Coding, RunClasses
 from densor.codec.planar.kernels import group_runs
 from densor.codec.planar.layout import Bytes, to_differences
-from densor.codec.planar.model import map_bits
+from densor.codec.planar.model import Classes, map_bits
 from densor.codec.zstd import zstd_compress
-from densor.entropy.huffman.code import SLACK, STREAMS, canonical_codes
-from densor.entropy.huffman.encode import capacity, encode
+from densor.entropy.huffman.code import SLACK, STREAMS
+from densor.entropy.huffman.encode import capacity, encode, encode_tables
 
 _SECTION = struct.Struct("<BI")
 _local = threading.local()
@@ -36,7 +36,10 @@ class PlanarEncoder:
     def __init__(self, plan: Plan, level: Level) -> None:
         self._plan = plan
         self._level = level
-        self._codes = [None if coding is None else _codes(coding) for coding in plan.codings]
+        self._tables = [
+            None if coding is None else encode_tables(coding.classes.lengths)
+            for coding in plan.codings
+        ]
 
     def encode(self, chunk: Bytes, first_run: int) -> bytes:
         """The payload of `chunk`, whose first run is number `first_run` of the batch."""
@@ -93,7 +96,7 @@ class PlanarEncoder:
         grouped = plane
         counts = np.array([plane.size])
         if runs is not None:
-            classes = len(coding.classes)
+            classes = coding.classes.kinds.size
             run = self._plan.run
             counts = np.bincount(runs, minlength=classes) * run
             counts[runs[-1]] -= runs.size * run - plane.size
@@ -102,12 +105,12 @@ class PlanarEncoder:
             packed = _pack_map(runs, map_bits(classes))
             out[at : at + packed.size] = packed
             at += packed.size
-        return self._data(p, coding, grouped, counts, out, at)
+        return self._data(p, coding.classes, grouped, counts, out, at)
 
     def _data(
         self,
         p: int,
-        coding: Coding,
+        classes: Classes,
         grouped: Bytes,
         counts: npt.NDArray[np.int64],
         out: Bytes,
@@ -115,30 +118,18 @@ class PlanarEncoder:
     ) -> int:
         """Stream lengths, raw classes and streams; returns the end."""
         sizes_at = at
-        coded = False
-        offsets = np.cumsum(counts) - counts
-        for one, count in zip(coding.classes, counts, strict=True):
-            coded |= one.kind == registry.CLASS_HUFFMAN and count > 0
+        coded = bool(counts[classes.kinds == registry.CLASS_HUFFMAN].any())
         at += 4 * STREAMS * coded
-        for one, count, begin in zip(coding.classes, counts, offsets, strict=True):
-            if one.kind == registry.CLASS_RAW:
-                out[at : at + count] = grouped[begin : begin + count]
-                at += int(count)
-        codes = self._codes[p]
-        if coded and codes is not None:
-            at, sizes = encode(grouped, counts, codes, out, at)
+        for c in np.flatnonzero(classes.kinds == registry.CLASS_RAW).tolist():
+            begin, count = int(counts[:c].sum()), int(counts[c])
+            out[at : at + count] = grouped[begin : begin + count]
+            at += count
+        tables = self._tables[p]
+        if coded and tables is not None:
+            at, sizes = encode(grouped, counts, tables, out, at)
             out[sizes_at : sizes_at + 4 * STREAMS] = sizes.astype("<u4").view(np.uint8)
         out[at : at + SLACK] = 0
         return at + SLACK
-
-
-def _codes(coding: Coding) -> npt.NDArray[np.uint32]:
-    """The codes of each class, uint32[classes, 256]; zeros where it has none."""
-    codes = np.zeros((len(coding.classes), 256), np.uint32)
-    for c, one in enumerate(coding.classes):
-        if one.lengths is not None:
-            codes[c] = canonical_codes(one.lengths)
-    return codes
 
 
 def _pack_map(runs: RunClasses, bits: int) -> Bytes:

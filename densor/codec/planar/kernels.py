@@ -9,9 +9,18 @@ Merge kernels: run `r` of plane `p` lies at `where[p, r]` in `payload` if `store
 import numpy as np
 from numba import njit, types
 
-from densor.codec.registry import CLASS_CONSTANT, CLASS_HUFFMAN, CLASS_RAW
+from densor.codec.registry import (
+    CLASS_CONSTANT,
+    CLASS_HUFFMAN,
+    CLASS_RAW,
+    PLANE_CLASSES,
+    PLANE_CONSTANT,
+    PLANE_RAW,
+    PLANE_ZSTD,
+)
 from densor.entropy.huffman.kernels import decode_streams
 from densor.entropy.intrinsics import (
+    copy_bytes,
     load_u16,
     load_u32,
     load_u64,
@@ -26,16 +35,24 @@ F32_2D = types.float32[:, ::1]
 R8_2D = types.Array(types.uint8, 2, "C", readonly=True)
 R64_2D = types.Array(types.uint64, 2, "C", readonly=True)
 U16_2D = types.uint16[:, ::1]
-F64_2D = types.float64[:, ::1]
 _SPLIT = types.void(R8, W8)
 _MERGE = types.void(R8, R8, I64_2D, R8, types.int64, W8)
 
-SECTION_ERRORS = (
+ERRORS = (
     "",
+    "planar chunk is too short",
+    "plane reaches beyond its chunk",
+    "raw plane has the wrong length",
+    "constant plane has the wrong length",
+    "plane is coded by classes, but its model has none",
+    "class map is too short",
+    "class map names a class that the model does not have, or has bits left over",
     "class section is too short",
     "Huffman streams are longer than their section",
     "class section has the wrong length",
     "Huffman stream does not end with its last symbol",
+    "plane has an unknown mode",
+    "planar chunk is too long",
 )
 
 
@@ -267,7 +284,7 @@ def plan_runs(class_map, map_bits, n, run, first, where, counts):
 
     `where`, int64[runs], receives the offset of each run, counted from `first`; `counts`,
     int64[classes], the elements of each class. `class_map` holds `map_bits` bits per run. False
-    if a class number is too high.
+    if a class number is too high, or unused bits are not 0.
     """
     classes = counts.size
     counts[:] = 0
@@ -289,20 +306,19 @@ def plan_runs(class_map, map_bits, n, run, first, where, counts):
         where[r] += counts[c]
     for c in range(classes):
         counts[c] = (counts[c + 1] if c + 1 < classes else first + n) - counts[c]
-    return True
+    left = where.size % per_byte
+    return left == 0 or class_map[class_map.size - 1] >> (left * map_bits) == 0
 
 
-@kernel(types.int64(R8, types.int64, R8, R8, R8_2D, R64_2D, I64, I64, W8, W64, I64))
-def decode_classes(
+@njit
+def _decode_classes(
     section, at, kinds, symbols, lengths, tables, bits, counts, area, positions, ends
 ):
     """Decodes a class section, whose class map ends at `at`, into `area`, class by class.
 
-    Returns 0, or the number of one of `SECTION_ERRORS`: this loop checks the section as it goes,
-    since a call per class would cost more than a small class itself. `counts`: int64[classes],
-    elements of each class, in all `area.size`. `kinds`, `symbols`: uint8[classes]. `lengths`:
-    uint8[classes, 256]. `tables`, `bits`: as from `build_tables`. Work space: `positions`
-    uint64[4], `ends` int64[4].
+    Returns 0 or the number of one of `ERRORS`. `counts`: int64[classes], elements of each class,
+    in all `area.size`. `kinds`, `symbols`: uint8[classes]. `lengths`: uint8[classes, 256].
+    `tables`, `bits`: as from `build_tables`.
     """
     raw = 0
     coded = False
@@ -313,17 +329,17 @@ def decode_classes(
             coded = True
     raw_at = at + 16 * coded
     if raw + 8 > section.size - raw_at:
-        return 1
+        return 8
     end = raw_at + raw
     if coded:
         for stream in range(4):
             positions[stream] = np.uint64(end * 8)
             end += np.int64(load_u32(section, at + 4 * stream))
             if end > section.size - 8:
-                return 2
+                return 9
             ends[stream] = end
-    if end != section.size - 8:
-        return 3
+    if end != section.size - 8 or load_u64(section, end) != 0:
+        return 10
     target = 0
     for c in range(kinds.size):
         count = counts[c]
@@ -332,19 +348,100 @@ def decode_classes(
         if kinds[c] == CLASS_CONSTANT:
             area[target : target + count] = symbols[c]
         elif kinds[c] == CLASS_RAW:
-            area[target : target + count] = section[raw_at : raw_at + count]
+            copy_bytes(area, target, section, raw_at, count)
             raw_at += count
         else:
             decode_streams(section, positions, tables[c], bits[c], lengths[c], area, target, count)
             for stream in range(4):
                 if np.int64(positions[stream] >> np.uint64(3)) > section.size - 8:
-                    return 4
+                    return 11
         target += count
     if coded:
         for stream in range(4):
             if np.int64((positions[stream] + np.uint64(7)) >> np.uint64(3)) != ends[stream]:
-                return 4
+                return 11
     return 0
+
+
+@kernel(
+    types.int64(
+        R8, types.int64, types.int64, types.int64, I64, R8, R8, R8_2D, R64_2D, I64,
+        W8, I64_2D, W8, I64, W64, I64,
+    )
+)  # fmt: skip
+def decode_planes(
+    payload, n, run, map_run, first_class, kinds, symbols, lengths, tables, bits,
+    scratch, where, stored, counts, positions, ends,
+):  # fmt: skip
+    """Decodes the planes of a chunk of `n` elements as far as they need it.
+
+    Returns 0 or the number of one of `ERRORS`: this kernel checks the payload as it goes, since
+    calls for each plane would cost more than a small chunk itself.
+
+    `payload`: modes and lengths, then the sections. `run`: elements per run of `where`; `map_run`:
+    of the class maps, the same unless no plane has one. Classes of all planes stand one after the
+    other, those of plane p from `first_class[p]` on, int64[planes + 1]: `kinds`, `symbols`:
+    uint8[classes]; `lengths`: uint8[classes, 256]; `tables`, `bits`: as from `build_tables`.
+
+    Results, as the merge kernels want them: `scratch`, uint8[planes * n], in which planes stored
+    with Zstandard stand already; `where`, int64[planes, runs]; `stored`, uint8[planes]. Work
+    space: `counts` int64[16], `positions` uint64[4], `ends` int64[4].
+    """
+    planes = stored.size
+    at = 5 * planes
+    if payload.size < at:
+        return 1
+    for p in range(planes):
+        mode = payload[5 * p]
+        end = at + np.int64(load_u32(payload, 5 * p + 1))
+        if end > payload.size:
+            return 2
+        first = p * n
+        begin = first
+        classes = first_class[p + 1] - first_class[p]
+        stored[p] = mode == PLANE_RAW
+        mapped = False
+        if mode == PLANE_RAW:
+            if end - at != n:
+                return 3
+            begin = at
+        elif mode == PLANE_CONSTANT:
+            if end - at != 1:
+                return 4
+            scratch[first : first + n] = payload[at]
+        elif mode == PLANE_CLASSES:
+            if classes == 0:
+                return 5
+            section = payload[at:end]
+            low = first_class[p]
+            high = first_class[p + 1]
+            skip = 0
+            counts[0] = n
+            if classes > 1:
+                map_bits = 1 if classes == 2 else 2 if classes <= 4 else 4
+                skip = (where.shape[1] * map_bits + 7) // 8
+                if skip > section.size:
+                    return 6
+                mapped = True
+                if not plan_runs(
+                    section[:skip], map_bits, n, map_run, first, where[p], counts[:classes]
+                ):
+                    return 7
+            error = _decode_classes(
+                section, skip, kinds[low:high], symbols[low:high], lengths[low:high],
+                tables[low:high], bits[low:high], counts[:classes],
+                scratch[first : first + n], positions, ends,
+            )  # fmt: skip
+            if error:
+                return error
+        elif mode != PLANE_ZSTD:
+            return 12
+        if not mapped:
+            row = where[p]
+            for r in range(row.size):
+                row[r] = begin + r * run
+        at = end
+    return 0 if at == payload.size else 13
 
 
 @kernel(types.void(R8, R8, types.int64, I64, W8))
@@ -357,76 +454,56 @@ def group_runs(plane, classes, run, next_offset, grouped):
         begin = r * run
         m = min(run, plane.size - begin)
         target = next_offset[classes[r]]
-        grouped[target : target + m] = plane[begin : begin + m]
+        copy_bytes(grouped, target, plane, begin, m)
         next_offset[classes[r]] = target + m
 
 
-@kernel(types.void(R8, types.int64, W8, U16_2D))
-def count_runs(plane, run, work, counts):
-    """Histogram of each run of `plane`: `counts`, uint16[runs, 256], 65535 elements at most each.
+@njit
+def _tally(piece, tables):
+    """Adds the symbols of `piece` to four interleaved histograms, `tables`, [4 * 256].
 
-    Four interleaved histograms keep equal neighbours from waiting on each other's stores.
-    `work`: uint8[4 * 256 * 2].
+    Neighbours go to different ones, so that equal symbols do not wait for each other's stores.
     """
-    table = work.view(np.uint16)
+    one = tables.dtype.type(1)
+    whole = piece.size & ~7
+    byte = np.uint64(255)
+    for i in range(0, whole, 8):
+        eight = load_u64(piece, i)
+        tables[eight & byte] += one
+        tables[np.uint64(256) + ((eight >> np.uint64(8)) & byte)] += one
+        tables[np.uint64(512) + ((eight >> np.uint64(16)) & byte)] += one
+        tables[np.uint64(768) + ((eight >> np.uint64(24)) & byte)] += one
+        tables[(eight >> np.uint64(32)) & byte] += one
+        tables[np.uint64(256) + ((eight >> np.uint64(40)) & byte)] += one
+        tables[np.uint64(512) + ((eight >> np.uint64(48)) & byte)] += one
+        tables[np.uint64(768) + (eight >> np.uint64(56))] += one
+    for i in range(whole, piece.size):
+        tables[piece[i]] += one
+
+
+@kernel(types.void(R8, types.int64, types.int64, types.uint16[::1], U16_2D, I64))
+def count_runs(plane, run, take, work, counts, total):
+    """Histogram of the first `take` symbols (65535 at most) of each run of `plane`.
+
+    `counts`: uint16[runs, 256]; `total`: int64[256], to which all of them are added. `work`:
+    uint16[4 * 256].
+    """
     for r in range(counts.shape[0]):
-        piece = plane[r * run : min((r + 1) * run, plane.size)]
-        table[:] = 0
-        whole = piece.size & ~3
-        for i in range(0, whole, 4):
-            table[piece[i]] += np.uint16(1)
-            table[256 + np.int64(piece[i + 1])] += np.uint16(1)
-            table[512 + np.int64(piece[i + 2])] += np.uint16(1)
-            table[768 + np.int64(piece[i + 3])] += np.uint16(1)
-        for i in range(whole, piece.size):
-            table[piece[i]] += np.uint16(1)
+        work[:] = 0
+        _tally(plane[r * run : min(r * run + take, (r + 1) * run, plane.size)], work)
         row = counts[r]
         for s in range(256):
-            row[s] = table[s] + table[256 + s] + table[512 + s] + table[768 + s]
-
-
-@kernel(types.void(U16_2D, I64, F32_2D, types.float32[::1], W8), fastmath=True)
-def assign_classes(counts, symbols, cost, work, classes):
-    """For each run the class with the cheapest code.
-
-    `counts`: uint16[runs, 256]. `symbols`: int64[used], those that occur. `cost`:
-    float32[classes, used], bits of each. `work`: float32[used]. `classes`: uint8[runs].
-    """
-    for r in range(counts.shape[0]):
-        for j in range(symbols.size):
-            work[j] = np.float32(counts[r, symbols[j]])
-        best = np.float32(3e38)  # no infinities: the sums may be reordered
-        for c in range(cost.shape[0]):
-            total = np.float32(0)
-            row = cost[c]
-            for j in range(symbols.size):
-                total += work[j] * row[j]
-            if total < best:
-                best = total
-                classes[r] = c
-
-
-@kernel(types.void(R8, W32, I64))
-def histogram(plane, work, counts):
-    """Adds the histogram of `plane` to `counts`, int64[256]. `work`: uint32[4 * 256]."""
-    work[:] = 0
-    whole = plane.size & ~3
-    for i in range(0, whole, 4):
-        work[plane[i]] += np.uint32(1)
-        work[256 + np.int64(plane[i + 1])] += np.uint32(1)
-        work[512 + np.int64(plane[i + 2])] += np.uint32(1)
-        work[768 + np.int64(plane[i + 3])] += np.uint32(1)
-    for i in range(whole, plane.size):
-        work[plane[i]] += np.uint32(1)
-    for s in range(256):
-        counts[s] += work[s] + work[256 + s] + work[512 + s] + work[768 + s]
+            row[s] = work[s] + work[256 + s] + work[512 + s] + work[768 + s]
+        for s in range(256):
+            total[s] += row[s]
 
 
 @njit
 def _entropy_bits(a, b):
+    """Order-0 entropy in bits of the sum of two histograms."""
     total = 0
     bits = 0.0
-    for s in range(256):
+    for s in range(a.size):
         count = a[s] + b[s]
         if count > 0:
             total += count
@@ -434,26 +511,183 @@ def _entropy_bits(a, b):
     return bits + total * np.log2(total) if total > 0 else 0.0
 
 
-@kernel(types.void(I64_2D, F64_2D))
-def pair_entropies(counts, bits):
-    """Order-0 entropy in bits of the union of each two histograms, `counts`, int64[n, 256].
+@kernel(types.void(R8, W32, I64, types.float64[::1]))
+def plane_entropies(planes, work, zeros, bits):
+    """Order-0 entropy in bits of each plane; `planes`: uint8[bits.size * n], one after the other.
 
-    `bits`, float64[n, n], receives that of a and b at [a, b] for a <= b; alone at [a, a].
+    Work space: `work` uint32[4 * 256], `zeros` int64[512].
     """
-    for a in range(counts.shape[0]):
-        bits[a, a] = _entropy_bits(counts[a], counts[a]) / 2
-        for b in range(a + 1, counts.shape[0]):
-            bits[a, b] = _entropy_bits(counts[a], counts[b])
-
-
-@kernel(types.void(U16_2D, R8, I64_2D))
-def add_counts(counts, classes, total):
-    """Adds the histogram of each run to that of its class: `total`, int64[classes, 256]."""
-    for r in range(counts.shape[0]):
-        row = counts[r]
-        target = total[classes[r]]
+    n = planes.size // bits.size
+    for p in range(bits.size):
+        work[:] = 0
+        _tally(planes[p * n : (p + 1) * n], work)
+        zeros[:] = 0
         for s in range(256):
-            target[s] += row[s]
+            zeros[s] = work[s] + work[256 + s] + work[512 + s] + work[768 + s]
+        bits[p] = _entropy_bits(zeros[:256], zeros[256:])
+
+
+@kernel(types.int64(R8, W64))
+def repetitions(data, table):
+    """How many of the 8-byte windows at every 4th byte of `data` stood there before.
+
+    `table`: uint64[4096]. Misses some; random data has none.
+    """
+    found = 0
+    table[:] = 0
+    for i in range(0, data.size - 7, 4):
+        window = load_u64(data, i)
+        place = (window * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(52)
+        found += table[place] == window
+        table[place] = window
+    return found
+
+
+@njit
+def _add_counts(counts, step, classes, total, low, high):
+    """Adds the histogram of every `step`-th run to that of its class."""
+    total[:] = 0
+    for r in range(0, counts.shape[0], step):
+        row = counts[r, low:high]
+        target = total[classes[r], low:high]
+        for i in range(row.size):
+            target[i] += row[i]
+
+
+@njit
+def _set_costs(total, cost, low, high):
+    """Ideal code lengths of each class from its histogram, no symbol quite impossible."""
+    for c in range(total.shape[0]):
+        sum_ = 0.0
+        for s in range(low, high):
+            sum_ += total[c, s] + 0.02
+        for s in range(low, high):
+            cost[c, s] = np.log2(sum_ / (total[c, s] + 0.02))
+
+
+@njit(fastmath=True)
+def _assign(counts, step, cost, row, classes, low, high):
+    """Gives every `step`-th run the class with the cheapest code."""
+    for r in range(0, counts.shape[0], step):
+        source = counts[r, low:high]
+        for i in range(source.size):
+            row[i] = np.float32(source[i])
+        best = np.float32(3e38)  # no infinities: the sums may be reordered
+        for c in range(cost.shape[0]):
+            bits = np.float32(0)
+            prices = cost[c, low:high]
+            for i in range(prices.size):
+                bits += row[i] * prices[i]
+            if bits < best:
+                best = bits
+                classes[r] = c
+
+
+@njit
+def _first_guess(counts, step, borders, mean, classes, low, high):
+    """Classes by the mean symbol of a run, in units of its standard deviation."""
+    n = 0
+    sum_ = 0.0
+    squares = 0.0
+    for r in range(0, counts.shape[0], step):
+        weight = 0
+        moment = 0
+        row = counts[r, low:high]
+        for i in range(row.size):
+            weight += row[i]
+            moment += i * row[i]
+        mean[r] = moment / max(weight, 1)
+        n += 1
+        sum_ += mean[r]
+        squares += mean[r] * mean[r]
+    middle = sum_ / n
+    deviation = np.sqrt(max(squares / n - middle * middle, 0.0))
+    for r in range(0, counts.shape[0], step):
+        c = 0
+        while c < borders.size and mean[r] > middle + borders[c] * deviation:
+            c += 1
+        classes[r] = c
+
+
+@njit
+def _join(total, number, map_bits, class_bits, scale, runs, low, high):
+    """Joins classes two by two as long as the whole gets smaller; returns how many are left.
+
+    `number[c]` receives what class c is called in the end; `total` is moved along.
+    """
+    left = 0
+    for c in range(total.shape[0]):
+        number[c] = left
+        if total[c].sum() > 0:
+            total[left] = total[c]
+            left += 1
+    while left > 1:
+        best = -1e300
+        a = 0
+        b = 1
+        for i in range(left):
+            alone = _entropy_bits(total[i, low:high], total[i, low:high]) / 2
+            for j in range(i + 1, left):
+                other = _entropy_bits(total[j, low:high], total[j, low:high]) / 2
+                gain = alone + other - _entropy_bits(total[i, low:high], total[j, low:high])
+                if gain > best:
+                    best = gain
+                    a = i
+                    b = j
+        saved = class_bits + runs * (map_bits[left] - map_bits[left - 1])
+        if best * scale + saved <= 0:
+            break
+        total[a] += total[b]
+        left -= 1
+        for c in range(number.size):
+            if number[c] == b:
+                number[c] = a
+            elif number[c] == left:
+                number[c] = b
+        total[b] = total[left]
+    return left
+
+
+@kernel(
+    types.int64(
+        U16_2D, I64, types.float64[::1], types.int64, types.int64, R8, types.float64,
+        types.float64, F32_2D, types.float32[::1], types.float64[::1], I64_2D, I64, W8,
+    )
+)  # fmt: skip
+def find_classes(
+    counts, all_counts, borders, step, rounds, map_bits, class_bits, scale,
+    cost, row, mean, total, number, classes,
+):  # fmt: skip
+    """K-means over the histograms of runs, with code length as the distance.
+
+    `counts`: uint16[runs, 256]; `all_counts`: int64[256], their sum. Starts from classes divided
+    by the mean symbol at `borders`, ascending, in standard deviations; learns from every
+    `step`-th run in some `rounds`; assigns all runs; joins classes that do not pay: `class_bits`
+    for each, `map_bits[n]` per run when there are n. `scale`: symbols of the plane per symbol
+    counted. Work space: `cost` float32[classes, 256], `row` float32[256], `mean` float64[runs],
+    `number` int64[classes]. Results: `total`, int64[classes, 256], of the classes that are left,
+    whose number is returned; `classes`, uint8[runs].
+    """
+    low = 0
+    while low < 255 and all_counts[low] == 0:
+        low += 1
+    high = 256
+    while high > low + 1 and all_counts[high - 1] == 0:
+        high -= 1
+    _first_guess(counts, step, borders, mean, classes, low, high)
+    for _ in range(rounds):
+        _add_counts(counts, step, classes, total, low, high)
+        _set_costs(total, cost, low, high)
+        _assign(counts, step, cost, row, classes, low, high)
+    if step > 1:
+        _add_counts(counts, step, classes, total, low, high)
+        _set_costs(total, cost, low, high)
+        _assign(counts, 1, cost, row, classes, low, high)
+    _add_counts(counts, 1, classes, total, low, high)
+    left = _join(total, number, map_bits, class_bits, scale, counts.shape[0], low, high)
+    for r in range(classes.size):
+        classes[r] = number[classes[r]]
+    return left
 
 
 @kernel(types.void(R8, types.int64, types.int64, types.int64, W8))

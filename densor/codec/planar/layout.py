@@ -24,6 +24,7 @@ class Layout:
     split: Callable[[Bytes, Bytes], None]
     merge: Callable[..., None]
     delta: bool  # whether elements may be replaced by differences
+    exponent_first: bool = False  # whether the first plane has few, neighbouring symbols
 
 
 def _copy(data: Bytes, planes: Bytes) -> None:
@@ -34,15 +35,21 @@ LAYOUTS = {
     layout.number: layout
     for layout in (
         Layout(registry.LAYOUT_BYTE, "byte", 1, _copy, kernels.merge_byte, True),
-        Layout(registry.LAYOUT_BF16, "bf16", 2, kernels.split_bf16, kernels.merge_bf16, False),
+        Layout(
+            registry.LAYOUT_BF16, "bf16", 2, kernels.split_bf16, kernels.merge_bf16, False, True
+        ),
         Layout(
             registry.LAYOUT_WORD16, "word16", 2, kernels.split_word16, kernels.merge_word16, True
         ),
-        Layout(registry.LAYOUT_FP32, "fp32", 4, kernels.split_fp32, kernels.merge_fp32, False),
+        Layout(
+            registry.LAYOUT_FP32, "fp32", 4, kernels.split_fp32, kernels.merge_fp32, False, True
+        ),
         Layout(
             registry.LAYOUT_WORD32, "word32", 4, kernels.split_word32, kernels.merge_word32, True
         ),
-        Layout(registry.LAYOUT_FP64, "fp64", 8, kernels.split_fp64, kernels.merge_fp64, False),
+        Layout(
+            registry.LAYOUT_FP64, "fp64", 8, kernels.split_fp64, kernels.merge_fp64, False, True
+        ),
         Layout(
             registry.LAYOUT_WORD64, "word64", 8, kernels.split_word64, kernels.merge_word64, True
         ),

@@ -4,10 +4,11 @@ import struct
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from densor.codec import registry
 from densor.codec.planar.layout import Layout, layout_numbered
-from densor.entropy.huffman.code import Lengths, check_lengths
+from densor.entropy.huffman.code import unpack_lengths
 from densor.errors import FormatError, UnsupportedError
 
 MAX_CLASSES = 16
@@ -16,12 +17,18 @@ _DELTA = 1
 
 
 @dataclass(frozen=True, eq=False)
-class PlaneClass:
-    """How the runs of one class are stored: raw, as a constant, or with a Huffman code."""
+class Classes:
+    """How the runs of each class of a plane are stored."""
 
-    kind: int
-    symbol: int = 0  # of a constant
-    lengths: Lengths | None = None  # uint8[256], of a Huffman code
+    kinds: npt.NDArray[np.uint8]  # uint8[classes]: raw, a constant, or with a Huffman code
+    symbols: npt.NDArray[np.uint8]  # uint8[classes], of the constants
+    lengths: npt.NDArray[np.uint8]  # uint8[classes, 256], of the Huffman codes, else 0
+
+    @classmethod
+    def empty(cls, count: int) -> "Classes":
+        """Classes yet to be filled in."""
+        zeros = np.zeros(count, np.uint8)
+        return cls(zeros, zeros.copy(), np.zeros((count, 256), np.uint8))
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,43 +37,43 @@ class Model:
 
     layout: Layout
     run: int  # elements per run, the unit that has a class
-    planes: tuple[tuple[PlaneClass, ...], ...]  # per plane its classes, none if not coded so
+    planes: tuple[Classes | None, ...]  # per plane its classes, None if it is never coded so
     delta: bool = False
 
 
 def map_bits(classes: int) -> int:
     """Bits per run of a class map, a divisor of 8, or 0 if there is but one class."""
-    return 0 if classes == 1 else 1 if classes == 2 else 2 if classes <= 4 else 4
+    return 0 if classes < 2 else 1 if classes == 2 else 2 if classes <= 4 else 4
 
 
 def pack(model: Model) -> bytes:
     """The payload of a MODEL frame."""
-    parts = [
-        _HEAD.pack(
-            registry.CODEC_PLANAR,
-            model.layout.number,
-            _DELTA * model.delta,
-            len(model.planes),
-            model.run,
-        )
-    ]
-    for classes in model.planes:
-        parts.append(bytes([len(classes)]))
-        parts += [_pack_class(one) for one in classes]
-    return b"".join(parts)
+    number, flags = model.layout.number, _DELTA * model.delta
+    head = _HEAD.pack(registry.CODEC_PLANAR, number, flags, len(model.planes), model.run)
+    return head + b"".join(_pack_classes(classes) for classes in model.planes)
 
 
-def _pack_class(one: PlaneClass) -> bytes:
-    if one.kind == registry.CLASS_CONSTANT:
-        return bytes([one.kind, one.symbol])
-    if one.lengths is None:
-        return bytes([one.kind])
-    used = np.flatnonzero(one.lengths)
+def _pack_classes(classes: Classes | None) -> bytes:
+    if classes is None:
+        return b"\0"
+    packed = [bytes([classes.kinds.size])]
+    for kind, symbol, lengths in zip(
+        classes.kinds.tolist(), classes.symbols.tolist(), classes.lengths, strict=True
+    ):
+        packed.append(bytes([kind]))
+        if kind == registry.CLASS_CONSTANT:
+            packed.append(bytes([symbol]))
+        elif kind == registry.CLASS_HUFFMAN:
+            packed.append(_pack_lengths(lengths))
+    return b"".join(packed)
+
+
+def _pack_lengths(lengths: npt.NDArray[np.uint8]) -> bytes:
+    used = np.flatnonzero(lengths)
     first, last = int(used[0]), int(used[-1])
-    nibbles = one.lengths[first : last + 1]
-    if nibbles.size & 1:
-        nibbles = np.append(nibbles, np.uint8(0))
-    return bytes([one.kind, first, last]) + (nibbles[::2] | nibbles[1::2] << 4).tobytes()
+    nibbles = np.zeros((last - first + 2) // 2 * 2, np.uint8)
+    nibbles[: last - first + 1] = lengths[first : last + 1]
+    return bytes([first, last]) + (nibbles[::2] | nibbles[1::2] << 4).tobytes()
 
 
 class _Fields:
@@ -103,36 +110,29 @@ def parse(payload: bytes) -> Model:
         raise FormatError("model has flags that its layout does not allow")
     if planes != layout.size or run < 1:
         raise FormatError("model does not fit its layout")
-    classes = tuple(_parse_classes(fields) for _ in range(planes))
+    classes = tuple([_parse_classes(fields) for _ in range(planes)])
     fields.end()
     return Model(layout, run, classes, bool(flags & _DELTA))
 
 
-def _parse_classes(fields: _Fields) -> tuple[PlaneClass, ...]:
+def _parse_classes(fields: _Fields) -> Classes | None:
     count = fields.byte()
+    if count == 0:
+        return None
     if count > MAX_CLASSES:
         raise FormatError(f"plane has {count} classes, more than {MAX_CLASSES}")
-    return tuple(_parse_class(fields) for _ in range(count))
-
-
-def _parse_class(fields: _Fields) -> PlaneClass:
-    kind = fields.byte()
-    if kind == registry.CLASS_RAW:
-        return PlaneClass(kind)
-    if kind == registry.CLASS_CONSTANT:
-        return PlaneClass(kind, symbol=fields.byte())
-    if kind != registry.CLASS_HUFFMAN:
-        raise FormatError(f"unknown kind of class {kind}")
-    first, last = fields.byte(), fields.byte()
-    if first >= last:
-        raise FormatError("Huffman code has an empty range of symbols")
-    packed = np.frombuffer(fields.take((last - first + 2) // 2), np.uint8)
-    nibbles = np.empty(2 * packed.size, np.uint8)
-    nibbles[::2] = packed & 15
-    nibbles[1::2] = packed >> 4
-    if nibbles[last - first + 1 :].any():
-        raise FormatError("Huffman code has lengths beyond its range of symbols")
-    lengths = np.zeros(256, np.uint8)
-    lengths[first : last + 1] = nibbles[: last - first + 1]
-    check_lengths(lengths)
-    return PlaneClass(kind, lengths=lengths)
+    classes = Classes.empty(count)
+    for c in range(count):
+        kind = fields.byte()
+        classes.kinds[c] = kind
+        if kind == registry.CLASS_CONSTANT:
+            classes.symbols[c] = fields.byte()
+        elif kind == registry.CLASS_HUFFMAN:
+            first, last = fields.take(2)
+            if first >= last:
+                raise FormatError("Huffman code has an empty range of symbols")
+            packed = np.frombuffer(fields.take((last - first + 2) // 2), np.uint8)
+            unpack_lengths(packed, classes.lengths[c, first : last + 1])
+        elif kind != registry.CLASS_RAW:
+            raise FormatError(f"unknown kind of class {kind}")
+    return classes

@@ -1,10 +1,12 @@
 """Code lengths and canonical codes: what the coding and the decoding side share."""
 
 import threading
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from densor.entropy.huffman import kernels
 from densor.errors import FormatError
 
 MAX_BITS = 12  # the longest code, which 4 bits in a model and 12 bits of a look-up hold
@@ -16,6 +18,15 @@ Lengths = npt.NDArray[np.uint8]
 _local = threading.local()
 
 
+def _work() -> tuple[npt.NDArray[Any], ...]:
+    """Work space of this thread for package-merge."""
+    work: tuple[npt.NDArray[Any], ...] | None = getattr(_local, "work", None)
+    if work is None:
+        work = (np.empty(512, np.int64), np.empty(512, np.int64), np.empty(6144, np.uint8))
+        _local.work = work
+    return work
+
+
 def code_lengths(counts: npt.NDArray[np.int64], limit: int = MAX_BITS) -> Lengths:
     """Optimal code lengths of at most `limit` bits for symbols with these counts.
 
@@ -23,26 +34,29 @@ def code_lengths(counts: npt.NDArray[np.int64], limit: int = MAX_BITS) -> Length
     codes, 1990). `counts`: int64[256], each below 2^54. A symbol that does not occur has length
     0, and so has the only one of a single-symbol alphabet.
     """
-    from densor.entropy.huffman import kernels
-
-    if not hasattr(_local, "work"):
-        _local.work = (np.empty(512, np.int64), np.empty(512, np.int64), np.empty(6144, np.uint8))
     lengths = np.empty(256, np.uint8)
-    kernels.package_merge(counts, limit, *_local.work, lengths)
+    kernels.package_merge(counts, limit, *_work(), lengths)
     return lengths
 
 
-def check_lengths(lengths: Lengths) -> None:
-    """Raises FormatError unless the lengths are those of a complete code of at most 12 bits."""
-    used = lengths[lengths > 0].astype(np.int64)
-    if used.size < 2 or used.max() > MAX_BITS or (1 << (MAX_BITS - used)).sum() != 1 << MAX_BITS:
+def fast_lengths(counts: npt.NDArray[np.int64]) -> tuple[Lengths, int]:
+    """Lengths of at most 12 bits, or 11 where that costs at most 1/2048; and the bits they take.
+
+    `counts`: int64[256], at least two of them not 0.
+    """
+    lengths = np.empty(256, np.uint8)
+    bits = kernels.best_lengths(counts, *_work(), np.empty(256, np.uint8), lengths)
+    return lengths, int(bits)
+
+
+def unpack_lengths(packed: npt.NDArray[np.uint8], lengths: Lengths) -> None:
+    """Fills `lengths` from 4 bits each; FormatError unless they are those of a complete code."""
+    if kernels.unpack_lengths(packed, lengths.size, lengths) != 1 << MAX_BITS:
         raise FormatError("Huffman code lengths do not form a complete code of at most 12 bits")
 
 
 def canonical_codes(lengths: Lengths) -> npt.NDArray[np.uint32]:
     """Per symbol `length << 16 | code`, the first bit of the code lowest; 0 for no code."""
-    from densor.entropy.huffman import kernels
-
     codes = np.empty(256, np.uint32)
-    kernels.assign_codes(lengths, codes)
+    kernels.assign_codes(lengths, np.empty(16, np.uint32), codes)
     return codes

@@ -19,14 +19,13 @@ class DecodeTables(NamedTuple):
 
 
 def decode_tables(lengths: npt.NDArray[np.uint8]) -> DecodeTables:
-    """Look-up tables for codes that `check_lengths` has passed.
+    """Look-up tables for complete codes of at most 12 bits.
 
     `lengths`: uint8[codes, 256]; a row of zeros stands for no code.
     """
     size = 1 << MAX_BITS
-    tables = DecodeTables(
-        np.empty((len(lengths), size), np.uint64), np.empty(len(lengths), np.int64)
-    )
-    work = np.empty(256, np.uint32), np.empty(size, np.uint16)
+    codes = len(lengths)
+    tables = DecodeTables(np.empty((codes, size), np.uint64), np.empty(codes, np.int64))
+    work = np.empty(16, np.uint32), np.empty(256, np.uint32), np.empty(size, np.uint16)
     build_tables(lengths, LEAST_BITS, *work, *tables)
     return tables

@@ -1,10 +1,36 @@
 """The coding side: groups of symbols to four bit streams."""
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
-from densor.entropy.huffman.code import MAX_BITS, STREAMS
-from densor.entropy.huffman.kernels import encode_streams
+from densor.entropy.huffman.code import MAX_BITS, STREAMS, canonical_codes
+from densor.entropy.huffman.kernels import encode_streams, pair_codes
+
+_MOST_PAIRED = 96  # symbols in use up to which a table of pairs stays in a fast cache
+
+
+class EncodeTables(NamedTuple):
+    """Codes of several groups of symbols."""
+
+    codes: npt.NDArray[np.uint32]  # uint32[groups, 256], zeros for a group to be left out
+    pairs: npt.NDArray[np.uint32]  # uint32[groups, 65536]
+    paired: npt.NDArray[np.uint8]  # uint8[groups], whether `pairs` is set
+
+
+def encode_tables(lengths: npt.NDArray[np.uint8]) -> EncodeTables:
+    """Codes for groups with these code lengths, uint8[groups, 256]; zeros: leave the group out."""
+    groups = len(lengths)
+    codes = np.empty((groups, 256), np.uint32)
+    pairs = np.empty((groups, 1 << 16), np.uint32)
+    used = np.count_nonzero(lengths, axis=1)
+    paired = (used > 0) & (used <= _MOST_PAIRED)
+    for group in range(groups):
+        codes[group] = canonical_codes(lengths[group])
+        if paired[group]:
+            pair_codes(codes[group], pairs[group])
+    return EncodeTables(codes, pairs, paired.view(np.uint8))
 
 
 def capacity(symbols: int) -> int:
@@ -15,20 +41,19 @@ def capacity(symbols: int) -> int:
 def encode(
     symbols: npt.NDArray[np.uint8],
     counts: npt.NDArray[np.int64],
-    codes: npt.NDArray[np.uint32],
+    tables: EncodeTables,
     out: npt.NDArray[np.uint8],
     position: int,
 ) -> tuple[int, npt.NDArray[np.int64]]:
     """Writes groups of symbols to `out` from `position` on.
 
-    `symbols`: the groups one after the other; `counts`: int64[groups]; `codes`: uint32[groups,
-    256], each row from `canonical_codes`, or zeros for a group to be left out. Every symbol of a
-    group that is coded must have a code. `out` has at least `capacity(symbols.size)` bytes after
+    `symbols`: the groups one after the other; `counts`: int64[groups]. Every symbol of a group
+    that is coded must have a code. `out` has at least `capacity(symbols.size)` bytes after
     `position`. Returns the end and the sizes of the four streams in bytes, int64[4].
     """
     sizes = np.empty(STREAMS, np.int64)
     if position < 0 or out.size - position < capacity(symbols.size):
         raise ValueError("output buffer too small")
-    if counts.sum() != symbols.size or codes.shape != (counts.size, 256):
+    if int(counts.sum()) != symbols.size or len(tables.codes) != counts.size:
         raise ValueError("groups do not match the symbols")
-    return int(encode_streams(symbols, counts, codes, out, position, sizes)), sizes
+    return int(encode_streams(symbols, counts, *tables, out, position, sizes)), sizes

@@ -4,8 +4,8 @@ import numba as nb
 import numpy as np
 from numba import njit, types
 
-from densor.entropy.intrinsics import leading_zeros, load_u64, store_u64
-from densor.entropy.jit import I64, R8, R64, W8, W16, W32, W64, kernel
+from densor.entropy.intrinsics import leading_zeros, load_u32, load_u64, store_u64
+from densor.entropy.jit import I64, R8, R32, R64, W8, W16, W32, W64, kernel
 
 R32_2D = types.Array(types.uint32, 2, "C", readonly=True)
 R8_2D = types.Array(types.uint8, 2, "C", readonly=True)
@@ -19,6 +19,9 @@ _MOST = 6  # symbols per entry
 _STEPS = 4  # look-ups per refill: 4 x 12 bits and 7 of alignment fit in 64 with the sentinel
 _SENTINEL = np.uint64(1 << 63)
 _OVERRUN = np.uint64(1 << 62)  # a bit position beyond every end
+_EIGHT = np.uint64(8)
+_LENGTH = np.uint64(63)
+_BYTE = np.uint32(255)
 _THREE = np.uint64(3)
 _SEVEN = np.uint64(7)
 
@@ -80,32 +83,88 @@ def package_merge(counts, limit, weights, packages, is_leaf, lengths):
     return used
 
 
-@kernel(types.void(R8, W32))
-def assign_codes(lengths, codes):
-    """Canonical codes, first bit lowest: `codes[s] = length << 16 | reversed code`, 0 if unused."""
-    code = 0
-    for length in range(1, 13):
-        code <<= 1
-        for s in range(256):
-            if lengths[s] == length:
-                reverse = 0
-                for bit in range(length):
-                    reverse |= ((code >> bit) & 1) << (length - 1 - bit)
-                codes[s] = length << 16 | reverse
-                code += 1
+@kernel(types.int64(I64, I64, I64, W8, W8, W8))
+def best_lengths(counts, weights, packages, is_leaf, short, lengths):
+    """Code lengths of at most 12 bits, or 11 where these cost next to nothing; returns the bits.
+
+    `counts`: int64[256], at least two not 0. Work space as for `package_merge`; `short`,
+    uint8[256]. Tables of 11 bits decode faster. Result: `lengths`, uint8[256].
+    """
+    package_merge(counts, 12, weights, packages, is_leaf, lengths)
+    bits = 0
+    longest = 0
     for s in range(256):
-        if lengths[s] == 0:
-            codes[s] = 0
+        bits += counts[s] * lengths[s]
+        longest = max(longest, np.int64(lengths[s]))
+    if longest < 12:
+        return bits
+    package_merge(counts, 11, weights, packages, is_leaf, short)
+    short_bits = 0
+    for s in range(256):
+        short_bits += counts[s] * short[s]
+    if short_bits > bits + (bits >> 11):
+        return bits
+    for s in range(256):
+        lengths[s] = short[s]
+    return short_bits
 
 
-@kernel(types.void(R8_2D, types.int64, W32, W16, U64_2D, I64))
-def build_tables(lengths, least_bits, codes, single, tables, bits):
+@kernel(types.void(R8, W32, W32))
+def assign_codes(lengths, next_code, codes):
+    """Canonical codes, first bit lowest: `codes[s] = length << 16 | reversed code`, 0 if unused.
+
+    `lengths`: uint8[256], at most 12. Work space: `next_code`, uint32[16].
+    """
+    next_code[:] = 0
+    for s in range(256):
+        next_code[lengths[s]] += np.uint32(1)
+    next_code[0] = 0
+    first = np.uint32(0)
+    for length in range(1, 13):
+        count = next_code[length]
+        first <<= np.uint32(1)
+        next_code[length] = first
+        first += count
+    for s in range(256):
+        length = np.int64(lengths[s])
+        codes[s] = 0
+        if length > 0:
+            code = np.int64(next_code[length])
+            next_code[length] += np.uint32(1)
+            reverse = 0
+            for bit in range(length):
+                reverse |= ((code >> bit) & 1) << (length - 1 - bit)
+            codes[s] = length << 16 | reverse
+
+
+@kernel(types.int64(R8, types.int64, W8))
+def unpack_lengths(packed, count, lengths):
+    """Unpacks `count` code lengths of 4 bits, low half of a byte first, to `lengths[:count]`.
+
+    Returns the Kraft sum in units of 2^-12, 4096 for a complete code, or -1 for a length over 12
+    or an unused half byte that is not 0.
+    """
+    kraft = 0
+    for i in range(count):
+        length = np.int64(packed[i >> 1] >> (4 * (i & 1))) & 15
+        if length > 12:
+            return -1
+        lengths[i] = length
+        if length > 0:
+            kraft += 1 << (12 - length)
+    if count & 1 and packed[count >> 1] >> 4 != 0:
+        return -1
+    return kraft
+
+
+@kernel(types.void(R8_2D, types.int64, W32, W32, W16, U64_2D, I64))
+def build_tables(lengths, least_bits, next_code, codes, single, tables, bits):
     """Fills row c of `tables` for code c: for each window of bits all whole symbols in it.
 
     `lengths`: uint8[codes, 256], each row complete and of at most 12 bits, or all 0 for no code.
     `bits`, int64[codes], receives the width of each table: the longest code, at least
-    `least_bits`. `tables`: uint64[codes, 4096]. Work space: `codes` uint32[256], `single`
-    uint16[4096].
+    `least_bits`. `tables`: uint64[codes, 4096]. Work space: `next_code`
+    uint32[16], `codes` uint32[256], `single` uint16[4096].
     """
     for c in range(lengths.shape[0]):
         longest = least_bits
@@ -113,7 +172,7 @@ def build_tables(lengths, least_bits, codes, single, tables, bits):
             longest = max(longest, np.int64(lengths[c, s]))
         bits[c] = longest
         size = 1 << longest
-        assign_codes(lengths[c], codes)
+        assign_codes(lengths[c], next_code, codes)
         single[0] = 0
         for s in range(256):
             length = np.int64(codes[s] >> 16)
@@ -140,46 +199,91 @@ def build_tables(lengths, least_bits, codes, single, tables, bits):
             table[window] = np.uint64(longest - left) | symbols | count << _COUNT
 
 
+@kernel(types.void(R32, W32))
+def pair_codes(codes, pairs):
+    """Codes of two symbols at once: `pairs[a | b << 8] = joined code << 8 | joined length`.
+
+    `codes` as from `assign_codes`; `pairs`: uint32[65536], set for pairs of symbols in use only,
+    so that with few symbols little of it is ever touched.
+    """
+    for b in range(256):
+        if codes[b] == 0:
+            continue
+        code_b = codes[b] & np.uint32(0xFFFF)
+        length_b = codes[b] >> np.uint32(16)
+        for a in range(256):
+            length = codes[a] >> np.uint32(16)
+            if length > 0:
+                code = (codes[a] & np.uint32(0xFFFF)) | code_b << length
+                pairs[a | b << 8] = code << np.uint32(8) | (length + length_b)
+
+
 @njit
-def _put(symbols, codes, out, position, buffer, filled):
-    """Appends the codes of `symbols`; returns where the next whole byte goes and the bits left."""
-    whole = symbols.size & ~3
-    for i in range(0, whole, 4):
-        c0 = np.uint64(codes[symbols[i]])
-        c1 = np.uint64(codes[symbols[i + 1]])
-        c2 = np.uint64(codes[symbols[i + 2]])
-        c3 = np.uint64(codes[symbols[i + 3]])
-        l0 = c0 >> np.uint64(16)
-        l1 = c1 >> np.uint64(16)
-        l2 = c2 >> np.uint64(16)
-        low = (c0 & np.uint64(0xFFFF)) | (c1 & np.uint64(0xFFFF)) << l0
-        high = (c2 & np.uint64(0xFFFF)) | (c3 & np.uint64(0xFFFF)) << l2
-        pair = l0 + l1
-        buffer |= (low | high << pair) << filled
-        filled += pair + l2 + (c3 >> np.uint64(16))
-        store_u64(out, position, buffer)
-        position += nb.intp(filled >> _THREE)
-        buffer >>= filled & np.uint64(56)
-        filled &= _SEVEN
-    for i in range(whole, symbols.size):
-        c0 = np.uint64(codes[symbols[i]])
-        buffer |= (c0 & np.uint64(0xFFFF)) << filled
-        filled += c0 >> np.uint64(16)
-        store_u64(out, position, buffer)
-        position += nb.intp(filled >> _THREE)
-        buffer >>= filled & np.uint64(56)
-        filled &= _SEVEN
+def _flush(out, position, buffer, filled):
+    """Writes out whole bytes of the buffer; at most 7 bits stay."""
+    store_u64(out, position, buffer)
+    return (
+        position + nb.intp(filled >> _THREE),
+        buffer >> (filled & np.uint64(56)),
+        filled & _SEVEN,
+    )
+
+
+@njit
+def _put_pairs(symbols, pairs, out, position, buffer, filled):
+    """Appends the codes of whole fours of symbols."""
+    for i in range(0, symbols.size & ~3, 4):
+        four = load_u32(symbols, i)
+        first = np.uint64(pairs[four & np.uint32(0xFFFF)])
+        second = np.uint64(pairs[four >> np.uint32(16)])
+        # The lengths lie in the lowest bits, where shifts look for them and sums stay below 64.
+        bits = first >> _EIGHT | (second >> _EIGHT) << (first & _LENGTH)
+        buffer |= bits << filled
+        filled = (filled + first + second) & _LENGTH
+        position, buffer, filled = _flush(out, position, buffer, filled)
     return position, buffer, filled
 
 
-@kernel(types.int64(R8, I64, R32_2D, W8, types.int64, I64))
-def encode_streams(symbols, counts, codes, out, position, sizes):
+@njit
+def _put(symbols, begin, codes, out, position, buffer, filled):
+    """Appends the codes of `symbols[begin:]`, one at a time."""
+    for i in range(begin, symbols.size):
+        code = np.uint64(codes[symbols[i]])
+        buffer |= (code & np.uint64(0xFFFF)) << filled
+        filled += code >> np.uint64(16)
+        position, buffer, filled = _flush(out, position, buffer, filled)
+    return position, buffer, filled
+
+
+@njit
+def _put_fours(symbols, codes, out, position, buffer, filled):
+    """Appends the codes of whole fours of symbols, without a table of pairs."""
+    for i in range(0, symbols.size & ~3, 4):
+        four = load_u32(symbols, i)
+        c0 = np.uint64(codes[four & _BYTE])
+        c1 = np.uint64(codes[(four >> np.uint32(8)) & _BYTE])
+        c2 = np.uint64(codes[(four >> np.uint32(16)) & _BYTE])
+        c3 = np.uint64(codes[four >> np.uint32(24)])
+        l0 = c0 >> np.uint64(16)
+        l2 = c2 >> np.uint64(16)
+        pair = l0 + (c1 >> np.uint64(16))
+        low = (c0 & np.uint64(0xFFFF)) | (c1 & np.uint64(0xFFFF)) << l0
+        high = (c2 & np.uint64(0xFFFF)) | (c3 & np.uint64(0xFFFF)) << l2
+        buffer |= (low | high << pair) << filled
+        filled += pair + l2 + (c3 >> np.uint64(16))
+        position, buffer, filled = _flush(out, position, buffer, filled)
+    return position, buffer, filled
+
+
+@kernel(types.int64(R8, I64, R32_2D, R32_2D, R8, W8, types.int64, I64))
+def encode_streams(symbols, counts, codes, pairs, paired, out, position, sizes):
     """Codes groups of symbols as four streams into `out` from `position` on; returns the end.
 
     `symbols`: the groups one after the other, `counts`, int64[groups], symbols in all. `codes`:
-    uint32[groups, 256] as from `assign_codes`; a group whose codes are all 0 is left out. Each
-    stream takes a quarter of every group. Sets `sizes`, int64[4], in bytes. All symbols have
-    codes; `out` has 12 bits for each symbol and 64 bytes to spare.
+    uint32[groups, 256] as from `assign_codes`; a group whose codes are all 0 is left out.
+    `pairs`: for each group with `paired[group]` a row as from `pair_codes`. Each stream takes a
+    quarter of every group. Sets `sizes`, int64[4], in bytes. All symbols have codes; `out` has 12
+    bits for each symbol and 64 bytes to spare.
     """
     for stream in range(4):
         start = position
@@ -188,13 +292,23 @@ def encode_streams(symbols, counts, codes, out, position, sizes):
         first = 0
         for group in range(counts.size):
             n = counts[group]
-            quarter = (n + 3) // 4
-            begin = first + min(stream * quarter, n)
-            end = first + min((stream + 1) * quarter, n)
+            if n > 0 and codes[group, symbols[first]] != 0:
+                quarter = (n + 3) // 4
+                begin = first + min(stream * quarter, n)
+                piece = symbols[begin : first + min((stream + 1) * quarter, n)]
+                table = codes[group]
+                if paired[group]:
+                    position, buffer, filled = _put_pairs(
+                        piece, pairs[group], out, position, buffer, filled
+                    )
+                else:
+                    position, buffer, filled = _put_fours(
+                        piece, table, out, position, buffer, filled
+                    )
+                position, buffer, filled = _put(
+                    piece, piece.size & ~3, table, out, position, buffer, filled
+                )
             first += n
-            if begin < end and codes[group, symbols[begin]] != 0:
-                piece = symbols[begin:end]
-                position, buffer, filled = _put(piece, codes[group], out, position, buffer, filled)
         store_u64(out, position, buffer)
         position += nb.intp(filled > 0)
         sizes[stream] = position - start

@@ -1,0 +1,127 @@
+"""What the parsers of all commands share. Imports argparse alone."""
+
+import argparse
+from typing import NoReturn
+
+SUFFIX = ".densor"
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+class UsageError(Exception):
+    """The command line makes no sense; exit code 2."""
+
+    def __init__(self, message: str, program: str = "densor") -> None:
+        super().__init__(message)
+        self.program = program
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that takes no abbreviations and raises UsageError."""
+
+    def __init__(self, command: str = "", **options: str) -> None:
+        super().__init__(
+            prog=f"densor {command}".rstrip(),
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **options,  # type: ignore[arg-type]
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, self.prog)
+
+
+def count(text: str) -> int:
+    """A whole number from 0 on."""
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+    return int(text)
+
+
+def byte_count(text: str) -> int:
+    """A number of bytes such as 4096, 64K, 100M or 2G, in powers of 1024."""
+    number = text.upper().removesuffix("B").removesuffix("I")
+    unit = number[-1:] if number[-1:] in ("K", "M", "G") else ""
+    digits = number.removesuffix(unit) if unit else number
+    if not (digits.isascii() and digits.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 4096, 64K, 100M or 2G")
+    return int(digits) * _UNITS[unit]
+
+
+def levels(text: str) -> list[int]:
+    """Levels separated by commas, such as 1,3,9."""
+    parts = text.split(",")
+    if not all(len(part) == 1 and part in "123456789" for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of levels such as 1,3,9")
+    return [int(part) for part in parts]
+
+
+def add_levels(parser: argparse.ArgumentParser) -> None:
+    """-1 to -9."""
+    words = {1: "fastest", 3: "the default", 9: "smallest; all numbers between exist too"}
+    for level in range(1, 10):
+        parser.add_argument(
+            f"-{level}",
+            dest="level",
+            action="store_const",
+            const=level,
+            default=3,
+            help=words.get(level, argparse.SUPPRESS),
+        )
+
+
+def add_writing(parser: argparse.ArgumentParser) -> None:
+    """What commands that write archives understand."""
+    add_levels(parser)
+    parser.add_argument(
+        "--dtype", metavar="TYPE", help="take all bytes as numbers of this type, such as bf16"
+    )
+    parser.add_argument(
+        "--sha256", action="store_true", help="store SHA-256 of the original, not XXH3-128"
+    )
+
+
+def add_threads(parser: argparse.ArgumentParser, default: int = 0) -> None:
+    """-T."""
+    parser.add_argument(
+        "-T",
+        "--threads",
+        type=count,
+        default=default,
+        metavar="#",
+        help=f"threads, 0 for all processors (default {default})",
+    )
+
+
+def add_force(parser: argparse.ArgumentParser) -> None:
+    """-f."""
+    parser.add_argument(
+        "-f", "--force", action="store_true", help="overwrite files; write to a terminal"
+    )
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """-q."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="errors only on stderr")
+
+
+def add_max_size(parser: argparse.ArgumentParser) -> None:
+    """--max-size."""
+    parser.add_argument(
+        "--max-size",
+        type=byte_count,
+        metavar="N[K|M|G]",
+        help="give up on archives that hold more bytes",
+    )
+
+
+def canonical_dtype(args: argparse.Namespace) -> str | None:
+    """The type given by --dtype as the library spells it; UsageError for an unknown one."""
+    if args.dtype is None:
+        return None
+    from densor.dtypes import parse_dtype
+    from densor.errors import ArgumentError
+
+    try:
+        return parse_dtype(args.dtype)
+    except ArgumentError as error:
+        raise UsageError(f"argument --dtype: {error}") from None

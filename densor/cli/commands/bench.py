@@ -1,0 +1,51 @@
+"""`densor bench`: ratio and speed on the user's own file."""
+
+import argparse
+
+from densor.cli import checks, console
+from densor.cli.arguments import Parser, add_quiet, add_threads, canonical_dtype, count, levels
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `densor bench`."""
+    found = Parser(
+        "bench",
+        description="Measures densor beside Zstandard and memcpy, in memory; checks every round\n"
+        "trip. MB/s are of original data, the median of the repetitions.",
+    )
+    found.add_argument("file", metavar="FILE", help="a file, or a folder of them")
+    found.add_argument(
+        "--level", type=levels, default=[1, 3, 6, 9], metavar="N,N", help="levels (1,3,6,9)"
+    )
+    found.add_argument(
+        "--repeat", type=count, default=5, metavar="N", help="repetitions (5; slow codecs run once)"
+    )
+    found.add_argument("--dtype", metavar="TYPE", help="take all bytes as numbers of this type")
+    add_threads(found, default=1)
+    add_quiet(found)
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the table."""
+    args.dtype = canonical_dtype(args)
+    with console.notices(args.quiet):
+        return console.archive(args.file, lambda path: _bench(path, args))
+
+
+def _bench(path: str, args: argparse.Namespace) -> None:
+    checks.existing(path)
+    from densor.cli import measure, report
+
+    files = measure.load(path)
+    codecs: list[measure.Codec] = [
+        *(measure.Densor(level, args.threads, args.dtype) for level in args.level),
+        measure.Zstd(3, args.threads),
+        measure.Zstd(19, args.threads),
+        measure.Memcpy(),
+    ]
+    with console.status(args.quiet) as doing:
+        rows = measure.rows(files, codecs, max(args.repeat, 1), args.dtype, doing)
+    threads = args.threads or "all"
+    print(f"{console.escape(path)}: {console.size(rows[0].original)}, threads: {threads}")
+    print(report.rows_table(rows))

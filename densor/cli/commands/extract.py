@@ -1,0 +1,54 @@
+"""`densor extract`: restores files and folders from an archive."""
+
+import argparse
+
+from densor.cli import checks, console, streams
+from densor.cli.arguments import Parser, add_force, add_max_size, add_quiet, add_threads
+from densor.cli.streams import DASH
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `densor extract`."""
+    found = Parser("extract", description="Restores files and folders, byte for byte.")
+    found.add_argument("archive", metavar="ARCHIVE", help="the archive, - for stdin")
+    found.add_argument("names", metavar="NAME", nargs="*", help="only these files")
+    found.add_argument("-C", dest="folder", metavar="DIR", default=".", help="into this folder")
+    add_threads(found)
+    add_force(found)
+    add_max_size(found)
+    add_quiet(found)
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Extracts the archive."""
+    with console.notices(args.quiet):
+        return console.archive(args.archive, lambda archive: _extract(archive, args), console.STDIN)
+
+
+def _label(archive: str) -> str:
+    return console.STDIN if archive == DASH else archive
+
+
+def _extract(archive: str, args: argparse.Namespace) -> None:
+    checks.source_file(archive)
+    source = streams.stdin(args.force) if archive == DASH else archive
+    from densor.cli.contents import original_size
+    from densor.formats.folder import extract
+
+    def total() -> int | None:
+        return None if archive == DASH else original_size(archive)
+
+    with console.progress(_label(archive), total, args.quiet) as moved:
+        done = extract(
+            source,
+            args.folder,
+            args.names,
+            args.threads,
+            overwrite=args.force,
+            max_output_size=args.max_size,
+            progress=moved,
+        )
+    if not args.quiet:
+        what = "1 file" if len(done) == 1 else f"{len(done)} files"
+        console.say(f"{_label(archive)}: {what} => {args.folder}")

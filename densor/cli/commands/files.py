@@ -1,0 +1,340 @@
+"""Without a command: single files, after the manner of zstd."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from densor.cli import checks, console, streams
+from densor.cli.arguments import (
+    SUFFIX,
+    Parser,
+    UsageError,
+    add_force,
+    add_max_size,
+    add_quiet,
+    add_threads,
+    add_writing,
+    canonical_dtype,
+)
+from densor.cli.streams import DASH
+from densor.errors import FileError
+from densor.version import __version__
+
+_USAGE = "densor [OPTIONS] [FILE...]\n       densor COMMAND ..."
+_ABOUT = """Lossless compression of neural-network weights and data.
+
+Compresses each FILE to FILE.densor and keeps FILE. FILE - is stdin, also where
+no FILE is given; what comes from stdin goes to stdout."""
+_COMMANDS = """commands:
+  pack OUT.densor PATH...      pack files and folders into one archive
+  list ARCHIVE                 show its entries and tensors
+  extract ARCHIVE [NAME...]    restore files and folders
+  cat ARCHIVE NAME             write one file or tensor to stdout
+  test ARCHIVE...              verify every check in it
+  info ARCHIVE                 show how it is coded
+  demo                         pack, restore and compare a real model
+  bench FILE                   measure ratio and speed on your file
+`densor COMMAND --help` tells more. A file that is called like a command: ./pack
+
+exit codes: 0 all is well, 1 error, 2 wrong usage, 130 interrupted"""
+
+
+class Job(NamedTuple):
+    """One file: where from, where to; `-` is a standard stream."""
+
+    source: str
+    target: str | None  # None where nothing is written
+
+    @property
+    def label(self) -> str:
+        """The source, as messages name it."""
+        return _label(self.source)
+
+    @property
+    def names(self) -> list[str]:
+        """What an error may begin with."""
+        if self.target is None or self.target == DASH:
+            return [self.label]
+        return [self.label, self.target, str(Path(self.target))]
+
+
+def _label(source: str) -> str:
+    return console.STDIN if source == DASH else str(Path(source))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `densor [OPTIONS] [FILE...]`."""
+    found = Parser(usage=_USAGE, description=_ABOUT, epilog=_COMMANDS)
+    add = found.add_argument
+    add("files", metavar="FILE", nargs="*", help=argparse.SUPPRESS)
+    add("-V", "--version", action="version", version=f"densor {__version__}")
+    modes = found.add_mutually_exclusive_group()
+    for letters, word, text in (
+        ("-d", "decompress", "restore FILE.densor to FILE"),
+        ("-t", "test", "decode and verify, write nothing"),
+        ("-l", "list", "list sizes of archives"),
+    ):
+        modes.add_argument(
+            letters, f"--{word}", dest="mode", action="store_const", const=word, help=text
+        )
+    add("-c", "--stdout", action="store_true", help="write to stdout")
+    add("-o", dest="output", metavar="FILE", help="write to FILE")
+    add_force(found)
+    add("-k", "--keep", dest="rm", action="store_false", default=False, help="keep FILE (default)")
+    add("--rm", dest="rm", action="store_true", help="remove FILE after a verified write")
+    add("--verify", action="store_true", help="decode what was written and compare")
+    add("-r", dest="recurse", action="store_true", help="files below folders, each by itself")
+    add_threads(found)
+    add("-v", "--verbose", action="store_true", help="say more, such as speed")
+    add_quiet(found)
+    add_writing(found)
+    add_max_size(found)
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does what the arguments say with each file; returns the exit code."""
+    _check_options(args)
+    problems: list[tuple[str, Exception]] = []
+    jobs = list(_jobs(args, problems))
+    _check_jobs(jobs, args)
+    for path, error in problems:
+        console.fail([str(Path(path))], error)
+    args.dtype = canonical_dtype(args)
+    if args.mode == "list":
+        return _list(jobs) or bool(problems)
+    work = {"decompress": _decompress, "test": _test}.get(args.mode, _compress)
+    with console.notices(args.quiet):
+        code = console.each(jobs, lambda job: job.names, lambda job: work(job, args))
+    return code or int(bool(problems))
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    if not args.files:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("no FILE is given, and stdin is a terminal")
+        args.files = [DASH]
+    if args.stdout:
+        if args.output not in (None, DASH):
+            raise UsageError("-c and -o exclude each other")
+        args.output = DASH
+    if args.output is not None:
+        if args.mode in ("test", "list"):
+            raise UsageError("-c and -o do not go with -t and -l")
+        several = len(args.files) > 1 or args.recurse
+        if several and not (args.output == DASH and args.mode == "decompress"):
+            raise UsageError("one output is for one FILE; see densor pack for archives of many")
+
+
+def _jobs(args: argparse.Namespace, problems: list[tuple[str, Exception]]) -> Iterator[Job]:
+    wants_suffix = args.mode is not None
+    for given in args.files:
+        if not (args.recurse and os.path.isdir(given)):
+            yield Job(given, _target(given, args))
+            continue
+        for source in _below(given, problems):
+            if source.endswith(SUFFIX) == wants_suffix:
+                yield Job(source, _target(source, args))
+
+
+def _below(folder: str, problems: list[tuple[str, Exception]]) -> Iterator[str]:
+    """The files in a folder and its folders; what cannot be read goes to `problems`."""
+
+    def unreadable(error: OSError) -> None:
+        problems.append((str(error.filename), FileError(error.strerror or str(error))))
+
+    for parent, folders, names in os.walk(folder, onerror=unreadable):
+        folders.sort()
+        for name in folders:
+            if os.path.islink(os.path.join(parent, name)):
+                link = FileError("symbolic link to a folder, not followed")
+                problems.append((os.path.join(parent, name), link))
+        for name in sorted(names):
+            path = os.path.join(parent, name)
+            if os.path.isfile(path):
+                yield path
+            else:
+                problems.append((path, FileError("not a regular file")))
+
+
+def _target(source: str, args: argparse.Namespace) -> str | None:
+    if args.mode in ("test", "list"):
+        return None
+    if args.output is not None:
+        return str(args.output)
+    if source == DASH:
+        return DASH
+    if args.mode is None:
+        return source + SUFFIX
+    bare = source.removesuffix(SUFFIX)
+    if bare == source or not os.path.basename(bare):
+        raise UsageError(f"{_label(source)}: does not end with {SUFFIX}; name the output with -o")
+    return bare
+
+
+def _check_jobs(jobs: list[Job], args: argparse.Namespace) -> None:
+    streamed = any(DASH in job for job in jobs)
+    if args.rm and streamed:
+        raise UsageError("--rm does not go with stdin and stdout")
+    if args.verify and args.mode is None and any(job.target == DASH for job in jobs):
+        raise UsageError("--verify does not go with stdout")
+    if args.mode == "list" and streamed:
+        raise UsageError("-l does not go with stdin")
+
+
+def _input(job: Job, args: argparse.Namespace) -> str | BinaryIO:
+    checks.source_file(job.source, "; use -r for the files in it, or densor pack")
+    return streams.stdin(args.force) if job.source == DASH else job.source
+
+
+def _output(job: Job, args: argparse.Namespace) -> str | BinaryIO:
+    assert job.target is not None
+    checks.target_file(job.target, args.force, job.source)
+    if job.target == DASH:
+        return streams.stdout(args.force, archive=args.mode is None)
+    return job.target
+
+
+def _compress(job: Job, args: argparse.Namespace) -> None:
+    source, target = _input(job, args), _output(job, args)
+    removal = _Removal(job) if args.rm else None
+    from densor.formats.files import compress_file
+
+    began = time.perf_counter()
+    with console.progress(job.label, lambda: _size(job), args.quiet) as moved:
+        sizes = compress_file(
+            source,
+            target,
+            args.level,
+            args.threads,
+            dtype=args.dtype,
+            name=_entry_name(job.label),
+            overwrite=args.force,
+            verify=args.verify or args.rm,
+            hash="sha256" if args.sha256 else None,
+            progress=moved,
+        )
+    _flush(target)
+    if removal is not None:
+        removal.do()
+    ratio = console.percent(sizes.stored, sizes.original)
+    change = f"{console.size(sizes.original)} => {console.size(sizes.stored)}"
+    _close(job, args, f"{ratio} ({change}, {_name(job)})", sizes.original, began)
+
+
+def _decompress(job: Job, args: argparse.Namespace) -> None:
+    source, target = _input(job, args), _output(job, args)
+    removal = _Removal(job) if args.rm else None
+    from densor.formats.files import decompress_file
+
+    began = time.perf_counter()
+    with console.progress(job.label, lambda: _original_size(job), args.quiet) as moved:
+        sizes = decompress_file(
+            source,
+            target,
+            args.threads,
+            overwrite=args.force,
+            max_output_size=args.max_size,
+            progress=moved,
+        )
+    _flush(target)
+    if removal is not None:
+        removal.do()
+    change = f"{console.size(sizes.stored)} => {console.size(sizes.original)}"
+    _close(job, args, f"{change}, {_name(job)}", sizes.original, began)
+
+
+def _test(job: Job, args: argparse.Namespace) -> None:
+    source = _input(job, args)
+    from densor.formats.files import test_file
+
+    began = time.perf_counter()
+    with console.progress(job.label, lambda: _original_size(job), args.quiet) as moved:
+        entries = test_file(source, args.threads, max_output_size=args.max_size, progress=moved)
+    original = sum(entry.size for entry in entries)
+    _close(job, args, f"ok ({console.size(original)})", original, began)
+
+
+def test_archives(paths: list[str], args: argparse.Namespace) -> int:
+    """What -t does, for the command `test`."""
+    jobs = [Job(path, None) for path in paths]
+    with console.notices(args.quiet):
+        return console.each(jobs, lambda job: job.names, lambda job: _test(job, args))
+
+
+def _list(jobs: list[Job]) -> int:
+    from densor.cli import table
+    from densor.cli.contents import sizes_of
+
+    rows: list[list[str]] = []
+
+    def add(job: Job) -> None:
+        checks.source_file(job.source)
+        rows.append([*sizes_of(job.source), console.escape(job.label)])
+
+    code = console.each(jobs, lambda job: job.names, add)
+    if rows:
+        header = ["stored", "original", "ratio", "entries", "tensors", "check", "archive"]
+        print(table.render(header, rows, left=(6,)))
+    return code
+
+
+class _Removal:
+    """Removes the source of a job, if it is still what it was before the work began."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._before = os.stat(job.source)
+
+    def do(self) -> None:
+        """Removes the file; FileError if it has changed or was written to no regular file."""
+        now = os.stat(self._job.source)
+        same = all(
+            getattr(now, field) == getattr(self._before, field)
+            for field in ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+        )
+        if not same:
+            raise FileError("changed while it was read; not removed")
+        if not os.path.isfile(str(self._job.target)):
+            raise FileError("output is no regular file; not removed")
+        os.unlink(self._job.source)
+
+
+def _entry_name(label: str) -> str:
+    """A name for the entry that every archive may hold, whatever the file is called."""
+    name = os.path.basename(label)
+    return "".join("_" if c in "\\:" or not c.isprintable() else c for c in name) or "file"
+
+
+def _size(job: Job) -> int | None:
+    return None if job.source == DASH else streams.regular_size(job.source)
+
+
+def _original_size(job: Job) -> int | None:
+    """What the index says, where it can be read at once."""
+    from densor.cli.contents import original_size
+
+    return None if job.source == DASH else original_size(job.source)
+
+
+def _flush(target: str | BinaryIO) -> None:
+    if not isinstance(target, str):
+        target.flush()
+
+
+def _name(job: Job) -> str:
+    return "stdout" if job.target == DASH else str(job.target)
+
+
+def _close(job: Job, args: argparse.Namespace, text: str, original: int, began: float) -> None:
+    """The closing line, silent like zstd where output goes to stdout."""
+    if args.quiet or (job.target == DASH and not args.verbose):
+        return
+    if args.verbose:
+        seconds = time.perf_counter() - began
+        text += f" in {seconds:.2f} s, {original / seconds / 1e6:.0f} MB/s"
+    console.say(f"{job.label}: {text}")

@@ -1,0 +1,61 @@
+"""`densor list`: entries and tensors of an archive."""
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+from densor.cli import console, table
+from densor.cli.arguments import Parser
+
+_HEADER = ["name", "type", "shape", "original", "stored", "ratio"]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `densor list`."""
+    found = Parser(
+        "list",
+        description="Shows what an archive holds. Small tensors share stored bytes, which are\n"
+        "then counted for each.",
+    )
+    found.add_argument("archive", metavar="ARCHIVE")
+    found.add_argument("--json", action="store_true", help="write JSON, sizes in bytes")
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the table or the JSON."""
+    return console.archive(args.archive, lambda path: _show(path, args.json))
+
+
+def _show(path: str, as_json: bool) -> None:
+    from densor.cli.contents import describe, opened
+
+    with opened(path) as found:
+        entries = describe(found)
+        stored, original = found.stored, found.original
+    if as_json:
+        import json
+
+        whole = {"archive": path, "original": original, "stored": stored, "entries": entries}
+        print(json.dumps(whole, indent=1))
+        return
+    rows = [row for entry in entries for row in _rows(entry)]
+    rows.append(["total", "", "", *_sizes(original, stored)])
+    print(table.render(_HEADER, rows, left=(0, 1, 2)))
+
+
+def _rows(entry: dict[str, Any]) -> Iterator[list[str]]:
+    yield _row(entry, "")
+    for tensor in entry.get("tensors", ()):
+        yield _row(tensor, "  ")
+
+
+def _row(thing: dict[str, Any], indent: str) -> list[str]:
+    shape = "x".join(str(size) for size in thing["shape"]) if "shape" in thing else ""
+    kind = thing.get("dtype") or thing.get("format") or thing["kind"]
+    name = indent + console.escape(thing["name"])
+    return [name, console.escape(kind), shape, *_sizes(thing["original"], thing["stored"])]
+
+
+def _sizes(original: int, stored: int) -> list[str]:
+    return [console.size(original), console.size(stored), console.percent(stored, original)]

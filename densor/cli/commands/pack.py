@@ -1,0 +1,64 @@
+"""`densor pack`: files and folders into one archive."""
+
+import argparse
+
+from densor.cli import checks, console, streams
+from densor.cli.arguments import (
+    Parser,
+    add_force,
+    add_quiet,
+    add_threads,
+    add_writing,
+    canonical_dtype,
+)
+from densor.cli.streams import DASH
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `densor pack`."""
+    found = Parser(
+        "pack",
+        description="Packs files and folders into one archive. What a folder holds is named\n"
+        "relative to it; densor extract restores it all.",
+    )
+    found.add_argument("archive", metavar="OUT.densor", help="the archive to be made, - for stdout")
+    found.add_argument("paths", metavar="PATH", nargs="+", help="file or folder to be packed")
+    add_threads(found)
+    add_force(found)
+    add_quiet(found)
+    add_writing(found)
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the archive."""
+    args.dtype = canonical_dtype(args)
+    with console.notices(args.quiet):
+        return console.archive(args.archive, lambda archive: _pack(archive, args), "stdout")
+
+
+def _pack(archive: str, args: argparse.Namespace) -> None:
+    checks.target_file(archive, args.force)
+    target = streams.stdout(args.force, archive=True) if archive == DASH else archive
+    from densor.formats.folder import members, pack
+
+    def total() -> int:
+        return sum(member.path.stat().st_size for member in members(args.paths))
+
+    with console.progress(archive, total, args.quiet) as moved:
+        sizes = pack(
+            args.paths,
+            target,
+            args.level,
+            args.threads,
+            dtype=args.dtype,
+            overwrite=args.force,
+            hash="sha256" if args.sha256 else None,
+            progress=moved,
+        )
+    if not isinstance(target, str):
+        target.flush()
+    elif not args.quiet:
+        ratio = console.percent(sizes.stored, sizes.original)
+        change = f"{console.size(sizes.original)} => {console.size(sizes.stored)}"
+        console.say(f"{archive}: {ratio} ({change})")

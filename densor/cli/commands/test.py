@@ -1,0 +1,23 @@
+"""`densor test`: verifies archives."""
+
+import argparse
+
+from densor.cli.arguments import Parser, add_force, add_max_size, add_quiet, add_threads
+from densor.cli.commands import files
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `densor test`."""
+    found = Parser("test", description="Decodes archives and verifies every check in them.")
+    found.add_argument("archives", metavar="ARCHIVE", nargs="+")
+    add_threads(found)
+    add_max_size(found)
+    add_force(found)
+    found.add_argument("-v", "--verbose", action="store_true", help="say how fast it was")
+    add_quiet(found)
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tests each archive."""
+    return files.test_archives(args.archives, args)

@@ -1,0 +1,106 @@
+"""What an archive holds, read from its index."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from densor.cli import checks, console
+from densor.errors import DensorError
+from densor.formats import hashing
+from densor.formats.archive import Archive, IndexedEntry
+from densor.formats.entry import FILE
+from densor.formats.output import errors_of
+from densor.formats.source import FileRandomSource
+
+_HASHES = {number: name for name, number in hashing.KINDS.items()}
+
+
+class Opened(NamedTuple):
+    """An archive that is open for random access."""
+
+    archive: Archive
+    stored: int  # bytes of the whole archive
+    version: int  # of the format
+
+    @property
+    def original(self) -> int:
+        """Bytes of all entries."""
+        return sum(entry.size for entry in self.archive.entries)
+
+
+@contextlib.contextmanager
+def opened(path: str, threads: int = 1) -> Iterator[Opened]:
+    """Opens an archive that has an index."""
+    checks.source_file(path)
+    with errors_of(path):
+        file = Path(path).open("rb")  # noqa: SIM115
+    with file:
+        source = FileRandomSource(file)
+        archive = Archive(source, threads)
+        try:
+            version = int.from_bytes(source.read_at(8, 2).tobytes(), "little")
+            yield Opened(archive, source.size, version)
+        finally:
+            archive.close()
+
+
+def original_size(path: str) -> int | None:
+    """Bytes that all entries of an archive have, None where that cannot be told."""
+    try:
+        with opened(path) as found:
+            return found.original
+    except (DensorError, OSError):
+        return None
+
+
+def hash_name(entry: IndexedEntry) -> str:
+    """Which hash of the original an entry has."""
+    return _HASHES.get(entry.hash_kind, f"hash {entry.hash_kind}")
+
+
+def sizes_of(path: str) -> list[str]:
+    """The cells that `densor -l` shows of an archive."""
+    with opened(path) as found:
+        entries = found.archive.entries
+        checks_used = sorted({hash_name(entry) for entry in entries})
+        return [
+            console.size(found.stored),
+            console.size(found.original),
+            console.percent(found.stored, found.original),
+            str(len(entries)),
+            str(len(found.archive.tensors())),
+            ",".join(checks_used) or "-",
+        ]
+
+
+def describe(found: Opened) -> list[dict[str, Any]]:
+    """Entries and the tensors in them, in words fit for JSON; sizes in bytes.
+
+    `stored` counts all bytes of the frames that hold a thing, also those that it shares.
+    """
+    return [_entry(found.archive, entry) for entry in found.archive.entries]
+
+
+def _entry(archive: Archive, entry: IndexedEntry) -> dict[str, Any]:
+    meta = entry.meta
+    described: dict[str, Any] = {"name": meta.name, "kind": meta.kind}
+    if meta.format is not None:
+        described["format"] = meta.format
+    if meta.dtype is not None:
+        described |= {"dtype": meta.dtype, "shape": list(meta.shape or ())}
+    described |= _sizes(archive, entry, 0, entry.size)
+    described[hash_name(entry)] = entry.digest.hex()
+    if meta.kind == FILE:
+        described["tensors"] = [
+            {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+            | _sizes(archive, entry, tensor.offset, tensor.offset + tensor.size)
+            for tensor in meta.tensors
+        ]
+    return described
+
+
+def _sizes(archive: Archive, entry: IndexedEntry, begin: int, end: int) -> dict[str, Any]:
+    original, stored = end - begin, archive.stored_size(entry, begin, end)
+    ratio = round(stored / original, 4) if original else None
+    return {"original": original, "stored": stored, "ratio": ratio}

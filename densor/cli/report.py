@@ -1,0 +1,107 @@
+"""Measured rows as a table and as bar charts, in the terminal or as a PNG."""
+
+import io
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from densor.cli import table
+from densor.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from densor.cli.measure import Row
+
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+_MOST_COLUMNS = 100
+
+
+def rows_table(rows: Sequence["Row"]) -> str:
+    """The table of ratio and speed."""
+    cells = [
+        [row.name, f"{row.ratio:.2%}", _number(row.compress_speed), _number(row.decompress_speed)]
+        for row in rows
+    ]
+    return table.render(["codec", "ratio", "compress MB/s", "decompress MB/s"], cells)
+
+
+def _number(speed: float | None) -> str:
+    return "-" if speed is None else f"{speed:.0f}"
+
+
+def bars(rows: Sequence["Row"]) -> str:
+    """Two bar charts: ratio, and speed of decompression."""
+    columns = min(shutil.get_terminal_size().columns, _MOST_COLUMNS)
+    ratios = [(row.name, row.ratio, f"{row.ratio:.2%}") for row in rows]
+    speeds = [(name, speed, _number(speed)) for name, speed in _speeds(rows)]
+    lines = ["size, less is better", *_chart(ratios, columns)]
+    return "\n".join([*lines, "", "MB/s decompressed, more is better", *_chart(speeds, columns)])
+
+
+def _speeds(rows: Sequence["Row"]) -> list[tuple[str, float]]:
+    """Names and speeds of decompression, without memcpy, beside which no bar would be seen."""
+    found = ((row.name, row.decompress_speed) for row in rows if row.name != "memcpy")
+    return [(name, speed) for name, speed in found if speed is not None]
+
+
+def _chart(items: Sequence[tuple[str, float, str]], columns: int) -> Iterator[str]:
+    names = max(len(name) for name, _, _ in items)
+    labels = max(len(label) for _, _, label in items)
+    width = max(columns - names - labels - 4, 8)
+    most = max(value for _, value, _ in items) or 1.0
+    for name, value, label in items:
+        yield f"{name:{names}}  {_bar(value / most, width)} {label:>{labels}}".rstrip()
+
+
+def _bar(share: float, width: int) -> str:
+    """A bar of `share` of `width` columns, in eighths of a column where blocks can be shown."""
+    if not _shows_blocks():
+        return ("#" * round(share * width)).ljust(width)
+    whole, eighths = divmod(round(share * width * 8), 8)
+    return (_EIGHTHS[-1] * whole + _EIGHTHS[eighths] * (eighths > 0)).ljust(width)
+
+
+def _shows_blocks() -> bool:
+    try:
+        _EIGHTHS.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def require_matplotlib() -> None:
+    """UnsupportedError where pictures cannot be drawn."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise UnsupportedError("--plot needs matplotlib: pip install densor[plot]") from None
+
+
+def save_png(path: str, results: Sequence[tuple[str, Sequence["Row"]]], overwrite: bool) -> None:
+    """A picture with both charts for each of the `results`, a title and its rows."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from densor.formats.output import whole_file, write_all
+
+    figure: Any = Figure(figsize=(11, 1 + 3 * len(results)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(results), 2, squeeze=False)
+    for (title, rows), (left, right) in zip(results, axes, strict=True):
+        _draw(left, f"{title}: size in %", [(row.name, 100 * row.ratio) for row in rows])
+        _draw(right, "MB/s decompressed", _speeds(rows))
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    with whole_file(Path(path), overwrite) as file:
+        write_all(file, image.getvalue())
+
+
+def _draw(axis: Any, title: str, items: Sequence[tuple[str, float]]) -> None:
+    names = [name for name, _ in items]
+    colours = ["tab:blue" if name.startswith("densor") else "tab:gray" for name in names]
+    drawn = axis.barh(names, [value for _, value in items], color=colours)
+    axis.bar_label(drawn, fmt="%.4g", padding=3)
+    axis.invert_yaxis()
+    axis.margins(x=0.15)
+    axis.set_title(title)
