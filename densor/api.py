@@ -60,12 +60,18 @@ def compress(obj: Any, level: int = 3, threads: int = 1, *, dtype: str | None = 
     return out.getvalue()
 
 
-def decompress(blob: Any, threads: int = 1, *, max_output_size: int | None = None) -> Any:
+def decompress(
+    blob: Any, threads: int = 1, *, max_output_size: int | None = None, out: Any = None
+) -> Any:
     """Restores what `compress` was given: bytes, a numpy array or a torch tensor.
+
+    `out`: a writable C-contiguous buffer of exactly the bytes of the object, decoded into and
+    returned instead; fresh memory can cost as much time as decoding.
 
     Raises a DensorError for anything that is not whole and sound; LimitError if the object has
     more than `max_output_size` bytes.
     """
+    stored = as_bytes(blob).size
     reader = StreamReader(MemorySource(blob), threads, max_size=max_output_size)
     sinks: list[tuple[EntryMeta, Sink, Bytes | None]] = []
 
@@ -73,9 +79,11 @@ def decompress(blob: Any, threads: int = 1, *, max_output_size: int | None = Non
         if sinks:
             raise FormatError("archive holds more than one object; use densor.open")
         if meta.size is None:
+            if out is not None:
+                raise ArgumentError("out works only where the archive tells its size")
             sinks.append((meta, GrowingSink(), None))
         else:
-            memory = _allocate(meta.size, as_bytes(blob).size)
+            memory = _target(out, meta) if out is not None else _allocate(meta.size, stored)
             sinks.append((meta, MemorySink(memory), memory))
         return sinks[0][1]
 
@@ -87,10 +95,22 @@ def decompress(blob: Any, threads: int = 1, *, max_output_size: int | None = Non
     if not sinks:
         raise FormatError("archive is empty")
     meta, sink, memory = sinks[0]
+    if out is not None:
+        return out
     if memory is None:
         assert isinstance(sink, GrowingSink)
         memory = np.frombuffer(sink.data, np.uint8)
     return arrays.restore(meta, memory) if meta.kind == ARRAY else memory.tobytes()
+
+
+def _target(out: Any, meta: EntryMeta) -> Bytes:
+    """The bytes of a buffer that the caller wants filled."""
+    view = memoryview(out)
+    if view.readonly or not view.c_contiguous or view.nbytes != meta.size:
+        raise ArgumentError(f"out must be a writable contiguous buffer of {meta.size} bytes")
+    if meta.order == "F" or meta.host == "torch" or meta.descr is not None:
+        raise ArgumentError("out works for bytes and C-ordered native numpy arrays only")
+    return as_bytes(view)
 
 
 def _allocate(size: int, stored: int) -> Bytes:
@@ -255,13 +275,18 @@ class File:
         data = self._archive.read(entry, tensor.offset, tensor.offset + tensor.size)
         return self._hand_out(tensor.dtype, tensor.shape, data)
 
-    def get_tensors(self) -> dict[str, Any]:
-        """All tensors by name; those of one file are views into one buffer."""
+    def get_tensors(self, out: Bytes | None = None) -> dict[str, Any]:
+        """All tensors by name; those of one file are views into one buffer.
+
+        `out`: memory for the buffer, used if the archive holds one file and it fits.
+        """
+        if len(self._archive.entries) != 1:
+            out = None
         found: dict[str, Any] = {}
         whole: dict[int, Bytes] = {}
         for name, (entry, tensor) in self._tensors.items():
             if entry.number not in whole:
-                whole = {entry.number: self._archive.read(entry, 0, entry.size)}
+                whole = {entry.number: self._archive.read(entry, 0, entry.size, out)}
             data = whole[entry.number][tensor.offset : tensor.offset + tensor.size]
             if tensor.offset % dtypes.SIZES[tensor.dtype]:
                 data = data.copy()
@@ -435,18 +460,30 @@ def save(
 
 
 def load_file(
-    path: Any, framework: str = "numpy", threads: int = 0, *, max_output_size: int | None = None
+    path: Any,
+    framework: str = "numpy",
+    threads: int = 0,
+    *,
+    max_output_size: int | None = None,
+    out: Bytes | None = None,
 ) -> dict[str, Any]:
     """All tensors of an archive by name, as numpy arrays or torch tensors.
 
-    `path`: path, binary file object or bytes. Tensors of the same file share memory.
+    `path`: path, binary file object or bytes. Tensors of the same file share memory. `out`: a
+    uint8 array to be that memory, if the archive holds one file and it fits: fresh memory can
+    cost as much time as decoding.
     """
     with File(path, framework, threads, max_output_size=max_output_size) as file:
-        return file.get_tensors()
+        return file.get_tensors(out)
 
 
 def load(
-    blob: Any, framework: str = "numpy", threads: int = 1, *, max_output_size: int | None = None
+    blob: Any,
+    framework: str = "numpy",
+    threads: int = 1,
+    *,
+    max_output_size: int | None = None,
+    out: Bytes | None = None,
 ) -> dict[str, Any]:
-    """All tensors of an archive in memory, by name."""
-    return load_file(blob, framework, threads, max_output_size=max_output_size)
+    """All tensors of an archive in memory, by name; `out` as for `load_file`."""
+    return load_file(blob, framework, threads, max_output_size=max_output_size, out=out)

@@ -4,6 +4,7 @@ import argparse
 from typing import NoReturn
 
 SUFFIX = ".densor"
+_MARK = "\0"
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -28,6 +29,26 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, self.prog)
+
+
+def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Parses options and names in any order; what comes after `--` is a name.
+
+    argparse, when it takes any order, does not know `--` in all versions of Python, so that a
+    mark hides the dash of such names from it.
+    """
+    if "--" in argv:
+        at = argv.index("--")
+        names = [_MARK + name if name[:1] == "-" != name else name for name in argv[at + 1 :]]
+        argv = [*argv[:at], *names]
+    args = parser.parse_intermixed_args(argv)
+    for key, value in vars(args).items():
+        if isinstance(value, str):
+            setattr(args, key, value.removeprefix(_MARK))
+        elif isinstance(value, list):
+            bare = [v.removeprefix(_MARK) if isinstance(v, str) else v for v in value]
+            setattr(args, key, bare)
+    return args
 
 
 def count(text: str) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from densor.errors import DensorError
+from densor.errors import DensorError, FileError
 
 STDIN = "stdin"
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -24,6 +24,13 @@ def say(text: str) -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             print(escape(text), file=sys.stderr, flush=True)
+
+
+def put(text: str) -> None:
+    """Text for stdout; FileError if there is none."""
+    if sys.stdout is None:
+        raise FileError("stdout is closed")
+    print(text)
 
 
 def fail(names: Sequence[str], error: BaseException) -> None:

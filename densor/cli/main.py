@@ -1,78 +1,50 @@
-"""Entry point: finds the command, turns every fault into one line and an exit code.
+"""Entry point. Help and version come at once, everything else from `densor.cli.dispatch`."""
 
-Exit codes: 0 all is well, 1 an error, 2 wrong usage, 130 interrupted (Ctrl-C), 128 + number for
-other signals that end a process.
-"""
-
-import importlib
 import os
-import signal
 import sys
-from types import FrameType
-from typing import Any
-
-from densor.cli import console
-from densor.cli.arguments import UsageError
-from densor.errors import DensorError
-
-COMMANDS = ("pack", "list", "extract", "cat", "test", "info", "demo", "bench")
-
-
-class _Signal(KeyboardInterrupt):
-    """A signal that ends the process, after temporary files are removed."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def main(argv: list[str]) -> int:
     """Runs one command line, without the program's name; returns the exit code."""
+    text = _at_once(argv)
+    if text is None:
+        from densor.cli.dispatch import dispatch
+
+        return dispatch(argv)
     try:
-        code = _dispatch(argv)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return code
-    except UsageError as error:
-        console.say(f"densor: {error}; see {error.program} --help")
-        return 2
-    except _Signal as error:
-        console.say(f"densor: ended by {signal.Signals(error.number).name}")
-        return 128 + error.number
-    except KeyboardInterrupt:
-        console.say("densor: interrupted")
-        return 130
-    except (DensorError, OSError, MemoryError) as error:
-        console.fail([], error)
+        print(text, flush=True)
+    except OSError as error:
+        print(f"densor: stdout: {error.strerror}", file=sys.stderr)
         return 1
+    return 0
 
 
-def _dispatch(argv: list[str]) -> int:
-    named = bool(argv) and argv[0] in COMMANDS
-    command: Any = importlib.import_module(f"densor.cli.commands.{argv[0] if named else 'files'}")
-    try:
-        args = command.parser().parse_intermixed_args(argv[1:] if named else argv)
-    except SystemExit as end:  # after --help and --version
-        return int(end.code or 0)
-    code: int = command.run(args)
-    return code
+def _at_once(argv: list[str]) -> str | None:
+    """What can be answered without a parser, which takes longer to load than Python itself."""
+    if argv in (["--help"], ["-h"]):
+        from densor.cli.usage import HELP
+
+        return HELP
+    if argv in (["--version"], ["-V"]):
+        from densor.version import __version__
+
+        return f"densor {__version__}"
+    return None
 
 
 def run() -> None:
     """The program `densor`."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, _end)
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    code = main(sys.argv[1:])
+    try:
+        if _at_once(sys.argv[1:]) is None:
+            from densor.cli.dispatch import prepare_process
+
+            prepare_process()
+        code = main(sys.argv[1:])
+    except KeyboardInterrupt:  # so early, or so late, that nobody else could catch it
+        print("densor: interrupted", file=sys.stderr)
+        code = 130
     _drop_unwritten()
     sys.exit(code)
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    raise _Signal(number)
 
 
 def _drop_unwritten() -> None:

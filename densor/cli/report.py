@@ -89,19 +89,20 @@ def save_png(path: str, results: Sequence[tuple[str, Sequence["Row"]]], overwrit
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(results), 2, squeeze=False)
     for (title, rows), (left, right) in zip(results, axes, strict=True):
-        _draw(left, f"{title}: size in %", [(row.name, 100 * row.ratio) for row in rows])
-        _draw(right, "MB/s decompressed", _speeds(rows))
+        ratios = [(row.name, 100 * row.ratio) for row in rows]
+        _draw(left, f"{title}: size in %", ratios, "%.2f")
+        _draw(right, "MB/s decompressed", _speeds(rows), "%.0f")
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=120)
     with whole_file(Path(path), overwrite) as file:
         write_all(file, image.getvalue())
 
 
-def _draw(axis: Any, title: str, items: Sequence[tuple[str, float]]) -> None:
+def _draw(axis: Any, title: str, items: Sequence[tuple[str, float]], form: str) -> None:
     names = [name for name, _ in items]
     colours = ["tab:blue" if name.startswith("densor") else "tab:gray" for name in names]
     drawn = axis.barh(names, [value for _, value in items], color=colours)
-    axis.bar_label(drawn, fmt="%.4g", padding=3)
+    axis.bar_label(drawn, fmt=form, padding=3)
     axis.invert_yaxis()
     axis.margins(x=0.15)
     axis.set_title(title)

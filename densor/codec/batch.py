@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from densor.codec import registry
 from densor.codec.levels import Level
 from densor.codec.planar import analyse, model
@@ -137,7 +135,3 @@ def _small_batch(data: Bytes, layout: Layout, kind: Kind, level: Level) -> Coded
     smaller = len(coded.model) + frame_header + len(coded.chunks[0].payload) >= len(plain.payload)
     return CodedBatch(None, [plain]) if smaller else coded
 
-
-def as_bytes(data: object) -> Bytes:
-    """A flat uint8 view of a contiguous buffer."""
-    return np.frombuffer(data, np.uint8)  # type: ignore[call-overload, no-any-return]

@@ -50,7 +50,7 @@ class Archive:
         self._max_size = max_size
         self._models = Models()
         head = source.read_at(0, min(wire.HEADER_SIZE, source.size))
-        self.features = wire.parse_header(head.tobytes())
+        self.features, self._limit = wire.parse_header(head.tobytes())
         index = self._read_index()
         self.frames = _parse_frames(index, self._index_at)
         self._model_frames = np.flatnonzero(self.frames.kinds == wire.MODEL)
@@ -86,7 +86,7 @@ class Archive:
 
     def _frame_at(self, offset: int) -> tuple[wire.FrameHeader, Bytes]:
         head = self._source.read_at(offset, wire.FRAME_SIZE)
-        header = wire.parse_frame(head.tobytes())
+        header = wire.parse_frame(head.tobytes(), self._limit)
         payload = self._source.read_at(offset + wire.FRAME_SIZE, header.stored)
         wire.check_payload(header, payload)
         return header, payload
@@ -96,7 +96,7 @@ class Archive:
         frames = self.frames
         stored = int(frames.stored[number])
         data = self._source.read_at(int(frames.offsets[number]), wire.FRAME_SIZE + stored)
-        header = wire.parse_frame(data[: wire.FRAME_SIZE].tobytes())
+        header = wire.parse_frame(data[: wire.FRAME_SIZE].tobytes(), self._limit)
         said = tuple(int(column[number]) for column in frames[:4])
         if (header.kind, header.model, header.stored, header.original) != said:
             raise FormatError("index contradicts a frame")
@@ -122,14 +122,20 @@ class Archive:
                 found[info.name] = entry, info
         return found
 
-    def read(self, entry: IndexedEntry, begin: int, end: int) -> Bytes:
-        """Original bytes `begin` to `end` of an entry; chunks are decoded in parallel."""
+    def read(self, entry: IndexedEntry, begin: int, end: int, out: Bytes | None = None) -> Bytes:
+        """Original bytes `begin` to `end` of an entry; chunks are decoded in parallel.
+
+        A whole entry is checked against its hash. `out`: memory for the bytes, if they fit.
+        """
         if not 0 <= begin <= end <= entry.size:
             raise ValueError("range outside the entry")
         if self._max_size is not None and end - begin > self._max_size:
             raise LimitError(f"{entry.meta.name}: more than the {self._max_size} bytes allowed")
         try:
-            out = np.empty(end - begin, np.uint8)
+            fits = out is not None and out.size >= end - begin
+            out = (
+                out[: end - begin] if out is not None and fits else np.empty(end - begin, np.uint8)
+            )
         except MemoryError:
             raise LimitError(f"{entry.meta.name}: not enough memory for its bytes") from None
         self._read_into(entry, begin, out, repeats=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from densor.dtypes import SIZES
-from densor.errors import ArgumentError, FormatError
+from densor.errors import ArgumentError, FormatError, UnsupportedError
 from densor.formats import strictjson
 from densor.formats.hashing import KINDS as KINDS_OF_HASH
 
@@ -106,7 +106,7 @@ def parse(found: dict[str, Any]) -> EntryMeta:
             raise FormatError(f"{key} of an entry is not a string")
         setattr(meta, key, value)
     if meta.hash not in (None, *KINDS_OF_HASH):
-        raise FormatError(f"unknown hash {meta.hash!r}")
+        raise UnsupportedError(f"unknown hash {meta.hash!r}; a newer densor may read this")
     if found.get("mode") is not None:
         meta.mode = strictjson.integer(found["mode"], "mode", 0o777)
     if found.get("mtime_ns") is not None:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import xxhash
 
 from densor.codec import registry
-from densor.errors import FormatError
+from densor.errors import ArgumentError
 
 KINDS = {"xxh3-128": registry.HASH_XXH3_128, "sha256": registry.HASH_SHA256}
 DEFAULT = "xxh3-128"
@@ -20,9 +20,9 @@ class Hash(Protocol):
 
 
 def new_hash(name: str | None) -> Hash:
-    """A hash by the name in an ENTRY frame; None is the default. FormatError if unknown."""
+    """A hash by the name in an ENTRY frame; None is the default. ArgumentError if unknown."""
     if name in (None, DEFAULT):
         return xxhash.xxh3_128()
     if name == "sha256":
         return hashlib.sha256()
-    raise FormatError(f"unknown hash {name!r}")
+    raise ArgumentError(f"unknown hash {name!r}; known are {', '.join(KINDS)}")

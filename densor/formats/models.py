@@ -30,6 +30,7 @@ class Models:
             self._next += 1
             self._payloads[number] = payload
             self._payloads.pop(number - registry.MODEL_WINDOW, None)
+            self._ready.pop(number - registry.MODEL_WINDOW, None)
             self._keep(number, decoder)
 
     def put(self, number: int, payload: bytes) -> PlanarDecoder:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from densor.codec.planar.decode import PlanarDecoder
-from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError
+from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnsupportedError
 from densor.formats import hashing, strictjson, wire
 from densor.formats.entry import DIR, EntryMeta, parse
 from densor.formats.hashing import Hash, new_hash
@@ -90,7 +90,7 @@ class StreamReader:
         self._frames = 0
         self._at = 0
         self._total = 0
-        self.features = wire.parse_header(self._take(wire.HEADER_SIZE).tobytes())
+        self.features, self._limit = wire.parse_header(self._take(wire.HEADER_SIZE).tobytes())
         self.index: Bytes | None = None
         self._workers = Workers(threads)
 
@@ -114,7 +114,7 @@ class StreamReader:
             data = self._take(wire.FRAME_SIZE)
             if not data.size:
                 raise TruncatedError("archive ends before its END frame")
-            header = wire.parse_frame(data.tobytes())
+            header = wire.parse_frame(data.tobytes(), self._limit)
             payload = self._take(header.stored)
             if payload.size < header.stored:
                 raise TruncatedError("archive ends within a frame")
@@ -235,8 +235,14 @@ class StreamReader:
         digest = payload[fixed:].tobytes()
         if declared != size or meta.size not in (None, size):
             raise FormatError(f"{meta.name}: has {size} bytes, not as many as it declares")
+        if hash_kind not in hashing.KINDS.values():
+            raise UnsupportedError(
+                f"{meta.name}: unknown kind of hash; a newer densor may read this"
+            )
         if hash_kind != hashing.KINDS[meta.hash or hashing.DEFAULT]:
             raise FormatError(f"{meta.name}: hash is of another kind than declared")
+        if len(digest) != len(hasher.digest()):
+            raise FormatError(f"{meta.name}: hash has the wrong length")
         if hasher.digest() != digest:
             raise ChecksumError(f"{meta.name}: decoded data does not match its hash")
         return Entry(number, meta, size, hash_kind, digest)

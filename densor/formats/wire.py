@@ -39,6 +39,13 @@ FRAME_SIZE = _FRAME.size + _CHECK32.size
 END_SIZE = FRAME_SIZE + END_PAYLOAD.size
 
 
+class Header(NamedTuple):
+    """What the first bytes of an archive tell."""
+
+    features: int
+    limit: int  # most original bytes of a frame
+
+
 class FrameHeader(NamedTuple):
     """The fields of a frame header."""
 
@@ -55,8 +62,8 @@ def pack_header(features: int) -> bytes:
     return fields + _CHECK64.pack(xxhash.xxh3_64_intdigest(fields))
 
 
-def parse_header(data: bytes) -> int:
-    """Checks the first 32 bytes of an archive; returns its features."""
+def parse_header(data: bytes) -> Header:
+    """Checks the first 32 bytes of an archive."""
     if data[: len(MAGIC)] != MAGIC[: len(data)]:
         raise FormatError("not a densor archive")
     if len(data) < HEADER_SIZE:
@@ -77,7 +84,7 @@ def parse_header(data: bytes) -> int:
         raise FormatError("header of the archive has impossible values")
     if limit > CHUNK_LIMIT:
         raise LimitError("archive declares too large a chunk limit")
-    return int(features)
+    return Header(features, limit)
 
 
 def pack_frame(kind: int, payload: Any, original: int = 0, model: int = 0) -> bytes:
@@ -87,8 +94,8 @@ def pack_frame(kind: int, payload: Any, original: int = 0, model: int = 0) -> by
     return fields + _CHECK32.pack(xxhash.xxh3_64_intdigest(fields) & 0xFFFFFFFF)
 
 
-def parse_frame(data: bytes) -> FrameHeader:
-    """Checks a frame header, limits included."""
+def parse_frame(data: bytes, limit: int = CHUNK_LIMIT) -> FrameHeader:
+    """Checks a frame header; no frame but INDEX may have more than `limit` original bytes."""
     if len(data) < FRAME_SIZE:
         raise TruncatedError("archive ends within a frame header")
     fields = data[: _FRAME.size]
@@ -101,16 +108,16 @@ def parse_frame(data: bytes) -> FrameHeader:
         raise UnsupportedError(f"unknown kind of frame {kind}; a newer densor may read this")
     if reserved or reserved2:
         raise FormatError("frame header has impossible values")
-    _check_limits(header)
+    _check_limits(header, limit)
     return header
 
 
-def _check_limits(header: FrameHeader) -> None:
+def _check_limits(header: FrameHeader, most: int) -> None:
     kind, stored, original, model, _ = header
     sized = kind in (CHUNK, REF, INDEX)
     if (original != 0) != sized or (model != 0 and kind != CHUNK):
         raise FormatError("frame header has impossible values")
-    if original > (MAX_INDEX if kind == INDEX else CHUNK_LIMIT):
+    if original > (MAX_INDEX if kind == INDEX else most):
         raise LimitError("frame is larger than the format allows")
     limit = {
         ENTRY: MAX_ENTRY,

@@ -47,5 +47,5 @@ def _bench(path: str, args: argparse.Namespace) -> None:
     with console.status(args.quiet) as doing:
         rows = measure.rows(files, codecs, max(args.repeat, 1), args.dtype, doing)
     threads = args.threads or "all"
-    print(f"{console.escape(path)}: {console.size(rows[0].original)}, threads: {threads}")
-    print(report.rows_table(rows))
+    console.put(f"{console.escape(path)}: {console.size(rows[0].original)}, threads: {threads}")
+    console.put(report.rows_table(rows))

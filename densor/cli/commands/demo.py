@@ -110,11 +110,11 @@ def _show(title: str, files: "list[Named]", args: argparse.Namespace) -> "list[R
         hashes = measure.proof(measure.Densor(3, args.threads), files)
         rows = measure.rows(files, codecs, _REPEAT, None, doing)
     tensors = measure.tensor_count(files)
-    print(f"{console.escape(title)}: {console.size(original)}, {tensors} tensors")
+    console.put(f"{console.escape(title)}: {console.size(original)}, {tensors} tensors")
     for name, before, after in hashes:
-        print(f"  {name}: SHA-256 {before[:16]} => {after[:16]}, identical")
-    print(f"\n{report.rows_table(rows)}")
+        console.put(f"  {name}: SHA-256 {before[:16]} => {after[:16]}, identical")
+    console.put(f"\n{report.rows_table(rows)}")
     if args.plot is None:
-        print(f"\n{report.bars(rows)}")
-    print(flush=True)
+        console.put(f"\n{report.bars(rows)}")
+    console.put("")
     return rows

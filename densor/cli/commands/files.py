@@ -21,26 +21,9 @@ from densor.cli.arguments import (
     canonical_dtype,
 )
 from densor.cli.streams import DASH
+from densor.cli.usage import HELP
 from densor.errors import FileError
 from densor.version import __version__
-
-_USAGE = "densor [OPTIONS] [FILE...]\n       densor COMMAND ..."
-_ABOUT = """Lossless compression of neural-network weights and data.
-
-Compresses each FILE to FILE.densor and keeps FILE. FILE - is stdin, also where
-no FILE is given; what comes from stdin goes to stdout."""
-_COMMANDS = """commands:
-  pack OUT.densor PATH...      pack files and folders into one archive
-  list ARCHIVE                 show its entries and tensors
-  extract ARCHIVE [NAME...]    restore files and folders
-  cat ARCHIVE NAME             write one file or tensor to stdout
-  test ARCHIVE...              verify every check in it
-  info ARCHIVE                 show how it is coded
-  demo                         pack, restore and compare a real model
-  bench FILE                   measure ratio and speed on your file
-`densor COMMAND --help` tells more. A file that is called like a command: ./pack
-
-exit codes: 0 all is well, 1 error, 2 wrong usage, 130 interrupted"""
 
 
 class Job(NamedTuple):
@@ -66,30 +49,29 @@ def _label(source: str) -> str:
     return console.STDIN if source == DASH else str(Path(source))
 
 
+class _Parser(Parser):
+    def format_help(self) -> str:
+        return f"{HELP}\n"
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor [OPTIONS] [FILE...]`."""
-    found = Parser(usage=_USAGE, description=_ABOUT, epilog=_COMMANDS)
+    found = _Parser()
     add = found.add_argument
-    add("files", metavar="FILE", nargs="*", help=argparse.SUPPRESS)
+    add("files", metavar="FILE", nargs="*")
     add("-V", "--version", action="version", version=f"densor {__version__}")
     modes = found.add_mutually_exclusive_group()
-    for letters, word, text in (
-        ("-d", "decompress", "restore FILE.densor to FILE"),
-        ("-t", "test", "decode and verify, write nothing"),
-        ("-l", "list", "list sizes of archives"),
-    ):
-        modes.add_argument(
-            letters, f"--{word}", dest="mode", action="store_const", const=word, help=text
-        )
-    add("-c", "--stdout", action="store_true", help="write to stdout")
-    add("-o", dest="output", metavar="FILE", help="write to FILE")
+    for letter, word in (("-d", "decompress"), ("-t", "test"), ("-l", "list")):
+        modes.add_argument(letter, f"--{word}", dest="mode", action="store_const", const=word)
+    add("-c", "--stdout", action="store_true")
+    add("-o", dest="output", metavar="FILE")
     add_force(found)
-    add("-k", "--keep", dest="rm", action="store_false", default=False, help="keep FILE (default)")
-    add("--rm", dest="rm", action="store_true", help="remove FILE after a verified write")
-    add("--verify", action="store_true", help="decode what was written and compare")
-    add("-r", dest="recurse", action="store_true", help="files below folders, each by itself")
+    add("-k", "--keep", dest="rm", action="store_false", default=False)
+    add("--rm", dest="rm", action="store_true")
+    add("--verify", action="store_true")
+    add("-r", dest="recurse", action="store_true")
     add_threads(found)
-    add("-v", "--verbose", action="store_true", help="say more, such as speed")
+    add("-v", "--verbose", action="store_true")
     add_quiet(found)
     add_writing(found)
     add_max_size(found)
@@ -136,13 +118,15 @@ def _jobs(args: argparse.Namespace, problems: list[tuple[str, Exception]]) -> It
         if not (args.recurse and os.path.isdir(given)):
             yield Job(given, _target(given, args))
             continue
-        for source in _below(given, problems):
-            if source.endswith(SUFFIX) == wants_suffix:
-                yield Job(source, _target(source, args))
+        for source in _below(given, wants_suffix, problems):
+            yield Job(source, _target(source, args))
 
 
-def _below(folder: str, problems: list[tuple[str, Exception]]) -> Iterator[str]:
-    """The files in a folder and its folders; what cannot be read goes to `problems`."""
+def _below(folder: str, suffixed: bool, problems: list[tuple[str, Exception]]) -> Iterator[str]:
+    """The files in a folder and its folders, either archives by their name or all others.
+
+    What cannot be read goes to `problems`.
+    """
 
     def unreadable(error: OSError) -> None:
         problems.append((str(error.filename), FileError(error.strerror or str(error))))
@@ -155,6 +139,8 @@ def _below(folder: str, problems: list[tuple[str, Exception]]) -> Iterator[str]:
                 problems.append((os.path.join(parent, name), link))
         for name in sorted(names):
             path = os.path.join(parent, name)
+            if name.endswith(SUFFIX) != suffixed:
+                continue
             if os.path.isfile(path):
                 yield path
             else:
@@ -279,7 +265,7 @@ def _list(jobs: list[Job]) -> int:
     code = console.each(jobs, lambda job: job.names, add)
     if rows:
         header = ["stored", "original", "ratio", "entries", "tensors", "check", "archive"]
-        print(table.render(header, rows, left=(6,)))
+        console.put(table.render(header, rows, left=(6,)))
     return code
 
 

@@ -32,11 +32,13 @@ def _show(path: str) -> None:
         hashes = list(_hashes(found))
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
-        print(f"{name:{width}}  {value}")
+        console.put(f"{name:{width}}  {value}")
     if len(chunks) > 1:
-        print(f"\n{table.render(chunks[0], chunks[1:])}")
+        console.put(f"\n{table.render(chunks[0], chunks[1:])}")
     if hashes:
-        print(f"\n{table.render(['hash', 'of the original', 'entry'], hashes, left=(0, 1, 2))}")
+        console.put(
+            f"\n{table.render(['hash', 'of the original', 'entry'], hashes, left=(0, 1, 2))}"
+        )
 
 
 def _facts(found: "Opened") -> Iterator[tuple[str, str]]:

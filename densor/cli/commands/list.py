@@ -37,11 +37,11 @@ def _show(path: str, as_json: bool) -> None:
         import json
 
         whole = {"archive": path, "original": original, "stored": stored, "entries": entries}
-        print(json.dumps(whole, indent=1))
+        console.put(json.dumps(whole, indent=1))
         return
     rows = [row for entry in entries for row in _rows(entry)]
     rows.append(["total", "", "", *_sizes(original, stored)])
-    print(table.render(_HEADER, rows, left=(0, 1, 2)))
+    console.put(table.render(_HEADER, rows, left=(0, 1, 2)))
 
 
 def _rows(entry: dict[str, Any]) -> Iterator[list[str]]:

@@ -26,8 +26,6 @@ _PIECES = 16  # places of a batch that are looked at
 _PIECE = 1024  # elements at each
 _LOOK = 64  # elements at the begin of each run that are searched for constant bits
 _SKEWED = 1.2  # bits per symbol; a Huffman code needs at least one
-_BIG = 1 << 20  # elements from which on exponents are counted in part
-_TAKE = 1024  # how many of each run
 _COMPRESSIBLE = 0.985  # a plane whose sample codes to less is worth counting
 _CLEARLY = 0.97  # another way must be this much better to be taken
 
@@ -62,7 +60,6 @@ class Plan:
     whole_zstd: bool = False  # the elements as they are, with Zstandard
     plane_zstd: list[bool] = field(default_factory=list)  # per plane: try Zstandard
     counted: list[int] = field(default_factory=list)  # planes whose runs are to be counted
-    take: int = 0  # symbols counted at the begin of each run, of the first plane
     codings: list[Coding | None] = field(default_factory=list)  # per plane, None: raw
 
     def model(self) -> Model:
@@ -136,8 +133,6 @@ def look(data: Bytes, layout: Layout, run: int, level: Level, integers: bool) ->
         if len(found) < layout.size and not plan.delta and run >= _LOOK:
             found |= _planes_with_constant_bits(plan, data)
         plan.counted = sorted(found)
-    big = data.size // layout.size >= _BIG and layout.exponent_first
-    plan.take = max(_TAKE, run // 8) if big else run
     return plan
 
 
@@ -188,11 +183,7 @@ def count(plan: Plan, chunk: Bytes) -> list[Tally]:
     for p in plan.counted:
         plane = planes[p * n : (p + 1) * n]
         tally = Tally(np.empty((-(-n // plan.run), 256), np.uint16), np.zeros(256, np.int64))
-        take = plan.take if p == 0 else plan.run
-        count_runs(plane, plan.run, take, work.halves, tally.runs, tally.total)
-        if take < plan.run:  # what was not counted lies in this range
-            seen = tally.total[plane.min() : int(plane.max()) + 1]
-            np.maximum(seen, 1, out=seen)
+        count_runs(plane, plan.run, work.halves, tally.runs, tally.total)
         tallies.append(tally)
     return tallies
 
@@ -206,5 +197,4 @@ def decide(plan: Plan, tallies: list[list[Tally]], level: Level) -> None:
         if len(of_plane) > 1:
             runs = np.concatenate([tally.runs for tally in of_plane])
             total = np.sum([tally.total for tally in of_plane], axis=0)
-        scale = max(1.0, plan.run / plan.take) if p == 0 else 1.0
-        plan.codings[p] = choose_classes(runs, total, level.classes, scale, len(tallies))
+        plan.codings[p] = choose_classes(runs, total, level.classes, len(tallies))

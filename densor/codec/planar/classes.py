@@ -40,30 +40,27 @@ class Coding:
     runs: RunClasses | None  # uint8[runs], class of each; None where there is one class
 
 
-def choose_classes(
-    counts: RunCounts, total: Counts, most: int, scale: float, chunks: int
-) -> Coding | None:
+def choose_classes(counts: RunCounts, total: Counts, most: int, chunks: int) -> Coding | None:
     """The cheapest coding of a plane found with at most `most` classes; None if raw is best.
 
-    `counts`: uint16[runs, 256], the histogram of each run; `total`: int64[256], their sum, where
-    every symbol that may occur counts at least 1; `scale`: symbols per symbol counted; `chunks`:
-    how often a section with its stream lengths will be written.
+    `counts`: uint16[runs, 256], the histogram of each run; `total`: int64[256], their sum;
+    `chunks`: how often a section with its stream lengths will be written.
     """
     runs = None
     by_class = total[None]
     if most > 1 and len(counts) >= _LEAST_RUNS * most:
-        runs, by_class = _search(counts, total, most, scale)
+        runs, by_class = _search(counts, total, most)
     classes = Classes.empty(len(by_class))
     bits = float(chunks * _SECTION_BITS + len(counts) * map_bits(len(by_class)))
     for c, counted in enumerate(by_class):
-        bits += scale * _set_class(classes, c, counted)
-    if bits >= _WORTH * 8 * scale * float(by_class.sum()):
+        bits += _set_class(classes, c, counted)
+    if bits >= _WORTH * 8.0 * float(by_class.sum()):
         return None
     return Coding(classes, runs if len(by_class) > 1 else None)
 
 
 def _search(
-    counts: RunCounts, total: Counts, most: int, scale: float
+    counts: RunCounts, total: Counts, most: int
 ) -> tuple[RunClasses, npt.NDArray[np.int64]]:
     """A class for each run, and the histogram of each class."""
     runs = np.zeros(len(counts), np.uint8)
@@ -76,7 +73,6 @@ def _search(
         _ROUNDS,
         _MAP_BITS,
         _CLASS_BITS,
-        scale,
         np.empty((most, 256), np.float32),
         np.empty(256, np.float32),
         np.empty(len(counts)),
@@ -84,10 +80,7 @@ def _search(
         np.empty(most, np.int64),
         runs,
     )
-    by_class = by_class[:left]
-    if scale > 1:  # symbols that were not counted need a code all the same
-        np.maximum(by_class, total > 0, out=by_class)
-    return runs, by_class
+    return runs, by_class[:left]
 
 
 def _set_class(classes: Classes, c: int, counted: Counts) -> float:

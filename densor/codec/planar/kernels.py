@@ -35,6 +35,8 @@ F32_2D = types.float32[:, ::1]
 R8_2D = types.Array(types.uint8, 2, "C", readonly=True)
 R64_2D = types.Array(types.uint64, 2, "C", readonly=True)
 U16_2D = types.uint16[:, ::1]
+F32 = types.float32[::1]
+F64 = types.float64[::1]
 _SPLIT = types.void(R8, W8)
 _MERGE = types.void(R8, R8, I64_2D, R8, types.int64, W8)
 
@@ -481,16 +483,16 @@ def _tally(piece, tables):
         tables[piece[i]] += one
 
 
-@kernel(types.void(R8, types.int64, types.int64, types.uint16[::1], U16_2D, I64))
-def count_runs(plane, run, take, work, counts, total):
-    """Histogram of the first `take` symbols (65535 at most) of each run of `plane`.
+@kernel(types.void(R8, types.int64, types.uint16[::1], U16_2D, I64))
+def count_runs(plane, run, work, counts, total):
+    """Histogram of each run of `plane`, 65535 symbols at most.
 
     `counts`: uint16[runs, 256]; `total`: int64[256], to which all of them are added. `work`:
     uint16[4 * 256].
     """
     for r in range(counts.shape[0]):
         work[:] = 0
-        _tally(plane[r * run : min(r * run + take, (r + 1) * run, plane.size)], work)
+        _tally(plane[r * run : min((r + 1) * run, plane.size)], work)
         row = counts[r]
         for s in range(256):
             row[s] = work[s] + work[256 + s] + work[512 + s] + work[768 + s]
@@ -511,7 +513,7 @@ def _entropy_bits(a, b):
     return bits + total * np.log2(total) if total > 0 else 0.0
 
 
-@kernel(types.void(R8, W32, I64, types.float64[::1]))
+@kernel(types.void(R8, W32, I64, F64))
 def plane_entropies(planes, work, zeros, bits):
     """Order-0 entropy in bits of each plane; `planes`: uint8[bits.size * n], one after the other.
 
@@ -610,7 +612,7 @@ def _first_guess(counts, step, borders, mean, classes, low, high):
 
 
 @njit
-def _join(total, number, map_bits, class_bits, scale, runs, low, high):
+def _join(total, number, map_bits, class_bits, runs, low, high):
     """Joins classes two by two as long as the whole gets smaller; returns how many are left.
 
     `number[c]` receives what class c is called in the end; `total` is moved along.
@@ -635,7 +637,7 @@ def _join(total, number, map_bits, class_bits, scale, runs, low, high):
                     a = i
                     b = j
         saved = class_bits + runs * (map_bits[left] - map_bits[left - 1])
-        if best * scale + saved <= 0:
+        if best + saved <= 0:
             break
         total[a] += total[b]
         left -= 1
@@ -650,12 +652,12 @@ def _join(total, number, map_bits, class_bits, scale, runs, low, high):
 
 @kernel(
     types.int64(
-        U16_2D, I64, types.float64[::1], types.int64, types.int64, R8, types.float64,
-        types.float64, F32_2D, types.float32[::1], types.float64[::1], I64_2D, I64, W8,
+        U16_2D, I64, F64, types.int64, types.int64, R8, types.float64,
+        F32_2D, F32, F64, I64_2D, I64, W8,
     )
 )  # fmt: skip
 def find_classes(
-    counts, all_counts, borders, step, rounds, map_bits, class_bits, scale,
+    counts, all_counts, borders, step, rounds, map_bits, class_bits,
     cost, row, mean, total, number, classes,
 ):  # fmt: skip
     """K-means over the histograms of runs, with code length as the distance.
@@ -663,10 +665,10 @@ def find_classes(
     `counts`: uint16[runs, 256]; `all_counts`: int64[256], their sum. Starts from classes divided
     by the mean symbol at `borders`, ascending, in standard deviations; learns from every
     `step`-th run in some `rounds`; assigns all runs; joins classes that do not pay: `class_bits`
-    for each, `map_bits[n]` per run when there are n. `scale`: symbols of the plane per symbol
-    counted. Work space: `cost` float32[classes, 256], `row` float32[256], `mean` float64[runs],
-    `number` int64[classes]. Results: `total`, int64[classes, 256], of the classes that are left,
-    whose number is returned; `classes`, uint8[runs].
+    for each, `map_bits[n]` per run when there are n. Work space: `cost` float32[classes, 256],
+    `row` float32[256], `mean` float64[runs], `number` int64[classes]. Results: `total`,
+    int64[classes, 256], of the classes that are left, whose number is returned; `classes`,
+    uint8[runs].
     """
     low = 0
     while low < 255 and all_counts[low] == 0:
@@ -684,7 +686,7 @@ def find_classes(
         _set_costs(total, cost, low, high)
         _assign(counts, 1, cost, row, classes, low, high)
     _add_counts(counts, 1, classes, total, low, high)
-    left = _join(total, number, map_bits, class_bits, scale, counts.shape[0], low, high)
+    left = _join(total, number, map_bits, class_bits, counts.shape[0], low, high)
     for r in range(classes.size):
         classes[r] = number[classes[r]]
     return left

@@ -24,37 +24,23 @@ class Layout:
     split: Callable[[Bytes, Bytes], None]
     merge: Callable[..., None]
     delta: bool  # whether elements may be replaced by differences
-    exponent_first: bool = False  # whether the first plane has few, neighbouring symbols
 
 
 def _copy(data: Bytes, planes: Bytes) -> None:
     planes[:] = data
 
 
-LAYOUTS = {
-    layout.number: layout
-    for layout in (
-        Layout(registry.LAYOUT_BYTE, "byte", 1, _copy, kernels.merge_byte, True),
-        Layout(
-            registry.LAYOUT_BF16, "bf16", 2, kernels.split_bf16, kernels.merge_bf16, False, True
-        ),
-        Layout(
-            registry.LAYOUT_WORD16, "word16", 2, kernels.split_word16, kernels.merge_word16, True
-        ),
-        Layout(
-            registry.LAYOUT_FP32, "fp32", 4, kernels.split_fp32, kernels.merge_fp32, False, True
-        ),
-        Layout(
-            registry.LAYOUT_WORD32, "word32", 4, kernels.split_word32, kernels.merge_word32, True
-        ),
-        Layout(
-            registry.LAYOUT_FP64, "fp64", 8, kernels.split_fp64, kernels.merge_fp64, False, True
-        ),
-        Layout(
-            registry.LAYOUT_WORD64, "word64", 8, kernels.split_word64, kernels.merge_word64, True
-        ),
-    )
-}
+_K = kernels
+_ALL = (
+    Layout(registry.LAYOUT_BYTE, "byte", 1, _copy, _K.merge_byte, True),
+    Layout(registry.LAYOUT_BF16, "bf16", 2, _K.split_bf16, _K.merge_bf16, False),
+    Layout(registry.LAYOUT_WORD16, "word16", 2, _K.split_word16, _K.merge_word16, True),
+    Layout(registry.LAYOUT_FP32, "fp32", 4, _K.split_fp32, _K.merge_fp32, False),
+    Layout(registry.LAYOUT_WORD32, "word32", 4, _K.split_word32, _K.merge_word32, True),
+    Layout(registry.LAYOUT_FP64, "fp64", 8, _K.split_fp64, _K.merge_fp64, False),
+    Layout(registry.LAYOUT_WORD64, "word64", 8, _K.split_word64, _K.merge_word64, True),
+)
+LAYOUTS = {layout.number: layout for layout in _ALL}
 
 # Which layout suits which element type; the rest is coded as plain bytes.
 _BY_DTYPE = {

@@ -1,0 +1,71 @@
+"""Finds the command, turns every fault into one line and an exit code.
+
+Exit codes: 0 all is well, 1 an error, 2 wrong usage, 130 interrupted (Ctrl-C), 128 + number for
+other signals that end a process.
+"""
+
+import importlib
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+from densor.cli import console
+from densor.cli.arguments import UsageError, parse
+from densor.errors import DensorError
+
+COMMANDS = ("pack", "list", "extract", "cat", "test", "info", "demo", "bench")
+
+
+class _Signal(KeyboardInterrupt):
+    """A signal that ends the process, after temporary files are removed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def dispatch(argv: list[str]) -> int:
+    """Runs one command line, without the program's name; returns the exit code."""
+    try:
+        code = _run(argv)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except UsageError as error:
+        console.say(f"densor: {error}; see {error.program} --help")
+        return 2
+    except _Signal as error:
+        console.say(f"densor: ended by {signal.Signals(error.number).name}")
+        return 128 + error.number
+    except KeyboardInterrupt:
+        console.say("densor: interrupted")
+        return 130
+    except (DensorError, OSError, MemoryError) as error:
+        console.fail([], error)
+        return 1
+
+
+def _run(argv: list[str]) -> int:
+    named = bool(argv) and argv[0] in COMMANDS
+    command: Any = importlib.import_module(f"densor.cli.commands.{argv[0] if named else 'files'}")
+    try:
+        args = parse(command.parser(), argv[1:] if named else argv)
+    except SystemExit as end:  # after --help and --version
+        return int(end.code or 0)
+    code: int = command.run(args)
+    return code
+
+
+def prepare_process() -> None:
+    """Lets signals that end the process take its temporary files with it."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _end)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise _Signal(number)

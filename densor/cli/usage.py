@@ -1,0 +1,44 @@
+"""The help text of `densor`; a test holds it against the parser."""
+
+HELP = """usage: densor [OPTIONS] [FILE...]
+       densor COMMAND ...
+
+Lossless compression of neural-network weights and data.
+
+Compresses each FILE to FILE.densor and keeps FILE. FILE - is stdin, also where
+no FILE is given; what comes from stdin goes to stdout.
+
+options:
+  -d, --decompress     restore FILE.densor to FILE
+  -t, --test           decode and verify, write nothing
+  -l, --list           list sizes of archives
+  -c, --stdout         write to stdout
+  -o FILE              write to FILE
+  -f, --force          overwrite files; write to a terminal
+  -k, --keep           keep FILE (default)
+  --rm                 remove FILE after a verified write
+  --verify             decode what was written and compare
+  -r                   the files in folders too, each by itself
+  -T, --threads #      threads, 0 for all processors (default 0)
+  -1 ... -9            level, from fastest to smallest (default -3)
+  --dtype TYPE         take all bytes as numbers of this type, such as bf16
+  --sha256             store SHA-256 of the original, not XXH3-128
+  --max-size N[K|M|G]  with -d and -t: give up on archives that hold more
+  -v, --verbose        say more, such as speed
+  -q, --quiet          errors only on stderr
+  -V, --version        show the version
+  -h, --help           show this text
+  --                   what follows are names, even if they begin with -
+
+commands:
+  pack OUT.densor PATH...      pack files and folders into one archive
+  list ARCHIVE                 show its entries and tensors
+  extract ARCHIVE [NAME...]    restore files and folders
+  cat ARCHIVE NAME             write one file or tensor to stdout
+  test ARCHIVE...              verify every check in it
+  info ARCHIVE                 show how it is coded
+  demo                         pack, restore and compare a real model
+  bench FILE                   measure ratio and speed on your own file
+`densor COMMAND --help` tells more. A file that is called like a command: ./pack
+
+exit codes: 0 all is well, 1 error, 2 wrong usage, 130 interrupted"""
