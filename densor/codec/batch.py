@@ -134,4 +134,3 @@ def _small_batch(data: Bytes, layout: Layout, kind: Kind, level: Level) -> Coded
     frame_header = 28
     smaller = len(coded.model) + frame_header + len(coded.chunks[0].payload) >= len(plain.payload)
     return CodedBatch(None, [plain]) if smaller else coded
-

@@ -68,12 +68,9 @@ class Archive:
         if size < wire.HEADER_SIZE + wire.END_SIZE:
             raise TruncatedError("archive ends before its END frame")
         end_at = size - wire.END_SIZE
-        try:
-            header, payload = self._frame_at(end_at)
-        except (FormatError, UnsupportedError, LimitError):
-            header, payload = wire.FrameHeader(0, 0, 0, 0, 0), np.empty(0, np.uint8)
-        if header.kind != wire.END:
+        if self._source.read_at(end_at, len(wire.END_BEGINS)).tobytes() != wire.END_BEGINS:
             raise TruncatedError("archive does not end with an END frame")
+        _, payload = self._frame_at(end_at)
         self._index_at, _ = wire.END_PAYLOAD.unpack(payload.tobytes())
         if not self._index_at:
             raise UnsupportedError("archive has no index; decompress it as a whole")

@@ -125,6 +125,8 @@ def _parse_tensor(meta: EntryMeta, found: dict[str, Any]) -> None:
     if meta.dtype is None:
         raise FormatError("tensor has no dtype")
     wanted = element_bytes(meta.dtype, meta.shape)
+    if meta.dtype == "VOID" and meta.kind != ARRAY:
+        raise FormatError("tensor of an unusual type")
     if meta.dtype == "VOID":
         count = math.prod(meta.shape)
         if meta.descr is None or meta.size is None or (meta.size % count if count else meta.size):
@@ -153,7 +155,8 @@ def parse_tensors(found: object, size: int) -> list[TensorInfo]:
             strictjson.integer(offset, "offset", size),
             strictjson.integer(length, "bytes", size),
         )
-        if info.offset + info.size > size or element_bytes(dtype, info.shape) != info.size:
+        fits = dtype != "VOID" and info.offset + info.size <= size
+        if not fits or element_bytes(dtype, info.shape) != info.size:
             raise FormatError(f"tensor {name!r} does not fit its file")
         tensors.append(info)
     if len({info.name for info in tensors}) != len(tensors):

@@ -37,6 +37,7 @@ END_PAYLOAD = struct.Struct("<QQ")
 HEADER_SIZE = _HEADER.size + _CHECK64.size
 FRAME_SIZE = _FRAME.size + _CHECK32.size
 END_SIZE = FRAME_SIZE + END_PAYLOAD.size
+END_BEGINS = struct.pack("<BBHI", END, 0, 0, END_PAYLOAD.size)  # kind to stored length
 
 
 class Header(NamedTuple):

@@ -21,7 +21,7 @@ from densor.codec.zstd import zstd_compress
 _local = threading.local()
 MAX_RUN = 4096
 _MIN_RUN = 256
-_CHUNK_BYTES = {1: 1 << 18, 2: 1 << 19, 4: 1 << 19, 8: 1 << 20}
+_CHUNK_BYTES = {1: 1 << 19, 2: 1 << 20, 4: 1 << 20, 8: 1 << 21}
 _PIECES = 16  # places of a batch that are looked at
 _PIECE = 1024  # elements at each
 _LOOK = 64  # elements at the begin of each run that are searched for constant bits

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
-from densor.codec.planar.kernels import find_classes
+from densor.codec.planar.kernels import find_classes, reassign
 from densor.codec.planar.model import Classes, map_bits
 from densor.entropy.huffman.code import SLACK, STREAMS, fast_lengths
 
@@ -20,7 +20,7 @@ Counts = npt.NDArray[np.int64]
 RunCounts = npt.NDArray[np.uint16]
 RunClasses = npt.NDArray[np.uint8]
 
-_ROUNDS = 3
+_ROUNDS = 2
 _TRAINING_RUNS = 2048
 _LEAST_RUNS = 4  # runs per class that make a search worth while
 _CLASS_BITS = 300.0  # what a class must save: its code in the model, the time to build its table
@@ -65,22 +65,34 @@ def _search(
     """A class for each run, and the histogram of each class."""
     runs = np.zeros(len(counts), np.uint8)
     by_class = np.zeros((most, 256), np.int64)
+    cost, row = np.empty((most, 256), np.float32), np.empty(256, np.float32)
+    step = max(1, len(counts) // _TRAINING_RUNS)
     left = find_classes(
         counts,
         total,
         _BORDERS[most],
-        max(1, len(counts) // _TRAINING_RUNS),
+        step,
         _ROUNDS,
         _MAP_BITS,
         _CLASS_BITS,
-        np.empty((most, 256), np.float32),
-        np.empty(256, np.float32),
+        cost,
+        row,
         np.empty(len(counts)),
         by_class,
         np.empty(most, np.int64),
         runs,
     )
-    return runs, by_class[:left]
+    by_class = by_class[:left]
+    if left > 1:  # ideal code lengths have led so far, whole bits decide
+        for part in (step, 1):
+            lengths = _lengths_for_all(by_class, total)
+            reassign(counts, part, lengths, cost, row, by_class, runs)
+    return runs, by_class
+
+
+def _lengths_for_all(by_class: npt.NDArray[np.int64], total: Counts) -> npt.NDArray[np.uint8]:
+    """Code lengths per class, for symbols that it does not have too, as rare ones."""
+    return np.array([fast_lengths(counted + (total > 0))[0] for counted in by_class])
 
 
 def _set_class(classes: Classes, c: int, counted: Counts) -> float:

@@ -664,11 +664,11 @@ def find_classes(
 
     `counts`: uint16[runs, 256]; `all_counts`: int64[256], their sum. Starts from classes divided
     by the mean symbol at `borders`, ascending, in standard deviations; learns from every
-    `step`-th run in some `rounds`; assigns all runs; joins classes that do not pay: `class_bits`
-    for each, `map_bits[n]` per run when there are n. Work space: `cost` float32[classes, 256],
-    `row` float32[256], `mean` float64[runs], `number` int64[classes]. Results: `total`,
-    int64[classes, 256], of the classes that are left, whose number is returned; `classes`,
-    uint8[runs].
+    `step`-th run in some `rounds`; joins classes that do not pay: `class_bits` for each,
+    `map_bits[n]` per run when there are n. Work space: `cost` float32[classes, 256],
+    `row` float32[256], `mean` float64[runs], `number` int64[classes]. Result:
+    `total`, int64[classes, 256], of the classes that are left, whose number is returned.
+    `classes`, uint8[runs], is work space too.
     """
     low = 0
     while low < 255 and all_counts[low] == 0:
@@ -681,15 +681,29 @@ def find_classes(
         _add_counts(counts, step, classes, total, low, high)
         _set_costs(total, cost, low, high)
         _assign(counts, step, cost, row, classes, low, high)
-    if step > 1:
-        _add_counts(counts, step, classes, total, low, high)
-        _set_costs(total, cost, low, high)
-        _assign(counts, 1, cost, row, classes, low, high)
-    _add_counts(counts, 1, classes, total, low, high)
-    left = _join(total, number, map_bits, class_bits, counts.shape[0], low, high)
-    for r in range(classes.size):
-        classes[r] = number[classes[r]]
-    return left
+    _add_counts(counts, step, classes, total, low, high)
+    return _join(total, number, map_bits, class_bits, counts.shape[0], low, high)
+
+
+@kernel(types.void(U16_2D, types.int64, R8_2D, F32_2D, F32, I64_2D, W8))
+def reassign(counts, step, lengths, cost, row, total, classes):
+    """Gives every `step`-th run the class whose Huffman code is shortest for it.
+
+    `lengths`: uint8[classes, 256], 0 for symbols that do not occur in any class. `total`, int64[classes, 256],
+    receives the histogram of each class. Work space: `cost` float32[classes, 256], `row`
+    float32[256].
+    """
+    low = 0
+    while low < 255 and lengths[0, low] == 0:
+        low += 1
+    high = 256
+    while high > low + 1 and lengths[0, high - 1] == 0:
+        high -= 1
+    for c in range(lengths.shape[0]):
+        for s in range(low, high):
+            cost[c, s] = np.float32(lengths[c, s])
+    _assign(counts, step, cost[: lengths.shape[0]], row, classes, low, high)
+    _add_counts(counts, step, classes, total, low, high)
 
 
 @kernel(types.void(R8, types.int64, types.int64, types.int64, W8))
