@@ -13,7 +13,7 @@ from densor.codec.batch import BYTES, kind_of
 from densor.errors import ArgumentError, FormatError, LimitError
 from densor.formats import strictjson
 from densor.formats.archive import Archive, IndexedEntry
-from densor.formats.entry import ARRAY, FILE, TENSOR, EntryMeta, TensorInfo, new_path
+from densor.formats.entry import ARRAY, FILE, TENSOR, EntryMeta, TensorInfo, is_name, new_path
 from densor.formats.files import is_file_object, open_output
 from densor.formats.output import MemoryFile, errors_of
 from densor.formats.plan import plan_file
@@ -254,7 +254,8 @@ class File:
         """`__metadata__` of the first safetensors file in the archive, None if it has none."""
         for entry in self._archive.entries:
             if entry.meta.format == "safetensors":
-                first = int.from_bytes(self._archive.read(entry, 0, 8).tobytes(), "little")
+                head = self._archive.read(entry, 0, min(8, entry.size)).tobytes()
+                first = int.from_bytes(head, "little")
                 if first > entry.size - 8:
                     raise FormatError(f"{entry.meta.name}: is no safetensors file")
                 text = self._archive.read(entry, 8, 8 + first).tobytes()
@@ -392,8 +393,12 @@ def save_file(
     The archive holds a safetensors file: `densor -d` makes a plain one of it, byte for byte what
     a reader of safetensors expects; `load_file` and `open` read the tensors.
     """
+    if not all(type(text) is str for item in (metadata or {}).items() for text in item):
+        raise ArgumentError("metadata must be texts by name")
     described = []
     for name, tensor in tensors.items():
+        if not isinstance(name, str) or name == "__metadata__" or not is_name(name):
+            raise ArgumentError(f"a tensor cannot be named {name!r:.80}")
         meta, data = arrays.describe(tensor)
         if meta.order == "F":
             meta, data = arrays.describe(np.ascontiguousarray(tensor))

@@ -33,7 +33,8 @@ class _CompileNotice(event.Listener):
     def on_start(self, event: Any) -> None:
         dispatcher = event.data["dispatcher"]
         with self._lock:
-            if not self._said and dispatcher.__module__.startswith("densor."):
+            module = getattr(dispatcher, "__module__", None) or ""
+            if not self._said and module.startswith("densor."):
                 self._said = True
                 log.info(
                     "first run on this processor: compiling kernels, cached for later runs ..."

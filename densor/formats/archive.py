@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from densor.buffers import POOL
 from densor.codec import registry
 from densor.codec.zstd import zstd_decompress
 from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnsupportedError
@@ -207,9 +208,11 @@ class Archive:
         if target.size == header.original:
             decode_chunk(header.model, decoder, payload, target)
         else:
-            whole = np.empty(header.original, np.uint8)
+            whole = POOL.take(header.original)
             decode_chunk(header.model, decoder, payload, whole)
             target[:] = whole[skip : skip + target.size]
+            POOL.give(whole)
+        POOL.give(payload)
 
     def _model(self, model: int, frame: int) -> Any:
         """The decoder of a chunk's model, read from the archive if it is not at hand."""

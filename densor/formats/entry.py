@@ -90,6 +90,14 @@ def check_name(name: str) -> str:
     return name
 
 
+def is_name(name: str) -> bool:
+    """Whether a tensor may have this name."""
+    try:
+        return bool(check_name(name))
+    except FormatError:
+        return False
+
+
 def parse(found: dict[str, Any]) -> EntryMeta:
     """An entry's description from the JSON of its ENTRY frame, all of it checked."""
     name, kind = found.get("name"), found.get("kind")

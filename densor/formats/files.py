@@ -55,7 +55,9 @@ def open_output(target: Path_or_file, overwrite: bool) -> Iterator[BinaryIO]:
         yield target  # type: ignore[misc]
         return
     path = Path(target)  # type: ignore[arg-type]
-    if path.exists() and not path.is_file():  # a device or named pipe
+    with errors_of(path):
+        special = path.exists() and not path.is_file()  # a device or named pipe
+    if special:
         with errors_of(path), path.open("wb", buffering=0) as file:
             yield file
         return
@@ -108,9 +110,9 @@ def compress_file(
                 writer.abort()
             if not same_file_state(status, file):
                 raise FileError(f"{entry_name}: changed while it was read")
-            if verify:
-                _verify(out, threads)
             sizes = Sizes(writer.original, writer.written)
+            if verify:
+                _verify(out, threads, sizes.stored)
     if status is not None and not is_file_object(target):
         copy_times_and_mode(Path(source), Path(target))  # type: ignore[arg-type]
     return sizes
@@ -126,9 +128,9 @@ def _name_of(source: Path_or_file) -> str:
         raise ArgumentError(f"{error}; give another with name=") from None
 
 
-def _verify(out: BinaryIO, threads: int) -> None:
+def _verify(out: BinaryIO, threads: int, stored: int) -> None:
     try:
-        out.seek(0)
+        out.seek(out.tell() - stored)
     except (OSError, AttributeError):
         raise ArgumentError("verify needs a target that can be read again") from None
     try:
@@ -188,8 +190,9 @@ def file_sink(out: BinaryIO, keep: bool, path: Path | None = None) -> Sink:
 
     `keep`: whether there may be repetitions; `path`: where the file is once it is closed.
     """
-    if keep and out.seekable() and out.readable():
-        return FileSink(out, path)
+    with contextlib.suppress(AttributeError, OSError):
+        if keep and out.seekable() and out.readable():
+            return FileSink(out, path)
     return PipeSink(out, keep)
 
 

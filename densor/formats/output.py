@@ -82,7 +82,7 @@ def whole_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
             raise FileError(f"{path}: is a directory")
         if not overwrite and os.path.lexists(path):
             raise _exists(path)
-    prefix = f".{path.name[:64]}."
+    prefix = f".{path.name[:32]}."  # at most 128 bytes, where file systems allow 255
     try:
         handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
     except OSError as error:  # its file name is of no interest

@@ -8,8 +8,7 @@ import numpy as np
 
 from densor.codec.batch import BYTES, Kind, kind_of
 from densor.codec.planar.analyse import MAX_RUN
-from densor.dtypes import SIZES
-from densor.errors import ArgumentError
+from densor.dtypes import parse_dtype
 from densor.formats import safetensors
 from densor.formats.entry import TensorInfo
 from densor.formats.source import ChainSource, Source
@@ -35,9 +34,8 @@ def plan_file(source: Source, size: int | None, dtype: str | None = None) -> Pla
     apart, and everything else is bytes.
     """
     if dtype is not None:
-        if dtype not in SIZES:
-            raise ArgumentError(f"unknown dtype {dtype!r}")
-        return Plan(None, source, [Segment(kind_of(dtype, (size or 0,)), None)], [])
+        kind = kind_of(parse_dtype(dtype), (size or 0,))
+        return Plan(None, source, [Segment(kind, None)], [])
     head = source.take(safetensors.LENGTH_SIZE)
     wanted = safetensors.header_size(head.tobytes())
     if wanted is not None and (size is None or wanted <= size):

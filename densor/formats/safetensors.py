@@ -9,7 +9,7 @@ import math
 from densor.dtypes import SIZES
 from densor.errors import DensorError, FormatError
 from densor.formats import strictjson
-from densor.formats.entry import TensorInfo
+from densor.formats.entry import TensorInfo, is_name
 
 LENGTH_SIZE = 8
 MAX_HEADER = 100_000_000  # as the reference implementation
@@ -26,7 +26,8 @@ def header_size(first: bytes) -> int | None:
 def parse_header(head: bytes) -> list[TensorInfo] | None:
     """Tensors by ascending offset in the file; None if this is no well-formed header.
 
-    `head`: length field and header. Tensors of types that densor does not know are left out.
+    `head`: length field and header. Tensors of types that densor does not know, and those whose
+    names no index can hold, are left out.
     """
     if head[LENGTH_SIZE : LENGTH_SIZE + 1] != b"{":
         return None
@@ -54,7 +55,7 @@ def _tensor(name: str, found: object, start: int) -> TensorInfo | None:
         raise FormatError("tensor has no data_offsets")
     begin = strictjson.integer(offsets[0], "data_offsets")
     end = strictjson.integer(offsets[1], "data_offsets", least=begin)
-    if not isinstance(dtype, str) or dtype not in SIZES or dtype == "VOID":
+    if not isinstance(dtype, str) or dtype not in SIZES or dtype == "VOID" or not is_name(name):
         return None
     if math.prod(shape) * SIZES[dtype] != end - begin:
         raise FormatError("size of a tensor does not match its shape")

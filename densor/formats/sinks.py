@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from densor.buffers import POOL
 from densor.errors import TruncatedError
 from densor.formats.output import errors_of, write_all
 from densor.formats.source import Bytes, FileSource
@@ -38,10 +39,11 @@ class GrowingSink:
         self.data = bytearray()
 
     def buffer(self, size: int) -> Bytes:
-        return np.empty(size, np.uint8)
+        return POOL.take(size)
 
     def done(self, data: Bytes) -> None:
         self.data += memoryview(data)
+        POOL.give(data)
 
     def read(self, offset: int, size: int) -> Bytes:
         return np.frombuffer(bytes(self.data[offset : offset + size]), np.uint8)
@@ -53,20 +55,22 @@ class FileSink:
     def __init__(self, file: BinaryIO, path: Path | None = None) -> None:
         self._file = file
         self._path = path
+        self._start = file.tell()
 
     def buffer(self, size: int) -> Bytes:
-        return np.empty(size, np.uint8)
+        return POOL.take(size)
 
     def done(self, data: Bytes) -> None:
         write_all(self._file, data)
+        POOL.give(data)
 
     def read(self, offset: int, size: int) -> Bytes:
         if self._file.closed:
             assert self._path is not None
             with errors_of(self._path), self._path.open("rb") as file:
-                return _read_back(file, offset, size)
+                return _read_back(file, self._start + offset, size)
         end = self._file.tell()
-        data = _read_back(self._file, offset, size)
+        data = _read_back(self._file, self._start + offset, size)
         self._file.seek(end)
         return data
 
@@ -79,12 +83,13 @@ class PipeSink:
         self._copy = _temporary() if keep else None
 
     def buffer(self, size: int) -> Bytes:
-        return np.empty(size, np.uint8)
+        return POOL.take(size)
 
     def done(self, data: Bytes) -> None:
         write_all(self._file, data)
         if self._copy is not None:
             write_all(self._copy, data)
+        POOL.give(data)
 
     def read(self, offset: int, size: int) -> Bytes:
         assert self._copy is not None
@@ -100,11 +105,12 @@ class NullSink:
         self._copy = FileSink(_temporary()) if keep else None
 
     def buffer(self, size: int) -> Bytes:
-        return np.empty(size, np.uint8)
+        return POOL.take(size)
 
     def done(self, data: Bytes) -> None:
         if self._copy is not None:
             self._copy.done(data)
+        POOL.give(data)
 
     def read(self, offset: int, size: int) -> Bytes:
         assert self._copy is not None

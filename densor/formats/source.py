@@ -1,5 +1,7 @@
 """Where bytes come from: memory, files, pipes, all behind two small interfaces."""
 
+import contextlib
+import io
 import os
 import threading
 from typing import Any, BinaryIO, Protocol
@@ -7,6 +9,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from densor.buffers import POOL
 from densor.errors import FileError, TruncatedError
 
 Bytes = npt.NDArray[np.uint8]
@@ -16,7 +19,7 @@ class Source(Protocol):
     """Bytes in sequence."""
 
     def take(self, count: int) -> Bytes:
-        """The next `count` bytes, fewer only at the end."""
+        """The next `count` bytes, fewer only at the end; may be given back to `buffers.POOL`."""
         ...
 
 
@@ -49,7 +52,7 @@ class FileSource:
         self._readinto = getattr(file, "readinto", None)
 
     def take(self, count: int) -> Bytes:
-        buffer = np.empty(count, np.uint8)
+        buffer = POOL.take(count)
         filled = 0
         while filled < count:
             got = self._read_some(memoryview(buffer)[filled:])
@@ -95,7 +98,7 @@ class RandomSource(Protocol):
         ...
 
     def read_at(self, offset: int, count: int) -> Bytes:
-        """Exactly `count` bytes from `offset` on, else TruncatedError."""
+        """Exactly `count` bytes from `offset` on, else TruncatedError; may be given back."""
         ...
 
 
@@ -123,14 +126,14 @@ class FileRandomSource:
         self._file = file
         self._lock = threading.Lock()
         self._fd: int | None = None
+        if isinstance(file, io.FileIO | io.BufferedReader | io.BufferedRandom):  # no wrapper
+            with contextlib.suppress(OSError):
+                if hasattr(os, "preadv"):
+                    self._fd = file.fileno()
         try:
-            fd = file.fileno()
-            if hasattr(os, "pread"):
-                self._fd = fd
-        except (AttributeError, OSError):
-            pass
-        with self._lock:
             self._size = file.seek(0, os.SEEK_END)
+        except (AttributeError, OSError, ValueError) as error:
+            raise FileError(f"cannot read at random: {error}") from error
 
     @property
     def size(self) -> int:
@@ -150,7 +153,7 @@ class FileRandomSource:
 
     @staticmethod
     def _pread(fd: int, offset: int, count: int) -> Bytes:
-        buffer = np.empty(count, np.uint8)
+        buffer = POOL.take(count)
         view = memoryview(buffer)
         filled = 0
         while filled < count:

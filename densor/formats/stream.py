@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from densor.buffers import POOL
 from densor.codec.planar.decode import PlanarDecoder
 from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnsupportedError
 from densor.formats import hashing, strictjson, wire
@@ -250,4 +251,5 @@ class StreamReader:
 
 def _decode(number: int, decoder: PlanarDecoder | None, payload: Bytes, out: Bytes) -> Bytes:
     decode_chunk(number, decoder, payload, out)
+    POOL.give(payload)
     return out

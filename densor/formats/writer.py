@@ -7,15 +7,16 @@ from typing import Any, BinaryIO, NamedTuple
 
 import xxhash
 
+from densor.buffers import POOL
 from densor.codec import registry
 from densor.codec.batch import Chunk, CodedBatch, Kind, encode_batch
 from densor.codec.levels import Level, level_settings
 from densor.codec.zstd import zstd_compress
-from densor.errors import ArgumentError, DensorError, FileError
+from densor.errors import ArgumentError, DensorError, FileError, FormatError
 from densor.formats import strictjson, wire
-from densor.formats.entry import EntryMeta, TensorInfo
+from densor.formats.entry import EntryMeta, TensorInfo, parse
 from densor.formats.hashing import DEFAULT, KINDS, new_hash
-from densor.formats.output import write_all
+from densor.formats.output import errors_of, write_all
 from densor.formats.source import Bytes, Source
 from densor.parallel import Workers
 
@@ -35,7 +36,7 @@ class _Waiting(NamedTuple):
 
     result: Callable[[], CodedBatch]
     repeat: tuple[int, int] | None  # entry and offset of the equal batch
-    size: int
+    data: Bytes
 
 
 class ArchiveWriter:
@@ -73,6 +74,7 @@ class ArchiveWriter:
         self._frames: tuple[list[int], list[int], list[int], list[int]] = ([], [], [], [])
         self._at = 0
         self._open = True
+        self._broken = False
         self._write(wire.pack_header(self._features))
 
     @property
@@ -94,34 +96,41 @@ class ArchiveWriter:
     ) -> None:
         """Adds an entry with the bytes of `source`, cut and coded as `segments` say.
 
-        ArgumentError if the name was used before, FileError if `source` is shorter than the size
-        in `meta` or than the segments.
+        ArgumentError if the name was used before or no reader would accept it, FileError if
+        `source` is shorter than the size in `meta`. After any other error the archive is lost.
         """
-        if not self._open:
-            raise ArgumentError("archive is closed")
+        if not self._open or self._broken:
+            raise ArgumentError("archive is closed, or an entry before has failed")
         if meta.name in self._names:
             raise ArgumentError(f"archive already has an entry named {meta.name!r}")
         meta = dataclasses.replace(meta, hash=self._hash)
+        description = _description(meta)
         number = len(self._entries)
         first = len(self._frames[0])
-        self._frame(wire.ENTRY, strictjson.dumps(meta.to_json()))
-        digest, size = self._add_data(number, source, segments)
+        self._broken = True  # until the entry is whole
+        self._frame(wire.ENTRY, description)
+        digest, size = self._add_data(number, source, segments, meta.size is not None)
         if meta.size is not None and size != meta.size:
             raise FileError(f"{meta.name}: has {size} bytes instead of {meta.size}; did it change?")
         hash_kind = KINDS[self._hash or DEFAULT]
         self._frame(wire.ENTRY_END, wire.ENTRY_END_PAYLOAD.pack(size, hash_kind) + digest)
+        self._broken = False
         self._names.add(meta.name)
         entry = meta.to_json()
         entry["size"] = size
         entry["frames"] = [first, len(self._frames[0]) - first]
         entry["digest"] = [hash_kind, digest.hex()]
-        listed = [[t.name, t.dtype, list(t.shape), t.offset, t.size] for t in tensors]
+        listed = [
+            [t.name, t.dtype, list(t.shape), t.offset, t.size]
+            for t in tensors
+            if t.offset + t.size <= size
+        ]
         if listed:
             entry["tensors"] = listed
         self._entries.append(entry)
 
     def _add_data(
-        self, number: int, source: Source, segments: Iterable[Segment]
+        self, number: int, source: Source, segments: Iterable[Segment], size_known: bool
     ) -> tuple[bytes, int]:
         hasher = new_hash(self._hash)
         waiting: deque[_Waiting] = deque()
@@ -140,7 +149,7 @@ class ArchiveWriter:
                     self._finish_batch(waiting.popleft())
                 offset += data.size
                 left = None if left is None else left - data.size
-            if left:
+            if left and size_known:
                 raise FileError(f"input ends {left} bytes early; did it change while it was read?")
         while waiting:
             self._finish_batch(waiting.popleft())
@@ -151,14 +160,14 @@ class ArchiveWriter:
             key = (xxhash.xxh3_128_digest(data), data.size)
             place = self._seen.setdefault(key, (entry, offset))
             if place != (entry, offset):
-                return _Waiting(lambda: CodedBatch(None, []), place, data.size)
+                return _Waiting(lambda: CodedBatch(None, []), place, data)
         if kind.layout is not None and data.size % kind.layout.size:
             kind = Kind(None)  # the odd end of a file that was called a tensor
-        return _Waiting(encode_batch(data, kind, self._level, self._workers), None, data.size)
+        return _Waiting(encode_batch(data, kind, self._level, self._workers), None, data)
 
     def _finish_batch(self, batch: _Waiting) -> None:
         if batch.repeat is not None:
-            self._repeat(*batch.repeat, batch.size)
+            self._repeat(*batch.repeat, batch.data.size)
         coded = batch.result()
         if coded.model is not None:
             self._frame(wire.MODEL, coded.model)
@@ -166,8 +175,10 @@ class ArchiveWriter:
         own = registry.FIRST_MODEL + self._models - 1
         for chunk in coded.chunks:
             self._chunk(chunk, own)
+            POOL.give(chunk.payload)
+        POOL.give(batch.data)
         if self._progress is not None:
-            self._progress(batch.size)
+            self._progress(batch.data.size)
 
     def _chunk(self, chunk: Chunk, own: int) -> None:
         self._frame(wire.CHUNK, chunk.payload, chunk.original, own if chunk.own else chunk.model)
@@ -195,6 +206,8 @@ class ArchiveWriter:
             return
         self._open = False
         self._workers.__exit__(None, None, None)
+        if self._broken:
+            raise FileError("archive is incomplete, since an entry has failed")
         frames = len(self._frames[0])
         index_at = 0
         if self._with_index:
@@ -205,12 +218,13 @@ class ArchiveWriter:
             self._frame(wire.INDEX, zstd_compress(text, _INDEX_ZSTD), len(text))
             frames += 1
         self._frame(wire.END, wire.END_PAYLOAD.pack(index_at, frames))
-        if self._start is not None and self._features:
-            end = self._file.tell()
-            self._file.seek(self._start)
-            self._file.write(wire.pack_header(self._features))
-            self._file.seek(end)
-        self._file.flush()
+        with errors_of("output"):
+            if self._start is not None and self._features:
+                end = self._file.tell()
+                self._file.seek(self._start)
+                write_all(self._file, wire.pack_header(self._features))
+                self._file.seek(end)
+            self._file.flush()
 
     def abort(self) -> None:
         """Stops the threads; what was written is no whole archive."""
@@ -218,8 +232,22 @@ class ArchiveWriter:
         self._workers.__exit__(DensorError, None, None)
 
 
-def _seekable(file: BinaryIO) -> bool:
+def _description(meta: EntryMeta) -> bytes:
+    """The payload of an ENTRY frame, which readers accept; ArgumentError if they would not."""
     try:
-        return file.seekable() and file.writable()
+        parse(meta.to_json())
+    except FormatError as error:
+        raise ArgumentError(str(error)) from None
+    text = strictjson.dumps(meta.to_json())
+    if len(text) > wire.MAX_ENTRY:
+        raise ArgumentError(f"{meta.name}: type takes {len(text)} bytes to describe")
+    return text
+
+
+def _seekable(file: BinaryIO) -> bool:
+    """Whether the header can be written anew, which in append mode it cannot."""
+    try:
+        appends = "a" in str(getattr(file, "mode", ""))
+        return file.seekable() and file.writable() and not appends
     except (AttributeError, OSError):
         return False

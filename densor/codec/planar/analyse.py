@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from densor.buffers import POOL
 from densor.codec.levels import Level
 from densor.codec.planar.classes import Coding, Counts, RunCounts, choose_classes
 from densor.codec.planar.kernels import (
@@ -182,7 +183,8 @@ def count(plan: Plan, chunk: Bytes) -> list[Tally]:
     tallies = []
     for p in plan.counted:
         plane = planes[p * n : (p + 1) * n]
-        tally = Tally(np.empty((-(-n // plan.run), 256), np.uint16), np.zeros(256, np.int64))
+        rows = POOL.take(-(-n // plan.run) * 512).view(np.uint16).reshape(-1, 256)
+        tally = Tally(rows, np.zeros(256, np.int64))
         count_runs(plane, plan.run, work.halves, tally.runs, tally.total)
         tallies.append(tally)
     return tallies
@@ -195,6 +197,10 @@ def decide(plan: Plan, tallies: list[list[Tally]], level: Level) -> None:
         runs = of_plane[0].runs
         total = of_plane[0].total
         if len(of_plane) > 1:
-            runs = np.concatenate([tally.runs for tally in of_plane])
+            rows = POOL.take(sum(tally.runs.nbytes for tally in of_plane))
+            runs = rows.view(np.uint16).reshape(-1, 256)
+            np.concatenate([tally.runs for tally in of_plane], out=runs)
             total = np.sum([tally.total for tally in of_plane], axis=0)
         plan.codings[p] = choose_classes(runs, total, level.classes, len(tallies))
+        for used in (runs, *(tally.runs for tally in of_plane)):
+            POOL.give(used)

@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import numpy.typing as npt
 
+from densor.buffers import POOL
 from densor.codec import registry
 from densor.codec.levels import Level
 from densor.codec.planar.analyse import Plan
@@ -41,8 +42,8 @@ class PlanarEncoder:
             for coding in plan.codings
         ]
 
-    def encode(self, chunk: Bytes, first_run: int) -> bytes:
-        """The payload of `chunk`, whose first run is number `first_run` of the batch."""
+    def encode(self, chunk: Bytes, first_run: int) -> Bytes:
+        """The payload of `chunk`, whose first run is number `first_run` of the batch; pooled."""
         plan = self._plan
         layout = plan.layout
         if plan.delta:
@@ -57,7 +58,9 @@ class PlanarEncoder:
             mode, end = self._plane(p, plane, first_run, out, at)
             _SECTION.pack_into(out, p * _SECTION.size, mode, end - at)
             at = end
-        return out[:at].tobytes()
+        payload = POOL.take(at)
+        payload[:] = out[:at]
+        return payload
 
     def _room(self, n: int) -> int:
         """Buffer that one plane may need while it is tried."""

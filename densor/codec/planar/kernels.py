@@ -172,7 +172,7 @@ def merge_byte(payload, scratch, where, stored, run, out):
     for r in range(where.shape[1]):
         begin = r * run
         m = min(run, out.size - begin)
-        out[begin : begin + m] = _run(payload, scratch, where, stored, 0, r, m)
+        copy_bytes(out, begin, _run(payload, scratch, where, stored, 0, r, m), 0, m)
 
 
 @kernel(_MERGE)
@@ -689,8 +689,8 @@ def find_classes(
 def reassign(counts, step, lengths, cost, row, total, classes):
     """Gives every `step`-th run the class whose Huffman code is shortest for it.
 
-    `lengths`: uint8[classes, 256], 0 for symbols that do not occur in any class. `total`, int64[classes, 256],
-    receives the histogram of each class. Work space: `cost` float32[classes, 256], `row`
+    `lengths`: uint8[classes, 256], 0 for symbols that do not occur in any class. `total`,
+    int64[classes, 256], receives the histogram of each class. Work space: `cost` float32[classes, 256], `row`
     float32[256].
     """
     low = 0

@@ -37,16 +37,12 @@ def package_merge(counts, limit, weights, packages, is_leaf, lengths):
     used = 0
     for s in range(256):
         lengths[s] = 0
-        if counts[s] > 0:  # insertion sort by count, then symbol: packed into one integer
-            key = counts[s] * 256 + s
-            j = used
-            while j > 0 and weights[j - 1] > key:
-                weights[j] = weights[j - 1]
-                j -= 1
-            weights[j] = key
+        if counts[s] > 0:  # sorted by count, then symbol: packed into one integer
+            weights[used] = counts[s] * 256 + s
             used += 1
     if used < 2:
         return used
+    weights[:used].sort()
     n_packages = 0
     for level in range(limit):
         # Merge the leaves with the packages of the level below, noting which is which. The two
