@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, NamedTuple, Self
 import numpy as np
 
 from densor import arrays, dtypes
+from densor.buffers import new_bytes
 from densor.codec.batch import BYTES, kind_of
 from densor.errors import ArgumentError, FormatError, LimitError
 from densor.formats import strictjson
@@ -50,7 +51,7 @@ def compress(obj: Any, level: int = 3, threads: int = 1, *, dtype: str | None = 
         meta, data = arrays.describe(obj, wanted)
         shape = meta.shape or ()
         kind = kind_of(wanted or meta.dtype or "", shape[::-1] if meta.order == "F" else shape)
-    out = MemoryFile()
+    out = MemoryFile(data.size)
     writer = ArchiveWriter(out, level, threads, index=False)  # type: ignore[arg-type]
     try:
         writer.add(meta, MemorySource(data), [Segment(kind, data.size)])
@@ -100,7 +101,7 @@ def decompress(
     if memory is None:
         assert isinstance(sink, GrowingSink)
         memory = np.frombuffer(sink.data, np.uint8)
-    return arrays.restore(meta, memory) if meta.kind == ARRAY else memory.tobytes()
+    return arrays.restore(meta, memory) if meta.kind == ARRAY else new_bytes(memory)
 
 
 def _target(out: Any, meta: EntryMeta) -> Bytes:
@@ -459,7 +460,7 @@ def save(
     threads: int = 1,
 ) -> bytes:
     """Packs named arrays or tensors in memory; the bytes that `save_file` would write."""
-    out = MemoryFile()
+    out = MemoryFile(sum(int(tensor.nbytes) for tensor in tensors.values()))
     save_file(tensors, out, metadata, level, threads)  # type: ignore[arg-type]
     return out.getvalue()
 

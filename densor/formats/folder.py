@@ -42,9 +42,11 @@ def members(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Member]:
     """
     for given in paths:
         path = Path(given)
-        if path.is_dir():
+        with errors_of(path):
+            is_folder, is_file = path.is_dir(), path.is_file()
+        if is_folder:
             yield from _below(path, "")
-        elif path.is_file():
+        elif is_file:
             yield Member(path, new_path(path.name))
         else:
             raise FileError(f"{path}: no such file or folder")

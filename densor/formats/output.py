@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
+from densor.buffers import new_bytes
 from densor.errors import FileError
 
 
@@ -33,22 +36,24 @@ def write_all(file: BinaryIO, data: Any) -> None:
 
 
 class MemoryFile:
-    """A file in memory that only grows, but for its first piece; joins pieces once."""
+    """A file in memory. `size`: how large it may become, a guess."""
 
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
+    def __init__(self, size: int) -> None:
+        self._buffer = np.empty(size + (1 << 12), np.uint8)
         self._size = 0
         self._at = 0
 
     def write(self, data: Any) -> int:
-        piece = bytes(data)
-        if self._at < self._size:  # the header, written anew
-            self._pieces[0] = piece
-        else:
-            self._pieces.append(piece)
-            self._size += len(piece)
-        self._at += len(piece)
-        return len(piece)
+        piece = np.frombuffer(data, np.uint8)
+        end = self._at + piece.size
+        if end > self._buffer.size:
+            larger = np.empty(max(end, 2 * self._buffer.size), np.uint8)
+            larger[: self._size] = self._buffer[: self._size]
+            self._buffer = larger
+        self._buffer[self._at : end] = piece
+        self._at = end
+        self._size = max(self._size, end)
+        return piece.size
 
     def tell(self) -> int:
         return self._at
@@ -68,7 +73,7 @@ class MemoryFile:
 
     def getvalue(self) -> bytes:
         """All that was written."""
-        return b"".join(self._pieces)
+        return new_bytes(self._buffer[: self._size])
 
 
 @contextlib.contextmanager

@@ -690,8 +690,8 @@ def reassign(counts, step, lengths, cost, row, total, classes):
     """Gives every `step`-th run the class whose Huffman code is shortest for it.
 
     `lengths`: uint8[classes, 256], 0 for symbols that do not occur in any class. `total`,
-    int64[classes, 256], receives the histogram of each class. Work space: `cost` float32[classes, 256], `row`
-    float32[256].
+    int64[classes, 256], receives the histogram of each class. Work space: `cost`
+    float32[classes, 256], `row` float32[256].
     """
     low = 0
     while low < 255 and lengths[0, low] == 0:
