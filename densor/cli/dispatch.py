@@ -53,7 +53,8 @@ def _run(argv: list[str]) -> int:
         args = parse(command.parser(), argv[1:] if named else argv)
     except SystemExit as end:  # after --help and --version
         return int(end.code or 0)
-    code: int = command.run(args)
+    with console.notices(getattr(args, "quiet", False)):
+        code: int = command.run(args)
     return code
 
 

@@ -97,7 +97,8 @@ def encode_batch(
     encoder = PlanarEncoder(plan, level)
     runs = kind.chunk_bytes // layout.size // kind.run
     coding = [
-        workers.submit(_planar_chunk, encoder, chunk, i * runs) for i, chunk in enumerate(chunks)
+        workers.submit(_planar_chunk, encoder, plan, chunk, i * runs, level)
+        for i, chunk in enumerate(chunks)
     ]
     return lambda: _with_model(plan, [future.result() for future in coding])
 
@@ -114,8 +115,14 @@ def _bytes_chunk(chunk: Bytes, level: Level) -> Chunk:
     return Chunk(registry.MODEL_RAW, chunk, chunk.size)
 
 
-def _planar_chunk(encoder: PlanarEncoder, chunk: Bytes, first_run: int) -> Chunk:
+def _planar_chunk(
+    encoder: PlanarEncoder, plan: analyse.Plan, chunk: Bytes, first_run: int, level: Level
+) -> Chunk:
     payload = encoder.encode(chunk, first_run)
+    if plan.repeats:
+        plain = _bytes_chunk(chunk, level)
+        if len(plain.payload) < len(payload):
+            return plain
     if len(payload) < chunk.size:
         return Chunk(_OWN_MODEL, payload, chunk.size)
     return Chunk(registry.MODEL_RAW, chunk, chunk.size)
@@ -127,7 +134,7 @@ def _small_batch(data: Bytes, layout: Layout, kind: Kind, level: Level) -> Coded
     if plan.whole_zstd:
         return CodedBatch(None, [_bytes_chunk(data, level)])
     analyse.decide(plan, [analyse.count(plan, data)], level)
-    coded = _with_model(plan, [_planar_chunk(PlanarEncoder(plan, level), data, 0)])
+    coded = _with_model(plan, [_planar_chunk(PlanarEncoder(plan, level), plan, data, 0, level)])
     if data.size > _SMALL or coded.model is None:
         return coded
     plain = _bytes_chunk(data, level)

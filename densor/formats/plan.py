@@ -14,7 +14,8 @@ from densor.formats.entry import TensorInfo
 from densor.formats.source import ChainSource, Source
 from densor.formats.writer import Segment
 
-_SMALL = 1 << 16  # tensors below are joined with neighbours of the same type
+_SMALL = 1 << 17  # tensors up to this are joined with neighbours of the same type
+_GROUP = 1 << 20  # to groups of at most this many bytes, about a chunk
 _LEAST_RUN = 64
 
 
@@ -80,7 +81,7 @@ def _joins(group: list[TensorInfo], tensor: TensorInfo) -> bool:
         tensor.dtype == last.dtype
         and tensor.offset == last.offset + last.size
         and tensor.size <= _SMALL
-        and last.size <= _SMALL
+        and tensor.offset + tensor.size - group[0].offset <= _GROUP
     )
 
 

@@ -29,8 +29,7 @@ def parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Prints the table."""
     args.dtype = canonical_dtype(args)
-    with console.notices(args.quiet):
-        return console.archive(args.file, lambda path: _bench(path, args))
+    return console.archive(args.file, lambda path: _bench(path, args))
 
 
 def _bench(path: str, args: argparse.Namespace) -> None:

@@ -28,8 +28,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the bytes."""
-    with console.notices(args.quiet):
-        return console.archive(args.archive, lambda path: _write(path, args))
+    return console.archive(args.archive, lambda path: _write(path, args))
 
 
 def _write(path: str, args: argparse.Namespace) -> None:

@@ -44,8 +44,7 @@ def run(args: argparse.Namespace) -> int:
         checks.target_file(args.plot, args.force)
     if args.model is not None:
         checks.existing(args.model, named=True)
-    with console.notices(args.quiet):
-        results = [(title, _show(title, load(), args)) for title, load in _models(args.model)]
+    results = [(title, _show(title, load(), args)) for title, load in _models(args.model)]
     if args.plot is not None:
         report.save_png(args.plot, results, args.force)
         console.say(f"charts => {args.plot}")

@@ -22,8 +22,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Extracts the archive."""
-    with console.notices(args.quiet):
-        return console.archive(args.archive, lambda archive: _extract(archive, args), console.STDIN)
+    return console.archive(args.archive, lambda archive: _extract(archive, args), console.STDIN)
 
 
 def _label(archive: str) -> str:

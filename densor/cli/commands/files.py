@@ -90,8 +90,7 @@ def run(args: argparse.Namespace) -> int:
     if args.mode == "list":
         return _list(jobs) or bool(problems)
     work = {"decompress": _decompress, "test": _test}.get(args.mode, _compress)
-    with console.notices(args.quiet):
-        code = console.each(jobs, lambda job: job.names, lambda job: work(job, args))
+    code = console.each(jobs, lambda job: job.names, lambda job: work(job, args))
     return code or int(bool(problems))
 
 
@@ -248,8 +247,7 @@ def _test(job: Job, args: argparse.Namespace) -> None:
 def test_archives(paths: list[str], args: argparse.Namespace) -> int:
     """What -t does, for the command `test`."""
     jobs = [Job(path, None) for path in paths]
-    with console.notices(args.quiet):
-        return console.each(jobs, lambda job: job.names, lambda job: _test(job, args))
+    return console.each(jobs, lambda job: job.names, lambda job: _test(job, args))
 
 
 def _list(jobs: list[Job]) -> int:

@@ -33,8 +33,7 @@ def parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Writes the archive."""
     args.dtype = canonical_dtype(args)
-    with console.notices(args.quiet):
-        return console.archive(args.archive, lambda archive: _pack(archive, args), "stdout")
+    return console.archive(args.archive, lambda archive: _pack(archive, args), "stdout")
 
 
 def _pack(archive: str, args: argparse.Namespace) -> None:

@@ -58,6 +58,7 @@ class Plan:
     layout: Layout
     run: int
     delta: bool = False
+    repeats: bool = False  # whether Zstandard may find something
     whole_zstd: bool = False  # the elements as they are, with Zstandard
     plane_zstd: list[bool] = field(default_factory=list)  # per plane: try Zstandard
     counted: list[int] = field(default_factory=list)  # planes whose runs are to be counted
@@ -127,7 +128,8 @@ def look(data: Bytes, layout: Layout, run: int, level: Level, integers: bool) ->
         if sum(delta_bits) < _CLEARLY * sum(bits):
             plan.delta, sample, bits = True, differences, delta_bits
     plan.plane_zstd = [False] * layout.size
-    if level.try_zstd and _may_repeat(sample, bits, n, work):
+    plan.repeats = level.try_zstd and _may_repeat(sample, bits, n, work)
+    if plan.repeats:
         _try_zstd(plan, sample, bits, work)
     if not plan.whole_zstd:
         found = {p for p in range(layout.size) if bits[p] < _COMPRESSIBLE * 8 * n}
