@@ -1,7 +1,9 @@
 """The one decorator behind all compiled kernels: explicit signatures, no GIL, cached on disk."""
 
+import functools
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -48,17 +50,45 @@ _register: Any = event.register
 _register("numba:compile", _CompileNotice())
 
 
-def kernel(*signatures: Any, fastmath: bool = False) -> Any:
-    """Compiles a function for the given numba signatures at import, or loads it from the cache.
+class Kernel:
+    """A function that is compiled, or loaded from the cache on disk, when it is first called.
+
+    What is called from compiled code must be a plain `numba.njit` function instead.
+    """
+
+    def __init__(self, function: Callable[..., Any], signature: Any) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._signature = signature
+        self._dispatcher: Any = None
+
+    def __call__(self, *args: Any) -> Any:
+        dispatcher = self._dispatcher
+        if dispatcher is None:
+            dispatcher = self.dispatcher()
+        return dispatcher(*args)
+
+    def dispatcher(self) -> Any:
+        """The compiled function, as numba has it."""
+        with _COMPILING:
+            if self._dispatcher is None:
+                jit: Any = numba.njit
+                self._dispatcher = jit(
+                    [self._signature],
+                    nogil=True,
+                    error_model="numpy",
+                    cache=not BOUNDSCHECK,
+                )(self._function)
+        return self._dispatcher
+
+
+_COMPILING = threading.Lock()
+
+
+def kernel(signature: Any) -> Callable[[Callable[..., Any]], Kernel]:
+    """Makes a kernel of a function, for arguments of one numba signature.
 
     Kernels do no bounds checks: whoever calls one has proven its arguments. With
     `NUMBA_BOUNDSCHECK=1` in the environment they do check, and are not cached.
     """
-    jit: Any = numba.njit
-    return jit(
-        list(signatures),
-        nogil=True,
-        error_model="numpy",
-        fastmath=fastmath,
-        cache=not BOUNDSCHECK,
-    )
+    return lambda function: Kernel(function, signature)

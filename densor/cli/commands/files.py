@@ -88,10 +88,11 @@ def run(args: argparse.Namespace) -> int:
         console.fail([str(Path(path))], error)
     args.dtype = canonical_dtype(args)
     if args.mode == "list":
-        return _list(jobs) or bool(problems)
-    work = {"decompress": _decompress, "test": _test}.get(args.mode, _compress)
-    code = console.each(jobs, lambda job: job.names, lambda job: work(job, args))
-    return code or int(bool(problems))
+        code = _list(jobs)
+    else:
+        work = {"decompress": _decompress, "test": _test}.get(args.mode, _compress)
+        code = console.each(jobs, lambda job: job.names, lambda job: work(job, args))
+    return 1 if problems else code
 
 
 def _check_options(args: argparse.Namespace) -> None:

@@ -280,8 +280,8 @@ def merge_fp64(payload, scratch, where, stored, run, out):
             store_u64(target, 8 * i, _word_to_fp64(load_u64(target, 8 * i)))
 
 
-@kernel(types.boolean(R8, types.int64, types.int64, types.int64, types.int64, I64, I64))
-def plan_runs(class_map, map_bits, n, run, first, where, counts):
+@njit
+def _plan_runs(class_map, map_bits, n, run, first, where, counts):
     """Where the runs of a chunk of `n` elements lie once grouped by class.
 
     `where`, int64[runs], receives the offset of each run, counted from `first`; `counts`,
@@ -425,7 +425,7 @@ def decode_planes(
                 if skip > section.size:
                     return 6
                 mapped = True
-                if not plan_runs(
+                if not _plan_runs(
                     section[:skip], map_bits, n, map_run, first, where[p], counts[:classes]
                 ):
                     return 7

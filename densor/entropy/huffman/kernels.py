@@ -5,7 +5,7 @@ import numpy as np
 from numba import njit, types
 
 from densor.entropy.intrinsics import leading_zeros, load_u32, load_u64, store_u64
-from densor.entropy.jit import I64, R8, R32, R64, W8, W16, W32, W64, kernel
+from densor.entropy.jit import I64, R8, R32, W8, W16, W32, kernel
 
 R32_2D = types.Array(types.uint32, 2, "C", readonly=True)
 R8_2D = types.Array(types.uint8, 2, "C", readonly=True)
@@ -26,8 +26,8 @@ _THREE = np.uint64(3)
 _SEVEN = np.uint64(7)
 
 
-@kernel(types.int64(I64, types.int64, I64, I64, W8, W8))
-def package_merge(counts, limit, weights, packages, is_leaf, lengths):
+@njit
+def _package_merge(counts, limit, weights, packages, is_leaf, lengths):
     """Optimal code lengths of at most `limit` bits for 256 counts (Larmore and Hirschberg 1990).
 
     `counts`: int64[256]. Work space: `weights` and `packages` int64[512], `is_leaf`
@@ -79,6 +79,12 @@ def package_merge(counts, limit, weights, packages, is_leaf, lengths):
     return used
 
 
+@kernel(types.int64(I64, types.int64, I64, I64, W8, W8))
+def package_merge(counts, limit, weights, packages, is_leaf, lengths):
+    """See `_package_merge`."""
+    return _package_merge(counts, limit, weights, packages, is_leaf, lengths)
+
+
 @kernel(types.int64(I64, I64, I64, W8, W8, W8))
 def best_lengths(counts, weights, packages, is_leaf, short, lengths):
     """Code lengths of at most 12 bits, or 11 where these cost next to nothing; returns the bits.
@@ -86,7 +92,7 @@ def best_lengths(counts, weights, packages, is_leaf, short, lengths):
     `counts`: int64[256], at least two not 0. Work space as for `package_merge`; `short`,
     uint8[256]. Tables of 11 bits decode faster. Result: `lengths`, uint8[256].
     """
-    package_merge(counts, 12, weights, packages, is_leaf, lengths)
+    _package_merge(counts, 12, weights, packages, is_leaf, lengths)
     bits = 0
     longest = 0
     for s in range(256):
@@ -94,7 +100,7 @@ def best_lengths(counts, weights, packages, is_leaf, short, lengths):
         longest = max(longest, np.int64(lengths[s]))
     if longest < 12:
         return bits
-    package_merge(counts, 11, weights, packages, is_leaf, short)
+    _package_merge(counts, 11, weights, packages, is_leaf, short)
     short_bits = 0
     for s in range(256):
         short_bits += counts[s] * short[s]
@@ -105,8 +111,8 @@ def best_lengths(counts, weights, packages, is_leaf, short, lengths):
     return short_bits
 
 
-@kernel(types.void(R8, W32, W32))
-def assign_codes(lengths, next_code, codes):
+@njit
+def _assign_codes(lengths, next_code, codes):
     """Canonical codes, first bit lowest: `codes[s] = length << 16 | reversed code`, 0 if unused.
 
     `lengths`: uint8[256], at most 12. Work space: `next_code`, uint32[16].
@@ -131,6 +137,12 @@ def assign_codes(lengths, next_code, codes):
             for bit in range(length):
                 reverse |= ((code >> bit) & 1) << (length - 1 - bit)
             codes[s] = length << 16 | reverse
+
+
+@kernel(types.void(R8, W32, W32))
+def assign_codes(lengths, next_code, codes):
+    """See `_assign_codes`."""
+    _assign_codes(lengths, next_code, codes)
 
 
 @kernel(types.int64(R8, types.int64, W8))
@@ -168,7 +180,7 @@ def build_tables(lengths, least_bits, next_code, codes, single, tables, bits):
             longest = max(longest, np.int64(lengths[c, s]))
         bits[c] = longest
         size = 1 << longest
-        assign_codes(lengths[c], next_code, codes)
+        _assign_codes(lengths[c], next_code, codes)
         single[0] = 0
         for s in range(256):
             length = np.int64(codes[s] >> 16)
@@ -352,7 +364,7 @@ def _finish(source, bit, last, table, mask, lengths, out, position, end):
     return bit
 
 
-@kernel(types.void(R8, W64, R64, types.int64, R8, W8, types.int64, types.int64))
+@njit
 def decode_streams(source, at, table, bits, lengths, out, begin, n):
     """Decodes one group of symbols from four streams into `out[begin : begin + n]`.
 

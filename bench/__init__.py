@@ -1,0 +1,1 @@
+"""Benchmark of Densor against its peers. See README.md beside this file."""

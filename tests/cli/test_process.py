@@ -1,0 +1,139 @@
+"""What needs a process of its own: pipes, signals, limits, terminals, exit codes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Start = Callable[..., "subprocess.Popen[bytes]"]
+DATA = os.urandom(200_000)
+
+
+def test_pipe_to_pipe(program: Start, tmp_path: Path) -> None:
+    with program() as packing, program("-d", stdin=packing.stdout) as restoring:
+        assert packing.stdin is not None
+        packing.stdin.write(DATA)
+        packing.stdin.close()
+        packing.stdin = None
+        assert restoring.communicate() == (DATA, b"")
+        assert (packing.wait(), restoring.returncode) == (0, 0)
+
+
+def test_stdout_open_for_appending(program: Start, tmp_path: Path) -> None:
+    twice = tmp_path / "twice"
+    twice.write_bytes(DATA)
+    with (tmp_path / "out").open("ab") as out:
+        assert program("-qc", "twice", stdout=out).communicate()[1] == b""
+    assert program("-dc", "out").communicate() == (DATA, b"")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "line"),
+    [
+        (signal.SIGINT, 130, b"densor: interrupted\n"),
+        (signal.SIGTERM, 143, b"densor: ended by SIGTERM\n"),
+        (signal.SIGHUP, 129, b"densor: ended by SIGHUP\n"),
+    ],
+)
+def test_signals_leave_nothing(
+    program: Start, tmp_path: Path, number: int, code: int, line: bytes
+) -> None:
+    with program("-", "-o", "out") as process:
+        assert process.stdin is not None
+        process.stdin.write(DATA)
+        process.stdin.flush()
+        until = time.monotonic() + 60
+        while not list(tmp_path.glob(".out.*.tmp")):
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.02)
+        time.sleep(0.3)  # until it waits for more input
+        process.send_signal(number)
+        process.wait()
+        assert process.stderr is not None
+        assert process.stderr.read() == line
+        assert process.returncode == code
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("argv", [["data"], ["pack", "data.densor", "data"]])
+def test_no_space_left(program: Start, tmp_path: Path, argv: list[str]) -> None:
+    (tmp_path / "data").write_bytes(DATA)
+    resource = pytest.importorskip("resource")
+
+    def limit() -> None:  # in the child: the interpreter ignores SIGXFSZ, so that writes fail
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    with program(*argv, preexec_fn=limit) as process:
+        out, err = process.communicate()
+    assert (process.returncode, out) == (1, b"")
+    assert err.count(b"\n") == 1 and err.startswith(b"densor: data")
+    assert b"cannot write: File too large" in err
+    assert os.listdir(tmp_path) == ["data"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("argv", [["-c", "data"], ["-dc", "a.densor"], ["-l", "a.densor"]])
+def test_full_stdout(program: Start, tmp_path: Path, argv: list[str]) -> None:
+    (tmp_path / "data").write_bytes(DATA)
+    assert program("-q", "data", "-o", "a.densor").wait() == 0
+    with open("/dev/full", "wb") as full, program(*argv, stdout=full) as process:
+        err = process.communicate()[1]
+    assert process.returncode == 1
+    assert err.startswith(b"densor: ") and err.endswith(b"No space left on device\n")
+    assert err.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("argv", [["-dc", "a.densor"], ["--help"]])
+def test_broken_pipe(program: Start, tmp_path: Path, argv: list[str]) -> None:
+    (tmp_path / "data").write_bytes(DATA)
+    assert program("-q", "data", "-o", "a.densor").wait() == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    with program(*argv, stdout=writing) as process:
+        os.close(writing)
+        err = process.communicate()[1]
+    assert process.returncode == 1
+    assert err.startswith(b"densor: ") and err.endswith(b"Broken pipe\n")
+    assert err.count(b"\n") == 1
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere"
+)
+def test_folder_without_write_permission(program: Start, tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(DATA)
+    tmp_path.chmod(0o555)
+    try:
+        with program("data") as process:
+            err = process.communicate()[1]
+    finally:
+        tmp_path.chmod(0o755)
+    assert (process.returncode, err) == (1, b"densor: data.densor: Permission denied\n")
+
+
+def test_terminal(program: Start, tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty")
+    (tmp_path / "data").write_bytes(DATA)
+    master, slave = pty.openpty()
+    with program("-c", "data", stdout=slave) as process:
+        err = process.communicate()[1]
+    os.close(slave)
+    os.close(master)
+    assert process.returncode == 1
+    assert err == b"densor: data: an archive is not written to a terminal; use -o FILE or -f\n"
+
+
+def test_as_module_and_as_function(program: Start, tmp_path: Path) -> None:
+    from densor.version import __version__
+
+    version = f"densor {__version__}\n".encode()
+    assert program("--version").communicate() == (version, b"")
+    code = "import sys; from densor.cli.main import run; sys.argv[1:] = ['-t', 'nosuch']; run()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == b"densor: nosuch: No such file or directory\n"
