@@ -14,7 +14,11 @@ _GRAIN = 1 << 16  # sizes are rounded up to this; smaller buffers are not worth 
 
 
 class BufferPool:
-    """Lends byte buffers and keeps at most `most` bytes of those that were given back."""
+    """Lends byte buffers and keeps at most `most` bytes of those that were given back.
+
+    What is lent is a view of its own each time, and only that very view can be given back, once:
+    slices of it, and views that were given back before, are ignored.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -27,27 +31,34 @@ class BufferPool:
         """A buffer of `size` bytes with any content. It may be forgotten instead of given back."""
         if size < _GRAIN:
             return np.empty(size, np.uint8)
+        buffer = self._best_fit(size)
+        if buffer is None:
+            buffer = np.empty(-(-size // _GRAIN) * _GRAIN, np.uint8)
+        view = buffer[:size]
         with self._lock:
-            fitting = [i for i, buffer in enumerate(self._free) if size <= buffer.size <= 4 * size]
-            if fitting:
-                buffer = self._free.pop(min(fitting, key=lambda i: self._free[i].size))
-                self._kept -= buffer.size
-                self._lent[id(buffer)] = buffer
-                return buffer[:size]
-        buffer = np.empty(-(-size // _GRAIN) * _GRAIN, np.uint8)
-        with self._lock:
-            self._lent[id(buffer)] = buffer
-        return buffer[:size]
+            self._lent[id(view)] = view
+        return view
 
-    def give(self, buffer: object) -> None:
-        """Gives a buffer back, which nobody may use any more; anything else is ignored."""
-        owner = getattr(buffer, "base", None)
-        if not isinstance(owner, np.ndarray):
-            return
+    def _best_fit(self, size: int) -> Bytes | None:
         with self._lock:
-            if self._lent.pop(id(owner), None) is owner and self._kept + owner.size <= self._most:
-                self._free.append(owner)
-                self._kept += owner.size
+            fitting = [b.size for b in self._free if size <= b.size <= 4 * size]
+            if not fitting:
+                return None
+            best = min(fitting)
+            at = next(i for i, b in enumerate(self._free) if b.size == best)
+            self._kept -= best
+            return self._free.pop(at)
+
+    def give(self, view: object) -> None:
+        """Gives back what `take` returned; nobody may use it any more."""
+        with self._lock:
+            if self._lent.get(id(view)) is not view or not isinstance(view, np.ndarray):
+                return
+            del self._lent[id(view)]
+            buffer = view.base
+            if isinstance(buffer, np.ndarray) and self._kept + buffer.size <= self._most:
+                self._free.append(buffer)
+                self._kept += buffer.size
 
 
 POOL = BufferPool(96 << 20)

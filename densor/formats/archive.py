@@ -89,8 +89,8 @@ class Archive:
         wire.check_payload(header, payload)
         return header, payload
 
-    def _frame(self, number: int) -> tuple[wire.FrameHeader, Bytes]:
-        """A frame by number, which must be what the index says; read at once."""
+    def _frame(self, number: int) -> tuple[wire.FrameHeader, Bytes, Bytes]:
+        """A frame by number, which must be what the index says: header, payload, all of it."""
         frames = self.frames
         stored = int(frames.stored[number])
         data = self._source.read_at(int(frames.offsets[number]), wire.FRAME_SIZE + stored)
@@ -100,7 +100,7 @@ class Archive:
             raise FormatError("index contradicts a frame")
         payload = data[wire.FRAME_SIZE :]
         wire.check_payload(header, payload)
-        return header, payload
+        return header, payload, data
 
     def entry(self, name: str) -> IndexedEntry:
         """An entry by name; KeyError if there is none."""
@@ -194,7 +194,7 @@ class Archive:
             job.result()
 
     def _repeat(self, number: int, skip: int, target: Bytes) -> None:
-        _, payload = self._frame(number)
+        _, payload, _ = self._frame(number)
         if payload.size != wire.REF_PAYLOAD.size:
             raise FormatError("REF frame is malformed")
         other, offset = wire.REF_PAYLOAD.unpack(payload.tobytes())
@@ -203,7 +203,7 @@ class Archive:
         self._read_into(self.entries[other], offset + skip, target, repeats=False)
 
     def _chunk(self, number: int, skip: int, target: Bytes) -> None:
-        header, payload = self._frame(number)
+        header, payload, data = self._frame(number)
         decoder = self._model(header.model, number)
         if target.size == header.original:
             decode_chunk(header.model, decoder, payload, target)
@@ -212,7 +212,7 @@ class Archive:
             decode_chunk(header.model, decoder, payload, whole)
             target[:] = whole[skip : skip + target.size]
             POOL.give(whole)
-        POOL.give(payload)
+        POOL.give(data)
 
     def _model(self, model: int, frame: int) -> Any:
         """The decoder of a chunk's model, read from the archive if it is not at hand."""
@@ -223,7 +223,7 @@ class Archive:
             wanted = model - registry.FIRST_MODEL
             if wanted >= self._model_frames.size or self._model_frames[wanted] >= frame:
                 raise FormatError(f"chunk names model {model}, which is not at hand")
-            _, payload = self._frame(int(self._model_frames[wanted]))
+            _, payload, _ = self._frame(int(self._model_frames[wanted]))
             decoder = self._models.put(model, payload.tobytes())
         return decoder
 

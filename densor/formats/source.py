@@ -59,7 +59,7 @@ class FileSource:
             if not got:
                 break
             filled += got
-        return buffer[:filled]
+        return buffer if filled == count else buffer[:filled]
 
     def _read_some(self, target: memoryview) -> int:
         try:

@@ -76,6 +76,7 @@ class Tally:
 
     runs: RunCounts  # uint16[runs, 256]
     total: Counts  # int64[256]
+    pooled: Bytes  # the memory of `runs`
 
 
 def _work() -> Any:
@@ -174,6 +175,10 @@ def _planes_with_constant_bits(plan: Plan, data: Bytes) -> set[int]:
     return {p for p in range(first, layout.size) if saved[p] > 0.002}
 
 
+def _rows(pooled: Bytes) -> RunCounts:
+    return pooled.view(np.uint16).reshape(-1, 256)
+
+
 def count(plan: Plan, chunk: Bytes) -> list[Tally]:
     """Histograms of the runs of one chunk, for each plane to be counted."""
     work = _work()
@@ -185,8 +190,8 @@ def count(plan: Plan, chunk: Bytes) -> list[Tally]:
     tallies = []
     for p in plan.counted:
         plane = planes[p * n : (p + 1) * n]
-        rows = POOL.take(-(-n // plan.run) * 512).view(np.uint16).reshape(-1, 256)
-        tally = Tally(rows, np.zeros(256, np.int64))
+        pooled = POOL.take(-(-n // plan.run) * 512)
+        tally = Tally(_rows(pooled), np.zeros(256, np.int64), pooled)
         count_runs(plane, plan.run, work.halves, tally.runs, tally.total)
         tallies.append(tally)
     return tallies
@@ -199,10 +204,12 @@ def decide(plan: Plan, tallies: list[list[Tally]], level: Level) -> None:
         runs = of_plane[0].runs
         total = of_plane[0].total
         if len(of_plane) > 1:
-            rows = POOL.take(sum(tally.runs.nbytes for tally in of_plane))
-            runs = rows.view(np.uint16).reshape(-1, 256)
+            pooled = POOL.take(sum(tally.pooled.size for tally in of_plane))
+            runs = _rows(pooled)
             np.concatenate([tally.runs for tally in of_plane], out=runs)
             total = np.sum([tally.total for tally in of_plane], axis=0)
         plan.codings[p] = choose_classes(runs, total, level.classes, len(tallies))
-        for used in (runs, *(tally.runs for tally in of_plane)):
-            POOL.give(used)
+        if len(of_plane) > 1:
+            POOL.give(pooled)
+        for tally in of_plane:
+            POOL.give(tally.pooled)

@@ -50,6 +50,8 @@ def choose_classes(counts: RunCounts, total: Counts, most: int, chunks: int) -> 
     by_class = total[None]
     if most > 1 and len(counts) >= _LEAST_RUNS * most:
         runs, by_class = _search(counts, total, most)
+        if (by_class.sum(axis=0) != total).any():  # else symbols would lack a code
+            raise AssertionError("classes do not account for all symbols")
     classes = Classes.empty(len(by_class))
     bits = float(chunks * _SECTION_BITS + len(counts) * map_bits(len(by_class)))
     for c, counted in enumerate(by_class):
@@ -82,11 +84,12 @@ def _search(
         np.empty(most, np.int64),
         runs,
     )
+    if left == 1:
+        return runs, total[None]
     by_class = by_class[:left]
-    if left > 1:  # ideal code lengths have led so far, whole bits decide
-        for part in (step, 1):
-            lengths = _lengths_for_all(by_class, total)
-            reassign(counts, part, lengths, cost, row, by_class, runs)
+    for part in dict.fromkeys((step, 1)):  # so far ideal code lengths, from now on whole bits
+        lengths = _lengths_for_all(by_class, total)
+        reassign(counts, part, lengths, cost, row, by_class, runs)
     return runs, by_class
 
 
