@@ -1,0 +1,59 @@
+"""Settings for all tests: how hard hypothesis tries, and that no test depends on chance."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import model_file
+from hypothesis import HealthCheck, settings
+
+_QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile(
+    "default", max_examples=40, deadline=None, derandomize=True, suppress_health_check=_QUIET
+)
+settings.register_profile("thorough", max_examples=1500, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture
+def model_path(tmp_path: Path) -> Path:
+    """A safetensors file."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(model_file())
+    return path
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    """A folder as models come in: shards, texts, folders in folders, an empty one."""
+    folder = tmp_path / "model"
+    (folder / "deep" / "deeper").mkdir(parents=True)
+    (folder / "empty").mkdir()
+    (folder / "model-00001-of-00002.safetensors").write_bytes(model_file())
+    (folder / "model-00002-of-00002.safetensors").write_bytes(model_file()[:-7])
+    (folder / "config.json").write_text('{"architectures": ["Llama"]}\n')
+    (folder / "deep" / "deeper" / "größe.bin").write_bytes(bytes(range(256)) * 3)
+    (folder / "deep" / "nothing.txt").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture
+def tiny_batches(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes batches and chunks small, so that small inputs have many of them."""
+    from densor.codec import batch
+    from densor.codec.planar import analyse
+
+    def shrink(size: int) -> None:
+        monkeypatch.setattr(batch, "BATCH_BYTES", size)
+        for element in (1, 2, 4, 8):
+            monkeypatch.setitem(analyse._CHUNK_BYTES, element, max(1, size // 2))
+
+    return shrink
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random numbers, the same in every run."""
+    return np.random.default_rng(12345)

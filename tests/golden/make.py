@@ -1,0 +1,229 @@
+"""Makes the golden archives of format version 1. Run once per version, never again.
+
+    python tests/golden/make.py
+
+A golden archive is what some densor has written, or what it must never accept. Later versions
+read the same bytes out of it; if they do not, they are wrong, not the archive. `expected.json`
+has the SHA-256 of every entry, and for bad archives the class of the error.
+"""
+
+import hashlib
+import io
+import json
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+import archives  # noqa: E402
+import numpy as np  # noqa: E402
+import planar_reference as reference  # noqa: E402
+import reference_decoder  # noqa: E402
+import zstandard  # noqa: E402
+from helpers import (  # noqa: E402
+    CHUNK,
+    END,
+    ENTRY,
+    ENTRY_END,
+    INDEX,
+    MODEL,
+    REF,
+    Frame,
+    bytes_archive,
+    header,
+    one_object,
+    put_together,
+    random_state,
+    safetensors_bytes,
+    take_apart,
+    weights,
+)
+from planar_reference import Class  # noqa: E402
+
+import densor  # noqa: E402
+from densor.codec.batch import BYTES, kind_of  # noqa: E402
+
+# Good archives, written by densor
+
+
+def arrays() -> Iterator[tuple[str, bytes]]:
+    for kind, dtype, rows in (
+        ("fp8", "f8_e4m3", 24),
+        ("bf16", "bf16", 16),
+        ("fp16", "f16", 12),
+        ("fp32", "f32", 8),
+        ("fp64", "f64", 4),
+        ("fp32_of_bf16", "f32", 8),
+        ("fp32_short", "f32", 8),
+    ):
+        yield f"array-{kind}", densor.compress(weights(kind, rows, 512), dtype=dtype)
+    yield "array-big-endian", densor.compress(np.arange(40, dtype=">i4").reshape(5, 8).T)
+    dtype = np.dtype([("a", "<f4", (2,)), ("b", "S3")])
+    yield "array-record", densor.compress(np.zeros((2, 3), dtype))
+    yield "array-scalar", densor.compress(np.array(np.float32(-0.0)))
+    yield "array-empty", densor.compress(np.empty((3, 0), np.complex64))
+    steps = random_state("golden").integers(0, 50, 3000).cumsum()
+    for size in (1, 2, 4, 8):
+        yield f"array-steps-{8 * size}", densor.compress(steps.astype(f"<i{size}"))
+    scale = np.exp2(np.arange(64) % 12)[:, None]
+    rows = random_state("golden rows").standard_normal((64, 256)) * scale
+    yield "array-row-classes", densor.compress(rows.astype(np.float16), 6)
+
+
+def files() -> Iterator[tuple[str, bytes]]:
+    yield "bytes", densor.compress(b"densor " * 300)
+    yield "bytes-empty", densor.compress(b"")
+    yield "bytes-noise", densor.compress(random_state("n").integers(0, 256, 200, "u1").tobytes())
+    for name in ("small file", "folder", "tensors", "saved", "nothing"):
+        yield f"files-{name.replace(' ', '-')}", archives.sample(name).archive
+    bf16 = weights("bf16", 8, 300).tobytes()
+    data = safetensors_bytes({"a": ("BF16", (8, 300), bf16), "b": ("F8_E5M2", (3,), b"abc")})
+    for level in (1, 9):
+        out = io.BytesIO()
+        densor.compress_file(io.BytesIO(data), out, level, 1, name="m.safetensors")
+        yield f"files-level-{level}", out.getvalue()
+    entries = {"first": (bf16, kind_of("BF16", (8, 300))), "again": (bf16, BYTES)}
+    yield "files-sha256-ref", archives.written(entries, hash="sha256")
+    yield "files-no-index", archives.written(entries, index=False)
+
+
+# Good archives, made by hand: what the format allows and densor does not write today
+
+
+def by_hand() -> Iterator[tuple[str, bytes]]:
+    rng = random_state("golden by hand")
+    for name in reference.LAYOUTS:
+        n, run = 530, 37
+        runs = -(-n // run)
+        lists, sections, planes = [], [], []
+        for p in range(reference.SIZE[name]):
+            count = int(rng.choice([1, 2, 3, 5, 16]))
+            code = reference.random_complete_code(rng, int(rng.choice([2, 9, 60])))
+            kinds = [Class(0), Class(1, symbol=p + 100), Class.huffman(code)]
+            listed = [kinds[i % 3] for i in range(2, 2 + count)]
+            chosen = [int(c) for c in rng.integers(0, count, runs)]
+            plane = np.empty(n, np.uint8)
+            for r, c in enumerate(chosen):
+                part = plane[r * run : (r + 1) * run]
+                options = {0: range(256), 1: [p + 100], 2: list(code)}[listed[c].kind]
+                part[:] = rng.choice(list(options), part.size)
+            lists.append(listed)
+            planes.append(plane)
+            sections.append((3, reference.class_section(plane, listed, run, chosen)))
+        delta = name in reference.WITH_DELTA
+        elements = reference_decoder.merge_planes(reference.LAYOUTS[name], planes)
+        if delta:
+            elements = reference_decoder.undo_delta(elements)
+        payload = reference.chunk(sections)
+        if len(payload) > elements.nbytes:  # no chunk may grow: raw planes where they are smaller
+            sections = [
+                (0, plane.tobytes()) if len(data) > n else (3, data)
+                for plane, (_, data) in zip(planes, sections, strict=True)
+            ]
+            sections[0] = (2, zstandard.ZstdCompressor().compress(planes[0].tobytes()))
+            if len(sections[0][1]) > n:
+                sections[0] = (0, planes[0].tobytes())
+            payload = reference.chunk(sections)
+        model = Frame(MODEL, bytes(reference.model(name, run, lists, delta)))
+        chunks = [Frame(CHUNK, payload, elements.nbytes, 16)]
+        if len(payload) > elements.nbytes:
+            chunks = [Frame(CHUNK, elements.tobytes(), elements.nbytes)]
+        yield f"hand-{name}", bytes_archive([model, *chunks], elements.tobytes())
+    n = 1000
+    for mode, section in (
+        (0, bytes(range(200)) * 5),
+        (1, b"\x07"),
+        (2, zstandard.ZstdCompressor().compress(bytes(n))),
+    ):
+        model = Frame(MODEL, bytes(reference.model("byte", 1, [[]])))
+        data = {0: section, 1: b"\x07" * n, 2: bytes(n)}[mode]
+        inner = [model, Frame(CHUNK, reference.chunk([(mode, section)]), n, 16)]
+        if len(inner[1].payload) > n:
+            inner[1] = Frame(CHUNK, section, n)
+        yield f"hand-mode-{mode}", bytes_archive(inner, data)
+    text = b"skipped frames may stand anywhere"
+    skip = Frame(200, b"?")
+    inner = [skip, Frame(CHUNK, text, len(text)), skip, Frame(255)]
+    yield "hand-skippable", bytes_archive(inner, text)
+    meta = {"name": "x", "kind": "file", "colour": ["unknown", {"keys": None}]}
+    yield "hand-unknown-keys", one_object(meta, [Frame(CHUNK, text, len(text))], text)
+
+
+# Bad archives
+
+
+def bad() -> Iterator[tuple[str, bytes, str]]:
+    good = archives.sample("noise").archive
+    yield "empty", b"", "TruncatedError"
+    yield "not-an-archive", b"PK\x03\x04 something else", "FormatError"
+    yield "header-only", good[:32], "TruncatedError"
+    yield "cut-in-chunk", good[: len(good) // 2], "TruncatedError"
+    yield "cut-before-end", good[:-44], "TruncatedError"
+    yield "line-ends-converted", good.replace(b"\r\n", b"\n", 1), "FormatError"
+    yield "tail", good + b"\0", "FormatError"
+    for name, at in (("header", 20), ("frame-header", 40), ("payload", len(good) // 2)):
+        damaged = bytearray(good)
+        damaged[at] ^= 4
+        yield f"flipped-{name}", bytes(damaged), "ChecksumError"
+    yield "newer-version", header(version=2) + good[32:], "UnsupportedError"
+    yield "unknown-feature", header(features=4) + good[32:], "UnsupportedError"
+    yield "version-0", header(version=0) + good[32:], "FormatError"
+    yield "chunk-limit", header(limit=1 << 27) + good[32:], "LimitError"
+    data = b"abcd"
+    chunk = Frame(CHUNK, data, 4)
+
+    def one(*inner: Frame, **meta: object) -> bytes:
+        return one_object({"name": "x", "kind": "file", "size": 4} | meta, inner, data)
+
+    yield "unknown-frame", one(Frame(9), chunk), "UnsupportedError"
+    yield "unknown-model", one(Frame(CHUNK, data, 4, 9)), "UnsupportedError"
+    yield "missing-model", one(Frame(CHUNK, data, 4, 16)), "FormatError"
+    yield "unknown-codec", one(Frame(MODEL, bytes([7]) + bytes(8)), chunk), "UnsupportedError"
+    yield "unknown-layout", one(Frame(MODEL, bytes([2, 99]) + bytes(7)), chunk), "UnsupportedError"
+    code = bytes([2, 1, 0, 1, 1, 0, 0, 0, 1, 2, 0, 1, 0x22])
+    yield "incomplete-code", one(Frame(MODEL, code), chunk), "FormatError"
+    yield "unknown-hash", one(chunk, hash="md5"), "UnsupportedError"
+    yield "path-upwards", one(chunk, name="../x"), "FormatError"
+    yield "path-absolute", one(chunk, name="/x"), "FormatError"
+    yield "path-drive", one(chunk, name="C:/x"), "FormatError"
+    yield "wrong-size", one(chunk, size=5), "FormatError"
+    yield "wrong-data", one(Frame(CHUNK, b"abce", 4)), "ChecksumError"
+    yield "ref-ahead", one(Frame(REF, struct.pack("<IQ", 0, 0), 4)), "FormatError"
+    yield "chunk-too-long", one(Frame(CHUNK, data, (1 << 26) + 1)), "LimitError"
+    bomb = zstandard.ZstdCompressor().compress(bytes(1 << 20))
+    assert len(bomb) < 100
+    yield "zstd-bomb", one(Frame(CHUNK, bomb, 100, 1)), "FormatError"
+    entry, body, close, end = take_apart(one(chunk))
+    yield "entry-open", put_together([entry, body, end]), "FormatError"
+    yield "name-twice", put_together([entry, body, close] * 2 + [end]), "FormatError"
+    twice = Frame(ENTRY, b'{"name":"x","name":"x","kind":"file","size":4}')
+    yield "json-key-twice", put_together([twice, body, close, end]), "FormatError"
+    digest = Frame(ENTRY_END, close.payload[:8] + b"\x09" + close.payload[9:])
+    yield "unknown-hash-kind", put_together([entry, body, digest, end]), "UnsupportedError"
+    count = b"".join(f.pack() for f in (entry, body, close, Frame(END, struct.pack("<QQ", 0, 9))))
+    yield "wrong-count", header() + count, "FormatError"
+    assert INDEX not in {frame.kind for frame in (entry, body, close, end)}
+
+
+def main() -> None:
+    if (HERE / "expected.json").exists():
+        sys.exit("the golden archives exist; they are never made anew")
+    expected: dict[str, dict[str, object]] = {"good": {}, "bad": {}}
+    for name, archive in (*arrays(), *files(), *by_hand()):
+        (HERE / f"{name}.densor").write_bytes(archive)
+        entries = reference_decoder.decode(archive)
+        expected["good"][name] = {
+            entry.name: hashlib.sha256(entry.data).hexdigest() for entry in entries
+        }
+    for name, archive, error in bad():
+        (HERE / f"bad-{name}.densor").write_bytes(archive)
+        expected["bad"][f"bad-{name}"] = error
+    text = json.dumps(expected, indent=1, ensure_ascii=False)
+    (HERE / "expected.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

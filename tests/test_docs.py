@@ -1,0 +1,53 @@
+"""What the documentation shows works: docstrings of the API, code blocks of the README."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+import densor
+from densor import api
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+
+
+def test_examples_in_docstrings() -> None:
+    result = doctest.testmod(api)
+    assert result.attempted
+    assert not result.failed
+
+
+def test_every_public_name_is_there_and_described() -> None:
+    for name in densor.__all__:
+        thing = getattr(densor, name)
+        assert name.startswith("__") or thing.__doc__
+    assert set(densor.__all__) == set(dir(densor))
+    with pytest.raises(AttributeError):
+        _ = densor.nothing_of_this_name  # type: ignore[attr-defined]
+
+
+def python_blocks() -> list[str]:
+    if not README.exists():
+        return []
+    return re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.skipif(not README.exists(), reason="no README yet")
+def test_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All blocks in one namespace and one empty folder, as a reader would type them."""
+    blocks = python_blocks()
+    if any(re.search(r"^\s*(import|from) torch", block, re.MULTILINE) for block in blocks):
+        pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, str(README), "exec"), names)
+    assert blocks
+
+
+def test_links_to_files_lead_somewhere() -> None:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
+        for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
