@@ -38,7 +38,9 @@ MAX_STORED = {ENTRY: 1 << 20, MODEL: 1 << 16, REF: 12, ENTRY_END: 73, END: 16}
 MIN_STORED = {REF: 12, ENTRY_END: 9, END: 16}
 MAX_STORED_SKIPPABLE = 1 << 26
 MAX_INDEX = 1 << 30
+INDEX_BASE, INDEX_PER_BYTE = 1048576, 64
 MAX_WINDOW = 1 << 26
+MAX_RUNS = 1048576
 MAX_LIVE_MODELS = 256
 MAX_NAME = 4096
 MAX_DIMENSIONS = 64
@@ -207,6 +209,8 @@ def read_frame(archive: bytes, offset: int, header: Header) -> Frame:
     if reserved_1 or reserved_2:
         fail("reserved field of a frame header")
     verify_frame_limits(kind, stored, original, header)
+    if kind == INDEX and original > INDEX_BASE + INDEX_PER_BYTE * offset:
+        raise Refused("limit", "an INDEX larger than the archive can need")
     verify_frame_fields(kind, stored, original, model)
     start = offset + FRAME_HEADER_SIZE
     payload = archive[start : start + stored]
@@ -726,6 +730,8 @@ def decode_classes(
     """Class map, stream lengths, raw classes, streams, eight bytes 0 (7)."""
     cursor = Cursor(section)
     runs = -(-n // run_length)
+    if len(classes) > 1 and runs > MAX_RUNS:
+        raise Refused("limit", "more runs than a chunk may have")
     class_of_run = read_class_map(cursor, runs, len(classes))
     elements_of_run = np.full(runs, run_length, np.int64)
     elements_of_run[-1] = n - (runs - 1) * run_length

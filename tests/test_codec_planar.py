@@ -400,6 +400,17 @@ def test_values_that_a_sample_would_miss_are_coded(dtype: str) -> None:
     assert len(packed) < 0.97 * array.nbytes
 
 
+@pytest.mark.parametrize("rows", [1, 3000, 9000])
+def test_values_in_runs_that_the_search_for_classes_skips_are_coded(rows: int) -> None:
+    """All rows alike, so one class is left; rare symbols in rows that the search did not see."""
+    rng = random_state("skipped")
+    exponent = rng.integers(118, 122, (rows, 1024)).astype(np.uint32)
+    exponent[rows * 7 // 9, :5] = [1, 2, 3, 254, 200]
+    bits = exponent << 23 | rng.integers(0, 1 << 23, exponent.shape).astype(np.uint32)
+    array = bits.view(np.float32)
+    assert_same(densor.decompress(densor.compress(array)), array)
+
+
 # Sizes
 
 

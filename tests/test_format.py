@@ -572,3 +572,22 @@ def test_element_types_are_those_of_the_document() -> None:
 def test_hashes_are_those_of_the_document() -> None:
     assert "`hash kind` is 1 for XXH3-128 (16 bytes) or 2 for SHA-256 (32 bytes)" in DOCUMENT
     assert hashing.KINDS == {"xxh3-128": 1, "sha256": 2}
+
+
+def test_an_index_that_lists_something_else_fails_the_test(tmp_path: Path) -> None:
+    """`test_file` compares the index with what it read; every check of the index itself holds."""
+    path = tmp_path / "a.densor"
+    with densor.Writer(path) as writer:
+        writer.add_tensor("first", np.arange(1000))
+    assert densor.test_file(path)
+    archive = path.read_bytes()
+    end = len(archive) - 44
+    index_at = int.from_bytes(archive[end + 28 : end + 36], "little")
+    original = int.from_bytes(archive[index_at + 8 : index_at + 12], "little")
+    text = zstandard.decompress(archive[index_at + 28 : end]).replace(b"first", b"other")
+    assert len(text) == original
+    payload = zstandard.compress(text)
+    frame = wire.pack_frame(wire.INDEX, payload, len(text)) + payload
+    path.write_bytes(archive[:index_at] + frame + archive[end:])
+    with pytest.raises(densor.FormatError, match="index"):
+        densor.test_file(path)

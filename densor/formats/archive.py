@@ -53,9 +53,9 @@ class Archive:
         head = source.read_at(0, min(wire.HEADER_SIZE, source.size))
         self.features, self._limit = wire.parse_header(head.tobytes())
         index = self._read_index()
-        self.frames = _parse_frames(index, self._index_at)
+        self.frames = parse_frames(index, self._index_at)
         self._model_frames = np.flatnonzero(self.frames.kinds == wire.MODEL)
-        self.entries = _parse_entries(index, self.frames)
+        self.entries = parse_entries(index, self.frames)
         self._by_name = {entry.meta.name: entry for entry in self.entries}
         self._starts: dict[int, list[int]] = {}
         self._workers = Workers(threads)
@@ -80,6 +80,7 @@ class Archive:
         header, payload = self._frame_at(self._index_at)
         if header.kind != wire.INDEX:
             raise FormatError("END frame does not point to an index")
+        wire.check_index_size(header, self._index_at)
         return strictjson.loads(zstd_decompress(payload, header.original), "index")
 
     def _frame_at(self, offset: int) -> tuple[wire.FrameHeader, Bytes]:
@@ -237,7 +238,8 @@ def _column(index: dict[str, Any], key: str) -> npt.NDArray[np.int64]:
     return np.array(values, np.int64)
 
 
-def _parse_frames(index: dict[str, Any], index_at: int) -> Frames:
+def parse_frames(index: dict[str, Any], index_at: int) -> Frames:
+    """The columns of an index that stands at this file offset; FormatError if they can't be."""
     kinds, models, stored, original = (
         _column(index, key) for key in ("kinds", "models", "stored", "original")
     )
@@ -252,7 +254,8 @@ def _parse_frames(index: dict[str, Any], index_at: int) -> Frames:
     return Frames(kinds, models, stored, original, ends - stored - wire.FRAME_SIZE)
 
 
-def _parse_entries(index: dict[str, Any], frames: Frames) -> list[IndexedEntry]:
+def parse_entries(index: dict[str, Any], frames: Frames) -> list[IndexedEntry]:
+    """The entries that an index lists, all of it checked against its frames."""
     found = index.get("entries")
     if not isinstance(found, list):
         raise FormatError("index has no list of entries")

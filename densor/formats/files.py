@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from densor.codec.zstd import zstd_decompress
 from densor.errors import ArgumentError, DensorError, FileError, FormatError
-from densor.formats import wire
+from densor.formats import strictjson, wire
+from densor.formats.archive import parse_entries, parse_frames
 from densor.formats.entry import DIR, FILE, EntryMeta, check_path
 from densor.formats.output import copy_times_and_mode, errors_of, whole_file
 from densor.formats.plan import plan_file
 from densor.formats.sinks import FileSink, NullSink, PipeSink
 from densor.formats.source import FileSource
-from densor.formats.stream import Entry, Sink, StreamReader
+from densor.formats.stream import Entry, Frame, Sink, StreamReader
 from densor.formats.writer import ArchiveWriter
 
 Path_or_file = str | os.PathLike[str] | BinaryIO
@@ -222,6 +224,23 @@ def test_file(
         )
         try:
             keep = bool(reader.features & wire.BACKREFS)
-            return list(reader.entries(lambda meta: NullSink(keep)))
+            entries = list(reader.entries(lambda meta: NullSink(keep)))
         finally:
             reader.close()
+        if reader.index is not None:
+            _compare_with_index(entries, *reader.index)
+        return entries
+
+
+def _identity(meta: EntryMeta, size: int, hash_kind: int, digest: bytes) -> tuple[object, ...]:
+    return meta.name, meta.kind, meta.dtype, meta.shape, size, hash_kind, digest
+
+
+def _compare_with_index(entries: list[Entry], frame: Frame, offset: int) -> None:
+    """Raises FormatError unless the index lists just the entries that were read."""
+    text = zstd_decompress(frame.payload, frame.header.original)
+    index = strictjson.loads(text, "index")
+    listed = parse_entries(index, parse_frames(index, offset))
+    found = [_identity(e.meta, e.size, e.hash_kind, e.digest) for e in entries]
+    if found != [_identity(e.meta, e.size, e.hash_kind, e.digest) for e in listed]:
+        raise FormatError("index does not list what the archive holds")

@@ -158,6 +158,9 @@ class _Extraction:
                     continue
                 apply_times_and_mode(self._folder / entry.meta.name, entry.meta)
                 self.done.append(entry.meta.name)
+        if not self.wanted:  # an archive of nothing restores an empty folder
+            with errors_of(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
 
     def _sink_for(self, meta: EntryMeta) -> Sink:
         if self.wanted and meta.name not in self.wanted:

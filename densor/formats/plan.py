@@ -8,7 +8,7 @@ import numpy as np
 
 from densor.codec.batch import BYTES, Kind, kind_of
 from densor.codec.planar.analyse import MAX_RUN
-from densor.dtypes import parse_dtype
+from densor.dtypes import SIZES, parse_dtype
 from densor.formats import safetensors
 from densor.formats.entry import TensorInfo
 from densor.formats.source import ChainSource, Source
@@ -35,8 +35,11 @@ def plan_file(source: Source, size: int | None, dtype: str | None = None) -> Pla
     apart, and everything else is bytes.
     """
     if dtype is not None:
-        kind = kind_of(parse_dtype(dtype), (size or 0,))
-        return Plan(None, source, [Segment(kind, None)], [])
+        name = parse_dtype(dtype)
+        whole = (size or 0) // SIZES[name] * SIZES[name]
+        kind = kind_of(name, (whole,))
+        segments = [Segment(kind, whole), Segment(BYTES, None)] if whole else [Segment(kind, None)]
+        return Plan(None, source, segments, [])
     head = source.take(safetensors.LENGTH_SIZE)
     wanted = safetensors.header_size(head.tobytes())
     if wanted is not None and (size is None or wanted <= size):

@@ -92,7 +92,7 @@ class StreamReader:
         self._at = 0
         self._total = 0
         self.features, self._limit = wire.parse_header(self._take(wire.HEADER_SIZE).tobytes())
-        self.index: Bytes | None = None
+        self.index: tuple[Frame, int] | None = None  # and where it stands, once it was read
         self._workers = Workers(threads)
 
     @property
@@ -142,8 +142,9 @@ class StreamReader:
                 yield self._entry(number, meta, sink_for(meta))
                 number += 1
             elif header.kind == wire.INDEX:
-                self.index = payload
                 index_at = self._at - wire.FRAME_SIZE - payload.size
+                wire.check_index_size(header, index_at)
+                self.index = Frame(header, payload), index_at
                 self._end(*self._frame(), index_at)
                 return
             else:

@@ -26,6 +26,8 @@ MAX_ENTRY = 1 << 20
 MAX_MODEL = 1 << 16
 MAX_INDEX = 1 << 30
 MAX_SKIPPABLE = 1 << 26
+INDEX_BASE = 1 << 20  # what an index may unpack to: this, and so many bytes per byte before it
+INDEX_PER_BYTE = 64
 
 _HEADER = struct.Struct("<8sHHIII")
 _CHECK64 = struct.Struct("<Q")
@@ -131,6 +133,12 @@ def _check_limits(header: FrameHeader, most: int) -> None:
     }.get(kind, MAX_SKIPPABLE)
     if stored > limit:
         raise LimitError("frame stores more than the format allows")
+
+
+def check_index_size(header: FrameHeader, offset: int) -> None:
+    """Raises LimitError if the INDEX at this file offset unpacks to more than it can need."""
+    if header.original > INDEX_BASE + INDEX_PER_BYTE * offset:
+        raise LimitError("index is larger than the archive can need")
 
 
 def check_payload(header: FrameHeader, payload: Any) -> None:

@@ -14,8 +14,9 @@ from densor.codec.planar.model import Classes, Model
 from densor.codec.zstd import zstd_decompress_into
 from densor.entropy.huffman.code import STREAMS
 from densor.entropy.huffman.decode import DecodeTables, decode_tables
-from densor.errors import FormatError
+from densor.errors import FormatError, LimitError
 
+MAX_RUNS = 1 << 20  # of a chunk
 _SECTIONS = {size: struct.Struct("<" + "BI" * size) for size in (1, 2, 4, 8)}
 _local = threading.local()
 
@@ -61,6 +62,8 @@ class PlanarDecoder:
             for mapped, mode in zip(self._mapped, modes, strict=True)
         )
         run = model.run if mapped else n
+        if n > run * MAX_RUNS:
+            raise LimitError(f"chunk has more than {MAX_RUNS} runs")
         where = np.empty((layout.size, -(-n // run)), np.int64)
         stored = np.empty(layout.size, np.uint8)
         error = decode_planes(
