@@ -14,7 +14,7 @@ import numpy.typing as npt
 from densor.codec import registry
 from densor.codec.planar.kernels import find_classes, reassign
 from densor.codec.planar.model import Classes, map_bits
-from densor.entropy.huffman.code import SLACK, STREAMS, fast_lengths
+from densor.entropy.huffman.code import SLACK, STREAMS, fast_lengths, huffman_lengths
 
 Counts = npt.NDArray[np.int64]
 RunCounts = npt.NDArray[np.uint16]
@@ -95,7 +95,7 @@ def _search(
 
 def _lengths_for_all(by_class: npt.NDArray[np.int64], total: Counts) -> npt.NDArray[np.uint8]:
     """Code lengths per class, for symbols that it does not have too, as rare ones."""
-    return np.array([fast_lengths(counted + (total > 0))[0] for counted in by_class])
+    return np.array([huffman_lengths(counted + (total > 0)) for counted in by_class])
 
 
 def _set_class(classes: Classes, c: int, counted: Counts) -> float:

@@ -49,6 +49,14 @@ def fast_lengths(counts: npt.NDArray[np.int64]) -> tuple[Lengths, int]:
     return lengths, int(bits)
 
 
+def huffman_lengths(counts: npt.NDArray[np.int64]) -> Lengths:
+    """Lengths of an optimal code without a limit, to judge by, not to code with."""
+    weights, parents, _ = _work()
+    lengths = np.empty(256, np.uint8)
+    kernels.huffman_lengths(counts, np.empty(256, np.int64), weights, parents, lengths)
+    return lengths
+
+
 def unpack_lengths(packed: npt.NDArray[np.uint8], lengths: Lengths) -> None:
     """Fills `lengths` from 4 bits each; FormatError unless they are those of a complete code."""
     if kernels.unpack_lengths(packed, lengths.size, lengths) != 1 << MAX_BITS:
