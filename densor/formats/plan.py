@@ -14,8 +14,11 @@ from densor.formats.entry import TensorInfo
 from densor.formats.source import ChainSource, Source
 from densor.formats.writer import Segment
 
-_SMALL = 1 << 17  # tensors up to this are joined with neighbours of the same type
-_GROUP = 1 << 20  # to groups of at most this many bytes, about a chunk
+# Tensors up to so many bytes are joined with neighbours of the same type: matrices and vectors, of
+# which rows make good runs, and others, whose content differs more.
+_MEDIUM = 1 << 19
+_SMALL = 1 << 17
+_GROUP = 1 << 20  # bytes of a group at most, about a chunk
 _LEAST_RUN = 64
 
 
@@ -83,7 +86,7 @@ def _joins(group: list[TensorInfo], tensor: TensorInfo) -> bool:
     return (
         tensor.dtype == last.dtype
         and tensor.offset == last.offset + last.size
-        and tensor.size <= _SMALL
+        and tensor.size <= (_SMALL if len(tensor.shape) > 2 else _MEDIUM)
         and tensor.offset + tensor.size - group[0].offset <= _GROUP
     )
 

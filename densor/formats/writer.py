@@ -9,7 +9,7 @@ import xxhash
 
 from densor.buffers import POOL
 from densor.codec import registry
-from densor.codec.batch import Chunk, CodedBatch, Kind, encode_batch
+from densor.codec.batch import BATCH_BYTES, Chunk, CodedBatch, Kind, encode_batch
 from densor.codec.levels import Level, level_settings
 from densor.codec.zstd import zstd_compress
 from densor.errors import ArgumentError, DensorError, FileError, FormatError
@@ -21,6 +21,7 @@ from densor.formats.source import Bytes, Source
 from densor.parallel import Workers
 
 _INDEX_ZSTD = 9
+_IN_FLIGHT = 2 * BATCH_BYTES  # original bytes that may be in work at once, one batch more or less
 _LEAST_REPEAT = 64  # bytes from which a batch may be stored as a reference to an equal one
 
 
@@ -134,8 +135,8 @@ class ArchiveWriter:
     ) -> tuple[bytes, int]:
         hasher = new_hash(self._hash)
         waiting: deque[_Waiting] = deque()
-        most = 0 if self._workers.threads == 1 else 2
-        offset = 0
+        threads = self._workers.threads
+        in_flight = offset = 0
         for segment in segments:
             left = segment.size
             while left is None or left > 0:
@@ -145,7 +146,11 @@ class ArchiveWriter:
                     break
                 hasher.update(data)
                 waiting.append(self._start_batch(data, segment.kind, number, offset))
-                while len(waiting) > most:
+                in_flight += data.size
+                while waiting and (
+                    threads == 1 or in_flight > _IN_FLIGHT or len(waiting) > 4 * threads
+                ):
+                    in_flight -= waiting[0].data.size
                     self._finish_batch(waiting.popleft())
                 offset += data.size
                 left = None if left is None else left - data.size
