@@ -1,10 +1,11 @@
 """Threads for chunks. All heavy work releases the GIL, so threads use all cores."""
 
 import os
+import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import Generic, ParamSpec, Protocol, Self, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from densor.errors import ArgumentError
 
@@ -51,27 +52,42 @@ class Done(Generic[T]):
         return False
 
 
+class _Pools:
+    """Pools by number of threads; kept, since threads have buffers that are dear to make anew."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pools: dict[int, ThreadPoolExecutor] = {}
+
+    def get(self, threads: int) -> ThreadPoolExecutor:
+        with self._lock:
+            if threads not in self._pools:
+                self._pools[threads] = ThreadPoolExecutor(threads, "densor")
+            return self._pools[threads]
+
+
+_pools = _Pools()
+if hasattr(os, "register_at_fork"):  # threads do not live on in the child
+    os.register_at_fork(after_in_child=_pools.__init__)  # type: ignore[misc]
+
+
 class Workers:
-    """A pool of threads; with one thread, work is done at once in the caller's."""
+    """So many threads to work on; with one, work is done at once in the caller's."""
 
     def __init__(self, threads: int = 1) -> None:
         self.threads = thread_count(threads)
-        self._pool = ThreadPoolExecutor(self.threads, "densor") if self.threads > 1 else None
+        self._pool = _pools.get(self.threads) if self.threads > 1 else None
+        self._tasks: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Task[T]:
         """Starts `work`, or does it at once and raises what it raises."""
         if self._pool is not None:
-            return self._pool.submit(work, *args, **kwargs)
+            task = self._pool.submit(work, *args, **kwargs)
+            self._tasks.add(task)
+            return task
         return Done(work(*args, **kwargs))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+    def close(self) -> None:
+        """Cancels what was submitted here and has not begun."""
+        for task in list(self._tasks):
+            task.cancel()

@@ -511,6 +511,8 @@ def test_limits_are_those_of_the_document() -> None:
     assert int(limits["stored length of ENTRY"]) == wire.MAX_ENTRY
     assert int(limits["stored length of MODEL"]) == wire.MAX_MODEL
     assert int(limits["original length of INDEX"]) == wire.MAX_INDEX
+    relative = f"original length of INDEX less {wire.INDEX_PER_BYTE} × its file offset"
+    assert int(limits[relative]) == wire.INDEX_BASE
     assert int(limits["stored length of a skippable frame"]) == wire.MAX_SKIPPABLE
     ends = limits["stored length of REF, ENTRY_END, END"]
     assert ends == f"{wire.REF_PAYLOAD.size}, {wire.ENTRY_END_PAYLOAD.size + 64}, 16"

@@ -62,7 +62,7 @@ class Archive:
 
     def close(self) -> None:
         """Stops the threads."""
-        self._workers.__exit__(None, None, None)
+        self._workers.close()
 
     def _read_index(self) -> dict[str, Any]:
         size = self._source.size

@@ -102,7 +102,7 @@ class StreamReader:
 
     def close(self) -> None:
         """Stops the threads."""
-        self._workers.__exit__(None, None, None)
+        self._workers.close()
 
     def _take(self, count: int) -> Bytes:
         data = self._source.take(count)

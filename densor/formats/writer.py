@@ -12,7 +12,7 @@ from densor.codec import registry
 from densor.codec.batch import BATCH_BYTES, Chunk, CodedBatch, Kind, encode_batch
 from densor.codec.levels import Level, level_settings
 from densor.codec.zstd import zstd_compress
-from densor.errors import ArgumentError, DensorError, FileError, FormatError
+from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats import strictjson, wire
 from densor.formats.entry import EntryMeta, TensorInfo, parse
 from densor.formats.hashing import DEFAULT, KINDS, new_hash
@@ -210,7 +210,7 @@ class ArchiveWriter:
         if not self._open:
             return
         self._open = False
-        self._workers.__exit__(None, None, None)
+        self._workers.close()
         if self._broken:
             raise FileError("archive is incomplete, since an entry has failed")
         frames = len(self._frames[0])
@@ -234,7 +234,7 @@ class ArchiveWriter:
     def abort(self) -> None:
         """Stops the threads; what was written is no whole archive."""
         self._open = False
-        self._workers.__exit__(DensorError, None, None)
+        self._workers.close()
 
 
 def _description(meta: EntryMeta) -> bytes:
