@@ -17,9 +17,9 @@ from bench import machine
 from bench.codecs import REGISTRY, load_codecs
 from bench.codecs.base import Codec
 from bench.measure import measure
-from bench.order0 import order0_bytes
 from bench.report import InputReport, markdown, write_csv
 from bench.tensors import read_safetensors
+from densor.codec.bound import order0_bytes
 
 
 def codec_names(text: str) -> list[str]:
@@ -62,8 +62,9 @@ def run_input(path: Path, codecs: Sequence[Codec], threads: int, repeat: int) ->
     for t in tensors:
         t.data.flags.writeable = False
     dtypes = sorted({t.dtype for t in tensors})
+    bound = sum(order0_bytes(t.data, t.dtype) for t in tensors)
     results = measure(codecs, tensors, threads, repeat)
-    return InputReport(path.stem, len(tensors), dtypes, order0_bytes(tensors), results)
+    return InputReport(path.stem, len(tensors), dtypes, bound, results)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
