@@ -167,7 +167,7 @@ class Writer:
         """Adds a file, by default under its own name."""
         with errors_of(path), open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
-            plan = plan_file(FileSource(file), size)
+            plan = plan_file(FileSource(file), size, level=self._writer.level)
             meta = EntryMeta(new_path(name or Path(path).name), FILE, size, format=plan.format)
             self._writer.add(meta, plan.source, plan.segments, plan.tensors)
 
@@ -427,7 +427,7 @@ def save_file(
         writer = ArchiveWriter(out, level, threads)
         try:
             size = head.size + end
-            plan = plan_file(_Pieces(pieces), size)
+            plan = plan_file(_Pieces(pieces), size, level=level)
             meta = EntryMeta(new_path(name), FILE, size, format=plan.format)
             writer.add(meta, plan.source, plan.segments, plan.tensors)
             writer.close()

@@ -69,7 +69,7 @@ class Densor:
         try:
             for file in files:
                 size = file.data.size
-                plan = plan_file(MemorySource(file.data), size, self._dtype)
+                plan = plan_file(MemorySource(file.data), size, self._dtype, self._level)
                 meta = EntryMeta(file.name, FILE, size, format=plan.format)
                 writer.add(meta, plan.source, plan.segments, plan.tensors)
             writer.close()

@@ -104,7 +104,7 @@ def compress_file(
         with open_output(target, overwrite) as out:
             writer = ArchiveWriter(out, level, threads, hash=hash, progress=progress)
             try:
-                plan = plan_file(FileSource(file), size, dtype)
+                plan = plan_file(FileSource(file), size, dtype, level)
                 meta.format = plan.format
                 writer.add(meta, plan.source, plan.segments, plan.tensors)
                 writer.close()

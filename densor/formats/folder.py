@@ -101,7 +101,7 @@ def _add_member(writer: ArchiveWriter, member: Member, dtype: str | None) -> Non
             writer.add(meta, MemorySource(b""), [])
             return
         with member.path.open("rb", buffering=0) as file:
-            plan = plan_file(FileSource(file), status.st_size, dtype)
+            plan = plan_file(FileSource(file), status.st_size, dtype, writer.level)
             meta.format = plan.format
             writer.add(meta, plan.source, plan.segments, plan.tensors)
             if not same_file_state(status, file):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from densor.codec.batch import BYTES, Kind, kind_of
+from densor.codec.levels import DEFAULT_LEVEL, level_settings
 from densor.codec.planar.analyse import MAX_RUN
 from densor.dtypes import SIZES, parse_dtype
 from densor.formats import safetensors
@@ -31,11 +32,14 @@ class Plan(NamedTuple):
     tensors: list[TensorInfo]
 
 
-def plan_file(source: Source, size: int | None, dtype: str | None = None) -> Plan:
+def plan_file(
+    source: Source, size: int | None, dtype: str | None = None, level: int = DEFAULT_LEVEL
+) -> Plan:
     """Looks at the begin of a file. `size` in bytes, None if unknown; `dtype` as told by the user.
 
     With `dtype`, all bytes are elements of that type. Otherwise a safetensors file is taken
-    apart, and everything else is bytes.
+    apart, and everything else is bytes. Where `level` has one class per plane, only small tensors
+    share chunks.
     """
     if dtype is not None:
         name = parse_dtype(dtype)
@@ -51,7 +55,8 @@ def plan_file(source: Source, size: int | None, dtype: str | None = None) -> Pla
             head = np.concatenate([head, source.take(wanted - head.size)])
             tensors = safetensors.parse_header(head.tobytes()) if head.size == wanted else None
             if tensors is not None and _fits(tensors, size):
-                segments = list(_segments(tensors))
+                medium = _MEDIUM if level_settings(level).classes > 1 else _SMALL
+                segments = list(_segments(tensors, medium))
                 return Plan("safetensors", ChainSource(head, source), segments, tensors)
     return Plan(None, ChainSource(head, source), [Segment(BYTES, None)], [])
 
@@ -60,12 +65,12 @@ def _fits(tensors: list[TensorInfo], size: int | None) -> bool:
     return size is None or all(t.offset + t.size <= size for t in tensors)
 
 
-def _segments(tensors: list[TensorInfo]) -> Iterator[Segment]:
+def _segments(tensors: list[TensorInfo], medium: int) -> Iterator[Segment]:
     """Header, tensors and whatever lies between and behind them, in order."""
     at = 0
     group: list[TensorInfo] = []
     for tensor in [*tensors, None]:
-        joins = tensor is not None and bool(group) and _joins(group, tensor)
+        joins = tensor is not None and bool(group) and _joins(group, tensor, medium)
         if group and not joins:
             end = group[-1].offset + group[-1].size
             yield Segment(_kind_of_group(group), end - at)
@@ -81,12 +86,12 @@ def _segments(tensors: list[TensorInfo]) -> Iterator[Segment]:
     yield Segment(BYTES, None)
 
 
-def _joins(group: list[TensorInfo], tensor: TensorInfo) -> bool:
+def _joins(group: list[TensorInfo], tensor: TensorInfo, medium: int) -> bool:
     last = group[-1]
     return (
         tensor.dtype == last.dtype
         and tensor.offset == last.offset + last.size
-        and tensor.size <= (_SMALL if len(tensor.shape) > 2 else _MEDIUM)
+        and tensor.size <= (_SMALL if len(tensor.shape) > 2 else medium)
         and tensor.offset + tensor.size - group[0].offset <= _GROUP
     )
 

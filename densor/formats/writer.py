@@ -60,6 +60,7 @@ class ArchiveWriter:
         progress: Callable[[int], object] | None = None,
     ) -> None:
         self._file = file
+        self.level = level
         self._level: Level = level_settings(level)
         self._workers = Workers(threads)
         self._hash = hash
