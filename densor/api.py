@@ -10,7 +10,7 @@ import numpy as np
 
 from densor import arrays, dtypes
 from densor.buffers import new_bytes
-from densor.codec.batch import BYTES, kind_of
+from densor.codec.kind import BYTES, kind_of
 from densor.errors import ArgumentError, FormatError, LimitError
 from densor.formats import strictjson
 from densor.formats.archive import Archive, IndexedEntry

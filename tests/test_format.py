@@ -32,7 +32,7 @@ from helpers import (
 import densor
 from densor import dtypes
 from densor.codec import registry
-from densor.codec.batch import BYTES, kind_of
+from densor.codec.kind import BYTES, kind_of
 from densor.codec.planar import model as planar_model
 from densor.codec.planar.layout import LAYOUTS
 from densor.formats import hashing, wire

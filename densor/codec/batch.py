@@ -4,20 +4,17 @@ This is where the codecs meet: a batch comes back as an optional model and a lis
 the smallest of what was tried.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import NamedTuple
 
 from densor.codec import registry
+from densor.codec.coder import BatchCoder, Bytes
+from densor.codec.kind import BYTES, Kind
 from densor.codec.levels import Level
-from densor.codec.planar import analyse, model
-from densor.codec.planar.encode import PlanarEncoder
-from densor.codec.planar.layout import Bytes, Layout, layout_for
+from densor.codec.planar.coder import PlanarCoder
 from densor.codec.zstd import zstd_compress
 from densor.parallel import Workers
 
-BATCH_BYTES = 3 << 23  # below the size from which allocators return memory at once
-_INTEGERS = frozenset({"U8", "I8", "BOOL", "U16", "I16", "U32", "I32", "U64", "I64"})
 _OWN_MODEL = -1  # a chunk that uses the batch's model
 _SMALL = 1 << 12  # bytes up to which the model must prove its worth
 
@@ -42,70 +39,32 @@ class CodedBatch(NamedTuple):
     chunks: list[Chunk]
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What a batch is made of: elements of a dtype in runs, or plain bytes (no layout)."""
-
-    layout: Layout | None
-    run: int = 1
-    integers: bool = False
-
-    @property
-    def chunk_bytes(self) -> int:
-        """Original bytes per chunk."""
-        if self.layout is None:
-            return 1 << 22
-        return analyse.chunk_elements(self.layout, self.run) * self.layout.size
-
-    @property
-    def batch_bytes(self) -> int:
-        """Original bytes per batch, whole chunks."""
-        return max(1, BATCH_BYTES // self.chunk_bytes) * self.chunk_bytes
-
-
-BYTES = Kind(None)
-
-
-def kind_of(dtype: str, shape: Sequence[int]) -> Kind:
-    """How to treat a tensor of this safetensors dtype and shape."""
-    layout = layout_for(dtype)
-    if layout is None:
-        return BYTES
-    rows = tuple(shape)
-    if dtype in ("C64", "C128"):
-        rows = (*rows, 2)
-    return Kind(layout, analyse.run_length(rows), dtype in _INTEGERS)
-
-
 def encode_batch(
     data: Bytes, kind: Kind, level: Level, workers: Workers
 ) -> Callable[[], CodedBatch]:
-    """Starts coding `data`, at most `kind.batch_bytes` of it; call the result to wait for it."""
-    chunks = [data[i : i + kind.chunk_bytes] for i in range(0, data.size, kind.chunk_bytes)]
+    """Starts coding `data`, at most a batch of this kind; call the result to wait for it."""
+    step = kind.chunk_bytes(level)
+    chunks = [data[i : i + step] for i in range(0, data.size, step)]
     layout = kind.layout
     if layout is None:
         futures = [workers.submit(_bytes_chunk, chunk, level) for chunk in chunks]
         return lambda: CodedBatch(None, [future.result() for future in futures])
     if len(chunks) == 1:
-        future = workers.submit(_small_batch, data, layout, kind, level)
-        return future.result
-    plan = analyse.look(data, layout, kind.run, level, kind.integers)
-    if plan.whole_zstd:
+        return workers.submit(_small_batch, data, kind, level).result
+    coder = PlanarCoder(data, layout, kind.run, level, kind.integers)
+    if coder.whole_zstd:
         return encode_batch(data, BYTES, level, workers)
-    counting = [workers.submit(analyse.count, plan, chunk) for chunk in chunks]
-    analyse.decide(plan, [future.result() for future in counting], level)
-    encoder = PlanarEncoder(plan, level)
-    runs = kind.chunk_bytes // layout.size // kind.run
+    counting = [workers.submit(coder.count, chunk) for chunk in chunks]
+    coder.decide([future.result() for future in counting])
     coding = [
-        workers.submit(_planar_chunk, encoder, plan, chunk, i * runs, level)
+        workers.submit(_coded_chunk, coder, chunk, i, level, coder.repeats)
         for i, chunk in enumerate(chunks)
     ]
-    return lambda: _with_model(plan, [future.result() for future in coding])
+    return lambda: _with_model(coder, [future.result() for future in coding])
 
 
-def _with_model(plan: analyse.Plan, chunks: list[Chunk]) -> CodedBatch:
-    own = any(chunk.own for chunk in chunks)
-    return CodedBatch(model.pack(plan.model()) if own else None, chunks)
+def _with_model(coder: BatchCoder, chunks: list[Chunk]) -> CodedBatch:
+    return CodedBatch(coder.model() if any(chunk.own for chunk in chunks) else None, chunks)
 
 
 def _bytes_chunk(chunk: Bytes, level: Level) -> Chunk:
@@ -115,11 +74,11 @@ def _bytes_chunk(chunk: Bytes, level: Level) -> Chunk:
     return Chunk(registry.MODEL_RAW, chunk, chunk.size)
 
 
-def _planar_chunk(
-    encoder: PlanarEncoder, plan: analyse.Plan, chunk: Bytes, first_run: int, level: Level
+def _coded_chunk(
+    coder: BatchCoder, chunk: Bytes, index: int, level: Level, try_zstd: bool
 ) -> Chunk:
-    payload = encoder.encode(chunk, first_run)
-    if plan.repeats:
+    payload = coder.encode(chunk, index)
+    if try_zstd:
         plain = _bytes_chunk(chunk, level)
         if len(plain.payload) < len(payload):
             return plain
@@ -128,13 +87,14 @@ def _planar_chunk(
     return Chunk(registry.MODEL_RAW, chunk, chunk.size)
 
 
-def _small_batch(data: Bytes, layout: Layout, kind: Kind, level: Level) -> CodedBatch:
+def _small_batch(data: Bytes, kind: Kind, level: Level) -> CodedBatch:
     """A batch of one chunk, where the model counts and Zstandard may beat it."""
-    plan = analyse.look(data, layout, kind.run, level, kind.integers)
-    if plan.whole_zstd:
+    assert kind.layout is not None
+    coder = PlanarCoder(data, kind.layout, kind.run, level, kind.integers)
+    if coder.whole_zstd:
         return CodedBatch(None, [_bytes_chunk(data, level)])
-    analyse.decide(plan, [analyse.count(plan, data)], level)
-    coded = _with_model(plan, [_planar_chunk(PlanarEncoder(plan, level), plan, data, 0, level)])
+    coder.decide([coder.count(data)])
+    coded = _with_model(coder, [_coded_chunk(coder, data, 0, level, coder.repeats)])
     if data.size > _SMALL or coded.model is None:
         return coded
     plain = _bytes_chunk(data, level)

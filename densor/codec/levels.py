@@ -1,6 +1,7 @@
 """What each level does. Levels differ in the writer only: one reader reads them all."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from densor.errors import ArgumentError
 
@@ -14,6 +15,7 @@ class Level:
     classes: int  # Huffman codes per plane and model, at most
     zstd: int  # Zstandard level, for bytes and planes that repeat
     try_zstd: bool  # whether planes of numbers are tried with Zstandard too
+    floats: Literal["planar", "scales", "mixing"] = "planar"  # the codec of floating-point numbers
 
 
 _LEVELS = {

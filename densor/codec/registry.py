@@ -5,7 +5,12 @@ MODEL_ZSTD = 1
 FIRST_MODEL = 16  # the number of the first MODEL frame
 MODEL_WINDOW = 256  # how many MODEL frames back a chunk may reach
 
-CODEC_PLANAR = 2
+CODEC_PLANAR = 2  # the first byte of a MODEL frame
+CODEC_SCALES = 3  # floats under scale contexts, rANS
+CODEC_MIXING = 4  # floats by context mixing
+CODEC_FIELDS = 5  # blocks of several fields, each with a model of its own
+CODEC_SPARSE = 6  # a bitmap of zeros, and the others with a model of their own
+CODEC_CHANGE = 7  # changes against a base
 
 PLANE_RAW = 0  # how a plane of a planar chunk is stored
 PLANE_CONSTANT = 1

@@ -4,8 +4,8 @@ import threading
 from collections import OrderedDict
 
 from densor.codec import registry
-from densor.codec.planar import model
-from densor.codec.planar.decode import PlanarDecoder
+from densor.codec.coder import ChunkDecoder
+from densor.codec.decoders import decoder_for
 from densor.codec.zstd import zstd_decompress_into
 from densor.errors import FormatError, UnsupportedError
 from densor.formats.source import Bytes
@@ -18,13 +18,13 @@ class Models:
 
     def __init__(self) -> None:
         self._payloads: dict[int, bytes] = {}
-        self._ready: OrderedDict[int, PlanarDecoder] = OrderedDict()
+        self._ready: OrderedDict[int, ChunkDecoder] = OrderedDict()
         self._lock = threading.Lock()
         self._next = registry.FIRST_MODEL
 
     def append(self, payload: bytes) -> None:
         """Adds the next model of the archive; checked at once."""
-        decoder = PlanarDecoder(model.parse(payload))
+        decoder = decoder_for(payload)
         with self._lock:
             number = self._next
             self._next += 1
@@ -33,14 +33,14 @@ class Models:
             self._ready.pop(number - registry.MODEL_WINDOW, None)
             self._keep(number, decoder)
 
-    def put(self, number: int, payload: bytes) -> PlanarDecoder:
+    def put(self, number: int, payload: bytes) -> ChunkDecoder:
         """Adds a model that was looked up in the index."""
-        decoder = PlanarDecoder(model.parse(payload))
+        decoder = decoder_for(payload)
         with self._lock:
             self._keep(number, decoder)
         return decoder
 
-    def get(self, number: int) -> PlanarDecoder | None:
+    def get(self, number: int) -> ChunkDecoder | None:
         """The decoder of a model, None if it is not known (any more)."""
         with self._lock:
             decoder = self._ready.get(number)
@@ -50,16 +50,16 @@ class Models:
             payload = self._payloads.get(number)
             if payload is None:
                 return None
-            decoder = PlanarDecoder(model.parse(payload))
+            decoder = decoder_for(payload)
             self._keep(number, decoder)
             return decoder
 
-    def _keep(self, number: int, decoder: PlanarDecoder) -> None:
+    def _keep(self, number: int, decoder: ChunkDecoder) -> None:
         self._ready[number] = decoder
         while len(self._ready) > _READY:
             self._ready.popitem(last=False)
 
-    def known(self, number: int) -> PlanarDecoder | None:
+    def known(self, number: int) -> ChunkDecoder | None:
         """The decoder that a chunk names, None for the fixed models; FormatError if unknown."""
         if number in (registry.MODEL_RAW, registry.MODEL_ZSTD):
             return None
@@ -71,7 +71,7 @@ class Models:
         return decoder
 
 
-def decode_chunk(number: int, decoder: PlanarDecoder | None, payload: Bytes, out: Bytes) -> None:
+def decode_chunk(number: int, decoder: ChunkDecoder | None, payload: Bytes, out: Bytes) -> None:
     """Decodes the payload of a CHUNK frame, already verified, into all of `out`."""
     if decoder is not None:
         decoder.decode(payload, out)

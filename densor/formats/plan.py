@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from densor.codec.batch import BYTES, Kind, kind_of
+from densor.codec.kind import BYTES, Kind, kind_of, matrix_of
 from densor.codec.levels import DEFAULT_LEVEL, level_settings
 from densor.codec.planar.analyse import MAX_RUN
 from densor.dtypes import SIZES, parse_dtype
@@ -104,4 +105,5 @@ def _kind_of_group(group: list[TensorInfo]) -> Kind:
     run = math.gcd(*(math.prod(tensor.shape) for tensor in group))
     if not _LEAST_RUN <= run <= MAX_RUN:
         run = 4 * _LEAST_RUN
-    return kind_of(first.dtype, (2, run))
+    parts = tuple(matrix_of(tensor.shape) for tensor in group)
+    return replace(kind_of(first.dtype, (2, run)), parts=parts)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from densor.buffers import POOL
-from densor.codec.planar.decode import PlanarDecoder
+from densor.codec.coder import ChunkDecoder
 from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnsupportedError
 from densor.formats import hashing, strictjson, wire
 from densor.formats.entry import DIR, EntryMeta, parse
@@ -250,7 +250,7 @@ class StreamReader:
         return Entry(number, meta, size, hash_kind, digest)
 
 
-def _decode(number: int, decoder: PlanarDecoder | None, payload: Bytes, out: Bytes) -> Bytes:
+def _decode(number: int, decoder: ChunkDecoder | None, payload: Bytes, out: Bytes) -> Bytes:
     decode_chunk(number, decoder, payload, out)
     POOL.give(payload)
     return out

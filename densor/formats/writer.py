@@ -9,7 +9,8 @@ import xxhash
 
 from densor.buffers import POOL
 from densor.codec import registry
-from densor.codec.batch import BATCH_BYTES, Chunk, CodedBatch, Kind, encode_batch
+from densor.codec.batch import Chunk, CodedBatch, encode_batch
+from densor.codec.kind import BATCH_BYTES, Kind
 from densor.codec.levels import Level, level_settings
 from densor.codec.zstd import zstd_compress
 from densor.errors import ArgumentError, FileError, FormatError
@@ -140,9 +141,9 @@ class ArchiveWriter:
         in_flight = offset = 0
         for segment in segments:
             left = segment.size
+            most = segment.kind.batch_bytes(self._level)
             while left is None or left > 0:
-                wanted = segment.kind.batch_bytes if left is None else left
-                data = source.take(min(wanted, segment.kind.batch_bytes))
+                data = source.take(most if left is None else min(left, most))
                 if not data.size:
                     break
                 hasher.update(data)

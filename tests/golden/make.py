@@ -44,7 +44,7 @@ from helpers import (  # noqa: E402
 from planar_reference import Class  # noqa: E402
 
 import densor  # noqa: E402
-from densor.codec.batch import BYTES, kind_of  # noqa: E402
+from densor.codec.kind import BYTES, kind_of  # noqa: E402
 
 # Good archives, written by densor
 

@@ -1,0 +1,44 @@
+"""What every codec offers: one side codes the chunks of a batch, the other decodes one chunk.
+
+The two sides never import each other; what both need (models, layouts, tables) stands apart.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class BatchCoder(Protocol):
+    """Codes the chunks of one batch, which share a model.
+
+    `count` is called for every chunk, `decide` once with all that came back, then `encode` for
+    every chunk. `count` and `encode` may run in several threads at once.
+    """
+
+    def count(self, chunk: Bytes) -> Any:
+        """What `decide` must know of a chunk."""
+        ...
+
+    def decide(self, tallies: Sequence[Any]) -> None:
+        """Settles the model, from what `count` returned for each chunk, in order."""
+        ...
+
+    def model(self) -> bytes:
+        """The payload of the MODEL frame."""
+        ...
+
+    def encode(self, chunk: Bytes, index: int) -> Bytes:
+        """The payload of chunk number `index` of the batch; may come from `buffers.POOL`."""
+        ...
+
+
+class ChunkDecoder(Protocol):
+    """Decodes the chunks of one model. Safe to use from several threads at once."""
+
+    def decode(self, payload: Bytes, out: Bytes) -> None:
+        """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
+        ...

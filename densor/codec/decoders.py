@@ -1,0 +1,17 @@
+"""Finds the decoder of a MODEL frame by its codec number."""
+
+from densor.codec import registry
+from densor.codec.coder import ChunkDecoder
+from densor.codec.planar import model as planar
+from densor.codec.planar.decode import PlanarDecoder
+from densor.errors import FormatError, UnsupportedError
+
+
+def decoder_for(payload: bytes) -> ChunkDecoder:
+    """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
+    if not payload:
+        raise FormatError("model is empty")
+    codec = payload[0]
+    if codec == registry.CODEC_PLANAR:
+        return PlanarDecoder(planar.parse(payload))
+    raise UnsupportedError(f"unknown codec {codec}; a newer densor may read this")

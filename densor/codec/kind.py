@@ -1,0 +1,99 @@
+"""What a stretch of bytes is made of, and how it is cut into batches and chunks."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from densor.codec.levels import Level
+from densor.codec.planar import analyse
+from densor.codec.planar.layout import Layout, layout_for
+
+BATCH_BYTES = 3 << 23  # below the size from which allocators return memory at once
+_INTEGERS = frozenset({"U8", "I8", "BOOL", "U16", "I16", "U32", "I32", "U64", "I64"})
+_LEAST_COLUMNS = 64
+_MOST_COLUMNS = 1 << 16
+_FLAT_COLUMNS = 1024  # where a tensor has no useful rows
+_MATRIX_CHUNK = {"scales": 1 << 21, "mixing": 1 << 23}  # bytes of a chunk of matrix rows, about
+FLOATS = frozenset({"BF16", "F16", "F32", "C64", "F8_E4M3", "F8_E5M2"})  # what these codecs take
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Elements of a dtype in runs, or plain bytes (no layout).
+
+    `parts`: the matrices, (rows, columns) each, that the elements of this stretch make up, one
+    after the other; what is longer than one chunk has one part only.
+    """
+
+    layout: Layout | None
+    run: int = 1
+    integers: bool = False
+    dtype: str = "U8"
+    parts: tuple[tuple[int, int], ...] = ()
+
+    def coded_by_rows(self, level: Level) -> bool:
+        """Whether this is for a codec that looks at matrices: of floats, at the higher levels."""
+        return level.floats != "planar" and bool(self.parts) and self.dtype in FLOATS
+
+    def chunk_bytes(self, level: Level) -> int:
+        """Original bytes per chunk, whole runs or rows."""
+        if self.layout is None:
+            return 1 << 22
+        if self.coded_by_rows(level):
+            row = self.parts[0][1] * self.layout.size
+            wanted = _MATRIX_CHUNK[level.floats]
+            whole = sum(rows * columns for rows, columns in self.parts) * self.layout.size
+            return whole if len(self.parts) > 1 else max(1, wanted // row) * row
+        return analyse.chunk_elements(self.layout, self.run) * self.layout.size
+
+    def batch_bytes(self, level: Level) -> int:
+        """Original bytes per batch, whole chunks."""
+        chunk = self.chunk_bytes(level)
+        return max(1, BATCH_BYTES // chunk) * chunk
+
+
+BYTES = Kind(None)
+
+
+def matrix_of(shape: Sequence[int]) -> tuple[int, int]:
+    """A tensor as a matrix, (rows, columns): what differs in scale are its rows and columns.
+
+    The last dimensions are taken together until a row has at least 64 elements; convolutions thus
+    have a row per output channel. Without rows of a sensible length, rows of 1024 elements; the
+    last may be shorter, so that (rows * columns) may be a little more than the tensor has.
+    """
+    columns = 1
+    for size in reversed(shape[1:]):
+        if columns >= _LEAST_COLUMNS:
+            break
+        columns *= max(size, 1)
+    total = math.prod(shape)
+    if len(shape) < 2 or not _LEAST_COLUMNS <= columns <= _MOST_COLUMNS:
+        columns = _FLAT_COLUMNS
+    return -(-total // columns), columns
+
+
+def kind_of(dtype: str, shape: Sequence[int]) -> Kind:
+    """How to treat a tensor of this safetensors dtype and shape."""
+    layout = layout_for(dtype)
+    if layout is None:
+        return BYTES
+    rows = tuple(shape)
+    if dtype in ("C64", "C128"):
+        rows = (*rows, 2)
+    run = analyse.run_length(rows)
+    return Kind(layout, run, dtype in _INTEGERS, dtype, (matrix_of(rows),))
+
+
+def matrices(kind: Kind, elements: int) -> list[tuple[int, int]]:
+    """The matrices that a chunk of so many elements of a stretch is made of, exactly.
+
+    Several parts are in one chunk as a whole; else whole rows of the only one, and what is left of
+    the last row as a row of its own.
+    """
+    if len(kind.parts) > 1 and elements == sum(r * c for r, c in kind.parts):
+        return list(kind.parts)
+    columns = kind.parts[0][1] if len(kind.parts) == 1 else _FLAT_COLUMNS
+    rows, rest = divmod(elements, columns)
+    found = [(rows, columns)] if rows else []
+    return [*found, (1, rest)] if rest else found
