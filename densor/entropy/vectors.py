@@ -8,7 +8,8 @@ Only two operations differ by processor: `expand` and `compress`, which spread c
 over the lanes of a mask and back. With AVX-512 VBMI2 they are one instruction; with SSSE3 or NEON,
 a byte shuffle by a table of 256 patterns for each eight lanes; elsewhere, a loop over the lanes.
 
-Indices count elements, but for `expand_u16` and `compress_u16`, whose words lie at any byte. Under `NUMBA_BOUNDSCHECK=1` every access is checked.
+Indices count elements, but those of `expand_u16` and `compress_u16_before` count bytes, since
+words may lie anywhere. Under `NUMBA_BOUNDSCHECK=1` every access is checked.
 """
 
 from collections.abc import Callable
@@ -322,12 +323,16 @@ def _shuffle_words(context: Any, builder: Any, words: Any, mask8: Any, expand: b
     return builder.bitcast(shuffled, _WORDS8)
 
 
-def _halves(builder: Any, mask: Any) -> tuple[Any, Any, Any]:
-    """The mask of lanes 0 to 7, that of lanes 8 to 15, and how many are set in the first."""
+def _halves(builder: Any, mask: Any) -> tuple[Any, Any]:
+    """The mask of lanes 0 to 7, and that of lanes 8 to 15, as bytes."""
     bits = builder.bitcast(mask, _I16)
-    low, high = builder.trunc(bits, _I8), builder.trunc(builder.lshr(bits, _I16(8)), _I8)
-    ones = builder.module.declare_intrinsic("llvm.ctpop", [_I8])
-    return low, high, builder.zext(builder.call(ones, [low]), _I64)
+    return builder.trunc(bits, _I8), builder.trunc(builder.lshr(bits, _I16(8)), _I8)
+
+
+def _word_bytes(builder: Any, mask: Any) -> Any:
+    """Bytes of the words that a mask, given as an integer, takes or leaves."""
+    ones = builder.module.declare_intrinsic("llvm.ctpop", [mask.type])
+    return builder.shl(builder.zext(builder.call(ones, [mask]), _I64), _I64(1))
 
 
 @intrinsic
@@ -340,15 +345,16 @@ def expand_u16(typingctx, array, index, mask):
     def codegen(context, builder, signature, args):
         value, index, mask = args
         arytype = signature.args[0]
-        address = _address(context, builder, arytype, value, index, _I16, 2 * LANES)
-        native = "avx512vbmi2" in _features(context)[1]
-        if native or _byte_shuffle(context) is None:
+        address = _address(context, builder, arytype, value, index, _I8, 2 * LANES)
+        if "avx512vbmi2" in _features(context)[1] or _byte_shuffle(context) is None:
+            words = builder.bitcast(address, _I16.as_pointer())
             zero = ir.Constant(_V16, [0] * LANES)
-            found = _call(builder, "llvm.masked.expandload.v16i16", _V16, [address, mask, zero])
+            found = _call(builder, "llvm.masked.expandload.v16i16", _V16, [words, mask, zero])
             return builder.zext(found, _V32)
-        low, high, used = _halves(builder, mask)
+        low, high = _halves(builder, mask)
+        second = builder.gep(address, [_word_bytes(builder, low)])
         parts = []
-        for mask8, start in ((low, address), (high, builder.gep(address, [used]))):
+        for mask8, start in ((low, address), (high, second)):
             words = builder.load(builder.bitcast(start, _WORDS8.as_pointer()))
             words.align = 1
             parts.append(_shuffle_words(context, builder, words, mask8, True))
@@ -371,19 +377,16 @@ def compress_u16_before(typingctx, array, end, mask, vector):
         start = builder.sub(end, _I64(2 * LANES))
         address = _address(context, builder, signature.args[0], value, start, _I8, 2 * LANES)
         words = builder.trunc(vector, _V16)
-        low, high, used = _halves(builder, mask)
         if "avx512vbmi2" in _features(context)[1] or _byte_shuffle(context) is None:
-            ones = builder.module.declare_intrinsic("llvm.ctpop", [_I16])
-            taken = builder.zext(builder.call(ones, [builder.bitcast(mask, _I16)]), _I64)
-            place = builder.sub(_I64(2 * LANES), builder.shl(taken, _I64(1)))
+            taken = _word_bytes(builder, builder.bitcast(mask, _I16))
+            place = builder.sub(_I64(2 * LANES), taken)
             target = builder.bitcast(builder.gep(address, [place]), _I16.as_pointer())
             function_type = ir.FunctionType(ir.VoidType(), [_V16, target.type, _MASK])
             name = "llvm.masked.compressstore.v16i16"
             function = cgutils.get_or_insert_function(builder.module, function_type, name)
             builder.call(function, [words, target, mask])
             return context.get_dummy_value()
-        ones8 = builder.module.declare_intrinsic("llvm.ctpop", [_I8])
-        second = builder.zext(builder.call(ones8, [high]), _I64)
+        low, high = _halves(builder, mask)
         place = _I64(LANES)
         for half, mask8 in ((1, high), (0, low)):  # what is too much lies before, to be overwritten
             lanes = ir.Constant(ir.VectorType(_I32, 8), list(range(8 * half, 8 * half + 8)))
@@ -391,7 +394,7 @@ def compress_u16_before(typingctx, array, end, mask, vector):
             target = builder.bitcast(builder.gep(address, [place]), _WORDS8.as_pointer())
             shuffled = _shuffle_words(context, builder, part, mask8, False)
             builder.store(shuffled, target).align = 1
-            place = builder.sub(place, builder.shl(second, _I64(1)))
+            place = builder.sub(place, _word_bytes(builder, high))
         return context.get_dummy_value()
 
     return types.void(array, types.intp, mask16, u32x16), codegen

@@ -43,7 +43,7 @@ class StreamDecoder:
             raise FormatError("rANS stream ends before its last symbol")
 
     def take(self, contexts: Bytes, symbols: Bytes) -> None:
-        """Decodes a run into `symbols`, uint8[n]; `contexts`: uint8[n], all of them in the table."""
+        """Decodes a run into `symbols`, uint8[n]; `contexts`: uint8[n], all in the table."""
         if contexts.size != symbols.size:
             raise ValueError("every symbol needs a context")
         if contexts.size and int(contexts.max()) >= self.table.size >> kernels.BITS:
