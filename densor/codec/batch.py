@@ -5,13 +5,20 @@ the smallest of what was tried.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
+
+import numpy as np
 
 from densor.codec import registry
 from densor.codec.coder import BatchCoder, Bytes
 from densor.codec.kind import BYTES, Kind
 from densor.codec.levels import Level
 from densor.codec.planar.coder import PlanarCoder
+from densor.codec.planar.layout import layout_numbered
+from densor.codec.registry import LAYOUT_WORD16
+from densor.codec.scales.coder import ScalesCoder
+from densor.codec.scales.tables import History
 from densor.codec.zstd import zstd_compress
 from densor.parallel import Workers
 
@@ -40,27 +47,75 @@ class CodedBatch(NamedTuple):
 
 
 def encode_batch(
-    data: Bytes, kind: Kind, level: Level, workers: Workers
+    data: Bytes, kind: Kind, level: Level, workers: Workers, history: History
 ) -> Callable[[], CodedBatch]:
-    """Starts coding `data`, at most a batch of this kind; call the result to wait for it."""
+    """Starts coding `data`, at most a batch of this kind; call the result to wait for it.
+
+    `history`: of the archive. Batches are given in the order that they will have there.
+    """
     step = kind.chunk_bytes(level)
     chunks = [data[i : i + step] for i in range(0, data.size, step)]
     layout = kind.layout
     if layout is None:
         futures = [workers.submit(_bytes_chunk, chunk, level) for chunk in chunks]
         return lambda: CodedBatch(None, [future.result() for future in futures])
+    if kind.coded_by_rows(level) and data.size > _SMALL:
+        by_rows = _by_rows(data, chunks, kind, level, workers, history)
+        if by_rows is not None:
+            return by_rows
     if len(chunks) == 1:
         return workers.submit(_small_batch, data, kind, level).result
     coder = PlanarCoder(data, layout, kind.run, level, kind.integers)
     if coder.whole_zstd:
-        return encode_batch(data, BYTES, level, workers)
+        return encode_batch(data, BYTES, level, workers, history)
     counting = [workers.submit(coder.count, chunk) for chunk in chunks]
     coder.decide([future.result() for future in counting])
+    return _start_chunks(coder, chunks, level, coder.repeats, workers)
+
+
+def _start_chunks(
+    coder: BatchCoder, chunks: list[Bytes], level: Level, try_zstd: bool, workers: Workers
+) -> Callable[[], CodedBatch]:
     coding = [
-        workers.submit(_coded_chunk, coder, chunk, i, level, coder.repeats)
+        workers.submit(_coded_chunk, coder, chunk, i, level, try_zstd)
         for i, chunk in enumerate(chunks)
     ]
     return lambda: _with_model(coder, [future.result() for future in coding])
+
+
+def _by_rows(
+    data: Bytes,
+    chunks: list[Bytes],
+    kind: Kind,
+    level: Level,
+    workers: Workers,
+    history: History,
+) -> Callable[[], CodedBatch] | None:
+    """Starts coding floats in matrices; None where planes are estimated to be smaller.
+
+    Counting is waited for here, so that batches choose from tables in the order of the archive,
+    whatever the number of threads.
+    """
+    assert kind.layout is not None
+    planar = PlanarCoder(data, kind.layout, kind.run, level, kind.integers)
+    coder = ScalesCoder(kind, history, _low_coder(data, kind, level))
+    counting = [workers.submit(coder.count, chunk) for chunk in chunks]
+    coder.decide([future.result() for future in counting])
+    elements = data.size // kind.layout.size
+    planes = min(2, kind.layout.size)
+    if coder.bits > elements * planar.element_bits(planes):
+        return None
+    return _start_chunks(coder, chunks, level, planar.repeats, workers)
+
+
+def _low_coder(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
+    """A coder for the low halves of elements of 4 bytes, if anything is to be gained there."""
+    if kind.layout is None or kind.layout.size != 4:
+        return None
+    low = np.ascontiguousarray(data.view("<u2")[::2]).view(np.uint8)
+    level = replace(level, try_zstd=False)
+    coder = PlanarCoder(low, layout_numbered(LAYOUT_WORD16), kind.run, level, False)
+    return coder if coder.useful else None
 
 
 def _with_model(coder: BatchCoder, chunks: list[Chunk]) -> CodedBatch:

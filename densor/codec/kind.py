@@ -85,6 +85,17 @@ def kind_of(dtype: str, shape: Sequence[int]) -> Kind:
     return Kind(layout, run, dtype in _INTEGERS, dtype, (matrix_of(rows),))
 
 
+def exact_parts(shape: Sequence[int]) -> list[tuple[int, int]]:
+    """A tensor as matrices that have just its elements: a shorter last row is one of its own."""
+    return _rows_of(math.prod(shape), matrix_of(shape)[1])
+
+
+def _rows_of(elements: int, columns: int) -> list[tuple[int, int]]:
+    rows, rest = divmod(elements, columns)
+    found = [(rows, columns)] if rows else []
+    return [*found, (1, rest)] if rest else found
+
+
 def matrices(kind: Kind, elements: int) -> list[tuple[int, int]]:
     """The matrices that a chunk of so many elements of a stretch is made of, exactly.
 
@@ -94,6 +105,4 @@ def matrices(kind: Kind, elements: int) -> list[tuple[int, int]]:
     if len(kind.parts) > 1 and elements == sum(r * c for r, c in kind.parts):
         return list(kind.parts)
     columns = kind.parts[0][1] if len(kind.parts) == 1 else _FLAT_COLUMNS
-    rows, rest = divmod(elements, columns)
-    found = [(rows, columns)] if rows else []
-    return [*found, (1, rest)] if rest else found
+    return _rows_of(elements, columns)

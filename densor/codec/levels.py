@@ -24,9 +24,9 @@ _LEVELS = {
     3: Level(classes=4, zstd=3, try_zstd=True),
     4: Level(classes=4, zstd=6, try_zstd=True),
     5: Level(classes=4, zstd=9, try_zstd=True),
-    6: Level(classes=8, zstd=12, try_zstd=True),
-    7: Level(classes=8, zstd=15, try_zstd=True),
-    8: Level(classes=8, zstd=17, try_zstd=True),
+    6: Level(classes=8, zstd=12, try_zstd=True, floats="scales"),
+    7: Level(classes=8, zstd=15, try_zstd=True, floats="scales"),
+    8: Level(classes=8, zstd=17, try_zstd=True, floats="scales"),
     9: Level(classes=8, zstd=19, try_zstd=True),
 }
 

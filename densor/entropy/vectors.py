@@ -8,8 +8,8 @@ Only two operations differ by processor: `expand` and `compress`, which spread c
 over the lanes of a mask and back. With AVX-512 VBMI2 they are one instruction; with SSSE3 or NEON,
 a byte shuffle by a table of 256 patterns for each eight lanes; elsewhere, a loop over the lanes.
 
-Indices count elements, but those of `expand_u16` and `compress_u16_before` count bytes, since
-words may lie anywhere. Under `NUMBA_BOUNDSCHECK=1` every access is checked.
+Words of 16 bits lie anywhere in arrays of bytes; in arrays of 32 bits indices count elements.
+Under `NUMBA_BOUNDSCHECK=1` every access is checked.
 """
 
 from collections.abc import Callable
@@ -89,11 +89,11 @@ def _address(
     return builder.bitcast(builder.gep(array.data, [index]), kind.as_pointer())
 
 
-def _load(kind: Any, extend: bool) -> Any:
+def _load(kind: Any, extend: bool, items: int = LANES) -> Any:
     @intrinsic
     def load(typingctx, array, index):
         def codegen(context, builder, signature, args):
-            address = _address(context, builder, signature.args[0], *args, kind, LANES)
+            address = _address(context, builder, signature.args[0], *args, kind, items)
             value = builder.load(address)
             value.align = 1
             return builder.zext(value, _V32) if extend else value
@@ -103,11 +103,11 @@ def _load(kind: Any, extend: bool) -> Any:
     return load
 
 
-def _store(kind: Any, truncate: bool) -> Any:
+def _store(kind: Any, truncate: bool, items: int = LANES) -> Any:
     @intrinsic
     def store(typingctx, array, index, vector):
         def codegen(context, builder, signature, args):
-            address = _address(context, builder, signature.args[0], *args[:2], kind, LANES)
+            address = _address(context, builder, signature.args[0], *args[:2], kind, items)
             value = builder.trunc(args[2], kind) if truncate else args[2]
             builder.store(value, address).align = 1
             return context.get_dummy_value()
@@ -118,11 +118,11 @@ def _store(kind: Any, truncate: bool) -> Any:
 
 
 load_u32 = _load(_V32, False)  # from a uint32 array
-load_u16 = _load(_V16, True)  # from a uint16 array
+load_u16 = _load(_V16, True, 2 * LANES)  # from a uint8 array
 load_u8 = _load(_V8, True)  # from a uint8 array
 store_u32 = _store(_V32, False)
-store_u16 = _store(_V16, True)  # the low half of each lane
-store_u8 = _store(_V8, True)  # the low byte of each lane
+store_u16 = _store(_V16, True, 2 * LANES)  # the low half of each lane, to a uint8 array
+store_u8 = _store(_V8, True)  # the low byte of each lane, to a uint8 array
 
 
 def _binary(operation: str) -> Any:
@@ -197,6 +197,16 @@ def choose(typingctx, mask, a, b):
         return builder.select(args[0], args[1], args[2])
 
     return u32x16(mask16, u32x16, u32x16), codegen
+
+
+@intrinsic
+def mask_of(typingctx, bits):
+    """The mask of the lanes whose bit is set in an integer, lane 0 lowest."""
+
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(builder.trunc(args[0], _I16), _MASK)
+
+    return mask16(types.int64), codegen
 
 
 @intrinsic

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from densor.codec.kind import BYTES, Kind, kind_of, matrix_of
+from densor.codec.kind import BYTES, Kind, exact_parts, kind_of
 from densor.codec.levels import DEFAULT_LEVEL, level_settings
 from densor.codec.planar.analyse import MAX_RUN
 from densor.dtypes import SIZES, parse_dtype
@@ -105,5 +105,5 @@ def _kind_of_group(group: list[TensorInfo]) -> Kind:
     run = math.gcd(*(math.prod(tensor.shape) for tensor in group))
     if not _LEAST_RUN <= run <= MAX_RUN:
         run = 4 * _LEAST_RUN
-    parts = tuple(matrix_of(tensor.shape) for tensor in group)
+    parts = tuple(part for tensor in group for part in exact_parts(tensor.shape))
     return replace(kind_of(first.dtype, (2, run)), parts=parts)

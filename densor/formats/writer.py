@@ -12,6 +12,7 @@ from densor.codec import registry
 from densor.codec.batch import Chunk, CodedBatch, encode_batch
 from densor.codec.kind import BATCH_BYTES, Kind
 from densor.codec.levels import Level, level_settings
+from densor.codec.scales.tables import History
 from densor.codec.zstd import zstd_compress
 from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats import strictjson, wire
@@ -72,6 +73,8 @@ class ArchiveWriter:
         self._features = 0 if self._start is not None or not self._repeats else wire.BACKREFS
         self._seen: dict[tuple[bytes, int], tuple[int, int]] = {}
         self._models = 0
+        self._model_numbers: dict[bytes, int] = {}  # of the latest that later batches may share
+        self._history = History()
         self._entries: list[dict[str, Any]] = []
         self._names: set[str] = set()
         self._frames: tuple[list[int], list[int], list[int], list[int]] = ([], [], [], [])
@@ -170,22 +173,30 @@ class ArchiveWriter:
                 return _Waiting(lambda: CodedBatch(None, []), place, data)
         if kind.layout is not None and data.size % kind.layout.size:
             kind = Kind(None)  # the odd end of a file that was called a tensor
-        return _Waiting(encode_batch(data, kind, self._level, self._workers), None, data)
+        return _Waiting(
+            encode_batch(data, kind, self._level, self._workers, self._history), None, data
+        )
 
     def _finish_batch(self, batch: _Waiting) -> None:
         if batch.repeat is not None:
             self._repeat(*batch.repeat, batch.data.size)
         coded = batch.result()
-        if coded.model is not None:
-            self._frame(wire.MODEL, coded.model)
-            self._models += 1
-        own = registry.FIRST_MODEL + self._models - 1
+        own = self._model(coded.model) if coded.model is not None else 0
         for chunk in coded.chunks:
             self._chunk(chunk, own)
             POOL.give(chunk.payload)
         POOL.give(batch.data)
         if self._progress is not None:
             self._progress(batch.data.size)
+
+    def _model(self, payload: bytes) -> int:
+        """The number of a model, which is written unless an equal one may still be named."""
+        number = self._model_numbers.get(payload, -1)
+        if number < 0 or number + registry.MODEL_WINDOW <= self._models:
+            self._frame(wire.MODEL, payload)
+            number = self._model_numbers[payload] = self._models
+            self._models += 1
+        return registry.FIRST_MODEL + number
 
     def _chunk(self, chunk: Chunk, own: int) -> None:
         self._frame(wire.CHUNK, chunk.payload, chunk.original, own if chunk.own else chunk.model)

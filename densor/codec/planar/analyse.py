@@ -60,6 +60,8 @@ class Plan:
     delta: bool = False
     repeats: bool = False  # whether Zstandard may find something
     whole_zstd: bool = False  # the elements as they are, with Zstandard
+    plane_bits: list[float] = field(default_factory=list)  # per plane, of an element, estimated
+    whole_bits: float = 0.0  # of an element, with `whole_zstd`
     plane_zstd: list[bool] = field(default_factory=list)  # per plane: try Zstandard
     counted: list[int] = field(default_factory=list)  # planes whose runs are to be counted
     codings: list[Coding | None] = field(default_factory=list)  # per plane, None: raw
@@ -128,6 +130,7 @@ def look(data: Bytes, layout: Layout, run: int, level: Level, integers: bool) ->
         delta_bits = _entropies(layout, differences, work)
         if sum(delta_bits) < _CLEARLY * sum(bits):
             plan.delta, sample, bits = True, differences, delta_bits
+    plan.plane_bits = [plane / max(n, 1) for plane in bits]
     plan.plane_zstd = [False] * layout.size
     plan.repeats = level.try_zstd and _may_repeat(sample, bits, n, work)
     if plan.repeats:
@@ -157,8 +160,9 @@ def _try_zstd(plan: Plan, sample: Bytes, bits: list[float], work: Any) -> None:
     planes = _split(plan.layout, sample, work).reshape(plan.layout.size, n)
     packed = [8 * len(zstd_compress(plane, 1)) for plane in planes]
     plan.plane_zstd = [z < _CLEARLY * h for z, h in zip(packed, coded, strict=True)]
-    best = sum(min(z, h) for z, h in zip(packed, coded, strict=True))
-    plan.whole_zstd = not plan.delta and 8 * len(zstd_compress(sample, 1)) < _CLEARLY * best
+    plan.plane_bits = [min(z, h) / n for z, h in zip(packed, coded, strict=True)]
+    plan.whole_bits = 8 * len(zstd_compress(sample, 1)) / n
+    plan.whole_zstd = not plan.delta and plan.whole_bits < _CLEARLY * sum(plan.plane_bits)
 
 
 def _planes_with_constant_bits(plan: Plan, data: Bytes) -> set[int]:
@@ -168,10 +172,10 @@ def _planes_with_constant_bits(plan: Plan, data: Bytes) -> set[int]:
     varying = np.empty(runs * layout.size, np.uint8)
     varying_bits(data, layout.size, plan.run, _LOOK, varying)
     masks = varying.reshape(runs, layout.size)[:, ::-1]  # most significant byte first
-    # Byte p of an element holds most bits of plane p, but in the first (fp64: three) planes,
-    # which the sample judges.
+    # Byte p of an element holds most bits of plane p, but in the first planes of floats, which the
+    # sample judges.
     saved = (8 - np.bitwise_count(masks)).mean(axis=0) / 8
-    first = 3 if layout.size == 8 else 1
+    first = {1: 0, 2: 0, 4: 1, 8: 3}[layout.size]
     return {p for p in range(first, layout.size) if saved[p] > 0.002}
 
 

@@ -24,6 +24,19 @@ class PlanarCoder:
         self.whole_zstd = self._plan.whole_zstd
         self.repeats = self._plan.repeats
 
+    @property
+    def useful(self) -> bool:
+        """Whether any plane is coded, as far as is known: else raw bytes are as good."""
+        plan = self._plan
+        coded = plan.counted if self._encoder is None else [c for c in plan.codings if c]
+        return bool(coded) or any(plan.plane_zstd)
+
+    def element_bits(self, planes: int) -> float:
+        """Bits that the first so many planes of an element are estimated to take."""
+        if self.whole_zstd and planes == len(self._plan.plane_bits):
+            return self._plan.whole_bits
+        return sum(self._plan.plane_bits[:planes])
+
     def count(self, chunk: Bytes) -> list[analyse.Tally]:
         """Histograms of the runs of a chunk."""
         return analyse.count(self._plan, chunk)

@@ -36,11 +36,16 @@ class StreamDecoder:
         if (self.states < kernels.FIRST).any():
             raise FormatError("rANS stream begins with an impossible state")
 
-    def run(self, decode: Callable[..., int], *args: object) -> None:
-        """Decodes a run with `decode(words, at, tail, states, table, *args)`, a kernel."""
+    def run(self, decode: Callable[..., int], *args: object) -> int:
+        """Decodes a run with `decode(words, at, tail, states, table, *args)`, a kernel.
+
+        The kernel returns the position after the run, -1 where the stream is too short, or another
+        negative number, which is then returned; otherwise 0.
+        """
         self._at = decode(self.words, self._at, self.tail, self.states, self.table, *args)
-        if self._at < 0:
+        if self._at == -1:
             raise FormatError("rANS stream ends before its last symbol")
+        return min(self._at, 0)
 
     def take(self, contexts: Bytes, symbols: Bytes) -> None:
         """Decodes a run into `symbols`, uint8[n]; `contexts`: uint8[n], all in the table."""

@@ -45,7 +45,7 @@ def build_table(freqs, table):
 
 
 @njit
-def _step(x, table, base):
+def step(x, table, base):
     """Decodes one symbol per lane; returns the table entries and the states."""
     entry = v.gather_u32(table, v.either(base, v.both(x, v.splat(_ONE - 1))))
     high = v.shift_right(x, BITS)
@@ -54,7 +54,7 @@ def _step(x, table, base):
 
 
 @njit
-def _refill(x, words, at):
+def refill(x, words, at):
     """Lanes that are below 2^16 take a word each; returns the states and the next position."""
     short = v.less(x, v.splat(FIRST))
     word = v.expand_u16(words, at, short)
@@ -74,12 +74,12 @@ def decode_groups(words, at, last, states, table, contexts, begin, end, symbols)
     while i + STATES <= end and at <= last:
         base0 = v.shift_left(v.load_u8(contexts, i), BITS)
         base1 = v.shift_left(v.load_u8(contexts, i + 16), BITS)
-        entry0, x0 = _step(x0, table, base0)
-        entry1, x1 = _step(x1, table, base1)
+        entry0, x0 = step(x0, table, base0)
+        entry1, x1 = step(x1, table, base1)
         v.store_u8(symbols, i, entry0)
         v.store_u8(symbols, i + 16, entry1)
-        x0, at = _refill(x0, words, at)
-        x1, at = _refill(x1, words, at)
+        x0, at = refill(x0, words, at)
+        x1, at = refill(x1, words, at)
         i += STATES
     v.store_u32(states, 0, x0)
     v.store_u32(states, 16, x1)
