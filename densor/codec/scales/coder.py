@@ -11,16 +11,15 @@ from densor.buffers import POOL
 from densor.codec.coder import BatchCoder
 from densor.codec.kind import Kind, matrices
 from densor.codec.scales import kernels
-from densor.codec.scales.forms import BLOCK, FP8_E4M3, Form, form_of
+from densor.codec.scales.forms import BLOCK, Form, form_of
 from densor.codec.scales.model import Alphabet, Model, pack_model
 from densor.codec.scales.payload import pack_head
-from densor.codec.scales.side import Lines, Side, base_of, code_lines, lines_of
+from densor.codec.scales.side import PHASE, Lines, Side, base_of, code_lines, lines_of
 from densor.codec.scales.tables import History
 from densor.entropy.rans.encode import StreamEncoder
 
 Bytes = npt.NDArray[np.uint8]
-_RELATIVE = Alphabet(phase=3, first=-9, exponents=16, tails=20)
-_ABSOLUTE = {FP8_E4M3: Alphabet(phase=6, first=0, exponents=16, tails=0)}
+_ALPHABET = Alphabet(phase=PHASE, first=-9, exponents=16, tails=20)
 
 
 @dataclass(eq=False)
@@ -45,7 +44,6 @@ class ScalesCoder:
     def __init__(self, kind: Kind, history: History, low: BatchCoder | None = None) -> None:
         self._kind = kind
         self._form: Form = form_of(kind.dtype)
-        self._alphabet = _ABSOLUTE.get(self._form.number, _RELATIVE)
         self._history = history
         self._low = low
         self._tallies: list[_Tally] = []
@@ -53,7 +51,7 @@ class ScalesCoder:
 
     def count(self, chunk: Bytes) -> _Tally:
         """Scales, symbols and how often each occurs."""
-        form, alphabet = self._form, self._alphabet
+        form, alphabet = self._form, _ALPHABET
         elements = chunk.size // form.size
         low = None
         if form.half:
@@ -62,9 +60,8 @@ class ScalesCoder:
             POOL.give(halves)
         tops, rest, signs = self._split(chunk, elements)
         lines = self._lines(tops, elements)
-        base = 0 if form.number in _ABSOLUTE else base_of(lines)
-        phases = 1 << alphabet.phase if form.number in _ABSOLUTE else 0
-        sides = [code_lines(line, base, phases) for line in lines]
+        base = base_of(lines)
+        sides = [code_lines(line, base) for line in lines]
         scales = _scales(sides, elements)
         symbols = np.empty(elements, np.uint8)
         counts = np.zeros((alphabet.contexts, 256), np.int64)
@@ -85,7 +82,7 @@ class ScalesCoder:
         """Chooses the frequencies."""
         self._tallies = list(tallies)
         counts = np.sum([tally.counts for tally in tallies], axis=0)
-        self._freqs, self.bits = self._history.choose(counts, self._form, self._alphabet)
+        self._freqs, self.bits = self._history.choose(counts, self._form, _ALPHABET)
         self._known = self._freqs[:-2] > 0
         self._all_known = bool((self._known | (counts[:-2] == 0)).all())
         if self._low is not None:
@@ -94,7 +91,7 @@ class ScalesCoder:
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
         low = self._low.model() if self._low is not None else b""
-        return pack_model(Model(self._form, self._alphabet, self._freqs, low))
+        return pack_model(Model(self._form, _ALPHABET, self._freqs, low))
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of chunk number `index`."""
@@ -121,7 +118,7 @@ class ScalesCoder:
         tops = np.empty(blocks * BLOCK, np.uint16)
         rest, signs = POOL.take(blocks * form.rest), POOL.take(blocks * form.signs)
         size = 2 if form.half else form.size
-        number = self._alphabet.rule(form, 0)[0]
+        number = _ALPHABET.rule(form, 0)[0]
         work = np.empty(2 * BLOCK, np.uint8)
         kernels.split(chunk, number, size, work, tops.view(np.uint8), rest, signs)
         return tops[:elements], rest, signs
@@ -137,7 +134,7 @@ class ScalesCoder:
 
     def _coded(self, tally: _Tally, tops: npt.NDArray[np.uint16]) -> tuple[Bytes, Bytes]:
         """What stands apart, and the stream of scales and tops."""
-        form, alphabet = self._form, self._alphabet
+        form, alphabet = self._form, _ALPHABET
         main = alphabet.main(form)
         rare = int(tally.counts[:-2, main + 1 :].sum())
         if not self._all_known:
