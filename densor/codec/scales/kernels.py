@@ -31,7 +31,7 @@ from densor.entropy.rans.kernels import (
 F64 = types.float64[::1]
 I64_2D = types.int64[:, ::1]
 R16 = types.Array(types.uint16, 1, "C", readonly=True)
-W16 = types.uint16[::1]
+_RULE = types.UniTuple(types.int64, 8)  # see `decode_elements`
 
 
 # Splitting
@@ -174,27 +174,61 @@ def _put_bits(out, at, value, bits):
     return at
 
 
-@kernel(
-    types.void(
-        R16, R8, types.int64, types.int64, types.int64, types.int64, types.int64, types.int64,
-        W8, I64_2D,
-    )
-)  # fmt: skip
-def find_symbols(tops, scales, phase, top_bits, base, first, main, tails, symbols, counts):
-    """The symbol of each top, and how often each occurs under each context.
+@njit
+def _joint_symbols(tops, scales, rule, i):
+    """Symbols of 16 tops from `i` on, and the mask of those that joint symbols stand for."""
+    _, phase, top_bits, _, base, first, main, _ = rule
+    expected = v.shift_left(v.shift_right(v.load_u8(scales, i), phase), top_bits)
+    offset = v.add(expected, v.splat((base + first) << top_bits))
+    symbol = v.subtract(v.load_u16(tops, 2 * i), offset)
+    return symbol, v.bits_of(v.less(symbol, v.splat(main)))
 
-    `counts`: int64[contexts, 256], added to; contexts >= 2 ** phase.
-    """
-    mask = (1 << phase) - 1
-    offset = (base + first) << top_bits
-    for i in range(tops.size):
-        scale = np.int64(scales[i])
-        top = np.int64(tops[i])
-        symbol = top - ((scale >> phase) << top_bits) - offset
+
+@kernel(types.void(R8, R8, _RULE, W8))
+def find_symbols(tops, scales, rule, symbols):
+    """The symbol of each top. `tops`: bytes of uint16[n]; `rule`: as for `decode_elements`."""
+    _, phase, top_bits, _, base, first, main, tails = rule
+    n = symbols.size
+    whole = n & ~15
+    for i in range(0, whole, 16):
+        joint, mask = _joint_symbols(tops, scales, rule, i)
+        v.store_u8(symbols, i, joint)
+        rare = mask ^ 0xFFFF
+        while rare != 0:
+            j = i + np.int64(trailing_zeros(np.uint64(rare)))
+            rare &= rare - 1
+            top = np.int64(load_u16(tops, 2 * j))
+            scale = np.int64(scales[j])
+            symbols[j] = _rare_symbol(top, scale, phase, top_bits, base, first, main, tails)
+    for j in range(whole, n):
+        top = np.int64(load_u16(tops, 2 * j))
+        scale = np.int64(scales[j])
+        symbol = top - ((base + first + (scale >> phase)) << top_bits)
         if symbol < 0 or symbol >= main:
             symbol = _rare_symbol(top, scale, phase, top_bits, base, first, main, tails)
-        symbols[i] = symbol
-        counts[scale & mask, symbol] += 1
+        symbols[j] = symbol
+
+
+@kernel(types.void(R8, R8, types.int64, W32, W32, I64_2D))
+def count_symbols(symbols, scales, phase, even, odd, counts):
+    """How often each symbol occurs under each context.
+
+    `counts`: int64[contexts, 256], of which the first 2 ** phase are set. `even`, `odd`:
+    uint32[contexts * 256], work space: neighbours go to different ones, so that equal symbols do
+    not wait for each other's stores.
+    """
+    even[:] = 0
+    odd[:] = 0
+    mask = np.uint32((1 << phase) - 1)
+    n = symbols.size
+    for i in range(0, n - 1, 2):
+        even[(scales[i] & mask) << np.uint32(8) | symbols[i]] += np.uint32(1)
+        odd[(scales[i + 1] & mask) << np.uint32(8) | symbols[i + 1]] += np.uint32(1)
+    if n & 1:
+        even[(scales[n - 1] & mask) << np.uint32(8) | symbols[n - 1]] += np.uint32(1)
+    for c in range(1 << phase):
+        for s in range(256):
+            counts[c, s] = np.int64(even[c << 8 | s]) + np.int64(odd[c << 8 | s])
 
 
 @kernel(
@@ -384,9 +418,6 @@ def _decode_last(
         hits |= np.int64(lanes[j] > main) << j
     bit = _patch_lanes(hits, apart, bit, lanes, scales, rule, out, begin)
     return at, bit
-
-
-_RULE = types.UniTuple(types.int64, 8)
 
 
 @kernel(types.int64(R8, types.int64, W8, W32, R32, R8, _RULE, R8, R8, R8, W8, W8, W8))
