@@ -97,7 +97,7 @@ class ScalesCoder:
         if form.half:
             chunk, halves = _halves(chunk)
             low.append(self._low.encode(halves, index) if self._low is not None else halves)
-        tops, rest, signs = self._split(chunk, chunk.size // (2 if form.half else form.size))
+        tops, rest, signs = self._split(chunk, chunk.size // form.coded_size)
         apart, stream = self._coded(tally, tops)
         parts = [side.part for side in tally.sides]
         head = pack_head(parts, tally.base, apart.size, stream.size)
@@ -114,10 +114,7 @@ class ScalesCoder:
         blocks = -(-elements // BLOCK)
         tops = POOL.take(2 * blocks * BLOCK)
         rest, signs = POOL.take(blocks * form.rest), POOL.take(blocks * form.signs)
-        size = 2 if form.half else form.size
-        number = _ALPHABET.rule(form, 0)[0]
-        work = np.empty(2 * BLOCK, np.uint8)
-        kernels.split(chunk, number, size, work, tops, rest, signs)
+        form.split(chunk, np.empty(2 * BLOCK, np.uint8), tops, rest, signs)
         return tops, rest, signs
 
     def _lines(self, tops: Bytes, elements: int) -> list[Lines]:
