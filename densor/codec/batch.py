@@ -9,13 +9,16 @@ from typing import NamedTuple
 
 from densor.codec import registry
 from densor.codec.coder import BatchCoder, Bytes
+from densor.codec.fields.coder import FieldsCoder
 from densor.codec.kind import BYTES, Kind
 from densor.codec.levels import Level
 from densor.codec.planar.coder import PlanarCoder
+from densor.codec.sparse.coder import SparseCoder, mostly_zero
 from densor.codec.zstd import zstd_compress
 from densor.parallel import Workers
 
 _OWN_MODEL = -1  # a chunk that uses the batch's model
+_CLEARLY = 0.98  # the bitmap of zeros must save this much
 _SMALL = 1 << 12  # bytes up to which the model must prove its worth
 
 
@@ -45,14 +48,13 @@ def encode_batch(
     """Starts coding `data`, at most a batch of this kind; call the result to wait for it."""
     step = kind.chunk_bytes(level)
     chunks = [data[i : i + step] for i in range(0, data.size, step)]
-    layout = kind.layout
-    if layout is None:
+    if kind.layout is None and not kind.fields:
         futures = [workers.submit(_bytes_chunk, chunk, level) for chunk in chunks]
         return lambda: CodedBatch(None, [future.result() for future in futures])
     if len(chunks) == 1:
         return workers.submit(_small_batch, data, kind, level).result
-    coder = PlanarCoder(data, layout, kind.run, level, kind.integers)
-    if coder.whole_zstd:
+    coder = _coder_for(data, kind, level)
+    if coder is None:
         return encode_batch(data, BYTES, level, workers)
     counting = [workers.submit(coder.count, chunk) for chunk in chunks]
     coder.decide([future.result() for future in counting])
@@ -61,6 +63,34 @@ def encode_batch(
         for i, chunk in enumerate(chunks)
     ]
     return lambda: _with_model(coder, [future.result() for future in coding])
+
+
+def _coder_for(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
+    """The coder that suits a batch best; None where that is Zstandard on plain bytes."""
+    if kind.fields:
+        return FieldsCoder(data, kind, level, _element_coder)
+    zeros = mostly_zero(data, kind)
+    if zeros is not None:
+        plain = _tried_size(_element_coder(zeros, kind, level), zeros, level)
+        sparse = SparseCoder(zeros, kind, level, _element_coder)
+        if _tried_size(sparse, zeros, level) < _CLEARLY * plain:
+            return SparseCoder(data, kind, level, _element_coder)
+    return _element_coder(data, kind, level)
+
+
+def _element_coder(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
+    """The coder of elements of one type, all of them."""
+    assert kind.layout is not None
+    coder = PlanarCoder(data, kind.layout, kind.run, level, kind.integers)
+    return None if coder.whole_zstd else coder
+
+
+def _tried_size(coder: BatchCoder | None, sample: Bytes, level: Level) -> int:
+    """Bytes that a sample takes when it is coded alone; models count for nothing."""
+    if coder is None:
+        return len(_bytes_chunk(sample, level).payload)
+    coder.decide([coder.count(sample)])
+    return len(_coded_chunk(coder, sample, 0, level, coder.repeats).payload)
 
 
 def _with_model(coder: BatchCoder, chunks: list[Chunk]) -> CodedBatch:
@@ -89,9 +119,8 @@ def _coded_chunk(
 
 def _small_batch(data: Bytes, kind: Kind, level: Level) -> CodedBatch:
     """A batch of one chunk, where the model counts and Zstandard may beat it."""
-    assert kind.layout is not None
-    coder = PlanarCoder(data, kind.layout, kind.run, level, kind.integers)
-    if coder.whole_zstd:
+    coder = _coder_for(data, kind, level)
+    if coder is None:
         return CodedBatch(None, [_bytes_chunk(data, level)])
     coder.decide([coder.count(data)])
     coded = _with_model(coder, [_coded_chunk(coder, data, 0, level, coder.repeats)])

@@ -2,8 +2,10 @@
 
 from densor.codec import registry
 from densor.codec.coder import ChunkDecoder
+from densor.codec.fields.decode import FieldsDecoder
 from densor.codec.planar import model as planar
 from densor.codec.planar.decode import PlanarDecoder
+from densor.codec.sparse.decode import SparseDecoder
 from densor.errors import FormatError, UnsupportedError
 
 
@@ -14,4 +16,15 @@ def decoder_for(payload: bytes) -> ChunkDecoder:
     codec = payload[0]
     if codec == registry.CODEC_PLANAR:
         return PlanarDecoder(planar.parse(payload))
+    if codec == registry.CODEC_FIELDS:
+        return FieldsDecoder(payload, _inner)
+    if codec == registry.CODEC_SPARSE:
+        return SparseDecoder(payload, _inner)
     raise UnsupportedError(f"unknown codec {codec}; a newer densor may read this")
+
+
+def _inner(payload: bytes) -> ChunkDecoder:
+    """The decoder of a model within a model, which has none within itself."""
+    if payload[:1] in (bytes([registry.CODEC_FIELDS]), bytes([registry.CODEC_SPARSE])):
+        raise FormatError("models are nested too deep")
+    return decoder_for(payload)

@@ -21,6 +21,10 @@ CLASS_RAW = 0  # how the runs of one class are stored
 CLASS_CONSTANT = 1
 CLASS_HUFFMAN = 2
 
+PART_RAW = 0  # how a part of a chunk that is coded apart is stored
+PART_ZSTD = 1
+PART_MODEL = 2
+
 LAYOUT_BYTE = 1
 LAYOUT_BF16 = 2
 LAYOUT_WORD16 = 3
