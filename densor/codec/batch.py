@@ -13,7 +13,7 @@ from densor.codec.fields.coder import FieldsCoder
 from densor.codec.kind import BYTES, Kind
 from densor.codec.levels import Level
 from densor.codec.planar.coder import PlanarCoder
-from densor.codec.sparse.coder import SparseCoder, mostly_zero
+from densor.codec.sparse.coder import SparseCoder, with_zeros
 from densor.codec.zstd import zstd_compress
 from densor.parallel import Workers
 
@@ -69,7 +69,7 @@ def _coder_for(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
     """The coder that suits a batch best; None where that is Zstandard on plain bytes."""
     if kind.fields:
         return FieldsCoder(data, kind, level, _element_coder)
-    zeros = mostly_zero(data, kind)
+    zeros = with_zeros(data, kind)
     if zeros is not None:
         plain = _tried_size(_element_coder(zeros, kind, level), zeros, level)
         sparse = SparseCoder(zeros, kind, level, _element_coder)

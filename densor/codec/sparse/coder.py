@@ -16,17 +16,20 @@ from densor.codec.coder import Bytes
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import Level
 from densor.codec.nested.encode import Choose, PartCoder, join_parts
+from densor.codec.sparse.kernels import COMPACT
 from densor.codec.sparse.wire import COUNT, HEAD
 
+_LEAST_ZEROS = 0.15  # below, one bit per element for the bitmap is more than what it saves
 _PIECES = 16  # places of a batch that are looked at
 _PIECE = 4096  # elements at each, about
 
 
-def mostly_zero(data: Bytes, kind: Kind) -> Bytes | None:
-    """Pieces from all over a batch if more than half of their elements are zero, else None."""
+def with_zeros(data: Bytes, kind: Kind) -> Bytes | None:
+    """Pieces from all over a batch if enough of their elements are zero, else None."""
     sample = _sample(data, kind)
     elements = _elements(sample, kind)
-    return sample if 2 * int(np.count_nonzero(elements)) < elements.size else None
+    zeros = elements.size - int(np.count_nonzero(elements))
+    return sample if zeros > _LEAST_ZEROS * elements.size else None
 
 
 class SparseCoder:
@@ -73,9 +76,11 @@ class SparseCoder:
 
     def _split(self, data: Bytes) -> tuple[Bytes, Bytes]:
         """Bitmap, the first element in the lowest bit, and the bytes of those that are not 0."""
-        elements = _elements(data, self._kind)
-        mask = elements != 0
-        return np.packbits(mask, bitorder="little"), elements[mask].view(np.uint8)
+        elements = np.require(_elements(data, self._kind), requirements="A")
+        bitmap = np.zeros(-(-elements.size // 8), np.uint8)
+        values = np.empty(elements.size + 1, elements.dtype)
+        count = COMPACT[self._size](elements, bitmap, values)
+        return bitmap, values[:count].view(np.uint8)
 
 
 def _elements(data: Bytes, kind: Kind) -> npt.NDArray[Any]:

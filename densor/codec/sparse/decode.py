@@ -1,13 +1,11 @@
 """The decoding side of sparse elements."""
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from densor.buffers import POOL
 from densor.codec.coder import Bytes
 from densor.codec.nested.decode import Find, PartDecoder, split_parts, take_model
+from densor.codec.sparse.kernels import EXPAND
 from densor.codec.sparse.wire import COUNT, HEAD, SIZES
 from densor.errors import FormatError
 
@@ -40,18 +38,15 @@ class SparseDecoder:
         if count > n:
             raise FormatError("sparse chunk has more values than elements")
         bitmap, values = split_parts(payload, COUNT.size, 2)
-        packed, dense = POOL.take(-(-n // 8)), POOL.take(count * self._size)
+        packed, dense = POOL.take(-(-n // 8)), POOL.take((count + 1) * self._size)
         self._bitmap.decode(*bitmap, packed)
         if int(np.bitwise_count(packed).sum()) != count or (n % 8 and packed[-1] >> n % 8):
             raise FormatError("bitmap of a sparse chunk does not fit its values")
-        self._values.decode(*values, dense)
-        elements = self._elements(out)
-        elements[:] = 0
-        elements[np.unpackbits(packed, count=n, bitorder="little").view(np.bool_)] = self._elements(
-            dense
-        )
+        self._values.decode(*values, dense[: count * self._size])
+        elements = out.view(f"<u{self._size}")
+        target = np.require(elements, requirements="A")  # a copy where it is not aligned
+        EXPAND[self._size](packed, dense.view(elements.dtype), target)
+        if target is not elements:
+            elements[:] = target
         POOL.give(packed)
         POOL.give(dense)
-
-    def _elements(self, data: Bytes) -> npt.NDArray[Any]:
-        return data.view(f"<u{self._size}")
