@@ -40,7 +40,10 @@ class BatchCoder(Protocol):
 
 
 class ChunkDecoder(Protocol):
-    """Decodes the chunks of one model. Safe to use from several threads at once."""
+    """Decodes the chunks of one model. Safe to use from several threads at once.
+
+    One that is made of several decoders has their number as `weight`.
+    """
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""

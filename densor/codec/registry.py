@@ -4,6 +4,7 @@ MODEL_RAW = 0  # model numbers of chunks without a MODEL frame
 MODEL_ZSTD = 1
 FIRST_MODEL = 16  # the number of the first MODEL frame
 MODEL_WINDOW = 256  # how many MODEL frames back a chunk may reach
+MODEL_BYTES = 1 << 16  # of a MODEL frame, at most
 
 CODEC_PLANAR = 2  # the first byte of a MODEL frame
 CODEC_SCALES = 3  # floats under scale contexts, rANS

@@ -13,7 +13,7 @@ from densor.codec.fields.block import Field, columns, items
 from densor.codec.fields.wire import FIELD, HEAD
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import Level
-from densor.codec.nested.encode import Choose, PartCoder, join_parts
+from densor.codec.nested.encode import Choose, PartCoder, fit_models, join_parts
 from densor.dtypes import SIZES
 
 _PIECES = 16  # places of a batch that are looked at
@@ -46,6 +46,7 @@ class FieldsCoder:
         """Lets each field's coder settle its model."""
         for part, counted in zip(self._parts, zip(*tallies, strict=True), strict=True):
             part.decide(counted)
+        fit_models(self._parts)
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""

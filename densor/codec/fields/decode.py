@@ -34,6 +34,7 @@ class FieldsDecoder:
             self._parts.append(PartDecoder(model, find))
         if at != len(payload):
             raise FormatError("model is too long")
+        self.weight = count
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""

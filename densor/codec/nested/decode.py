@@ -19,14 +19,16 @@ class PartDecoder:
 
     def decode(self, mode: int, stored: Bytes, out: Bytes) -> None:
         """Decodes what is stored into all of `out`; FormatError if it does not fit."""
+        if mode > registry.PART_MODEL:
+            raise UnsupportedError(f"unknown mode {mode} of a part; a newer densor may read this")
+        if not out.size and mode != registry.PART_RAW:
+            raise FormatError("empty part of a chunk is not raw")
         if mode == registry.PART_MODEL:
-            if self._decoder is None or not out.size:
-                raise FormatError("part of a chunk has no model, or nothing to decode")
+            if self._decoder is None:
+                raise FormatError("part of a chunk has no model")
             self._decoder.decode(stored, out)
         elif mode == registry.PART_ZSTD:
             zstd_decompress_into(stored, out)
-        elif mode != registry.PART_RAW:
-            raise UnsupportedError(f"unknown mode {mode} of a part; a newer densor may read this")
         elif stored.size == out.size:
             out[:] = stored
         else:

@@ -12,6 +12,7 @@ from densor.codec.levels import Level
 from densor.codec.nested.wire import MODEL_LENGTH, PART
 from densor.codec.zstd import zstd_compress
 
+_HEADS = 64  # bytes of a model besides those of its parts, at most
 Choose = Callable[[Bytes, Kind, Level], BatchCoder | None]
 
 
@@ -43,6 +44,10 @@ class PartCoder:
         else:
             self._coder = None
 
+    def drop(self) -> None:
+        """Goes on without a model."""
+        self._coder = None
+
     def model(self) -> bytes:
         """Length and bytes of the part's model, for the MODEL frame."""
         model = b"" if self._coder is None else self._coder.model()
@@ -60,6 +65,13 @@ class PartCoder:
             if len(packed) < len(best[1]):
                 best = registry.PART_ZSTD, packed
         return best
+
+
+def fit_models(parts: Sequence[PartCoder]) -> None:
+    """Drops the largest models as long as all do not fit into one MODEL frame."""
+    room = registry.MODEL_BYTES - _HEADS
+    while sum(len(part.model()) for part in parts) > room:
+        max(parts, key=lambda part: len(part.model())).drop()
 
 
 def join_parts(head: bytes, parts: Sequence[tuple[int, bytes | Bytes]]) -> Bytes:

@@ -15,7 +15,7 @@ from densor.codec import registry
 from densor.codec.coder import Bytes
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import Level
-from densor.codec.nested.encode import Choose, PartCoder, join_parts
+from densor.codec.nested.encode import Choose, PartCoder, fit_models, join_parts
 from densor.codec.sparse.kernels import COMPACT
 from densor.codec.sparse.wire import COUNT, HEAD
 
@@ -59,6 +59,7 @@ class SparseCoder:
         """Lets both coders settle their models."""
         self._bitmap.decide([tally[0] for tally in tallies])
         self._values.decide([tally[1] for tally in tallies])
+        fit_models([self._bitmap, self._values])
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""

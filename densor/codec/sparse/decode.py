@@ -16,6 +16,8 @@ class SparseDecoder:
     `payload`: of the MODEL frame; FormatError or UnsupportedError for a bad one.
     """
 
+    weight = 2
+
     def __init__(self, payload: bytes, find: Find) -> None:
         if len(payload) < HEAD.size:
             raise FormatError("model is too short")
