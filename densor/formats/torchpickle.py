@@ -81,7 +81,7 @@ def scan(pickle: bytes) -> Found:
                 raise FormatError("pickle is too long")
             machine.step(code.name, argument)
         root = machine.stack.pop()
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError, Warning) as error:
         raise FormatError(f"cannot follow pickle: {error}") from None
     tensors: dict[str, Tensor] = {}
     _collect(root, "", tensors, set(), 0)
