@@ -49,6 +49,7 @@ MODEL_RAW, MODEL_ZSTD, FIRST_MODEL = 0, 1, 16
 CODEC_PLANAR, CODEC_FIELDS, CODEC_SPARSE = 2, 5, 6
 DELTA = 1
 MAX_FIELDS = 8
+ORDER_BLOCKS, ORDER_COLUMNS, ORDER_FIELD, ORDER_RATIO = range(4)
 PART_RAW, PART_ZSTD, PART_MODEL = range(3)
 PLANE_RAW, PLANE_CONSTANT, PLANE_ZSTD, PLANE_CLASSES = range(4)
 CLASS_RAW, CLASS_CONSTANT, CLASS_HUFFMAN = range(3)
@@ -604,11 +605,21 @@ WORD_LAYOUTS = (1, 3, 5, 7)
 
 
 @dataclass(frozen=True)
-class FieldsModel:
-    """A MODEL frame of the fields codec: bytes per block and model of each field."""
+class FieldModel:
+    """A field of the fields codec: bytes per block, order of the items, model."""
 
-    sizes: tuple[int, ...]
-    models: tuple[AnyModel | None, ...]
+    size: int
+    order: int
+    width: int
+    columns: int
+    model: AnyModel | None
+
+
+@dataclass(frozen=True)
+class FieldsModel:
+    """A MODEL frame of the fields codec."""
+
+    fields: tuple[FieldModel, ...]
 
 
 @dataclass(frozen=True)
@@ -641,11 +652,30 @@ def parse_fields(cursor: Cursor) -> FieldsModel:
     count = cursor.u8()
     if not 1 <= count <= MAX_FIELDS:
         fail("number of fields")
-    fields = [(cursor.u16(), parse_part(cursor)) for _ in range(count)]
+    fields: list[FieldModel] = []
+    for _ in range(count):
+        size, order, width, columns = cursor.u16(), cursor.u8(), cursor.u8(), cursor.u32()
+        verify_order(order, size, width, columns, [field.size for field in fields])
+        fields.append(FieldModel(size, order, width, columns, parse_part(cursor)))
     cursor.finish()
-    if any(size == 0 for size, _ in fields):
+    return FieldsModel(tuple(fields))
+
+
+def verify_order(order: int, size: int, width: int, columns: int, before: list[int]) -> None:
+    """Refuse an order that the field and those before it do not allow."""
+    if size == 0:
         fail("an empty field")
-    return FieldsModel(tuple(size for size, _ in fields), tuple(model for _, model in fields))
+    if order > ORDER_RATIO:
+        raise Refused("unsupported", f"order {order}")
+    if order == ORDER_COLUMNS:
+        if width not in (1, 2, 4, 8) or size % width != 0 or columns == 0:
+            fail("width or columns of a field")
+    elif width != 0 or columns != 0:
+        fail("width or columns of a field that has none")
+    if order == ORDER_FIELD and before[-1:] != [2]:
+        fail("an order by a field that is not there")
+    if order == ORDER_RATIO and before[-2:] != [2, 2]:
+        fail("an order by fields that are not there")
 
 
 def parse_sparse(cursor: Cursor) -> SparseModel:
@@ -758,16 +788,39 @@ def decode_by_model(model: AnyModel, payload: bytes, original: int) -> bytes:
 
 def decode_fields(model: FieldsModel, payload: bytes, original: int) -> bytes:
     """Parts -> blocks."""
-    if original % sum(model.sizes):
+    block = sum(field.size for field in model.fields)
+    if original % block:
         fail("a CHUNK that holds no whole number of blocks")
-    blocks = original // sum(model.sizes)
-    wanted = [(part, blocks * size) for part, size in zip(model.models, model.sizes, strict=True)]
-    parts = decode_parts(Cursor(payload), wanted)
-    fields = [
-        np.frombuffer(part, np.uint8).reshape(blocks, size)
-        for part, size in zip(parts, model.sizes, strict=True)
-    ]
+    blocks = original // block
+    wanted = [(field.model, blocks * field.size) for field in model.fields]
+    fields: list[Bytes8] = []
+    for one, part in zip(model.fields, decode_parts(Cursor(payload), wanted), strict=True):
+        found = np.frombuffer(part, np.uint8)
+        fields.append(in_order_of_blocks(one, found, fields).reshape(blocks, one.size))
     return np.concatenate(fields, axis=1).tobytes()
+
+
+def in_order_of_blocks(model: FieldModel, part: Bytes8, before: list[Bytes8]) -> Bytes8:
+    """The bytes of a part, block after block."""
+    if model.order == ORDER_BLOCKS:
+        return part
+    if model.order == ORDER_COLUMNS:
+        if part.size % (model.width * model.columns):
+            fail("a CHUNK that holds no whole number of rows")
+        rows = part.reshape(model.columns, -1, model.width).swapaxes(0, 1)
+        return np.ascontiguousarray(rows)
+    numbers = [
+        [low + 256 * high for low, high in field_before.tolist()] for field_before in before[-2:]
+    ]
+    if model.order == ORDER_FIELD:
+        keys = [u // 256 for u in numbers[-1]]
+    else:
+        pairs = zip(*numbers, strict=True)
+        keys = [min(max((u % 2**15 - t % 2**15) // 64 + 128, 0), 255) for t, u in pairs]
+    found = np.empty((len(keys), model.size), np.uint8)
+    order = sorted(range(len(keys)), key=lambda block: (keys[block], block))
+    found[order] = part.reshape(-1, model.size)
+    return found
 
 
 def decode_sparse(model: SparseModel, payload: bytes, original: int) -> bytes:

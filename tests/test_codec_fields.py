@@ -16,6 +16,7 @@ from densor.codec import registry
 from densor.codec.batch import encode_batch
 from densor.codec.decoders import decoder_for
 from densor.codec.fields.block import MAX_FIELDS, Field, columns
+from densor.codec.fields.order import earlier
 from densor.codec.kind import Kind, kind_of, kind_of_blocks
 from densor.codec.levels import level_settings
 from densor.formats.gguf import BLOCKS
@@ -123,19 +124,30 @@ def test_few_blocks_of_any_content(content: str, count: int) -> None:
 @settings(max_examples=40, deadline=None)
 @given(
     sizes=st.lists(
-        st.tuples(st.sampled_from(["U8", "I8", "F16", "U16", "F32"]), st.integers(1, 5)),
+        st.tuples(
+            st.sampled_from(["U8", "I8", "F16", "U16", "F32"]),
+            st.integers(1, 5),
+            st.integers(0, 3),
+        ),
         min_size=1,
         max_size=MAX_FIELDS,
     ),
-    count=st.integers(1, 300),
-    run=st.integers(1, 40),
+    rows=st.integers(1, 30),
+    row=st.integers(1, 20),
+    odd=st.integers(0, 1),
     seed=st.integers(0, 9),
 )
-def test_any_blocks(sizes: list[tuple[str, int]], count: int, run: int, seed: int) -> None:
+def test_any_blocks(
+    sizes: list[tuple[str, int, int]], rows: int, row: int, odd: int, seed: int
+) -> None:
     width = {"U8": 1, "I8": 1, "F16": 2, "U16": 2, "F32": 4}
-    fields = tuple(Field(dtype, width[dtype] * n) for dtype, n in sizes)
-    data = blocks(fields, count, seed)
-    batch = encode_batch(data, kind_of_blocks(fields, run), level_settings(3), Workers(1))()
+    fields: list[Field] = []
+    for dtype, n, order in sizes:
+        known = [field.size for field in fields[-earlier(order) :]] if earlier(order) else []
+        possible = known == [2] * earlier(order)
+        fields.append(Field(dtype, width[dtype] * n, order if possible else 0))
+    data = blocks(tuple(fields), rows * row + odd, seed)
+    batch = encode_batch(data, kind_of_blocks(tuple(fields), row), level_settings(3), Workers(1))()
     if batch.model is not None and batch.chunks[0].own:
         chunks = [(bytes(chunk.payload), chunk.original) for chunk in batch.chunks]
         assert_decodes(batch.model, chunks, data.tobytes())
@@ -154,10 +166,13 @@ def test_models_that_do_not_fit_are_left_out(monkeypatch: Any) -> None:
 # Hostile models and chunks
 
 
-def model_of(*fields: tuple[int, bytes], codec: int = 5) -> bytes:
-    """A fields model of (bytes per block, model) each."""
-    parts = [struct.pack("<HI", size, len(model)) + model for size, model in fields]
-    return struct.pack("<BB", codec, len(fields)) + b"".join(parts)
+def model_of(*fields: tuple[Any, ...]) -> bytes:
+    """A fields model of (bytes per block, model, order, width, columns) each."""
+    parts = []
+    for size, model, *order in fields:
+        order = [*order, *[0, 0, 0][len(order) :]]
+        parts.append(struct.pack("<HBBII", size, *order, len(model)) + model)
+    return struct.pack("<BB", 5, len(fields)) + b"".join(parts)
 
 
 def chunk_of(*parts: tuple[int, bytes]) -> bytes:
@@ -182,6 +197,17 @@ def assert_both_refuse(model: bytes, payload: bytes, original: int, reason: str 
 def test_what_the_specification_says() -> None:
     payload = chunk_of((0, b"abcd"), (0, b"efghij"))
     assert_decodes(GOOD, [(payload, 10)], b"abefgcdhij")
+    columns = model_of((4, b"", 1, 2, 3))  # "ab" "cd" of two blocks do not make rows of three
+    assert_both_refuse(columns, chunk_of((0, bytes(8))), 8)
+    assert_decodes(columns, [(chunk_of((0, b"aAbBcCdDeEfF")), 12)], b"aAcCeEbBdDfF")
+    tens, third = (2, b""), (1, b"", 2)
+    payload = chunk_of((0, b"\0\x30\1\x20\2\x30"), (0, b"xyz"))  # keys 48, 32, 48
+    assert_decodes(model_of(tens, third), [(payload, 9)], b"\0\x30y\1\x20x\2\x30z")
+    ones, twos = struct.pack("<3H", 0x3C00, 0x3C00, 0xBC00), struct.pack("<3H", 0x4000, 0, 0xBC00)
+    payload = chunk_of((0, ones), (0, twos), (0, b"xyz"))  # keys 144, 0, 128
+    whole = [ones[i : i + 2] + twos[i : i + 2] for i in (0, 2, 4)]
+    expected = whole[0] + b"z" + whole[1] + b"x" + whole[2] + b"y"
+    assert_decodes(model_of(tens, tens, (1, b"", 3)), [(payload, 15)], expected)
     model = model_of((2, PLANAR), (3, b""))
     seven = chunk_of((2, struct.pack("<BI", 3, 8) + bytes(8)), (0, b"efghij"))
     assert_decodes(model, [(seven, 10)], b"\7\7efg\7\7hij")
@@ -201,7 +227,16 @@ def test_what_the_specification_says() -> None:
         model_of((2, PLANAR + b"\0")),
         model_of((2, GOOD)),  # nested too deep
         model_of((2, bytes([6, 1]) + bytes(8))),
-        struct.pack("<BBHI", 5, 1, 2, 0xFFFFFFFF),  # longer than there is
+        struct.pack("<BBHBBII", 5, 1, 2, 0, 0, 0, 0xFFFFFFFF),  # longer than there is
+        model_of((4, b"", 1, 3, 1)),  # width
+        model_of((3, b"", 1, 2, 1)),
+        model_of((4, b"", 1, 2, 0)),  # columns
+        model_of((4, b"", 0, 2, 0)),
+        model_of((4, b"", 0, 0, 9)),
+        model_of((4, b"", 2)),  # nothing before
+        model_of((4, b""), (4, b"", 2)),
+        model_of((2, b""), (4, b"", 3)),
+        model_of((1, b""), (2, b""), (4, b"", 3)),
     ],
 )
 def test_hostile_models(model: bytes) -> None:
@@ -213,6 +248,7 @@ def test_hostile_models(model: bytes) -> None:
 
 def test_models_of_unknown_codecs_in_parts() -> None:
     assert_both_refuse(model_of((2, b"\xc8")), b"", 0, "unsupported")
+    assert_both_refuse(model_of((2, b"", 4)), b"", 0, "unsupported")
 
 
 def test_hostile_chunks() -> None:

@@ -221,6 +221,19 @@ def test_gguf_that_lies() -> None:
     assert len(plan_of(twice).tensors) == 1
 
 
+def test_gguf_on_a_pipe_that_ends_early() -> None:
+    """Whole rows or not, whole blocks or not, what there is comes back."""
+    noise = random_state("gguf").integers(0, 256, 34 * 3 * 50, np.uint8).tobytes()
+    whole = gguf_file({"q": ([96, 50], 8, noise)})
+    for missing in (0, 1, 34, 68, 102, len(noise)):
+        data = whole[: len(whole) - missing]
+        archive, back = io.BytesIO(), io.BytesIO()
+        densor.compress_file(io.BytesIO(data), archive)
+        archive.seek(0)
+        densor.decompress_file(archive, back)
+        assert back.getvalue() == data
+
+
 # npy, npz
 
 

@@ -25,7 +25,8 @@ class Kind:
     """Elements of a dtype in runs, blocks of fields in runs, or plain bytes (no layout).
 
     `parts`: the matrices, (rows, columns) each, that the elements of this stretch make up, one
-    after the other; what is longer than one chunk has one part only.
+    after the other; what is longer than one chunk has one part only. Blocks have one, of columns
+    in blocks; its number of rows means nothing.
     """
 
     layout: Layout | None
@@ -49,8 +50,8 @@ class Kind:
     def chunk_bytes(self, level: Level) -> int:
         """Original bytes per chunk, whole runs or rows."""
         if self.fields:
-            run = self.run * self.unit
-            return max(1, _BLOCKS_CHUNK // run) * run
+            row = self.parts[0][1] * self.unit
+            return max(1, _BLOCKS_CHUNK // row) * row
         if self.layout is None:
             return 1 << 22
         if self.coded_by_rows(level):
@@ -100,12 +101,12 @@ def kind_of(dtype: str, shape: Sequence[int]) -> Kind:
 
 
 def kind_of_blocks(fields: tuple[Field, ...], row: int) -> Kind:
-    """How to treat rows of `row` blocks each; runs are rows, or parts of one, or a few."""
+    """How to treat rows of `row` blocks each; runs are rows or parts of one."""
     block = sum(field.size for field in fields)
     most = max(1, _MOST_RUN // block)
     parts = -(-row // most)
     run = row // parts if row % parts == 0 else most
-    return Kind(None, run, fields=fields)
+    return Kind(None, run, parts=((1, row),), fields=fields)
 
 
 def matrices(kind: Kind, elements: int) -> list[tuple[int, int]]:

@@ -26,6 +26,11 @@ PART_RAW = 0  # how a part of a chunk that is coded apart is stored
 PART_ZSTD = 1
 PART_MODEL = 2
 
+ORDER_BLOCKS = 0  # in which order the items of a field are coded
+ORDER_COLUMNS = 1
+ORDER_FIELD = 2
+ORDER_RATIO = 3
+
 LAYOUT_BYTE = 1
 LAYOUT_BF16 = 2
 LAYOUT_WORD16 = 3

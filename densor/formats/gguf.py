@@ -7,6 +7,7 @@ import math
 import struct
 from typing import NamedTuple
 
+from densor.codec import registry
 from densor.codec.fields.block import Field
 from densor.dtypes import SIZES
 from densor.errors import FormatError
@@ -44,20 +45,24 @@ class Block(NamedTuple):
 
 
 _F16 = Field("F16", 2)
+_MIN = Field("F16", 2, registry.ORDER_FIELD)  # of a block, which goes with its scale
 _F32 = Field("F32", 4)
 
 
-def _u8(size: int) -> Field:
-    return Field("U8", size)
+def _u8(size: int, order: int = registry.ORDER_BLOCKS) -> Field:
+    return Field("U8", size, order)
 
+
+_RATIO = registry.ORDER_RATIO  # of minimum to scale: where in the range of a block its 0 is
+_COLUMNS = registry.ORDER_COLUMNS
 
 # Packed scales of the K types are cut where the meaning of their bits changes.
 BLOCKS = {
     2: Block("Q4_0", 32, (_F16, _u8(16))),
-    3: Block("Q4_1", 32, (_F16, _F16, _u8(16))),
+    3: Block("Q4_1", 32, (_F16, _MIN, _u8(16, _RATIO))),
     6: Block("Q5_0", 32, (_F16, _u8(4), _u8(16))),
-    7: Block("Q5_1", 32, (_F16, _F16, _u8(4), _u8(16))),
-    8: Block("Q8_0", 32, (_F16, Field("I8", 32))),
+    7: Block("Q5_1", 32, (_F16, _MIN, _u8(4), _u8(16))),
+    8: Block("Q8_0", 32, (Field("F16", 2, _COLUMNS), Field("I8", 32, _COLUMNS))),
     9: Block("Q8_1", 32, (_F32, _F32, Field("I8", 32))),
     10: Block("Q2_K", 256, (_u8(16), _u8(64), _F16, _F16)),
     11: Block("Q3_K", 256, (_u8(32), _u8(64), _u8(8), _u8(4), _F16)),

@@ -7,15 +7,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from densor.codec import registry
+
 Bytes = npt.NDArray[np.uint8]
 MAX_FIELDS = 8
 
 
 class Field(NamedTuple):
-    """A field: its element type, and its bytes per block."""
+    """A field: its element type, its bytes per block, and in which order it is coded best."""
 
     dtype: str
     size: int
+    order: int = registry.ORDER_BLOCKS
 
 
 @functools.lru_cache(64)

@@ -3,4 +3,4 @@
 import struct
 
 HEAD = struct.Struct("<BB")  # codec, number of fields
-FIELD = struct.Struct("<H")  # bytes per block; the model of the field follows
+FIELD = struct.Struct("<HBBI")  # bytes per block; order, width, columns; its model follows
