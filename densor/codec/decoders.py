@@ -2,10 +2,12 @@
 
 from densor.codec import registry
 from densor.codec.coder import ChunkDecoder
+from densor.codec.fields.decode import FieldsDecoder
 from densor.codec.planar import model as planar
 from densor.codec.planar.decode import PlanarDecoder
 from densor.codec.scales.decode import ScalesDecoder
 from densor.codec.scales.model import parse as parse_scales
+from densor.codec.sparse.decode import SparseDecoder
 from densor.errors import FormatError, UnsupportedError
 
 
@@ -19,6 +21,10 @@ def decoder_for(payload: bytes) -> ChunkDecoder:
     if codec == registry.CODEC_SCALES:
         scales = parse_scales(payload)
         return ScalesDecoder(scales, _low_decoder(scales.low))
+    if codec == registry.CODEC_FIELDS:
+        return FieldsDecoder(payload, _inner)
+    if codec == registry.CODEC_SPARSE:
+        return SparseDecoder(payload, _inner)
     raise UnsupportedError(f"unknown codec {codec}; a newer densor may read this")
 
 
@@ -30,3 +36,10 @@ def _low_decoder(payload: bytes) -> ChunkDecoder | None:
     if model.layout.size != 2:
         raise FormatError("low halves have a model for elements of another size")
     return PlanarDecoder(model)
+
+
+def _inner(payload: bytes) -> ChunkDecoder:
+    """The decoder of a model within a model, which has none within itself."""
+    if payload[:1] in (bytes([registry.CODEC_FIELDS]), bytes([registry.CODEC_SPARSE])):
+        raise FormatError("models are nested too deep")
+    return decoder_for(payload)

@@ -1,5 +1,6 @@
 """The planar codec's coding side for a batch: look, count, decide, encode."""
 
+import itertools
 from collections.abc import Sequence
 
 from densor.codec.coder import Bytes
@@ -19,7 +20,7 @@ class PlanarCoder:
     def __init__(self, data: Bytes, layout: Layout, run: int, level: Level, integers: bool) -> None:
         self._level = level
         self._plan = analyse.look(data, layout, run, level, integers)
-        self._runs = analyse.chunk_elements(layout, run) // run  # of a chunk
+        self._first_runs: list[int] = []  # of each chunk, within the batch
         self._encoder: PlanarEncoder | None = None
         self.whole_zstd = self._plan.whole_zstd
         self.repeats = self._plan.repeats
@@ -43,6 +44,8 @@ class PlanarCoder:
 
     def decide(self, tallies: Sequence[list[analyse.Tally]]) -> None:
         """Chooses the classes of each plane."""
+        runs = [len(chunk[0].runs) if chunk else 0 for chunk in tallies]
+        self._first_runs = list(itertools.accumulate(runs, initial=0))
         analyse.decide(self._plan, list(tallies), self._level)
         self._encoder = PlanarEncoder(self._plan, self._level)
 
@@ -53,4 +56,4 @@ class PlanarCoder:
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of chunk number `index`; pooled."""
         assert self._encoder is not None
-        return self._encoder.encode(chunk, index * self._runs)
+        return self._encoder.encode(chunk, self._first_runs[index])

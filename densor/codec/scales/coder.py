@@ -38,10 +38,13 @@ class ScalesCoder:
     """A `BatchCoder` for floating-point numbers in matrices.
 
     `history`: what earlier batches of the archive leave. `low`: codes the low halves of elements
-    of 4 bytes, None to store them raw.
+    of 4 bytes, None to store them raw. `repeats`: as a `BatchCoder` tells it.
     """
 
-    def __init__(self, kind: Kind, history: History, low: BatchCoder | None = None) -> None:
+    def __init__(
+        self, kind: Kind, history: History, low: BatchCoder | None = None, repeats: bool = False
+    ) -> None:
+        self.repeats = repeats
         self._kind = kind
         self._form: Form = form_of(kind.dtype)
         self._history = history
