@@ -6,7 +6,7 @@ the smallest of what was tried.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from densor.codec import registry
 from densor.codec.coder import BatchCoder, Bytes
 from densor.codec.kind import BYTES, Kind
 from densor.codec.levels import Level
-from densor.codec.planar.coder import PlanarCoder
+from densor.codec.planar.coder import PlanarCoder, PlaneCoder
 from densor.codec.planar.layout import layout_numbered
+from densor.codec.planes.coder import PlanesCoder
 from densor.codec.registry import LAYOUT_WORD16
 from densor.codec.scales.coder import ScalesCoder
 from densor.codec.scales.tables import History
@@ -24,6 +25,8 @@ from densor.parallel import Workers
 
 _OWN_MODEL = -1  # a chunk that uses the batch's model
 _SMALL = 1 << 12  # bytes up to which the model must prove its worth
+_MEDIUM = 1 << 16  # bytes up to which Huffman codes may be smaller, for their simpler model
+_FRAME_HEADER = 28
 
 
 class Chunk(NamedTuple):
@@ -65,12 +68,19 @@ def encode_batch(
             return by_rows
     if len(chunks) == 1:
         return workers.submit(_small_batch, data, kind, level).result
-    coder = PlanarCoder(data, layout, kind.run, level, kind.integers)
+    coder = _element_coder(data, kind, level)
     if coder.whole_zstd:
         return encode_batch(data, BYTES, level, workers, history)
     counting = [workers.submit(coder.count, chunk) for chunk in chunks]
     coder.decide([future.result() for future in counting])
     return _start_chunks(coder, chunks, level, coder.repeats, workers)
+
+
+def _element_coder(data: Bytes, kind: Kind, level: Level) -> PlaneCoder[Any]:
+    """The coder of byte planes of the elements of a batch."""
+    assert kind.layout is not None
+    coder = PlanesCoder if level.planes == "rans" else PlanarCoder
+    return coder(data, kind.layout, kind.run, level, kind.integers)
 
 
 def _start_chunks(
@@ -97,7 +107,7 @@ def _by_rows(
     whatever the number of threads.
     """
     assert kind.layout is not None
-    planar = PlanarCoder(data, kind.layout, kind.run, level, kind.integers)
+    planar = _element_coder(data, kind, level)
     coder = ScalesCoder(kind, history, _low_coder(data, kind, level))
     counting = [workers.submit(coder.count, chunk) for chunk in chunks]
     coder.decide([future.result() for future in counting])
@@ -143,16 +153,24 @@ def _coded_chunk(
 
 
 def _small_batch(data: Bytes, kind: Kind, level: Level) -> CodedBatch:
-    """A batch of one chunk, where the model counts and Zstandard may beat it."""
-    assert kind.layout is not None
-    coder = PlanarCoder(data, kind.layout, kind.run, level, kind.integers)
+    """A batch of one chunk, where the model counts and a simpler way may beat it."""
+    coder = _element_coder(data, kind, level)
     if coder.whole_zstd:
         return CodedBatch(None, [_bytes_chunk(data, level)])
+    ways = [_alone(coder, data, level)]
+    if level.planes == "rans" and data.size <= _MEDIUM:
+        ways.append(_small_batch(data, kind, replace(level, planes="huffman")))
+    if data.size <= _SMALL and ways[0].model is not None:
+        ways.append(CodedBatch(None, [_bytes_chunk(data, level)]))
+    return min(ways, key=_stored)
+
+
+def _alone(coder: PlaneCoder[Any], data: Bytes, level: Level) -> CodedBatch:
     coder.decide([coder.count(data)])
-    coded = _with_model(coder, [_coded_chunk(coder, data, 0, level, coder.repeats)])
-    if data.size > _SMALL or coded.model is None:
-        return coded
-    plain = _bytes_chunk(data, level)
-    frame_header = 28
-    smaller = len(coded.model) + frame_header + len(coded.chunks[0].payload) >= len(plain.payload)
-    return CodedBatch(None, [plain]) if smaller else coded
+    return _with_model(coder, [_coded_chunk(coder, data, 0, level, coder.repeats)])
+
+
+def _stored(coded: CodedBatch) -> int:
+    """Bytes of the model, with its frame, and of the chunks."""
+    model = 0 if coded.model is None else _FRAME_HEADER + len(coded.model)
+    return model + sum(len(chunk.payload) for chunk in coded.chunks)

@@ -4,6 +4,8 @@ from densor.codec import registry
 from densor.codec.coder import ChunkDecoder
 from densor.codec.planar import model as planar
 from densor.codec.planar.decode import PlanarDecoder
+from densor.codec.planes import model as planes
+from densor.codec.planes.decode import PlanesDecoder
 from densor.codec.scales.decode import ScalesDecoder
 from densor.codec.scales.model import parse as parse_scales
 from densor.errors import FormatError, UnsupportedError
@@ -19,6 +21,8 @@ def decoder_for(payload: bytes) -> ChunkDecoder:
     if codec == registry.CODEC_SCALES:
         scales = parse_scales(payload)
         return ScalesDecoder(scales, _low_decoder(scales.low))
+    if codec == registry.CODEC_PLANES:
+        return PlanesDecoder(planes.parse(payload))
     raise UnsupportedError(f"unknown codec {codec}; a newer densor may read this")
 
 

@@ -124,9 +124,7 @@ def parse(payload: bytes) -> Model[Classes]:
     return parse_model(registry.CODEC_PLANAR, payload, _parse_classes)
 
 
-def parse_model(
-    codec: int, payload: bytes, parse_classes: Callable[[Fields, int], C]
-) -> Model[C]:
+def parse_model(codec: int, payload: bytes, parse_classes: Callable[[Fields, int], C]) -> Model[C]:
     """Undoes `pack_model`. `parse_classes` takes so many classes, 1 to 16, from the fields."""
     fields = Fields(payload)
     found = fields.byte()
