@@ -29,6 +29,7 @@ _PIECE = 1024  # elements at each
 _LOOK = 64  # elements at the begin of each run that are searched for constant bits
 _SKEWED = 1.2  # bits per symbol; a Huffman code needs at least one
 _CLEARLY = 0.97  # another way must be this much better to be taken
+_HOPELESS = 1.15  # one that is so much worse on the sample is not tried on every chunk
 
 
 def run_length(shape: tuple[int, ...]) -> int:
@@ -171,7 +172,9 @@ def _try_zstd(plan: Plan, sample: Bytes, bits: list[float], least: float, work: 
     plan.plane_zstd = [z < _CLEARLY * h for z, h in zip(packed, coded, strict=True)]
     plan.plane_bits = [min(z, h) / n for z, h in zip(packed, coded, strict=True)]
     plan.whole_bits = 8 * len(zstd_compress(sample, 1)) / n
-    plan.whole_zstd = not plan.delta and plan.whole_bits < _CLEARLY * sum(plan.plane_bits)
+    best = sum(plan.plane_bits)
+    plan.whole_zstd = not plan.delta and plan.whole_bits < _CLEARLY * best
+    plan.repeats = any(plan.plane_zstd) or plan.whole_bits < _HOPELESS * best
 
 
 def _planes_with_constant_bits(plan: Plan, data: Bytes) -> set[int]:
