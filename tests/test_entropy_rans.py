@@ -1,6 +1,5 @@
 """rANS: against the slow coder in `rans_reference`, on damage, and for every kind of processor."""
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import rans_digest
 import rans_reference as reference
 from helpers import random_state
 from hypothesis import given
@@ -121,7 +121,10 @@ def test_states_live_on_from_run_to_run() -> None:
     stream = encoder.finish()
     expected = [(symbols.tobytes(), contexts.tolist()) for symbols, contexts in runs]
     assert stream.tobytes() == reference.encode(expected, rows_of(freqs))
-    decoder, slow = StreamDecoder(table, stream), reference.Decoder(stream.tobytes(), rows_of(freqs))
+    decoder, slow = (
+        StreamDecoder(table, stream),
+        reference.Decoder(stream.tobytes(), rows_of(freqs)),
+    )
     for symbols, contexts in runs:
         out = np.empty_like(symbols)
         decoder.take(contexts, out)
@@ -259,7 +262,9 @@ def test_quantised_frequencies_are_about_as_good_as_can_be() -> None:
         used = counts[counts > 0]
         entropy = float((used * np.log2(used.sum() / used)).sum())
         # 256 symbols of at least 1/4096 leave that much less for the others.
-        assert tables.cost_bits(counts, tables.quantise(counts)) <= entropy * 1.01 + used.sum() * 0.1
+        assert (
+            tables.cost_bits(counts, tables.quantise(counts)) <= entropy * 1.01 + used.sum() * 0.1
+        )
     freqs = np.zeros((1, 256), np.uint16)
     freqs[0, 0] = 4096
     assert tables.cost_bits(np.eye(1, 256, dtype=np.int64), freqs) == 0.0
@@ -305,12 +310,6 @@ def test_single_changes_of_packed_frequencies() -> None:
 # Processors
 
 
-SCRIPT = """
-import sys
-sys.path[:0] = sys.argv[1:]
-from test_entropy_rans import digest
-print(digest())
-"""
 PROCESSORS = {
     "haswell": {
         "NUMBA_CPU_NAME": "haswell",
@@ -320,26 +319,6 @@ PROCESSORS = {
     "checked": {"NUMBA_BOUNDSCHECK": "1"},
 }
 NEEDED = {"haswell": {"avx2", "bmi2", "fma"}}
-
-
-def digest() -> str:
-    """Hash of frequencies, streams and symbols of a fixed input."""
-    rng = np.random.default_rng(5)
-    found = hashlib.sha256()
-    for n in (50, 10_007):
-        contexts = rng.integers(0, 5, n, np.uint8)
-        symbols = np.minimum(rng.geometric(0.1, n) * (contexts + 1) // 2, 255).astype(np.uint8)
-        counts = np.zeros((5, 256), np.int64)
-        np.add.at(counts, (contexts, symbols), 1)
-        freqs = tables.quantise(counts)
-        found.update(tables.pack(freqs))
-        stream = encode(symbols, contexts, freqs)
-        found.update(stream)
-        out = np.empty_like(symbols)
-        decode(decode_table(freqs), stream, contexts, out)
-        found.update(out)
-        assert out.tobytes() == symbols.tobytes()
-    return found.hexdigest()
 
 
 def processor_features() -> set[str]:
@@ -355,12 +334,13 @@ def processor_features() -> set[str]:
 def digests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The digest by each kind of processor that this one can stand for, all found at once."""
     usable = [name for name in PROCESSORS if NEEDED.get(name, set()) <= processor_features()]
-    path = [str(Path(densor.__file__).parent.parent), str(Path(__file__).parent)]
+    package = str(Path(densor.__file__).parent.parent)
     running = {}
     for name in usable:
         cache = str(tmp_path_factory.mktemp(name))
-        environment = os.environ | PROCESSORS[name] | {"NUMBA_CACHE_DIR": cache}
-        command = [sys.executable, "-c", SCRIPT, *path]
+        environment = os.environ | PROCESSORS[name]
+        environment |= {"NUMBA_CACHE_DIR": cache, "PYTHONPATH": package}
+        command = [sys.executable, rans_digest.__file__]
         running[name] = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -376,4 +356,4 @@ def digests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_all_processors_give_the_same_bytes(name: str, digests: dict[str, str]) -> None:
     if name not in digests:
         pytest.skip(f"this processor lacks one of {sorted(NEEDED[name])}")
-    assert digests[name] == digest()
+    assert digests[name] == rans_digest.digest()
