@@ -11,16 +11,15 @@ from densor.buffers import POOL
 from densor.codec.coder import BatchCoder
 from densor.codec.kind import Kind, matrices
 from densor.codec.scales import kernels
-from densor.codec.scales.forms import BLOCK, FP8_E4M3, Form, form_of
+from densor.codec.scales.forms import BLOCK, Form, form_of
 from densor.codec.scales.model import Alphabet, Model, pack_model
 from densor.codec.scales.payload import pack_head
-from densor.codec.scales.side import Lines, Side, base_of, code_lines, lines_of
+from densor.codec.scales.side import PHASE, Lines, Side, base_of, code_lines, lines_of
 from densor.codec.scales.tables import History
 from densor.entropy.rans.encode import StreamEncoder
 
 Bytes = npt.NDArray[np.uint8]
-_RELATIVE = Alphabet(phase=3, first=-9, exponents=16, tails=20)
-_ABSOLUTE = {FP8_E4M3: Alphabet(phase=6, first=0, exponents=16, tails=0)}
+_ALPHABET = Alphabet(phase=PHASE, first=-9, exponents=16, tails=20)
 
 
 @dataclass(eq=False)
@@ -39,13 +38,15 @@ class ScalesCoder:
     """A `BatchCoder` for floating-point numbers in matrices.
 
     `history`: what earlier batches of the archive leave. `low`: codes the low halves of elements
-    of 4 bytes, None to store them raw.
+    of 4 bytes, None to store them raw. `repeats`: as a `BatchCoder` tells it.
     """
 
-    def __init__(self, kind: Kind, history: History, low: BatchCoder | None = None) -> None:
+    def __init__(
+        self, kind: Kind, history: History, low: BatchCoder | None = None, repeats: bool = False
+    ) -> None:
+        self.repeats = repeats
         self._kind = kind
         self._form: Form = form_of(kind.dtype)
-        self._alphabet = _ABSOLUTE.get(self._form.number, _RELATIVE)
         self._history = history
         self._low = low
         self._tallies: list[_Tally] = []
@@ -53,7 +54,7 @@ class ScalesCoder:
 
     def count(self, chunk: Bytes) -> _Tally:
         """Scales, symbols and how often each occurs."""
-        form, alphabet = self._form, self._alphabet
+        form, alphabet = self._form, _ALPHABET
         elements = chunk.size // form.size
         low = None
         if form.half:
@@ -62,22 +63,17 @@ class ScalesCoder:
             POOL.give(halves)
         tops, rest, signs = self._split(chunk, elements)
         lines = self._lines(tops, elements)
-        base = 0 if form.number in _ABSOLUTE else base_of(lines)
-        phases = 1 << alphabet.phase if form.number in _ABSOLUTE else 0
-        sides = [code_lines(line, base, phases) for line in lines]
-        scales = _scales(sides, elements)
-        symbols = np.empty(elements, np.uint8)
+        base = base_of(lines)
+        sides = [code_lines(line, base) for line in lines]
+        scales, symbols = _scales(sides, elements), POOL.take(elements)
+        kernels.find_symbols(tops, scales, alphabet.rule(form, base), symbols)
         counts = np.zeros((alphabet.contexts, 256), np.int64)
-        rule = alphabet.rule(form, base)
-        main, tails = rule[6:]
-        kernels.find_symbols(
-            tops, scales, alphabet.phase, form.top, base, alphabet.first, main, tails, symbols,
-            counts,
-        )  # fmt: skip
+        work = np.empty((2, counts.size), np.uint32)
+        kernels.count_symbols(symbols, scales, alphabet.phase, *work, counts)
         for side in sides:
             for context, coded in enumerate(side.symbols, 1 << alphabet.phase):
                 counts[context] += np.bincount(coded, minlength=256)
-        for buffer in (rest, signs):
+        for buffer in (tops, rest, signs):
             POOL.give(buffer)
         return _Tally(sides, base, scales, symbols, counts, low)
 
@@ -85,7 +81,7 @@ class ScalesCoder:
         """Chooses the frequencies."""
         self._tallies = list(tallies)
         counts = np.sum([tally.counts for tally in tallies], axis=0)
-        self._freqs, self.bits = self._history.choose(counts, self._form, self._alphabet)
+        self._freqs, self.bits = self._history.choose(counts, self._form, _ALPHABET)
         self._known = self._freqs[:-2] > 0
         self._all_known = bool((self._known | (counts[:-2] == 0)).all())
         if self._low is not None:
@@ -94,7 +90,7 @@ class ScalesCoder:
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
         low = self._low.model() if self._low is not None else b""
-        return pack_model(Model(self._form, self._alphabet, self._freqs, low))
+        return pack_model(Model(self._form, _ALPHABET, self._freqs, low))
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of chunk number `index`."""
@@ -104,49 +100,48 @@ class ScalesCoder:
         if form.half:
             chunk, halves = _halves(chunk)
             low.append(self._low.encode(halves, index) if self._low is not None else halves)
-        tops, rest, signs = self._split(chunk, chunk.size // (2 if form.half else form.size))
+        tops, rest, signs = self._split(chunk, chunk.size // form.coded_size)
         apart, stream = self._coded(tally, tops)
         parts = [side.part for side in tally.sides]
         head = pack_head(parts, tally.base, apart.size, stream.size)
         sections = [np.frombuffer(head, np.uint8), apart, rest, signs, stream, *low]
         payload = POOL.take(sum(section.size for section in sections))
         np.concatenate(sections, out=payload)
-        for section in sections:
-            POOL.give(section)
+        for buffer in (tops, rest, signs, tally.scales, tally.symbols, *low):
+            POOL.give(buffer)
         return payload
 
-    def _split(self, chunk: Bytes, elements: int) -> tuple[npt.NDArray[np.uint16], Bytes, Bytes]:
+    def _split(self, chunk: Bytes, elements: int) -> tuple[Bytes, Bytes, Bytes]:
+        """Tops, two bytes each, and the rest and signs of all blocks; pooled."""
         form = self._form
         blocks = -(-elements // BLOCK)
-        tops = np.empty(blocks * BLOCK, np.uint16)
+        tops = POOL.take(2 * blocks * BLOCK)
         rest, signs = POOL.take(blocks * form.rest), POOL.take(blocks * form.signs)
-        size = 2 if form.half else form.size
-        number = self._alphabet.rule(form, 0)[0]
-        work = np.empty(2 * BLOCK, np.uint8)
-        kernels.split(chunk, number, size, work, tops.view(np.uint8), rest, signs)
-        return tops[:elements], rest, signs
+        form.split(chunk, np.empty(2 * BLOCK, np.uint8), tops, rest, signs)
+        return tops, rest, signs
 
-    def _lines(self, tops: npt.NDArray[np.uint16], elements: int) -> list[Lines]:
+    def _lines(self, tops: Bytes, elements: int) -> list[Lines]:
         lines = []
+        words = tops.view(np.uint16)
         at = 0
         for rows, columns in matrices(self._kind, elements):
-            piece = tops[at : at + rows * columns]
+            piece = words[at : at + rows * columns]
             lines.append(lines_of(piece, rows, columns, self._form.top))
             at += rows * columns
         return lines
 
-    def _coded(self, tally: _Tally, tops: npt.NDArray[np.uint16]) -> tuple[Bytes, Bytes]:
+    def _coded(self, tally: _Tally, tops: Bytes) -> tuple[Bytes, Bytes]:
         """What stands apart, and the stream of scales and tops."""
-        form, alphabet = self._form, self._alphabet
+        form, alphabet = self._form, _ALPHABET
         main = alphabet.main(form)
         rare = int(tally.counts[:-2, main + 1 :].sum())
         if not self._all_known:
             rare += int(tally.counts[:-2][~self._known].sum())
         apart = np.zeros(2 * rare + 2, np.uint8)
-        contexts = np.empty(tally.symbols.size, np.uint8)
+        contexts = POOL.take(tally.symbols.size)
         bits = kernels.put_apart(
-            tops, tally.scales, alphabet.phase, form.top, form.exponent, main, alphabet.tails,
-            self._known, self._all_known, tally.symbols, contexts, apart,
+            tops.view(np.uint16), tally.scales, alphabet.phase, form.top, form.exponent, main,
+            alphabet.tails, self._known, self._all_known, tally.symbols, contexts, apart,
         )  # fmt: skip
         coded = [symbols for side in tally.sides for symbols in side.symbols]
         kinds = np.tile(np.array([1, 2], np.uint8) + ((1 << alphabet.phase) - 1), len(tally.sides))
@@ -154,6 +149,7 @@ class ScalesCoder:
         encoder = StreamEncoder(self._freqs, contexts.size + side_contexts.size)
         encoder.put(tally.symbols, contexts)
         encoder.put(np.concatenate(coded), side_contexts)
+        POOL.give(contexts)
         return apart[: (bits + 7) // 8], encoder.finish()
 
 
@@ -164,7 +160,7 @@ def _halves(chunk: Bytes) -> tuple[Bytes, Bytes]:
 
 
 def _scales(sides: list[Side], elements: int) -> Bytes:
-    scales = np.empty(elements, np.uint8)
+    scales = POOL.take(elements)
     at = 0
     for side in sides:
         size = side.rows.size * side.columns.size

@@ -17,7 +17,8 @@ from densor.codec.scales.payload import (
 Bytes = npt.NDArray[np.uint8]
 Tops = npt.NDArray[np.uint16]
 Floats = npt.NDArray[np.float64]
-STEPS = 8  # scales per octave: finer ones cost more than they tell
+PHASE = 3
+STEPS = 1 << PHASE  # scales per octave: finer ones cost more than they tell
 _SPREAD = 2.5  # variance of log2 of a normal variable, about
 _OCTAVES_BELOW = 20  # the largest one: smaller numbers do not pull a mean further down
 _LEAST_ROWS = 8  # fewer do not pay for scales of columns
@@ -68,14 +69,10 @@ def base_of(lines: list[Lines]) -> int:
     return int(min(line.rows.min() for line in lines)) // STEPS
 
 
-def code_lines(lines: Lines, base: int, phases: int) -> Side:
-    """Chooses how the scales of a matrix are coded, relative to `base`.
-
-    `phases`: scales at most, one of `STEPS` per octave, where contexts are absolute; else 0.
-    """
-    most = (phases or _MOST + 1) - 1
-    columns = np.minimum(lines.columns, most).astype(np.uint8)
-    rows = np.clip(lines.rows - base * STEPS, 0, most - int(columns.max())).astype(np.uint8)
+def code_lines(lines: Lines, base: int) -> Side:
+    """Chooses how the scales of a matrix are coded, relative to `base`."""
+    columns = lines.columns.astype(np.uint8)
+    rows = np.clip(lines.rows - base * STEPS, 0, _MOST - int(columns.max())).astype(np.uint8)
     row_centre, row_flags, row_symbols = _code(rows, ROWS, ROW_STEPS)
     column_centre, column_flags, column_symbols = _code(columns, COLUMNS, COLUMN_STEPS)
     part = Part(rows.size, columns.size, row_flags | column_flags, row_centre, column_centre)
