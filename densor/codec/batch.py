@@ -53,12 +53,14 @@ class CodedBatch(NamedTuple):
 
 
 def encode_batch(
-    data: Bytes, kind: Kind, level: Level, workers: Workers, history: History
+    data: Bytes, kind: Kind, level: Level, workers: Workers, history: History | None = None
 ) -> Callable[[], CodedBatch]:
     """Starts coding `data`, at most a batch of this kind; call the result to wait for it.
 
-    `history`: of the archive. Batches are given in the order that they will have there.
+    `history`: of the archive, None if there is just one batch. Batches are given in the order that
+    they will have there.
     """
+    history = History() if history is None else history
     step = kind.chunk_bytes(level)
     chunks = [data[i : i + step] for i in range(0, data.size, step)]
     if kind.layout is None and not kind.fields:
