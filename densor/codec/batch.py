@@ -6,7 +6,7 @@ the smallest of what was tried.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,9 @@ from densor.codec.coder import BatchCoder, Bytes
 from densor.codec.fields.coder import FieldsCoder
 from densor.codec.kind import BYTES, Kind
 from densor.codec.levels import Level
-from densor.codec.planar.coder import PlanarCoder
-from densor.codec.planar.layout import layout_numbered
+from densor.codec.planar.coder import PlanarCoder, PlaneCoder
+from densor.codec.planar.layout import Layout, layout_numbered
+from densor.codec.planes.coder import PlanesCoder
 from densor.codec.registry import LAYOUT_WORD16
 from densor.codec.scales.coder import ScalesCoder
 from densor.codec.scales.tables import History
@@ -27,6 +28,8 @@ from densor.parallel import Workers
 _OWN_MODEL = -1  # a chunk that uses the batch's model
 _CLEARLY = 0.98  # the bitmap of zeros must save this much
 _SMALL = 1 << 12  # bytes up to which the model must prove its worth
+_MEDIUM = 1 << 16  # bytes up to which Huffman codes may be smaller, for their simpler model
+_FRAME_HEADER = 28
 
 
 class Chunk(NamedTuple):
@@ -100,7 +103,7 @@ def _by_rows(
     whatever the number of threads.
     """
     assert kind.layout is not None
-    planar = PlanarCoder(data, kind.layout, kind.run, level, kind.integers)
+    planar = _plane_coder(data, kind.layout, kind, level)
     low = _low_coder(data, kind, level)
     coder = ScalesCoder(kind, history, low, repeats=planar.whole_zstd)
     counting = [workers.submit(coder.count, chunk) for chunk in chunks]
@@ -118,7 +121,7 @@ def _low_coder(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
         return None
     low = np.ascontiguousarray(data.view("<u2")[::2]).view(np.uint8)
     level = replace(level, try_zstd=False)
-    coder = PlanarCoder(low, layout_numbered(LAYOUT_WORD16), kind.run, level, False)
+    coder = _plane_coder(low, layout_numbered(LAYOUT_WORD16), kind, level)
     return coder if coder.useful else None
 
 
@@ -138,8 +141,13 @@ def _coder_for(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
 def _element_coder(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
     """The coder of elements of one type, all of them."""
     assert kind.layout is not None
-    coder = PlanarCoder(data, kind.layout, kind.run, level, kind.integers)
+    coder = _plane_coder(data, kind.layout, kind, level)
     return None if coder.whole_zstd else coder
+
+
+def _plane_coder(data: Bytes, layout: Layout, kind: Kind, level: Level) -> PlaneCoder[Any]:
+    coder = PlanesCoder if level.planes == "rans" else PlanarCoder
+    return coder(data, layout, kind.run, level, kind.integers)
 
 
 def _tried_size(coder: BatchCoder | None, sample: Bytes, level: Level) -> int:
@@ -173,15 +181,20 @@ def _coded_chunk(coder: BatchCoder, chunk: Bytes, index: int, level: Level) -> C
 
 
 def _small_batch(data: Bytes, kind: Kind, level: Level) -> CodedBatch:
-    """A batch of one chunk, where the model counts and Zstandard may beat it."""
+    """A batch of one chunk, where the model counts and a simpler way may beat it."""
     coder = _coder_for(data, kind, level)
     if coder is None:
         return CodedBatch(None, [_bytes_chunk(data, level)])
     coder.decide([coder.count(data)])
-    coded = _with_model(coder, [_coded_chunk(coder, data, 0, level)])
-    if data.size > _SMALL or coded.model is None:
-        return coded
-    plain = _bytes_chunk(data, level)
-    frame_header = 28
-    smaller = len(coded.model) + frame_header + len(coded.chunks[0].payload) >= len(plain.payload)
-    return CodedBatch(None, [plain]) if smaller else coded
+    ways = [_with_model(coder, [_coded_chunk(coder, data, 0, level)])]
+    if level.planes == "rans" and data.size <= _MEDIUM:
+        ways.append(_small_batch(data, kind, replace(level, planes="huffman")))
+    if data.size <= _SMALL and ways[0].model is not None:
+        ways.append(CodedBatch(None, [_bytes_chunk(data, level)]))
+    return min(ways, key=_stored)
+
+
+def _stored(coded: CodedBatch) -> int:
+    """Bytes of the model, with its frame, and of the chunks."""
+    model = 0 if coded.model is None else _FRAME_HEADER + len(coded.model)
+    return model + sum(len(chunk.payload) for chunk in coded.chunks)

@@ -17,7 +17,8 @@ CODEC_PLANES = 8  # byte planes, rANS under row classes
 PLANE_RAW = 0  # how a plane of a planar chunk is stored
 PLANE_CONSTANT = 1
 PLANE_ZSTD = 2
-PLANE_CLASSES = 3
+PLANE_CLASSES = 3  # Huffman
+PLANE_RANS = 4
 
 CLASS_RAW = 0  # how the runs of one class are stored
 CLASS_CONSTANT = 1
