@@ -221,6 +221,15 @@ def test_gguf_that_lies() -> None:
     assert len(plan_of(twice).tensors) == 1
 
 
+def test_more_tensors_than_an_index_can_list(tmp_path: Path) -> None:
+    """Where names would make the index larger than a reader allows, it lists no tensors."""
+    path = tmp_path / "names.gguf"
+    names = (f"{'long' * 500}.{number}" for number in range(4000))
+    path.write_bytes(gguf_file({name: ([1], 0, bytes(4)) for name in names}, alignment=32))
+    assert len(plan_of(path.read_bytes()).tensors) == 4000
+    assert_tensors(packed(path), {})
+
+
 def test_gguf_on_a_pipe_that_ends_early() -> None:
     """Whole rows or not, whole blocks or not, what there is comes back."""
     noise = random_state("gguf").integers(0, 256, 34 * 3 * 50, np.uint8).tobytes()
