@@ -111,15 +111,17 @@ def gguf_file(
     alignment: int = 32,
 ) -> bytes:
     """A GGUF file by hand: name to dimensions (fastest first), type, data."""
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), count) + pairs
-    data = b""
+    head = [b"GGUF" + struct.pack("<IQQ", 3, len(tensors), count) + pairs]
+    data, at = [], 0
     for name, (dimensions, kind, content) in tensors.items():
-        data += bytes(-len(data) % alignment)
-        head += gguf_text(name) + struct.pack("<I", len(dimensions))
-        head += struct.pack(f"<{len(dimensions)}Q", *dimensions)
-        head += struct.pack("<IQ", kind, len(data))
-        data += content
-    return head + bytes(-len(head) % alignment) + data
+        padding = -at % alignment
+        data.append(bytes(padding) + content)
+        head.append(gguf_text(name) + struct.pack("<I", len(dimensions)))
+        head.append(struct.pack(f"<{len(dimensions)}Q", *dimensions))
+        head.append(struct.pack("<IQ", kind, at + padding))
+        at += len(data[-1])
+    whole = b"".join(head)
+    return whole + bytes(-len(whole) % alignment) + b"".join(data)
 
 
 def small_gguf() -> bytes:
