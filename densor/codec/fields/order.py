@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from densor.codec import registry
 
+MAX_SORTED = 1 << 20  # blocks of a chunk, where these are sorted
 Bytes = npt.NDArray[np.uint8]
 
 
