@@ -10,7 +10,7 @@ from densor.codec.levels import DEFAULT_LEVEL, level_settings
 from densor.codec.planar.analyse import MAX_RUN
 from densor.dtypes import SIZES, parse_dtype
 from densor.errors import FormatError, LimitError, TruncatedError
-from densor.formats import gguf, npy, onnx, safetensors, torchzip
+from densor.formats import ctranslate2, gguf, npy, onnx, safetensors, torchzip
 from densor.formats.contents import Contents, Head, Stretch
 from densor.formats.entry import TensorInfo, is_listable
 from densor.formats.source import RandomSource, Source
@@ -23,6 +23,7 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("npy", npy.find),
     ("npz", npy.find_npz),
     ("torch", torchzip.find),
+    ("ctranslate2", ctranslate2.find),
     ("onnx", onnx.find),
 )
 
