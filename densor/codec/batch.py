@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from densor.codec import registry
+from densor.codec.change.coder import ChangeCoder
 from densor.codec.coder import BatchCoder, Bytes
 from densor.codec.kind import BYTES, Kind
 from densor.codec.levels import Level
@@ -46,14 +47,31 @@ class CodedBatch(NamedTuple):
     chunks: list[Chunk]
 
 
+class Before(NamedTuple):
+    """What a batch may be coded against: as many bytes, from `offset` of the base on."""
+
+    data: Bytes
+    offset: int
+
+
 def encode_batch(
-    data: Bytes, kind: Kind, level: Level, workers: Workers, history: History
+    data: Bytes,
+    kind: Kind,
+    level: Level,
+    workers: Workers,
+    history: History,
+    base: Before | None = None,
 ) -> Callable[[], CodedBatch]:
     """Starts coding `data`, at most a batch of this kind; call the result to wait for it.
 
     `history`: of the archive. Batches are given in the order that they will have there.
     """
     step = kind.chunk_bytes(level)
+    if base is not None:
+        size = 1 if kind.layout is None else kind.layout.size
+        changes = ChangeCoder(data, base.data, base.offset, kind.dtype, size)
+        if changes.pays:
+            return _changes(changes, data, base.data, step, workers)
     chunks = [data[i : i + step] for i in range(0, data.size, step)]
     layout = kind.layout
     if layout is None:
@@ -118,7 +136,26 @@ def _low_coder(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
     return coder if coder.useful else None
 
 
-def _with_model(coder: BatchCoder, chunks: list[Chunk]) -> CodedBatch:
+def _changes(
+    coder: ChangeCoder, data: Bytes, base: Bytes, step: int, workers: Workers
+) -> Callable[[], CodedBatch]:
+    places = range(0, data.size, step)
+    pieces = [(data[i : i + step], base[i : i + step], i) for i in places]
+    for task in [workers.submit(coder.count, new, old) for new, old, _ in pieces]:
+        task.result()
+    coder.decide()
+    coding = [workers.submit(_changed_chunk, coder, *piece) for piece in pieces]
+    return lambda: _with_model(coder, [future.result() for future in coding])
+
+
+def _changed_chunk(coder: ChangeCoder, chunk: Bytes, base: Bytes, begin: int) -> Chunk:
+    payload = coder.encode(chunk, base, begin)
+    if payload.size < chunk.size:
+        return Chunk(_OWN_MODEL, payload, chunk.size)
+    return Chunk(registry.MODEL_RAW, chunk, chunk.size)
+
+
+def _with_model(coder: BatchCoder | ChangeCoder, chunks: list[Chunk]) -> CodedBatch:
     return CodedBatch(coder.model() if any(chunk.own for chunk in chunks) else None, chunks)
 
 

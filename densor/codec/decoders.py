@@ -1,6 +1,8 @@
 """Finds the decoder of a MODEL frame by its codec number."""
 
 from densor.codec import registry
+from densor.codec.change import model as change
+from densor.codec.change.decode import ChangeDecoder
 from densor.codec.coder import ChunkDecoder
 from densor.codec.planar import model as planar
 from densor.codec.planar.decode import PlanarDecoder
@@ -19,6 +21,8 @@ def decoder_for(payload: bytes) -> ChunkDecoder:
     if codec == registry.CODEC_SCALES:
         scales = parse_scales(payload)
         return ScalesDecoder(scales, _low_decoder(scales.low))
+    if codec == registry.CODEC_CHANGE:
+        return ChangeDecoder(change.parse(payload))
     raise UnsupportedError(f"unknown codec {codec}; a newer densor may read this")
 
 

@@ -1,0 +1,224 @@
+"""Compiled loops of the change codec, for elements of 1, 2, 4 and 8 bytes.
+
+An element and that of the base are unsigned integers of `w` bits, after `drop` low bits are cut
+off. Methods, tokens and extra bits: see spec.md. Nothing here allocates or validates.
+"""
+
+import numpy as np
+from numba import njit, types
+
+from densor.codec.change.tokens import DIFFERENCE, OWN
+from densor.entropy.intrinsics import leading_zeros, load_u64, store_u64
+from densor.entropy.jit import R8, W8, kernel
+
+_U = np.uint64
+_0, _1 = _U(0), _U(1)
+_ALL = _U(0xFFFFFFFFFFFFFFFF)
+_BLOCK = 64  # elements that are looked at before a way to decode them is chosen
+_WIDE = 56  # most bits that one load of 64 is sure to hold
+
+R64 = types.Array(types.uint64, 1, "C", readonly=True)
+_READ = {
+    1: R8,
+    2: types.Array(types.uint16, 1, "C", readonly=True),
+    4: types.Array(types.uint32, 1, "C", readonly=True),
+    8: R64,
+}
+_WRITE = {1: W8, 2: types.uint16[::1], 4: types.uint32[::1], 8: types.uint64[::1]}
+_int, _bool = types.int64, types.boolean
+
+
+@njit
+def _magnitude(x, b, method, floats, bits):
+    """How `x` of `bits` bits differs from `b`: whether downwards, and by how much."""
+    top = _1 << _U(bits - 1)
+    below = top - _1
+    if method != DIFFERENCE:
+        return False, x ^ b
+    if floats:
+        flip = b & top
+        x ^= flip
+        b ^= flip
+        if x & top:
+            x ^= below
+    d = (x - b) & (top | below)
+    down = (d & top) != _0
+    return down, (_0 - d) & (top | below) if down else d
+
+
+@njit
+def _rotated(x, floats, bits):
+    """Own bits in coding order: of floats the exponent first and the sign last."""
+    if floats:
+        return (x << _1 | x >> _U(bits - 1)) & (_ALL >> _U(64 - bits))
+    return x
+
+
+@njit
+def _token(x, b, method, floats, bits, direct, mantissa):
+    """The token of an element, its number of extra bits, and these."""
+    if method == OWN:
+        value = _rotated(x, floats, bits)
+        extra = bits - 8
+        return value >> _U(extra), extra, value & ((_1 << _U(extra)) - _1)
+    down, value = _magnitude(x, b, method, floats, bits)
+    kind, extra = value, 0
+    if value >> _U(direct):
+        n = 63 - np.int64(leading_zeros(value))
+        extra = n - mantissa
+        kind = (_1 << _U(direct)) + (_U(n - direct) << _U(mantissa))
+        kind += (value >> _U(extra)) & ((_1 << _U(mantissa)) - _1)
+        value &= (_1 << _U(extra)) - _1
+    if method == DIFFERENCE:
+        kind <<= _1
+        if down:
+            kind -= _1
+    return kind, extra, value
+
+
+def _tokens(x, b, method, floats, drop, bits, direct, mantissa, tokens):
+    """Fills `tokens`: uint8[n]; returns the number of extra bits of all."""
+    total = 0
+    for i in range(tokens.size):
+        xi, bi = _U(x[i]) >> _U(drop), _U(b[i]) >> _U(drop)
+        if xi == bi and method != OWN:
+            tokens[i] = 0
+            continue
+        token, extra, _ = _token(xi, bi, method, floats, bits, direct, mantissa)
+        tokens[i] = token
+        total += extra
+    return total
+
+
+def _extras(x, b, method, floats, drop, bits, direct, mantissa, out):
+    """Writes the extra bits to `out`, which has 8 bytes more than they need."""
+    pending, filled, at = _0, 0, 0
+    for i in range(x.size):
+        xi, bi = _U(x[i]) >> _U(drop), _U(b[i]) >> _U(drop)
+        if xi == bi and method != OWN:
+            continue
+        _, extra, value = _token(xi, bi, method, floats, bits, direct, mantissa)
+        while extra > 0:
+            part = min(extra, 32)
+            pending |= (value & ((_1 << _U(part)) - _1)) << _U(filled)
+            value >>= _U(part)
+            extra -= part
+            filled += part
+            if filled >= 32:
+                store_u64(out, at, pending)
+                pending >>= _U(32)
+                filled -= 32
+                at += 4
+    store_u64(out, at, pending)
+
+
+def _contexts(b, shift, mask, mapped, out):
+    """`out[i] = mapped[b[i] >> shift & mask]`; `mapped`: uint8[mask + 1]."""
+    for i in range(out.size):
+        out[i] = mapped[_U(b[i]) >> _U(shift) & _U(mask)]
+
+
+@njit
+def _take(extras, at, count):
+    """`count` bits, at most 63, from bit `at` on; `extras` has 8 bytes more than there are bits."""
+    value = load_u64(extras, at >> 3) >> _U(at & 7)
+    if count > _WIDE:
+        high = load_u64(extras, (at + 32) >> 3) >> _U(at & 7)
+        value = (value & _U(0xFFFFFFFF)) | high << _U(32)
+    return value & ((_1 << _U(count)) - _1)
+
+
+@njit
+def _changed(b, change, method, floats, bits):
+    """The element that differs from `b` by `change`, both of `bits` bits."""
+    all_bits = _ALL >> _U(64 - bits)
+    if method != DIFFERENCE:
+        return (b ^ change) & all_bits
+    if not floats:
+        return (b + change) & all_bits
+    top = _1 << _U(bits - 1)
+    flip = b & top
+    x = ((b ^ flip) + change) & all_bits
+    if x & top:
+        x ^= top - _1
+    return x ^ flip
+
+
+def _apply(b, tokens, extras, starts, counts, plain, method, floats, drop, bits, out):
+    """Decodes elements from their tokens and the base.
+
+    `starts`: uint64[256], the least change that a token stands for, `counts`: uint8[256], its
+    number of extra bits; tokens below `plain` have none. `extras`: all extra bits and 8 bytes.
+    """
+    at = 0
+    n = out.size
+    for begin in range(0, n, _BLOCK):
+        end = min(begin + _BLOCK, n)
+        largest = np.uint8(0)
+        for i in range(begin, end):
+            largest = max(largest, tokens[i])
+        if largest == 0 and drop == 0 and method != OWN:
+            for i in range(begin, end):
+                out[i] = b[i]
+        elif largest < plain and method != OWN:
+            for i in range(begin, end):
+                change = starts[tokens[i]]
+                out[i] = _changed(_U(b[i]) >> _U(drop), change, method, floats, bits) << _U(drop)
+        else:
+            for i in range(begin, end):
+                token = tokens[i]
+                count = np.int64(counts[token])
+                value = _take(extras, at, count)
+                at += count
+                if method == OWN:
+                    value |= starts[token]
+                    if floats:
+                        value = (value >> _1) | (value & _1) << _U(bits - 1)
+                    out[i] = value << _U(drop)
+                else:
+                    change = starts[token]
+                    if method == DIFFERENCE and token & 1:
+                        change -= value
+                    else:
+                        change += value
+                    bi = _U(b[i]) >> _U(drop)
+                    out[i] = _changed(bi, change, method, floats, bits) << _U(drop)
+
+
+def _common(x):
+    """The bits that any element has."""
+    found = x[0] & x[0]
+    for i in range(x.size):
+        found |= x[i]
+    return _U(found)
+
+
+def _per_size(function, signature):
+    return {size: kernel(signature(_READ[size], _WRITE[size]))(function) for size in _READ}
+
+
+_METHOD = (_int, _bool, _int, _int, _int, _int)
+TOKENS = _per_size(_tokens, lambda r, w: _int(r, r, *_METHOD, W8))
+EXTRAS = _per_size(_extras, lambda r, w: types.void(r, r, *_METHOD, W8))
+CONTEXTS = _per_size(_contexts, lambda r, w: types.void(r, _int, _int, R8, W8))
+APPLY = _per_size(
+    _apply, lambda r, w: types.void(r, R8, R8, R64, R8, _int, _int, _bool, _int, _int, w)
+)
+COMMON = _per_size(_common, lambda r, w: types.uint64(r))
+
+
+@kernel(types.void(R8, R8, types.int64[:, ::1]))
+def count(tokens, contexts, counts):
+    """`counts[context, token]` grows by the number of elements that have both."""
+    for i in range(tokens.size):
+        counts[contexts[i], tokens[i]] += 1
+
+
+@kernel(_int(R8, R8))
+def total_extras(tokens, counts):
+    """The sum of `counts[token]`, the extra bits of all elements."""
+    total = 0
+    for i in range(tokens.size):
+        total += np.int64(counts[tokens[i]])
+    return total
+
