@@ -71,7 +71,7 @@ def encode_batch(
         size = 1 if kind.layout is None else kind.layout.size
         changes = ChangeCoder(data, base.data, base.offset, kind.dtype, size)
         if changes.pays:
-            return _changes(changes, data, base.data, step, workers)
+            return _changes(changes, data, base.data, workers)
     chunks = [data[i : i + step] for i in range(0, data.size, step)]
     layout = kind.layout
     if layout is None:
@@ -137,10 +137,10 @@ def _low_coder(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
 
 
 def _changes(
-    coder: ChangeCoder, data: Bytes, base: Bytes, step: int, workers: Workers
+    coder: ChangeCoder, data: Bytes, base: Bytes, workers: Workers
 ) -> Callable[[], CodedBatch]:
-    places = range(0, data.size, step)
-    pieces = [(data[i : i + step], base[i : i + step], i) for i in places]
+    step = coder.chunk_bytes
+    pieces = [(data[i : i + step], base[i : i + step], i) for i in range(0, data.size, step)]
     for task in [workers.submit(coder.count, new, old) for new, old, _ in pieces]:
         task.result()
     coder.decide()

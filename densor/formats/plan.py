@@ -74,7 +74,7 @@ def _segments(tensors: list[TensorInfo], medium: int) -> Iterator[Segment]:
         joins = tensor is not None and bool(group) and _joins(group, tensor, medium)
         if group and not joins:
             end = group[-1].offset + group[-1].size
-            yield Segment(_kind_of_group(group), end - at)
+            yield Segment(kind_of_group(group), end - at)
             at = end
             group = []
         if tensor is None:
@@ -97,7 +97,7 @@ def _joins(group: list[TensorInfo], tensor: TensorInfo, medium: int) -> bool:
     )
 
 
-def _kind_of_group(group: list[TensorInfo]) -> Kind:
+def kind_of_group(group: list[TensorInfo]) -> Kind:
     """One tensor's kind, or that of small ones in a row: runs that end where tensors end."""
     first = group[0]
     if len(group) == 1:

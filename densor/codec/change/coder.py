@@ -25,6 +25,8 @@ _SAME, _CODED = 0, 1
 _PIECES = 16  # places of a batch that are looked at
 _PIECE = 1 << 14  # elements at each
 _WORTH = 0.98  # of what the batch takes without a base; below this, changes are coded
+_CHUNK = 1 << 21
+_FEW = 0.5  # bits per byte that are little
 _MOST_CONTEXTS = 32
 _PER_CONTEXT = 1 << 13  # elements of a batch for each context
 _FLOATS = {  # bits behind the leading mantissa bits that are looked at, number of bits from there
@@ -70,6 +72,7 @@ class ChangeCoder:
             raise ValueError("batch and base do not have the same whole elements")
         self._offset = offset
         self._size = size
+        self._bytes = data.size
         self._counts: npt.NDArray[np.int64] | None = None
         self._freqs = np.zeros((0, 256), np.uint16)
         self._lock = threading.Lock()
@@ -80,6 +83,11 @@ class ChangeCoder:
         else:
             self._choice = _choose(data, base, dtype, size)
             self.pays = self._choice.bits < _WORTH * _bits_without_base(data, dtype, size)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes per chunk: more where little is left of them."""
+        return _CHUNK if self._choice.bits > _FEW * self._bytes else 2 * _CHUNK
 
     def count(self, chunk: Bytes, base: Bytes) -> None:
         """Counts the tokens of a chunk; may run in several threads at once."""

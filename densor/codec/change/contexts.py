@@ -9,7 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from densor.codec.change.kernels import add_rows, cheapest
+
 Counts = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.uint32]  # counts or code lengths, a row per value or context
+Contexts = npt.NDArray[np.int64]  # the context of each value
 _ROUNDS = 2
 _SYMBOL_BITS = 9.0  # what a symbol in use costs in a packed table, about
 _TABLE_BITS = 64.0  # what a table costs besides
@@ -28,24 +32,25 @@ def group(counts: Counts, scale: float, most: int) -> Grouping:
     `counts`: int64[values, 256], tokens by value of the bits of the base, of a sample; `scale`:
     how often the sample fits into what is to be coded.
     """
-    rows = np.flatnonzero(counts.any(axis=1))
+    used = np.flatnonzero(counts.any(axis=1))
     symbols = np.flatnonzero(counts.any(axis=0))
-    found = counts[np.ix_(rows, symbols)].astype(np.float32)
-    best_of, best = np.zeros(rows.size, np.intp), _cost(found.sum(axis=0)[None], scale)
-    of = best_of
+    rows = counts[np.ix_(used, symbols)].astype(np.uint32)
+    of = best_of = np.zeros(used.size, np.int64)
+    best = _cost(_sums(rows, of, 1), scale)
     contexts = 1
-    while contexts < most and 2 * contexts <= rows.size:
-        of = _split(found, of, contexts)
+    while contexts < most and 2 * contexts <= used.size:
+        of = _split(rows, of, contexts)
         contexts = int(of.max()) + 1
         for _ in range(_ROUNDS):
-            of = _assign(found, of, contexts)
-        of = np.unique(of, return_inverse=True)[1]
-        cost = _cost(_sums(found, of, int(of.max()) + 1), scale)
+            cheapest(rows, _lengths(_sums(rows, of, contexts)), of)
+        of = np.unique(of, return_inverse=True)[1].astype(np.int64)
+        contexts = int(of.max()) + 1
+        cost = _cost(_sums(rows, of, contexts), scale)
         if cost < best:
             best_of, best = of, cost
         elif contexts >= 4:
             break
-    return Grouping(_for_all_values(rows, best_of, len(counts)), best)
+    return Grouping(_for_all_values(used, best_of, len(counts)), best)
 
 
 def rough_bits(counts: Counts) -> float:
@@ -60,38 +65,28 @@ def rough_bits(counts: Counts) -> float:
     return float(data + 0.5 * parameters.sum())
 
 
-def _sums(
-    found: npt.NDArray[np.float32], of: npt.NDArray[np.intp], contexts: int
-) -> npt.NDArray[np.float32]:
-    members = of == np.arange(contexts)[:, None]
-    return members.astype(np.float32) @ found
+def _sums(rows: Rows, of: Contexts, contexts: int) -> Rows:
+    sums = np.empty((contexts, rows.shape[1]), np.uint32)
+    add_rows(rows, of, sums)
+    return sums
 
 
-def _lengths(sums: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Ideal code lengths under each context, also for symbols that it does not have."""
+def _lengths(sums: Rows) -> Rows:
+    """Ideal code lengths under each context in 2^-16 bits, also for symbols that it lacks."""
     smoothed = sums + np.float32(0.03)
-    lengths: npt.NDArray[np.float32] = np.log2(smoothed.sum(axis=1, keepdims=True) / smoothed)
-    return lengths
+    lengths = np.log2(smoothed.sum(axis=1, keepdims=True) / smoothed)
+    return (65536 * lengths).astype(np.uint32)
 
 
-def _cost(sums: npt.NDArray[np.float32], scale: float) -> float:
-    data = float((sums * _lengths(sums)).sum()) * scale
-    return data + float((sums > 0).sum()) * _SYMBOL_BITS + len(sums) * _TABLE_BITS
+def _cost(sums: Rows, scale: float) -> float:
+    data = float((sums * _lengths(sums).astype(np.float64)).sum()) / 65536 * scale
+    return data + np.count_nonzero(sums) * _SYMBOL_BITS + len(sums) * _TABLE_BITS
 
 
-def _assign(
-    found: npt.NDArray[np.float32], of: npt.NDArray[np.intp], contexts: int
-) -> npt.NDArray[np.intp]:
-    return np.argmin(found @ _lengths(_sums(found, of, contexts)).T, axis=1)
-
-
-def _split(
-    found: npt.NDArray[np.float32], of: npt.NDArray[np.intp], contexts: int
-) -> npt.NDArray[np.intp]:
+def _split(rows: Rows, of: Contexts, contexts: int) -> Contexts:
     """Gives the value of each context that suits it least a context of its own."""
-    lengths = _lengths(_sums(found, of, contexts))
-    own = _lengths(found)
-    excess = (found * (lengths[of] - own)).sum(axis=1)
+    lengths = _lengths(_sums(rows, of, contexts)).astype(np.float32)
+    excess = (rows * (lengths[of] - _lengths(rows))).sum(axis=1)
     of = of.copy()
     for context in range(contexts):
         members = np.flatnonzero(of == context)
@@ -100,9 +95,7 @@ def _split(
     return of
 
 
-def _for_all_values(
-    rows: npt.NDArray[np.intp], of: npt.NDArray[np.intp], values: int
-) -> npt.NDArray[np.uint8]:
+def _for_all_values(used: npt.NDArray[np.intp], of: Contexts, values: int) -> npt.NDArray[np.uint8]:
     """A context for values that the sample lacks too: that of the next lower one it has."""
-    at = np.searchsorted(rows, np.arange(values), side="right") - 1
+    at = np.searchsorted(used, np.arange(values), side="right") - 1
     return of[np.maximum(at, 0)].astype(np.uint8)

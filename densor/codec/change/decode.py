@@ -5,14 +5,16 @@ import threading
 
 import numpy as np
 
+from densor.buffers import POOL
 from densor.codec.change.elements import elements, is_aligned
 from densor.codec.change.kernels import APPLY, CONTEXTS, total_extras
 from densor.codec.change.model import Model
 from densor.codec.change.tokens import meanings
 from densor.codec.coder import Base, BaseDecoder, Bytes
 from densor.entropy.rans.decode import DecodeTable, decode
-from densor.errors import FormatError
+from densor.errors import FormatError, LimitError
 
+MAX_CHUNK = 1 << 23  # bytes; a chain of bases needs a few times this per link
 HEAD = struct.Struct("<QB")
 SAME, CODED = 0, 1  # modes of a chunk
 _LENGTH = struct.Struct("<I")
@@ -47,6 +49,8 @@ class ChangeDecoder(BaseDecoder):
         offset, mode = HEAD.unpack_from(payload)
         if offset + out.size > base.size:
             raise FormatError("chunk refers to bytes behind the end of its base")
+        if out.size > MAX_CHUNK:
+            raise LimitError("chunk of changes is too long")
         before = base.read_at(offset, out.size)
         if mode == SAME and payload.size == HEAD.size:
             out[:] = before
@@ -54,6 +58,7 @@ class ChangeDecoder(BaseDecoder):
             self._decode(payload[HEAD.size :], before, out)
         else:
             raise FormatError("chunk of changes is malformed")
+        POOL.give(before)
 
     def _decode(self, coded: Bytes, before: Bytes, out: Bytes) -> None:
         method, contexts, meanings = self._model.method, self._model.contexts, self._meanings

@@ -222,3 +222,30 @@ def total_extras(tokens, counts):
         total += np.int64(counts[tokens[i]])
     return total
 
+
+
+_U32_2D = types.uint32[:, ::1]
+_I64 = types.int64[::1]
+
+
+@kernel(types.void(_U32_2D, _I64, _U32_2D))
+def add_rows(rows, of, sums):
+    """`sums[c]` becomes the sum of the rows whose context `of` is c."""
+    sums[:] = 0
+    for r in range(rows.shape[0]):
+        for s in range(rows.shape[1]):
+            sums[of[r], s] += rows[r, s]
+
+
+@kernel(types.void(_U32_2D, _U32_2D, _I64))
+def cheapest(rows, lengths, of):
+    """`of[r]` becomes the context whose code lengths suit the counts of row r best."""
+    for r in range(rows.shape[0]):
+        best = _ALL
+        for c in range(lengths.shape[0]):
+            cost = _0
+            for s in range(rows.shape[1]):
+                cost += _U(rows[r, s]) * _U(lengths[c, s])
+            if cost < best:
+                best = cost
+                of[r] = c

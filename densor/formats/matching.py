@@ -1,0 +1,76 @@
+"""Which tensors of a file go with which of its base."""
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+
+from densor.formats.entry import TensorInfo
+from densor.formats.plan import kind_of_group, plan_file
+from densor.formats.source import Bytes, RandomSource
+from densor.formats.writer import Segment
+
+
+def tensors_of(base: RandomSource) -> list[TensorInfo]:
+    """The tensors of a base, as those of any file are found."""
+    return plan_file(_Sequential(base), base.size).tensors
+
+
+class _Sequential:
+    """A source's bytes from the first to the last."""
+
+    def __init__(self, source: RandomSource) -> None:
+        self._source = source
+        self._at = 0
+
+    def take(self, count: int) -> Bytes:
+        count = min(count, self._source.size - self._at)
+        self._at += count
+        return self._source.read_at(self._at - count, count)
+
+
+def attach(
+    segments: Iterable[Segment],
+    tensors: Iterable[TensorInfo],
+    base_tensors: Iterable[TensorInfo],
+) -> Iterator[Segment]:
+    """The segments of a file with the places of the base that they are coded against.
+
+    Tensors go together that have the same name, dtype and shape. A segment of several tensors is
+    cut where these do not follow each other in the base too. In files without any tensors, what is
+    at the same place goes together.
+    """
+    places = {(t.name, t.dtype, t.shape): t.offset for t in base_tensors}
+    ordered = sorted((t for t in tensors if t.size), key=lambda t: t.offset)
+    at = 0
+    for segment in segments:
+        if not ordered:
+            yield segment._replace(base=at)
+        elif segment.size is None or segment.kind.layout is None:
+            yield segment
+        else:
+            yield from _matched(segment, at, ordered, places)
+        at += segment.size or 0
+
+
+def _matched(
+    segment: Segment,
+    at: int,
+    tensors: list[TensorInfo],
+    places: dict[tuple[str, str, tuple[int, ...]], int],
+) -> Iterator[Segment]:
+    assert segment.size is not None
+    inside = [t for t in tensors if at <= t.offset and t.offset + t.size <= at + segment.size]
+
+    def shift(tensor: TensorInfo) -> int | None:
+        place = places.get((tensor.name, tensor.dtype, tensor.shape))
+        return None if place is None else place - tensor.offset
+
+    parts = [(found, list(group)) for found, group in groupby(inside, shift)]
+    if sum(tensor.size for tensor in inside) != segment.size:
+        yield segment
+    elif len(parts) == 1:
+        found = parts[0][0]
+        yield segment if found is None else segment._replace(base=at + found)
+    else:
+        for found, group in parts:
+            begin, size = group[0].offset, sum(tensor.size for tensor in group)
+            yield Segment(kind_of_group(group), size, None if found is None else begin + found)
