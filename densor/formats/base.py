@@ -1,6 +1,7 @@
 """The base that entries are coded against, known by the hash of its bytes."""
 
 import threading
+from collections.abc import Callable
 
 from densor.buffers import POOL
 from densor.errors import ArgumentError, FormatError
@@ -12,13 +13,27 @@ _PIECE = 1 << 23  # bytes that are hashed at a time
 
 
 class GivenBase:
-    """The base that the caller has given. Safe to use from several threads."""
+    """The base that the caller has given. Safe to use from several threads.
 
-    def __init__(self, source: RandomSource, name: str | None = None) -> None:
-        self.source = source
+    `check_unchanged`: raises a FileError if its bytes may not be what they were.
+    """
+
+    def __init__(
+        self,
+        source: RandomSource,
+        name: str | None = None,
+        check_unchanged: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.check_unchanged = check_unchanged
+        self._source = source
         self.name = name
         self._digests: dict[int, bytes] = {}
         self._lock = threading.Lock()
+
+    @property
+    def source(self) -> RandomSource:
+        """Its bytes."""
+        return self._source
 
     def reference(self, hash: str | None = None) -> BaseRef:
         """What an entry that is coded against this says about it; reads it once."""
@@ -34,7 +49,9 @@ class GivenBase:
                 return self.source
             found = f"{NAMES[wanted.hash_kind]} {digest.hex()}"
         given = "base" if self.name is None else f"base {self.name}"
-        raise ArgumentError(f"{given} is another one: wanted is {described(wanted)}, this has {found}")
+        raise ArgumentError(
+            f"{given} is another one: wanted is {described(wanted)}, this has {found}"
+        )
 
     def _digest(self, kind: int) -> bytes:
         with self._lock:

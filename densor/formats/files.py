@@ -120,6 +120,8 @@ def compress_file(
                 writer.abort()
             if not same_file_state(status, file):
                 raise FileError(f"{entry_name}: changed while it was read")
+            if before is not None:
+                before.check_unchanged()
             sizes = Sizes(writer.original, writer.written)
             if verify:
                 _verify(out, threads, sizes.stored, before)

@@ -223,7 +223,6 @@ def total_extras(tokens, counts):
     return total
 
 
-
 _U32_2D = types.uint32[:, ::1]
 _I64 = types.int64[::1]
 

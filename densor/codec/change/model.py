@@ -71,7 +71,9 @@ def parse(payload: bytes) -> Model:
         _HEAD.unpack_from(payload)
     )
     if codec != registry.CODEC_CHANGE or not 1 <= number <= 3:
-        raise UnsupportedError(f"unknown way {number} to code changes; a newer densor may read this")
+        raise UnsupportedError(
+            f"unknown way {number} to code changes; a newer densor may read this"
+        )
     method = Method(number, size, bool(flags & _FLOATS), drop, direct, mantissa)
     if flags & ~_FLOATS or not method.known():
         raise FormatError("model of changes has impossible fields")
