@@ -157,9 +157,7 @@ class Archive:
             chain = 0 if base is None else 1
             if base is not None and base.entry is not None:
                 if base.entry >= entry.number:
-                    raise FormatError(
-                        f"{entry.meta.name}: is based on what does not come before it"
-                    )
+                    raise FormatError(f"{entry.meta.name}: is based on what comes after it")
                 other = self.entries[base.entry]
                 check_chain(base, other.size, other.hash_kind, other.digest)
                 chain += self.chains[base.entry]

@@ -49,9 +49,7 @@ class GivenBase:
                 return self.source
             found = f"{NAMES[wanted.hash_kind]} {digest.hex()}"
         given = "base" if self.name is None else f"base {self.name}"
-        raise ArgumentError(
-            f"{given} is another one: wanted is {described(wanted)}, this has {found}"
-        )
+        raise ArgumentError(f"{given} has {found}; needed is {described(wanted)}")
 
     def _digest(self, kind: int) -> bytes:
         with self._lock:

@@ -82,14 +82,13 @@ class _PackedBase(GivenBase):
         for entry in self._archive.entries:
             if (entry.size, entry.hash_kind, entry.digest) == wanted[:3]:
                 return self._unpack(entry)
-        raise ArgumentError(
-            f"base {self.name} is another one: wanted is {described(wanted)}, which it does not hold"
-        )
+        raise ArgumentError(f"base {self.name} does not hold what is needed, {described(wanted)}")
 
     def _unpack(self, entry: IndexedEntry) -> RandomSource:
         with self._unpacking:
             if entry.number not in self._unpacked:
-                file = self._stack.enter_context(tempfile.TemporaryFile())
+                file = tempfile.TemporaryFile()  # noqa: SIM115
+                self._stack.callback(file.close)
                 for piece in self._archive.pieces(entry):
                     write_all(file, piece)
                 file.flush()

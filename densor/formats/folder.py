@@ -122,8 +122,8 @@ def extract(
     """Restores the files of an archive below `folder`; returns their names.
 
     `names`: only these entries; FileError if one is not in the archive. Every file appears whole
-    or not at all. Symbolic links that lie in the way below `folder` are not followed. `base`: as for
-    `decompress_file`.
+    or not at all. Symbolic links that lie in the way below `folder` are not followed. `base`: as
+    for `decompress_file`.
     """
     extraction = _Extraction(Path(folder), set(names), overwrite)
     with open_input(source) as (file, _), open_base(base, threads=threads) as before:

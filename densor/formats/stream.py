@@ -242,7 +242,7 @@ class StreamReader:
     def _earlier(self, wanted: BaseRef, name: str) -> tuple[_Written, int]:
         other = self._written.get(-1 if wanted.entry is None else wanted.entry)
         if other is None or other.entry is None:
-            raise FormatError(f"{name}: is based on what does not come before it")
+            raise FormatError(f"{name}: is based on what comes after it")
         check_chain(wanted, other.entry.size, other.entry.hash_kind, other.entry.digest)
         if other.chain >= wire.MAX_CHAIN:
             raise LimitError(f"{name}: is based on too long a chain of entries")

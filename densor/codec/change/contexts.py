@@ -75,7 +75,8 @@ def _lengths(sums: Rows) -> Rows:
     """Ideal code lengths under each context in 2^-16 bits, also for symbols that it lacks."""
     smoothed = sums + np.float32(0.03)
     lengths = np.log2(smoothed.sum(axis=1, keepdims=True) / smoothed)
-    return (65536 * lengths).astype(np.uint32)
+    found: Rows = (65536 * lengths).astype(np.uint32)
+    return found
 
 
 def _cost(sums: Rows, scale: float) -> float:

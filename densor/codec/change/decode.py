@@ -11,7 +11,7 @@ from densor.codec.change.kernels import APPLY, CONTEXTS, total_extras
 from densor.codec.change.model import Model
 from densor.codec.change.tokens import meanings
 from densor.codec.coder import Base, BaseDecoder, Bytes
-from densor.entropy.rans.decode import DecodeTable, decode
+from densor.entropy.rans.decode import decode, decode_table
 from densor.errors import FormatError, LimitError
 
 MAX_CHUNK = 1 << 23  # bytes; a chain of bases needs a few times this per link
@@ -37,7 +37,7 @@ class ChangeDecoder(BaseDecoder):
     def __init__(self, model: Model) -> None:
         self._model = model
         self._meanings = meanings(model.method)
-        self._table = DecodeTable(model.freqs) if len(model.freqs) else None
+        self._table = decode_table(model.freqs) if len(model.freqs) else None
 
     def decode_from(self, payload: Bytes, out: Bytes, base: Base) -> None:
         """Decodes a chunk that changes a stretch of `base` into all of `out`.

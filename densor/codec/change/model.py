@@ -83,8 +83,9 @@ def parse(payload: bytes) -> Model:
     contexts = Contexts(shift, _parse_map(payload[_HEAD.size : end], bits, count))
     freqs = np.zeros((0, 256), np.uint16)
     if count:
-        freqs = tables.unpack(payload[end:], count)
-    elif len(payload) > end:
+        freqs, taken = tables.unpack(np.frombuffer(payload, np.uint8)[end:], count)
+        end += taken
+    if len(payload) > end:
         raise FormatError("model is too long")
     if freqs[:, ~meanings(method).valid].any():
         raise FormatError("model of changes has tokens that no element can have")

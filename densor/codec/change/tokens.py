@@ -25,8 +25,8 @@ class Method:
     """How changes of elements are turned into tokens.
 
     `size`: bytes of an element. `floats`: sign and magnitude, as in IEEE 754, not an integer.
-    `drop`: low bits, always 0, that are left out. `direct`: changes below 2^direct are a token each;
-    `mantissa`: bits behind the leading one of larger changes that are part of their token.
+    `drop`: low bits, always 0, that are left out. `direct`: changes below 2^direct have a token
+    each; `mantissa`: bits behind the leading one of larger changes that are part of their token.
     """
 
     number: int
