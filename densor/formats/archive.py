@@ -115,6 +115,21 @@ class _EntryBase:
         return out
 
 
+class _EntrySource:
+    """The bytes of an entry; each reading may cost as much as one of the archive may."""
+
+    def __init__(self, archive: "Archive", entry: IndexedEntry) -> None:
+        self._archive = archive
+        self._entry = entry
+
+    @property
+    def size(self) -> int:
+        return self._entry.size
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        return self._archive.read(self._entry, offset, offset + count)
+
+
 class Archive:
     """An archive with an index. Safe to use from several threads.
 
@@ -269,6 +284,10 @@ class Archive:
     def fill(self, entry: IndexedEntry, begin: int, out: Bytes, budget: _Budget) -> None:
         """Decodes a stretch of an entry on behalf of others that are based on it."""
         self._read_into(entry, begin, out, True, None, budget)
+
+    def as_source(self, entry: IndexedEntry) -> RandomSource:
+        """The bytes of an entry at any place, decoded in the thread that asks."""
+        return _EntrySource(self, entry)
 
     def _base_of(self, entry: IndexedEntry, budget: _Budget) -> Base | None:
         base = entry.meta.base

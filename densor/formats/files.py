@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -12,7 +12,7 @@ from densor.formats import strictjson, wire
 from densor.formats.archive import parse_entries, parse_frames
 from densor.formats.base import GivenBase
 from densor.formats.basefile import open_base
-from densor.formats.entry import DIR, FILE, EntryMeta, check_path
+from densor.formats.entry import DIR, FILE, EntryMeta, TensorInfo, check_path
 from densor.formats.matching import attach, tensors_of
 from densor.formats.output import copy_times_and_mode, errors_of, whole_file
 from densor.formats.plan import Plan, plan_file
@@ -131,16 +131,24 @@ def compress_file(
 
 
 def add_planned(
-    writer: ArchiveWriter, meta: EntryMeta, plan: Plan, base: GivenBase | None = None
+    writer: ArchiveWriter,
+    meta: EntryMeta,
+    plan: Plan,
+    base: GivenBase | None = None,
+    base_tensors: Iterable[TensorInfo] | None = None,
 ) -> None:
-    """Adds a file that was looked at, coded against a base if there is one."""
+    """Adds a file that was looked at, coded against a base if there is one.
+
+    `base_tensors`: those of the base, where they are known.
+    """
     meta.format = plan.format
-    segments = iter(plan.segments)
-    if base is not None:
-        meta.base = base.reference(writer.hash)
-        segments = attach(plan.segments, plan.tensors, tensors_of(base.source))
-    source = None if base is None else base.source
-    writer.add(meta, plan.source, segments, plan.tensors, source)
+    if base is None:
+        writer.add(meta, plan.source, plan.segments, plan.tensors)
+        return
+    meta.base = base.reference(writer.hash)
+    found = tensors_of(base.source) if base_tensors is None else base_tensors
+    segments = attach(plan.segments, plan.tensors, found)
+    writer.add(meta, plan.source, segments, plan.tensors, base.source)
 
 
 def _name_of(source: Path_or_file) -> str:

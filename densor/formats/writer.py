@@ -17,6 +17,7 @@ from densor.codec.scales.tables import History
 from densor.codec.zstd import zstd_compress
 from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats import strictjson, wire
+from densor.formats.archive import Archive
 from densor.formats.entry import EntryMeta, TensorInfo, parse
 from densor.formats.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.output import errors_of, write_all
@@ -148,6 +149,28 @@ class ArchiveWriter:
         if listed:
             entry["tensors"] = listed
         self._entries.append(entry)
+
+    def copy(self, archive: Archive) -> None:
+        """Takes over all entries of an archive as they are stored, before any is added."""
+        if not self._open or self._broken or self._entries:
+            raise ArgumentError("archive is closed, or holds entries already")
+        self._broken = True
+        frames = archive.frames
+        for number in range(frames.kinds.size):
+            data = archive.frame_bytes(number)
+            self._write(data)
+            POOL.give(data)
+        self._frames = (
+            frames.kinds.tolist(),
+            frames.models.tolist(),
+            frames.stored.tolist(),
+            frames.original.tolist(),
+        )
+        self._models = self._frames[0].count(wire.MODEL)
+        self._entries = list(archive.listed)
+        self._names = {entry.meta.name for entry in archive.entries}
+        self._features |= archive.features
+        self._broken = False
 
     def _add_data(
         self,
