@@ -12,9 +12,9 @@ def parser() -> argparse.ArgumentParser:
     """The parser of `densor append`."""
     found = Parser(
         "append",
-        description="Adds a file to an archive, coded against the latest file in it. densor extract\n"
-        "and densor cat restore each by its name. The archive is written anew beside the\n"
-        "old one, which it then replaces.",
+        description="Adds a file to an archive, coded against the latest file in it. densor\n"
+        "extract and densor cat restore each by its name. The archive is written anew\n"
+        "beside the old one, which it then replaces.",
     )
     found.add_argument("archive", metavar="ARCHIVE")
     found.add_argument("file", metavar="FILE", help="the checkpoint to be added")

@@ -25,7 +25,8 @@ _SAME, _CODED = 0, 1
 _PIECES = 16  # places of a batch that are looked at
 _PIECE = 1 << 14  # elements at each
 _WORTH = 0.98  # of what the batch takes without a base; below this, changes are coded
-_CHUNK = 1 << 21
+_SMALL = 1 << 12  # bytes up to which an order-0 code is not counted on
+_CHUNK = 1 << 21  # bytes
 _FEW = 0.5  # bits per byte that are little
 _MOST_CONTEXTS = 32
 _PER_CONTEXT = 1 << 13  # elements of a batch for each context
@@ -140,6 +141,12 @@ class ChangeCoder:
         return (new, old), symbols, under, int(bits)
 
 
+def estimate(data: Bytes, base: Bytes, dtype: str, size: int) -> float:
+    """About how many bytes a batch takes that is coded against `base` where that pays."""
+    bits = min(_choose(data, base, dtype, size).bits, _bits_without_base(data, dtype, size))
+    return min(bits / 8, data.size)
+
+
 def _contexts(choice: _Choice) -> int:
     return int(choice.contexts.mapped.max()) + 1
 
@@ -201,5 +208,7 @@ def _sample(data: Bytes, size: int) -> npt.NDArray[Any]:
 def _bits_without_base(data: Bytes, dtype: str, size: int) -> float:
     """About what the batch takes by itself: an order-0 code of its planes, or Zstandard."""
     sample = _sample(data, size).view(np.uint8)
-    least = min(order0_bytes(sample, dtype), len(zstd_compress(sample, 1)))
+    least = min(sample.size, len(zstd_compress(sample, 1)))
+    if sample.size > _SMALL:  # else tables would count
+        least = min(least, int(order0_bytes(sample, dtype)))
     return 8 * least * data.size / sample.size

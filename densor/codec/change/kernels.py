@@ -7,8 +7,8 @@ off. Methods, tokens and extra bits: see spec.md. Nothing here allocates or vali
 import numpy as np
 from numba import njit, types
 
-from densor.codec.change.tokens import DIFFERENCE, OWN
-from densor.entropy.intrinsics import leading_zeros, load_u64, store_u64
+from densor.codec.change.tokens import DIFFERENCE, FLOATS, OWN, SIGNED
+from densor.entropy.intrinsics import leading_zeros, load_u64, ones, store_u64
 from densor.entropy.jit import R8, W8, kernel
 
 _U = np.uint64
@@ -248,3 +248,26 @@ def cheapest(rows, lengths, of):
             if cost < best:
                 best = cost
                 of[r] = c
+
+
+@njit
+def _place(x, order, top):
+    """Where an element stands in numeric order; `order`: UNSIGNED, SIGNED or FLOATS."""
+    if order == FLOATS:
+        return top + x if x < top else top - _1 - (x - top)
+    return x ^ top if order == SIGNED else x
+
+
+def _compare(new, old, order, found):
+    """Adds to `found`: uint64[3], elements that differ, bits that differ, the largest distance."""
+    top = _1 << _U(8 * new.itemsize - 1)
+    for i in range(new.size):
+        if new[i] != old[i]:
+            x, b = _U(new[i]), _U(old[i])
+            found[0] += _1
+            found[1] += _U(ones(x ^ b))
+            x, b = _place(x, order, top), _place(b, order, top)
+            found[2] = max(found[2], x - b if x > b else b - x)
+
+
+COMPARE = _per_size(_compare, lambda r, w: types.void(r, r, _int, types.uint64[::1]))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 DIFFERENCE = 1  # methods: by how much an element differs in its numeric order
 XOR = 2  # which bits differ
+UNSIGNED, SIGNED, FLOATS = 0, 1, 2  # numeric orders
 OWN = 3  # the element itself, of which the base tells the context only
 
 _SPLIT = {  # method and size of an element: bits of small changes, leading bits of larger ones
