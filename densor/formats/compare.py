@@ -78,7 +78,8 @@ def _opened(path: Any, threads: int, base: Any) -> Iterator[dict[str, _Tensor]]:
         file = open(path, "rb")  # noqa: SIM115
     with file, contextlib.ExitStack() as stack:
         source = FileRandomSource(file)
-        if file.read(len(wire.MAGIC)) != wire.MAGIC:
+        magic = source.read_at(0, min(len(wire.MAGIC), source.size)).tobytes()
+        if magic != wire.MAGIC:
             yield {info.name: _Tensor(info, _in_file(source, info)) for info in tensors_of(source)}
             return
         given = stack.enter_context(open_base(base, threads))

@@ -35,17 +35,15 @@ def attach(
     """The segments of a file with the places of the base that they are coded against.
 
     Tensors go together that have the same name, dtype and shape. A segment of several tensors is
-    cut where these do not follow each other in the base too. In files without any tensors, what is
-    at the same place goes together.
+    cut where these do not follow each other in the base too. Of other bytes, those at the same
+    place go together.
     """
     places = {(t.name, t.dtype, t.shape): t.offset for t in base_tensors}
     ordered = sorted((t for t in tensors if t.size), key=lambda t: t.offset)
     at = 0
     for segment in segments:
-        if not ordered:
+        if not ordered or segment.size is None or segment.kind.layout is None:
             yield segment._replace(base=at)
-        elif segment.size is None or segment.kind.layout is None:
-            yield segment
         else:
             yield from _matched(segment, at, ordered, places)
         at += segment.size or 0
