@@ -31,7 +31,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the archive anew."""
-    return console.archive(args.archive, lambda archive: _append(archive, args))
+    names = [args.archive, args.file]
+    return console.each([args.archive], lambda _: names, lambda archive: _append(archive, args))
 
 
 def _append(archive: str, args: argparse.Namespace) -> None:
