@@ -50,7 +50,7 @@ def test_without_the_base_nothing_is_restored(cli: Callable[..., Ran], files: Pa
         assert ran.said(f"densor: new.densor: needs a base, {wanted}: give it with --base (base=)")
         ran = cli("--base", "new", *argv)
         assert ran.code == 1
-        assert ran.said(f"densor: new.densor: base new has 24217 bytes; needed is {wanted}")
+        assert ran.said(f"densor: new.densor: base new has 24225 bytes; needed is {wanted}")
     assert not (files / "back").exists()
     assert cli("--base", "nothing", "new", "-f").said("densor: *nothing: No such file or directory")
 
