@@ -54,12 +54,12 @@ class Model:
 
 def parse_model(payload: bytes, unpack_zstd: Unpack) -> Model:
     """MODEL."""
+    if payload[3:4] and payload[3] not in (DIFFERENCE, XOR, OWN):
+        raise Unsupported(f"method {payload[3]}")
     if len(payload) < HEAD.size:
         raise ValueError("too short")
     fields = HEAD.unpack_from(payload)
     _, size, flags, method, dropped, direct, mantissa, contexts, shift, bits, length = fields
-    if method not in (DIFFERENCE, XOR, OWN):
-        raise Unsupported(f"method {method}")
     if size not in (1, 2, 4, 8) or flags not in (0, FLOATS) or dropped > 8 * size - 8:
         raise ValueError("size, flags or dropped bits")
     width = 8 * size - dropped

@@ -65,15 +65,13 @@ def pack(model: Model) -> bytes:
 
 def parse(payload: bytes) -> Model:
     """The model in a MODEL frame; FormatError or UnsupportedError for a bad one."""
+    if payload[3:4] and not 1 <= payload[3] <= 3:
+        raise UnsupportedError(f"unknown kind of changes {payload[3]}; a newer densor may read it")
     if len(payload) < _HEAD.size:
         raise FormatError("model is too short")
-    codec, size, flags, number, drop, direct, mantissa, count, shift, bits, length = (
-        _HEAD.unpack_from(payload)
+    _, size, flags, number, drop, direct, mantissa, count, shift, bits, length = _HEAD.unpack_from(
+        payload
     )
-    if codec != registry.CODEC_CHANGE or not 1 <= number <= 3:
-        raise UnsupportedError(
-            f"unknown way {number} to code changes; a newer densor may read this"
-        )
     method = Method(number, size, bool(flags & _FLOATS), drop, direct, mantissa)
     if flags & ~_FLOATS or not method.known():
         raise FormatError("model of changes has impossible fields")
