@@ -167,7 +167,7 @@ def test_all_pairs_of_notable_elements(size: int, floats: bool, number: int) -> 
         assert method.known()
         fitting = new >> drop << drop
         symbols = np.empty(old.size, np.uint8)
-        bits = kernels.TOKENS[size](fitting, old, *method.arguments, symbols)
+        bits = kernels.TOKENS[size](fitting, old, *method.arguments, method.plain, symbols)
         extras = np.zeros(bits // 8 + 16, np.uint8)
         kernels.EXTRAS[size](fitting, old, *method.arguments, extras)
         meanings = tokens.meanings(method)
@@ -189,7 +189,7 @@ def test_all_pairs_of_notable_elements(size: int, floats: bool, number: int) -> 
             extras,
             meanings.starts,
             meanings.counts,
-            meanings.plain,
+            method.plain,
             number,
             floats,
             drop,
@@ -207,12 +207,18 @@ def test_a_step_in_numeric_order_is_a_step() -> None:
         symbols = np.empty(up.size, np.uint8)
         for sign in (0, 1 << (8 * size - 1)):
             old = up | up.dtype.type(sign)
-            kernels.TOKENS[size](old + up.dtype.type(1), old, *method.arguments, symbols)
+            kernels.TOKENS[size](
+                old + up.dtype.type(1), old, *method.arguments, method.plain, symbols
+            )
             assert symbols.tolist() == [2] * up.size  # away from zero
-            kernels.TOKENS[size](old, old + up.dtype.type(1), *method.arguments, symbols)
+            kernels.TOKENS[size](
+                old, old + up.dtype.type(1), *method.arguments, method.plain, symbols
+            )
             assert symbols.tolist() == [1] * up.size
         zeros = np.array([0, 1 << (8 * size - 1)], f"u{size}")
-        kernels.TOKENS[size](zeros[::-1].copy(), zeros, *method.arguments, symbols[:2])
+        kernels.TOKENS[size](
+            zeros[::-1].copy(), zeros, *method.arguments, method.plain, symbols[:2]
+        )
         assert symbols[:2].tolist() == [1, 1]
 
 

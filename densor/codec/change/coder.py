@@ -77,7 +77,7 @@ class ChangeCoder:
         self._counts: npt.NDArray[np.int64] | None = None
         self._freqs = np.zeros((0, 256), np.uint16)
         self._lock = threading.Lock()
-        self._same = bool(np.array_equal(data, base))
+        self._same = _equal(data, base)
         if self._same:
             self.pays = True
             self._choice = _Choice(tokens.method(XOR, size, False), model.Contexts(), 0.0)
@@ -112,7 +112,7 @@ class ChangeCoder:
 
     def encode(self, chunk: Bytes, base: Bytes, begin: int) -> Bytes:
         """The payload of a chunk whose first byte is number `begin` of the batch; pooled."""
-        if self._same or np.array_equal(chunk, base):
+        if self._same or _equal(chunk, base):
             return np.frombuffer(_HEAD.pack(self._offset + begin, _SAME), np.uint8)
         (new, old), symbols, contexts, bits = self._tokens(chunk, base)
         stream = encode(symbols, contexts, self._freqs)
@@ -135,7 +135,7 @@ class ChangeCoder:
         method, contexts, _ = self._choice
         new, old = elements(chunk, self._size), elements(base, self._size)
         symbols, under = _buffer("tokens", new.size), _buffer("contexts", new.size)
-        bits = TOKENS[self._size](new, old, *method.arguments, symbols)
+        bits = TOKENS[self._size](new, old, *method.arguments, method.plain, symbols)
         mapped = contexts.mapped
         CONTEXTS[self._size](old, contexts.shift, mapped.size - 1, mapped, under)
         return (new, old), symbols, under, int(bits)
@@ -145,6 +145,12 @@ def estimate(data: Bytes, base: Bytes, dtype: str, size: int) -> float:
     """About how many bytes a batch takes that is coded against `base` where that pays."""
     bits = min(_choose(data, base, dtype, size).bits, _bits_without_base(data, dtype, size))
     return min(bits / 8, data.size)
+
+
+def _equal(data: Bytes, base: Bytes) -> bool:
+    """Whether all bytes are the same; most that differ do so early."""
+    first = slice(_PIECE)
+    return bool(np.array_equal(data[first], base[first]) and np.array_equal(data, base))
 
 
 def _contexts(choice: _Choice) -> int:
@@ -190,7 +196,7 @@ def _look(
     bits: int,
 ) -> _Look:
     symbols = np.empty(new.size, np.uint8)
-    extra = int(TOKENS[method.size](new, old, *method.arguments, symbols))
+    extra = int(TOKENS[method.size](new, old, *method.arguments, method.plain, symbols))
     counts = np.bincount(values << 8 | symbols, minlength=256 << bits).reshape(-1, 256)
     return _Look(method, counts, extra, extra + rough_bits(counts))
 

@@ -73,14 +73,17 @@ class ChangeDecoder(BaseDecoder):
         tokens, under = _scratch("tokens", new.size), _scratch("contexts", new.size)
         CONTEXTS[size](old, contexts.shift, contexts.mapped.size - 1, contexts.mapped, under)
         decode(self._table, coded[_LENGTH.size : end], under, tokens)
-        extras = _extras(coded[end:], int(total_extras(tokens, meanings.counts)))
+        bits = 0
+        if method.plain <= int(tokens.max()):
+            bits = int(total_extras(tokens, meanings.counts))
+        extras = _extras(coded[end:], bits)
         APPLY[size](
             old,
             tokens,
             extras,
             meanings.starts,
             meanings.counts,
-            meanings.plain,
+            method.plain,
             method.number,
             method.floats,
             method.drop,

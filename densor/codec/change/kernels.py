@@ -14,7 +14,7 @@ from densor.entropy.jit import R8, W8, kernel
 _U = np.uint64
 _0, _1 = _U(0), _U(1)
 _ALL = _U(0xFFFFFFFFFFFFFFFF)
-_BLOCK = 64  # elements that are looked at before a way to decode them is chosen
+_BLOCK = 4096  # elements that are looked at before a way to decode them is chosen
 _WIDE = 56  # most bits that one load of 64 is sure to hold
 
 R64 = types.Array(types.uint64, 1, "C", readonly=True)
@@ -76,17 +76,55 @@ def _token(x, b, method, floats, bits, direct, mantissa):
     return kind, extra, value
 
 
-def _tokens(x, b, method, floats, drop, bits, direct, mantissa, tokens):
-    """Fills `tokens`: uint8[n]; returns the number of extra bits of all."""
-    total = 0
+@njit
+def _small_tokens(x, b, method, floats, drop, bits, tokens):
+    """Tokens as if all changes were small, 255 at most; without branches, to become vectors."""
+    top = _1 << _U(bits - 1)
+    below, cut, used = top - _1, _U(drop), _ALL >> _U(64 - bits)
+    most = _U(255)
+    if method == DIFFERENCE and floats:
+        for i in range(tokens.size):
+            old = _U(b[i]) >> cut
+            flip = old & top
+            new = _U(x[i]) >> cut ^ flip
+            new ^= below & (_0 - (new >> _U(bits - 1)))
+            d = new - (old ^ flip) & used
+            tokens[i] = min((d << _1 ^ (_0 - (d >> _U(bits - 1)))) & used, most)
+    elif method == DIFFERENCE:
+        for i in range(tokens.size):
+            d = (_U(x[i]) >> cut) - (_U(b[i]) >> cut) & used
+            tokens[i] = min((d << _1 ^ (_0 - (d >> _U(bits - 1)))) & used, most)
+    else:
+        for i in range(tokens.size):
+            tokens[i] = min((_U(x[i]) ^ _U(b[i])) >> cut, most)
+
+
+@njit
+def _largest(tokens):
+    largest = np.uint8(0)
     for i in range(tokens.size):
-        xi, bi = _U(x[i]) >> _U(drop), _U(b[i]) >> _U(drop)
-        if xi == bi and method != OWN:
-            tokens[i] = 0
-            continue
-        token, extra, _ = _token(xi, bi, method, floats, bits, direct, mantissa)
-        tokens[i] = token
-        total += extra
+        largest = max(largest, tokens[i])
+    return largest
+
+
+def _tokens(x, b, method, floats, drop, bits, direct, mantissa, plain, tokens):
+    """Fills `tokens`: uint8[n]; returns the number of extra bits of all.
+
+    Changes with tokens below `plain` are small.
+    """
+    total = 0
+    for begin in range(0, tokens.size, _BLOCK):
+        end = min(begin + _BLOCK, tokens.size)
+        new, old, part = x[begin:end], b[begin:end], tokens[begin:end]
+        if method != OWN:
+            _small_tokens(new, old, method, floats, drop, bits, part)
+            if _largest(part) < plain:
+                continue
+        for i in range(part.size):
+            xi, bi = _U(new[i]) >> _U(drop), _U(old[i]) >> _U(drop)
+            token, extra, _ = _token(xi, bi, method, floats, bits, direct, mantissa)
+            part[i] = token
+            total += extra
     return total
 
 
@@ -144,45 +182,65 @@ def _changed(b, change, method, floats, bits):
     return x ^ flip
 
 
+@njit
+def _apply_small(b, tokens, method, floats, drop, bits, out):
+    """Applies changes without extra bits. No branches, so that the loops become vectors."""
+    top = _1 << _U(bits - 1)
+    below, cut, used = top - _1, _U(drop), _ALL >> _U(64 - bits)
+    if method == DIFFERENCE and floats:
+        for i in range(out.size):
+            token, old = _U(tokens[i]), _U(b[i]) >> cut
+            flip = old & top
+            new = (old ^ flip) + (token >> _1 ^ (_0 - (token & _1))) & used
+            new ^= below & (_0 - (new >> _U(bits - 1)))
+            out[i] = (new ^ flip) << cut
+    elif method == DIFFERENCE:
+        for i in range(out.size):
+            token = _U(tokens[i])
+            out[i] = (_U(b[i]) >> cut) + (token >> _1 ^ (_0 - (token & _1))) << cut
+    else:
+        for i in range(out.size):
+            out[i] = (_U(b[i]) >> cut ^ _U(tokens[i])) << cut
+
+
+@njit
+def _apply_any(b, tokens, extras, at, starts, counts, method, floats, drop, bits, out):
+    """Applies any changes, with extra bits from bit `at` on; returns where they end."""
+    for i in range(out.size):
+        token = tokens[i]
+        count = np.int64(counts[token])
+        value = _take(extras, at, count)
+        at += count
+        if method == OWN:
+            value |= starts[token]
+            if floats:
+                value = (value >> _1) | (value & _1) << _U(bits - 1)
+        else:
+            change = starts[token]
+            if method == DIFFERENCE and token & 1:
+                change -= value
+            else:
+                change += value
+            value = _changed(_U(b[i]) >> _U(drop), change, method, floats, bits)
+        out[i] = value << _U(drop)
+    return at
+
+
 def _apply(b, tokens, extras, starts, counts, plain, method, floats, drop, bits, out):
     """Decodes elements from their tokens and the base.
 
     `starts`: uint64[256], the least change that a token stands for, `counts`: uint8[256], its
-    number of extra bits; tokens below `plain` have none. `extras`: all extra bits and 8 bytes.
+    number of extra bits; changes with tokens below `plain` are small. `extras`: all extra bits and
+    8 bytes.
     """
     at = 0
-    n = out.size
-    for begin in range(0, n, _BLOCK):
-        end = min(begin + _BLOCK, n)
-        largest = np.uint8(0)
-        for i in range(begin, end):
-            largest = max(largest, tokens[i])
-        if largest == 0 and drop == 0 and method != OWN:
-            for i in range(begin, end):
-                out[i] = b[i]
-        elif largest < plain and method != OWN:
-            for i in range(begin, end):
-                change = starts[tokens[i]]
-                out[i] = _changed(_U(b[i]) >> _U(drop), change, method, floats, bits) << _U(drop)
+    for begin in range(0, out.size, _BLOCK):
+        end = min(begin + _BLOCK, out.size)
+        old, part, new = b[begin:end], tokens[begin:end], out[begin:end]
+        if _largest(part) < plain:
+            _apply_small(old, part, method, floats, drop, bits, new)
         else:
-            for i in range(begin, end):
-                token = tokens[i]
-                count = np.int64(counts[token])
-                value = _take(extras, at, count)
-                at += count
-                if method == OWN:
-                    value |= starts[token]
-                    if floats:
-                        value = (value >> _1) | (value & _1) << _U(bits - 1)
-                    out[i] = value << _U(drop)
-                else:
-                    change = starts[token]
-                    if method == DIFFERENCE and token & 1:
-                        change -= value
-                    else:
-                        change += value
-                    bi = _U(b[i]) >> _U(drop)
-                    out[i] = _changed(bi, change, method, floats, bits) << _U(drop)
+            at = _apply_any(old, part, extras, at, starts, counts, method, floats, drop, bits, new)
 
 
 def _common(x):
@@ -198,7 +256,7 @@ def _per_size(function, signature):
 
 
 _METHOD = (_int, _bool, _int, _int, _int, _int)
-TOKENS = _per_size(_tokens, lambda r, w: _int(r, r, *_METHOD, W8))
+TOKENS = _per_size(_tokens, lambda r, w: _int(r, r, *_METHOD, _int, W8))
 EXTRAS = _per_size(_extras, lambda r, w: types.void(r, r, *_METHOD, W8))
 CONTEXTS = _per_size(_contexts, lambda r, w: types.void(r, _int, _int, R8, W8))
 APPLY = _per_size(

@@ -47,6 +47,13 @@ class Method:
         """What the kernels of the coding side want to know."""
         return self.number, self.floats, self.drop, self.bits, self.direct, self.mantissa
 
+    @property
+    def plain(self) -> int:
+        """Tokens below this stand for small changes, without extra bits."""
+        if self.number == OWN:
+            return 0
+        return (2 << self.direct) - 1 if self.number == DIFFERENCE else 1 << self.direct
+
     def known(self) -> bool:
         """Whether the fields are possible; every change then has a token."""
         if self.size not in (1, 2, 4, 8) or not 0 <= self.drop <= 8 * self.size - 8:
@@ -79,7 +86,6 @@ class Meanings:
     starts: npt.NDArray[np.uint64]  # uint64[256]: the least change, in two's complement
     counts: npt.NDArray[np.uint8]  # uint8[256]: extra bits
     valid: npt.NDArray[np.bool_]  # bool[256]
-    plain: int  # tokens below this have no extra bits
 
 
 def meanings(method: Method) -> Meanings:
@@ -91,8 +97,7 @@ def meanings(method: Method) -> Meanings:
         start, extra = _meaning(method, token)
         if abs(start) >> method.bits == 0:
             starts[token], counts[token], valid[token] = start % (1 << 64), extra, True
-    with_extra = np.flatnonzero(counts)
-    return Meanings(starts, counts, valid, int(with_extra[0]) if with_extra.size else 256)
+    return Meanings(starts, counts, valid)
 
 
 def _meaning(method: Method, token: int) -> tuple[int, int]:
