@@ -42,14 +42,13 @@ from hypothesis import strategies as st
 from mutations import changed
 
 import densor
+from densor import append, differences
 from densor.codec.change import kernels, tokens
 from densor.codec.change.coder import ChangeCoder
 from densor.codec.change.decode import ChangeDecoder
 from densor.codec.change.model import parse
 from densor.codec.kind import FLOATS as FLOAT_DTYPES
 from densor.dtypes import SIZES
-from densor.formats.append import append
-from densor.formats.compare import differences
 from densor.formats.files import test_file as verify_file
 from densor.formats.source import MemoryRandomSource
 
