@@ -6,11 +6,11 @@ writer would choose.
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import rans_reference as rans
-from rans_reference import Bits, BitWriter, Frequencies
+from rans_reference import Bits
 
 CODEC = 7
 DIFFERENCE, XOR, OWN = 1, 2, 3
@@ -21,6 +21,7 @@ MAX_CONTEXT_BITS = 12
 MAX_CHUNK = 8388608
 HEAD = struct.Struct("<10BH")
 
+Frequencies = list[int]  # of 256 symbols under a context
 Unpack = Callable[[bytes, int], bytes]  # a Zstandard frame to so many bytes
 
 
@@ -133,8 +134,8 @@ def decode(model: Model, payload: bytes, original: int, base: bytes) -> bytes:
         int.from_bytes(before[i : i + model.size], "little") for i in range(0, original, model.size)
     ]
     contexts = [model.mapped[(b >> model.shift) % len(model.mapped)] for b in old]
-    stream = rans.Stream(payload[13 : 13 + length])
-    symbols = stream.take(contexts, model.frequencies)
+    stream = rans.Decoder(payload[13 : 13 + length], model.frequencies)
+    symbols = stream.run(contexts)
     stream.finish()
     extra = Bits(payload[13 + length :])
     new = [element(model, b, t, extra) for b, t in zip(old, symbols, strict=True)]
@@ -201,10 +202,21 @@ def chunk(
     extra: Sequence[int],
 ) -> bytes:
     """CHUNK of symbols with the extra bits of each."""
-    stream = rans.encode([(contexts, symbols)], model.frequencies)
-    bits = BitWriter()
+    stream = rans.encode([(bytes(symbols), contexts)], model.frequencies)
+    bits, size = 0, 0
     for t, r in zip(symbols, extra, strict=True):
         found = meaning(model, t)
-        bits.put(r, 0 if found is None else found[0])
+        count = 0 if found is None else found[0]
+        bits |= (r & ((1 << count) - 1)) << size
+        size += count
     head = struct.pack("<QBI", offset, CODED, len(stream))
-    return head + stream + bits.finish()
+    return head + stream + bits.to_bytes((size + 7) // 8, "little")
+
+
+def even(symbols: Iterable[int]) -> Frequencies:
+    """Frequencies as equal as can be of the given symbols."""
+    chosen = sorted(set(symbols))
+    found = [0] * 256
+    for i, symbol in enumerate(chosen):
+        found[symbol] = 4096 * (i + 1) // len(chosen) - 4096 * i // len(chosen)
+    return found

@@ -48,8 +48,11 @@ MAX_DIMENSIONS = 64
 MAX_CHAIN = 64
 
 MODEL_RAW, MODEL_ZSTD, FIRST_MODEL = 0, 1, 16
-CODEC_PLANAR, CODEC_CHANGE = 2, 7
+CODEC_PLANAR, CODEC_FIELDS, CODEC_SPARSE, CODEC_CHANGE = 2, 5, 6, 7
 DELTA = 1
+MAX_FIELDS = 8
+ORDER_BLOCKS, ORDER_COLUMNS, ORDER_FIELD, ORDER_RATIO = range(4)
+PART_RAW, PART_ZSTD, PART_MODEL = range(3)
 PLANE_RAW, PLANE_CONSTANT, PLANE_ZSTD, PLANE_CLASSES = range(4)
 CLASS_RAW, CLASS_CONSTANT, CLASS_HUFFMAN = range(3)
 MAX_CLASSES = 16
@@ -299,7 +302,7 @@ class Reader:
         self.frames: list[Frame] = []
         self.contents: list[OpenEntry] = []  # all entries begun so far, for REF
         self.names: set[str] = set()
-        self.models: list[Model | change_reference.Model] = []
+        self.models: list[AnyModel] = []
         self.index_offset = 0
         self.allowed: tuple[int, ...] = BETWEEN_ENTRIES
 
@@ -351,7 +354,7 @@ class Reader:
         model = self.models[number]
         if isinstance(model, change_reference.Model):
             return decode_changes(model, frame, self.base)
-        return decode_planar(model, frame.payload, frame.original)
+        return decode_by_model(model, frame.payload, frame.original)
 
     def find_base(self, meta: dict[str, Any]) -> tuple[bytes | None, int]:
         """The bytes that chunks of the entry refer to, and the length of the chain (5)."""
@@ -621,6 +624,10 @@ class Cursor:
         """The next u8."""
         return self.take(1)[0]
 
+    def u16(self) -> int:
+        """The next u16."""
+        return int.from_bytes(self.take(2), "little")
+
     def u32(self) -> int:
         """The next u32."""
         return int.from_bytes(self.take(4), "little")
@@ -655,6 +662,36 @@ LAYOUT_BF16, LAYOUT_FP32, LAYOUT_FP64 = 2, 4, 6
 WORD_LAYOUTS = (1, 3, 5, 7)
 
 
+@dataclass(frozen=True)
+class FieldModel:
+    """A field of the fields codec: bytes per block, order of the items, model."""
+
+    size: int
+    order: int
+    width: int
+    columns: int
+    model: AnyModel | None
+
+
+@dataclass(frozen=True)
+class FieldsModel:
+    """A MODEL frame of the fields codec."""
+
+    fields: tuple[FieldModel, ...]
+
+
+@dataclass(frozen=True)
+class SparseModel:
+    """A MODEL frame of the sparse codec."""
+
+    size: int
+    bitmap: AnyModel | None
+    values: AnyModel | None
+
+
+AnyModel = Model | FieldsModel | SparseModel | change_reference.Model
+
+
 def parse_changes(payload: bytes) -> change_reference.Model:
     """MODEL of changes: see change_reference."""
     try:
@@ -677,20 +714,70 @@ def decode_changes(model: change_reference.Model, frame: Frame, base: bytes | No
         raise Refused("format", f"CHUNK: {error}") from error
 
 
-def parse_model(payload: bytes) -> Model | change_reference.Model:
-    """MODEL payload of any codec."""
-    codec = Cursor(payload).u8()
-    if codec == CODEC_PLANAR:
-        return parse_planar(payload)
-    if codec == CODEC_CHANGE:
-        return parse_changes(payload)
-    raise Refused("unsupported", f"codec {codec}")
-
-
-def parse_planar(payload: bytes) -> Model:
-    """MODEL payload of the planar codec (7)."""
+def parse_model(payload: bytes, inner: bool = False) -> AnyModel:
+    """MODEL payload (7), or that of a part, which may not have parts itself."""
     cursor = Cursor(payload)
-    cursor.u8()
+    codec = cursor.u8()
+    if codec in (CODEC_FIELDS, CODEC_SPARSE, CODEC_CHANGE):
+        if inner:
+            fail("models are nested too deep")
+        if codec == CODEC_CHANGE:
+            return parse_changes(payload)
+        return parse_fields(cursor) if codec == CODEC_FIELDS else parse_sparse(cursor)
+    if codec != CODEC_PLANAR:
+        raise Refused("unsupported", f"codec {codec}")
+    return parse_planar(cursor)
+
+
+def parse_fields(cursor: Cursor) -> FieldsModel:
+    """The model of the fields codec (densor/codec/fields/spec.md)."""
+    count = cursor.u8()
+    if not 1 <= count <= MAX_FIELDS:
+        fail("number of fields")
+    fields: list[FieldModel] = []
+    for _ in range(count):
+        size, order, width, columns = cursor.u16(), cursor.u8(), cursor.u8(), cursor.u32()
+        verify_order(order, size, width, columns, [field.size for field in fields])
+        fields.append(FieldModel(size, order, width, columns, parse_part(cursor)))
+    cursor.finish()
+    return FieldsModel(tuple(fields))
+
+
+def verify_order(order: int, size: int, width: int, columns: int, before: list[int]) -> None:
+    """Refuse an order that the field and those before it do not allow."""
+    if size == 0:
+        fail("an empty field")
+    if order > ORDER_RATIO:
+        raise Refused("unsupported", f"order {order}")
+    if order == ORDER_COLUMNS:
+        if width not in (1, 2, 4, 8) or size % width != 0 or columns == 0:
+            fail("width or columns of a field")
+    elif width != 0 or columns != 0:
+        fail("width or columns of a field that has none")
+    if order == ORDER_FIELD and before[-1:] != [2]:
+        fail("an order by a field that is not there")
+    if order == ORDER_RATIO and before[-2:] != [2, 2]:
+        fail("an order by fields that are not there")
+
+
+def parse_sparse(cursor: Cursor) -> SparseModel:
+    """The model of the sparse codec (densor/codec/sparse/spec.md)."""
+    size = cursor.u8()
+    if size not in (1, 2, 4, 8):
+        fail("bytes per element of a sparse model")
+    bitmap, values = parse_part(cursor), parse_part(cursor)
+    cursor.finish()
+    return SparseModel(size, bitmap, values)
+
+
+def parse_part(cursor: Cursor) -> AnyModel | None:
+    """Length and model of a part; length 0 means that there is none."""
+    payload = cursor.take(cursor.u32())
+    return parse_model(payload, inner=True) if payload else None
+
+
+def parse_planar(cursor: Cursor) -> Model:
+    """The model of the planar codec (7)."""
     layout = cursor.u8()
     if layout not in LAYOUT_SIZE:
         raise Refused("unsupported", f"layout {layout}")
@@ -767,6 +854,98 @@ def huffman_table(lengths: dict[int, int]) -> tuple[tuple[int, int], ...]:
 def reverse_bits(value: int, count: int) -> int:
     """The lowest ``count`` bits of ``value`` in the opposite order."""
     return int(f"{value:0{count}b}"[::-1], 2)
+
+
+# Payload of a CHUNK that has parts (densor/codec/fields/spec.md, densor/codec/sparse/spec.md)
+
+
+def decode_by_model(model: AnyModel, payload: bytes, original: int) -> bytes:
+    """The payload of a CHUNK with a model of its own."""
+    if isinstance(model, FieldsModel):
+        return decode_fields(model, payload, original)
+    if isinstance(model, SparseModel):
+        return decode_sparse(model, payload, original)
+    assert isinstance(model, Model)  # changes cannot be parts
+    return decode_planar(model, payload, original)
+
+
+def decode_fields(model: FieldsModel, payload: bytes, original: int) -> bytes:
+    """Parts -> blocks."""
+    block = sum(field.size for field in model.fields)
+    if original % block:
+        fail("a CHUNK that holds no whole number of blocks")
+    blocks = original // block
+    wanted = [(field.model, blocks * field.size) for field in model.fields]
+    fields: list[Bytes8] = []
+    for one, part in zip(model.fields, decode_parts(Cursor(payload), wanted), strict=True):
+        found = np.frombuffer(part, np.uint8)
+        fields.append(in_order_of_blocks(one, found, fields).reshape(blocks, one.size))
+    return np.concatenate(fields, axis=1).tobytes()
+
+
+def in_order_of_blocks(model: FieldModel, part: Bytes8, before: list[Bytes8]) -> Bytes8:
+    """The bytes of a part, block after block."""
+    if model.order == ORDER_BLOCKS:
+        return part
+    if model.order == ORDER_COLUMNS:
+        if part.size % (model.width * model.columns):
+            fail("a CHUNK that holds no whole number of rows")
+        rows = part.reshape(model.columns, -1, model.width).swapaxes(0, 1)
+        return np.ascontiguousarray(rows)
+    u = [low + 256 * high for low, high in before[-1].tolist()]
+    if model.order == ORDER_FIELD:
+        keys = [number // 256 for number in u]
+    else:
+        t = [low + 256 * high for low, high in before[-2].tolist()]
+        logs = [b % 2**15 - a % 2**15 for a, b in zip(t, u, strict=True)]
+        keys = [min(max(difference // 64 + 128, 0), 255) for difference in logs]
+    found = np.empty((len(keys), model.size), np.uint8)
+    order = sorted(range(len(keys)), key=lambda block: (keys[block], block))
+    found[order] = part.reshape(-1, model.size)
+    return found
+
+
+def decode_sparse(model: SparseModel, payload: bytes, original: int) -> bytes:
+    """Bitmap and values -> elements."""
+    if original % model.size:
+        fail("a CHUNK that holds no whole number of elements")
+    n = original // model.size
+    cursor = Cursor(payload)
+    count = cursor.u32()
+    if count > n:
+        fail("more values than elements")
+    wanted = [(model.bitmap, -(-n // 8)), (model.values, count * model.size)]
+    bitmap, values = decode_parts(cursor, wanted)
+    bits = [byte >> k & 1 for byte in bitmap for k in range(8)]
+    if sum(bits) != count or any(bits[n:]):
+        fail("the bitmap does not fit the values")
+    elements = np.zeros((n, model.size), np.uint8)
+    present = np.flatnonzero(bits[:n])
+    elements[present] = np.frombuffer(values, np.uint8).reshape(-1, model.size)
+    return elements.tobytes()
+
+
+def decode_parts(cursor: Cursor, wanted: list[tuple[AnyModel | None, int]]) -> list[bytes]:
+    """The parts that fill the rest of a payload, each with its model and original length."""
+    heads = [(cursor.u8(), cursor.u32()) for _ in wanted]
+    parts = []
+    for (mode, length), (model, original) in zip(heads, wanted, strict=True):
+        stored = cursor.take(length)
+        if mode > PART_MODEL:
+            raise Refused("unsupported", f"part mode {mode}")
+        if original == 0 and mode != PART_RAW:
+            fail("an empty part that is not raw")
+        if mode == PART_ZSTD:
+            stored = decode_zstd(stored, original)
+        elif mode == PART_MODEL:
+            if model is None:
+                fail("a part without model")
+            stored = decode_by_model(model, stored, original)
+        if len(stored) != original:
+            fail("length of a part")
+        parts.append(stored)
+    cursor.finish()
+    return parts
 
 
 # 7. Payload of a planar CHUNK

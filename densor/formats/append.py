@@ -80,7 +80,11 @@ def _add(
             raise FileError(f"{source}: is a directory")
         meta = EntryMeta(new_path(name or source.name), FILE, status.st_size)
         meta.mode, meta.mtime_ns = status.st_mode & 0o777, status.st_mtime_ns
-        plan = plan_file(FileSource(file), status.st_size, dtype, writer.level)
+        random = FileRandomSource(file)
+        tensor = meta.name.removesuffix(".npy")
+        plan = plan_file(
+            FileSource(file), status.st_size, dtype, writer.level, random=random, name=tensor
+        )
         entry = _chosen(old, base_entry, most_hops)
         if entry is None:
             add_planned(writer, meta, plan)

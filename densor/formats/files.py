@@ -17,7 +17,7 @@ from densor.formats.matching import attach, tensors_of
 from densor.formats.output import copy_times_and_mode, errors_of, whole_file
 from densor.formats.plan import Plan, plan_file
 from densor.formats.sinks import FileSink, NullSink, PipeSink
-from densor.formats.source import FileSource
+from densor.formats.source import FileRandomSource, FileSource
 from densor.formats.stream import Entry, Frame, Sink, StreamReader
 from densor.formats.writer import ArchiveWriter
 
@@ -113,7 +113,9 @@ def compress_file(
                 out, level, threads, hash=hash, based=before is not None, progress=progress
             )
             try:
-                plan = plan_file(FileSource(file), size, dtype, level)
+                random = None if status is None else FileRandomSource(file)
+                tensor = entry_name.removesuffix(".npy")
+                plan = plan_file(FileSource(file), size, dtype, level, random=random, name=tensor)
                 add_planned(writer, meta, plan, before)
                 writer.close()
             finally:

@@ -1,17 +1,20 @@
 """Which tensors of a file go with which of its base."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
+from densor.codec.kind import Kind
+from densor.formats.contents import Stretch
 from densor.formats.entry import TensorInfo
 from densor.formats.plan import kind_of_group, plan_file
 from densor.formats.source import Bytes, RandomSource
 from densor.formats.writer import Segment
 
 
-def tensors_of(base: RandomSource) -> list[TensorInfo]:
-    """The tensors of a base, as those of any file are found."""
-    return plan_file(_Sequential(base), base.size).tensors
+def tensors_of(base: RandomSource, name: str = "array") -> list[TensorInfo]:
+    """The tensors of a base, as those of any file are found; `name`: as for `plan_file`."""
+    return plan_file(_Sequential(base), base.size, random=base, name=name).tensors
 
 
 class _Sequential:
@@ -39,14 +42,24 @@ def attach(
     place go together.
     """
     places = {(t.name, t.dtype, t.shape): t.offset for t in base_tensors}
-    ordered = sorted((t for t in tensors if t.size), key=lambda t: t.offset)
+    ordered = _apart(tensors)
     at = 0
     for segment in segments:
-        if not ordered or segment.size is None or segment.kind.layout is None:
+        kind = segment.kind
+        if not ordered or segment.size is None or (kind.layout is None and not kind.fields):
             yield segment._replace(base=at)
         else:
             yield from _matched(segment, at, ordered, places)
         at += segment.size or 0
+
+
+def _apart(tensors: Iterable[TensorInfo]) -> list[TensorInfo]:
+    """Tensors in order, without those that share bytes with others."""
+    found: list[TensorInfo] = []
+    for tensor in sorted(tensors, key=lambda t: (t.offset, -t.size)):
+        if tensor.size and (not found or tensor.offset >= found[-1].offset + found[-1].size):
+            found.append(tensor)
+    return found
 
 
 def _matched(
@@ -56,7 +69,9 @@ def _matched(
     places: dict[tuple[str, str, tuple[int, ...]], int],
 ) -> Iterator[Segment]:
     assert segment.size is not None
-    inside = [t for t in tensors if at <= t.offset and t.offset + t.size <= at + segment.size]
+    begin = bisect_left(tensors, at, key=lambda t: t.offset)
+    end = bisect_left(tensors, at + segment.size, key=lambda t: t.offset)
+    inside = tensors[begin:end]
 
     def shift(tensor: TensorInfo) -> int | None:
         place = places.get((tensor.name, tensor.dtype, tensor.shape))
@@ -70,5 +85,14 @@ def _matched(
         yield segment if found is None else segment._replace(base=at + found)
     else:
         for found, group in parts:
-            begin, size = group[0].offset, sum(tensor.size for tensor in group)
-            yield Segment(kind_of_group(group), size, None if found is None else begin + found)
+            first, size = group[0].offset, sum(tensor.size for tensor in group)
+            yield Segment(
+                _kind(segment.kind, group), size, None if found is None else first + found
+            )
+
+
+def _kind(whole: Kind, group: list[TensorInfo]) -> Kind:
+    """The kind of some of the tensors that make up a segment."""
+    if whole.fields:
+        return whole
+    return kind_of_group([Stretch(t.offset, t.size, t.dtype, t.shape) for t in group])

@@ -372,4 +372,6 @@ def unpack_freqs(data, freqs):
             order = (order + _length(folded >> 1) + 1) >> 1
         if total != _ONE or freqs[c, first] == 0 or freqs[c, last] == 0:
             return -1
+    if at & 7 and data[at >> 3] >> (at & 7) != 0:
+        return -1
     return (at + 7) >> 3
