@@ -12,6 +12,7 @@ from helpers import model_file, random_state, safetensors_bytes, weights
 import densor
 from densor.codec.fields.block import Field
 from densor.codec.kind import Kind, kind_of_blocks
+from densor.formats.append import append
 from densor.formats.entry import EntryMeta
 from densor.formats.source import MemorySource
 from densor.formats.writer import ArchiveWriter, Segment
@@ -138,6 +139,20 @@ def of_saved() -> Sample:
     return Sample(file.getvalue(), {name: data})
 
 
+def of_chain() -> Sample:
+    """Two checkpoints, the second coded against the first."""
+    before = weights("bf16", 3, 200)
+    after = before + (np.arange(before.size).reshape(before.shape) % 9 == 0).astype(np.uint16)
+    with tempfile.TemporaryDirectory() as name:
+        archive, files = Path(name) / "archive", {}
+        for step, bits in (("old", before), ("new", after)):
+            files[step] = safetensors_bytes({"w": ("BF16", bits.shape, bits.tobytes())})
+            (Path(name) / step).write_bytes(files[step])
+        densor.pack([Path(name) / "old"], archive, threads=1)
+        append(archive, Path(name) / "new", threads=1)
+        return Sample(archive.read_bytes(), files)
+
+
 def of_nothing() -> Sample:
     """An archive without entries."""
     file = io.BytesIO()
@@ -166,6 +181,7 @@ MAKERS = {
     "folder": of_folder,
     "tensors": of_tensors,
     "saved": of_saved,
+    "chain": of_chain,
     "nothing": of_nothing,
 }
 

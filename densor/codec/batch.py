@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from densor.codec import registry
+from densor.codec.change.coder import ChangeCoder
 from densor.codec.coder import BatchCoder, Bytes
 from densor.codec.fields.coder import FieldsCoder
 from densor.codec.kind import BYTES, Kind
@@ -54,8 +55,20 @@ class CodedBatch(NamedTuple):
     chunks: list[Chunk]
 
 
+class Before(NamedTuple):
+    """What a batch may be coded against: as many bytes, from `offset` of the base on."""
+
+    data: Bytes
+    offset: int
+
+
 def encode_batch(
-    data: Bytes, kind: Kind, level: Level, workers: Workers, history: History | None = None
+    data: Bytes,
+    kind: Kind,
+    level: Level,
+    workers: Workers,
+    history: History | None = None,
+    base: Before | None = None,
 ) -> Callable[[], CodedBatch]:
     """Starts coding `data`, at most a batch of this kind; call the result to wait for it.
 
@@ -64,6 +77,11 @@ def encode_batch(
     """
     history = History() if history is None else history
     step = kind.chunk_bytes(level)
+    if base is not None:
+        size = 1 if kind.layout is None else kind.layout.size
+        changes = ChangeCoder(data, base.data, base.offset, kind.dtype, size)
+        if changes.pays:
+            return _changes(changes, data, base.data, workers)
     chunks = [data[i : i + step] for i in range(0, data.size, step)]
     if kind.layout is None and not kind.fields:
         futures = [workers.submit(_bytes_chunk, chunk, level) for chunk in chunks]
@@ -160,7 +178,26 @@ def _tried_size(coder: BatchCoder | None, sample: Bytes, level: Level) -> int:
     return len(_coded_chunk(coder, sample, 0, level).payload)
 
 
-def _with_model(coder: BatchCoder, chunks: list[Chunk]) -> CodedBatch:
+def _changes(
+    coder: ChangeCoder, data: Bytes, base: Bytes, workers: Workers
+) -> Callable[[], CodedBatch]:
+    step = coder.chunk_bytes
+    pieces = [(data[i : i + step], base[i : i + step], i) for i in range(0, data.size, step)]
+    for task in [workers.submit(coder.count, new, old) for new, old, _ in pieces]:
+        task.result()
+    coder.decide()
+    coding = [workers.submit(_changed_chunk, coder, *piece) for piece in pieces]
+    return lambda: _with_model(coder, [future.result() for future in coding])
+
+
+def _changed_chunk(coder: ChangeCoder, chunk: Bytes, base: Bytes, begin: int) -> Chunk:
+    payload = coder.encode(chunk, base, begin)
+    if payload.size < chunk.size:
+        return Chunk(_OWN_MODEL, payload, chunk.size)
+    return Chunk(registry.MODEL_RAW, chunk, chunk.size)
+
+
+def _with_model(coder: BatchCoder | ChangeCoder, chunks: list[Chunk]) -> CodedBatch:
     return CodedBatch(coder.model() if any(chunk.own for chunk in chunks) else None, chunks)
 
 

@@ -110,7 +110,7 @@ def _segments(stretches: list[Stretch], medium: int) -> Iterator[Segment]:
             continue  # goes with the bytes beside it
         if begin > at:
             yield Segment(BYTES, begin - at)
-        yield Segment(_kind_of_group(group), end - begin)
+        yield Segment(kind_of_group(group), end - begin)
         at = end
     yield Segment(BYTES, None)
 
@@ -138,7 +138,7 @@ def _joins(group: list[Stretch], stretch: Stretch, medium: int) -> bool:
     )
 
 
-def _kind_of_group(group: list[Stretch]) -> Kind:
+def kind_of_group(group: list[Stretch]) -> Kind:
     """One stretch's kind, or that of small ones in a row: runs that end where they end."""
     first = group[0]
     row = math.gcd(*(stretch.shape[-1] if stretch.shape else 1 for stretch in group))
