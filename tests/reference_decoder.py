@@ -831,14 +831,13 @@ def in_order_of_blocks(model: FieldModel, part: Bytes8, before: list[Bytes8]) ->
             fail("a CHUNK that holds no whole number of rows")
         rows = part.reshape(model.columns, -1, model.width).swapaxes(0, 1)
         return np.ascontiguousarray(rows)
-    numbers = [
-        [low + 256 * high for low, high in field_before.tolist()] for field_before in before[-2:]
-    ]
+    u = [low + 256 * high for low, high in before[-1].tolist()]
     if model.order == ORDER_FIELD:
-        keys = [u // 256 for u in numbers[-1]]
+        keys = [number // 256 for number in u]
     else:
-        pairs = zip(*numbers, strict=True)
-        keys = [min(max((u % 2**15 - t % 2**15) // 64 + 128, 0), 255) for t, u in pairs]
+        t = [low + 256 * high for low, high in before[-2].tolist()]
+        logs = [b % 2**15 - a % 2**15 for a, b in zip(t, u, strict=True)]
+        keys = [min(max(difference // 64 + 128, 0), 255) for difference in logs]
     found = np.empty((len(keys), model.size), np.uint8)
     order = sorted(range(len(keys)), key=lambda block: (keys[block], block))
     found[order] = part.reshape(-1, model.size)
