@@ -51,6 +51,7 @@ CODEC_PLANAR, CODEC_FIELDS, CODEC_SPARSE, CODEC_PLANES = 2, 5, 6, 8
 DELTA = 1
 MAX_FIELDS = 8
 ORDER_BLOCKS, ORDER_COLUMNS, ORDER_FIELD, ORDER_RATIO = range(4)
+MAX_SORTED = 1048576
 PART_RAW, PART_ZSTD, PART_MODEL = range(3)
 PLANE_RAW, PLANE_CONSTANT, PLANE_ZSTD, PLANE_CLASSES, PLANE_RANS = range(5)
 CLASS_RAW, CLASS_CONSTANT, CLASS_HUFFMAN = range(3)
@@ -831,6 +832,8 @@ def in_order_of_blocks(model: FieldModel, part: Bytes8, before: list[Bytes8]) ->
             fail("a CHUNK that holds no whole number of rows")
         rows = part.reshape(model.columns, -1, model.width).swapaxes(0, 1)
         return np.ascontiguousarray(rows)
+    if part.size > MAX_SORTED * model.size:
+        raise Refused("limit", "more blocks to sort than a chunk may have")
     u = [low + 256 * high for low, high in before[-1].tolist()]
     if model.order == ORDER_FIELD:
         keys = [number // 256 for number in u]
