@@ -185,10 +185,13 @@ def agrees_with_the_reference(archive: bytes, expected: dict[str, bytes]) -> Non
 
 
 def main(rounds: int) -> None:
-    """A short version of test_damage, for NUMBA_BOUNDSCHECK=1."""
+    """A short version of test_damage and of tests of codecs, for NUMBA_BOUNDSCHECK=1."""
+    import test_codec_scales
+
     from densor.entropy.jit import BOUNDSCHECK
 
     assert BOUNDSCHECK
+    test_codec_scales.with_bounds_checks()
     for name in archives.MAKERS:
         sample = archives.sample(name)
         assert by_stream(sample.archive) == sample.entries

@@ -20,17 +20,16 @@ class Bits:
     """Numbers from a string of bits, lowest bit of each byte and number first."""
 
     def __init__(self, data: bytes) -> None:
-        self.value = int.from_bytes(data, "little")
-        self.size = 8 * len(data)
+        self.bits = "".join(f"{byte:08b}"[::-1] for byte in data)
         self.position = 0
 
     def take(self, count: int) -> int:
         """The next number of `count` bits."""
-        if self.position + count > self.size:
+        taken = self.bits[self.position : self.position + count]
+        if len(taken) < count:
             raise ValueError("a string of bits is too short")
-        taken = (self.value >> self.position) & ((1 << count) - 1)
         self.position += count
-        return taken
+        return int("0" + taken[::-1], 2)
 
     def finish(self) -> int:
         """The bytes used; the unused bits of the last one must be 0."""
@@ -100,9 +99,11 @@ class Stream:
 
     def take(self, contexts: Iterable[int], frequencies: Sequence[Frequencies]) -> list[int]:
         """The symbols of a run, one per context."""
-        slots = [slots_of(context) for context in frequencies]
+        slots: dict[int, list[tuple[int, int, int]]] = {}
         symbols = []
         for i, context in enumerate(contexts):
+            if context not in slots:
+                slots[context] = slots_of(frequencies[context])
             x = self.states[i % STATES]
             symbol, frequency, start = slots[context][x % SLOTS]
             x = frequency * (x // SLOTS) + x % SLOTS - start
@@ -143,17 +144,16 @@ class BitWriter:
     """The opposite of `Bits`."""
 
     def __init__(self) -> None:
-        self.value = 0
-        self.size = 0
+        self.bits: list[str] = []
 
     def put(self, value: int, count: int) -> None:
         """A number of `count` bits."""
-        self.value |= (value & ((1 << count) - 1)) << self.size
-        self.size += count
+        self.bits += [str(value >> i & 1) for i in range(count)]
 
     def finish(self) -> bytes:
         """All bytes."""
-        return self.value.to_bytes((self.size + 7) // 8, "little")
+        bits = "".join(self.bits)
+        return int("0" + bits[::-1], 2).to_bytes((len(bits) + 7) // 8, "little")
 
 
 def pack(frequencies: Iterable[Frequencies]) -> bytes:

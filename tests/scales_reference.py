@@ -5,7 +5,7 @@ also what no sensible writer would choose.
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -126,7 +126,8 @@ def decode(model: Model, payload: bytes, original: int) -> bytes:
     rest = reader.take(blocks * form.rest_bytes)
     signs = reader.take(blocks * form.sign_bytes)
     stream = rans.Stream(reader.take(stream_size))
-    scales = take_scales(model, stream, matrices)
+    offsets = stream.take(scale_contexts(model, matrices), model.frequencies)
+    scales = scales_of(matrices, offsets)
     symbols = stream.take([s % (1 << model.phase) for s in scales], model.frequencies)
     stream.finish()
     tops = [
@@ -193,25 +194,27 @@ def scale_contexts(model: Model, matrices: Sequence[Matrix]) -> list[int]:
     return contexts
 
 
-def take_scales(model: Model, stream: rans.Stream, matrices: Sequence[Matrix]) -> list[int]:
-    """The first run: the scale of each element."""
-    symbols = iter(stream.take(scale_contexts(model, matrices), model.frequencies))
+def scales_of(matrices: Sequence[Matrix], offsets: Sequence[int]) -> list[int]:
+    """The scale of each element, from the symbols of the first run."""
+    symbols = iter(offsets)
     scales: list[int] = []
     for matrix in matrices:
         rows = [matrix.row_centre] * matrix.rows
         columns = [matrix.column_centre] * matrix.columns
         if matrix.flags & CODED_ROWS:
-            offsets = [next(symbols) - 128 for _ in rows]
-            if matrix.flags & ROW_DIFFERENCES:
-                offsets = list(accumulate(offsets))
-            rows = [matrix.row_centre + offset for offset in offsets]
+            rows = take_line(symbols, matrix.rows, bool(matrix.flags & ROW_DIFFERENCES))
+            rows = [matrix.row_centre + offset for offset in rows]
         if matrix.flags & CODED_COLUMNS:
-            offsets = [next(symbols) - 128 for _ in columns]
-            if matrix.flags & COLUMN_DIFFERENCES:
-                offsets = list(accumulate(offsets))
-            columns = [matrix.column_centre + offset for offset in offsets]
+            columns = take_line(symbols, matrix.columns, bool(matrix.flags & COLUMN_DIFFERENCES))
+            columns = [matrix.column_centre + offset for offset in columns]
         scales += [(row + column) % 256 for row in rows for column in columns]
     return scales
+
+
+def take_line(symbols: Iterator[int], count: int, differences: bool) -> list[int]:
+    """What the scales of all rows, or of all columns, differ by from the centre."""
+    offsets = [next(symbols) - 128 for _ in range(count)]
+    return list(accumulate(offsets)) if differences else offsets
 
 
 def top_of(model: Model, symbol: int, expected: int, apart: Bits) -> int:
@@ -290,18 +293,11 @@ class Chunk:
         return head + heads + self.apart + self.rest + self.signs + self.stream + self.low
 
 
-def pack_model(
-    form: int,
-    phase: int,
-    first_exponent: int,
-    exponents: int,
-    tails: int,
-    frequencies: Sequence[Frequencies],
-    nested: bytes = b"",
-) -> bytes:
+def pack_model(model: Model, nested: bytes = b"") -> bytes:
     """The payload of a MODEL frame."""
-    head = struct.pack("<BBBbBB", CODEC, form, phase, first_exponent, exponents, tails)
-    return head + rans.pack(frequencies) + nested
+    number = model.form.number
+    head = (CODEC, number, model.phase, model.first_exponent, model.exponents, model.tails)
+    return struct.pack("<BBBbBB", *head) + rans.pack(model.frequencies) + nested
 
 
 def write(
@@ -315,7 +311,7 @@ def write(
 ) -> Chunk:
     """A chunk. `offsets`: symbols of the first run; `tops`: symbol and what stands apart of it."""
     first = (scale_contexts(model, matrices), offsets)
-    scales = take_scales(model, rans.Stream(rans.encode([first], model.frequencies)), matrices)
+    scales = scales_of(matrices, offsets)
     second = ([s % (1 << model.phase) for s in scales], [symbol for symbol, _ in tops])
     bits = BitWriter()
     for symbol, apart in tops:

@@ -419,6 +419,8 @@ def decode_elements(
         at, bit = _decode_last(
             words, at, states, table, scales, rule, rest, signs, apart, bit, lanes, work, i, n, out
         )
-    if at >= 0 and (bit < 0 or (bit + 7) >> 3 != apart.size):
-        return -2
+    if at >= 0:
+        whole = bit >= 0 and (bit + 7) >> 3 == apart.size
+        if not whole or _take_bits(apart, bit, -bit & 7) != 0:  # unused bits
+            return -2
     return at

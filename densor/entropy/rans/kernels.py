@@ -372,4 +372,5 @@ def unpack_freqs(data, freqs):
             order = (order + _length(folded >> 1) + 1) >> 1
         if total != _ONE or freqs[c, first] == 0 or freqs[c, last] == 0:
             return -1
-    return (at + 7) >> 3
+    unused = _take_bits(data, at, -at & 7)
+    return (at + 7) >> 3 if unused == 0 else -1
