@@ -167,8 +167,15 @@ class Writer:
         """Adds a file, by default under its own name."""
         with errors_of(path), open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
-            plan = plan_file(FileSource(file), size, level=self._writer.level)
-            meta = EntryMeta(new_path(name or Path(path).name), FILE, size, format=plan.format)
+            meta = EntryMeta(new_path(name or Path(path).name), FILE, size)
+            plan = plan_file(
+                FileSource(file),
+                size,
+                level=self._writer.level,
+                random=FileRandomSource(file),
+                name=meta.name.removesuffix(".npy"),
+            )
+            meta.format = plan.format
             self._writer.add(meta, plan.source, plan.segments, plan.tensors)
 
     def close(self) -> None:

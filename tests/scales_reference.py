@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import rans_reference as rans
-from rans_reference import Bits, BitWriter, Frequencies
+from rans_reference import Bits, BitWriter
 
 CODEC = 3
 BLOCK = 32
@@ -65,7 +65,7 @@ class Model:
     first_exponent: int
     exponents: int
     tails: int
-    frequencies: list[Frequencies]
+    frequencies: Sequence[rans.Row]
     nested: Nested | None = None
 
     @property
@@ -125,10 +125,10 @@ def decode(model: Model, payload: bytes, original: int) -> bytes:
     apart = Bits(reader.take(apart_size))
     rest = reader.take(blocks * form.rest_bytes)
     signs = reader.take(blocks * form.sign_bytes)
-    stream = rans.Stream(reader.take(stream_size))
-    offsets = stream.take(scale_contexts(model, matrices), model.frequencies)
+    stream = rans.Decoder(reader.take(stream_size), model.frequencies)
+    offsets = stream.run(scale_contexts(model, matrices))
     scales = scales_of(matrices, offsets)
-    symbols = stream.take([s % (1 << model.phase) for s in scales], model.frequencies)
+    symbols = stream.run([s % (1 << model.phase) for s in scales])
     stream.finish()
     tops = [
         top_of(model, symbol, base + (s >> model.phase), apart)
@@ -310,9 +310,10 @@ def write(
     low: bytes = b"",
 ) -> Chunk:
     """A chunk. `offsets`: symbols of the first run; `tops`: symbol and what stands apart of it."""
-    first = (scale_contexts(model, matrices), offsets)
     scales = scales_of(matrices, offsets)
-    second = ([s % (1 << model.phase) for s in scales], [symbol for symbol, _ in tops])
+    first = (bytes(offsets), scale_contexts(model, matrices))
+    symbols = bytes([symbol for symbol, _ in tops])
+    second = (symbols, [s % (1 << model.phase) for s in scales])
     bits = BitWriter()
     for symbol, apart in tops:
         if symbol > model.joint:

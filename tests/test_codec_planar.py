@@ -51,7 +51,8 @@ def decode_both(model: bytes, payload: bytes, expected: bytes) -> None:
     out = np.empty(len(expected), np.uint8)
     PlanarDecoder(planar_model.parse(model)).decode(np.frombuffer(payload, np.uint8), out)
     assert out.tobytes() == expected
-    assert reference_decoder.parse_model(model)(payload, len(expected)) == expected
+    parsed = reference_decoder.parse_model(model)
+    assert reference_decoder.decode_planar(parsed, payload, len(expected)) == expected
 
 
 # Layouts

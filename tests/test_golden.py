@@ -90,7 +90,7 @@ def test_the_golden_archives_cover_the_format() -> None:
     for name in EXPECTED["good"]:
         frames = take_apart((GOLDEN / f"{name}.densor").read_bytes())
         kinds |= {frame.kind for frame in frames}
-        models = [reference_decoder.parse_planar(f.payload) for f in frames if f.kind == MODEL]
+        models = [reference_decoder.parse_model(f.payload) for f in frames if f.kind == MODEL]
         layouts |= {model.layout for model in models}
         deltas |= {model.delta for model in models}
         counts |= {len(plane) for model in models for plane in model.planes}

@@ -6,24 +6,30 @@ the smallest of what was tried.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from densor.codec import registry
 from densor.codec.coder import BatchCoder, Bytes
+from densor.codec.fields.coder import FieldsCoder
 from densor.codec.kind import BYTES, Kind
 from densor.codec.levels import Level
-from densor.codec.planar.coder import PlanarCoder
-from densor.codec.planar.layout import layout_numbered
+from densor.codec.planar.coder import PlanarCoder, PlaneCoder
+from densor.codec.planar.layout import Layout, layout_numbered
+from densor.codec.planes.coder import PlanesCoder
 from densor.codec.registry import LAYOUT_WORD16
 from densor.codec.scales.coder import ScalesCoder
 from densor.codec.scales.tables import History
+from densor.codec.sparse.coder import SparseCoder, with_zeros
 from densor.codec.zstd import zstd_compress
 from densor.parallel import Workers
 
 _OWN_MODEL = -1  # a chunk that uses the batch's model
+_CLEARLY = 0.98  # the bitmap of zeros must save this much
 _SMALL = 1 << 12  # bytes up to which the model must prove its worth
+_MEDIUM = 1 << 16  # bytes up to which Huffman codes may be smaller, for their simpler model
+_FRAME_HEADER = 28
 
 
 class Chunk(NamedTuple):
@@ -47,38 +53,38 @@ class CodedBatch(NamedTuple):
 
 
 def encode_batch(
-    data: Bytes, kind: Kind, level: Level, workers: Workers, history: History
+    data: Bytes, kind: Kind, level: Level, workers: Workers, history: History | None = None
 ) -> Callable[[], CodedBatch]:
     """Starts coding `data`, at most a batch of this kind; call the result to wait for it.
 
-    `history`: of the archive. Batches are given in the order that they will have there.
+    `history`: of the archive, None if there is just one batch. Batches are given in the order that
+    they will have there.
     """
+    history = History() if history is None else history
     step = kind.chunk_bytes(level)
     chunks = [data[i : i + step] for i in range(0, data.size, step)]
-    layout = kind.layout
-    if layout is None:
+    if kind.layout is None and not kind.fields:
         futures = [workers.submit(_bytes_chunk, chunk, level) for chunk in chunks]
         return lambda: CodedBatch(None, [future.result() for future in futures])
-    if kind.coded_by_rows(level) and data.size > _SMALL:
+    if kind.coded_by_rows(level) and data.size > _SMALL and with_zeros(data, kind) is None:
         by_rows = _by_rows(data, chunks, kind, level, workers, history)
         if by_rows is not None:
             return by_rows
     if len(chunks) == 1:
         return workers.submit(_small_batch, data, kind, level).result
-    coder = PlanarCoder(data, layout, kind.run, level, kind.integers)
-    if coder.whole_zstd:
+    coder = _coder_for(data, kind, level)
+    if coder is None:
         return encode_batch(data, BYTES, level, workers, history)
     counting = [workers.submit(coder.count, chunk) for chunk in chunks]
     coder.decide([future.result() for future in counting])
-    return _start_chunks(coder, chunks, level, coder.repeats, workers)
+    return _start_chunks(coder, chunks, level, workers)
 
 
 def _start_chunks(
-    coder: BatchCoder, chunks: list[Bytes], level: Level, try_zstd: bool, workers: Workers
+    coder: BatchCoder, chunks: list[Bytes], level: Level, workers: Workers
 ) -> Callable[[], CodedBatch]:
     coding = [
-        workers.submit(_coded_chunk, coder, chunk, i, level, try_zstd)
-        for i, chunk in enumerate(chunks)
+        workers.submit(_coded_chunk, coder, chunk, i, level) for i, chunk in enumerate(chunks)
     ]
     return lambda: _with_model(coder, [future.result() for future in coding])
 
@@ -97,15 +103,16 @@ def _by_rows(
     whatever the number of threads.
     """
     assert kind.layout is not None
-    planar = PlanarCoder(data, kind.layout, kind.run, level, kind.integers)
-    coder = ScalesCoder(kind, history, _low_coder(data, kind, level))
+    planar = _plane_coder(data, kind.layout, kind, level)
+    low = _low_coder(data, kind, level)
+    coder = ScalesCoder(kind, history, low, repeats=planar.whole_zstd)
     counting = [workers.submit(coder.count, chunk) for chunk in chunks]
     coder.decide([future.result() for future in counting])
     elements = data.size // kind.layout.size
     planes = min(2, kind.layout.size)
     if coder.bits > elements * planar.element_bits(planes):
         return None
-    return _start_chunks(coder, chunks, level, planar.repeats, workers)
+    return _start_chunks(coder, chunks, level, workers)
 
 
 def _low_coder(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
@@ -114,8 +121,41 @@ def _low_coder(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
         return None
     low = np.ascontiguousarray(data.view("<u2")[::2]).view(np.uint8)
     level = replace(level, try_zstd=False)
-    coder = PlanarCoder(low, layout_numbered(LAYOUT_WORD16), kind.run, level, False)
+    coder = _plane_coder(low, layout_numbered(LAYOUT_WORD16), kind, level)
     return coder if coder.useful else None
+
+
+def _coder_for(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
+    """The coder that suits a batch best; None where that is Zstandard on plain bytes."""
+    if kind.fields:
+        return FieldsCoder(data, kind, level, _element_coder)
+    zeros = with_zeros(data, kind)
+    if zeros is not None:
+        plain = _tried_size(_element_coder(zeros, kind, level), zeros, level)
+        sparse = SparseCoder(zeros, kind, level, _element_coder)
+        if _tried_size(sparse, zeros, level) < _CLEARLY * plain:
+            return SparseCoder(data, kind, level, _element_coder)
+    return _element_coder(data, kind, level)
+
+
+def _element_coder(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
+    """The coder of elements of one type, all of them."""
+    assert kind.layout is not None
+    coder = _plane_coder(data, kind.layout, kind, level)
+    return None if coder.whole_zstd else coder
+
+
+def _plane_coder(data: Bytes, layout: Layout, kind: Kind, level: Level) -> PlaneCoder[Any]:
+    coder = PlanesCoder if level.planes == "rans" else PlanarCoder
+    return coder(data, layout, kind.run, level, kind.integers)
+
+
+def _tried_size(coder: BatchCoder | None, sample: Bytes, level: Level) -> int:
+    """Bytes that a sample takes when it is coded alone; models count for nothing."""
+    if coder is None:
+        return len(_bytes_chunk(sample, level).payload)
+    coder.decide([coder.count(sample)])
+    return len(_coded_chunk(coder, sample, 0, level).payload)
 
 
 def _with_model(coder: BatchCoder, chunks: list[Chunk]) -> CodedBatch:
@@ -129,11 +169,9 @@ def _bytes_chunk(chunk: Bytes, level: Level) -> Chunk:
     return Chunk(registry.MODEL_RAW, chunk, chunk.size)
 
 
-def _coded_chunk(
-    coder: BatchCoder, chunk: Bytes, index: int, level: Level, try_zstd: bool
-) -> Chunk:
+def _coded_chunk(coder: BatchCoder, chunk: Bytes, index: int, level: Level) -> Chunk:
     payload = coder.encode(chunk, index)
-    if try_zstd:
+    if coder.repeats:
         plain = _bytes_chunk(chunk, level)
         if len(plain.payload) < len(payload):
             return plain
@@ -143,16 +181,20 @@ def _coded_chunk(
 
 
 def _small_batch(data: Bytes, kind: Kind, level: Level) -> CodedBatch:
-    """A batch of one chunk, where the model counts and Zstandard may beat it."""
-    assert kind.layout is not None
-    coder = PlanarCoder(data, kind.layout, kind.run, level, kind.integers)
-    if coder.whole_zstd:
+    """A batch of one chunk, where the model counts and a simpler way may beat it."""
+    coder = _coder_for(data, kind, level)
+    if coder is None:
         return CodedBatch(None, [_bytes_chunk(data, level)])
     coder.decide([coder.count(data)])
-    coded = _with_model(coder, [_coded_chunk(coder, data, 0, level, coder.repeats)])
-    if data.size > _SMALL or coded.model is None:
-        return coded
-    plain = _bytes_chunk(data, level)
-    frame_header = 28
-    smaller = len(coded.model) + frame_header + len(coded.chunks[0].payload) >= len(plain.payload)
-    return CodedBatch(None, [plain]) if smaller else coded
+    ways = [_with_model(coder, [_coded_chunk(coder, data, 0, level)])]
+    if level.planes == "rans" and data.size <= _MEDIUM:
+        ways.append(_small_batch(data, kind, replace(level, planes="huffman")))
+    if data.size <= _SMALL and ways[0].model is not None:
+        ways.append(CodedBatch(None, [_bytes_chunk(data, level)]))
+    return min(ways, key=_stored)
+
+
+def _stored(coded: CodedBatch) -> int:
+    """Bytes of the model, with its frame, and of the chunks."""
+    model = 0 if coded.model is None else _FRAME_HEADER + len(coded.model)
+    return model + sum(len(chunk.payload) for chunk in coded.chunks)

@@ -16,8 +16,11 @@ class BatchCoder(Protocol):
     """Codes the chunks of one batch, which share a model.
 
     `count` is called for every chunk, `decide` once with all that came back, then `encode` for
-    every chunk. `count` and `encode` may run in several threads at once.
+    every chunk. `count` and `encode` may run in several threads at once. `repeats`: Zstandard is
+    worth a try on each chunk.
     """
+
+    repeats: bool
 
     def count(self, chunk: Bytes) -> Any:
         """What `decide` must know of a chunk."""
@@ -28,7 +31,7 @@ class BatchCoder(Protocol):
         ...
 
     def model(self) -> bytes:
-        """The payload of the MODEL frame."""
+        """The payload of the MODEL frame; asked for after `decide`."""
         ...
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
@@ -37,7 +40,10 @@ class BatchCoder(Protocol):
 
 
 class ChunkDecoder(Protocol):
-    """Decodes the chunks of one model. Safe to use from several threads at once."""
+    """Decodes the chunks of one model. Safe to use from several threads at once.
+
+    One that is made of several decoders has their number as `weight`.
+    """
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""

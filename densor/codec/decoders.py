@@ -2,10 +2,14 @@
 
 from densor.codec import registry
 from densor.codec.coder import ChunkDecoder
+from densor.codec.fields.decode import FieldsDecoder
 from densor.codec.planar import model as planar
 from densor.codec.planar.decode import PlanarDecoder
+from densor.codec.planes import model as planes
+from densor.codec.planes.decode import PlanesDecoder
 from densor.codec.scales.decode import ScalesDecoder
 from densor.codec.scales.model import parse as parse_scales
+from densor.codec.sparse.decode import SparseDecoder
 from densor.errors import FormatError, UnsupportedError
 
 
@@ -19,6 +23,12 @@ def decoder_for(payload: bytes) -> ChunkDecoder:
     if codec == registry.CODEC_SCALES:
         scales = parse_scales(payload)
         return ScalesDecoder(scales, _low_decoder(scales.low))
+    if codec == registry.CODEC_FIELDS:
+        return FieldsDecoder(payload, _inner)
+    if codec == registry.CODEC_SPARSE:
+        return SparseDecoder(payload, _inner)
+    if codec == registry.CODEC_PLANES:
+        return PlanesDecoder(planes.parse(payload))
     raise UnsupportedError(f"unknown codec {codec}; a newer densor may read this")
 
 
@@ -26,7 +36,17 @@ def _low_decoder(payload: bytes) -> ChunkDecoder | None:
     """The decoder of low halves, None where there is no model for them."""
     if not payload:
         return None
-    model = planar.parse(payload)
-    if model.layout.size != 2:
+    if payload[0] not in (registry.CODEC_PLANAR, registry.CODEC_PLANES):
+        raise FormatError("low halves have a model of a codec other than of planes")
+    decoder = decoder_for(payload)
+    assert isinstance(decoder, PlanarDecoder | PlanesDecoder)
+    if decoder.model.layout.size != 2:
         raise FormatError("low halves have a model for elements of another size")
-    return PlanarDecoder(model)
+    return decoder
+
+
+def _inner(payload: bytes) -> ChunkDecoder:
+    """The decoder of a model within a model, which has none within itself."""
+    if payload[:1] in (bytes([registry.CODEC_FIELDS]), bytes([registry.CODEC_SPARSE])):
+        raise FormatError("models are nested too deep")
+    return decoder_for(payload)

@@ -98,6 +98,13 @@ def is_name(name: str) -> bool:
         return False
 
 
+def is_listable(tensor: TensorInfo) -> bool:
+    """Whether an index can list this tensor of a file, which lies within the file."""
+    known = is_name(tensor.name) and tensor.dtype in SIZES and tensor.dtype != "VOID"
+    fits = len(tensor.shape) <= 64 and all(size >> 63 == 0 for size in tensor.shape)
+    return known and fits and element_bytes(tensor.dtype, tensor.shape) == tensor.size
+
+
 def parse(found: dict[str, Any]) -> EntryMeta:
     """An entry's description from the JSON of its ENTRY frame, all of it checked."""
     name, kind = found.get("name"), found.get("kind")

@@ -14,7 +14,7 @@ from densor.formats.entry import DIR, FILE, EntryMeta, check_path
 from densor.formats.output import copy_times_and_mode, errors_of, whole_file
 from densor.formats.plan import plan_file
 from densor.formats.sinks import FileSink, NullSink, PipeSink
-from densor.formats.source import FileSource
+from densor.formats.source import FileRandomSource, FileSource
 from densor.formats.stream import Entry, Frame, Sink, StreamReader
 from densor.formats.writer import ArchiveWriter
 
@@ -104,7 +104,9 @@ def compress_file(
         with open_output(target, overwrite) as out:
             writer = ArchiveWriter(out, level, threads, hash=hash, progress=progress)
             try:
-                plan = plan_file(FileSource(file), size, dtype, level)
+                random = None if status is None else FileRandomSource(file)
+                tensor = entry_name.removesuffix(".npy")
+                plan = plan_file(FileSource(file), size, dtype, level, random=random, name=tensor)
                 meta.format = plan.format
                 writer.add(meta, plan.source, plan.segments, plan.tensors)
                 writer.close()

@@ -22,7 +22,7 @@ from densor.formats.files import (
 from densor.formats.output import errors_of, whole_file
 from densor.formats.plan import plan_file
 from densor.formats.sinks import NullSink
-from densor.formats.source import FileSource, MemorySource
+from densor.formats.source import FileRandomSource, FileSource, MemorySource
 from densor.formats.stream import Sink, StreamReader
 from densor.formats.writer import ArchiveWriter
 
@@ -101,7 +101,14 @@ def _add_member(writer: ArchiveWriter, member: Member, dtype: str | None) -> Non
             writer.add(meta, MemorySource(b""), [])
             return
         with member.path.open("rb", buffering=0) as file:
-            plan = plan_file(FileSource(file), status.st_size, dtype, writer.level)
+            plan = plan_file(
+                FileSource(file),
+                status.st_size,
+                dtype,
+                writer.level,
+                random=FileRandomSource(file),
+                name=member.name.removesuffix(".npy"),
+            )
             meta.format = plan.format
             writer.add(meta, plan.source, plan.segments, plan.tensors)
             if not same_file_state(status, file):

@@ -10,7 +10,7 @@ from densor.codec.zstd import zstd_decompress_into
 from densor.errors import FormatError, UnsupportedError
 from densor.formats.source import Bytes
 
-_READY = 16  # decoders kept, with up to 4 MB of tables each
+_READY = 16  # decoders kept, with up to 4 MB of tables each; those of parts count too
 
 
 class Models:
@@ -56,7 +56,7 @@ class Models:
 
     def _keep(self, number: int, decoder: ChunkDecoder) -> None:
         self._ready[number] = decoder
-        while len(self._ready) > _READY:
+        while len(self._ready) > 2 and sum(map(_weight, self._ready.values())) > _READY:
             self._ready.popitem(last=False)
 
     def known(self, number: int) -> ChunkDecoder | None:
@@ -69,6 +69,11 @@ class Models:
         if decoder is None:
             raise FormatError(f"chunk names model {number}, which is not at hand")
         return decoder
+
+
+def _weight(decoder: ChunkDecoder) -> int:
+    """How many decoders one is made of."""
+    return getattr(decoder, "weight", 1)
 
 
 def decode_chunk(number: int, decoder: ChunkDecoder | None, payload: Bytes, out: Bytes) -> None:

@@ -1,20 +1,30 @@
 """Cuts a file into segments: which stretch is coded as which kind of tensor, or as bytes."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
-
-from densor.codec.kind import BYTES, Kind, exact_parts, kind_of
+from densor.codec.kind import BYTES, Kind, exact_parts, kind_of, kind_of_blocks
 from densor.codec.levels import DEFAULT_LEVEL, level_settings
 from densor.codec.planar.analyse import MAX_RUN
 from densor.dtypes import SIZES, parse_dtype
-from densor.formats import safetensors
-from densor.formats.entry import TensorInfo
-from densor.formats.source import ChainSource, Source
+from densor.errors import FormatError, LimitError, TruncatedError
+from densor.formats import gguf, npy, onnx, safetensors, torchzip
+from densor.formats.contents import Contents, Head, Stretch
+from densor.formats.entry import TensorInfo, is_listable
+from densor.formats.source import RandomSource, Source
 from densor.formats.writer import Segment
+
+# In the order in which they are tried; each begins with a look at the first bytes.
+FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
+    ("safetensors", safetensors.find),
+    ("gguf", gguf.find),
+    ("npy", npy.find),
+    ("npz", npy.find_npz),
+    ("torch", torchzip.find),
+    ("onnx", onnx.find),
+)
 
 # Tensors up to so many bytes are joined with neighbours of the same type: matrices and vectors, of
 # which rows make good runs, and others, whose content differs more.
@@ -34,76 +44,100 @@ class Plan(NamedTuple):
 
 
 def plan_file(
-    source: Source, size: int | None, dtype: str | None = None, level: int = DEFAULT_LEVEL
+    source: Source,
+    size: int | None,
+    dtype: str | None = None,
+    level: int = DEFAULT_LEVEL,
+    *,
+    random: RandomSource | None = None,
+    name: str = "array",
 ) -> Plan:
     """Looks at the begin of a file. `size` in bytes, None if unknown; `dtype` as told by the user.
 
-    With `dtype`, all bytes are elements of that type. Otherwise a safetensors file is taken
+    With `dtype`, all bytes are elements of that type. Otherwise a file of a known format is taken
     apart, and everything else is bytes. Where `level` has one class per plane, only small tensors
-    share chunks.
+    share chunks. `random`: the same file for formats that need not be read in order, whose
+    reading must not move `source`. `name`: what the array in a .npy file is called.
     """
     if dtype is not None:
-        name = parse_dtype(dtype)
-        whole = (size or 0) // SIZES[name] * SIZES[name]
-        kind = kind_of(name, (whole,))
+        kind_name = parse_dtype(dtype)
+        whole = (size or 0) // SIZES[kind_name] * SIZES[kind_name]
+        kind = kind_of(kind_name, (whole,))
         segments = [Segment(kind, whole), Segment(BYTES, None)] if whole else [Segment(kind, None)]
         return Plan(None, source, segments, [])
-    head = source.take(safetensors.LENGTH_SIZE)
-    wanted = safetensors.header_size(head.tobytes())
-    if wanted is not None and (size is None or wanted <= size):
-        head = np.concatenate([head, source.take(1)])
-        if head[-1:].tobytes() == b"{":
-            head = np.concatenate([head, source.take(wanted - head.size)])
-            tensors = safetensors.parse_header(head.tobytes()) if head.size == wanted else None
-            if tensors is not None and _fits(tensors, size):
-                medium = _MEDIUM if level_settings(level).classes > 1 else _SMALL
-                segments = list(_segments(tensors, medium))
-                return Plan("safetensors", ChainSource(head, source), segments, tensors)
-    return Plan(None, ChainSource(head, source), [Segment(BYTES, None)], [])
+    head = Head(source, size, random, name)
+    for format_name, find in FORMATS:
+        contents = _sound(find, head)
+        if contents is not None:
+            medium = _MEDIUM if level_settings(level).classes > 1 else _SMALL
+            segments = list(_segments(contents.stretches, medium))
+            return Plan(format_name, head.rewound(), segments, contents.tensors)
+    return Plan(None, head.rewound(), [Segment(BYTES, None)], [])
 
 
-def _fits(tensors: list[TensorInfo], size: int | None) -> bool:
-    return size is None or all(t.offset + t.size <= size for t in tensors)
+def _sound(find: Callable[[Head], Contents | None], head: Head) -> Contents | None:
+    """What a parser finds in a file, if it can be true and is anything; stretches by offset."""
+    try:
+        contents = find(head)
+    except (FormatError, LimitError, TruncatedError):
+        return None
+    if contents is None:
+        return None
+    end = 0
+    stretches = sorted(stretch for stretch in contents.stretches if stretch.size)
+    for stretch in stretches:
+        if stretch.offset < end:
+            return None
+        end = stretch.offset + stretch.size
+    listed = sorted(contents.tensors, key=lambda tensor: (tensor.offset, tensor.size))
+    tensors = {tensor.name: tensor for tensor in listed if is_listable(tensor)}
+    end = max([end, *(tensor.offset + tensor.size for tensor in contents.tensors)])
+    if head.size is not None and end > head.size:
+        return None
+    return Contents(list(tensors.values()), stretches)
 
 
-def _segments(tensors: list[TensorInfo], medium: int) -> Iterator[Segment]:
-    """Header, tensors and whatever lies between and behind them, in order."""
+def _segments(stretches: list[Stretch], medium: int) -> Iterator[Segment]:
+    """Header, stretches and whatever lies between and behind them, in order."""
     at = 0
-    group: list[TensorInfo] = []
-    for tensor in [*tensors, None]:
-        joins = tensor is not None and bool(group) and _joins(group, tensor, medium)
+    group: list[Stretch] = []
+    for stretch in [*stretches, None]:
+        joins = stretch is not None and bool(group) and _joins(group, stretch, medium)
         if group and not joins:
             end = group[-1].offset + group[-1].size
             yield Segment(_kind_of_group(group), end - at)
             at = end
             group = []
-        if tensor is None:
+        if stretch is None:
             break
-        if tensor.offset > at and not group:
-            yield Segment(BYTES, tensor.offset - at)
-            at = tensor.offset
-        if tensor.size:
-            group.append(tensor)
+        if stretch.offset > at and not group:
+            yield Segment(BYTES, stretch.offset - at)
+            at = stretch.offset
+        group.append(stretch)
     yield Segment(BYTES, None)
 
 
-def _joins(group: list[TensorInfo], tensor: TensorInfo, medium: int) -> bool:
+def _joins(group: list[Stretch], stretch: Stretch, medium: int) -> bool:
     last = group[-1]
     return (
-        tensor.dtype == last.dtype
-        and tensor.offset == last.offset + last.size
-        and tensor.size <= (_SMALL if len(tensor.shape) > 2 else medium)
-        and tensor.offset + tensor.size - group[0].offset <= _GROUP
+        stretch.dtype == last.dtype
+        and stretch.fields == last.fields
+        and stretch.offset == last.offset + last.size
+        and stretch.size <= (_SMALL if len(stretch.shape) > 2 else medium)
+        and stretch.offset + stretch.size - group[0].offset <= _GROUP
     )
 
 
-def _kind_of_group(group: list[TensorInfo]) -> Kind:
-    """One tensor's kind, or that of small ones in a row: runs that end where tensors end."""
+def _kind_of_group(group: list[Stretch]) -> Kind:
+    """One stretch's kind, or that of small ones in a row: runs that end where they end."""
     first = group[0]
+    row = math.gcd(*(stretch.shape[-1] if stretch.shape else 1 for stretch in group))
+    if first.fields:
+        return kind_of_blocks(first.fields, row)
     if len(group) == 1:
         return kind_of(first.dtype, first.shape)
-    run = math.gcd(*(math.prod(tensor.shape) for tensor in group))
+    run = math.gcd(*(math.prod(stretch.shape) for stretch in group))
     if not _LEAST_RUN <= run <= MAX_RUN:
         run = 4 * _LEAST_RUN
-    parts = tuple(part for tensor in group for part in exact_parts(tensor.shape))
+    parts = tuple(part for stretch in group for part in exact_parts(stretch.shape))
     return replace(kind_of(first.dtype, (2, run)), parts=parts)

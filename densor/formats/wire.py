@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import xxhash
 
+from densor.codec import registry
 from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnsupportedError
 
 MAGIC = b"\x89DNSR\r\n\x1a"
@@ -23,7 +24,7 @@ END = 7
 FIRST_SKIPPABLE = 128
 
 MAX_ENTRY = 1 << 20
-MAX_MODEL = 1 << 16
+MAX_MODEL = registry.MODEL_BYTES
 MAX_INDEX = 1 << 30
 MAX_SKIPPABLE = 1 << 26
 INDEX_BASE = 1 << 20  # what an index may unpack to: this, and so many bytes per byte before it

@@ -171,7 +171,7 @@ class ArchiveWriter:
             place = self._seen.setdefault(key, (entry, offset))
             if place != (entry, offset):
                 return _Waiting(lambda: CodedBatch(None, []), place, data)
-        if kind.layout is not None and data.size % kind.layout.size:
+        if data.size % kind.unit:
             kind = Kind(None)  # the odd end of a file that was called a tensor
         return _Waiting(
             encode_batch(data, kind, self._level, self._workers, self._history), None, data

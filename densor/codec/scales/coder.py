@@ -38,10 +38,13 @@ class ScalesCoder:
     """A `BatchCoder` for floating-point numbers in matrices.
 
     `history`: what earlier batches of the archive leave. `low`: codes the low halves of elements
-    of 4 bytes, None to store them raw.
+    of 4 bytes, None to store them raw. `repeats`: as a `BatchCoder` tells it.
     """
 
-    def __init__(self, kind: Kind, history: History, low: BatchCoder | None = None) -> None:
+    def __init__(
+        self, kind: Kind, history: History, low: BatchCoder | None = None, repeats: bool = False
+    ) -> None:
+        self.repeats = repeats
         self._kind = kind
         self._form: Form = form_of(kind.dtype)
         self._history = history
@@ -62,19 +65,15 @@ class ScalesCoder:
         lines = self._lines(tops, elements)
         base = base_of(lines)
         sides = [code_lines(line, base) for line in lines]
-        scales = _scales(sides, elements)
-        symbols = np.empty(elements, np.uint8)
+        scales, symbols = _scales(sides, elements), POOL.take(elements)
+        kernels.find_symbols(tops, scales, alphabet.rule(form, base), symbols)
         counts = np.zeros((alphabet.contexts, 256), np.int64)
-        rule = alphabet.rule(form, base)
-        main, tails = rule[6:]
-        kernels.find_symbols(
-            tops, scales, alphabet.phase, form.top, base, alphabet.first, main, tails, symbols,
-            counts,
-        )  # fmt: skip
+        work = np.empty((2, counts.size), np.uint32)
+        kernels.count_symbols(symbols, scales, alphabet.phase, *work, counts)
         for side in sides:
             for context, coded in enumerate(side.symbols, 1 << alphabet.phase):
                 counts[context] += np.bincount(coded, minlength=256)
-        for buffer in (rest, signs):
+        for buffer in (tops, rest, signs):
             POOL.give(buffer)
         return _Tally(sides, base, scales, symbols, counts, low)
 
@@ -101,38 +100,37 @@ class ScalesCoder:
         if form.half:
             chunk, halves = _halves(chunk)
             low.append(self._low.encode(halves, index) if self._low is not None else halves)
-        tops, rest, signs = self._split(chunk, chunk.size // (2 if form.half else form.size))
+        tops, rest, signs = self._split(chunk, chunk.size // form.coded_size)
         apart, stream = self._coded(tally, tops)
         parts = [side.part for side in tally.sides]
         head = pack_head(parts, tally.base, apart.size, stream.size)
         sections = [np.frombuffer(head, np.uint8), apart, rest, signs, stream, *low]
         payload = POOL.take(sum(section.size for section in sections))
         np.concatenate(sections, out=payload)
-        for section in sections:
-            POOL.give(section)
+        for buffer in (tops, rest, signs, tally.scales, tally.symbols, *low):
+            POOL.give(buffer)
         return payload
 
-    def _split(self, chunk: Bytes, elements: int) -> tuple[npt.NDArray[np.uint16], Bytes, Bytes]:
+    def _split(self, chunk: Bytes, elements: int) -> tuple[Bytes, Bytes, Bytes]:
+        """Tops, two bytes each, and the rest and signs of all blocks; pooled."""
         form = self._form
         blocks = -(-elements // BLOCK)
-        tops = np.empty(blocks * BLOCK, np.uint16)
+        tops = POOL.take(2 * blocks * BLOCK)
         rest, signs = POOL.take(blocks * form.rest), POOL.take(blocks * form.signs)
-        size = 2 if form.half else form.size
-        number = _ALPHABET.rule(form, 0)[0]
-        work = np.empty(2 * BLOCK, np.uint8)
-        kernels.split(chunk, number, size, work, tops.view(np.uint8), rest, signs)
-        return tops[:elements], rest, signs
+        form.split(chunk, np.empty(2 * BLOCK, np.uint8), tops, rest, signs)
+        return tops, rest, signs
 
-    def _lines(self, tops: npt.NDArray[np.uint16], elements: int) -> list[Lines]:
+    def _lines(self, tops: Bytes, elements: int) -> list[Lines]:
         lines = []
+        words = tops.view(np.uint16)
         at = 0
         for rows, columns in matrices(self._kind, elements):
-            piece = tops[at : at + rows * columns]
+            piece = words[at : at + rows * columns]
             lines.append(lines_of(piece, rows, columns, self._form.top))
             at += rows * columns
         return lines
 
-    def _coded(self, tally: _Tally, tops: npt.NDArray[np.uint16]) -> tuple[Bytes, Bytes]:
+    def _coded(self, tally: _Tally, tops: Bytes) -> tuple[Bytes, Bytes]:
         """What stands apart, and the stream of scales and tops."""
         form, alphabet = self._form, _ALPHABET
         main = alphabet.main(form)
@@ -140,10 +138,10 @@ class ScalesCoder:
         if not self._all_known:
             rare += int(tally.counts[:-2][~self._known].sum())
         apart = np.zeros(2 * rare + 2, np.uint8)
-        contexts = np.empty(tally.symbols.size, np.uint8)
+        contexts = POOL.take(tally.symbols.size)
         bits = kernels.put_apart(
-            tops, tally.scales, alphabet.phase, form.top, form.exponent, main, alphabet.tails,
-            self._known, self._all_known, tally.symbols, contexts, apart,
+            tops.view(np.uint16), tally.scales, alphabet.phase, form.top, form.exponent, main,
+            alphabet.tails, self._known, self._all_known, tally.symbols, contexts, apart,
         )  # fmt: skip
         coded = [symbols for side in tally.sides for symbols in side.symbols]
         kinds = np.tile(np.array([1, 2], np.uint8) + ((1 << alphabet.phase) - 1), len(tally.sides))
@@ -151,6 +149,7 @@ class ScalesCoder:
         encoder = StreamEncoder(self._freqs, contexts.size + side_contexts.size)
         encoder.put(tally.symbols, contexts)
         encoder.put(np.concatenate(coded), side_contexts)
+        POOL.give(contexts)
         return apart[: (bits + 7) // 8], encoder.finish()
 
 
@@ -161,7 +160,7 @@ def _halves(chunk: Bytes) -> tuple[Bytes, Bytes]:
 
 
 def _scales(sides: list[Side], elements: int) -> Bytes:
-    scales = np.empty(elements, np.uint8)
+    scales = POOL.take(elements)
     at = 0
     for side in sides:
         size = side.rows.size * side.columns.size

@@ -72,7 +72,7 @@ class ScalesDecoder:
         self._fill_scales(stream, head.parts, scales)
         scales[elements:] = 0
         error = stream.run(
-            kernels.decode_elements,
+            self._model.form.decode,
             scales,
             self._model.alphabet.rule(self._model.form, head.base),
             payload[head.rest : head.signs],

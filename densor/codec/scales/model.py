@@ -37,9 +37,10 @@ class Alphabet:
         return self.exponents << form.top
 
     def rule(self, form: Form, base: int) -> tuple[int, ...]:
-        """What `kernels.decode_elements` goes by."""
+        """What `kernels.decode_bf16` goes by."""
         return (
-            form.number if not form.half else form_numbered(1).number,
+            form.coded_size,
+            form.low,
             self.phase,
             form.top,
             form.exponent,
