@@ -70,6 +70,14 @@ def of_blocks() -> Sample:
     )
 
 
+def of_matrix(kind: str = "bf16", rows: int = 12, columns: int = 200) -> Sample:
+    """Weights with scale contexts, at level 6."""
+    array = weights(kind, rows, columns)
+    given = array.view(np.float32) if kind == "fp32" else array
+    archive = densor.compress(given, 6, dtype=None if kind == "fp32" else kind)
+    return Sample(archive, {"": array.tobytes()})
+
+
 def of_record() -> Sample:
     """An array with a description."""
     dtype = np.dtype([("a", ">i4"), ("b", "<f8", (2,))])
@@ -175,6 +183,8 @@ MAKERS = {
     "fp32": lambda: of_array("fp32", 3, 300),
     "sparse": of_sparse,
     "blocks": of_blocks,
+    "scales": of_matrix,
+    "scales fp32": lambda: of_matrix("fp32", 6, 200),
     "record": of_record,
     "steps": of_steps,
     "small file": of_small_file,

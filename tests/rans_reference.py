@@ -3,8 +3,9 @@
 Frequencies of a context: 256 numbers that add up to 4096, or are all 0.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 
 BITS = 12
 ONE = 1 << BITS
@@ -20,9 +21,13 @@ class Malformed(ValueError):
 def slots(row: Row) -> tuple[list[int], list[int], list[int]]:
     """Owner of each slot, first slot of each symbol, frequency of each symbol."""
     freqs = list(row) if any(row) else [ONE] + [0] * 255
-    firsts = list(accumulate(freqs[:-1], initial=0))
+    firsts = [0, *itertools.accumulate(freqs[:-1])]
     owners = [symbol for symbol in range(256) for _ in range(freqs[symbol])]
     return owners, firsts, freqs
+
+
+slots_again: Callable[[tuple[int, ...]], tuple[list[int], list[int], list[int]]]
+slots_again = functools.lru_cache(256)(slots)
 
 
 class Decoder:
@@ -30,7 +35,7 @@ class Decoder:
 
     def __init__(self, stream: bytes, rows: Sequence[Row]) -> None:
         self._stream = stream
-        self._contexts = [slots(row) for row in rows]
+        self._contexts = [slots_again(tuple(row)) for row in rows]
         self._at = 0
         self._states = [self._take(4) for _ in range(STATES)]
         if min(self._states) < FIRST:
@@ -76,7 +81,7 @@ def decode(stream: bytes, rows: Sequence[Row], contexts: Iterable[int]) -> bytes
 
 def encode(runs: Sequence[tuple[bytes, Sequence[int]]], rows: Sequence[Row]) -> bytes:
     """The stream of runs of symbols, each with its contexts: every step of a decoder undone."""
-    tables = [slots(row) for row in rows]
+    tables = [slots_again(tuple(row)) for row in rows]
     states = [FIRST] * STATES
     words: list[bytes] = []
     for symbols, contexts in reversed(runs):
@@ -96,23 +101,38 @@ class Bits:
     """Bits of a text, the lowest of each byte first."""
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
+        self._bits = "".join(f"{byte:08b}"[::-1] for byte in data)
         self.at = 0
 
     def take(self, count: int) -> int:
         """A number, its lowest bit first."""
-        if self.at + count > 8 * len(self._data):
-            raise Malformed("frequencies are cut short")
-        first, end = self.at // 8, (self.at + count + 7) // 8
-        value = int.from_bytes(self._data[first:end], "little") >> self.at % 8
+        taken = self._bits[self.at : self.at + count]
+        if len(taken) < count:
+            raise Malformed("a text of bits is cut short")
         self.at += count
-        return value & ((1 << count) - 1)
+        return int("0" + taken[::-1], 2)
 
     def finish(self) -> int:
         """Bytes that were used; what is left of the last one must be 0."""
         if self.take(-self.at % 8):
             raise Malformed("unused bits are not 0")
         return self.at // 8
+
+
+class BitWriter:
+    """Undoes `Bits`."""
+
+    def __init__(self) -> None:
+        self._bits: list[str] = []
+
+    def put(self, value: int, count: int) -> None:
+        """The lowest `count` bits of a number, lowest first."""
+        self._bits += [str(value >> bit & 1) for bit in range(count)]
+
+    def finish(self) -> bytes:
+        """All bits."""
+        text = "".join(self._bits)
+        return int("0" + text[::-1], 2).to_bytes((len(text) + 7) // 8, "little")
 
 
 def _number(bits: Bits, order: int) -> int:
@@ -150,30 +170,29 @@ def unpack(data: bytes, contexts: int) -> tuple[list[list[int]], int]:
     return rows, bits.finish()
 
 
-def pack(rows: Sequence[Row]) -> bytes:
-    """Undoes `unpack`."""
-    text = ""
-
-    def put(value: int, count: int) -> None:
-        nonlocal text
-        text += "".join(str(value >> bit & 1) for bit in range(count))
-
+def pack(rows: Iterable[Row]) -> bytes:
+    """Undoes `unpack`; right or wrong."""
+    bits = BitWriter()
     for row in rows:
-        put(int(any(row)), 1)
-        if not any(row):
-            continue
         used = [symbol for symbol in range(256) if row[symbol]]
-        put(used[0], 8)
-        put(used[-1], 8)
-        before, order = 0, 5
-        for symbol in range(used[0], used[-1] + 1):
-            d = row[symbol] - before
-            before = row[symbol]
-            u = 2 * d if d >= 0 else -2 * d - 1
-            h = (u >> order) + 1
-            put(0, h.bit_length() - 1)
-            put(1, 1)
-            put(h, h.bit_length() - 1)
-            put(u, order)
-            order = (order + (u // 2).bit_length() + 1) // 2
-    return int("0" + text[::-1], 2).to_bytes((len(text) + 7) // 8, "little")
+        bits.put(bool(used), 1)
+        if used:
+            put_frequencies(bits, used[0], row[used[0] : used[-1] + 1])
+    return bits.finish()
+
+
+def put_frequencies(bits: BitWriter, first: int, freqs: Row) -> None:
+    """The frequencies of the symbols from `first` on."""
+    bits.put(first, 8)
+    bits.put(first + len(freqs) - 1, 8)
+    before, order = 0, 5
+    for freq in freqs:
+        d = freq - before
+        before = freq
+        u = 2 * d if d >= 0 else -2 * d - 1
+        h = (u >> order) + 1
+        bits.put(0, h.bit_length() - 1)
+        bits.put(1, 1)
+        bits.put(h, h.bit_length() - 1)
+        bits.put(u, order)
+        order = (order + (u // 2).bit_length() + 1) // 2

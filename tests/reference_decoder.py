@@ -2,7 +2,7 @@
 
 Slow and readable.  It was written from ``docs/format.md`` alone, shares no code with the library,
 and serves the tests as a second opinion.  The numbers in the docstrings are the sections of that
-document.
+document.  Codecs other than the planar one have a ``spec.md`` of their own.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn
 
 import change_reference
 import numpy as np
 import rans_reference
+import scales_reference
 import xxhash
 import zstandard
 from numpy.typing import NDArray
@@ -49,7 +51,14 @@ MAX_DIMENSIONS = 64
 MAX_CHAIN = 64
 
 MODEL_RAW, MODEL_ZSTD, FIRST_MODEL = 0, 1, 16
-CODEC_PLANAR, CODEC_FIELDS, CODEC_SPARSE, CODEC_CHANGE, CODEC_PLANES = 2, 5, 6, 7, 8
+CODEC_PLANAR, CODEC_SCALES, CODEC_FIELDS, CODEC_SPARSE, CODEC_CHANGE, CODEC_PLANES = (
+    2,
+    3,
+    5,
+    6,
+    7,
+    8,
+)
 DELTA = 1
 MAX_FIELDS = 8
 ORDER_BLOCKS, ORDER_COLUMNS, ORDER_FIELD, ORDER_RATIO = range(4)
@@ -698,7 +707,7 @@ class SparseModel:
     values: AnyModel | None
 
 
-AnyModel = Model | FieldsModel | SparseModel | change_reference.Model
+AnyModel = Model | FieldsModel | SparseModel | change_reference.Model | scales_reference.Model
 
 
 def parse_changes(payload: bytes) -> change_reference.Model:
@@ -733,9 +742,31 @@ def parse_model(payload: bytes, inner: bool = False) -> AnyModel:
         if codec == CODEC_CHANGE:
             return parse_changes(payload)
         return parse_fields(cursor) if codec == CODEC_FIELDS else parse_sparse(cursor)
+    if codec == CODEC_SCALES:
+        return parse_scales(payload)
     if codec not in (CODEC_PLANAR, CODEC_PLANES):
         raise Refused("unsupported", f"codec {codec}")
     return parse_planar(cursor, codec)
+
+
+def parse_scales(payload: bytes) -> scales_reference.Model:
+    """The model of the codec with scale contexts (densor/codec/scales/spec.md)."""
+    if payload[1:2] and payload[1] not in scales_reference.FORMS:
+        raise Refused("unsupported", f"form {payload[1]}")
+    try:
+        return scales_reference.parse_model(payload, parse_low_halves)
+    except ValueError as error:
+        fail(str(error))
+
+
+def parse_low_halves(payload: bytes) -> scales_reference.Nested:
+    """The decoder of the model, inside another, of low halves (densor/codec/scales/spec.md)."""
+    if payload[0] not in (CODEC_PLANAR, CODEC_PLANES):
+        fail("codec of low halves")
+    model = parse_model(payload)
+    if not isinstance(model, Model) or LAYOUT_SIZE[model.layout] != 2:
+        fail("layout of low halves")
+    return partial(decode_planar, model)
 
 
 def parse_fields(cursor: Cursor) -> FieldsModel:
@@ -888,6 +919,8 @@ def decode_by_model(model: AnyModel, payload: bytes, original: int) -> bytes:
         return decode_fields(model, payload, original)
     if isinstance(model, SparseModel):
         return decode_sparse(model, payload, original)
+    if isinstance(model, scales_reference.Model):
+        return decode_scales(model, payload, original)
     assert isinstance(model, Model)  # changes cannot be parts
     return decode_planar(model, payload, original)
 
@@ -948,6 +981,14 @@ def decode_sparse(model: SparseModel, payload: bytes, original: int) -> bytes:
     present = np.flatnonzero(bits[:n])
     elements[present] = np.frombuffer(values, np.uint8).reshape(-1, model.size)
     return elements.tobytes()
+
+
+def decode_scales(model: scales_reference.Model, payload: bytes, original: int) -> bytes:
+    """The payload of a CHUNK with scale contexts (densor/codec/scales/spec.md)."""
+    try:
+        return scales_reference.decode(model, payload, original)
+    except ValueError as error:
+        fail(str(error))
 
 
 def decode_parts(cursor: Cursor, wanted: list[tuple[AnyModel | None, int]]) -> list[bytes]:

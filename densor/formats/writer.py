@@ -81,7 +81,7 @@ class ArchiveWriter:
             self._features |= wire.BASE
         self._seen: dict[tuple[bytes, int], tuple[int, int]] = {}
         self._models = 0
-        self._model_numbers: dict[bytes, int] = {}  # of the latest that later batches may share
+        self._model_numbers: dict[bytes, int] = {}  # of those that may be named, oldest first
         self._history = History()
         self._entries: list[dict[str, Any]] = []
         self._names: set[str] = set()
@@ -240,11 +240,13 @@ class ArchiveWriter:
 
     def _model(self, payload: bytes) -> int:
         """The number of a model, which is written unless an equal one may still be named."""
-        number = self._model_numbers.get(payload, -1)
-        if number < 0 or number + registry.MODEL_WINDOW <= self._models:
+        number = self._model_numbers.get(payload)
+        if number is None:
             self._frame(wire.MODEL, payload)
             number = self._model_numbers[payload] = self._models
             self._models += 1
+            if len(self._model_numbers) > registry.MODEL_WINDOW:
+                del self._model_numbers[next(iter(self._model_numbers))]
         return registry.FIRST_MODEL + number
 
     def _chunk(self, chunk: Chunk, own: int) -> None:

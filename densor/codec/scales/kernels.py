@@ -492,8 +492,10 @@ def _decode(
             form, words, at, states, table, scales, rule, rest, signs, apart, bit, lanes, work, i,
             n, out,
         )  # fmt: skip
-    if at >= 0 and (bit < 0 or (bit + 7) >> 3 != apart.size):
-        return -2
+    if at >= 0:
+        whole = bit >= 0 and (bit + 7) >> 3 == apart.size
+        if not whole or _take_bits(apart, bit, -bit & 7) != 0:  # unused bits
+            return -2
     return at
 
 

@@ -54,8 +54,9 @@ def _cost(counts: Counts, freqs: Freqs, alphabet: Alphabet, form: Form) -> float
     elements = moved[:-2]
     unknown = (elements > 0) & (freqs[:-2] == 0)
     if unknown.any():
-        elements[:, escape] += np.where(unknown, elements, 0).sum(axis=1)
+        escaped = np.where(unknown, elements, 0).sum(axis=1)
         elements[unknown] = 0
+        elements[:, escape] += escaped  # last: the escape itself may be unknown
     bits = cost_bits(moved, freqs)
     apart = elements[:, alphabet.main(form) + 1 : escape].sum() * form.top
     return bits + float(apart + elements[:, escape].sum() * form.bits)
