@@ -4,6 +4,7 @@ Frequencies of a context: 256 numbers that add up to 4096, or are all 0.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 BITS = 12
 ONE = 1 << BITS
@@ -19,7 +20,7 @@ class Malformed(ValueError):
 def slots(row: Row) -> tuple[list[int], list[int], list[int]]:
     """Owner of each slot, first slot of each symbol, frequency of each symbol."""
     freqs = list(row) if any(row) else [ONE] + [0] * 255
-    firsts = [sum(freqs[:symbol]) for symbol in range(256)]
+    firsts = list(accumulate(freqs[:-1], initial=0))
     owners = [symbol for symbol in range(256) for _ in range(freqs[symbol])]
     return owners, firsts, freqs
 
@@ -102,9 +103,10 @@ class Bits:
         """A number, its lowest bit first."""
         if self.at + count > 8 * len(self._data):
             raise Malformed("frequencies are cut short")
-        value = int.from_bytes(self._data, "little") >> self.at & ((1 << count) - 1)
+        first, end = self.at // 8, (self.at + count + 7) // 8
+        value = int.from_bytes(self._data[first:end], "little") >> self.at % 8
         self.at += count
-        return value
+        return value & ((1 << count) - 1)
 
     def finish(self) -> int:
         """Bytes that were used; what is left of the last one must be 0."""

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import change_reference
 import numpy as np
+import rans_reference
 import xxhash
 import zstandard
 from numpy.typing import NDArray
@@ -48,12 +49,13 @@ MAX_DIMENSIONS = 64
 MAX_CHAIN = 64
 
 MODEL_RAW, MODEL_ZSTD, FIRST_MODEL = 0, 1, 16
-CODEC_PLANAR, CODEC_FIELDS, CODEC_SPARSE, CODEC_CHANGE = 2, 5, 6, 7
+CODEC_PLANAR, CODEC_FIELDS, CODEC_SPARSE, CODEC_CHANGE, CODEC_PLANES = 2, 5, 6, 7, 8
 DELTA = 1
 MAX_FIELDS = 8
 ORDER_BLOCKS, ORDER_COLUMNS, ORDER_FIELD, ORDER_RATIO = range(4)
+MAX_SORTED = 1048576
 PART_RAW, PART_ZSTD, PART_MODEL = range(3)
-PLANE_RAW, PLANE_CONSTANT, PLANE_ZSTD, PLANE_CLASSES = range(4)
+PLANE_RAW, PLANE_CONSTANT, PLANE_ZSTD, PLANE_CLASSES, PLANE_RANS = range(5)
 CLASS_RAW, CLASS_CONSTANT, CLASS_HUFFMAN = range(3)
 MAX_CLASSES = 16
 MAX_CODE_LENGTH = 12
@@ -648,13 +650,20 @@ class PlaneClass:
 
 
 @dataclass(frozen=True)
+class Frequencies:
+    """The classes of a plane of the planes codec (densor/codec/planes/spec.md)."""
+
+    rows: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
 class Model:
-    """A MODEL frame of the planar codec (7)."""
+    """A MODEL frame of the planar codec (7), or of the planes codec."""
 
     layout: int
     delta: bool
     run_length: int
-    planes: tuple[tuple[PlaneClass, ...], ...]
+    planes: tuple[tuple[PlaneClass, ...] | Frequencies, ...]
 
 
 LAYOUT_SIZE = {1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 8, 7: 8}  # as many planes as bytes
@@ -724,9 +733,9 @@ def parse_model(payload: bytes, inner: bool = False) -> AnyModel:
         if codec == CODEC_CHANGE:
             return parse_changes(payload)
         return parse_fields(cursor) if codec == CODEC_FIELDS else parse_sparse(cursor)
-    if codec != CODEC_PLANAR:
+    if codec not in (CODEC_PLANAR, CODEC_PLANES):
         raise Refused("unsupported", f"codec {codec}")
-    return parse_planar(cursor)
+    return parse_planar(cursor, codec)
 
 
 def parse_fields(cursor: Cursor) -> FieldsModel:
@@ -776,8 +785,8 @@ def parse_part(cursor: Cursor) -> AnyModel | None:
     return parse_model(payload, inner=True) if payload else None
 
 
-def parse_planar(cursor: Cursor) -> Model:
-    """The model of the planar codec (7)."""
+def parse_planar(cursor: Cursor, codec: int) -> Model:
+    """The model of the planar codec (7), or of the planes codec."""
     layout = cursor.u8()
     if layout not in LAYOUT_SIZE:
         raise Refused("unsupported", f"layout {layout}")
@@ -791,7 +800,8 @@ def parse_planar(cursor: Cursor) -> Model:
     run_length = cursor.u32()
     if run_length == 0:
         fail("a run length of 0")
-    planes = tuple(parse_class_list(cursor) for _ in range(LAYOUT_SIZE[layout]))
+    parse = parse_class_list if codec == CODEC_PLANAR else parse_frequencies
+    planes = tuple(parse(cursor) for _ in range(LAYOUT_SIZE[layout]))
     cursor.finish()
     return Model(layout, bool(flags & DELTA), run_length, planes)
 
@@ -802,6 +812,19 @@ def parse_class_list(cursor: Cursor) -> tuple[PlaneClass, ...]:
     if count > MAX_CLASSES:
         fail("more than 16 classes")
     return tuple(parse_class(cursor) for _ in range(count))
+
+
+def parse_frequencies(cursor: Cursor) -> Frequencies:
+    """Classes of a plane: packed frequencies (densor/codec/planes/spec.md)."""
+    count = cursor.u8()
+    if count > MAX_CLASSES:
+        fail("more than 16 classes")
+    try:
+        rows, size = rans_reference.unpack(cursor.data[cursor.position :], count)
+    except rans_reference.Malformed as error:
+        fail(str(error))
+    cursor.take(size)
+    return Frequencies(tuple(tuple(row) for row in rows))
 
 
 def parse_class(cursor: Cursor) -> PlaneClass:
@@ -892,6 +915,8 @@ def in_order_of_blocks(model: FieldModel, part: Bytes8, before: list[Bytes8]) ->
             fail("a CHUNK that holds no whole number of rows")
         rows = part.reshape(model.columns, -1, model.width).swapaxes(0, 1)
         return np.ascontiguousarray(rows)
+    if part.size > MAX_SORTED * model.size:
+        raise Refused("limit", "more blocks to sort than a chunk may have")
     u = [low + 256 * high for low, high in before[-1].tolist()]
     if model.order == ORDER_FIELD:
         keys = [number // 256 for number in u]
@@ -971,7 +996,11 @@ def decode_planar(model: Model, payload: bytes, original: int) -> bytes:
 
 
 def decode_plane(
-    mode: int, section: bytes, n: int, classes: tuple[PlaneClass, ...], run_length: int
+    mode: int,
+    section: bytes,
+    n: int,
+    classes: tuple[PlaneClass, ...] | Frequencies,
+    run_length: int,
 ) -> Bytes8:
     """The section of a plane, by its mode (7)."""
     if mode == PLANE_RAW:
@@ -984,10 +1013,14 @@ def decode_plane(
         return np.full(n, section[0], np.uint8)
     if mode == PLANE_ZSTD:
         return np.frombuffer(decode_zstd(section, n), np.uint8)
-    if mode == PLANE_CLASSES:
+    if mode == PLANE_CLASSES and not isinstance(classes, Frequencies):
         if not classes:
             fail("a plane coded by classes whose model has none")
         return decode_classes(section, n, classes, run_length)
+    if mode == PLANE_RANS and isinstance(classes, Frequencies):
+        if not classes.rows:
+            fail("a plane coded by classes whose model has none")
+        return decode_rans(section, n, classes, run_length)
     fail(f"plane mode {mode}")
 
 
@@ -1031,6 +1064,18 @@ def decode_classes(
         fail("the padding of a class section is not 0")
     cursor.finish()
     return plane
+
+
+def decode_rans(section: bytes, n: int, classes: Frequencies, run_length: int) -> Bytes8:
+    """Class map and rANS stream (densor/codec/planes/spec.md)."""
+    cursor = Cursor(section)
+    class_of_run = read_class_map(cursor, -(-n // run_length), len(classes.rows))
+    contexts = [int(class_of_run[i // run_length]) for i in range(n)]
+    try:
+        plane = rans_reference.decode(section[cursor.position :], classes.rows, contexts)
+    except rans_reference.Malformed as error:
+        fail(str(error))
+    return np.frombuffer(plane, np.uint8)
 
 
 def read_class_map(cursor: Cursor, runs: int, class_count: int) -> Bytes8:

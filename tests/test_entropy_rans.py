@@ -269,6 +269,10 @@ def test_quantised_frequencies_are_about_as_good_as_can_be() -> None:
     freqs[0, 0] = 4096
     assert tables.cost_bits(np.eye(1, 256, dtype=np.int64), freqs) == 0.0
     assert tables.cost_bits(np.eye(1, 256, k=1, dtype=np.int64), freqs) == float("inf")
+    with pytest.raises(ValueError, match="256 counts"):
+        tables.quantise(np.ones((2, 4), np.int64))
+    with pytest.raises(ValueError, match="256 counts"):
+        tables.cost_bits(np.ones((2, 256), np.int64), freqs)
 
 
 @given(data=st.binary(max_size=80), contexts=st.integers(1, 4), kept=st.integers(0, 60))

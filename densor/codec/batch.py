@@ -28,6 +28,8 @@ from densor.parallel import Workers
 
 _OWN_MODEL = -1  # a chunk that uses the batch's model
 _CLEARLY = 0.98  # the bitmap of zeros must save this much
+_FAST_ZSTD = 3  # a level that costs little more than the fastest
+_NEAR = 1.25  # what slow levels save against the fastest, at most
 _SMALL = 1 << 12  # bytes up to which the model must prove its worth
 _MEDIUM = 1 << 16  # bytes up to which Huffman codes may be smaller, for their simpler model
 _FRAME_HEADER = 28
@@ -123,7 +125,7 @@ def _by_rows(
     assert kind.layout is not None
     planar = _plane_coder(data, kind.layout, kind, level)
     low = _low_coder(data, kind, level)
-    coder = ScalesCoder(kind, history, low, repeats=planar.whole_zstd)
+    coder = ScalesCoder(kind, history, low, repeats=planar.repeats)
     counting = [workers.submit(coder.count, chunk) for chunk in chunks]
     coder.decide([future.result() for future in counting])
     elements = data.size // kind.layout.size
@@ -206,9 +208,14 @@ def _bytes_chunk(chunk: Bytes, level: Level) -> Chunk:
     return Chunk(registry.MODEL_RAW, chunk, chunk.size)
 
 
+def _zstd_has_a_chance(chunk: Bytes, coded: int, level: Level) -> bool:
+    """Whether the fastest level of Zstandard comes near enough for a slow one to be tried."""
+    return level.zstd <= _FAST_ZSTD or len(zstd_compress(chunk, 1)) < _NEAR * coded
+
+
 def _coded_chunk(coder: BatchCoder, chunk: Bytes, index: int, level: Level) -> Chunk:
     payload = coder.encode(chunk, index)
-    if coder.repeats:
+    if coder.repeats and _zstd_has_a_chance(chunk, len(payload), level):
         plain = _bytes_chunk(chunk, level)
         if len(plain.payload) < len(payload):
             return plain

@@ -282,6 +282,12 @@ class ArchiveWriter:
             keys = ("kinds", "models", "stored", "original")
             columns = dict(zip(keys, self._frames, strict=True))
             text = strictjson.dumps({"entries": self._entries, **columns})
+            if len(text) > wire.INDEX_BASE + wire.INDEX_PER_BYTE * index_at:
+                for (
+                    entry
+                ) in self._entries:  # names that the archive packs better than readers allow
+                    entry.pop("tensors", None)
+                text = strictjson.dumps({"entries": self._entries, **columns})
             self._frame(wire.INDEX, zstd_compress(text, _INDEX_ZSTD), len(text))
             frames += 1
         self._frame(wire.END, wire.END_PAYLOAD.pack(index_at, frames))

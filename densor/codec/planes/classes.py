@@ -49,6 +49,7 @@ def _bits(by_class: npt.NDArray[np.int64], freqs: Freqs, runs: int) -> float:
 
 def _prices(by_class: npt.NDArray[np.int64], total: Counts) -> Prices:
     """Bits per symbol in each class; one that the class does not have yet counts as rare."""
-    freqs = tables.quantise(by_class + (total > 0))
-    prices: Prices = (kernels.BITS - np.log2(np.maximum(freqs, 1))).astype(np.float32)
+    counts = np.maximum(by_class + (total > 0), 1).astype(np.float32)
+    sums = counts.sum(axis=1, keepdims=True)
+    prices: Prices = np.log2(sums / counts).clip(max=kernels.BITS)
     return prices

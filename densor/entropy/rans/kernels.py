@@ -202,10 +202,21 @@ def encode(symbols, contexts, starts, states, words, at):
 @kernel(types.boolean(R8, R8, R32))
 def have_codes(symbols, contexts, starts):
     """Whether every symbol has a frequency under its context; see `encode_symbols`."""
-    missing = False
-    for i in range(symbols.size):
+    most = np.uint8(0)
+    for i in range(contexts.size):
+        most = max(most, contexts[i])
+    if symbols.size > 0 and np.int64(most) >= starts.size >> 8:
+        return False
+    whole = symbols.size & ~(v.LANES - 1)
+    least = v.splat(1 << 16)
+    for i in range(0, whole, v.LANES):
+        place = v.either(v.shift_left(v.load_u8(contexts, i), 8), v.load_u8(symbols, i))
+        start = v.gather_u32(starts, place)
+        least = v.choose(v.less(start, least), start, least)
+    missing = v.bits_of(v.less(least, v.splat(1 << 16))) != 0
+    for i in range(whole, symbols.size):
         place = np.uint32(contexts[i]) << np.uint32(8) | np.uint32(symbols[i])
-        missing |= place >= starts.size or starts[place] < np.uint32(1 << 16)
+        missing |= starts[place] < np.uint32(1 << 16)
     return not missing
 
 

@@ -16,6 +16,8 @@ def quantise(counts: npt.NDArray[np.int64]) -> Freqs:
 
     Every symbol that occurs gets at least 1; a context without symbols stays empty.
     """
+    if counts.ndim != 2 or counts.shape[1] != 256:
+        raise ValueError("every context needs 256 counts")
     freqs = np.empty(counts.shape, np.uint16)
     kernels.quantise(np.ascontiguousarray(counts), freqs)
     return freqs
@@ -23,6 +25,8 @@ def quantise(counts: npt.NDArray[np.int64]) -> Freqs:
 
 def cost_bits(counts: npt.NDArray[np.int64], freqs: Freqs) -> float:
     """Bits that symbols with these counts take; infinite if one of them has no frequency."""
+    if counts.shape != freqs.shape or counts.shape[1:] != (256,):
+        raise ValueError("every context needs 256 counts")
     return float(kernels.cost_bits(np.ascontiguousarray(counts), freqs))
 
 
