@@ -157,8 +157,9 @@ def test_all_pairs_of_notable_elements(size: int, floats: bool, number: int) -> 
         for sign in (0, 1 << (w - 1))
     }
     values = np.array(sorted(notable), f"u{size}")
-    if values.size > 80:
-        values = np.concatenate([values[:20], values[20:-20:3], values[-20:]])
+    if values.size > 60:
+        step = -(-values.size // 30)
+        values = np.concatenate([values[:12], values[12:-12:step], values[-12:]])
     old, new = np.repeat(values, values.size), np.tile(values, values.size)
     for drop in (0, w // 2) if size > 1 else (0,):
         method = tokens.method(number, size, floats, drop)

@@ -28,6 +28,8 @@ _WORTH = 0.98  # of what the batch takes without a base; below this, changes are
 _SMALL = 1 << 12  # bytes up to which an order-0 code is not counted on
 _CHUNK = 1 << 21  # bytes
 _FEW = 0.5  # bits per byte that are little
+_TINY = 512  # bytes up to which only what is equal is coded as changes
+_NEAR = 1.05  # a rough estimate may be so far off
 _MOST_CONTEXTS = 32
 _PER_CONTEXT = 1 << 13  # elements of a batch for each context
 _FLOATS = {  # bits behind the leading mantissa bits that are looked at, number of bits from there
@@ -78,10 +80,9 @@ class ChangeCoder:
         self._freqs = np.zeros((0, 256), np.uint16)
         self._lock = threading.Lock()
         self._same = _equal(data, base)
-        if self._same:
-            self.pays = True
-            self._choice = _Choice(tokens.method(XOR, size, False), model.Contexts(), 0.0)
-        else:
+        self._choice = _Choice(tokens.method(XOR, size, False), model.Contexts(), 0.0)
+        self.pays = self._same
+        if not self._same and data.size > _TINY:
             self._choice = _choose(data, base, dtype, size)
             self.pays = self._choice.bits < _WORTH * _bits_without_base(data, dtype, size)
 
@@ -165,22 +166,30 @@ def _choose(data: Bytes, base: Bytes, dtype: str, size: int) -> _Choice:
     drop = min((common & -common).bit_length() - 1, 8 * size - 8) if common else 0
     shift, bits = _FLOATS[dtype] if floats else _INTEGERS[size]
     values = ((old >> shift) & ((1 << bits) - 1)).astype(np.int64)
+    used = np.flatnonzero(np.bincount(values, minlength=1 << bits))
+    row_of = np.zeros(1 << bits, np.int64)
+    row_of[used] = np.arange(used.size)
+    rows = row_of[values]
     scale = data.size / new.nbytes
     tried = [
-        _look(tokens.method(number, size, floats, drop), new, old, values, bits)
+        _look(tokens.method(number, size, floats, drop), new, old, rows, used.size)
         for number in (DIFFERENCE, XOR, OWN)
     ]
-    best = min(tried, key=lambda look: look.bits)
     most = int(min(_MOST_CONTEXTS, 1 + data.size // size // _PER_CONTEXT))
-    grouping = group(best.counts, scale, most)
-    contexts = model.Contexts()
-    if grouping.mapped.any():
-        contexts = model.Contexts(shift, grouping.mapped)
-    return _Choice(best.method, contexts, grouping.bits + scale * best.extra)
+    least = min(look.bits for look in tried)
+    found = []
+    for look in tried:
+        if look.bits <= _NEAR * least:
+            grouping = group(look.counts, used, 1 << bits, scale, most)
+            contexts = model.Contexts()
+            if grouping.mapped.any():
+                contexts = model.Contexts(shift, grouping.mapped)
+            found.append(_Choice(look.method, contexts, grouping.bits + scale * look.extra))
+    return min(found, key=lambda choice: choice.bits)
 
 
 class _Look(NamedTuple):
-    """A method on a sample: tokens by bits of the base, extra bits, what both cost about."""
+    """A method on a sample: tokens by value of the base, extra bits, what both cost about."""
 
     method: Method
     counts: npt.NDArray[np.int64]
@@ -192,12 +201,12 @@ def _look(
     method: Method,
     new: npt.NDArray[Any],
     old: npt.NDArray[Any],
-    values: npt.NDArray[np.int64],
-    bits: int,
+    rows: npt.NDArray[np.int64],
+    count: int,
 ) -> _Look:
     symbols = np.empty(new.size, np.uint8)
     extra = int(TOKENS[method.size](new, old, *method.arguments, method.plain, symbols))
-    counts = np.bincount(values << 8 | symbols, minlength=256 << bits).reshape(-1, 256)
+    counts = np.bincount(rows << 8 | symbols, minlength=count << 8).reshape(-1, 256)
     return _Look(method, counts, extra, extra + rough_bits(counts))
 
 

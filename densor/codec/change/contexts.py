@@ -26,15 +26,17 @@ class Grouping(NamedTuple):
     bits: float  # of all symbols, and of the tables
 
 
-def group(counts: Counts, scale: float, most: int) -> Grouping:
+def group(
+    counts: Counts, used: npt.NDArray[np.intp], values: int, scale: float, most: int
+) -> Grouping:
     """The cheapest of up to `most` contexts found.
 
-    `counts`: int64[values, 256], tokens by value of the bits of the base, of a sample; `scale`:
-    how often the sample fits into what is to be coded.
+    `used`: those of so many `values` of bits of the base that a sample has, in order; `counts`:
+    int64[used, 256], how often it has each token with each of them; `scale`: how often the sample
+    fits into what is to be coded.
     """
-    used = np.flatnonzero(counts.any(axis=1))
     symbols = np.flatnonzero(counts.any(axis=0))
-    rows = counts[np.ix_(used, symbols)].astype(np.uint32)
+    rows = np.ascontiguousarray(counts[:, symbols], np.uint32)
     of = best_of = np.zeros(used.size, np.int64)
     best = _cost(_sums(rows, of, 1), scale)
     contexts = 1
@@ -50,19 +52,19 @@ def group(counts: Counts, scale: float, most: int) -> Grouping:
             best_of, best = of, cost
         elif contexts >= 4:
             break
-    return Grouping(_for_all_values(used, best_of, len(counts)), best)
+    return Grouping(_for_all_values(used, best_of, values), best)
 
 
 def rough_bits(counts: Counts) -> float:
-    """About what coding the sample costs with a context for each row that has anything in it.
+    """About what coding the sample costs with a context for each row, none of which is empty.
 
     The description length of Rissanen (1978): half a logarithm of the row's sum for each parameter.
     """
-    rows = counts[counts.any(axis=1)].astype(np.float32)
+    rows = counts[:, counts.any(axis=0)].astype(np.float32)
     totals = rows.sum(axis=1)
     data = (totals * np.log2(totals)).sum() - (rows * np.log2(np.maximum(rows, 1))).sum()
     parameters = (np.count_nonzero(rows, axis=1) - 1) * np.log2(totals + 1)
-    return float(data + 0.5 * parameters.sum())
+    return max(0.0, float(data + 0.5 * parameters.sum()))
 
 
 def _sums(rows: Rows, of: Contexts, contexts: int) -> Rows:
