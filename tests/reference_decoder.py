@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn
 
+import change_reference
 import numpy as np
 import rans_reference
 import scales_reference
@@ -28,7 +29,7 @@ Elements = NDArray[Any]  # unsigned integers as wide as the element
 
 MAGIC = bytes.fromhex("89444E53520D0A1A")
 VERSION = 1
-BACKREFS = 1
+BACKREFS, BASE = 1, 2
 HEADER_SIZE = 32
 FRAME_HEADER_SIZE = 28
 END_SIZE = FRAME_HEADER_SIZE + 16
@@ -47,12 +48,15 @@ MAX_RUNS = 1048576
 MAX_LIVE_MODELS = 256
 MAX_NAME = 4096
 MAX_DIMENSIONS = 64
+MAX_CHAIN = 64
 
 MODEL_RAW, MODEL_ZSTD, FIRST_MODEL = 0, 1, 16
-CODEC_PLANAR, CODEC_SCALES, CODEC_FIELDS, CODEC_SPARSE, CODEC_PLANES = 2, 3, 5, 6, 8
+CODEC_PLANAR, CODEC_SCALES, CODEC_FIELDS, CODEC_SPARSE = 2, 3, 5, 6
+CODEC_CHANGE, CODEC_PLANES = 7, 8
 DELTA = 1
 MAX_FIELDS = 8
 ORDER_BLOCKS, ORDER_COLUMNS, ORDER_FIELD, ORDER_RATIO = range(4)
+MAX_SORTED = 1048576
 PART_RAW, PART_ZSTD, PART_MODEL = range(3)
 PLANE_RAW, PLANE_CONSTANT, PLANE_ZSTD, PLANE_CLASSES, PLANE_RANS = range(5)
 CLASS_RAW, CLASS_CONSTANT, CLASS_HUFFMAN = range(3)
@@ -66,7 +70,7 @@ HASH_XXH3_128, HASH_SHA256 = 1, 2
 ENTRY_KINDS = ("file", "dir", "tensor", "array", "bytes")
 ENTRY_KEYS = (
     *("name", "kind", "size", "dtype", "shape", "order"),
-    *("host", "descr", "hash", "format", "mode", "mtime_ns"),
+    *("host", "descr", "hash", "format", "mode", "mtime_ns", "base"),
 )
 HASH_NAMES = {"xxh3-128": 1, "sha256": 2}  # `hash` of an entry -> hash kind of its ENTRY_END
 ELEMENT_SIZE = {
@@ -97,10 +101,13 @@ class Entry:
     hash: tuple[int, bytes]
 
 
-def decode(archive: bytes) -> list[Entry]:
-    """Read an archive from front to back and return its entries."""
+def decode(archive: bytes, base: bytes | None = None) -> list[Entry]:
+    """Read an archive from front to back and return its entries.
+
+    ``base``: the bytes that entries refer to whose base is not in the archive.
+    """
     header = read_header(archive)
-    reader = Reader(header)
+    reader = Reader(header, base)
     for frame in read_frames(archive, header):
         reader.accept(frame)
     return reader.entries
@@ -160,7 +167,7 @@ def read_header(archive: bytes) -> Header:
         raise Refused("unsupported", f"format version {version}")
     if version != VERSION:
         fail(f"format version {version}")
-    if features & ~BACKREFS:
+    if features & ~(BACKREFS | BASE):
         raise Refused("unsupported", f"features {features:#x}")
     if reserved_1 or reserved_2:
         fail("reserved field of the header")
@@ -291,8 +298,11 @@ AFTER_INDEX = (END,)
 class Reader:
     """Takes the frames in order, follows the grammar (2) and collects the entries."""
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header, base: bytes | None) -> None:
         self.header = header
+        self.given_base = base
+        self.base: bytes | None = None  # of the entry that is being read
+        self.chains: list[int] = []  # per entry, the number of bases that it needs
         self.entries: list[Entry] = []
         self.frames: list[Frame] = []
         self.contents: list[OpenEntry] = []  # all entries begun so far, for REF
@@ -328,6 +338,8 @@ class Reader:
         if meta["name"] in self.names:
             fail("a name occurs twice")
         self.names.add(meta["name"])
+        self.base, chain = self.find_base(meta)
+        self.chains.append(chain)
         self.contents.append(OpenEntry(meta))
         self.allowed = INSIDE_ENTRY
 
@@ -344,7 +356,34 @@ class Reader:
         number = frame.model - FIRST_MODEL
         if not max(0, len(self.models) - MAX_LIVE_MODELS) <= number < len(self.models):
             fail(f"CHUNK names the MODEL frame {number}")
-        return decode_by_model(self.models[number], frame.payload, frame.original)
+        model = self.models[number]
+        if isinstance(model, change_reference.Model):
+            return decode_changes(model, frame, self.base)
+        return decode_by_model(model, frame.payload, frame.original)
+
+    def find_base(self, meta: dict[str, Any]) -> tuple[bytes | None, int]:
+        """The bytes that chunks of the entry refer to, and the length of the chain (5)."""
+        base = meta.get("base")
+        if base is None:
+            return None, 0
+        if not self.header.features & BASE:
+            fail("a base without the feature BASE")
+        hash_kind, digest = base["digest"]
+        wanted = (base["size"], hash_kind, bytes.fromhex(digest))
+        number = base.get("entry")
+        if number is None:
+            data = self.given_base
+            if data is None or (len(data), hash_kind, original_hash(hash_kind, data)) != wanted:
+                raise Refused("base", "the base is missing, or another one")
+            return data, 1
+        if number >= len(self.entries):
+            fail("a base that does not come before")
+        entry = self.entries[number]
+        if (len(entry.data), *entry.hash) != wanted:
+            fail("a base of another size or hash")
+        if self.chains[number] >= MAX_CHAIN:
+            raise Refused("limit", "too long a chain of bases")
+        return entry.data, self.chains[number] + 1
 
     def repeat(self, frame: Frame) -> None:
         """REF: repeat earlier bytes of this or another entry (6)."""
@@ -454,10 +493,31 @@ def parse_entry(payload: bytes) -> dict[str, Any]:
         verify_optional(meta, "descr", isinstance(meta.get("descr"), (str, list)))
     for key in ("dtype", "order", "host", "format"):
         verify_optional(meta, key, isinstance(meta.get(key), str))
+    verify_optional(meta, "base", kind != "dir" and is_base(meta.get("base")))
+    if "base" in meta and meta["base"]["digest"][0] not in (HASH_XXH3_128, HASH_SHA256):
+        raise Refused("unsupported", "hash kind of a base")
     verify_optional(meta, "mode", is_integer(meta.get("mode")) and meta["mode"] <= 511)
     mtime = meta.get("mtime_ns")  # negative before 1970
     verify_optional(meta, "mtime_ns", isinstance(mtime, int) and not isinstance(mtime, bool))
     return meta
+
+
+def is_base(base: object) -> bool:
+    """The value of the key base (5)."""
+    if not isinstance(base, dict) or not is_integer(base.get("size")):
+        return False
+    digest = base.get("digest")
+    if not isinstance(digest, list) or len(digest) != 2 or not is_integer(digest[0]):
+        return False
+    if not isinstance(digest[1], str):
+        return False
+    try:
+        bytes.fromhex(digest[1])
+    except ValueError:
+        return False
+    if "name" in base:
+        verify_name(base["name"], "bytes")
+    return "entry" not in base or is_integer(base["entry"])
 
 
 def verify_optional(meta: dict[str, Any], key: str, valid: bool) -> None:
@@ -641,16 +701,40 @@ class SparseModel:
     values: AnyModel | None
 
 
-AnyModel = Model | FieldsModel | SparseModel | scales_reference.Model
+AnyModel = Model | FieldsModel | SparseModel | scales_reference.Model | change_reference.Model
+
+
+def parse_changes(payload: bytes) -> change_reference.Model:
+    """MODEL of changes: see change_reference."""
+    try:
+        return change_reference.parse_model(payload, decode_zstd)
+    except change_reference.Unsupported as error:
+        raise Refused("unsupported", f"MODEL: {error}") from error
+    except ValueError as error:
+        raise Refused("format", f"MODEL: {error}") from error
+
+
+def decode_changes(model: change_reference.Model, frame: Frame, base: bytes | None) -> bytes:
+    """CHUNK of changes."""
+    if base is None:
+        fail("changes in an entry without a base")
+    try:
+        return change_reference.decode(model, frame.payload, frame.original, base)
+    except change_reference.TooLong as error:
+        raise Refused("limit", "a CHUNK of changes is too long") from error
+    except ValueError as error:
+        raise Refused("format", f"CHUNK: {error}") from error
 
 
 def parse_model(payload: bytes, inner: bool = False) -> AnyModel:
     """MODEL payload (7), or that of a part, which may not have parts itself."""
     cursor = Cursor(payload)
     codec = cursor.u8()
-    if codec in (CODEC_FIELDS, CODEC_SPARSE):
+    if codec in (CODEC_FIELDS, CODEC_SPARSE, CODEC_CHANGE):
         if inner:
             fail("models are nested too deep")
+        if codec == CODEC_CHANGE:
+            return parse_changes(payload)
         return parse_fields(cursor) if codec == CODEC_FIELDS else parse_sparse(cursor)
     if codec == CODEC_SCALES:
         return parse_scales(payload)
@@ -831,6 +915,7 @@ def decode_by_model(model: AnyModel, payload: bytes, original: int) -> bytes:
         return decode_sparse(model, payload, original)
     if isinstance(model, scales_reference.Model):
         return decode_scales(model, payload, original)
+    assert isinstance(model, Model)  # changes cannot be parts
     return decode_planar(model, payload, original)
 
 
@@ -857,6 +942,8 @@ def in_order_of_blocks(model: FieldModel, part: Bytes8, before: list[Bytes8]) ->
             fail("a CHUNK that holds no whole number of rows")
         rows = part.reshape(model.columns, -1, model.width).swapaxes(0, 1)
         return np.ascontiguousarray(rows)
+    if part.size > MAX_SORTED * model.size:
+        raise Refused("limit", "more blocks to sort than a chunk may have")
     u = [low + 256 * high for low, high in before[-1].tolist()]
     if model.order == ORDER_FIELD:
         keys = [number // 256 for number in u]

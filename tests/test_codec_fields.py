@@ -16,7 +16,7 @@ from densor.codec import registry
 from densor.codec.batch import encode_batch
 from densor.codec.decoders import decoder_for
 from densor.codec.fields.block import MAX_FIELDS, Field, columns
-from densor.codec.fields.order import earlier
+from densor.codec.fields.order import MAX_SORTED, earlier
 from densor.codec.kind import Kind, kind_of, kind_of_blocks
 from densor.codec.levels import level_settings
 from densor.formats.gguf import BLOCKS
@@ -153,6 +153,29 @@ def test_any_blocks(
         assert_decodes(batch.model, chunks, data.tobytes())
 
 
+def test_a_row_longer_than_a_chunk() -> None:
+    row = 1 << 18
+    data = np.tile(blocks(Q4, 1 << 10), 1 << 8)
+    data[::18] ^= np.arange(row, dtype=np.uint32).astype(np.uint8)
+    kind = kind_of_blocks(Q4, row)
+    assert kind.batch_bytes(level_settings(3)) < 1 << 25
+    model, chunks = coded(data, kind)
+    assert len(chunks) > 3
+    out = np.empty_like(data)
+    at = 0
+    for payload, original in chunks:
+        decoder_for(model).decode(np.frombuffer(payload, np.uint8), out[at : at + original])
+        at += original
+    assert out.tobytes() == data.tobytes()
+
+
+def test_too_many_blocks_to_sort() -> None:
+    count = MAX_SORTED + 1
+    payload = chunk_of((0, bytes(2 * count)), (0, bytes(count)))
+    model = model_of((2, b""), (1, b"", 2))
+    assert_both_refuse(model, payload, 3 * count, "limit")
+
+
 def test_models_that_do_not_fit_are_left_out(monkeypatch: Any) -> None:
     monkeypatch.setattr(registry, "MODEL_BYTES", 250)
     fields = (Field("F32", 4), Field("F16", 2), Field("U8", 16))
@@ -186,7 +209,11 @@ PLANAR = bytes([2, 1, 0, 1, 1, 0, 0, 0, 1, 1, 7])  # bytes, all of which are 7
 
 
 def assert_both_refuse(model: bytes, payload: bytes, original: int, reason: str = "format") -> None:
-    error = {"format": densor.FormatError, "unsupported": densor.UnsupportedError}[reason]
+    error = {
+        "format": densor.FormatError,
+        "unsupported": densor.UnsupportedError,
+        "limit": densor.LimitError,
+    }[reason]
     with pytest.raises(error):
         decoder_for(model).decode(np.frombuffer(payload, np.uint8), np.empty(original, np.uint8))
     with pytest.raises(reference_decoder.Refused) as refused:

@@ -264,7 +264,7 @@ def refused(archive: bytes, reason: str) -> None:
     [
         (header(version=2), "unsupported"),
         (header(version=0), "format"),
-        (header(features=2), "unsupported"),
+        (header(features=4), "unsupported"),
         (header(features=1 << 31), "unsupported"),
         (header(reserved=1), "format"),
         (header(limit=(1 << 26) + 1), "limit"),

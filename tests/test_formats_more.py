@@ -111,15 +111,17 @@ def gguf_file(
     alignment: int = 32,
 ) -> bytes:
     """A GGUF file by hand: name to dimensions (fastest first), type, data."""
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), count) + pairs
-    data = b""
+    head = [b"GGUF" + struct.pack("<IQQ", 3, len(tensors), count) + pairs]
+    data, at = [], 0
     for name, (dimensions, kind, content) in tensors.items():
-        data += bytes(-len(data) % alignment)
-        head += gguf_text(name) + struct.pack("<I", len(dimensions))
-        head += struct.pack(f"<{len(dimensions)}Q", *dimensions)
-        head += struct.pack("<IQ", kind, len(data))
-        data += content
-    return head + bytes(-len(head) % alignment) + data
+        padding = -at % alignment
+        data.append(bytes(padding) + content)
+        head.append(gguf_text(name) + struct.pack("<I", len(dimensions)))
+        head.append(struct.pack(f"<{len(dimensions)}Q", *dimensions))
+        head.append(struct.pack("<IQ", kind, at + padding))
+        at += len(data[-1])
+    whole = b"".join(head)
+    return whole + bytes(-len(whole) % alignment) + b"".join(data)
 
 
 def small_gguf() -> bytes:
@@ -219,6 +221,15 @@ def test_gguf_that_lies() -> None:
     assert plan_of(empty).tensors == []
     twice = gguf_file({"q": ([4], 0, bytes(16))}) + bytes(99)
     assert len(plan_of(twice).tensors) == 1
+
+
+def test_more_tensors_than_an_index_can_list(tmp_path: Path) -> None:
+    """Where names would make the index larger than a reader allows, it lists no tensors."""
+    path = tmp_path / "names.gguf"
+    names = (f"{'long' * 500}.{number}" for number in range(4000))
+    path.write_bytes(gguf_file({name: ([1], 0, bytes(4)) for name in names}, alignment=32))
+    assert len(plan_of(path.read_bytes()).tensors) == 4000
+    assert_tensors(packed(path), {})
 
 
 def test_gguf_on_a_pipe_that_ends_early() -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from densor.codec import registry
+from densor.codec.change.coder import ChangeCoder
 from densor.codec.coder import BatchCoder, Bytes
 from densor.codec.fields.coder import FieldsCoder
 from densor.codec.kind import BYTES, Kind
@@ -27,6 +28,8 @@ from densor.parallel import Workers
 
 _OWN_MODEL = -1  # a chunk that uses the batch's model
 _CLEARLY = 0.98  # the bitmap of zeros must save this much
+_FAST_ZSTD = 3  # a level that costs little more than the fastest
+_NEAR = 1.25  # what slow levels save against the fastest, at most
 _SMALL = 1 << 12  # bytes up to which the model must prove its worth
 _MEDIUM = 1 << 16  # bytes up to which Huffman codes may be smaller, for their simpler model
 _FRAME_HEADER = 28
@@ -52,8 +55,20 @@ class CodedBatch(NamedTuple):
     chunks: list[Chunk]
 
 
+class Before(NamedTuple):
+    """What a batch may be coded against: as many bytes, from `offset` of the base on."""
+
+    data: Bytes
+    offset: int
+
+
 def encode_batch(
-    data: Bytes, kind: Kind, level: Level, workers: Workers, history: History | None = None
+    data: Bytes,
+    kind: Kind,
+    level: Level,
+    workers: Workers,
+    history: History | None = None,
+    base: Before | None = None,
 ) -> Callable[[], CodedBatch]:
     """Starts coding `data`, at most a batch of this kind; call the result to wait for it.
 
@@ -62,6 +77,11 @@ def encode_batch(
     """
     history = History() if history is None else history
     step = kind.chunk_bytes(level)
+    if base is not None:
+        size = 1 if kind.layout is None else kind.layout.size
+        changes = ChangeCoder(data, base.data, base.offset, kind.dtype, size)
+        if changes.pays:
+            return _changes(changes, data, base.data, workers)
     chunks = [data[i : i + step] for i in range(0, data.size, step)]
     if kind.layout is None and not kind.fields:
         futures = [workers.submit(_bytes_chunk, chunk, level) for chunk in chunks]
@@ -105,7 +125,7 @@ def _by_rows(
     assert kind.layout is not None
     planar = _plane_coder(data, kind.layout, kind, level)
     low = _low_coder(data, kind, level)
-    coder = ScalesCoder(kind, history, low, repeats=planar.whole_zstd)
+    coder = ScalesCoder(kind, history, low, repeats=planar.repeats)
     counting = [workers.submit(coder.count, chunk) for chunk in chunks]
     coder.decide([future.result() for future in counting])
     elements = data.size // kind.layout.size
@@ -158,7 +178,26 @@ def _tried_size(coder: BatchCoder | None, sample: Bytes, level: Level) -> int:
     return len(_coded_chunk(coder, sample, 0, level).payload)
 
 
-def _with_model(coder: BatchCoder, chunks: list[Chunk]) -> CodedBatch:
+def _changes(
+    coder: ChangeCoder, data: Bytes, base: Bytes, workers: Workers
+) -> Callable[[], CodedBatch]:
+    step = coder.chunk_bytes
+    pieces = [(data[i : i + step], base[i : i + step], i) for i in range(0, data.size, step)]
+    for task in [workers.submit(coder.count, new, old) for new, old, _ in pieces]:
+        task.result()
+    coder.decide()
+    coding = [workers.submit(_changed_chunk, coder, *piece) for piece in pieces]
+    return lambda: _with_model(coder, [future.result() for future in coding])
+
+
+def _changed_chunk(coder: ChangeCoder, chunk: Bytes, base: Bytes, begin: int) -> Chunk:
+    payload = coder.encode(chunk, base, begin)
+    if payload.size < chunk.size:
+        return Chunk(_OWN_MODEL, payload, chunk.size)
+    return Chunk(registry.MODEL_RAW, chunk, chunk.size)
+
+
+def _with_model(coder: BatchCoder | ChangeCoder, chunks: list[Chunk]) -> CodedBatch:
     return CodedBatch(coder.model() if any(chunk.own for chunk in chunks) else None, chunks)
 
 
@@ -169,9 +208,14 @@ def _bytes_chunk(chunk: Bytes, level: Level) -> Chunk:
     return Chunk(registry.MODEL_RAW, chunk, chunk.size)
 
 
+def _zstd_has_a_chance(chunk: Bytes, coded: int, level: Level) -> bool:
+    """Whether the fastest level of Zstandard comes near enough for a slow one to be tried."""
+    return level.zstd <= _FAST_ZSTD or len(zstd_compress(chunk, 1)) < _NEAR * coded
+
+
 def _coded_chunk(coder: BatchCoder, chunk: Bytes, index: int, level: Level) -> Chunk:
     payload = coder.encode(chunk, index)
-    if coder.repeats:
+    if coder.repeats and _zstd_has_a_chance(chunk, len(payload), level):
         plain = _bytes_chunk(chunk, level)
         if len(plain.payload) < len(payload):
             return plain

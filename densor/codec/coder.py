@@ -3,11 +3,14 @@
 The two sides never import each other; what both need (models, layouts, tables) stands apart.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from densor.errors import FormatError
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -48,3 +51,28 @@ class ChunkDecoder(Protocol):
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
         ...
+
+
+class Base(Protocol):
+    """The bytes that changes refer to, at any place; safe to use from several threads."""
+
+    @property
+    def size(self) -> int:
+        """All bytes there are."""
+        ...
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        """Exactly `count` bytes from `offset` on; a DensorError where they cannot be had."""
+        ...
+
+
+class BaseDecoder(ABC):
+    """A `ChunkDecoder` that needs a base."""
+
+    @abstractmethod
+    def decode_from(self, payload: Bytes, out: Bytes, base: Base) -> None:
+        """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
+
+    def decode(self, payload: Bytes, out: Bytes) -> None:
+        """There is no base: FormatError."""
+        raise FormatError("chunk holds changes against a base, which its entry does not have")

@@ -1,6 +1,8 @@
 """Finds the decoder of a MODEL frame by its codec number."""
 
 from densor.codec import registry
+from densor.codec.change import model as change
+from densor.codec.change.decode import ChangeDecoder
 from densor.codec.coder import ChunkDecoder
 from densor.codec.fields.decode import FieldsDecoder
 from densor.codec.planar import model as planar
@@ -11,6 +13,8 @@ from densor.codec.scales.decode import ScalesDecoder
 from densor.codec.scales.model import parse as parse_scales
 from densor.codec.sparse.decode import SparseDecoder
 from densor.errors import FormatError, UnsupportedError
+
+_OUTERMOST = (registry.CODEC_FIELDS, registry.CODEC_SPARSE, registry.CODEC_CHANGE)
 
 
 def decoder_for(payload: bytes) -> ChunkDecoder:
@@ -23,6 +27,8 @@ def decoder_for(payload: bytes) -> ChunkDecoder:
     if codec == registry.CODEC_SCALES:
         scales = parse_scales(payload)
         return ScalesDecoder(scales, _low_decoder(scales.low))
+    if codec == registry.CODEC_CHANGE:
+        return ChangeDecoder(change.parse(payload))
     if codec == registry.CODEC_FIELDS:
         return FieldsDecoder(payload, _inner)
     if codec == registry.CODEC_SPARSE:
@@ -47,6 +53,6 @@ def _low_decoder(payload: bytes) -> ChunkDecoder | None:
 
 def _inner(payload: bytes) -> ChunkDecoder:
     """The decoder of a model within a model, which has none within itself."""
-    if payload[:1] in (bytes([registry.CODEC_FIELDS]), bytes([registry.CODEC_SPARSE])):
+    if payload and payload[0] in _OUTERMOST:
         raise FormatError("models are nested too deep")
     return decoder_for(payload)

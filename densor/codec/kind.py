@@ -117,7 +117,8 @@ def kind_of_blocks(fields: tuple[Field, ...], row: int) -> Kind:
     most = max(1, _MOST_RUN // block)
     parts = -(-row // most)
     run = row // parts if row % parts == 0 else most
-    return Kind(None, run, parts=((1, row),), fields=fields)
+    columns = row if row * block <= _BLOCKS_CHUNK else run
+    return Kind(None, run, parts=((1, columns),), fields=fields)
 
 
 def matrices(kind: Kind, elements: int) -> list[tuple[int, int]]:

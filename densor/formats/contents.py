@@ -8,8 +8,6 @@ from densor.codec.fields.block import Field
 from densor.formats.entry import TensorInfo
 from densor.formats.source import Bytes, ChainSource, RandomSource, Source
 
-LEAST = 2048  # bytes of a stretch between other bytes that are worth frames of their own
-
 
 class Stretch(NamedTuple):
     """Bytes of a file that are elements of one type, or blocks of fields."""
@@ -34,6 +32,25 @@ class Contents(NamedTuple):
 def plain(tensors: list[TensorInfo]) -> Contents:
     """The contents of a file whose tensors are coded as what they are."""
     return Contents(tensors, [Stretch(t.offset, t.size, t.dtype, t.shape) for t in tensors])
+
+
+class Window:
+    """Small reads at random places, most of them near the one before: one call for many."""
+
+    def __init__(self, random: RandomSource, size: int = 1 << 14) -> None:
+        self._random = random
+        self._size = size
+        self._data = b""
+        self._start = 0
+
+    def read(self, at: int, count: int) -> bytes:
+        """Exactly `count` bytes from `at` on, else TruncatedError."""
+        begin = at - self._start
+        if begin < 0 or begin + count > len(self._data):
+            length = max(count, min(self._size, self._random.size - at))
+            self._data = self._random.read_at(at, length).tobytes()
+            self._start, begin = at, 0
+        return self._data[begin : begin + count]
 
 
 class Head:

@@ -4,10 +4,10 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from densor.errors import FileError, FormatError
-from densor.formats import wire
+from densor.formats.basefile import open_base
 from densor.formats.entry import DIR, FILE, EntryMeta, new_path
 from densor.formats.files import (
     Path_or_file,
@@ -123,17 +123,19 @@ def extract(
     *,
     overwrite: bool = False,
     max_output_size: int | None = None,
+    base: Any = None,
     progress: Progress | None = None,
 ) -> list[str]:
     """Restores the files of an archive below `folder`; returns their names.
 
     `names`: only these entries; FileError if one is not in the archive. Every file appears whole
-    or not at all. Symbolic links that lie in the way below `folder` are not followed.
+    or not at all. Symbolic links that lie in the way below `folder` are not followed. `base`: as
+    for `decompress_file`.
     """
     extraction = _Extraction(Path(folder), set(names), overwrite)
-    with open_input(source) as (file, _):
+    with open_input(source) as (file, _), open_base(base, threads=threads) as before:
         reader = StreamReader(
-            FileSource(file), threads, max_size=max_output_size, progress=progress
+            FileSource(file), threads, max_size=max_output_size, progress=progress, base=before
         )
         try:
             extraction.run(reader)
@@ -157,7 +159,7 @@ class _Extraction:
         self._keep = False
 
     def run(self, reader: StreamReader) -> None:
-        self._keep = bool(reader.features & wire.BACKREFS)
+        self._keep = reader.reads_back
         with contextlib.ExitStack() as self._open:
             for entry in reader.entries(self._sink_for):
                 self._open.close()  # renames the file into place

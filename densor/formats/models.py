@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict
 
 from densor.codec import registry
-from densor.codec.coder import ChunkDecoder
+from densor.codec.coder import Base, BaseDecoder, ChunkDecoder
 from densor.codec.decoders import decoder_for
 from densor.codec.zstd import zstd_decompress_into
 from densor.errors import FormatError, UnsupportedError
@@ -76,9 +76,20 @@ def _weight(decoder: ChunkDecoder) -> int:
     return getattr(decoder, "weight", 1)
 
 
-def decode_chunk(number: int, decoder: ChunkDecoder | None, payload: Bytes, out: Bytes) -> None:
-    """Decodes the payload of a CHUNK frame, already verified, into all of `out`."""
-    if decoder is not None:
+def decode_chunk(
+    number: int,
+    decoder: ChunkDecoder | None,
+    payload: Bytes,
+    out: Bytes,
+    base: Base | None = None,
+) -> None:
+    """Decodes the payload of a CHUNK frame, already verified, into all of `out`.
+
+    `base`: the bytes that the entry of the chunk is based on, if there are any.
+    """
+    if base is not None and isinstance(decoder, BaseDecoder):
+        decoder.decode_from(payload, out, base)
+    elif decoder is not None:
         decoder.decode(payload, out)
     elif number == registry.MODEL_ZSTD:
         zstd_decompress_into(payload, out)

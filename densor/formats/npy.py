@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from densor import dtypes
-from densor.formats.contents import LEAST, Contents, Head, Stretch
+from densor.formats.contents import Contents, Head, Stretch, Window
 from densor.formats.entry import TensorInfo
-from densor.formats.zipfiles import Member, stored_members
+from densor.formats.zipfiles import Member, first_name, stored_members
 
 MAGIC = b"\x93NUMPY"
 _PREFIX = len(MAGIC) + 2 + 4  # magic, version, length of the header
@@ -88,25 +88,24 @@ def find(head: Head) -> Contents | None:
 
 def find_npz(head: Head) -> Contents | None:
     """What the stored (not deflated) members of a .npz file hold; None if it is none."""
-    members = stored_members(head)
-    arrays = [member for member in members if member.name.endswith(".npy")]
-    if not arrays or head.random is None:
+    if head.random is None or not first_name(head).endswith(b".npy"):
         return None
+    window = Window(head.random)
     tensors, stretches = [], []
-    for member in arrays:
-        header = _member_header(head, member)
+    for member in stored_members(head):
+        if not member.name.endswith(".npy"):
+            continue
+        header = _member_header(window, member)
         if header is None or header.begin + header.size != member.size:
             continue
         found = _contents(header, member.name.removesuffix(".npy"), member.offset)
         tensors += found.tensors
-        stretches += [stretch for stretch in found.stretches if stretch.size >= LEAST]
-    return Contents(tensors, stretches)
+        stretches += found.stretches
+    return Contents(tensors, stretches) if tensors or stretches else None
 
 
-def _member_header(head: Head, member: Member) -> _Header | None:
-    assert head.random is not None
-    first = head.random.read_at(member.offset, min(_PREFIX, member.size)).tobytes()
-    size = header_size(first)
+def _member_header(window: Window, member: Member) -> _Header | None:
+    size = header_size(window.read(member.offset, min(_PREFIX, member.size)))
     if size is None or size > member.size:
         return None
-    return _parse(head.random.read_at(member.offset, size).tobytes())
+    return _parse(window.read(member.offset, size))

@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 from densor.dtypes import SIZES
 from densor.errors import FormatError
-from densor.formats.contents import LEAST, Contents, Head, Stretch
+from densor.formats.contents import Contents, Head, Stretch, Window
 from densor.formats.entry import TensorInfo
 from densor.formats.source import RandomSource
 
-_WINDOW = 1 << 16  # bytes read at a time
 _MAX_FIELDS = 1 << 20
 _MAX_DEPTH = 24
 _MAX_NAME = 4096
@@ -65,19 +64,12 @@ class _Reader:
     """Protobuf fields of a file, through a window of it."""
 
     def __init__(self, random: RandomSource) -> None:
-        self._random = random
-        self._window = b""
-        self._start = 0
+        self._window = Window(random)
         self._fields = 0
 
     def bytes_at(self, at: int, count: int) -> bytes:
-        """`count` bytes, at most a window."""
-        begin = at - self._start
-        if begin < 0 or begin + count > len(self._window):
-            length = min(max(_WINDOW, count), self._random.size - at)
-            self._window = self._random.read_at(at, length).tobytes()
-            self._start, begin = at, 0
-        return self._window[begin : begin + count]
+        """`count` bytes, which are there."""
+        return self._window.read(at, count)
 
     def varint(self, at: int, end: int) -> tuple[int, int]:
         """The integer at `at` and where it ends, at `end` at the latest."""
@@ -136,8 +128,7 @@ def find(head: Head) -> Contents | None:
         info = _info(tensor)
         if info is not None:
             tensors.setdefault(info.name or f"@{info.offset}", info)
-            if info.size >= LEAST:
-                stretches.append(Stretch(info.offset, info.size, info.dtype, info.shape))
+            stretches.append(Stretch(info.offset, info.size, info.dtype, info.shape))
     return Contents([info for name, info in tensors.items() if name == info.name], stretches)
 
 

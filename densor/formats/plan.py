@@ -10,7 +10,7 @@ from densor.codec.levels import DEFAULT_LEVEL, level_settings
 from densor.codec.planar.analyse import MAX_RUN
 from densor.dtypes import SIZES, parse_dtype
 from densor.errors import FormatError, LimitError, TruncatedError
-from densor.formats import gguf, npy, onnx, safetensors, torchzip
+from densor.formats import ctranslate2, gguf, npy, onnx, safetensors, torchzip
 from densor.formats.contents import Contents, Head, Stretch
 from densor.formats.entry import TensorInfo, is_listable
 from densor.formats.source import RandomSource, Source
@@ -23,6 +23,7 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("npy", npy.find),
     ("npz", npy.find_npz),
     ("torch", torchzip.find),
+    ("ctranslate2", ctranslate2.find),
     ("onnx", onnx.find),
 )
 
@@ -32,6 +33,7 @@ _MEDIUM = 1 << 19
 _SMALL = 1 << 17
 _GROUP = 1 << 20  # bytes of a group at most, about a chunk
 _LEAST_RUN = 64
+_LEAST = 2048  # bytes between other bytes that are worth frames of their own
 
 
 class Plan(NamedTuple):
@@ -100,21 +102,29 @@ def _sound(find: Callable[[Head], Contents | None], head: Head) -> Contents | No
 def _segments(stretches: list[Stretch], medium: int) -> Iterator[Segment]:
     """Header, stretches and whatever lies between and behind them, in order."""
     at = 0
-    group: list[Stretch] = []
-    for stretch in [*stretches, None]:
-        joins = stretch is not None and bool(group) and _joins(group, stretch, medium)
-        if group and not joins:
-            end = group[-1].offset + group[-1].size
-            yield Segment(_kind_of_group(group), end - at)
-            at = end
-            group = []
-        if stretch is None:
-            break
-        if stretch.offset > at and not group:
-            yield Segment(BYTES, stretch.offset - at)
-            at = stretch.offset
-        group.append(stretch)
+    groups = list(_groups(stretches, medium))
+    for i, group in enumerate(groups):
+        begin, end = group[0].offset, group[-1].offset + group[-1].size
+        apart = begin > at or i + 1 == len(groups) or groups[i + 1][0].offset > end
+        if end - begin < _LEAST and apart:
+            continue  # goes with the bytes beside it
+        if begin > at:
+            yield Segment(BYTES, begin - at)
+        yield Segment(kind_of_group(group), end - begin)
+        at = end
     yield Segment(BYTES, None)
+
+
+def _groups(stretches: list[Stretch], medium: int) -> Iterator[list[Stretch]]:
+    """Stretches one after the other that are coded together, mostly one alone."""
+    group: list[Stretch] = []
+    for stretch in stretches:
+        if group and not _joins(group, stretch, medium):
+            yield group
+            group = []
+        group.append(stretch)
+    if group:
+        yield group
 
 
 def _joins(group: list[Stretch], stretch: Stretch, medium: int) -> bool:
@@ -128,7 +138,7 @@ def _joins(group: list[Stretch], stretch: Stretch, medium: int) -> bool:
     )
 
 
-def _kind_of_group(group: list[Stretch]) -> Kind:
+def kind_of_group(group: list[Stretch]) -> Kind:
     """One stretch's kind, or that of small ones in a row: runs that end where they end."""
     first = group[0]
     row = math.gcd(*(stretch.shape[-1] if stretch.shape else 1 for stretch in group))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from densor.dtypes import SIZES
 from densor.errors import FormatError
 from densor.formats import torchpickle
-from densor.formats.contents import LEAST, Contents, Head, Stretch
+from densor.formats.contents import Contents, Head, Stretch
 from densor.formats.entry import TensorInfo
 from densor.formats.torchpickle import Found, Tensor
 from densor.formats.zipfiles import Member, stored_members
@@ -53,7 +53,7 @@ def _stretches(
     for key, member in storages.items():
         tensor = whole.get((member.offset, member.size))
         dtype = tensor.dtype if tensor else found.storages.get(key) or dtypes.get(key)
-        if dtype is not None and member.size >= LEAST and member.size % SIZES[dtype] == 0:
+        if dtype is not None and member.size % SIZES[dtype] == 0:
             shape = tensor.shape if tensor else (member.size // SIZES[dtype],)
             yield Stretch(member.offset, member.size, dtype, shape)
 

@@ -11,7 +11,9 @@ from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError
 MAGIC = b"\x89DNSR\r\n\x1a"
 VERSION = 1
 BACKREFS = 1  # feature: REF frames may occur
-KNOWN_FEATURES = BACKREFS
+BASE = 2  # feature: entries may be based on others, or on what is not in the archive
+KNOWN_FEATURES = BACKREFS | BASE
+MAX_CHAIN = 64  # bases of bases of an entry in one archive
 CHUNK_LIMIT = 1 << 26
 
 ENTRY = 1

@@ -9,7 +9,7 @@ import struct
 from typing import NamedTuple
 
 from densor.errors import FormatError
-from densor.formats.contents import Head
+from densor.formats.contents import Head, Window
 from densor.formats.source import RandomSource
 
 MAGIC = b"PK\3\4"
@@ -33,6 +33,15 @@ class Member(NamedTuple):
     size: int
 
 
+def first_name(head: Head) -> bytes:
+    """The name of the member that a zip file begins with; empty if it is none."""
+    begins = head.first(_LOCAL.size)
+    if len(begins) < _LOCAL.size or not begins.startswith(MAGIC):
+        return b""
+    length = _LOCAL.unpack(begins)[-2]
+    return head.first(_LOCAL.size + length)[_LOCAL.size :]
+
+
 def stored_members(head: Head) -> list[Member]:
     """The members of a zip file that are neither compressed nor encrypted, by their offset.
 
@@ -42,8 +51,9 @@ def stored_members(head: Head) -> list[Member]:
     random = head.random
     if random is None or head.first(len(MAGIC)) != MAGIC:
         return []
-    members = [member for entry in _directory(random) if (member := _member(random, entry))]
-    members.sort(key=lambda member: member.offset)
+    window = Window(random)
+    entries = sorted(_directory(random), key=lambda entry: entry.local)
+    members = [member for entry in entries if (member := _member(random.size, window, entry))]
     for before, after in itertools.pairwise(members):
         if before.offset + before.size > after.offset:
             raise FormatError("members of a zip file overlap")
@@ -70,9 +80,9 @@ def _directory(random: RandomSource) -> list[_Entry]:
         names, extras, comments, local = fields[10], fields[11], fields[12], fields[16]
         if fields[0] != b"PK\1\2":
             raise FormatError("directory of a zip file is damaged")
-        name = data[at + _ENTRY.size :][:names]
-        extra = data[at + _ENTRY.size + names :][:extras]
-        at += _ENTRY.size + names + extras + comments
+        at += _ENTRY.size
+        name, extra = data[at : at + names], data[at + names : at + names + extras]
+        at += names + extras + comments
         if method == 0 and not flags & _ENCRYPTED:
             whole, packed, local = _wide(extra, [whole, packed, local])
             if whole == packed:
@@ -109,14 +119,12 @@ def _find_directory(random: RandomSource) -> tuple[int, int]:
     return offset, size
 
 
-def _member(random: RandomSource, entry: _Entry) -> Member | None:
+def _member(total: int, window: Window, entry: _Entry) -> Member | None:
     """Where the member's bytes are, which only its local header tells; None if it is empty."""
-    if entry.local + _LOCAL.size > random.size:
-        raise FormatError("zip file has a member outside of it")
-    fields = _LOCAL.unpack(random.read_at(entry.local, _LOCAL.size).tobytes())
+    fields = _LOCAL.unpack(window.read(entry.local, _LOCAL.size))
     if fields[0] != MAGIC:
         raise FormatError("zip file has a member without header")
     offset = entry.local + _LOCAL.size + fields[-2] + fields[-1]
-    if offset + entry.size > random.size:
+    if offset + entry.size > total:
         raise FormatError("zip file has a member outside of it")
     return Member(entry.name, offset, entry.size) if entry.size else None

@@ -33,10 +33,10 @@ class FieldsCoder:
         row = kind.parts[0][1]
         whole = data.size % (row * kind.unit) == 0  # unless the input ended early
         self._orders = [_order(field, row, whole) for field in kind.fields]
-        chunk = kind.chunk_bytes(level) // kind.unit  # in blocks
+        rows = min(kind.chunk_bytes(level), data.size) // (row * kind.unit)  # of a chunk
         sample = _sample(data, row * kind.unit)
         self._parts = [
-            PartCoder(part, _field_kind(field, kind.run, chunk // row), level, choose)
+            PartCoder(part, _field_kind(field, kind.run, rows), level, choose)
             for field, part in zip(self._fields, self._split(sample), strict=True)
         ]
 
@@ -77,12 +77,17 @@ class FieldsCoder:
         parts = [POOL.take(blocks * size) for size in self._sizes]
         for part, column, size in zip(parts, columns(data, self._sizes), self._sizes, strict=True):
             items(part, size)[:] = column
-        return [
-            arrange(part, size, order, parts[:i])
-            for i, (part, size, order) in enumerate(
-                zip(parts, self._sizes, self._orders, strict=True)
-            )
-        ]
+        coded = []
+        for i, (part, size, order) in enumerate(zip(parts, self._sizes, self._orders, strict=True)):
+            if order.kind == registry.ORDER_BLOCKS:
+                coded.append(part)
+                continue
+            coded.append(POOL.take(part.size))
+            arrange(part, size, order, parts[:i], coded[i])
+        for part, ordered in zip(parts, coded, strict=True):
+            if part is not ordered:
+                POOL.give(part)
+        return coded
 
 
 def _order(field: Field, row: int, whole: bool) -> Order:

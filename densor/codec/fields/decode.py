@@ -4,10 +4,10 @@ from densor.buffers import POOL
 from densor.codec import registry
 from densor.codec.coder import Bytes
 from densor.codec.fields.block import MAX_FIELDS, columns, items
-from densor.codec.fields.order import Order, earlier, restore
+from densor.codec.fields.order import MAX_SORTED, Order, earlier, restore
 from densor.codec.fields.wire import FIELD, HEAD
 from densor.codec.nested.decode import Find, PartDecoder, split_parts, take_model
-from densor.errors import FormatError, UnsupportedError
+from densor.errors import FormatError, LimitError, UnsupportedError
 
 
 class FieldsDecoder:
@@ -62,6 +62,8 @@ class FieldsDecoder:
             return coded
         if order.kind == registry.ORDER_COLUMNS and total % (order.width * order.columns):
             raise FormatError("chunk does not hold whole rows of a field")
+        if earlier(order.kind) and total > size * MAX_SORTED:
+            raise LimitError(f"chunk has more than {MAX_SORTED} blocks to sort")
         field = POOL.take(total)
         restore(coded, size, order, before, field)
         POOL.give(coded)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from densor.codec import registry
 
+MAX_SORTED = 1 << 20  # blocks of a chunk, where these are sorted
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -43,21 +44,26 @@ def permutation(kind: int, before: Sequence[Bytes]) -> npt.NDArray[np.intp]:
     return np.argsort(key.astype(np.uint8), kind="stable")
 
 
-def arrange(part: Bytes, size: int, order: Order, before: Sequence[Bytes]) -> Bytes:
-    """The bytes of a field, `size` per block, as they are coded."""
-    if order.kind == registry.ORDER_BLOCKS:
-        return part
+def arrange(part: Bytes, size: int, order: Order, before: Sequence[Bytes], out: Bytes) -> None:
+    """Puts the bytes of a field, `size` per block, in the order in which they are coded."""
     if order.kind == registry.ORDER_COLUMNS:
-        rows = part.view(f"V{order.width}").reshape(-1, order.columns)
-        return np.ascontiguousarray(rows.T).reshape(-1).view(np.uint8)
-    moved = part.view(f"V{size}")[permutation(order.kind, before)]
-    return moved.view(np.uint8)
+        rows, columns = _matrices(part, out, order)
+        columns[:] = rows.T
+    else:
+        order_of_blocks = permutation(order.kind, before)
+        np.take(part.view(f"V{size}"), order_of_blocks, out=out.view(f"V{size}"), mode="clip")
 
 
 def restore(coded: Bytes, size: int, order: Order, before: Sequence[Bytes], out: Bytes) -> None:
     """Undoes `arrange`."""
     if order.kind == registry.ORDER_COLUMNS:
-        columns = coded.view(f"V{order.width}").reshape(order.columns, -1)
-        out.view(f"V{order.width}").reshape(-1, order.columns)[:] = columns.T
+        rows, columns = _matrices(out, coded, order)
+        rows[:] = columns.T
     else:
         out.view(f"V{size}")[permutation(order.kind, before)] = coded.view(f"V{size}")
+
+
+def _matrices(part: Bytes, coded: Bytes, order: Order) -> tuple[npt.NDArray[Any], ...]:
+    """The items of a field as rows, and as they are coded."""
+    rows = part.view(f"u{order.width}").reshape(-1, order.columns)
+    return rows, coded.view(f"u{order.width}").reshape(order.columns, -1)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from densor.buffers import POOL
 from densor.codec import registry
 from densor.codec.coder import BatchCoder, Bytes
 from densor.codec.kind import Kind
@@ -75,8 +76,8 @@ def fit_models(parts: Sequence[PartCoder]) -> None:
 
 
 def join_parts(head: bytes, parts: Sequence[tuple[int, bytes | Bytes]]) -> Bytes:
-    """A payload: `head`, the list of parts, and the parts."""
+    """A payload: `head`, the list of parts, and the parts; pooled."""
     listed = b"".join(PART.pack(mode, len(stored)) for mode, stored in parts)
-    pieces = [np.frombuffer(head + listed, np.uint8)]
-    pieces += [np.frombuffer(stored, np.uint8) for _, stored in parts]
-    return np.concatenate(pieces)
+    pieces = [np.frombuffer(piece, np.uint8) for piece in (head, listed, *(p for _, p in parts))]
+    payload = POOL.take(sum(piece.size for piece in pieces))
+    return np.concatenate(pieces, out=payload)
