@@ -174,7 +174,7 @@ def _try_zstd(plan: Plan, sample: Bytes, bits: list[float], least: float, work: 
     plan.whole_bits = 8 * len(zstd_compress(sample, 1)) / n
     best = sum(plan.plane_bits)
     plan.whole_zstd = not plan.delta and plan.whole_bits < _CLEARLY * best
-    plan.repeats = any(plan.plane_zstd) or plan.whole_bits < _HOPELESS * best
+    plan.repeats = plan.delta or any(plan.plane_zstd) or plan.whole_bits < _HOPELESS * best
 
 
 def _planes_with_constant_bits(plan: Plan, data: Bytes) -> set[int]:
