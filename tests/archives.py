@@ -50,6 +50,14 @@ def of_array(kind: str = "bf16", rows: int = 12, columns: int = 300) -> Sample:
     return Sample(densor.compress(array, dtype=dtype), {"": array.tobytes()})
 
 
+def of_matrix(kind: str = "bf16", rows: int = 12, columns: int = 200) -> Sample:
+    """Weights with scale contexts, at level 6."""
+    array = weights(kind, rows, columns)
+    given = array.view(np.float32) if kind == "fp32" else array
+    archive = densor.compress(given, 6, dtype=None if kind == "fp32" else kind)
+    return Sample(archive, {"": array.tobytes()})
+
+
 def of_sparse() -> Sample:
     """Weights that are zero in most places."""
     array = weights("bf16", 12, 300)
@@ -68,14 +76,6 @@ def of_blocks() -> Sample:
         written({"": (data.tobytes(), kind_of_blocks(fields, 5))}, index=False),
         {"": data.tobytes()},
     )
-
-
-def of_matrix(kind: str = "bf16", rows: int = 12, columns: int = 200) -> Sample:
-    """Weights with scale contexts, at level 6."""
-    array = weights(kind, rows, columns)
-    given = array.view(np.float32) if kind == "fp32" else array
-    archive = densor.compress(given, 6, dtype=None if kind == "fp32" else kind)
-    return Sample(archive, {"": array.tobytes()})
 
 
 def of_record() -> Sample:
@@ -181,10 +181,10 @@ MAKERS = {
     "bf16": of_array,
     "fp8": lambda: of_array("fp8", 20, 300),
     "fp32": lambda: of_array("fp32", 3, 300),
-    "sparse": of_sparse,
-    "blocks": of_blocks,
     "scales": of_matrix,
     "scales fp32": lambda: of_matrix("fp32", 6, 200),
+    "sparse": of_sparse,
+    "blocks": of_blocks,
     "record": of_record,
     "steps": of_steps,
     "small file": of_small_file,

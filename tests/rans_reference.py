@@ -3,9 +3,8 @@
 Frequencies of a context: 256 numbers that add up to 4096, or are all 0.
 """
 
-import functools
-import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 BITS = 12
 ONE = 1 << BITS
@@ -21,13 +20,9 @@ class Malformed(ValueError):
 def slots(row: Row) -> tuple[list[int], list[int], list[int]]:
     """Owner of each slot, first slot of each symbol, frequency of each symbol."""
     freqs = list(row) if any(row) else [ONE] + [0] * 255
-    firsts = [0, *itertools.accumulate(freqs[:-1])]
+    firsts = list(accumulate(freqs[:-1], initial=0))
     owners = [symbol for symbol in range(256) for _ in range(freqs[symbol])]
     return owners, firsts, freqs
-
-
-slots_again: Callable[[tuple[int, ...]], tuple[list[int], list[int], list[int]]]
-slots_again = functools.lru_cache(256)(slots)
 
 
 class Decoder:
@@ -35,7 +30,7 @@ class Decoder:
 
     def __init__(self, stream: bytes, rows: Sequence[Row]) -> None:
         self._stream = stream
-        self._contexts = [slots_again(tuple(row)) for row in rows]
+        self._contexts = [slots(row) for row in rows]
         self._at = 0
         self._states = [self._take(4) for _ in range(STATES)]
         if min(self._states) < FIRST:
@@ -81,7 +76,7 @@ def decode(stream: bytes, rows: Sequence[Row], contexts: Iterable[int]) -> bytes
 
 def encode(runs: Sequence[tuple[bytes, Sequence[int]]], rows: Sequence[Row]) -> bytes:
     """The stream of runs of symbols, each with its contexts: every step of a decoder undone."""
-    tables = [slots_again(tuple(row)) for row in rows]
+    tables = [slots(row) for row in rows]
     states = [FIRST] * STATES
     words: list[bytes] = []
     for symbols, contexts in reversed(runs):
@@ -101,38 +96,23 @@ class Bits:
     """Bits of a text, the lowest of each byte first."""
 
     def __init__(self, data: bytes) -> None:
-        self._bits = "".join(f"{byte:08b}"[::-1] for byte in data)
+        self._data = data
         self.at = 0
 
     def take(self, count: int) -> int:
         """A number, its lowest bit first."""
-        taken = self._bits[self.at : self.at + count]
-        if len(taken) < count:
-            raise Malformed("a text of bits is cut short")
+        if self.at + count > 8 * len(self._data):
+            raise Malformed("frequencies are cut short")
+        first, end = self.at // 8, (self.at + count + 7) // 8
+        value = int.from_bytes(self._data[first:end], "little") >> self.at % 8
         self.at += count
-        return int("0" + taken[::-1], 2)
+        return value & ((1 << count) - 1)
 
     def finish(self) -> int:
         """Bytes that were used; what is left of the last one must be 0."""
         if self.take(-self.at % 8):
             raise Malformed("unused bits are not 0")
         return self.at // 8
-
-
-class BitWriter:
-    """Undoes `Bits`."""
-
-    def __init__(self) -> None:
-        self._bits: list[str] = []
-
-    def put(self, value: int, count: int) -> None:
-        """The lowest `count` bits of a number, lowest first."""
-        self._bits += [str(value >> bit & 1) for bit in range(count)]
-
-    def finish(self) -> bytes:
-        """All bits."""
-        text = "".join(self._bits)
-        return int("0" + text[::-1], 2).to_bytes((len(text) + 7) // 8, "little")
 
 
 def _number(bits: Bits, order: int) -> int:
@@ -170,8 +150,24 @@ def unpack(data: bytes, contexts: int) -> tuple[list[list[int]], int]:
     return rows, bits.finish()
 
 
+class BitWriter:
+    """Undoes `Bits`."""
+
+    def __init__(self) -> None:
+        self._bits: list[str] = []
+
+    def put(self, value: int, count: int) -> None:
+        """The lowest `count` bits of a number, lowest first."""
+        self._bits += [str(value >> bit & 1) for bit in range(count)]
+
+    def finish(self) -> bytes:
+        """All bits, in whole bytes."""
+        text = "".join(self._bits)
+        return int("0" + text[::-1], 2).to_bytes((len(text) + 7) // 8, "little")
+
+
 def pack(rows: Iterable[Row]) -> bytes:
-    """Undoes `unpack`; right or wrong."""
+    """Undoes `unpack`; the frequencies may be wrong."""
     bits = BitWriter()
     for row in rows:
         used = [symbol for symbol in range(256) if row[symbol]]

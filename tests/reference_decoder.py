@@ -51,14 +51,8 @@ MAX_DIMENSIONS = 64
 MAX_CHAIN = 64
 
 MODEL_RAW, MODEL_ZSTD, FIRST_MODEL = 0, 1, 16
-CODEC_PLANAR, CODEC_SCALES, CODEC_FIELDS, CODEC_SPARSE, CODEC_CHANGE, CODEC_PLANES = (
-    2,
-    3,
-    5,
-    6,
-    7,
-    8,
-)
+CODEC_PLANAR, CODEC_SCALES, CODEC_FIELDS, CODEC_SPARSE = 2, 3, 5, 6
+CODEC_CHANGE, CODEC_PLANES = 7, 8
 DELTA = 1
 MAX_FIELDS = 8
 ORDER_BLOCKS, ORDER_COLUMNS, ORDER_FIELD, ORDER_RATIO = range(4)
@@ -707,7 +701,7 @@ class SparseModel:
     values: AnyModel | None
 
 
-AnyModel = Model | FieldsModel | SparseModel | change_reference.Model | scales_reference.Model
+AnyModel = Model | FieldsModel | SparseModel | scales_reference.Model | change_reference.Model
 
 
 def parse_changes(payload: bytes) -> change_reference.Model:

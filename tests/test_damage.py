@@ -25,17 +25,8 @@ import densor
 
 NAMES = tuple(archives.MAKERS)
 OBJECTS = (
-    "text",
-    "noise",
-    "bf16",
-    "fp8",
-    "fp32",
-    "scales",
-    "scales fp32",
-    "sparse",
-    "blocks",
-    "record",
-    "steps",
+    *("text", "noise", "bf16", "fp8", "fp32", "scales", "scales fp32"),
+    *("sparse", "blocks", "record", "steps"),
 )
 INDEXED = tuple(name for name in NAMES if name not in OBJECTS)
 Reader = Callable[[bytes], dict[str, bytes]]
