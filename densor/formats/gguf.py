@@ -61,7 +61,7 @@ BLOCKS = {
     2: Block("Q4_0", 32, (_F16, _u8(16))),
     3: Block("Q4_1", 32, (_F16, _MIN, _u8(16, _RATIO))),
     6: Block("Q5_0", 32, (_F16, _u8(4), _u8(16))),
-    7: Block("Q5_1", 32, (_F16, _MIN, _u8(4), _u8(16))),
+    7: Block("Q5_1", 32, (_F16, _MIN, _u8(4, _RATIO), _u8(16))),
     8: Block("Q8_0", 32, (Field("F16", 2, _COLUMNS), Field("I8", 32, _COLUMNS))),
     9: Block("Q8_1", 32, (_F32, _F32, Field("I8", 32))),
     10: Block("Q2_K", 256, (_u8(16), _u8(64), _F16, _F16)),
