@@ -5,18 +5,21 @@ the smallest of what was tried.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from densor.codec import registry
 from densor.codec.coder import BatchCoder, Bytes
 from densor.codec.kind import BYTES, Kind
 from densor.codec.levels import Level
+from densor.codec.mixing.coder import MixingCoder
 from densor.codec.planar.coder import PlanarCoder
 from densor.codec.zstd import zstd_compress
 from densor.parallel import Workers
 
 _OWN_MODEL = -1  # a chunk that uses the batch's model
 _SMALL = 1 << 12  # bytes up to which the model must prove its worth
+_FRAME_HEADER = 28  # bytes in front of each model and each chunk
 
 
 class Chunk(NamedTuple):
@@ -38,11 +41,20 @@ class CodedBatch(NamedTuple):
     model: bytes | None
     chunks: list[Chunk]
 
+    @property
+    def stored(self) -> int:
+        """Bytes that it takes in an archive."""
+        headers = _FRAME_HEADER * (len(self.chunks) + (self.model is not None))
+        return headers + len(self.model or b"") + sum(len(c.payload) for c in self.chunks)
+
 
 def encode_batch(
     data: Bytes, kind: Kind, level: Level, workers: Workers
 ) -> Callable[[], CodedBatch]:
     """Starts coding `data`, at most a batch of this kind; call the result to wait for it."""
+    matrix_coder = _coder_for(kind, level)
+    if matrix_coder is not None:
+        return _matrix_batch(matrix_coder, data, kind, level, workers)
     step = kind.chunk_bytes(level)
     chunks = [data[i : i + step] for i in range(0, data.size, step)]
     layout = kind.layout
@@ -98,6 +110,32 @@ def _small_batch(data: Bytes, kind: Kind, level: Level) -> CodedBatch:
     if data.size > _SMALL or coded.model is None:
         return coded
     plain = _bytes_chunk(data, level)
-    frame_header = 28
-    smaller = len(coded.model) + frame_header + len(coded.chunks[0].payload) >= len(plain.payload)
-    return CodedBatch(None, [plain]) if smaller else coded
+    others = CodedBatch(None, [plain])
+    return others if others.stored <= coded.stored else coded
+
+
+def _coder_for(kind: Kind, level: Level) -> BatchCoder | None:
+    """A coder that this level has for matrices of floats, None where planes are to be coded."""
+    if kind.coded_by_rows(level) and level.floats == "mixing":
+        return MixingCoder(kind)
+    return None
+
+
+def _matrix_batch(
+    coder: BatchCoder, data: Bytes, kind: Kind, level: Level, workers: Workers
+) -> Callable[[], CodedBatch]:
+    """A batch of matrices, also coded by planes: what repeats is better off there."""
+    step = kind.chunk_bytes(level)
+    chunks = [data[i : i + step] for i in range(0, data.size, step)]
+    coder.decide([coder.count(chunk) for chunk in chunks])
+    coding = [
+        workers.submit(_coded_chunk, coder, chunk, i, level, False)
+        for i, chunk in enumerate(chunks)
+    ]
+    by_planes = encode_batch(data, replace(kind, parts=()), level, workers)
+
+    def result() -> CodedBatch:
+        by_rows = _with_model(coder, [future.result() for future in coding])
+        return min(by_rows, by_planes(), key=lambda coded: coded.stored)
+
+    return result

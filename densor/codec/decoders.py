@@ -2,6 +2,8 @@
 
 from densor.codec import registry
 from densor.codec.coder import ChunkDecoder
+from densor.codec.mixing import model as mixing
+from densor.codec.mixing.decode import MixingDecoder
 from densor.codec.planar import model as planar
 from densor.codec.planar.decode import PlanarDecoder
 from densor.errors import FormatError, UnsupportedError
@@ -14,4 +16,6 @@ def decoder_for(payload: bytes) -> ChunkDecoder:
     codec = payload[0]
     if codec == registry.CODEC_PLANAR:
         return PlanarDecoder(planar.parse(payload))
+    if codec == registry.CODEC_MIXING:
+        return MixingDecoder(mixing.parse(payload))
     raise UnsupportedError(f"unknown codec {codec}; a newer densor may read this")

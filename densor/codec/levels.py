@@ -27,7 +27,7 @@ _LEVELS = {
     6: Level(classes=8, zstd=12, try_zstd=True),
     7: Level(classes=8, zstd=15, try_zstd=True),
     8: Level(classes=8, zstd=17, try_zstd=True),
-    9: Level(classes=8, zstd=19, try_zstd=True),
+    9: Level(classes=8, zstd=19, try_zstd=True, floats="mixing"),
 }
 
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from densor.codec.kind import BYTES, Kind, kind_of, matrix_of
-from densor.codec.levels import DEFAULT_LEVEL, level_settings
+from densor.codec.kind import BYTES, FLOATS, Kind, kind_of, matrix_chunk, parts_of
+from densor.codec.levels import DEFAULT_LEVEL, Level, level_settings
 from densor.codec.planar.analyse import MAX_RUN
 from densor.dtypes import SIZES, parse_dtype
 from densor.formats import safetensors
@@ -17,7 +17,8 @@ from densor.formats.source import ChainSource, Source
 from densor.formats.writer import Segment
 
 # Tensors up to so many bytes are joined with neighbours of the same type: matrices and vectors, of
-# which rows make good runs, and others, whose content differs more.
+# which rows make good runs, and others, whose content differs more. Floats that are coded by rows
+# join up to a chunk.
 _MEDIUM = 1 << 19
 _SMALL = 1 << 17
 _GROUP = 1 << 20  # bytes of a group at most, about a chunk
@@ -56,8 +57,7 @@ def plan_file(
             head = np.concatenate([head, source.take(wanted - head.size)])
             tensors = safetensors.parse_header(head.tobytes()) if head.size == wanted else None
             if tensors is not None and _fits(tensors, size):
-                medium = _MEDIUM if level_settings(level).classes > 1 else _SMALL
-                segments = list(_segments(tensors, medium))
+                segments = list(_segments(tensors, level_settings(level)))
                 return Plan("safetensors", ChainSource(head, source), segments, tensors)
     return Plan(None, ChainSource(head, source), [Segment(BYTES, None)], [])
 
@@ -66,12 +66,12 @@ def _fits(tensors: list[TensorInfo], size: int | None) -> bool:
     return size is None or all(t.offset + t.size <= size for t in tensors)
 
 
-def _segments(tensors: list[TensorInfo], medium: int) -> Iterator[Segment]:
+def _segments(tensors: list[TensorInfo], level: Level) -> Iterator[Segment]:
     """Header, tensors and whatever lies between and behind them, in order."""
     at = 0
     group: list[TensorInfo] = []
     for tensor in [*tensors, None]:
-        joins = tensor is not None and bool(group) and _joins(group, tensor, medium)
+        joins = tensor is not None and bool(group) and _joins(group, tensor, level)
         if group and not joins:
             end = group[-1].offset + group[-1].size
             yield Segment(_kind_of_group(group), end - at)
@@ -87,14 +87,24 @@ def _segments(tensors: list[TensorInfo], medium: int) -> Iterator[Segment]:
     yield Segment(BYTES, None)
 
 
-def _joins(group: list[TensorInfo], tensor: TensorInfo, medium: int) -> bool:
+def _joins(group: list[TensorInfo], tensor: TensorInfo, level: Level) -> bool:
     last = group[-1]
+    most, whole = _limits(tensor, level)
     return (
         tensor.dtype == last.dtype
         and tensor.offset == last.offset + last.size
-        and tensor.size <= (_SMALL if len(tensor.shape) > 2 else medium)
-        and tensor.offset + tensor.size - group[0].offset <= _GROUP
+        and tensor.size <= most
+        and tensor.offset + tensor.size - group[0].offset <= whole
     )
+
+
+def _limits(tensor: TensorInfo, level: Level) -> tuple[int, int]:
+    """Bytes of a tensor that may join a group, and of the group, at most."""
+    chunk = matrix_chunk(level)
+    if chunk and tensor.dtype in FLOATS:
+        return chunk, chunk
+    medium = _MEDIUM if level.classes > 1 else _SMALL
+    return _SMALL if len(tensor.shape) > 2 else medium, _GROUP
 
 
 def _kind_of_group(group: list[TensorInfo]) -> Kind:
@@ -105,5 +115,5 @@ def _kind_of_group(group: list[TensorInfo]) -> Kind:
     run = math.gcd(*(math.prod(tensor.shape) for tensor in group))
     if not _LEAST_RUN <= run <= MAX_RUN:
         run = 4 * _LEAST_RUN
-    parts = tuple(matrix_of(tensor.shape) for tensor in group)
+    parts = tuple(part for tensor in group for part in parts_of(tensor.dtype, tensor.shape))
     return replace(kind_of(first.dtype, (2, run)), parts=parts)
