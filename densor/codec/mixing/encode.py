@@ -18,7 +18,7 @@ from densor.codec.mixing.model import (
 )
 
 _SAMPLE = 1 << 16  # elements from which the kind of the lower bits is judged
-_WORTH = 0.99  # a tree of counters must make less of them
+_LEARNING = 8  # bits that each of their values costs until it is known
 _ZEROS = 1 << 10  # one zero in so many is worth a flag
 _NORMAL = 0.32575  # log2 of the standard deviation of a normal variable over its mean size
 
@@ -55,20 +55,21 @@ def _groups(model: Model, values: Words) -> Bytes:
         part = (values >> np.uint32(left)) & np.uint32((1 << bits) - 1)
         if (part == part[0]).all():
             found[g] = kernels.CONSTANT, part[0]
-        elif _entropy((sample >> np.uint32(left)) & np.uint32((1 << bits) - 1)) < _WORTH * bits:
+        elif _tree_bits(sample >> np.uint32(left) & np.uint32((1 << bits) - 1)) < bits:
             found[g, 0] = kernels.TREE
     return found
 
 
-def _entropy(part: Words) -> float:
-    """Order-0 entropy in bits per element."""
+def _tree_bits(part: Words) -> float:
+    """What a tree of counters takes per element, about: order-0 entropy and what learning costs."""
     counts = np.bincount(part)
-    used = counts[counts > 0] / part.size
-    return float(-(used * np.log2(used)).sum())
+    used = counts[counts > 0]
+    entropy = -(used * np.log2(used / part.size)).sum()
+    return float(entropy + _LEARNING * used.size) / part.size
 
 
 def _scales(form: Format, values: Words, matrices: Matrices) -> tuple[I32, I32]:
-    """Scales of the rows and columns of all matrices, quarters of octaves, in the order of coding."""
+    """Scales of the rows and columns of all matrices in the order of coding, quarter octaves."""
     rows, columns = [], []
     first = 0
     for shape in matrices:
@@ -99,4 +100,5 @@ def _quarters(sizes: F64, axis: int) -> I32:
     count = np.maximum(np.count_nonzero(sizes, axis=axis), 1)
     mean = sizes.sum(axis=axis) / count
     logs = np.log2(np.where(mean > 0, mean, 1.0)) + _NORMAL
-    return np.rint(4 * np.where(mean > 0, logs, 0.0)).astype(np.int32)
+    quarters: I32 = np.rint(4 * np.where(mean > 0, logs, 0.0)).astype(np.int32)
+    return quarters
