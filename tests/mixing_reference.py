@@ -56,6 +56,13 @@ STRETCH = [
 RATE = [2**17 // (2 * i + 3) for i in range(1024)]
 
 
+def is_model(model: bytes) -> bool:
+    """Whether a decoder may accept this MODEL payload."""
+    if len(model) != 4 or model[0] != 4 or model[1] not in FORMATS or model[3]:
+        return False
+    return model[2] <= min(4, FORMATS[model[1]][2])
+
+
 class Arithmetic:
     """The binary arithmetic decoder."""
 
@@ -105,7 +112,7 @@ class Counters:
         node = 1
         for _ in range(bits):
             node = 2 * node + self.bit((name, node))
-        return node - 2**bits
+        return node - (1 << bits)
 
     def signed(self, name: object) -> int:
         k = 0
@@ -124,6 +131,9 @@ class Prediction:
 
     def __init__(self) -> None:
         self.columns = 0  # of the latest matrix that predicted, 0 if it had several blocks
+        self.G: list[list[int]] = []
+        self.F: list[list[int]] = []
+        self.rows = 0
 
     def start(self, w: int, whole: bool) -> None:
         size = range(w + 1)
@@ -224,18 +234,21 @@ class Decoder:
     """Decodes one chunk."""
 
     def __init__(self, model: bytes, payload: bytes, size: int) -> None:
-        codec, number, self.top_bits, reserved = model
+        _, number, self.top_bits, _ = model
         self.bytes, self.E, self.M = FORMATS[number]
-        assert codec == 4 and not reserved
-        (count,) = struct.unpack_from("<H", payload)
-        self.matrices = list(struct.iter_unpack("<II", payload[2 : 2 + 8 * count]))
-        at = 2 + 8 * count
-        self.zeros = payload[at]
         groups = -(-(self.M - self.top_bits) // 8)
+        count = int.from_bytes(payload[:2], "little")
+        at = 2 + 8 * count
+        if len(payload) < at + 1 + 2 * groups + 4 or size % self.bytes or size > 1 << 23:
+            raise Fault("impossible length")
+        self.matrices = list(struct.iter_unpack("<II", payload[2:at]))
+        self.zeros = payload[at]
         self.groups = list(zip(*[iter(payload[at + 1 : at + 1 + 2 * groups])] * 2, strict=True))
         at += 1 + 2 * groups
         (length,) = struct.unpack_from("<I", payload, at)
         at += 4
+        if length > len(payload) - at or self.zeros > 1 or not self.groups_are_possible():
+            raise Fault("impossible header")
         self.arithmetic = Arithmetic(payload[at : at + length])
         self.length = length
         self.raw = int.from_bytes(payload[at + length :], "little")
@@ -246,9 +259,19 @@ class Decoder:
         self.prediction = Prediction()
         self.elements = size // self.bytes
 
+    def groups_are_possible(self) -> bool:
+        bits = [8] * len(self.groups)
+        bits[:1] = [(self.M - self.top_bits - 1) % 8 + 1] * len(bits[:1])
+        return all(
+            kind <= 2 and value < (1 << b if kind == 2 else 1)
+            for (kind, value), b in zip(self.groups, bits, strict=True)
+        )
+
     def decode(self) -> bytes:
         if sum(r * c for r, c in self.matrices) != self.elements:
             raise Fault("matrices do not add up")
+        if not all(r and c for r, c in self.matrices):
+            raise Fault("an empty matrix")
         out = b"".join(self.matrix(r, c) for r, c in self.matrices)
         if self.arithmetic.at != self.length or -(-self.raw_at // 8) != self.raw_length:
             raise Fault("streams have other lengths")
@@ -365,7 +388,7 @@ class Decoder:
             s = (256 if e else 0) + ((((node << 1) | 1) << (7 - k)) & 255)
             point = now.scaled(s, max(e, 1))
             node = 2 * node + self.split(now, first + node, point, 32 * e + 16 + node)
-        m = node - 2**self.top_bits
+        m = node - (1 << self.top_bits)
         left = self.M - self.top_bits
         for g, (kind, value) in enumerate(self.groups):
             bits = (left - 1) % 8 + 1

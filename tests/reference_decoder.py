@@ -7,14 +7,16 @@ document.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+import mixing_reference
 import numpy as np
 import xxhash
 import zstandard
@@ -47,6 +49,7 @@ MAX_DIMENSIONS = 64
 
 MODEL_RAW, MODEL_ZSTD, FIRST_MODEL = 0, 1, 16
 CODEC_PLANAR = 2
+CODEC_MIXING = 4
 DELTA = 1
 PLANE_RAW, PLANE_CONSTANT, PLANE_ZSTD, PLANE_CLASSES = range(4)
 CLASS_RAW, CLASS_CONSTANT, CLASS_HUFFMAN = range(3)
@@ -291,7 +294,7 @@ class Reader:
         self.frames: list[Frame] = []
         self.contents: list[OpenEntry] = []  # all entries begun so far, for REF
         self.names: set[str] = set()
-        self.models: list[Model] = []
+        self.models: list[ChunkDecoder] = []
         self.index_offset = 0
         self.allowed: tuple[int, ...] = BETWEEN_ENTRIES
 
@@ -303,7 +306,7 @@ class Reader:
             if frame.kind == ENTRY:
                 self.begin_entry(frame)
             elif frame.kind == MODEL:
-                self.models.append(parse_model(frame.payload))
+                self.models.append(chunk_decoder(frame.payload))
             elif frame.kind == CHUNK:
                 self.contents[-1].data += self.decode_chunk(frame)
             elif frame.kind == REF:
@@ -338,7 +341,7 @@ class Reader:
         number = frame.model - FIRST_MODEL
         if not max(0, len(self.models) - MAX_LIVE_MODELS) <= number < len(self.models):
             fail(f"CHUNK names the MODEL frame {number}")
-        return decode_planar(self.models[number], frame.payload, frame.original)
+        return self.models[number](frame.payload, frame.original)
 
     def repeat(self, frame: Frame) -> None:
         """REF: repeat earlier bytes of this or another entry (6)."""
@@ -597,8 +600,30 @@ LAYOUT_BF16, LAYOUT_FP32, LAYOUT_FP64 = 2, 4, 6
 WORD_LAYOUTS = (1, 3, 5, 7)
 
 
+ChunkDecoder = Callable[[bytes, int], bytes]  # payload and original length to original bytes
+
+
+def chunk_decoder(payload: bytes) -> ChunkDecoder:
+    """MODEL payload of any codec (7)."""
+    if payload[:1] == bytes([CODEC_MIXING]):
+        if len(payload) > 1 and payload[1] not in mixing_reference.FORMATS:
+            raise Refused("unsupported", f"format {payload[1]}")
+        if not mixing_reference.is_model(payload):
+            fail("a MODEL of the mixing codec")
+        return functools.partial(decode_mixing, payload)
+    return functools.partial(decode_planar, parse_model(payload))
+
+
+def decode_mixing(model: bytes, payload: bytes, original: int) -> bytes:
+    """CHUNK payload of the mixing codec."""
+    try:
+        return mixing_reference.decode(model, payload, original)
+    except mixing_reference.Fault as fault:
+        fail(str(fault))
+
+
 def parse_model(payload: bytes) -> Model:
-    """MODEL payload (7)."""
+    """MODEL payload of the planar codec (7)."""
     cursor = Cursor(payload)
     codec = cursor.u8()
     if codec != CODEC_PLANAR:
