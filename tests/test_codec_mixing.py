@@ -63,7 +63,7 @@ def decoded(model: Model, payload: Bytes, size: int) -> bytes:
         [(64, 48)],
         [(33, 96)],  # coded by columns
         [(1, 1), (1, 30), (40, 20), (3, 7), (50, 20), (48, 64)],  # goes on from matrix to matrix
-        [(17, 600)],  # two blocks
+        [(2, 600)],  # two blocks
         [(1, 1500)],
     ],
     ids=str,
@@ -131,6 +131,26 @@ def test_tables_are_those_of_the_text() -> None:
         (tables.LOG2, mixing_reference.LOG2),
     ):
         assert found[first : first + len(values)].tolist() == values
+
+
+def test_matrices_of_several_blocks() -> None:
+    shapes = [(64, 64), (600, 600), (64, 64), (40, 1100), (20, 1030)]
+    data = np.concatenate([weights_of("BF16", shape, i) for i, shape in enumerate(shapes)])
+    model = model_of("BF16")
+    payload = encode_chunk(model, data, shapes)
+    assert payload is not None
+    assert decoded(model, payload, data.size) == data.tobytes()
+
+
+@pytest.mark.slow
+def test_the_slow_decoder_on_matrices_of_several_blocks() -> None:
+    shapes = [(514, 513), (64, 257)]
+    data = np.concatenate([weights_of("BF16", shape, i) for i, shape in enumerate(shapes)])
+    model = model_of("BF16")
+    payload = encode_chunk(model, data, shapes)
+    assert payload is not None
+    slow = mixing_reference.decode(mixing.pack(model), payload.tobytes(), data.size)
+    assert slow == data.tobytes()
 
 
 # Size

@@ -125,6 +125,8 @@ def _matrix_batch(
     coder: BatchCoder, data: Bytes, kind: Kind, level: Level, workers: Workers
 ) -> Callable[[], CodedBatch]:
     """A batch of matrices, also coded by planes: what repeats is better off there."""
+    # Planes first: their counting is waited for, and must not queue behind the slower coder.
+    by_planes = encode_batch(data, replace(kind, parts=()), level, workers)
     step = kind.chunk_bytes(level)
     chunks = [data[i : i + step] for i in range(0, data.size, step)]
     coder.decide([coder.count(chunk) for chunk in chunks])
@@ -132,7 +134,6 @@ def _matrix_batch(
         workers.submit(_coded_chunk, coder, chunk, i, level, False)
         for i, chunk in enumerate(chunks)
     ]
-    by_planes = encode_batch(data, replace(kind, parts=()), level, workers)
 
     def result() -> CodedBatch:
         by_rows = _with_model(coder, [future.result() for future in coding])

@@ -398,6 +398,35 @@ def _start_prediction(s, size, goes_on):
 
 
 @numba.njit
+def _start_row(s, width, recent):
+    """Sets the sums of all columns; returns the share of a guess to believe in, 2^-8."""
+    for j in range(width):
+        s.columns[_SUM, j] = int64(s.factors[0, j + 1]) << 10
+    recent[0] = 1024
+    return _clip((s.fitted[2] << 8) // s.fitted[3], 0, 256)
+
+
+@numba.njit
+def _learn_value(columns, recent, factors, column, width, value, guess):
+    """Adds what the innovation of a column tells of those to its right."""
+    recent[column + 1] = np.int32(value)
+    _add_scaled(
+        columns[_SUM, column + 1 : width],
+        factors[column + 1, column + 2 : width + 1],
+        np.int32(value - guess),
+    )
+
+
+@numba.njit
+def _end_sums(fitted, explained, predicted):
+    """The two sums whose quotient is the share: covariance and variance of the guesses."""
+    fitted[2] += explained
+    fitted[3] += predicted
+    fitted[2] -= fitted[2] >> 6
+    fitted[3] -= fitted[3] >> 6
+
+
+@numba.njit
 def _end_row(s, width, filled):
     """After the row at `recent[filled]`: may fit anew. Returns how many rows are now waiting."""
     if filled + 1 < BATCH:
@@ -493,6 +522,14 @@ def _weight(coding, now, t, counters, weights, data, raw, at, bits, form, groups
     return bits, -value if negative else value, at
 
 
+@numba.njit(inline="always")
+def _learn_spread(columns, t, column, off):
+    seen = columns[_SEEN, column]
+    spread = columns[_SPREAD, column]
+    columns[_SPREAD, column] = spread + ((((off << 8) - spread) * int64(t[_RATE + seen])) >> 16)
+    columns[_SEEN, column] = min(seen + 1, int64(250))
+
+
 @numba.njit
 def _column_scales(coding, s, t, data, block, scales):
     now, counters, columns = s.now, s.counters, s.columns
@@ -529,12 +566,8 @@ def _row(coding, s, t, data, raw, at, values, form, groups, block, r, octaves, f
     now, counters, weights, columns = s.now, s.counters, s.weights, s.columns
     width = block[_COLUMNS]
     predicts = filled >= 0
-    share = int64(0)
-    if predicts:
-        for j in range(width):
-            columns[_SUM, j] = int64(s.factors[0, j + 1]) << 10
-        s.recent[filled, 0] = 1024
-        share = _clip((s.fitted[2] << 8) // s.fitted[3], 0, 256)
+    recent, factors = s.recent[max(filled, int64(0))], s.factors
+    share = _start_row(s, width, recent) if predicts else int64(0)
     explained = predicted = int64(0)
     found = usual = int64(32 * _USUAL)
     left = int64(4)
@@ -568,25 +601,17 @@ def _row(coding, s, t, data, raw, at, values, form, groups, block, r, octaves, f
         left = min((off * now[_PRECISION]) >> 22, int64(15))
         columns[_ABOVE, c] = 8 if zero else left
         off = min(off, int64(32768))
-        seen = columns[_SEEN, c]
-        columns[_SPREAD, c] += (((off << 8) - columns[_SPREAD, c]) * int64(t[_RATE + seen])) >> 16
-        columns[_SEEN, c] = min(seen + 1, int64(250))
+        _learn_spread(columns, t, c, off)
         found += off
         usual += columns[_SPREAD, c] >> 8
         if predicts:
-            value = _clip(value >> 2, -8192, 8191)
             guess >>= 2
-            s.recent[filled, c + 1] = np.int32(value)
+            value = _clip(value >> 2, -8192, 8191)
+            _learn_value(columns, recent, factors, c, width, value, guess)
             explained += value * guess
             predicted += guess * guess
-            factors = s.factors[c + 1, c + 2 : width + 1]
-            _add_scaled(columns[_SUM, c + 1 : width], factors, np.int32(value - guess))
     if predicts:
-        sums = s.fitted
-        sums[2] += explained // width
-        sums[3] += predicted // width
-        sums[2] -= sums[2] >> 6
-        sums[3] -= sums[3] >> 6
+        _end_sums(s.fitted, explained // width, predicted // width)
     return at
 
 
@@ -612,14 +637,12 @@ def code_chunk(
     else:
         start_decoder(s.now, data, begin, data.size)
     at = int64(0)
-    predicted = int64(0)  # columns of the latest block with prediction
     for b in range(blocks.shape[0]):
         block = blocks[b]
         width = block[_COLUMNS]
         filled = int64(-1)
         if block[_ROWS] >= LEAST_PREDICTED and width >= LEAST:
-            _start_prediction(s, width + 1, block[_GOES_ON] and predicted == width)
-            predicted = width
+            _start_prediction(s, width + 1, block[_GOES_ON] != 0)
             filled = int64(0)
         _column_scales(coding, s, t, data, block, column_scales)
         for r in range(block[_ROWS]):
