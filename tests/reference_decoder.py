@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 import change_reference
+import mixing_reference
 import numpy as np
 import rans_reference
 import scales_reference
@@ -53,6 +54,7 @@ MAX_CHAIN = 64
 MODEL_RAW, MODEL_ZSTD, FIRST_MODEL = 0, 1, 16
 CODEC_PLANAR, CODEC_SCALES, CODEC_FIELDS, CODEC_SPARSE = 2, 3, 5, 6
 CODEC_CHANGE, CODEC_PLANES = 7, 8
+CODEC_MIXING = 4
 DELTA = 1
 MAX_FIELDS = 8
 ORDER_BLOCKS, ORDER_COLUMNS, ORDER_FIELD, ORDER_RATIO = range(4)
@@ -701,7 +703,21 @@ class SparseModel:
     values: AnyModel | None
 
 
-AnyModel = Model | FieldsModel | SparseModel | scales_reference.Model | change_reference.Model
+@dataclass(frozen=True)
+class MixingModel:
+    """A MODEL frame of the mixing codec."""
+
+    payload: bytes
+
+
+AnyModel = (
+    Model
+    | FieldsModel
+    | SparseModel
+    | MixingModel
+    | scales_reference.Model
+    | change_reference.Model
+)
 
 
 def parse_changes(payload: bytes) -> change_reference.Model:
@@ -726,6 +742,23 @@ def decode_changes(model: change_reference.Model, frame: Frame, base: bytes | No
         raise Refused("format", f"CHUNK: {error}") from error
 
 
+def parse_mixing(payload: bytes) -> MixingModel:
+    """The model of the mixing codec (densor/codec/mixing/spec.md)."""
+    if len(payload) > 1 and payload[1] not in mixing_reference.FORMATS:
+        raise Refused("unsupported", f"format {payload[1]}")
+    if not mixing_reference.is_model(payload):
+        fail("a MODEL of the mixing codec")
+    return MixingModel(payload)
+
+
+def decode_mixing(model: MixingModel, payload: bytes, original: int) -> bytes:
+    """CHUNK payload of the mixing codec."""
+    try:
+        return mixing_reference.decode(model.payload, payload, original)
+    except mixing_reference.Fault as fault:
+        fail(str(fault))
+
+
 def parse_model(payload: bytes, inner: bool = False) -> AnyModel:
     """MODEL payload (7), or that of a part, which may not have parts itself."""
     cursor = Cursor(payload)
@@ -738,6 +771,8 @@ def parse_model(payload: bytes, inner: bool = False) -> AnyModel:
         return parse_fields(cursor) if codec == CODEC_FIELDS else parse_sparse(cursor)
     if codec == CODEC_SCALES:
         return parse_scales(payload)
+    if codec == CODEC_MIXING:
+        return parse_mixing(payload)
     if codec not in (CODEC_PLANAR, CODEC_PLANES):
         raise Refused("unsupported", f"codec {codec}")
     return parse_planar(cursor, codec)
@@ -913,6 +948,8 @@ def decode_by_model(model: AnyModel, payload: bytes, original: int) -> bytes:
         return decode_fields(model, payload, original)
     if isinstance(model, SparseModel):
         return decode_sparse(model, payload, original)
+    if isinstance(model, MixingModel):
+        return decode_mixing(model, payload, original)
     if isinstance(model, scales_reference.Model):
         return decode_scales(model, payload, original)
     assert isinstance(model, Model)  # changes cannot be parts

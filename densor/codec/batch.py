@@ -16,6 +16,7 @@ from densor.codec.coder import BatchCoder, Bytes
 from densor.codec.fields.coder import FieldsCoder
 from densor.codec.kind import BYTES, Kind
 from densor.codec.levels import Level
+from densor.codec.mixing.coder import MixingCoder
 from densor.codec.planar.coder import PlanarCoder, PlaneCoder
 from densor.codec.planar.layout import Layout, layout_numbered
 from densor.codec.planes.coder import PlanesCoder
@@ -32,7 +33,7 @@ _FAST_ZSTD = 3  # a level that costs little more than the fastest
 _NEAR = 1.25  # what slow levels save against the fastest, at most
 _SMALL = 1 << 12  # bytes up to which the model must prove its worth
 _MEDIUM = 1 << 16  # bytes up to which Huffman codes may be smaller, for their simpler model
-_FRAME_HEADER = 28
+_FRAME_HEADER = 28  # bytes in front of each model and each chunk
 
 
 class Chunk(NamedTuple):
@@ -53,6 +54,12 @@ class CodedBatch(NamedTuple):
 
     model: bytes | None
     chunks: list[Chunk]
+
+    @property
+    def stored(self) -> int:
+        """Bytes that it takes in an archive."""
+        headers = _FRAME_HEADER * (len(self.chunks) + (self.model is not None))
+        return headers + len(self.model or b"") + sum(len(c.payload) for c in self.chunks)
 
 
 class Before(NamedTuple):
@@ -86,6 +93,8 @@ def encode_batch(
     if kind.layout is None and not kind.fields:
         futures = [workers.submit(_bytes_chunk, chunk, level) for chunk in chunks]
         return lambda: CodedBatch(None, [future.result() for future in futures])
+    if kind.coded_by_rows(level) and level.floats == "mixing":
+        return _mixed(data, chunks, kind, level, workers)
     if kind.coded_by_rows(level) and data.size > _SMALL and with_zeros(data, kind) is None:
         by_rows = _by_rows(data, chunks, kind, level, workers, history)
         if by_rows is not None:
@@ -107,6 +116,17 @@ def _start_chunks(
         workers.submit(_coded_chunk, coder, chunk, i, level) for i, chunk in enumerate(chunks)
     ]
     return lambda: _with_model(coder, [future.result() for future in coding])
+
+
+def _mixed(
+    data: Bytes, chunks: list[Bytes], kind: Kind, level: Level, workers: Workers
+) -> Callable[[], CodedBatch]:
+    """Starts context mixing, and coding by planes too: what repeats is better off there."""
+    # Planes first: their counting is waited for, and must not queue behind the slower coder.
+    by_planes = encode_batch(data, replace(kind, parts=()), level, workers)
+    coder = MixingCoder(kind)
+    by_rows = _start_chunks(coder, chunks, level, workers)
+    return lambda: min(by_rows(), by_planes(), key=lambda coded: coded.stored)
 
 
 def _by_rows(
@@ -235,10 +255,4 @@ def _small_batch(data: Bytes, kind: Kind, level: Level) -> CodedBatch:
         ways.append(_small_batch(data, kind, replace(level, planes="huffman")))
     if data.size <= _SMALL and ways[0].model is not None:
         ways.append(CodedBatch(None, [_bytes_chunk(data, level)]))
-    return min(ways, key=_stored)
-
-
-def _stored(coded: CodedBatch) -> int:
-    """Bytes of the model, with its frame, and of the chunks."""
-    model = 0 if coded.model is None else _FRAME_HEADER + len(coded.model)
-    return model + sum(len(chunk.payload) for chunk in coded.chunks)
+    return min(ways, key=lambda coded: coded.stored)

@@ -5,6 +5,8 @@ from densor.codec.change import model as change
 from densor.codec.change.decode import ChangeDecoder
 from densor.codec.coder import ChunkDecoder
 from densor.codec.fields.decode import FieldsDecoder
+from densor.codec.mixing import model as mixing
+from densor.codec.mixing.decode import MixingDecoder
 from densor.codec.planar import model as planar
 from densor.codec.planar.decode import PlanarDecoder
 from densor.codec.planes import model as planes
@@ -35,6 +37,8 @@ def decoder_for(payload: bytes) -> ChunkDecoder:
         return SparseDecoder(payload, _inner)
     if codec == registry.CODEC_PLANES:
         return PlanesDecoder(planes.parse(payload))
+    if codec == registry.CODEC_MIXING:
+        return MixingDecoder(mixing.parse(payload))
     raise UnsupportedError(f"unknown codec {codec}; a newer densor may read this")
 
 

@@ -11,6 +11,7 @@ from densor.codec.planar.layout import Layout, layout_for
 
 BATCH_BYTES = 3 << 23  # below the size from which allocators return memory at once
 _INTEGERS = frozenset({"U8", "I8", "BOOL", "U16", "I16", "U32", "I32", "U64", "I64"})
+_PAIRS = ("C64", "C128")  # elements of two numbers
 _LEAST_COLUMNS = 64
 _MOST_COLUMNS = 1 << 16
 _FLAT_COLUMNS = 1024  # where a tensor has no useful rows
@@ -56,7 +57,7 @@ class Kind:
             return 1 << 22
         if self.coded_by_rows(level):
             row = self.parts[0][1] * self.layout.size
-            wanted = _MATRIX_CHUNK[level.floats]
+            wanted = matrix_chunk(level)
             whole = sum(rows * columns for rows, columns in self.parts) * self.layout.size
             return whole if len(self.parts) > 1 else max(1, wanted // row) * row
         return analyse.chunk_elements(self.layout, self.run) * self.layout.size
@@ -68,6 +69,11 @@ class Kind:
 
 
 BYTES = Kind(None)
+
+
+def matrix_chunk(level: Level) -> int:
+    """Bytes of a chunk at most where floats are coded by rows, 0 at other levels."""
+    return _MATRIX_CHUNK.get(level.floats, 0)
 
 
 def matrix_of(shape: Sequence[int]) -> tuple[int, int]:
@@ -88,21 +94,24 @@ def matrix_of(shape: Sequence[int]) -> tuple[int, int]:
     return -(-total // columns), columns
 
 
+def parts_of(dtype: str, shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """The matrices that a whole tensor is made of, exactly: what is left is a row of its own."""
+    sizes = (*shape, 2) if dtype in _PAIRS else tuple(shape)
+    _, columns = matrix_of(sizes)
+    rows, rest = divmod(math.prod(sizes), columns)
+    return ((rows, columns),) * (rows > 0) + ((1, rest),) * (rest > 0)
+
+
 def kind_of(dtype: str, shape: Sequence[int]) -> Kind:
     """How to treat a tensor of this safetensors dtype and shape."""
     layout = layout_for(dtype)
     if layout is None:
         return BYTES
     rows = tuple(shape)
-    if dtype in ("C64", "C128"):
+    if dtype in _PAIRS:
         rows = (*rows, 2)
     run = analyse.run_length(rows)
     return Kind(layout, run, dtype in _INTEGERS, dtype, (matrix_of(rows),))
-
-
-def exact_parts(shape: Sequence[int]) -> list[tuple[int, int]]:
-    """A tensor as matrices that have just its elements: a shorter last row is one of its own."""
-    return _rows_of(math.prod(shape), matrix_of(shape)[1])
 
 
 def _rows_of(elements: int, columns: int) -> list[tuple[int, int]]:

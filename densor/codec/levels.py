@@ -28,7 +28,7 @@ _LEVELS = {
     6: Level(classes=8, zstd=12, try_zstd=True, floats="scales", planes="rans"),
     7: Level(classes=8, zstd=15, try_zstd=True, floats="scales", planes="rans"),
     8: Level(classes=8, zstd=17, try_zstd=True, floats="scales", planes="rans"),
-    9: Level(classes=8, zstd=19, try_zstd=True, planes="rans"),
+    9: Level(classes=8, zstd=19, try_zstd=True, floats="mixing", planes="rans"),
 }
 
 

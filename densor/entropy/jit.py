@@ -15,11 +15,13 @@ log = logging.getLogger("densor")
 
 # Read-only parameters accept writable arrays too.
 R8 = types.Array(types.uint8, 1, "C", readonly=True)
+R16 = types.Array(types.uint16, 1, "C", readonly=True)
 R32 = types.Array(types.uint32, 1, "C", readonly=True)
 W8 = types.uint8[::1]
 W16 = types.uint16[::1]
 W32 = types.uint32[::1]
 W64 = types.uint64[::1]
+I32 = types.int32[::1]
 I64 = types.int64[::1]
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from densor.codec.kind import BYTES, Kind, exact_parts, kind_of, kind_of_blocks
-from densor.codec.levels import DEFAULT_LEVEL, level_settings
+from densor.codec.kind import BYTES, FLOATS, Kind, kind_of, kind_of_blocks, matrix_chunk, parts_of
+from densor.codec.levels import DEFAULT_LEVEL, Level, level_settings
 from densor.codec.planar.analyse import MAX_RUN
 from densor.dtypes import SIZES, parse_dtype
 from densor.errors import FormatError, LimitError, TruncatedError
@@ -28,7 +28,8 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
 )
 
 # Tensors up to so many bytes are joined with neighbours of the same type: matrices and vectors, of
-# which rows make good runs, and others, whose content differs more.
+# which rows make good runs, and others, whose content differs more. Floats that are coded by rows
+# join up to a chunk.
 _MEDIUM = 1 << 19
 _SMALL = 1 << 17
 _GROUP = 1 << 20  # bytes of a group at most, about a chunk
@@ -71,8 +72,7 @@ def plan_file(
     for format_name, find in FORMATS:
         contents = _sound(find, head)
         if contents is not None:
-            medium = _MEDIUM if level_settings(level).classes > 1 else _SMALL
-            segments = list(_segments(contents.stretches, medium))
+            segments = list(_segments(contents.stretches, level_settings(level)))
             return Plan(format_name, head.rewound(), segments, contents.tensors)
     return Plan(None, head.rewound(), [Segment(BYTES, None)], [])
 
@@ -99,10 +99,10 @@ def _sound(find: Callable[[Head], Contents | None], head: Head) -> Contents | No
     return Contents(list(tensors.values()), stretches)
 
 
-def _segments(stretches: list[Stretch], medium: int) -> Iterator[Segment]:
+def _segments(stretches: list[Stretch], level: Level) -> Iterator[Segment]:
     """Header, stretches and whatever lies between and behind them, in order."""
     at = 0
-    groups = list(_groups(stretches, medium))
+    groups = list(_groups(stretches, level))
     for i, group in enumerate(groups):
         begin, end = group[0].offset, group[-1].offset + group[-1].size
         apart = begin > at or i + 1 == len(groups) or groups[i + 1][0].offset > end
@@ -115,11 +115,11 @@ def _segments(stretches: list[Stretch], medium: int) -> Iterator[Segment]:
     yield Segment(BYTES, None)
 
 
-def _groups(stretches: list[Stretch], medium: int) -> Iterator[list[Stretch]]:
+def _groups(stretches: list[Stretch], level: Level) -> Iterator[list[Stretch]]:
     """Stretches one after the other that are coded together, mostly one alone."""
     group: list[Stretch] = []
     for stretch in stretches:
-        if group and not _joins(group, stretch, medium):
+        if group and not _joins(group, stretch, level):
             yield group
             group = []
         group.append(stretch)
@@ -127,15 +127,25 @@ def _groups(stretches: list[Stretch], medium: int) -> Iterator[list[Stretch]]:
         yield group
 
 
-def _joins(group: list[Stretch], stretch: Stretch, medium: int) -> bool:
+def _joins(group: list[Stretch], stretch: Stretch, level: Level) -> bool:
     last = group[-1]
+    most, whole = _limits(stretch, level)
     return (
         stretch.dtype == last.dtype
         and stretch.fields == last.fields
         and stretch.offset == last.offset + last.size
-        and stretch.size <= (_SMALL if len(stretch.shape) > 2 else medium)
-        and stretch.offset + stretch.size - group[0].offset <= _GROUP
+        and stretch.size <= most
+        and stretch.offset + stretch.size - group[0].offset <= whole
     )
+
+
+def _limits(stretch: Stretch, level: Level) -> tuple[int, int]:
+    """Bytes of a stretch that may join a group, and of the group, at most."""
+    chunk = matrix_chunk(level)
+    if chunk and stretch.dtype in FLOATS and not stretch.fields:
+        return chunk, chunk
+    medium = _MEDIUM if level.classes > 1 else _SMALL
+    return _SMALL if len(stretch.shape) > 2 else medium, _GROUP
 
 
 def kind_of_group(group: list[Stretch]) -> Kind:
@@ -149,5 +159,5 @@ def kind_of_group(group: list[Stretch]) -> Kind:
     run = math.gcd(*(math.prod(stretch.shape) for stretch in group))
     if not _LEAST_RUN <= run <= MAX_RUN:
         run = 4 * _LEAST_RUN
-    parts = tuple(part for stretch in group for part in exact_parts(stretch.shape))
+    parts = tuple(part for stretch in group for part in parts_of(stretch.dtype, stretch.shape))
     return replace(kind_of(first.dtype, (2, run)), parts=parts)

@@ -1,0 +1,1 @@
+"""Carry-less binary arithmetic coding. See spec.md."""
