@@ -641,6 +641,42 @@ def varint(value: int) -> bytes:
     return found + bytes([value])
 
 
+# CTranslate2
+
+
+def ctranslate2_bytes(variables: dict[str, Any]) -> bytes:
+    """A model file of version 6 with these variables."""
+
+    def text(name: str) -> bytes:
+        return struct.pack("<H", len(name) + 1) + name.encode() + b"\0"
+
+    kinds = [np.dtype(name) for name in ("f4", "i1", "i2", "i4", "f2")]
+    out = struct.pack("<I", 6) + text("TinySpec") + struct.pack("<II", 3, len(variables))
+    for name, value in variables.items():
+        array = np.asarray(value)
+        head = struct.pack(f"<B{array.ndim}I", array.ndim, *array.shape)
+        out += text(name) + head + struct.pack("<BI", kinds.index(array.dtype), array.nbytes)
+        out += array.tobytes()
+    return out + struct.pack("<I", 0)
+
+
+@pytest.mark.parametrize("level", [3, 6])
+def test_ctranslate2(level: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    variables = {
+        "encoder/weight": rng.standard_normal((40, 96)).astype(np.float16),
+        "encoder/scale": rng.standard_normal(96).astype(np.float32),
+        "decoder/ids": np.arange(50, dtype=np.int32),
+        "decoder/flag": np.int8(1),
+    }
+    path = tmp_path / "model.bin"
+    path.write_bytes(ctranslate2_bytes(variables))
+    archive = packed(path, level)
+    with densor.open(archive) as file:
+        for name in ("encoder/weight", "encoder/scale", "decoder/ids"):
+            assert file.get_tensor(name).tobytes() == variables[name].tobytes()
+
+
 # All of them
 
 
@@ -653,6 +689,7 @@ def tiny_files() -> dict[str, bytes]:
         "npy": npy_bytes(array),
         "npz": zip_bytes({"a.npy": npy_bytes(array)}),
         "torch": zip_bytes({"a/data.pkl": pickled, "a/data/0": bytes(16)}),
+        "ctranslate2": ctranslate2_bytes({"t": np.ones(4, np.float32)}),
         "onnx": b"\x08\x08" + field(7, field(5, tensor)),
     }
 
