@@ -33,6 +33,7 @@ _FAST_ZSTD = 3  # a level that costs little more than the fastest
 _NEAR = 1.25  # what slow levels save against the fastest, at most
 _SMALL = 1 << 12  # bytes up to which the model must prove its worth
 _MEDIUM = 1 << 16  # bytes up to which Huffman codes may be smaller, for their simpler model
+_TRIED = 1 << 19  # bytes up to which floats are coded both by rows and by planes
 _FRAME_HEADER = 28  # bytes in front of each model and each chunk
 
 
@@ -150,9 +151,25 @@ def _by_rows(
     coder.decide([future.result() for future in counting])
     elements = data.size // kind.layout.size
     planes = min(2, kind.layout.size)
+    if len(chunks) == 1 and data.size <= _TRIED:
+        return _smaller_way(coder, data, kind, level, workers)
     if coder.bits > elements * planar.element_bits(planes):
         return None
+    coder.keep()
     return _start_chunks(coder, chunks, level, workers)
+
+
+def _smaller_way(
+    coder: ScalesCoder, data: Bytes, kind: Kind, level: Level, workers: Workers
+) -> Callable[[], CodedBatch]:
+    """A small batch of one chunk by rows or by planes, whatever is smaller in the end."""
+    planes = workers.submit(_small_batch, data, kind, level)
+    rows = _with_model(coder, [_coded_chunk(coder, data, 0, level)])
+    model = _FRAME_HEADER + len(rows.model or b"")
+    if rows.stored - model * coder.free < planes.result().stored:
+        coder.keep()
+        return lambda: rows
+    return planes.result
 
 
 def _low_coder(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:

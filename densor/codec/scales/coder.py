@@ -50,7 +50,6 @@ class ScalesCoder:
         self._history = history
         self._low = low
         self._tallies: list[_Tally] = []
-        self.bits = 0.0  # what all tops will take, known once `decide` was called
 
     def count(self, chunk: Bytes) -> _Tally:
         """Scales, symbols and how often each occurs."""
@@ -81,11 +80,26 @@ class ScalesCoder:
         """Chooses the frequencies."""
         self._tallies = list(tallies)
         counts = np.sum([tally.counts for tally in tallies], axis=0)
-        self._freqs, self.bits = self._history.choose(counts, self._form, _ALPHABET)
+        self._choice = self._history.choose(counts, self._form, _ALPHABET)
+        self._freqs = self._choice.freqs
         self._known = self._freqs[:-2] > 0
         self._all_known = bool((self._known | (counts[:-2] == 0)).all())
         if self._low is not None:
             self._low.decide([tally.low for tally in tallies])
+
+    @property
+    def bits(self) -> float:
+        """What all tops will take, known once `decide` was called."""
+        return self._choice.bits
+
+    @property
+    def free(self) -> float:
+        """The part of the model's cost that later or earlier batches bear."""
+        return self._choice.free if self._low is None else 0.0
+
+    def keep(self) -> None:
+        """Lets later batches share the model; called where this one will stand in the archive."""
+        self._history.keep(self._choice, self._form, _ALPHABET)
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""

@@ -1,5 +1,7 @@
 """The coding side's choice of frequencies: its own for a batch, or those of one before."""
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,9 +11,22 @@ from densor.entropy.rans.tables import Freqs, cost_bits, pack, quantise
 
 Counts = npt.NDArray[np.int64]
 _KEPT = 32  # tables of earlier batches that may be used again
+_FEW = 4  # tables of a form in an archive, which later batches are likely to share
+_SHARED_LATER = 0.75
 _WEIGHT = 64  # of a symbol that occurs, against one that only might
 _NEAR = 24  # steps of scale that might occur
 FRAME_BITS = 8 * 34  # of a MODEL frame without its frequencies
+
+
+class Choice(NamedTuple):
+    """Frequencies and the bits they lead to, all told.
+
+    `free`: the part of the model's cost that others bear, 1 if an earlier batch has the model.
+    """
+
+    freqs: Freqs
+    bits: float
+    free: float
 
 
 class History:
@@ -20,20 +35,24 @@ class History:
     def __init__(self) -> None:
         self._kept: dict[tuple[int, Alphabet], list[Freqs]] = {}
 
-    def choose(self, counts: Counts, form: Form, alphabet: Alphabet) -> tuple[Freqs, float]:
-        """The cheapest frequencies for these counts and the bits they lead to, all told."""
-        kept = self._kept.setdefault((form.number, alphabet), [])
-        best = _own(counts, alphabet, form)
-        bits = _cost(counts, best, alphabet, form) + 8 * len(pack(best)) + FRAME_BITS
-        own = True
+    def choose(self, counts: Counts, form: Form, alphabet: Alphabet) -> Choice:
+        """The cheapest frequencies for these counts, new ones or those of an earlier batch."""
+        kept = self._kept.get((form.number, alphabet), [])
+        own = _own(counts, alphabet, form)
+        bits = _cost(counts, own, alphabet, form) + 8 * len(pack(own)) + FRAME_BITS
+        best = Choice(own, bits, _SHARED_LATER if len(kept) < _FEW else 0.0)
         for freqs in kept:
-            other = _cost(counts, freqs, alphabet, form)
-            if other < bits:
-                best, bits, own = freqs, other, False
-        if own:
-            kept.append(best)
+            bits = _cost(counts, freqs, alphabet, form)
+            if bits < best.bits:
+                best = Choice(freqs, bits, 1.0)
+        return best
+
+    def keep(self, choice: Choice, form: Form, alphabet: Alphabet) -> None:
+        """Lets later batches use what was chosen, which will stand in the archive."""
+        if choice.free < 1:
+            kept = self._kept.setdefault((form.number, alphabet), [])
+            kept.append(choice.freqs)
             del kept[:-_KEPT]
-        return best, bits
 
 
 def _own(counts: Counts, alphabet: Alphabet, form: Form) -> Freqs:
