@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from densor.buffers import POOL
+from densor.buffers import POOL, ThreadBuffers
 from densor.codec.bound import order0_bytes
 from densor.codec.change import model, tokens
 from densor.codec.change.contexts import group, rough_bits
@@ -43,7 +43,7 @@ _FLOATS = {  # bits behind the leading mantissa bits that are looked at, number 
     "F8_E5M2": (0, 7),
 }
 _INTEGERS = {1: (0, 8), 2: (8, 8), 4: (0, 0), 8: (0, 0)}  # likewise, by size
-_local = threading.local()
+_BUFFERS = ThreadBuffers()
 
 
 class _Choice(NamedTuple):
@@ -52,15 +52,6 @@ class _Choice(NamedTuple):
     method: Method
     contexts: model.Contexts
     bits: float
-
-
-def _buffer(name: str, size: int) -> Bytes:
-    """A buffer of this thread of `size` bytes; what it held before is lost."""
-    buffer: Bytes | None = getattr(_local, name, None)
-    if buffer is None or buffer.size < size:
-        buffer = np.empty(size, np.uint8)
-        setattr(_local, name, buffer)
-    return buffer[:size]
 
 
 class ChangeCoder:
@@ -124,7 +115,7 @@ class ChangeCoder:
         _LENGTH.pack_into(payload, _HEAD.size, stream.size)
         payload[start : start + stream.size] = stream
         if size:
-            extras = _buffer("extras", size + 8)
+            extras = _BUFFERS.take("extras", size + 8)
             EXTRAS[self._size](new, old, *self._choice.method.arguments, extras)
             payload[start + stream.size :] = extras[:size]
         return payload
@@ -135,7 +126,7 @@ class ChangeCoder:
         """Elements of chunk and base, their tokens and contexts, the number of extra bits."""
         method, contexts, _ = self._choice
         new, old = elements(chunk, self._size), elements(base, self._size)
-        symbols, under = _buffer("tokens", new.size), _buffer("contexts", new.size)
+        symbols, under = _BUFFERS.take("tokens", new.size), _BUFFERS.take("contexts", new.size)
         bits = TOKENS[self._size](new, old, *method.arguments, method.plain, symbols)
         mapped = contexts.mapped
         CONTEXTS[self._size](old, contexts.shift, mapped.size - 1, mapped, under)

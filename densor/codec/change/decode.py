@@ -1,11 +1,10 @@
 """The decoding side of the change codec: reads the base, then lets the kernels loose."""
 
 import struct
-import threading
 
 import numpy as np
 
-from densor.buffers import POOL
+from densor.buffers import POOL, ThreadBuffers
 from densor.codec.change.elements import elements, is_aligned
 from densor.codec.change.kernels import APPLY, CONTEXTS, total_extras
 from densor.codec.change.model import Model
@@ -19,16 +18,7 @@ HEAD = struct.Struct("<QB")
 SAME, CODED = 0, 1  # modes of a chunk
 _LENGTH = struct.Struct("<I")
 _SLACK = 8  # bytes that a kernel may look at behind the extra bits
-_local = threading.local()
-
-
-def _scratch(name: str, size: int) -> Bytes:
-    """A buffer of this thread of `size` bytes; what it held before is lost."""
-    buffer: Bytes | None = getattr(_local, name, None)
-    if buffer is None or buffer.size < size:
-        buffer = np.empty(size, np.uint8)
-        setattr(_local, name, buffer)
-    return buffer[:size]
+_BUFFERS = ThreadBuffers()
 
 
 class ChangeDecoder(BaseDecoder):
@@ -70,7 +60,7 @@ class ChangeDecoder(BaseDecoder):
         size = method.size
         target = out if is_aligned(out, size) else np.empty(out.size, np.uint8)
         old, new = elements(before, size), target.view(f"u{size}")
-        tokens, under = _scratch("tokens", new.size), _scratch("contexts", new.size)
+        tokens, under = _BUFFERS.take("tokens", new.size), _BUFFERS.take("contexts", new.size)
         CONTEXTS[size](old, contexts.shift, contexts.mapped.size - 1, contexts.mapped, under)
         decode(self._table, coded[_LENGTH.size : end], under, tokens)
         bits = 0
@@ -98,7 +88,7 @@ def _extras(stored: Bytes, bits: int) -> Bytes:
     """The extra bits with some zeros behind them; FormatError unless there are just so many."""
     if stored.size != -(-bits // 8) or (bits % 8 and stored[-1] >> (bits % 8)):
         raise FormatError("chunk of changes has another number of extra bits than it needs")
-    extras = _scratch("extras", stored.size + _SLACK)
+    extras = _BUFFERS.take("extras", stored.size + _SLACK)
     extras[: stored.size] = stored
     extras[stored.size :] = 0
     return extras

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from densor.buffers import ThreadBuffers
 from densor.codec import registry
 from densor.codec.planar.kernels import ERRORS, decode_planes
 from densor.codec.planar.layout import Bytes, from_differences
@@ -18,16 +19,8 @@ from densor.errors import FormatError, LimitError
 
 MAX_RUNS = 1 << 20  # of a chunk
 SECTIONS = {size: struct.Struct("<" + "BI" * size) for size in (1, 2, 4, 8)}
+BUFFERS = ThreadBuffers()
 _local = threading.local()
-
-
-def scratch_buffer(size: int) -> Bytes:
-    """A buffer of this thread, at least `size` bytes long."""
-    buffer: Bytes | None = getattr(_local, "scratch", None)
-    if buffer is None or buffer.size < size:
-        buffer = np.empty(size, np.uint8)
-        _local.scratch = buffer
-    return buffer
 
 
 class PlanarDecoder:
@@ -53,7 +46,7 @@ class PlanarDecoder:
         if rest or payload.size < header.size:
             raise FormatError("planar chunk has an impossible length")
         modes = header.unpack_from(payload)[::2]
-        scratch = scratch_buffer(out.size)
+        scratch = BUFFERS.take("scratch", out.size)
         if registry.PLANE_ZSTD in modes:
             self._unpack_zstd(payload, header, scratch, n)
         # Without a class map the whole chunk is one run.

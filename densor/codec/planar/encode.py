@@ -1,7 +1,6 @@
 """The coding side of the planar codec: one chunk to its payload, by a plan that is settled."""
 
 import struct
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Generic
@@ -9,7 +8,7 @@ from typing import Generic
 import numpy as np
 import numpy.typing as npt
 
-from densor.buffers import POOL
+from densor.buffers import POOL, ThreadBuffers
 from densor.codec import registry
 from densor.codec.levels import Level
 from densor.codec.planar.analyse import Plan
@@ -22,16 +21,7 @@ from densor.entropy.huffman.code import SLACK, STREAMS
 from densor.entropy.huffman.encode import capacity, encode, encode_tables
 
 _SECTION = struct.Struct("<BI")
-_local = threading.local()
-
-
-def thread_buffer(name: str, size: int) -> Bytes:
-    """A buffer of this thread, at least `size` bytes long."""
-    buffer: Bytes | None = getattr(_local, name, None)
-    if buffer is None or buffer.size < size:
-        buffer = np.empty(size, np.uint8)
-        setattr(_local, name, buffer)
-    return buffer
+BUFFERS = ThreadBuffers()
 
 
 class PlaneEncoder(ABC, Generic[C]):
@@ -67,9 +57,9 @@ class PlaneEncoder(ABC, Generic[C]):
         if plan.delta:
             chunk = to_differences(chunk, layout)
         n = chunk.size // layout.size
-        planes = thread_buffer("planes", chunk.size)[: chunk.size]
+        planes = BUFFERS.take("planes", chunk.size)
         layout.split(chunk, planes)
-        out = thread_buffer("out", layout.size * self._room(n))
+        out = BUFFERS.take("out", layout.size * self._room(n))
         at = _SECTION.size * layout.size
         for p in range(layout.size):
             plane = planes[p * n : (p + 1) * n]
@@ -143,7 +133,7 @@ class PlanarEncoder(PlaneEncoder[Classes]):
             run = self._plan.run
             counts = np.bincount(runs, minlength=len(classes)) * run
             counts[runs[-1]] -= runs.size * run - plane.size
-            grouped = thread_buffer("grouped", plane.size)[: plane.size]
+            grouped = BUFFERS.take("grouped", plane.size)
             group_runs(plane, runs, run, np.cumsum(counts) - counts, grouped)
         return self._data(p, classes, grouped, counts, out, at)
 

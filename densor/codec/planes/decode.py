@@ -1,11 +1,9 @@
 """The decoding side: streams back to planes, planes back to elements."""
 
-import threading
-
 import numpy as np
 
 from densor.codec import registry
-from densor.codec.planar.decode import SECTIONS, scratch_buffer
+from densor.codec.planar.decode import BUFFERS, SECTIONS
 from densor.codec.planar.layout import Bytes, from_differences
 from densor.codec.planar.model import Model, map_bits
 from densor.codec.planes.kernels import spread, unpack_map
@@ -13,8 +11,6 @@ from densor.codec.zstd import zstd_decompress_into
 from densor.entropy.rans.decode import Table, decode, decode_table
 from densor.entropy.rans.tables import Freqs
 from densor.errors import FormatError
-
-_local = threading.local()
 
 
 class PlanesDecoder:
@@ -32,7 +28,7 @@ class PlanesDecoder:
         if rest or payload.size < head.size:
             raise FormatError("chunk of planes has an impossible length")
         fields = head.unpack_from(payload)
-        scratch = scratch_buffer(out.size)
+        scratch = BUFFERS.take("scratch", out.size)
         where = np.arange(layout.size, dtype=np.int64).reshape(-1, 1) * n
         stored = np.zeros(layout.size, np.uint8)
         at = head.size
@@ -75,7 +71,7 @@ class PlanesDecoder:
         table = self._tables[p]
         if table is None:
             table = self._tables[p] = decode_table(freqs)
-        contexts = _contexts(plane.size)
+        contexts = BUFFERS.take("contexts", plane.size)
         bits = map_bits(len(freqs))
         runs = np.zeros(-(-plane.size // self.model.run) if bits else 1, np.uint8)
         size = (runs.size * bits + 7) // 8
@@ -89,11 +85,3 @@ class PlanesDecoder:
                 )
         spread(runs, self.model.run if bits else plane.size, contexts)
         decode(table, section[size:], contexts, plane)
-
-
-def _contexts(size: int) -> Bytes:
-    """A buffer of this thread, uint8[size]."""
-    buffer: Bytes | None = getattr(_local, "contexts", None)
-    if buffer is None or buffer.size < size:
-        buffer = _local.contexts = np.empty(size, np.uint8)
-    return buffer[:size]

@@ -2,7 +2,7 @@
 
 from densor.codec import registry
 from densor.codec.planar.classes import RunClasses
-from densor.codec.planar.encode import PlaneEncoder, thread_buffer
+from densor.codec.planar.encode import BUFFERS, PlaneEncoder
 from densor.codec.planar.layout import Bytes
 from densor.codec.planes.kernels import spread
 from densor.entropy.rans.encode import capacity, encode
@@ -20,7 +20,7 @@ class PlanesEncoder(PlaneEncoder[Freqs]):
     def _classes(
         self, p: int, classes: Freqs, plane: Bytes, runs: RunClasses | None, out: Bytes, at: int
     ) -> int:
-        contexts = thread_buffer("contexts", plane.size)[: plane.size]
+        contexts = BUFFERS.take("contexts", plane.size)
         if runs is None:
             contexts[:] = 0
         else:

@@ -11,6 +11,7 @@ from numba import njit, types
 from numba.extending import overload
 
 from densor.entropy import vectors as v
+from densor.entropy.bits import put_bits, take_bits
 from densor.entropy.intrinsics import (
     load_u16,
     load_u32,
@@ -206,14 +207,6 @@ def _rare_symbol(top, scale, phase, top_bits, base, first, main, tails):
 
 
 @njit
-def _put_bits(out, at, value, bits):
-    for i in range(bits):
-        out[at >> 3] |= np.uint8(((value >> i) & 1) << (at & 7))
-        at += 1
-    return at
-
-
-@njit
 def _joint_symbols(tops, scales, rule, i):
     """Symbols of 16 tops from `i` on, and the mask of those that joint symbols stand for."""
     _, _, phase, top_bits, _, base, first, main, _ = rule
@@ -305,9 +298,9 @@ def put_apart(
                 symbol = escape
                 symbols[i] = symbol
             if symbol == escape:
-                at = _put_bits(out, at, np.int64(tops[i]), exponent_bits + top_bits)
+                at = put_bits(out, at, np.int64(tops[i]), exponent_bits + top_bits)
             elif symbol > main:
-                at = _put_bits(out, at, np.int64(tops[i]) & ((1 << top_bits) - 1), top_bits)
+                at = put_bits(out, at, np.int64(tops[i]) & ((1 << top_bits) - 1), top_bits)
     return at
 
 
@@ -315,25 +308,14 @@ def put_apart(
 
 
 @njit
-def _take_bits(data, at, bits):
-    """`bits` bits from bit `at` on, lowest first; -1 past the end, or if `at` is not known."""
-    if at < 0 or at + bits > data.size * 8:
-        return -1
-    value = 0
-    for i in range(bits):
-        value |= np.int64((data[(at + i) >> 3] >> ((at + i) & 7)) & 1) << i
-    return value
-
-
-@njit
 def _patch(apart, bit, symbol, scale, rule, out, i):
     """Sets the top of element `i` to what stands apart; returns the next bit, -1 past the end."""
     size, low, phase, top_bits, exponent_bits, base, first, main, tails = rule
     if symbol > main + tails:
-        top = _take_bits(apart, bit, exponent_bits + top_bits)
+        top = take_bits(apart, bit, exponent_bits + top_bits)
         bit += exponent_bits + top_bits
     else:
-        top = _take_bits(apart, bit, top_bits)
+        top = take_bits(apart, bit, top_bits)
         bit += top_bits
         exponent = base + (scale >> phase) + first - 1 - (symbol - main - 1)
         if top >= 0:
@@ -494,7 +476,7 @@ def _decode(
         )  # fmt: skip
     if at >= 0:
         whole = bit >= 0 and (bit + 7) >> 3 == apart.size
-        if not whole or _take_bits(apart, bit, -bit & 7) != 0:  # unused bits
+        if not whole or take_bits(apart, bit, -bit & 7) != 0:  # unused bits
             return -2
     return at
 

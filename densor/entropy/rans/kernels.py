@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit, types
 
 from densor.entropy import vectors as v
+from densor.entropy.bits import put_bits, take_bits
 from densor.entropy.intrinsics import load_u16, store_u16
 from densor.entropy.jit import R8, R32, W8, W32, kernel
 
@@ -267,15 +268,6 @@ def cost_bits(counts, freqs):
 
 
 @njit
-def _put_bits(out, at, value, bits):
-    """Appends the low `bits` of `value`, lowest first, from bit `at` on."""
-    for i in range(bits):
-        out[at >> 3] |= np.uint8(((value >> i) & 1) << (at & 7))
-        at += 1
-    return at
-
-
-@njit
 def _length(value):
     bits = 0
     while value > 0:
@@ -295,14 +287,14 @@ def pack_freqs(freqs, out):
         first = 0
         while first < 256 and freqs[c, first] == 0:
             first += 1
-        at = _put_bits(out, at, np.int64(first < 256), 1)
+        at = put_bits(out, at, np.int64(first < 256), 1)
         if first == 256:
             continue
         last = 255
         while freqs[c, last] == 0:
             last -= 1
-        at = _put_bits(out, at, first, 8)
-        at = _put_bits(out, at, last, 8)
+        at = put_bits(out, at, first, 8)
+        at = put_bits(out, at, last, 8)
         before = 0
         order = 5
         for s in range(first, last + 1):
@@ -311,23 +303,12 @@ def pack_freqs(freqs, out):
             folded = 2 * change if change >= 0 else -2 * change - 1
             high = (folded >> order) + 1
             bits = _length(high)
-            at = _put_bits(out, at, 0, bits - 1)
-            at = _put_bits(out, at, 1, 1)
-            at = _put_bits(out, at, high & ((1 << (bits - 1)) - 1), bits - 1)
-            at = _put_bits(out, at, folded & ((1 << order) - 1), order)
+            at = put_bits(out, at, 0, bits - 1)
+            at = put_bits(out, at, 1, 1)
+            at = put_bits(out, at, high & ((1 << (bits - 1)) - 1), bits - 1)
+            at = put_bits(out, at, folded & ((1 << order) - 1), order)
             order = (order + _length(folded >> 1) + 1) >> 1
     return (at + 7) >> 3
-
-
-@njit
-def _take_bits(data, at, bits):
-    """`bits` bits from bit `at` on, lowest first; -1 past the end."""
-    if at + bits > data.size * 8:
-        return -1
-    value = 0
-    for i in range(bits):
-        value |= np.int64((data[(at + i) >> 3] >> ((at + i) & 7)) & 1) << i
-    return value
 
 
 @njit
@@ -335,15 +316,15 @@ def _take_folded(data, at, order):
     """An Exp-Golomb number and the position after it; (-1, 0) where there is none."""
     zeros = 0
     while True:
-        bit = _take_bits(data, at, 1)
+        bit = take_bits(data, at, 1)
         at += 1
         if bit < 0 or zeros > 13:
             return -1, 0
         if bit:
             break
         zeros += 1
-    high = _take_bits(data, at, zeros)
-    low = _take_bits(data, at + zeros, order)
+    high = take_bits(data, at, zeros)
+    low = take_bits(data, at + zeros, order)
     if high < 0 or low < 0:
         return -1, 0
     return ((high | 1 << zeros) - 1) << order | low, at + zeros + order
@@ -357,14 +338,14 @@ def unpack_freqs(data, freqs):
     """
     at = 0
     for c in range(freqs.shape[0]):
-        used = _take_bits(data, at, 1)
+        used = take_bits(data, at, 1)
         at += 1
         if used < 0:
             return -1
         if used == 0:
             continue
-        first = _take_bits(data, at, 8)
-        last = _take_bits(data, at + 8, 8)
+        first = take_bits(data, at, 8)
+        last = take_bits(data, at + 8, 8)
         at += 16
         if first < 0 or last < first:
             return -1

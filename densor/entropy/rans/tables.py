@@ -8,7 +8,6 @@ from densor.errors import FormatError
 
 Freqs = npt.NDArray[np.uint16]  # uint16[contexts, 256]; a row adds up to 4096, or is all 0
 ONE = 1 << kernels.BITS
-MAX_CONTEXTS = 256
 
 
 def quantise(counts: npt.NDArray[np.int64]) -> Freqs:
