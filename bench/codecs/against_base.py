@@ -1,7 +1,8 @@
-"""Codecs that are given a base to code against, tensor by tensor."""
+"""Codecs that are given a base to code against: peers tensor by tensor, Densor a file."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import version
@@ -10,10 +11,47 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.codecs.base import Codec
-from bench.tensors import Bytes, Tensor
+from bench.tensors import Bytes, Tensor, safetensors_bytes
 
 Encode = Callable[[Tensor, Bytes], Any]
 Decode = Callable[[Any, Bytes], Any]
+
+
+class DensorAgainstBase(Codec):
+    """Densor, from file to file in memory: names, index and all checks included."""
+
+    package = "densor"
+    compiles = True
+
+    def __init__(self, level: int, base: Mapping[str, Tensor]) -> None:
+        super().__init__(f"densor-{level}")
+        self._densor = import_module("densor")
+        self._level = level
+        self._base = safetensors_bytes(base.values())
+
+    def supports(self, dtype: str) -> bool:
+        return True
+
+    def prepare(self, tensors: Sequence[Tensor]) -> Any:
+        return safetensors_bytes(tensors), [t.data.size for t in tensors]
+
+    def compress(self, prepared: Any, threads: int) -> Any:
+        data, sizes = prepared
+        packed = io.BytesIO()
+        self._densor.compress_file(
+            io.BytesIO(data), packed, self._level, threads, base=io.BytesIO(self._base)
+        )
+        return packed.getvalue(), sizes
+
+    def decompress(self, state: Any, threads: int) -> Sequence[Any]:
+        blob, sizes = state
+        out = io.BytesIO()
+        self._densor.decompress_file(io.BytesIO(blob), out, threads, base=io.BytesIO(self._base))
+        data = np.frombuffer(out.getbuffer(), np.uint8)[-sum(sizes) :]
+        return np.split(data, np.cumsum(sizes)[:-1])
+
+    def compressed_size(self, state: Any) -> int:
+        return len(state[0])
 
 
 class AgainstBase(Codec):
@@ -28,7 +66,6 @@ class AgainstBase(Codec):
     ) -> None:
         super().__init__(name)
         self.package = package
-        self.compiles = package == "densor"
         self._encode, self._decode = make()
         self._base = base
 
@@ -46,27 +83,6 @@ class AgainstBase(Codec):
 
     def compressed_size(self, state: Any) -> int:
         return sum(len(blob[0]) if isinstance(blob, tuple) else len(blob) for blob, _ in state)
-
-
-def _densor(level: int) -> Callable[[], tuple[Encode, Decode]]:
-    def make() -> tuple[Encode, Decode]:
-        densor = import_module("densor")
-        dtypes = import_module("bench.codecs.densor").DTYPES
-
-        def encode(tensor: Tensor, base: Bytes) -> Any:
-            native = dtypes[tensor.dtype]
-            new, old = (data.view(native).reshape(tensor.shape) for data in (tensor.data, base))
-            blob = densor.compress(new, level, base=old)
-            return blob, np.dtype(native), tensor.shape
-
-        def decode(blob: Any, base: Bytes) -> Any:
-            packed, native, shape = blob
-            found = densor.decompress(packed, base=base.view(native).reshape(shape))
-            return found.reshape(-1).view(np.uint8)
-
-        return encode, decode
-
-    return make
 
 
 def _zstd_of_xor() -> tuple[Encode, Decode]:
@@ -151,8 +167,6 @@ PEERS = {
     "lmzip": Peer("lmzip", _lmzip),
     "z4ai": Peer("z4ai", _z4ai),
     "glyd": Peer("glyd", _glyd),
-    "densor-3": Peer("densor", _densor(3)),
-    "densor-6": Peer("densor", _densor(6)),
 }
 
 
@@ -166,4 +180,4 @@ def load_peers(base: Mapping[str, Tensor]) -> tuple[list[Codec], dict[str, str]]
             found.append(AgainstBase(name, peer.package, peer.make, base))
         except Exception as error:  # a peer may fail to load in any way it likes
             absent[name] = f"{type(error).__name__}: {error}"
-    return found, absent
+    return [*found, *(DensorAgainstBase(level, base) for level in (3, 6))], absent
