@@ -1,0 +1,1 @@
+"""Language models in integers: what one machine computes, every other computes too. See spec.md."""

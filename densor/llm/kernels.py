@@ -1,0 +1,365 @@
+"""The network in integers: what Llama computes in floats, with the rounding laid down in spec.md.
+
+Real numbers are integers in units of a power of two: the residual stream 2^-24, what matrices give
+2^-16. Rows that go into a matrix have 15 bits and a shift of their own. No operation is one of
+floating point, so that nothing here can depend on the processor. All arrays are flat.
+"""
+
+import numba
+import numpy as np
+from numba import types
+
+from densor.entropy.jit import I32, I64, kernel
+from densor.llm.products import LANES, tile
+
+int64 = numba.int64
+float64 = numba.float64
+
+WIDE = 2 * LANES  # columns of a tile
+TALL = 4  # rows of a tile
+RESIDUAL = 24  # binary places of the residual stream
+PLACES = 16  # of what matrices and norms give
+ROW_BITS = 14  # of the magnitude in rows that go into a matrix
+MOST_PAIRS = 512  # of products that one sum of 32 bits takes
+VALUE_PLACES = 9  # of values in the cache
+QUERY_BITS, KEY_BITS = 12, 11  # of the magnitudes in dot products
+WEIGHT_PLACES = 15  # of attention weights
+EXP_PLACES = 22  # of the exponential before they are normalised
+EXP_BITS = 10  # of the fraction of its argument, logarithm of base 2
+COUNT_PLACES = 30  # of the most likely token's count
+_MOST = 1 << 47
+_NORM_BITS = 20
+_POINTS = 8  # sigmoid: steps per unit, logarithm
+
+_tile_rows = tile(TALL, 2, 8)
+_tile_row = tile(1, 2, 8)
+_tile_words = tile(1, 2, 16)
+
+F32 = types.Array(types.float32, 1, "C", readonly=True)
+F64 = types.float64[::1]
+I8 = types.int8[::1]
+I16 = types.int16[::1]
+
+
+@numba.njit(inline="always")
+def _clip(value, most):
+    return min(max(value, -most), most)
+
+
+@numba.njit(inline="always")
+def _half(shift):
+    return (int64(1) << shift) >> 1
+
+
+@numba.njit
+def _bits(value):
+    """Binary digits of a number from 0 on."""
+    count = int64(0)
+    while value:
+        value >>= 1
+        count += 1
+    return count
+
+
+@numba.njit
+def _root(value):
+    """The largest integer whose square is at most `value`; Newton's method from above."""
+    if value < 2:
+        return value
+    x = int64(1) << ((_bits(value) + 1) >> 1)
+    while True:
+        y = (x + value // x) >> 1
+        if y >= x:
+            return x
+        x = y
+
+
+@numba.njit
+def _quantise(values, begin, count, bits, out, to):
+    """Rounds numbers to so many bits and a sign; returns by how much they were shifted."""
+    most = int64(0)
+    for i in range(begin, begin + count):
+        most = max(most, abs(values[i]))
+    shift = max(_bits(most) - bits, int64(0))
+    half = _half(shift)
+    limit = (int64(1) << bits) - 1
+    for i in range(count):
+        out[to + i] = min((values[begin + i] + half) >> shift, limit)
+    return shift
+
+
+@kernel(types.void(F32, types.int64, F64, I8))
+def round_rows(rows, size, steps, out):
+    """Rows of a matrix, float32[n, size], in units of a step each, laid out for `multiply`.
+
+    The one place with floating point: a division in double precision, rounded to even. `out`:
+    int8[columns, size], by blocks of 32 columns, then pairs of inputs, then columns.
+    """
+    for row in range(rows.size // size):
+        base = row // WIDE * WIDE * size + 2 * (row % WIDE)
+        step = steps[row]
+        for i in range(size):
+            unit = np.rint(float64(rows[row * size + i]) / step)
+            out[base + (i >> 1) * 2 * WIDE + (i & 1)] = int64(min(max(unit, -127.0), 127.0))
+
+
+@kernel(types.void(types.int64, I64, I64, types.int64, I64, I16, I64))
+def normalise(rows, x, weights, epsilon, work, out, shifts):
+    """Root mean square norm of rows of the residual stream, rounded for a matrix.
+
+    `x`: int64[rows, D], 2^-24. `weights`: int64[D], 2^-16. `epsilon`: 2^-48. `work`: int64[D].
+    `out`: int16[rows, D], in units of 2^(shifts[row] - 16).
+    """
+    size = weights.size
+    for row in range(rows):
+        at = row * size
+        most = int64(0)
+        for i in range(at, at + size):
+            most = max(most, abs(x[i]))
+        shift = max(_bits(most) - _NORM_BITS, int64(0))
+        total = int64(0)
+        for i in range(at, at + size):
+            value = x[i] >> shift
+            total += value * value
+        mean = total // size + (epsilon >> (2 * shift) if shift < 30 else int64(0))
+        # The root has 10 places more; its inverse 52.
+        inverse = (int64(1) << 52) // max(_root(mean << 10 << 10), int64(1))
+        for i in range(size):
+            value = ((x[at + i] >> shift) * inverse + (1 << 21)) >> 22
+            work[i] = (value * weights[i] + (1 << 19)) >> 20
+        shifts[row] = _quantise(work, 0, size, ROW_BITS, out, at)
+
+
+@numba.njit(inline="always")
+def _finish(total, scale, right):
+    """A sum of products times the scale of its column, to the units that are wanted."""
+    value = total * scale
+    if right >= 0:
+        value = (value + _half(right)) >> right
+    else:
+        value = _clip(value, int64(_MOST) >> -right) << -right
+    return _clip(value, int64(_MOST))
+
+
+@kernel(
+    types.void(
+        types.int64, I16, I64, types.int64, I8, I32, types.int64, types.int64, types.int64,
+        I64, types.int64, types.int64, I32, I64, I64,
+    )
+)  # fmt: skip
+def multiply(
+    rows,
+    a,
+    shifts,
+    size,
+    weights,
+    scales,
+    exponent,
+    places,
+    add,
+    bias,
+    begin,
+    end,
+    sums,
+    totals,
+    out,
+):
+    """Rows by the columns from `begin` to `end` of a matrix, multiples of 32.
+
+    `a`: int16[rows, size], in units of 2^(shift - 16). `weights`: int8, as `round_rows` lays them
+    out; `scales`: int32[columns], 2^-exponent. `out`: int64[rows, end - begin], 2^-places, added to
+    where `add` is 1. `bias`: of all columns, in the same units, or empty. `sums`, `totals`: work
+    space for TALL * 32 numbers.
+    """
+    pairs = size >> 1
+    wide = end - begin
+    for column in range(begin, end, WIDE):
+        for row in range(0, rows, TALL):
+            tall = min(rows - row, int64(TALL))
+            for i in range(TALL * WIDE):
+                totals[i] = 0
+            for first in range(0, pairs, MOST_PAIRS):
+                count = min(pairs - first, int64(MOST_PAIRS))
+                source = column * size + first * 2 * WIDE
+                at = row * size + 2 * first
+                if tall == TALL:
+                    _tile_rows(a, at, size, weights, source, count, sums, 0, WIDE)
+                else:
+                    for r in range(tall):
+                        _tile_row(
+                            a, at + r * size, size, weights, source, count, sums, r * WIDE, WIDE
+                        )
+                for i in range(tall * WIDE):
+                    totals[i] += int64(sums[i])
+            for r in range(tall):
+                right = min(
+                    max(exponent - places + PLACES - shifts[row + r], int64(-40)), int64(62)
+                )
+                to = (row + r) * wide + column - begin
+                for i in range(WIDE):
+                    value = _finish(totals[r * WIDE + i], int64(scales[column + i]), right)
+                    out[to + i] = out[to + i] * add + value
+    if bias.size:
+        for row in range(rows):
+            for i in range(wide):
+                out[row * wide + i] += bias[begin + i]
+
+
+@kernel(types.void(types.int64, I64, I8, I32, types.int64, types.int64, I64))
+def embed(rows, tokens, weights, scales, exponent, size, out):
+    """Rows of a matrix, as `multiply` has it, to the residual stream: int64[rows, size]."""
+    right = min(max(exponent - RESIDUAL, int64(-40)), int64(62))
+    for row in range(rows):
+        token = tokens[row]
+        base = token // WIDE * WIDE * size + 2 * (token % WIDE)
+        for i in range(size):
+            value = int64(weights[base + (i >> 1) * 2 * WIDE + (i & 1)])
+            out[row * size + i] = _finish(value, int64(scales[token]), right)
+
+
+@numba.njit
+def _turn(values, begin, size, turns, at, work):
+    """Rotates a head by its position."""
+    half = size >> 1
+    most = int64(1) << 40
+    for i in range(half):
+        x = _clip(values[begin + i], most)
+        y = _clip(values[begin + half + i], most)
+        c = int64(turns[at + i])
+        s = int64(turns[at + half + i])
+        work[i] = (x * c - y * s + (1 << 14)) >> 15
+        work[half + i] = (y * c + x * s + (1 << 14)) >> 15
+
+
+@numba.njit
+def _append(cache, base, positions, position, size, work, keys):
+    """Puts a key or a value into the cache: pairs of what is summed over lie together."""
+    if keys:
+        at = base + (position // WIDE) * WIDE * size + 2 * (position % WIDE)
+        for i in range(size):
+            cache[at + (i >> 1) * 2 * WIDE + (i & 1)] = work[i]
+    else:
+        at = base + (position >> 1) * 2 * WIDE + (position & 1)
+        for i in range(size):
+            cache[at + (i // WIDE) * WIDE * positions + 2 * (i % WIDE)] = work[i]
+
+
+@numba.njit
+def _weigh(dots, key_shifts, at, count, factor, right, exps, work, weights):
+    """Softmax of `count` dot products, 2^-15; one more weight, 0, where the count is odd."""
+    most = int64(-(1 << 62))
+    for j in range(count):
+        score = int64(dots[j]) << key_shifts[at + j]
+        work[j] = score
+        most = max(most, score)
+    limit = (int64(32 << EXP_BITS) << right) // factor + 1
+    total = int64(0)
+    for j in range(count):
+        x = (min(most - work[j], limit) * factor) >> right
+        e = exps[x & ((1 << EXP_BITS) - 1)] >> (x >> EXP_BITS)
+        work[j] = e
+        total += e
+    inverse = (int64((1 << WEIGHT_PLACES) - 1) << 40) // total
+    for j in range(count):
+        weights[j] = (work[j] * inverse) >> 40
+    weights[count] = 0
+
+
+@kernel(
+    types.void(
+        types.int64, I64, types.int64, types.int64, types.int64, types.int64, types.int64, I64, I64,
+        I16, I64, I16, I32, types.int64, I64, I16, I16, I32, I64, I16, I64,
+    )
+)  # fmt: skip
+def attend(
+    rows, qkv, heads, groups, size, positions, first, slots, places,
+    keys, key_shifts, values, turns, factor, exps, head, weights, dots, work, out, shifts,
+):  # fmt: skip
+    """Attention of one layer; rows of a slot come in the order of their positions.
+
+    `qkv`: int64[rows, heads + 2 groups, size], 2^-16. `first`: number of the layer's first cache,
+    each of `groups` per slot; `slots`, `places`: of the rows. `keys`, `values`: int16 caches of
+    `positions` places. `key_shifts`: int64[caches, positions]. `turns`: of `tables.turns`.
+    `factor`: log2(e) / sqrt(size), 2^-20. `head`: int16[size]; `weights`: int16[positions + 2];
+    `dots`: int32[positions + heads * size]; `work`: int64[positions + heads * size]. `out`: int16[
+    rows, heads * size], in units of 2^(shifts[row] - 16).
+    """
+    wide = (heads + 2 * groups) * size
+    share = heads // groups
+    sums = positions  # where they stand in `dots`
+    for row in range(rows):
+        place = places[row]
+        count = place + 1
+        turn = place * size
+        for group in range(groups):
+            cache = first + slots[row] * groups + group
+            base = cache * positions * size
+            begin = row * wide + (heads + group) * size
+            _turn(qkv, begin, size, turns, turn, work)
+            shift = _quantise(work, 0, size, KEY_BITS, head, 0)
+            key_shifts[cache * positions + place] = shift
+            _append(keys, base, positions, place, size, head, True)
+            begin += groups * size
+            for i in range(size):
+                value = (qkv[begin + i] + 64) >> (PLACES - VALUE_PLACES)
+                head[i] = _clip(value, int64(32767))
+            _append(values, base, positions, place, size, head, False)
+            for h in range(group * share, (group + 1) * share):
+                _turn(qkv, row * wide + h * size, size, turns, turn, work)
+                shift = _quantise(work, 0, size, QUERY_BITS, head, 0)
+                for block in range(0, count, WIDE):
+                    at = base + block * size
+                    _tile_words(head, 0, size, keys, at, size >> 1, dots, block, WIDE)
+                right = 42 - shift
+                _weigh(
+                    dots, key_shifts, cache * positions, count, factor, right, exps, work, weights
+                )
+                for block in range(0, size, WIDE):
+                    at = base + block * positions
+                    to = sums + h * size + block
+                    _tile_words(weights, 0, 0, values, at, (count + 1) >> 1, dots, to, WIDE)
+        for i in range(heads * size):
+            work[i] = int64(dots[sums + i])
+        shift = _quantise(work, 0, heads * size, ROW_BITS, out, row * heads * size)
+        shifts[row] = shift + PLACES - VALUE_PLACES - WEIGHT_PLACES
+
+
+@kernel(types.void(types.int64, I64, types.int64, I64, I64, I16, I64))
+def activate(rows, gates, size, sigmoid, work, out, shifts):
+    """SwiGLU: g * sigmoid(g) * u.
+
+    `gates`: int64[rows, 2 * wide], 2^-16, first g then u, each of `wide` >= size columns;
+    `sigmoid`: of `tables.sigmoid_table`. `out`: int16[rows, size].
+    """
+    wide = gates.size // (2 * rows)
+    most = int64(1) << 30
+    for row in range(rows):
+        at = 2 * row * wide
+        for i in range(size):
+            g = _clip(gates[at + i], most)
+            u = _clip(gates[at + wide + i], most)
+            step = _clip((g + 128) >> _POINTS, int64(4096)) + 4096
+            work[i] = (((g * sigmoid[step]) >> 16) * u) >> 16
+        shifts[row] = _quantise(work, 0, size, ROW_BITS, out, row * size)
+
+
+@kernel(types.void(types.int64, I64, types.int64, types.int64, types.int64, I64, I64))
+def count_tokens(rows, logits, wide, tokens, factor, exps, out):
+    """Softmax: how often each token would come, and of all before it.
+
+    `logits`: int64[rows, wide], 2^-16, of which the first `tokens` are used; `factor`: log2(e),
+    2^-16. `out`: int64[rows, tokens + 1], sums of 1 + 2^30 p / (largest p).
+    """
+    limit = int64(40) << PLACES
+    for row in range(rows):
+        at = row * wide
+        most = logits[at]
+        for i in range(at, at + tokens):
+            most = max(most, logits[i])
+        total = int64(0)
+        to = row * (tokens + 1)
+        out[to] = 0
+        for i in range(tokens):
+            x = (min(most - logits[at + i], limit) * factor) >> (2 * PLACES - EXP_BITS)
+            total += (exps[x & ((1 << EXP_BITS) - 1)] >> (x >> EXP_BITS)) + 1
+            out[to + i + 1] = total

@@ -1,0 +1,217 @@
+"""A causal language model of Llama's architecture with weights of 8 bits: what a hash stands for."""
+
+import hashlib
+import struct
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.errors import UnsupportedError
+from densor.llm.kernels import PLACES, WIDE, round_rows
+from densor.llm.vocabulary import Vocabulary
+
+Floats = npt.NDArray[np.float32]
+Weights = Callable[[str], Floats | None]  # a tensor by its name in transformers, None if missing
+
+NUMERICS = 1  # version of the rounding rules, see spec.md
+_MOST_SIZE = 1 << 15  # of a row of a matrix: 2^15 products of 2^21 fit the sums of `multiply`
+_MOST_SCALE = 64  # logarithm of a matrix's largest scale, either way
+_SHAPE = struct.Struct("<7I2d")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The hyperparameters that the computation depends on."""
+
+    layers: int
+    hidden: int
+    heads: int
+    groups: int  # heads of keys and values
+    size: int  # of a head
+    inner: int  # of the feed-forward part
+    vocabulary: int
+    theta: float  # base of the rotary positions
+    epsilon: float
+
+    def check(self) -> None:
+        """UnsupportedError for a shape that the kernels are not made for."""
+        sizes = (self.hidden, self.size, self.inner, self.heads * self.size)
+        if min(astuple(self)[:7]) < 1 or any(n % WIDE or n > _MOST_SIZE for n in sizes):
+            raise UnsupportedError(f"model has widths that are no multiples of {WIDE}: {sizes}")
+        if self.heads % self.groups or self.size > 256:
+            raise UnsupportedError(
+                f"model has {self.heads} heads of {self.size}, which is not done"
+            )
+        if self.layers > 1 << 10 or self.vocabulary > 1 << 20 or not 0 <= self.epsilon < 1:
+            raise UnsupportedError("model has impossible hyperparameters")
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """A matrix by columns of 8 bits: int8 as `kernels.round_rows` lays them out, int32 scales, 2^-exponent."""
+
+    weights: npt.NDArray[np.int8]
+    scales: npt.NDArray[np.int32]
+    exponent: int
+    size: int  # of what goes in
+    bias: npt.NDArray[np.int64]  # 2^-16; empty for none
+
+    @property
+    def columns(self) -> int:
+        """Outputs, a multiple of 32."""
+        return self.scales.size
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """The parameters of a layer."""
+
+    before: npt.NDArray[np.int64]  # norms, 2^-16
+    qkv: Matrix
+    joined: Matrix
+    after: npt.NDArray[np.int64]
+    gates: Matrix
+    down: Matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model ready to compute; tokens are numbered in the order of its vocabulary."""
+
+    shape: Shape
+    vocabulary: Vocabulary
+    tokens: Matrix  # embeddings, of all tokens
+    layers: list[Layer]
+    norm: npt.NDArray[np.int64]
+    head: Matrix  # of the tokens that stand for bytes
+    positions: int  # that it was made for
+    start: int  # number of the token that texts begin with
+    digest: bytes  # SHA-256 of all of this but the vocabulary's bytes
+
+    @property
+    def parameters(self) -> int:
+        """Weights in matrices."""
+        matrices = [m for layer in self.layers for m in (layer.qkv, layer.joined, layer.gates)]
+        matrices += [layer.down for layer in self.layers] + [self.tokens]
+        return sum(matrix.weights.size for matrix in matrices)
+
+
+def quantise(rows: Floats, bias: Floats | None = None) -> Matrix:
+    """A matrix, float32[outputs, inputs], in 8 bits: each output has a scale.
+
+    Every step is one rounding of IEEE 754 in double precision.
+    """
+    rows = _finite(rows)
+    columns = -(-rows.shape[0] // WIDE) * WIDE
+    largest = np.zeros(columns)
+    largest[: rows.shape[0]] = np.abs(rows).max(axis=1)
+    _, top = np.frexp(largest.max() / 127)
+    if abs(int(top)) > _MOST_SCALE:
+        raise UnsupportedError("model has a matrix of impossible scale")
+    exponent = 24 - int(top)
+    scales = np.maximum(np.rint(np.ldexp(largest / 127, exponent)), 1.0)
+    packed = np.zeros(columns * rows.shape[1], np.int8)
+    steps = np.ldexp(scales, -exponent)
+    round_rows(np.ascontiguousarray(rows).reshape(-1), rows.shape[1], steps, packed)
+    offsets = np.zeros(0, np.int64)
+    if bias is not None:
+        offsets = np.zeros(columns, np.int64)
+        offsets[: rows.shape[0]] = _fixed(bias)
+    return Matrix(packed, scales.astype(np.int32), exponent, rows.shape[1], offsets)
+
+
+def _finite(values: Floats) -> Floats:
+    if not np.isfinite(values).all():
+        raise UnsupportedError("model has weights that are not finite")
+    return values
+
+
+def _fixed(values: Floats) -> npt.NDArray[np.int64]:
+    """In units of 2^-16, within 2^14."""
+    units = np.rint(_finite(values).astype(np.float64) * (1 << PLACES))
+    return np.clip(units, -(1 << 30), 1 << 30).astype(np.int64)
+
+
+def build(shape: Shape, get: Weights, vocabulary: Vocabulary, positions: int, start: int) -> Model:
+    """The model that these weights make; UnsupportedError if they do not make one.
+
+    `positions`: at most so many were seen in training. `start`: the token, by its number in the
+    model, that texts begin with.
+    """
+    shape.check()
+
+    def need(name: str, *size: int) -> Floats:
+        found = get(name)
+        if found is None or found.shape != size:
+            raise UnsupportedError(f"model has no tensor {name} of shape {size}")
+        return found
+
+    def bias(name: str, size: int) -> Floats | None:
+        return None if get(name) is None else need(name, size)
+
+    own, shared = shape.heads * shape.size, shape.groups * shape.size
+
+    def layer(number: int) -> Layer:
+        at = f"model.layers.{number}."
+        sizes = {"q": own, "k": shared, "v": shared}
+        rows = [need(f"{at}self_attn.{n}_proj.weight", s, shape.hidden) for n, s in sizes.items()]
+        offsets = [bias(f"{at}self_attn.{n}_proj.bias", s) for n, s in sizes.items()]
+        whole = [
+            np.zeros(s, np.float32) if b is None else b
+            for b, s in zip(offsets, sizes.values(), strict=True)
+        ]
+        gates = [
+            need(f"{at}mlp.{n}_proj.weight", shape.inner, shape.hidden) for n in ("gate", "up")
+        ]
+        return Layer(
+            _fixed(need(f"{at}input_layernorm.weight", shape.hidden)),
+            quantise(
+                np.concatenate(rows),
+                np.concatenate(whole) if any(b is not None for b in offsets) else None,
+            ),
+            quantise(need(f"{at}self_attn.o_proj.weight", shape.hidden, own)),
+            _fixed(need(f"{at}post_attention_layernorm.weight", shape.hidden)),
+            quantise(np.concatenate(gates)),
+            quantise(need(f"{at}mlp.down_proj.weight", shape.hidden, shape.inner)),
+        )
+
+    embeddings = need("model.embed_tokens.weight", shape.vocabulary, shape.hidden)
+    tokens = quantise(embeddings[vocabulary.numbers])
+    norm = _fixed(need("model.norm.weight", shape.hidden))
+    head = tokens
+    if get("lm_head.weight") is not None:
+        rows = need("lm_head.weight", shape.vocabulary, shape.hidden)
+        head = quantise(rows[vocabulary.numbers[: vocabulary.count]])
+    layers = [layer(number) for number in range(shape.layers)]
+    first = int(np.flatnonzero(vocabulary.numbers == start)[0])
+    digest = _digest(shape, tokens, layers, norm, head, first)
+    return Model(shape, vocabulary, tokens, layers, norm, head, positions, first, digest)
+
+
+def _digest(
+    shape: Shape,
+    tokens: Matrix,
+    layers: list[Layer],
+    norm: npt.NDArray[np.int64],
+    head: Matrix,
+    start: int,
+) -> bytes:
+    found = hashlib.sha256(_SHAPE.pack(*astuple(shape)) + struct.pack("<I", start))
+    for matrix in (tokens, head):
+        _take_in(found, matrix)
+    for layer in layers:
+        found.update(layer.before.astype("<i8"))
+        found.update(layer.after.astype("<i8"))
+        for matrix in (layer.qkv, layer.joined, layer.gates, layer.down):
+            _take_in(found, matrix)
+    found.update(norm.astype("<i8"))
+    return found.digest()
+
+
+def _take_in(found: "hashlib._Hash", matrix: Matrix) -> None:
+    found.update(struct.pack("<iII", matrix.exponent, matrix.size, matrix.columns))
+    found.update(matrix.scales.astype("<i4"))
+    found.update(matrix.weights)
+    found.update(matrix.bias.astype("<i8"))

@@ -1,0 +1,155 @@
+"""Runs a model: rows of tokens in, counts of the next token out, whatever the batch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.errors import ArgumentError
+from densor.llm import kernels, tables
+from densor.llm.model import Matrix, Model
+
+Ints = npt.NDArray[np.int64]
+ROWS = 64  # that are computed at once, at most
+_NO_BIAS = np.zeros(0, np.int64)
+
+
+def cache_bytes(model: Model, slots: int, positions: int) -> int:
+    """Memory for so many texts of so many tokens, in bytes."""
+    shape = model.shape
+    return slots * positions * shape.layers * shape.groups * (4 * shape.size + 8)
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """Work space for ROWS rows."""
+
+    x: Ints
+    a: npt.NDArray[np.int16]
+    shifts: Ints
+    y: Ints
+    one: Ints
+    head: npt.NDArray[np.int16]
+    weights: npt.NDArray[np.int16]
+    dots: npt.NDArray[np.int32]
+    sums: npt.NDArray[np.int32]
+    totals: Ints
+
+
+class Network:
+    """A model with the keys and values of `slots` texts of up to `positions` tokens each.
+
+    For one thread; models can be shared.
+    """
+
+    def __init__(self, model: Model, slots: int, positions: int) -> None:
+        if slots < 1 or positions < 1 or positions % kernels.WIDE:
+            raise ArgumentError(f"positions must be a multiple of {kernels.WIDE}")
+        self.model = model
+        self.positions = positions
+        self._slots = slots
+        shape = model.shape
+        caches = shape.layers * slots * shape.groups
+        self._keys = np.zeros(caches * positions * shape.size, np.int16)
+        self._values = np.zeros(caches * positions * shape.size, np.int16)
+        self._key_shifts = np.zeros(caches * positions, np.int64)
+        self._turns = tables.turns(shape.theta, shape.size, positions).reshape(-1)
+        self._factor = tables.log2_e_over_root(shape.size, 20)
+        self._log2_e = tables.log2_e_over_root(1, kernels.PLACES)
+        self._exps = tables.exp2_table(1 << kernels.EXP_PLACES)
+        self._counts = tables.exp2_table(1 << kernels.COUNT_PLACES)
+        self._sigmoid = tables.sigmoid_table()
+        self._epsilon = round(shape.epsilon * (1 << 2 * kernels.RESIDUAL))
+        own = shape.heads * shape.size
+        widest = max(m.columns for layer in model.layers for m in (layer.qkv, layer.gates))
+        self._work = _Work(
+            x=np.zeros(ROWS * shape.hidden, np.int64),
+            a=np.zeros(ROWS * max(shape.hidden, own, shape.inner), np.int16),
+            shifts=np.zeros(ROWS, np.int64),
+            y=np.zeros(ROWS * widest, np.int64),
+            one=np.zeros(max(shape.hidden, shape.inner, positions + own), np.int64),
+            head=np.zeros(shape.size, np.int16),
+            weights=np.zeros(positions + 2, np.int16),
+            dots=np.zeros(positions + own, np.int32),
+            sums=np.zeros(kernels.TALL * kernels.WIDE, np.int32),
+            totals=np.zeros(kernels.TALL * kernels.WIDE, np.int64),
+        )
+
+    def advance(self, tokens: Ints, slots: Ints, places: Ints, wanted: int) -> Ints:
+        """Takes in tokens; what the last `wanted` of them say about the next.
+
+        `tokens`: int64[n], by the vocabulary's order. `slots`: to which text each belongs.
+        `places`: its position in it; all before must be known, from this call or before. Returns
+        int64[wanted, count + 1]: how many counts are on all tokens before each, see
+        `kernels.count_tokens`.
+        """
+        n = tokens.size
+        if not slots.size == places.size == n or not 0 <= wanted <= n:
+            raise ArgumentError("tokens, slots and places differ in number")
+        for values, limit in (
+            (tokens, self.model.tokens.columns),
+            (slots, self._slots),
+            (places, self.positions),
+        ):
+            if n and not 0 <= int(values.min()) <= int(values.max()) < limit:
+                raise ArgumentError("token, slot or place does not exist")
+        out = np.empty((wanted, self.model.vocabulary.count + 1), np.int64)
+        for at in range(0, n, ROWS):
+            rows = min(ROWS, n - at)
+            part = slice(at, at + rows)
+            self._layers(rows, tokens[part].copy(), slots[part].copy(), places[part].copy())
+            begin = max(at, n - wanted)
+            if begin < at + rows:
+                self._head(begin - at, rows, out[begin - (n - wanted) : at + rows - (n - wanted)])
+        return out
+
+    def _layers(self, rows: int, tokens: Ints, slots: Ints, places: Ints) -> None:
+        shape, work, model = self.model.shape, self._work, self.model
+        matrix = model.tokens
+        kernels.embed(
+            rows, tokens, matrix.weights, matrix.scales, matrix.exponent, shape.hidden, work.x
+        )
+        for number, layer in enumerate(model.layers):
+            self._norm(rows, layer.before)
+            self._multiply(rows, layer.qkv, kernels.PLACES, 0, work.y)
+            kernels.attend(
+                rows, work.y, shape.heads, shape.groups, shape.size, self.positions,
+                number * self._slots * shape.groups, slots, places,
+                self._keys, self._key_shifts, self._values, self._turns, self._factor, self._exps,
+                work.head, work.weights, work.dots, work.one, work.a, work.shifts,
+            )  # fmt: skip
+            self._multiply(rows, layer.joined, kernels.RESIDUAL, 1, work.x)
+            self._norm(rows, layer.after)
+            self._multiply(rows, layer.gates, kernels.PLACES, 0, work.y)
+            gates = work.y[: rows * layer.gates.columns]
+            kernels.activate(rows, gates, shape.inner, self._sigmoid, work.one, work.a, work.shifts)
+            self._multiply(rows, layer.down, kernels.RESIDUAL, 1, work.x)
+
+    def _norm(self, rows: int, weights: Ints) -> None:
+        work = self._work
+        kernels.normalise(rows, work.x, weights, self._epsilon, work.one, work.a, work.shifts)
+
+    def _multiply(self, rows: int, matrix: Matrix, places: int, add: int, out: Ints) -> None:
+        work = self._work
+        kernels.multiply(
+            rows, work.a, work.shifts, matrix.size, matrix.weights, matrix.scales, matrix.exponent,
+            places, add, matrix.bias, 0, matrix.columns, work.sums, work.totals, out,
+        )  # fmt: skip
+
+    def _head(self, first: int, rows: int, out: Ints) -> None:
+        """Counts after rows `first` to `rows`."""
+        model, work = self.model, self._work
+        count = rows - first
+        hidden = model.shape.hidden
+        work.x[: count * hidden] = work.x[first * hidden : rows * hidden].copy()
+        self._norm(count, model.norm)
+        wide = -(-model.vocabulary.count // kernels.WIDE) * kernels.WIDE
+        logits = np.empty(count * wide, np.int64)
+        matrix = model.head
+        kernels.multiply(
+            count, work.a, work.shifts, matrix.size, matrix.weights, matrix.scales,
+            matrix.exponent, kernels.PLACES, 0, _NO_BIAS, 0, wide, work.sums, work.totals, logits,
+        )  # fmt: skip
+        kernels.count_tokens(
+            count, logits, wide, model.vocabulary.count, self._log2_e, self._counts, out.reshape(-1)
+        )

@@ -1,0 +1,160 @@
+"""Products of small integer matrices: int16 rows by packed int8 columns, exact in int32.
+
+The inner loop is `pmaddwd` on x86 (`vpdpwssd` where there is VNNI), plain multiplications elsewhere;
+all of them give the same integers, so that no setting, thread count or order can change a result.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from densor.entropy.jit import BOUNDSCHECK
+
+_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+LANES = 16  # outputs of a vector
+_V32 = ir.VectorType(_I32, LANES)
+_PAIR = ir.VectorType(_I16, 2)
+
+
+def _features(context: Any) -> tuple[str, set[str]]:
+    """The processor family and the features that code is generated for."""
+    triple, _, features = context.codegen().magic_tuple()
+    return triple.split("-")[0], {name[1:] for name in features.split(",") if name[:1] == "+"}
+
+
+def _pick(builder: Any, vector: Any, lanes: list[int]) -> Any:
+    kind = ir.VectorType(_I32, len(lanes))
+    undefined = ir.Constant(vector.type, ir.Undefined)
+    return builder.shuffle_vector(vector, undefined, ir.Constant(kind, lanes))
+
+
+def _join(builder: Any, parts: list[Any]) -> Any:
+    while len(parts) > 1:
+        lanes = ir.Constant(
+            ir.VectorType(_I32, 2 * parts[0].type.count), list(range(2 * parts[0].type.count))
+        )
+        parts = [
+            builder.shuffle_vector(parts[i], parts[i + 1], lanes) for i in range(0, len(parts), 2)
+        ]
+    return parts[0]
+
+
+def _multiply_pairs(context: Any, builder: Any, a: Any, b: Any) -> Any:
+    """<16 x i32>: a[2i] b[2i] + a[2i+1] b[2i+1] of two <32 x i16>."""
+    family, features = _features(context)
+    width, name = 0, ""
+    if family == "x86_64":
+        width, name = 8, "llvm.x86.sse2.pmadd.wd"
+        if "avx512bw" in features:
+            width, name = 32, "llvm.x86.avx512.pmaddw.d.512"
+        elif "avx2" in features:
+            width, name = 16, "llvm.x86.avx2.pmadd.wd"
+    if not width:
+        even, odd = list(range(0, 2 * LANES, 2)), list(range(1, 2 * LANES, 2))
+        products = [
+            builder.mul(
+                builder.sext(_pick(builder, a, lanes), _V32),
+                builder.sext(_pick(builder, b, lanes), _V32),
+            )
+            for lanes in (even, odd)
+        ]
+        return builder.add(*products)
+    kind = ir.VectorType(_I16, width)
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(ir.VectorType(_I32, width // 2), [kind, kind]),
+        name,
+    )
+    parts = []
+    for at in range(0, 2 * LANES, width):
+        lanes = list(range(at, at + width))
+        args = [a, b] if width == 2 * LANES else [_pick(builder, v, lanes) for v in (a, b)]
+        parts.append(builder.call(function, args))
+    return _join(builder, parts)
+
+
+def tile(rows: int, vectors: int, bits: int) -> Any:
+    """An intrinsic that multiplies `rows` rows by `vectors` times 16 columns.
+
+    tile(a, at, stride, w, from, pairs, out, to, wide): a: int16, rows of pairs that begin at `at`,
+    `stride` apart. w: int8 or int16, by `bits`: pairs of all columns, from `from` on. out: int32,
+    rows `wide` apart, from `to` on. Sums must fit 32 bits.
+    """
+    weight = ir.IntType(bits)
+
+    @intrinsic
+    def multiply(typingctx, a, at, stride, w, begin, pairs, out, to, wide):
+        def codegen(context, builder, signature, args):
+            a, at, stride, w, begin, pairs, out, to, wide = args
+            kinds = signature.args
+            if BOUNDSCHECK:
+                columns = vectors * LANES
+                reach = builder.add(
+                    builder.mul(stride, _I64(rows - 1)), builder.shl(pairs, _I64(1))
+                )
+                _check(context, builder, kinds[0], a, at, reach)
+                _check(context, builder, kinds[3], w, begin, builder.mul(pairs, _I64(2 * columns)))
+                reach = builder.add(builder.mul(wide, _I64(rows - 1)), _I64(columns))
+                _check(context, builder, kinds[6], out, to, reach)
+            data = [
+                builder.gep(context.make_array(kind)(context, builder, value).data, [first])
+                for kind, value, first in (
+                    (kinds[0], a, at),
+                    (kinds[3], w, begin),
+                    (kinds[6], out, to),
+                )
+            ]
+            sums = [
+                [cgutils.alloca_once(builder, _V32) for _ in range(vectors)] for _ in range(rows)
+            ]
+            for row in sums:
+                for place in row:
+                    builder.store(ir.Constant(_V32, [0] * LANES), place)
+            with cgutils.for_range(builder, pairs, intp=_I64) as loop:
+                columns = []
+                for v in range(vectors):
+                    step = builder.mul(loop.index, _I64(2 * LANES * vectors))
+                    source = builder.gep(data[1], [builder.add(step, _I64(2 * LANES * v))])
+                    kind = ir.VectorType(weight, 2 * LANES)
+                    value = builder.load(builder.bitcast(source, kind.as_pointer()))
+                    value.align = 1
+                    if bits < 16:
+                        value = builder.sext(value, ir.VectorType(_I16, 2 * LANES))
+                    columns.append(value)
+                for r in range(rows):
+                    first = builder.add(
+                        builder.mul(stride, _I64(r)), builder.shl(loop.index, _I64(1))
+                    )
+                    source = builder.gep(data[0], [first])
+                    pair = builder.load(builder.bitcast(source, _PAIR.as_pointer()))
+                    pair.align = 2
+                    spread = _pick(builder, pair, [0, 1] * LANES)
+                    for v in range(vectors):
+                        product = _multiply_pairs(context, builder, spread, columns[v])
+                        total = builder.add(builder.load(sums[r][v]), product)
+                        builder.store(total, sums[r][v])
+            for r in range(rows):
+                for v in range(vectors):
+                    first = builder.add(builder.mul(wide, _I64(r)), _I64(LANES * v))
+                    target = builder.gep(data[2], [first])
+                    store = builder.store(
+                        builder.load(sums[r][v]), builder.bitcast(target, _V32.as_pointer())
+                    )
+                    store.align = 4
+            return context.get_dummy_value()
+
+        size = types.intp
+        return types.void(a, size, size, w, size, size, out, size, size), codegen
+
+    return multiply
+
+
+def _check(context: Any, builder: Any, kind: Any, value: Any, first: Any, count: Any) -> None:
+    """Raises IndexError in debugging builds unless elements first to first + count - 1 exist."""
+    array = context.make_array(kind)(context, builder, value)
+    size = builder.add(builder.extract_value(array.shape, 0), _I64(1))
+    cgutils.do_boundscheck(context, builder, first, size, 0)
+    cgutils.do_boundscheck(context, builder, builder.add(first, count), size, 0)
