@@ -6,6 +6,8 @@ from densor.codec.mixing import model as mixing
 from densor.codec.mixing.decode import MixingDecoder
 from densor.codec.planar import model as planar
 from densor.codec.planar.decode import PlanarDecoder
+from densor.codec.text import model as text
+from densor.codec.text.decode import TextDecoder
 from densor.errors import FormatError, UnsupportedError
 
 
@@ -18,4 +20,6 @@ def decoder_for(payload: bytes) -> ChunkDecoder:
         return PlanarDecoder(planar.parse(payload))
     if codec == registry.CODEC_MIXING:
         return MixingDecoder(mixing.parse(payload))
+    if codec == registry.CODEC_TEXT:
+        return TextDecoder(text.parse(payload))
     raise UnsupportedError(f"unknown codec {codec}; a newer densor may read this")
