@@ -14,6 +14,7 @@ from densor.codec.kind import BYTES, Kind
 from densor.codec.levels import Level
 from densor.codec.mixing.coder import MixingCoder
 from densor.codec.planar.coder import PlanarCoder
+from densor.codec.text.coder import TextCoder, is_worth_it
 from densor.codec.zstd import zstd_compress
 from densor.parallel import Workers
 
@@ -58,6 +59,8 @@ def encode_batch(
     step = kind.chunk_bytes(level)
     chunks = [data[i : i + step] for i in range(0, data.size, step)]
     layout = kind.layout
+    if layout is None and level.bytes == "text":
+        return _text_batch(chunks, level, workers)
     if layout is None:
         futures = [workers.submit(_bytes_chunk, chunk, level) for chunk in chunks]
         return lambda: CodedBatch(None, [future.result() for future in futures])
@@ -84,6 +87,25 @@ def _bytes_chunk(chunk: Bytes, level: Level) -> Chunk:
     if len(packed) < chunk.size:
         return Chunk(registry.MODEL_ZSTD, packed, chunk.size)
     return Chunk(registry.MODEL_RAW, chunk, chunk.size)
+
+
+def _text_batch(chunks: list[Bytes], level: Level, workers: Workers) -> Callable[[], CodedBatch]:
+    """A batch of plain bytes by context mixing, or by Zstandard where that is smaller."""
+    coder = TextCoder(max(chunk.size for chunk in chunks))
+    futures = [
+        workers.submit(_text_chunk, coder, chunk, i, level) for i, chunk in enumerate(chunks)
+    ]
+    return lambda: _with_model(coder, [future.result() for future in futures])
+
+
+def _text_chunk(coder: BatchCoder, chunk: Bytes, index: int, level: Level) -> Chunk:
+    plain = _bytes_chunk(chunk, level)
+    if not is_worth_it(chunk, len(plain.payload)):
+        return plain
+    payload = coder.encode(chunk, index)
+    if len(payload) + _FRAME_HEADER + len(coder.model()) < len(plain.payload):
+        return Chunk(_OWN_MODEL, payload, chunk.size)
+    return plain
 
 
 def _coded_chunk(

@@ -39,7 +39,7 @@ class Kind:
     def chunk_bytes(self, level: Level) -> int:
         """Original bytes per chunk, whole runs or rows."""
         if self.layout is None:
-            return 1 << 22
+            return 1 << 24 if level.bytes == "text" else 1 << 22
         if self.coded_by_rows(level):
             row = self.parts[0][1] * self.layout.size
             wanted = matrix_chunk(level)

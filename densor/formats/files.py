@@ -86,6 +86,7 @@ def compress_file(
     overwrite: bool = False,
     verify: bool = False,
     hash: str | None = None,
+    text: bool = False,
     progress: Progress | None = None,
 ) -> Sizes:
     """Packs one file, in bounded memory.
@@ -93,7 +94,8 @@ def compress_file(
     `source`, `target`: path or binary file object; neither needs to be seekable. `dtype`: treat
     all bytes as elements of this type (`BF16`, `F32`, …). `name`: what the entry is called, by
     default the source's. `verify`: decode the result and compare hashes before the target
-    appears; needs a target that can be read again. Raises a DensorError; then no target is left.
+    appears; needs a target that can be read again. `text`: code plain bytes by context mixing, as
+    level 9 does, whatever the level. Raises a DensorError; then no target is left.
     """
     with open_input(source) as (file, status):
         entry_name = name or _name_of(source)
@@ -102,7 +104,7 @@ def compress_file(
         if status is not None:
             meta.mode, meta.mtime_ns = status.st_mode & 0o777, status.st_mtime_ns
         with open_output(target, overwrite) as out:
-            writer = ArchiveWriter(out, level, threads, hash=hash, progress=progress)
+            writer = ArchiveWriter(out, level, threads, hash=hash, text=text, progress=progress)
             try:
                 plan = plan_file(FileSource(file), size, dtype, level)
                 meta.format = plan.format

@@ -47,6 +47,7 @@ class ArchiveWriter:
     `threads`: 0 for all processors. `index`: whether the archive ends with an index. `repeats`:
     whether equal batches are stored once, which a reader on a pipe must buffer for; by default
     if the file can be sought in. `hash`: `sha256` instead of XXH3-128 for the original bytes.
+    `text`: plain bytes by context mixing whatever the level.
     """
 
     def __init__(
@@ -58,11 +59,12 @@ class ArchiveWriter:
         index: bool = True,
         repeats: bool | None = None,
         hash: str | None = None,
+        text: bool = False,
         progress: Callable[[int], object] | None = None,
     ) -> None:
         self._file = file
         self.level = level
-        self._level: Level = level_settings(level)
+        self._level: Level = level_settings(level, text)
         self._workers = Workers(threads)
         self._hash = hash
         self._progress = progress

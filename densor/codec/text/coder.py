@@ -13,6 +13,22 @@ _LIGHT = (0, 1, 2, 3, 5, 7)
 _FULL_SETS, _LIGHT_SETS = 6, 2
 _MOST_BITS = 26  # of the table of histories, logarithm of bytes
 _BITS_MORE = 7  # than the size of a segment has
+_LEAST = 256  # bytes of a segment
+_SAMPLE = 1 << 18  # bytes that are looked at
+_DENSE = 7.9  # bits per byte in data that somebody has compressed before
+_REPEATS = 500  # to one: Zstandard has done it all
+
+
+def is_worth_it(segment: Bytes, by_zstd: int) -> bool:
+    """Whether a segment that Zstandard brings to `by_zstd` bytes is worth the time."""
+    if segment.size < _LEAST or by_zstd * _REPEATS < segment.size:
+        return False
+    if by_zstd < segment.size * 0.99:
+        return True
+    sample = segment[:: max(1, segment.size // _SAMPLE)]
+    counts = np.bincount(sample, minlength=256)
+    used = counts[counts > 0] / sample.size
+    return float(-(used * np.log2(used)).sum()) < _DENSE
 
 
 class TextCoder:
@@ -40,4 +56,4 @@ class TextCoder:
         """The payload of a segment; the segment itself where that is not longer."""
         data = np.empty(chunk.size, np.uint8)
         end = run(True, self._model, data, np.array(chunk))
-        return data[:end] if end < chunk.size else chunk
+        return data[:end].copy() if end < chunk.size else chunk

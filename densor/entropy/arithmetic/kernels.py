@@ -9,7 +9,7 @@ end of what may be written or read.
 import numba
 from numba import types
 
-from densor.entropy.jit import I64, R8, R16, W8, kernel
+from densor.entropy.jit import I64, R8, W8, R16, kernel
 
 LOW, HIGH, AT, CODE, LIMIT = range(5)
 STATE = 5  # values of a state
