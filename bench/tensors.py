@@ -52,7 +52,12 @@ def read_safetensors(path: Path) -> list[Tensor]:
 
 
 def write_safetensors(path: Path, tensors: Iterable[Tensor]) -> None:
-    """Writes the tensors in the order given; the header is padded to 8 bytes with spaces."""
+    """Writes the tensors in the order given; see `safetensors_bytes`."""
+    path.write_bytes(safetensors_bytes(tensors))
+
+
+def safetensors_bytes(tensors: Iterable[Tensor]) -> bytes:
+    """A file of these tensors, in the order given; the header is padded to 8 bytes with spaces."""
     tensors = list(tensors)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -62,10 +67,7 @@ def write_safetensors(path: Path, tensors: Iterable[Tensor]) -> None:
         end = offsets[1]
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as f:
-        f.write(struct.pack("<Q", len(text)) + text)
-        for t in tensors:
-            f.write(t.data.data)
+    return b"".join([struct.pack("<Q", len(text)), text, *(t.data.data for t in tensors)])
 
 
 def total_bytes(tensors: Iterable[Tensor]) -> int:

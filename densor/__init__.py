@@ -23,16 +23,20 @@ from densor.version import __version__
 if TYPE_CHECKING:
     from densor.api import File, Writer, compress, decompress, load, load_file, save, save_file
     from densor.api import File as open
+    from densor.formats.append import append
+    from densor.formats.compare import differences
     from densor.formats.files import compress_file, decompress_file, test_file
     from densor.formats.folder import extract, pack
 
 _LAZY = {
     "File": "densor.api",
     "Writer": "densor.api",
+    "append": "densor.formats.append",
     "compress": "densor.api",
     "compress_file": "densor.formats.files",
     "decompress": "densor.api",
     "decompress_file": "densor.formats.files",
+    "differences": "densor.formats.compare",
     "extract": "densor.formats.folder",
     "load": "densor.api",
     "load_file": "densor.api",
@@ -54,10 +58,12 @@ __all__ = [
     "UnsupportedError",
     "Writer",
     "__version__",
+    "append",
     "compress",
     "compress_file",
     "decompress",
     "decompress_file",
+    "differences",
     "extract",
     "load",
     "load_file",

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, Self
@@ -14,6 +15,8 @@ from densor.codec.kind import BYTES, kind_of
 from densor.errors import ArgumentError, FormatError, LimitError
 from densor.formats import strictjson
 from densor.formats.archive import Archive, IndexedEntry
+from densor.formats.base import GivenBase
+from densor.formats.basefile import open_base
 from densor.formats.entry import ARRAY, FILE, TENSOR, EntryMeta, TensorInfo, is_name, new_path
 from densor.formats.files import is_file_object, open_output
 from densor.formats.output import MemoryFile, errors_of
@@ -34,13 +37,16 @@ Target = str | os.PathLike[str] | BinaryIO
 _BYTES_LIKE = (bytes, bytearray, memoryview)
 
 
-def compress(obj: Any, level: int = 3, threads: int = 1, *, dtype: str | None = None) -> bytes:
+def compress(
+    obj: Any, level: int = 3, threads: int = 1, *, dtype: str | None = None, base: Any = None
+) -> bytes:
     """Packs an object in memory.
 
     `obj`: bytes-like, a numpy array of any dtype but object, or a torch tensor, of any layout.
     `level`: 1 (fastest) to 9 (smallest). `threads`: 0 for all processors. `dtype`: what the
     elements really are, e.g. `bf16` for bits held in uint16 or for raw bytes; `decompress` gives
-    back the type that went in all the same.
+    back the type that went in all the same. `base`: an object of the same dtype and shape that this
+    one is coded against; `decompress` then needs it too.
     """
     wanted = None if dtype is None else dtypes.parse_dtype(dtype)
     if isinstance(obj, _BYTES_LIKE):
@@ -51,29 +57,56 @@ def compress(obj: Any, level: int = 3, threads: int = 1, *, dtype: str | None = 
         meta, data = arrays.describe(obj, wanted)
         shape = meta.shape or ()
         kind = kind_of(wanted or meta.dtype or "", shape[::-1] if meta.order == "F" else shape)
+    given = None if base is None else _given_base(base)
+    if given is not None:
+        if given.source.size != data.size or _form(base) != _form(obj):
+            raise ArgumentError("base must have the dtype, shape and memory order of the object")
+        meta.base = given.reference()
+    source = None if given is None else given.source
     out = MemoryFile(data.size)
     writer = ArchiveWriter(out, level, threads, index=False)  # type: ignore[arg-type]
     try:
-        writer.add(meta, MemorySource(data), [Segment(kind, data.size)])
+        writer.add(meta, MemorySource(data), [Segment(kind, data.size, 0)], base=source)
         writer.close()
     finally:
         writer.abort()
     return out.getvalue()
 
 
+def _given_base(base: Any) -> GivenBase:
+    """The bytes of an object in memory as a base."""
+    data = as_bytes(base) if isinstance(base, _BYTES_LIKE) else arrays.describe(base)[1]
+    return GivenBase(MemoryRandomSource(data))
+
+
+def _form(obj: Any) -> tuple[object, ...]:
+    """What an object and its base have in common."""
+    if isinstance(obj, _BYTES_LIKE):
+        return ()
+    meta, _ = arrays.describe(obj)
+    return meta.dtype, meta.shape, meta.order, meta.descr
+
+
 def decompress(
-    blob: Any, threads: int = 1, *, max_output_size: int | None = None, out: Any = None
+    blob: Any,
+    threads: int = 1,
+    *,
+    max_output_size: int | None = None,
+    out: Any = None,
+    base: Any = None,
 ) -> Any:
     """Restores what `compress` was given: bytes, a numpy array or a torch tensor.
 
     `out`: a writable C-contiguous buffer of exactly the bytes of the object, decoded into and
-    returned instead; fresh memory can cost as much time as decoding.
+    returned instead; fresh memory can cost as much time as decoding. `base`: what `compress` was
+    given as base.
 
     Raises a DensorError for anything that is not whole and sound; LimitError if the object has
     more than `max_output_size` bytes.
     """
     stored = as_bytes(blob).size
-    reader = StreamReader(MemorySource(blob), threads, max_size=max_output_size)
+    given = None if base is None else _given_base(base)
+    reader = StreamReader(MemorySource(blob), threads, max_size=max_output_size, base=given)
     sinks: list[tuple[EntryMeta, Sink, Bytes | None]] = []
 
     def sink_for(meta: EntryMeta) -> Sink:
@@ -167,8 +200,15 @@ class Writer:
         """Adds a file, by default under its own name."""
         with errors_of(path), open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
-            plan = plan_file(FileSource(file), size, level=self._writer.level)
-            meta = EntryMeta(new_path(name or Path(path).name), FILE, size, format=plan.format)
+            meta = EntryMeta(new_path(name or Path(path).name), FILE, size)
+            plan = plan_file(
+                FileSource(file),
+                size,
+                level=self._writer.level,
+                random=FileRandomSource(file),
+                name=meta.name.removesuffix(".npy"),
+            )
+            meta.format = plan.format
             self._writer.add(meta, plan.source, plan.segments, plan.tensors)
 
     def close(self) -> None:
@@ -208,7 +248,8 @@ class Info(NamedTuple):
 class File:
     """An archive opened for random access, after the manner of `safetensors.safe_open`.
 
-    `framework`: `numpy` (or `np`) or `torch` (or `pt`), what `get_tensor` returns.
+    `framework`: `numpy` (or `np`) or `torch` (or `pt`), what `get_tensor` returns. `base`: the file
+    that this one was coded against, if there is one, as for `decompress_file`.
     """
 
     def __init__(
@@ -218,6 +259,7 @@ class File:
         threads: int = 0,
         *,
         max_output_size: int | None = None,
+        base: Any = None,
     ) -> None:
         if framework not in ("numpy", "np", "torch", "pt"):
             raise ArgumentError(f"unknown framework {framework!r}; known are numpy and torch")
@@ -231,10 +273,13 @@ class File:
             with errors_of(source):
                 self._file = open(source, "rb")  # noqa: SIM115
             random = FileRandomSource(self._file)
+        self._base = ExitStack()
         try:
-            self._archive = Archive(random, threads, max_size=max_output_size)
+            given = self._base.enter_context(open_base(base, threads=threads))
+            self._archive = Archive(random, threads, max_size=max_output_size, base=given)
             self._tensors = self._archive.tensors()
         except BaseException:
+            self._base.close()
             self._close_file()
             raise
 
@@ -325,6 +370,7 @@ class File:
         """Closes the file and stops the threads."""
         self._archive.close()
         self._close_file()
+        self._base.close()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)

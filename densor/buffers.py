@@ -63,6 +63,22 @@ class BufferPool:
 
 POOL = BufferPool(96 << 20)
 
+
+class ThreadBuffers:
+    """Buffers by name that each thread has for itself, for work that ends before its caller's."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def take(self, name: str, size: int) -> Bytes:
+        """A buffer of `size` bytes; what this thread had in the one of that name is lost."""
+        buffer: Bytes | None = getattr(self._local, name, None)
+        if buffer is None or buffer.size < size:
+            buffer = np.empty(size, np.uint8)
+            setattr(self._local, name, buffer)
+        return buffer[:size]
+
+
 _HUGE = 1 << 22  # bytes from which huge pages are asked for
 _MADV_HUGEPAGE = 14
 

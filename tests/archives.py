@@ -10,7 +10,9 @@ import numpy as np
 from helpers import model_file, random_state, safetensors_bytes, weights
 
 import densor
-from densor.codec.batch import Kind
+from densor.codec.fields.block import Field
+from densor.codec.kind import Kind, kind_of_blocks
+from densor.formats.append import append
 from densor.formats.entry import EntryMeta
 from densor.formats.source import MemorySource
 from densor.formats.writer import ArchiveWriter, Segment
@@ -46,6 +48,34 @@ def of_array(kind: str = "bf16", rows: int = 12, columns: int = 300) -> Sample:
     array = weights(kind, rows, columns)
     dtype = {"bf16": "bf16", "fp8": "f8_e4m3"}.get(kind)
     return Sample(densor.compress(array, dtype=dtype), {"": array.tobytes()})
+
+
+def of_matrix(kind: str = "bf16", rows: int = 12, columns: int = 200) -> Sample:
+    """Weights with scale contexts, at level 6."""
+    array = weights(kind, rows, columns)
+    given = array.view(np.float32) if kind == "fp32" else array
+    archive = densor.compress(given, 6, dtype=None if kind == "fp32" else kind)
+    return Sample(archive, {"": array.tobytes()})
+
+
+def of_sparse() -> Sample:
+    """Weights that are zero in most places."""
+    array = weights("bf16", 12, 300)
+    array[random_state("sparse").random(array.shape) < 0.7] = 0
+    return Sample(densor.compress(array, dtype="bf16"), {"": array.tobytes()})
+
+
+def of_blocks() -> Sample:
+    """Quantised weights: every order of a field."""
+    rng = random_state("blocks")
+    scales = weights("fp16", 1, 250).view(np.uint8).reshape(-1, 2)
+    numbers = np.clip(rng.standard_normal((250, 16)) * 25 + 120, 0, 255).astype(np.uint8)
+    data = np.concatenate([scales, scales, numbers], axis=1)
+    fields = (Field("F16", 2), Field("F16", 2, 2), Field("U8", 8, 3), Field("U8", 8, 1))
+    return Sample(
+        written({"": (data.tobytes(), kind_of_blocks(fields, 5))}, index=False),
+        {"": data.tobytes()},
+    )
 
 
 def of_record() -> Sample:
@@ -117,6 +147,20 @@ def of_saved() -> Sample:
     return Sample(file.getvalue(), {name: data})
 
 
+def of_chain() -> Sample:
+    """Two checkpoints, the second coded against the first."""
+    before = weights("bf16", 3, 200)
+    after = before + (np.arange(before.size).reshape(before.shape) % 9 == 0).astype(np.uint16)
+    with tempfile.TemporaryDirectory() as name:
+        archive, files = Path(name) / "archive", {}
+        for step, bits in (("old", before), ("new", after)):
+            files[step] = safetensors_bytes({"w": ("BF16", bits.shape, bits.tobytes())})
+            (Path(name) / step).write_bytes(files[step])
+        densor.pack([Path(name) / "old"], archive, threads=1)
+        append(archive, Path(name) / "new", threads=1)
+        return Sample(archive.read_bytes(), files)
+
+
 def of_nothing() -> Sample:
     """An archive without entries."""
     file = io.BytesIO()
@@ -137,12 +181,17 @@ MAKERS = {
     "bf16": of_array,
     "fp8": lambda: of_array("fp8", 20, 300),
     "fp32": lambda: of_array("fp32", 3, 300),
+    "scales": of_matrix,
+    "scales fp32": lambda: of_matrix("fp32", 6, 200),
+    "sparse": of_sparse,
+    "blocks": of_blocks,
     "record": of_record,
     "steps": of_steps,
     "small file": of_small_file,
     "folder": of_folder,
     "tensors": of_tensors,
     "saved": of_saved,
+    "chain": of_chain,
     "nothing": of_nothing,
 }
 

@@ -185,10 +185,13 @@ def agrees_with_the_reference(archive: bytes, expected: dict[str, bytes]) -> Non
 
 
 def main(rounds: int) -> None:
-    """A short version of test_damage, for NUMBA_BOUNDSCHECK=1."""
+    """A short version of test_damage and of tests of codecs, for NUMBA_BOUNDSCHECK=1."""
+    import test_codec_scales
+
     from densor.entropy.jit import BOUNDSCHECK
 
     assert BOUNDSCHECK
+    test_codec_scales.with_bounds_checks()
     for name in archives.MAKERS:
         sample = archives.sample(name)
         assert by_stream(sample.archive) == sample.entries
@@ -196,7 +199,7 @@ def main(rounds: int) -> None:
         for _ in range(rounds):
             agrees_with_the_reference(resealed(sample.archive, rng), sample.entries)
     for dtype in ("u8", "bf16", "f16", "f32", "i32", "f64", "i64"):
-        for level in (1, 3):
+        for level in (1, 3, 6):
             for rows, columns in ((40, 300), (300, 256), (2, 5000)):
                 size = {"u8": 1, "bf16": 2, "f16": 2, "f32": 4, "i32": 4}.get(dtype, 8)
                 kind = {1: "fp8", 2: "bf16", 4: "fp32", 8: "fp64"}[size]

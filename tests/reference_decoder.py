@@ -2,7 +2,7 @@
 
 Slow and readable.  It was written from ``docs/format.md`` alone, shares no code with the library,
 and serves the tests as a second opinion.  The numbers in the docstrings are the sections of that
-document.
+document.  Codecs other than the planar one have a ``spec.md`` of their own.
 """
 
 from __future__ import annotations
@@ -13,9 +13,14 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn
 
+import change_reference
+import mixing_reference
 import numpy as np
+import rans_reference
+import scales_reference
 import xxhash
 import zstandard
 from numpy.typing import NDArray
@@ -25,7 +30,7 @@ Elements = NDArray[Any]  # unsigned integers as wide as the element
 
 MAGIC = bytes.fromhex("89444E53520D0A1A")
 VERSION = 1
-BACKREFS = 1
+BACKREFS, BASE = 1, 2
 HEADER_SIZE = 32
 FRAME_HEADER_SIZE = 28
 END_SIZE = FRAME_HEADER_SIZE + 16
@@ -44,11 +49,18 @@ MAX_RUNS = 1048576
 MAX_LIVE_MODELS = 256
 MAX_NAME = 4096
 MAX_DIMENSIONS = 64
+MAX_CHAIN = 64
 
 MODEL_RAW, MODEL_ZSTD, FIRST_MODEL = 0, 1, 16
-CODEC_PLANAR = 2
+CODEC_PLANAR, CODEC_SCALES, CODEC_FIELDS, CODEC_SPARSE = 2, 3, 5, 6
+CODEC_CHANGE, CODEC_PLANES = 7, 8
+CODEC_MIXING = 4
 DELTA = 1
-PLANE_RAW, PLANE_CONSTANT, PLANE_ZSTD, PLANE_CLASSES = range(4)
+MAX_FIELDS = 8
+ORDER_BLOCKS, ORDER_COLUMNS, ORDER_FIELD, ORDER_RATIO = range(4)
+MAX_SORTED = 1048576
+PART_RAW, PART_ZSTD, PART_MODEL = range(3)
+PLANE_RAW, PLANE_CONSTANT, PLANE_ZSTD, PLANE_CLASSES, PLANE_RANS = range(5)
 CLASS_RAW, CLASS_CONSTANT, CLASS_HUFFMAN = range(3)
 MAX_CLASSES = 16
 MAX_CODE_LENGTH = 12
@@ -60,7 +72,7 @@ HASH_XXH3_128, HASH_SHA256 = 1, 2
 ENTRY_KINDS = ("file", "dir", "tensor", "array", "bytes")
 ENTRY_KEYS = (
     *("name", "kind", "size", "dtype", "shape", "order"),
-    *("host", "descr", "hash", "format", "mode", "mtime_ns"),
+    *("host", "descr", "hash", "format", "mode", "mtime_ns", "base"),
 )
 HASH_NAMES = {"xxh3-128": 1, "sha256": 2}  # `hash` of an entry -> hash kind of its ENTRY_END
 ELEMENT_SIZE = {
@@ -91,10 +103,13 @@ class Entry:
     hash: tuple[int, bytes]
 
 
-def decode(archive: bytes) -> list[Entry]:
-    """Read an archive from front to back and return its entries."""
+def decode(archive: bytes, base: bytes | None = None) -> list[Entry]:
+    """Read an archive from front to back and return its entries.
+
+    ``base``: the bytes that entries refer to whose base is not in the archive.
+    """
     header = read_header(archive)
-    reader = Reader(header)
+    reader = Reader(header, base)
     for frame in read_frames(archive, header):
         reader.accept(frame)
     return reader.entries
@@ -154,7 +169,7 @@ def read_header(archive: bytes) -> Header:
         raise Refused("unsupported", f"format version {version}")
     if version != VERSION:
         fail(f"format version {version}")
-    if features & ~BACKREFS:
+    if features & ~(BACKREFS | BASE):
         raise Refused("unsupported", f"features {features:#x}")
     if reserved_1 or reserved_2:
         fail("reserved field of the header")
@@ -285,13 +300,16 @@ AFTER_INDEX = (END,)
 class Reader:
     """Takes the frames in order, follows the grammar (2) and collects the entries."""
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header, base: bytes | None) -> None:
         self.header = header
+        self.given_base = base
+        self.base: bytes | None = None  # of the entry that is being read
+        self.chains: list[int] = []  # per entry, the number of bases that it needs
         self.entries: list[Entry] = []
         self.frames: list[Frame] = []
         self.contents: list[OpenEntry] = []  # all entries begun so far, for REF
         self.names: set[str] = set()
-        self.models: list[Model] = []
+        self.models: list[AnyModel] = []
         self.index_offset = 0
         self.allowed: tuple[int, ...] = BETWEEN_ENTRIES
 
@@ -322,6 +340,8 @@ class Reader:
         if meta["name"] in self.names:
             fail("a name occurs twice")
         self.names.add(meta["name"])
+        self.base, chain = self.find_base(meta)
+        self.chains.append(chain)
         self.contents.append(OpenEntry(meta))
         self.allowed = INSIDE_ENTRY
 
@@ -338,7 +358,34 @@ class Reader:
         number = frame.model - FIRST_MODEL
         if not max(0, len(self.models) - MAX_LIVE_MODELS) <= number < len(self.models):
             fail(f"CHUNK names the MODEL frame {number}")
-        return decode_planar(self.models[number], frame.payload, frame.original)
+        model = self.models[number]
+        if isinstance(model, change_reference.Model):
+            return decode_changes(model, frame, self.base)
+        return decode_by_model(model, frame.payload, frame.original)
+
+    def find_base(self, meta: dict[str, Any]) -> tuple[bytes | None, int]:
+        """The bytes that chunks of the entry refer to, and the length of the chain (5)."""
+        base = meta.get("base")
+        if base is None:
+            return None, 0
+        if not self.header.features & BASE:
+            fail("a base without the feature BASE")
+        hash_kind, digest = base["digest"]
+        wanted = (base["size"], hash_kind, bytes.fromhex(digest))
+        number = base.get("entry")
+        if number is None:
+            data = self.given_base
+            if data is None or (len(data), hash_kind, original_hash(hash_kind, data)) != wanted:
+                raise Refused("base", "the base is missing, or another one")
+            return data, 1
+        if number >= len(self.entries):
+            fail("a base that does not come before")
+        entry = self.entries[number]
+        if (len(entry.data), *entry.hash) != wanted:
+            fail("a base of another size or hash")
+        if self.chains[number] >= MAX_CHAIN:
+            raise Refused("limit", "too long a chain of bases")
+        return entry.data, self.chains[number] + 1
 
     def repeat(self, frame: Frame) -> None:
         """REF: repeat earlier bytes of this or another entry (6)."""
@@ -448,10 +495,31 @@ def parse_entry(payload: bytes) -> dict[str, Any]:
         verify_optional(meta, "descr", isinstance(meta.get("descr"), (str, list)))
     for key in ("dtype", "order", "host", "format"):
         verify_optional(meta, key, isinstance(meta.get(key), str))
+    verify_optional(meta, "base", kind != "dir" and is_base(meta.get("base")))
+    if "base" in meta and meta["base"]["digest"][0] not in (HASH_XXH3_128, HASH_SHA256):
+        raise Refused("unsupported", "hash kind of a base")
     verify_optional(meta, "mode", is_integer(meta.get("mode")) and meta["mode"] <= 511)
     mtime = meta.get("mtime_ns")  # negative before 1970
     verify_optional(meta, "mtime_ns", isinstance(mtime, int) and not isinstance(mtime, bool))
     return meta
+
+
+def is_base(base: object) -> bool:
+    """The value of the key base (5)."""
+    if not isinstance(base, dict) or not is_integer(base.get("size")):
+        return False
+    digest = base.get("digest")
+    if not isinstance(digest, list) or len(digest) != 2 or not is_integer(digest[0]):
+        return False
+    if not isinstance(digest[1], str):
+        return False
+    try:
+        bytes.fromhex(digest[1])
+    except ValueError:
+        return False
+    if "name" in base:
+        verify_name(base["name"], "bytes")
+    return "entry" not in base or is_integer(base["entry"])
 
 
 def verify_optional(meta: dict[str, Any], key: str, valid: bool) -> None:
@@ -563,6 +631,10 @@ class Cursor:
         """The next u8."""
         return self.take(1)[0]
 
+    def u16(self) -> int:
+        """The next u16."""
+        return int.from_bytes(self.take(2), "little")
+
     def u32(self) -> int:
         """The next u32."""
         return int.from_bytes(self.take(4), "little")
@@ -583,13 +655,20 @@ class PlaneClass:
 
 
 @dataclass(frozen=True)
+class Frequencies:
+    """The classes of a plane of the planes codec (densor/codec/planes/spec.md)."""
+
+    rows: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
 class Model:
-    """A MODEL frame of the planar codec (7)."""
+    """A MODEL frame of the planar codec (7), or of the planes codec."""
 
     layout: int
     delta: bool
     run_length: int
-    planes: tuple[tuple[PlaneClass, ...], ...]
+    planes: tuple[tuple[PlaneClass, ...] | Frequencies, ...]
 
 
 LAYOUT_SIZE = {1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 8, 7: 8}  # as many planes as bytes
@@ -597,12 +676,177 @@ LAYOUT_BF16, LAYOUT_FP32, LAYOUT_FP64 = 2, 4, 6
 WORD_LAYOUTS = (1, 3, 5, 7)
 
 
-def parse_model(payload: bytes) -> Model:
-    """MODEL payload (7)."""
+@dataclass(frozen=True)
+class FieldModel:
+    """A field of the fields codec: bytes per block, order of the items, model."""
+
+    size: int
+    order: int
+    width: int
+    columns: int
+    model: AnyModel | None
+
+
+@dataclass(frozen=True)
+class FieldsModel:
+    """A MODEL frame of the fields codec."""
+
+    fields: tuple[FieldModel, ...]
+
+
+@dataclass(frozen=True)
+class SparseModel:
+    """A MODEL frame of the sparse codec."""
+
+    size: int
+    bitmap: AnyModel | None
+    values: AnyModel | None
+
+
+@dataclass(frozen=True)
+class MixingModel:
+    """A MODEL frame of the mixing codec."""
+
+    payload: bytes
+
+
+AnyModel = (
+    Model
+    | FieldsModel
+    | SparseModel
+    | MixingModel
+    | scales_reference.Model
+    | change_reference.Model
+)
+
+
+def parse_changes(payload: bytes) -> change_reference.Model:
+    """MODEL of changes: see change_reference."""
+    try:
+        return change_reference.parse_model(payload, decode_zstd)
+    except change_reference.Unsupported as error:
+        raise Refused("unsupported", f"MODEL: {error}") from error
+    except ValueError as error:
+        raise Refused("format", f"MODEL: {error}") from error
+
+
+def decode_changes(model: change_reference.Model, frame: Frame, base: bytes | None) -> bytes:
+    """CHUNK of changes."""
+    if base is None:
+        fail("changes in an entry without a base")
+    try:
+        return change_reference.decode(model, frame.payload, frame.original, base)
+    except change_reference.TooLong as error:
+        raise Refused("limit", "a CHUNK of changes is too long") from error
+    except ValueError as error:
+        raise Refused("format", f"CHUNK: {error}") from error
+
+
+def parse_mixing(payload: bytes) -> MixingModel:
+    """The model of the mixing codec (densor/codec/mixing/spec.md)."""
+    if len(payload) > 1 and payload[1] not in mixing_reference.FORMATS:
+        raise Refused("unsupported", f"format {payload[1]}")
+    if not mixing_reference.is_model(payload):
+        fail("a MODEL of the mixing codec")
+    return MixingModel(payload)
+
+
+def decode_mixing(model: MixingModel, payload: bytes, original: int) -> bytes:
+    """CHUNK payload of the mixing codec."""
+    try:
+        return mixing_reference.decode(model.payload, payload, original)
+    except mixing_reference.Fault as fault:
+        fail(str(fault))
+
+
+def parse_model(payload: bytes, inner: bool = False) -> AnyModel:
+    """MODEL payload (7), or that of a part, which may not have parts itself."""
     cursor = Cursor(payload)
     codec = cursor.u8()
-    if codec != CODEC_PLANAR:
+    if codec in (CODEC_FIELDS, CODEC_SPARSE, CODEC_CHANGE):
+        if inner:
+            fail("models are nested too deep")
+        if codec == CODEC_CHANGE:
+            return parse_changes(payload)
+        return parse_fields(cursor) if codec == CODEC_FIELDS else parse_sparse(cursor)
+    if codec == CODEC_SCALES:
+        return parse_scales(payload)
+    if codec == CODEC_MIXING:
+        return parse_mixing(payload)
+    if codec not in (CODEC_PLANAR, CODEC_PLANES):
         raise Refused("unsupported", f"codec {codec}")
+    return parse_planar(cursor, codec)
+
+
+def parse_scales(payload: bytes) -> scales_reference.Model:
+    """The model of the codec with scale contexts (densor/codec/scales/spec.md)."""
+    if payload[1:2] and payload[1] not in scales_reference.FORMS:
+        raise Refused("unsupported", f"form {payload[1]}")
+    try:
+        return scales_reference.parse_model(payload, parse_low_halves)
+    except ValueError as error:
+        fail(str(error))
+
+
+def parse_low_halves(payload: bytes) -> scales_reference.Nested:
+    """The decoder of the model, inside another, of low halves (densor/codec/scales/spec.md)."""
+    if payload[0] not in (CODEC_PLANAR, CODEC_PLANES):
+        fail("codec of low halves")
+    model = parse_model(payload)
+    if not isinstance(model, Model) or LAYOUT_SIZE[model.layout] != 2:
+        fail("layout of low halves")
+    return partial(decode_planar, model)
+
+
+def parse_fields(cursor: Cursor) -> FieldsModel:
+    """The model of the fields codec (densor/codec/fields/spec.md)."""
+    count = cursor.u8()
+    if not 1 <= count <= MAX_FIELDS:
+        fail("number of fields")
+    fields: list[FieldModel] = []
+    for _ in range(count):
+        size, order, width, columns = cursor.u16(), cursor.u8(), cursor.u8(), cursor.u32()
+        verify_order(order, size, width, columns, [field.size for field in fields])
+        fields.append(FieldModel(size, order, width, columns, parse_part(cursor)))
+    cursor.finish()
+    return FieldsModel(tuple(fields))
+
+
+def verify_order(order: int, size: int, width: int, columns: int, before: list[int]) -> None:
+    """Refuse an order that the field and those before it do not allow."""
+    if size == 0:
+        fail("an empty field")
+    if order > ORDER_RATIO:
+        raise Refused("unsupported", f"order {order}")
+    if order == ORDER_COLUMNS:
+        if width not in (1, 2, 4, 8) or size % width != 0 or columns == 0:
+            fail("width or columns of a field")
+    elif width != 0 or columns != 0:
+        fail("width or columns of a field that has none")
+    if order == ORDER_FIELD and before[-1:] != [2]:
+        fail("an order by a field that is not there")
+    if order == ORDER_RATIO and before[-2:] != [2, 2]:
+        fail("an order by fields that are not there")
+
+
+def parse_sparse(cursor: Cursor) -> SparseModel:
+    """The model of the sparse codec (densor/codec/sparse/spec.md)."""
+    size = cursor.u8()
+    if size not in (1, 2, 4, 8):
+        fail("bytes per element of a sparse model")
+    bitmap, values = parse_part(cursor), parse_part(cursor)
+    cursor.finish()
+    return SparseModel(size, bitmap, values)
+
+
+def parse_part(cursor: Cursor) -> AnyModel | None:
+    """Length and model of a part; length 0 means that there is none."""
+    payload = cursor.take(cursor.u32())
+    return parse_model(payload, inner=True) if payload else None
+
+
+def parse_planar(cursor: Cursor, codec: int) -> Model:
+    """The model of the planar codec (7), or of the planes codec."""
     layout = cursor.u8()
     if layout not in LAYOUT_SIZE:
         raise Refused("unsupported", f"layout {layout}")
@@ -616,7 +860,8 @@ def parse_model(payload: bytes) -> Model:
     run_length = cursor.u32()
     if run_length == 0:
         fail("a run length of 0")
-    planes = tuple(parse_class_list(cursor) for _ in range(LAYOUT_SIZE[layout]))
+    parse = parse_class_list if codec == CODEC_PLANAR else parse_frequencies
+    planes = tuple(parse(cursor) for _ in range(LAYOUT_SIZE[layout]))
     cursor.finish()
     return Model(layout, bool(flags & DELTA), run_length, planes)
 
@@ -627,6 +872,19 @@ def parse_class_list(cursor: Cursor) -> tuple[PlaneClass, ...]:
     if count > MAX_CLASSES:
         fail("more than 16 classes")
     return tuple(parse_class(cursor) for _ in range(count))
+
+
+def parse_frequencies(cursor: Cursor) -> Frequencies:
+    """Classes of a plane: packed frequencies (densor/codec/planes/spec.md)."""
+    count = cursor.u8()
+    if count > MAX_CLASSES:
+        fail("more than 16 classes")
+    try:
+        rows, size = rans_reference.unpack(cursor.data[cursor.position :], count)
+    except rans_reference.Malformed as error:
+        fail(str(error))
+    cursor.take(size)
+    return Frequencies(tuple(tuple(row) for row in rows))
 
 
 def parse_class(cursor: Cursor) -> PlaneClass:
@@ -681,6 +939,112 @@ def reverse_bits(value: int, count: int) -> int:
     return int(f"{value:0{count}b}"[::-1], 2)
 
 
+# Payload of a CHUNK that has parts (densor/codec/fields/spec.md, densor/codec/sparse/spec.md)
+
+
+def decode_by_model(model: AnyModel, payload: bytes, original: int) -> bytes:
+    """The payload of a CHUNK with a model of its own."""
+    if isinstance(model, FieldsModel):
+        return decode_fields(model, payload, original)
+    if isinstance(model, SparseModel):
+        return decode_sparse(model, payload, original)
+    if isinstance(model, MixingModel):
+        return decode_mixing(model, payload, original)
+    if isinstance(model, scales_reference.Model):
+        return decode_scales(model, payload, original)
+    assert isinstance(model, Model)  # changes cannot be parts
+    return decode_planar(model, payload, original)
+
+
+def decode_fields(model: FieldsModel, payload: bytes, original: int) -> bytes:
+    """Parts -> blocks."""
+    block = sum(field.size for field in model.fields)
+    if original % block:
+        fail("a CHUNK that holds no whole number of blocks")
+    blocks = original // block
+    wanted = [(field.model, blocks * field.size) for field in model.fields]
+    fields: list[Bytes8] = []
+    for one, part in zip(model.fields, decode_parts(Cursor(payload), wanted), strict=True):
+        found = np.frombuffer(part, np.uint8)
+        fields.append(in_order_of_blocks(one, found, fields).reshape(blocks, one.size))
+    return np.concatenate(fields, axis=1).tobytes()
+
+
+def in_order_of_blocks(model: FieldModel, part: Bytes8, before: list[Bytes8]) -> Bytes8:
+    """The bytes of a part, block after block."""
+    if model.order == ORDER_BLOCKS:
+        return part
+    if model.order == ORDER_COLUMNS:
+        if part.size % (model.width * model.columns):
+            fail("a CHUNK that holds no whole number of rows")
+        rows = part.reshape(model.columns, -1, model.width).swapaxes(0, 1)
+        return np.ascontiguousarray(rows)
+    if part.size > MAX_SORTED * model.size:
+        raise Refused("limit", "more blocks to sort than a chunk may have")
+    u = [low + 256 * high for low, high in before[-1].tolist()]
+    if model.order == ORDER_FIELD:
+        keys = [number // 256 for number in u]
+    else:
+        t = [low + 256 * high for low, high in before[-2].tolist()]
+        logs = [b % 2**15 - a % 2**15 for a, b in zip(t, u, strict=True)]
+        keys = [min(max(difference // 64 + 128, 0), 255) for difference in logs]
+    found = np.empty((len(keys), model.size), np.uint8)
+    order = sorted(range(len(keys)), key=lambda block: (keys[block], block))
+    found[order] = part.reshape(-1, model.size)
+    return found
+
+
+def decode_sparse(model: SparseModel, payload: bytes, original: int) -> bytes:
+    """Bitmap and values -> elements."""
+    if original % model.size:
+        fail("a CHUNK that holds no whole number of elements")
+    n = original // model.size
+    cursor = Cursor(payload)
+    count = cursor.u32()
+    if count > n:
+        fail("more values than elements")
+    wanted = [(model.bitmap, -(-n // 8)), (model.values, count * model.size)]
+    bitmap, values = decode_parts(cursor, wanted)
+    bits = [byte >> k & 1 for byte in bitmap for k in range(8)]
+    if sum(bits) != count or any(bits[n:]):
+        fail("the bitmap does not fit the values")
+    elements = np.zeros((n, model.size), np.uint8)
+    present = np.flatnonzero(bits[:n])
+    elements[present] = np.frombuffer(values, np.uint8).reshape(-1, model.size)
+    return elements.tobytes()
+
+
+def decode_scales(model: scales_reference.Model, payload: bytes, original: int) -> bytes:
+    """The payload of a CHUNK with scale contexts (densor/codec/scales/spec.md)."""
+    try:
+        return scales_reference.decode(model, payload, original)
+    except ValueError as error:
+        fail(str(error))
+
+
+def decode_parts(cursor: Cursor, wanted: list[tuple[AnyModel | None, int]]) -> list[bytes]:
+    """The parts that fill the rest of a payload, each with its model and original length."""
+    heads = [(cursor.u8(), cursor.u32()) for _ in wanted]
+    parts = []
+    for (mode, length), (model, original) in zip(heads, wanted, strict=True):
+        stored = cursor.take(length)
+        if mode > PART_MODEL:
+            raise Refused("unsupported", f"part mode {mode}")
+        if original == 0 and mode != PART_RAW:
+            fail("an empty part that is not raw")
+        if mode == PART_ZSTD:
+            stored = decode_zstd(stored, original)
+        elif mode == PART_MODEL:
+            if model is None:
+                fail("a part without model")
+            stored = decode_by_model(model, stored, original)
+        if len(stored) != original:
+            fail("length of a part")
+        parts.append(stored)
+    cursor.finish()
+    return parts
+
+
 # 7. Payload of a planar CHUNK
 
 
@@ -704,7 +1068,11 @@ def decode_planar(model: Model, payload: bytes, original: int) -> bytes:
 
 
 def decode_plane(
-    mode: int, section: bytes, n: int, classes: tuple[PlaneClass, ...], run_length: int
+    mode: int,
+    section: bytes,
+    n: int,
+    classes: tuple[PlaneClass, ...] | Frequencies,
+    run_length: int,
 ) -> Bytes8:
     """The section of a plane, by its mode (7)."""
     if mode == PLANE_RAW:
@@ -717,10 +1085,14 @@ def decode_plane(
         return np.full(n, section[0], np.uint8)
     if mode == PLANE_ZSTD:
         return np.frombuffer(decode_zstd(section, n), np.uint8)
-    if mode == PLANE_CLASSES:
+    if mode == PLANE_CLASSES and not isinstance(classes, Frequencies):
         if not classes:
             fail("a plane coded by classes whose model has none")
         return decode_classes(section, n, classes, run_length)
+    if mode == PLANE_RANS and isinstance(classes, Frequencies):
+        if not classes.rows:
+            fail("a plane coded by classes whose model has none")
+        return decode_rans(section, n, classes, run_length)
     fail(f"plane mode {mode}")
 
 
@@ -764,6 +1136,18 @@ def decode_classes(
         fail("the padding of a class section is not 0")
     cursor.finish()
     return plane
+
+
+def decode_rans(section: bytes, n: int, classes: Frequencies, run_length: int) -> Bytes8:
+    """Class map and rANS stream (densor/codec/planes/spec.md)."""
+    cursor = Cursor(section)
+    class_of_run = read_class_map(cursor, -(-n // run_length), len(classes.rows))
+    contexts = [int(class_of_run[i // run_length]) for i in range(n)]
+    try:
+        plane = rans_reference.decode(section[cursor.position :], classes.rows, contexts)
+    except rans_reference.Malformed as error:
+        fail(str(error))
+    return np.frombuffer(plane, np.uint8)
 
 
 def read_class_map(cursor: Cursor, runs: int, class_count: int) -> Bytes8:

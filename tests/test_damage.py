@@ -24,7 +24,10 @@ from mutations import (
 import densor
 
 NAMES = tuple(archives.MAKERS)
-OBJECTS = ("text", "noise", "bf16", "fp8", "fp32", "record", "steps")
+OBJECTS = (
+    *("text", "noise", "bf16", "fp8", "fp32", "scales", "scales fp32"),
+    *("sparse", "blocks", "record", "steps"),
+)
 INDEXED = tuple(name for name in NAMES if name not in OBJECTS)
 Reader = Callable[[bytes], dict[str, bytes]]
 HERE = Path(__file__).parent

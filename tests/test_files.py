@@ -356,8 +356,8 @@ def test_a_source_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: Any
     original = files.plan_file
 
     def with_change(change: Callable[[], None]) -> Callable[..., Any]:
-        def plan(*arguments: Any) -> Any:
-            found = original(*arguments)
+        def plan(*arguments: Any, **options: Any) -> Any:
+            found = original(*arguments, **options)
             change()
             return found
 

@@ -23,8 +23,11 @@ REGISTRY: dict[str, tuple[str, str, dict[str, object]]] = {
     "z4ai": ("z4ai", "Z4ai", {}),
     "densor-1": ("densor", "Densor", {"level": 1, "reuse": False}),
     "densor-3": ("densor", "Densor", {"level": 3, "reuse": False}),
+    "densor-6": ("densor", "Densor", {"level": 6, "reuse": False}),
+    "densor-9": ("densor", "Densor", {"level": 9, "reuse": False}),
     "densor-1-reuse": ("densor", "Densor", {"level": 1, "reuse": True}),
     "densor-3-reuse": ("densor", "Densor", {"level": 3, "reuse": True}),
+    "densor-6-reuse": ("densor", "Densor", {"level": 6, "reuse": True}),
 }
 """Name: module in this package, class, arguments of its constructor after the name."""
 

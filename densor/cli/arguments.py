@@ -136,6 +136,15 @@ def add_max_size(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_base(parser: argparse.ArgumentParser) -> None:
+    """--base."""
+    parser.add_argument(
+        "--base",
+        metavar="FILE",
+        help="the file that this one is coded against, or an archive of it",
+    )
+
+
 def canonical_dtype(args: argparse.Namespace) -> str | None:
     """The type given by --dtype as the library spells it; UsageError for an unknown one."""
     if args.dtype is None:

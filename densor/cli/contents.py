@@ -9,6 +9,7 @@ from densor.cli import checks, console
 from densor.errors import DensorError
 from densor.formats import hashing
 from densor.formats.archive import Archive, IndexedEntry
+from densor.formats.basefile import open_base
 from densor.formats.entry import FILE
 from densor.formats.output import errors_of
 from densor.formats.source import FileRandomSource
@@ -30,14 +31,14 @@ class Opened(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(path: str, threads: int = 1) -> Iterator[Opened]:
-    """Opens an archive that has an index."""
+def opened(path: str, threads: int = 1, base: str | None = None) -> Iterator[Opened]:
+    """Opens an archive that has an index; `base`: what it was coded against, by path."""
     checks.source_file(path)
     with errors_of(path):
         file = Path(path).open("rb")  # noqa: SIM115
-    with file:
+    with file, open_base(base, threads) as given:
         source = FileRandomSource(file)
-        archive = Archive(source, threads)
+        archive = Archive(source, threads, base=given)
         try:
             version = int.from_bytes(source.read_at(8, 2).tobytes(), "little")
             yield Opened(archive, source.size, version)

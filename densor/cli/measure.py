@@ -20,7 +20,7 @@ from densor.formats.folder import members
 from densor.formats.output import errors_of
 from densor.formats.plan import plan_file
 from densor.formats.sinks import MemorySink
-from densor.formats.source import Bytes, MemorySource
+from densor.formats.source import Bytes, MemoryRandomSource, MemorySource
 from densor.formats.stream import StreamReader
 from densor.formats.writer import ArchiveWriter
 
@@ -69,7 +69,10 @@ class Densor:
         try:
             for file in files:
                 size = file.data.size
-                plan = plan_file(MemorySource(file.data), size, self._dtype, self._level)
+                random = MemoryRandomSource(file.data)
+                plan = plan_file(
+                    MemorySource(file.data), size, self._dtype, self._level, random=random
+                )
                 meta = EntryMeta(file.name, FILE, size, format=plan.format)
                 writer.add(meta, plan.source, plan.segments, plan.tensors)
             writer.close()
@@ -214,7 +217,10 @@ def _bounds(data: Bytes, dtype: str | None) -> Iterator[float]:
         yield float(data.size - whole)
         return
     at = 0
-    for tensor in plan_file(MemorySource(data), data.size).tensors:
+    random = MemoryRandomSource(data)
+    for tensor in plan_file(MemorySource(data), data.size, random=random).tensors:
+        if tensor.offset < at:
+            continue  # shares bytes with the one before
         yield order0_bytes(data[at : tensor.offset], "U8")
         at = tensor.offset + tensor.size
         yield order0_bytes(data[tensor.offset : at], tensor.dtype)
@@ -222,8 +228,11 @@ def _bounds(data: Bytes, dtype: str | None) -> Iterator[float]:
 
 
 def tensor_count(files: Sequence[Named]) -> int:
-    """Tensors in all safetensors files."""
-    return sum(len(plan_file(MemorySource(f.data), f.data.size).tensors) for f in files)
+    """Tensors in all files that hold some."""
+    return sum(
+        len(plan_file(MemorySource(data), data.size, random=MemoryRandomSource(data)).tensors)
+        for data in (file.data for file in files)
+    )
 
 
 def proof(codec: Codec, files: Sequence[Named]) -> list[tuple[str, str, str]]:

@@ -24,6 +24,7 @@ options:
   --dtype TYPE         take all bytes as numbers of this type, such as bf16
   --text               code text and other bytes as -9 does, slow and small
   --sha256             store SHA-256 of the original, not XXH3-128
+  --base FILE          code only what differs from FILE, which -d and -t need too
   --max-size N[K|M|G]  with -d and -t: give up on archives that hold more
   -v, --verbose        say more, such as speed
   -q, --quiet          errors only on stderr
@@ -36,6 +37,8 @@ commands:
   list ARCHIVE                 show its entries and tensors
   extract ARCHIVE [NAME...]    restore files and folders
   cat ARCHIVE NAME             write one file or tensor to stdout
+  append ARCHIVE FILE          add a checkpoint, coded against the latest there
+  diff A B                     show how the tensors of two checkpoints differ
   test ARCHIVE...              verify every check in it
   info ARCHIVE                 show how it is coded
   demo                         pack, restore and compare a real model

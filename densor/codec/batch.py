@@ -6,20 +6,35 @@ the smallest of what was tried.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from densor.codec import registry
+from densor.codec.change.coder import ChangeCoder
 from densor.codec.coder import BatchCoder, Bytes
+from densor.codec.fields.coder import FieldsCoder
 from densor.codec.kind import BYTES, Kind
 from densor.codec.levels import Level
 from densor.codec.mixing.coder import MixingCoder
-from densor.codec.planar.coder import PlanarCoder
+from densor.codec.planar.coder import PlanarCoder, PlaneCoder
+from densor.codec.planar.layout import Layout, layout_numbered
+from densor.codec.planes.coder import PlanesCoder
+from densor.codec.registry import LAYOUT_WORD16
+from densor.codec.scales.coder import ScalesCoder
+from densor.codec.scales.tables import History
+from densor.codec.sparse.coder import SparseCoder, with_zeros
 from densor.codec.text.coder import TextCoder, is_worth_it
 from densor.codec.zstd import zstd_compress
 from densor.parallel import Workers
 
 _OWN_MODEL = -1  # a chunk that uses the batch's model
+_CLEARLY = 0.98  # the bitmap of zeros must save this much
+_FAST_ZSTD = 3  # a level that costs little more than the fastest
+_NEAR = 1.25  # what slow levels save against the fastest, at most
 _SMALL = 1 << 12  # bytes up to which the model must prove its worth
+_MEDIUM = 1 << 16  # bytes up to which Huffman codes may be smaller, for their simpler model
+_TRIED = 1 << 19  # bytes up to which floats are coded both by rows and by planes
 _FRAME_HEADER = 28  # bytes in front of each model and each chunk
 
 
@@ -49,36 +64,180 @@ class CodedBatch(NamedTuple):
         return headers + len(self.model or b"") + sum(len(c.payload) for c in self.chunks)
 
 
+class Before(NamedTuple):
+    """What a batch may be coded against: as many bytes, from `offset` of the base on."""
+
+    data: Bytes
+    offset: int
+
+
 def encode_batch(
-    data: Bytes, kind: Kind, level: Level, workers: Workers
+    data: Bytes,
+    kind: Kind,
+    level: Level,
+    workers: Workers,
+    history: History | None = None,
+    base: Before | None = None,
 ) -> Callable[[], CodedBatch]:
-    """Starts coding `data`, at most a batch of this kind; call the result to wait for it."""
-    matrix_coder = _coder_for(kind, level)
-    if matrix_coder is not None:
-        return _matrix_batch(matrix_coder, data, kind, level, workers)
+    """Starts coding `data`, at most a batch of this kind; call the result to wait for it.
+
+    `history`: of the archive, None if there is just one batch. Batches are given in the order that
+    they will have there.
+    """
+    history = History() if history is None else history
     step = kind.chunk_bytes(level)
+    if base is not None:
+        size = 1 if kind.layout is None else kind.layout.size
+        changes = ChangeCoder(data, base.data, base.offset, kind.dtype, size)
+        if changes.pays:
+            return _changes(changes, data, base.data, workers)
     chunks = [data[i : i + step] for i in range(0, data.size, step)]
-    layout = kind.layout
-    if layout is None and level.bytes == "text":
-        return _text_batch(chunks, level, workers)
-    if layout is None:
+    if kind.layout is None and not kind.fields:
+        if level.bytes == "text":
+            return _text_batch(chunks, level, workers)
         futures = [workers.submit(_bytes_chunk, chunk, level) for chunk in chunks]
         return lambda: CodedBatch(None, [future.result() for future in futures])
+    if kind.coded_by_rows(level) and level.floats == "mixing":
+        return _mixed(data, chunks, kind, level, workers)
+    if kind.coded_by_rows(level) and data.size > _SMALL and with_zeros(data, kind) is None:
+        by_rows = _by_rows(data, chunks, kind, level, workers, history)
+        if by_rows is not None:
+            return by_rows
     if len(chunks) == 1:
         return workers.submit(_small_batch, data, kind, level).result
-    coder = PlanarCoder(data, layout, kind.run, level, kind.integers)
-    if coder.whole_zstd:
-        return encode_batch(data, BYTES, level, workers)
+    coder = _coder_for(data, kind, level)
+    if coder is None:
+        return encode_batch(data, BYTES, level, workers, history)
     counting = [workers.submit(coder.count, chunk) for chunk in chunks]
     coder.decide([future.result() for future in counting])
+    return _start_chunks(coder, chunks, level, workers)
+
+
+def _start_chunks(
+    coder: BatchCoder, chunks: list[Bytes], level: Level, workers: Workers
+) -> Callable[[], CodedBatch]:
     coding = [
-        workers.submit(_coded_chunk, coder, chunk, i, level, coder.repeats)
-        for i, chunk in enumerate(chunks)
+        workers.submit(_coded_chunk, coder, chunk, i, level) for i, chunk in enumerate(chunks)
     ]
     return lambda: _with_model(coder, [future.result() for future in coding])
 
 
-def _with_model(coder: BatchCoder, chunks: list[Chunk]) -> CodedBatch:
+def _mixed(
+    data: Bytes, chunks: list[Bytes], kind: Kind, level: Level, workers: Workers
+) -> Callable[[], CodedBatch]:
+    """Starts context mixing, and coding by planes too: what repeats is better off there."""
+    # Planes first: their counting is waited for, and must not queue behind the slower coder.
+    by_planes = encode_batch(data, replace(kind, parts=()), level, workers)
+    coder = MixingCoder(kind)
+    by_rows = _start_chunks(coder, chunks, level, workers)
+    return lambda: min(by_rows(), by_planes(), key=lambda coded: coded.stored)
+
+
+def _by_rows(
+    data: Bytes,
+    chunks: list[Bytes],
+    kind: Kind,
+    level: Level,
+    workers: Workers,
+    history: History,
+) -> Callable[[], CodedBatch] | None:
+    """Starts coding floats in matrices; None where planes are estimated to be smaller.
+
+    Counting is waited for here, so that batches choose from tables in the order of the archive,
+    whatever the number of threads.
+    """
+    assert kind.layout is not None
+    planar = _plane_coder(data, kind.layout, kind, level)
+    low = _low_coder(data, kind, level)
+    coder = ScalesCoder(kind, history, low, repeats=planar.repeats)
+    counting = [workers.submit(coder.count, chunk) for chunk in chunks]
+    coder.decide([future.result() for future in counting])
+    elements = data.size // kind.layout.size
+    planes = min(2, kind.layout.size)
+    if len(chunks) == 1 and data.size <= _TRIED:
+        return _smaller_way(coder, data, kind, level, workers)
+    if coder.bits > elements * planar.element_bits(planes):
+        return None
+    coder.keep()
+    return _start_chunks(coder, chunks, level, workers)
+
+
+def _smaller_way(
+    coder: ScalesCoder, data: Bytes, kind: Kind, level: Level, workers: Workers
+) -> Callable[[], CodedBatch]:
+    """A small batch of one chunk by rows or by planes, whatever is smaller in the end."""
+    planes = workers.submit(_small_batch, data, kind, level)
+    rows = _with_model(coder, [_coded_chunk(coder, data, 0, level)])
+    model = _FRAME_HEADER + len(rows.model or b"")
+    if rows.stored - model * coder.free < planes.result().stored:
+        coder.keep()
+        return lambda: rows
+    return planes.result
+
+
+def _low_coder(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
+    """A coder for the low halves of elements of 4 bytes, if anything is to be gained there."""
+    if kind.layout is None or kind.layout.size != 4:
+        return None
+    low = np.ascontiguousarray(data.view("<u2")[::2]).view(np.uint8)
+    level = replace(level, try_zstd=False)
+    coder = _plane_coder(low, layout_numbered(LAYOUT_WORD16), kind, level)
+    return coder if coder.useful else None
+
+
+def _coder_for(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
+    """The coder that suits a batch best; None where that is Zstandard on plain bytes."""
+    if kind.fields:
+        return FieldsCoder(data, kind, level, _element_coder)
+    zeros = with_zeros(data, kind)
+    if zeros is not None:
+        plain = _tried_size(_element_coder(zeros, kind, level), zeros, level)
+        sparse = SparseCoder(zeros, kind, level, _element_coder)
+        if _tried_size(sparse, zeros, level) < _CLEARLY * plain:
+            return SparseCoder(data, kind, level, _element_coder)
+    return _element_coder(data, kind, level)
+
+
+def _element_coder(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
+    """The coder of elements of one type, all of them."""
+    assert kind.layout is not None
+    coder = _plane_coder(data, kind.layout, kind, level)
+    return None if coder.whole_zstd else coder
+
+
+def _plane_coder(data: Bytes, layout: Layout, kind: Kind, level: Level) -> PlaneCoder[Any]:
+    coder = PlanesCoder if level.planes == "rans" else PlanarCoder
+    return coder(data, layout, kind.run, level, kind.integers)
+
+
+def _tried_size(coder: BatchCoder | None, sample: Bytes, level: Level) -> int:
+    """Bytes that a sample takes when it is coded alone; models count for nothing."""
+    if coder is None:
+        return len(_bytes_chunk(sample, level).payload)
+    coder.decide([coder.count(sample)])
+    return len(_coded_chunk(coder, sample, 0, level).payload)
+
+
+def _changes(
+    coder: ChangeCoder, data: Bytes, base: Bytes, workers: Workers
+) -> Callable[[], CodedBatch]:
+    step = coder.chunk_bytes
+    pieces = [(data[i : i + step], base[i : i + step], i) for i in range(0, data.size, step)]
+    for task in [workers.submit(coder.count, new, old) for new, old, _ in pieces]:
+        task.result()
+    coder.decide()
+    coding = [workers.submit(_changed_chunk, coder, *piece) for piece in pieces]
+    return lambda: _with_model(coder, [future.result() for future in coding])
+
+
+def _changed_chunk(coder: ChangeCoder, chunk: Bytes, base: Bytes, begin: int) -> Chunk:
+    payload = coder.encode(chunk, base, begin)
+    if payload.size < chunk.size:
+        return Chunk(_OWN_MODEL, payload, chunk.size)
+    return Chunk(registry.MODEL_RAW, chunk, chunk.size)
+
+
+def _with_model(coder: BatchCoder | ChangeCoder, chunks: list[Chunk]) -> CodedBatch:
     return CodedBatch(coder.model() if any(chunk.own for chunk in chunks) else None, chunks)
 
 
@@ -108,11 +267,14 @@ def _text_chunk(coder: BatchCoder, chunk: Bytes, index: int, level: Level) -> Ch
     return plain
 
 
-def _coded_chunk(
-    coder: BatchCoder, chunk: Bytes, index: int, level: Level, try_zstd: bool
-) -> Chunk:
+def _zstd_has_a_chance(chunk: Bytes, coded: int, level: Level) -> bool:
+    """Whether the fastest level of Zstandard comes near enough for a slow one to be tried."""
+    return level.zstd <= _FAST_ZSTD or len(zstd_compress(chunk, 1)) < _NEAR * coded
+
+
+def _coded_chunk(coder: BatchCoder, chunk: Bytes, index: int, level: Level) -> Chunk:
     payload = coder.encode(chunk, index)
-    if try_zstd:
+    if coder.repeats and _zstd_has_a_chance(chunk, len(payload), level):
         plain = _bytes_chunk(chunk, level)
         if len(plain.payload) < len(payload):
             return plain
@@ -122,42 +284,14 @@ def _coded_chunk(
 
 
 def _small_batch(data: Bytes, kind: Kind, level: Level) -> CodedBatch:
-    """A batch of one chunk, where the model counts and Zstandard may beat it."""
-    assert kind.layout is not None
-    coder = PlanarCoder(data, kind.layout, kind.run, level, kind.integers)
-    if coder.whole_zstd:
+    """A batch of one chunk, where the model counts and a simpler way may beat it."""
+    coder = _coder_for(data, kind, level)
+    if coder is None:
         return CodedBatch(None, [_bytes_chunk(data, level)])
     coder.decide([coder.count(data)])
-    coded = _with_model(coder, [_coded_chunk(coder, data, 0, level, coder.repeats)])
-    if data.size > _SMALL or coded.model is None:
-        return coded
-    plain = _bytes_chunk(data, level)
-    others = CodedBatch(None, [plain])
-    return others if others.stored <= coded.stored else coded
-
-
-def _coder_for(kind: Kind, level: Level) -> BatchCoder | None:
-    """A coder that this level has for matrices of floats, None where planes are to be coded."""
-    if kind.coded_by_rows(level) and level.floats == "mixing":
-        return MixingCoder(kind)
-    return None
-
-
-def _matrix_batch(
-    coder: BatchCoder, data: Bytes, kind: Kind, level: Level, workers: Workers
-) -> Callable[[], CodedBatch]:
-    """A batch of matrices, also coded by planes: what repeats is better off there."""
-    step = kind.chunk_bytes(level)
-    chunks = [data[i : i + step] for i in range(0, data.size, step)]
-    coder.decide([coder.count(chunk) for chunk in chunks])
-    coding = [
-        workers.submit(_coded_chunk, coder, chunk, i, level, False)
-        for i, chunk in enumerate(chunks)
-    ]
-    by_planes = encode_batch(data, replace(kind, parts=()), level, workers)
-
-    def result() -> CodedBatch:
-        by_rows = _with_model(coder, [future.result() for future in coding])
-        return min(by_rows, by_planes(), key=lambda coded: coded.stored)
-
-    return result
+    ways = [_with_model(coder, [_coded_chunk(coder, data, 0, level)])]
+    if level.planes == "rans" and data.size <= _MEDIUM:
+        ways.append(_small_batch(data, kind, replace(level, planes="huffman")))
+    if data.size <= _SMALL and ways[0].model is not None:
+        ways.append(CodedBatch(None, [_bytes_chunk(data, level)]))
+    return min(ways, key=lambda coded: coded.stored)

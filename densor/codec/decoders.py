@@ -1,14 +1,24 @@
 """Finds the decoder of a MODEL frame by its codec number."""
 
 from densor.codec import registry
+from densor.codec.change import model as change
+from densor.codec.change.decode import ChangeDecoder
 from densor.codec.coder import ChunkDecoder
+from densor.codec.fields.decode import FieldsDecoder
 from densor.codec.mixing import model as mixing
 from densor.codec.mixing.decode import MixingDecoder
 from densor.codec.planar import model as planar
 from densor.codec.planar.decode import PlanarDecoder
+from densor.codec.planes import model as planes
+from densor.codec.planes.decode import PlanesDecoder
+from densor.codec.scales.decode import ScalesDecoder
+from densor.codec.scales.model import parse as parse_scales
+from densor.codec.sparse.decode import SparseDecoder
 from densor.codec.text import model as text
 from densor.codec.text.decode import TextDecoder
 from densor.errors import FormatError, UnsupportedError
+
+_OUTERMOST = (registry.CODEC_FIELDS, registry.CODEC_SPARSE, registry.CODEC_CHANGE)
 
 
 def decoder_for(payload: bytes) -> ChunkDecoder:
@@ -18,8 +28,39 @@ def decoder_for(payload: bytes) -> ChunkDecoder:
     codec = payload[0]
     if codec == registry.CODEC_PLANAR:
         return PlanarDecoder(planar.parse(payload))
+    if codec == registry.CODEC_SCALES:
+        scales = parse_scales(payload)
+        return ScalesDecoder(scales, _low_decoder(scales.low))
+    if codec == registry.CODEC_CHANGE:
+        return ChangeDecoder(change.parse(payload))
+    if codec == registry.CODEC_FIELDS:
+        return FieldsDecoder(payload, _inner)
+    if codec == registry.CODEC_SPARSE:
+        return SparseDecoder(payload, _inner)
+    if codec == registry.CODEC_PLANES:
+        return PlanesDecoder(planes.parse(payload))
     if codec == registry.CODEC_MIXING:
         return MixingDecoder(mixing.parse(payload))
     if codec == registry.CODEC_TEXT:
         return TextDecoder(text.parse(payload))
     raise UnsupportedError(f"unknown codec {codec}; a newer densor may read this")
+
+
+def _low_decoder(payload: bytes) -> ChunkDecoder | None:
+    """The decoder of low halves, None where there is no model for them."""
+    if not payload:
+        return None
+    if payload[0] not in (registry.CODEC_PLANAR, registry.CODEC_PLANES):
+        raise FormatError("low halves have a model of a codec other than of planes")
+    decoder = decoder_for(payload)
+    assert isinstance(decoder, PlanarDecoder | PlanesDecoder)
+    if decoder.model.layout.size != 2:
+        raise FormatError("low halves have a model for elements of another size")
+    return decoder
+
+
+def _inner(payload: bytes) -> ChunkDecoder:
+    """The decoder of a model within a model, which has none within itself."""
+    if payload and payload[0] in _OUTERMOST:
+        raise FormatError("models are nested too deep")
+    return decoder_for(payload)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from densor.codec.fields.block import Field
 from densor.codec.levels import Level
 from densor.codec.planar import analyse
 from densor.codec.planar.layout import Layout, layout_for
@@ -15,15 +16,18 @@ _LEAST_COLUMNS = 64
 _MOST_COLUMNS = 1 << 16
 _FLAT_COLUMNS = 1024  # where a tensor has no useful rows
 _MATRIX_CHUNK = {"scales": 1 << 21, "mixing": 1 << 23}  # bytes of a chunk of matrix rows, about
+_BLOCKS_CHUNK = 1 << 20  # bytes of a chunk of blocks, about
+_MOST_RUN = 4096  # bytes of a run of blocks, about
 FLOATS = frozenset({"BF16", "F16", "F32", "C64", "F8_E4M3", "F8_E5M2"})  # what these codecs take
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Elements of a dtype in runs, or plain bytes (no layout).
+    """Elements of a dtype in runs, blocks of fields in runs, or plain bytes (no layout).
 
     `parts`: the matrices, (rows, columns) each, that the elements of this stretch make up, one
-    after the other; what is longer than one chunk has one part only.
+    after the other; what is longer than one chunk has one part only. Blocks have one, of columns
+    in blocks; its number of rows means nothing.
     """
 
     layout: Layout | None
@@ -31,6 +35,14 @@ class Kind:
     integers: bool = False
     dtype: str = "U8"
     parts: tuple[tuple[int, int], ...] = ()
+    fields: tuple[Field, ...] = ()
+
+    @property
+    def unit(self) -> int:
+        """Bytes that belong together: an element, or a block."""
+        if self.fields:
+            return sum(field.size for field in self.fields)
+        return 1 if self.layout is None else self.layout.size
 
     def coded_by_rows(self, level: Level) -> bool:
         """Whether this is for a codec that looks at matrices: of floats, at the higher levels."""
@@ -38,6 +50,9 @@ class Kind:
 
     def chunk_bytes(self, level: Level) -> int:
         """Original bytes per chunk, whole runs or rows."""
+        if self.fields:
+            row = self.parts[0][1] * self.unit
+            return max(1, _BLOCKS_CHUNK // row) * row
         if self.layout is None:
             return 1 << 24 if level.bytes == "text" else 1 << 22
         if self.coded_by_rows(level):
@@ -99,6 +114,22 @@ def kind_of(dtype: str, shape: Sequence[int]) -> Kind:
     return Kind(layout, run, dtype in _INTEGERS, dtype, (matrix_of(rows),))
 
 
+def _rows_of(elements: int, columns: int) -> list[tuple[int, int]]:
+    rows, rest = divmod(elements, columns)
+    found = [(rows, columns)] if rows else []
+    return [*found, (1, rest)] if rest else found
+
+
+def kind_of_blocks(fields: tuple[Field, ...], row: int) -> Kind:
+    """How to treat rows of `row` blocks each; runs are rows or parts of one."""
+    block = sum(field.size for field in fields)
+    most = max(1, _MOST_RUN // block)
+    parts = -(-row // most)
+    run = row // parts if row % parts == 0 else most
+    columns = row if row * block <= _BLOCKS_CHUNK else run
+    return Kind(None, run, parts=((1, columns),), fields=fields)
+
+
 def matrices(kind: Kind, elements: int) -> list[tuple[int, int]]:
     """The matrices that a chunk of so many elements of a stretch is made of, exactly.
 
@@ -108,6 +139,4 @@ def matrices(kind: Kind, elements: int) -> list[tuple[int, int]]:
     if len(kind.parts) > 1 and elements == sum(r * c for r, c in kind.parts):
         return list(kind.parts)
     columns = kind.parts[0][1] if len(kind.parts) == 1 else _FLAT_COLUMNS
-    rows, rest = divmod(elements, columns)
-    found = [(rows, columns)] if rows else []
-    return [*found, (1, rest)] if rest else found
+    return _rows_of(elements, columns)

@@ -12,10 +12,11 @@ DEFAULT_LEVEL = 3
 class Level:
     """Settings of a level."""
 
-    classes: int  # Huffman codes per plane and model, at most
+    classes: int  # codes per plane and model, at most
     zstd: int  # Zstandard level, for bytes and planes that repeat
     try_zstd: bool  # whether planes of numbers are tried with Zstandard too
     floats: Literal["planar", "scales", "mixing"] = "planar"  # the codec of floating-point numbers
+    planes: Literal["huffman", "rans"] = "huffman"  # how byte planes of everything else are coded
     bytes: Literal["zstd", "text"] = "zstd"  # the codec of plain bytes
 
 
@@ -25,10 +26,10 @@ _LEVELS = {
     3: Level(classes=4, zstd=3, try_zstd=True),
     4: Level(classes=4, zstd=6, try_zstd=True),
     5: Level(classes=4, zstd=9, try_zstd=True),
-    6: Level(classes=8, zstd=12, try_zstd=True),
-    7: Level(classes=8, zstd=15, try_zstd=True),
-    8: Level(classes=8, zstd=17, try_zstd=True),
-    9: Level(classes=8, zstd=19, try_zstd=True, floats="mixing", bytes="text"),
+    6: Level(classes=8, zstd=12, try_zstd=True, floats="scales", planes="rans"),
+    7: Level(classes=8, zstd=15, try_zstd=True, floats="scales", planes="rans"),
+    8: Level(classes=8, zstd=17, try_zstd=True, floats="scales", planes="rans"),
+    9: Level(classes=8, zstd=19, try_zstd=True, floats="mixing", planes="rans", bytes="text"),
 }
 
 

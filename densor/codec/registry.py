@@ -4,6 +4,7 @@ MODEL_RAW = 0  # model numbers of chunks without a MODEL frame
 MODEL_ZSTD = 1
 FIRST_MODEL = 16  # the number of the first MODEL frame
 MODEL_WINDOW = 256  # how many MODEL frames back a chunk may reach
+MODEL_BYTES = 1 << 16  # of a MODEL frame, at most
 
 CODEC_PLANAR = 2  # the first byte of a MODEL frame
 CODEC_SCALES = 3  # floats under scale contexts, rANS
@@ -11,16 +12,27 @@ CODEC_MIXING = 4  # floats by context mixing
 CODEC_FIELDS = 5  # blocks of several fields, each with a model of its own
 CODEC_SPARSE = 6  # a bitmap of zeros, and the others with a model of their own
 CODEC_CHANGE = 7  # changes against a base
+CODEC_PLANES = 8  # byte planes, rANS under row classes
 CODEC_TEXT = 9  # bytes by context mixing
 
 PLANE_RAW = 0  # how a plane of a planar chunk is stored
 PLANE_CONSTANT = 1
 PLANE_ZSTD = 2
-PLANE_CLASSES = 3
+PLANE_CLASSES = 3  # Huffman
+PLANE_RANS = 4
 
 CLASS_RAW = 0  # how the runs of one class are stored
 CLASS_CONSTANT = 1
 CLASS_HUFFMAN = 2
+
+PART_RAW = 0  # how a part of a chunk that is coded apart is stored
+PART_ZSTD = 1
+PART_MODEL = 2
+
+ORDER_BLOCKS = 0  # in which order the items of a field are coded
+ORDER_COLUMNS = 1
+ORDER_FIELD = 2
+ORDER_RATIO = 3
 
 LAYOUT_BYTE = 1
 LAYOUT_BF16 = 2

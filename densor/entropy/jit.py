@@ -90,7 +90,8 @@ _COMPILING = threading.Lock()
 def inlined(function: Callable[..., Any]) -> Any:
     """For what kernels call in inner loops: part of their code, and without reference counts.
 
-    Counting is an atomic operation whenever an array is taken out of a tuple, sliced or handed over.
+    Counting is an atomic operation whenever an array is taken out of a tuple, sliced or handed
+    over.
     """
     jit: Any = numba.njit
     return jit(forceinline=True, error_model="numpy", _nrt=False)(function)
@@ -99,7 +100,8 @@ def inlined(function: Callable[..., Any]) -> Any:
 def kernel(signature: Any, counted: bool = True) -> Callable[[Callable[..., Any]], Kernel]:
     """Makes a kernel of a function, for arguments of one numba signature.
 
-    `counted`: whether arrays have reference counts, see `inlined`. Kernels do no bounds checks: whoever calls one has proven its arguments. With
-    `NUMBA_BOUNDSCHECK=1` in the environment they do check, and are not cached.
+    `counted`: whether arrays have reference counts, see `inlined`. Kernels do no bounds checks:
+    whoever calls one has proven its arguments. With `NUMBA_BOUNDSCHECK=1` in the environment they
+    do check, and are not cached.
     """
     return lambda function: Kernel(function, signature, counted)

@@ -1,6 +1,9 @@
 """Random access: open an archive by its index, read entries, tensors and slices of them."""
 
+import threading
 from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,14 +11,28 @@ import numpy.typing as npt
 
 from densor.buffers import POOL
 from densor.codec import registry
+from densor.codec.coder import Base
 from densor.codec.zstd import zstd_decompress
 from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnsupportedError
 from densor.formats import strictjson, wire
-from densor.formats.entry import FILE, TENSOR, EntryMeta, TensorInfo, parse, parse_tensors
+from densor.formats.base import GivenBase, check_chain, resolve
+from densor.formats.entry import (
+    FILE,
+    TENSOR,
+    EntryMeta,
+    TensorInfo,
+    parse,
+    parse_digest,
+    parse_tensors,
+)
 from densor.formats.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.models import Models, decode_chunk
 from densor.formats.source import Bytes, RandomSource
 from densor.parallel import Task, Workers
+
+_PIECE = 1 << 25  # bytes of an entry that are read at a time
+_KEPT = wire.CHUNK_LIMIT  # bytes of decoded chunks kept for the next reading of a base
+_CHAIN_COST = 64  # bytes of bases that may be decoded per byte read, and per byte of a chunk limit
 
 
 class IndexedEntry(NamedTuple):
@@ -40,15 +57,98 @@ class Frames(NamedTuple):
     offsets: npt.NDArray[np.int64]
 
 
+class _Budget:
+    """How many bytes of bases one read may still decode, so that hostile chains come to an end."""
+
+    def __init__(self, size: int) -> None:
+        self._left = _CHAIN_COST * (size + wire.CHUNK_LIMIT)
+        self._lock = threading.Lock()
+
+    def spend(self, count: int) -> None:
+        """LimitError where this is too much."""
+        with self._lock:
+            self._left -= count
+            if self._left < 0:
+                raise LimitError("bases of bases take too much to read; decompress as a whole")
+
+
+class _Kept:
+    """Decoded chunks that were needed in part, the latest ones."""
+
+    def __init__(self) -> None:
+        self._chunks: OrderedDict[int, Bytes] = OrderedDict()
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def get(self, number: int) -> Bytes | None:
+        """The chunk of a frame, if it is kept."""
+        with self._lock:
+            if number in self._chunks:
+                self._chunks.move_to_end(number)
+            return self._chunks.get(number)
+
+    def put(self, number: int, chunk: Bytes) -> None:
+        """Keeps a chunk, which nobody may change or give back."""
+        with self._lock:
+            if number not in self._chunks:
+                self._chunks[number] = chunk
+                self._size += chunk.size
+            while self._size > _KEPT:
+                self._size -= self._chunks.popitem(last=False)[1].size
+
+
+class _EntryBase:
+    """The bytes of an entry, as the base of another one; decoded in the thread that asks."""
+
+    def __init__(self, archive: "Archive", entry: IndexedEntry, budget: _Budget) -> None:
+        self._archive = archive
+        self._entry = entry
+        self._budget = budget
+
+    @property
+    def size(self) -> int:
+        return self._entry.size
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        out = POOL.take(count)
+        self._archive.fill(self._entry, offset, out, self._budget)
+        return out
+
+
+class _EntrySource:
+    """The bytes of an entry; each reading may cost as much as one of the archive may."""
+
+    def __init__(self, archive: "Archive", entry: IndexedEntry) -> None:
+        self._archive = archive
+        self._entry = entry
+
+    @property
+    def size(self) -> int:
+        return self._entry.size
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        return self._archive.read(self._entry, offset, offset + count)
+
+
 class Archive:
     """An archive with an index. Safe to use from several threads.
 
-    `max_size`: most bytes that one read may return, None for no limit.
+    `max_size`: most bytes that one read may return, None for no limit. `base`: what entries are
+    based on that refer to bytes outside the archive.
     """
 
-    def __init__(self, source: RandomSource, threads: int = 0, *, max_size: int | None = None):
+    def __init__(
+        self,
+        source: RandomSource,
+        threads: int = 0,
+        *,
+        max_size: int | None = None,
+        base: GivenBase | None = None,
+    ):
         self._source = source
         self._max_size = max_size
+        self._given = base
+        self._kept = _Kept()
         self._models = Models()
         head = source.read_at(0, min(wire.HEADER_SIZE, source.size))
         self.features, self._limit = wire.parse_header(head.tobytes())
@@ -56,9 +156,29 @@ class Archive:
         self.frames = parse_frames(index, self._index_at)
         self._model_frames = np.flatnonzero(self.frames.kinds == wire.MODEL)
         self.entries = parse_entries(index, self.frames)
+        self.listed: list[dict[str, Any]] = index["entries"]
+        self._check_bases()
         self._by_name = {entry.meta.name: entry for entry in self.entries}
         self._starts: dict[int, list[int]] = {}
         self._workers = Workers(threads)
+
+    def _check_bases(self) -> None:
+        """FormatError or LimitError unless bases come before the entries that refer to them."""
+        self.chains: list[int] = []  # per entry, how many bases of bases it needs
+        for entry in self.entries:
+            base = entry.meta.base
+            if base is not None and not self.features & wire.BASE:
+                raise FormatError(f"{entry.meta.name}: has a base, which the archive may not have")
+            chain = 0 if base is None else 1
+            if base is not None and base.entry is not None:
+                if base.entry >= entry.number:
+                    raise FormatError(f"{entry.meta.name}: is based on what comes after it")
+                other = self.entries[base.entry]
+                check_chain(base, other.size, other.hash_kind, other.digest)
+                chain += self.chains[base.entry]
+            if chain > wire.MAX_CHAIN:
+                raise LimitError(f"{entry.meta.name}: is based on too long a chain of entries")
+            self.chains.append(chain)
 
     def close(self) -> None:
         """Stops the threads."""
@@ -137,10 +257,45 @@ class Archive:
             )
         except MemoryError:
             raise LimitError(f"{entry.meta.name}: not enough memory for its bytes") from None
-        self._read_into(entry, begin, out, repeats=True)
+        self._read_into(entry, begin, out, True, self._workers, _Budget(out.size))
         if out.size == entry.size:
             self._check_hash(entry, out)
         return out
+
+    def pieces(
+        self, entry: IndexedEntry, begin: int = 0, end: int | None = None
+    ) -> Iterator[Bytes]:
+        """A stretch of an entry in order, in bounded memory; a whole one is checked at its end."""
+        end = entry.size if end is None else end
+        whole = (begin, end) == (0, entry.size)
+        hasher = new_hash(entry.meta.hash)
+        for at in range(begin, end, _PIECE):
+            piece = self.read(entry, at, min(end, at + _PIECE))
+            if whole:
+                hasher.update(piece)
+            yield piece
+        if whole and hasher.digest() != entry.digest:
+            raise ChecksumError(f"{entry.meta.name}: decoded data does not match its hash")
+
+    def frame_bytes(self, number: int) -> Bytes:
+        """A frame as it stands in the archive, checked against its hashes and the index."""
+        return self._frame(number)[2]
+
+    def fill(self, entry: IndexedEntry, begin: int, out: Bytes, budget: _Budget) -> None:
+        """Decodes a stretch of an entry on behalf of others that are based on it."""
+        self._read_into(entry, begin, out, True, None, budget)
+
+    def as_source(self, entry: IndexedEntry) -> RandomSource:
+        """The bytes of an entry at any place, decoded in the thread that asks."""
+        return _EntrySource(self, entry)
+
+    def _base_of(self, entry: IndexedEntry, budget: _Budget) -> Base | None:
+        base = entry.meta.base
+        if base is None:
+            return None
+        if base.entry is None:
+            return resolve(base, self._given)
+        return _EntryBase(self, self.entries[base.entry], budget)
 
     @staticmethod
     def _check_hash(entry: IndexedEntry, data: Bytes) -> None:
@@ -176,7 +331,16 @@ class Archive:
             at += 1
         return numbers
 
-    def _read_into(self, entry: IndexedEntry, begin: int, out: Bytes, repeats: bool) -> None:
+    def _read_into(
+        self,
+        entry: IndexedEntry,
+        begin: int,
+        out: Bytes,
+        repeats: bool,
+        workers: Workers | None,
+        budget: _Budget,
+    ) -> None:
+        """`repeats`: REF frames are allowed; `workers`: None on behalf of another entry."""
         starts = self._offsets(entry)
         jobs: list[Task[None]] = []
         for number in self._overlapping(entry, begin, begin + out.size):
@@ -187,32 +351,68 @@ class Archive:
             if self.frames.kinds[number] == wire.REF:
                 if not repeats:
                     raise FormatError("REF frame points to a REF frame")
-                self._repeat(number, low - start, target)
+                self._repeat(entry, number, low - start, target, workers, budget)
+                continue
+            self._model(int(self.frames.models[number]), number)
+            if workers is not None:
+                work = workers.submit(self._chunk, entry, number, low - start, target, budget)
+                jobs.append(work)
             else:
-                self._model(int(self.frames.models[number]), number)
-                jobs.append(self._workers.submit(self._chunk, number, low - start, target))
+                self._chunk_of_base(entry, number, low - start, target, budget)
         for job in jobs:
             job.result()
 
-    def _repeat(self, number: int, skip: int, target: Bytes) -> None:
+    def _repeat(
+        self,
+        entry: IndexedEntry,
+        number: int,
+        skip: int,
+        target: Bytes,
+        workers: Workers | None,
+        budget: _Budget,
+    ) -> None:
         _, payload, _ = self._frame(number)
         if payload.size != wire.REF_PAYLOAD.size:
             raise FormatError("REF frame is malformed")
         other, offset = wire.REF_PAYLOAD.unpack(payload.tobytes())
-        if other >= len(self.entries) or offset + skip + target.size > self.entries[other].size:
-            raise FormatError("REF frame points outside the archive")
-        self._read_into(self.entries[other], offset + skip, target, repeats=False)
+        if other > entry.number or offset + skip + target.size > self.entries[other].size:
+            raise FormatError("REF frame points to what does not come before it")
+        self._read_into(self.entries[other], offset + skip, target, False, workers, budget)
 
-    def _chunk(self, number: int, skip: int, target: Bytes) -> None:
-        header, payload, data = self._frame(number)
-        decoder = self._model(header.model, number)
-        if target.size == header.original:
-            decode_chunk(header.model, decoder, payload, target)
+    def _chunk(
+        self, entry: IndexedEntry, number: int, skip: int, target: Bytes, budget: _Budget
+    ) -> None:
+        if target.size == int(self.frames.original[number]):
+            self._whole_chunk(entry, number, target, budget)
         else:
-            whole = POOL.take(header.original)
-            decode_chunk(header.model, decoder, payload, whole)
+            whole = POOL.take(int(self.frames.original[number]))
+            self._whole_chunk(entry, number, whole, budget)
             target[:] = whole[skip : skip + target.size]
             POOL.give(whole)
+
+    def _chunk_of_base(
+        self, entry: IndexedEntry, number: int, skip: int, target: Bytes, budget: _Budget
+    ) -> None:
+        """Likewise; keeps what was needed in part, since the next reading will need the rest."""
+        whole = self._kept.get(number)
+        if whole is None:
+            size = int(self.frames.original[number])
+            budget.spend(size)
+            if target.size == size:
+                return self._whole_chunk(entry, number, target, budget)
+            whole = np.empty(size, np.uint8)
+            self._whole_chunk(entry, number, whole, budget)
+            self._kept.put(number, whole)
+        target[:] = whole[skip : skip + target.size]
+        return None
+
+    def _whole_chunk(
+        self, entry: IndexedEntry, number: int, target: Bytes, budget: _Budget
+    ) -> None:
+        header, payload, data = self._frame(number)
+        decoder = self._model(header.model, number)
+        base = self._base_of(entry, budget)
+        decode_chunk(header.model, decoder, payload, target, base)
         POOL.give(data)
 
     def _model(self, model: int, frame: int) -> Any:
@@ -288,13 +488,7 @@ def _parse_entry(
         raise FormatError(f"{meta.name}: frames of the index do not add up to its size")
     if frames.kinds[first] != wire.ENTRY or frames.kinds[first + count - 1] != wire.ENTRY_END:
         raise FormatError(f"{meta.name}: frames of the index are not those of an entry")
-    if not isinstance(digest, list) or len(digest) != 2 or not isinstance(digest[1], str):
-        raise FormatError(f"{meta.name}: index has no hash")
-    hash_kind = strictjson.integer(digest[0], "digest")
-    try:
-        raw = bytes.fromhex(digest[1])
-    except ValueError:
-        raise FormatError(f"{meta.name}: hash in the index is not hexadecimal") from None
+    hash_kind, raw = parse_digest(digest, f"{meta.name} in the index")
     if "tensors" in item:
         meta.tensors = parse_tensors(item["tensors"], meta.size)
     return IndexedEntry(number, meta, meta.size, first, count, hash_kind, raw)

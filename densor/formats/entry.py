@@ -28,6 +28,29 @@ class TensorInfo(NamedTuple):
     size: int
 
 
+class BaseRef(NamedTuple):
+    """What the chunks of an entry refer to: original bytes by size and hash.
+
+    `entry`: number of the entry of this archive that holds them, else None; `name`: what the base
+    was called, to help whoever has to find it.
+    """
+
+    size: int
+    hash_kind: int
+    digest: bytes
+    entry: int | None = None
+    name: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The value of `base` in an ENTRY frame."""
+        found: dict[str, Any] = {"size": self.size, "digest": [self.hash_kind, self.digest.hex()]}
+        if self.entry is not None:
+            found["entry"] = self.entry
+        if self.name is not None:
+            found["name"] = self.name
+        return found
+
+
 @dataclass
 class EntryMeta:
     """The description of an entry; fields that do not apply are None."""
@@ -44,6 +67,7 @@ class EntryMeta:
     hash: str | None = None  # of the original bytes, None for the default
     mode: int | None = None
     mtime_ns: int | None = None
+    base: BaseRef | None = None
     tensors: list[TensorInfo] = field(default_factory=list)  # index only
 
     def to_json(self) -> dict[str, Any]:
@@ -55,6 +79,8 @@ class EntryMeta:
                 found[key] = value
         if self.shape is not None:
             found["shape"] = list(self.shape)
+        if self.base is not None:
+            found["base"] = self.base.to_json()
         return found
 
 
@@ -98,6 +124,13 @@ def is_name(name: str) -> bool:
         return False
 
 
+def is_listable(tensor: TensorInfo) -> bool:
+    """Whether an index can list this tensor of a file, which lies within the file."""
+    known = is_name(tensor.name) and tensor.dtype in SIZES and tensor.dtype != "VOID"
+    fits = len(tensor.shape) <= 64 and all(size >> 63 == 0 for size in tensor.shape)
+    return known and fits and element_bytes(tensor.dtype, tensor.shape) == tensor.size
+
+
 def parse(found: dict[str, Any]) -> EntryMeta:
     """An entry's description from the JSON of its ENTRY frame, all of it checked."""
     name, kind = found.get("name"), found.get("kind")
@@ -123,9 +156,37 @@ def parse(found: dict[str, Any]) -> EntryMeta:
     meta.descr = found.get("descr")
     if kind in (TENSOR, ARRAY):
         _parse_tensor(meta, found)
-    if kind == DIR and size:
-        raise FormatError("directory has a size")
+    if found.get("base") is not None:
+        meta.base = _parse_base(found["base"])
+    if kind == DIR and (size or meta.base is not None):
+        raise FormatError("directory has a size or a base")
     return meta
+
+
+def _parse_base(found: object) -> BaseRef:
+    if not isinstance(found, dict):
+        raise FormatError("base of an entry is not an object")
+    size = strictjson.integer(found.get("size"), "size of a base")
+    entry, name = found.get("entry"), found.get("name")
+    if entry is not None:
+        entry = strictjson.integer(entry, "entry of a base")
+    if name is not None and not isinstance(name, str):
+        raise FormatError("name of a base is not a string")
+    kind, digest = parse_digest(found.get("digest"), "base of an entry")
+    if kind not in KINDS_OF_HASH.values():
+        raise UnsupportedError("base with an unknown kind of hash; a newer densor may read this")
+    return BaseRef(size, kind, digest, entry, None if name is None else check_name(name))
+
+
+def parse_digest(found: object, what: str) -> tuple[int, bytes]:
+    """Hash kind and digest from JSON; FormatError if malformed."""
+    if not isinstance(found, list) or len(found) != 2 or not isinstance(found[1], str):
+        raise FormatError(f"{what}: has no hash")
+    kind = strictjson.integer(found[0], "digest")
+    try:
+        return kind, bytes.fromhex(found[1])
+    except ValueError:
+        raise FormatError(f"{what}: hash is not hexadecimal") from None
 
 
 def _parse_tensor(meta: EntryMeta, found: dict[str, Any]) -> None:

@@ -2,19 +2,22 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from densor.codec.zstd import zstd_decompress
 from densor.errors import ArgumentError, DensorError, FileError, FormatError
 from densor.formats import strictjson, wire
 from densor.formats.archive import parse_entries, parse_frames
-from densor.formats.entry import DIR, FILE, EntryMeta, check_path
+from densor.formats.base import GivenBase
+from densor.formats.basefile import open_base
+from densor.formats.entry import DIR, FILE, EntryMeta, TensorInfo, check_path
+from densor.formats.matching import attach, tensors_of
 from densor.formats.output import copy_times_and_mode, errors_of, whole_file
-from densor.formats.plan import plan_file
+from densor.formats.plan import Plan, plan_file
 from densor.formats.sinks import FileSink, NullSink, PipeSink
-from densor.formats.source import FileSource
+from densor.formats.source import FileRandomSource, FileSource
 from densor.formats.stream import Entry, Frame, Sink, StreamReader
 from densor.formats.writer import ArchiveWriter
 
@@ -86,6 +89,7 @@ def compress_file(
     overwrite: bool = False,
     verify: bool = False,
     hash: str | None = None,
+    base: Any = None,
     text: bool = False,
     progress: Progress | None = None,
 ) -> Sizes:
@@ -94,32 +98,67 @@ def compress_file(
     `source`, `target`: path or binary file object; neither needs to be seekable. `dtype`: treat
     all bytes as elements of this type (`BF16`, `F32`, …). `name`: what the entry is called, by
     default the source's. `verify`: decode the result and compare hashes before the target
-    appears; needs a target that can be read again. `text`: code plain bytes by context mixing, as
-    level 9 does, whatever the level. Raises a DensorError; then no target is left.
+    appears; needs a target that can be read again. `base`: a similar file, by path or seekable
+    binary file object, that the tensors of this one are coded against where that is smaller; what
+    is inside, where it is an archive of one file. Decompressing then needs the same base. `text`:
+    code plain bytes by context mixing, as level 9 does, whatever the level. Raises a DensorError;
+    then no target is left.
     """
-    with open_input(source) as (file, status):
+    with open_input(source) as (file, status), open_base(base, threads=threads) as before:
         entry_name = name or _name_of(source)
         size = None if status is None else status.st_size
         meta = EntryMeta(entry_name, FILE, size)
         if status is not None:
             meta.mode, meta.mtime_ns = status.st_mode & 0o777, status.st_mtime_ns
         with open_output(target, overwrite) as out:
-            writer = ArchiveWriter(out, level, threads, hash=hash, text=text, progress=progress)
+            writer = ArchiveWriter(
+                out,
+                level,
+                threads,
+                hash=hash,
+                based=before is not None,
+                text=text,
+                progress=progress,
+            )
             try:
-                plan = plan_file(FileSource(file), size, dtype, level)
-                meta.format = plan.format
-                writer.add(meta, plan.source, plan.segments, plan.tensors)
+                random = None if status is None else FileRandomSource(file)
+                tensor = entry_name.removesuffix(".npy")
+                plan = plan_file(FileSource(file), size, dtype, level, random=random, name=tensor)
+                add_planned(writer, meta, plan, before)
                 writer.close()
             finally:
                 writer.abort()
             if not same_file_state(status, file):
                 raise FileError(f"{entry_name}: changed while it was read")
+            if before is not None:
+                before.check_unchanged()
             sizes = Sizes(writer.original, writer.written)
             if verify:
-                _verify(out, threads, sizes.stored)
+                _verify(out, threads, sizes.stored, before)
     if status is not None and not is_file_object(target):
         copy_times_and_mode(Path(source), Path(target))  # type: ignore[arg-type]
     return sizes
+
+
+def add_planned(
+    writer: ArchiveWriter,
+    meta: EntryMeta,
+    plan: Plan,
+    base: GivenBase | None = None,
+    base_tensors: Iterable[TensorInfo] | None = None,
+) -> None:
+    """Adds a file that was looked at, coded against a base if there is one.
+
+    `base_tensors`: those of the base, where they are known.
+    """
+    meta.format = plan.format
+    if base is None:
+        writer.add(meta, plan.source, plan.segments, plan.tensors)
+        return
+    meta.base = base.reference(writer.hash)
+    found = tensors_of(base.source) if base_tensors is None else base_tensors
+    segments = attach(plan.segments, plan.tensors, found)
+    writer.add(meta, plan.source, segments, plan.tensors, base.source)
 
 
 def _name_of(source: Path_or_file) -> str:
@@ -132,13 +171,13 @@ def _name_of(source: Path_or_file) -> str:
         raise ArgumentError(f"{error}; give another with name=") from None
 
 
-def _verify(out: BinaryIO, threads: int, stored: int) -> None:
+def _verify(out: BinaryIO, threads: int, stored: int, base: GivenBase | None) -> None:
     try:
         out.seek(out.tell() - stored)
     except (OSError, AttributeError):
         raise ArgumentError("verify needs a target that can be read again") from None
     try:
-        test_file(out, threads)
+        _test(out, threads, base)
     except DensorError as error:
         raise FileError(f"verification of what was written failed: {error}") from error
 
@@ -150,17 +189,20 @@ def decompress_file(
     *,
     overwrite: bool = False,
     max_output_size: int | None = None,
+    base: Any = None,
     progress: Progress | None = None,
 ) -> Sizes:
     """Restores the one file of an archive, byte for byte.
 
     `source`, `target`: path or binary file object; neither needs to be seekable. FormatError if
-    the archive does not hold exactly one file. Raises a DensorError at the first fault; then no
-    target is left (what went to a pipe is gone).
+    the archive does not hold exactly one file. `base`: what the file was coded against, by path,
+    seekable binary file object or bytes, or an archive that holds it; ArgumentError if it is
+    needed and missing or another one. Raises a DensorError at the first fault; then no target is
+    left (what went to a pipe is gone).
     """
-    with open_input(source) as (file, _):
+    with open_input(source) as (file, _), open_base(base, threads=threads) as before:
         reader = StreamReader(
-            FileSource(file), threads, max_size=max_output_size, progress=progress
+            FileSource(file), threads, max_size=max_output_size, progress=progress, base=before
         )
         try:
             with open_output(target, overwrite) as out:
@@ -214,24 +256,35 @@ def test_file(
     threads: int = 0,
     *,
     max_output_size: int | None = None,
+    base: Any = None,
     progress: Progress | None = None,
 ) -> list[Entry]:
     """Decodes a whole archive and verifies every check in it; returns its entries.
 
-    Raises the DensorError of the first fault.
+    `base`: as for `decompress_file`. Raises the DensorError of the first fault.
     """
-    with open_input(source) as (file, _):
-        reader = StreamReader(
-            FileSource(file), threads, max_size=max_output_size, progress=progress
-        )
-        try:
-            keep = bool(reader.features & wire.BACKREFS)
-            entries = list(reader.entries(lambda meta: NullSink(keep)))
-        finally:
-            reader.close()
-        if reader.index is not None:
-            _compare_with_index(entries, *reader.index)
-        return entries
+    with open_input(source) as (file, _), open_base(base, threads=threads) as before:
+        return _test(file, threads, before, max_output_size, progress)
+
+
+def _test(
+    file: BinaryIO,
+    threads: int,
+    base: GivenBase | None,
+    max_output_size: int | None = None,
+    progress: Progress | None = None,
+) -> list[Entry]:
+    reader = StreamReader(
+        FileSource(file), threads, max_size=max_output_size, progress=progress, base=base
+    )
+    try:
+        keep = reader.reads_back
+        entries = list(reader.entries(lambda meta: NullSink(keep)))
+    finally:
+        reader.close()
+    if reader.index is not None:
+        _compare_with_index(entries, *reader.index)
+    return entries
 
 
 def _identity(meta: EntryMeta, size: int, hash_kind: int, digest: bytes) -> tuple[object, ...]:

@@ -4,10 +4,10 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from densor.errors import FileError, FormatError
-from densor.formats import wire
+from densor.formats.basefile import open_base
 from densor.formats.entry import DIR, FILE, EntryMeta, new_path
 from densor.formats.files import (
     Path_or_file,
@@ -22,7 +22,7 @@ from densor.formats.files import (
 from densor.formats.output import errors_of, whole_file
 from densor.formats.plan import plan_file
 from densor.formats.sinks import NullSink
-from densor.formats.source import FileSource, MemorySource
+from densor.formats.source import FileRandomSource, FileSource, MemorySource
 from densor.formats.stream import Sink, StreamReader
 from densor.formats.writer import ArchiveWriter
 
@@ -105,7 +105,14 @@ def _add_member(writer: ArchiveWriter, member: Member, dtype: str | None) -> Non
             writer.add(meta, MemorySource(b""), [])
             return
         with member.path.open("rb", buffering=0) as file:
-            plan = plan_file(FileSource(file), status.st_size, dtype, writer.level)
+            plan = plan_file(
+                FileSource(file),
+                status.st_size,
+                dtype,
+                writer.level,
+                random=FileRandomSource(file),
+                name=member.name.removesuffix(".npy"),
+            )
             meta.format = plan.format
             writer.add(meta, plan.source, plan.segments, plan.tensors)
             if not same_file_state(status, file):
@@ -120,17 +127,19 @@ def extract(
     *,
     overwrite: bool = False,
     max_output_size: int | None = None,
+    base: Any = None,
     progress: Progress | None = None,
 ) -> list[str]:
     """Restores the files of an archive below `folder`; returns their names.
 
     `names`: only these entries; FileError if one is not in the archive. Every file appears whole
-    or not at all. Symbolic links that lie in the way below `folder` are not followed.
+    or not at all. Symbolic links that lie in the way below `folder` are not followed. `base`: as
+    for `decompress_file`.
     """
     extraction = _Extraction(Path(folder), set(names), overwrite)
-    with open_input(source) as (file, _):
+    with open_input(source) as (file, _), open_base(base, threads=threads) as before:
         reader = StreamReader(
-            FileSource(file), threads, max_size=max_output_size, progress=progress
+            FileSource(file), threads, max_size=max_output_size, progress=progress, base=before
         )
         try:
             extraction.run(reader)
@@ -154,7 +163,7 @@ class _Extraction:
         self._keep = False
 
     def run(self, reader: StreamReader) -> None:
-        self._keep = bool(reader.features & wire.BACKREFS)
+        self._keep = reader.reads_back
         with contextlib.ExitStack() as self._open:
             for entry in reader.entries(self._sink_for):
                 self._open.close()  # renames the file into place

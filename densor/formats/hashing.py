@@ -11,6 +11,8 @@ from densor.errors import ArgumentError
 KINDS = {"xxh3-128": registry.HASH_XXH3_128, "sha256": registry.HASH_SHA256}
 DEFAULT = "xxh3-128"
 
+NAMES = {number: name for name, number in KINDS.items()}
+
 
 class Hash(Protocol):
     """A running hash."""

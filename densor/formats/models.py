@@ -4,13 +4,13 @@ import threading
 from collections import OrderedDict
 
 from densor.codec import registry
-from densor.codec.coder import ChunkDecoder
+from densor.codec.coder import Base, BaseDecoder, ChunkDecoder
 from densor.codec.decoders import decoder_for
 from densor.codec.zstd import zstd_decompress_into
 from densor.errors import FormatError, UnsupportedError
 from densor.formats.source import Bytes
 
-_READY = 16  # decoders kept, with up to 4 MB of tables each
+_READY = 16  # decoders kept, with up to 4 MB of tables each; those of parts count too
 
 
 class Models:
@@ -56,7 +56,7 @@ class Models:
 
     def _keep(self, number: int, decoder: ChunkDecoder) -> None:
         self._ready[number] = decoder
-        while len(self._ready) > _READY:
+        while len(self._ready) > 2 and sum(map(_weight, self._ready.values())) > _READY:
             self._ready.popitem(last=False)
 
     def known(self, number: int) -> ChunkDecoder | None:
@@ -71,9 +71,25 @@ class Models:
         return decoder
 
 
-def decode_chunk(number: int, decoder: ChunkDecoder | None, payload: Bytes, out: Bytes) -> None:
-    """Decodes the payload of a CHUNK frame, already verified, into all of `out`."""
-    if decoder is not None:
+def _weight(decoder: ChunkDecoder) -> int:
+    """How many decoders one is made of."""
+    return getattr(decoder, "weight", 1)
+
+
+def decode_chunk(
+    number: int,
+    decoder: ChunkDecoder | None,
+    payload: Bytes,
+    out: Bytes,
+    base: Base | None = None,
+) -> None:
+    """Decodes the payload of a CHUNK frame, already verified, into all of `out`.
+
+    `base`: the bytes that the entry of the chunk is based on, if there are any.
+    """
+    if base is not None and isinstance(decoder, BaseDecoder):
+        decoder.decode_from(payload, out, base)
+    elif decoder is not None:
         decoder.decode(payload, out)
     elif number == registry.MODEL_ZSTD:
         zstd_decompress_into(payload, out)

@@ -9,10 +9,23 @@ import math
 from densor.dtypes import SIZES
 from densor.errors import DensorError, FormatError
 from densor.formats import strictjson
+from densor.formats.contents import Contents, Head, plain
 from densor.formats.entry import TensorInfo, is_name
 
 LENGTH_SIZE = 8
 MAX_HEADER = 100_000_000  # as the reference implementation
+
+
+def find(head: Head) -> Contents | None:
+    """What a safetensors file holds; None if it is none."""
+    wanted = header_size(head.first(LENGTH_SIZE))
+    if wanted is None or (head.size is not None and wanted > head.size):
+        return None
+    if head.first(LENGTH_SIZE + 1)[LENGTH_SIZE:] != b"{":
+        return None
+    text = head.first(wanted)
+    tensors = parse_header(text) if len(text) == wanted else None
+    return None if tensors is None else plain(tensors)
 
 
 def header_size(first: bytes) -> int | None:

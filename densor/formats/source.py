@@ -120,7 +120,11 @@ class MemoryRandomSource:
 
 
 class FileRandomSource:
-    """A seekable file object; positioned reads where it is a real file."""
+    """A seekable file object; positioned reads where it is a real file.
+
+    Leaves the file's position as it is, so that it may be read in sequence as well, by the same
+    thread.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -131,7 +135,9 @@ class FileRandomSource:
                 if hasattr(os, "preadv"):
                     self._fd = file.fileno()
         try:
+            at = file.tell()
             self._size = file.seek(0, os.SEEK_END)
+            file.seek(at)
         except (AttributeError, OSError, ValueError) as error:
             raise FileError(f"cannot read at random: {error}") from error
 
@@ -145,8 +151,10 @@ class FileRandomSource:
         if self._fd is not None:
             return self._pread(self._fd, offset, count)
         with self._lock:
+            at = self._file.tell()
             self._file.seek(offset)
             data = FileSource(self._file).take(count)
+            self._file.seek(at)
         if data.size != count:
             raise TruncatedError("archive is shorter than its frames say")
         return data

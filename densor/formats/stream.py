@@ -1,15 +1,17 @@
 """Reads archives front to back: from a file, a pipe or memory, in bounded memory."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from densor.buffers import POOL
-from densor.codec.coder import ChunkDecoder
+from densor.codec.coder import Base, ChunkDecoder
 from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnsupportedError
 from densor.formats import hashing, strictjson, wire
-from densor.formats.entry import DIR, EntryMeta, parse
+from densor.formats.base import GivenBase, check_chain, resolve
+from densor.formats.entry import DIR, BaseRef, EntryMeta, parse
 from densor.formats.hashing import Hash, new_hash
 from densor.formats.models import Models, decode_chunk
 from densor.formats.source import Bytes, Source
@@ -53,10 +55,24 @@ class Entry(NamedTuple):
 
 @dataclass
 class _Written:
-    """What is known of an entry so far, for REF frames."""
+    """What is known of an entry so far, for REF frames and for entries that are based on it."""
 
     sink: Sink
+    chain: int = 0  # how many bases of bases it needs
     coded: list[list[int]] = field(default_factory=list)  # stretches that chunks decoded to
+    entry: Entry | None = None  # once it is whole
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole entry."""
+        assert self.entry is not None
+        return self.entry.size
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        """Bytes of the entry that are done."""
+        with self._lock:  # sinks seek in files
+            return self.sink.read(offset, count)
 
     def add(self, begin: int, end: int) -> None:
         if self.coded and self.coded[-1][1] == begin:
@@ -71,7 +87,8 @@ class _Written:
 class StreamReader:
     """Decodes the entries of an archive in order.
 
-    `max_size`: most original bytes that the whole archive may have, None for no limit.
+    `max_size`: most original bytes that the whole archive may have, None for no limit. `base`: what
+    entries are based on that refer to bytes outside the archive.
     """
 
     def __init__(
@@ -81,8 +98,10 @@ class StreamReader:
         *,
         max_size: int | None = None,
         progress: Callable[[int], object] | None = None,
+        base: GivenBase | None = None,
     ) -> None:
         self._source = source
+        self._given = base
         self._max_size = max_size
         self._progress = progress
         self._models = Models()
@@ -99,6 +118,11 @@ class StreamReader:
     def read(self) -> int:
         """Bytes of the archive read so far."""
         return self._at
+
+    @property
+    def reads_back(self) -> bool:
+        """Whether sinks may be asked for bytes that are done."""
+        return bool(self.features & (wire.BACKREFS | wire.BASE))
 
     def close(self) -> None:
         """Stops the threads."""
@@ -165,7 +189,8 @@ class StreamReader:
 
     def _entry(self, number: int, meta: EntryMeta, sink: Sink) -> Entry:
         hasher = new_hash(meta.hash)
-        written = _Written(sink)
+        base, chain = self._base_of(meta)
+        written = _Written(sink, chain)
         self._written[number] = written
         waiting: deque[tuple[Task[Bytes], int]] = deque()
         in_flight = 0
@@ -189,7 +214,7 @@ class StreamReader:
                         in_flight -= self._finish(waiting.popleft(), hasher, sink)
                     waiting.append((self._repeat(header, payload, sink), header.original))
                 else:
-                    waiting.append((self._start(header, payload, sink), header.original))
+                    waiting.append((self._start(header, payload, sink, base), header.original))
                     written.add(size, size + header.original)
                 size += header.original
                 in_flight += header.original
@@ -200,12 +225,35 @@ class StreamReader:
         finally:
             for future, _ in waiting:
                 future.cancel()
-        return self._close_entry(number, meta, size, payload, hasher)
+        written.entry = self._close_entry(number, meta, size, payload, hasher)
+        return written.entry
 
-    def _start(self, header: wire.FrameHeader, payload: Bytes, sink: Sink) -> Task[Bytes]:
+    def _base_of(self, meta: EntryMeta) -> tuple[Base | None, int]:
+        """What chunks of the entry may refer to, and the length of the chain of bases."""
+        wanted = meta.base
+        if wanted is None:
+            return None, 0
+        if not self.features & wire.BASE:
+            raise FormatError(f"{meta.name}: has a base, which the archive may not have")
+        if wanted.entry is None:
+            return resolve(wanted, self._given), 1
+        return self._earlier(wanted, meta.name)
+
+    def _earlier(self, wanted: BaseRef, name: str) -> tuple[_Written, int]:
+        other = self._written.get(-1 if wanted.entry is None else wanted.entry)
+        if other is None or other.entry is None:
+            raise FormatError(f"{name}: is based on what comes after it")
+        check_chain(wanted, other.entry.size, other.entry.hash_kind, other.entry.digest)
+        if other.chain >= wire.MAX_CHAIN:
+            raise LimitError(f"{name}: is based on too long a chain of entries")
+        return other, other.chain + 1
+
+    def _start(
+        self, header: wire.FrameHeader, payload: Bytes, sink: Sink, base: Base | None
+    ) -> Task[Bytes]:
         decoder = self._models.known(header.model)
         out = sink.buffer(header.original)
-        return self._workers.submit(_decode, header.model, decoder, payload, out)
+        return self._workers.submit(_decode, header.model, decoder, payload, out, base)
 
     def _finish(self, item: tuple[Task[Bytes], int], hasher: Hash, sink: Sink) -> int:
         data = item[0].result()
@@ -223,7 +271,7 @@ class StreamReader:
         if target is None or not target.covers(offset, offset + header.original):
             raise FormatError("REF frame points where no chunk decoded to")
         out = sink.buffer(header.original)
-        out[:] = target.sink.read(offset, header.original)
+        out[:] = target.read_at(offset, header.original)
         return Done(out)
 
     @staticmethod
@@ -250,7 +298,9 @@ class StreamReader:
         return Entry(number, meta, size, hash_kind, digest)
 
 
-def _decode(number: int, decoder: ChunkDecoder | None, payload: Bytes, out: Bytes) -> Bytes:
-    decode_chunk(number, decoder, payload, out)
+def _decode(
+    number: int, decoder: ChunkDecoder | None, payload: Bytes, out: Bytes, base: Base | None
+) -> Bytes:
+    decode_chunk(number, decoder, payload, out, base)
     POOL.give(payload)
     return out

@@ -5,12 +5,15 @@ from typing import Any, NamedTuple
 
 import xxhash
 
+from densor.codec import registry
 from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnsupportedError
 
 MAGIC = b"\x89DNSR\r\n\x1a"
 VERSION = 1
 BACKREFS = 1  # feature: REF frames may occur
-KNOWN_FEATURES = BACKREFS
+BASE = 2  # feature: entries may be based on others, or on what is not in the archive
+KNOWN_FEATURES = BACKREFS | BASE
+MAX_CHAIN = 64  # bases of bases of an entry in one archive
 CHUNK_LIMIT = 1 << 26
 
 ENTRY = 1
@@ -23,7 +26,7 @@ END = 7
 FIRST_SKIPPABLE = 128
 
 MAX_ENTRY = 1 << 20
-MAX_MODEL = 1 << 16
+MAX_MODEL = registry.MODEL_BYTES
 MAX_INDEX = 1 << 30
 MAX_SKIPPABLE = 1 << 26
 INDEX_BASE = 1 << 20  # what an index may unpack to: this, and so many bytes per byte before it

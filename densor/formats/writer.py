@@ -9,12 +9,15 @@ import xxhash
 
 from densor.buffers import POOL
 from densor.codec import registry
-from densor.codec.batch import Chunk, CodedBatch, encode_batch
+from densor.codec.batch import Before, Chunk, CodedBatch, encode_batch
+from densor.codec.coder import Base
 from densor.codec.kind import BATCH_BYTES, Kind
 from densor.codec.levels import Level, level_settings
+from densor.codec.scales.tables import History
 from densor.codec.zstd import zstd_compress
 from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats import strictjson, wire
+from densor.formats.archive import Archive
 from densor.formats.entry import EntryMeta, TensorInfo, parse
 from densor.formats.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.output import errors_of, write_all
@@ -31,6 +34,7 @@ class Segment(NamedTuple):
 
     kind: Kind
     size: int | None
+    base: int | None = None  # where in the base the bytes are that these may have changed from
 
 
 class _Waiting(NamedTuple):
@@ -39,6 +43,7 @@ class _Waiting(NamedTuple):
     result: Callable[[], CodedBatch]
     repeat: tuple[int, int] | None  # entry and offset of the equal batch
     data: Bytes
+    before: Before | None = None
 
 
 class ArchiveWriter:
@@ -47,6 +52,7 @@ class ArchiveWriter:
     `threads`: 0 for all processors. `index`: whether the archive ends with an index. `repeats`:
     whether equal batches are stored once, which a reader on a pipe must buffer for; by default
     if the file can be sought in. `hash`: `sha256` instead of XXH3-128 for the original bytes.
+    `based`: whether entries may have bases, which is needed where the file cannot be sought in.
     `text`: plain bytes by context mixing whatever the level.
     """
 
@@ -59,6 +65,7 @@ class ArchiveWriter:
         index: bool = True,
         repeats: bool | None = None,
         hash: str | None = None,
+        based: bool = False,
         text: bool = False,
         progress: Callable[[int], object] | None = None,
     ) -> None:
@@ -66,14 +73,18 @@ class ArchiveWriter:
         self.level = level
         self._level: Level = level_settings(level, text)
         self._workers = Workers(threads)
-        self._hash = hash
+        self.hash = hash
         self._progress = progress
         self._with_index = index
         self._start = file.tell() if _seekable(file) else None
         self._repeats = self._start is not None if repeats is None else repeats
         self._features = 0 if self._start is not None or not self._repeats else wire.BACKREFS
+        if based:
+            self._features |= wire.BASE
         self._seen: dict[tuple[bytes, int], tuple[int, int]] = {}
         self._models = 0
+        self._model_numbers: dict[bytes, int] = {}  # of those that may be named, oldest first
+        self._history = History()
         self._entries: list[dict[str, Any]] = []
         self._names: set[str] = set()
         self._frames: tuple[list[int], list[int], list[int], list[int]] = ([], [], [], [])
@@ -98,8 +109,11 @@ class ArchiveWriter:
         source: Source,
         segments: Iterable[Segment],
         tensors: Iterable[TensorInfo] = (),
+        base: Base | None = None,
     ) -> None:
         """Adds an entry with the bytes of `source`, cut and coded as `segments` say.
+
+        `base`: the bytes that `meta.base` tells of, which segments may refer to.
 
         ArgumentError if the name was used before or no reader would accept it, FileError if
         `source` is shorter than the size in `meta`. After any other error the archive is lost.
@@ -108,16 +122,20 @@ class ArchiveWriter:
             raise ArgumentError("archive is closed, or an entry before has failed")
         if meta.name in self._names:
             raise ArgumentError(f"archive already has an entry named {meta.name!r}")
-        meta = dataclasses.replace(meta, hash=self._hash)
+        meta = dataclasses.replace(meta, hash=self.hash)
         description = _description(meta)
+        if meta.base is not None:
+            if self._start is None and not self._features & wire.BASE:
+                raise ArgumentError("archive on a pipe was not begun as one with bases")
+            self._features |= wire.BASE
         number = len(self._entries)
         first = len(self._frames[0])
         self._broken = True  # until the entry is whole
         self._frame(wire.ENTRY, description)
-        digest, size = self._add_data(number, source, segments, meta.size is not None)
+        digest, size = self._add_data(number, source, segments, meta.size is not None, base)
         if meta.size is not None and size != meta.size:
             raise FileError(f"{meta.name}: has {size} bytes instead of {meta.size}; did it change?")
-        hash_kind = KINDS[self._hash or DEFAULT]
+        hash_kind = KINDS[self.hash or DEFAULT]
         self._frame(wire.ENTRY_END, wire.ENTRY_END_PAYLOAD.pack(size, hash_kind) + digest)
         self._broken = False
         self._names.add(meta.name)
@@ -134,22 +152,53 @@ class ArchiveWriter:
             entry["tensors"] = listed
         self._entries.append(entry)
 
+    def copy(self, archive: Archive) -> None:
+        """Takes over all entries of an archive as they are stored, before any is added."""
+        if not self._open or self._broken or self._entries:
+            raise ArgumentError("archive is closed, or holds entries already")
+        self._broken = True
+        frames = archive.frames
+        for number in range(frames.kinds.size):
+            data = archive.frame_bytes(number)
+            self._write(data)
+            POOL.give(data)
+        self._frames = (
+            frames.kinds.tolist(),
+            frames.models.tolist(),
+            frames.stored.tolist(),
+            frames.original.tolist(),
+        )
+        self._models = self._frames[0].count(wire.MODEL)
+        self._entries = list(archive.listed)
+        self._names = {entry.meta.name for entry in archive.entries}
+        self._features |= archive.features
+        self._broken = False
+
     def _add_data(
-        self, number: int, source: Source, segments: Iterable[Segment], size_known: bool
+        self,
+        number: int,
+        source: Source,
+        segments: Iterable[Segment],
+        size_known: bool,
+        base: Base | None,
     ) -> tuple[bytes, int]:
-        hasher = new_hash(self._hash)
+        hasher = new_hash(self.hash)
         waiting: deque[_Waiting] = deque()
         threads = self._workers.threads
         in_flight = offset = 0
         for segment in segments:
-            left = segment.size
+            left, place = segment.size, segment.base
             most = segment.kind.batch_bytes(self._level)
             while left is None or left > 0:
                 data = source.take(most if left is None else min(left, most))
                 if not data.size:
                     break
                 hasher.update(data)
-                waiting.append(self._start_batch(data, segment.kind, number, offset))
+                before = None
+                if base is not None and place is not None:
+                    before = _before(base, place, data.size)
+                    place += data.size
+                waiting.append(self._start_batch(data, segment.kind, number, offset, before))
                 in_flight += data.size
                 while waiting and (
                     threads == 1 or in_flight > _IN_FLIGHT or len(waiting) > 4 * threads
@@ -164,30 +213,43 @@ class ArchiveWriter:
             self._finish_batch(waiting.popleft())
         return hasher.digest(), offset
 
-    def _start_batch(self, data: Bytes, kind: Kind, entry: int, offset: int) -> _Waiting:
+    def _start_batch(
+        self, data: Bytes, kind: Kind, entry: int, offset: int, before: Before | None
+    ) -> _Waiting:
         if self._repeats and data.size >= _LEAST_REPEAT:
             key = (xxhash.xxh3_128_digest(data), data.size)
             place = self._seen.setdefault(key, (entry, offset))
             if place != (entry, offset):
                 return _Waiting(lambda: CodedBatch(None, []), place, data)
-        if kind.layout is not None and data.size % kind.layout.size:
+        if data.size % kind.unit:
             kind = Kind(None)  # the odd end of a file that was called a tensor
-        return _Waiting(encode_batch(data, kind, self._level, self._workers), None, data)
+        result = encode_batch(data, kind, self._level, self._workers, self._history, before)
+        return _Waiting(result, None, data, before)
 
     def _finish_batch(self, batch: _Waiting) -> None:
         if batch.repeat is not None:
             self._repeat(*batch.repeat, batch.data.size)
         coded = batch.result()
-        if coded.model is not None:
-            self._frame(wire.MODEL, coded.model)
-            self._models += 1
-        own = registry.FIRST_MODEL + self._models - 1
+        own = self._model(coded.model) if coded.model is not None else 0
         for chunk in coded.chunks:
             self._chunk(chunk, own)
             POOL.give(chunk.payload)
         POOL.give(batch.data)
+        if batch.before is not None:
+            POOL.give(batch.before.data)
         if self._progress is not None:
             self._progress(batch.data.size)
+
+    def _model(self, payload: bytes) -> int:
+        """The number of a model, which is written unless an equal one may still be named."""
+        number = self._model_numbers.get(payload)
+        if number is None:
+            self._frame(wire.MODEL, payload)
+            number = self._model_numbers[payload] = self._models
+            self._models += 1
+            if len(self._model_numbers) > registry.MODEL_WINDOW:
+                del self._model_numbers[next(iter(self._model_numbers))]
+        return registry.FIRST_MODEL + number
 
     def _chunk(self, chunk: Chunk, own: int) -> None:
         self._frame(wire.CHUNK, chunk.payload, chunk.original, own if chunk.own else chunk.model)
@@ -224,6 +286,12 @@ class ArchiveWriter:
             keys = ("kinds", "models", "stored", "original")
             columns = dict(zip(keys, self._frames, strict=True))
             text = strictjson.dumps({"entries": self._entries, **columns})
+            if len(text) > wire.INDEX_BASE + wire.INDEX_PER_BYTE * index_at:
+                for (
+                    entry
+                ) in self._entries:  # names that the archive packs better than readers allow
+                    entry.pop("tensors", None)
+                text = strictjson.dumps({"entries": self._entries, **columns})
             self._frame(wire.INDEX, zstd_compress(text, _INDEX_ZSTD), len(text))
             frames += 1
         self._frame(wire.END, wire.END_PAYLOAD.pack(index_at, frames))
@@ -239,6 +307,13 @@ class ArchiveWriter:
         """Stops the threads; what was written is no whole archive."""
         self._open = False
         self._workers.close()
+
+
+def _before(base: Base, offset: int, size: int) -> Before | None:
+    """A stretch of the base, None where there is none of this size."""
+    if offset + size > base.size:
+        return None
+    return Before(base.read_at(offset, size), offset)
 
 
 def _description(meta: EntryMeta) -> bytes:

@@ -115,7 +115,7 @@ CODECS = ["densor -1", "densor -3", "densor -9", "zstd -3", "zstd -19", "memcpy"
 @pytest.mark.usefixtures("installed")
 def test_demo(cli: Callable[..., Ran], model_folder: Path) -> None:
     ran = cli("demo", "--model", "model")
-    assert ran.code == 0 and ran.err == ""
+    assert ran.code == 0 and ran.said()
     lines = ran.text.splitlines()
     assert lines[0].startswith("embedded sample: ") and lines[0].endswith(" tensors")
     assert lines[1].startswith("  model.safetensors: SHA-256 ")
@@ -180,7 +180,7 @@ def test_minilm_is_known_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_bench(cli: Callable[..., Ran], model_path: Path) -> None:
     ran = cli("bench", "model.safetensors", "--level", "1,6", "--repeat", "1", "-T2")
     lines = ran.text.splitlines()
-    assert ran.code == 0 and ran.err == ""
+    assert ran.code == 0 and ran.said()
     assert lines[0].startswith("model.safetensors: ") and lines[0].endswith(", threads: 2")
     found = [line.split("  ")[0] for line in lines[2:]]
     assert found == ["densor -1", "densor -6", "zstd -3", "zstd -19", "memcpy", "order-0 bound"]

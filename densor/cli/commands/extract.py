@@ -3,7 +3,7 @@
 import argparse
 
 from densor.cli import checks, console, streams
-from densor.cli.arguments import Parser, add_force, add_max_size, add_quiet, add_threads
+from densor.cli.arguments import Parser, add_base, add_force, add_max_size, add_quiet, add_threads
 from densor.cli.streams import DASH
 
 
@@ -16,6 +16,7 @@ def parser() -> argparse.ArgumentParser:
     add_threads(found)
     add_force(found)
     add_max_size(found)
+    add_base(found)
     add_quiet(found)
     return found
 
@@ -46,6 +47,7 @@ def _extract(archive: str, args: argparse.Namespace) -> None:
             args.threads,
             overwrite=args.force,
             max_output_size=args.max_size,
+            base=args.base,
             progress=moved,
         )
     if not args.quiet:

@@ -13,6 +13,7 @@ from densor.cli.arguments import (
     SUFFIX,
     Parser,
     UsageError,
+    add_base,
     add_force,
     add_max_size,
     add_quiet,
@@ -75,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     add_quiet(found)
     add_writing(found)
     add_max_size(found)
+    add_base(found)
     return found
 
 
@@ -202,6 +204,7 @@ def _compress(job: Job, args: argparse.Namespace) -> None:
             overwrite=args.force,
             verify=args.verify or args.rm,
             hash="sha256" if args.sha256 else None,
+            base=args.base,
             text=args.text,
             progress=moved,
         )
@@ -226,6 +229,7 @@ def _decompress(job: Job, args: argparse.Namespace) -> None:
             args.threads,
             overwrite=args.force,
             max_output_size=args.max_size,
+            base=args.base,
             progress=moved,
         )
     _flush(target)
@@ -241,7 +245,9 @@ def _test(job: Job, args: argparse.Namespace) -> None:
 
     began = time.perf_counter()
     with console.progress(job.label, lambda: _original_size(job), args.quiet) as moved:
-        entries = test_file(source, args.threads, max_output_size=args.max_size, progress=moved)
+        entries = test_file(
+            source, args.threads, max_output_size=args.max_size, base=args.base, progress=moved
+        )
     original = sum(entry.size for entry in entries)
     _close(job, args, f"ok ({console.size(original)})", original, began)
 

@@ -47,7 +47,9 @@ def _facts(found: "Opened") -> Iterator[tuple[str, str]]:
     archive = found.archive
     models = int((archive.frames.kinds == wire.MODEL).sum())
     yield "format version", str(found.version)
-    yield "features", "back references" if archive.features & wire.BACKREFS else "none"
+    names = {wire.BACKREFS: "back references", wire.BASE: "bases"}
+    features = [name for bit, name in names.items() if archive.features & bit]
+    yield "features", ", ".join(features) or "none"
     yield "entries", str(len(archive.entries))
     yield "tensors", str(len(archive.tensors()))
     yield "frames", f"{archive.frames.kinds.size}, {models} of them models"

@@ -13,6 +13,8 @@ _TOP = 3  # bits of the mantissa that are worth a model
 class MixingCoder:
     """A `BatchCoder`; the model adapts within each chunk, so that nothing is counted before."""
 
+    repeats = False  # the caller tries planes beside it
+
     def __init__(self, kind: Kind) -> None:
         form = format_of(kind.dtype)
         self._kind = kind

@@ -17,7 +17,7 @@ class MixingDecoder:
         size = self.model.form.size
         if out.size % size or not out.size:
             raise FormatError("mixing chunk has an impossible length")
-        payload = np.ascontiguousarray(payload)
+        payload = np.require(payload, np.uint8, ["C", "W"])  # as the kernel's signature has it
         header, at = parse_header(payload, self.model, out.size // size)
         values = np.empty(out.size // size, np.uint32)
         end = at + header.coded

@@ -51,7 +51,7 @@ _BY_COLUMN = _BY_MEAN + 256 * NODES
 _BY_PLACE = _BY_COLUMN + WIDTH * NODES
 _BY_VALUE = _BY_PLACE + 256 * NODES
 COUNTERS = _BY_VALUE + 256 * 32
-_SLOW, _FAST, _SCALES = 255, 255, 60  # what counters count to
+_MOST, _MOST_OF_SCALES = 255, 60  # what counters count to
 FRESH = 1 << 31  # a counter: probability 1/2, nothing counted
 RAW, TREE, CONSTANT = 0, 1, 2  # how a group of lower bits is stored
 
@@ -73,7 +73,7 @@ _USUAL = 3268  # mean absolute value of a normal variable, 2^-12
 
 
 class State(NamedTuple):
-    """What the model of a chunk keeps. `Z` and `S`, `A`, `U` may be of size 1 without prediction."""
+    """What the model of a chunk keeps. Without prediction, width may be 0."""
 
     weights: npt.NDArray[np.int32]  # int32[256 * INPUTS], of the mixer
     counters: npt.NDArray[np.uint32]  # uint32[COUNTERS]
@@ -136,7 +136,9 @@ def _tree(coding, now, t, counters, data, value, bits, at):
     """Codes a number of so many bits by a binary tree of counters."""
     node = int64(1)
     for k in range(bits - 1, -1, -1):
-        node = 2 * node + _counted(coding, now, t, counters, data, (value >> k) & 1, at + node, _FAST)
+        node = 2 * node + _counted(
+            coding, now, t, counters, data, (value >> k) & 1, at + node, _MOST
+        )
     return node - (1 << bits)
 
 
@@ -145,7 +147,9 @@ def _signed(coding, now, t, counters, data, value, at):
     """Codes a small signed number: folded, in unary up to 24, what is more in 16 bits."""
     folded = 2 * value if value >= 0 else -2 * value - 1
     k = int64(0)
-    while k < 24 and _counted(coding, now, t, counters, data, int64(folded > k), at + k, _SCALES):
+    while k < 24 and _counted(
+        coding, now, t, counters, data, int64(folded > k), at + k, _MOST_OF_SCALES
+    ):
         k += 1
     if k == 24:
         more = int64(0)
@@ -215,7 +219,7 @@ def _mixed(coding, now, t, counters, weights, data, bit, node, by_value, p):
         weight = int64(weights[first + k]) + ((now[_INPUTS + k] * error + (1 << 21)) >> 22)
         weights[first + k] = np.int32(_clip(weight, -(1 << 24), 1 << 24))
     for k in range(_COUNTED):
-        _learn(counters, t, now[_USED + k], bit, _SLOW)
+        _learn(counters, t, now[_USED + k], bit, _MOST)
     return bit
 
 
@@ -224,7 +228,9 @@ def _exponent(coding, now, t, counters, weights, data, exponent, near, most):
     """Codes an exponent, in unary outwards from `near`; may return more than `most` or < 0."""
     octaves = now[_OCTAVES]
     p = _upper_share(_scaled(int64(256), near, octaves, t), now, t)
-    up = _mixed(coding, now, t, counters, weights, data, int64(exponent >= near), _HALF, 32 * near, p)
+    up = _mixed(
+        coding, now, t, counters, weights, data, int64(exponent >= near), _HALF, 32 * near, p
+    )
     _narrow(now, up)
     k = int64(0)
     if up:
@@ -233,7 +239,18 @@ def _exponent(coding, now, t, counters, weights, data, exponent, near, most):
             if k == _MOST_UP:
                 return e + _tree(coding, now, t, counters, data, exponent - e, 8, _FAR_UP)
             p = _upper_share(_scaled(int64(256), e + 1, octaves, t), now, t)
-            more = _mixed(coding, now, t, counters, weights, data, int64(exponent > e), _UP + k, 32 * (e + 1), p)
+            more = _mixed(
+                coding,
+                now,
+                t,
+                counters,
+                weights,
+                data,
+                int64(exponent > e),
+                _UP + k,
+                32 * (e + 1),
+                p,
+            )
             _narrow(now, more)
             if not more:
                 return e
@@ -245,7 +262,9 @@ def _exponent(coding, now, t, counters, weights, data, exponent, near, most):
         if k == _MOST_DOWN:
             return e - _tree(coding, now, t, counters, data, e - exponent, 8, _FAR_DOWN)
         p = _upper_share(_scaled(int64(256), e, octaves, t), now, t)
-        here = _mixed(coding, now, t, counters, weights, data, int64(exponent >= e), _DOWN + k, 32 * e, p)
+        here = _mixed(
+            coding, now, t, counters, weights, data, int64(exponent >= e), _DOWN + k, 32 * e, p
+        )
         _narrow(now, here)
         if here:
             return e
@@ -265,7 +284,9 @@ def _top(coding, now, t, counters, weights, data, value, bits, exponent, near):
         point = _scaled(significand, max(exponent, int64(1)), now[_OCTAVES], t)
         p = _upper_share(point, now, t)
         bit = (value >> (bits - 1 - k)) & 1
-        bit = _mixed(coding, now, t, counters, weights, data, bit, first + node, 32 * exponent + 16 + node, p)
+        bit = _mixed(
+            coding, now, t, counters, weights, data, bit, first + node, 32 * exponent + 16 + node, p
+        )
         _narrow(now, bit)
         node = 2 * node + bit
     return node - (1 << bits)
@@ -332,9 +353,7 @@ def _add_four(target, rows, at, i):
     r0, r1, r2, r3 = rows[at, i:], rows[at + 1, i:], rows[at + 2, i:], rows[at + 3, i:]
     f0, f1, f2, f3 = int64(r0[0]), int64(r1[0]), int64(r2[0]), int64(r3[0])
     for j in range(target.size):
-        target[j] += (
-            f0 * int64(r0[j]) + f1 * int64(r1[j]) + f2 * int64(r2[j]) + f3 * int64(r3[j])
-        )
+        target[j] += f0 * int64(r0[j]) + f1 * int64(r1[j]) + f2 * int64(r2[j]) + f3 * int64(r3[j])
 
 
 @numba.njit
@@ -376,6 +395,35 @@ def _start_prediction(s, size, goes_on):
     fitted[1] = fitted[0]
     fitted[2] = 0
     fitted[3] = 1 << 12
+
+
+@numba.njit
+def _start_row(s, width, recent):
+    """Sets the sums of all columns; returns the share of a guess to believe in, 2^-8."""
+    for j in range(width):
+        s.columns[_SUM, j] = int64(s.factors[0, j + 1]) << 10
+    recent[0] = 1024
+    return _clip((s.fitted[2] << 8) // s.fitted[3], 0, 256)
+
+
+@numba.njit
+def _learn_value(columns, recent, factors, column, width, value, guess):
+    """Adds what the innovation of a column tells of those to its right."""
+    recent[column + 1] = np.int32(value)
+    _add_scaled(
+        columns[_SUM, column + 1 : width],
+        factors[column + 1, column + 2 : width + 1],
+        np.int32(value - guess),
+    )
+
+
+@numba.njit
+def _end_sums(fitted, explained, predicted):
+    """The two sums whose quotient is the share: covariance and variance of the guesses."""
+    fitted[2] += explained
+    fitted[3] += predicted
+    fitted[2] -= fitted[2] >> 6
+    fitted[3] -= fitted[3] >> 6
 
 
 @numba.njit
@@ -453,8 +501,12 @@ def _weight(coding, now, t, counters, weights, data, raw, at, bits, form, groups
     rest_bits = mantissa_bits - top_bits
     near = _clip(near, 1, most)
     magnitude = bits & ((int64(1) << (exponent_bits + mantissa_bits)) - 1)
-    negative = _sign(coding, now, t, counters, weights, data, bits >> (exponent_bits + mantissa_bits))
-    exponent = _exponent(coding, now, t, counters, weights, data, magnitude >> mantissa_bits, near, most)
+    negative = _sign(
+        coding, now, t, counters, weights, data, bits >> (exponent_bits + mantissa_bits)
+    )
+    exponent = _exponent(
+        coding, now, t, counters, weights, data, magnitude >> mantissa_bits, near, most
+    )
     if exponent < 0 or exponent > most:
         return int64(-1), int64(0), at
     top = (magnitude >> rest_bits) & ((int64(1) << top_bits) - 1)
@@ -468,6 +520,14 @@ def _weight(coding, now, t, counters, weights, data, raw, at, bits, form, groups
     value = _scaled(significand, max(exponent, int64(1)), now[_OCTAVES], t)
     bits = (negative << (exponent_bits + mantissa_bits)) | (exponent << mantissa_bits) | mantissa
     return bits, -value if negative else value, at
+
+
+@numba.njit(inline="always")
+def _learn_spread(columns, t, column, off):
+    seen = columns[_SEEN, column]
+    spread = columns[_SPREAD, column]
+    columns[_SPREAD, column] = spread + ((((off << 8) - spread) * int64(t[_RATE + seen])) >> 16)
+    columns[_SEEN, column] = min(seen + 1, int64(250))
 
 
 @numba.njit
@@ -506,12 +566,8 @@ def _row(coding, s, t, data, raw, at, values, form, groups, block, r, octaves, f
     now, counters, weights, columns = s.now, s.counters, s.weights, s.columns
     width = block[_COLUMNS]
     predicts = filled >= 0
-    share = int64(0)
-    if predicts:
-        for j in range(width):
-            columns[_SUM, j] = int64(s.factors[0, j + 1]) << 10
-        s.recent[filled, 0] = 1024
-        share = _clip((s.fitted[2] << 8) // s.fitted[3], 0, 256)
+    recent, factors = s.recent[max(filled, int64(0))], s.factors
+    share = _start_row(s, width, recent) if predicts else int64(0)
     explained = predicted = int64(0)
     found = usual = int64(32 * _USUAL)
     left = int64(4)
@@ -531,7 +587,7 @@ def _row(coding, s, t, data, raw, at, values, form, groups, block, r, octaves, f
         zero = int64(0)
         if form[_HAS_ZEROS]:
             i = _ZERO + 2 * min(columns[_ABOVE, c], int64(8)) + int64(left == 0)
-            zero = _counted(coding, now, t, counters, data, int64(bits == 0), i, _FAST)
+            zero = _counted(coding, now, t, counters, data, int64(bits == 0), i, _MOST)
         if zero:
             bits = int64(0)
         else:
@@ -545,25 +601,17 @@ def _row(coding, s, t, data, raw, at, values, form, groups, block, r, octaves, f
         left = min((off * now[_PRECISION]) >> 22, int64(15))
         columns[_ABOVE, c] = 8 if zero else left
         off = min(off, int64(32768))
-        seen = columns[_SEEN, c]
-        columns[_SPREAD, c] += (((off << 8) - columns[_SPREAD, c]) * int64(t[_RATE + seen])) >> 16
-        columns[_SEEN, c] = min(seen + 1, int64(250))
+        _learn_spread(columns, t, c, off)
         found += off
         usual += columns[_SPREAD, c] >> 8
         if predicts:
-            value = _clip(value >> 2, -8192, 8191)
             guess >>= 2
-            s.recent[filled, c + 1] = np.int32(value)
+            value = _clip(value >> 2, -8192, 8191)
+            _learn_value(columns, recent, factors, c, width, value, guess)
             explained += value * guess
             predicted += guess * guess
-            factors = s.factors[c + 1, c + 2 : width + 1]
-            _add_scaled(columns[_SUM, c + 1 : width], factors, np.int32(value - guess))
     if predicts:
-        sums = s.fitted
-        sums[2] += explained // width
-        sums[3] += predicted // width
-        sums[2] -= sums[2] >> 6
-        sums[3] -= sums[3] >> 6
+        _end_sums(s.fitted, explained // width, predicted // width)
     return at
 
 
@@ -589,21 +637,17 @@ def code_chunk(
     else:
         start_decoder(s.now, data, begin, data.size)
     at = int64(0)
-    predicted = int64(0)  # columns of the latest block with prediction
     for b in range(blocks.shape[0]):
         block = blocks[b]
         width = block[_COLUMNS]
         filled = int64(-1)
         if block[_ROWS] >= LEAST_PREDICTED and width >= LEAST:
-            _start_prediction(s, width + 1, block[_GOES_ON] and predicted == width)
-            predicted = width
+            _start_prediction(s, width + 1, block[_GOES_ON] != 0)
             filled = int64(0)
         _column_scales(coding, s, t, data, block, column_scales)
         for r in range(block[_ROWS]):
             octaves = _row_scale(coding, s, t, data, block, r, row_scales)
-            at = _row(
-                coding, s, t, data, raw, at, values, form, groups, block, r, octaves, filled
-            )
+            at = _row(coding, s, t, data, raw, at, values, form, groups, block, r, octaves, filled)
             if at < 0 or s.now[2] > data.size + 4:
                 return int64(-1)
             if filled >= 0:

@@ -1,4 +1,4 @@
-"""What both sides of the mixing codec need: formats of numbers, header of a chunk, blocks, state."""
+"""What both sides of the mixing codec need: formats, header of a chunk, blocks, state."""
 
 import struct
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from densor.codec import registry
 from densor.codec.mixing import kernels
 from densor.codec.mixing.kernels import State
 from densor.codec.mixing.tables import tables
+from densor.entropy.arithmetic.kernels import AT
 from densor.errors import FormatError, LimitError, UnsupportedError
 
 Bytes = npt.NDArray[np.uint8]
@@ -242,4 +243,4 @@ def run(
     bits = kernels.code_chunk(
         coding, state, tables(), data, begin, raw, values, fields, groups, table, *scales
     )
-    return int(state.now[2]), int(bits)
+    return int(state.now[AT]), int(bits)

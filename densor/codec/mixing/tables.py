@@ -52,7 +52,10 @@ def tables() -> npt.NDArray[np.int32]:
 
 
 def _normal(i: int) -> int:
-    """2^30 times the normal distribution function at i/32: 1/2 + phi(x) (x + x^3/3 + x^5/15 ...)."""
+    """2^30 times the normal distribution function at i/32.
+
+    It is 1/2 + phi(x) (x + x^3/3 + x^5/(3*5) + ...), whose terms are all positive.
+    """
     x = i * _ONE // _STEPS
     term = total = x
     n = 1

@@ -1,6 +1,7 @@
 """Chooses the model of a batch of elements: layout options, and how each plane is coded."""
 
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from densor.buffers import POOL
 from densor.codec.levels import Level
-from densor.codec.planar.classes import Coding, Counts, RunCounts, choose_classes
+from densor.codec.planar.classes import Coding, Counts, RunCounts
 from densor.codec.planar.kernels import (
     count_runs,
     plane_entropies,
@@ -16,7 +17,7 @@ from densor.codec.planar.kernels import (
     varying_bits,
 )
 from densor.codec.planar.layout import Bytes, Layout, to_differences
-from densor.codec.planar.model import Model
+from densor.codec.planar.model import C
 from densor.codec.zstd import zstd_compress
 
 _local = threading.local()
@@ -27,8 +28,8 @@ _PIECES = 16  # places of a batch that are looked at
 _PIECE = 1024  # elements at each
 _LOOK = 64  # elements at the begin of each run that are searched for constant bits
 _SKEWED = 1.2  # bits per symbol; a Huffman code needs at least one
-_COMPRESSIBLE = 0.985  # a plane whose sample codes to less is worth counting
 _CLEARLY = 0.97  # another way must be this much better to be taken
+_HOPELESS = 1.15  # one that is so much worse on the sample is not tried on every chunk
 
 
 def run_length(shape: tuple[int, ...]) -> int:
@@ -51,6 +52,18 @@ def chunk_elements(layout: Layout, run: int) -> int:
     return max(1, _CHUNK_BYTES[layout.size] // layout.size // run) * run
 
 
+@dataclass(frozen=True)
+class Precision:
+    """How close an entropy coder comes to the entropy of a plane."""
+
+    least: float  # bits per symbol at least, unless all symbols are equal
+    worth: float  # a plane whose sample has an entropy below this share of its size is counted
+
+
+WHOLE_BITS = Precision(least=1.0, worth=0.985)
+FRACTIONS = Precision(least=0.0, worth=0.995)
+
+
 @dataclass
 class Plan:
     """How the chunks of a batch shall be coded."""
@@ -60,14 +73,10 @@ class Plan:
     delta: bool = False
     repeats: bool = False  # whether Zstandard may find something
     whole_zstd: bool = False  # the elements as they are, with Zstandard
+    plane_bits: list[float] = field(default_factory=list)  # per plane, of an element, estimated
+    whole_bits: float = 0.0  # of an element, with `whole_zstd`
     plane_zstd: list[bool] = field(default_factory=list)  # per plane: try Zstandard
     counted: list[int] = field(default_factory=list)  # planes whose runs are to be counted
-    codings: list[Coding | None] = field(default_factory=list)  # per plane, None: raw
-
-    def model(self) -> Model:
-        """The model that goes into the archive."""
-        planes = tuple([coding.classes if coding else None for coding in self.codings])
-        return Model(self.layout, self.run, planes, self.delta)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,10 +125,12 @@ def _sample(data: Bytes, size: int) -> Bytes:
     return np.concatenate([data[s : s + _PIECE * size] for s in starts.tolist()])
 
 
-def look(data: Bytes, layout: Layout, run: int, level: Level, integers: bool) -> Plan:
+def look(
+    data: Bytes, layout: Layout, run: int, level: Level, integers: bool, precision: Precision
+) -> Plan:
     """First decisions, from a sample: differences or not, Zstandard or not, what to count."""
     work = _work()
-    plan = Plan(layout, run, codings=[None] * layout.size)
+    plan = Plan(layout, run)
     sample = _sample(data, layout.size)
     n = sample.size // layout.size
     bits = _entropies(layout, sample, work)
@@ -128,12 +139,13 @@ def look(data: Bytes, layout: Layout, run: int, level: Level, integers: bool) ->
         delta_bits = _entropies(layout, differences, work)
         if sum(delta_bits) < _CLEARLY * sum(bits):
             plan.delta, sample, bits = True, differences, delta_bits
+    plan.plane_bits = [plane / max(n, 1) for plane in bits]
     plan.plane_zstd = [False] * layout.size
     plan.repeats = level.try_zstd and _may_repeat(sample, bits, n, work)
     if plan.repeats:
-        _try_zstd(plan, sample, bits, work)
+        _try_zstd(plan, sample, bits, precision.least, work)
     if not plan.whole_zstd:
-        found = {p for p in range(layout.size) if bits[p] < _COMPRESSIBLE * 8 * n}
+        found = {p for p in range(layout.size) if bits[p] < precision.worth * 8 * n}
         if len(found) < layout.size and not plan.delta and run >= _LOOK:
             found |= _planes_with_constant_bits(plan, data)
         plan.counted = sorted(found)
@@ -147,18 +159,22 @@ def _may_repeat(sample: Bytes, bits: list[float], n: int, work: Any) -> bool:
     return bool(repetitions(sample, work.windows) > sample.size // 400)
 
 
-def _try_zstd(plan: Plan, sample: Bytes, bits: list[float], work: Any) -> None:
+def _try_zstd(plan: Plan, sample: Bytes, bits: list[float], least: float, work: Any) -> None:
     """Compares Zstandard on the sample with an order-0 code of each plane.
 
-    `sample` is what would be split into planes, differences if these are planned.
+    `sample` is what would be split into planes, differences if these are planned. `least`: bits
+    that the code takes for a symbol at least.
     """
     n = sample.size // plan.layout.size
-    coded = [min(8.0 * n, max(plane, n if plane else 0.0)) for plane in bits]
+    coded = [min(8.0 * n, max(plane, least * n if plane else 0.0)) for plane in bits]
     planes = _split(plan.layout, sample, work).reshape(plan.layout.size, n)
     packed = [8 * len(zstd_compress(plane, 1)) for plane in planes]
     plan.plane_zstd = [z < _CLEARLY * h for z, h in zip(packed, coded, strict=True)]
-    best = sum(min(z, h) for z, h in zip(packed, coded, strict=True))
-    plan.whole_zstd = not plan.delta and 8 * len(zstd_compress(sample, 1)) < _CLEARLY * best
+    plan.plane_bits = [min(z, h) / n for z, h in zip(packed, coded, strict=True)]
+    plan.whole_bits = 8 * len(zstd_compress(sample, 1)) / n
+    best = sum(plan.plane_bits)
+    plan.whole_zstd = not plan.delta and plan.whole_bits < _CLEARLY * best
+    plan.repeats = plan.delta or any(plan.plane_zstd) or plan.whole_bits < _HOPELESS * best
 
 
 def _planes_with_constant_bits(plan: Plan, data: Bytes) -> set[int]:
@@ -168,10 +184,10 @@ def _planes_with_constant_bits(plan: Plan, data: Bytes) -> set[int]:
     varying = np.empty(runs * layout.size, np.uint8)
     varying_bits(data, layout.size, plan.run, _LOOK, varying)
     masks = varying.reshape(runs, layout.size)[:, ::-1]  # most significant byte first
-    # Byte p of an element holds most bits of plane p, but in the first (fp64: three) planes,
-    # which the sample judges.
+    # Byte p of an element holds most bits of plane p, but in the first planes of floats, which the
+    # sample judges.
     saved = (8 - np.bitwise_count(masks)).mean(axis=0) / 8
-    first = 3 if layout.size == 8 else 1
+    first = {1: 0, 2: 0, 4: 1, 8: 3}[layout.size]
     return {p for p in range(first, layout.size) if saved[p] > 0.002}
 
 
@@ -197,8 +213,17 @@ def count(plan: Plan, chunk: Bytes) -> list[Tally]:
     return tallies
 
 
-def decide(plan: Plan, tallies: list[list[Tally]], level: Level) -> None:
-    """Chooses the classes of each counted plane. `tallies`: per chunk as from `count`."""
+def decide(
+    plan: Plan,
+    tallies: Sequence[list[Tally]],
+    choose: Callable[[RunCounts, Counts, int], Coding[C] | None],
+) -> list[Coding[C] | None]:
+    """The coding of each plane, None: raw.
+
+    `tallies`: per chunk as from `count`. `choose` makes a coding for histograms of runs, their sum
+    and the number of chunks.
+    """
+    codings: list[Coding[C] | None] = [None] * plan.layout.size
     for i, p in enumerate(plan.counted):
         of_plane = [chunk[i] for chunk in tallies]
         runs = of_plane[0].runs
@@ -208,8 +233,9 @@ def decide(plan: Plan, tallies: list[list[Tally]], level: Level) -> None:
             runs = _rows(pooled)
             np.concatenate([tally.runs for tally in of_plane], out=runs)
             total = np.sum([tally.total for tally in of_plane], axis=0)
-        plan.codings[p] = choose_classes(runs, total, level.classes, len(tallies))
+        codings[p] = choose(runs, total, len(tallies))
         if len(of_plane) > 1:
             POOL.give(pooled)
         for tally in of_plane:
             POOL.give(tally.pooled)
+    return codings

@@ -5,20 +5,23 @@ all. Classes are found by k-means with code length as the distance (Lloyd's algo
 Kullback-Leibler divergence), then joined as long as that makes the whole smaller.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Generic
 
 import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
 from densor.codec.planar.kernels import find_classes, reassign
-from densor.codec.planar.model import Classes, map_bits
+from densor.codec.planar.model import C, Classes, map_bits
 from densor.entropy.huffman.code import SLACK, STREAMS, fast_lengths, huffman_lengths
 
 Counts = npt.NDArray[np.int64]
 RunCounts = npt.NDArray[np.uint16]
 RunClasses = npt.NDArray[np.uint8]
+Prices = npt.NDArray[np.float32]  # float32[classes, 256], bits that a symbol takes in each class
 
 _ROUNDS = 2
 _TRAINING_RUNS = 2048
@@ -33,25 +36,22 @@ _BORDERS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Coding:
+class Coding(Generic[C]):
     """How a plane is coded by classes."""
 
-    classes: Classes
+    classes: C
     runs: RunClasses | None  # uint8[runs], class of each; None where there is one class
 
 
-def choose_classes(counts: RunCounts, total: Counts, most: int, chunks: int) -> Coding | None:
+def choose_classes(
+    counts: RunCounts, total: Counts, most: int, chunks: int
+) -> Coding[Classes] | None:
     """The cheapest coding of a plane found with at most `most` classes; None if raw is best.
 
     `counts`: uint16[runs, 256], the histogram of each run; `total`: int64[256], their sum;
     `chunks`: how often a section with its stream lengths will be written.
     """
-    runs = None
-    by_class = total[None]
-    if most > 1 and len(counts) >= _LEAST_RUNS * most:
-        runs, by_class = _search(counts, total, most)
-        if (by_class.sum(axis=0) != total).any():  # else symbols would lack a code
-            raise AssertionError("classes do not account for all symbols")
+    runs, by_class = search_classes(counts, total, most, _CLASS_BITS, _lengths_for_all)
     classes = Classes.empty(len(by_class))
     bits = float(chunks * _SECTION_BITS + len(counts) * map_bits(len(by_class)))
     for c, counted in enumerate(by_class):
@@ -61,10 +61,20 @@ def choose_classes(counts: RunCounts, total: Counts, most: int, chunks: int) -> 
     return Coding(classes, runs if len(by_class) > 1 else None)
 
 
-def _search(
-    counts: RunCounts, total: Counts, most: int
+def search_classes(
+    counts: RunCounts,
+    total: Counts,
+    most: int,
+    class_bits: float,
+    prices_of: Callable[[npt.NDArray[np.int64], Counts], Prices],
 ) -> tuple[RunClasses, npt.NDArray[np.int64]]:
-    """A class for each run, and the histogram of each class."""
+    """A class for each run, of at most `most`, and the histogram of each class.
+
+    `class_bits`: what a class must save. `prices_of` tells the prices of symbols from the histogram
+    of each class, int64[classes, 256], and of all runs: those of all symbols that occur anywhere.
+    """
+    if most < 2 or len(counts) < _LEAST_RUNS * most:
+        return np.zeros(len(counts), np.uint8), total[None]
     runs = np.zeros(len(counts), np.uint8)
     by_class = np.zeros((most, 256), np.int64)
     cost, row = np.empty((most, 256), np.float32), np.empty(256, np.float32)
@@ -76,7 +86,7 @@ def _search(
         step,
         _ROUNDS,
         _MAP_BITS,
-        _CLASS_BITS,
+        class_bits,
         cost,
         row,
         np.empty(len(counts)),
@@ -87,15 +97,17 @@ def _search(
     if left == 1:
         return runs, total[None]
     by_class = by_class[:left]
-    for part in dict.fromkeys((step, 1)):  # so far ideal code lengths, from now on whole bits
-        lengths = _lengths_for_all(by_class, total)
-        reassign(counts, part, lengths, cost, row, by_class, runs)
+    for part in dict.fromkeys((step, 1)):  # so far ideal code lengths, from now on real ones
+        reassign(counts, total, part, prices_of(by_class, total), row, by_class, runs)
+    if (by_class.sum(axis=0) != total).any():  # else symbols would lack a code
+        raise AssertionError("classes do not account for all symbols")
     return runs, by_class
 
 
-def _lengths_for_all(by_class: npt.NDArray[np.int64], total: Counts) -> npt.NDArray[np.uint8]:
+def _lengths_for_all(by_class: npt.NDArray[np.int64], total: Counts) -> Prices:
     """Code lengths per class, for symbols that it does not have too, as rare ones."""
-    return np.array([huffman_lengths(counted + (total > 0)) for counted in by_class])
+    lengths = [huffman_lengths(counted + (total > 0)) for counted in by_class]
+    return np.array(lengths, np.float32)
 
 
 def _set_class(classes: Classes, c: int, counted: Counts) -> float:

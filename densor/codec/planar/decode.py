@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from densor.buffers import ThreadBuffers
 from densor.codec import registry
 from densor.codec.planar.kernels import ERRORS, decode_planes
 from densor.codec.planar.layout import Bytes, from_differences
@@ -17,23 +18,15 @@ from densor.entropy.huffman.decode import DecodeTables, decode_tables
 from densor.errors import FormatError, LimitError
 
 MAX_RUNS = 1 << 20  # of a chunk
-_SECTIONS = {size: struct.Struct("<" + "BI" * size) for size in (1, 2, 4, 8)}
+SECTIONS = {size: struct.Struct("<" + "BI" * size) for size in (1, 2, 4, 8)}
+BUFFERS = ThreadBuffers()
 _local = threading.local()
-
-
-def _scratch(size: int) -> Bytes:
-    """A buffer of this thread, at least `size` bytes long."""
-    buffer: Bytes | None = getattr(_local, "scratch", None)
-    if buffer is None or buffer.size < size:
-        buffer = np.empty(size, np.uint8)
-        _local.scratch = buffer
-    return buffer
 
 
 class PlanarDecoder:
     """Decodes the chunks of one model. Safe to use from several threads at once."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model[Classes]) -> None:
         self.model = model
         planes = [Classes.empty(0) if classes is None else classes for classes in model.planes]
         sizes = [classes.kinds.size for classes in planes]
@@ -49,11 +42,11 @@ class PlanarDecoder:
         model = self.model
         layout = model.layout
         n, rest = divmod(out.size, layout.size)
-        header = _SECTIONS[layout.size]
+        header = SECTIONS[layout.size]
         if rest or payload.size < header.size:
             raise FormatError("planar chunk has an impossible length")
         modes = header.unpack_from(payload)[::2]
-        scratch = _scratch(out.size)
+        scratch = BUFFERS.take("scratch", out.size)
         if registry.PLANE_ZSTD in modes:
             self._unpack_zstd(payload, header, scratch, n)
         # Without a class map the whole chunk is one run.

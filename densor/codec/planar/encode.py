@@ -1,46 +1,54 @@
 """The coding side of the planar codec: one chunk to its payload, by a plan that is settled."""
 
 import struct
-import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Generic
 
 import numpy as np
 import numpy.typing as npt
 
-from densor.buffers import POOL
+from densor.buffers import POOL, ThreadBuffers
 from densor.codec import registry
 from densor.codec.levels import Level
 from densor.codec.planar.analyse import Plan
 from densor.codec.planar.classes import Coding, RunClasses
 from densor.codec.planar.kernels import group_runs
 from densor.codec.planar.layout import Bytes, to_differences
-from densor.codec.planar.model import Classes, map_bits
+from densor.codec.planar.model import C, Classes, map_bits
 from densor.codec.zstd import zstd_compress
 from densor.entropy.huffman.code import SLACK, STREAMS
 from densor.entropy.huffman.encode import capacity, encode, encode_tables
 
 _SECTION = struct.Struct("<BI")
-_local = threading.local()
+BUFFERS = ThreadBuffers()
 
 
-def _buffer(name: str, size: int) -> Bytes:
-    """A buffer of this thread, at least `size` bytes long."""
-    buffer: Bytes | None = getattr(_local, name, None)
-    if buffer is None or buffer.size < size:
-        buffer = np.empty(size, np.uint8)
-        setattr(_local, name, buffer)
-    return buffer
+class PlaneEncoder(ABC, Generic[C]):
+    """Encodes the chunks of one batch. Safe to use from several threads at once.
 
+    `codings`: of each plane. Subclasses say how a plane is coded by classes.
+    """
 
-class PlanarEncoder:
-    """Encodes the chunks of one batch. Safe to use from several threads at once."""
+    mode: int  # of a plane that is coded by classes
 
-    def __init__(self, plan: Plan, level: Level) -> None:
+    def __init__(self, plan: Plan, codings: Sequence[Coding[C] | None], level: Level) -> None:
         self._plan = plan
+        self._codings = codings
         self._level = level
-        self._tables = [
-            None if coding is None else encode_tables(coding.classes.lengths)
-            for coding in plan.codings
-        ]
+
+    @abstractmethod
+    def _capacity(self, n: int) -> int:
+        """Room that coding `n` symbols of a plane needs, but for the class map."""
+
+    @abstractmethod
+    def _classes(
+        self, p: int, classes: C, plane: Bytes, runs: RunClasses | None, out: Bytes, at: int
+    ) -> int:
+        """Stores plane `p` by classes at `at`, after the class map; returns the end.
+
+        `runs`: uint8[runs], the class of each; None where there is but one.
+        """
 
     def encode(self, chunk: Bytes, first_run: int) -> Bytes:
         """The payload of `chunk`, whose first run is number `first_run` of the batch; pooled."""
@@ -49,9 +57,9 @@ class PlanarEncoder:
         if plan.delta:
             chunk = to_differences(chunk, layout)
         n = chunk.size // layout.size
-        planes = _buffer("planes", chunk.size)[: chunk.size]
+        planes = BUFFERS.take("planes", chunk.size)
         layout.split(chunk, planes)
-        out = _buffer("out", layout.size * self._room(n))
+        out = BUFFERS.take("out", layout.size * self._room(n))
         at = _SECTION.size * layout.size
         for p in range(layout.size):
             plane = planes[p * n : (p + 1) * n]
@@ -65,11 +73,11 @@ class PlanarEncoder:
     def _room(self, n: int) -> int:
         """Buffer that one plane may need while it is tried."""
         runs = -(-n // self._plan.run)
-        return _SECTION.size + n + runs + 4 * STREAMS + capacity(n) + SLACK
+        return _SECTION.size + n + runs + self._capacity(n)
 
     def _plane(self, p: int, plane: Bytes, first_run: int, out: Bytes, at: int) -> tuple[int, int]:
         """Stores one plane at `at` in the cheapest way; returns the mode and the end."""
-        coding = self._plan.codings[p]
+        coding = self._codings[p]
         best = (registry.PLANE_RAW, at + plane.size)
         if coding is not None or self._plan.plane_zstd[p]:
             first = plane[0]
@@ -77,12 +85,9 @@ class PlanarEncoder:
                 out[at] = first
                 return registry.PLANE_CONSTANT, at + 1
         if coding is not None:
-            runs = None
-            if coding.runs is not None:
-                runs = coding.runs[first_run : first_run + -(-plane.size // self._plan.run)]
-            end = self._classes(p, coding, plane, runs, out, at)
+            end = self._coded(p, coding, plane, first_run, out, at)
             if end < best[1]:
-                best = (registry.PLANE_CLASSES, end)
+                best = (self.mode, end)
         if self._plan.plane_zstd[p]:
             packed = zstd_compress(plane, self._level.zstd)
             if at + len(packed) < best[1]:
@@ -92,23 +97,45 @@ class PlanarEncoder:
             out[at : best[1]] = plane
         return best
 
-    def _classes(
-        self, p: int, coding: Coding, plane: Bytes, runs: RunClasses | None, out: Bytes, at: int
+    def _coded(
+        self, p: int, coding: Coding[C], plane: Bytes, first_run: int, out: Bytes, at: int
     ) -> int:
-        """Stores one plane by classes at `at`; returns the end."""
+        """Stores one plane as class map and symbols at `at`; returns the end."""
+        runs = None
+        if coding.runs is not None:
+            runs = coding.runs[first_run : first_run + -(-plane.size // self._plan.run)]
+            packed = _pack_map(runs, map_bits(len(coding.classes)))
+            out[at : at + packed.size] = packed
+            at += packed.size
+        return self._classes(p, coding.classes, plane, runs, out, at)
+
+
+class PlanarEncoder(PlaneEncoder[Classes]):
+    """Encodes planes with Huffman codes."""
+
+    mode = registry.PLANE_CLASSES
+
+    def __init__(self, plan: Plan, codings: Sequence[Coding[Classes] | None], level: Level) -> None:
+        super().__init__(plan, codings, level)
+        self._tables = [
+            None if coding is None else encode_tables(coding.classes.lengths) for coding in codings
+        ]
+
+    def _capacity(self, n: int) -> int:
+        return 4 * STREAMS + capacity(n) + SLACK
+
+    def _classes(
+        self, p: int, classes: Classes, plane: Bytes, runs: RunClasses | None, out: Bytes, at: int
+    ) -> int:
         grouped = plane
         counts = np.array([plane.size])
         if runs is not None:
-            classes = coding.classes.kinds.size
             run = self._plan.run
-            counts = np.bincount(runs, minlength=classes) * run
+            counts = np.bincount(runs, minlength=len(classes)) * run
             counts[runs[-1]] -= runs.size * run - plane.size
-            grouped = _buffer("grouped", plane.size)[: plane.size]
+            grouped = BUFFERS.take("grouped", plane.size)
             group_runs(plane, runs, run, np.cumsum(counts) - counts, grouped)
-            packed = _pack_map(runs, map_bits(classes))
-            out[at : at + packed.size] = packed
-            at += packed.size
-        return self._data(p, coding.classes, grouped, counts, out, at)
+        return self._data(p, classes, grouped, counts, out, at)
 
     def _data(
         self,

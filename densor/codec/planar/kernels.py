@@ -546,6 +546,18 @@ def repetitions(data, table):
 
 
 @njit
+def _range(counts):
+    """First symbol that occurs, and the one after the last, of int64[256]."""
+    low = 0
+    while low < 255 and counts[low] == 0:
+        low += 1
+    high = 256
+    while high > low + 1 and counts[high - 1] == 0:
+        high -= 1
+    return low, high
+
+
+@njit
 def _add_counts(counts, step, classes, total, low, high):
     """Adds the histogram of every `step`-th run to that of its class."""
     total[:] = 0
@@ -670,12 +682,7 @@ def find_classes(
     `total`, int64[classes, 256], of the classes that are left, whose number is returned.
     `classes`, uint8[runs], is work space too.
     """
-    low = 0
-    while low < 255 and all_counts[low] == 0:
-        low += 1
-    high = 256
-    while high > low + 1 and all_counts[high - 1] == 0:
-        high -= 1
+    low, high = _range(all_counts)
     _first_guess(counts, step, borders, mean, classes, low, high)
     for _ in range(rounds):
         _add_counts(counts, step, classes, total, low, high)
@@ -685,24 +692,16 @@ def find_classes(
     return _join(total, number, map_bits, class_bits, counts.shape[0], low, high)
 
 
-@kernel(types.void(U16_2D, types.int64, R8_2D, F32_2D, F32, I64_2D, W8))
-def reassign(counts, step, lengths, cost, row, total, classes):
-    """Gives every `step`-th run the class whose Huffman code is shortest for it.
+@kernel(types.void(U16_2D, I64, types.int64, F32_2D, F32, I64_2D, W8))
+def reassign(counts, all_counts, step, prices, row, total, classes):
+    """Gives every `step`-th run the class whose code is shortest for it.
 
-    `lengths`: uint8[classes, 256], 0 for symbols that do not occur in any class. `total`,
-    int64[classes, 256], receives the histogram of each class. Work space: `cost`
-    float32[classes, 256], `row` float32[256].
+    `counts`: uint16[runs, 256]; `all_counts`: int64[256], their sum. `prices`:
+    float32[classes, 256], bits that a symbol takes. `total`, int64[classes, 256], receives the
+    histogram of each class. Work space: `row` float32[256].
     """
-    low = 0
-    while low < 255 and lengths[0, low] == 0:
-        low += 1
-    high = 256
-    while high > low + 1 and lengths[0, high - 1] == 0:
-        high -= 1
-    for c in range(lengths.shape[0]):
-        for s in range(low, high):
-            cost[c, s] = np.float32(lengths[c, s])
-    _assign(counts, step, cost[: lengths.shape[0]], row, classes, low, high)
+    low, high = _range(all_counts)
+    _assign(counts, step, prices, row, classes, low, high)
     _add_counts(counts, step, classes, total, low, high)
 
 

@@ -1,7 +1,12 @@
-"""The model of a planar chunk: layout, run length and the classes of each plane."""
+"""The model of a planar chunk: layout, run length and the classes of each plane.
+
+The codec of planes under rANS has the same model but for what a class is.
+"""
 
 import struct
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +19,7 @@ from densor.errors import FormatError, UnsupportedError
 MAX_CLASSES = 16
 _HEAD = struct.Struct("<BBBBI")
 _DELTA = 1
+C = TypeVar("C", bound=Sized)  # the classes of a plane
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +36,17 @@ class Classes:
         zeros = np.zeros(count, np.uint8)
         return cls(zeros, zeros.copy(), np.zeros((count, 256), np.uint8))
 
+    def __len__(self) -> int:
+        return self.kinds.size
+
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class Model(Generic[C]):
     """All that a chunk's payload needs to be decoded."""
 
     layout: Layout
     run: int  # elements per run, the unit that has a class
-    planes: tuple[Classes | None, ...]  # per plane its classes, None if it is never coded so
+    planes: tuple[C | None, ...]  # per plane its classes, None if it is never coded so
     delta: bool = False
 
 
@@ -46,17 +55,25 @@ def map_bits(classes: int) -> int:
     return 0 if classes < 2 else 1 if classes == 2 else 2 if classes <= 4 else 4
 
 
-def pack(model: Model) -> bytes:
+def pack(model: Model[Classes]) -> bytes:
     """The payload of a MODEL frame."""
+    return pack_model(registry.CODEC_PLANAR, model, _pack_classes)
+
+
+def pack_model(codec: int, model: Model[C], pack_classes: Callable[[C], bytes]) -> bytes:
+    """The payload of a MODEL frame: the head, then for each plane the number of its classes and
+    what `pack_classes` makes of them."""
     number, flags = model.layout.number, _DELTA * model.delta
-    head = _HEAD.pack(registry.CODEC_PLANAR, number, flags, len(model.planes), model.run)
-    return head + b"".join(_pack_classes(classes) for classes in model.planes)
+    packed = [_HEAD.pack(codec, number, flags, len(model.planes), model.run)]
+    for classes in model.planes:
+        packed.append(bytes([0 if classes is None else len(classes)]))
+        if classes is not None:
+            packed.append(pack_classes(classes))
+    return b"".join(packed)
 
 
-def _pack_classes(classes: Classes | None) -> bytes:
-    if classes is None:
-        return b"\0"
-    packed = [bytes([classes.kinds.size])]
+def _pack_classes(classes: Classes) -> bytes:
+    packed = []
     for kind, symbol, lengths in zip(
         classes.kinds.tolist(), classes.symbols.tolist(), classes.lengths, strict=True
     ):
@@ -76,7 +93,7 @@ def _pack_lengths(lengths: npt.NDArray[np.uint8]) -> bytes:
     return bytes([first, last]) + (nibbles[::2] | nibbles[1::2] << 4).tobytes()
 
 
-class _Fields:
+class Fields:
     """Reads a payload from front to back; FormatError where it is too short."""
 
     def __init__(self, payload: bytes) -> None:
@@ -93,34 +110,43 @@ class _Fields:
     def byte(self) -> int:
         return self.take(1)[0]
 
+    def left(self) -> bytes:
+        """What was not taken yet; it stays."""
+        return self._payload[self._at :]
+
     def end(self) -> None:
         if self._at != len(self._payload):
             raise FormatError("model is too long")
 
 
-def parse(payload: bytes) -> Model:
+def parse(payload: bytes) -> Model[Classes]:
     """The model in a MODEL frame; FormatError or UnsupportedError for a bad one."""
-    fields = _Fields(payload)
-    codec = fields.byte()
-    if codec != registry.CODEC_PLANAR:
-        raise UnsupportedError(f"unknown codec {codec}; a newer densor may read this")
+    return parse_model(registry.CODEC_PLANAR, payload, _parse_classes)
+
+
+def parse_model(codec: int, payload: bytes, parse_classes: Callable[[Fields, int], C]) -> Model[C]:
+    """Undoes `pack_model`. `parse_classes` takes so many classes, 1 to 16, from the fields."""
+    fields = Fields(payload)
+    found = fields.byte()
+    if found != codec:
+        raise UnsupportedError(f"unknown codec {found}; a newer densor may read this")
     number, flags, planes, run = struct.unpack("<BBBI", fields.take(_HEAD.size - 1))
     layout = layout_numbered(number)
     if flags & ~_DELTA or (flags & _DELTA and not layout.delta):
         raise FormatError("model has flags that its layout does not allow")
     if planes != layout.size or run < 1:
         raise FormatError("model does not fit its layout")
-    classes = tuple([_parse_classes(fields) for _ in range(planes)])
+    listed: list[C | None] = []
+    for _ in range(planes):
+        count = fields.byte()
+        if count > MAX_CLASSES:
+            raise FormatError(f"plane has {count} classes, more than {MAX_CLASSES}")
+        listed.append(parse_classes(fields, count) if count else None)
     fields.end()
-    return Model(layout, run, classes, bool(flags & _DELTA))
+    return Model(layout, run, tuple(listed), bool(flags & _DELTA))
 
 
-def _parse_classes(fields: _Fields) -> Classes | None:
-    count = fields.byte()
-    if count == 0:
-        return None
-    if count > MAX_CLASSES:
-        raise FormatError(f"plane has {count} classes, more than {MAX_CLASSES}")
+def _parse_classes(fields: Fields, count: int) -> Classes:
     classes = Classes.empty(count)
     for c in range(count):
         kind = fields.byte()

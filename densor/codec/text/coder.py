@@ -37,6 +37,8 @@ class TextCoder:
     `size`: of the longest segment, in bytes. `light`: fewer contexts, for speed.
     """
 
+    repeats = False
+
     def __init__(self, size: int, light: bool = False) -> None:
         numbers, sets = (_LIGHT, _LIGHT_SETS) if light else (_FULL, _FULL_SETS)
         bits = min(max(size.bit_length() + _BITS_MORE, LEAST_BITS), _MOST_BITS)

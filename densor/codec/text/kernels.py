@@ -95,7 +95,7 @@ _TABLES = types.NamedTuple((I32, I32, I32, W8), Tables)
 
 @inlined
 def _find_slots(s, chosen, partial):
-    """The slots of all contexts for the half of a byte that begins; their lines are asked for first.
+    """The slots of all contexts for the half of a byte that begins; their lines are fetched first.
 
     `partial`: 1, or with the upper half below it.
     """

@@ -84,10 +84,10 @@ def _first_meanings() -> npt.NDArray[np.uint32]:
 
 def _new_state(model: Model, count: int, size: int) -> State:
     """The state before the first byte of a segment of `size` bytes, under `count` contexts."""
-    inputs = kernels.INPUTS * count + kernels.OTHERS
+    inputs = counters.INPUTS * count + kernels.OTHERS
     weights = np.zeros((256 * kernels.SETS, -(-inputs // _VECTOR) * _VECTOR), np.int32)
-    weights[:, : kernels.INPUTS * count : kernels.INPUTS] = _FIRST_WEIGHT // count
-    weights[:, kernels.INPUTS * count : inputs - 2] = _FIRST_WEIGHT // count
+    weights[:, : counters.INPUTS * count : counters.INPUTS] = _FIRST_WEIGHT // count
+    weights[:, counters.INPUTS * count : inputs - 2] = _FIRST_WEIGHT // count
     places = 1 << min(max((size - 1).bit_length(), 8), _PLACES)
     rows = 1 << min(max(model.bits - 9, 8), 16)
     row = _tables().squash[[(4096 * i + 15) // 31 for i in range(31)] + [4095]].astype(np.uint16)

@@ -27,7 +27,8 @@ class States(NamedTuple):
 def states() -> States:
     """The states in order of n0 + n1, then n1; state 0 has seen nothing."""
     numbers: dict[tuple[int, int, int], int] = {}
-    zeros, ones = [], []
+    zeros: list[int] = []
+    ones: list[int] = []
     for total in range(_PARTS):
         for n1 in range(total + 1):
             variants = _variants(total - n1, n1)

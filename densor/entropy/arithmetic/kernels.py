@@ -1,19 +1,18 @@
 """A carry-less binary arithmetic coder, as functions for kernels and as kernels of its own.
 
-The interval is [low, high], 32 bits each, both ends included; a probability is that of a 1, in units
-of 2^-16, from 1 to 65535. Whole bytes that both ends share leave the interval at once (M. Mahoney,
-lpaq). The state is int64[5]: low, high, position in the bytes, code (decoder only), and limit, the
-end of what may be written or read.
+The interval is [low, high], 32 bits each, both ends included; a probability is that of a 1, in
+units of 2^-16, from 1 to 65535. Whole bytes that both ends share leave the interval at once (M.
+Mahoney, lpaq). The state is int64[5]: low, high, position in the bytes, code (decoder only), and
+limit, the end of what may be written or read. See spec.md.
 """
 
 import numba
 from numba import types
 
-from densor.entropy.jit import I64, R8, W8, R16, kernel
+from densor.entropy.jit import I64, R8, R16, W8, kernel
 
-LOW, HIGH, AT, CODE, LIMIT = range(5)
 STATE = 5  # values of a state
-FLUSH = 4  # bytes that end a stream
+AT = 2  # where the position stands in it
 _MASK = 0xFFFFFFFF
 _TOP = 0xFF000000
 

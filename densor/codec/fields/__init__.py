@@ -1,0 +1,1 @@
+"""Blocks of several fields, such as those of quantised weights, field by field."""

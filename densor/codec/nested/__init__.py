@@ -1,0 +1,1 @@
+"""Parts of a chunk that are coded apart, each with a model of its own inside the chunk's model."""

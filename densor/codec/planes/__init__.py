@@ -1,0 +1,1 @@
+"""Byte planes under row classes, coded by rANS: below whole bits. See spec.md."""

@@ -1,0 +1,1 @@
+"""Elements that are mostly zero: which are not, and those."""

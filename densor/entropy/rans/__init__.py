@@ -1,0 +1,1 @@
+"""Interleaved static rANS: symbols under many contexts, one table each."""

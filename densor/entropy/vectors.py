@@ -1,0 +1,410 @@
+"""Vectors of 16 integers as numba values, for interleaved coders.
+
+Numba has no vector type and LLVM does not vectorise the compaction that interleaved rANS needs, so
+that a `U32x16` is an LLVM `<16 x i32>` here, with the few operations the coders use. LLVM lowers
+them to AVX-512, AVX2, NEON or scalar code, whatever the processor has; results are the same.
+
+Only two operations differ by processor: `expand` and `compress`, which spread consecutive words
+over the lanes of a mask and back. With AVX-512 VBMI2 they are one instruction; with SSSE3 or NEON,
+a byte shuffle by a table of 256 patterns for each eight lanes; elsewhere, a loop over the lanes.
+
+Words of 16 bits lie anywhere in arrays of bytes; in arrays of 32 bits indices count elements.
+Under `NUMBA_BOUNDSCHECK=1` every access is checked.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+from densor.entropy.jit import BOUNDSCHECK
+
+LANES = 16
+_I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+_F64 = ir.DoubleType()
+_MASK = ir.VectorType(_I1, LANES)
+_V8, _V16, _V32, _V64 = (ir.VectorType(kind, LANES) for kind in (_I8, _I16, _I32, _I64))
+_VF64 = ir.VectorType(_F64, LANES)
+
+
+class U32x16Type(types.Type):  # type: ignore[misc]
+    """The numba type of a vector of 16 uint32."""
+
+    def __init__(self) -> None:
+        super().__init__(name="u32x16")
+
+
+class Mask16Type(types.Type):  # type: ignore[misc]
+    """The numba type of 16 truth values."""
+
+    def __init__(self) -> None:
+        super().__init__(name="mask16")
+
+
+u32x16 = U32x16Type()
+mask16 = Mask16Type()
+
+
+@register_model(U32x16Type)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _V32)
+
+
+@register_model(Mask16Type)
+class _MaskModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _MASK)
+
+
+def _splat(builder: Any, value: Any, kind: Any) -> Any:
+    undefined = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(undefined, value, _I32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(_V32, [0] * LANES))
+
+
+def _number(kind: Any, value: int) -> Any:
+    return ir.Constant(kind, [value] * LANES)
+
+
+def _check(context: Any, builder: Any, arytype: Any, value: Any, index: Any, count: Any) -> None:
+    """Raises IndexError in debugging builds unless elements index to index + count - 1 exist."""
+    array = context.make_array(arytype)(context, builder, value)
+    size = builder.add(builder.extract_value(array.shape, 0), index.type(1))
+    cgutils.do_boundscheck(context, builder, index, size, 0)
+    cgutils.do_boundscheck(context, builder, builder.add(index, count), size, 0)
+
+
+def _address(
+    context: Any, builder: Any, arytype: Any, value: Any, index: Any, kind: Any, count: int
+) -> Any:
+    """A pointer to `count` consecutive elements as one vector of type `kind`."""
+    if BOUNDSCHECK:
+        _check(context, builder, arytype, value, index, index.type(count))
+    array = context.make_array(arytype)(context, builder, value)
+    return builder.bitcast(builder.gep(array.data, [index]), kind.as_pointer())
+
+
+def _load(kind: Any, extend: bool, items: int = LANES) -> Any:
+    @intrinsic
+    def load(typingctx, array, index):
+        def codegen(context, builder, signature, args):
+            address = _address(context, builder, signature.args[0], *args, kind, items)
+            value = builder.load(address)
+            value.align = 1
+            return builder.zext(value, _V32) if extend else value
+
+        return u32x16(array, types.intp), codegen
+
+    return load
+
+
+def _store(kind: Any, truncate: bool, items: int = LANES) -> Any:
+    @intrinsic
+    def store(typingctx, array, index, vector):
+        def codegen(context, builder, signature, args):
+            address = _address(context, builder, signature.args[0], *args[:2], kind, items)
+            value = builder.trunc(args[2], kind) if truncate else args[2]
+            builder.store(value, address).align = 1
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp, u32x16), codegen
+
+    return store
+
+
+load_u32 = _load(_V32, False)  # from a uint32 array
+load_u16 = _load(_V16, True, 2 * LANES)  # from a uint8 array
+load_u8 = _load(_V8, True)  # from a uint8 array
+store_u32 = _store(_V32, False)
+store_u16 = _store(_V16, True, 2 * LANES)  # the low half of each lane, to a uint8 array
+store_u8 = _store(_V8, True)  # the low byte of each lane, to a uint8 array
+
+
+def _binary(operation: str) -> Any:
+    @intrinsic
+    def apply(typingctx, a, b):
+        def codegen(context, builder, signature, args):
+            return getattr(builder, operation)(args[0], args[1])
+
+        return u32x16(u32x16, u32x16), codegen
+
+    return apply
+
+
+add = _binary("add")
+subtract = _binary("sub")
+multiply = _binary("mul")
+both = _binary("and_")
+either = _binary("or_")
+
+
+def _shift(operation: str) -> Any:
+    @intrinsic
+    def apply(typingctx, vector, bits):
+        def codegen(context, builder, signature, args):
+            amount = _splat(builder, builder.trunc(args[1], _I32), _V32)
+            return getattr(builder, operation)(args[0], amount)
+
+        return u32x16(u32x16, types.int64), codegen
+
+    return apply
+
+
+shift_right = _shift("lshr")
+shift_left = _shift("shl")
+
+
+@intrinsic
+def splat(typingctx, value):
+    """A vector of equal lanes."""
+
+    def codegen(context, builder, signature, args):
+        return _splat(builder, builder.trunc(args[0], _I32), _V32)
+
+    return u32x16(types.int64), codegen
+
+
+@intrinsic
+def less(typingctx, a, b):
+    """The mask of lanes where a < b, unsigned."""
+
+    def codegen(context, builder, signature, args):
+        return builder.icmp_unsigned("<", args[0], args[1])
+
+    return mask16(u32x16, u32x16), codegen
+
+
+@intrinsic
+def equal(typingctx, a, b):
+    """The mask of lanes where a == b."""
+
+    def codegen(context, builder, signature, args):
+        return builder.icmp_unsigned("==", args[0], args[1])
+
+    return mask16(u32x16, u32x16), codegen
+
+
+@intrinsic
+def choose(typingctx, mask, a, b):
+    """Lanes of `a` where the mask is set, of `b` elsewhere."""
+
+    def codegen(context, builder, signature, args):
+        return builder.select(args[0], args[1], args[2])
+
+    return u32x16(mask16, u32x16, u32x16), codegen
+
+
+@intrinsic
+def mask_of(typingctx, bits):
+    """The mask of the lanes whose bit is set in an integer, lane 0 lowest."""
+
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(builder.trunc(args[0], _I16), _MASK)
+
+    return mask16(types.int64), codegen
+
+
+@intrinsic
+def bits_of(typingctx, mask):
+    """The mask as an integer, lane 0 lowest."""
+
+    def codegen(context, builder, signature, args):
+        return builder.zext(builder.bitcast(args[0], _I16), _I64)
+
+    return types.int64(mask16), codegen
+
+
+@intrinsic
+def count(typingctx, mask):
+    """How many lanes are set."""
+
+    def codegen(context, builder, signature, args):
+        function = builder.module.declare_intrinsic("llvm.ctpop", [_I16])
+        return builder.zext(builder.call(function, [builder.bitcast(args[0], _I16)]), _I64)
+
+    return types.int64(mask16), codegen
+
+
+@intrinsic
+def divide(typingctx, a, b):
+    """a // b for b != 0. In double precision: a quotient of 32-bit integers that is no integer is
+    further from the next one than half a unit in the last place, so that truncation is exact."""
+
+    def codegen(context, builder, signature, args):
+        quotient = builder.fdiv(builder.uitofp(args[0], _VF64), builder.uitofp(args[1], _VF64))
+        return builder.fptoui(quotient, _V32)
+
+    return u32x16(u32x16, u32x16), codegen
+
+
+def _call(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
+    function_type = ir.FunctionType(result, [arg.type for arg in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), args)
+
+
+@intrinsic
+def gather_u32(typingctx, array, index):
+    """array[index] per lane, from a uint32 array."""
+
+    def codegen(context, builder, signature, args):
+        arytype, (value, index) = signature.args[0], args
+        if BOUNDSCHECK:
+            for lane in range(LANES):
+                place = builder.zext(builder.extract_element(index, _I32(lane)), _I64)
+                _check(context, builder, arytype, value, place, _I64(1))
+        data = context.make_array(arytype)(context, builder, value).data
+        base = _splat(builder, builder.ptrtoint(data, _I64), _V64)
+        offset = builder.shl(builder.zext(index, _V64), _number(_V64, 2))
+        pointers = builder.inttoptr(
+            builder.add(base, offset), ir.VectorType(_I32.as_pointer(), LANES)
+        )
+        every = ir.Constant(_MASK, [1] * LANES)
+        rest = ir.Constant(_V32, ir.Undefined)
+        args = [pointers, _I32(4), every, rest]
+        return _call(builder, "llvm.masked.gather.v16i32.v16p0", _V32, args)
+
+    return u32x16(array, u32x16), codegen
+
+
+def _features(context: Any) -> tuple[str, set[str]]:
+    """The processor family and the features that code is generated for."""
+    triple, _, features = context.codegen().magic_tuple()
+    names = {name[1:] for name in features.split(",") if name[:1] == "+"}
+    return triple.split("-")[0], names
+
+
+def _byte_shuffle(context: Any) -> str | None:
+    """The intrinsic that shuffles 16 bytes by 16 indices, where there is one."""
+    family, features = _features(context)
+    if family == "x86_64" and "ssse3" in features:
+        return "llvm.x86.ssse3.pshuf.b.128"
+    if family in ("aarch64", "arm64"):
+        return "llvm.aarch64.neon.tbl1.v16i8"
+    return None
+
+
+def _patterns(expand: bool) -> bytes:
+    """For each mask of 8 lanes the byte shuffle that expands 8 words of 16 bits, or compresses them
+    to the end of the 16 bytes."""
+    rows = np.full((256, 16), 0x80, np.uint8)  # an index over 15 gives 0
+    for mask in range(256):
+        lanes = [lane for lane in range(8) if mask >> lane & 1]
+        for place, lane in enumerate(lanes):
+            target, source = (lane, place) if expand else (8 - len(lanes) + place, lane)
+            rows[mask, 2 * target : 2 * target + 2] = (2 * source, 2 * source + 1)
+    return rows.tobytes()
+
+
+def _constant(builder: Any, name: str, make: Callable[[], bytes]) -> Any:
+    """A pointer to constant bytes in the module."""
+    module = builder.module
+    if name in module.globals:
+        found = module.globals[name]
+    else:
+        data = make()
+        kind = ir.ArrayType(_I8, len(data))
+        found = cgutils.add_global_variable(module, kind, name)
+        found.initializer = ir.Constant(kind, bytearray(data))
+        found.global_constant = True
+        found.linkage = "internal"
+        found.align = 16
+    return builder.bitcast(found, _I8.as_pointer())
+
+
+_BYTES16 = ir.VectorType(_I8, 16)
+_WORDS8 = ir.VectorType(_I16, 8)
+
+
+def _shuffle_words(context: Any, builder: Any, words: Any, mask8: Any, expand: bool) -> Any:
+    """8 words of 16 bits expanded or compressed by the pattern of an 8-bit mask."""
+    name = ".densor.expand" if expand else ".densor.compress"
+    table = _constant(builder, name, lambda: _patterns(expand))
+    place = builder.shl(builder.zext(mask8, _I64), _I64(4))
+    pattern = builder.load(builder.bitcast(builder.gep(table, [place]), _BYTES16.as_pointer()))
+    pattern.align = 16
+    shuffle = _byte_shuffle(context)
+    assert shuffle is not None
+    shuffled = _call(builder, shuffle, _BYTES16, [builder.bitcast(words, _BYTES16), pattern])
+    return builder.bitcast(shuffled, _WORDS8)
+
+
+def _halves(builder: Any, mask: Any) -> tuple[Any, Any]:
+    """The mask of lanes 0 to 7, and that of lanes 8 to 15, as bytes."""
+    bits = builder.bitcast(mask, _I16)
+    return builder.trunc(bits, _I8), builder.trunc(builder.lshr(bits, _I16(8)), _I8)
+
+
+def _word_bytes(builder: Any, mask: Any) -> Any:
+    """Bytes of the words that a mask, given as an integer, takes or leaves."""
+    ones = builder.module.declare_intrinsic("llvm.ctpop", [mask.type])
+    return builder.shl(builder.zext(builder.call(ones, [mask]), _I64), _I64(1))
+
+
+@intrinsic
+def expand_u16(typingctx, array, index, mask):
+    """Lanes of the mask take consecutive words of 16 bits, in lane order; the others are 0.
+
+    From a uint8 array, of which index to index + 31 may be read whatever the mask.
+    """
+
+    def codegen(context, builder, signature, args):
+        value, index, mask = args
+        arytype = signature.args[0]
+        address = _address(context, builder, arytype, value, index, _I8, 2 * LANES)
+        if "avx512vbmi2" in _features(context)[1] or _byte_shuffle(context) is None:
+            words = builder.bitcast(address, _I16.as_pointer())
+            zero = ir.Constant(_V16, [0] * LANES)
+            found = _call(builder, "llvm.masked.expandload.v16i16", _V16, [words, mask, zero])
+            return builder.zext(found, _V32)
+        low, high = _halves(builder, mask)
+        second = builder.gep(address, [_word_bytes(builder, low)])
+        parts = []
+        for mask8, start in ((low, address), (high, second)):
+            words = builder.load(builder.bitcast(start, _WORDS8.as_pointer()))
+            words.align = 1
+            parts.append(_shuffle_words(context, builder, words, mask8, True))
+        joined = builder.shuffle_vector(*parts, ir.Constant(_V32, list(range(LANES))))
+        return builder.zext(joined, _V32)
+
+    return u32x16(array, types.intp, mask16), codegen
+
+
+@intrinsic
+def compress_u16_before(typingctx, array, end, mask, vector):
+    """Low halves of the lanes of the mask to consecutive words of 16 bits, in lane order.
+
+    To a uint8 array, the last word just before byte `end`; end - 32 to end - 1 may be written
+    whatever the mask.
+    """
+
+    def codegen(context, builder, signature, args):
+        value, end, mask, vector = args
+        start = builder.sub(end, _I64(2 * LANES))
+        address = _address(context, builder, signature.args[0], value, start, _I8, 2 * LANES)
+        words = builder.trunc(vector, _V16)
+        if "avx512vbmi2" in _features(context)[1] or _byte_shuffle(context) is None:
+            taken = _word_bytes(builder, builder.bitcast(mask, _I16))
+            place = builder.sub(_I64(2 * LANES), taken)
+            target = builder.bitcast(builder.gep(address, [place]), _I16.as_pointer())
+            function_type = ir.FunctionType(ir.VoidType(), [_V16, target.type, _MASK])
+            name = "llvm.masked.compressstore.v16i16"
+            function = cgutils.get_or_insert_function(builder.module, function_type, name)
+            builder.call(function, [words, target, mask])
+            return context.get_dummy_value()
+        low, high = _halves(builder, mask)
+        place = _I64(LANES)
+        for half, mask8 in ((1, high), (0, low)):  # what is too much lies before, to be overwritten
+            lanes = ir.Constant(ir.VectorType(_I32, 8), list(range(8 * half, 8 * half + 8)))
+            part = builder.shuffle_vector(words, words, lanes)
+            target = builder.bitcast(builder.gep(address, [place]), _WORDS8.as_pointer())
+            shuffled = _shuffle_words(context, builder, part, mask8, False)
+            builder.store(shuffled, target).align = 1
+            place = builder.sub(place, _word_bytes(builder, high))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, mask16, u32x16), codegen

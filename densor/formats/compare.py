@@ -1,0 +1,99 @@
+"""Compares the tensors of two checkpoints, plain files or archives, in bounded memory."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from densor.codec.change.compare import NOTHING, Changes, compare
+from densor.codec.kind import BATCH_BYTES
+from densor.errors import ArgumentError, FileError
+from densor.formats import wire
+from densor.formats.archive import Archive
+from densor.formats.basefile import open_base
+from densor.formats.entry import TensorInfo
+from densor.formats.matching import tensors_of
+from densor.formats.output import errors_of
+from densor.formats.source import Bytes, FileRandomSource
+
+
+class _Tensor(NamedTuple):
+    info: TensorInfo
+    read: Callable[[int, int], Bytes]  # bytes from, to
+
+
+class Difference(NamedTuple):
+    """A tensor of either checkpoint; `changes` is None where there is nothing to compare with."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+    changes: Changes | None
+    only: str | None  # `old` or `new` where the other has no tensor of this name, dtype and shape
+
+
+def differences(old: Any, new: Any, threads: int = 1, *, base: Any = None) -> Iterator[Difference]:
+    """How each tensor of `new` differs from that in `old`, then what only `old` has.
+
+    `old`, `new`: paths of files that hold tensors, or of archives of such; of several files in an
+    archive that have tensors of the same names, the latest counts. `base`: what an archive is
+    based on, if it is. ArgumentError if neither holds tensors.
+    """
+    with _opened(old, threads, base) as before, _opened(new, threads, base) as after:
+        if not before and not after:
+            raise ArgumentError("neither holds tensors that can be told apart")
+        for name, tensor in after.items():
+            other = before.get(name)
+            if other is None or _form(other) != _form(tensor):
+                yield _lone(tensor, "new")
+            else:
+                yield _compared(other, tensor)
+        for name, tensor in before.items():
+            if name not in after or _form(after[name]) != _form(tensor):
+                yield _lone(tensor, "old")
+
+
+def _form(tensor: _Tensor) -> tuple[object, ...]:
+    return tensor.info.dtype, tensor.info.shape
+
+
+def _lone(tensor: _Tensor, only: str) -> Difference:
+    return Difference(*tensor.info[:3], tensor.info.size, None, only)
+
+
+def _compared(old: _Tensor, new: _Tensor) -> Difference:
+    changes = NOTHING
+    for at in range(0, new.info.size, BATCH_BYTES):
+        end = min(at + BATCH_BYTES, new.info.size)
+        changes += compare(new.read(at, end), old.read(at, end), new.info.dtype)
+    return Difference(*new.info[:3], new.info.size, changes, None)
+
+
+@contextlib.contextmanager
+def _opened(path: Any, threads: int, base: Any) -> Iterator[dict[str, _Tensor]]:
+    with errors_of(path):
+        if Path(path).is_dir():
+            raise FileError(f"{path}: is a directory")
+        file = open(path, "rb")  # noqa: SIM115
+    with file, contextlib.ExitStack() as stack:
+        source = FileRandomSource(file)
+        magic = source.read_at(0, min(len(wire.MAGIC), source.size)).tobytes()
+        if magic != wire.MAGIC:
+            yield {info.name: _Tensor(info, _in_file(source, info)) for info in tensors_of(source)}
+            return
+        given = stack.enter_context(open_base(base, threads))
+        archive = Archive(source, threads, base=given)
+        stack.callback(archive.close)
+        yield {
+            name: _Tensor(info, _in_archive(archive, entry, info))
+            for name, (entry, info) in archive.tensors().items()
+        }
+
+
+def _in_file(source: FileRandomSource, info: TensorInfo) -> Callable[[int, int], Bytes]:
+    return lambda begin, end: source.read_at(info.offset + begin, end - begin)
+
+
+def _in_archive(archive: Archive, entry: Any, info: TensorInfo) -> Callable[[int, int], Bytes]:
+    return lambda begin, end: archive.read(entry, info.offset + begin, info.offset + end)
