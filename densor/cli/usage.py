@@ -22,6 +22,7 @@ options:
   -T, --threads #      threads, 0 for all processors (default 0)
   -1 ... -9            level, from fastest to smallest (default -3)
   --dtype TYPE         take all bytes as numbers of this type, such as bf16
+  --text               code text and other bytes as -9 does, slow and small
   --sha256             store SHA-256 of the original, not XXH3-128
   --base FILE          code only what differs from FILE, which -d and -t need too
   --max-size N[K|M|G]  with -d and -t: give up on archives that hold more

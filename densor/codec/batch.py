@@ -24,6 +24,7 @@ from densor.codec.registry import LAYOUT_WORD16
 from densor.codec.scales.coder import ScalesCoder
 from densor.codec.scales.tables import History
 from densor.codec.sparse.coder import SparseCoder, with_zeros
+from densor.codec.text.coder import TextCoder, is_worth_it
 from densor.codec.zstd import zstd_compress
 from densor.parallel import Workers
 
@@ -92,6 +93,8 @@ def encode_batch(
             return _changes(changes, data, base.data, workers)
     chunks = [data[i : i + step] for i in range(0, data.size, step)]
     if kind.layout is None and not kind.fields:
+        if level.bytes == "text":
+            return _text_batch(chunks, level, workers)
         futures = [workers.submit(_bytes_chunk, chunk, level) for chunk in chunks]
         return lambda: CodedBatch(None, [future.result() for future in futures])
     if kind.coded_by_rows(level) and level.floats == "mixing":
@@ -243,6 +246,25 @@ def _bytes_chunk(chunk: Bytes, level: Level) -> Chunk:
     if len(packed) < chunk.size:
         return Chunk(registry.MODEL_ZSTD, packed, chunk.size)
     return Chunk(registry.MODEL_RAW, chunk, chunk.size)
+
+
+def _text_batch(chunks: list[Bytes], level: Level, workers: Workers) -> Callable[[], CodedBatch]:
+    """A batch of plain bytes by context mixing, or by Zstandard where that is smaller."""
+    coder = TextCoder(max(chunk.size for chunk in chunks))
+    futures = [
+        workers.submit(_text_chunk, coder, chunk, i, level) for i, chunk in enumerate(chunks)
+    ]
+    return lambda: _with_model(coder, [future.result() for future in futures])
+
+
+def _text_chunk(coder: BatchCoder, chunk: Bytes, index: int, level: Level) -> Chunk:
+    plain = _bytes_chunk(chunk, level)
+    if not is_worth_it(chunk, len(plain.payload)):
+        return plain
+    payload = coder.encode(chunk, index)
+    if len(payload) + _FRAME_HEADER + len(coder.model()) < len(plain.payload):
+        return Chunk(_OWN_MODEL, payload, chunk.size)
+    return plain
 
 
 def _zstd_has_a_chance(chunk: Bytes, coded: int, level: Level) -> bool:

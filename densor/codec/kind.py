@@ -54,7 +54,7 @@ class Kind:
             row = self.parts[0][1] * self.unit
             return max(1, _BLOCKS_CHUNK // row) * row
         if self.layout is None:
-            return 1 << 22
+            return 1 << 24 if level.bytes == "text" else 1 << 22
         if self.coded_by_rows(level):
             row = self.parts[0][1] * self.layout.size
             wanted = matrix_chunk(level)

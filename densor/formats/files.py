@@ -90,6 +90,7 @@ def compress_file(
     verify: bool = False,
     hash: str | None = None,
     base: Any = None,
+    text: bool = False,
     progress: Progress | None = None,
 ) -> Sizes:
     """Packs one file, in bounded memory.
@@ -99,8 +100,9 @@ def compress_file(
     default the source's. `verify`: decode the result and compare hashes before the target
     appears; needs a target that can be read again. `base`: a similar file, by path or seekable
     binary file object, that the tensors of this one are coded against where that is smaller; what
-    is inside, where it is an archive of one file. Decompressing then needs the same base. Raises a
-    DensorError; then no target is left.
+    is inside, where it is an archive of one file. Decompressing then needs the same base. `text`:
+    code plain bytes by context mixing, as level 9 does, whatever the level. Raises a DensorError;
+    then no target is left.
     """
     with open_input(source) as (file, status), open_base(base, threads=threads) as before:
         entry_name = name or _name_of(source)
@@ -110,7 +112,13 @@ def compress_file(
             meta.mode, meta.mtime_ns = status.st_mode & 0o777, status.st_mtime_ns
         with open_output(target, overwrite) as out:
             writer = ArchiveWriter(
-                out, level, threads, hash=hash, based=before is not None, progress=progress
+                out,
+                level,
+                threads,
+                hash=hash,
+                based=before is not None,
+                text=text,
+                progress=progress,
             )
             try:
                 random = None if status is None else FileRandomSource(file)

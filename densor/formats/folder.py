@@ -76,12 +76,16 @@ def pack(
     dtype: str | None = None,
     overwrite: bool = False,
     hash: str | None = None,
+    text: bool = False,
     progress: Progress | None = None,
 ) -> Sizes:
-    """Packs files and folders into one archive, which `extract` restores byte for byte."""
+    """Packs files and folders into one archive, which `extract` restores byte for byte.
+
+    Parameters are those of `compress_file`.
+    """
     found = list(members(paths))
     with open_output(target, overwrite) as out:
-        writer = ArchiveWriter(out, level, threads, hash=hash, progress=progress)
+        writer = ArchiveWriter(out, level, threads, hash=hash, text=text, progress=progress)
         try:
             for member in found:
                 _add_member(writer, member, dtype)

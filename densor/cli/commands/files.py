@@ -205,6 +205,7 @@ def _compress(job: Job, args: argparse.Namespace) -> None:
             verify=args.verify or args.rm,
             hash="sha256" if args.sha256 else None,
             base=args.base,
+            text=args.text,
             progress=moved,
         )
     _flush(target)

@@ -1,0 +1,79 @@
+"""The match model: what followed the latest place with the same last bytes."""
+
+import numba
+
+from densor.codec.text.contexts import LAST, mix
+from densor.entropy.jit import inlined
+
+int64 = numba.int64
+
+(
+    POINTER,  # the byte that is expected
+    LENGTH,  # equal bytes before it, 0 without a match
+    BYTE,
+    BUCKET,  # of the length, below BUCKETS
+    MATCH,
+) = range(5)
+BUCKETS = 32
+_LONG, _SHORT = 6, 4  # bytes that are hashed
+_MOST = 65535
+_COMPARED = 400
+
+
+@inlined
+def _common(data, a, b):
+    """How many bytes before `a` and `b` are equal."""
+    length = int64(0)
+    while length < _COMPARED and a - length > 0 and data[a - length - 1] == data[b - length - 1]:
+        length += 1
+    return length
+
+
+@inlined
+def _bucket(length):
+    if length < 16:
+        return length
+    if length < 32:
+        return 16 + ((length - 16) >> 2)
+    return min(20 + ((length - 32) >> 5), int64(BUCKETS - 1))
+
+
+@inlined
+def find_match(match, text, long_places, short_places, data, at):
+    """Goes on with the match, or looks for one; then notes that the last bytes end before `at`."""
+    if match[LENGTH] > 0:
+        match[LENGTH] = min(match[LENGTH] + 1, int64(_MOST))
+        match[POINTER] += 1
+    i = mix(text[LAST] & 0xFFFFFFFFFFFF, 1) & (long_places.size - 1)
+    j = mix(text[LAST] & 0xFFFFFFFF, 2) & (short_places.size - 1)
+    if match[LENGTH] == 0:
+        place = int64(long_places[i])
+        length = _common(data, place, at)
+        if length < _LONG:
+            place = int64(short_places[j])
+            length = _common(data, place, at)
+        match[POINTER] = place
+        match[LENGTH] = length if length >= _SHORT else int64(0)
+    long_places[i] = at
+    short_places[j] = at
+    if match[LENGTH]:
+        match[BYTE] = int64(data[match[POINTER]])
+        match[BUCKET] = _bucket(match[LENGTH])
+
+
+@inlined
+def expected_bit(match, place):
+    """Bit number `place`, from the highest, of the byte that is expected."""
+    return (match[BYTE] >> (7 - place)) & 1
+
+
+@inlined
+def match_inputs(inputs, at, match, counters, place, stretch):
+    """Two inputs from how often matches of this length were right."""
+    inputs[at] = 0
+    inputs[at + 1] = 0
+    if match[LENGTH]:
+        p = int64(counters[match[BUCKET]]) >> 20
+        sign = 2 * expected_bit(match, place) - 1
+        inputs[at] = sign * int64(stretch[p])
+        inputs[at + 1] = sign * ((p - 2048) >> 1)
