@@ -43,8 +43,8 @@ SETS = 6  # of weights, 256 rows each
 DIRECT = 256 + 65536  # counters of order 0 and order 1
 OTHERS = 5  # inputs beside those of the histories: direct counters, match, a constant
 _CONSTANT = 256
-_SEEN = 255  # what direct counters count to
-_FIRST_STEP, _LAST_STEP, _STEP_BYTES = 60, 8, 11  # of the weights, and how fast it shrinks
+SEEN = 255  # what direct counters count to
+FIRST_STEP, LAST_STEP, STEP_BYTES = 60, 8, 11  # of the weights, and how fast it shrinks
 _LEAST, _MOST = 16, 65520  # probabilities that are coded, 2^-16
 
 
@@ -83,18 +83,18 @@ class Tables(NamedTuple):
 
 
 _I32_2D = types.Array(types.int32, 2, "C")
-_STATE = types.NamedTuple(
+STATE_TYPE = types.NamedTuple(
     (
         I64, I64, I64, W32, W32, W32, I64, I64, W8, W32,
         W32, W32, I32, _I32_2D, I64, I32, _I32_2D, W16, W16, W16,
     ),
     State,
 )  # fmt: skip
-_TABLES = types.NamedTuple((I32, I32, I32, W8), Tables)
+TABLES_TYPE = types.NamedTuple((I32, I32, I32, W8), Tables)
 
 
 @inlined
-def _find_slots(s, chosen, partial):
+def find_slots(s, chosen, partial):
     """The slots of all contexts for the half of a byte that begins; their lines are fetched first.
 
     `partial`: 1, or with the upper half below it.
@@ -109,7 +109,7 @@ def _find_slots(s, chosen, partial):
 
 
 @inlined
-def _gather(s, t, node, partial, order1, place):
+def gather(s, t, node, partial, order1, place):
     """Sets the inputs of the mixers; returns how many contexts were seen before."""
     seen = int64(0)
     n = s.slots.size
@@ -126,7 +126,7 @@ def _gather(s, t, node, partial, order1, place):
 
 
 @inlined
-def _choose_rows(s, seen, partial, place):
+def choose_rows(s, seen, partial, place):
     """The row of each set of weights."""
     last = s.text[LAST]
     rows = s.rows
@@ -140,7 +140,7 @@ def _choose_rows(s, seen, partial, place):
 
 
 @inlined
-def _histories_learn(s, t, node, bit):
+def histories_learn(s, t, node, bit):
     for k in range(s.slots.size):
         i = s.slots[k] + node
         state = int64(s.histories[i])
@@ -149,7 +149,7 @@ def _histories_learn(s, t, node, bit):
 
 
 @inlined
-def _code(coding, coder, data, bit, p):
+def code_bit(coding, coder, data, bit, p):
     if coding:
         encode_bit(coder, data, bit, p)
         return bit
@@ -165,8 +165,8 @@ def _bit(coding, s, t, data, bit, partial, node, place, step):
     row2 = mix((last & 0xFFFF) << 8 | partial, 4) & ((s.cells2.size >> 5) - 1)
     prefetch(s.cells1, row1 << 5)
     prefetch(s.cells2, row2 << 5)
-    seen = _gather(s, t, node, partial, order1, place)
-    _choose_rows(s, seen, partial, place)
+    seen = gather(s, t, node, partial, order1, place)
+    choose_rows(s, seen, partial, place)
     for k in range(s.sums.size):
         s.sums[k] = dot(s.inputs, s.weights[s.rows[k]])
     mixed = final_dot(s.sums, s.final[partial])
@@ -174,7 +174,7 @@ def _bit(coding, s, t, data, bit, partial, node, place, step):
     p0 = refined(s.cells0, partial, mixed)
     p1 = refined(s.cells1, row1, mixed)
     p2 = refined(s.cells2, row2, mixed)
-    bit = _code(
+    bit = code_bit(
         coding,
         s.coder,
         data,
@@ -186,9 +186,9 @@ def _bit(coding, s, t, data, bit, partial, node, place, step):
         error = goal - int64(t.squash[int64(s.sums[k]) + 2048])
         train(s.inputs, s.weights[s.rows[k]], (error * step) >> 6)
     train_final(s.sums, s.final[partial], goal - p)
-    _histories_learn(s, t, node, bit)
-    learn(s.direct, partial, bit, int64(_SEEN), t.rate)
-    learn(s.direct, order1, bit, int64(_SEEN), t.rate)
+    histories_learn(s, t, node, bit)
+    learn(s.direct, partial, bit, int64(SEEN), t.rate)
+    learn(s.direct, order1, bit, int64(SEEN), t.rate)
     if s.match[LENGTH]:
         right = int64(expected_bit(s.match, place) == bit)
         learn(s.matches, s.match[BUCKET], right, int64(1023), t.rate)
@@ -203,13 +203,13 @@ def _bit(coding, s, t, data, bit, partial, node, place, step):
 @inlined
 def _byte(coding, s, t, data, content, at, chosen):
     value = int64(content[at]) if coding else int64(0)
-    step = max(int64(_LAST_STEP), _FIRST_STEP - (at >> _STEP_BYTES))
+    step = max(int64(LAST_STEP), FIRST_STEP - (at >> STEP_BYTES))
     hash_contexts(s.text, s.followers, s.hashes)
     partial = int64(1)
     node = int64(1)
     for place in range(8):
         if place == 0 or place == 4:
-            _find_slots(s, chosen, partial)
+            find_slots(s, chosen, partial)
             node = int64(1)
         bit = (value >> (7 - place)) & 1
         bit = _bit(coding, s, t, data, bit, partial, node, place, step)
@@ -220,7 +220,7 @@ def _byte(coding, s, t, data, content, at, chosen):
     find_match(s.match, s.text, s.long_places, s.short_places, content, at + 1)
 
 
-@kernel(types.void(types.boolean, _STATE, _TABLES, W8, W8, I64), counted=False)
+@kernel(types.void(types.boolean, STATE_TYPE, TABLES_TYPE, W8, W8, I64), counted=False)
 def code_segment(coding, s, t, data, content, chosen):
     """Codes or decodes all of `content`, uint8[n]; `chosen`: int64[contexts], their numbers.
 

@@ -61,13 +61,13 @@ def parse(payload: bytes) -> Model:
 def run(coding: bool, model: Model, data: Bytes, content: Bytes) -> int:
     """Codes `content` to `data` or back; returns where the stream ends, maybe beyond `data`."""
     numbers = [i for i in range(contexts.CONTEXTS) if model.contexts >> i & 1]
-    state = _new_state(model, len(numbers), content.size)
-    kernels.code_segment(coding, state, _tables(), data, content, np.array(numbers, np.int64))
+    state = new_state(model, len(numbers), content.size)
+    kernels.code_segment(coding, state, tables(), data, content, np.array(numbers, np.int64))
     return int(state.coder[2])
 
 
 @functools.cache
-def _tables() -> Tables:
+def tables() -> Tables:
     squash = squash_table()
     return Tables(squash, stretch_table(squash), rate_table(_COUNTS), states().after)
 
@@ -82,7 +82,7 @@ def _first_meanings() -> npt.NDArray[np.uint32]:
     return found
 
 
-def _new_state(model: Model, count: int, size: int) -> State:
+def new_state(model: Model, count: int, size: int) -> State:
     """The state before the first byte of a segment of `size` bytes, under `count` contexts."""
     inputs = counters.INPUTS * count + kernels.OTHERS
     weights = np.zeros((256 * kernels.SETS, -(-inputs // _VECTOR) * _VECTOR), np.int32)
@@ -90,7 +90,7 @@ def _new_state(model: Model, count: int, size: int) -> State:
     weights[:, counters.INPUTS * count : inputs - 2] = _FIRST_WEIGHT // count
     places = 1 << min(max((size - 1).bit_length(), 8), _PLACES)
     rows = 1 << min(max(model.bits - 9, 8), 16)
-    row = _tables().squash[[(4096 * i + 15) // 31 for i in range(31)] + [4095]].astype(np.uint16)
+    row = tables().squash[[(4096 * i + 15) // 31 for i in range(31)] + [4095]].astype(np.uint16)
     return State(
         coder=np.zeros(STATE, np.int64),
         text=np.zeros(contexts.FIELDS, np.int64),
