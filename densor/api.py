@@ -38,7 +38,13 @@ _BYTES_LIKE = (bytes, bytearray, memoryview)
 
 
 def compress(
-    obj: Any, level: int = 3, threads: int = 1, *, dtype: str | None = None, base: Any = None
+    obj: Any,
+    level: int = 3,
+    threads: int = 1,
+    *,
+    dtype: str | None = None,
+    base: Any = None,
+    llm: Any = None,
 ) -> bytes:
     """Packs an object in memory.
 
@@ -46,7 +52,8 @@ def compress(
     `level`: 1 (fastest) to 9 (smallest). `threads`: 0 for all processors. `dtype`: what the
     elements really are, e.g. `bf16` for bits held in uint16 or for raw bytes; `decompress` gives
     back the type that went in all the same. `base`: an object of the same dtype and shape that this
-    one is coded against; `decompress` then needs it too.
+    one is coded against; `decompress` then needs it too. `llm`: a language model that bytes are
+    coded under: a folder, a GGUF file, or a name that `densor.llm.load` knows.
     """
     wanted = None if dtype is None else dtypes.parse_dtype(dtype)
     if isinstance(obj, _BYTES_LIKE):
@@ -64,7 +71,7 @@ def compress(
         meta.base = given.reference()
     source = None if given is None else given.source
     out = MemoryFile(data.size)
-    writer = ArchiveWriter(out, level, threads, index=False)  # type: ignore[arg-type]
+    writer = ArchiveWriter(out, level, threads, index=False, llm=llm)  # type: ignore[arg-type]
     try:
         writer.add(meta, MemorySource(data), [Segment(kind, data.size, 0)], base=source)
         writer.close()
@@ -94,19 +101,22 @@ def decompress(
     max_output_size: int | None = None,
     out: Any = None,
     base: Any = None,
+    llm: Any = None,
 ) -> Any:
     """Restores what `compress` was given: bytes, a numpy array or a torch tensor.
 
     `out`: a writable C-contiguous buffer of exactly the bytes of the object, decoded into and
     returned instead; fresh memory can cost as much time as decoding. `base`: what `compress` was
-    given as base.
+    given as base. `llm`: the language model that it was given, where that is a path.
 
     Raises a DensorError for anything that is not whole and sound; LimitError if the object has
     more than `max_output_size` bytes.
     """
     stored = as_bytes(blob).size
     given = None if base is None else _given_base(base)
-    reader = StreamReader(MemorySource(blob), threads, max_size=max_output_size, base=given)
+    reader = StreamReader(
+        MemorySource(blob), threads, max_size=max_output_size, base=given, llm=llm
+    )
     sinks: list[tuple[EntryMeta, Sink, Bytes | None]] = []
 
     def sink_for(meta: EntryMeta) -> Sink:
@@ -249,7 +259,7 @@ class File:
     """An archive opened for random access, after the manner of `safetensors.safe_open`.
 
     `framework`: `numpy` (or `np`) or `torch` (or `pt`), what `get_tensor` returns. `base`: the file
-    that this one was coded against, if there is one, as for `decompress_file`.
+    that this one was coded against, if there is one, as for `decompress_file`; `llm` likewise.
     """
 
     def __init__(
@@ -260,6 +270,7 @@ class File:
         *,
         max_output_size: int | None = None,
         base: Any = None,
+        llm: Any = None,
     ) -> None:
         if framework not in ("numpy", "np", "torch", "pt"):
             raise ArgumentError(f"unknown framework {framework!r}; known are numpy and torch")
@@ -276,7 +287,9 @@ class File:
         self._base = ExitStack()
         try:
             given = self._base.enter_context(open_base(base, threads=threads))
-            self._archive = Archive(random, threads, max_size=max_output_size, base=given)
+            self._archive = Archive(
+                random, threads, max_size=max_output_size, base=given, llm=llm
+            )
             self._tensors = self._archive.tensors()
         except BaseException:
             self._base.close()

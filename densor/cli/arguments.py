@@ -136,6 +136,15 @@ def add_max_size(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_llm(parser: argparse.ArgumentParser) -> None:
+    """--llm."""
+    parser.add_argument(
+        "--llm",
+        metavar="MODEL",
+        help="the language model of texts: smollm2, sample, a folder or a GGUF file",
+    )
+
+
 def add_base(parser: argparse.ArgumentParser) -> None:
     """--base."""
     parser.add_argument(

@@ -18,11 +18,14 @@ options:
   -k, --keep           keep FILE (default)
   --rm                 remove FILE after a verified write
   --verify             decode what was written and compare
+  --no-verify          do not, even with --llm, where that is usual
   -r                   the files in folders too, each by itself
   -T, --threads #      threads, 0 for all processors (default 0)
   -1 ... -9            level, from fastest to smallest (default -3)
   --dtype TYPE         take all bytes as numbers of this type, such as bf16
   --text               code text and other bytes as -9 does, slow and small
+  --llm MODEL          code text under a language model: smollm2, sample, or a path;
+                       with -d and -t: where that model is now
   --sha256             store SHA-256 of the original, not XXH3-128
   --base FILE          code only what differs from FILE, which -d and -t need too
   --max-size N[K|M|G]  with -d and -t: give up on archives that hold more

@@ -14,8 +14,10 @@ from densor.codec import registry
 from densor.codec.change.coder import ChangeCoder
 from densor.codec.coder import BatchCoder, Bytes
 from densor.codec.fields.coder import FieldsCoder
-from densor.codec.kind import BYTES, Kind
+from densor.codec.kind import BYTES, Kind, is_plain
 from densor.codec.levels import Level
+from densor.codec.llm.coder import LlmCoder
+from densor.codec.llm.session import Session
 from densor.codec.mixing.coder import MixingCoder
 from densor.codec.planar.coder import PlanarCoder, PlaneCoder
 from densor.codec.planar.layout import Layout, layout_numbered
@@ -35,6 +37,7 @@ _NEAR = 1.25  # what slow levels save against the fastest, at most
 _SMALL = 1 << 12  # bytes up to which the model must prove its worth
 _MEDIUM = 1 << 16  # bytes up to which Huffman codes may be smaller, for their simpler model
 _TRIED = 1 << 19  # bytes up to which floats are coded both by rows and by planes
+_LEAST_TEXT = 128  # bytes that a language model is asked about
 _FRAME_HEADER = 28  # bytes in front of each model and each chunk
 
 
@@ -78,6 +81,7 @@ def encode_batch(
     workers: Workers,
     history: History | None = None,
     base: Before | None = None,
+    llm: Session | None = None,
 ) -> Callable[[], CodedBatch]:
     """Starts coding `data`, at most a batch of this kind; call the result to wait for it.
 
@@ -92,7 +96,9 @@ def encode_batch(
         if changes.pays:
             return _changes(changes, data, base.data, workers)
     chunks = [data[i : i + step] for i in range(0, data.size, step)]
-    if kind.layout is None and not kind.fields:
+    if is_plain(kind):
+        if llm is not None:
+            return _llm_batch(data, kind, level, workers, llm)
         if level.bytes == "text":
             return _text_batch(chunks, level, workers)
         futures = [workers.submit(_bytes_chunk, chunk, level) for chunk in chunks]
@@ -265,6 +271,25 @@ def _text_chunk(coder: BatchCoder, chunk: Bytes, index: int, level: Level) -> Ch
     if len(payload) + _FRAME_HEADER + len(coder.model()) < len(plain.payload):
         return Chunk(_OWN_MODEL, payload, chunk.size)
     return plain
+
+
+def _llm_batch(
+    data: Bytes, kind: Kind, level: Level, workers: Workers, session: Session
+) -> Callable[[], CodedBatch]:
+    """A batch of plain bytes under a language model, or without it where that is smaller."""
+    level = replace(level, bytes="text")
+    without = encode_batch(data, kind, level, workers)
+    packed = len(zstd_compress(data, _FAST_ZSTD))
+    if data.size < _LEAST_TEXT or not is_worth_it(data, packed):
+        session.moved((1 + session.check) * data.size)
+        return without
+    coder = LlmCoder(data, session, workers)
+
+    def result() -> CodedBatch:
+        chunks = [Chunk(_OWN_MODEL, payload, size) for payload, size in coder.payloads()]
+        return min(CodedBatch(coder.model(), chunks), without(), key=lambda coded: coded.stored)
+
+    return result
 
 
 def _zstd_has_a_chance(chunk: Bytes, coded: int, level: Level) -> bool:

@@ -5,6 +5,9 @@ from densor.codec.change import model as change
 from densor.codec.change.decode import ChangeDecoder
 from densor.codec.coder import ChunkDecoder
 from densor.codec.fields.decode import FieldsDecoder
+from densor.codec.llm import model as llm
+from densor.codec.llm.decode import LlmDecoder
+from densor.codec.llm.session import Session
 from densor.codec.mixing import model as mixing
 from densor.codec.mixing.decode import MixingDecoder
 from densor.codec.planar import model as planar
@@ -18,11 +21,19 @@ from densor.codec.text import model as text
 from densor.codec.text.decode import TextDecoder
 from densor.errors import FormatError, UnsupportedError
 
-_OUTERMOST = (registry.CODEC_FIELDS, registry.CODEC_SPARSE, registry.CODEC_CHANGE)
+_OUTERMOST = (
+    registry.CODEC_FIELDS,
+    registry.CODEC_SPARSE,
+    registry.CODEC_CHANGE,
+    registry.CODEC_LLM,
+)
 
 
-def decoder_for(payload: bytes) -> ChunkDecoder:
-    """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
+def decoder_for(payload: bytes, session: Session | None = None) -> ChunkDecoder:
+    """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one.
+
+    `session`: where language models come from.
+    """
     if not payload:
         raise FormatError("model is empty")
     codec = payload[0]
@@ -43,6 +54,8 @@ def decoder_for(payload: bytes) -> ChunkDecoder:
         return MixingDecoder(mixing.parse(payload))
     if codec == registry.CODEC_TEXT:
         return TextDecoder(text.parse(payload))
+    if codec == registry.CODEC_LLM:
+        return LlmDecoder(llm.parse(payload), session)
     raise UnsupportedError(f"unknown codec {codec}; a newer densor may read this")
 
 

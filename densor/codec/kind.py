@@ -71,6 +71,11 @@ class Kind:
 BYTES = Kind(None)
 
 
+def is_plain(kind: Kind) -> bool:
+    """Whether this is bytes of which nothing is known."""
+    return kind.layout is None and not kind.fields
+
+
 def matrix_chunk(level: Level) -> int:
     """Bytes of a chunk at most where floats are coded by rows, 0 at other levels."""
     return _MATRIX_CHUNK.get(level.floats, 0)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from densor.buffers import POOL
 from densor.codec import registry
 from densor.codec.coder import Base
+from densor.codec.llm.session import Session
 from densor.codec.zstd import zstd_decompress
 from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnsupportedError
 from densor.formats import strictjson, wire
@@ -134,7 +135,8 @@ class Archive:
     """An archive with an index. Safe to use from several threads.
 
     `max_size`: most bytes that one read may return, None for no limit. `base`: what entries are
-    based on that refer to bytes outside the archive.
+    based on that refer to bytes outside the archive. `llm`: a language model that they may need, or
+    its name or path.
     """
 
     def __init__(
@@ -144,12 +146,13 @@ class Archive:
         *,
         max_size: int | None = None,
         base: GivenBase | None = None,
+        llm: Any = None,
     ):
         self._source = source
         self._max_size = max_size
         self._given = base
         self._kept = _Kept()
-        self._models = Models()
+        self._models = Models(Session(llm))
         head = source.read_at(0, min(wire.HEADER_SIZE, source.size))
         self.features, self._limit = wire.parse_header(head.tobytes())
         index = self._read_index()

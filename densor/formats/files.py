@@ -87,10 +87,11 @@ def compress_file(
     dtype: str | None = None,
     name: str | None = None,
     overwrite: bool = False,
-    verify: bool = False,
+    verify: bool | None = None,
     hash: str | None = None,
     base: Any = None,
     text: bool = False,
+    llm: Any = None,
     progress: Progress | None = None,
 ) -> Sizes:
     """Packs one file, in bounded memory.
@@ -101,8 +102,10 @@ def compress_file(
     appears; needs a target that can be read again. `base`: a similar file, by path or seekable
     binary file object, that the tensors of this one are coded against where that is smaller; what
     is inside, where it is an archive of one file. Decompressing then needs the same base. `text`:
-    code plain bytes by context mixing, as level 9 does, whatever the level. Raises a DensorError;
-    then no target is left.
+    code plain bytes by context mixing, as level 9 does, whatever the level. `llm`: code them under a
+    language model: a folder, a GGUF file, or a name that `densor.llm.load` knows; decompressing
+    needs the same. What it codes is decoded at once and compared unless `verify` is False. Raises a
+    DensorError; then no target is left.
     """
     with open_input(source) as (file, status), open_base(base, threads=threads) as before:
         entry_name = name or _name_of(source)
@@ -118,6 +121,8 @@ def compress_file(
                 hash=hash,
                 based=before is not None,
                 text=text,
+                llm=llm,
+                verify=verify is not False,
                 progress=progress,
             )
             try:
@@ -134,7 +139,7 @@ def compress_file(
                 before.check_unchanged()
             sizes = Sizes(writer.original, writer.written)
             if verify:
-                _verify(out, threads, sizes.stored, before)
+                _verify(out, threads, sizes.stored, before, llm)
     if status is not None and not is_file_object(target):
         copy_times_and_mode(Path(source), Path(target))  # type: ignore[arg-type]
     return sizes
@@ -171,13 +176,15 @@ def _name_of(source: Path_or_file) -> str:
         raise ArgumentError(f"{error}; give another with name=") from None
 
 
-def _verify(out: BinaryIO, threads: int, stored: int, base: GivenBase | None) -> None:
+def _verify(
+    out: BinaryIO, threads: int, stored: int, base: GivenBase | None, llm: Any
+) -> None:
     try:
         out.seek(out.tell() - stored)
     except (OSError, AttributeError):
         raise ArgumentError("verify needs a target that can be read again") from None
     try:
-        _test(out, threads, base)
+        _test(out, threads, base, llm=llm)
     except DensorError as error:
         raise FileError(f"verification of what was written failed: {error}") from error
 
@@ -190,6 +197,7 @@ def decompress_file(
     overwrite: bool = False,
     max_output_size: int | None = None,
     base: Any = None,
+    llm: Any = None,
     progress: Progress | None = None,
 ) -> Sizes:
     """Restores the one file of an archive, byte for byte.
@@ -197,12 +205,18 @@ def decompress_file(
     `source`, `target`: path or binary file object; neither needs to be seekable. FormatError if
     the archive does not hold exactly one file. `base`: what the file was coded against, by path,
     seekable binary file object or bytes, or an archive that holds it; ArgumentError if it is
-    needed and missing or another one. Raises a DensorError at the first fault; then no target is
-    left (what went to a pipe is gone).
+    needed and missing or another one. `llm`: the language model that was used, where that has no
+    name of its own. Raises a DensorError at the first fault; then no target is left (what went to a
+    pipe is gone).
     """
     with open_input(source) as (file, _), open_base(base, threads=threads) as before:
         reader = StreamReader(
-            FileSource(file), threads, max_size=max_output_size, progress=progress, base=before
+            FileSource(file),
+            threads,
+            max_size=max_output_size,
+            progress=progress,
+            base=before,
+            llm=llm,
         )
         try:
             with open_output(target, overwrite) as out:
@@ -257,14 +271,15 @@ def test_file(
     *,
     max_output_size: int | None = None,
     base: Any = None,
+    llm: Any = None,
     progress: Progress | None = None,
 ) -> list[Entry]:
     """Decodes a whole archive and verifies every check in it; returns its entries.
 
-    `base`: as for `decompress_file`. Raises the DensorError of the first fault.
+    `base`, `llm`: as for `decompress_file`. Raises the DensorError of the first fault.
     """
     with open_input(source) as (file, _), open_base(base, threads=threads) as before:
-        return _test(file, threads, before, max_output_size, progress)
+        return _test(file, threads, before, max_output_size, progress, llm)
 
 
 def _test(
@@ -273,9 +288,15 @@ def _test(
     base: GivenBase | None,
     max_output_size: int | None = None,
     progress: Progress | None = None,
+    llm: Any = None,
 ) -> list[Entry]:
     reader = StreamReader(
-        FileSource(file), threads, max_size=max_output_size, progress=progress, base=base
+        FileSource(file),
+        threads,
+        max_size=max_output_size,
+        progress=progress,
+        base=base,
+        llm=llm,
     )
     try:
         keep = reader.reads_back

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from densor.codec import registry
 from densor.codec.coder import Base, BaseDecoder, ChunkDecoder
 from densor.codec.decoders import decoder_for
+from densor.codec.llm.session import Session
 from densor.codec.zstd import zstd_decompress_into
 from densor.errors import FormatError, UnsupportedError
 from densor.formats.source import Bytes
@@ -14,9 +15,13 @@ _READY = 16  # decoders kept, with up to 4 MB of tables each; those of parts cou
 
 
 class Models:
-    """Models by number; bounded memory, safe to use from several threads."""
+    """Models by number; bounded memory, safe to use from several threads.
 
-    def __init__(self) -> None:
+    `session`: where language models come from.
+    """
+
+    def __init__(self, session: Session | None = None) -> None:
+        self._session = session
         self._payloads: dict[int, bytes] = {}
         self._ready: OrderedDict[int, ChunkDecoder] = OrderedDict()
         self._lock = threading.Lock()
@@ -24,7 +29,7 @@ class Models:
 
     def append(self, payload: bytes) -> None:
         """Adds the next model of the archive; checked at once."""
-        decoder = decoder_for(payload)
+        decoder = decoder_for(payload, self._session)
         with self._lock:
             number = self._next
             self._next += 1
@@ -35,7 +40,7 @@ class Models:
 
     def put(self, number: int, payload: bytes) -> ChunkDecoder:
         """Adds a model that was looked up in the index."""
-        decoder = decoder_for(payload)
+        decoder = decoder_for(payload, self._session)
         with self._lock:
             self._keep(number, decoder)
         return decoder
@@ -50,7 +55,7 @@ class Models:
             payload = self._payloads.get(number)
             if payload is None:
                 return None
-            decoder = decoder_for(payload)
+            decoder = decoder_for(payload, self._session)
             self._keep(number, decoder)
             return decoder
 

@@ -4,10 +4,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from densor.buffers import POOL
 from densor.codec.coder import Base, ChunkDecoder
+from densor.codec.llm.decode import LlmDecoder
+from densor.codec.llm.session import Session
 from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnsupportedError
 from densor.formats import hashing, strictjson, wire
 from densor.formats.base import GivenBase, check_chain, resolve
@@ -53,6 +55,14 @@ class Entry(NamedTuple):
     digest: bytes
 
 
+class _Waiting(NamedTuple):
+    """A chunk that is being decoded; `reported`: it tells of its progress itself."""
+
+    task: Task[Bytes]
+    size: int
+    reported: bool = False
+
+
 @dataclass
 class _Written:
     """What is known of an entry so far, for REF frames and for entries that are based on it."""
@@ -88,7 +98,8 @@ class StreamReader:
     """Decodes the entries of an archive in order.
 
     `max_size`: most original bytes that the whole archive may have, None for no limit. `base`: what
-    entries are based on that refer to bytes outside the archive.
+    entries are based on that refer to bytes outside the archive. `llm`: a language model that they
+    may need, or its name or path.
     """
 
     def __init__(
@@ -99,12 +110,14 @@ class StreamReader:
         max_size: int | None = None,
         progress: Callable[[int], object] | None = None,
         base: GivenBase | None = None,
+        llm: Any = None,
     ) -> None:
         self._source = source
         self._given = base
         self._max_size = max_size
         self._progress = progress
-        self._models = Models()
+        self._session = Session(llm, progress)
+        self._models = Models(self._session)
         self._names: set[str] = set()
         self._written: dict[int, _Written] = {}
         self._frames = 0
@@ -126,6 +139,7 @@ class StreamReader:
 
     def close(self) -> None:
         """Stops the threads."""
+        self._session.stop()
         self._workers.close()
 
     def _take(self, count: int) -> Bytes:
@@ -192,7 +206,7 @@ class StreamReader:
         base, chain = self._base_of(meta)
         written = _Written(sink, chain)
         self._written[number] = written
-        waiting: deque[tuple[Task[Bytes], int]] = deque()
+        waiting: deque[_Waiting] = deque()
         in_flight = 0
         size = 0
         try:
@@ -212,9 +226,10 @@ class StreamReader:
                 if header.kind == wire.REF:
                     while waiting:
                         in_flight -= self._finish(waiting.popleft(), hasher, sink)
-                    waiting.append((self._repeat(header, payload, sink), header.original))
+                    repeated = self._repeat(header, payload, sink)
+                    waiting.append(_Waiting(repeated, header.original))
                 else:
-                    waiting.append((self._start(header, payload, sink, base), header.original))
+                    waiting.append(self._start(header, payload, sink, base))
                     written.add(size, size + header.original)
                 size += header.original
                 in_flight += header.original
@@ -223,8 +238,8 @@ class StreamReader:
             while waiting:
                 self._finish(waiting.popleft(), hasher, sink)
         finally:
-            for future, _ in waiting:
-                future.cancel()
+            for item in waiting:
+                item.task.cancel()
         written.entry = self._close_entry(number, meta, size, payload, hasher)
         return written.entry
 
@@ -250,18 +265,19 @@ class StreamReader:
 
     def _start(
         self, header: wire.FrameHeader, payload: Bytes, sink: Sink, base: Base | None
-    ) -> Task[Bytes]:
+    ) -> _Waiting:
         decoder = self._models.known(header.model)
         out = sink.buffer(header.original)
-        return self._workers.submit(_decode, header.model, decoder, payload, out, base)
+        task = self._workers.submit(_decode, header.model, decoder, payload, out, base)
+        return _Waiting(task, header.original, isinstance(decoder, LlmDecoder))
 
-    def _finish(self, item: tuple[Task[Bytes], int], hasher: Hash, sink: Sink) -> int:
-        data = item[0].result()
+    def _finish(self, item: _Waiting, hasher: Hash, sink: Sink) -> int:
+        data = item.task.result()
         hasher.update(data)
         sink.done(data)
-        if self._progress is not None:
+        if self._progress is not None and not item.reported:
             self._progress(data.size)
-        return item[1]
+        return item.size
 
     def _repeat(self, header: wire.FrameHeader, payload: Bytes, sink: Sink) -> Task[Bytes]:
         if not self.features & wire.BACKREFS or payload.size != wire.REF_PAYLOAD.size:

@@ -11,8 +11,9 @@ from densor.buffers import POOL
 from densor.codec import registry
 from densor.codec.batch import Before, Chunk, CodedBatch, encode_batch
 from densor.codec.coder import Base
-from densor.codec.kind import BATCH_BYTES, Kind
+from densor.codec.kind import BATCH_BYTES, Kind, is_plain
 from densor.codec.levels import Level, level_settings
+from densor.codec.llm.session import Session
 from densor.codec.scales.tables import History
 from densor.codec.zstd import zstd_compress
 from densor.errors import ArgumentError, FileError, FormatError
@@ -44,6 +45,7 @@ class _Waiting(NamedTuple):
     repeat: tuple[int, int] | None  # entry and offset of the equal batch
     data: Bytes
     before: Before | None = None
+    reported: bool = False  # tells of its progress itself
 
 
 class ArchiveWriter:
@@ -53,7 +55,8 @@ class ArchiveWriter:
     whether equal batches are stored once, which a reader on a pipe must buffer for; by default
     if the file can be sought in. `hash`: `sha256` instead of XXH3-128 for the original bytes.
     `based`: whether entries may have bases, which is needed where the file cannot be sought in.
-    `text`: plain bytes by context mixing whatever the level.
+    `text`: plain bytes by context mixing whatever the level. `llm`: a language model for plain bytes,
+    or its name or path; `verify`: decode at once what it has coded.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class ArchiveWriter:
         hash: str | None = None,
         based: bool = False,
         text: bool = False,
+        llm: Any = None,
+        verify: bool = True,
         progress: Callable[[int], object] | None = None,
     ) -> None:
         self._file = file
@@ -75,6 +80,9 @@ class ArchiveWriter:
         self._workers = Workers(threads)
         self.hash = hash
         self._progress = progress
+        self._session = None if llm is None else Session(llm, progress, verify)
+        if self._session is not None:
+            self._session.weights()  # fails before anything is written
         self._with_index = index
         self._start = file.tell() if _seekable(file) else None
         self._repeats = self._start is not None if repeats is None else repeats
@@ -223,8 +231,11 @@ class ArchiveWriter:
                 return _Waiting(lambda: CodedBatch(None, []), place, data)
         if data.size % kind.unit:
             kind = Kind(None)  # the odd end of a file that was called a tensor
-        result = encode_batch(data, kind, self._level, self._workers, self._history, before)
-        return _Waiting(result, None, data, before)
+        session = self._session if is_plain(kind) else None
+        result = encode_batch(
+            data, kind, self._level, self._workers, self._history, before, session
+        )
+        return _Waiting(result, None, data, before, session is not None)
 
     def _finish_batch(self, batch: _Waiting) -> None:
         if batch.repeat is not None:
@@ -237,7 +248,7 @@ class ArchiveWriter:
         POOL.give(batch.data)
         if batch.before is not None:
             POOL.give(batch.before.data)
-        if self._progress is not None:
+        if self._progress is not None and not batch.reported:
             self._progress(batch.data.size)
 
     def _model(self, payload: bytes) -> int:
@@ -276,6 +287,8 @@ class ArchiveWriter:
         if not self._open:
             return
         self._open = False
+        if self._session is not None:
+            self._session.stop()
         self._workers.close()
         if self._broken:
             raise FileError("archive is incomplete, since an entry has failed")

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from densor.errors import UnsupportedError
 
 MOST_BYTES = 255  # of a token
+_CONTROLS = bytes({*range(32), 127} - {9, 10, 12, 13})
 Encode = Callable[[str], Sequence[int]]
 
 
@@ -93,3 +94,12 @@ def _valid(data: bytes) -> Iterator[tuple[bytes, bool]]:
                 yield data[at : at + error.start], True
             yield data[at + error.start : at + error.end], False
             at += error.end
+
+
+def readable(data: bytes) -> float:
+    """Share of the bytes that belong to characters of a text."""
+    found = 0
+    for part, valid in _valid(data):
+        if valid:
+            found += len(part.translate(None, _CONTROLS))
+    return found / len(data) if data else 0.0

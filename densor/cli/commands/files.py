@@ -15,6 +15,7 @@ from densor.cli.arguments import (
     UsageError,
     add_base,
     add_force,
+    add_llm,
     add_max_size,
     add_quiet,
     add_threads,
@@ -69,7 +70,8 @@ def parser() -> argparse.ArgumentParser:
     add_force(found)
     add("-k", "--keep", dest="rm", action="store_false", default=False)
     add("--rm", dest="rm", action="store_true")
-    add("--verify", action="store_true")
+    add("--verify", action="store_true", default=None)
+    add("--no-verify", dest="verify", action="store_false")
     add("-r", dest="recurse", action="store_true")
     add_threads(found)
     add("-v", "--verbose", action="store_true")
@@ -77,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     add_writing(found)
     add_max_size(found)
     add_base(found)
+    add_llm(found)
     return found
 
 
@@ -202,10 +205,11 @@ def _compress(job: Job, args: argparse.Namespace) -> None:
             dtype=args.dtype,
             name=_entry_name(job.label),
             overwrite=args.force,
-            verify=args.verify or args.rm,
+            verify=True if args.rm else args.verify,
             hash="sha256" if args.sha256 else None,
             base=args.base,
             text=args.text,
+            llm=args.llm,
             progress=moved,
         )
     _flush(target)
@@ -230,6 +234,7 @@ def _decompress(job: Job, args: argparse.Namespace) -> None:
             overwrite=args.force,
             max_output_size=args.max_size,
             base=args.base,
+            llm=args.llm,
             progress=moved,
         )
     _flush(target)
@@ -246,7 +251,12 @@ def _test(job: Job, args: argparse.Namespace) -> None:
     began = time.perf_counter()
     with console.progress(job.label, lambda: _original_size(job), args.quiet) as moved:
         entries = test_file(
-            source, args.threads, max_output_size=args.max_size, base=args.base, progress=moved
+            source,
+            args.threads,
+            max_output_size=args.max_size,
+            base=args.base,
+            llm=args.llm,
+            progress=moved,
         )
     original = sum(entry.size for entry in entries)
     _close(job, args, f"ok ({console.size(original)})", original, began)

@@ -2,7 +2,15 @@
 
 import argparse
 
-from densor.cli.arguments import Parser, add_base, add_force, add_max_size, add_quiet, add_threads
+from densor.cli.arguments import (
+    Parser,
+    add_base,
+    add_force,
+    add_llm,
+    add_max_size,
+    add_quiet,
+    add_threads,
+)
 from densor.cli.commands import files
 
 
@@ -13,6 +21,7 @@ def parser() -> argparse.ArgumentParser:
     add_threads(found)
     add_max_size(found)
     add_base(found)
+    add_llm(found)
     add_force(found)
     found.add_argument("-v", "--verbose", action="store_true", help="say how fast it was")
     add_quiet(found)
