@@ -287,9 +287,7 @@ class File:
         self._base = ExitStack()
         try:
             given = self._base.enter_context(open_base(base, threads=threads))
-            self._archive = Archive(
-                random, threads, max_size=max_output_size, base=given, llm=llm
-            )
+            self._archive = Archive(random, threads, max_size=max_output_size, base=given, llm=llm)
             self._tensors = self._archive.tensors()
         except BaseException:
             self._base.close()

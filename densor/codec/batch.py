@@ -33,6 +33,7 @@ from densor.parallel import Workers
 _OWN_MODEL = -1  # a chunk that uses the batch's model
 _CLEARLY = 0.98  # the bitmap of zeros must save this much
 _FAST_ZSTD = 3  # a level that costs little more than the fastest
+_SLOW_ZSTD = 19  # where time is of no concern
 _NEAR = 1.25  # what slow levels save against the fastest, at most
 _SMALL = 1 << 12  # bytes up to which the model must prove its worth
 _MEDIUM = 1 << 16  # bytes up to which Huffman codes may be smaller, for their simpler model
@@ -277,7 +278,7 @@ def _llm_batch(
     data: Bytes, kind: Kind, level: Level, workers: Workers, session: Session
 ) -> Callable[[], CodedBatch]:
     """A batch of plain bytes under a language model, or without it where that is smaller."""
-    level = replace(level, bytes="text")
+    level = replace(level, bytes="text", zstd=max(level.zstd, _SLOW_ZSTD))
     without = encode_batch(data, kind, level, workers)
     packed = len(zstd_compress(data, _FAST_ZSTD))
     if data.size < _LEAST_TEXT or not is_worth_it(data, packed):

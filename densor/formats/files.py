@@ -102,8 +102,8 @@ def compress_file(
     appears; needs a target that can be read again. `base`: a similar file, by path or seekable
     binary file object, that the tensors of this one are coded against where that is smaller; what
     is inside, where it is an archive of one file. Decompressing then needs the same base. `text`:
-    code plain bytes by context mixing, as level 9 does, whatever the level. `llm`: code them under a
-    language model: a folder, a GGUF file, or a name that `densor.llm.load` knows; decompressing
+    code plain bytes by context mixing, as level 9 does, whatever the level. `llm`: code them under
+    a language model: a folder, a GGUF file, or a name that `densor.llm.load` knows; decompressing
     needs the same. What it codes is decoded at once and compared unless `verify` is False. Raises a
     DensorError; then no target is left.
     """
@@ -176,9 +176,7 @@ def _name_of(source: Path_or_file) -> str:
         raise ArgumentError(f"{error}; give another with name=") from None
 
 
-def _verify(
-    out: BinaryIO, threads: int, stored: int, base: GivenBase | None, llm: Any
-) -> None:
+def _verify(out: BinaryIO, threads: int, stored: int, base: GivenBase | None, llm: Any) -> None:
     try:
         out.seek(out.tell() - stored)
     except (OSError, AttributeError):

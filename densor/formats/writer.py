@@ -55,8 +55,8 @@ class ArchiveWriter:
     whether equal batches are stored once, which a reader on a pipe must buffer for; by default
     if the file can be sought in. `hash`: `sha256` instead of XXH3-128 for the original bytes.
     `based`: whether entries may have bases, which is needed where the file cannot be sought in.
-    `text`: plain bytes by context mixing whatever the level. `llm`: a language model for plain bytes,
-    or its name or path; `verify`: decode at once what it has coded.
+    `text`: plain bytes by context mixing whatever the level. `llm`: a language model for plain
+    bytes, or its name or path; `verify`: decode at once what it has coded.
     """
 
     def __init__(

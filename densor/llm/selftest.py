@@ -11,7 +11,7 @@ from densor.llm.model import Floats, Model, Shape, build
 from densor.llm.network import Network
 from densor.llm.vocabulary import Vocabulary
 
-EXPECTED = "274285f6f1ab74cf3b2ef65caf016b5c1bbe8cfeae3bc8a10a3e677237873a48"
+EXPECTED = "eee773f70ad7948a17498c06d256bcc42a430733c94911c2feaeaf21784a5828"
 _SHAPE = Shape(
     layers=2,
     hidden=64,

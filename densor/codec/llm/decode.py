@@ -89,9 +89,7 @@ class LlmDecoder:
 class _Text:
     """A segment that is being decoded."""
 
-    def __init__(
-        self, slot: int, model: Model, network: Network, data: Bytes, out: Bytes
-    ) -> None:
+    def __init__(self, slot: int, model: Model, network: Network, data: Bytes, out: Bytes) -> None:
         self.slot = slot
         self.coder = Coder(False, model, network.model.vocabulary, np.array(data), out)
         self._window = Window(model, network.model.start)

@@ -169,9 +169,7 @@ def code_token(coding, s, t, said, data, content, at, chosen, counts, token):
             border = _first_from(said, low, high, depth, middle)
             likely = _share(counts[high] - counts[border], counts[high] - counts[low])
             bit = (value >> (7 - place)) & 1
-            bit = _mixed_bit(
-                coding, s, t, said, data, bit, partial, node, place, step, likely
-            )
+            bit = _mixed_bit(coding, s, t, said, data, bit, partial, node, place, step, likely)
             if bit:
                 low = border
             else:

@@ -87,7 +87,8 @@ class Session:
             try:
                 found = Network(weights, slots, positions)
             except MemoryError:
-                raise LimitError(f"not enough memory: language model takes {need >> 20} MiB") from None
+                text = f"not enough memory: language model takes {need >> 20} MiB"
+                raise LimitError(text) from None
         yield found
         with self._lock:
             idle.append(found)

@@ -1,0 +1,146 @@
+"""Small language models as files, and what a float computation says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+WORDS = ["a", "b", "e", "t", "h", "Ġ", "he", "th", "the", "Ġthe", "Ċ", "Ã", "©"]
+SPECIAL = "<|end|>"
+CONFIG: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "num_hidden_layers": 2,
+    "intermediate_size": 96,
+    "vocab_size": len(WORDS) + 1,
+    "rope_theta": 10000.0,
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 64,
+    "hidden_act": "silu",
+    "bos_token_id": len(WORDS),
+}
+MERGES = [["t", "h"], ["th", "e"], ["h", "e"], ["Ġ", "the"]]
+
+
+def weights(config: dict[str, Any] = CONFIG, seed: int = 1) -> dict[str, Any]:
+    """Random float32 tensors that a configuration needs."""
+    random = np.random.default_rng(seed)
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    own = config["num_attention_heads"] * config["head_dim"]
+    shared = config["num_key_value_heads"] * config["head_dim"]
+
+    def normal(*size: int) -> Any:
+        return (random.standard_normal(size) * 0.2).astype(np.float16).astype(np.float32)
+
+    found = {
+        "model.embed_tokens.weight": normal(config["vocab_size"], hidden),
+        "model.norm.weight": 1 + normal(hidden),
+    }
+    for layer in range(config["num_hidden_layers"]):
+        at = f"model.layers.{layer}."
+        found |= {
+            f"{at}input_layernorm.weight": 1 + normal(hidden),
+            f"{at}post_attention_layernorm.weight": 1 + normal(hidden),
+            f"{at}self_attn.q_proj.weight": normal(own, hidden),
+            f"{at}self_attn.k_proj.weight": normal(shared, hidden),
+            f"{at}self_attn.v_proj.weight": normal(shared, hidden),
+            f"{at}self_attn.o_proj.weight": normal(hidden, own),
+            f"{at}mlp.gate_proj.weight": normal(inner, hidden),
+            f"{at}mlp.up_proj.weight": normal(inner, hidden),
+            f"{at}mlp.down_proj.weight": normal(hidden, inner),
+        }
+    return found
+
+
+def tokenizer() -> dict[str, Any]:
+    """A byte-level tokenizer.json with a special token."""
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": len(WORDS),
+                "content": SPECIAL,
+                "special": True,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+            }
+        ],
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "ByteLevel",
+            "add_prefix_space": False,
+            "trim_offsets": True,
+            "use_regex": True,
+        },
+        "post_processor": None,
+        "decoder": {
+            "type": "ByteLevel",
+            "add_prefix_space": True,
+            "trim_offsets": True,
+            "use_regex": True,
+        },
+        "model": {
+            "type": "BPE",
+            "vocab": {word: i for i, word in enumerate([*WORDS, SPECIAL])},
+            "merges": MERGES,
+        },
+    }
+
+
+def write_folder(
+    folder: Path, config: dict[str, Any] = CONFIG, tensors: dict[str, Any] | None = None
+) -> Path:
+    """A model as HuggingFace has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(weights(config) if tensors is None else tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer()))
+    return folder
+
+
+def float_probabilities(config: dict[str, Any], get: dict[str, Any], tokens: list[int]) -> Any:
+    """float64[len(tokens), vocabulary]: what a plain computation says after each token."""
+    size, heads = config["head_dim"], config["num_attention_heads"]
+    groups = config["num_key_value_heads"]
+    x = get["model.embed_tokens.weight"].astype(np.float64)[tokens]
+    angles = np.arange(len(tokens))[:, None] * config["rope_theta"] ** (
+        -np.arange(0, size, 2) / size
+    )
+    cos, sin = np.tile(np.cos(angles), 2)[:, None], np.tile(np.sin(angles), 2)[:, None]
+    mask = np.triu(np.full((len(tokens), len(tokens)), -np.inf), 1)
+
+    def norm(x: Any, name: str) -> Any:
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + config["rms_norm_eps"]) * get[name]
+
+    def turned(v: Any) -> Any:
+        return v * cos + np.concatenate([-v[..., size // 2 :], v[..., : size // 2]], -1) * sin
+
+    for layer in range(config["num_hidden_layers"]):
+        at = f"model.layers.{layer}."
+        h = norm(x, f"{at}input_layernorm.weight")
+        q, k, v = (
+            (h @ get[f"{at}self_attn.{n}_proj.weight"].T).reshape(len(tokens), -1, size)
+            for n in "qkv"
+        )
+        q, k = turned(q), np.repeat(turned(k), heads // groups, 1)
+        scores = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(size) + mask
+        p = np.exp(scores - scores.max(-1, keepdims=True))
+        p /= p.sum(-1, keepdims=True)
+        mixed = np.einsum("hij,jhd->ihd", p, np.repeat(v, heads // groups, 1))
+        x = x + mixed.reshape(len(tokens), -1) @ get[f"{at}self_attn.o_proj.weight"].T
+        h = norm(x, f"{at}post_attention_layernorm.weight")
+        g = h @ get[f"{at}mlp.gate_proj.weight"].T
+        u = h @ get[f"{at}mlp.up_proj.weight"].T
+        x = x + (g / (1 + np.exp(-g)) * u) @ get[f"{at}mlp.down_proj.weight"].T
+    logits = norm(x, "model.norm.weight") @ get["model.embed_tokens.weight"].T
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    return p / p.sum(-1, keepdims=True)

@@ -1,0 +1,325 @@
+"""Language models in integers: one result everywhere, near to what floats give."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llm_models import CONFIG, SPECIAL, WORDS, float_probabilities, weights, write_folder
+from llm_reference import Reference, unpacked
+
+from densor.errors import ArgumentError, DensorError, FileError, UnsupportedError
+from densor.llm import kernels, selftest, tables
+from densor.llm.load import from_tokenizer, load
+from densor.llm.model import quantise
+from densor.llm.network import Network
+from densor.llm.vocabulary import Vocabulary
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Any:
+    return selftest.tiny_model()
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 32, 60])
+def test_every_batch_gives_the_same_counts(tiny: Any, rows: int) -> None:
+    assert hashlib.sha256(selftest.outcome(tiny, rows)).hexdigest() == selftest.EXPECTED
+
+
+def test_numpy_alone_gives_the_same_counts(tiny: Any) -> None:
+    texts = [Reference(tiny), Reference(tiny)]
+    rows = [texts[i % 2].read(i * 7 % tiny.shape.vocabulary) for i in range(60)]
+    digest = hashlib.sha256(np.array(rows).astype("<i8").tobytes()).hexdigest()
+    assert digest == selftest.EXPECTED
+
+
+def test_numpy_alone_runs_the_sample_model() -> None:
+    model = load("sample")
+    network, reference = Network(model, 1, 256), Reference(model)
+    tokens = [model.start, *b"        retur"]
+    n = len(tokens)
+    found = network.advance(np.array(tokens), np.zeros(n, np.int64), np.arange(n), n)
+    assert np.array_equal(found, [reference.read(token) for token in tokens])
+    assert np.diff(found[-1]).argmax() == ord("n")
+
+
+SETTINGS = [
+    {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},
+    {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+avx,+sse4.2,+ssse3,+fma"},
+    {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "NPY_DISABLE_CPU": "1"},
+    {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "2", "NUMBA_OPT": "1"},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: next(iter(s.values())))
+def test_every_instruction_set_gives_the_same_counts(setting: dict[str, str]) -> None:
+    """The self-test compares with the known hash; two threads share the model."""
+    code = (
+        "import densor\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from densor.llm import selftest\n"
+        "model = selftest.tiny_model()\n"
+        "with ThreadPoolExecutor(2) as pool:\n"
+        "    a, b = pool.map(lambda rows: selftest.outcome(model, rows), (1, 32))\n"
+        "assert a == b\n"
+        "selftest.check()\n"
+        "data = b'A codec is a thing that encodes. ' * 8\n"
+        "print(hash(densor.compress(data, llm='sample')))\n"
+    )
+    ran = {}
+    for more in ({}, setting):
+        env = {**os.environ, "PYTHONHASHSEED": "0", **more}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        ran[done.stdout] = more
+    assert len(ran) == 1
+
+
+def test_another_result_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "EXPECTED", "0" * 64)
+    with pytest.raises(UnsupportedError, match="this machine"):
+        selftest.check.__wrapped__()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 9),
+    st.integers(1, 40).map(lambda n: 32 * n),
+    st.integers(1, 3),
+    st.integers(0, 1 << 30),
+)
+def test_products_are_exact(rows: int, size: int, blocks: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    extreme = seed % 2
+    a = random.integers(-16383, 16384, rows * size).astype(np.int16)
+    q = random.integers(-127, 128, 32 * blocks * size).astype(np.int8)
+    if extreme:  # the largest sums there are
+        a[:], q[:] = 16383, 127
+    scales = random.integers(1, 1 << 24, 32 * blocks).astype(np.int32)
+    shifts = random.integers(-8, 20, rows)
+    out = random.integers(-1000, 1000, rows * 32 * blocks)
+    before = out.copy()
+    kernels.multiply(
+        rows, a, shifts, size, q, scales, 30, 16, 1, np.zeros(0, np.int64), 0, 32 * blocks,
+        np.zeros(128, np.int32), np.zeros(128, np.int64), out,
+    )  # fmt: skip
+    w = q.reshape(blocks, size // 2, 32, 2).transpose(0, 2, 1, 3).reshape(-1, size)
+    for row in range(rows):
+        sums = w.astype(object) @ a.reshape(rows, size)[row].astype(object)
+        right = 30 - int(shifts[row])
+        wanted = [
+            (int(s) * int(c) + (1 << right >> 1)) >> right
+            for s, c in zip(sums, scales, strict=True)
+        ]
+        wanted = [min(max(v, -(1 << 47)), 1 << 47) for v in wanted]
+        part = slice(row * 32 * blocks, (row + 1) * 32 * blocks)
+        assert (out - before)[part].tolist() == wanted
+
+
+def test_it_says_what_floats_say() -> None:
+    config = {**CONFIG, "num_hidden_layers": 3}
+    tensors = weights(config)
+    from densor.llm.load import _shape
+    from densor.llm.model import build
+
+    shape, positions = _shape(config)
+    pieces = [word.encode() for word in WORDS]
+    model = build(shape, tensors.get, Vocabulary([*pieces, None]), positions, len(WORDS))
+    order = model.vocabulary.numbers
+    ranks = [13, *np.random.default_rng(3).integers(0, 13, 60).tolist()]
+    network = Network(model, 1, 64)
+    found = network.advance(
+        np.array(ranks), np.zeros(61, np.int64), np.arange(61, dtype=np.int64), 61
+    )
+    ours = np.diff(found) / found[:, -1:]
+    theirs = float_probabilities(config, tensors, order[ranks].tolist())[:, order[:13]]
+    theirs /= theirs.sum(-1, keepdims=True)
+    lost = (theirs * np.log2(theirs / ours)).sum(-1)
+    assert lost.mean() < 0.01  # bits per token, with weights of 8 bits
+
+
+def test_tables_are_near_what_they_stand_for() -> None:
+    x = np.arange(8193) / 256 - 16
+    assert np.abs(tables.sigmoid_table() - 65536 / (1 + np.exp(-x))).max() < 0.51
+    assert np.abs(tables.exp2_table(1 << 30) - 2.0 ** (30 - np.arange(1024) / 1024)).max() < 0.51
+    angles = np.arange(300)[:, None] * 1e4 ** (-np.arange(0, 64, 2) / 64)
+    turns = tables.turns(1e4, 64, 300)
+    assert np.abs(turns[:, 0] - np.cos(angles) * 32768).max() < 0.51
+    assert np.abs(turns[:, 1] - np.sin(angles) * 32768).max() < 0.51
+
+
+def test_quantised_rows_are_near() -> None:
+    random = np.random.default_rng(5)
+    rows = (random.standard_normal((37, 64)) * 10.0 ** random.integers(-4, 3, (37, 1))).astype(
+        np.float32
+    )
+    rows[5] = 0
+    matrix = quantise(rows)
+    back = unpacked(matrix) * np.ldexp(matrix.scales.astype(float), -matrix.exponent)[:, None]
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    step = largest / 127 + largest.max() / 127 / (1 << 23)
+    assert (np.abs(back[:37] - rows) <= step * 0.51).all()
+    assert not back[37:].any()
+    rows[0, 0] = np.nan
+    with pytest.raises(UnsupportedError, match="finite"):
+        quantise(rows)
+
+
+# Vocabularies and tokens
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200) | st.text("abeth \né☃" + SPECIAL, max_size=60).map(str.encode))
+def test_tokens_make_up_the_text(data: bytes) -> None:
+    from llm_models import tokenizer
+
+    words = from_tokenizer(tokenizer(), len(WORDS) + 1)
+    tokens = words.tokens(data)
+    assert b"".join(words.pieces[t] if t >= 0 else bytes([-1 - t]) for t in tokens) == data
+    singles = {piece[0] for piece in words.pieces if len(piece) == 1}
+    assert all(-1 - t not in singles for t in tokens if t < 0)
+
+
+def test_the_tokeniser_of_the_model_is_used_where_it_changes_nothing() -> None:
+    from llm_models import tokenizer
+
+    words = from_tokenizer(tokenizer(), len(WORDS) + 1)
+    assert [words.pieces[t] for t in words.tokens(b"the the")] == [b"the", b" the"]
+    lower = {**tokenizer(), "normalizer": {"type": "Lowercase"}}
+    words = from_tokenizer(lower, len(WORDS) + 1)
+    assert [words.pieces[t] for t in words.tokens(b"the")] == [b"the"]
+    assert words.tokens(b"THE") == [-1 - b for b in b"THE"]
+
+
+def test_of_tokens_with_the_same_bytes_the_last_is_used() -> None:
+    words = Vocabulary([b"a", b"b", b"a", None])
+    assert words.pieces == [b"a", b"b"]
+    assert words.numbers.tolist() == [2, 1, 0, 3]
+
+
+# Loading
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
+def test_folders_hold_floats_of_several_types(tmp_path: Path, kind: str) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {name: torch.from_numpy(value) for name, value in weights().items()}
+    to = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[kind]
+    rounded = {name: value.to(torch.bfloat16).to(torch.float32) for name, value in tensors.items()}
+    folder = write_folder(tmp_path / "a", tensors={n: v.numpy() for n, v in rounded.items()})
+    other = write_folder(tmp_path / "b")
+    save_file({name: value.to(to) for name, value in rounded.items()}, other / "model.safetensors")
+    assert load(folder).digest == load(other).digest
+
+
+def test_gguf_and_folder_are_the_same_model(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    folder = load(write_folder(tmp_path / "folder"))
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    for key, value in (
+        ("block_count", 2),
+        ("embedding_length", 64),
+        ("feed_forward_length", 96),
+        ("context_length", 64),
+        ("attention.head_count", 4),
+        ("attention.head_count_kv", 2),
+        ("attention.key_length", 32),
+    ):
+        writer.add_uint32(f"llama.{key}", value)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([*WORDS, SPECIAL])
+    writer.add_token_types([1] * len(WORDS) + [3])
+    writer.add_token_merges([" ".join(pair) for pair in [["h", "e"], ["t", "h"]]])
+    writer.add_bos_token_id(len(WORDS))
+    names = {
+        "model.embed_tokens": "token_embd",
+        "model.norm": "output_norm",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+    }
+    for name, value in weights().items():
+        for ours, theirs in names.items():
+            name = name.replace(ours, theirs)
+        name = name.replace("model.layers", "blk")
+        if "attn_q" in name or "attn_k" in name:
+            heads = 4 if "attn_q" in name else 2
+            value = value.reshape(heads, 2, 16, -1).swapaxes(1, 2).reshape(value.shape)
+        writer.add_tensor(name, np.ascontiguousarray(value))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = load(path)
+    # The epsilon is stored in single precision, which the digest sees.
+    assert found.vocabulary.digest == folder.vocabulary.digest
+    assert found.start == folder.start
+    assert np.array_equal(found.layers[1].qkv.weights, folder.layers[1].qkv.weights)
+    assert np.array_equal(found.tokens.weights, folder.tokens.weights)
+    damaged = tmp_path / "damaged.gguf"
+    data = path.read_bytes()
+    for size in (3, 20, 200, len(data) - 5000):
+        damaged.write_bytes(data[:size])
+        with pytest.raises(DensorError):
+            load(damaged)
+
+
+BAD = [
+    ({"model_type": "gpt2"}, "type"),
+    ({"hidden_act": "gelu"}, "silu"),
+    ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rotary"),
+    ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rotary"),
+    ({"head_dim": 24}, "multiples"),
+    ({"num_key_value_heads": 3}, "heads"),
+    ({"num_hidden_layers": 1}, "tensor"),
+    ({"num_hidden_layers": 3}, "no tensor"),
+    ({"hidden_size": None}, "sensible"),
+    ({"intermediate_size": 128}, "no tensor"),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), BAD, ids=lambda value: str(value)[:30])
+def test_models_of_other_kinds_are_refused(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    folder = write_folder(tmp_path / "model")
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **change}))
+    with pytest.raises(UnsupportedError, match=reason):
+        load(folder)
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="no model"):
+        load(str(tmp_path / "nothing"))
+    with pytest.raises(FileError):
+        load(tmp_path)
+    (tmp_path / "text").write_text("text")
+    with pytest.raises(UnsupportedError):
+        load(tmp_path / "text")
+    folder = write_folder(tmp_path / "model")
+    data = (folder / "model.safetensors").read_bytes()
+    for damaged in (data[:9], data[:-1000], b"x" * 100, b""):
+        (folder / "model.safetensors").write_bytes(damaged)
+        with pytest.raises(DensorError):
+            load(folder)
