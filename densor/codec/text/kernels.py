@@ -14,6 +14,7 @@ import numpy.typing as npt
 from numba import types
 
 from densor.codec.text.contexts import (
+    COLUMN,
     LAST,
     LETTERS,
     SHAPE,
@@ -22,7 +23,7 @@ from densor.codec.text.contexts import (
     take_in,
 )
 from densor.codec.text.counters import INPUTS, direct_input, learn, state_inputs
-from densor.codec.text.match import BUCKET, LENGTH, expected_bit, find_match, match_inputs
+from densor.codec.text.match import BUCKET, LENGTH, expected, expected_bit, find_match, match_inputs
 from densor.codec.text.mixer import dot, final_dot, train, train_final
 from densor.codec.text.refine import refine, refined
 from densor.codec.text.slots import find, line_of
@@ -41,11 +42,22 @@ int64 = numba.int64
 
 SETS = 6  # of weights, 256 rows each
 DIRECT = 256 + 65536  # counters of order 0 and order 1
-OTHERS = 5  # inputs beside those of the histories: direct counters, match, a constant
+OTHERS = 4  # inputs beside those of the histories: direct counters, match, a constant
 _CONSTANT = 256
 _SEEN = 255  # what direct counters count to
 _FIRST_STEP, _LAST_STEP, _STEP_BYTES = 60, 8, 11  # of the weights, and how fast it shrinks
 _LEAST, _MOST = 16, 65520  # probabilities that are coded, 2^-16
+
+
+(
+    ORDER0,  # counters of order 0
+    ORDER1,  # counters of order 1
+    ROW0,  # of `cells0`
+    ROW1,  # of `cells1`
+    ROW2,  # of `cells2`
+    MIXED,  # what the mixers say, stretched
+    PLACES,
+) = range(7)
 
 
 class State(NamedTuple):
@@ -58,7 +70,9 @@ class State(NamedTuple):
     long_places: npt.NDArray[np.uint32]  # of the match model; sizes are powers of two
     short_places: npt.NDArray[np.uint32]
     hashes: npt.NDArray[np.int64]  # int64[CONTEXTS]
-    slots: npt.NDArray[np.int64]  # int64[n]
+    wanted: npt.NDArray[np.int64]  # int64[n]: hashes of the slots for the next half of a byte
+    slots: npt.NDArray[np.int64]  # int64[n]: where they are
+    places: npt.NDArray[np.int64]  # int64[PLACES], for the decision at hand
     histories: npt.NDArray[np.uint8]  # size a power of two
     meanings: npt.NDArray[np.uint32]  # uint32[256 n]: of the states under each context
     matches: npt.NDArray[np.uint32]  # uint32[BUCKETS]: of a match of some length
@@ -68,8 +82,8 @@ class State(NamedTuple):
     rows: npt.NDArray[np.int64]  # int64[SETS]: the rows at hand
     sums: npt.NDArray[np.int32]  # int32[m]: what each of them makes of the inputs
     final: npt.NDArray[np.int32]  # int32[256, m]
-    cells0: npt.NDArray[np.uint16]  # uint16[256 CELLS]: correction under order 0
-    cells1: npt.NDArray[np.uint16]  # under order 1, hashed: rows are a power of two
+    cells0: npt.NDArray[np.uint16]  # uint16[r CELLS]: correction under the match, r a power of two
+    cells1: npt.NDArray[np.uint16]  # under order 1
     cells2: npt.NDArray[np.uint16]  # under order 2
 
 
@@ -85,7 +99,7 @@ class Tables(NamedTuple):
 _I32_2D = types.Array(types.int32, 2, "C")
 _STATE = types.NamedTuple(
     (
-        I64, I64, I64, W32, W32, W32, I64, I64, W8, W32,
+        I64, I64, I64, W32, W32, W32, I64, I64, I64, I64, W8, W32,
         W32, W32, I32, _I32_2D, I64, I32, _I32_2D, W16, W16, W16,
     ),
     State,
@@ -94,22 +108,28 @@ _TABLES = types.NamedTuple((I32, I32, I32, W8), Tables)
 
 
 @inlined
-def _find_slots(s, chosen, partial):
-    """The slots of all contexts for the half of a byte that begins; their lines are fetched first.
+def _ask_for_slots(s, chosen, partial):
+    """Notes the hashes of all contexts for the half of a byte that begins, and fetches their lines.
 
     `partial`: 1, or with the upper half below it.
     """
     lines = s.histories.size >> 6
     for k in range(chosen.size):
         h = mix(s.hashes[chosen[k]], partial)
-        s.slots[k] = h
+        s.wanted[k] = h
         prefetch(s.histories, line_of(h, lines))
-    for k in range(chosen.size):
-        s.slots[k] = find(s.histories, lines, s.slots[k])
 
 
 @inlined
-def _gather(s, t, node, partial, order1, place):
+def _find_slots(s):
+    """The slots that were asked for."""
+    lines = s.histories.size >> 6
+    for k in range(s.slots.size):
+        s.slots[k] = find(s.histories, lines, s.wanted[k])
+
+
+@inlined
+def _gather(s, t, node, place):
     """Sets the inputs of the mixers; returns how many contexts were seen before."""
     seen = int64(0)
     n = s.slots.size
@@ -118,25 +138,23 @@ def _gather(s, t, node, partial, order1, place):
         state_inputs(s.inputs, INPUTS * k, s.meanings, 256 * k + state, t.stretch)
         seen += int64(state > 0)
     at = INPUTS * n
-    direct_input(s.inputs, at, s.direct, partial, t.stretch)
-    direct_input(s.inputs, at + 1, s.direct, order1, t.stretch)
-    match_inputs(s.inputs, at + 2, s.match, s.matches, place, t.stretch)
-    s.inputs[at + 4] = _CONSTANT
+    direct_input(s.inputs, at, s.direct, s.places[ORDER1], t.stretch)
+    match_inputs(s.inputs, at + 1, s.match, s.matches, place, t.stretch)
+    s.inputs[at + 3] = _CONSTANT
     return seen
 
 
 @inlined
 def _choose_rows(s, seen, partial, place):
     """The row of each set of weights."""
-    last = s.text[LAST]
     rows = s.rows
     bucket = s.match[BUCKET] if s.match[LENGTH] else int64(0)
     rows[0] = partial
     rows[1] = 256 + (bucket << 3 | place)
-    rows[2] = 512 + (last & 255)
+    rows[2] = 512 + ((s.text[SHAPE] >> 4) & 255)
     rows[3] = 768 + (min(seen * 32 // (s.slots.size + 1), int64(31)) << 3 | place)
-    rows[4] = 1024 + (min(s.text[LETTERS], int64(15)) << 4 | (s.text[SHAPE] & 15))
-    rows[5] = 1280 + ((last >> 8) & 255)
+    rows[4] = 1024 + (min(s.text[LETTERS], int64(31)) << 3 | place)
+    rows[5] = 1280 + min(s.text[COLUMN], int64(255))
 
 
 @inlined
@@ -157,67 +175,80 @@ def _code(coding, coder, data, bit, p):
 
 
 @inlined
-def _bit(coding, s, t, data, bit, partial, node, place, step):
-    """Codes one decision: `partial` are the bits of the byte so far under a leading 1."""
-    last = s.text[LAST]
-    order1 = 256 + ((last & 255) << 8 | partial)
-    row1 = mix(order1, 3) & ((s.cells1.size >> 5) - 1)
-    row2 = mix((last & 0xFFFF) << 8 | partial, 4) & ((s.cells2.size >> 5) - 1)
-    prefetch(s.cells1, row1 << 5)
-    prefetch(s.cells2, row2 << 5)
-    seen = _gather(s, t, node, partial, order1, place)
+def _predict(s, t, partial, node, place):
+    """The probability of a 1, 2^-16, for the next decision of a byte.
+
+    `partial`: the bits of the byte so far under a leading 1; `node`: those of its half.
+    """
+    order1 = s.text[LAST] << 8 | partial
+    s.places[ORDER0] = partial
+    s.places[ORDER1] = 256 + (order1 & 0xFFFF)
+    s.places[ROW0] = mix(expected(s.match) << 8 | partial, 5) & ((s.cells0.size >> 5) - 1)
+    s.places[ROW1] = mix(order1 & 0xFFFF, 3) & ((s.cells1.size >> 5) - 1)
+    s.places[ROW2] = mix(order1 & 0xFFFFFF, 4) & ((s.cells2.size >> 5) - 1)
+    prefetch(s.cells0, s.places[ROW0] << 5)
+    prefetch(s.cells1, s.places[ROW1] << 5)
+    prefetch(s.cells2, s.places[ROW2] << 5)
+    seen = _gather(s, t, node, place)
     _choose_rows(s, seen, partial, place)
     for k in range(s.sums.size):
         s.sums[k] = dot(s.inputs, s.weights[s.rows[k]])
     mixed = final_dot(s.sums, s.final[partial])
+    s.places[MIXED] = mixed
     p = int64(t.squash[mixed + 2048])
-    p0 = refined(s.cells0, partial, mixed)
-    p1 = refined(s.cells1, row1, mixed)
-    p2 = refined(s.cells2, row2, mixed)
-    bit = _code(
-        coding,
-        s.coder,
-        data,
-        bit,
-        min(max((p + p0 + p1 + p2 + 2) >> 2, int64(_LEAST)), int64(_MOST)),
-    )
+    p += refined(s.cells0, s.places[ROW0], mixed)
+    p += refined(s.cells1, s.places[ROW1], mixed)
+    p += refined(s.cells2, s.places[ROW2], mixed)
+    return min(max((p + 2) >> 2, int64(_LEAST)), int64(_MOST))
+
+
+@inlined
+def _learn(s, t, bit, node, place, step):
+    """Learns that the decision was `bit`."""
     goal = bit << 16
+    mixed = s.places[MIXED]
     for k in range(s.sums.size):
         error = goal - int64(t.squash[int64(s.sums[k]) + 2048])
         train(s.inputs, s.weights[s.rows[k]], (error * step) >> 6)
-    train_final(s.sums, s.final[partial], goal - p)
+    train_final(s.sums, s.final[s.places[ORDER0]], goal - int64(t.squash[mixed + 2048]))
     _histories_learn(s, t, node, bit)
-    learn(s.direct, partial, bit, int64(_SEEN), t.rate)
-    learn(s.direct, order1, bit, int64(_SEEN), t.rate)
+    learn(s.direct, s.places[ORDER0], bit, int64(_SEEN), t.rate)
+    learn(s.direct, s.places[ORDER1], bit, int64(_SEEN), t.rate)
     if s.match[LENGTH]:
         right = int64(expected_bit(s.match, place) == bit)
         learn(s.matches, s.match[BUCKET], right, int64(1023), t.rate)
         if not right:
             s.match[LENGTH] = 0
-    refine(s.cells0, partial, mixed, bit)
-    refine(s.cells1, row1, mixed, bit)
-    refine(s.cells2, row2, mixed, bit)
-    return bit
+    refine(s.cells0, s.places[ROW0], mixed, bit)
+    refine(s.cells1, s.places[ROW1], mixed, bit)
+    refine(s.cells2, s.places[ROW2], mixed, bit)
 
 
 @inlined
 def _byte(coding, s, t, data, content, at, chosen):
-    value = int64(content[at]) if coding else int64(0)
+    value = int64(content[at])
     step = max(int64(_LAST_STEP), _FIRST_STEP - (at >> _STEP_BYTES))
-    hash_contexts(s.text, s.followers, s.hashes)
     partial = int64(1)
     node = int64(1)
     for place in range(8):
-        if place == 0 or place == 4:
-            _find_slots(s, chosen, partial)
-            node = int64(1)
-        bit = (value >> (7 - place)) & 1
-        bit = _bit(coding, s, t, data, bit, partial, node, place, step)
+        p = _predict(s, t, partial, node, place)
+        bit = _code(coding, s.coder, data, (value >> (7 - place)) & 1, p)
         partial = 2 * partial + bit
+        # What comes next is asked for before the learning, which takes about as long as memory.
+        if place == 3:
+            _ask_for_slots(s, chosen, partial)
+        elif place == 7:
+            content[at] = partial & 255
+            take_in(s.text, s.followers, content, at)
+            hash_contexts(s.text, s.followers, s.hashes)
+            _ask_for_slots(s, chosen, int64(1))
+        _learn(s, t, bit, node, place, step)
         node = 2 * node + bit
-    content[at] = partial & 255
-    take_in(s.text, s.followers, content, at)
+        if place == 3:
+            _find_slots(s)
+            node = int64(1)
     find_match(s.match, s.text, s.long_places, s.short_places, content, at + 1)
+    _find_slots(s)
 
 
 @kernel(types.void(types.boolean, _STATE, _TABLES, W8, W8, I64), counted=False)
@@ -231,6 +262,9 @@ def code_segment(coding, s, t, data, content, chosen):
         start_encoder(s.coder, 0, data.size)
     else:
         start_decoder(s.coder, data, 0, data.size)
+    hash_contexts(s.text, s.followers, s.hashes)
+    _ask_for_slots(s, chosen, int64(1))
+    _find_slots(s)
     for at in range(content.size):
         _byte(coding, s, t, data, content, at, chosen)
         if s.coder[AT] > data.size + 4:

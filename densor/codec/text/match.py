@@ -62,6 +62,14 @@ def find_match(match, text, long_places, short_places, data, at):
 
 
 @inlined
+def expected(match):
+    """The byte that is expected and the bucket of the length, as one number; 0 without a match."""
+    if match[LENGTH]:
+        return (match[BYTE] | 256) << 5 | match[BUCKET]
+    return int64(0)
+
+
+@inlined
 def expected_bit(match, place):
     """Bit number `place`, from the highest, of the byte that is expected."""
     return (match[BYTE] >> (7 - place)) & 1

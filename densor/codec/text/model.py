@@ -87,7 +87,7 @@ def _new_state(model: Model, count: int, size: int) -> State:
     inputs = counters.INPUTS * count + kernels.OTHERS
     weights = np.zeros((256 * kernels.SETS, -(-inputs // _VECTOR) * _VECTOR), np.int32)
     weights[:, : counters.INPUTS * count : counters.INPUTS] = _FIRST_WEIGHT // count
-    weights[:, counters.INPUTS * count : inputs - 2] = _FIRST_WEIGHT // count
+    weights[:, counters.INPUTS * count : inputs - 3] = _FIRST_WEIGHT // count
     places = 1 << min(max((size - 1).bit_length(), 8), _PLACES)
     rows = 1 << min(max(model.bits - 9, 8), 16)
     row = _tables().squash[[(4096 * i + 15) // 31 for i in range(31)] + [4095]].astype(np.uint16)
@@ -99,7 +99,9 @@ def _new_state(model: Model, count: int, size: int) -> State:
         long_places=np.zeros(places, np.uint32),
         short_places=np.zeros(places, np.uint32),
         hashes=np.zeros(contexts.CONTEXTS, np.int64),
+        wanted=np.zeros(count, np.int64),
         slots=np.zeros(count, np.int64),
+        places=np.zeros(kernels.PLACES, np.int64),
         histories=np.zeros(1 << model.bits, np.uint8),
         meanings=np.tile(_first_meanings(), count),
         matches=_first_matches(),
@@ -109,7 +111,7 @@ def _new_state(model: Model, count: int, size: int) -> State:
         rows=np.zeros(kernels.SETS, np.int64),
         sums=np.zeros(model.sets, np.int32),
         final=np.full((256, model.sets), 65536 // model.sets, np.int32),
-        cells0=np.tile(row, 256),
+        cells0=np.tile(row, rows),
         cells1=np.tile(row, rows),
         cells2=np.tile(row, rows),
     )
