@@ -23,7 +23,15 @@ from densor.codec.text.contexts import (
     take_in,
 )
 from densor.codec.text.counters import INPUTS, direct_input, learn, state_inputs
-from densor.codec.text.match import BUCKET, LENGTH, expected, expected_bit, find_match, match_inputs
+from densor.codec.text.match import (
+    BUCKET,
+    LENGTH,
+    ask_for_match,
+    expected,
+    expected_bit,
+    find_match,
+    match_inputs,
+)
 from densor.codec.text.mixer import dot, final_dot, train, train_final
 from densor.codec.text.refine import refine, refined
 from densor.codec.text.slots import find, line_of
@@ -41,7 +49,7 @@ from densor.entropy.jit import I32, I64, W8, W16, W32, inlined, kernel
 int64 = numba.int64
 
 SETS = 6  # of weights, 256 rows each
-DIRECT = 256 + 65536  # counters of order 0 and order 1
+DIRECT = 65536  # counters of order 1
 OTHERS = 4  # inputs beside those of the histories: direct counters, match, a constant
 _CONSTANT = 256
 _SEEN = 255  # what direct counters count to
@@ -50,8 +58,8 @@ _LEAST, _MOST = 16, 65520  # probabilities that are coded, 2^-16
 
 
 (
-    ORDER0,  # counters of order 0
-    ORDER1,  # counters of order 1
+    PARTIAL,  # the bits of the byte so far under a leading 1
+    ORDER1,  # of `direct`
     ROW0,  # of `cells0`
     ROW1,  # of `cells1`
     ROW2,  # of `cells2`
@@ -90,8 +98,8 @@ class State(NamedTuple):
 class Tables(NamedTuple):
     """Constants."""
 
-    squash: npt.NDArray[np.int32]  # int32[4096]
-    stretch: npt.NDArray[np.int32]  # int32[4096]
+    squash: npt.NDArray[np.uint16]  # uint16[4096]
+    stretch: npt.NDArray[np.int16]  # int16[4096]
     rate: npt.NDArray[np.int32]  # int32[1024]
     after: npt.NDArray[np.uint8]  # uint8[512]: `states.States.after`
 
@@ -104,7 +112,7 @@ _STATE = types.NamedTuple(
     ),
     State,
 )  # fmt: skip
-_TABLES = types.NamedTuple((I32, I32, I32, W8), Tables)
+_TABLES = types.NamedTuple((W16, types.int16[::1], I32, W8), Tables)
 
 
 @inlined
@@ -145,11 +153,11 @@ def _gather(s, t, node, place):
 
 
 @inlined
-def _choose_rows(s, seen, partial, place):
+def _choose_rows(s, seen, place):
     """The row of each set of weights."""
     rows = s.rows
     bucket = s.match[BUCKET] if s.match[LENGTH] else int64(0)
-    rows[0] = partial
+    rows[0] = s.places[PARTIAL]
     rows[1] = 256 + (bucket << 3 | place)
     rows[2] = 512 + ((s.text[SHAPE] >> 4) & 255)
     rows[3] = 768 + (min(seen * 32 // (s.slots.size + 1), int64(31)) << 3 | place)
@@ -175,25 +183,32 @@ def _code(coding, coder, data, bit, p):
 
 
 @inlined
-def _predict(s, t, partial, node, place):
-    """The probability of a 1, 2^-16, for the next decision of a byte.
+def _ask_for_cells(s, partial):
+    """Notes where the counters and corrections of the next decision are, and fetches them.
 
-    `partial`: the bits of the byte so far under a leading 1; `node`: those of its half.
+    `partial`: the bits of its byte so far under a leading 1.
     """
     order1 = s.text[LAST] << 8 | partial
-    s.places[ORDER0] = partial
-    s.places[ORDER1] = 256 + (order1 & 0xFFFF)
-    s.places[ROW0] = mix(expected(s.match) << 8 | partial, 5) & ((s.cells0.size >> 5) - 1)
-    s.places[ROW1] = mix(order1 & 0xFFFF, 3) & ((s.cells1.size >> 5) - 1)
-    s.places[ROW2] = mix(order1 & 0xFFFFFF, 4) & ((s.cells2.size >> 5) - 1)
-    prefetch(s.cells0, s.places[ROW0] << 5)
-    prefetch(s.cells1, s.places[ROW1] << 5)
-    prefetch(s.cells2, s.places[ROW2] << 5)
+    places = s.places
+    places[PARTIAL] = partial
+    places[ORDER1] = order1 & 0xFFFF
+    places[ROW0] = mix(expected(s.match) << 8 | partial, 5) & ((s.cells0.size >> 5) - 1)
+    places[ROW1] = mix(order1 & 0xFFFF, 3) & ((s.cells1.size >> 5) - 1)
+    places[ROW2] = mix(order1 & 0xFFFFFF, 4) & ((s.cells2.size >> 5) - 1)
+    prefetch(s.direct, places[ORDER1])
+    prefetch(s.cells0, places[ROW0] << 5)
+    prefetch(s.cells1, places[ROW1] << 5)
+    prefetch(s.cells2, places[ROW2] << 5)
+
+
+@inlined
+def _predict(s, t, node, place):
+    """The probability of a 1, 2^-16, for decision `place` of a byte, at `node` of its half."""
     seen = _gather(s, t, node, place)
-    _choose_rows(s, seen, partial, place)
+    _choose_rows(s, seen, place)
     for k in range(s.sums.size):
         s.sums[k] = dot(s.inputs, s.weights[s.rows[k]])
-    mixed = final_dot(s.sums, s.final[partial])
+    mixed = final_dot(s.sums, s.final[s.places[PARTIAL]])
     s.places[MIXED] = mixed
     p = int64(t.squash[mixed + 2048])
     p += refined(s.cells0, s.places[ROW0], mixed)
@@ -203,25 +218,29 @@ def _predict(s, t, partial, node, place):
 
 
 @inlined
-def _learn(s, t, bit, node, place, step):
-    """Learns that the decision was `bit`."""
-    goal = bit << 16
+def _learn_here(s, t, bit, place):
+    """What is about the decision at hand alone learns that it was `bit`."""
     mixed = s.places[MIXED]
-    for k in range(s.sums.size):
-        error = goal - int64(t.squash[int64(s.sums[k]) + 2048])
-        train(s.inputs, s.weights[s.rows[k]], (error * step) >> 6)
-    train_final(s.sums, s.final[s.places[ORDER0]], goal - int64(t.squash[mixed + 2048]))
-    _histories_learn(s, t, node, bit)
-    learn(s.direct, s.places[ORDER0], bit, int64(_SEEN), t.rate)
+    refine(s.cells0, s.places[ROW0], mixed, bit)
+    refine(s.cells1, s.places[ROW1], mixed, bit)
+    refine(s.cells2, s.places[ROW2], mixed, bit)
+    error = (bit << 16) - int64(t.squash[mixed + 2048])
+    train_final(s.sums, s.final[s.places[PARTIAL]], error)
     learn(s.direct, s.places[ORDER1], bit, int64(_SEEN), t.rate)
     if s.match[LENGTH]:
         right = int64(expected_bit(s.match, place) == bit)
         learn(s.matches, s.match[BUCKET], right, int64(1023), t.rate)
         if not right:
             s.match[LENGTH] = 0
-    refine(s.cells0, s.places[ROW0], mixed, bit)
-    refine(s.cells1, s.places[ROW1], mixed, bit)
-    refine(s.cells2, s.places[ROW2], mixed, bit)
+
+
+@inlined
+def _learn(s, t, bit, node, step):
+    """The mixers and the histories learn that the decision was `bit`."""
+    for k in range(s.sums.size):
+        error = (bit << 16) - int64(t.squash[int64(s.sums[k]) + 2048])
+        train(s.inputs, s.weights[s.rows[k]], (error * step) >> 6)
+    _histories_learn(s, t, node, bit)
 
 
 @inlined
@@ -231,23 +250,27 @@ def _byte(coding, s, t, data, content, at, chosen):
     partial = int64(1)
     node = int64(1)
     for place in range(8):
-        p = _predict(s, t, partial, node, place)
+        p = _predict(s, t, node, place)
         bit = _code(coding, s.coder, data, (value >> (7 - place)) & 1, p)
+        _learn_here(s, t, bit, place)
+        # What comes next is asked for before the rest is learned, which hides the wait for memory.
         partial = 2 * partial + bit
-        # What comes next is asked for before the learning, which takes about as long as memory.
-        if place == 3:
-            _ask_for_slots(s, chosen, partial)
-        elif place == 7:
+        if place == 7:
             content[at] = partial & 255
             take_in(s.text, s.followers, content, at)
             hash_contexts(s.text, s.followers, s.hashes)
-            _ask_for_slots(s, chosen, int64(1))
-        _learn(s, t, bit, node, place, step)
+            ask_for_match(s.match, s.text, s.long_places, s.short_places)
+            partial = int64(1)
+        _ask_for_cells(s, partial)
+        if place == 3 or place == 7:
+            _ask_for_slots(s, chosen, partial)
+        _learn(s, t, bit, node, step)
         node = 2 * node + bit
         if place == 3:
             _find_slots(s)
             node = int64(1)
-    find_match(s.match, s.text, s.long_places, s.short_places, content, at + 1)
+    find_match(s.match, s.long_places, s.short_places, content, at + 1)
+    _ask_for_cells(s, int64(1))
     _find_slots(s)
 
 
@@ -263,6 +286,7 @@ def code_segment(coding, s, t, data, content, chosen):
     else:
         start_decoder(s.coder, data, 0, data.size)
     hash_contexts(s.text, s.followers, s.hashes)
+    _ask_for_cells(s, int64(1))
     _ask_for_slots(s, chosen, int64(1))
     _find_slots(s)
     for at in range(content.size):

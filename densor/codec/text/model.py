@@ -69,7 +69,12 @@ def run(coding: bool, model: Model, data: Bytes, content: Bytes) -> int:
 @functools.cache
 def _tables() -> Tables:
     squash = squash_table()
-    return Tables(squash, stretch_table(squash), rate_table(_COUNTS), states().after)
+    return Tables(
+        squash.astype(np.uint16),
+        stretch_table(squash).astype(np.int16),
+        rate_table(_COUNTS),
+        states().after,
+    )
 
 
 @functools.cache
