@@ -274,24 +274,35 @@ def _byte(coding, s, t, data, content, at, chosen):
     _find_slots(s)
 
 
-@kernel(types.void(types.boolean, _STATE, _TABLES, W8, W8, I64), counted=False)
-def code_segment(coding, s, t, data, content, chosen):
-    """Codes or decodes all of `content`, uint8[n]; `chosen`: int64[contexts], their numbers.
-
-    `data`: where the arithmetic stream ends, the coder's state tells; more than `data` has room for
-    is not written, and decoding stops soon after its end.
-    """
+@kernel(types.void(types.boolean, I64, W8))
+def start_coder(coding, coder, data):
+    """Sets the coder's state, int64[STATE], for a stream in all of `data`."""
     if coding:
-        start_encoder(s.coder, 0, data.size)
+        start_encoder(coder, 0, data.size)
     else:
-        start_decoder(s.coder, data, 0, data.size)
-    hash_contexts(s.text, s.followers, s.hashes)
-    _ask_for_cells(s, int64(1))
-    _ask_for_slots(s, chosen, int64(1))
-    _find_slots(s)
-    for at in range(content.size):
+        start_decoder(coder, data, 0, data.size)
+
+
+@kernel(types.void(I64, W8))
+def end_coder(coder, data):
+    """Writes what is left of a stream. More than `data` has room for is counted, not written."""
+    flush(coder, data)
+
+
+@kernel(types.void(types.boolean, _STATE, _TABLES, W8, W8, I64, int64, int64), counted=False)
+def code_bytes(coding, s, t, data, content, chosen, begin, end):
+    """Codes or decodes `content[begin:end]`; pieces follow each other from 0 on.
+
+    `chosen`: int64[contexts], their numbers. `data`: the arithmetic stream, of which the coder's
+    state tells where it is. More than `data` has room for is counted, not written, and decoding
+    stops soon after its end.
+    """
+    if begin == 0:
+        hash_contexts(s.text, s.followers, s.hashes)
+        _ask_for_cells(s, int64(1))
+        _ask_for_slots(s, chosen, int64(1))
+        _find_slots(s)
+    for at in range(begin, end):
         _byte(coding, s, t, data, content, at, chosen)
         if s.coder[AT] > data.size + 4:
             break
-    if coding:
-        flush(s.coder, data)
