@@ -80,6 +80,7 @@ class State(NamedTuple):
     hashes: npt.NDArray[np.int64]  # int64[CONTEXTS]
     wanted: npt.NDArray[np.int64]  # int64[n]: hashes of the slots for the next half of a byte
     slots: npt.NDArray[np.int64]  # int64[n]: where they are
+    states: npt.NDArray[np.int64]  # int64[n]: under each context, for the decision at hand
     places: npt.NDArray[np.int64]  # int64[PLACES], for the decision at hand
     histories: npt.NDArray[np.uint8]  # size a power of two
     meanings: npt.NDArray[np.uint32]  # uint32[256 n]: of the states under each context
@@ -107,7 +108,7 @@ class Tables(NamedTuple):
 _I32_2D = types.Array(types.int32, 2, "C")
 _STATE = types.NamedTuple(
     (
-        I64, I64, I64, W32, W32, W32, I64, I64, I64, I64, W8, W32,
+        I64, I64, I64, W32, W32, W32, I64, I64, I64, I64, I64, W8, W32,
         W32, W32, I32, _I32_2D, I64, I32, _I32_2D, W16, W16, W16,
     ),
     State,
@@ -143,6 +144,7 @@ def _gather(s, t, node, place):
     n = s.slots.size
     for k in range(n):
         state = int64(s.histories[s.slots[k] + node])
+        s.states[k] = state
         state_inputs(s.inputs, INPUTS * k, s.meanings, 256 * k + state, t.stretch)
         seen += int64(state > 0)
     at = INPUTS * n
@@ -168,10 +170,9 @@ def _choose_rows(s, seen, place):
 @inlined
 def _histories_learn(s, t, node, bit):
     for k in range(s.slots.size):
-        i = s.slots[k] + node
-        state = int64(s.histories[i])
+        state = s.states[k]
         learn(s.meanings, 256 * k + state, bit, int64(1023), t.rate)
-        s.histories[i] = t.after[2 * state + bit]
+        s.histories[s.slots[k] + node] = t.after[2 * state + bit]
 
 
 @inlined

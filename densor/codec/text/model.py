@@ -95,6 +95,7 @@ def new_state(model: Model, size: int) -> State:
         hashes=np.zeros(contexts.CONTEXTS, np.int64),
         wanted=np.zeros(count, np.int64),
         slots=np.zeros(count, np.int64),
+        states=np.zeros(count, np.int64),
         places=np.zeros(kernels.PLACES, np.int64),
         histories=np.zeros(1 << bits, np.uint8),
         meanings=np.tile(_first_meanings(), count),
