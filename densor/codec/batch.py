@@ -26,7 +26,7 @@ from densor.codec.registry import LAYOUT_WORD16
 from densor.codec.scales.coder import ScalesCoder
 from densor.codec.scales.tables import History
 from densor.codec.sparse.coder import SparseCoder, with_zeros
-from densor.codec.text.coder import TextCoder, is_worth_it
+from densor.codec.text.coder import LEAST_TEXT, TextCoder
 from densor.codec.zstd import zstd_compress
 from densor.parallel import Workers
 
@@ -38,7 +38,11 @@ _NEAR = 1.25  # what slow levels save against the fastest, at most
 _SMALL = 1 << 12  # bytes up to which the model must prove its worth
 _MEDIUM = 1 << 16  # bytes up to which Huffman codes may be smaller, for their simpler model
 _TRIED = 1 << 19  # bytes up to which floats are coded both by rows and by planes
-_LEAST_TEXT = 128  # bytes that a language model is asked about
+_LEAST_ASKED = 128  # bytes that a language model is asked about
+_QUICK_ZSTD = 9  # the fastest level that looks for distant repeats
+_REPEATS = 500  # to one: Zstandard has done it all
+_DENSE = 0.99  # what Zstandard finds nothing in, others rarely do
+_FAR = 0.6  # of what the quick level takes, a slow one never takes less
 _FRAME_HEADER = 28  # bytes in front of each model and each chunk
 
 
@@ -100,8 +104,8 @@ def encode_batch(
     if is_plain(kind):
         if llm is not None:
             return _llm_batch(data, kind, level, workers, llm)
-        if level.bytes == "text":
-            return _text_batch(chunks, level, workers)
+        if level.bytes != "zstd" and data.size >= LEAST_TEXT:
+            return _text_batch(data, chunks, level, workers)
         futures = [workers.submit(_bytes_chunk, chunk, level) for chunk in chunks]
         return lambda: CodedBatch(None, [future.result() for future in futures])
     if kind.coded_by_rows(level) and level.floats == "mixing":
@@ -114,7 +118,7 @@ def encode_batch(
         return workers.submit(_small_batch, data, kind, level).result
     coder = _coder_for(data, kind, level)
     if coder is None:
-        return encode_batch(data, BYTES, level, workers, history)
+        return encode_batch(data, BYTES, replace(level, bytes="zstd"), workers, history)
     counting = [workers.submit(coder.count, chunk) for chunk in chunks]
     coder.decide([future.result() for future in counting])
     return _start_chunks(coder, chunks, level, workers)
@@ -255,33 +259,38 @@ def _bytes_chunk(chunk: Bytes, level: Level) -> Chunk:
     return Chunk(registry.MODEL_RAW, chunk, chunk.size)
 
 
-def _text_batch(chunks: list[Bytes], level: Level, workers: Workers) -> Callable[[], CodedBatch]:
-    """A batch of plain bytes by context mixing, or by Zstandard where that is smaller."""
-    coder = TextCoder(max(chunk.size for chunk in chunks))
-    futures = [
-        workers.submit(_text_chunk, coder, chunk, i, level) for i, chunk in enumerate(chunks)
-    ]
-    return lambda: _with_model(coder, [future.result() for future in futures])
+def _text_batch(
+    data: Bytes, chunks: list[Bytes], level: Level, workers: Workers
+) -> Callable[[], CodedBatch]:
+    """Starts coding plain bytes by context mixing, or by Zstandard where that is smaller."""
+    coder = TextCoder(data, light=level.bytes == "light")
+    tasks = [workers.submit(_text_chunk, coder, chunk, i, level) for i, chunk in enumerate(chunks)]
+    return lambda: _with_model(coder, [task.result() for task in tasks])
 
 
-def _text_chunk(coder: BatchCoder, chunk: Bytes, index: int, level: Level) -> Chunk:
-    plain = _bytes_chunk(chunk, level)
-    if not is_worth_it(chunk, len(plain.payload)):
-        return plain
+def _text_chunk(coder: TextCoder, chunk: Bytes, index: int, level: Level) -> Chunk:
+    quick = _bytes_chunk(chunk, replace(level, zstd=_QUICK_ZSTD))
+    if len(quick.payload) * _REPEATS < chunk.size:
+        return _bytes_chunk(chunk, level)
+    if len(quick.payload) > _DENSE * chunk.size and not coder.promises(chunk):
+        return quick
     payload = coder.encode(chunk, index)
-    if len(payload) + _FRAME_HEADER + len(coder.model()) < len(plain.payload):
-        return Chunk(_OWN_MODEL, payload, chunk.size)
-    return plain
+    coded = Chunk(_OWN_MODEL, payload, chunk.size)
+    if len(payload) < _FAR * len(quick.payload):
+        return coded
+    plain = _bytes_chunk(chunk, level)
+    model = _FRAME_HEADER + len(coder.model())
+    return coded if len(payload) + model < len(plain.payload) else plain
 
 
 def _llm_batch(
     data: Bytes, kind: Kind, level: Level, workers: Workers, session: Session
 ) -> Callable[[], CodedBatch]:
     """A batch of plain bytes under a language model, or without it where that is smaller."""
-    level = replace(level, bytes="text", zstd=max(level.zstd, _SLOW_ZSTD))
+    level = replace(level, bytes="full", zstd=max(level.zstd, _SLOW_ZSTD))
     without = encode_batch(data, kind, level, workers)
     packed = len(zstd_compress(data, _FAST_ZSTD))
-    if data.size < _LEAST_TEXT or not is_worth_it(data, packed):
+    if data.size < _LEAST_ASKED or packed * _REPEATS < data.size:
         session.moved((1 + session.check) * data.size)
         return without
     coder = LlmCoder(data, session, workers)

@@ -17,7 +17,7 @@ class Level:
     try_zstd: bool  # whether planes of numbers are tried with Zstandard too
     floats: Literal["planar", "scales", "mixing"] = "planar"  # the codec of floating-point numbers
     planes: Literal["huffman", "rans"] = "huffman"  # how byte planes of everything else are coded
-    bytes: Literal["zstd", "text"] = "zstd"  # the codec of plain bytes
+    bytes: Literal["zstd", "light", "full"] = "zstd"  # the codec of plain bytes, or its model
 
 
 _LEVELS = {
@@ -25,11 +25,11 @@ _LEVELS = {
     2: Level(classes=2, zstd=2, try_zstd=True),
     3: Level(classes=4, zstd=3, try_zstd=True),
     4: Level(classes=4, zstd=6, try_zstd=True),
-    5: Level(classes=4, zstd=9, try_zstd=True),
-    6: Level(classes=8, zstd=12, try_zstd=True, floats="scales", planes="rans"),
-    7: Level(classes=8, zstd=15, try_zstd=True, floats="scales", planes="rans"),
-    8: Level(classes=8, zstd=17, try_zstd=True, floats="scales", planes="rans"),
-    9: Level(classes=8, zstd=19, try_zstd=True, floats="mixing", planes="rans", bytes="text"),
+    5: Level(classes=4, zstd=9, try_zstd=True, bytes="light"),
+    6: Level(classes=8, zstd=12, try_zstd=True, floats="scales", planes="rans", bytes="light"),
+    7: Level(classes=8, zstd=15, try_zstd=True, floats="scales", planes="rans", bytes="light"),
+    8: Level(classes=8, zstd=17, try_zstd=True, floats="scales", planes="rans", bytes="light"),
+    9: Level(classes=8, zstd=19, try_zstd=True, floats="mixing", planes="rans", bytes="full"),
 }
 
 
@@ -41,4 +41,4 @@ def level_settings(level: int, text: bool = False) -> Level:
     settings = _LEVELS.get(level)
     if settings is None:
         raise ArgumentError(f"level must be from 1 to 9, not {level!r}")
-    return replace(settings, bytes="text") if text else settings
+    return replace(settings, bytes="full") if text else settings

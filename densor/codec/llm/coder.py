@@ -56,7 +56,7 @@ class LlmCoder:
         self._weights = session.weights()
         positions = max(32, min(_POSITIONS, self._weights.positions) // 32 * 32)
         slots = min(_SLOTS, max(1, round(data.size / _SEGMENT)))
-        self._text = TextCoder(_SEGMENT)
+        self._text = TextCoder(data)
         self._model = Model(
             slots,
             positions,

@@ -12,26 +12,26 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from densor.codec.text.contexts import LAST, hash_contexts, mix, take_in
-from densor.codec.text.counters import learn
+from densor.codec.text.contexts import LAST, hash_contexts, take_in
 from densor.codec.text.kernels import (
     FIRST_STEP,
     LAST_STEP,
-    SEEN,
     STATE_TYPE,
     STEP_BYTES,
     TABLES_TYPE,
+    ask_for_cells,
+    ask_for_slots,
+    blend,
     choose_rows,
     code_bit,
     find_slots,
     gather,
-    histories_learn,
+    learn_from,
+    learn_here,
 )
-from densor.codec.text.match import BUCKET, LENGTH, expected_bit, find_match
-from densor.codec.text.mixer import dot, final_dot, train, train_final
+from densor.codec.text.match import BUCKET, LENGTH, ask_for_match, find_match
 from densor.codec.text.refine import refine, refined
-from densor.entropy.arithmetic.kernels import AT, flush, start_decoder, start_encoder
-from densor.entropy.intrinsics import prefetch
+from densor.entropy.arithmetic.kernels import AT
 from densor.entropy.jit import I64, R8, W8, W16, inlined, kernel
 
 int64 = numba.int64
@@ -75,47 +75,17 @@ def _share(part, whole):
 
 
 @inlined
-def _mixed_bit(coding, s, t, said, data, bit, partial, node, place, step, likely):
-    """One decision, as `text.kernels` has it, with one more opinion: `likely` is 1, 2^-16."""
-    last = s.text[LAST]
-    order1 = 256 + ((last & 255) << 8 | partial)
-    row1 = mix(order1, 3) & ((s.cells1.size >> 5) - 1)
-    row2 = mix((last & 0xFFFF) << 8 | partial, 4) & ((s.cells2.size >> 5) - 1)
-    prefetch(s.cells1, row1 << 5)
-    prefetch(s.cells2, row2 << 5)
-    seen = gather(s, t, node, partial, order1, place)
+def _predict(s, t, said, node, place, likely):
+    """The probability of a 1, 2^-16, as `text.kernels` has it, where the language model says
+    `likely`, in the same units."""
+    seen = gather(s, t, node, place)
     opinion = int64(t.stretch[likely >> 4])
     s.inputs[said.extra[0]] = opinion
     s.inputs[said.extra[0] + 1] = (likely - 32768) >> 5
-    choose_rows(s, seen, partial, place)
+    choose_rows(s, seen, place)
     bucket = s.match[BUCKET] if s.match[LENGTH] else int64(0)
     s.rows[1] = 256 + (((opinion + 2048) >> 8) << 4 | min(bucket >> 1, int64(15)))
-    for k in range(s.sums.size):
-        s.sums[k] = dot(s.inputs, s.weights[s.rows[k]])
-    mixed = final_dot(s.sums, s.final[partial])
-    p = int64(t.squash[mixed + 2048])
-    p0 = refined(s.cells0, partial, mixed)
-    p1 = refined(s.cells1, row1, mixed)
-    p2 = refined(s.cells2, row2, mixed)
-    coded = (p + p0 + p1 + p2 + 2) >> 2
-    bit = code_bit(coding, s.coder, data, bit, min(max(coded, int64(LEAST)), int64(MOST)))
-    goal = bit << 16
-    for k in range(s.sums.size):
-        error = goal - int64(t.squash[int64(s.sums[k]) + 2048])
-        train(s.inputs, s.weights[s.rows[k]], (error * step) >> 6)
-    train_final(s.sums, s.final[partial], goal - p)
-    histories_learn(s, t, node, bit)
-    learn(s.direct, partial, bit, int64(SEEN), t.rate)
-    learn(s.direct, order1, bit, int64(SEEN), t.rate)
-    if s.match[LENGTH]:
-        right = int64(expected_bit(s.match, place) == bit)
-        learn(s.matches, s.match[BUCKET], right, int64(1023), t.rate)
-        if not right:
-            s.match[LENGTH] = 0
-    refine(s.cells0, partial, mixed, bit)
-    refine(s.cells1, row1, mixed, bit)
-    refine(s.cells2, row2, mixed, bit)
-    return bit
+    return min(max(blend(s, t), int64(LEAST)), int64(MOST))
 
 
 @inlined
@@ -127,6 +97,13 @@ def _ends_here(coding, s, t, said, data, bit, likely):
     bit = code_bit(coding, s.coder, data, bit, min(max(p, int64(LEAST)), int64(MOST)))
     refine(said.ends, row, opinion, bit)
     return bit
+
+
+@inlined
+def _begin_byte(s, chosen):
+    ask_for_cells(s, int64(1))
+    ask_for_slots(s, chosen, int64(1))
+    find_slots(s)
 
 
 @kernel(
@@ -156,29 +133,36 @@ def code_token(coding, s, t, said, data, content, at, chosen, counts, token):
         place_at = at + depth
         if place_at >= content.size:
             return int64(TOO_LONG)
-        value = int64(content[place_at]) if coding else int64(0)
+        value = int64(content[place_at])
         step = max(int64(LAST_STEP), FIRST_STEP - (place_at >> STEP_BYTES))
-        hash_contexts(s.text, s.followers, s.hashes)
         partial = int64(1)
         node = int64(1)
         for place in range(8):
-            if place == 0 or place == 4:
-                find_slots(s, chosen, partial)
-                node = int64(1)
-            middle = ((2 * partial + 1) << (7 - place)) & 255
-            border = _first_from(said, low, high, depth, middle)
+            least = ((2 * partial + 1) << (7 - place)) & 255
+            border = _first_from(said, low, high, depth, least)
             likely = _share(counts[high] - counts[border], counts[high] - counts[low])
-            bit = (value >> (7 - place)) & 1
-            bit = _mixed_bit(coding, s, t, said, data, bit, partial, node, place, step, likely)
+            p = _predict(s, t, said, node, place, likely)
+            bit = code_bit(coding, s.coder, data, (value >> (7 - place)) & 1, p)
+            learn_here(s, t, bit, place)
             if bit:
                 low = border
             else:
                 high = border
             partial = 2 * partial + bit
+            ask_for_cells(s, partial if place < 7 else int64(1))
+            if place == 3:
+                ask_for_slots(s, chosen, partial)
+            learn_from(s, t, bit, node, step)
             node = 2 * node + bit
+            if place == 3:
+                find_slots(s)
+                node = int64(1)
         content[place_at] = partial & 255
         take_in(s.text, s.followers, content, place_at)
-        find_match(s.match, s.text, s.long_places, s.short_places, content, place_at + 1)
+        hash_contexts(s.text, s.followers, s.hashes)
+        ask_for_match(s.match, s.text, s.long_places, s.short_places)
+        find_match(s.match, s.long_places, s.short_places, content, place_at + 1)
+        _begin_byte(s, chosen)
         if low >= high:
             return int64(NO_TOKEN) if depth else -1 - (partial & 255)
         depth += 1
@@ -186,16 +170,8 @@ def code_token(coding, s, t, said, data, content, at, chosen, counts, token):
             return int64(TOO_LONG)
 
 
-@kernel(types.void(types.boolean, I64, W8))
-def start(coding, coder, data):
-    """Begins a stream in `data`: its coder's state is int64[STATE]."""
-    if coding:
-        start_encoder(coder, 0, data.size)
-    else:
-        start_decoder(coder, data, 0, data.size)
-
-
-@kernel(types.void(I64, W8))
-def finish(coder, data):
-    """Ends a stream; more than `data` has room for is not written, the state tells how much."""
-    flush(coder, data)
+@kernel(types.void(STATE_TYPE, I64), counted=False)
+def begin(s, chosen):
+    """Makes the state before the first token ready."""
+    hash_contexts(s.text, s.followers, s.hashes)
+    _begin_byte(s, chosen)

@@ -9,9 +9,8 @@ import numpy.typing as npt
 from densor.codec import registry
 from densor.codec.llm import kernels
 from densor.codec.llm.kernels import Said
-from densor.codec.text import contexts
 from densor.codec.text import model as text
-from densor.codec.text.kernels import State
+from densor.codec.text.kernels import State, end_coder, start_coder
 from densor.codec.text.refine import CELLS
 from densor.errors import FormatError, LimitError, UnsupportedError
 from densor.llm.model import NUMERICS
@@ -28,8 +27,8 @@ SEGMENT = struct.Struct("<BIQ")  # mode, bytes, XXH3-64 of the original
 _MODEL = struct.Struct(f"<BBHII{HASH}s{HASH}sB")
 _TEXT = 8  # bytes of the text codec's MODEL
 _VECTOR = 8
-_SAID_WEIGHT = 52000  # of the language model at first, 2^-16
-_OTHERS_SHARE = 4  # what the weights of all others are divided by
+_SAID_WEIGHT = 60000  # of the language model at first, 2^-16
+_OTHERS_SHARE = 8  # what the weights of all others are divided by
 
 
 @dataclass(frozen=True)
@@ -112,15 +111,14 @@ class Coder:
         self._data = data
         self.content = content
         self.at = 0
-        chosen = [i for i in range(contexts.CONTEXTS) if model.text.contexts >> i & 1]
-        self._chosen = np.array(chosen, np.int64)
-        self._state, extra = _widened(text.new_state(model.text, len(chosen), content.size))
-        row = text.tables().squash[[(4096 * i + 15) // 31 for i in range(31)] + [4095]]
-        ends = np.tile(row.astype(np.uint16), kernels.ENDS)
+        self._chosen = model.text.chosen
+        self._state, extra = _widened(text.new_state(model.text, content.size))
+        ends = np.tile(text.first_row(), kernels.ENDS)
         assert ends.size == kernels.ENDS * CELLS
         self._said = Said(words.bytes, words.ends, ends, np.array([extra], np.int64))
         self._lengths = np.diff(words.ends)
-        kernels.start(coding, self._state.coder, data)
+        start_coder(coding, self._state.coder, data)
+        kernels.begin(self._state, self._chosen)
 
     @property
     def end(self) -> int:
@@ -153,7 +151,7 @@ class Coder:
 
     def finish(self) -> None:
         """Ends the stream that is written."""
-        kernels.finish(self._state.coder, self._data)
+        end_coder(self._state.coder, self._data)
 
 
 def _widened(state: State) -> tuple[State, int]:

@@ -5,44 +5,58 @@ from collections.abc import Sequence
 import numpy as np
 
 from densor.codec.coder import Bytes
-from densor.codec.text.model import LEAST_BITS, Model, pack, run
+from densor.codec.text.model import Model, pack
+from densor.codec.text.segment import coded
+
+LEAST_TEXT = 1 << 12  # bytes below which the model has not learned enough to be worth its time
 
 # Contexts by number, see contexts.py.
-_FULL = (0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 18, 19, 20)
-_LIGHT = (0, 1, 2, 3, 5, 7)
+_TEXT = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13)
+_BINARY = (0, 1, 2, 3, 4, 5, 6, 10, 11, 13, 14, 15, 16, 17)
+_LIGHT = (1, 2, 4, 6)
 _FULL_SETS, _LIGHT_SETS = 6, 2
-_MOST_BITS = 26  # of the table of histories, logarithm of bytes
-_BITS_MORE = 7  # than the size of a segment has
-_LEAST = 256  # bytes of a segment
-_SAMPLE = 1 << 18  # bytes that are looked at
-_DENSE = 7.9  # bits per byte in data that somebody has compressed before
-_REPEATS = 500  # to one: Zstandard has done it all
+_FULL_BITS, _LIGHT_BITS = 27, 24  # of the table of bit histories, logarithm of bytes
+_SAMPLE = 1 << 16  # bytes that are looked at
+_PIECES = 4  # of them
+_CONTROLS = 0.01  # share of control characters that text does not have
+_PROMISING = 0.97
 
 
-def is_worth_it(segment: Bytes, by_zstd: int) -> bool:
-    """Whether a segment that Zstandard brings to `by_zstd` bytes is worth the time."""
-    if segment.size < _LEAST or by_zstd * _REPEATS < segment.size:
-        return False
-    if by_zstd < segment.size * 0.99:
-        return True
-    sample = segment[:: max(1, segment.size // _SAMPLE)]
-    counts = np.bincount(sample, minlength=256)
-    used = counts[counts > 0] / sample.size
-    return float(-(used * np.log2(used)).sum()) < _DENSE
+def full_model(data: Bytes) -> Model:
+    """The model that is expected to code `data` in the fewest bytes."""
+    return _model(_BINARY if _is_binary(data) else _TEXT, _FULL_SETS, _FULL_BITS)
+
+
+def _model(numbers: Sequence[int], sets: int, bits: int) -> Model:
+    return Model(sum(1 << number for number in numbers), sets, bits)
+
+
+def _is_binary(data: Bytes) -> bool:
+    """Whether there are more control characters than in text of any encoding but UTF-16."""
+    counts = np.bincount(_sample(data), minlength=32)
+    controls = int(counts[:9].sum() + counts[14:32].sum())
+    return controls > _CONTROLS * min(data.size, _SAMPLE)
+
+
+def _sample(data: Bytes) -> Bytes:
+    """Some pieces from all over `data`, one after the other."""
+    if data.size <= _SAMPLE:
+        return data
+    piece = _SAMPLE // _PIECES
+    begins = [(data.size - piece) * (2 * i + 1) // (2 * _PIECES) for i in range(_PIECES)]
+    return np.concatenate([data[begin : begin + piece] for begin in begins])
 
 
 class TextCoder:
     """A `BatchCoder`; the model adapts within each segment, so that nothing is counted before.
 
-    `size`: of the longest segment, in bytes. `light`: fewer contexts, for speed.
+    `data`: the batch. `light`: fewer contexts, for speed.
     """
 
-    repeats = False
+    repeats = False  # the caller tries Zstandard beside it
 
-    def __init__(self, size: int, light: bool = False) -> None:
-        numbers, sets = (_LIGHT, _LIGHT_SETS) if light else (_FULL, _FULL_SETS)
-        bits = min(max(size.bit_length() + _BITS_MORE, LEAST_BITS), _MOST_BITS)
-        self._model = Model(sum(1 << number for number in numbers), sets, bits)
+    def __init__(self, data: Bytes, light: bool = False) -> None:
+        self._model = _model(_LIGHT, _LIGHT_SETS, _LIGHT_BITS) if light else full_model(data)
 
     def count(self, chunk: Bytes) -> None:
         """Nothing."""
@@ -50,12 +64,16 @@ class TextCoder:
     def decide(self, tallies: Sequence[None]) -> None:
         """Nothing to settle."""
 
+    def promises(self, chunk: Bytes) -> bool:
+        """Whether a sample gets clearly smaller, for chunks in which nothing repeats."""
+        sample = _sample(chunk)
+        return coded(self._model, sample).size < _PROMISING * sample.size
+
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
         return pack(self._model)
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of a segment; the segment itself where that is not longer."""
-        data = np.empty(chunk.size, np.uint8)
-        end = run(True, self._model, data, np.array(chunk))
-        return data[:end].copy() if end < chunk.size else chunk
+        payload = coded(self._model, chunk)
+        return payload if payload.size < chunk.size else chunk

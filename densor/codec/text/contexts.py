@@ -24,8 +24,8 @@ int64 = numba.int64
     FIELDS,
 ) = range(12)
 
-CONTEXTS = 24
-FOLLOWERS = 256 + 65536  # what followed each byte, and each two bytes
+CONTEXTS = 18
+FOLLOWERS = 65536  # the last four bytes that followed each two bytes
 
 _K1 = 0x1E3779B97F4A7C15
 _K2 = 0x56E8FEB86659FD93
@@ -35,7 +35,7 @@ _K3 = 0x2545F4914F6CDD1D
 @inlined
 def mix(value, salt):
     """A hash of a value and a salt."""
-    h = (value + salt) * _K1
+    h = value * _K1 + salt * _K3
     h ^= (h >> 32) & 0xFFFFFFFF
     h *= _K2
     return h ^ ((h >> 29) & 0x7FFFFFFFF)
@@ -51,37 +51,30 @@ def hash_contexts(text, followers, hashes):
     """Sets the hashes of all contexts."""
     last = text[LAST]
     c1 = last & 255
-    c2 = (last >> 8) & 255
     word = text[WORD]
     gap = text[GAP]
+    shape = text[SHAPE] & 0xFFFFFFFF
+    followed = int64(followers[last & 0xFFFF])
     hashes[0] = c1
     hashes[1] = last & 0xFFFF
     hashes[2] = last & 0xFFFFFF
     hashes[3] = last & 0xFFFFFFFF
     hashes[4] = last & 0xFFFFFFFFFF
     hashes[5] = last & 0xFFFFFFFFFFFF
-    hashes[6] = last
-    hashes[7] = _pair(word, gap)
-    hashes[8] = _pair(_pair(word, text[WORD1]), gap)
-    hashes[9] = _pair(_pair(_pair(word, text[WORD1]), text[WORD2]), gap)
-    hashes[10] = _pair(_pair(word, text[WORD2]), 7)
-    hashes[11] = _pair(text[ABOVE] << 8 | c1, min(text[COLUMN], 255))
-    hashes[12] = _pair(text[ABOVE] << 8 | c1, c2)
-    hashes[13] = (last >> 8) & 0xFFFF
-    hashes[14] = last & 0xFF00FF
-    hashes[15] = (last >> 8) & 0xFFFFFF
-    follow1 = int64(followers[c1])
-    follow2 = int64(followers[256 + (last & 0xFFFF)])
-    hashes[16] = _pair(follow1 & 0xFFFF, c1)
-    hashes[17] = _pair(follow2 & 0xFFFF, c1)
-    hashes[18] = follow2 & 0xFFFFFF
-    hashes[19] = _pair(text[SHAPE] & 0xFFFFFFFF, 5)
-    hashes[20] = _pair(text[SHAPE] & 0xFFFFFFFF, c1)
-    hashes[21] = _pair(text[WORD1], c1)
-    hashes[22] = last & 0xF8F8F8F8FF
-    hashes[23] = last & 0xFFFFFFFFFFFFFF
+    hashes[6] = _pair(word, gap)
+    hashes[7] = _pair(_pair(word, text[WORD1]), gap)
+    hashes[8] = _pair(_pair(_pair(word, text[WORD1]), text[WORD2]), gap)
+    hashes[9] = _pair(word, text[WORD2])
+    hashes[10] = _pair(text[ABOVE] << 8 | c1, min(text[COLUMN], 255))
+    hashes[11] = followed & 0xFFFFFF
+    hashes[12] = shape
+    hashes[13] = _pair(shape, c1)
+    hashes[14] = (last >> 8) & 0xFFFF
+    hashes[15] = last & 0xFF00FF
+    hashes[16] = (last >> 8) & 0xFFFFFF
+    hashes[17] = _pair(followed & 0xFFFF, c1)
     for i in range(CONTEXTS):
-        hashes[i] = mix(hashes[i], (i + 1) * _K3)
+        hashes[i] = mix(hashes[i], i + 1)
 
 
 @inlined
@@ -119,9 +112,7 @@ def take_in(text, followers, data, at):
     """Takes in the byte at `at` of `data`."""
     c = int64(data[at])
     last = text[LAST]
-    i = last & 255
-    followers[i] = (int64(followers[i]) << 8 | c) & 0xFFFFFFFF
-    i = 256 + (last & 0xFFFF)
+    i = last & 0xFFFF
     followers[i] = (int64(followers[i]) << 8 | c) & 0xFFFFFFFF
     text[LAST] = last << 8 | c
     kind = _class_of(c)

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from densor.codec.text.model import MAX_SEGMENT, Bytes, Model, run
+from densor.codec.coder import Bytes
+from densor.codec.text.model import MAX_SEGMENT, Model
+from densor.codec.text.segment import code_whole
 from densor.errors import FormatError, LimitError
 
 
@@ -16,5 +18,6 @@ class TextDecoder:
         """Decodes a segment's `payload` into all of `out`; FormatError if it does not fit."""
         if out.size > MAX_SEGMENT:
             raise LimitError(f"text segment has more than {MAX_SEGMENT} bytes")
-        if run(False, self.model, np.array(payload), out) != payload.size:
+        payload = np.require(payload, np.uint8, ["C", "W"])  # as the kernel's signature has it
+        if code_whole(False, self.model, payload, out) != payload.size:
             raise FormatError("text segment does not decode to its end")

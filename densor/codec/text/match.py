@@ -3,6 +3,7 @@
 import numba
 
 from densor.codec.text.contexts import LAST, mix
+from densor.entropy.intrinsics import prefetch
 from densor.entropy.jit import inlined
 
 int64 = numba.int64
@@ -12,10 +13,12 @@ int64 = numba.int64
     LENGTH,  # equal bytes before it, 0 without a match
     BYTE,
     BUCKET,  # of the length, below BUCKETS
+    LONG,  # hash of the last six bytes
+    SHORT,  # of the last four
     MATCH,
-) = range(5)
+) = range(7)
 BUCKETS = 32
-_LONG, _SHORT = 6, 4  # bytes that are hashed
+_LONGEST, _SHORTEST = 6, 4  # bytes that a match of either kind has at least
 _MOST = 65535
 _COMPARED = 400
 
@@ -39,26 +42,53 @@ def _bucket(length):
 
 
 @inlined
-def find_match(match, text, long_places, short_places, data, at):
+def ask_for_match(match, text, long_places, short_places):
+    """Notes the hashes of the last bytes, and fetches what the tables have under them."""
+    match[LONG] = mix(text[LAST] & 0xFFFFFFFFFFFF, 1)
+    match[SHORT] = mix(text[LAST] & 0xFFFFFFFF, 2)
+    prefetch(long_places, match[LONG] & (long_places.size - 1))
+    prefetch(short_places, match[SHORT] & (short_places.size - 1))
+
+
+@inlined
+def _place_of(places, h):
+    """The place noted under a hash, 0 if there is none or its check tells of other bytes."""
+    found = int64(places[h & (places.size - 1)])
+    return found >> 8 if found & 255 == (h >> 32) & 255 else int64(0)
+
+
+@inlined
+def _note(places, h, at):
+    places[h & (places.size - 1)] = at << 8 | (h >> 32) & 255
+
+
+@inlined
+def find_match(match, long_places, short_places, data, at):
     """Goes on with the match, or looks for one; then notes that the last bytes end before `at`."""
     if match[LENGTH] > 0:
         match[LENGTH] = min(match[LENGTH] + 1, int64(_MOST))
         match[POINTER] += 1
-    i = mix(text[LAST] & 0xFFFFFFFFFFFF, 1) & (long_places.size - 1)
-    j = mix(text[LAST] & 0xFFFFFFFF, 2) & (short_places.size - 1)
-    if match[LENGTH] == 0:
-        place = int64(long_places[i])
+    else:
+        place = _place_of(long_places, match[LONG])
         length = _common(data, place, at)
-        if length < _LONG:
-            place = int64(short_places[j])
+        if length < _LONGEST:
+            place = _place_of(short_places, match[SHORT])
             length = _common(data, place, at)
         match[POINTER] = place
-        match[LENGTH] = length if length >= _SHORT else int64(0)
-    long_places[i] = at
-    short_places[j] = at
+        match[LENGTH] = length if length >= _SHORTEST else int64(0)
+    _note(long_places, match[LONG], at)
+    _note(short_places, match[SHORT], at)
     if match[LENGTH]:
         match[BYTE] = int64(data[match[POINTER]])
         match[BUCKET] = _bucket(match[LENGTH])
+
+
+@inlined
+def expected(match):
+    """The byte that is expected and the bucket of the length, as one number; 0 without a match."""
+    if match[LENGTH]:
+        return (match[BYTE] | 256) << 5 | match[BUCKET]
+    return int64(0)
 
 
 @inlined

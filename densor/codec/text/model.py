@@ -1,4 +1,4 @@
-"""What both sides of the text codec need: parameters, constants, the state before a segment."""
+"""What both sides of the text codec need: its parameters, and the state that they imply."""
 
 import functools
 import struct
@@ -15,14 +15,13 @@ from densor.entropy.arithmetic.kernels import STATE
 from densor.entropy.arithmetic.logistic import rate_table, squash_table, stretch_table
 from densor.errors import FormatError, LimitError
 
-Bytes = npt.NDArray[np.uint8]
-
 MAX_SEGMENT = 1 << 24  # original bytes
 LEAST_BITS, MOST_BITS = 12, 28  # logarithm of the bytes of the table of bit histories
+_BITS_MORE = 7  # than the size of a segment has, at most
 _MODEL = struct.Struct("<BBBBI")
 _VECTOR = 8  # inputs are padded to a multiple
 _PLACES = 20  # logarithm of the most places that the match model keeps
-_FIRST_WEIGHT = 150000  # shared by the histories of all contexts
+_FIRST_WEIGHT = 150000  # shared by the contexts
 _COUNTS = 1024
 
 
@@ -31,12 +30,22 @@ class Model:
     """The parameters of a MODEL frame.
 
     `contexts`: which contexts are used, a bit each; `sets`: how many sets of weights; `bits`: the
-    table of bit histories has 2^bits bytes.
+    table of bit histories has at most 2^bits bytes.
     """
 
     contexts: int
     sets: int
     bits: int
+
+    @property
+    def chosen(self) -> npt.NDArray[np.int64]:
+        """The numbers of the contexts, in order."""
+        numbers = [i for i in range(contexts.CONTEXTS) if self.contexts >> i & 1]
+        return np.array(numbers, np.int64)
+
+    def table_bits(self, size: int) -> int:
+        """Logarithm of the bytes of the table for a segment of `size` bytes."""
+        return min(self.bits, max(LEAST_BITS, size.bit_length() + _BITS_MORE))
 
 
 def pack(model: Model) -> bytes:
@@ -53,23 +62,64 @@ def parse(payload: bytes) -> Model:
         raise FormatError("text model has impossible parameters")
     if not 0 < chosen < 1 << contexts.CONTEXTS:
         raise FormatError("text model names contexts that do not exist")
-    if not LEAST_BITS <= bits <= MOST_BITS:
-        raise LimitError(f"text model asks for a table of 2^{bits} bytes")
+    if bits < LEAST_BITS:
+        raise FormatError("text model has too small a table")
+    if bits > MOST_BITS:
+        raise LimitError(f"text model asks for a table of 2^{bits} bytes, at most 2^{MOST_BITS}")
     return Model(chosen, sets, bits)
-
-
-def run(coding: bool, model: Model, data: Bytes, content: Bytes) -> int:
-    """Codes `content` to `data` or back; returns where the stream ends, maybe beyond `data`."""
-    numbers = [i for i in range(contexts.CONTEXTS) if model.contexts >> i & 1]
-    state = new_state(model, len(numbers), content.size)
-    kernels.code_segment(coding, state, tables(), data, content, np.array(numbers, np.int64))
-    return int(state.coder[2])
 
 
 @functools.cache
 def tables() -> Tables:
+    """The constants of the kernel."""
     squash = squash_table()
-    return Tables(squash, stretch_table(squash), rate_table(_COUNTS), states().after)
+    stretch = stretch_table(squash).astype(np.int16)
+    return Tables(squash.astype(np.uint16), stretch, rate_table(_COUNTS), states().after)
+
+
+def new_state(model: Model, size: int) -> State:
+    """The state before the first byte of a segment of `size` bytes."""
+    count = model.chosen.size
+    bits = model.table_bits(size)
+    weights = _first_weights(count)
+    places = 1 << min(max((size - 1).bit_length(), 8), _PLACES)
+    rows = 1 << min(max(bits - 9, 8), 16)
+    cells = np.tile(first_row(), (3, rows))
+    return State(
+        coder=np.zeros(STATE, np.int64),
+        text=np.zeros(contexts.FIELDS, np.int64),
+        match=np.zeros(match.MATCH, np.int64),
+        followers=np.zeros(contexts.FOLLOWERS, np.uint32),
+        long_places=np.zeros(places, np.uint32),
+        short_places=np.zeros(places, np.uint32),
+        hashes=np.zeros(contexts.CONTEXTS, np.int64),
+        wanted=np.zeros(count, np.int64),
+        slots=np.zeros(count, np.int64),
+        states=np.zeros(count, np.int64),
+        places=np.zeros(kernels.PLACES, np.int64),
+        histories=np.zeros(1 << bits, np.uint8),
+        meanings=np.tile(_first_meanings(), count),
+        matches=_first_matches(),
+        direct=np.full(kernels.DIRECT, counters.FRESH, np.uint32),
+        inputs=np.zeros(weights.shape[1], np.int32),
+        weights=weights,
+        rows=np.zeros(kernels.SETS, np.int64),
+        sums=np.zeros(model.sets, np.int32),
+        final=np.full((256, model.sets), 65536 // model.sets, np.int32),
+        cells0=cells[0],
+        cells1=cells[1],
+        cells2=cells[2],
+    )
+
+
+def _first_weights(count: int) -> npt.NDArray[np.int32]:
+    """Each context's stretched input counts alike, and so do order 1 and the match."""
+    inputs = counters.INPUTS * count + kernels.OTHERS
+    weights = np.zeros((256 * kernels.SETS, -(-inputs // _VECTOR) * _VECTOR), np.int32)
+    of_contexts = counters.INPUTS * count
+    weights[:, : of_contexts : counters.INPUTS] = _FIRST_WEIGHT // count
+    weights[:, of_contexts : of_contexts + 2] = _FIRST_WEIGHT // count
+    return weights
 
 
 @functools.cache
@@ -82,37 +132,10 @@ def _first_meanings() -> npt.NDArray[np.uint32]:
     return found
 
 
-def new_state(model: Model, count: int, size: int) -> State:
-    """The state before the first byte of a segment of `size` bytes, under `count` contexts."""
-    inputs = counters.INPUTS * count + kernels.OTHERS
-    weights = np.zeros((256 * kernels.SETS, -(-inputs // _VECTOR) * _VECTOR), np.int32)
-    weights[:, : counters.INPUTS * count : counters.INPUTS] = _FIRST_WEIGHT // count
-    weights[:, counters.INPUTS * count : inputs - 2] = _FIRST_WEIGHT // count
-    places = 1 << min(max((size - 1).bit_length(), 8), _PLACES)
-    rows = 1 << min(max(model.bits - 9, 8), 16)
-    row = tables().squash[[(4096 * i + 15) // 31 for i in range(31)] + [4095]].astype(np.uint16)
-    return State(
-        coder=np.zeros(STATE, np.int64),
-        text=np.zeros(contexts.FIELDS, np.int64),
-        match=np.zeros(match.MATCH, np.int64),
-        followers=np.zeros(contexts.FOLLOWERS, np.uint32),
-        long_places=np.zeros(places, np.uint32),
-        short_places=np.zeros(places, np.uint32),
-        hashes=np.zeros(contexts.CONTEXTS, np.int64),
-        slots=np.zeros(count, np.int64),
-        histories=np.zeros(1 << model.bits, np.uint8),
-        meanings=np.tile(_first_meanings(), count),
-        matches=_first_matches(),
-        direct=np.full(kernels.DIRECT, counters.FRESH, np.uint32),
-        inputs=np.zeros(weights.shape[1], np.int32),
-        weights=weights,
-        rows=np.zeros(kernels.SETS, np.int64),
-        sums=np.zeros(model.sets, np.int32),
-        final=np.full((256, model.sets), 65536 // model.sets, np.int32),
-        cells0=np.tile(row, 256),
-        cells1=np.tile(row, rows),
-        cells2=np.tile(row, rows),
-    )
+def first_row() -> npt.NDArray[np.uint16]:
+    """uint16[32]: corrections that change nothing."""
+    points = [(4096 * i + 15) // 31 for i in range(31)]
+    return tables().squash[[*points, 4095]]
 
 
 def _first_matches() -> npt.NDArray[np.uint32]:
