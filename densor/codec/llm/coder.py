@@ -1,7 +1,4 @@
-"""The coding side: a batch cut into chunks of segments, each coded in the cheapest way."""
-
-from dataclasses import dataclass
-from typing import NamedTuple
+"""The coding side: a batch cut into chunks, each of segments that are coded in step."""
 
 import numpy as np
 import xxhash
@@ -14,61 +11,53 @@ from densor.codec.llm.model import (
     TEXT,
     TOKENS,
     Bytes,
-    Coder,
+    Mixer,
     Model,
     pack,
     segments,
 )
 from densor.codec.llm.session import Session
-from densor.codec.llm.window import predictions
+from densor.codec.llm.step import code_tokens
 from densor.codec.text.coder import TextCoder
 from densor.codec.text.model import parse as parse_text
 from densor.errors import DensorError
 from densor.llm.vocabulary import readable
-from densor.parallel import Task, Workers
+from densor.parallel import Workers
 
-_SEGMENT = 1 << 14  # bytes of a segment, about
-_SLOTS = 8  # segments that are decoded in step
-_POSITIONS = 2048
+_SEGMENTS = 1 << 13, 1 << 16  # bytes of a segment: where there are few, and at most
+_SLOTS = 4  # segments of a chunk, at most
+_POSITIONS = 4096
 _TEXT_SHARE = 0.9  # of the bytes of a segment that the network is asked about
-_ROOM = 1024  # bytes that a stream may be longer than its segment
-
-
-class Coded(NamedTuple):
-    """A segment as it will be stored."""
-
-    mode: int
-    data: Bytes
-
-
-@dataclass
-class _Chunk:
-    content: Bytes
-    parts: list[Task[Coded]]
+_ROOM = 1024  # bytes that a stream may be longer than its segments
 
 
 class LlmCoder:
-    """Codes a batch of plain bytes."""
+    """Codes a batch of plain bytes, from the moment that it is made."""
 
     def __init__(self, data: Bytes, session: Session, workers: Workers) -> None:
         self._session = session
-        self._workers = workers
         self._weights = session.weights()
-        positions = max(32, min(_POSITIONS, self._weights.positions) // 32 * 32)
-        slots = min(_SLOTS, max(1, round(data.size / _SEGMENT)))
         self._text = TextCoder(data)
-        self._model = Model(
-            slots,
+        self._model = self._settled(data.size)
+        count = -(-data.size // (self._model.slots * _SEGMENTS[1]))
+        step = -(-data.size // count)
+        self._sizes = [min(step, data.size - at) for at in range(0, data.size, step)]
+        self._tasks = [
+            workers.submit(self._chunk, data[at : at + step]) for at in range(0, data.size, step)
+        ]
+
+    def _settled(self, size: int) -> Model:
+        weights = self._weights
+        positions = max(32, min(_POSITIONS, weights.positions) // 32 * 32)
+        return Model(
+            min(_SLOTS, max(1, size // _SEGMENTS[0])),
             positions,
             positions // 2,
-            self._weights.digest[:HASH],
-            self._weights.vocabulary.digest[:HASH],
-            session.name,
+            weights.digest[:HASH],
+            weights.vocabulary.digest[:HASH],
+            self._session.name,
             parse_text(self._text.model()),
         )
-        count = max(1, round(data.size / (slots * _SEGMENT)))
-        step = -(-data.size // count)
-        self._chunks = [self._start(data[at : at + step]) for at in range(0, data.size, step)]
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
@@ -76,72 +65,54 @@ class LlmCoder:
 
     def payloads(self) -> list[tuple[Bytes, int]]:
         """Each chunk's payload and original size; waits for them."""
-        coded = [[part.result() for part in chunk.parts] for chunk in self._chunks]
-        if self._session.check:
-            checks = [
-                self._workers.submit(self._checked, chunk.content, parts)
-                for chunk, parts in zip(self._chunks, coded, strict=True)
-            ]
-            coded = [check.result() for check in checks]
-        return [
-            (_payload(self._model, chunk.content, parts), chunk.content.size)
-            for chunk, parts in zip(self._chunks, coded, strict=True)
-        ]
+        return [(task.result(), size) for task, size in zip(self._tasks, self._sizes, strict=True)]
 
-    def _start(self, content: Bytes) -> _Chunk:
+    def _chunk(self, content: Bytes) -> Bytes:
+        """The payload of a chunk; without the network where it does not decode to what it was."""
         parts = segments(self._model, content.size)
-        return _Chunk(content, [self._workers.submit(self._best, content[part]) for part in parts])
+        asked = [readable(content[part].tobytes()) >= _TEXT_SHARE for part in parts]
+        payload = self._coded(content, parts, asked)
+        if self._session.check and not self._decodes(payload, content):
+            payload = self._coded(content, parts, [False] * len(parts))
+        return payload
 
-    def _best(self, segment: Bytes) -> Coded:
-        """A segment in whatever way is smallest."""
-        ways = [self._plain(segment)]
-        if readable(segment.tobytes()) >= _TEXT_SHARE:
-            ways.append(Coded(TOKENS, self._tokens(segment)))
-        else:
-            self._session.moved(segment.size)
-        return min(ways, key=lambda way: way.data.size)
+    def _coded(self, content: Bytes, parts: list[slice], asked: list[bool]) -> Bytes:
+        """The payload; `asked`: whether each segment is coded as tokens."""
+        headers, stored, known = [], [], []
+        for part, as_tokens in zip(parts, asked, strict=True):
+            segment = content[part]
+            mode, data = (TOKENS, segment[:0]) if as_tokens else self._plain(segment)
+            if not as_tokens:
+                known.append(part)
+                self._session.moved(segment.size)
+            headers.append(SEGMENT.pack(mode, data.size, xxhash.xxh3_64_intdigest(segment)))
+            stored.append(data)
+        waiting = [part for part, as_tokens in zip(parts, asked, strict=True) if as_tokens]
+        if waiting:
+            stored.append(self._tokens(content, waiting, known))
+        return np.concatenate([np.frombuffer(b"".join(headers), np.uint8), *stored])
 
-    def _plain(self, segment: Bytes) -> Coded:
-        """A segment without the network."""
+    def _plain(self, segment: Bytes) -> tuple[int, Bytes]:
+        """Mode and bytes of a segment without the network."""
         text = self._text.encode(segment, 0)
-        return Coded(RAW, segment) if text is segment else Coded(TEXT, text)
+        return (RAW, segment) if text is segment else (TEXT, text)
 
-    def _tokens(self, segment: Bytes) -> Bytes:
-        tokens = self._weights.vocabulary.tokens(segment.tobytes())
-        data = np.empty(segment.size + _ROOM, np.uint8)
-        coder = Coder(True, self._model, self._weights.vocabulary, data, np.array(segment))
-        with self._session.network(self._weights, 1, self._model.positions) as network:
-            rows = predictions(network, self._model, [token for token in tokens if token >= 0])
-            counts = next(rows)
-            for token in tokens:
-                before = coder.at
-                coder.token(counts, token)
-                self._session.moved(coder.at - before)
-                if token >= 0:
-                    counts = next(rows)
-        coder.finish()
-        return data[: coder.end].copy() if coder.end < segment.size else segment
+    def _tokens(self, content: Bytes, waiting: list[slice], known: list[slice]) -> Bytes:
+        """The stream of the segments that wait for the network."""
+        words = self._weights.vocabulary
+        data = np.empty(content.size + _ROOM, np.uint8)
+        mixer = Mixer(True, self._model, words, data, content)
+        for part in known:
+            mixer.know(part, content[part])
+        texts = [words.tokens(content[part].tobytes()) for part in waiting]
+        with self._session.network(self._weights, len(waiting), self._model.positions) as network:
+            code_tokens(mixer, self._model, network, waiting, texts, self._session.moved)
+        return data[: mixer.finish()].copy()
 
-    def _checked(self, content: Bytes, parts: list[Coded]) -> list[Coded]:
-        """The segments; those that do not decode to what they were, coded without the network."""
-        decoder = LlmDecoder(self._model, self._session)
+    def _decodes(self, payload: Bytes, content: Bytes) -> bool:
         out = np.zeros(content.size, np.uint8)
         try:
-            decoder.decode(_payload(self._model, content, parts), out)
+            LlmDecoder(self._model, self._session).decode(payload, out)
         except DensorError:
-            out = np.zeros(0, np.uint8)
-        where = segments(self._model, content.size)
-        return [
-            part if np.array_equal(out[place], content[place]) else self._plain(content[place])
-            for part, place in zip(parts, where, strict=True)
-        ]
-
-
-def _payload(model: Model, content: Bytes, parts: list[Coded]) -> Bytes:
-    """The payload of a chunk."""
-    where = segments(model, content.size)
-    header = b"".join(
-        SEGMENT.pack(part.mode, part.data.size, xxhash.xxh3_64_intdigest(content[place]))
-        for part, place in zip(parts, where, strict=True)
-    )
-    return np.concatenate([np.frombuffer(header, np.uint8), *(part.data for part in parts)])
+            return False
+        return bool(np.array_equal(out, content))

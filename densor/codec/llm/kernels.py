@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from densor.codec.text.contexts import LAST, hash_contexts, take_in
+from densor.codec.text.contexts import LAST, LINE, LINE1, hash_contexts, take_in
 from densor.codec.text.kernels import (
     FIRST_STEP,
     LAST_STEP,
@@ -29,13 +29,14 @@ from densor.codec.text.kernels import (
     learn_from,
     learn_here,
 )
-from densor.codec.text.match import BUCKET, LENGTH, ask_for_match, find_match
+from densor.codec.text.match import BUCKET, LENGTH, POINTER, ask_for_match, find_match
 from densor.codec.text.refine import refine, refined
 from densor.entropy.arithmetic.kernels import AT
 from densor.entropy.jit import I64, R8, W8, W16, inlined, kernel
 
 int64 = numba.int64
 
+PREFIX, SUFFIX = 400, 8  # zeros around `content`, whose segments match each other's bytes
 LEAST, MOST = 4, 65532  # probabilities that are coded, 2^-16
 NO_TOKEN, TOO_LONG = -1000, -2000  # what `code_token` returns for data that cannot be
 ENDS = 256  # rows of the map that corrects the end of tokens
@@ -108,16 +109,31 @@ def _begin_byte(s, chosen):
 
 @kernel(
     types.int64(
-        types.boolean, STATE_TYPE, TABLES_TYPE, _SAID, W8, W8, types.int64, I64, I64, types.int64
+        types.boolean,
+        STATE_TYPE,
+        TABLES_TYPE,
+        _SAID,
+        W8,
+        W8,
+        int64,
+        int64,
+        int64,
+        I64,
+        I64,
+        int64,
+        W8,
     ),
     counted=False,
 )
-def code_token(coding, s, t, said, data, content, at, chosen, counts, token):
-    """Codes `token`, whose bytes stand at `at` of `content`, or decodes one and sets its bytes.
+def code_token(
+    coding, s, t, said, data, content, at, end, done, chosen, counts, token, source
+):  # fmt: skip
+    """Codes `token`, whose bytes stand at `at` of `source`, or decodes one; sets them in `content`.
 
-    `counts`: int64[tokens + 1], how many counts are on all tokens before each. Returns the token;
-    -1 - b for a byte b with which no token begins; NO_TOKEN or TOO_LONG where that cannot be.
-    `chosen`: int64[contexts], the numbers of the contexts.
+    `end`: where its segment ends; `done`: bytes coded before in all segments. `counts`: int64[
+    tokens + 1], how many counts are on all tokens before each. `chosen`: int64[contexts], the
+    numbers of the contexts. Returns the token; -1 - b for a byte b with which no token begins;
+    NO_TOKEN or TOO_LONG where that cannot be.
     """
     low = int64(0)
     high = int64(counts.size - 1)
@@ -131,10 +147,10 @@ def code_token(coding, s, t, said, data, content, at, chosen, counts, token):
                 return low
             low += 1
         place_at = at + depth
-        if place_at >= content.size:
+        if place_at >= end:
             return int64(TOO_LONG)
-        value = int64(content[place_at])
-        step = max(int64(LAST_STEP), FIRST_STEP - (place_at >> STEP_BYTES))
+        value = int64(source[place_at])
+        step = max(int64(LAST_STEP), FIRST_STEP - ((done + depth) >> STEP_BYTES))
         partial = int64(1)
         node = int64(1)
         for place in range(8):
@@ -162,6 +178,8 @@ def code_token(coding, s, t, said, data, content, at, chosen, counts, token):
         hash_contexts(s.text, s.followers, s.hashes)
         ask_for_match(s.match, s.text, s.long_places, s.short_places)
         find_match(s.match, s.long_places, s.short_places, content, place_at + 1)
+        if s.match[POINTER] >= content.size - SUFFIX:  # of a segment further on that has ended
+            s.match[LENGTH] = 0
         _begin_byte(s, chosen)
         if low >= high:
             return int64(NO_TOKEN) if depth else -1 - (partial & 255)
@@ -170,8 +188,10 @@ def code_token(coding, s, t, said, data, content, at, chosen, counts, token):
             return int64(TOO_LONG)
 
 
-@kernel(types.void(STATE_TYPE, I64), counted=False)
-def begin(s, chosen):
-    """Makes the state before the first token ready."""
+@kernel(types.void(STATE_TYPE, I64, int64), counted=False)
+def begin(s, chosen, at):
+    """Makes the state before the first token of a segment, which begins at `at`, ready."""
+    s.text[LINE] = at
+    s.text[LINE1] = at
     hash_contexts(s.text, s.followers, s.hashes)
     _begin_byte(s, chosen)

@@ -11,7 +11,7 @@ from densor.codec.llm import kernels
 from densor.codec.llm.kernels import Said
 from densor.codec.text import model as text
 from densor.codec.text.kernels import State, end_coder, start_coder
-from densor.codec.text.refine import CELLS
+from densor.entropy.arithmetic.kernels import AT
 from densor.errors import FormatError, LimitError, UnsupportedError
 from densor.llm.model import NUMERICS
 from densor.llm.vocabulary import Vocabulary
@@ -101,57 +101,94 @@ def segments(model: Model, size: int) -> list[slice]:
     return [slice(at, min(at + step, size)) for at in range(0, size, step)]
 
 
-class Coder:
-    """Codes or decodes the tokens of one segment, `content`, to or from `data`."""
+class Mixer:
+    """The contexts that all segments of a chunk share, and one stream of bits for them.
+
+    `data`: the stream; `size`: of the chunk. `content` is the chunk between zeros, as far as it is
+    known.
+    """
 
     def __init__(
         self, coding: bool, model: Model, words: Vocabulary, data: Bytes, content: Bytes
     ) -> None:
-        self._coding = coding
-        self._data = data
-        self.content = content
-        self.at = 0
-        self._chosen = model.text.chosen
-        self._state, extra = _widened(text.new_state(model.text, content.size))
+        self.coding = coding
+        self.data = data
+        self.content = _framed(np.zeros(content.size, np.uint8))
+        self.source = _framed(content) if coding else self.content
+        self.chosen = model.text.chosen
+        self.state, extra = _widened(text.new_state(model.text, content.size))
         ends = np.tile(text.first_row(), kernels.ENDS)
-        assert ends.size == kernels.ENDS * CELLS
-        self._said = Said(words.bytes, words.ends, ends, np.array([extra], np.int64))
-        self._lengths = np.diff(words.ends)
-        start_coder(coding, self._state.coder, data)
-        kernels.begin(self._state, self._chosen)
+        self.said = Said(words.bytes, words.ends, ends, np.array([extra], np.int64))
+        self.lengths = np.diff(words.ends)
+        self.done = 0
+        start_coder(coding, self.state.coder, data)
+
+    def know(self, part: slice, segment: Bytes) -> None:
+        """Takes in a segment that is coded in another way."""
+        begin = part.start + kernels.PREFIX
+        self.content[begin : begin + segment.size] = segment
+
+    def known(self, part: slice) -> Bytes:
+        """A segment that was decoded."""
+        return self.content[part.start + kernels.PREFIX : part.stop + kernels.PREFIX]
+
+    def finish(self) -> int:
+        """Where the stream ends, maybe beyond `data`."""
+        if self.coding:
+            end_coder(self.state.coder, self.data)
+        return int(self.state.coder[AT])
+
+
+class Reader:
+    """One segment of a `Mixer`: what it has read last."""
+
+    def __init__(self, mixer: Mixer, part: slice) -> None:
+        self._mixer = mixer
+        shared = mixer.state
+        own = ("text", "match", "hashes", "wanted", "slots", "states", "places")
+        self._state = shared._replace(
+            **{name: np.zeros_like(getattr(shared, name)) for name in own}
+        )
+        self._at: int = part.start + kernels.PREFIX
+        self._end: int = part.stop + kernels.PREFIX
+        kernels.begin(self._state, mixer.chosen, self._at)
 
     @property
-    def end(self) -> int:
-        """Where the stream ends, or has been read to; maybe beyond `data`."""
-        return int(self._state.coder[2])
+    def done(self) -> bool:
+        """Whether the whole segment is there."""
+        return self._at == self._end
 
-    def token(self, counts: npt.NDArray[np.int64], token: int = 0) -> int:
+    def token(self, counts: npt.NDArray[np.int64], token: int) -> int:
         """Codes a token or decodes one, see `kernels.code_token`; FormatError if there is none."""
+        mixer = self._mixer
         found: int = kernels.code_token(
-            self._coding,
+            mixer.coding,
             self._state,
             text.tables(),
-            self._said,
-            self._data,
-            self.content,
-            self.at,
-            self._chosen,
+            mixer.said,
+            mixer.data,
+            mixer.content,
+            self._at,
+            self._end,
+            mixer.done,
+            mixer.chosen,
             counts,
             token,
+            mixer.source,
         )
         if found <= kernels.NO_TOKEN:
-            raise FormatError("segment does not decode to tokens")
-        self.at += int(self._lengths[found]) if found >= 0 else 1
+            raise FormatError("chunk does not decode to tokens")
+        length = int(mixer.lengths[found]) if found >= 0 else 1
+        self._at += length
+        mixer.done += length
         return found
 
-    def check_end(self, size: int) -> None:
-        """FormatError unless just so many bytes were read."""
-        if self.end != size:
-            raise FormatError("segment of text does not decode to its end")
 
-    def finish(self) -> None:
-        """Ends the stream that is written."""
-        end_coder(self._state.coder, self._data)
+def _framed(content: Bytes) -> Bytes:
+    """With zeros around it."""
+    found = np.zeros(kernels.PREFIX + content.size + kernels.SUFFIX, np.uint8)
+    found[kernels.PREFIX : kernels.PREFIX + content.size] = content
+    return found
 
 
 def _widened(state: State) -> tuple[State, int]:
