@@ -26,7 +26,7 @@ REASONS = {
 def test_every_archive_is_listed_and_small() -> None:
     found = {path.stem: path.stat().st_size for path in GOLDEN.glob("*.densor")}
     assert set(found) == {*EXPECTED["good"], *EXPECTED["bad"]}
-    assert sum(found.values()) < 200_000
+    assert sum(found.values()) < 220_000  # those of eight codecs, the last with three models
 
 
 @pytest.mark.parametrize("name", EXPECTED["good"])
@@ -113,4 +113,4 @@ def test_the_golden_archives_cover_the_format() -> None:
     assert counts >= {0, 1, 2, 3, 5, 16}
     assert modes == {0, 1, 2, 3}
     assert fixed == {0, 1}
-    assert codecs == {2, 3, 4, 5, 6, 7, 8}
+    assert codecs == {2, 3, 4, 5, 6, 7, 8, 9}
