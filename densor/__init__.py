@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from densor.formats.compare import differences
     from densor.formats.files import compress_file, decompress_file, test_file
     from densor.formats.folder import extract, pack
+    from densor.formats.repair import repair
 
 _LAZY = {
     "File": "densor.api",
@@ -41,6 +42,7 @@ _LAZY = {
     "load": "densor.api",
     "load_file": "densor.api",
     "pack": "densor.formats.folder",
+    "repair": "densor.formats.repair",
     "save": "densor.api",
     "save_file": "densor.api",
     "test_file": "densor.formats.files",
@@ -69,6 +71,7 @@ __all__ = [
     "load_file",
     "open",
     "pack",
+    "repair",
     "save",
     "save_file",
     "test_file",

@@ -12,6 +12,7 @@ from densor.formats.entry import FILE, BaseRef, EntryMeta, new_path
 from densor.formats.files import Progress, Sizes, add_planned, same_file_state
 from densor.formats.output import errors_of, whole_file
 from densor.formats.plan import plan_file
+from densor.formats.recovery import check_wanted, find_layout, protect
 from densor.formats.source import FileRandomSource, FileSource
 from densor.formats.writer import ArchiveWriter
 
@@ -36,8 +37,9 @@ def append(
     `name`: of the new entry, by default the source's. `base_entry`: another file of the archive to
     code against. After `most_hops` bases of bases, a file is stored by itself. `base`: what the
     archive's entries are based on outside of it, if they are. The archive is written anew beside
-    the old one and takes its place when it is whole, so that nothing is lost if that fails; there
-    must be room for both. Returns the size of the file and by how much the archive grew.
+    the old one, with recovery data if that has any, and takes its place when it is whole, so that
+    nothing is lost if that fails; there must be room for both. Returns the size of the file and by
+    how much the archive grew, recovery data left out.
     """
     path = Path(archive)
     with errors_of(path):
@@ -45,6 +47,9 @@ def append(
     with file, open_base(base, threads=threads) as given:
         before = os.fstat(file.fileno())
         old = Archive(FileRandomSource(file), threads, base=given)
+        layout = find_layout(FileRandomSource(file), thorough=False)
+        if layout is not None:
+            check_wanted(layout.percent)
         try:
             with whole_file(path, overwrite=True) as out:
                 writer = ArchiveWriter(out, level, threads, progress=progress)
@@ -55,6 +60,8 @@ def append(
                     writer.close()
                 finally:
                     writer.abort()
+                if layout is not None:
+                    protect(out, 0, layout.percent)
                 os.fchmod(out.fileno(), before.st_mode & 0o777)
                 if not same_file_state(before, file):
                     raise FileError(f"{path}: changed while it was read")

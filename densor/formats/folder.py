@@ -15,12 +15,14 @@ from densor.formats.files import (
     Sizes,
     apply_times_and_mode,
     file_sink,
+    finished,
     open_input,
     open_output,
     same_file_state,
 )
 from densor.formats.output import errors_of, whole_file
 from densor.formats.plan import plan_file
+from densor.formats.recovery import check_wanted
 from densor.formats.sinks import NullSink
 from densor.formats.source import FileRandomSource, FileSource, MemorySource
 from densor.formats.stream import Sink, StreamReader
@@ -76,11 +78,17 @@ def pack(
     dtype: str | None = None,
     overwrite: bool = False,
     hash: str | None = None,
+    recovery: float | None = None,
     progress: Progress | None = None,
 ) -> Sizes:
-    """Packs files and folders into one archive, which `extract` restores byte for byte."""
+    """Packs files and folders into one archive, which `extract` restores byte for byte.
+
+    `recovery`: percent of recovery data, as for `compress_file`.
+    """
     found = list(members(paths))
     with open_output(target, overwrite) as out:
+        if recovery is not None:
+            check_wanted(recovery, out)
         writer = ArchiveWriter(out, level, threads, hash=hash, progress=progress)
         try:
             for member in found:
@@ -88,7 +96,7 @@ def pack(
             writer.close()
         finally:
             writer.abort()
-        return Sizes(writer.original, writer.written)
+        return finished(writer, out, recovery)
 
 
 def _add_member(writer: ArchiveWriter, member: Member, dtype: str | None) -> None:

@@ -24,6 +24,8 @@ ENTRY_END = 5
 INDEX = 6
 END = 7
 FIRST_SKIPPABLE = 128
+RECOVERY = 128  # recovery data
+PLACE = 129  # what the frames that follow belong to
 
 MAX_ENTRY = 1 << 20
 MAX_MODEL = registry.MODEL_BYTES

@@ -204,6 +204,7 @@ def _compress(job: Job, args: argparse.Namespace) -> None:
             overwrite=args.force,
             verify=args.verify or args.rm,
             hash="sha256" if args.sha256 else None,
+            recovery=args.recovery,
             base=args.base,
             progress=moved,
         )
