@@ -185,19 +185,20 @@ class _Extraction:
         if meta.kind not in (FILE, DIR):
             raise FormatError(f"{meta.name!r} is not a file but a {meta.kind}; read it in Python")
         path = self._folder / meta.name
-        self._make_parents(path.parent if meta.kind == FILE else path)
+        make_parents(self._folder, path.parent if meta.kind == FILE else path)
         if meta.kind == DIR:
             return NullSink(False)
         out = self._open.enter_context(whole_file(path, self._overwrite))
         return file_sink(out, self._keep, path)
 
-    def _make_parents(self, parent: Path) -> None:
-        """Makes folders below the target one by one, none of them through a symbolic link."""
-        with errors_of(parent):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            at = self._folder
-            for part in parent.relative_to(self._folder).parts:
-                at = at / part
-                if at.is_symlink():
-                    raise FileError(f"{at}: is a symbolic link; extract elsewhere")
-                at.mkdir(exist_ok=True)
+
+def make_parents(folder: Path, parent: Path) -> None:
+    """Makes folders below the target one by one, none of them through a symbolic link."""
+    with errors_of(parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        at = folder
+        for part in parent.relative_to(folder).parts:
+            at = at / part
+            if at.is_symlink():
+                raise FileError(f"{at}: is a symbolic link; extract elsewhere")
+            at.mkdir(exist_ok=True)

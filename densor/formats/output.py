@@ -100,13 +100,14 @@ def whole_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            _rename(temporary, path, overwrite)
+            move_into_place(temporary, path, overwrite)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def _rename(temporary: Path, path: Path, overwrite: bool) -> None:
+def move_into_place(temporary: Path, path: Path, overwrite: bool) -> None:
+    """Gives a whole file its name, for good; FileError if that exists and `overwrite` is false."""
     if overwrite:
         temporary.replace(path)
     else:  # a link fails where another process has made the file meanwhile

@@ -236,6 +236,8 @@ def parse_payload(payload: Bytes, offset: int) -> tuple[Layout, Parity] | None:
         and block in (1 << i for i in range(6, 17))
         and wire.HEADER_SIZE <= protected <= groups * data * block
         and (data - 1) * groups * block < protected
+        and (groups - 1) * block < protected
+        and parity <= data + 1
         and index_at < protected
         and payload.size == layout.payload_size
         and offset == layout.frame_offset(group, number)

@@ -142,12 +142,14 @@ def payload_of(source: RandomSource, offset: int, header: wire.FrameHeader) -> B
     return payload
 
 
-def walk(source: RandomSource, limit: int = wire.CHUNK_LIMIT) -> Iterator[Stretch]:
-    """All of an archive behind its header, frame by frame; goes on behind what is damaged.
+def walk(
+    source: RandomSource, limit: int = wire.CHUNK_LIMIT, begin: int = wire.HEADER_SIZE
+) -> Iterator[Stretch]:
+    """All of an archive from `begin` on, frame by frame; goes on behind what is damaged.
 
     The time is proportional to the size of the archive, whatever it holds.
     """
-    at = wire.HEADER_SIZE
+    at = begin
     spare = source.size  # bytes that may be looked at once more
     while at < source.size:
         header = header_at(source, at, limit)
@@ -160,13 +162,38 @@ def walk(source: RandomSource, limit: int = wire.CHUNK_LIMIT) -> Iterator[Stretc
         end = at + wire.FRAME_SIZE + header.stored
         if payload is not None:
             POOL.give(payload)
-        elif end > source.size:
-            end = _next(source, at + wire.FRAME_SIZE, limit)
-        elif end < source.size and header_at(source, end, limit) is None and spare > header.stored:
-            spare -= header.stored  # bytes of the payload may be missing
-            end = min(end, _next(source, at + wire.FRAME_SIZE, limit))
+        elif header.stored <= spare and not _goes_on(source, end, limit):
+            spare -= header.stored
+            end = _end_of_cut(source, at + wire.FRAME_SIZE, min(end, source.size), limit)
+        else:
+            end = min(end, source.size)
         yield Stretch(at, end - at, header, payload is not None)
         at = end
+
+
+def _goes_on(source: RandomSource, offset: int, limit: int) -> bool:
+    """Whether the archive ends at this place, or another frame begins there."""
+    return offset == source.size or header_at(source, offset, limit) is not None
+
+
+def _end_of_cut(source: RandomSource, begin: int, end: int, limit: int) -> int:
+    """Where the next frame stands before `end`, if bytes of the payload at `begin` are missing.
+
+    Only frames count that follow each other beyond `end`: the payload may hold another archive.
+    """
+    found = []
+    for offset, header in headers(source, begin, limit):
+        if offset >= end:
+            break
+        found.append((offset, offset + wire.FRAME_SIZE + header.stored))
+    first = end
+    leads_on: set[int] = set()
+    for offset, following in reversed(found):
+        beyond = following >= end and following <= source.size
+        if following in leads_on or (beyond and _goes_on(source, following, limit)):
+            leads_on.add(offset)
+            first = offset
+    return first
 
 
 def _next(source: RandomSource, begin: int, limit: int) -> int:

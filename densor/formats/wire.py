@@ -41,6 +41,7 @@ _CHECK32 = struct.Struct("<I")
 REF_PAYLOAD = struct.Struct("<IQ")
 ENTRY_END_PAYLOAD = struct.Struct("<QB")
 END_PAYLOAD = struct.Struct("<QQ")
+PLACE_PAYLOAD = struct.Struct("<IIQ")  # entry number, MODEL frames so far, offset in the entry
 HEADER_SIZE = _HEADER.size + _CHECK64.size
 FRAME_SIZE = _FRAME.size + _CHECK32.size
 END_SIZE = FRAME_SIZE + END_PAYLOAD.size
