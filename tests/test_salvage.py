@@ -10,7 +10,17 @@ from pathlib import Path
 import archives
 import numpy as np
 import pytest
-from helpers import ENTRY, INDEX, MODEL, model_file, random_state, safetensors_bytes, weights
+import reference_decoder
+from helpers import (
+    ENTRY,
+    INDEX,
+    MODEL,
+    model_file,
+    random_state,
+    safetensors_bytes,
+    take_apart,
+    weights,
+)
 from mutations import resealed
 
 import densor
@@ -81,6 +91,22 @@ def with_places(folder: Path, packed: bytes, monkeypatch: pytest.MonkeyPatch) ->
     densor.pack([folder], out, threads=1)
     assert out.getvalue().count(b"\x81\0\0\0\x10\0\0\0") > 10
     return out.getvalue()
+
+
+def test_places_are_true(with_places: bytes) -> None:
+    """What PLACE frames say is what a reader from the begin on counts."""
+    entry, models, offset, seen = -1, 0, 0, 0
+    for frame in take_apart(with_places):
+        if frame.kind == ENTRY:
+            entry, offset = entry + 1, 0
+        models += frame.kind == MODEL
+        if frame.kind in (wire.CHUNK, wire.REF):
+            offset += frame.original
+        if frame.kind == wire.PLACE:
+            seen += 1
+            assert wire.PLACE_PAYLOAD.unpack(frame.payload) == (entry, models, offset)
+    assert seen > 10
+    assert len(reference_decoder.decode(with_places)) == entry + 1
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -28,7 +28,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Repairs the archive."""
-    return console.archive(args.archive, lambda archive: _repair(archive, args))
+    names = [args.archive, *([] if args.output is None else [args.output])]
+    return console.each([args.archive], lambda _: names, lambda archive: _repair(archive, args))
 
 
 def _repair(archive: str, args: argparse.Namespace) -> None:
