@@ -80,7 +80,7 @@ def test_repair_info(cli: Callable[..., Ran], packed: bytes) -> None:
 
 
 def test_salvage(cli: Callable[..., Ran], packed: bytes) -> None:
-    damage(packed, 5000, cut=20_000)
+    damage(packed, 5000, cut=10_000)
     ran = cli("extract", "--salvage", "x.densor", "-o", "out")
     assert ran.code == 1, ran.err
     assert ran.err.endswith("x.densor: is damaged; salvage.json tells what was left\n")
