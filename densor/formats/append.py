@@ -10,7 +10,7 @@ from densor.formats.base import GivenBase
 from densor.formats.basefile import open_base
 from densor.formats.entry import FILE, BaseRef, EntryMeta, new_path
 from densor.formats.files import Progress, Sizes, add_planned, same_file_state
-from densor.formats.output import errors_of, whole_file
+from densor.formats.output import check_still_there, errors_of, to_be_replaced, whole_file
 from densor.formats.plan import plan_file
 from densor.formats.recovery import check_wanted, find_layout, protect
 from densor.formats.source import FileRandomSource, FileSource
@@ -44,8 +44,11 @@ def append(
     path = Path(archive)
     with errors_of(path):
         file = path.open("rb")
-    with file, open_base(base, threads=threads) as given:
-        before = os.fstat(file.fileno())
+    with (
+        file,
+        to_be_replaced(path, file) as before,
+        open_base(base, threads=threads) as given,
+    ):
         old = Archive(FileRandomSource(file), threads, base=given)
         layout = find_layout(FileRandomSource(file), thorough=False)
         if layout is not None:
@@ -63,8 +66,7 @@ def append(
                 if layout is not None:
                     protect(out, 0, layout.percent)
                 os.fchmod(out.fileno(), before.st_mode & 0o777)
-                if not same_file_state(before, file):
-                    raise FileError(f"{path}: changed while it was read")
+                check_still_there(path, before)
         finally:
             old.close()
         return Sizes(writer.original - original, writer.written - copied)

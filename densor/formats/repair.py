@@ -1,5 +1,6 @@
 """Mends damaged archives: from recovery data, or where what is lost follows from what is left."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -11,9 +12,15 @@ from densor.codec.zstd import zstd_decompress
 from densor.errors import ChecksumError, FormatError
 from densor.formats import recovery, scan, strictjson, wire
 from densor.formats.archive import parse_entries, parse_frames
-from densor.formats.output import copy_times_and_mode, errors_of, whole_file, write_all
+from densor.formats.output import (
+    check_still_there,
+    errors_of,
+    to_be_replaced,
+    whole_file,
+    write_all,
+)
 from densor.formats.recovery import Layout
-from densor.formats.source import FileRandomSource, RandomSource
+from densor.formats.source import FileRandomSource, RandomSource, ReadableSource
 
 _PIECE = 1 << 22
 
@@ -48,8 +55,11 @@ def repair(
     ChecksumError if more is lost than can be mended; `salvage` gets out what is left.
     """
     path = Path(archive)
-    with errors_of(path), path.open("rb", buffering=0) as file:
-        source = FileRandomSource(file)
+    with errors_of(path), path.open("rb", buffering=0) as file, contextlib.ExitStack() as stack:
+        before = os.fstat(file.fileno())
+        if target is None:
+            before = stack.enter_context(to_be_replaced(path, file))
+        source = ReadableSource(FileRandomSource(file))
         work = _Work(source, recovery)
         if target is None and recovery is None and work.done.was_whole:
             return work.done
@@ -57,8 +67,8 @@ def repair(
         with whole_file(goal, overwrite or target is None) as out:
             work.write(out)
             _check_whole(FileRandomSource(out))
-    if target is not None:
-        copy_times_and_mode(path, goal)
+            check_still_there(path, before)
+            os.fchmod(out.fileno(), before.st_mode & 0o777)
     return work.done
 
 

@@ -27,7 +27,7 @@ from densor.formats.folder import make_parents
 from densor.formats.hashing import NAMES, Hash, new_hash
 from densor.formats.models import Models, decode_chunk
 from densor.formats.output import errors_of, move_into_place, whole_file, write_all
-from densor.formats.source import Bytes, FileRandomSource, RandomSource
+from densor.formats.source import Bytes, FileRandomSource, RandomSource, ReadableSource
 from densor.formats.survey import DamagedBytes, Piece, Remains, Survey, survey
 from densor.parallel import Task, Workers
 
@@ -164,7 +164,7 @@ def _opened(
 ) -> Iterator[tuple[RandomSource, GivenBase | None]]:
     path = Path(archive)
     with errors_of(path), path.open("rb", buffering=0) as file, open_base(base) as given:
-        yield FileRandomSource(file), given
+        yield ReadableSource(FileRandomSource(file)), given
 
 
 class _Lost(DensorError):
