@@ -1,5 +1,6 @@
 """Parsers of file formats, as files about to be packed go through them."""
 
+import copy
 import io
 import json
 import struct
@@ -260,7 +261,7 @@ def _other_json(text: bytes, rng: Random) -> bytes:
             keys = list(holder) if isinstance(holder, dict) else range(len(holder))
             key = rng.choice(keys)
             if rng.random() < 0.4 or not isinstance(holder[key], dict | list):
-                holder[key] = rng.choice(_JSON)
+                holder[key] = copy.deepcopy(rng.choice(_JSON))
                 break
             holder = holder[key]
     return json.dumps(value).encode()

@@ -214,9 +214,11 @@ def _in_child(
         text = pipe.read()
     if status == 0 and text:
         return Stats.from_json(json.loads(text))
+    if os.WIFEXITED(status):
+        raise RuntimeError("the fuzzer itself has failed")
     count, size, _ = _HEAD.unpack_from(shared)
     data = shared[_HEAD.size : _HEAD.size + size]
-    name = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit {status >> 8}"
+    name = f"signal {os.WTERMSIG(status)}"
     keep(crashes, target, data, name)
     return Stats(target.name, max(count, 1), bugs=Counter({name: 1}))
 
