@@ -13,7 +13,7 @@ from densor import arrays, dtypes
 from densor.buffers import new_bytes
 from densor.codec.kind import BYTES, kind_of
 from densor.errors import ArgumentError, FormatError, LimitError
-from densor.formats import strictjson
+from densor.formats import safetensors, strictjson
 from densor.formats.archive import Archive, IndexedEntry
 from densor.formats.base import GivenBase
 from densor.formats.basefile import open_base
@@ -275,7 +275,7 @@ class File:
             random = FileRandomSource(self._file)
         self._base = ExitStack()
         try:
-            given = self._base.enter_context(open_base(base, threads=threads))
+            given = self._base.enter_context(open_base(base, threads, max_output_size))
             self._archive = Archive(random, threads, max_size=max_output_size, base=given)
             self._tensors = self._archive.tensors()
         except BaseException:
@@ -302,7 +302,7 @@ class File:
             if entry.meta.format == "safetensors":
                 head = self._archive.read(entry, 0, min(8, entry.size)).tobytes()
                 first = int.from_bytes(head, "little")
-                if first > entry.size - 8:
+                if first > min(entry.size - 8, safetensors.MAX_HEADER):
                     raise FormatError(f"{entry.meta.name}: is no safetensors file")
                 text = self._archive.read(entry, 8, 8 + first).tobytes()
                 found = strictjson.loads(text, "safetensors header").get("__metadata__")
@@ -329,6 +329,7 @@ class File:
         """
         if len(self._archive.entries) != 1:
             out = None
+        self._archive.check_size({entry.number: entry.size for entry, _ in self._tensors.values()})
         found: dict[str, Any] = {}
         whole: dict[int, Bytes] = {}
         for name, (entry, tensor) in self._tensors.items():

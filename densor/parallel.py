@@ -1,10 +1,10 @@
 """Threads for chunks. All heavy work releases the GIL, so threads use all cores."""
 
+import contextlib
 import os
 import threading
-import weakref
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from densor.errors import ArgumentError
@@ -52,6 +52,16 @@ class Done(Generic[T]):
         return False
 
 
+def settle(tasks: Iterable[Task[Any]]) -> None:
+    """Cancels tasks, or waits for their end where they have begun, whatever comes of them."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with contextlib.suppress(Exception, CancelledError):
+            task.result()
+
+
 class _Pools:
     """Pools by number of threads; kept, since threads have buffers that are dear to make anew."""
 
@@ -62,8 +72,16 @@ class _Pools:
     def get(self, threads: int) -> ThreadPoolExecutor:
         with self._lock:
             if threads not in self._pools:
-                self._pools[threads] = ThreadPoolExecutor(threads, "densor")
+                pool = ThreadPoolExecutor(threads, "densor", initializer=_enter_pool)
+                self._pools[threads] = pool
             return self._pools[threads]
+
+
+_here = threading.local()
+
+
+def _enter_pool() -> None:
+    _here.in_pool = True
 
 
 _pools = _Pools()
@@ -72,20 +90,25 @@ if hasattr(os, "register_at_fork"):  # threads do not live on in the child
 
 
 class Workers:
-    """So many threads to work on; with one, work is done at once in the caller's."""
+    """So many threads to work on; with one, work is done at once in the caller's.
+
+    Safe to use from several threads, also in a child process after a fork. Work that is submitted
+    by work, as by a file object that is an archive itself, is done at once: if it waited for a
+    thread, all of them could wait for each other.
+    """
 
     def __init__(self, threads: int = 1) -> None:
         self.threads = thread_count(threads)
-        self._pool = _pools.get(self.threads) if self.threads > 1 else None
-        self._tasks: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
+        self._tasks: set[Future[Any]] = set()  # not yet done
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Task[T]:
         """Starts `work`, or does it at once and raises what it raises."""
-        if self._pool is not None:
-            task = self._pool.submit(work, *args, **kwargs)
-            self._tasks.add(task)
-            return task
-        return Done(work(*args, **kwargs))
+        if self.threads == 1 or getattr(_here, "in_pool", False):
+            return Done(work(*args, **kwargs))
+        task = _pools.get(self.threads).submit(work, *args, **kwargs)  # another one after a fork
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def close(self) -> None:
         """Cancels what was submitted here and has not begun."""

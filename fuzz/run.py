@@ -21,7 +21,7 @@ from typing import Any
 from densor.errors import DensorError
 from fuzz.target import Target, Wrong
 
-HANG = 60.0  # seconds that one input may take before its process is killed
+HANG = 600.0  # seconds that one input may take before its process is killed
 _MEMORY = 2 << 30  # bytes of address space that a process may add
 _INPUT = 1 << 18  # bytes of an input that are kept for the case of a crash
 _KEPT = 400  # inputs that led to something new
@@ -37,8 +37,8 @@ class Stats:
     accepted: int = 0
     errors: Counter[str] = field(default_factory=Counter)  # DensorErrors, by class
     bugs: Counter[str] = field(default_factory=Counter)  # everything else
-    seconds: float = 0.0
-    worst: float = 0.0  # seconds of one input
+    seconds: float = 0.0  # of this processor, as all others here
+    worst: float = 0.0  # of one input
     peak: int = 0  # bytes: allocated for one input if that was measured, else resident and new
     ratio: float = 0.0  # of that to the bytes of the input; only if it was measured
     kinds: int = 0  # different messages of errors
@@ -125,7 +125,7 @@ class Fuzzer:
     def execute(self, data: bytes) -> None:
         """Runs the target on an input and keeps the account."""
         stats = self.stats
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             self._measured(data)
             stats.accepted += 1
@@ -137,7 +137,7 @@ class Fuzzer:
                 raise
             stats.bugs[type(error).__name__] += 1
             self._on_bug(data, error)
-        elapsed = time.perf_counter() - began
+        elapsed = time.process_time() - began
         stats.executions += 1
         stats.seconds += elapsed
         stats.worst = max(stats.worst, elapsed)
