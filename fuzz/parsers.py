@@ -25,19 +25,19 @@ from fuzz.target import Target, Wrong
 _FIND = dict(FORMATS)
 
 
-def planned(data: bytes) -> None:
+def planned(data: bytes) -> object:
     """Any file gets a plan, which covers it exactly; nothing is ever raised.
 
     Files are planned as those on disk are, and as those on a pipe.
     """
     try:
-        _check_plan(data, MemoryRandomSource(data), len(data))
         _check_plan(data, None, None)
+        return _check_plan(data, MemoryRandomSource(data), len(data))
     except DensorError as error:
         raise Wrong("a file cannot be planned") from error
 
 
-def _check_plan(data: bytes, random: MemoryRandomSource | None, size: int | None) -> None:
+def _check_plan(data: bytes, random: MemoryRandomSource | None, size: int | None) -> object:
     plan = plan_file(MemorySource(data), size, random=random, name="name")
     at = 0
     for number, segment in enumerate(plan.segments):
@@ -56,18 +56,20 @@ def _check_plan(data: bytes, random: MemoryRandomSource | None, size: int | None
         raise Wrong("two tensors of the same name")
     if plan.source.take(len(data) + 1).tobytes() != data:
         raise Wrong("looking at a file changed it")
+    return plan.format, len(plan.segments), len(plan.tensors)
 
 
-def _parser(name: str) -> Callable[[bytes], None]:
+def _parser(name: str) -> Callable[[bytes], object]:
     """The parser alone, which may raise a DensorError; then the plan."""
     find = _FIND[name]
 
-    def run(data: bytes) -> None:
-        planned(data)
+    def run(data: bytes) -> object:
+        outcome = planned(data)
         head = Head(MemorySource(data), len(data), MemoryRandomSource(data), "name")
         found: Contents | None = find(head)
         if found is not None and any(stretch.size < 0 for stretch in found.stretches):
             raise Wrong("a stretch of negative size")
+        return outcome
 
     return run
 

@@ -41,7 +41,7 @@ class Stats:
     worst: float = 0.0  # of one input
     peak: int = 0  # bytes: allocated for one input if that was measured, else resident and new
     ratio: float = 0.0  # of that to the bytes of the input; only if it was measured
-    kinds: int = 0  # different messages of errors
+    kinds: int = 0  # different outcomes
 
     def add(self, other: "Stats") -> None:
         """Adds what another run of the same target found."""
@@ -71,7 +71,7 @@ class Stats:
         bugs = ", ".join(f"{name} {count}" for name, count in self.bugs.most_common())
         return (
             f"{self.target:12} {self.executions:>9} executions in {self.seconds:.0f} s, "
-            f"{self.accepted} accepted, {errors or 'no errors'} ({self.kinds} messages); "
+            f"{self.accepted} accepted, {errors or 'no errors'} ({self.kinds} outcomes); "
             f"worst {1000 * self.worst:.0f} ms, memory {self.peak / 1e6:.1f} MB"
             f"{f', ratio {self.ratio:.0f}' if self.ratio else ''}; BUGS: {bugs or 'none'}"
         )
@@ -127,11 +127,13 @@ class Fuzzer:
         stats = self.stats
         began = time.process_time()
         try:
-            self._measured(data)
+            seen = self._measured(data)
             stats.accepted += 1
+            self._learn(data, str(seen))
         except DensorError as error:
             stats.errors[type(error).__name__] += 1
-            self._learn(data, f"{type(error).__name__} {error}")
+            message = re.sub(r"[0-9]+|'.*'|\".*\"", "", str(error))[:80]
+            self._learn(data, f"{type(error).__name__} {message}")
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
                 raise
@@ -142,13 +144,12 @@ class Fuzzer:
         stats.seconds += elapsed
         stats.worst = max(stats.worst, elapsed)
 
-    def _measured(self, data: bytes) -> None:
+    def _measured(self, data: bytes) -> object:
         if not self._memory:
-            self._target.run(data)
-            return
+            return self._target.run(data)
         tracemalloc.start()
         try:
-            self._target.run(data)
+            return self._target.run(data)
         finally:
             _, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
@@ -158,8 +159,7 @@ class Fuzzer:
                 raise Wrong(f"{len(data)} bytes of input take {peak} bytes of memory")
 
     def _learn(self, data: bytes, message: str) -> None:
-        """Keeps an input whose error is a new one: it got somewhere new."""
-        message = re.sub(r"[0-9]+|'.*'|\".*\"", "", message)[:80]
+        """Keeps an input whose outcome is a new one: it got somewhere new."""
         if message not in self._known and len(self._grown) < _KEPT:
             self._known.add(message)
             self._grown.append(data)

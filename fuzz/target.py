@@ -17,7 +17,8 @@ class Wrong(AssertionError):
 class Target:
     """A decoder or parser under test.
 
-    `run` raises a DensorError or nothing; everything else is a bug. `most_memory`: bytes that one
+    `run` raises a DensorError or nothing; everything else is a bug. What it returns tells inputs
+    apart that are handled in different ways. `most_memory`: bytes that one
     input may make it allocate, plus `per_byte` for each of its bytes.
     """
 

@@ -246,7 +246,7 @@ class Archive:
         return found
 
     def check_size(self, sizes: dict[int, int]) -> None:
-        """LimitError if these bytes, by number of their entry, are more than one read may return."""
+        """LimitError if these bytes, by number of the entry, are more than one read may return."""
         if self._max_size is not None and sum(sizes.values()) > self._max_size:
             raise LimitError(f"archive holds more than the {self._max_size} bytes allowed")
 
