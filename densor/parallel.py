@@ -1,6 +1,7 @@
 """Threads for chunks. All heavy work releases the GIL, so threads use all cores."""
 
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -62,6 +63,32 @@ def settle(tasks: Iterable[Task[Any]]) -> None:
             task.result()
 
 
+class _Submitted(Generic[T]):
+    """Work for the threads of a pool, which whoever waits for it does itself if none has begun.
+
+    All threads of a pool may be waiting for the one that waits here, such as for a lock that it
+    holds, where a file object that an archive is read from reads from another archive.
+    """
+
+    def __init__(self, future: "Future[T]", work: Callable[[], T]) -> None:
+        self._future = future
+        self._work: Callable[[], T] | None = work
+
+    def result(self) -> T:
+        work, self._work = self._work, None
+        if work is not None and self._future.cancel():
+            self._future = Future()
+            try:
+                self._future.set_result(work())
+            except BaseException as error:
+                self._future.set_exception(error)
+        return self._future.result()
+
+    def cancel(self) -> bool:
+        self._work = None
+        return self._future.cancel()
+
+
 class _Pools:
     """Pools by number of threads; kept, since threads have buffers that are dear to make anew."""
 
@@ -72,16 +99,8 @@ class _Pools:
     def get(self, threads: int) -> ThreadPoolExecutor:
         with self._lock:
             if threads not in self._pools:
-                pool = ThreadPoolExecutor(threads, "densor", initializer=_enter_pool)
-                self._pools[threads] = pool
+                self._pools[threads] = ThreadPoolExecutor(threads, "densor")
             return self._pools[threads]
-
-
-_here = threading.local()
-
-
-def _enter_pool() -> None:
-    _here.in_pool = True
 
 
 _pools = _Pools()
@@ -92,9 +111,7 @@ if hasattr(os, "register_at_fork"):  # threads do not live on in the child
 class Workers:
     """So many threads to work on; with one, work is done at once in the caller's.
 
-    Safe to use from several threads, also in a child process after a fork. Work that is submitted
-    by work, as by a file object that is an archive itself, is done at once: if it waited for a
-    thread, all of them could wait for each other.
+    Safe to use from several threads, also in a child process after a fork.
     """
 
     def __init__(self, threads: int = 1) -> None:
@@ -103,12 +120,13 @@ class Workers:
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Task[T]:
         """Starts `work`, or does it at once and raises what it raises."""
-        if self.threads == 1 or getattr(_here, "in_pool", False):
+        if self.threads == 1:
             return Done(work(*args, **kwargs))
-        task = _pools.get(self.threads).submit(work, *args, **kwargs)  # another one after a fork
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        bound = functools.partial(work, *args, **kwargs)
+        future = _pools.get(self.threads).submit(bound)  # another pool after a fork
+        self._tasks.add(future)
+        future.add_done_callback(self._tasks.discard)
+        return _Submitted(future, bound)
 
     def close(self) -> None:
         """Cancels what was submitted here and has not begun."""

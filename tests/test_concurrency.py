@@ -111,9 +111,8 @@ def test_an_entry_and_its_base_in_many_threads(tmp_path: Path) -> None:
             rng = np.random.default_rng(seed)
             for begin in rng.integers(0, 199, 20).tolist():
                 for name, bits in (("w new", after), ("w old", before)):
-                    assert (
-                        file.get_slice(name)[begin : begin + 2] == bits[begin : begin + 2]
-                    ).all()
+                    rows = file.get_slice(name)[begin : begin + 2]
+                    assert rows.tobytes() == bits[begin : begin + 2].tobytes()
 
         in_threads(read)
 
@@ -413,7 +412,7 @@ if __name__ == "__main__":
     data = Rows(path)
     whole = torch.stack([data[i] for i in range(300)])
     loader = torch.utils.data.DataLoader(
-        data, batch_size=50, num_workers=2, multiprocessing_context=method
+        data, batch_size=50, num_workers=2, multiprocessing_context=method, persistent_workers=True
     )
     for _ in range(2):
         assert torch.equal(torch.cat(list(loader)), whole)
