@@ -104,8 +104,12 @@ def gguf_seeds() -> list[bytes]:
         ("texts", struct.pack("<IIQ", 9, 8, 2) + _text("one") + _text("two")),
         ("nested", nested),
     ]
-    tensors = [("f16", (64, 4), 1, 512), ("q8", (64, 8), 8, 544), ("q4", (256, 2), 12, 288)]
-    tensors += [("odd", (32,), 99, 32)]
+    tensors: list[tuple[str, tuple[int, ...], int, int]] = [
+        ("f16", (64, 4), 1, 512),
+        ("q8", (64, 8), 8, 544),
+        ("q4", (256, 2), 12, 288),
+        ("odd", (32,), 99, 32),
+    ]
     files = []
     for version in (2, 3):
         head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(pairs))
@@ -248,7 +252,23 @@ def _changed_json_header(data: bytes, rng: Random, others: Any) -> bytes:
     return struct.pack("<Q", len(text)) + text + data[end:]
 
 
-_JSON = (None, True, 0, 1, -1, 2**31, 2**62, 2**63, 2**64, "", "F32", "BF16", [], [0], [2**40] * 3)
+_JSON: tuple[Any, ...] = (
+    None,
+    True,
+    0,
+    1,
+    -1,
+    2**31,
+    2**62,
+    2**63,
+    2**64,
+    "",
+    "F32",
+    "BF16",
+    [],
+    [0],
+    [2**40] * 3,
+)
 
 
 def _other_json(text: bytes, rng: Random) -> bytes:

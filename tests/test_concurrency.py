@@ -3,6 +3,7 @@
 import io
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -375,20 +376,23 @@ def _read_elsewhere(file: Any) -> int:
     return os.getpid()
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_many_readers_of_one_file(model: Path, method: str) -> None:
-    """The reader itself goes to other processes."""
-    if method not in multiprocessing.get_all_start_methods():
-        pytest.skip(f"no {method} here")
-    context = multiprocessing.get_context(method)
-    with densor.open(model, threads=2) as file, context.Pool(2) as pool:
+@forks
+def test_many_readers_of_one_file(model: Path) -> None:
+    """The reader itself goes to other processes, where the archive is opened anew."""
+    context = multiprocessing.get_context("fork")
+    with densor.open(model, threads=2) as file, context.Pool(3) as pool:
         check_reads(file, 1)
-        assert os.getpid() not in pool.map_async(_read_elsewhere, [file] * 4).get(SECONDS)
+        assert os.getpid() not in pool.map_async(_read_elsewhere, [file] * 12).get(SECONDS)
 
 
-def test_only_what_was_opened_by_path_goes_to_other_processes(model: Path) -> None:
-    import pickle
-
+def test_a_reader_is_sent_with_all_it_was_given(model: Path) -> None:
+    with densor.open(model, "np", 2, max_output_size=1000) as file:
+        there = pickle.loads(pickle.dumps(file))
+        assert there._arguments == file._arguments
+        with there, pytest.raises(densor.LimitError):
+            there.get_tensor("bf16")
+    with densor.open(model.read_bytes()) as file, pickle.loads(pickle.dumps(file)) as there:
+        check_reads(there, 1)
     with model.open("rb") as raw, densor.open(raw) as file, pytest.raises(TypeError):
         pickle.dumps(file)
 
