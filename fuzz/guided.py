@@ -1,4 +1,4 @@
-"""`python -m fuzz.guided TARGET [options of libFuzzer]`: guided by coverage, where Atheris is there.
+"""`python -m fuzz.guided TARGET [options of libFuzzer]`: guided by coverage, which Atheris sees.
 
 Worth it for the parsers, which are Python; nothing is known of what kernels do.
 """
