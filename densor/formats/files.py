@@ -205,7 +205,7 @@ def decompress_file(
     needed and missing or another one. Raises a DensorError at the first fault; then no target is
     left (what went to a pipe is gone).
     """
-    with open_input(source) as (file, _), open_base(base, threads=threads) as before:
+    with open_input(source) as (file, _), open_base(base, threads, max_output_size) as before:
         reader = StreamReader(
             FileSource(file), threads, max_size=max_output_size, progress=progress, base=before
         )
@@ -268,7 +268,7 @@ def test_file(
 
     `base`: as for `decompress_file`. Raises the DensorError of the first fault.
     """
-    with open_input(source) as (file, _), open_base(base, threads=threads) as before:
+    with open_input(source) as (file, _), open_base(base, threads, max_output_size) as before:
         return _test(file, threads, before, max_output_size, progress)
 
 

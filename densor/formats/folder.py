@@ -21,6 +21,7 @@ from densor.formats.files import (
     same_file_state,
 )
 from densor.formats.output import errors_of, whole_file
+from densor.formats.places import Places
 from densor.formats.plan import plan_file
 from densor.formats.recovery import check_wanted
 from densor.formats.sinks import NullSink
@@ -141,7 +142,7 @@ def extract(
     for `decompress_file`.
     """
     extraction = _Extraction(Path(folder), set(names), overwrite)
-    with open_input(source) as (file, _), open_base(base, threads=threads) as before:
+    with open_input(source) as (file, _), open_base(base, threads, max_output_size) as before:
         reader = StreamReader(
             FileSource(file), threads, max_size=max_output_size, progress=progress, base=before
         )
@@ -162,6 +163,7 @@ class _Extraction:
         self.wanted = wanted
         self.done: list[str] = []
         self._folder = folder
+        self._places = Places(folder)
         self._overwrite = overwrite
         self._open: contextlib.ExitStack = contextlib.ExitStack()
         self._keep = False
@@ -174,6 +176,8 @@ class _Extraction:
                 if self.wanted and entry.meta.name not in self.wanted:
                     continue
                 apply_times_and_mode(self._folder / entry.meta.name, entry.meta)
+                if entry.meta.kind == FILE:
+                    self._places.made(entry.meta.name)
                 self.done.append(entry.meta.name)
         if not self.wanted:  # an archive of nothing restores an empty folder
             with errors_of(self._folder):
@@ -184,7 +188,7 @@ class _Extraction:
             return NullSink(self._keep)
         if meta.kind not in (FILE, DIR):
             raise FormatError(f"{meta.name!r} is not a file but a {meta.kind}; read it in Python")
-        path = self._folder / meta.name
+        path = self._places.path(meta.name)
         make_parents(self._folder, path.parent if meta.kind == FILE else path)
         if meta.kind == DIR:
             return NullSink(False)
