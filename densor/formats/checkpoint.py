@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 from densor.errors import ArgumentError, DensorError, FileError, FormatError
 from densor.formats import packed
+from densor.formats.base import GivenBase
+from densor.formats.blob import Tensor
+from densor.formats.entry import is_name
 from densor.formats.files import Sizes
 from densor.formats.folder import extract, pack
 from densor.formats.output import errors_of
@@ -150,21 +153,21 @@ class Bases:
         self._threads = threads
         self._found: BaseFolder | None = None
 
-    def need(self, tensor: packed.Tensor) -> packed.GivenBase:
+    def need(self, tensor: Tensor) -> GivenBase:
         """The base of a tensor, whose hash is still to be checked; ArgumentError if none."""
         assert tensor.base is not None
         if self._found is None:
             self._found = self._find(tensor)
         return self._found.need(tensor)
 
-    def _find(self, tensor: packed.Tensor) -> BaseFolder:
+    def _find(self, tensor: Tensor) -> BaseFolder:
         assert tensor.base is not None
         name = (tensor.base.name or "").split("/")[0]
         if self._given is not None:
             return BaseFolder(self._given, self._threads)
         listed = os.environ.get(BASE_VARIABLE, "").split(os.pathsep)
         candidates = [Path(item) for item in listed if item]
-        if packed.is_name(name) and name not in ("", ".", ".."):
+        if is_name(name) and name not in ("", ".", ".."):
             candidates.append(self._folder.absolute().parent / name)
         for candidate in candidates:
             with contextlib.suppress(FileError):
@@ -261,7 +264,7 @@ def _packed_config(path: Path, files: list[PackedFile], base: str | None) -> str
 
 def _float_type(file: PackedFile) -> str | None:
     """The first type of floats in a file: what transformers takes a model's type from."""
-    types = (_FLOATS.get(file.info(name).dtype) for name in file.keys())
+    types = (_FLOATS.get(file.info(name).dtype) for name in file)
     return next((found for found in types if found is not None), None)
 
 
@@ -301,10 +304,9 @@ from transformers import AutoModel
 model = AutoModel.from_pretrained("{name}")
 ```
 
-**Without `import densor.hf` the model does not load**: transformers warns of an unknown quantization
-type and then finds tensors of the wrong shape. Do not pass `ignore_mismatched_sizes=True`, with
-which it would go on with random weights.
+**Without `import densor.hf` the model does not load**: transformers warns of an unknown
+quantization type and then refuses tensors of the wrong shape. Do not pass
+`ignore_mismatched_sizes=True`, with which it would go on with random weights.
 {needs}
 `densor hf-unpack {name} OUT_DIR` restores the original files byte for byte.
 """
-

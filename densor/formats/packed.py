@@ -196,6 +196,9 @@ class PackedFile:
         """Names of the tensors, in the order of the original file."""
         return list(self._original.tensors)
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._original.tensors)
+
     def __contains__(self, name: object) -> bool:
         return name in self._original.tensors
 
@@ -260,7 +263,7 @@ class PackedFile:
         self, threads: int, base_of: Callable[[Tensor], GivenBase] | None
     ) -> Iterator[bytes | Bytes]:
         yield self._original.raw
-        for name in self.keys():
+        for name in self:
             yield self.read(name, threads, base_of)
 
 
@@ -430,7 +433,7 @@ class BaseFolder:
             paths = sorted(self.path.glob("*.safetensors"))
         for path in paths:
             file = PackedFile(path)
-            self._files.update(dict.fromkeys(file.keys(), file))
+            self._files.update(dict.fromkeys(file, file))
         if not self._files:
             raise FileError(f"{self.path}: no folder of safetensors files")
 
@@ -455,5 +458,5 @@ class BaseFolder:
         if file.is_blob(name) and file.describe(name).base is not None:
             raise ArgumentError(f"{file.path}: is coded against a base itself; unpack it first")
         # Not kept: a base is needed once, and may be decoded memory.
-        return GivenBase(MemoryRandomSource(file.read(name, self._threads)), f"{self.path.name}/{name}")
-
+        data = file.read(name, self._threads)
+        return GivenBase(MemoryRandomSource(data), f"{self.path.name}/{name}")

@@ -28,9 +28,10 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from densor import arrays
 from densor.errors import ArgumentError, DensorError, FormatError, UnsupportedError
-from densor.formats import blob, packed, wire
+from densor.formats import blob, packed
 from densor.formats.checkpoint import METHOD, Bases
 from densor.formats.packed import PackedFile
+from densor.torch.blob import may_be_blob
 
 _given_base: ContextVar[str | None] = ContextVar("densor_base", default=None)
 _failure: ContextVar[list[DensorError] | None] = ContextVar("densor_failure", default=None)
@@ -69,6 +70,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
         self._blobs: dict[str, list[PackedFile]] = {}
         self._bases: Bases | None = None
         self._plain: dict[int, Any] = {}  # conversions of the model, by id of what replaced them
+        self._kept: list[Any] = []  # those, so that no id is used again
 
     def validate_environment(self, *args: Any, **kwargs: Any) -> None:
         """Nothing to check: this module could be imported."""
@@ -95,7 +97,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
             raise UnsupportedError("packed weights cannot be loaded in shards; hf-unpack first")
         for path in checkpoint_files or []:
             file = PackedFile(path)
-            for name in file.keys():
+            for name in file:
                 if file.is_blob(name):
                     file.describe(name)
                     self._blobs.setdefault(name, []).append(file)
@@ -115,12 +117,12 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
             updated.append(conversion)
         rest = WeightConverter(["(.+)"], [r"\1"], [DecodeOne(self)])
         self._plain[id(rest)] = None
-        self._kept = [*updated, rest]  # so that no id is used again
+        self._kept = [*updated, rest]
         return self._kept
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: torch.dtype | None) -> Any:
         """None for blobs, which are to stay bytes until they are decoded; tells `Decode` why."""
-        if not _may_be_blob(param):
+        if not may_be_blob(param):
             return dtype
         operations = getattr(converter, "operations", ())
         decoders = [operation for operation in operations if isinstance(operation, Decode)]
@@ -141,7 +143,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
 
     def decoded(self, tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
         """The tensor in a blob, cast to `dtype`; any other tensor as it is."""
-        if not _may_be_blob(tensor):
+        if not may_be_blob(tensor):
             return tensor
         data = tensor.detach().cpu().numpy()
         try:
@@ -150,7 +152,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
             if file is None:
                 return tensor
             found = file.info(name)
-            restored = arrays.to_torch(
+            restored: torch.Tensor = arrays.to_torch(
                 found.dtype, found.shape, file.read(name, base_of=self._base_of)
             )
         except DensorError as error:
@@ -205,17 +207,6 @@ class DecodeOne(Decode):
         tensors = next(iter(super().convert(input_dict).values()))
         first = tensors[0] if isinstance(tensors, list) else tensors
         return {kwargs["full_layer_name"]: first}
-
-
-
-def _may_be_blob(tensor: Any) -> bool:
-    """Whether a tensor, or a slice of a safetensors file, begins as blobs do."""
-    if hasattr(tensor, "get_dtype"):
-        if tensor.get_dtype() != "U8" or len(tensor.get_shape()) != 1:
-            return False
-    elif tensor.dtype != torch.uint8 or tensor.ndim != 1:
-        return False
-    return bytes(tensor[: len(wire.MAGIC)].cpu().numpy()) == wire.MAGIC
 
 
 _registering = threading.Lock()
