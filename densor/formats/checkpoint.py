@@ -40,6 +40,13 @@ class Packed(NamedTuple):
     sizes: Sizes
 
 
+def check_packed(file: PackedFile) -> PackedFile:
+    """`file`; FormatError where it has lost what makes its tensors blobs."""
+    if not file.packed and _WEIGHTS.fullmatch(file.path.name):
+        raise FormatError(f"{file.path}: is not packed, as all weights of a packed model are")
+    return file
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The files of weights in a model's folder, by name."""
     with errors_of(folder):
@@ -125,7 +132,7 @@ def unpack_model(
     bases = Bases(source, base, threads)
     original = stored = 0
     with new_folder(target, overwrite, source) as new:
-        weights = [PackedFile(path) for path in weight_files(source)]
+        weights = [check_packed(PackedFile(path)) for path in weight_files(source)]
         names = {file.path.name for file in weights}
         _copy_others(source, new, names | {CONFIG, CARD, ORIGINALS})
         extract(originals, new, threads=threads)
@@ -192,8 +199,7 @@ def new_folder(target: Path, overwrite: bool, source: Path) -> Iterator[Path]:
             raise FileError(f"{target}: lies in {source}, or the other way round")
         if there and (target.is_symlink() or not target.is_dir()):
             raise FileError(f"{target}: is no folder")
-        name = tempfile.mkdtemp(prefix=f".{target.name[:32]}.", suffix=".tmp", dir=target.parent)
-    new = Path(name)
+    new = _temporary_folder(target)
     try:
         with errors_of(target):
             content = new / "new"
@@ -202,6 +208,15 @@ def new_folder(target: Path, overwrite: bool, source: Path) -> Iterator[Path]:
             _put_in_place(content, target, new / "old" if there else None)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _temporary_folder(target: Path) -> Path:
+    """A new folder beside `target`."""
+    try:
+        name = tempfile.mkdtemp(prefix=f".{target.name[:32]}.", suffix=".tmp", dir=target.parent)
+    except OSError as error:  # its file name is of no interest
+        raise FileError(f"{target}: {error.strerror or error}") from error
+    return Path(name)
 
 
 def _put_in_place(content: Path, target: Path, old: Path | None) -> None:

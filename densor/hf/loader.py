@@ -29,7 +29,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from densor import arrays
 from densor.errors import ArgumentError, DensorError, FormatError, UnsupportedError
 from densor.formats import blob, packed
-from densor.formats.checkpoint import METHOD, Bases
+from densor.formats.checkpoint import METHOD, Bases, check_packed
 from densor.formats.packed import PackedFile
 from densor.torch.blob import may_be_blob
 
@@ -96,7 +96,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
         if getattr(model.config, "distributed_config", None) is not None:
             raise UnsupportedError("packed weights cannot be loaded in shards; hf-unpack first")
         for path in checkpoint_files or []:
-            file = PackedFile(path)
+            file = check_packed(PackedFile(path))
             for name in file:
                 if file.is_blob(name):
                     file.describe(name)

@@ -85,7 +85,8 @@ def _header(
 def _check_separate(tensors: Mapping[str, torch.Tensor]) -> None:
     seen: dict[tuple[torch.device, int], str] = {}
     for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor) or tensor.is_meta or not tensor.numel():
+        dense = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided
+        if not dense or tensor.is_meta or not tensor.numel():
             continue
         place = tensor.device, tensor.untyped_storage().data_ptr()
         if place in seen:
