@@ -414,7 +414,7 @@ def test_weights_that_lost_their_metadata(model: Path, tmp_path: Path) -> None:
     pack_model(model, tmp_path / "packed")
     path = tmp_path / "packed" / "model-00001-of-00002.safetensors"
     path.write_bytes(path.read_bytes().replace(b'"densor":', b'"Densor":'))
-    with pytest.raises(FormatError, match="00002.*: is not packed"):
+    with pytest.raises(FormatError, match=r"00002.*: is not packed"):
         unpack_model(tmp_path / "packed", tmp_path / "out")
 
 
