@@ -10,7 +10,7 @@ import pytest
 from helpers import CONTENTS, NUMPY_DTYPES, bits_of, random_state
 
 import densor
-from densor.errors import ArgumentError, DensorError, FormatError
+from densor.errors import ArgumentError, DensorError, FormatError, UnsupportedError
 
 GROUPS = ("numcodecs.codecs", "zarr.codecs", "vllm.general_plugins")
 
@@ -220,3 +220,26 @@ def test_integrations_are_not_imported_before_they_are_used():
         "assert not {'zarr', 'numcodecs', 'fsspec', 'numba', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[1])
+
+
+@pytest.mark.parametrize(
+    ("missing", "wanted", "extra"),
+    [
+        ("transformers", "import densor.hf", "hf"),
+        ("torch", "import densor.hf", "hf"),
+        ("torch", "from densor.torch import load_file", "torch"),
+        ("zarr", "import densor.integrations.zarr", "zarr"),
+        ("numcodecs", "import densor.integrations.numcodecs", "numcodecs"),
+        ("fsspec", "import densor.integrations.fsspec", "fsspec"),
+    ],
+)
+def test_a_missing_library_is_named(monkeypatch, missing, wanted, extra):
+    ours = ("densor.hf", "densor.torch", "densor.integrations")
+    for name in list(sys.modules):
+        if name.startswith(ours):
+            monkeypatch.delitem(sys.modules, name)
+        if name.startswith(f"{missing}."):
+            monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(UnsupportedError, match=rf"densor\[{extra}\]"):
+        exec(wanted)

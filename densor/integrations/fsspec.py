@@ -11,9 +11,13 @@ import io
 import tempfile
 from typing import Any
 
-import fsspec.compression
-
+from densor.errors import UnsupportedError
 from densor.formats.files import compress_file, decompress_file
+
+try:
+    from fsspec.compression import available_compressions, register_compression
+except ImportError as error:
+    raise UnsupportedError('needs fsspec: pip install "densor[fsspec]"') from error
 
 _IN_MEMORY = 1 << 26  # bytes from which what is read or written waits in a file
 _NAME = "densor"
@@ -21,8 +25,8 @@ _NAME = "densor"
 
 def register() -> None:
     """Makes fsspec know `compression="densor"` and the extension `.densor`; twice is as once."""
-    if _NAME not in fsspec.compression.available_compressions():
-        fsspec.compression.register_compression(_NAME, open_file, [_NAME])
+    if _NAME not in available_compressions():
+        register_compression(_NAME, open_file, [_NAME])
 
 
 def open_file(infile: Any, mode: str = "rb", level: int = 3, threads: int = 0) -> Any:

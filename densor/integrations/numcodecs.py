@@ -6,11 +6,15 @@ it as well.
 
 from typing import Any
 
-from numcodecs.abc import Codec
-from numcodecs.compat import ensure_contiguous_ndarray, ndarray_copy
-from numcodecs.registry import register_codec
-
 import densor
+from densor.errors import UnsupportedError
+
+try:
+    from numcodecs.abc import Codec
+    from numcodecs.compat import ensure_contiguous_ndarray, ndarray_copy
+    from numcodecs.registry import register_codec
+except ImportError as error:
+    raise UnsupportedError('needs numcodecs: pip install "densor[numcodecs]"') from error
 
 
 class Densor(Codec):  # type: ignore[misc]

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from zarr.abc.codec import ArrayBytesCodec
-from zarr.registry import register_codec
 
 import densor
-from densor.errors import ArgumentError, FormatError
+from densor.errors import ArgumentError, FormatError, UnsupportedError
+
+try:
+    from zarr.abc.codec import ArrayBytesCodec
+    from zarr.registry import register_codec
+except ImportError as error:
+    raise UnsupportedError('needs zarr 3: pip install "densor[zarr]"') from error
 
 _NAME = "densor"
 

@@ -6,6 +6,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from densor.errors import UnsupportedError
+
 if TYPE_CHECKING:
     from densor.torch.safetensors import load_file, safe_open, save_file
 
@@ -22,7 +24,12 @@ def __getattr__(name: str) -> Any:
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module 'densor.torch' has no attribute {name!r}")
-    return getattr(importlib.import_module(module), name)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise UnsupportedError(
+            f'densor.torch.{name} needs torch: pip install "densor[torch]" ({error})'
+        ) from error
 
 
 def __dir__() -> list[str]:
