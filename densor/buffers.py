@@ -83,28 +83,12 @@ _HUGE = 1 << 22  # bytes from which huge pages are asked for
 _MADV_HUGEPAGE = 14
 
 
-def huge_empty(size: int) -> Bytes:
-    """`np.empty(size, np.uint8)`; large ones in huge pages where the system has them."""
-    found = np.empty(size, np.uint8)
-    _ask_huge(found.ctypes.data, size)
-    return found
-
-
-def _ask_huge(address: int, size: int) -> None:
-    """Asks for huge pages: the faults of 4 KB pages take longer than coding what fills them."""
-    if size < _HUGE or not sys.platform.startswith("linux"):
-        return
-    begin = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
-    length = (address + size - begin) // mmap.PAGESIZE * mmap.PAGESIZE
-    advise = ctypes.CDLL(None).madvise
-    advise(ctypes.c_void_p(begin), ctypes.c_size_t(length), ctypes.c_int(_MADV_HUGEPAGE))
-
-
 def new_bytes(data: Bytes) -> bytes:
-    """The content of `data` as bytes, like `data.tobytes()`, in huge pages as above.
+    """The content of `data` as bytes, like `data.tobytes()`.
 
-    `PyBytes_FromStringAndSize` without a string is documented to return an object that its
-    creator fills in.
+    Large results are placed in huge pages where the system has them: the page faults of 4 KB
+    pages take longer than compressing what fills them. `PyBytes_FromStringAndSize` without a
+    string is documented to return an object that its creator fills in.
     """
     if data.size < _HUGE or not sys.platform.startswith("linux"):
         return data.tobytes()
@@ -112,6 +96,9 @@ def new_bytes(data: Bytes) -> bytes:
     create.restype, create.argtypes = ctypes.py_object, (ctypes.c_char_p, ctypes.c_ssize_t)
     result: bytes = create(None, data.size)
     address = id(result) + bytes.__basicsize__ - 1  # the byte for the final NUL is counted in
-    _ask_huge(address, data.size)
+    begin = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (address + data.size - begin) // mmap.PAGESIZE * mmap.PAGESIZE
+    advise = ctypes.CDLL(None).madvise
+    advise(ctypes.c_void_p(begin), ctypes.c_size_t(length), ctypes.c_int(_MADV_HUGEPAGE))
     ctypes.memmove(address, data.ctypes.data, data.size)
     return result

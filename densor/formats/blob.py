@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from densor.buffers import huge_empty
+import numpy as np
+
 from densor.codec.kind import kind_of
 from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError
 from densor.formats import strictjson, wire
@@ -116,7 +117,7 @@ def decode(
 
 def _allocate(size: int) -> Bytes:
     try:
-        return huge_empty(size)
+        return np.empty(size, np.uint8)
     except MemoryError:
         raise LimitError(f"not enough memory for {size} bytes") from None
 
