@@ -44,6 +44,8 @@ commands:
   info ARCHIVE                 show how it is coded
   demo                         pack, restore and compare a real model
   bench FILE                   measure ratio and speed on your own file
+  hf-pack MODEL_DIR OUT_DIR    pack a HuggingFace model so that it still loads
+  hf-unpack DIR OUT_DIR        restore its files
 `densor COMMAND --help` tells more. A file that is called like a command: ./pack
 
 exit codes: 0 all is well, 1 error, 2 wrong usage, 130 interrupted"""
