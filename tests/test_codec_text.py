@@ -12,7 +12,6 @@ import text_reference
 from helpers import MODEL, random_state, take_apart
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from numpy._core import _multiarray_umath
 
 import densor

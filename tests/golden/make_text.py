@@ -1,4 +1,4 @@
-"""Adds the golden archives of the text codec, which came with densor 0.2. Run once, never again.
+"""Adds the golden archives of the text codec, which came with densor 0.3. Run once, never again.
 
 python tests/golden/make_text.py
 """
@@ -16,12 +16,12 @@ import reference_decoder  # noqa: E402
 import densor  # noqa: E402
 from densor.codec import batch  # noqa: E402
 
-PROSE = """In the beginning nobody knew how far it was to the mill, for the road went up and down
+PROSE = b"""In the beginning nobody knew how far it was to the mill, for the road went up and down
 through the woods, and whoever asked the way was told another tale. The miller's daughter said: "An
 hour, if the wind is behind you; two, if it is not." Her brother, who never walked if he could ride,
 said that it was no way at all. So the traveller took off his hat, thanked them both, and asked the
 donkey, which looked at him, turned round and went home: three hours, and the wind was behind them.
-""".encode()
+"""
 SAMPLES = {
     "text": (PROSE, 9),
     "text-binary": (bytes(i * j & 255 for i in range(9) for j in range(16)), 9),
