@@ -16,7 +16,7 @@ from densor.errors import DensorError
 
 COMMANDS = (
     *("pack", "append", "list", "extract", "cat", "diff", "test", "repair", "info", "demo"),
-    *("bench", "hf-pack", "hf-unpack"),
+    *("bench", "bits", "hf-pack", "hf-unpack"),
 )
 
 
