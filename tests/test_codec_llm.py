@@ -3,6 +3,7 @@
 import io
 import shutil
 import struct
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +243,7 @@ def test_what_does_not_decode_is_coded_without_the_model(monkeypatch: pytest.Mon
 def test_work_in_other_threads_ends_with_the_call() -> None:
     session = Session("sample")
     session.stop()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(CancelledError):
         session.moved(1)
 
 

@@ -1,6 +1,5 @@
 """The models of an archive while it is read: the latest are known, fewer are kept ready."""
 
-import threading
 from collections import OrderedDict
 
 from densor.codec import registry
@@ -10,6 +9,7 @@ from densor.codec.llm.session import Session
 from densor.codec.zstd import zstd_decompress_into
 from densor.errors import FormatError, UnsupportedError
 from densor.formats.source import Bytes
+from densor.locks import Lock
 
 _READY = 16  # decoders kept, with up to 4 MB of tables each; those of parts count too
 
@@ -24,7 +24,7 @@ class Models:
         self._session = session
         self._payloads: dict[int, bytes] = {}
         self._ready: OrderedDict[int, ChunkDecoder] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._next = registry.FIRST_MODEL
 
     def append(self, payload: bytes) -> None:

@@ -54,6 +54,7 @@ def _pack(archive: str, args: argparse.Namespace) -> None:
             overwrite=args.force,
             hash="sha256" if args.sha256 else None,
             text=args.text,
+            recovery=args.recovery,
             progress=moved,
         )
     if not isinstance(target, str):

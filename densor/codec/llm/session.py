@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any
 
@@ -94,9 +95,9 @@ class Session:
             idle.append(found)
 
     def moved(self, count: int) -> None:
-        """So many bytes are done; raises KeyboardInterrupt where the call has ended."""
+        """So many bytes are done; raises CancelledError where the call has ended."""
         if self._stopped.is_set():
-            raise KeyboardInterrupt
+            raise CancelledError
         if self._progress is None:
             return
         with self._lock:

@@ -94,6 +94,8 @@ def _most_memory() -> int:
 
 
 _memory = _Memory()
+if hasattr(os, "register_at_fork"):  # threads that borrowed do not live on in the child
+    os.register_at_fork(after_in_child=_memory.__init__)  # type: ignore[misc]
 
 
 def code_whole(coding: bool, model: Model, data: Bytes, content: Bytes) -> int:
