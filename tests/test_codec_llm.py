@@ -17,6 +17,7 @@ from llm_models import SPECIAL, weights, write_folder
 import densor
 from densor.codec.llm import coder as coding
 from densor.codec.llm import model as wire
+from densor.codec.llm import step
 from densor.codec.llm.coder import LlmCoder
 from densor.codec.llm.decode import LlmDecoder
 from densor.codec.llm.session import Session
@@ -29,6 +30,7 @@ from densor.errors import (
     LimitError,
     UnsupportedError,
 )
+from densor.llm.network import Network
 from densor.parallel import Workers
 
 SOURCE = Path(densor.errors.__file__).read_bytes()[:900]
@@ -43,9 +45,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def coded(data: bytes, model: Any, slots: int = 3) -> tuple[bytes, list[Any]]:
     """MODEL payload and chunk payloads, with so many segments."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LlmCoder, "_plain", lambda self, part: coding.Coded(wire.RAW, part))
+        patch.setattr(LlmCoder, "_plain", lambda self, part: (wire.RAW, part))
         patch.setattr(coding, "_SLOTS", slots)
-        patch.setattr(coding, "_SEGMENT", max(1, len(data) // slots))
+        patch.setattr(coding, "_SEGMENTS", (1, 1 << 20))
         found = LlmCoder(np.frombuffer(data, np.uint8).copy(), Session(model), Workers(1))
         return found.model(), [payload for payload, _ in found.payloads()]
 
@@ -103,16 +105,33 @@ def test_bytes_without_a_token_are_coded(folder: Path) -> None:
     assert decoded(model, payloads[0], len(data), folder) == data
 
 
-def test_how_many_are_decoded_in_step_changes_nothing(folder: Path) -> None:
-    """Segments coded alone and decoded together, and the reverse, at every edge of the window."""
-    data = (TEXT * 3)[: 7 * 150]
-    model, payloads = coded(data, "sample", 7)
-    assert modes(model, payloads[0], len(data)) == [wire.TOKENS] * 7
-    assert decoded(model, payloads[0], len(data)) == data
-    alone = [coded(data[at : at + 150], "sample", 1) for at in range(0, len(data), 150)]
-    header = 7 * wire.SEGMENT.size
-    joined = b"".join(one[1][0].tobytes()[wire.SEGMENT.size :] for one in alone)
-    assert payloads[0].tobytes()[header:] == joined
+@pytest.mark.parametrize("ahead", [1, 3, 1000])
+def test_how_much_is_predicted_at_once_changes_nothing(ahead: int, folder: Path) -> None:
+    """Before and behind the edges of the window."""
+    data = b"the the bath hat " * 9 + TEXT
+    for name in ("sample", folder):
+        model, payloads = coded(data, name, 3)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(step, "_AHEAD", ahead)
+            again, others = coded(data, name, 3)
+        assert again == model
+        assert np.array_equal(payloads[0], others[0])
+
+
+@pytest.mark.parametrize("slots", [1, 8, 32])
+def test_each_row_of_a_step_can_be_computed_alone(slots: int, folder: Path) -> None:
+    data = TEXT * 2
+    model, payloads = coded(data, "sample", slots)
+    advance = Network.advance
+
+    def one_by_one(self: Network, tokens: Any, slots: Any, places: Any, wanted: int) -> Any:
+        parts = [slice(i, i + 1) for i in range(tokens.size)]
+        rows = [advance(self, tokens[p], slots[p], places[p], 1) for p in parts]
+        return np.concatenate(rows)[tokens.size - wanted :]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Network, "advance", one_by_one)
+        assert decoded(model, payloads[0], len(data)) == data
 
 
 def test_text_is_smaller_than_without_the_model() -> None:
@@ -231,12 +250,10 @@ def test_what_does_not_decode_is_coded_without_the_model(monkeypatch: pytest.Mon
         patch.setattr(LlmDecoder, "decode", wrong)
         session = Session("sample", check=True)
         with pytest.MonkeyPatch.context() as sizes:
-            sizes.setattr(coding, "_SLOTS", 3)
-            sizes.setattr(coding, "_SEGMENT", 200)
+            sizes.setattr(coding, "_SEGMENTS", (1, 1 << 20))
             found = LlmCoder(np.frombuffer(SOURCE[:600], np.uint8).copy(), session, Workers(1))
             payload, size = found.payloads()[0]
-    assert wire.TOKENS in modes(found.model(), payload, size)[::2]
-    assert modes(found.model(), payload, size)[1] != wire.TOKENS
+    assert wire.TOKENS not in modes(found.model(), payload, size)
     assert decoded(found.model(), payload, size) == SOURCE[:600]
 
 
