@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 def escape(text: str) -> str:
     """The text with everything that could control a terminal made visible."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

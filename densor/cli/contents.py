@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from densor.cli import checks, console
 from densor.errors import DensorError
 from densor.formats import hashing
-from densor.formats.archive import Archive, IndexedEntry
+from densor.formats.archive import Archive, IndexedEntry, collection_paused
 from densor.formats.basefile import open_base
 from densor.formats.entry import FILE
 from densor.formats.output import errors_of
@@ -80,7 +80,8 @@ def describe(found: Opened) -> list[dict[str, Any]]:
 
     `stored` counts all bytes of the frames that hold a thing, also those that it shares.
     """
-    return [_entry(found.archive, entry) for entry in found.archive.entries]
+    with collection_paused():
+        return [_entry(found.archive, entry) for entry in found.archive.entries]
 
 
 def _entry(archive: Archive, entry: IndexedEntry) -> dict[str, Any]:
