@@ -12,7 +12,8 @@ from densor.formats.archive import Archive, IndexedEntry, collection_paused
 from densor.formats.basefile import open_base
 from densor.formats.entry import FILE
 from densor.formats.output import errors_of
-from densor.formats.source import FileRandomSource
+from densor.formats.source import FileRandomSource, RandomSource
+from densor.urls import is_url, plain
 
 _HASHES = {number: name for name, number in hashing.KINDS.items()}
 
@@ -34,16 +35,26 @@ class Opened(NamedTuple):
 def opened(path: str, threads: int = 1, base: str | None = None) -> Iterator[Opened]:
     """Opens an archive that has an index; `base`: what it was coded against, by path."""
     checks.source_file(path)
-    with errors_of(path):
-        file = Path(path).open("rb")  # noqa: SIM115
-    with file, open_base(base, threads) as given:
-        source = FileRandomSource(file)
+    with _random(plain(path)) as source, open_base(base, threads) as given:
         archive = Archive(source, threads, base=given)
         try:
             version = int.from_bytes(source.read_at(8, 2).tobytes(), "little")
             yield Opened(archive, source.size, version)
         finally:
             archive.close()
+
+
+@contextlib.contextmanager
+def _random(path: str) -> Iterator[RandomSource]:
+    if is_url(path):
+        from densor.formats.remote import Remote, RemoteSource
+
+        yield RemoteSource(Remote(path))
+        return
+    with errors_of(path):
+        file = Path(path).open("rb")  # noqa: SIM115
+    with file:
+        yield FileRandomSource(file)
 
 
 def original_size(path: str) -> int | None:

@@ -262,6 +262,7 @@ class Archive:
             )
         except MemoryError:
             raise LimitError(f"{entry.meta.name}: not enough memory for its bytes") from None
+        self._announce(entry, begin, end)
         self._read_into(entry, begin, out, True, self._workers, _Budget(out.size))
         if out.size == entry.size:
             self._check_hash(entry, out)
@@ -314,6 +315,15 @@ class Archive:
         """Bytes of the frames that hold `begin` to `end` of an entry."""
         first, last = self._span(entry, begin, end)
         return int(self._costs[last] - self._costs[first])
+
+    def _announce(self, entry: IndexedEntry, begin: int, end: int) -> None:
+        """Tells a source that pays by the request which frames will be read."""
+        expect = getattr(self._source, "expect", None)
+        first, last = self._span(entry, begin, end)
+        if expect is not None and last - first > 1:
+            offsets = self.frames.offsets
+            after = int(offsets[last - 1]) + wire.FRAME_SIZE + int(self.frames.stored[last - 1])
+            expect(int(offsets[first]), after)
 
     def _span(self, entry: IndexedEntry, begin: int, end: int) -> tuple[int, int]:
         """The frames that hold bytes of this range: first, and the one after the last.
@@ -498,9 +508,7 @@ def parse_entries(index: dict[str, Any], frames: Frames) -> list[IndexedEntry]:
     return entries
 
 
-def _parse_entry(
-    number: int, item: object, kinds: list[int], totals: list[int]
-) -> IndexedEntry:
+def _parse_entry(number: int, item: object, kinds: list[int], totals: list[int]) -> IndexedEntry:
     if not isinstance(item, dict):
         raise FormatError("entry of the index is not an object")
     meta = parse(item)
