@@ -260,7 +260,7 @@ def whole_file(url: str, overwrite: bool) -> Iterator[BinaryIO]:
     false; another process that makes it meanwhile is overwritten.
     """
     place = Remote(url)
-    if not name_of(url):
+    if url.endswith("/") or not name_of(url):
         raise ArgumentError(f"{place.label}: names no file")
     if not overwrite and place.exists():
         raise FileError(f"{place.label}: already exists; use -f (overwrite=True) to replace it")
@@ -294,6 +294,8 @@ def _renamed(place: Remote) -> Iterator[Any]:
     name = f".{place.path.rpartition('/')[2][:32]}.{secrets.token_hex(4)}.tmp"
     temporary = f"{parent.rstrip('/')}/{name}"
     with place.errors():
+        if fs.isdir(place.path):
+            raise FileError(f"{place.label}: is a folder")
         if parent.strip("/"):
             fs.makedirs(parent, exist_ok=True)
         file = fs.open(temporary, "wb")
