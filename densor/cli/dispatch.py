@@ -14,7 +14,10 @@ from densor.cli import console
 from densor.cli.arguments import UsageError, parse
 from densor.errors import DensorError
 
-COMMANDS = ("pack", "append", "list", "extract", "cat", "diff", "test", "info", "demo", "bench")
+COMMANDS = (
+    *("pack", "shards", "append", "list", "extract", "cat"),
+    *("diff", "test", "info", "demo", "bench"),
+)
 
 
 class _Signal(KeyboardInterrupt):

@@ -148,7 +148,7 @@ def compress_file(
                 out, level, threads, hash=hash, based=before is not None, progress=progress
             )
             try:
-                add_input(writer, name or _name_of(source), found, dtype, before)
+                add_input(writer, name or entry_name(source), found, dtype, before)
                 writer.close()
             finally:
                 writer.abort()
@@ -202,7 +202,8 @@ def add_planned(
     writer.add(meta, plan.source, segments, plan.tensors, base.source)
 
 
-def _name_of(source: Path_or_file) -> str:
+def entry_name(source: Path_or_file) -> str:
+    """What the entry of a file is called; ArgumentError if no archive may hold the name."""
     if is_file_object(source):
         return "stdin"
     name = name_of(str(source)) if is_url(source) else Path(source).name  # type: ignore[arg-type]
