@@ -338,7 +338,7 @@ def _flush(target: str | BinaryIO) -> None:
 
 
 def _name(job: Job) -> str:
-    return "stdout" if job.target == DASH else _label(str(job.target))
+    return "stdout" if job.target == DASH else url_label(str(job.target))
 
 
 def _close(job: Job, args: argparse.Namespace, text: str, original: int, began: float) -> None:
