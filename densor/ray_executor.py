@@ -28,9 +28,7 @@ class RayExecutor(Executor):
         self._started = not ray.is_initialized()
         if self._started:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            ray.init(
-                include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False
-            )
+            ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
         self._decorate = ray.remote(num_cpus=cpus, max_retries=0)
         self._tasks: dict[Callable[..., Any], Any] = {}
         self._running: dict[Future[Any], Any] = {}

@@ -428,6 +428,9 @@ def test_many_chunks_take_few_requests(web: Web) -> None:
         assert np.array_equal(file.get_tensor("w"), tensor)
         assert web.requests - before[1] <= 3
         assert web.sent - before[0] <= len(archive)
+        before = web.sent, web.requests
+        assert np.array_equal(file.get_slice("w")[3000:3001], tensor[3000:3001])
+        assert web.requests - before[1] <= 1 and web.sent - before[0] <= 1 << 20
 
 
 def test_files_from_http(web: Web, tmp_path: Path) -> None:

@@ -319,11 +319,14 @@ class Archive:
     def _announce(self, entry: IndexedEntry, begin: int, end: int) -> None:
         """Tells a source that pays by the request which frames will be read."""
         expect = getattr(self._source, "expect", None)
+        if expect is None:
+            return
         first, last = self._span(entry, begin, end)
-        if expect is not None and last - first > 1:
-            offsets = self.frames.offsets
-            after = int(offsets[last - 1]) + wire.FRAME_SIZE + int(self.frames.stored[last - 1])
-            expect(int(offsets[first]), after)
+        if last - first > 1:
+            offsets, stored = self.frames.offsets, self.frames.stored
+            expect(int(offsets[first]), int(offsets[last - 1] + wire.FRAME_SIZE + stored[last - 1]))
+        else:
+            expect(0, 0)
 
     def _span(self, entry: IndexedEntry, begin: int, end: int) -> tuple[int, int]:
         """The frames that hold bytes of this range: first, and the one after the last.

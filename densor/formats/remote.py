@@ -166,7 +166,7 @@ class RemoteSource:
         return self._size
 
     def expect(self, begin: int, end: int) -> None:
-        """Says that all of these bytes will be read soon, so that fewer requests ask for more."""
+        """Says that these bytes and no others will be read soon, so that fewer requests do."""
         with self._lock:
             self._expected = begin, end
 
