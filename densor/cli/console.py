@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from densor.errors import DensorError, FileError
+from densor.errors import DensorError, FileError, printable
 from densor.urls import label
 
 STDIN = "stdin"
@@ -18,9 +18,7 @@ T = TypeVar("T")
 
 def escape(text: str) -> str:
     """The text with everything that could control a terminal made visible."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(text)
 
 
 def say(text: str) -> None:

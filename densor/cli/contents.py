@@ -11,6 +11,7 @@ from densor.formats import hashing
 from densor.formats.archive import Archive, IndexedEntry, collection_paused
 from densor.formats.basefile import open_base
 from densor.formats.entry import FILE
+from densor.formats.files import open_input
 from densor.formats.output import errors_of
 from densor.formats.source import FileRandomSource, RandomSource
 from densor.urls import is_url, plain
@@ -32,11 +33,16 @@ class Opened(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(path: str, threads: int = 1, base: str | None = None) -> Iterator[Opened]:
-    """Opens an archive that has an index; `base`: what it was coded against, by path."""
+def opened(
+    path: str, threads: int = 1, base: str | None = None, max_size: int | None = None
+) -> Iterator[Opened]:
+    """Opens an archive that has an index; `base`: what it was coded against, by path.
+
+    `max_size`: as for `Archive`, of what is read.
+    """
     checks.source_file(path)
-    with _random(plain(path)) as source, open_base(base, threads) as given:
-        archive = Archive(source, threads, base=given)
+    with _random(plain(path)) as source, open_base(base, threads, max_size) as given:
+        archive = Archive(source, threads, max_size=max_size, base=given)
         try:
             version = int.from_bytes(source.read_at(8, 2).tobytes(), "little")
             yield Opened(archive, source.size, version)
@@ -55,6 +61,16 @@ def _random(path: str) -> Iterator[RandomSource]:
         file = Path(path).open("rb")  # noqa: SIM115
     with file:
         yield FileRandomSource(file)
+
+
+def holds(path: str, original: str) -> bool:
+    """Whether the one file of an archive has the hash that this file has, which is read for it."""
+    with opened(path) as found, open_input(plain(original)) as read:
+        (entry,) = found.archive.entries
+        wanted = hashing.new_hash(hash_name(entry))
+        while piece := read.file.read(1 << 22):
+            wanted.update(piece)
+        return wanted.digest() == entry.digest
 
 
 def original_size(path: str) -> int | None:

@@ -17,6 +17,7 @@ from densor.formats.entry import DIR, FILE, EntryMeta, TensorInfo, check_path
 from densor.formats.matching import attach, tensors_of
 from densor.formats.output import copy_times_and_mode, errors_of, whole_file
 from densor.formats.plan import Plan, plan_file
+from densor.formats.recovery import check_wanted, protect
 from densor.formats.sinks import FileSink, NullSink, PipeSink
 from densor.formats.source import FileRandomSource, FileSource, RandomSource
 from densor.formats.stream import Entry, Frame, Sink, StreamReader
@@ -128,6 +129,7 @@ def compress_file(
     verify: bool = False,
     hash: str | None = None,
     base: Any = None,
+    recovery: float | None = None,
     progress: Progress | None = None,
 ) -> Sizes:
     """Packs one file, in bounded memory.
@@ -139,11 +141,14 @@ def compress_file(
     it is there, and removed if it is not what it should be. `base`: a similar file, by path, URL or
     seekable binary file object, that the tensors of this one are coded against where that is
     smaller; what is inside, where it is an archive of one file. Decompressing then needs the same
-    base. Raises a DensorError; then no target is left.
+    base. `recovery`: percent of recovery data, from which `repair` mends damage; needs a target
+    that can be read again. Raises a DensorError; then no target is left.
     """
     source, target = plain(source), plain(target)
     with open_input(source) as found, open_base(base, threads=threads) as before:
         with open_output(target, overwrite) as out:
+            if recovery is not None:
+                check_wanted(recovery, out)
             writer = ArchiveWriter(
                 out, level, threads, hash=hash, based=before is not None, progress=progress
             )
@@ -154,7 +159,7 @@ def compress_file(
                 writer.abort()
             if before is not None:
                 before.check_unchanged()
-            sizes = Sizes(writer.original, writer.written)
+            sizes = finished(writer, out, recovery)
             if verify and not is_url(target):
                 _verify(out, threads, sizes.stored, before)
         if verify and is_url(target):
@@ -179,6 +184,14 @@ def add_input(
     add_planned(writer, meta, plan, base)
     if not found.unchanged():
         raise FileError(f"{name}: changed while it was read")
+
+
+def finished(writer: ArchiveWriter, out: BinaryIO, recovery: float | None) -> Sizes:
+    """The sizes of an archive that was written to `out`, after recovery data was added to it."""
+    stored = writer.written
+    if recovery is not None:
+        stored = protect(out, out.tell() - stored, recovery)
+    return Sizes(writer.original, stored)
 
 
 def add_planned(
@@ -258,7 +271,7 @@ def decompress_file(
     left (what went to a pipe is gone).
     """
     source, target = plain(source), plain(target)
-    with open_input(source) as found, open_base(base, threads=threads) as before:
+    with open_input(source) as found, open_base(base, threads, max_output_size) as before:
         reader = StreamReader(
             FileSource(found.file),
             threads,
@@ -326,7 +339,7 @@ def test_file(
 
     `base`: as for `decompress_file`. Raises the DensorError of the first fault.
     """
-    with open_input(plain(source)) as found, open_base(base, threads=threads) as before:
+    with open_input(plain(source)) as found, open_base(base, threads, max_output_size) as before:
         return _test(found.file, threads, before, max_output_size, progress)
 
 

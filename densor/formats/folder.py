@@ -16,10 +16,13 @@ from densor.formats.files import (
     add_input,
     apply_times_and_mode,
     file_sink,
+    finished,
     open_input,
     open_output,
 )
 from densor.formats.output import errors_of, whole_file
+from densor.formats.places import Places
+from densor.formats.recovery import check_wanted
 from densor.formats.sinks import NullSink
 from densor.formats.source import FileSource, MemorySource
 from densor.formats.stream import Sink, StreamReader
@@ -90,11 +93,17 @@ def pack(
     dtype: str | None = None,
     overwrite: bool = False,
     hash: str | None = None,
+    recovery: float | None = None,
     progress: Progress | None = None,
 ) -> Sizes:
-    """Packs files and folders into one archive, which `extract` restores byte for byte."""
+    """Packs files and folders into one archive, which `extract` restores byte for byte.
+
+    `recovery`: percent of recovery data, as for `compress_file`.
+    """
     found = list(members(paths))
     with open_output(plain(target), overwrite) as out:
+        if recovery is not None:
+            check_wanted(recovery, out)
         writer = ArchiveWriter(out, level, threads, hash=hash, progress=progress)
         try:
             for member in found:
@@ -102,7 +111,7 @@ def pack(
             writer.close()
         finally:
             writer.abort()
-        return Sizes(writer.original, writer.written)
+        return finished(writer, out, recovery)
 
 
 def _add_member(writer: ArchiveWriter, member: Member, dtype: str | None) -> None:
@@ -141,7 +150,7 @@ def extract(
         if is_url(folder)
         else _Extraction(Path(folder), wanted, overwrite)
     )
-    with open_input(plain(source)) as found, open_base(base, threads=threads) as before:
+    with open_input(plain(source)) as found, open_base(base, threads, max_output_size) as before:
         reader = StreamReader(
             FileSource(found.file),
             threads,
@@ -166,6 +175,7 @@ class _Extraction:
         self.wanted = wanted
         self.done: list[str] = []
         self._folder = folder
+        self._places = Places(folder)
         self._overwrite = overwrite
         self._open: contextlib.ExitStack = contextlib.ExitStack()
         self._keep = False
@@ -191,29 +201,20 @@ class _Extraction:
 
     def _complete(self, meta: EntryMeta) -> None:
         apply_times_and_mode(self._folder / meta.name, meta)
+        if meta.kind == FILE:
+            self._places.made(meta.name)
 
     def _make_folder(self) -> None:
         with errors_of(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
 
     def _new(self, meta: EntryMeta) -> Sink:
-        path = self._folder / meta.name
-        self._make_parents(path.parent if meta.kind == FILE else path)
+        path = self._places.path(meta.name)
+        make_parents(self._folder, path.parent if meta.kind == FILE else path)
         if meta.kind == DIR:
             return NullSink(False)
         out = self._open.enter_context(whole_file(path, self._overwrite))
         return file_sink(out, self._keep, path)
-
-    def _make_parents(self, parent: Path) -> None:
-        """Makes folders below the target one by one, none of them through a symbolic link."""
-        with errors_of(parent):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            at = self._folder
-            for part in parent.relative_to(self._folder).parts:
-                at = at / part
-                if at.is_symlink():
-                    raise FileError(f"{at}: is a symbolic link; extract elsewhere")
-                at.mkdir(exist_ok=True)
 
 
 class _RemoteExtraction(_Extraction):
@@ -234,3 +235,15 @@ class _RemoteExtraction(_Extraction):
             return NullSink(False)
         out = self._open.enter_context(open_output(join(self._url, meta.name), self._overwrite))
         return file_sink(out, self._keep)
+
+
+def make_parents(folder: Path, parent: Path) -> None:
+    """Makes folders below the target one by one, none of them through a symbolic link."""
+    with errors_of(parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        at = folder
+        for part in parent.relative_to(folder).parts:
+            at = at / part
+            if at.is_symlink():
+                raise FileError(f"{at}: is a symbolic link; extract elsewhere")
+            at.mkdir(exist_ok=True)

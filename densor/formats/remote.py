@@ -3,7 +3,6 @@
 import contextlib
 import email.utils
 import secrets
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -12,6 +11,7 @@ import numpy as np
 
 from densor.errors import ArgumentError, DensorError, FileError, TruncatedError, UnsupportedError
 from densor.formats.source import Bytes, as_bytes
+from densor.locks import Lock
 from densor.urls import join, label, name_of
 
 _READ_AHEAD = 8 << 20  # bytes asked for at a time where a file is read from front to back
@@ -157,7 +157,7 @@ class RemoteSource:
         if found is None:
             raise FileError(f"{place.label}: the server does not tell its size")
         self._size = found
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._expected: tuple[int, int] = (0, 0)
         self._blocks: OrderedDict[tuple[int, int], Bytes] = OrderedDict()
 

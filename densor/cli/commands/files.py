@@ -28,6 +28,8 @@ from densor.urls import is_url, name_of, plain
 from densor.urls import label as url_label
 from densor.version import __version__
 
+_TICK = 2.0  # seconds, as coarse as the times of any file system are
+
 
 class Job(NamedTuple):
     """One file: where from, where to; `-` is a standard stream."""
@@ -208,7 +210,7 @@ def _output(job: Job, args: argparse.Namespace) -> str | BinaryIO:
 
 def _compress(job: Job, args: argparse.Namespace) -> None:
     source, target = _input(job, args), _output(job, args)
-    removal = _Removal(job) if args.rm else None
+    removal = _Removal(job, job.source, str(job.target)) if args.rm else None
     from densor.formats.files import compress_file
 
     began = time.perf_counter()
@@ -223,6 +225,7 @@ def _compress(job: Job, args: argparse.Namespace) -> None:
             overwrite=args.force,
             verify=args.verify or args.rm,
             hash="sha256" if args.sha256 else None,
+            recovery=args.recovery,
             base=args.base,
             progress=moved,
         )
@@ -236,7 +239,7 @@ def _compress(job: Job, args: argparse.Namespace) -> None:
 
 def _decompress(job: Job, args: argparse.Namespace) -> None:
     source, target = _input(job, args), _output(job, args)
-    removal = _Removal(job) if args.rm else None
+    removal = _Removal(job, str(job.target), job.source) if args.rm else None
     from densor.formats.files import decompress_file
 
     began = time.perf_counter()
@@ -294,23 +297,35 @@ def _list(jobs: list[Job]) -> int:
 
 
 class _Removal:
-    """Removes the source of a job, if it is still what it was before the work began."""
+    """Removes the source of a job, if it is still what it was before the work began.
 
-    def __init__(self, job: Job) -> None:
+    `original` and `packed`: source and target, whichever is which.
+    """
+
+    def __init__(self, job: Job, original: str, packed: str) -> None:
         self._source, self._target = plain(job.source), plain(str(job.target))
+        self._original = plain(original)
+        self._packed = packed
         self._before = os.stat(self._source)
+        # Clocks of file systems tick slowly: a file written just now may change unnoticed.
+        changed = max(self._before.st_mtime, self._before.st_ctime)
+        self._fresh = time.time() - changed < _TICK
 
     def do(self) -> None:
         """Removes the file; FileError if it has changed or was written to no regular file."""
         now = os.stat(self._source)
         same = all(
             getattr(now, field) == getattr(self._before, field)
-            for field in ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+            for field in ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
         )
-        if not same:
-            raise FileError("changed while it was read; not removed")
         if not is_url(self._target) and not os.path.isfile(self._target):
             raise FileError("output is no regular file; not removed")
+        if same and self._fresh:
+            from densor.cli.contents import holds
+
+            same = holds(self._packed, self._original)
+        if not same:
+            raise FileError("changed while it was read; not removed")
         os.unlink(self._source)
 
 
