@@ -5,7 +5,6 @@ the archive is taken in; `decode_into` then does nothing but decode, on as many 
 """
 
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -62,6 +61,27 @@ class _Frames:
                 yield header, payload
 
 
+class _Decoders:
+    """Decoders of one decoding; they live as long as jobs are left."""
+
+    def __init__(self, models: list[bytes]) -> None:
+        self._models = models
+        self._ready: dict[int, ChunkDecoder] = {}
+        self._lock = threading.Lock()
+
+    def decode(self, chunk: _Chunk, out: Bytes) -> None:
+        """Decodes a chunk into all of `out`."""
+        decode_chunk(chunk.model, self._decoder(chunk.model), chunk.payload, out)
+
+    def _decoder(self, model: int) -> ChunkDecoder | None:
+        if model < registry.FIRST_MODEL:
+            return None
+        with self._lock:
+            if model not in self._ready:
+                self._ready[model] = decoder_for(self._models[model - registry.FIRST_MODEL])
+            return self._ready[model]
+
+
 class PackedArray:
     """One array or tensor, packed as `densor.compress` packs it. Immutable, safe to share.
 
@@ -78,7 +98,7 @@ class PackedArray:
         self._models: list[bytes] = []
         self._chunks: list[_Chunk] = []
         meta: EntryMeta | None = None
-        digest: tuple[int, bytes] | None = None
+        digest: bytes | None = None
         for header, payload in frames:
             if header.kind == wire.ENTRY:
                 if meta is not None:
@@ -103,12 +123,7 @@ class PackedArray:
         if self.size != meta.size:
             raise FormatError(f"{meta.name}: has {self.size} bytes, not as many as it declares")
         self.meta = meta
-        self._hash_kind, self._digest = digest
-        self._reset()
-
-    def _reset(self) -> None:
-        self._ready: weakref.WeakValueDictionary[int, ChunkDecoder] = weakref.WeakValueDictionary()
-        self._lock = threading.Lock()
+        self._digest = digest
 
     def _add(self, meta: EntryMeta, header: wire.FrameHeader, payload: Bytes) -> None:
         begin = self._chunks[-1].end if self._chunks else 0
@@ -165,7 +180,10 @@ class PackedArray:
         chunks = [c for c in self._chunks if begin <= c.begin and c.end <= end]
         if sum(c.end - c.begin for c in chunks) != out.size:
             raise ArgumentError("out does not match chunks of the array")
-        return [partial(self._decode, c, out[c.begin - begin : c.end - begin]) for c in chunks]
+        decoders = _Decoders(self._models)
+        return [
+            partial(decoders.decode, c, out[c.begin - begin : c.end - begin]) for c in chunks
+        ]
 
     def decode_into(self, out: Bytes, workers: Workers) -> None:
         """Decodes the whole array into `out`, uint8, of exactly its bytes."""
@@ -189,29 +207,15 @@ class PackedArray:
         if hasher.digest() != self._digest:
             raise ChecksumError(f"{self.meta.name}: decoded data does not match its hash")
 
-    def _decode(self, chunk: _Chunk, out: Bytes) -> None:
-        decode_chunk(chunk.model, self._decoder(chunk.model), chunk.payload, out)
 
-    def _decoder(self, model: int) -> ChunkDecoder | None:
-        """A decoder that lives as long as some thread uses it."""
-        if model < registry.FIRST_MODEL:
-            return None
-        with self._lock:
-            decoder = self._ready.get(model)
-            if decoder is None:
-                decoder = decoder_for(self._models[model - registry.FIRST_MODEL])
-                self._ready[model] = decoder
-            return decoder
-
-
-def _parse_end(meta: EntryMeta, payload: Bytes) -> tuple[int, bytes]:
+def _parse_end(meta: EntryMeta, payload: Bytes) -> bytes:
     fixed = wire.ENTRY_END_PAYLOAD.size
     if payload.size < fixed:
         raise FormatError("end of an entry is malformed")
     declared, kind = wire.ENTRY_END_PAYLOAD.unpack(payload[:fixed].tobytes())
     if declared != meta.size or kind != KINDS[meta.hash or DEFAULT]:
         raise FormatError(f"{meta.name}: end of the entry contradicts its begin")
-    return kind, payload[fixed:].tobytes()
+    return payload[fixed:].tobytes()
 
 
 def run_all(jobs: Sequence[Callable[[], None]], workers: Workers) -> None:

@@ -7,11 +7,19 @@ import importlib
 from typing import Any
 
 _LAZY = {
+    "PackCheckpoints": "densor.torch.callback",
     "PackedOptimizer": "densor.torch.training",
+    "PackedReader": "densor.torch.checkpoint",
     "PackedTensor": "densor.torch.packed",
+    "PackedWriter": "densor.torch.checkpoint",
     "from_packed": "densor.torch.packed",
+    "memory_of": "densor.torch.resident",
     "pack": "densor.torch.packed",
     "pack_module": "densor.torch.resident",
+    "pack_tensors": "densor.torch.cache",
+    "unpack_module": "densor.torch.resident",
+    "unpack_tensors": "densor.torch.cache",
+    "unpacked": "densor.torch.packed",
 }
 
 __all__ = sorted(_LAZY)  # noqa: PLE0605

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from densor.errors import ArgumentError
+from densor.errors import ArgumentError, DensorError
 from densor.formats.packed import PackedArray
 from densor.formats.source import Bytes
 from densor.parallel import Task, Workers
@@ -81,6 +81,7 @@ class _Load:
         """The plain tensors by the id of their cell."""
         for task in self._tasks:
             task.result()
+        self._tasks = []  # they hold look-up tables
         found = {}
         for (cell, packed), piece in zip(self._cells, self._pieces, strict=True):
             if cell.packed is packed:
@@ -121,6 +122,7 @@ class Runtime:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
+    @torch.compiler.disable
     def enter(self, module: nn.Module, args: Any) -> None:
         """Before the forward pass of the whole model."""
         with self.lock:
@@ -128,6 +130,7 @@ class Runtime:
             if self._running == 1:
                 self._last = None
 
+    @torch.compiler.disable
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         """After it: gives all buffers back to the system."""
         with self.lock:
@@ -188,7 +191,7 @@ class Unit:
         self.users = 0
         self.next: Unit | None = None
         self._load: _Load | None = None
-        self._held: list[tuple[Cell, torch.Tensor, int]] = []
+        self._held: list[Cell] = []
         self._swapped: list[tuple[_Slot, PackedTensor]] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -205,6 +208,7 @@ class Unit:
         size = sum(_aligned(cell.packed.size) for cell in cells)
         return _Load(cells, self.runtime.take(size), Workers(self.runtime.threads))
 
+    @torch.compiler.disable
     def enter(self, module: nn.Module, args: Any) -> None:
         """Before the forward pass: puts the weights in place."""
         with self.runtime.lock:
@@ -228,13 +232,14 @@ class Unit:
             if value is None:
                 continue
             if parameter.cell.plain is None:
-                parameter.cell.plain = value
-                self._held.append((parameter.cell, value, _version(value)))
+                parameter.cell.hold(value)
+                self._held.append(parameter.cell)
             if swap and slot.name in slot.module._parameters:
                 # No operation need know that weights were packed, fused kernels least of all.
                 slot.module._parameters[slot.name] = nn.Parameter(value, requires_grad=False)
                 self._swapped.append((slot, parameter))
 
+    @torch.compiler.disable
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         """After the forward pass, however it ended: the packed weights are back."""
         with self.runtime.lock:
@@ -245,18 +250,11 @@ class Unit:
                 return
             for slot, parameter in self._swapped:
                 slot.module._parameters[slot.name] = parameter
-            for cell, value, version in self._held:
-                cell.plain = None
-                if _version(value) != version:
-                    cell.store(value)
+            for cell in self._held:
+                cell.release()
             self._swapped, self._held = [], []
             self.runtime.give(self._load.buffer)
             self._load = None
-
-
-def _version(value: torch.Tensor) -> int:
-    """Changes with every writing; tensors made in inference mode do not count."""
-    return -1 if value.is_inference() else value._version
 
 
 def _packed(module: nn.Module) -> Iterator[tuple[_Slot, PackedTensor]]:
@@ -351,7 +349,10 @@ def _check_level(level: int) -> None:
 def _attached(
     name: str, parameter: nn.Parameter, blob: Any, level: int, threads: int
 ) -> nn.Parameter:
-    tensor = from_packed(blob, level, threads)
+    try:
+        tensor = from_packed(blob, level, threads)
+    except DensorError as error:
+        raise type(error)(f"{name}: {error}") from error
     if tensor.shape != parameter.shape:
         found, wanted = tuple(tensor.shape), tuple(parameter.shape)
         raise ArgumentError(f"{name}: packed tensor has shape {found}, not {wanted}")
