@@ -6,7 +6,8 @@ pass, does not keep decoded weights alive but decodes them again. Views share th
 writing in place packs them anew.
 """
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,9 +56,9 @@ def can_pack(tensor: torch.Tensor) -> bool:
 class Cell:
     """The packed elements that a tensor and its views share.
 
-    `packed` is never changed but replaced. `plain`: the decoded elements while somebody keeps them
-    at hand, as the hooks of a resident block do during its forward pass; `dirty` if they were
-    written to.
+    `packed` is never changed but replaced. `plain`: the decoded elements while some threads keep
+    them at hand, as the hooks of a resident block do during its forward pass; `dirty` if they were
+    written to. Other threads decode for themselves: that memory may be gone at any time.
     """
 
     def __init__(self, packed: PackedArray, level: int = DEFAULT_LEVEL, threads: int = 0) -> None:
@@ -66,6 +67,7 @@ class Cell:
         self.threads = threads
         self.plain: torch.Tensor | None = None
         self.dirty = False
+        self._holders: Collection[int] = ()
         self.dtype: torch.dtype = dtypes.to_torch(packed.dtype)
         self.shape = packed.shape
 
@@ -79,10 +81,11 @@ class Cell:
         """One that can be written to by itself; the packed elements are shared until then."""
         return Cell(self.packed, self.level, self.threads)
 
-    def hold(self, plain: torch.Tensor) -> None:
-        """Keeps the decoded elements at hand until `release`."""
+    def hold(self, plain: torch.Tensor, holders: Collection[int]) -> None:
+        """Keeps the decoded elements at hand until `release`, for these threads."""
         self.plain = plain
         self.dirty = False
+        self._holders = holders
         self._version = _version(plain)
 
     def release(self) -> None:
@@ -91,9 +94,14 @@ class Cell:
         if plain is not None and (self.dirty or _version(plain) != self._version):
             self.store(plain)
 
+    def at_hand(self) -> torch.Tensor | None:
+        """The decoded elements if this thread keeps them at hand."""
+        return self.plain if threading.get_ident() in self._holders else None
+
     def value(self) -> torch.Tensor:
         """The elements, in memory of their own unless they are at hand."""
-        return self.decode() if self.plain is None else self.plain
+        plain = self.at_hand()
+        return self.decode() if plain is None else plain
 
     def decode(self) -> torch.Tensor:
         """The elements in fresh memory."""
@@ -155,7 +163,8 @@ class PackedTensor(torch.Tensor):
 
     def unpack(self) -> torch.Tensor:
         """A plain tensor with the same elements, in memory of its own, without gradient."""
-        return _placed(self, self.cell.decode() if self.cell.plain is None else self.cell.plain.clone())
+        plain = self.cell.at_hand()
+        return _placed(self, self.cell.decode() if plain is None else plain.clone())
 
     @property
     def stored(self) -> int:
@@ -262,10 +271,10 @@ def _compute(func: Any, args: Any, kwargs: Any) -> Any:
     found = func(*plain_args, **plain_kwargs)
     if func._schema.is_mutable:
         for cell in _written(func, args, kwargs):
-            if cell.plain is None:
-                cell.store(values[id(cell)])
-            else:
+            if values[id(cell)] is cell.plain:
                 cell.dirty = True
+            else:
+                cell.store(values[id(cell)])
     memory = {value.untyped_storage().data_ptr() for value in values.values()}
 
     def rewrap(item: torch.Tensor) -> torch.Tensor:
@@ -308,7 +317,7 @@ def _embedding(func: Any, args: Any, kwargs: Any) -> Any:
     """Rows of a table: only the chunks that hold them are decoded, one at a time per thread."""
     weight, indices = args[:2]
     whole = isinstance(weight, PackedTensor) and weight.dim() == 2 and weight.is_contiguous()
-    if not whole or weight.shape != weight.cell.shape or weight.cell.plain is not None:
+    if not whole or weight.shape != weight.cell.shape or weight.cell.at_hand() is not None:
         return _compute(func, args, kwargs)
     if not indices.numel() or not weight.numel():
         return _compute(func, args, kwargs)
@@ -427,7 +436,7 @@ def unpacked(*tensors: torch.Tensor) -> Iterator[None]:
     cells = {id(t.cell): t.cell for t in tensors if isinstance(t, PackedTensor)}
     taken = [cell for cell in cells.values() if cell.plain is None]
     for cell in taken:
-        cell.hold(cell.decode())
+        cell.hold(cell.decode(), (threading.get_ident(),))
     try:
         yield
     finally:

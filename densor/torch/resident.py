@@ -110,7 +110,7 @@ class Runtime:
         self._begin()
 
     def _begin(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = threading.Condition(threading.RLock())
         self._free: list[Bytes] = []
         self._last: Unit | None = None
         self._coming: tuple[Unit, _Load] | None = None
@@ -188,7 +188,8 @@ class Unit:
         self._begin()
 
     def _begin(self) -> None:
-        self.users = 0
+        self.users: list[int] = []  # threads, which may be in here more than once
+        self._swap = False
         self.next: Unit | None = None
         self._load: _Load | None = None
         self._held: list[Cell] = []
@@ -211,30 +212,27 @@ class Unit:
     @torch.compiler.disable
     def enter(self, module: nn.Module, args: Any) -> None:
         """Before the forward pass: puts the weights in place."""
+        swap = not torch.is_grad_enabled()
         with self.runtime.lock:
-            self.users += 1
-            if self.users > 1:
-                return
-            load = self.runtime.load(self)
-            try:
+            # Autograd must see packed weights, and another thread may have put in plain ones.
+            self.runtime.lock.wait_for(lambda: not self.users or self._swap == swap)
+            if not self.users:
+                load = self.runtime.load(self)
                 plain = load.wait()
-            except BaseException:
-                self.users = 0
-                raise
-            self._load = load
-            self._hold(plain)
-            self.runtime.look_ahead(self)
+                self._load, self._swap = load, swap
+                self._hold(plain)
+                self.runtime.look_ahead(self)
+            self.users.append(threading.get_ident())
 
     def _hold(self, plain: dict[int, torch.Tensor]) -> None:
-        swap = not torch.is_grad_enabled()
         for slot, parameter in _packed(self.module):
             value = plain.get(id(parameter.cell))
             if value is None:
                 continue
             if parameter.cell.plain is None:
-                parameter.cell.hold(value)
+                parameter.cell.hold(value, self.users)
                 self._held.append(parameter.cell)
-            if swap and slot.name in slot.module._parameters:
+            if self._swap:
                 # No operation need know that weights were packed, fused kernels least of all.
                 slot.module._parameters[slot.name] = nn.Parameter(value, requires_grad=False)
                 self._swapped.append((slot, parameter))
@@ -243,9 +241,10 @@ class Unit:
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         """After the forward pass, however it ended: the packed weights are back."""
         with self.runtime.lock:
-            if not self.users:
+            thread = threading.get_ident()
+            if thread not in self.users:  # another hook has failed before `enter`
                 return
-            self.users -= 1
+            self.users.remove(thread)
             if self.users or self._load is None:
                 return
             for slot, parameter in self._swapped:
@@ -255,6 +254,7 @@ class Unit:
             self._swapped, self._held = [], []
             self.runtime.give(self._load.buffer)
             self._load = None
+            self.runtime.lock.notify_all()
 
 
 def _packed(module: nn.Module) -> Iterator[tuple[_Slot, PackedTensor]]:
