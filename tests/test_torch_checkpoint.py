@@ -6,6 +6,7 @@ import pickle
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ from densor.torch import PackedReader, PackedWriter, pack_tensors, unpack_tensor
 from densor.torch.checkpoint import based_on  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny products on several threads take longest to wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def bits(tensor: Any) -> bytes:
@@ -151,9 +161,7 @@ def train(rank: int, folder: str, continued: bool) -> None:
     meeting = f"file://{here}/meeting{continued}"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     torch.manual_seed(0)
-    model = torch.nn.Sequential(
-        torch.nn.Linear(40, 101), torch.nn.GELU(), torch.nn.Linear(101, 40)
-    )
+    model = torch.nn.Sequential(torch.nn.Linear(40, 101), torch.nn.GELU(), torch.nn.Linear(101, 40))
     fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
 
@@ -195,7 +203,11 @@ def run_ranks(folder: Path, continued: bool) -> list[int | None]:
 
     context = multiprocessing.get_context("forkserver")  # imports once for all four
     context.set_forkserver_preload(
-        ["torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict", "densor.torch.checkpoint"]
+        [
+            "torch.distributed.fsdp",
+            "torch.distributed.checkpoint.state_dict",
+            "densor.torch.checkpoint",
+        ]
     )
     ranks = [context.Process(target=train, args=(r, str(folder), continued)) for r in range(2)]
     for rank in ranks:

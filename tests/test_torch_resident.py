@@ -4,7 +4,7 @@ import copy
 import io
 import pickle
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,15 @@ F = torch.nn.functional
 from densor.torch import from_packed, pack, pack_module, unpack_module  # noqa: E402
 from densor.torch.packed import PackedTensor, unpacked  # noqa: E402
 from densor.torch.resident import memory_of  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny products on several threads take longest to wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def bits(tensor: Any) -> bytes:
@@ -177,7 +186,8 @@ def test_writing_packs_anew() -> None:
         lambda t: torch._foreach_mul_([t, t[:3]], 0.5),
     ]
     for step in steps:
-        step(plain), step(packed)
+        step(plain)
+        step(packed)
         assert_same(packed.unpack(), plain)
     assert packed.add_(1) is packed
 
@@ -234,22 +244,20 @@ def test_embedding_decodes_only_rows_that_are_looked_up(
     tiny_batches: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny_batches(1 << 13)
+    jobs = PackedArray.jobs
     for columns in (40, 300, 5000):  # rows within chunks, and across them
         plain = weight(400, columns)
         packed = pack(plain)
-        decoded = []
-        jobs = PackedArray.jobs
+        decoded: list[int] = []
 
-        def counted(self: Any, out: Any, begin: int = 0, jobs: Any = jobs) -> Any:
-            decoded.append(out.size)
+        def counted(self: Any, out: Any, begin: int = 0) -> Any:
+            decoded.append(out.size)  # noqa: B023
             return jobs(self, out, begin)
 
         monkeypatch.setattr(PackedArray, "jobs", counted)
         ids = torch.tensor([[7, 399], [7, 0]])
         assert_same(F.embedding(ids, packed), F.embedding(ids, plain))
         assert sum(decoded) < packed.nbytes / 4 or columns == 40
-        monkeypatch.undo()
-        tiny_batches(1 << 13)
         every = torch.arange(400).flip(0)
         assert_same(F.embedding(every, packed), F.embedding(every, plain))
     with pytest.raises(IndexError):
@@ -279,8 +287,11 @@ def test_gradients_are_those_of_the_plain_weight() -> None:
     for one, other in zip(*grads, strict=True):
         assert_same(one, other)
     kept = [t for t in saved if t.shape[-1] in (64, 96) and t.numel() >= 64 * 96]
-    assert sum(type(t) is not PackedTensor for t in kept) == sum(t is plain or t._base is plain
-        or t.data_ptr() == plain.data_ptr() for t in kept if type(t) is not PackedTensor)
+    assert sum(type(t) is not PackedTensor for t in kept) == sum(
+        t is plain or t._base is plain or t.data_ptr() == plain.data_ptr()
+        for t in kept
+        if type(t) is not PackedTensor
+    )
 
 
 def test_blobs_become_packed_tensors() -> None:

@@ -15,8 +15,13 @@ from densor.buffers import POOL
 from densor.codec import registry
 from densor.codec.coder import ChunkDecoder
 from densor.codec.decoders import decoder_for
-from densor.errors import ArgumentError, ChecksumError, FormatError, TruncatedError
-from densor.errors import UnsupportedError
+from densor.errors import (
+    ArgumentError,
+    ChecksumError,
+    FormatError,
+    TruncatedError,
+    UnsupportedError,
+)
 from densor.formats import strictjson, wire
 from densor.formats.entry import ARRAY, TENSOR, EntryMeta, parse
 from densor.formats.hashing import DEFAULT, KINDS, new_hash
@@ -181,9 +186,7 @@ class PackedArray:
         if sum(c.end - c.begin for c in chunks) != out.size:
             raise ArgumentError("out does not match chunks of the array")
         decoders = _Decoders(self._models)
-        return [
-            partial(decoders.decode, c, out[c.begin - begin : c.end - begin]) for c in chunks
-        ]
+        return [partial(decoders.decode, c, out[c.begin - begin : c.end - begin]) for c in chunks]
 
     def decode_into(self, out: Bytes, workers: Workers) -> None:
         """Decodes the whole array into `out`, uint8, of exactly its bytes."""
@@ -220,6 +223,8 @@ def _parse_end(meta: EntryMeta, payload: Bytes) -> bytes:
 
 def run_all(jobs: Sequence[Callable[[], None]], workers: Workers) -> None:
     """Does all jobs; raises what the first one raised, after all have ended."""
+    if len(jobs) == 1:
+        return jobs[0]()  # another thread would take longer to wake up
     failed: BaseException | None = None
     tasks = []
     for job in jobs:
@@ -234,3 +239,4 @@ def run_all(jobs: Sequence[Callable[[], None]], workers: Workers) -> None:
             failed = failed or error
     if failed is not None:
         raise failed
+    return None

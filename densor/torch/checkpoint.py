@@ -1,4 +1,4 @@
-"""Packed storage for `torch.distributed.checkpoint`: a drop-in for its file-system writer and reader.
+"""Packed storage for `torch.distributed.checkpoint`, in place of its file-system classes.
 
 Each rank writes one file, a row of objects as `densor.compress` makes them, one per shard of a
 tensor; which is where, the checkpoint's own metadata tells. A checkpoint may be coded against the

@@ -24,6 +24,8 @@ from densor.parallel import Workers
 
 DEFAULT_LEVEL = 1  # decodes fastest, and takes just .002 more of BF16 weights than level 3
 
+_SMALL = 1 << 20  # bytes that one thread packs before others have woken up
+
 
 def bytes_of(tensor: torch.Tensor) -> Bytes:
     """The memory of a contiguous tensor in main memory, as uint8."""
@@ -125,6 +127,7 @@ def _version(tensor: torch.Tensor) -> int:
 
 def packed_array(tensor: torch.Tensor, level: int, threads: int) -> PackedArray:
     """The packed elements of a plain tensor."""
+    threads = 1 if tensor.nbytes <= _SMALL else threads
     return PackedArray(densor.compress(tensor.detach().contiguous(), level, threads))
 
 
@@ -187,9 +190,7 @@ class PackedTensor(torch.Tensor):
 
     @classmethod
     @torch.compiler.disable
-    def __torch_function__(
-        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         special = _OUTSIDE.get(func)
         with torch._C.DisableTorchFunctionSubclass():
             if special is not None:
@@ -198,9 +199,7 @@ class PackedTensor(torch.Tensor):
 
     @classmethod
     @torch.compiler.disable
-    def __torch_dispatch__(
-        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         special = _DISPATCH.get(func)
         if special is not None:
@@ -300,24 +299,28 @@ def _written(func: Any, args: Any, kwargs: Any) -> list[Cell]:
 def _copy(func: Any, args: Any, kwargs: Any) -> Any:
     """`copy_` to all elements, which need not be decoded first."""
     target, source = args[:2]
-    whole = isinstance(target, PackedTensor) and target.shape == target.cell.shape
-    if not whole or not target.is_contiguous():
+    if not _is_whole(target):
         return _compute(func, args, kwargs)
+    if _is_whole(source) and source.dtype == target.dtype and source.shape == target.shape:
+        if target.cell.plain is None and source.cell.plain is None:
+            target.cell.packed = source.cell.packed
+            return target
     if isinstance(source, PackedTensor):
-        if source.dtype == target.dtype and source.shape == target.shape == source.cell.shape:
-            if source.is_contiguous() and target.cell.plain is None and source.cell.plain is None:
-                target.cell.packed = source.cell.packed
-                return target
         source = source.unpack()
     target.cell.store(source.to("cpu", target.dtype).expand(target.shape))
     return target
 
 
+def _is_whole(tensor: Any) -> bool:
+    """Whether this is all elements of a packed tensor, in their order."""
+    packed = isinstance(tensor, PackedTensor)
+    return packed and tensor.shape == tensor.cell.shape and tensor.is_contiguous()
+
+
 def _embedding(func: Any, args: Any, kwargs: Any) -> Any:
     """Rows of a table: only the chunks that hold them are decoded, one at a time per thread."""
     weight, indices = args[:2]
-    whole = isinstance(weight, PackedTensor) and weight.dim() == 2 and weight.is_contiguous()
-    if not whole or weight.shape != weight.cell.shape or weight.cell.at_hand() is not None:
+    if not _is_whole(weight) or weight.dim() != 2 or weight.cell.at_hand() is not None:
         return _compute(func, args, kwargs)
     if not indices.numel() or not weight.numel():
         return _compute(func, args, kwargs)

@@ -265,16 +265,19 @@ def _packed(module: nn.Module) -> Iterator[tuple[_Slot, PackedTensor]]:
                 yield _Slot(part, name), parameter
 
 
+def _holds_packed(module: nn.Module) -> bool:
+    return any(isinstance(p, PackedTensor) for p in module._parameters.values())
+
+
 def _plain_bytes(module: nn.Module) -> int:
     return sum({id(p): p.nbytes for _, p in _packed(module)}.values())
 
 
 def _find_units(module: nn.Module) -> Iterator[nn.Module]:
     """The blocks within a module, outermost first, and what holds weights beside them."""
-    if any(isinstance(p, PackedTensor) for p in module._parameters.values()):
-        if not isinstance(module, nn.Embedding | nn.EmbeddingBag) or module.max_norm is not None:
-            yield module
-            return
+    if _holds_packed(module) and not isinstance(module, nn.Embedding):
+        yield module
+        return
     for child in module.children():
         if isinstance(module, nn.ModuleList) and not _made_of_blocks(child):
             if _plain_bytes(child):
@@ -398,7 +401,7 @@ def _install(
     for part in units:
         _hook(part, Unit(part, runtime))
     for part in module.modules():
-        if any(isinstance(p, PackedTensor) for p in part._parameters.values()):
+        if _holds_packed(part):
             handle = part.register_state_dict_post_hook(_plain_state)
             part.__dict__.setdefault(_MARK, []).append(handle)
 
@@ -410,8 +413,7 @@ def _units_of(module: nn.Module, blocks: Iterable[nn.Module]) -> Iterator[nn.Mod
         yield block
         within |= set(block.modules())
     for part in module.modules():
-        own = any(isinstance(p, PackedTensor) for p in part._parameters.values())
-        if own and part not in within and not isinstance(part, nn.Embedding):
+        if _holds_packed(part) and part not in within and not isinstance(part, nn.Embedding):
             yield part
 
 

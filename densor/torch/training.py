@@ -113,7 +113,7 @@ class PackedOptimizer(Optimizer):
                 key: value.unpack() if isinstance(value, PackedTensor) else value
                 for key, value in state.items()
             }
-            for number, state in found["state"].items()
+            for number, state in sorted(found["state"].items())
         }
         return found
 
