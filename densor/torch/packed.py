@@ -301,10 +301,6 @@ def _copy(func: Any, args: Any, kwargs: Any) -> Any:
     target, source = args[:2]
     if not _is_whole(target):
         return _compute(func, args, kwargs)
-    if _is_whole(source) and source.dtype == target.dtype and source.shape == target.shape:
-        if target.cell.plain is None and source.cell.plain is None:
-            target.cell.packed = source.cell.packed
-            return target
     if isinstance(source, PackedTensor):
         source = source.unpack()
     target.cell.store(source.to("cpu", target.dtype).expand(target.shape))
