@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import densor
-from densor.formats.packed import PackedArray
+from densor.formats.held import PackedArray
 from densor.parallel import Workers
 
 torch = pytest.importorskip("torch")

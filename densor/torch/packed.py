@@ -9,7 +9,8 @@ writing in place packs them anew.
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,13 +19,21 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 import densor
 from densor import dtypes
 from densor.errors import ArgumentError, ChecksumError
-from densor.formats.packed import PackedArray, run_all
+from densor.formats.held import PackedArray, run_all
 from densor.formats.source import Bytes
 from densor.parallel import Workers
 
 DEFAULT_LEVEL = 1  # decodes fastest, and takes just .002 more of BF16 weights than level 3
 
 _SMALL = 1 << 20  # bytes that one thread packs before others have woken up
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def outside_graphs(function: F) -> F:
+    """What `torch.compile` shall call, but not look into: decoding is no graph of tensors."""
+    found: F = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+    return found
 
 
 def bytes_of(tensor: torch.Tensor) -> Bytes:
@@ -189,7 +198,7 @@ class PackedTensor(torch.Tensor):
         return _rebuilt, _state(self, self.cell)
 
     @classmethod
-    @torch.compiler.disable
+    @outside_graphs
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         special = _OUTSIDE.get(func)
         with torch._C.DisableTorchFunctionSubclass():
@@ -198,8 +207,8 @@ class PackedTensor(torch.Tensor):
             return func(*args, **(kwargs or {}))
 
     @classmethod
-    @torch.compiler.disable
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    @outside_graphs
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         kwargs = kwargs or {}
         special = _DISPATCH.get(func)
         if special is not None:
@@ -246,7 +255,7 @@ def _view(func: Any, args: Any, kwargs: Any) -> Any:
         return _compute(func, args, kwargs)
 
     def wrap(item: torch.Tensor) -> PackedTensor:
-        return PackedTensor(tensor.cell, item.shape, item.stride(), item.storage_offset())
+        return PackedTensor(tensor.cell, item.shape, item.stride(), int(item.storage_offset()))
 
     return tree_map_only(torch.Tensor, wrap, found)
 
@@ -346,7 +355,7 @@ def _rows(cell: Cell, rows: "np.ndarray[Any, Any]") -> torch.Tensor:
             to = i * row + low - begins[i]
             flat[to : to + high - low] = data[low - begin : high - begin]
 
-    run_all([lambda s=stretch: gather(*s) for stretch in stretches], Workers(cell.threads))
+    run_all([partial(gather, *stretch) for stretch in stretches], Workers(cell.threads))
     return tensor_over(flat, cell.dtype, (rows.size, *cell.shape[1:]))
 
 

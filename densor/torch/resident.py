@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from densor.errors import ArgumentError, DensorError
-from densor.formats.packed import PackedArray
+from densor.formats.held import PackedArray
 from densor.formats.source import Bytes
 from densor.parallel import Task, Workers
 from densor.torch.packed import (
@@ -24,6 +24,7 @@ from densor.torch.packed import (
     PackedTensor,
     can_pack,
     from_packed,
+    outside_graphs,
     pack,
     tensor_over,
 )
@@ -122,7 +123,7 @@ class Runtime:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
-    @torch.compiler.disable
+    @outside_graphs
     def enter(self, module: nn.Module, args: Any) -> None:
         """Before the forward pass of the whole model."""
         with self.lock:
@@ -130,7 +131,7 @@ class Runtime:
             if self._running == 1:
                 self._last = None
 
-    @torch.compiler.disable
+    @outside_graphs
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         """After it: gives all buffers back to the system."""
         with self.lock:
@@ -209,7 +210,7 @@ class Unit:
         size = sum(_aligned(cell.packed.size) for cell in cells)
         return _Load(cells, self.runtime.take(size), Workers(self.runtime.threads))
 
-    @torch.compiler.disable
+    @outside_graphs
     def enter(self, module: nn.Module, args: Any) -> None:
         """Before the forward pass: puts the weights in place."""
         swap = not torch.is_grad_enabled()
@@ -237,7 +238,7 @@ class Unit:
                 slot.module._parameters[slot.name] = nn.Parameter(value, requires_grad=False)
                 self._swapped.append((slot, parameter))
 
-    @torch.compiler.disable
+    @outside_graphs
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         """After the forward pass, however it ended: the packed weights are back."""
         with self.runtime.lock:
@@ -248,7 +249,7 @@ class Unit:
             if self.users or self._load is None:
                 return
             for slot, parameter in self._swapped:
-                slot.module._parameters[slot.name] = parameter
+                slot.module._parameters[slot.name] = parameter  # type: ignore[assignment]
             for cell in self._held:
                 cell.release()
             self._swapped, self._held = [], []
@@ -402,7 +403,7 @@ def _install(
         _hook(part, Unit(part, runtime))
     for part in module.modules():
         if _holds_packed(part):
-            handle = part.register_state_dict_post_hook(_plain_state)
+            handle = part.register_state_dict_post_hook(_plain_state)  # type: ignore[no-untyped-call]
             part.__dict__.setdefault(_MARK, []).append(handle)
 
 

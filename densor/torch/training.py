@@ -93,7 +93,7 @@ class PackedOptimizer(Optimizer):
         finally:
             self._waiting = False
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Updates parameters that have a gradient all the same, such as one set by hand."""
         loss = None
         if closure is not None:
