@@ -56,6 +56,8 @@ class DensorConfig(QuantizationConfigMixin):  # type: ignore[misc]
         if isinstance(version, bool) or not isinstance(version, int) or version < 1:
             raise FormatError(f"quantization_config: version {version!r} is impossible")
         packed.check_version(version)
+        if not all(isinstance(text, str | None) for text in (dtype, base)):
+            raise FormatError("quantization_config: dtype and base are to be names")
         self.quant_method = METHOD
         self.version, self.dtype, self.base = version, dtype, base
 
@@ -87,7 +89,8 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
     def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """The type of the model, which transformers could not see where all floats are blobs."""
         known = getattr(torch, self.quantization_config.dtype or "", None)
-        return dtype if dtype.is_floating_point or known is None else known
+        found: torch.dtype = known if isinstance(known, torch.dtype) else dtype
+        return dtype if dtype.is_floating_point else found
 
     def _process_model_before_weight_loading(
         self, model: Any, checkpoint_files: list[str] | None = None, **kwargs: Any
@@ -96,6 +99,8 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
         if getattr(model.config, "distributed_config", None) is not None:
             raise UnsupportedError("packed weights cannot be loaded in shards; hf-unpack first")
         for path in checkpoint_files or []:
+            if not path.endswith(".safetensors"):
+                continue
             file = check_packed(PackedFile(path))
             for name in file:
                 if file.is_blob(name):
