@@ -14,6 +14,7 @@ transformers = pytest.importorskip("transformers", minversion="5.22")
 from hf_models import MODELS, bert, bits, damaged, files, llama, mixtral, same  # noqa: E402
 
 import densor.hf  # noqa: E402
+import densor.torch  # noqa: E402
 from densor.errors import (  # noqa: E402
     ArgumentError,
     ChecksumError,
@@ -330,6 +331,22 @@ def test_importing_again_does_nothing(folders):
     importlib.reload(densor.hf)
     importlib.reload(importlib.import_module("densor.hf.loader"))
     densor.hf.from_pretrained(folders("llama")[1])
+
+
+@pytest.mark.skipif(
+    not hasattr(densor.torch, "pack_module"), reason="weights cannot stay packed yet"
+)
+@pytest.mark.parametrize("name", ["llama", "llama-tied", "mixtral", "bert"])
+def test_weights_that_stay_packed(folders, name):
+    plain, packed = folders(name)
+    wanted = type(MODELS[name]()).from_pretrained(plain)
+    tokens = torch.arange(1, 17).reshape(2, 8)
+    for folder in (packed, plain):
+        found = densor.hf.from_pretrained(folder, resident=True)
+        with torch.no_grad():
+            assert bits(wanted(tokens)[0]) == bits(found(tokens)[0])
+        same(wanted.state_dict(), dict(found.state_dict()))
+        assert not any(parameter.is_meta for parameter in found.parameters())
 
 
 # Bad input: an error that names file and tensor, never a model.
