@@ -196,6 +196,27 @@ def test_tensors_that_share_bytes_are_not_copied_without_end() -> None:
         assert len(densor.load(archive)) == 1000
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs limits of processes")
+def test_many_entries_take_few_open_files(tmp_path: Path) -> None:
+    """Bytes that may repeat are kept in files, but not in one for each entry."""
+    import resource
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(300):
+        (folder / f"{i:03}").write_bytes(b"%d" % (i // 2) * 100)
+    densor.pack([folder], tmp_path / "a", threads=1)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = len(os.listdir("/dev/fd")) + 100
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
+    try:
+        assert len(verify_file(tmp_path / "a", 1)) == 300
+        assert densor.extract(tmp_path / "a", tmp_path / "out", ["003", "299"]) == ["003", "299"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert (tmp_path / "out" / "003").read_bytes() == (folder / "002").read_bytes()
+
+
 def test_tensors_of_files_in_turn_are_decoded_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """Later names win, but keep their place; entries must not be decoded for each tensor."""
     from densor.formats.archive import Archive
