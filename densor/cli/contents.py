@@ -51,6 +51,16 @@ def opened(
             archive.close()
 
 
+def holds(path: str, original: str) -> bool:
+    """Whether the one file of an archive has the hash that this file has, which is read for it."""
+    with opened(path) as found, open(original, "rb") as file:
+        (entry,) = found.archive.entries
+        wanted = hashing.new_hash(hash_name(entry))
+        while piece := file.read(1 << 22):
+            wanted.update(piece)
+        return wanted.digest() == entry.digest
+
+
 def original_size(path: str) -> int | None:
     """Bytes that all entries of an archive have, None where that cannot be told."""
     try:

@@ -15,6 +15,7 @@ from densor.formats.files import (
     Sizes,
     apply_times_and_mode,
     file_sink,
+    finished,
     open_input,
     open_output,
     same_file_state,
@@ -22,6 +23,7 @@ from densor.formats.files import (
 from densor.formats.output import errors_of, whole_file
 from densor.formats.places import Places
 from densor.formats.plan import plan_file
+from densor.formats.recovery import check_wanted
 from densor.formats.sinks import Copies, NullSink
 from densor.formats.source import FileRandomSource, FileSource, MemorySource
 from densor.formats.stream import Sink, StreamReader
@@ -77,11 +79,17 @@ def pack(
     dtype: str | None = None,
     overwrite: bool = False,
     hash: str | None = None,
+    recovery: float | None = None,
     progress: Progress | None = None,
 ) -> Sizes:
-    """Packs files and folders into one archive, which `extract` restores byte for byte."""
+    """Packs files and folders into one archive, which `extract` restores byte for byte.
+
+    `recovery`: percent of recovery data, as for `compress_file`.
+    """
     found = list(members(paths))
     with open_output(target, overwrite) as out:
+        if recovery is not None:
+            check_wanted(recovery, out)
         writer = ArchiveWriter(out, level, threads, hash=hash, progress=progress)
         try:
             for member in found:
@@ -89,7 +97,7 @@ def pack(
             writer.close()
         finally:
             writer.abort()
-        return Sizes(writer.original, writer.written)
+        return finished(writer, out, recovery)
 
 
 def _add_member(writer: ArchiveWriter, member: Member, dtype: str | None) -> None:
@@ -184,19 +192,20 @@ class _Extraction:
         if meta.kind not in (FILE, DIR):
             raise FormatError(f"{meta.name!r} is not a file but a {meta.kind}; read it in Python")
         path = self._places.path(meta.name)
-        self._make_parents(path.parent if meta.kind == FILE else path)
+        make_parents(self._folder, path.parent if meta.kind == FILE else path)
         if meta.kind == DIR:
             return NullSink(None)
         out = self._open.enter_context(whole_file(path, self._overwrite))
         return file_sink(out, self._keep, path)
 
-    def _make_parents(self, parent: Path) -> None:
-        """Makes folders below the target one by one, none of them through a symbolic link."""
-        with errors_of(parent):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            at = self._folder
-            for part in parent.relative_to(self._folder).parts:
-                at = at / part
-                if at.is_symlink():
-                    raise FileError(f"{at}: is a symbolic link; extract elsewhere")
-                at.mkdir(exist_ok=True)
+
+def make_parents(folder: Path, parent: Path) -> None:
+    """Makes folders below the target one by one, none of them through a symbolic link."""
+    with errors_of(parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        at = folder
+        for part in parent.relative_to(folder).parts:
+            at = at / part
+            if at.is_symlink():
+                raise FileError(f"{at}: is a symbolic link; extract elsewhere")
+            at.mkdir(exist_ok=True)

@@ -101,13 +101,14 @@ def whole_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            _rename(temporary, path, overwrite)
+            move_into_place(temporary, path, overwrite)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def _rename(temporary: Path, path: Path, overwrite: bool) -> None:
+def move_into_place(temporary: Path, path: Path, overwrite: bool) -> None:
+    """Gives a whole file its name, for good; FileError if that exists and `overwrite` is false."""
     if overwrite:
         temporary.replace(path)
     else:  # a link fails where another process has made the file meanwhile
@@ -128,6 +129,38 @@ def _rename(temporary: Path, path: Path, overwrite: bool) -> None:
 
 def _exists(path: Path) -> FileError:
     return FileError(f"{path}: already exists; use -f (overwrite=True) to replace it")
+
+
+@contextlib.contextmanager
+def to_be_replaced(path: Path, file: BinaryIO) -> Iterator[os.stat_result]:
+    """Keeps others from replacing a file at the same time; yields its status.
+
+    FileError if another process has locked it, or has put another one in its place meanwhile.
+    `file` is open on it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on this system
+        pass
+    else:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileError(f"{path}: is being written by another process") from None
+        except OSError:  # a file system without locks
+            pass
+    before = os.fstat(file.fileno())
+    check_still_there(path, before)
+    yield before
+
+
+def check_still_there(path: Path, before: os.stat_result) -> None:
+    """FileError unless the path still leads to the file that it did, unchanged."""
+    with errors_of(path):
+        now = os.stat(path)
+    same = os.path.samestat(now, before)
+    if not same or (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise FileError(f"{path}: changed while it was read")
 
 
 def copy_times_and_mode(source: Path, target: Path) -> None:

@@ -1,6 +1,7 @@
 """Where bytes come from: memory, files, pipes, all behind two small interfaces."""
 
 import contextlib
+import errno
 import io
 import os
 from typing import Any, BinaryIO, Protocol
@@ -174,3 +175,39 @@ class FileRandomSource:
                 raise TruncatedError("archive is shorter than its frames say")
             filled += got
         return buffer
+
+
+class ReadableSource:
+    """Another source, of which what the device cannot read is zeros: it is found to be damaged."""
+
+    _SECTOR = 1 << 12
+
+    def __init__(self, source: RandomSource) -> None:
+        self._source = source
+
+    @property
+    def size(self) -> int:
+        return self._source.size
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        try:
+            return self._source.read_at(offset, count)
+        except FileError as error:
+            if not _unreadable(error):
+                raise
+        out = np.zeros(count, np.uint8)
+        at = offset
+        while at < offset + count:  # sector by sector
+            end = min(offset + count, (at // self._SECTOR + 1) * self._SECTOR)
+            try:
+                out[at - offset : end - offset] = self._source.read_at(at, end - at)
+            except FileError as error:
+                if not _unreadable(error):
+                    raise
+            at = end
+        return out
+
+
+def _unreadable(error: FileError) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno == errno.EIO
