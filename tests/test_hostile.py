@@ -438,6 +438,43 @@ def test_paths_that_lead_elsewhere_are_refused(name: str, tmp_path: Path) -> Non
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "in", target]
 
 
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "x\0", "a\nb"])
+@pytest.mark.parametrize("cut", [0, 20])
+def test_salvage_keeps_to_its_folder(name: str, cut: int, tmp_path: Path) -> None:
+    """Also without an index, and for tensors, whose names are no paths."""
+    entries = [
+        {"name": name, "kind": "file"},
+        {"name": f"t {name}", "kind": "bytes"},
+        {"name": "good", "kind": "file"},
+    ]
+    archive = sealed(entries, b"data")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_bytes(archive[: len(archive) - cut])
+    found = densor.salvage(tmp_path / "in" / "a", tmp_path / "in" / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+    assert sorted(path.name for path in (tmp_path / "in").iterdir()) == ["a", "out"]
+    written = [path.name for path in (tmp_path / "in" / "out").rglob("*")]
+    assert all(printable(part) == part for part in written)
+    assert (tmp_path / "in" / "out" / "good").read_bytes() == b"data"
+    assert len(found.entries) == 3
+
+
+def test_salvage_finds_other_names_for_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(name: str) -> None:
+        check_portable(name, windows=True)
+
+    monkeypatch.setattr("densor.formats.places.check_portable", check)
+    archive = sealed([{"name": name, "kind": "file"} for name in ("NUL", "sub/x")], b"data")
+    (tmp_path / "a").write_bytes(archive)
+    densor.salvage(tmp_path / "a", tmp_path / "out")
+    names = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert sorted(names) == ["entry-0-NUL", "salvage.json", "x"]
+    with pytest.raises(densor.FileError, match="Windows"):
+        densor.extract(tmp_path / "a", tmp_path / "again")
+
+
 def test_links_in_the_way_are_not_written_through(tmp_path: Path) -> None:
     """Neither those to folders nor those to files, whole or dangling; they belong to others."""
     outside, target = tmp_path / "outside", tmp_path / "target"
