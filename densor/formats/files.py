@@ -18,7 +18,7 @@ from densor.formats.matching import attach, tensors_of
 from densor.formats.output import copy_times_and_mode, errors_of, whole_file
 from densor.formats.plan import Plan, plan_file
 from densor.formats.recovery import check_wanted, protect
-from densor.formats.sinks import FileSink, NullSink, PipeSink
+from densor.formats.sinks import Copies, FileSink, NullSink, PipeSink
 from densor.formats.source import FileRandomSource, FileSource, RandomSource
 from densor.formats.stream import Entry, Frame, Sink, StreamReader
 from densor.formats.writer import ArchiveWriter
@@ -354,8 +354,8 @@ def _test(
         FileSource(file), threads, max_size=max_output_size, progress=progress, base=base
     )
     try:
-        keep = reader.reads_back
-        entries = list(reader.entries(lambda meta: NullSink(keep)))
+        copies = Copies() if reader.reads_back else None
+        entries = list(reader.entries(lambda meta: NullSink(copies)))
     finally:
         reader.close()
     if reader.index is not None:

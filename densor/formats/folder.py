@@ -23,7 +23,7 @@ from densor.formats.files import (
 from densor.formats.output import errors_of, whole_file
 from densor.formats.places import Places
 from densor.formats.recovery import check_wanted
-from densor.formats.sinks import NullSink
+from densor.formats.sinks import Copies, NullSink
 from densor.formats.source import FileSource, MemorySource
 from densor.formats.stream import Sink, StreamReader
 from densor.formats.writer import ArchiveWriter
@@ -179,9 +179,12 @@ class _Extraction:
         self._overwrite = overwrite
         self._open: contextlib.ExitStack = contextlib.ExitStack()
         self._keep = False
+        self._copies: Copies | None = None  # of entries that are not wanted
 
     def run(self, reader: StreamReader) -> None:
         self._keep = reader.reads_back
+        if self._keep and self.wanted:
+            self._copies = Copies()
         with contextlib.ExitStack() as self._open:
             for entry in reader.entries(self._sink_for):
                 self._open.close()  # renames the file into place
@@ -194,7 +197,7 @@ class _Extraction:
 
     def _sink_for(self, meta: EntryMeta) -> Sink:
         if self.wanted and meta.name not in self.wanted:
-            return NullSink(self._keep)
+            return NullSink(self._copies)
         if meta.kind not in (FILE, DIR):
             raise FormatError(f"{meta.name!r} is not a file but a {meta.kind}; read it in Python")
         return self._new(meta)
@@ -212,7 +215,7 @@ class _Extraction:
         path = self._places.path(meta.name)
         make_parents(self._folder, path.parent if meta.kind == FILE else path)
         if meta.kind == DIR:
-            return NullSink(False)
+            return NullSink(None)
         out = self._open.enter_context(whole_file(path, self._overwrite))
         return file_sink(out, self._keep, path)
 
@@ -232,7 +235,7 @@ class _RemoteExtraction(_Extraction):
 
     def _new(self, meta: EntryMeta) -> Sink:
         if meta.kind == DIR:
-            return NullSink(False)
+            return NullSink(None)
         out = self._open.enter_context(open_output(join(self._url, meta.name), self._overwrite))
         return file_sink(out, self._keep)
 
