@@ -1,0 +1,1 @@
+"""Decoding on a GPU, from the bytes of the archive. See docs/gpu.md."""

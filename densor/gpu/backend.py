@@ -1,0 +1,75 @@
+"""What runs kernels: a GPU by way of CuPy, or the emulator. Both are called alike."""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+THREADS = 256  # of a block, as the kernels have it
+COMMON = "common.cuh"
+FILES = ("huffman.cu", "rans.cu", "palette.cu")
+
+
+class Buffer(Protocol):
+    """Memory of a backend."""
+
+    @property
+    def pointer(self) -> int:
+        """The address that kernels see; a multiple of 256 where the backend allocated it."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+
+class Backend(Protocol):
+    """Allocates memory, copies, and starts kernels, in the order of the calls."""
+
+    name: str
+    processors: int  # that run blocks at the same time, a hint
+
+    def empty(self, size: int) -> Buffer:
+        """Memory of `size` bytes with any content."""
+        ...
+
+    def wrap(self, array: Any) -> Buffer:
+        """The memory of a contiguous array that is already there: numpy's here, torch's or CuPy's
+        on a GPU. It must outlive the buffer."""
+        ...
+
+    def write(self, buffer: Buffer, data: npt.NDArray[Any]) -> None:
+        """Copies `data` to the begin of a buffer, which is at least as large."""
+        ...
+
+    def read(self, buffer: Buffer) -> Bytes:
+        """A copy of a buffer's content, once all that was started before is done."""
+        ...
+
+    def launch(self, kernel: str, blocks: int, args: Sequence[np.generic]) -> None:
+        """Starts `blocks` blocks of 256 threads. `args`: pointers as uint64, numbers as the kernel
+        takes them."""
+        ...
+
+
+@cache
+def part(name: str) -> str:
+    """One of the files that kernels are made of."""
+    return (resources.files("densor.gpu") / "kernels" / name).read_text()
+
+
+def source(name: str) -> str:
+    """A file of kernels with what stands before each of them, complete for a compiler."""
+    return part(COMMON) + part(name)
+
+
+def upload(backend: Backend, data: npt.NDArray[Any]) -> Buffer:
+    """New memory that holds `data`."""
+    buffer = backend.empty(max(data.nbytes, 1))
+    backend.write(buffer, data)
+    return buffer
