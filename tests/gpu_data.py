@@ -27,7 +27,7 @@ def weights(dtype: str, count: int, columns: int = 64, seed: object = 0) -> Byte
     numbers = (rng.standard_normal(count) * scales).astype(np.float32)
     if dtype == "BF16":
         bits = (numbers.view(np.uint32) >> 16).astype(np.uint16)
-    elif dtype == "F8_E4M3":
+    elif dtype.startswith("F8"):
         from helpers import to_fp8
 
         bits = to_fp8(numbers)

@@ -38,3 +38,12 @@ def test_huffman(dtype: str, size: int, order: str) -> None:
     data = gpu_data.weights(dtype, size)
     (found,) = decode([gpu_data.planar(data, dtype)], order)
     assert (found == data).all()
+
+
+@pytest.mark.parametrize("order", emulate.ORDERS)
+@pytest.mark.parametrize("dtype", [*gpu_data.DTYPES, "F8_E5M2"])
+@pytest.mark.parametrize("size", [*SIZES, LARGE])
+def test_rans(dtype: str, size: int, order: str) -> None:
+    data = gpu_data.weights(dtype, size)
+    (found,) = decode([gpu_data.scales(data, dtype)], order)
+    assert (found == data).all()

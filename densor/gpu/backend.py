@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
-THREADS = 256  # of a block, as the kernels have it
 COMMON = "common.cuh"
 FILES = ("huffman.cu", "rans.cu", "palette.cu")
 
@@ -51,9 +50,9 @@ class Backend(Protocol):
         """A copy of a buffer's content, once all that was started before is done."""
         ...
 
-    def launch(self, kernel: str, blocks: int, args: Sequence[np.generic]) -> None:
-        """Starts `blocks` blocks of 256 threads. `args`: pointers as uint64, numbers as the kernel
-        takes them."""
+    def launch(self, kernel: str, blocks: int, threads: int, args: Sequence[np.generic]) -> None:
+        """Starts `blocks` blocks of `threads` threads. `args`: pointers as uint64, numbers as the
+        kernel takes them."""
         ...
 
 

@@ -28,6 +28,20 @@ SEGMENT = np.dtype(
 )
 JOB = np.dtype([(f, "<u4") for f in ("unit", "units", "segment", "kind", "table")])
 
+PART = np.dtype([(f, "<u4") for f in ("rows", "columns", "first_row", "first_column")])
+POINTERS = (
+    *("words", "states", "parts", "row_scales", "column_scales"),
+    *("rest", "signs", "apart", "low"),
+)
+STREAM = np.dtype(
+    [(f, "<u8") for f in (*POINTERS, "out")]
+    + [(f, "<u4") for f in ("n_words", "n", "n_apart", "keep")]
+    + [("base", "<i4"), ("tensor", "<u4"), ("status", "<u4"), ("unused", "<u4")]
+)
+STREAM_JOB = np.dtype(
+    [(f, "<u4") for f in ("stream", "streams", "tables", "phase", "main", "tails")]
+)
+
 
 class Arena:
     """Pieces of bytes, each at a place of the alignment it needs, in one buffer."""

@@ -65,14 +65,21 @@ class CodedPlane:
 
 
 class PlanarModel:
-    """A model of planar chunks with its tables. `codes`: uint8[codes, 256], all lengths."""
+    """A model of planar chunks with its tables. `kernel`: None where there is none for it."""
 
     def __init__(self, model: Model[Classes]) -> None:
         self.model = model
+        self.size = model.layout.size
         self.kernel = _LAYOUTS.get(model.layout.number) if not model.delta else None
         self._tables: list[DecodeTables | None] = [None] * len(model.planes)
 
-    def tables(self, plane: int) -> DecodeTables:
+    def table(self, plane: int, code: int) -> Words:
+        """The look-up table that the kernel wants for a class of a plane."""
+        classes = self.model.planes[plane]
+        assert classes is not None
+        return pair_table(classes.lengths[code])
+
+    def _counting_tables(self, plane: int) -> DecodeTables:
         """Look-up tables to count with."""
         tables = self._tables[plane]
         if tables is None:
@@ -157,7 +164,7 @@ class PlanarModel:
             raise FormatError("Huffman streams do not fit their section")
         classes = self.model.planes[p]
         assert classes is not None
-        tables = self.tables(p)
+        tables = self._counting_tables(p)
         positions = (8 * (ends - sizes)).astype(np.uint64)
         entries = np.empty(int(counts.sum()) // UNIT + 8 * len(classes) + 8, np.uint32)
         made = find_entries(

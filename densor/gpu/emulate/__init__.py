@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.errors import UnsupportedError
-from densor.gpu.backend import COMMON, FILES, THREADS, part
+from densor.gpu.backend import COMMON, FILES, part
 
 Bytes = npt.NDArray[np.uint8]
 ORDERS = ("up", "down", "shuffled")  # in which lanes of a warp run between two collectives
@@ -113,14 +113,14 @@ class EmulatedBackend:
         found: Bytes = buffer.array.copy()
         return found
 
-    def launch(self, kernel: str, blocks: int, args: Sequence[np.generic]) -> None:
+    def launch(self, kernel: str, blocks: int, threads: int, args: Sequence[np.generic]) -> None:
         """See `Backend`. KernelError where the kernel breaks a rule."""
         values = [arg.reshape(1) for arg in args]
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
         with _one_at_a_time:  # the emulator keeps its state in static variables
             self._library.emu_config(self._order, self._seed)
             run = getattr(self._library, f"emu_{kernel}")
-            failed = run(blocks, 1, 1, THREADS, 1, 1, pointers)
+            failed = run(blocks, 1, 1, threads, 1, 1, pointers)
             if failed:
                 raise KernelError(f"{kernel}: {self._library.emu_error().decode()}")
 

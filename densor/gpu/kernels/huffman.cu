@@ -38,7 +38,7 @@ struct Job {
     uint32_t unit, units;
     uint32_t segment;  // that of the first unit
     uint32_t kind;
-    uint32_t table;  // number of the table, or the symbol of a constant class
+    uint32_t table;  // place of the table in words, or the symbol of a constant class
 };
 
 static_assert(sizeof(Plane) == 88 && sizeof(Segment) == 32 && sizeof(Job) == 20, "as descriptors.py has them");
@@ -167,7 +167,7 @@ __device__ __forceinline__ void decode_units(const Job* jobs, uint32_t n_jobs, c
     for (uint32_t j = from; j < min(from + each, n_jobs); ++j) {
         const Job job = jobs[j];
         if (job.kind == KIND_HUFFMAN && job.table != loaded) {
-            const uint4* source = (const uint4*)(tables + ((uint64_t)job.table << TABLE_BITS));
+            const uint4* source = (const uint4*)(tables + job.table);
             __syncthreads();  // others may still be at the job before
             for (uint32_t i = threadIdx.x; i < (1u << TABLE_BITS) / 4u; i += THREADS) ((uint4*)table)[i] = source[i];
             __syncthreads();
