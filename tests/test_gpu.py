@@ -1,4 +1,4 @@
-"""Kernels of `densor.gpu` under the emulator: bit for bit what went in, whatever the order of lanes."""
+"""Kernels of `densor.gpu` under the emulator: bit for bit what went in, in any order of lanes."""
 
 from functools import cache
 

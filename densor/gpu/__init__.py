@@ -1,1 +1,125 @@
-"""Decoding on a GPU, from the bytes of the archive. See docs/gpu.md."""
+"""Decoding on a GPU, from the bytes of the archive: see docs/gpu.md.
+
+`load` keeps tensors packed in the memory of a device, `decode` unpacks them there at once. Both
+take a `Backend`: `backend("cuda")`, or `backend("emulate")`, which runs the kernels on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from densor.api import File
+from densor.errors import ArgumentError
+from densor.gpu.backend import Backend
+from densor.gpu.block import Block, Scratch
+from densor.gpu.tensors import PackedTensor, read_blob, read_tensors
+
+__all__ = [
+    "Backend",
+    "Block",
+    "DeviceTensor",
+    "PackedTensor",
+    "Scratch",
+    "backend",
+    "decode",
+    "load",
+    "read_blob",
+    "read_tensors",
+]
+
+
+def backend(name: Literal["cuda", "emulate"] | str = "cuda", device: int | None = None) -> Backend:
+    """What runs kernels. `device`: number of the GPU, the current one by default.
+
+    UnsupportedError, with the extra to install, where CuPy, a GPU or a compiler is missing.
+    """
+    if name == "cuda":
+        from densor.gpu.cuda import CudaBackend
+
+        return CudaBackend(device)
+    if name == "emulate":
+        from densor.gpu.emulate import EmulatedBackend
+
+        return EmulatedBackend()
+    raise ArgumentError(f"unknown backend {name!r}; known are cuda and emulate")
+
+
+class DeviceTensor:
+    """A tensor that is packed in a device's memory. `scratch` may be shared; see `Block`."""
+
+    def __init__(
+        self,
+        tensor: PackedTensor,
+        backend: Backend,
+        *,
+        scratch: Scratch | None = None,
+        host: bool = True,
+    ) -> None:
+        self.name, self.dtype, self.shape = tensor.name, tensor.dtype, tensor.shape
+        self.size = tensor.size  # bytes once decoded
+        self._backend = backend
+        self.block = Block([tensor], backend, scratch=scratch, host=host)
+
+    def decode(self, out: Any = None) -> Any:
+        """The tensor, in `out` or a new array of the backend.
+
+        ChecksumError where the packed bytes were damaged since they were loaded.
+        """
+        if out is None:
+            out = self._backend.new(self.dtype, self.shape)
+        self.block.decode([out])
+        return out
+
+    def __repr__(self) -> str:
+        return (
+            f"DeviceTensor({self.name!r}, {self.dtype}, {list(self.shape)}, "
+            f"{self.block.resident} of {self.size} bytes)"
+        )
+
+
+def load(
+    source: Any,
+    names: Iterable[str] | None = None,
+    backend: Backend | str = "cuda",
+    *,
+    host: bool = True,
+) -> dict[str, DeviceTensor]:
+    """Tensors of an archive, packed, in the memory of a device.
+
+    `source`: as for `densor.open`, or an open `densor.File`. `names`: all by default; KeyError for
+    one that is not there. `host`: what no kernel decodes is decoded here, and kept unpacked.
+    """
+    on = _resolve(backend)
+    scratch = Scratch(on)
+    return {
+        tensor.name: DeviceTensor(tensor, on, scratch=scratch, host=host)
+        for tensor in _packed(source, names)
+    }
+
+
+def decode(
+    source: Any,
+    names: Iterable[str] | None = None,
+    backend: Backend | str = "cuda",
+) -> dict[str, Any]:
+    """Tensors of an archive, decoded on a device: torch's if torch is imported, else CuPy's.
+
+    Arguments as for `load`. Needs memory for the packed tensors too, while it runs.
+    """
+    on = _resolve(backend)
+    tensors = _packed(source, names)
+    outs = [on.new(tensor.dtype, tensor.shape) for tensor in tensors]
+    Block(tensors, on).decode(outs)
+    return {tensor.name: out for tensor, out in zip(tensors, outs, strict=True)}
+
+
+def _resolve(on: Backend | str) -> Backend:
+    return backend(on) if isinstance(on, str) else on
+
+
+def _packed(source: Any, names: Iterable[str] | None) -> list[PackedTensor]:
+    if isinstance(source, File):
+        return read_tensors(source.archive, names)
+    with File(source) as file:
+        return read_tensors(file.archive, names)

@@ -1,5 +1,6 @@
 """What runs kernels: a GPU by way of CuPy, or the emulator. Both are called alike."""
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -9,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
+_KERNEL = re.compile(
+    r"^(?:HUFFMAN|RANS|MATVEC)\((\w+),|^extern .*__global__.* (\w+)\($", re.MULTILINE
+)
 COMMON = "common.cuh"
 FILES = ("huffman.cu", "rans.cu", "palette.cu")
 
@@ -42,11 +46,15 @@ class Backend(Protocol):
         on a GPU. It must outlive the buffer."""
         ...
 
-    def write(self, buffer: Buffer, data: npt.NDArray[Any]) -> None:
+    def new(self, dtype: str, shape: tuple[int, ...]) -> Any:
+        """A new array for a tensor, of the kind that `wrap` takes."""
+        ...
+
+    def write(self, buffer: Any, data: npt.NDArray[Any]) -> None:
         """Copies `data` to the begin of a buffer, which is at least as large."""
         ...
 
-    def read(self, buffer: Buffer) -> Bytes:
+    def read(self, buffer: Any) -> Bytes:
         """A copy of a buffer's content, once all that was started before is done."""
         ...
 
@@ -65,6 +73,11 @@ def part(name: str) -> str:
 def source(name: str) -> str:
     """A file of kernels with what stands before each of them, complete for a compiler."""
     return part(COMMON) + part(name)
+
+
+def kernels(text: str) -> list[str]:
+    """Names of the kernels in a file: of macros that define one, and of those written out."""
+    return [a or b for a, b in _KERNEL.findall(text)]
 
 
 def upload(backend: Backend, data: npt.NDArray[Any]) -> Buffer:

@@ -114,13 +114,14 @@ class Block:
 
     def launch(self) -> None:
         """Starts decoding to where `bind` said. Nothing is allocated, copied or waited for."""
-        common = [np.uint64(b.pointer) for b in (self._tables, self._outs, self._status)]
+        shared = self._tables, self._outs, self._status
+        common: list[np.generic] = [np.uint64(buffer.pointer) for buffer in shared]
         most = _BLOCKS * self._backend.processors
         for launch, descriptors in zip(self._launches, self._descriptors, strict=True):
-            jobs, *others = (np.uint64(buffer.pointer) for buffer in descriptors)
-            args = jobs, np.uint32(launch.jobs.size), *others, *common
+            args: list[np.generic] = [np.uint64(buffer.pointer) for buffer in descriptors]
+            args.insert(1, np.uint32(launch.jobs.size))
             blocks = min(launch.jobs.size, most)
-            self._backend.launch(launch.kernel, blocks, launch.threads, args)
+            self._backend.launch(launch.kernel, blocks, launch.threads, args + common)
 
     def check(self) -> None:
         """Waits for what was launched; ChecksumError where stored bits turned out damaged."""

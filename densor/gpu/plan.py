@@ -38,7 +38,7 @@ class Launch(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Where a chunk goes: `at` bytes into the memory numbered `tensor`; `status` tells of errors."""
+    """Where a chunk goes: `at` bytes into the memory numbered `tensor`; `status`: of its errors."""
 
     tensor: int
     at: int

@@ -1,4 +1,4 @@
-"""Chunks under scale contexts (codec 3) made ready for the kernels: validated, their scales decoded."""
+"""Chunks under scale contexts (codec 3) made ready for the kernels: validated, scales decoded."""
 
 from dataclasses import dataclass
 

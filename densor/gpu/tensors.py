@@ -1,14 +1,17 @@
 """Tensors as they stand in an archive: the chunks of each with their models, not decoded."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
+from densor.dtypes import SIZES
+from densor.errors import FormatError
 from densor.formats.archive import Archive, IndexedEntry
-from densor.formats.entry import TensorInfo
+from densor.formats.entry import ARRAY, TENSOR, TensorInfo
+from densor.formats.source import MemoryRandomSource
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -46,6 +49,29 @@ def read_tensors(archive: Archive, names: Iterable[str] | None = None) -> list[P
     """
     found = archive.tensors()
     return [_read(archive, name, found) for name in (found if names is None else names)]
+
+
+def read_blob(blob: Any) -> PackedTensor:
+    """The only tensor or array of an archive in memory, such as `densor.compress` makes.
+
+    `blob`: bytes-like, or a torch tensor of uint8, which may be on a device: it is copied from
+    there, since headers, checksums and entry points are looked at here. FormatError for an archive
+    that holds anything else.
+    """
+    if hasattr(blob, "data_ptr"):
+        blob = blob.detach().cpu().contiguous().numpy()
+    archive = Archive(MemoryRandomSource(blob))
+    try:
+        if len(archive.entries) == 1:
+            entry = archive.entries[0]
+            meta = entry.meta
+            if meta.kind in (TENSOR, ARRAY) and meta.order != "F" and meta.dtype in SIZES:
+                assert meta.shape is not None
+                info = TensorInfo(meta.name, meta.dtype, meta.shape, 0, entry.size)
+                return _read(archive, meta.name, {meta.name: (entry, info)})
+    finally:
+        archive.close()
+    raise FormatError("blob does not hold just one tensor")
 
 
 def _read(

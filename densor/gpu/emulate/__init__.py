@@ -5,8 +5,8 @@ For tests, and for people without a GPU. Slow, and strict: see cuda_emu.h.
 
 import ctypes
 import hashlib
+import math
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from densor.dtypes import SIZES, to_numpy
 from densor.errors import UnsupportedError
-from densor.gpu.backend import COMMON, FILES, part
+from densor.gpu.backend import COMMON, FILES, kernels, part
 
 Bytes = npt.NDArray[np.uint8]
 ORDERS = ("up", "down", "shuffled")  # in which lanes of a warp run between two collectives
 _ALIGNMENT = 256
 _GUARD = 64  # bytes around memory that kernels must leave alone
 _FILL = 0xC3
-_KERNEL = re.compile(r"^(?:HUFFMAN|RANS|PALETTE|MATVEC)\((\w+),|void (\w+)\($", re.MULTILINE)
 _FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-fno-strict-aliasing", "-w")
 _one_at_a_time = threading.Lock()
 
@@ -96,11 +96,12 @@ class EmulatedBackend:
         """See `Backend`."""
         return array if isinstance(array, HostBuffer) else WrappedBuffer(np.asarray(array))
 
-    def new(self, size: int) -> npt.NDArray[np.uint8]:
-        """An array of bytes that tensors can be decoded to."""
+    def new(self, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """See `Backend`; a numpy array."""
+        size = math.prod(shape) * SIZES[dtype]
         whole = np.empty(size + _ALIGNMENT, np.uint8)
         begin = -whole.ctypes.data % _ALIGNMENT
-        return whole[begin : begin + size]
+        return whole[begin : begin + size].view(to_numpy(dtype)).reshape(shape)
 
     def write(self, buffer: Any, data: npt.NDArray[Any]) -> None:
         """See `Backend`."""
@@ -123,11 +124,6 @@ class EmulatedBackend:
             failed = run(blocks, 1, 1, threads, 1, 1, pointers)
             if failed:
                 raise KernelError(f"{kernel}: {self._library.emu_error().decode()}")
-
-
-def kernels(text: str) -> list[str]:
-    """Names of the kernels in a source."""
-    return [a or b for a, b in _KERNEL.findall(text)]
 
 
 def compiler() -> str | None:

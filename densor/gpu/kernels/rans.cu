@@ -213,7 +213,7 @@ __device__ __forceinline__ void decode_streams(const StreamJob* jobs, uint32_t n
 }
 
 #define RANS(name, FORM, EXPONENT, TOP)                                                                      \
-    extern "C" __global__ __launch_bounds__(RANS_THREADS) void name(                                         \
+    extern "C" __global__ __launch_bounds__(RANS_THREADS, 20) void name(                                         \
         const StreamJob* jobs, uint32_t n_jobs, const Stream* streams, const uint32_t* tables,               \
         uint8_t* const* outs, uint32_t* status) {                                                            \
         __shared__ __align__(16) uint32_t shared[MOST_SHARED * (RANGE_WORDS + LOOK_BYTES / 4u)];             \
