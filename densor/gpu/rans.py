@@ -18,7 +18,7 @@ from densor.gpu.descriptors import PART
 
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint32]
-WARPS = 2  # chunks that a block decodes at a time
+WARPS = 4  # chunks that a block decodes at a time
 THREADS = 32 * WARPS
 _KERNELS = {
     BF16: "rans_bf16",

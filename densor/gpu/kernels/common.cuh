@@ -19,14 +19,21 @@ typedef unsigned long long uint64_t;
 #define STATUS_STATE 2u     // a rANS state does not end as it began
 #define STATUS_APART 4u     // bits that stand apart are too few or too many
 
+// Tells the compiler that a pointer that was itself loaded points to global memory.
+#if defined(CUDA_EMU)
+#define GLOBAL(pointer) ((void)0)
+#else
+#define GLOBAL(pointer) __builtin_assume(__isGlobal(pointer))
+#endif
+
 // How a plane's bytes are put together with those of the others, which are in the order of the elements.
 enum Layout { BYTE, BF16, WORD16, FP32 };
 
 template <int LAYOUT> struct Element;
-template <> struct Element<BYTE> { static const uint32_t size = 1, group = 16; };
-template <> struct Element<BF16> { static const uint32_t size = 2, group = 8; };
-template <> struct Element<WORD16> { static const uint32_t size = 2, group = 8; };
-template <> struct Element<FP32> { static const uint32_t size = 4, group = 8; };
+template <> struct Element<BYTE> { static constexpr uint32_t size = 1, group = 16; };
+template <> struct Element<BF16> { static constexpr uint32_t size = 2, group = 8; };
+template <> struct Element<WORD16> { static constexpr uint32_t size = 2, group = 8; };
+template <> struct Element<FP32> { static constexpr uint32_t size = 4, group = 8; };
 
 // A plane that stands beside the coded one: `base + (i & keep)` is the byte of element i. A constant plane has
 // keep = 0 and a base of 16 equal bytes.
@@ -35,8 +42,12 @@ struct Beside {
     uint32_t keep, unused;
 };
 
-__device__ __forceinline__ uint32_t beside_byte(const Beside& plane, uint32_t i) { return plane.base[i & plane.keep]; }
+__device__ __forceinline__ uint32_t beside_byte(const Beside& plane, uint32_t i) {
+    GLOBAL(plane.base);
+    return plane.base[i & plane.keep];
+}
 __device__ __forceinline__ uint2 beside_eight(const Beside& plane, uint32_t i) {
+    GLOBAL(plane.base);
     return *(const uint2*)(plane.base + (i & plane.keep));
 }
 

@@ -50,7 +50,10 @@ struct Reader {
     uint32_t left, at, n_words, next;
 };
 
-__device__ __forceinline__ uint32_t read_word(const Reader& r, uint32_t at) { return at < r.n_words ? r.words[at] : 0u; }
+__device__ __forceinline__ uint32_t read_word(const Reader& r, uint32_t at) {
+    GLOBAL(r.words);
+    return at < r.n_words ? r.words[at] : 0u;
+}
 
 __device__ __forceinline__ void start(Reader& r, uint32_t bit) {
     uint32_t at = bit >> 5;
@@ -186,7 +189,9 @@ __device__ __forceinline__ void decode_units(const Job* jobs, uint32_t n_jobs, c
         const uint32_t number = segment->begin / UNIT + (unit - segment->unit);
         const uint32_t begin = max(number * UNIT, segment->begin), end = min(number * UNIT + UNIT, segment->end);
         uint8_t* out = outs[plane.tensor] + plane.out;
+        GLOBAL(out);
         const uint32_t* runs = plane.runs + segment->run + begin / plane.run;
+        GLOBAL(runs);
         const uint32_t offset = begin % plane.run;
         if (job.kind == KIND_HUFFMAN) {
             Coded source;
@@ -199,6 +204,7 @@ __device__ __forceinline__ void decode_units(const Job* jobs, uint32_t n_jobs, c
             if (position(source.reader) != stop) atomicOr(status + plane.status, STATUS_POSITION);
         } else if (job.kind == KIND_RAW) {
             Raw source = {(const uint8_t*)plane.words + segment->raw + begin};
+            GLOBAL(source.at);
             place<LAYOUT>(source, out, plane.beside, runs, plane.run, offset, end - begin);
         } else {
             Constant source = {job.table};

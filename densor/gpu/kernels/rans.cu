@@ -4,7 +4,7 @@
 // chunk has one stream, so that its steps are serial: what counts is how many chunks there are, and latency. The words of
 // the stream are loaded three steps ahead and handed around by shuffles.
 
-#define RANS_THREADS 64u
+#define RANS_THREADS 128u
 #define RANS_WARPS (RANS_THREADS / 32u)
 #define PROBABILITY_BITS 12u
 #define FIRST_STATE 65536u
@@ -61,6 +61,7 @@ __device__ __forceinline__ uint32_t range_of(const Tables& tables, uint32_t cont
 // Up to 13 bits of a string of bits, its end filled up with zeros.
 __device__ __forceinline__ uint32_t bits_apart(const Stream& stream, uint32_t bit, uint32_t count) {
     uint32_t at = bit >> 3, word = 0u;
+    GLOBAL(stream.apart);
 #pragma unroll
     for (uint32_t k = 0; k < 3u; ++k)
         if (at + k < stream.n_apart) word |= (uint32_t)stream.apart[at + k] << (8u * k);
@@ -70,117 +71,153 @@ __device__ __forceinline__ uint32_t bits_apart(const Stream& stream, uint32_t bi
 // Which parts of an element are coded.
 enum Form { FORM_BF16, FORM_FP16, FORM_FP8, FORM_FP32 };
 
-template <int FORM>
-__device__ __forceinline__ void store_joined(const Stream& s, uint8_t* out, uint32_t i, uint32_t lane, uint32_t top) {
-    if (FORM == FORM_FP16) {
-        uint32_t rest = s.rest[i];
-        ((uint16_t*)out)[i] = (uint16_t)((rest & 128u) << 8 | top << 7 | (rest & 127u));
-        return;
-    }
-    uint32_t sign = s.signs[i >> 5] >> lane & 1u;
-    if (FORM == FORM_FP8) {
-        out[i] = (uint8_t)(sign << 7 | top);
-        return;
-    }
-    uint32_t rest = (uint32_t)s.rest[(i >> 5) * 16u + (lane & 15u)] >> (lane >> 4 << 2) & 15u;
-    uint32_t high = sign << 15 | top << 4 | rest;
-    if (FORM == FORM_BF16)
-        ((uint16_t*)out)[i] = (uint16_t)high;
-    else
-        ((uint32_t*)out)[i] = high << 16 | s.low[i & s.keep];
-}
-
-// Element `i` of each lane lies in a row and a column of a matrix.
-struct Cursor {
+// What a lane keeps between two steps.
+struct Lane {
+    uint32_t lane, below;  // its number, and a mask of the lanes below
+    uint32_t x;            // state
+    uint32_t scale;        // of the next element
+    uint32_t bit;          // of what stands apart
+    // Words number `at` + lane, and 32 and 64 beyond; `used` of the first 32 are used.
+    uint32_t at, used, word0, word1, word2;
+    // Where the next element lies.
     const Part* part;
-    uint32_t rows, columns;  // of the matrix
-    uint32_t row, column;
+    uint32_t rows, columns, row, column, row_scale;
+    const uint8_t* column_scales;
 };
 
-__device__ __forceinline__ void enter(Cursor& c) {
-    c.rows = c.part->rows;
-    c.columns = c.part->columns;
-    c.row = 0u;
+__device__ __forceinline__ void enter_part(const Stream& s, Lane& l) {
+    GLOBAL(l.part);
+    l.rows = l.part->rows;
+    l.columns = l.part->columns;
+    l.column_scales = s.column_scales + l.part->first_column;
+    l.row = 0u;
 }
 
-// Goes on by as many elements as were added to `column`; whether the row changed.
-__device__ __forceinline__ bool advance(Cursor& c) {
-    if (c.column < c.columns) return false;
-    do {
-        c.column -= c.columns;
-        if (++c.row == c.rows) {
-            ++c.part;
-            enter(c);
+// The lane's next element is that of `column` in the lane's row: finds out where that really is, and takes its scale.
+__device__ __forceinline__ void look_ahead(const Stream& s, Lane& l, bool exists) {
+    if (l.column >= l.columns) {
+        do {
+            l.column -= l.columns;
+            if (++l.row == l.rows) {
+                ++l.part;
+                enter_part(s, l);
+            }
+        } while (l.column >= l.columns);
+        GLOBAL(s.row_scales);
+        if (exists) l.row_scale = s.row_scales[l.part->first_row + l.row];
+    }
+    GLOBAL(l.column_scales);
+    if (exists) l.scale = l.row_scale + l.column_scales[l.column] & 255u;
+}
+
+// The bits of element `i` that are stored as they are, in their places.
+template <int FORM> __device__ __forceinline__ uint32_t stored_bits(const Stream& s, uint32_t i, uint32_t lane) {
+    GLOBAL(s.rest);
+    GLOBAL(s.signs);
+    if (FORM == FORM_FP16) {
+        uint32_t rest = s.rest[i];
+        return (rest & 128u) << 8 | (rest & 127u);
+    }
+    uint32_t sign = s.signs[i >> 5] >> lane & 1u;
+    if (FORM == FORM_FP8) return sign << 7;
+    uint32_t rest = (uint32_t)s.rest[(i >> 5) * 16u + (lane & 15u)] >> (lane >> 4 << 2) & 15u;
+    return sign << 15 | rest;
+}
+
+template <int FORM>
+__device__ __forceinline__ void store_joined(const Stream& s, uint8_t* out, uint32_t i, uint32_t stored, uint32_t top) {
+    if (FORM == FORM_FP8) {
+        out[i] = (uint8_t)(stored | top);
+    } else if (FORM == FORM_FP16) {
+        ((uint16_t*)out)[i] = (uint16_t)(stored | top << 7);
+    } else if (FORM == FORM_BF16) {
+        ((uint16_t*)out)[i] = (uint16_t)(stored | top << 4);
+    } else {
+        GLOBAL(s.low);
+        ((uint32_t*)out)[i] = (stored | top << 4) << 16 | s.low[i & s.keep];
+    }
+}
+
+// One element per lane, number `i`. `WHOLE`: all lanes have one.
+template <int FORM, uint32_t EXPONENT, uint32_t TOP, bool WHOLE>
+__device__ __forceinline__ void step(const Stream& s, const StreamJob& job, const Tables& tables, uint8_t* out, Lane& l,
+                                     uint32_t i) {
+    const bool active = WHOLE || i < s.n;
+    const uint32_t scale = l.scale;
+    l.column += 32u;
+    look_ahead(s, l, i + 32u < s.n);
+    const uint32_t stored = active ? stored_bits<FORM>(s, i, l.lane) : 0u;
+    uint32_t symbol = 0u;
+    bool need = false;
+    if (active) {
+        const uint32_t slot = l.x & ((1u << PROBABILITY_BITS) - 1u);
+        const uint32_t range = range_of(tables, scale & ((1u << job.phase) - 1u), slot);
+        symbol = range >> 24;
+        l.x = ((range >> 12 & 4095u) + 1u) * (l.x >> PROBABILITY_BITS) + slot - (range & 4095u);
+        need = l.x < FIRST_STATE;
+    }
+    const uint32_t needing = __ballot_sync(ALL_LANES, need);
+    const uint32_t mine = l.used + __popc(needing & l.below);
+    const uint32_t near = __shfl_sync(ALL_LANES, l.word0, (int)mine), far = __shfl_sync(ALL_LANES, l.word1, (int)mine);
+    if (need) l.x = l.x << 16 | (mine < 32u ? near : far);
+    l.used += __popc(needing);
+    if (l.used >= 32u) {
+        l.used -= 32u;
+        l.at += 32u;
+        l.word0 = l.word1;
+        l.word1 = l.word2;
+        GLOBAL(s.words);
+        l.word2 = l.at + l.lane + 64u < s.n_words ? s.words[l.at + l.lane + 64u] : 0u;
+    }
+    uint32_t expected = (uint32_t)(s.base + (int32_t)(scale >> job.phase));
+    uint32_t top = symbol == job.main ? 0u : symbol + (expected << TOP) & ((1u << (EXPONENT + TOP)) - 1u);
+    const uint32_t rare = __ballot_sync(ALL_LANES, active && symbol > job.main);
+    if (rare) {
+        const bool is_escape = active && symbol > job.main + job.tails;
+        const uint32_t escapes = __ballot_sync(ALL_LANES, is_escape), tails = rare & ~escapes;
+        if (active && symbol > job.main) {
+            const uint32_t before = TOP * __popc(tails & l.below) + (EXPONENT + TOP) * __popc(escapes & l.below);
+            top = bits_apart(s, l.bit + before, is_escape ? EXPONENT + TOP : TOP);
+            expected -= symbol - job.main;
+            if (!is_escape) top |= (expected & ((1u << EXPONENT) - 1u)) << TOP;
         }
-    } while (c.column >= c.columns);
-    return true;
+        l.bit += TOP * __popc(tails) + (EXPONENT + TOP) * __popc(escapes);
+    }
+    if (active) store_joined<FORM>(s, out, i, stored, top);
 }
 
 template <int FORM, uint32_t EXPONENT, uint32_t TOP>
 __device__ __forceinline__ void decode_stream(const Stream& s, const StreamJob& job, const Tables& tables, uint8_t* out,
                                               uint32_t* status) {
-    const uint32_t lane = threadIdx.x & 31u, below = (1u << lane) - 1u;
-    const uint32_t mask = (1u << job.phase) - 1u;
-    const int32_t base = s.base;
-    uint32_t x = s.states[lane], bit = 0u;
-    // Words `at` + lane and 32 and 64 beyond; `used` of the first 32 are used.
-    uint32_t at = 0u, used = 0u, word0 = 0u, word1 = 0u, word2 = 0u;
-    if (lane < s.n_words) word0 = s.words[lane];
-    if (lane + 32u < s.n_words) word1 = s.words[lane + 32u];
-    if (lane + 64u < s.n_words) word2 = s.words[lane + 64u];
-    Cursor c;
-    c.part = s.parts;
-    c.column = lane;
-    enter(c);
-    advance(c);
-    uint32_t row_scale = lane < s.n ? s.row_scales[c.part->first_row + c.row] : 0u;
-    for (uint32_t first = 0u; first < s.n; first += 32u) {
-        const uint32_t i = first + lane;
-        const bool active = i < s.n;
-        uint32_t symbol = 0u, scale = 0u;
-        bool need = false;
-        if (active) {
-            scale = row_scale + s.column_scales[c.part->first_column + c.column] & 255u;
-            const uint32_t slot = x & ((1u << PROBABILITY_BITS) - 1u);
-            const uint32_t range = range_of(tables, scale & mask, slot);
-            symbol = range >> 24;
-            x = ((range >> 12 & 4095u) + 1u) * (x >> PROBABILITY_BITS) + slot - (range & 4095u);
-            need = x < FIRST_STATE;
-        }
-        const uint32_t needing = __ballot_sync(ALL_LANES, need);
-        const uint32_t mine = used + __popc(needing & below);
-        const uint32_t near = __shfl_sync(ALL_LANES, word0, (int)mine), far = __shfl_sync(ALL_LANES, word1, (int)mine);
-        if (need) x = x << 16 | (mine < 32u ? near : far);
-        used += __popc(needing);
-        if (used >= 32u) {
-            used -= 32u;
-            at += 32u;
-            word0 = word1;
-            word1 = word2;
-            word2 = at + lane + 64u < s.n_words ? s.words[at + lane + 64u] : 0u;
-        }
-        uint32_t expected = (uint32_t)(base + (int32_t)(scale >> job.phase));
-        uint32_t top = symbol == job.main ? 0u : symbol + (expected << TOP) & ((1u << (EXPONENT + TOP)) - 1u);
-        const uint32_t rare = __ballot_sync(ALL_LANES, active && symbol > job.main);
-        if (rare) {
-            const bool is_escape = active && symbol > job.main + job.tails;
-            const uint32_t escapes = __ballot_sync(ALL_LANES, is_escape), tails = rare & ~escapes;
-            if (active && symbol > job.main) {
-                const uint32_t from =
-                    bit + TOP * __popc(tails & below) + (EXPONENT + TOP) * __popc(escapes & below);
-                top = bits_apart(s, from, is_escape ? EXPONENT + TOP : TOP);
-                expected -= symbol - job.main;
-                if (!is_escape) top |= (expected & ((1u << EXPONENT) - 1u)) << TOP;
-            }
-            bit += TOP * __popc(tails) + (EXPONENT + TOP) * __popc(escapes);
-        }
-        if (active) store_joined<FORM>(s, out, i, lane, top);
-        c.column += 32u;
-        if (advance(c) && i + 32u < s.n) row_scale = s.row_scales[c.part->first_row + c.row];
-    }
-    uint32_t wrong = x != FIRST_STATE ? STATUS_STATE : 0u;
-    if (at + used != s.n_words) wrong |= STATUS_POSITION;
-    if ((bit + 7u) >> 3 != s.n_apart || ((bit & 7u) && s.apart[s.n_apart - 1u] >> (bit & 7u))) wrong |= STATUS_APART;
+    GLOBAL(out);
+    GLOBAL(s.words);
+    GLOBAL(s.states);
+    Lane l;
+    l.lane = threadIdx.x & 31u;
+    l.below = (1u << l.lane) - 1u;
+    l.x = s.states[l.lane];
+    l.bit = l.at = l.used = 0u;
+    l.word0 = l.lane < s.n_words ? s.words[l.lane] : 0u;
+    l.word1 = l.lane + 32u < s.n_words ? s.words[l.lane + 32u] : 0u;
+    l.word2 = l.lane + 64u < s.n_words ? s.words[l.lane + 64u] : 0u;
+    l.part = s.parts;
+    enter_part(s, l);
+    GLOBAL(s.row_scales);
+    l.row_scale = s.row_scales[l.part->first_row];
+    l.column = l.lane;
+    l.scale = 0u;
+    look_ahead(s, l, l.lane < s.n);
+    uint32_t i = l.lane;
+    const uint32_t whole = (s.n & ~31u) + l.lane;
+#pragma unroll 1
+    for (; i != whole; i += 32u) step<FORM, EXPONENT, TOP, true>(s, job, tables, out, l, i);
+    if (s.n & 31u) step<FORM, EXPONENT, TOP, false>(s, job, tables, out, l, i);
+    uint32_t wrong = l.x != FIRST_STATE ? STATUS_STATE : 0u;
+    if (l.at + l.used != s.n_words) wrong |= STATUS_POSITION;
+    if ((l.bit + 7u) >> 3 != s.n_apart)
+        wrong |= STATUS_APART;
+    else if ((l.bit & 7u) && s.apart[s.n_apart - 1u] >> (l.bit & 7u))
+        wrong |= STATUS_APART;
     if (wrong) atomicOr(status + s.status, wrong);
 }
 
@@ -206,6 +243,7 @@ __device__ __forceinline__ void decode_streams(const StreamJob* jobs, uint32_t n
             const Tables near = {shared, (const uint8_t*)(shared + contexts * RANGE_WORDS)};
             decode_stream<FORM, EXPONENT, TOP>(stream, job, near, out, status);
         } else {
+            GLOBAL(source);
             const Tables far = {source, (const uint8_t*)(source + contexts * RANGE_WORDS)};
             decode_stream<FORM, EXPONENT, TOP>(stream, job, far, out, status);
         }
@@ -213,7 +251,7 @@ __device__ __forceinline__ void decode_streams(const StreamJob* jobs, uint32_t n
 }
 
 #define RANS(name, FORM, EXPONENT, TOP)                                                                      \
-    extern "C" __global__ __launch_bounds__(RANS_THREADS, 20) void name(                                         \
+    extern "C" __global__ __launch_bounds__(RANS_THREADS, 10) void name(                                         \
         const StreamJob* jobs, uint32_t n_jobs, const Stream* streams, const uint32_t* tables,               \
         uint8_t* const* outs, uint32_t* status) {                                                            \
         __shared__ __align__(16) uint32_t shared[MOST_SHARED * (RANGE_WORDS + LOOK_BYTES / 4u)];             \
