@@ -2,8 +2,8 @@
 
     python -m bench.gpu_kernels        # writes docs/bench/gpu_kernels.csv
 
-Needs NVRTC but no GPU and no driver: `pip install nvidia-cuda-nvrtc`. With `nvidia-cuda-cuobjdump` and
-`nvidia-cuda-nvdisasm` instructions are counted too.
+Needs NVRTC but no GPU and no driver: `pip install nvidia-cuda-nvrtc`. With
+`nvidia-cuda-cuobjdump` and `nvidia-cuda-nvdisasm` instructions are counted too.
 """
 
 import csv
@@ -32,8 +32,8 @@ _BRANCH = re.compile(r"\bBRA(?:\.U)? (?:!?U?P\d, )?`?\(?0x([0-9a-f]+)")
 
 @dataclass(frozen=True)
 class Usage:
-    """Of one kernel; `shared`, `stack`, `spills` in bytes. `loop`: instructions per 256 elements and
-    warp where nothing rare happens, `longest`: with all that is rare; None where not counted."""
+    """Of one kernel; `shared`, `stack`, `spills` in bytes. `loop`: instructions per 256 elements
+    and warp where nothing rare happens, `longest`: with all that is rare; None if not counted."""
 
     kernel: str
     architecture: int
@@ -48,7 +48,7 @@ class Usage:
 
 def find_nvrtc() -> Path | None:
     """The library of one of the packages that have it, the newest; None if there is none."""
-    found = []
+    found: list[Path] = []
     for folder in sys.path:
         found += Path(folder or ".").glob("nvidia/*/lib/libnvrtc.so.*")
     return max(found, key=lambda path: path.name) if found else None

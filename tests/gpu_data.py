@@ -10,6 +10,7 @@ from densor.codec.kind import kind_of
 from densor.codec.levels import level_settings
 from densor.codec.planar.coder import PlanarCoder
 from densor.codec.planar.layout import layout_for
+from densor.codec.planar.model import Classes, Model, parse
 from densor.codec.scales.coder import ScalesCoder
 from densor.codec.scales.tables import History
 from densor.dtypes import SIZES
@@ -75,3 +76,8 @@ def scales(data: Bytes, dtype: str, columns: int = 64, chunk: int = 1 << 18) -> 
         return PackedTensor("w", dtype, (0,), 0, [])
     rows = -(-data.size // size // columns)
     return _packed(ScalesCoder(kind_of(dtype, (rows, columns)), History()), pieces, dtype)
+
+
+def planar_model(tensor: PackedTensor) -> Model[Classes]:
+    """The model of a tensor that is coded by planes."""
+    return parse(tensor.chunks[0].model)

@@ -1,21 +1,32 @@
 """Kernels of `densor.gpu` under the emulator: bit for bit what went in, in any order of lanes."""
 
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import gpu_data
+import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 import pytest
+from helpers import random_state
 
-from densor.gpu import emulate
-from densor.gpu.block import Block
-from densor.gpu.emulate import EmulatedBackend
+import densor
+from densor.codec.decoders import decoder_for
+from densor.codec.scales import coder as scales_coder
+from densor.errors import ArgumentError, ChecksumError, DensorError, FormatError, UnsupportedError
+from densor.gpu import Block, DeviceTensor, Scratch, emulate, read_blob, read_tensors
+from densor.gpu.emulate import EmulatedBackend, KernelError
 from densor.gpu.tensors import PackedTensor
 
 if emulate.compiler() is None:
     pytest.skip("no C++ compiler", allow_module_level=True)
 
+Bytes = npt.NDArray[np.uint8]
 SIZES = (0, 1, 255, 256, 257, 8192, 100003)
 LARGE = pytest.param(1 << 22, marks=pytest.mark.slow)
+GOLDEN = Path(__file__).parent / "golden"
 
 
 @cache
@@ -23,27 +34,366 @@ def backend(order: str = "up") -> EmulatedBackend:
     return EmulatedBackend(order)
 
 
-def decode(tensors: list[PackedTensor], order: str = "up") -> list[np.ndarray]:
-    block = Block(tensors, backend(order))
-    assert not block.on_host
-    outs = [backend(order).empty(tensor.size) for tensor in tensors]
+def run(block: Block, on: EmulatedBackend) -> list[Bytes]:
+    """Decodes to guarded memory, so that writes beyond a tensor are found."""
+    outs = [on.empty(tensor.size) for tensor in block.tensors]
     block.decode(outs)
-    return [backend(order).read(out) for out in outs]
+    return [on.read(out) for out in outs]
+
+
+def decode(tensor: PackedTensor, order: str = "up", kernels: set[str] | None = None) -> Bytes:
+    block = Block([tensor], backend(order), host=False)
+    if kernels is not None:
+        assert kernels <= set(block.kernels)
+    (found,) = run(block, backend(order))
+    return found
+
+
+HUFFMAN = {"BF16": "bf16", "F16": "word16", "F32": "fp32", "F8_E4M3": "byte"}
+RANS = {"BF16": "bf16", "F16": "fp16", "F32": "fp32", "F8_E4M3": "fp8_e4m3", "F8_E5M2": "fp8_e5m2"}
 
 
 @pytest.mark.parametrize("order", emulate.ORDERS)
-@pytest.mark.parametrize("dtype", gpu_data.DTYPES)
+@pytest.mark.parametrize("dtype", HUFFMAN)
 @pytest.mark.parametrize("size", [*SIZES, LARGE])
 def test_huffman(dtype: str, size: int, order: str) -> None:
     data = gpu_data.weights(dtype, size)
-    (found,) = decode([gpu_data.planar(data, dtype)], order)
-    assert (found == data).all()
+    expected = {f"huffman_{HUFFMAN[dtype]}"} if size else set()
+    assert (decode(gpu_data.planar(data, dtype), order, expected) == data).all()
 
 
 @pytest.mark.parametrize("order", emulate.ORDERS)
-@pytest.mark.parametrize("dtype", [*gpu_data.DTYPES, "F8_E5M2"])
+@pytest.mark.parametrize("dtype", RANS)
 @pytest.mark.parametrize("size", [*SIZES, LARGE])
 def test_rans(dtype: str, size: int, order: str) -> None:
     data = gpu_data.weights(dtype, size)
-    (found,) = decode([gpu_data.scales(data, dtype)], order)
-    assert (found == data).all()
+    expected = {f"rans_{RANS[dtype]}"} if size else set()
+    assert (decode(gpu_data.scales(data, dtype), order, expected) == data).all()
+
+
+@pytest.mark.parametrize("dtype", HUFFMAN)
+@pytest.mark.parametrize("run_length", [1, 7, 77, 100, 391, 1024, 5000])
+def test_runs_of_any_length(dtype: str, run_length: int) -> None:
+    """Runs, and so units and groups, begin anywhere; the last chunk ends anywhere."""
+    data = gpu_data.weights(dtype, 30011, run_length)
+    chunk = max(1, 7001 // run_length) * run_length
+    tensor = gpu_data.planar(data, dtype, run_length, chunk, level=6)
+    assert (decode(tensor) == data).all()
+
+
+def test_classes_of_all_kinds() -> None:
+    """Rows of random bits and rows of one value make classes that are raw and constant."""
+    rng = random_state("gpu classes")
+    data = gpu_data.weights("BF16", 512 * 256, 256)
+    rows = data.view(np.uint16).reshape(512, 256)
+    rows[::3] = rng.integers(0, 1 << 16, (171, 256))
+    rows[1::3] = 0x3F80 | rng.integers(0, 128, (171, 256))
+    tensor = gpu_data.planar(data, "BF16", 256, level=6)
+    classes = gpu_data.planar_model(tensor).planes[0]
+    assert classes is not None and {0, 2} <= set(classes.kinds.tolist())
+    assert (decode(tensor) == data).all()
+
+
+def test_planes_that_are_decoded_first() -> None:
+    """Mantissas with few values are coded by classes too, and need scratch memory."""
+    rng = random_state("gpu planes")
+    bits = rng.integers(0, 3, (40000, 4), np.uint8) * np.uint8(85)
+    bits[:, 0] = 17
+    data = bits.reshape(-1)
+    block = Block([gpu_data.planar(data, "F32", 100, 9000)], backend(), host=False)
+    assert block.kernels == ["huffman_byte", "huffman_fp32"]
+    assert (run(block, backend())[0] == data).all()
+
+
+@pytest.mark.parametrize("columns", [1, 5, 31, 33, 1000])
+@pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3"])
+def test_rows_of_any_length(dtype: str, columns: int) -> None:
+    data = gpu_data.weights(dtype, 20011, columns)
+    tensor = gpu_data.scales(data, dtype, columns, max(1, 5001 // columns) * columns)
+    assert (decode(tensor) == data).all()
+
+
+def test_many_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables that do not fit in shared memory, as no coder makes them so far."""
+    alphabet = scales_coder.Alphabet(phase=5, first=-2, exponents=5, tails=3)
+    monkeypatch.setattr(scales_coder, "_ALPHABET", alphabet)
+    data = gpu_data.weights("BF16", 20011)
+    assert (decode(gpu_data.scales(data, "BF16")) == data).all()
+
+
+def test_any_bits_under_scale_contexts() -> None:
+    """Random bits: escapes and tails in every step, NaN payloads, a stream of many words."""
+    for dtype in RANS:
+        data = random_state("gpu bits", dtype).integers(0, 256, 8 * 4099, np.uint8)
+        assert (decode(gpu_data.scales(data, dtype)) == data).all()
+
+
+# Archives
+
+
+def model(level: int) -> bytes:
+    """Tensors of all sizes and types, some that share chunks, some twice the same."""
+    tensors: dict[str, Any] = {}
+    rng = random_state("gpu model")
+    for i, (dtype, shape) in enumerate(
+        [("f4", (300, 257)), ("f2", (128, 512)), ("f4", (7,)), ("i4", (999,)), ("f2", (0, 3))]
+    ):
+        tensors[f"t{i}"] = (rng.standard_normal(shape) * 0.02).astype(dtype)
+    tensors["tied"] = tensors["t0"].copy()
+    bits = gpu_data.weights("BF16", 64 * 3000)
+    tensors["bf16"] = bits.view(ml_dtypes.bfloat16).reshape(3000, 64)
+    return densor.save(tensors, level=level)
+
+
+@pytest.mark.parametrize("level", [1, 3, 6, 9])
+def test_archives(level: int) -> None:
+    blob = model(level)
+    with densor.open(blob) as file:
+        found = densor.gpu.decode(file, backend=backend())
+        assert set(found) == set(file.keys())
+        for name in file:
+            wanted = file.get_tensor(name)
+            assert found[name].dtype == wanted.dtype and found[name].shape == wanted.shape
+            assert found[name].tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("**/*.densor")), ids=lambda p: p.name)
+def test_golden(path: Path) -> None:
+    """Archives of every version: the same bytes as on the CPU, or the same refusal."""
+    blob = path.read_bytes()
+    try:
+        with densor.open(blob) as file:
+            wanted = {name: file.get_tensor(name) for name in file}
+            found = densor.gpu.decode(file, backend=backend())
+    except DensorError:
+        return
+    for name, array in wanted.items():
+        assert found[name].tobytes() == array.tobytes()
+
+
+def test_resident_tensors() -> None:
+    blob = model(3)
+    tensors = densor.gpu.load(blob, ["t0", "bf16"], backend())
+    assert list(tensors) == ["t0", "bf16"]
+    packed = tensors["bf16"]
+    assert isinstance(packed, DeviceTensor) and packed.block.resident < 0.95 * packed.size
+    assert "bf16" in repr(packed)
+    with densor.open(blob) as file:
+        assert packed.decode().tobytes() == file.get_tensor("bf16").tobytes()
+        out = backend().new("F32", (300, 257))
+        assert tensors["t0"].decode(out) is out
+        assert out.tobytes() == file.get_tensor("t0").tobytes()
+
+
+def test_blobs() -> None:
+    array = gpu_data.weights("F16", 9000).view(np.float16).reshape(90, 100)
+    for level in (3, 6):
+        tensor = read_blob(densor.compress(array, level=level))
+        assert (tensor.dtype, tensor.shape) == ("F16", (90, 100))
+        assert decode(tensor).tobytes() == array.tobytes()
+    with pytest.raises(UnsupportedError, match="just one tensor"):
+        read_blob(densor.compress(b"no tensor"))
+    with pytest.raises(UnsupportedError, match="as a whole"):
+        read_blob(densor.compress(np.asfortranarray(array)))
+    with pytest.raises(DensorError):
+        read_blob(densor.compress(array)[:-60])
+
+
+def test_one_block_with_shared_scratch() -> None:
+    """Tensors of several kinds together; a second block needs more scratch than the first."""
+    rng = random_state("gpu shared")
+    scratch = Scratch(backend())
+    few = rng.integers(0, 3, 4 * 5000, np.uint8) * np.uint8(40)
+    kinds = [(gpu_data.weights("BF16", 5000), "BF16"), (few, "F32"), (few[:400], "F32")]
+    blocks = [
+        Block([gpu_data.planar(data, dtype) for data, dtype in part], backend(), scratch=scratch)
+        for part in (kinds[2:], kinds)
+    ]
+    for _ in range(2):
+        for block, part in zip(blocks, (kinds[2:], kinds), strict=True):
+            for found, (data, _) in zip(run(block, backend()), part, strict=True):
+                assert (found == data).all()
+
+
+# What must be refused
+
+
+def test_arguments() -> None:
+    tensor = gpu_data.planar(gpu_data.weights("BF16", 300), "BF16")
+    block = Block([tensor], backend())
+    with pytest.raises(ArgumentError, match="memory"):
+        block.decode([])
+    with pytest.raises(ArgumentError, match="too small"):
+        block.decode([backend().empty(599)])
+    with pytest.raises(ArgumentError, match="aligned"):
+        block.decode([backend().new("U8", (616,))[16:]])
+    with pytest.raises(ArgumentError, match="unknown backend"):
+        densor.gpu.backend("abacus")
+    with pytest.raises(UnsupportedError, match="kernel"):
+        densor.gpu.load(model(9), ["bf16"], backend(), host=False)
+
+
+def test_without_a_gpu() -> None:
+    """The message names what to install, or what is missing."""
+    try:
+        densor.gpu.backend("cuda")
+    except UnsupportedError as error:
+        assert "densor[gpu]" in str(error) or "GPU" in str(error)
+
+
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emulate, "compiler", lambda: None)
+    with pytest.raises(UnsupportedError, match="compiler"):
+        EmulatedBackend()
+    monkeypatch.setattr(emulate, "compiler", lambda: "false")
+    with pytest.raises(UnsupportedError, match="cannot compile"):
+        EmulatedBackend(flags=["-DANOTHER"])
+
+
+CODERS = {"planar": gpu_data.planar, "scales": gpu_data.scales}
+
+
+def _damaged(tensor: PackedTensor, change: Callable[[Bytes], Bytes]) -> PackedTensor:
+    chunk = tensor.chunks[0]
+    payload = change(chunk.payload.copy())
+    return tensor._replace(chunks=[chunk._replace(payload=payload), *tensor.chunks[1:]])
+
+
+def _on_cpu(tensor: PackedTensor) -> Bytes | None:
+    """What the CPU makes of the first chunk; None where it refuses."""
+    chunk = tensor.chunks[0]
+    out = np.zeros(chunk.size, np.uint8)
+    try:
+        decoder_for(chunk.model).decode(chunk.payload, out)
+    except DensorError:
+        return None
+    return out
+
+
+@pytest.mark.parametrize("coder", CODERS)
+@pytest.mark.parametrize("dtype", ["BF16", "F32"])
+def test_damaged_chunks(coder: str, dtype: str) -> None:
+    """Whatever the CPU refuses is refused, and what it takes decodes to the same."""
+    rng = random_state("gpu damage", coder, dtype)
+    tensor = CODERS[coder](gpu_data.weights(dtype, 3000), dtype)
+    size = tensor.chunks[0].payload.size
+    refused = 0
+    for number in range(120):
+        if number % 4 == 3:  # cut short, or made longer
+            cut = int(rng.integers(0, size))
+            hurt = _damaged(tensor, lambda p, cut=cut: np.concatenate([p[:cut], p[: cut % 3]]))
+        else:  # heads and maps are hit as often as streams
+            place = int(rng.integers(0, size if number % 2 else 60))
+            flip = np.uint8(1 << int(rng.integers(0, 8)))
+
+            def change(payload: Bytes, place: int = place, flip: np.uint8 = flip) -> Bytes:
+                payload[place] ^= flip
+                return payload
+
+            hurt = _damaged(tensor, change)
+        wanted = _on_cpu(hurt)
+        try:
+            found = decode(hurt)
+        except DensorError:
+            assert wanted is None
+            refused += 1
+        else:
+            assert wanted is not None and (found == wanted).all()
+    assert 20 < refused < 120
+
+
+@pytest.mark.parametrize("coder", CODERS)
+def test_damage_in_device_memory(coder: str) -> None:
+    """Stored bits that change after they were checked: told by the status word, or at worst wrong
+    numbers, but never an access out of bounds."""
+    rng = random_state("gpu memory", coder)
+    tensor = CODERS[coder](gpu_data.weights("BF16", 20000), "BF16")
+    chunk = tensor.chunks[0]
+    told = 0
+    for _ in range(30):
+        block = Block([tensor], backend())
+        memory = block._data.array  # type: ignore[attr-defined]
+        part = chunk.payload[200:1200] if coder == "planar" else chunk.payload[-2000:-1000]
+        begin = memory.tobytes().find(part.tobytes())
+        assert begin >= 0
+        places = begin + rng.integers(0, 1000, int(rng.integers(1, 50)))
+        memory[places] ^= rng.integers(1, 256, places.size, np.uint8)
+        try:
+            run(block, backend())
+        except ChecksumError as error:
+            told += "w:" in str(error)
+    assert told >= 25
+
+
+def test_impossible_tensors() -> None:
+    tensor = gpu_data.planar(gpu_data.weights("BF16", 3000), "BF16")
+    with pytest.raises(FormatError, match="all of it"):
+        Block([tensor._replace(size=6002)], backend())
+    with pytest.raises(FormatError, match="all of it"):
+        Block([tensor._replace(skip=2)], backend())
+    chunk = tensor.chunks[0]
+    odd = tensor._replace(size=5999, chunks=[chunk._replace(size=5999)])
+    with pytest.raises(FormatError, match="length"):
+        Block([odd], backend())
+    raw = chunk._replace(number=0, model=b"", payload=chunk.payload[:10])
+    with pytest.raises(FormatError, match="length"):
+        Block([tensor._replace(chunks=[raw])], backend())
+
+
+# The emulator itself
+
+_WRONG = {
+    "lane .* is not in mask": "if (threadIdx.x < 8u) __ballot_sync(0xfu, 1);",
+    "divergence": "if (threadIdx.x & 1u) __syncwarp(); else __ballot_sync(0xffffffffu, 1);",
+    "exited": "if (threadIdx.x == 3u) return; __syncwarp();",
+    "outside mask": "if (threadIdx.x < 4u) out[threadIdx.x] = __shfl_sync(0xfu, 1u, 9);",
+    "divergent __syncthreads": "if (threadIdx.x < 32u)\n__syncthreads();\nelse\n__syncthreads();",
+    "deadlock": "if (threadIdx.x < 16u) __syncwarp(); else __syncthreads();",
+    "without threads that have exited": "if (threadIdx.x < 32u) return; __syncthreads();",
+    "out of bounds": "out[64u + threadIdx.x % 2u] = 1u;",
+}
+
+
+@pytest.mark.parametrize("order", emulate.ORDERS)
+def test_emulator_is_strict(order: str) -> None:
+    names = {f"wrong_{i}": text for i, text in enumerate(_WRONG.values())}
+    source = "\n".join(
+        f'extern "C" __global__ void {name}(uint32_t* out) {{\n{text}\n}}'
+        for name, text in names.items()
+    )
+    source = source.replace(" __global__ void ", " __global__ __launch_bounds__(64) void ")
+    on = EmulatedBackend(order, parts=[source.replace("(uint32_t* out)", "(\nuint32_t* out)")])
+    for name, message in zip(names, _WRONG, strict=True):
+        out = on.empty(256)
+        with pytest.raises(KernelError, match=message):
+            on.launch(name, 1, 64, [np.uint64(out.pointer)])
+            on.read(out)
+
+
+def test_emulator_runs_blocks_and_shared_memory() -> None:
+    text = """
+extern "C" __global__ void sums(
+    const uint32_t* in, uint32_t* out) {
+    __shared__ uint32_t part[2];
+    uint32_t v = in[blockIdx.x * 64u + threadIdx.x];
+    for (int d = 16; d; d >>= 1) v += __shfl_xor_sync(0xffffffffu, v, d);
+    if (!(threadIdx.x & 31u)) part[threadIdx.x >> 5] = v;
+    __syncthreads();
+    if (!threadIdx.x) out[blockIdx.x] = part[0] + part[1];
+}"""
+    values = np.arange(192, dtype=np.uint32)
+    for order in emulate.ORDERS:
+        for flags in ((), ("-DEMU_UCONTEXT=1",)):
+            on = EmulatedBackend(order, parts=[text], flags=flags)
+            source, out = on.empty(values.nbytes), on.empty(12)
+            on.write(source, values)
+            on.launch("sums", 3, 64, [np.uint64(source.pointer), np.uint64(out.pointer)])
+            assert (on.read(out).view(np.uint32) == values.reshape(3, 64).sum(axis=1)).all()
+
+
+def test_read_tensors_by_name() -> None:
+    with densor.open(model(3)) as file:
+        (tensor,) = read_tensors(file.archive, ["t0"])
+        assert tensor.name == "t0" and tensor.stored < tensor.size
+        with pytest.raises(KeyError):
+            read_tensors(file.archive, ["t99"])

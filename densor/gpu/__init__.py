@@ -23,6 +23,7 @@ __all__ = [
     "Scratch",
     "backend",
     "decode",
+    "decode_block",
     "load",
     "read_blob",
     "read_tensors",
@@ -66,9 +67,14 @@ class DeviceTensor:
 
         ChecksumError where the packed bytes were damaged since they were loaded.
         """
+        tensor = self.block.tensors[0]
+        if out is not None and tensor.span == tensor.size:
+            self.block.decode([out])
+            return out
+        (found,) = decode_block(self.block, self._backend)
         if out is None:
-            out = self._backend.new(self.dtype, self.shape)
-        self.block.decode([out])
+            return found
+        out[...] = found
         return out
 
     def __repr__(self) -> str:
@@ -109,9 +115,18 @@ def decode(
     """
     on = _resolve(backend)
     tensors = _packed(source, names)
-    outs = [on.new(tensor.dtype, tensor.shape) for tensor in tensors]
-    Block(tensors, on).decode(outs)
+    outs = decode_block(Block(tensors, on), on)
     return {tensor.name: out for tensor, out in zip(tensors, outs, strict=True)}
+
+
+def decode_block(block: Block, on: Backend) -> list[Any]:
+    """The tensors of a block, in new arrays of its backend."""
+    memory = [on.new("U8", (tensor.span,)) for tensor in block.tensors]
+    block.decode(memory)
+    return [
+        on.view(whole, tensor.skip, tensor.dtype, tensor.shape)
+        for whole, tensor in zip(memory, block.tensors, strict=True)
+    ]
 
 
 def _resolve(on: Backend | str) -> Backend:

@@ -50,6 +50,10 @@ class Backend(Protocol):
         """A new array for a tensor, of the kind that `wrap` takes."""
         ...
 
+    def view(self, array: Any, begin: int, dtype: str, shape: tuple[int, ...]) -> Any:
+        """A tensor from byte `begin` on of an array of U8 that `new` made."""
+        ...
+
     def write(self, buffer: Any, data: npt.NDArray[Any]) -> None:
         """Copies `data` to the begin of a buffer, which is at least as large."""
         ...

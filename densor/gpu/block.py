@@ -89,14 +89,14 @@ class Block:
         return self._data.size + self._tables.size + described
 
     def bind(self, outs: Sequence[Buffer]) -> None:
-        """Says where the tensors go: memory of their sizes, at multiples of 32 bytes.
+        """Says where the tensors go: memory as large as their spans, at multiples of 32 bytes.
 
         Copies a table of addresses, and nothing if they are the same as before.
         """
         if len(outs) != len(self.tensors):
             raise ArgumentError("every tensor needs its memory")
         for tensor, out in zip(self.tensors, outs, strict=True):
-            if out.size < tensor.size or (tensor.size and out.pointer % OUT_ALIGNMENT):
+            if out.size < tensor.span or (tensor.span and out.pointer % OUT_ALIGNMENT):
                 raise ArgumentError(f"{tensor.name}: memory is too small or not aligned")
         scratch = self._scratch.buffer
         if scratch is not self._bound_scratch:

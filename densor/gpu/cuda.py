@@ -4,6 +4,7 @@ Works without torch; where torch is imported, its tensors are taken by their add
 current stream is the one that everything goes to. No GPU has run this yet: see docs/gpu.md.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -57,6 +58,12 @@ class CudaBackend:
             return torch.empty(shape, dtype=to_torch(dtype), device=device)
         with self._device, self._stream():
             return self._cupy.empty(shape, _UINTS[SIZES[dtype]])
+
+    def view(self, array: Any, begin: int, dtype: str, shape: tuple[int, ...]) -> Any:
+        """See `Backend`."""
+        piece = array[begin : begin + math.prod(shape) * SIZES[dtype]]
+        kind = to_torch(dtype) if hasattr(array, "data_ptr") else _UINTS[SIZES[dtype]]
+        return piece.view(kind).reshape(shape)
 
     def wrap(self, array: Any) -> CudaBuffer:
         """See `Backend`; takes torch tensors and CuPy arrays."""

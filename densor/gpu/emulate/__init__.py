@@ -70,7 +70,8 @@ class WrappedBuffer:
 
 
 class EmulatedBackend:
-    """A `Backend` on the CPU. `order`: one of `ORDERS`; `flags`: more for the compiler.
+    """A `Backend` on the CPU. `order`: one of `ORDERS`; `flags`: more for the compiler; `parts`:
+    sources of other kernels than those of densor.
 
     UnsupportedError where there is no compiler, or it fails.
     """
@@ -78,12 +79,19 @@ class EmulatedBackend:
     name = "emulator"
 
     def __init__(
-        self, order: str = "up", seed: int = 1, processors: int = 2, flags: Sequence[str] = ()
+        self,
+        order: str = "up",
+        seed: int = 1,
+        processors: int = 2,
+        flags: Sequence[str] = (),
+        parts: Sequence[str] | None = None,
     ) -> None:
+        if parts is None:
+            parts = [part(name) for name in (COMMON, *FILES)]
         self.processors = processors
         self._order = ORDERS.index(order)
         self._seed = seed
-        self._library = ctypes.CDLL(str(library(tuple(flags))))
+        self._library = ctypes.CDLL(str(library(parts, flags)))
         self._library.emu_error.restype = ctypes.c_char_p
         self._library.emu_config.argtypes = ctypes.c_int, ctypes.c_uint64
         self._guarded: list[HostBuffer] = []
@@ -102,6 +110,11 @@ class EmulatedBackend:
         whole = np.empty(size + _ALIGNMENT, np.uint8)
         begin = -whole.ctypes.data % _ALIGNMENT
         return whole[begin : begin + size].view(to_numpy(dtype)).reshape(shape)
+
+    def view(self, array: Any, begin: int, dtype: str, shape: tuple[int, ...]) -> Any:
+        """See `Backend`."""
+        piece = array[begin : begin + math.prod(shape) * SIZES[dtype]]
+        return piece.view(to_numpy(dtype)).reshape(shape)
 
     def write(self, buffer: Any, data: npt.NDArray[Any]) -> None:
         """See `Backend`."""
@@ -131,13 +144,12 @@ def compiler() -> str | None:
     return os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
 
 
-def library(flags: tuple[str, ...] = ()) -> Path:
-    """The compiled kernels, from the cache if they were compiled before."""
+def library(parts: Sequence[str], flags: Sequence[str] = ()) -> Path:
+    """The compiled kernels of sources that go together, from the cache if they are there."""
     found = compiler()
     if found is None:
         raise UnsupportedError("emulating a GPU needs a C++ compiler such as g++")
     header = (resources.files("densor.gpu.emulate") / "cuda_emu.h").read_text()
-    parts = [part(name) for name in (COMMON, *FILES)]
     calls = [f"EMU_KERNEL({name})" for text in parts for name in kernels(text)]
     text = "\n".join([header, *parts, *calls, ""])
     key = hashlib.sha256("\0".join([text, found, *_FLAGS, *flags]).encode()).hexdigest()[:24]
