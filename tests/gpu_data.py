@@ -14,7 +14,7 @@ from densor.codec.planar.model import Classes, Model, parse
 from densor.codec.scales.coder import ScalesCoder
 from densor.codec.scales.tables import History
 from densor.dtypes import SIZES
-from densor.gpu.tensors import PackedChunk, PackedTensor
+from densor.gpu.tensors import Packed, PackedChunk, Place
 
 Bytes = npt.NDArray[np.uint8]
 DTYPES = ("BF16", "F16", "F32", "F8_E4M3")
@@ -41,7 +41,7 @@ def weights(dtype: str, count: int, columns: int = 64, seed: object = 0) -> Byte
     return data
 
 
-def _packed(coder: BatchCoder, pieces: list[Bytes], dtype: str) -> PackedTensor:
+def _packed(coder: BatchCoder, pieces: list[Bytes], dtype: str) -> Packed:
     coder.decide([coder.count(piece) for piece in pieces])
     model = coder.model()
     chunks = [
@@ -49,35 +49,33 @@ def _packed(coder: BatchCoder, pieces: list[Bytes], dtype: str) -> PackedTensor:
         for i, piece in enumerate(pieces)
     ]
     size = sum(piece.size for piece in pieces)
-    return PackedTensor("w", dtype, (size // SIZES[dtype],), size, chunks)
+    return Packed((Place("w", dtype, (size // SIZES[dtype],), size),), chunks)
 
 
 def _cut(data: Bytes, step: int) -> list[Bytes]:
     return [data[at : at + step] for at in range(0, data.size, step)]
 
 
-def planar(
-    data: Bytes, dtype: str, run: int = 64, chunk: int = 1 << 18, level: int = 3
-) -> PackedTensor:
+def planar(data: Bytes, dtype: str, run: int = 64, chunk: int = 1 << 18, level: int = 3) -> Packed:
     """Coded by planes, `chunk` elements at a time."""
     pieces = _cut(data, chunk * SIZES[dtype])
     if not pieces:
-        return PackedTensor("w", dtype, (0,), 0, [])
+        return Packed((Place("w", dtype, (0,), 0),), [])
     layout = layout_for(dtype)
     assert layout is not None
     return _packed(PlanarCoder(data, layout, run, level_settings(level), False), pieces, dtype)
 
 
-def scales(data: Bytes, dtype: str, columns: int = 64, chunk: int = 1 << 18) -> PackedTensor:
+def scales(data: Bytes, dtype: str, columns: int = 64, chunk: int = 1 << 18) -> Packed:
     """Coded under scale contexts, `chunk` elements at a time, whole rows."""
     size = SIZES[dtype]
     pieces = _cut(data, chunk * size)
     if not pieces:
-        return PackedTensor("w", dtype, (0,), 0, [])
+        return Packed((Place("w", dtype, (0,), 0),), [])
     rows = -(-data.size // size // columns)
     return _packed(ScalesCoder(kind_of(dtype, (rows, columns)), History()), pieces, dtype)
 
 
-def planar_model(tensor: PackedTensor) -> Model[Classes]:
+def planar_model(tensor: Packed) -> Model[Classes]:
     """The model of a tensor that is coded by planes."""
     return parse(tensor.chunks[0].model)

@@ -13,20 +13,19 @@ from densor.api import File
 from densor.errors import ArgumentError
 from densor.gpu.backend import Backend
 from densor.gpu.block import Block, Scratch
-from densor.gpu.tensors import PackedTensor, read_blob, read_tensors
+from densor.gpu.tensors import Packed, read_blob, read_packed
 
 __all__ = [
     "Backend",
     "Block",
     "DeviceTensor",
-    "PackedTensor",
+    "Packed",
     "Scratch",
     "backend",
     "decode",
-    "decode_block",
     "load",
     "read_blob",
-    "read_tensors",
+    "read_packed",
 ]
 
 
@@ -51,27 +50,26 @@ class DeviceTensor:
 
     def __init__(
         self,
-        tensor: PackedTensor,
+        packed: Packed,
         backend: Backend,
         *,
         scratch: Scratch | None = None,
         host: bool = True,
     ) -> None:
-        self.name, self.dtype, self.shape = tensor.name, tensor.dtype, tensor.shape
-        self.size = tensor.size  # bytes once decoded
-        self._backend = backend
-        self.block = Block([tensor], backend, scratch=scratch, host=host)
+        (place,) = packed.tensors
+        self.name, self.dtype, self.shape = place.name, place.dtype, place.shape
+        self.size = place.size  # bytes once decoded
+        self.block = Block([packed], backend, scratch=scratch, host=host)
 
     def decode(self, out: Any = None) -> Any:
         """The tensor, in `out` or a new array of the backend.
 
         ChecksumError where the packed bytes were damaged since they were loaded.
         """
-        tensor = self.block.tensors[0]
-        if out is not None and tensor.span == tensor.size:
-            self.block.decode([out])
+        if out is not None and self.block.packed[0].size == self.size:
+            self.block.decode_into([out])
             return out
-        (found,) = decode_block(self.block, self._backend)
+        found = self.block.decode()[self.name]
         if out is None:
             return found
         out[...] = found
@@ -99,8 +97,8 @@ def load(
     on = _resolve(backend)
     scratch = Scratch(on)
     return {
-        tensor.name: DeviceTensor(tensor, on, scratch=scratch, host=host)
-        for tensor in _packed(source, names)
+        packed.name: DeviceTensor(packed, on, scratch=scratch, host=host)
+        for packed in _packed(source, names, False)
     }
 
 
@@ -114,27 +112,15 @@ def decode(
     Arguments as for `load`. Needs memory for the packed tensors too, while it runs.
     """
     on = _resolve(backend)
-    tensors = _packed(source, names)
-    outs = decode_block(Block(tensors, on), on)
-    return {tensor.name: out for tensor, out in zip(tensors, outs, strict=True)}
-
-
-def decode_block(block: Block, on: Backend) -> list[Any]:
-    """The tensors of a block, in new arrays of its backend."""
-    memory = [on.new("U8", (tensor.span,)) for tensor in block.tensors]
-    block.decode(memory)
-    return [
-        on.view(whole, tensor.skip, tensor.dtype, tensor.shape)
-        for whole, tensor in zip(memory, block.tensors, strict=True)
-    ]
+    return Block(_packed(source, names, True), on).decode()
 
 
 def _resolve(on: Backend | str) -> Backend:
     return backend(on) if isinstance(on, str) else on
 
 
-def _packed(source: Any, names: Iterable[str] | None) -> list[PackedTensor]:
+def _packed(source: Any, names: Iterable[str] | None, together: bool) -> list[Packed]:
     if isinstance(source, File):
-        return read_tensors(source.archive, names)
+        return read_packed(source.archive, names, together=together)
     with File(source) as file:
-        return read_tensors(file.archive, names)
+        return read_packed(file.archive, names, together=together)

@@ -14,7 +14,7 @@ from densor.errors import ArgumentError, ChecksumError
 from densor.gpu.backend import Backend, Buffer, upload
 from densor.gpu.descriptors import OUT_ALIGNMENT, POINTERS
 from densor.gpu.plan import SCRATCH, Launch, Plan
-from densor.gpu.tensors import PackedTensor
+from densor.gpu.tensors import Packed
 
 _BLOCKS = 8  # of threads, per processor
 _ERRORS = {
@@ -54,25 +54,25 @@ class Block:
 
     def __init__(
         self,
-        tensors: Sequence[PackedTensor],
+        packed: Sequence[Packed],
         backend: Backend,
         *,
         scratch: Scratch | None = None,
         host: bool = True,
     ) -> None:
-        self.tensors = list(tensors)
-        plan = Plan(len(self.tensors), host)
-        for number, tensor in enumerate(self.tensors):
+        self.packed = list(packed)
+        plan = Plan(len(self.packed), host)
+        for number, tensor in enumerate(self.packed):
             plan.add(number, tensor)
-        self.on_host = [self.tensors[number].name for number in sorted(plan.on_host)]
+        self.on_host = [self.packed[number].name for number in sorted(plan.on_host)]
         self._backend = backend
         self._launches = plan.launches()
         self._scratch = scratch or Scratch(backend)
         self._scratch.reserve(plan.scratch.size)
         self._data = upload(backend, plan.arena.build())
         self._tables = upload(backend, plan.tables())
-        self._status = upload(backend, np.zeros(max(len(self.tensors), 1), np.uint32))
-        self._outs = backend.empty(8 * (len(self.tensors) + 1))
+        self._status = upload(backend, np.zeros(max(len(self.packed), 1), np.uint32))
+        self._outs = backend.empty(8 * (len(self.packed) + 1))
         self._bound: tuple[int, ...] = ()
         self._bound_scratch: Buffer | None = None
         self._descriptors: list[list[Buffer]] = []
@@ -89,14 +89,14 @@ class Block:
         return self._data.size + self._tables.size + described
 
     def bind(self, outs: Sequence[Buffer]) -> None:
-        """Says where the tensors go: memory as large as their spans, at multiples of 32 bytes.
+        """Says where the tensors go: memory of their sizes, at multiples of 32 bytes.
 
         Copies a table of addresses, and nothing if they are the same as before.
         """
-        if len(outs) != len(self.tensors):
-            raise ArgumentError("every tensor needs its memory")
-        for tensor, out in zip(self.tensors, outs, strict=True):
-            if out.size < tensor.span or (tensor.span and out.pointer % OUT_ALIGNMENT):
+        if len(outs) != len(self.packed):
+            raise ArgumentError("everything packed needs its memory")
+        for tensor, out in zip(self.packed, outs, strict=True):
+            if out.size < tensor.size or (tensor.size and out.pointer % OUT_ALIGNMENT):
                 raise ArgumentError(f"{tensor.name}: memory is too small or not aligned")
         scratch = self._scratch.buffer
         if scratch is not self._bound_scratch:
@@ -131,13 +131,23 @@ class Block:
         self._backend.write(self._status, np.zeros(words.size, np.uint32))
         number = int(np.flatnonzero(words)[0])
         told = "; ".join(text for bit, text in _ERRORS.items() if words[number] & bit)
-        raise ChecksumError(f"{self.tensors[number].name}: {told}")
+        raise ChecksumError(f"{self.packed[number].name}: {told}")
 
-    def decode(self, outs: Sequence[Any]) -> None:
-        """Decodes all tensors to arrays of the backend: `bind`, `launch`, `check`."""
+    def decode_into(self, outs: Sequence[Any]) -> None:
+        """Decodes all chunks to arrays of the backend: `bind`, `launch`, `check`."""
         self.bind([self._backend.wrap(out) for out in outs])
         self.launch()
         self.check()
+
+    def decode(self) -> dict[str, Any]:
+        """All tensors by name, in new arrays of the backend."""
+        memory = [self._backend.new("U8", (packed.size,)) for packed in self.packed]
+        self.decode_into(memory)
+        return {
+            place.name: self._backend.view(whole, place.skip, place.dtype, place.shape)
+            for whole, packed in zip(memory, self.packed, strict=True)
+            for place in packed.tensors
+        }
 
 
 def with_addresses(described: npt.NDArray[Any], data: int, scratch: int) -> npt.NDArray[Any]:

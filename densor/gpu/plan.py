@@ -14,7 +14,7 @@ from densor.gpu import huffman, rans
 from densor.gpu.descriptors import JOB, PLANE, SEGMENT, STREAM, STREAM_JOB, Arena
 from densor.gpu.huffman import CodedPlane, PlanarModel, Segment
 from densor.gpu.rans import ScalesModel
-from densor.gpu.tensors import PackedChunk, PackedTensor
+from densor.gpu.tensors import Packed, PackedChunk
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -110,10 +110,11 @@ class Plan:
         self._tables_end = 0
         self._places: dict[tuple[object, ...], int] = {}
 
-    def add(self, number: int, tensor: PackedTensor) -> None:
+    def add(self, number: int, tensor: Packed) -> None:
         """Looks at all chunks of a tensor."""
-        if not 0 <= tensor.skip <= tensor.span - tensor.size:
-            raise FormatError(f"{tensor.name}: chunks do not hold all of it")
+        for place in tensor.tensors:
+            if not 0 <= place.skip <= tensor.size - place.size:
+                raise FormatError(f"{place.name}: chunks do not hold all of it")
         at = 0
         for chunk in tensor.chunks:
             target = Target(number, at, number)

@@ -10,12 +10,12 @@ from densor.codec import registry
 from densor.dtypes import SIZES
 from densor.errors import FormatError, TruncatedError, UnsupportedError
 from densor.formats import strictjson, wire
-from densor.formats.archive import Archive, IndexedEntry
+from densor.formats.archive import Archive, IndexedEntry, StoredChunk
 from densor.formats.entry import ARRAY, TENSOR, EntryMeta, TensorInfo, parse
 from densor.formats.source import as_bytes
 
 Bytes = npt.NDArray[np.uint8]
-_MOST_EXTRA = 4  # chunks may hold a tensor and so much of its size of what is not of it: 1 / 4
+_MOST_EXTRA = 4  # chunks may hold tensors and 1 / 4 as much of what is not wanted
 
 
 class PackedChunk(NamedTuple):
@@ -28,20 +28,33 @@ class PackedChunk(NamedTuple):
     size: int
 
 
-class PackedTensor(NamedTuple):
-    """A tensor and the chunks that hold its bytes, `skip` bytes after the begin of the first."""
+class Place(NamedTuple):
+    """A tensor among the bytes that some chunks decode to; `size` and `skip` in bytes."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     size: int
-    chunks: list[PackedChunk]
     skip: int = 0
 
+
+class Packed(NamedTuple):
+    """Chunks, one after the other, and the tensors in what they decode to.
+
+    Most often one tensor, to the byte. Small ones share chunks with their neighbours.
+    """
+
+    tensors: tuple[Place, ...]
+    chunks: list[PackedChunk]
+
     @property
-    def span(self) -> int:
-        """Bytes that all chunks decode to: those of the tensor, and of small neighbours that were
-        put in its last chunk or that it shares the first one with."""
+    def name(self) -> str:
+        """For messages."""
+        return ", ".join(tensor.name for tensor in self.tensors)
+
+    @property
+    def size(self) -> int:
+        """Bytes that all chunks decode to."""
         return sum(chunk.size for chunk in self.chunks)
 
     @property
@@ -50,36 +63,85 @@ class PackedTensor(NamedTuple):
         return sum(chunk.payload.size for chunk in self.chunks)
 
 
-def read_tensors(archive: Archive, names: Iterable[str] | None = None) -> list[PackedTensor]:
+class _Found(NamedTuple):
+    """Chunks of an entry from byte `begin` on, and tensors that lie in them."""
+
+    entry: int
+    begin: int
+    places: list[Place]
+    chunks: list[StoredChunk]
+
+    @property
+    def end(self) -> int:
+        return self.chunks[-1].begin + self.chunks[-1].size
+
+
+def read_packed(
+    archive: Archive, names: Iterable[str] | None = None, *, together: bool = True
+) -> list[Packed]:
     """Tensors of an archive, all of them by default; payloads are checked against their hashes.
 
+    `together`: tensors that share a chunk come together, else each one comes with all its chunks.
     KeyError for a name that is not there. A tensor that is small beside the chunks it is in, that
     repeats another one or changes a base is decoded here, and comes as one raw chunk.
     """
-    found = archive.tensors()
-    return [_read(archive, name, *found[name]) for name in (found if names is None else names)]
+    tensors = archive.tensors()
+    wanted = [(*tensors[name], name) for name in (tensors if names is None else names)]
+    wanted.sort(key=lambda found: (found[0].number, found[1].offset))
+    raw: list[Packed] = []
+    groups: list[_Found] = []
+    for entry, info, name in wanted:
+        found = _find(archive, name, entry, info)
+        if found is None:
+            raw.append(_decoded(archive, name, entry, info))
+        elif together and groups and _shares(groups[-1], found):
+            groups[-1] = _joined(groups[-1], found)
+        else:
+            groups.append(found)
+    packed = []
+    for found in groups:
+        size = sum(place.size for place in found.places)
+        if _MOST_EXTRA * (found.end - found.begin - size) <= size:
+            chunks = [PackedChunk(c.number, c.model, c.payload, c.size) for c in found.chunks]
+            packed.append(Packed(tuple(found.places), chunks))
+        else:
+            raw += [_decoded(archive, place.name, *tensors[place.name]) for place in found.places]
+    return packed + raw
 
 
-def _read(archive: Archive, name: str, entry: IndexedEntry, info: TensorInfo) -> PackedTensor:
-    begin, end = info.offset, info.offset + info.size
-    chunks: list[PackedChunk] = []
-    first = begin
-    for stored in archive.stored_chunks(entry, begin, end):
+def _find(archive: Archive, name: str, entry: IndexedEntry, info: TensorInfo) -> _Found | None:
+    """A tensor and its chunks; None where it has none of its own."""
+    chunks: list[StoredChunk] = []
+    for stored in archive.stored_chunks(entry, info.offset, info.offset + info.size):
         if stored is None:
-            break
-        if not chunks:
-            first = stored.begin
-        chunks.append(PackedChunk(stored.number, stored.model, stored.payload, stored.size))
-    else:
-        tensor = PackedTensor(name, info.dtype, info.shape, info.size, chunks, begin - first)
-        if _MOST_EXTRA * (tensor.span - tensor.size) <= tensor.size:
-            return tensor
-    raw = archive.read(entry, begin, end)
+            return None
+        chunks.append(stored)
+    if not chunks:
+        return None
+    begin = chunks[0].begin
+    place = Place(name, info.dtype, info.shape, info.size, info.offset - begin)
+    return _Found(entry.number, begin, [place], chunks)
+
+
+def _shares(before: _Found, found: _Found) -> bool:
+    return before.entry == found.entry and found.begin < before.end
+
+
+def _joined(before: _Found, found: _Found) -> _Found:
+    """Two that share chunks; tensors may overlap."""
+    move = found.begin - before.begin
+    places = [place._replace(skip=place.skip + move) for place in found.places]
+    chunks = [chunk for chunk in found.chunks if chunk.begin >= before.end]
+    return before._replace(places=before.places + places, chunks=before.chunks + chunks)
+
+
+def _decoded(archive: Archive, name: str, entry: IndexedEntry, info: TensorInfo) -> Packed:
+    raw = archive.read(entry, info.offset, info.offset + info.size)
     chunks = [PackedChunk(registry.MODEL_RAW, b"", raw, raw.size)] if raw.size else []
-    return PackedTensor(name, info.dtype, info.shape, info.size, chunks)
+    return Packed((Place(name, info.dtype, info.shape, info.size),), chunks)
 
 
-def read_blob(blob: Any) -> PackedTensor:
+def read_blob(blob: Any) -> Packed:
     """The only tensor or array of an archive in memory, such as `densor.compress` makes.
 
     `blob`: bytes-like, or a torch tensor of uint8, which may be on a device: it is copied from
@@ -111,7 +173,7 @@ def read_blob(blob: Any) -> PackedTensor:
     assert meta.dtype is not None and meta.shape is not None and meta.size is not None
     if sum(chunk.size for chunk in chunks) != meta.size:
         raise FormatError(f"{meta.name}: chunks do not add up to its size")
-    return PackedTensor(meta.name, meta.dtype, meta.shape, meta.size, chunks)
+    return Packed((Place(meta.name, meta.dtype, meta.shape, meta.size),), chunks)
 
 
 def _frames(blob: Bytes) -> Iterator[tuple[wire.FrameHeader, Bytes]]:
