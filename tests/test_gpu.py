@@ -1,11 +1,12 @@
 """Kernels of `densor.gpu` under the emulator: bit for bit what went in, in any order of lanes."""
 
+import importlib.util
+import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import gpu_data
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,10 @@ from helpers import random_state
 
 import densor
 from densor.codec.decoders import decoder_for
+from densor.codec.planar.model import parse
 from densor.codec.scales import coder as scales_coder
 from densor.errors import ArgumentError, ChecksumError, DensorError, FormatError, UnsupportedError
-from densor.gpu import Block, DeviceTensor, Scratch, emulate, read_blob, read_packed
+from densor.gpu import Block, DeviceTensor, Scratch, check, emulate, read_blob, read_packed, samples
 from densor.gpu.emulate import EmulatedBackend, KernelError
 from densor.gpu.tensors import Packed
 
@@ -57,39 +59,39 @@ RANS = {"BF16": "bf16", "F16": "fp16", "F32": "fp32", "F8_E4M3": "fp8_e4m3", "F8
 @pytest.mark.parametrize("dtype", HUFFMAN)
 @pytest.mark.parametrize("size", [*SIZES, LARGE])
 def test_huffman(dtype: str, size: int, order: str) -> None:
-    data = gpu_data.weights(dtype, size)
+    data = samples.weights(dtype, size)
     expected = {f"huffman_{HUFFMAN[dtype]}"} if size else set()
-    assert (decode(gpu_data.planar(data, dtype), order, expected) == data).all()
+    assert (decode(samples.planar(data, dtype), order, expected) == data).all()
 
 
 @pytest.mark.parametrize("order", emulate.ORDERS)
 @pytest.mark.parametrize("dtype", RANS)
 @pytest.mark.parametrize("size", [*SIZES, LARGE])
 def test_rans(dtype: str, size: int, order: str) -> None:
-    data = gpu_data.weights(dtype, size)
+    data = samples.weights(dtype, size)
     expected = {f"rans_{RANS[dtype]}"} if size else set()
-    assert (decode(gpu_data.scales(data, dtype), order, expected) == data).all()
+    assert (decode(samples.scales(data, dtype), order, expected) == data).all()
 
 
 @pytest.mark.parametrize("dtype", HUFFMAN)
 @pytest.mark.parametrize("run_length", [1, 7, 77, 100, 391, 1024, 5000])
 def test_runs_of_any_length(dtype: str, run_length: int) -> None:
     """Runs, and so units and groups, begin anywhere; the last chunk ends anywhere."""
-    data = gpu_data.weights(dtype, 30011, run_length)
+    data = samples.weights(dtype, 30011, max(run_length, 16))
     chunk = max(1, 7001 // run_length) * run_length
-    tensor = gpu_data.planar(data, dtype, run_length, chunk, level=6)
+    tensor = samples.planar(data, dtype, run_length, chunk, level=6)
     assert (decode(tensor) == data).all()
 
 
 def test_classes_of_all_kinds() -> None:
     """Rows of random bits and rows of one value make classes that are raw and constant."""
     rng = random_state("gpu classes")
-    data = gpu_data.weights("BF16", 512 * 256, 256)
+    data = samples.weights("BF16", 512 * 256, 256)
     rows = data.view(np.uint16).reshape(512, 256)
     rows[::3] = rng.integers(0, 1 << 16, (171, 256))
     rows[1::3] = 0x3F80 | rng.integers(0, 128, (171, 256))
-    tensor = gpu_data.planar(data, "BF16", 256, level=6)
-    classes = gpu_data.planar_model(tensor).planes[0]
+    tensor = samples.planar(data, "BF16", 256, level=6)
+    classes = parse(tensor.chunks[0].model).planes[0]
     assert classes is not None and {0, 2} <= set(classes.kinds.tolist())
     assert (decode(tensor) == data).all()
 
@@ -100,7 +102,7 @@ def test_planes_that_are_decoded_first() -> None:
     bits = rng.integers(0, 3, (40000, 4), np.uint8) * np.uint8(85)
     bits[:, 0] = 17
     data = bits.reshape(-1)
-    block = Block([gpu_data.planar(data, "F32", 100, 9000)], backend(), host=False)
+    block = Block([samples.planar(data, "F32", 100, 9000)], backend(), host=False)
     assert block.kernels == ["huffman_byte", "huffman_fp32"]
     assert (run(block, backend())[0] == data).all()
 
@@ -108,8 +110,8 @@ def test_planes_that_are_decoded_first() -> None:
 @pytest.mark.parametrize("columns", [1, 5, 31, 33, 1000])
 @pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3"])
 def test_rows_of_any_length(dtype: str, columns: int) -> None:
-    data = gpu_data.weights(dtype, 20011, columns)
-    tensor = gpu_data.scales(data, dtype, columns, max(1, 5001 // columns) * columns)
+    data = samples.weights(dtype, 20011, columns)
+    tensor = samples.scales(data, dtype, columns, max(1, 5001 // columns) * columns)
     assert (decode(tensor) == data).all()
 
 
@@ -117,15 +119,15 @@ def test_many_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables that do not fit in shared memory, as no coder makes them so far."""
     alphabet = scales_coder.Alphabet(phase=5, first=-2, exponents=5, tails=3)
     monkeypatch.setattr(scales_coder, "_ALPHABET", alphabet)
-    data = gpu_data.weights("BF16", 20011)
-    assert (decode(gpu_data.scales(data, "BF16")) == data).all()
+    data = samples.weights("BF16", 20011)
+    assert (decode(samples.scales(data, "BF16")) == data).all()
 
 
 def test_any_bits_under_scale_contexts() -> None:
     """Random bits: escapes and tails in every step, NaN payloads, a stream of many words."""
     for dtype in RANS:
         data = random_state("gpu bits", dtype).integers(0, 256, 8 * 4099, np.uint8)
-        assert (decode(gpu_data.scales(data, dtype)) == data).all()
+        assert (decode(samples.scales(data, dtype)) == data).all()
 
 
 # Archives
@@ -140,7 +142,7 @@ def model(level: int) -> bytes:
     ):
         tensors[f"t{i}"] = (rng.standard_normal(shape) * 0.02).astype(dtype)
     tensors["tied"] = tensors["t0"].copy()
-    bits = gpu_data.weights("BF16", 64 * 3000)
+    bits = samples.weights("BF16", 64 * 3000)
     tensors["bf16"] = bits.view(ml_dtypes.bfloat16).reshape(3000, 64)
     return densor.save(tensors, level=level)
 
@@ -186,7 +188,7 @@ def test_resident_tensors() -> None:
 
 
 def test_blobs() -> None:
-    array = gpu_data.weights("F16", 9000).view(np.float16).reshape(90, 100)
+    array = samples.weights("F16", 9000).view(np.float16).reshape(90, 100)
     for level in (3, 6):
         tensor = read_blob(densor.compress(array, level=level))
         assert tensor.tensors[0][1:3] == ("F16", (90, 100))
@@ -204,9 +206,9 @@ def test_one_block_with_shared_scratch() -> None:
     rng = random_state("gpu shared")
     scratch = Scratch(backend())
     few = rng.integers(0, 3, 4 * 5000, np.uint8) * np.uint8(40)
-    kinds = [(gpu_data.weights("BF16", 5000), "BF16"), (few, "F32"), (few[:400], "F32")]
+    kinds = [(samples.weights("BF16", 5000), "BF16"), (few, "F32"), (few[:400], "F32")]
     blocks = [
-        Block([gpu_data.planar(data, dtype) for data, dtype in part], backend(), scratch=scratch)
+        Block([samples.planar(data, dtype) for data, dtype in part], backend(), scratch=scratch)
         for part in (kinds[2:], kinds)
     ]
     for _ in range(2):
@@ -219,7 +221,7 @@ def test_one_block_with_shared_scratch() -> None:
 
 
 def test_arguments() -> None:
-    tensor = gpu_data.planar(gpu_data.weights("BF16", 300), "BF16")
+    tensor = samples.planar(samples.weights("BF16", 300), "BF16")
     block = Block([tensor], backend())
     with pytest.raises(ArgumentError, match="memory"):
         block.decode_into([])
@@ -250,7 +252,7 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         EmulatedBackend(flags=["-DANOTHER"])
 
 
-CODERS = {"planar": gpu_data.planar, "scales": gpu_data.scales}
+CODERS = {"planar": samples.planar, "scales": samples.scales}
 
 
 def _damaged(tensor: Packed, change: Callable[[Bytes], Bytes]) -> Packed:
@@ -275,7 +277,7 @@ def _on_cpu(tensor: Packed) -> Bytes | None:
 def test_damaged_chunks(coder: str, dtype: str) -> None:
     """Whatever the CPU refuses is refused, and what it takes decodes to the same."""
     rng = random_state("gpu damage", coder, dtype)
-    tensor = CODERS[coder](gpu_data.weights(dtype, 3000), dtype)
+    tensor = CODERS[coder](samples.weights(dtype, 3000), dtype)
     size = tensor.chunks[0].payload.size
     refused = 0
     for number in range(120):
@@ -307,12 +309,12 @@ def test_damage_in_device_memory(coder: str) -> None:
     """Stored bits that change after they were checked: told by the status word, or at worst wrong
     numbers, but never an access out of bounds."""
     rng = random_state("gpu memory", coder)
-    tensor = CODERS[coder](gpu_data.weights("BF16", 20000), "BF16")
+    tensor = CODERS[coder](samples.weights("BF16", 20000), "BF16")
     chunk = tensor.chunks[0]
     told = 0
     for _ in range(30):
         block = Block([tensor], backend())
-        memory = block._data.array  # type: ignore[attr-defined]
+        memory = block.data.array  # type: ignore[attr-defined]
         part = chunk.payload[200:1200] if coder == "planar" else chunk.payload[-2000:-1000]
         begin = memory.tobytes().find(part.tobytes())
         assert begin >= 0
@@ -326,7 +328,7 @@ def test_damage_in_device_memory(coder: str) -> None:
 
 
 def test_impossible_tensors() -> None:
-    tensor = gpu_data.planar(gpu_data.weights("BF16", 3000), "BF16")
+    tensor = samples.planar(samples.weights("BF16", 3000), "BF16")
     place, chunk = tensor.tensors[0], tensor.chunks[0]
     for wrong in (place._replace(size=6002), place._replace(skip=2), place._replace(skip=-2)):
         with pytest.raises(FormatError, match="all of it"):
@@ -396,3 +398,25 @@ def test_read_packed_by_name() -> None:
         assert packed.name == "t0" and packed.stored < packed.size
         with pytest.raises(KeyError):
             read_packed(file.archive, ["t99"])
+
+
+def test_check_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It runs, at a small size, and tells of what is wrong."""
+    json_file, table = tmp_path / "check.json", tmp_path / "check.md"
+    arguments = ["--emulate", "--elements", "20000"]
+    assert check.main([*arguments, "--json", str(json_file), "--markdown", str(table)]) == 0
+    results = json.loads(json_file.read_text())["results"]
+    assert {"huffman_bf16", "rans_bf16"} <= {row["what"] for row in results}
+    assert all(row["right"] for row in results) and "emulator" in table.read_text()
+    capsys.readouterr()
+
+
+def test_check_script_tells_of_errors(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check, "CASES", check.CASES[:1])
+    monkeypatch.setattr(EmulatedBackend, "launch", lambda *args: None)
+    assert check.main(["--emulate", "--elements", "300"]) == 1
+    assert "WRONG" in capsys.readouterr().err
+    if importlib.util.find_spec("cupy") is None:
+        assert check.main([]) == 2

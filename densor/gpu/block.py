@@ -69,7 +69,7 @@ class Block:
         self._launches = plan.launches()
         self._scratch = scratch or Scratch(backend)
         self._scratch.reserve(plan.scratch.size)
-        self._data = upload(backend, plan.arena.build())
+        self.data = upload(backend, plan.arena.build())
         self._tables = upload(backend, plan.tables())
         self._status = upload(backend, np.zeros(max(len(self.packed), 1), np.uint32))
         self._outs = backend.empty(8 * (len(self.packed) + 1))
@@ -86,7 +86,7 @@ class Block:
     def resident(self) -> int:
         """Bytes of the backend's memory that the block keeps, without scratch."""
         described = sum(a.nbytes for one in self._launches for a in (one.jobs, *one.others))
-        return self._data.size + self._tables.size + described
+        return self.data.size + self._tables.size + described
 
     def bind(self, outs: Sequence[Buffer]) -> None:
         """Says where the tensors go: memory of their sizes, at multiples of 32 bytes.
@@ -109,7 +109,7 @@ class Block:
 
     def _upload(self, launch: Launch, scratch: Buffer) -> list[Buffer]:
         """The descriptors of a launch, with addresses in the place of offsets."""
-        others = [with_addresses(a, self._data.pointer, scratch.pointer) for a in launch.others]
+        others = [with_addresses(a, self.data.pointer, scratch.pointer) for a in launch.others]
         return [upload(self._backend, a) for a in (launch.jobs, *others)]
 
     def launch(self) -> None:
