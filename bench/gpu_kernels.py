@@ -146,7 +146,7 @@ def hot_loop(code: list[tuple[int, str]], inside: tuple[str, ...], rare: str) ->
     return len(body) - len(skipped), len(body)
 
 
-def count(kernel: str, code: list[tuple[int, str]]) -> tuple[int | None, int | None]:
+def count(kernel: str, code: list[tuple[int, str]]) -> tuple[int, int]:
     """Instructions per 256 elements and warp of the loop that the kernel spends its time in."""
     if kernel.startswith("huffman"):  # a group of 8 elements, or of 16, per thread
         usual, longest = hot_loop(code, (r"STG\.E\.128", r"\bLDS\b"), r"\bLDS\b")
@@ -155,7 +155,9 @@ def count(kernel: str, code: list[tuple[int, str]]) -> tuple[int | None, int | N
     if kernel.startswith("rans"):  # a step of 32 elements, with tables in shared memory
         usual, longest = hot_loop(code, (r"\bLDS\.U8\b",), r"\bVOTE|\bBRA .*0x")
         return 8 * usual, 8 * longest
-    return None, None
+    if kernel.startswith("palette_product"):  # 8 elements per thread and row of x
+        return hot_loop(code, (r"\bLDS\b", r"\bFFMA\b"), r"\bSHFL\b|\bVOTE\b")
+    return hot_loop(code, (r"\bLDS\b",), r"\bSHFL\b|\bVOTE\b")
 
 
 def usage(nvrtc: Nvrtc, architecture: int) -> list[Usage]:

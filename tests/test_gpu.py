@@ -20,6 +20,7 @@ from densor.codec.scales import coder as scales_coder
 from densor.errors import ArgumentError, ChecksumError, DensorError, FormatError, UnsupportedError
 from densor.gpu import Block, DeviceTensor, Scratch, check, emulate, read_blob, read_packed, samples
 from densor.gpu.emulate import EmulatedBackend, KernelError
+from densor.gpu.palette import BATCHES, PaletteMatrix
 from densor.gpu.tensors import Packed
 
 if emulate.compiler() is None:
@@ -128,6 +129,83 @@ def test_any_bits_under_scale_contexts() -> None:
     for dtype in RANS:
         data = random_state("gpu bits", dtype).integers(0, 256, 8 * 4099, np.uint8)
         assert (decode(samples.scales(data, dtype)) == data).all()
+
+
+# Matrices of fixed width
+
+
+def matrix_bits(rows: int, columns: int, wild: bool) -> npt.NDArray[np.uint16]:
+    if wild:
+        rng = random_state("gpu palette", rows, columns)
+        return rng.integers(0, 1 << 16, (rows, columns), np.uint16)
+    data = samples.weights("BF16", rows * columns, max(columns, 1))
+    return data.view("<u2").reshape(rows, columns)
+
+
+@pytest.mark.parametrize("order", emulate.ORDERS)
+@pytest.mark.parametrize("wild", [False, True])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *((0, 0), (3, 0), (0, 8), (1, 1), (1, 255), (3, 256), (5, 257), (1, 8192)),
+        pytest.param((101, 1000)),
+        pytest.param((1024, 4096), marks=pytest.mark.slow),
+    ],
+)
+def test_palette(shape: tuple[int, int], wild: bool, order: str) -> None:
+    """Exponents that stand apart are rare in weights and frequent in random bits."""
+    bits = matrix_bits(*shape, wild)
+    out = backend(order).empty(bits.nbytes)
+    PaletteMatrix(bits, backend(order)).decode(out)
+    assert (backend(order).read(out).view("<u2").reshape(shape) == bits).all()
+
+
+@pytest.mark.parametrize("order", emulate.ORDERS)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_product(batch: int, order: str) -> None:
+    """Against sums in FP64, within what FP32 can be off by."""
+    rng = random_state("gpu product", batch)
+    for rows, columns in ((1, 8), (19, 264), (33, 1024)):
+        bits = matrix_bits(rows, columns, wild=False)
+        x = rng.standard_normal((batch, columns)).astype(np.float32)
+        x_bits = (x.view(np.uint32) >> 16).astype(np.uint16)
+        source = backend(order).new("BF16", (batch, columns)).view(np.uint16)
+        source[:] = x_bits
+        found = PaletteMatrix(bits, backend(order)).multiply(source)
+        wide = [(b.astype(np.uint32) << 16).view(np.float32).astype(float) for b in (bits, x_bits)]
+        wanted = wide[1] @ wide[0].T
+        most = np.abs(wide[1]) @ np.abs(wide[0]).T
+        assert found.shape == (batch, rows) and found.dtype == np.float32
+        assert (np.abs(found - wanted) <= 1e-6 * most).all()
+
+
+def test_palette_of_packed_tensors() -> None:
+    data = samples.weights("BF16", 64 * 100)
+    packed = samples.planar(data, "BF16")
+    place = packed.tensors[0]._replace(shape=(100, 64))
+    matrix = PaletteMatrix.from_packed(packed._replace(tensors=(place,)), backend())
+    assert matrix.decode().tobytes() == data.tobytes()
+    assert matrix.resident > 0
+    with pytest.raises(ArgumentError, match="matrix of BF16"):
+        PaletteMatrix.from_packed(packed, backend())
+
+
+def test_products_that_cannot_be() -> None:
+    matrix = PaletteMatrix(matrix_bits(4, 16, False), backend())
+    new = backend().new
+    for x in (new("BF16", (3, 16)), new("BF16", (1, 8)), new("BF16", (16,)), new("F32", (1, 16))):
+        with pytest.raises(ArgumentError):
+            matrix.multiply(x)
+    with pytest.raises(ArgumentError):
+        matrix.multiply(new("BF16", (2, 16)), new("F32", (1, 4)))
+    with pytest.raises(ArgumentError):
+        matrix.multiply(new("U8", (80,))[2:34].view("<u2").reshape(1, 16))
+    with pytest.raises(ArgumentError):
+        PaletteMatrix(matrix_bits(4, 7, False), backend()).multiply(new("BF16", (1, 7)))
+    with pytest.raises(ArgumentError):
+        matrix.decode(new("BF16", (3, 16)))
+    with pytest.raises(ArgumentError):
+        PaletteMatrix(np.zeros(8, np.uint16), backend())
 
 
 # Archives

@@ -28,6 +28,7 @@ from densor.codec.scales.model import parse as parse_scales
 from densor.codec.scales.payload import parse_head
 from densor.errors import ChecksumError, DensorError, UnsupportedError
 from densor.gpu import Backend, Block, Packed, backend
+from densor.gpu.palette import BATCHES, PaletteMatrix
 from densor.gpu.samples import planar, scales, weights
 from densor.gpu.tensors import PackedChunk
 
@@ -125,6 +126,40 @@ def coded_part(chunk: PackedChunk) -> Bytes:
     return chunk.payload[max(head.stream, head.end - 2048) : head.end - 64]
 
 
+def check_palette(on: Backend, rows: int, columns: int, timed: bool) -> Iterator[Result]:
+    """The format of fixed width, and products with it, against sums in FP64."""
+    elements = rows * columns
+    bits = weights("BF16", elements, columns).view("<u2").reshape(rows, columns)
+    matrix = PaletteMatrix(bits, on)
+    out = on.empty(bits.nbytes)
+    matrix.decode(out)
+    right = bool((on.read(out).view("<u2").reshape(bits.shape) == bits).all())
+    result = Result("palette_decode", "BF16", elements, right)
+    result.resident = matrix.resident / bits.nbytes
+    if timed:
+        wait = partial(on.read, on.empty(1))
+        result.decode = _speed(partial(matrix.decode, out), wait, bits.nbytes)
+        result.copy = copy_speed(on, bits.nbytes)
+    yield result
+    some = slice(0, min(rows, 512))
+    wide = (bits[some].astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    for batch in BATCHES:
+        x_bits = weights("BF16", batch * columns, columns, seed=2).view("<u2")
+        x_bits = x_bits.reshape(batch, columns)
+        x = on.new("BF16", (batch, columns))
+        on.write(on.wrap(x), x_bits)
+        y = on.new("F32", (batch, rows))
+        matrix.multiply(x, y)
+        found = on.read(on.wrap(y)).view(np.float32).reshape(batch, rows)[:, some]
+        factors = (x_bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+        off = np.abs(found - factors @ wide.T) / (np.abs(factors) @ np.abs(wide).T)
+        result = Result(f"palette_product_{batch}", "BF16", elements, bool(off.max() < 1e-5))
+        result.note = f"off by {off.max():.1e} at most"
+        if timed:
+            result.decode = _speed(partial(matrix.multiply, x, y), wait, bits.nbytes)
+        yield result
+
+
 def _speed(run: Callable[[], object], wait: Callable[[], object], size: int) -> float:
     """10^9 bytes per second, over several rounds after one to warm up."""
     run()
@@ -178,6 +213,8 @@ def run(on: Backend, elements: int, timed: bool) -> Iterator[Result]:
             yield check_decoding(on, case, size, False)
         yield check_decoding(on, case, elements, timed)
         yield check_damage(on, case, min(elements, _SMALL))
+    columns = 4 * _ROW
+    yield from check_palette(on, -(-elements // columns), columns, timed)
     if timed:
         yield from time_nvcomp(on, elements)
 
