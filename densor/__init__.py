@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from densor.formats.compare import differences
     from densor.formats.files import compress_file, decompress_file, test_file
     from densor.formats.folder import extract, pack
+    from densor.formats.repair import repair
+    from densor.formats.salvage import damage, salvage
 
 _LAZY = {
     "File": "densor.api",
@@ -34,6 +36,7 @@ _LAZY = {
     "append": "densor.formats.append",
     "compress": "densor.api",
     "compress_file": "densor.formats.files",
+    "damage": "densor.formats.salvage",
     "decompress": "densor.api",
     "decompress_file": "densor.formats.files",
     "differences": "densor.formats.compare",
@@ -41,6 +44,8 @@ _LAZY = {
     "load": "densor.api",
     "load_file": "densor.api",
     "pack": "densor.formats.folder",
+    "repair": "densor.formats.repair",
+    "salvage": "densor.formats.salvage",
     "save": "densor.api",
     "save_file": "densor.api",
     "test_file": "densor.formats.files",
@@ -61,6 +66,7 @@ __all__ = [
     "append",
     "compress",
     "compress_file",
+    "damage",
     "decompress",
     "decompress_file",
     "differences",
@@ -69,6 +75,8 @@ __all__ = [
     "load_file",
     "open",
     "pack",
+    "repair",
+    "salvage",
     "save",
     "save_file",
     "test_file",

@@ -13,7 +13,7 @@ from densor import arrays, dtypes
 from densor.buffers import new_bytes
 from densor.codec.kind import BYTES, kind_of
 from densor.errors import ArgumentError, FormatError, LimitError
-from densor.formats import strictjson
+from densor.formats import safetensors, strictjson
 from densor.formats.archive import Archive, IndexedEntry
 from densor.formats.base import GivenBase
 from densor.formats.basefile import open_base
@@ -34,6 +34,7 @@ from densor.formats.stream import Sink, StreamReader
 from densor.formats.writer import ArchiveWriter, Segment
 
 Target = str | os.PathLike[str] | BinaryIO
+_MOST_COPIES = 4  # of each byte of a file, where tensors overlap
 _BYTES_LIKE = (bytes, bytearray, memoryview)
 
 
@@ -249,7 +250,9 @@ class File:
     """An archive opened for random access, after the manner of `safetensors.safe_open`.
 
     `framework`: `numpy` (or `np`) or `torch` (or `pt`), what `get_tensor` returns. `base`: the file
-    that this one was coded against, if there is one, as for `decompress_file`.
+    that this one was coded against, if there is one, as for `decompress_file`. Safe to use from
+    several threads, and in child processes: after a fork, and where it is sent to a new process,
+    if it was opened by path.
     """
 
     def __init__(
@@ -264,6 +267,7 @@ class File:
         if framework not in ("numpy", "np", "torch", "pt"):
             raise ArgumentError(f"unknown framework {framework!r}; known are numpy and torch")
         self._torch = framework in ("torch", "pt")
+        self._arguments = source, framework, threads, max_output_size, base
         self._file: BinaryIO | None = None
         if isinstance(source, _BYTES_LIKE):
             random: Any = MemoryRandomSource(source)
@@ -275,7 +279,7 @@ class File:
             random = FileRandomSource(self._file)
         self._base = ExitStack()
         try:
-            given = self._base.enter_context(open_base(base, threads=threads))
+            given = self._base.enter_context(open_base(base, threads, max_output_size))
             self._archive = Archive(random, threads, max_size=max_output_size, base=given)
             self._tensors = self._archive.tensors()
         except BaseException:
@@ -307,7 +311,7 @@ class File:
             if entry.meta.format == "safetensors":
                 head = self._archive.read(entry, 0, min(8, entry.size)).tobytes()
                 first = int.from_bytes(head, "little")
-                if first > entry.size - 8:
+                if first > min(entry.size - 8, safetensors.MAX_HEADER):
                     raise FormatError(f"{entry.meta.name}: is no safetensors file")
                 text = self._archive.read(entry, 8, 8 + first).tobytes()
                 found = strictjson.loads(text, "safetensors header").get("__metadata__")
@@ -334,16 +338,23 @@ class File:
         """
         if len(self._archive.entries) != 1:
             out = None
+        self._archive.check_size({entry.number: entry.size for entry, _ in self._tensors.values()})
         found: dict[str, Any] = {}
         whole: dict[int, Bytes] = {}
-        for name, (entry, tensor) in self._tensors.items():
+        copied = 0  # bytes of copies from the entry at hand
+        by_entry = sorted(self._tensors.items(), key=lambda item: item[1][0].number)
+        for name, (entry, tensor) in by_entry:  # each is decoded once
             if entry.number not in whole:
                 whole = {entry.number: self._archive.read(entry, 0, entry.size, out)}
+                copied = 0
             data = whole[entry.number][tensor.offset : tensor.offset + tensor.size]
             if tensor.offset % dtypes.SIZES[tensor.dtype]:
+                copied += data.size
+                if copied > _MOST_COPIES * entry.size:
+                    raise LimitError(f"{entry.meta.name}: too many tensors share its bytes")
                 data = data.copy()
             found[name] = self._hand_out(tensor.dtype, tensor.shape, data)
-        return found
+        return {name: found[name] for name in self._tensors}
 
     def get_slice(self, name: str) -> "Slice":
         """A view that decodes only the rows it is asked for: `get_slice(name)[10:20]`."""
@@ -371,6 +382,13 @@ class File:
         if self._file is not None:
             self._file.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Opens the archive anew in a process that is started, such as a worker of a DataLoader."""
+        source, framework, threads, most, base = self._arguments
+        if is_file_object(source) or is_file_object(base):
+            raise TypeError("an archive opened by a file object cannot be sent to another process")
+        return _reopened, (source, framework, threads, most, base)
+
     def close(self) -> None:
         """Closes the file and stops the threads."""
         self._archive.close()
@@ -391,6 +409,10 @@ class File:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _reopened(source: Any, framework: str, threads: int, most: int | None, base: Any) -> File:
+    return File(source, framework, threads, max_output_size=most, base=base)
 
 
 class Slice:

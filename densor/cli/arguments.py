@@ -68,6 +68,17 @@ def byte_count(text: str) -> int:
     return int(digits) * _UNITS[unit]
 
 
+def percent(text: str) -> float:
+    """A share such as 5% or 0.5%; the sign may be left out."""
+    digits = text.removesuffix("%")
+    if not digits.isascii() or not digits.replace(".", "", 1).isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share such as 5%")
+    value = float(digits)
+    if not 0.1 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0.1% and 100%")
+    return value
+
+
 def levels(text: str) -> list[int]:
     """Levels separated by commas, such as 1,3,9."""
     parts = text.split(",")
@@ -98,6 +109,17 @@ def add_writing(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--sha256", action="store_true", help="store SHA-256 of the original, not XXH3-128"
+    )
+    add_recovery(parser)
+
+
+def add_recovery(parser: argparse.ArgumentParser) -> None:
+    """--recovery."""
+    parser.add_argument(
+        "--recovery",
+        type=percent,
+        metavar="PERCENT",
+        help="add data from which densor repair mends damage of so much of the archive",
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from densor.errors import DensorError, FileError
+from densor.errors import DensorError, FileError, printable
 
 STDIN = "stdin"
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 def escape(text: str) -> str:
     """The text with everything that could control a terminal made visible."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(text)
 
 
 def say(text: str) -> None:

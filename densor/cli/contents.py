@@ -31,19 +31,34 @@ class Opened(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(path: str, threads: int = 1, base: str | None = None) -> Iterator[Opened]:
-    """Opens an archive that has an index; `base`: what it was coded against, by path."""
+def opened(
+    path: str, threads: int = 1, base: str | None = None, max_size: int | None = None
+) -> Iterator[Opened]:
+    """Opens an archive that has an index; `base`: what it was coded against, by path.
+
+    `max_size`: as for `Archive`, of what is read.
+    """
     checks.source_file(path)
     with errors_of(path):
         file = Path(path).open("rb")  # noqa: SIM115
-    with file, open_base(base, threads) as given:
+    with file, open_base(base, threads, max_size) as given:
         source = FileRandomSource(file)
-        archive = Archive(source, threads, base=given)
+        archive = Archive(source, threads, max_size=max_size, base=given)
         try:
             version = int.from_bytes(source.read_at(8, 2).tobytes(), "little")
             yield Opened(archive, source.size, version)
         finally:
             archive.close()
+
+
+def holds(path: str, original: str) -> bool:
+    """Whether the one file of an archive has the hash that this file has, which is read for it."""
+    with opened(path) as found, open(original, "rb") as file:
+        (entry,) = found.archive.entries
+        wanted = hashing.new_hash(hash_name(entry))
+        while piece := file.read(1 << 22):
+            wanted.update(piece)
+        return wanted.digest() == entry.digest
 
 
 def original_size(path: str) -> int | None:

@@ -23,6 +23,7 @@ options:
   -1 ... -9            level, from fastest to smallest (default -3)
   --dtype TYPE         take all bytes as numbers of this type, such as bf16
   --sha256             store SHA-256 of the original, not XXH3-128
+  --recovery PERCENT   add data from which densor repair mends so much damage
   --base FILE          code only what differs from FILE, which -d and -t need too
   --max-size N[K|M|G]  with -d and -t: give up on archives that hold more
   -v, --verbose        say more, such as speed
@@ -39,9 +40,12 @@ commands:
   append ARCHIVE FILE          add a checkpoint, coded against the latest there
   diff A B                     show how the tensors of two checkpoints differ
   test ARCHIVE...              verify every check in it
+  repair ARCHIVE               mend damage by recovery data (--recovery)
   info ARCHIVE                 show how it is coded
   demo                         pack, restore and compare a real model
   bench FILE                   measure ratio and speed on your own file
+  hf-pack MODEL_DIR OUT_DIR    pack a HuggingFace model so that it still loads
+  hf-unpack DIR OUT_DIR        restore its files
 `densor COMMAND --help` tells more. A file that is called like a command: ./pack
 
 exit codes: 0 all is well, 1 error, 2 wrong usage, 130 interrupted"""

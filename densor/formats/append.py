@@ -10,8 +10,9 @@ from densor.formats.base import GivenBase
 from densor.formats.basefile import open_base
 from densor.formats.entry import FILE, BaseRef, EntryMeta, new_path
 from densor.formats.files import Progress, Sizes, add_planned, same_file_state
-from densor.formats.output import errors_of, whole_file
+from densor.formats.output import check_still_there, errors_of, to_be_replaced, whole_file
 from densor.formats.plan import plan_file
+from densor.formats.recovery import check_wanted, find_layout, protect
 from densor.formats.source import FileRandomSource, FileSource
 from densor.formats.writer import ArchiveWriter
 
@@ -36,15 +37,22 @@ def append(
     `name`: of the new entry, by default the source's. `base_entry`: another file of the archive to
     code against. After `most_hops` bases of bases, a file is stored by itself. `base`: what the
     archive's entries are based on outside of it, if they are. The archive is written anew beside
-    the old one and takes its place when it is whole, so that nothing is lost if that fails; there
-    must be room for both. Returns the size of the file and by how much the archive grew.
+    the old one, with recovery data if that has any, and takes its place when it is whole, so that
+    nothing is lost if that fails; there must be room for both. Returns the size of the file and by
+    how much the archive grew, recovery data left out.
     """
     path = Path(archive)
     with errors_of(path):
         file = path.open("rb")
-    with file, open_base(base, threads=threads) as given:
-        before = os.fstat(file.fileno())
+    with (
+        file,
+        to_be_replaced(path, file) as before,
+        open_base(base, threads=threads) as given,
+    ):
         old = Archive(FileRandomSource(file), threads, base=given)
+        layout = find_layout(FileRandomSource(file), thorough=False)
+        if layout is not None:
+            check_wanted(layout.percent)
         try:
             with whole_file(path, overwrite=True) as out:
                 writer = ArchiveWriter(out, level, threads, progress=progress)
@@ -55,9 +63,10 @@ def append(
                     writer.close()
                 finally:
                     writer.abort()
+                if layout is not None:
+                    protect(out, 0, layout.percent)
                 os.fchmod(out.fileno(), before.st_mode & 0o777)
-                if not same_file_state(before, file):
-                    raise FileError(f"{path}: changed while it was read")
+                check_still_there(path, before)
         finally:
             old.close()
         return Sizes(writer.original - original, writer.written - copied)

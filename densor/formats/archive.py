@@ -1,6 +1,5 @@
 """Random access: open an archive by its index, read entries, tensors and slices of them."""
 
-import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -28,10 +27,12 @@ from densor.formats.entry import (
 from densor.formats.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.models import Models, decode_chunk
 from densor.formats.source import Bytes, RandomSource
-from densor.parallel import Task, Workers
+from densor.locks import Lock
+from densor.parallel import Task, Workers, settle
 
 _PIECE = 1 << 25  # bytes of an entry that are read at a time
 _KEPT = wire.CHUNK_LIMIT  # bytes of decoded chunks kept for the next reading of a base
+_INDEX_SIZE = 1 << 24  # bytes of an index that no limit of the caller's counts
 _CHAIN_COST = 64  # bytes of bases that may be decoded per byte read, and per byte of a chunk limit
 
 
@@ -72,7 +73,7 @@ class _Budget:
 
     def __init__(self, size: int) -> None:
         self._left = _CHAIN_COST * (size + wire.CHUNK_LIMIT)
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def spend(self, count: int) -> None:
         """LimitError where this is too much."""
@@ -88,7 +89,7 @@ class _Kept:
     def __init__(self) -> None:
         self._chunks: OrderedDict[int, Bytes] = OrderedDict()
         self._size = 0
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def get(self, number: int) -> Bytes | None:
         """The chunk of a frame, if it is kept."""
@@ -103,7 +104,7 @@ class _Kept:
             if number not in self._chunks:
                 self._chunks[number] = chunk
                 self._size += chunk.size
-            while self._size > _KEPT:
+            while self._size > _KEPT and self._chunks:  # none may be left after a fork
                 self._size -= self._chunks.popitem(last=False)[1].size
 
 
@@ -143,8 +144,9 @@ class _EntrySource:
 class Archive:
     """An archive with an index. Safe to use from several threads.
 
-    `max_size`: most bytes that one read may return, None for no limit. `base`: what entries are
-    based on that refer to bytes outside the archive.
+    `max_size`: most bytes that one read may return, None for no limit; with a limit, the index may
+    unpack to so many bytes and 16 MiB at most. `base`: what entries are based on that refer to
+    bytes outside the archive.
     """
 
     def __init__(
@@ -211,6 +213,8 @@ class Archive:
         if header.kind != wire.INDEX:
             raise FormatError("END frame does not point to an index")
         wire.check_index_size(header, self._index_at)
+        if self._max_size is not None and header.original > self._max_size + _INDEX_SIZE:
+            raise LimitError(f"index has more than the {self._max_size} bytes allowed")
         return strictjson.loads(zstd_decompress(payload, header.original), "index")
 
     def _frame_at(self, offset: int) -> tuple[wire.FrameHeader, Bytes]:
@@ -250,6 +254,11 @@ class Archive:
                 info = TensorInfo(meta.name, meta.dtype, meta.shape, 0, entry.size)
                 found[info.name] = entry, info
         return found
+
+    def check_size(self, sizes: dict[int, int]) -> None:
+        """LimitError if these bytes, by number of the entry, are more than one read may return."""
+        if self._max_size is not None and sum(sizes.values()) > self._max_size:
+            raise LimitError(f"archive holds more than the {self._max_size} bytes allowed")
 
     def read(self, entry: IndexedEntry, begin: int, end: int, out: Bytes | None = None) -> Bytes:
         """Original bytes `begin` to `end` of an entry; chunks are decoded in parallel.
@@ -374,24 +383,27 @@ class Archive:
         """`repeats`: REF frames are allowed; `workers`: None on behalf of another entry."""
         starts = self._offsets(entry)
         jobs: list[Task[None]] = []
-        for number in self._overlapping(entry, begin, begin + out.size):
-            start = starts[number - entry.first_frame]
-            size = int(self.frames.original[number])
-            low, high = max(begin, start), min(begin + out.size, start + size)
-            target = out[low - begin : high - begin]
-            if self.frames.kinds[number] == wire.REF:
-                if not repeats:
-                    raise FormatError("REF frame points to a REF frame")
-                self._repeat(entry, number, low - start, target, workers, budget)
-                continue
-            self._model(int(self.frames.models[number]), number)
-            if workers is not None:
-                work = workers.submit(self._chunk, entry, number, low - start, target, budget)
-                jobs.append(work)
-            else:
-                self._chunk_of_base(entry, number, low - start, target, budget)
-        for job in jobs:
-            job.result()
+        try:
+            for number in self._overlapping(entry, begin, begin + out.size):
+                start = starts[number - entry.first_frame]
+                size = int(self.frames.original[number])
+                low, high = max(begin, start), min(begin + out.size, start + size)
+                target = out[low - begin : high - begin]
+                if self.frames.kinds[number] == wire.REF:
+                    if not repeats:
+                        raise FormatError("REF frame points to a REF frame")
+                    self._repeat(entry, number, low - start, target, workers, budget)
+                    continue
+                self._model(int(self.frames.models[number]), number)
+                if workers is not None:
+                    work = workers.submit(self._chunk, entry, number, low - start, target, budget)
+                    jobs.append(work)
+                else:
+                    self._chunk_of_base(entry, number, low - start, target, budget)
+            for job in jobs:
+                job.result()
+        finally:
+            settle(jobs)  # nobody writes to `out` any more, also after an error
 
     def _repeat(
         self,

@@ -33,14 +33,23 @@ class Difference(NamedTuple):
     only: str | None  # `old` or `new` where the other has no tensor of this name, dtype and shape
 
 
-def differences(old: Any, new: Any, threads: int = 1, *, base: Any = None) -> Iterator[Difference]:
+def differences(
+    old: Any,
+    new: Any,
+    threads: int = 1,
+    *,
+    base: Any = None,
+    max_output_size: int | None = None,
+) -> Iterator[Difference]:
     """How each tensor of `new` differs from that in `old`, then what only `old` has.
 
     `old`, `new`: paths of files that hold tensors, or of archives of such; of several files in an
     archive that have tensors of the same names, the latest counts. `base`: what an archive is
-    based on, if it is. ArgumentError if neither holds tensors.
+    based on, if it is. ArgumentError if neither holds tensors, LimitError if an archive, or what
+    it is based on, holds more than `max_output_size` bytes.
     """
-    with _opened(old, threads, base) as before, _opened(new, threads, base) as after:
+    limits = base, max_output_size
+    with _opened(old, threads, *limits) as before, _opened(new, threads, *limits) as after:
         if not before and not after:
             raise ArgumentError("neither holds tensors that can be told apart")
         for name, tensor in after.items():
@@ -71,7 +80,9 @@ def _compared(old: _Tensor, new: _Tensor) -> Difference:
 
 
 @contextlib.contextmanager
-def _opened(path: Any, threads: int, base: Any) -> Iterator[dict[str, _Tensor]]:
+def _opened(
+    path: Any, threads: int, base: Any, max_size: int | None
+) -> Iterator[dict[str, _Tensor]]:
     with errors_of(path):
         if Path(path).is_dir():
             raise FileError(f"{path}: is a directory")
@@ -82,9 +93,10 @@ def _opened(path: Any, threads: int, base: Any) -> Iterator[dict[str, _Tensor]]:
         if magic != wire.MAGIC:
             yield {info.name: _Tensor(info, _in_file(source, info)) for info in tensors_of(source)}
             return
-        given = stack.enter_context(open_base(base, threads))
-        archive = Archive(source, threads, base=given)
+        given = stack.enter_context(open_base(base, threads, max_size))
+        archive = Archive(source, threads, max_size=max_size, base=given)
         stack.callback(archive.close)
+        archive.check_size({entry.number: entry.size for entry in archive.entries})
         yield {
             name: _Tensor(info, _in_archive(archive, entry, info))
             for name, (entry, info) in archive.tensors().items()

@@ -16,6 +16,7 @@ from densor.formats.entry import DIR, FILE, EntryMeta, TensorInfo, check_path
 from densor.formats.matching import attach, tensors_of
 from densor.formats.output import copy_times_and_mode, errors_of, whole_file
 from densor.formats.plan import Plan, plan_file
+from densor.formats.recovery import check_wanted, protect
 from densor.formats.sinks import FileSink, NullSink, PipeSink
 from densor.formats.source import FileRandomSource, FileSource
 from densor.formats.stream import Entry, Frame, Sink, StreamReader
@@ -90,6 +91,7 @@ def compress_file(
     verify: bool = False,
     hash: str | None = None,
     base: Any = None,
+    recovery: float | None = None,
     progress: Progress | None = None,
 ) -> Sizes:
     """Packs one file, in bounded memory.
@@ -99,8 +101,9 @@ def compress_file(
     default the source's. `verify`: decode the result and compare hashes before the target
     appears; needs a target that can be read again. `base`: a similar file, by path or seekable
     binary file object, that the tensors of this one are coded against where that is smaller; what
-    is inside, where it is an archive of one file. Decompressing then needs the same base. Raises a
-    DensorError; then no target is left.
+    is inside, where it is an archive of one file. Decompressing then needs the same base.
+    `recovery`: percent of recovery data, from which `repair` mends damage; needs a target that can
+    be read again. Raises a DensorError; then no target is left.
     """
     with open_input(source) as (file, status), open_base(base, threads=threads) as before:
         entry_name = name or _name_of(source)
@@ -109,6 +112,8 @@ def compress_file(
         if status is not None:
             meta.mode, meta.mtime_ns = status.st_mode & 0o777, status.st_mtime_ns
         with open_output(target, overwrite) as out:
+            if recovery is not None:
+                check_wanted(recovery, out)
             writer = ArchiveWriter(
                 out, level, threads, hash=hash, based=before is not None, progress=progress
             )
@@ -124,12 +129,20 @@ def compress_file(
                 raise FileError(f"{entry_name}: changed while it was read")
             if before is not None:
                 before.check_unchanged()
-            sizes = Sizes(writer.original, writer.written)
+            sizes = finished(writer, out, recovery)
             if verify:
                 _verify(out, threads, sizes.stored, before)
     if status is not None and not is_file_object(target):
         copy_times_and_mode(Path(source), Path(target))  # type: ignore[arg-type]
     return sizes
+
+
+def finished(writer: ArchiveWriter, out: BinaryIO, recovery: float | None) -> Sizes:
+    """The sizes of an archive that was written to `out`, after recovery data was added to it."""
+    stored = writer.written
+    if recovery is not None:
+        stored = protect(out, out.tell() - stored, recovery)
+    return Sizes(writer.original, stored)
 
 
 def add_planned(
@@ -192,7 +205,7 @@ def decompress_file(
     needed and missing or another one. Raises a DensorError at the first fault; then no target is
     left (what went to a pipe is gone).
     """
-    with open_input(source) as (file, _), open_base(base, threads=threads) as before:
+    with open_input(source) as (file, _), open_base(base, threads, max_output_size) as before:
         reader = StreamReader(
             FileSource(file), threads, max_size=max_output_size, progress=progress, base=before
         )
@@ -255,7 +268,7 @@ def test_file(
 
     `base`: as for `decompress_file`. Raises the DensorError of the first fault.
     """
-    with open_input(source) as (file, _), open_base(base, threads=threads) as before:
+    with open_input(source) as (file, _), open_base(base, threads, max_output_size) as before:
         return _test(file, threads, before, max_output_size, progress)
 
 

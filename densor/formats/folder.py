@@ -15,12 +15,15 @@ from densor.formats.files import (
     Sizes,
     apply_times_and_mode,
     file_sink,
+    finished,
     open_input,
     open_output,
     same_file_state,
 )
 from densor.formats.output import errors_of, whole_file
+from densor.formats.places import Places
 from densor.formats.plan import plan_file
+from densor.formats.recovery import check_wanted
 from densor.formats.sinks import NullSink
 from densor.formats.source import FileRandomSource, FileSource, MemorySource
 from densor.formats.stream import Sink, StreamReader
@@ -76,11 +79,17 @@ def pack(
     dtype: str | None = None,
     overwrite: bool = False,
     hash: str | None = None,
+    recovery: float | None = None,
     progress: Progress | None = None,
 ) -> Sizes:
-    """Packs files and folders into one archive, which `extract` restores byte for byte."""
+    """Packs files and folders into one archive, which `extract` restores byte for byte.
+
+    `recovery`: percent of recovery data, as for `compress_file`.
+    """
     found = list(members(paths))
     with open_output(target, overwrite) as out:
+        if recovery is not None:
+            check_wanted(recovery, out)
         writer = ArchiveWriter(out, level, threads, hash=hash, progress=progress)
         try:
             for member in found:
@@ -88,7 +97,7 @@ def pack(
             writer.close()
         finally:
             writer.abort()
-        return Sizes(writer.original, writer.written)
+        return finished(writer, out, recovery)
 
 
 def _add_member(writer: ArchiveWriter, member: Member, dtype: str | None) -> None:
@@ -133,7 +142,7 @@ def extract(
     for `decompress_file`.
     """
     extraction = _Extraction(Path(folder), set(names), overwrite)
-    with open_input(source) as (file, _), open_base(base, threads=threads) as before:
+    with open_input(source) as (file, _), open_base(base, threads, max_output_size) as before:
         reader = StreamReader(
             FileSource(file), threads, max_size=max_output_size, progress=progress, base=before
         )
@@ -154,6 +163,7 @@ class _Extraction:
         self.wanted = wanted
         self.done: list[str] = []
         self._folder = folder
+        self._places = Places(folder)
         self._overwrite = overwrite
         self._open: contextlib.ExitStack = contextlib.ExitStack()
         self._keep = False
@@ -166,6 +176,8 @@ class _Extraction:
                 if self.wanted and entry.meta.name not in self.wanted:
                     continue
                 apply_times_and_mode(self._folder / entry.meta.name, entry.meta)
+                if entry.meta.kind == FILE:
+                    self._places.made(entry.meta.name)
                 self.done.append(entry.meta.name)
         if not self.wanted:  # an archive of nothing restores an empty folder
             with errors_of(self._folder):
@@ -176,20 +188,21 @@ class _Extraction:
             return NullSink(self._keep)
         if meta.kind not in (FILE, DIR):
             raise FormatError(f"{meta.name!r} is not a file but a {meta.kind}; read it in Python")
-        path = self._folder / meta.name
-        self._make_parents(path.parent if meta.kind == FILE else path)
+        path = self._places.path(meta.name)
+        make_parents(self._folder, path.parent if meta.kind == FILE else path)
         if meta.kind == DIR:
             return NullSink(False)
         out = self._open.enter_context(whole_file(path, self._overwrite))
         return file_sink(out, self._keep, path)
 
-    def _make_parents(self, parent: Path) -> None:
-        """Makes folders below the target one by one, none of them through a symbolic link."""
-        with errors_of(parent):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            at = self._folder
-            for part in parent.relative_to(self._folder).parts:
-                at = at / part
-                if at.is_symlink():
-                    raise FileError(f"{at}: is a symbolic link; extract elsewhere")
-                at.mkdir(exist_ok=True)
+
+def make_parents(folder: Path, parent: Path) -> None:
+    """Makes folders below the target one by one, none of them through a symbolic link."""
+    with errors_of(parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        at = folder
+        for part in parent.relative_to(folder).parts:
+            at = at / part
+            if at.is_symlink():
+                raise FileError(f"{at}: is a symbolic link; extract elsewhere")
+            at.mkdir(exist_ok=True)

@@ -2,8 +2,8 @@
 
 import contextlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -87,26 +87,28 @@ def whole_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
             raise FileError(f"{path}: is a directory")
         if not overwrite and os.path.lexists(path):
             raise _exists(path)
-    prefix = f".{path.name[:32]}."  # at most 128 bytes, where file systems allow 255
+    # At most 128 bytes of its name, where file systems allow 255.
+    temporary = path.with_name(f".{path.name[:32]}.{secrets.token_hex(8)}.tmp")
     try:
-        handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
+        # A new file, with the permissions that the umask leaves, which only the system may ask for:
+        # to look at it means to change it, for all threads.
+        file = temporary.open("x+b", buffering=0)
     except OSError as error:  # its file name is of no interest
         raise FileError(f"{path}: {error.strerror or error}") from error
-    temporary = Path(name)
     try:
         with errors_of(path):
-            with os.fdopen(handle, "w+b", buffering=0) as file:
-                os.fchmod(file.fileno(), 0o666 & ~_umask())
+            with file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            _rename(temporary, path, overwrite)
+            move_into_place(temporary, path, overwrite)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def _rename(temporary: Path, path: Path, overwrite: bool) -> None:
+def move_into_place(temporary: Path, path: Path, overwrite: bool) -> None:
+    """Gives a whole file its name, for good; FileError if that exists and `overwrite` is false."""
     if overwrite:
         temporary.replace(path)
     else:  # a link fails where another process has made the file meanwhile
@@ -129,10 +131,36 @@ def _exists(path: Path) -> FileError:
     return FileError(f"{path}: already exists; use -f (overwrite=True) to replace it")
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+@contextlib.contextmanager
+def to_be_replaced(path: Path, file: BinaryIO) -> Iterator[os.stat_result]:
+    """Keeps others from replacing a file at the same time; yields its status.
+
+    FileError if another process has locked it, or has put another one in its place meanwhile.
+    `file` is open on it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on this system
+        pass
+    else:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileError(f"{path}: is being written by another process") from None
+        except OSError:  # a file system without locks
+            pass
+    before = os.fstat(file.fileno())
+    check_still_there(path, before)
+    yield before
+
+
+def check_still_there(path: Path, before: os.stat_result) -> None:
+    """FileError unless the path still leads to the file that it did, unchanged."""
+    with errors_of(path):
+        now = os.stat(path)
+    same = os.path.samestat(now, before)
+    if not same or (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise FileError(f"{path}: changed while it was read")
 
 
 def copy_times_and_mode(source: Path, target: Path) -> None:

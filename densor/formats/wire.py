@@ -24,6 +24,8 @@ ENTRY_END = 5
 INDEX = 6
 END = 7
 FIRST_SKIPPABLE = 128
+RECOVERY = 128  # recovery data
+PLACE = 129  # what the frames that follow belong to
 
 MAX_ENTRY = 1 << 20
 MAX_MODEL = registry.MODEL_BYTES
@@ -39,6 +41,7 @@ _CHECK32 = struct.Struct("<I")
 REF_PAYLOAD = struct.Struct("<IQ")
 ENTRY_END_PAYLOAD = struct.Struct("<QB")
 END_PAYLOAD = struct.Struct("<QQ")
+PLACE_PAYLOAD = struct.Struct("<IIQ")  # entry number, MODEL frames so far, offset in the entry
 HEADER_SIZE = _HEADER.size + _CHECK64.size
 FRAME_SIZE = _FRAME.size + _CHECK32.size
 END_SIZE = FRAME_SIZE + END_PAYLOAD.size

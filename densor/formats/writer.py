@@ -26,6 +26,7 @@ from densor.parallel import Workers
 
 _INDEX_ZSTD = 9
 _IN_FLIGHT = 2 * BATCH_BYTES  # original bytes that may be in work at once, one batch more or less
+_PLACE_EVERY = 1 << 24  # original bytes between frames that tell a reader of a damaged archive more
 _LEAST_REPEAT = 64  # bytes from which a batch may be stored as a reference to an equal one
 
 
@@ -87,6 +88,8 @@ class ArchiveWriter:
         self._names: set[str] = set()
         self._frames: tuple[list[int], list[int], list[int], list[int]] = ([], [], [], [])
         self._at = 0
+        self._done = 0  # original bytes of the entry that is being added
+        self._since_place = 0
         self._open = True
         self._broken = False
         self._write(wire.pack_header(self._features))
@@ -129,6 +132,7 @@ class ArchiveWriter:
         number = len(self._entries)
         first = len(self._frames[0])
         self._broken = True  # until the entry is whole
+        self._done = 0
         self._frame(wire.ENTRY, description)
         digest, size = self._add_data(number, source, segments, meta.size is not None, base)
         if meta.size is not None and size != meta.size:
@@ -225,6 +229,12 @@ class ArchiveWriter:
         return _Waiting(result, None, data, before)
 
     def _finish_batch(self, batch: _Waiting) -> None:
+        if self._since_place >= _PLACE_EVERY:
+            place = wire.PLACE_PAYLOAD.pack(len(self._entries), self._models, self._done)
+            self._frame(wire.PLACE, place)
+            self._since_place = 0
+        self._done += batch.data.size
+        self._since_place += batch.data.size
         if batch.repeat is not None:
             self._repeat(*batch.repeat, batch.data.size)
         coded = batch.result()

@@ -3,8 +3,17 @@
 import argparse
 
 from densor.cli import checks, console, streams
-from densor.cli.arguments import Parser, add_base, add_force, add_max_size, add_quiet, add_threads
+from densor.cli.arguments import (
+    Parser,
+    UsageError,
+    add_base,
+    add_force,
+    add_max_size,
+    add_quiet,
+    add_threads,
+)
 from densor.cli.streams import DASH
+from densor.errors import ChecksumError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -12,7 +21,12 @@ def parser() -> argparse.ArgumentParser:
     found = Parser("extract", description="Restores files and folders, byte for byte.")
     found.add_argument("archive", metavar="ARCHIVE", help="the archive, - for stdin")
     found.add_argument("names", metavar="NAME", nargs="*", help="only these files")
-    found.add_argument("-C", dest="folder", metavar="DIR", default=".", help="into this folder")
+    found.add_argument(
+        "-C", "-o", dest="folder", metavar="DIR", default=".", help="into this folder"
+    )
+    found.add_argument(
+        "--salvage", action="store_true", help="get out what is left of a damaged archive"
+    )
     add_threads(found)
     add_force(found)
     add_max_size(found)
@@ -23,6 +37,10 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Extracts the archive."""
+    if args.salvage:
+        if args.names or args.archive == DASH:
+            raise UsageError("--salvage takes one file and no names", "densor extract")
+        return console.archive(args.archive, lambda archive: _salvage(archive, args))
     return console.archive(args.archive, lambda archive: _extract(archive, args), console.STDIN)
 
 
@@ -53,3 +71,26 @@ def _extract(archive: str, args: argparse.Namespace) -> None:
     if not args.quiet:
         what = "1 file" if len(done) == 1 else f"{len(done)} files"
         console.say(f"{_label(archive)}: {what} => {args.folder}")
+
+
+def _salvage(archive: str, args: argparse.Namespace) -> None:
+    checks.source_file(archive)
+    from densor.cli import damage
+    from densor.cli.contents import original_size
+    from densor.formats.salvage import salvage
+
+    with console.progress(archive, lambda: original_size(archive), args.quiet) as moved:
+        found = salvage(
+            archive,
+            args.folder,
+            args.threads,
+            overwrite=args.force,
+            max_output_size=args.max_size,
+            base=args.base,
+            progress=moved,
+        )
+    if not args.quiet:
+        for line in damage.lines(archive, found):
+            console.say(line)
+    if not found.sound:
+        raise ChecksumError("is damaged; salvage.json tells what was left")

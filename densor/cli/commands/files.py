@@ -26,6 +26,8 @@ from densor.cli.usage import HELP
 from densor.errors import FileError
 from densor.version import __version__
 
+_TICK = 2.0  # seconds, as coarse as the times of any file system are
+
 
 class Job(NamedTuple):
     """One file: where from, where to; `-` is a standard stream."""
@@ -189,7 +191,7 @@ def _output(job: Job, args: argparse.Namespace) -> str | BinaryIO:
 
 def _compress(job: Job, args: argparse.Namespace) -> None:
     source, target = _input(job, args), _output(job, args)
-    removal = _Removal(job) if args.rm else None
+    removal = _Removal(job, job.source, str(job.target)) if args.rm else None
     from densor.formats.files import compress_file
 
     began = time.perf_counter()
@@ -204,6 +206,7 @@ def _compress(job: Job, args: argparse.Namespace) -> None:
             overwrite=args.force,
             verify=args.verify or args.rm,
             hash="sha256" if args.sha256 else None,
+            recovery=args.recovery,
             base=args.base,
             progress=moved,
         )
@@ -217,7 +220,7 @@ def _compress(job: Job, args: argparse.Namespace) -> None:
 
 def _decompress(job: Job, args: argparse.Namespace) -> None:
     source, target = _input(job, args), _output(job, args)
-    removal = _Removal(job) if args.rm else None
+    removal = _Removal(job, str(job.target), job.source) if args.rm else None
     from densor.formats.files import decompress_file
 
     began = time.perf_counter()
@@ -275,23 +278,35 @@ def _list(jobs: list[Job]) -> int:
 
 
 class _Removal:
-    """Removes the source of a job, if it is still what it was before the work began."""
+    """Removes the source of a job, if it is still what it was before the work began.
 
-    def __init__(self, job: Job) -> None:
+    `plain` and `packed`: source and target, whichever is which.
+    """
+
+    def __init__(self, job: Job, plain: str, packed: str) -> None:
         self._job = job
+        self._plain = plain
+        self._packed = packed
         self._before = os.stat(job.source)
+        # Clocks of file systems tick slowly: a file written just now may change unnoticed.
+        changed = max(self._before.st_mtime, self._before.st_ctime)
+        self._fresh = time.time() - changed < _TICK
 
     def do(self) -> None:
         """Removes the file; FileError if it has changed or was written to no regular file."""
         now = os.stat(self._job.source)
         same = all(
             getattr(now, field) == getattr(self._before, field)
-            for field in ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+            for field in ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
         )
-        if not same:
-            raise FileError("changed while it was read; not removed")
         if not os.path.isfile(str(self._job.target)):
             raise FileError("output is no regular file; not removed")
+        if same and self._fresh:
+            from densor.cli.contents import holds
+
+            same = holds(self._packed, self._plain)
+        if not same:
+            raise FileError("changed while it was read; not removed")
         os.unlink(self._job.source)
 
 

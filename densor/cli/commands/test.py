@@ -2,7 +2,15 @@
 
 import argparse
 
-from densor.cli.arguments import Parser, add_base, add_force, add_max_size, add_quiet, add_threads
+from densor.cli.arguments import (
+    Parser,
+    UsageError,
+    add_base,
+    add_force,
+    add_max_size,
+    add_quiet,
+    add_threads,
+)
 from densor.cli.commands import files
 
 
@@ -16,9 +24,19 @@ def parser() -> argparse.ArgumentParser:
     add_force(found)
     found.add_argument("-v", "--verbose", action="store_true", help="say how fast it was")
     add_quiet(found)
+    found.add_argument(
+        "--repair-info", action="store_true", help="say which bytes of which entries are lost"
+    )
+    found.add_argument("--json", action="store_true", help="with --repair-info: write JSON")
     return found
 
 
 def run(args: argparse.Namespace) -> int:
     """Tests each archive."""
+    if args.repair_info:
+        from densor.cli import damage
+
+        return damage.show(args)
+    if args.json:
+        raise UsageError("--json goes with --repair-info", "densor test")
     return files.test_archives(args.archives, args)

@@ -1,0 +1,85 @@
+"""What is damaged of archives, in words."""
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from densor.cli import checks, console
+from densor.errors import ChecksumError, FileError
+
+if TYPE_CHECKING:
+    from densor.formats.salvage import Damage, EntryDamage
+
+_MOST_TENSORS = 8  # named in one line
+
+
+def show(args: argparse.Namespace) -> int:
+    """`densor test --repair-info`."""
+
+    def one(path: str) -> None:
+        found = _damage(path, args)
+        if args.json:
+            import json
+
+            console.put(json.dumps({"archive": path} | found.to_json(), indent=1))
+        elif not args.quiet:
+            for line in lines(path, found):
+                console.put(line)
+        if not found.sound:
+            raise ChecksumError("is damaged")
+
+    return console.each(args.archives, lambda path: [path], one)
+
+
+def _damage(path: str, args: argparse.Namespace) -> "Damage":
+    if path == "-":
+        raise FileError("--repair-info needs a file")
+    checks.source_file(path)
+    from densor.formats.salvage import damage
+
+    limits = {"max_output_size": args.max_size, "base": args.base}
+    return damage(path, args.threads, **limits)
+
+
+def lines(path: str, found: "Damage") -> Iterator[str]:
+    """A report for people."""
+    if found.sound:
+        protected = "" if found.protected else "; it has no recovery data"
+        yield f"{path}: nothing is lost{protected}"
+        return
+    for damaged in found.damaged:
+        yield f"{path}: bytes {damaged.begin} to {damaged.end} are damaged: {damaged.what}"
+    if found.truncated:
+        yield f"{path}: does not end as an archive ends"
+    if not found.has_index:
+        yield f"{path}: no index is left"
+    for entry in found.lost:
+        yield from _entry(entry)
+    whole = len(found.entries) - len(found.lost)
+    yield f"{path}: {whole} of {len(found.entries)} entries are whole"
+    if found.protected:
+        yield f"{path}: has recovery data; try densor repair"
+    elif found.lost:
+        yield f"{path}: densor extract --salvage gets out what is left"
+
+
+def _entry(entry: "EntryDamage") -> Iterator[str]:
+    name = console.escape(name_of(entry))
+    for lost in entry.lost:
+        end = "its unknown end" if lost.end is None else str(lost.end)
+        yield f"{name}: bytes {lost.begin} to {end} are lost: {lost.why}"
+    if entry.unplaced:
+        yield f"{name}: {entry.unplaced} bytes are left whose place is not known"
+    if entry.name is None and not entry.lost:
+        yield f"{name}: its name is lost, no bytes are"
+    if entry.tensors:
+        more = len(entry.tensors) - _MOST_TENSORS
+        shown = ", ".join(console.escape(name) for name in entry.tensors[:_MOST_TENSORS])
+        yield f"{name}: tensors with lost bytes: {shown}{f' and {more} more' if more > 0 else ''}"
+
+
+def name_of(entry: "EntryDamage") -> str:
+    """What to call an entry."""
+    if entry.name:
+        return entry.name
+    return "an entry" if entry.number is None else f"entry {entry.number}"
