@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -29,12 +30,13 @@ if emulate.compiler() is None:
 Bytes = npt.NDArray[np.uint8]
 SIZES = (0, 1, 255, 256, 257, 8192, 100003)
 LARGE = pytest.param(1 << 22, marks=pytest.mark.slow)
+FLAGS = os.environ.get("DENSOR_EMULATOR_FLAGS", "").split()  # of test_gpu_sanitizers
 GOLDEN = Path(__file__).parent / "golden"
 
 
 @cache
 def backend(order: str = "up") -> EmulatedBackend:
-    return EmulatedBackend(order)
+    return EmulatedBackend(order, flags=FLAGS)
 
 
 def run(block: Block, on: EmulatedBackend) -> list[Bytes]:
