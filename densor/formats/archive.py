@@ -321,9 +321,8 @@ class Archive:
 
         None for what is not in a chunk of its own: repetitions, and all of an entry with a base.
         """
-        starts = self._offsets(entry)
         models: dict[int, bytes] = {}
-        for number in self._overlapping(entry, begin, end):
+        for number, start in self._overlapping(entry, begin, end):
             if self.frames.kinds[number] != wire.CHUNK or entry.meta.base is not None:
                 yield None
                 continue
@@ -332,8 +331,7 @@ class Archive:
             if model not in models:
                 own = model >= registry.FIRST_MODEL
                 models[model] = self._model_payload(model, number) if own else b""
-            chunk_begin = starts[number - entry.first_frame]
-            yield StoredChunk(model, models[model], payload, chunk_begin, header.original)
+            yield StoredChunk(model, models[model], payload, start, header.original)
 
     def _base_of(self, entry: IndexedEntry, budget: _Budget) -> Base | None:
         base = entry.meta.base
