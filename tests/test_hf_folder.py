@@ -410,11 +410,22 @@ def test_a_base(tmp_path: Path) -> None:
     assert not (tmp_path / "out2").exists() and not (tmp_path / "out4").exists()
 
 
+def test_a_base_of_no_use_is_not_needed(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    plain_file(tmp_path / "base" / "model.safetensors", {"other": TENSORS["zeros"]})
+    pack_model(model, tmp_path / "packed", base=tmp_path / "base")
+    assert (
+        "base"
+        not in json.loads((tmp_path / "packed" / "config.json").read_text())["quantization_config"]
+    )
+    assert "DENSOR_BASE" not in (tmp_path / "packed" / "README.md").read_text()
+
+
 def test_weights_that_lost_their_metadata(model: Path, tmp_path: Path) -> None:
     pack_model(model, tmp_path / "packed")
     path = tmp_path / "packed" / "model-00001-of-00002.safetensors"
     path.write_bytes(path.read_bytes().replace(b'"densor":', b'"Densor":'))
-    with pytest.raises(FormatError, match=r"00002.*: is not packed"):
+    with pytest.raises(FormatError, match=r"00002.*: tensor .*: blob of a file that is not"):
         unpack_model(tmp_path / "packed", tmp_path / "out")
 
 
