@@ -3,6 +3,7 @@
 Written from the specification; shares nothing with the package but the quantised weights.
 """
 
+import functools
 import math
 from decimal import Decimal, localcontext
 from typing import Any
@@ -13,6 +14,7 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 
 
+@functools.lru_cache(64)
 def unpacked(matrix: Any) -> Ints:
     """int64[columns, size]: the weights of a matrix."""
     blocks = matrix.weights.reshape(-1, matrix.size // 2, 32, 2)
@@ -52,6 +54,7 @@ class Reference:
             [[] for _ in range(shape.groups)] for _ in range(shape.layers)
         ]
         self.place = 0
+        self.tables: dict[int, Ints] = {}
         with localcontext() as context:
             context.prec = 60
             ln2 = Decimal(2).ln()
@@ -66,8 +69,10 @@ class Reference:
             )
 
     def exponential(self, x: Ints, places: int) -> Ints:
-        table = np.array([int((e * (1 << places)).to_integral_value()) for e in self.exp2])
-        return table[x & 1023] >> (x >> 10)
+        if places not in self.tables:
+            rounded = [int((e * (1 << places)).to_integral_value()) for e in self.exp2]
+            self.tables[places] = np.array(rounded)
+        return self.tables[places][x & 1023] >> (x >> 10)
 
     def norm(self, x: Ints, weights: Ints) -> tuple[Ints, int]:
         shift = max(int(np.abs(x).max()).bit_length() - 20, 0)
@@ -83,14 +88,7 @@ class Reference:
         """A head turned by its position."""
         size = head.size
         head = np.clip(head, -(1 << 40), 1 << 40)
-        with localcontext() as context:
-            context.prec = 60
-            c, s = np.zeros(size // 2, np.int64), np.zeros(size // 2, np.int64)
-            for i in range(size // 2):
-                angle = (Decimal(self.model.shape.theta).ln() * (-2 * i) / size).exp()
-                cosine, sine = _cos_sin(angle * self.place)
-                c[i] = int((cosine * 32768 + Decimal("0.5")).to_integral_value("ROUND_FLOOR"))
-                s[i] = int((sine * 32768 + Decimal("0.5")).to_integral_value("ROUND_FLOOR"))
+        c, s = _turn(self.model.shape.theta, size, self.place)
         x, y = head[: size // 2], head[size // 2 :]
         first, second = x * c - y * s, y * c + x * s
         return (np.concatenate([first, second]) + (1 << 14)) >> 15
@@ -137,6 +135,20 @@ class Reference:
         below = np.minimum(logits.max() - logits, 40 << 16)
         counts = self.exponential((below * self.log2_e) >> 22, 30) + 1
         return np.concatenate([[0], np.cumsum(counts)])
+
+
+@functools.cache
+def _turn(theta: float, size: int, place: int) -> tuple[Ints, Ints]:
+    """Cosines and sines of a place, times 2^15."""
+    with localcontext() as context:
+        context.prec = 60
+        found = np.zeros((2, size // 2), np.int64)
+        for i in range(size // 2):
+            angle = (Decimal(theta).ln() * (-2 * i) / size).exp() * place
+            for row, value in enumerate(_cos_sin(angle)):
+                rounded = (value * 32768 + Decimal("0.5")).to_integral_value("ROUND_FLOOR")
+                found[row, i] = int(rounded)
+        return found[0], found[1]
 
 
 def _cos_sin(angle: Decimal) -> tuple[Decimal, Decimal]:

@@ -7,12 +7,14 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
+import llm_codec_reference as reference
 import numpy as np
 import pytest
 from helpers import MODEL, take_apart
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llm_models import SPECIAL, weights, write_folder
+from llm_reference import Reference
 
 import densor
 from densor.codec.llm import coder as coding
@@ -30,6 +32,7 @@ from densor.errors import (
     LimitError,
     UnsupportedError,
 )
+from densor.llm.load import load
 from densor.llm.network import Network
 from densor.parallel import Workers
 
@@ -156,6 +159,16 @@ def test_what_needs_no_model_is_coded_without(data: bytes) -> None:
 def test_only_plain_bytes_are_asked_about() -> None:
     array = np.arange(3000, dtype=np.float32)
     assert densor.compress(array, llm="sample") == densor.compress(array)
+
+
+def test_a_slow_decoder_after_the_specification_agrees() -> None:
+    for data in (SOURCE[:180], b"to \xff\xfe" * 9 + b"\0" * 9):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(coding, "_TEXT_SHARE", -1.0)
+            patch.setattr(coding, "_POSITIONS", 64)
+            model, payloads = coded(data, "sample", 1)
+        network = Reference(load("sample"))
+        assert reference.decode(model, payloads[0].tobytes(), len(data), network) == data
 
 
 # Files

@@ -338,7 +338,7 @@ class Decoder:
         cells = self.corrections(partial)
         for row in cells:
             p += (row[i] * (4096 - f) + row[i + 1] * f) >> 12
-        y = self.coder.bit(clip(p >> 2, 16, 65520))
+        y = self.coder.bit(clip(p >> 2, self.least, self.most))
         self.learn(y, x, outputs, sets, final, z)
         for row in cells:
             for cell in (i, i + 1):
@@ -354,6 +354,12 @@ class Decoder:
             slot[node] = state_after(states[k], y)
         return y
 
+    least, most = 16, 65520  # probabilities
+
+    def steps(self) -> int:
+        """The step of the weights."""
+        return max(8, 60 - (len(self.text.data) >> 11))
+
     def learn(
         self,
         y: int,
@@ -363,7 +369,7 @@ class Decoder:
         final: list[int],
         z: int,
     ) -> None:
-        step = max(8, 60 - (len(self.text.data) >> 11))
+        step = self.steps()
         for j, weights in enumerate(sets):
             g = ((y << 16) - SQUASH[outputs[j] + 2048]) * step >> 6
             for i, a in enumerate(x):

@@ -34,15 +34,20 @@ class Opened(NamedTuple):
 
 @contextlib.contextmanager
 def opened(
-    path: str, threads: int = 1, base: str | None = None, max_size: int | None = None
+    path: str,
+    threads: int = 1,
+    base: str | None = None,
+    max_size: int | None = None,
+    llm: str | None = None,
 ) -> Iterator[Opened]:
-    """Opens an archive that has an index; `base`: what it was coded against, by path.
+    """Opens an archive that has an index; `base`: what it was coded against, by path, and `llm` the
+    language model.
 
     `max_size`: as for `Archive`, of what is read.
     """
     checks.source_file(path)
     with _random(plain(path)) as source, open_base(base, threads, max_size) as given:
-        archive = Archive(source, threads, max_size=max_size, base=given)
+        archive = Archive(source, threads, max_size=max_size, base=given, llm=llm)
         try:
             version = int.from_bytes(source.read_at(8, 2).tobytes(), "little")
             yield Opened(archive, source.size, version)

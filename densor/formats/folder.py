@@ -136,13 +136,14 @@ def extract(
     overwrite: bool = False,
     max_output_size: int | None = None,
     base: Any = None,
+    llm: Any = None,
     progress: Progress | None = None,
 ) -> list[str]:
     """Restores the files of an archive below `folder`, a path or URL; returns their names.
 
     `source`: path, URL or binary file object. `names`: only these entries; FileError if one is not
     in the archive. Every file appears whole or not at all. Symbolic links that lie in the way
-    below `folder` are not followed. `base`: as for `decompress_file`.
+    below `folder` are not followed. `base`, `llm`: as for `decompress_file`.
     """
     folder = plain(folder)
     wanted = set(names)
@@ -158,6 +159,7 @@ def extract(
             max_size=max_output_size,
             progress=progress,
             base=before,
+            llm=llm,
         )
         try:
             extraction.run(reader)

@@ -5,7 +5,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from densor.cli import console, streams
-from densor.cli.arguments import Parser, add_base, add_force, add_max_size, add_quiet, add_threads
+from densor.cli.arguments import (
+    Parser,
+    add_base,
+    add_force,
+    add_llm,
+    add_max_size,
+    add_quiet,
+    add_threads,
+)
 from densor.errors import FileError
 
 if TYPE_CHECKING:
@@ -20,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("name", metavar="NAME", help="of the file or tensor, see densor list")
     add_threads(found)
     add_base(found)
+    add_llm(found)
     add_max_size(found)
     add_force(found)
     add_quiet(found)
@@ -36,7 +45,7 @@ def _write(path: str, args: argparse.Namespace) -> None:
     from densor.formats.output import write_all
 
     out = streams.stdout(args.force, archive=False)
-    with opened(path, args.threads, args.base, args.max_size) as found:
+    with opened(path, args.threads, args.base, args.max_size, args.llm) as found:
         for piece in _pieces(found.archive, args.name):
             write_all(out, piece)
     out.flush()

@@ -8,6 +8,7 @@ from densor.cli.arguments import (
     UsageError,
     add_base,
     add_force,
+    add_llm,
     add_max_size,
     add_quiet,
     add_threads,
@@ -31,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     add_force(found)
     add_max_size(found)
     add_base(found)
+    add_llm(found)
     add_quiet(found)
     return found
 
@@ -66,6 +68,7 @@ def _extract(archive: str, args: argparse.Namespace) -> None:
             overwrite=args.force,
             max_output_size=args.max_size,
             base=args.base,
+            llm=args.llm,
             progress=moved,
         )
     if not args.quiet:

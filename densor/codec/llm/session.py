@@ -1,5 +1,6 @@
 """The language model of a call: where it comes from, how far it has come, whether to go on."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -13,6 +14,9 @@ from densor.llm.network import Network, cache_bytes
 
 _MOST_MEMORY = 1 << 33  # bytes that a chunk may take
 _KEPT = 16  # digits of a digest that are shown
+
+
+log = logging.getLogger("densor")
 
 
 class Session:
@@ -52,6 +56,7 @@ class Session:
 
         with self._lock:
             if self._weights is None:
+                log.info("loading the language model ...")
                 check()
                 wanted = name if self._given is None else self._given
                 assert wanted is not None
@@ -85,6 +90,7 @@ class Session:
             idle = self._idle.setdefault((slots, positions), [])
             found = idle.pop() if idle else None
         if found is None:
+            log.info("language model: %d MiB for %d texts at a time", need >> 20, slots)
             try:
                 found = Network(weights, slots, positions)
             except MemoryError:
