@@ -1,5 +1,6 @@
 """The language-model codec: right bytes or a DensorError, whatever the text, machine and model."""
 
+import hashlib
 import io
 import shutil
 import struct
@@ -169,6 +170,13 @@ def test_a_slow_decoder_after_the_specification_agrees() -> None:
             model, payloads = coded(data, "sample", 1)
         network = Reference(load("sample"))
         assert reference.decode(model, payloads[0].tobytes(), len(data), network) == data
+
+
+def test_golden_archive() -> None:
+    archive = (Path(__file__).parent / "golden" / "llm" / "sample.densor").read_bytes()
+    assert next(f.payload[0] for f in take_apart(archive) if f.kind == MODEL) == CODEC_LLM
+    digest = hashlib.sha256(densor.decompress(archive)).hexdigest()
+    assert digest == "3e5430accaef3c4ceddc5e2654df72d32698725b1de8c72ff5af2c1c7569cf5b"
 
 
 # Files
