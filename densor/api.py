@@ -13,27 +13,28 @@ from densor import arrays, dtypes
 from densor.buffers import new_bytes
 from densor.codec.kind import BYTES, kind_of
 from densor.errors import ArgumentError, FormatError, LimitError
-from densor.formats import strictjson
+from densor.formats import safetensors, strictjson
 from densor.formats.archive import Archive, IndexedEntry
 from densor.formats.base import GivenBase
 from densor.formats.basefile import open_base
 from densor.formats.entry import ARRAY, FILE, TENSOR, EntryMeta, TensorInfo, is_name, new_path
-from densor.formats.files import is_file_object, open_output
+from densor.formats.files import add_input, is_file_object, open_input, open_output
 from densor.formats.output import MemoryFile, errors_of
 from densor.formats.plan import plan_file
 from densor.formats.sinks import GrowingSink, MemorySink
 from densor.formats.source import (
     Bytes,
     FileRandomSource,
-    FileSource,
     MemoryRandomSource,
     MemorySource,
     as_bytes,
 )
 from densor.formats.stream import Sink, StreamReader
 from densor.formats.writer import ArchiveWriter, Segment
+from densor.urls import is_url, name_of, plain
 
 Target = str | os.PathLike[str] | BinaryIO
+_MOST_COPIES = 4  # of each byte of a file, where tensors overlap
 _BYTES_LIKE = (bytes, bytearray, memoryview)
 
 
@@ -161,8 +162,8 @@ def _allocate(size: int, stored: int) -> Bytes:
 class Writer:
     """Writes an archive of tensors and files, one after the other.
 
-    `target`: path or binary file object, which need not be seekable. A path appears when the
-    `with` block ends well, and not at all otherwise.
+    `target`: path, URL or binary file object, which need not be seekable. What is named by path or
+    URL appears when the `with` block ends well, and not at all otherwise.
 
     >>> import densor, io, numpy
     >>> file = io.BytesIO()
@@ -173,7 +174,7 @@ class Writer:
     def __init__(
         self, target: Target, level: int = 3, threads: int = 0, *, overwrite: bool = False
     ) -> None:
-        self._output = open_output(target, overwrite)
+        self._output = open_output(plain(target), overwrite)
         file = self._output.__enter__()
         try:
             self._writer = ArchiveWriter(file, level, threads)
@@ -197,19 +198,11 @@ class Writer:
         self._writer.add(entry, MemorySource(data), [segment])
 
     def add_file(self, path: str | os.PathLike[str], name: str | None = None) -> None:
-        """Adds a file, by default under its own name."""
-        with errors_of(path), open(path, "rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            meta = EntryMeta(new_path(name or Path(path).name), FILE, size)
-            plan = plan_file(
-                FileSource(file),
-                size,
-                level=self._writer.level,
-                random=FileRandomSource(file),
-                name=meta.name.removesuffix(".npy"),
-            )
-            meta.format = plan.format
-            self._writer.add(meta, plan.source, plan.segments, plan.tensors)
+        """Adds a file, by path or URL, by default under its own name."""
+        path = plain(path)
+        own = name_of(str(path)) if is_url(path) else Path(path).name
+        with open_input(path) as found:
+            add_input(self._writer, new_path(name or own), found)
 
     def close(self) -> None:
         """Completes the archive."""
@@ -248,8 +241,11 @@ class Info(NamedTuple):
 class File:
     """An archive opened for random access, after the manner of `safetensors.safe_open`.
 
-    `framework`: `numpy` (or `np`) or `torch` (or `pt`), what `get_tensor` returns. `base`: the file
-    that this one was coded against, if there is one, as for `decompress_file`.
+    `source`: path, URL, seekable binary file object or bytes; of what is behind a URL, only what is
+    needed is read. `framework`: `numpy` (or `np`) or `torch` (or `pt`), what `get_tensor` returns.
+    `base`: the file that this one was coded against, if there is one, as for `decompress_file`.
+    Safe to use from several threads, and in child processes: after a fork, and where it is sent to
+    a new process, if it was opened by path or URL.
     """
 
     def __init__(
@@ -264,18 +260,24 @@ class File:
         if framework not in ("numpy", "np", "torch", "pt"):
             raise ArgumentError(f"unknown framework {framework!r}; known are numpy and torch")
         self._torch = framework in ("torch", "pt")
+        self._arguments = source, framework, threads, max_output_size, base
         self._file: BinaryIO | None = None
+        source = plain(source)
         if isinstance(source, _BYTES_LIKE):
             random: Any = MemoryRandomSource(source)
         elif is_file_object(source):
             random = FileRandomSource(source)
+        elif is_url(source):
+            from densor.formats.remote import Remote, RemoteSource
+
+            random = RemoteSource(Remote(source))
         else:
             with errors_of(source):
                 self._file = open(source, "rb")  # noqa: SIM115
             random = FileRandomSource(self._file)
         self._base = ExitStack()
         try:
-            given = self._base.enter_context(open_base(base, threads=threads))
+            given = self._base.enter_context(open_base(base, threads, max_output_size))
             self._archive = Archive(random, threads, max_size=max_output_size, base=given)
             self._tensors = self._archive.tensors()
         except BaseException:
@@ -302,7 +304,7 @@ class File:
             if entry.meta.format == "safetensors":
                 head = self._archive.read(entry, 0, min(8, entry.size)).tobytes()
                 first = int.from_bytes(head, "little")
-                if first > entry.size - 8:
+                if first > min(entry.size - 8, safetensors.MAX_HEADER):
                     raise FormatError(f"{entry.meta.name}: is no safetensors file")
                 text = self._archive.read(entry, 8, 8 + first).tobytes()
                 found = strictjson.loads(text, "safetensors header").get("__metadata__")
@@ -329,16 +331,23 @@ class File:
         """
         if len(self._archive.entries) != 1:
             out = None
+        self._archive.check_size({entry.number: entry.size for entry, _ in self._tensors.values()})
         found: dict[str, Any] = {}
         whole: dict[int, Bytes] = {}
-        for name, (entry, tensor) in self._tensors.items():
+        copied = 0  # bytes of copies from the entry at hand
+        by_entry = sorted(self._tensors.items(), key=lambda item: item[1][0].number)
+        for name, (entry, tensor) in by_entry:  # each is decoded once
             if entry.number not in whole:
                 whole = {entry.number: self._archive.read(entry, 0, entry.size, out)}
+                copied = 0
             data = whole[entry.number][tensor.offset : tensor.offset + tensor.size]
             if tensor.offset % dtypes.SIZES[tensor.dtype]:
+                copied += data.size
+                if copied > _MOST_COPIES * entry.size:
+                    raise LimitError(f"{entry.meta.name}: too many tensors share its bytes")
                 data = data.copy()
             found[name] = self._hand_out(tensor.dtype, tensor.shape, data)
-        return found
+        return {name: found[name] for name in self._tensors}
 
     def get_slice(self, name: str) -> "Slice":
         """A view that decodes only the rows it is asked for: `get_slice(name)[10:20]`."""
@@ -366,6 +375,13 @@ class File:
         if self._file is not None:
             self._file.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Opens the archive anew in a process that is started, such as a worker of a DataLoader."""
+        source, framework, threads, most, base = self._arguments
+        if is_file_object(source) or is_file_object(base):
+            raise TypeError("an archive opened by a file object cannot be sent to another process")
+        return _reopened, (source, framework, threads, most, base)
+
     def close(self) -> None:
         """Closes the file and stops the threads."""
         self._archive.close()
@@ -386,6 +402,10 @@ class File:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _reopened(source: Any, framework: str, threads: int, most: int | None, base: Any) -> File:
+    return File(source, framework, threads, max_output_size=most, base=base)
 
 
 class Slice:
@@ -467,7 +487,8 @@ def save_file(
     head = np.frombuffer(len(text).to_bytes(8, "little") + text, np.uint8)
     pieces = [head, *(data for _, _, data in described)]
     default = "model.safetensors"
-    name = default if is_file_object(path) else Path(path).stem  # type: ignore[arg-type]
+    path = plain(path)
+    name = default if is_file_object(path) else Path(str(path)).stem
     name = name if name.endswith(".safetensors") else f"{name}.safetensors"
     with open_output(path, overwrite) as out:
         writer = ArchiveWriter(out, level, threads)
@@ -521,7 +542,7 @@ def load_file(
 ) -> dict[str, Any]:
     """All tensors of an archive by name, as numpy arrays or torch tensors.
 
-    `path`: path, binary file object or bytes. Tensors of the same file share memory. `out`: a
+    `path`: path, URL, binary file object or bytes. Tensors of the same file share memory. `out`: a
     uint8 array to be that memory, if the archive holds one file and it fits: fresh memory can
     cost as much time as decoding.
     """

@@ -2,6 +2,7 @@
 
 import ctypes
 import mmap
+import os
 import sys
 import threading
 import weakref
@@ -61,7 +62,10 @@ class BufferPool:
                 self._kept += buffer.size
 
 
-POOL = BufferPool(96 << 20)
+_MOST = 96 << 20
+POOL = BufferPool(_MOST)
+if hasattr(os, "register_at_fork"):  # the pool may just have been in use by another thread
+    os.register_at_fork(after_in_child=lambda: POOL.__init__(_MOST))  # type: ignore[misc]
 
 
 class ThreadBuffers:

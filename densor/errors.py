@@ -1,8 +1,22 @@
 """All errors that densor raises on purpose. One tree, so that callers can catch `DensorError`."""
 
 
+def printable(text: str) -> str:
+    """The text with everything that could control a terminal made visible."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class DensorError(Exception):
-    """Base of every error that densor raises on purpose."""
+    """Base of every error that densor raises on purpose.
+
+    Messages may hold names from archives, which can be anything; as text, they are one line that
+    no terminal takes for more.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class FormatError(DensorError):

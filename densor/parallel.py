@@ -1,10 +1,11 @@
 """Threads for chunks. All heavy work releases the GIL, so threads use all cores."""
 
+import contextlib
+import functools
 import os
 import threading
-import weakref
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from densor.errors import ArgumentError
@@ -52,6 +53,42 @@ class Done(Generic[T]):
         return False
 
 
+def settle(tasks: Iterable[Task[Any]]) -> None:
+    """Cancels tasks, or waits for their end where they have begun, whatever comes of them."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with contextlib.suppress(Exception, CancelledError):
+            task.result()
+
+
+class _Submitted(Generic[T]):
+    """Work for the threads of a pool, which whoever waits for it does itself if none has begun.
+
+    All threads of a pool may be waiting for the one that waits here, such as for a lock that it
+    holds, where a file object that an archive is read from reads from another archive.
+    """
+
+    def __init__(self, future: "Future[T]", work: Callable[[], T]) -> None:
+        self._future = future
+        self._work: Callable[[], T] | None = work
+
+    def result(self) -> T:
+        work, self._work = self._work, None
+        if work is not None and self._future.cancel():
+            self._future = Future()
+            try:
+                self._future.set_result(work())
+            except BaseException as error:
+                self._future.set_exception(error)
+        return self._future.result()
+
+    def cancel(self) -> bool:
+        self._work = None
+        return self._future.cancel()
+
+
 class _Pools:
     """Pools by number of threads; kept, since threads have buffers that are dear to make anew."""
 
@@ -72,20 +109,24 @@ if hasattr(os, "register_at_fork"):  # threads do not live on in the child
 
 
 class Workers:
-    """So many threads to work on; with one, work is done at once in the caller's."""
+    """So many threads to work on; with one, work is done at once in the caller's.
+
+    Safe to use from several threads, also in a child process after a fork.
+    """
 
     def __init__(self, threads: int = 1) -> None:
         self.threads = thread_count(threads)
-        self._pool = _pools.get(self.threads) if self.threads > 1 else None
-        self._tasks: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
+        self._tasks: set[Future[Any]] = set()  # not yet done
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Task[T]:
         """Starts `work`, or does it at once and raises what it raises."""
-        if self._pool is not None:
-            task = self._pool.submit(work, *args, **kwargs)
-            self._tasks.add(task)
-            return task
-        return Done(work(*args, **kwargs))
+        if self.threads == 1:
+            return Done(work(*args, **kwargs))
+        bound = functools.partial(work, *args, **kwargs)
+        future = _pools.get(self.threads).submit(bound)  # another pool after a fork
+        self._tasks.add(future)
+        future.add_done_callback(self._tasks.discard)
+        return _Submitted(future, bound)
 
     def close(self) -> None:
         """Cancels what was submitted here and has not begun."""

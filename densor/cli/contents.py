@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 from densor.cli import checks, console
 from densor.errors import DensorError
 from densor.formats import hashing
-from densor.formats.archive import Archive, IndexedEntry
+from densor.formats.archive import Archive, IndexedEntry, collection_paused
 from densor.formats.basefile import open_base
 from densor.formats.entry import FILE
+from densor.formats.files import open_input
 from densor.formats.output import errors_of
-from densor.formats.source import FileRandomSource
+from densor.formats.source import FileRandomSource, RandomSource
+from densor.urls import is_url, plain
 
 _HASHES = {number: name for name, number in hashing.KINDS.items()}
 
@@ -31,14 +33,16 @@ class Opened(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(path: str, threads: int = 1, base: str | None = None) -> Iterator[Opened]:
-    """Opens an archive that has an index; `base`: what it was coded against, by path."""
+def opened(
+    path: str, threads: int = 1, base: str | None = None, max_size: int | None = None
+) -> Iterator[Opened]:
+    """Opens an archive that has an index; `base`: what it was coded against, by path.
+
+    `max_size`: as for `Archive`, of what is read.
+    """
     checks.source_file(path)
-    with errors_of(path):
-        file = Path(path).open("rb")  # noqa: SIM115
-    with file, open_base(base, threads) as given:
-        source = FileRandomSource(file)
-        archive = Archive(source, threads, base=given)
+    with _random(plain(path)) as source, open_base(base, threads, max_size) as given:
+        archive = Archive(source, threads, max_size=max_size, base=given)
         try:
             version = int.from_bytes(source.read_at(8, 2).tobytes(), "little")
             yield Opened(archive, source.size, version)
@@ -46,12 +50,25 @@ def opened(path: str, threads: int = 1, base: str | None = None) -> Iterator[Ope
             archive.close()
 
 
+@contextlib.contextmanager
+def _random(path: str) -> Iterator[RandomSource]:
+    if is_url(path):
+        from densor.formats.remote import Remote, RemoteSource
+
+        yield RemoteSource(Remote(path))
+        return
+    with errors_of(path):
+        file = Path(path).open("rb")  # noqa: SIM115
+    with file:
+        yield FileRandomSource(file)
+
+
 def holds(path: str, original: str) -> bool:
     """Whether the one file of an archive has the hash that this file has, which is read for it."""
-    with opened(path) as found, open(original, "rb") as file:
+    with opened(path) as found, open_input(plain(original)) as read:
         (entry,) = found.archive.entries
         wanted = hashing.new_hash(hash_name(entry))
-        while piece := file.read(1 << 22):
+        while piece := read.file.read(1 << 22):
             wanted.update(piece)
         return wanted.digest() == entry.digest
 
@@ -90,7 +107,8 @@ def describe(found: Opened) -> list[dict[str, Any]]:
 
     `stored` counts all bytes of the frames that hold a thing, also those that it shares.
     """
-    return [_entry(found.archive, entry) for entry in found.archive.entries]
+    with collection_paused():
+        return [_entry(found.archive, entry) for entry in found.archive.entries]
 
 
 def _entry(archive: Archive, entry: IndexedEntry) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from densor.cli.arguments import UsageError, parse
 from densor.errors import DensorError
 
 COMMANDS = (
-    *("pack", "append", "list", "extract", "cat", "diff", "test", "repair", "info", "demo"),
-    "bench",
+    *("pack", "shards", "append", "list", "extract", "cat", "diff", "test", "repair"),
+    *("info", "demo", "bench", "hf-pack", "hf-unpack"),
 )
 
 
@@ -51,7 +51,8 @@ def dispatch(argv: list[str]) -> int:
 
 def _run(argv: list[str]) -> int:
     named = bool(argv) and argv[0] in COMMANDS
-    command: Any = importlib.import_module(f"densor.cli.commands.{argv[0] if named else 'files'}")
+    module = argv[0].replace("-", "_") if named else "files"
+    command: Any = importlib.import_module(f"densor.cli.commands.{module}")
     try:
         args = parse(command.parser(), argv[1:] if named else argv)
     except SystemExit as end:  # after --help and --version

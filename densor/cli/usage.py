@@ -34,6 +34,7 @@ options:
 
 commands:
   pack OUT.densor PATH...      pack files and folders into one archive
+  shards DIR PATH...           pack each file by itself, in parallel, resumable
   list ARCHIVE                 show its entries and tensors
   extract ARCHIVE [NAME...]    restore files and folders
   cat ARCHIVE NAME             write one file or tensor to stdout
@@ -44,6 +45,8 @@ commands:
   info ARCHIVE                 show how it is coded
   demo                         pack, restore and compare a real model
   bench FILE                   measure ratio and speed on your own file
+  hf-pack MODEL_DIR OUT_DIR    pack a HuggingFace model so that it still loads
+  hf-unpack DIR OUT_DIR        restore its files
 `densor COMMAND --help` tells more. A file that is called like a command: ./pack
 
 exit codes: 0 all is well, 1 error, 2 wrong usage, 130 interrupted"""

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -82,7 +83,13 @@ class Kernel:
         return self._dispatcher
 
 
-_COMPILING = threading.Lock()
+_COMPILING = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a fork waits until nothing is being compiled
+    os.register_at_fork(
+        before=_COMPILING.acquire,
+        after_in_parent=_COMPILING.release,
+        after_in_child=_COMPILING.release,
+    )
 
 
 def kernel(signature: Any) -> Callable[[Callable[..., Any]], Kernel]:

@@ -1,6 +1,5 @@
 """The base that entries are coded against, known by the hash of its bytes."""
 
-import threading
 from collections.abc import Callable
 
 from densor.buffers import POOL
@@ -8,6 +7,7 @@ from densor.errors import ArgumentError, FormatError
 from densor.formats.entry import BaseRef
 from densor.formats.hashing import DEFAULT, KINDS, NAMES, new_hash
 from densor.formats.source import RandomSource
+from densor.locks import Lock
 
 _PIECE = 1 << 23  # bytes that are hashed at a time
 
@@ -28,7 +28,7 @@ class GivenBase:
         self._source = source
         self.name = name
         self._digests: dict[int, bytes] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     @property
     def source(self) -> RandomSource:

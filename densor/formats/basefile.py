@@ -3,7 +3,6 @@
 import contextlib
 import os
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -15,14 +14,18 @@ from densor.formats.base import GivenBase, described
 from densor.formats.entry import FILE, BaseRef
 from densor.formats.output import errors_of, write_all
 from densor.formats.source import FileRandomSource, MemoryRandomSource, RandomSource
+from densor.locks import Lock
+from densor.urls import is_url, name_of, plain
 
 
 @contextlib.contextmanager
-def open_base(base: Any, threads: int = 1) -> Iterator[GivenBase | None]:
-    """A base by path, seekable binary file object or bytes; None stays None.
+def open_base(
+    base: Any, threads: int = 1, max_size: int | None = None
+) -> Iterator[GivenBase | None]:
+    """A base by path, URL, seekable binary file object or bytes; None stays None.
 
     Where it is an archive, what is meant is the file in it, or that one of several whose hash is
-    asked for; it is decoded to a temporary file.
+    asked for; it is decoded to a temporary file. LimitError if that has more than `max_size` bytes.
     """
     if base is None:
         yield None
@@ -31,7 +34,7 @@ def open_base(base: Any, threads: int = 1) -> Iterator[GivenBase | None]:
         given = _given(base, stack)
         magic = given.source.read_at(0, min(len(wire.MAGIC), given.source.size)).tobytes()
         if magic == wire.MAGIC:
-            archive = Archive(given.source, threads)
+            archive = Archive(given.source, threads, max_size=max_size)
             stack.callback(archive.close)
             given = _PackedBase(given, archive, stack)
         yield given
@@ -42,6 +45,9 @@ def _given(base: Any, stack: contextlib.ExitStack) -> GivenBase:
         return GivenBase(MemoryRandomSource(base))
     if hasattr(base, "read"):
         return GivenBase(FileRandomSource(cast(BinaryIO, base)))
+    base = plain(base)
+    if is_url(base):
+        return _remote(base)
     path = Path(base)
     with errors_of(path):
         if path.is_dir():
@@ -57,6 +63,19 @@ def _given(base: Any, stack: contextlib.ExitStack) -> GivenBase:
     return GivenBase(FileRandomSource(file), path.name, check_unchanged)
 
 
+def _remote(url: str) -> GivenBase:
+    from densor.formats.remote import Remote, RemoteSource
+
+    place = Remote(url)
+    before = place.status()
+
+    def check_unchanged() -> None:
+        if place.status() != before:
+            raise FileError(f"{place.label}: changed while it was read")
+
+    return GivenBase(RemoteSource(place, before.size), name_of(url), check_unchanged)
+
+
 class _PackedBase(GivenBase):
     """A base in an archive; its entries are decoded when they are asked for."""
 
@@ -65,7 +84,7 @@ class _PackedBase(GivenBase):
         self._archive = archive
         self._stack = stack
         self._unpacked: dict[int, RandomSource] = {}
-        self._unpacking = threading.Lock()
+        self._unpacking = Lock()
 
     @property
     def source(self) -> RandomSource:
@@ -87,6 +106,7 @@ class _PackedBase(GivenBase):
     def _unpack(self, entry: IndexedEntry) -> RandomSource:
         with self._unpacking:
             if entry.number not in self._unpacked:
+                self._archive.check_size({entry.number: entry.size})
                 file = tempfile.TemporaryFile()  # noqa: SIM115
                 self._stack.callback(file.close)
                 for piece in self._archive.pieces(entry):

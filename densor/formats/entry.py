@@ -51,7 +51,7 @@ class BaseRef(NamedTuple):
         return found
 
 
-@dataclass
+@dataclass(slots=True)
 class EntryMeta:
     """The description of an entry; fields that do not apply are None."""
 
@@ -143,9 +143,10 @@ def parse(found: dict[str, Any]) -> EntryMeta:
     meta = EntryMeta(name, kind, None if size is None else strictjson.integer(size, "size"))
     for key in ("dtype", "order", "host", "format", "hash"):
         value = found.get(key)
-        if value is not None and not isinstance(value, str):
-            raise FormatError(f"{key} of an entry is not a string")
-        setattr(meta, key, value)
+        if value is not None:
+            if not isinstance(value, str):
+                raise FormatError(f"{key} of an entry is not a string")
+            setattr(meta, key, value)
     if meta.hash not in (None, *KINDS_OF_HASH):
         raise UnsupportedError(f"unknown hash {meta.hash!r}; a newer densor may read this")
     if found.get("mode") is not None:

@@ -1,6 +1,5 @@
 """The models of an archive while it is read: the latest are known, fewer are kept ready."""
 
-import threading
 from collections import OrderedDict
 
 from densor.codec import registry
@@ -9,6 +8,7 @@ from densor.codec.decoders import decoder_for
 from densor.codec.zstd import zstd_decompress_into
 from densor.errors import FormatError, UnsupportedError
 from densor.formats.source import Bytes
+from densor.locks import Lock
 
 _READY = 16  # decoders kept, with up to 4 MB of tables each; those of parts count too
 
@@ -19,7 +19,7 @@ class Models:
     def __init__(self) -> None:
         self._payloads: dict[int, bytes] = {}
         self._ready: OrderedDict[int, ChunkDecoder] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._next = registry.FIRST_MODEL
 
     def append(self, payload: bytes) -> None:

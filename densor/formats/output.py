@@ -2,8 +2,8 @@
 
 import contextlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -87,16 +87,17 @@ def whole_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
             raise FileError(f"{path}: is a directory")
         if not overwrite and os.path.lexists(path):
             raise _exists(path)
-    prefix = f".{path.name[:32]}."  # at most 128 bytes, where file systems allow 255
+    # At most 128 bytes of its name, where file systems allow 255.
+    temporary = path.with_name(f".{path.name[:32]}.{secrets.token_hex(8)}.tmp")
     try:
-        handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
+        # A new file, with the permissions that the umask leaves, which only the system may ask for:
+        # to look at it means to change it, for all threads.
+        file = temporary.open("x+b", buffering=0)
     except OSError as error:  # its file name is of no interest
         raise FileError(f"{path}: {error.strerror or error}") from error
-    temporary = Path(name)
     try:
         with errors_of(path):
-            with os.fdopen(handle, "w+b", buffering=0) as file:
-                os.fchmod(file.fileno(), 0o666 & ~_umask())
+            with file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -128,12 +129,6 @@ def move_into_place(temporary: Path, path: Path, overwrite: bool) -> None:
 
 def _exists(path: Path) -> FileError:
     return FileError(f"{path}: already exists; use -f (overwrite=True) to replace it")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import io
 import os
-import threading
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from densor.buffers import POOL
 from densor.errors import FileError, TruncatedError
+from densor.locks import Lock
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -129,12 +129,11 @@ class FileRandomSource:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._lock = threading.Lock()
-        self._fd: int | None = None
+        self._lock = Lock()
+        self._positioned = False
         if isinstance(file, io.FileIO | io.BufferedReader | io.BufferedRandom):  # no wrapper
             with contextlib.suppress(OSError):
-                if hasattr(os, "preadv"):
-                    self._fd = file.fileno()
+                self._positioned = hasattr(os, "preadv") and file.fileno() >= 0
         try:
             at = file.tell()
             self._size = file.seek(0, os.SEEK_END)
@@ -149,8 +148,8 @@ class FileRandomSource:
     def read_at(self, offset: int, count: int) -> Bytes:
         if offset < 0 or offset + count > self._size:
             raise TruncatedError("archive is shorter than its frames say")
-        if self._fd is not None:
-            return self._pread(self._fd, offset, count)
+        if self._positioned:
+            return self._pread(offset, count)
         with self._lock:
             at = self._file.tell()
             self._file.seek(offset)
@@ -160,16 +159,18 @@ class FileRandomSource:
             raise TruncatedError("archive is shorter than its frames say")
         return data
 
-    @staticmethod
-    def _pread(fd: int, offset: int, count: int) -> Bytes:
+    def _pread(self, offset: int, count: int) -> Bytes:
         buffer = POOL.take(count)
         view = memoryview(buffer)
         filled = 0
         while filled < count:
             try:
-                got = os.preadv(fd, [view[filled:]], offset + filled)
+                # Asked for each time, since after `close` the number may be that of another file.
+                got = os.preadv(self._file.fileno(), [view[filled:]], offset + filled)
             except OSError as error:
                 raise FileError(f"cannot read archive: {error.strerror}") from error
+            except ValueError:
+                raise FileError("cannot read archive: it was closed") from None
             if not got:
                 raise TruncatedError("archive is shorter than its frames say")
             filled += got

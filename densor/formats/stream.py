@@ -1,6 +1,6 @@
 """Reads archives front to back: from a file, a pipe or memory, in bounded memory."""
 
-import threading
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +15,8 @@ from densor.formats.entry import DIR, BaseRef, EntryMeta, parse
 from densor.formats.hashing import Hash, new_hash
 from densor.formats.models import Models, decode_chunk
 from densor.formats.source import Bytes, Source
-from densor.parallel import Done, Task, Workers
+from densor.locks import Lock
+from densor.parallel import Done, Task, Workers, settle
 
 _IN_FLIGHT = 1 << 26  # original bytes that may wait to be written
 
@@ -61,7 +62,7 @@ class _Written:
     chain: int = 0  # how many bases of bases it needs
     coded: list[list[int]] = field(default_factory=list)  # stretches that chunks decoded to
     entry: Entry | None = None  # once it is whole
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: Lock = field(default_factory=Lock)
 
     @property
     def size(self) -> int:
@@ -81,7 +82,8 @@ class _Written:
             self.coded.append([begin, end])
 
     def covers(self, begin: int, end: int) -> bool:
-        return any(first <= begin and end <= last for first, last in self.coded)
+        at = bisect_right(self.coded, begin, key=lambda stretch: stretch[0]) - 1
+        return at >= 0 and end <= self.coded[at][1]
 
 
 class StreamReader:
@@ -223,8 +225,7 @@ class StreamReader:
             while waiting:
                 self._finish(waiting.popleft(), hasher, sink)
         finally:
-            for future, _ in waiting:
-                future.cancel()
+            settle(task for task, _ in waiting)  # nobody writes to the sink any more
         written.entry = self._close_entry(number, meta, size, payload, hasher)
         return written.entry
 

@@ -35,7 +35,8 @@ def loads(data: bytes, what: str) -> dict[str, Any]:
 
 def dumps(value: object) -> bytes:
     """Compact UTF-8 JSON."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode(errors="backslashreplace")  # a lone surrogate becomes its escape
 
 
 def integer(value: object, what: str, most: int = (1 << 63) - 1, least: int = 0) -> int:

@@ -96,7 +96,8 @@ def _wide(extra: bytes, values: list[int]) -> list[int]:
     while at + 4 <= len(extra):
         number, size = struct.unpack_from("<HH", extra, at)
         if number == _ZIP64:
-            wide = iter(struct.iter_unpack("<Q", extra[at + 4 : at + 4 + size // 8 * 8]))
+            stored = extra[at + 4 : at + 4 + size]  # may be cut short
+            wide = iter(struct.iter_unpack("<Q", stored[: len(stored) // 8 * 8]))
             return [next(wide, (value,))[0] if value == _BIG else value for value in values]
         at += 4 + size
     return values

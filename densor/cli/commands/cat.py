@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from densor.cli import console, streams
-from densor.cli.arguments import Parser, add_base, add_force, add_quiet, add_threads
+from densor.cli.arguments import Parser, add_base, add_force, add_max_size, add_quiet, add_threads
 from densor.errors import FileError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("name", metavar="NAME", help="of the file or tensor, see densor list")
     add_threads(found)
     add_base(found)
+    add_max_size(found)
     add_force(found)
     add_quiet(found)
     return found
@@ -35,7 +36,7 @@ def _write(path: str, args: argparse.Namespace) -> None:
     from densor.formats.output import write_all
 
     out = streams.stdout(args.force, archive=False)
-    with opened(path, args.threads, args.base) as found:
+    with opened(path, args.threads, args.base, args.max_size) as found:
         for piece in _pieces(found.archive, args.name):
             write_all(out, piece)
     out.flush()
@@ -44,8 +45,10 @@ def _write(path: str, args: argparse.Namespace) -> None:
 def _pieces(archive: "Archive", name: str) -> "Iterator[Bytes]":
     for entry in archive.entries:
         if entry.meta.name == name:
+            archive.check_size({entry.number: entry.size})
             return archive.pieces(entry)
     if name in archive.tensors():
         entry, tensor = archive.tensors()[name]
+        archive.check_size({entry.number: tensor.size})
         return archive.pieces(entry, tensor.offset, tensor.offset + tensor.size)
     raise FileError(f"no file or tensor named {name!r}; see densor list")

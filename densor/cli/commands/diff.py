@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from densor.cli import checks, console, table
-from densor.cli.arguments import Parser, add_base, add_threads
+from densor.cli.arguments import Parser, add_base, add_max_size, add_threads
 
 if TYPE_CHECKING:
     from densor.codec.change.compare import Changes
@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--json", action="store_true", help="write JSON, sizes in bytes")
     add_threads(found)
     add_base(found)
+    add_max_size(found)
     return found
 
 
@@ -44,7 +45,7 @@ def _show(old: str, new: str, args: argparse.Namespace) -> None:
     from densor.codec.change.compare import NOTHING
     from densor.formats.compare import differences
 
-    found = list(differences(old, new, args.threads, base=args.base))
+    found = list(differences(old, new, args.threads, base=args.base, max_output_size=args.max_size))
     total = NOTHING
     for one in found:
         total += one.changes or NOTHING

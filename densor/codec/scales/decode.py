@@ -1,7 +1,5 @@
 """The decoding side of the scale-context codec."""
 
-import threading
-
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +17,7 @@ from densor.codec.scales.payload import (
 )
 from densor.entropy.rans.decode import StreamDecoder, Table, decode_table
 from densor.errors import FormatError
+from densor.locks import Lock
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -33,7 +32,7 @@ class ScalesDecoder:
         self._model = model
         self._low = low
         self._table: Table | None = None
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""

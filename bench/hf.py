@@ -1,0 +1,218 @@
+"""How long transformers takes to load a packed model beside a plain one, and in how much memory.
+
+    python -m bench.hf MODEL_DIR            a model that is there, such as MiniLM
+    python -m bench.hf --random 1000        a Llama of about so many MB, random weights
+
+Every load is a process of its own; both ways take turns. Times are of `from_pretrained` alone, and
+of that and reading every parameter once: transformers maps plain weights into memory and leaves
+reading them from the disk to whoever uses them first. CPU seconds are those of both, of all
+threads; they tell more than times where others use the machine. "Cold": the file was dropped from
+the page cache. Memory is anonymous memory (RssAnon of /proc/self/status) above what there was
+before the load, sampled every 5 ms.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.machine import describe
+
+WAYS = ("plain", "packed")
+
+
+def anonymous() -> int:
+    """Bytes of anonymous memory of this process."""
+    text = Path("/proc/self/status").read_text()
+    found = re.search(r"RssAnon:\s+(\d+) kB", text)
+    return int(found.group(1)) * 1024 if found else 0
+
+
+class Peak:
+    """The most anonymous memory while a block runs, above that before it."""
+
+    def __enter__(self) -> "Peak":
+        self.before = self.peak = anonymous()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.005):
+            self.peak = max(self.peak, anonymous())
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self.peak = max(self.peak, anonymous())
+
+    @property
+    def more(self) -> int:
+        """Bytes above what there was before."""
+        return self.peak - self.before
+
+
+def load(folder: str) -> dict[str, float]:
+    """Loads a model in this process, and measures."""
+    import torch
+    import transformers
+
+    import densor.hf  # noqa: F401
+
+    transformers.utils.logging.disable_progress_bar()
+    model_class = transformers.AutoModel
+    start = time.perf_counter()
+    ready()
+    started = time.perf_counter() - start
+    with Peak() as memory:
+        start, before = time.perf_counter(), time.process_time()
+        model = model_class.from_pretrained(folder, dtype="auto")
+        loaded = time.perf_counter()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            flat = parameter.detach().reshape(-1).view(torch.uint8)
+            flat[::4096].sum()
+    read, after = time.perf_counter(), time.process_time()
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    return {
+        "load": loaded - start,
+        "read": read - start,
+        "cpu": after - before,
+        "peak": memory.more,
+        "parameters": size,
+        "started": started,
+    }
+
+
+def ready() -> None:
+    """Lets numba load the compiled kernels, which every process does once."""
+    import numpy as np
+
+    from densor.formats import blob
+
+    numbers = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    for dtype, data in (("F32", numbers), ("BF16", (numbers.view(np.uint32) >> 16).astype("u2"))):
+        tensor = blob.Tensor("w", dtype, (64, 64), data.nbytes, None)
+        packed = blob.encode(tensor, data.reshape(-1).view(np.uint8))
+        blob.decode(np.frombuffer(packed, np.uint8), tensor)
+
+
+def drop(folder: Path) -> None:
+    """Takes the weights of a folder out of the page cache."""
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def warm(folder: Path) -> None:
+    """Brings the weights of a folder into the page cache."""
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb", buffering=0) as file:
+            while file.read(1 << 24):
+                pass
+
+
+def measured(folder: Path) -> dict[str, float]:
+    """`load` in a process of its own."""
+    command = [sys.executable, "-m", "bench.hf", "--load", str(folder)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def random_llama(folder: Path, megabytes: int) -> None:
+    """Saves a Llama of about so many MB in BF16."""
+    import torch
+    import transformers
+
+    layer = 2 * (4 * 1536**2 + 3 * 1536 * 4096)
+    ends = 2 * 2 * 32000 * 1536
+    config = transformers.LlamaConfig(
+        hidden_size=1536,
+        intermediate_size=4096,
+        num_attention_heads=12,
+        num_key_value_heads=12,
+        num_hidden_layers=max(1, (megabytes * 10**6 - ends) // layer),
+    )
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def run(plain: Path, place: Path, repeats: int) -> list[str]:
+    """Rows of the table for one model."""
+    from densor.formats.checkpoint import pack_model
+
+    packed = place / "packed"
+    start = time.perf_counter()
+    sizes = pack_model(plain, packed).sizes
+    print(f"packed in {time.perf_counter() - start:.1f} s", file=sys.stderr)
+    folders = {"plain": plain, "packed": packed}
+    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for cache in ("warm", "cold"):
+        for _ in range(repeats):
+            for way in WAYS:
+                warm(folders[way])
+                if cache == "cold":
+                    drop(folders[way])
+                found.setdefault((cache, way), []).append(measured(folders[way]))
+    rows = []
+    for (cache, way), runs in found.items():
+        middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        size = sizes.original if way == "plain" else sizes.stored
+        rows.append(
+            f"| {cache} | {way} | {size / 1e6:.0f} | {middle['load']:.2f} | {middle['read']:.2f} "
+            f"| {ratio(found, cache, way, 'read')} | {middle['cpu']:.2f} "
+            f"| {middle['peak'] / 1e6:.0f} | {middle['parameters'] / 1e6:.0f} |"
+        )
+    return rows
+
+
+def ratio(found: Any, cache: str, way: str, key: str) -> str:
+    """Time against that of the plain way: the median over pairs that ran one after the other."""
+    pairs = zip(found[cache, way], found[cache, "plain"], strict=True)
+    return f"{statistics.median(one[key] / other[key] for one, other in pairs):.2f}"
+
+
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", type=Path)
+    parser.add_argument("--random", type=int, metavar="MB")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="where files may be put")
+    parser.add_argument("--load", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.load:
+        print(json.dumps(load(args.load)))
+        return
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        place = Path(name)
+        plain = args.model
+        if args.random:
+            plain = place / "plain"
+            random_llama(plain, args.random)
+        rows = run(plain, place, args.repeats)
+    for key, value in describe().items():
+        print(f"- {key}: {value}")
+    print()
+    print(
+        "| cache | weights | file, MB | load, s | load and read, s | × plain | CPU, s "
+        "| peak anonymous, MB | parameters, MB |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()

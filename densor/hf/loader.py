@@ -1,0 +1,333 @@
+"""The quantization method "densor" of transformers: packed weights are decoded as they are loaded.
+
+transformers (5.22 and later) reads every `*.safetensors` file of a checkpoint as tensors by name,
+renames and merges them by `WeightTransform`s, and lets the registered quantizer put operations of
+its own in front. Blobs stand under the names of their tensors, so that all names match as they do
+for a plain checkpoint; `Decode` is the operation that makes tensors of them.
+"""
+
+import contextlib
+import copy
+import threading
+from collections.abc import Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import transformers
+from transformers.core_model_loading import ConversionOps, WeightConverter
+from transformers.quantizers.auto import (
+    AUTO_QUANTIZATION_CONFIG_MAPPING,
+    AUTO_QUANTIZER_MAPPING,
+    register_quantization_config,
+    register_quantizer,
+)
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from densor import arrays, dtypes
+from densor.errors import ArgumentError, DensorError, FormatError, UnsupportedError
+from densor.formats import blob, packed
+from densor.formats.checkpoint import METHOD, Bases, check_packed
+from densor.formats.packed import PackedFile
+from densor.torch.blob import may_be_blob
+
+T = TypeVar("T")
+
+_given_base: ContextVar[str | None] = ContextVar("densor_base", default=None)
+_resident: ContextVar[bool] = ContextVar("densor_resident", default=False)
+_failure: ContextVar[list[DensorError] | None] = ContextVar("densor_failure", default=None)
+
+
+class DensorConfig(QuantizationConfigMixin):  # type: ignore[misc]
+    """`quantization_config` of a packed model.
+
+    `version`: of the layout. `dtype`: the type of the model's floats, for `dtype="auto"` where the
+    model's configuration does not tell it. `base`: the name of the model it is coded against.
+    """
+
+    dequantize = True  # tells transformers that a loaded model has nothing of this left
+
+    def __init__(
+        self,
+        version: int = packed.VERSION,
+        dtype: str | None = None,
+        base: str | None = None,
+        **others: Any,
+    ) -> None:
+        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+            raise FormatError(f"quantization_config: version {version!r} is impossible")
+        packed.check_version(version)
+        if not all(isinstance(text, str | None) for text in (dtype, base)):
+            raise FormatError("quantization_config: dtype and base are to be names")
+        self.quant_method = METHOD
+        self.version, self.dtype, self.base = version, dtype, base
+
+
+class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
+    """Loads packed weights; the model is a plain one afterwards."""
+
+    def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
+        super().__init__(quantization_config, **kwargs)
+        if not self.pre_quantized:
+            raise ArgumentError("densor packs folders, not models that are being loaded: hf-pack")
+        self._blobs: dict[str, list[PackedFile]] = {}
+        self._bases: Bases | None = None
+        self._resident = _resident.get()
+        self._stay: dict[str, Any] = {}  # blobs that are to stay packed, by parameter
+        self._plain: dict[int, Any] = {}  # conversions of the model, by id of what replaced them
+        self._kept: list[Any] = []  # those, so that no id is used again
+
+    def validate_environment(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing to check: this module could be imported."""
+
+    @property
+    def is_trainable(self) -> bool:
+        """A loaded model is a plain one."""
+        return True
+
+    def is_serializable(self) -> bool:
+        """A loaded model is a plain one."""
+        return True
+
+    def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The type of the model, which transformers could not see where all floats are blobs."""
+        known = getattr(torch, self.quantization_config.dtype or "", None)
+        found: torch.dtype = known if isinstance(known, torch.dtype) else dtype
+        return dtype if dtype.is_floating_point else found
+
+    def _process_model_before_weight_loading(
+        self, model: Any, checkpoint_files: list[str] | None = None, **kwargs: Any
+    ) -> Any:
+        """Looks at all blobs before any is decoded, so that most faults are found here."""
+        if getattr(model.config, "distributed_config", None) is not None:
+            raise UnsupportedError("packed weights cannot be loaded in shards; hf-unpack first")
+        for path in checkpoint_files or []:
+            if not path.endswith(".safetensors"):
+                continue
+            file = check_packed(PackedFile(path))
+            for name in file:
+                if file.is_blob(name):
+                    file.describe(name)
+                    self._blobs.setdefault(name, []).append(file)
+        if checkpoint_files:
+            folder = Path(checkpoint_files[0]).parent
+            self._bases = Bases(folder, _given_base.get())
+        return model
+
+    def update_weight_conversions(self, weight_conversions: Any, model: Any = None) -> list[Any]:
+        """Every conversion decodes first; one more takes what no other one takes."""
+        updated = []
+        for conversion in weight_conversions:
+            if isinstance(conversion, WeightConverter):
+                plain, conversion = conversion, copy.deepcopy(conversion)
+                conversion.operations = [Decode(self), *conversion.operations]
+                self._plain[id(conversion)] = plain
+            updated.append(conversion)
+        rest = WeightConverter(["(.+)"], [r"\1"], [DecodeOne(self)])
+        self._plain[id(rest)] = None
+        self._kept = [*updated, rest]
+        return self._kept
+
+    def get_new_dtype(self, converter: Any, param: Any, dtype: torch.dtype | None) -> Any:
+        """None for blobs, which are to stay bytes until they are decoded; tells `Decode` why."""
+        if not may_be_blob(param):
+            return dtype
+        operations = getattr(converter, "operations", ())
+        decoders = [operation for operation in operations if isinstance(operation, Decode)]
+        if not decoders:  # a name that transformers chose not to convert
+            decoders = [DecodeOne(self)]
+            converter.quantization_operation = decoders[0]
+        for decoder in decoders:
+            decoder.dtype = dtype
+        return None
+
+    def remove_quantization_config(self, model: Any) -> None:
+        """Makes the model a plain one, with the conversions that saving has to revert."""
+        conversions = getattr(model, "_weight_conversions", None)
+        super().remove_quantization_config(model)
+        if conversions is not None:
+            plain = [self._plain.get(id(item), item) for item in conversions]
+            model._weight_conversions = [item for item in plain if item is not None]
+
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        """Packs what is to stay packed; blobs of the checkpoint are taken as they are."""
+        if self._resident:
+            import densor.torch
+
+            densor.torch.pack_module(model, packed=self._stay)
+        return model
+
+    def decoded(
+        self, tensor: torch.Tensor, dtype: torch.dtype | None, parameter: str | None = None
+    ) -> torch.Tensor:
+        """The tensor in a blob, cast to `dtype`; any other tensor as it is.
+
+        `parameter`: the one that it is as a whole. Where that is to stay packed, an empty tensor.
+        """
+        with _failures_noted():
+            place = self._place_of(tensor)
+            if place is None:
+                return tensor
+            file, found = place
+            kind = dtypes.to_torch(found.dtype)
+            stays = self._resident and tensor.device.type == "cpu" and dtype in (None, kind)
+            if stays and parameter is not None and file.describe(found.name).base is None:
+                self._stay[parameter] = file.stored(found.name).tobytes()
+                return torch.empty(found.shape, dtype=kind, device="meta")
+            data = file.read(found.name, base_of=self._base_of)
+            restored: torch.Tensor = arrays.to_torch(found.dtype, found.shape, data)
+            return restored.to(device=tensor.device, dtype=dtype)
+
+    def _place_of(self, tensor: torch.Tensor) -> tuple[PackedFile, blob.Tensor] | None:
+        """The file that a blob is from, and what it holds; None for a tensor that is no blob."""
+        if not may_be_blob(tensor):
+            return None
+        data = tensor.detach().cpu().numpy()
+        name = blob.describe(data).name
+        file = self._file_of(name, data.size)
+        return None if file is None else (file, file.info(name))
+
+    def _file_of(self, name: str, size: int) -> PackedFile | None:
+        """The file in which a blob of this name and size is; the last one that was loaded."""
+        for file in reversed(self._blobs.get(name, [])):
+            if file.stored(name).size == size:
+                return file
+        return None
+
+    def _base_of(self, tensor: blob.Tensor) -> Any:
+        assert self._bases is not None
+        return self._bases.need(tensor)
+
+
+class Decode(ConversionOps):  # type: ignore[misc]
+    """Makes tensors of blobs, and leaves other tensors as they are."""
+
+    def __init__(self, hf_quantizer: DensorQuantizer, dtype: torch.dtype | None = None) -> None:
+        self.hf_quantizer = hf_quantizer
+        self.dtype = dtype
+
+    def __deepcopy__(self, memo: Any) -> "Decode":
+        return type(self)(self.hf_quantizer, self.dtype)
+
+    def convert(self, input_dict: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Decodes what was collected for one parameter, by source pattern."""
+        found = {}
+        for pattern in list(input_dict):
+            tensors = input_dict.pop(pattern)
+            if isinstance(tensors, list):
+                found[pattern] = [self._decoded(tensor) for tensor in tensors]
+            else:
+                found[pattern] = self._decoded(tensors)
+        return found
+
+    def _decoded(self, tensor: Any) -> Any:
+        return self.hf_quantizer.decoded(tensor, self.dtype)
+
+
+class DecodeOne(Decode):
+    """The same for a parameter that one tensor of the checkpoint is loaded into as it is."""
+
+    def convert(self, input_dict: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The tensor, under the parameter's full name."""
+        name = kwargs["full_layer_name"]
+        tensors = input_dict.popitem()[1]
+        first = tensors[0] if isinstance(tensors, list) else tensors
+        return {name: self.hf_quantizer.decoded(first, self.dtype, name)}
+
+
+_registering = threading.Lock()
+
+
+def register() -> None:
+    """Makes transformers know "densor"; does nothing where it does already."""
+    needed = ("update_weight_conversions", "get_new_dtype", "update_dtype")
+    missing = [name for name in needed if not hasattr(HfQuantizer, name)]
+    if missing:
+        raise UnsupportedError(
+            f"transformers {transformers.__version__} cannot load packed models (no "
+            f'{missing[0]}): pip install -U "transformers>=5.22"'
+        )
+    with _registering:
+        if METHOD not in AUTO_QUANTIZATION_CONFIG_MAPPING:
+            register_quantization_config(METHOD)(DensorConfig)
+        if METHOD not in AUTO_QUANTIZER_MAPPING:
+            register_quantizer(METHOD)(DensorQuantizer)
+
+
+def from_pretrained(
+    folder: Any,
+    *args: Any,
+    model_class: Any = None,
+    base: Any = None,
+    resident: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """A model, packed or plain, as its class's `from_pretrained` loads it.
+
+    `folder`: path or name on the Hub. `model_class`: by default the class that the model's
+    configuration names, which is a class of transformers. `base`: the folder of the model that
+    this one was packed against. `resident`: the weights stay packed in memory, as by
+    `densor.torch.pack_module`; packed ones are not decoded for it. All else goes to
+    `from_pretrained`. Faults of packed weights are raised as the DensorError that they are, which
+    names file and tensor; through `from_pretrained` of transformers alone those found while
+    decoding end in its RuntimeError, below a report.
+    """
+    if model_class is None:
+        model_class = _class_of(folder, kwargs)
+    base = None if base is None else str(base)
+    with _set(_given_base, base), _set(_resident, resident), _failures_raised():
+        model = model_class.from_pretrained(folder, *args, **kwargs)
+    if resident:  # a plain checkpoint, or what packing left out
+        import densor.torch
+
+        densor.torch.pack_module(model)
+    return model
+
+
+def _class_of(folder: Any, kwargs: dict[str, Any]) -> Any:
+    names = ("revision", "token", "cache_dir", "local_files_only", "subfolder", "trust_remote_code")
+    passed = {name: kwargs[name] for name in names if name in kwargs}
+    config = kwargs.get("config") or transformers.AutoConfig.from_pretrained(folder, **passed)
+    for name in getattr(config, "architectures", None) or []:
+        found = getattr(transformers, name, None)
+        if found is not None:
+            return found
+    return transformers.AutoModel
+
+
+@contextlib.contextmanager
+def _set(variable: ContextVar[T], value: T) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+@contextlib.contextmanager
+def _failures_noted() -> Iterator[None]:
+    """Notes a fault for `_failures_raised`, since transformers makes another error of it."""
+    try:
+        yield
+    except DensorError as error:
+        failures = _failure.get()
+        if failures is not None:
+            failures.append(error)
+        raise
+
+
+@contextlib.contextmanager
+def _failures_raised() -> Iterator[None]:
+    """Raises the first fault that was found while decoding instead of what came of it."""
+    failures: list[DensorError] = []
+    token = _failure.set(failures)
+    try:
+        yield
+    except RuntimeError as error:
+        if failures:
+            raise failures[0] from error
+        raise
+    finally:
+        _failure.reset(token)

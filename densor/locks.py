@@ -1,0 +1,48 @@
+"""Locks that do not outlive a fork: a child process finds them open, whoever held them before.
+
+Threads do not live on in the child of `os.fork`, such as the worker of a DataLoader; a lock that
+one of them held at that moment would never be opened again. What such a lock guards must be sound
+after each single step of whoever holds it.
+"""
+
+import os
+import threading
+import weakref
+from types import TracebackType
+
+
+class Lock:
+    """A `threading.Lock` for `with` statements."""
+
+    __slots__ = ("__weakref__", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        _locks.add(self)
+
+    def reopen(self) -> None:
+        """Makes it a lock that nobody holds."""
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+
+_locks: "weakref.WeakSet[Lock]" = weakref.WeakSet()
+
+
+def _reopen_all() -> None:
+    for lock in list(_locks):
+        lock.reopen()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reopen_all)

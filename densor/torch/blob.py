@@ -1,0 +1,46 @@
+"""Blobs held in torch tensors: one uint8 dimension, an archive of one tensor."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from densor import arrays
+from densor.errors import DensorError, FormatError
+from densor.formats import blob, wire
+from densor.formats.base import GivenBase
+
+
+def may_be_blob(tensor: Any) -> bool:
+    """Whether a tensor, or a slice of an open safetensors file, begins as blobs do."""
+    if hasattr(tensor, "get_dtype"):
+        if tensor.get_dtype() != "U8" or len(tensor.get_shape()) != 1:
+            return False
+    elif tensor.dtype != torch.uint8 or tensor.ndim != 1:
+        return False
+    return bytes(tensor[: len(wire.MAGIC)].cpu().numpy()) == wire.MAGIC
+
+
+def decoded(
+    tensor: torch.Tensor,
+    name: str,
+    threads: int = 0,
+    base_of: Callable[[blob.Tensor], GivenBase] | None = None,
+) -> torch.Tensor:
+    """The tensor in the blob `tensor`; any other tensor as it is.
+
+    `name`: what the blob must be of, in front of which there may be a prefix. A DensorError for
+    bad input names the tensor.
+    """
+    if not may_be_blob(tensor):
+        return tensor
+    data = tensor.cpu().numpy()
+    try:
+        found = blob.describe(data)
+        if not name.endswith(found.name):
+            raise FormatError(f"blob is of {found.name!r:.200}")
+        restored = blob.decode(data, found, threads, base_of)
+        made: torch.Tensor = arrays.to_torch(found.dtype, found.shape, restored)
+        return made.to(tensor.device)
+    except DensorError as error:
+        raise type(error)(f"tensor {name!r:.200}: {error}") from error

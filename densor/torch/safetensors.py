@@ -1,0 +1,203 @@
+"""Files of torch tensors, called like those of safetensors.
+
+Three kinds of files are read: packed and plain safetensors files, and archives of densor.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from densor import api, arrays
+from densor.dtypes import SIZES
+from densor.errors import ArgumentError, UnsupportedError
+from densor.formats import packed, wire
+from densor.formats.entry import EntryMeta, is_name
+from densor.formats.output import errors_of, whole_file
+from densor.formats.packed import PackedFile
+from densor.formats.source import Bytes
+
+Device = str | int | torch.device
+
+
+def load_file(
+    filename: str | os.PathLike[str],
+    device: Device = "cpu",
+    *,
+    threads: int = 0,
+    base: str | os.PathLike[str] | None = None,
+) -> dict[str, torch.Tensor]:
+    """All tensors of a file by name, as `safetensors.torch.load_file` returns them.
+
+    `threads`: 0 for all processors. `base`: the folder of safetensors files that this file was
+    packed against, if it was.
+    """
+    with safe_open(filename, "pt", device, threads=threads, base=base) as file:
+        return {name: file.get_tensor(name) for name in file.offset_keys()}
+
+
+def save_file(
+    tensors: Mapping[str, torch.Tensor],
+    filename: str | os.PathLike[str],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    level: int = 3,
+    threads: int = 0,
+) -> None:
+    """Writes a packed safetensors file, as `safetensors.torch.save_file` writes a plain one.
+
+    The file appears whole or not at all. ArgumentError for tensors that share memory, of which
+    a safetensors file would hold copies.
+    """
+    _check_separate(tensors)
+    if not all(type(text) is str for item in (metadata or {}).items() for text in item):
+        raise ArgumentError("metadata must be texts by name")
+    described = []
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or name == "__metadata__" or not is_name(name):
+            raise ArgumentError(f"a tensor cannot be named {name!r:.80}")
+        if not isinstance(tensor, torch.Tensor):
+            raise ArgumentError(f"{name}: is no torch tensor but {type(tensor).__name__}")
+        described.append((name, *arrays.describe(tensor)))
+    described.sort(key=lambda item: (-SIZES[item[1].dtype or ""], item[0]))
+    header = packed.parse(_header(described, metadata))
+    data = {name: data for name, _, data in described}
+    path = Path(filename)
+    with whole_file(path, overwrite=True) as out:
+        packed.write_packed(header, data.__getitem__, out, level, threads)
+
+
+def _header(
+    described: list[tuple[str, EntryMeta, Bytes]], metadata: Mapping[str, str] | None
+) -> bytes:
+    found: dict[str, Any] = {}
+    at = 0
+    for name, meta, data in described:
+        end = at + data.size
+        found[name] = {"dtype": meta.dtype, "shape": meta.shape, "data_offsets": [at, end]}
+        at = end
+    return packed.header_bytes(found, metadata)
+
+
+def _check_separate(tensors: Mapping[str, torch.Tensor]) -> None:
+    seen: dict[tuple[torch.device, int], str] = {}
+    for name, tensor in tensors.items():
+        dense = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided
+        if not dense or tensor.is_meta or not tensor.numel():
+            continue
+        place = tensor.device, tensor.untyped_storage().data_ptr()
+        if place in seen:
+            raise ArgumentError(f"{seen[place]} and {name} share memory; save one, or a clone")
+        seen[place] = name
+
+
+class safe_open:
+    """A file opened for reading, as by `safetensors.safe_open`: tensors come one at a time.
+
+    `framework`: `pt` or `torch`, or `np` or `numpy`. `device`: where torch tensors are put.
+    `threads`, `base`: as for `load_file`.
+    """
+
+    def __init__(
+        self,
+        filename: str | os.PathLike[str],
+        framework: str = "pt",
+        device: Device = "cpu",
+        *,
+        threads: int = 0,
+        base: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if framework not in ("pt", "torch", "pytorch", "np", "numpy"):
+            raise UnsupportedError(f"framework {framework!r} is not known; pt and np are")
+        self._torch = framework in ("pt", "torch", "pytorch")
+        self._device = device
+        self._threads = threads
+        self._archive: api.File | None = None
+        self._packed: PackedFile | None = None
+        self._base_of = None if base is None else packed.BaseFolder(base, threads).need
+        if _is_archive(filename):
+            self._archive = api.File(filename, "torch" if self._torch else "numpy", threads)
+        else:
+            self._packed = PackedFile(filename)
+
+    def keys(self) -> list[str]:
+        """Names of all tensors."""
+        if self._archive is not None:
+            return self._archive.keys()
+        assert self._packed is not None
+        return sorted(self._packed.keys())
+
+    def offset_keys(self) -> list[str]:
+        """Names of all tensors, in the order of the file."""
+        return self.keys() if self._packed is None else self._packed.keys()
+
+    def metadata(self) -> dict[str, str] | None:
+        """The metadata that the file was saved with, None if there was none."""
+        if self._archive is not None:
+            return self._archive.metadata()
+        assert self._packed is not None
+        return dict(self._packed.metadata) or None
+
+    def get_tensor(self, name: str) -> Any:
+        """A tensor with memory of its own; KeyError if there is none of that name."""
+        if self._archive is not None:
+            found = self._archive.get_tensor(name)
+        else:
+            assert self._packed is not None
+            info = self._packed.info(name)
+            data = self._packed.read(name, self._threads, self._base_of)
+            data = data if data.flags.writeable else data.copy()
+            give = arrays.to_torch if self._torch else arrays.to_numpy
+            found = give(info.dtype, info.shape, data)
+        return found.to(self._device) if self._torch else found
+
+    def get_slice(self, name: str) -> "Slice":
+        """A tensor that is decoded, as a whole, when it is indexed."""
+        if self._archive is not None:
+            info = self._archive.info(name)
+            return Slice(self, name, info.dtype, info.shape)
+        assert self._packed is not None
+        found = self._packed.info(name)
+        return Slice(self, name, found.dtype, found.shape)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._archive is not None:
+            self._archive.close()
+
+
+class Slice:
+    """A tensor in a file, read when it is indexed."""
+
+    def __init__(self, file: safe_open, name: str, dtype: str, shape: tuple[int, ...]) -> None:
+        self._file = file
+        self._name = name
+        self._dtype = dtype
+        self._shape = shape
+
+    def get_shape(self) -> list[int]:
+        """The shape of the whole tensor."""
+        return list(self._shape)
+
+    def get_dtype(self) -> str:
+        """The element type, by its safetensors name."""
+        return self._dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        """What indexing the whole tensor with `key` would give."""
+        return self._file.get_tensor(self._name)[key]
+
+
+def _is_archive(filename: str | os.PathLike[str]) -> bool:
+    with errors_of(filename), open(filename, "rb") as file:
+        return file.read(len(wire.MAGIC)) == wire.MAGIC

@@ -1,0 +1,9 @@
+"""Hostile input for every decoder and parser. See docs/fuzzing.md; run `python -m fuzz --help`."""
+
+import sys
+from pathlib import Path
+
+# The seeds are made by the same code as the samples of the tests.
+_TESTS = str(Path(__file__).parent.parent / "tests")
+if _TESTS not in sys.path:
+    sys.path.insert(0, _TESTS)

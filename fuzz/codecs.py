@@ -1,0 +1,382 @@
+"""Decoders of models and chunks, called directly: nothing in front of them checks anything.
+
+An input is a model, the size of the output, a base and a payload, packed by `Case.pack`.
+"""
+
+import ctypes
+import struct
+import sys
+from collections.abc import Callable, Iterable
+from functools import cache
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from helpers import bits_of, random_state, weights
+
+from densor.buffers import POOL
+from densor.codec import batch, registry
+from densor.codec.batch import Before, encode_batch
+from densor.codec.decoders import decoder_for
+from densor.codec.fields.block import Field
+from densor.codec.fields.coder import FieldsCoder
+from densor.codec.kind import Kind, kind_of, kind_of_blocks
+from densor.codec.levels import level_settings
+from densor.codec.mixing.coder import MixingCoder
+from densor.codec.planes.coder import PlanesCoder
+from densor.codec.scales.coder import ScalesCoder
+from densor.codec.scales.tables import History
+from densor.codec.sparse.coder import SparseCoder
+from densor.codec.zstd import zstd_compress
+from densor.entropy import explicit
+from densor.entropy.arithmetic.coder import decode_bits, encode_bits
+from densor.entropy.huffman.code import unpack_lengths
+from densor.entropy.huffman.decode import decode_tables
+from densor.entropy.rans import encode as rans_encode
+from densor.entropy.rans import tables as rans_tables
+from densor.entropy.rans.decode import decode as rans_decode
+from densor.entropy.rans.decode import decode_table
+from densor.errors import DensorError
+from densor.formats.models import decode_chunk
+from densor.formats.source import MemoryRandomSource
+from densor.parallel import Workers
+from fuzz.mutate import mutated
+from fuzz.target import Target, Wrong
+
+Bytes = npt.NDArray[np.uint8]
+MOST_OUT = 1 << 18  # bytes that a chunk is decoded to
+_MOST_SEEDS = 60
+_GUARD = 64  # bytes before and behind the output, which must stay what they were
+_HEAD = struct.Struct("<III")  # bytes of the model, of the output, of the base
+_FILLS = (0xA5, 0x3C)
+_PLAIN, _LEVEL = level_settings(3), level_settings(9)  # Huffman, and everything else
+
+
+class Case(NamedTuple):
+    """What a decoder is given."""
+
+    model: bytes
+    size: int
+    base: bytes
+    payload: bytes
+
+    def pack(self) -> bytes:
+        """As one text of bytes."""
+        head = _HEAD.pack(len(self.model), self.size, len(self.base))
+        return head + self.model + self.base + self.payload
+
+
+def unpack(data: bytes) -> Case:
+    """Any bytes as a case."""
+    model, size, base = _HEAD.unpack(data[: _HEAD.size].ljust(_HEAD.size, b"\0"))
+    rest = data[_HEAD.size :]
+    model, base = min(model, len(rest)), min(base, len(rest))
+    first, behind = rest[:model], rest[model:]
+    return Case(first, 1 + size % MOST_OUT, behind[:base], behind[base:])
+
+
+def _perturb(value: int) -> None:
+    """Lets the allocator fill fresh memory with some value, where it can."""
+    if sys.platform.startswith("linux") and hasattr(ctypes.CDLL(None), "mallopt"):
+        ctypes.CDLL(None).mallopt(-6, value)  # M_PERTURB
+
+
+def decoded_twice(decode: Callable[[Bytes], None], size: int) -> None:
+    """Decodes into memory of two different contents; the result must not depend on it.
+
+    DensorError if the decoder refuses the input, which it then must do both times.
+    """
+    outcomes: list[bytes | None] = []
+    error: DensorError | None = None
+    for fill in _FILLS:
+        memory = np.full(size + 2 * _GUARD, fill, np.uint8)
+        _spoil_pool(fill, size)
+        _perturb(fill)
+        try:
+            decode(memory[_GUARD : _GUARD + size])
+            outcomes.append(memory[_GUARD : _GUARD + size].tobytes())
+        except DensorError as refused:
+            error = refused
+            outcomes.append(None)
+        finally:
+            _perturb(0)
+        if (memory[:_GUARD] != fill).any() or (memory[_GUARD + size :] != fill).any():
+            raise Wrong("a decoder wrote outside of its output")
+    if outcomes[0] != outcomes[1]:
+        raise Wrong("what is decoded depends on what was in memory before")
+    if error is not None:
+        raise error
+
+
+def _spoil_pool(fill: int, size: int) -> None:
+    """Fills what the pool of buffers lends next."""
+    if size >= 1 << 15:  # smaller buffers do not come from the pool
+        buffers = [POOL.take(count) for count in (size, 2 * size)]
+        for buffer in buffers:
+            buffer[:] = fill
+            POOL.give(buffer)
+
+
+def run_codec(data: bytes) -> None:
+    """Parses a model and decodes a chunk with it."""
+    case = unpack(data)
+    decoder = decoder_for(case.model)
+    number = registry.FIRST_MODEL
+    payload = np.frombuffer(case.payload, np.uint8)
+    base = MemoryRandomSource(case.base) if case.base else None
+    decoded_twice(lambda out: decode_chunk(number, decoder, payload, out, base), case.size)
+
+
+def run_fixed(data: bytes) -> None:
+    """Chunks without a model: raw and Zstandard, told by the first byte of the model."""
+    case = unpack(data)
+    number = registry.MODEL_ZSTD if case.model[:1] != b"\0" else registry.MODEL_RAW
+    payload = np.frombuffer(case.payload, np.uint8)
+    decoded_twice(lambda out: decode_chunk(number, None, payload, out), case.size)
+
+
+def mutate_case(data: bytes, rng: Random, others: Any) -> bytes:
+    """Changes one part of a case, seldom several; parts of others fit in its place."""
+    case = unpack(data)
+    other = unpack(rng.choice(others)) if others else case
+    kind = rng.random()
+    if kind < 0.35:
+        case = case._replace(model=mutated(case.model, rng, [other.model]))
+    elif kind < 0.8:
+        case = case._replace(payload=mutated(case.payload, rng, [other.payload]))
+    elif kind < 0.86:
+        case = case._replace(size=max(1, case.size + rng.choice((-8, -2, -1, 1, 2, 7, 8, 64))))
+    elif kind < 0.9:
+        case = case._replace(size=rng.randrange(1, MOST_OUT if rng.random() < 0.1 else 5000))
+    elif kind < 0.95:
+        case = case._replace(model=other.model)
+    else:
+        case = case._replace(base=mutated(case.base, rng), payload=mutated(case.payload, rng))
+    # `unpack` adds 1 to the size, so that it is never 0
+    return case._replace(size=case.size - 1).pack()
+
+
+# Seeds
+
+
+def _coded(data: Bytes, kind: Kind, level: int, base: Bytes | None = None) -> list[Case]:
+    before = None if base is None else Before(base, 0)
+    coded = encode_batch(data, kind, level_settings(level), Workers(1), None, before)()
+    behind = b"" if base is None else base.tobytes()
+    return _cases(coded.model, [(c.original, c.payload) for c in coded.chunks if c.own], behind)
+
+
+def _cases(model: bytes | None, chunks: Iterable[tuple[int, Any]], base: bytes = b"") -> list[Case]:
+    if model is None:
+        return []
+    return [Case(model, size - 1, base, bytes(payload)) for size, payload in chunks]
+
+
+def _with(coder: Any, data: Bytes) -> list[Case]:
+    """A batch of one chunk by a certain coder."""
+    coder.decide([coder.count(data)])
+    payload = coder.encode(data, 0)
+    return _cases(coder.model(), [(data.size, payload)])
+
+
+_TYPES = {"BF16": "bf16", "F16": "fp16", "F32": "fp32", "F64": "fp64", "F8_E4M3": "fp8"}
+
+
+def _numbers() -> list[tuple[str, Bytes, tuple[int, int]]]:
+    """Weights of every type and integers of every size: type, bytes, shape."""
+    found = []
+    for dtype, kind in _TYPES.items():
+        for rows, columns in ((6, 70), (1, 300), (40, 33)):
+            found.append(
+                (dtype, weights(kind, rows, columns).view(np.uint8).ravel(), (rows, columns))
+            )
+    for dtype, size in (("U8", 1), ("I16", 2), ("U32", 4), ("I64", 8), ("BF16", 2)):
+        for content in ("steps", "few_values", "constant", "sparse"):
+            bits = bits_of(content, size, 300, random_state("fuzz", dtype, content))
+            found.append((dtype, np.ascontiguousarray(bits).view(np.uint8), (3, 100)))
+    return found
+
+
+@cache
+def _all_cases() -> list[Case]:
+    cases: list[Case] = []
+    for dtype, data, shape in _numbers():
+        kind = kind_of(dtype, shape)
+        for level in (1, 3, 6):
+            cases += _coded(data, kind, level)
+        if kind.layout is not None:
+            cases += _with(PlanesCoder(data, kind.layout, 64, _LEVEL, kind.integers), data)
+        if kind.coded_by_rows(_LEVEL):
+            cases += _with(MixingCoder(kind), data)
+            low = batch._low_coder(data, kind, _LEVEL)
+            cases += _with(ScalesCoder(kind, History(), low, repeats=False), data)
+        cases += _with(SparseCoder(data, kind, _LEVEL, batch._element_coder), data)
+    cases += [*_of_blocks(), *_of_changes()]
+    return list(dict.fromkeys(cases))
+
+
+def _of_blocks() -> list[Case]:
+    rng = random_state("fuzz blocks")
+    scales = weights("fp16", 1, 90).view(np.uint8).reshape(-1, 2)
+    numbers = np.clip(rng.standard_normal((90, 16)) * 25 + 120, 0, 255).astype(np.uint8)
+    data = np.concatenate([scales, scales, numbers], axis=1).ravel()
+    fields = (Field("F16", 2), Field("F16", 2, 2), Field("U8", 8, 3), Field("U8", 8, 1))
+    kind = kind_of_blocks(fields, 5)
+    coders = [FieldsCoder(data, kind, level, batch._element_coder) for level in (_PLAIN, _LEVEL)]
+    return [case for coder in coders for case in _with(coder, data)]
+
+
+def _of_changes() -> list[Case]:
+    cases = []
+    for dtype, data, shape in _numbers():
+        changed = data.copy()
+        changed[:: max(1, data.size // 60)] ^= 1
+        near = data + np.uint8(1)
+        for new in (changed, data, near):
+            cases += _coded(new, kind_of(dtype, shape), 3, data)
+    return cases
+
+
+def _seeds(codec: int) -> Callable[[], list[bytes]]:
+    return lambda: [case.pack() for case in _all_cases() if case.model[0] == codec][:_MOST_SEEDS]
+
+
+def fixed_seeds() -> list[bytes]:
+    """Zstandard frames and raw bytes."""
+    texts = [b"a text that repeats itself, " * 12, bytes(900)]
+    cases = [
+        Case(b"\1", len(text) - 1, b"", zstd_compress(text, level))
+        for text in texts
+        for level in (1, 9, 19)
+    ]
+    return [case.pack() for case in [*cases, Case(b"\0", len(texts[0]) - 1, b"", texts[0])]]
+
+
+# Entropy coders alone
+
+
+def run_rans(data: bytes) -> None:
+    """Frequencies, and a stream under contexts; the model holds the number of contexts first."""
+    case = unpack(data)
+    contexts = 1 + case.model[0] % 20 if case.model else 1
+    freqs, taken = rans_tables.unpack(np.frombuffer(case.model, np.uint8)[1:], contexts)
+    if not 0 <= taken < len(case.model):
+        raise Wrong("frequencies take more bytes than there are")
+    if not np.isin(freqs.sum(axis=1), (0, rans_tables.ONE)).all():
+        raise Wrong("frequencies do not add up")
+    table = decode_table(freqs)
+    stream = np.frombuffer(case.payload, np.uint8)
+    which = np.resize(np.frombuffer(case.base or b"\0", np.uint8) % np.uint8(contexts), case.size)
+    decoded_twice(lambda out: rans_decode(table, stream, which, out), case.size)
+
+
+def rans_seeds() -> list[bytes]:
+    """One to several contexts, even and uneven."""
+    cases = []
+    rng = random_state("fuzz rans")
+    for contexts, size, spread in ((1, 500, 3), (4, 900, 9), (20, 300, 40), (2, 33, 1)):
+        which = np.resize(np.arange(contexts, dtype=np.uint8), size)
+        symbols = np.clip(rng.standard_normal(size) * spread + 128, 0, 255).astype(np.uint8)
+        counts = np.zeros((contexts, 256), np.int64)
+        np.add.at(counts, (which, symbols), 1)
+        freqs = rans_tables.quantise(counts)
+        stream = rans_encode.encode(symbols, which, freqs)
+        model = bytes([contexts - 1]) + rans_tables.pack(freqs)
+        cases.append(Case(model, size - 1, which.tobytes(), bytes(stream)))
+    return [case.pack() for case in cases]
+
+
+def run_huffman(data: bytes) -> None:
+    """Code lengths of a model, and the tables that decoding takes symbols from."""
+    lengths = np.zeros((1, 256), np.uint8)
+    count = 2 + data[0] % 255 if data else 2
+    packed = np.frombuffer(data[1 : 1 + (count + 1) // 2], np.uint8)
+    if packed.size < (count + 1) // 2:
+        return
+    unpack_lengths(packed, lengths[0, :count])
+    kraft = sum(1 << 12 - int(length) for length in lengths[0] if length)
+    if kraft != 1 << 12 or int(lengths.max()) > 12:
+        raise Wrong("code lengths are accepted that form no complete code")
+    decode_tables(lengths)
+
+
+def huffman_seeds() -> list[bytes]:
+    """Codes of 2 to 256 symbols."""
+    even = bytes([254]) + b"\x88" * 128  # 256 symbols of 8 bits
+    return [even, bytes([0, 0x11]), bytes([2, 0x21, 0x33]), bytes([14]) + b"\x44" * 8]
+
+
+def run_arithmetic(data: bytes) -> None:
+    """Bits under probabilities that the input gives as well."""
+    case = unpack(data)
+    model = case.model[: len(case.model) // 2 * 2] or b"\1\0"
+    probabilities = np.maximum(np.resize(np.frombuffer(model, "<u2"), case.size), 1)
+    payload = np.frombuffer(case.payload, np.uint8)
+    bits = decode_bits(payload, probabilities)
+    if (bits > 1).any():
+        raise Wrong("bits other than 0 and 1")
+
+
+def arithmetic_seeds() -> list[bytes]:
+    """Likely and unlikely bits."""
+    rng = random_state("fuzz arithmetic")
+    cases = []
+    for size, low in ((40, 20000), (900, 1), (3000, 60000)):
+        probabilities = rng.integers(low, 65536, size).astype(np.uint16)
+        bits = (rng.integers(0, 65536, size) < probabilities).astype(np.uint8)
+        coded = encode_bits(bits, probabilities)
+        cases.append(Case(probabilities.tobytes(), size - 1, b"", coded.tobytes()))
+    return [case.pack() for case in cases]
+
+
+def run_explicit(data: bytes) -> None:
+    """Symbols under distributions that the caller gives; the words are hostile."""
+    case = unpack(data)
+    count = 1 + case.size % 500
+    words = np.frombuffer(case.payload[: len(case.payload) // 4 * 4], np.uint32)
+    if case.model[:1] == b"\0":
+        means, stds = np.linspace(-9, 9, count), np.linspace(0.1, 30, count)
+        symbols = explicit.decode_normal(words, means, stds, -100, 100)
+        if symbols.size != count or int(abs(symbols).max()) > 100:
+            raise Wrong("symbols outside of their range")
+        return
+    rows = np.tile(np.linspace(1, 5, 7), (count, 1))
+    symbols = explicit.decode_categorical(words, rows)
+    if symbols.size != count or not 0 <= int(symbols.min()) <= int(symbols.max()) <= 6:
+        raise Wrong("symbols outside of their range")
+
+
+def explicit_seeds() -> list[bytes]:
+    """Words of both kinds of distributions."""
+    count = 101  # of a case of size 100
+    rng = random_state("fuzz explicit")
+    near = np.clip(rng.standard_normal(count) * 9, -100, 100).astype(np.int32)
+    normal = explicit.encode_normal(
+        near, np.linspace(-9, 9, count), np.linspace(0.1, 30, count), -100, 100
+    )
+    few = rng.integers(0, 7, count).astype(np.int32)
+    categorical = explicit.encode_categorical(few, np.tile(np.linspace(1, 5, 7), (count, 1)))
+    words = ((b"\0", normal), (b"\1", categorical))
+    return [Case(kind, 99, b"", found.tobytes()).pack() for kind, found in words]
+
+
+def _codec(name: str, number: int, **limits: int) -> Target:
+    return Target(name, run_codec, _seeds(number), mutate_case, **limits)
+
+
+_BIG = {"most_memory": 1 << 25}
+TARGETS = (
+    _codec("planar", registry.CODEC_PLANAR, **_BIG),
+    _codec("scales", registry.CODEC_SCALES, **_BIG),
+    _codec("mixing", registry.CODEC_MIXING, **_BIG),
+    _codec("fields", registry.CODEC_FIELDS, **_BIG),
+    _codec("sparse", registry.CODEC_SPARSE, **_BIG),
+    _codec("change", registry.CODEC_CHANGE, **_BIG),
+    _codec("planes", registry.CODEC_PLANES, **_BIG),
+    Target("zstd", run_fixed, fixed_seeds, mutate_case, **_BIG),
+    Target("rans", run_rans, rans_seeds, mutate_case),
+    Target("huffman", run_huffman, huffman_seeds),
+    Target("arithmetic", run_arithmetic, arithmetic_seeds, mutate_case),
+    Target("explicit", run_explicit, explicit_seeds, mutate_case),
+)

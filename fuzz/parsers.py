@@ -1,0 +1,351 @@
+"""Parsers of file formats, as files about to be packed go through them."""
+
+import copy
+import io
+import json
+import struct
+import zipfile
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import numpy as np
+from helpers import safetensors_bytes, weights
+
+from densor.errors import DensorError
+from densor.formats import strictjson
+from densor.formats.contents import Contents, Head
+from densor.formats.entry import is_listable
+from densor.formats.plan import FORMATS, plan_file
+from densor.formats.source import MemoryRandomSource, MemorySource
+from densor.formats.torchpickle import scan
+from fuzz.mutate import mutated
+from fuzz.target import Target, Wrong
+
+_FIND = dict(FORMATS)
+
+
+def planned(data: bytes) -> object:
+    """Any file gets a plan, which covers it exactly; nothing is ever raised.
+
+    Files are planned as those on disk are, and as those on a pipe.
+    """
+    try:
+        _check_plan(data, None, None)
+        return _check_plan(data, MemoryRandomSource(data), len(data))
+    except DensorError as error:
+        raise Wrong("a file cannot be planned") from error
+
+
+def _check_plan(data: bytes, random: MemoryRandomSource | None, size: int | None) -> object:
+    plan = plan_file(MemorySource(data), size, random=random, name="name")
+    at = 0
+    for number, segment in enumerate(plan.segments):
+        last = number + 1 == len(plan.segments)
+        if (segment.size is None) != last or (segment.size or 1) < 1:
+            raise Wrong("a plan has a segment of no size, or does not end with an open one")
+        at += segment.size or 0
+        if segment.kind.unit < 1:
+            raise Wrong("a kind of empty elements")
+    if size is not None and at > size:
+        raise Wrong("a plan is longer than the file")
+    for tensor in plan.tensors:
+        if not is_listable(tensor) or (size is not None and tensor.offset + tensor.size > size):
+            raise Wrong("a tensor lies outside of its file")
+    if len({tensor.name for tensor in plan.tensors}) != len(plan.tensors):
+        raise Wrong("two tensors of the same name")
+    if plan.source.take(len(data) + 1).tobytes() != data:
+        raise Wrong("looking at a file changed it")
+    return plan.format, len(plan.segments), len(plan.tensors)
+
+
+def _parser(name: str) -> Callable[[bytes], object]:
+    """The parser alone, which may raise a DensorError; then the plan."""
+    find = _FIND[name]
+
+    def run(data: bytes) -> object:
+        outcome = planned(data)
+        head = Head(MemorySource(data), len(data), MemoryRandomSource(data), "name")
+        found: Contents | None = find(head)
+        if found is not None and any(stretch.size < 0 for stretch in found.stretches):
+            raise Wrong("a stretch of negative size")
+        return outcome
+
+    return run
+
+
+# Seeds: small files of every format, by hand
+
+
+def safetensors_seeds() -> list[bytes]:
+    """Files of several types, with and without metadata."""
+    bf16 = weights("bf16", 4, 40).tobytes()
+    return [
+        safetensors_bytes({"a": ("BF16", (4, 40), bf16), "b": ("F32", (80,), bf16)}, padding=5),
+        safetensors_bytes({"x": ("F64", (0, 3), b""), "y": ("BOOL", (), b"\1")}, {"format": "pt"}),
+        safetensors_bytes({"big": ("U8", (3000,), bytes(3000)), "u": ("F4", (2,), b"x")}),
+        safetensors_bytes({}),
+    ]
+
+
+def _text(text: str) -> bytes:
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+def gguf_seeds() -> list[bytes]:
+    """Values of every type, tensors of plain and quantised types."""
+    nested = struct.pack("<IIQIQ", 9, 9, 1, 9, 1) + struct.pack("<IQ", 8, 1) + _text("deep")
+    pairs = [
+        ("general.alignment", struct.pack("<II", 4, 32)),
+        ("u8", struct.pack("<IB", 0, 1)),
+        ("f64", struct.pack("<Id", 12, 1.5)),
+        ("text", struct.pack("<I", 8) + _text("a text")),
+        ("list", struct.pack("<IIQ", 9, 4, 3) + struct.pack("<III", 1, 2, 3)),
+        ("texts", struct.pack("<IIQ", 9, 8, 2) + _text("one") + _text("two")),
+        ("nested", nested),
+    ]
+    tensors: list[tuple[str, tuple[int, ...], int, int]] = [
+        ("f16", (64, 4), 1, 512),
+        ("q8", (64, 8), 8, 544),
+        ("q4", (256, 2), 12, 288),
+        ("odd", (32,), 99, 32),
+    ]
+    files = []
+    for version in (2, 3):
+        head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(pairs))
+        head += b"".join(_text(key) + value for key, value in pairs)
+        at = 0
+        for name, shape, kind, size in tensors:
+            head += _text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, at)
+            at += size
+        files.append(head + bytes(-len(head) % 32) + bytes(range(256)) * (at // 256 + 1))
+    return files
+
+
+def npy_seeds() -> list[bytes]:
+    """Arrays of several types, orders and versions."""
+    arrays: list[Any] = [
+        np.arange(300, dtype="<f4").reshape(20, 15),
+        np.asfortranarray(np.arange(300, dtype=">i2").reshape(3, 100)),
+        np.zeros((2, 2), [("a", "<i4"), ("b", "S3")]),
+        np.array(7 + 1j),
+        np.zeros((0, 5)),
+    ]
+    files = []
+    for version in ((1, 0), (2, 0), (3, 0)):
+        for array in arrays:
+            file = io.BytesIO()
+            np.lib.format.write_array(file, array, version)
+            files.append(file.getvalue())
+    return files
+
+
+def _zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name), data, method)
+    return file.getvalue()
+
+
+def npz_seeds() -> list[bytes]:
+    """Stored and deflated members, and one that is no array."""
+    first, second, *_ = npy_seeds()
+    members = {"a.npy": first, "b.npy": second, "notes.txt": b"text"}
+    return [_zipped(members), _zipped(members, zipfile.ZIP_DEFLATED), _zipped({"x.npy": second})]
+
+
+def pickle_seeds() -> list[bytes]:
+    """Pickles as torch.save writes them, and one of a text protocol."""
+    import pickle
+
+    import torch
+
+    found = []
+    for data in _torch_files(torch):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            found += [archive.read(name) for name in names]
+    return [*found, pickle.dumps({"a": [1, 2.5, {"b": None}], "c": (1, 2, 3)}, 0)]
+
+
+def _torch_files(torch: Any) -> list[bytes]:
+    weight = torch.arange(64, dtype=torch.float32).reshape(8, 8)
+    things = [
+        {"model": {"w": weight, "t": weight.T, "row": weight[2]}, "step": 3, "lr": [0.1, (1, "x")]},
+        torch.nn.Linear(3, 2).state_dict(),
+        [torch.nn.Parameter(weight.to(torch.bfloat16)), weight.to(torch.float8_e4m3fn)],
+    ]
+    files = []
+    for thing in things:
+        file = io.BytesIO()
+        torch.save(thing, file)
+        files.append(file.getvalue())
+    return files
+
+
+def torch_seeds() -> list[bytes]:
+    """Files as torch.save writes them."""
+    import torch
+
+    return _torch_files(torch)
+
+
+def _field(number: int, wire: int, value: bytes | int) -> bytes:
+    """A protobuf field."""
+    if isinstance(value, int):
+        return _varint(number << 3 | wire) + _varint(value)
+    return _varint(number << 3 | wire) + _varint(len(value)) + value
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def onnx_seeds() -> list[bytes]:
+    """Initializers with packed and unpacked dimensions, tensors in attributes and subgraphs."""
+
+    def tensor(name: bytes, dims: bytes, kind: int, data: bytes) -> bytes:
+        return dims + _field(2, 0, kind) + _field(8, 2, name) + _field(9, 2, data)
+
+    packed = tensor(b"w", _field(1, 2, b"\x08\x10"), 1, bytes(512))
+    plain = tensor(b"b", _field(1, 0, 16) + _field(1, 0, 2), 10, bytes(range(64)))
+    constant = _field(5, 2, _field(1, 2, b"value") + _field(5, 2, plain))
+    inner = _field(6, 2, _field(5, 2, packed) + _field(1, 2, constant))
+    node = _field(1, 2, _field(4, 2, b"If") + _field(5, 2, inner))
+    graph = _field(2, 2, b"graph") + _field(5, 2, packed) + node + _field(1, 2, constant)
+    model = _field(1, 0, 8) + _field(2, 2, b"maker") + _field(7, 2, graph) + b"\x41" + bytes(8)
+    return [model, _field(1, 0, 7) + _field(7, 2, _field(5, 2, plain)), _field(1, 0, 9)]
+
+
+def ctranslate2_seeds() -> list[bytes]:
+    """Variables of every type."""
+
+    def text(value: bytes) -> bytes:
+        return struct.pack("<H", len(value) + 1) + value + b"\0"
+
+    def variable(name: bytes, shape: tuple[int, ...], kind: int, data: bytes) -> bytes:
+        head = struct.pack(f"<B{len(shape)}IBI", len(shape), *shape, kind, len(data))
+        return text(name) + head + data
+
+    head = struct.pack("<I", 6) + text(b"TransformerSpec") + struct.pack("<II", 7, 3)
+    body = variable(b"w", (8, 16), 0, bytes(512)) + variable(b"i", (300,), 1, bytes(300))
+    return [head + body + variable(b"s", (), 5, b"ab") + struct.pack("<I", 0)]
+
+
+# Mutators that keep what would otherwise hide the parser behind a check
+
+
+def mutate_header(data: bytes, rng: Random, others: Any) -> bytes:
+    """Changes a safetensors file; mostly the length field is made right again."""
+    if rng.random() < 0.3 or len(data) < 8:
+        return mutated(data, rng, others)
+    end = 8 + int.from_bytes(data[:8], "little")
+    text = mutated(data[8:end], rng, [other[8:] for other in others])
+    if rng.random() < 0.3:
+        text = _other_json(data[8:end], rng)
+    return struct.pack("<Q", len(text)) + text + data[end:]
+
+
+_JSON: tuple[Any, ...] = (
+    None,
+    True,
+    0,
+    1,
+    -1,
+    2**31,
+    2**62,
+    2**63,
+    2**64,
+    "",
+    "F32",
+    "BF16",
+    [],
+    [0],
+    [2**40] * 3,
+)
+
+
+def _other_json(text: bytes, rng: Random) -> bytes:
+    """A header of which some values are others, and still JSON."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    for _ in range(rng.randrange(1, 4)):
+        holder: Any = value
+        while isinstance(holder, dict | list) and holder:
+            keys = list(holder) if isinstance(holder, dict) else range(len(holder))
+            key = rng.choice(keys)
+            if rng.random() < 0.4 or not isinstance(holder[key], dict | list):
+                holder[key] = copy.deepcopy(rng.choice(_JSON))
+                break
+            holder = holder[key]
+    return json.dumps(value).encode()
+
+
+def _repacked_zip(data: bytes, rng: Random, others: Any) -> bytes:
+    """Changes a zip file, or the content of a member of it."""
+    if rng.random() < 0.6:
+        return mutated(data, rng, others)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+    except Exception:  # whatever the library does with a broken file
+        return mutated(data, rng, others)
+    if not members:
+        return data
+    wanted = rng.choice(list(members))
+    name = wanted if rng.random() < 0.8 else mutated(wanted.encode(), rng).decode("latin-1")
+    changed = {key: value for key, value in members.items() if key != wanted}
+    changed[name] = mutated(members[wanted], rng)
+    try:
+        return _zipped(changed)
+    except Exception:  # names that cannot be
+        return data
+
+
+def _json_run(data: bytes) -> None:
+    strictjson.loads(data, "text")
+
+
+def json_seeds() -> list[bytes]:
+    """Texts with everything that JSON has."""
+    return [
+        b'{"a": [1, -2, null, true, false, "\\u00e9\\ud83d\\ude00"], "b": {"c": {}}}',
+        b'{"entries": [{"name": "x", "kind": "bytes", "size": 3}], "kinds": [1, 3, 5]}',
+        b"{" + b'"k": [' * 50 + b"]" * 50 + b"}",
+    ]
+
+
+def _magic_kept(count: int) -> Callable[[bytes, Random, Any], bytes]:
+    """Mutates what follows the first bytes, by which a format is known; mostly."""
+
+    def mutate(data: bytes, rng: Random, others: Any) -> bytes:
+        if rng.random() < 0.05:
+            return mutated(data, rng, others)
+        return data[:count] + mutated(data[count:], rng, [other[count:] for other in others])
+
+    return mutate
+
+
+def _scan(data: bytes) -> None:
+    scan(data)
+
+
+TARGETS = (
+    Target("safetensors", _parser("safetensors"), safetensors_seeds, mutate_header),
+    Target("gguf", _parser("gguf"), gguf_seeds, _magic_kept(8)),
+    Target("npy", _parser("npy"), npy_seeds, _magic_kept(8)),
+    Target("npz", _parser("npz"), npz_seeds, _repacked_zip),
+    Target("torch", _parser("torch"), torch_seeds, _repacked_zip),
+    Target("pickle", _scan, pickle_seeds, per_byte=1024),
+    Target("ctranslate2", _parser("ctranslate2"), ctranslate2_seeds, _magic_kept(6)),
+    Target("onnx", _parser("onnx"), onnx_seeds, _magic_kept(2)),
+    Target("json", _json_run, json_seeds, per_byte=128),
+)
