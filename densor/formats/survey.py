@@ -81,7 +81,6 @@ class Survey:
     """
 
     limit: int
-    features: int
     entries: list[Remains] = field(default_factory=list)
     models: dict[int, int] = field(default_factory=dict)
     damaged: list[DamagedBytes] = field(default_factory=list)
@@ -121,10 +120,10 @@ def _with_header(source: RandomSource) -> Survey:
     head = source.read_at(0, min(wire.HEADER_SIZE, source.size)).tobytes()
     try:
         header = wire.parse_header(head)
-        return Survey(header.limit, header.features)
+        return Survey(header.limit)
     except (ChecksumError, FormatError, TruncatedError):
         damaged = [DamagedBytes(0, wire.HEADER_SIZE, "header")]
-        return Survey(wire.CHUNK_LIMIT, wire.KNOWN_FEATURES, damaged=damaged)
+        return Survey(wire.CHUNK_LIMIT, damaged=damaged)
 
 
 # By the index
