@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from densor.errors import ArgumentError, DensorError, UnsupportedError
+from densor.errors import ArgumentError, ChecksumError, UnsupportedError
 from densor.formats import scan, wire
 from densor.formats.output import write_all
 from densor.formats.source import Bytes, FileRandomSource, RandomSource
@@ -329,14 +329,12 @@ def mended(layout: Layout, group: Group) -> npt.NDArray[np.uint8]:
     _, decoder = _coder(layout.data, layout.data + layout.parity)
     numbers, rows = list(range(layout.data)), list(group.blocks)
     for place, parity in zip(group.damaged, group.parity.values(), strict=False):
-        numbers[place], rows[place] = (
-            layout.data + parity.number,
-            np.ascontiguousarray(parity.block),
-        )
+        numbers[place] = layout.data + parity.number
+        rows[place] = np.ascontiguousarray(parity.block)
     whole = decoder.decode(tuple(rows), tuple(numbers))
     hashes = next(iter(group.parity.values())).hashes.tolist()
     if [_hash(row) for row in whole] != hashes:
-        raise DensorError("recovery data contradicts itself")
+        raise ChecksumError("recovery data contradicts itself")
     return np.stack([np.frombuffer(row, np.uint8) for row in whole])
 
 
