@@ -41,7 +41,7 @@ def opened(
     `max_size`: as for `Archive`, of what is read.
     """
     checks.source_file(path)
-    with _random(plain(path)) as source, open_base(base, threads, max_size) as given:
+    with random_source(path) as source, open_base(base, threads, max_size) as given:
         archive = Archive(source, threads, max_size=max_size, base=given)
         try:
             version = int.from_bytes(source.read_at(8, 2).tobytes(), "little")
@@ -51,8 +51,9 @@ def opened(
 
 
 @contextlib.contextmanager
-def _random(path: str) -> Iterator[RandomSource]:
-    if is_url(path):
+def random_source(path: str) -> Iterator[RandomSource]:
+    """What is at a path or URL, to be read at random."""
+    if is_url(path := plain(path)):
         from densor.formats.remote import Remote, RemoteSource
 
         yield RemoteSource(Remote(path))
