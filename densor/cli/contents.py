@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from densor.cli import checks, console
 from densor.errors import DensorError
 from densor.formats import hashing
-from densor.formats.archive import Archive, IndexedEntry, collection_paused
+from densor.formats.archive import Archive, IndexedEntry
 from densor.formats.basefile import open_base
 from densor.formats.entry import FILE
 from densor.formats.files import open_input
@@ -108,8 +108,7 @@ def describe(found: Opened) -> list[dict[str, Any]]:
 
     `stored` counts all bytes of the frames that hold a thing, also those that it shares.
     """
-    with collection_paused():
-        return [_entry(found.archive, entry) for entry in found.archive.entries]
+    return [_entry(found.archive, entry) for entry in found.archive.entries]
 
 
 def _entry(archive: Archive, entry: IndexedEntry) -> dict[str, Any]:
