@@ -207,8 +207,8 @@ def write_report(
     lines = ["# Cost and memory by size", "", "Generated BF16 tensors of 8 MiB, whole files,"]
     lines += [
         "read from and written to disk with fsync; by `python -m bench.scale`. Other work on the",
-        "machine makes the seconds longer, and processor time a little; writing costs more where the",
-        "system's cache is full (test writes nothing).",
+        "machine makes the seconds longer, and processor time a little; writing costs more where",
+        "the system's cache is full (test writes nothing).",
         "",
     ]
     lines += [f"- {name}: {value}" for name, value in describe().items()]
