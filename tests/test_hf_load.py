@@ -587,3 +587,14 @@ def test_a_packed_base(tuned, tmp_path):
 def test_unpacks_against_a_base(tuned, tmp_path):
     densor.hf.unpack(tuned / "packed", tmp_path / "out", base=tuned / "base")
     assert files(tmp_path / "out") == files(tuned / "tuned")
+
+
+@pytest.mark.slow
+def test_memory_of_loading(tmp_path):
+    """Anonymous memory at its peak: the parameters and 150 MB."""
+    from bench.hf import measured, random_llama
+
+    random_llama(tmp_path / "plain", 300)
+    densor.hf.pack(tmp_path / "plain", tmp_path / "packed")
+    found = measured(tmp_path / "packed")
+    assert found["peak"] <= found["parameters"] + 150e6
