@@ -10,6 +10,7 @@ import math
 import mmap
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -47,7 +48,7 @@ _HEADER_ZSTD = 9
 _COPY = 1 << 22
 _ALIGNMENT = 8
 
-Decide = Callable[[Tensor], GivenBase | None]
+Decide = Callable[[Tensor], GivenBase | None]  # what a tensor may be coded against
 Progress = Callable[[int], object]
 
 
@@ -84,6 +85,7 @@ def parse(raw: bytes) -> Header:
     metadata = found.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise FormatError("safetensors header has malformed metadata")
+    _check_text([*metadata, *metadata.values(), *found])
     tensors = {name: _stored(name, item, len(raw)) for name, item in found.items()}
     ordered = dict(sorted(tensors.items(), key=lambda item: item[1][2:]))
     at = len(raw)
@@ -92,6 +94,14 @@ def parse(raw: bytes) -> Header:
             raise FormatError(f"{name!r:.200}: tensors of the file overlap or leave a gap")
         at = stored.end
     return Header(raw, metadata, ordered)
+
+
+def _check_text(texts: list[str]) -> None:
+    """FormatError for what JSON can hold but UTF-8 cannot: halves of surrogate pairs."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise FormatError("safetensors header holds a text that is not valid Unicode") from None
 
 
 def _stored(name: str, item: object, start: int) -> Stored:
@@ -171,6 +181,11 @@ class PackedFile:
         known = original.dtype in SIZES and found.dtype == "U8" and len(found.shape) == 1
         if not known:
             raise FormatError(f"tensor {name!r:.200}: is neither what it was nor a blob")
+
+    @property
+    def header(self) -> Header:
+        """The header of this file."""
+        return self._header
 
     @property
     def packed(self) -> bool:
@@ -277,8 +292,8 @@ def check_version(version: int) -> None:
 
 def _mapped(path: Path) -> Bytes:
     with errors_of(path):
-        if path.is_dir():
-            raise FileError(f"{path}: is a directory")
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise FileError(f"{path}: is no regular file")
         with path.open("rb") as file:
             if not os.fstat(file.fileno()).st_size:
                 return np.empty(0, np.uint8)
@@ -311,14 +326,7 @@ def pack_file(
     """
     if source.packed:
         raise ArgumentError(f"{source.path}: is packed already")
-    header = parse(_header_bytes(source._data))
-    if KEY in header.metadata:
-        raise ArgumentError(f"{source.path}: its metadata has the key {KEY!r}")
-
-    def data_of(name: str) -> Bytes:
-        return source.stored(name)
-
-    write_packed(header, data_of, target, level, threads, base=base, progress=progress)
+    write_packed(source.header, source.stored, target, level, threads, base=base, progress=progress)
 
 
 def write_packed(
