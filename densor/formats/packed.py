@@ -46,6 +46,7 @@ _WORTH = 0.97  # of its tensor's size is what a blob may have at most
 _CLEARLY = 0.5  # of its tensor's size: so small against a base that nothing else is tried
 _HEADER_ZSTD = 9
 _COPY = 1 << 22
+_READ_AHEAD = 1 << 24
 _ALIGNMENT = 8
 
 Decide = Callable[[Tensor], GivenBase | None]  # what a tensor may be coded against
@@ -128,7 +129,7 @@ class PackedFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._data = _mapped(self.path)
+        self._map, self._data = _mapped(self.path)
         with self._named():
             self._header = parse(_header_bytes(self._data))
             if self._header.end != self._data.size:
@@ -254,8 +255,19 @@ class PackedFile:
         """
         if not self.is_blob(name):
             return self.stored(name)
+        self._read_ahead(name)
         with self._named(name):
             return blob.decode(self.stored(name), self.info(name), threads, base_of, out)
+
+    def _read_ahead(self, name: str) -> None:
+        """Asks the system for a blob and some of what follows: page faults read too little."""
+        if self._map is None or not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        found = self._header.tensors[name]
+        begin = found.begin // mmap.PAGESIZE * mmap.PAGESIZE
+        end = min(found.end + _READ_AHEAD, self._data.size)
+        with contextlib.suppress(OSError):  # advice only
+            self._map.madvise(mmap.MADV_WILLNEED, begin, end - begin)
 
     def unpack(
         self,
@@ -290,14 +302,16 @@ def check_version(version: int) -> None:
         )
 
 
-def _mapped(path: Path) -> Bytes:
+def _mapped(path: Path) -> tuple[mmap.mmap | None, Bytes]:
+    """A file's memory map, which an empty file has not, and its bytes."""
     with errors_of(path):
         if not stat.S_ISREG(path.stat().st_mode):
             raise FileError(f"{path}: is no regular file")
         with path.open("rb") as file:
             if not os.fstat(file.fileno()).st_size:
-                return np.empty(0, np.uint8)
-            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+                return None, np.empty(0, np.uint8)
+            found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return found, np.frombuffer(found, np.uint8)
 
 
 def _header_bytes(data: Bytes) -> bytes:
