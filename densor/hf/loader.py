@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
@@ -26,14 +26,19 @@ from transformers.quantizers.auto import (
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from densor import arrays
+from densor import arrays, dtypes
 from densor.errors import ArgumentError, DensorError, FormatError, UnsupportedError
 from densor.formats import blob, packed
 from densor.formats.checkpoint import METHOD, Bases, check_packed
 from densor.formats.packed import PackedFile
 from densor.torch.blob import may_be_blob
+from densor.torch.packed import from_packed
+from densor.torch.resident import pack_module
+
+T = TypeVar("T")
 
 _given_base: ContextVar[str | None] = ContextVar("densor_base", default=None)
+_resident: ContextVar[bool] = ContextVar("densor_resident", default=False)
 _failure: ContextVar[list[DensorError] | None] = ContextVar("densor_failure", default=None)
 
 
@@ -67,6 +72,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
         super().__init__(quantization_config, **kwargs)
         if not self.pre_quantized:
             raise ArgumentError("densor packs folders, not models that are being loaded: hf-pack")
+        self._resident = _resident.get()
         self._blobs: dict[str, list[PackedFile]] = {}
         self._bases: Bases | None = None
         self._plain: dict[int, Any] = {}  # conversions of the model, by id of what replaced them
@@ -156,11 +162,33 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
                 found.dtype, found.shape, file.read(name, base_of=self._base_of)
             )
         except DensorError as error:
-            failures = _failure.get()
-            if failures is not None:
-                failures.append(error)
+            self._noted(error)
             raise
         return restored.to(device=tensor.device, dtype=dtype)
+
+    def held(self, tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+        """Likewise, but still packed where the model shall hold packed weights of this dtype."""
+        if not self._resident or not may_be_blob(tensor):
+            return self.decoded(tensor, dtype)
+        found = blob.describe(tensor.detach().cpu().numpy())
+        kept = dtype is None or dtypes.from_torch(dtype) == found.dtype
+        file = self._file_of(found.name, tensor.numel())
+        if not kept or found.base is not None or file is None:
+            return self.decoded(tensor, dtype)
+        if found[:4] != file.info(found.name)[:4]:
+            raise FormatError(f"{file.path}: blob of {found.name!r:.200} holds another tensor")
+        try:
+            return from_packed(tensor)
+        except DensorError as error:
+            named = type(error)(f"{file.path}: tensor {found.name!r:.200}: {error}")
+            raise self._noted(named) from error
+
+    @staticmethod
+    def _noted(error: DensorError) -> DensorError:
+        failures = _failure.get()
+        if failures is not None:
+            failures.append(error)
+        return error
 
     def _file_of(self, name: str, size: int) -> PackedFile | None:
         """The file in which a blob of this name and size is; the last one that was loaded."""
@@ -202,6 +230,9 @@ class Decode(ConversionOps):  # type: ignore[misc]
 class DecodeOne(Decode):
     """The same for a parameter that one tensor of the checkpoint is loaded into as it is."""
 
+    def _decoded(self, tensor: Any) -> Any:
+        return self.hf_quantizer.held(tensor, self.dtype)
+
     def convert(self, input_dict: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The tensor, under the parameter's full name."""
         tensors = next(iter(super().convert(input_dict).values()))
@@ -229,20 +260,31 @@ def register() -> None:
 
 
 def from_pretrained(
-    folder: Any, *args: Any, model_class: Any = None, base: Any = None, **kwargs: Any
+    folder: Any,
+    *args: Any,
+    model_class: Any = None,
+    base: Any = None,
+    resident: bool = False,
+    **kwargs: Any,
 ) -> Any:
     """A model, packed or plain, as its class's `from_pretrained` loads it.
 
     `folder`: path or name on the Hub. `model_class`: by default the class that the model's
     configuration names, which is a class of transformers. `base`: the folder of the model that
-    this one was packed against. All else goes to `from_pretrained`. Faults of packed weights are
+    this one was packed against. `resident`: weights stay packed in memory, as by
+    `densor.torch.pack_module`; most blobs are taken in as they are. All else goes to
+    `from_pretrained`. Faults of packed weights are
     raised as the DensorError that they are, which names file and tensor; through `from_pretrained`
     of transformers alone those found while decoding end in its RuntimeError, below a report.
     """
     if model_class is None:
         model_class = _class_of(folder, kwargs)
-    with _base_given(base), _failures_raised():
-        return model_class.from_pretrained(folder, *args, **kwargs)
+    given = None if base is None else str(base)
+    with _set(_given_base, given), _set(_resident, resident), _failures_raised():
+        model = model_class.from_pretrained(folder, *args, **kwargs)
+    if resident:
+        pack_module(model[0] if isinstance(model, tuple) else model)
+    return model
 
 
 def _class_of(folder: Any, kwargs: dict[str, Any]) -> Any:
@@ -257,12 +299,12 @@ def _class_of(folder: Any, kwargs: dict[str, Any]) -> Any:
 
 
 @contextlib.contextmanager
-def _base_given(base: Any) -> Iterator[None]:
-    token = _given_base.set(None if base is None else str(base))
+def _set(variable: ContextVar[T], value: T) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _given_base.reset(token)
+        variable.reset(token)
 
 
 @contextlib.contextmanager
