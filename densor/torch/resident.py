@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from densor.buffers import POOL
 from densor.codec.levels import level_settings
 from densor.errors import ArgumentError, DensorError
 from densor.formats.held import PackedArray
@@ -347,6 +348,7 @@ def pack_module(
         del parameter
     del parameters
     _install(module, threads, ahead, blocks)
+    POOL.clear()  # packing has filled it
     return module
 
 
