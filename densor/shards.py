@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -176,9 +177,20 @@ def processes(jobs: int) -> Callable[[], Executor]:
 
 
 def _prepare_worker() -> None:
-    """Lets the parent decide when to end, and temporary files go then."""
+    """Lets the parent decide when to end, or ends when it is gone; temporary files go then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    parent.join()
+    while True:  # the first ends the shard in work, the next one the wait for another shard
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
 
 
 def compress_shards(
