@@ -285,6 +285,11 @@ class File:
             self._close_file()
             raise
 
+    @property
+    def archive(self) -> Archive:
+        """What the tensors are read from."""
+        return self._archive
+
     def keys(self) -> list[str]:
         """Names of all tensors, also of those inside files."""
         return list(self._tensors)

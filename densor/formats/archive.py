@@ -2,6 +2,8 @@
 
 import contextlib
 import gc
+import os
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -57,6 +59,16 @@ class Frames(NamedTuple):
     stored: npt.NDArray[np.int64]
     original: npt.NDArray[np.int64]
     offsets: npt.NDArray[np.int64]
+
+
+class StoredChunk(NamedTuple):
+    """A chunk as it stands in the archive; `begin`, `size`: its original bytes in the entry."""
+
+    number: int
+    model: bytes  # payload of the model, empty for the fixed ones
+    payload: Bytes
+    begin: int
+    size: int
 
 
 class _Budget:
@@ -304,6 +316,25 @@ class Archive:
         """The bytes of an entry at any place, decoded in the thread that asks."""
         return _EntrySource(self, entry)
 
+    def stored_chunks(
+        self, entry: IndexedEntry, begin: int, end: int
+    ) -> Iterator[StoredChunk | None]:
+        """The chunks that hold `begin` to `end` of an entry, checked against their hashes.
+
+        None for what is not in a chunk of its own: repetitions, and all of an entry with a base.
+        """
+        models: dict[int, bytes] = {}
+        for number, start in self._overlapping(entry, begin, end):
+            if self.frames.kinds[number] != wire.CHUNK or entry.meta.base is not None:
+                yield None
+                continue
+            header, payload, _ = self._frame(number)
+            model = header.model
+            if model not in models:
+                own = model >= registry.FIRST_MODEL
+                models[model] = self._model_payload(model, number) if own else b""
+            yield StoredChunk(model, models[model], payload, start, header.original)
+
     def _base_of(self, entry: IndexedEntry, budget: _Budget) -> Base | None:
         base = entry.meta.base
         if base is None:
@@ -448,12 +479,15 @@ class Archive:
             return self._models.known(model)
         decoder = self._models.get(model)
         if decoder is None:
-            wanted = model - registry.FIRST_MODEL
-            if wanted >= self._model_frames.size or self._model_frames[wanted] >= frame:
-                raise FormatError(f"chunk names model {model}, which is not at hand")
-            _, payload, _ = self._frame(int(self._model_frames[wanted]))
-            decoder = self._models.put(model, payload.tobytes())
+            decoder = self._models.put(model, self._model_payload(model, frame))
         return decoder
+
+    def _model_payload(self, model: int, frame: int) -> bytes:
+        wanted = model - registry.FIRST_MODEL
+        if wanted >= self._model_frames.size or self._model_frames[wanted] >= frame:
+            raise FormatError(f"chunk names model {model}, which is not at hand")
+        _, payload, _ = self._frame(int(self._model_frames[wanted]))
+        return payload.tobytes()
 
 
 def before_each(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -467,11 +501,28 @@ def collection_paused() -> Iterator[None]:
     if not gc.isenabled():
         yield
         return
+    thread = threading.get_ident()
+    _pausing.add(thread)
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
+        _pausing.discard(thread)
+
+
+_pausing: set[int] = set()  # threads that have turned collection off
+
+
+def _resume() -> None:
+    """In a forked child, where a thread that has turned collection off may not go on."""
+    if _pausing:
+        _pausing.clear()
+        gc.enable()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_resume)
 
 
 def _column(index: dict[str, Any], key: str) -> npt.NDArray[np.int64]:

@@ -132,6 +132,7 @@ def compress_file(
     verify: bool = False,
     hash: str | None = None,
     base: Any = None,
+    text: bool = False,
     recovery: float | None = None,
     progress: Progress | None = None,
 ) -> Sizes:
@@ -144,8 +145,9 @@ def compress_file(
     it is there, and removed if it is not what it should be. `base`: a similar file, by path, URL or
     seekable binary file object, that the tensors of this one are coded against where that is
     smaller; what is inside, where it is an archive of one file. Decompressing then needs the same
-    base. `recovery`: percent of recovery data, from which `repair` mends damage; needs a target
-    that can be read again. Raises a DensorError; then no target is left.
+    base. `text`: code plain bytes by context mixing, as level 9 does, whatever the level.
+    `recovery`: percent of recovery data, from which `repair` mends damage; needs a target that can
+    be read again. Raises a DensorError; then no target is left.
     """
     source, target = plain(source), plain(target)
     with open_input(source) as found, open_base(base, threads=threads) as before:
@@ -153,7 +155,13 @@ def compress_file(
             if recovery is not None:
                 check_wanted(recovery, out)
             writer = ArchiveWriter(
-                out, level, threads, hash=hash, based=before is not None, progress=progress
+                out,
+                level,
+                threads,
+                hash=hash,
+                based=before is not None,
+                text=text,
+                progress=progress,
             )
             try:
                 add_input(writer, name or entry_name(source), found, dtype, before)

@@ -93,18 +93,19 @@ def pack(
     dtype: str | None = None,
     overwrite: bool = False,
     hash: str | None = None,
+    text: bool = False,
     recovery: float | None = None,
     progress: Progress | None = None,
 ) -> Sizes:
     """Packs files and folders into one archive, which `extract` restores byte for byte.
 
-    `recovery`: percent of recovery data, as for `compress_file`.
+    Parameters are those of `compress_file`.
     """
     found = list(members(paths))
     with open_output(plain(target), overwrite) as out:
         if recovery is not None:
             check_wanted(recovery, out)
-        writer = ArchiveWriter(out, level, threads, hash=hash, progress=progress)
+        writer = ArchiveWriter(out, level, threads, hash=hash, text=text, progress=progress)
         try:
             for member in found:
                 _add_member(writer, member, dtype)

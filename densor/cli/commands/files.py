@@ -229,6 +229,7 @@ def _compress(job: Job, args: argparse.Namespace) -> None:
             hash="sha256" if args.sha256 else None,
             recovery=args.recovery,
             base=args.base,
+            text=args.text,
             progress=moved,
         )
     _flush(target)

@@ -53,6 +53,7 @@ def _pack(archive: str, args: argparse.Namespace) -> None:
             dtype=args.dtype,
             overwrite=args.force,
             hash="sha256" if args.sha256 else None,
+            text=args.text,
             recovery=args.recovery,
             progress=moved,
         )
