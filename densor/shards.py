@@ -29,6 +29,7 @@ from densor.formats.files import Input, compress_file, entry_name, open_input, t
 from densor.formats.folder import members
 from densor.formats.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.output import errors_of
+from densor.formats.recovery import find_layout
 from densor.formats.source import FileSource
 from densor.urls import is_url, join, plain
 
@@ -50,6 +51,8 @@ class ShardOptions:
     threads: int = 1
     dtype: str | None = None
     hash: str | None = None
+    text: bool = False
+    recovery: float | None = None
     verify: bool = False
 
 
@@ -127,6 +130,8 @@ def compress_shard(src_url: str, dst_url: str, options: ShardOptions) -> Stats:
         options.threads,
         dtype=options.dtype,
         hash=options.hash,
+        text=options.text,
+        recovery=options.recovery,
         overwrite=True,
         verify=options.verify,
     )
@@ -145,6 +150,9 @@ def _stored_if_valid(source: str, target: str, options: ShardOptions) -> tuple[i
                 valid = len(archive.entries) == 1 and _is_of(
                     archive.entries[0], entry_name(source), wanted, options
                 )
+                if options.recovery is not None:
+                    layout = find_layout(found.random, thorough=False)
+                    valid = valid and layout is not None and layout.percent >= options.recovery
                 if valid and options.verify:
                     entry = test_file(target, options.threads)[0]
                     valid = entry.digest == _digest(wanted, options.hash)

@@ -116,6 +116,19 @@ def test_verification_looks_at_all_bytes(tmp_path: Path) -> None:
     assert not compress_shard(str(source), str(target), options).skipped
 
 
+def test_recovery_data_is_wanted(tmp_path: Path) -> None:
+    pytest.importorskip("zfec")
+    source, target = tmp_path / "x", tmp_path / "x.densor"
+    source.write_bytes(model_file())
+    compress_shard(str(source), str(target), FAST)
+    options = ShardOptions(level=1, recovery=5)
+    assert not compress_shard(str(source), str(target), options).skipped
+    assert compress_shard(str(source), str(target), options).skipped
+    assert compress_shard(str(source), str(target), FAST).skipped
+    assert not compress_shard(str(source), str(target), ShardOptions(1, recovery=9)).skipped
+    assert_valid([(str(source), str(target))])
+
+
 def test_shards_behind_urls() -> None:
     pytest.importorskip("fsspec")
     from fsspec.implementations.memory import MemoryFileSystem
