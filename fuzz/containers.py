@@ -1,5 +1,6 @@
 """Archives whose checks were made right again after a change, so that it reaches the decoders."""
 
+import contextlib
 import io
 import json
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from helpers import INDEX, put_together, take_apart, weights
 
 import densor
 from densor import arrays
+from densor.errors import DensorError
 from densor.formats import recovery, strictjson
 from densor.formats.blob import Tensor, decode, describe, encode
 from densor.formats.entry import ARRAY, DIR, FILE, check_path, parse
@@ -223,6 +225,17 @@ def protected_seeds() -> list[bytes]:
 # Objects that stay packed in memory
 
 
+@cache
+def array_seeds() -> list[bytes]:
+    """Arrays of every codec."""
+    found = []
+    for seed in _indexed(False):
+        with contextlib.suppress(DensorError):  # those of bytes and of records cannot stay packed
+            PackedArray(seed)
+            found.append(seed)
+    return found
+
+
 def held(data: bytes) -> object:
     """Taken in once, then decoded."""
     packed_array = PackedArray(data)
@@ -286,7 +299,7 @@ TARGETS = (
     Target("agreement", agrees, archive_seeds, mutate_archive, **_MEMORY),
     Target("salvage", salvaged, archive_seeds, mutate_damage, **_MEMORY),
     Target("recovery", recovered, protected_seeds, mutate_damage, **_MEMORY),
-    Target("held", held, lambda: _indexed(False), mutate_archive, **_MEMORY),
+    Target("held", held, array_seeds, mutate_archive, **_MEMORY),
     Target("blob", packed, lambda: list(_blobs()), mutate_archive, **_MEMORY),
     Target("packed header", packed_header, safetensors_heads, mutate_header),
     Target("description", described, description_seeds, mutate_description),
