@@ -7,6 +7,7 @@ embedding only the rows that are looked up.
 """
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from densor.buffers import POOL
+from densor.codec.levels import level_settings
 from densor.errors import ArgumentError, DensorError
 from densor.formats.held import PackedArray
 from densor.formats.source import Bytes
@@ -318,7 +321,11 @@ def pack_module(
 
     Calling this again packs what has become plain in between.
     """
-    _check_level(level)
+    level_settings(level)  # refuses unknown ones
+    for part in module.modules():
+        for name, buffer in part._buffers.items():
+            if isinstance(buffer, PackedTensor):
+                part._buffers[name] = buffer.unpack()
     names: dict[int, list[str]] = {}
     given = dict(packed or {})
     made: dict[int, nn.Parameter] = {}
@@ -341,13 +348,8 @@ def pack_module(
         del parameter
     del parameters
     _install(module, threads, ahead, blocks)
+    POOL.clear()  # packing has filled it
     return module
-
-
-def _check_level(level: int) -> None:
-    from densor.codec.levels import level_settings
-
-    level_settings(level)
 
 
 def _attached(
@@ -428,11 +430,18 @@ def _hook(module: nn.Module, target: Runtime | Unit) -> None:
 
 
 def _plain_state(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-    """Makes plain tensors of the packed ones that a module has put into a state_dict."""
+    """Makes plain tensors of the packed ones that a module has put into a state_dict.
+
+    Tied ones become one, as they are in the state of a plain module.
+    """
     for name in module._parameters:
         value = state.get(prefix + name)
         if isinstance(value, PackedTensor) and not isinstance(value, nn.Parameter):
-            state[prefix + name] = value.unpack()
+            shown = value.cell.shown()
+            if shown is None or not any(shown is other for other in state.values()):
+                shown = value.unpack()
+                value.cell.shown = weakref.ref(shown)
+            state[prefix + name] = shown
 
 
 def unpack_module(module: nn.Module) -> nn.Module:
