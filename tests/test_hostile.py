@@ -306,7 +306,7 @@ def test_repetitions_in_an_array_that_stays_packed() -> None:
     """40 bytes stand for a thousand chunks each time."""
     from densor.formats.held import PackedArray
 
-    count, times = 1000, 3000
+    count, times = 1000, 200
     size = count * (times + 1)
     meta = {"name": "", "kind": "array", "dtype": "U8", "shape": [size], "size": size}
     inner = [Frame(CHUNK, b"\0", 1)] * count
