@@ -21,6 +21,7 @@ import mixing_reference
 import numpy as np
 import rans_reference
 import scales_reference
+import text_reference
 import xxhash
 import zstandard
 from numpy.typing import NDArray
@@ -54,7 +55,7 @@ MAX_CHAIN = 64
 MODEL_RAW, MODEL_ZSTD, FIRST_MODEL = 0, 1, 16
 CODEC_PLANAR, CODEC_SCALES, CODEC_FIELDS, CODEC_SPARSE = 2, 3, 5, 6
 CODEC_CHANGE, CODEC_PLANES = 7, 8
-CODEC_MIXING = 4
+CODEC_MIXING, CODEC_TEXT = 4, 9
 DELTA = 1
 MAX_FIELDS = 8
 ORDER_BLOCKS, ORDER_COLUMNS, ORDER_FIELD, ORDER_RATIO = range(4)
@@ -710,11 +711,19 @@ class MixingModel:
     payload: bytes
 
 
+@dataclass(frozen=True)
+class TextModel:
+    """A MODEL frame of the text codec."""
+
+    payload: bytes
+
+
 AnyModel = (
     Model
     | FieldsModel
     | SparseModel
     | MixingModel
+    | TextModel
     | scales_reference.Model
     | change_reference.Model
 )
@@ -759,6 +768,25 @@ def decode_mixing(model: MixingModel, payload: bytes, original: int) -> bytes:
         fail(str(fault))
 
 
+def parse_text(payload: bytes) -> TextModel:
+    """The model of the text codec (densor/codec/text/spec.md)."""
+    if not text_reference.is_model(payload):
+        fail("a MODEL of the text codec")
+    if text_reference.is_too_large(payload):
+        raise Refused("limit", "the table of a MODEL of the text codec")
+    return TextModel(payload)
+
+
+def decode_text(model: TextModel, payload: bytes, original: int) -> bytes:
+    """CHUNK payload of the text codec."""
+    if original > text_reference.MAX_SEGMENT:
+        raise Refused("limit", "a CHUNK of the text codec is too long")
+    try:
+        return text_reference.decode(model.payload, payload, original)
+    except text_reference.Fault as fault:
+        fail(str(fault))
+
+
 def parse_model(payload: bytes, inner: bool = False) -> AnyModel:
     """MODEL payload (7), or that of a part, which may not have parts itself."""
     cursor = Cursor(payload)
@@ -773,6 +801,8 @@ def parse_model(payload: bytes, inner: bool = False) -> AnyModel:
         return parse_scales(payload)
     if codec == CODEC_MIXING:
         return parse_mixing(payload)
+    if codec == CODEC_TEXT:
+        return parse_text(payload)
     if codec not in (CODEC_PLANAR, CODEC_PLANES):
         raise Refused("unsupported", f"codec {codec}")
     return parse_planar(cursor, codec)
@@ -950,6 +980,8 @@ def decode_by_model(model: AnyModel, payload: bytes, original: int) -> bytes:
         return decode_sparse(model, payload, original)
     if isinstance(model, MixingModel):
         return decode_mixing(model, payload, original)
+    if isinstance(model, TextModel):
+        return decode_text(model, payload, original)
     if isinstance(model, scales_reference.Model):
         return decode_scales(model, payload, original)
     assert isinstance(model, Model)  # changes cannot be parts

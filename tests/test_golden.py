@@ -132,4 +132,4 @@ def test_the_golden_archives_cover_the_format() -> None:
     assert counts >= {0, 1, 2, 3, 5, 16}
     assert modes == {0, 1, 2, 3}
     assert fixed == {0, 1}
-    assert codecs == {2, 3, 4, 5, 6, 7, 8}
+    assert codecs == {2, 3, 4, 5, 6, 7, 8, 9}

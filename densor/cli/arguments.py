@@ -107,6 +107,7 @@ def add_writing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", metavar="TYPE", help="take all bytes as numbers of this type, such as bf16"
     )
+    parser.add_argument("--text", action="store_true", help="code text and other bytes as -9 does")
     parser.add_argument(
         "--sha256", action="store_true", help="store SHA-256 of the original, not XXH3-128"
     )

@@ -22,6 +22,7 @@ options:
   -T, --threads #      threads, 0 for all processors (default 0)
   -1 ... -9            level, from fastest to smallest (default -3)
   --dtype TYPE         take all bytes as numbers of this type, such as bf16
+  --text               code text and other bytes as -9 does, slow and small
   --sha256             store SHA-256 of the original, not XXH3-128
   --recovery PERCENT   add data from which densor repair mends so much damage
   --base FILE          code only what differs from FILE, which -d and -t need too
@@ -34,6 +35,7 @@ options:
 
 commands:
   pack OUT.densor PATH...      pack files and folders into one archive
+  shards DIR PATH...           pack each file by itself, in parallel, resumable
   list ARCHIVE                 show its entries and tensors
   extract ARCHIVE [NAME...]    restore files and folders
   cat ARCHIVE NAME             write one file or tensor to stdout
@@ -44,6 +46,7 @@ commands:
   info ARCHIVE                 show how it is coded
   demo                         pack, restore and compare a real model
   bench FILE                   measure ratio and speed on your own file
+  bits FILE                    show how many bits the model of text takes per byte
   hf-pack MODEL_DIR OUT_DIR    pack a HuggingFace model so that it still loads
   hf-unpack DIR OUT_DIR        restore its files
 `densor COMMAND --help` tells more. A file that is called like a command: ./pack

@@ -24,6 +24,7 @@ from densor.codec.registry import LAYOUT_WORD16
 from densor.codec.scales.coder import ScalesCoder
 from densor.codec.scales.tables import History
 from densor.codec.sparse.coder import SparseCoder, with_zeros
+from densor.codec.text.coder import LEAST_TEXT, TextCoder
 from densor.codec.zstd import zstd_compress
 from densor.parallel import Workers
 
@@ -34,6 +35,10 @@ _NEAR = 1.25  # what slow levels save against the fastest, at most
 _SMALL = 1 << 12  # bytes up to which the model must prove its worth
 _MEDIUM = 1 << 16  # bytes up to which Huffman codes may be smaller, for their simpler model
 _TRIED = 1 << 19  # bytes up to which floats are coded both by rows and by planes
+_QUICK_ZSTD = 9  # the fastest level that looks for distant repeats
+_REPEATS = 500  # to one: Zstandard has done it all
+_DENSE = 0.99  # what Zstandard finds nothing in, others rarely do
+_FAR = 0.6  # of what the quick level takes, a slow one never takes less
 _FRAME_HEADER = 28  # bytes in front of each model and each chunk
 
 
@@ -92,6 +97,8 @@ def encode_batch(
             return _changes(changes, data, base.data, workers)
     chunks = [data[i : i + step] for i in range(0, data.size, step)]
     if kind.layout is None and not kind.fields:
+        if level.bytes != "zstd" and data.size >= LEAST_TEXT:
+            return _text_batch(data, chunks, level, workers)
         futures = [workers.submit(_bytes_chunk, chunk, level) for chunk in chunks]
         return lambda: CodedBatch(None, [future.result() for future in futures])
     if kind.coded_by_rows(level) and level.floats == "mixing":
@@ -104,7 +111,7 @@ def encode_batch(
         return workers.submit(_small_batch, data, kind, level).result
     coder = _coder_for(data, kind, level)
     if coder is None:
-        return encode_batch(data, BYTES, level, workers, history)
+        return encode_batch(data, BYTES, replace(level, bytes="zstd"), workers, history)
     counting = [workers.submit(coder.count, chunk) for chunk in chunks]
     coder.decide([future.result() for future in counting])
     return _start_chunks(coder, chunks, level, workers)
@@ -243,6 +250,30 @@ def _bytes_chunk(chunk: Bytes, level: Level) -> Chunk:
     if len(packed) < chunk.size:
         return Chunk(registry.MODEL_ZSTD, packed, chunk.size)
     return Chunk(registry.MODEL_RAW, chunk, chunk.size)
+
+
+def _text_batch(
+    data: Bytes, chunks: list[Bytes], level: Level, workers: Workers
+) -> Callable[[], CodedBatch]:
+    """Starts coding plain bytes by context mixing, or by Zstandard where that is smaller."""
+    coder = TextCoder(data, light=level.bytes == "light")
+    tasks = [workers.submit(_text_chunk, coder, chunk, i, level) for i, chunk in enumerate(chunks)]
+    return lambda: _with_model(coder, [task.result() for task in tasks])
+
+
+def _text_chunk(coder: TextCoder, chunk: Bytes, index: int, level: Level) -> Chunk:
+    quick = _bytes_chunk(chunk, replace(level, zstd=_QUICK_ZSTD))
+    if len(quick.payload) * _REPEATS < chunk.size:
+        return _bytes_chunk(chunk, level)
+    if len(quick.payload) > _DENSE * chunk.size and not coder.promises(chunk):
+        return quick
+    payload = coder.encode(chunk, index)
+    coded = Chunk(_OWN_MODEL, payload, chunk.size)
+    if len(payload) < _FAR * len(quick.payload):
+        return coded
+    plain = _bytes_chunk(chunk, level)
+    model = _FRAME_HEADER + len(coder.model())
+    return coded if len(payload) + model < len(plain.payload) else plain
 
 
 def _zstd_has_a_chance(chunk: Bytes, coded: int, level: Level) -> bool:

@@ -14,6 +14,8 @@ from densor.codec.planes.decode import PlanesDecoder
 from densor.codec.scales.decode import ScalesDecoder
 from densor.codec.scales.model import parse as parse_scales
 from densor.codec.sparse.decode import SparseDecoder
+from densor.codec.text import model as text
+from densor.codec.text.decode import TextDecoder
 from densor.errors import FormatError, UnsupportedError
 
 _OUTERMOST = (registry.CODEC_FIELDS, registry.CODEC_SPARSE, registry.CODEC_CHANGE)
@@ -39,6 +41,8 @@ def decoder_for(payload: bytes) -> ChunkDecoder:
         return PlanesDecoder(planes.parse(payload))
     if codec == registry.CODEC_MIXING:
         return MixingDecoder(mixing.parse(payload))
+    if codec == registry.CODEC_TEXT:
+        return TextDecoder(text.parse(payload))
     raise UnsupportedError(f"unknown codec {codec}; a newer densor may read this")
 
 

@@ -16,6 +16,8 @@ _LEAST_COLUMNS = 64
 _MOST_COLUMNS = 1 << 16
 _FLAT_COLUMNS = 1024  # where a tensor has no useful rows
 _MATRIX_CHUNK = {"scales": 1 << 21, "mixing": 1 << 23}  # bytes of a chunk of matrix rows, about
+_BYTES_CHUNK = 1 << 22
+_SEGMENT = 1 << 24  # bytes over which the model of text adapts
 _BLOCKS_CHUNK = 1 << 20  # bytes of a chunk of blocks, about
 _MOST_RUN = 4096  # bytes of a run of blocks, about
 FLOATS = frozenset({"BF16", "F16", "F32", "C64", "F8_E4M3", "F8_E5M2"})  # what these codecs take
@@ -54,7 +56,7 @@ class Kind:
             row = self.parts[0][1] * self.unit
             return max(1, _BLOCKS_CHUNK // row) * row
         if self.layout is None:
-            return 1 << 22
+            return _BYTES_CHUNK if level.bytes == "zstd" else _SEGMENT
         if self.coded_by_rows(level):
             row = self.parts[0][1] * self.layout.size
             wanted = matrix_chunk(level)

@@ -1,6 +1,6 @@
 """What each level does. Levels differ in the writer only: one reader reads them all."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from densor.errors import ArgumentError
@@ -17,6 +17,7 @@ class Level:
     try_zstd: bool  # whether planes of numbers are tried with Zstandard too
     floats: Literal["planar", "scales", "mixing"] = "planar"  # the codec of floating-point numbers
     planes: Literal["huffman", "rans"] = "huffman"  # how byte planes of everything else are coded
+    bytes: Literal["zstd", "light", "full"] = "zstd"  # the codec of plain bytes, or its model
 
 
 _LEVELS = {
@@ -24,17 +25,20 @@ _LEVELS = {
     2: Level(classes=2, zstd=2, try_zstd=True),
     3: Level(classes=4, zstd=3, try_zstd=True),
     4: Level(classes=4, zstd=6, try_zstd=True),
-    5: Level(classes=4, zstd=9, try_zstd=True),
-    6: Level(classes=8, zstd=12, try_zstd=True, floats="scales", planes="rans"),
-    7: Level(classes=8, zstd=15, try_zstd=True, floats="scales", planes="rans"),
-    8: Level(classes=8, zstd=17, try_zstd=True, floats="scales", planes="rans"),
-    9: Level(classes=8, zstd=19, try_zstd=True, floats="mixing", planes="rans"),
+    5: Level(classes=4, zstd=9, try_zstd=True, bytes="light"),
+    6: Level(classes=8, zstd=12, try_zstd=True, floats="scales", planes="rans", bytes="light"),
+    7: Level(classes=8, zstd=15, try_zstd=True, floats="scales", planes="rans", bytes="light"),
+    8: Level(classes=8, zstd=17, try_zstd=True, floats="scales", planes="rans", bytes="light"),
+    9: Level(classes=8, zstd=19, try_zstd=True, floats="mixing", planes="rans", bytes="full"),
 }
 
 
-def level_settings(level: int) -> Level:
-    """The settings of a level from 1 (fastest) to 9 (smallest); ArgumentError otherwise."""
+def level_settings(level: int, text: bool = False) -> Level:
+    """The settings of a level from 1 (fastest) to 9 (smallest); ArgumentError otherwise.
+
+    `text`: plain bytes by context mixing whatever the level.
+    """
     settings = _LEVELS.get(level)
     if settings is None:
         raise ArgumentError(f"level must be from 1 to 9, not {level!r}")
-    return settings
+    return replace(settings, bytes="full") if text else settings

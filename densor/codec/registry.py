@@ -13,6 +13,7 @@ CODEC_FIELDS = 5  # blocks of several fields, each with a model of its own
 CODEC_SPARSE = 6  # a bitmap of zeros, and the others with a model of their own
 CODEC_CHANGE = 7  # changes against a base
 CODEC_PLANES = 8  # byte planes, rANS under row classes
+CODEC_TEXT = 9  # bytes by context mixing
 
 PLANE_RAW = 0  # how a plane of a planar chunk is stored
 PLANE_CONSTANT = 1

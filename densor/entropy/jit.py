@@ -57,10 +57,11 @@ class Kernel:
     What is called from compiled code must be a plain `numba.njit` function instead.
     """
 
-    def __init__(self, function: Callable[..., Any], signature: Any) -> None:
+    def __init__(self, function: Callable[..., Any], signature: Any, counted: bool) -> None:
         functools.update_wrapper(self, function)
         self._function = function
         self._signature = signature
+        self._counted = counted
         self._dispatcher: Any = None
 
     def __call__(self, *args: Any) -> Any:
@@ -79,6 +80,7 @@ class Kernel:
                     nogil=True,
                     error_model="numpy",
                     cache=not BOUNDSCHECK,
+                    _nrt=self._counted,
                 )(self._function)
         return self._dispatcher
 
@@ -92,10 +94,21 @@ if hasattr(os, "register_at_fork"):  # a fork waits until nothing is being compi
     )
 
 
-def kernel(signature: Any) -> Callable[[Callable[..., Any]], Kernel]:
+def inlined(function: Callable[..., Any]) -> Any:
+    """For what kernels call in inner loops: part of their code, and without reference counts.
+
+    Counting is an atomic operation whenever an array is taken out of a tuple, sliced or handed
+    over.
+    """
+    jit: Any = numba.njit
+    return jit(forceinline=True, error_model="numpy", _nrt=False)(function)
+
+
+def kernel(signature: Any, counted: bool = True) -> Callable[[Callable[..., Any]], Kernel]:
     """Makes a kernel of a function, for arguments of one numba signature.
 
-    Kernels do no bounds checks: whoever calls one has proven its arguments. With
-    `NUMBA_BOUNDSCHECK=1` in the environment they do check, and are not cached.
+    `counted`: whether arrays have reference counts, see `inlined`. Kernels do no bounds checks:
+    whoever calls one has proven its arguments. With `NUMBA_BOUNDSCHECK=1` in the environment they
+    do check, and are not cached.
     """
-    return lambda function: Kernel(function, signature)
+    return lambda function: Kernel(function, signature, counted)

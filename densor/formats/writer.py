@@ -54,6 +54,7 @@ class ArchiveWriter:
     whether equal batches are stored once, which a reader on a pipe must buffer for; by default
     if the file can be sought in. `hash`: `sha256` instead of XXH3-128 for the original bytes.
     `based`: whether entries may have bases, which is needed where the file cannot be sought in.
+    `text`: plain bytes by context mixing whatever the level.
     """
 
     def __init__(
@@ -66,11 +67,12 @@ class ArchiveWriter:
         repeats: bool | None = None,
         hash: str | None = None,
         based: bool = False,
+        text: bool = False,
         progress: Callable[[int], object] | None = None,
     ) -> None:
         self._file = file
         self.level = level
-        self._level: Level = level_settings(level)
+        self._level: Level = level_settings(level, text)
         self._workers = Workers(threads)
         self.hash = hash
         self._progress = progress
@@ -103,6 +105,11 @@ class ArchiveWriter:
     def original(self) -> int:
         """Bytes of the entries added so far."""
         return sum(entry["size"] for entry in self._entries)
+
+    @property
+    def digests(self) -> list[list[object]]:
+        """Kind and hexadecimal digest of the entries added so far."""
+        return [entry["digest"] for entry in self._entries]
 
     def add(
         self,

@@ -1,7 +1,6 @@
 """The tables of the mixing codec, computed with integers alone so that they are equal everywhere.
 
-Integers of 96 binary places stand for real numbers; all results are far from the ties where the
-last of these places could matter.
+See `entropy.arithmetic.logistic` for the arithmetic.
 """
 
 import functools
@@ -10,8 +9,15 @@ from math import isqrt
 import numpy as np
 import numpy.typing as npt
 
-_PLACES = 96
-_ONE = 1 << _PLACES
+from densor.entropy.arithmetic.logistic import ONE as _ONE
+from densor.entropy.arithmetic.logistic import (
+    exp_minus,
+    rate_table,
+    rounded,
+    squash_table,
+    stretch_table,
+)
+
 COUNTS = 1024  # what a counter can count to
 _STEPS = 32  # points of the normal distribution per standard deviation
 _REACH = 8  # standard deviations on either side
@@ -36,38 +42,13 @@ def tables() -> npt.NDArray[np.int32]:
     RATE, 1024: 2^16 / (n + 3/2), the step of a counter that has counted to n.
     INVERSE, 8: 2^15 * 2^(-i/8). LOG2, 256: 16 * log2(1 + i/256).
     """
-    squash = [_squash(i - 2048) for i in range(4096)]
-    stretch = np.searchsorted(squash, np.arange(4096) * 16 + 8) - 2048
+    squash = squash_table()
     above = [_normal(i) for i in range(_STEPS * _REACH + 1)]
     normal = [(1 << 30) - value for value in above[:0:-1]] + above
-    rate = [(2 << 16) // (2 * n + 3) for n in range(COUNTS)]
     inverse = [_inverse(i) for i in range(8)]
     log2 = [(m**16).bit_length() - 129 for m in range(256, 512)]
-    parts = (squash, np.clip(stretch, -2047, 2047), normal, rate, inverse, log2)
+    parts = (squash, stretch_table(squash), normal, rate_table(COUNTS), inverse, log2)
     return np.concatenate(parts).astype(np.int32)
-
-
-def _rounded(value: int, bits: int) -> int:
-    """`value` in units of 2^-bits, to the nearest."""
-    return (value + (1 << (_PLACES - bits - 1))) >> (_PLACES - bits)
-
-
-def _exp_minus(numerator: int, denominator: int) -> int:
-    """exp(-numerator / denominator): the power series of its 256th root."""
-    x = numerator * _ONE // (denominator * 256)
-    term = total = _ONE
-    for n in range(1, 40):
-        term = -term * x // (n * _ONE)
-        total += term
-    for _ in range(8):
-        total = total * total // _ONE
-    return total
-
-
-def _squash(x: int) -> int:
-    share = _ONE * _ONE // (_ONE + _exp_minus(abs(x), 256))
-    p = _rounded(share, 16)
-    return p if x >= 0 else 65536 - p
 
 
 def _normal(i: int) -> int:
@@ -82,8 +63,8 @@ def _normal(i: int) -> int:
         n += 2
         term = term * x // _ONE * x // (n * _ONE)
         total += term
-    density = _exp_minus(i * i, 2 * _STEPS * _STEPS) * _ONE // isqrt(2 * _pi() * _ONE)
-    return (1 << 29) + _rounded(total * density // _ONE, 30)
+    density = exp_minus(i * i, 2 * _STEPS * _STEPS) * _ONE // isqrt(2 * _pi() * _ONE)
+    return (1 << 29) + rounded(total * density // _ONE, 30)
 
 
 @functools.cache

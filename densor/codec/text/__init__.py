@@ -1,0 +1,1 @@
+"""The text codec: bytes by integer context mixing. See spec.md."""

@@ -1,0 +1,309 @@
+"""Codes a segment: one kernel for both directions, so that their models cannot drift apart.
+
+Every byte is eight binary decisions, the highest bit first. Bit histories under all contexts and
+the match model each say how likely a 1 is, in the stretched domain; mixers weigh them, maps correct
+the result, the arithmetic coder codes the bit, and all learn from it (M. Mahoney, PAQ and ZPAQ).
+All arithmetic is in integers. See spec.md, whose names are used here.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from densor.codec.text.contexts import (
+    COLUMN,
+    LAST,
+    LETTERS,
+    SHAPE,
+    hash_contexts,
+    mix,
+    take_in,
+)
+from densor.codec.text.counters import INPUTS, direct_input, learn, state_inputs
+from densor.codec.text.match import (
+    BUCKET,
+    LENGTH,
+    ask_for_match,
+    expected,
+    expected_bit,
+    find_match,
+    match_inputs,
+)
+from densor.codec.text.mixer import dot, final_dot, train, train_final
+from densor.codec.text.refine import refine, refined
+from densor.codec.text.slots import find, line_of
+from densor.entropy.arithmetic.kernels import (
+    AT,
+    decode_bit,
+    encode_bit,
+    flush,
+    start_decoder,
+    start_encoder,
+)
+from densor.entropy.intrinsics import prefetch
+from densor.entropy.jit import I32, I64, W8, W16, W32, inlined, kernel
+
+int64 = numba.int64
+
+SETS = 6  # of weights, 256 rows each
+DIRECT = 65536  # counters of order 1
+OTHERS = 4  # inputs beside those of the histories: direct counters, match, a constant
+_CONSTANT = 256
+_SEEN = 255  # what direct counters count to
+_FIRST_STEP, _LAST_STEP, _STEP_BYTES = 60, 8, 11  # of the weights, and how fast it shrinks
+_LEAST, _MOST = 16, 65520  # probabilities that are coded, 2^-16
+
+
+(
+    PARTIAL,  # the bits of the byte so far under a leading 1
+    ORDER1,  # of `direct`
+    ROW0,  # of `cells0`
+    ROW1,  # of `cells1`
+    ROW2,  # of `cells2`
+    MIXED,  # what the mixers say, stretched
+    PLACES,
+) = range(7)
+
+
+class State(NamedTuple):
+    """What the model of a segment keeps, for n contexts and m sets of weights."""
+
+    coder: npt.NDArray[np.int64]  # int64[STATE]
+    text: npt.NDArray[np.int64]  # int64[FIELDS]
+    match: npt.NDArray[np.int64]  # int64[MATCH]
+    followers: npt.NDArray[np.uint32]  # uint32[FOLLOWERS]
+    long_places: npt.NDArray[np.uint32]  # of the match model; sizes are powers of two
+    short_places: npt.NDArray[np.uint32]
+    hashes: npt.NDArray[np.int64]  # int64[CONTEXTS]
+    wanted: npt.NDArray[np.int64]  # int64[n]: hashes of the slots for the next half of a byte
+    slots: npt.NDArray[np.int64]  # int64[n]: where they are
+    states: npt.NDArray[np.int64]  # int64[n]: under each context, for the decision at hand
+    places: npt.NDArray[np.int64]  # int64[PLACES], for the decision at hand
+    histories: npt.NDArray[np.uint8]  # size a power of two
+    meanings: npt.NDArray[np.uint32]  # uint32[256 n]: of the states under each context
+    matches: npt.NDArray[np.uint32]  # uint32[BUCKETS]: of a match of some length
+    direct: npt.NDArray[np.uint32]  # uint32[DIRECT]
+    inputs: npt.NDArray[np.int32]  # int32[INPUTS n + OTHERS, and zeros]
+    weights: npt.NDArray[np.int32]  # int32[256 SETS, as many]
+    rows: npt.NDArray[np.int64]  # int64[SETS]: the rows at hand
+    sums: npt.NDArray[np.int32]  # int32[m]: what each of them makes of the inputs
+    final: npt.NDArray[np.int32]  # int32[256, m]
+    cells0: npt.NDArray[np.uint16]  # uint16[r CELLS]: correction under the match, r a power of two
+    cells1: npt.NDArray[np.uint16]  # under order 1
+    cells2: npt.NDArray[np.uint16]  # under order 2
+
+
+class Tables(NamedTuple):
+    """Constants."""
+
+    squash: npt.NDArray[np.uint16]  # uint16[4096]
+    stretch: npt.NDArray[np.int16]  # int16[4096]
+    rate: npt.NDArray[np.int32]  # int32[1024]
+    after: npt.NDArray[np.uint8]  # uint8[512]: `states.States.after`
+
+
+_I32_2D = types.Array(types.int32, 2, "C")
+_STATE = types.NamedTuple(
+    (
+        I64, I64, I64, W32, W32, W32, I64, I64, I64, I64, I64, W8, W32,
+        W32, W32, I32, _I32_2D, I64, I32, _I32_2D, W16, W16, W16,
+    ),
+    State,
+)  # fmt: skip
+_TABLES = types.NamedTuple((W16, types.int16[::1], I32, W8), Tables)
+
+
+@inlined
+def _ask_for_slots(s, chosen, partial):
+    """Notes the hashes of all contexts for the half of a byte that begins, and fetches their lines.
+
+    `partial`: 1, or with the upper half below it.
+    """
+    lines = s.histories.size >> 6
+    for k in range(chosen.size):
+        h = mix(s.hashes[chosen[k]], partial)
+        s.wanted[k] = h
+        prefetch(s.histories, line_of(h, lines))
+
+
+@inlined
+def _find_slots(s):
+    """The slots that were asked for."""
+    lines = s.histories.size >> 6
+    for k in range(s.slots.size):
+        s.slots[k] = find(s.histories, lines, s.wanted[k])
+
+
+@inlined
+def _gather(s, t, node, place):
+    """Sets the inputs of the mixers; returns how many contexts were seen before."""
+    seen = int64(0)
+    n = s.slots.size
+    for k in range(n):
+        state = int64(s.histories[s.slots[k] + node])
+        s.states[k] = state
+        state_inputs(s.inputs, INPUTS * k, s.meanings, 256 * k + state, t.stretch)
+        seen += int64(state > 0)
+    at = INPUTS * n
+    direct_input(s.inputs, at, s.direct, s.places[ORDER1], t.stretch)
+    match_inputs(s.inputs, at + 1, s.match, s.matches, place, t.stretch)
+    s.inputs[at + 3] = _CONSTANT
+    return seen
+
+
+@inlined
+def _choose_rows(s, seen, place):
+    """The row of each set of weights."""
+    rows = s.rows
+    bucket = s.match[BUCKET] if s.match[LENGTH] else int64(0)
+    rows[0] = s.places[PARTIAL]
+    rows[1] = 256 + (bucket << 3 | place)
+    rows[2] = 512 + ((s.text[SHAPE] >> 4) & 255)
+    rows[3] = 768 + (min(seen * 32 // (s.slots.size + 1), int64(31)) << 3 | place)
+    rows[4] = 1024 + (min(s.text[LETTERS], int64(31)) << 3 | place)
+    rows[5] = 1280 + min(s.text[COLUMN], int64(255))
+
+
+@inlined
+def _histories_learn(s, t, node, bit):
+    for k in range(s.slots.size):
+        state = s.states[k]
+        learn(s.meanings, 256 * k + state, bit, int64(1023), t.rate)
+        s.histories[s.slots[k] + node] = t.after[2 * state + bit]
+
+
+@inlined
+def _code(coding, coder, data, bit, p):
+    if coding:
+        encode_bit(coder, data, bit, p)
+        return bit
+    return int64(decode_bit(coder, data, p))
+
+
+@inlined
+def _ask_for_cells(s, partial):
+    """Notes where the counters and corrections of the next decision are, and fetches them.
+
+    `partial`: the bits of its byte so far under a leading 1.
+    """
+    order1 = s.text[LAST] << 8 | partial
+    places = s.places
+    places[PARTIAL] = partial
+    places[ORDER1] = order1 & 0xFFFF
+    places[ROW0] = mix(expected(s.match) << 8 | partial, 5) & ((s.cells0.size >> 5) - 1)
+    places[ROW1] = mix(order1 & 0xFFFF, 3) & ((s.cells1.size >> 5) - 1)
+    places[ROW2] = mix(order1 & 0xFFFFFF, 4) & ((s.cells2.size >> 5) - 1)
+    prefetch(s.direct, places[ORDER1])
+    prefetch(s.cells0, places[ROW0] << 5)
+    prefetch(s.cells1, places[ROW1] << 5)
+    prefetch(s.cells2, places[ROW2] << 5)
+
+
+@inlined
+def _predict(s, t, node, place):
+    """The probability of a 1, 2^-16, for decision `place` of a byte, at `node` of its half."""
+    seen = _gather(s, t, node, place)
+    _choose_rows(s, seen, place)
+    for k in range(s.sums.size):
+        s.sums[k] = dot(s.inputs, s.weights[s.rows[k]])
+    mixed = final_dot(s.sums, s.final[s.places[PARTIAL]])
+    s.places[MIXED] = mixed
+    p = int64(t.squash[mixed + 2048])
+    p += refined(s.cells0, s.places[ROW0], mixed)
+    p += refined(s.cells1, s.places[ROW1], mixed)
+    p += refined(s.cells2, s.places[ROW2], mixed)
+    return min(max((p + 2) >> 2, int64(_LEAST)), int64(_MOST))
+
+
+@inlined
+def _learn_here(s, t, bit, place):
+    """What is about the decision at hand alone learns that it was `bit`."""
+    mixed = s.places[MIXED]
+    refine(s.cells0, s.places[ROW0], mixed, bit)
+    refine(s.cells1, s.places[ROW1], mixed, bit)
+    refine(s.cells2, s.places[ROW2], mixed, bit)
+    error = (bit << 16) - int64(t.squash[mixed + 2048])
+    train_final(s.sums, s.final[s.places[PARTIAL]], error)
+    learn(s.direct, s.places[ORDER1], bit, int64(_SEEN), t.rate)
+    if s.match[LENGTH]:
+        right = int64(expected_bit(s.match, place) == bit)
+        learn(s.matches, s.match[BUCKET], right, int64(1023), t.rate)
+        if not right:
+            s.match[LENGTH] = 0
+
+
+@inlined
+def _learn(s, t, bit, node, step):
+    """The mixers and the histories learn that the decision was `bit`."""
+    for k in range(s.sums.size):
+        error = (bit << 16) - int64(t.squash[int64(s.sums[k]) + 2048])
+        train(s.inputs, s.weights[s.rows[k]], (error * step) >> 6)
+    _histories_learn(s, t, node, bit)
+
+
+@inlined
+def _byte(coding, s, t, data, content, at, chosen):
+    value = int64(content[at])
+    step = max(int64(_LAST_STEP), _FIRST_STEP - (at >> _STEP_BYTES))
+    partial = int64(1)
+    node = int64(1)
+    for place in range(8):
+        p = _predict(s, t, node, place)
+        bit = _code(coding, s.coder, data, (value >> (7 - place)) & 1, p)
+        _learn_here(s, t, bit, place)
+        # What comes next is asked for before the rest is learned, which hides the wait for memory.
+        partial = 2 * partial + bit
+        if place == 7:
+            content[at] = partial & 255
+            take_in(s.text, s.followers, content, at)
+            hash_contexts(s.text, s.followers, s.hashes)
+            ask_for_match(s.match, s.text, s.long_places, s.short_places)
+            partial = int64(1)
+        _ask_for_cells(s, partial)
+        if place == 3 or place == 7:
+            _ask_for_slots(s, chosen, partial)
+        _learn(s, t, bit, node, step)
+        node = 2 * node + bit
+        if place == 3:
+            _find_slots(s)
+            node = int64(1)
+    find_match(s.match, s.long_places, s.short_places, content, at + 1)
+    _ask_for_cells(s, int64(1))
+    _find_slots(s)
+
+
+@kernel(types.void(types.boolean, I64, W8))
+def start_coder(coding, coder, data):
+    """Sets the coder's state, int64[STATE], for a stream in all of `data`."""
+    if coding:
+        start_encoder(coder, 0, data.size)
+    else:
+        start_decoder(coder, data, 0, data.size)
+
+
+@kernel(types.void(I64, W8))
+def end_coder(coder, data):
+    """Writes what is left of a stream. More than `data` has room for is counted, not written."""
+    flush(coder, data)
+
+
+@kernel(types.void(types.boolean, _STATE, _TABLES, W8, W8, I64, int64, int64), counted=False)
+def code_bytes(coding, s, t, data, content, chosen, begin, end):
+    """Codes or decodes `content[begin:end]`; pieces follow each other from 0 on.
+
+    `chosen`: int64[contexts], their numbers. `data`: the arithmetic stream, of which the coder's
+    state tells where it is. More than `data` has room for is counted, not written, and decoding
+    stops soon after its end.
+    """
+    if begin == 0:
+        hash_contexts(s.text, s.followers, s.hashes)
+        _ask_for_cells(s, int64(1))
+        _ask_for_slots(s, chosen, int64(1))
+        _find_slots(s)
+    for at in range(begin, end):
+        _byte(coding, s, t, data, content, at, chosen)
+        if s.coder[AT] > data.size + 4:
+            break

@@ -1,0 +1,144 @@
+"""What both sides of the text codec need: its parameters, and the state that they imply."""
+
+import functools
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec import registry
+from densor.codec.text import contexts, counters, kernels, match
+from densor.codec.text.kernels import State, Tables
+from densor.codec.text.states import STATES, states
+from densor.entropy.arithmetic.kernels import STATE
+from densor.entropy.arithmetic.logistic import rate_table, squash_table, stretch_table
+from densor.errors import FormatError, LimitError
+
+MAX_SEGMENT = 1 << 24  # original bytes
+LEAST_BITS, MOST_BITS = 12, 28  # logarithm of the bytes of the table of bit histories
+_BITS_MORE = 7  # than the size of a segment has, at most
+_MODEL = struct.Struct("<BBBBI")
+_VECTOR = 8  # inputs are padded to a multiple
+_PLACES = 20  # logarithm of the most places that the match model keeps
+_FIRST_WEIGHT = 150000  # shared by the contexts
+_COUNTS = 1024
+
+
+@dataclass(frozen=True)
+class Model:
+    """The parameters of a MODEL frame.
+
+    `contexts`: which contexts are used, a bit each; `sets`: how many sets of weights; `bits`: the
+    table of bit histories has at most 2^bits bytes.
+    """
+
+    contexts: int
+    sets: int
+    bits: int
+
+    @property
+    def chosen(self) -> npt.NDArray[np.int64]:
+        """The numbers of the contexts, in order."""
+        numbers = [i for i in range(contexts.CONTEXTS) if self.contexts >> i & 1]
+        return np.array(numbers, np.int64)
+
+    def table_bits(self, size: int) -> int:
+        """Logarithm of the bytes of the table for a segment of `size` bytes."""
+        return min(self.bits, max(LEAST_BITS, size.bit_length() + _BITS_MORE))
+
+
+def pack(model: Model) -> bytes:
+    """The payload of a MODEL frame."""
+    return _MODEL.pack(registry.CODEC_TEXT, model.bits, model.sets, 0, model.contexts)
+
+
+def parse(payload: bytes) -> Model:
+    """The model in a MODEL frame; FormatError or LimitError for a bad one."""
+    if len(payload) != _MODEL.size:
+        raise FormatError("text model has the wrong length")
+    codec, bits, sets, reserved, chosen = _MODEL.unpack(payload)
+    if codec != registry.CODEC_TEXT or reserved or not 1 <= sets <= kernels.SETS:
+        raise FormatError("text model has impossible parameters")
+    if not 0 < chosen < 1 << contexts.CONTEXTS:
+        raise FormatError("text model names contexts that do not exist")
+    if bits < LEAST_BITS:
+        raise FormatError("text model has too small a table")
+    if bits > MOST_BITS:
+        raise LimitError(f"text model asks for a table of 2^{bits} bytes, at most 2^{MOST_BITS}")
+    return Model(chosen, sets, bits)
+
+
+@functools.cache
+def tables() -> Tables:
+    """The constants of the kernel."""
+    squash = squash_table()
+    stretch = stretch_table(squash).astype(np.int16)
+    return Tables(squash.astype(np.uint16), stretch, rate_table(_COUNTS), states().after)
+
+
+def new_state(model: Model, size: int) -> State:
+    """The state before the first byte of a segment of `size` bytes."""
+    count = model.chosen.size
+    bits = model.table_bits(size)
+    weights = _first_weights(count)
+    places = 1 << min(max((size - 1).bit_length(), 8), _PLACES)
+    rows = 1 << min(max(bits - 9, 8), 16)
+    cells = np.tile(_first_row(), (3, rows))
+    return State(
+        coder=np.zeros(STATE, np.int64),
+        text=np.zeros(contexts.FIELDS, np.int64),
+        match=np.zeros(match.MATCH, np.int64),
+        followers=np.zeros(contexts.FOLLOWERS, np.uint32),
+        long_places=np.zeros(places, np.uint32),
+        short_places=np.zeros(places, np.uint32),
+        hashes=np.zeros(contexts.CONTEXTS, np.int64),
+        wanted=np.zeros(count, np.int64),
+        slots=np.zeros(count, np.int64),
+        states=np.zeros(count, np.int64),
+        places=np.zeros(kernels.PLACES, np.int64),
+        histories=np.zeros(1 << bits, np.uint8),
+        meanings=np.tile(_first_meanings(), count),
+        matches=_first_matches(),
+        direct=np.full(kernels.DIRECT, counters.FRESH, np.uint32),
+        inputs=np.zeros(weights.shape[1], np.int32),
+        weights=weights,
+        rows=np.zeros(kernels.SETS, np.int64),
+        sums=np.zeros(model.sets, np.int32),
+        final=np.full((256, model.sets), 65536 // model.sets, np.int32),
+        cells0=cells[0],
+        cells1=cells[1],
+        cells2=cells[2],
+    )
+
+
+def _first_weights(count: int) -> npt.NDArray[np.int32]:
+    """Each context's stretched input counts alike, and so do order 1 and the match."""
+    inputs = counters.INPUTS * count + kernels.OTHERS
+    weights = np.zeros((256 * kernels.SETS, -(-inputs // _VECTOR) * _VECTOR), np.int32)
+    of_contexts = counters.INPUTS * count
+    weights[:, : of_contexts : counters.INPUTS] = _FIRST_WEIGHT // count
+    weights[:, of_contexts : of_contexts + 2] = _FIRST_WEIGHT // count
+    return weights
+
+
+@functools.cache
+def _first_meanings() -> npt.NDArray[np.uint32]:
+    """uint32[256]: what states mean at first; counts of one bit only are counted twice."""
+    found = np.full(STATES, counters.FRESH, np.uint32)
+    for state, (n0, n1) in enumerate(zip(states().zeros, states().ones, strict=True)):
+        n0, n1 = n0 << (n1 == 0), n1 << (n0 == 0)
+        found[state] = (((2 * n1 + 1) << 22) // (2 * (n0 + n1) + 2)) << 10
+    return found
+
+
+def _first_row() -> npt.NDArray[np.uint16]:
+    """uint16[32]: corrections that change nothing."""
+    points = [(4096 * i + 15) // 31 for i in range(31)]
+    return tables().squash[[*points, 4095]]
+
+
+def _first_matches() -> npt.NDArray[np.uint32]:
+    """Longer matches are trusted more: 1/2 + length / 64."""
+    buckets = np.arange(match.BUCKETS, dtype=np.uint32)
+    return np.minimum(2048 + 64 * buckets, 4095).astype(np.uint32) << np.uint32(20)

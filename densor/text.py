@@ -1,0 +1,123 @@
+"""What compressors know about text: how surprising each byte is, and what may come next.
+
+>>> from densor.text import generate
+>>> generate("densor", b"to be or not " * 99, 20, seed=1)[-20:]
+b'to be or not to be o'
+"""
+
+import gzip
+import math
+import random
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.coder import Bytes
+from densor.codec.text.coder import full_model
+from densor.codec.text.model import MAX_SEGMENT
+from densor.codec.text.segment import Segment, coded
+from densor.codec.zstd import zstd_compress
+from densor.entropy.symbols import SymbolModel, cumulative
+from densor.errors import ArgumentError
+
+Compressor = Literal["densor", "zstd", "gzip"] | SymbolModel[Any] | Callable[[bytes], bytes]
+_WINDOW = 1 << 12  # last bytes that code lengths are asked for
+_MOST_EXPANSION = 12  # coded bytes per byte: 12 bits per bit is the most that the coder spends
+
+_BY_LENGTH: dict[str, Callable[[bytes], bytes]] = {
+    "zstd": lambda data: zstd_compress(data, 3),
+    "gzip": lambda data: gzip.compress(data, 9),
+}
+
+
+def bits(data: Bytes) -> int:
+    """Bits that the model of level 9 takes for `data`, uint8[n]."""
+    return sum(8 * coded(full_model(piece), piece).size for piece in _segments(data))
+
+
+def surprise(data: Bytes) -> npt.NDArray[np.float64]:
+    """Bits that the model of level 9 takes for each byte of `data`, uint8[n]; float64[n].
+
+    These are bits on the coder's scale: minus the logarithm of the probability that the byte had.
+    """
+    found = np.empty(data.size)
+    at = 0
+    for piece in _segments(data):
+        segment = Segment(full_model(piece), np.array(piece))
+        segment.start(True, np.empty(0, np.uint8))
+        position, width = segment.position()
+        for i in range(piece.size):
+            segment.code(i + 1)
+            after, narrower = segment.position()
+            found[at + i] = 8 * (after - position) + math.log2(width / narrower)
+            position, width = after, narrower
+        at += piece.size
+    return found
+
+
+def _segments(data: Bytes) -> Iterator[Bytes]:
+    for begin in range(0, data.size, MAX_SEGMENT):
+        yield data[begin : begin + MAX_SEGMENT]
+
+
+def generate(compressor: Compressor, prompt: bytes, n: int, seed: int = 0) -> bytes:
+    """`prompt` and `n` more bytes, drawn from what the compressor expects after it.
+
+    `compressor`: `densor`, the model of level 9; a `SymbolModel` of bytes; or `zstd`, `gzip` or any
+    function that compresses, which imply a probability of 2^-bits by the length of their result
+    (Delétang and others, "Language Modeling Is Compression", section 3.5). The same seed gives the
+    same bytes. ArgumentError for an unknown compressor, or more than 2^24 bytes in all.
+    """
+    if n < 0 or len(prompt) + n > MAX_SEGMENT:
+        raise ArgumentError(f"prompt and bytes to generate are at most {MAX_SEGMENT}")
+    rng = random.Random(seed)
+    if compressor == "densor":
+        return _decoded_noise(prompt, n, rng)
+    if isinstance(compressor, str):
+        if compressor not in _BY_LENGTH:
+            raise ArgumentError(f"unknown compressor {compressor!r}")
+        compressor = _BY_LENGTH[compressor]
+    if callable(compressor):
+        return _by_length(compressor, prompt, n, rng)
+    return _from_model(compressor, prompt, n, rng)
+
+
+def _decoded_noise(prompt: bytes, n: int, rng: random.Random) -> bytes:
+    """Random bits, decoded by a model that has seen the prompt: just what it expects."""
+    content = np.frombuffer(prompt + bytes(n), np.uint8).copy()
+    segment = Segment(full_model(content[: len(prompt)]), content)
+    segment.start(True, np.empty(_MOST_EXPANSION * len(prompt) + 4, np.uint8))
+    segment.code(len(prompt))
+    segment.start(False, np.frombuffer(rng.randbytes(_MOST_EXPANSION * n + 4), np.uint8).copy())
+    segment.code(content.size)
+    return content.tobytes()
+
+
+def _by_length(
+    compress: Callable[[bytes], bytes], prompt: bytes, n: int, rng: random.Random
+) -> bytes:
+    text = bytearray(prompt)
+    for _ in range(n):
+        context = bytes(text[-_WINDOW:])
+        sizes = [len(compress(context + bytes([byte]))) for byte in range(256)]
+        weights = [2.0 ** (8 * (min(sizes) - size)) for size in sizes]
+        text += bytes(rng.choices(range(256), weights))
+    return bytes(text)
+
+
+def _from_model(model: SymbolModel[Any], prompt: bytes, n: int, rng: random.Random) -> bytes:
+    if model.alphabet != 256:
+        raise ArgumentError(f"the model has {model.alphabet} symbols, bytes are 256")
+    text = bytearray(prompt)
+    state = model.start()
+    for byte in prompt:
+        state = model.update(state, byte)
+    for _ in range(n):
+        bounds = cumulative(model, state)
+        byte = bisect_right(bounds, rng.randrange(bounds[-1])) - 1
+        text.append(byte)
+        state = model.update(state, byte)
+    return bytes(text)
