@@ -111,7 +111,7 @@ CODECS: dict[str, Callable[[], Pack]] = {
     "xz -9e": _xz,
     "zstd -22 --long": _zstd,
     "brotli 11": _brotli,
-    "ppmd H, order 16": _ppmd,
+    "ppmd H -o16": _ppmd,
     "kanzi 9": _kanzi,
     "lrzip -z": partial(_program, "lrzip", "-z", "-L9", "-p1", "-o", "packed", "text"),
     "zpaq -m5": partial(_program, "zpaq", "a", "packed.zpaq", "text", "-m5", "-t1"),
@@ -173,7 +173,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.text")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--bytes", type=int, default=10_000_000, metavar="N")
-    parser.add_argument("--codecs", default=",".join(n.replace(",", ";") for n in CODECS))
+    parser.add_argument("--codecs", default=",".join(CODECS), metavar="a,b")
     parser.add_argument("--out", type=Path, default=Path("bench-results"), metavar="DIR")
     return parser.parse_args(argv)
 
@@ -183,8 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     machine.pin_to_one_core()
     texts = [(path.name, path.read_bytes()[: args.bytes]) for path in args.files]
-    names = [name.replace(";", ",") for name in args.codecs.split(",")]
-    rows = list(measure(texts, names))
+    rows = list(measure(texts, args.codecs.split(",")))
     args.out.mkdir(parents=True, exist_ok=True)
     with (args.out / "text.csv").open("w", newline="") as file:
         writer = csv.writer(file)
