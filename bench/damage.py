@@ -32,18 +32,7 @@ from bench.codecs.zstd import Zstd
 from bench.measure import difference
 from bench.tensors import ITEMSIZE, Tensor, read_safetensors
 
-NAMES = [
-    "zstd-3",
-    "zipnn",
-    "pcodec",
-    "openzl",
-    "lmzip",
-    "glyd",
-    "z4ai",
-    "blosc2",
-    "lz4",
-    "densor-3",
-]
+NAMES = ["zstd-3", "zipnn", "pcodec", "openzl", "lmzip", "glyd", "densor-3"]
 STRETCH = 1 << 20  # bytes of the tensor that are compressed
 SECONDS = 20  # after which decompressing is taken to hang
 MEMORY = 16 << 30  # bytes of address space that a child may have

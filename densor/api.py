@@ -18,20 +18,20 @@ from densor.formats.archive import Archive, IndexedEntry
 from densor.formats.base import GivenBase
 from densor.formats.basefile import open_base
 from densor.formats.entry import ARRAY, FILE, TENSOR, EntryMeta, TensorInfo, is_name, new_path
-from densor.formats.files import is_file_object, open_output
+from densor.formats.files import add_input, is_file_object, open_input, open_output
 from densor.formats.output import MemoryFile, errors_of
 from densor.formats.plan import plan_file
 from densor.formats.sinks import GrowingSink, MemorySink
 from densor.formats.source import (
     Bytes,
     FileRandomSource,
-    FileSource,
     MemoryRandomSource,
     MemorySource,
     as_bytes,
 )
 from densor.formats.stream import Sink, StreamReader
 from densor.formats.writer import ArchiveWriter, Segment
+from densor.urls import is_url, name_of, plain
 
 Target = str | os.PathLike[str] | BinaryIO
 _MOST_COPIES = 4  # of each byte of a file, where tensors overlap
@@ -162,8 +162,8 @@ def _allocate(size: int, stored: int) -> Bytes:
 class Writer:
     """Writes an archive of tensors and files, one after the other.
 
-    `target`: path or binary file object, which need not be seekable. A path appears when the
-    `with` block ends well, and not at all otherwise.
+    `target`: path, URL or binary file object, which need not be seekable. What is named by path or
+    URL appears when the `with` block ends well, and not at all otherwise.
 
     >>> import densor, io, numpy
     >>> file = io.BytesIO()
@@ -174,7 +174,7 @@ class Writer:
     def __init__(
         self, target: Target, level: int = 3, threads: int = 0, *, overwrite: bool = False
     ) -> None:
-        self._output = open_output(target, overwrite)
+        self._output = open_output(plain(target), overwrite)
         file = self._output.__enter__()
         try:
             self._writer = ArchiveWriter(file, level, threads)
@@ -198,19 +198,11 @@ class Writer:
         self._writer.add(entry, MemorySource(data), [segment])
 
     def add_file(self, path: str | os.PathLike[str], name: str | None = None) -> None:
-        """Adds a file, by default under its own name."""
-        with errors_of(path), open(path, "rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            meta = EntryMeta(new_path(name or Path(path).name), FILE, size)
-            plan = plan_file(
-                FileSource(file),
-                size,
-                level=self._writer.level,
-                random=FileRandomSource(file),
-                name=meta.name.removesuffix(".npy"),
-            )
-            meta.format = plan.format
-            self._writer.add(meta, plan.source, plan.segments, plan.tensors)
+        """Adds a file, by path or URL, by default under its own name."""
+        path = plain(path)
+        own = name_of(str(path)) if is_url(path) else Path(path).name
+        with open_input(path) as found:
+            add_input(self._writer, new_path(name or own), found)
 
     def close(self) -> None:
         """Completes the archive."""
@@ -249,10 +241,11 @@ class Info(NamedTuple):
 class File:
     """An archive opened for random access, after the manner of `safetensors.safe_open`.
 
-    `framework`: `numpy` (or `np`) or `torch` (or `pt`), what `get_tensor` returns. `base`: the file
-    that this one was coded against, if there is one, as for `decompress_file`. Safe to use from
-    several threads, and in child processes: after a fork, and where it is sent to a new process,
-    if it was opened by path.
+    `source`: path, URL, seekable binary file object or bytes; of what is behind a URL, only what is
+    needed is read. `framework`: `numpy` (or `np`) or `torch` (or `pt`), what `get_tensor` returns.
+    `base`: the file that this one was coded against, if there is one, as for `decompress_file`.
+    Safe to use from several threads, and in child processes: after a fork, and where it is sent to
+    a new process, if it was opened by path or URL.
     """
 
     def __init__(
@@ -269,10 +262,15 @@ class File:
         self._torch = framework in ("torch", "pt")
         self._arguments = source, framework, threads, max_output_size, base
         self._file: BinaryIO | None = None
+        source = plain(source)
         if isinstance(source, _BYTES_LIKE):
             random: Any = MemoryRandomSource(source)
         elif is_file_object(source):
             random = FileRandomSource(source)
+        elif is_url(source):
+            from densor.formats.remote import Remote, RemoteSource
+
+            random = RemoteSource(Remote(source))
         else:
             with errors_of(source):
                 self._file = open(source, "rb")  # noqa: SIM115
@@ -286,6 +284,11 @@ class File:
             self._base.close()
             self._close_file()
             raise
+
+    @property
+    def archive(self) -> Archive:
+        """What the tensors are read from."""
+        return self._archive
 
     def keys(self) -> list[str]:
         """Names of all tensors, also of those inside files."""
@@ -489,7 +492,8 @@ def save_file(
     head = np.frombuffer(len(text).to_bytes(8, "little") + text, np.uint8)
     pieces = [head, *(data for _, _, data in described)]
     default = "model.safetensors"
-    name = default if is_file_object(path) else Path(path).stem  # type: ignore[arg-type]
+    path = plain(path)
+    name = default if is_file_object(path) else Path(str(path)).stem
     name = name if name.endswith(".safetensors") else f"{name}.safetensors"
     with open_output(path, overwrite) as out:
         writer = ArchiveWriter(out, level, threads)
@@ -543,7 +547,7 @@ def load_file(
 ) -> dict[str, Any]:
     """All tensors of an archive by name, as numpy arrays or torch tensors.
 
-    `path`: path, binary file object or bytes. Tensors of the same file share memory. `out`: a
+    `path`: path, URL, binary file object or bytes. Tensors of the same file share memory. `out`: a
     uint8 array to be that memory, if the archive holds one file and it fits: fresh memory can
     cost as much time as decoding.
     """

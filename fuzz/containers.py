@@ -1,5 +1,6 @@
 """Archives whose checks were made right again after a change, so that it reaches the decoders."""
 
+import io
 import json
 from collections.abc import Callable
 from functools import cache
@@ -9,12 +10,18 @@ from typing import Any
 import archives
 import mutations
 import numpy as np
-from helpers import INDEX, put_together, take_apart
+from helpers import INDEX, put_together, take_apart, weights
 
+import densor
 from densor import arrays
-from densor.formats import strictjson
+from densor.formats import recovery, strictjson
+from densor.formats.blob import Tensor, decode, describe, encode
 from densor.formats.entry import ARRAY, DIR, FILE, check_path, parse
+from densor.formats.packed import parse as parse_packed
+from densor.formats.salvage import _Salvage
+from densor.formats.source import MemoryRandomSource
 from fuzz.mutate import mutated
+from fuzz.parsers import mutate_header, safetensors_seeds
 from fuzz.target import Target, Wrong
 
 Reader = Callable[[bytes], dict[str, bytes]]
@@ -145,6 +152,110 @@ def mutate_description(data: bytes, rng: Random, others: Any) -> bytes:
         return mutated(data, rng, others)
 
 
+# Damaged archives
+
+
+class _Written:
+    """Collects what salvage gets out of an entry."""
+
+    def __init__(self) -> None:
+        self.pieces: list[tuple[int, bytes]] = []
+
+    def write(self, begin: int, data: Any) -> None:
+        """Notes a piece."""
+        self.pieces.append((begin, bytes(data)))
+
+
+def salvaged(data: bytes) -> object:
+    """What is left of an archive; entries that are said to be whole are right."""
+    work = _Salvage(MemoryRandomSource(data), 1, None, 1 << 24, None)
+    whole = 0
+    for remains in work._found.entries:
+        output = _Written()
+        found = work.entry(remains, output)
+        if found.verified:
+            content = b"".join(piece for _, piece in sorted(output.pieces))
+            if content not in _contents() and content:
+                raise Wrong("salvaged data is wrong but said to be whole")
+            whole += 1
+    return len(work._found.entries), whole, len(work._found.damaged)
+
+
+def recovered(data: bytes) -> object:
+    """The layout that recovery data tells, and what it can mend."""
+    source = MemoryRandomSource(data)
+    layout = recovery.find_layout(source)
+    if layout is None:
+        return None
+    if layout.protected > len(data):
+        raise Wrong("recovery data protects more than there is")
+    condition = recovery.damage_of(source, layout)
+    mended = 0
+    for group in recovery.groups_of(source, layout):
+        if group.known and group.mendable:
+            recovery.mended(layout, group)
+            mended += 1
+    return condition.whole, condition.tail, mended
+
+
+def mutate_damage(data: bytes, rng: Random, others: Any) -> bytes:
+    """Damage as it happens, and frames that are sealed again."""
+    if rng.random() < 0.5:
+        return mutate_archive(data, rng, others)
+    return mutated(data, rng, others)
+
+
+@cache
+def protected_seeds() -> list[bytes]:
+    """Archives with recovery data."""
+    found = []
+    for size, percent in ((2000, 20.0), (9000, 5.0)):
+        noise = np.random.default_rng(size).integers(0, 256, size, np.uint8).tobytes()
+        out = io.BytesIO()
+        densor.compress_file(io.BytesIO(noise), out, threads=1, recovery=percent)
+        found.append(out.getvalue())
+    return found
+
+
+# Packed tensors in safetensors files
+
+
+def packed(data: bytes) -> object:
+    """A blob of one tensor: what it says, and what it decodes to."""
+    blob = np.frombuffer(data, np.uint8)
+    tensor = describe(blob)
+    if tensor.size > _MOST_ARRAY:
+        return None
+    if decode(blob, tensor, 1).tobytes() not in {*_blobs().values(), b""}:
+        raise Wrong("wrong data without an error")
+    return tensor.dtype, tensor.shape
+
+
+def safetensors_heads() -> list[bytes]:
+    """Headers of safetensors files alone."""
+    ends = [8 + int.from_bytes(seed[:8], "little") for seed in safetensors_seeds()]
+    return [seed[:end] for seed, end in zip(safetensors_seeds(), ends, strict=True)]
+
+
+def packed_header(data: bytes) -> object:
+    """The header of a file of packed tensors."""
+    header = parse_packed(data)
+    if any(not len(data) <= t.begin <= t.end <= header.end for t in header.tensors.values()):
+        raise Wrong("a tensor lies outside of its file")
+    return len(header.tensors)
+
+
+@cache
+def _blobs() -> dict[bytes, bytes]:
+    found = {}
+    for dtype, kind, level in (("BF16", "bf16", 3), ("F32", "fp32", 6), ("F16", "fp16", 9)):
+        array = weights(kind, 6, 90)
+        bits = array.view(np.uint8).ravel()
+        tensor = Tensor("w", dtype, array.shape, bits.size, None)
+        found[encode(tensor, bits, level, 1)] = bits.tobytes()
+    return found
+
+
 _MEMORY = {"most_memory": 1 << 26, "per_byte": 4096}
 TARGETS = (
     Target("stream", _reader(mutations.by_stream), archive_seeds, mutate_archive, **_MEMORY),
@@ -157,5 +268,9 @@ TARGETS = (
         **_MEMORY,
     ),
     Target("agreement", agrees, archive_seeds, mutate_archive, **_MEMORY),
+    Target("salvage", salvaged, archive_seeds, mutate_damage, **_MEMORY),
+    Target("recovery", recovered, protected_seeds, mutate_damage, **_MEMORY),
+    Target("blob", packed, lambda: list(_blobs()), mutate_archive, **_MEMORY),
+    Target("packed header", packed_header, safetensors_heads, mutate_header),
     Target("description", described, description_seeds, mutate_description),
 )

@@ -241,7 +241,7 @@ def ctranslate2_seeds() -> list[bytes]:
 # Mutators that keep what would otherwise hide the parser behind a check
 
 
-def _changed_json_header(data: bytes, rng: Random, others: Any) -> bytes:
+def mutate_header(data: bytes, rng: Random, others: Any) -> bytes:
     """Changes a safetensors file; mostly the length field is made right again."""
     if rng.random() < 0.3 or len(data) < 8:
         return mutated(data, rng, others)
@@ -339,7 +339,7 @@ def _scan(data: bytes) -> None:
 
 
 TARGETS = (
-    Target("safetensors", _parser("safetensors"), safetensors_seeds, _changed_json_header),
+    Target("safetensors", _parser("safetensors"), safetensors_seeds, mutate_header),
     Target("gguf", _parser("gguf"), gguf_seeds, _magic_kept(8)),
     Target("npy", _parser("npy"), npy_seeds, _magic_kept(8)),
     Target("npz", _parser("npz"), npz_seeds, _repacked_zip),

@@ -350,7 +350,7 @@ def fail_as_file_error(*_: Any) -> None:
 
 
 def test_a_source_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: Any) -> None:
-    from densor.formats import files, folder
+    from densor.formats import files
 
     plain = tmp_path / "plain"
     original = files.plan_file
@@ -375,7 +375,6 @@ def test_a_source_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: Any
     for change in (grow, shrink, touch):
         plain.write_bytes(NOISE)
         monkeypatch.setattr(files, "plan_file", with_change(change))
-        monkeypatch.setattr(folder, "plan_file", with_change(change))
         with pytest.raises(densor.FileError, match="change"):
             densor.compress_file(plain, tmp_path / "out")
         plain.write_bytes(NOISE)

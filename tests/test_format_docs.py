@@ -1,6 +1,7 @@
-"""The tables of docs/format.md and of the codecs' spec.md say what the code does.
+"""The tables of the codecs' spec.md say what the code does, and those of docs/format.md as well.
 
-They are parsed and held against the constants of the code: fields, numbers, limits.
+They are parsed and held against the constants of the code: fields, numbers, limits. The first
+sections of docs/format.md are seen to by `test_format`.
 """
 
 import dataclasses
@@ -12,7 +13,6 @@ import pytest
 from helpers import take_apart
 
 import densor
-from densor import dtypes
 from densor.codec import decoders, registry
 from densor.codec.change import decode as change_decode
 from densor.codec.change import model as change_model
@@ -21,7 +21,6 @@ from densor.codec.fields import block
 from densor.codec.fields import wire as fields_wire
 from densor.codec.mixing import model as mixing_model
 from densor.codec.nested import wire as nested_wire
-from densor.codec.planar import layout as planar_layout
 from densor.codec.planar import model as planar_model
 from densor.codec.scales import forms as scales_forms
 from densor.codec.scales import model as scales_model
@@ -29,7 +28,7 @@ from densor.codec.scales import payload as scales_payload
 from densor.codec.sparse import wire as sparse_wire
 from densor.codec.text import model as text_model
 from densor.codec.zstd import zstd_decompress
-from densor.formats import entry, hashing, recovery, wire
+from densor.formats import entry, recovery, wire
 from densor.formats.strictjson import loads
 
 ROOT = Path(densor.__file__).parent.parent
@@ -92,46 +91,6 @@ def offsets_fit(rows: Rows) -> bool:
 # docs/format.md
 
 
-def test_the_header() -> None:
-    rows = table(FORMAT, "magic", "chunk limit")
-    assert offsets_fit(rows)
-    assert struct_of(rows, 1) == wire._HEADER.format + wire._CHECK64.format[1:]
-    named = {row[2]: row[3] for row in rows}
-    assert bytes.fromhex(named["magic"].strip("`")) == wire.MAGIC
-    assert int(named["format version"]) == wire.VERSION
-    bits = {name: 1 << int(bit) for bit, name in re.findall(r"bit (\d) `(\w+)`", named["features"])}
-    assert bits == {"BACKREFS": wire.BACKREFS, "BASE": wire.BASE}
-    assert sum(bits.values()) == wire.KNOWN_FEATURES
-    assert f"at most {wire.CHUNK_LIMIT}" in named["chunk limit"]
-    assert wire.HEADER_SIZE == 32 and "## 3. Header, 32 bytes" in (ROOT / FORMAT).read_text()
-
-
-def test_frames() -> None:
-    rows = table(FORMAT, "stored length of the payload")
-    assert offsets_fit(rows)
-    assert struct_of(rows, 1) == wire._FRAME.format + wire._CHECK32.format[1:]
-    assert wire.FRAME_SIZE == 28
-    kinds = {row[1]: row[0] for row in table(FORMAT, "ENTRY_END", "130 to 255")}
-    for name, number in kinds.items():
-        if number.isdigit():
-            assert getattr(wire, name) == int(number)
-    assert {int(n) for n in kinds.values() if n.isdigit()} == {*range(1, 8), 128, 129}
-    assert kinds["skippable"] == f"{wire.PLACE + 1} to 255"
-    assert wire.FIRST_SKIPPABLE == wire.RECOVERY == 128
-
-
-def test_limits_of_frames() -> None:
-    said = {row[0]: row[1] for row in table(FORMAT, "stored length of ENTRY")}
-    assert said["stored length of ENTRY"] == str(wire.MAX_ENTRY)
-    assert said["stored length of MODEL"] == str(wire.MAX_MODEL) == str(registry.MODEL_BYTES)
-    sizes = (wire.REF_PAYLOAD.size, wire.ENTRY_END_PAYLOAD.size + 64, wire.END_PAYLOAD.size)
-    assert said["stored length of REF, ENTRY_END, END"] == ", ".join(map(str, sizes))
-    assert said["original length of INDEX"] == str(wire.MAX_INDEX)
-    per_byte = f"original length of INDEX less {wire.INDEX_PER_BYTE} × its file offset"
-    assert said[per_byte] == str(wire.INDEX_BASE)
-    assert said["stored length of a skippable frame"] == str(wire.MAX_SKIPPABLE)
-
-
 @pytest.mark.parametrize(
     ("kind", "most"),
     [(wire.ENTRY, 1 << 20), (wire.MODEL, 1 << 16), (wire.REF, 12), (wire.ENTRY_END, 73)],
@@ -157,19 +116,9 @@ def test_keys_of_entries() -> None:
     text = (ROOT / FORMAT).read_text()
     assert f"at most {entry.MAX_NAME} UTF-8 bytes" in text
     assert f"are at most {wire.MAX_CHAIN}" in text
-    for name, number in hashing.KINDS.items():
-        assert f"{number} for {'XXH3-128' if name == hashing.DEFAULT else 'SHA-256'}" in text
 
 
-def test_models_and_codecs() -> None:
-    rows = table(FORMAT, "raw: the original bytes")
-    assert [row[0] for row in rows] == [
-        str(registry.MODEL_RAW),
-        str(registry.MODEL_ZSTD),
-        f"2 to {registry.FIRST_MODEL - 1}",
-        f"{registry.FIRST_MODEL} + n",
-    ]
-    assert f"Only the latest {registry.MODEL_WINDOW} MODEL" in (ROOT / FORMAT).read_text()
+def test_codecs() -> None:
     codecs = {int(row[0]): row[2] for row in table(FORMAT, "byte planes, Huffman")}
     known = {v for name, v in vars(registry).items() if name.startswith("CODEC_")}
     assert set(codecs) == known
@@ -183,20 +132,10 @@ def test_models_and_codecs() -> None:
             decoders.decoder_for(bytes([number]) + bytes(20))
 
 
-def test_layouts() -> None:
-    rows = table(FORMAT, "word64", "planes, first to last")
-    said = {int(row[0]): (row[1], int(row[2])) for row in rows}
-    assert said == {n: (found.name, found.size) for n, found in planar_layout.LAYOUTS.items()}
-    delta = ", ".join(str(n) for n, found in planar_layout.LAYOUTS.items() if found.delta)
-    assert f"(layouts {delta} only)" in (ROOT / FORMAT).read_text()
+def test_head_of_the_planar_model() -> None:
     head = table(FORMAT, "codec: 2", "run length")
     assert struct_of(head, 0) == planar_model._HEAD.format
     assert head[0][1] == f"codec: {registry.CODEC_PLANAR}"
-    kinds = next(row[1] for row in table(FORMAT, "kind 2 only") if row[1].startswith("kind: "))
-    raw, constant, huffman = (int(n) for n in re.findall(r"\d", kinds))
-    assert raw == registry.CLASS_RAW and constant == registry.CLASS_CONSTANT
-    assert huffman == registry.CLASS_HUFFMAN
-    assert f"classes C, 0 to {planar_model.MAX_CLASSES}" in (ROOT / FORMAT).read_text()
 
 
 def modes(rows: Rows) -> dict[str, int]:
@@ -204,23 +143,9 @@ def modes(rows: Rows) -> dict[str, int]:
     return {name: int(n) for n, name in (row[0].split() for row in rows)}
 
 
-PLANES = {"raw": "RAW", "constant": "CONSTANT", "zstd": "ZSTD", "classes": "CLASSES"}
-
-
-@pytest.mark.parametrize("page", [FORMAT, "densor/codec/planes/spec.md"])
-def test_modes_of_planes(page: str) -> None:
-    names = PLANES | {"rANS": "RANS"}
-    for name, number in modes(table(page, "0 raw", "1 byte, the value")).items():
-        assert number == getattr(registry, f"PLANE_{names[name]}")
-
-
-def test_element_types() -> None:
-    sizes = {}
-    for row in table(FORMAT, "`F8_E4M3`"):
-        for names, size in (row[0:2], row[3:5]):
-            for name in re.findall(r"`(\w+)`", names):
-                sizes[name] = 1 if size == "–" else int(size)
-    assert sizes == dtypes.SIZES
+def test_modes_of_planes() -> None:
+    for name, number in modes(table(spec("planes"), "0 raw", "1 byte, the value")).items():
+        assert number == getattr(registry, f"PLANE_{name.upper()}")
 
 
 def test_keys_of_the_index() -> None:
@@ -229,7 +154,6 @@ def test_keys_of_the_index() -> None:
     archive = (ROOT / "tests/golden/files-tensors.densor").read_bytes()
     frame = next(f for f in take_apart(archive) if f.kind == wire.INDEX)
     assert set(loads(zstd_decompress(frame.payload, frame.original), "index")) == keys
-    assert f"the last {wire.END_SIZE} bytes" in (ROOT / FORMAT).read_text()
 
 
 def test_errors_and_versions() -> None:

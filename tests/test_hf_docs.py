@@ -64,3 +64,16 @@ def test_the_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         del sys.path[0]
     hf_minilm.main(folder(name))
     assert "equal bit by bit" in capsys.readouterr().out
+
+
+def test_sentence_transformers(tmp_path: Path) -> None:
+    library = pytest.importorskip("sentence_transformers")
+    import densor.hf
+
+    densor.hf.pack(folder("minilm"), tmp_path / "packed")
+    texts = ["one sentence", "and another one"]
+    made = [
+        library.SentenceTransformer(str(place), device="cpu").encode(texts)
+        for place in (folder("minilm"), tmp_path / "packed")
+    ]
+    assert made[0].tobytes() == made[1].tobytes()

@@ -14,6 +14,7 @@ transformers = pytest.importorskip("transformers", minversion="5.22")
 from hf_models import MODELS, bert, bits, damaged, files, llama, mixtral, same  # noqa: E402
 
 import densor.hf  # noqa: E402
+import densor.torch  # noqa: E402
 from densor.errors import (  # noqa: E402
     ArgumentError,
     ChecksumError,
@@ -300,10 +301,52 @@ def test_pipeline(folders):
     assert made[0] == made[1]
 
 
+def test_plain_weights_beside_the_configuration_of_packed_ones(folders, tmp_path):
+    """As they come about where a model is made from that configuration and saved."""
+    plain, packed = folders("llama")
+    config = transformers.AutoConfig.from_pretrained(packed)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    model.load_state_dict(transformers.AutoModelForCausalLM.from_pretrained(plain).state_dict())
+    model.save_pretrained(tmp_path)
+    same(model, transformers.AutoModelForCausalLM.from_pretrained(tmp_path))
+
+
+def test_small_bytes_that_are_no_blobs(tmp_path):
+    """Tensors of bytes, shorter than a blob's first frame, pass through."""
+    found = []
+    for size in (0, 1, 7, 8, 40):
+        model = bert()
+        model.register_buffer("extra", torch.zeros(size, dtype=torch.uint8))
+        model.save_pretrained(tmp_path / f"plain{size}")
+        densor.hf.pack(tmp_path / f"plain{size}", tmp_path / f"packed{size}")
+        loaded, info = transformers.BertModel.from_pretrained(
+            tmp_path / f"packed{size}", output_loading_info=True
+        )
+        found.append(info["unexpected_keys"])
+        same(bert(), loaded)
+    assert found == [{"extra"}] * 5
+
+
 def test_importing_again_does_nothing(folders):
     importlib.reload(densor.hf)
     importlib.reload(importlib.import_module("densor.hf.loader"))
     densor.hf.from_pretrained(folders("llama")[1])
+
+
+@pytest.mark.skipif(
+    not hasattr(densor.torch, "pack_module"), reason="weights cannot stay packed yet"
+)
+@pytest.mark.parametrize("name", ["llama", "llama-tied", "mixtral", "bert"])
+def test_weights_that_stay_packed(folders, name):
+    plain, packed = folders(name)
+    wanted = type(MODELS[name]()).from_pretrained(plain)
+    tokens = torch.arange(1, 17).reshape(2, 8)
+    for folder in (packed, plain):
+        found = densor.hf.from_pretrained(folder, resident=True)
+        with torch.no_grad():
+            assert bits(wanted(tokens)[0]) == bits(found(tokens)[0])
+        same(wanted.state_dict(), dict(found.state_dict()))
+        assert not any(parameter.is_meta for parameter in found.parameters())
 
 
 # Bad input: an error that names file and tensor, never a model.
@@ -331,7 +374,7 @@ def test_damage_in_a_blob(spoilt, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     name = blobs_of(spoilt)[1]
     file = PackedFile(spoilt / WEIGHTS)
-    damaged(spoilt / WEIGHTS, file._header.tensors[name].end - 200)
+    damaged(spoilt / WEIGHTS, file.header.tensors[name].end - 200)
     with pytest.raises(ChecksumError, match=f"{WEIGHTS}.*{name}"):
         densor.hf.from_pretrained(spoilt)
     with pytest.raises(RuntimeError, match="conversion of the weights"):
@@ -345,7 +388,7 @@ def test_damage_in_a_blob(spoilt, caplog, monkeypatch):
 def test_damage_at_the_begin_of_a_blob(spoilt, offset):
     name = blobs_of(spoilt)[0]
     file = PackedFile(spoilt / WEIGHTS)
-    damaged(spoilt / WEIGHTS, file._header.tensors[name].begin + offset)
+    damaged(spoilt / WEIGHTS, file.header.tensors[name].begin + offset)
     with pytest.raises(DensorError, match=f"{WEIGHTS}.*{name}"):
         transformers.AutoModelForCausalLM.from_pretrained(spoilt, ignore_mismatched_sizes=True)
 
@@ -353,8 +396,8 @@ def test_damage_at_the_begin_of_a_blob(spoilt, offset):
 def rewritten(folder, change):
     """Writes the weights anew with another header and other bytes of tensors."""
     file = PackedFile(folder / WEIGHTS)
-    tensors = {name: (file._header.tensors[name], file.stored(name).tobytes()) for name in file}
-    metadata = dict(file._header.metadata)
+    tensors = {name: (file.header.tensors[name], file.stored(name).tobytes()) for name in file}
+    metadata = dict(file.header.metadata)
     change(tensors, metadata)
     at, header = 0, {}
     for name, (stored, data) in tensors.items():
@@ -544,3 +587,14 @@ def test_a_packed_base(tuned, tmp_path):
 def test_unpacks_against_a_base(tuned, tmp_path):
     densor.hf.unpack(tuned / "packed", tmp_path / "out", base=tuned / "base")
     assert files(tmp_path / "out") == files(tuned / "tuned")
+
+
+@pytest.mark.slow
+def test_memory_of_loading(tmp_path):
+    """Anonymous memory at its peak: the parameters and 150 MB."""
+    from bench.hf import measured, random_llama
+
+    random_llama(tmp_path / "plain", 300)
+    densor.hf.pack(tmp_path / "plain", tmp_path / "packed")
+    found = measured(tmp_path / "packed")
+    assert found["peak"] <= found["parameters"] + 150e6

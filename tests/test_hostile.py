@@ -196,6 +196,27 @@ def test_tensors_that_share_bytes_are_not_copied_without_end() -> None:
         assert len(densor.load(archive)) == 1000
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs limits of processes")
+def test_many_entries_take_few_open_files(tmp_path: Path) -> None:
+    """Bytes that may repeat are kept in files, but not in one for each entry."""
+    import resource
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(300):
+        (folder / f"{i:03}").write_bytes(b"%d" % (i // 2) * 100)
+    densor.pack([folder], tmp_path / "a", threads=1)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = len(os.listdir("/dev/fd")) + 100
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
+    try:
+        assert len(verify_file(tmp_path / "a", 1)) == 300
+        assert densor.extract(tmp_path / "a", tmp_path / "out", ["003", "299"]) == ["003", "299"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert (tmp_path / "out" / "003").read_bytes() == (folder / "002").read_bytes()
+
+
 def test_tensors_of_files_in_turn_are_decoded_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """Later names win, but keep their place; entries must not be decoded for each tensor."""
     from densor.formats.archive import Archive
@@ -415,6 +436,43 @@ def test_paths_that_lead_elsewhere_are_refused(name: str, tmp_path: Path) -> Non
         with pytest.raises(densor.FormatError):
             densor.open(archive)
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "in", target]
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "x\0", "a\nb"])
+@pytest.mark.parametrize("cut", [0, 20])
+def test_salvage_keeps_to_its_folder(name: str, cut: int, tmp_path: Path) -> None:
+    """Also without an index, and for tensors, whose names are no paths."""
+    entries = [
+        {"name": name, "kind": "file"},
+        {"name": f"t {name}", "kind": "bytes"},
+        {"name": "good", "kind": "file"},
+    ]
+    archive = sealed(entries, b"data")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_bytes(archive[: len(archive) - cut])
+    found = densor.salvage(tmp_path / "in" / "a", tmp_path / "in" / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+    assert sorted(path.name for path in (tmp_path / "in").iterdir()) == ["a", "out"]
+    written = [path.name for path in (tmp_path / "in" / "out").rglob("*")]
+    assert all(printable(part) == part for part in written)
+    assert (tmp_path / "in" / "out" / "good").read_bytes() == b"data"
+    assert len(found.entries) == 3
+
+
+def test_salvage_finds_other_names_for_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(name: str) -> None:
+        check_portable(name, windows=True)
+
+    monkeypatch.setattr("densor.formats.places.check_portable", check)
+    archive = sealed([{"name": name, "kind": "file"} for name in ("NUL", "sub/x")], b"data")
+    (tmp_path / "a").write_bytes(archive)
+    densor.salvage(tmp_path / "a", tmp_path / "out")
+    names = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert sorted(names) == ["entry-0-NUL", "salvage.json", "x"]
+    with pytest.raises(densor.FileError, match="Windows"):
+        densor.extract(tmp_path / "a", tmp_path / "again")
 
 
 def test_links_in_the_way_are_not_written_through(tmp_path: Path) -> None:

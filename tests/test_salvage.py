@@ -285,6 +285,16 @@ def test_random_damage(
     assert np.mean(shares) > (0.7 if index else 0.65 if places else 0.4)
 
 
+def test_data_after_the_end(packed: bytes, folder: Path, tmp_path: Path) -> None:
+    for junk in (b"x", NOISE, packed):
+        found = salvaged(packed + junk, folder, tmp_path)
+        assert all(entry.whole for entry in found.entries)
+        assert not found.sound and not found.truncated
+        assert found.damaged == [(len(packed), len(packed + junk), "data after the end")]
+        densor.repair(tmp_path / "archive")
+        assert (tmp_path / "archive").read_bytes() == packed
+
+
 def test_missing_and_inserted_bytes(packed: bytes, folder: Path, tmp_path: Path) -> None:
     """The index no longer fits; frames are found all the same."""
     rng = random_state("shifted")

@@ -5,11 +5,12 @@ import stat
 
 from densor.cli.streams import DASH
 from densor.errors import FileError
+from densor.urls import is_url, plain
 
 
 def source_file(path: str, hint: str = "") -> None:
     """FileError if there is no such file, or if it is a folder; `hint` says what to do then."""
-    if path == DASH:
+    if path == DASH or is_url(path := plain(path)):
         return
     try:
         if stat.S_ISDIR(os.stat(path).st_mode):
@@ -20,11 +21,15 @@ def source_file(path: str, hint: str = "") -> None:
 
 def target_file(path: str, force: bool, source: str = DASH) -> None:
     """FileError if writing `path` would overwrite something that it should not."""
-    if path == DASH or not os.path.lexists(path):
+    path, source = plain(path), plain(source)
+    if path == source != DASH:
+        raise FileError("input and output are the same file")
+    if path == DASH or is_url(path) or not os.path.lexists(path):
         return
     if os.path.isdir(path):
         raise FileError(f"{path}: is a folder")
-    if source != DASH and os.path.exists(path) and os.path.samefile(source, path):
+    local = source != DASH and not is_url(source)
+    if local and os.path.exists(path) and os.path.samefile(source, path):
         raise FileError("input and output are the same file")
     device = os.path.exists(path) and not os.path.isfile(path)
     if not force and not device:

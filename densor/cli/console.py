@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from densor.errors import DensorError, FileError, printable
+from densor.urls import label
 
 STDIN = "stdin"
+DASH = "-"
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 T = TypeVar("T")
 
@@ -82,7 +84,8 @@ def each(
 
 def archive(path: str, work: Callable[[str], object], dash: str = "-") -> int:
     """Does `work` on the one archive of a command; `dash` is what - stands for."""
-    return each([path], lambda path: [dash if path == "-" else path, str(Path(path))], work)
+    names = [dash if path == DASH else label(path), str(Path(path))]
+    return each([path], lambda path: names, work)
 
 
 @contextlib.contextmanager

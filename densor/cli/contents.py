@@ -11,8 +11,10 @@ from densor.formats import hashing
 from densor.formats.archive import Archive, IndexedEntry
 from densor.formats.basefile import open_base
 from densor.formats.entry import FILE
+from densor.formats.files import open_input
 from densor.formats.output import errors_of
-from densor.formats.source import FileRandomSource
+from densor.formats.source import FileRandomSource, RandomSource
+from densor.urls import is_url, plain
 
 _HASHES = {number: name for name, number in hashing.KINDS.items()}
 
@@ -39,10 +41,7 @@ def opened(
     `max_size`: as for `Archive`, of what is read.
     """
     checks.source_file(path)
-    with errors_of(path):
-        file = Path(path).open("rb")  # noqa: SIM115
-    with file, open_base(base, threads, max_size) as given:
-        source = FileRandomSource(file)
+    with random_source(path) as source, open_base(base, threads, max_size) as given:
         archive = Archive(source, threads, max_size=max_size, base=given)
         try:
             version = int.from_bytes(source.read_at(8, 2).tobytes(), "little")
@@ -51,12 +50,26 @@ def opened(
             archive.close()
 
 
+@contextlib.contextmanager
+def random_source(path: str) -> Iterator[RandomSource]:
+    """What is at a path or URL, to be read at random."""
+    if is_url(path := plain(path)):
+        from densor.formats.remote import Remote, RemoteSource
+
+        yield RemoteSource(Remote(path))
+        return
+    with errors_of(path):
+        file = Path(path).open("rb")  # noqa: SIM115
+    with file:
+        yield FileRandomSource(file)
+
+
 def holds(path: str, original: str) -> bool:
     """Whether the one file of an archive has the hash that this file has, which is read for it."""
-    with opened(path) as found, open(original, "rb") as file:
+    with opened(path) as found, open_input(plain(original)) as read:
         (entry,) = found.archive.entries
         wanted = hashing.new_hash(hash_name(entry))
-        while piece := file.read(1 << 22):
+        while piece := read.file.read(1 << 22):
             wanted.update(piece)
         return wanted.digest() == entry.digest
 

@@ -15,8 +15,8 @@ from densor.cli.arguments import UsageError, parse
 from densor.errors import DensorError
 
 COMMANDS = (
-    *("pack", "append", "list", "extract", "cat", "diff", "test", "repair", "info", "demo"),
-    *("bench", "bits", "hf-pack", "hf-unpack"),
+    *("pack", "shards", "append", "list", "extract", "cat", "diff", "test", "repair"),
+    *("info", "demo", "bench", "bits", "hf-pack", "hf-unpack"),
 )
 
 

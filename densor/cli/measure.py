@@ -164,11 +164,12 @@ class Row:
 
 def load(path: str) -> list[Named]:
     """A file, or all files of a folder, in memory."""
-    found = [member for member in members([path]) if member.path.is_file()]
-    total = sum(member.path.stat().st_size for member in found)
+    found = [(m.name, Path(m.path)) for m in members([path])]
+    found = [(name, path) for name, path in found if path.is_file()]
+    total = sum(path.stat().st_size for _, path in found)
     if total > MOST_BYTES:
         raise FileError(f"{path}: measured in memory, so at most {MOST_BYTES >> 30} GiB")
-    return [Named(member.name, _read(member.path)) for member in found]
+    return [Named(name, _read(path)) for name, path in found]
 
 
 def _read(path: Path) -> Bytes:

@@ -4,7 +4,8 @@ import os
 import sys
 from typing import Any, BinaryIO, cast
 
-from densor.errors import FileError
+from densor.errors import DensorError, FileError
+from densor.urls import is_url, plain
 
 DASH = "-"
 # Text may hold tab, line feed, form feed and carriage return, but no other control character.
@@ -59,5 +60,12 @@ def stdout(force: bool, archive: bool) -> BinaryIO:
 
 
 def regular_size(path: str) -> int | None:
-    """The size of a regular file, else None."""
+    """The size of a regular file or of what is behind a URL, None where that cannot be told."""
+    if is_url(path := plain(path)):
+        from densor.formats.remote import Remote
+
+        try:
+            return Remote(path).status().size
+        except DensorError:
+            return None
     return os.path.getsize(path) if os.path.isfile(path) else None

@@ -35,6 +35,7 @@ options:
 
 commands:
   pack OUT.densor PATH...      pack files and folders into one archive
+  shards DIR PATH...           pack each file by itself, in parallel, resumable
   list ARCHIVE                 show its entries and tensors
   extract ARCHIVE [NAME...]    restore files and folders
   cat ARCHIVE NAME             write one file or tensor to stdout

@@ -1,6 +1,9 @@
 """Random access: open an archive by its index, read entries, tensors and slices of them."""
 
-from bisect import bisect_right
+import contextlib
+import gc
+import os
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -56,6 +59,16 @@ class Frames(NamedTuple):
     stored: npt.NDArray[np.int64]
     original: npt.NDArray[np.int64]
     offsets: npt.NDArray[np.int64]
+
+
+class StoredChunk(NamedTuple):
+    """A chunk as it stands in the archive; `begin`, `size`: its original bytes in the entry."""
+
+    number: int
+    model: bytes  # payload of the model, empty for the fixed ones
+    payload: Bytes
+    begin: int
+    size: int
 
 
 class _Budget:
@@ -154,14 +167,17 @@ class Archive:
         self._models = Models()
         head = source.read_at(0, min(wire.HEADER_SIZE, source.size))
         self.features, self._limit = wire.parse_header(head.tobytes())
-        index = self._read_index()
-        self.frames = parse_frames(index, self._index_at)
+        with collection_paused():
+            index = self._read_index()
+            self.frames = parse_frames(index, self._index_at)
+            self.entries = parse_entries(index, self.frames)
+            self.listed: list[dict[str, Any]] = index["entries"]
+            self._check_bases()
+            self._by_name = {entry.meta.name: entry for entry in self.entries}
         self._model_frames = np.flatnonzero(self.frames.kinds == wire.MODEL)
-        self.entries = parse_entries(index, self.frames)
-        self.listed: list[dict[str, Any]] = index["entries"]
-        self._check_bases()
-        self._by_name = {entry.meta.name: entry for entry in self.entries}
-        self._starts: dict[int, list[int]] = {}
+        self._begins = before_each(self.frames.original)
+        sized = self.frames.original > 0
+        self._costs = before_each(np.where(sized, wire.FRAME_SIZE + self.frames.stored, 0))
         self._workers = Workers(threads)
 
     def _check_bases(self) -> None:
@@ -234,15 +250,16 @@ class Archive:
     def tensors(self) -> dict[str, tuple[IndexedEntry, TensorInfo]]:
         """All tensors: those inside files and those that are entries. Later names win."""
         found = {}
-        for entry in self.entries:
-            meta = entry.meta
-            if meta.kind == FILE:
-                for info in meta.tensors:
+        with collection_paused():
+            for entry in self.entries:
+                meta = entry.meta
+                if meta.kind == FILE:
+                    for info in meta.tensors:
+                        found[info.name] = entry, info
+                elif meta.kind == TENSOR:
+                    assert meta.dtype is not None and meta.shape is not None
+                    info = TensorInfo(meta.name, meta.dtype, meta.shape, 0, entry.size)
                     found[info.name] = entry, info
-            elif meta.kind == TENSOR:
-                assert meta.dtype is not None and meta.shape is not None
-                info = TensorInfo(meta.name, meta.dtype, meta.shape, 0, entry.size)
-                found[info.name] = entry, info
         return found
 
     def check_size(self, sizes: dict[int, int]) -> None:
@@ -266,6 +283,7 @@ class Archive:
             )
         except MemoryError:
             raise LimitError(f"{entry.meta.name}: not enough memory for its bytes") from None
+        self._announce(entry, begin, end)
         self._read_into(entry, begin, out, True, self._workers, _Budget(out.size))
         if out.size == entry.size:
             self._check_hash(entry, out)
@@ -298,6 +316,25 @@ class Archive:
         """The bytes of an entry at any place, decoded in the thread that asks."""
         return _EntrySource(self, entry)
 
+    def stored_chunks(
+        self, entry: IndexedEntry, begin: int, end: int
+    ) -> Iterator[StoredChunk | None]:
+        """The chunks that hold `begin` to `end` of an entry, checked against their hashes.
+
+        None for what is not in a chunk of its own: repetitions, and all of an entry with a base.
+        """
+        models: dict[int, bytes] = {}
+        for number, start in self._overlapping(entry, begin, end):
+            if self.frames.kinds[number] != wire.CHUNK or entry.meta.base is not None:
+                yield None
+                continue
+            header, payload, _ = self._frame(number)
+            model = header.model
+            if model not in models:
+                own = model >= registry.FIRST_MODEL
+                models[model] = self._model_payload(model, number) if own else b""
+            yield StoredChunk(model, models[model], payload, start, header.original)
+
     def _base_of(self, entry: IndexedEntry, budget: _Budget) -> Base | None:
         base = entry.meta.base
         if base is None:
@@ -316,29 +353,40 @@ class Archive:
 
     def stored_size(self, entry: IndexedEntry, begin: int, end: int) -> int:
         """Bytes of the frames that hold `begin` to `end` of an entry."""
-        numbers = self._overlapping(entry, begin, end)
-        return sum(wire.FRAME_SIZE + int(self.frames.stored[number]) for number in numbers)
+        first, last = self._span(entry, begin, end)
+        return int(self._costs[last] - self._costs[first])
 
-    def _offsets(self, entry: IndexedEntry) -> list[int]:
-        """Where each frame of the entry begins in the original bytes; made once."""
-        starts = self._starts.get(entry.number)
-        if starts is None:
-            sizes = self.frames.original[entry.first_frame : entry.first_frame + entry.frames]
-            starts = (np.cumsum(sizes) - sizes).tolist()
-            self._starts[entry.number] = starts
-        return starts
+    def _announce(self, entry: IndexedEntry, begin: int, end: int) -> None:
+        """Tells a source that pays by the request which frames will be read."""
+        expect = getattr(self._source, "expect", None)
+        if expect is None:
+            return
+        first, last = self._span(entry, begin, end)
+        if last - first > 1:
+            offsets, stored = self.frames.offsets, self.frames.stored
+            expect(int(offsets[first]), int(offsets[last - 1] + wire.FRAME_SIZE + stored[last - 1]))
+        else:
+            expect(0, 0)
 
-    def _overlapping(self, entry: IndexedEntry, begin: int, end: int) -> list[int]:
-        """Numbers of the frames that hold bytes of this range, in order."""
-        starts = self._offsets(entry)
-        numbers = []
-        at = max(0, bisect_right(starts, begin) - 1)
-        while at < len(starts) and starts[at] < end:
-            number = entry.first_frame + at
+    def _span(self, entry: IndexedEntry, begin: int, end: int) -> tuple[int, int]:
+        """The frames that hold bytes of this range: first, and the one after the last.
+
+        Frames between them without original bytes (models) are of no interest.
+        """
+        at = entry.first_frame
+        if begin >= end:
+            return at, at
+        begins = self._begins[at : at + entry.frames + 1]
+        first = int(begins.searchsorted(begins[0] + begin, "right")) - 1
+        last = int(begins.searchsorted(begins[0] + end, "left"))
+        return at + first, at + last
+
+    def _overlapping(self, entry: IndexedEntry, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        """Frames that hold bytes of this range, in order, and where in the entry each begins."""
+        first, last = self._span(entry, begin, end)
+        for number in range(first, last):
             if self.frames.original[number]:
-                numbers.append(number)
-            at += 1
-        return numbers
+                yield number, int(self._begins[number] - self._begins[entry.first_frame])
 
     def _read_into(
         self,
@@ -350,11 +398,9 @@ class Archive:
         budget: _Budget,
     ) -> None:
         """`repeats`: REF frames are allowed; `workers`: None on behalf of another entry."""
-        starts = self._offsets(entry)
         jobs: list[Task[None]] = []
         try:
-            for number in self._overlapping(entry, begin, begin + out.size):
-                start = starts[number - entry.first_frame]
+            for number, start in self._overlapping(entry, begin, begin + out.size):
                 size = int(self.frames.original[number])
                 low, high = max(begin, start), min(begin + out.size, start + size)
                 target = out[low - begin : high - begin]
@@ -433,21 +479,63 @@ class Archive:
             return self._models.known(model)
         decoder = self._models.get(model)
         if decoder is None:
-            wanted = model - registry.FIRST_MODEL
-            if wanted >= self._model_frames.size or self._model_frames[wanted] >= frame:
-                raise FormatError(f"chunk names model {model}, which is not at hand")
-            _, payload, _ = self._frame(int(self._model_frames[wanted]))
-            decoder = self._models.put(model, payload.tobytes())
+            decoder = self._models.put(model, self._model_payload(model, frame))
         return decoder
+
+    def _model_payload(self, model: int, frame: int) -> bytes:
+        wanted = model - registry.FIRST_MODEL
+        if wanted >= self._model_frames.size or self._model_frames[wanted] >= frame:
+            raise FormatError(f"chunk names model {model}, which is not at hand")
+        _, payload, _ = self._frame(int(self._model_frames[wanted]))
+        return payload.tobytes()
+
+
+def before_each(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The sum of all before each, and at the end the sum of all."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
+
+
+@contextlib.contextmanager
+def collection_paused() -> Iterator[None]:
+    """Builds many small objects that all stay: looking for garbage takes half of the time."""
+    if not gc.isenabled():
+        yield
+        return
+    thread = threading.get_ident()
+    _pausing.add(thread)
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        _pausing.discard(thread)
+
+
+_pausing: set[int] = set()  # threads that have turned collection off
+
+
+def _resume() -> None:
+    """In a forked child, where a thread that has turned collection off may not go on."""
+    if _pausing:
+        _pausing.clear()
+        gc.enable()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_resume)
 
 
 def _column(index: dict[str, Any], key: str) -> npt.NDArray[np.int64]:
     values = index.get(key)
     if not isinstance(values, list):
         raise FormatError(f"index has no list {key!r}")
-    if not all(type(value) is int and 0 <= value < 1 << 32 for value in values):
+    if not set(map(type, values)) <= {int} or not all(-1 < v < 1 << 32 for v in _ends(values)):
         raise FormatError(f"index has a bad value in {key!r}")
     return np.array(values, np.int64)
+
+
+def _ends(values: list[int]) -> list[int]:
+    return [min(values), max(values)] if values else []
 
 
 def parse_frames(index: dict[str, Any], index_at: int) -> Frames:
@@ -471,11 +559,12 @@ def parse_entries(index: dict[str, Any], frames: Frames) -> list[IndexedEntry]:
     found = index.get("entries")
     if not isinstance(found, list):
         raise FormatError("index has no list of entries")
-    totals = np.concatenate([[0], np.cumsum(frames.original)])
+    totals = before_each(frames.original).tolist()
+    kinds = frames.kinds.tolist()
     entries: list[IndexedEntry] = []
     at = 0
     for number, item in enumerate(found):
-        entry = _parse_entry(number, item, frames, totals)
+        entry = _parse_entry(number, item, kinds, totals)
         if entry.first_frame < at:
             raise FormatError("entries of the index overlap")
         at = entry.first_frame + entry.frames
@@ -485,20 +574,18 @@ def parse_entries(index: dict[str, Any], frames: Frames) -> list[IndexedEntry]:
     return entries
 
 
-def _parse_entry(
-    number: int, item: object, frames: Frames, totals: npt.NDArray[np.int64]
-) -> IndexedEntry:
+def _parse_entry(number: int, item: object, kinds: list[int], totals: list[int]) -> IndexedEntry:
     if not isinstance(item, dict):
         raise FormatError("entry of the index is not an object")
     meta = parse(item)
     span, digest = item.get("frames"), item.get("digest")
     if meta.size is None or not isinstance(span, list) or len(span) != 2:
         raise FormatError("entry of the index has no size and frames")
-    first = strictjson.integer(span[0], "frames", frames.kinds.size)
-    count = strictjson.integer(span[1], "frames", frames.kinds.size - first, 2)
-    if int(totals[first + count] - totals[first]) != meta.size:
+    first = strictjson.integer(span[0], "frames", len(kinds))
+    count = strictjson.integer(span[1], "frames", len(kinds) - first, 2)
+    if totals[first + count] - totals[first] != meta.size:
         raise FormatError(f"{meta.name}: frames of the index do not add up to its size")
-    if frames.kinds[first] != wire.ENTRY or frames.kinds[first + count - 1] != wire.ENTRY_END:
+    if kinds[first] != wire.ENTRY or kinds[first + count - 1] != wire.ENTRY_END:
         raise FormatError(f"{meta.name}: frames of the index are not those of an entry")
     hash_kind, raw = parse_digest(digest, f"{meta.name} in the index")
     if "tensors" in item:

@@ -15,13 +15,14 @@ from densor.formats.entry import FILE, BaseRef
 from densor.formats.output import errors_of, write_all
 from densor.formats.source import FileRandomSource, MemoryRandomSource, RandomSource
 from densor.locks import Lock
+from densor.urls import is_url, name_of, plain
 
 
 @contextlib.contextmanager
 def open_base(
     base: Any, threads: int = 1, max_size: int | None = None
 ) -> Iterator[GivenBase | None]:
-    """A base by path, seekable binary file object or bytes; None stays None.
+    """A base by path, URL, seekable binary file object or bytes; None stays None.
 
     Where it is an archive, what is meant is the file in it, or that one of several whose hash is
     asked for; it is decoded to a temporary file. LimitError if that has more than `max_size` bytes.
@@ -44,6 +45,9 @@ def _given(base: Any, stack: contextlib.ExitStack) -> GivenBase:
         return GivenBase(MemoryRandomSource(base))
     if hasattr(base, "read"):
         return GivenBase(FileRandomSource(cast(BinaryIO, base)))
+    base = plain(base)
+    if is_url(base):
+        return _remote(base)
     path = Path(base)
     with errors_of(path):
         if path.is_dir():
@@ -57,6 +61,19 @@ def _given(base: Any, stack: contextlib.ExitStack) -> GivenBase:
             raise FileError(f"{path}: changed while it was read")
 
     return GivenBase(FileRandomSource(file), path.name, check_unchanged)
+
+
+def _remote(url: str) -> GivenBase:
+    from densor.formats.remote import Remote, RemoteSource
+
+    place = Remote(url)
+    before = place.status()
+
+    def check_unchanged() -> None:
+        if place.status() != before:
+            raise FileError(f"{place.label}: changed while it was read")
+
+    return GivenBase(RemoteSource(place, before.size), name_of(url), check_unchanged)
 
 
 class _PackedBase(GivenBase):

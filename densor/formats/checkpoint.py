@@ -17,15 +17,15 @@ from densor.formats.blob import Tensor
 from densor.formats.entry import is_name
 from densor.formats.files import Sizes
 from densor.formats.folder import extract, pack
-from densor.formats.output import errors_of
+from densor.formats.output import copy_times_and_mode, errors_of
 from densor.formats.packed import BaseFolder, PackedFile
+from densor.formats.wire import MAGIC
 
 METHOD = "densor"  # `quant_method` in config.json
 CONFIG = "config.json"
 CARD = "README.md"
 ORIGINALS = "originals.densor"  # the archive of files that are not what they were
 BASE_VARIABLE = "DENSOR_BASE"
-_CARD_MARK = "<!-- densor -->"
 # What transformers takes a model's weights from; adapters and others' files stay as they are.
 _WEIGHTS = re.compile(r"model(\.[\w-]+)?(-\d+-of-\d+)?(\.[\w-]+)?\.safetensors")
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -41,9 +41,14 @@ class Packed(NamedTuple):
 
 
 def check_packed(file: PackedFile) -> PackedFile:
-    """`file`; FormatError where it has lost what makes its tensors blobs."""
-    if not file.packed and _WEIGHTS.fullmatch(file.path.name):
-        raise FormatError(f"{file.path}: is not packed, as all weights of a packed model are")
+    """`file`; FormatError where it holds blobs but has lost what they stand for."""
+    for name in () if file.packed else file:
+        info = file.info(name)
+        looks = info.dtype == "U8" and len(info.shape) == 1
+        if looks and file.stored(name)[: len(MAGIC)].tobytes() == MAGIC:
+            raise FormatError(
+                f"{file.path}: tensor {name!r:.200}: blob of a file that is not packed"
+            )
     return file
 
 
@@ -76,20 +81,24 @@ def pack_model(
     if not weights:
         raise FileError(f"{source}: holds no model*.safetensors")
     files = [PackedFile(path) for path in weights]
-    config = _packed_config(source / CONFIG, files, None if base is None else Path(base).name)
+    config = _config_of(source / CONFIG)
     bases = None if base is None else BaseFolder(base, threads)
     with new_folder(target, overwrite, source) as new:
         _copy_others(source, new, {path.name for path in weights} | {CONFIG, CARD})
         _keep_originals(source, new)
-        (new / CONFIG).write_text(config, encoding="utf-8")
-        original = stored = 0
-        for file in files:
-            path = new / file.path.name
-            _pack_weights(file, path, level, threads, bases, progress)
-            original, stored = original + file.size, stored + path.stat().st_size
-            shutil.copystat(file.path, path)
-        _write_card(source / CARD, new / CARD, target.name, base, Sizes(original, stored))
-    return Packed([file.path.name for file in files], Sizes(original, stored))
+        written = [
+            _pack_weights(file, new / file.path.name, level, threads, bases, progress)
+            for file in files
+        ]
+        sizes = Sizes(sum(file.size for file in files), sum(file.stored_size for file in written))
+        name = bases.path.name if bases is not None and _need_base(written) else None
+        _write_config(config, new / CONFIG, files[0], name)
+        _write_card(source / CARD, new / CARD, target.name, name, sizes)
+    return Packed([file.path.name for file in files], sizes)
+
+
+def _need_base(files: list[PackedFile]) -> bool:
+    return any(file.describe(name).base is not None for file in files for name in file)
 
 
 def _pack_weights(
@@ -99,17 +108,19 @@ def _pack_weights(
     threads: int,
     bases: BaseFolder | None,
     progress: Progress | None,
-) -> None:
+) -> PackedFile:
     find = None if bases is None else bases.find
     with errors_of(path), path.open("wb") as out:
         packed.pack_file(file, out, level, threads, base=find, progress=progress)
-    with open(os.devnull, "wb") as nowhere:
-        written = PackedFile(path)
-        need = None if bases is None else bases.need
-        try:
+    copy_times_and_mode(file.path, path)
+    written = PackedFile(path)
+    need = None if bases is None else bases.need
+    try:
+        with open(os.devnull, "wb") as nowhere:
             written.unpack(nowhere, threads, need)
-        except DensorError as error:
-            raise FileError(f"verification of what was written failed: {error}") from error
+    except DensorError as error:
+        raise FileError(f"verification of what was written failed: {error}") from error
+    return written
 
 
 def unpack_model(
@@ -123,7 +134,8 @@ def unpack_model(
 ) -> Sizes:
     """Restores the folder that `pack_model` was given, every file byte for byte.
 
-    `base`: as for `find_base`. The folder appears whole or not at all. Raises a DensorError.
+    `base`: the folder that it was packed against; otherwise found as `Bases` says. The new folder
+    appears whole or not at all. Raises a DensorError.
     """
     source, target = Path(source), Path(target)
     originals = source / ORIGINALS
@@ -140,7 +152,7 @@ def unpack_model(
             path = new / file.path.name
             with errors_of(path), path.open("wb") as out:
                 file.unpack(out, threads, bases.need, progress)
-            shutil.copystat(file.path, path)
+            copy_times_and_mode(file.path, path)
             original, stored = original + file.size, stored + file.stored_size
     return Sizes(original, stored)
 
@@ -249,10 +261,10 @@ def _keep_originals(source: Path, target: Path) -> None:
     pack(names, target / ORIGINALS)
 
 
-def _packed_config(path: Path, files: list[PackedFile], base: str | None) -> str:
-    """config.json with a `quantization_config` that makes transformers use densor."""
+def _config_of(path: Path) -> dict[str, Any]:
+    """config.json of a model that can be packed."""
     with errors_of(path):
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
     try:
         config: Any = json.loads(text)
     except ValueError as error:
@@ -268,13 +280,19 @@ def _packed_config(path: Path, files: list[PackedFile], base: str | None) -> str
             f"{path}: the model is quantised with {method}, and transformers takes only one such "
             "method at a time; densor pack makes an archive of any folder"
         )
+    return config
+
+
+def _write_config(config: dict[str, Any], path: Path, first: PackedFile, base: str | None) -> None:
+    """config.json with a `quantization_config` that makes transformers use densor."""
     about: dict[str, Any] = {"quant_method": METHOD, "version": packed.VERSION}
-    dtype = _float_type(files[0])
+    dtype = _float_type(first)
     if dtype is not None:
         about["dtype"] = dtype
     if base is not None:
         about["base"] = base
-    return json.dumps({**config, "quantization_config": about}, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps({**config, "quantization_config": about}, indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def _float_type(file: PackedFile) -> str | None:
@@ -283,7 +301,7 @@ def _float_type(file: PackedFile) -> str | None:
     return next((found for found in types if found is not None), None)
 
 
-def _write_card(source: Path, target: Path, name: str, base: Any, sizes: Sizes) -> None:
+def _write_card(source: Path, target: Path, name: str, base: str | None, sizes: Sizes) -> None:
     with errors_of(source):
         text = source.read_text(encoding="utf-8") if source.is_file() else ""
     if text and not text.endswith("\n"):
@@ -291,18 +309,17 @@ def _write_card(source: Path, target: Path, name: str, base: Any, sizes: Sizes) 
     target.write_text(text + card_section(name, base, sizes), encoding="utf-8")
 
 
-def card_section(name: str, base: Any, sizes: Sizes) -> str:
+def card_section(name: str, base: str | None, sizes: Sizes) -> str:
     """What a model card says about a packed model."""
     percent = f"{sizes.stored / sizes.original:.1%}" if sizes.original else "100%"
     needs = ""
     if base is not None:
         needs = (
-            f"\nThe weights are stored as changes to those of `{Path(base).name}`. Keep that "
+            f"\nThe weights are stored as changes to those of `{base}`. Keep that "
             f"model's folder beside this one, or name it in the environment variable "
             f"`{BASE_VARIABLE}`.\n"
         )
     return f"""
-{_CARD_MARK}
 ## Packed weights
 
 The weights in this folder are packed without loss by Densor: {percent} of their size.

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from densor.codec.change.compare import NOTHING, Changes, compare
@@ -12,9 +11,10 @@ from densor.formats import wire
 from densor.formats.archive import Archive
 from densor.formats.basefile import open_base
 from densor.formats.entry import TensorInfo
+from densor.formats.files import open_input
 from densor.formats.matching import tensors_of
-from densor.formats.output import errors_of
-from densor.formats.source import Bytes, FileRandomSource
+from densor.formats.source import Bytes, RandomSource
+from densor.urls import label, plain
 
 
 class _Tensor(NamedTuple):
@@ -43,9 +43,9 @@ def differences(
 ) -> Iterator[Difference]:
     """How each tensor of `new` differs from that in `old`, then what only `old` has.
 
-    `old`, `new`: paths of files that hold tensors, or of archives of such; of several files in an
-    archive that have tensors of the same names, the latest counts. `base`: what an archive is
-    based on, if it is. ArgumentError if neither holds tensors, LimitError if an archive, or what
+    `old`, `new`: paths or URLs of files that hold tensors, or of archives of such; of several files
+    in an archive that have tensors of the same names, the latest counts. `base`: what an archive
+    is based on, if it is. ArgumentError if neither holds tensors, LimitError if an archive, or what
     it is based on, holds more than `max_output_size` bytes.
     """
     limits = base, max_output_size
@@ -83,12 +83,10 @@ def _compared(old: _Tensor, new: _Tensor) -> Difference:
 def _opened(
     path: Any, threads: int, base: Any, max_size: int | None
 ) -> Iterator[dict[str, _Tensor]]:
-    with errors_of(path):
-        if Path(path).is_dir():
-            raise FileError(f"{path}: is a directory")
-        file = open(path, "rb")  # noqa: SIM115
-    with file, contextlib.ExitStack() as stack:
-        source = FileRandomSource(file)
+    with open_input(plain(path)) as found, contextlib.ExitStack() as stack:
+        if found.random is None:
+            raise FileError(f"{label(path)}: cannot be read at random")
+        source = found.random
         magic = source.read_at(0, min(len(wire.MAGIC), source.size)).tobytes()
         if magic != wire.MAGIC:
             yield {info.name: _Tensor(info, _in_file(source, info)) for info in tensors_of(source)}
@@ -103,7 +101,7 @@ def _opened(
         }
 
 
-def _in_file(source: FileRandomSource, info: TensorInfo) -> Callable[[int, int], Bytes]:
+def _in_file(source: RandomSource, info: TensorInfo) -> Callable[[int, int], Bytes]:
     return lambda begin, end: source.read_at(info.offset + begin, end - begin)
 
 

@@ -51,7 +51,7 @@ class BaseRef(NamedTuple):
         return found
 
 
-@dataclass
+@dataclass(slots=True)
 class EntryMeta:
     """The description of an entry; fields that do not apply are None."""
 
@@ -108,7 +108,7 @@ def check_path(name: str) -> str:
 def check_name(name: str) -> str:
     """`name` if it is valid UTF-8 of a sane length without NUL, else FormatError."""
     try:
-        size = len(name.encode())
+        size = len(name) if name.isascii() else len(name.encode())
     except UnicodeEncodeError:
         raise FormatError(f"name is not valid Unicode: {name!r}") from None
     if size > MAX_NAME or "\0" in name:
@@ -143,10 +143,11 @@ def parse(found: dict[str, Any]) -> EntryMeta:
     meta = EntryMeta(name, kind, None if size is None else strictjson.integer(size, "size"))
     for key in ("dtype", "order", "host", "format", "hash"):
         value = found.get(key)
-        if value is not None and not isinstance(value, str):
-            raise FormatError(f"{key} of an entry is not a string")
-        setattr(meta, key, value)
-    if meta.hash not in (None, *KINDS_OF_HASH):
+        if value is not None:
+            if not isinstance(value, str):
+                raise FormatError(f"{key} of an entry is not a string")
+            setattr(meta, key, value)
+    if meta.hash is not None and meta.hash not in KINDS_OF_HASH:
         raise UnsupportedError(f"unknown hash {meta.hash!r}; a newer densor may read this")
     if found.get("mode") is not None:
         meta.mode = strictjson.integer(found["mode"], "mode", 0o777)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -17,10 +18,11 @@ from densor.formats.matching import attach, tensors_of
 from densor.formats.output import copy_times_and_mode, errors_of, whole_file
 from densor.formats.plan import Plan, plan_file
 from densor.formats.recovery import check_wanted, protect
-from densor.formats.sinks import FileSink, NullSink, PipeSink
-from densor.formats.source import FileRandomSource, FileSource
+from densor.formats.sinks import Copies, FileSink, NullSink, PipeSink
+from densor.formats.source import FileRandomSource, FileSource, RandomSource
 from densor.formats.stream import Entry, Frame, Sink, StreamReader
 from densor.formats.writer import ArchiveWriter
+from densor.urls import is_url, name_of, plain
 
 Path_or_file = str | os.PathLike[str] | BinaryIO
 Progress = Callable[[int], object]
@@ -38,11 +40,26 @@ def is_file_object(thing: object) -> bool:
     return hasattr(thing, "read") or hasattr(thing, "write")
 
 
+class Input(NamedTuple):
+    """A file that is open for reading, and what is known of it; None for what is not."""
+
+    file: BinaryIO
+    size: int | None = None
+    mode: int | None = None
+    mtime_ns: int | None = None
+    random: RandomSource | None = None  # the same bytes; reading them does not move `file`
+    unchanged: Callable[[], bool] = lambda: True
+
+
 @contextlib.contextmanager
-def open_input(source: Path_or_file) -> Iterator[tuple[BinaryIO, os.stat_result | None]]:
-    """The binary file behind a path or file object, and its status if it is a regular file."""
+def open_input(source: Path_or_file) -> Iterator[Input]:
+    """The binary file behind a path, URL or file object."""
+    if is_url(source):
+        with _open_remote(str(source)) as found:
+            yield found
+        return
     if is_file_object(source):
-        yield source, None  # type: ignore[misc]
+        yield Input(source)  # type: ignore[arg-type]
         return
     path = Path(source)  # type: ignore[arg-type]
     with errors_of(path):
@@ -50,13 +67,39 @@ def open_input(source: Path_or_file) -> Iterator[tuple[BinaryIO, os.stat_result 
             raise FileError(f"{path}: is a directory")
         with path.open("rb", buffering=0) as file:
             status = os.fstat(file.fileno())
-            regular = os.path.isfile(path)
-            yield file, status if regular else None
+            if not os.path.isfile(path):
+                yield Input(file)
+                return
+            mode, mtime = status.st_mode & 0o777, status.st_mtime_ns
+            random = FileRandomSource(file)
+            unchanged = partial(same_file_state, status, file)
+            yield Input(file, status.st_size, mode, mtime, random, unchanged)
+
+
+@contextlib.contextmanager
+def _open_remote(url: str) -> Iterator[Input]:
+    from densor.formats.remote import Remote, RemoteSource, open_reader
+
+    place = Remote(url)
+    status = place.status()
+    random = None if status.size is None else RemoteSource(place, status.size)
+
+    def unchanged() -> bool:
+        return place.status() == status
+
+    with open_reader(place) as file:
+        yield Input(file, status.size, None, status.mtime_ns, random, unchanged)
 
 
 @contextlib.contextmanager
 def open_output(target: Path_or_file, overwrite: bool) -> Iterator[BinaryIO]:
-    """A binary file for output: whole or not at all where `target` is a path."""
+    """A binary file for output: whole or not at all where `target` is a path or URL."""
+    if is_url(target):
+        from densor.formats import remote
+
+        with remote.whole_file(str(target), overwrite) as there:
+            yield there
+        return
     if is_file_object(target):
         yield target  # type: ignore[misc]
         return
@@ -71,10 +114,8 @@ def open_output(target: Path_or_file, overwrite: bool) -> Iterator[BinaryIO]:
         yield whole
 
 
-def same_file_state(before: os.stat_result | None, file: BinaryIO) -> bool:
+def same_file_state(before: os.stat_result, file: BinaryIO) -> bool:
     """Whether a file still has the size and modification time that it had."""
-    if before is None:
-        return True
     now = os.fstat(file.fileno())
     return (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
 
@@ -97,22 +138,19 @@ def compress_file(
 ) -> Sizes:
     """Packs one file, in bounded memory.
 
-    `source`, `target`: path or binary file object; neither needs to be seekable. `dtype`: treat
-    all bytes as elements of this type (`BF16`, `F32`, …). `name`: what the entry is called, by
-    default the source's. `verify`: decode the result and compare hashes before the target
-    appears; needs a target that can be read again. `base`: a similar file, by path or seekable
-    binary file object, that the tensors of this one are coded against where that is smaller; what
-    is inside, where it is an archive of one file. Decompressing then needs the same base. `text`:
-    code plain bytes by context mixing, as level 9 does, whatever the level. `recovery`: percent of
-    recovery data, from which `repair` mends damage; needs a target that can be read again. Raises a
-    DensorError; then no target is left.
+    `source`, `target`: path, URL that fsspec knows, or binary file object; neither needs to be
+    seekable. `dtype`: treat all bytes as elements of this type (`BF16`, `F32`, …). `name`: what the
+    entry is called, by default the source's. `verify`: decode the result and compare hashes before
+    the target appears; needs a target that can be read again. What is at a URL is read back when
+    it is there, and removed if it is not what it should be. `base`: a similar file, by path, URL or
+    seekable binary file object, that the tensors of this one are coded against where that is
+    smaller; what is inside, where it is an archive of one file. Decompressing then needs the same
+    base. `text`: code plain bytes by context mixing, as level 9 does, whatever the level.
+    `recovery`: percent of recovery data, from which `repair` mends damage; needs a target that can
+    be read again. Raises a DensorError; then no target is left.
     """
-    with open_input(source) as (file, status), open_base(base, threads=threads) as before:
-        entry_name = name or _name_of(source)
-        size = None if status is None else status.st_size
-        meta = EntryMeta(entry_name, FILE, size)
-        if status is not None:
-            meta.mode, meta.mtime_ns = status.st_mode & 0o777, status.st_mtime_ns
+    source, target = plain(source), plain(target)
+    with open_input(source) as found, open_base(base, threads=threads) as before:
         with open_output(target, overwrite) as out:
             if recovery is not None:
                 check_wanted(recovery, out)
@@ -126,23 +164,37 @@ def compress_file(
                 progress=progress,
             )
             try:
-                random = None if status is None else FileRandomSource(file)
-                tensor = entry_name.removesuffix(".npy")
-                plan = plan_file(FileSource(file), size, dtype, level, random=random, name=tensor)
-                add_planned(writer, meta, plan, before)
+                add_input(writer, name or entry_name(source), found, dtype, before)
                 writer.close()
             finally:
                 writer.abort()
-            if not same_file_state(status, file):
-                raise FileError(f"{entry_name}: changed while it was read")
             if before is not None:
                 before.check_unchanged()
             sizes = finished(writer, out, recovery)
-            if verify:
+            if verify and not is_url(target):
                 _verify(out, threads, sizes.stored, before)
-    if status is not None and not is_file_object(target):
+        if verify and is_url(target):
+            _verify_remote(str(target), writer.digests, threads, before)
+    if found.mode is not None and not is_file_object(target) and not is_url(target):
         copy_times_and_mode(Path(source), Path(target))  # type: ignore[arg-type]
     return sizes
+
+
+def add_input(
+    writer: ArchiveWriter,
+    name: str,
+    found: Input,
+    dtype: str | None = None,
+    base: GivenBase | None = None,
+) -> None:
+    """Adds a file under a name; FileError if it changes while it is read."""
+    meta = EntryMeta(name, FILE, found.size, mode=found.mode, mtime_ns=found.mtime_ns)
+    tensor = name.removesuffix(".npy")
+    source = FileSource(found.file)
+    plan = plan_file(source, found.size, dtype, writer.level, random=found.random, name=tensor)
+    add_planned(writer, meta, plan, base)
+    if not found.unchanged():
+        raise FileError(f"{name}: changed while it was read")
 
 
 def finished(writer: ArchiveWriter, out: BinaryIO, recovery: float | None) -> Sizes:
@@ -174,10 +226,11 @@ def add_planned(
     writer.add(meta, plan.source, segments, plan.tensors, base.source)
 
 
-def _name_of(source: Path_or_file) -> str:
+def entry_name(source: Path_or_file) -> str:
+    """What the entry of a file is called; ArgumentError if no archive may hold the name."""
     if is_file_object(source):
         return "stdin"
-    name = Path(source).name  # type: ignore[arg-type]
+    name = name_of(str(source)) if is_url(source) else Path(source).name  # type: ignore[arg-type]
     try:
         return check_path(name)
     except FormatError as error:
@@ -195,6 +248,21 @@ def _verify(out: BinaryIO, threads: int, stored: int, base: GivenBase | None) ->
         raise FileError(f"verification of what was written failed: {error}") from error
 
 
+def _verify_remote(
+    url: str, digests: list[list[object]], threads: int, base: GivenBase | None
+) -> None:
+    from densor.formats.remote import Remote
+
+    try:
+        with open_input(url) as found:
+            entries = _test(found.file, threads, base)
+        if [[entry.hash_kind, entry.digest.hex()] for entry in entries] != digests:
+            raise FileError("it holds something else")
+    except DensorError as error:
+        Remote(url).remove()
+        raise FileError(f"verification of what was written failed: {error}") from error
+
+
 def decompress_file(
     source: Path_or_file,
     target: Path_or_file,
@@ -207,23 +275,29 @@ def decompress_file(
 ) -> Sizes:
     """Restores the one file of an archive, byte for byte.
 
-    `source`, `target`: path or binary file object; neither needs to be seekable. FormatError if
-    the archive does not hold exactly one file. `base`: what the file was coded against, by path,
+    `source`, `target`: path, URL or binary file object; neither needs to be seekable. FormatError
+    if the archive does not hold exactly one file. `base`: what the file was coded against, by path,
     seekable binary file object or bytes, or an archive that holds it; ArgumentError if it is
     needed and missing or another one. Raises a DensorError at the first fault; then no target is
     left (what went to a pipe is gone).
     """
-    with open_input(source) as (file, _), open_base(base, threads, max_output_size) as before:
+    source, target = plain(source), plain(target)
+    with open_input(source) as found, open_base(base, threads, max_output_size) as before:
         reader = StreamReader(
-            FileSource(file), threads, max_size=max_output_size, progress=progress, base=before
+            FileSource(found.file),
+            threads,
+            max_size=max_output_size,
+            progress=progress,
+            base=before,
         )
         try:
             with open_output(target, overwrite) as out:
                 entry = _only_entry(reader, out)
         finally:
             reader.close()
-        if not is_file_object(target) and Path(target).is_file():  # type: ignore[arg-type]
-            apply_times_and_mode(Path(target), entry.meta)  # type: ignore[arg-type]
+        restored = None if is_file_object(target) or is_url(target) else Path(str(target))
+        if restored is not None and restored.is_file():
+            apply_times_and_mode(restored, entry.meta)
         return Sizes(entry.size, reader.read)
 
 
@@ -276,8 +350,8 @@ def test_file(
 
     `base`: as for `decompress_file`. Raises the DensorError of the first fault.
     """
-    with open_input(source) as (file, _), open_base(base, threads, max_output_size) as before:
-        return _test(file, threads, before, max_output_size, progress)
+    with open_input(plain(source)) as found, open_base(base, threads, max_output_size) as before:
+        return _test(found.file, threads, before, max_output_size, progress)
 
 
 def _test(
@@ -291,8 +365,8 @@ def _test(
         FileSource(file), threads, max_size=max_output_size, progress=progress, base=base
     )
     try:
-        keep = reader.reads_back
-        entries = list(reader.entries(lambda meta: NullSink(keep)))
+        copies = Copies() if reader.reads_back else None
+        entries = list(reader.entries(lambda meta: NullSink(copies)))
     finally:
         reader.close()
     if reader.index is not None:

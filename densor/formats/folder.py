@@ -13,37 +13,40 @@ from densor.formats.files import (
     Path_or_file,
     Progress,
     Sizes,
+    add_input,
     apply_times_and_mode,
     file_sink,
     finished,
     open_input,
     open_output,
-    same_file_state,
 )
 from densor.formats.output import errors_of, whole_file
 from densor.formats.places import Places
-from densor.formats.plan import plan_file
 from densor.formats.recovery import check_wanted
-from densor.formats.sinks import NullSink
-from densor.formats.source import FileRandomSource, FileSource, MemorySource
+from densor.formats.sinks import Copies, NullSink
+from densor.formats.source import FileSource, MemorySource
 from densor.formats.stream import Sink, StreamReader
 from densor.formats.writer import ArchiveWriter
+from densor.urls import is_url, join, name_of, plain
 
 
 class Member(NamedTuple):
     """A file or empty folder to be packed, and its name in the archive."""
 
-    path: Path
+    path: Path | str  # str for a URL
     name: str
 
 
 def members(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Member]:
-    """Files and empty folders below `paths`, in a fixed order.
+    """Files and empty folders below `paths`, which may be URLs, in a fixed order.
 
     The content of a folder given by path is named relative to it; a file has its own name.
     Symbolic links to files are followed, those to folders below are refused.
     """
-    for given in paths:
+    for given in map(plain, paths):
+        if is_url(given):
+            yield from _remote_members(str(given))
+            continue
         path = Path(given)
         with errors_of(path):
             is_folder, is_file = path.is_dir(), path.is_file()
@@ -53,6 +56,17 @@ def members(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Member]:
             yield Member(path, new_path(path.name))
         else:
             raise FileError(f"{path}: no such file or folder")
+
+
+def _remote_members(url: str) -> Iterator[Member]:
+    from densor.formats.remote import Remote
+
+    place = Remote(url)
+    if not place.is_folder():
+        yield Member(url, new_path(name_of(url)))
+        return
+    for below, name in place.files_below():
+        yield Member(below, new_path(name))
 
 
 def _below(folder: Path, prefix: str) -> Iterator[Member]:
@@ -88,7 +102,7 @@ def pack(
     Parameters are those of `compress_file`.
     """
     found = list(members(paths))
-    with open_output(target, overwrite) as out:
+    with open_output(plain(target), overwrite) as out:
         if recovery is not None:
             check_wanted(recovery, out)
         writer = ArchiveWriter(out, level, threads, hash=hash, text=text, progress=progress)
@@ -102,27 +116,15 @@ def pack(
 
 
 def _add_member(writer: ArchiveWriter, member: Member, dtype: str | None) -> None:
-    with errors_of(member.path):
-        status = member.path.stat()
-        meta = EntryMeta(member.name, FILE, status.st_size)
+    if isinstance(member.path, Path) and member.path.is_dir():
+        with errors_of(member.path):
+            status = member.path.stat()
+        meta = EntryMeta(member.name, DIR, 0)
         meta.mode, meta.mtime_ns = status.st_mode & 0o777, status.st_mtime_ns
-        if member.path.is_dir():
-            meta.kind, meta.size = DIR, 0
-            writer.add(meta, MemorySource(b""), [])
-            return
-        with member.path.open("rb", buffering=0) as file:
-            plan = plan_file(
-                FileSource(file),
-                status.st_size,
-                dtype,
-                writer.level,
-                random=FileRandomSource(file),
-                name=member.name.removesuffix(".npy"),
-            )
-            meta.format = plan.format
-            writer.add(meta, plan.source, plan.segments, plan.tensors)
-            if not same_file_state(status, file):
-                raise FileError(f"{member.path}: changed while it was read")
+        writer.add(meta, MemorySource(b""), [])
+        return
+    with open_input(member.path) as found:
+        add_input(writer, member.name, found, dtype)
 
 
 def extract(
@@ -136,16 +138,26 @@ def extract(
     base: Any = None,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Restores the files of an archive below `folder`; returns their names.
+    """Restores the files of an archive below `folder`, a path or URL; returns their names.
 
-    `names`: only these entries; FileError if one is not in the archive. Every file appears whole
-    or not at all. Symbolic links that lie in the way below `folder` are not followed. `base`: as
-    for `decompress_file`.
+    `source`: path, URL or binary file object. `names`: only these entries; FileError if one is not
+    in the archive. Every file appears whole or not at all. Symbolic links that lie in the way
+    below `folder` are not followed. `base`: as for `decompress_file`.
     """
-    extraction = _Extraction(Path(folder), set(names), overwrite)
-    with open_input(source) as (file, _), open_base(base, threads, max_output_size) as before:
+    folder = plain(folder)
+    wanted = set(names)
+    extraction = (
+        _RemoteExtraction(str(folder), wanted, overwrite)
+        if is_url(folder)
+        else _Extraction(Path(folder), wanted, overwrite)
+    )
+    with open_input(plain(source)) as found, open_base(base, threads, max_output_size) as before:
         reader = StreamReader(
-            FileSource(file), threads, max_size=max_output_size, progress=progress, base=before
+            FileSource(found.file),
+            threads,
+            max_size=max_output_size,
+            progress=progress,
+            base=before,
         )
         try:
             extraction.run(reader)
@@ -168,33 +180,65 @@ class _Extraction:
         self._overwrite = overwrite
         self._open: contextlib.ExitStack = contextlib.ExitStack()
         self._keep = False
+        self._copies: Copies | None = None  # of entries that are not wanted
 
     def run(self, reader: StreamReader) -> None:
         self._keep = reader.reads_back
+        if self._keep and self.wanted:
+            self._copies = Copies()
         with contextlib.ExitStack() as self._open:
             for entry in reader.entries(self._sink_for):
                 self._open.close()  # renames the file into place
                 if self.wanted and entry.meta.name not in self.wanted:
                     continue
-                apply_times_and_mode(self._folder / entry.meta.name, entry.meta)
-                if entry.meta.kind == FILE:
-                    self._places.made(entry.meta.name)
+                self._complete(entry.meta)
                 self.done.append(entry.meta.name)
         if not self.wanted:  # an archive of nothing restores an empty folder
-            with errors_of(self._folder):
-                self._folder.mkdir(parents=True, exist_ok=True)
+            self._make_folder()
 
     def _sink_for(self, meta: EntryMeta) -> Sink:
         if self.wanted and meta.name not in self.wanted:
-            return NullSink(self._keep)
+            return NullSink(self._copies)
         if meta.kind not in (FILE, DIR):
             raise FormatError(f"{meta.name!r} is not a file but a {meta.kind}; read it in Python")
+        return self._new(meta)
+
+    def _complete(self, meta: EntryMeta) -> None:
+        apply_times_and_mode(self._folder / meta.name, meta)
+        if meta.kind == FILE:
+            self._places.made(meta.name)
+
+    def _make_folder(self) -> None:
+        with errors_of(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+
+    def _new(self, meta: EntryMeta) -> Sink:
         path = self._places.path(meta.name)
         make_parents(self._folder, path.parent if meta.kind == FILE else path)
         if meta.kind == DIR:
-            return NullSink(False)
+            return NullSink(None)
         out = self._open.enter_context(whole_file(path, self._overwrite))
         return file_sink(out, self._keep, path)
+
+
+class _RemoteExtraction(_Extraction):
+    """Likewise, below a URL, where there are no folders to be made nor times to be set."""
+
+    def __init__(self, url: str, wanted: set[str], overwrite: bool) -> None:
+        super().__init__(Path(), wanted, overwrite)
+        self._url = url
+
+    def _complete(self, meta: EntryMeta) -> None:
+        pass
+
+    def _make_folder(self) -> None:
+        pass
+
+    def _new(self, meta: EntryMeta) -> Sink:
+        if meta.kind == DIR:
+            return NullSink(None)
+        out = self._open.enter_context(open_output(join(self._url, meta.name), self._overwrite))
+        return file_sink(out, self._keep)
 
 
 def make_parents(folder: Path, parent: Path) -> None:

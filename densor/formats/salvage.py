@@ -27,6 +27,7 @@ from densor.formats.folder import make_parents
 from densor.formats.hashing import NAMES, Hash, new_hash
 from densor.formats.models import Models, decode_chunk
 from densor.formats.output import errors_of, move_into_place, whole_file, write_all
+from densor.formats.places import Places
 from densor.formats.source import Bytes, FileRandomSource, RandomSource, ReadableSource
 from densor.formats.survey import DamagedBytes, Piece, Remains, Survey, survey
 from densor.parallel import Task, Workers
@@ -128,7 +129,7 @@ def damage(
 
     `base`: as for `decompress_file`. FormatError if it is no archive at all.
     """
-    with _opened(archive, base) as (source, given):
+    with _opened(archive, base, max_output_size) as (source, given):
         work = _Salvage(source, threads, given, max_output_size, progress)
         return work.run(None)
 
@@ -150,7 +151,7 @@ def salvage(
     told in `salvage.json`, as `Damage.to_json` gives it. Entries that are tensors are written as
     their plain bytes.
     """
-    with _opened(archive, base) as (source, given):
+    with _opened(archive, base, max_output_size) as (source, given):
         work = _Salvage(source, threads, given, max_output_size, progress)
         target = _Folder(Path(folder), overwrite, work.names)
         found = work.run(target)
@@ -160,10 +161,14 @@ def salvage(
 
 @contextlib.contextmanager
 def _opened(
-    archive: str | os.PathLike[str], base: Any
+    archive: str | os.PathLike[str], base: Any, max_size: int | None
 ) -> Iterator[tuple[RandomSource, GivenBase | None]]:
     path = Path(archive)
-    with errors_of(path), path.open("rb", buffering=0) as file, open_base(base) as given:
+    with (
+        errors_of(path),
+        path.open("rb", buffering=0) as file,
+        open_base(base, max_size=max_size) as given,
+    ):
         yield ReadableSource(FileRandomSource(file)), given
 
 
@@ -443,6 +448,7 @@ class _Folder:
         self._overwrite = overwrite
         self._taken = set(names)
         self._used: set[str] = set()
+        self._places = Places(folder)
         with errors_of(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -467,6 +473,7 @@ class _Folder:
         if done.whole:
             with errors_of(self._folder / name):
                 move_into_place(path, self._folder / name, self._overwrite)
+                self._places.made(name)
             done.file = name
         if meta is not None and meta.kind == FILE:
             apply_times_and_mode(self._folder / done.file, meta)
@@ -487,7 +494,9 @@ class _Folder:
         meta = entry.meta
         if meta is not None and meta.kind == FILE and meta.name not in self._used:
             self._used.add(meta.name)
-            return meta.name
+            with contextlib.suppress(FileError):  # not a name for this system
+                self._places.path(meta.name)
+                return meta.name
         number = "unknown" if entry.number is None else str(entry.number)
         label = "" if meta is None else re.sub(r"[^A-Za-z0-9._-]+", "_", meta.name)[:100]
         return self._free(f"entry-{number}{'-' if label else ''}{label}")

@@ -11,6 +11,7 @@ from densor.buffers import POOL
 from densor.errors import TruncatedError
 from densor.formats.output import errors_of, write_all
 from densor.formats.source import Bytes, FileSource
+from densor.locks import Lock
 
 
 class MemorySink:
@@ -98,23 +99,45 @@ class PipeSink:
         return data
 
 
-class NullSink:
-    """Decodes for verification only; keeps a copy in a temporary file if bytes may repeat."""
+class Copies:
+    """Entries one after the other in one temporary file, however many; safe to use from threads."""
 
-    def __init__(self, keep: bool) -> None:
-        self._copy = FileSink(_temporary()) if keep else None
+    def __init__(self) -> None:
+        self._file = _temporary()
+        self._lock = Lock()
+        self.size = 0
+
+    def add(self, data: Bytes) -> None:
+        """Appends bytes."""
+        with self._lock:
+            self._file.seek(self.size)
+            write_all(self._file, data)
+            self.size += data.size
+
+    def read(self, offset: int, size: int) -> Bytes:
+        """Bytes that were added."""
+        with self._lock:
+            return _read_back(self._file, offset, size)
+
+
+class NullSink:
+    """Decodes for verification only. `copies`: where bytes are kept that may repeat."""
+
+    def __init__(self, copies: Copies | None) -> None:
+        self._copies = copies
+        self._start = 0 if copies is None else copies.size
 
     def buffer(self, size: int) -> Bytes:
         return POOL.take(size)
 
     def done(self, data: Bytes) -> None:
-        if self._copy is not None:
-            self._copy.done(data)
+        if self._copies is not None:
+            self._copies.add(data)
         POOL.give(data)
 
     def read(self, offset: int, size: int) -> Bytes:
-        assert self._copy is not None
-        return self._copy.read(offset, size)
+        assert self._copies is not None
+        return self._copies.read(self._start + offset, size)
 
 
 def _temporary() -> BinaryIO:

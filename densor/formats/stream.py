@@ -1,5 +1,6 @@
 """Reads archives front to back: from a file, a pipe or memory, in bounded memory."""
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -81,7 +82,8 @@ class _Written:
             self.coded.append([begin, end])
 
     def covers(self, begin: int, end: int) -> bool:
-        return any(first <= begin and end <= last for first, last in self.coded)
+        at = bisect_right(self.coded, begin, key=lambda stretch: stretch[0]) - 1
+        return at >= 0 and end <= self.coded[at][1]
 
 
 class StreamReader:

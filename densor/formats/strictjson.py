@@ -50,4 +50,4 @@ def shape(value: object, what: str) -> tuple[int, ...]:
     """`value` as a tensor shape of at most 64 dimensions, else a FormatError."""
     if not isinstance(value, list) or len(value) > 64:
         raise FormatError(f"{what} is not a list of at most 64 integers")
-    return tuple(integer(size, what) for size in value)
+    return tuple([integer(size, what) for size in value])

@@ -190,7 +190,7 @@ def _check_frames(source: RandomSource, found: Survey, index: _Index) -> None:
             _damaged(found, offset, offset + wire.FRAME_SIZE + stored, kind)
         else:
             POOL.give(payload)
-    _note(found, source, list(scan.walk(source, found.limit, index.end)))
+    _note(found, source, _without_nested(list(scan.walk(source, found.limit, index.end))))
 
 
 def _soundness(index: _Index, stretches: list[Stretch]) -> list[bool]:
@@ -240,9 +240,11 @@ def _note(found: Survey, source: RandomSource, stretches: list[Stretch]) -> None
             _damaged(found, stretch.offset, stretch.end, kind)
         elif kind == wire.RECOVERY:
             found.protected = True
-    last = stretches[-1] if stretches else None
-    ends = last is not None and last.sound and last.header is not None
-    found.truncated = not (ends and last is not None and last.header[0] == wire.END)  # type: ignore[index]
+    header = stretches[-1].header if stretches and stretches[-1].sound else None
+    found.truncated = header is None or header.kind != wire.END
+    if stretches and stretches[-1].end < source.size:
+        junk = DamagedBytes(stretches[-1].end, source.size, "data after the end")
+        found.damaged.append(junk)
 
 
 # Without an index

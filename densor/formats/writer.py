@@ -106,6 +106,11 @@ class ArchiveWriter:
         """Bytes of the entries added so far."""
         return sum(entry["size"] for entry in self._entries)
 
+    @property
+    def digests(self) -> list[list[object]]:
+        """Kind and hexadecimal digest of the entries added so far."""
+        return [entry["digest"] for entry in self._entries]
+
     def add(
         self,
         meta: EntryMeta,

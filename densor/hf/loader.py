@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
@@ -26,14 +26,17 @@ from transformers.quantizers.auto import (
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from densor import arrays
+from densor import dtypes
 from densor.errors import ArgumentError, DensorError, FormatError, UnsupportedError
 from densor.formats import blob, packed
 from densor.formats.checkpoint import METHOD, Bases, check_packed
 from densor.formats.packed import PackedFile
-from densor.torch.blob import may_be_blob
+from densor.torch.blob import may_be_blob, read_tensor
+
+T = TypeVar("T")
 
 _given_base: ContextVar[str | None] = ContextVar("densor_base", default=None)
+_resident: ContextVar[bool] = ContextVar("densor_resident", default=False)
 _failure: ContextVar[list[DensorError] | None] = ContextVar("densor_failure", default=None)
 
 
@@ -56,6 +59,8 @@ class DensorConfig(QuantizationConfigMixin):  # type: ignore[misc]
         if isinstance(version, bool) or not isinstance(version, int) or version < 1:
             raise FormatError(f"quantization_config: version {version!r} is impossible")
         packed.check_version(version)
+        if not all(isinstance(text, str | None) for text in (dtype, base)):
+            raise FormatError("quantization_config: dtype and base are to be names")
         self.quant_method = METHOD
         self.version, self.dtype, self.base = version, dtype, base
 
@@ -69,6 +74,8 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
             raise ArgumentError("densor packs folders, not models that are being loaded: hf-pack")
         self._blobs: dict[str, list[PackedFile]] = {}
         self._bases: Bases | None = None
+        self._resident = _resident.get()
+        self._stay: dict[str, Any] = {}  # blobs that are to stay packed, by parameter
         self._plain: dict[int, Any] = {}  # conversions of the model, by id of what replaced them
         self._kept: list[Any] = []  # those, so that no id is used again
 
@@ -87,7 +94,8 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
     def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """The type of the model, which transformers could not see where all floats are blobs."""
         known = getattr(torch, self.quantization_config.dtype or "", None)
-        return dtype if dtype.is_floating_point or known is None else known
+        found: torch.dtype = known if isinstance(known, torch.dtype) else dtype
+        return dtype if dtype.is_floating_point else found
 
     def _process_model_before_weight_loading(
         self, model: Any, checkpoint_files: list[str] | None = None, **kwargs: Any
@@ -96,6 +104,8 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
         if getattr(model.config, "distributed_config", None) is not None:
             raise UnsupportedError("packed weights cannot be loaded in shards; hf-unpack first")
         for path in checkpoint_files or []:
+            if not path.endswith(".safetensors"):
+                continue
             file = check_packed(PackedFile(path))
             for name in file:
                 if file.is_blob(name):
@@ -141,26 +151,42 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
             plain = [self._plain.get(id(item), item) for item in conversions]
             model._weight_conversions = [item for item in plain if item is not None]
 
-    def decoded(self, tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-        """The tensor in a blob, cast to `dtype`; any other tensor as it is."""
-        if not may_be_blob(tensor):
-            return tensor
-        data = tensor.detach().cpu().numpy()
-        try:
-            name = blob.describe(data).name
-            file = self._file_of(name, data.size)
-            if file is None:
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        """Packs what is to stay packed; blobs of the checkpoint are taken as they are."""
+        if self._resident:
+            import densor.torch
+
+            densor.torch.pack_module(model, packed=self._stay)
+        return model
+
+    def decoded(
+        self, tensor: torch.Tensor, dtype: torch.dtype | None, parameter: str | None = None
+    ) -> torch.Tensor:
+        """The tensor in a blob, cast to `dtype`; any other tensor as it is.
+
+        `parameter`: the one that it is as a whole. Where that is to stay packed, an empty tensor.
+        """
+        with _failures_noted():
+            place = self._place_of(tensor)
+            if place is None:
                 return tensor
-            found = file.info(name)
-            restored: torch.Tensor = arrays.to_torch(
-                found.dtype, found.shape, file.read(name, base_of=self._base_of)
-            )
-        except DensorError as error:
-            failures = _failure.get()
-            if failures is not None:
-                failures.append(error)
-            raise
-        return restored.to(device=tensor.device, dtype=dtype)
+            file, found = place
+            kind = dtypes.to_torch(found.dtype)
+            stays = self._resident and tensor.device.type == "cpu" and dtype in (None, kind)
+            if stays and parameter is not None and file.describe(found.name).base is None:
+                self._stay[parameter] = file.stored(found.name).tobytes()
+                return torch.empty(found.shape, dtype=kind, device="meta")
+            restored = read_tensor(file, found.name, base_of=self._base_of)
+            return restored.to(device=tensor.device, dtype=dtype)
+
+    def _place_of(self, tensor: torch.Tensor) -> tuple[PackedFile, blob.Tensor] | None:
+        """The file that a blob is from, and what it holds; None for a tensor that is no blob."""
+        if not may_be_blob(tensor):
+            return None
+        data = tensor.detach().cpu().numpy()
+        name = blob.describe(data).name
+        file = self._file_of(name, data.size)
+        return None if file is None else (file, file.info(name))
 
     def _file_of(self, name: str, size: int) -> PackedFile | None:
         """The file in which a blob of this name and size is; the last one that was loaded."""
@@ -204,9 +230,10 @@ class DecodeOne(Decode):
 
     def convert(self, input_dict: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The tensor, under the parameter's full name."""
-        tensors = next(iter(super().convert(input_dict).values()))
+        name = kwargs["full_layer_name"]
+        tensors = input_dict.popitem()[1]
         first = tensors[0] if isinstance(tensors, list) else tensors
-        return {kwargs["full_layer_name"]: first}
+        return {name: self.hf_quantizer.decoded(first, self.dtype, name)}
 
 
 _registering = threading.Lock()
@@ -229,20 +256,33 @@ def register() -> None:
 
 
 def from_pretrained(
-    folder: Any, *args: Any, model_class: Any = None, base: Any = None, **kwargs: Any
+    folder: Any,
+    *args: Any,
+    model_class: Any = None,
+    base: Any = None,
+    resident: bool = False,
+    **kwargs: Any,
 ) -> Any:
     """A model, packed or plain, as its class's `from_pretrained` loads it.
 
     `folder`: path or name on the Hub. `model_class`: by default the class that the model's
     configuration names, which is a class of transformers. `base`: the folder of the model that
-    this one was packed against. All else goes to `from_pretrained`. Faults of packed weights are
-    raised as the DensorError that they are, which names file and tensor; through `from_pretrained`
-    of transformers alone those found while decoding end in its RuntimeError, below a report.
+    this one was packed against. `resident`: the weights stay packed in memory, as by
+    `densor.torch.pack_module`; packed ones are not decoded for it. All else goes to
+    `from_pretrained`. Faults of packed weights are raised as the DensorError that they are, which
+    names file and tensor; through `from_pretrained` of transformers alone those found while
+    decoding end in its RuntimeError, below a report.
     """
     if model_class is None:
         model_class = _class_of(folder, kwargs)
-    with _base_given(base), _failures_raised():
-        return model_class.from_pretrained(folder, *args, **kwargs)
+    base = None if base is None else str(base)
+    with _set(_given_base, base), _set(_resident, resident), _failures_raised():
+        model = model_class.from_pretrained(folder, *args, **kwargs)
+    if resident:  # a plain checkpoint, or what packing left out
+        import densor.torch
+
+        densor.torch.pack_module(model)
+    return model
 
 
 def _class_of(folder: Any, kwargs: dict[str, Any]) -> Any:
@@ -257,12 +297,24 @@ def _class_of(folder: Any, kwargs: dict[str, Any]) -> Any:
 
 
 @contextlib.contextmanager
-def _base_given(base: Any) -> Iterator[None]:
-    token = _given_base.set(None if base is None else str(base))
+def _set(variable: ContextVar[T], value: T) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _given_base.reset(token)
+        variable.reset(token)
+
+
+@contextlib.contextmanager
+def _failures_noted() -> Iterator[None]:
+    """Notes a fault for `_failures_raised`, since transformers makes another error of it."""
+    try:
+        yield
+    except DensorError as error:
+        failures = _failure.get()
+        if failures is not None:
+            failures.append(error)
+        raise
 
 
 @contextlib.contextmanager

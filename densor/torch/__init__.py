@@ -1,35 +1,65 @@
-"""PyTorch: packed files of tensors. Nothing is imported before it is used.
+"""PyTorch: packed files of tensors, weights that stay packed, training with them, checkpoints.
 
-`load_file`, `save_file` and `safe_open` are called like those of safetensors.
+`load_file`, `save_file` and `safe_open` are called like those of safetensors. Nothing is imported
+before it is used.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from densor.errors import UnsupportedError
-
 if TYPE_CHECKING:
+    from densor.torch.cache import pack_tensors, unpack_tensors
+    from densor.torch.callback import PackCheckpoints
+    from densor.torch.checkpoint import PackedReader, PackedWriter
+    from densor.torch.packed import PackedTensor, from_packed, pack, unpacked
+    from densor.torch.resident import memory_of, pack_module, unpack_module
     from densor.torch.safetensors import load_file, safe_open, save_file
+    from densor.torch.training import PackedOptimizer
 
 _LAZY = {
+    "PackCheckpoints": "densor.torch.callback",
+    "PackedOptimizer": "densor.torch.training",
+    "PackedReader": "densor.torch.checkpoint",
+    "PackedTensor": "densor.torch.packed",
+    "PackedWriter": "densor.torch.checkpoint",
+    "from_packed": "densor.torch.packed",
     "load_file": "densor.torch.safetensors",
+    "memory_of": "densor.torch.resident",
+    "pack": "densor.torch.packed",
+    "pack_module": "densor.torch.resident",
+    "pack_tensors": "densor.torch.cache",
     "safe_open": "densor.torch.safetensors",
     "save_file": "densor.torch.safetensors",
+    "unpack_module": "densor.torch.resident",
+    "unpack_tensors": "densor.torch.cache",
+    "unpacked": "densor.torch.packed",
 }
 
-__all__ = ["load_file", "safe_open", "save_file"]
+__all__ = [
+    "PackCheckpoints",
+    "PackedOptimizer",
+    "PackedReader",
+    "PackedTensor",
+    "PackedWriter",
+    "from_packed",
+    "load_file",
+    "memory_of",
+    "pack",
+    "pack_module",
+    "pack_tensors",
+    "safe_open",
+    "save_file",
+    "unpack_module",
+    "unpack_tensors",
+    "unpacked",
+]
 
 
 def __getattr__(name: str) -> Any:
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module 'densor.torch' has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise UnsupportedError(
-            f'densor.torch.{name} needs torch: pip install "densor[torch]" ({error})'
-        ) from error
+    return getattr(importlib.import_module(module), name)
 
 
 def __dir__() -> list[str]:

@@ -47,6 +47,12 @@ def test_repair(cli: Callable[..., Ran], packed: bytes) -> None:
     assert cli("repair", "nosuch").said("densor: nosuch: No such file or directory")
 
 
+def test_info_tells_of_recovery_data(cli: Callable[..., Ran]) -> None:
+    assert "\nrecovery        10%\n" in cli("info", "x.densor").text
+    assert cli("-q", "a.bin").code == 0
+    assert "recovery" not in cli("info", "a.bin.densor").text
+
+
 def test_too_much_damage(cli: Callable[..., Ran], packed: bytes) -> None:
     damage(packed, *range(1000, 60_000, 500))
     before = Path("x.densor").read_bytes()

@@ -24,6 +24,8 @@ from densor.cli.arguments import (
 from densor.cli.streams import DASH
 from densor.cli.usage import HELP
 from densor.errors import FileError
+from densor.urls import is_url, name_of, plain
+from densor.urls import label as url_label
 from densor.version import __version__
 
 _TICK = 2.0  # seconds, as coarse as the times of any file system are
@@ -45,10 +47,12 @@ class Job(NamedTuple):
         """What an error may begin with."""
         if self.target is None or self.target == DASH:
             return [self.label]
-        return [self.label, self.target, str(Path(self.target))]
+        return [self.label, self.target, _label(self.target)]
 
 
 def _label(source: str) -> str:
+    if is_url(source):
+        return url_label(source)
     return console.STDIN if source == DASH else str(Path(source))
 
 
@@ -119,10 +123,13 @@ def _check_options(args: argparse.Namespace) -> None:
 def _jobs(args: argparse.Namespace, problems: list[tuple[str, Exception]]) -> Iterator[Job]:
     wants_suffix = args.mode is not None
     for given in args.files:
-        if not (args.recurse and os.path.isdir(given)):
-            yield Job(given, _target(given, args))
-            continue
-        for source in _below(given, wants_suffix, problems):
+        if is_url(given) and args.recurse:
+            found = _below_url(given, wants_suffix)
+        elif args.recurse and os.path.isdir(given):
+            found = _below(given, wants_suffix, problems)
+        else:
+            found = iter([given])
+        for source in found:
             yield Job(source, _target(source, args))
 
 
@@ -151,6 +158,16 @@ def _below(folder: str, suffixed: bool, problems: list[tuple[str, Exception]]) -
                 problems.append((path, FileError("not a regular file")))
 
 
+def _below_url(url: str, suffixed: bool) -> Iterator[str]:
+    """Likewise below a URL; what is no folder is a file."""
+    from densor.formats.remote import Remote
+
+    place = Remote(url)
+    if not place.is_folder():
+        return iter([url])
+    return (url for url, name in place.files_below() if name.endswith(SUFFIX) == suffixed)
+
+
 def _target(source: str, args: argparse.Namespace) -> str | None:
     if args.mode in ("test", "list"):
         return None
@@ -158,6 +175,8 @@ def _target(source: str, args: argparse.Namespace) -> str | None:
         return str(args.output)
     if source == DASH:
         return DASH
+    if is_url(source) and source.lower().startswith("http"):
+        raise UsageError(f"{_label(source)}: name the output with -o")
     if args.mode is None:
         return source + SUFFIX
     bare = source.removesuffix(SUFFIX)
@@ -170,6 +189,8 @@ def _check_jobs(jobs: list[Job], args: argparse.Namespace) -> None:
     streamed = any(DASH in job for job in jobs)
     if args.rm and streamed:
         raise UsageError("--rm does not go with stdin and stdout")
+    if args.rm and any(is_url(plain(job.source)) for job in jobs):
+        raise UsageError("--rm removes files, not what is behind a URL")
     if args.verify and args.mode is None and any(job.target == DASH for job in jobs):
         raise UsageError("--verify does not go with stdout")
     if args.mode == "list" and streamed:
@@ -202,7 +223,7 @@ def _compress(job: Job, args: argparse.Namespace) -> None:
             args.level,
             args.threads,
             dtype=args.dtype,
-            name=_entry_name(job.label),
+            name=_entry_name(job),
             overwrite=args.force,
             verify=args.verify or args.rm,
             hash="sha256" if args.sha256 else None,
@@ -281,39 +302,40 @@ def _list(jobs: list[Job]) -> int:
 class _Removal:
     """Removes the source of a job, if it is still what it was before the work began.
 
-    `plain` and `packed`: source and target, whichever is which.
+    `original` and `packed`: source and target, whichever is which.
     """
 
-    def __init__(self, job: Job, plain: str, packed: str) -> None:
-        self._job = job
-        self._plain = plain
+    def __init__(self, job: Job, original: str, packed: str) -> None:
+        self._source, self._target = plain(job.source), plain(str(job.target))
+        self._original = plain(original)
         self._packed = packed
-        self._before = os.stat(job.source)
+        self._before = os.stat(self._source)
         # Clocks of file systems tick slowly: a file written just now may change unnoticed.
         changed = max(self._before.st_mtime, self._before.st_ctime)
         self._fresh = time.time() - changed < _TICK
 
     def do(self) -> None:
         """Removes the file; FileError if it has changed or was written to no regular file."""
-        now = os.stat(self._job.source)
+        now = os.stat(self._source)
         same = all(
             getattr(now, field) == getattr(self._before, field)
             for field in ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
         )
-        if not os.path.isfile(str(self._job.target)):
+        if not is_url(self._target) and not os.path.isfile(self._target):
             raise FileError("output is no regular file; not removed")
         if same and self._fresh:
             from densor.cli.contents import holds
 
-            same = holds(self._packed, self._plain)
+            same = holds(self._packed, self._original)
         if not same:
             raise FileError("changed while it was read; not removed")
-        os.unlink(self._job.source)
+        os.unlink(self._source)
 
 
-def _entry_name(label: str) -> str:
+def _entry_name(job: Job) -> str:
     """A name for the entry that every archive may hold, whatever the file is called."""
-    name = os.path.basename(label)
+    source = plain(job.source)
+    name = name_of(source) if is_url(source) else os.path.basename(_label(source))
     return "".join("_" if c in "\\:" or not c.isprintable() else c for c in name) or "file"
 
 
@@ -334,7 +356,7 @@ def _flush(target: str | BinaryIO) -> None:
 
 
 def _name(job: Job) -> str:
-    return "stdout" if job.target == DASH else str(job.target)
+    return "stdout" if job.target == DASH else url_label(str(job.target))
 
 
 def _close(job: Job, args: argparse.Namespace, text: str, original: int, began: float) -> None:

@@ -30,6 +30,7 @@ def _show(path: str) -> None:
         facts = list(_facts(found))
         chunks = [["chunks", "number", "original", "stored", "ratio"], *_chunks(found)]
         hashes = list(_hashes(found))
+    facts += _recovery(path)
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         console.put(f"{name:{width}}  {value}")
@@ -56,6 +57,16 @@ def _facts(found: "Opened") -> Iterator[tuple[str, str]]:
     ratio = console.percent(found.stored, found.original)
     yield "original", f"{console.size(found.original)} ({found.original} bytes)"
     yield "stored", f"{console.size(found.stored)} ({found.stored} bytes, {ratio})"
+
+
+def _recovery(path: str) -> list[tuple[str, str]]:
+    """How much recovery data there is."""
+    from densor.cli.contents import random_source
+    from densor.formats.recovery import find_layout
+
+    with random_source(path) as source:
+        layout = find_layout(source, thorough=False)
+    return [] if layout is None else [("recovery", f"{layout.percent:g}%")]
 
 
 def _chunks(found: "Opened") -> Iterator[list[str]]:

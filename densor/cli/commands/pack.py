@@ -42,7 +42,7 @@ def _pack(archive: str, args: argparse.Namespace) -> None:
     from densor.formats.folder import members, pack
 
     def total() -> int:
-        return sum(member.path.stat().st_size for member in members(args.paths))
+        return sum(streams.regular_size(str(m.path)) or 0 for m in members(args.paths))
 
     with console.progress(archive, total, args.quiet) as moved:
         sizes = pack(

@@ -1,5 +1,7 @@
 """The decoding side of the scale-context codec."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -87,25 +89,32 @@ class ScalesDecoder:
         stream.finish()
 
     def _fill_scales(self, stream: StreamDecoder, parts: list[Part], scales: Bytes) -> None:
-        counts = [count for part in parts for count in part.coded]
-        phase = self._model.alphabet.phase
-        kinds = np.tile(np.array([1 << phase, (1 << phase) + 1], np.uint8), len(parts))
-        contexts = np.repeat(kinds, counts)
-        symbols = np.empty(contexts.size, np.uint8)
-        stream.take(contexts, symbols)
-        at = begin = 0
-        for part in parts:
-            row_count, column_count = part.coded
-            middle, end = at + row_count, at + row_count + column_count
-            rows = _line_scales(
-                symbols[at:middle], part.rows, part.row_centre, part.flags & ROW_STEPS
-            )
-            columns = _line_scales(
-                symbols[middle:end], part.columns, part.column_centre, part.flags & COLUMN_STEPS
-            )
-            size = part.rows * part.columns
+        begin = 0
+        for rows, columns in take_lines(stream, parts, self._model.alphabet.phase):
+            size = rows.size * columns.size
             kernels.fill_scales(rows, columns, scales[begin : begin + size])
-            at, begin = end, begin + size
+            begin += size
+
+
+def take_lines(
+    stream: StreamDecoder, parts: list[Part], phase: int
+) -> Iterator[tuple[Bytes, Bytes]]:
+    """Decodes the first run of a stream: for each matrix the scales of its rows and columns."""
+    counts = [count for part in parts for count in part.coded]
+    kinds = np.tile(np.array([1 << phase, (1 << phase) + 1], np.uint8), len(parts))
+    contexts = np.repeat(kinds, counts)
+    symbols = np.empty(contexts.size, np.uint8)
+    stream.take(contexts, symbols)
+    at = 0
+    for part in parts:
+        row_count, column_count = part.coded
+        middle, end = at + row_count, at + row_count + column_count
+        rows = _line_scales(symbols[at:middle], part.rows, part.row_centre, part.flags & ROW_STEPS)
+        columns = _line_scales(
+            symbols[middle:end], part.columns, part.column_centre, part.flags & COLUMN_STEPS
+        )
+        at = end
+        yield rows, columns
 
 
 def _line_scales(symbols: Bytes, count: int, centre: int, steps: int) -> Bytes:

@@ -36,6 +36,11 @@ class StreamDecoder:
         if (self.states < kernels.FIRST).any():
             raise FormatError("rANS stream begins with an impossible state")
 
+    @property
+    def position(self) -> int:
+        """Bytes of the stream that were used so far."""
+        return self._at
+
     def run(self, decode: Callable[..., int], *args: object) -> int:
         """Decodes a run with `decode(words, at, tail, states, table, *args)`, a kernel.
 

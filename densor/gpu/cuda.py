@@ -1,0 +1,133 @@
+"""Kernels on a GPU, by way of CuPy: compiled by NVRTC for the device at hand on first use.
+
+Works without torch; where torch is imported, its tensors are taken by their addresses and its
+current stream is the one that everything goes to. No GPU has run this yet: see docs/gpu.md.
+"""
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.dtypes import SIZES, to_torch
+from densor.errors import ArgumentError, UnsupportedError
+from densor.gpu.backend import FILES, kernels, part, source
+
+Bytes = npt.NDArray[np.uint8]
+_HINT = 'pip install "densor[gpu]"'
+_UINTS = {1: "uint8", 2: "uint16", 4: "uint32", 8: "uint64", 16: "complex128"}
+
+
+class CudaBuffer:
+    """Memory of a device. `owner` keeps it alive."""
+
+    def __init__(self, pointer: int, size: int, owner: Any) -> None:
+        self.pointer = pointer
+        self.size = size
+        self.owner = owner
+
+
+class CudaBackend:
+    """A `Backend` on a CUDA device, by default the current one.
+
+    UnsupportedError without CuPy, or without a GPU that it can use.
+    """
+
+    name = "cuda"
+
+    def __init__(self, device: int | None = None) -> None:
+        self._cupy = cupy = _import_cupy()
+        self._device = cupy.cuda.Device(device)
+        self.processors: int = self._device.attributes["MultiProcessorCount"]
+        self._functions: dict[str, Any] = {}
+
+    def empty(self, size: int) -> CudaBuffer:
+        """See `Backend`."""
+        with self._device, self._stream():
+            array = self._cupy.empty(size, np.uint8)
+        return CudaBuffer(array.data.ptr, size, array)
+
+    def new(self, dtype: str, shape: tuple[int, ...]) -> Any:
+        """See `Backend`; a torch tensor if torch is imported, else a CuPy array of the bits."""
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            device = torch.device("cuda", self._device.id)
+            return torch.empty(shape, dtype=to_torch(dtype), device=device)
+        with self._device, self._stream():
+            return self._cupy.empty(shape, _UINTS[SIZES[dtype]])
+
+    def view(self, array: Any, begin: int, dtype: str, shape: tuple[int, ...]) -> Any:
+        """See `Backend`."""
+        piece = array[begin : begin + math.prod(shape) * SIZES[dtype]]
+        kind = to_torch(dtype) if hasattr(array, "data_ptr") else _UINTS[SIZES[dtype]]
+        return piece.view(kind).reshape(shape)
+
+    def wrap(self, array: Any) -> CudaBuffer:
+        """See `Backend`; takes torch tensors and CuPy arrays."""
+        if isinstance(array, CudaBuffer):
+            return array
+        if hasattr(array, "data_ptr"):
+            if not array.is_cuda or not array.is_contiguous():
+                raise ArgumentError("memory of a tensor must be contiguous and on the device")
+            return CudaBuffer(array.data_ptr(), array.numel() * array.element_size(), array)
+        if not array.flags.c_contiguous:
+            raise ArgumentError("memory of a tensor must be contiguous")
+        return CudaBuffer(array.data.ptr, array.nbytes, array)
+
+    def write(self, buffer: CudaBuffer, data: npt.NDArray[Any]) -> None:
+        """See `Backend`."""
+        flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        with self._device, self._stream():
+            self._view(buffer)[: flat.size].set(flat)
+
+    def read(self, buffer: CudaBuffer) -> Bytes:
+        """See `Backend`."""
+        with self._device, self._stream():
+            found: Bytes = self._cupy.asnumpy(self._view(buffer))
+        return found
+
+    def launch(self, kernel: str, blocks: int, threads: int, args: Sequence[np.generic]) -> None:
+        """See `Backend`. The stream is looked up anew each time, so that graphs can be captured."""
+        with self._device, self._stream():
+            self._function(kernel)((blocks,), (threads,), tuple(args))
+
+    def _view(self, buffer: CudaBuffer) -> Any:
+        cuda = self._cupy.cuda
+        memory = cuda.UnownedMemory(buffer.pointer, buffer.size, buffer.owner, self._device.id)
+        pointer = cuda.MemoryPointer(memory, 0)
+        return self._cupy.ndarray(buffer.size, np.uint8, pointer)
+
+    def _stream(self) -> Any:
+        """The stream that is current now: torch's, if it is there."""
+        torch = sys.modules.get("torch")
+        if torch is None or not torch.cuda.is_available():
+            return self._cupy.cuda.get_current_stream()
+        stream = torch.cuda.current_stream(self._device.id)
+        return self._cupy.cuda.ExternalStream(stream.cuda_stream, self._device.id)
+
+    def _function(self, kernel: str) -> Any:
+        """A kernel, compiled with the others of its file to a cubin, which CuPy keeps on disk."""
+        if kernel not in self._functions:
+            name = next(file for file in FILES if kernel in kernels(part(file)))
+            options = ("-std=c++17",)
+            module = self._cupy.RawModule(code=source(name), options=options, backend="nvrtc")
+            for each in kernels(part(name)):
+                self._functions[each] = module.get_function(each)
+        return self._functions[kernel]
+
+
+def _import_cupy() -> Any:
+    try:
+        import cupy
+    except ImportError:
+        raise UnsupportedError(f"decoding on a GPU needs CuPy: {_HINT}") from None
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise UnsupportedError(f"CuPy finds no GPU that it can use: {error}") from None
+    if not count:
+        raise UnsupportedError("CuPy finds no GPU")
+    return cupy

@@ -1,0 +1,179 @@
+"""Kernels on the CPU: the same source, compiled by g++ on first use, every thread a fiber.
+
+For tests, and for people without a GPU. Slow, and strict: see cuda_emu.h.
+"""
+
+import ctypes
+import hashlib
+import math
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.dtypes import SIZES, to_numpy
+from densor.errors import UnsupportedError
+from densor.gpu.backend import COMMON, FILES, kernels, part
+
+Bytes = npt.NDArray[np.uint8]
+ORDERS = ("up", "down", "shuffled")  # in which lanes of a warp run between two collectives
+_ALIGNMENT = 256
+_GUARD = 64  # bytes around memory that kernels must leave alone
+_FILL = 0xC3
+_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-fno-strict-aliasing", "-w")
+_one_at_a_time = threading.Lock()
+
+
+class KernelError(AssertionError):
+    """A kernel broke a rule of CUDA, or wrote where it must not: a fault of the kernel."""
+
+
+class HostBuffer:
+    """Memory between two guards, whose content must not change."""
+
+    def __init__(self, size: int) -> None:
+        whole = np.full(size + 2 * _GUARD + _ALIGNMENT, _FILL, np.uint8)
+        begin = _GUARD + -(whole.ctypes.data + _GUARD) % _ALIGNMENT
+        self._whole, self._begin = whole, begin
+        self.array = whole[begin : begin + size]
+        self.size = size
+        self.pointer: int = self.array.ctypes.data
+
+    def check(self) -> None:
+        """KernelError where a guard was written to."""
+        end = self._begin + self.size
+        before, after = self._whole[: self._begin], self._whole[end:]
+        if (before != _FILL).any() or (after != _FILL).any():
+            raise KernelError("a kernel wrote out of bounds")
+
+
+class WrappedBuffer:
+    """A numpy array's memory."""
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        if not array.flags.c_contiguous or not array.flags.writeable:
+            raise ValueError("memory of a tensor must be contiguous and writable")
+        self.array = array.reshape(-1).view(np.uint8)
+        self.size = array.nbytes
+        self.pointer: int = array.ctypes.data
+
+    def check(self) -> None:
+        """There are no guards."""
+
+
+class EmulatedBackend:
+    """A `Backend` on the CPU. `order`: one of `ORDERS`; `flags`: more for the compiler; `parts`:
+    sources of other kernels than those of densor.
+
+    UnsupportedError where there is no compiler, or it fails.
+    """
+
+    name = "emulator"
+
+    def __init__(
+        self,
+        order: str = "up",
+        seed: int = 1,
+        processors: int = 2,
+        flags: Sequence[str] = (),
+        parts: Sequence[str] | None = None,
+    ) -> None:
+        if parts is None:
+            parts = [part(name) for name in (COMMON, *FILES)]
+        self.processors = processors
+        self._order = ORDERS.index(order)
+        self._seed = seed
+        self._library = ctypes.CDLL(str(library(parts, flags)))
+        self._library.emu_error.restype = ctypes.c_char_p
+        self._library.emu_config.argtypes = ctypes.c_int, ctypes.c_uint64
+        self._guarded: list[HostBuffer] = []
+
+    def empty(self, size: int) -> HostBuffer:
+        """See `Backend`."""
+        return HostBuffer(size)
+
+    def wrap(self, array: Any) -> HostBuffer | WrappedBuffer:
+        """See `Backend`."""
+        return array if isinstance(array, HostBuffer) else WrappedBuffer(np.asarray(array))
+
+    def new(self, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """See `Backend`; a numpy array."""
+        size = math.prod(shape) * SIZES[dtype]
+        whole = np.empty(size + _ALIGNMENT, np.uint8)
+        begin = -whole.ctypes.data % _ALIGNMENT
+        return whole[begin : begin + size].view(to_numpy(dtype)).reshape(shape)
+
+    def view(self, array: Any, begin: int, dtype: str, shape: tuple[int, ...]) -> Any:
+        """See `Backend`."""
+        piece = array[begin : begin + math.prod(shape) * SIZES[dtype]]
+        return piece.view(to_numpy(dtype)).reshape(shape)
+
+    def write(self, buffer: Any, data: npt.NDArray[Any]) -> None:
+        """See `Backend`."""
+        flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        buffer.array[: flat.size] = flat
+
+    def read(self, buffer: Any) -> Bytes:
+        """See `Backend`."""
+        buffer.check()
+        found: Bytes = buffer.array.copy()
+        return found
+
+    def launch(self, kernel: str, blocks: int, threads: int, args: Sequence[np.generic]) -> None:
+        """See `Backend`. KernelError where the kernel breaks a rule."""
+        values = [arg.reshape(1) for arg in args]
+        pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
+        with _one_at_a_time:  # the emulator keeps its state in static variables
+            self._library.emu_config(self._order, self._seed)
+            run = getattr(self._library, f"emu_{kernel}")
+            failed = run(blocks, 1, 1, threads, 1, 1, pointers)
+            if failed:
+                raise KernelError(f"{kernel}: {self._library.emu_error().decode()}")
+
+
+def compiler() -> str | None:
+    """A C++ compiler, None if there is none."""
+    return os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+
+
+def library(parts: Sequence[str], flags: Sequence[str] = ()) -> Path:
+    """The compiled kernels of sources that go together, from the cache if they are there."""
+    found = compiler()
+    if found is None:
+        raise UnsupportedError("emulating a GPU needs a C++ compiler such as g++")
+    header = (resources.files("densor.gpu.emulate") / "cuda_emu.h").read_text()
+    calls = [f"EMU_KERNEL({name})" for text in parts for name in kernels(text)]
+    text = "\n".join([header, *parts, *calls, ""])
+    key = hashlib.sha256("\0".join([text, found, *_FLAGS, *flags]).encode()).hexdigest()[:24]
+    path = cache_folder() / f"kernels-{key}.so"
+    if not path.exists():
+        _compile(found, text, flags, path)
+    return path
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept; `DENSOR_CACHE` names another place."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "densor"
+    folder = Path(os.environ.get("DENSOR_CACHE") or default)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _compile(found: str, text: str, flags: Sequence[str], path: Path) -> None:
+    """Compiles to a file of another name and renames it, so that nobody sees half of one."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as work:
+        code, made = Path(work) / "kernels.cpp", Path(work) / "kernels.so"
+        code.write_text(text)
+        command = [found, *_FLAGS, *flags, "-o", str(made), str(code)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise UnsupportedError(f"{found} cannot compile the emulator:\n{done.stderr[-2000:]}")
+        os.replace(made, path)

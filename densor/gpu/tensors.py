@@ -1,0 +1,193 @@
+"""Tensors as they stand in an archive: the chunks of each with their models, not decoded."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec import registry
+from densor.dtypes import SIZES
+from densor.errors import FormatError, TruncatedError, UnsupportedError
+from densor.formats import strictjson, wire
+from densor.formats.archive import Archive, IndexedEntry, StoredChunk
+from densor.formats.entry import ARRAY, TENSOR, EntryMeta, TensorInfo, parse
+from densor.formats.source import as_bytes
+
+Bytes = npt.NDArray[np.uint8]
+_MOST_EXTRA = 4  # chunks may hold tensors and 1 / 4 as much of what is not wanted
+
+
+class PackedChunk(NamedTuple):
+    """A chunk: number of its model, that model's payload (empty for the fixed ones), its own
+    payload, and the bytes that it decodes to."""
+
+    number: int
+    model: bytes
+    payload: Bytes
+    size: int
+
+
+class Place(NamedTuple):
+    """A tensor among the bytes that some chunks decode to; `size` and `skip` in bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+    skip: int = 0
+
+
+class Packed(NamedTuple):
+    """Chunks, one after the other, and the tensors in what they decode to.
+
+    Most often one tensor, to the byte. Small ones share chunks with their neighbours.
+    """
+
+    tensors: tuple[Place, ...]
+    chunks: list[PackedChunk]
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return ", ".join(tensor.name for tensor in self.tensors)
+
+    @property
+    def size(self) -> int:
+        """Bytes that all chunks decode to."""
+        return sum(chunk.size for chunk in self.chunks)
+
+    @property
+    def stored(self) -> int:
+        """Bytes of the payloads."""
+        return sum(chunk.payload.size for chunk in self.chunks)
+
+
+class _Found(NamedTuple):
+    """Chunks of an entry from byte `begin` on, and tensors that lie in them."""
+
+    entry: int
+    begin: int
+    places: list[Place]
+    chunks: list[StoredChunk]
+
+    @property
+    def end(self) -> int:
+        return self.chunks[-1].begin + self.chunks[-1].size
+
+
+def read_packed(
+    archive: Archive, names: Iterable[str] | None = None, *, together: bool = True
+) -> list[Packed]:
+    """Tensors of an archive, all of them by default; payloads are checked against their hashes.
+
+    `together`: tensors that share a chunk come together, else each one comes with all its chunks.
+    KeyError for a name that is not there. A tensor that is small beside the chunks it is in, that
+    repeats another one or changes a base is decoded here, and comes as one raw chunk.
+    """
+    tensors = archive.tensors()
+    wanted = [(*tensors[name], name) for name in (tensors if names is None else names)]
+    wanted.sort(key=lambda found: (found[0].number, found[1].offset))
+    raw: list[Packed] = []
+    groups: list[_Found] = []
+    for entry, info, name in wanted:
+        found = _find(archive, name, entry, info)
+        if found is None:
+            raw.append(_decoded(archive, name, entry, info))
+        elif together and groups and _shares(groups[-1], found):
+            groups[-1] = _joined(groups[-1], found)
+        else:
+            groups.append(found)
+    packed = []
+    for found in groups:
+        size = sum(place.size for place in found.places)
+        if _MOST_EXTRA * (found.end - found.begin - size) <= size:
+            chunks = [PackedChunk(c.number, c.model, c.payload, c.size) for c in found.chunks]
+            packed.append(Packed(tuple(found.places), chunks))
+        else:
+            raw += [_decoded(archive, place.name, *tensors[place.name]) for place in found.places]
+    return packed + raw
+
+
+def _find(archive: Archive, name: str, entry: IndexedEntry, info: TensorInfo) -> _Found | None:
+    """A tensor and its chunks; None where it has none of its own."""
+    chunks: list[StoredChunk] = []
+    for stored in archive.stored_chunks(entry, info.offset, info.offset + info.size):
+        if stored is None:
+            return None
+        chunks.append(stored)
+    if not chunks:
+        return None
+    begin = chunks[0].begin
+    place = Place(name, info.dtype, info.shape, info.size, info.offset - begin)
+    return _Found(entry.number, begin, [place], chunks)
+
+
+def _shares(before: _Found, found: _Found) -> bool:
+    return before.entry == found.entry and found.begin < before.end
+
+
+def _joined(before: _Found, found: _Found) -> _Found:
+    """Two that share chunks; tensors may overlap."""
+    move = found.begin - before.begin
+    places = [place._replace(skip=place.skip + move) for place in found.places]
+    chunks = [chunk for chunk in found.chunks if chunk.begin >= before.end]
+    return before._replace(places=before.places + places, chunks=before.chunks + chunks)
+
+
+def _decoded(archive: Archive, name: str, entry: IndexedEntry, info: TensorInfo) -> Packed:
+    raw = archive.read(entry, info.offset, info.offset + info.size)
+    chunks = [PackedChunk(registry.MODEL_RAW, b"", raw, raw.size)] if raw.size else []
+    return Packed((Place(name, info.dtype, info.shape, info.size),), chunks)
+
+
+def read_blob(blob: Any) -> Packed:
+    """The only tensor or array of an archive in memory, such as `densor.compress` makes.
+
+    `blob`: bytes-like, or a torch tensor of uint8, which may be on a device: it is copied from
+    there, since headers, checksums and entry points are looked at here. An UnsupportedError for
+    what must be decompressed as a whole: bases, column order.
+    """
+    if hasattr(blob, "data_ptr"):
+        blob = blob.detach().cpu().contiguous().numpy()
+    meta: EntryMeta | None = None
+    models: list[bytes] = []
+    chunks: list[PackedChunk] = []
+    for header, payload in _frames(as_bytes(blob)):
+        if header.kind == wire.ENTRY and meta is None:
+            meta = parse(strictjson.loads(payload.tobytes(), "description of an entry"))
+        elif header.kind == wire.MODEL:
+            models.append(payload.tobytes())
+        elif header.kind == wire.CHUNK:
+            own = header.model - registry.FIRST_MODEL
+            if own >= len(models) or (own < 0 and header.model > registry.MODEL_ZSTD):
+                raise FormatError(f"chunk names model {header.model}, which is not at hand")
+            model = models[own] if own >= 0 else b""
+            chunks.append(PackedChunk(header.model, model, payload, header.original))
+        elif header.kind in (wire.ENTRY, wire.REF):
+            raise UnsupportedError("blob does not hold just one tensor, from begin to end")
+    if meta is None or meta.kind not in (TENSOR, ARRAY) or meta.dtype not in SIZES:
+        raise UnsupportedError("blob does not hold just one tensor, from begin to end")
+    if meta.dtype == "VOID" or meta.order == "F" or meta.base is not None:
+        raise UnsupportedError(f"{meta.name}: must be decompressed as a whole")
+    assert meta.dtype is not None and meta.shape is not None and meta.size is not None
+    if sum(chunk.size for chunk in chunks) != meta.size:
+        raise FormatError(f"{meta.name}: chunks do not add up to its size")
+    return Packed((Place(meta.name, meta.dtype, meta.shape, meta.size),), chunks)
+
+
+def _frames(blob: Bytes) -> Iterator[tuple[wire.FrameHeader, Bytes]]:
+    """All frames of an archive, checked against their hashes, up to the one that ends it."""
+    _, limit = wire.parse_header(blob[: wire.HEADER_SIZE].tobytes())
+    at = wire.HEADER_SIZE
+    while True:
+        begin = at + wire.FRAME_SIZE
+        header = wire.parse_frame(blob[at:begin].tobytes(), limit)
+        at = begin + header.stored
+        if at > blob.size:
+            raise TruncatedError("archive ends within a frame")
+        payload = blob[begin:at]
+        wire.check_payload(header, payload)
+        yield header, payload
+        if header.kind == wire.END:
+            return

@@ -1,0 +1,89 @@
+"""A callback for the trainer of transformers that packs its checkpoints in the background."""
+
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+import densor
+from densor.errors import DensorError, FileError
+
+
+class PackCheckpoints(TrainerCallback):  # type: ignore[misc]
+    """Packs each folder `checkpoint-N` that the trainer saves into `checkpoint-N.densor`.
+
+    This happens in another thread while training goes on, one checkpoint at a time. The archive
+    is decoded and compared with its hashes; only then, and only when a later checkpoint has been
+    packed, is a folder removed: the latest stays, so that `resume_from_checkpoint=True` works.
+    `densor.extract("checkpoint-N.densor", "checkpoint-N")` restores another one byte for byte.
+
+    What fails is raised in the training loop, before the next checkpoint is saved or at the end.
+
+    `keep`: how many of the latest folders stay; None: all. `threads`: of which training is
+    deprived while packing.
+    """
+
+    def __init__(self, level: int = 3, threads: int = 1, *, keep: int | None = 1) -> None:
+        self._level = level
+        self._threads = threads
+        self._keep = keep
+        self._pool = ThreadPoolExecutor(1, "densor-checkpoints")
+        self._waiting: list[Future[None]] = []
+        self._packed: list[Path] = []
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Starts packing what the trainer has just saved."""
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        best = state.best_model_checkpoint if args.load_best_model_at_end else None
+        self._waiting.append(self._pool.submit(self._work, folder, best))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Waits before the next saving, which may remove folders."""
+        if control.should_save:
+            self.wait()
+        else:
+            self._raise_failures()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Waits for all that was begun."""
+        self.wait()
+
+    def wait(self) -> None:
+        """Until all checkpoints are packed; raises what failed."""
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            future.result()
+
+    def _raise_failures(self) -> None:
+        done = [future for future in self._waiting if future.done()]
+        self._waiting = [future for future in self._waiting if not future.done()]
+        for future in done:
+            future.result()
+
+    def _work(self, folder: Path, best: str | None) -> None:
+        archive = folder.with_name(folder.name + ".densor")
+        try:
+            densor.pack([folder], archive, self._level, self._threads, overwrite=True)
+            densor.test_file(archive, self._threads)
+        except DensorError as error:
+            raise type(error)(f"{folder} could not be packed: {error}") from error
+        self._packed.append(folder)
+        self._remove_old(best)
+
+    def _remove_old(self, best: str | None) -> None:
+        if self._keep is None:
+            return
+        last = len(self._packed) - self._keep
+        old = [folder for folder in self._packed[:last] if str(folder) != best]
+        self._packed = [folder for folder in self._packed if folder not in old]
+        for folder in old:
+            if folder.exists():
+                try:
+                    shutil.rmtree(folder)
+                except OSError as error:
+                    raise FileError(f"{folder}: could not be removed: {error}") from error

@@ -1,0 +1,279 @@
+"""Packed storage for `torch.distributed.checkpoint`, in place of its file-system classes.
+
+Each rank writes one file, a row of objects as `densor.compress` makes them, one per shard of a
+tensor; which is where, the checkpoint's own metadata tells. A checkpoint may be coded against the
+one before it.
+
+>>> import torch.distributed.checkpoint as dcp
+>>> dcp.save(state, storage_writer=PackedWriter("step2", base="step1"))  # doctest: +SKIP
+>>> dcp.load(state, storage_reader=PackedReader("step2"))  # doctest: +SKIP
+"""
+
+import dataclasses
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
+from torch.distributed.checkpoint.planner import (
+    LoadItemType,
+    LoadPlan,
+    LoadPlanner,
+    SavePlan,
+    SavePlanner,
+    WriteItem,
+    WriteItemType,
+)
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
+
+import densor
+from densor.errors import ArgumentError, DensorError, FileError, LimitError, TruncatedError
+from densor.formats.output import errors_of
+
+_SUFFIX = ".densor"
+_LONGEST_CHAIN = 64  # checkpoints against checkpoints
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where an item is: `length` bytes of a file, from `offset` on."""
+
+    file: str
+    offset: int
+    length: int
+    base: str | None = None  # the checkpoint it is coded against, relative to its own
+
+
+@dataclass(frozen=True)
+class _Prefix:
+    """What the files of a rank begin with."""
+
+    prefix: str
+
+
+class PackedWriter(FileSystemWriter):
+    """A storage writer that packs each shard.
+
+    `path`: the folder of the checkpoint. `base`: that of an earlier one, which must stay: shards
+    that it has too, of the same place and shape, are coded against it where that is smaller.
+    `threads`: 0 for all processors.
+    """
+
+    def __init__(
+        self,
+        path: PathLike,
+        level: int = 3,
+        threads: int = 0,
+        *,
+        base: PathLike | None = None,
+        sync_files: bool = True,
+        overwrite: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(path, sync_files=sync_files, overwrite=overwrite, **options)
+        self._level = level
+        self._threads = threads
+        self._sync = sync_files
+        self._base_path = None if base is None else Path(base)
+
+    def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
+        """Makes the folder."""
+        if self._base_path is not None and _same(self._base_path, Path(self.checkpoint_id)):
+            raise ArgumentError(f"{self._base_path}: a checkpoint cannot be based on itself")
+        return super().prepare_local_plan(plan)
+
+    def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
+        """Gives each rank a file of its own."""
+        return [
+            plan
+            if plan.storage_data is not None
+            else dataclasses.replace(plan, storage_data=_Prefix(f"__{rank}_"))
+            for rank, plan in enumerate(plans)
+        ]
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        """Packs and writes the items of this rank."""
+        folder = Path(self.checkpoint_id)
+        name = f"{plan.storage_data.prefix}0{_SUFFIX}"
+        base = None if self._base_path is None else _Checkpoint(self._base_path, self._threads)
+        results = []
+        with errors_of(folder / name), (folder / name).open("wb") as file:
+            for item in plan.items:
+                blob, based = self._pack(item, planner, base)
+                stored = Stored(name, file.tell(), len(blob), based)
+                results.append(WriteResult(item.index, len(blob), stored))
+                file.write(blob)
+            if self._sync:
+                file.flush()
+                os.fsync(file.fileno())
+        if base is not None:
+            base.close()
+        future: Future[list[WriteResult]] = Future()
+        future.set_result(results)
+        return future
+
+    def _pack(
+        self, item: WriteItem, planner: SavePlanner, base: "_Checkpoint | None"
+    ) -> tuple[bytes, str | None]:
+        """The packed item, and the base that it needs, if any."""
+        data = planner.resolve_data(item)
+        if item.type == WriteItemType.BYTE_IO:
+            assert isinstance(data, io.BytesIO)
+            return densor.compress(data.getbuffer(), self._level, self._threads), None
+        assert isinstance(data, torch.Tensor)
+        data = data.detach().cpu()
+        before = None if base is None else base.same_shard(item.index, data)
+        try:
+            blob = densor.compress(data, self._level, self._threads, base=before)
+        except ArgumentError as error:
+            raise ArgumentError(f"{item.index.fqn}: {error}") from error
+        if before is None or self._base_path is None:
+            return blob, None
+        return blob, os.path.relpath(self._base_path, Path(self.checkpoint_id))
+
+
+class PackedReader(FileSystemReader):
+    """A storage reader of what `PackedWriter` wrote, and the checkpoints it is based on."""
+
+    def __init__(self, path: PathLike, threads: int = 0) -> None:
+        super().__init__(path)
+        self._threads = threads
+
+    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        """Reads the items that this rank wants."""
+        checkpoint = _Checkpoint(Path(self.checkpoint_id), self._threads, self.storage_data)
+        held: tuple[MetadataIndex, Any] | None = None
+        for item in sorted(plan.items, key=lambda item: checkpoint.place(item.storage_index)):
+            if held is None or held[0] != item.storage_index:  # several ranks' parts of one shard
+                held = item.storage_index, checkpoint.read(item.storage_index)
+            value = held[1]
+            if item.type == LoadItemType.BYTE_IO:
+                planner.load_bytes(item, io.BytesIO(value))
+                continue
+            for dim, (begin, length) in enumerate(
+                zip(item.storage_offsets, item.lengths, strict=True)
+            ):
+                value = value.narrow(dim, begin, length)
+            target = planner.resolve_tensor(item).detach()
+            if target.size() != value.size():
+                found, wanted = tuple(value.size()), tuple(target.size())
+                raise ArgumentError(f"{item.storage_index.fqn}: is {found}, wanted is {wanted}")
+            target.copy_(value)
+            planner.commit_tensor(item, target)
+        checkpoint.close()
+        future: Future[None] = Future()
+        future.set_result(None)
+        return future
+
+
+class _Checkpoint:
+    """A packed checkpoint, read item by item; opens those it is based on when they are needed."""
+
+    def __init__(
+        self,
+        path: Path,
+        threads: int,
+        storage: dict[MetadataIndex, Stored] | None = None,
+        depth: int = 0,
+    ) -> None:
+        if depth > _LONGEST_CHAIN:
+            raise LimitError(f"{path}: is based on too long a chain of checkpoints")
+        self._path = path
+        self._threads = threads
+        self._depth = depth
+        if storage is None:
+            metadata = _metadata(path)
+            storage = metadata.storage_data
+        self._storage = storage
+        self._bases: dict[str, _Checkpoint] = {}
+        self._files: dict[str, BinaryIO] = {}
+
+    def place(self, index: MetadataIndex) -> tuple[str, int]:
+        """File and offset of an item."""
+        stored = self._stored(index)
+        return stored.file, stored.offset
+
+    def read(self, index: MetadataIndex) -> Any:
+        """An item, a tensor or bytes, as it was saved."""
+        stored = self._stored(index)
+        blob = self._bytes(index, stored)
+        base = None if stored.base is None else self._base(stored.base).read(index)
+        try:
+            return densor.decompress(blob, self._threads, base=base)
+        except DensorError as error:
+            raise type(error)(f"{self._path / stored.file}: {index.fqn}: {error}") from error
+
+    def same_shard(self, index: MetadataIndex, like: torch.Tensor) -> torch.Tensor | None:
+        """The same shard in here, if there is one of the same shape and dtype."""
+        if index not in self._storage:
+            return None
+        found = self.read(index)
+        if not isinstance(found, torch.Tensor) or found.dtype != like.dtype:
+            return None
+        return found if found.shape == like.shape and like.is_contiguous() else None
+
+    def close(self) -> None:
+        """Closes all files."""
+        for file in self._files.values():
+            file.close()
+        for base in self._bases.values():
+            base.close()
+
+    def _stored(self, index: MetadataIndex) -> Stored:
+        stored = self._storage.get(index)
+        if not isinstance(stored, Stored):
+            known = "was not written by densor" if stored is not None else "is not in there"
+            raise FileError(f"{self._path}: {index.fqn}: {known}")
+        return stored
+
+    def _base(self, name: str) -> "_Checkpoint":
+        if name not in self._bases:
+            path = Path(os.path.normpath(self._path / name))
+            self._bases[name] = _Checkpoint(path, self._threads, depth=self._depth + 1)
+        return self._bases[name]
+
+    def _bytes(self, index: MetadataIndex, stored: Stored) -> bytes:
+        path = self._path / stored.file
+        with errors_of(path):
+            if stored.file not in self._files:
+                self._files[stored.file] = path.open("rb")
+            file = self._files[stored.file]
+            file.seek(stored.offset)
+            blob = file.read(stored.length)
+        if len(blob) != stored.length:
+            raise TruncatedError(f"{path}: ends within {index.fqn}")
+        return blob
+
+
+def _metadata(path: Path) -> Metadata:
+    if not path.is_dir():
+        raise FileError(f"{path}: no such checkpoint, which another one is based on")
+    with errors_of(path):
+        return FileSystemReader(path).read_metadata()
+
+
+def _same(one: Path, other: Path) -> bool:
+    return os.path.abspath(one) == os.path.abspath(other)
+
+
+def based_on(path: PathLike) -> Iterator[Path]:
+    """The checkpoints that must stay for this one to be readable, nearest first."""
+    seen = {Path(os.path.abspath(path))}
+    waiting = [Path(path)]
+    while waiting:
+        at = waiting.pop(0)
+        names = {stored.base for stored in _metadata(at).storage_data.values()}
+        for name in sorted(name for name in names if name is not None):
+            base = Path(os.path.normpath(at / name))
+            if Path(os.path.abspath(base)) not in seen:
+                seen.add(Path(os.path.abspath(base)))
+                waiting.append(base)
+                yield base

@@ -1,0 +1,469 @@
+"""Modules whose weights stay packed in memory, decoded block by block.
+
+Every transformer block is decoded just before its forward pass, into a buffer that the next but one
+uses again, while the block after it is decoded ahead by other threads (the scheme of DFloat11,
+arXiv 2504.11651). Weights outside blocks are decoded with the module that holds them; of an
+embedding only the rows that are looked up.
+"""
+
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from densor.buffers import POOL
+from densor.codec.levels import level_settings
+from densor.errors import ArgumentError, DensorError
+from densor.formats.held import PackedArray
+from densor.formats.source import Bytes
+from densor.parallel import Task, Workers
+from densor.torch.packed import (
+    DEFAULT_LEVEL,
+    Cell,
+    PackedTensor,
+    can_pack,
+    from_packed,
+    outside_graphs,
+    pack,
+    tensor_over,
+)
+
+_LEAST = 1 << 14  # bytes of a weight that is worth packing
+_WORTH = 0.97  # what a packed weight may take of the plain one
+_ALIGN = 64
+_KEPT_BLOCK = 0.5  # a block whose inner blocks hold more of its weights than this is taken apart
+
+
+class _Slot(NamedTuple):
+    """Where a module holds a packed parameter."""
+
+    module: nn.Module
+    name: str
+
+
+class Memory(NamedTuple):
+    """Bytes of the parameters of a module: `packed` as they are held, `plain` unpacked."""
+
+    packed: int
+    plain: int
+
+    @property
+    def ratio(self) -> float:
+        """Packed over plain."""
+        return self.packed / self.plain if self.plain else 1.0
+
+
+def memory_of(module: nn.Module) -> Memory:
+    """What the parameters of a module take; shared ones are counted once."""
+    packed = plain = 0
+    for parameter in module.parameters():
+        plain += parameter.nbytes
+        packed += parameter.stored if isinstance(parameter, PackedTensor) else parameter.nbytes
+    return Memory(packed, plain)
+
+
+class _Load:
+    """The weights of a unit on their way into a buffer."""
+
+    def __init__(self, cells: list[Cell], buffer: Bytes, workers: Workers) -> None:
+        self.buffer = buffer
+        self._cells = [(cell, cell.packed) for cell in cells]
+        self._pieces: list[Bytes] = []
+        self._tasks: list[Task[None]] = []
+        at = 0
+        for _, packed in self._cells:
+            piece = buffer[at : at + packed.size]
+            self._pieces.append(piece)
+            self._tasks += [workers.submit(job) for job in packed.jobs(piece)]
+            at += _aligned(packed.size)
+
+    def wait(self) -> dict[int, torch.Tensor]:
+        """The plain tensors by the id of their cell."""
+        for task in self._tasks:
+            task.result()
+        self._tasks = []  # they hold look-up tables
+        found = {}
+        for (cell, packed), piece in zip(self._cells, self._pieces, strict=True):
+            if cell.packed is packed:
+                found[id(cell)] = tensor_over(piece, cell.dtype, cell.shape)
+            else:  # written to since the load began
+                found[id(cell)] = cell.decode()
+        return found
+
+    def cancel(self) -> None:
+        """Stops what has not begun and waits for the rest; the buffer is free then."""
+        for task in self._tasks:
+            if not task.cancel():
+                task.result()
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGN) * _ALIGN
+
+
+class Runtime:
+    """The buffers and threads that the units of one model share."""
+
+    def __init__(self, threads: int = 0, ahead: bool = True) -> None:
+        self.threads = threads
+        self.ahead = ahead
+        self._begin()
+
+    def _begin(self) -> None:
+        self.lock = threading.Condition(threading.RLock())
+        self._free: list[Bytes] = []
+        self._last: Unit | None = None
+        self._coming: tuple[Unit, _Load] | None = None
+        self._running = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"threads": self.threads, "ahead": self.ahead}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    @outside_graphs
+    def enter(self, module: nn.Module, args: Any) -> None:
+        """Before the forward pass of the whole model."""
+        with self.lock:
+            self._running += 1
+            if self._running == 1:
+                self._last = None
+
+    @outside_graphs
+    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        """After it: gives all buffers back to the system."""
+        with self.lock:
+            self._running = max(0, self._running - 1)
+            if not self._running:
+                self._drop_coming()
+                self._free.clear()
+                self._last = None
+
+    def take(self, size: int) -> Bytes:
+        """A buffer of at least `size` bytes."""
+        fitting = [buffer for buffer in self._free if buffer.size >= size]
+        if fitting:
+            best = min(fitting, key=lambda buffer: buffer.size)
+            self._free = [buffer for buffer in self._free if buffer is not best]
+            return best
+        self._free.clear()
+        return np.empty(size, np.uint8)
+
+    def give(self, buffer: Bytes) -> None:
+        """Takes a buffer back that nobody uses any more."""
+        self._free.append(buffer)
+
+    def load(self, unit: "Unit") -> _Load:
+        """The load of a unit: the one that was begun ahead, or a new one."""
+        if self._last is not None and self._last is not unit:
+            self._last.next = unit
+        self._last = unit
+        if self._coming is not None and self._coming[0] is unit:
+            load = self._coming[1]
+            self._coming = None
+            return load
+        self._drop_coming()
+        return unit.begin_load()
+
+    def look_ahead(self, unit: "Unit") -> None:
+        """Begins to decode the unit that came after this one last time."""
+        if self.ahead and self._coming is None and unit.next is not None and not unit.next.users:
+            self._coming = unit.next, unit.next.begin_load()
+
+    def _drop_coming(self) -> None:
+        if self._coming is not None:
+            load = self._coming[1]
+            self._coming = None
+            load.cancel()
+            self.give(load.buffer)
+
+
+class Unit:
+    """A block, or a module outside all blocks, whose weights are decoded together."""
+
+    def __init__(self, module: nn.Module, runtime: Runtime) -> None:
+        self.module = module
+        self.runtime = runtime
+        self._begin()
+
+    def _begin(self) -> None:
+        self.users: list[int] = []  # threads, which may be in here more than once
+        self._swap = False
+        self.next: Unit | None = None
+        self._load: _Load | None = None
+        self._held: list[Cell] = []
+        self._swapped: list[tuple[_Slot, PackedTensor]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"module": self.module, "runtime": self.runtime}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
+
+    def begin_load(self) -> _Load:
+        """Starts decoding all weights into one buffer."""
+        cells = list({id(p.cell): p.cell for _, p in _packed(self.module)}.values())
+        cells = [cell for cell in cells if cell.plain is None]
+        size = sum(_aligned(cell.packed.size) for cell in cells)
+        return _Load(cells, self.runtime.take(size), Workers(self.runtime.threads))
+
+    @outside_graphs
+    def enter(self, module: nn.Module, args: Any) -> None:
+        """Before the forward pass: puts the weights in place."""
+        swap = not torch.is_grad_enabled()
+        with self.runtime.lock:
+            # Autograd must see packed weights, and another thread may have put in plain ones.
+            self.runtime.lock.wait_for(lambda: not self.users or self._swap == swap)
+            if not self.users:
+                load = self.runtime.load(self)
+                plain = load.wait()
+                self._load, self._swap = load, swap
+                self._hold(plain)
+                self.runtime.look_ahead(self)
+            self.users.append(threading.get_ident())
+
+    def _hold(self, plain: dict[int, torch.Tensor]) -> None:
+        for slot, parameter in _packed(self.module):
+            value = plain.get(id(parameter.cell))
+            if value is None:
+                continue
+            if parameter.cell.plain is None:
+                parameter.cell.hold(value, self.users)
+                self._held.append(parameter.cell)
+            if self._swap:
+                # No operation need know that weights were packed, fused kernels least of all.
+                slot.module._parameters[slot.name] = nn.Parameter(value, requires_grad=False)
+                self._swapped.append((slot, parameter))
+
+    @outside_graphs
+    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        """After the forward pass, however it ended: the packed weights are back."""
+        with self.runtime.lock:
+            thread = threading.get_ident()
+            if thread not in self.users:  # another hook has failed before `enter`
+                return
+            self.users.remove(thread)
+            if self.users or self._load is None:
+                return
+            for slot, parameter in self._swapped:
+                slot.module._parameters[slot.name] = parameter  # type: ignore[assignment]
+            for cell in self._held:
+                cell.release()
+            self._swapped, self._held = [], []
+            self.runtime.give(self._load.buffer)
+            self._load = None
+            self.runtime.lock.notify_all()
+
+
+def _packed(module: nn.Module) -> Iterator[tuple[_Slot, PackedTensor]]:
+    """All packed parameters within a module, once per place."""
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            if isinstance(parameter, PackedTensor):
+                yield _Slot(part, name), parameter
+
+
+def _holds_packed(module: nn.Module) -> bool:
+    return any(isinstance(p, PackedTensor) for p in module._parameters.values())
+
+
+def _plain_bytes(module: nn.Module) -> int:
+    return sum({id(p): p.nbytes for _, p in _packed(module)}.values())
+
+
+def _find_units(module: nn.Module) -> Iterator[nn.Module]:
+    """The blocks within a module, outermost first, and what holds weights beside them."""
+    if _holds_packed(module) and not isinstance(module, nn.Embedding):
+        yield module
+        return
+    for child in module.children():
+        if isinstance(module, nn.ModuleList) and not _made_of_blocks(child):
+            if _plain_bytes(child):
+                yield child
+        else:
+            yield from _find_units(child)
+
+
+def _made_of_blocks(module: nn.Module) -> bool:
+    """Whether most of a module's weights are in blocks within it, such as experts."""
+    total = _plain_bytes(module)
+    lists = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
+    return any(len(part) > 1 and _plain_bytes(part) > _KEPT_BLOCK * total for part in lists)
+
+
+def pack_module(
+    module: nn.Module,
+    level: int = DEFAULT_LEVEL,
+    threads: int = 0,
+    *,
+    ahead: bool = True,
+    blocks: Iterable[nn.Module] | None = None,
+    select: Callable[[str, torch.Tensor], bool] | None = None,
+    packed: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Packs the weights of a module in place, and returns it.
+
+    Each weight is decoded and compared bit for bit before the plain one is let go. What is small,
+    does not shrink, or is not a plain contiguous tensor in main memory stays as it is.
+
+    `level`: 1 to 8; 9 decodes too slowly to be of use here. `threads`: 0 for all processors.
+    `ahead`: decode the next block while one computes; takes a second buffer. `blocks`: modules
+    within, each of which is decoded as a whole; by default what is found in `nn.ModuleList`s.
+    `select`: whether a parameter, by name and value, is to be packed. `packed`: by the name of a
+    parameter what `densor.compress` made of it, bytes or a uint8 tensor; such a parameter may be on
+    the meta device, and becomes the tensor in there, which must have its shape.
+
+    Calling this again packs what has become plain in between.
+    """
+    level_settings(level)  # refuses unknown ones
+    for part in module.modules():
+        for name, buffer in part._buffers.items():
+            if isinstance(buffer, PackedTensor):
+                part._buffers[name] = buffer.unpack()
+    names: dict[int, list[str]] = {}
+    given = dict(packed or {})
+    made: dict[int, nn.Parameter] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    unknown = set(given) - {name for some in names.values() for name in some}
+    if unknown:
+        raise ArgumentError(f"module has no parameter {min(unknown)!r}")
+    parameters = dict(module.named_parameters())
+    for name, parameter in parameters.items():
+        blob = next((given[n] for n in names[id(parameter)] if n in given), None)
+        found = (
+            _attached(name, parameter, blob, level, threads)
+            if blob is not None
+            else _packed_parameter(name, parameter, level, threads, select)
+        )
+        if found is not None:
+            made[id(parameter)] = found
+            _replace(module, names[id(parameter)], found)
+        del parameter
+    del parameters
+    _install(module, threads, ahead, blocks)
+    POOL.clear()  # packing has filled it
+    return module
+
+
+def _attached(
+    name: str, parameter: nn.Parameter, blob: Any, level: int, threads: int
+) -> nn.Parameter:
+    try:
+        tensor = from_packed(blob, level, threads)
+    except DensorError as error:
+        raise type(error)(f"{name}: {error}") from error
+    if tensor.shape != parameter.shape:
+        found, wanted = tuple(tensor.shape), tuple(parameter.shape)
+        raise ArgumentError(f"{name}: packed tensor has shape {found}, not {wanted}")
+    return nn.Parameter(tensor, parameter.requires_grad and tensor.is_floating_point())
+
+
+def _packed_parameter(
+    name: str,
+    parameter: nn.Parameter,
+    level: int,
+    threads: int,
+    select: Callable[[str, torch.Tensor], bool] | None,
+) -> nn.Parameter | None:
+    """The packed parameter, None if it is to stay as it is."""
+    wanted = parameter.nbytes >= _LEAST if select is None else select(name, parameter)
+    if not wanted or not can_pack(parameter):
+        return None
+    packed = pack(parameter, level, threads)
+    if select is None and packed.stored > _WORTH * parameter.nbytes:
+        return None
+    return packed  # type: ignore[return-value]
+
+
+def _replace(module: nn.Module, names: list[str], parameter: nn.Parameter) -> None:
+    for name in names:
+        path, _, last = name.rpartition(".")
+        module.get_submodule(path)._parameters[last] = parameter
+
+
+_MARK = "_densor_hooks"
+
+
+def _install(
+    module: nn.Module, threads: int, ahead: bool, blocks: Iterable[nn.Module] | None
+) -> None:
+    """Registers the hooks anew, on the module, its units and all modules with packed weights."""
+    for part in module.modules():
+        for handle in part.__dict__.pop(_MARK, ()):
+            handle.remove()
+    runtime = Runtime(threads, ahead)
+    units = list(_find_units(module) if blocks is None else _units_of(module, blocks))
+    _hook(module, runtime)
+    for part in units:
+        _hook(part, Unit(part, runtime))
+    for part in module.modules():
+        if _holds_packed(part):
+            handle = part.register_state_dict_post_hook(_plain_state)  # type: ignore[no-untyped-call]
+            part.__dict__.setdefault(_MARK, []).append(handle)
+
+
+def _units_of(module: nn.Module, blocks: Iterable[nn.Module]) -> Iterator[nn.Module]:
+    """The given blocks, and what holds packed weights beside them."""
+    within = set()
+    for block in blocks:
+        yield block
+        within |= set(block.modules())
+    for part in module.modules():
+        if _holds_packed(part) and part not in within and not isinstance(part, nn.Embedding):
+            yield part
+
+
+def _hook(module: nn.Module, target: Runtime | Unit) -> None:
+    module.__dict__.setdefault(_MARK, []).extend(
+        (
+            module.register_forward_pre_hook(target.enter),
+            module.register_forward_hook(target.leave, always_call=True),
+        )
+    )
+
+
+def _plain_state(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """Makes plain tensors of the packed ones that a module has put into a state_dict.
+
+    Tied ones become one, as they are in the state of a plain module.
+    """
+    for name in module._parameters:
+        value = state.get(prefix + name)
+        if isinstance(value, PackedTensor) and not isinstance(value, nn.Parameter):
+            shown = value.cell.shown()
+            if shown is None or not any(shown is other for other in state.values()):
+                shown = value.unpack()
+                value.cell.shown = weakref.ref(shown)
+            state[prefix + name] = shown
+
+
+def unpack_module(module: nn.Module) -> nn.Module:
+    """Undoes `pack_module` in place: all parameters are plain again, hooks are gone."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if isinstance(parameter, PackedTensor):
+            names.setdefault(id(parameter), []).append(name)
+    for some in names.values():
+        packed = module.get_parameter(some[0])
+        assert isinstance(packed, PackedTensor)
+        _replace(module, some, nn.Parameter(packed.unpack(), packed.requires_grad))
+    for part in module.modules():
+        for handle in part.__dict__.pop(_MARK, ()):
+            handle.remove()
+    return module
+
+
+def packed_state(module: nn.Module) -> dict[str, PackedArray]:
+    """The packed parameters of a module by name, as they are; tied ones under each name."""
+    return {
+        name: parameter.cell.packed
+        for name, parameter in module.named_parameters(remove_duplicate=False)
+        if isinstance(parameter, PackedTensor)
+    }

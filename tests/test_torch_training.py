@@ -1,0 +1,231 @@
+"""Training with packed weights gives the bits that ordinary training gives."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import densor
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+F = torch.nn.functional
+
+from densor.torch import PackedOptimizer, pack_module  # noqa: E402
+from densor.torch.packed import PackedTensor  # noqa: E402
+from densor.torch.resident import memory_of  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny products on several threads take longest to wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Tiny(nn.Module):
+    """Embedding with a tied head, blocks, and parameters too small to pack."""
+
+    def __init__(self, dtype: Any) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(120, 96)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(96), nn.Linear(96, 200), nn.GELU(), nn.Linear(200, 96))
+            for _ in range(2)
+        )
+        self.head = nn.Linear(96, 120, bias=False)
+        self.head.weight = self.embed.weight
+        self.to(dtype)
+
+    def forward(self, ids: Any) -> Any:
+        x = self.embed(ids)
+        for layer in self.layers:
+            x = x + layer(x)
+        return self.head(x)
+
+
+IDS = torch.arange(24).reshape(2, 12) * 4
+
+
+def bits(tensor: Any) -> bytes:
+    return bytes(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def loss_of(model: Any, step: int) -> Any:
+    ids = (IDS + step) % 120
+    return F.cross_entropy(model(ids).float().flatten(0, 1), ids.flatten().roll(1))
+
+
+def assert_same_state(one: Any, other: Any) -> None:
+    if isinstance(one, torch.Tensor):
+        assert type(one) is type(other) is torch.Tensor
+        assert bits(one) == bits(other)
+    elif isinstance(one, dict):
+        assert list(one) == list(other)
+        for key in one:
+            assert_same_state(one[key], other[key])
+    else:
+        assert one == other
+
+
+CASES = [
+    ("bfloat16", torch.optim.AdamW, {"lr": 1e-3}, False),
+    ("bfloat16", torch.optim.AdamW, {"lr": 1e-3, "fused": True}, False),
+    ("float32", torch.optim.SGD, {"lr": 1e-2, "momentum": 0.9, "nesterov": True}, False),
+    ("float32", torch.optim.Adam, {"lr": 1e-3, "amsgrad": True}, True),
+    ("float32", torch.optim.Adafactor, {"lr": 1e-3}, True),
+]
+
+
+@pytest.mark.parametrize(("dtype", "optimizer", "options", "pack_state"), CASES)
+def test_fifty_steps(dtype: str, optimizer: Any, options: Any, pack_state: bool) -> None:
+    torch.manual_seed(0)
+    plain = Tiny(getattr(torch, dtype))
+    packed = pack_module(copy.deepcopy(plain))
+    usual = optimizer(plain.parameters(), **options)
+    ours = PackedOptimizer(packed.parameters(), optimizer, pack_state=pack_state, **options)
+    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(o, 50) for o in (usual, ours)]
+    for step in range(50):
+        losses = []
+        for model, opt, schedule in zip((plain, packed), (usual, ours), schedules, strict=True):
+            loss = loss_of(model, step)
+            loss.backward()
+            opt.step()
+            opt.zero_grad()
+            schedule.step()
+            losses.append(loss)
+        assert bits(losses[0]) == bits(losses[1])
+    assert_same_state(dict(packed.state_dict()), dict(plain.state_dict()))
+    assert_same_state(ours.state_dict(), usual.state_dict())
+    assert packed.embed.weight is packed.head.weight
+    assert isinstance(packed.layers[0][1].weight, PackedTensor)
+    kept = ours.state[packed.layers[0][1].weight].values()
+    if optimizer is not torch.optim.Adafactor:
+        assert any(isinstance(value, PackedTensor) for value in kept) == pack_state
+
+
+def test_one_gradient_at_a_time() -> None:
+    model = pack_module(Tiny(torch.bfloat16))
+    PackedOptimizer(model.parameters(), torch.optim.SGD, lr=1e-3)
+    most = 0
+
+    def look(_: Any) -> None:
+        nonlocal most
+        most = max(most, sum(p.grad is not None for p in model.parameters()))
+
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(look)  # after the update
+        parameter.register_hook(look)  # before the gradient is kept
+    loss_of(model, 0).backward()
+    assert most == 0
+    assert memory_of(model).ratio < 0.75
+    assert all(p.cell.plain is None for p in model.parameters() if isinstance(p, PackedTensor))
+
+
+def test_gradients_add_up_over_several_passes() -> None:
+    plain = Tiny(torch.float32)
+    packed = pack_module(copy.deepcopy(plain))
+    usual = torch.optim.SGD(plain.parameters(), lr=0.1)
+    ours = PackedOptimizer(packed.parameters(), torch.optim.SGD, lr=0.1)
+    for _ in range(2):
+        for step in range(3):
+            loss_of(plain, step).backward()
+        usual.step()
+        usual.zero_grad()
+        with ours.accumulate():
+            loss_of(packed, 0).backward()
+            loss_of(packed, 1).backward()
+            ours.step()  # nothing, yet
+        loss_of(packed, 2).backward()
+    assert_same_state(dict(packed.state_dict()), dict(plain.state_dict()))
+
+
+def test_groups_and_going_on_from_a_state() -> None:
+    torch.manual_seed(0)
+    start = Tiny(torch.float32)
+
+    def groups(model: Any) -> Any:
+        return [
+            {"params": list(model.layers.parameters()), "lr": 1e-2, "weight_decay": 0.3},
+            {"params": [model.embed.weight]},
+        ]
+
+    def run(model: Any, opt: Any, begin: int, end: int) -> None:
+        for step in range(begin, end):
+            loss_of(model, step).backward()
+            opt.step()
+            opt.zero_grad()
+
+    plain = copy.deepcopy(start)
+    usual = torch.optim.AdamW(groups(plain), lr=1e-3)
+    run(plain, usual, 0, 6)
+    first = pack_module(copy.deepcopy(start))
+    ours = PackedOptimizer(groups(first), torch.optim.AdamW, lr=1e-3)
+    run(first, ours, 0, 3)
+    state, weights = ours.state_dict(), first.state_dict()
+    second = pack_module(copy.deepcopy(start))
+    second.load_state_dict(weights)
+    again = PackedOptimizer(groups(second), torch.optim.AdamW, pack_state=True, lr=9.0)
+    again.load_state_dict(copy.deepcopy(state))  # tensors in there would be shared
+    run(second, again, 3, 6)
+    assert_same_state(dict(second.state_dict()), dict(plain.state_dict()))
+    assert_same_state(again.state_dict(), usual.state_dict())
+    third = copy.deepcopy(start)
+    third.load_state_dict(weights)
+    back = torch.optim.AdamW(groups(third))
+    back.load_state_dict(state)
+    run(third, back, 3, 6)
+    assert_same_state(dict(third.state_dict()), dict(plain.state_dict()))
+
+
+def test_gradients_set_by_hand_and_letting_go() -> None:
+    model = pack_module(nn.Linear(128, 90, bias=False).to(torch.bfloat16))
+    ours = PackedOptimizer(model.parameters(), torch.optim.SGD, lr=1.0)
+    wanted = model.weight.unpack()
+    model.weight.grad = torch.ones(90, 128, dtype=torch.bfloat16)
+    assert ours.step(lambda: 3) == 3
+    assert bits(model.weight.unpack()) == bits(wanted - 1)
+    assert model.weight.grad is None
+    ours.close()
+    model(torch.ones(2, 128, dtype=torch.bfloat16)).sum().backward()
+    assert model.weight.grad is not None
+
+
+def test_what_needs_all_gradients_is_refused() -> None:
+    with pytest.raises(densor.ArgumentError):
+        PackedOptimizer(Tiny(torch.float32).parameters(), torch.optim.LBFGS)
+
+
+def test_ordinary_optimizers_work_too() -> None:
+    """Only slower, and with all gradients in memory."""
+    plain = Tiny(torch.bfloat16)
+    packed = pack_module(copy.deepcopy(plain))
+    for foreach in (False, True):
+        for model in (plain, packed):
+            opt = torch.optim.AdamW(model.parameters(), lr=1e-3, foreach=foreach)
+            for step in range(3):
+                loss_of(model, step).backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+                opt.step()
+                opt.zero_grad()
+    assert_same_state(dict(packed.state_dict()), dict(plain.state_dict()))
+
+
+def test_recomputed_activations() -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    plain = Tiny(torch.bfloat16)
+    packed = pack_module(copy.deepcopy(plain))
+    grads = []
+    for reentrant in (True, False):
+        for model in (plain, packed):
+            x = model.embed(IDS)
+            for layer in model.layers:
+                x = x + checkpoint(layer, x, use_reentrant=reentrant)
+            x.float().square().sum().backward()
+            grads.append([bits(p.grad) for p in model.parameters()])
+            model.zero_grad()
+    assert grads[0] == grads[1] == grads[2] == grads[3]
