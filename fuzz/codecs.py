@@ -250,6 +250,15 @@ def _of_changes() -> list[Case]:
     return cases
 
 
+def _of_text() -> list[Case]:
+    texts = (b"a text that repeats itself, " * 12, bytes(300), bytes(range(64)) * 6)
+    cases: list[Case] = []
+    for data in (np.frombuffer(text, np.uint8) for text in texts):
+        for coder in (TextCoder(data), TextCoder(data, light=True)):
+            cases += _with(coder, data)
+    return cases
+
+
 def _seeds(codec: int) -> Callable[[], list[bytes]]:
     return lambda: [case.pack() for case in _all_cases() if case.model[0] == codec][:_MOST_SEEDS]
 
@@ -387,6 +396,7 @@ TARGETS = (
     _codec("change", registry.CODEC_CHANGE, **_BIG),
     _codec("text", registry.CODEC_TEXT, most_memory=1 << 27),
     _codec("planes", registry.CODEC_PLANES, **_BIG),
+    _codec("text", registry.CODEC_TEXT, most_memory=1 << 26),
     Target("zstd", run_fixed, fixed_seeds, mutate_case, **_BIG),
     Target("rans", run_rans, rans_seeds, mutate_case),
     Target("huffman", run_huffman, huffman_seeds),
