@@ -145,8 +145,8 @@ def random_llama(folder: Path, megabytes: int) -> None:
         num_hidden_layers=max(1, (megabytes * 10**6 - ends) // layer),
     )
     torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
 
 
 def run(plain: Path, place: Path, repeats: int) -> list[str]:

@@ -61,6 +61,12 @@ class BufferPool:
                 self._free.append(buffer)
                 self._kept += buffer.size
 
+    def clear(self) -> None:
+        """Lets go of all that was given back, where memory matters more than time."""
+        with self._lock:
+            self._free.clear()
+            self._kept = 0
+
 
 _MOST = 96 << 20
 POOL = BufferPool(_MOST)

@@ -371,6 +371,36 @@ def test_locks_held_elsewhere_are_open_in_a_child() -> None:
         thread.join()
 
 
+@forks
+def test_garbage_is_collected_in_a_child_whatever_others_did() -> None:
+    """Another thread has paused collection for a while when the fork comes."""
+    import gc
+
+    from densor.formats.archive import collection_paused
+
+    paused, ends = threading.Event(), threading.Event()
+
+    def pause() -> None:
+        with collection_paused():
+            paused.set()
+            ends.wait(SECONDS)
+
+    thread = threading.Thread(target=pause)
+    thread.start()
+    paused.wait(SECONDS)
+
+    def check() -> None:
+        assert gc.isenabled()
+
+    try:
+        assert not gc.isenabled()
+        child_of(check)
+    finally:
+        ends.set()
+        thread.join()
+    assert gc.isenabled()
+
+
 def _read_elsewhere(file: Any) -> int:
     check_reads(file, os.getpid(), 10)
     return os.getpid()

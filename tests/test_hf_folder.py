@@ -106,7 +106,7 @@ def test_a_packed_file_is_a_valid_safetensors_file(tmp_path: Path) -> None:
 def test_every_tensor_is_aligned(tmp_path: Path) -> None:
     """Readers that map files into memory want elements where their size divides the offset."""
     file = PackedFile(packed_file(plain_file(tmp_path / "plain"), tmp_path / "packed"))
-    for name, stored in file._header.tensors.items():
+    for name, stored in file.header.tensors.items():
         size = 1 if file.is_blob(name) else SIZES.get(stored.dtype, 1)
         assert stored.begin % size == 0, name
 
@@ -174,16 +174,23 @@ def test_every_cut_is_found(tmp_path: Path) -> None:
         PackedFile(bad)
 
 
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "."):
+        with pytest.raises(FileError, match="no regular file"):
+            PackedFile(tmp_path / name)
+
+
 def hostile(path: Path, **changes) -> Path:
     """A packed file with other values in its metadata."""
     plain = plain_file(path.parent / "plain")
     file = PackedFile(packed_file(plain, path))
-    about = json.loads(file._header.metadata["densor"]) | changes
+    about = json.loads(file.header.metadata["densor"]) | changes
     header = {
         name: {"dtype": s.dtype, "shape": s.shape, "data_offsets": [s.begin, s.end]}
-        for name, s in file._header.tensors.items()
+        for name, s in file.header.tensors.items()
     }
-    start = len(file._header.raw)
+    start = len(file.header.raw)
     for item in header.values():
         item["data_offsets"] = [offset - start for offset in item["data_offsets"]]
     data = path.read_bytes()[start:]
@@ -239,6 +246,8 @@ def test_another_hash(tmp_path: Path) -> None:
         b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,8]}}',
         b'{"__metadata__":{"a":1}}',
         b'{"__metadata__":[]}',
+        b'{"__metadata__":{"densor":"\\ud800"}}',
+        b'{"\\ud800":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
     ],
 )
 def test_malformed_headers(tmp_path: Path, header: bytes) -> None:

@@ -374,7 +374,7 @@ def test_damage_in_a_blob(spoilt, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     name = blobs_of(spoilt)[1]
     file = PackedFile(spoilt / WEIGHTS)
-    damaged(spoilt / WEIGHTS, file._header.tensors[name].end - 200)
+    damaged(spoilt / WEIGHTS, file.header.tensors[name].end - 200)
     with pytest.raises(ChecksumError, match=f"{WEIGHTS}.*{name}"):
         densor.hf.from_pretrained(spoilt)
     with pytest.raises(RuntimeError, match="conversion of the weights"):
@@ -388,7 +388,7 @@ def test_damage_in_a_blob(spoilt, caplog, monkeypatch):
 def test_damage_at_the_begin_of_a_blob(spoilt, offset):
     name = blobs_of(spoilt)[0]
     file = PackedFile(spoilt / WEIGHTS)
-    damaged(spoilt / WEIGHTS, file._header.tensors[name].begin + offset)
+    damaged(spoilt / WEIGHTS, file.header.tensors[name].begin + offset)
     with pytest.raises(DensorError, match=f"{WEIGHTS}.*{name}"):
         transformers.AutoModelForCausalLM.from_pretrained(spoilt, ignore_mismatched_sizes=True)
 
@@ -396,8 +396,8 @@ def test_damage_at_the_begin_of_a_blob(spoilt, offset):
 def rewritten(folder, change):
     """Writes the weights anew with another header and other bytes of tensors."""
     file = PackedFile(folder / WEIGHTS)
-    tensors = {name: (file._header.tensors[name], file.stored(name).tobytes()) for name in file}
-    metadata = dict(file._header.metadata)
+    tensors = {name: (file.header.tensors[name], file.stored(name).tobytes()) for name in file}
+    metadata = dict(file.header.metadata)
     change(tensors, metadata)
     at, header = 0, {}
     for name, (stored, data) in tensors.items():
@@ -587,3 +587,14 @@ def test_a_packed_base(tuned, tmp_path):
 def test_unpacks_against_a_base(tuned, tmp_path):
     densor.hf.unpack(tuned / "packed", tmp_path / "out", base=tuned / "base")
     assert files(tmp_path / "out") == files(tuned / "tuned")
+
+
+@pytest.mark.slow
+def test_memory_of_loading(tmp_path):
+    """Anonymous memory at its peak: the parameters and 150 MB."""
+    from bench.hf import measured, random_llama
+
+    random_llama(tmp_path / "plain", 300)
+    densor.hf.pack(tmp_path / "plain", tmp_path / "packed")
+    found = measured(tmp_path / "packed")
+    assert found["peak"] <= found["parameters"] + 150e6

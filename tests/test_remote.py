@@ -433,6 +433,13 @@ def test_many_chunks_take_few_requests(web: Web) -> None:
         assert web.requests - before[1] <= 1 and web.sent - before[0] <= 1 << 20
 
 
+def test_packing_a_file_from_http_fetches_it_once(web: Web, tmp_path: Path) -> None:
+    web.files["/model.safetensors"] = model_file()
+    densor.pack([f"{web.url}/model.safetensors"], tmp_path / "m.densor")
+    assert web.sent == len(model_file())
+    assert densor.extract(tmp_path / "m.densor", tmp_path) == ["model.safetensors"]
+
+
 def test_files_from_http(web: Web, tmp_path: Path) -> None:
     web.files["/a/model.safetensors"] = model_file()
     sizes = densor.compress_file(f"{web.url}/a/model.safetensors?x=1", tmp_path / "m.densor")
@@ -517,6 +524,11 @@ def test_command_line(
     assert do("--rm", "memory://d/model.safetensors")[0] == 2
     assert do("-q", "--rm", "back", "-o", "memory://moved")[0] == 0
     assert not (tmp_path / "back").exists() and "/moved" in memory
+    assert do("https://host/x.densor?y", "-d") == (
+        2,
+        "",
+        "densor: https://host/x.densor: name the output with -o; see densor --help\n",
+    )
     code, _, err = do("memory://nosuch", "-o", "x")
     assert (code, err) == (1, "densor: memory://nosuch: no such file\n")
     assert do("-f", "memory://moved", "-o", "memory://moved")[0] == 1

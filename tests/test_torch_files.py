@@ -161,7 +161,7 @@ def test_what_cannot_be_loaded(path, tmp_path):
 def test_damage_names_file_and_tensor(tmp_path):
     path = tmp_path / "file"
     densor.torch.save_file(tensors(), path)
-    end = PackedFile(path)._header.tensors["weight"].end
+    end = PackedFile(path).header.tensors["weight"].end
     damaged(path, end - 100)
     with pytest.raises(DensorError, match="file: tensor 'weight'"):
         densor.torch.load_file(path)

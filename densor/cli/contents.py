@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from densor.cli import checks, console
 from densor.errors import DensorError
 from densor.formats import hashing
-from densor.formats.archive import Archive, IndexedEntry, collection_paused
+from densor.formats.archive import Archive, IndexedEntry
 from densor.formats.basefile import open_base
 from densor.formats.entry import FILE
 from densor.formats.files import open_input
@@ -46,7 +46,7 @@ def opened(
     `max_size`: as for `Archive`, of what is read.
     """
     checks.source_file(path)
-    with _random(plain(path)) as source, open_base(base, threads, max_size) as given:
+    with random_source(path) as source, open_base(base, threads, max_size) as given:
         archive = Archive(source, threads, max_size=max_size, base=given, llm=llm)
         try:
             version = int.from_bytes(source.read_at(8, 2).tobytes(), "little")
@@ -56,8 +56,9 @@ def opened(
 
 
 @contextlib.contextmanager
-def _random(path: str) -> Iterator[RandomSource]:
-    if is_url(path):
+def random_source(path: str) -> Iterator[RandomSource]:
+    """What is at a path or URL, to be read at random."""
+    if is_url(path := plain(path)):
         from densor.formats.remote import Remote, RemoteSource
 
         yield RemoteSource(Remote(path))
@@ -112,8 +113,7 @@ def describe(found: Opened) -> list[dict[str, Any]]:
 
     `stored` counts all bytes of the frames that hold a thing, also those that it shares.
     """
-    with collection_paused():
-        return [_entry(found.archive, entry) for entry in found.archive.entries]
+    return [_entry(found.archive, entry) for entry in found.archive.entries]
 
 
 def _entry(archive: Archive, entry: IndexedEntry) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import contextlib
 import gc
+import os
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -501,11 +503,28 @@ def collection_paused() -> Iterator[None]:
     if not gc.isenabled():
         yield
         return
+    thread = threading.get_ident()
+    _pausing.add(thread)
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
+        _pausing.discard(thread)
+
+
+_pausing: set[int] = set()  # threads that have turned collection off
+
+
+def _resume() -> None:
+    """In a forked child, where a thread that has turned collection off may not go on."""
+    if _pausing:
+        _pausing.clear()
+        gc.enable()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_resume)
 
 
 def _column(index: dict[str, Any], key: str) -> npt.NDArray[np.int64]:

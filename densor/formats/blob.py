@@ -95,8 +95,7 @@ def decode(
     if found.base is not None and base_of is not None:
         base = base_of(found)
     if out is None:
-        if found.size > blob.size * _MOST_PER_BYTE:
-            raise LimitError(f"{blob.size} bytes cannot hold {found.size}")
+        check_size(found, blob)
         out = _allocate(found.size)
     target = out
 
@@ -113,6 +112,12 @@ def decode(
     if sum(entry.size for entry in entries) != target.size:
         raise ChecksumError("archive does not hold all of its tensor")
     return target
+
+
+def check_size(tensor: Tensor, blob: Bytes) -> None:
+    """LimitError where no blob of this size can hold a tensor; memory should wait for this."""
+    if tensor.size > blob.size * _MOST_PER_BYTE:
+        raise LimitError(f"{blob.size} bytes cannot hold {tensor.size}")
 
 
 def _allocate(size: int) -> Bytes:

@@ -17,7 +17,7 @@ from densor.formats.blob import Tensor
 from densor.formats.entry import is_name
 from densor.formats.files import Sizes
 from densor.formats.folder import extract, pack
-from densor.formats.output import errors_of
+from densor.formats.output import copy_times_and_mode, errors_of
 from densor.formats.packed import BaseFolder, PackedFile
 from densor.formats.wire import MAGIC
 
@@ -26,7 +26,6 @@ CONFIG = "config.json"
 CARD = "README.md"
 ORIGINALS = "originals.densor"  # the archive of files that are not what they were
 BASE_VARIABLE = "DENSOR_BASE"
-_CARD_MARK = "<!-- densor -->"
 # What transformers takes a model's weights from; adapters and others' files stay as they are.
 _WEIGHTS = re.compile(r"model(\.[\w-]+)?(-\d+-of-\d+)?(\.[\w-]+)?\.safetensors")
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -113,7 +112,7 @@ def _pack_weights(
     find = None if bases is None else bases.find
     with errors_of(path), path.open("wb") as out:
         packed.pack_file(file, out, level, threads, base=find, progress=progress)
-    shutil.copystat(file.path, path)
+    copy_times_and_mode(file.path, path)
     written = PackedFile(path)
     need = None if bases is None else bases.need
     try:
@@ -135,7 +134,8 @@ def unpack_model(
 ) -> Sizes:
     """Restores the folder that `pack_model` was given, every file byte for byte.
 
-    `base`: as for `find_base`. The folder appears whole or not at all. Raises a DensorError.
+    `base`: the folder that it was packed against; otherwise found as `Bases` says. The new folder
+    appears whole or not at all. Raises a DensorError.
     """
     source, target = Path(source), Path(target)
     originals = source / ORIGINALS
@@ -152,7 +152,7 @@ def unpack_model(
             path = new / file.path.name
             with errors_of(path), path.open("wb") as out:
                 file.unpack(out, threads, bases.need, progress)
-            shutil.copystat(file.path, path)
+            copy_times_and_mode(file.path, path)
             original, stored = original + file.size, stored + file.stored_size
     return Sizes(original, stored)
 
@@ -320,7 +320,6 @@ def card_section(name: str, base: str | None, sizes: Sizes) -> str:
             f"`{BASE_VARIABLE}`.\n"
         )
     return f"""
-{_CARD_MARK}
 ## Packed weights
 
 The weights in this folder are packed without loss by Densor: {percent} of their size.

@@ -108,7 +108,7 @@ def check_path(name: str) -> str:
 def check_name(name: str) -> str:
     """`name` if it is valid UTF-8 of a sane length without NUL, else FormatError."""
     try:
-        size = len(name.encode())
+        size = len(name) if name.isascii() else len(name.encode())
     except UnicodeEncodeError:
         raise FormatError(f"name is not valid Unicode: {name!r}") from None
     if size > MAX_NAME or "\0" in name:
@@ -147,7 +147,7 @@ def parse(found: dict[str, Any]) -> EntryMeta:
             if not isinstance(value, str):
                 raise FormatError(f"{key} of an entry is not a string")
             setattr(meta, key, value)
-    if meta.hash not in (None, *KINDS_OF_HASH):
+    if meta.hash is not None and meta.hash not in KINDS_OF_HASH:
         raise UnsupportedError(f"unknown hash {meta.hash!r}; a newer densor may read this")
     if found.get("mode") is not None:
         meta.mode = strictjson.integer(found["mode"], "mode", 0o777)

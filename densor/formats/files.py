@@ -83,8 +83,11 @@ def _open_remote(url: str) -> Iterator[Input]:
     place = Remote(url)
     status = place.status()
     random = None if status.size is None else RemoteSource(place, status.size)
+
+    def unchanged() -> bool:
+        return place.status() == status
+
     with open_reader(place) as file:
-        unchanged = lambda: place.status() == status  # noqa: E731
         yield Input(file, status.size, None, status.mtime_ns, random, unchanged)
 
 

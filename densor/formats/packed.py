@@ -10,6 +10,7 @@ import math
 import mmap
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -45,9 +46,10 @@ _WORTH = 0.97  # of its tensor's size is what a blob may have at most
 _CLEARLY = 0.5  # of its tensor's size: so small against a base that nothing else is tried
 _HEADER_ZSTD = 9
 _COPY = 1 << 22
+_READ_AHEAD = 1 << 24
 _ALIGNMENT = 8
 
-Decide = Callable[[Tensor], GivenBase | None]
+Decide = Callable[[Tensor], GivenBase | None]  # what a tensor may be coded against
 Progress = Callable[[int], object]
 
 
@@ -84,6 +86,7 @@ def parse(raw: bytes) -> Header:
     metadata = found.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise FormatError("safetensors header has malformed metadata")
+    _check_text([*metadata, *metadata.values(), *found])
     tensors = {name: _stored(name, item, len(raw)) for name, item in found.items()}
     ordered = dict(sorted(tensors.items(), key=lambda item: item[1][2:]))
     at = len(raw)
@@ -92,6 +95,14 @@ def parse(raw: bytes) -> Header:
             raise FormatError(f"{name!r:.200}: tensors of the file overlap or leave a gap")
         at = stored.end
     return Header(raw, metadata, ordered)
+
+
+def _check_text(texts: list[str]) -> None:
+    """FormatError for what JSON can hold but UTF-8 cannot: halves of surrogate pairs."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise FormatError("safetensors header holds a text that is not valid Unicode") from None
 
 
 def _stored(name: str, item: object, start: int) -> Stored:
@@ -118,7 +129,7 @@ class PackedFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._data = _mapped(self.path)
+        self._map, self._data = _mapped(self.path)
         with self._named():
             self._header = parse(_header_bytes(self._data))
             if self._header.end != self._data.size:
@@ -171,6 +182,11 @@ class PackedFile:
         known = original.dtype in SIZES and found.dtype == "U8" and len(found.shape) == 1
         if not known:
             raise FormatError(f"tensor {name!r:.200}: is neither what it was nor a blob")
+
+    @property
+    def header(self) -> Header:
+        """The header of this file."""
+        return self._header
 
     @property
     def packed(self) -> bool:
@@ -239,8 +255,19 @@ class PackedFile:
         """
         if not self.is_blob(name):
             return self.stored(name)
+        self._read_ahead(name)
         with self._named(name):
             return blob.decode(self.stored(name), self.info(name), threads, base_of, out)
+
+    def _read_ahead(self, name: str) -> None:
+        """Asks the system for a blob and some of what follows: page faults read too little."""
+        if self._map is None or not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        found = self._header.tensors[name]
+        begin = found.begin // mmap.PAGESIZE * mmap.PAGESIZE
+        end = min(found.end + _READ_AHEAD, self._data.size)
+        with contextlib.suppress(OSError):  # advice only
+            self._map.madvise(mmap.MADV_WILLNEED, begin, end - begin)
 
     def unpack(
         self,
@@ -275,14 +302,16 @@ def check_version(version: int) -> None:
         )
 
 
-def _mapped(path: Path) -> Bytes:
+def _mapped(path: Path) -> tuple[mmap.mmap | None, Bytes]:
+    """A file's memory map, which an empty file has not, and its bytes."""
     with errors_of(path):
-        if path.is_dir():
-            raise FileError(f"{path}: is a directory")
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise FileError(f"{path}: is no regular file")
         with path.open("rb") as file:
             if not os.fstat(file.fileno()).st_size:
-                return np.empty(0, np.uint8)
-            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+                return None, np.empty(0, np.uint8)
+            found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return found, np.frombuffer(found, np.uint8)
 
 
 def _header_bytes(data: Bytes) -> bytes:
@@ -311,14 +340,7 @@ def pack_file(
     """
     if source.packed:
         raise ArgumentError(f"{source.path}: is packed already")
-    header = parse(_header_bytes(source._data))
-    if KEY in header.metadata:
-        raise ArgumentError(f"{source.path}: its metadata has the key {KEY!r}")
-
-    def data_of(name: str) -> Bytes:
-        return source.stored(name)
-
-    write_packed(header, data_of, target, level, threads, base=base, progress=progress)
+    write_packed(source.header, source.stored, target, level, threads, base=base, progress=progress)
 
 
 def write_packed(

@@ -71,7 +71,9 @@ class Remote:
             return bool(self.fs.exists(self.path))
 
     def is_folder(self) -> bool:
-        """Whether there are files below this place."""
+        """Whether there are files below this place; on a web server, what ends with a slash."""
+        if self.url.lower().startswith(("http://", "https://")):  # asking would fetch the file
+            return self.url.endswith("/")
         with self.errors():
             return bool(self.fs.isdir(self.path))
 
@@ -106,8 +108,8 @@ class Remote:
         with self.errors():
             found = sorted(self.fs.find(self.path))
         start = self.path.rstrip("/") + "/"
-        names = [path.removeprefix(start) for path in found]
-        return [(join(self.url, name), name) for name in names if name and name not in found]
+        names = [path[len(start) :] for path in found if path.startswith(start)]
+        return [(join(self.url, name), name) for name in names if name]
 
 
 class _Reader:

@@ -67,8 +67,8 @@ def repair(
         with whole_file(goal, overwrite or target is None) as out:
             work.write(out)
             _check_whole(FileRandomSource(out))
-            check_still_there(path, before)
             os.fchmod(out.fileno(), before.st_mode & 0o777)
+            check_still_there(path, before)
     return work.done
 
 

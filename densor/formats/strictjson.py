@@ -41,7 +41,7 @@ def dumps(value: object) -> bytes:
 
 def integer(value: object, what: str, most: int = (1 << 63) - 1, least: int = 0) -> int:
     """`value` if it is an integer within bounds, else a FormatError."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+    if type(value) is not int or not least <= value <= most:  # a bool is none
         raise FormatError(f"{what} is not an integer from {least} to {most}")
     return value
 
@@ -50,4 +50,4 @@ def shape(value: object, what: str) -> tuple[int, ...]:
     """`value` as a tensor shape of at most 64 dimensions, else a FormatError."""
     if not isinstance(value, list) or len(value) > 64:
         raise FormatError(f"{what} is not a list of at most 64 integers")
-    return tuple(integer(size, what) for size in value)
+    return tuple([integer(size, what) for size in value])

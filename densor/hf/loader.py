@@ -26,12 +26,12 @@ from transformers.quantizers.auto import (
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from densor import arrays, dtypes
+from densor import dtypes
 from densor.errors import ArgumentError, DensorError, FormatError, UnsupportedError
 from densor.formats import blob, packed
 from densor.formats.checkpoint import METHOD, Bases, check_packed
 from densor.formats.packed import PackedFile
-from densor.torch.blob import may_be_blob
+from densor.torch.blob import may_be_blob, read_tensor
 
 T = TypeVar("T")
 
@@ -176,8 +176,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
             if stays and parameter is not None and file.describe(found.name).base is None:
                 self._stay[parameter] = file.stored(found.name).tobytes()
                 return torch.empty(found.shape, dtype=kind, device="meta")
-            data = file.read(found.name, base_of=self._base_of)
-            restored: torch.Tensor = arrays.to_torch(found.dtype, found.shape, data)
+            restored = read_tensor(file, found.name, base_of=self._base_of)
             return restored.to(device=tensor.device, dtype=dtype)
 
     def _place_of(self, tensor: torch.Tensor) -> tuple[PackedFile, blob.Tensor] | None:

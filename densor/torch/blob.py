@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 
-from densor import arrays
+from densor import arrays, dtypes
 from densor.errors import DensorError, FormatError
 from densor.formats import blob, wire
 from densor.formats.base import GivenBase
+from densor.formats.packed import PackedFile
 
 
 def may_be_blob(tensor: Any) -> bool:
@@ -19,6 +20,35 @@ def may_be_blob(tensor: Any) -> bool:
     elif tensor.dtype != torch.uint8 or tensor.ndim != 1:
         return False
     return bytes(tensor[: len(wire.MAGIC)].cpu().numpy()) == wire.MAGIC
+
+
+def read_tensor(
+    file: PackedFile,
+    name: str,
+    threads: int = 0,
+    base_of: Callable[[blob.Tensor], GivenBase] | None = None,
+) -> torch.Tensor:
+    """A tensor of a file, in memory of its own.
+
+    The memory is torch's: numpy asks for huge pages, which may take longer than decoding.
+    """
+    found = file.info(name)
+    if file.is_blob(name):
+        blob.check_size(found, file.stored(name))
+    memory = torch.empty(found.size, dtype=torch.uint8)
+    out = memory.numpy()
+    data = file.read(name, threads, base_of, out)
+    if data is not out:  # a plain tensor
+        out[:] = data
+    return _as(memory, found)
+
+
+def _as(memory: torch.Tensor, info: blob.Tensor) -> torch.Tensor:
+    """The tensor over these bytes."""
+    if not info.size:
+        empty: torch.Tensor = arrays.to_torch(info.dtype, info.shape, memory.numpy())
+        return empty
+    return memory.view(dtypes.to_torch(info.dtype)).reshape(info.shape)
 
 
 def decoded(
@@ -39,8 +69,9 @@ def decoded(
         found = blob.describe(data)
         if not name.endswith(found.name):
             raise FormatError(f"blob is of {found.name!r:.200}")
-        restored = blob.decode(data, found, threads, base_of)
-        made: torch.Tensor = arrays.to_torch(found.dtype, found.shape, restored)
-        return made.to(tensor.device)
+        blob.check_size(found, data)
+        memory = torch.empty(found.size, dtype=torch.uint8)
+        blob.decode(data, found, threads, base_of, memory.numpy())
+        return _as(memory, found).to(tensor.device)
     except DensorError as error:
         raise type(error)(f"tensor {name!r:.200}: {error}") from error

@@ -64,6 +64,10 @@ def can_pack(tensor: torch.Tensor) -> bool:
     )
 
 
+def _nothing() -> None:
+    return None
+
+
 class Cell:
     """The packed elements that a tensor and its views share.
 
@@ -79,6 +83,7 @@ class Cell:
         self.plain: torch.Tensor | None = None
         self.dirty = False
         self._holders: Collection[int] = ()
+        self.shown: Callable[[], torch.Tensor | None] = _nothing  # what a state_dict got last
         self.dtype: torch.dtype = dtypes.to_torch(packed.dtype)
         self.shape = packed.shape
 
@@ -125,6 +130,7 @@ class Cell:
         if value.dtype != self.dtype or tuple(value.shape) != self.shape:
             raise ArgumentError(f"packed {self.dtype} of shape {self.shape} cannot become another")
         self.packed = packed_array(value, self.level, self.threads)
+        self.shown = _nothing
         if self.plain is not None and self.plain is not value:
             self.plain.copy_(value)
 

@@ -19,6 +19,7 @@ from densor.formats.entry import EntryMeta, is_name
 from densor.formats.output import errors_of, whole_file
 from densor.formats.packed import PackedFile
 from densor.formats.source import Bytes
+from densor.torch.blob import read_tensor
 
 Device = str | int | torch.device
 
@@ -147,12 +148,17 @@ class safe_open:
             found = self._archive.get_tensor(name)
         else:
             assert self._packed is not None
-            info = self._packed.info(name)
-            data = self._packed.read(name, self._threads, self._base_of)
-            data = data if data.flags.writeable else data.copy()
-            give = arrays.to_torch if self._torch else arrays.to_numpy
-            found = give(info.dtype, info.shape, data)
+            found = self._read(self._packed, name)
         return found.to(self._device) if self._torch else found
+
+    def _read(self, file: PackedFile, name: str) -> Any:
+        if self._torch:
+            return read_tensor(file, name, self._threads, self._base_of)
+        info = file.info(name)
+        data = file.read(name, self._threads, self._base_of)
+        return arrays.to_numpy(
+            info.dtype, info.shape, data if data.flags.writeable else data.copy()
+        )
 
     def get_slice(self, name: str) -> "Slice":
         """A tensor that is decoded, as a whole, when it is indexed."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from densor.buffers import POOL
 from densor.errors import ArgumentError
 from densor.torch.packed import DEFAULT_LEVEL, PackedTensor, can_pack, pack, unpacked
 
@@ -103,6 +104,7 @@ class PackedOptimizer(Optimizer):
             for parameter in self._inner:
                 if parameter.grad is not None and not self._waiting:
                     self._update(parameter)
+        POOL.clear()  # packing has filled it
         return loss
 
     def state_dict(self) -> dict[str, Any]:

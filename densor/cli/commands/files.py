@@ -178,6 +178,8 @@ def _target(source: str, args: argparse.Namespace) -> str | None:
         return str(args.output)
     if source == DASH:
         return DASH
+    if is_url(source) and source.lower().startswith("http"):
+        raise UsageError(f"{_label(source)}: name the output with -o")
     if args.mode is None:
         return source + SUFFIX
     bare = source.removesuffix(SUFFIX)

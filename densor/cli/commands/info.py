@@ -61,11 +61,11 @@ def _facts(found: "Opened") -> Iterator[tuple[str, str]]:
 
 def _recovery(path: str) -> list[tuple[str, str]]:
     """How much recovery data there is."""
+    from densor.cli.contents import random_source
     from densor.formats.recovery import find_layout
-    from densor.formats.source import FileRandomSource
 
-    with open(path, "rb") as file:
-        layout = find_layout(FileRandomSource(file), thorough=False)
+    with random_source(path) as source:
+        layout = find_layout(source, thorough=False)
     return [] if layout is None else [("recovery", f"{layout.percent:g}%")]
 
 

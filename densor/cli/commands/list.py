@@ -24,7 +24,10 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table or the JSON."""
-    return console.archive(args.archive, lambda path: _show(path, args.json))
+    from densor.formats.archive import collection_paused
+
+    with collection_paused():
+        return console.archive(args.archive, lambda path: _show(path, args.json))
 
 
 def _show(path: str, as_json: bool) -> None:
