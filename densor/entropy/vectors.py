@@ -71,7 +71,9 @@ def _number(kind: Any, value: int) -> Any:
     return ir.Constant(kind, [value] * LANES)
 
 
-def _check(context: Any, builder: Any, arytype: Any, value: Any, index: Any, count: Any) -> None:
+def check_range(
+    context: Any, builder: Any, arytype: Any, value: Any, index: Any, count: Any
+) -> None:
     """Raises IndexError in debugging builds unless elements index to index + count - 1 exist."""
     array = context.make_array(arytype)(context, builder, value)
     size = builder.add(builder.extract_value(array.shape, 0), index.type(1))
@@ -84,7 +86,7 @@ def _address(
 ) -> Any:
     """A pointer to `count` consecutive elements as one vector of type `kind`."""
     if BOUNDSCHECK:
-        _check(context, builder, arytype, value, index, index.type(count))
+        check_range(context, builder, arytype, value, index, index.type(count))
     array = context.make_array(arytype)(context, builder, value)
     return builder.bitcast(builder.gep(array.data, [index]), kind.as_pointer())
 
@@ -256,7 +258,7 @@ def gather_u32(typingctx, array, index):
         if BOUNDSCHECK:
             for lane in range(LANES):
                 place = builder.zext(builder.extract_element(index, _I32(lane)), _I64)
-                _check(context, builder, arytype, value, place, _I64(1))
+                check_range(context, builder, arytype, value, place, _I64(1))
         data = context.make_array(arytype)(context, builder, value).data
         base = _splat(builder, builder.ptrtoint(data, _I64), _V64)
         offset = builder.shl(builder.zext(index, _V64), _number(_V64, 2))
@@ -271,7 +273,7 @@ def gather_u32(typingctx, array, index):
     return u32x16(array, u32x16), codegen
 
 
-def _features(context: Any) -> tuple[str, set[str]]:
+def features_of(context: Any) -> tuple[str, set[str]]:
     """The processor family and the features that code is generated for."""
     triple, _, features = context.codegen().magic_tuple()
     names = {name[1:] for name in features.split(",") if name[:1] == "+"}
@@ -280,7 +282,7 @@ def _features(context: Any) -> tuple[str, set[str]]:
 
 def _byte_shuffle(context: Any) -> str | None:
     """The intrinsic that shuffles 16 bytes by 16 indices, where there is one."""
-    family, features = _features(context)
+    family, features = features_of(context)
     if family == "x86_64" and "ssse3" in features:
         return "llvm.x86.ssse3.pshuf.b.128"
     if family in ("aarch64", "arm64"):
@@ -356,7 +358,7 @@ def expand_u16(typingctx, array, index, mask):
         value, index, mask = args
         arytype = signature.args[0]
         address = _address(context, builder, arytype, value, index, _I8, 2 * LANES)
-        if "avx512vbmi2" in _features(context)[1] or _byte_shuffle(context) is None:
+        if "avx512vbmi2" in features_of(context)[1] or _byte_shuffle(context) is None:
             words = builder.bitcast(address, _I16.as_pointer())
             zero = ir.Constant(_V16, [0] * LANES)
             found = _call(builder, "llvm.masked.expandload.v16i16", _V16, [words, mask, zero])
@@ -387,7 +389,7 @@ def compress_u16_before(typingctx, array, end, mask, vector):
         start = builder.sub(end, _I64(2 * LANES))
         address = _address(context, builder, signature.args[0], value, start, _I8, 2 * LANES)
         words = builder.trunc(vector, _V16)
-        if "avx512vbmi2" in _features(context)[1] or _byte_shuffle(context) is None:
+        if "avx512vbmi2" in features_of(context)[1] or _byte_shuffle(context) is None:
             taken = _word_bytes(builder, builder.bitcast(mask, _I16))
             place = builder.sub(_I64(2 * LANES), taken)
             target = builder.bitcast(builder.gep(address, [place]), _I16.as_pointer())

@@ -166,7 +166,8 @@ class Archive:
         self._max_size = max_size
         self._given = base
         self._kept = _Kept()
-        self._models = Models(Session(llm))
+        self._session = Session(llm)
+        self._models = Models(self._session)
         head = source.read_at(0, min(wire.HEADER_SIZE, source.size))
         self.features, self._limit = wire.parse_header(head.tobytes())
         with collection_paused():
@@ -202,6 +203,7 @@ class Archive:
 
     def close(self) -> None:
         """Stops the threads."""
+        self._session.stop()
         self._workers.close()
 
     def _read_index(self) -> dict[str, Any]:

@@ -12,17 +12,11 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from densor.entropy.jit import BOUNDSCHECK
+from densor.entropy.vectors import LANES, check_range, features_of
 
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-LANES = 16  # outputs of a vector
 _V32 = ir.VectorType(_I32, LANES)
 _PAIR = ir.VectorType(_I16, 2)
-
-
-def _features(context: Any) -> tuple[str, set[str]]:
-    """The processor family and the features that code is generated for."""
-    triple, _, features = context.codegen().magic_tuple()
-    return triple.split("-")[0], {name[1:] for name in features.split(",") if name[:1] == "+"}
 
 
 def _pick(builder: Any, vector: Any, lanes: list[int]) -> Any:
@@ -44,7 +38,7 @@ def _join(builder: Any, parts: list[Any]) -> Any:
 
 def _multiply_pairs(context: Any, builder: Any, a: Any, b: Any) -> Any:
     """<16 x i32>: a[2i] b[2i] + a[2i+1] b[2i+1] of two <32 x i16>."""
-    family, features = _features(context)
+    family, features = features_of(context)
     width, name = 0, ""
     if family == "x86_64":
         width, name = 8, "llvm.x86.sse2.pmadd.wd"
@@ -95,10 +89,12 @@ def tile(rows: int, vectors: int, bits: int) -> Any:
                 reach = builder.add(
                     builder.mul(stride, _I64(rows - 1)), builder.shl(pairs, _I64(1))
                 )
-                _check(context, builder, kinds[0], a, at, reach)
-                _check(context, builder, kinds[3], w, begin, builder.mul(pairs, _I64(2 * columns)))
+                check_range(context, builder, kinds[0], a, at, reach)
+                check_range(
+                    context, builder, kinds[3], w, begin, builder.mul(pairs, _I64(2 * columns))
+                )
                 reach = builder.add(builder.mul(wide, _I64(rows - 1)), _I64(columns))
-                _check(context, builder, kinds[6], out, to, reach)
+                check_range(context, builder, kinds[6], out, to, reach)
             data = [
                 builder.gep(context.make_array(kind)(context, builder, value).data, [first])
                 for kind, value, first in (
@@ -150,11 +146,3 @@ def tile(rows: int, vectors: int, bits: int) -> Any:
         return types.void(a, size, size, w, size, size, out, size, size), codegen
 
     return multiply
-
-
-def _check(context: Any, builder: Any, kind: Any, value: Any, first: Any, count: Any) -> None:
-    """Raises IndexError in debugging builds unless elements first to first + count - 1 exist."""
-    array = context.make_array(kind)(context, builder, value)
-    size = builder.add(builder.extract_value(array.shape, 0), _I64(1))
-    cgutils.do_boundscheck(context, builder, first, size, 0)
-    cgutils.do_boundscheck(context, builder, builder.add(first, count), size, 0)
