@@ -20,7 +20,7 @@ Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint32]
 WARPS = 4  # chunks that a block decodes at a time
 THREADS = 32 * WARPS
-_BEYOND = np.zeros(32, np.uint8)  # scales that lanes without an element look at
+_BEYOND = np.zeros(64, np.uint8)  # scales that lanes look at where no element is left
 _KERNELS = {
     BF16: "rans_bf16",
     FP16: "rans_fp16",
@@ -40,7 +40,7 @@ class Stream:
     position: int
     states: Words
     parts: npt.NDArray[np.void]  # the last one never ends
-    row_scales: Bytes  # and 32 more
+    row_scales: Bytes  # and 64 more, as in `column_scales`
     column_scales: Bytes
     rest: Bytes
     signs: Bytes
