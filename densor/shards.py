@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -28,6 +29,7 @@ from densor.formats.files import Input, compress_file, entry_name, open_input, t
 from densor.formats.folder import members
 from densor.formats.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.output import errors_of
+from densor.formats.recovery import find_layout
 from densor.formats.source import FileSource
 from densor.urls import is_url, join, plain
 
@@ -49,6 +51,8 @@ class ShardOptions:
     threads: int = 1
     dtype: str | None = None
     hash: str | None = None
+    text: bool = False
+    recovery: float | None = None
     verify: bool = False
 
 
@@ -126,6 +130,8 @@ def compress_shard(src_url: str, dst_url: str, options: ShardOptions) -> Stats:
         options.threads,
         dtype=options.dtype,
         hash=options.hash,
+        text=options.text,
+        recovery=options.recovery,
         overwrite=True,
         verify=options.verify,
     )
@@ -144,6 +150,9 @@ def _stored_if_valid(source: str, target: str, options: ShardOptions) -> tuple[i
                 valid = len(archive.entries) == 1 and _is_of(
                     archive.entries[0], entry_name(source), wanted, options
                 )
+                if options.recovery is not None:
+                    layout = find_layout(found.random, thorough=False)
+                    valid = valid and layout is not None and layout.percent >= options.recovery
                 if valid and options.verify:
                     entry = test_file(target, options.threads)[0]
                     valid = entry.digest == _digest(wanted, options.hash)
@@ -176,9 +185,20 @@ def processes(jobs: int) -> Callable[[], Executor]:
 
 
 def _prepare_worker() -> None:
-    """Lets the parent decide when to end, and temporary files go then."""
+    """Lets the parent decide when to end, or ends when it is gone; temporary files go then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    parent.join()
+    while True:  # the first ends the shard in work, the next one the wait for another shard
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
 
 
 def compress_shards(

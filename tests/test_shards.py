@@ -1,7 +1,10 @@
 """Many shards: resumed, tried again, reported; on threads, processes and a Ray cluster."""
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -111,6 +114,19 @@ def test_verification_looks_at_all_bytes(tmp_path: Path) -> None:
     os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert compress_shard(str(source), str(target), FAST).skipped
     assert not compress_shard(str(source), str(target), options).skipped
+
+
+def test_recovery_data_is_wanted(tmp_path: Path) -> None:
+    pytest.importorskip("zfec")
+    source, target = tmp_path / "x", tmp_path / "x.densor"
+    source.write_bytes(model_file())
+    compress_shard(str(source), str(target), FAST)
+    options = ShardOptions(level=1, recovery=5)
+    assert not compress_shard(str(source), str(target), options).skipped
+    assert compress_shard(str(source), str(target), options).skipped
+    assert compress_shard(str(source), str(target), FAST).skipped
+    assert not compress_shard(str(source), str(target), ShardOptions(1, recovery=9)).skipped
+    assert_valid([(str(source), str(target))])
 
 
 def test_shards_behind_urls() -> None:
@@ -260,6 +276,43 @@ def test_interruption_leaves_nothing(tmp_path: Path) -> None:
     assert not temporary_files(pairs)
 
 
+def children_of(parent: int) -> list[int]:
+    """Numbers of the processes that a process has started."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = status.read_text().rpartition(")")[2].split()
+            found += [int(status.parent.name)] * (int(fields[1]) == parent)
+    return found
+
+
+def is_running(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
+def test_a_run_that_is_killed_can_be_run_again(tmp_path: Path) -> None:
+    """Its processes end with it, and take their temporary files along."""
+    pairs = slow_shards(tmp_path / "model", 3)
+    command = [sys.executable, "-m", "densor", "shards", "out", "model", "-8", "--jobs", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(densor.__file__).parents[1])}
+    running = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    wait_for(lambda: temporary_files(pairs))
+    children = children_of(running.pid)
+    assert len(children) >= 2
+    running.kill()
+    running.wait()
+    wait_for(lambda: not any(map(is_running, children)))
+    assert not temporary_files(pairs)
+    with ThreadPoolExecutor(2) as executor:
+        report = compress_shards(pairs, SLOW, executor)
+    assert len(report.done) == 3
+    assert_valid(pairs)
+
+
 # Ray
 
 
@@ -325,8 +378,6 @@ def test_a_ray_worker_is_killed(cluster: Any, tmp_path: Path) -> None:
 
 
 def test_ray_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "ray", None)
     from densor.ray_executor import RayExecutor
 

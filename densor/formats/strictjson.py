@@ -41,7 +41,7 @@ def dumps(value: object) -> bytes:
 
 def integer(value: object, what: str, most: int = (1 << 63) - 1, least: int = 0) -> int:
     """`value` if it is an integer within bounds, else a FormatError."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+    if type(value) is not int or not least <= value <= most:  # a bool is none
         raise FormatError(f"{what} is not an integer from {least} to {most}")
     return value
 

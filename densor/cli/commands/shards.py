@@ -68,7 +68,13 @@ def run(args: argparse.Namespace) -> int:
     pairs = list_shards(args.folder, args.paths)
     executor, window = _executor(args)
     options = ShardOptions(
-        args.level, args.threads, args.dtype, "sha256" if args.sha256 else None, args.verify
+        args.level,
+        args.threads,
+        args.dtype,
+        "sha256" if args.sha256 else None,
+        args.text,
+        args.recovery,
+        args.verify,
     )
 
     def total() -> int:
