@@ -241,10 +241,10 @@ SLOW = ShardOptions(level=8)
 
 
 def slow_shards(folder: Path, count: int) -> list[Pair]:
-    """Shards that take most of a second each at level 8, by Zstandard."""
+    """Shards that take most of a second each at level 8."""
     folder.mkdir()
     for number in range(count):
-        data = random_state(number).integers(0, 8, 1 << 20, np.uint8)
+        data = random_state(number).integers(0, 8, 1 << 18, np.uint8)
         (folder / str(number)).write_bytes(data)
     return pairs_of(folder)
 
