@@ -16,9 +16,10 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import Any
 
-from bench.hf import Peak
+from bench.hf import Peak, anonymous
 from bench.machine import describe
 from bench.resident import trim, warm_up
 
@@ -26,7 +27,7 @@ WAYS = ("plain", "packed", "packed, its state too")
 
 
 def model_of(million: int) -> Any:
-    """A Llama of about so many million parameters in BF16, a quarter of them in its embedding."""
+    """A Llama of about so many million parameters in BF16, a quarter of them in its ends."""
     import torch
     import transformers
 
@@ -37,8 +38,7 @@ def model_of(million: int) -> Any:
         num_attention_heads=8,
         num_key_value_heads=8,
         num_hidden_layers=max(1, round(million * 0.75e6 / 3.41e6)),
-        vocab_size=int(million * 0.25e6 / 512),
-        tie_word_embeddings=True,
+        vocab_size=int(million * 0.25e6 / 2 / 512),
     )
     return transformers.LlamaForCausalLM(config).to(torch.bfloat16)
 
@@ -47,28 +47,21 @@ class Watch:
     """The most bytes of weights and gradients at any time."""
 
     def __init__(self, model: Any) -> None:
-        self._model = model
+        self._parameters = list(model.parameters())
         self.weights = 0
         self.most = 0
-        for parameter in model.parameters():
-            parameter.register_hook(self._made)
+        for parameter in self._parameters:
+            parameter.register_hook(partial(self._made, parameter))
 
-    def _made(self, gradient: Any) -> None:
+    def _made(self, parameter: Any, gradient: Any) -> None:
+        """When a gradient has just been computed; the parameter will be updated with it."""
         from densor.torch import PackedTensor
 
-        total = gradient.nbytes
-        self.weights = 0
-        for parameter in self._model.parameters():
-            held = parameter.stored if isinstance(parameter, PackedTensor) else parameter.nbytes
-            self.weights += held
-            total += held
-            if parameter.grad is not None and parameter.grad is not gradient:
-                total += parameter.grad.nbytes
-            if isinstance(parameter, PackedTensor) and parameter.shape == gradient.shape:
-                last = parameter.nbytes
-        if self.weights < sum(p.nbytes for p in self._model.parameters()):
-            total += last  # the weight that is decoded for its update
-        self.most = max(self.most, total)
+        held = [p.stored if isinstance(p, PackedTensor) else p.nbytes for p in self._parameters]
+        kept = [p.grad.nbytes for p in self._parameters if p.grad is not None]
+        decoded = parameter.nbytes if isinstance(parameter, PackedTensor) else 0
+        self.weights = sum(held)
+        self.most = max(self.most, self.weights + sum(kept) + gradient.nbytes + decoded)
 
 
 def train(way: str, million: int, steps: int, threads: int) -> dict[str, Any]:
@@ -81,29 +74,28 @@ def train(way: str, million: int, steps: int, threads: int) -> dict[str, Any]:
     warm_up()
     trim()
     options: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.1}
+    before = anonymous()
+    model = model_of(million)
+    if way == "plain":
+        opt: Any = torch.optim.AdamW(model.parameters(), **options)
+    else:
+        pack_module(model)
+        state = way != "packed"
+        opt = PackedOptimizer(model.parameters(), torch.optim.AdamW, pack_state=state, **options)
+    watch = Watch(model)
+    losses, times, cpu = [], [], []
+    trim()
     with Peak() as peak:
-        model = model_of(million)
-        if way == "plain":
-            opt: Any = torch.optim.AdamW(model.parameters(), **options)
-        else:
-            pack_module(model)
-            state = way != "packed"
-            opt = PackedOptimizer(
-                model.parameters(), torch.optim.AdamW, pack_state=state, **options
-            )
-        trim()
-        watch = Watch(model)
-        losses, times, cpu = [], [], []
         for step in range(steps):
             generator = torch.Generator().manual_seed(step)
             ids = torch.randint(0, model.config.vocab_size, (2, 64), generator=generator)
-            start, before = time.perf_counter(), time.process_time()
+            start, used = time.perf_counter(), time.process_time()
             loss = model(ids, labels=ids).loss
             loss.backward()
             opt.step()
             opt.zero_grad()
             times.append(time.perf_counter() - start)
-            cpu.append(time.process_time() - before)
+            cpu.append(time.process_time() - used)
             losses.append(loss.item())
     hasher = hashlib.sha256()
     for value in model.state_dict().values():
@@ -114,7 +106,7 @@ def train(way: str, million: int, steps: int, threads: int) -> dict[str, Any]:
         "plain": sum(p.nbytes for p in model.parameters()),
         "weights": watch.weights,
         "most": watch.most,
-        "peak": peak.more,
+        "peak": peak.peak - before,
         "ms": statistics.median(times) * 1e3,
         "cpu": statistics.median(cpu) * 1e3,
     }

@@ -28,6 +28,7 @@ from densor.codec.planes.coder import PlanesCoder
 from densor.codec.scales.coder import ScalesCoder
 from densor.codec.scales.tables import History
 from densor.codec.sparse.coder import SparseCoder
+from densor.codec.text.coder import TextCoder
 from densor.codec.zstd import zstd_compress
 from densor.entropy import explicit
 from densor.entropy.arithmetic.coder import decode_bits, encode_bits
@@ -212,7 +213,7 @@ def _all_cases() -> list[Case]:
             low = batch._low_coder(data, kind, _LEVEL)
             cases += _with(ScalesCoder(kind, History(), low, repeats=False), data)
         cases += _with(SparseCoder(data, kind, _LEVEL, batch._element_coder), data)
-    cases += [*_of_blocks(), *_of_changes()]
+    cases += [*_of_blocks(), *_of_changes(), *_of_text()]
     return list(dict.fromkeys(cases))
 
 
@@ -227,6 +228,17 @@ def _of_blocks() -> list[Case]:
     return [case for coder in coders for case in _with(coder, data)]
 
 
+def _of_text() -> list[Case]:
+    texts = [b"some text that repeats, and some that does not. " * 9, bytes(range(256)) * 2]
+    pieces = [np.frombuffer(text, np.uint8) for text in texts]
+    return [
+        case
+        for piece in pieces
+        for light in (0, 1)
+        for case in _with(TextCoder(piece, bool(light)), piece)
+    ]
+
+
 def _of_changes() -> list[Case]:
     cases = []
     for dtype, data, shape in _numbers():
@@ -235,6 +247,15 @@ def _of_changes() -> list[Case]:
         near = data + np.uint8(1)
         for new in (changed, data, near):
             cases += _coded(new, kind_of(dtype, shape), 3, data)
+    return cases
+
+
+def _of_text() -> list[Case]:
+    texts = (b"a text that repeats itself, " * 12, bytes(300), bytes(range(64)) * 6)
+    cases: list[Case] = []
+    for data in (np.frombuffer(text, np.uint8) for text in texts):
+        for coder in (TextCoder(data), TextCoder(data, light=True)):
+            cases += _with(coder, data)
     return cases
 
 
@@ -373,7 +394,9 @@ TARGETS = (
     _codec("fields", registry.CODEC_FIELDS, **_BIG),
     _codec("sparse", registry.CODEC_SPARSE, **_BIG),
     _codec("change", registry.CODEC_CHANGE, **_BIG),
+    _codec("text", registry.CODEC_TEXT, most_memory=1 << 27),
     _codec("planes", registry.CODEC_PLANES, **_BIG),
+    _codec("text", registry.CODEC_TEXT, most_memory=1 << 26),
     Target("zstd", run_fixed, fixed_seeds, mutate_case, **_BIG),
     Target("rans", run_rans, rans_seeds, mutate_case),
     Target("huffman", run_huffman, huffman_seeds),

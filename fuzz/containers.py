@@ -1,5 +1,6 @@
 """Archives whose checks were made right again after a change, so that it reaches the decoders."""
 
+import contextlib
 import io
 import json
 from collections.abc import Callable
@@ -14,12 +15,16 @@ from helpers import INDEX, put_together, take_apart, weights
 
 import densor
 from densor import arrays
+from densor.errors import DensorError
 from densor.formats import recovery, strictjson
 from densor.formats.blob import Tensor, decode, describe, encode
 from densor.formats.entry import ARRAY, DIR, FILE, check_path, parse
+from densor.formats.held import PackedArray
 from densor.formats.packed import parse as parse_packed
 from densor.formats.salvage import _Salvage
 from densor.formats.source import MemoryRandomSource
+from densor.parallel import Workers
+from fuzz.codecs import decoded_twice
 from fuzz.mutate import mutated
 from fuzz.parsers import mutate_header, safetensors_seeds
 from fuzz.target import Target, Wrong
@@ -217,6 +222,30 @@ def protected_seeds() -> list[bytes]:
     return found
 
 
+# Objects that stay packed in memory
+
+
+@cache
+def array_seeds() -> list[bytes]:
+    """Arrays of every codec."""
+    found = []
+    for seed in _indexed(False):
+        with contextlib.suppress(DensorError):  # those of bytes and of records cannot stay packed
+            PackedArray(seed)
+            found.append(seed)
+    return found
+
+
+def held(data: bytes) -> object:
+    """Taken in once, then decoded."""
+    packed_array = PackedArray(data)
+    if packed_array.size > _MOST_ARRAY:
+        return None
+    decoded_twice(lambda out: packed_array.decode_into(out, Workers(1)), max(packed_array.size, 1))
+    packed_array.verify(Workers(1))
+    return packed_array.dtype, packed_array.shape
+
+
 # Packed tensors in safetensors files
 
 
@@ -270,6 +299,7 @@ TARGETS = (
     Target("agreement", agrees, archive_seeds, mutate_archive, **_MEMORY),
     Target("salvage", salvaged, archive_seeds, mutate_damage, **_MEMORY),
     Target("recovery", recovered, protected_seeds, mutate_damage, **_MEMORY),
+    Target("held", held, array_seeds, mutate_archive, **_MEMORY),
     Target("blob", packed, lambda: list(_blobs()), mutate_archive, **_MEMORY),
     Target("packed header", packed_header, safetensors_heads, mutate_header),
     Target("description", described, description_seeds, mutate_description),

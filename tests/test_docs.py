@@ -28,10 +28,10 @@ def test_every_public_name_is_there_and_described() -> None:
         _ = densor.nothing_of_this_name  # type: ignore[attr-defined]
 
 
-def python_blocks() -> list[str]:
-    if not README.exists():
+def python_blocks(page: Path = README) -> list[str]:
+    if not page.exists():
         return []
-    return re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.skipif(not README.exists(), reason="no README yet")
@@ -45,6 +45,14 @@ def test_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)
     assert blocks
+
+
+def test_code_of_the_page_on_text_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    for block in python_blocks(ROOT / "docs" / "text.md"):
+        exec(compile(block, "text.md", "exec"), {})
+    bits, generated = capsys.readouterr().out.splitlines()
+    assert float(bits.split()[0]) < 1.0
+    assert len(eval(generated)) == 60
 
 
 def test_links_to_files_lead_somewhere() -> None:

@@ -26,6 +26,7 @@ from densor.codec.scales import forms as scales_forms
 from densor.codec.scales import model as scales_model
 from densor.codec.scales import payload as scales_payload
 from densor.codec.sparse import wire as sparse_wire
+from densor.codec.text import model as text_model
 from densor.codec.zstd import zstd_decompress
 from densor.formats import entry, recovery, wire
 from densor.formats.strictjson import loads
@@ -196,6 +197,7 @@ HEADS: list[tuple[str, int, str, str]] = [
     ("mixing", registry.CODEC_MIXING, "top bits of the mantissa", mixing_model._MODEL.format),
     ("planes", registry.CODEC_PLANES, "number of planes", planar_model._HEAD.format),
     ("scales", registry.CODEC_SCALES, "first exponent", scales_model._HEAD.format),
+    ("text", registry.CODEC_TEXT, "number of sets of weights", text_model._MODEL.format),
 ]
 
 

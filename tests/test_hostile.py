@@ -25,9 +25,11 @@ from helpers import (
     ENTRY_END,
     INDEX,
     MODEL,
+    REF,
     Frame,
     bytes_archive,
     header,
+    one_object,
     put_together,
     safetensors_bytes,
     with_header,
@@ -42,6 +44,7 @@ from densor.formats import strictjson
 from densor.formats.files import test_file as verify_file
 from densor.formats.places import Places, check_portable
 from densor.formats.torchpickle import scan
+from densor.parallel import Workers
 
 MIB = 1 << 20
 BOMB = 32 * MIB  # bytes that a few thousand unfold to
@@ -297,6 +300,45 @@ def _planar_chunk() -> bytes:
     """Planes of classes: a map of zeros, then streams that are too short."""
     section = bytes(8) + struct.pack("<4I", 1, 1, 1, 1) + bytes(4) + bytes(8)
     return struct.pack("<BI", 3, len(section)) * 8 + section * 8
+
+
+def test_repetitions_in_an_array_that_stays_packed() -> None:
+    """40 bytes stand for a thousand chunks each time."""
+    from densor.formats.held import PackedArray
+
+    count, times = 1000, 200
+    size = count * (times + 1)
+    meta = {"name": "", "kind": "array", "dtype": "U8", "shape": [size], "size": size}
+    inner = [Frame(CHUNK, b"\0", 1)] * count
+    inner += [Frame(REF, struct.pack("<IQ", 0, 0), count)] * times
+    with memory_below(64 * MIB), pytest.raises(densor.LimitError):
+        PackedArray(one_object(meta, inner, bytes(size)))
+    size = count * 51
+    meta |= {"shape": [size], "size": size}
+    held = PackedArray(one_object(meta, inner[: count + 50], bytes(size)))
+    out = np.ones(size, np.uint8)
+    held.decode_into(out, Workers(1))
+    assert not out.any()
+
+
+def test_many_models_of_an_array_that_stays_packed() -> None:
+    """Each takes 4 MB of tables once it is used; few are kept."""
+    from densor.formats.held import PackedArray
+
+    classes = struct.pack("<BBBBI", 2, 7, 0, 8, 1) + _huffman_classes(8)
+    plane = struct.pack("<BI", 1, 1)
+    chunk = plane * 8 + bytes(8)
+    count = 60
+    frames = []
+    for number in range(count):
+        frames += [Frame(MODEL, classes), Frame(CHUNK, chunk, 800, 16 + number)]
+    size = 800 * count
+    meta = {"name": "", "kind": "array", "dtype": "U8", "shape": [size], "size": size}
+    held = PackedArray(one_object(meta, frames, bytes(size)))
+    out = np.ones(size, np.uint8)
+    with memory_below(100 * MIB):
+        held.decode_into(out, Workers(1))
+    assert not out.any()
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".pt"])

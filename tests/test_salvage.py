@@ -293,6 +293,10 @@ def test_data_after_the_end(packed: bytes, folder: Path, tmp_path: Path) -> None
         assert found.damaged == [(len(packed), len(packed + junk), "data after the end")]
         densor.repair(tmp_path / "archive")
         assert (tmp_path / "archive").read_bytes() == packed
+    damaged = bytearray(packed)
+    damaged[frames_of(packed)[8].begin] ^= 1
+    found = salvaged(bytes(damaged) + NOISE, folder, tmp_path)
+    assert found.has_index and len(found.lost) == 1
 
 
 def test_missing_and_inserted_bytes(packed: bytes, folder: Path, tmp_path: Path) -> None:

@@ -385,6 +385,33 @@ def test_blocks_are_decoded_one_by_one() -> None:
     assert seen == [[i == j for j in range(3)] for i in range(3)]
 
 
+def test_weights_of_the_model_itself_do_not_make_it_one_block() -> None:
+    class Owner(Tiny):
+        def __init__(self) -> None:
+            super().__init__()
+            self.own = nn.Parameter(weight(96, 96, seed=5))
+
+        def forward(self, ids: Any) -> Any:
+            x = self.embed(ids) @ self.own
+            for layer in self.layers:
+                x = x + layer(x)
+            return self.head(x)
+
+    torch.manual_seed(0)
+    plain = Owner().eval()
+    model = pack_module(copy.deepcopy(plain), ahead=False)
+    seen = []
+    model.layers[1][2].register_forward_hook(
+        lambda module, args, output: seen.append(
+            [type(p) is nn.Parameter for p in (model.own, model.layers[0][1].weight)]
+        )
+    )
+    with torch.no_grad():
+        assert_same(model(IDS), plain(IDS))
+    assert seen == [[True, False]]
+    assert_same(model(IDS), plain(IDS))
+
+
 def test_packing_again_packs_what_is_plain() -> None:
     model = pack_module(tiny())
     wanted = model(IDS)

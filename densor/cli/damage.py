@@ -57,9 +57,12 @@ def lines(path: str, found: "Damage") -> Iterator[str]:
         yield from _entry(entry)
     whole = len(found.entries) - len(found.lost)
     yield f"{path}: {whole} of {len(found.entries)} entries are whole"
+    if found.mendable:
+        yield f"{path}: densor repair mends all of it"
+        return
     if found.protected:
-        yield f"{path}: has recovery data; try densor repair"
-    elif found.lost:
+        yield f"{path}: more is damaged than its recovery data can mend"
+    if found.lost:
         yield f"{path}: densor extract --salvage gets out what is left"
 
 

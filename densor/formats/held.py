@@ -4,7 +4,7 @@
 the archive is taken in; `decode_into` then does nothing but decode, on as many threads as wanted.
 """
 
-import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,15 +19,19 @@ from densor.errors import (
     ArgumentError,
     ChecksumError,
     FormatError,
+    LimitError,
     TruncatedError,
     UnsupportedError,
 )
 from densor.formats import strictjson, wire
 from densor.formats.entry import ARRAY, TENSOR, EntryMeta, parse
 from densor.formats.hashing import DEFAULT, KINDS, new_hash
-from densor.formats.models import decode_chunk
+from densor.formats.models import Models, decode_chunk
 from densor.formats.source import Bytes, as_bytes
 from densor.parallel import Workers
+
+_MOST_CHUNKS = 100_000  # that repetitions may stand for, besides one for each frame there can be
+_LEAST_FRAME = 29  # bytes
 
 
 class _Chunk(NamedTuple):
@@ -70,9 +74,8 @@ class _Decoders:
     """Decoders of one decoding; they live as long as jobs are left."""
 
     def __init__(self, models: list[bytes]) -> None:
-        self._models = models
-        self._ready: dict[int, ChunkDecoder] = {}
-        self._lock = threading.Lock()
+        self._payloads = models
+        self._models = Models()
 
     def decode(self, chunk: _Chunk, out: Bytes) -> None:
         """Decodes a chunk into all of `out`."""
@@ -81,10 +84,10 @@ class _Decoders:
     def _decoder(self, model: int) -> ChunkDecoder | None:
         if model < registry.FIRST_MODEL:
             return None
-        with self._lock:
-            if model not in self._ready:
-                self._ready[model] = decoder_for(self._models[model - registry.FIRST_MODEL])
-            return self._ready[model]
+        ready = self._models.get(model)  # the latest ones
+        if ready is None:
+            ready = self._models.put(model, self._payloads[model - registry.FIRST_MODEL])
+        return ready
 
 
 class PackedArray:
@@ -147,7 +150,11 @@ class PackedArray:
 
     def _repeat(self, at: int, begin: int, end: int) -> None:
         """Adds the chunks of an equal stretch again; writers refer to whole chunks."""
-        equal = [c for c in self._chunks if begin <= c.begin and c.end <= end]
+        first = bisect_left(self._chunks, begin, key=lambda chunk: chunk.begin)
+        last = bisect_right(self._chunks, end, key=lambda chunk: chunk.end)
+        equal = self._chunks[first:last]
+        if len(self._chunks) + len(equal) > _MOST_CHUNKS + self.blob.size // _LEAST_FRAME:
+            raise LimitError("repetitions in the archive stand for too many chunks")
         if not equal or (equal[0].begin, equal[-1].end) != (begin, end):
             raise UnsupportedError("REF frame that does not point to whole chunks")
         shift = at - begin

@@ -1,5 +1,6 @@
 """Where the entries of an archive may go below a folder."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -40,8 +41,9 @@ class Places:
 
     def made(self, name: str) -> None:
         """Notes that the file of an entry is there."""
-        status = (self._folder / name).lstat()
-        self._made[status.st_dev, status.st_ino] = name
+        with contextlib.suppress(OSError):  # others may have taken it away again
+            status = (self._folder / name).lstat()
+            self._made[status.st_dev, status.st_ino] = name
 
 
 def check_portable(name: str, windows: bool = os.name == "nt") -> None:

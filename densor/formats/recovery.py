@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from densor.errors import ArgumentError, DensorError, UnsupportedError
+from densor.errors import ArgumentError, ChecksumError, UnsupportedError
 from densor.formats import scan, wire
 from densor.formats.output import write_all
 from densor.formats.source import Bytes, FileRandomSource, RandomSource
@@ -329,40 +329,34 @@ def mended(layout: Layout, group: Group) -> npt.NDArray[np.uint8]:
     _, decoder = _coder(layout.data, layout.data + layout.parity)
     numbers, rows = list(range(layout.data)), list(group.blocks)
     for place, parity in zip(group.damaged, group.parity.values(), strict=False):
-        numbers[place], rows[place] = (
-            layout.data + parity.number,
-            np.ascontiguousarray(parity.block),
-        )
+        numbers[place] = layout.data + parity.number
+        rows[place] = np.ascontiguousarray(parity.block)
     whole = decoder.decode(tuple(rows), tuple(numbers))
     hashes = next(iter(group.parity.values())).hashes.tolist()
     if [_hash(row) for row in whole] != hashes:
-        raise DensorError("recovery data contradicts itself")
+        raise ChecksumError("recovery data contradicts itself")
     return np.stack([np.frombuffer(row, np.uint8) for row in whole])
 
 
 def damage_of(source: RandomSource, layout: Layout) -> "Condition":
     """How much of an archive is damaged, as its recovery data tells."""
-    blocks = frames = hopeless = 0
+    blocks = frames = hopeless = unknown = 0
     for group in groups_of(source, layout):
         blocks += len(group.damaged)
         frames += layout.parity - len(group.parity)
         hopeless += group.known and not group.mendable
+        unknown += not group.known
     tail = source.size != layout.size
     if not tail:
         tail = source.read_at(layout.end_at, wire.END_SIZE).tobytes() != layout.end
-    return Condition(layout, blocks, frames, hopeless, tail)
+    return Condition(blocks, frames, hopeless, unknown, tail)
 
 
 class Condition(NamedTuple):
     """What of a protected archive is damaged."""
 
-    layout: Layout
     blocks: int  # damaged blocks
     frames: int  # damaged parity frames
-    hopeless: int  # groups that have lost more than can be made up for, as far as that is known
+    hopeless: int  # groups that have lost more than can be made up for
+    unknown: int  # groups of which no hashes are left, so that their blocks are taken as they are
     tail: bool  # whether the END frame is damaged, missing or not the last
-
-    @property
-    def whole(self) -> bool:
-        """Whether nothing is damaged."""
-        return not (self.blocks or self.frames or self.hopeless or self.tail)

@@ -28,6 +28,7 @@ from densor.formats.hashing import NAMES, Hash, new_hash
 from densor.formats.models import Models, decode_chunk
 from densor.formats.output import errors_of, move_into_place, whole_file, write_all
 from densor.formats.places import Places
+from densor.formats.recovery import damage_of, find_layout
 from densor.formats.source import Bytes, FileRandomSource, RandomSource, ReadableSource
 from densor.formats.survey import DamagedBytes, Piece, Remains, Survey, survey
 from densor.parallel import Task, Workers
@@ -81,7 +82,8 @@ class Damage:
     """What is damaged of an archive.
 
     `damaged`: stretches of the archive that cannot be used. `truncated`: it does not end as an
-    archive ends. `has_index`: an index was left. `protected`: it has recovery data.
+    archive ends. `has_index`: an index was left. `protected`: it has recovery data. `mendable`:
+    that is enough to mend all damage.
     """
 
     entries: list[EntryDamage]
@@ -90,6 +92,7 @@ class Damage:
     has_index: bool
     protected: bool
     size: int  # of the archive
+    mendable: bool = False
 
     @property
     def sound(self) -> bool:
@@ -109,6 +112,7 @@ class Damage:
             "truncated": self.truncated,
             "has_index": self.has_index,
             "protected": self.protected,
+            "mendable": self.mendable,
             "damaged": [damaged._asdict() for damaged in self.damaged],
             "entries": [
                 vars(entry) | {"lost": [lost._asdict() for lost in entry.lost]}
@@ -323,6 +327,7 @@ class _Salvage:
         max_size: int | None,
         progress: Progress | None,
     ) -> None:
+        self._source = source
         self._found = survey(source)
         self.size = source.size
         self._progress = progress
@@ -350,7 +355,16 @@ class _Salvage:
         finally:
             self._workers.close()
         facts = found.truncated, found.has_index, found.protected, self.size
-        return Damage(entries, found.damaged, *facts)
+        done = Damage(entries, found.damaged, *facts)
+        done.mendable = not done.sound and self._mendable()
+        return done
+
+    def _mendable(self) -> bool:
+        layout = find_layout(self._source) if self._found.protected else None
+        if layout is None:
+            return False
+        condition = damage_of(self._source, layout)
+        return not condition.hopeless and not condition.unknown
 
     def entry(self, entry: Remains, output: _Output) -> EntryDamage:
         """Decodes what is left of an entry."""

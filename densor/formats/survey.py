@@ -81,7 +81,6 @@ class Survey:
     """
 
     limit: int
-    features: int
     entries: list[Remains] = field(default_factory=list)
     models: dict[int, int] = field(default_factory=dict)
     damaged: list[DamagedBytes] = field(default_factory=list)
@@ -105,7 +104,7 @@ def survey(source: RandomSource) -> Survey:
         _check_frames(source, found, index)
         _by_index(found, index)
         return found
-    stretches = _without_nested(list(scan.walk(source, found.limit)))
+    stretches = _without_nested(source, list(scan.walk(source, found.limit)))
     if found.damaged and not any(stretch.header for stretch in stretches):
         raise FormatError("not a densor archive")
     _note(found, source, stretches)
@@ -121,10 +120,10 @@ def _with_header(source: RandomSource) -> Survey:
     head = source.read_at(0, min(wire.HEADER_SIZE, source.size)).tobytes()
     try:
         header = wire.parse_header(head)
-        return Survey(header.limit, header.features)
+        return Survey(header.limit)
     except (ChecksumError, FormatError, TruncatedError):
         damaged = [DamagedBytes(0, wire.HEADER_SIZE, "header")]
-        return Survey(wire.CHUNK_LIMIT, wire.KNOWN_FEATURES, damaged=damaged)
+        return Survey(wire.CHUNK_LIMIT, damaged=damaged)
 
 
 # By the index
@@ -190,7 +189,8 @@ def _check_frames(source: RandomSource, found: Survey, index: _Index) -> None:
             _damaged(found, offset, offset + wire.FRAME_SIZE + stored, kind)
         else:
             POOL.give(payload)
-    _note(found, source, _without_nested(list(scan.walk(source, found.limit, index.end))))
+    tail = list(scan.walk(source, found.limit, index.end))
+    _note(found, source, _without_nested(source, tail, index.at))
 
 
 def _soundness(index: _Index, stretches: list[Stretch]) -> list[bool]:
@@ -250,15 +250,24 @@ def _note(found: Survey, source: RandomSource, stretches: list[Stretch]) -> None
 # Without an index
 
 
-def _without_nested(stretches: list[Stretch]) -> list[Stretch]:
+def _without_nested(
+    source: RandomSource, stretches: list[Stretch], index_at: int = -1
+) -> list[Stretch]:
     """The stretches without frames of another archive that a damaged chunk holds.
 
-    They follow a gap and run up to an END frame that is not the end of the file.
+    They follow a gap and run up to an END frame that is not the end of the file, nor points to an
+    index of this one, such as that at `index_at`.
     """
     kept: list[Stretch] = []
+    indexes = {index_at}
     for number, stretch in enumerate(stretches):
-        ends = stretch.sound and stretch.header is not None and stretch.header.kind == wire.END
-        if ends and number + 1 < len(stretches):
+        kind = stretch.header.kind if stretch.header is not None and stretch.sound else None
+        if kind == wire.INDEX:
+            indexes.add(stretch.offset)
+        if kind == wire.END and number + 1 < len(stretches):
+            at = source.read_at(stretch.offset + wire.FRAME_SIZE, 8).view("<u8")[0]
+            if int(at) in indexes:
+                return [*kept, stretch]
             while kept and kept[-1].sound:
                 kept.pop()
             if not kept:

@@ -1,7 +1,8 @@
 """What runs kernels: a GPU by way of CuPy, or the emulator. Both are called alike."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from importlib import resources
 from typing import Any, Protocol
@@ -28,6 +29,19 @@ class Buffer(Protocol):
     @property
     def size(self) -> int:
         """Bytes."""
+        ...
+
+
+class Lane(Protocol):
+    """A second order of work beside the current one: a stream."""
+
+    def work(self) -> AbstractContextManager[None]:
+        """What is started within goes to the lane, and begins once what was started before, in the
+        current order, is done."""
+        ...
+
+    def join(self) -> None:
+        """What is started from now on, in the current order, waits for the lane."""
         ...
 
 
@@ -60,6 +74,15 @@ class Backend(Protocol):
 
     def read(self, buffer: Any) -> Bytes:
         """A copy of a buffer's content, once all that was started before is done."""
+        ...
+
+    def lane(self) -> Lane:
+        """A new lane."""
+        ...
+
+    def fence(self, buffer: Any, gaps: Iterable[tuple[int, int]]) -> None:
+        """Stretches of a buffer, in bytes, that no kernel may touch. Where nobody watches, nothing
+        is done."""
         ...
 
     def launch(self, kernel: str, blocks: int, threads: int, args: Sequence[np.generic]) -> None:

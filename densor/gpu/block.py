@@ -70,6 +70,7 @@ class Block:
         self._scratch = scratch or Scratch(backend)
         self._scratch.reserve(plan.scratch.size)
         self.data = upload(backend, plan.arena.build())
+        backend.fence(self.data, plan.arena.gaps())
         self._tables = upload(backend, plan.tables())
         self._status = upload(backend, np.zeros(max(len(self.packed), 1), np.uint32))
         self._outs = backend.empty(8 * (len(self.packed) + 1))
@@ -120,7 +121,7 @@ class Block:
         for launch, descriptors in zip(self._launches, self._descriptors, strict=True):
             args: list[np.generic] = [np.uint64(buffer.pointer) for buffer in descriptors]
             args.insert(1, np.uint32(launch.jobs.size))
-            blocks = min(launch.jobs.size, most)
+            blocks = min(launch.jobs.size, most) if launch.several else launch.jobs.size
             self._backend.launch(launch.kernel, blocks, launch.threads, args + common)
 
     def check(self) -> None:

@@ -6,7 +6,8 @@ current stream is the one that everything goes to. No GPU has run this yet: see 
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ class CudaBackend:
 
     def new(self, dtype: str, shape: tuple[int, ...]) -> Any:
         """See `Backend`; a torch tensor if torch is imported, else a CuPy array of the bits."""
-        torch = sys.modules.get("torch")
+        torch = self._torch()
         if torch is not None:
             device = torch.device("cuda", self._device.id)
             return torch.empty(shape, dtype=to_torch(dtype), device=device)
@@ -89,6 +90,32 @@ class CudaBackend:
             found: Bytes = self._cupy.asnumpy(self._view(buffer))
         return found
 
+    def lane(self) -> "CudaLane":
+        """See `Backend`."""
+        torch = self._torch()
+        if torch is not None:
+            return CudaLane(torch.cuda.Stream(self._device.id), torch.cuda.stream, self)
+        with self._device:
+            stream = self._cupy.cuda.Stream(non_blocking=True)
+        return CudaLane(stream, _entered, self)
+
+    def wait(self, waiting: Any, other: Any) -> None:
+        """Lets one stream wait for all that was started on another, of the same library."""
+        if hasattr(waiting, "wait_stream"):
+            waiting.wait_stream(other)
+        else:
+            waiting.wait_event(other.record())
+
+    def current(self) -> Any:
+        """The current stream, torch's if it is there."""
+        torch = self._torch()
+        if torch is not None:
+            return torch.cuda.current_stream(self._device.id)
+        return self._cupy.cuda.get_current_stream()
+
+    def fence(self, buffer: CudaBuffer, gaps: Iterable[tuple[int, int]]) -> None:
+        """See `Backend`; nothing."""
+
     def launch(self, kernel: str, blocks: int, threads: int, args: Sequence[np.generic]) -> None:
         """See `Backend`. The stream is looked up anew each time, so that graphs can be captured."""
         with self._device, self._stream():
@@ -101,12 +128,17 @@ class CudaBackend:
         return self._cupy.ndarray(buffer.size, np.uint8, pointer)
 
     def _stream(self) -> Any:
-        """The stream that is current now: torch's, if it is there."""
-        torch = sys.modules.get("torch")
-        if torch is None or not torch.cuda.is_available():
-            return self._cupy.cuda.get_current_stream()
-        stream = torch.cuda.current_stream(self._device.id)
+        """The current stream, as CuPy's."""
+        stream = self.current()
+        if not hasattr(stream, "cuda_stream"):
+            return stream
         return self._cupy.cuda.ExternalStream(stream.cuda_stream, self._device.id)
+
+    @staticmethod
+    def _torch() -> Any:
+        """Torch, where it is imported and can use a GPU."""
+        torch = sys.modules.get("torch")
+        return torch if torch is not None and torch.cuda.is_available() else None
 
     def _function(self, kernel: str) -> Any:
         """A kernel, compiled with the others of its file to a cubin, which CuPy keeps on disk."""
@@ -117,6 +149,31 @@ class CudaBackend:
             for each in kernels(part(name)):
                 self._functions[each] = module.get_function(each)
         return self._functions[kernel]
+
+
+class CudaLane:
+    """A stream beside the current one. `enter`: makes a context in which it is current."""
+
+    def __init__(self, stream: Any, enter: Callable[[Any], Any], backend: CudaBackend) -> None:
+        self._stream = stream
+        self._enter = enter
+        self._backend = backend
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """See `Lane`."""
+        self._backend.wait(self._stream, self._backend.current())
+        with self._enter(self._stream):
+            yield
+
+    def join(self) -> None:
+        """See `Lane`."""
+        self._backend.wait(self._backend.current(), self._stream)
+
+
+def _entered(stream: Any) -> Any:
+    """CuPy's streams are contexts themselves."""
+    return stream
 
 
 def _import_cupy() -> Any:

@@ -1,5 +1,6 @@
 """Descriptors as the kernels have them, and the buffer that all they point to stands in."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,14 @@ class Arena:
         if value not in self._constants:
             self._constants[value] = self.add(np.full(ALIGNMENT, value, np.uint8))
         return self._constants[value]
+
+    def gaps(self) -> Iterator[tuple[int, int]]:
+        """Stretches that no kernel may read: between the pieces, whole words of these apart."""
+        end = 0
+        for at, data in [*self._pieces, (self.size, np.empty(0, np.uint8))]:
+            if end < at:
+                yield end, at
+            end = -(-(at + data.nbytes) // 4) * 4
 
     def build(self) -> Bytes:
         """The buffer's content; zeros between the pieces."""

@@ -28,11 +28,13 @@ _NOTHING = 0, 0, 0
 class Launch(NamedTuple):
     """A kernel, the jobs it does, and the other descriptors in the order of its arguments.
 
-    Where they point to the arena or to the scratch memory, they have offsets.
+    `several`: a block of threads may do several jobs; otherwise it does one. Descriptors that point
+    to the arena or to the scratch memory have offsets.
     """
 
     kernel: str
     threads: int
+    several: bool
     jobs: Array
     others: tuple[Array, ...]
 
@@ -87,7 +89,7 @@ class _Units:
                 jobs.append((at, min(HUFFMAN_THREADS, unit - at), segment, kind, table))
         entries.append(np.zeros(1, np.uint32))  # so that there is one
         others = np.array(rows, SEGMENT), np.array(self.planes, PLANE), np.concatenate(entries)
-        return Launch(kernel, HUFFMAN_THREADS, np.array(jobs, JOB), others)
+        return Launch(kernel, HUFFMAN_THREADS, True, np.array(jobs, JOB), others)
 
 
 class Plan:
@@ -297,4 +299,5 @@ class Plan:
                 count = min(rans.WARPS, len(streams) - at)
                 jobs.append((len(rows) + at, count, *of_model))
             rows += streams
-        return Launch(kernel, rans.THREADS, np.array(jobs, STREAM_JOB), (np.array(rows, STREAM),))
+        described = np.array(rows, STREAM)
+        return Launch(kernel, rans.THREADS, False, np.array(jobs, STREAM_JOB), (described,))

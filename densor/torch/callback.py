@@ -20,6 +20,9 @@ class PackCheckpoints(TrainerCallback):  # type: ignore[misc]
     packed, is a folder removed: the latest stays, so that `resume_from_checkpoint=True` works.
     `densor.extract("checkpoint-N.densor", "checkpoint-N")` restores another one byte for byte.
 
+    The first process packs what it finds in the folder right after saving: with several processes,
+    all must have written by then.
+
     What fails is raised in the training loop, before the next checkpoint is saved or at the end.
 
     `keep`: how many of the latest folders stay; None: all. `threads`: of which training is

@@ -2,7 +2,8 @@
 
 Each rank writes one file, a row of objects as `densor.compress` makes them, one per shard of a
 tensor; which is where, the checkpoint's own metadata tells. A checkpoint may be coded against the
-one before it.
+one before it. As with other storage, PyTorch unpickles the metadata and whatever is no tensor: load
+only what you trust.
 
 >>> import torch.distributed.checkpoint as dcp
 >>> dcp.save(state, storage_writer=PackedWriter("step2", base="step1"))  # doctest: +SKIP

@@ -20,7 +20,7 @@ from densor.codec.levels import level_settings
 from densor.errors import ArgumentError, DensorError
 from densor.formats.held import PackedArray
 from densor.formats.source import Bytes
-from densor.parallel import Task, Workers
+from densor.parallel import Task, Workers, thread_count
 from densor.torch.packed import (
     DEFAULT_LEVEL,
     Cell,
@@ -35,6 +35,7 @@ from densor.torch.packed import (
 _LEAST = 1 << 14  # bytes of a weight that is worth packing
 _WORTH = 0.97  # what a packed weight may take of the plain one
 _ALIGN = 64
+_OWN_SHARE = 0.25  # a module that holds more of the weights within it than this is one unit
 _KEPT_BLOCK = 0.5  # a block whose inner blocks hold more of its weights than this is taken apart
 
 
@@ -111,6 +112,7 @@ class Runtime:
     def __init__(self, threads: int = 0, ahead: bool = True) -> None:
         self.threads = threads
         self.ahead = ahead
+        self._can_look_ahead = ahead and thread_count(threads) > 1
         self._begin()
 
     def _begin(self) -> None:
@@ -172,8 +174,14 @@ class Runtime:
 
     def look_ahead(self, unit: "Unit") -> None:
         """Begins to decode the unit that came after this one last time."""
-        if self.ahead and self._coming is None and unit.next is not None and not unit.next.users:
-            self._coming = unit.next, unit.next.begin_load()
+        coming = unit.next
+        if (
+            self._can_look_ahead
+            and self._coming is None
+            and coming is not None
+            and not coming.users
+        ):
+            self._coming = coming, coming.begin_load()
 
     def _drop_coming(self) -> None:
         if self._coming is not None:
@@ -184,11 +192,15 @@ class Runtime:
 
 
 class Unit:
-    """A block, or a module outside all blocks, whose weights are decoded together."""
+    """A block, or a module outside all blocks, whose weights are decoded together.
 
-    def __init__(self, module: nn.Module, runtime: Runtime) -> None:
+    `deep`: also those of the modules within.
+    """
+
+    def __init__(self, module: nn.Module, runtime: Runtime, deep: bool) -> None:
         self.module = module
         self.runtime = runtime
+        self.deep = deep
         self._begin()
 
     def _begin(self) -> None:
@@ -200,7 +212,7 @@ class Unit:
         self._swapped: list[tuple[_Slot, PackedTensor]] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"module": self.module, "runtime": self.runtime}
+        return {"module": self.module, "runtime": self.runtime, "deep": self.deep}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -208,7 +220,7 @@ class Unit:
 
     def begin_load(self) -> _Load:
         """Starts decoding all weights into one buffer."""
-        cells = list({id(p.cell): p.cell for _, p in _packed(self.module)}.values())
+        cells = list({id(p.cell): p.cell for _, p in _packed(self.module, self.deep)}.values())
         cells = [cell for cell in cells if cell.plain is None]
         size = sum(_aligned(cell.packed.size) for cell in cells)
         return _Load(cells, self.runtime.take(size), Workers(self.runtime.threads))
@@ -225,11 +237,11 @@ class Unit:
                 plain = load.wait()
                 self._load, self._swap = load, swap
                 self._hold(plain)
-                self.runtime.look_ahead(self)
             self.users.append(threading.get_ident())
+            self.runtime.look_ahead(self)
 
     def _hold(self, plain: dict[int, torch.Tensor]) -> None:
-        for slot, parameter in _packed(self.module):
+        for slot, parameter in _packed(self.module, self.deep):
             value = plain.get(id(parameter.cell))
             if value is None:
                 continue
@@ -261,31 +273,30 @@ class Unit:
             self.runtime.lock.notify_all()
 
 
-def _packed(module: nn.Module) -> Iterator[tuple[_Slot, PackedTensor]]:
-    """All packed parameters within a module, once per place."""
-    for part in module.modules():
+def _packed(module: nn.Module, deep: bool = True) -> Iterator[tuple[_Slot, PackedTensor]]:
+    """The packed parameters of a module, and of those within, once per place."""
+    for part in module.modules() if deep else [module]:
         for name, parameter in part._parameters.items():
             if isinstance(parameter, PackedTensor):
                 yield _Slot(part, name), parameter
 
 
-def _holds_packed(module: nn.Module) -> bool:
-    return any(isinstance(p, PackedTensor) for p in module._parameters.values())
+def _plain_bytes(module: nn.Module, deep: bool = True) -> int:
+    return sum({id(p): p.nbytes for _, p in _packed(module, deep)}.values())
 
 
-def _plain_bytes(module: nn.Module) -> int:
-    return sum({id(p): p.nbytes for _, p in _packed(module)}.values())
-
-
-def _find_units(module: nn.Module) -> Iterator[nn.Module]:
-    """The blocks within a module, outermost first, and what holds weights beside them."""
-    if _holds_packed(module) and not isinstance(module, nn.Embedding):
-        yield module
-        return
+def _find_units(module: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
+    """The blocks within a module, and what holds weights beside them; whether with all within."""
+    own = _plain_bytes(module, deep=False)
+    if own and not isinstance(module, nn.Embedding):
+        deep = own >= _OWN_SHARE * _plain_bytes(module)
+        yield module, deep
+        if deep:
+            return
     for child in module.children():
         if isinstance(module, nn.ModuleList) and not _made_of_blocks(child):
             if _plain_bytes(child):
-                yield child
+                yield child, True
         else:
             yield from _find_units(child)
 
@@ -401,23 +412,24 @@ def _install(
     runtime = Runtime(threads, ahead)
     units = list(_find_units(module) if blocks is None else _units_of(module, blocks))
     _hook(module, runtime)
-    for part in units:
-        _hook(part, Unit(part, runtime))
+    for part, deep in units:
+        _hook(part, Unit(part, runtime, deep))
     for part in module.modules():
-        if _holds_packed(part):
+        if _plain_bytes(part, deep=False):
             handle = part.register_state_dict_post_hook(_plain_state)  # type: ignore[no-untyped-call]
             part.__dict__.setdefault(_MARK, []).append(handle)
 
 
-def _units_of(module: nn.Module, blocks: Iterable[nn.Module]) -> Iterator[nn.Module]:
+def _units_of(module: nn.Module, blocks: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, bool]]:
     """The given blocks, and what holds packed weights beside them."""
     within = set()
     for block in blocks:
-        yield block
+        yield block, True
         within |= set(block.modules())
     for part in module.modules():
-        if _holds_packed(part) and part not in within and not isinstance(part, nn.Embedding):
-            yield part
+        own = part not in within and not isinstance(part, nn.Embedding)
+        if own and _plain_bytes(part, deep=False):
+            yield part, False
 
 
 def _hook(module: nn.Module, target: Runtime | Unit) -> None:

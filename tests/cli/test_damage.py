@@ -59,6 +59,11 @@ def test_too_much_damage(cli: Callable[..., Ran], packed: bytes) -> None:
     ran = cli("repair", "x.densor")
     assert ran.code == 1 and ran.said("densor: x.densor: *densor extract --salvage gets out *")
     assert Path("x.densor").read_bytes() == before
+    said = cli("test", "--repair-info", "x.densor").text.splitlines()
+    assert said[-2:] == [
+        "x.densor: more is damaged than its recovery data can mend",
+        "x.densor: densor extract --salvage gets out what is left",
+    ]
 
 
 def test_repair_info(cli: Callable[..., Ran], packed: bytes) -> None:
@@ -71,11 +76,12 @@ def test_repair_info(cli: Callable[..., Ran], packed: bytes) -> None:
     assert others == [
         "a.bin: bytes 0 to 100000 are lost: its frame is damaged",
         "x.densor: 1 of 2 entries are whole",
-        "x.densor: has recovery data; try densor repair",
+        "x.densor: densor repair mends all of it",
     ]
     ran = cli("test", "--repair-info", "--json", "x.densor")
     found = json.loads(ran.text)
-    assert ran.code == 1 and not found["sound"] and found["has_index"] and found["protected"]
+    assert ran.code == 1 and not found["sound"] and found["has_index"]
+    assert found["protected"] and found["mendable"]
     assert found["entries"][0]["lost"][0]["end"] == 100_000
     assert found["entries"][1]["verified"] is True
     assert cli("test", "--json", "x.densor").code == 2

@@ -11,7 +11,10 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,33 @@ class KernelError(AssertionError):
     """A kernel broke a rule of CUDA, or wrote where it must not: a fault of the kernel."""
 
 
+@cache
+def _sanitizer() -> Any:
+    """What forbids memory to code that AddressSanitizer watches; None where it is not loaded."""
+    loaded = ctypes.CDLL(None)
+    try:
+        return loaded.__asan_poison_memory_region, loaded.__asan_unpoison_memory_region
+    except AttributeError:
+        return None
+
+
+@contextmanager
+def _fenced(buffers: Iterable["HostBuffer"]) -> Iterator[None]:
+    """Forbids the memory around buffers, and their gaps, while a kernel runs."""
+    if _sanitizer() is None:
+        yield
+        return
+    poison, unpoison = _sanitizer()
+    stretches = [stretch for buffer in buffers for stretch in buffer.forbidden]
+    for begin, size in stretches:
+        poison(ctypes.c_void_p(begin), ctypes.c_size_t(size))
+    try:
+        yield
+    finally:
+        for begin, size in stretches:
+            unpoison(ctypes.c_void_p(begin), ctypes.c_size_t(size))
+
+
 class HostBuffer:
     """Memory between two guards, whose content must not change."""
 
@@ -46,6 +76,11 @@ class HostBuffer:
         self.array = whole[begin : begin + size]
         self.size = size
         self.pointer: int = self.array.ctypes.data
+        # What no kernel may touch: addresses and sizes.
+        self.forbidden = [
+            (whole.ctypes.data, begin),
+            (self.pointer + size, whole.size - begin - size),
+        ]
 
     def check(self) -> None:
         """KernelError where a guard was written to."""
@@ -67,6 +102,18 @@ class WrappedBuffer:
 
     def check(self) -> None:
         """There are no guards."""
+
+
+class OnlyLane:
+    """A lane of a backend on which everything is done at once."""
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """See `Lane`."""
+        yield
+
+    def join(self) -> None:
+        """See `Lane`."""
 
 
 class EmulatedBackend:
@@ -94,11 +141,13 @@ class EmulatedBackend:
         self._library = ctypes.CDLL(str(library(parts, flags)))
         self._library.emu_error.restype = ctypes.c_char_p
         self._library.emu_config.argtypes = ctypes.c_int, ctypes.c_uint64
-        self._guarded: list[HostBuffer] = []
+        self._buffers: weakref.WeakSet[HostBuffer] = weakref.WeakSet()
 
     def empty(self, size: int) -> HostBuffer:
         """See `Backend`."""
-        return HostBuffer(size)
+        buffer = HostBuffer(size)
+        self._buffers.add(buffer)
+        return buffer
 
     def wrap(self, array: Any) -> HostBuffer | WrappedBuffer:
         """See `Backend`."""
@@ -127,11 +176,21 @@ class EmulatedBackend:
         found: Bytes = buffer.array.copy()
         return found
 
+    def lane(self) -> "OnlyLane":
+        """See `Backend`; there is but one."""
+        return OnlyLane()
+
+    def fence(self, buffer: Any, gaps: Iterable[tuple[int, int]]) -> None:
+        """See `Backend`; for AddressSanitizer, where it is loaded."""
+        if _sanitizer() is not None:
+            buffer.forbidden += [(buffer.pointer + begin, end - begin) for begin, end in gaps]
+
     def launch(self, kernel: str, blocks: int, threads: int, args: Sequence[np.generic]) -> None:
         """See `Backend`. KernelError where the kernel breaks a rule."""
         values = [arg.reshape(1) for arg in args]
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
-        with _one_at_a_time:  # the emulator keeps its state in static variables
+        # The emulator keeps its state in static variables.
+        with _one_at_a_time, _fenced(self._buffers):
             self._library.emu_config(self._order, self._seed)
             run = getattr(self._library, f"emu_{kernel}")
             failed = run(blocks, 1, 1, threads, 1, 1, pointers)

@@ -73,12 +73,13 @@ enum Form { FORM_BF16, FORM_FP16, FORM_FP8, FORM_FP32 };
 
 // What a lane keeps between two steps.
 struct Lane {
-    uint32_t lane, below;  // its number, and a mask of the lanes below
-    uint32_t x;            // state
-    uint32_t scale;        // of the next element
-    uint32_t bit;          // of what stands apart
-    // Words number `at` + lane, and 32 and 64 beyond; `used` of the first 32 are used.
-    uint32_t at, used, word0, word1, word2;
+    uint32_t below;  // a mask of the lanes below
+    uint32_t x;      // state
+    uint32_t scale;  // of the next element
+    uint32_t bit;    // of what stands apart
+    uint32_t used;   // words
+    // This lane's among the 32 words that the next one is in, and among the 32 and the 64 after these.
+    uint32_t word0, word1, word2;
     // Where the next element lies.
     const Part* part;
     uint32_t rows, columns, row, column, row_scale;
@@ -111,7 +112,8 @@ __device__ __forceinline__ void look_ahead(const Stream& s, Lane& l, bool exists
 }
 
 // The bits of element `i` that are stored as they are, in their places.
-template <int FORM> __device__ __forceinline__ uint32_t stored_bits(const Stream& s, uint32_t i, uint32_t lane) {
+template <int FORM> __device__ __forceinline__ uint32_t stored_bits(const Stream& s, uint32_t i) {
+    const uint32_t lane = i & 31u;
     GLOBAL(s.rest);
     GLOBAL(s.signs);
     if (FORM == FORM_FP16) {
@@ -146,7 +148,7 @@ __device__ __forceinline__ void step(const Stream& s, const StreamJob& job, cons
     const uint32_t scale = l.scale;
     l.column += 32u;
     look_ahead(s, l, i + 32u < s.n);
-    const uint32_t stored = active ? stored_bits<FORM>(s, i, l.lane) : 0u;
+    const uint32_t stored = active ? stored_bits<FORM>(s, i) : 0u;
     uint32_t symbol = 0u;
     bool need = false;
     if (active) {
@@ -157,17 +159,17 @@ __device__ __forceinline__ void step(const Stream& s, const StreamJob& job, cons
         need = l.x < FIRST_STATE;
     }
     const uint32_t needing = __ballot_sync(ALL_LANES, need);
-    const uint32_t mine = l.used + __popc(needing & l.below);
+    const uint32_t mine = (l.used & 31u) + __popc(needing & l.below);
     const uint32_t near = __shfl_sync(ALL_LANES, l.word0, (int)mine), far = __shfl_sync(ALL_LANES, l.word1, (int)mine);
     if (need) l.x = l.x << 16 | (mine < 32u ? near : far);
+    const uint32_t before = l.used;
     l.used += __popc(needing);
-    if (l.used >= 32u) {
-        l.used -= 32u;
-        l.at += 32u;
+    if ((before ^ l.used) & 32u) {
         l.word0 = l.word1;
         l.word1 = l.word2;
         GLOBAL(s.words);
-        l.word2 = l.at + l.lane + 64u < s.n_words ? s.words[l.at + l.lane + 64u] : 0u;
+        const uint32_t at = (l.used & ~31u) + 64u + (i & 31u);
+        l.word2 = at < s.n_words ? s.words[at] : 0u;
     }
     uint32_t expected = (uint32_t)(s.base + (int32_t)(scale >> job.phase));
     uint32_t top = symbol == job.main ? 0u : symbol + (expected << TOP) & ((1u << (EXPONENT + TOP)) - 1u);
@@ -176,8 +178,8 @@ __device__ __forceinline__ void step(const Stream& s, const StreamJob& job, cons
         const bool is_escape = active && symbol > job.main + job.tails;
         const uint32_t escapes = __ballot_sync(ALL_LANES, is_escape), tails = rare & ~escapes;
         if (active && symbol > job.main) {
-            const uint32_t before = TOP * __popc(tails & l.below) + (EXPONENT + TOP) * __popc(escapes & l.below);
-            top = bits_apart(s, l.bit + before, is_escape ? EXPONENT + TOP : TOP);
+            const uint32_t from = l.bit + TOP * __popc(tails & l.below) + (EXPONENT + TOP) * __popc(escapes & l.below);
+            top = bits_apart(s, from, is_escape ? EXPONENT + TOP : TOP);
             expected -= symbol - job.main;
             if (!is_escape) top |= (expected & ((1u << EXPONENT) - 1u)) << TOP;
         }
@@ -193,27 +195,27 @@ __device__ __forceinline__ void decode_stream(const Stream& s, const StreamJob& 
     GLOBAL(s.words);
     GLOBAL(s.states);
     Lane l;
-    l.lane = threadIdx.x & 31u;
-    l.below = (1u << l.lane) - 1u;
-    l.x = s.states[l.lane];
-    l.bit = l.at = l.used = 0u;
-    l.word0 = l.lane < s.n_words ? s.words[l.lane] : 0u;
-    l.word1 = l.lane + 32u < s.n_words ? s.words[l.lane + 32u] : 0u;
-    l.word2 = l.lane + 64u < s.n_words ? s.words[l.lane + 64u] : 0u;
+    const uint32_t lane = threadIdx.x & 31u;
+    l.below = (1u << lane) - 1u;
+    l.x = s.states[lane];
+    l.bit = l.used = 0u;
+    l.word0 = lane < s.n_words ? s.words[lane] : 0u;
+    l.word1 = lane + 32u < s.n_words ? s.words[lane + 32u] : 0u;
+    l.word2 = lane + 64u < s.n_words ? s.words[lane + 64u] : 0u;
     l.part = s.parts;
     enter_part(s, l);
     GLOBAL(s.row_scales);
     l.row_scale = s.row_scales[l.part->first_row];
-    l.column = l.lane;
+    l.column = lane;
     l.scale = 0u;
-    look_ahead(s, l, l.lane < s.n);
-    uint32_t i = l.lane;
-    const uint32_t whole = (s.n & ~31u) + l.lane;
+    look_ahead(s, l, lane < s.n);
+    uint32_t i = lane;
+    const uint32_t whole = (s.n & ~31u) + lane;
 #pragma unroll 1
     for (; i != whole; i += 32u) step<FORM, EXPONENT, TOP, true>(s, job, tables, out, l, i);
     if (s.n & 31u) step<FORM, EXPONENT, TOP, false>(s, job, tables, out, l, i);
     uint32_t wrong = l.x != FIRST_STATE ? STATUS_STATE : 0u;
-    if (l.at + l.used != s.n_words) wrong |= STATUS_POSITION;
+    if (l.used != s.n_words) wrong |= STATUS_POSITION;
     if ((l.bit + 7u) >> 3 != s.n_apart)
         wrong |= STATUS_APART;
     else if ((l.bit & 7u) && s.apart[s.n_apart - 1u] >> (l.bit & 7u))
@@ -225,28 +227,25 @@ template <int FORM, uint32_t EXPONENT, uint32_t TOP>
 __device__ __forceinline__ void decode_streams(const StreamJob* jobs, uint32_t n_jobs, const Stream* streams,
                                                const uint32_t* tables, uint8_t* const* outs, uint32_t* status,
                                                uint32_t* shared) {
-    const uint32_t warp = threadIdx.x >> 5;
-    for (uint32_t j = blockIdx.x; j < n_jobs; j += gridDim.x) {
-        const StreamJob job = jobs[j];
-        const uint32_t contexts = 1u << job.phase;
-        const uint32_t* source = tables + job.tables;
-        const bool fits = contexts <= MOST_SHARED;
-        __syncthreads();  // others may still be at the job before
-        if (fits)
-            for (uint32_t i = threadIdx.x; i < contexts * (RANGE_WORDS + LOOK_BYTES / 4u) / 4u; i += RANS_THREADS)
-                ((uint4*)shared)[i] = ((const uint4*)source)[i];
-        __syncthreads();
-        if (warp >= job.streams) continue;
-        const Stream& stream = streams[job.stream + warp];
-        uint8_t* out = outs[stream.tensor] + stream.out;
-        if (fits) {
-            const Tables near = {shared, (const uint8_t*)(shared + contexts * RANGE_WORDS)};
-            decode_stream<FORM, EXPONENT, TOP>(stream, job, near, out, status);
-        } else {
-            GLOBAL(source);
-            const Tables far = {source, (const uint8_t*)(source + contexts * RANGE_WORDS)};
-            decode_stream<FORM, EXPONENT, TOP>(stream, job, far, out, status);
-        }
+    if (blockIdx.x >= n_jobs) return;
+    const StreamJob job = jobs[blockIdx.x];
+    const uint32_t contexts = 1u << job.phase, warp = threadIdx.x >> 5;
+    const uint32_t* source = tables + job.tables;
+    const bool fits = contexts <= MOST_SHARED;
+    if (fits)
+        for (uint32_t i = threadIdx.x; i < contexts * (RANGE_WORDS + LOOK_BYTES / 4u) / 4u; i += RANS_THREADS)
+            ((uint4*)shared)[i] = ((const uint4*)source)[i];
+    __syncthreads();
+    if (warp >= job.streams) return;
+    const Stream& stream = streams[job.stream + warp];
+    uint8_t* out = outs[stream.tensor] + stream.out;
+    if (fits) {
+        const Tables near = {shared, (const uint8_t*)(shared + contexts * RANGE_WORDS)};
+        decode_stream<FORM, EXPONENT, TOP>(stream, job, near, out, status);
+    } else {
+        GLOBAL(source);
+        const Tables far = {source, (const uint8_t*)(source + contexts * RANGE_WORDS)};
+        decode_stream<FORM, EXPONENT, TOP>(stream, job, far, out, status);
     }
 }
 
