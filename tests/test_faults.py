@@ -206,6 +206,10 @@ def test_a_folder_that_may_not_be_written(name: str) -> None:
         folder = Path(parent) / "folder"
         folder.mkdir()
         work = WORKS[name]()
+        warm = Path(parent) / "warm"
+        warm.mkdir()
+        work.prepare(warm)
+        work.do(warm)  # loads what a child may not be allowed to read
         work.prepare(folder)
         for path in folder.iterdir():
             path.chmod(0o644)
