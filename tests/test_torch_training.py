@@ -71,12 +71,13 @@ def assert_same_state(one: Any, other: Any) -> None:
         assert one == other
 
 
+SLOW = pytest.mark.slow
 CASES = [
     ("bfloat16", torch.optim.AdamW, {"lr": 1e-3}, False),
-    ("bfloat16", torch.optim.AdamW, {"lr": 1e-3, "fused": True}, False),
+    pytest.param("bfloat16", torch.optim.AdamW, {"lr": 1e-3, "fused": True}, False, marks=SLOW),
     ("float32", torch.optim.SGD, {"lr": 1e-2, "momentum": 0.9, "nesterov": True}, False),
     ("float32", torch.optim.Adam, {"lr": 1e-3, "amsgrad": True}, True),
-    ("float32", torch.optim.Adafactor, {"lr": 1e-3}, True),
+    pytest.param("float32", torch.optim.Adafactor, {"lr": 1e-3}, True, marks=SLOW),
 ]
 
 

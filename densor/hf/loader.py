@@ -76,6 +76,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
         self._bases: Bases | None = None
         self._resident = _resident.get()
         self._stay: dict[str, Any] = {}  # blobs that are to stay packed, by parameter
+        self._stay_from: dict[str, Path] = {}  # files of those
         self._plain: dict[int, Any] = {}  # conversions of the model, by id of what replaced them
         self._kept: list[Any] = []  # those, so that no id is used again
 
@@ -156,7 +157,13 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
         if self._resident:
             import densor.torch
 
-            densor.torch.pack_module(model, packed=self._stay)
+            try:
+                densor.torch.pack_module(model, packed=self._stay)
+            except DensorError as error:
+                path = self._stay_from.get(str(error).partition(":")[0])
+                if path is None:
+                    raise
+                raise type(error)(f"{path}: tensor {error}") from error
         return model
 
     def decoded(
@@ -175,6 +182,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
             stays = self._resident and tensor.device.type == "cpu" and dtype in (None, kind)
             if stays and parameter is not None and file.describe(found.name).base is None:
                 self._stay[parameter] = file.stored(found.name).tobytes()
+                self._stay_from[parameter] = file.path
                 return torch.empty(found.shape, dtype=kind, device="meta")
             restored = read_tensor(file, found.name, base_of=self._base_of)
             return restored.to(device=tensor.device, dtype=dtype)
