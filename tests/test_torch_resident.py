@@ -323,15 +323,15 @@ class Tiny(nn.Module):
         )
         self.head = nn.Linear(96, 300, bias=False)
         self.head.weight = self.embed.weight
-        self.fail = False
+        self.fail: BaseException | None = None
         self.to(torch.bfloat16 if dtype is None else dtype)
 
     def forward(self, ids: Any) -> Any:
         x = self.embed(ids)
         for layer in self.layers:
             x = x + layer(x)
-            if self.fail:
-                raise ValueError("as told")
+            if self.fail is not None:
+                raise self.fail
         return self.head(x)
 
 
@@ -480,16 +480,36 @@ def test_casts_keep_weights_packed() -> None:
 def test_errors_leave_the_weights_packed() -> None:
     model = pack_module(tiny())
     wanted = model(IDS)
-    model.fail = True
+    model.fail = ValueError("as told")
     for _ in range(2):
         with torch.no_grad(), pytest.raises(ValueError, match="as told"):
             model(IDS)
     with torch.no_grad(), pytest.raises(RuntimeError):
         model.layers[0](torch.ones(3, 5, dtype=torch.bfloat16))
-    model.fail = False
+    model.fail = None
     assert isinstance(model.layers[0][1].weight, PackedTensor)
     with torch.no_grad():
         assert_same(model(IDS), wanted)
+
+
+def test_interrupts_leave_the_model_usable() -> None:
+    """PyTorch calls no hooks after an interrupt."""
+    model = pack_module(tiny())
+    wanted = model(IDS)
+    for stop in (False, True):
+        for layer in model.layers:
+            handle = layer[2].register_forward_pre_hook(interrupt)
+            with torch.no_grad(), pytest.raises(KeyboardInterrupt):
+                model(IDS)
+            handle.remove()
+            with torch.set_grad_enabled(stop):
+                assert_same(model(IDS), wanted)
+    assert isinstance(model.layers[0][1].weight, PackedTensor)
+    assert all(p.cell.plain is None for p in model.parameters() if isinstance(p, PackedTensor))
+
+
+def interrupt(module: Any, args: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_writing_to_a_weight_is_seen_by_the_next_pass() -> None:

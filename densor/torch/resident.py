@@ -120,7 +120,7 @@ class Runtime:
         self._free: list[Bytes] = []
         self._last: Unit | None = None
         self._coming: tuple[Unit, _Load] | None = None
-        self._running = 0
+        self._running: list[int] = []  # threads
 
     def __getstate__(self) -> dict[str, Any]:
         return {"threads": self.threads, "ahead": self.ahead}
@@ -131,16 +131,19 @@ class Runtime:
     @outside_graphs
     def enter(self, module: nn.Module, args: Any) -> None:
         """Before the forward pass of the whole model."""
+        thread = threading.get_ident()
         with self.lock:
-            self._running += 1
-            if self._running == 1:
+            self._running = [other for other in self._running if other != thread]  # interrupted
+            if not self._running:
                 self._last = None
+            self._running.append(thread)
 
     @outside_graphs
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         """After it: gives all buffers back to the system."""
+        thread = threading.get_ident()
         with self.lock:
-            self._running = max(0, self._running - 1)
+            self._running = [other for other in self._running if other != thread]
             if not self._running:
                 self._drop_coming()
                 self._free.clear()
@@ -204,7 +207,7 @@ class Unit:
         self._begin()
 
     def _begin(self) -> None:
-        self.users: list[int] = []  # threads, which may be in here more than once
+        self.users: list[int] = []  # threads
         self._swap = False
         self.next: Unit | None = None
         self._load: _Load | None = None
@@ -229,7 +232,10 @@ class Unit:
     def enter(self, module: nn.Module, args: Any) -> None:
         """Before the forward pass: puts the weights in place."""
         swap = not torch.is_grad_enabled()
+        thread = threading.get_ident()
         with self.runtime.lock:
+            if thread in self.users:  # an interrupt ended its last pass: no hook was called
+                self._let_go(thread)
             # Autograd must see packed weights, and another thread may have put in plain ones.
             self.runtime.lock.wait_for(lambda: not self.users or self._swap == swap)
             if not self.users:
@@ -237,7 +243,7 @@ class Unit:
                 plain = load.wait()
                 self._load, self._swap = load, swap
                 self._hold(plain)
-            self.users.append(threading.get_ident())
+            self.users.append(thread)
             self.runtime.look_ahead(self)
 
     def _hold(self, plain: dict[int, torch.Tensor]) -> None:
@@ -257,20 +263,23 @@ class Unit:
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         """After the forward pass, however it ended: the packed weights are back."""
         with self.runtime.lock:
-            thread = threading.get_ident()
-            if thread not in self.users:  # another hook has failed before `enter`
-                return
-            self.users.remove(thread)
-            if self.users or self._load is None:
-                return
-            for slot, parameter in self._swapped:
-                slot.module._parameters[slot.name] = parameter  # type: ignore[assignment]
-            for cell in self._held:
-                cell.release()
-            self._swapped, self._held = [], []
-            self.runtime.give(self._load.buffer)
-            self._load = None
-            self.runtime.lock.notify_all()
+            self._let_go(threading.get_ident())
+
+    def _let_go(self, thread: int) -> None:
+        """A thread is done, if it had begun; the last one puts the packed weights back."""
+        if thread not in self.users:
+            return
+        self.users.remove(thread)
+        if self.users or self._load is None:
+            return
+        for slot, parameter in self._swapped:
+            slot.module._parameters[slot.name] = parameter  # type: ignore[assignment]
+        for cell in self._held:
+            cell.release()
+        self._swapped, self._held = [], []
+        self.runtime.give(self._load.buffer)
+        self._load = None
+        self.runtime.lock.notify_all()
 
 
 def _packed(module: nn.Module, deep: bool = True) -> Iterator[tuple[_Slot, PackedTensor]]:
