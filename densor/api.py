@@ -14,7 +14,7 @@ from densor.buffers import new_bytes
 from densor.codec.kind import BYTES, kind_of
 from densor.errors import ArgumentError, FormatError, LimitError
 from densor.formats import safetensors, strictjson
-from densor.formats.archive import Archive, IndexedEntry
+from densor.formats.archive import Archive, IndexedEntry, collection_paused
 from densor.formats.base import GivenBase
 from densor.formats.basefile import open_base
 from densor.formats.entry import ARRAY, FILE, TENSOR, EntryMeta, TensorInfo, is_name, new_path
@@ -278,8 +278,9 @@ class File:
         self._base = ExitStack()
         try:
             given = self._base.enter_context(open_base(base, threads, max_output_size))
-            self._archive = Archive(random, threads, max_size=max_output_size, base=given)
-            self._tensors = self._archive.tensors()
+            with collection_paused():
+                self._archive = Archive(random, threads, max_size=max_output_size, base=given)
+                self._tensors = self._archive.tensors()
         except BaseException:
             self._base.close()
             self._close_file()

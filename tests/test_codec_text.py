@@ -3,6 +3,7 @@
 import contextlib
 import io
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy._core import _multiarray_umath
 
 import densor
 from densor.codec.text import model as text
+from densor.codec.text import segment
 from densor.codec.text.coder import TextCoder, full_model
 from densor.codec.text.decode import TextDecoder
 from densor.codec.text.model import Model, pack, parse
@@ -139,11 +141,11 @@ def test_pieces_of_any_size_make_the_same_stream() -> None:
     model = MODELS["text"]
     whole = coded(model, data)
     room = np.empty(data.size, np.uint8)
-    segment = Segment(model, data.copy())
-    segment.start(True, room)
+    pieces = Segment(model, data.copy())
+    pieces.start(True, room)
     for end in (1, 2, 900, data.size):
-        segment.code(end)
-    assert room[: segment.finish()].tobytes() == whole.tobytes()
+        pieces.code(end)
+    assert room[: pieces.finish()].tobytes() == whole.tobytes()
 
 
 def test_size_against_zstandard() -> None:
@@ -271,6 +273,25 @@ def test_damaged_archives() -> None:
             densor.decompress(bytes(broken))
         with pytest.raises(DensorError):
             densor.decompress(archive[:at])
+
+
+def test_segments_wait_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment, "_most_memory", lambda: 100)
+    memory = segment._Memory()
+    order = []
+    with ThreadPoolExecutor(1) as pool, memory.borrowed(60), memory.borrowed(40):
+
+        def third() -> None:
+            with memory.borrowed(10):
+                order.append("third")
+
+        waiting = pool.submit(third)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.05)
+        order.append("first")
+    waiting.result(5)
+    with memory.borrowed(10**9):  # nobody else has any
+        assert order == ["first", "third"]
 
 
 def test_segments_in_several_threads() -> None:

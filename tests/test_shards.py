@@ -241,10 +241,10 @@ SLOW = ShardOptions(level=8)
 
 
 def slow_shards(folder: Path, count: int) -> list[Pair]:
-    """Shards that take most of a second each at level 8, by Zstandard."""
+    """Shards that take most of a second each at level 8."""
     folder.mkdir()
     for number in range(count):
-        data = random_state(number).integers(0, 8, 1 << 20, np.uint8)
+        data = random_state(number).integers(0, 8, 1 << 18, np.uint8)
         (folder / str(number)).write_bytes(data)
     return pairs_of(folder)
 
@@ -262,16 +262,23 @@ def temporary_files(pairs: list[Pair]) -> list[Path]:
 
 
 def test_interruption_leaves_nothing(tmp_path: Path) -> None:
-    pairs = slow_shards(tmp_path / "model", 3)
+    pairs = slow_shards(tmp_path / "model", 5)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    main = threading.main_thread().ident
+    assert main is not None
 
-    def interrupt(_: object) -> None:
+    def interrupt() -> None:
         wait_for(lambda: temporary_files(pairs))
-        raise KeyboardInterrupt
+        signal.pthread_kill(main, signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        compress_shards(pairs, SLOW, processes(2), window=2, progress=interrupt)
+    threading.Thread(target=interrupt).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            compress_shards(pairs, SLOW, processes(2), window=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     there = [pair for pair in pairs if os.path.exists(pair[1])]
-    assert 1 <= len(there) < 3
+    assert len(there) < 5
     assert_valid(there)
     assert not temporary_files(pairs)
 

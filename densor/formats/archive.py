@@ -171,7 +171,7 @@ class Archive:
             index = self._read_index()
             self.frames = parse_frames(index, self._index_at)
             self.entries = parse_entries(index, self.frames)
-            self.listed: list[dict[str, Any]] = index["entries"]
+            del index  # which is larger than all that was made of it
             self._check_bases()
             self._by_name = {entry.meta.name: entry for entry in self.entries}
         self._model_frames = np.flatnonzero(self.frames.kinds == wire.MODEL)
@@ -201,6 +201,11 @@ class Archive:
     def close(self) -> None:
         """Stops the threads."""
         self._workers.close()
+
+    def listed(self) -> list[dict[str, Any]]:
+        """The entries as the index has them, which is read again for it: it can be large."""
+        entries: list[dict[str, Any]] = self._read_index()["entries"]
+        return entries
 
     def _read_index(self) -> dict[str, Any]:
         size = self._source.size

@@ -178,7 +178,7 @@ class ArchiveWriter:
             frames.original.tolist(),
         )
         self._models = self._frames[0].count(wire.MODEL)
-        self._entries = list(archive.listed)
+        self._entries = archive.listed()
         self._names = {entry.meta.name for entry in archive.entries}
         self._features |= archive.features
         self._broken = False

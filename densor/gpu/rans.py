@@ -20,6 +20,7 @@ Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint32]
 WARPS = 4  # chunks that a block decodes at a time
 THREADS = 32 * WARPS
+_BEYOND = np.zeros(64, np.uint8)  # scales that lanes look at where no element is left
 _KERNELS = {
     BF16: "rans_bf16",
     FP16: "rans_fp16",
@@ -38,8 +39,8 @@ class Stream:
     stream: Bytes
     position: int
     states: Words
-    parts: npt.NDArray[np.void]
-    row_scales: Bytes
+    parts: npt.NDArray[np.void]  # the last one never ends
+    row_scales: Bytes  # and 64 more, as in `column_scales`
     column_scales: Bytes
     rest: Bytes
     signs: Bytes
@@ -97,8 +98,8 @@ class ScalesModel:
             decoder.position,
             decoder.states,
             parts,
-            np.concatenate(rows),
-            np.concatenate(columns),
+            np.concatenate([*rows, _BEYOND]),
+            np.concatenate([*columns, _BEYOND]),
             payload[head.rest : head.signs],
             payload[head.signs : head.stream],
             payload[head.apart : head.rest],

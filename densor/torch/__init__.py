@@ -7,6 +7,8 @@ before it is used.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from densor.errors import UnsupportedError
+
 if TYPE_CHECKING:
     from densor.torch.cache import pack_tensors, unpack_tensors
     from densor.torch.callback import PackCheckpoints
@@ -59,7 +61,12 @@ def __getattr__(name: str) -> Any:
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module 'densor.torch' has no attribute {name!r}")
-    return getattr(importlib.import_module(module), name)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise UnsupportedError(
+            f'densor.torch.{name} needs torch: pip install "densor[torch]" ({error})'
+        ) from error
 
 
 def __dir__() -> list[str]:

@@ -50,12 +50,11 @@ int64 = numba.int64
 
 SETS = 6  # of weights, 256 rows each
 DIRECT = 65536  # counters of order 1
-OTHERS = 4  # inputs beside those of the histories: direct counters, match, a constant
+OTHERS = 4  # inputs beside those of the histories: order 1, match (two), a constant
 _CONSTANT = 256
 _SEEN = 255  # what direct counters count to
 _FIRST_STEP, _LAST_STEP, _STEP_BYTES = 60, 8, 11  # of the weights, and how fast it shrinks
 _LEAST, _MOST = 16, 65520  # probabilities that are coded, 2^-16
-
 
 (
     PARTIAL,  # the bits of the byte so far under a leading 1

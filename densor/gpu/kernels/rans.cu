@@ -95,7 +95,8 @@ __device__ __forceinline__ void enter_part(const Stream& s, Lane& l) {
 }
 
 // The lane's next element is that of `column` in the lane's row: finds out where that really is, and takes its scale.
-__device__ __forceinline__ void look_ahead(const Stream& s, Lane& l, bool exists) {
+// Beyond the last element it is one of a matrix that never ends, and has any scale.
+__device__ __forceinline__ void look_ahead(const Stream& s, Lane& l) {
     if (l.column >= l.columns) {
         do {
             l.column -= l.columns;
@@ -105,10 +106,10 @@ __device__ __forceinline__ void look_ahead(const Stream& s, Lane& l, bool exists
             }
         } while (l.column >= l.columns);
         GLOBAL(s.row_scales);
-        if (exists) l.row_scale = s.row_scales[l.part->first_row + l.row];
+        l.row_scale = s.row_scales[l.part->first_row + l.row];
     }
     GLOBAL(l.column_scales);
-    if (exists) l.scale = l.row_scale + l.column_scales[l.column] & 255u;
+    l.scale = l.row_scale + l.column_scales[l.column] & 255u;
 }
 
 // The bits of element `i` that are stored as they are, in their places.
@@ -147,17 +148,14 @@ __device__ __forceinline__ void step(const Stream& s, const StreamJob& job, cons
     const bool active = WHOLE || i < s.n;
     const uint32_t scale = l.scale;
     l.column += 32u;
-    look_ahead(s, l, i + 32u < s.n);
-    const uint32_t stored = active ? stored_bits<FORM>(s, i) : 0u;
-    uint32_t symbol = 0u;
-    bool need = false;
-    if (active) {
-        const uint32_t slot = l.x & ((1u << PROBABILITY_BITS) - 1u);
-        const uint32_t range = range_of(tables, scale & ((1u << job.phase) - 1u), slot);
-        symbol = range >> 24;
-        l.x = ((range >> 12 & 4095u) + 1u) * (l.x >> PROBABILITY_BITS) + slot - (range & 4095u);
-        need = l.x < FIRST_STATE;
-    }
+    look_ahead(s, l);
+    const uint32_t stored = stored_bits<FORM>(s, i);  // blocks are whole
+    const uint32_t slot = l.x & ((1u << PROBABILITY_BITS) - 1u);
+    const uint32_t range = range_of(tables, scale & ((1u << job.phase) - 1u), slot);
+    const uint32_t symbol = range >> 24;
+    const uint32_t x = ((range >> 12 & 4095u) + 1u) * (l.x >> PROBABILITY_BITS) + slot - (range & 4095u);
+    if (active) l.x = x;
+    const bool need = active && x < FIRST_STATE;
     const uint32_t needing = __ballot_sync(ALL_LANES, need);
     const uint32_t mine = (l.used & 31u) + __popc(needing & l.below);
     const uint32_t near = __shfl_sync(ALL_LANES, l.word0, (int)mine), far = __shfl_sync(ALL_LANES, l.word1, (int)mine);
@@ -207,8 +205,7 @@ __device__ __forceinline__ void decode_stream(const Stream& s, const StreamJob& 
     GLOBAL(s.row_scales);
     l.row_scale = s.row_scales[l.part->first_row];
     l.column = lane;
-    l.scale = 0u;
-    look_ahead(s, l, lane < s.n);
+    look_ahead(s, l);
     uint32_t i = lane;
     const uint32_t whole = (s.n & ~31u) + lane;
 #pragma unroll 1
@@ -233,6 +230,7 @@ __device__ __forceinline__ void decode_streams(const StreamJob* jobs, uint32_t n
     const uint32_t* source = tables + job.tables;
     const bool fits = contexts <= MOST_SHARED;
     if (fits)
+#pragma unroll 1
         for (uint32_t i = threadIdx.x; i < contexts * (RANGE_WORDS + LOOK_BYTES / 4u) / 4u; i += RANS_THREADS)
             ((uint4*)shared)[i] = ((const uint4*)source)[i];
     __syncthreads();
