@@ -141,7 +141,8 @@ def times(args: argparse.Namespace) -> list[str]:
             models[way] = packed(copy.deepcopy(plain), way)
     rows = []
     with torch.no_grad():
-        for case, shape in CASES.items():
+        for case in args.cases:
+            shape = CASES[case]
             ids = torch.randint(0, plain.config.vocab_size, shape)
             wanted = plain(ids).logits.view(torch.int16)
             for model in models.values():
@@ -184,6 +185,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="that PyTorch computes with")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import text_reference
-from helpers import MODEL, random_state, take_apart
+from helpers import MODEL, random_state, safetensors_bytes, take_apart
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy._core import _multiarray_umath
@@ -199,6 +199,15 @@ def test_when_the_model_is_used() -> None:
     assert len(packed(SOURCE, 1, text=True)) == len(packed(SOURCE, 9))
     for little in (SOURCE[:4000], bytes(100_000), random_state("r").bytes(100_000)):
         assert codecs(packed(little, 9)) == set()
+
+
+@pytest.mark.parametrize(("level", "expected"), [(5, set()), (9, {9})])
+def test_what_stands_beside_tensors_is_as_fast_as_they_are(level: int, expected: set[int]) -> None:
+    noise = random_state("beside").bytes(5000)
+    file = safetensors_bytes({"t": ("U8", [5000], noise)}, {"vocabulary": SOURCE.decode()})
+    archive = packed(file, level)
+    assert codecs(archive) & {9} == expected
+    assert densor.decompress(archive) == file
 
 
 MODEL_BYTES = pack(MODELS["least"])

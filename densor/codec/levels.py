@@ -42,3 +42,8 @@ def level_settings(level: int, text: bool = False) -> Level:
     if settings is None:
         raise ArgumentError(f"level must be from 1 to 9, not {level!r}")
     return replace(settings, bytes="full") if text else settings
+
+
+def beside_tensors(level: Level) -> Level:
+    """A level for a file that holds tensors: its other bytes are not to be slower than those."""
+    return replace(level, bytes="zstd") if level.bytes == "light" else level

@@ -12,7 +12,7 @@ from densor.codec import registry
 from densor.codec.batch import Before, Chunk, CodedBatch, encode_batch
 from densor.codec.coder import Base
 from densor.codec.kind import BATCH_BYTES, Kind, is_plain
-from densor.codec.levels import Level, level_settings
+from densor.codec.levels import Level, beside_tensors, level_settings
 from densor.codec.llm.session import Session
 from densor.codec.scales.tables import History
 from densor.codec.zstd import zstd_compress
@@ -78,6 +78,7 @@ class ArchiveWriter:
         self._file = file
         self.level = level
         self._level: Level = level_settings(level, text)
+        self._entry_level = self._level  # of the entry at hand
         self._workers = Workers(threads)
         self.hash = hash
         self._progress = progress
@@ -148,6 +149,7 @@ class ArchiveWriter:
         first = len(self._frames[0])
         self._broken = True  # until the entry is whole
         self._done = 0
+        self._entry_level = beside_tensors(self._level) if meta.format else self._level
         self._frame(wire.ENTRY, description)
         digest, size = self._add_data(number, source, segments, meta.size is not None, base)
         if meta.size is not None and size != meta.size:
@@ -205,7 +207,7 @@ class ArchiveWriter:
         in_flight = offset = 0
         for segment in segments:
             left, place = segment.size, segment.base
-            most = segment.kind.batch_bytes(self._level)
+            most = segment.kind.batch_bytes(self._entry_level)
             while left is None or left > 0:
                 data = source.take(most if left is None else min(left, most))
                 if not data.size:
@@ -242,7 +244,7 @@ class ArchiveWriter:
             kind = Kind(None)  # the odd end of a file that was called a tensor
         session = self._session if is_plain(kind) else None
         result = encode_batch(
-            data, kind, self._level, self._workers, self._history, before, session
+            data, kind, self._entry_level, self._workers, self._history, before, session
         )
         return _Waiting(result, None, data, before, session is not None)
 
