@@ -200,7 +200,7 @@ def recovered(data: bytes) -> object:
         if group.known and group.mendable:
             recovery.mended(layout, group)
             mended += 1
-    return condition.whole, condition.tail, mended
+    return condition.blocks, condition.frames, condition.tail, mended
 
 
 def mutate_damage(data: bytes, rng: Random, others: Any) -> bytes:
