@@ -4,13 +4,16 @@ Whatever happens, either the old or the new file is whole. What `test_files` and
 have already is not repeated here.
 """
 
+import contextlib
 import errno
 import io
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ import pytest
 from faults import FIRST, PACKED_FIRST, SECOND, WORKS, Work, ended, forked, is_archive_of
 
 import densor
-from densor.formats import files
+from densor.formats import files, output
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -66,6 +69,50 @@ def test_many_kills_at_random_moments(seed: int) -> None:
 def test_interrupts_at_random_moments() -> None:
     counts = run_faults("interrupts", 15, 0)["interrupts"]
     assert counts["interrupted"] >= 1
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_interrupt_before_any_instruction_leaves_no_file(
+    overwrite: bool, tmp_path: Path
+) -> None:
+    """Ctrl-C is raised between two instructions of Python: here before each one in turn."""
+    inside = {output.__file__, contextlib.__file__, pathlib.__file__}
+    number = 1
+    while interrupted_at(number, inside, tmp_path / "a", overwrite):
+        assert set(os.listdir(tmp_path)) <= {"a"}, number
+        (tmp_path / "a").unlink(missing_ok=True)
+        number += 1
+    assert number > 500 and os.listdir(tmp_path) == ["a"]
+
+
+def interrupted_at(number: int, inside: set[str | None], path: Path, overwrite: bool) -> bool:
+    """Writes a file, with a KeyboardInterrupt before an instruction; False if there are fewer."""
+    left = number
+
+    def trace(frame: types.FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename not in inside:
+            return None
+        frame.f_trace_opcodes = True
+        left -= event == "opcode"
+        if not left:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    def write() -> None:
+        with output.whole_file(path, overwrite) as file:
+            file.write(b"all of it")
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        write()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return left <= 0
 
 
 # A full disk

@@ -89,13 +89,13 @@ def whole_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
             raise _exists(path)
     # At most 128 bytes of its name, where file systems allow 255.
     temporary = path.with_name(f".{path.name[:32]}.{secrets.token_hex(8)}.tmp")
-    try:
-        # A new file, with the permissions that the umask leaves, which only the system may ask for:
-        # to look at it means to change it, for all threads.
-        file = temporary.open("x+b", buffering=0)
-    except OSError as error:  # its file name is of no interest
-        raise FileError(f"{path}: {error.strerror or error}") from error
-    try:
+    try:  # from before the file is there, since an interrupt can come at any time
+        try:
+            # A new file, with the permissions that the umask leaves, which only the system may ask
+            # for: to look at it means to change it, for all threads.
+            file = temporary.open("x+b", buffering=0)
+        except OSError as error:  # its file name is of no interest
+            raise FileError(f"{path}: {error.strerror or error}") from error
         with errors_of(path):
             with file:
                 yield file
@@ -103,7 +103,8 @@ def whole_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
             move_into_place(temporary, path, overwrite)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # such as a folder that may not be written
+            temporary.unlink()
         raise
 
 
