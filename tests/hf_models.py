@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from torch_tools import bits
 
 _TEXT = {
     "vocab_size": 160,
@@ -115,12 +116,6 @@ MODELS: dict[str, Callable[[], Any]] = {
 def _made(model_class: Any, config: Any, dtype: torch.dtype) -> Any:
     torch.manual_seed(0)
     return model_class(config).to(dtype).eval()
-
-
-def bits(tensor: torch.Tensor) -> bytes:
-    """The bytes of a tensor, whatever its type."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return bytes(flat.view(torch.uint8).numpy()) if flat.numel() else b""
 
 
 def same(one: Any, other: Any) -> None:

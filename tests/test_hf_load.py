@@ -11,7 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", minversion="5.22")
 
-from hf_models import MODELS, bert, bits, damaged, files, llama, mixtral, same  # noqa: E402
+from hf_models import MODELS, bert, damaged, files, llama, mixtral, same  # noqa: E402
+from torch_tools import bits  # noqa: E402
 
 import densor.hf  # noqa: E402
 import densor.torch  # noqa: E402

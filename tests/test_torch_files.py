@@ -8,8 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import safetensors.torch  # noqa: E402
-from hf_models import bits, damaged, same  # noqa: E402
+from hf_models import damaged, same  # noqa: E402
 from safetensors import safe_open as plain_open  # noqa: E402
+from torch_tools import bits  # noqa: E402
 
 import densor  # noqa: E402
 import densor.torch  # noqa: E402

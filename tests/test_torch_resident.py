@@ -4,7 +4,7 @@ import copy
 import io
 import pickle
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,28 +18,13 @@ torch = pytest.importorskip("torch")
 nn = torch.nn
 F = torch.nn.functional
 
+from torch_tools import assert_same, bits, one_thread  # noqa: E402, F401
+
 from densor.torch import from_packed, pack, pack_module, unpack_module  # noqa: E402
 from densor.torch.packed import PackedTensor, unpacked  # noqa: E402
 from densor.torch.resident import memory_of  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny products on several threads take longest to wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def bits(tensor: Any) -> bytes:
-    flat = tensor.detach().contiguous().reshape(-1)
-    return bytes(flat.view(torch.uint8).numpy()) if flat.numel() else b""
-
-
-def assert_same(found: Any, wanted: Any) -> None:
-    assert found.dtype == wanted.dtype and found.shape == wanted.shape
-    assert bits(found) == bits(wanted)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def weight(*shape: int, dtype: Any = None, seed: int = 0) -> Any:

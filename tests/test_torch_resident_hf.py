@@ -1,7 +1,6 @@
 """Models of transformers whose weights stay packed: the same bits, in every use of them."""
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,13 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", minversion="5.22")
 
 from hf_models import MODELS, damaged, files  # noqa: E402
-from hf_models import bits as tensor_bits  # noqa: E402
+from torch_tools import bits as tensor_bits  # noqa: E402
+from torch_tools import one_thread  # noqa: E402, F401
 
 import densor.hf  # noqa: E402
 from densor.torch import PackedTensor, memory_of, pack_module  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny products on several threads take longest to wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def packed_copy(model: Any) -> Any:

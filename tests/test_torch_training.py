@@ -1,7 +1,6 @@
 """Training with packed weights gives the bits that ordinary training gives."""
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,18 +11,13 @@ torch = pytest.importorskip("torch")
 nn = torch.nn
 F = torch.nn.functional
 
+from torch_tools import bits, one_thread  # noqa: E402, F401
+
 from densor.torch import PackedOptimizer, pack_module  # noqa: E402
 from densor.torch.packed import PackedTensor  # noqa: E402
 from densor.torch.resident import memory_of  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny products on several threads take longest to wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Tiny(nn.Module):
@@ -48,10 +42,6 @@ class Tiny(nn.Module):
 
 
 IDS = torch.arange(24).reshape(2, 12) * 4
-
-
-def bits(tensor: Any) -> bytes:
-    return bytes(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def loss_of(model: Any, step: int) -> Any:
