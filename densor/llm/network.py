@@ -29,7 +29,8 @@ class _Work:
     shifts: Ints
     y: Ints
     one: Ints
-    head: npt.NDArray[np.int16]
+    queries: npt.NDArray[np.int16]
+    query_shifts: Ints
     weights: npt.NDArray[np.int16]
     dots: npt.NDArray[np.int32]
     sums: npt.NDArray[np.int32]
@@ -61,6 +62,7 @@ class Network:
         self._sigmoid = tables.sigmoid_table()
         self._epsilon = round(shape.epsilon * (1 << 2 * kernels.RESIDUAL))
         own = shape.heads * shape.size
+        share = shape.heads // shape.groups
         widest = max(m.columns for layer in model.layers for m in (layer.qkv, layer.gates))
         self._work = _Work(
             x=np.zeros(ROWS * shape.hidden, np.int64),
@@ -68,9 +70,10 @@ class Network:
             shifts=np.zeros(ROWS, np.int64),
             y=np.zeros(ROWS * widest, np.int64),
             one=np.zeros(max(shape.hidden, shape.inner, positions + own), np.int64),
-            head=np.zeros(shape.size, np.int16),
-            weights=np.zeros(positions + 2, np.int16),
-            dots=np.zeros(positions + own, np.int32),
+            queries=np.zeros(share * shape.size, np.int16),
+            query_shifts=np.zeros(share, np.int64),
+            weights=np.zeros(share * (positions + 2), np.int16),
+            dots=np.zeros(share * positions + own, np.int32),
             sums=np.zeros(kernels.TALL * kernels.WIDE, np.int32),
             totals=np.zeros(kernels.TALL * kernels.WIDE, np.int64),
         )
@@ -116,7 +119,8 @@ class Network:
                 rows, work.y, shape.heads, shape.groups, shape.size, self.positions,
                 number * self._slots * shape.groups, slots, places,
                 self._keys, self._key_shifts, self._values, self._turns, self._factor, self._exps,
-                work.head, work.weights, work.dots, work.one, work.a, work.shifts,
+                work.queries, work.query_shifts, work.weights, work.dots, work.one, work.a,
+                work.shifts,
             )  # fmt: skip
             self._multiply(rows, layer.joined, kernels.RESIDUAL, 1, work.x)
             self._norm(rows, layer.after)
