@@ -34,7 +34,7 @@ from densor.errors import (
     UnsupportedError,
 )
 from densor.llm.load import load
-from densor.llm.network import Network
+from densor.llm.network import Logits, Network, Rows
 from densor.parallel import Workers
 
 SOURCE = Path(densor.errors.__file__).read_bytes()[:900]
@@ -126,15 +126,22 @@ def test_how_much_is_predicted_at_once_changes_nothing(ahead: int, folder: Path)
 def test_each_row_of_a_step_can_be_computed_alone(slots: int, folder: Path) -> None:
     data = TEXT * 2
     model, payloads = coded(data, "sample", slots)
-    advance = Network.advance
+    read, counts = Network.read, Logits.counts
 
-    def one_by_one(self: Network, tokens: Any, slots: Any, places: Any, wanted: int) -> Any:
+    def read_one_by_one(self: Network, tokens: Any, slots: Any, places: Any, wanted: int) -> Rows:
         parts = [slice(i, i + 1) for i in range(tokens.size)]
-        rows = [advance(self, tokens[p], slots[p], places[p], 1) for p in parts]
-        return np.concatenate(rows)[tokens.size - wanted :]
+        rows = [read(self, tokens[p], slots[p], places[p], 1) for p in parts]
+        return Rows(*(np.concatenate(part)[tokens.size - wanted :] for part in zip(*rows)))
+
+    def count_one_by_one(self: Logits, rows: Rows, offsets: Any) -> Any:
+        parts = [slice(i, i + 1) for i in range(rows.shifts.size)]
+        return np.concatenate(
+            [counts(self, Rows(rows.values[p], rows.shifts[p]), offsets) for p in parts]
+        )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Network, "advance", one_by_one)
+        patch.setattr(Network, "read", read_one_by_one)
+        patch.setattr(Logits, "counts", count_one_by_one)
         assert decoded(model, payloads[0], len(data)) == data
 
 
@@ -339,7 +346,8 @@ HOSTILE = {
     "many positions": (4, "I", 1 << 20, LimitError),
     "no stride": (8, "I", 0, FormatError),
     "wide stride": (8, "I", 256, FormatError),
-    "long name": (44, "B", 200, FormatError),
+    "wild rate": (12, "I", (1 << 26) + 1, FormatError),
+    "long name": (49, "B", 200, FormatError),
 }
 
 

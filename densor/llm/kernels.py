@@ -41,12 +41,12 @@ I16 = types.int16[::1]
 
 
 @numba.njit(inline="always")
-def _clip(value, most):
+def clip(value, most):
     return min(max(value, -most), most)
 
 
 @numba.njit(inline="always")
-def _half(shift):
+def half_of(shift):
     return (int64(1) << shift) >> 1
 
 
@@ -74,13 +74,13 @@ def _root(value):
 
 
 @numba.njit
-def _quantise(values, bits, out):
+def quantise(values, bits, out):
     """Rounds numbers to so many bits and a sign; returns by how much they were shifted."""
     most = int64(0)
     for i in range(values.size):
         most = max(most, abs(values[i]))
     shift = max(_bits(most) - bits, int64(0))
-    half = _half(shift)
+    half = half_of(shift)
     limit = (int64(1) << bits) - 1
     for i in range(values.size):
         out[i] = min((values[i] + half) >> shift, limit)
@@ -153,7 +153,7 @@ def normalise(rows, x, weights, epsilon, work, out, shifts):
         for i in range(size):
             value = ((values[i] >> shift) * inverse + (1 << 21)) >> 22
             work[i] = (value * weights[i] + (1 << 19)) >> 20
-        shifts[row] = _quantise(work[:size], ROW_BITS, out[row * size : row * size + size])
+        shifts[row] = quantise(work[:size], ROW_BITS, out[row * size : row * size + size])
 
 
 @numba.njit(inline="always")
@@ -161,20 +161,20 @@ def _finish(total, scale, right):
     """A sum of products times the scale of its column, to the units that are wanted."""
     value = total * scale
     if right >= 0:
-        value = (value + _half(right)) >> right
+        value = (value + half_of(right)) >> right
     else:
-        value = _clip(value, int64(_MOST) >> -right) << -right
-    return _clip(value, int64(_MOST))
+        value = clip(value, int64(_MOST) >> -right) << -right
+    return clip(value, int64(_MOST))
 
 
 @numba.njit
 def _finish_row(totals, scales, right, kept, out):
     """`_finish` for a row of a tile, added to what `kept`, a mask, leaves of `out`."""
     if right >= 0:  # apart, so that both are vectorised
-        half = _half(right)
+        half = half_of(right)
         for i in range(WIDE):
             value = (int64(totals[i]) * int64(scales[i]) + half) >> right
-            out[i] = (out[i] & kept) + _clip(value, int64(_MOST))
+            out[i] = (out[i] & kept) + clip(value, int64(_MOST))
     else:
         for i in range(WIDE):
             out[i] = (out[i] & kept) + _finish(int64(totals[i]), int64(scales[i]), right)
@@ -259,8 +259,8 @@ def _turn(values, begin, size, turns, at, work):
     half = size >> 1
     most = int64(1) << 40
     for i in range(half):
-        x = _clip(values[begin + i], most)
-        y = _clip(values[begin + half + i], most)
+        x = clip(values[begin + i], most)
+        y = clip(values[begin + half + i], most)
         c = int64(turns[at + i])
         s = int64(turns[at + half + i])
         work[i] = (x * c - y * s + (1 << 14)) >> 15
@@ -324,9 +324,9 @@ def attend(
     each of `groups` per slot; `slots`, `places`: of the rows. `keys`, `values`: int16 caches of
     `positions` places. `key_shifts`: int64[caches, positions]. `turns`: of `tables.turns`.
     `factor`: log2(e) / sqrt(size), 2^-20. Of the heads that share a group: `queries`: int16[share,
-    size], `query_shifts`: int64[share], `weights`: int16[share, positions + 2], `dots`: int32[share,
-    positions] and, behind it, [heads, size]. `work`: int64[positions + heads * size]. `out`: int16[
-    rows, heads * size], in units of 2^(shifts[row] - 16).
+    size], `query_shifts`: int64[share], `weights`: int16[share, positions + 2], `dots`: int32[
+    share, positions] and, behind it, [heads, size]. `work`: int64[positions + heads * size].
+    `out`: int16[rows, heads * size], in units of 2^(shifts[row] - 16).
     """
     wide = (heads + 2 * groups) * size
     share = heads // groups
@@ -340,23 +340,21 @@ def attend(
             base = cache * positions * size
             begin = row * wide + (heads + group) * size
             _turn(qkv, begin, size, turns, turn, work)
-            shift = _quantise(work[:size], KEY_BITS, queries)
+            shift = quantise(work[:size], KEY_BITS, queries)
             key_shifts[cache * positions + place] = shift
             _append(keys, base, positions, place, size, queries, True)
             begin += groups * size
             for i in range(size):
                 value = (qkv[begin + i] + 64) >> (PLACES - VALUE_PLACES)
-                queries[i] = _clip(value, int64(32767))
+                queries[i] = clip(value, int64(32767))
             _append(values, base, positions, place, size, queries, False)
             for h in range(share):
                 _turn(qkv, row * wide + (group * share + h) * size, size, turns, turn, work)
                 own = queries[h * size : h * size + size]
-                query_shifts[h] = _quantise(work[:size], QUERY_BITS, own)
+                query_shifts[h] = quantise(work[:size], QUERY_BITS, own)
             for block in range(0, count, WIDE):
                 at = base + block * size
-                _rows_by_words(
-                    share, queries, 0, size, keys, at, size >> 1, dots, block, positions
-                )
+                _rows_by_words(share, queries, 0, size, keys, at, size >> 1, dots, block, positions)
             for h in range(share):
                 at = cache * positions
                 to = h * (positions + 2)
@@ -373,13 +371,11 @@ def attend(
                 at = base + block * positions
                 to = sums + group * share * size + block
                 pairs = (count + 1) >> 1
-                _rows_by_words(
-                    share, weights, 0, positions + 2, values, at, pairs, dots, to, size
-                )
+                _rows_by_words(share, weights, 0, positions + 2, values, at, pairs, dots, to, size)
         for i in range(heads * size):
             work[i] = int64(dots[sums + i])
         at = row * heads * size
-        shift = _quantise(work[: heads * size], ROW_BITS, out[at : at + heads * size])
+        shift = quantise(work[: heads * size], ROW_BITS, out[at : at + heads * size])
         shifts[row] = shift + PLACES - VALUE_PLACES - WEIGHT_PLACES
 
 
@@ -397,11 +393,11 @@ def activate(rows, gates, size, sigmoid, work, out, shifts):
         gate = gates[at : at + size]
         up = gates[at + wide : at + wide + size]
         for i in range(size):
-            g = _clip(gate[i], most)
-            u = _clip(up[i], most)
-            step = _clip((g + 128) >> _POINTS, int64(4096)) + 4096
+            g = clip(gate[i], most)
+            u = clip(up[i], most)
+            step = clip((g + 128) >> _POINTS, int64(4096)) + 4096
             work[i] = (((g * sigmoid[step]) >> 16) * u) >> 16
-        shifts[row] = _quantise(work[:size], ROW_BITS, out[row * size : row * size + size])
+        shifts[row] = quantise(work[:size], ROW_BITS, out[row * size : row * size + size])
 
 
 @kernel(types.void(types.int64, I64, types.int64, types.int64, types.int64, I64, I64))

@@ -80,7 +80,14 @@ def tile(rows: int, vectors: int, bits: int) -> Any:
     weight = ir.IntType(bits)
 
     def sum_up(
-        builder: Any, context: Any, data: Any, stride: Any, pairs: Any, wide: Any, begin: int, n: int
+        builder: Any,
+        context: Any,
+        data: Any,
+        stride: Any,
+        pairs: Any,
+        wide: Any,
+        begin: int,
+        n: int,
     ) -> None:
         """The sums of `n` vectors of columns from number `begin` on."""
         sums = [[cgutils.alloca_once(builder, _V32) for _ in range(n)] for _ in range(rows)]

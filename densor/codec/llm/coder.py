@@ -21,6 +21,7 @@ from densor.codec.llm.step import code_tokens
 from densor.codec.text.coder import TextCoder
 from densor.codec.text.model import parse as parse_text
 from densor.errors import DensorError
+from densor.llm.head import rates_of
 from densor.llm.vocabulary import readable
 from densor.parallel import Workers
 
@@ -53,6 +54,7 @@ class LlmCoder:
             min(_SLOTS, max(1, size // _SEGMENTS[0])),
             positions,
             positions // 2,
+            rates_of(weights),
             weights.digest[:HASH],
             weights.vocabulary.digest[:HASH],
             self._session.name,
