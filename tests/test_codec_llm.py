@@ -131,7 +131,9 @@ def test_each_row_of_a_step_can_be_computed_alone(slots: int, folder: Path) -> N
     def read_one_by_one(self: Network, tokens: Any, slots: Any, places: Any, wanted: int) -> Rows:
         parts = [slice(i, i + 1) for i in range(tokens.size)]
         rows = [read(self, tokens[p], slots[p], places[p], 1) for p in parts]
-        return Rows(*(np.concatenate(part)[tokens.size - wanted :] for part in zip(*rows)))
+        return Rows(
+            *(np.concatenate(part)[tokens.size - wanted :] for part in zip(*rows, strict=True))
+        )
 
     def count_one_by_one(self: Logits, rows: Rows, offsets: Any) -> Any:
         parts = [slice(i, i + 1) for i in range(rows.shifts.size)]

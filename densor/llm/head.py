@@ -12,18 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.llm import learning
+from densor.llm.kernels import PLACES, WIDE
 from densor.llm.model import Matrix, Model
 from densor.llm.network import Logits, Rows
 
 Ints = npt.NDArray[np.int64]
 
-_STEP = 0.2  # of a logit, about, by which a step moves that of its token through the change
+_STEP = 0.22  # of a logit, by which a step moves a token's about, at sizes that are usual
 _OFFSET_RATE = 13
 MOST_RATE = 1 << 26
 
 
 class Rates(NamedTuple):
-    """How fast a head learns its change, in units of 2^-32, and its offsets, of 2^-7; 0: not at all."""
+    """How fast a head learns its change, 2^-32, and its offsets, 2^-7; 0 for not at all."""
 
     change: int
     offsets: int
@@ -31,12 +32,15 @@ class Rates(NamedTuple):
 
 def rates_of(model: Model) -> Rates:
     """Rates for a model: steps are as large in logits whatever the size of its numbers."""
-    row = float((model.norm.astype(np.float64) ** 2).sum()) / (1 << 32)
-    steps = np.ldexp(
-        model.head.scales[: model.vocabulary.count].astype(np.float64), -model.head.exponent
+    matrix = model.head
+    blocks = matrix.weights.reshape(-1, matrix.size // 2, WIDE, 2)
+    steps = np.ldexp(matrix.scales.astype(np.float64), -matrix.exponent).reshape(-1, WIDE)
+    squares = sum(
+        float((step**2) @ (block.astype(np.float32) ** 2).sum((0, 2)))
+        for step, block in zip(steps, blocks, strict=True)
     )
-    # Weights are about normal: their largest, 127 steps, is some three deviations.
-    column = float((steps**2).mean()) * (127 / 3.2) ** 2 * model.shape.hidden
+    column = squares / model.vocabulary.count
+    row = float((np.ldexp(model.norm.astype(np.float64), -PLACES) ** 2).sum())
     wanted = _STEP / max(row * column, 1e-9) * (1 << learning.RATE_PLACES)
     return Rates(min(max(round(wanted), 1), MOST_RATE), _OFFSET_RATE)
 
