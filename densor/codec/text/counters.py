@@ -7,7 +7,7 @@ which sets the step.
 import numba
 import numpy as np
 
-from densor.entropy.jit import inlined
+from densor.entropy.jit import index, inlined
 
 int64 = numba.int64
 
@@ -18,23 +18,23 @@ INPUTS = 2  # of a mixer, from one counter
 @inlined
 def learn(counters, i, bit, most, rate):
     """Moves counter `i` towards `bit`: by 1/(n + 3/2) after n updates, of which `most` count."""
-    value = int64(counters[i])
+    value = int64(counters[index(i)])
     seen = value & 1023
-    p = value >> 10
-    p += (((bit << 22) - bit - p) * int64(rate[seen])) >> 16
-    counters[i] = np.uint32((p << 10) | min(seen + 1, most))
+    error = (bit << 22) - bit - (value >> 10)
+    change = (error * int64(rate[index(seen)])) >> 16
+    counters[index(i)] = np.uint32(value + (change << 10) + int64(seen < most))
 
 
 @inlined
 def state_inputs(inputs, at, counters, i, stretch):
     """What counter `i` of a state says, stretched and as it is; nothing for state 0."""
-    p = int64(counters[i]) >> 20
+    p = int64(counters[index(i)]) >> 20
     known = int64((i & 255) > 0)
-    inputs[at] = known * int64(stretch[p])
-    inputs[at + 1] = known * ((p - 2048) >> 1)
+    inputs[index(at)] = known * int64(stretch[index(p)])
+    inputs[index(at + 1)] = known * ((p - 2048) >> 1)
 
 
 @inlined
 def direct_input(inputs, at, counters, i, stretch):
     """What a counter of a context itself says, stretched."""
-    inputs[at] = stretch[int64(counters[i]) >> 20]
+    inputs[index(at)] = stretch[index(int64(counters[index(i)]) >> 20)]

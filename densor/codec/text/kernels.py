@@ -44,7 +44,7 @@ from densor.entropy.arithmetic.kernels import (
     start_encoder,
 )
 from densor.entropy.intrinsics import prefetch
-from densor.entropy.jit import I32, I64, W8, W16, W32, inlined, kernel
+from densor.entropy.jit import I32, I64, W8, W16, W32, index, inlined, kernel
 
 int64 = numba.int64
 
@@ -79,7 +79,7 @@ class State(NamedTuple):
     hashes: npt.NDArray[np.int64]  # int64[CONTEXTS]
     wanted: npt.NDArray[np.int64]  # int64[n]: hashes of the slots for the next half of a byte
     slots: npt.NDArray[np.int64]  # int64[n]: where they are
-    states: npt.NDArray[np.int64]  # int64[n]: under each context, for the decision at hand
+    states: npt.NDArray[np.uint8]  # uint8[n]: under each context, for the decision at hand
     places: npt.NDArray[np.int64]  # int64[PLACES], for the decision at hand
     histories: npt.NDArray[np.uint8]  # size a power of two
     meanings: npt.NDArray[np.uint32]  # uint32[256 n]: of the states under each context
@@ -107,7 +107,7 @@ class Tables(NamedTuple):
 _I32_2D = types.Array(types.int32, 2, "C")
 STATE_TYPE = types.NamedTuple(
     (
-        I64, I64, I64, W32, W32, W32, I64, I64, I64, I64, I64, W8, W32,
+        I64, I64, I64, W32, W32, W32, I64, I64, I64, W8, I64, W8, W32,
         W32, W32, I32, _I32_2D, I64, I32, _I32_2D, W16, W16, W16,
     ),
     State,
@@ -123,8 +123,8 @@ def ask_for_slots(s, chosen, partial):
     """
     lines = s.histories.size >> 6
     for k in range(chosen.size):
-        h = mix(s.hashes[chosen[k]], partial)
-        s.wanted[k] = h
+        h = mix(s.hashes[index(chosen[index(k)])], partial)
+        s.wanted[index(k)] = h
         prefetch(s.histories, line_of(h, lines))
 
 
@@ -133,7 +133,7 @@ def find_slots(s):
     """The slots that were asked for."""
     lines = s.histories.size >> 6
     for k in range(s.slots.size):
-        s.slots[k] = find(s.histories, lines, s.wanted[k])
+        s.slots[index(k)] = find(s.histories, lines, s.wanted[index(k)])
 
 
 @inlined
@@ -142,14 +142,14 @@ def gather(s, t, node, place):
     seen = int64(0)
     n = s.slots.size
     for k in range(n):
-        state = int64(s.histories[s.slots[k] + node])
-        s.states[k] = state
+        state = int64(s.histories[index(s.slots[index(k)] + node)])
+        s.states[index(k)] = state
         state_inputs(s.inputs, INPUTS * k, s.meanings, 256 * k + state, t.stretch)
         seen += int64(state > 0)
     at = INPUTS * n
     direct_input(s.inputs, at, s.direct, s.places[ORDER1], t.stretch)
     match_inputs(s.inputs, at + 1, s.match, s.matches, place, t.stretch)
-    s.inputs[at + 3] = _CONSTANT
+    s.inputs[index(at + 3)] = _CONSTANT
     return seen
 
 
@@ -169,9 +169,9 @@ def choose_rows(s, seen, place):
 @inlined
 def histories_learn(s, t, node, bit):
     for k in range(s.slots.size):
-        state = s.states[k]
+        state = int64(s.states[index(k)])
         learn(s.meanings, 256 * k + state, bit, int64(1023), t.rate)
-        s.histories[s.slots[k] + node] = t.after[2 * state + bit]
+        s.histories[index(s.slots[index(k)] + node)] = t.after[index(2 * state + bit)]
 
 
 @inlined
@@ -213,10 +213,10 @@ def _predict(s, t, node, place):
 def blend(s, t):
     """What the mixers at hand and the corrections make of the inputs, 2^-16."""
     for k in range(s.sums.size):
-        s.sums[k] = dot(s.inputs, s.weights[s.rows[k]])
+        s.sums[index(k)] = dot(s.inputs, s.weights, s.rows[index(k)])
     mixed = final_dot(s.sums, s.final[s.places[PARTIAL]])
     s.places[MIXED] = mixed
-    p = int64(t.squash[mixed + 2048])
+    p = int64(t.squash[index(mixed + 2048)])
     p += refined(s.cells0, s.places[ROW0], mixed)
     p += refined(s.cells1, s.places[ROW1], mixed)
     p += refined(s.cells2, s.places[ROW2], mixed)
@@ -230,7 +230,7 @@ def learn_here(s, t, bit, place):
     refine(s.cells0, s.places[ROW0], mixed, bit)
     refine(s.cells1, s.places[ROW1], mixed, bit)
     refine(s.cells2, s.places[ROW2], mixed, bit)
-    error = (bit << 16) - int64(t.squash[mixed + 2048])
+    error = (bit << 16) - int64(t.squash[index(mixed + 2048)])
     train_final(s.sums, s.final[s.places[PARTIAL]], error)
     learn(s.direct, s.places[ORDER1], bit, int64(_SEEN), t.rate)
     if s.match[LENGTH]:
@@ -244,14 +244,14 @@ def learn_here(s, t, bit, place):
 def learn_from(s, t, bit, node, step):
     """The mixers and the histories learn that the decision was `bit`."""
     for k in range(s.sums.size):
-        error = (bit << 16) - int64(t.squash[int64(s.sums[k]) + 2048])
-        train(s.inputs, s.weights[s.rows[k]], (error * step) >> 6)
+        error = (bit << 16) - int64(t.squash[index(int64(s.sums[index(k)]) + 2048)])
+        train(s.inputs, s.weights, s.rows[index(k)], (error * step) >> 6)
     histories_learn(s, t, node, bit)
 
 
 @inlined
 def _byte(coding, s, t, data, content, at, chosen):
-    value = int64(content[at])
+    value = int64(content[index(at)])
     step = max(int64(LAST_STEP), FIRST_STEP - (at >> STEP_BYTES))
     partial = int64(1)
     node = int64(1)
@@ -262,7 +262,7 @@ def _byte(coding, s, t, data, content, at, chosen):
         # What comes next is asked for before the rest is learned, which hides the wait for memory.
         partial = 2 * partial + bit
         if place == 7:
-            content[at] = partial & 255
+            content[index(at)] = partial & 255
             take_in(s.text, s.followers, content, at)
             hash_contexts(s.text, s.followers, s.hashes)
             ask_for_match(s.match, s.text, s.long_places, s.short_places)

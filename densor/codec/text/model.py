@@ -10,6 +10,7 @@ import numpy.typing as npt
 from densor.codec import registry
 from densor.codec.text import contexts, counters, kernels, match
 from densor.codec.text.kernels import State, Tables
+from densor.codec.text.mixer import VECTOR
 from densor.codec.text.states import STATES, states
 from densor.entropy.arithmetic.kernels import STATE
 from densor.entropy.arithmetic.logistic import rate_table, squash_table, stretch_table
@@ -19,7 +20,6 @@ MAX_SEGMENT = 1 << 24  # original bytes
 LEAST_BITS, MOST_BITS = 12, 28  # logarithm of the bytes of the table of bit histories
 _BITS_MORE = 7  # than the size of a segment has, at most
 _MODEL = struct.Struct("<BBBBI")
-_VECTOR = 8  # inputs are padded to a multiple
 _PLACES = 20  # logarithm of the most places that the match model keeps
 _FIRST_WEIGHT = 150000  # shared by the contexts
 _COUNTS = 1024
@@ -84,7 +84,8 @@ def new_state(model: Model, size: int) -> State:
     weights = _first_weights(count)
     places = 1 << min(max((size - 1).bit_length(), 8), _PLACES)
     rows = 1 << min(max(bits - 9, 8), 16)
-    cells = np.tile(first_row(), (3, rows))
+    cells = _zeros_in_lines(3 * rows * 64).view(np.uint16).reshape(3, rows * 32)
+    cells.reshape(-1, 32)[:] = first_row()
     return State(
         coder=np.zeros(STATE, np.int64),
         text=np.zeros(contexts.FIELDS, np.int64),
@@ -95,9 +96,9 @@ def new_state(model: Model, size: int) -> State:
         hashes=np.zeros(contexts.CONTEXTS, np.int64),
         wanted=np.zeros(count, np.int64),
         slots=np.zeros(count, np.int64),
-        states=np.zeros(count, np.int64),
+        states=np.zeros(count, np.uint8),
         places=np.zeros(kernels.PLACES, np.int64),
-        histories=np.zeros(1 << bits, np.uint8),
+        histories=_zeros_in_lines(1 << bits),
         meanings=np.tile(_first_meanings(), count),
         matches=_first_matches(),
         direct=np.full(kernels.DIRECT, counters.FRESH, np.uint32),
@@ -112,10 +113,17 @@ def new_state(model: Model, size: int) -> State:
     )
 
 
+def _zeros_in_lines(size: int) -> npt.NDArray[np.uint8]:
+    """uint8[size] that begins where a cache line does."""
+    found = np.zeros(size + 63, np.uint8)
+    begin = -found.ctypes.data % 64
+    return found[begin : begin + size]
+
+
 def _first_weights(count: int) -> npt.NDArray[np.int32]:
     """Each context's stretched input counts alike, and so do order 1 and the match."""
     inputs = counters.INPUTS * count + kernels.OTHERS
-    weights = np.zeros((256 * kernels.SETS, -(-inputs // _VECTOR) * _VECTOR), np.int32)
+    weights = np.zeros((256 * kernels.SETS, -(-inputs // VECTOR) * VECTOR), np.int32)
     of_contexts = counters.INPUTS * count
     weights[:, : of_contexts : counters.INPUTS] = _FIRST_WEIGHT // count
     weights[:, of_contexts : of_contexts + 2] = _FIRST_WEIGHT // count
