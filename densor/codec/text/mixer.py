@@ -4,8 +4,8 @@ Weights are in units of 2^-16. Products are of 32 bits, so that eight fit a vect
 padded to a multiple of eight.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numba
@@ -19,6 +19,7 @@ from densor.entropy.jit import BOUNDSCHECK, index, inlined
 int64 = numba.int64
 
 VECTOR = 8
+_USUAL = 32  # inputs: for these, there is code without a loop
 _I32 = ir.IntType(32)
 _VECTOR = ir.VectorType(_I32, VECTOR)
 _MOST = (1 << 19) - 1  # of a weight; times an input of 11 bits it fits 32 bits
@@ -47,11 +48,10 @@ def _constant(value: int) -> Any:
     return ir.Constant(_VECTOR, [value] * VECTOR)
 
 
-@contextmanager
-def _vectors(
-    context: Any, builder: Any, signature: Any, args: Any
-) -> Iterator[tuple[Any, Any]]:
-    """Pairs of pointers to vectors of the inputs and of the row's weights, in a loop."""
+def _over_vectors(
+    context: Any, builder: Any, signature: Any, args: Any, body: Callable[[Any, Any], None]
+) -> None:
+    """Calls `body` with pointers to each vector of the inputs and of the row's weights."""
     inputs = context.make_array(signature.args[0])(context, builder, args[0])
     weights = context.make_array(signature.args[1])(context, builder, args[1])
     row = args[2]
@@ -61,13 +61,22 @@ def _vectors(
         last = builder.sub(size, ir.Constant(size.type, 1))
         cgutils.do_boundscheck(context, builder, last, builder.extract_value(weights.shape, 1), 1)
     begin = builder.mul(row, size)
-    zero, step = ir.Constant(size.type, 0), ir.Constant(size.type, VECTOR)
-    with cgutils.for_range_slice(builder, zero, size, step, size.type) as (at, _):
-        pointers = (
-            builder.gep(inputs.data, [at]),
-            builder.gep(weights.data, [builder.add(begin, at)]),
-        )
-        yield tuple(builder.bitcast(pointer, _VECTOR.as_pointer()) for pointer in pointers)
+    constant = partial(ir.Constant, size.type)
+
+    def call(at: Any) -> None:
+        x = builder.gep(inputs.data, [at])
+        w = builder.gep(weights.data, [builder.add(begin, at)])
+        body(*(builder.bitcast(pointer, _VECTOR.as_pointer()) for pointer in (x, w)))
+
+    usual = builder.icmp_signed("==", size, constant(_USUAL))
+    with builder.if_else(usual) as (then, otherwise):
+        with then:
+            for at in range(0, _USUAL, VECTOR):
+                call(constant(at))
+        with otherwise:
+            slices = constant(0), size, constant(VECTOR), size.type
+            with cgutils.for_range_slice(builder, *slices) as (at, _):
+                call(at)
 
 
 def _load(builder: Any, pointer: Any) -> Any:
@@ -81,12 +90,15 @@ def _weighted(typingctx, inputs, weights, row):
     """The sum of (input * weight) >> 8, where `weights` has as many columns as there are inputs."""
 
     def codegen(context, builder, signature, args):
-        total = cgutils.alloca_once_value(builder, _constant(0))
-        with _vectors(context, builder, signature, args) as (x, w):
+        total = cgutils.alloca_once(builder, _VECTOR)
+        builder.store(_constant(0), total)
+
+        def add(x: Any, w: Any) -> None:
             product = builder.mul(_load(builder, x), _load(builder, w))
-            builder.store(
-                builder.add(builder.load(total), builder.ashr(product, _constant(8))), total
-            )
+            part = builder.ashr(product, _constant(8))
+            builder.store(builder.add(builder.load(total), part), total)
+
+        _over_vectors(context, builder, signature, args, add)
         return _call(builder, "llvm.vector.reduce.add.v8i32", _I32, builder.load(total))
 
     return types.int32(inputs, weights, types.intp), codegen
@@ -101,12 +113,15 @@ def _train(typingctx, inputs, weights, row, error):
             ir.Constant(_VECTOR, ir.Undefined), args[3], ir.Constant(_I32, 0)
         )
         error = builder.shuffle_vector(error, error, _constant(0))
-        with _vectors(context, builder, signature, args) as (x, w):
+
+        def move(x: Any, w: Any) -> None:
             step = builder.add(builder.mul(_load(builder, x), error), _constant(1 << 15))
             value = builder.add(_load(builder, w), builder.ashr(step, _constant(16)))
             value = _call(builder, "llvm.smax.v8i32", _VECTOR, value, _constant(-_MOST))
             value = _call(builder, "llvm.smin.v8i32", _VECTOR, value, _constant(_MOST))
             builder.store(value, w).align = 4
+
+        _over_vectors(context, builder, signature, args, move)
         return context.get_dummy_value()
 
     return types.void(inputs, weights, types.intp, types.int32), codegen
