@@ -22,7 +22,7 @@ from densor.codec.text.contexts import (
     mix,
     take_in,
 )
-from densor.codec.text.counters import INPUTS, direct_input, learn, state_inputs
+from densor.codec.text.counters import direct_input, learn, learn_all, state_inputs
 from densor.codec.text.match import (
     BUCKET,
     LENGTH,
@@ -50,8 +50,8 @@ int64 = numba.int64
 
 SETS = 6  # of weights, 256 rows each
 DIRECT = 65536  # counters of order 1
-OTHERS = 4  # inputs beside those of the histories: order 1, match (two), a constant
-_CONSTANT = 256
+OTHERS = 2  # inputs beside those of the histories, in each half: order 1 and match; match, constant
+CONSTANT = 256
 _SEEN = 255  # what direct counters count to
 FIRST_STEP, LAST_STEP, STEP_BYTES = 60, 8, 11  # of the weights, and how fast it shrinks
 _LEAST, _MOST = 16, 65520  # probabilities that are coded, 2^-16
@@ -68,7 +68,10 @@ _LEAST, _MOST = 16, 65520  # probabilities that are coded, 2^-16
 
 
 class State(NamedTuple):
-    """What the model of a segment keeps, for n contexts and m sets of weights."""
+    """What the model of a segment keeps, for n contexts and m sets of weights.
+
+    h is n + OTHERS, rounded up to whole vectors.
+    """
 
     coder: npt.NDArray[np.int64]  # int64[STATE]
     text: npt.NDArray[np.int64]  # int64[FIELDS]
@@ -79,13 +82,16 @@ class State(NamedTuple):
     hashes: npt.NDArray[np.int64]  # int64[CONTEXTS]
     wanted: npt.NDArray[np.int64]  # int64[n]: hashes of the slots for the next half of a byte
     slots: npt.NDArray[np.int64]  # int64[n]: where they are
-    states: npt.NDArray[np.uint8]  # uint8[n]: under each context, for the decision at hand
+    states: npt.NDArray[np.int32]  # int32[h]: under each context, for the decision at hand
+    values: npt.NDArray[np.uint32]  # uint32[h]: their counters
+    rates: npt.NDArray[np.int32]  # int32[h]: of these
+    beside: npt.NDArray[np.int32]  # int32[h]: inputs as they are of others than contexts
     places: npt.NDArray[np.int64]  # int64[PLACES], for the decision at hand
     histories: npt.NDArray[np.uint8]  # size a power of two
     meanings: npt.NDArray[np.uint32]  # uint32[256 n]: of the states under each context
     matches: npt.NDArray[np.uint32]  # uint32[BUCKETS]: of a match of some length
     direct: npt.NDArray[np.uint32]  # uint32[DIRECT]
-    inputs: npt.NDArray[np.int32]  # int32[INPUTS n + OTHERS, and zeros]
+    inputs: npt.NDArray[np.int32]  # int32[2 h]: stretched, then as they are
     weights: npt.NDArray[np.int32]  # int32[256 SETS, as many]
     rows: npt.NDArray[np.int64]  # int64[SETS]: the rows at hand
     sums: npt.NDArray[np.int32]  # int32[m]: what each of them makes of the inputs
@@ -107,7 +113,7 @@ class Tables(NamedTuple):
 _I32_2D = types.Array(types.int32, 2, "C")
 STATE_TYPE = types.NamedTuple(
     (
-        I64, I64, I64, W32, W32, W32, I64, I64, I64, W8, I64, W8, W32,
+        I64, I64, I64, W32, W32, W32, I64, I64, I64, I32, W32, I32, I32, I64, W8, W32,
         W32, W32, I32, _I32_2D, I64, I32, _I32_2D, W16, W16, W16,
     ),
     State,
@@ -139,18 +145,20 @@ def find_slots(s):
 @inlined
 def gather(s, t, node, place):
     """Sets the inputs of the mixers; returns how many contexts were seen before."""
-    seen = int64(0)
     n = s.slots.size
     for k in range(n):
         state = int64(s.histories[index(s.slots[index(k)] + node)])
+        value = int64(s.meanings[index(256 * k + state)])
         s.states[index(k)] = state
-        state_inputs(s.inputs, INPUTS * k, s.meanings, 256 * k + state, t.stretch)
-        seen += int64(state > 0)
-    at = INPUTS * n
-    direct_input(s.inputs, at, s.direct, s.places[ORDER1], t.stretch)
-    match_inputs(s.inputs, at + 1, s.match, s.matches, place, t.stretch)
-    s.inputs[index(at + 3)] = _CONSTANT
-    return seen
+        s.values[index(k)] = value
+        s.rates[index(k)] = t.rate[index(value & 1023)]
+        s.inputs[index(k)] = t.stretch[index(value >> 20)]
+    # All scalars are written before vectors are read: these wait for each scalar within them.
+    s.states[index(n)] = 1
+    s.states[index(n + 1)] = 1
+    direct_input(s.inputs, n, s.direct, s.places[ORDER1], t.stretch)
+    match_inputs(s.inputs, n + 1, s.beside, n, s.match, s.matches, place, t.stretch)
+    return state_inputs(s.inputs, s.states, s.values, s.beside) - OTHERS
 
 
 @inlined
@@ -168,9 +176,10 @@ def choose_rows(s, seen, place):
 
 @inlined
 def histories_learn(s, t, node, bit):
+    learn_all(s.values, s.rates, bit)
     for k in range(s.slots.size):
         state = int64(s.states[index(k)])
-        learn(s.meanings, 256 * k + state, bit, int64(1023), t.rate)
+        s.meanings[index(256 * k + state)] = s.values[index(k)]
         s.histories[index(s.slots[index(k)] + node)] = t.after[index(2 * state + bit)]
 
 

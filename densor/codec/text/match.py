@@ -98,12 +98,12 @@ def expected_bit(match, place):
 
 
 @inlined
-def match_inputs(inputs, at, match, counters, place, stretch):
-    """Two inputs from how often matches of this length were right."""
-    inputs[index(at)] = 0
-    inputs[index(at + 1)] = 0
+def match_inputs(stretched, at, plain, k, match, counters, place, stretch):
+    """Sets two inputs by how often matches of this length were right."""
+    stretched[index(at)] = 0
+    plain[index(k)] = 0
     if match[LENGTH]:
         p = int64(counters[index(match[BUCKET])]) >> 20
         sign = 2 * expected_bit(match, place) - 1
-        inputs[index(at)] = sign * int64(stretch[index(p)])
-        inputs[index(at + 1)] = sign * ((p - 2048) >> 1)
+        stretched[index(at)] = sign * int64(stretch[index(p)])
+        plain[index(k)] = sign * ((p - 2048) >> 1)

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from densor.codec import registry
 from densor.codec.text import contexts, counters, kernels, match
 from densor.codec.text.kernels import State, Tables
-from densor.codec.text.mixer import VECTOR
 from densor.codec.text.refine import CELLS
 from densor.codec.text.states import STATES, states
+from densor.codec.text.vectors import LANES
 from densor.entropy.arithmetic.kernels import STATE
 from densor.entropy.arithmetic.logistic import rate_table, squash_table, stretch_table
 from densor.errors import FormatError, LimitError
@@ -99,10 +99,16 @@ def new_state(model: Model, size: int) -> State:
         weights=(np.int32, weights.size),
         meanings=(np.uint32, STATES * count),
         inputs=(np.int32, weights.shape[1]),
+        states=(np.int32, weights.shape[1] // 2),
+        values=(np.uint32, weights.shape[1] // 2),
+        rates=(np.int32, weights.shape[1] // 2),
+        beside=(np.int32, weights.shape[1] // 2),
     )
     for name in ("cells0", "cells1", "cells2"):
         zeros[name].reshape(-1, CELLS)[:] = first_row()
     zeros["direct"][:] = counters.FRESH
+    zeros["values"][:] = counters.FRESH
+    zeros["beside"][count + 1] = kernels.CONSTANT
     zeros["weights"] = zeros["weights"].reshape(weights.shape)
     zeros["weights"][:] = weights
     zeros["meanings"].reshape(count, STATES)[:] = _first_meanings()
@@ -113,7 +119,6 @@ def new_state(model: Model, size: int) -> State:
         hashes=np.zeros(contexts.CONTEXTS, np.int64),
         wanted=np.zeros(count, np.int64),
         slots=np.zeros(count, np.int64),
-        states=np.zeros(count, np.uint8),
         places=np.zeros(kernels.PLACES, np.int64),
         matches=_first_matches(),
         rows=np.zeros(kernels.SETS, np.int64),
@@ -138,11 +143,9 @@ def _zeros(**arrays: tuple[Any, int]) -> dict[str, Any]:
 
 def _first_weights(count: int) -> npt.NDArray[np.int32]:
     """Each context's stretched input counts alike, and so do order 1 and the match."""
-    inputs = counters.INPUTS * count + kernels.OTHERS
-    weights = np.zeros((256 * kernels.SETS, -(-inputs // VECTOR) * VECTOR), np.int32)
-    of_contexts = counters.INPUTS * count
-    weights[:, : of_contexts : counters.INPUTS] = _FIRST_WEIGHT // count
-    weights[:, of_contexts : of_contexts + 2] = _FIRST_WEIGHT // count
+    stretched = count + kernels.OTHERS
+    weights = np.zeros((256 * kernels.SETS, 2 * -(-stretched // LANES) * LANES), np.int32)
+    weights[:, :stretched] = _FIRST_WEIGHT // count
     return weights
 
 
