@@ -267,7 +267,6 @@ def _byte(coding, s, t, data, content, at, chosen):
     for place in range(8):
         p = _predict(s, t, node, place)
         bit = code_bit(coding, s.coder, data, (value >> (7 - place)) & 1, p)
-        learn_here(s, t, bit, place)
         # What comes next is asked for before the rest is learned, which hides the wait for memory.
         partial = 2 * partial + bit
         if place == 7:
@@ -276,9 +275,10 @@ def _byte(coding, s, t, data, content, at, chosen):
             hash_contexts(s.text, s.followers, s.hashes)
             ask_for_match(s.match, s.text, s.long_places, s.short_places)
             partial = int64(1)
-        ask_for_cells(s, partial)
         if place == 3 or place == 7:
             ask_for_slots(s, chosen, partial)
+        learn_here(s, t, bit, place)
+        ask_for_cells(s, partial)
         learn_from(s, t, bit, node, step)
         node = 2 * node + bit
         if place == 3:
