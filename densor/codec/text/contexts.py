@@ -66,7 +66,7 @@ def _pair(a, b):
 
 @inlined
 def hash_contexts(text, followers, hashes):
-    """Sets the hashes of all contexts."""
+    """Sets the values of all contexts, to be hashed with their numbers."""
     last = text[LAST]
     c1 = last & 255
     word = text[WORD]
@@ -91,8 +91,6 @@ def hash_contexts(text, followers, hashes):
     hashes[15] = last & 0xFF00FF
     hashes[16] = (last >> 8) & 0xFFFFFF
     hashes[17] = _pair(followed & 0xFFFF, c1)
-    for i in range(CONTEXTS):
-        hashes[i] = mix(hashes[i], i + 1)
 
 
 @inlined

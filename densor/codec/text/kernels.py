@@ -32,7 +32,7 @@ from densor.codec.text.match import (
     find_match,
     match_inputs,
 )
-from densor.codec.text.mixer import dot, final_dot, train, train_final
+from densor.codec.text.mixer import dot, final_sum, train, train_final
 from densor.codec.text.refine import refine, refined
 from densor.codec.text.slots import find, line_of
 from densor.entropy.arithmetic.kernels import (
@@ -79,7 +79,7 @@ class State(NamedTuple):
     followers: npt.NDArray[np.uint32]  # uint32[FOLLOWERS]
     long_places: npt.NDArray[np.uint32]  # of the match model; sizes are powers of two
     short_places: npt.NDArray[np.uint32]
-    hashes: npt.NDArray[np.int64]  # int64[CONTEXTS]
+    hashes: npt.NDArray[np.int64]  # int64[CONTEXTS]: of those in use
     wanted: npt.NDArray[np.int64]  # int64[n]: hashes of the slots for the next half of a byte
     slots: npt.NDArray[np.int64]  # int64[n]: where they are
     states: npt.NDArray[np.int32]  # int32[h]: under each context, for the decision at hand
@@ -125,11 +125,16 @@ TABLES_TYPE = types.NamedTuple((W16, types.int16[::1], I32, W8), Tables)
 def ask_for_slots(s, chosen, partial):
     """Notes the hashes of all contexts for the half of a byte that begins, and fetches their lines.
 
-    `partial`: 1, or with the upper half below it.
+    `partial`: 1, for contexts that are not hashed yet; or with the upper half of the byte below it.
     """
     lines = s.histories.size >> 6
     for k in range(chosen.size):
-        h = mix(s.hashes[index(chosen[index(k)])], partial)
+        context = chosen[index(k)]
+        h = s.hashes[index(context)]
+        if partial == 1:
+            h = mix(h, context + 1)
+            s.hashes[index(context)] = h
+        h = mix(h, partial)
         s.wanted[index(k)] = h
         prefetch(s.histories, line_of(h, lines))
 
@@ -207,7 +212,12 @@ def ask_for_cells(s, partial):
     prefetch(s.direct, places[ORDER1])
     prefetch(s.cells0, places[ROW0] << 5)
     prefetch(s.cells1, places[ROW1] << 5)
-    prefetch(s.cells2, places[ROW2] << 5)
+    mask = (s.cells2.size >> 5) - 1
+    if partial == 1:
+        prefetch(s.cells2, places[ROW2] << 5)
+    if partial < 128:
+        prefetch(s.cells2, (mix((order1 + partial) & 0xFFFFFF, 4) & mask) << 5)
+        prefetch(s.cells2, (mix((order1 + partial + 1) & 0xFFFFFF, 4) & mask) << 5)
 
 
 @inlined
@@ -221,9 +231,13 @@ def _predict(s, t, node, place):
 @inlined
 def blend(s, t):
     """What the mixers at hand and the corrections make of the inputs, 2^-16."""
+    final = s.final[s.places[PARTIAL]]
+    total = int64(0)
     for k in range(s.sums.size):
-        s.sums[index(k)] = dot(s.inputs, s.weights, s.rows[index(k)])
-    mixed = final_dot(s.sums, s.final[s.places[PARTIAL]])
+        said = dot(s.inputs, s.weights, s.rows[index(k)])
+        s.sums[index(k)] = said
+        total += said * int64(final[index(k)])
+    mixed = final_sum(total)
     s.places[MIXED] = mixed
     p = int64(t.squash[index(mixed + 2048)])
     p += refined(s.cells0, s.places[ROW0], mixed)

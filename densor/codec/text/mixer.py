@@ -75,11 +75,8 @@ def _move(typingctx, inputs, weights, first, size, error):
 
 
 @inlined
-def final_dot(sums, weights):
-    """The weighted sum of what the sets say, within -2047 and 2047."""
-    total = int64(0)
-    for k in range(sums.size):
-        total += int64(sums[index(k)]) * int64(weights[index(k)])
+def final_sum(total):
+    """The weighted sum of what the sets say, given in units of 2^-16, within -2047 and 2047."""
     return _clip(total >> 16, 2047)
 
 
