@@ -15,6 +15,7 @@ from numba import types
 
 from densor.codec.text.contexts import (
     COLUMN,
+    CONTEXTS,
     LAST,
     LETTERS,
     SHAPE,
@@ -22,7 +23,15 @@ from densor.codec.text.contexts import (
     mix,
     take_in,
 )
-from densor.codec.text.counters import direct_input, learn, learn_all, state_inputs
+from densor.codec.text.counters import (
+    RATES,
+    VALUES,
+    direct_input,
+    learn,
+    learn_all,
+    pair,
+    stretched_and_plain,
+)
 from densor.codec.text.match import (
     BUCKET,
     LENGTH,
@@ -35,6 +44,7 @@ from densor.codec.text.match import (
 from densor.codec.text.mixer import dot, final_sum, train, train_final
 from densor.codec.text.refine import refine, refined
 from densor.codec.text.slots import find, line_of
+from densor.codec.text.vectors import set_pairs
 from densor.entropy.arithmetic.kernels import (
     AT,
     decode_bit,
@@ -50,10 +60,12 @@ int64 = numba.int64
 
 SETS = 6  # of weights, 256 rows each
 DIRECT = 65536  # counters of order 1
-OTHERS = 2  # inputs beside those of the histories, in each half: order 1 and match; match, constant
-CONSTANT = 256
+OTHERS = 2  # pairs of inputs before those of the contexts: order 1 and a constant; match
+_CONSTANT = 256
 _SEEN = 255  # what direct counters count to
 FIRST_STEP, LAST_STEP, STEP_BYTES = 60, 8, 11  # of the weights, and how fast it shrinks
+# 32 / (n + 1), 2^-16: a division by a product, which for up to 18 of n contexts is exact.
+_SHARES = np.array([(32 << 16) // (n + 1) + 1 for n in range(CONTEXTS + 1)], np.int64)
 _LEAST, _MOST = 16, 65520  # probabilities that are coded, 2^-16
 
 (
@@ -68,10 +80,7 @@ _LEAST, _MOST = 16, 65520  # probabilities that are coded, 2^-16
 
 
 class State(NamedTuple):
-    """What the model of a segment keeps, for n contexts and m sets of weights.
-
-    h is n + OTHERS, rounded up to whole vectors.
-    """
+    """What the model of a segment keeps, for n contexts and m sets of weights."""
 
     coder: npt.NDArray[np.int64]  # int64[STATE]
     text: npt.NDArray[np.int64]  # int64[FIELDS]
@@ -82,16 +91,14 @@ class State(NamedTuple):
     hashes: npt.NDArray[np.int64]  # int64[CONTEXTS]: of those in use
     wanted: npt.NDArray[np.int64]  # int64[n]: hashes of the slots for the next half of a byte
     slots: npt.NDArray[np.int64]  # int64[n]: where they are
-    states: npt.NDArray[np.int32]  # int32[h]: under each context, for the decision at hand
-    values: npt.NDArray[np.uint32]  # uint32[h]: their counters
-    rates: npt.NDArray[np.int32]  # int32[h]: of these
-    beside: npt.NDArray[np.int32]  # int32[h]: inputs as they are of others than contexts
+    states: npt.NDArray[np.int32]  # int32[3 TOGETHER], for the decision at hand: of all contexts,
+    # then their counters, then the rates of these
     places: npt.NDArray[np.int64]  # int64[PLACES], for the decision at hand
     histories: npt.NDArray[np.uint8]  # size a power of two
     meanings: npt.NDArray[np.uint32]  # uint32[256 n]: of the states under each context
     matches: npt.NDArray[np.uint32]  # uint32[BUCKETS]: of a match of some length
     direct: npt.NDArray[np.uint32]  # uint32[DIRECT]
-    inputs: npt.NDArray[np.int32]  # int32[2 h]: stretched, then as they are
+    inputs: npt.NDArray[np.int32]  # int32[INPUTS (n + OTHERS), in whole vectors]
     weights: npt.NDArray[np.int32]  # int32[256 SETS, as many]
     rows: npt.NDArray[np.int64]  # int64[SETS]: the rows at hand
     sums: npt.NDArray[np.int32]  # int32[m]: what each of them makes of the inputs
@@ -113,7 +120,7 @@ class Tables(NamedTuple):
 _I32_2D = types.Array(types.int32, 2, "C")
 STATE_TYPE = types.NamedTuple(
     (
-        I64, I64, I64, W32, W32, W32, I64, I64, I64, I32, W32, I32, I32, I64, W8, W32,
+        I64, I64, I64, W32, W32, W32, I64, I64, I64, I32, I64, W8, W32,
         W32, W32, I32, _I32_2D, I64, I32, _I32_2D, W16, W16, W16,
     ),
     State,
@@ -148,22 +155,37 @@ def find_slots(s):
 
 
 @inlined
+def _context_inputs(s, t, node, k):
+    """What context `k` says, two inputs, and whether it was seen; nothing beyond the last."""
+    if k >= s.slots.size:
+        return int64(0), int64(0)
+    state = int64(s.histories[index(s.slots[index(k)] + node)])
+    value = int64(s.meanings[index(256 * k + state)])
+    s.states[index(k)] = state
+    s.states[index(VALUES + k)] = value
+    s.states[index(RATES + k)] = t.rate[index(value & 1023)]
+    known = int64(state > 0)
+    return known * stretched_and_plain(value >> 20, t.stretch), known
+
+
+@inlined
 def gather(s, t, node, place):
     """Sets the inputs of the mixers; returns how many contexts were seen before."""
-    n = s.slots.size
-    for k in range(n):
-        state = int64(s.histories[index(s.slots[index(k)] + node)])
-        value = int64(s.meanings[index(256 * k + state)])
-        s.states[index(k)] = state
-        s.values[index(k)] = value
-        s.rates[index(k)] = t.rate[index(value & 1023)]
-        s.inputs[index(k)] = t.stretch[index(value >> 20)]
-    # All scalars are written before vectors are read: these wait for each scalar within them.
-    s.states[index(n)] = 1
-    s.states[index(n + 1)] = 1
-    direct_input(s.inputs, n, s.direct, s.places[ORDER1], t.stretch)
-    match_inputs(s.inputs, n + 1, s.beside, n, s.match, s.matches, place, t.stretch)
-    return state_inputs(s.inputs, s.states, s.values, s.beside) - OTHERS
+    # Eight inputs are set at once: a vector is read late if it was written in pieces just before.
+    a = pair(direct_input(s.direct, s.places[ORDER1], t.stretch), int64(_CONSTANT))
+    b = match_inputs(s.match, s.matches, place, t.stretch)
+    c, seen = _context_inputs(s, t, node, int64(0))
+    d, more = _context_inputs(s, t, node, int64(1))
+    seen += more
+    set_pairs(s.inputs, int64(0), a, b, c, d)
+    for k in range(2, s.slots.size, 4):
+        a, first = _context_inputs(s, t, node, k)
+        b, second = _context_inputs(s, t, node, k + 1)
+        c, third = _context_inputs(s, t, node, k + 2)
+        d, fourth = _context_inputs(s, t, node, k + 3)
+        seen += first + second + third + fourth
+        set_pairs(s.inputs, 2 * (k + OTHERS), a, b, c, d)
+    return seen
 
 
 @inlined
@@ -174,17 +196,18 @@ def choose_rows(s, seen, place):
     rows[0] = s.places[PARTIAL]
     rows[1] = 256 + (bucket << 3 | place)
     rows[2] = 512 + ((s.text[SHAPE] >> 4) & 255)
-    rows[3] = 768 + (min(seen * 32 // (s.slots.size + 1), int64(31)) << 3 | place)
+    share = (seen * _SHARES[index(s.slots.size)]) >> 16
+    rows[3] = 768 + (min(share, int64(31)) << 3 | place)
     rows[4] = 1024 + (min(s.text[LETTERS], int64(31)) << 3 | place)
     rows[5] = 1280 + min(s.text[COLUMN], int64(255))
 
 
 @inlined
 def histories_learn(s, t, node, bit):
-    learn_all(s.values, s.rates, bit)
+    learn_all(s.states, s.slots.size, bit)
     for k in range(s.slots.size):
         state = int64(s.states[index(k)])
-        s.meanings[index(256 * k + state)] = s.values[index(k)]
+        s.meanings[index(256 * k + state)] = s.states[index(VALUES + k)]
         s.histories[index(s.slots[index(k)] + node)] = t.after[index(2 * state + bit)]
 
 
@@ -231,7 +254,7 @@ def _predict(s, t, node, place):
 @inlined
 def blend(s, t):
     """What the mixers at hand and the corrections make of the inputs, 2^-16."""
-    final = s.final[s.places[PARTIAL]]
+    final = s.final[index(s.places[PARTIAL])]
     total = int64(0)
     for k in range(s.sums.size):
         said = dot(s.inputs, s.weights, s.rows[index(k)])
@@ -254,7 +277,7 @@ def learn_here(s, t, bit, place):
     refine(s.cells1, s.places[ROW1], mixed, bit)
     refine(s.cells2, s.places[ROW2], mixed, bit)
     error = (bit << 16) - int64(t.squash[index(mixed + 2048)])
-    train_final(s.sums, s.final[s.places[PARTIAL]], error)
+    train_final(s.sums, s.final[index(s.places[PARTIAL])], error)
     learn(s.direct, s.places[ORDER1], bit, int64(_SEEN), t.rate)
     if s.match[LENGTH]:
         right = int64(expected_bit(s.match, place) == bit)

@@ -3,6 +3,7 @@
 import numba
 
 from densor.codec.text.contexts import LAST, mix
+from densor.codec.text.counters import pair
 from densor.entropy.intrinsics import prefetch
 from densor.entropy.jit import index, inlined
 
@@ -27,7 +28,11 @@ _COMPARED = 400
 def _common(data, a, b):
     """How many bytes before `a` and `b` are equal."""
     length = int64(0)
-    while length < _COMPARED and a - length > 0 and data[index(a - length - 1)] == data[index(b - length - 1)]:
+    while (
+        length < _COMPARED
+        and a - length > 0
+        and data[index(a - length - 1)] == data[index(b - length - 1)]
+    ):
         length += 1
     return length
 
@@ -98,12 +103,10 @@ def expected_bit(match, place):
 
 
 @inlined
-def match_inputs(stretched, at, plain, k, match, counters, place, stretch):
-    """Sets two inputs by how often matches of this length were right."""
-    stretched[index(at)] = 0
-    plain[index(k)] = 0
+def match_inputs(match, counters, place, stretch):
+    """Two inputs from how often matches of this length were right."""
     if match[LENGTH]:
         p = int64(counters[index(match[BUCKET])]) >> 20
         sign = 2 * expected_bit(match, place) - 1
-        stretched[index(at)] = sign * int64(stretch[index(p)])
-        plain[index(k)] = sign * ((p - 2048) >> 1)
+        return pair(sign * int64(stretch[index(p)]), sign * ((p - 2048) >> 1))
+    return int64(0)

@@ -99,16 +99,11 @@ def new_state(model: Model, size: int) -> State:
         weights=(np.int32, weights.size),
         meanings=(np.uint32, STATES * count),
         inputs=(np.int32, weights.shape[1]),
-        states=(np.int32, weights.shape[1] // 2),
-        values=(np.uint32, weights.shape[1] // 2),
-        rates=(np.int32, weights.shape[1] // 2),
-        beside=(np.int32, weights.shape[1] // 2),
+        states=(np.int32, 3 * counters.TOGETHER),
     )
     for name in ("cells0", "cells1", "cells2"):
         zeros[name].reshape(-1, CELLS)[:] = first_row()
     zeros["direct"][:] = counters.FRESH
-    zeros["values"][:] = counters.FRESH
-    zeros["beside"][count + 1] = kernels.CONSTANT
     zeros["weights"] = zeros["weights"].reshape(weights.shape)
     zeros["weights"][:] = weights
     zeros["meanings"].reshape(count, STATES)[:] = _first_meanings()
@@ -143,9 +138,9 @@ def _zeros(**arrays: tuple[Any, int]) -> dict[str, Any]:
 
 def _first_weights(count: int) -> npt.NDArray[np.int32]:
     """Each context's stretched input counts alike, and so do order 1 and the match."""
-    stretched = count + kernels.OTHERS
-    weights = np.zeros((256 * kernels.SETS, 2 * -(-stretched // LANES) * LANES), np.int32)
-    weights[:, :stretched] = _FIRST_WEIGHT // count
+    inputs = counters.INPUTS * (count + kernels.OTHERS)
+    weights = np.zeros((256 * kernels.SETS, -(-inputs // LANES) * LANES), np.int32)
+    weights[:, : inputs : counters.INPUTS] = _FIRST_WEIGHT // count
     return weights
 
 

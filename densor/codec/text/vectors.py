@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any
 
 from llvmlite import ir
+from numba import types
 from numba.core import cgutils
+from numba.extending import intrinsic
 
 from densor.entropy.jit import BOUNDSCHECK
 
@@ -66,7 +68,9 @@ class Lanes:
     def within(self, most: int) -> "Lanes":
         """Clipped, from -most to most."""
         found = self._call("llvm.smax.v8i32", _VECTOR, self.value, self._constant(-most))
-        return Lanes(self.builder, self._call("llvm.smin.v8i32", _VECTOR, found, self._constant(most)))
+        return Lanes(
+            self.builder, self._call("llvm.smin.v8i32", _VECTOR, found, self._constant(most))
+        )
 
     def wide(self) -> "Lanes":
         """As int64."""
@@ -144,3 +148,20 @@ def over(builder: Any, size: Any, usual: int, body: Callable[[Any], None]) -> No
             slices = constant(0), size, constant(LANES), size.type
             with cgutils.for_range_slice(builder, *slices) as (at, _):
                 body(at)
+
+
+@intrinsic
+def set_pairs(typingctx, array, at, a, b, c, d):
+    """Sets eight int32 from number `at` on, two from each int64, the lower ones first."""
+
+    def codegen(context, builder, signature, args):
+        at = args[1]
+        row = Row(context, builder, signature.args[0], args[0], at, at.type(LANES))
+        pairs = ir.VectorType(ir.IntType(64), LANES // 2)
+        value = ir.Constant(pairs, ir.Undefined)
+        for i, part in enumerate(args[2:]):
+            value = builder.insert_element(value, part, ir.Constant(I32, i))
+        row.store(at.type(0), Lanes(builder, builder.bitcast(value, _VECTOR)))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, *[types.int64] * 4), codegen
