@@ -220,27 +220,34 @@ def code_bit(coding, coder, data, bit, p):
 
 
 @inlined
+def _row(cells, context, salt):
+    """The row of corrections under a context."""
+    return mix(context, salt) & ((cells.size >> 5) - 1)
+
+
+@inlined
 def ask_for_cells(s, partial):
     """Notes where the counters and corrections of the next decision are, and fetches them.
 
-    `partial`: the bits of its byte so far under a leading 1.
+    `partial`: the bits of its byte so far under a leading 1. Corrections under order 2, which are
+    in no cache most of the time, are fetched one decision ahead, for either bit.
     """
     order1 = s.text[LAST] << 8 | partial
     places = s.places
     places[PARTIAL] = partial
     places[ORDER1] = order1 & 0xFFFF
-    places[ROW0] = mix(expected(s.match) << 8 | partial, 5) & ((s.cells0.size >> 5) - 1)
-    places[ROW1] = mix(order1 & 0xFFFF, 3) & ((s.cells1.size >> 5) - 1)
-    places[ROW2] = mix(order1 & 0xFFFFFF, 4) & ((s.cells2.size >> 5) - 1)
+    places[ROW0] = _row(s.cells0, expected(s.match) << 8 | partial, 5)
+    places[ROW1] = _row(s.cells1, order1 & 0xFFFF, 3)
+    places[ROW2] = _row(s.cells2, order1 & 0xFFFFFF, 4)
     prefetch(s.direct, places[ORDER1])
     prefetch(s.cells0, places[ROW0] << 5)
     prefetch(s.cells1, places[ROW1] << 5)
-    mask = (s.cells2.size >> 5) - 1
     if partial == 1:
         prefetch(s.cells2, places[ROW2] << 5)
     if partial < 128:
-        prefetch(s.cells2, (mix((order1 + partial) & 0xFFFFFF, 4) & mask) << 5)
-        prefetch(s.cells2, (mix((order1 + partial + 1) & 0xFFFFFF, 4) & mask) << 5)
+        further = (order1 + partial) & 0xFFFFFF  # a 0 is put behind `partial`
+        prefetch(s.cells2, _row(s.cells2, further, 4) << 5)
+        prefetch(s.cells2, _row(s.cells2, further + 1, 4) << 5)
 
 
 @inlined

@@ -1,6 +1,7 @@
 """Vectors of eight int32, for loops of which LLVM makes no good vectors by itself.
 
 An `intrinsic` makes its code with these; whatever the processor, LLVM finds instructions for it.
+Unlike those of `entropy.vectors`, these vectors are known while code is made only, not to numba.
 """
 
 from collections.abc import Callable
