@@ -13,6 +13,7 @@ from densor.codec.llm.model import (
     Bytes,
     Mixer,
     Model,
+    Reader,
     pack,
     segments,
 )
@@ -53,7 +54,7 @@ class LlmCoder:
         return Model(
             min(_SLOTS, max(1, size // _SEGMENTS[0])),
             positions,
-            positions // 2,
+            positions * 3 // 4,
             rates_of(weights),
             weights.digest[:HASH],
             weights.vocabulary.digest[:HASH],
@@ -108,8 +109,13 @@ class LlmCoder:
             mixer.know(part, content[part])
         texts = [words.tokens(content[part].tobytes()) for part in waiting]
         with self._session.network(self._weights, len(waiting), self._model.positions) as network:
-            code_tokens(mixer, self._model, network, waiting, texts, self._session.moved)
+            moved = self._session.moved
+            code_tokens(mixer, self._model, network, waiting, texts, moved, self._reader)
         return data[: mixer.finish()].copy()
+
+    def _reader(self, mixer: Mixer, part: slice) -> Reader:
+        """What codes a segment of tokens."""
+        return Reader(mixer, part)
 
     def _decodes(self, payload: Bytes, content: Bytes) -> bool:
         out = np.zeros(content.size, np.uint8)

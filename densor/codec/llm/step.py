@@ -81,10 +81,11 @@ def code_tokens(
     parts: list[slice],
     texts: list[list[int]] | None,
     moved: Callable[[int], object],
+    reader: Callable[[Mixer, slice], Reader] = Reader,
 ) -> None:
     """Codes the `texts`, tokens of each segment, or decodes the `parts` of a chunk.
 
-    `moved` is told how many bytes are done.
+    `moved` is told how many bytes are done; `reader` makes what codes a segment.
     """
     head = Head(network.model, model.rates)
     work = [
@@ -92,7 +93,7 @@ def code_tokens(
             slot,
             model,
             network.model.start,
-            Reader(mixer, part),
+            reader(mixer, part),
             None if texts is None else texts[slot],
         )
         for slot, part in enumerate(parts)
