@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine.pin_to_one_core()
     settings: Any = coding
     if args.slots:
-        settings._SLOTS, settings._SEGMENTS = args.slots, (1, settings._SEGMENTS[1])
+        settings._SLOTS = ((0, args.slots),)
     measure("warm", b"A text, to compile what is needed. " * 3, args.llm)
     rows = []
     for path in args.files:

@@ -50,8 +50,8 @@ def coded(data: bytes, model: Any, slots: int = 3) -> tuple[bytes, list[Any]]:
     """MODEL payload and chunk payloads, with so many segments."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LlmCoder, "_plain", lambda self, part: (wire.RAW, part))
-        patch.setattr(coding, "_SLOTS", slots)
-        patch.setattr(coding, "_SEGMENTS", (1, 1 << 20))
+        patch.setattr(coding, "_SLOTS", ((0, slots),))
+        patch.setattr(coding, "_SEGMENT", 1 << 20)
         found = LlmCoder(np.frombuffer(data, np.uint8).copy(), Session(model), Workers(1))
         return found.model(), [payload for payload, _ in found.payloads()]
 
@@ -279,10 +279,8 @@ def test_what_does_not_decode_is_coded_without_the_model(monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(LlmDecoder, "decode", wrong)
         session = Session("sample", check=True)
-        with pytest.MonkeyPatch.context() as sizes:
-            sizes.setattr(coding, "_SEGMENTS", (1, 1 << 20))
-            found = LlmCoder(np.frombuffer(SOURCE[:600], np.uint8).copy(), session, Workers(1))
-            payload, size = found.payloads()[0]
+        found = LlmCoder(np.frombuffer(SOURCE[:600], np.uint8).copy(), session, Workers(1))
+        payload, size = found.payloads()[0]
     assert wire.TOKENS not in modes(found.model(), payload, size)
     assert decoded(found.model(), payload, size) == SOURCE[:600]
 

@@ -38,10 +38,9 @@ for path in sys.argv[2:]:
 PACK = """
 import sys, densor
 from densor.codec.llm import coder
-coder._SEGMENTS = 1, 1 << 22
 coder._TEXT_SHARE = -1.0
 for path in sys.argv[2:]:
-    coder._SLOTS = int(path.rsplit("-", 1)[1])
+    coder._SLOTS = ((0, int(path.rsplit("-", 1)[1])),)
     text = open(sys.argv[1], "rb").read()
     open(path, "wb").write(densor.compress(text, 9, llm="smollm2"))
 """

@@ -26,8 +26,8 @@ from densor.llm.head import rates_of
 from densor.llm.vocabulary import readable
 from densor.parallel import Workers
 
-_SEGMENTS = 1 << 13, 1 << 16  # bytes of a segment: where there are few, and at most
-_SLOTS = 4  # segments of a chunk, at most
+_SLOTS = (1 << 14, 2), (1 << 18, 4)  # from how many bytes on a chunk has how many segments
+_SEGMENT = 1 << 17  # bytes of a segment, at most
 _POSITIONS = 4096
 _TEXT_SHARE = 0.9  # of the bytes of a segment that the network is asked about
 _ROOM = 1024  # bytes that a stream may be longer than its segments
@@ -41,7 +41,7 @@ class LlmCoder:
         self._weights = session.weights()
         self._text = TextCoder(data)
         self._model = self._settled(data.size)
-        count = -(-data.size // (self._model.slots * _SEGMENTS[1]))
+        count = -(-data.size // (self._model.slots * _SEGMENT))
         step = -(-data.size // count)
         self._sizes = [min(step, data.size - at) for at in range(0, data.size, step)]
         self._tasks = [
@@ -52,7 +52,7 @@ class LlmCoder:
         weights = self._weights
         positions = max(32, min(_POSITIONS, weights.positions) // 32 * 32)
         return Model(
-            min(_SLOTS, max(1, size // _SEGMENTS[0])),
+            max([1, *(slots for least, slots in _SLOTS if size >= least)]),
             positions,
             positions * 3 // 4,
             rates_of(weights),
