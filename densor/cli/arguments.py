@@ -163,7 +163,18 @@ def add_llm(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--llm",
         metavar="MODEL",
-        help="the language model of texts: smollm2, sample, a folder or a GGUF file",
+        help="the language model of texts: smollm2, sample, or a folder or GGUF file, which\n"
+        "whoever decodes has to name too",
+    )
+
+
+def add_no_verify(parser: argparse.ArgumentParser) -> None:
+    """--no-verify, of what a language model codes."""
+    parser.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="with --llm: do not decode at once what was coded",
     )
 
 
