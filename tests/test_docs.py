@@ -60,7 +60,8 @@ def test_code_of_the_page_on_text_runs(
             tokens = transformers.PreTrainedTokenizerFast(tokenizer_file="model/tokenizer.json")
             tokens.save_pretrained("model")
         exec(compile(block, "text.md", "exec"), {})
-    bits, generated = capsys.readouterr().out.splitlines()
+    tokens, most, bits, generated = capsys.readouterr().out.splitlines()
+    assert 0 < float(tokens.split()[0]) < 8.0 and len(eval(most)) == 1
     assert float(bits.split()[0]) < 1.0
     assert len(eval(generated)) == 60
 
