@@ -94,7 +94,7 @@ def test_the_token_that_texts_begin_with() -> None:
 
 
 def test_what_cannot_be() -> None:
-    for more in ({"start": 50}, {"start": -1}, {"window": 1}):
+    for more in ({"start": 50}, {"start": -1}, {"window": 1}, {"window": 0}):
         with pytest.raises(ArgumentError):
             SameMachineModel(tiny(), **more)
     network = tiny()

@@ -163,8 +163,7 @@ def add_llm(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--llm",
         metavar="MODEL",
-        help="the language model of texts: smollm2, sample, or a folder or GGUF file, which\n"
-        "whoever decodes has to name too",
+        help="the language model of texts: smollm2, sample, a folder or a GGUF file",
     )
 
 

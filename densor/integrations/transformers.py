@@ -53,7 +53,8 @@ class SameMachineModel:
         known = inspect.signature(model.forward).parameters
         self._cache = "cache" if "cache" in known else "past_key_values"  # by version
         self._start = _first_of(start, config.bos_token_id, config.eos_token_id, 0)
-        self._window: int = window or getattr(config, "max_position_embeddings", None) or 2048
+        made_for = getattr(config, "max_position_embeddings", None) or 2048
+        self._window: int = made_for if window is None else window
         if not 0 <= self._start < self.alphabet or self._window < 2:
             raise ArgumentError("start must be a token, and a window has 2 tokens at least")
 
