@@ -122,8 +122,8 @@ _GGUF_NAMES = {
 }
 
 
-def write_gguf(path: Path, config: dict[str, Any] = CONFIG) -> None:
-    """The same model as llama.cpp has it."""
+def write_gguf(path: Path, config: dict[str, Any] = CONFIG, dtype: Any = np.float32) -> None:
+    """The same model as llama.cpp has it; `dtype`: of its matrices."""
     import gguf
 
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
@@ -153,7 +153,7 @@ def write_gguf(path: Path, config: dict[str, Any] = CONFIG) -> None:
             if part in name:  # pairs of neighbours turn together there
                 half = config["head_dim"] // 2
                 value = value.reshape(count, 2, half, -1).swapaxes(1, 2).reshape(value.shape)
-        writer.add_tensor(name, np.ascontiguousarray(value))
+        writer.add_tensor(name, np.ascontiguousarray(value, dtype if value.ndim > 1 else None))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -304,6 +304,8 @@ def _gguf(path: Path) -> Model:
         return _from_gguf(path)
     except DensorError:
         raise
+    except NotImplementedError as error:
+        raise UnsupportedError(f"has weights of a type that is not known: {error}") from None
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise UnsupportedError(f"is no sound GGUF file ({error!r})") from None
 
