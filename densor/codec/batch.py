@@ -45,7 +45,7 @@ _LOOK, _LOOKS = 1 << 12, 32  # bytes of a sample, and samples
 _QUICK_ZSTD = 9  # the fastest level that looks for distant repeats
 _REPEATS = 500  # to one: Zstandard has done it all
 _DENSE = 0.99  # what Zstandard finds nothing in, others rarely do
-_FAR = 0.6  # of what the quick level takes, a slow one never takes less
+_FAR = 0.7  # of what the quick level takes; a slow one took less of 1 in 333 files of many kinds
 _FRAME_HEADER = 28  # bytes in front of each model and each chunk
 
 
@@ -281,7 +281,7 @@ def _text_chunk(coder: TextCoder, chunk: Bytes, index: int, level: Level) -> Chu
     coded = Chunk(_OWN_MODEL, payload, chunk.size)
     if len(payload) < _FAR * len(quick.payload):
         return coded
-    plain = _bytes_chunk(chunk, level)
+    plain = quick if level.zstd == _QUICK_ZSTD else _bytes_chunk(chunk, level)
     model = _FRAME_HEADER + len(coder.model())
     return coded if len(payload) + model < len(plain.payload) else plain
 
