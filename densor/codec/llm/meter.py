@@ -18,8 +18,8 @@ from densor.parallel import Workers
 class Cost(NamedTuple):
     """A token of a text, or a byte that is coded without one.
 
-    `bits`: what the codec spends on it. `alone`: what the language model by itself would spend;
-    None where it was not asked.
+    `bits`: what the codec spends on it. `alone`: what the language model, as far as it has
+    learned, would spend by itself; None where it was not asked.
     """
 
     text: bytes
