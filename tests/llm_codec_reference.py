@@ -3,20 +3,45 @@
 The network is that of llm_reference; its weights come from the package.
 """
 
+import bisect
+import decimal
+import functools
 import struct
+from collections import defaultdict
+from decimal import Decimal
+from typing import Any
 
 import xxhash
-from llm_reference import Reference
+from llm_reference import Head, Reference
 from mixing_reference import SQUASH, STRETCH, clip
 from text_reference import Decoder, Fault
 
-_HEADER = struct.Struct("<BBHII16s16sB")
+_HEADER = struct.Struct("<BBHIIIB16s16sB")
 _SEGMENT = struct.Struct("<BIQ")
 _ZEROS = 400
 
 
 def share(part: int, whole: int) -> int:
     return clip((part << 16) // whole, 1, 65535) if whole else 32768
+
+
+with decimal.localcontext() as context:
+    context.prec = 50
+    LOGISTIC = [
+        int((65536 / (1 + (Decimal(4096 - i) / 256).exp())).to_integral_value())
+        for i in range(8193)
+    ]
+
+
+def logistic(x: int) -> int:
+    return LOGISTIC[clip(x, -4096, 4096) + 4096]
+
+
+@functools.cache
+def logit(p: int) -> int:
+    if p < 32768:
+        return -logit(65536 - p)
+    return bisect.bisect_left(LOGISTIC, p) - 4096
 
 
 class Mixed(Decoder):
@@ -33,21 +58,44 @@ class Mixed(Decoder):
         self.likely = 32768
         row = [SQUASH[(4096 * i + 15) // 31] for i in range(31)] + [SQUASH[4095]]
         self.ends = [list(row) for _ in range(256)]
+        judges = (defaultdict(lambda: [32768, 0, 32768, 0]) for _ in range(4))
+        self.judges: list[defaultdict[int, list[int]]] = list(judges)
 
     def inputs(self, states: list[int], order1: int, expected_bit: int) -> list[int]:
-        opinion = STRETCH[self.likely >> 4]
+        opinion = clip(logit(self.likely), -2047, 2047)
         return [*super().inputs(states, order1, expected_bit), opinion, (self.likely - 32768) >> 5]
 
     def rows_at_hand(self, seen: int, partial: int, place: int) -> list[int]:
         rows = super().rows_at_hand(seen, partial, place)
         bucket = self.match.bucket if self.match.length else 0
-        rows[1] = ((STRETCH[self.likely >> 4] + 2048) >> 8) * 16 + min(bucket >> 1, 15)
+        opinion = clip(logit(self.likely), -2047, 2047)
+        rows[1] = ((opinion + 2048) >> 8) * 16 + min(bucket >> 1, 15)
         return rows
 
-    least, most = 4, 65532
+    def settled(self, p: int, z: int, partial: int) -> int:
+        self.said = [logit(self.likely), z, logit(clip(p, 1, 65535)), 77]
+        rows = (
+            self.match.bucket if self.match.length else 0,
+            (self.said[0] + 4096) >> 6,
+            partial,
+            self.text.last & 255,
+        )
+        self.sitting = [judge[row] for judge, row in zip(self.judges, rows, strict=True)]
+        self.sums = [
+            sum(w * v for w, v in zip(weights, self.said, strict=True)) for weights in self.sitting
+        ]
+        return clip(logistic(sum(self.sums) >> 18), 4, 65532)
+
+    def learn(self, y: int, *rest: Any) -> None:
+        super().learn(y, *rest)
+        for weights, total in zip(self.sitting, self.sums, strict=True):
+            error = (y << 16) - logistic(total >> 16)
+            for i, value in enumerate(self.said):
+                moved = weights[i] + ((value * error + 2**16) >> 17)
+                weights[i] = clip(moved, -(2**20), 2**20)
 
     def steps(self) -> int:
-        return max(8, 60 - ((len(self.text.data) - _ZEROS) >> 11))
+        return max(4, 30 - ((len(self.text.data) - _ZEROS) >> 11))
 
     def ends_here(self, likely: int) -> int:
         row = self.ends[self.text.last & 255]
@@ -98,27 +146,32 @@ def _mix(value: int, salt: int) -> int:
 
 def decode(model: bytes, payload: bytes, size: int, network: Reference) -> bytes:
     """The bytes that a CHUNK payload of one segment of tokens stands for, or Fault."""
-    codec, numerics, slots, positions, stride, digest, words, length = _HEADER.unpack_from(model)
+    codec, numerics, slots, positions, stride, *more = _HEADER.unpack_from(model)
+    rate, offset_rate, digest, words, length = more
     vocabulary = network.model.vocabulary
     assert (codec, numerics, slots) == (10, 1, 1)
     assert digest == network.model.digest[:16] and words == vocabulary.digest[:16]
     mode, stored, digest64 = _SEGMENT.unpack_from(payload)
     assert (mode, stored) == (2, 0)
     decoder = Mixed(model[_HEADER.size + length :], payload[_SEGMENT.size :], size)
-    counts = network.read(network.model.start).tolist()
+    head = Head(network.model, rate, offset_rate)
+    row = network.read(network.model.start)
+    counts = head.counts(*row)
     tokens: list[int] = []
     while len(decoder.text.data) < _ZEROS + size:
-        token = decoder.token(vocabulary.pieces, counts)
+        token = decoder.token(vocabulary.pieces, counts.tolist())
         if token < 0:
             continue
         tokens.append(token)
+        head.learn(*row, counts, token)
         if network.place < positions:
-            counts = network.read(token).tolist()
+            row = network.read(token)
         else:
             network = Reference(network.model)
             kept = positions - stride - 1
             for token in [network.model.start, *tokens[len(tokens) - kept :]]:
-                counts = network.read(token).tolist()
+                row = network.read(token)
+        counts = head.counts(*row)
     if decoder.coder.at != len(payload) - _SEGMENT.size:
         raise Fault("bytes after the stream")
     found = bytes(decoder.text.data[_ZEROS:])

@@ -116,8 +116,8 @@ class Reference:
         row, shift = quantised(np.concatenate(out), 14)
         return row, shift - 8
 
-    def read(self, token: int) -> Ints:
-        """Takes in a token; int64[count + 1], how many counts are on all tokens before each."""
+    def read(self, token: int) -> tuple[Ints, int]:
+        """Takes in a token; the row that the head is multiplied with, and its shift."""
         model = self.model
         scale = int(model.tokens.scales[token])
         right = model.tokens.exponent - 24
@@ -131,10 +131,52 @@ class Reference:
             inner = (((g * self.sigmoid[steps]) >> 16) * u) >> 16
             x = x + product(*quantised(inner, 14), layer.down, 24)
         self.place += 1
-        logits = product(*self.norm(x, model.norm), model.head, 16)[: model.vocabulary.count]
+        return self.norm(x, model.norm)
+
+
+class Head:
+    """Counts of the next token, from a head that learns at these rates."""
+
+    def __init__(self, model: Any, rate: int = 0, offset_rate: int = 0) -> None:
+        self.model = model
+        self.rate, self.offset_rate = rate, offset_rate
+        size = model.shape.hidden
+        self.change = np.zeros((size, size), np.int64)
+        self.offsets = np.zeros(model.vocabulary.count, np.int64)
+        self.base = Reference(model)
+
+    def counts(self, row: Ints, shift: int) -> Ints:
+        """int64[count + 1], how many counts are on all tokens before each."""
+        changed, more = quantised((row << 30) + self.change @ row, 14)
+        logits = product(changed, shift + more - 30, self.model.head, 16)
+        logits = logits[: self.offsets.size] + self.offsets
         below = np.minimum(logits.max() - logits, 40 << 16)
-        counts = self.exponential((below * self.log2_e) >> 22, 30) + 1
+        counts = self.base.exponential((below * self.base.log2_e) >> 22, 30) + 1
         return np.concatenate([[0], np.cumsum(counts)])
+
+    def learn(self, row: Ints, shift: int, counts: Ints, token: int) -> None:
+        """Takes in which token came."""
+        each = np.diff(counts)
+        total = int(counts[-1])
+        errors = np.where(each > total >> 11, -((each << 16) // total), 0)
+        errors[token] = 65536 - (int(each[token]) << 16) // total
+        self.offsets += (errors * self.offset_rate + 64) >> 7
+        self.offsets = np.clip(self.offsets, -(1 << 24), 1 << 24)
+        matrix = self.model.head
+        used = np.flatnonzero(errors)
+        scaled = errors[used] * matrix.scales[used].astype(np.int64)
+        pull = scaled @ unpacked(matrix)[used]
+        right = min(max(matrix.exponent - 8, -40), 62)
+        if right >= 0:
+            pull = (pull + half(right)) >> right
+        else:
+            most = (1 << 26) >> min(-right, 26)
+            pull = np.clip(pull, -most, most) << -right
+        pull = np.clip(pull, -(1 << 26), 1 << 26)
+        strength = np.clip((pull * self.rate) >> 12, 1 - (1 << 30), (1 << 30) - 1)
+        right = min(max(30 - shift, 0), 62)
+        self.change += (np.outer(strength, row) + half(right)) >> right
+        self.change = np.clip(self.change, 1 - (1 << 30), (1 << 30) - 1)
 
 
 @functools.cache

@@ -34,7 +34,7 @@ from densor.errors import (
     UnsupportedError,
 )
 from densor.llm.load import load
-from densor.llm.network import Network
+from densor.llm.network import Logits, Network, Rows
 from densor.parallel import Workers
 
 SOURCE = Path(densor.errors.__file__).read_bytes()[:900]
@@ -50,8 +50,8 @@ def coded(data: bytes, model: Any, slots: int = 3) -> tuple[bytes, list[Any]]:
     """MODEL payload and chunk payloads, with so many segments."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LlmCoder, "_plain", lambda self, part: (wire.RAW, part))
-        patch.setattr(coding, "_SLOTS", slots)
-        patch.setattr(coding, "_SEGMENTS", (1, 1 << 20))
+        patch.setattr(coding, "_SLOTS", ((0, slots),))
+        patch.setattr(coding, "_SEGMENT", 1 << 20)
         found = LlmCoder(np.frombuffer(data, np.uint8).copy(), Session(model), Workers(1))
         return found.model(), [payload for payload, _ in found.payloads()]
 
@@ -126,15 +126,24 @@ def test_how_much_is_predicted_at_once_changes_nothing(ahead: int, folder: Path)
 def test_each_row_of_a_step_can_be_computed_alone(slots: int, folder: Path) -> None:
     data = TEXT * 2
     model, payloads = coded(data, "sample", slots)
-    advance = Network.advance
+    read, counts = Network.read, Logits.counts
 
-    def one_by_one(self: Network, tokens: Any, slots: Any, places: Any, wanted: int) -> Any:
+    def read_one_by_one(self: Network, tokens: Any, slots: Any, places: Any, wanted: int) -> Rows:
         parts = [slice(i, i + 1) for i in range(tokens.size)]
-        rows = [advance(self, tokens[p], slots[p], places[p], 1) for p in parts]
-        return np.concatenate(rows)[tokens.size - wanted :]
+        rows = [read(self, tokens[p], slots[p], places[p], 1) for p in parts]
+        return Rows(
+            *(np.concatenate(part)[tokens.size - wanted :] for part in zip(*rows, strict=True))
+        )
+
+    def count_one_by_one(self: Logits, rows: Rows, offsets: Any) -> Any:
+        parts = [slice(i, i + 1) for i in range(rows.shifts.size)]
+        return np.concatenate(
+            [counts(self, Rows(rows.values[p], rows.shifts[p]), offsets) for p in parts]
+        )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Network, "advance", one_by_one)
+        patch.setattr(Network, "read", read_one_by_one)
+        patch.setattr(Logits, "counts", count_one_by_one)
         assert decoded(model, payloads[0], len(data)) == data
 
 
@@ -270,10 +279,8 @@ def test_what_does_not_decode_is_coded_without_the_model(monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(LlmDecoder, "decode", wrong)
         session = Session("sample", check=True)
-        with pytest.MonkeyPatch.context() as sizes:
-            sizes.setattr(coding, "_SEGMENTS", (1, 1 << 20))
-            found = LlmCoder(np.frombuffer(SOURCE[:600], np.uint8).copy(), session, Workers(1))
-            payload, size = found.payloads()[0]
+        found = LlmCoder(np.frombuffer(SOURCE[:600], np.uint8).copy(), session, Workers(1))
+        payload, size = found.payloads()[0]
     assert wire.TOKENS not in modes(found.model(), payload, size)
     assert decoded(found.model(), payload, size) == SOURCE[:600]
 
@@ -339,7 +346,8 @@ HOSTILE = {
     "many positions": (4, "I", 1 << 20, LimitError),
     "no stride": (8, "I", 0, FormatError),
     "wide stride": (8, "I", 256, FormatError),
-    "long name": (44, "B", 200, FormatError),
+    "wild rate": (12, "I", (1 << 26) + 1, FormatError),
+    "long name": (49, "B", 200, FormatError),
 }
 
 

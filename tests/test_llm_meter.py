@@ -19,8 +19,9 @@ from densor.codec.llm.coder import LlmCoder
 from densor.codec.llm.meter import Cost, Meter
 from densor.codec.llm.session import Session
 from densor.errors import ArgumentError, UnsupportedError
+from densor.llm.head import Head, rates_of
 from densor.llm.load import load
-from densor.llm.network import Network
+from densor.llm.network import Network, Rows
 from densor.parallel import Workers
 
 __all__ = ["cli"]  # the fixture
@@ -52,8 +53,7 @@ CONTENTS = {
 def test_a_meter_codes_what_the_coder_codes(
     data: bytes, slots: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coding, "_SLOTS", slots)
-    monkeypatch.setattr(coding, "_SEGMENTS", (1, 1 << 20))
+    monkeypatch.setattr(coding, "_SLOTS", ((0, slots),))
     for name in ("sample", folder):
         meter = Meter(as_array(data), Session(name))
         coder = LlmCoder(as_array(data), Session(name), Workers(1))
@@ -73,12 +73,16 @@ def test_what_the_model_alone_would_take() -> None:
     data = b"def codes(text): return text"
     (model, network) = load("sample"), Network(load("sample"), 1, 64)
     tokens = np.array([model.start, *data[:-1]])
-    rows = network.advance(tokens, np.zeros_like(tokens), np.arange(tokens.size), tokens.size)
+    rows = network.read(tokens, np.zeros_like(tokens), np.arange(tokens.size), tokens.size)
+    head = Head(model, rates_of(model))
     costs = list(text.token_costs(as_array(data), "sample"))
-    for row, byte, cost in zip(rows, data, costs, strict=True):
-        p = (row[byte + 1] - row[byte]) / row[-1]
+    for number, (byte, cost) in enumerate(zip(data, costs, strict=True)):
+        row = Rows(rows.values[number : number + 1], rows.shifts[number : number + 1])
+        counts = head.counts(row)
+        p = (counts[0, byte + 1] - counts[0, byte]) / counts[0, -1]
         assert cost.text == bytes([byte])
         assert cost.alone == pytest.approx(-math.log2(p))
+        head.learn(row, 0, counts[0], byte)
 
 
 def test_longer_texts_are_measured_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:

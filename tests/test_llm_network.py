@@ -23,7 +23,7 @@ from llm_models import (
     write_folder,
     write_gguf,
 )
-from llm_reference import Reference, unpacked
+from llm_reference import Head, Reference, unpacked
 
 from densor.errors import ArgumentError, DensorError, FileError, UnsupportedError
 from densor.llm import kernels, selftest, tables
@@ -44,19 +44,19 @@ def test_every_batch_gives_the_same_counts(tiny: Any, rows: int) -> None:
 
 
 def test_numpy_alone_gives_the_same_counts(tiny: Any) -> None:
-    texts = [Reference(tiny), Reference(tiny)]
-    rows = [texts[i % 2].read(i * 7 % tiny.shape.vocabulary) for i in range(60)]
+    texts, head = [Reference(tiny), Reference(tiny)], Head(tiny)
+    rows = [head.counts(*texts[i % 2].read(i * 7 % tiny.shape.vocabulary)) for i in range(60)]
     digest = hashlib.sha256(np.array(rows).astype("<i8").tobytes()).hexdigest()
     assert digest == selftest.EXPECTED
 
 
 def test_numpy_alone_runs_the_sample_model() -> None:
     model = load("sample")
-    network, reference = Network(model, 1, 256), Reference(model)
+    network, reference, head = Network(model, 1, 256), Reference(model), Head(model)
     tokens = [model.start, *b"        retur"]
     n = len(tokens)
     found = network.advance(np.array(tokens), np.zeros(n, np.int64), np.arange(n), n)
-    assert np.array_equal(found, [reference.read(token) for token in tokens])
+    assert np.array_equal(found, [head.counts(*reference.read(token)) for token in tokens])
     assert np.diff(found[-1]).argmax() == ord("n")
 
 

@@ -338,7 +338,7 @@ class Decoder:
         cells = self.corrections(partial)
         for row in cells:
             p += (row[i] * (4096 - f) + row[i + 1] * f) >> 12
-        y = self.coder.bit(clip(p >> 2, self.least, self.most))
+        y = self.coder.bit(self.settled(p >> 2, z, partial))
         self.learn(y, x, outputs, sets, final, z)
         for row in cells:
             for cell in (i, i + 1):
@@ -354,7 +354,9 @@ class Decoder:
             slot[node] = state_after(states[k], y)
         return y
 
-    least, most = 16, 65520  # probabilities
+    def settled(self, p: int, z: int, partial: int) -> int:
+        """What is coded, of the corrected probability and what the mixers said."""
+        return clip(p, 16, 65520)
 
     def steps(self) -> int:
         """The step of the weights."""

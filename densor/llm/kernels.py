@@ -31,9 +31,8 @@ _MOST = 1 << 47
 _NORM_BITS = 20
 _POINTS = 8  # sigmoid: steps per unit, logarithm
 
-_tile_rows = tile(TALL, 2, 8)
-_tile_row = tile(1, 2, 8)
-_tile_words = tile(1, 2, 16)
+_four_bytes, _two_bytes, _one_bytes = (tile(rows, 2, 8) for rows in (4, 2, 1))
+_four_words, _two_words, _one_words = (tile(rows, 2, 16) for rows in (4, 2, 1))
 
 F32 = types.Array(types.float32, 1, "C", readonly=True)
 F64 = types.float64[::1]
@@ -42,12 +41,12 @@ I16 = types.int16[::1]
 
 
 @numba.njit(inline="always")
-def _clip(value, most):
+def clip(value, most):
     return min(max(value, -most), most)
 
 
 @numba.njit(inline="always")
-def _half(shift):
+def half_of(shift):
     return (int64(1) << shift) >> 1
 
 
@@ -75,17 +74,44 @@ def _root(value):
 
 
 @numba.njit
-def _quantise(values, begin, count, bits, out, to):
+def quantise(values, bits, out):
     """Rounds numbers to so many bits and a sign; returns by how much they were shifted."""
     most = int64(0)
-    for i in range(begin, begin + count):
+    for i in range(values.size):
         most = max(most, abs(values[i]))
     shift = max(_bits(most) - bits, int64(0))
-    half = _half(shift)
+    half = half_of(shift)
     limit = (int64(1) << bits) - 1
-    for i in range(count):
-        out[to + i] = min((values[begin + i] + half) >> shift, limit)
+    for i in range(values.size):
+        out[i] = min((values[i] + half) >> shift, limit)
     return shift
+
+
+@numba.njit(inline="always")
+def _rows_by_bytes(rows, a, at, stride, w, begin, pairs, out, to, wide):
+    """`products.tile` for up to four rows."""
+    if rows == 4:
+        _four_bytes(a, at, stride, w, begin, pairs, out, to, wide)
+        return
+    if rows & 2:
+        _two_bytes(a, at, stride, w, begin, pairs, out, to, wide)
+    if rows & 1:
+        last = rows - 1
+        _one_bytes(a, at + last * stride, stride, w, begin, pairs, out, to + last * wide, wide)
+
+
+@numba.njit(inline="always")
+def _rows_by_words(rows, a, at, stride, w, begin, pairs, out, to, wide):
+    """`products.tile` of 16 bits for any number of rows."""
+    row = int64(0)
+    while row + 4 <= rows:
+        _four_words(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
+        row += 4
+    if (rows - row) & 2:
+        _two_words(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
+        row += 2
+    if row < rows:
+        _one_words(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
 
 
 @kernel(types.void(F32, types.int64, F64, I8))
@@ -112,22 +138,22 @@ def normalise(rows, x, weights, epsilon, work, out, shifts):
     """
     size = weights.size
     for row in range(rows):
-        at = row * size
+        values = x[row * size : row * size + size]
         most = int64(0)
-        for i in range(at, at + size):
-            most = max(most, abs(x[i]))
+        for i in range(size):
+            most = max(most, abs(values[i]))
         shift = max(_bits(most) - _NORM_BITS, int64(0))
         total = int64(0)
-        for i in range(at, at + size):
-            value = x[i] >> shift
+        for i in range(size):
+            value = values[i] >> shift
             total += value * value
         mean = total // size + (epsilon >> (2 * shift) if shift < 30 else int64(0))
         # The root has 10 places more; its inverse 52.
         inverse = (int64(1) << 52) // max(_root(mean << 10 << 10), int64(1))
         for i in range(size):
-            value = ((x[at + i] >> shift) * inverse + (1 << 21)) >> 22
+            value = ((values[i] >> shift) * inverse + (1 << 21)) >> 22
             work[i] = (value * weights[i] + (1 << 19)) >> 20
-        shifts[row] = _quantise(work, 0, size, ROW_BITS, out, at)
+        shifts[row] = quantise(work[:size], ROW_BITS, out[row * size : row * size + size])
 
 
 @numba.njit(inline="always")
@@ -135,10 +161,23 @@ def _finish(total, scale, right):
     """A sum of products times the scale of its column, to the units that are wanted."""
     value = total * scale
     if right >= 0:
-        value = (value + _half(right)) >> right
+        value = (value + half_of(right)) >> right
     else:
-        value = _clip(value, int64(_MOST) >> -right) << -right
-    return _clip(value, int64(_MOST))
+        value = clip(value, int64(_MOST) >> -right) << -right
+    return clip(value, int64(_MOST))
+
+
+@numba.njit
+def _finish_row(totals, scales, right, kept, out):
+    """`_finish` for a row of a tile, added to what `kept`, a mask, leaves of `out`."""
+    if right >= 0:  # apart, so that both are vectorised
+        half = half_of(right)
+        for i in range(WIDE):
+            value = (int64(totals[i]) * int64(scales[i]) + half) >> right
+            out[i] = (out[i] & kept) + clip(value, int64(_MOST))
+    else:
+        for i in range(WIDE):
+            out[i] = (out[i] & kept) + _finish(int64(totals[i]), int64(scales[i]), right)
 
 
 @kernel(
@@ -176,29 +215,26 @@ def multiply(
     for column in range(begin, end, WIDE):
         for row in range(0, rows, TALL):
             tall = min(rows - row, int64(TALL))
-            for i in range(TALL * WIDE):
-                totals[i] = 0
             for first in range(0, pairs, MOST_PAIRS):
                 count = min(pairs - first, int64(MOST_PAIRS))
                 source = column * size + first * 2 * WIDE
                 at = row * size + 2 * first
-                if tall == TALL:
-                    _tile_rows(a, at, size, weights, source, count, sums, 0, WIDE)
-                else:
-                    for r in range(tall):
-                        _tile_row(
-                            a, at + r * size, size, weights, source, count, sums, r * WIDE, WIDE
-                        )
-                for i in range(tall * WIDE):
-                    totals[i] += int64(sums[i])
+                _rows_by_bytes(tall, a, at, size, weights, source, count, sums, 0, WIDE)
+                if pairs > MOST_PAIRS:
+                    for i in range(tall * WIDE):
+                        totals[i] = int64(sums[i]) + (totals[i] if first else int64(0))
             for r in range(tall):
                 right = min(
                     max(exponent - places + PLACES - shifts[row + r], int64(-40)), int64(62)
                 )
-                to = (row + r) * wide + column - begin
-                for i in range(WIDE):
-                    value = _finish(totals[r * WIDE + i], int64(scales[column + i]), right)
-                    out[to + i] = out[to + i] * add + value
+                at = (row + r) * wide + column - begin
+                to = out[at : at + WIDE]
+                tile = slice(r * WIDE, r * WIDE + WIDE)
+                steps = scales[column : column + WIDE]
+                if pairs > MOST_PAIRS:
+                    _finish_row(totals[tile], steps, right, -add, to)
+                else:
+                    _finish_row(sums[tile], steps, right, -add, to)
     if bias.size:
         for row in range(rows):
             for i in range(wide):
@@ -223,8 +259,8 @@ def _turn(values, begin, size, turns, at, work):
     half = size >> 1
     most = int64(1) << 40
     for i in range(half):
-        x = _clip(values[begin + i], most)
-        y = _clip(values[begin + half + i], most)
+        x = clip(values[begin + i], most)
+        y = clip(values[begin + half + i], most)
         c = int64(turns[at + i])
         s = int64(turns[at + half + i])
         work[i] = (x * c - y * s + (1 << 14)) >> 15
@@ -245,17 +281,24 @@ def _append(cache, base, positions, position, size, work, keys):
 
 
 @numba.njit
-def _weigh(dots, key_shifts, at, count, factor, right, exps, work, weights):
-    """Softmax of `count` dot products, 2^-15; one more weight, 0, where the count is odd."""
+def _weigh(dots, key_shifts, factor, right, exps, work, weights):
+    """Softmax of dot products, 2^-15; one more weight, 0, for where their count is odd.
+
+    Passes of their own, so that all but the look-ups are vectorised.
+    """
+    count = dots.size
+    work = work[:count]
     most = int64(-(1 << 62))
     for j in range(count):
-        score = int64(dots[j]) << key_shifts[at + j]
+        score = int64(dots[j]) << key_shifts[j]
         work[j] = score
         most = max(most, score)
     limit = (int64(32 << EXP_BITS) << right) // factor + 1
+    for j in range(count):
+        work[j] = (min(most - work[j], limit) * factor) >> right
     total = int64(0)
     for j in range(count):
-        x = (min(most - work[j], limit) * factor) >> right
+        x = work[j]
         e = exps[x & ((1 << EXP_BITS) - 1)] >> (x >> EXP_BITS)
         work[j] = e
         total += e
@@ -268,25 +311,26 @@ def _weigh(dots, key_shifts, at, count, factor, right, exps, work, weights):
 @kernel(
     types.void(
         types.int64, I64, types.int64, types.int64, types.int64, types.int64, types.int64, I64, I64,
-        I16, I64, I16, I32, types.int64, I64, I16, I16, I32, I64, I16, I64,
+        I16, I64, I16, I32, types.int64, I64, I16, I64, I16, I32, I64, I16, I64,
     )
 )  # fmt: skip
 def attend(
-    rows, qkv, heads, groups, size, positions, first, slots, places,
-    keys, key_shifts, values, turns, factor, exps, head, weights, dots, work, out, shifts,
+    rows, qkv, heads, groups, size, positions, first, slots, places, keys, key_shifts, values,
+    turns, factor, exps, queries, query_shifts, weights, dots, work, out, shifts,
 ):  # fmt: skip
     """Attention of one layer; rows of a slot come in the order of their positions.
 
     `qkv`: int64[rows, heads + 2 groups, size], 2^-16. `first`: number of the layer's first cache,
     each of `groups` per slot; `slots`, `places`: of the rows. `keys`, `values`: int16 caches of
     `positions` places. `key_shifts`: int64[caches, positions]. `turns`: of `tables.turns`.
-    `factor`: log2(e) / sqrt(size), 2^-20. `head`: int16[size]; `weights`: int16[positions + 2];
-    `dots`: int32[positions + heads * size]; `work`: int64[positions + heads * size]. `out`: int16[
-    rows, heads * size], in units of 2^(shifts[row] - 16).
+    `factor`: log2(e) / sqrt(size), 2^-20. Of the heads that share a group: `queries`: int16[share,
+    size], `query_shifts`: int64[share], `weights`: int16[share, positions + 2], `dots`: int32[
+    share, positions] and, behind it, [heads, size]. `work`: int64[positions + heads * size].
+    `out`: int16[rows, heads * size], in units of 2^(shifts[row] - 16).
     """
     wide = (heads + 2 * groups) * size
     share = heads // groups
-    sums = positions  # where they stand in `dots`
+    sums = share * positions  # where they stand in `dots`
     for row in range(rows):
         place = places[row]
         count = place + 1
@@ -296,31 +340,42 @@ def attend(
             base = cache * positions * size
             begin = row * wide + (heads + group) * size
             _turn(qkv, begin, size, turns, turn, work)
-            shift = _quantise(work, 0, size, KEY_BITS, head, 0)
+            shift = quantise(work[:size], KEY_BITS, queries)
             key_shifts[cache * positions + place] = shift
-            _append(keys, base, positions, place, size, head, True)
+            _append(keys, base, positions, place, size, queries, True)
             begin += groups * size
             for i in range(size):
                 value = (qkv[begin + i] + 64) >> (PLACES - VALUE_PLACES)
-                head[i] = _clip(value, int64(32767))
-            _append(values, base, positions, place, size, head, False)
-            for h in range(group * share, (group + 1) * share):
-                _turn(qkv, row * wide + h * size, size, turns, turn, work)
-                shift = _quantise(work, 0, size, QUERY_BITS, head, 0)
-                for block in range(0, count, WIDE):
-                    at = base + block * size
-                    _tile_words(head, 0, size, keys, at, size >> 1, dots, block, WIDE)
-                right = 42 - shift
+                queries[i] = clip(value, int64(32767))
+            _append(values, base, positions, place, size, queries, False)
+            for h in range(share):
+                _turn(qkv, row * wide + (group * share + h) * size, size, turns, turn, work)
+                own = queries[h * size : h * size + size]
+                query_shifts[h] = quantise(work[:size], QUERY_BITS, own)
+            for block in range(0, count, WIDE):
+                at = base + block * size
+                _rows_by_words(share, queries, 0, size, keys, at, size >> 1, dots, block, positions)
+            for h in range(share):
+                at = cache * positions
+                to = h * (positions + 2)
                 _weigh(
-                    dots, key_shifts, cache * positions, count, factor, right, exps, work, weights
+                    dots[h * positions : h * positions + count],
+                    key_shifts[at : at + count],
+                    factor,
+                    42 - query_shifts[h],
+                    exps,
+                    work,
+                    weights[to : to + count + 1],
                 )
-                for block in range(0, size, WIDE):
-                    at = base + block * positions
-                    to = sums + h * size + block
-                    _tile_words(weights, 0, 0, values, at, (count + 1) >> 1, dots, to, WIDE)
+            for block in range(0, size, WIDE):
+                at = base + block * positions
+                to = sums + group * share * size + block
+                pairs = (count + 1) >> 1
+                _rows_by_words(share, weights, 0, positions + 2, values, at, pairs, dots, to, size)
         for i in range(heads * size):
             work[i] = int64(dots[sums + i])
-        shift = _quantise(work, 0, heads * size, ROW_BITS, out, row * heads * size)
+        at = row * heads * size
+        shift = quantise(work[: heads * size], ROW_BITS, out[at : at + heads * size])
         shifts[row] = shift + PLACES - VALUE_PLACES - WEIGHT_PLACES
 
 
@@ -335,12 +390,14 @@ def activate(rows, gates, size, sigmoid, work, out, shifts):
     most = int64(1) << 30
     for row in range(rows):
         at = 2 * row * wide
+        gate = gates[at : at + size]
+        up = gates[at + wide : at + wide + size]
         for i in range(size):
-            g = _clip(gates[at + i], most)
-            u = _clip(gates[at + wide + i], most)
-            step = _clip((g + 128) >> _POINTS, int64(4096)) + 4096
+            g = clip(gate[i], most)
+            u = clip(up[i], most)
+            step = clip((g + 128) >> _POINTS, int64(4096)) + 4096
             work[i] = (((g * sigmoid[step]) >> 16) * u) >> 16
-        shifts[row] = _quantise(work, 0, size, ROW_BITS, out, row * size)
+        shifts[row] = quantise(work[:size], ROW_BITS, out[row * size : row * size + size])
 
 
 @kernel(types.void(types.int64, I64, types.int64, types.int64, types.int64, I64, I64))
@@ -352,14 +409,14 @@ def count_tokens(rows, logits, wide, tokens, factor, exps, out):
     """
     limit = int64(40) << PLACES
     for row in range(rows):
-        at = row * wide
-        most = logits[at]
-        for i in range(at, at + tokens):
-            most = max(most, logits[i])
-        total = int64(0)
-        to = row * (tokens + 1)
-        out[to] = 0
+        said = logits[row * wide : row * wide + tokens]
+        counts = out[row * (tokens + 1) : (row + 1) * (tokens + 1)]
+        most = said[0]
         for i in range(tokens):
-            x = (min(most - logits[at + i], limit) * factor) >> (2 * PLACES - EXP_BITS)
+            most = max(most, said[i])
+        total = int64(0)
+        counts[0] = 0
+        for i in range(tokens):
+            x = (min(most - said[i], limit) * factor) >> (2 * PLACES - EXP_BITS)
             total += (exps[x & ((1 << EXP_BITS) - 1)] >> (x >> EXP_BITS)) + 1
-            out[to + i + 1] = total
+            counts[i + 1] = total

@@ -1,6 +1,7 @@
 """Runs a model: rows of tokens in, counts of the next token out, whatever the batch."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,13 @@ from densor.llm.model import Matrix, Model
 Ints = npt.NDArray[np.int64]
 ROWS = 64  # that are computed at once, at most
 _NO_BIAS = np.zeros(0, np.int64)
+
+
+class Rows(NamedTuple):
+    """What the layers make of tokens: int16[n, hidden], in units of 2^(shifts[i] - 16)."""
+
+    values: npt.NDArray[np.int16]
+    shifts: Ints
 
 
 def cache_bytes(model: Model, slots: int, positions: int) -> int:
@@ -29,7 +37,8 @@ class _Work:
     shifts: Ints
     y: Ints
     one: Ints
-    head: npt.NDArray[np.int16]
+    queries: npt.NDArray[np.int16]
+    query_shifts: Ints
     weights: npt.NDArray[np.int16]
     dots: npt.NDArray[np.int32]
     sums: npt.NDArray[np.int32]
@@ -55,12 +64,12 @@ class Network:
         self._key_shifts = np.zeros(caches * positions, np.int64)
         self._turns = tables.turns(shape.theta, shape.size, positions).reshape(-1)
         self._factor = tables.log2_e_over_root(shape.size, 20)
-        self._log2_e = tables.log2_e_over_root(1, kernels.PLACES)
+        self._logits = Logits(model)
         self._exps = tables.exp2_table(1 << kernels.EXP_PLACES)
-        self._counts = tables.exp2_table(1 << kernels.COUNT_PLACES)
         self._sigmoid = tables.sigmoid_table()
         self._epsilon = round(shape.epsilon * (1 << 2 * kernels.RESIDUAL))
         own = shape.heads * shape.size
+        share = shape.heads // shape.groups
         widest = max(m.columns for layer in model.layers for m in (layer.qkv, layer.gates))
         self._work = _Work(
             x=np.zeros(ROWS * shape.hidden, np.int64),
@@ -68,9 +77,10 @@ class Network:
             shifts=np.zeros(ROWS, np.int64),
             y=np.zeros(ROWS * widest, np.int64),
             one=np.zeros(max(shape.hidden, shape.inner, positions + own), np.int64),
-            head=np.zeros(shape.size, np.int16),
-            weights=np.zeros(positions + 2, np.int16),
-            dots=np.zeros(positions + own, np.int32),
+            queries=np.zeros(share * shape.size, np.int16),
+            query_shifts=np.zeros(share, np.int64),
+            weights=np.zeros(share * (positions + 2), np.int16),
+            dots=np.zeros(share * positions + own, np.int32),
             sums=np.zeros(kernels.TALL * kernels.WIDE, np.int32),
             totals=np.zeros(kernels.TALL * kernels.WIDE, np.int64),
         )
@@ -78,10 +88,16 @@ class Network:
     def advance(self, tokens: Ints, slots: Ints, places: Ints, wanted: int) -> Ints:
         """Takes in tokens; what the last `wanted` of them say about the next.
 
-        `tokens`: int64[n], by the vocabulary's order. `slots`: to which text each belongs.
-        `places`: its position in it; all before must be known, from this call or before. Returns
-        int64[wanted, count + 1]: how many counts are on all tokens before each, see
+        As `read`; int64[wanted, count + 1]: how many counts are on all tokens before each, see
         `kernels.count_tokens`.
+        """
+        return self._logits.counts(self.read(tokens, slots, places, wanted))
+
+    def read(self, tokens: Ints, slots: Ints, places: Ints, wanted: int) -> Rows:
+        """Takes in tokens; what the layers make of the last `wanted` of them.
+
+        `tokens`: int64[n], by the vocabulary's order. `slots`: to which text each belongs.
+        `places`: its position in it; all before must be known, from this call or before.
         """
         n = tokens.size
         if not slots.size == places.size == n or not 0 <= wanted <= n:
@@ -93,15 +109,16 @@ class Network:
         ):
             if n and not 0 <= int(values.min()) <= int(values.max()) < limit:
                 raise ArgumentError("token, slot or place does not exist")
-        out = np.empty((wanted, self.model.vocabulary.count + 1), np.int64)
+        hidden = self.model.shape.hidden
+        found = Rows(np.empty((wanted, hidden), np.int16), np.empty(wanted, np.int64))
         for at in range(0, n, ROWS):
             rows = min(ROWS, n - at)
             part = slice(at, at + rows)
             self._layers(rows, tokens[part].copy(), slots[part].copy(), places[part].copy())
             begin = max(at, n - wanted)
             if begin < at + rows:
-                self._head(begin - at, rows, out[begin - (n - wanted) : at + rows - (n - wanted)])
-        return out
+                self._last(begin - at, rows, found, begin - (n - wanted))
+        return found
 
     def _layers(self, rows: int, tokens: Ints, slots: Ints, places: Ints) -> None:
         shape, work, model = self.model.shape, self._work, self.model
@@ -116,7 +133,8 @@ class Network:
                 rows, work.y, shape.heads, shape.groups, shape.size, self.positions,
                 number * self._slots * shape.groups, slots, places,
                 self._keys, self._key_shifts, self._values, self._turns, self._factor, self._exps,
-                work.head, work.weights, work.dots, work.one, work.a, work.shifts,
+                work.queries, work.query_shifts, work.weights, work.dots, work.one, work.a,
+                work.shifts,
             )  # fmt: skip
             self._multiply(rows, layer.joined, kernels.RESIDUAL, 1, work.x)
             self._norm(rows, layer.after)
@@ -136,20 +154,43 @@ class Network:
             places, add, matrix.bias, 0, matrix.columns, work.sums, work.totals, out,
         )  # fmt: skip
 
-    def _head(self, first: int, rows: int, out: Ints) -> None:
-        """Counts after rows `first` to `rows`."""
+    def _last(self, first: int, rows: int, out: Rows, to: int) -> None:
+        """Rows `first` to `rows` after the last norm, to `out` from row `to` on."""
         model, work = self.model, self._work
         count = rows - first
         hidden = model.shape.hidden
         work.x[: count * hidden] = work.x[first * hidden : rows * hidden].copy()
         self._norm(count, model.norm)
-        wide = -(-model.vocabulary.count // kernels.WIDE) * kernels.WIDE
-        logits = np.empty(count * wide, np.int64)
-        matrix = model.head
-        kernels.multiply(
-            count, work.a, work.shifts, matrix.size, matrix.weights, matrix.scales,
-            matrix.exponent, kernels.PLACES, 0, _NO_BIAS, 0, wide, work.sums, work.totals, logits,
-        )  # fmt: skip
-        kernels.count_tokens(
-            count, logits, wide, model.vocabulary.count, self._log2_e, self._counts, out.reshape(-1)
-        )
+        out.values.reshape(-1)[to * hidden : (to + count) * hidden] = work.a[: count * hidden]
+        out.shifts[to : to + count] = work.shifts[:count]
+
+
+class Logits:
+    """The product with the head, and counts of it. For one thread."""
+
+    def __init__(self, model: Model) -> None:
+        self._head = model.head
+        self._tokens = model.vocabulary.count
+        self._log2_e = tables.log2_e_over_root(1, kernels.PLACES)
+        self._exps = tables.exp2_table(1 << kernels.COUNT_PLACES)
+        self._sums = np.zeros(kernels.TALL * kernels.WIDE, np.int32)
+        self._totals = np.zeros(kernels.TALL * kernels.WIDE, np.int64)
+
+    def counts(self, rows: Rows, offsets: Ints = _NO_BIAS) -> Ints:
+        """int64[n, count + 1]; `offsets`: int64[columns] or empty, added to logits, 2^-16."""
+        n, matrix = rows.shifts.size, self._head
+        wide = -(-self._tokens // kernels.WIDE) * kernels.WIDE
+        out = np.empty((n, self._tokens + 1), np.int64)
+        logits = np.empty(min(n, ROWS) * wide, np.int64)
+        for at in range(0, n, ROWS):
+            count = min(ROWS, n - at)
+            kernels.multiply(
+                count, rows.values[at : at + count].reshape(-1), rows.shifts[at : at + count],
+                matrix.size, matrix.weights, matrix.scales, matrix.exponent, kernels.PLACES, 0,
+                offsets, 0, wide, self._sums, self._totals, logits,
+            )  # fmt: skip
+            kernels.count_tokens(
+                count, logits, wide, self._tokens, self._log2_e, self._exps,
+                out[at : at + count].reshape(-1),
+            )  # fmt: skip
+        return out

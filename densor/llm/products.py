@@ -79,6 +79,50 @@ def tile(rows: int, vectors: int, bits: int) -> Any:
     """
     weight = ir.IntType(bits)
 
+    def sum_up(
+        builder: Any,
+        context: Any,
+        data: Any,
+        stride: Any,
+        pairs: Any,
+        wide: Any,
+        begin: int,
+        n: int,
+    ) -> None:
+        """The sums of `n` vectors of columns from number `begin` on."""
+        sums = [[cgutils.alloca_once(builder, _V32) for _ in range(n)] for _ in range(rows)]
+        for row in sums:
+            for place in row:
+                builder.store(ir.Constant(_V32, [0] * LANES), place)
+        with cgutils.for_range(builder, pairs, intp=_I64) as loop:
+            columns = []
+            for v in range(begin, begin + n):
+                step = builder.mul(loop.index, _I64(2 * LANES * vectors))
+                source = builder.gep(data[1], [builder.add(step, _I64(2 * LANES * v))])
+                kind = ir.VectorType(weight, 2 * LANES)
+                value = builder.load(builder.bitcast(source, kind.as_pointer()))
+                value.align = 1
+                if bits < 16:
+                    value = builder.sext(value, ir.VectorType(_I16, 2 * LANES))
+                columns.append(value)
+            for r in range(rows):
+                first = builder.add(builder.mul(stride, _I64(r)), builder.shl(loop.index, _I64(1)))
+                source = builder.gep(data[0], [first])
+                pair = builder.load(builder.bitcast(source, _PAIR.as_pointer()))
+                pair.align = 2
+                spread = _pick(builder, pair, [0, 1] * LANES)
+                for place, column in zip(sums[r], columns, strict=True):
+                    product = _multiply_pairs(context, builder, spread, column)
+                    builder.store(builder.add(builder.load(place), product), place)
+        for r in range(rows):
+            for v, place in enumerate(sums[r], begin):
+                first = builder.add(builder.mul(wide, _I64(r)), _I64(LANES * v))
+                target = builder.gep(data[2], [first])
+                store = builder.store(
+                    builder.load(place), builder.bitcast(target, _V32.as_pointer())
+                )
+                store.align = 4
+
     @intrinsic
     def multiply(typingctx, a, at, stride, w, begin, pairs, out, to, wide):
         def codegen(context, builder, signature, args):
@@ -103,43 +147,11 @@ def tile(rows: int, vectors: int, bits: int) -> Any:
                     (kinds[6], out, to),
                 )
             ]
-            sums = [
-                [cgutils.alloca_once(builder, _V32) for _ in range(vectors)] for _ in range(rows)
-            ]
-            for row in sums:
-                for place in row:
-                    builder.store(ir.Constant(_V32, [0] * LANES), place)
-            with cgutils.for_range(builder, pairs, intp=_I64) as loop:
-                columns = []
-                for v in range(vectors):
-                    step = builder.mul(loop.index, _I64(2 * LANES * vectors))
-                    source = builder.gep(data[1], [builder.add(step, _I64(2 * LANES * v))])
-                    kind = ir.VectorType(weight, 2 * LANES)
-                    value = builder.load(builder.bitcast(source, kind.as_pointer()))
-                    value.align = 1
-                    if bits < 16:
-                        value = builder.sext(value, ir.VectorType(_I16, 2 * LANES))
-                    columns.append(value)
-                for r in range(rows):
-                    first = builder.add(
-                        builder.mul(stride, _I64(r)), builder.shl(loop.index, _I64(1))
-                    )
-                    source = builder.gep(data[0], [first])
-                    pair = builder.load(builder.bitcast(source, _PAIR.as_pointer()))
-                    pair.align = 2
-                    spread = _pick(builder, pair, [0, 1] * LANES)
-                    for v in range(vectors):
-                        product = _multiply_pairs(context, builder, spread, columns[v])
-                        total = builder.add(builder.load(sums[r][v]), product)
-                        builder.store(total, sums[r][v])
-            for r in range(rows):
-                for v in range(vectors):
-                    first = builder.add(builder.mul(wide, _I64(r)), _I64(LANES * v))
-                    target = builder.gep(data[2], [first])
-                    store = builder.store(
-                        builder.load(sums[r][v]), builder.bitcast(target, _V32.as_pointer())
-                    )
-                    store.align = 4
+            # 16 registers of 32 bytes hold the sums of one vector and 4 rows, 32 of 64 all of them.
+            wide_registers = "avx512bw" in features_of(context)[1]
+            together = vectors if wide_registers else 1
+            for first in range(0, vectors, together):
+                sum_up(builder, context, data, stride, pairs, wide, first, together)
             return context.get_dummy_value()
 
         size = types.intp

@@ -45,6 +45,19 @@ def sigmoid_table() -> npt.NDArray[np.int64]:
     return np.array([(1 << 16) - p for p in upper[:0:-1]] + upper, np.int64)
 
 
+@functools.cache
+def logit_tables() -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int16]]:
+    """`sigmoid_table` as int32[8193], and its inverse, int16[65536].
+
+    For a probability i of at least 1/2, in units of 2^-16, the least x, in 1/256, at which it is at
+    least i; for others what 1 - i has, negated.
+    """
+    squash = sigmoid_table()
+    upper = np.searchsorted(squash, np.arange(1 << 15, 1 << 16)) - SIGMOID_REACH * SIGMOID_STEPS
+    lower = -upper[:0:-1]
+    return squash.astype(np.int32), np.concatenate([lower[:1], lower, upper]).astype(np.int16)
+
+
 def log2_e_over_root(size: int, places: int) -> int:
     """log2(e) / sqrt(size) in units of 2^-places."""
     with localcontext(_DIGITS):

@@ -13,6 +13,7 @@ from densor.codec.llm.model import (
     Bytes,
     Mixer,
     Model,
+    Reader,
     pack,
     segments,
 )
@@ -21,11 +22,12 @@ from densor.codec.llm.step import code_tokens
 from densor.codec.text.coder import TextCoder
 from densor.codec.text.model import parse as parse_text
 from densor.errors import DensorError
+from densor.llm.head import rates_of
 from densor.llm.vocabulary import readable
 from densor.parallel import Workers
 
-_SEGMENTS = 1 << 13, 1 << 16  # bytes of a segment: where there are few, and at most
-_SLOTS = 4  # segments of a chunk, at most
+_SLOTS = (1 << 14, 2), (1 << 18, 4)  # from how many bytes on a chunk has how many segments
+_SEGMENT = 1 << 17  # bytes of a segment, at most
 _POSITIONS = 4096
 _TEXT_SHARE = 0.9  # of the bytes of a segment that the network is asked about
 _ROOM = 1024  # bytes that a stream may be longer than its segments
@@ -39,7 +41,7 @@ class LlmCoder:
         self._weights = session.weights()
         self._text = TextCoder(data)
         self._model = self._settled(data.size)
-        count = -(-data.size // (self._model.slots * _SEGMENTS[1]))
+        count = -(-data.size // (self._model.slots * _SEGMENT))
         step = -(-data.size // count)
         self._sizes = [min(step, data.size - at) for at in range(0, data.size, step)]
         self._tasks = [
@@ -50,9 +52,10 @@ class LlmCoder:
         weights = self._weights
         positions = max(32, min(_POSITIONS, weights.positions) // 32 * 32)
         return Model(
-            min(_SLOTS, max(1, size // _SEGMENTS[0])),
+            max([1, *(slots for least, slots in _SLOTS if size >= least)]),
             positions,
-            positions // 2,
+            positions * 3 // 4,
+            rates_of(weights),
             weights.digest[:HASH],
             weights.vocabulary.digest[:HASH],
             self._session.name,
@@ -106,8 +109,13 @@ class LlmCoder:
             mixer.know(part, content[part])
         texts = [words.tokens(content[part].tobytes()) for part in waiting]
         with self._session.network(self._weights, len(waiting), self._model.positions) as network:
-            code_tokens(mixer, self._model, network, waiting, texts, self._session.moved)
+            moved = self._session.moved
+            code_tokens(mixer, self._model, network, waiting, texts, moved, self._reader)
         return data[: mixer.finish()].copy()
+
+    def _reader(self, mixer: Mixer, part: slice) -> Reader:
+        """What codes a segment of tokens."""
+        return Reader(mixer, part)
 
     def _decodes(self, payload: Bytes, content: Bytes) -> bool:
         out = np.zeros(content.size, np.uint8)

@@ -14,10 +14,9 @@ from numba import types
 
 from densor.codec.text.contexts import LAST, LINE, LINE1, hash_contexts, take_in
 from densor.codec.text.kernels import (
-    FIRST_STEP,
-    LAST_STEP,
+    MIXED,
+    PARTIAL,
     STATE_TYPE,
-    STEP_BYTES,
     TABLES_TYPE,
     ask_for_cells,
     ask_for_slots,
@@ -32,7 +31,7 @@ from densor.codec.text.kernels import (
 from densor.codec.text.match import BUCKET, LENGTH, POINTER, ask_for_match, find_match
 from densor.codec.text.refine import refine, refined
 from densor.entropy.arithmetic.kernels import AT
-from densor.entropy.jit import I64, R8, W8, W16, inlined, kernel
+from densor.entropy.jit import I32, I64, R8, W8, W16, inlined, kernel
 
 int64 = numba.int64
 
@@ -40,6 +39,12 @@ PREFIX, SUFFIX = 400, 8  # zeros around `content`, whose segments match each oth
 LEAST, MOST = 4, 65532  # probabilities that are coded, 2^-16
 NO_TOKEN, TOO_LONG = -1000, -2000  # what `code_token` returns for data that cannot be
 ENDS = 256  # rows of the map that corrects the end of tokens
+FIRST_STEP, LAST_STEP, STEP_BYTES = 30, 4, 11  # of the weights, and how fast it shrinks
+JUDGES, OPINIONS = 4, 4  # sets of weights at the end, of 256 rows each, and their inputs
+REACH = 4096  # of `squash`, either way
+_CONSTANT = 77
+_MOST_WEIGHT = 1 << 20
+_JUDGES_STEP = 17  # logarithm
 
 
 class Said(NamedTuple):
@@ -49,9 +54,14 @@ class Said(NamedTuple):
     starts: npt.NDArray[np.int64]  # int64[m + 1]: where each begins
     ends: npt.NDArray[np.uint16]  # uint16[256 CELLS]: correction of the end of tokens
     extra: npt.NDArray[np.int64]  # int64[1]: number of the mixers' input
+    squash: npt.NDArray[np.int32]  # int32[2 REACH + 1]: 2^16 / (1 + exp(-(i - REACH) / 256))
+    stretch: npt.NDArray[np.int16]  # int16[65536]: its inverse, see `llm.tables`
+    judges: npt.NDArray[np.int32]  # int32[256 JUDGES * OPINIONS]: weights, 2^-16
+    opinions: npt.NDArray[np.int64]  # int64[OPINIONS], of the decision at hand
+    verdicts: npt.NDArray[np.int64]  # int64[2 JUDGES]: row and result of each
 
 
-_SAID = types.NamedTuple((R8, I64, W16, I64), Said)
+_SAID = types.NamedTuple((R8, I64, W16, I64, I32, types.int16[::1], I32, I64, I64), Said)
 
 
 @inlined
@@ -77,16 +87,50 @@ def _share(part, whole):
 
 @inlined
 def _predict(s, t, said, node, place, likely):
-    """The probability of a 1, 2^-16, as `text.kernels` has it, where the language model says
-    `likely`, in the same units."""
+    """The probability of a 1, 2^-16, where the language model says `likely`, in the same units."""
     seen = gather(s, t, node, place)
-    opinion = int64(t.stretch[likely >> 4])
-    s.inputs[said.extra[0]] = opinion
+    opinion = int64(said.stretch[likely])
+    near = min(max(opinion, int64(-2047)), int64(2047))
+    s.inputs[said.extra[0]] = near
     s.inputs[said.extra[0] + 1] = (likely - 32768) >> 5
     choose_rows(s, seen, place)
     bucket = s.match[BUCKET] if s.match[LENGTH] else int64(0)
-    s.rows[1] = 256 + (((opinion + 2048) >> 8) << 4 | min(bucket >> 1, int64(15)))
-    return min(max(blend(s, t), int64(LEAST)), int64(MOST))
+    s.rows[1] = 256 + (((near + 2048) >> 8) << 4 | min(bucket >> 1, int64(15)))
+    corrected = min(max(blend(s, t), int64(1)), int64(65535))
+    said.opinions[0] = opinion
+    said.opinions[1] = s.places[MIXED]
+    said.opinions[2] = said.stretch[corrected]
+    said.opinions[3] = _CONSTANT
+    said.verdicts[0] = bucket
+    said.verdicts[1] = 256 + ((opinion + REACH) >> 6)
+    said.verdicts[2] = 512 + s.places[PARTIAL]
+    said.verdicts[3] = 768 + (s.text[LAST] & 255)
+    whole = int64(0)
+    for k in range(JUDGES):
+        total = int64(0)
+        for i in range(OPINIONS):
+            total += int64(said.judges[OPINIONS * said.verdicts[k] + i]) * said.opinions[i]
+        whole += total
+        said.verdicts[JUDGES + k] = _squashed(said, total >> 16)
+    p = _squashed(said, whole >> 18)
+    return min(max(p, int64(LEAST)), int64(MOST))
+
+
+@inlined
+def _squashed(said, x):
+    return int64(said.squash[min(max(x, int64(-REACH)), int64(REACH)) + REACH])
+
+
+@inlined
+def _judges_learn(said, bit):
+    """Each of the last sets of weights learns for itself that the decision was `bit`."""
+    for k in range(JUDGES):
+        error = (bit << 16) - said.verdicts[JUDGES + k]
+        for i in range(OPINIONS):
+            at = OPINIONS * said.verdicts[k] + i
+            step = (said.opinions[i] * error + (1 << (_JUDGES_STEP - 1))) >> _JUDGES_STEP
+            value = int64(said.judges[at]) + step
+            said.judges[at] = min(max(value, int64(-_MOST_WEIGHT)), int64(_MOST_WEIGHT))
 
 
 @inlined
@@ -160,6 +204,7 @@ def code_token(
             p = _predict(s, t, said, node, place, likely)
             bit = code_bit(coding, s.coder, data, (value >> (7 - place)) & 1, p)
             learn_here(s, t, bit, place)
+            _judges_learn(said, bit)
             if bit:
                 low = border
             else:

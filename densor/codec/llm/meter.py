@@ -1,7 +1,6 @@
 """What each token of a text takes: the coder, watched as its stream grows."""
 
 import math
-from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -9,24 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.llm.coder import LlmCoder
-from densor.codec.llm.model import SEGMENT, TEXT, TOKENS, Bytes, Mixer, Model, Reader
+from densor.codec.llm.model import SEGMENT, TEXT, TOKENS, Bytes, Mixer, Reader
 from densor.codec.llm.session import Session
-from densor.codec.llm.step import Window
 from densor.codec.text.segment import surprise
 from densor.entropy.arithmetic.coder import position
-from densor.llm.network import Network
 from densor.parallel import Workers
-
-_AHEAD = 16  # tokens that are predicted at once
-_ROOM = 1024  # bytes that a stream may be longer than its segments
-Ints = npt.NDArray[np.int64]
 
 
 class Cost(NamedTuple):
     """A token of a text, or a byte that is coded without one.
 
-    `bits`: what the codec spends on it. `alone`: what the language model by itself would spend;
-    None where it was not asked.
+    `bits`: what the codec spends on it. `alone`: what the language model, as far as it has
+    learned, would spend by itself; None where it was not asked.
     """
 
     text: bytes
@@ -58,76 +51,27 @@ class Meter(LlmCoder):
         for byte, spent in zip(segment.tobytes(), bits.tolist(), strict=True):
             yield Cost(bytes([byte]), spent, None)
 
-    def _tokens(self, content: Bytes, waiting: list[slice], known: list[slice]) -> Bytes:
-        words = self._weights.vocabulary
-        data = np.empty(content.size + _ROOM, np.uint8)
-        mixer = Mixer(True, self._model, words, data, content)
-        for part in known:
-            mixer.know(part, content[part])
-        with self._session.network(self._weights, len(waiting), self._model.positions) as network:
-            work = []
-            for slot, part in enumerate(waiting):
-                tokens = words.tokens(content[part].tobytes())
-                said = _said(network, self._model, slot, tokens)
-                costs = self._by_place.setdefault(part.start, [])
-                work.append(_Text(mixer, part, tokens, said, words.pieces, costs))
-            while work:
-                before = mixer.done
-                work = [text for text in work if text.code()]
-                self._session.moved(mixer.done - before)
-        return data[: mixer.finish()].copy()
+    def _reader(self, mixer: Mixer, part: slice) -> Reader:
+        costs = self._by_place.setdefault(part.start, [])
+        return _Watched(mixer, part, self._weights.vocabulary.pieces, costs)
 
 
-class _Text:
-    """A segment at work."""
+class _Watched(Reader):
+    """Notes what the stream grows by."""
 
-    def __init__(
-        self,
-        mixer: Mixer,
-        part: slice,
-        tokens: list[int],
-        said: Iterator[Ints],
-        pieces: list[bytes],
-        costs: list[Cost],
-    ) -> None:
+    def __init__(self, mixer: Mixer, part: slice, pieces: list[bytes], costs: list[Cost]) -> None:
+        super().__init__(mixer, part)
         self._coder = mixer.state.coder
-        self._reader = Reader(mixer, part)
-        self._tokens = iter(tokens)
-        self._said = said
         self._pieces = pieces
         self._costs = costs
 
-    def code(self) -> bool:
-        """A token, and the bytes before it that are none; whether there is more."""
-        counts = next(self._said)
-        token = -1
-        while token < 0 and not self._reader.done:
-            token = next(self._tokens)
-            before = position(self._coder)
-            self._reader.token(counts, token)
-            bits = position(self._coder) - before
-            if token < 0:
-                self._costs.append(Cost(bytes([-1 - token]), bits, None))
-            else:
-                share = int(counts[token + 1] - counts[token]) / int(counts[-1])
-                self._costs.append(Cost(self._pieces[token], bits, -math.log2(share)))
-        return not self._reader.done
-
-
-def _said(network: Network, model: Model, slot: int, tokens: list[int]) -> Iterator[Ints]:
-    """What the network says before each token of a text, and after the last one."""
-    start = network.model.start
-    window = Window(model, start)
-    read, first = [start], 0
-    known = deque(token for token in tokens if token >= 0)
-    while True:
-        wanted = 1
-        while known and not window.full and wanted < _AHEAD:
-            read = read + window.add(known.popleft())[0]
-            wanted += 1
-        places = np.arange(first, first + len(read), dtype=np.int64)
-        slots = np.full(places.size, slot, np.int64)
-        yield from network.advance(np.array(read, np.int64), slots, places, wanted)
-        if not known:
-            return
-        read, first = window.add(known.popleft())
+    def token(self, counts: npt.NDArray[np.int64], token: int) -> int:
+        before = position(self._coder)
+        found = super().token(counts, token)
+        bits = position(self._coder) - before
+        if found < 0:
+            self._costs.append(Cost(bytes([-1 - found]), bits, None))
+        else:
+            share = int(counts[found + 1] - counts[found]) / int(counts[-1])
+            self._costs.append(Cost(self._pieces[found], bits, -math.log2(share)))
+        return found

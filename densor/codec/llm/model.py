@@ -13,7 +13,9 @@ from densor.codec.text import model as text
 from densor.codec.text.kernels import State, end_coder, start_coder
 from densor.entropy.arithmetic.kernels import AT
 from densor.errors import FormatError, LimitError, UnsupportedError
+from densor.llm.head import MOST_RATE, Rates
 from densor.llm.model import NUMERICS
+from densor.llm.tables import logit_tables
 from densor.llm.vocabulary import Vocabulary
 
 Bytes = npt.NDArray[np.uint8]
@@ -24,11 +26,12 @@ MAX_CHUNK = 1 << 22  # original bytes
 HASH = 16  # bytes of SHA-256 that are kept
 RAW, TEXT, TOKENS = 0, 1, 2  # how a segment is coded
 SEGMENT = struct.Struct("<BIQ")  # mode, bytes, XXH3-64 of the original
-_MODEL = struct.Struct(f"<BBHII{HASH}s{HASH}sB")
+_MODEL = struct.Struct(f"<BBHIIIB{HASH}s{HASH}sB")
 _TEXT = 8  # bytes of the text codec's MODEL
 _VECTOR = 8
 _SAID_WEIGHT = 60000  # of the language model at first, 2^-16
 _OTHERS_SHARE = 8  # what the weights of all others are divided by
+_JUDGES_WEIGHTS = 32768, 0, 32768, 0  # of the network, the mixers, what corrects them, a constant
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,15 @@ class Model:
     """The parameters of a MODEL frame.
 
     `slots`: segments of a chunk, decoded in step. `positions`: tokens that the network sees at
-    most; when they are used up, it begins anew with the latest `positions - stride`. `network`,
-    `vocabulary`: their digests. `name`: what the network was called. `text`: contexts beside it.
+    most; when they are used up, it begins anew with the latest `positions - stride`. `rates`: how
+    fast its head learns. `network`, `vocabulary`: their digests. `name`: what the network was
+    called. `text`: contexts beside it.
     """
 
     slots: int
     positions: int
     stride: int
+    rates: Rates
     network: bytes
     vocabulary: bytes
     name: str
@@ -64,6 +69,8 @@ def pack(model: Model) -> bytes:
             model.slots,
             model.positions,
             model.stride,
+            model.rates.change,
+            model.rates.offsets,
             model.network,
             model.vocabulary,
             len(name),
@@ -77,7 +84,9 @@ def parse(payload: bytes) -> Model:
     """The model in a MODEL frame; a DensorError for a bad one."""
     if len(payload) < _MODEL.size or payload[0] != registry.CODEC_LLM:
         raise FormatError("language model has the wrong length")
-    _, numerics, slots, positions, stride, network, words, length = _MODEL.unpack_from(payload)
+    _, numerics, slots, positions, stride, change, offsets, network, words, length = (
+        _MODEL.unpack_from(payload)
+    )
     if numerics != NUMERICS:
         raise UnsupportedError(f"numerics {numerics}; a newer densor may read this")
     end = _MODEL.size + length
@@ -91,8 +100,10 @@ def parse(payload: bytes) -> Model:
         raise LimitError(f"language model asks for {slots} times {positions} positions")
     if positions % 32 or not 1 <= stride < positions:
         raise FormatError("language model has impossible positions")
+    if change > MOST_RATE:
+        raise FormatError("language model learns at an impossible rate")
     mixed = text.parse(payload[end:])
-    return Model(slots, positions, stride, network, words, name, mixed)
+    return Model(slots, positions, stride, Rates(change, offsets), network, words, name, mixed)
 
 
 def segments(model: Model, size: int) -> list[slice]:
@@ -117,8 +128,18 @@ class Mixer:
         self.source = _framed(content) if coding else self.content
         self.chosen = model.text.chosen
         self.state, extra = _widened(text.new_state(model.text, content.size))
-        ends = np.tile(text.first_row(), kernels.ENDS)
-        self.said = Said(words.bytes, words.ends, ends, np.array([extra], np.int64))
+        squash, stretch = logit_tables()
+        self.said = Said(
+            words.bytes,
+            words.ends,
+            ends=np.tile(text.first_row(), kernels.ENDS),
+            extra=np.array([extra], np.int64),
+            squash=squash,
+            stretch=stretch,
+            judges=np.tile(np.array(_JUDGES_WEIGHTS, np.int32), 256 * kernels.JUDGES),
+            opinions=np.zeros(kernels.OPINIONS, np.int64),
+            verdicts=np.zeros(2 * kernels.JUDGES, np.int64),
+        )
         self.lengths = np.diff(words.ends)
         self.done = 0
         start_coder(coding, self.state.coder, data)

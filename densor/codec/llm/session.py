@@ -9,6 +9,7 @@ from typing import Any
 
 from densor.codec.llm.model import HASH, Model
 from densor.errors import ArgumentError, LimitError, UnsupportedError
+from densor.llm.head import head_bytes
 from densor.llm.model import Model as Weights
 from densor.llm.network import Network, cache_bytes
 
@@ -84,7 +85,7 @@ class Session:
     @contextmanager
     def network(self, weights: Weights, slots: int, positions: int) -> Iterator[Network]:
         """A network for one thread; memory is kept for the next."""
-        need = cache_bytes(weights, slots, positions)
+        need = cache_bytes(weights, slots, positions) + head_bytes(weights)
         if need > _MOST_MEMORY:
             raise LimitError(f"language model would take {need >> 20} MiB for {slots} segments")
         with self._lock:

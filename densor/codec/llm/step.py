@@ -7,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.llm.model import Mixer, Model, Reader
-from densor.llm.network import Network
+from densor.llm.head import Head
+from densor.llm.network import Network, Rows
 
 Ints = npt.NDArray[np.int64]
 
-_AHEAD = 16  # tokens of a segment that a coder has predicted at once
+_AHEAD = 16  # tokens of a segment that a coder has the network read at once
 
 
 class Window:
@@ -48,7 +49,7 @@ class _Text:
     ) -> None:
         self.slot = slot
         self.reader = reader
-        self.predicted: deque[Ints] = deque()
+        self.predicted: deque[tuple[npt.NDArray[np.int16], int]] = deque()  # rows, shifts
         self._window = Window(model, start)
         self._read, self._first = [start], 0
         self._tokens = None if tokens is None else iter(tokens)
@@ -62,18 +63,15 @@ class _Text:
             wanted += 1
         return read, self._first, wanted
 
-    def code(self) -> None:
-        """A token, and the bytes before it that are none."""
-        counts = self.predicted.popleft()
+    def code(self, counts: Ints) -> int:
+        """Codes a token, which is returned, and the bytes before it that are none."""
         token = -1
         while token < 0 and not self.reader.done:
             token = self.reader.token(counts, -1 if self._tokens is None else next(self._tokens))
-        if self.reader.done or self.predicted:
-            return
-        if self._tokens is None:
-            self._read, self._first = self._window.add(token)
-        else:
-            self._read, self._first = self._window.add(self._known.popleft())
+        if not self.reader.done and not self.predicted:
+            following = token if self._tokens is None else self._known.popleft()
+            self._read, self._first = self._window.add(following)
+        return token
 
 
 def code_tokens(
@@ -83,17 +81,19 @@ def code_tokens(
     parts: list[slice],
     texts: list[list[int]] | None,
     moved: Callable[[int], object],
+    reader: Callable[[Mixer, slice], Reader] = Reader,
 ) -> None:
     """Codes the `texts`, tokens of each segment, or decodes the `parts` of a chunk.
 
-    `moved` is told how many bytes are done.
+    `moved` is told how many bytes are done; `reader` makes what codes a segment.
     """
+    head = Head(network.model, model.rates)
     work = [
         _Text(
             slot,
             model,
             network.model.start,
-            Reader(mixer, part),
+            reader(mixer, part),
             None if texts is None else texts[slot],
         )
         for slot, part in enumerate(parts)
@@ -101,8 +101,13 @@ def code_tokens(
     while work:
         _predict(network, [text for text in work if not text.predicted])
         before = mixer.done
-        for text in work:
-            text.code()
+        values, shifts = zip(*(text.predicted.popleft() for text in work), strict=True)
+        rows = Rows(np.stack(values), np.array(shifts, np.int64))
+        counts = head.counts(rows)
+        found = [text.code(row) for text, row in zip(work, counts, strict=True)]
+        for number, token in enumerate(found):
+            if token >= 0:
+                head.learn(rows, number, counts[number], token)
         moved(mixer.done - before)
         work = [text for text in work if not text.reader.done]
 
@@ -118,12 +123,15 @@ def _predict(network: Network, texts: list[_Text]) -> None:
             tokens = np.array(read, np.int64)
             places = np.arange(first, first + tokens.size, dtype=np.int64)
             slots = np.full(tokens.size, text.slot, np.int64)
-            text.predicted.extend(network.advance(tokens, slots, places, wanted))
+            found = network.read(tokens, slots, places, wanted)
+            text.predicted.extend(zip(found.values, found.shifts.tolist(), strict=True))
     if single:
         tokens, slots, places = (
             np.array(numbers, np.int64)
             for numbers in zip(*((read, text.slot, at) for text, read, at in single), strict=True)
         )
-        rows = network.advance(tokens, slots, places, tokens.size)
-        for (text, _, _), counts in zip(single, rows, strict=True):
-            text.predicted.append(counts)
+        found = network.read(tokens, slots, places, tokens.size)
+        for (text, _, _), row, shift in zip(
+            single, found.values, found.shifts.tolist(), strict=True
+        ):
+            text.predicted.append((row, shift))
