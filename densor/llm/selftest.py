@@ -7,11 +7,12 @@ import math
 import numpy as np
 
 from densor.errors import UnsupportedError
+from densor.llm.head import Head, Rates
 from densor.llm.model import Floats, Model, Shape, build
-from densor.llm.network import Network
+from densor.llm.network import Network, Rows
 from densor.llm.vocabulary import Vocabulary
 
-EXPECTED = "eee773f70ad7948a17498c06d256bcc42a430733c94911c2feaeaf21784a5828"
+EXPECTED = "fa0ff8e46785f20093f8595f460b2519b64d67ff46157cabd49a72d8fd05f119"
 _SHAPE = Shape(
     layers=2,
     hidden=64,
@@ -24,6 +25,7 @@ _SHAPE = Shape(
     epsilon=1e-5,
 )
 _POSITIONS = 64
+RATES = Rates(1 << 20, 13)
 
 
 def tiny_model(shape: Shape = _SHAPE) -> Model:
@@ -63,16 +65,23 @@ def tiny_model(shape: Shape = _SHAPE) -> Model:
 
 
 def outcome(model: Model, rows: int) -> bytes:
-    """What the network says after each of some tokens of two texts, read `rows` at a time."""
+    """What is said after each of some tokens of two texts, read `rows` at a time, by a head that
+    learns that each came again."""
     network = Network(model, 2, _POSITIONS)
     tokens = np.arange(60, dtype=np.int64) * 7 % model.shape.vocabulary
     slots = np.arange(60, dtype=np.int64) % 2
     places = np.arange(60, dtype=np.int64) // 2
-    found = [
-        network.advance(tokens[at : at + rows], slots[at : at + rows], places[at : at + rows], n)
-        for at in range(0, 60, rows)
-        for n in (min(rows, 60 - at),)
-    ]
+    head = Head(model, RATES)
+    found = []
+    for at in range(0, 60, rows):
+        part = slice(at, min(at + rows, 60))
+        read = network.read(tokens[part], slots[part], places[part], part.stop - at)
+        for i, token in enumerate(tokens[part].tolist()):
+            row = Rows(read.values[i : i + 1], read.shifts[i : i + 1])
+            counts = head.counts(row)
+            found.append(counts)
+            if token < model.vocabulary.count:
+                head.learn(row, 0, counts[0], token)
     return np.concatenate(found).astype("<i8").tobytes()
 
 
