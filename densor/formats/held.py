@@ -182,6 +182,14 @@ class PackedArray:
         """Bytes that it takes in memory."""
         return self.blob.size
 
+    def chunks(self) -> Iterator[tuple[int, bytes, Bytes, int]]:
+        """All chunks in order: number and payload (empty for the fixed ones) of the model, stored
+        bytes, number of original bytes."""
+        for chunk in self._chunks:
+            own = chunk.model - registry.FIRST_MODEL
+            model = self._models[own] if own >= 0 else b""
+            yield chunk.model, model, chunk.payload, chunk.end - chunk.begin
+
     def jobs(self, out: Bytes, begin: int = 0) -> list[Callable[[], None]]:
         """What must be done, in any order and by any threads, to fill `out`.
 
@@ -211,9 +219,13 @@ class PackedArray:
         """Decodes everything once; ChecksumError unless it is what was packed."""
         data = POOL.take(self.size)
         self.decode_into(data, workers)
+        self.check(data)
+        POOL.give(data)
+
+    def check(self, data: Bytes) -> None:
+        """ChecksumError unless `data`, what somebody else has decoded, is what was packed."""
         hasher = new_hash(self.meta.hash)
         hasher.update(data)
-        POOL.give(data)
         if hasher.digest() != self._digest:
             raise ChecksumError(f"{self.meta.name}: decoded data does not match its hash")
 

@@ -83,7 +83,7 @@ def check_decoding(on: Backend, case: Case, elements: int, timed: bool) -> Resul
     block.decode_into([out])
     right = bool((on.read(out) == data).all())
     result = Result(", ".join(block.kernels), case.dtype, elements, right)
-    result.ratio = block.packed[0].stored / data.size
+    result.ratio = block.contents[0].stored / data.size
     result.resident = block.resident / data.size
     if timed:
         result.decode = _speed(block.launch, block.check, data.size)
