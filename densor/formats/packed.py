@@ -35,6 +35,7 @@ from densor.formats import blob, strictjson
 from densor.formats.base import GivenBase
 from densor.formats.blob import Tensor
 from densor.formats.entry import is_name
+from densor.formats.held import PackedArray
 from densor.formats.output import errors_of, write_all
 from densor.formats.safetensors import LENGTH_SIZE, MAX_HEADER
 from densor.formats.source import Bytes, MemoryRandomSource
@@ -241,6 +242,16 @@ class PackedFile:
             if found[:4] != self.info(name)[:4]:
                 raise FormatError(f"blob is of {found.name!r:.200}, {found.dtype} {found.shape}")
             return found
+
+    def array(self, name: str) -> PackedArray:
+        """A blob, all hashes of its stored bytes checked, not decoded.
+
+        UnsupportedError for what `PackedArray` does not take, bases above all.
+        """
+        self.describe(name)
+        self._read_ahead(name)
+        with self._named(name):
+            return PackedArray(self.stored(name))
 
     def read(
         self,

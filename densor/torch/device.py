@@ -54,6 +54,29 @@ class Device:
 
         return [DeviceArray(held, self) for held in hold(arrays, self.backend, self._scratch)]
 
+    def decoded(self, array: PackedArray) -> torch.Tensor | None:
+        """The tensor, compared with its hash; None where a chunk is for the CPU to decode."""
+        (held,) = self.hold([array])
+        if held.held.block.on_host:
+            return None
+        (memory,) = self.verified([held], [array])
+        return held.tensor_over(memory)
+
+    def verified(
+        self, held: "Sequence[DeviceArray]", arrays: Sequence[PackedArray]
+    ) -> list[torch.Tensor]:
+        """What a block of arrays decodes to, in new memory; ChecksumError unless it is what was
+        packed. Waits, and copies all of it to main memory."""
+        memory = [self.memory(array.size) for array in arrays]
+        if held:
+            block = held[0].held.block
+            self.start(block, memory)
+            self.join()
+            block.check()
+        for array, piece in zip(arrays, memory, strict=True):
+            array.check(piece.cpu().numpy())
+        return memory
+
     def start(self, block: "Block", outs: Sequence[torch.Tensor]) -> None:
         """Starts decoding a block to memory that work started before, in the current order, may
         still be using. Nothing is waited for."""
