@@ -247,8 +247,9 @@ def _decoded_there(device: Device, file: PackedFile, found: blob.Tensor) -> torc
     except UnsupportedError:
         return None
     except ChecksumError as error:
-        named = str(error).startswith(str(file.path))
-        raise error if named else ChecksumError(f"{file.path}: tensor {error}") from error
+        if str(error).startswith(str(file.path)):
+            raise
+        raise ChecksumError(f"{file.path}: tensor {error}") from error
 
 
 class Decode(ConversionOps):  # type: ignore[misc]
