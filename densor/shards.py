@@ -54,6 +54,7 @@ class ShardOptions:
     text: bool = False
     recovery: float | None = None
     verify: bool = False
+    gpu_index: bool = False
 
 
 class Stats(NamedTuple):
@@ -134,6 +135,7 @@ def compress_shard(src_url: str, dst_url: str, options: ShardOptions) -> Stats:
         recovery=options.recovery,
         overwrite=True,
         verify=options.verify,
+        gpu_index=options.gpu_index,
     )
     return Stats(src_url, dst_url, *sizes, time.perf_counter() - began, False)
 

@@ -1,8 +1,9 @@
 """All targets by name."""
 
-from fuzz import codecs, containers, parsers
+from fuzz import codecs, containers, parsers, units
 from fuzz.target import Target
 
 TARGETS: dict[str, Target] = {
-    target.name: target for target in (*parsers.TARGETS, *codecs.TARGETS, *containers.TARGETS)
+    target.name: target
+    for target in (*parsers.TARGETS, *codecs.TARGETS, *units.TARGETS, *containers.TARGETS)
 }

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import densor
+from densor.codec.planar import units
 from densor.gpu import emulate
 from densor.gpu.emulate import EmulatedBackend
 
@@ -15,7 +16,7 @@ transformers = pytest.importorskip("transformers", minversion="5.22")
 if emulate.compiler() is None:
     pytest.skip("no C++ compiler", allow_module_level=True)
 
-from hf_models import MODELS, damaged, same  # noqa: E402
+from hf_models import MODELS, damaged, files, same  # noqa: E402
 from torch_tools import assert_same, one_thread  # noqa: E402, F401
 
 import densor.hf  # noqa: E402
@@ -64,6 +65,22 @@ def test_loads_bit_for_bit(folders: Any, name: str, dtype: str, kernels: list[st
         load(plain, dtype=dtype), densor.hf.from_pretrained(packed, dtype=dtype, backend="emulate")
     )
     assert any("huffman" in kernel for kernel in kernels)
+
+
+def test_entry_points_are_taken_from_the_folder(
+    folders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, _ = folders("llama")
+    densor.hf.pack(plain, tmp_path / "packed", gpu_index=True)
+
+    def fails(*args: Any) -> int:
+        raise AssertionError("streams are decoded to find entry points")
+
+    monkeypatch.setattr(units, "find_entries", fails)
+    found = densor.hf.from_pretrained(tmp_path / "packed", backend="emulate")
+    same(transformers.LlamaForCausalLM.from_pretrained(plain), found)
+    densor.hf.unpack(tmp_path / "packed", tmp_path / "again")
+    assert files(tmp_path / "again") == files(plain)
 
 
 def test_the_cpu_can_be_chosen(folders: Any, kernels: list[str]) -> None:

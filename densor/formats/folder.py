@@ -95,6 +95,7 @@ def pack(
     hash: str | None = None,
     text: bool = False,
     recovery: float | None = None,
+    gpu_index: bool = False,
     progress: Progress | None = None,
 ) -> Sizes:
     """Packs files and folders into one archive, which `extract` restores byte for byte.
@@ -105,7 +106,9 @@ def pack(
     with open_output(plain(target), overwrite) as out:
         if recovery is not None:
             check_wanted(recovery, out)
-        writer = ArchiveWriter(out, level, threads, hash=hash, text=text, progress=progress)
+        writer = ArchiveWriter(
+            out, level, threads, hash=hash, text=text, gpu_index=gpu_index, progress=progress
+        )
         try:
             for member in found:
                 _add_member(writer, member, dtype)

@@ -8,11 +8,12 @@ import numpy.typing as npt
 
 from densor.codec import registry
 from densor.codec.planar import model as planar
+from densor.codec.planar.units import CONSTANT, HUFFMAN, RAW, CodedPlane, Segment
 from densor.errors import FormatError, UnsupportedError
 from densor.formats.models import Models, decode_chunk
-from densor.gpu import huffman, rans
+from densor.gpu import rans
 from densor.gpu.descriptors import JOB, PLANE, SEGMENT, STREAM, STREAM_JOB, Arena
-from densor.gpu.huffman import CodedPlane, PlanarModel, Segment
+from densor.gpu.huffman import PlanarModel
 from densor.gpu.rans import ScalesModel
 from densor.gpu.tensors import Packed, PackedChunk
 
@@ -85,7 +86,7 @@ class _Units:
             for plane, s in segments:
                 starts.append(unit)
                 rows.append((unit, plane, s.begin, s.end, s.run, s.stop, s.raw, 0))
-                coded = kind == huffman.HUFFMAN
+                coded = kind == HUFFMAN
                 entries.append(s.entries if coded else np.zeros(s.units, np.uint32))
                 unit += s.units
             for at in range(first, unit, HUFFMAN_THREADS):
@@ -155,7 +156,7 @@ class Plan:
         if left:
             raise FormatError("chunk has an impossible length")
         if isinstance(model, PlanarModel):
-            self._planar(model, model.parse(chunk.payload, n), n, target)
+            self._planar(model, model.parse(chunk.payload, n, chunk.points), n, target)
         else:
             self._scales(model, model.parse(chunk.payload, n), target)
         return True
@@ -211,14 +212,14 @@ class Plan:
         """A plane that symbols are taken from, and that is put together with those beside it."""
         section, run, runs = np.zeros(1, np.uint8), n, np.zeros(1, np.uint32)
         if isinstance(plane, int):
-            segments = [Segment(huffman.CONSTANT, plane, 0, n, 0)]
+            segments = [Segment(CONSTANT, plane, 0, n, 0)]
         elif isinstance(plane, CodedPlane):
             assert model is not None
             section, run, runs = plane.section, plane.run, plane.runs
             segments = [self._placed(model, p, segment) for segment in plane.segments]
         else:
             section = plane
-            segments = [Segment(huffman.RAW, 0, 0, n, 0)]
+            segments = [Segment(RAW, 0, 0, n, 0)]
         words, order = self.arena.add(section), self.arena.add(runs)
         three = (beside + 3 * [Beside(*_NOTHING)])[:3]
         row = words, order, target.at, three, target.tensor, target.status
@@ -227,7 +228,7 @@ class Plan:
 
     def _placed(self, model: PlanarModel, p: int, segment: Segment) -> Segment:
         """The segment with the place of its table instead of the number of its class."""
-        if segment.kind != huffman.HUFFMAN:
+        if segment.kind != HUFFMAN:
             return segment
         key = model, p, segment.table
         if key not in self._places:

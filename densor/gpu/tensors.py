@@ -17,12 +17,13 @@ _MOST_EXTRA = 4  # chunks may hold tensors and 1 / 4 as much of what is not want
 
 class PackedChunk(NamedTuple):
     """A chunk: number of its model, that model's payload (empty for the fixed ones), its own
-    payload, and the bytes that it decodes to."""
+    payload, and the bytes that it decodes to. `points`: stored entry points, if there are any."""
 
     number: int
     model: bytes
     payload: Bytes
     size: int
+    points: Bytes | None = None
 
 
 class Place(NamedTuple):
@@ -118,7 +119,9 @@ def read_packed(
     for found in groups:
         size = sum(place.size for place in found.places)
         if _MOST_EXTRA * (found.end - found.begin - size) <= size:
-            chunks = [PackedChunk(c.number, c.model, c.payload, c.size) for c in found.chunks]
+            chunks = [
+                PackedChunk(c.number, c.model, c.payload, c.size, c.points) for c in found.chunks
+            ]
             packed.append(Packed(tuple(found.places), chunks))
         else:
             raw += [_decoded(archive, place.name, *tensors[place.name]) for place in found.places]

@@ -55,6 +55,7 @@ def _pack(archive: str, args: argparse.Namespace) -> None:
             hash="sha256" if args.sha256 else None,
             text=args.text,
             recovery=args.recovery,
+            gpu_index=args.gpu_index,
             progress=moved,
         )
     if not isinstance(target, str):

@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         args.text,
         args.recovery,
         args.verify,
+        args.gpu_index,
     )
 
     def total() -> int:
