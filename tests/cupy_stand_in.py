@@ -1,6 +1,6 @@
-"""A stand-in for CuPy that runs kernels in the emulator; everything happens at once.
+"""Stand-ins for CuPy and for a torch with a GPU, which run kernels in the emulator, all at once.
 
-It knows what densor asks of CuPy, and no more.
+They know what densor asks of either, and no more.
 """
 
 import ctypes
@@ -87,6 +87,43 @@ class RawModule:
         return run
 
 
+class TorchStream:
+    """A stream of torch; notes which others it waits for."""
+
+    made: ClassVar[list["TorchStream"]] = []
+    current: ClassVar[list["TorchStream"]] = []
+
+    def __init__(self, device: int) -> None:
+        self.made.append(self)
+        self.cuda_stream = len(self.made)
+        self.waited: list[TorchStream] = []
+
+    def wait_stream(self, other: "TorchStream") -> None:
+        self.waited.append(other)
+
+    def __enter__(self) -> None:
+        self.current.append(self)
+
+    def __exit__(self, *_: object) -> None:
+        self.current.pop()
+
+
+def torch_with_gpu(torch: Any) -> Any:
+    """Torch as a backend sees it, whose device is main memory."""
+    default = TorchStream(0)
+    return SimpleNamespace(
+        uint8=torch.uint8,
+        device=lambda kind, number: torch.device("cpu"),
+        empty=torch.empty,
+        cuda=SimpleNamespace(
+            is_available=lambda: True,
+            Stream=TorchStream,
+            stream=lambda stream: stream,
+            current_stream=lambda device: [default, *TorchStream.current][-1],
+        ),
+    )
+
+
 def new_module() -> Any:
     """A module that stands for `cupy`."""
     module: Any = ModuleType("cupy")
@@ -96,6 +133,7 @@ def new_module() -> Any:
     module.cuda = SimpleNamespace(
         Device=Device,
         Stream=Stream,
+        ExternalStream=lambda pointer, device: Stream(),
         get_current_stream=lambda: Stream.current[-1] if Stream.current else default,
         UnownedMemory=lambda pointer, size, owner, device: SimpleNamespace(pointer=pointer),
         MemoryPointer=lambda memory, offset: SimpleNamespace(mem=memory),

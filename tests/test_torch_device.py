@@ -9,7 +9,6 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ if emulate.compiler() is None:
     pytest.skip("no C++ compiler", allow_module_level=True)
 nn = torch.nn
 
-from cupy_stand_in import RawModule  # noqa: E402
+from cupy_stand_in import RawModule, torch_with_gpu  # noqa: E402
 from torch_tools import IDS, Tiny, assert_same, bits, one_thread, tiny, weight  # noqa: E402, F401
 
 from densor.torch import (  # noqa: E402
@@ -112,9 +111,14 @@ def test_models_of_transformers(tied: bool) -> None:
     assert_same(packed(input_ids=ids).logits, plain(input_ids=ids).logits)
 
 
-def test_gradients_are_those_of_the_plain_weights() -> None:
+@pytest.mark.parametrize("first", [None, torch.inference_mode, torch.no_grad])
+def test_gradients_are_those_of_the_plain_weights(first: Any) -> None:
     plain = tiny(torch.float32)
     packed = on_device(copy.deepcopy(plain))
+    if first is not None:  # the buffers of such a pass are used again
+        with first():
+            for _ in range(2):
+                packed(IDS)
     for model in (plain, packed):
         model(IDS).square().sum().backward()
     for name, parameter in plain.named_parameters():
@@ -366,7 +370,14 @@ def test_what_cannot_be() -> None:
 
 
 class NearBackend(CudaBackend):
-    """CuPy's backend with tensors of torch in main memory."""
+    """CuPy's backend with a torch whose GPU is main memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.torch = torch_with_gpu(torch)
+
+    def _torch(self) -> Any:  # type: ignore[override]
+        return self.torch
 
     def wrap(self, array: Any) -> CudaBuffer:
         if isinstance(array, torch.Tensor):
@@ -374,18 +385,20 @@ class NearBackend(CudaBackend):
         return super().wrap(array)
 
 
-def test_streams_wait_for_each_other(cupy: ModuleType) -> None:
+@pytest.mark.usefixtures("cupy")
+def test_streams_wait_for_each_other() -> None:
     """The side stream waits for the work on a buffer before it overwrites it, the current one for
     what is decoded before it uses it."""
     plain = tiny()
     device = Device(NearBackend(), torch.device("cpu"))
     packed = on_device(copy.deepcopy(plain), device=device, backend=None)
-    side, current = device._lane._stream, cupy.cuda.get_current_stream()  # type: ignore[attr-defined]
+    side = device._lane._stream  # type: ignore[attr-defined]
+    current = device.backend.current()  # type: ignore[attr-defined]
     with torch.no_grad():
         packed(IDS)
         order: list[str] = []
-        side.wait_event = lambda other: order.append("side waits")
-        current.wait_event = lambda other: order.append("current waits")
+        side.wait_stream = lambda other: order.append("side waits")
+        current.wait_stream = lambda other: order.append("current waits")
         for layer in packed.layers:
             layer[0].register_forward_hook(lambda module, args, output: order.append("block"))
         assert_same(packed(IDS), plain(IDS))

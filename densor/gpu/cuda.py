@@ -47,7 +47,11 @@ class CudaBackend:
         self._functions: dict[str, Any] = {}
 
     def empty(self, size: int) -> CudaBuffer:
-        """See `Backend`."""
+        """See `Backend`; torch's if torch is imported, so that one allocator has all memory."""
+        torch = self._torch()
+        if torch is not None:
+            tensor = torch.empty(size, dtype=torch.uint8, device=torch.device("cuda", self.number))
+            return CudaBuffer(tensor.data_ptr(), size, tensor)
         with self._device, self._stream():
             array = self._cupy.empty(size, np.uint8)
         return CudaBuffer(array.data.ptr, size, array)

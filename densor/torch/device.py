@@ -45,8 +45,9 @@ class Device:
         return self
 
     def memory(self, size: int) -> torch.Tensor:
-        """New memory for decoded tensors, uint8[size]."""
-        return torch.empty(size, dtype=torch.uint8, device=self.place)
+        """New memory for decoded tensors, uint8[size], which any mode of autograd may use."""
+        with torch.inference_mode(False):
+            return torch.empty(size, dtype=torch.uint8, device=self.place)
 
     def hold(self, arrays: Sequence[PackedArray]) -> "list[DeviceArray]":
         """Packed arrays in one block; errors as for `densor.gpu.Block`."""
