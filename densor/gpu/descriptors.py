@@ -41,7 +41,7 @@ STREAM = np.dtype(
     + [("base", "<i4"), ("tensor", "<u4"), ("status", "<u4"), ("unused", "<u4")]
 )
 STREAM_JOB = np.dtype(
-    [(f, "<u4") for f in ("stream", "streams", "tables", "phase", "main", "tails")]
+    [(f, "<u4") for f in ("stream", "streams", "tables", "phase", "phases", "main", "tails")]
 )
 
 

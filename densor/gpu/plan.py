@@ -303,7 +303,9 @@ class Plan:
             if key not in self._places:
                 self._places[key] = self._table(model.tables())
             alphabet, form = model.model.alphabet, model.model.form
-            of_model = self._places[key], alphabet.phase, alphabet.main(form), alphabet.tails
+            phases = (1 << alphabet.phase) - 1
+            tables = self._places[key]
+            of_model = tables, alphabet.phase, phases, alphabet.main(form), alphabet.tails
             for at in range(0, len(streams), rans.WARPS):
                 count = min(rans.WARPS, len(streams) - at)
                 jobs.append((len(rows) + at, count, *of_model))
