@@ -1,6 +1,7 @@
 """Entry points that are stored with chunks: right ones are used, no others lead to wrong data."""
 
 import io
+import os
 import struct
 from collections.abc import Callable
 from itertools import pairwise
@@ -29,6 +30,7 @@ DTYPES = {
     "F32": np.float32,
     "F8_E4M3": ml_dtypes.float8_e4m3fn,
 }
+FLAGS = os.environ.get("DENSOR_EMULATOR_FLAGS", "").split()  # of test_gpu_sanitizers
 needs_compiler = pytest.mark.skipif(emulate.compiler() is None, reason="no C++ compiler")
 
 
@@ -61,7 +63,7 @@ def with_points(archive: bytes, change: Callable[[bytes], bytes | None]) -> byte
 
 def decoded(blob: Any, order: str = "up") -> bytes:
     """What the kernels make of the only tensor."""
-    on = EmulatedBackend(order)
+    on = EmulatedBackend(order, flags=FLAGS)
     (found,) = Block([read_blob(blob)], on).decode().values()
     return bytes(found.tobytes())
 
@@ -178,7 +180,7 @@ def test_points_are_used(dtype: str, no_counting: None, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(units, "find_entries", fails)
     assert decoded(blob) == array_of(dtype).tobytes()
-    found = densor.gpu.decode(saved, backend="emulate")
+    found = densor.gpu.decode(saved, backend=EmulatedBackend(flags=FLAGS))
     assert found["t"].tobytes() == array_of(dtype).tobytes()
     with pytest.raises(AssertionError, match="entry points"):
         decoded(with_points(blob, lambda points: None))

@@ -406,6 +406,7 @@ def test_streams_wait_for_each_other() -> None:
     assert order.count("block") == 3
     for at in [i for i, step in enumerate(order) if step == "block"]:
         assert order[at - 2 : at + 2] == ["current waits", "side waits", "block", "side waits"]
+    assert order[-1] == "current waits"  # a CUDA graph may not end with work beside it
     assert len(RawModule.made) == 1  # compiled once
 
 

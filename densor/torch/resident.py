@@ -248,6 +248,7 @@ class Runtime:
                 if self.device is None:
                     self._free.clear()
                 else:
+                    self.device.join()  # what was told to follow last must not be left to itself
                     self._free.sort(key=lambda buffer: int(buffer.data_ptr()))
                 self._last = None
 
