@@ -1,5 +1,5 @@
 // What all kernels share. Stands before each of them when it is compiled: by NVRTC, by nvcc, or by g++ after
-// emulate/cuda_emu.h. No kernel validates: the host has checked all tables, lengths and places (layout.py, huffman.py,
+// emulate/cuda_emu.h. No kernel validates: the host has checked all tables, lengths and places (units.py, plan.py,
 // rans.py); what only the stored bits tell is bounded here and reported in a status word.
 #if defined(__CUDACC_RTC__)
 typedef unsigned char uint8_t;
