@@ -304,7 +304,7 @@ class File:
             random = FileRandomSource(self._file)
         self._base = ExitStack()
         try:
-            given = self._base.enter_context(open_base(base, threads, max_output_size))
+            given = self._base.enter_context(open_base(base, threads, max_output_size, llm))
             with collection_paused():
                 self._archive = Archive(
                     random, threads, max_size=max_output_size, base=given, llm=llm

@@ -54,6 +54,7 @@ class ShardOptions:
     text: bool = False
     recovery: float | None = None
     verify: bool = False
+    llm: str | None = None
     gpu_index: bool = False
 
 
@@ -134,7 +135,8 @@ def compress_shard(src_url: str, dst_url: str, options: ShardOptions) -> Stats:
         text=options.text,
         recovery=options.recovery,
         overwrite=True,
-        verify=options.verify,
+        verify=options.verify or None,
+        llm=options.llm,
         gpu_index=options.gpu_index,
     )
     return Stats(src_url, dst_url, *sizes, time.perf_counter() - began, False)
@@ -156,7 +158,7 @@ def _stored_if_valid(source: str, target: str, options: ShardOptions) -> tuple[i
                     layout = find_layout(found.random, thorough=False)
                     valid = valid and layout is not None and layout.percent >= options.recovery
                 if valid and options.verify:
-                    entry = test_file(target, options.threads)[0]
+                    entry = test_file(target, options.threads, llm=options.llm)[0]
                     valid = entry.digest == _digest(wanted, options.hash)
                 return (archive.entries[0].size, stored) if valid else None
         except DensorError:  # it is not there, was cut off, or is something else

@@ -6,7 +6,6 @@ b'to be or not to be o'
 """
 
 import gzip
-import math
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -16,14 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.coder import Bytes
+from densor.codec.llm.meter import Cost, Meter
+from densor.codec.llm.session import Session
+from densor.codec.text import segment
 from densor.codec.text.coder import full_model
 from densor.codec.text.model import MAX_SEGMENT
-from densor.codec.text.segment import Segment, coded
+from densor.codec.text.segment import Segment
 from densor.codec.zstd import zstd_compress
 from densor.entropy.symbols import SymbolModel, cumulative
 from densor.errors import ArgumentError
 
 Compressor = Literal["densor", "zstd", "gzip"] | SymbolModel[Any] | Callable[[bytes], bytes]
+_MEASURED = 1 << 20  # bytes whose tokens are measured at once
 _WINDOW = 1 << 12  # last bytes that code lengths are asked for
 _MOST_EXPANSION = 12  # coded bytes per byte: 12 bits per bit is the most that the coder spends
 
@@ -35,7 +38,7 @@ _BY_LENGTH: dict[str, Callable[[bytes], bytes]] = {
 
 def bits(data: Bytes) -> int:
     """Bits that the model of level 9 takes for `data`, uint8[n]."""
-    return sum(8 * coded(full_model(piece), piece).size for piece in _segments(data))
+    return sum(8 * segment.coded(full_model(piece), piece).size for piece in _segments(data))
 
 
 def surprise(data: Bytes) -> npt.NDArray[np.float64]:
@@ -43,19 +46,24 @@ def surprise(data: Bytes) -> npt.NDArray[np.float64]:
 
     These are bits on the coder's scale: minus the logarithm of the probability that the byte had.
     """
-    found = np.empty(data.size)
-    at = 0
-    for piece in _segments(data):
-        segment = Segment(full_model(piece), np.array(piece))
-        segment.start(True, np.empty(0, np.uint8))
-        position, width = segment.position()
-        for i in range(piece.size):
-            segment.code(i + 1)
-            after, narrower = segment.position()
-            found[at + i] = 8 * (after - position) + math.log2(width / narrower)
-            position, width = after, narrower
-        at += piece.size
-    return found
+    found = [segment.surprise(full_model(piece), piece) for piece in _segments(data)]
+    return np.concatenate([np.empty(0), *found])
+
+
+def token_costs(
+    data: Bytes, llm: Any, progress: Callable[[int], object] | None = None
+) -> Iterator[Cost]:
+    """What each token of `data`, uint8[n], takes under a language model, in order.
+
+    `llm`: as for `densor.compress`. The bits are what `compress` spends, which mixes the model with
+    that of level 9; 13 bytes for each segment, and what an archive has around, are left out.
+    `progress` is called with bytes as they are done. UnsupportedError or ArgumentError where there
+    is no such model.
+    """
+    session = Session(llm, progress)
+    session.weights()
+    for begin in range(0, data.size, _MEASURED):
+        yield from Meter(data[begin : begin + _MEASURED], session).costs
 
 
 def _segments(data: Bytes) -> Iterator[Bytes]:
@@ -88,11 +96,11 @@ def generate(compressor: Compressor, prompt: bytes, n: int, seed: int = 0) -> by
 def _decoded_noise(prompt: bytes, n: int, rng: random.Random) -> bytes:
     """Random bits, decoded by a model that has seen the prompt: just what it expects."""
     content = np.frombuffer(prompt + bytes(n), np.uint8).copy()
-    segment = Segment(full_model(content[: len(prompt)]), content)
-    segment.start(True, np.empty(_MOST_EXPANSION * len(prompt) + 4, np.uint8))
-    segment.code(len(prompt))
-    segment.start(False, np.frombuffer(rng.randbytes(_MOST_EXPANSION * n + 4), np.uint8).copy())
-    segment.code(content.size)
+    model = Segment(full_model(content[: len(prompt)]), content)
+    model.start(True, np.empty(_MOST_EXPANSION * len(prompt) + 4, np.uint8))
+    model.code(len(prompt))
+    model.start(False, np.frombuffer(rng.randbytes(_MOST_EXPANSION * n + 4), np.uint8).copy())
+    model.code(content.size)
     return content.tobytes()
 
 

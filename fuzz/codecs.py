@@ -228,17 +228,6 @@ def _of_blocks() -> list[Case]:
     return [case for coder in coders for case in _with(coder, data)]
 
 
-def _of_text() -> list[Case]:
-    texts = [b"some text that repeats, and some that does not. " * 9, bytes(range(256)) * 2]
-    pieces = [np.frombuffer(text, np.uint8) for text in texts]
-    return [
-        case
-        for piece in pieces
-        for light in (0, 1)
-        for case in _with(TextCoder(piece, bool(light)), piece)
-    ]
-
-
 def _of_changes() -> list[Case]:
     cases = []
     for dtype, data, shape in _numbers():
@@ -394,7 +383,6 @@ TARGETS = (
     _codec("fields", registry.CODEC_FIELDS, **_BIG),
     _codec("sparse", registry.CODEC_SPARSE, **_BIG),
     _codec("change", registry.CODEC_CHANGE, **_BIG),
-    _codec("text", registry.CODEC_TEXT, most_memory=1 << 27),
     _codec("planes", registry.CODEC_PLANES, **_BIG),
     _codec("text", registry.CODEC_TEXT, most_memory=1 << 26),
     Target("zstd", run_fixed, fixed_seeds, mutate_case, **_BIG),

@@ -173,7 +173,7 @@ class _Written:
 
 def salvaged(data: bytes) -> object:
     """What is left of an archive; entries that are said to be whole are right."""
-    work = _Salvage(MemoryRandomSource(data), 1, None, 1 << 24, None)
+    work = _Salvage(MemoryRandomSource(data), 1, None, None, 1 << 24, None)
     whole = 0
     for remains in work._found.entries:
         output = _Written()

@@ -107,6 +107,59 @@ def write_folder(
     return folder
 
 
+_GGUF_NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def write_gguf(path: Path, config: dict[str, Any] = CONFIG, dtype: Any = np.float32) -> None:
+    """The same model as llama.cpp has it; `dtype`: of its matrices."""
+    import gguf
+
+    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
+    writer = gguf.GGUFWriter(path, "llama")
+    for key, value in (
+        ("block_count", config["num_hidden_layers"]),
+        ("embedding_length", config["hidden_size"]),
+        ("feed_forward_length", config["intermediate_size"]),
+        ("context_length", config["max_position_embeddings"]),
+        ("attention.head_count", config["num_attention_heads"]),
+        ("attention.head_count_kv", config["num_key_value_heads"]),
+        ("attention.key_length", config["head_dim"]),
+    ):
+        writer.add_uint32(f"llama.{key}", value)
+    writer.add_rope_freq_base(config["rope_theta"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([*WORDS, SPECIAL])
+    writer.add_token_types([1] * len(WORDS) + [3])
+    writer.add_token_merges([" ".join(pair) for pair in [["h", "e"], ["t", "h"]]])
+    writer.add_bos_token_id(len(WORDS))
+    for name, value in weights(config).items():
+        for ours, theirs in _GGUF_NAMES.items():
+            name = name.replace(ours, theirs)
+        name = name.replace("model.layers", "blk")
+        for part, count in heads.items():
+            if part in name:  # pairs of neighbours turn together there
+                half = config["head_dim"] // 2
+                value = value.reshape(count, 2, half, -1).swapaxes(1, 2).reshape(value.shape)
+        writer.add_tensor(name, np.ascontiguousarray(value, dtype if value.ndim > 1 else None))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def float_probabilities(config: dict[str, Any], get: dict[str, Any], tokens: list[int]) -> Any:
     """float64[len(tokens), vocabulary]: what a plain computation says after each token."""
     size, heads = config["head_dim"], config["num_attention_heads"]

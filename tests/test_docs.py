@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from llm_models import write_folder
 
 import densor
 from densor import api
@@ -47,10 +48,20 @@ def test_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert blocks
 
 
-def test_code_of_the_page_on_text_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_code_of_the_page_on_text_runs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for block in python_blocks(ROOT / "docs" / "text.md"):
+        if "transformers" in block:
+            pytest.importorskip("torch")
+            transformers = pytest.importorskip("transformers")
+            write_folder(tmp_path / "model")
+            tokens = transformers.PreTrainedTokenizerFast(tokenizer_file="model/tokenizer.json")
+            tokens.save_pretrained("model")
         exec(compile(block, "text.md", "exec"), {})
-    bits, generated = capsys.readouterr().out.splitlines()
+    tokens, most, bits, generated = capsys.readouterr().out.splitlines()
+    assert 0 < float(tokens.split()[0]) < 8.0 and len(eval(most)) == 1
     assert float(bits.split()[0]) < 1.0
     assert len(eval(generated)) == 60
 

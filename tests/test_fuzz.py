@@ -21,7 +21,17 @@ from fuzz.run import Fuzzer, Stats, once, run
 from fuzz.target import Target, Wrong
 from fuzz.targets import TARGETS
 
-SLOW = {"mixing": 60, "text": 60, "agreement": 60, "scales": 150, "fields": 150, "change": 150}
+SLOW = {
+    "mixing": 60,
+    "text": 60,
+    "agreement": 60,
+    "scales": 150,
+    "fields": 150,
+    "change": 150,
+    "llm": 40,
+    "llm folder": 150,
+    "llm gguf": 100,
+}
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 

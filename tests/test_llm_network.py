@@ -1,5 +1,6 @@
 """Language models in integers: one result everywhere, near to what floats give."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,7 +13,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llm_models import CONFIG, SPECIAL, WORDS, float_probabilities, weights, write_folder
+from llm_models import (
+    CONFIG,
+    SPECIAL,
+    WORDS,
+    float_probabilities,
+    tokenizer,
+    weights,
+    write_folder,
+    write_gguf,
+)
 from llm_reference import Reference, unpacked
 
 from densor.errors import ArgumentError, DensorError, FileError, UnsupportedError
@@ -225,52 +235,10 @@ def test_folders_hold_floats_of_several_types(tmp_path: Path, kind: str) -> None
 
 
 def test_gguf_and_folder_are_the_same_model(tmp_path: Path) -> None:
-    gguf = pytest.importorskip("gguf")
+    pytest.importorskip("gguf")
     folder = load(write_folder(tmp_path / "folder"))
     path = tmp_path / "model.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    for key, value in (
-        ("block_count", 2),
-        ("embedding_length", 64),
-        ("feed_forward_length", 96),
-        ("context_length", 64),
-        ("attention.head_count", 4),
-        ("attention.head_count_kv", 2),
-        ("attention.key_length", 32),
-    ):
-        writer.add_uint32(f"llama.{key}", value)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list([*WORDS, SPECIAL])
-    writer.add_token_types([1] * len(WORDS) + [3])
-    writer.add_token_merges([" ".join(pair) for pair in [["h", "e"], ["t", "h"]]])
-    writer.add_bos_token_id(len(WORDS))
-    names = {
-        "model.embed_tokens": "token_embd",
-        "model.norm": "output_norm",
-        "input_layernorm": "attn_norm",
-        "post_attention_layernorm": "ffn_norm",
-        "self_attn.q_proj": "attn_q",
-        "self_attn.k_proj": "attn_k",
-        "self_attn.v_proj": "attn_v",
-        "self_attn.o_proj": "attn_output",
-        "mlp.gate_proj": "ffn_gate",
-        "mlp.up_proj": "ffn_up",
-        "mlp.down_proj": "ffn_down",
-    }
-    for name, value in weights().items():
-        for ours, theirs in names.items():
-            name = name.replace(ours, theirs)
-        name = name.replace("model.layers", "blk")
-        if "attn_q" in name or "attn_k" in name:
-            heads = 4 if "attn_q" in name else 2
-            value = value.reshape(heads, 2, 16, -1).swapaxes(1, 2).reshape(value.shape)
-        writer.add_tensor(name, np.ascontiguousarray(value))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write_gguf(path)
     found = load(path)
     # The epsilon is stored in single precision, which the digest sees.
     assert found.vocabulary.digest == folder.vocabulary.digest
@@ -294,7 +262,7 @@ BAD = [
     ({"num_key_value_heads": 3}, "heads"),
     ({"num_hidden_layers": 1}, "tensor"),
     ({"num_hidden_layers": 3}, "no tensor"),
-    ({"hidden_size": None}, "sensible"),
+    ({"hidden_size": None}, "cannot be"),
     ({"intermediate_size": 128}, "no tensor"),
 ]
 
@@ -306,6 +274,71 @@ def test_models_of_other_kinds_are_refused(
     folder = write_folder(tmp_path / "model")
     (folder / "config.json").write_text(json.dumps({**CONFIG, **change}))
     with pytest.raises(UnsupportedError, match=reason):
+        load(folder)
+
+
+def changed(found: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """A copy with one thing replaced."""
+    if not path:
+        return value
+    copy = found.copy()
+    copy[path[0]] = changed(found[path[0]], path[1:], value)
+    return copy
+
+
+ODD_VALUES = [
+    None,
+    "x",
+    -1,
+    1e400,
+    10**30,
+    [],
+    {},
+    [["a"]],
+    [1],
+    {"a": "b"},
+    {"a": None},
+    [["a", 1]],
+]
+PLACES_IN_TOKENIZERS = [
+    *(("model",), ("model", "vocab"), ("model", "merges"), ("model", "type"), ("version",)),
+    *(("added_tokens",), ("added_tokens", 0), ("added_tokens", 0, "id")),
+    *(("pre_tokenizer",), ("decoder",), ("normalizer",)),
+]
+
+
+def loads_or_is_refused(folder: Path) -> None:
+    with contextlib.suppress(DensorError):
+        model = load(folder)
+        data = b"the bath xyz \xff"
+        assert len(model.vocabulary.tokens(data)) > 1
+        one = np.zeros(1, np.int64)
+        Network(model, 1, 32).advance(np.array([model.start]), one, one, 1)
+
+
+@pytest.mark.parametrize("key", CONFIG)
+def test_odd_configurations(tmp_path: Path, key: str) -> None:
+    for number, value in enumerate(ODD_VALUES):
+        folder = write_folder(tmp_path / str(number))
+        (folder / "config.json").write_text(json.dumps({**CONFIG, key: value}))
+        loads_or_is_refused(folder)
+
+
+@pytest.mark.parametrize("place", PLACES_IN_TOKENIZERS, ids=str)
+def test_odd_tokenizers(tmp_path: Path, place: tuple[Any, ...]) -> None:
+    for number, value in enumerate(ODD_VALUES):
+        folder = write_folder(tmp_path / str(number))
+        description = changed(tokenizer(), place, value)
+        (folder / "tokenizer.json").write_text(json.dumps(description))
+        loads_or_is_refused(folder)
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b"\xff", b"[]", b"{", b""])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_what_is_no_json_is_refused(tmp_path: Path, name: str, text: bytes) -> None:
+    folder = write_folder(tmp_path / "model")
+    (folder / name).write_bytes(text)
+    with pytest.raises(UnsupportedError, match=name):
         load(folder)
 
 

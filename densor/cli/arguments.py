@@ -177,6 +177,16 @@ def add_llm(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_no_verify(parser: argparse.ArgumentParser) -> None:
+    """--no-verify, of what a language model codes."""
+    parser.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="with --llm: do not decode at once what was coded",
+    )
+
+
 def add_base(parser: argparse.ArgumentParser) -> None:
     """--base."""
     parser.add_argument(

@@ -46,7 +46,7 @@ def opened(
     `max_size`: as for `Archive`, of what is read.
     """
     checks.source_file(path)
-    with random_source(path) as source, open_base(base, threads, max_size) as given:
+    with random_source(path) as source, open_base(base, threads, max_size, llm) as given:
         archive = Archive(source, threads, max_size=max_size, base=given, llm=llm)
         try:
             version = int.from_bytes(source.read_at(8, 2).tobytes(), "little")

@@ -37,7 +37,7 @@ def _damage(path: str, args: argparse.Namespace) -> "Damage":
     checks.source_file(path)
     from densor.formats.salvage import damage
 
-    limits = {"max_output_size": args.max_size, "base": args.base}
+    limits = {"max_output_size": args.max_size, "base": args.base, "llm": args.llm}
     return damage(path, args.threads, **limits)
 
 

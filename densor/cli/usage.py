@@ -50,7 +50,7 @@ commands:
   info ARCHIVE                 show how it is coded
   demo                         pack, restore and compare a real model
   bench FILE                   measure ratio and speed on your own file
-  bits FILE                    show how many bits the model of text takes per byte
+  bits FILE                    show how many bits models of text take per byte, per token
   hf-pack MODEL_DIR OUT_DIR    pack a HuggingFace model so that it still loads
   hf-unpack DIR OUT_DIR        restore its files
 `densor COMMAND --help` tells more. A file that is called like a command: ./pack

@@ -25,6 +25,8 @@ W64 = types.uint64[::1]
 I32 = types.int32[::1]
 I64 = types.int64[::1]
 
+index = numba.uintp  # of an array, known not to be negative: none counted from its end
+
 
 class _CompileNotice(event.Listener):
     """Says once per process that kernels are being compiled, which happens on a first run."""

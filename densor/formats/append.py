@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from densor.errors import ArgumentError, FileError
 from densor.formats.archive import Archive, IndexedEntry
@@ -30,16 +30,18 @@ def append(
     base: object = None,
     most_hops: int = MOST_HOPS,
     dtype: str | None = None,
+    llm: Any = None,
     progress: Progress | None = None,
 ) -> Sizes:
     """Adds a file to an archive, coded against the latest file in it where that is smaller.
 
     `name`: of the new entry, by default the source's. `base_entry`: another file of the archive to
     code against. After `most_hops` bases of bases, a file is stored by itself. `base`: what the
-    archive's entries are based on outside of it, if they are. The archive is written anew beside
-    the old one, with recovery data if that has any, and takes its place when it is whole, so that
-    nothing is lost if that fails; there must be room for both. Returns the size of the file and by
-    how much the archive grew, recovery data left out.
+    archive's entries are based on outside of it, if they are. `llm`: the language model that texts
+    in the archive were coded under, and that the new file is if it has no tensors. The archive is
+    written anew beside the old one, with recovery data if that has any, and takes its place when it
+    is whole, so that nothing is lost if that fails; there must be room for both. Returns the size
+    of the file and by how much the archive grew, recovery data left out.
     """
     path = Path(archive)
     with errors_of(path):
@@ -47,15 +49,15 @@ def append(
     with (
         file,
         to_be_replaced(path, file) as before,
-        open_base(base, threads=threads) as given,
+        open_base(base, threads, llm=llm) as given,
     ):
-        old = Archive(FileRandomSource(file), threads, base=given)
+        old = Archive(FileRandomSource(file), threads, base=given, llm=llm)
         layout = find_layout(FileRandomSource(file), thorough=False)
         if layout is not None:
             check_wanted(layout.percent)
         try:
             with whole_file(path, overwrite=True) as out:
-                writer = ArchiveWriter(out, level, threads, progress=progress)
+                writer = ArchiveWriter(out, level, threads, llm=llm, progress=progress)
                 try:
                     writer.copy(old)
                     copied, original = writer.written, writer.original

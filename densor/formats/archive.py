@@ -323,6 +323,11 @@ class Archive:
         """Decodes a stretch of an entry on behalf of others that are based on it."""
         self._read_into(entry, begin, out, True, None, budget)
 
+    def models(self) -> Iterator[bytes]:
+        """The payloads of all models, in order."""
+        for number in self._model_frames.tolist():
+            yield self._frame(number)[1].tobytes()
+
     def as_source(self, entry: IndexedEntry) -> RandomSource:
         """The bytes of an entry at any place, decoded in the thread that asks."""
         return _EntrySource(self, entry)

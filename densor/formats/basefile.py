@@ -20,12 +20,13 @@ from densor.urls import is_url, name_of, plain
 
 @contextlib.contextmanager
 def open_base(
-    base: Any, threads: int = 1, max_size: int | None = None
+    base: Any, threads: int = 1, max_size: int | None = None, llm: Any = None
 ) -> Iterator[GivenBase | None]:
     """A base by path, URL, seekable binary file object or bytes; None stays None.
 
     Where it is an archive, what is meant is the file in it, or that one of several whose hash is
-    asked for; it is decoded to a temporary file. LimitError if that has more than `max_size` bytes.
+    asked for; it is decoded to a temporary file, with `llm` if a language model is needed.
+    LimitError if that has more than `max_size` bytes.
     """
     if base is None:
         yield None
@@ -34,7 +35,7 @@ def open_base(
         given = _given(base, stack)
         magic = given.source.read_at(0, min(len(wire.MAGIC), given.source.size)).tobytes()
         if magic == wire.MAGIC:
-            archive = Archive(given.source, threads, max_size=max_size)
+            archive = Archive(given.source, threads, max_size=max_size, llm=llm)
             stack.callback(archive.close)
             given = _PackedBase(given, archive, stack)
         yield given

@@ -148,15 +148,15 @@ def compress_file(
     seekable binary file object, that the tensors of this one are coded against where that is
     smaller; what is inside, where it is an archive of one file. Decompressing then needs the same
     base. `text`: code plain bytes by context mixing, as level 9 does, whatever the level. `llm`:
-    code them under a language model: a folder, a GGUF file, or a name that `densor.llm.load` knows;
-    decompressing needs the same. What it codes is decoded at once and compared unless `verify` is
-    False.
+    code the bytes of files without tensors under a language model: a folder, a GGUF file, or a name
+    that `densor.llm.load` knows; decompressing needs the same. What it codes is decoded at once and
+    compared unless `verify` is False.
     `recovery`: percent of recovery data, from which `repair` mends damage; needs a target that can
     be read again. `gpu_index`: store entry points for GPUs, as for `compress`.
     Raises a DensorError; then no target is left.
     """
     source, target = plain(source), plain(target)
-    with open_input(source) as found, open_base(base, threads=threads) as before:
+    with open_input(source) as found, open_base(base, threads, llm=llm) as before:
         with open_output(target, overwrite) as out:
             if recovery is not None:
                 check_wanted(recovery, out)
@@ -293,7 +293,7 @@ def decompress_file(
     pipe is gone).
     """
     source, target = plain(source), plain(target)
-    with open_input(source) as found, open_base(base, threads, max_output_size) as before:
+    with open_input(source) as found, open_base(base, threads, max_output_size, llm) as before:
         reader = StreamReader(
             FileSource(found.file),
             threads,
@@ -363,7 +363,8 @@ def test_file(
 
     `base`, `llm`: as for `decompress_file`. Raises the DensorError of the first fault.
     """
-    with open_input(plain(source)) as found, open_base(base, threads, max_output_size) as before:
+    limits = threads, max_output_size
+    with open_input(plain(source)) as found, open_base(base, *limits, llm) as before:
         return _test(found.file, threads, before, max_output_size, progress, llm)
 
 

@@ -94,20 +94,31 @@ def pack(
     overwrite: bool = False,
     hash: str | None = None,
     text: bool = False,
+    llm: Any = None,
+    verify: bool = True,
     recovery: float | None = None,
     gpu_index: bool = False,
     progress: Progress | None = None,
 ) -> Sizes:
     """Packs files and folders into one archive, which `extract` restores byte for byte.
 
-    Parameters are those of `compress_file`.
+    Parameters are those of `compress_file`. `verify`: decode at once what a language model has
+    coded; nothing else is decoded.
     """
     found = list(members(paths))
     with open_output(plain(target), overwrite) as out:
         if recovery is not None:
             check_wanted(recovery, out)
         writer = ArchiveWriter(
-            out, level, threads, hash=hash, text=text, gpu_index=gpu_index, progress=progress
+            out,
+            level,
+            threads,
+            hash=hash,
+            text=text,
+            llm=llm,
+            verify=verify,
+            gpu_index=gpu_index,
+            progress=progress,
         )
         try:
             for member in found:
@@ -155,7 +166,8 @@ def extract(
         if is_url(folder)
         else _Extraction(Path(folder), wanted, overwrite)
     )
-    with open_input(plain(source)) as found, open_base(base, threads, max_output_size) as before:
+    limits = threads, max_output_size
+    with open_input(plain(source)) as found, open_base(base, *limits, llm) as before:
         reader = StreamReader(
             FileSource(found.file),
             threads,

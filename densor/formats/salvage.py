@@ -17,6 +17,7 @@ import numpy as np
 
 from densor.codec import registry
 from densor.codec.coder import Base, ChunkDecoder
+from densor.codec.llm.session import Session
 from densor.errors import ArgumentError, DensorError, FileError, LimitError
 from densor.formats import scan, wire
 from densor.formats.base import GivenBase, check_chain, resolve
@@ -127,14 +128,16 @@ def damage(
     *,
     max_output_size: int | None = None,
     base: Any = None,
+    llm: Any = None,
     progress: Progress | None = None,
 ) -> Damage:
     """Decodes what can be decoded of an archive and says which bytes of which entries are lost.
 
-    `base`: as for `decompress_file`. FormatError if it is no archive at all.
+    `base`, `llm`: as for `decompress_file`; without its language model, a text counts as lost.
+    FormatError if it is no archive at all.
     """
-    with _opened(archive, base, max_output_size) as (source, given):
-        work = _Salvage(source, threads, given, max_output_size, progress)
+    with _opened(archive, base, llm, max_output_size) as (source, given):
+        work = _Salvage(source, threads, given, llm, max_output_size, progress)
         return work.run(None)
 
 
@@ -146,6 +149,7 @@ def salvage(
     overwrite: bool = False,
     max_output_size: int | None = None,
     base: Any = None,
+    llm: Any = None,
     progress: Progress | None = None,
 ) -> Damage:
     """Writes what is left of a damaged archive below `folder`.
@@ -155,8 +159,8 @@ def salvage(
     told in `salvage.json`, as `Damage.to_json` gives it. Entries that are tensors are written as
     their plain bytes.
     """
-    with _opened(archive, base, max_output_size) as (source, given):
-        work = _Salvage(source, threads, given, max_output_size, progress)
+    with _opened(archive, base, llm, max_output_size) as (source, given):
+        work = _Salvage(source, threads, given, llm, max_output_size, progress)
         target = _Folder(Path(folder), overwrite, work.names)
         found = work.run(target)
         target.report(found)
@@ -165,13 +169,13 @@ def salvage(
 
 @contextlib.contextmanager
 def _opened(
-    archive: str | os.PathLike[str], base: Any, max_size: int | None
+    archive: str | os.PathLike[str], base: Any, llm: Any, max_size: int | None
 ) -> Iterator[tuple[RandomSource, GivenBase | None]]:
     path = Path(archive)
     with (
         errors_of(path),
         path.open("rb", buffering=0) as file,
-        open_base(base, max_size=max_size) as given,
+        open_base(base, max_size=max_size, llm=llm) as given,
     ):
         yield ReadableSource(FileRandomSource(file)), given
 
@@ -194,12 +198,14 @@ class _Nowhere:
 class _Decoder:
     """Decodes pieces of entries. Safe to use from several threads."""
 
-    def __init__(self, source: RandomSource, found: Survey, given: GivenBase | None) -> None:
+    def __init__(
+        self, source: RandomSource, found: Survey, given: GivenBase | None, llm: Any
+    ) -> None:
         self._source = source
         self._found = found
         self._given = given
         self._by_number = found.by_number()
-        self._models = Models()
+        self._models = Models(Session(llm))
         self._kept: OrderedDict[int, Bytes] = OrderedDict()
         self._kept_size = 0
         self._lock = threading.Lock()
@@ -324,6 +330,7 @@ class _Salvage:
         source: RandomSource,
         threads: int,
         given: GivenBase | None,
+        llm: Any,
         max_size: int | None,
         progress: Progress | None,
     ) -> None:
@@ -331,7 +338,7 @@ class _Salvage:
         self._found = survey(source)
         self.size = source.size
         self._progress = progress
-        self._decoder = _Decoder(source, self._found, given)
+        self._decoder = _Decoder(source, self._found, given, llm)
         self._workers = Workers(threads)
         most = sum(_declared(entry, source.size) for entry in self._found.entries)
         if max_size is not None and most > max_size:
@@ -423,7 +430,7 @@ class _Salvage:
     def _bytes_of(self, entry: Remains, piece: Piece) -> Bytes | str:
         try:
             return self._decoder.decoded(entry, piece)
-        except ArgumentError:  # a base is needed that was not given
+        except ArgumentError:  # a base is needed that was not given, or a language model is another
             raise
         except _Lost as lost:
             return str(lost)

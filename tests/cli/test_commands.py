@@ -154,7 +154,7 @@ def test_info(cli: Callable[..., Ran], packed: str) -> None:
         assert line in text.splitlines()
     assert f"({size} bytes, " in text
     chunks = {line.split()[0] for line in text.splitlines() if line.endswith("%")}
-    assert {"planes", "Zstandard"} <= chunks <= {"planes", "Zstandard", "raw", "repeated"}
+    assert {"planes", "Zstandard"} <= chunks <= {"planes", "Zstandard", "raw", "repeated", "sparse"}
     assert "\nxxh3-128  " in text and text.splitlines()[-1].endswith(SHARD.replace("1-", "2-"))
 
 

@@ -4,7 +4,7 @@ import argparse
 import os
 
 from densor.cli import checks, console
-from densor.cli.arguments import Parser, add_base, add_levels, add_quiet, add_threads
+from densor.cli.arguments import Parser, add_base, add_levels, add_llm, add_quiet, add_threads
 from densor.errors import FileError
 
 
@@ -25,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
     add_levels(found)
     add_threads(found)
     add_base(found)
+    add_llm(found)
     add_quiet(found)
     return found
 
@@ -50,6 +51,7 @@ def _append(archive: str, args: argparse.Namespace) -> None:
             name=args.name,
             base_entry=args.base_entry,
             base=args.base,
+            llm=args.llm,
             progress=moved,
         )
     if not args.quiet:

@@ -90,6 +90,7 @@ def _salvage(archive: str, args: argparse.Namespace) -> None:
             overwrite=args.force,
             max_output_size=args.max_size,
             base=args.base,
+            llm=args.llm,
             progress=moved,
         )
     if not args.quiet:

@@ -10,6 +10,18 @@ from densor.cli.arguments import Parser
 if TYPE_CHECKING:
     from densor.cli.contents import Opened
 
+_CODECS = {  # by number, see codec/registry.py
+    2: "planes",
+    3: "scale contexts",
+    4: "context mixing",
+    5: "blocks",
+    6: "sparse",
+    7: "changes",
+    8: "byte planes",
+    9: "text",
+    10: "language model",
+}
+
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor info`."""
@@ -27,8 +39,9 @@ def _show(path: str) -> None:
     from densor.cli.contents import opened
 
     with opened(path) as found:
-        facts = list(_facts(found))
-        chunks = [["chunks", "number", "original", "stored", "ratio"], *_chunks(found)]
+        models = list(found.archive.models())
+        facts = [*_facts(found, len(models)), *_language_models(models)]
+        chunks = [["chunks", "number", "original", "stored", "ratio"], *_chunks(found, models)]
         hashes = list(_hashes(found))
     facts += _recovery(path)
     width = max(len(name) for name, _ in facts)
@@ -42,11 +55,10 @@ def _show(path: str) -> None:
         )
 
 
-def _facts(found: "Opened") -> Iterator[tuple[str, str]]:
+def _facts(found: "Opened", models: int) -> Iterator[tuple[str, str]]:
     from densor.formats import wire
 
     archive = found.archive
-    models = int((archive.frames.kinds == wire.MODEL).sum())
     yield "format version", str(found.version)
     names = {wire.BACKREFS: "back references", wire.BASE: "bases"}
     features = [name for bit, name in names.items() if archive.features & bit]
@@ -59,6 +71,21 @@ def _facts(found: "Opened") -> Iterator[tuple[str, str]]:
     yield "stored", f"{console.size(found.stored)} ({found.stored} bytes, {ratio})"
 
 
+def _language_models(models: list[bytes]) -> Iterator[tuple[str, str]]:
+    """Those that decoding needs, by name and digest."""
+    from densor.codec import registry
+    from densor.codec.llm.model import parse
+
+    found = {}
+    for payload in models:
+        if payload[:1] == bytes([registry.CODEC_LLM]):
+            model = parse(payload)
+            name = console.escape(model.name) or "without a name, to be given with --llm"
+            found[model.network] = f"{name} ({model.network.hex()})"
+    for text in found.values():
+        yield "language model", text
+
+
 def _recovery(path: str) -> list[tuple[str, str]]:
     """How much recovery data there is."""
     from densor.cli.contents import random_source
@@ -69,15 +96,23 @@ def _recovery(path: str) -> list[tuple[str, str]]:
     return [] if layout is None else [("recovery", f"{layout.percent:g}%")]
 
 
-def _chunks(found: "Opened") -> Iterator[list[str]]:
+def _chunks(found: "Opened", models: list[bytes]) -> Iterator[list[str]]:
     """Chunks by kind of coding, with the bytes that they stand for and those stored."""
+    import numpy as np
+
     from densor.codec import registry
     from densor.formats import wire
 
     frames = found.archive.frames
     chunk = frames.kinds == wire.CHUNK
+    codecs = np.array([payload[0] if payload else 0 for payload in models], np.int64)
+    own = chunk & (frames.models >= registry.FIRST_MODEL)
+    codec = np.zeros(frames.kinds.size, np.int64)  # of the chunks that have one
+    known = own & (frames.models < registry.FIRST_MODEL + codecs.size)
+    codec[known] = codecs[frames.models[known] - registry.FIRST_MODEL]
+    named = ((int(number), own & (codec == number)) for number in np.unique(codec[own]))
     for name, chosen in (
-        ("planes", chunk & (frames.models >= registry.FIRST_MODEL)),
+        *((_CODECS.get(number, f"codec {number}"), chosen) for number, chosen in named),
         ("Zstandard", chunk & (frames.models == registry.MODEL_ZSTD)),
         ("raw", chunk & (frames.models == registry.MODEL_RAW)),
         ("repeated", frames.kinds == wire.REF),

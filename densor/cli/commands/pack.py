@@ -6,6 +6,8 @@ from densor.cli import checks, console, streams
 from densor.cli.arguments import (
     Parser,
     add_force,
+    add_llm,
+    add_no_verify,
     add_quiet,
     add_threads,
     add_writing,
@@ -27,6 +29,8 @@ def parser() -> argparse.ArgumentParser:
     add_force(found)
     add_quiet(found)
     add_writing(found)
+    add_llm(found)
+    add_no_verify(found)
     return found
 
 
@@ -54,6 +58,8 @@ def _pack(archive: str, args: argparse.Namespace) -> None:
             overwrite=args.force,
             hash="sha256" if args.sha256 else None,
             text=args.text,
+            llm=args.llm,
+            verify=args.verify,
             recovery=args.recovery,
             gpu_index=args.gpu_index,
             progress=moved,

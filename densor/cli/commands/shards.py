@@ -7,6 +7,7 @@ from densor.cli import console, streams, table
 from densor.cli.arguments import (
     Parser,
     UsageError,
+    add_llm,
     add_quiet,
     add_threads,
     add_writing,
@@ -55,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_quiet(found)
     add_writing(found)
+    add_llm(found)
     return found
 
 
@@ -75,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
         args.text,
         args.recovery,
         args.verify,
+        args.llm,
         args.gpu_index,
     )
 

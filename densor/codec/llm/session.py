@@ -69,7 +69,8 @@ class Session:
 
         wanted = f"{model.name or 'language model'} ({model.network.hex()[:_KEPT]})"
         if self._given is None and model.name not in NAMES:
-            raise UnsupportedError(f"text was coded with a {wanted}: give its folder with --llm")
+            text = f"text was coded with a {wanted}: give its folder with --llm (llm=)"
+            raise UnsupportedError(text)
         found = self.weights(model.name)
         if model.network != found.digest[:HASH]:
             has = found.digest.hex()[:_KEPT]

@@ -4,8 +4,10 @@ All arithmetic is modulo 2^64. The fields of the text are in an int64 array.
 """
 
 import numba
+import numpy as np
+import numpy.typing as npt
 
-from densor.entropy.jit import inlined
+from densor.entropy.jit import index, inlined
 
 int64 = numba.int64
 
@@ -32,6 +34,22 @@ _K2 = 0x56E8FEB86659FD93
 _K3 = 0x2545F4914F6CDD1D
 
 
+def _kinds() -> npt.NDArray[np.uint8]:
+    """uint8[256]: classes of bytes, 1 to 13; a byte is of the first that has it."""
+    lower, upper, digits = range(97, 123), range(65, 91), range(48, 58)
+    classes = (
+        *(lower, upper, digits, b" ", b"\n", range(128, 256), b".!?", b",;:", range(32)),
+        *(b"\"'`", b"([{<", b")]}>", range(256)),
+    )
+    found = np.zeros(256, np.uint8)
+    for kind, members in reversed(list(enumerate(classes, 1))):
+        found[list(members)] = kind
+    return found
+
+
+_KINDS = _kinds()
+
+
 @inlined
 def mix(value, salt):
     """A hash of a value and a salt."""
@@ -48,13 +66,13 @@ def _pair(a, b):
 
 @inlined
 def hash_contexts(text, followers, hashes):
-    """Sets the hashes of all contexts."""
+    """Sets the values of all contexts, to be hashed with their numbers."""
     last = text[LAST]
     c1 = last & 255
     word = text[WORD]
     gap = text[GAP]
     shape = text[SHAPE] & 0xFFFFFFFF
-    followed = int64(followers[last & 0xFFFF])
+    followed = int64(followers[index(last & 0xFFFF)])
     hashes[0] = c1
     hashes[1] = last & 0xFFFF
     hashes[2] = last & 0xFFFFFF
@@ -73,49 +91,17 @@ def hash_contexts(text, followers, hashes):
     hashes[15] = last & 0xFF00FF
     hashes[16] = (last >> 8) & 0xFFFFFF
     hashes[17] = _pair(followed & 0xFFFF, c1)
-    for i in range(CONTEXTS):
-        hashes[i] = mix(hashes[i], i + 1)
-
-
-@inlined
-def _class_of(c):
-    """Kind of a byte, 0 to 15."""
-    if 97 <= c <= 122:
-        return int64(1)
-    if 65 <= c <= 90:
-        return int64(2)
-    if 48 <= c <= 57:
-        return int64(3)
-    if c == 32:
-        return int64(4)
-    if c == 10:
-        return int64(5)
-    if c >= 128:
-        return int64(6)
-    if c == 46 or c == 33 or c == 63:
-        return int64(7)
-    if c == 44 or c == 59 or c == 58:
-        return int64(8)
-    if c < 32:
-        return int64(9)
-    if c == 34 or c == 39 or c == 96:
-        return int64(10)
-    if c == 40 or c == 91 or c == 123 or c == 60:
-        return int64(11)
-    if c == 41 or c == 93 or c == 125 or c == 62:
-        return int64(12)
-    return int64(13)
 
 
 @inlined
 def take_in(text, followers, data, at):
     """Takes in the byte at `at` of `data`."""
-    c = int64(data[at])
+    c = int64(data[index(at)])
     last = text[LAST]
     i = last & 0xFFFF
-    followers[i] = (int64(followers[i]) << 8 | c) & 0xFFFFFFFF
+    followers[index(i)] = (int64(followers[index(i)]) << 8 | c) & 0xFFFFFFFF
     text[LAST] = last << 8 | c
-    kind = _class_of(c)
+    kind = int64(_KINDS[index(c)])
     text[SHAPE] = text[SHAPE] << 4 | kind
     if kind == 1 or kind == 2 or kind == 6:
         letter = c + 32 if kind == 2 else c
@@ -136,4 +122,4 @@ def take_in(text, followers, data, at):
     else:
         text[COLUMN] += 1
     above = text[LINE1] + text[COLUMN]
-    text[ABOVE] = int64(data[above]) if above < text[LINE] else int64(0)
+    text[ABOVE] = int64(data[index(above)]) if above < text[LINE] else int64(0)

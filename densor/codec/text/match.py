@@ -3,8 +3,9 @@
 import numba
 
 from densor.codec.text.contexts import LAST, mix
+from densor.codec.text.counters import pair
 from densor.entropy.intrinsics import prefetch
-from densor.entropy.jit import inlined
+from densor.entropy.jit import index, inlined
 
 int64 = numba.int64
 
@@ -27,7 +28,11 @@ _COMPARED = 400
 def _common(data, a, b):
     """How many bytes before `a` and `b` are equal."""
     length = int64(0)
-    while length < _COMPARED and a - length > 0 and data[a - length - 1] == data[b - length - 1]:
+    while (
+        length < _COMPARED
+        and a - length > 0
+        and data[index(a - length - 1)] == data[index(b - length - 1)]
+    ):
         length += 1
     return length
 
@@ -53,13 +58,13 @@ def ask_for_match(match, text, long_places, short_places):
 @inlined
 def _place_of(places, h):
     """The place noted under a hash, 0 if there is none or its check tells of other bytes."""
-    found = int64(places[h & (places.size - 1)])
+    found = int64(places[index(h & (places.size - 1))])
     return found >> 8 if found & 255 == (h >> 32) & 255 else int64(0)
 
 
 @inlined
 def _note(places, h, at):
-    places[h & (places.size - 1)] = at << 8 | (h >> 32) & 255
+    places[index(h & (places.size - 1))] = at << 8 | (h >> 32) & 255
 
 
 @inlined
@@ -79,7 +84,7 @@ def find_match(match, long_places, short_places, data, at):
     _note(long_places, match[LONG], at)
     _note(short_places, match[SHORT], at)
     if match[LENGTH]:
-        match[BYTE] = int64(data[match[POINTER]])
+        match[BYTE] = int64(data[index(match[POINTER])])
         match[BUCKET] = _bucket(match[LENGTH])
 
 
@@ -98,12 +103,10 @@ def expected_bit(match, place):
 
 
 @inlined
-def match_inputs(inputs, at, match, counters, place, stretch):
+def match_inputs(match, counters, place, stretch):
     """Two inputs from how often matches of this length were right."""
-    inputs[at] = 0
-    inputs[at + 1] = 0
     if match[LENGTH]:
-        p = int64(counters[match[BUCKET]]) >> 20
+        p = int64(counters[index(match[BUCKET])]) >> 20
         sign = 2 * expected_bit(match, place) - 1
-        inputs[at] = sign * int64(stretch[p])
-        inputs[at + 1] = sign * ((p - 2048) >> 1)
+        return pair(sign * int64(stretch[index(p)]), sign * ((p - 2048) >> 1))
+    return int64(0)

@@ -1,15 +1,19 @@
 """Logistic mixing (M. Mahoney, PAQ): weighted sums in the stretched domain, learned online.
 
-Weights are in units of 2^-16. Products are of 32 bits, so that loops run in vectors.
+Weights are in units of 2^-16. Products are of 32 bits, so that eight fit a vector; there are as
+many inputs as fill vectors.
 """
 
 import numba
+from numba import types
+from numba.extending import intrinsic
 
-from densor.entropy.jit import inlined
+from densor.codec.text.vectors import Lanes, Row, Sum, over
+from densor.entropy.jit import index, inlined
 
-int32 = numba.int32
 int64 = numba.int64
 
+_USUAL = 32  # inputs
 _MOST = (1 << 19) - 1  # of a weight; times an input of 11 bits it fits 32 bits
 _FINAL_MOST = 1 << 20
 _FINAL_STEP = 8
@@ -21,29 +25,58 @@ def _clip(value, most):
 
 
 @inlined
-def dot(inputs, weights):
-    """The weighted sum of the inputs, within -2047 and 2047."""
-    total = int32(0)
-    for i in range(inputs.size):
-        product = int32(int64(inputs[i]) * int64(weights[i]))
-        total = int32(total + int32(product >> 8))
-    return _clip(int64(total) >> 8, 2047)
+def dot(inputs, weights, row):
+    """The sum of the inputs, weighted by a row of `weights`, within -2047 and 2047."""
+    return _clip(int64(_weighted(inputs, weights, row * inputs.size, inputs.size)) >> 8, 2047)
 
 
 @inlined
-def train(inputs, weights, error):
-    """Moves the weights along the inputs; |error| < 2^17."""
-    for i in range(inputs.size):
-        step = int32(int32(int64(inputs[i]) * int64(int32(error))) + 32768) >> 16
-        weights[i] = min(max(int32(weights[i] + int32(step)), int32(-_MOST)), int32(_MOST))
+def train(inputs, weights, row, error):
+    """Moves a row of `weights` along the inputs; |error| < 2^17."""
+    _move(inputs, weights, row * inputs.size, inputs.size, numba.int32(error))
+
+
+@intrinsic
+def _weighted(typingctx, inputs, weights, first, size):
+    """The sum of (input * weight) >> 8, for the weights from `first` on."""
+
+    def codegen(context, builder, signature, args):
+        inputs = Row(context, builder, signature.args[0], args[0], args[3].type(0), args[3])
+        weights = Row(context, builder, signature.args[1], args[1], args[2], args[3])
+        total = Sum(builder)
+        over(
+            builder,
+            args[3],
+            _USUAL,
+            lambda at: total.add((inputs.load(at) * weights.load(at)) >> 8),
+        )
+        return total.total()
+
+    return types.int32(inputs, weights, types.intp, types.intp), codegen
+
+
+@intrinsic
+def _move(typingctx, inputs, weights, first, size, error):
+    """Adds (input * error + 2^15) >> 16 to each weight from `first` on, within _MOST."""
+
+    def codegen(context, builder, signature, args):
+        inputs = Row(context, builder, signature.args[0], args[0], args[3].type(0), args[3])
+        weights = Row(context, builder, signature.args[1], args[1], args[2], args[3])
+        error = Lanes.all(builder, args[4])
+
+        def move(at):
+            step = (inputs.load(at) * error + (1 << 15)) >> 16
+            weights.store(at, (weights.load(at) + step).within(_MOST))
+
+        over(builder, args[3], _USUAL, move)
+        return context.get_dummy_value()
+
+    return types.void(inputs, weights, types.intp, types.intp, types.int32), codegen
 
 
 @inlined
-def final_dot(sums, weights):
-    """The weighted sum of what the sets say, within -2047 and 2047."""
-    total = int64(0)
-    for k in range(sums.size):
-        total += int64(sums[k]) * int64(weights[k])
+def final_sum(total):
+    """The weighted sum of what the sets say, given in units of 2^-16, within -2047 and 2047."""
     return _clip(total >> 16, 2047)
 
 
@@ -51,5 +84,5 @@ def final_dot(sums, weights):
 def train_final(sums, weights, error):
     """Moves the weights along the sums."""
     for k in range(sums.size):
-        step = (int64(sums[k]) * error * _FINAL_STEP + (1 << 19)) >> 20
-        weights[k] = _clip(int64(weights[k]) + step, _FINAL_MOST)
+        step = (int64(sums[index(k)]) * error * _FINAL_STEP + (1 << 19)) >> 20
+        weights[index(k)] = _clip(int64(weights[index(k)]) + step, _FINAL_MOST)

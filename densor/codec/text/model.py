@@ -3,6 +3,7 @@
 import functools
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,9 @@ import numpy.typing as npt
 from densor.codec import registry
 from densor.codec.text import contexts, counters, kernels, match
 from densor.codec.text.kernels import State, Tables
+from densor.codec.text.refine import CELLS
 from densor.codec.text.states import STATES, states
+from densor.codec.text.vectors import LANES
 from densor.entropy.arithmetic.kernels import STATE
 from densor.entropy.arithmetic.logistic import rate_table, squash_table, stretch_table
 from densor.errors import FormatError, LimitError
@@ -19,10 +22,10 @@ MAX_SEGMENT = 1 << 24  # original bytes
 LEAST_BITS, MOST_BITS = 12, 28  # logarithm of the bytes of the table of bit histories
 _BITS_MORE = 7  # than the size of a segment has, at most
 _MODEL = struct.Struct("<BBBBI")
-_VECTOR = 8  # inputs are padded to a multiple
 _PLACES = 20  # logarithm of the most places that the match model keeps
 _FIRST_WEIGHT = 150000  # shared by the contexts
 _COUNTS = 1024
+_LINE, _HUGE_PAGE = 1 << 6, 1 << 21  # bytes
 
 
 @dataclass(frozen=True)
@@ -83,42 +86,61 @@ def new_state(model: Model, size: int) -> State:
     bits = model.table_bits(size)
     weights = _first_weights(count)
     places = 1 << min(max((size - 1).bit_length(), 8), _PLACES)
-    rows = 1 << min(max(bits - 9, 8), 16)
-    cells = np.tile(first_row(), (3, rows))
+    cells = CELLS << min(max(bits - 9, 8), 16)
+    zeros = _zeros(
+        histories=(np.uint8, 1 << bits),
+        cells0=(np.uint16, cells),
+        cells1=(np.uint16, cells),
+        cells2=(np.uint16, cells),
+        long_places=(np.uint32, places),
+        short_places=(np.uint32, places),
+        followers=(np.uint32, contexts.FOLLOWERS),
+        direct=(np.uint32, kernels.DIRECT),
+        weights=(np.int32, weights.size),
+        meanings=(np.uint32, STATES * count),
+        inputs=(np.int32, weights.shape[1]),
+        states=(np.int32, 3 * counters.TOGETHER),
+    )
+    for name in ("cells0", "cells1", "cells2"):
+        zeros[name].reshape(-1, CELLS)[:] = first_row()
+    zeros["direct"][:] = counters.FRESH
+    zeros["weights"] = zeros["weights"].reshape(weights.shape)
+    zeros["weights"][:] = weights
+    zeros["meanings"].reshape(count, STATES)[:] = _first_meanings()
     return State(
         coder=np.zeros(STATE, np.int64),
         text=np.zeros(contexts.FIELDS, np.int64),
         match=np.zeros(match.MATCH, np.int64),
-        followers=np.zeros(contexts.FOLLOWERS, np.uint32),
-        long_places=np.zeros(places, np.uint32),
-        short_places=np.zeros(places, np.uint32),
         hashes=np.zeros(contexts.CONTEXTS, np.int64),
         wanted=np.zeros(count, np.int64),
         slots=np.zeros(count, np.int64),
-        states=np.zeros(count, np.int64),
         places=np.zeros(kernels.PLACES, np.int64),
-        histories=np.zeros(1 << bits, np.uint8),
-        meanings=np.tile(_first_meanings(), count),
         matches=_first_matches(),
-        direct=np.full(kernels.DIRECT, counters.FRESH, np.uint32),
-        inputs=np.zeros(weights.shape[1], np.int32),
-        weights=weights,
         rows=np.zeros(kernels.SETS, np.int64),
         sums=np.zeros(model.sets, np.int32),
         final=np.full((256, model.sets), 65536 // model.sets, np.int32),
-        cells0=cells[0],
-        cells1=cells[1],
-        cells2=cells[2],
+        **zeros,
     )
+
+
+def _zeros(**arrays: tuple[Any, int]) -> dict[str, Any]:
+    """Arrays of a type and a size each, side by side: the largest begin where huge pages do, of
+    which numpy asks for as many as fit, and all where cache lines do."""
+    sizes = [-(-np.dtype(kind).itemsize * size // _LINE) * _LINE for kind, size in arrays.values()]
+    block = np.zeros(sum(sizes) + _HUGE_PAGE, np.uint8)
+    at = -block.ctypes.data % _HUGE_PAGE
+    found = {}
+    for (name, (kind, size)), step in zip(arrays.items(), sizes, strict=True):
+        found[name] = block[at : at + step].view(kind)[:size]
+        at += step
+    return found
 
 
 def _first_weights(count: int) -> npt.NDArray[np.int32]:
     """Each context's stretched input counts alike, and so do order 1 and the match."""
-    inputs = counters.INPUTS * count + kernels.OTHERS
-    weights = np.zeros((256 * kernels.SETS, -(-inputs // _VECTOR) * _VECTOR), np.int32)
-    of_contexts = counters.INPUTS * count
-    weights[:, : of_contexts : counters.INPUTS] = _FIRST_WEIGHT // count
-    weights[:, of_contexts : of_contexts + 2] = _FIRST_WEIGHT // count
+    inputs = counters.INPUTS * (count + kernels.OTHERS)
+    weights = np.zeros((256 * kernels.SETS, -(-inputs // LANES) * LANES), np.int32)
+    weights[:, : inputs : counters.INPUTS] = _FIRST_WEIGHT // count
     return weights
 
 

@@ -6,7 +6,7 @@ Rows of 32 uint16 probabilities in units of 2^-16, for stretched values from -20
 import numba
 import numpy as np
 
-from densor.entropy.jit import inlined
+from densor.entropy.jit import index, inlined
 
 int64 = numba.int64
 
@@ -25,7 +25,8 @@ def _place(row, stretched):
 def refined(cells, row, stretched):
     """The row's probability at a stretched value, by interpolation; 2^-16."""
     at, part = _place(row, stretched)
-    return (int64(cells[at]) * (4096 - part) + int64(cells[at + 1]) * part) >> 12
+    lower, upper = int64(cells[index(at)]), int64(cells[index(at + 1)])
+    return (lower * (4096 - part) + upper * part) >> 12
 
 
 @inlined
@@ -34,5 +35,5 @@ def refine(cells, row, stretched, bit):
     at, _ = _place(row, stretched)
     goal = bit * 65535
     for i in range(at, at + 2):
-        value = int64(cells[i])
-        cells[i] = np.uint16(value + ((goal - value) >> _RATE))
+        value = int64(cells[index(i)])
+        cells[index(i)] = np.uint16(value + ((goal - value) >> _RATE))

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import numpy.typing as npt
 
 from densor.codec.coder import Bytes
 from densor.codec.text import kernels
 from densor.codec.text.model import Model, new_state, tables
+from densor.entropy.arithmetic.coder import position
 from densor.entropy.arithmetic.kernels import AT
 
 _PIECE = 1 << 16  # bytes after which an interrupt is noticed
@@ -58,10 +60,9 @@ class Segment:
             kernels.end_coder(self._state.coder, self._data)
         return int(self._state.coder[AT])
 
-    def position(self) -> tuple[int, int]:
-        """How much was written or read: whole bytes, and the size of the coder's interval."""
-        low, high, at = (int(value) for value in self._state.coder[:3])
-        return at, high - low + 1
+    def position(self) -> float:
+        """How many bits were coded so far, to fractions."""
+        return position(self._state.coder)
 
 
 class _Memory:
@@ -111,3 +112,16 @@ def coded(model: Model, content: Bytes) -> Bytes:
     """The stream of `content`, cut where it would be longer than that."""
     data = np.empty(content.size, np.uint8)
     return data[: code_whole(True, model, data, np.array(content))]
+
+
+def surprise(model: Model, content: Bytes) -> npt.NDArray[np.float64]:
+    """Bits that each byte of `content` takes, float64[n]."""
+    found = np.empty(content.size + 1)
+    with _memory.borrowed(1 << model.table_bits(content.size)):
+        segment = Segment(model, np.array(content))
+        segment.start(True, np.empty(0, np.uint8))
+        found[0] = segment.position()
+        for i in range(content.size):
+            segment.code(i + 1)
+            found[i + 1] = segment.position()
+    return np.diff(found)

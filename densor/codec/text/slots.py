@@ -6,12 +6,15 @@ states of the 15 nodes that four binary decisions can reach, numbered 1 to 15 as
 
 import numba
 
+from densor.entropy.intrinsics import load_u16, store_u64
 from densor.entropy.jit import inlined
 
 int64 = numba.int64
+uint64 = numba.uint64
 
 SLOT = 16
 LINE = 64
+_NEVER = 1 << 16
 
 
 @inlined
@@ -25,19 +28,12 @@ def find(histories, lines, h):
     """Where the slot of hash `h` begins; if there is none, one is cleared that was used least."""
     check = (h >> 8) & 255
     first = line_of(h, lines) + ((h >> 16) & 3) * SLOT
-    if int64(histories[first]) == check:
-        return first
-    worst = first
-    least = int64(histories[first + 1])
-    for k in range(1, 4):
-        slot = first ^ (k * SLOT)
-        if int64(histories[slot]) == check:
-            return slot
-        used = int64(histories[slot + 1])
-        if used < least:
-            least = used
-            worst = slot
-    histories[worst] = check
-    for k in range(1, SLOT):
-        histories[worst + k] = 0
-    return worst
+    best = int64(_NEVER)
+    for k in range(4):
+        head = int64(load_u16(histories, first ^ (k * SLOT)))
+        best = min(best, k if head & 255 == check else (head >> 8) * 4 + 4 + k)
+    slot = first ^ ((best & 3) * SLOT)
+    if best > 3:
+        store_u64(histories, slot, uint64(check))
+        store_u64(histories, slot + 8, uint64(0))
+    return slot

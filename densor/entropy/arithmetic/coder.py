@@ -1,5 +1,7 @@
 """Bits with given probabilities to bytes and back: the binding of the arithmetic coder."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -8,6 +10,12 @@ from densor.errors import ArgumentError, FormatError
 
 Bytes = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.uint16]
+
+
+def position(state: npt.NDArray[np.int64]) -> float:
+    """How many bits were coded so far, to fractions: what later bits add is their cost."""
+    low, high, at = (int(value) for value in state[:3])
+    return 8 * at - math.log2(high - low + 1)
 
 
 def encode_bits(bits: Bytes, probabilities: Probabilities) -> Bytes:
