@@ -46,6 +46,7 @@ def compress(
     dtype: str | None = None,
     base: Any = None,
     llm: Any = None,
+    gpu_index: bool = False,
 ) -> bytes:
     """Packs an object in memory.
 
@@ -54,7 +55,8 @@ def compress(
     elements really are, e.g. `bf16` for bits held in uint16 or for raw bytes; `decompress` gives
     back the type that went in all the same. `base`: an object of the same dtype and shape that this
     one is coded against; `decompress` then needs it too. `llm`: a language model that bytes are
-    coded under: a folder, a GGUF file, or a name that `densor.llm.load` knows.
+    coded under: a folder, a GGUF file, or a name that `densor.llm.load` knows. `gpu_index`: store
+    entry points, which `densor.gpu` needs not find then; levels 1 to 5.
     """
     wanted = None if dtype is None else dtypes.parse_dtype(dtype)
     if isinstance(obj, _BYTES_LIKE):
@@ -72,7 +74,14 @@ def compress(
         meta.base = given.reference()
     source = None if given is None else given.source
     out = MemoryFile(data.size)
-    writer = ArchiveWriter(out, level, threads, index=False, llm=llm)  # type: ignore[arg-type]
+    writer = ArchiveWriter(
+        out,  # type: ignore[arg-type]
+        level,
+        threads,
+        index=False,
+        llm=llm,
+        gpu_index=gpu_index,
+    )
     try:
         writer.add(meta, MemorySource(data), [Segment(kind, data.size, 0)], base=source)
         writer.close()
@@ -173,7 +182,8 @@ class Writer:
     """Writes an archive of tensors and files, one after the other.
 
     `target`: path, URL or binary file object, which need not be seekable. What is named by path or
-    URL appears when the `with` block ends well, and not at all otherwise.
+    URL appears when the `with` block ends well, and not at all otherwise. `gpu_index` as for
+    `compress`.
 
     >>> import densor, io, numpy
     >>> file = io.BytesIO()
@@ -182,12 +192,18 @@ class Writer:
     """
 
     def __init__(
-        self, target: Target, level: int = 3, threads: int = 0, *, overwrite: bool = False
+        self,
+        target: Target,
+        level: int = 3,
+        threads: int = 0,
+        *,
+        overwrite: bool = False,
+        gpu_index: bool = False,
     ) -> None:
         self._output = open_output(plain(target), overwrite)
         file = self._output.__enter__()
         try:
-            self._writer = ArchiveWriter(file, level, threads)
+            self._writer = ArchiveWriter(file, level, threads, gpu_index=gpu_index)
         except BaseException as error:
             self._output.__exit__(type(error), error, error.__traceback__)
             raise
@@ -475,11 +491,13 @@ def save_file(
     threads: int = 0,
     *,
     overwrite: bool = True,
+    gpu_index: bool = False,
 ) -> None:
     """Packs named arrays or tensors, as `safetensors.save_file` would save them.
 
     The archive holds a safetensors file: `densor -d` makes a plain one of it, byte for byte what
-    a reader of safetensors expects; `load_file` and `open` read the tensors.
+    a reader of safetensors expects; `load_file` and `open` read the tensors. `gpu_index` as for
+    `compress`.
     """
     if not all(type(text) is str for item in (metadata or {}).items() for text in item):
         raise ArgumentError("metadata must be texts by name")
@@ -512,7 +530,7 @@ def save_file(
     name = default if is_file_object(path) else Path(str(path)).stem
     name = name if name.endswith(".safetensors") else f"{name}.safetensors"
     with open_output(path, overwrite) as out:
-        writer = ArchiveWriter(out, level, threads)
+        writer = ArchiveWriter(out, level, threads, gpu_index=gpu_index)
         try:
             size = head.size + end
             plan = plan_file(_Pieces(pieces), size, level=level)
@@ -546,10 +564,12 @@ def save(
     metadata: Mapping[str, str] | None = None,
     level: int = 3,
     threads: int = 1,
+    *,
+    gpu_index: bool = False,
 ) -> bytes:
     """Packs named arrays or tensors in memory; the bytes that `save_file` would write."""
     out = MemoryFile(sum(int(tensor.nbytes) for tensor in tensors.values()))
-    save_file(tensors, out, metadata, level, threads)  # type: ignore[arg-type]
+    save_file(tensors, out, metadata, level, threads, gpu_index=gpu_index)  # type: ignore[arg-type]
     return out.getvalue()
 
 

@@ -55,6 +55,7 @@ class ShardOptions:
     recovery: float | None = None
     verify: bool = False
     llm: str | None = None
+    gpu_index: bool = False
 
 
 class Stats(NamedTuple):
@@ -136,6 +137,7 @@ def compress_shard(src_url: str, dst_url: str, options: ShardOptions) -> Stats:
         overwrite=True,
         verify=options.verify or None,
         llm=options.llm,
+        gpu_index=options.gpu_index,
     )
     return Stats(src_url, dst_url, *sizes, time.perf_counter() - began, False)
 

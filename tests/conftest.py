@@ -1,8 +1,10 @@
 """Settings for all tests: how hard hypothesis tries, and that no test depends on chance."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,6 +17,16 @@ settings.register_profile(
 )
 settings.register_profile("thorough", max_examples=1500, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A stand-in for CuPy, in its place; see `cupy_stand_in`."""
+    from cupy_stand_in import new_module
+
+    module: ModuleType = new_module()
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    return module
 
 
 @pytest.fixture

@@ -479,8 +479,8 @@ def rows_below(heading: str) -> list[list[str]]:
 def test_kinds_of_frames_are_those_of_the_document() -> None:
     found = {name: int(number) for number, name, *_ in rows_below("| kind | name |")[:-1]}
     assert found == {name: getattr(wire, name) for name in found}
-    assert set(found.values()) == {*range(1, 8), wire.FIRST_SKIPPABLE, wire.PLACE}
-    assert rows_below("| kind | name |")[-1][0] == f"{wire.PLACE + 1} to 255"
+    assert set(found.values()) == {*range(1, 8), wire.RECOVERY, wire.PLACE, wire.POINTS}
+    assert rows_below("| kind | name |")[-1][0] == f"{wire.POINTS + 1} to 255"
 
 
 def test_the_header_is_that_of_the_document() -> None:

@@ -125,7 +125,7 @@ def test_the_golden_archives_cover_the_format() -> None:
             elif frame.kind == CHUNK:
                 planes = len(models[frame.model - 16].planes)
                 modes |= set(frame.payload[: 5 * planes : 5])
-    assert kinds >= {1, 2, 3, 4, 5, 6, 7, 128, 129, 200, 255}
+    assert kinds >= {1, 2, 3, 4, 5, 6, 7, 128, 129, 130, 200, 255}
     assert layouts == set(reference_decoder.LAYOUT_SIZE)
     assert deltas == {False, True}
     assert classes == {0, 1, 2}

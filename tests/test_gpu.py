@@ -19,8 +19,10 @@ from densor.codec.decoders import decoder_for
 from densor.codec.planar.model import parse
 from densor.codec.scales import coder as scales_coder
 from densor.errors import ArgumentError, ChecksumError, DensorError, FormatError, UnsupportedError
+from densor.formats.held import PackedArray
 from densor.gpu import Block, DeviceTensor, Scratch, check, emulate, read_blob, read_packed, samples
 from densor.gpu.emulate import EmulatedBackend, KernelError
+from densor.gpu.held import hold
 from densor.gpu.palette import BATCHES, PaletteMatrix
 from densor.gpu.tensors import Packed
 
@@ -41,7 +43,7 @@ def backend(order: str = "up") -> EmulatedBackend:
 
 def run(block: Block, on: EmulatedBackend) -> list[Bytes]:
     """Decodes to guarded memory, so that writes beyond a tensor are found."""
-    outs = [on.empty(tensor.size) for tensor in block.packed]
+    outs = [on.empty(tensor.size) for tensor in block.contents]
     block.decode_into(outs)
     return [on.read(out) for out in outs]
 
@@ -273,10 +275,9 @@ def test_blobs() -> None:
         tensor = read_blob(densor.compress(array, level=level))
         assert tensor.tensors[0][1:3] == ("F16", (90, 100))
         assert decode(tensor).tobytes() == array.tobytes()
-    with pytest.raises(UnsupportedError, match="just one tensor"):
-        read_blob(densor.compress(b"no tensor"))
-    with pytest.raises(UnsupportedError, match="as a whole"):
-        read_blob(densor.compress(np.asfortranarray(array)))
+    for other in (b"no tensor", np.asfortranarray(array)):
+        with pytest.raises(UnsupportedError, match="plain arrays"):
+            read_blob(densor.compress(other))
     with pytest.raises(DensorError):
         read_blob(densor.compress(array)[:-60])
 
@@ -295,6 +296,60 @@ def test_one_block_with_shared_scratch() -> None:
         for block, part in zip(blocks, (kinds[2:], kinds), strict=True):
             for found, (data, _) in zip(run(block, backend()), part, strict=True):
                 assert (found == data).all()
+
+
+def test_parts_of_a_block() -> None:
+    """Some tensors of a block, in any order, of every codec, with and without scratch memory."""
+    rng = random_state("gpu parts")
+    few = rng.integers(0, 3, 4 * 5000, np.uint8) * np.uint8(40)
+    weights = samples.weights("BF16", 9000)
+    packed = [
+        samples.planar(weights, "BF16"),
+        samples.planar(few, "F32"),
+        samples.scales(weights, "BF16"),
+        samples.planar(weights, "BF16"),  # under the code of another one
+        samples.scales(weights, "BF16"),
+        read_blob(densor.compress(np.arange(3000, dtype=np.int32))),
+    ]
+    wanted = [weights, few, weights, weights, weights, np.arange(3000, dtype="<i4").view(np.uint8)]
+    block = Block(packed, backend())
+    assert block.on_host == [5] and block.part([5, 2]).on_host == [0]
+    for numbers in ([0], [1], [2], [3, 0], [4, 5, 1], [], range(6)):
+        part = block.part(numbers)
+        assert part.resident == block.resident and len(part.contents) == len(numbers)
+        for number, found in zip(numbers, run(part, backend()), strict=True):
+            assert (found == wanted[number]).all()
+    assert block.part([0]).kernels == ["huffman_bf16"] and block.part([2]).kernels == ["rans_bf16"]
+
+
+def test_held_arrays() -> None:
+    """Archives without the bytes that are on the device, and put together again."""
+    bits = samples.weights("BF16", 30000).view(np.uint16).reshape(300, 100)
+    arrays = [
+        PackedArray(densor.compress(array, level=level))
+        for level in (1, 6)
+        for array in (bits.view(ml_dtypes.bfloat16), bits.astype(np.float32), bits, bits[:0])
+    ]
+    for array, found in zip(arrays, hold(arrays, backend()), strict=True):
+        assert found.recall().blob.tobytes() == array.blob.tobytes()
+        assert (found.shape, found.dtype, found.size) == (array.shape, array.dtype, array.size)
+        array.check(run(found.alone(), backend())[0])
+    largest = max(found.block.coded_in(arrays[0].blob).tolist(), key=lambda row: row[1])
+    found = hold(arrays, backend())[0]
+    found.block.data.array[largest[2] + 50] ^= 1  # type: ignore[attr-defined]
+    with pytest.raises(ChecksumError):
+        found.recall()
+
+
+def test_repeated_chunks(tiny_batches: Callable[[int], None]) -> None:
+    """What is stored once is decoded to both places."""
+    tiny_batches(1 << 12)
+    data = np.tile(samples.weights("F16", 1 << 14), 2)
+    array = PackedArray(densor.compress(data.view(np.float16), level=1))
+    (found,) = hold([array], backend())
+    assert array.stored < 0.6 * data.size
+    assert (run(found.alone(), backend())[0] == data).all()
+    assert found.recall().blob.tobytes() == array.blob.tobytes()
 
 
 # What must be refused
@@ -486,8 +541,9 @@ def test_check_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     arguments = ["--emulate", "--elements", "20000"]
     assert check.main([*arguments, "--json", str(json_file), "--markdown", str(table)]) == 0
     results = json.loads(json_file.read_text())["results"]
-    assert {"huffman_bf16", "rans_bf16"} <= {row["what"] for row in results}
-    assert all(row["right"] for row in results) and "emulator" in table.read_text()
+    wanted = {"huffman_bf16", "rans_bf16", "stored entry points", "model: no_grad"}
+    assert wanted <= {row["what"] for row in results}
+    assert all(row["right"] for row in results) and "emulate" in table.read_text()
     capsys.readouterr()
 
 

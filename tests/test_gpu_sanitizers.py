@@ -1,4 +1,4 @@
-"""The kernels under the emulator, built with AddressSanitizer and UBSan: tests of test_gpu again.
+"""The kernels under the emulator, built with AddressSanitizer and UBSan: tests of them again.
 
 Slow, and in a process of their own, into which the sanitizer's library must be loaded first.
 """
@@ -15,6 +15,7 @@ from densor.gpu import emulate
 pytestmark = pytest.mark.slow
 FOLDER = Path(__file__).parent
 CHOSEN = "not LARGE and not archives and not golden and not check_script and not emulator"
+FILES = ("test_gpu.py", "test_gpu_index.py")
 FLAGS = {
     "address": "-fsanitize=address -fno-omit-frame-pointer -g1",
     "undefined": "-fsanitize=undefined -fno-sanitize-recover=all -g1",
@@ -47,7 +48,7 @@ def environment(sanitizer: str) -> dict[str, str]:
 @pytest.mark.parametrize("sanitizer", FLAGS)
 def test_sanitized(sanitizer: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider"]
-    command += ["-k", CHOSEN, str(FOLDER / "test_gpu.py")]
+    command += ["-k", CHOSEN, *(str(FOLDER / name) for name in FILES)]
     variables, folder = environment(sanitizer), FOLDER.parent
     run = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=folder)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]

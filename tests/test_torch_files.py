@@ -174,7 +174,7 @@ def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
     before = path.read_bytes()
     from densor.formats import blob
 
-    monkeypatch.setattr(blob, "encode", lambda *args: pickle.loads(b"bad"))
+    monkeypatch.setattr(blob, "encode", lambda *args, **options: pickle.loads(b"bad"))
     with pytest.raises(pickle.UnpicklingError):
         densor.torch.save_file(tensors(), path)
     assert path.read_bytes() == before

@@ -18,19 +18,13 @@ torch = pytest.importorskip("torch")
 nn = torch.nn
 F = torch.nn.functional
 
-from torch_tools import assert_same, bits, one_thread  # noqa: E402, F401
+from torch_tools import IDS, Tiny, assert_same, bits, one_thread, tiny, weight  # noqa: E402, F401
 
 from densor.torch import from_packed, pack, pack_module, unpack_module  # noqa: E402
 from densor.torch.packed import PackedTensor, unpacked  # noqa: E402
 from densor.torch.resident import memory_of  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def weight(*shape: int, dtype: Any = None, seed: int = 0) -> Any:
-    generator = torch.Generator().manual_seed(seed)
-    made = torch.randn(shape, generator=generator) * 0.02
-    return made.to(torch.bfloat16 if dtype is None else dtype)
 
 
 # Packed arrays.
@@ -294,38 +288,6 @@ def test_blobs_become_packed_tensors() -> None:
 
 
 # Modules.
-
-
-class Tiny(nn.Module):
-    """Embedding, blocks, a head tied to the embedding, and what is too small to pack."""
-
-    def __init__(self, dtype: Any = None, blocks: int = 3) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(300, 96)
-        self.layers = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(96), nn.Linear(96, 200), nn.GELU(), nn.Linear(200, 96))
-            for _ in range(blocks)
-        )
-        self.head = nn.Linear(96, 300, bias=False)
-        self.head.weight = self.embed.weight
-        self.fail: BaseException | None = None
-        self.to(torch.bfloat16 if dtype is None else dtype)
-
-    def forward(self, ids: Any) -> Any:
-        x = self.embed(ids)
-        for layer in self.layers:
-            x = x + layer(x)
-            if self.fail is not None:
-                raise self.fail
-        return self.head(x)
-
-
-def tiny(dtype: Any = None) -> Any:
-    torch.manual_seed(0)
-    return Tiny(dtype).eval()
-
-
-IDS = torch.arange(24).reshape(2, 12) * 12
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])

@@ -111,7 +111,17 @@ def add_writing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sha256", action="store_true", help="store SHA-256 of the original, not XXH3-128"
     )
+    add_gpu_index(parser)
     add_recovery(parser)
+
+
+def add_gpu_index(parser: argparse.ArgumentParser) -> None:
+    """--gpu-index."""
+    parser.add_argument(
+        "--gpu-index",
+        action="store_true",
+        help="store entry points for decoding on a GPU (levels 1 to 5)",
+    )
 
 
 def add_recovery(parser: argparse.ArgumentParser) -> None:

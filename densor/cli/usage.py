@@ -27,6 +27,7 @@ options:
   --llm MODEL          code text under a language model: smollm2, sample, or a path;
                        with -d and -t: where that model is now
   --sha256             store SHA-256 of the original, not XXH3-128
+  --gpu-index          store entry points, so that a GPU decodes at once (-1 to -5)
   --recovery PERCENT   add data from which densor repair mends so much damage
   --base FILE          code only what differs from FILE, which -d and -t need too
   --max-size N[K|M|G]  with -d and -t: give up on archives that hold more

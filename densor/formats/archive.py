@@ -63,13 +63,15 @@ class Frames(NamedTuple):
 
 
 class StoredChunk(NamedTuple):
-    """A chunk as it stands in the archive; `begin`, `size`: its original bytes in the entry."""
+    """A chunk as it stands in the archive; `begin`, `size`: its original bytes in the entry.
+    `points`: the entry points stored beside it."""
 
     number: int
     model: bytes  # payload of the model, empty for the fixed ones
     payload: Bytes
     begin: int
     size: int
+    points: Bytes | None
 
 
 class _Budget:
@@ -347,7 +349,10 @@ class Archive:
             if model not in models:
                 own = model >= registry.FIRST_MODEL
                 models[model] = self._model_payload(model, number) if own else b""
-            yield StoredChunk(model, models[model], payload, start, header.original)
+            points = None
+            if (self.frames.kinds[number + 1 : number + 2] == wire.POINTS).any():
+                points = self._frame(number + 1)[1]
+            yield StoredChunk(model, models[model], payload, start, header.original, points)
 
     def _base_of(self, entry: IndexedEntry, budget: _Budget) -> Base | None:
         base = entry.meta.base

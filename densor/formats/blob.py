@@ -30,16 +30,29 @@ class Tensor(NamedTuple):
 
 
 def encode(
-    tensor: Tensor, data: Bytes, level: int = 3, threads: int = 0, base: GivenBase | None = None
+    tensor: Tensor,
+    data: Bytes,
+    level: int = 3,
+    threads: int = 0,
+    base: GivenBase | None = None,
+    *,
+    gpu_index: bool = False,
 ) -> bytes:
     """Packs `data`, the elements of `tensor`: little-endian, last dimension fastest.
 
-    `base`: as many bytes that these are coded against; `decode` then needs them too.
+    `base`: as many bytes that these are coded against; `decode` then needs them too. `gpu_index` as
+    for `ArchiveWriter`.
     """
     meta = EntryMeta(tensor.name, TENSOR, data.size, tensor.dtype, tensor.shape)
     meta.base = None if base is None else base.reference()
     out = MemoryFile(data.size)
-    writer = ArchiveWriter(out, level, threads, index=False)  # type: ignore[arg-type]
+    writer = ArchiveWriter(
+        out,  # type: ignore[arg-type]
+        level,
+        threads,
+        index=False,
+        gpu_index=gpu_index,
+    )
     try:
         segment = Segment(kind_of(tensor.dtype, tensor.shape), data.size, 0)
         source = None if base is None else base.source

@@ -67,14 +67,16 @@ def pack_model(
     *,
     base: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
+    gpu_index: bool = False,
     progress: Progress | None = None,
 ) -> Packed:
     """Writes a packed copy of a model's folder, which appears whole or not at all.
 
     `source`: a folder with config.json and model*.safetensors. `base`: the folder of a model that
     this one was made from; tensors are coded against those of the same name, type and shape there
-    where that is smaller, and whoever loads or unpacks the copy needs that folder too. What was
-    written is unpacked and compared before the folder appears. Raises a DensorError.
+    where that is smaller, and whoever loads or unpacks the copy needs that folder too. `gpu_index`:
+    store entry points for GPUs, as for `densor.compress`. What was written is unpacked and compared
+    before the folder appears. Raises a DensorError.
     """
     source, target = Path(source), Path(target)
     weights = weight_files(source)
@@ -87,7 +89,7 @@ def pack_model(
         _copy_others(source, new, {path.name for path in weights} | {CONFIG, CARD})
         _keep_originals(source, new)
         written = [
-            _pack_weights(file, new / file.path.name, level, threads, bases, progress)
+            _pack_weights(file, new / file.path.name, level, threads, bases, gpu_index, progress)
             for file in files
         ]
         sizes = Sizes(sum(file.size for file in files), sum(file.stored_size for file in written))
@@ -107,11 +109,14 @@ def _pack_weights(
     level: int,
     threads: int,
     bases: BaseFolder | None,
+    gpu_index: bool,
     progress: Progress | None,
 ) -> PackedFile:
     find = None if bases is None else bases.find
     with errors_of(path), path.open("wb") as out:
-        packed.pack_file(file, out, level, threads, base=find, progress=progress)
+        packed.pack_file(
+            file, out, level, threads, base=find, gpu_index=gpu_index, progress=progress
+        )
     copy_times_and_mode(file.path, path)
     written = PackedFile(path)
     need = None if bases is None else bases.need

@@ -135,6 +135,7 @@ def compress_file(
     text: bool = False,
     llm: Any = None,
     recovery: float | None = None,
+    gpu_index: bool = False,
     progress: Progress | None = None,
 ) -> Sizes:
     """Packs one file, in bounded memory.
@@ -151,7 +152,8 @@ def compress_file(
     that `densor.llm.load` knows; decompressing needs the same. What it codes is decoded at once and
     compared unless `verify` is False.
     `recovery`: percent of recovery data, from which `repair` mends damage; needs a target that can
-    be read again. Raises a DensorError; then no target is left.
+    be read again. `gpu_index`: store entry points for GPUs, as for `compress`.
+    Raises a DensorError; then no target is left.
     """
     source, target = plain(source), plain(target)
     with open_input(source) as found, open_base(base, threads, llm=llm) as before:
@@ -167,6 +169,7 @@ def compress_file(
                 text=text,
                 llm=llm,
                 verify=verify is not False,
+                gpu_index=gpu_index,
                 progress=progress,
             )
             try:

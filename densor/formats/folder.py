@@ -97,6 +97,7 @@ def pack(
     llm: Any = None,
     verify: bool = True,
     recovery: float | None = None,
+    gpu_index: bool = False,
     progress: Progress | None = None,
 ) -> Sizes:
     """Packs files and folders into one archive, which `extract` restores byte for byte.
@@ -116,6 +117,7 @@ def pack(
             text=text,
             llm=llm,
             verify=verify,
+            gpu_index=gpu_index,
             progress=progress,
         )
         try:

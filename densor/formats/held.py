@@ -41,6 +41,7 @@ class _Chunk(NamedTuple):
     end: int
     model: int
     payload: Bytes
+    points: Bytes | None = None  # entry points
 
 
 class _Frames:
@@ -52,6 +53,8 @@ class _Frames:
         self.features, self._limit = wire.parse_header(blob[: wire.HEADER_SIZE].tobytes())
 
     def __iter__(self) -> Iterator[tuple[wire.FrameHeader, Bytes]]:
+        """All but those to be passed over; entry points only where they follow a chunk."""
+        before = 0
         while True:
             begin = self._at + wire.FRAME_SIZE
             if self._at == self._blob.size:
@@ -66,8 +69,10 @@ class _Frames:
                 if self._at != self._blob.size:
                     raise FormatError("data after the end of the archive")
                 return
-            if header.kind < wire.FIRST_SKIPPABLE and header.kind != wire.INDEX:
+            points = header.kind == wire.POINTS and before == wire.CHUNK
+            if points or (header.kind < wire.FIRST_SKIPPABLE and header.kind != wire.INDEX):
                 yield header, payload
+            before = header.kind
 
 
 class _Decoders:
@@ -140,6 +145,8 @@ class PackedArray:
             if not known and not 0 <= header.model - registry.FIRST_MODEL < len(self._models):
                 raise FormatError(f"chunk names model {header.model}, which is not at hand")
             self._chunks.append(_Chunk(begin, begin + header.original, header.model, payload))
+        elif header.kind == wire.POINTS:
+            self._chunks[-1] = self._chunks[-1]._replace(points=payload)
         elif header.kind == wire.REF and payload.size == wire.REF_PAYLOAD.size:
             entry, offset = wire.REF_PAYLOAD.unpack(payload.tobytes())
             if entry:
@@ -182,6 +189,14 @@ class PackedArray:
         """Bytes that it takes in memory."""
         return self.blob.size
 
+    def chunks(self) -> Iterator[tuple[int, bytes, Bytes, int, Bytes | None]]:
+        """All chunks in order: number and payload (empty for the fixed ones) of the model, stored
+        bytes, number of original bytes, entry points if there are any."""
+        for chunk in self._chunks:
+            own = chunk.model - registry.FIRST_MODEL
+            model = self._models[own] if own >= 0 else b""
+            yield chunk.model, model, chunk.payload, chunk.end - chunk.begin, chunk.points
+
     def jobs(self, out: Bytes, begin: int = 0) -> list[Callable[[], None]]:
         """What must be done, in any order and by any threads, to fill `out`.
 
@@ -211,9 +226,13 @@ class PackedArray:
         """Decodes everything once; ChecksumError unless it is what was packed."""
         data = POOL.take(self.size)
         self.decode_into(data, workers)
+        self.check(data)
+        POOL.give(data)
+
+    def check(self, data: Bytes) -> None:
+        """ChecksumError unless `data`, what somebody else has decoded, is what was packed."""
         hasher = new_hash(self.meta.hash)
         hasher.update(data)
-        POOL.give(data)
         if hasher.digest() != self._digest:
             raise ChecksumError(f"{self.meta.name}: decoded data does not match its hash")
 

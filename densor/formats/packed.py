@@ -35,6 +35,7 @@ from densor.formats import blob, strictjson
 from densor.formats.base import GivenBase
 from densor.formats.blob import Tensor
 from densor.formats.entry import is_name
+from densor.formats.held import PackedArray
 from densor.formats.output import errors_of, write_all
 from densor.formats.safetensors import LENGTH_SIZE, MAX_HEADER
 from densor.formats.source import Bytes, MemoryRandomSource
@@ -242,6 +243,16 @@ class PackedFile:
                 raise FormatError(f"blob is of {found.name!r:.200}, {found.dtype} {found.shape}")
             return found
 
+    def array(self, name: str) -> PackedArray:
+        """A blob, all hashes of its stored bytes checked, not decoded.
+
+        UnsupportedError for what `PackedArray` does not take, bases above all.
+        """
+        self.describe(name)
+        self._read_ahead(name)
+        with self._named(name):
+            return PackedArray(self.stored(name))
+
     def read(
         self,
         name: str,
@@ -332,15 +343,25 @@ def pack_file(
     threads: int = 0,
     *,
     base: Decide | None = None,
+    gpu_index: bool = False,
     progress: Progress | None = None,
 ) -> None:
     """Writes a packed file of a plain one; ArgumentError if it is packed already.
 
-    `base`: finds what a tensor may be coded against.
+    `base`: finds what a tensor may be coded against. `gpu_index` as for `ArchiveWriter`.
     """
     if source.packed:
         raise ArgumentError(f"{source.path}: is packed already")
-    write_packed(source.header, source.stored, target, level, threads, base=base, progress=progress)
+    write_packed(
+        source.header,
+        source.stored,
+        target,
+        level,
+        threads,
+        base=base,
+        gpu_index=gpu_index,
+        progress=progress,
+    )
 
 
 def write_packed(
@@ -351,6 +372,7 @@ def write_packed(
     threads: int,
     *,
     base: Decide | None = None,
+    gpu_index: bool = False,
     progress: Progress | None = None,
 ) -> None:
     """Writes the packed file of a safetensors file of this header and these tensors.
@@ -365,7 +387,7 @@ def write_packed(
         for name, stored in header.tensors.items():
             data = data_of(name)
             hasher.update(data)
-            packed = _packed(name, stored, data, level, threads, base)
+            packed = _packed(name, stored, data, level, threads, base, gpu_index)
             if packed is None:
                 plain[name] = stored
             else:
@@ -394,7 +416,13 @@ def _alignment(stored: Stored) -> int:
 
 
 def _packed(
-    name: str, stored: Stored, data: Bytes, level: int, threads: int, base: Decide | None
+    name: str,
+    stored: Stored,
+    data: Bytes,
+    level: int,
+    threads: int,
+    base: Decide | None,
+    gpu_index: bool,
 ) -> bytes | None:
     """The blob of a tensor, None where it is better left as it is."""
     if data.size < LEAST or stored.dtype not in SIZES or not is_name(name) or not name:
@@ -405,7 +433,7 @@ def _packed(
     if given is not None:
         best = blob.encode(tensor, data, level, threads, given)
     if best is None or len(best) > _CLEARLY * data.size:
-        alone = blob.encode(tensor, data, level, threads)
+        alone = blob.encode(tensor, data, level, threads, gpu_index=gpu_index)
         best = alone if best is None or len(alone) <= len(best) else best
     return best if len(best) <= _WORTH * data.size else None
 

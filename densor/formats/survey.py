@@ -31,6 +31,7 @@ _NAMES = {
     wire.END: "end of the archive",
     wire.RECOVERY: "recovery data",
     wire.PLACE: "place",
+    wire.POINTS: "entry points",
 }
 
 

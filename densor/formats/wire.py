@@ -26,6 +26,7 @@ END = 7
 FIRST_SKIPPABLE = 128
 RECOVERY = 128  # recovery data
 PLACE = 129  # what the frames that follow belong to
+POINTS = 130  # entry points of the chunk before
 
 MAX_ENTRY = 1 << 20
 MAX_MODEL = registry.MODEL_BYTES

@@ -14,6 +14,7 @@ from densor.codec.coder import Base
 from densor.codec.kind import BATCH_BYTES, Kind, is_plain
 from densor.codec.levels import Level, beside_tensors, level_settings
 from densor.codec.llm.session import Session
+from densor.codec.planar.units import entry_points
 from densor.codec.scales.tables import History
 from densor.codec.zstd import zstd_compress
 from densor.errors import ArgumentError, FileError, FormatError
@@ -22,7 +23,7 @@ from densor.formats.archive import Archive
 from densor.formats.entry import EntryMeta, TensorInfo, parse
 from densor.formats.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.output import errors_of, write_all
-from densor.formats.source import Bytes, Source
+from densor.formats.source import Bytes, Source, as_bytes
 from densor.parallel import Workers
 
 _INDEX_ZSTD = 9
@@ -58,6 +59,7 @@ class ArchiveWriter:
     `based`: whether entries may have bases, which is needed where the file cannot be sought in.
     `text`: plain bytes by context mixing whatever the level. `llm`: a language model for entries
     that hold no tensors, or its name or path; `verify`: decode at once what it has coded.
+    `gpu_index`: whether entry points stand beside the chunks that a GPU decodes from such.
     """
 
     def __init__(
@@ -73,9 +75,11 @@ class ArchiveWriter:
         text: bool = False,
         llm: Any = None,
         verify: bool = True,
+        gpu_index: bool = False,
         progress: Callable[[int], object] | None = None,
     ) -> None:
         self._file = file
+        self._gpu_index = gpu_index
         self.level = level
         self._level: Level = level_settings(level, text)
         self._entry_level = self._level  # of the entry at hand
@@ -261,14 +265,29 @@ class ArchiveWriter:
             self._repeat(*batch.repeat, batch.data.size)
         coded = batch.result()
         own = self._model(coded.model) if coded.model is not None else 0
-        for chunk in coded.chunks:
+        for chunk, points in zip(coded.chunks, self._points(coded), strict=True):
             self._chunk(chunk, own)
+            if points is not None:
+                self._frame(wire.POINTS, points)
             POOL.give(chunk.payload)
         POOL.give(batch.data)
         if batch.before is not None:
             POOL.give(batch.before.data)
         if self._progress is not None and not batch.reported:
             self._progress(batch.data.size)
+
+    def _points(self, coded: CodedBatch) -> list[bytes | None]:
+        """The entry points of each chunk, None for those that get none."""
+        model = coded.model
+        if not self._gpu_index or model is None:
+            return [None] * len(coded.chunks)
+        tasks = [
+            self._workers.submit(entry_points, model, as_bytes(chunk.payload), chunk.original)
+            for chunk in coded.chunks
+            if chunk.own
+        ]
+        found = iter([task.result() for task in tasks])
+        return [next(found) if chunk.own else None for chunk in coded.chunks]
 
     def _model(self, payload: bytes) -> int:
         """The number of a model, which is written unless an equal one may still be named."""

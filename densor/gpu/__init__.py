@@ -68,7 +68,7 @@ class DeviceTensor:
 
         ChecksumError where the packed bytes were damaged since they were loaded.
         """
-        if out is not None and self.block.packed[0].size == self.size:
+        if out is not None and self.block.contents[0].size == self.size:
             self.block.decode_into([out])
             return out
         found = self.block.decode()[self.name]

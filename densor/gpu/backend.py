@@ -72,8 +72,9 @@ class Backend(Protocol):
         """Copies `data` to the begin of a buffer, which is at least as large."""
         ...
 
-    def read(self, buffer: Any) -> Bytes:
-        """A copy of a buffer's content, once all that was started before is done."""
+    def read(self, buffer: Any, begin: int = 0, size: int | None = None) -> Bytes:
+        """A copy of a buffer's content from byte `begin` on, `size` bytes or all that is left,
+        once all that was started before is done."""
         ...
 
     def lane(self) -> Lane:

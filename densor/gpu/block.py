@@ -4,6 +4,7 @@ A block has one table of descriptors and takes one launch per kernel that its te
 often one: all matrices of a transformer block are decoded by the same one.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.errors import ArgumentError, ChecksumError
-from densor.gpu.backend import Backend, Buffer, upload
+from densor.gpu.backend import Backend, Buffer, Bytes, upload
 from densor.gpu.descriptors import OUT_ALIGNMENT, POINTERS
 from densor.gpu.plan import SCRATCH, Launch, Plan
 from densor.gpu.tensors import Packed
@@ -44,12 +45,55 @@ class Scratch:
         return self._buffer
 
 
+class _Memory:
+    """What a block and its parts share: packed tensors, tables, and what describes them."""
+
+    def __init__(
+        self, packed: Sequence[Packed], backend: Backend, scratch: Scratch, host: bool
+    ) -> None:
+        plan = Plan(len(packed), host)
+        for number, tensor in enumerate(packed):
+            plan.add(number, tensor)
+        self.contents = [tensor.content for tensor in packed]
+        self.on_host = plan.on_host
+        self.launches = plan.launches()
+        self.backend, self.scratch = backend, scratch
+        scratch.reserve(plan.scratch.size)
+        self.pieces = plan.arena.pieces()
+        self.data = upload(backend, plan.arena.build())
+        backend.fence(self.data, plan.arena.gaps())
+        self.tables = upload(backend, plan.tables())
+        self.status = upload(backend, np.zeros(max(len(packed), 1), np.uint32))
+        self._described: list[list[Buffer]] = []
+        self._described_for: Buffer | None = None
+
+    def descriptors(self) -> list[list[Buffer]]:
+        """Those of each launch but its jobs, with addresses in the place of offsets."""
+        scratch = self.scratch.buffer
+        if scratch is not self._described_for:
+            places = self.data.pointer, scratch.pointer
+            self._described = [
+                [upload(self.backend, with_addresses(a, *places)) for a in launch.others]
+                for launch in self.launches
+            ]
+            self._described_for = scratch
+        return self._described
+
+    @property
+    def size(self) -> int:
+        """Bytes, without scratch."""
+        described = sum(a.nbytes for one in self.launches for a in (one.jobs, *one.others))
+        return self.data.size + self.tables.size + described
+
+
 class Block:
     """Tensors in a backend's memory, packed. `scratch` may be shared with other blocks.
 
     `host`: chunks that no kernel knows are decoded here, once, and kept as they are; otherwise they
-    are an UnsupportedError. `on_host`: names of the tensors that have such. FormatError for chunks
-    that contradict the format.
+    are an UnsupportedError. FormatError for chunks that contradict the format. The bytes of
+    `packed` are copied.
+
+    `contents`: what the tensors are, in the order of `packed`.
     """
 
     def __init__(
@@ -60,95 +104,129 @@ class Block:
         scratch: Scratch | None = None,
         host: bool = True,
     ) -> None:
-        self.packed = list(packed)
-        plan = Plan(len(self.packed), host)
-        for number, tensor in enumerate(self.packed):
-            plan.add(number, tensor)
-        self.on_host = [self.packed[number].name for number in sorted(plan.on_host)]
-        self._backend = backend
-        self._launches = plan.launches()
-        self._scratch = scratch or Scratch(backend)
-        self._scratch.reserve(plan.scratch.size)
-        self.data = upload(backend, plan.arena.build())
-        backend.fence(self.data, plan.arena.gaps())
-        self._tables = upload(backend, plan.tables())
-        self._status = upload(backend, np.zeros(max(len(self.packed), 1), np.uint32))
-        self._outs = backend.empty(8 * (len(self.packed) + 1))
+        self._memory = _Memory(packed, backend, scratch or Scratch(backend), host)
+        self._choose(range(len(packed)))
+
+    def part(self, numbers: Sequence[int]) -> "Block":
+        """Some of the tensors, by number, to be decoded without the others; all memory is shared.
+
+        Whatever is decoded at the same time as another part needs scratch memory of its own.
+        """
+        found = copy.copy(self)
+        found._choose(numbers)
+        return found
+
+    def _choose(self, numbers: Sequence[int]) -> None:
+        memory, backend = self._memory, self._memory.backend
+        self._numbers = np.array(numbers, np.int64)
+        self.contents = [memory.contents[number] for number in numbers]
+        self._launches: list[tuple[int, Launch, Buffer]] = []
+        for i, launch in enumerate(memory.launches):
+            jobs = launch.jobs[np.isin(launch.owners, self._numbers)]
+            if jobs.size:
+                self._launches.append((i, launch._replace(jobs=jobs), upload(backend, jobs)))
+        self._outs = backend.empty(8 * (len(memory.contents) + 1))
         self._bound: tuple[int, ...] = ()
-        self._bound_scratch: Buffer | None = None
         self._descriptors: list[list[Buffer]] = []
 
     @property
     def kernels(self) -> list[str]:
         """Names of the kernels that are started, in order."""
-        return [launch.kernel for launch in self._launches]
+        return [launch.kernel for _, launch, _ in self._launches]
+
+    @property
+    def on_host(self) -> list[int]:
+        """Numbers of the tensors with chunks that were decoded here."""
+        chosen = enumerate(self._numbers.tolist())
+        return [i for i, number in chosen if number in self._memory.on_host]
 
     @property
     def resident(self) -> int:
-        """Bytes of the backend's memory that the block keeps, without scratch."""
-        described = sum(a.nbytes for one in self._launches for a in (one.jobs, *one.others))
-        return self.data.size + self._tables.size + described
+        """Bytes of the backend's memory that the block keeps, without scratch; parts take none."""
+        return self._memory.size
+
+    @property
+    def data(self) -> Buffer:
+        """The packed tensors."""
+        return self._memory.data
 
     def bind(self, outs: Sequence[Buffer]) -> None:
         """Says where the tensors go: memory of their sizes, at multiples of 32 bytes.
 
         Copies a table of addresses, and nothing if they are the same as before.
         """
-        if len(outs) != len(self.packed):
+        memory = self._memory
+        if len(outs) != len(self.contents):
             raise ArgumentError("everything packed needs its memory")
-        for tensor, out in zip(self.packed, outs, strict=True):
+        for tensor, out in zip(self.contents, outs, strict=True):
             if out.size < tensor.size or (tensor.size and out.pointer % OUT_ALIGNMENT):
                 raise ArgumentError(f"{tensor.name}: memory is too small or not aligned")
-        scratch = self._scratch.buffer
-        if scratch is not self._bound_scratch:
-            self._descriptors = [self._upload(launch, scratch) for launch in self._launches]
-            self._bound_scratch = scratch
-        pointers = *(out.pointer if out.size else 0 for out in outs), scratch.pointer
-        if pointers != self._bound:
-            self._backend.write(self._outs, np.array(pointers, np.uint64))
-            self._bound = pointers
-
-    def _upload(self, launch: Launch, scratch: Buffer) -> list[Buffer]:
-        """The descriptors of a launch, with addresses in the place of offsets."""
-        others = [with_addresses(a, self.data.pointer, scratch.pointer) for a in launch.others]
-        return [upload(self._backend, a) for a in (launch.jobs, *others)]
+        self._descriptors = memory.descriptors()
+        places = *(out.pointer if out.size else 0 for out in outs), memory.scratch.buffer.pointer
+        if places != self._bound:
+            table = np.zeros(len(memory.contents) + 1, np.uint64)
+            table[[*self._numbers, -1]] = places
+            memory.backend.write(self._outs, table)
+            self._bound = places
 
     def launch(self) -> None:
         """Starts decoding to where `bind` said. Nothing is allocated, copied or waited for."""
-        shared = self._tables, self._outs, self._status
+        memory = self._memory
+        shared = memory.tables, self._outs, memory.status
         common: list[np.generic] = [np.uint64(buffer.pointer) for buffer in shared]
-        most = _BLOCKS * self._backend.processors
-        for launch, descriptors in zip(self._launches, self._descriptors, strict=True):
-            args: list[np.generic] = [np.uint64(buffer.pointer) for buffer in descriptors]
-            args.insert(1, np.uint32(launch.jobs.size))
+        most = _BLOCKS * memory.backend.processors
+        for i, launch, jobs in self._launches:
+            args: list[np.generic] = [np.uint64(jobs.pointer), np.uint32(launch.jobs.size)]
+            args += [np.uint64(buffer.pointer) for buffer in self._descriptors[i]]
             blocks = min(launch.jobs.size, most) if launch.several else launch.jobs.size
-            self._backend.launch(launch.kernel, blocks, launch.threads, args + common)
+            memory.backend.launch(launch.kernel, blocks, launch.threads, args + common)
 
     def check(self) -> None:
         """Waits for what was launched; ChecksumError where stored bits turned out damaged."""
-        words = self._backend.read(self._status).view(np.uint32)
+        memory = self._memory
+        words = memory.backend.read(memory.status).view(np.uint32)
         if not words.any():
             return
-        self._backend.write(self._status, np.zeros(words.size, np.uint32))
+        memory.backend.write(memory.status, np.zeros(words.size, np.uint32))
         number = int(np.flatnonzero(words)[0])
         told = "; ".join(text for bit, text in _ERRORS.items() if words[number] & bit)
-        raise ChecksumError(f"{self.packed[number].name}: {told}")
+        raise ChecksumError(f"{memory.contents[number].name}: {told}")
 
     def decode_into(self, outs: Sequence[Any]) -> None:
         """Decodes all chunks to arrays of the backend: `bind`, `launch`, `check`."""
-        self.bind([self._backend.wrap(out) for out in outs])
+        self.bind([self._memory.backend.wrap(out) for out in outs])
         self.launch()
         self.check()
 
     def decode(self) -> dict[str, Any]:
         """All tensors by name, in new arrays of the backend."""
-        memory = [self._backend.new("U8", (packed.size,)) for packed in self.packed]
+        backend = self._memory.backend
+        memory = [backend.new("U8", (content.size,)) for content in self.contents]
         self.decode_into(memory)
         return {
-            place.name: self._backend.view(whole, place.skip, place.dtype, place.shape)
-            for whole, packed in zip(memory, self.packed, strict=True)
-            for place in packed.tensors
+            place.name: backend.view(whole, place.skip, place.dtype, place.shape)
+            for whole, content in zip(memory, self.contents, strict=True)
+            for place in content.tensors
         }
+
+    def coded_in(self, blob: Bytes) -> npt.NDArray[np.int64]:
+        """Which bytes of an archive that tensors were taken from are in the block's memory.
+
+        int64[n, 3]: first byte, number of bytes, and where `read` finds them; in order, none twice.
+        """
+        begin, size = blob.ctypes.data, blob.size
+        found: list[tuple[int, int, int]] = []
+        end = 0
+        for address, length, at in sorted(self._memory.pieces.tolist()):
+            first, last = address - begin, address - begin + length
+            if first >= end and last <= size:
+                found.append((first, length, at))
+                end = last
+        return np.array(found, np.int64).reshape(-1, 3)
+
+    def read(self, begin: int, size: int) -> Bytes:
+        """A copy of bytes of the packed tensors as they stand in the backend's memory."""
+        return self._memory.backend.read(self._memory.data, begin, size)
 
 
 def with_addresses(described: npt.NDArray[Any], data: int, scratch: int) -> npt.NDArray[Any]:

@@ -3,8 +3,9 @@
     python -m densor.gpu.check [--emulate] [--json FILE] [--markdown FILE] [--elements N]
 
 With a GPU: decodes generated weights of every type by every kernel, compares bit for bit with the
-CPU, damages packed bytes, and times decoding against a copy on the device; nvCOMP and DFloat11
-beside it where they are installed. With `--emulate` the same on the CPU, at a small size.
+CPU, damages packed bytes, and times decoding against a copy on the device, and nvCOMP where it is
+installed. With torch also a model whose weights stay packed on the device, in a CUDA graph too.
+With `--emulate` the same on the CPU, at a small size.
 """
 
 import argparse
@@ -24,8 +25,10 @@ import numpy.typing as npt
 
 import densor
 from densor.codec import registry
+from densor.codec.planar.units import entry_points
 from densor.codec.scales.model import parse as parse_scales
 from densor.codec.scales.payload import parse_head
+from densor.codec.zstd import zstd_compress, zstd_decompress
 from densor.errors import ChecksumError, DensorError, UnsupportedError
 from densor.gpu import Backend, Block, Packed, backend
 from densor.gpu.palette import BATCHES, PaletteMatrix
@@ -40,6 +43,7 @@ _CHUNK = 1 << 18
 _SMALL, _LARGE = 1 << 18, 1 << 27  # elements: emulated, on a GPU
 _ROUNDS = 10
 _DAMAGES = 8
+_POINTS_HEAD = 16  # bytes before the numbers of units
 
 
 class Case(NamedTuple):
@@ -83,7 +87,7 @@ def check_decoding(on: Backend, case: Case, elements: int, timed: bool) -> Resul
     block.decode_into([out])
     right = bool((on.read(out) == data).all())
     result = Result(", ".join(block.kernels), case.dtype, elements, right)
-    result.ratio = block.packed[0].stored / data.size
+    result.ratio = block.contents[0].stored / data.size
     result.resident = block.resident / data.size
     if timed:
         result.decode = _speed(block.launch, block.check, data.size)
@@ -124,6 +128,48 @@ def coded_part(chunk: PackedChunk) -> Bytes:
     form = parse_scales(chunk.model).form
     head = parse_head(chunk.payload, form, chunk.size // form.size)
     return chunk.payload[max(head.stream, head.end - 2048) : head.end - 64]
+
+
+def check_points(on: Backend, elements: int) -> Result:
+    """Stored entry points are used; those that lie are told of."""
+    data = weights("BF16", elements, _ROW)
+    packed = planar(data, "BF16", _ROW, _CHUNK, level=1)
+    told = []
+    for lie in (False, True):
+        chunks = [chunk._replace(points=_points(chunk, lie)) for chunk in packed.chunks]
+        block = Block([packed._replace(chunks=chunks)], on, host=False)
+        out = on.empty(data.size)
+        try:
+            block.decode_into([out])
+            told.append(not (on.read(out) == data).all())
+        except ChecksumError:
+            told.append(True)
+    return Result("stored entry points", "BF16", elements, told == [False, True])
+
+
+def _points(chunk: PackedChunk, lie: bool) -> Bytes:
+    """The entry points of a chunk; one of them a bit off, if they are to lie."""
+    points = entry_points(chunk.model, chunk.payload, chunk.size) or b""
+    if lie:
+        head, count = points[:_POINTS_HEAD], int.from_bytes(points[12:_POINTS_HEAD], "little")
+        halves = np.frombuffer(zstd_decompress(points[_POINTS_HEAD:], 2 * count), np.uint8).copy()
+        low = halves[: count // 4]  # of the first stream
+        at = int(np.flatnonzero((low[:-1] < 255) & (low[1:] > 0))[0])
+        low[at] += 1
+        low[at + 1] -= 1
+        points = head + zstd_compress(halves, 1)
+    return np.frombuffer(points, np.uint8)
+
+
+def check_models(on: Backend, elements: int, timed: bool) -> Iterator[Result]:
+    """Models of torch whose weights are packed on the device, where torch is installed."""
+    if importlib.util.find_spec("torch") is None:
+        return
+    # This script stands above all packages; else none of densor.gpu knows of densor.torch.
+    from densor.torch.check import check_models as checks
+
+    for what, right, note in checks(on, elements, timed):
+        yield Result(what, "BF16", elements, right, note=note)
 
 
 def check_palette(on: Backend, rows: int, columns: int, timed: bool) -> Iterator[Result]:
@@ -213,6 +259,8 @@ def run(on: Backend, elements: int, timed: bool) -> Iterator[Result]:
             yield check_decoding(on, case, size, False)
         yield check_decoding(on, case, elements, timed)
         yield check_damage(on, case, min(elements, _SMALL))
+    yield check_points(on, max(EDGES[-2], min(elements, _SMALL)))
+    yield from check_models(on, elements, timed)
     columns = 4 * _ROW
     yield from check_palette(on, -(-elements // columns), columns, timed)
     if timed:

@@ -42,11 +42,16 @@ class CudaBackend:
     def __init__(self, device: int | None = None) -> None:
         self._cupy = cupy = _import_cupy()
         self._device = cupy.cuda.Device(device)
+        self.number: int = self._device.id
         self.processors: int = self._device.attributes["MultiProcessorCount"]
         self._functions: dict[str, Any] = {}
 
     def empty(self, size: int) -> CudaBuffer:
-        """See `Backend`."""
+        """See `Backend`; torch's if torch is imported, so that one allocator has all memory."""
+        torch = self._torch()
+        if torch is not None:
+            tensor = torch.empty(size, dtype=torch.uint8, device=torch.device("cuda", self.number))
+            return CudaBuffer(tensor.data_ptr(), size, tensor)
         with self._device, self._stream():
             array = self._cupy.empty(size, np.uint8)
         return CudaBuffer(array.data.ptr, size, array)
@@ -55,7 +60,7 @@ class CudaBackend:
         """See `Backend`; a torch tensor if torch is imported, else a CuPy array of the bits."""
         torch = self._torch()
         if torch is not None:
-            device = torch.device("cuda", self._device.id)
+            device = torch.device("cuda", self.number)
             return torch.empty(shape, dtype=to_torch(dtype), device=device)
         with self._device, self._stream():
             return self._cupy.empty(shape, _UINTS[SIZES[dtype]])
@@ -84,17 +89,18 @@ class CudaBackend:
         with self._device, self._stream():
             self._view(buffer)[: flat.size].set(flat)
 
-    def read(self, buffer: CudaBuffer) -> Bytes:
+    def read(self, buffer: CudaBuffer, begin: int = 0, size: int | None = None) -> Bytes:
         """See `Backend`."""
+        end = buffer.size if size is None else begin + size
         with self._device, self._stream():
-            found: Bytes = self._cupy.asnumpy(self._view(buffer))
+            found: Bytes = self._cupy.asnumpy(self._view(buffer)[begin:end])
         return found
 
     def lane(self) -> "CudaLane":
         """See `Backend`."""
         torch = self._torch()
         if torch is not None:
-            return CudaLane(torch.cuda.Stream(self._device.id), torch.cuda.stream, self)
+            return CudaLane(torch.cuda.Stream(self.number), torch.cuda.stream, self)
         with self._device:
             stream = self._cupy.cuda.Stream(non_blocking=True)
         return CudaLane(stream, _entered, self)
@@ -110,7 +116,7 @@ class CudaBackend:
         """The current stream, torch's if it is there."""
         torch = self._torch()
         if torch is not None:
-            return torch.cuda.current_stream(self._device.id)
+            return torch.cuda.current_stream(self.number)
         return self._cupy.cuda.get_current_stream()
 
     def fence(self, buffer: CudaBuffer, gaps: Iterable[tuple[int, int]]) -> None:
@@ -123,7 +129,7 @@ class CudaBackend:
 
     def _view(self, buffer: CudaBuffer) -> Any:
         cuda = self._cupy.cuda
-        memory = cuda.UnownedMemory(buffer.pointer, buffer.size, buffer.owner, self._device.id)
+        memory = cuda.UnownedMemory(buffer.pointer, buffer.size, buffer.owner, self.number)
         pointer = cuda.MemoryPointer(memory, 0)
         return self._cupy.ndarray(buffer.size, np.uint8, pointer)
 
@@ -132,7 +138,7 @@ class CudaBackend:
         stream = self.current()
         if not hasattr(stream, "cuda_stream"):
             return stream
-        return self._cupy.cuda.ExternalStream(stream.cuda_stream, self._device.id)
+        return self._cupy.cuda.ExternalStream(stream.cuda_stream, self.number)
 
     @staticmethod
     def _torch() -> Any:

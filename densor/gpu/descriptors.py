@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
+Pieces = npt.NDArray[np.int64]  # [n, 3]
 ALIGNMENT = 16
 OUT_ALIGNMENT = 32  # of the memory that tensors are decoded to: a group of eight FP32
 _SLACK = 16  # bytes after each piece that may be read but mean nothing
@@ -40,7 +41,7 @@ STREAM = np.dtype(
     + [("base", "<i4"), ("tensor", "<u4"), ("status", "<u4"), ("unused", "<u4")]
 )
 STREAM_JOB = np.dtype(
-    [(f, "<u4") for f in ("stream", "streams", "tables", "phase", "main", "tails")]
+    [(f, "<u4") for f in ("stream", "streams", "tables", "phase", "phases", "main", "tails")]
 )
 
 
@@ -77,6 +78,15 @@ class Arena:
             if end < at:
                 yield end, at
             end = -(-(at + data.nbytes) // 4) * 4
+
+    def pieces(self) -> Pieces:
+        """Of all pieces: where they are in main memory, their bytes, and where they will stand."""
+        rows = [
+            (data.ctypes.data, data.nbytes, at)
+            for at, data in self._pieces
+            if data.nbytes and data.flags.c_contiguous
+        ]
+        return np.array(rows, np.int64).reshape(-1, 3)
 
     def build(self) -> Bytes:
         """The buffer's content; zeros between the pieces."""

@@ -8,11 +8,12 @@ import numpy.typing as npt
 
 from densor.codec import registry
 from densor.codec.planar import model as planar
+from densor.codec.planar.units import CONSTANT, HUFFMAN, RAW, CodedPlane, Segment
 from densor.errors import FormatError, UnsupportedError
 from densor.formats.models import Models, decode_chunk
-from densor.gpu import huffman, rans
+from densor.gpu import rans
 from densor.gpu.descriptors import JOB, PLANE, SEGMENT, STREAM, STREAM_JOB, Arena
-from densor.gpu.huffman import CodedPlane, PlanarModel, Segment
+from densor.gpu.huffman import PlanarModel
 from densor.gpu.rans import ScalesModel
 from densor.gpu.tensors import Packed, PackedChunk
 
@@ -28,19 +29,22 @@ _NOTHING = 0, 0, 0
 class Launch(NamedTuple):
     """A kernel, the jobs it does, and the other descriptors in the order of its arguments.
 
-    `several`: a block of threads may do several jobs; otherwise it does one. Descriptors that point
-    to the arena or to the scratch memory have offsets.
+    `several`: a block of threads may do several jobs; otherwise it does one. `owners`: the number
+    of the tensor that each job is for. Descriptors that point to the arena or to the scratch memory
+    have offsets.
     """
 
     kernel: str
     threads: int
     several: bool
     jobs: Array
+    owners: npt.NDArray[np.int64]
     others: tuple[Array, ...]
 
 
 class Target(NamedTuple):
-    """Where a chunk goes: `at` bytes into the memory numbered `tensor`; `status`: of its errors."""
+    """Where a chunk goes: `at` bytes into the memory numbered `tensor`; `status`: number of the
+    tensor that it is for, whose status word tells of errors."""
 
     tensor: int
     at: int
@@ -57,39 +61,42 @@ class Beside(NamedTuple):
 
 @dataclass
 class _Units:
-    """Work of one Huffman kernel: planes, and their segments by code."""
+    """Work of one Huffman kernel: planes, and their segments by code and tensor."""
 
     planes: list[tuple[Any, ...]] = field(default_factory=list)
-    by_code: dict[tuple[int, int], list[tuple[int, Segment]]] = field(default_factory=dict)
+    by_code: dict[tuple[int, int, int], list[tuple[int, Segment]]] = field(default_factory=dict)
 
-    def add(self, plane: tuple[Any, ...], segments: list[Segment]) -> None:
-        """A plane, and segments whose `table` is already the place of the table."""
+    def add(self, owner: int, plane: tuple[Any, ...], segments: list[Segment]) -> None:
+        """A plane of tensor number `owner`, and segments whose `table` is already its place."""
         for segment in segments:
-            key = segment.kind, segment.table
+            key = segment.kind, segment.table, owner
             self.by_code.setdefault(key, []).append((len(self.planes), segment))
         self.planes.append(plane)
 
     def launch(self, kernel: str) -> Launch:
-        """Cuts the segments of each code into jobs."""
+        """Cuts the segments of each code and tensor into jobs."""
         jobs: list[tuple[int, ...]] = []
+        owners: list[int] = []
         rows: list[tuple[int, ...]] = []
         entries: list[Words] = []
         unit = 0
-        for (kind, table), segments in self.by_code.items():
+        for (kind, table, owner), segments in self.by_code.items():
             first, base = unit, len(rows)
             starts = []
             for plane, s in segments:
                 starts.append(unit)
                 rows.append((unit, plane, s.begin, s.end, s.run, s.stop, s.raw, 0))
-                coded = kind == huffman.HUFFMAN
+                coded = kind == HUFFMAN
                 entries.append(s.entries if coded else np.zeros(s.units, np.uint32))
                 unit += s.units
             for at in range(first, unit, HUFFMAN_THREADS):
                 segment = base + int(np.searchsorted(starts, at, side="right")) - 1
                 jobs.append((at, min(HUFFMAN_THREADS, unit - at), segment, kind, table))
+                owners.append(owner)
         entries.append(np.zeros(1, np.uint32))  # so that there is one
         others = np.array(rows, SEGMENT), np.array(self.planes, PLANE), np.concatenate(entries)
-        return Launch(kernel, HUFFMAN_THREADS, True, np.array(jobs, JOB), others)
+        owned = np.array(owners, np.int64)
+        return Launch(kernel, HUFFMAN_THREADS, True, np.array(jobs, JOB), owned, others)
 
 
 class Plan:
@@ -106,7 +113,7 @@ class Plan:
         self._tensors = tensors
         self._host = host
         self._units: dict[tuple[int, str], _Units] = {}  # by stage and kernel
-        self._streams: dict[str, dict[ScalesModel, list[tuple[Any, ...]]]] = {}
+        self._streams: dict[str, dict[tuple[ScalesModel, int], list[tuple[Any, ...]]]] = {}
         self._models: dict[bytes, PlanarModel | ScalesModel] = {}
         self._tables: list[Words] = []
         self._tables_end = 0
@@ -149,7 +156,7 @@ class Plan:
         if left:
             raise FormatError("chunk has an impossible length")
         if isinstance(model, PlanarModel):
-            self._planar(model, model.parse(chunk.payload, n), n, target)
+            self._planar(model, model.parse(chunk.payload, n, chunk.points), n, target)
         else:
             self._scales(model, model.parse(chunk.payload, n), target)
         return True
@@ -205,23 +212,23 @@ class Plan:
         """A plane that symbols are taken from, and that is put together with those beside it."""
         section, run, runs = np.zeros(1, np.uint8), n, np.zeros(1, np.uint32)
         if isinstance(plane, int):
-            segments = [Segment(huffman.CONSTANT, plane, 0, n, 0)]
+            segments = [Segment(CONSTANT, plane, 0, n, 0)]
         elif isinstance(plane, CodedPlane):
             assert model is not None
             section, run, runs = plane.section, plane.run, plane.runs
             segments = [self._placed(model, p, segment) for segment in plane.segments]
         else:
             section = plane
-            segments = [Segment(huffman.RAW, 0, 0, n, 0)]
+            segments = [Segment(RAW, 0, 0, n, 0)]
         words, order = self.arena.add(section), self.arena.add(runs)
         three = (beside + 3 * [Beside(*_NOTHING)])[:3]
         row = words, order, target.at, three, target.tensor, target.status
         units = self._units.setdefault((stage, kernel), _Units())
-        units.add((*row, -(-section.size // 4), run), segments)
+        units.add(target.status, (*row, -(-section.size // 4), run), segments)
 
     def _placed(self, model: PlanarModel, p: int, segment: Segment) -> Segment:
         """The segment with the place of its table instead of the number of its class."""
-        if segment.kind != huffman.HUFFMAN:
+        if segment.kind != HUFFMAN:
             return segment
         key = model, p, segment.table
         if key not in self._places:
@@ -274,7 +281,8 @@ class Plan:
             target.status,
             0,
         )
-        self._streams.setdefault(model.kernel, {}).setdefault(model, []).append(row)
+        streams = self._streams.setdefault(model.kernel, {})
+        streams.setdefault((model, target.status), []).append(row)
 
     def _low_halves(self, low: Bytes | None) -> tuple[int, int]:
         """Where low halves stand, and which bits of an element's number count: none if all are
@@ -288,16 +296,20 @@ class Plan:
 
     def _stream_launch(self, kernel: str) -> Launch:
         jobs: list[tuple[int, ...]] = []
+        owners: list[int] = []
         rows: list[tuple[Any, ...]] = []
-        for model, streams in self._streams[kernel].items():
+        for (model, owner), streams in self._streams[kernel].items():
             key = (model,)
             if key not in self._places:
                 self._places[key] = self._table(model.tables())
             alphabet, form = model.model.alphabet, model.model.form
-            of_model = self._places[key], alphabet.phase, alphabet.main(form), alphabet.tails
+            phases = (1 << alphabet.phase) - 1
+            tables = self._places[key]
+            of_model = tables, alphabet.phase, phases, alphabet.main(form), alphabet.tails
             for at in range(0, len(streams), rans.WARPS):
                 count = min(rans.WARPS, len(streams) - at)
                 jobs.append((len(rows) + at, count, *of_model))
+                owners.append(owner)
             rows += streams
-        described = np.array(rows, STREAM)
-        return Launch(kernel, rans.THREADS, False, np.array(jobs, STREAM_JOB), (described,))
+        described, owned = np.array(rows, STREAM), np.array(owners, np.int64)
+        return Launch(kernel, rans.THREADS, False, np.array(jobs, STREAM_JOB), owned, (described,))

@@ -23,7 +23,7 @@ class Prefetch:
             raise ValueError("there is nothing to decode")
         self._blocks = list(blocks)
         self._lane = backend.lane()
-        sizes = [[packed.size for packed in block.packed] for block in blocks]
+        sizes = [[content.size for content in block.contents] for block in blocks]
         most = max(len(of_block) for of_block in sizes)
         largest = [max(s[i] for s in sizes if i < len(s)) for i in range(most)]
         self._memory = [[backend.new("U8", (size,)) for size in largest] for _ in range(2)]
@@ -37,8 +37,8 @@ class Prefetch:
     def _view(self, block: Block, side: int, backend: Backend) -> dict[str, Any]:
         return {
             place.name: backend.view(whole, place.skip, place.dtype, place.shape)
-            for whole, packed in zip(self._memory[side], block.packed, strict=False)
-            for place in packed.tensors
+            for whole, content in zip(self._memory[side], block.contents, strict=False)
+            for place in content.tensors
         }
 
     def get(self, number: int) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Prefetch:
     def _start(self, number: int) -> None:
         block = self._blocks[number]
         with self._lane.work():
-            block.bind(self._wrapped[self._side][: len(block.packed)])
+            block.bind(self._wrapped[self._side][: len(block.contents)])
             block.launch()
         self._next = number
 

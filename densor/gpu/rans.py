@@ -20,6 +20,7 @@ Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint32]
 WARPS = 4  # chunks that a block decodes at a time
 THREADS = 32 * WARPS
+_RANGES = 260  # of a context: 256, one that may be looked at too, whole groups of four
 _BEYOND = np.zeros(64, np.uint8)  # scales that lanes look at where no element is left
 _KERNELS = {
     BF16: "rans_bf16",
@@ -120,7 +121,7 @@ class ScalesModel:
 def range_tables(freqs: Freqs) -> Words:
     """Look-up tables of rans.cu, a multiple of 16 bytes: all ranges, then all looks."""
     contexts = freqs.shape[0]
-    ranges = np.zeros((contexts, 256), np.uint32)
+    ranges = np.zeros((contexts, _RANGES), np.uint32)
     looks = np.zeros((contexts, ONE // 2), np.uint8)
     for c, row in enumerate(freqs.astype(np.uint32)):
         symbols = np.flatnonzero(row).astype(np.uint32)
@@ -128,6 +129,8 @@ def range_tables(freqs: Freqs) -> Words:
         if not symbols.size:  # stands for a frequency of 4096 of symbol 0
             symbols, lengths = np.zeros(1, np.uint32), np.full(1, ONE, np.uint32)
         starts = np.cumsum(lengths, dtype=np.uint32) - lengths
-        ranges[c, : symbols.size] = starts | (lengths - 1) << 12 | symbols << 24
+        packed = starts | (lengths - 1) << 12 | symbols << 24
+        ranges[c] = packed[-1]  # whoever looks behind the last one finds it again
+        ranges[c, : symbols.size] = packed
         looks[c] = np.repeat(np.arange(symbols.size, dtype=np.uint8), lengths)[::2]
     return np.concatenate([ranges.reshape(-1), looks.reshape(-1).view(np.uint32)])

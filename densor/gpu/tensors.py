@@ -1,18 +1,15 @@
 """Tensors as they stand in an archive: the chunks of each with their models, not decoded."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
-from densor.dtypes import SIZES
-from densor.errors import FormatError, TruncatedError, UnsupportedError
-from densor.formats import strictjson, wire
 from densor.formats.archive import Archive, IndexedEntry, StoredChunk
-from densor.formats.entry import ARRAY, TENSOR, EntryMeta, TensorInfo, parse
-from densor.formats.source import as_bytes
+from densor.formats.entry import TensorInfo
+from densor.formats.held import PackedArray
 
 Bytes = npt.NDArray[np.uint8]
 _MOST_EXTRA = 4  # chunks may hold tensors and 1 / 4 as much of what is not wanted
@@ -20,12 +17,13 @@ _MOST_EXTRA = 4  # chunks may hold tensors and 1 / 4 as much of what is not want
 
 class PackedChunk(NamedTuple):
     """A chunk: number of its model, that model's payload (empty for the fixed ones), its own
-    payload, and the bytes that it decodes to."""
+    payload, and the bytes that it decodes to. `points`: stored entry points, if there are any."""
 
     number: int
     model: bytes
     payload: Bytes
     size: int
+    points: Bytes | None = None
 
 
 class Place(NamedTuple):
@@ -38,6 +36,19 @@ class Place(NamedTuple):
     skip: int = 0
 
 
+class Content(NamedTuple):
+    """What chunks decode to: tensors, bytes in all, and the bytes of the payloads."""
+
+    tensors: tuple[Place, ...]
+    size: int
+    stored: int
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return ", ".join(tensor.name for tensor in self.tensors)
+
+
 class Packed(NamedTuple):
     """Chunks, one after the other, and the tensors in what they decode to.
 
@@ -48,19 +59,25 @@ class Packed(NamedTuple):
     chunks: list[PackedChunk]
 
     @property
+    def content(self) -> Content:
+        """All but the chunks."""
+        size = sum(chunk.size for chunk in self.chunks)
+        return Content(self.tensors, size, sum(chunk.payload.size for chunk in self.chunks))
+
+    @property
     def name(self) -> str:
         """For messages."""
-        return ", ".join(tensor.name for tensor in self.tensors)
+        return self.content.name
 
     @property
     def size(self) -> int:
         """Bytes that all chunks decode to."""
-        return sum(chunk.size for chunk in self.chunks)
+        return self.content.size
 
     @property
     def stored(self) -> int:
         """Bytes of the payloads."""
-        return sum(chunk.payload.size for chunk in self.chunks)
+        return self.content.stored
 
 
 class _Found(NamedTuple):
@@ -102,7 +119,9 @@ def read_packed(
     for found in groups:
         size = sum(place.size for place in found.places)
         if _MOST_EXTRA * (found.end - found.begin - size) <= size:
-            chunks = [PackedChunk(c.number, c.model, c.payload, c.size) for c in found.chunks]
+            chunks = [
+                PackedChunk(c.number, c.model, c.payload, c.size, c.points) for c in found.chunks
+            ]
             packed.append(Packed(tuple(found.places), chunks))
         else:
             raw += [_decoded(archive, place.name, *tensors[place.name]) for place in found.places]
@@ -141,53 +160,19 @@ def _decoded(archive: Archive, name: str, entry: IndexedEntry, info: TensorInfo)
     return Packed((Place(name, info.dtype, info.shape, info.size),), chunks)
 
 
+def packed_of(array: PackedArray) -> Packed:
+    """A packed array as blocks take it."""
+    place = Place(array.meta.name, array.dtype, array.shape, array.size)
+    return Packed((place,), [PackedChunk(*chunk) for chunk in array.chunks()])
+
+
 def read_blob(blob: Any) -> Packed:
     """The only tensor or array of an archive in memory, such as `densor.compress` makes.
 
     `blob`: bytes-like, or a torch tensor of uint8, which may be on a device: it is copied from
-    there, since headers, checksums and entry points are looked at here. An UnsupportedError for
-    what must be decompressed as a whole: bases, column order.
+    there, since headers, checksums and entry points are looked at here. Errors as for
+    `PackedArray`: an UnsupportedError for what must be decompressed as a whole.
     """
     if hasattr(blob, "data_ptr"):
         blob = blob.detach().cpu().contiguous().numpy()
-    meta: EntryMeta | None = None
-    models: list[bytes] = []
-    chunks: list[PackedChunk] = []
-    for header, payload in _frames(as_bytes(blob)):
-        if header.kind == wire.ENTRY and meta is None:
-            meta = parse(strictjson.loads(payload.tobytes(), "description of an entry"))
-        elif header.kind == wire.MODEL:
-            models.append(payload.tobytes())
-        elif header.kind == wire.CHUNK:
-            own = header.model - registry.FIRST_MODEL
-            if own >= len(models) or (own < 0 and header.model > registry.MODEL_ZSTD):
-                raise FormatError(f"chunk names model {header.model}, which is not at hand")
-            model = models[own] if own >= 0 else b""
-            chunks.append(PackedChunk(header.model, model, payload, header.original))
-        elif header.kind in (wire.ENTRY, wire.REF):
-            raise UnsupportedError("blob does not hold just one tensor, from begin to end")
-    if meta is None or meta.kind not in (TENSOR, ARRAY) or meta.dtype not in SIZES:
-        raise UnsupportedError("blob does not hold just one tensor, from begin to end")
-    if meta.dtype == "VOID" or meta.order == "F" or meta.base is not None:
-        raise UnsupportedError(f"{meta.name}: must be decompressed as a whole")
-    assert meta.dtype is not None and meta.shape is not None and meta.size is not None
-    if sum(chunk.size for chunk in chunks) != meta.size:
-        raise FormatError(f"{meta.name}: chunks do not add up to its size")
-    return Packed((Place(meta.name, meta.dtype, meta.shape, meta.size),), chunks)
-
-
-def _frames(blob: Bytes) -> Iterator[tuple[wire.FrameHeader, Bytes]]:
-    """All frames of an archive, checked against their hashes, up to the one that ends it."""
-    _, limit = wire.parse_header(blob[: wire.HEADER_SIZE].tobytes())
-    at = wire.HEADER_SIZE
-    while True:
-        begin = at + wire.FRAME_SIZE
-        header = wire.parse_frame(blob[at:begin].tobytes(), limit)
-        at = begin + header.stored
-        if at > blob.size:
-            raise TruncatedError("archive ends within a frame")
-        payload = blob[begin:at]
-        wire.check_payload(header, payload)
-        yield header, payload
-        if header.kind == wire.END:
-            return
+    return packed_of(PackedArray(blob))

@@ -9,6 +9,7 @@ for a plain checkpoint; `Decode` is the operation that makes tensors of them.
 import contextlib
 import copy
 import threading
+import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -27,15 +28,19 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from densor import dtypes
-from densor.errors import ArgumentError, DensorError, FormatError, UnsupportedError
+from densor.errors import ArgumentError, ChecksumError, DensorError, FormatError, UnsupportedError
 from densor.formats import blob, packed
 from densor.formats.checkpoint import METHOD, Bases, check_packed
 from densor.formats.packed import PackedFile
 from densor.torch.blob import may_be_blob, read_tensor
+from densor.torch.device import Device, open_device
 
 T = TypeVar("T")
+CPU = "cpu"
+_MOST_DESCRIBED = 1 << 21  # bytes; what a blob says of itself is within these
 
 _given_base: ContextVar[str | None] = ContextVar("densor_base", default=None)
+_backend: ContextVar[Any] = ContextVar("densor_backend", default=None)
 _resident: ContextVar[bool] = ContextVar("densor_resident", default=False)
 _failure: ContextVar[list[DensorError] | None] = ContextVar("densor_failure", default=None)
 
@@ -74,6 +79,8 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
             raise ArgumentError("densor packs folders, not models that are being loaded: hf-pack")
         self._blobs: dict[str, list[PackedFile]] = {}
         self._bases: Bases | None = None
+        self._backend = _backend.get()
+        self._devices: dict[torch.device, Device | None] = {}
         self._resident = _resident.get()
         self._stay: dict[str, Any] = {}  # blobs that are to stay packed, by parameter
         self._stay_from: dict[str, Path] = {}  # files of those
@@ -158,7 +165,8 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
             import densor.torch
 
             try:
-                densor.torch.pack_module(model, packed=self._stay)
+                device = next(iter(self._devices.values()), None)
+                densor.torch.pack_module(model, packed=self._stay, device=device)
             except DensorError as error:
                 path = self._stay_from.get(str(error).partition(":")[0])
                 if path is None:
@@ -178,22 +186,33 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
             if place is None:
                 return tensor
             file, found = place
+            device = self._device(tensor.device)
             kind = dtypes.to_torch(found.dtype)
-            stays = self._resident and tensor.device.type == "cpu" and dtype in (None, kind)
+            stays = self._resident and dtype in (None, kind)
+            stays = stays and (device is not None or tensor.device.type == "cpu")
             if stays and parameter is not None and file.describe(found.name).base is None:
                 self._stay[parameter] = file.stored(found.name).tobytes()
                 self._stay_from[parameter] = file.path
                 return torch.empty(found.shape, dtype=kind, device="meta")
-            restored = read_tensor(file, found.name, base_of=self._base_of)
+            restored = None if device is None else _decoded_there(device, file, found)
+            if restored is None:
+                restored = read_tensor(file, found.name, base_of=self._base_of)
             return restored.to(device=tensor.device, dtype=dtype)
+
+    def _device(self, place: torch.device) -> Device | None:
+        """What decodes blobs that are there; None for the CPU."""
+        if place not in self._devices:
+            if self._resident and self._devices:
+                raise UnsupportedError("resident=True needs a device_map of one device")
+            self._devices[place] = device_for(place, self._backend)
+        return self._devices[place]
 
     def _place_of(self, tensor: torch.Tensor) -> tuple[PackedFile, blob.Tensor] | None:
         """The file that a blob is from, and what it holds; None for a tensor that is no blob."""
         if not may_be_blob(tensor):
             return None
-        data = tensor.detach().cpu().numpy()
-        name = blob.describe(data).name
-        file = self._file_of(name, data.size)
+        name = blob.describe(tensor.detach()[:_MOST_DESCRIBED].cpu().numpy()).name
+        file = self._file_of(name, tensor.numel())
         return None if file is None else (file, file.info(name))
 
     def _file_of(self, name: str, size: int) -> PackedFile | None:
@@ -206,6 +225,31 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
     def _base_of(self, tensor: blob.Tensor) -> Any:
         assert self._bases is not None
         return self._bases.need(tensor)
+
+
+def device_for(place: torch.device, backend: Any) -> Device | None:
+    """What decodes on a device of torch; None where the CPU does, with a warning for a GPU."""
+    if backend == CPU or (backend is None and place.type != "cuda"):
+        return None
+    try:
+        return open_device(place, backend)
+    except UnsupportedError as error:
+        if backend is not None:
+            raise
+        warnings.warn(f"packed weights on {place} are decoded on the CPU: {error}", stacklevel=2)
+        return None
+
+
+def _decoded_there(device: Device, file: PackedFile, found: blob.Tensor) -> torch.Tensor | None:
+    """A tensor decoded on a device; None where that is for the CPU to do: bases, other codecs."""
+    try:
+        return device.decoded(file.array(found.name))
+    except UnsupportedError:
+        return None
+    except ChecksumError as error:
+        if str(error).startswith(str(file.path)):
+            raise
+        raise ChecksumError(f"{file.path}: tensor {error}") from error
 
 
 class Decode(ConversionOps):  # type: ignore[misc]
@@ -269,6 +313,7 @@ def from_pretrained(
     model_class: Any = None,
     base: Any = None,
     resident: bool = False,
+    backend: Any = None,
     **kwargs: Any,
 ) -> Any:
     """A model, packed or plain, as its class's `from_pretrained` loads it.
@@ -276,20 +321,27 @@ def from_pretrained(
     `folder`: path or name on the Hub. `model_class`: by default the class that the model's
     configuration names, which is a class of transformers. `base`: the folder of the model that
     this one was packed against. `resident`: the weights stay packed in memory, as by
-    `densor.torch.pack_module`; packed ones are not decoded for it. All else goes to
-    `from_pretrained`. Faults of packed weights are raised as the DensorError that they are, which
-    names file and tensor; through `from_pretrained` of transformers alone those found while
-    decoding end in its RuntimeError, below a report.
+    `densor.torch.pack_module`; packed ones are not decoded for it. `backend`: what decodes weights
+    that go to a device: by default a GPU does so itself, or the CPU, with a warning, where CuPy is
+    missing; "cpu" for the CPU; or a backend of `densor.gpu` or its name, "emulate" for one. All
+    else goes to `from_pretrained`.
+
+    Faults of packed weights are raised as the DensorError that they are, which names file and
+    tensor; through `from_pretrained` of transformers alone those found while decoding end in its
+    RuntimeError, below a report.
     """
     if model_class is None:
         model_class = _class_of(folder, kwargs)
     base = None if base is None else str(base)
-    with _set(_given_base, base), _set(_resident, resident), _failures_raised():
+    noted = _set(_given_base, base), _set(_resident, resident), _set(_backend, backend)
+    with noted[0], noted[1], noted[2], _failures_raised():
         model = model_class.from_pretrained(folder, *args, **kwargs)
     if resident:  # a plain checkpoint, or what packing left out
         import densor.torch
+        from densor.torch.resident import device_of
 
-        densor.torch.pack_module(model)
+        device = device_of(model) or device_for(model.device, backend)
+        densor.torch.pack_module(model, device=device)
     return model
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from densor.torch.callback import PackCheckpoints
     from densor.torch.checkpoint import PackedReader, PackedWriter
     from densor.torch.packed import PackedTensor, from_packed, pack, unpacked
-    from densor.torch.resident import memory_of, pack_module, unpack_module
+    from densor.torch.resident import check_module, memory_of, pack_module, unpack_module
     from densor.torch.safetensors import load_file, safe_open, save_file
     from densor.torch.training import PackedOptimizer
 
@@ -24,6 +24,7 @@ _LAZY = {
     "PackedReader": "densor.torch.checkpoint",
     "PackedTensor": "densor.torch.packed",
     "PackedWriter": "densor.torch.checkpoint",
+    "check_module": "densor.torch.resident",
     "from_packed": "densor.torch.packed",
     "load_file": "densor.torch.safetensors",
     "memory_of": "densor.torch.resident",
@@ -43,6 +44,7 @@ __all__ = [
     "PackedReader",
     "PackedTensor",
     "PackedWriter",
+    "check_module",
     "from_packed",
     "load_file",
     "memory_of",

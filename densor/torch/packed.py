@@ -1,9 +1,9 @@
 """A tensor whose elements stay packed: shape, dtype and autograd as usual, decoded where used.
 
-`PackedTensor` is a wrapper subclass of `torch.Tensor`. Every operation on one decodes its elements
-into memory that is freed with the operation, so autograd, which saves the wrapper for the backward
-pass, does not keep decoded weights alive but decodes them again. Views share the packed elements;
-writing in place packs them anew.
+`PackedTensor` is a wrapper subclass of `torch.Tensor`. Its packed elements are in main memory, or
+in that of a device. Every operation on one decodes them into memory that is freed with it, so that
+autograd, which saves the wrapper for the backward pass, does not keep decoded weights alive but
+decodes them again. Views share the packed elements; writing in place packs them anew.
 """
 
 import threading
@@ -22,6 +22,7 @@ from densor.errors import ArgumentError, ChecksumError
 from densor.formats.held import PackedArray, run_all
 from densor.formats.source import Bytes
 from densor.parallel import Workers
+from densor.torch.device import Device, DeviceArray
 
 DEFAULT_LEVEL = 1  # decodes fastest, and takes just .002 more of BF16 weights than level 3
 
@@ -76,7 +77,9 @@ class Cell:
     written to. Other threads decode for themselves: that memory may be gone at any time.
     """
 
-    def __init__(self, packed: PackedArray, level: int = DEFAULT_LEVEL, threads: int = 0) -> None:
+    def __init__(
+        self, packed: PackedArray | DeviceArray, level: int = DEFAULT_LEVEL, threads: int = 0
+    ) -> None:
         self.packed = packed
         self.level = level
         self.threads = threads
@@ -92,6 +95,16 @@ class Cell:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+    @property
+    def on(self) -> Device | None:
+        """The device that has the packed elements, None for main memory."""
+        return self.packed.device if isinstance(self.packed, DeviceArray) else None
+
+    @property
+    def place(self) -> torch.device:
+        """The device of the decoded elements."""
+        return torch.device("cpu") if self.on is None else self.on.place
 
     def copy(self) -> "Cell":
         """One that can be written to by itself; the packed elements are shared until then."""
@@ -121,6 +134,8 @@ class Cell:
 
     def decode(self) -> torch.Tensor:
         """The elements in fresh memory."""
+        if isinstance(self.packed, DeviceArray):
+            return self.packed.decode()
         data = np.empty(self.packed.size, np.uint8)
         self.packed.decode_into(data, Workers(self.threads))
         return tensor_over(data, self.dtype, self.shape)
@@ -129,10 +144,19 @@ class Cell:
         """Packs new elements, of the same shape and dtype."""
         if value.dtype != self.dtype or tuple(value.shape) != self.shape:
             raise ArgumentError(f"packed {self.dtype} of shape {self.shape} cannot become another")
-        self.packed = packed_array(value, self.level, self.threads)
+        self.packed = self._again(value)
         self.shown = _nothing
         if self.plain is not None and self.plain is not value:
             self.plain.copy_(value)
+
+    def _again(self, value: torch.Tensor) -> PackedArray | DeviceArray:
+        """Other elements, packed as these are and kept where these are."""
+        array = packed_array(value, self.level, self.threads)
+        return array if self.on is None else self.on.hold([array])[0]
+
+    def with_other(self, value: torch.Tensor) -> "Cell":
+        """A cell of other elements, of any shape and dtype, packed and kept as these are."""
+        return Cell(self._again(value), self.level, self.threads)
 
 
 def _version(tensor: torch.Tensor) -> int:
@@ -147,7 +171,7 @@ def packed_array(tensor: torch.Tensor, level: int, threads: int) -> PackedArray:
 
 
 class PackedTensor(torch.Tensor):
-    """A tensor that stays packed in main memory; made by `pack`, or `from_packed`.
+    """A tensor that stays packed in memory; made by `pack`, `from_packed` or `pack_module`.
 
     It behaves like the tensor that was packed; `unpack` gives a plain one. As with any wrapper
     subclass, PyTorch does not notice `plain.data = packed`, which must not be done.
@@ -173,7 +197,7 @@ class PackedTensor(torch.Tensor):
             strides=stride,
             storage_offset=offset,
             dtype=cell.dtype,
-            device=torch.device("cpu"),
+            device=cell.place,
             requires_grad=requires_grad,
         )
         made.cell = cell
@@ -182,11 +206,11 @@ class PackedTensor(torch.Tensor):
     def unpack(self) -> torch.Tensor:
         """A plain tensor with the same elements, in memory of its own, without gradient."""
         plain = self.cell.at_hand()
-        return _placed(self, self.cell.decode() if plain is None else plain.clone())
+        return placed(self, self.cell.decode() if plain is None else plain.clone())
 
     @property
     def stored(self) -> int:
-        """Bytes that the packed elements take in memory."""
+        """Bytes that the packed elements take in the memory where they are."""
         return self.cell.packed.stored
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
@@ -239,11 +263,17 @@ def _rebuilt(
     return made
 
 
-def _placed(tensor: PackedTensor, value: torch.Tensor) -> torch.Tensor:
+def over_cell(tensor: PackedTensor, cell: Cell) -> PackedTensor:
+    """The same tensor or parameter of the elements of another cell, which are as many."""
+    return _rebuilt(*_state(tensor, cell))
+
+
+def placed(tensor: PackedTensor, value: torch.Tensor) -> torch.Tensor:
     """The part of all elements that a tensor is a view of."""
     if tensor.shape == value.shape and tensor.is_contiguous():
         return value
-    return value.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+    begin = value.storage_offset() + tensor.storage_offset()
+    return value.as_strided(tensor.shape, tensor.stride(), begin)
 
 
 def _is_view(func: Any) -> bool:
@@ -276,7 +306,7 @@ def _compute(func: Any, args: Any, kwargs: Any) -> Any:
         cell = tensor.cell
         if id(cell) not in values:
             values[id(cell)] = cell.value()
-        plain = _placed(tensor, values[id(cell)])
+        plain = placed(tensor, values[id(cell)])
         plain_of[id(tensor)] = plain
         packed_of[id(plain)] = tensor
         return plain
@@ -318,7 +348,7 @@ def _copy(func: Any, args: Any, kwargs: Any) -> Any:
         return _compute(func, args, kwargs)
     if isinstance(source, PackedTensor):
         source = source.unpack()
-    target.cell.store(source.to("cpu", target.dtype).expand(target.shape))
+    target.cell.store(source.to(target.dtype).expand(target.shape))
     return target
 
 
@@ -333,6 +363,8 @@ def _embedding(func: Any, args: Any, kwargs: Any) -> Any:
     weight, indices = args[:2]
     if not _is_whole(weight) or weight.dim() != 2 or weight.cell.at_hand() is not None:
         return _compute(func, args, kwargs)
+    if weight.cell.on is not None:  # to look for chunks would be to wait for the indices
+        return _compute(func, args, kwargs)
     if not indices.numel() or not weight.numel():
         return _compute(func, args, kwargs)
     rows, places = torch.unique(indices, return_inverse=True)
@@ -345,6 +377,7 @@ def _embedding(func: Any, args: Any, kwargs: Any) -> Any:
 def _rows(cell: Cell, rows: "np.ndarray[Any, Any]") -> torch.Tensor:
     """Rows of a matrix by ascending number."""
     packed = cell.packed
+    assert isinstance(packed, PackedArray)
     row = packed.size // cell.shape[0]
     found = np.empty((rows.size, row), np.uint8)
     flat = found.reshape(-1)
@@ -368,12 +401,19 @@ def _rows(cell: Cell, rows: "np.ndarray[Any, Any]") -> torch.Tensor:
 def _set_data(tensor: PackedTensor, value: torch.Tensor) -> None:
     """`tensor.data = value`; a packed tensor stays packed, also with another shape or dtype."""
     cell = tensor.cell
+    if value.device != tensor.device:
+        raise ArgumentError(
+            f"packed weights are not moved from {tensor.device} to {value.device} like plain ones: "
+            "see device= of pack_module, or unpack_module"
+        )
     if isinstance(value, PackedTensor):
+        if value.cell is cell and _is_whole(value) and _is_whole(tensor):
+            return  # such as `.to` gives where there is nothing to do
         value = value.unpack()
     if value.dtype == cell.dtype and tensor.shape == value.shape == cell.shape:
         cell.store(value)
         return
-    cell = Cell(packed_array(value, cell.level, cell.threads), cell.level, cell.threads)
+    cell = cell.with_other(value)
     tensor.data = PackedTensor(cell)  # shape and dtype; this is not called again in here
     tensor.cell = cell
 

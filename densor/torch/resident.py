@@ -4,12 +4,16 @@ Every transformer block is decoded just before its forward pass, into a buffer t
 uses again, while the block after it is decoded ahead by other threads (the scheme of DFloat11,
 arXiv 2504.11651). Weights outside blocks are decoded with the module that holds them; of an
 embedding only the rows that are looked up.
+
+On a device, the packed weights of a block are a `densor.gpu.Block` in its memory, and are decoded
+there on a stream of their own. An embedding is decoded as a whole: to choose stretches of it, the
+host would have to wait for the indices.
 """
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +25,7 @@ from densor.errors import ArgumentError, DensorError
 from densor.formats.held import PackedArray
 from densor.formats.source import Bytes
 from densor.parallel import Task, Workers, thread_count
+from densor.torch.device import Device, DeviceArray, open_device
 from densor.torch.packed import (
     DEFAULT_LEVEL,
     Cell,
@@ -28,11 +33,17 @@ from densor.torch.packed import (
     can_pack,
     from_packed,
     outside_graphs,
+    over_cell,
     pack,
+    placed,
     tensor_over,
 )
 
+if TYPE_CHECKING:
+    from densor.gpu.block import Block
+
 _LEAST = 1 << 14  # bytes of a weight that is worth packing
+_LEAST_ON_DEVICE = 1 << 18  # there tables of 16 KB come on top
 _WORTH = 0.97  # what a packed weight may take of the plain one
 _ALIGN = 64
 _OWN_SHARE = 0.25  # a module that holds more of the weights within it than this is one unit
@@ -67,39 +78,125 @@ def memory_of(module: nn.Module) -> Memory:
     return Memory(packed, plain)
 
 
-class _Load:
+class _Load(Protocol):
     """The weights of a unit on their way into a buffer."""
 
-    def __init__(self, cells: list[Cell], buffer: Bytes, workers: Workers) -> None:
-        self.buffer = buffer
-        self._cells = [(cell, cell.packed) for cell in cells]
-        self._pieces: list[Bytes] = []
-        self._tasks: list[Task[None]] = []
-        at = 0
-        for _, packed in self._cells:
-            piece = buffer[at : at + packed.size]
-            self._pieces.append(piece)
-            self._tasks += [workers.submit(job) for job in packed.jobs(piece)]
-            at += _aligned(packed.size)
+    buffer: Any
 
     def wait(self) -> dict[int, torch.Tensor]:
         """The plain tensors by the id of their cell."""
+        ...
+
+    def join(self) -> None:
+        """For another thread that is to use what has been waited for."""
+        ...
+
+    def cancel(self) -> None:
+        """Stops what has not begun and waits for the rest; the buffer is free then."""
+        ...
+
+
+def _pieces(cells: Sequence[Cell], buffer: Any) -> list[Any]:
+    """The part of a buffer that each cell is decoded to."""
+    found, at = [], 0
+    for cell in cells:
+        found.append(buffer[at : at + cell.packed.size])
+        at += _aligned(cell.packed.size)
+    return found
+
+
+class _HostLoad:
+    """A `_Load` by threads into main memory."""
+
+    def __init__(self, cells: list[Cell], buffer: Bytes, workers: Workers) -> None:
+        self.buffer = buffer
+        self._cells: list[tuple[Cell, PackedArray, Bytes]] = []
+        self._tasks: list[Task[None]] = []
+        for cell, piece in zip(cells, _pieces(cells, buffer), strict=True):
+            packed = cell.packed
+            assert isinstance(packed, PackedArray)
+            self._cells.append((cell, packed, piece))
+            self._tasks += [workers.submit(job) for job in packed.jobs(piece)]
+
+    def wait(self) -> dict[int, torch.Tensor]:
+        """See `_Load`."""
         for task in self._tasks:
             task.result()
         self._tasks = []  # they hold look-up tables
         found = {}
-        for (cell, packed), piece in zip(self._cells, self._pieces, strict=True):
+        for cell, packed, piece in self._cells:
             if cell.packed is packed:
                 found[id(cell)] = tensor_over(piece, cell.dtype, cell.shape)
             else:  # written to since the load began
                 found[id(cell)] = cell.decode()
         return found
 
+    def join(self) -> None:
+        """See `_Load`."""
+
     def cancel(self) -> None:
-        """Stops what has not begun and waits for the rest; the buffer is free then."""
+        """See `_Load`."""
         for task in self._tasks:
             if not task.cancel():
                 task.result()
+
+
+class _DeviceLoad:
+    """A `_Load` on a device, in the order of its streams: the host waits for nothing."""
+
+    def __init__(
+        self, cells: list[Cell], buffer: torch.Tensor, device: Device, blocks: "_Blocks"
+    ) -> None:
+        self.buffer = buffer
+        self._device = device
+        pieces: list[torch.Tensor] = _pieces(cells, buffer)
+        arrays: list[DeviceArray] = []
+        for cell in cells:
+            assert isinstance(cell.packed, DeviceArray)
+            arrays.append(cell.packed)
+        self._cells = list(zip(cells, arrays, pieces, strict=True))
+        for block, chosen in blocks.of(arrays):
+            device.start(block, [pieces[i] for i in chosen])
+
+    def wait(self) -> dict[int, torch.Tensor]:
+        """See `_Load`."""
+        self._device.join()
+        return {
+            id(cell): packed.tensor_over(piece) if cell.packed is packed else cell.decode()
+            for cell, packed, piece in self._cells
+        }
+
+    def join(self) -> None:
+        """See `_Load`."""
+        self._device.join()
+
+    def cancel(self) -> None:
+        """See `_Load`; what has been started is let run out."""
+        self._device.join()
+
+
+class _Blocks:
+    """What decodes the weights of a unit. Kept, so that nothing is copied to a device where weights
+    and buffer are those of the last pass."""
+
+    def __init__(self) -> None:
+        self._arrays: list[DeviceArray] = []
+        self._blocks: list[tuple[Block, list[int]]] = []
+
+    def of(self, arrays: list[DeviceArray]) -> "list[tuple[Block, list[int]]]":
+        """Blocks that decode these arrays, each with the numbers of those that it decodes: one but
+        for weights that were written to, or are in the block of another unit too."""
+        same = len(arrays) == len(self._arrays)
+        if not same or any(a is not b for a, b in zip(arrays, self._arrays, strict=True)):
+            chosen: dict[int, list[int]] = {}
+            for i, array in enumerate(arrays):
+                chosen.setdefault(id(array.held.block), []).append(i)
+            self._blocks = [
+                (arrays[some[0]].held.block.part([arrays[i].held.number for i in some]), some)
+                for some in chosen.values()
+            ]
+            self._arrays = arrays
+        return self._blocks
 
 
 def _aligned(size: int) -> int:
@@ -109,21 +206,19 @@ def _aligned(size: int) -> int:
 class Runtime:
     """The buffers and threads that the units of one model share."""
 
-    def __init__(self, threads: int = 0, ahead: bool = True) -> None:
+    def __init__(self, threads: int = 0, ahead: bool = True, device: Device | None = None) -> None:
         self.threads = threads
         self.ahead = ahead
-        self._can_look_ahead = ahead and thread_count(threads) > 1
-        self._begin()
-
-    def _begin(self) -> None:
+        self.device = device
+        self._can_look_ahead = ahead and (device is not None or thread_count(threads) > 1)
         self.lock = threading.Condition(threading.RLock())
-        self._free: list[Bytes] = []
+        self._free: list[Any] = []  # buffers
         self._last: Unit | None = None
         self._coming: tuple[Unit, _Load] | None = None
         self._running: list[int] = []  # threads
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"threads": self.threads, "ahead": self.ahead}
+        return {"threads": self.threads, "ahead": self.ahead, "device": self.device}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -140,28 +235,48 @@ class Runtime:
 
     @outside_graphs
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        """After it: gives all buffers back to the system."""
+        """After it: gives all buffers back to the system.
+
+        Those of a device are kept: they are needed again, at the same place in each pass so that
+        it can be captured in a CUDA graph.
+        """
         thread = threading.get_ident()
         with self.lock:
             self._running = [other for other in self._running if other != thread]
             if not self._running:
                 self._drop_coming()
-                self._free.clear()
+                if self.device is None:
+                    self._free.clear()
+                else:
+                    self.device.join()  # what was told to follow last must not be left to itself
+                    self._free.sort(key=lambda buffer: int(buffer.data_ptr()))
                 self._last = None
 
-    def take(self, size: int) -> Bytes:
+    def begin_load(self, cells: list[Cell], blocks: _Blocks) -> _Load:
+        """Starts decoding weights into one buffer. `blocks`: of their unit."""
+        size = sum(_aligned(cell.packed.size) for cell in cells)
+        if self.device is None:
+            return _HostLoad(cells, self._take(size), Workers(self.threads))
+        return _DeviceLoad(cells, self._take(size), self.device, blocks)
+
+    def _take(self, size: int) -> Any:
         """A buffer of at least `size` bytes."""
-        fitting = [buffer for buffer in self._free if buffer.size >= size]
+        fitting = [buffer for buffer in self._free if buffer.nbytes >= size]
         if fitting:
-            best = min(fitting, key=lambda buffer: buffer.size)
+            best = min(fitting, key=lambda buffer: int(buffer.nbytes))
             self._free = [buffer for buffer in self._free if buffer is not best]
             return best
         self._free.clear()
-        return np.empty(size, np.uint8)
+        return np.empty(size, np.uint8) if self.device is None else self.device.memory(size)
 
-    def give(self, buffer: Bytes) -> None:
+    def give(self, buffer: Any) -> None:
         """Takes a buffer back that nobody uses any more."""
         self._free.append(buffer)
+
+    def follow(self) -> None:
+        """Work of this thread on decoded weights has been started; its buffer waits for it."""
+        if self.device is not None:
+            self.device.follow()
 
     def load(self, unit: "Unit") -> _Load:
         """The load of a unit: the one that was begun ahead, or a new one."""
@@ -213,6 +328,7 @@ class Unit:
         self._load: _Load | None = None
         self._held: list[Cell] = []
         self._swapped: list[tuple[_Slot, PackedTensor]] = []
+        self._blocks = _Blocks()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"module": self.module, "runtime": self.runtime, "deep": self.deep}
@@ -222,11 +338,11 @@ class Unit:
         self._begin()
 
     def begin_load(self) -> _Load:
-        """Starts decoding all weights into one buffer."""
+        """Starts decoding all weights to one buffer, but for those that are kept elsewhere."""
         cells = list({id(p.cell): p.cell for _, p in _packed(self.module, self.deep)}.values())
-        cells = [cell for cell in cells if cell.plain is None]
-        size = sum(_aligned(cell.packed.size) for cell in cells)
-        return _Load(cells, self.runtime.take(size), Workers(self.runtime.threads))
+        device = self.runtime.device
+        cells = [cell for cell in cells if cell.plain is None and cell.on is device]
+        return self.runtime.begin_load(cells, self._blocks)
 
     @outside_graphs
     def enter(self, module: nn.Module, args: Any) -> None:
@@ -243,6 +359,8 @@ class Unit:
                 plain = load.wait()
                 self._load, self._swap = load, swap
                 self._hold(plain)
+            elif self._load is not None:
+                self._load.join()
             self.users.append(thread)
             self.runtime.look_ahead(self)
 
@@ -270,6 +388,7 @@ class Unit:
         if thread not in self.users:
             return
         self.users.remove(thread)
+        self.runtime.follow()
         if self.users or self._load is None:
             return
         for slot, parameter in self._swapped:
@@ -294,10 +413,10 @@ def _plain_bytes(module: nn.Module, deep: bool = True) -> int:
     return sum({id(p): p.nbytes for _, p in _packed(module, deep)}.values())
 
 
-def _find_units(module: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
+def _find_units(module: nn.Module, on_device: bool) -> Iterator[tuple[nn.Module, bool]]:
     """The blocks within a module, and what holds weights beside them; whether with all within."""
     own = _plain_bytes(module, deep=False)
-    if own and not isinstance(module, nn.Embedding):
+    if own and _is_unit(module, on_device):
         deep = own >= _OWN_SHARE * _plain_bytes(module)
         yield module, deep
         if deep:
@@ -307,7 +426,12 @@ def _find_units(module: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
             if _plain_bytes(child):
                 yield child, True
         else:
-            yield from _find_units(child)
+            yield from _find_units(child, on_device)
+
+
+def _is_unit(module: nn.Module, on_device: bool) -> bool:
+    """Whether a module's weights are decoded as a whole."""
+    return on_device or not isinstance(module, nn.Embedding)
 
 
 def _made_of_blocks(module: nn.Module) -> bool:
@@ -326,6 +450,8 @@ def pack_module(
     blocks: Iterable[nn.Module] | None = None,
     select: Callable[[str, torch.Tensor], bool] | None = None,
     packed: Mapping[str, Any] | None = None,
+    device: Any = None,
+    backend: Any = None,
 ) -> nn.Module:
     """Packs the weights of a module in place, and returns it.
 
@@ -339,9 +465,18 @@ def pack_module(
     parameter what `densor.compress` made of it, bytes or a uint8 tensor; such a parameter may be on
     the meta device, and becomes the tensor in there, which must have its shape.
 
+    `device`: where packed weights are kept and decoded, and the rest of the module is moved to:
+    "cuda", "cuda:1" and so on, "cpu", or "auto" for a GPU if it can be used, else main memory. By
+    default where they are if some are packed, else main memory. `backend`: that of `densor.gpu`, by
+    name or as an object; "emulate" runs the kernels for GPUs on the CPU. What no kernel decodes is
+    a plain weight on the device. UnsupportedError, with what to install, where there is no GPU.
+
     Calling this again packs what has become plain in between.
     """
     level_settings(level)  # refuses unknown ones
+    target = device_of(module) if device is None and backend is None else None
+    if target is None:
+        target = open_device(device, backend)
     for part in module.modules():
         for name, buffer in part._buffers.items():
             if isinstance(buffer, PackedTensor):
@@ -355,28 +490,107 @@ def pack_module(
     if unknown:
         raise ArgumentError(f"module has no parameter {min(unknown)!r}")
     parameters = dict(module.named_parameters())
+    verify = target is None  # else what the device decodes is compared
     for name, parameter in parameters.items():
         blob = next((given[n] for n in names[id(parameter)] if n in given), None)
         found = (
-            _attached(name, parameter, blob, level, threads)
+            _attached(name, parameter, blob, level, threads, verify)
             if blob is not None
-            else _packed_parameter(name, parameter, level, threads, select)
+            else _packed_parameter(name, parameter, level, threads, select, verify)
         )
         if found is not None:
             made[id(parameter)] = found
             _replace(module, names[id(parameter)], found)
         del parameter
     del parameters
-    _install(module, threads, ahead, blocks)
+    on_device = target is not None
+    units = list(
+        _find_units(module, on_device) if blocks is None else _units_of(module, blocks, on_device)
+    )
+    _place(module, units, target, _LEAST_ON_DEVICE if select is None else 0)
+    if target is not None or device is not None:
+        nn.Module.to(module, torch.device("cpu") if target is None else target.place)
+    units = [(part, deep) for part, deep in units if _plain_bytes(part, deep)]
+    _install(module, Runtime(threads, ahead, target), units)
     POOL.clear()  # packing has filled it
     return module
 
 
+def device_of(module: nn.Module) -> Device | None:
+    """The device that packed weights of a module are kept on."""
+    return next((p.cell.on for _, p in _packed(module) if p.cell.on is not None), None)
+
+
+def _place(
+    module: nn.Module,
+    units: Sequence[tuple[nn.Module, bool]],
+    device: Device | None,
+    least: int,
+) -> None:
+    """Moves all packed weights to a device or to main memory, those of a unit to one block.
+
+    On a device, those of less than `least` bytes become plain.
+    """
+    slots: dict[int, list[tuple[_Slot, PackedTensor]]] = {}  # by cell
+    for slot, parameter in _packed(module):
+        if parameter.cell.on is not device:
+            slots.setdefault(id(parameter.cell), []).append((slot, parameter))
+    for part, deep in [*units, (module, True)]:
+        cells = list({id(p.cell): p.cell for _, p in _packed(part, deep)}.values())
+        cells = [cell for cell in cells if id(cell) in slots]
+        moved = (
+            [Cell(_array_of(cell), cell.level, cell.threads) for cell in cells]
+            if device is None
+            else _to_device(cells, device, least)
+        )
+        for cell, new in zip(cells, moved, strict=True):
+            made: dict[int, nn.Parameter] = {}
+            for slot, parameter in slots.pop(id(cell)):
+                if id(parameter) not in made:
+                    made[id(parameter)] = _parameter_over(new, parameter)
+                slot.module._parameters[slot.name] = made[id(parameter)]
+
+
+def _parameter_over(new: Cell | torch.Tensor, old: PackedTensor) -> nn.Parameter:
+    if isinstance(new, Cell):
+        return over_cell(old, new)  # type: ignore[return-value]
+    return nn.Parameter(placed(old, new), old.requires_grad)
+
+
+def _array_of(cell: Cell) -> PackedArray:
+    """What a cell holds, in main memory."""
+    return cell.packed.recall() if isinstance(cell.packed, DeviceArray) else cell.packed
+
+
+def _to_device(cells: Sequence[Cell], device: Device, least: int) -> list[Cell | torch.Tensor]:
+    """Cells in one block of a device; tensors in its memory where that takes no less.
+
+    What is decoded in the end is compared with the hash of what was packed.
+    """
+    arrays = [_array_of(cell) for cell in cells]
+    large = [i for i, array in enumerate(arrays) if array.size >= least]
+    held = device.hold([arrays[i] for i in large])
+    if held and held[0].held.block.on_host:  # rare, and not worth its memory
+        for number in reversed(held[0].held.block.on_host):
+            del large[number]
+        held = device.hold([arrays[i] for i in large])
+    device.verified(held, [arrays[i] for i in large])
+    moved: list[Cell | torch.Tensor] = []
+    by_number = dict(zip(large, held, strict=True))
+    for i, (cell, array) in enumerate(zip(cells, arrays, strict=True)):
+        if i in by_number:
+            moved.append(Cell(by_number[i], cell.level, cell.threads))
+        else:
+            array.verify(Workers(cell.threads))
+            moved.append(Cell(array, cell.level, cell.threads).decode().to(device.place))
+    return moved
+
+
 def _attached(
-    name: str, parameter: nn.Parameter, blob: Any, level: int, threads: int
+    name: str, parameter: nn.Parameter, blob: Any, level: int, threads: int, verify: bool
 ) -> nn.Parameter:
     try:
-        tensor = from_packed(blob, level, threads)
+        tensor = from_packed(blob, level, threads, verify=verify)
     except DensorError as error:
         raise type(error)(f"{name}: {error}") from error
     if tensor.shape != parameter.shape:
@@ -391,12 +605,15 @@ def _packed_parameter(
     level: int,
     threads: int,
     select: Callable[[str, torch.Tensor], bool] | None,
+    verify: bool,
 ) -> nn.Parameter | None:
     """The packed parameter, None if it is to stay as it is."""
     wanted = parameter.nbytes >= _LEAST if select is None else select(name, parameter)
+    if wanted and parameter.is_cuda and not verify:
+        parameter = nn.Parameter(parameter.detach().cpu(), parameter.requires_grad)
     if not wanted or not can_pack(parameter):
         return None
-    packed = pack(parameter, level, threads)
+    packed = pack(parameter, level, threads, verify=verify)
     if select is None and packed.stored > _WORTH * parameter.nbytes:
         return None
     return packed  # type: ignore[return-value]
@@ -411,15 +628,11 @@ def _replace(module: nn.Module, names: list[str], parameter: nn.Parameter) -> No
 _MARK = "_densor_hooks"
 
 
-def _install(
-    module: nn.Module, threads: int, ahead: bool, blocks: Iterable[nn.Module] | None
-) -> None:
+def _install(module: nn.Module, runtime: Runtime, units: Sequence[tuple[nn.Module, bool]]) -> None:
     """Registers the hooks anew, on the module, its units and all modules with packed weights."""
     for part in module.modules():
         for handle in part.__dict__.pop(_MARK, ()):
             handle.remove()
-    runtime = Runtime(threads, ahead)
-    units = list(_find_units(module) if blocks is None else _units_of(module, blocks))
     _hook(module, runtime)
     for part, deep in units:
         _hook(part, Unit(part, runtime, deep))
@@ -429,14 +642,16 @@ def _install(
             part.__dict__.setdefault(_MARK, []).append(handle)
 
 
-def _units_of(module: nn.Module, blocks: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, bool]]:
+def _units_of(
+    module: nn.Module, blocks: Iterable[nn.Module], on_device: bool
+) -> Iterator[tuple[nn.Module, bool]]:
     """The given blocks, and what holds packed weights beside them."""
     within = set()
     for block in blocks:
         yield block, True
         within |= set(block.modules())
     for part in module.modules():
-        own = part not in within and not isinstance(part, nn.Embedding)
+        own = part not in within and _is_unit(part, on_device)
         if own and _plain_bytes(part, deep=False):
             yield part, False
 
@@ -465,6 +680,21 @@ def _plain_state(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) 
             state[prefix + name] = shown
 
 
+def check_module(module: nn.Module) -> None:
+    """Waits for what devices decode; ChecksumError where they found packed bytes damaged.
+
+    What they decode is compared with its hash when it is packed. After that nothing but the streams
+    themselves tells of damage in the memory of a device, and nobody asks before this does.
+    """
+    blocks: dict[int, DeviceArray] = {}
+    for _, parameter in _packed(module):
+        if isinstance(parameter.cell.packed, DeviceArray):
+            blocks.setdefault(id(parameter.cell.packed.held.block), parameter.cell.packed)
+    for array in blocks.values():
+        array.device.join()
+        array.held.block.check()
+
+
 def unpack_module(module: nn.Module) -> nn.Module:
     """Undoes `pack_module` in place: all parameters are plain again, hooks are gone."""
     names: dict[int, list[str]] = {}
@@ -482,9 +712,9 @@ def unpack_module(module: nn.Module) -> nn.Module:
 
 
 def packed_state(module: nn.Module) -> dict[str, PackedArray]:
-    """The packed parameters of a module by name, as they are; tied ones under each name."""
+    """The packed parameters of a module by name, in main memory; tied ones under each name."""
     return {
-        name: parameter.cell.packed
+        name: _array_of(parameter.cell)
         for name, parameter in module.named_parameters(remove_duplicate=False)
         if isinstance(parameter, PackedTensor)
     }

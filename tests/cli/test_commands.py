@@ -40,6 +40,17 @@ def test_pack_and_extract(cli: Callable[..., Ran], model_folder: Path, tmp_path:
     assert same_folders(model_folder, tmp_path / "new" / "out")
 
 
+def test_entry_points_for_gpus(cli: Callable[..., Ran], model_folder: Path) -> None:
+    shard = "model/model-00001-of-00002.safetensors"
+    for options in (["pack", "m.densor", "model"], ["-1", "-o", "m.densor", shard]):
+        sizes = []
+        for more in ([], ["--gpu-index"]):
+            assert cli(*options, "-fq", *more).code == 0
+            sizes.append(Path("m.densor").stat().st_size)
+        assert sizes[0] < sizes[1] < 1.1 * sizes[0]
+        assert cli("test", "m.densor").code == 0
+
+
 def test_pack_and_extract_through_pipes(
     cli: Callable[..., Ran], model_folder: Path, tmp_path: Path
 ) -> None:

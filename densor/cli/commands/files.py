@@ -231,6 +231,7 @@ def _compress(job: Job, args: argparse.Namespace) -> None:
             verify=True if args.rm else args.verify,
             hash="sha256" if args.sha256 else None,
             recovery=args.recovery,
+            gpu_index=args.gpu_index,
             base=args.base,
             text=args.text,
             llm=args.llm,

@@ -4,7 +4,14 @@ import argparse
 import os
 
 from densor.cli import console
-from densor.cli.arguments import Parser, add_force, add_levels, add_quiet, add_threads
+from densor.cli.arguments import (
+    Parser,
+    add_force,
+    add_gpu_index,
+    add_levels,
+    add_quiet,
+    add_threads,
+)
 from densor.errors import FileError
 
 _CLOSING = """\
@@ -30,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
         help="folder of the model that this one was made from: code only what differs,\n"
         "which loading then needs too",
     )
+    add_gpu_index(found)
     add_threads(found)
     add_force(found)
     add_quiet(found)
@@ -58,6 +66,7 @@ def _pack(args: argparse.Namespace) -> None:
             args.threads,
             base=args.base,
             overwrite=args.force,
+            gpu_index=args.gpu_index,
             progress=moved,
         )
     if not args.quiet:

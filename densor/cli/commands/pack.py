@@ -61,6 +61,7 @@ def _pack(archive: str, args: argparse.Namespace) -> None:
             llm=args.llm,
             verify=args.verify,
             recovery=args.recovery,
+            gpu_index=args.gpu_index,
             progress=moved,
         )
     if not isinstance(target, str):

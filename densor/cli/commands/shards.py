@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
         args.recovery,
         args.verify,
         args.llm,
+        args.gpu_index,
     )
 
     def total() -> int:

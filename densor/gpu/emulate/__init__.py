@@ -123,7 +123,7 @@ class EmulatedBackend:
     UnsupportedError where there is no compiler, or it fails.
     """
 
-    name = "emulator"
+    name = "emulate"
 
     def __init__(
         self,
@@ -170,10 +170,11 @@ class EmulatedBackend:
         flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
         buffer.array[: flat.size] = flat
 
-    def read(self, buffer: Any) -> Bytes:
+    def read(self, buffer: Any, begin: int = 0, size: int | None = None) -> Bytes:
         """See `Backend`."""
         buffer.check()
-        found: Bytes = buffer.array.copy()
+        end = buffer.size if size is None else begin + size
+        found: Bytes = buffer.array[begin:end].copy()
         return found
 
     def lane(self) -> "OnlyLane":

@@ -1,5 +1,5 @@
 // What all kernels share. Stands before each of them when it is compiled: by NVRTC, by nvcc, or by g++ after
-// emulate/cuda_emu.h. No kernel validates: the host has checked all tables, lengths and places (layout.py, huffman.py,
+// emulate/cuda_emu.h. No kernel validates: the host has checked all tables, lengths and places (units.py, plan.py,
 // rans.py); what only the stored bits tell is bounded here and reported in a status word.
 #if defined(__CUDACC_RTC__)
 typedef unsigned char uint8_t;
@@ -96,12 +96,14 @@ __device__ __forceinline__ void store_group(uint8_t* out, const Beside* beside, 
         uint2 p1 = beside_eight(beside[0], i), p2 = beside_eight(beside[1], i), p3 = beside_eight(beside[2], i);
 #pragma unroll
         for (int k = 0; k < 2; ++k) {
+            // The high halves of two elements are those of BF16.
             uint32_t a = symbols[k], b = word_of(p1, k), c = word_of(p2, k), d = word_of(p3, k);
             uint32_t low01 = __byte_perm(d, c, 0x5140), low23 = __byte_perm(d, c, 0x7362);
-            v.x = fp32(a & 255u, b & 255u, low01 & 0xffffu);
-            v.y = fp32(a >> 8 & 255u, b >> 8 & 255u, low01 >> 16);
-            v.z = fp32(a >> 16 & 255u, b >> 16 & 255u, low23 & 0xffffu);
-            v.w = fp32(a >> 24, b >> 24, low23 >> 16);
+            uint32_t high01 = bf16_pair(low_pair(a), low_pair(b)), high23 = bf16_pair(high_pair(a), high_pair(b));
+            v.x = __byte_perm(low01, high01, 0x5410);
+            v.y = __byte_perm(low01, high01, 0x7632);
+            v.z = __byte_perm(low23, high23, 0x5410);
+            v.w = __byte_perm(low23, high23, 0x7632);
             target[k] = v;
         }
     }

@@ -7,10 +7,11 @@
 #define RANS_THREADS 128u
 #define RANS_WARPS (RANS_THREADS / 32u)
 #define PROBABILITY_BITS 12u
+#define SLOTS (1u << PROBABILITY_BITS)
 #define FIRST_STATE 65536u
 #define MOST_SHARED 8u  // contexts whose tables fit in shared memory
 #define LOOK_BYTES (1u << (PROBABILITY_BITS - 1u))
-#define RANGE_WORDS 256u
+#define RANGE_WORDS 260u
 
 // A matrix of a chunk. After the last one stands one that never ends.
 struct Part {
@@ -39,23 +40,24 @@ struct Stream {
 struct StreamJob {
     uint32_t stream, streams;
     uint32_t tables;
-    uint32_t phase, main, tails;
+    uint32_t phase, phases, main, tails;  // bits of a scale that are the context, as a number and as a mask
 };
 
-static_assert(sizeof(Part) == 16 && sizeof(Stream) == 112 && sizeof(StreamJob) == 24, "as descriptors.py has them");
+static_assert(sizeof(Part) == 16 && sizeof(Stream) == 112 && sizeof(StreamJob) == 28, "as descriptors.py has them");
 
 // Of each context the ranges of its symbols in order: start (12 bits), length - 1 (12 bits), symbol (8 bits); and for
-// each pair of slots the number of the range that the first one is in. The second slot may be in the next range.
+// each pair of slots the number of the range that the first one is in. Behind the last range stands a copy of it.
 struct Tables {
     const uint32_t* ranges;
     const uint8_t* looks;
 };
 
-__device__ __forceinline__ uint32_t range_of(const Tables& tables, uint32_t context, uint32_t slot) {
-    uint32_t at = context * RANGE_WORDS + tables.looks[context * LOOK_BYTES + (slot >> 1)];
-    uint32_t range = tables.ranges[at];
-    if (slot - (range & 4095u) > (range >> 12 & 4095u)) range = tables.ranges[at + 1u];
-    return range;
+// The range of the slot in the low bits of a state. That of the pair's second slot may be the next one, if it begins there.
+__device__ __forceinline__ uint32_t range_of(const Tables& tables, uint32_t context, uint32_t x) {
+    const uint32_t look = tables.looks[context * LOOK_BYTES + (x >> 1 & (LOOK_BYTES - 1u))];
+    const uint32_t* at = tables.ranges + context * RANGE_WORDS + look;
+    const uint32_t range = at[0], next = at[1];
+    return (next ^ x) & (SLOTS - 1u) ? range : next;
 }
 
 // Up to 13 bits of a string of bits, its end filled up with zeros.
@@ -77,13 +79,25 @@ struct Lane {
     uint32_t x;      // state
     uint32_t scale;  // of the next element
     uint32_t bit;    // of what stands apart
-    uint32_t used;   // words
-    // This lane's among the 32 words that the next one is in, and among the 32 and the 64 after these.
-    uint32_t word0, word1, word2;
+    uint32_t passed, used;  // words: a multiple of 32, and how many more, fewer than 32
+    // Words of the stream, `passed` and the lane's number on: that one and the one 32 further on, in the low and in the
+    // high half; and the one 64 further on.
+    uint32_t words, ahead;
     // Where the next element lies.
     const Part* part;
     uint32_t rows, columns, row, column, row_scale;
     const uint8_t* column_scales;
+    // The bits of it that are stored as they are, and how these must be shifted.
+    const uint8_t* rest;
+    const uint32_t* signs;
+    uint32_t rest_shift, sign_turn;
+    uint32_t base;  // the first exponent of the alphabet, in its place
+};
+
+
+template <int FORM> struct Sizes {
+    static constexpr uint32_t rest = FORM == FORM_FP16 ? 32u : 16u;  // bytes that a step takes
+    static constexpr uint32_t sign = FORM == FORM_FP8 ? 7u : 15u;    // its bit, in the high half of FP32
 };
 
 __device__ __forceinline__ void enter_part(const Stream& s, Lane& l) {
@@ -112,32 +126,33 @@ __device__ __forceinline__ void look_ahead(const Stream& s, Lane& l) {
     l.scale = l.row_scale + l.column_scales[l.column] & 255u;
 }
 
-// The bits of element `i` that are stored as they are, in their places.
-template <int FORM> __device__ __forceinline__ uint32_t stored_bits(const Stream& s, uint32_t i) {
-    const uint32_t lane = i & 31u;
-    GLOBAL(s.rest);
-    GLOBAL(s.signs);
-    if (FORM == FORM_FP16) {
-        uint32_t rest = s.rest[i];
-        return (rest & 128u) << 8 | (rest & 127u);
-    }
-    uint32_t sign = s.signs[i >> 5] >> lane & 1u;
-    if (FORM == FORM_FP8) return sign << 7;
-    uint32_t rest = (uint32_t)s.rest[(i >> 5) * 16u + (lane & 15u)] >> (lane >> 4 << 2) & 15u;
-    return sign << 15 | rest;
+__device__ __forceinline__ uint32_t word_at(const Stream& s, uint32_t at) {
+    GLOBAL(s.words);
+    return at < s.n_words ? s.words[at] : 0u;
 }
 
+// `a` where `mask` has ones, `b` elsewhere: one instruction.
+__device__ __forceinline__ uint32_t merged(uint32_t mask, uint32_t a, uint32_t b) { return (a & mask) | (b & ~mask); }
+
+// Turns a word to the right.
+__device__ __forceinline__ uint32_t turned(uint32_t word, uint32_t bits) { return __funnelshift_r(word, word, bits); }
+
+// The lane's element from the coded bits of it, `top`, which may have more than it takes, and those stored as they are.
 template <int FORM>
-__device__ __forceinline__ void store_joined(const Stream& s, uint8_t* out, uint32_t i, uint32_t stored, uint32_t top) {
+__device__ __forceinline__ void store_joined(const Stream& s, uint8_t* out, uint32_t i, uint32_t stored, uint32_t sign,
+                                             uint32_t top) {
     if (FORM == FORM_FP8) {
-        out[i] = (uint8_t)(stored | top);
+        out[i] = (uint8_t)merged(128u, sign, top);
     } else if (FORM == FORM_FP16) {
-        ((uint16_t*)out)[i] = (uint16_t)(stored | top << 7);
-    } else if (FORM == FORM_BF16) {
-        ((uint16_t*)out)[i] = (uint16_t)(stored | top << 4);
+        ((uint16_t*)out)[i] = (uint16_t)merged(0x8000u, stored << 8, merged(127u, stored, top << 7));
     } else {
-        GLOBAL(s.low);
-        ((uint32_t*)out)[i] = (stored | top << 4) << 16 | s.low[i & s.keep];
+        const uint32_t v = merged(0x8000u, sign, merged(15u, stored, top << 4));
+        if (FORM == FORM_BF16) {
+            ((uint16_t*)out)[i] = (uint16_t)v;
+        } else {
+            GLOBAL(s.low);
+            ((uint32_t*)out)[i] = v << 16 | s.low[i & s.keep];
+        }
     }
 }
 
@@ -149,70 +164,80 @@ __device__ __forceinline__ void step(const Stream& s, const StreamJob& job, cons
     const uint32_t scale = l.scale;
     l.column += 32u;
     look_ahead(s, l);
-    const uint32_t stored = stored_bits<FORM>(s, i);  // blocks are whole
-    const uint32_t slot = l.x & ((1u << PROBABILITY_BITS) - 1u);
-    const uint32_t range = range_of(tables, scale & ((1u << job.phase) - 1u), slot);
+    // Blocks of stored bits are whole, so that lanes without an element may read.
+    uint32_t stored = 0u, sign = 0u;
+    GLOBAL(l.rest);
+    GLOBAL(l.signs);
+    if (FORM != FORM_FP8) stored = (uint32_t)*l.rest >> l.rest_shift;
+    if (FORM != FORM_FP16) sign = turned(*l.signs, l.sign_turn);
+    l.rest += Sizes<FORM>::rest;
+    l.signs += 1;
+    const uint32_t range = range_of(tables, scale & job.phases, l.x);
     const uint32_t symbol = range >> 24;
-    const uint32_t x = ((range >> 12 & 4095u) + 1u) * (l.x >> PROBABILITY_BITS) + slot - (range & 4095u);
+    const uint32_t x = ((range >> 12 & (SLOTS - 1u)) + 1u) * (l.x >> PROBABILITY_BITS) + (l.x - range & (SLOTS - 1u));
     if (active) l.x = x;
     const bool need = active && x < FIRST_STATE;
     const uint32_t needing = __ballot_sync(ALL_LANES, need);
-    const uint32_t mine = (l.used & 31u) + __popc(needing & l.below);
-    const uint32_t near = __shfl_sync(ALL_LANES, l.word0, (int)mine), far = __shfl_sync(ALL_LANES, l.word1, (int)mine);
-    if (need) l.x = l.x << 16 | (mine < 32u ? near : far);
-    const uint32_t before = l.used;
+    const uint32_t mine = l.used + __popc(needing & l.below);
+    const uint32_t two = __shfl_sync(ALL_LANES, l.words, (int)mine);
+    if (need) l.x = __byte_perm(two, l.x, mine < 32u ? 0x5410 : 0x5432);
     l.used += __popc(needing);
-    if ((before ^ l.used) & 32u) {
-        l.word0 = l.word1;
-        l.word1 = l.word2;
-        GLOBAL(s.words);
-        const uint32_t at = (l.used & ~31u) + 64u + (i & 31u);
-        l.word2 = at < s.n_words ? s.words[at] : 0u;
+    if (l.used >= 32u) {
+        l.used -= 32u;
+        l.passed += 32u;
+        l.words = __byte_perm(l.words, l.ahead, 0x5432);
+        l.ahead = word_at(s, l.passed + 64u + (i & 31u));
     }
-    uint32_t expected = (uint32_t)(s.base + (int32_t)(scale >> job.phase));
-    uint32_t top = symbol == job.main ? 0u : symbol + (expected << TOP) & ((1u << (EXPONENT + TOP)) - 1u);
-    const uint32_t rare = __ballot_sync(ALL_LANES, active && symbol > job.main);
+    // The coded bits; there may be others above them.
+    const uint32_t expected = scale >> job.phase;
+    uint32_t top = (expected << TOP) + l.base + symbol;
+    const uint32_t rare = __ballot_sync(ALL_LANES, active && symbol >= job.main);
     if (rare) {
-        const bool is_escape = active && symbol > job.main + job.tails;
-        const uint32_t escapes = __ballot_sync(ALL_LANES, is_escape), tails = rare & ~escapes;
-        if (active && symbol > job.main) {
-            const uint32_t from = l.bit + TOP * __popc(tails & l.below) + (EXPONENT + TOP) * __popc(escapes & l.below);
-            top = bits_apart(s, from, is_escape ? EXPONENT + TOP : TOP);
-            expected -= symbol - job.main;
-            if (!is_escape) top |= (expected & ((1u << EXPONENT) - 1u)) << TOP;
+        const bool is_escape = active && symbol > job.main + job.tails, is_tail = active && symbol > job.main && !is_escape;
+        const uint32_t escapes = __ballot_sync(ALL_LANES, is_escape), tails = __ballot_sync(ALL_LANES, is_tail);
+        const uint32_t from = l.bit + TOP * __popc(tails & l.below) + (EXPONENT + TOP) * __popc(escapes & l.below);
+        if (is_escape) {
+            top = bits_apart(s, from, EXPONENT + TOP);
+        } else if (is_tail) {
+            top = ((expected + job.main - symbol) << TOP) + l.base | bits_apart(s, from, TOP);
+        } else if (active && symbol == job.main) {
+            top = 0u;
         }
         l.bit += TOP * __popc(tails) + (EXPONENT + TOP) * __popc(escapes);
     }
-    if (active) store_joined<FORM>(s, out, i, stored, top);
+    if (active) store_joined<FORM>(s, out, i, stored, sign, top);
 }
 
 template <int FORM, uint32_t EXPONENT, uint32_t TOP>
 __device__ __forceinline__ void decode_stream(const Stream& s, const StreamJob& job, const Tables& tables, uint8_t* out,
                                               uint32_t* status) {
     GLOBAL(out);
-    GLOBAL(s.words);
     GLOBAL(s.states);
     Lane l;
     const uint32_t lane = threadIdx.x & 31u;
     l.below = (1u << lane) - 1u;
     l.x = s.states[lane];
-    l.bit = l.used = 0u;
-    l.word0 = lane < s.n_words ? s.words[lane] : 0u;
-    l.word1 = lane + 32u < s.n_words ? s.words[lane + 32u] : 0u;
-    l.word2 = lane + 64u < s.n_words ? s.words[lane + 64u] : 0u;
+    l.bit = l.passed = l.used = 0u;
+    l.words = word_at(s, lane) | word_at(s, lane + 32u) << 16;
+    l.ahead = word_at(s, lane + 64u);
     l.part = s.parts;
     enter_part(s, l);
     GLOBAL(s.row_scales);
     l.row_scale = s.row_scales[l.part->first_row];
     l.column = lane;
     look_ahead(s, l);
-    uint32_t i = lane;
+    l.rest = s.rest + (FORM == FORM_FP16 ? lane : lane & 15u);
+    l.rest_shift = FORM == FORM_FP16 ? 0u : lane >> 4 << 2;
+    l.signs = s.signs;
+    l.sign_turn = lane - Sizes<FORM>::sign & 31u;
+    l.base = (uint32_t)s.base << TOP;
     const uint32_t whole = (s.n & ~31u) + lane;
+    uint32_t i = lane;
 #pragma unroll 1
     for (; i != whole; i += 32u) step<FORM, EXPONENT, TOP, true>(s, job, tables, out, l, i);
     if (s.n & 31u) step<FORM, EXPONENT, TOP, false>(s, job, tables, out, l, i);
     uint32_t wrong = l.x != FIRST_STATE ? STATUS_STATE : 0u;
-    if (l.used != s.n_words) wrong |= STATUS_POSITION;
+    if (l.passed + l.used != s.n_words) wrong |= STATUS_POSITION;
     if ((l.bit + 7u) >> 3 != s.n_apart)
         wrong |= STATUS_APART;
     else if ((l.bit & 7u) && s.apart[s.n_apart - 1u] >> (l.bit & 7u))
@@ -229,16 +254,17 @@ __device__ __forceinline__ void decode_streams(const StreamJob* jobs, uint32_t n
     const uint32_t contexts = 1u << job.phase, warp = threadIdx.x >> 5;
     const uint32_t* source = tables + job.tables;
     const bool fits = contexts <= MOST_SHARED;
+    const uint32_t ranges = contexts * RANGE_WORDS / 4u, all = ranges + contexts * LOOK_BYTES / 16u;  // in pieces of 16 bytes
     if (fits)
 #pragma unroll 1
-        for (uint32_t i = threadIdx.x; i < contexts * (RANGE_WORDS + LOOK_BYTES / 4u) / 4u; i += RANS_THREADS)
-            ((uint4*)shared)[i] = ((const uint4*)source)[i];
+        for (uint32_t i = threadIdx.x; i < all; i += RANS_THREADS)
+            ((uint4*)shared)[i < ranges ? i : i - ranges + MOST_SHARED * RANGE_WORDS / 4u] = ((const uint4*)source)[i];
     __syncthreads();
     if (warp >= job.streams) return;
     const Stream& stream = streams[job.stream + warp];
     uint8_t* out = outs[stream.tensor] + stream.out;
     if (fits) {
-        const Tables near = {shared, (const uint8_t*)(shared + contexts * RANGE_WORDS)};
+        const Tables near = {shared, (const uint8_t*)(shared + MOST_SHARED * RANGE_WORDS)};
         decode_stream<FORM, EXPONENT, TOP>(stream, job, near, out, status);
     } else {
         GLOBAL(source);

@@ -19,26 +19,26 @@ _MOST = 6  # symbols of an entry
 
 
 @kernel(
-    types.int64(R8, W64, I64, I64, R64_2D, I64, R8_2D, types.int64, W32, W32)
+    types.int64(R8, W64, I64, R64_2D, I64, R8_2D, types.int64, W32, W32)
 )  # fmt: skip
-def find_entries(section, at, counts, coded, tables, bits, lengths, unit, entries, stops):
+def find_entries(section, at, counts, tables, bits, lengths, unit, entries, stops):
     """Where units of symbols begin in the four streams of a section, in bits.
 
     A class of m symbols has ceil(m / 4) of them in each stream, the last ones fewer; units begin at
     the first symbol of a stream and at each multiple of `unit` symbols of the class.
 
     `section`: uint8[], ends with 8 bytes that belong to no stream. `at`: uint64[4], where the
-    streams begin, in bits; moved on. `counts`, `coded`: int64[classes], symbols, and whether the
-    class is in the streams. `tables`, `bits`, `lengths`: as `decode_streams` takes them, of each
-    class. `entries`: uint32[units], class by class, stream by stream. `stops`:
-    uint32[4 * classes], where each of these ends.
+    streams begin, in bits; moved on. `counts`: int64[classes], symbols of each class that are in
+    the streams. `tables`, `bits`, `lengths`: as `decode_streams` takes them, of each class.
+    `entries`: uint32[units], class by class, stream by stream. `stops`: uint32[4 * classes], where
+    each of these ends.
 
     Returns the number of entries, or -1 where a stream runs over the end of the section.
     """
     last = section.size - 8
     made = 0
     for c in range(counts.size):
-        if coded[c] == 0 or counts[c] == 0:
+        if counts[c] == 0:
             continue
         table = tables[c]
         mask = np.uint64((1 << bits[c]) - 1)
