@@ -113,6 +113,14 @@ def trailing_zeros(typingctx, value):
     return types.uint64(types.uint64), codegen
 
 
+def fetch_line(builder: Any, address: Any) -> None:
+    """Code that asks for the cache line of an address, which need not exist."""
+    address = builder.bitcast(address, ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [address.type] + [ir.IntType(32)] * 3)
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    builder.call(function, [address, *(ir.Constant(ir.IntType(32), hint) for hint in (1, 3, 1))])
+
+
 @intrinsic
 def prefetch(typingctx, array, index):
     """Asks for the cache line of `array[index]` ahead of its use."""
@@ -120,11 +128,7 @@ def prefetch(typingctx, array, index):
     def codegen(context, builder, signature, args):
         array = context.make_array(signature.args[0])(context, builder, args[0])
         address = builder.gep(array.data, [args[1]])
-        address = builder.bitcast(address, ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [address.type] + [ir.IntType(32)] * 3)
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        hints = [ir.Constant(ir.IntType(32), value) for value in (1, 3, 1)]
-        builder.call(function, [address, *hints])
+        fetch_line(builder, address)
         return context.get_dummy_value()
 
     return types.void(array, types.intp), codegen

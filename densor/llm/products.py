@@ -11,12 +11,14 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from densor.entropy.intrinsics import fetch_line
 from densor.entropy.jit import BOUNDSCHECK
 from densor.entropy.vectors import LANES, check_range, features_of
 
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _V32 = ir.VectorType(_I32, LANES)
 _PAIR = ir.VectorType(_I16, 2)
+_AHEAD = 2048  # bytes that weights are fetched before they are needed
 
 
 def _pick(builder: Any, vector: Any, lanes: list[int]) -> Any:
@@ -102,6 +104,8 @@ def tile(rows: int, vectors: int, bits: int) -> Any:
                 kind = ir.VectorType(weight, 2 * LANES)
                 value = builder.load(builder.bitcast(source, kind.as_pointer()))
                 value.align = 1
+                if bits < 16 and v % 2 == 0:  # of each line once
+                    fetch_line(builder, builder.gep(source, [_I64(_AHEAD * 8 // bits)]))
                 if bits < 16:
                     value = builder.sext(value, ir.VectorType(_I16, 2 * LANES))
                 columns.append(value)
@@ -147,9 +151,9 @@ def tile(rows: int, vectors: int, bits: int) -> Any:
                     (kinds[6], out, to),
                 )
             ]
-            # 16 registers of 32 bytes hold the sums of one vector and 4 rows, 32 of 64 all of them.
-            wide_registers = "avx512bw" in features_of(context)[1]
-            together = vectors if wide_registers else 1
+            # 16 registers of 32 bytes hold 4 rows of one vector or 2 of two, 32 of 64 all sums.
+            fits = rows < 4 and bits < 16 or "avx512bw" in features_of(context)[1]
+            together = vectors if fits else 1
             for first in range(0, vectors, together):
                 sum_up(builder, context, data, stride, pairs, wide, first, together)
             return context.get_dummy_value()
