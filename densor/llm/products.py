@@ -152,7 +152,7 @@ def tile(rows: int, vectors: int, bits: int) -> Any:
                 )
             ]
             # 16 registers of 32 bytes hold 4 rows of one vector or 2 of two, 32 of 64 all sums.
-            fits = rows < 4 and bits < 16 or "avx512bw" in features_of(context)[1]
+            fits = (rows < 4 and bits < 16) or "avx512bw" in features_of(context)[1]
             together = vectors if fits else 1
             for first in range(0, vectors, together):
                 sum_up(builder, context, data, stride, pairs, wide, first, together)
