@@ -25,7 +25,17 @@ if emulate.compiler() is None:
 nn = torch.nn
 
 from cupy_stand_in import RawModule, torch_with_gpu  # noqa: E402
-from torch_tools import IDS, Tiny, assert_same, bits, one_thread, tiny, weight  # noqa: E402, F401
+from torch_tools import (  # noqa: E402
+    IDS,
+    Tiny,
+    assert_one_block_is_plain_at_a_time,
+    assert_same,
+    assert_writes_are_seen,
+    bits,
+    one_thread,  # noqa: F401
+    tiny,
+    weight,
+)
 
 from densor.torch import (  # noqa: E402
     PackedTensor,
@@ -140,16 +150,7 @@ def test_a_block_is_one_launch_and_later_passes_copy_nothing(launches: list[str]
 
 def test_weights_are_decoded_ahead_and_one_block_after_the_other() -> None:
     model = on_device(tiny())
-    seen = []
-
-    def look(module: Any, args: Any, output: Any) -> None:
-        seen.append([type(layer[1].weight) is nn.Parameter for layer in model.layers])
-
-    for layer in model.layers:
-        layer[2].register_forward_hook(look)
-    with torch.no_grad():
-        model(IDS)
-    assert seen == [[i == j for j in range(3)] for i in range(3)]
+    assert_one_block_is_plain_at_a_time(model)
 
 
 def test_threads_may_share_a_model() -> None:
@@ -263,18 +264,7 @@ def test_states_copies_pickles_and_casts() -> None:
 
 def test_writing_to_a_weight_is_seen_by_the_next_pass() -> None:
     plain, packed = tiny(), on_device(tiny())
-
-    def add_to_next(module: Any, args: Any, output: Any) -> None:
-        model = plain if module is plain.layers[0] else packed
-        model.layers[1][3].weight.add_(0.01)
-
-    with torch.no_grad():
-        for model in (plain, packed):
-            model(IDS)
-            model.layers[1][1].weight.mul_(2)
-            model.layers[0].register_forward_hook(add_to_next)
-        assert_same(packed(IDS), plain(IDS))
-        assert_same(packed(IDS), plain(IDS))
+    assert_writes_are_seen(plain, packed)
 
 
 def test_what_no_kernel_decodes_is_plain() -> None:

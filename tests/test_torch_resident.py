@@ -18,7 +18,17 @@ torch = pytest.importorskip("torch")
 nn = torch.nn
 F = torch.nn.functional
 
-from torch_tools import IDS, Tiny, assert_same, bits, one_thread, tiny, weight  # noqa: E402, F401
+from torch_tools import (  # noqa: E402
+    IDS,
+    Tiny,
+    assert_one_block_is_plain_at_a_time,
+    assert_same,
+    assert_writes_are_seen,
+    bits,
+    one_thread,  # noqa: F401
+    tiny,
+    weight,
+)
 
 from densor.torch import from_packed, pack, pack_module, unpack_module  # noqa: E402
 from densor.torch.packed import PackedTensor, unpacked  # noqa: E402
@@ -320,16 +330,7 @@ def test_memory() -> None:
 def test_blocks_are_decoded_one_by_one() -> None:
     """While a block computes, its weights alone are plain; afterwards none are."""
     model = pack_module(tiny(), ahead=False)
-    seen = []
-
-    def look(module: Any, args: Any, output: Any) -> None:
-        seen.append([type(layer[1].weight) is nn.Parameter for layer in model.layers])
-
-    for layer in model.layers:
-        layer[2].register_forward_hook(look)
-    with torch.no_grad():
-        model(IDS)
-    assert seen == [[i == j for j in range(3)] for i in range(3)]
+    assert_one_block_is_plain_at_a_time(model)
 
 
 def test_weights_of_the_model_itself_do_not_make_it_one_block() -> None:
@@ -461,18 +462,7 @@ def interrupt(module: Any, args: Any) -> None:
 
 def test_writing_to_a_weight_is_seen_by_the_next_pass() -> None:
     plain, packed = tiny(), pack_module(tiny())
-
-    def add_to_next(module: Any, args: Any, output: Any) -> None:
-        model = plain if module is plain.layers[0] else packed
-        model.layers[1][3].weight.add_(0.01)
-
-    with torch.no_grad():
-        for model in (plain, packed):
-            model(IDS)
-            model.layers[1][1].weight.mul_(2)
-            model.layers[0].register_forward_hook(add_to_next)
-        assert_same(packed(IDS), plain(IDS))
-        assert_same(packed(IDS), plain(IDS))
+    assert_writes_are_seen(plain, packed)
 
 
 def test_threads_may_share_a_model() -> None:

@@ -65,3 +65,33 @@ def tiny(dtype: Any = None) -> Any:
 
 
 IDS = torch.arange(24).reshape(2, 12) * 12
+
+
+def assert_one_block_is_plain_at_a_time(model: Any) -> None:
+    """In a forward pass of a packed `Tiny`."""
+    seen = []
+
+    def look(module: Any, args: Any, output: Any) -> None:
+        seen.append([type(layer[1].weight) is nn.Parameter for layer in model.layers])
+
+    for layer in model.layers:
+        layer[2].register_forward_hook(look)
+    with torch.no_grad():
+        model(IDS)
+    assert seen == [[i == j for j in range(3)] for i in range(3)]
+
+
+def assert_writes_are_seen(plain: Any, packed: Any) -> None:
+    """What is written to a weight, between passes of two `Tiny` and within, counts at once."""
+
+    def add_to_next(module: Any, args: Any, output: Any) -> None:
+        model = plain if module is plain.layers[0] else packed
+        model.layers[1][3].weight.add_(0.01)
+
+    with torch.no_grad():
+        for model in (plain, packed):
+            model(IDS)
+            model.layers[1][1].weight.mul_(2)
+            model.layers[0].register_forward_hook(add_to_next)
+        assert_same(packed(IDS), plain(IDS))
+        assert_same(packed(IDS), plain(IDS))
