@@ -84,10 +84,10 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Path]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
 def test_a_real_model_gives_the_same_everywhere(
-    packed: tuple[str, list[Path]], setting: dict[str, str], threads: int
+    packed: tuple[str, list[Path]], setting: dict[str, str]
 ) -> None:
+    """Packed in one thread, by what the processor has; restored in two."""
     digest, paths = packed
-    assert run(DECODE, threads, *paths, **setting) == [digest] * 3
+    assert run(DECODE, 2, *paths, **setting) == [digest] * 3
