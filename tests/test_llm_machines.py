@@ -1,7 +1,7 @@
 """What was packed under a language model comes back under every instruction set and batch.
 
-The golden archive was made on another machine. Settings of other libraries stand for what a user
-may have set: nothing of theirs is used.
+The golden archive was made once, with AVX2. Settings of other libraries stand for what a user may
+have set: nothing of theirs is used.
 """
 
 import hashlib
