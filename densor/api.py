@@ -17,6 +17,7 @@ from densor.formats import safetensors, strictjson
 from densor.formats.archive import Archive, IndexedEntry, collection_paused
 from densor.formats.base import GivenBase
 from densor.formats.basefile import open_base
+from densor.formats.blob import pack_entry
 from densor.formats.entry import ARRAY, FILE, TENSOR, EntryMeta, TensorInfo, is_name, new_path
 from densor.formats.files import add_input, is_file_object, open_input, open_output
 from densor.formats.output import MemoryFile, errors_of
@@ -68,26 +69,9 @@ def compress(
         shape = meta.shape or ()
         kind = kind_of(wanted or meta.dtype or "", shape[::-1] if meta.order == "F" else shape)
     given = None if base is None else _given_base(base)
-    if given is not None:
-        if given.source.size != data.size or _form(base) != _form(obj):
-            raise ArgumentError("base must have the dtype, shape and memory order of the object")
-        meta.base = given.reference()
-    source = None if given is None else given.source
-    out = MemoryFile(data.size)
-    writer = ArchiveWriter(
-        out,  # type: ignore[arg-type]
-        level,
-        threads,
-        index=False,
-        llm=llm,
-        gpu_index=gpu_index,
-    )
-    try:
-        writer.add(meta, MemorySource(data), [Segment(kind, data.size, 0)], base=source)
-        writer.close()
-    finally:
-        writer.abort()
-    return out.getvalue()
+    if given is not None and (given.source.size != data.size or _form(base) != _form(obj)):
+        raise ArgumentError("base must have the dtype, shape and memory order of the object")
+    return pack_entry(meta, data, kind, level, threads, given, llm=llm, gpu_index=gpu_index)
 
 
 def _given_base(base: Any) -> GivenBase:

@@ -1,11 +1,11 @@
 """One tensor as a blob: an archive of one tensor entry, without an index."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from densor.codec.kind import kind_of
+from densor.codec.kind import Kind, kind_of
 from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError
 from densor.formats import strictjson, wire
 from densor.formats.base import GivenBase
@@ -44,6 +44,22 @@ def encode(
     for `ArchiveWriter`.
     """
     meta = EntryMeta(tensor.name, TENSOR, data.size, tensor.dtype, tensor.shape)
+    kind = kind_of(tensor.dtype, tensor.shape)
+    return pack_entry(meta, data, kind, level, threads, base, gpu_index=gpu_index)
+
+
+def pack_entry(
+    meta: EntryMeta,
+    data: Bytes,
+    kind: Kind,
+    level: int,
+    threads: int,
+    base: GivenBase | None = None,
+    *,
+    llm: Any = None,
+    gpu_index: bool = False,
+) -> bytes:
+    """An archive of one entry, in memory; parameters as for `ArchiveWriter`."""
     meta.base = None if base is None else base.reference()
     out = MemoryFile(data.size)
     writer = ArchiveWriter(
@@ -51,12 +67,12 @@ def encode(
         level,
         threads,
         index=False,
+        llm=llm,
         gpu_index=gpu_index,
     )
     try:
-        segment = Segment(kind_of(tensor.dtype, tensor.shape), data.size, 0)
         source = None if base is None else base.source
-        writer.add(meta, MemorySource(data), [segment], base=source)
+        writer.add(meta, MemorySource(data), [Segment(kind, data.size, 0)], base=source)
         writer.close()
     finally:
         writer.abort()

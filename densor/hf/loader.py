@@ -333,8 +333,12 @@ def from_pretrained(
     if model_class is None:
         model_class = _class_of(folder, kwargs)
     base = None if base is None else str(base)
-    noted = _set(_given_base, base), _set(_resident, resident), _set(_backend, backend)
-    with noted[0], noted[1], noted[2], _failures_raised():
+    with (
+        _set(_given_base, base),
+        _set(_resident, resident),
+        _set(_backend, backend),
+        _failures_raised(),
+    ):
         model = model_class.from_pretrained(folder, *args, **kwargs)
     if resident:  # a plain checkpoint, or what packing left out
         import densor.torch

@@ -6,6 +6,7 @@ that it took: dynamic evaluation (Krause et al., arXiv 1709.07432) of one layer,
 pass back through the others.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -30,8 +31,12 @@ class Rates(NamedTuple):
     offsets: int
 
 
+@functools.lru_cache(2)
 def rates_of(model: Model) -> Rates:
-    """Rates for a model: steps are as large in logits whatever the size of its numbers."""
+    """Rates for a model: steps are as large in logits whatever the size of its numbers.
+
+    Kept, since it looks at the whole head, and each text that is coded asks.
+    """
     matrix = model.head
     blocks = matrix.weights.reshape(-1, matrix.size // 2, WIDE, 2)
     steps = np.ldexp(matrix.scales.astype(np.float64), -matrix.exponent).reshape(-1, WIDE)

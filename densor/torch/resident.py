@@ -709,12 +709,3 @@ def unpack_module(module: nn.Module) -> nn.Module:
         for handle in part.__dict__.pop(_MARK, ()):
             handle.remove()
     return module
-
-
-def packed_state(module: nn.Module) -> dict[str, PackedArray]:
-    """The packed parameters of a module by name, in main memory; tied ones under each name."""
-    return {
-        name: _array_of(parameter.cell)
-        for name, parameter in module.named_parameters(remove_duplicate=False)
-        if isinstance(parameter, PackedTensor)
-    }
