@@ -4,7 +4,7 @@ The inner loop is `pmaddwd` on x86 (`vpdpwssd` where there is VNNI), plain multi
 elsewhere; all of them give the same integers, whatever the order.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -72,6 +72,78 @@ def _multiply_pairs(context: Any, builder: Any, a: Any, b: Any) -> Any:
     return _join(builder, parts)
 
 
+class _Tile(NamedTuple):
+    """Code for `rows` rows by `vectors` times 16 columns, whose weights have so many bits."""
+
+    rows: int
+    vectors: int
+    bits: int
+
+    def check(self, context: Any, builder: Any, kinds: Any, args: Any) -> None:
+        """That all arrays reach as far as they are read and written."""
+        a, at, stride, w, begin, pairs, out, to, wide = args
+        columns = self.vectors * LANES
+        last = _I64(self.rows - 1)
+        reach = builder.add(builder.mul(stride, last), builder.shl(pairs, _I64(1)))
+        check_range(context, builder, kinds[0], a, at, reach)
+        check_range(context, builder, kinds[3], w, begin, builder.mul(pairs, _I64(2 * columns)))
+        reach = builder.add(builder.mul(wide, last), _I64(columns))
+        check_range(context, builder, kinds[6], out, to, reach)
+
+    def sum_up(
+        self, context: Any, builder: Any, data: Any, steps: Any, begin: int, end: int
+    ) -> None:
+        """The sums of vectors `begin` to `end` of columns.
+
+        `data`: addresses of rows, weights and sums. `steps`: from row to row, pairs of a row, and
+        from sums to sums.
+        """
+        a, w, out = data
+        stride, pairs, wide = steps
+        sums = [
+            [cgutils.alloca_once(builder, _V32) for _ in range(begin, end)]
+            for _ in range(self.rows)
+        ]
+        for row in sums:
+            for place in row:
+                builder.store(ir.Constant(_V32, [0] * LANES), place)
+        with cgutils.for_range(builder, pairs, intp=_I64) as loop:
+            columns = [self._column(builder, w, loop.index, v) for v in range(begin, end)]
+            for r in range(self.rows):
+                first = builder.add(builder.mul(stride, _I64(r)), builder.shl(loop.index, _I64(1)))
+                source = builder.gep(a, [first])
+                pair = builder.load(builder.bitcast(source, _PAIR.as_pointer()))
+                pair.align = 2
+                spread = _pick(builder, pair, [0, 1] * LANES)
+                for place, column in zip(sums[r], columns, strict=True):
+                    product = _multiply_pairs(context, builder, spread, column)
+                    builder.store(builder.add(builder.load(place), product), place)
+        for r in range(self.rows):
+            for v, place in enumerate(sums[r], begin):
+                first = builder.add(builder.mul(wide, _I64(r)), _I64(LANES * v))
+                target = builder.bitcast(builder.gep(out, [first]), _V32.as_pointer())
+                builder.store(builder.load(place), target).align = 4
+
+    def _column(self, builder: Any, w: Any, pair: Any, v: int) -> Any:
+        """<32 x i16>: the weights of a pair of inputs in vector `v` of columns."""
+        step = builder.mul(pair, _I64(2 * LANES * self.vectors))
+        source = builder.gep(w, [builder.add(step, _I64(2 * LANES * v))])
+        kind = ir.VectorType(ir.IntType(self.bits), 2 * LANES)
+        value = builder.load(builder.bitcast(source, kind.as_pointer()))
+        value.align = 1
+        if self.bits == 16:
+            return value
+        if v % 2 == 0:  # of each line once
+            fetch_line(builder, builder.gep(source, [_I64(_AHEAD * 8 // self.bits)]))
+        return builder.sext(value, ir.VectorType(_I16, 2 * LANES))
+
+    def together(self, context: Any) -> int:
+        """Vectors whose sums fit the registers: 16 of 32 bytes hold 4 rows of one vector or 2 of
+        two, 32 of 64 all sums."""
+        fits = (self.rows < 4 and self.bits < 16) or "avx512bw" in features_of(context)[1]
+        return self.vectors if fits else 1
+
+
 def tile(rows: int, vectors: int, bits: int) -> Any:
     """An intrinsic that multiplies `rows` rows by `vectors` times 16 columns.
 
@@ -79,83 +151,22 @@ def tile(rows: int, vectors: int, bits: int) -> Any:
     `stride` apart. w: int8 or int16, by `bits`: pairs of all columns, from `from` on. out: int32,
     rows `wide` apart, from `to` on. Sums must fit 32 bits.
     """
-    weight = ir.IntType(bits)
-
-    def sum_up(
-        builder: Any,
-        context: Any,
-        data: Any,
-        stride: Any,
-        pairs: Any,
-        wide: Any,
-        begin: int,
-        n: int,
-    ) -> None:
-        """The sums of `n` vectors of columns from number `begin` on."""
-        sums = [[cgutils.alloca_once(builder, _V32) for _ in range(n)] for _ in range(rows)]
-        for row in sums:
-            for place in row:
-                builder.store(ir.Constant(_V32, [0] * LANES), place)
-        with cgutils.for_range(builder, pairs, intp=_I64) as loop:
-            columns = []
-            for v in range(begin, begin + n):
-                step = builder.mul(loop.index, _I64(2 * LANES * vectors))
-                source = builder.gep(data[1], [builder.add(step, _I64(2 * LANES * v))])
-                kind = ir.VectorType(weight, 2 * LANES)
-                value = builder.load(builder.bitcast(source, kind.as_pointer()))
-                value.align = 1
-                if bits < 16 and v % 2 == 0:  # of each line once
-                    fetch_line(builder, builder.gep(source, [_I64(_AHEAD * 8 // bits)]))
-                if bits < 16:
-                    value = builder.sext(value, ir.VectorType(_I16, 2 * LANES))
-                columns.append(value)
-            for r in range(rows):
-                first = builder.add(builder.mul(stride, _I64(r)), builder.shl(loop.index, _I64(1)))
-                source = builder.gep(data[0], [first])
-                pair = builder.load(builder.bitcast(source, _PAIR.as_pointer()))
-                pair.align = 2
-                spread = _pick(builder, pair, [0, 1] * LANES)
-                for place, column in zip(sums[r], columns, strict=True):
-                    product = _multiply_pairs(context, builder, spread, column)
-                    builder.store(builder.add(builder.load(place), product), place)
-        for r in range(rows):
-            for v, place in enumerate(sums[r], begin):
-                first = builder.add(builder.mul(wide, _I64(r)), _I64(LANES * v))
-                target = builder.gep(data[2], [first])
-                store = builder.store(
-                    builder.load(place), builder.bitcast(target, _V32.as_pointer())
-                )
-                store.align = 4
+    shape = _Tile(rows, vectors, bits)
 
     @intrinsic
     def multiply(typingctx, a, at, stride, w, begin, pairs, out, to, wide):
         def codegen(context, builder, signature, args):
-            a, at, stride, w, begin, pairs, out, to, wide = args
             kinds = signature.args
             if BOUNDSCHECK:
-                columns = vectors * LANES
-                reach = builder.add(
-                    builder.mul(stride, _I64(rows - 1)), builder.shl(pairs, _I64(1))
-                )
-                check_range(context, builder, kinds[0], a, at, reach)
-                check_range(
-                    context, builder, kinds[3], w, begin, builder.mul(pairs, _I64(2 * columns))
-                )
-                reach = builder.add(builder.mul(wide, _I64(rows - 1)), _I64(columns))
-                check_range(context, builder, kinds[6], out, to, reach)
+                shape.check(context, builder, kinds, args)
             data = [
-                builder.gep(context.make_array(kind)(context, builder, value).data, [first])
-                for kind, value, first in (
-                    (kinds[0], a, at),
-                    (kinds[3], w, begin),
-                    (kinds[6], out, to),
-                )
+                builder.gep(context.make_array(kinds[i])(context, builder, args[i]).data, [args[j]])
+                for i, j in ((0, 1), (3, 4), (6, 7))
             ]
-            # 16 registers of 32 bytes hold 4 rows of one vector or 2 of two, 32 of 64 all sums.
-            fits = (rows < 4 and bits < 16) or "avx512bw" in features_of(context)[1]
-            together = vectors if fits else 1
+            steps = args[2], args[5], args[8]
+            together = shape.together(context)
             for first in range(0, vectors, together):
-                sum_up(builder, context, data, stride, pairs, wide, first, together)
+                shape.sum_up(context, builder, data, steps, first, first + together)
             return context.get_dummy_value()
 
         size = types.intp

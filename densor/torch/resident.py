@@ -13,7 +13,7 @@ host would have to wait for the indices.
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,9 +23,9 @@ from densor.buffers import POOL
 from densor.codec.levels import level_settings
 from densor.errors import ArgumentError, DensorError
 from densor.formats.held import PackedArray
-from densor.formats.source import Bytes
-from densor.parallel import Task, Workers, thread_count
+from densor.parallel import Workers, thread_count
 from densor.torch.device import Device, DeviceArray, open_device
+from densor.torch.loads import Blocks, DeviceLoad, HostLoad, Load, aligned
 from densor.torch.packed import (
     DEFAULT_LEVEL,
     Cell,
@@ -36,16 +36,11 @@ from densor.torch.packed import (
     over_cell,
     pack,
     placed,
-    tensor_over,
 )
-
-if TYPE_CHECKING:
-    from densor.gpu.block import Block
 
 _LEAST = 1 << 14  # bytes of a weight that is worth packing
 _LEAST_ON_DEVICE = 1 << 18  # there tables of 16 KB come on top
 _WORTH = 0.97  # what a packed weight may take of the plain one
-_ALIGN = 64
 _OWN_SHARE = 0.25  # a module that holds more of the weights within it than this is one unit
 _KEPT_BLOCK = 0.5  # a block whose inner blocks hold more of its weights than this is taken apart
 
@@ -78,131 +73,6 @@ def memory_of(module: nn.Module) -> Memory:
     return Memory(packed, plain)
 
 
-class _Load(Protocol):
-    """The weights of a unit on their way into a buffer."""
-
-    buffer: Any
-
-    def wait(self) -> dict[int, torch.Tensor]:
-        """The plain tensors by the id of their cell."""
-        ...
-
-    def join(self) -> None:
-        """For another thread that is to use what has been waited for."""
-        ...
-
-    def cancel(self) -> None:
-        """Stops what has not begun and waits for the rest; the buffer is free then."""
-        ...
-
-
-def _pieces(cells: Sequence[Cell], buffer: Any) -> list[Any]:
-    """The part of a buffer that each cell is decoded to."""
-    found, at = [], 0
-    for cell in cells:
-        found.append(buffer[at : at + cell.packed.size])
-        at += _aligned(cell.packed.size)
-    return found
-
-
-class _HostLoad:
-    """A `_Load` by threads into main memory."""
-
-    def __init__(self, cells: list[Cell], buffer: Bytes, workers: Workers) -> None:
-        self.buffer = buffer
-        self._cells: list[tuple[Cell, PackedArray, Bytes]] = []
-        self._tasks: list[Task[None]] = []
-        for cell, piece in zip(cells, _pieces(cells, buffer), strict=True):
-            packed = cell.packed
-            assert isinstance(packed, PackedArray)
-            self._cells.append((cell, packed, piece))
-            self._tasks += [workers.submit(job) for job in packed.jobs(piece)]
-
-    def wait(self) -> dict[int, torch.Tensor]:
-        """See `_Load`."""
-        for task in self._tasks:
-            task.result()
-        self._tasks = []  # they hold look-up tables
-        found = {}
-        for cell, packed, piece in self._cells:
-            if cell.packed is packed:
-                found[id(cell)] = tensor_over(piece, cell.dtype, cell.shape)
-            else:  # written to since the load began
-                found[id(cell)] = cell.decode()
-        return found
-
-    def join(self) -> None:
-        """See `_Load`."""
-
-    def cancel(self) -> None:
-        """See `_Load`."""
-        for task in self._tasks:
-            if not task.cancel():
-                task.result()
-
-
-class _DeviceLoad:
-    """A `_Load` on a device, in the order of its streams: the host waits for nothing."""
-
-    def __init__(
-        self, cells: list[Cell], buffer: torch.Tensor, device: Device, blocks: "_Blocks"
-    ) -> None:
-        self.buffer = buffer
-        self._device = device
-        pieces: list[torch.Tensor] = _pieces(cells, buffer)
-        arrays: list[DeviceArray] = []
-        for cell in cells:
-            assert isinstance(cell.packed, DeviceArray)
-            arrays.append(cell.packed)
-        self._cells = list(zip(cells, arrays, pieces, strict=True))
-        for block, chosen in blocks.of(arrays):
-            device.start(block, [pieces[i] for i in chosen])
-
-    def wait(self) -> dict[int, torch.Tensor]:
-        """See `_Load`."""
-        self._device.join()
-        return {
-            id(cell): packed.tensor_over(piece) if cell.packed is packed else cell.decode()
-            for cell, packed, piece in self._cells
-        }
-
-    def join(self) -> None:
-        """See `_Load`."""
-        self._device.join()
-
-    def cancel(self) -> None:
-        """See `_Load`; what has been started is let run out."""
-        self._device.join()
-
-
-class _Blocks:
-    """What decodes the weights of a unit. Kept, so that nothing is copied to a device where weights
-    and buffer are those of the last pass."""
-
-    def __init__(self) -> None:
-        self._arrays: list[DeviceArray] = []
-        self._blocks: list[tuple[Block, list[int]]] = []
-
-    def of(self, arrays: list[DeviceArray]) -> "list[tuple[Block, list[int]]]":
-        """Blocks that decode these arrays, each with the numbers of those that it decodes: one but
-        for weights that were written to, or are in the block of another unit too."""
-        same = len(arrays) == len(self._arrays)
-        if not same or any(a is not b for a, b in zip(arrays, self._arrays, strict=True)):
-            chosen: dict[int, list[int]] = {}
-            for i, array in enumerate(arrays):
-                chosen.setdefault(id(array.held.block), []).append(i)
-            self._blocks = [
-                (arrays[some[0]].held.block.part([arrays[i].held.number for i in some]), some)
-                for some in chosen.values()
-            ]
-            self._arrays = arrays
-        return self._blocks
-
-
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGN) * _ALIGN
-
-
 class Runtime:
     """The buffers and threads that the units of one model share."""
 
@@ -214,7 +84,7 @@ class Runtime:
         self.lock = threading.Condition(threading.RLock())
         self._free: list[Any] = []  # buffers
         self._last: Unit | None = None
-        self._coming: tuple[Unit, _Load] | None = None
+        self._coming: tuple[Unit, Load] | None = None
         self._running: list[int] = []  # threads
 
     def __getstate__(self) -> dict[str, Any]:
@@ -252,12 +122,12 @@ class Runtime:
                     self._free.sort(key=lambda buffer: int(buffer.data_ptr()))
                 self._last = None
 
-    def begin_load(self, cells: list[Cell], blocks: _Blocks) -> _Load:
+    def begin_load(self, cells: list[Cell], blocks: Blocks) -> Load:
         """Starts decoding weights into one buffer. `blocks`: of their unit."""
-        size = sum(_aligned(cell.packed.size) for cell in cells)
+        size = sum(aligned(cell.packed.size) for cell in cells)
         if self.device is None:
-            return _HostLoad(cells, self._take(size), Workers(self.threads))
-        return _DeviceLoad(cells, self._take(size), self.device, blocks)
+            return HostLoad(cells, self._take(size), Workers(self.threads))
+        return DeviceLoad(cells, self._take(size), self.device, blocks)
 
     def _take(self, size: int) -> Any:
         """A buffer of at least `size` bytes."""
@@ -278,7 +148,7 @@ class Runtime:
         if self.device is not None:
             self.device.follow()
 
-    def load(self, unit: "Unit") -> _Load:
+    def load(self, unit: "Unit") -> Load:
         """The load of a unit: the one that was begun ahead, or a new one."""
         if self._last is not None and self._last is not unit:
             self._last.next = unit
@@ -325,10 +195,10 @@ class Unit:
         self.users: list[int] = []  # threads
         self._swap = False
         self.next: Unit | None = None
-        self._load: _Load | None = None
+        self._load: Load | None = None
         self._held: list[Cell] = []
         self._swapped: list[tuple[_Slot, PackedTensor]] = []
-        self._blocks = _Blocks()
+        self._blocks = Blocks()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"module": self.module, "runtime": self.runtime, "deep": self.deep}
@@ -337,7 +207,7 @@ class Unit:
         self.__dict__.update(state)
         self._begin()
 
-    def begin_load(self) -> _Load:
+    def begin_load(self) -> Load:
         """Starts decoding all weights to one buffer, but for those that are kept elsewhere."""
         cells = list({id(p.cell): p.cell for _, p in _packed(self.module, self.deep)}.values())
         device = self.runtime.device

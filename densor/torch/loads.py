@@ -1,0 +1,143 @@
+"""The weights of a unit of a model on their way to a buffer, decoded by threads or a device."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from densor.formats.held import PackedArray
+from densor.formats.source import Bytes
+from densor.parallel import Task, Workers
+from densor.torch.device import Device, DeviceArray
+from densor.torch.packed import Cell, tensor_over
+
+if TYPE_CHECKING:
+    from densor.gpu.block import Block
+
+_ALIGN = 64
+
+
+def aligned(size: int) -> int:
+    """Bytes that a weight takes in a buffer."""
+    return -(-size // _ALIGN) * _ALIGN
+
+
+class Load(Protocol):
+    """The weights of a unit on their way into a buffer."""
+
+    buffer: Any
+
+    def wait(self) -> dict[int, torch.Tensor]:
+        """The plain tensors by the id of their cell."""
+        ...
+
+    def join(self) -> None:
+        """For another thread that is to use what has been waited for."""
+        ...
+
+    def cancel(self) -> None:
+        """Stops what has not begun and waits for the rest; the buffer is free then."""
+        ...
+
+
+def _pieces(cells: Sequence[Cell], buffer: Any) -> list[Any]:
+    """The part of a buffer that each cell is decoded to."""
+    found, at = [], 0
+    for cell in cells:
+        found.append(buffer[at : at + cell.packed.size])
+        at += aligned(cell.packed.size)
+    return found
+
+
+class HostLoad:
+    """A `Load` by threads into main memory."""
+
+    def __init__(self, cells: list[Cell], buffer: Bytes, workers: Workers) -> None:
+        self.buffer = buffer
+        self._cells: list[tuple[Cell, PackedArray, Bytes]] = []
+        self._tasks: list[Task[None]] = []
+        for cell, piece in zip(cells, _pieces(cells, buffer), strict=True):
+            packed = cell.packed
+            assert isinstance(packed, PackedArray)
+            self._cells.append((cell, packed, piece))
+            self._tasks += [workers.submit(job) for job in packed.jobs(piece)]
+
+    def wait(self) -> dict[int, torch.Tensor]:
+        """See `Load`."""
+        for task in self._tasks:
+            task.result()
+        self._tasks = []  # they hold look-up tables
+        found = {}
+        for cell, packed, piece in self._cells:
+            if cell.packed is packed:
+                found[id(cell)] = tensor_over(piece, cell.dtype, cell.shape)
+            else:  # written to since the load began
+                found[id(cell)] = cell.decode()
+        return found
+
+    def join(self) -> None:
+        """See `Load`."""
+
+    def cancel(self) -> None:
+        """See `Load`."""
+        for task in self._tasks:
+            if not task.cancel():
+                task.result()
+
+
+class DeviceLoad:
+    """A `Load` on a device, in the order of its streams: the host waits for nothing."""
+
+    def __init__(
+        self, cells: list[Cell], buffer: torch.Tensor, device: Device, blocks: "Blocks"
+    ) -> None:
+        self.buffer = buffer
+        self._device = device
+        pieces: list[torch.Tensor] = _pieces(cells, buffer)
+        arrays: list[DeviceArray] = []
+        for cell in cells:
+            assert isinstance(cell.packed, DeviceArray)
+            arrays.append(cell.packed)
+        self._cells = list(zip(cells, arrays, pieces, strict=True))
+        for block, chosen in blocks.of(arrays):
+            device.start(block, [pieces[i] for i in chosen])
+
+    def wait(self) -> dict[int, torch.Tensor]:
+        """See `Load`."""
+        self._device.join()
+        return {
+            id(cell): packed.tensor_over(piece) if cell.packed is packed else cell.decode()
+            for cell, packed, piece in self._cells
+        }
+
+    def join(self) -> None:
+        """See `Load`."""
+        self._device.join()
+
+    def cancel(self) -> None:
+        """See `Load`; what has been started is let run out."""
+        self._device.join()
+
+
+class Blocks:
+    """What decodes the weights of a unit. Kept, so that nothing is copied to a device where weights
+    and buffer are those of the last pass."""
+
+    def __init__(self) -> None:
+        self._arrays: list[DeviceArray] = []
+        self._blocks: list[tuple[Block, list[int]]] = []
+
+    def of(self, arrays: list[DeviceArray]) -> "list[tuple[Block, list[int]]]":
+        """Blocks that decode these arrays, each with the numbers of those that it decodes: one but
+        for weights that were written to, or are in the block of another unit too."""
+        same = len(arrays) == len(self._arrays)
+        if not same or any(a is not b for a, b in zip(arrays, self._arrays, strict=True)):
+            chosen: dict[int, list[int]] = {}
+            for i, array in enumerate(arrays):
+                chosen.setdefault(id(array.held.block), []).append(i)
+            self._blocks = [
+                (arrays[some[0]].held.block.part([arrays[i].held.number for i in some]), some)
+                for some in chosen.values()
+            ]
+            self._arrays = arrays
+        return self._blocks
