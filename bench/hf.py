@@ -97,13 +97,13 @@ def ready() -> None:
     """Lets numba load the compiled kernels, which every process does once."""
     import numpy as np
 
-    from densor.formats import blob
+    from densor.formats.container import tensor_blob
 
     numbers = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
     for dtype, data in (("F32", numbers), ("BF16", (numbers.view(np.uint32) >> 16).astype("u2"))):
-        tensor = blob.Tensor("w", dtype, (64, 64), data.nbytes, None)
-        packed = blob.encode(tensor, data.reshape(-1).view(np.uint8))
-        blob.decode(np.frombuffer(packed, np.uint8), tensor)
+        tensor = tensor_blob.Tensor("w", dtype, (64, 64), data.nbytes, None)
+        packed = tensor_blob.encode(tensor, data.reshape(-1).view(np.uint8))
+        tensor_blob.decode(np.frombuffer(packed, np.uint8), tensor)
 
 
 def drop(folder: Path) -> None:
@@ -151,7 +151,7 @@ def random_llama(folder: Path, megabytes: int) -> None:
 
 def run(plain: Path, place: Path, repeats: int) -> list[str]:
     """Rows of the table for one model."""
-    from densor.formats.checkpoint import pack_model
+    from densor.files.model_folder import pack_model
 
     packed = place / "packed"
     start = time.perf_counter()

@@ -22,12 +22,12 @@ import numpy as np
 
 from bench import machine
 from densor import compress
-from densor.codec.llm import coder as coding
-from densor.codec.llm import model as wire
-from densor.codec.llm.coder import LlmCoder
-from densor.codec.llm.decode import LlmDecoder
-from densor.codec.llm.session import Session
-from densor.parallel import Workers
+from densor.codec.language_model import encoder as coding
+from densor.codec.language_model import params as wire
+from densor.codec.language_model.decoder import LlmDecoder
+from densor.codec.language_model.encoder import LlmCoder
+from densor.codec.language_model.session import Session
+from densor.runtime.workers import Workers
 
 
 class Row(NamedTuple):

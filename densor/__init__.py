@@ -23,32 +23,32 @@ from densor.version import __version__
 if TYPE_CHECKING:
     from densor.api import File, Writer, compress, decompress, load, load_file, save, save_file
     from densor.api import File as open
-    from densor.formats.append import append
-    from densor.formats.compare import differences
-    from densor.formats.files import compress_file, decompress_file, test_file
-    from densor.formats.folder import extract, pack
-    from densor.formats.repair import repair
-    from densor.formats.salvage import damage, salvage
+    from densor.files.append import append
+    from densor.files.diff import differences
+    from densor.files.folder import extract, pack
+    from densor.files.single import compress_file, decompress_file, test_file
+    from densor.formats.damage.repair import repair
+    from densor.formats.damage.salvage import damage, salvage
 
 _LAZY = {
     "File": "densor.api",
     "Writer": "densor.api",
-    "append": "densor.formats.append",
+    "append": "densor.files.append",
     "compress": "densor.api",
-    "compress_file": "densor.formats.files",
-    "damage": "densor.formats.salvage",
+    "compress_file": "densor.files.single",
+    "damage": "densor.formats.damage.salvage",
     "decompress": "densor.api",
-    "decompress_file": "densor.formats.files",
-    "differences": "densor.formats.compare",
-    "extract": "densor.formats.folder",
+    "decompress_file": "densor.files.single",
+    "differences": "densor.files.diff",
+    "extract": "densor.files.folder",
     "load": "densor.api",
     "load_file": "densor.api",
-    "pack": "densor.formats.folder",
-    "repair": "densor.formats.repair",
-    "salvage": "densor.formats.salvage",
+    "pack": "densor.files.folder",
+    "repair": "densor.formats.damage.repair",
+    "salvage": "densor.formats.damage.salvage",
     "save": "densor.api",
     "save_file": "densor.api",
-    "test_file": "densor.formats.files",
+    "test_file": "densor.files.single",
 }
 
 __all__ = [

@@ -10,29 +10,33 @@ from typing import Any, BinaryIO, NamedTuple, Self
 import numpy as np
 
 from densor import arrays, dtypes
-from densor.buffers import new_bytes
-from densor.codec.kind import BYTES, kind_of
+from densor.codec.kind import BYTES, Segment, kind_of
 from densor.errors import ArgumentError, FormatError, LimitError
-from densor.formats import safetensors, strictjson
-from densor.formats.archive import Archive, IndexedEntry, collection_paused
-from densor.formats.base import GivenBase
-from densor.formats.basefile import open_base
-from densor.formats.blob import pack_entry
-from densor.formats.entry import ARRAY, FILE, TENSOR, EntryMeta, TensorInfo, is_name, new_path
-from densor.formats.files import add_input, is_file_object, open_input, open_output
-from densor.formats.output import MemoryFile, errors_of
-from densor.formats.plan import plan_file
-from densor.formats.sinks import GrowingSink, MemorySink
-from densor.formats.source import (
+from densor.files.single import add_input, is_file_object, open_input, open_output
+from densor.formats.container import strictjson
+from densor.formats.container.archive import Archive
+from densor.formats.container.base import GivenBase
+from densor.formats.container.entry import ARRAY, FILE, TENSOR, EntryMeta, new_path
+from densor.formats.container.index import IndexedEntry
+from densor.formats.container.open_base import open_base
+from densor.formats.container.sinks import GrowingSink, MemorySink
+from densor.formats.container.stream_reader import Sink, StreamReader
+from densor.formats.container.tensor_blob import pack_entry
+from densor.formats.container.writer import ArchiveWriter
+from densor.formats.io.outputs import MemoryFile, errors_of
+from densor.formats.io.sources import (
     Bytes,
     FileRandomSource,
     MemoryRandomSource,
     MemorySource,
     as_bytes,
 )
-from densor.formats.stream import Sink, StreamReader
-from densor.formats.writer import ArchiveWriter, Segment
-from densor.urls import is_url, name_of, plain
+from densor.formats.io.urls import is_url, name_of, plain
+from densor.formats.parsers import safetensors
+from densor.formats.parsers.plan import plan_file
+from densor.formats.tensors import TensorInfo, is_name
+from densor.runtime.buffers import new_bytes
+from densor.runtime.gc_pause import collection_paused
 
 Target = str | os.PathLike[str] | BinaryIO
 _MOST_COPIES = 4  # of each byte of a file, where tensors overlap
@@ -279,7 +283,7 @@ class File:
         elif is_file_object(source):
             random = FileRandomSource(source)
         elif is_url(source):
-            from densor.formats.remote import Remote, RemoteSource
+            from densor.formats.io.remote import Remote, RemoteSource
 
             random = RemoteSource(Remote(source))
         else:

@@ -8,9 +8,9 @@ import numpy as np
 
 from densor import dtypes
 from densor.errors import ArgumentError, FormatError
-from densor.formats import strictjson
-from densor.formats.entry import ARRAY, EntryMeta
-from densor.formats.source import Bytes
+from densor.formats.container import strictjson
+from densor.formats.container.entry import ARRAY, EntryMeta
+from densor.formats.io.sources import Bytes
 
 
 def is_torch(thing: object) -> bool:

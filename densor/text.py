@@ -14,13 +14,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from densor.codec.byte_cm import segment
+from densor.codec.byte_cm.encoder import full_model
+from densor.codec.byte_cm.params import MAX_SEGMENT
+from densor.codec.byte_cm.segment import Segment
 from densor.codec.coder import Bytes
-from densor.codec.llm.meter import Cost, Meter
-from densor.codec.llm.session import Session
-from densor.codec.text import segment
-from densor.codec.text.coder import full_model
-from densor.codec.text.model import MAX_SEGMENT
-from densor.codec.text.segment import Segment
+from densor.codec.language_model.meter import Cost, Meter
+from densor.codec.language_model.session import Session
 from densor.codec.zstd import zstd_compress
 from densor.entropy.symbols import SymbolModel, cumulative
 from densor.errors import ArgumentError

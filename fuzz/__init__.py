@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 # The seeds are made by the same code as the samples of the tests.
-_TESTS = str(Path(__file__).parent.parent / "tests")
-if _TESTS not in sys.path:
-    sys.path.insert(0, _TESTS)
+_TESTS = Path(__file__).parent.parent / "tests"
+for _folder in (_TESTS / "support", _TESTS / "reference"):
+    if str(_folder) not in sys.path:
+        sys.path.insert(0, str(_folder))

@@ -15,20 +15,19 @@ import numpy as np
 import numpy.typing as npt
 from helpers import bits_of, random_state, weights
 
-from densor.buffers import POOL
 from densor.codec import batch, registry
 from densor.codec.batch import Before, encode_batch
+from densor.codec.blocks.block import Field
+from densor.codec.blocks.encoder import FieldsCoder
+from densor.codec.byte_cm.encoder import TextCoder
 from densor.codec.decoders import decoder_for
-from densor.codec.fields.block import Field
-from densor.codec.fields.coder import FieldsCoder
+from densor.codec.float_cm.encoder import MixingCoder
 from densor.codec.kind import Kind, kind_of, kind_of_blocks
 from densor.codec.levels import level_settings
-from densor.codec.mixing.coder import MixingCoder
-from densor.codec.planes.coder import PlanesCoder
-from densor.codec.scales.coder import ScalesCoder
-from densor.codec.scales.tables import History
-from densor.codec.sparse.coder import SparseCoder
-from densor.codec.text.coder import TextCoder
+from densor.codec.planes.rans_encoder import PlanesCoder
+from densor.codec.scale_context.encoder import ScalesCoder
+from densor.codec.scale_context.tables import History
+from densor.codec.sparse.encoder import SparseCoder
 from densor.codec.zstd import zstd_compress
 from densor.entropy import explicit
 from densor.entropy.arithmetic.coder import decode_bits, encode_bits
@@ -39,9 +38,10 @@ from densor.entropy.rans import tables as rans_tables
 from densor.entropy.rans.decode import decode as rans_decode
 from densor.entropy.rans.decode import decode_table
 from densor.errors import DensorError
-from densor.formats.models import decode_chunk
-from densor.formats.source import MemoryRandomSource
-from densor.parallel import Workers
+from densor.formats.container.chunk_decoders import decode_chunk
+from densor.formats.io.sources import MemoryRandomSource
+from densor.runtime.buffers import POOL
+from densor.runtime.workers import Workers
 from fuzz.mutate import mutated
 from fuzz.target import Target, Wrong
 

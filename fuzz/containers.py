@@ -16,14 +16,15 @@ from helpers import INDEX, put_together, take_apart, weights
 import densor
 from densor import arrays
 from densor.errors import DensorError
-from densor.formats import recovery, strictjson
-from densor.formats.blob import Tensor, decode, describe, encode
-from densor.formats.entry import ARRAY, DIR, FILE, check_path, parse
-from densor.formats.held import PackedArray
-from densor.formats.packed import parse as parse_packed
-from densor.formats.salvage import _Salvage
-from densor.formats.source import MemoryRandomSource
-from densor.parallel import Workers
+from densor.formats.container import strictjson
+from densor.formats.container.entry import ARRAY, DIR, FILE, check_path, parse
+from densor.formats.container.packed_array import PackedArray
+from densor.formats.container.tensor_blob import Tensor, decode, describe, encode
+from densor.formats.damage import recovery
+from densor.formats.damage.salvage import _Salvage
+from densor.formats.io.sources import MemoryRandomSource
+from densor.formats.packed.packed_file import parse as parse_packed
+from densor.runtime.workers import Workers
 from fuzz.codecs import decoded_twice
 from fuzz.mutate import mutated
 from fuzz.parsers import mutate_header, safetensors_seeds

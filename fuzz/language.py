@@ -14,12 +14,12 @@ from safetensors.numpy import save
 
 from densor.codec import registry
 from densor.codec.decoders import decoder_for
-from densor.codec.llm.coder import LlmCoder
-from densor.codec.llm.session import Session
-from densor.formats.models import decode_chunk
+from densor.codec.language_model.encoder import LlmCoder
+from densor.codec.language_model.session import Session
+from densor.formats.container.chunk_decoders import decode_chunk
 from densor.llm.load import load
 from densor.llm.network import Network
-from densor.parallel import Workers
+from densor.runtime.workers import Workers
 from fuzz.codecs import Case, decoded_twice, mutate_case, unpack
 from fuzz.mutate import mutated
 from fuzz.target import Target, Wrong

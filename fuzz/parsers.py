@@ -13,12 +13,12 @@ import numpy as np
 from helpers import safetensors_bytes, weights
 
 from densor.errors import DensorError
-from densor.formats import strictjson
-from densor.formats.contents import Contents, Head
-from densor.formats.entry import is_listable
-from densor.formats.plan import FORMATS, plan_file
-from densor.formats.source import MemoryRandomSource, MemorySource
-from densor.formats.torchpickle import scan
+from densor.formats.container import strictjson
+from densor.formats.io.sources import MemoryRandomSource, MemorySource
+from densor.formats.parsers.contents import Contents, Head
+from densor.formats.parsers.plan import FORMATS, plan_file
+from densor.formats.parsers.torch_pickle import scan
+from densor.formats.tensors import is_listable
 from fuzz.mutate import mutated
 from fuzz.target import Target, Wrong
 

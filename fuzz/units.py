@@ -10,9 +10,9 @@ import numpy as np
 import xxhash
 from helpers import bits_of, random_state
 
-from densor.codec.planar.decode import PlanarDecoder
-from densor.codec.planar.model import parse
-from densor.codec.planar.units import HUFFMAN, CodedPlane, UnitParser, entry_points
+from densor.codec.planes.decoder import PlanarDecoder
+from densor.codec.planes.params import parse
+from densor.codec.planes.units import HUFFMAN, CodedPlane, UnitParser, entry_points
 from densor.errors import DensorError
 from densor.gpu import samples
 from fuzz.codecs import Bytes, Case, mutate_case, unpack

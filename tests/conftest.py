@@ -55,7 +55,7 @@ def model_folder(tmp_path: Path) -> Path:
 def tiny_batches(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Makes batches and chunks small, so that small inputs have many of them."""
     from densor.codec import kind
-    from densor.codec.planar import analyse
+    from densor.codec.planes import analyse
 
     def shrink(size: int) -> None:
         monkeypatch.setattr(kind, "BATCH_BYTES", size)

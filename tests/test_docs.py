@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from llm_models import write_folder
+from paths import ROOT
 
 import densor
 from densor import api
 
-ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 
 

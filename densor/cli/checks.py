@@ -5,7 +5,7 @@ import stat
 
 from densor.cli.streams import DASH
 from densor.errors import FileError
-from densor.urls import is_url, plain
+from densor.formats.io.urls import is_url, plain
 
 
 def source_file(path: str, hint: str = "") -> None:

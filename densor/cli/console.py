@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from densor.errors import DensorError, FileError, printable
-from densor.urls import label
+from densor.formats.io.urls import label
 
 STDIN = "stdin"
 DASH = "-"

@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 
 from densor.cli import checks, console
 from densor.errors import DensorError
-from densor.formats import hashing
-from densor.formats.archive import Archive, IndexedEntry
-from densor.formats.basefile import open_base
-from densor.formats.entry import FILE
-from densor.formats.files import open_input
-from densor.formats.output import errors_of
-from densor.formats.source import FileRandomSource, RandomSource
-from densor.urls import is_url, plain
+from densor.files.single import open_input
+from densor.formats.container import hashing
+from densor.formats.container.archive import Archive
+from densor.formats.container.entry import FILE
+from densor.formats.container.index import IndexedEntry
+from densor.formats.container.open_base import open_base
+from densor.formats.io.outputs import errors_of
+from densor.formats.io.sources import FileRandomSource, RandomSource
+from densor.formats.io.urls import is_url, plain
 
 _HASHES = {number: name for name, number in hashing.KINDS.items()}
 
@@ -59,7 +60,7 @@ def opened(
 def random_source(path: str) -> Iterator[RandomSource]:
     """What is at a path or URL, to be read at random."""
     if is_url(path := plain(path)):
-        from densor.formats.remote import Remote, RemoteSource
+        from densor.formats.io.remote import Remote, RemoteSource
 
         yield RemoteSource(Remote(path))
         return

@@ -8,7 +8,7 @@ from densor.cli import checks, console
 from densor.errors import ChecksumError, FileError
 
 if TYPE_CHECKING:
-    from densor.formats.salvage import Damage, EntryDamage
+    from densor.formats.damage.salvage import Damage, EntryDamage
 
 _MOST_TENSORS = 8  # named in one line
 
@@ -35,7 +35,7 @@ def _damage(path: str, args: argparse.Namespace) -> "Damage":
     if path == "-":
         raise FileError("--repair-info needs a file")
     checks.source_file(path)
-    from densor.formats.salvage import damage
+    from densor.formats.damage.salvage import damage
 
     limits = {"max_output_size": args.max_size, "base": args.base, "llm": args.llm}
     return damage(path, args.threads, **limits)

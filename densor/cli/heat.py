@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from densor.codec.llm.meter import Cost
+    from densor.codec.language_model.meter import Cost
 
 _CHARACTER = (0.1, 0.5, 1, 2, 3, 4, 6, 8, 12)  # bits from which a character is one shade darker
 _TOKEN = (0.5, 1, 2, 3, 5, 7, 10, 13, 16)

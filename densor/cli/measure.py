@@ -15,14 +15,14 @@ import zstandard
 from densor.codec.bound import order0_bytes
 from densor.dtypes import SIZES
 from densor.errors import ChecksumError, FileError
-from densor.formats.entry import FILE, EntryMeta
-from densor.formats.folder import members
-from densor.formats.output import errors_of
-from densor.formats.plan import plan_file
-from densor.formats.sinks import MemorySink
-from densor.formats.source import Bytes, MemoryRandomSource, MemorySource
-from densor.formats.stream import StreamReader
-from densor.formats.writer import ArchiveWriter
+from densor.files.folder import members
+from densor.formats.container.entry import FILE, EntryMeta
+from densor.formats.container.sinks import MemorySink
+from densor.formats.container.stream_reader import StreamReader
+from densor.formats.container.writer import ArchiveWriter
+from densor.formats.io.outputs import errors_of
+from densor.formats.io.sources import Bytes, MemoryRandomSource, MemorySource
+from densor.formats.parsers.plan import plan_file
 
 MOST_BYTES = 4 << 30  # all of it must fit into memory, and twice more
 _SLOW = 2.0  # seconds from which once is enough

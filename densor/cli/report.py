@@ -83,7 +83,7 @@ def save_png(path: str, results: Sequence[tuple[str, Sequence["Row"]]], overwrit
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from densor.formats.output import whole_file, write_all
+    from densor.formats.io.outputs import whole_file, write_all
 
     figure: Any = Figure(figsize=(11, 1 + 3 * len(results)), layout="constrained")
     FigureCanvasAgg(figure)

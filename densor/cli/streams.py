@@ -5,7 +5,7 @@ import sys
 from typing import Any, BinaryIO, cast
 
 from densor.errors import DensorError, FileError
-from densor.urls import is_url, plain
+from densor.formats.io.urls import is_url, plain
 
 DASH = "-"
 # Text may hold tab, line feed, form feed and carriage return, but no other control character.
@@ -62,7 +62,7 @@ def stdout(force: bool, archive: bool) -> BinaryIO:
 def regular_size(path: str) -> int | None:
     """The size of a regular file or of what is behind a URL, None where that cannot be told."""
     if is_url(path := plain(path)):
-        from densor.formats.remote import Remote
+        from densor.formats.io.remote import Remote
 
         try:
             return Remote(path).status().size

@@ -11,25 +11,25 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from densor.codec import registry
-from densor.codec.change.coder import ChangeCoder
+from densor.codec.blocks.encoder import FieldsCoder
+from densor.codec.byte_cm.encoder import LEAST_TEXT, TextCoder
 from densor.codec.coder import BatchCoder, Bytes
-from densor.codec.fields.coder import FieldsCoder
+from densor.codec.delta.encoder import ChangeCoder
+from densor.codec.float_cm.encoder import MixingCoder
 from densor.codec.kind import BYTES, Kind, is_plain
+from densor.codec.language_model.encoder import LlmCoder
+from densor.codec.language_model.session import Session
 from densor.codec.levels import Level
-from densor.codec.llm.coder import LlmCoder
-from densor.codec.llm.session import Session
-from densor.codec.mixing.coder import MixingCoder
-from densor.codec.planar.coder import PlanarCoder, PlaneCoder
-from densor.codec.planar.layout import Layout, layout_numbered
-from densor.codec.planes.coder import PlanesCoder
+from densor.codec.planes.encoder import PlanarCoder, PlaneCoder
+from densor.codec.planes.layout import Layout, layout_numbered
+from densor.codec.planes.rans_encoder import PlanesCoder
 from densor.codec.registry import LAYOUT_WORD16
-from densor.codec.scales.coder import ScalesCoder
-from densor.codec.scales.tables import History
-from densor.codec.sparse.coder import SparseCoder, with_zeros
-from densor.codec.text.coder import LEAST_TEXT, TextCoder
+from densor.codec.scale_context.encoder import ScalesCoder
+from densor.codec.scale_context.tables import History
+from densor.codec.sparse.encoder import SparseCoder, with_zeros
 from densor.codec.zstd import zstd_compress
 from densor.llm.vocabulary import readable
-from densor.parallel import Workers
+from densor.runtime.workers import Workers
 
 _OWN_MODEL = -1  # a chunk that uses the batch's model
 _CLEARLY = 0.98  # the bitmap of zeros must save this much

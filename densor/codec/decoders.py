@@ -1,24 +1,24 @@
 """Finds the decoder of a MODEL frame by its codec number."""
 
 from densor.codec import registry
-from densor.codec.change import model as change
-from densor.codec.change.decode import ChangeDecoder
+from densor.codec.blocks.decoder import FieldsDecoder
+from densor.codec.byte_cm import params as text
+from densor.codec.byte_cm.decoder import TextDecoder
 from densor.codec.coder import ChunkDecoder
-from densor.codec.fields.decode import FieldsDecoder
-from densor.codec.llm import model as llm
-from densor.codec.llm.decode import LlmDecoder
-from densor.codec.llm.session import Session
-from densor.codec.mixing import model as mixing
-from densor.codec.mixing.decode import MixingDecoder
-from densor.codec.planar import model as planar
-from densor.codec.planar.decode import PlanarDecoder
-from densor.codec.planes import model as planes
-from densor.codec.planes.decode import PlanesDecoder
-from densor.codec.scales.decode import ScalesDecoder
-from densor.codec.scales.model import parse as parse_scales
-from densor.codec.sparse.decode import SparseDecoder
-from densor.codec.text import model as text
-from densor.codec.text.decode import TextDecoder
+from densor.codec.delta import params as change
+from densor.codec.delta.decoder import ChangeDecoder
+from densor.codec.float_cm import params as mixing
+from densor.codec.float_cm.decoder import MixingDecoder
+from densor.codec.language_model import params as llm
+from densor.codec.language_model.decoder import LlmDecoder
+from densor.codec.language_model.session import Session
+from densor.codec.planes import params as planar
+from densor.codec.planes import rans_params as planes
+from densor.codec.planes.decoder import PlanarDecoder
+from densor.codec.planes.rans_decoder import PlanesDecoder
+from densor.codec.scale_context.decoder import ScalesDecoder
+from densor.codec.scale_context.params import parse as parse_scales
+from densor.codec.sparse.decoder import SparseDecoder
 from densor.errors import FormatError, UnsupportedError
 
 _OUTERMOST = (

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from densor.codec.fields.block import Field
+from densor.codec.blocks.block import Field
 from densor.codec.levels import Level
-from densor.codec.planar import analyse
-from densor.codec.planar.layout import Layout, layout_for
+from densor.codec.planes import analyse
+from densor.codec.planes.layout import Layout, layout_for
 
 BATCH_BYTES = 3 << 23  # below the size from which allocators return memory at once
 _INTEGERS = frozenset({"U8", "I8", "BOOL", "U16", "I16", "U32", "I32", "U64", "I64"})
@@ -71,6 +72,14 @@ class Kind:
 
 
 BYTES = Kind(None)
+
+
+class Segment(NamedTuple):
+    """A stretch of an entry that is coded in one way; `size` None means up to the end."""
+
+    kind: Kind
+    size: int | None
+    base: int | None = None  # where in the base the bytes are that these may have changed from
 
 
 def is_plain(kind: Kind) -> bool:

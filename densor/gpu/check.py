@@ -25,9 +25,9 @@ import numpy.typing as npt
 
 import densor
 from densor.codec import registry
-from densor.codec.planar.units import entry_points
-from densor.codec.scales.model import parse as parse_scales
-from densor.codec.scales.payload import parse_head
+from densor.codec.planes.units import entry_points
+from densor.codec.scale_context.params import parse as parse_scales
+from densor.codec.scale_context.payload import parse_head
 from densor.codec.zstd import zstd_compress, zstd_decompress
 from densor.errors import ChecksumError, DensorError, UnsupportedError
 from densor.gpu import Backend, Block, Packed, backend

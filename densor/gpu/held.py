@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from densor.formats.held import PackedArray
-from densor.formats.source import Bytes
+from densor.formats.container.packed_array import PackedArray
+from densor.formats.io.sources import Bytes
 from densor.gpu.backend import Backend
 from densor.gpu.block import Block, Scratch
 from densor.gpu.tensors import packed_of

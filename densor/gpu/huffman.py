@@ -1,11 +1,11 @@
-"""Planar models (codec 2) as the kernels take them; see `densor.codec.planar.units` for chunks."""
+"""Planar models (codec 2) as the kernels take them; see `densor.codec.planes.units` for chunks."""
 
 import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
-from densor.codec.planar.model import Classes, Model
-from densor.codec.planar.units import Bytes, CodedPlane, UnitParser, Words
+from densor.codec.planes.params import Classes, Model
+from densor.codec.planes.units import Bytes, CodedPlane, UnitParser, Words
 from densor.entropy.huffman.code import MAX_BITS, canonical_codes
 
 _LAYOUTS = {

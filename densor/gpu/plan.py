@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
-from densor.codec.planar import model as planar
-from densor.codec.planar.units import CONSTANT, HUFFMAN, RAW, CodedPlane, Segment
+from densor.codec.planes import params as planar
+from densor.codec.planes.units import CONSTANT, HUFFMAN, RAW, CodedPlane, Segment
 from densor.errors import FormatError, UnsupportedError
-from densor.formats.models import Models, decode_chunk
+from densor.formats.container.chunk_decoders import Models, decode_chunk
 from densor.gpu import rans
 from densor.gpu.descriptors import JOB, PLANE, SEGMENT, STREAM, STREAM_JOB, Arena
 from densor.gpu.huffman import PlanarModel

@@ -7,10 +7,10 @@ import numpy.typing as npt
 
 from densor.codec.coder import ChunkDecoder
 from densor.codec.decoders import decoder_for
-from densor.codec.scales.decode import take_lines
-from densor.codec.scales.forms import BF16, FP8_E4M3, FP8_E5M2, FP16, FP32
-from densor.codec.scales.model import Model, parse
-from densor.codec.scales.payload import parse_head
+from densor.codec.scale_context.decoder import take_lines
+from densor.codec.scale_context.forms import BF16, FP8_E4M3, FP8_E5M2, FP16, FP32
+from densor.codec.scale_context.params import Model, parse
+from densor.codec.scale_context.payload import parse_head
 from densor.entropy.rans.decode import StreamDecoder, Table, decode_table
 from densor.entropy.rans.tables import ONE, Freqs
 from densor.errors import FormatError

@@ -7,10 +7,10 @@ from densor.codec import registry
 from densor.codec.coder import BatchCoder
 from densor.codec.kind import kind_of
 from densor.codec.levels import level_settings
-from densor.codec.planar.coder import PlanarCoder
-from densor.codec.planar.layout import layout_for
-from densor.codec.scales.coder import ScalesCoder
-from densor.codec.scales.tables import History
+from densor.codec.planes.encoder import PlanarCoder
+from densor.codec.planes.layout import layout_for
+from densor.codec.scale_context.encoder import ScalesCoder
+from densor.codec.scale_context.tables import History
 from densor.dtypes import SIZES
 from densor.gpu.tensors import Packed, PackedChunk, Place
 

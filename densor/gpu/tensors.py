@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
-from densor.formats.archive import Archive, IndexedEntry, StoredChunk
-from densor.formats.entry import TensorInfo
-from densor.formats.held import PackedArray
+from densor.formats.container.archive import Archive, StoredChunk
+from densor.formats.container.index import IndexedEntry
+from densor.formats.container.packed_array import PackedArray
+from densor.formats.tensors import TensorInfo
 
 Bytes = npt.NDArray[np.uint8]
 _MOST_EXTRA = 4  # chunks may hold tensors and 1 / 4 as much of what is not wanted

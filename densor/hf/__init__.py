@@ -12,8 +12,8 @@ except ImportError as error:
     raise UnsupportedError(
         f'densor.hf needs torch and transformers 5.22 or later: pip install "densor[hf]" ({error})'
     ) from error
-from densor.formats.checkpoint import pack_model as pack
-from densor.formats.checkpoint import unpack_model as unpack
+from densor.files.model_folder import pack_model as pack
+from densor.files.model_folder import unpack_model as unpack
 
 register()
 

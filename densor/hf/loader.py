@@ -29,9 +29,10 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from densor import dtypes
 from densor.errors import ArgumentError, ChecksumError, DensorError, FormatError, UnsupportedError
-from densor.formats import blob, packed
-from densor.formats.checkpoint import METHOD, Bases, check_packed
-from densor.formats.packed import PackedFile
+from densor.files.model_folder import METHOD, Bases, check_packed
+from densor.formats.container import tensor_blob
+from densor.formats.packed import packed_file
+from densor.formats.packed.packed_file import PackedFile
 from densor.torch.blob import may_be_blob, read_tensor
 from densor.torch.device import Device, open_device
 
@@ -56,14 +57,14 @@ class DensorConfig(QuantizationConfigMixin):  # type: ignore[misc]
 
     def __init__(
         self,
-        version: int = packed.VERSION,
+        version: int = packed_file.VERSION,
         dtype: str | None = None,
         base: str | None = None,
         **others: Any,
     ) -> None:
         if isinstance(version, bool) or not isinstance(version, int) or version < 1:
             raise FormatError(f"quantization_config: version {version!r} is impossible")
-        packed.check_version(version)
+        packed_file.check_version(version)
         if not all(isinstance(text, str | None) for text in (dtype, base)):
             raise FormatError("quantization_config: dtype and base are to be names")
         self.quant_method = METHOD
@@ -207,11 +208,11 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
             self._devices[place] = device_for(place, self._backend)
         return self._devices[place]
 
-    def _place_of(self, tensor: torch.Tensor) -> tuple[PackedFile, blob.Tensor] | None:
+    def _place_of(self, tensor: torch.Tensor) -> tuple[PackedFile, tensor_blob.Tensor] | None:
         """The file that a blob is from, and what it holds; None for a tensor that is no blob."""
         if not may_be_blob(tensor):
             return None
-        name = blob.describe(tensor.detach()[:_MOST_DESCRIBED].cpu().numpy()).name
+        name = tensor_blob.describe(tensor.detach()[:_MOST_DESCRIBED].cpu().numpy()).name
         file = self._file_of(name, tensor.numel())
         return None if file is None else (file, file.info(name))
 
@@ -222,7 +223,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
                 return file
         return None
 
-    def _base_of(self, tensor: blob.Tensor) -> Any:
+    def _base_of(self, tensor: tensor_blob.Tensor) -> Any:
         assert self._bases is not None
         return self._bases.need(tensor)
 
@@ -240,7 +241,9 @@ def device_for(place: torch.device, backend: Any) -> Device | None:
         return None
 
 
-def _decoded_there(device: Device, file: PackedFile, found: blob.Tensor) -> torch.Tensor | None:
+def _decoded_there(
+    device: Device, file: PackedFile, found: tensor_blob.Tensor
+) -> torch.Tensor | None:
     """A tensor decoded on a device; None where that is for the CPU to do: bases, other codecs."""
     try:
         return device.decoded(file.array(found.name))

@@ -12,7 +12,7 @@ import tempfile
 from typing import Any
 
 from densor.errors import UnsupportedError
-from densor.formats.files import compress_file, decompress_file
+from densor.files.single import compress_file, decompress_file
 
 try:
     from fsspec.compression import available_compressions, register_compression

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from densor.formats.checkpoint import Bases
+from densor.files.model_folder import Bases
 from densor.torch.blob import decoded
 
 _NAME = "densor"

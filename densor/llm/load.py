@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from densor.errors import ArgumentError, DensorError, FileError, UnsupportedError
-from densor.formats.contents import Head
-from densor.formats.entry import TensorInfo
-from densor.formats.gguf import find as find_gguf
-from densor.formats.safetensors import LENGTH_SIZE, header_size, parse_header
-from densor.formats.source import FileSource
+from densor.formats.io.sources import FileSource
+from densor.formats.parsers.contents import Head
+from densor.formats.parsers.gguf import find as find_gguf
+from densor.formats.parsers.safetensors import LENGTH_SIZE, header_size, parse_header
+from densor.formats.tensors import TensorInfo
 from densor.llm.model import Floats, Model, Shape, Weights, build
 from densor.llm.vocabulary import Encode, Vocabulary
 

@@ -7,9 +7,9 @@ import torch
 
 from densor import arrays, dtypes
 from densor.errors import DensorError, FormatError
-from densor.formats import blob, wire
-from densor.formats.base import GivenBase
-from densor.formats.packed import PackedFile
+from densor.formats.container import tensor_blob, wire
+from densor.formats.container.base import GivenBase
+from densor.formats.packed.packed_file import PackedFile
 
 
 def may_be_blob(tensor: Any) -> bool:
@@ -26,7 +26,7 @@ def read_tensor(
     file: PackedFile,
     name: str,
     threads: int = 0,
-    base_of: Callable[[blob.Tensor], GivenBase] | None = None,
+    base_of: Callable[[tensor_blob.Tensor], GivenBase] | None = None,
 ) -> torch.Tensor:
     """A tensor of a file, in memory of its own.
 
@@ -34,7 +34,7 @@ def read_tensor(
     """
     found = file.info(name)
     if file.is_blob(name):
-        blob.check_size(found, file.stored(name))
+        tensor_blob.check_size(found, file.stored(name))
     memory = torch.empty(found.size, dtype=torch.uint8)
     out = memory.numpy()
     data = file.read(name, threads, base_of, out)
@@ -43,7 +43,7 @@ def read_tensor(
     return _as(memory, found)
 
 
-def _as(memory: torch.Tensor, info: blob.Tensor) -> torch.Tensor:
+def _as(memory: torch.Tensor, info: tensor_blob.Tensor) -> torch.Tensor:
     """The tensor over these bytes."""
     if not info.size:
         empty: torch.Tensor = arrays.to_torch(info.dtype, info.shape, memory.numpy())
@@ -55,7 +55,7 @@ def decoded(
     tensor: torch.Tensor,
     name: str,
     threads: int = 0,
-    base_of: Callable[[blob.Tensor], GivenBase] | None = None,
+    base_of: Callable[[tensor_blob.Tensor], GivenBase] | None = None,
 ) -> torch.Tensor:
     """The tensor in the blob `tensor`; any other tensor as it is.
 
@@ -66,12 +66,12 @@ def decoded(
         return tensor
     data = tensor.cpu().numpy()
     try:
-        found = blob.describe(data)
+        found = tensor_blob.describe(data)
         if not name.endswith(found.name):
             raise FormatError(f"blob is of {found.name!r:.200}")
-        blob.check_size(found, data)
+        tensor_blob.check_size(found, data)
         memory = torch.empty(found.size, dtype=torch.uint8)
-        blob.decode(data, found, threads, base_of, memory.numpy())
+        tensor_blob.decode(data, found, threads, base_of, memory.numpy())
         return _as(memory, found).to(tensor.device)
     except DensorError as error:
         raise type(error)(f"tensor {name!r:.200}: {error}") from error

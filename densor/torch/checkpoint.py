@@ -35,7 +35,7 @@ from torch.futures import Future
 
 import densor
 from densor.errors import ArgumentError, DensorError, FileError, LimitError, TruncatedError
-from densor.formats.output import errors_of
+from densor.formats.io.outputs import errors_of
 
 _SUFFIX = ".densor"
 _LONGEST_CHAIN = 64  # checkpoints against checkpoints

@@ -11,7 +11,7 @@ import torch
 
 from densor import dtypes
 from densor.errors import ArgumentError, UnsupportedError
-from densor.formats.held import PackedArray
+from densor.formats.container.packed_array import PackedArray
 
 if TYPE_CHECKING:
     from densor.gpu.backend import Backend

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from densor.formats.held import PackedArray
-from densor.formats.source import Bytes
-from densor.parallel import Task, Workers
+from densor.formats.container.packed_array import PackedArray
+from densor.formats.io.sources import Bytes
+from densor.runtime.workers import Task, Workers
 from densor.torch.device import Device, DeviceArray
 from densor.torch.packed import Cell, tensor_over
 

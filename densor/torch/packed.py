@@ -19,9 +19,9 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 import densor
 from densor import dtypes
 from densor.errors import ArgumentError, ChecksumError
-from densor.formats.held import PackedArray, run_all
-from densor.formats.source import Bytes
-from densor.parallel import Workers
+from densor.formats.container.packed_array import PackedArray, run_all
+from densor.formats.io.sources import Bytes
+from densor.runtime.workers import Workers
 from densor.torch.device import Device, DeviceArray
 
 DEFAULT_LEVEL = 1  # decodes fastest, and takes just .002 more of BF16 weights than level 3

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from densor.buffers import POOL
 from densor.codec.levels import level_settings
 from densor.errors import ArgumentError, DensorError
-from densor.formats.held import PackedArray
-from densor.parallel import Workers, thread_count
+from densor.formats.container.packed_array import PackedArray
+from densor.runtime.buffers import POOL
+from densor.runtime.workers import Workers, thread_count
 from densor.torch.device import Device, DeviceArray, open_device
 from densor.torch.loads import Blocks, DeviceLoad, HostLoad, Load, aligned
 from densor.torch.packed import (

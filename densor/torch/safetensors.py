@@ -14,11 +14,13 @@ import torch
 from densor import api, arrays
 from densor.dtypes import SIZES
 from densor.errors import ArgumentError, UnsupportedError
-from densor.formats import packed, wire
-from densor.formats.entry import EntryMeta, is_name
-from densor.formats.output import errors_of, whole_file
-from densor.formats.packed import PackedFile
-from densor.formats.source import Bytes
+from densor.formats.container import wire
+from densor.formats.container.entry import EntryMeta
+from densor.formats.io.outputs import errors_of, whole_file
+from densor.formats.io.sources import Bytes
+from densor.formats.packed import packed_file
+from densor.formats.packed.packed_file import PackedFile
+from densor.formats.tensors import is_name
 from densor.torch.blob import read_tensor
 
 Device = str | int | torch.device
@@ -64,11 +66,11 @@ def save_file(
             raise ArgumentError(f"{name}: is no torch tensor but {type(tensor).__name__}")
         described.append((name, *arrays.describe(tensor)))
     described.sort(key=lambda item: (-SIZES[item[1].dtype or ""], item[0]))
-    header = packed.parse(_header(described, metadata))
+    header = packed_file.parse(_header(described, metadata))
     data = {name: data for name, _, data in described}
     path = Path(filename)
     with whole_file(path, overwrite=True) as out:
-        packed.write_packed(header, data.__getitem__, out, level, threads)
+        packed_file.write_packed(header, data.__getitem__, out, level, threads)
 
 
 def _header(
@@ -80,7 +82,7 @@ def _header(
         end = at + data.size
         found[name] = {"dtype": meta.dtype, "shape": meta.shape, "data_offsets": [at, end]}
         at = end
-    return packed.header_bytes(found, metadata)
+    return packed_file.header_bytes(found, metadata)
 
 
 def _check_separate(tensors: Mapping[str, torch.Tensor]) -> None:
@@ -118,7 +120,7 @@ class safe_open:
         self._threads = threads
         self._archive: api.File | None = None
         self._packed: PackedFile | None = None
-        self._base_of = None if base is None else packed.BaseFolder(base, threads).need
+        self._base_of = None if base is None else packed_file.BaseFolder(base, threads).need
         if _is_archive(filename):
             self._archive = api.File(filename, "torch" if self._torch else "numpy", threads)
         else:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from densor.buffers import POOL
 from densor.errors import ArgumentError
+from densor.runtime.buffers import POOL
 from densor.torch.packed import DEFAULT_LEVEL, PackedTensor, can_pack, pack, unpacked
 
 _LEAST = 1 << 14  # bytes of a state that is worth packing

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from paths import ROOT
 
 from densor.cli.main import main
-
-ROOT = Path(__file__).parents[2]
-
 
 NOTICE = "first run on this processor: compiling kernels"
 

@@ -122,7 +122,7 @@ def test_names_cannot_control_the_terminal(cli: Callable[..., Ran], tmp_path: Pa
 def test_cat(
     cli: Callable[..., Ran], packed: str, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("densor.formats.archive._PIECE", 1000)
+    monkeypatch.setattr("densor.formats.container.archive._PIECE", 1000)
     assert cli("cat", packed, SHARD) == (0, model_file(), "")
     assert cli("cat", packed, "deep/nothing.txt") == (0, b"", "")
     with densor.open(packed) as file:

@@ -1,17 +1,14 @@
 """`--base`, `densor append` and `densor diff`."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import safetensors_bytes, weights
 
 from .conftest import Ran
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from helpers import safetensors_bytes, weights
 
 BEFORE = weights("bf16", 40, 300)
 

@@ -165,12 +165,12 @@ def test_rm_keeps_what_is_not_safe(
     Path("x.densor").write_bytes(packed)
     ran = cli("-d", "--rm", "x.densor", "-o", "/dev/null")
     assert ran.said("densor: x.densor: output is no regular file; not removed")
-    from densor.formats import files
+    from densor.files import single
 
     def damaged(*_: object) -> None:
-        raise files.FileError("verification of what was written failed: x")
+        raise single.FileError("verification of what was written failed: x")
 
-    monkeypatch.setattr(files, "_verify", damaged)
+    monkeypatch.setattr(single, "_verify", damaged)
     ran = cli("--rm", "a.txt")
     assert ran.said("densor: a.txt: verification of what was written failed: x")
     assert names() == ["a.txt", "x.densor"]
@@ -179,9 +179,10 @@ def test_rm_keeps_what_is_not_safe(
 def test_rm_of_a_file_that_changes(
     cli: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from densor.formats import files
 
-    monkeypatch.setattr(files, "_verify", lambda *_: Path("a.txt").write_bytes(b"new"))
+    from densor.files import single
+
+    monkeypatch.setattr(single, "_verify", lambda *_: Path("a.txt").write_bytes(b"new"))
     assert cli("--rm", "a.txt").said("densor: a.txt: changed while it was read; not removed")
     assert Path("a.txt").read_bytes() == b"new"
 

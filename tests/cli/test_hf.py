@@ -1,16 +1,13 @@
 """`densor hf-pack` and `densor hf-unpack`."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers import safetensors_bytes, weights
 
 from .conftest import Ran
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from helpers import safetensors_bytes, weights
 
 
 @pytest.fixture

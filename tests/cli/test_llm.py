@@ -13,7 +13,7 @@ import safetensors.numpy
 from llm_models import write_folder
 
 import densor
-from densor.codec.llm.decode import LlmDecoder
+from densor.codec.language_model.decoder import LlmDecoder
 from densor.llm.load import load
 
 from .conftest import Ran
@@ -207,7 +207,9 @@ def test_a_base_that_needs_a_model(cli: Callable[..., Ran], folder: Path) -> Non
 
 
 def test_shards(cli: Callable[..., Ran], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("densor.shards.processes", lambda jobs: lambda: ThreadPoolExecutor(jobs))
+    monkeypatch.setattr(
+        "densor.files.shards.processes", lambda jobs: lambda: ThreadPoolExecutor(jobs)
+    )
     options = ("--llm", str(Path("model").absolute()), "--verify", "--jobs", "1")
     assert cli("shards", "packed", "in", *options).text.count("packed") == 3 + 3
     assert cli("shards", "packed", "in", *options).text.count("was there") == 3

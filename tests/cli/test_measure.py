@@ -12,7 +12,7 @@ from helpers import model_file
 from densor.cli import measure, report
 from densor.cli.commands import demo
 from densor.codec.bound import order0_bytes
-from densor.codec.planar.layout import layout_for
+from densor.codec.planes.layout import layout_for
 from densor.errors import ArgumentError, ChecksumError
 
 from .conftest import Ran

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE.parent / "support"), str(HERE.parent / "reference")]
 
 import archives  # noqa: E402
 import numpy as np  # noqa: E402

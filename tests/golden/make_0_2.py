@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE.parent / "support"), str(HERE.parent / "reference")]
 
 import archives  # noqa: E402
 import numpy as np  # noqa: E402

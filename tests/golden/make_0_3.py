@@ -10,15 +10,15 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE.parent / "support"), str(HERE.parent / "reference")]
 
 import reference_decoder  # noqa: E402
 from helpers import random_state, safetensors_bytes, weights  # noqa: E402
 
 import densor  # noqa: E402
 from densor.codec import kind  # noqa: E402
-from densor.codec.planar import analyse  # noqa: E402
-from densor.formats import writer  # noqa: E402
+from densor.codec.planes import analyse  # noqa: E402
+from densor.formats.container import writer  # noqa: E402
 
 
 def main() -> None:

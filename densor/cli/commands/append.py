@@ -40,7 +40,7 @@ def _append(archive: str, args: argparse.Namespace) -> None:
     checks.source_file(archive)
     if not os.path.isfile(args.file):
         raise FileError(f"{args.file}: no such file")
-    from densor.formats.append import append
+    from densor.files.append import append
 
     with console.progress(args.file, lambda: os.path.getsize(args.file), args.quiet) as moved:
         sizes = append(

@@ -10,8 +10,8 @@ from densor.cli import checks, console, streams
 from densor.cli.arguments import Parser, add_force, add_llm, add_quiet, byte_count
 
 if TYPE_CHECKING:
-    from densor.codec.llm.meter import Cost
-    from densor.formats.source import Bytes
+    from densor.codec.language_model.meter import Cost
+    from densor.formats.io.sources import Bytes
 
 _ON_PAGE = 1 << 16  # bytes that a page shows
 
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(path: str, args: argparse.Namespace) -> None:
-    from densor.formats.output import errors_of
+    from densor.formats.io.outputs import errors_of
 
     if args.html is not None:
         checks.target_file(args.html, args.force, path)
@@ -62,7 +62,7 @@ def _pieces(file: BinaryIO, first: int | None) -> "Iterator[Bytes]":
     """The file in pieces as large as the model of text takes them, up to so many bytes."""
     import numpy as np
 
-    from densor.codec.text.model import MAX_SEGMENT
+    from densor.codec.byte_cm.params import MAX_SEGMENT
 
     left = first
     while data := file.read(MAX_SEGMENT if left is None else min(MAX_SEGMENT, left)):
@@ -168,7 +168,7 @@ def _progress(name: str, args: argparse.Namespace) -> "Iterator[Callable[[int], 
 
 
 def _write(content: str, args: argparse.Namespace) -> None:
-    from densor.formats.output import whole_file, write_all
+    from densor.formats.io.outputs import whole_file, write_all
 
     with whole_file(Path(args.html), args.force) as out:
         write_all(out, content.encode())

@@ -17,8 +17,8 @@ from densor.cli.arguments import (
 from densor.errors import FileError
 
 if TYPE_CHECKING:
-    from densor.formats.archive import Archive
-    from densor.formats.source import Bytes
+    from densor.formats.container.archive import Archive
+    from densor.formats.io.sources import Bytes
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _write(path: str, args: argparse.Namespace) -> None:
     from densor.cli.contents import opened
-    from densor.formats.output import write_all
+    from densor.formats.io.outputs import write_all
 
     out = streams.stdout(args.force, archive=False)
     with opened(path, args.threads, args.base, args.max_size, args.llm) as found:

@@ -7,8 +7,8 @@ from densor.cli import checks, console, table
 from densor.cli.arguments import Parser, add_base, add_max_size, add_threads
 
 if TYPE_CHECKING:
-    from densor.codec.change.compare import Changes
-    from densor.formats.compare import Difference
+    from densor.codec.delta.compare import Changes
+    from densor.files.diff import Difference
 
 _HEADER = ["name", "type", "shape", "original", "changed", "bits", "furthest", "delta"]
 
@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
 def _show(old: str, new: str, args: argparse.Namespace) -> None:
     checks.source_file(old)
     checks.source_file(new)
-    from densor.codec.change.compare import NOTHING
-    from densor.formats.compare import differences
+    from densor.codec.delta.compare import NOTHING
+    from densor.files.diff import differences
 
     found = list(differences(old, new, args.threads, base=args.base, max_output_size=args.max_size))
     total = NOTHING

@@ -54,7 +54,7 @@ def _extract(archive: str, args: argparse.Namespace) -> None:
     checks.source_file(archive)
     source = streams.stdin(args.force) if archive == DASH else archive
     from densor.cli.contents import original_size
-    from densor.formats.folder import extract
+    from densor.files.folder import extract
 
     def total() -> int | None:
         return None if archive == DASH else original_size(archive)
@@ -80,7 +80,7 @@ def _salvage(archive: str, args: argparse.Namespace) -> None:
     checks.source_file(archive)
     from densor.cli import damage
     from densor.cli.contents import original_size
-    from densor.formats.salvage import salvage
+    from densor.formats.damage.salvage import salvage
 
     with console.progress(archive, lambda: original_size(archive), args.quiet) as moved:
         found = salvage(

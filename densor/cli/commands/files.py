@@ -25,8 +25,8 @@ from densor.cli.arguments import (
 from densor.cli.streams import DASH
 from densor.cli.usage import HELP
 from densor.errors import FileError
-from densor.urls import is_url, name_of, plain
-from densor.urls import label as url_label
+from densor.formats.io.urls import is_url, name_of, plain
+from densor.formats.io.urls import label as url_label
 from densor.version import __version__
 
 _TICK = 2.0  # seconds, as coarse as the times of any file system are
@@ -163,7 +163,7 @@ def _below(folder: str, suffixed: bool, problems: list[tuple[str, Exception]]) -
 
 def _below_url(url: str, suffixed: bool) -> Iterator[str]:
     """Likewise below a URL; what is no folder is a file."""
-    from densor.formats.remote import Remote
+    from densor.formats.io.remote import Remote
 
     place = Remote(url)
     if not place.is_folder():
@@ -216,7 +216,7 @@ def _output(job: Job, args: argparse.Namespace) -> str | BinaryIO:
 def _compress(job: Job, args: argparse.Namespace) -> None:
     source, target = _input(job, args), _output(job, args)
     removal = _Removal(job, job.source, str(job.target)) if args.rm else None
-    from densor.formats.files import compress_file
+    from densor.files.single import compress_file
 
     began = time.perf_counter()
     with console.progress(job.label, lambda: _size(job), args.quiet) as moved:
@@ -248,7 +248,7 @@ def _compress(job: Job, args: argparse.Namespace) -> None:
 def _decompress(job: Job, args: argparse.Namespace) -> None:
     source, target = _input(job, args), _output(job, args)
     removal = _Removal(job, str(job.target), job.source) if args.rm else None
-    from densor.formats.files import decompress_file
+    from densor.files.single import decompress_file
 
     began = time.perf_counter()
     with console.progress(job.label, lambda: _original_size(job), args.quiet) as moved:
@@ -271,7 +271,7 @@ def _decompress(job: Job, args: argparse.Namespace) -> None:
 
 def _test(job: Job, args: argparse.Namespace) -> None:
     source = _input(job, args)
-    from densor.formats.files import test_file
+    from densor.files.single import test_file
 
     began = time.perf_counter()
     with console.progress(job.label, lambda: _original_size(job), args.quiet) as moved:

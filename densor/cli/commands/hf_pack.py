@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 def _pack(args: argparse.Namespace) -> None:
     if not os.path.isdir(args.model):
         raise FileError("no such folder")
-    from densor.formats.checkpoint import pack_model, weight_files
+    from densor.files.model_folder import pack_model, weight_files
 
     def total() -> int:
         return sum(os.path.getsize(path) for path in weight_files(args.model))

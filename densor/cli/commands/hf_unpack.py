@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
 def _unpack(args: argparse.Namespace) -> None:
     if not os.path.isdir(args.model):
         raise FileError("no such folder")
-    from densor.formats.checkpoint import unpack_model, weight_files
-    from densor.formats.packed import PackedFile
+    from densor.files.model_folder import unpack_model, weight_files
+    from densor.formats.packed.packed_file import PackedFile
 
     def total() -> int:
         return sum(PackedFile(path).size for path in weight_files(args.model))

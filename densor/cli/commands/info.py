@@ -56,7 +56,7 @@ def _show(path: str) -> None:
 
 
 def _facts(found: "Opened", models: int) -> Iterator[tuple[str, str]]:
-    from densor.formats import wire
+    from densor.formats.container import wire
 
     archive = found.archive
     yield "format version", str(found.version)
@@ -74,7 +74,7 @@ def _facts(found: "Opened", models: int) -> Iterator[tuple[str, str]]:
 def _language_models(models: list[bytes]) -> Iterator[tuple[str, str]]:
     """Those that decoding needs, by name and digest."""
     from densor.codec import registry
-    from densor.codec.llm.model import parse
+    from densor.codec.language_model.params import parse
 
     found = {}
     for payload in models:
@@ -89,7 +89,7 @@ def _language_models(models: list[bytes]) -> Iterator[tuple[str, str]]:
 def _recovery(path: str) -> list[tuple[str, str]]:
     """How much recovery data there is."""
     from densor.cli.contents import random_source
-    from densor.formats.recovery import find_layout
+    from densor.formats.damage.recovery import find_layout
 
     with random_source(path) as source:
         layout = find_layout(source, thorough=False)
@@ -101,7 +101,7 @@ def _chunks(found: "Opened", models: list[bytes]) -> Iterator[list[str]]:
     import numpy as np
 
     from densor.codec import registry
-    from densor.formats import wire
+    from densor.formats.container import wire
 
     frames = found.archive.frames
     chunk = frames.kinds == wire.CHUNK

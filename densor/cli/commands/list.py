@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table or the JSON."""
-    from densor.formats.archive import collection_paused
+    from densor.runtime.gc_pause import collection_paused
 
     with collection_paused():
         return console.archive(args.archive, lambda path: _show(path, args.json))

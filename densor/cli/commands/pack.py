@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 def _pack(archive: str, args: argparse.Namespace) -> None:
     checks.target_file(archive, args.force)
     target = streams.stdout(args.force, archive=True) if archive == DASH else archive
-    from densor.formats.folder import members, pack
+    from densor.files.folder import members, pack
 
     def total() -> int:
         return sum(streams.regular_size(str(m.path)) or 0 for m in members(args.paths))

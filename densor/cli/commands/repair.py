@@ -7,7 +7,7 @@ from densor.cli import checks, console
 from densor.cli.arguments import Parser, add_force, add_quiet, add_recovery
 
 if TYPE_CHECKING:
-    from densor.formats.repair import Repaired
+    from densor.formats.damage.repair import Repaired
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,7 +36,7 @@ def _repair(archive: str, args: argparse.Namespace) -> None:
     checks.source_file(archive)
     if args.output is not None:
         checks.target_file(args.output, args.force, archive)
-    from densor.formats.repair import repair
+    from densor.formats.damage.repair import repair
 
     done = repair(archive, args.output, overwrite=args.force, recovery=args.recovery)
     if not args.quiet:

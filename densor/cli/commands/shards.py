@@ -14,13 +14,13 @@ from densor.cli.arguments import (
     canonical_dtype,
     count,
 )
-from densor.urls import label
+from densor.formats.io.urls import label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
 
-    from densor.shards import Report
+    from densor.files.shards import Report
 
 _HEADER = ["shard", "original", "stored", "ratio", "seconds", "state"]
 
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     args.dtype = canonical_dtype(args)
     if args.jobs != "ray" and not (args.jobs.isascii() and args.jobs.isdigit()):
         raise UsageError(f"argument --jobs: {args.jobs!r} is neither a number nor ray")
-    from densor.shards import ShardOptions, Stats, compress_shards, list_shards
+    from densor.files.shards import ShardOptions, Stats, compress_shards, list_shards
 
     pairs = list_shards(args.folder, args.paths)
     executor, window = _executor(args)
@@ -105,11 +105,11 @@ def _executor(args: argparse.Namespace) -> "tuple[Callable[[], Executor], int | 
     """What makes an executor, and how many shards it is given at a time."""
     from functools import partial
 
-    from densor.parallel import thread_count
-    from densor.shards import processes
+    from densor.files.shards import processes
+    from densor.runtime.workers import thread_count
 
     if args.jobs == "ray":
-        from densor.ray_executor import RayExecutor
+        from densor.files.ray_executor import RayExecutor
 
         return partial(RayExecutor, max(1, args.threads)), None
     jobs = thread_count(int(args.jobs))

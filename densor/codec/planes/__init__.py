@@ -1,1 +1,1 @@
-"""Byte planes under row classes, coded by rANS: below whole bits. See spec.md."""
+"""Byte planes of numbers, by Huffman codes or rANS."""

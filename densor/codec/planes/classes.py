@@ -1,55 +1,127 @@
-"""Row classes: which runs of a plane share a table of frequencies."""
+"""Row classes: which runs of a plane share a Huffman code.
+
+Rows of a weight matrix differ in scale, so a few codes, one chosen per row, beat one code for
+all. Classes are found by k-means with code length as the distance (Lloyd's algorithm over
+Kullback-Leibler divergence), then joined as long as that makes the whole smaller.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Generic
 
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.planar.classes import (
-    Coding,
-    Counts,
-    Prices,
-    RunCounts,
-    search_classes,
-)
-from densor.codec.planar.model import map_bits
-from densor.entropy.rans import kernels, tables
-from densor.entropy.rans.tables import Freqs
+from densor.codec import registry
+from densor.codec.planes.kernels import find_classes, reassign
+from densor.codec.planes.params import C, Classes, map_bits
+from densor.entropy.huffman.code import SLACK, STREAMS, fast_lengths, huffman_lengths
 
-_WORTH = 0.9985  # rANS must save this much against raw, which decodes faster
-_STATES_BITS = 32 * kernels.STATES
+Counts = npt.NDArray[np.int64]
+RunCounts = npt.NDArray[np.uint16]
+RunClasses = npt.NDArray[np.uint8]
+Prices = npt.NDArray[np.float32]  # float32[classes, 256], bits that a symbol takes in each class
+
+_ROUNDS = 2
+_TRAINING_RUNS = 2048
+_LEAST_RUNS = 4  # runs per class that make a search worth while
+_CLASS_BITS = 300.0  # what a class must save: its code in the model, the time to build its table
+_WORTH = 0.997  # a Huffman code must save this much against raw, which decodes faster
+_SECTION_BITS = 8 * (4 * STREAMS + SLACK)
+_MAP_BITS = np.array([map_bits(classes) for classes in range(17)], np.uint8)
+_BORDERS = {
+    most: np.array([NormalDist().inv_cdf(i / most) for i in range(1, most)]) for most in (2, 4, 8)
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Coding(Generic[C]):
+    """How a plane is coded by classes."""
+
+    classes: C
+    runs: RunClasses | None  # uint8[runs], class of each; None where there is one class
 
 
 def choose_classes(
     counts: RunCounts, total: Counts, most: int, chunks: int
-) -> Coding[Freqs] | None:
+) -> Coding[Classes] | None:
     """The cheapest coding of a plane found with at most `most` classes; None if raw is best.
 
     `counts`: uint16[runs, 256], the histogram of each run; `total`: int64[256], their sum;
-    `chunks`: how many streams there will be.
+    `chunks`: how often a section with its stream lengths will be written.
     """
-    freqs = tables.quantise(total[None])
-    best = Coding(freqs, None)
-    least = _bits(total[None], freqs, 0)
-    class_bits = 8.0 * len(tables.pack(freqs))
-    runs, by_class = search_classes(counts, total, most, class_bits, _prices)
-    if len(by_class) > 1:
-        freqs = tables.quantise(by_class)
-        bits = _bits(by_class, freqs, len(counts))
-        if bits < least:
-            best, least = Coding(freqs, runs), bits
-    if least + chunks * _STATES_BITS >= _WORTH * 8.0 * float(total.sum()):
+    runs, by_class = search_classes(counts, total, most, _CLASS_BITS, _lengths_for_all)
+    classes = Classes.empty(len(by_class))
+    bits = float(chunks * _SECTION_BITS + len(counts) * map_bits(len(by_class)))
+    for c, counted in enumerate(by_class):
+        bits += _set_class(classes, c, counted)
+    if bits >= _WORTH * 8.0 * float(by_class.sum()):
         return None
-    return best
+    return Coding(classes, runs if len(by_class) > 1 else None)
 
 
-def _bits(by_class: npt.NDArray[np.int64], freqs: Freqs, runs: int) -> float:
-    """Bits of symbols with these counts, of their model, and of the class map."""
-    packed = 8 * len(tables.pack(freqs))
-    return tables.cost_bits(by_class, freqs) + packed + runs * map_bits(len(freqs))
+def search_classes(
+    counts: RunCounts,
+    total: Counts,
+    most: int,
+    class_bits: float,
+    prices_of: Callable[[npt.NDArray[np.int64], Counts], Prices],
+) -> tuple[RunClasses, npt.NDArray[np.int64]]:
+    """A class for each run, of at most `most`, and the histogram of each class.
+
+    `class_bits`: what a class must save. `prices_of` tells the prices of symbols from the histogram
+    of each class, int64[classes, 256], and of all runs: those of all symbols that occur anywhere.
+    """
+    if most < 2 or len(counts) < _LEAST_RUNS * most:
+        return np.zeros(len(counts), np.uint8), total[None]
+    runs = np.zeros(len(counts), np.uint8)
+    by_class = np.zeros((most, 256), np.int64)
+    cost, row = np.empty((most, 256), np.float32), np.empty(256, np.float32)
+    step = max(1, len(counts) // _TRAINING_RUNS)
+    left = find_classes(
+        counts,
+        total,
+        _BORDERS[most],
+        step,
+        _ROUNDS,
+        _MAP_BITS,
+        class_bits,
+        cost,
+        row,
+        np.empty(len(counts)),
+        by_class,
+        np.empty(most, np.int64),
+        runs,
+    )
+    if left == 1:
+        return runs, total[None]
+    by_class = by_class[:left]
+    for part in dict.fromkeys((step, 1)):  # so far ideal code lengths, from now on real ones
+        reassign(counts, total, part, prices_of(by_class, total), row, by_class, runs)
+    if (by_class.sum(axis=0) != total).any():  # else symbols would lack a code
+        raise AssertionError("classes do not account for all symbols")
+    return runs, by_class
 
 
-def _prices(by_class: npt.NDArray[np.int64], total: Counts) -> Prices:
-    """Bits per symbol in each class; one that the class does not have yet counts as rare."""
-    counts = np.maximum(by_class + (total > 0), 1).astype(np.float32)
-    sums = counts.sum(axis=1, keepdims=True)
-    prices: Prices = np.log2(sums / counts).clip(max=kernels.BITS)
-    return prices
+def _lengths_for_all(by_class: npt.NDArray[np.int64], total: Counts) -> Prices:
+    """Code lengths per class, for symbols that it does not have too, as rare ones."""
+    lengths = [huffman_lengths(counted + (total > 0)) for counted in by_class]
+    return np.array(lengths, np.float32)
+
+
+def _set_class(classes: Classes, c: int, counted: Counts) -> float:
+    """Chooses how to store symbols with these counts; returns the cost in bits."""
+    used = np.flatnonzero(counted)
+    if used.size <= 1:
+        classes.kinds[c] = registry.CLASS_CONSTANT
+        classes.symbols[c] = used[0] if used.size else 0
+        return 0.0
+    lengths, bits = fast_lengths(counted)
+    raw = 8 * int(counted.sum())
+    if bits >= _WORTH * raw:
+        classes.kinds[c] = registry.CLASS_RAW
+        return float(raw)
+    classes.kinds[c] = registry.CLASS_HUFFMAN
+    classes.lengths[c] = lengths
+    return float(bits)

@@ -1,0 +1,123 @@
+"""The coding side of blocks: every field gets the coder that suits its element type."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from densor.codec import registry
+from densor.codec.blocks.block import Field, columns, items
+from densor.codec.blocks.order import Order, arrange
+from densor.codec.blocks.payload import FIELD, HEAD
+from densor.codec.coder import Bytes
+from densor.codec.kind import Kind, kind_of
+from densor.codec.levels import Level
+from densor.codec.parts.chunk_encoder import Choose, PartCoder, fit_models, join_parts
+from densor.dtypes import SIZES
+from densor.runtime.buffers import POOL
+
+_PIECES = 16  # places of a batch that are looked at
+_PIECE = 1 << 15  # bytes at each, about
+_SORTED_RUN = 512  # elements
+
+
+class FieldsCoder:
+    """A `BatchCoder` of blocks; `data` is the whole batch, of which a sample is looked at."""
+
+    repeats = False  # every field tries Zstandard by itself
+
+    def __init__(self, data: Bytes, kind: Kind, level: Level, choose: Choose) -> None:
+        self._fields = kind.fields
+        self._sizes = [field.size for field in kind.fields]
+        row = kind.parts[0][1]
+        whole = data.size % (row * kind.unit) == 0  # unless the input ended early
+        self._orders = [_order(field, row, whole) for field in kind.fields]
+        rows = min(kind.chunk_bytes(level), data.size) // (row * kind.unit)  # of a chunk
+        sample = _sample(data, row * kind.unit)
+        self._parts = [
+            PartCoder(part, _field_kind(field, kind.run, rows), level, choose)
+            for field, part in zip(self._fields, self._split(sample), strict=True)
+        ]
+
+    def count(self, chunk: Bytes) -> list[Any]:
+        """What each field's coder counts."""
+        split = self._split(chunk)
+        tallies = [part.count(data) for part, data in zip(self._parts, split, strict=True)]
+        for data in split:
+            POOL.give(data)
+        return tallies
+
+    def decide(self, tallies: Sequence[list[Any]]) -> None:
+        """Lets each field's coder settle its model."""
+        for part, counted in zip(self._parts, zip(*tallies, strict=True), strict=True):
+            part.decide(counted)
+        fit_models(self._parts)
+
+    def model(self) -> bytes:
+        """The payload of the MODEL frame."""
+        fields = (
+            FIELD.pack(size, *order) + part.model()
+            for size, order, part in zip(self._sizes, self._orders, self._parts, strict=True)
+        )
+        return HEAD.pack(registry.CODEC_FIELDS, len(self._fields)) + b"".join(fields)
+
+    def encode(self, chunk: Bytes, index: int) -> Bytes:
+        """The payload of chunk number `index`."""
+        split = self._split(chunk)
+        coded = [part.encode(data, index) for part, data in zip(self._parts, split, strict=True)]
+        payload = join_parts(b"", coded)
+        for stored in itertools.chain(split, (stored for _, stored in coded)):
+            POOL.give(stored)
+        return payload
+
+    def _split(self, data: Bytes) -> list[Bytes]:
+        """The fields of whole blocks as they are coded, each in an array of its own."""
+        blocks = data.size // sum(self._sizes)
+        parts = [POOL.take(blocks * size) for size in self._sizes]
+        for part, column, size in zip(parts, columns(data, self._sizes), self._sizes, strict=True):
+            items(part, size)[:] = column
+        coded = []
+        for i, (part, size, order) in enumerate(zip(parts, self._sizes, self._orders, strict=True)):
+            if order.kind == registry.ORDER_BLOCKS:
+                coded.append(part)
+                continue
+            coded.append(POOL.take(part.size))
+            arrange(part, size, order, parts[:i], coded[i])
+        for part, ordered in zip(parts, coded, strict=True):
+            if part is not ordered:
+                POOL.give(part)
+        return coded
+
+
+def _order(field: Field, row: int, whole: bool) -> Order:
+    """The order of a field in rows of `row` blocks; by columns only if there are `whole` rows."""
+    if field.order != registry.ORDER_COLUMNS:
+        return Order(field.order)
+    if not whole:
+        return Order()
+    width = SIZES[field.dtype]
+    return Order(field.order, width, row * field.size // width)
+
+
+def _field_kind(field: Field, run: int, rows: int) -> Kind:
+    """What a field is: elements in runs that are likely to be alike.
+
+    In the order of the blocks these are rows of the tensor, of `run` blocks each; by columns what
+    a chunk of so many `rows` has of a column; otherwise runs of a fixed length.
+    """
+    size = SIZES[field.dtype]
+    if field.order == registry.ORDER_COLUMNS and rows > 1:
+        return kind_of(field.dtype, (2, rows))
+    if field.order == registry.ORDER_BLOCKS:
+        return kind_of(field.dtype, (2, run * field.size // size))
+    return kind_of(field.dtype, (_SORTED_RUN, _SORTED_RUN))
+
+
+def _sample(data: Bytes, run: int) -> Bytes:
+    """Whole runs of blocks from all over the batch; `run` in bytes."""
+    piece = max(1, _PIECE // run) * run
+    if data.size <= _PIECES * piece:
+        return data
+    starts = np.linspace(0, data.size // run - piece // run, _PIECES).astype(np.int64) * run
+    return np.concatenate([data[s : s + piece] for s in starts.tolist()])

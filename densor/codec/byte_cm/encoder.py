@@ -1,0 +1,79 @@
+"""The text codec's coding side for a batch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from densor.codec.byte_cm.params import Model, pack
+from densor.codec.byte_cm.segment import coded
+from densor.codec.coder import Bytes
+
+LEAST_TEXT = 1 << 12  # bytes below which the model has not learned enough to be worth its time
+
+# Contexts by number, see contexts.py.
+_TEXT = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13)
+_BINARY = (0, 1, 2, 3, 4, 5, 6, 10, 11, 13, 14, 15, 16, 17)
+_LIGHT = (1, 2, 4, 6)
+_FULL_SETS, _LIGHT_SETS = 6, 2
+_FULL_BITS, _LIGHT_BITS = 27, 24  # of the table of bit histories, logarithm of bytes
+_SAMPLE = 1 << 16  # bytes that are looked at
+_PIECES = 4  # of them
+_CONTROLS = 0.01  # share of control characters that text does not have
+_PROMISING = 0.97
+
+
+def full_model(data: Bytes) -> Model:
+    """The model that is expected to code `data` in the fewest bytes."""
+    return _model(_BINARY if _is_binary(data) else _TEXT, _FULL_SETS, _FULL_BITS)
+
+
+def _model(numbers: Sequence[int], sets: int, bits: int) -> Model:
+    return Model(sum(1 << number for number in numbers), sets, bits)
+
+
+def _is_binary(data: Bytes) -> bool:
+    """Whether there are more control characters than in text of any encoding but UTF-16."""
+    counts = np.bincount(_sample(data), minlength=32)
+    controls = int(counts[:9].sum() + counts[14:32].sum())
+    return controls > _CONTROLS * min(data.size, _SAMPLE)
+
+
+def _sample(data: Bytes) -> Bytes:
+    """Some pieces from all over `data`, one after the other."""
+    if data.size <= _SAMPLE:
+        return data
+    piece = _SAMPLE // _PIECES
+    begins = [(data.size - piece) * (2 * i + 1) // (2 * _PIECES) for i in range(_PIECES)]
+    return np.concatenate([data[begin : begin + piece] for begin in begins])
+
+
+class TextCoder:
+    """A `BatchCoder`; the model adapts within each segment, so that nothing is counted before.
+
+    `data`: the batch. `light`: fewer contexts, for speed.
+    """
+
+    repeats = False  # the caller tries Zstandard beside it
+
+    def __init__(self, data: Bytes, light: bool = False) -> None:
+        self._model = _model(_LIGHT, _LIGHT_SETS, _LIGHT_BITS) if light else full_model(data)
+
+    def count(self, chunk: Bytes) -> None:
+        """Nothing."""
+
+    def decide(self, tallies: Sequence[None]) -> None:
+        """Nothing to settle."""
+
+    def promises(self, chunk: Bytes) -> bool:
+        """Whether a sample gets clearly smaller, for chunks in which nothing repeats."""
+        sample = _sample(chunk)
+        return coded(self._model, sample).size < _PROMISING * sample.size
+
+    def model(self) -> bytes:
+        """The payload of the MODEL frame."""
+        return pack(self._model)
+
+    def encode(self, chunk: Bytes, index: int) -> Bytes:
+        """The payload of a segment; the segment itself where that is not longer."""
+        payload = coded(self._model, chunk)
+        return payload if payload.size < chunk.size else chunk

@@ -1,0 +1,127 @@
+"""A segment that is coded or decoded piece by piece, with the model adapting on the way."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.byte_cm import kernels
+from densor.codec.byte_cm.params import Model, new_state, tables
+from densor.codec.coder import Bytes
+from densor.entropy.arithmetic.coder import position
+from densor.entropy.arithmetic.kernels import AT
+
+_PIECE = 1 << 16  # bytes after which an interrupt is noticed
+
+
+class Segment:
+    """The model's state in `content`, all of which is to be coded to `data` or decoded from it.
+
+    Both are uint8 and may be written to. `content` may be longer than `data` tells of: what was
+    coded last can be followed by what is decoded from elsewhere.
+    """
+
+    def __init__(self, model: Model, content: Bytes) -> None:
+        self._chosen = model.chosen
+        self._state = new_state(model, content.size)
+        self.content = content
+        self.at = 0  # bytes coded so far
+        self._coding = False
+        self._data = np.empty(0, np.uint8)
+
+    def start(self, coding: bool, data: Bytes) -> None:
+        """Goes on with another stream."""
+        self._coding = coding
+        self._data = data
+        kernels.start_coder(coding, self._state.coder, data)
+
+    def code(self, end: int) -> None:
+        """Codes or decodes what is before `end`."""
+        while self.at < end:
+            stop = min(end, self.at + _PIECE)
+            kernels.code_bytes(
+                self._coding,
+                self._state,
+                tables(),
+                self._data,
+                self.content,
+                self._chosen,
+                self.at,
+                stop,
+            )
+            self.at = stop
+
+    def finish(self) -> int:
+        """Where the stream ends; that may be beyond the bytes of `data`."""
+        if self._coding:
+            kernels.end_coder(self._state.coder, self._data)
+        return int(self._state.coder[AT])
+
+    def position(self) -> float:
+        """How many bits were coded so far, to fractions."""
+        return position(self._state.coder)
+
+
+class _Memory:
+    """Lets segments wait for each other, so that their tables fit into memory together."""
+
+    def __init__(self) -> None:
+        self._free = threading.Condition()
+        self._used = 0
+
+    @contextmanager
+    def borrowed(self, size: int) -> Iterator[None]:
+        """Waits until there is room for `size` bytes, or nobody else has any."""
+        with self._free:
+            self._free.wait_for(lambda: not self._used or self._used + size <= _most_memory())
+            self._used += size
+        try:
+            yield
+        finally:
+            with self._free:
+                self._used -= size
+                self._free.notify_all()
+
+
+def _most_memory() -> int:
+    """A quarter of what the machine has; 1 GiB where it does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    except (AttributeError, ValueError, OSError):
+        return 1 << 30
+
+
+_memory = _Memory()
+if hasattr(os, "register_at_fork"):  # threads that borrowed do not live on in the child
+    os.register_at_fork(after_in_child=_memory.__init__)  # type: ignore[misc]
+
+
+def code_whole(coding: bool, model: Model, data: Bytes, content: Bytes) -> int:
+    """Codes `content` to `data` or back; returns where the stream ends, maybe beyond `data`."""
+    with _memory.borrowed(1 << model.table_bits(content.size)):
+        segment = Segment(model, content)
+        segment.start(coding, data)
+        segment.code(content.size)
+        return segment.finish()
+
+
+def coded(model: Model, content: Bytes) -> Bytes:
+    """The stream of `content`, cut where it would be longer than that."""
+    data = np.empty(content.size, np.uint8)
+    return data[: code_whole(True, model, data, np.array(content))]
+
+
+def surprise(model: Model, content: Bytes) -> npt.NDArray[np.float64]:
+    """Bits that each byte of `content` takes, float64[n]."""
+    found = np.empty(content.size + 1)
+    with _memory.borrowed(1 << model.table_bits(content.size)):
+        segment = Segment(model, np.array(content))
+        segment.start(True, np.empty(0, np.uint8))
+        found[0] = segment.position()
+        for i in range(content.size):
+            segment.code(i + 1)
+            found[i + 1] = segment.position()
+    return np.diff(found)

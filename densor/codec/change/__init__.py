@@ -1,1 +1,0 @@
-"""Changes against a base: elements coded by how they differ from the same elements elsewhere."""

@@ -1,0 +1,1 @@
+"""Changes against a base."""

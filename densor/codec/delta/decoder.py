@@ -1,0 +1,94 @@
+"""The decoding side of the change codec: reads the base, then lets the kernels loose."""
+
+import struct
+
+import numpy as np
+
+from densor.codec.coder import Base, BaseDecoder, Bytes
+from densor.codec.delta.elements import elements, is_aligned
+from densor.codec.delta.kernels import APPLY, CONTEXTS, total_extras
+from densor.codec.delta.params import Model
+from densor.codec.delta.tokens import meanings
+from densor.entropy.rans.decode import decode, decode_table
+from densor.errors import FormatError, LimitError
+from densor.runtime.buffers import POOL, ThreadBuffers
+
+MAX_CHUNK = 1 << 23  # bytes; a chain of bases needs a few times this per link
+HEAD = struct.Struct("<QB")
+SAME, CODED = 0, 1  # modes of a chunk
+_LENGTH = struct.Struct("<I")
+_SLACK = 8  # bytes that a kernel may look at behind the extra bits
+_BUFFERS = ThreadBuffers()
+
+
+class ChangeDecoder(BaseDecoder):
+    """Decodes the chunks of one model. Safe to use from several threads at once."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._meanings = meanings(model.method)
+        self._table = decode_table(model.freqs) if len(model.freqs) else None
+
+    def decode_from(self, payload: Bytes, out: Bytes, base: Base) -> None:
+        """Decodes a chunk that changes a stretch of `base` into all of `out`.
+
+        FormatError if payload or base do not fit.
+        """
+        if payload.size < HEAD.size or out.size % self._model.method.size:
+            raise FormatError("chunk of changes has an impossible length")
+        offset, mode = HEAD.unpack_from(payload)
+        if offset + out.size > base.size:
+            raise FormatError("chunk refers to bytes behind the end of its base")
+        if out.size > MAX_CHUNK:
+            raise LimitError("chunk of changes is too long")
+        before = base.read_at(offset, out.size)
+        if mode == SAME and payload.size == HEAD.size:
+            out[:] = before
+        elif mode == CODED:
+            self._decode(payload[HEAD.size :], before, out)
+        else:
+            raise FormatError("chunk of changes is malformed")
+        POOL.give(before)
+
+    def _decode(self, coded: Bytes, before: Bytes, out: Bytes) -> None:
+        method, contexts, meanings = self._model.method, self._model.contexts, self._meanings
+        if self._table is None or coded.size < _LENGTH.size:
+            raise FormatError("chunk of changes is malformed")
+        end = _LENGTH.size + _LENGTH.unpack_from(coded)[0]
+        if end > coded.size:
+            raise FormatError("chunk of changes is too short")
+        size = method.size
+        target = out if is_aligned(out, size) else np.empty(out.size, np.uint8)
+        old, new = elements(before, size), target.view(f"u{size}")
+        tokens, under = _BUFFERS.take("tokens", new.size), _BUFFERS.take("contexts", new.size)
+        CONTEXTS[size](old, contexts.shift, contexts.mapped.size - 1, contexts.mapped, under)
+        decode(self._table, coded[_LENGTH.size : end], under, tokens)
+        bits = 0
+        if method.plain <= int(tokens.max()):
+            bits = int(total_extras(tokens, meanings.counts))
+        extras = _extras(coded[end:], bits)
+        APPLY[size](
+            old,
+            tokens,
+            extras,
+            meanings.starts,
+            meanings.counts,
+            method.plain,
+            method.number,
+            method.floats,
+            method.drop,
+            method.bits,
+            new,
+        )
+        if target is not out:
+            out[:] = target
+
+
+def _extras(stored: Bytes, bits: int) -> Bytes:
+    """The extra bits with some zeros behind them; FormatError unless there are just so many."""
+    if stored.size != -(-bits // 8) or (bits % 8 and stored[-1] >> (bits % 8)):
+        raise FormatError("chunk of changes has another number of extra bits than it needs")
+    extras = _BUFFERS.take("extras", stored.size + _SLACK)
+    extras[: stored.size] = stored
+    extras[stored.size :] = 0
+    return extras

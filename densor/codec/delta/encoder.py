@@ -1,0 +1,220 @@
+"""The coding side of the change codec for a batch: look, count, decide, encode."""
+
+import struct
+import threading
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.bound import order0_bytes
+from densor.codec.coder import Bytes
+from densor.codec.delta import params, tokens
+from densor.codec.delta.contexts import group, rough_bits
+from densor.codec.delta.elements import elements
+from densor.codec.delta.kernels import COMMON, CONTEXTS, EXTRAS, TOKENS, count
+from densor.codec.delta.tokens import DIFFERENCE, OWN, XOR, Method
+from densor.codec.zstd import zstd_compress
+from densor.entropy.rans import tables
+from densor.entropy.rans.encode import encode
+from densor.runtime.buffers import POOL, ThreadBuffers
+
+_HEAD = struct.Struct("<QB")
+_LENGTH = struct.Struct("<I")
+_SAME, _CODED = 0, 1
+_PIECES = 16  # places of a batch that are looked at
+_PIECE = 1 << 14  # elements at each
+_WORTH = 0.98  # of what the batch takes without a base; below this, changes are coded
+_SMALL = 1 << 12  # bytes up to which an order-0 code is not counted on
+_CHUNK = 1 << 21  # bytes
+_FEW = 0.5  # bits per byte that are little
+_TINY = 512  # bytes up to which only what is equal is coded as changes
+_NEAR = 1.05  # a rough estimate may be so far off
+_MOST_CONTEXTS = 32
+_PER_CONTEXT = 1 << 13  # elements of a batch for each context
+_FLOATS = {  # bits behind the leading mantissa bits that are looked at, number of bits from there
+    "BF16": (4, 11),
+    "F16": (7, 8),
+    "F32": (20, 11),
+    "C64": (20, 11),
+    "F64": (51, 12),
+    "C128": (51, 12),
+    "F8_E4M3": (0, 7),
+    "F8_E5M2": (0, 7),
+}
+_INTEGERS = {1: (0, 8), 2: (8, 8), 4: (0, 0), 8: (0, 0)}  # likewise, by size
+_BUFFERS = ThreadBuffers()
+
+
+class _Choice(NamedTuple):
+    """A method with contexts, and what it costs by the sample, in bits."""
+
+    method: Method
+    contexts: params.Contexts
+    bits: float
+
+
+class ChangeCoder:
+    """Codes a batch by how it differs from the bytes `base`, at `offset` of the whole base.
+
+    `dtype`: of the elements; `size`: bytes of one. `pays`: whether that promises to be smaller
+    than coding the batch by itself.
+    """
+
+    def __init__(self, data: Bytes, base: Bytes, offset: int, dtype: str, size: int) -> None:
+        if data.size != base.size or data.size % size:
+            raise ValueError("batch and base do not have the same whole elements")
+        self._offset = offset
+        self._size = size
+        self._bytes = data.size
+        self._counts: npt.NDArray[np.int64] | None = None
+        self._freqs = np.zeros((0, 256), np.uint16)
+        self._lock = threading.Lock()
+        self._same = _equal(data, base)
+        self._choice = _Choice(tokens.method(XOR, size, False), params.Contexts(), 0.0)
+        self.pays = self._same
+        if not self._same and data.size > _TINY:
+            self._choice = _choose(data, base, dtype, size)
+            self.pays = self._choice.bits < _WORTH * _bits_without_base(data, dtype, size)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes per chunk: more where little is left of them."""
+        return _CHUNK if self._choice.bits > _FEW * self._bytes else 2 * _CHUNK
+
+    def count(self, chunk: Bytes, base: Bytes) -> None:
+        """Counts the tokens of a chunk; may run in several threads at once."""
+        if self._same:
+            return
+        _, symbols, contexts, _ = self._tokens(chunk, base)
+        counts = np.zeros((_contexts(self._choice), 256), np.int64)
+        count(symbols, contexts, counts)
+        with self._lock:
+            self._counts = counts if self._counts is None else self._counts + counts
+
+    def decide(self) -> None:
+        """Settles the model, once all chunks were counted."""
+        if self._counts is not None:
+            self._freqs = tables.quantise(self._counts)
+
+    def model(self) -> bytes:
+        """The payload of the MODEL frame."""
+        contexts = self._choice.contexts if len(self._freqs) else params.Contexts()
+        return params.pack(params.Model(self._choice.method, contexts, self._freqs))
+
+    def encode(self, chunk: Bytes, base: Bytes, begin: int) -> Bytes:
+        """The payload of a chunk whose first byte is number `begin` of the batch; pooled."""
+        if self._same or _equal(chunk, base):
+            return np.frombuffer(_HEAD.pack(self._offset + begin, _SAME), np.uint8)
+        (new, old), symbols, contexts, bits = self._tokens(chunk, base)
+        stream = encode(symbols, contexts, self._freqs)
+        size = -(-bits // 8)
+        start = _HEAD.size + _LENGTH.size
+        payload = POOL.take(start + stream.size + size)
+        _HEAD.pack_into(payload, 0, self._offset + begin, _CODED)
+        _LENGTH.pack_into(payload, _HEAD.size, stream.size)
+        payload[start : start + stream.size] = stream
+        if size:
+            extras = _BUFFERS.take("extras", size + 8)
+            EXTRAS[self._size](new, old, *self._choice.method.arguments, extras)
+            payload[start + stream.size :] = extras[:size]
+        return payload
+
+    def _tokens(
+        self, chunk: Bytes, base: Bytes
+    ) -> tuple[tuple[npt.NDArray[Any], npt.NDArray[Any]], Bytes, Bytes, int]:
+        """Elements of chunk and base, their tokens and contexts, the number of extra bits."""
+        method, contexts, _ = self._choice
+        new, old = elements(chunk, self._size), elements(base, self._size)
+        symbols, under = _BUFFERS.take("tokens", new.size), _BUFFERS.take("contexts", new.size)
+        bits = TOKENS[self._size](new, old, *method.arguments, method.plain, symbols)
+        mapped = contexts.mapped
+        CONTEXTS[self._size](old, contexts.shift, mapped.size - 1, mapped, under)
+        return (new, old), symbols, under, int(bits)
+
+
+def estimate(data: Bytes, base: Bytes, dtype: str, size: int) -> float:
+    """About how many bytes a batch takes that is coded against `base` where that pays."""
+    bits = min(_choose(data, base, dtype, size).bits, _bits_without_base(data, dtype, size))
+    return min(bits / 8, data.size)
+
+
+def _equal(data: Bytes, base: Bytes) -> bool:
+    """Whether all bytes are the same; most that differ do so early."""
+    first = slice(_PIECE)
+    return bool(np.array_equal(data[first], base[first]) and np.array_equal(data, base))
+
+
+def _contexts(choice: _Choice) -> int:
+    return int(choice.contexts.mapped.max()) + 1
+
+
+def _choose(data: Bytes, base: Bytes, dtype: str, size: int) -> _Choice:
+    """The method and the contexts that code a sample best."""
+    new, old = _sample(data, size), _sample(base, size)
+    floats = dtype in _FLOATS
+    common = int(COMMON[size](elements(data, size)))
+    drop = min((common & -common).bit_length() - 1, 8 * size - 8) if common else 0
+    shift, bits = _FLOATS[dtype] if floats else _INTEGERS[size]
+    values = ((old >> shift) & ((1 << bits) - 1)).astype(np.int64)
+    used = np.flatnonzero(np.bincount(values, minlength=1 << bits))
+    row_of = np.zeros(1 << bits, np.int64)
+    row_of[used] = np.arange(used.size)
+    rows = row_of[values]
+    scale = data.size / new.nbytes
+    tried = [
+        _look(tokens.method(number, size, floats, drop), new, old, rows, used.size)
+        for number in (DIFFERENCE, XOR, OWN)
+    ]
+    most = int(min(_MOST_CONTEXTS, 1 + data.size // size // _PER_CONTEXT))
+    least = min(look.bits for look in tried)
+    found = []
+    for look in tried:
+        if look.bits <= _NEAR * least:
+            grouping = group(look.counts, used, 1 << bits, scale, most)
+            contexts = params.Contexts()
+            if grouping.mapped.any():
+                contexts = params.Contexts(shift, grouping.mapped)
+            found.append(_Choice(look.method, contexts, grouping.bits + scale * look.extra))
+    return min(found, key=lambda choice: choice.bits)
+
+
+class _Look(NamedTuple):
+    """A method on a sample: tokens by value of the base, extra bits, what both cost about."""
+
+    method: Method
+    counts: npt.NDArray[np.int64]
+    extra: int
+    bits: float
+
+
+def _look(
+    method: Method,
+    new: npt.NDArray[Any],
+    old: npt.NDArray[Any],
+    rows: npt.NDArray[np.int64],
+    count: int,
+) -> _Look:
+    symbols = np.empty(new.size, np.uint8)
+    extra = int(TOKENS[method.size](new, old, *method.arguments, method.plain, symbols))
+    counts = np.bincount(rows << 8 | symbols, minlength=count << 8).reshape(-1, 256)
+    return _Look(method, counts, extra, extra + rough_bits(counts))
+
+
+def _sample(data: Bytes, size: int) -> npt.NDArray[Any]:
+    """Elements from all over the batch."""
+    n = data.size // size
+    if n <= _PIECES * _PIECE:
+        return elements(data, size)
+    starts = np.linspace(0, n - _PIECE, _PIECES).astype(np.int64) * size
+    pieces = [data[s : s + _PIECE * size] for s in starts.tolist()]
+    return np.concatenate(pieces).view(f"u{size}")
+
+
+def _bits_without_base(data: Bytes, dtype: str, size: int) -> float:
+    """About what the batch takes by itself: an order-0 code of its planes, or Zstandard."""
+    sample = _sample(data, size).view(np.uint8)
+    least = min(sample.size, len(zstd_compress(sample, 1)))
+    if sample.size > _SMALL:  # else tables would count
+        least = min(least, int(order0_bytes(sample, dtype)))
+    return 8 * least * data.size / sample.size

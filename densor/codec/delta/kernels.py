@@ -1,0 +1,331 @@
+"""Compiled loops of the change codec, for elements of 1, 2, 4 and 8 bytes.
+
+An element and that of the base are unsigned integers of `w` bits, after `drop` low bits are cut
+off. Methods, tokens and extra bits: see spec.md. Nothing here allocates or validates.
+"""
+
+import numpy as np
+from numba import njit, types
+
+from densor.codec.delta.tokens import DIFFERENCE, FLOATS, OWN, SIGNED
+from densor.entropy.intrinsics import leading_zeros, load_u64, ones, store_u64
+from densor.entropy.jit import R8, W8, kernel
+
+_U = np.uint64
+_0, _1 = _U(0), _U(1)
+_ALL = _U(0xFFFFFFFFFFFFFFFF)
+_BLOCK = 4096  # elements that are looked at before a way to decode them is chosen
+_WIDE = 56  # most bits that one load of 64 is sure to hold
+
+R64 = types.Array(types.uint64, 1, "C", readonly=True)
+_READ = {
+    1: R8,
+    2: types.Array(types.uint16, 1, "C", readonly=True),
+    4: types.Array(types.uint32, 1, "C", readonly=True),
+    8: R64,
+}
+_WRITE = {1: W8, 2: types.uint16[::1], 4: types.uint32[::1], 8: types.uint64[::1]}
+_int, _bool = types.int64, types.boolean
+
+
+@njit
+def _magnitude(x, b, method, floats, bits):
+    """How `x` of `bits` bits differs from `b`: whether downwards, and by how much."""
+    top = _1 << _U(bits - 1)
+    below = top - _1
+    if method != DIFFERENCE:
+        return False, x ^ b
+    if floats:
+        flip = b & top
+        x ^= flip
+        b ^= flip
+        if x & top:
+            x ^= below
+    d = (x - b) & (top | below)
+    down = (d & top) != _0
+    return down, (_0 - d) & (top | below) if down else d
+
+
+@njit
+def _rotated(x, floats, bits):
+    """Own bits in coding order: of floats the exponent first and the sign last."""
+    if floats:
+        return (x << _1 | x >> _U(bits - 1)) & (_ALL >> _U(64 - bits))
+    return x
+
+
+@njit
+def _token(x, b, method, floats, bits, direct, mantissa):
+    """The token of an element, its number of extra bits, and these."""
+    if method == OWN:
+        value = _rotated(x, floats, bits)
+        extra = bits - 8
+        return value >> _U(extra), extra, value & ((_1 << _U(extra)) - _1)
+    down, value = _magnitude(x, b, method, floats, bits)
+    kind, extra = value, 0
+    if value >> _U(direct):
+        n = 63 - np.int64(leading_zeros(value))
+        extra = n - mantissa
+        kind = (_1 << _U(direct)) + (_U(n - direct) << _U(mantissa))
+        kind += (value >> _U(extra)) & ((_1 << _U(mantissa)) - _1)
+        value &= (_1 << _U(extra)) - _1
+    if method == DIFFERENCE:
+        kind <<= _1
+        if down:
+            kind -= _1
+    return kind, extra, value
+
+
+@njit
+def _small_tokens(x, b, method, floats, drop, bits, tokens):
+    """Tokens as if all changes were small, 255 at most; without branches, to become vectors."""
+    top = _1 << _U(bits - 1)
+    below, cut, used = top - _1, _U(drop), _ALL >> _U(64 - bits)
+    most = _U(255)
+    if method == DIFFERENCE and floats:
+        for i in range(tokens.size):
+            old = _U(b[i]) >> cut
+            flip = old & top
+            new = _U(x[i]) >> cut ^ flip
+            new ^= below & (_0 - (new >> _U(bits - 1)))
+            d = new - (old ^ flip) & used
+            tokens[i] = min((d << _1 ^ (_0 - (d >> _U(bits - 1)))) & used, most)
+    elif method == DIFFERENCE:
+        for i in range(tokens.size):
+            d = (_U(x[i]) >> cut) - (_U(b[i]) >> cut) & used
+            tokens[i] = min((d << _1 ^ (_0 - (d >> _U(bits - 1)))) & used, most)
+    else:
+        for i in range(tokens.size):
+            tokens[i] = min((_U(x[i]) ^ _U(b[i])) >> cut, most)
+
+
+@njit
+def _largest(tokens):
+    largest = np.uint8(0)
+    for i in range(tokens.size):
+        largest = max(largest, tokens[i])
+    return largest
+
+
+def _tokens(x, b, method, floats, drop, bits, direct, mantissa, plain, tokens):
+    """Fills `tokens`: uint8[n]; returns the number of extra bits of all.
+
+    Changes with tokens below `plain` are small.
+    """
+    total = 0
+    for begin in range(0, tokens.size, _BLOCK):
+        end = min(begin + _BLOCK, tokens.size)
+        new, old, part = x[begin:end], b[begin:end], tokens[begin:end]
+        if method != OWN:
+            _small_tokens(new, old, method, floats, drop, bits, part)
+            if _largest(part) < plain:
+                continue
+        for i in range(part.size):
+            xi, bi = _U(new[i]) >> _U(drop), _U(old[i]) >> _U(drop)
+            token, extra, _ = _token(xi, bi, method, floats, bits, direct, mantissa)
+            part[i] = token
+            total += extra
+    return total
+
+
+def _extras(x, b, method, floats, drop, bits, direct, mantissa, out):
+    """Writes the extra bits to `out`, which has 8 bytes more than they need."""
+    pending, filled, at = _0, 0, 0
+    for i in range(x.size):
+        xi, bi = _U(x[i]) >> _U(drop), _U(b[i]) >> _U(drop)
+        if xi == bi and method != OWN:
+            continue
+        _, extra, value = _token(xi, bi, method, floats, bits, direct, mantissa)
+        while extra > 0:
+            part = min(extra, 32)
+            pending |= (value & ((_1 << _U(part)) - _1)) << _U(filled)
+            value >>= _U(part)
+            extra -= part
+            filled += part
+            if filled >= 32:
+                store_u64(out, at, pending)
+                pending >>= _U(32)
+                filled -= 32
+                at += 4
+    store_u64(out, at, pending)
+
+
+def _contexts(b, shift, mask, mapped, out):
+    """`out[i] = mapped[b[i] >> shift & mask]`; `mapped`: uint8[mask + 1]."""
+    for i in range(out.size):
+        out[i] = mapped[_U(b[i]) >> _U(shift) & _U(mask)]
+
+
+@njit
+def _take(extras, at, count):
+    """`count` bits, at most 63, from bit `at` on; `extras` has 8 bytes more than there are bits."""
+    value = load_u64(extras, at >> 3) >> _U(at & 7)
+    if count > _WIDE:
+        high = load_u64(extras, (at + 32) >> 3) >> _U(at & 7)
+        value = (value & _U(0xFFFFFFFF)) | high << _U(32)
+    return value & ((_1 << _U(count)) - _1)
+
+
+@njit
+def _changed(b, change, method, floats, bits):
+    """The element that differs from `b` by `change`, both of `bits` bits."""
+    all_bits = _ALL >> _U(64 - bits)
+    if method != DIFFERENCE:
+        return (b ^ change) & all_bits
+    if not floats:
+        return (b + change) & all_bits
+    top = _1 << _U(bits - 1)
+    flip = b & top
+    x = ((b ^ flip) + change) & all_bits
+    if x & top:
+        x ^= top - _1
+    return x ^ flip
+
+
+@njit
+def _apply_small(b, tokens, method, floats, drop, bits, out):
+    """Applies changes without extra bits. No branches, so that the loops become vectors."""
+    top = _1 << _U(bits - 1)
+    below, cut, used = top - _1, _U(drop), _ALL >> _U(64 - bits)
+    if method == DIFFERENCE and floats:
+        for i in range(out.size):
+            token, old = _U(tokens[i]), _U(b[i]) >> cut
+            flip = old & top
+            new = (old ^ flip) + (token >> _1 ^ (_0 - (token & _1))) & used
+            new ^= below & (_0 - (new >> _U(bits - 1)))
+            out[i] = (new ^ flip) << cut
+    elif method == DIFFERENCE:
+        for i in range(out.size):
+            token = _U(tokens[i])
+            out[i] = (_U(b[i]) >> cut) + (token >> _1 ^ (_0 - (token & _1))) << cut
+    else:
+        for i in range(out.size):
+            out[i] = (_U(b[i]) >> cut ^ _U(tokens[i])) << cut
+
+
+@njit
+def _apply_any(b, tokens, extras, at, starts, counts, method, floats, drop, bits, out):
+    """Applies any changes, with extra bits from bit `at` on; returns where they end."""
+    for i in range(out.size):
+        token = tokens[i]
+        count = np.int64(counts[token])
+        value = _take(extras, at, count)
+        at += count
+        if method == OWN:
+            value |= starts[token]
+            if floats:
+                value = (value >> _1) | (value & _1) << _U(bits - 1)
+        else:
+            change = starts[token]
+            if method == DIFFERENCE and token & 1:
+                change -= value
+            else:
+                change += value
+            value = _changed(_U(b[i]) >> _U(drop), change, method, floats, bits)
+        out[i] = value << _U(drop)
+    return at
+
+
+def _apply(b, tokens, extras, starts, counts, plain, method, floats, drop, bits, out):
+    """Decodes elements from their tokens and the base.
+
+    `starts`: uint64[256], the least change that a token stands for, `counts`: uint8[256], its
+    number of extra bits; changes with tokens below `plain` are small. `extras`: all extra bits and
+    8 bytes.
+    """
+    at = 0
+    for begin in range(0, out.size, _BLOCK):
+        end = min(begin + _BLOCK, out.size)
+        old, part, new = b[begin:end], tokens[begin:end], out[begin:end]
+        if _largest(part) < plain:
+            _apply_small(old, part, method, floats, drop, bits, new)
+        else:
+            at = _apply_any(old, part, extras, at, starts, counts, method, floats, drop, bits, new)
+
+
+def _common(x):
+    """The bits that any element has."""
+    found = x[0] & x[0]
+    for i in range(x.size):
+        found |= x[i]
+    return _U(found)
+
+
+def _per_size(function, signature):
+    return {size: kernel(signature(_READ[size], _WRITE[size]))(function) for size in _READ}
+
+
+_METHOD = (_int, _bool, _int, _int, _int, _int)
+TOKENS = _per_size(_tokens, lambda r, w: _int(r, r, *_METHOD, _int, W8))
+EXTRAS = _per_size(_extras, lambda r, w: types.void(r, r, *_METHOD, W8))
+CONTEXTS = _per_size(_contexts, lambda r, w: types.void(r, _int, _int, R8, W8))
+APPLY = _per_size(
+    _apply, lambda r, w: types.void(r, R8, R8, R64, R8, _int, _int, _bool, _int, _int, w)
+)
+COMMON = _per_size(_common, lambda r, w: types.uint64(r))
+
+
+@kernel(types.void(R8, R8, types.int64[:, ::1]))
+def count(tokens, contexts, counts):
+    """`counts[context, token]` grows by the number of elements that have both."""
+    for i in range(tokens.size):
+        counts[contexts[i], tokens[i]] += 1
+
+
+@kernel(_int(R8, R8))
+def total_extras(tokens, counts):
+    """The sum of `counts[token]`, the extra bits of all elements."""
+    total = 0
+    for i in range(tokens.size):
+        total += np.int64(counts[tokens[i]])
+    return total
+
+
+_U32_2D = types.uint32[:, ::1]
+_I64 = types.int64[::1]
+
+
+@kernel(types.void(_U32_2D, _I64, _U32_2D))
+def add_rows(rows, of, sums):
+    """`sums[c]` becomes the sum of the rows whose context `of` is c."""
+    sums[:] = 0
+    for r in range(rows.shape[0]):
+        for s in range(rows.shape[1]):
+            sums[of[r], s] += rows[r, s]
+
+
+@kernel(types.void(_U32_2D, _U32_2D, _I64))
+def cheapest(rows, lengths, of):
+    """`of[r]` becomes the context whose code lengths suit the counts of row r best."""
+    for r in range(rows.shape[0]):
+        best = _ALL
+        for c in range(lengths.shape[0]):
+            cost = _0
+            for s in range(rows.shape[1]):
+                cost += _U(rows[r, s]) * _U(lengths[c, s])
+            if cost < best:
+                best = cost
+                of[r] = c
+
+
+@njit
+def _place(x, order, top):
+    """Where an element stands in numeric order; `order`: UNSIGNED, SIGNED or FLOATS."""
+    if order == FLOATS:
+        return top + x if x < top else top - _1 - (x - top)
+    return x ^ top if order == SIGNED else x
+
+
+def _compare(new, old, order, found):
+    """Adds to `found`: uint64[3], elements that differ, bits that differ, the largest distance."""
+    top = _1 << _U(8 * new.itemsize - 1)
+    for i in range(new.size):
+        if new[i] != old[i]:
+            x, b = _U(new[i]), _U(old[i])
+            found[0] += _1
+            found[1] += _U(ones(x ^ b))
+            x, b = _place(x, order, top), _place(b, order, top)
+            found[2] = max(found[2], x - b if x > b else b - x)
+
+
+COMPARE = _per_size(_compare, lambda r, w: types.void(r, r, _int, types.uint64[::1]))

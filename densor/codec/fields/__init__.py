@@ -1,1 +1,0 @@
-"""Blocks of several fields, such as those of quantised weights, field by field."""

@@ -1,0 +1,1 @@
+"""Floats by context mixing."""

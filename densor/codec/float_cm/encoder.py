@@ -1,0 +1,37 @@
+"""The mixing codec's coding side for a batch."""
+
+from collections.abc import Sequence
+
+from densor.codec.coder import Bytes
+from densor.codec.float_cm.chunk_encoder import encode_chunk
+from densor.codec.float_cm.params import Model, format_of, pack
+from densor.codec.kind import Kind, matrices
+
+_TOP = 3  # bits of the mantissa that are worth a model
+
+
+class MixingCoder:
+    """A `BatchCoder`; the model adapts within each chunk, so that nothing is counted before."""
+
+    repeats = False  # the caller tries planes beside it
+
+    def __init__(self, kind: Kind) -> None:
+        form = format_of(kind.dtype)
+        self._kind = kind
+        self._model = Model(form, min(_TOP, form.mantissa))
+
+    def count(self, chunk: Bytes) -> None:
+        """Nothing."""
+
+    def decide(self, tallies: Sequence[None]) -> None:
+        """Nothing to settle."""
+
+    def model(self) -> bytes:
+        """The payload of the MODEL frame."""
+        return pack(self._model)
+
+    def encode(self, chunk: Bytes, index: int) -> Bytes:
+        """The payload of a chunk; the chunk itself where that is not longer."""
+        shapes = matrices(self._kind, chunk.size // self._model.form.size)
+        payload = encode_chunk(self._model, chunk, shapes)
+        return chunk if payload is None else payload

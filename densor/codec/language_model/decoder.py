@@ -1,0 +1,85 @@
+"""The decoding side of the language-model codec."""
+
+import numpy as np
+import xxhash
+
+from densor.codec.byte_cm.decoder import TextDecoder
+from densor.codec.language_model.params import (
+    MAX_CHUNK,
+    RAW,
+    SEGMENT,
+    TEXT,
+    TOKENS,
+    Bytes,
+    Mixer,
+    Model,
+    segments,
+)
+from densor.codec.language_model.session import Session
+from densor.codec.language_model.step import code_tokens
+from densor.errors import ChecksumError, FormatError, LimitError
+
+
+class LlmDecoder:
+    """Decodes the chunks of one model. Safe to use from several threads at once.
+
+    It tells the session of its progress.
+    """
+
+    def __init__(self, model: Model, session: Session | None = None) -> None:
+        self.model = model
+        self._session = session or Session()
+        self._text = TextDecoder(model.text)
+
+    def decode(self, payload: Bytes, out: Bytes) -> None:
+        """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
+        if out.size > MAX_CHUNK:
+            raise LimitError(f"chunk of text has more than {MAX_CHUNK} bytes")
+        parts = segments(self.model, out.size)
+        at = SEGMENT.size * len(parts)
+        if payload.size < at:
+            raise FormatError("chunk of text ends within its header")
+        waiting: list[slice] = []
+        plain: list[slice] = []
+        hashes = []
+        for i, part in enumerate(parts):
+            mode, size, expected = SEGMENT.unpack_from(payload, i * SEGMENT.size)
+            hashes.append(expected)
+            if mode == TOKENS and not size:
+                waiting.append(part)
+                continue
+            if at + size > payload.size:
+                raise FormatError("segments are longer than their chunk")
+            self._plain(mode, payload[at : at + size], out[part])
+            plain.append(part)
+            at += size
+        if waiting:
+            self._tokens(payload[at:], waiting, plain, out)
+        elif at != payload.size:
+            raise FormatError("chunk of text goes on after its segments")
+        for part, expected in zip(parts, hashes, strict=True):
+            if xxhash.xxh3_64_intdigest(out[part]) != expected:
+                raise ChecksumError("segment of text does not decode to what was coded")
+
+    def _plain(self, mode: int, data: Bytes, out: Bytes) -> None:
+        """A segment without the network."""
+        if mode == TEXT:
+            self._text.decode(data, out)
+        elif mode == RAW and data.size == out.size:
+            out[:] = data
+        else:
+            raise FormatError("segment of text is coded in no known way")
+        self._session.moved(out.size)
+
+    def _tokens(self, data: Bytes, waiting: list[slice], plain: list[slice], out: Bytes) -> None:
+        """The segments that wait, whose stream is `data`; the others are there."""
+        weights = self._session.weights_for(self.model)
+        mixer = Mixer(False, self.model, weights.vocabulary, np.array(data), out)
+        for part in plain:
+            mixer.know(part, out[part])
+        with self._session.network(weights, len(waiting), self.model.positions) as network:
+            code_tokens(mixer, self.model, network, waiting, None, self._session.moved)
+        if mixer.finish() != data.size:
+            raise FormatError("chunk of text does not decode to its end")
+        for part in waiting:
+            out[part] = mixer.known(part)

@@ -1,0 +1,126 @@
+"""The coding side: a batch cut into chunks, each of segments that are coded in step."""
+
+import numpy as np
+import xxhash
+
+from densor.codec.byte_cm.encoder import TextCoder
+from densor.codec.byte_cm.params import parse as parse_text
+from densor.codec.language_model.decoder import LlmDecoder
+from densor.codec.language_model.params import (
+    HASH,
+    RAW,
+    SEGMENT,
+    TEXT,
+    TOKENS,
+    Bytes,
+    Mixer,
+    Model,
+    Reader,
+    pack,
+    segments,
+)
+from densor.codec.language_model.session import Session
+from densor.codec.language_model.step import code_tokens
+from densor.errors import DensorError
+from densor.llm.head import rates_of
+from densor.llm.vocabulary import readable
+from densor.runtime.workers import Workers
+
+_SLOTS = (1 << 14, 2), (1 << 18, 4)  # from how many bytes on a chunk has how many segments
+_SEGMENT = 1 << 17  # bytes of a segment, at most
+_POSITIONS = 4096
+_TEXT_SHARE = 0.9  # of the bytes of a segment that the network is asked about
+_ROOM = 1024  # bytes that a stream may be longer than its segments
+
+
+class LlmCoder:
+    """Codes a batch of plain bytes, from the moment that it is made."""
+
+    def __init__(self, data: Bytes, session: Session, workers: Workers) -> None:
+        self._session = session
+        self._weights = session.weights()
+        self._text = TextCoder(data)
+        self._model = self._settled(data.size)
+        count = -(-data.size // (self._model.slots * _SEGMENT))
+        step = -(-data.size // count)
+        self._sizes = [min(step, data.size - at) for at in range(0, data.size, step)]
+        self._tasks = [
+            workers.submit(self._chunk, data[at : at + step]) for at in range(0, data.size, step)
+        ]
+
+    def _settled(self, size: int) -> Model:
+        weights = self._weights
+        positions = max(32, min(_POSITIONS, weights.positions) // 32 * 32)
+        return Model(
+            max([1, *(slots for least, slots in _SLOTS if size >= least)]),
+            positions,
+            positions * 3 // 4,
+            rates_of(weights),
+            weights.digest[:HASH],
+            weights.vocabulary.digest[:HASH],
+            self._session.name,
+            parse_text(self._text.model()),
+        )
+
+    def model(self) -> bytes:
+        """The payload of the MODEL frame."""
+        return pack(self._model)
+
+    def payloads(self) -> list[tuple[Bytes, int]]:
+        """Each chunk's payload and original size; waits for them."""
+        return [(task.result(), size) for task, size in zip(self._tasks, self._sizes, strict=True)]
+
+    def _chunk(self, content: Bytes) -> Bytes:
+        """The payload of a chunk; without the network where it does not decode to what it was."""
+        parts = segments(self._model, content.size)
+        asked = [readable(content[part].tobytes()) >= _TEXT_SHARE for part in parts]
+        payload = self._coded(content, parts, asked)
+        if self._session.check and not self._decodes(payload, content):
+            payload = self._coded(content, parts, [False] * len(parts))
+        return payload
+
+    def _coded(self, content: Bytes, parts: list[slice], asked: list[bool]) -> Bytes:
+        """The payload; `asked`: whether each segment is coded as tokens."""
+        headers, stored, known = [], [], []
+        for part, as_tokens in zip(parts, asked, strict=True):
+            segment = content[part]
+            mode, data = (TOKENS, segment[:0]) if as_tokens else self._plain(segment)
+            if not as_tokens:
+                known.append(part)
+                self._session.moved(segment.size)
+            headers.append(SEGMENT.pack(mode, data.size, xxhash.xxh3_64_intdigest(segment)))
+            stored.append(data)
+        waiting = [part for part, as_tokens in zip(parts, asked, strict=True) if as_tokens]
+        if waiting:
+            stored.append(self._tokens(content, waiting, known))
+        return np.concatenate([np.frombuffer(b"".join(headers), np.uint8), *stored])
+
+    def _plain(self, segment: Bytes) -> tuple[int, Bytes]:
+        """Mode and bytes of a segment without the network."""
+        text = self._text.encode(segment, 0)
+        return (RAW, segment) if text is segment else (TEXT, text)
+
+    def _tokens(self, content: Bytes, waiting: list[slice], known: list[slice]) -> Bytes:
+        """The stream of the segments that wait for the network."""
+        words = self._weights.vocabulary
+        data = np.empty(content.size + _ROOM, np.uint8)
+        mixer = Mixer(True, self._model, words, data, content)
+        for part in known:
+            mixer.know(part, content[part])
+        texts = [words.tokens(content[part].tobytes()) for part in waiting]
+        with self._session.network(self._weights, len(waiting), self._model.positions) as network:
+            moved = self._session.moved
+            code_tokens(mixer, self._model, network, waiting, texts, moved, self._reader)
+        return data[: mixer.finish()].copy()
+
+    def _reader(self, mixer: Mixer, part: slice) -> Reader:
+        """What codes a segment of tokens."""
+        return Reader(mixer, part)
+
+    def _decodes(self, payload: Bytes, content: Bytes) -> bool:
+        out = np.zeros(content.size, np.uint8)
+        try:
+            LlmDecoder(self._model, self._session).decode(payload, out)
+        except DensorError:
+            return False
+        return bool(np.array_equal(out, content))

@@ -1,0 +1,77 @@
+"""What each token of a text takes: the coder, watched as its stream grows."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.byte_cm.segment import surprise
+from densor.codec.language_model.encoder import LlmCoder
+from densor.codec.language_model.params import SEGMENT, TEXT, TOKENS, Bytes, Mixer, Reader
+from densor.codec.language_model.session import Session
+from densor.entropy.arithmetic.coder import position
+from densor.runtime.workers import Workers
+
+
+class Cost(NamedTuple):
+    """A token of a text, or a byte that is coded without one.
+
+    `bits`: what the codec spends on it. `alone`: what the language model, as far as it has
+    learned, would spend by itself; None where it was not asked.
+    """
+
+    text: bytes
+    bits: float
+    alone: float | None
+
+
+class Meter(LlmCoder):
+    """Codes a batch to the same bytes as `LlmCoder`; `costs` tells of each token, in order."""
+
+    def __init__(self, data: Bytes, session: Session) -> None:
+        self.costs: list[Cost] = []
+        self._by_place: dict[int, list[Cost]] = {}
+        super().__init__(data, session, Workers(1))
+
+    def _coded(self, content: Bytes, parts: list[slice], asked: list[bool]) -> Bytes:
+        payload = super()._coded(content, parts, asked)
+        for i, part in enumerate(parts):
+            mode, _, _ = SEGMENT.unpack_from(payload, i * SEGMENT.size)
+            if mode == TOKENS:
+                self.costs += self._by_place.pop(part.start)
+            else:
+                self.costs += self._without(content[part], mode == TEXT)
+        return payload
+
+    def _without(self, segment: Bytes, smaller: bool) -> Iterator[Cost]:
+        """The bytes of a segment that the network was not asked about."""
+        bits = surprise(self._model.text, segment) if smaller else np.full(segment.size, 8.0)
+        for byte, spent in zip(segment.tobytes(), bits.tolist(), strict=True):
+            yield Cost(bytes([byte]), spent, None)
+
+    def _reader(self, mixer: Mixer, part: slice) -> Reader:
+        costs = self._by_place.setdefault(part.start, [])
+        return _Watched(mixer, part, self._weights.vocabulary.pieces, costs)
+
+
+class _Watched(Reader):
+    """Notes what the stream grows by."""
+
+    def __init__(self, mixer: Mixer, part: slice, pieces: list[bytes], costs: list[Cost]) -> None:
+        super().__init__(mixer, part)
+        self._coder = mixer.state.coder
+        self._pieces = pieces
+        self._costs = costs
+
+    def token(self, counts: npt.NDArray[np.int64], token: int) -> int:
+        before = position(self._coder)
+        found = super().token(counts, token)
+        bits = position(self._coder) - before
+        if found < 0:
+            self._costs.append(Cost(bytes([-1 - found]), bits, None))
+        else:
+            share = int(counts[found + 1] - counts[found]) / int(counts[-1])
+            self._costs.append(Cost(self._pieces[found], bits, -math.log2(share)))
+        return found

@@ -1,0 +1,222 @@
+"""What both sides of the codec need: the MODEL frame, and the state before a segment."""
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec import registry
+from densor.codec.byte_cm import params as text
+from densor.codec.byte_cm.kernels import State, end_coder, start_coder
+from densor.codec.language_model import kernels
+from densor.codec.language_model.kernels import Said
+from densor.entropy.arithmetic.kernels import AT
+from densor.errors import FormatError, LimitError, UnsupportedError
+from densor.llm.head import MOST_RATE, Rates
+from densor.llm.model import NUMERICS
+from densor.llm.tables import logit_tables
+from densor.llm.vocabulary import Vocabulary
+
+Bytes = npt.NDArray[np.uint8]
+
+MOST_SLOTS = 64
+MOST_POSITIONS = 1 << 14
+MAX_CHUNK = 1 << 22  # original bytes
+HASH = 16  # bytes of SHA-256 that are kept
+RAW, TEXT, TOKENS = 0, 1, 2  # how a segment is coded
+SEGMENT = struct.Struct("<BIQ")  # mode, bytes, XXH3-64 of the original
+_MODEL = struct.Struct(f"<BBHIIIB{HASH}s{HASH}sB")
+_TEXT = 8  # bytes of the text codec's MODEL
+_VECTOR = 8
+_SAID_WEIGHT = 60000  # of the language model at first, 2^-16
+_OTHERS_SHARE = 8  # what the weights of all others are divided by
+_JUDGES_WEIGHTS = 32768, 0, 32768, 0  # of the network, the mixers, what corrects them, a constant
+
+
+@dataclass(frozen=True)
+class Model:
+    """The parameters of a MODEL frame.
+
+    `slots`: segments of a chunk, decoded in step. `positions`: tokens that the network sees at
+    most; when they are used up, it begins anew with the latest `positions - stride`. `rates`: how
+    fast its head learns. `network`, `vocabulary`: their digests. `name`: what the network was
+    called. `text`: contexts beside it.
+    """
+
+    slots: int
+    positions: int
+    stride: int
+    rates: Rates
+    network: bytes
+    vocabulary: bytes
+    name: str
+    text: text.Model
+
+    @property
+    def kept(self) -> int:
+        """Tokens that are read again when the network begins anew."""
+        return self.positions - self.stride - 1
+
+
+def pack(model: Model) -> bytes:
+    """The payload of a MODEL frame."""
+    name = model.name.encode("utf-8", "replace")[:255]
+    return (
+        _MODEL.pack(
+            registry.CODEC_LLM,
+            NUMERICS,
+            model.slots,
+            model.positions,
+            model.stride,
+            model.rates.change,
+            model.rates.offsets,
+            model.network,
+            model.vocabulary,
+            len(name),
+        )
+        + name
+        + text.pack(model.text)
+    )
+
+
+def parse(payload: bytes) -> Model:
+    """The model in a MODEL frame; a DensorError for a bad one."""
+    if len(payload) < _MODEL.size or payload[0] != registry.CODEC_LLM:
+        raise FormatError("language model has the wrong length")
+    _, numerics, slots, positions, stride, change, offsets, network, words, length = (
+        _MODEL.unpack_from(payload)
+    )
+    if numerics != NUMERICS:
+        raise UnsupportedError(f"numerics {numerics}; a newer densor may read this")
+    end = _MODEL.size + length
+    if len(payload) != end + _TEXT:
+        raise FormatError("language model has the wrong length")
+    try:
+        name = payload[_MODEL.size : end].decode()
+    except UnicodeDecodeError:
+        raise FormatError("language model has a name that is no text") from None
+    if not 1 <= slots <= MOST_SLOTS or positions > MOST_POSITIONS:
+        raise LimitError(f"language model asks for {slots} times {positions} positions")
+    if positions % 32 or not 1 <= stride < positions:
+        raise FormatError("language model has impossible positions")
+    if change > MOST_RATE:
+        raise FormatError("language model learns at an impossible rate")
+    mixed = text.parse(payload[end:])
+    return Model(slots, positions, stride, Rates(change, offsets), network, words, name, mixed)
+
+
+def segments(model: Model, size: int) -> list[slice]:
+    """The segments of a chunk of `size` bytes."""
+    step = -(-size // model.slots)
+    return [slice(at, min(at + step, size)) for at in range(0, size, step)]
+
+
+class Mixer:
+    """The contexts that all segments of a chunk share, and one stream of bits for them.
+
+    `data`: the stream; `size`: of the chunk. `content` is the chunk between zeros, as far as it is
+    known.
+    """
+
+    def __init__(
+        self, coding: bool, model: Model, words: Vocabulary, data: Bytes, content: Bytes
+    ) -> None:
+        self.coding = coding
+        self.data = data
+        self.content = _framed(np.zeros(content.size, np.uint8))
+        self.source = _framed(content) if coding else self.content
+        self.chosen = model.text.chosen
+        self.state, extra = _widened(text.new_state(model.text, content.size))
+        squash, stretch = logit_tables()
+        self.said = Said(
+            words.bytes,
+            words.ends,
+            ends=np.tile(text.first_row(), kernels.ENDS),
+            extra=np.array([extra], np.int64),
+            squash=squash,
+            stretch=stretch,
+            judges=np.tile(np.array(_JUDGES_WEIGHTS, np.int32), 256 * kernels.JUDGES),
+            opinions=np.zeros(kernels.OPINIONS, np.int64),
+            verdicts=np.zeros(2 * kernels.JUDGES, np.int64),
+        )
+        self.lengths = np.diff(words.ends)
+        self.done = 0
+        start_coder(coding, self.state.coder, data)
+
+    def know(self, part: slice, segment: Bytes) -> None:
+        """Takes in a segment that is coded in another way."""
+        begin = part.start + kernels.PREFIX
+        self.content[begin : begin + segment.size] = segment
+
+    def known(self, part: slice) -> Bytes:
+        """A segment that was decoded."""
+        return self.content[part.start + kernels.PREFIX : part.stop + kernels.PREFIX]
+
+    def finish(self) -> int:
+        """Where the stream ends, maybe beyond `data`."""
+        if self.coding:
+            end_coder(self.state.coder, self.data)
+        return int(self.state.coder[AT])
+
+
+class Reader:
+    """One segment of a `Mixer`: what it has read last."""
+
+    def __init__(self, mixer: Mixer, part: slice) -> None:
+        self._mixer = mixer
+        shared = mixer.state
+        own = ("text", "match", "hashes", "wanted", "slots", "states", "places")
+        self._state = shared._replace(
+            **{name: np.zeros_like(getattr(shared, name)) for name in own}
+        )
+        self._at: int = part.start + kernels.PREFIX
+        self._end: int = part.stop + kernels.PREFIX
+        kernels.begin(self._state, mixer.chosen, self._at)
+
+    @property
+    def done(self) -> bool:
+        """Whether the whole segment is there."""
+        return self._at == self._end
+
+    def token(self, counts: npt.NDArray[np.int64], token: int) -> int:
+        """Codes a token or decodes one, see `kernels.code_token`; FormatError if there is none."""
+        mixer = self._mixer
+        found: int = kernels.code_token(
+            mixer.coding,
+            self._state,
+            text.tables(),
+            mixer.said,
+            mixer.data,
+            mixer.content,
+            self._at,
+            self._end,
+            mixer.done,
+            mixer.chosen,
+            counts,
+            token,
+            mixer.source,
+        )
+        if found <= kernels.NO_TOKEN:
+            raise FormatError("chunk does not decode to tokens")
+        length = int(mixer.lengths[found]) if found >= 0 else 1
+        self._at += length
+        mixer.done += length
+        return found
+
+
+def _framed(content: Bytes) -> Bytes:
+    """With zeros around it."""
+    found = np.zeros(kernels.PREFIX + content.size + kernels.SUFFIX, np.uint8)
+    found[kernels.PREFIX : kernels.PREFIX + content.size] = content
+    return found
+
+
+def _widened(state: State) -> tuple[State, int]:
+    """With room for what the network says; and the number of that input."""
+    before = state.weights
+    weights = np.zeros((before.shape[0], before.shape[1] + _VECTOR), np.int32)
+    weights[:, : before.shape[1]] = before // _OTHERS_SHARE
+    weights[:, before.shape[1]] = _SAID_WEIGHT
+    inputs = np.zeros(weights.shape[1], np.int32)
+    return state._replace(inputs=inputs, weights=weights), before.shape[1]

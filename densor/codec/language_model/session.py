@@ -1,0 +1,120 @@
+"""The language model of a call: where it comes from, how far it has come, whether to go on."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from typing import Any
+
+from densor.codec.language_model.params import HASH, Model
+from densor.errors import ArgumentError, LimitError, UnsupportedError
+from densor.llm.head import head_bytes
+from densor.llm.model import Model as Weights
+from densor.llm.network import Network, cache_bytes
+
+_MOST_MEMORY = 1 << 33  # bytes that a chunk may take
+_KEPT = 16  # digits of a digest that are shown
+
+
+log = logging.getLogger("densor")
+
+
+class Session:
+    """For one call; safe to use from several threads.
+
+    `given`: a model, or its name or path; None to find what an archive names. `progress` is told of
+    original bytes as they are coded. `check`: whether a coder decodes what it has coded, which
+    counts half.
+    """
+
+    def __init__(
+        self,
+        given: Any = None,
+        progress: Callable[[int], object] | None = None,
+        check: bool = False,
+    ) -> None:
+        self.check = check
+        self._given = given
+        self._progress = progress
+        self._done = 0
+        self._lock = threading.Lock()
+        self._weights: Weights | None = given if isinstance(given, Weights) else None
+        self._idle: dict[tuple[int, int], list[Network]] = {}
+        self._stopped = threading.Event()
+
+    @property
+    def name(self) -> str:
+        """What the model is called in an archive: paths are nobody else's business."""
+        from densor.llm.load import NAMES
+
+        return str(self._given) if self._given in NAMES else ""
+
+    def weights(self, name: str | None = None) -> Weights:
+        """The model that was given, else that of this name; loaded once."""
+        from densor.llm.load import load
+        from densor.llm.selftest import check
+
+        with self._lock:
+            if self._weights is None:
+                log.info("loading the language model ...")
+                check()
+                wanted = name if self._given is None else self._given
+                assert wanted is not None
+                self._weights = load(wanted)
+            return self._weights
+
+    def weights_for(self, model: Model) -> Weights:
+        """The model that a chunk was coded with; a DensorError if it is not at hand."""
+        from densor.llm.load import NAMES
+
+        wanted = f"{model.name or 'language model'} ({model.network.hex()[:_KEPT]})"
+        if self._given is None and model.name not in NAMES:
+            text = f"text was coded with a {wanted}: give its folder with --llm (llm=)"
+            raise UnsupportedError(text)
+        found = self.weights(model.name)
+        if model.network != found.digest[:HASH]:
+            has = found.digest.hex()[:_KEPT]
+            raise ArgumentError(f"text was coded with {wanted}, and this model is another: {has}")
+        if model.vocabulary != found.vocabulary.digest[:HASH]:
+            raise ArgumentError(f"text was coded with {wanted}, whose tokens were others")
+        if model.positions > max(found.positions, 32):
+            raise LimitError(f"chunk asks for {model.positions} positions of {found.positions}")
+        return found
+
+    @contextmanager
+    def network(self, weights: Weights, slots: int, positions: int) -> Iterator[Network]:
+        """A network for one thread; memory is kept for the next."""
+        need = cache_bytes(weights, slots, positions) + head_bytes(weights)
+        if need > _MOST_MEMORY:
+            raise LimitError(f"language model would take {need >> 20} MiB for {slots} segments")
+        with self._lock:
+            idle = self._idle.setdefault((slots, positions), [])
+            found = idle.pop() if idle else None
+        if found is None:
+            log.info("language model: %d MiB for %d texts at a time", need >> 20, slots)
+            try:
+                found = Network(weights, slots, positions)
+            except MemoryError:
+                text = f"not enough memory: language model takes {need >> 20} MiB"
+                raise LimitError(text) from None
+        yield found
+        with self._lock:
+            idle.append(found)
+
+    def moved(self, count: int) -> None:
+        """So many bytes are done; raises CancelledError where the call has ended."""
+        if self._stopped.is_set():
+            raise CancelledError
+        if self._progress is None:
+            return
+        with self._lock:
+            passes = 1 + self.check
+            before = self._done // passes
+            self._done += count
+            if self._done // passes > before:
+                self._progress(self._done // passes - before)
+
+    def stop(self) -> None:
+        """Ends what is still at work in other threads."""
+        self._stopped.set()

@@ -1,1 +1,0 @@
-"""Text under a language model, mixed with the contexts of the text codec. See spec.md."""

@@ -1,0 +1,1 @@
+"""Chunks made of parts, each with parameters of its own."""

@@ -1,0 +1,241 @@
+"""Chooses the model of a batch of elements: layout options, and how each plane is coded."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from densor.codec.levels import Level
+from densor.codec.planes.classes import Coding, Counts, RunCounts
+from densor.codec.planes.kernels import (
+    count_runs,
+    plane_entropies,
+    repetitions,
+    varying_bits,
+)
+from densor.codec.planes.layout import Bytes, Layout, to_differences
+from densor.codec.planes.params import C
+from densor.codec.zstd import zstd_compress
+from densor.runtime.buffers import POOL
+
+_local = threading.local()
+MAX_RUN = 4096
+_MIN_RUN = 256
+_CHUNK_BYTES = {1: 1 << 19, 2: 1 << 20, 4: 1 << 20, 8: 1 << 21}
+_PIECES = 16  # places of a batch that are looked at
+_PIECE = 1024  # elements at each
+_LOOK = 64  # elements at the begin of each run that are searched for constant bits
+_SKEWED = 1.2  # bits per symbol; a Huffman code needs at least one
+_CLEARLY = 0.97  # another way must be this much better to be taken
+_HOPELESS = 1.15  # one that is so much worse on the sample is not tried on every chunk
+
+
+def run_length(shape: tuple[int, ...]) -> int:
+    """Elements per run for a tensor: a row, or a part of one, or a few short ones."""
+    run = 1
+    for size in reversed(shape[1:]):
+        if run >= _MIN_RUN:
+            break
+        run *= max(size, 1)
+    if len(shape) < 2 or run < 1:
+        return 1024
+    if run < _MIN_RUN:
+        return run * -(-_MIN_RUN // run)
+    parts = -(-run // MAX_RUN)
+    return run // parts if run % parts == 0 else 1024
+
+
+def chunk_elements(layout: Layout, run: int) -> int:
+    """Elements per chunk: whole runs, as many as a processor's L2 cache likes."""
+    return max(1, _CHUNK_BYTES[layout.size] // layout.size // run) * run
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How close an entropy coder comes to the entropy of a plane."""
+
+    least: float  # bits per symbol at least, unless all symbols are equal
+    worth: float  # a plane whose sample has an entropy below this share of its size is counted
+
+
+WHOLE_BITS = Precision(least=1.0, worth=0.985)
+FRACTIONS = Precision(least=0.0, worth=0.995)
+
+
+@dataclass
+class Plan:
+    """How the chunks of a batch shall be coded."""
+
+    layout: Layout
+    run: int
+    delta: bool = False
+    repeats: bool = False  # whether Zstandard may find something
+    whole_zstd: bool = False  # the elements as they are, with Zstandard
+    plane_bits: list[float] = field(default_factory=list)  # per plane, of an element, estimated
+    whole_bits: float = 0.0  # of an element, with `whole_zstd`
+    plane_zstd: list[bool] = field(default_factory=list)  # per plane: try Zstandard
+    counted: list[int] = field(default_factory=list)  # planes whose runs are to be counted
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """Histograms of a plane in a chunk."""
+
+    runs: RunCounts  # uint16[runs, 256]
+    total: Counts  # int64[256]
+    pooled: Bytes  # the memory of `runs`
+
+
+def _work() -> Any:
+    """Work space of this thread."""
+    if not hasattr(_local, "halves"):
+        _local.halves = np.empty(1024, np.uint16)
+        _local.words = np.empty(1024, np.uint32)
+        _local.counts = np.empty(512, np.int64)
+        _local.windows = np.empty(4096, np.uint64)
+        _local.planes = np.empty(0, np.uint8)
+    return _local
+
+
+def _split(layout: Layout, data: Bytes, work: Any) -> Bytes:
+    """The planes one after the other, in memory of this thread that the next call overwrites."""
+    if work.planes.size < data.size:
+        work.planes = np.empty(data.size, np.uint8)
+    planes: Bytes = work.planes[: data.size]
+    layout.split(data, planes)
+    return planes
+
+
+def _entropies(layout: Layout, data: Bytes, work: Any) -> list[float]:
+    """Order-0 entropy in bits of each plane of `data`."""
+    bits = np.empty(layout.size)
+    plane_entropies(_split(layout, data, work), work.words, work.counts, bits)
+    found: list[float] = bits.tolist()
+    return found
+
+
+def _sample(data: Bytes, size: int) -> Bytes:
+    """Pieces from all over the batch, whole elements."""
+    n = data.size // size
+    if n <= _PIECES * _PIECE:
+        return data
+    starts = np.linspace(0, n - _PIECE, _PIECES).astype(np.int64) * size
+    return np.concatenate([data[s : s + _PIECE * size] for s in starts.tolist()])
+
+
+def look(
+    data: Bytes, layout: Layout, run: int, level: Level, integers: bool, precision: Precision
+) -> Plan:
+    """First decisions, from a sample: differences or not, Zstandard or not, what to count."""
+    work = _work()
+    plan = Plan(layout, run)
+    sample = _sample(data, layout.size)
+    n = sample.size // layout.size
+    bits = _entropies(layout, sample, work)
+    if integers and layout.delta:
+        differences = to_differences(sample, layout)
+        delta_bits = _entropies(layout, differences, work)
+        if sum(delta_bits) < _CLEARLY * sum(bits):
+            plan.delta, sample, bits = True, differences, delta_bits
+    plan.plane_bits = [plane / max(n, 1) for plane in bits]
+    plan.plane_zstd = [False] * layout.size
+    plan.repeats = level.try_zstd and _may_repeat(sample, bits, n, work)
+    if plan.repeats:
+        _try_zstd(plan, sample, bits, precision.least, work)
+    if not plan.whole_zstd:
+        found = {p for p in range(layout.size) if bits[p] < precision.worth * 8 * n}
+        if len(found) < layout.size and not plan.delta and run >= _LOOK:
+            found |= _planes_with_constant_bits(plan, data)
+        plan.counted = sorted(found)
+    return plan
+
+
+def _may_repeat(sample: Bytes, bits: list[float], n: int, work: Any) -> bool:
+    """Whether Zstandard is worth a try: something repeats, or a Huffman code wastes bits."""
+    if any(0 < plane < _SKEWED * n for plane in bits):
+        return True
+    return bool(repetitions(sample, work.windows) > sample.size // 400)
+
+
+def _try_zstd(plan: Plan, sample: Bytes, bits: list[float], least: float, work: Any) -> None:
+    """Compares Zstandard on the sample with an order-0 code of each plane.
+
+    `sample` is what would be split into planes, differences if these are planned. `least`: bits
+    that the code takes for a symbol at least.
+    """
+    n = sample.size // plan.layout.size
+    coded = [min(8.0 * n, max(plane, least * n if plane else 0.0)) for plane in bits]
+    planes = _split(plan.layout, sample, work).reshape(plan.layout.size, n)
+    packed = [8 * len(zstd_compress(plane, 1)) for plane in planes]
+    plan.plane_zstd = [z < _CLEARLY * h for z, h in zip(packed, coded, strict=True)]
+    plan.plane_bits = [min(z, h) / n for z, h in zip(packed, coded, strict=True)]
+    plan.whole_bits = 8 * len(zstd_compress(sample, 1)) / n
+    best = sum(plan.plane_bits)
+    plan.whole_zstd = not plan.delta and plan.whole_bits < _CLEARLY * best
+    plan.repeats = plan.delta or any(plan.plane_zstd) or plan.whole_bits < _HOPELESS * best
+
+
+def _planes_with_constant_bits(plan: Plan, data: Bytes) -> set[int]:
+    """Planes of which some runs vary in a few bits only, as rows of rounded numbers do."""
+    layout = plan.layout
+    runs = -(-(data.size // layout.size) // plan.run)
+    varying = np.empty(runs * layout.size, np.uint8)
+    varying_bits(data, layout.size, plan.run, _LOOK, varying)
+    masks = varying.reshape(runs, layout.size)[:, ::-1]  # most significant byte first
+    # Byte p of an element holds most bits of plane p, but in the first planes of floats, which the
+    # sample judges.
+    saved = (8 - np.bitwise_count(masks)).mean(axis=0) / 8
+    first = {1: 0, 2: 0, 4: 1, 8: 3}[layout.size]
+    return {p for p in range(first, layout.size) if saved[p] > 0.002}
+
+
+def _rows(pooled: Bytes) -> RunCounts:
+    return pooled.view(np.uint16).reshape(-1, 256)
+
+
+def count(plan: Plan, chunk: Bytes) -> list[Tally]:
+    """Histograms of the runs of one chunk, for each plane to be counted."""
+    work = _work()
+    layout = plan.layout
+    if plan.delta:
+        chunk = to_differences(chunk, layout)
+    n = chunk.size // layout.size
+    planes = _split(layout, chunk, work)
+    tallies = []
+    for p in plan.counted:
+        plane = planes[p * n : (p + 1) * n]
+        pooled = POOL.take(-(-n // plan.run) * 512)
+        tally = Tally(_rows(pooled), np.zeros(256, np.int64), pooled)
+        count_runs(plane, plan.run, work.halves, tally.runs, tally.total)
+        tallies.append(tally)
+    return tallies
+
+
+def decide(
+    plan: Plan,
+    tallies: Sequence[list[Tally]],
+    choose: Callable[[RunCounts, Counts, int], Coding[C] | None],
+) -> list[Coding[C] | None]:
+    """The coding of each plane, None: raw.
+
+    `tallies`: per chunk as from `count`. `choose` makes a coding for histograms of runs, their sum
+    and the number of chunks.
+    """
+    codings: list[Coding[C] | None] = [None] * plan.layout.size
+    for i, p in enumerate(plan.counted):
+        of_plane = [chunk[i] for chunk in tallies]
+        runs = of_plane[0].runs
+        total = of_plane[0].total
+        if len(of_plane) > 1:
+            pooled = POOL.take(sum(tally.pooled.size for tally in of_plane))
+            runs = _rows(pooled)
+            np.concatenate([tally.runs for tally in of_plane], out=runs)
+            total = np.sum([tally.total for tally in of_plane], axis=0)
+        codings[p] = choose(runs, total, len(tallies))
+        if len(of_plane) > 1:
+            POOL.give(pooled)
+        for tally in of_plane:
+            POOL.give(tally.pooled)
+    return codings

@@ -1,0 +1,97 @@
+"""The planar codec's coding side for a batch: look, count, decide, encode."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Generic
+
+from densor.codec.coder import Bytes
+from densor.codec.levels import Level
+from densor.codec.planes import analyse, params
+from densor.codec.planes.chunk_encoder import PlanarEncoder, PlaneEncoder
+from densor.codec.planes.classes import Coding, Counts, RunCounts, choose_classes
+from densor.codec.planes.layout import Layout
+from densor.codec.planes.params import C, Classes, Model
+
+
+class PlaneCoder(ABC, Generic[C]):
+    """A `BatchCoder` of byte planes; `data` is the whole batch, of which a sample is looked at.
+
+    `whole_zstd`: the elements as they are had better be left to Zstandard. `repeats`: Zstandard is
+    worth a try on each chunk. Subclasses say what classes are, and how they are coded.
+    """
+
+    precision: analyse.Precision
+
+    def __init__(self, data: Bytes, layout: Layout, run: int, level: Level, integers: bool) -> None:
+        self._level = level
+        self._plan = analyse.look(data, layout, run, level, integers, self.precision)
+        self._codings: list[Coding[C] | None] = []
+        self._first_runs: list[int] = []  # of each chunk, within the batch
+        self._encoder: PlaneEncoder[C] | None = None
+        self.whole_zstd = self._plan.whole_zstd
+        self.repeats = self._plan.repeats
+
+    @abstractmethod
+    def _choose(self, counts: RunCounts, total: Counts, chunks: int) -> Coding[C] | None:
+        """The classes of a plane, None for raw; see `classes.choose_classes`."""
+
+    @abstractmethod
+    def _encoder_of(self, plan: analyse.Plan, codings: list[Coding[C] | None]) -> PlaneEncoder[C]:
+        """The encoder of the chunks."""
+
+    @abstractmethod
+    def _pack(self, found: Model[C]) -> bytes:
+        """The payload of the MODEL frame."""
+
+    @property
+    def useful(self) -> bool:
+        """Whether any plane is coded, as far as is known: else raw bytes are as good."""
+        plan = self._plan
+        coded = plan.counted if self._encoder is None else [c for c in self._codings if c]
+        return bool(coded) or any(plan.plane_zstd)
+
+    def element_bits(self, planes: int) -> float:
+        """Bits that the first so many planes of an element are estimated to take."""
+        if self.whole_zstd and planes == len(self._plan.plane_bits):
+            return self._plan.whole_bits
+        return sum(self._plan.plane_bits[:planes])
+
+    def count(self, chunk: Bytes) -> list[analyse.Tally]:
+        """Histograms of the runs of a chunk."""
+        return analyse.count(self._plan, chunk)
+
+    def decide(self, tallies: Sequence[list[analyse.Tally]]) -> None:
+        """Chooses the classes of each plane."""
+        runs = [len(chunk[0].runs) if chunk else 0 for chunk in tallies]
+        self._first_runs = list(accumulate(runs, initial=0))
+        self._codings = analyse.decide(self._plan, tallies, self._choose)
+        self._encoder = self._encoder_of(self._plan, self._codings)
+
+    def model(self) -> bytes:
+        """The payload of the MODEL frame."""
+        plan = self._plan
+        planes = tuple([coding.classes if coding else None for coding in self._codings])
+        return self._pack(Model(plan.layout, plan.run, planes, plan.delta))
+
+    def encode(self, chunk: Bytes, index: int) -> Bytes:
+        """The payload of chunk number `index`; pooled."""
+        assert self._encoder is not None
+        return self._encoder.encode(chunk, self._first_runs[index])
+
+
+class PlanarCoder(PlaneCoder[Classes]):
+    """Planes under Huffman codes."""
+
+    precision = analyse.WHOLE_BITS
+
+    def _choose(self, counts: RunCounts, total: Counts, chunks: int) -> Coding[Classes] | None:
+        return choose_classes(counts, total, self._level.classes, chunks)
+
+    def _encoder_of(
+        self, plan: analyse.Plan, codings: list[Coding[Classes] | None]
+    ) -> PlanarEncoder:
+        return PlanarEncoder(plan, codings, self._level)
+
+    def _pack(self, found: Model[Classes]) -> bytes:
+        return params.pack(found)

@@ -1,0 +1,164 @@
+"""The model of a planar chunk: layout, run length and the classes of each plane.
+
+The codec of planes under rANS has the same model but for what a class is.
+"""
+
+import struct
+from collections.abc import Callable, Sized
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec import registry
+from densor.codec.planes.layout import Layout, layout_numbered
+from densor.entropy.huffman.code import unpack_lengths
+from densor.errors import FormatError, UnsupportedError
+
+MAX_CLASSES = 16
+_HEAD = struct.Struct("<BBBBI")
+_DELTA = 1
+C = TypeVar("C", bound=Sized)  # the classes of a plane
+
+
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """How the runs of each class of a plane are stored."""
+
+    kinds: npt.NDArray[np.uint8]  # uint8[classes]: raw, a constant, or with a Huffman code
+    symbols: npt.NDArray[np.uint8]  # uint8[classes], of the constants
+    lengths: npt.NDArray[np.uint8]  # uint8[classes, 256], of the Huffman codes, else 0
+
+    @classmethod
+    def empty(cls, count: int) -> "Classes":
+        """Classes yet to be filled in."""
+        zeros = np.zeros(count, np.uint8)
+        return cls(zeros, zeros.copy(), np.zeros((count, 256), np.uint8))
+
+    def __len__(self) -> int:
+        return self.kinds.size
+
+
+@dataclass(frozen=True, eq=False)
+class Model(Generic[C]):
+    """All that a chunk's payload needs to be decoded."""
+
+    layout: Layout
+    run: int  # elements per run, the unit that has a class
+    planes: tuple[C | None, ...]  # per plane its classes, None if it is never coded so
+    delta: bool = False
+
+
+def map_bits(classes: int) -> int:
+    """Bits per run of a class map, a divisor of 8, or 0 if there is but one class."""
+    return 0 if classes < 2 else 1 if classes == 2 else 2 if classes <= 4 else 4
+
+
+def pack(model: Model[Classes]) -> bytes:
+    """The payload of a MODEL frame."""
+    return pack_model(registry.CODEC_PLANAR, model, _pack_classes)
+
+
+def pack_model(codec: int, model: Model[C], pack_classes: Callable[[C], bytes]) -> bytes:
+    """The payload of a MODEL frame: the head, then for each plane the number of its classes and
+    what `pack_classes` makes of them."""
+    number, flags = model.layout.number, _DELTA * model.delta
+    packed = [_HEAD.pack(codec, number, flags, len(model.planes), model.run)]
+    for classes in model.planes:
+        packed.append(bytes([0 if classes is None else len(classes)]))
+        if classes is not None:
+            packed.append(pack_classes(classes))
+    return b"".join(packed)
+
+
+def _pack_classes(classes: Classes) -> bytes:
+    packed = []
+    for kind, symbol, lengths in zip(
+        classes.kinds.tolist(), classes.symbols.tolist(), classes.lengths, strict=True
+    ):
+        packed.append(bytes([kind]))
+        if kind == registry.CLASS_CONSTANT:
+            packed.append(bytes([symbol]))
+        elif kind == registry.CLASS_HUFFMAN:
+            packed.append(_pack_lengths(lengths))
+    return b"".join(packed)
+
+
+def _pack_lengths(lengths: npt.NDArray[np.uint8]) -> bytes:
+    used = np.flatnonzero(lengths)
+    first, last = int(used[0]), int(used[-1])
+    nibbles = np.zeros((last - first + 2) // 2 * 2, np.uint8)
+    nibbles[: last - first + 1] = lengths[first : last + 1]
+    return bytes([first, last]) + (nibbles[::2] | nibbles[1::2] << 4).tobytes()
+
+
+class Fields:
+    """Reads a payload from front to back; FormatError where it is too short."""
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+        self._at = 0
+
+    def take(self, count: int) -> bytes:
+        piece = self._payload[self._at : self._at + count]
+        if len(piece) != count:
+            raise FormatError("model is too short")
+        self._at += count
+        return piece
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def left(self) -> bytes:
+        """What was not taken yet; it stays."""
+        return self._payload[self._at :]
+
+    def end(self) -> None:
+        if self._at != len(self._payload):
+            raise FormatError("model is too long")
+
+
+def parse(payload: bytes) -> Model[Classes]:
+    """The model in a MODEL frame; FormatError or UnsupportedError for a bad one."""
+    return parse_model(registry.CODEC_PLANAR, payload, _parse_classes)
+
+
+def parse_model(codec: int, payload: bytes, parse_classes: Callable[[Fields, int], C]) -> Model[C]:
+    """Undoes `pack_model`. `parse_classes` takes so many classes, 1 to 16, from the fields."""
+    fields = Fields(payload)
+    found = fields.byte()
+    if found != codec:
+        raise UnsupportedError(f"unknown codec {found}; a newer densor may read this")
+    number, flags, planes, run = struct.unpack("<BBBI", fields.take(_HEAD.size - 1))
+    layout = layout_numbered(number)
+    if flags & ~_DELTA or (flags & _DELTA and not layout.delta):
+        raise FormatError("model has flags that its layout does not allow")
+    if planes != layout.size or run < 1:
+        raise FormatError("model does not fit its layout")
+    listed: list[C | None] = []
+    for _ in range(planes):
+        count = fields.byte()
+        if count > MAX_CLASSES:
+            raise FormatError(f"plane has {count} classes, more than {MAX_CLASSES}")
+        listed.append(parse_classes(fields, count) if count else None)
+    fields.end()
+    return Model(layout, run, tuple(listed), bool(flags & _DELTA))
+
+
+def _parse_classes(fields: Fields, count: int) -> Classes:
+    classes = Classes.empty(count)
+    for c in range(count):
+        kind = fields.byte()
+        classes.kinds[c] = kind
+        if kind == registry.CLASS_CONSTANT:
+            classes.symbols[c] = fields.byte()
+        elif kind == registry.CLASS_HUFFMAN:
+            first, last = fields.take(2)
+            if first >= last:
+                raise FormatError("Huffman code has an empty range of symbols")
+            packed = np.frombuffer(fields.take((last - first + 2) // 2), np.uint8)
+            unpack_lengths(packed, classes.lengths[c, first : last + 1])
+        elif kind != registry.CLASS_RAW:
+            raise FormatError(f"unknown kind of class {kind}")
+    return classes

@@ -1,0 +1,1 @@
+"""Floats under contexts from row and column scales, rANS."""

@@ -1,0 +1,183 @@
+"""The coding side of the scale-context codec."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.coder import BatchCoder
+from densor.codec.kind import Kind, matrices
+from densor.codec.scale_context import kernels
+from densor.codec.scale_context.forms import BLOCK, Form, form_of
+from densor.codec.scale_context.params import Alphabet, Model, pack_model
+from densor.codec.scale_context.payload import pack_head
+from densor.codec.scale_context.side import PHASE, Lines, Side, base_of, code_lines, lines_of
+from densor.codec.scale_context.tables import History
+from densor.entropy.rans.encode import StreamEncoder
+from densor.runtime.buffers import POOL
+
+Bytes = npt.NDArray[np.uint8]
+_ALPHABET = Alphabet(phase=PHASE, first=-9, exponents=16, tails=20)
+
+
+@dataclass(eq=False)
+class _Tally:
+    """What is known of a chunk before its frequencies are."""
+
+    sides: list[Side]
+    base: int
+    scales: Bytes
+    symbols: Bytes
+    counts: npt.NDArray[np.int64]
+    low: Any  # of the low halves
+
+
+class ScalesCoder:
+    """A `BatchCoder` for floating-point numbers in matrices.
+
+    `history`: what earlier batches of the archive leave. `low`: codes the low halves of elements
+    of 4 bytes, None to store them raw. `repeats`: as a `BatchCoder` tells it.
+    """
+
+    def __init__(
+        self, kind: Kind, history: History, low: BatchCoder | None = None, repeats: bool = False
+    ) -> None:
+        self.repeats = repeats
+        self._kind = kind
+        self._form: Form = form_of(kind.dtype)
+        self._history = history
+        self._low = low
+        self._tallies: list[_Tally] = []
+
+    def count(self, chunk: Bytes) -> _Tally:
+        """Scales, symbols and how often each occurs."""
+        form, alphabet = self._form, _ALPHABET
+        elements = chunk.size // form.size
+        low = None
+        if form.half:
+            chunk, halves = _halves(chunk)
+            low = self._low.count(halves) if self._low is not None else None
+            POOL.give(halves)
+        tops, rest, signs = self._split(chunk, elements)
+        lines = self._lines(tops, elements)
+        base = base_of(lines)
+        sides = [code_lines(line, base) for line in lines]
+        scales, symbols = _scales(sides, elements), POOL.take(elements)
+        kernels.find_symbols(tops, scales, alphabet.rule(form, base), symbols)
+        counts = np.zeros((alphabet.contexts, 256), np.int64)
+        work = np.empty((2, counts.size), np.uint32)
+        kernels.count_symbols(symbols, scales, alphabet.phase, *work, counts)
+        for side in sides:
+            for context, coded in enumerate(side.symbols, 1 << alphabet.phase):
+                counts[context] += np.bincount(coded, minlength=256)
+        for buffer in (tops, rest, signs):
+            POOL.give(buffer)
+        return _Tally(sides, base, scales, symbols, counts, low)
+
+    def decide(self, tallies: Sequence[_Tally]) -> None:
+        """Chooses the frequencies."""
+        self._tallies = list(tallies)
+        counts = np.sum([tally.counts for tally in tallies], axis=0)
+        self._choice = self._history.choose(counts, self._form, _ALPHABET)
+        self._freqs = self._choice.freqs
+        self._known = self._freqs[:-2] > 0
+        self._all_known = bool((self._known | (counts[:-2] == 0)).all())
+        if self._low is not None:
+            self._low.decide([tally.low for tally in tallies])
+
+    @property
+    def bits(self) -> float:
+        """What all tops will take, known once `decide` was called."""
+        return self._choice.bits
+
+    @property
+    def free(self) -> float:
+        """The part of the model's cost that later or earlier batches bear."""
+        return self._choice.free if self._low is None else 0.0
+
+    def keep(self) -> None:
+        """Lets later batches share the model; called where this one will stand in the archive."""
+        self._history.keep(self._choice, self._form, _ALPHABET)
+
+    def model(self) -> bytes:
+        """The payload of the MODEL frame."""
+        low = self._low.model() if self._low is not None else b""
+        return pack_model(Model(self._form, _ALPHABET, self._freqs, low))
+
+    def encode(self, chunk: Bytes, index: int) -> Bytes:
+        """The payload of chunk number `index`."""
+        form = self._form
+        tally = self._tallies[index]
+        low: list[Bytes] = []
+        if form.half:
+            chunk, halves = _halves(chunk)
+            low.append(self._low.encode(halves, index) if self._low is not None else halves)
+        tops, rest, signs = self._split(chunk, chunk.size // form.coded_size)
+        apart, stream = self._coded(tally, tops)
+        parts = [side.part for side in tally.sides]
+        head = pack_head(parts, tally.base, apart.size, stream.size)
+        sections = [np.frombuffer(head, np.uint8), apart, rest, signs, stream, *low]
+        payload = POOL.take(sum(section.size for section in sections))
+        np.concatenate(sections, out=payload)
+        for buffer in (tops, rest, signs, tally.scales, tally.symbols, *low):
+            POOL.give(buffer)
+        return payload
+
+    def _split(self, chunk: Bytes, elements: int) -> tuple[Bytes, Bytes, Bytes]:
+        """Tops, two bytes each, and the rest and signs of all blocks; pooled."""
+        form = self._form
+        blocks = -(-elements // BLOCK)
+        tops = POOL.take(2 * blocks * BLOCK)
+        rest, signs = POOL.take(blocks * form.rest), POOL.take(blocks * form.signs)
+        form.split(chunk, np.empty(2 * BLOCK, np.uint8), tops, rest, signs)
+        return tops, rest, signs
+
+    def _lines(self, tops: Bytes, elements: int) -> list[Lines]:
+        lines = []
+        words = tops.view(np.uint16)
+        at = 0
+        for rows, columns in matrices(self._kind, elements):
+            piece = words[at : at + rows * columns]
+            lines.append(lines_of(piece, rows, columns, self._form.top))
+            at += rows * columns
+        return lines
+
+    def _coded(self, tally: _Tally, tops: Bytes) -> tuple[Bytes, Bytes]:
+        """What stands apart, and the stream of scales and tops."""
+        form, alphabet = self._form, _ALPHABET
+        main = alphabet.main(form)
+        rare = int(tally.counts[:-2, main + 1 :].sum())
+        if not self._all_known:
+            rare += int(tally.counts[:-2][~self._known].sum())
+        apart = np.zeros(2 * rare + 2, np.uint8)
+        contexts = POOL.take(tally.symbols.size)
+        bits = kernels.put_apart(
+            tops.view(np.uint16), tally.scales, alphabet.phase, form.top, form.exponent, main,
+            alphabet.tails, self._known, self._all_known, tally.symbols, contexts, apart,
+        )  # fmt: skip
+        coded = [symbols for side in tally.sides for symbols in side.symbols]
+        kinds = np.tile(np.array([1, 2], np.uint8) + ((1 << alphabet.phase) - 1), len(tally.sides))
+        side_contexts = np.repeat(kinds.astype(np.uint8), [symbols.size for symbols in coded])
+        encoder = StreamEncoder(self._freqs, contexts.size + side_contexts.size)
+        encoder.put(tally.symbols, contexts)
+        encoder.put(np.concatenate(coded), side_contexts)
+        POOL.give(contexts)
+        return apart[: (bits + 7) // 8], encoder.finish()
+
+
+def _halves(chunk: Bytes) -> tuple[Bytes, Bytes]:
+    high, low = POOL.take(chunk.size // 2), POOL.take(chunk.size // 2)
+    kernels.split_halves(chunk, high, low)
+    return high, low
+
+
+def _scales(sides: list[Side], elements: int) -> Bytes:
+    scales = POOL.take(elements)
+    at = 0
+    for side in sides:
+        size = side.rows.size * side.columns.size
+        kernels.fill_scales(side.rows, side.columns, scales[at : at + size])
+        at += size
+    return scales

@@ -1,0 +1,88 @@
+"""The model of a scale-context chunk: the alphabet of symbols and their frequencies."""
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from densor.codec import registry
+from densor.codec.scale_context.forms import Form, form_numbered
+from densor.entropy.rans.tables import Freqs, pack, unpack
+from densor.errors import FormatError, UnsupportedError
+
+MAX_PHASE = 6
+_HEAD = struct.Struct("<BBBbBB")
+
+
+@dataclass(frozen=True)
+class Alphabet:
+    """Which exponents, relative to the expected one, have which symbols.
+
+    `phase`: low bits of a scale that are the context. `exponents` of them from `first` on have a
+    symbol for each value of the top mantissa bits; the `tails` below, one each.
+    """
+
+    phase: int
+    first: int
+    exponents: int
+    tails: int
+
+    @property
+    def contexts(self) -> int:
+        """Contexts of elements, then those of row and of column scales."""
+        return (1 << self.phase) + 2
+
+    def main(self, form: Form) -> int:
+        """Number of joint symbols; that many is the symbol of a top of 0."""
+        return self.exponents << form.top
+
+    def rule(self, form: Form, base: int) -> tuple[int, ...]:
+        """What `kernels.decode_bf16` goes by."""
+        return (
+            form.coded_size,
+            form.low,
+            self.phase,
+            form.top,
+            form.exponent,
+            base,
+            self.first,
+            self.main(form),
+            self.tails,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """All that a chunk's payload needs to be decoded. `low`: the model of low halves, if any."""
+
+    form: Form
+    alphabet: Alphabet
+    freqs: Freqs
+    low: bytes = b""
+
+
+def pack_model(model: Model) -> bytes:
+    """The payload of a MODEL frame."""
+    a = model.alphabet
+    head = _HEAD.pack(
+        registry.CODEC_SCALES, model.form.number, a.phase, a.first, a.exponents, a.tails
+    )
+    return head + pack(model.freqs) + model.low
+
+
+def parse(payload: bytes) -> Model:
+    """The model in a MODEL frame; FormatError or UnsupportedError for a bad one."""
+    if len(payload) < _HEAD.size:
+        raise FormatError("model is too short")
+    codec, number, phase, first, exponents, tails = _HEAD.unpack_from(payload)
+    if codec != registry.CODEC_SCALES:
+        raise UnsupportedError(f"unknown codec {codec}; a newer densor may read this")
+    form = form_numbered(number)
+    alphabet = Alphabet(phase, first, exponents, tails)
+    if phase > MAX_PHASE or not exponents or alphabet.main(form) + tails + 2 > 256:
+        raise FormatError("model has an impossible alphabet")
+    freqs, size = unpack(np.frombuffer(payload, np.uint8)[_HEAD.size :], alphabet.contexts)
+    low = payload[_HEAD.size + size :]
+    if low and not form.half:
+        raise FormatError("model is too long")
+    return Model(form, alphabet, freqs, low)

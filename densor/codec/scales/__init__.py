@@ -1,1 +1,0 @@
-"""Floating-point numbers under contexts of scale: what their row and column lead to expect."""

@@ -1,0 +1,54 @@
+"""The decoding side of sparse elements."""
+
+import numpy as np
+
+from densor.codec.coder import Bytes
+from densor.codec.parts.decoder import Find, PartDecoder, split_parts, take_model
+from densor.codec.sparse.kernels import EXPAND
+from densor.codec.sparse.payload import COUNT, HEAD, SIZES
+from densor.errors import FormatError
+from densor.runtime.buffers import POOL
+
+
+class SparseDecoder:
+    """Decodes the chunks of one model. Safe to use from several threads at once.
+
+    `payload`: of the MODEL frame; FormatError or UnsupportedError for a bad one.
+    """
+
+    weight = 2
+
+    def __init__(self, payload: bytes, find: Find) -> None:
+        if len(payload) < HEAD.size:
+            raise FormatError("model is too short")
+        _, self._size = HEAD.unpack_from(payload)
+        if self._size not in SIZES:
+            raise FormatError(f"sparse elements of {self._size} bytes")
+        bitmap, at = take_model(payload, HEAD.size)
+        values, at = take_model(payload, at)
+        if at != len(payload):
+            raise FormatError("model is too long")
+        self._bitmap = PartDecoder(bitmap, find)
+        self._values = PartDecoder(values, find)
+
+    def decode(self, payload: Bytes, out: Bytes) -> None:
+        """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
+        n, rest = divmod(out.size, self._size)
+        if rest or payload.size < COUNT.size:
+            raise FormatError("sparse chunk has an impossible length")
+        (count,) = COUNT.unpack_from(payload)
+        if count > n:
+            raise FormatError("sparse chunk has more values than elements")
+        bitmap, values = split_parts(payload, COUNT.size, 2)
+        packed, dense = POOL.take(-(-n // 8)), POOL.take((count + 1) * self._size)
+        self._bitmap.decode(*bitmap, packed)
+        if int(np.bitwise_count(packed).sum()) != count or (n % 8 and packed[-1] >> n % 8):
+            raise FormatError("bitmap of a sparse chunk does not fit its values")
+        self._values.decode(*values, dense[: count * self._size])
+        elements = out.view(f"<u{self._size}")
+        target = np.require(elements, requirements="A")  # a copy where it is not aligned
+        EXPAND[self._size](packed, dense.view(elements.dtype), target)
+        if target is not elements:
+            elements[:] = target
+        POOL.give(packed)
+        POOL.give(dense)

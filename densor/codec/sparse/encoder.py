@@ -1,0 +1,98 @@
+"""The coding side of sparse elements: a bitmap, and the elements that are not zero.
+
+After "Endor: Hardware-Friendly Sparse Format for Offloaded LLM Inference" (2024), with both parts
+coded.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec import registry
+from densor.codec.coder import Bytes
+from densor.codec.kind import Kind, kind_of
+from densor.codec.levels import Level
+from densor.codec.parts.chunk_encoder import Choose, PartCoder, fit_models, join_parts
+from densor.codec.sparse.kernels import COMPACT
+from densor.codec.sparse.payload import COUNT, HEAD
+from densor.runtime.buffers import POOL
+
+_LEAST_ZEROS = 0.15  # below, one bit per element for the bitmap is more than what it saves
+_PIECES = 16  # places of a batch that are looked at
+_PIECE = 4096  # elements at each, about
+
+
+def with_zeros(data: Bytes, kind: Kind) -> Bytes | None:
+    """Pieces from all over a batch if enough of their elements are zero, else None."""
+    sample = _sample(data, kind)
+    elements = _elements(sample, kind)
+    zeros = elements.size - int(np.count_nonzero(elements))
+    return sample if zeros > _LEAST_ZEROS * elements.size else None
+
+
+class SparseCoder:
+    """A `BatchCoder`; `data` is the whole batch, or a sample of it."""
+
+    repeats = False  # both parts try Zstandard by themselves
+
+    def __init__(self, data: Bytes, kind: Kind, level: Level, choose: Choose) -> None:
+        self._kind = kind
+        bitmap, values = self._split(_sample(data, kind))
+        if not values.size:
+            values = np.ones(self._size, np.uint8)
+        flat = kind_of("U8", (bitmap.size,)), kind_of(kind.dtype, (values.size // self._size,))
+        self._bitmap = PartCoder(bitmap, flat[0], level, choose)
+        self._values = PartCoder(values, flat[1], level, choose)
+
+    @property
+    def _size(self) -> int:
+        return self._kind.unit
+
+    def count(self, chunk: Bytes) -> tuple[Any, Any]:
+        """What the coders of bitmap and values count."""
+        bitmap, values = self._split(chunk)
+        return self._bitmap.count(bitmap), self._values.count(values)
+
+    def decide(self, tallies: Sequence[tuple[Any, Any]]) -> None:
+        """Lets both coders settle their models."""
+        self._bitmap.decide([tally[0] for tally in tallies])
+        self._values.decide([tally[1] for tally in tallies])
+        fit_models([self._bitmap, self._values])
+
+    def model(self) -> bytes:
+        """The payload of the MODEL frame."""
+        head = HEAD.pack(registry.CODEC_SPARSE, self._size)
+        return head + self._bitmap.model() + self._values.model()
+
+    def encode(self, chunk: Bytes, index: int) -> Bytes:
+        """The payload of chunk number `index`."""
+        bitmap, values = self._split(chunk)
+        coded = [self._bitmap.encode(bitmap, index), self._values.encode(values, index)]
+        payload = join_parts(COUNT.pack(values.size // self._size), coded)
+        for _, stored in coded:
+            POOL.give(stored)
+        return payload
+
+    def _split(self, data: Bytes) -> tuple[Bytes, Bytes]:
+        """Bitmap, the first element in the lowest bit, and the bytes of those that are not 0."""
+        elements = np.require(_elements(data, self._kind), requirements="A")
+        bitmap = np.zeros(-(-elements.size // 8), np.uint8)
+        values = np.empty(elements.size + 1, elements.dtype)
+        count = COMPACT[self._size](elements, bitmap, values)
+        return bitmap, values[:count].view(np.uint8)
+
+
+def _elements(data: Bytes, kind: Kind) -> npt.NDArray[Any]:
+    return data.view(f"<u{kind.unit}")
+
+
+def _sample(data: Bytes, kind: Kind) -> Bytes:
+    """Whole runs of elements from all over the batch."""
+    run = kind.run * kind.unit
+    piece = -(-_PIECE // kind.run) * run
+    if data.size <= _PIECES * piece:
+        return data
+    starts = np.linspace(0, data.size // run - piece // run, _PIECES).astype(np.int64) * run
+    return np.concatenate([data[s : s + piece] for s in starts.tolist()])

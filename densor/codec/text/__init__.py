@@ -1,1 +1,0 @@
-"""The text codec: bytes by integer context mixing. See spec.md."""

@@ -1,0 +1,131 @@
+"""Chains of checkpoints: one more file into an archive, coded against one that is there."""
+
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from densor.errors import ArgumentError, FileError
+from densor.files.single import Progress, Sizes, add_planned, same_file_state
+from densor.formats.container.archive import Archive
+from densor.formats.container.base import GivenBase
+from densor.formats.container.entry import FILE, BaseRef, EntryMeta, new_path
+from densor.formats.container.index import IndexedEntry
+from densor.formats.container.open_base import open_base
+from densor.formats.container.writer import ArchiveWriter
+from densor.formats.damage.recovery import check_wanted, find_layout, protect
+from densor.formats.io.outputs import check_still_there, errors_of, to_be_replaced, whole_file
+from densor.formats.io.sources import FileRandomSource, FileSource
+from densor.formats.parsers.plan import plan_file
+
+MOST_HOPS = 8  # bases of bases that a new entry may need; beyond, it is stored by itself
+
+
+def append(
+    archive: str | os.PathLike[str],
+    source: str | os.PathLike[str],
+    level: int = 3,
+    threads: int = 0,
+    *,
+    name: str | None = None,
+    base_entry: str | None = None,
+    base: object = None,
+    most_hops: int = MOST_HOPS,
+    dtype: str | None = None,
+    llm: Any = None,
+    progress: Progress | None = None,
+) -> Sizes:
+    """Adds a file to an archive, coded against the latest file in it where that is smaller.
+
+    `name`: of the new entry, by default the source's. `base_entry`: another file of the archive to
+    code against. After `most_hops` bases of bases, a file is stored by itself. `base`: what the
+    archive's entries are based on outside of it, if they are. `llm`: the language model that texts
+    in the archive were coded under, and that the new file is if it has no tensors. The archive is
+    written anew beside the old one, with recovery data if that has any, and takes its place when it
+    is whole, so that nothing is lost if that fails; there must be room for both. Returns the size
+    of the file and by how much the archive grew, recovery data left out.
+    """
+    path = Path(archive)
+    with errors_of(path):
+        file = path.open("rb")
+    with (
+        file,
+        to_be_replaced(path, file) as before,
+        open_base(base, threads, llm=llm) as given,
+    ):
+        old = Archive(FileRandomSource(file), threads, base=given, llm=llm)
+        layout = find_layout(FileRandomSource(file), thorough=False)
+        if layout is not None:
+            check_wanted(layout.percent)
+        try:
+            with whole_file(path, overwrite=True) as out:
+                writer = ArchiveWriter(out, level, threads, llm=llm, progress=progress)
+                try:
+                    writer.copy(old)
+                    copied, original = writer.written, writer.original
+                    _add(writer, old, Path(source), name, base_entry, most_hops, dtype)
+                    writer.close()
+                finally:
+                    writer.abort()
+                if layout is not None:
+                    protect(out, 0, layout.percent)
+                os.fchmod(out.fileno(), before.st_mode & 0o777)
+                check_still_there(path, before)
+        finally:
+            old.close()
+        return Sizes(writer.original - original, writer.written - copied)
+
+
+def _add(
+    writer: ArchiveWriter,
+    old: Archive,
+    source: Path,
+    name: str | None,
+    base_entry: str | None,
+    most_hops: int,
+    dtype: str | None,
+) -> None:
+    with errors_of(source):
+        file: BinaryIO = source.open("rb", buffering=0)
+    with file:
+        status = os.fstat(file.fileno())
+        if source.is_dir():
+            raise FileError(f"{source}: is a directory")
+        meta = EntryMeta(new_path(name or source.name), FILE, status.st_size)
+        meta.mode, meta.mtime_ns = status.st_mode & 0o777, status.st_mtime_ns
+        random = FileRandomSource(file)
+        tensor = meta.name.removesuffix(".npy")
+        plan = plan_file(
+            FileSource(file), status.st_size, dtype, writer.level, random=random, name=tensor
+        )
+        entry = _chosen(old, base_entry, most_hops)
+        if entry is None:
+            add_planned(writer, meta, plan)
+        else:
+            add_planned(writer, meta, plan, _EntryInArchive(old, entry), entry.meta.tensors)
+        if not same_file_state(status, file):
+            raise FileError(f"{source}: changed while it was read")
+
+
+def _chosen(old: Archive, name: str | None, most_hops: int) -> IndexedEntry | None:
+    """The entry to code against, None where there is none or the chain is too long."""
+    files = [entry for entry in old.entries if entry.meta.kind == FILE]
+    if name is not None:
+        files = [entry for entry in files if entry.meta.name == name]
+        if not files:
+            raise ArgumentError(f"no file named {name!r} in the archive")
+    if not files or old.chains[files[-1].number] >= most_hops:
+        return None
+    return files[-1]
+
+
+class _EntryInArchive(GivenBase):
+    """A file of the archive that is being added to."""
+
+    def __init__(self, archive: Archive, entry: IndexedEntry) -> None:
+        super().__init__(archive.as_source(entry))
+        self._entry = entry
+
+    def reference(self, hash: str | None = None) -> BaseRef:
+        """The number of the entry, with the hash that it has."""
+        entry = self._entry
+        return BaseRef(entry.size, entry.hash_kind, entry.digest, entry.number)

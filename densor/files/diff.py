@@ -1,0 +1,109 @@
+"""Compares the tensors of two checkpoints, plain files or archives, in bounded memory."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from densor.codec.delta.compare import NOTHING, Changes, compare
+from densor.codec.kind import BATCH_BYTES
+from densor.errors import ArgumentError, FileError
+from densor.files.single import open_input
+from densor.formats.container import wire
+from densor.formats.container.archive import Archive
+from densor.formats.container.open_base import open_base
+from densor.formats.io.sources import Bytes, RandomSource
+from densor.formats.io.urls import label, plain
+from densor.formats.parsers.base_matching import tensors_of
+from densor.formats.tensors import TensorInfo
+
+
+class _Tensor(NamedTuple):
+    info: TensorInfo
+    read: Callable[[int, int], Bytes]  # bytes from, to
+
+
+class Difference(NamedTuple):
+    """A tensor of either checkpoint; `changes` is None where there is nothing to compare with."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+    changes: Changes | None
+    only: str | None  # `old` or `new` where the other has no tensor of this name, dtype and shape
+
+
+def differences(
+    old: Any,
+    new: Any,
+    threads: int = 1,
+    *,
+    base: Any = None,
+    max_output_size: int | None = None,
+) -> Iterator[Difference]:
+    """How each tensor of `new` differs from that in `old`, then what only `old` has.
+
+    `old`, `new`: paths or URLs of files that hold tensors, or of archives of such; of several files
+    in an archive that have tensors of the same names, the latest counts. `base`: what an archive
+    is based on, if it is. ArgumentError if neither holds tensors, LimitError if an archive, or what
+    it is based on, holds more than `max_output_size` bytes.
+    """
+    limits = base, max_output_size
+    with _opened(old, threads, *limits) as before, _opened(new, threads, *limits) as after:
+        if not before and not after:
+            raise ArgumentError("neither holds tensors that can be told apart")
+        for name, tensor in after.items():
+            other = before.get(name)
+            if other is None or _form(other) != _form(tensor):
+                yield _lone(tensor, "new")
+            else:
+                yield _compared(other, tensor)
+        for name, tensor in before.items():
+            if name not in after or _form(after[name]) != _form(tensor):
+                yield _lone(tensor, "old")
+
+
+def _form(tensor: _Tensor) -> tuple[object, ...]:
+    return tensor.info.dtype, tensor.info.shape
+
+
+def _lone(tensor: _Tensor, only: str) -> Difference:
+    return Difference(*tensor.info[:3], tensor.info.size, None, only)
+
+
+def _compared(old: _Tensor, new: _Tensor) -> Difference:
+    changes = NOTHING
+    for at in range(0, new.info.size, BATCH_BYTES):
+        end = min(at + BATCH_BYTES, new.info.size)
+        changes += compare(new.read(at, end), old.read(at, end), new.info.dtype)
+    return Difference(*new.info[:3], new.info.size, changes, None)
+
+
+@contextlib.contextmanager
+def _opened(
+    path: Any, threads: int, base: Any, max_size: int | None
+) -> Iterator[dict[str, _Tensor]]:
+    with open_input(plain(path)) as found, contextlib.ExitStack() as stack:
+        if found.random is None:
+            raise FileError(f"{label(path)}: cannot be read at random")
+        source = found.random
+        magic = source.read_at(0, min(len(wire.MAGIC), source.size)).tobytes()
+        if magic != wire.MAGIC:
+            yield {info.name: _Tensor(info, _in_file(source, info)) for info in tensors_of(source)}
+            return
+        given = stack.enter_context(open_base(base, threads, max_size))
+        archive = Archive(source, threads, max_size=max_size, base=given)
+        stack.callback(archive.close)
+        archive.check_size({entry.number: entry.size for entry in archive.entries})
+        yield {
+            name: _Tensor(info, _in_archive(archive, entry, info))
+            for name, (entry, info) in archive.tensors().items()
+        }
+
+
+def _in_file(source: RandomSource, info: TensorInfo) -> Callable[[int, int], Bytes]:
+    return lambda begin, end: source.read_at(info.offset + begin, end - begin)
+
+
+def _in_archive(archive: Archive, entry: Any, info: TensorInfo) -> Callable[[int, int], Bytes]:
+    return lambda begin, end: archive.read(entry, info.offset + begin, info.offset + end)

@@ -1,0 +1,270 @@
+"""Archives of many files: pack files and folders, extract them again."""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from densor.errors import FileError, FormatError
+from densor.files.single import (
+    Path_or_file,
+    Progress,
+    Sizes,
+    add_input,
+    apply_times_and_mode,
+    file_sink,
+    finished,
+    open_input,
+    open_output,
+)
+from densor.formats.container.entry import DIR, FILE, EntryMeta, new_path
+from densor.formats.container.open_base import open_base
+from densor.formats.container.sinks import Copies, NullSink
+from densor.formats.container.stream_reader import Sink, StreamReader
+from densor.formats.container.writer import ArchiveWriter
+from densor.formats.damage.recovery import check_wanted
+from densor.formats.io.outputs import errors_of, whole_file
+from densor.formats.io.safe_paths import Places
+from densor.formats.io.sources import FileSource, MemorySource
+from densor.formats.io.urls import is_url, join, name_of, plain
+
+
+class Member(NamedTuple):
+    """A file or empty folder to be packed, and its name in the archive."""
+
+    path: Path | str  # str for a URL
+    name: str
+
+
+def members(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Member]:
+    """Files and empty folders below `paths`, which may be URLs, in a fixed order.
+
+    The content of a folder given by path is named relative to it; a file has its own name.
+    Symbolic links to files are followed, those to folders below are refused.
+    """
+    for given in map(plain, paths):
+        if is_url(given):
+            yield from _remote_members(str(given))
+            continue
+        path = Path(given)
+        with errors_of(path):
+            is_folder, is_file = path.is_dir(), path.is_file()
+        if is_folder:
+            yield from _below(path, "")
+        elif is_file:
+            yield Member(path, new_path(path.name))
+        else:
+            raise FileError(f"{path}: no such file or folder")
+
+
+def _remote_members(url: str) -> Iterator[Member]:
+    from densor.formats.io.remote import Remote
+
+    place = Remote(url)
+    if not place.is_folder():
+        yield Member(url, new_path(name_of(url)))
+        return
+    for below, name in place.files_below():
+        yield Member(below, new_path(name))
+
+
+def _below(folder: Path, prefix: str) -> Iterator[Member]:
+    with errors_of(folder):
+        children = sorted(os.scandir(folder), key=lambda child: child.name)
+    if not children and prefix:
+        yield Member(folder, new_path(prefix.rstrip("/")))
+    for child in children:
+        path = Path(child.path)
+        if child.is_dir(follow_symlinks=False):
+            yield from _below(path, f"{prefix}{child.name}/")
+        elif child.is_file():
+            yield Member(path, new_path(prefix + child.name))
+        else:
+            raise FileError(f"{path}: neither a file nor a folder")
+
+
+def pack(
+    paths: Iterable[str | os.PathLike[str]],
+    target: Path_or_file,
+    level: int = 3,
+    threads: int = 0,
+    *,
+    dtype: str | None = None,
+    overwrite: bool = False,
+    hash: str | None = None,
+    text: bool = False,
+    llm: Any = None,
+    verify: bool = True,
+    recovery: float | None = None,
+    gpu_index: bool = False,
+    progress: Progress | None = None,
+) -> Sizes:
+    """Packs files and folders into one archive, which `extract` restores byte for byte.
+
+    Parameters are those of `compress_file`. `verify`: decode at once what a language model has
+    coded; nothing else is decoded.
+    """
+    found = list(members(paths))
+    with open_output(plain(target), overwrite) as out:
+        if recovery is not None:
+            check_wanted(recovery, out)
+        writer = ArchiveWriter(
+            out,
+            level,
+            threads,
+            hash=hash,
+            text=text,
+            llm=llm,
+            verify=verify,
+            gpu_index=gpu_index,
+            progress=progress,
+        )
+        try:
+            for member in found:
+                _add_member(writer, member, dtype)
+            writer.close()
+        finally:
+            writer.abort()
+        return finished(writer, out, recovery)
+
+
+def _add_member(writer: ArchiveWriter, member: Member, dtype: str | None) -> None:
+    if isinstance(member.path, Path) and member.path.is_dir():
+        with errors_of(member.path):
+            status = member.path.stat()
+        meta = EntryMeta(member.name, DIR, 0)
+        meta.mode, meta.mtime_ns = status.st_mode & 0o777, status.st_mtime_ns
+        writer.add(meta, MemorySource(b""), [])
+        return
+    with open_input(member.path) as found:
+        add_input(writer, member.name, found, dtype)
+
+
+def extract(
+    source: Path_or_file,
+    folder: str | os.PathLike[str],
+    names: Iterable[str] = (),
+    threads: int = 0,
+    *,
+    overwrite: bool = False,
+    max_output_size: int | None = None,
+    base: Any = None,
+    llm: Any = None,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Restores the files of an archive below `folder`, a path or URL; returns their names.
+
+    `source`: path, URL or binary file object. `names`: only these entries; FileError if one is not
+    in the archive. Every file appears whole or not at all. Symbolic links that lie in the way
+    below `folder` are not followed. `base`, `llm`: as for `decompress_file`.
+    """
+    folder = plain(folder)
+    wanted = set(names)
+    extraction = (
+        _RemoteExtraction(str(folder), wanted, overwrite)
+        if is_url(folder)
+        else _Extraction(Path(folder), wanted, overwrite)
+    )
+    limits = threads, max_output_size
+    with open_input(plain(source)) as found, open_base(base, *limits, llm) as before:
+        reader = StreamReader(
+            FileSource(found.file),
+            threads,
+            max_size=max_output_size,
+            progress=progress,
+            base=before,
+            llm=llm,
+        )
+        try:
+            extraction.run(reader)
+        finally:
+            reader.close()
+    missing = extraction.wanted - set(extraction.done)
+    if missing:
+        raise FileError(f"not in the archive: {', '.join(sorted(missing))}")
+    return extraction.done
+
+
+class _Extraction:
+    """One run of `extract`: the file that is open, those that are done."""
+
+    def __init__(self, folder: Path, wanted: set[str], overwrite: bool) -> None:
+        self.wanted = wanted
+        self.done: list[str] = []
+        self._folder = folder
+        self._places = Places(folder)
+        self._overwrite = overwrite
+        self._open: contextlib.ExitStack = contextlib.ExitStack()
+        self._keep = False
+        self._copies: Copies | None = None  # of entries that are not wanted
+
+    def run(self, reader: StreamReader) -> None:
+        self._keep = reader.reads_back
+        if self._keep and self.wanted:
+            self._copies = Copies()
+        with contextlib.ExitStack() as self._open:
+            for entry in reader.entries(self._sink_for):
+                self._open.close()  # renames the file into place
+                if self.wanted and entry.meta.name not in self.wanted:
+                    continue
+                self._complete(entry.meta)
+                self.done.append(entry.meta.name)
+        if not self.wanted:  # an archive of nothing restores an empty folder
+            self._make_folder()
+
+    def _sink_for(self, meta: EntryMeta) -> Sink:
+        if self.wanted and meta.name not in self.wanted:
+            return NullSink(self._copies)
+        if meta.kind not in (FILE, DIR):
+            raise FormatError(f"{meta.name!r} is not a file but a {meta.kind}; read it in Python")
+        return self._new(meta)
+
+    def _complete(self, meta: EntryMeta) -> None:
+        apply_times_and_mode(self._folder / meta.name, meta)
+        if meta.kind == FILE:
+            self._places.made(meta.name)
+
+    def _make_folder(self) -> None:
+        with errors_of(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+
+    def _new(self, meta: EntryMeta) -> Sink:
+        path = self._places.path(meta.name)
+        make_parents(self._folder, path.parent if meta.kind == FILE else path)
+        if meta.kind == DIR:
+            return NullSink(None)
+        out = self._open.enter_context(whole_file(path, self._overwrite))
+        return file_sink(out, self._keep, path)
+
+
+class _RemoteExtraction(_Extraction):
+    """Likewise, below a URL, where there are no folders to be made nor times to be set."""
+
+    def __init__(self, url: str, wanted: set[str], overwrite: bool) -> None:
+        super().__init__(Path(), wanted, overwrite)
+        self._url = url
+
+    def _complete(self, meta: EntryMeta) -> None:
+        pass
+
+    def _make_folder(self) -> None:
+        pass
+
+    def _new(self, meta: EntryMeta) -> Sink:
+        if meta.kind == DIR:
+            return NullSink(None)
+        out = self._open.enter_context(open_output(join(self._url, meta.name), self._overwrite))
+        return file_sink(out, self._keep)
+
+
+def make_parents(folder: Path, parent: Path) -> None:
+    """Makes folders below the target one by one, none of them through a symbolic link."""
+    with errors_of(parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        at = folder
+        for part in parent.relative_to(folder).parts:
+            at = at / part
+            if at.is_symlink():
+                raise FileError(f"{at}: is a symbolic link; extract elsewhere")
+            at.mkdir(exist_ok=True)

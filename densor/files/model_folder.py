@@ -1,0 +1,349 @@
+"""Folders of a HuggingFace model: packed so that transformers loads them, and unpacked again."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from densor.errors import ArgumentError, DensorError, FileError, FormatError
+from densor.files.folder import extract, pack
+from densor.files.single import Sizes
+from densor.formats.container.base import GivenBase
+from densor.formats.container.tensor_blob import Tensor
+from densor.formats.container.wire import MAGIC
+from densor.formats.io.outputs import copy_times_and_mode, errors_of
+from densor.formats.packed import packed_file
+from densor.formats.packed.packed_file import BaseFolder, PackedFile
+from densor.formats.tensors import is_name
+
+METHOD = "densor"  # `quant_method` in config.json
+CONFIG = "config.json"
+CARD = "README.md"
+ORIGINALS = "originals.densor"  # the archive of files that are not what they were
+BASE_VARIABLE = "DENSOR_BASE"
+# What transformers takes a model's weights from; adapters and others' files stay as they are.
+_WEIGHTS = re.compile(r"model(\.[\w-]+)?(-\d+-of-\d+)?(\.[\w-]+)?\.safetensors")
+_FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+Progress = Callable[[int], object]
+
+
+class Packed(NamedTuple):
+    """What `pack_model` has done; sizes in bytes of the weight files."""
+
+    files: list[str]
+    sizes: Sizes
+
+
+def check_packed(file: PackedFile) -> PackedFile:
+    """`file`; FormatError where it holds blobs but has lost what they stand for."""
+    for name in () if file.packed else file:
+        info = file.info(name)
+        looks = info.dtype == "U8" and len(info.shape) == 1
+        if looks and file.stored(name)[: len(MAGIC)].tobytes() == MAGIC:
+            raise FormatError(
+                f"{file.path}: tensor {name!r:.200}: blob of a file that is not packed"
+            )
+    return file
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights in a model's folder, by name."""
+    with errors_of(folder):
+        names = sorted(os.listdir(folder))
+    return [folder / name for name in names if _WEIGHTS.fullmatch(name)]
+
+
+def pack_model(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    level: int = 3,
+    threads: int = 0,
+    *,
+    base: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    gpu_index: bool = False,
+    progress: Progress | None = None,
+) -> Packed:
+    """Writes a packed copy of a model's folder, which appears whole or not at all.
+
+    `source`: a folder with config.json and model*.safetensors. `base`: the folder of a model that
+    this one was made from; tensors are coded against those of the same name, type and shape there
+    where that is smaller, and whoever loads or unpacks the copy needs that folder too. `gpu_index`:
+    store entry points for GPUs, as for `densor.compress`. What was written is unpacked and compared
+    before the folder appears. Raises a DensorError.
+    """
+    source, target = Path(source), Path(target)
+    weights = weight_files(source)
+    if not weights:
+        raise FileError(f"{source}: holds no model*.safetensors")
+    files = [PackedFile(path) for path in weights]
+    config = _config_of(source / CONFIG)
+    bases = None if base is None else BaseFolder(base, threads)
+    with new_folder(target, overwrite, source) as new:
+        _copy_others(source, new, {path.name for path in weights} | {CONFIG, CARD})
+        _keep_originals(source, new)
+        written = [
+            _pack_weights(file, new / file.path.name, level, threads, bases, gpu_index, progress)
+            for file in files
+        ]
+        sizes = Sizes(sum(file.size for file in files), sum(file.stored_size for file in written))
+        name = bases.path.name if bases is not None and _need_base(written) else None
+        _write_config(config, new / CONFIG, files[0], name)
+        _write_card(source / CARD, new / CARD, target.name, name, sizes)
+    return Packed([file.path.name for file in files], sizes)
+
+
+def _need_base(files: list[PackedFile]) -> bool:
+    return any(file.describe(name).base is not None for file in files for name in file)
+
+
+def _pack_weights(
+    file: PackedFile,
+    path: Path,
+    level: int,
+    threads: int,
+    bases: BaseFolder | None,
+    gpu_index: bool,
+    progress: Progress | None,
+) -> PackedFile:
+    find = None if bases is None else bases.find
+    with errors_of(path), path.open("wb") as out:
+        packed_file.pack_file(
+            file, out, level, threads, base=find, gpu_index=gpu_index, progress=progress
+        )
+    copy_times_and_mode(file.path, path)
+    written = PackedFile(path)
+    need = None if bases is None else bases.need
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            written.unpack(nowhere, threads, need)
+    except DensorError as error:
+        raise FileError(f"verification of what was written failed: {error}") from error
+    return written
+
+
+def unpack_model(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    threads: int = 0,
+    *,
+    base: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Sizes:
+    """Restores the folder that `pack_model` was given, every file byte for byte.
+
+    `base`: the folder that it was packed against; otherwise found as `Bases` says. The new folder
+    appears whole or not at all. Raises a DensorError.
+    """
+    source, target = Path(source), Path(target)
+    originals = source / ORIGINALS
+    if not originals.is_file():
+        raise FileError(f"{source}: is no packed model, since {ORIGINALS} is missing")
+    bases = Bases(source, base, threads)
+    original = stored = 0
+    with new_folder(target, overwrite, source) as new:
+        weights = [check_packed(PackedFile(path)) for path in weight_files(source)]
+        names = {file.path.name for file in weights}
+        _copy_others(source, new, names | {CONFIG, CARD, ORIGINALS})
+        extract(originals, new, threads=threads)
+        for file in weights:
+            path = new / file.path.name
+            with errors_of(path), path.open("wb") as out:
+                file.unpack(out, threads, bases.need, progress)
+            copy_times_and_mode(file.path, path)
+            original, stored = original + file.size, stored + file.stored_size
+    return Sizes(original, stored)
+
+
+class Bases:
+    """Finds the base of a packed model when, and only if, a tensor needs it.
+
+    Looked for are, in this order, `base`, the folders in the environment variable DENSOR_BASE
+    (separated as in PATH), and a folder beside the packed one with the name that the base had.
+    """
+
+    def __init__(
+        self, folder: Path, base: str | os.PathLike[str] | None = None, threads: int = 0
+    ) -> None:
+        self._folder = folder
+        self._given = None if base is None else Path(base)
+        self._threads = threads
+        self._found: BaseFolder | None = None
+
+    def need(self, tensor: Tensor) -> GivenBase:
+        """The base of a tensor, whose hash is still to be checked; ArgumentError if none."""
+        assert tensor.base is not None
+        if self._found is None:
+            self._found = self._find(tensor)
+        return self._found.need(tensor)
+
+    def _find(self, tensor: Tensor) -> BaseFolder:
+        assert tensor.base is not None
+        name = (tensor.base.name or "").split("/")[0]
+        if self._given is not None:
+            return BaseFolder(self._given, self._threads)
+        listed = os.environ.get(BASE_VARIABLE, "").split(os.pathsep)
+        candidates = [Path(item) for item in listed if item]
+        if is_name(name) and name not in ("", ".", ".."):
+            candidates.append(self._folder.absolute().parent / name)
+        for candidate in candidates:
+            with contextlib.suppress(FileError):
+                folder = BaseFolder(candidate, self._threads)
+                if tensor.name in folder:
+                    return folder
+        raise ArgumentError(
+            f"is coded against the model {name!r}, which is not at hand: give its folder "
+            f"as base= (--base), or in the environment variable {BASE_VARIABLE}"
+        )
+
+
+@contextlib.contextmanager
+def new_folder(target: Path, overwrite: bool, source: Path) -> Iterator[Path]:
+    """A temporary folder beside `target`, renamed to it at the end; removed on any exception."""
+    there = os.path.lexists(target)
+    if there and not overwrite:
+        raise FileError(f"{target}: already exists; use -f (overwrite=True) to replace it")
+    with errors_of(target):
+        inner, outer = target.resolve(), source.resolve()
+        if inner == outer or outer in inner.parents or inner in outer.parents:
+            raise FileError(f"{target}: lies in {source}, or the other way round")
+        if there and (target.is_symlink() or not target.is_dir()):
+            raise FileError(f"{target}: is no folder")
+    new = _temporary_folder(target)
+    try:
+        with errors_of(target):
+            content = new / "new"
+            content.mkdir()
+            yield content
+            _put_in_place(content, target, new / "old" if there else None)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _temporary_folder(target: Path) -> Path:
+    """A new folder beside `target`."""
+    try:
+        name = tempfile.mkdtemp(prefix=f".{target.name[:32]}.", suffix=".tmp", dir=target.parent)
+    except OSError as error:  # its file name is of no interest
+        raise FileError(f"{target}: {error.strerror or error}") from error
+    return Path(name)
+
+
+def _put_in_place(content: Path, target: Path, old: Path | None) -> None:
+    """Renames a folder to `target`; what was there goes to `old`, and back if that fails."""
+    if old is not None:
+        target.rename(old)
+    try:
+        content.rename(target)
+    except OSError:
+        if old is not None:
+            old.rename(target)
+        raise
+
+
+def _copy_others(source: Path, target: Path, but: set[str]) -> None:
+    """Copies what the folder holds, symbolic links as what they point to."""
+    for child in sorted(source.iterdir()):
+        if child.name in but:
+            continue
+        if child.is_dir():
+            shutil.copytree(child, target / child.name)
+        elif child.is_file():
+            shutil.copy2(child, target / child.name)
+        else:
+            raise FileError(f"{child}: neither a file nor a folder")
+
+
+def _keep_originals(source: Path, target: Path) -> None:
+    names = [source / name for name in (CONFIG, CARD) if (source / name).is_file()]
+    pack(names, target / ORIGINALS)
+
+
+def _config_of(path: Path) -> dict[str, Any]:
+    """config.json of a model that can be packed."""
+    with errors_of(path):
+        text = path.read_bytes()
+    try:
+        config: Any = json.loads(text)
+    except ValueError as error:
+        raise FormatError(f"{path}: is not valid JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise FormatError(f"{path}: is not a JSON object")
+    before = config.get("quantization_config")
+    if before is not None:
+        method = before.get("quant_method") if isinstance(before, dict) else before
+        if method == METHOD:
+            raise ArgumentError(f"{path}: the model is packed already")
+        raise ArgumentError(
+            f"{path}: the model is quantised with {method}, and transformers takes only one such "
+            "method at a time; densor pack makes an archive of any folder"
+        )
+    return config
+
+
+def _write_config(config: dict[str, Any], path: Path, first: PackedFile, base: str | None) -> None:
+    """config.json with a `quantization_config` that makes transformers use densor."""
+    about: dict[str, Any] = {"quant_method": METHOD, "version": packed_file.VERSION}
+    dtype = _float_type(first)
+    if dtype is not None:
+        about["dtype"] = dtype
+    if base is not None:
+        about["base"] = base
+    text = json.dumps({**config, "quantization_config": about}, indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _float_type(file: PackedFile) -> str | None:
+    """The first type of floats in a file: what transformers takes a model's type from."""
+    types = (_FLOATS.get(file.info(name).dtype) for name in file)
+    return next((found for found in types if found is not None), None)
+
+
+def _write_card(source: Path, target: Path, name: str, base: str | None, sizes: Sizes) -> None:
+    with errors_of(source):
+        text = source.read_text(encoding="utf-8") if source.is_file() else ""
+    if text and not text.endswith("\n"):
+        text += "\n"
+    target.write_text(text + card_section(name, base, sizes), encoding="utf-8")
+
+
+def card_section(name: str, base: str | None, sizes: Sizes) -> str:
+    """What a model card says about a packed model."""
+    percent = f"{sizes.stored / sizes.original:.1%}" if sizes.original else "100%"
+    needs = ""
+    if base is not None:
+        needs = (
+            f"\nThe weights are stored as changes to those of `{base}`. Keep that "
+            f"model's folder beside this one, or name it in the environment variable "
+            f"`{BASE_VARIABLE}`.\n"
+        )
+    return f"""
+## Packed weights
+
+The weights in this folder are packed without loss by Densor: {percent} of their size.
+Parameters come out bit for bit as they were. To load them:
+
+```
+pip install "densor[hf]"
+```
+
+```python
+import densor.hf  # before from_pretrained
+from transformers import AutoModel
+
+model = AutoModel.from_pretrained("{name}")
+```
+
+**Without `import densor.hf` the model does not load**: transformers warns of an unknown
+quantization type and then refuses tensors of the wrong shape. Do not pass
+`ignore_mismatched_sizes=True`, with which it would go on with random weights.
+{needs}
+`densor hf-unpack {name} OUT_DIR` restores the original files byte for byte.
+"""

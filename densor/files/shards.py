@@ -1,0 +1,338 @@
+"""Many files, each to an archive of its own: in processes, on Ray, on any executor. Resumable.
+
+    pairs = list_shards("s3://bucket/packed", ["s3://bucket/model"])
+    report = compress_shards(pairs, ShardOptions(level=6), processes(8))
+
+Run it again after whatever has happened: destinations that are whole and of the same source are
+passed over, all others are made anew.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import NamedTuple
+
+from densor.errors import ArgumentError, DensorError, UnsupportedError
+from densor.files.folder import members
+from densor.files.single import Input, compress_file, entry_name, open_input, test_file
+from densor.formats.container.archive import Archive
+from densor.formats.container.entry import FILE
+from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
+from densor.formats.container.index import IndexedEntry
+from densor.formats.damage.recovery import find_layout
+from densor.formats.io.outputs import errors_of
+from densor.formats.io.sources import FileSource
+from densor.formats.io.urls import is_url, join, plain
+
+SUFFIX = ".densor"
+_PIECE = 1 << 23  # bytes hashed at a time
+_HOPELESS = (ArgumentError, UnsupportedError)  # errors that another attempt would meet again
+
+
+@dataclass(frozen=True)
+class ShardOptions:
+    """How shards are compressed, as for `compress_file`.
+
+    `verify`: what is written is decoded and compared, and so is what was there before, with its
+    source; otherwise a destination counts as valid by its index, and the size and time of its
+    source.
+    """
+
+    level: int = 3
+    threads: int = 1
+    dtype: str | None = None
+    hash: str | None = None
+    text: bool = False
+    recovery: float | None = None
+    verify: bool = False
+    llm: str | None = None
+    gpu_index: bool = False
+
+
+class Stats(NamedTuple):
+    """A shard that is done; sizes in bytes."""
+
+    source: str
+    target: str
+    original: int
+    stored: int
+    seconds: float
+    skipped: bool  # it was there already
+
+
+class Failure(NamedTuple):
+    """A shard that is not done, and why."""
+
+    source: str
+    target: str
+    reason: str
+    attempts: int
+
+
+class Report(NamedTuple):
+    """What became of all shards."""
+
+    done: list[Stats]
+    failed: list[Failure]
+
+
+Pair = tuple[str, str]
+
+
+def list_shards(target: str, sources: Iterable[str]) -> list[Pair]:
+    """Source and destination of each file: FILE or FOLDER/a/b to TARGET/a/b.densor.
+
+    Paths or URLs. Archives are passed over. ArgumentError if two have the same destination.
+    """
+    target = _absolute(target)
+    pairs: dict[str, str] = {}
+    for path, name in members(sources):
+        if name.endswith(SUFFIX) or (isinstance(path, Path) and path.is_dir()):
+            continue
+        place = join(target, name + SUFFIX) if is_url(target) else str(Path(target, name + SUFFIX))
+        if place in pairs:
+            raise ArgumentError(f"{pairs[place]} and {path}: both go to {place}")
+        pairs[place] = _absolute(str(path))
+    return [(source, place) for place, source in pairs.items()]
+
+
+def _absolute(place: str) -> str:
+    """A path as every worker understands it."""
+    place = plain(place)
+    return place if is_url(place) else os.path.abspath(place)
+
+
+def compress_shard(src_url: str, dst_url: str, options: ShardOptions) -> Stats:
+    """Compresses a file to an archive, unless it has been done; paths or URLs.
+
+    May be called again, anywhere, at any time: the destination appears whole or not at all, and
+    what is there is replaced unless it is valid (see `ShardOptions.verify`). Raises a DensorError.
+    """
+    began = time.perf_counter()
+    there = _stored_if_valid(src_url, dst_url, options)
+    if there is not None:
+        original, stored = there
+        return Stats(src_url, dst_url, original, stored, time.perf_counter() - began, True)
+    if not is_url(dst_url):
+        with errors_of(dst_url):
+            Path(dst_url).parent.mkdir(parents=True, exist_ok=True)
+    sizes = compress_file(
+        src_url,
+        dst_url,
+        options.level,
+        options.threads,
+        dtype=options.dtype,
+        hash=options.hash,
+        text=options.text,
+        recovery=options.recovery,
+        overwrite=True,
+        verify=options.verify or None,
+        llm=options.llm,
+        gpu_index=options.gpu_index,
+    )
+    return Stats(src_url, dst_url, *sizes, time.perf_counter() - began, False)
+
+
+def _stored_if_valid(source: str, target: str, options: ShardOptions) -> tuple[int, int] | None:
+    """Original and stored bytes of a destination that need not be made anew, else None."""
+    with open_input(source) as wanted:
+        try:
+            with open_input(target) as found:
+                if found.random is None:
+                    return None
+                archive = Archive(found.random, 1)
+                stored = found.random.size
+                valid = len(archive.entries) == 1 and _is_of(
+                    archive.entries[0], entry_name(source), wanted, options
+                )
+                if options.recovery is not None:
+                    layout = find_layout(found.random, thorough=False)
+                    valid = valid and layout is not None and layout.percent >= options.recovery
+                if valid and options.verify:
+                    entry = test_file(target, options.threads, llm=options.llm)[0]
+                    valid = entry.digest == _digest(wanted, options.hash)
+                return (archive.entries[0].size, stored) if valid else None
+        except DensorError:  # it is not there, was cut off, or is something else
+            return None
+
+
+def _is_of(entry: IndexedEntry, name: str, wanted: Input, options: ShardOptions) -> bool:
+    meta = entry.meta
+    return (
+        (meta.kind, meta.name, meta.base) == (FILE, name, None)
+        and (entry.size, meta.mtime_ns) == (wanted.size, wanted.mtime_ns)
+        and entry.hash_kind == KINDS[options.hash or DEFAULT]
+    )
+
+
+def _digest(wanted: Input, hash: str | None) -> bytes:
+    hasher = new_hash(hash)
+    source = FileSource(wanted.file)
+    while (piece := source.take(_PIECE)).size:
+        hasher.update(piece)
+    return hasher.digest()
+
+
+def processes(jobs: int) -> Callable[[], Executor]:
+    """What makes pools of so many processes of their own, for `compress_shards`."""
+    context = multiprocessing.get_context("spawn")  # a fork would take locks of threads along
+    return lambda: ProcessPoolExecutor(jobs, context, initializer=_prepare_worker)
+
+
+def _prepare_worker() -> None:
+    """Lets the parent decide when to end, or ends when it is gone; temporary files go then."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    parent.join()
+    while True:  # the first ends the shard in work, the next one the wait for another shard
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+
+
+def compress_shards(
+    pairs: Iterable[Pair],
+    options: ShardOptions,
+    executor: Executor | Callable[[], Executor],
+    *,
+    window: int | None = None,
+    retries: int = 2,
+    progress: Callable[[Stats | Failure], object] | None = None,
+) -> Report:
+    """Runs `compress_shard` for each pair of source and destination.
+
+    `executor`: any of `concurrent.futures`, which stays open, or what makes one, such as
+    `processes(8)`: then it is replaced when it breaks because one of its processes has died.
+    `window`: how many shards are given to it at a time. `retries`: how often a shard that has
+    failed is tried again. `progress`: called in this thread with each result.
+    """
+    run = _Run([_Shard(*pair) for pair in pairs], options, executor, window, retries, progress)
+    try:
+        return run.go()
+    finally:
+        run.close()
+
+
+@dataclass
+class _Shard:
+    source: str
+    target: str
+    attempts: int = 0
+
+
+class _Run:
+    """One run of `compress_shards`: what waits, what is in work, what is done."""
+
+    def __init__(
+        self,
+        shards: list[_Shard],
+        options: ShardOptions,
+        executor: Executor | Callable[[], Executor],
+        window: int | None,
+        retries: int,
+        progress: Callable[[Stats | Failure], object] | None,
+    ) -> None:
+        self._waiting = deque(shards)
+        self._suspects: deque[_Shard] = deque()  # in work when a process died; tried one by one
+        self._running: dict[Future[Stats], _Shard] = {}
+        self._finished: SimpleQueue[Future[Stats]] = SimpleQueue()
+        self._options = options
+        self._given = executor if isinstance(executor, Executor) else None
+        self._make = None if isinstance(executor, Executor) else executor
+        self._own: Executor | None = None
+        self._broken = False
+        self._window = window or len(shards)
+        self._retries = retries
+        self._progress = progress
+        self._report = Report([], [])
+
+    def go(self) -> Report:
+        while self._waiting or self._suspects or self._running:
+            self._fill()
+            if not self._running:
+                break
+            future = self._finished.get()
+            self._take(self._running.pop(future), future)
+        for shard in (*self._waiting, *self._suspects):  # the executor given is broken
+            self._end(Failure(shard.source, shard.target, "no process is left", shard.attempts))
+        return self._report
+
+    def _fill(self) -> None:
+        if self._broken and not self._running and self._make is not None:
+            self._stop()
+            self._broken = False
+        while self._waiting and len(self._running) < self._window and not self._broken:
+            self._submit(self._waiting.popleft())
+        if self._suspects and not self._running and not self._broken:
+            self._submit(self._suspects.popleft())
+
+    def _submit(self, shard: _Shard) -> None:
+        executor = self._given or self._own
+        if executor is None:
+            assert self._make is not None
+            executor = self._own = self._make()
+        try:
+            arguments = shard.source, shard.target, self._options
+            future = executor.submit(compress_shard, *arguments)
+        except BrokenExecutor:
+            self._broken = True
+            self._waiting.appendleft(shard)
+            return
+        shard.attempts += 1
+        self._running[future] = shard
+        future.add_done_callback(self._finished.put)
+
+    def _take(self, shard: _Shard, future: Future[Stats]) -> None:
+        error = future.exception()
+        if error is None:
+            self._end(future.result())
+            return
+        if isinstance(error, BrokenExecutor):
+            self._broken = True
+        if shard.attempts > self._retries or isinstance(error, _HOPELESS):
+            reason = str(error) or type(error).__name__
+            self._end(Failure(shard.source, shard.target, reason, shard.attempts))
+        elif isinstance(error, BrokenExecutor):
+            self._suspects.append(shard)
+        else:
+            self._waiting.append(shard)
+
+    def _end(self, result: Stats | Failure) -> None:
+        if isinstance(result, Stats):
+            self._report.done.append(result)
+        else:
+            self._report.failed.append(result)
+        if self._progress is not None:
+            self._progress(result)
+
+    def close(self) -> None:
+        """Ends what is still in work, after an interruption."""
+        for future in self._running:
+            future.cancel()
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._own is None:
+            return
+        # Of a pool of processes, those that are at work; Python has no public way before 3.14.
+        for process in (getattr(self._own, "_processes", None) or {}).values():
+            with contextlib.suppress(Exception):
+                process.terminate()
+        self._own.shutdown(wait=True, cancel_futures=True)
+        self._own = None

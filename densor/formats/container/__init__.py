@@ -1,0 +1,1 @@
+"""The .densor container: frames, entries, index; reading and writing."""

@@ -1,0 +1,86 @@
+"""The base that entries are coded against, known by the hash of its bytes."""
+
+from collections.abc import Callable
+
+from densor.errors import ArgumentError, FormatError
+from densor.formats.container.entry import BaseRef
+from densor.formats.container.hashing import DEFAULT, KINDS, NAMES, new_hash
+from densor.formats.io.sources import RandomSource
+from densor.runtime.buffers import POOL
+from densor.runtime.locks import Lock
+
+_PIECE = 1 << 23  # bytes that are hashed at a time
+
+
+class GivenBase:
+    """The base that the caller has given. Safe to use from several threads.
+
+    `check_unchanged`: raises a FileError if its bytes may not be what they were.
+    """
+
+    def __init__(
+        self,
+        source: RandomSource,
+        name: str | None = None,
+        check_unchanged: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.check_unchanged = check_unchanged
+        self._source = source
+        self.name = name
+        self._digests: dict[int, bytes] = {}
+        self._lock = Lock()
+
+    @property
+    def source(self) -> RandomSource:
+        """Its bytes."""
+        return self._source
+
+    def reference(self, hash: str | None = None) -> BaseRef:
+        """What an entry that is coded against this says about it; reads it once."""
+        kind = KINDS[hash or DEFAULT]
+        return BaseRef(self.source.size, kind, self._digest(kind), name=self.name)
+
+    def matching(self, wanted: BaseRef) -> RandomSource:
+        """The base, if it is what an entry refers to; ArgumentError otherwise."""
+        found = f"{self.source.size} bytes"
+        if self.source.size == wanted.size:
+            digest = self._digest(wanted.hash_kind)
+            if digest == wanted.digest:
+                return self.source
+            found = f"{NAMES[wanted.hash_kind]} {digest.hex()}"
+        given = "base" if self.name is None else f"base {self.name}"
+        raise ArgumentError(f"{given} has {found}; needed is {described(wanted)}")
+
+    def _digest(self, kind: int) -> bytes:
+        with self._lock:
+            if kind not in self._digests:
+                self._digests[kind] = _digest_of(self.source, kind)
+            return self._digests[kind]
+
+
+def described(wanted: BaseRef) -> str:
+    """A base in words."""
+    name = "a file" if wanted.name is None else wanted.name
+    return f"{name} of {wanted.size} bytes with {NAMES[wanted.hash_kind]} {wanted.digest.hex()}"
+
+
+def resolve(wanted: BaseRef, given: GivenBase | None) -> RandomSource:
+    """The base outside the archive that an entry needs; ArgumentError if it is not at hand."""
+    if given is None:
+        raise ArgumentError(f"needs a base, {described(wanted)}: give it with --base (base=)")
+    return given.matching(wanted)
+
+
+def _digest_of(source: RandomSource, kind: int) -> bytes:
+    hasher = new_hash(NAMES[kind])
+    for at in range(0, source.size, _PIECE):
+        data = source.read_at(at, min(_PIECE, source.size - at))
+        hasher.update(data)
+        POOL.give(data)
+    return hasher.digest()
+
+
+def check_chain(wanted: BaseRef, size: int, hash_kind: int, digest: bytes) -> None:
+    """FormatError unless an entry is what another one in the archive takes it for."""
+    if (wanted.size, wanted.hash_kind, wanted.digest) != (size, hash_kind, digest):
+        raise FormatError("entry is based on another one that has not the hash it names")

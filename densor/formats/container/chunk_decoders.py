@@ -1,0 +1,104 @@
+"""The models of an archive while it is read: the latest are known, fewer are kept ready."""
+
+from collections import OrderedDict
+
+from densor.codec import registry
+from densor.codec.coder import Base, BaseDecoder, ChunkDecoder
+from densor.codec.decoders import decoder_for
+from densor.codec.language_model.session import Session
+from densor.codec.zstd import zstd_decompress_into
+from densor.errors import FormatError, UnsupportedError
+from densor.formats.io.sources import Bytes
+from densor.runtime.locks import Lock
+
+_READY = 16  # decoders kept, with up to 4 MB of tables each; those of parts count too
+
+
+class Models:
+    """Models by number; bounded memory, safe to use from several threads.
+
+    `session`: where language models come from.
+    """
+
+    def __init__(self, session: Session | None = None) -> None:
+        self._session = session
+        self._payloads: dict[int, bytes] = {}
+        self._ready: OrderedDict[int, ChunkDecoder] = OrderedDict()
+        self._lock = Lock()
+        self._next = registry.FIRST_MODEL
+
+    def append(self, payload: bytes) -> None:
+        """Adds the next model of the archive; checked at once."""
+        decoder = decoder_for(payload, self._session)
+        with self._lock:
+            number = self._next
+            self._next += 1
+            self._payloads[number] = payload
+            self._payloads.pop(number - registry.MODEL_WINDOW, None)
+            self._ready.pop(number - registry.MODEL_WINDOW, None)
+            self._keep(number, decoder)
+
+    def put(self, number: int, payload: bytes) -> ChunkDecoder:
+        """Adds a model that was looked up in the index."""
+        decoder = decoder_for(payload, self._session)
+        with self._lock:
+            self._keep(number, decoder)
+        return decoder
+
+    def get(self, number: int) -> ChunkDecoder | None:
+        """The decoder of a model, None if it is not known (any more)."""
+        with self._lock:
+            decoder = self._ready.get(number)
+            if decoder is not None:
+                self._ready.move_to_end(number)
+                return decoder
+            payload = self._payloads.get(number)
+            if payload is None:
+                return None
+            decoder = decoder_for(payload, self._session)
+            self._keep(number, decoder)
+            return decoder
+
+    def _keep(self, number: int, decoder: ChunkDecoder) -> None:
+        self._ready[number] = decoder
+        while len(self._ready) > 2 and sum(map(_weight, self._ready.values())) > _READY:
+            self._ready.popitem(last=False)
+
+    def known(self, number: int) -> ChunkDecoder | None:
+        """The decoder that a chunk names, None for the fixed models; FormatError if unknown."""
+        if number in (registry.MODEL_RAW, registry.MODEL_ZSTD):
+            return None
+        if number < registry.FIRST_MODEL:
+            raise UnsupportedError(f"unknown model {number}; a newer densor may read this")
+        decoder = self.get(number)
+        if decoder is None:
+            raise FormatError(f"chunk names model {number}, which is not at hand")
+        return decoder
+
+
+def _weight(decoder: ChunkDecoder) -> int:
+    """How many decoders one is made of."""
+    return getattr(decoder, "weight", 1)
+
+
+def decode_chunk(
+    number: int,
+    decoder: ChunkDecoder | None,
+    payload: Bytes,
+    out: Bytes,
+    base: Base | None = None,
+) -> None:
+    """Decodes the payload of a CHUNK frame, already verified, into all of `out`.
+
+    `base`: the bytes that the entry of the chunk is based on, if there are any.
+    """
+    if base is not None and isinstance(decoder, BaseDecoder):
+        decoder.decode_from(payload, out, base)
+    elif decoder is not None:
+        decoder.decode(payload, out)
+    elif number == registry.MODEL_ZSTD:
+        zstd_decompress_into(payload, out)
+    elif payload.size == out.size:
+        out[:] = payload
+    else:
+        raise FormatError("raw chunk has the wrong length")

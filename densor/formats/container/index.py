@@ -1,0 +1,105 @@
+"""The index at the end of an archive: its columns of frames and its list of entries, checked."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.errors import FormatError
+from densor.formats.container import strictjson, wire
+from densor.formats.container.entry import EntryMeta, parse, parse_digest, parse_tensors
+
+
+class Frames(NamedTuple):
+    """All frames before the index: kind, model, stored and original length, offset in the file."""
+
+    kinds: npt.NDArray[np.int64]
+    models: npt.NDArray[np.int64]
+    stored: npt.NDArray[np.int64]
+    original: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
+
+
+class IndexedEntry(NamedTuple):
+    """An entry as the index lists it."""
+
+    number: int
+    meta: EntryMeta
+    size: int
+    first_frame: int
+    frames: int
+    hash_kind: int
+    digest: bytes
+
+
+def before_each(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The sum of all before each, and at the end the sum of all."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
+
+
+def _column(index: dict[str, Any], key: str) -> npt.NDArray[np.int64]:
+    values = index.get(key)
+    if not isinstance(values, list):
+        raise FormatError(f"index has no list {key!r}")
+    if not set(map(type, values)) <= {int} or not all(-1 < v < 1 << 32 for v in _ends(values)):
+        raise FormatError(f"index has a bad value in {key!r}")
+    return np.array(values, np.int64)
+
+
+def _ends(values: list[int]) -> list[int]:
+    return [min(values), max(values)] if values else []
+
+
+def parse_frames(index: dict[str, Any], index_at: int) -> Frames:
+    """The columns of an index that stands at this file offset; FormatError if they can't be."""
+    kinds, models, stored, original = (
+        _column(index, key) for key in ("kinds", "models", "stored", "original")
+    )
+    if not kinds.size == models.size == stored.size == original.size:
+        raise FormatError("columns of the index differ in length")
+    ends = wire.HEADER_SIZE + np.cumsum(stored + wire.FRAME_SIZE)
+    if (int(ends[-1]) if ends.size else wire.HEADER_SIZE) != index_at:
+        raise FormatError("index does not account for all bytes of the archive")
+    sized = (kinds == wire.CHUNK) | (kinds == wire.REF)
+    if ((original > 0) != sized).any() or (original > wire.CHUNK_LIMIT).any():
+        raise FormatError("index has frames of impossible size")
+    return Frames(kinds, models, stored, original, ends - stored - wire.FRAME_SIZE)
+
+
+def parse_entries(index: dict[str, Any], frames: Frames) -> list[IndexedEntry]:
+    """The entries that an index lists, all of it checked against its frames."""
+    found = index.get("entries")
+    if not isinstance(found, list):
+        raise FormatError("index has no list of entries")
+    totals = before_each(frames.original).tolist()
+    kinds = frames.kinds.tolist()
+    entries: list[IndexedEntry] = []
+    at = 0
+    for number, item in enumerate(found):
+        entry = _parse_entry(number, item, kinds, totals)
+        if entry.first_frame < at:
+            raise FormatError("entries of the index overlap")
+        at = entry.first_frame + entry.frames
+        entries.append(entry)
+    if len({entry.meta.name for entry in entries}) != len(entries):
+        raise FormatError("index has two entries of the same name")
+    return entries
+
+
+def _parse_entry(number: int, item: object, kinds: list[int], totals: list[int]) -> IndexedEntry:
+    if not isinstance(item, dict):
+        raise FormatError("entry of the index is not an object")
+    meta = parse(item)
+    span, digest = item.get("frames"), item.get("digest")
+    if meta.size is None or not isinstance(span, list) or len(span) != 2:
+        raise FormatError("entry of the index has no size and frames")
+    first = strictjson.integer(span[0], "frames", len(kinds))
+    count = strictjson.integer(span[1], "frames", len(kinds) - first, 2)
+    if totals[first + count] - totals[first] != meta.size:
+        raise FormatError(f"{meta.name}: frames of the index do not add up to its size")
+    if kinds[first] != wire.ENTRY or kinds[first + count - 1] != wire.ENTRY_END:
+        raise FormatError(f"{meta.name}: frames of the index are not those of an entry")
+    hash_kind, raw = parse_digest(digest, f"{meta.name} in the index")
+    if "tensors" in item:
+        meta.tensors = parse_tensors(item["tensors"], meta.size)
+    return IndexedEntry(number, meta, meta.size, first, count, hash_kind, raw)

@@ -1,0 +1,152 @@
+"""Where decoded bytes go: memory, files, pipes, nowhere."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from densor.errors import TruncatedError
+from densor.formats.io.outputs import errors_of, write_all
+from densor.formats.io.sources import Bytes, FileSource
+from densor.runtime.buffers import POOL
+from densor.runtime.locks import Lock
+
+
+class MemorySink:
+    """Fills a buffer whose size is known; decodes in place."""
+
+    def __init__(self, target: Bytes) -> None:
+        self._target = target
+        self._at = 0
+
+    def buffer(self, size: int) -> Bytes:
+        piece = self._target[self._at : self._at + size]
+        self._at += size
+        return piece
+
+    def done(self, data: Bytes) -> None:
+        pass
+
+    def read(self, offset: int, size: int) -> Bytes:
+        return self._target[offset : offset + size]
+
+
+class GrowingSink:
+    """Collects bytes whose number is not known in advance."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def buffer(self, size: int) -> Bytes:
+        return POOL.take(size)
+
+    def done(self, data: Bytes) -> None:
+        self.data += memoryview(data)
+        POOL.give(data)
+
+    def read(self, offset: int, size: int) -> Bytes:
+        return np.frombuffer(bytes(self.data[offset : offset + size]), np.uint8)
+
+
+class FileSink:
+    """Writes to a seekable file that can be read back, at `path` once it is closed."""
+
+    def __init__(self, file: BinaryIO, path: Path | None = None) -> None:
+        self._file = file
+        self._path = path
+        self._start = file.tell()
+
+    def buffer(self, size: int) -> Bytes:
+        return POOL.take(size)
+
+    def done(self, data: Bytes) -> None:
+        write_all(self._file, data)
+        POOL.give(data)
+
+    def read(self, offset: int, size: int) -> Bytes:
+        if self._file.closed:
+            assert self._path is not None
+            with errors_of(self._path), self._path.open("rb") as file:
+                return _read_back(file, self._start + offset, size)
+        end = self._file.tell()
+        data = _read_back(self._file, self._start + offset, size)
+        self._file.seek(end)
+        return data
+
+
+class PipeSink:
+    """Writes to a pipe; keeps a copy in a temporary file for repetitions, if there may be any."""
+
+    def __init__(self, file: BinaryIO, keep: bool) -> None:
+        self._file = file
+        self._copy = _temporary() if keep else None
+
+    def buffer(self, size: int) -> Bytes:
+        return POOL.take(size)
+
+    def done(self, data: Bytes) -> None:
+        write_all(self._file, data)
+        if self._copy is not None:
+            write_all(self._copy, data)
+        POOL.give(data)
+
+    def read(self, offset: int, size: int) -> Bytes:
+        assert self._copy is not None
+        data = _read_back(self._copy, offset, size)
+        self._copy.seek(0, os.SEEK_END)
+        return data
+
+
+class Copies:
+    """Entries one after the other in one temporary file, however many; safe to use from threads."""
+
+    def __init__(self) -> None:
+        self._file = _temporary()
+        self._lock = Lock()
+        self.size = 0
+
+    def add(self, data: Bytes) -> None:
+        """Appends bytes."""
+        with self._lock:
+            self._file.seek(self.size)
+            write_all(self._file, data)
+            self.size += data.size
+
+    def read(self, offset: int, size: int) -> Bytes:
+        """Bytes that were added."""
+        with self._lock:
+            return _read_back(self._file, offset, size)
+
+
+class NullSink:
+    """Decodes for verification only. `copies`: where bytes are kept that may repeat."""
+
+    def __init__(self, copies: Copies | None) -> None:
+        self._copies = copies
+        self._start = 0 if copies is None else copies.size
+
+    def buffer(self, size: int) -> Bytes:
+        return POOL.take(size)
+
+    def done(self, data: Bytes) -> None:
+        if self._copies is not None:
+            self._copies.add(data)
+        POOL.give(data)
+
+    def read(self, offset: int, size: int) -> Bytes:
+        assert self._copies is not None
+        return self._copies.read(self._start + offset, size)
+
+
+def _temporary() -> BinaryIO:
+    return tempfile.TemporaryFile()  # it goes with its last user
+
+
+def _read_back(file: BinaryIO, offset: int, size: int) -> Bytes:
+    file.seek(offset)
+    data = FileSource(file).take(size)
+    if data.size != size:
+        raise TruncatedError("output file was cut while it was written")
+    return data

@@ -1,0 +1,160 @@
+"""One tensor as a blob: an archive of one tensor entry, without an index."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from densor.codec.kind import Kind, Segment, kind_of
+from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError
+from densor.formats.container import strictjson, wire
+from densor.formats.container.base import GivenBase
+from densor.formats.container.entry import TENSOR, BaseRef, EntryMeta, parse
+from densor.formats.container.sinks import MemorySink
+from densor.formats.container.stream_reader import Sink, StreamReader
+from densor.formats.container.writer import ArchiveWriter
+from densor.formats.io.outputs import MemoryFile
+from densor.formats.io.sources import Bytes, MemorySource
+
+_MOST_PER_BYTE = 1 << 21  # a chunk frame of 28 + 13 bytes can stand for 64 MiB at most
+
+
+class Tensor(NamedTuple):
+    """What a blob says of its tensor; `dtype` by its safetensors name, `size` in bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+    base: BaseRef | None
+
+
+def encode(
+    tensor: Tensor,
+    data: Bytes,
+    level: int = 3,
+    threads: int = 0,
+    base: GivenBase | None = None,
+    *,
+    gpu_index: bool = False,
+) -> bytes:
+    """Packs `data`, the elements of `tensor`: little-endian, last dimension fastest.
+
+    `base`: as many bytes that these are coded against; `decode` then needs them too. `gpu_index` as
+    for `ArchiveWriter`.
+    """
+    meta = EntryMeta(tensor.name, TENSOR, data.size, tensor.dtype, tensor.shape)
+    kind = kind_of(tensor.dtype, tensor.shape)
+    return pack_entry(meta, data, kind, level, threads, base, gpu_index=gpu_index)
+
+
+def pack_entry(
+    meta: EntryMeta,
+    data: Bytes,
+    kind: Kind,
+    level: int,
+    threads: int,
+    base: GivenBase | None = None,
+    *,
+    llm: Any = None,
+    gpu_index: bool = False,
+) -> bytes:
+    """An archive of one entry, in memory; parameters as for `ArchiveWriter`."""
+    meta.base = None if base is None else base.reference()
+    out = MemoryFile(data.size)
+    writer = ArchiveWriter(
+        out,  # type: ignore[arg-type]
+        level,
+        threads,
+        index=False,
+        llm=llm,
+        gpu_index=gpu_index,
+    )
+    try:
+        source = None if base is None else base.source
+        writer.add(meta, MemorySource(data), [Segment(kind, data.size, 0)], base=source)
+        writer.close()
+    finally:
+        writer.abort()
+    return out.getvalue()
+
+
+def describe(blob: Bytes) -> Tensor:
+    """What a blob holds, from its first two frames; a DensorError if it is no blob.
+
+    Of the rest nothing is read.
+    """
+    features, limit = wire.parse_header(blob[: wire.HEADER_SIZE].tobytes())
+    at = wire.HEADER_SIZE + wire.FRAME_SIZE
+    frame = wire.parse_frame(blob[wire.HEADER_SIZE : at].tobytes(), limit)
+    payload = blob[at : at + frame.stored]
+    if payload.size < frame.stored:
+        raise TruncatedError("archive ends within a frame")
+    wire.check_payload(frame, payload)
+    if frame.kind != wire.ENTRY:
+        raise FormatError("archive does not begin with an entry")
+    meta = parse(strictjson.loads(payload.tobytes(), "description of an entry"))
+    if meta.base is not None and not features & wire.BASE:
+        raise FormatError("has a base, which the archive may not have")
+    return _tensor(meta)
+
+
+def _tensor(meta: EntryMeta) -> Tensor:
+    if meta.kind != TENSOR or meta.dtype is None or meta.shape is None or meta.size is None:
+        raise FormatError(f"archive holds a {meta.kind}, not a tensor")
+    return Tensor(meta.name, meta.dtype, meta.shape, meta.size, meta.base)
+
+
+def decode(
+    blob: Bytes,
+    expected: Tensor,
+    threads: int = 0,
+    base_of: Callable[[Tensor], GivenBase] | None = None,
+    out: Bytes | None = None,
+) -> Bytes:
+    """The bytes of the tensor in a blob, decoded by `threads` threads (0: all processors).
+
+    `expected`: what the blob must hold, its base aside. `base_of`: finds the base that a blob
+    needs. `out`: memory of just the right size. Raises a DensorError for any fault.
+    """
+    found = describe(blob)
+    if found[:4] != expected[:4]:
+        raise FormatError(f"blob holds {_words(found)} instead of {_words(expected)}")
+    base = None
+    if found.base is not None and base_of is not None:
+        base = base_of(found)
+    if out is None:
+        check_size(found, blob)
+        out = _allocate(found.size)
+    target = out
+
+    def sink_for(meta: EntryMeta) -> Sink:
+        if _tensor(meta) != found:  # a second entry has another name
+            raise FormatError("archive holds more than one tensor")
+        return MemorySink(target)
+
+    reader = StreamReader(MemorySource(blob), threads, max_size=found.size, base=base)
+    try:
+        entries = list(reader.entries(sink_for))
+    finally:
+        reader.close()
+    if sum(entry.size for entry in entries) != target.size:
+        raise ChecksumError("archive does not hold all of its tensor")
+    return target
+
+
+def check_size(tensor: Tensor, blob: Bytes) -> None:
+    """LimitError where no blob of this size can hold a tensor; memory should wait for this."""
+    if tensor.size > blob.size * _MOST_PER_BYTE:
+        raise LimitError(f"{blob.size} bytes cannot hold {tensor.size}")
+
+
+def _allocate(size: int) -> Bytes:
+    try:
+        return np.empty(size, np.uint8)
+    except MemoryError:
+        raise LimitError(f"not enough memory for {size} bytes") from None
+
+
+def _words(tensor: Tensor) -> str:
+    return f"{tensor.name!r:.200} {tensor.dtype} {list(tensor.shape)}"

@@ -1,0 +1,381 @@
+"""Writes archives front to back: entries cut into batches, batches coded in parallel."""
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, BinaryIO, NamedTuple
+
+import xxhash
+
+from densor.codec import registry
+from densor.codec.batch import Before, Chunk, CodedBatch, encode_batch
+from densor.codec.coder import Base
+from densor.codec.kind import BATCH_BYTES, Kind, Segment, is_plain
+from densor.codec.language_model.session import Session
+from densor.codec.levels import Level, beside_tensors, level_settings
+from densor.codec.planes.units import entry_points
+from densor.codec.scale_context.tables import History
+from densor.codec.zstd import zstd_compress
+from densor.errors import ArgumentError, FileError, FormatError
+from densor.formats.container import strictjson, wire
+from densor.formats.container.archive import Archive
+from densor.formats.container.entry import EntryMeta, parse
+from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
+from densor.formats.io.outputs import errors_of, write_all
+from densor.formats.io.sources import Bytes, Source, as_bytes
+from densor.formats.tensors import TensorInfo
+from densor.runtime.buffers import POOL
+from densor.runtime.workers import Workers
+
+_INDEX_ZSTD = 9
+_IN_FLIGHT = 2 * BATCH_BYTES  # original bytes that may be in work at once, one batch more or less
+_PLACE_EVERY = 1 << 24  # original bytes between frames that tell a reader of a damaged archive more
+_LEAST_REPEAT = 64  # bytes from which a batch may be stored as a reference to an equal one
+
+
+class _Waiting(NamedTuple):
+    """A batch that is being coded."""
+
+    result: Callable[[], CodedBatch]
+    repeat: tuple[int, int] | None  # entry and offset of the equal batch
+    data: Bytes
+    before: Before | None = None
+    reported: bool = False  # tells of its progress itself
+
+
+class ArchiveWriter:
+    """Writes one archive to a binary file object, which need not be seekable.
+
+    `threads`: 0 for all processors. `index`: whether the archive ends with an index. `repeats`:
+    whether equal batches are stored once, which a reader on a pipe must buffer for; by default
+    if the file can be sought in. `hash`: `sha256` instead of XXH3-128 for the original bytes.
+    `based`: whether entries may have bases, which is needed where the file cannot be sought in.
+    `text`: plain bytes by context mixing whatever the level. `llm`: a language model for entries
+    that hold no tensors, or its name or path; `verify`: decode at once what it has coded.
+    `gpu_index`: whether entry points stand beside the chunks that a GPU decodes from such.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        level: int = 3,
+        threads: int = 0,
+        *,
+        index: bool = True,
+        repeats: bool | None = None,
+        hash: str | None = None,
+        based: bool = False,
+        text: bool = False,
+        llm: Any = None,
+        verify: bool = True,
+        gpu_index: bool = False,
+        progress: Callable[[int], object] | None = None,
+    ) -> None:
+        self._file = file
+        self._gpu_index = gpu_index
+        self.level = level
+        self._level: Level = level_settings(level, text)
+        self._entry_level = self._level  # of the entry at hand
+        self._entry_session: Session | None = None
+        self._workers = Workers(threads)
+        self.hash = hash
+        self._progress = progress
+        self._session = None if llm is None else Session(llm, progress, verify)
+        if self._session is not None:
+            self._session.weights()  # fails before anything is written
+        self._with_index = index
+        self._start = file.tell() if _seekable(file) else None
+        self._repeats = self._start is not None if repeats is None else repeats
+        self._features = 0 if self._start is not None or not self._repeats else wire.BACKREFS
+        if based:
+            self._features |= wire.BASE
+        self._seen: dict[tuple[bytes, int], tuple[int, int]] = {}
+        self._models = 0
+        self._model_numbers: dict[bytes, int] = {}  # of those that may be named, oldest first
+        self._history = History()
+        self._entries: list[dict[str, Any]] = []
+        self._names: set[str] = set()
+        self._frames: tuple[list[int], list[int], list[int], list[int]] = ([], [], [], [])
+        self._at = 0
+        self._done = 0  # original bytes of the entry that is being added
+        self._since_place = 0
+        self._open = True
+        self._broken = False
+        self._write(wire.pack_header(self._features))
+
+    @property
+    def written(self) -> int:
+        """Bytes written so far."""
+        return self._at
+
+    @property
+    def original(self) -> int:
+        """Bytes of the entries added so far."""
+        return sum(entry["size"] for entry in self._entries)
+
+    @property
+    def digests(self) -> list[list[object]]:
+        """Kind and hexadecimal digest of the entries added so far."""
+        return [entry["digest"] for entry in self._entries]
+
+    def add(
+        self,
+        meta: EntryMeta,
+        source: Source,
+        segments: Iterable[Segment],
+        tensors: Iterable[TensorInfo] = (),
+        base: Base | None = None,
+    ) -> None:
+        """Adds an entry with the bytes of `source`, cut and coded as `segments` say.
+
+        `base`: the bytes that `meta.base` tells of, which segments may refer to.
+
+        ArgumentError if the name was used before or no reader would accept it, FileError if
+        `source` is shorter than the size in `meta`. After any other error the archive is lost.
+        """
+        if not self._open or self._broken:
+            raise ArgumentError("archive is closed, or an entry before has failed")
+        if meta.name in self._names:
+            raise ArgumentError(f"archive already has an entry named {meta.name!r}")
+        meta = dataclasses.replace(meta, hash=self.hash)
+        description = _description(meta)
+        if meta.base is not None:
+            if self._start is None and not self._features & wire.BASE:
+                raise ArgumentError("archive on a pipe was not begun as one with bases")
+            self._features |= wire.BASE
+        number = len(self._entries)
+        first = len(self._frames[0])
+        self._broken = True  # until the entry is whole
+        self._done = 0
+        self._entry_level = beside_tensors(self._level) if meta.format else self._level
+        self._entry_session = None if meta.format else self._session
+        self._frame(wire.ENTRY, description)
+        digest, size = self._add_data(number, source, segments, meta.size is not None, base)
+        if meta.size is not None and size != meta.size:
+            raise FileError(f"{meta.name}: has {size} bytes instead of {meta.size}; did it change?")
+        hash_kind = KINDS[self.hash or DEFAULT]
+        self._frame(wire.ENTRY_END, wire.ENTRY_END_PAYLOAD.pack(size, hash_kind) + digest)
+        self._broken = False
+        self._names.add(meta.name)
+        entry = meta.to_json()
+        entry["size"] = size
+        entry["frames"] = [first, len(self._frames[0]) - first]
+        entry["digest"] = [hash_kind, digest.hex()]
+        listed = [
+            [t.name, t.dtype, list(t.shape), t.offset, t.size]
+            for t in tensors
+            if t.offset + t.size <= size
+        ]
+        if listed:
+            entry["tensors"] = listed
+        self._entries.append(entry)
+
+    def copy(self, archive: Archive) -> None:
+        """Takes over all entries of an archive as they are stored, before any is added."""
+        if not self._open or self._broken or self._entries:
+            raise ArgumentError("archive is closed, or holds entries already")
+        self._broken = True
+        frames = archive.frames
+        for number in range(frames.kinds.size):
+            data = archive.frame_bytes(number)
+            self._write(data)
+            POOL.give(data)
+        self._frames = (
+            frames.kinds.tolist(),
+            frames.models.tolist(),
+            frames.stored.tolist(),
+            frames.original.tolist(),
+        )
+        self._models = self._frames[0].count(wire.MODEL)
+        self._entries = archive.listed()
+        self._names = {entry.meta.name for entry in archive.entries}
+        self._features |= archive.features
+        self._broken = False
+
+    def _add_data(
+        self,
+        number: int,
+        source: Source,
+        segments: Iterable[Segment],
+        size_known: bool,
+        base: Base | None,
+    ) -> tuple[bytes, int]:
+        hasher = new_hash(self.hash)
+        waiting: deque[_Waiting] = deque()
+        threads = self._workers.threads
+        in_flight = offset = 0
+        for segment in segments:
+            left, place = segment.size, segment.base
+            most = segment.kind.batch_bytes(self._entry_level)
+            while left is None or left > 0:
+                data = source.take(most if left is None else min(left, most))
+                if not data.size:
+                    break
+                hasher.update(data)
+                before = None
+                if base is not None and place is not None:
+                    before = _before(base, place, data.size)
+                    place += data.size
+                waiting.append(self._start_batch(data, segment.kind, number, offset, before))
+                in_flight += data.size
+                while waiting and (
+                    threads == 1 or in_flight > _IN_FLIGHT or len(waiting) > 4 * threads
+                ):
+                    in_flight -= waiting[0].data.size
+                    self._finish_batch(waiting.popleft())
+                offset += data.size
+                left = None if left is None else left - data.size
+            if left and size_known:
+                raise FileError(f"input ends {left} bytes early; did it change while it was read?")
+        while waiting:
+            self._finish_batch(waiting.popleft())
+        return hasher.digest(), offset
+
+    def _start_batch(
+        self, data: Bytes, kind: Kind, entry: int, offset: int, before: Before | None
+    ) -> _Waiting:
+        if self._repeats and data.size >= _LEAST_REPEAT:
+            key = (xxhash.xxh3_128_digest(data), data.size)
+            place = self._seen.setdefault(key, (entry, offset))
+            if place != (entry, offset):
+                return _Waiting(lambda: CodedBatch(None, []), place, data)
+        if data.size % kind.unit:
+            kind = Kind(None)  # the odd end of a file that was called a tensor
+        session = self._entry_session if is_plain(kind) else None
+        result = encode_batch(
+            data, kind, self._entry_level, self._workers, self._history, before, session
+        )
+        return _Waiting(result, None, data, before, session is not None)
+
+    def _finish_batch(self, batch: _Waiting) -> None:
+        if self._since_place >= _PLACE_EVERY:
+            place = wire.PLACE_PAYLOAD.pack(len(self._entries), self._models, self._done)
+            self._frame(wire.PLACE, place)
+            self._since_place = 0
+        self._done += batch.data.size
+        self._since_place += batch.data.size
+        if batch.repeat is not None:
+            self._repeat(*batch.repeat, batch.data.size)
+        coded = batch.result()
+        own = self._model(coded.model) if coded.model is not None else 0
+        for chunk, points in zip(coded.chunks, self._points(coded), strict=True):
+            self._chunk(chunk, own)
+            if points is not None:
+                self._frame(wire.POINTS, points)
+            POOL.give(chunk.payload)
+        POOL.give(batch.data)
+        if batch.before is not None:
+            POOL.give(batch.before.data)
+        if self._progress is not None and not batch.reported:
+            self._progress(batch.data.size)
+
+    def _points(self, coded: CodedBatch) -> list[bytes | None]:
+        """The entry points of each chunk, None for those that get none."""
+        model = coded.model
+        if not self._gpu_index or model is None:
+            return [None] * len(coded.chunks)
+        tasks = [
+            self._workers.submit(entry_points, model, as_bytes(chunk.payload), chunk.original)
+            for chunk in coded.chunks
+            if chunk.own
+        ]
+        found = iter([task.result() for task in tasks])
+        return [next(found) if chunk.own else None for chunk in coded.chunks]
+
+    def _model(self, payload: bytes) -> int:
+        """The number of a model, which is written unless an equal one may still be named."""
+        number = self._model_numbers.get(payload)
+        if number is None:
+            self._frame(wire.MODEL, payload)
+            number = self._model_numbers[payload] = self._models
+            self._models += 1
+            if len(self._model_numbers) > registry.MODEL_WINDOW:
+                del self._model_numbers[next(iter(self._model_numbers))]
+        return registry.FIRST_MODEL + number
+
+    def _chunk(self, chunk: Chunk, own: int) -> None:
+        self._frame(wire.CHUNK, chunk.payload, chunk.original, own if chunk.own else chunk.model)
+
+    def _repeat(self, entry: int, offset: int, size: int) -> None:
+        self._features |= wire.BACKREFS
+        for begin in range(0, size, wire.CHUNK_LIMIT):
+            length = min(size - begin, wire.CHUNK_LIMIT)
+            self._frame(wire.REF, wire.REF_PAYLOAD.pack(entry, offset + begin), length)
+
+    def _frame(self, kind: int, payload: Any, original: int = 0, model: int = 0) -> None:
+        stored = memoryview(payload).nbytes
+        self._write(wire.pack_frame(kind, payload, original, model))
+        self._write(payload)
+        for column, value in zip(self._frames, (kind, model, stored, original), strict=True):
+            column.append(value)
+
+    def _write(self, data: Any) -> None:
+        self._at += memoryview(data).nbytes
+        write_all(self._file, data)
+
+    def close(self) -> None:
+        """Writes index and end. The file object stays open."""
+        if not self._open:
+            return
+        self._open = False
+        if self._session is not None:
+            self._session.stop()
+        self._workers.close()
+        if self._broken:
+            raise FileError("archive is incomplete, since an entry has failed")
+        frames = len(self._frames[0])
+        index_at = 0
+        if self._with_index:
+            index_at = self._at
+            keys = ("kinds", "models", "stored", "original")
+            columns = dict(zip(keys, self._frames, strict=True))
+            text = strictjson.dumps({"entries": self._entries, **columns})
+            if len(text) > wire.INDEX_BASE + wire.INDEX_PER_BYTE * index_at:
+                for (
+                    entry
+                ) in self._entries:  # names that the archive packs better than readers allow
+                    entry.pop("tensors", None)
+                text = strictjson.dumps({"entries": self._entries, **columns})
+            self._frame(wire.INDEX, zstd_compress(text, _INDEX_ZSTD), len(text))
+            frames += 1
+        self._frame(wire.END, wire.END_PAYLOAD.pack(index_at, frames))
+        with errors_of("output"):
+            if self._start is not None and self._features:
+                end = self._file.tell()
+                self._file.seek(self._start)
+                write_all(self._file, wire.pack_header(self._features))
+                self._file.seek(end)
+            self._file.flush()
+
+    def abort(self) -> None:
+        """Stops the threads; what was written is no whole archive."""
+        self._open = False
+        self._workers.close()
+
+
+def _before(base: Base, offset: int, size: int) -> Before | None:
+    """A stretch of the base, None where there is none of this size."""
+    if offset + size > base.size:
+        return None
+    return Before(base.read_at(offset, size), offset)
+
+
+def _description(meta: EntryMeta) -> bytes:
+    """The payload of an ENTRY frame, which readers accept; ArgumentError if they would not."""
+    try:
+        parse(meta.to_json())
+    except FormatError as error:
+        raise ArgumentError(str(error)) from None
+    text = strictjson.dumps(meta.to_json())
+    if len(text) > wire.MAX_ENTRY:
+        raise ArgumentError(f"{meta.name}: type takes {len(text)} bytes to describe")
+    return text
+
+
+def _seekable(file: BinaryIO) -> bool:
+    """Whether the header can be written anew, which in append mode it cannot."""
+    try:
+        appends = "a" in str(getattr(file, "mode", ""))
+        return file.seekable() and file.writable() and not appends
+    except (AttributeError, OSError):
+        return False

@@ -1,0 +1,1 @@
+"""Damaged archives: what is left of them, getting it out, repairing."""

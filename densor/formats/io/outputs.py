@@ -1,0 +1,170 @@
+"""Output files that appear whole or not at all."""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from densor.errors import FileError
+from densor.runtime.buffers import new_bytes
+
+
+@contextlib.contextmanager
+def errors_of(path: object) -> Iterator[None]:
+    """Turns an OSError into a FileError that names the file and the reason."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename or path
+        raise FileError(f"{name}: {error.strerror or error}") from error
+
+
+def write_all(file: BinaryIO, data: Any) -> None:
+    """Writes all of a buffer, also to unbuffered files; FileError where that fails."""
+    view = memoryview(data).cast("B")
+    try:
+        while view.nbytes:
+            written = file.write(view)
+            view = view[written:] if written is not None else view[:0]
+    except OSError as error:
+        raise FileError(f"cannot write: {error.strerror or error}") from error
+
+
+class MemoryFile:
+    """A file in memory. `size`: how large it may become, a guess."""
+
+    def __init__(self, size: int) -> None:
+        self._buffer = np.empty(size + (1 << 12), np.uint8)
+        self._size = 0
+        self._at = 0
+
+    def write(self, data: Any) -> int:
+        piece = np.frombuffer(data, np.uint8)
+        end = self._at + piece.size
+        if end > self._buffer.size:
+            larger = np.empty(max(end, 2 * self._buffer.size), np.uint8)
+            larger[: self._size] = self._buffer[: self._size]
+            self._buffer = larger
+        self._buffer[self._at : end] = piece
+        self._at = end
+        self._size = max(self._size, end)
+        return piece.size
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int) -> int:
+        self._at = offset
+        return offset
+
+    def seekable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def flush(self) -> None:
+        pass
+
+    def getvalue(self) -> bytes:
+        """All that was written."""
+        return new_bytes(self._buffer[: self._size])
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
+    """A temporary file beside `path`, renamed to it at the end; removed on any exception.
+
+    FileError if `path` exists and `overwrite` is false, or for faults of the file system.
+    """
+    with errors_of(path):
+        if path.is_dir():
+            raise FileError(f"{path}: is a directory")
+        if not overwrite and os.path.lexists(path):
+            raise _exists(path)
+    # At most 128 bytes of its name, where file systems allow 255.
+    temporary = path.with_name(f".{path.name[:32]}.{secrets.token_hex(8)}.tmp")
+    try:  # from before the file is there, since an interrupt can come at any time
+        try:
+            # A new file, with the permissions that the umask leaves, which only the system may ask
+            # for: to look at it means to change it, for all threads.
+            file = temporary.open("x+b", buffering=0)
+        except OSError as error:  # its file name is of no interest
+            raise FileError(f"{path}: {error.strerror or error}") from error
+        with errors_of(path):
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            move_into_place(temporary, path, overwrite)
+    except BaseException:
+        with contextlib.suppress(OSError):  # such as a folder that may not be written
+            temporary.unlink()
+        raise
+
+
+def move_into_place(temporary: Path, path: Path, overwrite: bool) -> None:
+    """Gives a whole file its name, for good; FileError if that exists and `overwrite` is false."""
+    if overwrite:
+        temporary.replace(path)
+    else:  # a link fails where another process has made the file meanwhile
+        try:
+            os.link(temporary, path)
+            temporary.unlink()
+        except FileExistsError:
+            raise _exists(path) from None
+        except OSError:  # no hard links here
+            temporary.replace(path)
+    if hasattr(os, "O_DIRECTORY"):
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _exists(path: Path) -> FileError:
+    return FileError(f"{path}: already exists; use -f (overwrite=True) to replace it")
+
+
+@contextlib.contextmanager
+def to_be_replaced(path: Path, file: BinaryIO) -> Iterator[os.stat_result]:
+    """Keeps others from replacing a file at the same time; yields its status.
+
+    FileError if another process has locked it, or has put another one in its place meanwhile.
+    `file` is open on it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on this system
+        pass
+    else:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileError(f"{path}: is being written by another process") from None
+        except OSError:  # a file system without locks
+            pass
+    before = os.fstat(file.fileno())
+    check_still_there(path, before)
+    yield before
+
+
+def check_still_there(path: Path, before: os.stat_result) -> None:
+    """FileError unless the path still leads to the file that it did, unchanged."""
+    with errors_of(path):
+        now = os.stat(path)
+    same = os.path.samestat(now, before)
+    if not same or (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise FileError(f"{path}: changed while it was read")
+
+
+def copy_times_and_mode(source: Path, target: Path) -> None:
+    """Gives `target` the permissions and times of `source`, as far as the system allows."""
+    with contextlib.suppress(OSError):
+        shutil.copystat(source, target)

@@ -1,0 +1,213 @@
+"""Where bytes come from: memory, files, pipes, all behind two small interfaces."""
+
+import contextlib
+import errno
+import io
+import os
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.errors import FileError, TruncatedError
+from densor.runtime.buffers import POOL
+from densor.runtime.locks import Lock
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class Source(Protocol):
+    """Bytes in sequence."""
+
+    def take(self, count: int) -> Bytes:
+        """The next `count` bytes, fewer only at the end; may be given back to `buffers.POOL`."""
+        ...
+
+
+def as_bytes(data: Any) -> Bytes:
+    """A flat uint8 view of any contiguous buffer."""
+    if isinstance(data, np.ndarray):
+        return data.reshape(-1).view(np.uint8)
+    view = memoryview(data)
+    return np.frombuffer(view.cast("B") if view.nbytes else b"", np.uint8)
+
+
+class MemorySource:
+    """Bytes of a buffer, handed out as views."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = as_bytes(data)
+        self._at = 0
+
+    def take(self, count: int) -> Bytes:
+        piece = self._data[self._at : self._at + count]
+        self._at += piece.size
+        return piece
+
+
+class FileSource:
+    """Bytes of a binary file object, which need not be seekable."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._readinto = getattr(file, "readinto", None)
+
+    def take(self, count: int) -> Bytes:
+        buffer = POOL.take(count)
+        filled = 0
+        while filled < count:
+            got = self._read_some(memoryview(buffer)[filled:])
+            if not got:
+                break
+            filled += got
+        return buffer if filled == count else buffer[:filled]
+
+    def _read_some(self, target: memoryview) -> int:
+        try:
+            if self._readinto is not None:
+                return self._readinto(target) or 0
+            data = self._file.read(len(target))
+        except OSError as error:
+            raise FileError(f"cannot read: {error.strerror or error}") from error
+        target[: len(data)] = data
+        return len(data)
+
+
+class ChainSource:
+    """Bytes already taken from a source, then the rest of it."""
+
+    def __init__(self, head: Bytes, rest: Source) -> None:
+        self._head = head
+        self._rest = rest
+
+    def take(self, count: int) -> Bytes:
+        if not self._head.size:
+            return self._rest.take(count)
+        piece = self._head[:count]
+        self._head = self._head[count:]
+        if piece.size == count:
+            return piece
+        return np.concatenate([piece, self._rest.take(count - piece.size)])
+
+
+class RandomSource(Protocol):
+    """Bytes at any place; safe to use from several threads."""
+
+    @property
+    def size(self) -> int:
+        """All bytes there are."""
+        ...
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        """Exactly `count` bytes from `offset` on, else TruncatedError; may be given back."""
+        ...
+
+
+class MemoryRandomSource:
+    """A buffer."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = as_bytes(data)
+
+    @property
+    def size(self) -> int:
+        return self._data.size
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        piece = self._data[offset : offset + count]
+        if offset < 0 or piece.size != count:
+            raise TruncatedError("archive is shorter than its frames say")
+        return piece
+
+
+class FileRandomSource:
+    """A seekable file object; positioned reads where it is a real file.
+
+    Leaves the file's position as it is, so that it may be read in sequence as well, by the same
+    thread.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._lock = Lock()
+        self._positioned = False
+        if isinstance(file, io.FileIO | io.BufferedReader | io.BufferedRandom):  # no wrapper
+            with contextlib.suppress(OSError):
+                self._positioned = hasattr(os, "preadv") and file.fileno() >= 0
+        try:
+            at = file.tell()
+            self._size = file.seek(0, os.SEEK_END)
+            file.seek(at)
+        except (AttributeError, OSError, ValueError) as error:
+            raise FileError(f"cannot read at random: {error}") from error
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        if offset < 0 or offset + count > self._size:
+            raise TruncatedError("archive is shorter than its frames say")
+        if self._positioned:
+            return self._pread(offset, count)
+        with self._lock:
+            at = self._file.tell()
+            self._file.seek(offset)
+            data = FileSource(self._file).take(count)
+            self._file.seek(at)
+        if data.size != count:
+            raise TruncatedError("archive is shorter than its frames say")
+        return data
+
+    def _pread(self, offset: int, count: int) -> Bytes:
+        buffer = POOL.take(count)
+        view = memoryview(buffer)
+        filled = 0
+        while filled < count:
+            try:
+                # Asked for each time, since after `close` the number may be that of another file.
+                got = os.preadv(self._file.fileno(), [view[filled:]], offset + filled)
+            except OSError as error:
+                raise FileError(f"cannot read archive: {error.strerror}") from error
+            except ValueError:
+                raise FileError("cannot read archive: it was closed") from None
+            if not got:
+                raise TruncatedError("archive is shorter than its frames say")
+            filled += got
+        return buffer
+
+
+class ReadableSource:
+    """Another source, of which what the device cannot read is zeros: it is found to be damaged."""
+
+    _SECTOR = 1 << 12
+
+    def __init__(self, source: RandomSource) -> None:
+        self._source = source
+
+    @property
+    def size(self) -> int:
+        return self._source.size
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        try:
+            return self._source.read_at(offset, count)
+        except FileError as error:
+            if not _unreadable(error):
+                raise
+        out = np.zeros(count, np.uint8)
+        at = offset
+        while at < offset + count:  # sector by sector
+            end = min(offset + count, (at // self._SECTOR + 1) * self._SECTOR)
+            try:
+                out[at - offset : end - offset] = self._source.read_at(at, end - at)
+            except FileError as error:
+                if not _unreadable(error):
+                    raise
+            at = end
+        return out
+
+
+def _unreadable(error: FileError) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno == errno.EIO

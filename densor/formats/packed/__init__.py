@@ -1,0 +1,1 @@
+"""Safetensors files whose tensors are packed."""

@@ -1,0 +1,1 @@
+"""Other people's file formats: where in a file its tensors are."""

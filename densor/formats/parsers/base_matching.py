@@ -1,0 +1,97 @@
+"""Which tensors of a file go with which of its base."""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+
+from densor.codec.kind import Kind, Segment
+from densor.formats.io.sources import Bytes, RandomSource
+from densor.formats.parsers.contents import Stretch
+from densor.formats.parsers.plan import kind_of_group, plan_file
+from densor.formats.tensors import TensorInfo
+
+
+def tensors_of(base: RandomSource, name: str = "array") -> list[TensorInfo]:
+    """The tensors of a base, as those of any file are found; `name`: as for `plan_file`."""
+    return plan_file(_Sequential(base), base.size, random=base, name=name).tensors
+
+
+class _Sequential:
+    """A source's bytes from the first to the last."""
+
+    def __init__(self, source: RandomSource) -> None:
+        self._source = source
+        self._at = 0
+
+    def take(self, count: int) -> Bytes:
+        count = min(count, self._source.size - self._at)
+        self._at += count
+        return self._source.read_at(self._at - count, count)
+
+
+def attach(
+    segments: Iterable[Segment],
+    tensors: Iterable[TensorInfo],
+    base_tensors: Iterable[TensorInfo],
+) -> Iterator[Segment]:
+    """The segments of a file with the places of the base that they are coded against.
+
+    Tensors go together that have the same name, dtype and shape. A segment of several tensors is
+    cut where these do not follow each other in the base too. Of other bytes, those at the same
+    place go together.
+    """
+    places = {(t.name, t.dtype, t.shape): t.offset for t in base_tensors}
+    ordered = _apart(tensors)
+    at = 0
+    for segment in segments:
+        kind = segment.kind
+        if not ordered or segment.size is None or (kind.layout is None and not kind.fields):
+            yield segment._replace(base=at)
+        else:
+            yield from _matched(segment, at, ordered, places)
+        at += segment.size or 0
+
+
+def _apart(tensors: Iterable[TensorInfo]) -> list[TensorInfo]:
+    """Tensors in order, without those that share bytes with others."""
+    found: list[TensorInfo] = []
+    for tensor in sorted(tensors, key=lambda t: (t.offset, -t.size)):
+        if tensor.size and (not found or tensor.offset >= found[-1].offset + found[-1].size):
+            found.append(tensor)
+    return found
+
+
+def _matched(
+    segment: Segment,
+    at: int,
+    tensors: list[TensorInfo],
+    places: dict[tuple[str, str, tuple[int, ...]], int],
+) -> Iterator[Segment]:
+    assert segment.size is not None
+    begin = bisect_left(tensors, at, key=lambda t: t.offset)
+    end = bisect_left(tensors, at + segment.size, key=lambda t: t.offset)
+    inside = tensors[begin:end]
+
+    def shift(tensor: TensorInfo) -> int | None:
+        place = places.get((tensor.name, tensor.dtype, tensor.shape))
+        return None if place is None else place - tensor.offset
+
+    parts = [(found, list(group)) for found, group in groupby(inside, shift)]
+    if sum(tensor.size for tensor in inside) != segment.size:
+        yield segment
+    elif len(parts) == 1:
+        found = parts[0][0]
+        yield segment if found is None else segment._replace(base=at + found)
+    else:
+        for found, group in parts:
+            first, size = group[0].offset, sum(tensor.size for tensor in group)
+            yield Segment(
+                _kind(segment.kind, group), size, None if found is None else first + found
+            )
+
+
+def _kind(whole: Kind, group: list[TensorInfo]) -> Kind:
+    """The kind of some of the tensors that make up a segment."""
+    if whole.fields:
+        return whole
+    return kind_of_group([Stretch(t.offset, t.size, t.dtype, t.shape) for t in group])

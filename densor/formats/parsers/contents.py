@@ -1,0 +1,86 @@
+"""What a parser finds in a file, and the begin of the file that it finds it in."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from densor.codec.blocks.block import Field
+from densor.formats.io.sources import Bytes, ChainSource, RandomSource, Source
+from densor.formats.tensors import TensorInfo
+
+
+class Stretch(NamedTuple):
+    """Bytes of a file that are elements of one type, or blocks of fields."""
+
+    offset: int
+    size: int
+    dtype: str
+    shape: tuple[int, ...]  # of blocks, where there are `fields`
+    fields: tuple[Field, ...] = ()
+
+
+class Contents(NamedTuple):
+    """The tensors that can be read alone, and the stretches that are coded by their type.
+
+    All other bytes of the file are just bytes.
+    """
+
+    tensors: list[TensorInfo]
+    stretches: list[Stretch]
+
+
+def plain(tensors: list[TensorInfo]) -> Contents:
+    """The contents of a file whose tensors are coded as what they are."""
+    return Contents(tensors, [Stretch(t.offset, t.size, t.dtype, t.shape) for t in tensors])
+
+
+class Window:
+    """Small reads at random places, most of them near the one before: one call for many."""
+
+    def __init__(self, random: RandomSource, size: int = 1 << 14) -> None:
+        self._random = random
+        self._size = size
+        self._data = b""
+        self._start = 0
+
+    def read(self, at: int, count: int) -> bytes:
+        """Exactly `count` bytes from `at` on, else TruncatedError."""
+        begin = at - self._start
+        if begin < 0 or begin + count > len(self._data):
+            length = max(count, min(self._size, self._random.size - at))
+            self._data = self._random.read_at(at, length).tobytes()
+            self._start, begin = at, 0
+        return self._data[begin : begin + count]
+
+
+class Head:
+    """The begin of a file, looked at before the file is read from front to back.
+
+    `size` in bytes, None if unknown. `random`: the same file, where it can be read at random.
+    `name`: what a tensor is called that has no name in the file.
+    """
+
+    def __init__(
+        self, source: Source, size: int | None, random: RandomSource | None, name: str
+    ) -> None:
+        self._source = source
+        self._taken = np.empty(0, np.uint8)
+        self.size = size
+        self.random = random
+        self.name = name
+
+    def at_least(self, count: int) -> Bytes:
+        """The bytes looked at so far, at least `count` unless the file ends before."""
+        missing = count - self._taken.size
+        if missing > 0:
+            more = self._source.take(max(missing, self._taken.size))
+            self._taken = np.concatenate([self._taken, more])
+        return self._taken
+
+    def first(self, count: int) -> bytes:
+        """The first `count` bytes, fewer only if the file ends before."""
+        return self.at_least(count)[:count].tobytes()
+
+    def rewound(self) -> Source:
+        """The whole file from its first byte on."""
+        return ChainSource(self._taken, self._source)

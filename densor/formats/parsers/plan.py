@@ -1,0 +1,171 @@
+"""Cuts a file into segments: which stretch is coded as which kind of tensor, or as bytes."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from densor.codec.kind import (
+    BYTES,
+    FLOATS,
+    Kind,
+    Segment,
+    kind_of,
+    kind_of_blocks,
+    matrix_chunk,
+    parts_of,
+)
+from densor.codec.levels import DEFAULT_LEVEL, Level, level_settings
+from densor.codec.planes.analyse import MAX_RUN
+from densor.dtypes import SIZES, parse_dtype
+from densor.errors import FormatError, LimitError, TruncatedError
+from densor.formats.io.sources import RandomSource, Source
+from densor.formats.parsers import ctranslate2, gguf, npy, onnx, safetensors, torch_zip
+from densor.formats.parsers.contents import Contents, Head, Stretch
+from densor.formats.tensors import TensorInfo, is_listable
+
+# In the order in which they are tried; each begins with a look at the first bytes.
+FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
+    ("safetensors", safetensors.find),
+    ("gguf", gguf.find),
+    ("npy", npy.find),
+    ("npz", npy.find_npz),
+    ("torch", torch_zip.find),
+    ("ctranslate2", ctranslate2.find),
+    ("onnx", onnx.find),
+)
+
+# Tensors up to so many bytes are joined with neighbours of the same type: matrices and vectors, of
+# which rows make good runs, and others, whose content differs more. Floats that are coded by rows
+# join up to a chunk.
+_MEDIUM = 1 << 19
+_SMALL = 1 << 17
+_GROUP = 1 << 20  # bytes of a group at most, about a chunk
+_LEAST_RUN = 64
+_LEAST = 2048  # bytes between other bytes that are worth frames of their own
+
+
+class Plan(NamedTuple):
+    """A file about to be packed. `source` stands again at the first byte."""
+
+    format: str | None
+    source: Source
+    segments: list[Segment]
+    tensors: list[TensorInfo]
+
+
+def plan_file(
+    source: Source,
+    size: int | None,
+    dtype: str | None = None,
+    level: int = DEFAULT_LEVEL,
+    *,
+    random: RandomSource | None = None,
+    name: str = "array",
+) -> Plan:
+    """Looks at the begin of a file. `size` in bytes, None if unknown; `dtype` as told by the user.
+
+    With `dtype`, all bytes are elements of that type. Otherwise a file of a known format is taken
+    apart, and everything else is bytes. Where `level` has one class per plane, only small tensors
+    share chunks. `random`: the same file for formats that need not be read in order, whose
+    reading must not move `source`. `name`: what the array in a .npy file is called.
+    """
+    if dtype is not None:
+        kind_name = parse_dtype(dtype)
+        whole = (size or 0) // SIZES[kind_name] * SIZES[kind_name]
+        kind = kind_of(kind_name, (whole,))
+        segments = [Segment(kind, whole), Segment(BYTES, None)] if whole else [Segment(kind, None)]
+        return Plan(None, source, segments, [])
+    head = Head(source, size, random, name)
+    for format_name, find in FORMATS:
+        contents = _sound(find, head)
+        if contents is not None:
+            segments = list(_segments(contents.stretches, level_settings(level)))
+            return Plan(format_name, head.rewound(), segments, contents.tensors)
+    return Plan(None, head.rewound(), [Segment(BYTES, None)], [])
+
+
+def _sound(find: Callable[[Head], Contents | None], head: Head) -> Contents | None:
+    """What a parser finds in a file, if it can be true and is anything; stretches by offset."""
+    try:
+        contents = find(head)
+    except (FormatError, LimitError, TruncatedError):
+        return None
+    if contents is None:
+        return None
+    end = 0
+    stretches = sorted(stretch for stretch in contents.stretches if stretch.size)
+    for stretch in stretches:
+        if stretch.offset < end:
+            return None
+        end = stretch.offset + stretch.size
+    listed = sorted(contents.tensors, key=lambda tensor: (tensor.offset, tensor.size))
+    tensors = {tensor.name: tensor for tensor in listed if is_listable(tensor)}
+    end = max([end, *(tensor.offset + tensor.size for tensor in contents.tensors)])
+    if head.size is not None and end > head.size:
+        return None
+    return Contents(list(tensors.values()), stretches)
+
+
+def _segments(stretches: list[Stretch], level: Level) -> Iterator[Segment]:
+    """Header, stretches and whatever lies between and behind them, in order."""
+    at = 0
+    groups = list(_groups(stretches, level))
+    for i, group in enumerate(groups):
+        begin, end = group[0].offset, group[-1].offset + group[-1].size
+        apart = begin > at or i + 1 == len(groups) or groups[i + 1][0].offset > end
+        if end - begin < _LEAST and apart:
+            continue  # goes with the bytes beside it
+        if begin > at:
+            yield Segment(BYTES, begin - at)
+        yield Segment(kind_of_group(group), end - begin)
+        at = end
+    yield Segment(BYTES, None)
+
+
+def _groups(stretches: list[Stretch], level: Level) -> Iterator[list[Stretch]]:
+    """Stretches one after the other that are coded together, mostly one alone."""
+    group: list[Stretch] = []
+    for stretch in stretches:
+        if group and not _joins(group, stretch, level):
+            yield group
+            group = []
+        group.append(stretch)
+    if group:
+        yield group
+
+
+def _joins(group: list[Stretch], stretch: Stretch, level: Level) -> bool:
+    last = group[-1]
+    most, whole = _limits(stretch, level)
+    return (
+        stretch.dtype == last.dtype
+        and stretch.fields == last.fields
+        and stretch.offset == last.offset + last.size
+        and stretch.size <= most
+        and stretch.offset + stretch.size - group[0].offset <= whole
+    )
+
+
+def _limits(stretch: Stretch, level: Level) -> tuple[int, int]:
+    """Bytes of a stretch that may join a group, and of the group, at most."""
+    chunk = matrix_chunk(level)
+    if chunk and stretch.dtype in FLOATS and not stretch.fields:
+        return chunk, chunk
+    medium = _MEDIUM if level.classes > 1 else _SMALL
+    return _SMALL if len(stretch.shape) > 2 else medium, _GROUP
+
+
+def kind_of_group(group: list[Stretch]) -> Kind:
+    """One stretch's kind, or that of small ones in a row: runs that end where they end."""
+    first = group[0]
+    row = math.gcd(*(stretch.shape[-1] if stretch.shape else 1 for stretch in group))
+    if first.fields:
+        return kind_of_blocks(first.fields, row)
+    if len(group) == 1:
+        return kind_of(first.dtype, first.shape)
+    run = math.gcd(*(math.prod(stretch.shape) for stretch in group))
+    if not _LEAST_RUN <= run <= MAX_RUN:
+        run = 4 * _LEAST_RUN
+    parts = tuple(part for stretch in group for part in parts_of(stretch.dtype, stretch.shape))
+    return replace(kind_of(first.dtype, (2, run)), parts=parts)

@@ -1,0 +1,1 @@
+"""Buffers, locks and worker threads: what everything else runs on."""

@@ -1,0 +1,183 @@
+"""Sparse elements: when a bitmap is chosen, round trips, hostile models and chunks."""
+
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+import reference_decoder
+from helpers import MODEL, bits_of, make_array, random_state, take_apart, weights
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_blocks import assert_both_refuse, assert_decodes, chunk_of
+
+import densor
+from densor.codec import registry
+from densor.codec.batch import _element_coder, _tried_size, encode_batch
+from densor.codec.decoders import decoder_for
+from densor.codec.kind import kind_of
+from densor.codec.levels import level_settings
+from densor.codec.sparse.encoder import SparseCoder
+from densor.runtime.workers import Workers
+
+LEVEL = level_settings(3)
+DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32", "fp8": "F8_E4M3", "fp64": "F64"}
+
+
+def pruned(kind: str, keep: Any, rows: int = 256, columns: int = 512) -> Any:
+    """Weights of which those stay that `keep`, an array of Booleans, says."""
+    bits = weights(kind, rows, columns)
+    return np.where(keep, bits, bits.dtype.type(0))
+
+
+def masks(rows: int = 256, columns: int = 512) -> dict[str, Any]:
+    """What stays, for several ways to prune."""
+    rng = random_state("masks")
+    noise = rng.random((rows, columns))
+    quarters = noise.reshape(rows, columns // 4, 4)
+    two_of_four = (quarters.argsort(axis=2).argsort(axis=2) < 2).reshape(rows, columns)
+    return {
+        "half": noise < 0.5,
+        "70 %": noise < 0.3,
+        "90 %": noise < 0.1,
+        "2:4": two_of_four,
+        "rows": np.broadcast_to(noise[:, :1] < 0.4, noise.shape),
+        "dense": np.ones_like(noise, bool),
+    }
+
+
+@pytest.mark.parametrize("kind", ["bf16", "fp32", "fp8"])
+@pytest.mark.parametrize("mask", list(masks()))
+def test_the_smaller_way_is_chosen(kind: str, mask: str) -> None:
+    """Within 3 % of the better of both, by their real sizes."""
+    bits = pruned(kind, masks()[mask])
+    data = bits.reshape(-1).view(np.uint8)
+    of = kind_of(DTYPES[kind], bits.shape)
+    plain = _tried_size(_element_coder(data, of, LEVEL), data, LEVEL)
+    sparse = _tried_size(SparseCoder(data, of, LEVEL, _element_coder), data, LEVEL)
+    batch = encode_batch(data, of, LEVEL, Workers(1))()
+    stored = sum(len(chunk.payload) for chunk in batch.chunks)
+    assert stored <= 1.03 * min(plain, sparse) + 100
+    if mask in ("70 %", "90 %"):
+        assert batch.model is not None and batch.model[0] == registry.CODEC_SPARSE
+        assert sparse < 0.98 * plain
+    if mask in ("rows", "dense"):
+        assert batch.model is None or batch.model[0] == registry.CODEC_PLANAR
+
+
+def round_trip(bits: Any, dtype: str) -> None:
+    """By the sparse coder whatever the content, in chunks of unequal numbers of values."""
+    data = np.ascontiguousarray(bits).reshape(-1).view(np.uint8)
+    kind = kind_of(dtype, bits.shape)
+    coder = SparseCoder(data, kind, LEVEL, _element_coder)
+    step = max(1, data.size // kind.unit // 3) * kind.unit
+    pieces = [data[i : i + step] for i in range(0, data.size, step)]
+    coder.decide([coder.count(piece) for piece in pieces])
+    chunks = [(coder.encode(piece, i).tobytes(), piece.size) for i, piece in enumerate(pieces)]
+    assert_decodes(coder.model(), chunks, data.tobytes())
+
+
+@pytest.mark.parametrize("dtype", ["U8", "I8", "BOOL", "F16", "BF16", "F32", "U64", "C128"])
+@pytest.mark.parametrize("content", ["sparse", "random", "signed_zeros", "constant", "few_values"])
+def test_round_trips(dtype: str, content: str) -> None:
+    size = kind_of(dtype, (1,)).unit
+    for count in (1, 2, 7, 8, 9, 600):
+        round_trip(bits_of(content, size, count, random_state(dtype, content, count)), dtype)
+
+
+def test_chunks_without_values() -> None:
+    bits = np.zeros(300, np.uint16)
+    round_trip(bits, "BF16")
+    bits[100:200] = weights("bf16", 1, 100)[0]  # only in the middle of three chunks
+    round_trip(bits, "BF16")
+
+
+def test_a_value_of_minus_zero_is_a_value() -> None:
+    bits = np.zeros(4000, np.uint32)
+    bits[::7] = 0x80000000
+    archive = densor.compress(bits.view(np.float32))
+    back = densor.decompress(archive)
+    assert back.view(np.uint32).tolist() == bits.tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    dtype=st.sampled_from(["int8", "uint16", "float32", "float64"]),
+    count=st.integers(1, 3000),
+    keep=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+def test_any_array(dtype: str, count: int, keep: float, seed: int) -> None:
+    array = make_array(dtype, (count,), "weights" if dtype[0] == "f" else "random", seed)
+    array[random_state(seed, count).random(count) >= keep] = 0
+    assert densor.decompress(densor.compress(array)).tobytes() == array.tobytes()
+
+
+def test_an_archive_is_sparse_and_read_by_the_reference() -> None:
+    bits = pruned("bf16", masks()["70 %"])
+    archive = densor.compress(bits, dtype="bf16", threads=2)
+    assert [f.payload[0] for f in take_apart(archive) if f.kind == MODEL] == [6]
+    (entry,) = reference_decoder.decode(archive)
+    assert entry.data == bits.tobytes()
+    assert densor.decompress(archive).tobytes() == bits.tobytes()
+
+
+# Hostile models and chunks
+
+
+def model_of(size: int, bitmap: bytes = b"", values: bytes = b"") -> bytes:
+    parts = [struct.pack("<I", len(model)) + model for model in (bitmap, values)]
+    return bytes([6, size]) + b"".join(parts)
+
+
+def payload_of(count: int, *parts: tuple[int, bytes]) -> bytes:
+    return struct.pack("<I", count) + chunk_of(*parts)
+
+
+def test_what_the_specification_says() -> None:
+    payload = payload_of(3, (0, bytes([0b00100101])), (0, b"aabbcc"))
+    assert_decodes(model_of(2), [(payload, 14)], b"aa\0\0bb\0\0\0\0cc\0\0")
+    assert_decodes(model_of(8), [(payload_of(0, (0, b"\0"), (0, b"")), 8)], bytes(8))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        b"\6",
+        model_of(0),
+        model_of(3),
+        model_of(16),
+        model_of(2) + b"\0",
+        model_of(2)[:-1],
+        model_of(2, b"\2"),
+        model_of(2, model_of(2)),  # nested too deep
+        model_of(2, b"", bytes([5, 1, 1, 0, 0, 0, 0, 0])),
+    ],
+)
+def test_hostile_models(model: bytes) -> None:
+    with pytest.raises(densor.FormatError):
+        decoder_for(model)
+    with pytest.raises(reference_decoder.Refused):
+        reference_decoder.parse_model(model)
+
+
+def test_hostile_chunks() -> None:
+    bitmap, values = (0, bytes([0b00100101])), (0, b"aabbcc")
+    sound = payload_of(3, bitmap, values)
+    for payload, original in (
+        (sound, 13),
+        (sound, 8),  # unused bits that are set
+        (sound, 18),
+        (payload_of(2, bitmap, values), 14),
+        (payload_of(2, bitmap, (0, b"aabb")), 14),
+        (payload_of(4, bitmap, (0, b"aabbccdd")), 14),
+        (payload_of(0xFFFFFFFF, bitmap, values), 14),
+        (payload_of(0, (0, b"\0"), (1, b"")), 14),
+        (payload_of(3, bitmap, (2, b"aabbcc")), 14),
+        (payload_of(3, (1, bitmap[1]), values), 14),
+        (sound + b"\0", 14),
+    ):
+        assert_both_refuse(model_of(2), payload, original)
+    assert_both_refuse(model_of(2), payload_of(3, (9, bitmap[1]), values), 14, "unsupported")
+    for end in range(len(sound)):
+        assert_both_refuse(model_of(2), sound[:end], 14)

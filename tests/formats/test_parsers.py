@@ -1,0 +1,759 @@
+"""GGUF, .npy, .npz, PyTorch and ONNX files: byte for byte back, tensors as their libraries read.
+
+And files that lie: whatever they say, they are packed, and come back.
+"""
+
+import contextlib
+import io
+import os
+import pickle
+import struct
+import sys
+import threading
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reference_decoder
+from helpers import random_state, weights
+
+import densor
+from densor.errors import FormatError
+from densor.formats.io.sources import FileSource, MemoryRandomSource, MemorySource
+from densor.formats.parsers import gguf as gguf_parser
+from densor.formats.parsers import torch_pickle
+from densor.formats.parsers.plan import FORMATS, Plan, plan_file
+
+Array = Any
+
+
+def plan_of(data: bytes, random: bool = True, level: int = 3) -> Plan:
+    """The plan for a file of these bytes; checked to be a plan of just these bytes."""
+    source = MemoryRandomSource(data) if random else None
+    plan = plan_file(MemorySource(data), len(data), level=level, random=source)
+    sizes = [segment.size for segment in plan.segments]
+    assert sizes[-1] is None and all(size for size in sizes[:-1])
+    assert sum(size or 0 for size in sizes) <= len(data)
+    assert all(t.offset >= 0 and t.offset + t.size <= len(data) for t in plan.tensors)
+    assert plan.source.take(len(data) + 1).tobytes() == data
+    return plan
+
+
+def packed(path: Path, level: int = 3) -> Path:
+    """Packs a file and checks that it comes back from file, pipe and reference decoder."""
+    data = path.read_bytes()
+    target = path.with_name(path.name + ".densor")
+    densor.compress_file(path, target, level, overwrite=True, verify=True)
+    back = io.BytesIO()
+    densor.decompress_file(target, back)
+    assert back.getvalue() == data
+    (entry,) = reference_decoder.decode(target.read_bytes())
+    assert entry.data == data
+    assert through_a_pipe(data) == data
+    return target
+
+
+def through_a_pipe(data: bytes) -> bytes:
+    """What comes back of bytes that were packed from a pipe."""
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with open(writing, "wb") as file, contextlib.suppress(BrokenPipeError):
+            file.write(data)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    archive, back = io.BytesIO(), io.BytesIO()
+    with open(reading, "rb", buffering=0) as file:
+        densor.compress_file(file, archive)
+    thread.join()
+    archive.seek(0)
+    densor.decompress_file(archive, back)
+    return back.getvalue()
+
+
+def assert_tensors(archive: Path, expected: dict[str, Array]) -> None:
+    """The archive has just these tensors, bit for bit, each readable alone."""
+    with densor.open(archive) as file:
+        assert set(file.keys()) == set(expected)
+        for name, array in expected.items():
+            found = file.get_tensor(name)
+            assert found.shape == array.shape, name
+            assert found.dtype.itemsize == array.dtype.itemsize, name
+            assert found.tobytes() == array.tobytes(), name
+
+
+def dtypes_coded(plan: Plan) -> list[str]:
+    """The type of every segment that is not plain bytes."""
+    return [
+        "+".join(f"{field.dtype}:{field.size}" for field in segment.kind.fields)
+        or segment.kind.dtype
+        for segment in plan.segments
+        if segment.kind.layout is not None or segment.kind.fields
+    ]
+
+
+# GGUF
+
+
+def gguf_text(text: str) -> bytes:
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+def gguf_file(
+    tensors: dict[str, tuple[list[int], int, bytes]],
+    *,
+    pairs: bytes = b"",
+    count: int = 0,
+    alignment: int = 32,
+) -> bytes:
+    """A GGUF file by hand: name to dimensions (fastest first), type, data."""
+    head = [b"GGUF" + struct.pack("<IQQ", 3, len(tensors), count) + pairs]
+    data, at = [], 0
+    for name, (dimensions, kind, content) in tensors.items():
+        padding = -at % alignment
+        data.append(bytes(padding) + content)
+        head.append(gguf_text(name) + struct.pack("<I", len(dimensions)))
+        head.append(struct.pack(f"<{len(dimensions)}Q", *dimensions))
+        head.append(struct.pack("<IQ", kind, at + padding))
+        at += len(data[-1])
+    whole = b"".join(head)
+    return whole + bytes(-len(whole) % alignment) + b"".join(data)
+
+
+def small_gguf() -> bytes:
+    pairs = gguf_text("a.list") + struct.pack("<IIQ", 9, 8, 2) + gguf_text("x") + gguf_text("yz")
+    noise = random_state("gguf").integers(0, 256, 36, np.uint8).tobytes()
+    return gguf_file({"q": ([32, 2], 2, noise), "f": ([3], 0, bytes(12))}, pairs=pairs, count=1)
+
+
+def test_gguf_is_what_its_library_reads(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_string("general.name", "small")
+    writer.add_array("tokenizer.ggml.tokens", [f"token {i}" for i in range(500)])
+    writer.add_array("tokenizer.ggml.scores", [0.5] * 500)
+    numbers = weights("fp32", 64, 256).view(np.float32)
+    types = gguf.GGMLQuantizationType
+    for name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"):
+        data = gguf.quants.quantize(numbers, types[name])
+        writer.add_tensor(name, data, raw_dtype=types[name])
+    writer.add_tensor("f32", numbers)
+    writer.add_tensor("f16", numbers.astype(np.float16))
+    writer.add_tensor("norm", np.ones(33, np.float32))
+    writer.add_tensor("ids", np.arange(50, dtype=np.int32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+    archive = packed(path)
+    expected = {}
+    for tensor in gguf.GGUFReader(path).tensors:
+        data = np.array(tensor.data)
+        if tensor.tensor_type.name in ("F32", "F16", "I32"):
+            expected[tensor.name] = data
+        else:
+            block = gguf.GGML_QUANT_SIZES[tensor.tensor_type][1]
+            expected[tensor.name] = data.reshape(-1, block)
+    assert_tensors(archive, expected)
+    plan = plan_of(path.read_bytes(), random=False)
+    assert plan.format == "gguf"
+    assert "F16:2+F16:2+U8:16" in dtypes_coded(plan) and "F16:2+I8:32" in dtypes_coded(plan)
+
+
+def test_blocks_have_the_sizes_of_ggml() -> None:
+    gguf = pytest.importorskip("gguf")
+    for number, block in gguf_parser.BLOCKS.items():
+        kind = gguf.GGMLQuantizationType(number)
+        size = sum(field.size for field in block.fields)
+        assert (block.name, (block.weights, size)) == (kind.name, gguf.GGML_QUANT_SIZES[kind])
+
+
+def test_gguf_of_unknown_types_and_alignments(tmp_path: Path) -> None:
+    noise = random_state("gguf").integers(0, 256, 4000, np.uint8).tobytes()
+    pairs = gguf_text("general.alignment") + struct.pack("<II", 4, 64)
+    tensors = {
+        "unknown": ([100], 77, noise[:100]),
+        "known": ([25, 40], 0, noise),
+        "q": ([64, 2], 8, noise[:136]),
+    }
+    path = tmp_path / "odd.gguf"
+    path.write_bytes(gguf_file(tensors, pairs=pairs, count=1, alignment=64))
+    known = np.frombuffer(noise, "<f4").reshape(40, 25)
+    q = np.frombuffer(noise[:136], np.uint8).reshape(4, 34)
+    assert_tensors(packed(path), {"known": known, "q": q})
+
+
+def test_gguf_that_lies() -> None:
+    good = small_gguf()
+    assert len(plan_of(good).tensors) == 2
+    noise = bytes(36)
+    lies = {
+        "overlap": good.replace(struct.pack("<IQ", 0, 64), struct.pack("<IQ", 0, 32)),
+        "beyond": good.replace(struct.pack("<IQ", 0, 64), struct.pack("<IQ", 0, 96)),
+        "tensors": good.replace(struct.pack("<IQQ", 3, 2, 1), struct.pack("<IQQ", 3, 1 << 60, 1)),
+        "pairs": good.replace(struct.pack("<IQQ", 3, 2, 1), struct.pack("<IQQ", 3, 2, 1 << 60)),
+        "list": good.replace(struct.pack("<IIQ", 9, 8, 2), struct.pack("<IIQ", 9, 8, 1 << 62)),
+        "bytes": good.replace(struct.pack("<IIQ", 9, 8, 2), struct.pack("<IIQ", 9, 0, 1 << 62)),
+        "value": good.replace(struct.pack("<IIQ", 9, 8, 2), struct.pack("<IIQ", 9, 99, 2)),
+        "rows": gguf_file({"q": ([31, 2], 2, noise)}),
+        "scalar": gguf_file({"q": ([], 2, noise)}),
+        "dimensions": gguf_file({"q": ([1] * 9, 0, noise)}),
+        "huge": gguf_file({"q": ([1 << 63, 1 << 63], 0, noise)}),
+        "version": good.replace(struct.pack("<IQQ", 3, 2, 1), struct.pack("<IQQ", 1, 2, 1)),
+        "big endian": good.replace(struct.pack("<I", 3), struct.pack(">I", 3), 1),
+        "alignment": gguf_file(
+            {}, pairs=gguf_text("general.alignment") + struct.pack("<II", 4, 0), count=1
+        ),
+    }
+    for name, data in lies.items():
+        assert data != good, name
+        assert plan_of(data).format is None, name
+        assert plan_of(data, random=False).format is None, name
+    nested = struct.pack("<IIQ", 9, 9, 1) * 40
+    assert plan_of(gguf_file({}, pairs=gguf_text("deep") + nested, count=1)).format is None
+    empty = gguf_file({"q": ([0, 1 << 63], 0, b""), "": ([4], 0, bytes(16))})
+    assert plan_of(empty).tensors == []
+    twice = gguf_file({"q": ([4], 0, bytes(16))}) + bytes(99)
+    assert len(plan_of(twice).tensors) == 1
+
+
+def test_more_tensors_than_an_index_can_list(tmp_path: Path) -> None:
+    """Where names would make the index larger than a reader allows, it lists no tensors."""
+    path = tmp_path / "names.gguf"
+    names = (f"{'long' * 500}.{number}" for number in range(4000))
+    path.write_bytes(gguf_file({name: ([1], 0, bytes(4)) for name in names}, alignment=32))
+    assert len(plan_of(path.read_bytes()).tensors) == 4000
+    assert_tensors(packed(path), {})
+
+
+def test_gguf_on_a_pipe_that_ends_early() -> None:
+    """Whole rows or not, whole blocks or not, what there is comes back."""
+    noise = random_state("gguf").integers(0, 256, 34 * 3 * 50, np.uint8).tobytes()
+    whole = gguf_file({"q": ([96, 50], 8, noise)})
+    for missing in (0, 1, 34, 68, 102, len(noise)):
+        data = whole[: len(whole) - missing]
+        archive, back = io.BytesIO(), io.BytesIO()
+        densor.compress_file(io.BytesIO(data), archive)
+        archive.seek(0)
+        densor.decompress_file(archive, back)
+        assert back.getvalue() == data
+
+
+# npy, npz
+
+
+def npy_bytes(array: Array, version: tuple[int, int] | None = None) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, version)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f2", "<f8", "|i1", ">i8", "|b1", "<c8", ">c16"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_npy(dtype: str, order: str, version: tuple[int, int], tmp_path: Path) -> None:
+    array = np.asarray(weights("fp32", 40, 70).view(np.float32) * 900, order=order)
+    array = array.astype(dtype, order="K")
+    path = tmp_path / "some.npy"
+    path.write_bytes(npy_bytes(array, version))
+    plan = plan_of(path.read_bytes(), random=False)
+    assert plan.format == "npy" and len(dtypes_coded(plan)) == 1
+    listed = order == "C" and dtype[0] != ">"
+    assert_tensors(packed(path), {"some": np.load(path)} if listed else {})
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (0, 3), (5, 0), (1000,)])
+def test_npy_of_unusual_shapes(shape: tuple[int, ...], tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    array = np.ones(shape, np.float32, order="F")
+    np.save(path, array)
+    assert_tensors(packed(path), {"a": array})
+
+
+def test_npy_of_other_things(tmp_path: Path) -> None:
+    arrays = (
+        np.zeros(3, "S5"),
+        np.zeros(3, [("a", "<f4"), ("b", "<i2")]),
+        np.zeros(3, "M8[ns]"),
+        np.array([{}, []], object),
+    )
+    for array in arrays:
+        assert plan_of(npy_bytes(array)).format is None
+    for text in (b"{}", b"(" * 60000, b"{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}"):
+        head = b"\x93NUMPY\2\0" + struct.pack("<I", len(text)) + text
+        assert plan_of(head + bytes(99)).format is None
+    good = npy_bytes(np.ones(9, np.float32))
+    for lie in (b"(10,)", b"(99999999999999999999999,)"):
+        assert plan_of(good.replace(b"(9,)", lie)).format is None
+    assert plan_of(good.replace(b"<f4", b"<f9")).format is None
+    assert plan_of(good[:8] + b"\xff\xff" + good[10:]).format is None
+
+
+def npz_arrays() -> dict[str, Array]:
+    return {
+        "big": weights("fp32", 30, 80).view(np.float32),
+        "small": np.arange(5, dtype=np.int16),
+        "folder/half": weights("fp16", 40, 64).view(np.float16),
+    }
+
+
+def test_npz(tmp_path: Path) -> None:
+    path = tmp_path / "some.npz"
+    np.savez(path, **npz_arrays())
+    plan = plan_of(path.read_bytes())
+    assert plan.format == "npz" and dtypes_coded(plan) == ["F32", "F16"]
+    assert_tensors(packed(path), npz_arrays())
+    assert plan_of(path.read_bytes(), random=False).format is None
+
+
+def test_deflated_members_stay_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "some.npz"
+    np.savez_compressed(path, zeros=np.zeros(1 << 22))  # what inflates to 4096 times its size
+    plan = plan_of(path.read_bytes())
+    assert plan.format is None and not plan.tensors
+    assert_tensors(packed(path), {})
+
+
+def zip_bytes(members: dict[str, bytes], comment: bytes = b"") -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.comment = comment
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def test_zip_files_that_lie() -> None:
+    array = np.ones(1000, np.float32)
+    good = zip_bytes({"a.npy": npy_bytes(array), "b.npy": npy_bytes(array)}, b"a comment")
+    assert len(plan_of(good).tensors) == 2
+    size = struct.pack("<II", len(npy_bytes(array)), len(npy_bytes(array)))
+    directory = good.index(b"PK\1\2")
+    end = good.index(b"PK\5\6")
+    lies = (
+        good[:directory] + good[directory:].replace(size, struct.pack("<II", 1 << 30, 1 << 30)),
+        good[:directory] + good[directory:].replace(size, struct.pack("<II", 5000, 5000)),
+        good[: end + 12] + struct.pack("<II", 0xFFFFFFFF, 0xFFFFFFFF) + good[end + 20 :],
+        good[: end + 16] + struct.pack("<I", directory + 7) + good[end + 20 :],
+        good.replace(b"PK\1\2", b"PK\1\3"),
+        good.replace(b"PK\3\4", b"PK\3\5")[:2] + b"\3\4" + good.replace(b"PK\3\4", b"PK\3\5")[4:],
+        good[:end],
+        b"PK\3\4" + bytes(50),
+    )
+    for data in lies:
+        assert plan_of(data).format is None
+    # Two members at the same place.
+    second = good.index(b"PK\1\2", directory + 1)
+    same = good[: second + 42] + bytes(4) + good[second + 46 :]
+    assert plan_of(same).format is None
+    inner = zip_bytes({"c.npy": npy_bytes(array).replace(b"(1000,)", b"(1001,)")})
+    assert plan_of(inner).tensors == []
+
+
+def test_zip_files_larger_than_32_bits_can_tell(tmp_path: Path) -> None:
+    """Sizes and offsets from the zip64 fields, as for files over 4 GB."""
+    array = npy_bytes(np.arange(1000, dtype=np.float32))
+    local = struct.pack("<4s5H3I2H", b"PK\3\4", 45, 0, 0, 0, 0, 0, *[0xFFFFFFFF] * 2, 5, 20)
+    local += b"a.npy" + struct.pack("<HHQQ", 1, 16, len(array), len(array)) + array
+    entry = struct.pack(
+        "<4s6H3I5H2I",
+        *(b"PK\1\2", 45, 45, 0, 0, 0, 0, 0, 0xFFFFFFFF, 0xFFFFFFFF, 5, 32, 0, 0, 0, 0),
+        0xFFFFFFFF,
+    )
+    entry += b"a.npy" + struct.pack("<HHI", 9, 0, 0)[:4]
+    entry += struct.pack("<HHQQQ", 1, 24, len(array), len(array), 0)
+    end64 = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, len(entry), len(local))
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, len(local) + len(entry), 1)
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    path = tmp_path / "big.npz"
+    path.write_bytes(local + entry + end64 + locator + end)
+    assert list(np.load(path)) == ["a"]
+    assert_tensors(packed(path), {"a": np.arange(1000, dtype=np.float32)})
+
+
+# PyTorch
+
+
+def torch_file(path: Path, thing: Any, **options: Any) -> Path:
+    import torch
+
+    torch.save(thing, path, **options)
+    return path
+
+
+def state() -> dict[str, Any]:
+    import torch
+
+    matrix = torch.from_numpy(weights("fp32", 48, 64).view(np.float32).copy())
+    shared = torch.from_numpy(weights("bf16", 64, 64).view(np.int16).copy()).view(torch.bfloat16)
+    return {
+        "matrix": matrix,
+        "half": matrix.half(),
+        "shared": shared,
+        "row": shared[3],
+        "rows": shared[2:5],
+        "column": shared[:, 3],
+        "transposed": matrix.T,
+        "tied": shared,
+        "scalar": torch.tensor(3),
+        "empty": torch.empty(0, 4),
+        "inner": {"list": [torch.arange(600), torch.ones(3, dtype=torch.bool)], 7: matrix[0]},
+        "parameter": torch.nn.Parameter(matrix.double()),
+        "fp8": matrix.to(torch.float8_e4m3fn),
+        "unsigned": torch.arange(2000).to(torch.uint16),
+    }
+
+
+def flat(thing: Any, name: str = "") -> dict[str, Any]:
+    """All tensors by the path that leads to them."""
+    import torch
+
+    if isinstance(thing, torch.Tensor):
+        return {name: thing}
+    items = thing.items() if isinstance(thing, dict) else enumerate(thing)
+    found = {}
+    for key, value in items:
+        found.update(flat(value, f"{name}.{key}" if name else str(key)))
+    return found
+
+
+def bits(tensor: Any) -> Array:
+    import torch
+
+    words = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return tensor.detach().contiguous().view(words[tensor.element_size()]).numpy()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_torch(protocol: int, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path = torch_file(tmp_path / "model.pt", state(), pickle_protocol=protocol)
+    plan = plan_of(path.read_bytes())
+    assert plan.format == "torch"
+    assert {"F32", "F16", "BF16", "I64", "F64", "F8_E4M3", "U16"} <= set(dtypes_coded(plan))
+    loaded = flat(torch.load(path, weights_only=False))  # protocols 4 and 5 need that
+    assert not loaded["column"].is_contiguous() and not loaded["transposed"].is_contiguous()
+    expected = {
+        name: bits(tensor)
+        for name, tensor in loaded.items()
+        if tensor.is_contiguous() and tensor.numel()
+    }
+    archive = packed(path)
+    assert_tensors(archive, expected)
+    with densor.open(archive, framework="pt") as file:
+        assert torch.equal(file.get_tensor("rows"), loaded["rows"])
+        assert torch.equal(file.get_slice("matrix")[5:7], loaded["matrix"][5:7])
+
+
+def test_torch_modules_and_what_is_not_a_zip(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.BatchNorm1d(32))
+    path = torch_file(tmp_path / "state.pth", module.state_dict())
+    expected = {name: bits(tensor) for name, tensor in module.state_dict().items()}
+    assert_tensors(packed(path), expected)
+    whole = torch_file(tmp_path / "module.pth", module)  # names classes, which are not imported
+    with densor.open(packed(whole)) as file:
+        assert any(name.endswith("weight") for name in file.keys())  # noqa: SIM118
+    old = torch_file(tmp_path / "old.pth", state(), _use_new_zipfile_serialization=False)
+    assert plan_of(old.read_bytes()).format is None
+    assert_tensors(packed(old), {})
+
+
+def test_nothing_is_executed_or_imported(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return exec, (f"open({str(tmp_path / 'pwned')!r}, 'w')",)
+
+    content = pickle.dumps({"evil": Evil(), "module": "antigravity"}) + b""
+    data = zip_bytes({"a/data.pkl": content, "a/data/0": bytes(4096)})
+    before = set(sys.modules)
+    assert plan_of(data).tensors == []
+    named = pickle.dumps({"x": 1}).replace(b"x", b"y") + b""
+    assert torch_pickle.scan(named).tensors == {}
+    torch_pickle.scan(b"\x80\x02cantigravity\nfly\n.")
+    assert "antigravity" not in set(sys.modules) - before
+    assert not (tmp_path / "pwned").exists()
+
+
+PID = (
+    b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ"
+)
+
+
+def rebuilt(storage: bytes, offset: bytes, shape: bytes, strides: bytes) -> bytes:
+    """Instructions that make a tensor of a storage."""
+    arguments = storage + offset + shape + strides + b"\x89N"
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + arguments + b"tR"
+
+
+@pytest.mark.filterwarnings("ignore:invalid escape:DeprecationWarning")
+def test_pickles_that_lie() -> None:
+    sound = b"\x80\x02}X\x01\x00\x00\x00t" + rebuilt(PID, b"K\0", b"K\4\x85", b"K\1\x85") + b"s."
+    data = zip_bytes({"a/data.pkl": sound, "a/data/0": bytes(16)})
+    assert [t.name for t in plan_of(data).tensors] == ["t"]
+
+    def one(offset: bytes, shape: bytes, strides: bytes) -> bytes:
+        tensor = rebuilt(PID, offset, shape, strides)
+        return b"\x80\x02}X\x01\x00\x00\x00t" + tensor + b"s."
+
+    huge = b"\x8a\x09" + bytes(8) + b"\x01"
+    for pickled in (
+        one(b"K\1", b"K\4\x85", b"K\1\x85"),  # beyond the storage
+        one(huge, b"K\4\x85", b"K\1\x85"),
+        one(b"K\0", huge + b"\x85", b"K\1\x85"),
+        one(b"K\0", b"K\2K\2\x86", b"K\1\x85"),
+        one(b"J\xff\xff\xff\xff", b"K\4\x85", b"K\1\x85"),
+        one(b"K\0", b"K\4\x85", b"K\2\x85"),
+        one(b"N", b"N", b"N"),
+    ):
+        plan = plan_of(zip_bytes({"a/data.pkl": pickled, "a/data/0": bytes(16)}))
+        assert plan.tensors == []
+    for end in range(len(sound)):
+        with pytest.raises(FormatError):
+            torch_pickle.scan(sound[:end])
+    for byte in range(256):
+        for place in range(0, len(sound), 3):
+            wrong = sound[:place] + bytes([byte]) + sound[place + 1 :]
+            with contextlib.suppress(FormatError):
+                torch_pickle.scan(wrong)
+
+
+def test_pickles_that_grow() -> None:
+    """What refers to itself, or doubles at every step, costs no more than its size."""
+    doubling = b"\x80\x02)" + b"2\x86" * 5000 + b"."  # a tuple of the one before, twice
+    assert torch_pickle.scan(doubling).tensors == {}
+    deep = b"\x80\x02)" + b"\x85" * 200_000 + b"."
+    assert torch_pickle.scan(deep).tensors == {}
+    itself = b"\x80\x02}q\0h\0h\0s."
+    assert torch_pickle.scan(itself).tensors == {}
+    state = b"\x80\x02]q\0]q\1" + b"h\0b" * 3000 + b"0h\0h\1b" * 2 + b"."
+    with contextlib.suppress(FormatError):
+        torch_pickle.scan(state)
+    tuples = b"\x80\x02" + b")" + b"\x85" * 100_000 + b"X\1\0\0\0n\x93."  # as a global's name
+    assert torch_pickle.scan(tuples).tensors == {}
+
+
+# ONNX
+
+
+def onnx_model() -> Any:
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    big = weights("fp32", 24, 64).view(np.float32)
+    half = weights("fp16", 24, 64).view(np.float16)
+    constant = helper.make_node(
+        "Constant", [], ["c"], value=numpy_helper.from_array(np.arange(400), "constant")
+    )
+    inner = helper.make_graph(
+        [helper.make_node("Identity", ["inner"], ["y"])],
+        "inner",
+        [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(big[::-1].copy(), "inner")],
+    )
+    branch = helper.make_node("If", ["b"], ["z"], then_branch=inner, else_branch=inner)
+    as_floats = helper.make_tensor("floats", TensorProto.FLOAT, (3,), [1.0, 2.0, 3.0])
+    graph = helper.make_graph(
+        [constant, branch],
+        "graph",
+        [helper.make_tensor_value_info("b", TensorProto.BOOL, ())],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(big, "big"),
+            numpy_helper.from_array(half, "half"),
+            numpy_helper.from_array(np.array(5, np.int64), "scalar"),
+            numpy_helper.from_array(np.zeros((0, 3), np.float32), "empty"),
+            as_floats,
+        ],
+    )
+    return onnx, helper.make_model(graph)
+
+
+def test_onnx(tmp_path: Path) -> None:
+    onnx, model = onnx_model()
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    plan = plan_of(path.read_bytes())
+    assert plan.format == "onnx" and {"F32", "F16", "I64"} == set(dtypes_coded(plan))
+    loaded = onnx.load(path).graph
+    numbers = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in [
+            *loaded.initializer,
+            loaded.node[0].attribute[0].t,
+            loaded.node[1].attribute[0].g.initializer[0],
+        ]
+        if tensor.HasField("raw_data")
+    }
+    assert {"big", "half", "scalar", "empty", "constant", "inner"} == set(numbers)
+    assert_tensors(packed(path), numbers)
+    assert plan_of(path.read_bytes(), random=False).format is None
+
+
+def field(number: int, content: bytes) -> bytes:
+    assert len(content) < 128
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+def test_protobuf_that_lies() -> None:
+    tensor = b"\x08\x04" + b"\x10\x01" + field(8, b"t") + field(9, bytes(16))
+    good = b"\x08\x08" + field(7, field(5, tensor))
+    assert [t.name for t in plan_of(good).tensors] == ["t"]
+    packed_dims = field(1, b"\x02\x02") + tensor[2:]
+    assert plan_of(b"\x08\x08" + field(7, field(5, packed_dims))).tensors[0].shape == (2, 2)
+    lies = (
+        good.replace(b"\x08\x04", b"\x08\x05"),  # another shape
+        good.replace(b"\x10\x01", b"\x10\x63"),  # an unknown type
+        good[:3] + bytes([good[3] + 1]) + good[4:],  # longer than the file
+        good[:5] + bytes([good[5] + 1]) + good[6:],  # longer than its message
+        good + b"\x0b",  # a group
+        good + b"\x02\x00",  # field number 0
+        good + b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+        good + b"\x08" + b"\xff" * 11,
+    )
+    for data in lies:
+        assert plan_of(data).tensors == []
+    for levels, tensors in ((5, 1), (30, 0)):
+        nested = field(5, tensor)
+        for _ in range(levels):  # a graph in an attribute of a node of a graph
+            for tag in (b"\x32", b"\x2a", b"\x0a"):
+                nested = tag + varint(len(nested)) + nested
+        nested = b"\x3a" + varint(len(nested)) + nested
+        assert len(plan_of(b"\x08\x08" + nested).tensors) == tensors
+    assert plan_of(b"\x08\x08" * 1000).format in (None, "onnx")
+
+
+def varint(value: int) -> bytes:
+    found = b""
+    while value > 127:
+        found += bytes([value & 127 | 128])
+        value >>= 7
+    return found + bytes([value])
+
+
+# CTranslate2
+
+
+def ctranslate2_bytes(variables: dict[str, Any]) -> bytes:
+    """A model file of version 6 with these variables."""
+
+    def text(name: str) -> bytes:
+        return struct.pack("<H", len(name) + 1) + name.encode() + b"\0"
+
+    kinds = [np.dtype(name) for name in ("f4", "i1", "i2", "i4", "f2")]
+    out = struct.pack("<I", 6) + text("TinySpec") + struct.pack("<II", 3, len(variables))
+    for name, value in variables.items():
+        array = np.asarray(value)
+        head = struct.pack(f"<B{array.ndim}I", array.ndim, *array.shape)
+        out += text(name) + head + struct.pack("<BI", kinds.index(array.dtype), array.nbytes)
+        out += array.tobytes()
+    return out + struct.pack("<I", 0)
+
+
+@pytest.mark.parametrize("level", [3, 6])
+def test_ctranslate2(level: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    variables = {
+        "encoder/weight": rng.standard_normal((40, 96)).astype(np.float16),
+        "encoder/scale": rng.standard_normal(96).astype(np.float32),
+        "decoder/ids": np.arange(50, dtype=np.int32),
+        "decoder/flag": np.int8(1),
+    }
+    path = tmp_path / "model.bin"
+    path.write_bytes(ctranslate2_bytes(variables))
+    archive = packed(path, level)
+    with densor.open(archive) as file:
+        for name in ("encoder/weight", "encoder/scale", "decoder/ids"):
+            assert file.get_tensor(name).tobytes() == variables[name].tobytes()
+
+
+# All of them
+
+
+def tiny_files() -> dict[str, bytes]:
+    array = np.arange(5, dtype=np.float32)
+    tensor = b"\x08\x04" + b"\x10\x01" + field(8, b"t") + field(9, bytes(16))
+    pickled = b"\x80\x02}X\x01\x00\x00\x00t" + rebuilt(PID, b"K\0", b"K\4\x85", b"K\1\x85") + b"s."
+    return {
+        "gguf": small_gguf(),
+        "npy": npy_bytes(array),
+        "npz": zip_bytes({"a.npy": npy_bytes(array)}),
+        "torch": zip_bytes({"a/data.pkl": pickled, "a/data/0": bytes(16)}),
+        "ctranslate2": ctranslate2_bytes({"t": np.ones(4, np.float32)}),
+        "onnx": b"\x08\x08" + field(7, field(5, tensor)),
+    }
+
+
+@pytest.mark.parametrize("name", list(tiny_files()))
+def test_truncated_at_every_byte(name: str) -> None:
+    data = tiny_files()[name]
+    assert plan_of(data).format == name
+    for end in range(len(data)):
+        plan_of(data[:end])
+        plan_of(data[:end], random=False)
+
+
+@pytest.mark.parametrize("name", list(tiny_files()))
+def test_any_byte_changed(name: str) -> None:
+    """A plan is found, whatever is wrong, and the file comes back."""
+    data = tiny_files()[name]
+    rng = random_state("changed", name)
+    for place in range(len(data)):
+        wrong = bytearray(data)
+        wrong[place] ^= int(rng.integers(1, 256))
+        plan_of(bytes(wrong))
+        wrong[int(rng.integers(len(data)))] = 255
+        plan_of(bytes(wrong))
+
+
+def test_formats_are_found_by_what_is_in_a_file() -> None:
+    assert [name for name, _ in FORMATS] == ["safetensors", *tiny_files()]
+    for name, data in tiny_files().items():
+        assert plan_of(data).format == name
+        assert plan_of(b"x" + data).format is None
+
+
+def test_a_file_is_read_in_order_after_a_look_at_random(tmp_path: Path) -> None:
+    """Looking at the end of a file does not move the position from which it is then read."""
+    path = tmp_path / "a.npz"
+    np.savez(path, **npz_arrays())
+    from densor.formats.io.sources import FileRandomSource
+
+    class Wrapped(io.BytesIO):
+        """A file without a descriptor to read from."""
+
+    for open_file in (lambda: path.open("rb", buffering=0), lambda: Wrapped(path.read_bytes())):
+        opener: Callable[[], Any] = open_file
+        with opener() as file:
+            random = FileRandomSource(file)
+            plan = plan_file(FileSource(file), random.size, random=random)
+            assert plan.format == "npz"
+            assert plan.source.take(random.size + 1).tobytes() == path.read_bytes()
+
+
+def test_many_files_in_one_archive(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, data in tiny_files().items():
+        (folder / f"tiny.{name}").write_bytes(data)
+    densor.pack([folder], tmp_path / "all.densor")
+    densor.extract(tmp_path / "all.densor", tmp_path / "out")
+    for name, data in tiny_files().items():
+        assert (tmp_path / "out" / f"tiny.{name}").read_bytes() == data
+    with densor.open(tmp_path / "all.densor") as file:
+        assert {"q", "f", "tiny", "a", "t"} == set(file.keys())
+        with densor.Writer(tmp_path / "one.densor") as writer:
+            writer.add_file(folder / "tiny.npy", "x/y.npy")
+    with densor.open(tmp_path / "one.densor") as file:
+        assert file.keys() == ["x/y"]
+        assert file.get_tensor("x/y").tolist() == [0, 1, 2, 3, 4]

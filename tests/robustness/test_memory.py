@@ -1,0 +1,98 @@
+"""Memory stays bounded, however large the file: measured in a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from paths import SUPPORT
+
+SIZE = 600_000_000
+LIMIT = 600_000_000  # bytes of memory, interpreter and libraries included
+
+PROGRAM = """
+import json, resource, sys
+from pathlib import Path
+sys.path.insert(0, {here!r})
+sys.path.insert(0, {package!r})
+import numpy as np
+import densor
+from helpers import weights
+
+def generate(path, size, kind):
+    # Weights that differ from block to block, made from one block cheaply.
+    block = weights("bf16", 1024, 4096)
+    header = b'{{"w":{{"dtype":"BF16","shape":[%d,4096],"data_offsets":[0,%d]}}}}'
+    rows = size // 8192
+    header = header % (rows, rows * 8192)
+    with open(path, "wb") as file:
+        if kind == "safetensors":
+            file.write(len(header).to_bytes(8, "little") + header)
+        left, number = rows * 8192, 0
+        while left:
+            data = (block ^ np.uint16(number & 7)).tobytes()[:left]
+            if kind != "repeats":
+                data = data[:-8] + number.to_bytes(8, "little") if len(data) > 8 else data
+            file.write(data)
+            left -= len(data)
+            number += 1
+
+def peak():
+    # The peak in rusage can be that of the process that forked this one.
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+folder, kind, size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+plain, packed, restored = folder / "plain", folder / "packed", folder / "restored"
+generate(plain, size, kind)
+found = {{"before": peak()}}
+densor.compress_file(plain, packed, 1 if kind == "bytes" else 3, threads=2)
+found["compress"] = peak()
+densor.decompress_file(packed, restored, threads=2)
+found["decompress"] = peak()
+with densor.open(packed, threads=2) as file:
+    if kind == "safetensors":
+        file.get_slice("w")[-3:]
+found["slice"] = peak()
+with plain.open("rb") as a, restored.open("rb") as b:
+    while True:
+        piece = a.read(1 << 24)
+        assert piece == b.read(1 << 24)
+        if not piece:
+            break
+found["ratio"] = packed.stat().st_size / plain.stat().st_size
+print(json.dumps(found))
+"""
+
+
+def peaks(folder: Path, kind: str, size: int) -> dict[str, float]:
+    import densor
+
+    package = str(Path(densor.__file__).parent.parent)
+    program = PROGRAM.format(here=str(SUPPORT), package=package)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder), kind, str(size)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def test_a_large_file_takes_little_memory(tmp_path: Path) -> None:
+    found = peaks(tmp_path, "safetensors", SIZE)
+    assert max(found[step] for step in ("compress", "decompress", "slice")) <= LIMIT, found
+    assert found["ratio"] < 0.7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bytes", "repeats"])
+def test_large_files_of_other_kinds(kind: str, tmp_path: Path) -> None:
+    found = peaks(tmp_path, kind, SIZE)
+    assert max(found[step] for step in ("compress", "decompress")) <= LIMIT, found
