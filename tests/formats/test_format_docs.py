@@ -28,6 +28,7 @@ from densor.codec.scale_context import params as scales_model
 from densor.codec.scale_context import payload as scales_payload
 from densor.codec.sparse import payload as sparse_wire
 from densor.codec.zstd import zstd_decompress
+from densor.formats import tensors
 from densor.formats.container import entry, wire
 from densor.formats.container.strictjson import loads
 from densor.formats.damage import recovery
@@ -115,7 +116,7 @@ def test_keys_of_entries() -> None:
     said = next(row[2] for row in rows if row[0] == "`kind`")
     assert re.findall(r"`(\w+)`", said) == list(entry.KINDS)
     text = (ROOT / FORMAT).read_text()
-    assert f"at most {entry.MAX_NAME} UTF-8 bytes" in text
+    assert f"at most {tensors.MAX_NAME} UTF-8 bytes" in text
     assert f"are at most {wire.MAX_CHAIN}" in text
 
 
@@ -145,7 +146,9 @@ def modes(rows: Rows) -> dict[str, int]:
 
 
 def test_modes_of_planes() -> None:
-    for name, number in modes(table(spec("planes"), "0 raw", "1 byte, the value")).items():
+    for name, number in modes(
+        table(spec("planes/rans_spec"), "0 raw", "1 byte, the value")
+    ).items():
         assert number == getattr(registry, f"PLANE_{name.upper()}")
 
 
@@ -189,16 +192,17 @@ def codec_of(page: str, rows: Rows) -> int:
 
 
 def spec(name: str) -> str:
-    return f"densor/codec/{name}/spec.md"
+    folder, _, stage = name.partition("/")
+    return f"densor/codec/{folder}/{stage or 'spec'}.md"
 
 
 HEADS: list[tuple[str, int, str, str]] = [
-    ("change", registry.CODEC_CHANGE, "context shift", change_model._HEAD.format),
-    ("fields", registry.CODEC_FIELDS, "number of fields", fields_wire.HEAD.format),
-    ("mixing", registry.CODEC_MIXING, "top bits of the mantissa", mixing_model._MODEL.format),
-    ("planes", registry.CODEC_PLANES, "number of planes", planar_model._HEAD.format),
-    ("scales", registry.CODEC_SCALES, "first exponent", scales_model._HEAD.format),
-    ("text", registry.CODEC_TEXT, "number of sets of weights", text_model._MODEL.format),
+    ("delta", registry.CODEC_CHANGE, "context shift", change_model._HEAD.format),
+    ("blocks", registry.CODEC_FIELDS, "number of fields", fields_wire.HEAD.format),
+    ("float_cm", registry.CODEC_MIXING, "top bits of the mantissa", mixing_model._MODEL.format),
+    ("planes/rans_spec", registry.CODEC_PLANES, "number of planes", planar_model._HEAD.format),
+    ("scale_context", registry.CODEC_SCALES, "first exponent", scales_model._HEAD.format),
+    ("byte_cm", registry.CODEC_TEXT, "number of sets of weights", text_model._MODEL.format),
 ]
 
 
@@ -210,33 +214,33 @@ def test_heads_of_models(name: str, codec: int, word: str, head: str) -> None:
 
 
 def test_change() -> None:
-    rows = table(spec("change"), "offset in the base")
+    rows = table(spec("delta"), "offset in the base")
     assert struct_of(rows, 0) == change_decode.HEAD.format + change_decode._LENGTH.format[1:]
-    methods = [row[0].split() for row in table(spec("change"), "D and M")]
+    methods = [row[0].split() for row in table(spec("delta"), "D and M")]
     assert {int(n): " ".join(name) for n, *name in methods} == {
         tokens.DIFFERENCE: "difference",
         tokens.XOR: "exclusive or",
         tokens.OWN: "own",
     }
-    text = (ROOT / spec("change")).read_text()
+    text = (ROOT / spec("delta")).read_text()
     assert f"at most {change_decode.MAX_CHUNK} bytes" in text
     assert f"contexts C, at most {change_model.MAX_CONTEXTS}" in text
     assert f"context bits B, at most {change_model.MAX_CONTEXT_BITS}" in text
 
 
 def test_fields() -> None:
-    rows = table(spec("fields"), "bytes per block s")
+    rows = table(spec("blocks"), "bytes per block s")
     assert struct_of(rows, 0) == fields_wire.FIELD.format + nested_wire.MODEL_LENGTH.format[1:]
-    orders = {row[1]: int(row[0]) for row in table(spec("fields"), "column by column")}
+    orders = {row[1]: int(row[0]) for row in table(spec("blocks"), "column by column")}
     assert orders == {
         name.removeprefix("ORDER_").lower(): number
         for name, number in vars(registry).items()
         if name.startswith("ORDER_")
     }
-    assert f"fields F, 1 to {block.MAX_FIELDS}" in (ROOT / spec("fields")).read_text()
+    assert f"fields F, 1 to {block.MAX_FIELDS}" in (ROOT / spec("blocks")).read_text()
 
 
-@pytest.mark.parametrize("name", ["fields", "sparse"])
+@pytest.mark.parametrize("name", ["blocks", "sparse"])
 def test_modes_of_parts(name: str) -> None:
     found = modes(table(spec(name), "0 raw", "2 model"))
     for mode, number in found.items():
@@ -253,21 +257,25 @@ def test_sparse() -> None:
 
 
 def test_formats_of_mixing() -> None:
-    rows = table(spec("mixing"), "fp8 e4m3")
+    rows = table(spec("float_cm"), "fp8 e4m3")
     said = [(int(row[0]), *(int(cell) for cell in row[2:])) for row in rows]
     code = [(f.number, f.size, f.exponent, f.mantissa) for f in mixing_model._ALL]
     assert said == code
-    assert f"at most {mixing_model.MAX_CHUNK} original bytes" in (ROOT / spec("mixing")).read_text()
+    assert (
+        f"at most {mixing_model.MAX_CHUNK} original bytes" in (ROOT / spec("float_cm")).read_text()
+    )
 
 
 def test_forms_of_scales() -> None:
-    rows = table(spec("scales"), "fp8_e4m3")
+    rows = table(spec("scale_context"), "fp8_e4m3")
     assert [int(row[0]) for row in rows] == sorted(scales_forms._NUMBERED)
     for row in rows:
         form = scales_forms._NUMBERED[int(row[0])]
         assert row[1] == form.name
         code = (form.exponent, form.top, form.rest, form.signs)
         assert code == tuple(int(cell) for cell in row[3:])
-    rows = table(spec("scales"), "base exponent B")
+    rows = table(spec("scale_context"), "base exponent B")
     assert struct_of(rows, 0) == scales_payload.HEAD.format
-    assert f"phase P, at most {scales_model.MAX_PHASE}" in (ROOT / spec("scales")).read_text()
+    assert (
+        f"phase P, at most {scales_model.MAX_PHASE}" in (ROOT / spec("scale_context")).read_text()
+    )

@@ -20,7 +20,7 @@ from mutations import (
     resealed,
     survives,
 )
-from paths import SUPPORT
+from paths import REFERENCE, ROOT, SUPPORT
 
 import densor
 
@@ -154,7 +154,7 @@ def test_no_access_outside_of_arrays() -> None:
     begin = time.monotonic()
     environment = os.environ | {
         "NUMBA_BOUNDSCHECK": "1",
-        "PYTHONPATH": os.pathsep.join([str(Path(densor.__file__).parent.parent), str(SUPPORT)]),
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, SUPPORT, REFERENCE))),
     }
     done = subprocess.run(
         [sys.executable, str(SUPPORT / "mutations.py"), "60"],

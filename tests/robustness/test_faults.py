@@ -21,7 +21,7 @@ from typing import Any
 import faults
 import pytest
 from faults import FIRST, PACKED_FIRST, SECOND, WORKS, Work, ended, forked, is_archive_of
-from paths import SUPPORT
+from paths import ROOT, SUPPORT
 
 import densor
 from densor.files import single
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 def run_faults(*arguments: object, timeout: float = 600) -> Any:
     """What `faults.py` reports; it works in memory where it can, since a kill loses no caches."""
-    path = [str(SUPPORT.parent), str(SUPPORT)]
+    path = [str(ROOT), str(SUPPORT)]
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         done = subprocess.run(
