@@ -34,7 +34,7 @@ from densor.errors import (
     LimitError,
     UnsupportedError,
 )
-from densor.llm.load import load
+from densor.files.language_models import load
 from densor.llm.network import Logits, Network, Rows
 from densor.runtime.workers import Workers
 

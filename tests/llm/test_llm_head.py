@@ -8,7 +8,7 @@ import pytest
 
 from densor.llm import selftest
 from densor.llm.head import MOST_RATE, Head, Rates, head_bytes, rates_of
-from densor.llm.load import load
+from densor.files.language_models import load
 from densor.llm.network import Logits, Network, Rows
 
 

@@ -1,7 +1,7 @@
 """One tensor as a blob: an archive of one tensor entry, without an index."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,9 +12,10 @@ from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import TENSOR, BaseRef, EntryMeta, parse
 from densor.formats.container.sinks import MemorySink
 from densor.formats.container.stream_reader import Sink, StreamReader
-from densor.formats.container.writer import ArchiveWriter
+from densor.formats.container.writer import DEFAULTS, ArchiveWriter
 from densor.formats.io.outputs import MemoryFile
 from densor.formats.io.sources import Bytes, MemorySource
+from densor.options import WriteOptions
 
 _MOST_PER_BYTE = 1 << 21  # a chunk frame of 28 + 13 bytes can stand for 64 MiB at most
 
@@ -32,44 +33,28 @@ class Tensor(NamedTuple):
 def encode(
     tensor: Tensor,
     data: Bytes,
-    level: int = 3,
-    threads: int = 0,
+    options: WriteOptions = DEFAULTS,
     base: GivenBase | None = None,
-    *,
-    gpu_index: bool = False,
 ) -> bytes:
     """Packs `data`, the elements of `tensor`: little-endian, last dimension fastest.
 
-    `base`: as many bytes that these are coded against; `decode` then needs them too. `gpu_index` as
-    for `ArchiveWriter`.
+    `base`: as many bytes that these are coded against; `decode` then needs them too.
     """
     meta = EntryMeta(tensor.name, TENSOR, data.size, tensor.dtype, tensor.shape)
-    kind = kind_of(tensor.dtype, tensor.shape)
-    return pack_entry(meta, data, kind, level, threads, base, gpu_index=gpu_index)
+    return pack_entry(meta, data, kind_of(tensor.dtype, tensor.shape), options, base)
 
 
 def pack_entry(
     meta: EntryMeta,
     data: Bytes,
     kind: Kind,
-    level: int,
-    threads: int,
+    options: WriteOptions = DEFAULTS,
     base: GivenBase | None = None,
-    *,
-    llm: Any = None,
-    gpu_index: bool = False,
 ) -> bytes:
-    """An archive of one entry, in memory; parameters as for `ArchiveWriter`."""
-    meta.base = None if base is None else base.reference()
+    """An archive of one entry, in memory; `options` as for `ArchiveWriter`."""
+    meta.base = None if base is None else base.reference(options.hash)
     out = MemoryFile(data.size)
-    writer = ArchiveWriter(
-        out,  # type: ignore[arg-type]
-        level,
-        threads,
-        index=False,
-        llm=llm,
-        gpu_index=gpu_index,
-    )
+    writer = ArchiveWriter(out, options, index=False)  # type: ignore[arg-type]
     try:
         source = None if base is None else base.source
         writer.add(meta, MemorySource(data), [Segment(kind, data.size, 0)], base=source)

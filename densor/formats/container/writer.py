@@ -24,9 +24,11 @@ from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.io.outputs import errors_of, write_all
 from densor.formats.io.sources import Bytes, Source, as_bytes
 from densor.formats.tensors import TensorInfo
+from densor.options import WriteOptions
 from densor.runtime.buffers import POOL
 from densor.runtime.workers import Workers
 
+DEFAULTS = WriteOptions()
 _INDEX_ZSTD = 9
 _IN_FLIGHT = 2 * BATCH_BYTES  # original bytes that may be in work at once, one batch more or less
 _PLACE_EVERY = 1 << 24  # original bytes between frames that tell a reader of a damaged archive more
@@ -46,43 +48,29 @@ class _Waiting(NamedTuple):
 class ArchiveWriter:
     """Writes one archive to a binary file object, which need not be seekable.
 
-    `threads`: 0 for all processors. `index`: whether the archive ends with an index. `repeats`:
-    whether equal batches are stored once, which a reader on a pipe must buffer for; by default
-    if the file can be sought in. `hash`: `sha256` instead of XXH3-128 for the original bytes.
-    `based`: whether entries may have bases, which is needed where the file cannot be sought in.
-    `text`: plain bytes by context mixing whatever the level. `llm`: a language model for entries
-    that hold no tensors, or its name or path; `verify`: decode at once what it has coded.
-    `gpu_index`: whether entry points stand beside the chunks that a GPU decodes from such.
+    `options`: of them level, threads, hash, text, language model, verify, GPU index and progress
+    count here; the rest is for whoever opens files. `index`: whether the archive ends with an
+    index. `repeats`: whether equal batches are stored once, which a reader on a pipe must buffer
+    for; by default if the file can be sought in. `based`: whether entries may have bases, which is
+    needed where the file cannot be sought in.
     """
 
     def __init__(
         self,
         file: BinaryIO,
-        level: int = 3,
-        threads: int = 0,
+        options: WriteOptions = DEFAULTS,
         *,
         index: bool = True,
         repeats: bool | None = None,
-        hash: str | None = None,
         based: bool = False,
-        text: bool = False,
-        llm: Any = None,
-        verify: bool = True,
-        gpu_index: bool = False,
-        progress: Callable[[int], object] | None = None,
     ) -> None:
         self._file = file
-        self._gpu_index = gpu_index
-        self.level = level
-        self._level: Level = level_settings(level, text)
+        self.options = options
+        self._level: Level = level_settings(options.level, options.text)
         self._entry_level = self._level  # of the entry at hand
         self._entry_session: Session | None = None
-        self._workers = Workers(threads)
-        self.hash = hash
-        self._progress = progress
-        self._session = None if llm is None else Session(llm, progress, verify)
-        if self._session is not None:
-            self._session.weights()  # fails before anything is written
+        self._workers = Workers(options.threads)
+        self._session = _session(options)
         self._with_index = index
         self._start = file.tell() if _seekable(file) else None
         self._repeats = self._start is not None if repeats is None else repeats
@@ -137,7 +125,7 @@ class ArchiveWriter:
             raise ArgumentError("archive is closed, or an entry before has failed")
         if meta.name in self._names:
             raise ArgumentError(f"archive already has an entry named {meta.name!r}")
-        meta = dataclasses.replace(meta, hash=self.hash)
+        meta = dataclasses.replace(meta, hash=self.options.hash)
         description = _description(meta)
         if meta.base is not None:
             if self._start is None and not self._features & wire.BASE:
@@ -153,7 +141,7 @@ class ArchiveWriter:
         digest, size = self._add_data(number, source, segments, meta.size is not None, base)
         if meta.size is not None and size != meta.size:
             raise FileError(f"{meta.name}: has {size} bytes instead of {meta.size}; did it change?")
-        hash_kind = KINDS[self.hash or DEFAULT]
+        hash_kind = KINDS[self.options.hash or DEFAULT]
         self._frame(wire.ENTRY_END, wire.ENTRY_END_PAYLOAD.pack(size, hash_kind) + digest)
         self._broken = False
         self._names.add(meta.name)
@@ -200,7 +188,7 @@ class ArchiveWriter:
         size_known: bool,
         base: Base | None,
     ) -> tuple[bytes, int]:
-        hasher = new_hash(self.hash)
+        hasher = new_hash(self.options.hash)
         waiting: deque[_Waiting] = deque()
         threads = self._workers.threads
         in_flight = offset = 0
@@ -266,13 +254,13 @@ class ArchiveWriter:
         POOL.give(batch.data)
         if batch.before is not None:
             POOL.give(batch.before.data)
-        if self._progress is not None and not batch.reported:
-            self._progress(batch.data.size)
+        if self.options.progress is not None and not batch.reported:
+            self.options.progress(batch.data.size)
 
     def _points(self, coded: CodedBatch) -> list[bytes | None]:
         """The entry points of each chunk, None for those that get none."""
         model = coded.model
-        if not self._gpu_index or model is None:
+        if not self.options.gpu_index or model is None:
             return [None] * len(coded.chunks)
         tasks = [
             self._workers.submit(entry_points, model, as_bytes(chunk.payload), chunk.original)
@@ -351,6 +339,15 @@ class ArchiveWriter:
         """Stops the threads; what was written is no whole archive."""
         self._open = False
         self._workers.close()
+
+
+def _session(options: WriteOptions) -> Session | None:
+    """The language model of an archive, loaded before anything is written; None without one."""
+    if options.language_model is None:
+        return None
+    session = Session(options.language_model, options.progress, options.verify is not False)
+    session.weights()
+    return session
 
 
 def _before(base: Base, offset: int, size: int) -> Before | None:

@@ -6,6 +6,7 @@ that whoever does not know of blobs finds a tensor of the wrong shape rather tha
 
 import base64
 import contextlib
+import dataclasses
 import math
 import mmap
 import os
@@ -35,10 +36,12 @@ from densor.formats.container import strictjson, tensor_blob
 from densor.formats.container.base import GivenBase
 from densor.formats.container.packed_array import PackedArray
 from densor.formats.container.tensor_blob import Tensor
+from densor.formats.container.writer import DEFAULTS
 from densor.formats.io.outputs import errors_of, write_all
 from densor.formats.io.sources import Bytes, MemoryRandomSource
 from densor.formats.parsers.safetensors import LENGTH_SIZE, MAX_HEADER
 from densor.formats.tensors import is_name
+from densor.options import WriteOptions
 
 VERSION = 1  # of this layout, not of the archives in it
 KEY = "densor"  # of `__metadata__`
@@ -339,47 +342,31 @@ def _header_bytes(data: Bytes) -> bytes:
 def pack_file(
     source: PackedFile,
     target: BinaryIO,
-    level: int = 3,
-    threads: int = 0,
-    *,
+    options: WriteOptions = DEFAULTS,
     base: Decide | None = None,
-    gpu_index: bool = False,
-    progress: Progress | None = None,
 ) -> None:
     """Writes a packed file of a plain one; ArgumentError if it is packed already.
 
-    `base`: finds what a tensor may be coded against. `gpu_index` as for `ArchiveWriter`.
+    `base`: finds what a tensor may be coded against, in place of that in `options`.
     """
     if source.packed:
         raise ArgumentError(f"{source.path}: is packed already")
-    write_packed(
-        source.header,
-        source.stored,
-        target,
-        level,
-        threads,
-        base=base,
-        gpu_index=gpu_index,
-        progress=progress,
-    )
+    write_packed(source.header, source.stored, target, options, base)
 
 
 def write_packed(
     header: Header,
     data_of: Callable[[str], Bytes],
     target: BinaryIO,
-    level: int,
-    threads: int,
-    *,
+    options: WriteOptions = DEFAULTS,
     base: Decide | None = None,
-    gpu_index: bool = False,
-    progress: Progress | None = None,
 ) -> None:
     """Writes the packed file of a safetensors file of this header and these tensors.
 
     Blobs wait in a temporary file: the header, which has their sizes, comes before them, and so do
     plain tensors, which readers want to be aligned.
     """
+    each = dataclasses.replace(options, progress=None)  # told once, whatever is tried
     hasher = xxhash.xxh3_128(header.raw)
     plain: dict[str, Stored] = {}
     blobs: dict[str, int] = {}
@@ -387,14 +374,14 @@ def write_packed(
         for name, stored in header.tensors.items():
             data = data_of(name)
             hasher.update(data)
-            packed = _packed(name, stored, data, level, threads, base, gpu_index)
+            packed = _packed(name, stored, data, each, base)
             if packed is None:
                 plain[name] = stored
             else:
                 blobs[name] = len(packed)
                 write_all(spool, packed)
-            if progress is not None:
-                progress(data.size)
+            if options.progress is not None:
+                options.progress(data.size)
         plain = dict(sorted(plain.items(), key=lambda item: -_alignment(item[1])))
         write_all(target, _packed_header(header, plain, blobs, hasher.hexdigest()))
         for name in plain:
@@ -416,13 +403,7 @@ def _alignment(stored: Stored) -> int:
 
 
 def _packed(
-    name: str,
-    stored: Stored,
-    data: Bytes,
-    level: int,
-    threads: int,
-    base: Decide | None,
-    gpu_index: bool,
+    name: str, stored: Stored, data: Bytes, options: WriteOptions, base: Decide | None
 ) -> bytes | None:
     """The blob of a tensor, None where it is better left as it is."""
     if data.size < LEAST or stored.dtype not in SIZES or not is_name(name) or not name:
@@ -431,9 +412,9 @@ def _packed(
     best: bytes | None = None
     given = None if base is None else base(tensor)
     if given is not None:
-        best = tensor_blob.encode(tensor, data, level, threads, given)
+        best = tensor_blob.encode(tensor, data, dataclasses.replace(options, gpu_index=False), given)
     if best is None or len(best) > _CLEARLY * data.size:
-        alone = tensor_blob.encode(tensor, data, level, threads, gpu_index=gpu_index)
+        alone = tensor_blob.encode(tensor, data, options)
         best = alone if best is None or len(alone) <= len(best) else best
     return best if len(best) <= _WORTH * data.size else None
 
