@@ -247,21 +247,25 @@ def later_model() -> bytes:
 
 
 def blocks(kind: int, count: int) -> bytes:
-    """Quantised weights of GGUF: `count` blocks, F16 fields where the type has them."""
+    """Quantised weights of GGUF: `count` blocks of peaked nibbles, scales and minimums in F16."""
     sizes = {2: 18, 3: 20, 6: 22, 7: 24, 8: 34, 10: 84, 11: 110, 12: 144, 13: 176, 14: 210, 20: 18}
     scales = {10: (80, 82), 11: (108,), 14: (208,), 3: (0, 2), 7: (0, 2), 12: (0, 2), 13: (0, 2)}
     size = sizes[kind]
-    made = (noise(f"gguf {kind}", count * size).astype(np.uint16) + 256).reshape(count, size)
-    made = (made + noise(f"gguf {kind} too", count * size).reshape(count, size)) // 2
-    whole = (made & 255).astype(np.uint8)
-    for place in scales.get(kind, (0,)):
-        halves = normal(f"gguf {kind} {place}", count, 1).astype(np.float16)
-        whole[:, place : place + 2] = halves.view(np.uint8)
-    return whole.tobytes()
+    places = scales.get(kind, (0,))
+    nibbles = np.rint(8 + normal(f"gguf {kind}", count, 2 * size) * 100).clip(0, 15)
+    whole = (nibbles[:, ::2] * 16 + nibbles[:, 1::2]).astype(np.uint8)
+    if kind == 8:
+        whole = np.rint(normal(f"gguf {kind}", count, size) * 1500).astype(np.int8).view(np.uint8)
+    largest = np.abs(normal(f"gguf {kind} scales", count, 16)).max(1, keepdims=True) / 8
+    varied = largest * (1 + normal(f"gguf {kind} minimums", count, 1))
+    for place, numbers in zip(places, (largest, varied * -8), strict=False):
+        whole[:, place : place + 2] = numbers.astype("<f2").view(np.uint8)
+    found: bytes = whole.tobytes()
+    return found
 
 
-def gguf() -> bytes:
-    """A GGUF file with metadata, plain tensors and many types of blocks."""
+def gguf(times: int = 1) -> bytes:
+    """A GGUF file with metadata, plain tensors and many types of blocks; `times`: their rows."""
 
     def text(string: str) -> bytes:
         return struct.pack("<Q", len(string)) + string.encode()
@@ -274,9 +278,9 @@ def gguf() -> bytes:
         "embed": ([64, 40], 30, weights("BF16", 40, 64).tobytes()),
     }
     for kind in (2, 3, 6, 7, 8, 20):
-        tensors[f"small.{kind}"] = ([256, 10], kind, blocks(kind, 80))
+        tensors[f"small.{kind}"] = ([256, 10 * times], kind, blocks(kind, 80 * times))
     for kind in (10, 11, 12, 13, 14):
-        tensors[f"large.{kind}"] = ([512, 6], kind, blocks(kind, 12))
+        tensors[f"large.{kind}"] = ([512, 6 * times], kind, blocks(kind, 12 * times))
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), 2) + pairs
     data = b""
     for name, (dimensions, kind, content) in tensors.items():
@@ -671,6 +675,12 @@ def large_cases() -> Iterator[tuple[str, Case]]:
     yield "large/text", Case(text, in_memory(), (1, 3), quick=False)
     big = functools.partial(model_bytes, "large", 6000)
     yield "large/safetensors", Case(big, one_file("model.safetensors"), (1, 3, 6), quick=False)
+    quantised = functools.partial(gguf, 40)
+    yield "large/gguf", Case(quantised, one_file("model.gguf"), (1, 3, 6), quick=False)
+    yield (
+        "large/gguf-smallest",
+        Case(functools.partial(gguf, 6), one_file("model.gguf"), (9,), quick=False),
+    )
     yield "large/pipe", Case(big, piped, (3,), quick=False)
 
 
