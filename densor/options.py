@@ -39,6 +39,8 @@ class WriteOptions:
     """1 (fastest) to 9 (smallest); `densor.codec.levels`."""
     threads: int = 0
     """Threads that encode; 0 for all processors. The bytes do not depend on it."""
+    dtype: str | None = None
+    """What the elements of the input really are, such as `bf16` for bits held as uint16."""
     hash: str | None = None
     """Hash of the original bytes: `xxh3-128` (None) or `sha256`."""
     text: bool = False
@@ -62,9 +64,7 @@ class WriteOptions:
 
     def __post_init__(self) -> None:
         if self.recovery is not None and not 0.1 <= self.recovery <= 100:
-            raise ArgumentError(
-                f"recovery data can be 0.1 to 100 percent, not {self.recovery!r}"
-            )
+            raise ArgumentError(f"recovery data can be 0.1 to 100 percent, not {self.recovery!r}")
 
     __repr__ = _shown
 
@@ -77,6 +77,7 @@ class WriteOptions:
 class WriteKeywords(TypedDict, total=False):
     """The fields of `WriteOptions` as keywords, but level and threads, which have a position."""
 
+    dtype: str | None
     hash: str | None
     text: bool
     llm: Any

@@ -24,6 +24,7 @@ from densor.formats.damage import recovery
 from densor.formats.damage.salvage import _Salvage
 from densor.formats.io.sources import MemoryRandomSource
 from densor.formats.packed.packed_file import parse as parse_packed
+from densor.options import WriteOptions
 from densor.runtime.workers import Workers
 from fuzz.codecs import decoded_twice
 from fuzz.mutate import mutated
@@ -282,7 +283,7 @@ def _blobs() -> dict[bytes, bytes]:
         array = weights(kind, 6, 90)
         bits = array.view(np.uint8).ravel()
         tensor = Tensor("w", dtype, array.shape, bits.size, None)
-        found[encode(tensor, bits, level, 1)] = bits.tobytes()
+        found[encode(tensor, bits, WriteOptions(level=level, threads=1))] = bits.tobytes()
     return found
 
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from densor.cli import checks, console
+from densor.cli import checks, console, frame
 from densor.errors import ChecksumError, FileError
 
 if TYPE_CHECKING:
@@ -19,9 +19,7 @@ def show(args: argparse.Namespace) -> int:
     def one(path: str) -> None:
         found = _damage(path, args)
         if args.json:
-            import json
-
-            console.put(json.dumps({"archive": path} | found.to_json(), indent=1))
+            frame.as_json({"archive": path} | found.to_json())
         elif not args.quiet:
             for line in lines(path, found):
                 console.put(line)
@@ -37,7 +35,11 @@ def _damage(path: str, args: argparse.Namespace) -> "Damage":
     checks.source_file(path)
     from densor.formats.damage.salvage import damage
 
-    limits = {"max_output_size": args.max_size, "base": args.base, "llm": args.llm}
+    limits = {
+        "max_output_size": args.max_output_size,
+        "base": args.base,
+        "llm": args.language_model,
+    }
     return damage(path, args.threads, **limits)
 
 
@@ -57,7 +59,7 @@ def lines(path: str, found: "Damage") -> Iterator[str]:
         yield from _entry(entry)
     whole = len(found.entries) - len(found.lost)
     yield f"{path}: {whole} of {len(found.entries)} entries are whole"
-    if found.mendable:
+    if found.repairable:
         yield f"{path}: densor repair mends all of it"
         return
     if found.protected:

@@ -23,6 +23,7 @@ from densor.formats.container.writer import ArchiveWriter
 from densor.formats.io.outputs import errors_of
 from densor.formats.io.sources import Bytes, MemoryRandomSource, MemorySource
 from densor.formats.parsers.plan import plan_file
+from densor.options import WriteOptions
 
 MOST_BYTES = 4 << 30  # all of it must fit into memory, and twice more
 _SLOW = 2.0  # seconds from which once is enough
@@ -65,7 +66,7 @@ class Densor:
 
     def compress(self, files: Sequence[Named]) -> Packed:
         out = io.BytesIO()
-        writer = ArchiveWriter(out, self._level, self._threads)
+        writer = ArchiveWriter(out, WriteOptions(level=self._level, threads=self._threads))
         try:
             for file in files:
                 size = file.data.size

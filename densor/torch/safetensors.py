@@ -4,23 +4,31 @@ Three kinds of files are read: packed and plain safetensors files, and archives 
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self, Unpack
 
 import torch
 
 from densor import api, arrays
+from densor.api import check_metadata
 from densor.dtypes import SIZES
-from densor.errors import ArgumentError, UnsupportedError
-from densor.formats.container import wire
+from densor.errors import (
+    ArgumentError,
+    DensorError,
+    FileError,
+    FormatError,
+    UnsupportedError,
+)
 from densor.formats.container.entry import EntryMeta
-from densor.formats.io.outputs import errors_of, whole_file
+from densor.formats.io.outputs import whole_file
 from densor.formats.io.sources import Bytes
 from densor.formats.packed import packed_file
 from densor.formats.packed.packed_file import PackedFile
 from densor.formats.tensors import is_name
+from densor.options import DEFAULT_LEVEL, WriteKeywords, WriteOptions, write_options
 from densor.torch.blob import read_tensor
 
 Device = str | int | torch.device
@@ -42,22 +50,75 @@ def load_file(
         return {name: file.get_tensor(name) for name in file.offset_keys()}
 
 
+def save_packed_file(
+    tensors: Mapping[str, torch.Tensor],
+    filename: str | os.PathLike[str],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    level: int | None = None,
+    threads: int | None = None,
+    options: WriteOptions | None = None,
+    **keywords: Unpack[WriteKeywords],
+) -> None:
+    """Writes a packed safetensors file, as `safetensors.torch.save_file` writes a plain one.
+
+    Such a file is a valid safetensors file whose large tensors are packed; `densor.save_file`
+    writes an archive. Options are those of `densor.compress_file`, of which `base` is a folder of
+    safetensors files with tensors of the same names, as for `load_file`, and neither dtype nor
+    recovery data can be asked for. The file appears whole or not at all. ArgumentError for tensors
+    that share memory, of which a safetensors file would hold copies.
+    """
+    chosen = write_options(options, level=level, threads=threads, **keywords)
+    if chosen.recovery is not None or chosen.dtype is not None:
+        raise ArgumentError("a packed file takes neither recovery data nor another dtype")
+    _check_separate(tensors)
+    described = _described(tensors)
+    header = packed_file.parse(_header(described, check_metadata(metadata)))
+    data = {name: data for name, _, data in described}
+    base = None
+    if chosen.base is not None:
+        base = packed_file.BaseFolder(chosen.base, chosen.threads)
+    with whole_file(Path(filename), chosen.overwrite) as out:
+        find = None if base is None else base.find
+        packed_file.write_packed(header, data.__getitem__, out, chosen, find)
+        if chosen.verify:
+            _check_written(out, header, chosen, base)
+
+
 def save_file(
     tensors: Mapping[str, torch.Tensor],
     filename: str | os.PathLike[str],
     metadata: Mapping[str, str] | None = None,
     *,
-    level: int = 3,
+    level: int = DEFAULT_LEVEL,
     threads: int = 0,
 ) -> None:
-    """Writes a packed safetensors file, as `safetensors.torch.save_file` writes a plain one.
+    """The former name of `save_packed_file`, with which a file that exists was replaced."""
+    text = "densor.torch.save_packed_file is called save_packed_file now, and needs overwrite=True"
+    warnings.warn(f"{text} to replace a file", DeprecationWarning, stacklevel=2)
+    save_packed_file(tensors, filename, metadata, level=level, threads=threads, overwrite=True)
 
-    The file appears whole or not at all. ArgumentError for tensors that share memory, of which
-    a safetensors file would hold copies.
-    """
-    _check_separate(tensors)
-    if not all(type(text) is str for item in (metadata or {}).items() for text in item):
-        raise ArgumentError("metadata must be texts by name")
+
+def _check_written(
+    out: BinaryIO,
+    header: packed_file.Header,
+    options: WriteOptions,
+    base: packed_file.BaseFolder | None,
+) -> None:
+    """FileError unless a packed file that was written unpacks to what it should."""
+    out.flush()
+    try:
+        written = PackedFile(out.name)
+        if written.size != header.end:
+            raise FormatError("has another size")
+        with open(os.devnull, "wb") as nowhere:
+            written.unpack(nowhere, options.threads, None if base is None else base.need)
+    except DensorError as error:
+        raise FileError(f"verification of what was written failed: {error}") from error
+
+
+def _described(tensors: Mapping[str, torch.Tensor]) -> list[tuple[str, EntryMeta, Bytes]]:
+    """Names, types and bytes of tensors, in the order of the file."""
     described = []
     for name, tensor in tensors.items():
         if not isinstance(name, str) or name == "__metadata__" or not is_name(name):
@@ -66,11 +127,7 @@ def save_file(
             raise ArgumentError(f"{name}: is no torch tensor but {type(tensor).__name__}")
         described.append((name, *arrays.describe(tensor)))
     described.sort(key=lambda item: (-SIZES[item[1].dtype or ""], item[0]))
-    header = packed_file.parse(_header(described, metadata))
-    data = {name: data for name, _, data in described}
-    path = Path(filename)
-    with whole_file(path, overwrite=True) as out:
-        packed_file.write_packed(header, data.__getitem__, out, level, threads)
+    return described
 
 
 def _header(
@@ -121,7 +178,7 @@ class safe_open:
         self._archive: api.File | None = None
         self._packed: PackedFile | None = None
         self._base_of = None if base is None else packed_file.BaseFolder(base, threads).need
-        if _is_archive(filename):
+        if api.is_archive(filename):
             self._archive = api.File(filename, "torch" if self._torch else "numpy", threads)
         else:
             self._packed = PackedFile(filename)
@@ -204,8 +261,3 @@ class Slice:
     def __getitem__(self, key: Any) -> Any:
         """What indexing the whole tensor with `key` would give."""
         return self._file.get_tensor(self._name)[key]
-
-
-def _is_archive(filename: str | os.PathLike[str]) -> bool:
-    with errors_of(filename), open(filename, "rb") as file:
-        return file.read(len(wire.MAGIC)) == wire.MAGIC

@@ -41,14 +41,14 @@ from hypothesis import strategies as st
 from mutations import changed
 
 import densor
-from densor import append, differences
+from densor import verify_file
+from densor.archives import append, differences
 from densor.codec.delta import kernels, tokens
 from densor.codec.delta.decoder import ChangeDecoder
 from densor.codec.delta.encoder import ChangeCoder
 from densor.codec.delta.params import parse
 from densor.codec.kind import FLOATS as FLOAT_DTYPES
 from densor.dtypes import SIZES
-from densor.files.single import test_file as verify_file
 from densor.formats.io.sources import MemoryRandomSource
 
 BASE = 2  # the feature
@@ -374,7 +374,7 @@ def test_files(tmp_path: Path, threads: int) -> None:
     assert os.path.getsize(tmp_path / "a") < 0.5 * os.path.getsize(tmp_path / "plain")
     densor.decompress_file(tmp_path / "a", tmp_path / "b", threads=threads, base=old)
     assert (tmp_path / "b").read_bytes() == checkpoint(1)
-    densor.test_file(tmp_path / "a", threads=threads, base=old)
+    densor.verify_file(tmp_path / "a", threads=threads, base=old)
     (entry,) = reference_decoder.decode((tmp_path / "a").read_bytes(), checkpoint())
     assert entry.data == checkpoint(1)
     reference_decoder.read_index((tmp_path / "a").read_bytes())
@@ -497,7 +497,7 @@ def test_wrong_missing_and_truncated_bases(tmp_path: Path) -> None:
         with pytest.raises(densor.ArgumentError, match=r"base old\.safetensors has"):
             densor.decompress_file(io.BytesIO(archive), target, base=old)
         with pytest.raises(densor.ArgumentError, match=r"base old\.safetensors has"):
-            densor.test_file(io.BytesIO(archive), base=old)
+            densor.verify_file(io.BytesIO(archive), base=old)
         with densor.open(archive, base=old) as file, pytest.raises(densor.ArgumentError):
             file.get_tensor("layer.0")
     for nowhere in (tmp_path, tmp_path / "nothing"):

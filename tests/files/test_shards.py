@@ -54,7 +54,7 @@ def pairs_of(folder: Path) -> list[Pair]:
 
 def assert_valid(pairs: list[Pair]) -> None:
     for source, target in pairs:
-        (entry,) = densor.test_file(target)
+        (entry,) = densor.verify_file(target)
         assert entry.size == os.path.getsize(source)
 
 

@@ -52,7 +52,7 @@ def check(archive: bytes, expected: dict[str, bytes], *, index: bool = True) -> 
     assert len(entries) == len(expected)
     found = reference_decoder.read_index(archive)
     assert bool(found) == index
-    densor_entries = densor.test_file(io.BytesIO(archive), threads=1)
+    densor_entries = densor.verify_file(io.BytesIO(archive), threads=1)
     assert [entry.meta.name for entry in densor_entries] == list(expected)
     if index:
         with densor.open(archive, threads=1) as file:
@@ -257,7 +257,7 @@ def refused(archive: bytes, reason: str) -> None:
         reference_decoder.decode(archive)
     assert theirs.value.reason == reason
     with pytest.raises(densor.DensorError) as ours:
-        densor.test_file(io.BytesIO(archive), threads=1)
+        densor.verify_file(io.BytesIO(archive), threads=1)
     assert type(ours.value) is error, ours.value
 
 
@@ -327,7 +327,7 @@ def end_of_entry(payload: bytes) -> bytes:
 
 def test_ends_of_entries_that_are_refused() -> None:
     good = take_apart(object_with([GOOD]))[2].payload
-    assert densor.test_file(io.BytesIO(end_of_entry(good)))
+    assert densor.verify_file(io.BytesIO(end_of_entry(good)))
     refused(end_of_entry(good[:8] + b"\x03" + good[9:]), "unsupported")  # kind of hash
     refused(end_of_entry(good[:8] + b"\x02" + good[9:] + bytes(16)), "format")  # not as declared
     refused(end_of_entry(good[:-1]), "format")
@@ -583,7 +583,7 @@ def test_an_index_that_lists_something_else_fails_the_test(tmp_path: Path) -> No
     path = tmp_path / "a.densor"
     with densor.Writer(path) as writer:
         writer.add_tensor("first", np.arange(1000))
-    assert densor.test_file(path)
+    assert densor.verify_file(path)
     archive = path.read_bytes()
     end = len(archive) - 44
     index_at = int.from_bytes(archive[end + 28 : end + 36], "little")
@@ -594,4 +594,4 @@ def test_an_index_that_lists_something_else_fails_the_test(tmp_path: Path) -> No
     frame = wire.pack_frame(wire.INDEX, payload, len(text)) + payload
     path.write_bytes(archive[:index_at] + frame + archive[end:])
     with pytest.raises(densor.FormatError, match="index"):
-        densor.test_file(path)
+        densor.verify_file(path)

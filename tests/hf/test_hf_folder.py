@@ -23,6 +23,7 @@ from densor.formats.container import tensor_blob
 from densor.formats.container.tensor_blob import Tensor
 from densor.formats.packed import packed_file as packed
 from densor.formats.packed.packed_file import PackedFile, pack_file
+from densor.options import WriteOptions
 
 RANDOM = random_state("packed")
 TENSORS = {
@@ -42,9 +43,9 @@ def plain_file(path: Path, tensors=TENSORS, metadata=None) -> Path:
     return path
 
 
-def packed_file(plain: Path, path: Path, **options) -> Path:
+def packed_file(plain: Path, path: Path, base=None, **options) -> Path:
     with open(path, "wb") as out:
-        pack_file(PackedFile(plain), out, **options)
+        pack_file(PackedFile(plain), out, WriteOptions(**options), base)
     return path
 
 

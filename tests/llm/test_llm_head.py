@@ -6,9 +6,9 @@ import llm_reference
 import numpy as np
 import pytest
 
+from densor.files.language_models import load
 from densor.llm import selftest
 from densor.llm.head import MOST_RATE, Head, Rates, head_bytes, rates_of
-from densor.files.language_models import load
 from densor.llm.network import Logits, Network, Rows
 
 

@@ -26,8 +26,8 @@ from llm_models import (
 from llm_reference import Head, Reference, unpacked
 
 from densor.errors import ArgumentError, DensorError, FileError, UnsupportedError
-from densor.llm import kernels, selftest, tables
 from densor.files.language_models import from_tokenizer, load
+from densor.llm import kernels, selftest, tables
 from densor.llm.model import quantise
 from densor.llm.network import Network
 from densor.llm.vocabulary import Vocabulary

@@ -497,7 +497,7 @@ def appended(files: Any, level: int, threads: int, folder: Path) -> bytes:
     first, *others = [put(folder, f"step-{i}.safetensors", data) for i, data in enumerate(files)]
     densor.compress_file(first, out, level, threads)
     for path in others:
-        densor.append(out, path, level, threads)
+        densor.archives.append(out, path, level, threads)
     return out.read_bytes()
 
 
@@ -558,11 +558,13 @@ def torch_tensors(tensors: Mapping[str, Array]) -> dict[str, Any]:
 
 
 def torch_file(tensors: Any, level: int, threads: int, folder: Path) -> bytes:
-    """By densor.torch.save_file: a packed safetensors file."""
+    """By densor.torch.save_packed_file: a packed safetensors file."""
     import densor.torch
 
     out = folder / "model.safetensors"
-    densor.torch.save_file(torch_tensors(tensors), out, {"a": "b"}, level=level, threads=threads)
+    densor.torch.save_packed_file(
+        torch_tensors(tensors), out, {"a": "b"}, level=level, threads=threads
+    )
     return out.read_bytes()
 
 

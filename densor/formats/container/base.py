@@ -35,6 +35,10 @@ class GivenBase:
         """Its bytes."""
         return self._source
 
+    def file(self, name: str) -> "GivenBase | None":
+        """What a file of this name goes with, among several; None if there is nothing."""
+        return self
+
     def reference(self, hash: str | None = None) -> BaseRef:
         """What an entry that is coded against this says about it; reads it once."""
         kind = KINDS[hash or DEFAULT]

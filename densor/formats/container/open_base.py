@@ -98,6 +98,14 @@ class _PackedBase(GivenBase):
             )
         return self._unpack(files[0])
 
+    def file(self, name: str) -> GivenBase | None:
+        """The file of this name in the archive, or the only one."""
+        files = [entry for entry in self._archive.entries if entry.meta.kind == FILE]
+        if len(files) == 1:
+            return self
+        named = [entry for entry in files if entry.meta.name == name]
+        return GivenBase(self._unpack(named[0]), name) if named else None
+
     def matching(self, wanted: BaseRef) -> RandomSource:
         """The file of this size and hash; ArgumentError if there is none."""
         for entry in self._archive.entries:

@@ -90,7 +90,7 @@ class Damage:
     """What is damaged of an archive.
 
     `damaged`: stretches of the archive that cannot be used. `truncated`: it does not end as an
-    archive ends. `has_index`: an index was left. `protected`: it has recovery data. `mendable`:
+    archive ends. `has_index`: an index was left. `protected`: it has recovery data. `repairable`:
     that is enough to mend all damage.
     """
 
@@ -100,7 +100,7 @@ class Damage:
     has_index: bool
     protected: bool
     size: int  # of the archive
-    mendable: bool = False
+    repairable: bool = False
 
     @property
     def sound(self) -> bool:
@@ -120,7 +120,7 @@ class Damage:
             "truncated": self.truncated,
             "has_index": self.has_index,
             "protected": self.protected,
-            "mendable": self.mendable,
+            "repairable": self.repairable,
             "damaged": [damaged._asdict() for damaged in self.damaged],
             "entries": [
                 vars(entry) | {"lost": [lost._asdict() for lost in entry.lost]}
@@ -370,7 +370,7 @@ class _Salvage:
             self._workers.close()
         facts = found.truncated, found.has_index, found.protected, self.size
         done = Damage(entries, found.damaged, *facts)
-        done.mendable = not done.sound and self._mendable()
+        done.repairable = not done.sound and self._mendable()
         return done
 
     def _mendable(self) -> bool:

@@ -366,7 +366,8 @@ def write_packed(
     Blobs wait in a temporary file: the header, which has their sizes, comes before them, and so do
     plain tensors, which readers want to be aligned.
     """
-    each = dataclasses.replace(options, progress=None)  # told once, whatever is tried
+    # Progress is reported once, however often a tensor is coded; there is no text here.
+    each = dataclasses.replace(options, progress=None, language_model=None)
     hasher = xxhash.xxh3_128(header.raw)
     plain: dict[str, Stored] = {}
     blobs: dict[str, int] = {}
@@ -412,7 +413,8 @@ def _packed(
     best: bytes | None = None
     given = None if base is None else base(tensor)
     if given is not None:
-        best = tensor_blob.encode(tensor, data, dataclasses.replace(options, gpu_index=False), given)
+        plain = dataclasses.replace(options, gpu_index=False)  # no GPU decodes against a base
+        best = tensor_blob.encode(tensor, data, plain, given)
     if best is None or len(best) > _CLEARLY * data.size:
         alone = tensor_blob.encode(tensor, data, options)
         best = alone if best is None or len(alone) <= len(best) else best
