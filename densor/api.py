@@ -348,7 +348,7 @@ def _replaces(path: Any) -> bool:
     """Whether a file is there that will be replaced, of which callers are warned."""
     if is_file_object(path) or is_url(path) or not os.path.isfile(path):
         return is_url(path)
-    text = f"{path} exists and is replaced; pass overwrite=True, which a later densor will ask for"
+    text = f"densor.save_file replaces {path}; a later version will ask for overwrite=True"
     warnings.warn(text, DeprecationWarning, stacklevel=3)
     return True
 

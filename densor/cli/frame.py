@@ -1,7 +1,7 @@
 """The frame of a command: its one subject, the progress bar, the closing line.
 
-A command's module has `parser()` and `run(args)`; `run` hands a function to `subject`, which reports
-what becomes of it. What the function returns is said at the end.
+A command's module has `parser()` and `run(args)`; `run` hands a function to `subject`, which
+reports what becomes of it. What the function returns is said at the end.
 """
 
 import argparse

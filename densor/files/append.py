@@ -63,16 +63,9 @@ def append(
         try:
             chosen = replace(chosen, recovery=_recovery(file, chosen))
             with whole_file(path, overwrite=True) as out:
-                writer = ArchiveWriter(out, chosen)
-                try:
-                    writer.copy(old)
-                    copied, original = writer.written, writer.original
-                    entry = _chosen(old, base_entry, most_hops)
-                    base = None if entry is None else _EntryInArchive(old, entry)
-                    _add(writer, base, Path(source), name)
-                    writer.close()
-                finally:
-                    writer.abort()
+                entry = _chosen(old, base_entry, most_hops)
+                base = None if entry is None else _EntryInArchive(old, entry)
+                grown = _with_file(ArchiveWriter(out, chosen), old, base, Path(source), name)
                 if chosen.recovery is not None:
                     protect(out, 0, chosen.recovery)
                 if chosen.verify:
@@ -81,7 +74,25 @@ def append(
                 check_still_there(path, before)
         finally:
             old.close()
-        return Sizes(writer.original - original, writer.written - copied)
+        return grown
+
+
+def _with_file(
+    writer: ArchiveWriter,
+    old: Archive,
+    base: "_EntryInArchive | None",
+    source: Path,
+    name: str | None,
+) -> Sizes:
+    """Writes the archive with one more file in it; returns by how much it grew."""
+    try:
+        writer.copy(old)
+        copied, original = writer.written, writer.original
+        _add(writer, base, source, name)
+        writer.close()
+    finally:
+        writer.abort()
+    return Sizes(writer.original - original, writer.written - copied)
 
 
 def _recovery(file: BinaryIO, options: WriteOptions) -> float | None:

@@ -107,8 +107,9 @@ def pack_model(
 
 def _base_folder(options: WriteOptions) -> BaseFolder:
     """The base of a model; LimitError where its files unpack to more than the options allow."""
-    check_sizes(weight_files(Path(options.base)), options.max_output_size)
-    return BaseFolder(options.base, options.threads)
+    found = BaseFolder(options.base, options.threads)
+    check_sizes(sorted(found.path.glob("*.safetensors")), options.max_output_size)
+    return found
 
 
 def check_sizes(paths: list[Path], most: int | None) -> None:

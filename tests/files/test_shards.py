@@ -126,7 +126,7 @@ def test_recovery_data_is_wanted(tmp_path: Path) -> None:
     assert not compress_shard(str(source), str(target), options).skipped
     assert compress_shard(str(source), str(target), options).skipped
     assert compress_shard(str(source), str(target), FAST).skipped
-    assert not compress_shard(str(source), str(target), ShardOptions(1, recovery=9)).skipped
+    assert not compress_shard(str(source), str(target), ShardOptions(level=1, recovery=9)).skipped
     assert_valid([(str(source), str(target))])
 
 

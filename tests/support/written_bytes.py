@@ -562,9 +562,8 @@ def torch_file(tensors: Any, level: int, threads: int, folder: Path) -> bytes:
     import densor.torch
 
     out = folder / "model.safetensors"
-    densor.torch.save_packed_file(
-        torch_tensors(tensors), out, {"a": "b"}, level=level, threads=threads
-    )
+    made = torch_tensors(tensors)
+    densor.torch.save_packed_file(made, out, {"a": "b"}, level=level, threads=threads)
     return out.read_bytes()
 
 

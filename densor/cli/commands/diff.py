@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from densor.codec.delta.compare import Changes
     from densor.files.diff import Difference
 
-_HEADER = ["name", "type", "shape", "original", "changed", "bits", "max ulp", "delta"]
+_HEADER = ["name", "type", "shape", "original", "changed", "bits", "max-ulp", "delta"]
 
 
 def parser() -> argparse.ArgumentParser:

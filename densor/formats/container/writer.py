@@ -121,16 +121,8 @@ class ArchiveWriter:
         ArgumentError if the name was used before or no reader would accept it, FileError if
         `source` is shorter than the size in `meta`. After any other error the archive is lost.
         """
-        if not self._open or self._broken:
-            raise ArgumentError("archive is closed, or an entry before has failed")
-        if meta.name in self._names:
-            raise ArgumentError(f"archive already has an entry named {meta.name!r}")
         meta = dataclasses.replace(meta, hash=self.options.hash)
-        description = _description(meta)
-        if meta.base is not None:
-            if self._start is None and not self._features & wire.BASE:
-                raise ArgumentError("archive on a pipe was not begun as one with bases")
-            self._features |= wire.BASE
+        description = self._begun(meta)
         number = len(self._entries)
         first = len(self._frames[0])
         self._broken = True  # until the entry is whole
@@ -157,6 +149,19 @@ class ArchiveWriter:
         if listed:
             entry["tensors"] = listed
         self._entries.append(entry)
+
+    def _begun(self, meta: EntryMeta) -> bytes:
+        """The payload of an ENTRY frame; ArgumentError where the archive cannot take the entry."""
+        if not self._open or self._broken:
+            raise ArgumentError("archive is closed, or an entry before has failed")
+        if meta.name in self._names:
+            raise ArgumentError(f"archive already has an entry named {meta.name!r}")
+        description = _description(meta)
+        if meta.base is not None:
+            if self._start is None and not self._features & wire.BASE:
+                raise ArgumentError("archive on a pipe was not begun as one with bases")
+            self._features |= wire.BASE
+        return description
 
     def copy(self, archive: Archive) -> None:
         """Takes over all entries of an archive as they are stored, before any is added."""
