@@ -9,10 +9,7 @@ from typing import Any, NamedTuple
 from densor.errors import FileError, FormatError
 from densor.files.single import (
     Path_or_file,
-    Progress,
-    Sizes,
     add_input,
-    apply_times_and_mode,
     file_sink,
     finished,
     open_input,
@@ -24,10 +21,17 @@ from densor.formats.container.sinks import Copies, NullSink
 from densor.formats.container.stream_reader import Sink, StreamReader
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.damage.recovery import check_wanted
-from densor.formats.io.outputs import errors_of, whole_file
+from densor.formats.io.outputs import (
+    Sizes,
+    apply_times_and_mode,
+    errors_of,
+    make_parents,
+    whole_file,
+)
 from densor.formats.io.safe_paths import Places
 from densor.formats.io.sources import FileSource, MemorySource
 from densor.formats.io.urls import is_url, join, name_of, plain
+from densor.options import Progress
 
 
 class Member(NamedTuple):
@@ -221,7 +225,7 @@ class _Extraction:
         return self._new(meta)
 
     def _complete(self, meta: EntryMeta) -> None:
-        apply_times_and_mode(self._folder / meta.name, meta)
+        apply_times_and_mode(self._folder / meta.name, meta.mode, meta.mtime_ns)
         if meta.kind == FILE:
             self._places.made(meta.name)
 
@@ -256,15 +260,3 @@ class _RemoteExtraction(_Extraction):
             return NullSink(None)
         out = self._open.enter_context(open_output(join(self._url, meta.name), self._overwrite))
         return file_sink(out, self._keep)
-
-
-def make_parents(folder: Path, parent: Path) -> None:
-    """Makes folders below the target one by one, none of them through a symbolic link."""
-    with errors_of(parent):
-        folder.mkdir(parents=True, exist_ok=True)
-        at = folder
-        for part in parent.relative_to(folder).parts:
-            at = at / part
-            if at.is_symlink():
-                raise FileError(f"{at}: is a symbolic link; extract elsewhere")
-            at.mkdir(exist_ok=True)

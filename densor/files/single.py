@@ -18,22 +18,21 @@ from densor.formats.container.sinks import Copies, FileSink, NullSink, PipeSink
 from densor.formats.container.stream_reader import Entry, Frame, Sink, StreamReader
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.damage.recovery import check_wanted, protect
-from densor.formats.io.outputs import copy_times_and_mode, errors_of, whole_file
+from densor.formats.io.outputs import (
+    Sizes,
+    apply_times_and_mode,
+    copy_times_and_mode,
+    errors_of,
+    whole_file,
+)
 from densor.formats.io.sources import FileRandomSource, FileSource, RandomSource
 from densor.formats.io.urls import is_url, name_of, plain
 from densor.formats.parsers.base_matching import attach, tensors_of
 from densor.formats.parsers.plan import Plan, plan_file
 from densor.formats.tensors import TensorInfo
+from densor.options import Progress
 
 Path_or_file = str | os.PathLike[str] | BinaryIO
-Progress = Callable[[int], object]
-
-
-class Sizes(NamedTuple):
-    """What a call has done, in bytes."""
-
-    original: int
-    stored: int
 
 
 def is_file_object(thing: object) -> bool:
@@ -310,7 +309,7 @@ def decompress_file(
             reader.close()
         restored = None if is_file_object(target) or is_url(target) else Path(str(target))
         if restored is not None and restored.is_file():
-            apply_times_and_mode(restored, entry.meta)
+            apply_times_and_mode(restored, entry.meta.mode, entry.meta.mtime_ns)
         return Sizes(entry.size, reader.read)
 
 
@@ -340,15 +339,6 @@ def file_sink(out: BinaryIO, keep: bool, path: Path | None = None) -> Sink:
         if keep and out.seekable() and out.readable():
             return FileSink(out, path)
     return PipeSink(out, keep)
-
-
-def apply_times_and_mode(path: Path, meta: EntryMeta) -> None:
-    """Sets permission bits and modification time, as far as they are known and allowed."""
-    with contextlib.suppress(OSError):
-        if meta.mode is not None:
-            path.chmod(meta.mode)
-        if meta.mtime_ns is not None:
-            os.utime(path, ns=(meta.mtime_ns, meta.mtime_ns))
 
 
 def test_file(

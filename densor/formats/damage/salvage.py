@@ -19,8 +19,6 @@ from densor.codec import registry
 from densor.codec.coder import Base, ChunkDecoder
 from densor.codec.language_model.session import Session
 from densor.errors import ArgumentError, DensorError, FileError, LimitError
-from densor.files.folder import make_parents
-from densor.files.single import Progress, apply_times_and_mode
 from densor.formats.container import wire
 from densor.formats.container.base import GivenBase, check_chain, resolve
 from densor.formats.container.chunk_decoders import Models, decode_chunk
@@ -30,9 +28,17 @@ from densor.formats.container.open_base import open_base
 from densor.formats.damage import scan
 from densor.formats.damage.inventory import DamagedBytes, Piece, Remains, Survey, survey
 from densor.formats.damage.recovery import damage_of, find_layout
-from densor.formats.io.outputs import errors_of, move_into_place, whole_file, write_all
+from densor.formats.io.outputs import (
+    apply_times_and_mode,
+    errors_of,
+    make_parents,
+    move_into_place,
+    whole_file,
+    write_all,
+)
 from densor.formats.io.safe_paths import Places
 from densor.formats.io.sources import Bytes, FileRandomSource, RandomSource, ReadableSource
+from densor.options import Progress
 from densor.runtime.workers import Task, Workers
 
 PARTIAL = ".partial"
@@ -498,7 +504,7 @@ class _Folder:
                 self._places.made(name)
             done.file = name
         if meta is not None and meta.kind == FILE:
-            apply_times_and_mode(self._folder / done.file, meta)
+            apply_times_and_mode(self._folder / done.file, meta.mode, meta.mtime_ns)
         for run in entry.loose:
             self._add_loose(entry, run, name, work)
         return done
