@@ -21,7 +21,7 @@ from densor.formats.container.index import IndexedEntry
 from densor.formats.container.open_base import open_base
 from densor.formats.container.sinks import GrowingSink, MemorySink
 from densor.formats.container.stream_reader import Sink, StreamReader
-from densor.formats.container.tensor_blob import pack_entry
+from densor.formats.container.tensor_blob import allocate, pack_entry
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.io.outputs import MemoryFile, errors_of
 from densor.formats.io.sources import (
@@ -35,6 +35,7 @@ from densor.formats.io.urls import is_url, name_of, plain
 from densor.formats.parsers import safetensors
 from densor.formats.parsers.plan import plan_file
 from densor.formats.tensors import TensorInfo, is_name
+from densor.options import ReadOptions
 from densor.runtime.buffers import new_bytes
 from densor.runtime.gc_pause import collection_paused
 
@@ -112,9 +113,8 @@ def decompress(
     """
     stored = as_bytes(blob).size
     given = None if base is None else _given_base(base)
-    reader = StreamReader(
-        MemorySource(blob), threads, max_size=max_output_size, base=given, llm=llm
-    )
+    options = ReadOptions(threads=threads, max_output_size=max_output_size, language_model=llm)
+    reader = StreamReader(MemorySource(blob), options, given)
     sinks: list[tuple[EntryMeta, Sink, Bytes | None]] = []
 
     def sink_for(meta: EntryMeta) -> Sink:
@@ -125,7 +125,7 @@ def decompress(
                 raise ArgumentError("out works only where the archive tells its size")
             sinks.append((meta, GrowingSink(), None))
         else:
-            memory = _target(out, meta) if out is not None else _allocate(meta.size, stored)
+            memory = _target(out, meta) if out is not None else allocate(meta.size, stored)
             sinks.append((meta, MemorySink(memory), memory))
         return sinks[0][1]
 
@@ -153,17 +153,6 @@ def _target(out: Any, meta: EntryMeta) -> Bytes:
     if meta.order == "F" or meta.host == "torch" or meta.descr is not None:
         raise ArgumentError("out works for bytes and C-ordered native numpy arrays only")
     return as_bytes(view)
-
-
-def _allocate(size: int, stored: int) -> Bytes:
-    """Memory for an object; LimitError where no archive of `stored` bytes can hold so much."""
-    # A chunk frame of 28 + 13 bytes can stand for 64 MiB at most.
-    if size > (stored // 41 + 1) << 26:
-        raise LimitError(f"{stored} bytes cannot hold {size}")
-    try:
-        return np.empty(size, np.uint8)
-    except MemoryError:
-        raise LimitError(f"not enough memory for {size} bytes") from None
 
 
 class Writer:
@@ -292,11 +281,12 @@ class File:
             random = FileRandomSource(self._file)
         self._base = ExitStack()
         try:
-            given = self._base.enter_context(open_base(base, threads, max_output_size, llm))
+            options = ReadOptions(
+                threads=threads, max_output_size=max_output_size, base=base, language_model=llm
+            )
+            given = self._base.enter_context(open_base(options))
             with collection_paused():
-                self._archive = Archive(
-                    random, threads, max_size=max_output_size, base=given, llm=llm
-                )
+                self._archive = Archive(random, options, given)
                 self._tensors = self._archive.tensors()
         except BaseException:
             self._base.close()

@@ -56,3 +56,6 @@ class ReadOptions:
     language_model: Any = None
     """The model that text was coded under, where it has no name that is known."""
     progress: Progress | None = None
+
+
+DEFAULT_READ = ReadOptions()

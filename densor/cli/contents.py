@@ -16,6 +16,7 @@ from densor.formats.container.open_base import open_base
 from densor.formats.io.outputs import errors_of
 from densor.formats.io.sources import FileRandomSource, RandomSource
 from densor.formats.io.urls import is_url, plain
+from densor.options import ReadOptions
 
 _HASHES = {number: name for name, number in hashing.KINDS.items()}
 
@@ -47,8 +48,9 @@ def opened(
     `max_size`: as for `Archive`, of what is read.
     """
     checks.source_file(path)
-    with random_source(path) as source, open_base(base, threads, max_size, llm) as given:
-        archive = Archive(source, threads, max_size=max_size, base=given, llm=llm)
+    options = ReadOptions(threads=threads, max_output_size=max_size, base=base, language_model=llm)
+    with random_source(path) as source, open_base(options) as given:
+        archive = Archive(source, options, given)
         try:
             version = int.from_bytes(source.read_at(8, 2).tobytes(), "little")
             yield Opened(archive, source.size, version)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from densor.errors import ArgumentError, FileError
-from densor.files.single import Progress, Sizes, add_planned, same_file_state
+from densor.files.single import add_planned, same_file_state
 from densor.formats.container.archive import Archive
 from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import FILE, BaseRef, EntryMeta, new_path
@@ -13,9 +13,16 @@ from densor.formats.container.index import IndexedEntry
 from densor.formats.container.open_base import open_base
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.damage.recovery import check_wanted, find_layout, protect
-from densor.formats.io.outputs import check_still_there, errors_of, to_be_replaced, whole_file
+from densor.formats.io.outputs import (
+    Sizes,
+    check_still_there,
+    errors_of,
+    to_be_replaced,
+    whole_file,
+)
 from densor.formats.io.sources import FileRandomSource, FileSource
 from densor.formats.parsers.plan import plan_file
+from densor.options import Progress, ReadOptions
 
 MOST_HOPS = 8  # bases of bases that a new entry may need; beyond, it is stored by itself
 
@@ -47,12 +54,9 @@ def append(
     path = Path(archive)
     with errors_of(path):
         file = path.open("rb")
-    with (
-        file,
-        to_be_replaced(path, file) as before,
-        open_base(base, threads, llm=llm) as given,
-    ):
-        old = Archive(FileRandomSource(file), threads, base=given, llm=llm)
+    reading = ReadOptions(threads=threads, base=base, language_model=llm)
+    with file, to_be_replaced(path, file) as before, open_base(reading) as given:
+        old = Archive(FileRandomSource(file), reading, given)
         layout = find_layout(FileRandomSource(file), thorough=False)
         if layout is not None:
             check_wanted(layout.percent)

@@ -8,13 +8,13 @@ from densor.codec.delta.compare import NOTHING, Changes, compare
 from densor.codec.kind import BATCH_BYTES
 from densor.errors import ArgumentError, FileError
 from densor.files.single import open_input
-from densor.formats.container import wire
 from densor.formats.container.archive import Archive
-from densor.formats.container.open_base import open_base
+from densor.formats.container.open_base import is_archive, open_base
 from densor.formats.io.sources import Bytes, RandomSource
 from densor.formats.io.urls import label, plain
 from densor.formats.parsers.base_matching import tensors_of
 from densor.formats.tensors import TensorInfo
+from densor.options import ReadOptions
 
 
 class _Tensor(NamedTuple):
@@ -87,12 +87,11 @@ def _opened(
         if found.random is None:
             raise FileError(f"{label(path)}: cannot be read at random")
         source = found.random
-        magic = source.read_at(0, min(len(wire.MAGIC), source.size)).tobytes()
-        if magic != wire.MAGIC:
+        if not is_archive(source):
             yield {info.name: _Tensor(info, _in_file(source, info)) for info in tensors_of(source)}
             return
-        given = stack.enter_context(open_base(base, threads, max_size))
-        archive = Archive(source, threads, max_size=max_size, base=given)
+        options = ReadOptions(threads=threads, max_output_size=max_size, base=base)
+        archive = Archive(source, options, stack.enter_context(open_base(options)))
         stack.callback(archive.close)
         archive.check_size({entry.number: entry.size for entry in archive.entries})
         yield {

@@ -31,7 +31,7 @@ from densor.formats.io.outputs import (
 from densor.formats.io.safe_paths import Places
 from densor.formats.io.sources import FileSource, MemorySource
 from densor.formats.io.urls import is_url, join, name_of, plain
-from densor.options import Progress
+from densor.options import Progress, ReadOptions
 
 
 class Member(NamedTuple):
@@ -170,16 +170,15 @@ def extract(
         if is_url(folder)
         else _Extraction(Path(folder), wanted, overwrite)
     )
-    limits = threads, max_output_size
-    with open_input(plain(source)) as found, open_base(base, *limits, llm) as before:
-        reader = StreamReader(
-            FileSource(found.file),
-            threads,
-            max_size=max_output_size,
-            progress=progress,
-            base=before,
-            llm=llm,
-        )
+    options = ReadOptions(
+        threads=threads,
+        max_output_size=max_output_size,
+        base=base,
+        language_model=llm,
+        progress=progress,
+    )
+    with open_input(plain(source)) as found, open_base(options) as before:
+        reader = StreamReader(FileSource(found.file), options, before)
         try:
             extraction.run(reader)
         finally:

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 from densor.errors import ArgumentError, DensorError, FileError, FormatError
 from densor.files.folder import extract, pack
-from densor.files.single import Sizes
+from densor.formats.container import wire
 from densor.formats.container.base import GivenBase
 from densor.formats.container.tensor_blob import Tensor
-from densor.formats.container.wire import MAGIC
-from densor.formats.io.outputs import copy_times_and_mode, errors_of
+from densor.formats.io.outputs import Sizes, copy_times_and_mode, errors_of
 from densor.formats.packed import packed_file
 from densor.formats.packed.packed_file import BaseFolder, PackedFile
 from densor.formats.tensors import is_name
@@ -45,7 +44,7 @@ def check_packed(file: PackedFile) -> PackedFile:
     for name in () if file.packed else file:
         info = file.info(name)
         looks = info.dtype == "U8" and len(info.shape) == 1
-        if looks and file.stored(name)[: len(MAGIC)].tobytes() == MAGIC:
+        if looks and wire.begins_archive(file.stored(name)):
             raise FormatError(
                 f"{file.path}: tensor {name!r:.200}: blob of a file that is not packed"
             )

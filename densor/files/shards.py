@@ -33,6 +33,7 @@ from densor.formats.damage.recovery import find_layout
 from densor.formats.io.outputs import errors_of
 from densor.formats.io.sources import FileSource
 from densor.formats.io.urls import is_url, join, plain
+from densor.options import ReadOptions
 
 SUFFIX = ".densor"
 _PIECE = 1 << 23  # bytes hashed at a time
@@ -150,7 +151,7 @@ def _stored_if_valid(source: str, target: str, options: ShardOptions) -> tuple[i
             with open_input(target) as found:
                 if found.random is None:
                     return None
-                archive = Archive(found.random, 1)
+                archive = Archive(found.random, ReadOptions(threads=1))
                 stored = found.random.size
                 valid = len(archive.entries) == 1 and _is_of(
                     archive.entries[0], entry_name(source), wanted, options

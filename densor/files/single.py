@@ -7,15 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from densor.codec.zstd import zstd_decompress
 from densor.errors import ArgumentError, DensorError, FileError, FormatError
-from densor.formats.container import strictjson, wire
+from densor.formats.container import wire
 from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import DIR, FILE, EntryMeta, check_path
-from densor.formats.container.index import parse_entries, parse_frames
+from densor.formats.container.frames import Frame
+from densor.formats.container.index import read_index
 from densor.formats.container.open_base import open_base
 from densor.formats.container.sinks import Copies, FileSink, NullSink, PipeSink
-from densor.formats.container.stream_reader import Entry, Frame, Sink, StreamReader
+from densor.formats.container.stream_reader import Entry, Sink, StreamReader
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.damage.recovery import check_wanted, protect
 from densor.formats.io.outputs import (
@@ -30,7 +30,7 @@ from densor.formats.io.urls import is_url, name_of, plain
 from densor.formats.parsers.base_matching import attach, tensors_of
 from densor.formats.parsers.plan import Plan, plan_file
 from densor.formats.tensors import TensorInfo
-from densor.options import Progress
+from densor.options import Progress, ReadOptions
 
 Path_or_file = str | os.PathLike[str] | BinaryIO
 
@@ -156,7 +156,8 @@ def compress_file(
     Raises a DensorError; then no target is left.
     """
     source, target = plain(source), plain(target)
-    with open_input(source) as found, open_base(base, threads, llm=llm) as before:
+    reading = ReadOptions(threads=threads, base=base, language_model=llm)
+    with open_input(source) as found, open_base(reading) as before:
         with open_output(target, overwrite) as out:
             if recovery is not None:
                 check_wanted(recovery, out)
@@ -181,9 +182,9 @@ def compress_file(
                 before.check_unchanged()
             sizes = finished(writer, out, recovery)
             if verify and not is_url(target):
-                _verify(out, threads, sizes.stored, before, llm)
+                _verify(out, sizes.stored, before, reading)
         if verify and is_url(target):
-            _verify_remote(str(target), writer.digests, threads, before, llm)
+            _verify_remote(str(target), writer.digests, before, reading)
     if found.mode is not None and not is_file_object(target) and not is_url(target):
         copy_times_and_mode(Path(source), Path(target))  # type: ignore[arg-type]
     return sizes
@@ -246,25 +247,25 @@ def entry_name(source: Path_or_file) -> str:
         raise ArgumentError(f"{error}; give another with name=") from None
 
 
-def _verify(out: BinaryIO, threads: int, stored: int, base: GivenBase | None, llm: Any) -> None:
+def _verify(out: BinaryIO, stored: int, base: GivenBase | None, options: ReadOptions) -> None:
     try:
         out.seek(out.tell() - stored)
     except (OSError, AttributeError):
         raise ArgumentError("verify needs a target that can be read again") from None
     try:
-        _test(out, threads, base, llm=llm)
+        _test(out, base, options)
     except DensorError as error:
         raise FileError(f"verification of what was written failed: {error}") from error
 
 
 def _verify_remote(
-    url: str, digests: list[list[object]], threads: int, base: GivenBase | None, llm: Any
+    url: str, digests: list[list[object]], base: GivenBase | None, options: ReadOptions
 ) -> None:
     from densor.formats.io.remote import Remote
 
     try:
         with open_input(url) as found:
-            entries = _test(found.file, threads, base, llm=llm)
+            entries = _test(found.file, base, options)
         if [[entry.hash_kind, entry.digest.hex()] for entry in entries] != digests:
             raise FileError("it holds something else")
     except DensorError as error:
@@ -293,15 +294,15 @@ def decompress_file(
     pipe is gone).
     """
     source, target = plain(source), plain(target)
-    with open_input(source) as found, open_base(base, threads, max_output_size, llm) as before:
-        reader = StreamReader(
-            FileSource(found.file),
-            threads,
-            max_size=max_output_size,
-            progress=progress,
-            base=before,
-            llm=llm,
-        )
+    options = ReadOptions(
+        threads=threads,
+        max_output_size=max_output_size,
+        base=base,
+        language_model=llm,
+        progress=progress,
+    )
+    with open_input(source) as found, open_base(options) as before:
+        reader = StreamReader(FileSource(found.file), options, before)
         try:
             with open_output(target, overwrite) as out:
                 entry = _only_entry(reader, out)
@@ -354,34 +355,26 @@ def test_file(
 
     `base`, `llm`: as for `decompress_file`. Raises the DensorError of the first fault.
     """
-    limits = threads, max_output_size
-    with open_input(plain(source)) as found, open_base(base, *limits, llm) as before:
-        return _test(found.file, threads, before, max_output_size, progress, llm)
-
-
-def _test(
-    file: BinaryIO,
-    threads: int,
-    base: GivenBase | None,
-    max_output_size: int | None = None,
-    progress: Progress | None = None,
-    llm: Any = None,
-) -> list[Entry]:
-    reader = StreamReader(
-        FileSource(file),
-        threads,
-        max_size=max_output_size,
-        progress=progress,
+    options = ReadOptions(
+        threads=threads,
+        max_output_size=max_output_size,
         base=base,
-        llm=llm,
+        language_model=llm,
+        progress=progress,
     )
+    with open_input(plain(source)) as found, open_base(options) as before:
+        return _test(found.file, before, options)
+
+
+def _test(file: BinaryIO, base: GivenBase | None, options: ReadOptions) -> list[Entry]:
+    reader = StreamReader(FileSource(file), options, base)
     try:
         copies = Copies() if reader.reads_back else None
         entries = list(reader.entries(lambda meta: NullSink(copies)))
     finally:
         reader.close()
     if reader.index is not None:
-        _compare_with_index(entries, *reader.index)
+        _compare_with_index(entries, reader.index)
     return entries
 
 
@@ -389,11 +382,9 @@ def _identity(meta: EntryMeta, size: int, hash_kind: int, digest: bytes) -> tupl
     return meta.name, meta.kind, meta.dtype, meta.shape, size, hash_kind, digest
 
 
-def _compare_with_index(entries: list[Entry], frame: Frame, offset: int) -> None:
+def _compare_with_index(entries: list[Entry], frame: Frame) -> None:
     """Raises FormatError unless the index lists just the entries that were read."""
-    text = zstd_decompress(frame.payload, frame.header.original)
-    index = strictjson.loads(text, "index")
-    listed = parse_entries(index, parse_frames(index, offset))
+    listed = read_index(frame).entries
     found = [_identity(e.meta, e.size, e.hash_kind, e.digest) for e in entries]
     if found != [_identity(e.meta, e.size, e.hash_kind, e.digest) for e in listed]:
         raise FormatError("index does not list what the archive holds")

@@ -208,4 +208,4 @@ class Slice:
 
 def _is_archive(filename: str | os.PathLike[str]) -> bool:
     with errors_of(filename), open(filename, "rb") as file:
-        return file.read(len(wire.MAGIC)) == wire.MAGIC
+        return wire.begins_archive(file.read(len(wire.MAGIC)))

@@ -1,9 +1,11 @@
 """The base that entries are coded against, known by the hash of its bytes."""
 
 from collections.abc import Callable
+from typing import Protocol
 
-from densor.errors import ArgumentError, FormatError
-from densor.formats.container.entry import BaseRef
+from densor.errors import ArgumentError, FormatError, LimitError
+from densor.formats.container import wire
+from densor.formats.container.entry import BaseRef, EntryMeta
 from densor.formats.container.hashing import DEFAULT, KINDS, NAMES, new_hash
 from densor.formats.io.sources import RandomSource
 from densor.runtime.buffers import POOL
@@ -78,6 +80,41 @@ def _digest_of(source: RandomSource, kind: int) -> bytes:
         hasher.update(data)
         POOL.give(data)
     return hasher.digest()
+
+
+class Known(Protocol):
+    """An entry that was read, or listed, with its size and hash."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def hash_kind(self) -> int: ...
+    @property
+    def digest(self) -> bytes: ...
+
+
+def chain_of(
+    meta: EntryMeta, features: int, earlier: Callable[[int], tuple[Known, int] | None]
+) -> int:
+    """How many bases of bases an entry needs; FormatError or LimitError if it may not have its.
+
+    `earlier`: an entry that comes before it, by number, and how many that one needs.
+    """
+    wanted = meta.base
+    if wanted is None:
+        return 0
+    if not features & wire.BASE:
+        raise FormatError(f"{meta.name}: has a base, which the archive may not have")
+    if wanted.entry is None:
+        return 1
+    found = earlier(wanted.entry)
+    if found is None:
+        raise FormatError(f"{meta.name}: is based on what comes after it")
+    other, chain = found
+    check_chain(wanted, other.size, other.hash_kind, other.digest)
+    if chain >= wire.MAX_CHAIN:
+        raise LimitError(f"{meta.name}: is based on too long a chain of entries")
+    return chain + 1
 
 
 def check_chain(wanted: BaseRef, size: int, hash_kind: int, digest: bytes) -> None:

@@ -4,9 +4,8 @@ import contextlib
 import json
 import os
 import re
-import threading
 from bisect import bisect_right
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,14 +14,13 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
-from densor.codec import registry
-from densor.codec.coder import Base, ChunkDecoder
 from densor.codec.language_model.session import Session
 from densor.errors import ArgumentError, DensorError, FileError, LimitError
 from densor.formats.container import wire
-from densor.formats.container.base import GivenBase, check_chain, resolve
-from densor.formats.container.chunk_decoders import Models, decode_chunk
-from densor.formats.container.entry import DIR, FILE
+from densor.formats.container.base import GivenBase, check_chain
+from densor.formats.container.entry import DIR, FILE, BaseRef
+from densor.formats.container.entry_decoder import Budget, EntryDecoder
+from densor.formats.container.frames import Frame
 from densor.formats.container.hashing import NAMES, Hash, new_hash
 from densor.formats.container.open_base import open_base
 from densor.formats.damage import scan
@@ -38,12 +36,10 @@ from densor.formats.io.outputs import (
 )
 from densor.formats.io.safe_paths import Places
 from densor.formats.io.sources import Bytes, FileRandomSource, RandomSource, ReadableSource
-from densor.options import Progress
+from densor.options import Progress, ReadOptions
 from densor.runtime.workers import Task, Workers
 
 PARTIAL = ".partial"
-_KEPT = wire.CHUNK_LIMIT  # bytes of decoded chunks kept for repetitions and bases
-_WORK = 64  # bytes that may be decoded for others, per byte of the entries and of the archive
 _IN_FLIGHT = 1 << 26
 
 
@@ -143,8 +139,14 @@ def damage(
     `base`, `llm`: as for `decompress_file`; without its language model, a text counts as lost.
     FormatError if it is no archive at all.
     """
-    with _opened(archive, base, llm, max_output_size) as (source, given):
-        work = _Salvage(source, threads, given, llm, max_output_size, progress)
+    options = ReadOptions(
+        threads=threads,
+        max_output_size=max_output_size,
+        base=base,
+        language_model=llm,
+        progress=progress,
+    )
+    with _opened(archive, options) as work:
         return work.run(None)
 
 
@@ -166,8 +168,14 @@ def salvage(
     told in `salvage.json`, as `Damage.to_json` gives it. Entries that are tensors are written as
     their plain bytes.
     """
-    with _opened(archive, base, llm, max_output_size) as (source, given):
-        work = _Salvage(source, threads, given, llm, max_output_size, progress)
+    options = ReadOptions(
+        threads=threads,
+        max_output_size=max_output_size,
+        base=base,
+        language_model=llm,
+        progress=progress,
+    )
+    with _opened(archive, options) as work:
         target = _Folder(Path(folder), overwrite, work.names)
         found = work.run(target)
         target.report(found)
@@ -175,16 +183,14 @@ def salvage(
 
 
 @contextlib.contextmanager
-def _opened(
-    archive: str | os.PathLike[str], base: Any, llm: Any, max_size: int | None
-) -> Iterator[tuple[RandomSource, GivenBase | None]]:
+def _opened(archive: str | os.PathLike[str], options: ReadOptions) -> Iterator["_Salvage"]:
     path = Path(archive)
     with (
         errors_of(path),
         path.open("rb", buffering=0) as file,
-        open_base(base, max_size=max_size, llm=llm) as given,
+        open_base(options) as given,
     ):
-        yield ReadableSource(FileRandomSource(file)), given
+        yield _Salvage(ReadableSource(FileRandomSource(file)), options, given)
 
 
 class _Lost(DensorError):
@@ -202,151 +208,98 @@ class _Nowhere:
         pass
 
 
-class _Decoder:
-    """Decodes pieces of entries. Safe to use from several threads."""
+class _Decoder(EntryDecoder[Remains, Piece]):
+    """Decodes pieces of entries, or says with `_Lost` why they are lost."""
 
     def __init__(
-        self, source: RandomSource, found: Survey, given: GivenBase | None, llm: Any
+        self, source: RandomSource, found: Survey, given: GivenBase | None, language_model: Any
     ) -> None:
+        super().__init__(given, Session(language_model))
         self._source = source
         self._found = found
-        self._given = given
         self._by_number = found.by_number()
-        self._models = Models(Session(llm))
-        self._kept: OrderedDict[int, Bytes] = OrderedDict()
-        self._kept_size = 0
-        self._lock = threading.Lock()
         sizes = sum(piece.header.original for e in found.entries for piece in e.placed)
-        self._work_left = _WORK * (sizes + source.size + wire.CHUNK_LIMIT)
+        message = "repetitions and bases take too much to decode"
+        self._budget = Budget(sizes + source.size, message)
 
     def decoded(self, entry: Remains, piece: Piece) -> Bytes:
         """The bytes of a piece; `_Lost` if there is no telling them."""
-        if not piece.sound:
-            raise _Lost("its frame is damaged")
-        head = scan.header_at(self._source, piece.offset, self._found.limit)
-        payload = None if head is None else scan.payload_of(self._source, piece.offset, head)
-        if head is None or payload is None:
-            raise _Lost("its frame is damaged")
-        if head.kind == wire.REF:
-            return self._repeated(entry, payload, head.original)
-        decoder = self._decoder(head.model)
-        out = np.empty(head.original, np.uint8)
-        decode_chunk(head.model, decoder, payload, out, self._base_of(entry))
+        out = np.empty(piece.header.original, np.uint8)
+        if piece.kind == wire.CHUNK:
+            self.decode(entry, piece, out, self._budget)
+            return out
+        other, offset = self.target(entry, piece)
+        with _lost("it repeats bytes that are lost"):
+            self.fill(other, offset, out, self._budget, refs=False)
         return out
 
-    def _decoder(self, number: int) -> ChunkDecoder | None:
-        if number < registry.FIRST_MODEL:
-            return self._models.known(number)
-        decoder = self._models.get(number)
-        if decoder is not None:
-            return decoder
-        offset = self._found.models.get(number)
-        if offset is None:
-            raise _Lost("its model is damaged")
-        header = scan.header_at(self._source, offset, self._found.limit)
-        payload = None if header is None else scan.payload_of(self._source, offset, header)
-        if payload is None:
-            raise _Lost("its model is damaged")
-        return self._models.put(number, payload.tobytes())
+    def fill_base(self, entry: Remains, begin: int, out: Bytes, budget: Budget) -> None:
+        """Decodes a stretch that an entry is based on."""
+        with _lost("it is coded against bytes that are lost"):
+            self.fill(entry, begin, out, budget)
 
-    def _repeated(self, entry: Remains, payload: Bytes, size: int) -> Bytes:
-        if payload.size != wire.REF_PAYLOAD.size:
-            raise _Lost("its frame is malformed")
-        number, offset = wire.REF_PAYLOAD.unpack(payload.tobytes())
-        other = self._by_number.get(number)
-        if other is None or (entry.number is not None and number > entry.number):
-            raise _Lost("it repeats bytes of an entry that is lost")
-        return self.stretch(other, offset, size, "it repeats bytes that are lost", False)
-
-    def stretch(self, entry: Remains, begin: int, size: int, why: str, refs: bool) -> Bytes:
-        """A stretch of an entry on behalf of another one; `_Lost`, with `why`, if not all is left.
-
-        `refs`: whether it may come from repetitions.
-        """
-        out = np.empty(size, np.uint8)
-        at = begin
+    def _pieces(self, entry: Remains, begin: int, end: int) -> Iterator[Piece]:
         first = max(0, bisect_right(entry.placed, begin, key=lambda piece: piece.begin) - 1)
+        at = begin
         for piece in islice(entry.placed, first, None):
-            if at >= begin + size or not piece.begin <= at < piece.end:
+            if at >= end or not piece.begin <= at < piece.end:
                 break
-            if not (refs or piece.header.kind == wire.CHUNK):
-                break
-            data = self._kept_or_decoded(entry, piece, why)
-            end = min(piece.end, begin + size)
-            out[at - begin : end - begin] = data[at - piece.begin : end - piece.begin]
-            at = end
-        if at < begin + size:
-            raise _Lost(why)
-        return out
+            yield piece
+            at = piece.end
 
-    def _kept_or_decoded(self, entry: Remains, piece: Piece, why: str) -> Bytes:
-        with self._lock:
-            found = self._kept.get(piece.offset)
-            if found is not None:
-                self._kept.move_to_end(piece.offset)
-                return found
-            self._work_left -= piece.header.original
-            if self._work_left < 0:
-                raise LimitError("repetitions and bases take too much to decode")
-        try:
-            found = self.decoded(entry, piece)
-        except ArgumentError:
-            raise
-        except DensorError:
-            raise _Lost(why) from None
-        with self._lock:
-            if piece.offset not in self._kept:
-                self._kept[piece.offset] = found
-                self._kept_size += found.size
-            while self._kept_size > _KEPT and len(self._kept) > 1:
-                self._kept_size -= self._kept.popitem(last=False)[1].size
-        return found
+    def _frame_of(self, piece: Piece) -> Frame:
+        frame = None
+        if piece.sound:
+            frame = scan.frame_at(self._source, piece.offset, self._found.limit)
+        if frame is None or frame.header.original != piece.header.original:
+            raise _Lost("its frame is damaged")
+        return frame
 
-    def _base_of(self, entry: Remains) -> Base | None:
-        wanted = None if entry.meta is None else entry.meta.base
-        if wanted is None:
-            return None
-        if wanted.entry is None:
-            return resolve(wanted, self._given)
-        other = self._by_number.get(wanted.entry)
-        if other is None or entry.number is None or wanted.entry >= entry.number:
+    def _params(self, model: int, piece: Piece) -> bytes:
+        offset = self._found.models.get(model)
+        frame = None if offset is None else scan.frame_at(self._source, offset, self._found.limit)
+        if frame is None:
+            raise _Lost("its model is damaged")
+        return frame.payload.tobytes()
+
+    def _repeated(self, entry: Remains, ref: wire.Ref, size: int) -> Remains:
+        other = self._by_number.get(ref.entry)
+        if other is None or (entry.number is not None and ref.entry > entry.number):
+            raise _Lost("it repeats bytes of an entry that is lost")
+        return other
+
+    def _earlier(self, entry: Remains, wanted: BaseRef) -> Remains:
+        number = -1 if wanted.entry is None else wanted.entry
+        other = self._by_number.get(number)
+        if other is None or entry.number is None or number >= entry.number:
             raise _Lost("its base is lost")
         if other.size is not None and other.digest is not None:
             check_chain(wanted, other.size, *other.digest)
-        return _EntryBase(self, other, wanted.size)
+        return other
 
 
-class _EntryBase:
-    """What is left of an entry, as the base of another one."""
-
-    def __init__(self, decoder: _Decoder, entry: Remains, size: int) -> None:
-        self._decoder = decoder
-        self._entry = entry
-        self.size = size
-
-    def read_at(self, offset: int, count: int) -> Bytes:
-        why = "it is coded against bytes that are lost"
-        return self._decoder.stretch(self._entry, offset, count, why, True)
+@contextlib.contextmanager
+def _lost(why: str) -> Iterator[None]:
+    """Whatever cannot be decoded is lost for this reason."""
+    try:
+        yield
+    except ArgumentError:  # the caller can do something about it
+        raise
+    except DensorError:
+        raise _Lost(why) from None
 
 
 class _Salvage:
     """One run over an archive."""
 
-    def __init__(
-        self,
-        source: RandomSource,
-        threads: int,
-        given: GivenBase | None,
-        llm: Any,
-        max_size: int | None,
-        progress: Progress | None,
-    ) -> None:
+    def __init__(self, source: RandomSource, options: ReadOptions, given: GivenBase | None) -> None:
         self._source = source
         self._found = survey(source)
         self.size = source.size
-        self._progress = progress
-        self._decoder = _Decoder(source, self._found, given, llm)
-        self._workers = Workers(threads)
+        self._progress = options.progress
+        self._decoder = _Decoder(source, self._found, given, options.language_model)
+        self._workers = Workers(options.threads)
+        max_size = options.max_output_size
         most = sum(_declared(entry, source.size) for entry in self._found.entries)
         if max_size is not None and most > max_size:
             raise LimitError(f"archive holds more than the {max_size} bytes allowed")
@@ -463,7 +416,7 @@ def _declared(entry: Remains, stored: int) -> int:
     """Bytes that a salvaged entry has at most: its size, unless that cannot be true."""
     held = entry.placed[-1].end if entry.placed else 0
     loose = sum(run[-1].end for run in entry.loose)
-    possible = (stored // 41 + 1) << 26  # a chunk of 41 bytes stands for 64 MiB at most
+    possible = wire.most_original(stored)
     size = entry.size if entry.size is not None and entry.size <= possible else 0
     return max(held, size) + loose
 

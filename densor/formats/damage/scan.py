@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from densor.errors import ChecksumError, DensorError
-from densor.formats.container import wire
+from densor.errors import DensorError, FileError
+from densor.formats.container import frames, wire
+from densor.formats.container.frames import Frame, FrameReader, From
 from densor.formats.io.sources import Bytes, RandomSource
 from densor.runtime.buffers import POOL
 
@@ -124,22 +125,30 @@ class Stretch(NamedTuple):
 def header_at(source: RandomSource, offset: int, limit: int) -> wire.FrameHeader | None:
     """The frame header at this place, None if there is no sound one."""
     try:
-        return wire.parse_frame(source.read_at(offset, wire.FRAME_SIZE).tobytes(), limit)
+        return frames.header_at(source, offset, limit)
     except DensorError:
         return None
 
 
-def payload_of(source: RandomSource, offset: int, header: wire.FrameHeader) -> Bytes | None:
-    """The payload of the frame at this place, None if it is damaged or cut."""
-    if offset + wire.FRAME_SIZE + header.stored > source.size:
-        return None
-    payload = source.read_at(offset + wire.FRAME_SIZE, header.stored)
+def read(
+    source: RandomSource, offset: int, limit: int = wire.CHUNK_LIMIT
+) -> tuple[wire.FrameHeader | None, Frame | None]:
+    """The frame header at this place and the whole frame, None for what is damaged or cut."""
+    reader = FrameReader(From(source, offset), limit, offset)
+    header = None
     try:
-        wire.check_payload(header, payload)
-    except ChecksumError:
-        POOL.give(payload)
-        return None
-    return payload
+        header = reader.header()
+        payload = reader.payload(header)
+    except FileError:
+        raise
+    except DensorError:
+        return header, None
+    return header, Frame(header, payload, offset, payload)
+
+
+def frame_at(source: RandomSource, offset: int, limit: int = wire.CHUNK_LIMIT) -> Frame | None:
+    """The frame at this place, None if it is damaged or cut."""
+    return read(source, offset, limit)[1]
 
 
 def walk(
@@ -152,22 +161,21 @@ def walk(
     at = begin
     spare = source.size  # bytes that may be looked at once more
     while at < source.size:
-        header = header_at(source, at, limit)
+        header, frame = read(source, at, limit)
         if header is None:
             end = _next(source, at + 1, limit)
             yield Stretch(at, end - at, None, False)
             at = end
             continue
-        payload = payload_of(source, at, header)
         end = at + wire.FRAME_SIZE + header.stored
-        if payload is not None:
-            POOL.give(payload)
+        if frame is not None:
+            frame.release()
         elif header.stored <= spare and not _goes_on(source, end, limit):
             spare -= header.stored
             end = _end_of_cut(source, at + wire.FRAME_SIZE, min(end, source.size), limit)
         else:
             end = min(end, source.size)
-        yield Stretch(at, end - at, header, payload is not None)
+        yield Stretch(at, end - at, header, frame is not None)
         at = end
 
 
