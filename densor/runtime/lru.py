@@ -52,9 +52,3 @@ class LruCache(Generic[K, V]):
         value = self._values.pop(key, None)
         if value is not None:
             self._total -= self._weight(value)
-
-    def clear(self) -> None:
-        """Forgets everything."""
-        with self._lock:
-            self._values.clear()
-            self._total = 0

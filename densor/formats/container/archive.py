@@ -9,9 +9,9 @@ from densor.codec import registry
 from densor.codec.language_model.session import Session
 from densor.errors import ChecksumError, FormatError, LimitError
 from densor.formats.container import wire
-from densor.formats.container.base import GivenBase, chain_of
+from densor.formats.container.base import GivenBase, Identity, chain_of
 from densor.formats.container.entry import FILE, TENSOR, BaseRef
-from densor.formats.container.entry_decoder import Budget, EntryDecoder, Part
+from densor.formats.container.entry_decoder import Budget, EntryDecoder, Part, Piece
 from densor.formats.container.frames import Frame, FrameReader
 from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.container.index import (
@@ -29,16 +29,6 @@ from densor.runtime.gc_pause import collection_paused
 from densor.runtime.workers import Task, Workers, settle
 
 _PIECE = 1 << 25  # bytes of an entry that are read at a time
-
-
-class Piece(NamedTuple):
-    """A CHUNK or REF frame of an entry, by its number in the archive."""
-
-    key: int
-    kind: int
-    model: int
-    begin: int  # in the entry
-    end: int
 
 
 class StoredChunk(NamedTuple):
@@ -68,7 +58,7 @@ class _EntrySource:
         return self._archive.read(self._entry, offset, offset + count)
 
 
-class Archive(EntryDecoder[IndexedEntry, Piece]):
+class Archive(EntryDecoder[IndexedEntry]):
     """An archive with an index. Safe to use from several threads.
 
     With a limit in `options`, one read may return so many bytes, and the index may unpack to so
@@ -99,10 +89,10 @@ class Archive(EntryDecoder[IndexedEntry, Piece]):
         self._costs = before_each(np.where(sized, wire.FRAME_SIZE + self.frames.stored, 0))
         self._workers = Workers(options.threads)
 
-    def _chained(self, number: int) -> tuple[IndexedEntry, int] | None:
+    def _chained(self, number: int) -> tuple[Identity, int] | None:
         """An entry among those whose bases were looked at."""
         known = number < len(self.chains)
-        return (self.entries[number], self.chains[number]) if known else None
+        return (self.entries[number].identity, self.chains[number]) if known else None
 
     def close(self) -> None:
         """Stops the threads."""
@@ -119,11 +109,11 @@ class Archive(EntryDecoder[IndexedEntry, Piece]):
 
     def _frame(self, number: int) -> Frame:
         """A frame by number, which must be what the index says."""
-        kind, model, stored, original, offset = (int(column[number]) for column in self.frames)
-        data = self._source.read_at(offset, wire.FRAME_SIZE + stored)
+        listed, offset = self.frames.header(number), int(self.frames.offsets[number])
+        data = self._source.read_at(offset, wire.FRAME_SIZE + listed.stored)
         reader = FrameReader(MemorySource(data), self._limit, offset)
         header = reader.header()
-        if header[:4] != (kind, stored, original, model):
+        if header[:4] != listed[:4]:
             raise FormatError("index contradicts a frame")
         return Frame(header, reader.payload(header), offset, data)
 
@@ -210,18 +200,18 @@ class Archive(EntryDecoder[IndexedEntry, Piece]):
         """
         models: dict[int, bytes] = {}
         for piece in self._pieces(entry, begin, end):
-            if piece.kind != wire.CHUNK or entry.meta.base is not None:
+            if piece.header.kind != wire.CHUNK or entry.meta.base is not None:
                 yield None
                 continue
-            header, payload, _, _ = self._frame(piece.key)
+            payload, (number, header, at, _) = self._frame_of(piece).payload, piece
             model = header.model
             if model not in models:
                 own = model >= registry.FIRST_MODEL
-                models[model] = self._params(model, piece) if own else b""
+                models[model] = self._params(piece) if own else b""
             points = None
-            if (self.frames.kinds[piece.key + 1 : piece.key + 2] == wire.POINTS).any():
-                points = self._frame(piece.key + 1).payload
-            yield StoredChunk(model, models[model], payload, piece.begin, header.original, points)
+            if (self.frames.kinds[number + 1 : number + 2] == wire.POINTS).any():
+                points = self._frame(number + 1).payload
+            yield StoredChunk(model, models[model], payload, at, header.original, points)
 
     @staticmethod
     def _check_hash(entry: IndexedEntry, data: Bytes) -> None:
@@ -263,21 +253,18 @@ class Archive(EntryDecoder[IndexedEntry, Piece]):
 
     def _pieces(self, entry: IndexedEntry, begin: int, end: int) -> Iterator[Piece]:
         first, last = self._span(entry, begin, end)
-        frames, start = self.frames, int(self._begins[entry.first_frame])
         for number in range(first, last):
-            original = int(frames.original[number])
-            if original:
-                at = int(self._begins[number]) - start
-                kind, model = int(frames.kinds[number]), int(frames.models[number])
-                yield Piece(number, kind, model, at, at + original)
+            if self.frames.original[number]:
+                at = int(self._begins[number] - self._begins[entry.first_frame])
+                yield Piece(number, self.frames.header(number), at)
 
     def _frame_of(self, piece: Piece) -> Frame:
-        return self._frame(piece.key)
+        return self._frame(piece.place)
 
-    def _params(self, model: int, piece: Piece) -> bytes:
-        wanted = model - registry.FIRST_MODEL
-        if wanted >= self._model_frames.size or self._model_frames[wanted] >= piece.key:
-            raise FormatError(f"chunk names model {model}, which is not at hand")
+    def _params(self, chunk: Piece) -> bytes:
+        wanted = chunk.header.model - registry.FIRST_MODEL
+        if wanted >= self._model_frames.size or self._model_frames[wanted] >= chunk.place:
+            raise FormatError(f"chunk names model {chunk.header.model}, which is not at hand")
         return self._frame(int(self._model_frames[wanted])).payload.tobytes()
 
     def _repeated(self, entry: IndexedEntry, ref: wire.Ref, size: int) -> IndexedEntry:
@@ -295,7 +282,7 @@ class Archive(EntryDecoder[IndexedEntry, Piece]):
         at = 0
         try:
             for part in self.parts(entry, begin, begin + out.size):
-                self.decoder(part.chunk.model, part.chunk)  # made once, before all threads need it
+                self.decoder(part.chunk)  # made once, before all threads need it
                 target = out[at : at + part.size]
                 jobs.append(self._workers.submit(self._part_alone, part, target, budget))
                 at += part.size
@@ -304,11 +291,11 @@ class Archive(EntryDecoder[IndexedEntry, Piece]):
         finally:
             settle(jobs)  # nobody writes to `out` any more, also after an error
 
-    def _part_alone(self, part: Part[IndexedEntry, Piece], out: Bytes, budget: Budget) -> None:
+    def _part_alone(self, part: Part[IndexedEntry], out: Bytes, budget: Budget) -> None:
         """Decodes a part of a chunk, of which nothing else will be needed soon."""
         if part.whole:
             return self.decode(part.entry, part.chunk, out, budget)
-        with POOL.lend(part.chunk.end - part.chunk.begin) as whole:
+        with POOL.lend(part.chunk.header.original) as whole:
             self.decode(part.entry, part.chunk, whole, budget)
             out[:] = whole[part.low : part.high]
         return None

@@ -1,7 +1,6 @@
 """The base that entries are coded against, known by the hash of its bytes."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 from densor.errors import ArgumentError, FormatError, LimitError
 from densor.formats.container import wire
@@ -82,19 +81,11 @@ def _digest_of(source: RandomSource, kind: int) -> bytes:
     return hasher.digest()
 
 
-class Known(Protocol):
-    """An entry that was read, or listed, with its size and hash."""
-
-    @property
-    def size(self) -> int: ...
-    @property
-    def hash_kind(self) -> int: ...
-    @property
-    def digest(self) -> bytes: ...
+Identity = tuple[int, int, bytes]  # size, kind of hash and hash of an entry
 
 
 def chain_of(
-    meta: EntryMeta, features: int, earlier: Callable[[int], tuple[Known, int] | None]
+    meta: EntryMeta, features: int, earlier: Callable[[int], tuple[Identity, int] | None]
 ) -> int:
     """How many bases of bases an entry needs; FormatError or LimitError if it may not have its.
 
@@ -110,14 +101,14 @@ def chain_of(
     found = earlier(wanted.entry)
     if found is None:
         raise FormatError(f"{meta.name}: is based on what comes after it")
-    other, chain = found
-    check_chain(wanted, other.size, other.hash_kind, other.digest)
+    identity, chain = found
+    check_chain(wanted, identity)
     if chain >= wire.MAX_CHAIN:
         raise LimitError(f"{meta.name}: is based on too long a chain of entries")
     return chain + 1
 
 
-def check_chain(wanted: BaseRef, size: int, hash_kind: int, digest: bytes) -> None:
+def check_chain(wanted: BaseRef, found: Identity) -> None:
     """FormatError unless an entry is what another one in the archive takes it for."""
-    if (wanted.size, wanted.hash_kind, wanted.digest) != (size, hash_kind, digest):
+    if wanted[:3] != found:
         raise FormatError("entry is based on another one that has not the hash it names")

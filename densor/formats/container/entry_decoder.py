@@ -40,33 +40,33 @@ class Budget:
                 raise LimitError(self._message)
 
 
+class Piece(NamedTuple):
+    """A CHUNK or REF frame of an entry; `place`: its own in the archive, by offset or number."""
+
+    place: int
+    header: wire.FrameHeader
+    begin: int  # in the entry, or in a run whose place is unknown
+    sound: bool = True
+
+    @property
+    def end(self) -> int:
+        """Where what follows it begins."""
+        return self.begin + self.header.original
+
+
 class _Entry(Protocol):
     @property
     def meta(self) -> EntryMeta | None: ...
 
 
-class _Piece(Protocol):
-    """A CHUNK or REF frame of an entry; `key` is its own in the archive."""
-
-    @property
-    def key(self) -> int: ...
-    @property
-    def kind(self) -> int: ...
-    @property
-    def begin(self) -> int: ...
-    @property
-    def end(self) -> int: ...
-
-
 E = TypeVar("E", bound=_Entry)
-P = TypeVar("P", bound=_Piece)
 
 
-class Part(NamedTuple, Generic[E, P]):
+class Part(NamedTuple, Generic[E]):
     """Bytes `low` to `high` of what a chunk of an entry decodes to."""
 
     entry: E
-    chunk: P
+    chunk: Piece
     low: int
     high: int
 
@@ -78,10 +78,10 @@ class Part(NamedTuple, Generic[E, P]):
     @property
     def whole(self) -> bool:
         """Whether it is all of the chunk."""
-        return self.size == self.chunk.end - self.chunk.begin
+        return self.size == self.chunk.header.original
 
 
-class EntryDecoder(ABC, Generic[E, P]):
+class EntryDecoder(ABC, Generic[E]):
     """Decodes entries of an archive that can be read at any place. For several threads at once.
 
     Where frames are found is for the subclass to say. `given`: what entries are based on that
@@ -94,15 +94,15 @@ class EntryDecoder(ABC, Generic[E, P]):
         self._kept: LruCache[int, Bytes] = LruCache(_KEPT, lambda chunk: chunk.size)
 
     @abstractmethod
-    def _pieces(self, entry: E, begin: int, end: int) -> Iterable[P]:
+    def _pieces(self, entry: E, begin: int, end: int) -> Iterable[Piece]:
         """The pieces that hold bytes of this range, in order, up to the first gap."""
 
     @abstractmethod
-    def _frame_of(self, piece: P) -> Frame:
+    def _frame_of(self, piece: Piece) -> Frame:
         """The frame of a piece."""
 
     @abstractmethod
-    def _params(self, model: int, piece: P) -> bytes:
+    def _params(self, chunk: Piece) -> bytes:
         """The payload of the MODEL frame that a chunk names."""
 
     @abstractmethod
@@ -113,21 +113,21 @@ class EntryDecoder(ABC, Generic[E, P]):
     def _earlier(self, entry: E, wanted: BaseRef) -> E:
         """The entry that another one is based on."""
 
-    def target(self, entry: E, piece: P) -> tuple[E, int]:
+    def target(self, entry: E, piece: Piece) -> tuple[E, int]:
         """Where the bytes of a REF frame are: entry and offset."""
         frame = self._frame_of(piece)
         ref = wire.parse_ref(frame.payload)
         frame.release()
-        return self._repeated(entry, ref, piece.end - piece.begin), ref.offset
+        return self._repeated(entry, ref, piece.header.original), ref.offset
 
-    def parts(self, entry: E, begin: int, end: int, refs: bool = True) -> Iterator[Part[E, P]]:
+    def parts(self, entry: E, begin: int, end: int, refs: bool = True) -> Iterator[Part[E]]:
         """The chunks that these bytes of an entry come from, up to the first gap.
 
         `refs`: whether some may stand in REF frames, which must point to chunks.
         """
         for piece in self._pieces(entry, begin, end):
             low, high = max(begin, piece.begin), min(end, piece.end)
-            if piece.kind == wire.CHUNK:
+            if piece.header.kind == wire.CHUNK:
                 yield Part(entry, piece, low - piece.begin, high - piece.begin)
                 continue
             if not refs:
@@ -136,16 +136,15 @@ class EntryDecoder(ABC, Generic[E, P]):
             at += low - piece.begin
             yield from self.parts(other, at, at + high - low, False)
 
-    def decoder(self, model: int, piece: P) -> ChunkDecoder | None:
+    def decoder(self, chunk: Piece) -> ChunkDecoder | None:
         """The decoder of a chunk, None for the fixed ones."""
-        return self._models.known(model, partial(self._params, model, piece))
+        return self._models.known(chunk.header.model, partial(self._params, chunk))
 
-    def decode(self, entry: E, chunk: P, out: Bytes, budget: Budget) -> None:
+    def decode(self, entry: E, chunk: Piece, out: Bytes, budget: Budget) -> None:
         """Decodes a whole chunk."""
         frame = self._frame_of(chunk)
-        decoder = self.decoder(frame.header.model, chunk)
         base = self._base_of(entry, budget)
-        decode_chunk(frame.header.model, decoder, frame.payload, out, base)
+        decode_chunk(chunk.header.model, self.decoder(chunk), frame.payload, out, base)
         frame.release()
 
     def _base_of(self, entry: E, budget: Budget) -> Base | None:
@@ -165,17 +164,17 @@ class EntryDecoder(ABC, Generic[E, P]):
         if at < out.size:
             raise FormatError("entry does not hold what others refer to")
 
-    def _part(self, part: Part[E, P], out: Bytes, budget: Budget) -> None:
+    def _part(self, part: Part[E], out: Bytes, budget: Budget) -> None:
         """Keeps a chunk that was needed in part, since the next reading will need the rest."""
         chunk = part.chunk
-        whole = self._kept.get(chunk.key)
+        whole = self._kept.get(chunk.place)
         if whole is None:
-            budget.spend(chunk.end - chunk.begin)
+            budget.spend(chunk.header.original)
             if part.whole:
                 return self.decode(part.entry, chunk, out, budget)
-            whole = np.empty(chunk.end - chunk.begin, np.uint8)
+            whole = np.empty(chunk.header.original, np.uint8)
             self.decode(part.entry, chunk, whole, budget)
-            self._kept.put(chunk.key, whole)
+            self._kept.put(chunk.place, whole)
         out[:] = whole[part.low : part.high]
         return None
 
@@ -187,9 +186,7 @@ class EntryDecoder(ABC, Generic[E, P]):
 class _EntryBase:
     """The bytes of an entry, as the base of another one; decoded in the thread that asks."""
 
-    def __init__(
-        self, decoder: EntryDecoder[Any, Any], entry: Any, size: int, budget: Budget
-    ) -> None:
+    def __init__(self, decoder: EntryDecoder[Any], entry: Any, size: int, budget: Budget) -> None:
         self._decoder = decoder
         self._entry = entry
         self._budget = budget

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from densor.codec.zstd import zstd_decompress
 from densor.errors import FormatError, LimitError, TruncatedError, UnsupportedError
 from densor.formats.container import strictjson, wire
+from densor.formats.container.base import Identity
 from densor.formats.container.entry import EntryMeta, parse, parse_digest, parse_tensors
 from densor.formats.container.frames import Frame, frame_at
 from densor.formats.io.sources import RandomSource
@@ -24,6 +25,11 @@ class Frames(NamedTuple):
     original: npt.NDArray[np.int64]
     offsets: npt.NDArray[np.int64]
 
+    def header(self, number: int) -> wire.FrameHeader:
+        """The header of a frame; its hash is not in the index."""
+        kind, model, stored, original, _ = (int(column[number]) for column in self)
+        return wire.FrameHeader(kind, stored, original, model, 0)
+
 
 class IndexedEntry(NamedTuple):
     """An entry as the index lists it."""
@@ -35,6 +41,11 @@ class IndexedEntry(NamedTuple):
     frames: int
     hash_kind: int
     digest: bytes
+
+    @property
+    def identity(self) -> Identity:
+        """What it must have for others to be based on it."""
+        return self.size, self.hash_kind, self.digest
 
 
 class Index(NamedTuple):

@@ -10,7 +10,7 @@ from densor.codec.coder import Base, ChunkDecoder
 from densor.codec.language_model.session import Session
 from densor.errors import ChecksumError, FormatError, LimitError, UnsupportedError
 from densor.formats.container import hashing, wire
-from densor.formats.container.base import GivenBase, chain_of, resolve
+from densor.formats.container.base import GivenBase, Identity, chain_of, resolve
 from densor.formats.container.chunk_decoders import Models, decode_chunk, reports_progress
 from densor.formats.container.entry import DIR, EntryMeta, parse_entry
 from densor.formats.container.frames import Frame, FrameReader
@@ -221,10 +221,10 @@ class StreamReader:
             return resolve(meta.base, self._given)
         return self._written[meta.base.entry]
 
-    def _chained(self, number: int) -> tuple[Entry, int] | None:
+    def _chained(self, number: int) -> tuple[Identity, int] | None:
         """An entry that was read to its end."""
         found = self._written.get(number)
-        return None if found is None or found.entry is None else (found.entry, found.chain)
+        return None if found is None or found.entry is None else (found.entry[2:], found.chain)
 
     def _start(
         self, header: wire.FrameHeader, payload: Bytes, sink: Sink, base: Base | None

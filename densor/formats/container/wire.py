@@ -79,14 +79,6 @@ class EntryEnd(NamedTuple):
     digest: bytes
 
 
-class Place(NamedTuple):
-    """The payload of a PLACE frame."""
-
-    entry: int
-    models: int  # MODEL frames so far
-    offset: int  # in the entry
-
-
 class FrameHeader(NamedTuple):
     """The fields of a frame header."""
 
@@ -183,9 +175,9 @@ def parse_ref(payload: Any) -> Ref:
     return Ref(*_fields(REF_PAYLOAD, payload, "REF frame"))
 
 
-def parse_place(payload: Any) -> Place:
-    """FormatError if the payload of a PLACE frame is malformed."""
-    return Place(*_fields(PLACE_PAYLOAD, payload, "PLACE frame"))
+def parse_place(payload: Any) -> tuple[int, ...]:
+    """Entry, models and offset of a PLACE frame; FormatError if its payload is malformed."""
+    return _fields(PLACE_PAYLOAD, payload, "PLACE frame")
 
 
 def parse_entry_end(payload: Any) -> EntryEnd:

@@ -15,6 +15,7 @@ from densor.codec import registry
 from densor.errors import ChecksumError, DensorError, FileError, FormatError, TruncatedError
 from densor.formats.container import wire
 from densor.formats.container.entry import EntryMeta, parse_entry
+from densor.formats.container.entry_decoder import Piece
 from densor.formats.container.frames import Frame
 from densor.formats.container.hashing import KINDS
 from densor.formats.container.index import Frames, IndexedEntry, find_index, read_index
@@ -34,30 +35,6 @@ _NAMES = {
     wire.PLACE: "place",
     wire.POINTS: "entry points",
 }
-
-
-class Piece(NamedTuple):
-    """A CHUNK or REF frame of an entry."""
-
-    offset: int  # in the archive
-    header: wire.FrameHeader
-    begin: int  # in the entry, or in a run whose place is unknown
-    sound: bool
-
-    @property
-    def key(self) -> int:
-        """What no other piece has."""
-        return self.offset
-
-    @property
-    def kind(self) -> int:
-        """CHUNK or REF."""
-        return self.header.kind
-
-    @property
-    def end(self) -> int:
-        """Where what follows it begins."""
-        return self.begin + self.header.original
 
 
 class DamagedBytes(NamedTuple):
@@ -179,13 +156,13 @@ def _parsed_index(frame: Frame) -> _Index | None:
 def _check_frames(source: RandomSource, found: Survey, index: _Index) -> None:
     """Checks every frame that the index lists, and those behind it."""
     frames = index.frames
-    columns = (frames.kinds, frames.stored, frames.original, frames.models, frames.offsets)
-    for kind, stored, original, model, offset in zip(*(c.tolist() for c in columns), strict=True):
+    for number, offset in enumerate(frames.offsets.tolist()):
+        listed = frames.header(number)
         frame = scan.frame_at(source, offset, found.limit)
-        sound = frame is not None and frame.header[:4] == (kind, stored, original, model)
+        sound = frame is not None and frame.header[:4] == listed[:4]
         index.sound.append(sound)
         if not sound:
-            _damaged(found, offset, offset + wire.FRAME_SIZE + stored, kind)
+            _damaged(found, offset, offset + wire.FRAME_SIZE + listed.stored, listed.kind)
         if frame is not None:
             frame.release()
     tail = list(scan.walk(source, found.limit, index.frame.end))
@@ -196,8 +173,8 @@ def _soundness(index: _Index, stretches: list[Stretch]) -> list[bool]:
     """Which frames of the index were found as it says."""
     seen = {(s.offset, *s.header[:4]) for s in stretches if s.sound and s.header is not None}
     frames = index.frames
-    columns = (frames.offsets, frames.kinds, frames.stored, frames.original, frames.models)
-    return [row in seen for row in zip(*(c.tolist() for c in columns), strict=True)]
+    places = enumerate(frames.offsets.tolist())
+    return [(offset, *frames.header(number)[:4]) in seen for number, offset in places]
 
 
 def _by_index(found: Survey, index: _Index) -> None:
@@ -213,12 +190,10 @@ def _by_index(found: Survey, index: _Index) -> None:
         remains = Remains(entry.number, entry.meta, entry.size, digest)
         at = 0
         for frame in range(entry.first_frame, entry.first_frame + entry.frames):
-            row = (int(column[frame]) for column in frames[:4])
-            kind, model, stored, original = row
-            header = wire.FrameHeader(kind, stored, original, model, 0)
-            if kind in (wire.CHUNK, wire.REF):
+            header = frames.header(frame)
+            if header.kind in (wire.CHUNK, wire.REF):
                 remains.placed.append(Piece(offsets[frame], header, at, index.sound[frame]))
-            at += original
+            at += header.original
         found.entries.append(remains)
 
 

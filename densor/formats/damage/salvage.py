@@ -19,12 +19,12 @@ from densor.errors import ArgumentError, DensorError, FileError, LimitError
 from densor.formats.container import wire
 from densor.formats.container.base import GivenBase, check_chain
 from densor.formats.container.entry import DIR, FILE, BaseRef
-from densor.formats.container.entry_decoder import Budget, EntryDecoder
+from densor.formats.container.entry_decoder import Budget, EntryDecoder, Piece
 from densor.formats.container.frames import Frame
 from densor.formats.container.hashing import NAMES, Hash, new_hash
 from densor.formats.container.open_base import open_base
 from densor.formats.damage import scan
-from densor.formats.damage.inventory import DamagedBytes, Piece, Remains, Survey, survey
+from densor.formats.damage.inventory import DamagedBytes, Remains, Survey, survey
 from densor.formats.damage.recovery import damage_of, find_layout
 from densor.formats.io.outputs import (
     apply_times_and_mode,
@@ -208,7 +208,7 @@ class _Nowhere:
         pass
 
 
-class _Decoder(EntryDecoder[Remains, Piece]):
+class _Decoder(EntryDecoder[Remains]):
     """Decodes pieces of entries, or says with `_Lost` why they are lost."""
 
     def __init__(
@@ -225,7 +225,7 @@ class _Decoder(EntryDecoder[Remains, Piece]):
     def decoded(self, entry: Remains, piece: Piece) -> Bytes:
         """The bytes of a piece; `_Lost` if there is no telling them."""
         out = np.empty(piece.header.original, np.uint8)
-        if piece.kind == wire.CHUNK:
+        if piece.header.kind == wire.CHUNK:
             self.decode(entry, piece, out, self._budget)
             return out
         other, offset = self.target(entry, piece)
@@ -250,13 +250,13 @@ class _Decoder(EntryDecoder[Remains, Piece]):
     def _frame_of(self, piece: Piece) -> Frame:
         frame = None
         if piece.sound:
-            frame = scan.frame_at(self._source, piece.offset, self._found.limit)
-        if frame is None or frame.header.original != piece.header.original:
+            frame = scan.frame_at(self._source, piece.place, self._found.limit)
+        if frame is None or frame.header[:4] != piece.header[:4]:
             raise _Lost("its frame is damaged")
         return frame
 
-    def _params(self, model: int, piece: Piece) -> bytes:
-        offset = self._found.models.get(model)
+    def _params(self, chunk: Piece) -> bytes:
+        offset = self._found.models.get(chunk.header.model)
         frame = None if offset is None else scan.frame_at(self._source, offset, self._found.limit)
         if frame is None:
             raise _Lost("its model is damaged")
@@ -274,7 +274,7 @@ class _Decoder(EntryDecoder[Remains, Piece]):
         if other is None or entry.number is None or number >= entry.number:
             raise _Lost("its base is lost")
         if other.size is not None and other.digest is not None:
-            check_chain(wanted, other.size, *other.digest)
+            check_chain(wanted, (other.size, *other.digest))
         return other
 
 
@@ -463,7 +463,7 @@ class _Folder:
         return done
 
     def _add_loose(self, entry: Remains, run: list[Piece], name: str, work: _Salvage) -> None:
-        path = self._folder / self._free(f"{_shortened(name)}.at-{run[0].offset}{PARTIAL}")
+        path = self._folder / self._free(f"{_shortened(name)}.at-{run[0].place}{PARTIAL}")
         with whole_file(path, self._overwrite) as file:
             pieces = Remains(entry.number, entry.meta, run[-1].end, None, run)
             work.entry(pieces, _Seeking(file))
