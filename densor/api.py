@@ -13,7 +13,6 @@ from densor import arrays, dtypes
 from densor.codec.kind import BYTES, Segment, kind_of
 from densor.errors import ArgumentError, FormatError, LimitError
 from densor.files.single import add_input, is_file_object, open_input, open_output
-from densor.formats.container import strictjson
 from densor.formats.container.archive import Archive
 from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import ARRAY, FILE, TENSOR, EntryMeta, new_path
@@ -34,7 +33,7 @@ from densor.formats.io.sources import (
 from densor.formats.io.urls import is_url, name_of, plain
 from densor.formats.parsers import safetensors
 from densor.formats.parsers.plan import plan_file
-from densor.formats.tensors import TensorInfo, is_name
+from densor.formats.tensors import TensorInfo
 from densor.options import ReadOptions
 from densor.runtime.buffers import new_bytes
 from densor.runtime.gc_pause import collection_paused
@@ -315,13 +314,8 @@ class File:
         """`__metadata__` of the first safetensors file in the archive, None if it has none."""
         for entry in self._archive.entries:
             if entry.meta.format == "safetensors":
-                head = self._archive.read(entry, 0, min(8, entry.size)).tobytes()
-                first = int.from_bytes(head, "little")
-                if first > min(entry.size - 8, safetensors.MAX_HEADER):
-                    raise FormatError(f"{entry.meta.name}: is no safetensors file")
-                text = self._archive.read(entry, 8, 8 + first).tobytes()
-                found = strictjson.loads(text, "safetensors header").get("__metadata__")
-                return found if isinstance(found, dict) else None
+                source = self._archive.as_source(entry)
+                return safetensors.metadata_of(source, entry.meta.name)
         return None
 
     def info(self, name: str) -> Info:
@@ -477,12 +471,9 @@ def save_file(
     a reader of safetensors expects; `load_file` and `open` read the tensors. `gpu_index` as for
     `compress`.
     """
-    if not all(type(text) is str for item in (metadata or {}).items() for text in item):
-        raise ArgumentError("metadata must be texts by name")
+    safetensors.check_new(tensors, metadata)
     described = []
     for name, tensor in tensors.items():
-        if not isinstance(name, str) or name == "__metadata__" or not is_name(name):
-            raise ArgumentError(f"a tensor cannot be named {name!r:.80}")
         meta, data = arrays.describe(tensor)
         if meta.order == "F":
             meta, data = arrays.describe(np.ascontiguousarray(tensor))
@@ -490,18 +481,8 @@ def save_file(
             raise ArgumentError(f"{name}: this dtype does not exist in safetensors files")
         described.append((name, meta, data))
     described.sort(key=lambda item: (-dtypes.SIZES[item[1].dtype or ""], item[0]))
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    end = 0
-    for name, meta, data in described:
-        header[name] = {
-            "dtype": meta.dtype,
-            "shape": list(meta.shape or ()),
-            "data_offsets": [end, end + data.size],
-        }
-        end += data.size
-    text = strictjson.dumps(header)
-    text += b" " * (-len(text) % 8)
-    head = np.frombuffer(len(text).to_bytes(8, "little") + text, np.uint8)
+    listed = [(name, meta.dtype, meta.shape, data.size) for name, meta, data in described]
+    head = as_bytes(safetensors.new_header(listed, metadata))
     pieces = [head, *(data for _, _, data in described)]
     default = "model.safetensors"
     path = plain(path)
@@ -510,7 +491,7 @@ def save_file(
     with open_output(path, overwrite) as out:
         writer = ArchiveWriter(out, level, threads, gpu_index=gpu_index)
         try:
-            size = head.size + end
+            size = sum(piece.size for piece in pieces)
             plan = plan_file(_Pieces(pieces), size, level=level)
             meta = EntryMeta(new_path(name), FILE, size, format=plan.format)
             writer.add(meta, plan.source, plan.segments, plan.tensors)

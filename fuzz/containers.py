@@ -23,7 +23,7 @@ from densor.formats.container.tensor_blob import Tensor, decode, describe, encod
 from densor.formats.damage import recovery
 from densor.formats.damage.salvage import _Salvage
 from densor.formats.io.sources import MemoryRandomSource
-from densor.formats.packed.packed_file import parse as parse_packed
+from densor.formats.parsers.safetensors import parse as parse_packed
 from densor.runtime.workers import Workers
 from fuzz.codecs import decoded_twice
 from fuzz.mutate import mutated

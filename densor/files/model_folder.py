@@ -16,8 +16,9 @@ from densor.formats.container import wire
 from densor.formats.container.base import GivenBase
 from densor.formats.container.tensor_blob import Tensor
 from densor.formats.io.outputs import Sizes, copy_times_and_mode, errors_of
-from densor.formats.packed import packed_file
-from densor.formats.packed.packed_file import BaseFolder, PackedFile
+from densor.formats.packed import header, writer
+from densor.formats.packed.base_folder import BaseFolder
+from densor.formats.packed.reader import PackedFile
 from densor.formats.tensors import is_name
 
 METHOD = "densor"  # `quant_method` in config.json
@@ -113,7 +114,7 @@ def _pack_weights(
 ) -> PackedFile:
     find = None if bases is None else bases.find
     with errors_of(path), path.open("wb") as out:
-        packed_file.pack_file(
+        writer.pack_file(
             file, out, level, threads, base=find, gpu_index=gpu_index, progress=progress
         )
     copy_times_and_mode(file.path, path)
@@ -289,7 +290,7 @@ def _config_of(path: Path) -> dict[str, Any]:
 
 def _write_config(config: dict[str, Any], path: Path, first: PackedFile, base: str | None) -> None:
     """config.json with a `quantization_config` that makes transformers use densor."""
-    about: dict[str, Any] = {"quant_method": METHOD, "version": packed_file.VERSION}
+    about: dict[str, Any] = {"quant_method": METHOD, "version": header.VERSION}
     dtype = _float_type(first)
     if dtype is not None:
         about["dtype"] = dtype

@@ -9,7 +9,7 @@ from densor import arrays, dtypes
 from densor.errors import DensorError, FormatError
 from densor.formats.container import tensor_blob, wire
 from densor.formats.container.base import GivenBase
-from densor.formats.packed.packed_file import PackedFile
+from densor.formats.packed.reader import PackedFile
 
 
 def may_be_blob(tensor: Any) -> bool:

@@ -15,12 +15,11 @@ from densor import api, arrays
 from densor.dtypes import SIZES
 from densor.errors import ArgumentError, UnsupportedError
 from densor.formats.container import wire
-from densor.formats.container.entry import EntryMeta
 from densor.formats.io.outputs import errors_of, whole_file
-from densor.formats.io.sources import Bytes
-from densor.formats.packed import packed_file
-from densor.formats.packed.packed_file import PackedFile
-from densor.formats.tensors import is_name
+from densor.formats.packed.base_folder import BaseFolder
+from densor.formats.packed.reader import PackedFile
+from densor.formats.packed.writer import write_packed
+from densor.formats.parsers import safetensors
 from densor.torch.blob import read_tensor
 
 Device = str | int | torch.device
@@ -56,33 +55,19 @@ def save_file(
     a safetensors file would hold copies.
     """
     _check_separate(tensors)
-    if not all(type(text) is str for item in (metadata or {}).items() for text in item):
-        raise ArgumentError("metadata must be texts by name")
+    safetensors.check_new(tensors, metadata)
     described = []
     for name, tensor in tensors.items():
-        if not isinstance(name, str) or name == "__metadata__" or not is_name(name):
-            raise ArgumentError(f"a tensor cannot be named {name!r:.80}")
         if not isinstance(tensor, torch.Tensor):
             raise ArgumentError(f"{name}: is no torch tensor but {type(tensor).__name__}")
         described.append((name, *arrays.describe(tensor)))
     described.sort(key=lambda item: (-SIZES[item[1].dtype or ""], item[0]))
-    header = packed_file.parse(_header(described, metadata))
+    listed = [(name, meta.dtype, meta.shape, data.size) for name, meta, data in described]
+    header = safetensors.parse(safetensors.new_header(listed, metadata))
     data = {name: data for name, _, data in described}
     path = Path(filename)
     with whole_file(path, overwrite=True) as out:
-        packed_file.write_packed(header, data.__getitem__, out, level, threads)
-
-
-def _header(
-    described: list[tuple[str, EntryMeta, Bytes]], metadata: Mapping[str, str] | None
-) -> bytes:
-    found: dict[str, Any] = {}
-    at = 0
-    for name, meta, data in described:
-        end = at + data.size
-        found[name] = {"dtype": meta.dtype, "shape": meta.shape, "data_offsets": [at, end]}
-        at = end
-    return packed_file.header_bytes(found, metadata)
+        write_packed(header, data.__getitem__, out, level, threads)
 
 
 def _check_separate(tensors: Mapping[str, torch.Tensor]) -> None:
@@ -120,7 +105,7 @@ class safe_open:
         self._threads = threads
         self._archive: api.File | None = None
         self._packed: PackedFile | None = None
-        self._base_of = None if base is None else packed_file.BaseFolder(base, threads).need
+        self._base_of = None if base is None else BaseFolder(base, threads).need
         if _is_archive(filename):
             self._archive = api.File(filename, "torch" if self._torch else "numpy", threads)
         else:
