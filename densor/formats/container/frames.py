@@ -73,20 +73,15 @@ class FrameReader:
             raise
         return payload
 
-    def next(self) -> Frame:
-        """The next frame, of any kind."""
-        offset = self.at
-        header = self.header()
-        payload = self.payload(header)
-        self.frames += 1
-        return Frame(header, payload, offset, payload)
-
-    def next_known(self) -> Frame:
-        """The next frame that is not to be passed over."""
+    def next(self, known: bool = False) -> Frame:
+        """The next frame, of any kind; `known`: the next that is not to be passed over."""
         while True:
-            frame = self.next()
-            if frame.header.kind < wire.FIRST_SKIPPABLE:
-                return frame
+            offset = self.at
+            header = self.header()
+            payload = self.payload(header)
+            self.frames += 1
+            if not known or header.kind < wire.FIRST_SKIPPABLE:
+                return Frame(header, payload, offset, payload)
 
     def at_end(self) -> bool:
         """Whether nothing follows."""
@@ -109,8 +104,3 @@ class From:
 def frame_at(source: RandomSource, offset: int, limit: int) -> Frame:
     """The frame at a place of an archive."""
     return FrameReader(From(source, offset), limit, offset).next()
-
-
-def header_at(source: RandomSource, offset: int, limit: int) -> wire.FrameHeader:
-    """The header of the frame at a place of an archive."""
-    return FrameReader(From(source, offset), limit, offset).header()

@@ -139,7 +139,7 @@ class StreamReader:
         """
         number = 0
         while True:
-            frame = self._frames.next_known()
+            frame = self._frames.next(known=True)
             if frame.header.kind == wire.ENTRY:
                 meta = parse_entry(frame.payload)
                 if meta.name in self._names:
@@ -153,7 +153,7 @@ class StreamReader:
             if frame.header.kind == wire.INDEX:
                 check_index(frame)
                 self.index = frame
-                frame = self._frames.next_known()
+                frame = self._frames.next(known=True)
             return self._end(frame)
 
     def _end(self, frame: Frame) -> None:
@@ -180,7 +180,7 @@ class StreamReader:
         size = 0
         try:
             while True:
-                header, payload, *_ = self._frames.next_known()
+                header, payload, *_ = self._frames.next(known=True)
                 if header.kind == wire.MODEL:
                     self._models.append(payload.tobytes())
                     continue

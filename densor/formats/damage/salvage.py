@@ -6,11 +6,12 @@ import os
 import re
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -197,15 +198,7 @@ class _Lost(DensorError):
     """Bytes that cannot be decoded; the message says why."""
 
 
-class _Output(Protocol):
-    """Where an entry goes."""
-
-    def write(self, begin: int, data: Bytes) -> None: ...
-
-
-class _Nowhere:
-    def write(self, begin: int, data: Bytes) -> None:
-        pass
+Write = Callable[[int, Bytes], None]  # takes bytes of an entry and where in it they begin
 
 
 class _Decoder(EntryDecoder[Remains]):
@@ -316,7 +309,7 @@ class _Salvage:
         try:
             for entry in found.entries:
                 if target is None:
-                    entries.append(self.entry(entry, _Nowhere()))
+                    entries.append(self.entry(entry, lambda begin, data: None))
                 else:
                     entries.append(target.add(entry, self))
         finally:
@@ -333,7 +326,7 @@ class _Salvage:
         condition = damage_of(self._source, layout)
         return not condition.hopeless and not condition.unknown
 
-    def entry(self, entry: Remains, output: _Output) -> EntryDamage:
+    def entry(self, entry: Remains, write: Write) -> EntryDamage:
         """Decodes what is left of an entry."""
         meta = entry.meta
         name, kind = (None, None) if meta is None else (meta.name, meta.kind)
@@ -348,7 +341,7 @@ class _Salvage:
             if isinstance(data, str):
                 _lose(done, piece.begin, piece.end, data)
             else:
-                output.write(piece.begin, data)
+                write(piece.begin, data)
                 if hasher is not None and not done.lost:
                     hasher.update(data)
             at = piece.end
@@ -438,19 +431,19 @@ class _Folder:
         meta = entry.meta
         if meta is not None and meta.kind == DIR:
             make_parents(self._folder, self._folder / meta.name)
-            return work.entry(entry, _Nowhere())
+            return work.entry(entry, lambda begin, data: None)
         name = self._name_for(entry)
         if not self._overwrite and os.path.lexists(self._folder / name):
             raise FileError(f"{self._folder / name}: already exists; use -f (overwrite=True)")
-        partial = self._free(_shortened(name) + PARTIAL)
-        path = self._folder / partial
+        unfinished = self._free(_shortened(name) + PARTIAL)
+        path = self._folder / unfinished
         make_parents(self._folder, path.parent)
         with whole_file(path, self._overwrite) as file:
-            done = work.entry(entry, _Seeking(file))
+            done = work.entry(entry, partial(_write_at, file))
             size = _declared(entry, work.size) - done.unplaced
             with errors_of(path):
                 file.truncate(size)
-        done.file = partial
+        done.file = unfinished
         if done.whole:
             with errors_of(self._folder / name):
                 move_into_place(path, self._folder / name, self._overwrite)
@@ -466,7 +459,7 @@ class _Folder:
         path = self._folder / self._free(f"{_shortened(name)}.at-{run[0].place}{PARTIAL}")
         with whole_file(path, self._overwrite) as file:
             pieces = Remains(entry.number, entry.meta, run[-1].end, None, run)
-            work.entry(pieces, _Seeking(file))
+            work.entry(pieces, partial(_write_at, file))
             with errors_of(path):
                 file.truncate(run[-1].end)
 
@@ -503,12 +496,7 @@ def _shortened(name: str) -> str:
     return name if len(os.fsencode(last)) <= 200 else os.path.join(folder, last[:50])
 
 
-class _Seeking:
-    """Writes pieces of a file at their places; what lies between is zeros."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def write(self, begin: int, data: Bytes) -> None:
-        self._file.seek(begin)
-        write_all(self._file, data)
+def _write_at(file: BinaryIO, begin: int, data: Bytes) -> None:
+    """Writes a piece of a file at its place; what lies between is zeros."""
+    file.seek(begin)
+    write_all(file, data)

@@ -125,30 +125,19 @@ class Stretch(NamedTuple):
 def header_at(source: RandomSource, offset: int, limit: int) -> wire.FrameHeader | None:
     """The frame header at this place, None if there is no sound one."""
     try:
-        return frames.header_at(source, offset, limit)
+        return FrameReader(From(source, offset), limit).header()
     except DensorError:
         return None
 
 
-def read(
-    source: RandomSource, offset: int, limit: int = wire.CHUNK_LIMIT
-) -> tuple[wire.FrameHeader | None, Frame | None]:
-    """The frame header at this place and the whole frame, None for what is damaged or cut."""
-    reader = FrameReader(From(source, offset), limit, offset)
-    header = None
+def frame_at(source: RandomSource, offset: int, limit: int = wire.CHUNK_LIMIT) -> Frame | None:
+    """The frame at this place, None if it is damaged or cut."""
     try:
-        header = reader.header()
-        payload = reader.payload(header)
+        return frames.frame_at(source, offset, limit)
     except FileError:
         raise
     except DensorError:
-        return header, None
-    return header, Frame(header, payload, offset, payload)
-
-
-def frame_at(source: RandomSource, offset: int, limit: int = wire.CHUNK_LIMIT) -> Frame | None:
-    """The frame at this place, None if it is damaged or cut."""
-    return read(source, offset, limit)[1]
+        return None
 
 
 def walk(
@@ -161,13 +150,14 @@ def walk(
     at = begin
     spare = source.size  # bytes that may be looked at once more
     while at < source.size:
-        header, frame = read(source, at, limit)
+        header = header_at(source, at, limit)
         if header is None:
             end = _next(source, at + 1, limit)
             yield Stretch(at, end - at, None, False)
             at = end
             continue
         end = at + wire.FRAME_SIZE + header.stored
+        frame = frame_at(source, at, limit)
         if frame is not None:
             frame.release()
         elif header.stored <= spare and not _goes_on(source, end, limit):
