@@ -24,6 +24,7 @@ from densor.formats.damage import recovery
 from densor.formats.damage.salvage import _Salvage
 from densor.formats.io.sources import MemoryRandomSource
 from densor.formats.parsers.safetensors import parse as parse_packed
+from densor.options import ReadOptions
 from densor.runtime.workers import Workers
 from fuzz.codecs import decoded_twice
 from fuzz.mutate import mutated
@@ -161,26 +162,16 @@ def mutate_description(data: bytes, rng: Random, others: Any) -> bytes:
 # Damaged archives
 
 
-class _Written:
-    """Collects what salvage gets out of an entry."""
-
-    def __init__(self) -> None:
-        self.pieces: list[tuple[int, bytes]] = []
-
-    def write(self, begin: int, data: Any) -> None:
-        """Notes a piece."""
-        self.pieces.append((begin, bytes(data)))
-
-
 def salvaged(data: bytes) -> object:
     """What is left of an archive; entries that are said to be whole are right."""
-    work = _Salvage(MemoryRandomSource(data), 1, None, None, 1 << 24, None)
+    options = ReadOptions(threads=1, max_output_size=1 << 24)
+    work = _Salvage(MemoryRandomSource(data), options, None)
     whole = 0
     for remains in work._found.entries:
-        output = _Written()
-        found = work.entry(remains, output)
+        pieces: list[tuple[int, bytes]] = []
+        found = work.entry(remains, lambda begin, piece: pieces.append((begin, bytes(piece))))
         if found.verified:
-            content = b"".join(piece for _, piece in sorted(output.pieces))
+            content = b"".join(piece for _, piece in sorted(pieces))
             if content not in _contents() and content:
                 raise Wrong("salvaged data is wrong but said to be whole")
             whole += 1
