@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from random import Random
 from typing import Any
 
@@ -162,6 +162,10 @@ def mutate_description(data: bytes, rng: Random, others: Any) -> bytes:
 # Damaged archives
 
 
+def _note(pieces: list[tuple[int, bytes]], begin: int, piece: Any) -> None:
+    pieces.append((begin, bytes(piece)))
+
+
 def salvaged(data: bytes) -> object:
     """What is left of an archive; entries that are said to be whole are right."""
     options = ReadOptions(threads=1, max_output_size=1 << 24)
@@ -169,7 +173,7 @@ def salvaged(data: bytes) -> object:
     whole = 0
     for remains in work._found.entries:
         pieces: list[tuple[int, bytes]] = []
-        found = work.entry(remains, lambda begin, piece: pieces.append((begin, bytes(piece))))
+        found = work.entry(remains, partial(_note, pieces))
         if found.verified:
             content = b"".join(piece for _, piece in sorted(pieces))
             if content not in _contents() and content:
