@@ -12,22 +12,22 @@ import numpy as np
 
 from densor import arrays, dtypes
 from densor.codec.kind import BYTES, Segment, kind_of
-from densor.errors import ArgumentError, DensorError, FileError, FormatError, LimitError
+from densor.errors import ArgumentError, DensorError, FileError, FormatError
 from densor.file import File, Info, Slice
-from densor.files.checked import check_archive, stream_reader
+from densor.files.checked import check_archive
 from densor.files.new_archive import add_input, add_planned, new_archive
 from densor.files.opened import PathOrFile, is_archive, is_file_object, open_input
 from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import ARRAY, FILE, TENSOR, EntryMeta, new_path
 from densor.formats.container.sinks import GrowingSink, MemorySink
-from densor.formats.container.stream_reader import Sink
-from densor.formats.container.tensor_blob import pack_entry
+from densor.formats.container.stream_reader import Sink, StreamReader
+from densor.formats.container.tensor_blob import allocate, pack_entry
 from densor.formats.io.outputs import MemoryFile
 from densor.formats.io.sources import Bytes, MemoryRandomSource, MemorySource, as_bytes
 from densor.formats.io.urls import is_url, name_of, plain
-from densor.formats.packed.packed_file import header_bytes
+from densor.formats.parsers import safetensors
 from densor.formats.parsers.plan import Plan, plan_file
-from densor.formats.tensors import TensorInfo, is_name
+from densor.formats.tensors import TensorInfo
 from densor.options import (
     ReadKeywords,
     ReadOptions,
@@ -147,7 +147,7 @@ def decompress(
     if not chosen.threads and stored <= _SMALL and chosen.language_model is None:
         chosen = read_options(chosen, threads=1)
     given = None if chosen.base is None else _given_base(chosen.base)
-    reader = stream_reader(MemorySource(blob), chosen, given)
+    reader = StreamReader(MemorySource(blob), chosen, given)
     sinks: list[tuple[EntryMeta, Sink, Bytes | None]] = []
 
     def sink_for(meta: EntryMeta) -> Sink:
@@ -178,7 +178,7 @@ def _sink(meta: EntryMeta, out: Any, stored: int) -> tuple[Sink, Bytes | None]:
         if out is not None:
             raise ArgumentError("out works only where the archive tells its size")
         return GrowingSink(), None
-    memory = _target(out, meta) if out is not None else _allocate(meta.size, stored)
+    memory = _target(out, meta) if out is not None else allocate(meta.size, stored)
     return MemorySink(memory), memory
 
 
@@ -190,17 +190,6 @@ def _target(out: Any, meta: EntryMeta) -> Bytes:
     if meta.order == "F" or meta.host == "torch" or meta.descr is not None:
         raise ArgumentError("out works for bytes and C-ordered native numpy arrays only")
     return as_bytes(view)
-
-
-def _allocate(size: int, stored: int) -> Bytes:
-    """Memory for an object; LimitError where no archive of `stored` bytes can hold so much."""
-    # A chunk frame of 28 + 13 bytes can stand for 64 MiB at most.
-    if size > (stored // 41 + 1) << 26:
-        raise LimitError(f"{stored} bytes cannot hold {size}")
-    try:
-        return np.empty(size, np.uint8)
-    except MemoryError:
-        raise LimitError(f"not enough memory for {size} bytes") from None
 
 
 class Writer:
@@ -298,15 +287,10 @@ def save_file(
     chosen = write_options(options, level=level, threads=threads, **keywords)
     if chosen.dtype is not None:
         raise ArgumentError("tensors have dtypes of their own; see Writer.add_tensor")
-    check_metadata(metadata)
+    safetensors.check_new(tensors, metadata)
     described = _described(tensors)
-    header: dict[str, Any] = {}
-    end = 0
-    for name, meta, data in described:
-        place = [end, end + data.size]
-        header[name] = {"dtype": meta.dtype, "shape": list(meta.shape or ()), "data_offsets": place}
-        end += data.size
-    head = np.frombuffer(header_bytes(header, metadata), np.uint8)
+    listed = [(name, meta.dtype, meta.shape, data.size) for name, meta, data in described]
+    head = as_bytes(safetensors.new_header(listed, metadata))
     pieces = [head, *(data for _, _, data in described)]
     path = plain(path)
     if options is None and "overwrite" not in keywords:
@@ -314,26 +298,17 @@ def save_file(
     name = "model" if is_file_object(path) else Path(str(path)).stem
     name = name if name.endswith(".safetensors") else f"{name}.safetensors"
     with new_archive(path, chosen) as archive:
-        size = head.size + end
+        size = sum(piece.size for piece in pieces)
         plan = plan_file(_Pieces(pieces), size, level=chosen.level)
         meta = EntryMeta(new_path(name), FILE, size, format=plan.format)
         base = None if archive.base is None else archive.base.file(name)
         add_planned(archive.writer, meta, plan, base)
 
 
-def check_metadata(metadata: Mapping[str, str] | None) -> Mapping[str, str] | None:
-    """`metadata`; ArgumentError unless it is texts by name."""
-    if not all(type(text) is str for item in (metadata or {}).items() for text in item):
-        raise ArgumentError("metadata must be texts by name")
-    return metadata
-
-
 def _described(tensors: Mapping[str, Any]) -> list[tuple[str, EntryMeta, Bytes]]:
     """Names, types and bytes of tensors, in the order that safetensors writes them in."""
     described = []
     for name, tensor in tensors.items():
-        if not isinstance(name, str) or name == "__metadata__" or not is_name(name):
-            raise ArgumentError(f"a tensor cannot be named {name!r:.80}")
         meta, data = arrays.describe(tensor)
         if meta.order == "F":
             meta, data = arrays.describe(np.ascontiguousarray(tensor))

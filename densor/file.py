@@ -10,13 +10,12 @@ from typing import Any, BinaryIO, NamedTuple, Self, Unpack
 import numpy as np
 
 from densor import arrays, dtypes
-from densor.errors import ArgumentError, FormatError, LimitError
-from densor.files.new_archive import opened_archive, opened_base
+from densor.errors import ArgumentError, LimitError
 from densor.files.opened import is_file_object
-from densor.formats.container import strictjson
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import FILE
 from densor.formats.container.index import IndexedEntry
+from densor.formats.container.open_base import open_base
 from densor.formats.io.outputs import errors_of
 from densor.formats.io.sources import (
     Bytes,
@@ -76,9 +75,9 @@ class File:
         self._stack = ExitStack()
         try:
             random = self._stack.enter_context(_random_source(plain(source)))
-            base = self._stack.enter_context(opened_base(chosen))
+            base = self._stack.enter_context(open_base(chosen))
             with collection_paused():
-                self._archive = opened_archive(random, chosen, base)
+                self._archive = Archive(random, chosen, base)
                 self._stack.callback(self._archive.close)
                 self._tensors = self._archive.tensors()
         except BaseException:
@@ -123,13 +122,8 @@ class File:
         """`__metadata__` of the first safetensors file in the archive, None if it has none."""
         for entry in self._archive.entries:
             if entry.meta.format == "safetensors":
-                head = self._archive.read(entry, 0, min(8, entry.size)).tobytes()
-                first = int.from_bytes(head, "little")
-                if first > min(entry.size - 8, safetensors.MAX_HEADER):
-                    raise FormatError(f"{entry.meta.name}: is no safetensors file")
-                text = self._archive.read(entry, 8, 8 + first).tobytes()
-                found = strictjson.loads(text, "safetensors header").get("__metadata__")
-                return found if isinstance(found, dict) else None
+                source = self._archive.as_source(entry)
+                return safetensors.metadata_of(source, entry.meta.name)
         return None
 
     def info(self, name: str) -> Info:

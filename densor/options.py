@@ -117,14 +117,18 @@ class ReadKeywords(TypedDict, total=False):
     progress: Progress | None
 
 
+DEFAULT_READ = ReadOptions()
+DEFAULT_WRITE = WriteOptions()
+
+
 def write_options(options: WriteOptions | None = None, **given: Any) -> WriteOptions:
     """`options` with what is given beside them; None for level or threads leaves those as are."""
-    return _with(WriteOptions() if options is None else options, given)
+    return _with(options or DEFAULT_WRITE, given)
 
 
 def read_options(options: ReadOptions | None = None, **given: Any) -> ReadOptions:
     """Likewise for reading."""
-    return _with(ReadOptions() if options is None else options, given)
+    return _with(options or DEFAULT_READ, given)
 
 
 def _with(options: _Options, given: Mapping[str, Any]) -> _Options:

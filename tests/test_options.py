@@ -163,7 +163,7 @@ def test_every_face_verifies(
     def damaged(*_: Any) -> Any:
         raise ChecksumError("bad disk")
 
-    monkeypatch.setattr(checked, "stream_reader", damaged)
+    monkeypatch.setattr(checked, "StreamReader", damaged)
     with pytest.raises(FileError, match=r"verification of what was .* failed: bad disk"):
         by(folder, verify=True)
 

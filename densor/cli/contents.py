@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from densor.cli import checks, console
 from densor.errors import DensorError
-from densor.files.new_archive import opened_archive, opened_base
 from densor.files.opened import open_input
 from densor.formats.container import hashing
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import FILE
 from densor.formats.container.index import IndexedEntry
+from densor.formats.container.open_base import open_base
 from densor.formats.io.outputs import errors_of
 from densor.formats.io.sources import FileRandomSource, RandomSource
 from densor.formats.io.urls import is_url, plain
@@ -39,8 +39,8 @@ class Opened(NamedTuple):
 def opened(path: str, options: ReadOptions = _ONE_THREAD) -> Iterator[Opened]:
     """Opens an archive that has an index."""
     checks.source_file(path)
-    with random_source(path) as source, opened_base(options) as base:
-        archive = opened_archive(source, options, base)
+    with random_source(path) as source, open_base(options) as base:
+        archive = Archive(source, options, base)
         try:
             version = int.from_bytes(source.read_at(8, 2).tobytes(), "little")
             yield Opened(archive, source.size, version)

@@ -23,7 +23,7 @@ from densor.formats.container.writer import ArchiveWriter
 from densor.formats.io.outputs import errors_of
 from densor.formats.io.sources import Bytes, MemoryRandomSource, MemorySource
 from densor.formats.parsers.plan import plan_file
-from densor.options import WriteOptions
+from densor.options import ReadOptions, WriteOptions
 
 MOST_BYTES = 4 << 30  # all of it must fit into memory, and twice more
 _SLOW = 2.0  # seconds from which once is enough
@@ -88,7 +88,7 @@ class Densor:
             restored.append(np.empty(files[len(restored)].data.size, np.uint8))
             return MemorySink(restored[-1])
 
-        reader = StreamReader(MemorySource(packed.blobs[0]), self._threads)
+        reader = StreamReader(MemorySource(packed.blobs[0]), ReadOptions(threads=self._threads))
         try:
             for _ in reader.entries(sink):
                 pass

@@ -7,12 +7,13 @@ from typing import BinaryIO, Unpack
 
 from densor.errors import ArgumentError, FileError
 from densor.files.checked import check_written
-from densor.files.new_archive import add_planned, opened_archive, opened_base, planned
+from densor.files.new_archive import add_planned, planned
 from densor.files.opened import same_file_state
 from densor.formats.container.archive import Archive
 from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import FILE, BaseRef, EntryMeta, new_path
 from densor.formats.container.index import IndexedEntry
+from densor.formats.container.open_base import open_base
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.damage.recovery import check_wanted, find_layout, protect
 from densor.formats.io.outputs import (
@@ -58,8 +59,8 @@ def append(
     with errors_of(path):
         file = path.open("rb")
     reading = chosen.reading()
-    with file, to_be_replaced(path, file) as before, opened_base(reading) as given:
-        old = opened_archive(FileRandomSource(file), reading, given)
+    with file, to_be_replaced(path, file) as before, open_base(reading) as given:
+        old = Archive(FileRandomSource(file), reading, given)
         try:
             chosen = replace(chosen, recovery=_recovery(file, chosen))
             with whole_file(path, overwrite=True) as out:

@@ -3,41 +3,28 @@
 from dataclasses import replace
 from typing import BinaryIO
 
-from densor.codec.zstd import zstd_decompress
 from densor.errors import ArgumentError, DensorError, FileError, FormatError
 from densor.files.opened import open_input
-from densor.formats.container import strictjson
 from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import EntryMeta
-from densor.formats.container.index import parse_entries, parse_frames
+from densor.formats.container.frames import Frame
+from densor.formats.container.index import read_index
 from densor.formats.container.sinks import Copies, NullSink
-from densor.formats.container.stream_reader import Entry, Frame, StreamReader
-from densor.formats.io.sources import FileSource, Source
+from densor.formats.container.stream_reader import Entry, StreamReader
+from densor.formats.io.sources import FileSource
 from densor.options import ReadOptions
-
-
-def stream_reader(source: Source, options: ReadOptions, base: GivenBase | None) -> StreamReader:
-    """A reader of an archive front to back; `base`: that of `options`, opened."""
-    return StreamReader(
-        source,
-        options.threads,
-        max_size=options.max_output_size,
-        progress=options.progress,
-        base=base,
-        llm=options.language_model,
-    )
 
 
 def check_archive(file: BinaryIO, options: ReadOptions, base: GivenBase | None) -> list[Entry]:
     """Decodes an archive and drops what comes out; raises the DensorError of the first fault."""
-    reader = stream_reader(FileSource(file), options, base)
+    reader = StreamReader(FileSource(file), options, base)
     try:
         copies = Copies() if reader.reads_back else None
         entries = list(reader.entries(lambda meta: NullSink(copies)))
     finally:
         reader.close()
     if reader.index is not None:
-        _compare_with_index(entries, *reader.index)
+        _compare_with_index(entries, reader.index)
     return entries
 
 
@@ -45,11 +32,9 @@ def _identity(meta: EntryMeta, size: int, hash_kind: int, digest: bytes) -> tupl
     return meta.name, meta.kind, meta.dtype, meta.shape, size, hash_kind, digest
 
 
-def _compare_with_index(entries: list[Entry], frame: Frame, offset: int) -> None:
+def _compare_with_index(entries: list[Entry], frame: Frame) -> None:
     """Raises FormatError unless the index lists just the entries that were read."""
-    text = zstd_decompress(frame.payload, frame.header.original)
-    index = strictjson.loads(text, "index")
-    listed = parse_entries(index, parse_frames(index, offset))
+    listed = read_index(frame).entries
     found = [_identity(e.meta, e.size, e.hash_kind, e.digest) for e in entries]
     if found != [_identity(e.meta, e.size, e.hash_kind, e.digest) for e in listed]:
         raise FormatError("index does not list what the archive holds")

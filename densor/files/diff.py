@@ -7,10 +7,9 @@ from typing import Any, NamedTuple, Unpack
 from densor.codec.delta.compare import NOTHING, Changes, compare
 from densor.codec.kind import BATCH_BYTES
 from densor.errors import ArgumentError, FileError
-from densor.files.new_archive import opened_archive, opened_base
 from densor.files.opened import open_input
-from densor.formats.container import wire
 from densor.formats.container.archive import Archive
+from densor.formats.container.open_base import is_archive, open_base
 from densor.formats.io.sources import Bytes, RandomSource
 from densor.formats.io.urls import label, plain
 from densor.formats.parsers.base_matching import tensors_of
@@ -89,12 +88,11 @@ def _opened(path: Any, options: ReadOptions) -> Iterator[dict[str, _Tensor]]:
         if found.random is None:
             raise FileError(f"{label(path)}: cannot be read at random")
         source = found.random
-        magic = source.read_at(0, min(len(wire.MAGIC), source.size)).tobytes()
-        if magic != wire.MAGIC:
+        if not is_archive(source):
             yield {info.name: _Tensor(info, _in_file(source, info)) for info in tensors_of(source)}
             return
-        given = stack.enter_context(opened_base(options))
-        archive = opened_archive(source, options, given)
+        given = stack.enter_context(open_base(options))
+        archive = Archive(source, options, given)
         stack.callback(archive.close)
         archive.check_size({entry.number: entry.size for entry in archive.entries})
         yield {

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple, Unpack
 
 from densor.errors import FileError, FormatError
-from densor.files.checked import stream_reader
-from densor.files.new_archive import NewArchive, add_input, new_archive, opened_base
+from densor.files.new_archive import NewArchive, add_input, new_archive
 from densor.files.opened import PathOrFile, open_input, open_output
 from densor.files.single import file_sink
 from densor.formats.container.entry import DIR, FILE, EntryMeta, new_path
+from densor.formats.container.open_base import open_base
 from densor.formats.container.sinks import Copies, NullSink
 from densor.formats.container.stream_reader import Sink, StreamReader
 from densor.formats.io.outputs import (
@@ -147,8 +147,8 @@ def extract(
         if is_url(folder)
         else _Extraction(Path(folder), wanted, overwrite)
     )
-    with open_input(plain(source)) as found, opened_base(chosen) as base:
-        reader = stream_reader(FileSource(found.file), chosen, base)
+    with open_input(plain(source)) as found, open_base(chosen) as base:
+        reader = StreamReader(FileSource(found.file), chosen, base)
         try:
             extraction.run(reader)
         finally:

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple, Unpack
 
 from densor.errors import ArgumentError, DensorError, FileError, FormatError, LimitError
 from densor.files.folder import extract, pack
+from densor.formats.container import wire
 from densor.formats.container.base import GivenBase
 from densor.formats.container.tensor_blob import Tensor
-from densor.formats.container.wire import MAGIC
 from densor.formats.io.outputs import Sizes, copy_times_and_mode, errors_of
-from densor.formats.packed import packed_file
-from densor.formats.packed.packed_file import BaseFolder, PackedFile
+from densor.formats.packed import header, writer
+from densor.formats.packed.base_folder import BaseFolder
+from densor.formats.packed.reader import PackedFile
 from densor.formats.tensors import is_name
 from densor.options import (
     DEFAULT_LEVEL,
@@ -52,7 +53,7 @@ def check_packed(file: PackedFile) -> PackedFile:
     for name in () if file.packed else file:
         info = file.info(name)
         looks = info.dtype == "U8" and len(info.shape) == 1
-        if looks and file.stored(name)[: len(MAGIC)].tobytes() == MAGIC:
+        if looks and wire.begins_archive(file.stored(name)):
             raise FormatError(
                 f"{file.path}: tensor {name!r:.200}: blob of a file that is not packed"
             )
@@ -127,7 +128,7 @@ def _pack_weights(
 ) -> PackedFile:
     find = None if bases is None else bases.find
     with errors_of(path), path.open("wb") as out:
-        packed_file.pack_file(file, out, options, find)
+        writer.pack_file(file, out, options, find)
     copy_times_and_mode(file.path, path)
     written = PackedFile(path)
     need = None if bases is None else bases.need
@@ -309,7 +310,7 @@ def _config_of(path: Path) -> dict[str, Any]:
 
 def _write_config(config: dict[str, Any], path: Path, first: PackedFile, base: str | None) -> None:
     """config.json with a `quantization_config` that makes transformers use densor."""
-    about: dict[str, Any] = {"quant_method": METHOD, "version": packed_file.VERSION}
+    about: dict[str, Any] = {"quant_method": METHOD, "version": header.VERSION}
     dtype = _float_type(first)
     if dtype is not None:
         about["dtype"] = dtype

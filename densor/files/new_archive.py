@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from densor.errors import FileError
 from densor.files.checked import check_uploaded, check_written
 from densor.files.opened import Input, PathOrFile, open_output
-from densor.formats.container.archive import Archive
 from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import FILE, EntryMeta
 from densor.formats.container.open_base import open_base
@@ -22,18 +21,7 @@ from densor.formats.io.urls import is_url, plain
 from densor.formats.parsers.base_matching import attach, shares_tensors, tensors_of
 from densor.formats.parsers.plan import Plan, plan_file
 from densor.formats.tensors import TensorInfo
-from densor.options import ReadOptions, WriteOptions
-
-
-def opened_base(options: ReadOptions) -> contextlib.AbstractContextManager[GivenBase | None]:
-    """The base that options name, open; None where they name none."""
-    return open_base(options.base, options.threads, options.max_output_size, options.language_model)
-
-
-def opened_archive(source: RandomSource, options: ReadOptions, base: GivenBase | None) -> Archive:
-    """An archive to be read at random; `base`: that of `options`, opened."""
-    limit, model = options.max_output_size, options.language_model
-    return Archive(source, options.threads, max_size=limit, base=base, llm=model)
+from densor.options import WriteOptions
 
 
 class NewArchive:
@@ -61,7 +49,7 @@ def new_archive(target: PathOrFile, options: WriteOptions) -> Iterator[NewArchiv
     """Begins an archive, and completes it where the block ends well; else no target is left."""
     target = plain(target)
     reading = options.reading()
-    with opened_base(reading) as base:
+    with open_base(reading) as base:
         with open_output(target, options.overwrite) as out:
             if options.recovery is not None:
                 check_wanted(options.recovery, out)

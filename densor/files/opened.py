@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats.container.entry import check_path
-from densor.formats.container.wire import MAGIC
+from densor.formats.container.wire import MAGIC, begins_archive
 from densor.formats.io.outputs import errors_of, whole_file
 from densor.formats.io.sources import FileRandomSource, RandomSource
 from densor.formats.io.urls import is_url, name_of, plain
@@ -102,7 +102,7 @@ def is_archive(source: PathOrFile | bytes) -> bool:
     A file object stays where it is if it can be sought in. FileError for what cannot be read.
     """
     if isinstance(source, bytes | bytearray | memoryview):
-        return bytes(source[: len(MAGIC)]) == MAGIC
+        return begins_archive(bytes(source[: len(MAGIC)]))
     with open_input(plain(source)) as found:
         seekable = is_file_object(source) and found.file.seekable()
         before = found.file.tell() if seekable else 0
@@ -110,7 +110,7 @@ def is_archive(source: PathOrFile | bytes) -> bool:
             magic = found.file.read(len(MAGIC))
         if seekable:
             found.file.seek(before)
-        return magic == MAGIC
+        return begins_archive(magic)
 
 
 def same_file_state(before: os.stat_result, file: BinaryIO) -> bool:

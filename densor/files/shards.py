@@ -24,18 +24,18 @@ from typing import NamedTuple
 
 from densor.errors import ArgumentError, DensorError, UnsupportedError
 from densor.files.folder import members
-from densor.files.new_archive import opened_base
 from densor.files.opened import Input, entry_name, open_input
 from densor.files.single import compress_file, verify_file
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import FILE
 from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.container.index import IndexedEntry
+from densor.formats.container.open_base import open_base
 from densor.formats.damage.recovery import find_layout
 from densor.formats.io.outputs import errors_of
 from densor.formats.io.sources import FileSource
 from densor.formats.io.urls import is_url, join, plain
-from densor.options import WriteOptions
+from densor.options import ReadOptions, WriteOptions
 
 SUFFIX = ".densor"
 _PIECE = 1 << 23  # bytes hashed at a time
@@ -130,9 +130,9 @@ def _stored_if_valid(source: str, target: str, options: WriteOptions) -> tuple[i
             with open_input(target) as found:
                 if found.random is None:
                     return None
-                archive = Archive(found.random, 1)
+                archive = Archive(found.random, ReadOptions(threads=1))
                 stored = found.random.size
-                with opened_base(options.reading()) as base:
+                with open_base(options.reading()) as base:
                     wanted_base = None if base is None else base.reference(options.hash)
                 valid = (
                     len(archive.entries) == 1

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import BinaryIO, Unpack
 
 from densor.errors import FormatError
-from densor.files.checked import check_archive, stream_reader
-from densor.files.new_archive import add_input, new_archive, opened_base
+from densor.files.checked import check_archive
+from densor.files.new_archive import add_input, new_archive
 from densor.files.opened import (
     PathOrFile,
     entry_name,
@@ -16,6 +16,7 @@ from densor.files.opened import (
 )
 from densor.formats.container import wire
 from densor.formats.container.entry import DIR, EntryMeta
+from densor.formats.container.open_base import open_base
 from densor.formats.container.sinks import FileSink, PipeSink
 from densor.formats.container.stream_reader import Entry, Sink, StreamReader
 from densor.formats.io.outputs import Sizes, apply_times_and_mode, copy_times_and_mode
@@ -95,8 +96,8 @@ def decompress_file(
     """
     chosen = read_options(options, threads=threads, **keywords)
     source, target = plain(source), plain(target)
-    with open_input(source) as found, opened_base(chosen) as base:
-        reader = stream_reader(FileSource(found.file), chosen, base)
+    with open_input(source) as found, open_base(chosen) as base:
+        reader = StreamReader(FileSource(found.file), chosen, base)
         try:
             with open_output(target, overwrite) as out:
                 entry = _only_entry(reader, out)
@@ -148,5 +149,5 @@ def verify_file(
     Options are those of `decompress_file`. Raises the DensorError of the first fault.
     """
     chosen = read_options(options, threads=threads, **keywords)
-    with open_input(plain(source)) as found, opened_base(chosen) as base:
+    with open_input(plain(source)) as found, open_base(chosen) as base:
         return check_archive(found.file, chosen, base)

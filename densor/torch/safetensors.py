@@ -13,7 +13,6 @@ from typing import Any, BinaryIO, Self, Unpack
 import torch
 
 from densor import api, arrays
-from densor.api import check_metadata
 from densor.dtypes import SIZES
 from densor.errors import (
     ArgumentError,
@@ -25,9 +24,10 @@ from densor.errors import (
 from densor.formats.container.entry import EntryMeta
 from densor.formats.io.outputs import whole_file
 from densor.formats.io.sources import Bytes
-from densor.formats.packed import packed_file
-from densor.formats.packed.packed_file import PackedFile
-from densor.formats.tensors import is_name
+from densor.formats.packed.base_folder import BaseFolder
+from densor.formats.packed.reader import PackedFile
+from densor.formats.packed.writer import write_packed
+from densor.formats.parsers import safetensors
 from densor.options import DEFAULT_LEVEL, WriteKeywords, WriteOptions, write_options
 from densor.torch.blob import read_tensor
 
@@ -72,15 +72,16 @@ def save_packed_file(
     if chosen.recovery is not None or chosen.dtype is not None:
         raise ArgumentError("a packed file takes neither recovery data nor another dtype")
     _check_separate(tensors)
-    described = _described(tensors)
-    header = packed_file.parse(_header(described, check_metadata(metadata)))
+    described = _described(tensors, metadata)
+    listed = [(name, meta.dtype, meta.shape, data.size) for name, meta, data in described]
+    header = safetensors.parse(safetensors.new_header(listed, metadata))
     data = {name: data for name, _, data in described}
     base = None
     if chosen.base is not None:
-        base = packed_file.BaseFolder(chosen.base, chosen.threads)
+        base = BaseFolder(chosen.base, chosen.threads)
     with whole_file(Path(filename), chosen.overwrite) as out:
         find = None if base is None else base.find
-        packed_file.write_packed(header, data.__getitem__, out, chosen, find)
+        write_packed(header, data.__getitem__, out, chosen, find)
         if chosen.verify:
             _check_written(out, header, chosen, base)
 
@@ -101,9 +102,9 @@ def save_file(
 
 def _check_written(
     out: BinaryIO,
-    header: packed_file.Header,
+    header: safetensors.Header,
     options: WriteOptions,
-    base: packed_file.BaseFolder | None,
+    base: BaseFolder | None,
 ) -> None:
     """FileError unless a packed file that was written unpacks to what it should."""
     out.flush()
@@ -117,29 +118,18 @@ def _check_written(
         raise FileError(f"verification of what was written failed: {error}") from error
 
 
-def _described(tensors: Mapping[str, torch.Tensor]) -> list[tuple[str, EntryMeta, Bytes]]:
+def _described(
+    tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None
+) -> list[tuple[str, EntryMeta, Bytes]]:
     """Names, types and bytes of tensors, in the order of the file."""
+    safetensors.check_new(tensors, metadata)
     described = []
     for name, tensor in tensors.items():
-        if not isinstance(name, str) or name == "__metadata__" or not is_name(name):
-            raise ArgumentError(f"a tensor cannot be named {name!r:.80}")
         if not isinstance(tensor, torch.Tensor):
             raise ArgumentError(f"{name}: is no torch tensor but {type(tensor).__name__}")
         described.append((name, *arrays.describe(tensor)))
     described.sort(key=lambda item: (-SIZES[item[1].dtype or ""], item[0]))
     return described
-
-
-def _header(
-    described: list[tuple[str, EntryMeta, Bytes]], metadata: Mapping[str, str] | None
-) -> bytes:
-    found: dict[str, Any] = {}
-    at = 0
-    for name, meta, data in described:
-        end = at + data.size
-        found[name] = {"dtype": meta.dtype, "shape": meta.shape, "data_offsets": [at, end]}
-        at = end
-    return packed_file.header_bytes(found, metadata)
 
 
 def _check_separate(tensors: Mapping[str, torch.Tensor]) -> None:
@@ -177,7 +167,7 @@ class safe_open:
         self._threads = threads
         self._archive: api.File | None = None
         self._packed: PackedFile | None = None
-        self._base_of = None if base is None else packed_file.BaseFolder(base, threads).need
+        self._base_of = None if base is None else BaseFolder(base, threads).need
         if api.is_archive(filename):
             self._archive = api.File(filename, "torch" if self._torch else "numpy", threads)
         else:

@@ -994,7 +994,8 @@ def test_chunks_of_changes_are_of_limited_length() -> None:
 
 def test_a_chain_that_costs_too_much() -> None:
     """Each link needs two chunks of the one before, over and over; few bytes are read."""
-    from densor.formats.container import archive as module
+    from densor.formats.container.entry_decoder import Budget
+    from densor.runtime.lru import LruCache
 
     size = 1 << 16
     data = bytes(size)
@@ -1009,9 +1010,9 @@ def test_a_chain_that_costs_too_much() -> None:
     with densor.open(archive) as file:
         inside = file._archive
         assert not inside.read(inside.entries[-1], 0, size).any()
-        inside._kept._chunks.clear()
-        budget = module._Budget(1)
-        budget._left = 10 * size
+        inside._kept = LruCache(size)
+        budget = Budget(1, "too much to read")
+        budget.left = 10 * size
         with pytest.raises(densor.LimitError, match="too much to read"):
             inside.fill(inside.entries[-1], 0, np.empty(size, np.uint8), budget)
 

@@ -26,7 +26,8 @@ from densor.errors import (  # noqa: E402
     UnsupportedError,
 )
 from densor.formats.container import tensor_blob  # noqa: E402
-from densor.formats.packed.packed_file import PackedFile, header_bytes  # noqa: E402
+from densor.formats.packed.reader import PackedFile  # noqa: E402
+from densor.formats.parsers.safetensors import header_bytes  # noqa: E402
 
 WEIGHTS = "model.safetensors"
 

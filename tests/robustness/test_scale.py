@@ -15,7 +15,7 @@ from densor.formats.container.entry import TENSOR, EntryMeta
 from densor.formats.container.index import before_each
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.io.sources import FileRandomSource, MemorySource
-from densor.options import WriteOptions
+from densor.options import ReadOptions, WriteOptions
 
 SKIPPED = 200  # a kind of frame that readers pass over
 
@@ -124,7 +124,7 @@ def test_offsets_beyond_4_gib(tmp_path: Path) -> None:
         assert np.array_equal(opened.get_tensor("first"), tensor[::-1])
         assert opened.info("last").stored < tensor.nbytes + 100
     with path.open("rb") as file:
-        archive = Archive(FileRandomSource(file), 1)
+        archive = Archive(FileRandomSource(file), ReadOptions(threads=1))
         assert archive.frames.offsets[-1] > 5 << 30
     path.unlink()
 

@@ -127,8 +127,9 @@ def by_stream(archive: bytes) -> dict[str, bytes]:
     from densor.formats.container.sinks import GrowingSink
     from densor.formats.container.stream_reader import StreamReader
     from densor.formats.io.sources import FileSource
+    from densor.options import ReadOptions
 
-    reader = StreamReader(FileSource(io.BytesIO(archive)), 1)
+    reader = StreamReader(FileSource(io.BytesIO(archive)), ReadOptions(threads=1))
     sinks: dict[str, GrowingSink] = {}
 
     def sink_for(meta: Any) -> GrowingSink:

@@ -20,7 +20,7 @@ from densor.errors import (  # noqa: E402
     FileError,
     UnsupportedError,
 )
-from densor.formats.packed.packed_file import PackedFile  # noqa: E402
+from densor.formats.packed.reader import PackedFile  # noqa: E402
 
 
 def tensors():

@@ -30,7 +30,7 @@ def _unpack(args: argparse.Namespace) -> str:
     if not os.path.isdir(args.model):
         raise FileError("no such folder")
     from densor.files.model_folder import unpack_model, weight_files
-    from densor.formats.packed.packed_file import PackedFile
+    from densor.formats.packed.reader import PackedFile
 
     def total() -> int:
         return sum(PackedFile(path).size for path in weight_files(args.model))

@@ -6,18 +6,17 @@ from typing import NamedTuple
 import numpy as np
 
 from densor.codec.kind import Kind, Segment, kind_of
-from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError
-from densor.formats.container import strictjson, wire
+from densor.errors import ChecksumError, FormatError, LimitError
+from densor.formats.container import wire
 from densor.formats.container.base import GivenBase
-from densor.formats.container.entry import TENSOR, BaseRef, EntryMeta, parse
+from densor.formats.container.entry import TENSOR, BaseRef, EntryMeta, parse_entry
+from densor.formats.container.frames import FrameReader
 from densor.formats.container.sinks import MemorySink
 from densor.formats.container.stream_reader import Sink, StreamReader
-from densor.formats.container.writer import DEFAULTS, ArchiveWriter
+from densor.formats.container.writer import ArchiveWriter
 from densor.formats.io.outputs import MemoryFile
 from densor.formats.io.sources import Bytes, MemorySource
-from densor.options import WriteOptions
-
-_MOST_PER_BYTE = 1 << 21  # a chunk frame of 28 + 13 bytes can stand for 64 MiB at most
+from densor.options import DEFAULT_WRITE, ReadOptions, WriteOptions
 
 
 class Tensor(NamedTuple):
@@ -33,7 +32,7 @@ class Tensor(NamedTuple):
 def encode(
     tensor: Tensor,
     data: Bytes,
-    options: WriteOptions = DEFAULTS,
+    options: WriteOptions = DEFAULT_WRITE,
     base: GivenBase | None = None,
 ) -> bytes:
     """Packs `data`, the elements of `tensor`: little-endian, last dimension fastest.
@@ -48,7 +47,7 @@ def pack_entry(
     meta: EntryMeta,
     data: Bytes,
     kind: Kind,
-    options: WriteOptions = DEFAULTS,
+    options: WriteOptions = DEFAULT_WRITE,
     base: GivenBase | None = None,
 ) -> bytes:
     """An archive of one entry, in memory; `options` as for `ArchiveWriter`."""
@@ -69,17 +68,12 @@ def describe(blob: Bytes) -> Tensor:
 
     Of the rest nothing is read.
     """
-    features, limit = wire.parse_header(blob[: wire.HEADER_SIZE].tobytes())
-    at = wire.HEADER_SIZE + wire.FRAME_SIZE
-    frame = wire.parse_frame(blob[wire.HEADER_SIZE : at].tobytes(), limit)
-    payload = blob[at : at + frame.stored]
-    if payload.size < frame.stored:
-        raise TruncatedError("archive ends within a frame")
-    wire.check_payload(frame, payload)
-    if frame.kind != wire.ENTRY:
+    reader, archive = FrameReader.of_archive(MemorySource(blob))
+    frame = reader.next()
+    if frame.header.kind != wire.ENTRY:
         raise FormatError("archive does not begin with an entry")
-    meta = parse(strictjson.loads(payload.tobytes(), "description of an entry"))
-    if meta.base is not None and not features & wire.BASE:
+    meta = parse_entry(frame.payload)
+    if meta.base is not None and not archive.features & wire.BASE:
         raise FormatError("has a base, which the archive may not have")
     return _tensor(meta)
 
@@ -109,8 +103,7 @@ def decode(
     if found.base is not None and base_of is not None:
         base = base_of(found)
     if out is None:
-        check_size(found, blob)
-        out = _allocate(found.size)
+        out = allocate(found.size, blob.size)
     target = out
 
     def sink_for(meta: EntryMeta) -> Sink:
@@ -118,7 +111,8 @@ def decode(
             raise FormatError("archive holds more than one tensor")
         return MemorySink(target)
 
-    reader = StreamReader(MemorySource(blob), threads, max_size=found.size, base=base)
+    options = ReadOptions(threads=threads, max_output_size=found.size)
+    reader = StreamReader(MemorySource(blob), options, base)
     try:
         entries = list(reader.entries(sink_for))
     finally:
@@ -128,13 +122,9 @@ def decode(
     return target
 
 
-def check_size(tensor: Tensor, blob: Bytes) -> None:
-    """LimitError where no blob of this size can hold a tensor; memory should wait for this."""
-    if tensor.size > blob.size * _MOST_PER_BYTE:
-        raise LimitError(f"{blob.size} bytes cannot hold {tensor.size}")
-
-
-def _allocate(size: int) -> Bytes:
+def allocate(size: int, stored: int) -> Bytes:
+    """Memory for what an archive of `stored` bytes holds; LimitError where it cannot hold it."""
+    wire.check_possible(size, stored)
     try:
         return np.empty(size, np.uint8)
     except MemoryError:

@@ -24,11 +24,10 @@ from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.io.outputs import errors_of, write_all
 from densor.formats.io.sources import Bytes, Source, as_bytes
 from densor.formats.tensors import TensorInfo
-from densor.options import WriteOptions
+from densor.options import DEFAULT_WRITE, WriteOptions
 from densor.runtime.buffers import POOL
 from densor.runtime.workers import Workers
 
-DEFAULTS = WriteOptions()
 _INDEX_ZSTD = 9
 _IN_FLIGHT = 2 * BATCH_BYTES  # original bytes that may be in work at once, one batch more or less
 _PLACE_EVERY = 1 << 24  # original bytes between frames that tell a reader of a damaged archive more
@@ -58,7 +57,7 @@ class ArchiveWriter:
     def __init__(
         self,
         file: BinaryIO,
-        options: WriteOptions = DEFAULTS,
+        options: WriteOptions = DEFAULT_WRITE,
         *,
         index: bool = True,
         repeats: bool | None = None,
