@@ -184,12 +184,10 @@ def _sink(meta: EntryMeta, out: Any, stored: int) -> tuple[Sink, Bytes | None]:
 
 def _target(out: Any, meta: EntryMeta) -> Bytes:
     """The bytes of a buffer that the caller wants filled."""
-    view = memoryview(out)
-    if view.readonly or not view.c_contiguous or view.nbytes != meta.size:
-        raise ArgumentError(f"out must be a writable contiguous buffer of {meta.size} bytes")
+    memory = arrays.memory_of(out, meta.size or 0)
     if meta.order == "F" or meta.host == "torch" or meta.descr is not None:
         raise ArgumentError("out works for bytes and C-ordered native numpy arrays only")
-    return as_bytes(view)
+    return memory
 
 
 class Writer:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from densor.cli import checks, console, frame
+from densor.cli.arguments import read_options
 from densor.errors import ChecksumError, FileError
 
 if TYPE_CHECKING:
@@ -35,12 +36,7 @@ def _damage(path: str, args: argparse.Namespace) -> "Damage":
     checks.source_file(path)
     from densor.formats.damage.salvage import damage
 
-    limits = {
-        "max_output_size": args.max_output_size,
-        "base": args.base,
-        "llm": args.language_model,
-    }
-    return damage(path, args.threads, **limits)
+    return damage(path, options=read_options(args))
 
 
 def lines(path: str, found: "Damage") -> Iterator[str]:

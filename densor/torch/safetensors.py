@@ -19,6 +19,7 @@ from densor.errors import (
     DensorError,
     FileError,
     FormatError,
+    LimitError,
     UnsupportedError,
 )
 from densor.formats.container.entry import EntryMeta
@@ -28,7 +29,15 @@ from densor.formats.packed.base_folder import BaseFolder
 from densor.formats.packed.reader import PackedFile
 from densor.formats.packed.writer import write_packed
 from densor.formats.parsers import safetensors
-from densor.options import DEFAULT_LEVEL, WriteKeywords, WriteOptions, write_options
+from densor.options import (
+    DEFAULT_LEVEL,
+    ReadKeywords,
+    ReadOptions,
+    WriteKeywords,
+    WriteOptions,
+    read_options,
+    write_options,
+)
 from densor.torch.blob import read_tensor
 
 Device = str | int | torch.device
@@ -38,15 +47,17 @@ def load_file(
     filename: str | os.PathLike[str],
     device: Device = "cpu",
     *,
-    threads: int = 0,
-    base: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    options: ReadOptions | None = None,
+    **keywords: Unpack[ReadKeywords],
 ) -> dict[str, torch.Tensor]:
     """All tensors of a file by name, as `safetensors.torch.load_file` returns them.
 
-    `threads`: 0 for all processors. `base`: the folder of safetensors files that this file was
-    packed against, if it was.
+    `threads`: by default 0, all processors. Options are those of `densor.decompress_file`, but
+    `base`, for a packed file: the folder of safetensors files that it was packed against, if it
+    was.
     """
-    with safe_open(filename, "pt", device, threads=threads, base=base) as file:
+    with safe_open(filename, "pt", device, threads=threads, options=options, **keywords) as file:
         return {name: file.get_tensor(name) for name in file.offset_keys()}
 
 
@@ -148,7 +159,7 @@ class safe_open:
     """A file opened for reading, as by `safetensors.safe_open`: tensors come one at a time.
 
     `framework`: `pt` or `torch`, or `np` or `numpy`. `device`: where torch tensors are put.
-    `threads`, `base`: as for `load_file`.
+    `threads` and options are those of `load_file`.
     """
 
     def __init__(
@@ -157,21 +168,28 @@ class safe_open:
         framework: str = "pt",
         device: Device = "cpu",
         *,
-        threads: int = 0,
-        base: str | os.PathLike[str] | None = None,
+        threads: int | None = None,
+        options: ReadOptions | None = None,
+        **keywords: Unpack[ReadKeywords],
     ) -> None:
         if framework not in ("pt", "torch", "pytorch", "np", "numpy"):
             raise UnsupportedError(f"framework {framework!r} is not known; pt and np are")
         self._torch = framework in ("pt", "torch", "pytorch")
         self._device = device
-        self._threads = threads
+        self._options = read_options(options, threads=threads, **keywords)
         self._archive: api.File | None = None
         self._packed: PackedFile | None = None
-        self._base_of = None if base is None else BaseFolder(base, threads).need
+        self._base_of = None
         if api.is_archive(filename):
-            self._archive = api.File(filename, "torch" if self._torch else "numpy", threads)
-        else:
-            self._packed = PackedFile(filename)
+            framework = "torch" if self._torch else "numpy"
+            self._archive = api.File(filename, framework, options=self._options)
+            return
+        self._packed = PackedFile(filename)
+        most = self._options.max_output_size
+        if most is not None and self._packed.size > most:
+            raise LimitError(f"{filename}: holds more than {most} bytes")
+        if self._options.base is not None:
+            self._base_of = BaseFolder(self._options.base, self._options.threads).need
 
     def keys(self) -> list[str]:
         """Names of all tensors."""
@@ -201,13 +219,16 @@ class safe_open:
         return found.to(self._device) if self._torch else found
 
     def _read(self, file: PackedFile, name: str) -> Any:
+        info, options = file.info(name), self._options
         if self._torch:
-            return read_tensor(file, name, self._threads, self._base_of)
-        info = file.info(name)
-        data = file.read(name, self._threads, self._base_of)
-        return arrays.to_numpy(
-            info.dtype, info.shape, data if data.flags.writeable else data.copy()
-        )
+            found: Any = read_tensor(file, name, options.threads, self._base_of)
+        else:
+            data = file.read(name, options.threads, self._base_of)
+            data = data if data.flags.writeable else data.copy()
+            found = arrays.to_numpy(info.dtype, info.shape, data)
+        if options.progress is not None:
+            options.progress(info.size)
+        return found
 
     def get_slice(self, name: str) -> "Slice":
         """A tensor that is decoded, as a whole, when it is indexed."""

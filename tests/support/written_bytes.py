@@ -826,7 +826,7 @@ def cases() -> dict[str, Case]:
 # What commands print
 
 COMMANDS = (
-    *("pack", "shards", "append", "list", "extract", "cat", "diff", "test", "repair"),
+    *("pack", "shards", "append", "list", "extract", "cat", "diff", "test", "repair", "gpu-check"),
     *("info", "demo", "bench", "bits", "hf-pack", "hf-unpack"),
 )
 CONSOLE = {

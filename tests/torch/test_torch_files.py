@@ -89,7 +89,8 @@ def test_signatures_are_those_of_safetensors(path, tmp_path):
     for load in (safetensors.torch.load_file, densor.torch.load_file):
         load(filename=densor_free(tmp_path), device="cpu")
     for save in (safetensors.torch.save_file, densor.torch.save_packed_file):
-        save(tensors={"a": torch.ones(3)}, filename=tmp_path / "b", metadata={"c": "d"})
+        name = tmp_path / save.__module__
+        save(tensors={"a": torch.ones(3)}, filename=name, metadata={"c": "d"})
     with densor.torch.safe_open(filename=path, framework="pt", device="cpu"):
         pass
 
@@ -177,7 +178,7 @@ def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tensor_blob, "encode", lambda *args, **options: pickle.loads(b"bad"))
     with pytest.raises(pickle.UnpicklingError):
-        densor.torch.save_packed_file(tensors(), path)
+        densor.torch.save_packed_file(tensors(), path, overwrite=True)
     assert path.read_bytes() == before
     assert [entry.name for entry in Path(tmp_path).iterdir()] == ["file"]
 

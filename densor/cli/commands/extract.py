@@ -63,16 +63,8 @@ def _salvage(args: argparse.Namespace) -> None:
     from densor.formats.damage.salvage import salvage
 
     with frame.moving(args, archive, lambda: original_size(archive)) as moved:
-        found = salvage(
-            archive,
-            args.folder,
-            args.threads,
-            overwrite=args.overwrite,
-            max_output_size=args.max_output_size,
-            base=args.base,
-            llm=args.language_model,
-            progress=moved,
-        )
+        options = read_options(args, moved)
+        found = salvage(archive, args.folder, overwrite=args.overwrite, options=options)
     if not args.quiet:
         for line in damage.lines(archive, found):
             console.say(line)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Unpack
 
 import numpy as np
 
@@ -37,7 +37,7 @@ from densor.formats.io.outputs import (
 )
 from densor.formats.io.safe_paths import Places
 from densor.formats.io.sources import Bytes, FileRandomSource, RandomSource, ReadableSource
-from densor.options import Progress, ReadOptions
+from densor.options import ReadKeywords, ReadOptions, read_options
 from densor.runtime.workers import Task, Workers
 
 PARTIAL = ".partial"
@@ -128,55 +128,37 @@ class Damage:
 
 def damage(
     archive: str | os.PathLike[str],
-    threads: int = 0,
+    threads: int | None = None,
     *,
-    max_output_size: int | None = None,
-    base: Any = None,
-    llm: Any = None,
-    progress: Progress | None = None,
+    options: ReadOptions | None = None,
+    **keywords: Unpack[ReadKeywords],
 ) -> Damage:
     """Decodes what can be decoded of an archive and says which bytes of which entries are lost.
 
-    `base`, `llm`: as for `decompress_file`; without its language model, a text counts as lost.
+    Options are those of `decompress_file`; without its language model, a text counts as lost.
     FormatError if it is no archive at all.
     """
-    options = ReadOptions(
-        threads=threads,
-        max_output_size=max_output_size,
-        base=base,
-        language_model=llm,
-        progress=progress,
-    )
-    with _opened(archive, options) as work:
+    with _opened(archive, read_options(options, threads=threads, **keywords)) as work:
         return work.run(None)
 
 
 def salvage(
     archive: str | os.PathLike[str],
     folder: str | os.PathLike[str],
-    threads: int = 0,
+    threads: int | None = None,
     *,
     overwrite: bool = False,
-    max_output_size: int | None = None,
-    base: Any = None,
-    llm: Any = None,
-    progress: Progress | None = None,
+    options: ReadOptions | None = None,
+    **keywords: Unpack[ReadKeywords],
 ) -> Damage:
     """Writes what is left of a damaged archive below `folder`.
 
     Entries that are whole get their names. Of others, NAME.partial has what is left in its place
     and zeros where bytes are lost; chunks of no known place are files of their own. All of it is
-    told in `salvage.json`, as `Damage.to_json` gives it. Entries that are tensors are written as
-    their plain bytes.
+    listed in `salvage.json`, as `Damage.to_json` gives it. Entries that are tensors are written as
+    their plain bytes. Options are those of `decompress_file`.
     """
-    options = ReadOptions(
-        threads=threads,
-        max_output_size=max_output_size,
-        base=base,
-        language_model=llm,
-        progress=progress,
-    )
-    with _opened(archive, options) as work:
+    with _opened(archive, read_options(options, threads=threads, **keywords)) as work:
         target = _Folder(Path(folder), overwrite, work.names)
         found = work.run(target)
         target.report(found)
