@@ -107,9 +107,10 @@ class Archive(EntryDecoder[IndexedEntry]):
     def _index(self) -> Frame:
         return find_index(self._source, self._limit)
 
-    def _frame(self, number: int) -> Frame:
-        """A frame by number, which must be what the index says."""
-        listed, offset = self.frames.header(number), int(self.frames.offsets[number])
+    def _frame(self, number: int, listed: wire.FrameHeader | None = None) -> Frame:
+        """A frame by number, which must be what the index says, `listed`."""
+        listed = self.frames.header(number) if listed is None else listed
+        offset = int(self.frames.offsets[number])
         data = self._source.read_at(offset, wire.FRAME_SIZE + listed.stored)
         reader = FrameReader(MemorySource(data), self._limit, offset)
         header = reader.header()
@@ -259,7 +260,7 @@ class Archive(EntryDecoder[IndexedEntry]):
                 yield Piece(number, self.frames.header(number), at)
 
     def _frame_of(self, piece: Piece) -> Frame:
-        return self._frame(piece.place)
+        return self._frame(piece.place, piece.header)
 
     def _params(self, chunk: Piece) -> bytes:
         wanted = chunk.header.model - registry.FIRST_MODEL

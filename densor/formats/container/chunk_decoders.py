@@ -47,9 +47,11 @@ class Models:
 
     def get(self, number: int) -> ChunkDecoder | None:
         """The decoder of a model, None if it is not known (any more)."""
+        decoder = self._ready.get(number)
+        if decoder is not None:
+            return decoder
         with self._lock:
-            decoder = self._ready.get(number)
-            if decoder is None and number in self._payloads:
+            if number in self._payloads:
                 decoder = decoder_for(self._payloads[number], self._session)
                 self._ready.put(number, decoder)
             return decoder

@@ -27,8 +27,13 @@ class Frames(NamedTuple):
 
     def header(self, number: int) -> wire.FrameHeader:
         """The header of a frame; its hash is not in the index."""
-        kind, model, stored, original, _ = (int(column[number]) for column in self)
+        kind, model, stored, original = (int(column[number]) for column in self[:4])
         return wire.FrameHeader(kind, stored, original, model, 0)
+
+    def headers(self) -> list[wire.FrameHeader]:
+        """Likewise, of all frames."""
+        rows = zip(*(column.tolist() for column in self[:4]), strict=True)
+        return [wire.FrameHeader(kind, size, most, model, 0) for kind, model, size, most in rows]
 
 
 class IndexedEntry(NamedTuple):

@@ -156,8 +156,7 @@ def _parsed_index(frame: Frame) -> _Index | None:
 def _check_frames(source: RandomSource, found: Survey, index: _Index) -> None:
     """Checks every frame that the index lists, and those behind it."""
     frames = index.frames
-    for number, offset in enumerate(frames.offsets.tolist()):
-        listed = frames.header(number)
+    for listed, offset in zip(frames.headers(), frames.offsets.tolist(), strict=True):
         frame = scan.frame_at(source, offset, found.limit)
         sound = frame is not None and frame.header[:4] == listed[:4]
         index.sound.append(sound)
@@ -173,15 +172,15 @@ def _soundness(index: _Index, stretches: list[Stretch]) -> list[bool]:
     """Which frames of the index were found as it says."""
     seen = {(s.offset, *s.header[:4]) for s in stretches if s.sound and s.header is not None}
     frames = index.frames
-    places = enumerate(frames.offsets.tolist())
-    return [(offset, *frames.header(number)[:4]) in seen for number, offset in places]
+    rows = zip(frames.headers(), frames.offsets.tolist(), strict=True)
+    return [(offset, *header[:4]) in seen for header, offset in rows]
 
 
 def _by_index(found: Survey, index: _Index) -> None:
     """Entries and models as the index tells them."""
     found.has_index = True
     frames = index.frames
-    offsets = frames.offsets.tolist()
+    headers, offsets = frames.headers(), frames.offsets.tolist()
     for number, frame in enumerate(np.flatnonzero(frames.kinds == wire.MODEL).tolist()):
         if index.sound[frame]:
             found.models[registry.FIRST_MODEL + number] = offsets[frame]
@@ -190,7 +189,7 @@ def _by_index(found: Survey, index: _Index) -> None:
         remains = Remains(entry.number, entry.meta, entry.size, digest)
         at = 0
         for frame in range(entry.first_frame, entry.first_frame + entry.frames):
-            header = frames.header(frame)
+            header = headers[frame]
             if header.kind in (wire.CHUNK, wire.REF):
                 remains.placed.append(Piece(offsets[frame], header, at, index.sound[frame]))
             at += header.original
