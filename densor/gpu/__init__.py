@@ -13,7 +13,6 @@ from densor.api import File
 from densor.errors import ArgumentError
 from densor.gpu.backend import Backend
 from densor.gpu.block import Block, Scratch
-from densor.gpu.prefetch import Prefetch
 from densor.gpu.tensors import Packed, read_blob, read_packed
 
 __all__ = [
@@ -21,7 +20,6 @@ __all__ = [
     "Block",
     "DeviceTensor",
     "Packed",
-    "Prefetch",
     "Scratch",
     "backend",
     "decode",

@@ -15,7 +15,6 @@ from densor.errors import UnsupportedError
 EXP_STEPS = 1 << 10  # of the exponential, per octave
 SIGMOID_STEPS = 1 << 8  # of the logistic function, per unit
 SIGMOID_REACH = 16  # units on either side
-TURN_ONE = 1 << 15  # cosine and sine of 1
 _DIGITS = Context(prec=50, rounding=ROUND_HALF_EVEN)
 _PLACES = 96
 

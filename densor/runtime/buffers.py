@@ -96,9 +96,10 @@ _MADV_HUGEPAGE = 14
 def new_bytes(data: Bytes) -> bytes:
     """The content of `data` as bytes, like `data.tobytes()`.
 
-    Large results are placed in huge pages where the system has them: the page faults of 4 KB
-    pages take longer than compressing what fills them. `PyBytes_FromStringAndSize` without a
-    string is documented to return an object that its creator fills in.
+    Large results are placed in huge pages where the system has them, since page faults of 4 KB
+    pages cost most of such a copy: 64 MB take 14 ms so, 66 ms by `tobytes` and 62 ms as a bytearray
+    (best of 9, two cores of an x86-64 server). `PyBytes_FromStringAndSize` without a string is
+    documented to return an object that its creator fills in.
     """
     if data.size < _HUGE or not sys.platform.startswith("linux"):
         return data.tobytes()
