@@ -61,7 +61,7 @@ class _Memory:
         scratch.reserve(plan.scratch.size)
         self.pieces = plan.arena.pieces()
         self.data = upload(backend, plan.arena.build())
-        backend.fence(self.data, plan.arena.gaps())
+        backend.poison(self.data, plan.arena.gaps())
         self.tables = upload(backend, plan.tables())
         self.status = upload(backend, np.zeros(max(len(packed), 1), np.uint32))
         self._described: list[list[Buffer]] = []

@@ -13,7 +13,7 @@ from densor.formats.container.packed_array import PackedArray
 from densor.formats.tensors import TensorInfo
 
 Bytes = npt.NDArray[np.uint8]
-_MOST_EXTRA = 4  # chunks may hold tensors and 1 / 4 as much of what is not wanted
+_MAX_EXTRA = 4  # chunks may hold tensors and 1 / 4 as much of what is not wanted
 
 
 class PackedChunk(NamedTuple):
@@ -119,7 +119,7 @@ def read_packed(
     packed = []
     for found in groups:
         size = sum(place.size for place in found.places)
-        if _MOST_EXTRA * (found.end - found.begin - size) <= size:
+        if _MAX_EXTRA * (found.end - found.begin - size) <= size:
             chunks = [
                 PackedChunk(c.number, c.model, c.payload, c.size, c.points) for c in found.chunks
             ]

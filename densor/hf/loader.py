@@ -38,7 +38,7 @@ from densor.torch.device import Device, open_device
 
 T = TypeVar("T")
 CPU = "cpu"
-_MOST_DESCRIBED = 1 << 21  # bytes; what a blob says of itself is within these
+_MAX_DESCRIBED = 1 << 21  # bytes; what a blob says of itself is within these
 
 _given_base: ContextVar[str | None] = ContextVar("densor_base", default=None)
 _backend: ContextVar[Any] = ContextVar("densor_backend", default=None)
@@ -212,7 +212,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
         """The file that a blob is from, and what it holds; None for a tensor that is no blob."""
         if not may_be_blob(tensor):
             return None
-        name = tensor_blob.describe(tensor.detach()[:_MOST_DESCRIBED].cpu().numpy()).name
+        name = tensor_blob.describe(tensor.detach()[:_MAX_DESCRIBED].cpu().numpy()).name
         file = self._file_of(name, tensor.numel())
         return None if file is None else (file, file.info(name))
 

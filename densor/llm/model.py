@@ -16,8 +16,8 @@ Floats = npt.NDArray[np.float32]
 Weights = Callable[[str], Floats | None]  # a tensor by its name in transformers, None if missing
 
 NUMERICS = 1  # version of the rounding rules, see spec.md
-_MOST_SIZE = 1 << 15  # of a row of a matrix: 2^15 products of 2^21 fit the sums of `multiply`
-_MOST_SCALE = 64  # logarithm of a matrix's largest scale, either way
+_MAX_SIZE = 1 << 15  # of a row of a matrix: 2^15 products of 2^21 fit the sums of `multiply`
+_MAX_SCALE = 64  # logarithm of a matrix's largest scale, either way
 _SHAPE = struct.Struct("<7I2d")
 
 
@@ -38,7 +38,7 @@ class Shape:
     def check(self) -> None:
         """UnsupportedError for a shape that the kernels are not made for."""
         sizes = (self.hidden, self.size, self.inner, self.heads * self.size)
-        if min(astuple(self)[:7]) < 1 or any(n % WIDE or n > _MOST_SIZE for n in sizes):
+        if min(astuple(self)[:7]) < 1 or any(n % WIDE or n > _MAX_SIZE for n in sizes):
             raise UnsupportedError(f"model has widths that are no multiples of {WIDE}: {sizes}")
         if self.heads % self.groups or self.size > 256:
             raise UnsupportedError(
@@ -111,7 +111,7 @@ def quantise(rows: Floats, bias: Floats | None = None) -> Matrix:
     largest = np.zeros(columns)
     largest[: rows.shape[0]] = np.abs(rows).max(axis=1)
     _, top = np.frexp(largest.max() / 127)
-    if abs(int(top)) > _MOST_SCALE:
+    if abs(int(top)) > _MAX_SCALE:
         raise UnsupportedError("model has a matrix of impossible scale")
     exponent = 24 - int(top)
     scales = np.maximum(np.ceil(np.ldexp(largest / 127, exponent)), 1.0)

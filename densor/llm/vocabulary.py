@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from densor.errors import UnsupportedError
 
-MOST_BYTES = 255  # of a token
+MAX_TOKEN_BYTES = 255  # of a token
 _CONTROLS = bytes({*range(32), 127} - {9, 10, 12, 13})
 Encode = Callable[[str], Sequence[int]]
 
@@ -25,7 +25,7 @@ class Vocabulary:
 
     def __init__(self, pieces: Sequence[bytes | None], encode: Encode | None = None) -> None:
         by_bytes = {piece: i for i, piece in enumerate(pieces) if piece}
-        self.pieces = sorted(piece for piece in by_bytes if len(piece) <= MOST_BYTES)
+        self.pieces = sorted(piece for piece in by_bytes if len(piece) <= MAX_TOKEN_BYTES)
         if not self.pieces:
             raise UnsupportedError("model has no vocabulary")
         self.count = len(self.pieces)
@@ -69,7 +69,7 @@ class Vocabulary:
     def _longest_at(self, data: bytes, at: int) -> int:
         best = -1 - data[at]
         low, high = 0, self.count
-        for length in range(1, min(MOST_BYTES, len(data) - at) + 1):
+        for length in range(1, min(MAX_TOKEN_BYTES, len(data) - at) + 1):
             prefix = data[at : at + length]
             low = bisect_left(self.pieces, prefix, low, high)
             if low == high or not self.pieces[low].startswith(prefix):

@@ -68,10 +68,10 @@ class BufferPool:
             self._kept = 0
 
 
-_MOST = 96 << 20
-POOL = BufferPool(_MOST)
+_MAX_KEPT = 96 << 20
+POOL = BufferPool(_MAX_KEPT)
 if hasattr(os, "register_at_fork"):  # the pool may just have been in use by another thread
-    os.register_at_fork(after_in_child=lambda: POOL.__init__(_MOST))  # type: ignore[misc]
+    os.register_at_fork(after_in_child=lambda: POOL.__init__(_MAX_KEPT))  # type: ignore[misc]
 
 
 class ThreadBuffers:

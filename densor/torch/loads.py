@@ -134,9 +134,12 @@ class Blocks:
         if not same or any(a is not b for a, b in zip(arrays, self._arrays, strict=True)):
             chosen: dict[int, list[int]] = {}
             for i, array in enumerate(arrays):
-                chosen.setdefault(id(array.held.block), []).append(i)
+                chosen.setdefault(id(array.uploaded.block), []).append(i)
             self._blocks = [
-                (arrays[some[0]].held.block.part([arrays[i].held.number for i in some]), some)
+                (
+                    arrays[some[0]].uploaded.block.part([arrays[i].uploaded.number for i in some]),
+                    some,
+                )
                 for some in chosen.values()
             ]
             self._arrays = arrays

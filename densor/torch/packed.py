@@ -152,7 +152,7 @@ class Cell:
     def _again(self, value: torch.Tensor) -> PackedArray | DeviceArray:
         """Other elements, packed as these are and kept where these are."""
         array = packed_array(value, self.level, self.threads)
-        return array if self.on is None else self.on.hold([array])[0]
+        return array if self.on is None else self.on.upload([array])[0]
 
     def with_other(self, value: torch.Tensor) -> "Cell":
         """A cell of other elements, of any shape and dtype, packed and kept as these are."""

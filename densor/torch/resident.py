@@ -38,9 +38,9 @@ from densor.torch.packed import (
     placed,
 )
 
-_LEAST = 1 << 14  # bytes of a weight that is worth packing
-_LEAST_ON_DEVICE = 1 << 18  # there tables of 16 KB come on top
-_WORTH = 0.97  # what a packed weight may take of the plain one
+_MIN_PACKED_BYTES = 1 << 14  # bytes of a weight that is worth packing
+_MIN_ON_DEVICE = 1 << 18  # there tables of 16 KB come on top
+_MAX_PACKED_SHARE = 0.97  # what a packed weight may take of the plain one
 _OWN_SHARE = 0.25  # a module that holds more of the weights within it than this is one unit
 _KEPT_BLOCK = 0.5  # a block whose inner blocks hold more of its weights than this is taken apart
 
@@ -377,7 +377,7 @@ def pack_module(
     units = list(
         _find_units(module, on_device) if blocks is None else _units_of(module, blocks, on_device)
     )
-    _place(module, units, target, _LEAST_ON_DEVICE if select is None else 0)
+    _place(module, units, target, _MIN_ON_DEVICE if select is None else 0)
     if target is not None or device is not None:
         nn.Module.to(module, torch.device("cpu") if target is None else target.place)
     units = [(part, deep) for part, deep in units if _plain_bytes(part, deep)]
@@ -429,7 +429,7 @@ def _parameter_over(new: Cell | torch.Tensor, old: PackedTensor) -> nn.Parameter
 
 def _array_of(cell: Cell) -> PackedArray:
     """What a cell holds, in main memory."""
-    return cell.packed.recall() if isinstance(cell.packed, DeviceArray) else cell.packed
+    return cell.packed.download() if isinstance(cell.packed, DeviceArray) else cell.packed
 
 
 def _to_device(cells: Sequence[Cell], device: Device, least: int) -> list[Cell | torch.Tensor]:
@@ -439,14 +439,14 @@ def _to_device(cells: Sequence[Cell], device: Device, least: int) -> list[Cell |
     """
     arrays = [_array_of(cell) for cell in cells]
     large = [i for i, array in enumerate(arrays) if array.size >= least]
-    held = device.hold([arrays[i] for i in large])
-    if held and held[0].held.block.on_host:  # rare, and not worth its memory
-        for number in reversed(held[0].held.block.on_host):
+    on_device = device.upload([arrays[i] for i in large])
+    if on_device and on_device[0].uploaded.block.on_host:  # rare, and not worth its memory
+        for number in reversed(on_device[0].uploaded.block.on_host):
             del large[number]
-        held = device.hold([arrays[i] for i in large])
-    device.verified(held, [arrays[i] for i in large])
+        on_device = device.upload([arrays[i] for i in large])
+    device.verified(on_device, [arrays[i] for i in large])
     moved: list[Cell | torch.Tensor] = []
-    by_number = dict(zip(large, held, strict=True))
+    by_number = dict(zip(large, on_device, strict=True))
     for i, (cell, array) in enumerate(zip(cells, arrays, strict=True)):
         if i in by_number:
             moved.append(Cell(by_number[i], cell.level, cell.threads))
@@ -478,13 +478,13 @@ def _packed_parameter(
     verify: bool,
 ) -> nn.Parameter | None:
     """The packed parameter, None if it is to stay as it is."""
-    wanted = parameter.nbytes >= _LEAST if select is None else select(name, parameter)
+    wanted = parameter.nbytes >= _MIN_PACKED_BYTES if select is None else select(name, parameter)
     if wanted and parameter.is_cuda and not verify:
         parameter = nn.Parameter(parameter.detach().cpu(), parameter.requires_grad)
     if not wanted or not can_pack(parameter):
         return None
     packed = pack(parameter, level, threads, verify=verify)
-    if select is None and packed.stored > _WORTH * parameter.nbytes:
+    if select is None and packed.stored > _MAX_PACKED_SHARE * parameter.nbytes:
         return None
     return packed  # type: ignore[return-value]
 
@@ -559,10 +559,10 @@ def check_module(module: nn.Module) -> None:
     blocks: dict[int, DeviceArray] = {}
     for _, parameter in _packed(module):
         if isinstance(parameter.cell.packed, DeviceArray):
-            blocks.setdefault(id(parameter.cell.packed.held.block), parameter.cell.packed)
+            blocks.setdefault(id(parameter.cell.packed.uploaded.block), parameter.cell.packed)
     for array in blocks.values():
         array.device.join()
-        array.held.block.check()
+        array.uploaded.block.check()
 
 
 def unpack_module(module: nn.Module) -> nn.Module:

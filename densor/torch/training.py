@@ -16,7 +16,7 @@ from densor.errors import ArgumentError
 from densor.runtime.buffers import POOL
 from densor.torch.packed import DEFAULT_LEVEL, PackedTensor, can_pack, pack, unpacked
 
-_LEAST = 1 << 14  # bytes of a state that is worth packing
+_MIN_PACKED_BYTES = 1 << 14  # bytes of a state that is worth packing
 
 
 class PackedOptimizer(Optimizer):
@@ -81,7 +81,7 @@ class PackedOptimizer(Optimizer):
         state = self.state[parameter] = inner.state[parameter]
         if self._pack_state:
             for key, value in state.items():
-                if torch.is_tensor(value) and can_pack(value) and value.nbytes >= _LEAST:
+                if torch.is_tensor(value) and can_pack(value) and value.nbytes >= _MIN_PACKED_BYTES:
                     state[key] = pack(value, self._level, verify=False)
 
     @contextmanager

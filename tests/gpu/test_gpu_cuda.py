@@ -15,7 +15,6 @@ import densor.gpu
 from densor.errors import ArgumentError, UnsupportedError
 from densor.gpu import Block, emulate, samples
 from densor.gpu.cuda import CudaBackend
-from densor.gpu.emulate import EmulatedBackend
 from densor.gpu.tensors import Packed
 
 if emulate.compiler() is None:
@@ -60,7 +59,7 @@ def packed(elements: int, seed: int) -> Packed:
 
 def test_streams_wait_both_ways(cupy: ModuleType) -> None:
     """The side stream waits for the current one before it overwrites, and the other way round."""
-    side = CudaBackend().lane()
+    side = CudaBackend().stream()
     current = cupy.cuda.get_current_stream()
     with side.work():
         pass

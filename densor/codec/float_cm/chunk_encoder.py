@@ -114,7 +114,7 @@ def _row_scales(matrix: Words, sizes: F64, shift: np.uint32) -> I32:
 def _column_scales(matrix: Words, sizes: F64, shift: np.uint32, of_rows: I32) -> I32:
     """Scales of what is left after those of the rows; 0 where the rows are too few."""
     total, counts = np.zeros(matrix.shape[1]), np.zeros(matrix.shape[1], np.int64)
-    if len(matrix) < kernels.LEAST:
+    if len(matrix) < kernels.MIN_ROWS:
         return np.zeros(matrix.shape[1], np.int32)
     for begin, slab in _slabs(matrix):
         found = sizes[slab >> shift]

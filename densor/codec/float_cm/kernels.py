@@ -32,14 +32,14 @@ from densor.entropy.jit import I32, I64, R8, W8, W32, kernel
 int64 = numba.int64
 
 WIDTH = 512  # columns of a block at most
-LEAST = 16  # rows from which columns have scales
-LEAST_PREDICTED = 32  # rows from which there is prediction, of at least 16 columns
+MIN_ROWS = 16  # rows from which columns have scales
+MIN_ROWS_PREDICTED = 32  # rows from which there is prediction, of at least 16 columns
 BATCH = 16  # rows that are taken into the moments at once
 
 # Numbers of the decisions about a weight; the first of a kind.
 _SIGN, _HALF, _UP, _DOWN, _MANTISSA = 0, 1, 2, 8, 24
 NODES = 256
-_MOST_UP, _MOST_DOWN = 5, 12
+_MAX_UP, _MAX_DOWN = 5, 12
 INPUTS = 6  # of the mixer: the distribution, four counters, a constant
 _COUNTED = 4
 FIRST_WEIGHTS = (45875, 7864, 7864, 7864, 7864, 0)  # 2^-16
@@ -51,7 +51,7 @@ _BY_COLUMN = _BY_MEAN + 256 * NODES
 _BY_PLACE = _BY_COLUMN + WIDTH * NODES
 _BY_VALUE = _BY_PLACE + 256 * NODES
 COUNTERS = _BY_VALUE + 256 * 32
-_MOST, _MOST_OF_SCALES = 255, 60  # what counters count to
+_MAX_COUNT, _MAX_COUNT_OF_SCALES = 255, 60  # what counters count to
 FRESH = 1 << 31  # a counter: probability 1/2, nothing counted
 RAW, TREE, CONSTANT = 0, 1, 2  # how a group of lower bits is stored
 
@@ -137,7 +137,7 @@ def _tree(coding, now, t, counters, data, value, bits, at):
     node = int64(1)
     for k in range(bits - 1, -1, -1):
         node = 2 * node + _counted(
-            coding, now, t, counters, data, (value >> k) & 1, at + node, _MOST
+            coding, now, t, counters, data, (value >> k) & 1, at + node, _MAX_COUNT
         )
     return node - (1 << bits)
 
@@ -148,7 +148,7 @@ def _signed(coding, now, t, counters, data, value, at):
     folded = 2 * value if value >= 0 else -2 * value - 1
     k = int64(0)
     while k < 24 and _counted(
-        coding, now, t, counters, data, int64(folded > k), at + k, _MOST_OF_SCALES
+        coding, now, t, counters, data, int64(folded > k), at + k, _MAX_COUNT_OF_SCALES
     ):
         k += 1
     if k == 24:
@@ -219,7 +219,7 @@ def _mixed(coding, now, t, counters, weights, data, bit, node, by_value, p):
         weight = int64(weights[first + k]) + ((now[_INPUTS + k] * error + (1 << 21)) >> 22)
         weights[first + k] = np.int32(_clip(weight, -(1 << 24), 1 << 24))
     for k in range(_COUNTED):
-        _learn(counters, t, now[_USED + k], bit, _MOST)
+        _learn(counters, t, now[_USED + k], bit, _MAX_COUNT)
     return bit
 
 
@@ -236,7 +236,7 @@ def _exponent(coding, now, t, counters, weights, data, exponent, near, most):
     if up:
         e = near
         while e < most:
-            if k == _MOST_UP:
+            if k == _MAX_UP:
                 return e + _tree(coding, now, t, counters, data, exponent - e, 8, _FAR_UP)
             p = _upper_share(_scaled(int64(256), e + 1, octaves, t), now, t)
             more = _mixed(
@@ -259,7 +259,7 @@ def _exponent(coding, now, t, counters, weights, data, exponent, near, most):
         return e
     e = near - 1
     while e > 0:
-        if k == _MOST_DOWN:
+        if k == _MAX_DOWN:
             return e - _tree(coding, now, t, counters, data, e - exponent, 8, _FAR_DOWN)
         p = _upper_share(_scaled(int64(256), e, octaves, t), now, t)
         here = _mixed(
@@ -535,7 +535,7 @@ def _column_scales(coding, s, t, data, block, scales):
     now, counters, columns = s.now, s.counters, s.columns
     last = int64(0)
     for c in range(block[_COLUMNS]):
-        if block[_ROWS] >= LEAST:
+        if block[_ROWS] >= MIN_ROWS:
             i = block[_COLUMN_AT] + c
             last += _signed(coding, now, t, counters, data, int64(scales[i]) - last, _COLUMN_SCALES)
             last = _clip(last, -(1 << 20), 1 << 20)
@@ -587,7 +587,7 @@ def _row(coding, s, t, data, raw, at, values, form, groups, block, r, octaves, f
         zero = int64(0)
         if form[_HAS_ZEROS]:
             i = _ZERO + 2 * min(columns[_ABOVE, c], int64(8)) + int64(left == 0)
-            zero = _counted(coding, now, t, counters, data, int64(bits == 0), i, _MOST)
+            zero = _counted(coding, now, t, counters, data, int64(bits == 0), i, _MAX_COUNT)
         if zero:
             bits = int64(0)
         else:
@@ -641,7 +641,7 @@ def code_chunk(
         block = blocks[b]
         width = block[_COLUMNS]
         filled = int64(-1)
-        if block[_ROWS] >= LEAST_PREDICTED and width >= LEAST:
+        if block[_ROWS] >= MIN_ROWS_PREDICTED and width >= MIN_ROWS:
             _start_prediction(s, width + 1, block[_GOES_ON] != 0)
             filled = int64(0)
         _column_scales(coding, s, t, data, block, column_scales)

@@ -92,7 +92,7 @@ def parse(payload: bytes) -> Model:
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """The begin of a chunk's payload."""
+    """The start of a chunk's payload."""
 
     matrices: list[tuple[int, int]]
     has_zeros: bool  # zeros are told by a flag
@@ -152,7 +152,7 @@ def _check_constants(groups: Bytes, model: Model) -> None:
 
 def is_transposed(rows: int, columns: int) -> bool:
     """Whether a matrix is coded by columns, since these are the samples of which it has more."""
-    return columns > rows >= kernels.LEAST_PREDICTED
+    return columns > rows >= kernels.MIN_ROWS_PREDICTED
 
 
 def coded_shape(rows: int, columns: int) -> tuple[int, int]:
@@ -181,7 +181,7 @@ def blocks_of(matrices: Matrices) -> Blocks:
         steps = (1, rows) if is_transposed(*shape) else (columns, 1)
         count = -(-columns // kernels.WIDTH)
         most = -(-columns // count)
-        predicts = rows >= kernels.LEAST_PREDICTED and min(most, columns) >= kernels.LEAST
+        predicts = rows >= kernels.MIN_ROWS_PREDICTED and min(most, columns) >= kernels.MIN_ROWS
         goes_on = predicts and count == 1 and last == columns
         for begin in range(0, columns, most):
             size = min(most, columns - begin)

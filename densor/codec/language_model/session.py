@@ -13,7 +13,7 @@ from densor.llm.head import head_bytes
 from densor.llm.model import Model as Weights
 from densor.llm.network import Network, cache_bytes
 
-_MOST_MEMORY = 1 << 33  # bytes that a chunk may take
+_MAX_MEMORY = 1 << 33  # bytes that a chunk may take
 _KEPT = 16  # digits of a digest that are shown
 
 
@@ -86,7 +86,7 @@ class Session:
     def network(self, weights: Weights, slots: int, positions: int) -> Iterator[Network]:
         """A network for one thread; memory is kept for the next."""
         need = cache_bytes(weights, slots, positions) + head_bytes(weights)
-        if need > _MOST_MEMORY:
+        if need > _MAX_MEMORY:
             raise LimitError(f"language model would take {need >> 20} MiB for {slots} segments")
         with self._lock:
             idle = self._idle.setdefault((slots, positions), [])

@@ -26,7 +26,7 @@ _SHAPE = re.compile(rb"""['"]shape['"]\s*:\s*\(([\d\s,]*)\)""")
 
 
 class _Header(NamedTuple):
-    begin: int  # of the data, in bytes from the begin of the file
+    begin: int  # of the data, in bytes from the start of the file
     dtype: str
     little: bool
     fortran: bool

@@ -23,7 +23,7 @@ _ENTRY = struct.Struct("<4s6H3I5H2I")
 _END = struct.Struct("<4s4H2IH")
 _END64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR = struct.Struct("<4sIQI")
-_MOST_COMMENT = 65535
+_MAX_COMMENT = 65535
 _MAX_DIRECTORY = 1 << 25
 _ENCRYPTED = 1
 _ZIP64 = 1  # id of the extra field with sizes of 64 bits
@@ -110,7 +110,7 @@ def _wide(extra: bytes, values: list[int]) -> list[int]:
 
 def _find_directory(random: RandomSource) -> tuple[int, int]:
     """Offset and size of the central directory."""
-    length = min(random.size, _END.size + _MOST_COMMENT)
+    length = min(random.size, _END.size + _MAX_COMMENT)
     tail = random.read_at(random.size - length, length).tobytes()
     at = tail.rfind(b"PK\5\6")
     if at < 0 or at + _END.size > length:

@@ -50,7 +50,7 @@ def _sanitizer() -> Any:
 
 
 @contextmanager
-def _fenced(buffers: Iterable["HostBuffer"]) -> Iterator[None]:
+def _poisoned(buffers: Iterable["HostBuffer"]) -> Iterator[None]:
     """Forbids the memory around buffers, and their gaps, while a kernel runs."""
     if _sanitizer() is None:
         yield
@@ -104,16 +104,16 @@ class WrappedBuffer:
         """There are no guards."""
 
 
-class OnlyLane:
-    """A lane of a backend on which everything is done at once."""
+class OnlyStream:
+    """A stream of a backend on which everything is done at once."""
 
     @contextmanager
     def work(self) -> Iterator[None]:
-        """See `Lane`."""
+        """See `Stream`."""
         yield
 
     def join(self) -> None:
-        """See `Lane`."""
+        """See `Stream`."""
 
 
 class EmulatedBackend:
@@ -177,11 +177,11 @@ class EmulatedBackend:
         found: Bytes = buffer.array[begin:end].copy()
         return found
 
-    def lane(self) -> "OnlyLane":
+    def stream(self) -> "OnlyStream":
         """See `Backend`; there is but one."""
-        return OnlyLane()
+        return OnlyStream()
 
-    def fence(self, buffer: Any, gaps: Iterable[tuple[int, int]]) -> None:
+    def poison(self, buffer: Any, gaps: Iterable[tuple[int, int]]) -> None:
         """See `Backend`; for AddressSanitizer, where it is loaded."""
         if _sanitizer() is not None:
             buffer.forbidden += [(buffer.pointer + begin, end - begin) for begin, end in gaps]
@@ -191,7 +191,7 @@ class EmulatedBackend:
         values = [arg.reshape(1) for arg in args]
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
         # The emulator keeps its state in static variables.
-        with _one_at_a_time, _fenced(self._buffers):
+        with _one_at_a_time, _poisoned(self._buffers):
             self._library.emu_config(self._order, self._seed)
             run = getattr(self._library, f"emu_{kernel}")
             failed = run(blocks, 1, 1, threads, 1, 1, pointers)
