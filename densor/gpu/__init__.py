@@ -69,10 +69,10 @@ class DeviceTensor:
         if out is not None and self.block.contents[0].size == self.size:
             self.block.decode_into([out])
             return out
-        found = self.block.decode()[self.name]
+        tensor = self.block.decode()[self.name]
         if out is None:
-            return found
-        out[...] = found
+            return tensor
+        out[...] = tensor
         return out
 
     def __repr__(self) -> str:

@@ -112,9 +112,9 @@ class Block:
 
         Whatever is decoded at the same time as another part needs scratch memory of its own.
         """
-        found = copy.copy(self)
-        found._choose(numbers)
-        return found
+        smaller = copy.copy(self)
+        smaller._choose(numbers)
+        return smaller
 
     def _choose(self, numbers: Sequence[int]) -> None:
         memory, backend = self._memory, self._memory.backend
@@ -215,14 +215,14 @@ class Block:
         int64[n, 3]: first byte, number of bytes, and where `read` finds them; in order, none twice.
         """
         begin, size = blob.ctypes.data, blob.size
-        found: list[tuple[int, int, int]] = []
+        stretches: list[tuple[int, int, int]] = []
         end = 0
         for address, length, at in sorted(self._memory.pieces.tolist()):
             first, last = address - begin, address - begin + length
             if first >= end and last <= size:
-                found.append((first, length, at))
+                stretches.append((first, length, at))
                 end = last
-        return np.array(found, np.int64).reshape(-1, 3)
+        return np.array(stretches, np.int64).reshape(-1, 3)
 
     def read(self, begin: int, size: int) -> Bytes:
         """A copy of bytes of the packed tensors as they stand in the backend's memory."""

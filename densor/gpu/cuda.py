@@ -93,8 +93,8 @@ class CudaBackend:
         """See `Backend`."""
         end = buffer.size if size is None else begin + size
         with self._device, self._stream():
-            found: Bytes = self._cupy.asnumpy(self._view(buffer)[begin:end])
-        return found
+            content: Bytes = self._cupy.asnumpy(self._view(buffer)[begin:end])
+        return content
 
     def stream(self) -> "CudaStream":
         """See `Backend`."""

@@ -137,10 +137,10 @@ class Plan:
 
     def launches(self) -> list[Launch]:
         """What to start, in order."""
-        found = [
+        planned = [
             units.launch(f"huffman_{kernel}") for (_, kernel), units in sorted(self._units.items())
         ]
-        return found + [self._stream_launch(kernel) for kernel in self._streams]
+        return planned + [self._stream_launch(kernel) for kernel in self._streams]
 
     def _for_kernels(self, chunk: PackedChunk, target: Target) -> bool:
         """Whether kernels decode this chunk; if so, their work is noted."""

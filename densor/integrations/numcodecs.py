@@ -40,8 +40,8 @@ class Densor(Codec):  # type: ignore[misc]
         """The array that went in, or `out` filled with its bytes; a DensorError for bad input."""
         packed = ensure_contiguous_ndarray(buf).view("u1")
         most = None if out is None else memoryview(out).nbytes
-        found = densor.decompress(packed, self.threads, max_output_size=most)
-        return ndarray_copy(found, out)
+        array = densor.decompress(packed, self.threads, max_output_size=most)
+        return ndarray_copy(array, out)
 
 
 register_codec(Densor)

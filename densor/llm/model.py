@@ -146,10 +146,10 @@ def build(shape: Shape, get: Weights, vocabulary: Vocabulary, positions: int, st
     shape.check()
 
     def need(name: str, *size: int) -> Floats:
-        found = get(name)
-        if found is None or found.shape != size:
+        tensor = get(name)
+        if tensor is None or tensor.shape != size:
             raise UnsupportedError(f"model has no tensor {name} of shape {size}")
-        return found
+        return tensor
 
     def bias(name: str, size: int) -> Floats | None:
         return None if get(name) is None else need(name, size)
@@ -201,20 +201,20 @@ def _digest(
     head: Matrix,
     start: int,
 ) -> bytes:
-    found = hashlib.sha256(_SHAPE.pack(*astuple(shape)) + struct.pack("<I", start))
+    sha = hashlib.sha256(_SHAPE.pack(*astuple(shape)) + struct.pack("<I", start))
     for matrix in (tokens, head):
-        _take_in(found, matrix)
+        _take_in(sha, matrix)
     for layer in layers:
-        found.update(layer.before.astype("<i8"))
-        found.update(layer.after.astype("<i8"))
+        sha.update(layer.before.astype("<i8"))
+        sha.update(layer.after.astype("<i8"))
         for matrix in (layer.qkv, layer.joined, layer.gates, layer.down):
-            _take_in(found, matrix)
-    found.update(norm.astype("<i8"))
-    return found.digest()
+            _take_in(sha, matrix)
+    sha.update(norm.astype("<i8"))
+    return sha.digest()
 
 
-def _take_in(found: "hashlib._Hash", matrix: Matrix) -> None:
-    found.update(struct.pack("<iII", matrix.exponent, matrix.size, matrix.columns))
-    found.update(matrix.scales.astype("<i4"))
-    found.update(matrix.weights)
-    found.update(matrix.bias.astype("<i8"))
+def _take_in(sha: "hashlib._Hash", matrix: Matrix) -> None:
+    sha.update(struct.pack("<iII", matrix.exponent, matrix.size, matrix.columns))
+    sha.update(matrix.scales.astype("<i4"))
+    sha.update(matrix.weights)
+    sha.update(matrix.bias.astype("<i8"))

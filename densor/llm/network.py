@@ -110,15 +110,15 @@ class Network:
             if n and not 0 <= int(values.min()) <= int(values.max()) < limit:
                 raise ArgumentError("token, slot or place does not exist")
         hidden = self.model.shape.hidden
-        found = Rows(np.empty((wanted, hidden), np.int16), np.empty(wanted, np.int64))
+        after = Rows(np.empty((wanted, hidden), np.int16), np.empty(wanted, np.int64))
         for at in range(0, n, ROWS):
             rows = min(ROWS, n - at)
             part = slice(at, at + rows)
             self._layers(rows, tokens[part].copy(), slots[part].copy(), places[part].copy())
             begin = max(at, n - wanted)
             if begin < at + rows:
-                self._last(begin - at, rows, found, begin - (n - wanted))
-        return found
+                self._last(begin - at, rows, after, begin - (n - wanted))
+        return after
 
     def _layers(self, rows: int, tokens: Ints, slots: Ints, places: Ints) -> None:
         shape, work, model = self.model.shape, self._work, self.model

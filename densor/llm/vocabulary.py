@@ -42,11 +42,11 @@ class Vocabulary:
 
     def tokens(self, data: bytes) -> list[int]:
         """Ranks of tokens whose bytes make up `data`; -1 - b for a byte b that no token has."""
-        found: list[int] = []
+        numbers: list[int] = []
         for part, valid in _valid(data):
             ranks = self._by_encoder(part) if valid and self._encode is not None else None
-            found += self._longest(part) if ranks is None else ranks
-        return found
+            numbers += self._longest(part) if ranks is None else ranks
+        return numbers
 
     def _by_encoder(self, part: bytes) -> list[int] | None:
         """As the model's tokeniser has it; None where that would change a byte."""
@@ -58,13 +58,13 @@ class Vocabulary:
 
     def _longest(self, data: bytes) -> list[int]:
         """At each place the longest token that fits."""
-        found = []
+        ranks = []
         at = 0
         while at < len(data):
             rank = self._longest_at(data, at)
-            found.append(rank)
+            ranks.append(rank)
             at += len(self.pieces[rank]) if rank >= 0 else 1
-        return found
+        return ranks
 
     def _longest_at(self, data: bytes, at: int) -> int:
         best = -1 - data[at]
@@ -98,8 +98,8 @@ def _valid(data: bytes) -> Iterator[tuple[bytes, bool]]:
 
 def readable(data: bytes) -> float:
     """Share of the bytes that belong to characters of a text."""
-    found = 0
+    printable = 0
     for part, valid in _valid(data):
         if valid:
-            found += len(part.translate(None, _CONTROLS))
-    return found / len(data) if data else 0.0
+            printable += len(part.translate(None, _CONTROLS))
+    return printable / len(data) if data else 0.0

@@ -165,8 +165,8 @@ class PackedReader(FileSystemReader):
                 value = value.narrow(dim, begin, length)
             target = planner.resolve_tensor(item).detach()
             if target.size() != value.size():
-                found, wanted = tuple(value.size()), tuple(target.size())
-                raise ArgumentError(f"{item.storage_index.fqn}: is {found}, wanted is {wanted}")
+                shape, wanted = tuple(value.size()), tuple(target.size())
+                raise ArgumentError(f"{item.storage_index.fqn}: is {shape}, wanted is {wanted}")
             target.copy_(value)
             planner.commit_tensor(item, target)
         checkpoint.close()
@@ -216,10 +216,10 @@ class _Checkpoint:
         """The same shard in here, if there is one of the same shape and dtype."""
         if index not in self._storage:
             return None
-        found = self.read(index)
-        if not isinstance(found, torch.Tensor) or found.dtype != like.dtype:
+        tensor = self.read(index)
+        if not isinstance(tensor, torch.Tensor) or tensor.dtype != like.dtype:
             return None
-        return found if found.shape == like.shape and like.is_contiguous() else None
+        return tensor if tensor.shape == like.shape and like.is_contiguous() else None
 
     def close(self) -> None:
         """Closes all files."""

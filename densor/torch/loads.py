@@ -42,11 +42,11 @@ class Load(Protocol):
 
 def _pieces(cells: Sequence[Cell], buffer: Any) -> list[Any]:
     """The part of a buffer that each cell is decoded to."""
-    found, at = [], 0
+    pieces, at = [], 0
     for cell in cells:
-        found.append(buffer[at : at + cell.packed.size])
+        pieces.append(buffer[at : at + cell.packed.size])
         at += aligned(cell.packed.size)
-    return found
+    return pieces
 
 
 class HostLoad:
@@ -67,13 +67,13 @@ class HostLoad:
         for task in self._tasks:
             task.result()
         self._tasks = []  # they hold look-up tables
-        found = {}
+        tensors = {}
         for cell, packed, piece in self._cells:
             if cell.packed is packed:
-                found[id(cell)] = tensor_over(piece, cell.dtype, cell.shape)
+                tensors[id(cell)] = tensor_over(piece, cell.dtype, cell.shape)
             else:  # written to since the load began
-                found[id(cell)] = cell.decode()
-        return found
+                tensors[id(cell)] = cell.decode()
+        return tensors
 
     def join(self) -> None:
         """See `Load`."""

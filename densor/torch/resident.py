@@ -363,14 +363,14 @@ def pack_module(
     verify = target is None  # else what the device decodes is compared
     for name, parameter in parameters.items():
         blob = next((given[n] for n in names[id(parameter)] if n in given), None)
-        found = (
+        replacement = (
             _attached(name, parameter, blob, level, threads, verify)
             if blob is not None
             else _packed_parameter(name, parameter, level, threads, select, verify)
         )
-        if found is not None:
-            made[id(parameter)] = found
-            _replace(module, names[id(parameter)], found)
+        if replacement is not None:
+            made[id(parameter)] = replacement
+            _replace(module, names[id(parameter)], replacement)
         del parameter
     del parameters
     on_device = target is not None
@@ -464,8 +464,8 @@ def _attached(
     except DensorError as error:
         raise type(error)(f"{name}: {error}") from error
     if tensor.shape != parameter.shape:
-        found, wanted = tuple(tensor.shape), tuple(parameter.shape)
-        raise ArgumentError(f"{name}: packed tensor has shape {found}, not {wanted}")
+        shape, wanted = tuple(tensor.shape), tuple(parameter.shape)
+        raise ArgumentError(f"{name}: packed tensor has shape {shape}, not {wanted}")
     return nn.Parameter(tensor, parameter.requires_grad and tensor.is_floating_point())
 
 

@@ -109,15 +109,15 @@ class PackedOptimizer(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """That of the wrapped optimizer over the same parameters, all tensors plain."""
-        found = super().state_dict()
-        found["state"] = {
+        saved = super().state_dict()
+        saved["state"] = {
             number: {
                 key: value.unpack() if isinstance(value, PackedTensor) else value
                 for key, value in state.items()
             }
-            for number, state in sorted(found["state"].items())
+            for number, state in sorted(saved["state"].items())
         }
-        return found
+        return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Also takes what the wrapped optimizer's `state_dict` gave."""

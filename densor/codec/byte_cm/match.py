@@ -58,8 +58,8 @@ def prefetch_match(match, text, long_places, short_places):
 @inlined
 def _place_of(places, h):
     """The position noted under a hash; 0 if there is none, or its check is of other bytes."""
-    found = int64(places[index(h & (places.size - 1))])
-    return found >> 8 if found & 255 == (h >> 32) & 255 else int64(0)
+    entry = int64(places[index(h & (places.size - 1))])
+    return entry >> 8 if entry & 255 == (h >> 32) & 255 else int64(0)
 
 
 @inlined

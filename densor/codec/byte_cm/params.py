@@ -131,11 +131,11 @@ def _zeros(**arrays: tuple[Any, int]) -> dict[str, Any]:
     sizes = [-(-np.dtype(kind).itemsize * size // _LINE) * _LINE for kind, size in arrays.values()]
     block = np.zeros(sum(sizes) + _HUGE_PAGE, np.uint8)
     at = -block.ctypes.data % _HUGE_PAGE
-    found = {}
+    views = {}
     for (name, (kind, size)), step in zip(arrays.items(), sizes, strict=True):
-        found[name] = block[at : at + step].view(kind)[:size]
+        views[name] = block[at : at + step].view(kind)[:size]
         at += step
-    return found
+    return views
 
 
 def _first_weights(count: int) -> npt.NDArray[np.int32]:
@@ -149,11 +149,11 @@ def _first_weights(count: int) -> npt.NDArray[np.int32]:
 @functools.cache
 def _first_state_maps() -> npt.NDArray[np.uint32]:
     """uint32[256]: what states mean at first; counts of one bit only are counted twice."""
-    found = np.full(STATES, counters.FRESH, np.uint32)
+    values = np.full(STATES, counters.FRESH, np.uint32)
     for state, (n0, n1) in enumerate(zip(states().zeros, states().ones, strict=True)):
         n0, n1 = n0 << (n1 == 0), n1 << (n0 == 0)
-        found[state] = (((2 * n1 + 1) << 22) // (2 * (n0 + n1) + 2)) << 10
-    return found
+        values[state] = (((2 * n1 + 1) << 22) // (2 * (n0 + n1) + 2)) << 10
+    return values
 
 
 def first_row() -> npt.NDArray[np.uint16]:

@@ -116,12 +116,12 @@ def coded(model: Model, content: Bytes) -> Bytes:
 
 def surprise(model: Model, content: Bytes) -> npt.NDArray[np.float64]:
     """Bits that each byte of `content` takes, float64[n]."""
-    found = np.empty(content.size + 1)
+    positions = np.empty(content.size + 1)
     with _memory.borrowed(1 << model.table_bits(content.size)):
         segment = Segment(model, np.array(content))
         segment.start(True, np.empty(0, np.uint8))
-        found[0] = segment.position()
+        positions[0] = segment.position()
         for i in range(content.size):
             segment.code(i + 1)
-            found[i + 1] = segment.position()
-    return np.diff(found)
+            positions[i + 1] = segment.position()
+    return np.diff(positions)

@@ -68,9 +68,9 @@ class Lanes:
 
     def within(self, most: int) -> "Lanes":
         """Clipped, from -most to most."""
-        found = self._call("llvm.smax.v8i32", _VECTOR, self.value, self._constant(-most))
+        floored = self._call("llvm.smax.v8i32", _VECTOR, self.value, self._constant(-most))
         return Lanes(
-            self.builder, self._call("llvm.smin.v8i32", _VECTOR, found, self._constant(most))
+            self.builder, self._call("llvm.smin.v8i32", _VECTOR, floored, self._constant(most))
         )
 
     def wide(self) -> "Lanes":

@@ -49,7 +49,7 @@ def encode_chunk(model: Model, chunk: Bytes, matrices: Matrices) -> Bytes | None
 
 def _groups(model: Model, values: Words) -> Bytes:
     """How to store each group of lower bits, as in `Header`."""
-    found = np.zeros((model.groups, 2), np.uint8)
+    kinds = np.zeros((model.groups, 2), np.uint8)
     left = model.rest
     sample = values[:: max(1, values.size // _SAMPLE)]
     for g in range(model.groups):
@@ -57,10 +57,10 @@ def _groups(model: Model, values: Words) -> Bytes:
         left -= bits
         part = (values >> np.uint32(left)) & np.uint32((1 << bits) - 1)
         if (part == part[0]).all():
-            found[g] = kernels.CONSTANT, part[0]
+            kinds[g] = kernels.CONSTANT, part[0]
         elif _tree_bits(sample >> np.uint32(left) & np.uint32((1 << bits) - 1)) < bits:
-            found[g, 0] = kernels.TREE
-    return found
+            kinds[g, 0] = kernels.TREE
+    return kinds
 
 
 def _tree_bits(part: Words) -> float:
@@ -105,9 +105,9 @@ def _size_table(form: Format) -> tuple[F64, np.uint32]:
 def _row_scales(matrix: Words, sizes: F64, shift: np.uint32) -> I32:
     scales = np.empty(len(matrix), np.int32)
     for begin, slab in _slabs(matrix):
-        found = sizes[slab >> shift]
-        counts = np.count_nonzero(found, axis=1)
-        scales[begin : begin + len(slab)] = _quarters(found.sum(axis=1), counts)
+        magnitudes = sizes[slab >> shift]
+        counts = np.count_nonzero(magnitudes, axis=1)
+        scales[begin : begin + len(slab)] = _quarters(magnitudes.sum(axis=1), counts)
     return scales
 
 
@@ -117,10 +117,10 @@ def _column_scales(matrix: Words, sizes: F64, shift: np.uint32, of_rows: I32) ->
     if len(matrix) < kernels.MIN_ROWS:
         return np.zeros(matrix.shape[1], np.int32)
     for begin, slab in _slabs(matrix):
-        found = sizes[slab >> shift]
-        counts += np.count_nonzero(found, axis=0)
-        found *= np.exp2(-of_rows[begin : begin + len(slab)] / 4)[:, None]
-        total += found.sum(axis=0)
+        magnitudes = sizes[slab >> shift]
+        counts += np.count_nonzero(magnitudes, axis=0)
+        magnitudes *= np.exp2(-of_rows[begin : begin + len(slab)] / 4)[:, None]
+        total += magnitudes.sum(axis=0)
     return _quarters(total, counts)
 
 

@@ -569,7 +569,7 @@ def _row(coding, s, t, data, raw, at, values, form, groups, block, r, octaves, f
     recent, factors = s.recent[max(filled, int64(0))], s.factors
     share = _start_row(s, width, recent) if predicts else int64(0)
     explained = predicted = int64(0)
-    found = usual = int64(32 * _USUAL)
+    typical = usual = int64(32 * _USUAL)
     left = int64(4)
     for c in range(width):
         place = block[_FIRST] + r * block[_ROW_STEP] + c * block[_COLUMN_STEP]
@@ -577,7 +577,7 @@ def _row(coding, s, t, data, raw, at, values, form, groups, block, r, octaves, f
         if predicts:
             guess = _clip(columns[_SUM, c] >> 18, -32768, 32767)
             mean = (guess * share) >> 8
-        spread = (columns[_SPREAD, c] >> 8) * ((found << 8) // usual) >> 8
+        spread = (columns[_SPREAD, c] >> 8) * ((typical << 8) // usual) >> 8
         spread = _clip((spread * 321) >> 8, 64, 32768)
         near = _expect(
             now, t, columns[_ABOVE, c], c, octaves + columns[_SCALE, c], mean, left, spread
@@ -602,7 +602,7 @@ def _row(coding, s, t, data, raw, at, values, form, groups, block, r, octaves, f
         columns[_ABOVE, c] = 8 if zero else left
         off = min(off, int64(32768))
         _learn_spread(columns, t, c, off)
-        found += off
+        typical += off
         usual += columns[_SPREAD, c] >> 8
         if predicts:
             guess >>= 2

@@ -67,11 +67,11 @@ class _Watched(Reader):
 
     def token(self, counts: npt.NDArray[np.int64], token: int) -> int:
         before = position(self._coder)
-        found = super().token(counts, token)
+        coded = super().token(counts, token)
         bits = position(self._coder) - before
-        if found < 0:
-            self._costs.append(Cost(bytes([-1 - found]), bits, None))
+        if coded < 0:
+            self._costs.append(Cost(bytes([-1 - coded]), bits, None))
         else:
-            share = int(counts[found + 1] - counts[found]) / int(counts[-1])
-            self._costs.append(Cost(self._pieces[found], bits, -math.log2(share)))
-        return found
+            share = int(counts[coded + 1] - counts[coded]) / int(counts[-1])
+            self._costs.append(Cost(self._pieces[coded], bits, -math.log2(share)))
+        return coded

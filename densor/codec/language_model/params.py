@@ -182,7 +182,7 @@ class Reader:
     def token(self, counts: npt.NDArray[np.int64], token: int) -> int:
         """Codes a token or decodes one, see `kernels.code_token`; FormatError if there is none."""
         mixer = self._mixer
-        found: int = kernels.code_token(
+        coded: int = kernels.code_token(
             mixer.coding,
             self._state,
             text.tables(),
@@ -197,19 +197,19 @@ class Reader:
             token,
             mixer.source,
         )
-        if found <= kernels.NO_TOKEN:
+        if coded <= kernels.NO_TOKEN:
             raise FormatError("chunk does not decode to tokens")
-        length = int(mixer.lengths[found]) if found >= 0 else 1
+        length = int(mixer.lengths[coded]) if coded >= 0 else 1
         self._at += length
         mixer.done += length
-        return found
+        return coded
 
 
 def _framed(content: Bytes) -> Bytes:
     """With zeros around it."""
-    found = np.zeros(kernels.PREFIX + content.size + kernels.SUFFIX, np.uint8)
-    found[kernels.PREFIX : kernels.PREFIX + content.size] = content
-    return found
+    framed = np.zeros(kernels.PREFIX + content.size + kernels.SUFFIX, np.uint8)
+    framed[kernels.PREFIX : kernels.PREFIX + content.size] = content
+    return framed
 
 
 def _widened(state: State) -> tuple[State, int]:

@@ -72,15 +72,15 @@ class Session:
         if self._given is None and model.name not in NAMES:
             text = f"text was coded with a {wanted}: give its folder with --llm (llm=)"
             raise UnsupportedError(text)
-        found = self.weights(model.name)
-        if model.network != found.digest[:HASH]:
-            has = found.digest.hex()[:_KEPT]
+        weights = self.weights(model.name)
+        if model.network != weights.digest[:HASH]:
+            has = weights.digest.hex()[:_KEPT]
             raise ArgumentError(f"text was coded with {wanted}, and this model is another: {has}")
-        if model.vocabulary != found.vocabulary.digest[:HASH]:
+        if model.vocabulary != weights.vocabulary.digest[:HASH]:
             raise ArgumentError(f"text was coded with {wanted}, whose tokens were others")
-        if model.positions > max(found.positions, 32):
-            raise LimitError(f"chunk asks for {model.positions} positions of {found.positions}")
-        return found
+        if model.positions > max(weights.positions, 32):
+            raise LimitError(f"chunk asks for {model.positions} positions of {weights.positions}")
+        return weights
 
     @contextmanager
     def network(self, weights: Weights, slots: int, positions: int) -> Iterator[Network]:
@@ -90,17 +90,17 @@ class Session:
             raise LimitError(f"language model would take {need >> 20} MiB for {slots} segments")
         with self._lock:
             idle = self._idle.setdefault((slots, positions), [])
-            found = idle.pop() if idle else None
-        if found is None:
+            network = idle.pop() if idle else None
+        if network is None:
             log.info("language model: %d MiB for %d texts at a time", need >> 20, slots)
             try:
-                found = Network(weights, slots, positions)
+                network = Network(weights, slots, positions)
             except MemoryError:
                 text = f"not enough memory: language model takes {need >> 20} MiB"
                 raise LimitError(text) from None
-        yield found
+        yield network
         with self._lock:
-            idle.append(found)
+            idle.append(network)
 
     def moved(self, count: int) -> None:
         """So many bytes are done; raises CancelledError where the call has ended."""

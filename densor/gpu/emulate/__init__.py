@@ -174,8 +174,8 @@ class EmulatedBackend:
         """See `Backend`."""
         buffer.check()
         end = buffer.size if size is None else begin + size
-        found: Bytes = buffer.array[begin:end].copy()
-        return found
+        content: Bytes = buffer.array[begin:end].copy()
+        return content
 
     def stream(self) -> "OnlyStream":
         """See `Backend`; there is but one."""
@@ -206,16 +206,16 @@ def compiler() -> str | None:
 
 def library(parts: Sequence[str], flags: Sequence[str] = ()) -> Path:
     """The compiled kernels of sources that go together, from the cache if they are there."""
-    found = compiler()
-    if found is None:
+    command = compiler()
+    if command is None:
         raise UnsupportedError("emulating a GPU needs a C++ compiler such as g++")
     header = (resources.files("densor.gpu.emulate") / "cuda_emu.h").read_text()
     calls = [f"EMU_KERNEL({name})" for text in parts for name in kernels(text)]
     text = "\n".join([header, *parts, *calls, ""])
-    key = hashlib.sha256("\0".join([text, found, *_FLAGS, *flags]).encode()).hexdigest()[:24]
+    key = hashlib.sha256("\0".join([text, command, *_FLAGS, *flags]).encode()).hexdigest()[:24]
     path = cache_folder() / f"kernels-{key}.so"
     if not path.exists():
-        _compile(found, text, flags, path)
+        _compile(command, text, flags, path)
     return path
 
 
@@ -227,13 +227,13 @@ def cache_folder() -> Path:
     return folder
 
 
-def _compile(found: str, text: str, flags: Sequence[str], path: Path) -> None:
+def _compile(program: str, text: str, flags: Sequence[str], path: Path) -> None:
     """Compiles to a file of another name and renames it, so that nobody sees half of one."""
     with tempfile.TemporaryDirectory(dir=path.parent) as work:
         code, made = Path(work) / "kernels.cpp", Path(work) / "kernels.so"
         code.write_text(text)
-        command = [found, *_FLAGS, *flags, "-o", str(made), str(code)]
+        command = [program, *_FLAGS, *flags, "-o", str(made), str(code)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise UnsupportedError(f"{found} cannot compile the emulator:\n{done.stderr[-2000:]}")
+            raise UnsupportedError(f"{program} cannot compile the emulator:\n{done.stderr[-2000:]}")
         os.replace(made, path)
