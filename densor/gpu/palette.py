@@ -23,7 +23,7 @@ BATCHES = (1, 2, 4, 8)
 _THREADS = 256
 _BLOCKS = 8  # of threads, per processor
 MATRIX = np.dtype(
-    [(f, "<u8") for f in ("palette", "ranks", "escapes", "apart", "rest")]
+    [(f, "<u8") for f in ("palette", "ranks", "first_escapes", "escaped", "rest")]
     + [(f, "<u4") for f in ("rows", "columns", "tiles", "unused")]
 )
 
@@ -33,8 +33,10 @@ class Parts(NamedTuple):
 
     palette: npt.NDArray[np.uint8]  # uint8[16], exponents, the most frequent first
     ranks: npt.NDArray[np.uint32]  # uint32[tiles, 32], eight ranks of 4 bits each
-    escapes: npt.NDArray[np.uint32]  # uint32[tiles], first exponent of a tile in `apart`
-    apart: npt.NDArray[np.uint8]  # exponents that are not in the palette
+    first_escapes: npt.NDArray[
+        np.uint32
+    ]  # uint32[tiles], index of a tile's first exponent in `escaped`
+    escaped: npt.NDArray[np.uint8]  # exponents that are not in the palette, in order
     rest: npt.NDArray[np.uint8]  # uint8[tiles, 256], sign and mantissa
 
 
@@ -53,13 +55,13 @@ def split(bits: Bits) -> Parts:
     ranks = rank_of[exponents]
     ranks[:, columns:] = 0
     by_tile = (ranks == ESCAPE).reshape(-1, TILE)
-    escapes = np.cumsum(by_tile.sum(axis=1)) - by_tile.sum(axis=1)
+    first_escapes = np.cumsum(by_tile.sum(axis=1)) - by_tile.sum(axis=1)
     shifts = 4 * np.arange(8, dtype=np.uint32)
     packed = np.bitwise_or.reduce(ranks.reshape(-1, 8).astype(np.uint32) << shifts, axis=1)
     return Parts(
         palette,
         packed.astype(np.uint32).reshape(-1, 32),
-        escapes.astype(np.uint32),
+        first_escapes.astype(np.uint32),
         exponents[ranks == ESCAPE],
         (padded >> 8 & 128 | padded & 127).astype(np.uint8).reshape(-1, TILE),
     )

@@ -44,7 +44,7 @@ class Launch(NamedTuple):
 
 class Target(NamedTuple):
     """Where a chunk goes: `at` bytes into the memory numbered `tensor`; `status`: number of the
-    tensor that it is for, whose status word tells of errors."""
+    tensor that it is for, in whose status word kernels report errors."""
 
     tensor: int
     at: int
@@ -269,12 +269,12 @@ class Plan:
             add(stream.column_scales),
             add(stream.rest),
             add(stream.signs),
-            add(stream.apart),
+            add(stream.escapes),
             low,
             target.at,
             stream.n_words,
             stream.n,
-            stream.apart.size,
+            stream.escapes.size,
             keep,
             stream.base,
             target.tensor,

@@ -46,7 +46,7 @@ class Content(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """The tensors' names, for messages."""
         return ", ".join(tensor.name for tensor in self.tensors)
 
 
@@ -61,13 +61,13 @@ class Packed(NamedTuple):
 
     @property
     def content(self) -> Content:
-        """All but the chunks."""
+        """Everything but the chunks: tensors and sizes."""
         size = sum(chunk.size for chunk in self.chunks)
         return Content(self.tensors, size, sum(chunk.payload.size for chunk in self.chunks))
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """The tensors' names, for messages."""
         return self.content.name
 
     @property
@@ -77,7 +77,7 @@ class Packed(NamedTuple):
 
     @property
     def stored(self) -> int:
-        """Bytes of the payloads."""
+        """Bytes that the payloads of all chunks take."""
         return self.content.stored
 
 

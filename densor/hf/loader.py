@@ -50,10 +50,10 @@ class DensorConfig(QuantizationConfigMixin):  # type: ignore[misc]
     """`quantization_config` of a packed model.
 
     `version`: of the layout. `dtype`: the type of the model's floats, for `dtype="auto"` where the
-    model's configuration does not tell it. `base`: the name of the model it is coded against.
+    model's configuration lacks it. `base`: the name of the model it is coded against.
     """
 
-    dequantize = True  # tells transformers that a loaded model has nothing of this left
+    dequantize = True  # transformers then treats a loaded model as a plain one
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
         return self._kept
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: torch.dtype | None) -> Any:
-        """None for blobs, which are to stay bytes until they are decoded; tells `Decode` why."""
+        """None for blobs, which stay bytes until `Decode` decodes them, to `dtype` where it casts."""
         if not may_be_blob(param):
             return dtype
         operations = getattr(converter, "operations", ())

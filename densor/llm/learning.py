@@ -16,7 +16,7 @@ RATE_PLACES = 32  # of the rate of changes
 OFFSET_RATE_PLACES = 7  # of the rate of offsets
 _GRADIENT_PLACES = 24
 _MAX_GRADIENT = 1 << 26
-_SHARE = 11  # tokens of at least 2^-11 of all counts are told that they were not meant
+_SHARE = 11  # of the tokens that were not coded, those with at least 2^-11 of all counts learn
 
 
 @kernel(types.void(types.int64, I16, I64, I32, I64, I16, I64))

@@ -51,7 +51,7 @@ class BufferPool:
             return self._free.pop(at)
 
     def give(self, view: object) -> None:
-        """Gives back what `take` returned; nobody may use it any more."""
+        """Gives back what `take` returned; it must not be used after that."""
         with self._lock:
             if self._lent.get(id(view)) is not view or not isinstance(view, np.ndarray):
                 return

@@ -1,7 +1,7 @@
 """Packed storage for `torch.distributed.checkpoint`, in place of its file-system classes.
 
 Each rank writes one file, a row of objects as `densor.compress` makes them, one per shard of a
-tensor; which is where, the checkpoint's own metadata tells. A checkpoint may be coded against the
+tensor; their places are in the checkpoint's own metadata. A checkpoint may be coded against the
 one before it. As with other storage, PyTorch unpickles the metadata and whatever is no tensor: load
 only what you trust.
 
@@ -198,7 +198,7 @@ class _Checkpoint:
         self._files: dict[str, BinaryIO] = {}
 
     def place(self, index: MetadataIndex) -> tuple[str, int]:
-        """File and offset of an item."""
+        """The file of an item and the offset in it, in bytes."""
         stored = self._stored(index)
         return stored.file, stored.offset
 

@@ -53,14 +53,14 @@ class _Slot(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Bytes of the parameters of a module: `packed` as they are held, `plain` unpacked."""
+    """Bytes of the parameters of a module: `packed` as they are kept, `plain` unpacked."""
 
     packed: int
     plain: int
 
     @property
     def ratio(self) -> float:
-        """Packed over plain."""
+        """Size of the packed parameters as a share of the plain ones."""
         return self.packed / self.plain if self.plain else 1.0
 
 
@@ -118,7 +118,7 @@ class Runtime:
                 if self.device is None:
                     self._free.clear()
                 else:
-                    self.device.join()  # what was told to follow last must not be left to itself
+                    self.device.join()  # what the last `follow` started must not outlive the pass
                     self._free.sort(key=lambda buffer: int(buffer.data_ptr()))
                 self._last = None
 
@@ -553,8 +553,8 @@ def _plain_state(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) 
 def check_module(module: nn.Module) -> None:
     """Waits for what devices decode; ChecksumError where they found packed bytes damaged.
 
-    What they decode is compared with its hash when it is packed. After that nothing but the streams
-    themselves tells of damage in the memory of a device, and nobody asks before this does.
+    What they decode is compared with its hash when it is packed. After that, damage in a device's
+    memory shows only in the end states of its streams, which are read here and nowhere else.
     """
     blocks: dict[int, DeviceArray] = {}
     for _, parameter in _packed(module):

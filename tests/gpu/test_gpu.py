@@ -157,7 +157,7 @@ def matrix_bits(rows: int, columns: int, wild: bool) -> npt.NDArray[np.uint16]:
     ],
 )
 def test_palette(shape: tuple[int, int], wild: bool, order: str) -> None:
-    """Exponents that stand apart are rare in weights and frequent in random bits."""
+    """Escaped exponents are rare in weights and frequent in random bits."""
     bits = matrix_bits(*shape, wild)
     out = backend(order).empty(bits.nbytes)
     PaletteMatrix(bits, backend(order)).decode(out)

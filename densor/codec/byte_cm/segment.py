@@ -20,8 +20,8 @@ _PIECE = 1 << 16  # bytes after which an interrupt is noticed
 class Segment:
     """The model's state in `content`, all of which is to be coded to `data` or decoded from it.
 
-    Both are uint8 and may be written to. `content` may be longer than `data` tells of: what was
-    coded last can be followed by what is decoded from elsewhere.
+    Both are uint8 and may be written to. `content` may be longer than what `data` codes: after
+    one stream, `start` goes on in the same content with another.
     """
 
     def __init__(self, model: Model, content: Bytes) -> None:
@@ -33,7 +33,7 @@ class Segment:
         self._data = np.empty(0, np.uint8)
 
     def start(self, coding: bool, data: Bytes) -> None:
-        """Goes on with another stream."""
+        """Starts a stream of its own at the current position: coding to `data`, or decoding it."""
         self._coding = coding
         self._data = data
         kernels.start_coder(coding, self._state.coder, data)
@@ -87,7 +87,7 @@ class _Memory:
 
 
 def _most_memory() -> int:
-    """A quarter of what the machine has; 1 GiB where it does not tell."""
+    """A quarter of what the machine has; 1 GiB where that is unknown."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
     except (AttributeError, ValueError, OSError):

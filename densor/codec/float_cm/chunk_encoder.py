@@ -22,7 +22,7 @@ _SAMPLE = 1 << 16  # elements from which the kind of the lower bits is judged
 _LEARNING = 8  # bits that each of their values costs until it is known
 _ZEROS = 1 << 10  # one zero in so many is worth a flag
 _SLAB = 1 << 18  # elements looked at together
-_TOP = 7  # bits of the mantissa that tell the size well enough
+_TOP = 7  # bits of the mantissa from which magnitudes are measured
 _NORMAL = 0.32575  # log2 of the standard deviation of a normal variable over its mean size
 
 F64 = npt.NDArray[np.float64]

@@ -81,8 +81,8 @@ class State(NamedTuple):
     columns: npt.NDArray[np.int64]  # int64[COLUMN_FIELDS, WIDTH]
     recent: npt.NDArray[np.int32]  # int32[BATCH, width + 1], rows not yet in the moments
     moments: npt.NDArray[np.int64]  # int64[width + 1, width + 1], upper triangle
-    work: npt.NDArray[np.int64]  # likewise
-    factors: npt.NDArray[np.int32]  # int32, likewise: factors[i, j] of column i in column j
+    work: npt.NDArray[np.int64]  # int64[width + 1, width + 1], work space
+    factors: npt.NDArray[np.int32]  # int32[width + 1, width + 1]: of column i in column j
     row: npt.NDArray[np.int32]  # int32[width + 1], work space
     fitted: npt.NDArray[np.int64]  # int64[4]: rows in the moments, rows at the last fit, two sums
 
@@ -331,7 +331,7 @@ def _raw_bits(coding, raw, at, value, size):
 
 
 # Prediction: the columns of a matrix are taken for variables, its rows for samples. The triangular
-# factor of their matrix of moments tells each column from the innovations of those to its left.
+# factor of their matrix of moments predicts each column from the innovations of those to its left.
 
 
 @numba.njit
@@ -408,7 +408,7 @@ def _start_row(s, width, recent):
 
 @numba.njit
 def _learn_value(columns, recent, factors, column, width, value, guess):
-    """Adds what the innovation of a column tells of those to its right."""
+    """Adds what the innovation of a column contributes to the prediction of those to its right."""
     recent[column + 1] = np.int32(value)
     _add_scaled(
         columns[_SUM, column + 1 : width],
@@ -442,7 +442,7 @@ def _end_row(s, width, filled):
 
 @numba.njit(inline="always")
 def _sixteenths(value, t):
-    """16 times the binary logarithm of a positive number, rounded down to what 9 bits tell."""
+    """16 times the binary logarithm of a positive number, from its 9 highest bits, rounded down."""
     places = 8
     while value >= 512:
         value >>= 1
@@ -626,8 +626,8 @@ def code_chunk(
 ):
     """Codes or decodes the weights of a chunk; returns the number of raw bits, -1 for bad data.
 
-    `data`: the arithmetic stream begins at `begin`; where it ends, the coder's state tells. `raw`:
-    the raw bits, zeros when coding. `values`: uint32[elements]. `form`: bits of exponent, mantissa
+    `data`: the arithmetic stream begins at `begin`; its end is in the coder's state. `raw`: the raw
+    bits, zeros when coding. `values`: uint32[elements]. `form`: bits of exponent, mantissa
     and its top, and whether zeros have a flag. `groups`: kind and value of each group of lower
     bits. `blocks`: int64[blocks, BLOCK]. Scales: int32, in quarters of octaves; given when coding,
     else work space.

@@ -63,7 +63,7 @@ class Model:
 
     @property
     def groups(self) -> int:
-        """Number of these groups."""
+        """Number of groups of up to 8 bits that the lower mantissa bits are stored in."""
         return -(-self.rest // 8)
 
 
@@ -95,13 +95,13 @@ class Header:
     """The start of a chunk's payload."""
 
     matrices: list[tuple[int, int]]
-    has_zeros: bool  # zeros are told by a flag
+    has_zeros: bool  # each weight has a flag for zero
     groups: Bytes  # uint8[groups, 2]: kind and, of a constant, value
     coded: int  # bytes of the arithmetic stream, which follows; then come the raw bits
 
 
 def pack_header(header: Header) -> bytes:
-    """Its bytes."""
+    """The bytes of a header, which begin a chunk's payload."""
     return b"".join(
         [
             _COUNT.pack(len(header.matrices)),
@@ -171,7 +171,7 @@ class Blocks:
 
 
 def blocks_of(matrices: Matrices) -> Blocks:
-    """The blocks of a chunk."""
+    """The blocks of at most WIDTH columns that the matrices of a chunk are coded in."""
     table = []
     first = row_at = column_at = 0
     width = 0

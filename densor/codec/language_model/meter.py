@@ -1,4 +1,4 @@
-"""What each token of a text takes: the coder, watched as its stream grows."""
+"""What each token of a text takes: the growth of the coder's stream, token by token."""
 
 import math
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class Cost(NamedTuple):
 
 
 class Meter(LlmCoder):
-    """Codes a batch to the same bytes as `LlmCoder`; `costs` tells of each token, in order."""
+    """Codes a batch to the same bytes as `LlmCoder`; `costs`: of each token, in order."""
 
     def __init__(self, data: Bytes, session: Session) -> None:
         self.costs: list[Cost] = []
@@ -57,7 +57,7 @@ class Meter(LlmCoder):
 
 
 class _Watched(Reader):
-    """Notes what the stream grows by."""
+    """Measures by how many bits the stream grows with each token."""
 
     def __init__(self, mixer: Mixer, part: slice, pieces: list[bytes], costs: list[Cost]) -> None:
         super().__init__(mixer, part)

@@ -29,7 +29,7 @@ SEGMENT = struct.Struct("<BIQ")  # mode, bytes, XXH3-64 of the original
 _MODEL = struct.Struct(f"<BBHIIIB{HASH}s{HASH}sB")
 _TEXT = 8  # bytes of the text codec's MODEL
 _VECTOR = 8
-_PRIOR_WEIGHT = 60000  # of the language model at first, 2^-16
+_PRIOR_WEIGHT = 60000  # of the language model's input at first, 2^-16
 _OTHERS_SHARE = 8  # what the weights of all others are divided by
 _FINAL_WEIGHTS = 32768, 0, 32768, 0  # of the network, the mixers, what corrects them, a constant
 
@@ -150,7 +150,7 @@ class Mixer:
         self.content[begin : begin + segment.size] = segment
 
     def known(self, part: slice) -> Bytes:
-        """A segment that was decoded."""
+        """The content of a segment that was decoded, as a view."""
         return self.content[part.start + kernels.PREFIX : part.stop + kernels.PREFIX]
 
     def finish(self) -> int:
@@ -206,14 +206,14 @@ class Reader:
 
 
 def _framed(content: Bytes) -> Bytes:
-    """With zeros around it."""
+    """A copy of `content` between PREFIX and SUFFIX zeros."""
     framed = np.zeros(kernels.PREFIX + content.size + kernels.SUFFIX, np.uint8)
     framed[kernels.PREFIX : kernels.PREFIX + content.size] = content
     return framed
 
 
 def _widened(state: State) -> tuple[State, int]:
-    """With room for what the network says; and the number of that input."""
+    """The state with two more inputs, for the language model; and the index of the first."""
     before = state.weights
     weights = np.zeros((before.shape[0], before.shape[1] + _VECTOR), np.int32)
     weights[:, : before.shape[1]] = before // _OTHERS_SHARE

@@ -21,11 +21,11 @@ log = logging.getLogger("densor")
 
 
 class Session:
-    """For one call; safe to use from several threads.
+    """The language model of one call of the package; safe to use from several threads.
 
-    `given`: a model, or its name or path; None to find what an archive names. `progress` is told of
-    original bytes as they are coded. `check`: whether a coder decodes what it has coded, which
-    counts half.
+    `given`: a model, or its name or path; None to find what an archive names. `progress` is called
+    with numbers of original bytes, as they are coded. `check`: whether a coder decodes what it has
+    coded, which counts half.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Session:
 
     @property
     def name(self) -> str:
-        """What the model is called in an archive: paths are nobody else's business."""
+        """What the model is called in an archive: a name of the package, never a path."""
         from densor.llm.load import NAMES
 
         return str(self._given) if self._given in NAMES else ""

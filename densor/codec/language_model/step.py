@@ -85,7 +85,8 @@ def code_tokens(
 ) -> None:
     """Codes the `texts`, tokens of each segment, or decodes the `parts` of a chunk.
 
-    `moved` is told how many bytes are done; `reader` makes what codes a segment.
+    `moved` is called with the number of bytes done since the last call; `reader` makes what codes a
+    segment.
     """
     head = Head(network.model, model.rates)
     work = [

@@ -91,7 +91,7 @@ class HostBuffer:
 
 
 class WrappedBuffer:
-    """A numpy array's memory."""
+    """The memory of a numpy array, which must outlive this."""
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
         if not array.flags.c_contiguous or not array.flags.writeable:
@@ -101,7 +101,7 @@ class WrappedBuffer:
         self.pointer: int = array.ctypes.data
 
     def check(self) -> None:
-        """There are no guards."""
+        """Does nothing: memory of another owner has no guard bytes."""
 
 
 class OnlyStream:
@@ -178,7 +178,7 @@ class EmulatedBackend:
         return content
 
     def stream(self) -> "OnlyStream":
-        """See `Backend`; there is but one."""
+        """See `Backend`; all streams are the same one."""
         return OnlyStream()
 
     def poison(self, buffer: Any, gaps: Iterable[tuple[int, int]]) -> None:
