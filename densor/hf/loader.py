@@ -140,7 +140,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
         return self._kept
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: torch.dtype | None) -> Any:
-        """None for blobs, which stay bytes until `Decode` decodes them, to `dtype` where it casts."""
+        """None for blobs, which stay bytes until decoded; `dtype` is handed to their `Decode`."""
         if not may_be_blob(param):
             return dtype
         operations = getattr(converter, "operations", ())
