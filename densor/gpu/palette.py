@@ -3,7 +3,8 @@
 Larger than Huffman codes (about .76 of BF16 against .67) but every element is where it is, so that
 a matrix–vector product reads the packed weights once and nothing is written but its result. The
 weights it uses are those of the matrix, bit for bit; they are summed in another order than by other
-libraries, so that sums differ in their last bits.
+libraries, so that sums differ in their last bits. The tests run all of it in the emulator; no GPU
+has run it yet.
 """
 
 from typing import Any, NamedTuple

@@ -28,7 +28,7 @@ class Cost(NamedTuple):
 
 
 class Meter(LlmCoder):
-    """Codes a batch to the same bytes as `LlmCoder`; `costs`: of each token, in order."""
+    """Codes a batch to the same bytes as `LlmCoder`; `costs` tells of each token, in order."""
 
     def __init__(self, data: Bytes, session: Session) -> None:
         self.costs: list[Cost] = []
