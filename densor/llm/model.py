@@ -95,7 +95,7 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        """Weights in matrices."""
+        """Number of weights in all matrices; norms and biases not counted."""
         matrices = [m for layer in self.layers for m in (layer.qkv, layer.joined, layer.gates)]
         matrices += [layer.down for layer in self.layers] + [self.tokens]
         return sum(matrix.weights.size for matrix in matrices)

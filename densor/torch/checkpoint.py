@@ -86,7 +86,7 @@ class PackedWriter(FileSystemWriter):
         self._base_path = None if base is None else Path(base)
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
-        """Makes the folder."""
+        """Creates the folder of the checkpoint, on each rank."""
         if self._base_path is not None and _same(self._base_path, Path(self.checkpoint_id)):
             raise ArgumentError(f"{self._base_path}: a checkpoint cannot be based on itself")
         return super().prepare_local_plan(plan)
@@ -222,7 +222,7 @@ class _Checkpoint:
         return tensor if tensor.shape == like.shape and like.is_contiguous() else None
 
     def close(self) -> None:
-        """Closes all files."""
+        """Closes the files that were opened to read shards."""
         for file in self._files.values():
             file.close()
         for base in self._bases.values():

@@ -63,7 +63,7 @@ class HostLoad:
             self._tasks += [workers.submit(job) for job in packed.jobs(piece)]
 
     def wait(self) -> dict[int, torch.Tensor]:
-        """See `Load`."""
+        """Waits for all decoding tasks; raises what one of them raised."""
         for task in self._tasks:
             task.result()
         self._tasks = []  # they hold look-up tables
@@ -76,10 +76,10 @@ class HostLoad:
         return tensors
 
     def join(self) -> None:
-        """See `Load`."""
+        """Does nothing: main memory is the same for all threads."""
 
     def cancel(self) -> None:
-        """See `Load`."""
+        """Cancels tasks that have not begun and waits for the others."""
         for task in self._tasks:
             if not task.cancel():
                 task.result()
@@ -103,7 +103,7 @@ class DeviceLoad:
             device.start(block, [pieces[i] for i in chosen])
 
     def wait(self) -> dict[int, torch.Tensor]:
-        """See `Load`."""
+        """Lets the current stream wait for the decoding; the host does not wait."""
         self._device.join()
         return {
             id(cell): packed.tensor_over(piece) if cell.packed is packed else cell.decode()
@@ -111,7 +111,7 @@ class DeviceLoad:
         }
 
     def join(self) -> None:
-        """See `Load`."""
+        """Lets the current stream of the calling thread wait for the decoding."""
         self._device.join()
 
     def cancel(self) -> None:

@@ -74,7 +74,7 @@ class Lanes:
         )
 
     def wide(self) -> "Lanes":
-        """As int64."""
+        """The lanes sign-extended to int64."""
         return Lanes(self.builder, self.builder.sext(self.value, _WIDE))
 
     def narrow(self) -> "Lanes":
@@ -92,7 +92,7 @@ class Lanes:
 
 
 class Sum:
-    """A sum of vectors."""
+    """An accumulator of vectors of int32, in registers."""
 
     def __init__(self, builder: Any) -> None:
         self._builder = builder
@@ -100,7 +100,7 @@ class Sum:
         builder.store(ir.Constant(_VECTOR, [0] * LANES), self._place)
 
     def add(self, lanes: Lanes) -> None:
-        """Adds to it."""
+        """Adds a vector, lane by lane."""
         builder = self._builder
         builder.store(builder.add(builder.load(self._place), lanes.value), self._place)
 
