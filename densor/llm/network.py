@@ -64,7 +64,6 @@ class Network:
         self._key_shifts = np.zeros(caches * positions, np.int64)
         self._turns = tables.turns(shape.theta, shape.size, positions).reshape(-1)
         self._factor = tables.log2_e_over_root(shape.size, 20)
-        self._logits = Logits(model)
         self._exps = tables.exp2_table(1 << kernels.EXP_PLACES)
         self._sigmoid = tables.sigmoid_table()
         self._epsilon = round(shape.epsilon * (1 << 2 * kernels.RESIDUAL))
@@ -84,14 +83,6 @@ class Network:
             sums=np.zeros(kernels.TALL * kernels.WIDE, np.int32),
             totals=np.zeros(kernels.TALL * kernels.WIDE, np.int64),
         )
-
-    def advance(self, tokens: Ints, slots: Ints, places: Ints, wanted: int) -> Ints:
-        """Takes in tokens; what the last `wanted` of them say about the next.
-
-        As `read`; int64[wanted, count + 1]: how many counts are on all tokens before each, see
-        `kernels.count_tokens`.
-        """
-        return self._logits.counts(self.read(tokens, slots, places, wanted))
 
     def read(self, tokens: Ints, slots: Ints, places: Ints, wanted: int) -> Rows:
         """Takes in tokens; what the layers make of the last `wanted` of them.

@@ -34,7 +34,6 @@ class Vocabulary:
         self.numbers: npt.NDArray[np.int64] = np.array(spoken + rest, np.int64)
         self.ends = np.cumsum([0] + [len(piece) for piece in self.pieces], dtype=np.int64)
         self.bytes = np.frombuffer(b"".join(self.pieces), np.uint8)
-        self._ranks = {piece: rank for rank, piece in enumerate(self.pieces)}
         self._of_number = {number: rank for rank, number in enumerate(spoken)}
         self._encode = encode
         lengths = np.diff(self.ends).astype("<u4")
