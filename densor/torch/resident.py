@@ -140,7 +140,7 @@ class Runtime:
         return np.empty(size, np.uint8) if self.device is None else self.device.memory(size)
 
     def give(self, buffer: Any) -> None:
-        """Takes a buffer back that nobody uses any more."""
+        """Takes a buffer back that is no longer in use."""
         self._free.append(buffer)
 
     def follow(self) -> None:

@@ -27,7 +27,7 @@ class PackedOptimizer(Optimizer):
     computes in an ordinary loop, bit by bit, as long as it looks at one parameter at a time; what
     needs all gradients at once, such as clipping by their common norm, cannot be had.
 
-    `step` has nothing left to do and `zero_grad` neither, but may be called as ever; schedulers of
+    `step` has nothing left to do and `zero_grad` neither, but may be called as usual; schedulers of
     the learning rate work. `state_dict` is that of the wrapped optimizer.
 
     `pack_state`: keep the optimizer's state packed as well, at `level`.
@@ -95,7 +95,7 @@ class PackedOptimizer(Optimizer):
             self._waiting = False
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Updates parameters that have a gradient all the same, such as one set by hand."""
+        """Updates parameters that have a gradient nevertheless, such as one set by hand."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

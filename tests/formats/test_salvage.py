@@ -95,7 +95,7 @@ def with_places(folder: Path, packed: bytes, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_places_are_true(with_places: bytes) -> None:
-    """What PLACE frames say is what a reader from the begin on counts."""
+    """What PLACE frames say is what a reader from the start on counts."""
     entry, models, offset, seen = -1, 0, 0, 0
     for frame in take_apart(with_places):
         if frame.kind == ENTRY:

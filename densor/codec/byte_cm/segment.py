@@ -74,7 +74,7 @@ class _Memory:
 
     @contextmanager
     def borrowed(self, size: int) -> Iterator[None]:
-        """Waits until there is room for `size` bytes, or nobody else has any."""
+        """Waits until there is room for `size` bytes, or no other segment has any."""
         with self._free:
             self._free.wait_for(lambda: not self._used or self._used + size <= _most_memory())
             self._used += size

@@ -348,7 +348,7 @@ class _Walker:
         self._found.entries.append(entry)
 
     def _piece(self, stretch: Stretch, header: wire.FrameHeader) -> None:
-        if self._entry is None:  # its begin is lost
+        if self._entry is None:  # its start is lost
             self._open(Remains(), self._runs[-1] if self._runs else _Run())
         run = self._runs[-1]
         run.pieces.append(Piece(stretch.offset, header, run.length, stretch.sound))
@@ -396,7 +396,7 @@ class _Walker:
         return entry.number == number
 
     def _split(self, entry: Remains) -> None:
-        """The last run turns out to be of another entry, of which the begin is lost."""
+        """The last run turns out to be of another entry, of which the start is lost."""
         run = self._runs.pop() if self._runs else _Run()
         self._close()
         self._open(entry, run)
