@@ -95,7 +95,7 @@ def levels(text: str) -> list[int]:
 
 
 def add_levels(parser: argparse.ArgumentParser) -> None:
-    """-1 to -9."""
+    """Adds the levels, `-1` to `-9`, as `level`; 3 by default."""
     words = {1: "fastest", 3: "the default", 9: "smallest; all numbers between exist too"}
     for level in range(1, 10):
         parser.add_argument(
