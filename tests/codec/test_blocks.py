@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference_decoder
 from helpers import CHUNK, MODEL, entropy_bytes, random_state, take_apart, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import codecs
+from reference.reading import Refused
 
 import densor
 from densor.codec import registry
@@ -61,13 +62,13 @@ def coded(data: Bytes, kind: Kind, level: int = 3) -> tuple[bytes, list[tuple[by
 
 def assert_decodes(model: bytes, chunks: list[tuple[bytes, int]], expected: bytes) -> None:
     """The package and the reference decoder both give `expected`."""
-    decoder, reference = decoder_for(model), reference_decoder.parse_model(model)
+    decoder, reference = decoder_for(model), codecs.parse_model(model)
     at = 0
     for payload, original in chunks:
         out = np.empty(original + 1, np.uint8)[1:]  # at an odd address
         decoder.decode(np.frombuffer(payload, np.uint8), out)
         assert out.tobytes() == expected[at : at + original]
-        found = reference_decoder.decode_by_model(reference, payload, original)
+        found = reference.decode(payload, original)
         assert found == expected[at : at + original]
         at += original
     assert at == len(expected)
@@ -216,8 +217,8 @@ def assert_both_refuse(model: bytes, payload: bytes, original: int, reason: str 
     }[reason]
     with pytest.raises(error):
         decoder_for(model).decode(np.frombuffer(payload, np.uint8), np.empty(original, np.uint8))
-    with pytest.raises(reference_decoder.Refused) as refused:
-        reference_decoder.decode_by_model(reference_decoder.parse_model(model), payload, original)
+    with pytest.raises(Refused) as refused:
+        codecs.parse_model(model).decode(payload, original)
     assert refused.value.reason == reason
 
 
@@ -269,8 +270,8 @@ def test_what_the_specification_says() -> None:
 def test_hostile_models(model: bytes) -> None:
     with pytest.raises(densor.FormatError):
         Models().append(model)
-    with pytest.raises(reference_decoder.Refused):
-        reference_decoder.parse_model(model)
+    with pytest.raises(Refused):
+        codecs.parse_model(model)
 
 
 def test_models_of_unknown_codecs_in_parts() -> None:

@@ -3,13 +3,13 @@
 import io
 import struct
 
-import mixing_reference
 import numpy as np
 import numpy.typing as npt
 import pytest
 from helpers import CONTENTS, MODEL, bits_of, random_state, take_apart, to_bf16
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import float_cm as reference_float_cm
 from safetensors.numpy import save
 
 import densor
@@ -75,7 +75,8 @@ def test_round_trip_of_weights(dtype: str, shapes: Shapes) -> None:
     assert payload is not None and payload.size < data.size
     assert decoded(model, payload, data.size) == data.tobytes()
     assert (
-        mixing_reference.decode(mixing.pack(model), payload.tobytes(), data.size) == data.tobytes()
+        reference_float_cm.decode(mixing.pack(model), payload.tobytes(), data.size)
+        == data.tobytes()
     )
 
 
@@ -90,7 +91,7 @@ def test_round_trip_of_any_content(dtype: str, content: str) -> None:
     payload = encode_chunk(model, data, [(36, 20), (40, 20)])
     assert payload is not None
     assert decoded(model, payload, data.size) == data.tobytes()
-    slow = mixing_reference.decode(mixing.pack(model), payload.tobytes(), data.size)
+    slow = reference_float_cm.decode(mixing.pack(model), payload.tobytes(), data.size)
     assert slow == data.tobytes()
 
 
@@ -102,7 +103,7 @@ def test_any_number_of_top_bits(dtype: str, top: int) -> None:
     payload = encode_chunk(model, data, [(40, 24)])
     assert payload is not None
     assert decoded(model, payload, data.size) == data.tobytes()
-    slow = mixing_reference.decode(mixing.pack(model), payload.tobytes(), data.size)
+    slow = reference_float_cm.decode(mixing.pack(model), payload.tobytes(), data.size)
     assert slow == data.tobytes()
 
 
@@ -116,19 +117,19 @@ def test_numbers_of_extreme_size_beside_each_other() -> None:
     payload = encode_chunk(model, data, [(48, 20)])
     assert payload is not None
     assert decoded(model, payload, data.size) == data.tobytes()
-    slow = mixing_reference.decode(mixing.pack(model), payload.tobytes(), data.size)
+    slow = reference_float_cm.decode(mixing.pack(model), payload.tobytes(), data.size)
     assert slow == data.tobytes()
 
 
 def test_tables_are_those_of_the_text() -> None:
     found = tables.tables()
     for first, values in (
-        (tables.SQUASH, mixing_reference.SQUASH),
-        (tables.STRETCH, mixing_reference.STRETCH),
-        (tables.NORMAL, mixing_reference.NORMAL),
-        (tables.RATE, mixing_reference.RATE),
-        (tables.INVERSE, mixing_reference.INVERSE),
-        (tables.LOG2, mixing_reference.LOG2),
+        (tables.SQUASH, reference_float_cm.SQUASH),
+        (tables.STRETCH, reference_float_cm.STRETCH),
+        (tables.NORMAL, reference_float_cm.NORMAL),
+        (tables.RATE, reference_float_cm.RATE),
+        (tables.INVERSE, reference_float_cm.INVERSE),
+        (tables.LOG2, reference_float_cm.LOG2),
     ):
         assert found[first : first + len(values)].tolist() == values
 
@@ -149,7 +150,7 @@ def test_the_slow_decoder_on_matrices_of_several_blocks() -> None:
     model = model_of("BF16")
     payload = encode_chunk(model, data, shapes)
     assert payload is not None
-    slow = mixing_reference.decode(mixing.pack(model), payload.tobytes(), data.size)
+    slow = reference_float_cm.decode(mixing.pack(model), payload.tobytes(), data.size)
     assert slow == data.tobytes()
 
 

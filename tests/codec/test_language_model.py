@@ -8,15 +8,15 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
-import llm_codec_reference as reference
 import numpy as np
 import pytest
 from helpers import MODEL, take_apart
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llm_models import SPECIAL, weights, write_folder
-from llm_reference import Reference
 from paths import GOLDEN
+from reference import language_model as reference
+from reference.network import Reference
 
 import densor
 from densor.codec.language_model import encoder as coding

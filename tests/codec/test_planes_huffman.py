@@ -1,7 +1,7 @@
 """One conformance suite for every layout of the planar codec, and for the Huffman code under it.
 
-The decoder is fed by the slow writer in `planar_reference`, which knows the format document only;
-what both agree on is checked against `reference_decoder` as well.
+The decoder is fed by the slow writer in `reference.planes_writer`, which knows the document only;
+what both agree on is checked against `reference.container` as well.
 """
 
 import io
@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import planar_reference as reference
 import pytest
-import reference_decoder
 from helpers import (
     CHUNK,
     MODEL,
@@ -26,7 +24,11 @@ from helpers import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planar_reference import CONSTANT, RAW, Class, kraft
+from reference import codecs, container
+from reference import planes as reference_planes
+from reference import planes_writer as reference
+from reference.planes_writer import CONSTANT, RAW, Class, kraft
+from reference.reading import Refused
 
 import densor
 from densor.codec.planes import params as planar_model
@@ -51,8 +53,8 @@ def decode_both(model: bytes, payload: bytes, expected: bytes) -> None:
     out = np.empty(len(expected), np.uint8)
     PlanarDecoder(planar_model.parse(model)).decode(np.frombuffer(payload, np.uint8), out)
     assert out.tobytes() == expected
-    parsed = reference_decoder.parse_model(model)
-    assert reference_decoder.decode_planar(parsed, payload, len(expected)) == expected
+    parsed = codecs.parse_model(model)
+    assert parsed.decode(payload, len(expected)) == expected
 
 
 # Layouts
@@ -135,14 +137,14 @@ def test_any_map_of_any_classes_is_decoded(
         sections.append((3, reference.class_section(plane, listed, run, class_of_run)))
     elements = merged(name, planes)
     if delta:  # the planes are those of some zigzag differences
-        elements = reference_decoder.undo_delta(elements)
+        elements = reference_planes.undo_delta(elements)
     model = bytes(reference.model(name, run, lists, delta))
     decode_both(model, reference.chunk(sections), elements.tobytes())
 
 
 def merged(name: str, planes: Sequence[reference.Bytes]) -> np.ndarray[Any, Any]:
     """The elements that have these planes; every layout is a bijection."""
-    elements = reference_decoder.merge_planes(reference.LAYOUTS[name], list(planes))
+    elements = reference_planes.merge_planes(reference.LAYOUTS[name], list(planes))
     for plane, again in zip(planes, reference.planes_of(name, elements), strict=True):
         assert plane.tobytes() == again.tobytes()
     return elements
@@ -295,8 +297,8 @@ def test_codes_that_are_not_complete_are_refused(lengths: dict[int, int]) -> Non
     model = bytes(reference.model("byte", 1, [[Class.huffman(lengths)]]))
     with pytest.raises(densor.FormatError):
         planar_model.parse(model)
-    with pytest.raises(reference_decoder.Refused):
-        reference_decoder.parse_model(model)
+    with pytest.raises(Refused):
+        codecs.parse_model(model)
 
 
 # Huffman code lengths
@@ -485,7 +487,7 @@ def test_equal_tensors_are_stored_once() -> None:
             for number in range(copies):
                 writer.add_tensor(f"layer.{number}", array, dtype="bf16")
         sizes.append(len(file.getvalue()))
-        entries = reference_decoder.decode(file.getvalue())
+        entries = container.decode(file.getvalue())
         assert [entry.data for entry in entries] == [array.tobytes()] * copies
         with densor.open(file) as opened:
             for name in opened:
@@ -503,4 +505,4 @@ def test_handmade_archives_are_read() -> None:
     assert len(chunk.payload) <= 1000
     archive = bytes_archive([model, chunk, chunk], plane.tobytes() * 2)
     assert densor.decompress(archive) == plane.tobytes() * 2
-    assert reference_decoder.decode(archive)[0].data == plane.tobytes() * 2
+    assert container.decode(archive)[0].data == plane.tobytes() * 2

@@ -1,4 +1,4 @@
-"""Byte planes by rANS: against the slow coder in `rans_reference`, every layout, damage.
+"""Byte planes by rANS: against the slow coder in `reference.rans`, every layout, damage.
 
 Payloads are made by a slow writer too, after densor/codec/planes/rans_spec.md, which makes what the
 package's own writer would never choose.
@@ -10,13 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import planar_reference as planes_of_layouts
 import pytest
-import rans_reference as rans
-import reference_decoder
 from helpers import assert_same, bits_of, entropy_bytes, random_state, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import codecs, container, rans
+from reference import planes as reference_planes
+from reference import planes_writer as planes_of_layouts
+from reference.reading import Refused
 
 import densor
 from densor.codec import registry
@@ -59,8 +60,8 @@ def decode(model: bytes, payload: bytes, size: int) -> bytes:
 def decode_both(model: bytes, payload: bytes, expected: bytes) -> None:
     """Decodes with the package and with the reference decoder; both must give `expected`."""
     assert decode(model, payload, len(expected)) == expected
-    parsed = reference_decoder.parse_model(model)
-    assert reference_decoder.decode_by_model(parsed, payload, len(expected)) == expected
+    parsed = codecs.parse_model(model)
+    assert parsed.decode(payload, len(expected)) == expected
 
 
 def coded(data: bytes, layout: str, run: int, chunk: int, level: Any = LEVEL) -> tuple[int, int]:
@@ -76,8 +77,8 @@ def coded(data: bytes, layout: str, run: int, chunk: int, level: Any = LEVEL) ->
     for piece, payload in zip(pieces, payloads, strict=True):
         assert decode(model, payload, piece.size) == piece.tobytes()
         if piece.size <= 10_000:
-            parsed = reference_decoder.parse_model(model)
-            expected = reference_decoder.decode_by_model(parsed, payload, piece.size)
+            parsed = codecs.parse_model(model)
+            expected = parsed.decode(payload, piece.size)
             assert expected == piece.tobytes()
     return len(model), sum(map(len, payloads))
 
@@ -154,9 +155,9 @@ def test_any_map_of_any_classes_is_decoded(
         lists.append(rows)
         planes.append(plane)
         sections.append((4, slow_section(plane.tobytes(), rows, run, class_of_run)))
-    elements = reference_decoder.merge_planes(planes_of_layouts.LAYOUTS[name], planes)
+    elements = reference_planes.merge_planes(planes_of_layouts.LAYOUTS[name], planes)
     if delta:  # the planes are those of some zigzag differences
-        elements = reference_decoder.undo_delta(elements)
+        elements = reference_planes.undo_delta(elements)
     model = slow_model(name, run, lists, delta)
     assert planes_model.pack(planes_model.parse(model)) == model
     decode_both(model, planes_of_layouts.chunk(sections), elements.tobytes())
@@ -198,7 +199,7 @@ def example() -> tuple[bytes, bytes, bytes]:
     low = rng.integers(0, 256, 150, np.uint8)
     section = slow_section(high.tobytes(), rows, 30, class_of_run)
     payload = planes_of_layouts.chunk([(4, section), (0, low.tobytes())])
-    elements = reference_decoder.merge_planes(3, [high, low])
+    elements = reference_planes.merge_planes(3, [high, low])
     return slow_model("word16", 30, [rows, []]), payload, elements.tobytes()
 
 
@@ -209,9 +210,9 @@ def test_payloads_that_contradict_their_model_are_refused() -> None:
     def refused(payload: bytes, size: int = len(data), model: bytes = model) -> None:
         with pytest.raises(densor.FormatError):
             decode(model, payload, size)
-        with pytest.raises(reference_decoder.Refused):
-            parsed = reference_decoder.parse_model(model)
-            reference_decoder.decode_by_model(parsed, payload, size)
+        with pytest.raises(Refused):
+            parsed = codecs.parse_model(model)
+            parsed.decode(payload, size)
 
     for length in range(len(good)):
         refused(good[:length])
@@ -258,8 +259,8 @@ def test_models_are_checked(name: str) -> None:
     def refused(payload: bytes, error: type[Exception] = densor.FormatError) -> None:
         with pytest.raises(error):
             decoder_for(bytes(payload))
-        with pytest.raises(reference_decoder.Refused):
-            reference_decoder.parse_model(bytes(payload))
+        with pytest.raises(Refused):
+            codecs.parse_model(bytes(payload))
 
     for length in range(len(good)):
         refused(good[:length])
@@ -367,4 +368,4 @@ def test_which_codec_codes_what() -> None:
         wanted = registry.CODEC_PLANES if level >= 6 else registry.CODEC_PLANAR
         assert batch.model[0] == wanted
     packed = densor.compress(array, 6)
-    assert reference_decoder.decode(packed)[0].data == array.tobytes()
+    assert container.decode(packed)[0].data == array.tobytes()

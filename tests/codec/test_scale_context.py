@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import planar_reference as planar
 import pytest
-import rans_reference as rans
-import reference_decoder
-import scales_reference as reference
 from archives import written
 from helpers import CHUNK, MODEL, random_state, take_apart, to_bf16, to_fp8, weights
 from mutations import by_stream, mutated
-from scales_reference import FORMS, Form, Matrix
+from reference import codecs, container, rans
+from reference import planes_writer as planar
+from reference import scale_context as reference
+from reference.reading import Refused
+from reference.scale_context import FORMS, Form, Matrix
 
 import densor
 from densor.codec.decoders import decoder_for
@@ -122,8 +122,8 @@ def decoded(model: bytes, payload: bytes, size: int) -> bytes:
 
 def by_reference(model: bytes, payload: bytes, size: int) -> bytes:
     """A payload decoded by the reference."""
-    parsed = reference_decoder.parse_model(model)
-    return reference_decoder.decode_by_model(parsed, payload, size)
+    parsed = codecs.parse_model(model)
+    return parsed.decode(payload, size)
 
 
 def check(model: bytes, payload: bytes, expected: bytes) -> None:
@@ -137,7 +137,7 @@ def refused(model: bytes, payload: bytes, size: int) -> None:
     with pytest.raises(densor.DensorError) as error:
         decoded(model, payload, size)
     assert isinstance(error.value, densor.FormatError | densor.LimitError)
-    with pytest.raises(reference_decoder.Refused):
+    with pytest.raises(Refused):
         by_reference(model, payload, size)
 
 
@@ -178,7 +178,7 @@ def test_archives_of_any_content(dtype: str, name: str) -> None:
             archive = densor.compress(given, 6, dtype=dtype.lower())
         else:
             archive = densor.compress(given if dtype == "C64" else given.view(np.float32), 6)
-        (entry,) = reference_decoder.decode(archive)
+        (entry,) = container.decode(archive)
         assert entry.data == array.tobytes()
         assert densor.decompress(archive).tobytes() == array.tobytes()
 
@@ -307,8 +307,8 @@ def refused_model(payload: bytes, error: type[Exception] = densor.FormatError) -
     """Package and reference both refuse."""
     with pytest.raises(error):
         decoder_for(payload)
-    with pytest.raises(reference_decoder.Refused):
-        reference_decoder.parse_model(payload)
+    with pytest.raises(Refused):
+        codecs.parse_model(payload)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -523,7 +523,7 @@ def mutate(form: int, rounds: int) -> int:
             payload = mutated(payload, rng)
         found.append(outcome(partial(decoded, model, payload, size), densor.DensorError))
         reading = partial(by_reference, model, payload, size)
-        assert found[-1] == outcome(reading, reference_decoder.Refused)
+        assert found[-1] == outcome(reading, Refused)
     return found.count(None)
 
 
@@ -562,7 +562,7 @@ def models_and_chunks(archive: bytes) -> tuple[list[bytes], list[int]]:
 
 def check_archive(archive: bytes, entries: dict[str, tuple[bytes, Kind]]) -> None:
     """The reference decoder finds what went in."""
-    found = {entry.name: entry.data for entry in reference_decoder.decode(archive)}
+    found = {entry.name: entry.data for entry in container.decode(archive)}
     assert found == {name: data for name, (data, _) in entries.items()}
 
 

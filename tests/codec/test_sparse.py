@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference_decoder
 from helpers import MODEL, bits_of, make_array, random_state, take_apart, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import codecs, container
+from reference.reading import Refused
 from test_blocks import assert_both_refuse, assert_decodes, chunk_of
 
 import densor
@@ -117,7 +118,7 @@ def test_an_archive_is_sparse_and_read_by_the_reference() -> None:
     bits = pruned("bf16", masks()["70 %"])
     archive = densor.compress(bits, dtype="bf16", threads=2)
     assert [f.payload[0] for f in take_apart(archive) if f.kind == MODEL] == [6]
-    (entry,) = reference_decoder.decode(archive)
+    (entry,) = container.decode(archive)
     assert entry.data == bits.tobytes()
     assert densor.decompress(archive).tobytes() == bits.tobytes()
 
@@ -157,8 +158,8 @@ def test_what_the_specification_says() -> None:
 def test_hostile_models(model: bytes) -> None:
     with pytest.raises(densor.FormatError):
         decoder_for(model)
-    with pytest.raises(reference_decoder.Refused):
-        reference_decoder.parse_model(model)
+    with pytest.raises(Refused):
+        codecs.parse_model(model)
 
 
 def test_hostile_chunks() -> None:

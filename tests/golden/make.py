@@ -20,8 +20,6 @@ sys.path[:0] = [str(HERE.parent / "support"), str(HERE.parent / "reference")]
 
 import archives  # noqa: E402
 import numpy as np  # noqa: E402
-import planar_reference as reference  # noqa: E402
-import reference_decoder  # noqa: E402
 import zstandard  # noqa: E402
 from helpers import (  # noqa: E402
     CHUNK,
@@ -41,7 +39,10 @@ from helpers import (  # noqa: E402
     take_apart,
     weights,
 )
-from planar_reference import Class  # noqa: E402
+from reference import container  # noqa: E402
+from reference import planes as reference_planes  # noqa: E402
+from reference import planes_writer as reference  # noqa: E402
+from reference.planes_writer import Class  # noqa: E402
 
 import densor  # noqa: E402
 from densor.codec.kind import BYTES, kind_of  # noqa: E402
@@ -114,9 +115,9 @@ def by_hand() -> Iterator[tuple[str, bytes]]:
             planes.append(plane)
             sections.append((3, reference.class_section(plane, listed, run, chosen)))
         delta = name in reference.WITH_DELTA
-        elements = reference_decoder.merge_planes(reference.LAYOUTS[name], planes)
+        elements = reference_planes.merge_planes(reference.LAYOUTS[name], planes)
         if delta:
-            elements = reference_decoder.undo_delta(elements)
+            elements = reference_planes.undo_delta(elements)
         payload = reference.chunk(sections)
         if len(payload) > elements.nbytes:  # no chunk may grow: raw planes where they are smaller
             sections = [
@@ -214,7 +215,7 @@ def main() -> None:
     expected: dict[str, dict[str, object]] = {"good": {}, "bad": {}}
     for name, archive in (*arrays(), *files(), *by_hand()):
         (HERE / f"{name}.densor").write_bytes(archive)
-        entries = reference_decoder.decode(archive)
+        entries = container.decode(archive)
         expected["good"][name] = {
             entry.name: hashlib.sha256(entry.data).hexdigest() for entry in entries
         }

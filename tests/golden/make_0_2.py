@@ -13,8 +13,8 @@ sys.path[:0] = [str(HERE.parent / "support"), str(HERE.parent / "reference")]
 
 import archives  # noqa: E402
 import numpy as np  # noqa: E402
-import reference_decoder  # noqa: E402
 from helpers import random_state, weights  # noqa: E402
+from reference import container  # noqa: E402
 
 import densor  # noqa: E402
 
@@ -33,7 +33,7 @@ def main() -> None:
     made["planes"] = densor.compress(np.rint(integers).astype(np.int8), 6)
     for name, archive in made.items():
         (HERE / f"{name}.densor").write_bytes(archive)
-        entries = reference_decoder.decode(archive)
+        entries = container.decode(archive)
         expected["good"][name] = {e.name: hashlib.sha256(e.data).hexdigest() for e in entries}
     path.write_text(json.dumps(expected, indent=1, ensure_ascii=False) + "\n")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "support"), str(HERE.parent / "reference")]
 
-import reference_decoder  # noqa: E402
 from helpers import random_state, safetensors_bytes, weights  # noqa: E402
+from reference import container  # noqa: E402
 
 import densor  # noqa: E402
 from densor.codec import kind  # noqa: E402
@@ -38,7 +38,7 @@ def main() -> None:
     damaged = archive[:600] + bytes(300) + archive[900:-20]
     (HERE / "recovery.densor").write_bytes(archive)
     (HERE / "bad-recovery-damaged.densor").write_bytes(damaged)
-    entries = reference_decoder.decode(archive)
+    entries = container.decode(archive)
     expected["good"]["recovery"] = {e.name: hashlib.sha256(e.data).hexdigest() for e in entries}
     expected["bad"]["bad-recovery-damaged"] = "ChecksumError"
     path.write_text(json.dumps(expected, indent=1, ensure_ascii=False) + "\n")

@@ -12,8 +12,8 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "support"), str(HERE.parent / "reference")]
 
 import ml_dtypes  # noqa: E402
-import reference_decoder  # noqa: E402
 from helpers import weights  # noqa: E402
+from reference import container  # noqa: E402
 
 import densor  # noqa: E402
 
@@ -29,7 +29,7 @@ def main() -> None:
     }
     archive = densor.save(tensors, level=3, gpu_index=True)
     (HERE / "points.densor").write_bytes(archive)
-    entries = reference_decoder.decode(archive)
+    entries = container.decode(archive)
     expected["good"]["points"] = {e.name: hashlib.sha256(e.data).hexdigest() for e in entries}
     path.write_text(json.dumps(expected, indent=1, ensure_ascii=False) + "\n")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "support"), str(HERE.parent / "reference")]
 
-import reference_decoder  # noqa: E402
+from reference import container  # noqa: E402
 
 import densor  # noqa: E402
 from densor.codec import batch  # noqa: E402
@@ -38,7 +38,7 @@ def main() -> None:
     for name, (data, level) in SAMPLES.items():
         archive = densor.compress(data, level)
         (HERE / f"{name}.densor").write_bytes(archive)
-        (entry,) = reference_decoder.decode(archive)
+        (entry,) = container.decode(archive)
         expected["good"][name] = {entry.name: hashlib.sha256(entry.data).hexdigest()}
     path.write_text(json.dumps(expected, indent=1, ensure_ascii=False) + "\n")
 

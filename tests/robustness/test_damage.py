@@ -20,7 +20,7 @@ from mutations import (
     resealed,
     survives,
 )
-from paths import REFERENCE, ROOT, SUPPORT
+from paths import ROOT, SUPPORT, TESTS
 
 import densor
 
@@ -154,7 +154,7 @@ def test_no_access_outside_of_arrays() -> None:
     begin = time.monotonic()
     environment = os.environ | {
         "NUMBA_BOUNDSCHECK": "1",
-        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, SUPPORT, REFERENCE))),
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, TESTS, SUPPORT))),
     }
     done = subprocess.run(
         [sys.executable, str(SUPPORT / "mutations.py"), "60"],

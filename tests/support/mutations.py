@@ -14,10 +14,11 @@ from typing import Any
 
 import archives
 import numpy as np
-import reference_decoder
 import zstandard
 from helpers import CHUNK, ENTRY, INDEX, MODEL, Frame, put_together, take_apart
 from paths import TESTS
+from reference import container
+from reference.reading import Refused
 
 import densor
 
@@ -178,8 +179,8 @@ def agrees_with_the_reference(archive: bytes, expected: dict[str, bytes]) -> Non
     What it refuses, densor refuses, or gives the right data: it does not look at unused bits.
     """
     try:
-        wanted = {entry.name: entry.data for entry in reference_decoder.decode(archive)}
-    except reference_decoder.Refused:
+        wanted = {entry.name: entry.data for entry in container.decode(archive)}
+    except Refused:
         survives(by_stream, archive, expected)
         return
     assert by_stream(archive) == wanted
