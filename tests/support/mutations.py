@@ -123,13 +123,13 @@ def by_decompress(archive: bytes) -> dict[str, bytes]:
     return {"": restored} if isinstance(restored, bytes) else {}
 
 
-def by_stream(archive: bytes) -> dict[str, bytes]:
+def by_stream(archive: bytes, threads: int = 1) -> dict[str, bytes]:
     """Front to back through a file object."""
     from densor.formats.container.sinks import GrowingSink
     from densor.formats.container.stream_reader import StreamReader
     from densor.formats.io.sources import FileSource
 
-    reader = StreamReader(FileSource(io.BytesIO(archive)), 1)
+    reader = StreamReader(FileSource(io.BytesIO(archive)), threads)
     sinks: dict[str, GrowingSink] = {}
 
     def sink_for(meta: Any) -> GrowingSink:
@@ -189,11 +189,13 @@ def agrees_with_the_reference(archive: bytes, expected: dict[str, bytes]) -> Non
 def main(rounds: int) -> None:
     """A short version of test_damage and of tests of codecs, for NUMBA_BOUNDSCHECK=1."""
     sys.path.insert(0, str(TESTS / "codec"))
+    import test_conformance
     import test_scale_context
 
     from densor.entropy.jit import BOUNDSCHECK
 
     assert BOUNDSCHECK
+    test_conformance.with_bounds_checks()
     test_scale_context.with_bounds_checks()
     for name in archives.MAKERS:
         sample = archives.sample(name)
