@@ -273,17 +273,6 @@ def test_damaged_streams(name: str) -> None:
             decoded(model, noise, size)
 
 
-def test_damaged_archives() -> None:
-    archive = packed(SOURCE, 9)
-    for at in range(40, len(archive), 97):
-        broken = bytearray(archive)
-        broken[at] ^= 0x10
-        with pytest.raises(DensorError):
-            densor.decompress(bytes(broken))
-        with pytest.raises(DensorError):
-            densor.decompress(archive[:at])
-
-
 def test_segments_wait_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segment, "_most_memory", lambda: 100)
     memory = segment._Memory()

@@ -34,10 +34,7 @@ FORM_OF = {"BF16": 1, "F16": 2, "F8_E4M3": 3, "F8_E5M2": 4, "F32": 5, "C64": 5}
 DTYPES = tuple(FORM_OF)
 SMALL = ((), (1,), (31,), (32,), (33,), (7, 64), (64, 7), (5, 4, 3, 3))
 LARGE = ((300, 65), (4, 96, 80))
-CONTENTS = (
-    *("normal", "zeros", "many zeros", "minus zeros", "nans", "infinities", "denormals"),
-    *("constant", "random", "wild rows", "integers"),
-)
+CONTENTS = ("normal", "many zeros", "infinities", "random", "wild rows", "integers")
 
 
 def content(name: str, dtype: str, shape: Sequence[int]) -> Bits:
@@ -59,24 +56,14 @@ def content(name: str, dtype: str, shape: Sequence[int]) -> Bits:
         return rounded(normal * scale / 16, dtype)
     if name == "many zeros":
         return np.where(rng.random(shape) < 0.6, unsigned.type(0), rounded(normal, dtype))
-    if name == "minus zeros":
-        return sign
-    if name == "nans":
-        return noise | infinity
     if name == "infinities":
         return np.where(rng.random(shape) < 0.2, infinity | sign, rounded(normal, dtype))
-    if name == "denormals":
-        return noise & ~infinity
-    if name == "constant":
-        return np.full(shape, noise.flat[0] if noise.size else 0, unsigned)
     if name == "random":
         return noise
     if name == "wild rows":
         scale = 2.0 ** rng.integers(-100, 100, rows) if rows else np.float64(1)
         return rounded(normal * scale, dtype)
-    if name == "integers":
-        return rounded(rng.integers(-40, 41, shape).astype(float), dtype)
-    return np.zeros(shape, unsigned)
+    return rounded(rng.integers(-40, 41, shape).astype(float), dtype)
 
 
 def rounded(numbers: npt.NDArray[np.float64], dtype: str) -> Bits:
@@ -436,14 +423,6 @@ def test_unused_bits_of_what_stands_apart() -> None:
     for bit in range(1, 8):
         changed = chunk.apart[:-1] + bytes([chunk.apart[-1] | 1 << bit])
         refused(payload, replace(chunk, apart=changed).pack(), 6)
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_payloads_cut_anywhere(form: int) -> None:
-    model, payload, size = sound_payload(form)
-    for length in range(len(payload)):
-        refused(model, payload[:length], size)
-    refused(model, payload + b"\0", size)
 
 
 # Models of low halves

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import MODEL, bits_of, make_array, random_state, take_apart, weights
+from helpers import MODEL, make_array, random_state, take_apart, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import codecs, container
@@ -76,14 +76,6 @@ def round_trip(bits: Any, dtype: str) -> None:
     coder.decide([coder.count(piece) for piece in pieces])
     chunks = [(coder.encode(piece, i).tobytes(), piece.size) for i, piece in enumerate(pieces)]
     assert_decodes(coder.model(), chunks, data.tobytes())
-
-
-@pytest.mark.parametrize("dtype", ["U8", "I8", "BOOL", "F16", "BF16", "F32", "U64", "C128"])
-@pytest.mark.parametrize("content", ["sparse", "random", "signed_zeros", "constant", "few_values"])
-def test_round_trips(dtype: str, content: str) -> None:
-    size = kind_of(dtype, (1,)).unit
-    for count in (1, 2, 7, 8, 9, 600):
-        round_trip(bits_of(content, size, count, random_state(dtype, content, count)), dtype)
 
 
 def test_chunks_without_values() -> None:
@@ -180,5 +172,3 @@ def test_hostile_chunks() -> None:
     ):
         assert_both_refuse(model_of(2), payload, original)
     assert_both_refuse(model_of(2), payload_of(3, (9, bitmap[1]), values), 14, "unsupported")
-    for end in range(len(sound)):
-        assert_both_refuse(model_of(2), sound[:end], 14)

@@ -86,10 +86,10 @@ class Codec:
 
 
 def tensor_bytes(content: str, dtype: str, shape: tuple[int, ...]) -> Bytes:
-    """The bytes of a tensor. Blocks: as many as it has elements; C64: two numbers each."""
+    """The bytes of a tensor, or of a block for each element; complex numbers are two numbers."""
     count = int(np.prod(shape))
     size = {"blocks": 1, "bytes": 1}.get(dtype) or SIZES[dtype]
-    number = min(size, 8) // (2 if dtype == "C64" else 1)
+    number = 4 if dtype == "C64" else min(size, 8)
     count *= _BLOCK_SIZE if dtype == "blocks" else size // number
     rng = random_state("conformance", content, dtype, shape)
     return _as_bytes(bits_of(content, number, count, rng))
@@ -143,7 +143,7 @@ def _delta(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     """Against a base that differs in every seventh byte, and lies at some offset."""
     before = data.copy()
     before[::7] += 1
-    size = 4 if dtype == "C64" else SIZES[dtype]
+    size = 4 if dtype == "C64" else min(SIZES[dtype], 8)
     coder = ChangeCoder(data, before, _OFFSET, dtype, size)
     coder.count(data, before)
     coder.decide()
@@ -171,7 +171,7 @@ def _language_model(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
 
 
 _FLOATS = tuple(sorted(FLOATS))
-_NUMBERS = (*_FLOATS, "F64", "BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64")
+_NUMBERS = tuple(sorted(set(SIZES) - {"VOID"}))
 
 CODECS = (
     Codec(
