@@ -83,20 +83,23 @@ class Brotli(Plain):
 
 
 class Ppmd(Plain):
-    """PPMd variant H of order 16 with 256 MiB; it does not store the size."""
+    """PPMd variant H of order 16 with 256 MiB; 8 bytes more for the size, which it leaves out."""
 
     package = "pyppmd"
-    options: dict[str, Any] = {"max_order": 16, "mem_size": 256 << 20, "variant": "H"}  # noqa: RUF012
+    order, memory = 16, 256 << 20
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._ppmd = import_module("pyppmd")
 
-    def encode(self, item: bytes, threads: int) -> Any:
-        return self._ppmd.compress(item, **self.options)
+    def encode(self, item: bytes, threads: int) -> bytes:
+        encoder = self._ppmd.Ppmd7Encoder(self.order, self.memory)
+        packed: bytes = encoder.encode(item) + encoder.flush()
+        return len(item).to_bytes(8, "little") + packed
 
     def decode(self, blob: bytes, threads: int) -> Any:
-        return self._ppmd.decompress(blob, **self.options)
+        decoder = self._ppmd.Ppmd7Decoder(self.order, self.memory)
+        return decoder.decode(blob[8:], int.from_bytes(blob[:8], "little"))
 
 
 class Kanzi(Plain):
