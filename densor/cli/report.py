@@ -20,7 +20,11 @@ _MOST_COLUMNS = 100
 def rows_table(rows: Sequence["Result"]) -> str:
     """The table of ratio and speed."""
     cells = [
-        [row.codec, f"{row.ratio:.2%}", *(f"{speed:.0f}" if speed else "-" for speed in _both(row))]
+        [
+            row.codec,
+            f"{row.ratio:.2%}",
+            *("-" if speed is None else f"{speed:.0f}" for speed in _both(row)),
+        ]
         for row in rows
     ]
     return table.render(["codec", "ratio", "compress MB/s", "decompress MB/s"], cells)
