@@ -1,7 +1,7 @@
 """The scale-context codec against a decoder and a writer made from its specification."""
 
 import tracemalloc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -186,15 +186,6 @@ def frequencies(rng: np.random.Generator, symbols: int) -> list[int]:
     return found
 
 
-def even(symbols: Iterable[int]) -> list[int]:
-    """Frequencies of these symbols, as equal as can be."""
-    chosen = sorted(symbols)
-    found = [0] * 256
-    for i, symbol in enumerate(chosen):
-        found[symbol] = rans.ONE * (i + 1) // len(chosen) - rans.ONE * i // len(chosen)
-    return found
-
-
 def random_model(rng: np.random.Generator, form: Form) -> reference.Model:
     """Any model."""
     exponents = int(rng.integers(1, (254 >> form.mantissa_bits) + 1))
@@ -277,8 +268,8 @@ def test_ends_of_streams(form: int, count: int) -> None:
 def sound(form: int) -> tuple[reference.Model, reference.Chunk, int]:
     """A small model with symbols of all sorts, and a chunk of two matrices."""
     rng = random_state("sound", form)
-    table = even(range(0, (2 << FORMS[form].mantissa_bits) + 5))
-    lines = even(range(120, 137))
+    table = rans.even(range(0, (2 << FORMS[form].mantissa_bits) + 5))
+    lines = rans.even(range(120, 137))
     model = reference.Model(FORMS[form], 1, -1, 2, 3, [table, table, lines, lines])
     matrices = [Matrix(5, 9, 15, 40, 50), Matrix(1, 30, 2, 90, 3)]
     return model, *random_chunk(rng, model, matrices)
@@ -415,7 +406,7 @@ def test_hostile_sections(form: int) -> None:
 
 
 def test_unused_bits_of_what_stands_apart() -> None:
-    table = even([20])  # the escape
+    table = rans.even([20])  # the escape
     model = reference.Model(FORMS[1], 0, 0, 2, 3, [table, table, table])
     chunk = reference.write(model, [Matrix(1, 3)], 0, [], [(20, 77)] * 3, (bytes(16), bytes(4)))
     payload = reference.pack_model(model)  # 3 * 11 bits

@@ -5,7 +5,7 @@ writer would choose.
 """
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from reference import rans
@@ -208,12 +208,3 @@ def chunk(
         size += count
     head = struct.pack("<QBI", offset, CODED, len(stream))
     return head + stream + bits.to_bytes((size + 7) // 8, "little")
-
-
-def even(symbols: Iterable[int]) -> Frequencies:
-    """Frequencies as equal as can be of the given symbols."""
-    chosen = sorted(set(symbols))
-    found = [0] * 256
-    for i, symbol in enumerate(chosen):
-        found[symbol] = 4096 * (i + 1) // len(chosen) - 4096 * i // len(chosen)
-    return found

@@ -190,3 +190,12 @@ def put_frequencies(bits: BitWriter, first: int, freqs: Row) -> None:
         bits.put(h, h.bit_length() - 1)
         bits.put(u, order)
         order = (order + (u // 2).bit_length() + 1) // 2
+
+
+def even(symbols: Iterable[int]) -> list[int]:
+    """Frequencies of these symbols, as equal as can be."""
+    chosen = sorted(set(symbols))
+    found = [0] * 256
+    for i, symbol in enumerate(chosen):
+        found[symbol] = ONE * (i + 1) // len(chosen) - ONE * i // len(chosen)
+    return found
