@@ -126,7 +126,7 @@ def test_states_are_those_of_the_text() -> None:
         for bit in range(2):
             assert found.after[2 * state + bit] == reference_byte_cm.state_after(state, bit)
     meanings = [reference_byte_cm.first_meaning(s) for s in range(len(reference_byte_cm.PAIRS))]
-    assert [int(p) >> 10 for p in text._first_meanings()[: len(meanings)]] == meanings
+    assert [int(p) >> 10 for p in text._first_state_maps()[: len(meanings)]] == meanings
 
 
 def test_tables_are_those_of_the_text() -> None:
