@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("codec",),
     ("formats",),
     ("files",),
-    ("arrays", "file", "api", "text", "archives"),
+    ("arrays", "file", "api", "text", "archives", "compare"),
     ("gpu",),
     ("torch",),
     ("hf", "integrations"),
