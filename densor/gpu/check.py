@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 import densor
 from densor.codec import registry
@@ -34,8 +33,8 @@ from densor.gpu import Backend, Block, Packed, backend
 from densor.gpu.palette import BATCHES, PaletteMatrix
 from densor.gpu.samples import planar, scales, weights
 from densor.gpu.tensors import PackedChunk
+from densor.runtime.types import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 DTYPES = ("BF16", "F16", "F32", "F8_E4M3", "F8_E5M2")
 EDGES = (1, 255, 256, 257, 8192, 100003)  # elements
 _ROW = 1024

@@ -30,7 +30,7 @@ from planar_reference import CONSTANT, RAW, Class, kraft
 
 import densor
 from densor.codec.planes import params as planar_model
-from densor.codec.planes.decoder import PlanarDecoder
+from densor.codec.planes.decoder import PlanesDecoder
 from densor.codec.planes.layout import LAYOUTS, from_differences, to_differences
 from densor.entropy.huffman.code import code_lengths
 
@@ -49,7 +49,7 @@ def elements_for(layout: str, count: int, seed: object = 0) -> np.ndarray[Any, A
 def decode_both(model: bytes, payload: bytes, expected: bytes) -> None:
     """Decodes with the package and with the reference decoder; both must give `expected`."""
     out = np.empty(len(expected), np.uint8)
-    PlanarDecoder(planar_model.parse(model)).decode(np.frombuffer(payload, np.uint8), out)
+    PlanesDecoder(planar_model.parse(model)).decode(np.frombuffer(payload, np.uint8), out)
     assert out.tobytes() == expected
     parsed = reference_decoder.parse_model(model)
     assert reference_decoder.decode_planar(parsed, payload, len(expected)) == expected
@@ -212,7 +212,7 @@ def test_a_section_that_contradicts_its_model_is_refused() -> None:
     plane = np.concatenate([rng.choice(list(code), 50), np.full(50, 7), rng.integers(0, 256, 50)])
     plane = plane.astype(np.uint8)
     section = reference.class_section(plane, listed, 50, [1, 2, 0])
-    decoder = PlanarDecoder(planar_model.parse(bytes(reference.model("byte", 50, [listed]))))
+    decoder = PlanesDecoder(planar_model.parse(bytes(reference.model("byte", 50, [listed]))))
 
     def refused(payload: bytes, size: int = 150) -> None:
         with pytest.raises(densor.FormatError):

@@ -17,8 +17,7 @@ from densor.llm.head import MOST_RATE, Rates
 from densor.llm.model import NUMERICS
 from densor.llm.tables import logit_tables
 from densor.llm.vocabulary import Vocabulary
-
-Bytes = npt.NDArray[np.uint8]
+from densor.runtime.types import Bytes
 
 MOST_SLOTS = 64
 MOST_POSITIONS = 1 << 14

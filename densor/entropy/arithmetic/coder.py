@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from densor.entropy.arithmetic import kernels
 from densor.errors import ArgumentError, FormatError
+from densor.runtime.types import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.uint16]
 
 
