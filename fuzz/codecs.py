@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from bit_coder import decode_bits, encode_bits
 from helpers import bits_of, random_state, weights
 
 from densor.codec import batch, registry
@@ -31,7 +32,6 @@ from densor.codec.scale_context.tables import History
 from densor.codec.sparse.encoder import SparseCoder
 from densor.codec.zstd import zstd_compress
 from densor.entropy import explicit
-from densor.entropy.arithmetic.coder import decode_bits, encode_bits
 from densor.entropy.huffman.code import unpack_lengths
 from densor.entropy.huffman.decode import decode_tables
 from densor.entropy.rans import encode as rans_encode

@@ -12,6 +12,8 @@ import numpy as np
 import planar_reference as reference
 import pytest
 import reference_decoder
+import xxhash
+from bit_coder import code_lengths
 from helpers import (
     CHUNK,
     MODEL,
@@ -32,7 +34,7 @@ import densor
 from densor.codec.planes import params as planar_model
 from densor.codec.planes.decoder import PlanesDecoder
 from densor.codec.planes.layout import LAYOUTS, from_differences, to_differences
-from densor.entropy.huffman.code import code_lengths
+from densor.codec.planes.units import UnitParser, entry_points
 
 LAYOUT_NAMES = tuple(reference.LAYOUTS)
 
@@ -238,6 +240,40 @@ def test_a_section_that_contradicts_its_model_is_refused() -> None:
         longer = bytearray(section)
         longer[1 + 4 * stream] += 1
         refused(reference.chunk([(3, bytes(longer))]))
+
+
+@settings(max_examples=60)
+@given(n=st.integers(1, 700), seed=st.integers(0, 1 << 30))
+def test_unused_bits_at_the_end_of_a_stream_must_be_0(n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    code = reference.random_complete_code(rng, int(rng.integers(2, 40)))
+    plane = rng.choice(list(code), n).astype(np.uint8)
+    section = reference.class_section(plane, [Class.huffman(code)], n, [0])
+    model = bytes(reference.model("byte", n, [[Class.huffman(code)]]))
+    good = reference.chunk([(3, section)])
+    points = entry_points(model, np.frombuffer(good, np.uint8), n)
+    assert points is not None
+    parsed = planar_model.parse(model)
+    end = len(good) - len(section) + 16
+    q = -(-n // 4)
+    for stream in range(4):
+        bits = sum(code[int(symbol)] for symbol in plane[stream * q : (stream + 1) * q])
+        end += -(-bits // 8)
+        for bit in range(bits % 8, 8) if bits % 8 else ():
+            bad = bytearray(good)
+            bad[end - 1] |= 1 << bit
+            payload = np.frombuffer(bytes(bad), np.uint8)
+            with pytest.raises(densor.FormatError, match="unused bits"):
+                PlanesDecoder(parsed).decode(payload, np.empty(n, np.uint8))
+            with pytest.raises(reference_decoder.Refused):
+                reference_decoder.decode_by_model(
+                    reference_decoder.parse_model(model), bytes(bad), n
+                )
+            with pytest.raises(densor.FormatError, match="unused bits"):
+                UnitParser(parsed).parse(payload, n)
+            of_bad = xxhash.xxh3_64_intdigest(payload).to_bytes(8, "little") + points[8:]
+            with pytest.raises(densor.FormatError, match="unused bits"):
+                UnitParser(parsed).parse(payload, n, np.frombuffer(of_bad, np.uint8))
 
 
 # Models
