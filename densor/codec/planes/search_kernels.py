@@ -1,11 +1,13 @@
 """Compiled loops that choose how planes are coded: arrays in, arrays out.
 
-None allocates or validates anything."""
+None allocates or validates anything.
+"""
 
 import numpy as np
 from numba import njit, types
 
-from densor.entropy.intrinsics import load_u16, load_u32, load_u64, store_u16, store_u32, store_u64
+from densor.codec.planes.split_kernels import load, store
+from densor.entropy.intrinsics import load_u64
 from densor.entropy.jit import I64, R8, W8, W32, W64, kernel
 
 I64_2D = types.int64[:, ::1]
@@ -268,27 +270,8 @@ def varying_bits(data, size, run, take, varying):
     """
     for r in range(varying.size // size):
         piece = data[r * run * size : min((r * run + take) * size, data.size)]
-        target = varying[r * size : (r + 1) * size]
-        if size == 8:
-            first8 = load_u64(piece, 0)
-            seen8 = np.uint64(0)
-            for i in range(piece.size // 8):
-                seen8 |= load_u64(piece, 8 * i) ^ first8
-            store_u64(target, 0, seen8)
-        elif size == 4:
-            first4 = load_u32(piece, 0)
-            seen4 = np.uint32(0)
-            for i in range(piece.size // 4):
-                seen4 |= load_u32(piece, 4 * i) ^ first4
-            store_u32(target, 0, seen4)
-        elif size == 2:
-            first2 = load_u16(piece, 0)
-            seen2 = np.uint16(0)
-            for i in range(piece.size // 2):
-                seen2 |= load_u16(piece, 2 * i) ^ first2
-            store_u16(target, 0, seen2)
-        else:
-            seen1 = np.uint8(0)
-            for i in range(piece.size):
-                seen1 |= piece[i] ^ piece[0]
-            target[0] = seen1
+        first = load(piece, 0, size)
+        seen = np.uint64(0)
+        for i in range(piece.size // size):
+            seen |= load(piece, i, size) ^ first
+        store(varying, r, size, seen)

@@ -70,7 +70,10 @@ def _restore(w, size, arrangement):
 
 
 @inlined
-def _load(data, i, size):
+def load(data, i, size):
+    """Element `i` of `size` bytes, as uint64."""
+    if size == 1:
+        return np.uint64(data[i])
     if size == 2:
         return np.uint64(load_u16(data, 2 * i))
     if size == 4:
@@ -79,8 +82,11 @@ def _load(data, i, size):
 
 
 @inlined
-def _store(data, i, size, v):
-    if size == 2:
+def store(data, i, size, v):
+    """Undoes `load`."""
+    if size == 1:
+        data[i] = np.uint8(v)
+    elif size == 2:
         store_u16(data, 2 * i, np.uint16(v))
     elif size == 4:
         store_u32(data, 4 * i, np.uint32(v))
@@ -111,13 +117,13 @@ def split_kernel(size: int, arrangement: int) -> Kernel:
         elif size == 2:
             p0, p1 = planes[:n], planes[n:]
             for i in range(n):
-                word = _arrange(_load(data, i, size), size, arrangement)
+                word = _arrange(load(data, i, size), size, arrangement)
                 p0[i] = _byte(word, size, 0)
                 p1[i] = _byte(word, size, 1)
         elif size == 4:
             p0, p1, p2, p3 = planes[:n], planes[n : 2 * n], planes[2 * n : 3 * n], planes[3 * n :]
             for i in range(n):
-                word = _arrange(_load(data, i, size), size, arrangement)
+                word = _arrange(load(data, i, size), size, arrangement)
                 p0[i] = _byte(word, size, 0)
                 p1[i] = _byte(word, size, 1)
                 p2[i] = _byte(word, size, 2)
@@ -126,7 +132,7 @@ def split_kernel(size: int, arrangement: int) -> Kernel:
             for p in range(8):
                 plane = planes[p * n : (p + 1) * n]
                 for i in range(n):
-                    plane[i] = _byte(_arrange(_load(data, i, size), size, arrangement), size, p)
+                    plane[i] = _byte(_arrange(load(data, i, size), size, arrangement), size, p)
 
     return kernel(types.void(R8, W8))(split)
 
@@ -153,14 +159,14 @@ def merge_kernel(size: int, arrangement: int) -> Kernel:
             p1 = _source(payload, scratch, stored[1])[where[1, r] : where[1, r] + m]
             if size == 2:
                 for i in range(m):
-                    _store(target, i, size, _restore(_pair(p0[i], p1[i]), size, arrangement))
+                    store(target, i, size, _restore(_pair(p0[i], p1[i]), size, arrangement))
                 continue
             p2 = _source(payload, scratch, stored[2])[where[2, r] : where[2, r] + m]
             p3 = _source(payload, scratch, stored[3])[where[3, r] : where[3, r] + m]
             if size == 4:
                 for i in range(m):
                     word = _pair(p0[i], p1[i]) << np.uint64(16) | _pair(p2[i], p3[i])
-                    _store(target, i, size, _restore(word, size, arrangement))
+                    store(target, i, size, _restore(word, size, arrangement))
                 continue
             p4 = _source(payload, scratch, stored[4])[where[4, r] : where[4, r] + m]
             p5 = _source(payload, scratch, stored[5])[where[5, r] : where[5, r] + m]
@@ -170,7 +176,7 @@ def merge_kernel(size: int, arrangement: int) -> Kernel:
                 high = _pair(p0[i], p1[i]) << np.uint64(16) | _pair(p2[i], p3[i])
                 low = _pair(p4[i], p5[i]) << np.uint64(16) | _pair(p6[i], p7[i])
                 word = high << np.uint64(32) | low
-                _store(target, i, size, _restore(word, size, arrangement))
+                store(target, i, size, _restore(word, size, arrangement))
 
     signature = types.void(R8, R8, types.int64[:, ::1], R8, types.int64, W8)
     return kernel(signature, counted=False)(merge)
