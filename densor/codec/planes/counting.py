@@ -4,11 +4,9 @@ import numba as nb
 import numpy as np
 from numba import types
 
+from densor.codec.planes.kernels import R8_2D, R64_2D
 from densor.entropy.intrinsics import load_u64
 from densor.entropy.jit import I64, R8, W32, W64, kernel
-
-R8_2D = types.Array(types.uint8, 2, "C", readonly=True)
-R64_2D = types.Array(types.uint64, 2, "C", readonly=True)
 
 _BITS = np.uint64(63)  # fields of an entry, see `densor.entropy.huffman.kernels.build_tables`
 _SYMBOLS = np.uint64(8)

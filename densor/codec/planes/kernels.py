@@ -25,6 +25,8 @@ from densor.entropy.intrinsics import copy_bytes, load_u32, load_u64
 from densor.entropy.jit import I64, R8, W8, W64, kernel
 
 I64_2D = types.int64[:, ::1]
+R8_2D = types.Array(types.uint8, 2, "C", readonly=True)
+R64_2D = types.Array(types.uint64, 2, "C", readonly=True)
 
 _SECTION_SIZE = SECTION.size
 _map_bits = njit(map_bits)
@@ -70,10 +72,6 @@ class Work(NamedTuple):
     counts: npt.NDArray[np.int64]  # int64[16], elements of each class
     positions: npt.NDArray[np.uint64]  # uint64[4], of the streams, in bits
     ends: npt.NDArray[np.int64]  # int64[4], of the streams, in bytes
-
-
-_CODES = types.NamedTuple((I64, W8, W8, types.uint8[:, ::1], types.uint64[:, ::1], I64), Codes)
-_WORK = types.NamedTuple((I64, W64, I64), Work)
 
 
 @njit
@@ -203,14 +201,19 @@ def _check_ends(section, work):
 
 @kernel(
     types.int64(
-        R8, types.int64, types.int64, types.int64, _CODES, W8, I64_2D, W8, _WORK
+        R8, types.int64, types.int64, types.int64, I64, R8, R8, R8_2D, R64_2D, I64,
+        W8, I64_2D, W8, I64, W64, I64,
     )
 )  # fmt: skip
-def decode_planes(payload, n, run, map_run, codes, scratch, where, stored, work):
+def decode_planes(
+    payload, n, run, map_run, first, kinds, symbols, lengths, tables, bits,
+    scratch, where, stored, counts, positions, ends,
+):  # fmt: skip
     """Decodes the planes of a chunk of `n` elements as far as they need it.
 
     Returns 0 or one of `ERRORS`: this kernel checks the payload as it goes, since calls for each
-    plane would cost more than a small chunk itself.
+    plane would cost more than a small chunk itself. For the same reason it takes the fields of
+    `Codes` and `Work` one by one: numba takes half a microsecond to unpack each tuple.
 
     `payload`: modes and lengths, then the sections. `run`: elements per run of `where`; `map_run`:
     of the class maps, the same unless no plane has one.
@@ -218,6 +221,8 @@ def decode_planes(payload, n, run, map_run, codes, scratch, where, stored, work)
     Results, as the merge kernels want them: `scratch`, uint8[planes * n], in which planes stored
     with Zstandard stand already; `where`, int64[planes, runs]; `stored`, uint8[planes].
     """
+    codes = Codes(first, kinds, symbols, lengths, tables, bits)
+    work = Work(counts, positions, ends)
     planes = stored.size
     at = _SECTION_SIZE * planes
     if payload.size < at:
@@ -227,8 +232,8 @@ def decode_planes(payload, n, run, map_run, codes, scratch, where, stored, work)
         end = at + np.int64(load_u32(payload, _SECTION_SIZE * p + 1))
         if end > payload.size:
             return PLANE_BEYOND_CHUNK
-        first = p * n
-        begin = first
+        plane_at = p * n
+        begin = plane_at
         stored[p] = mode == PLANE_RAW
         mapped = False
         if mode == PLANE_RAW:
@@ -238,24 +243,24 @@ def decode_planes(payload, n, run, map_run, codes, scratch, where, stored, work)
         elif mode == PLANE_CONSTANT:
             if end - at != 1:
                 return CONSTANT_LENGTH
-            scratch[first : first + n] = payload[at]
+            scratch[plane_at : plane_at + n] = payload[at]
         elif mode == PLANE_CLASSES:
             section = payload[at:end]
-            low = codes.first[p]
-            high = codes.first[p + 1]
+            low = first[p]
+            high = first[p + 1]
             if low == high:
                 return NO_CLASSES
             mapped = high - low > 1
-            work.counts[0] = n
+            counts[0] = n
             skip = 0
             if mapped:
                 skip = (where.shape[1] * _map_bits(high - low) + 7) // 8
                 if skip > section.size:
                     return MAP_TOO_SHORT
-                counts = work.counts[: high - low]
-                if not _plan_runs(section[:skip], n, map_run, first, where[p], counts):
+                of_classes = counts[: high - low]
+                if not _plan_runs(section[:skip], n, map_run, plane_at, where[p], of_classes):
                     return MAP_CONTENT
-            area = scratch[first : first + n]
+            area = scratch[plane_at : plane_at + n]
             error = _decode_classes(section, skip, codes, low, high, work, area)
             if error:
                 return error

@@ -50,9 +50,8 @@ class HuffmanDecoder:
             raise LimitError(f"chunk has more than {MAX_RUNS} runs")
         where = np.empty((planes, -(-n // run)), np.int64)
         stored = np.empty(planes, np.uint8)
-        error = decode_planes(
-            payload, n, run, self._model.run, self._ready_codes(), scratch, where, stored, _work()
-        )
+        planned = payload, n, run, self._model.run
+        error = decode_planes(*planned, *self._ready_codes(), scratch, where, stored, *_work())
         if error:
             raise FormatError(ERRORS[error])
         return Placed(run, where, stored)
