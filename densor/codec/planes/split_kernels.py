@@ -30,28 +30,29 @@ _FP64_BIAS = np.uint64(896)  # of FP64 less that of FP32
 
 
 @inlined
-def _arrange(v, size, arrangement):
-    """The word of an element's bits `v`, uint64."""
-    if arrangement == PLAIN:
-        return v
+def _plane(v, size, arrangement, p):
+    """Byte `p` from the top of the word of an element's bits `v`, uint64."""
     if arrangement == EXPONENT_FIRST:  # of 8 bits, then the sign, then the mantissa
-        sign = np.uint64(1 << (8 * size - 1))
-        low = np.uint64((1 << (8 * size - 9)) - 1)
-        exponent = np.uint64(255 << (8 * size - 8))
-        return (v << np.uint64(1)) & exponent | (v & sign) >> np.uint64(8) | v & low
-    exponent = ((v >> np.uint64(52)) - _FP64_BIAS) & np.uint64(2047)  # its upper 3 bits come last
-    return (
-        (exponent & np.uint64(255)) << np.uint64(56)
-        | (v >> np.uint64(63)) << np.uint64(55)
-        | ((v >> np.uint64(45)) & np.uint64(127)) << np.uint64(48)
-        | (exponent >> np.uint64(8)) << np.uint64(45)
-        | (v & _FP64_FRACTION)
-    )
+        if p == 0:
+            return np.uint8((v >> np.uint64(8 * size - 9)) & np.uint64(255))
+        if p == 1:
+            sign = (v >> np.uint64(8 * size - 8)) & np.uint64(128)
+            return np.uint8(sign | (v >> np.uint64(8 * size - 16)) & np.uint64(127))
+    elif arrangement == WIDE_EXPONENT:
+        exponent = ((v >> np.uint64(52)) - _FP64_BIAS) & np.uint64(2047)
+        v = (
+            (exponent & np.uint64(255)) << np.uint64(56)
+            | (v >> np.uint64(63)) << np.uint64(55)
+            | ((v >> np.uint64(45)) & np.uint64(127)) << np.uint64(48)
+            | (exponent >> np.uint64(8)) << np.uint64(45)  # its upper 3 bits
+            | (v & _FP64_FRACTION)
+        )
+    return np.uint8((v >> np.uint64(8 * (size - 1 - p))) & np.uint64(255))
 
 
 @inlined
 def _restore(w, size, arrangement):
-    """Undoes `_arrange`."""
+    """An element's bits from its word."""
     if arrangement == PLAIN:
         return w
     if arrangement == EXPONENT_FIRST:
@@ -95,11 +96,6 @@ def store(data, i, size, v):
 
 
 @inlined
-def _byte(word, size, p):
-    return np.uint8((word >> np.uint64(8 * (size - 1 - p))) & np.uint64(255))
-
-
-@inlined
 def _source(payload, scratch, stored):
     if stored:
         return payload
@@ -117,22 +113,22 @@ def split_kernel(size: int, arrangement: int) -> Kernel:
         elif size == 2:
             p0, p1 = planes[:n], planes[n:]
             for i in range(n):
-                word = _arrange(load(data, i, size), size, arrangement)
-                p0[i] = _byte(word, size, 0)
-                p1[i] = _byte(word, size, 1)
+                v = load(data, i, size)
+                p0[i] = _plane(v, size, arrangement, 0)
+                p1[i] = _plane(v, size, arrangement, 1)
         elif size == 4:
             p0, p1, p2, p3 = planes[:n], planes[n : 2 * n], planes[2 * n : 3 * n], planes[3 * n :]
             for i in range(n):
-                word = _arrange(load(data, i, size), size, arrangement)
-                p0[i] = _byte(word, size, 0)
-                p1[i] = _byte(word, size, 1)
-                p2[i] = _byte(word, size, 2)
-                p3[i] = _byte(word, size, 3)
+                v = load(data, i, size)
+                p0[i] = _plane(v, size, arrangement, 0)
+                p1[i] = _plane(v, size, arrangement, 1)
+                p2[i] = _plane(v, size, arrangement, 2)
+                p3[i] = _plane(v, size, arrangement, 3)
         else:
             for p in range(8):
                 plane = planes[p * n : (p + 1) * n]
                 for i in range(n):
-                    plane[i] = _byte(_arrange(load(data, i, size), size, arrangement), size, p)
+                    plane[i] = _plane(load(data, i, size), size, arrangement, p)
 
     return kernel(types.void(R8, W8))(split)
 
