@@ -6,7 +6,7 @@ from bit_coder import decode_bits, encode_bits
 from helpers import random_state
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mixing_reference import Arithmetic
+from reference.float_cm import Arithmetic
 
 from densor.entropy.explicit import (
     decode_categorical,

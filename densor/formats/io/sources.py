@@ -15,7 +15,7 @@ from densor.runtime.types import Bytes as Bytes
 
 
 class Source(Protocol):
-    """Bytes in sequence."""
+    """Bytes read from start to end."""
 
     def take(self, count: int) -> Bytes:
         """The next `count` bytes, fewer only at the end; may be given back to `buffers.POOL`."""
@@ -102,7 +102,7 @@ class RandomSource(Protocol):
 
 
 class MemoryRandomSource:
-    """A buffer."""
+    """The bytes of a buffer in memory, as views."""
 
     def __init__(self, data: Any) -> None:
         self._data = as_bytes(data)
