@@ -132,11 +132,11 @@ class safe_open:
     def get_tensor(self, name: str) -> Any:
         """A tensor with memory of its own; KeyError if there is none of that name."""
         if self._archive is not None:
-            found = self._archive.get_tensor(name)
+            tensor = self._archive.get_tensor(name)
         else:
             assert self._packed is not None
-            found = self._read(self._packed, name)
-        return found.to(self._device) if self._torch else found
+            tensor = self._read(self._packed, name)
+        return tensor.to(self._device) if self._torch else tensor
 
     def _read(self, file: PackedFile, name: str) -> Any:
         if self._torch:
@@ -153,8 +153,8 @@ class safe_open:
             info = self._archive.info(name)
             return Slice(self, name, info.dtype, info.shape)
         assert self._packed is not None
-        found = self._packed.info(name)
-        return Slice(self, name, found.dtype, found.shape)
+        described = self._packed.info(name)
+        return Slice(self, name, described.dtype, described.shape)
 
     def __enter__(self) -> Self:
         return self

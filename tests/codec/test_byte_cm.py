@@ -126,7 +126,7 @@ def test_states_are_those_of_the_text() -> None:
         for bit in range(2):
             assert found.after[2 * state + bit] == text_reference.state_after(state, bit)
     meanings = [text_reference.first_meaning(s) for s in range(len(text_reference.PAIRS))]
-    assert [int(p) >> 10 for p in text._first_meanings()[: len(meanings)]] == meanings
+    assert [int(p) >> 10 for p in text._first_state_maps()[: len(meanings)]] == meanings
 
 
 def test_tables_are_those_of_the_text() -> None:

@@ -443,7 +443,7 @@ def test_a_segment_of_small_tensors_is_cut_where_the_base_has_them_elsewhere() -
 
 
 def test_pipes() -> None:
-    """Neither side can seek: the header says from the begin that there is a base."""
+    """Neither side can seek: the header says from the start that there is a base."""
 
     class Pipe(io.RawIOBase):
         def __init__(self, data: bytes = b"") -> None:

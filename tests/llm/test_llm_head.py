@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from densor.llm import selftest
-from densor.llm.head import MOST_RATE, Head, Rates, head_bytes, rates_of
+from densor.llm.head import MAX_RATE, Head, Rates, head_bytes, rates_of
 from densor.llm.load import load
 from densor.llm.network import Logits, Network, Rows
 
@@ -28,7 +28,7 @@ def test_a_fresh_head_is_that_of_the_network(tiny: Any) -> None:
     assert np.array_equal(found, Logits(tiny).counts(rows))
 
 
-@pytest.mark.parametrize("rates", [(0, 0), (20000, 13), (MOST_RATE, 255), (1, 0), (0, 1)])
+@pytest.mark.parametrize("rates", [(0, 0), (20000, 13), (MAX_RATE, 255), (1, 0), (0, 1)])
 @pytest.mark.parametrize("shift", [0, 5, 29, 33])
 def test_numpy_alone_learns_the_same(tiny: Any, rates: tuple[int, int], shift: int) -> None:
     rng = np.random.default_rng(shift)

@@ -126,7 +126,7 @@ def _number(bits: Bits, order: int) -> int:
 
 
 def unpack(data: bytes, contexts: int) -> tuple[list[list[int]], int]:
-    """Frequencies at the begin of `data`, and how many bytes they take."""
+    """Frequencies at the start of `data`, and how many bytes they take."""
     bits = Bits(data)
     rows = []
     for _ in range(contexts):
