@@ -10,7 +10,6 @@ from pathlib import Path
 import archives
 import numpy as np
 import pytest
-import reference_decoder
 from helpers import (
     ENTRY,
     INDEX,
@@ -22,6 +21,7 @@ from helpers import (
     weights,
 )
 from mutations import resealed
+from reference import container
 
 import densor
 from densor.formats.container import wire, writer
@@ -107,7 +107,7 @@ def test_places_are_true(with_places: bytes) -> None:
             seen += 1
             assert wire.PLACE_PAYLOAD.unpack(frame.payload) == (entry, models, offset)
     assert seen > 10
-    assert len(reference_decoder.decode(with_places)) == entry + 1
+    assert len(container.decode(with_places)) == entry + 1
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -23,7 +23,7 @@ from llm_models import (
     write_folder,
     write_gguf,
 )
-from llm_reference import Head, Reference, unpacked
+from reference.network import Head, Reference, unpacked
 
 from densor.errors import ArgumentError, DensorError, FileError, UnsupportedError
 from densor.llm import kernels, selftest, tables
