@@ -16,7 +16,7 @@ import reference_decoder  # noqa: E402
 from helpers import random_state, safetensors_bytes, weights  # noqa: E402
 
 import densor  # noqa: E402
-from densor.codec import kind  # noqa: E402
+from densor.codec import choose  # noqa: E402
 from densor.codec.planes import analyse  # noqa: E402
 from densor.formats.container import writer  # noqa: E402
 
@@ -26,7 +26,7 @@ def main() -> None:
     expected = json.loads(path.read_text())
     if "recovery" in expected["good"]:
         sys.exit("the golden archives exist; they are never made anew")
-    kind.BATCH_BYTES, writer._PLACE_EVERY = 2000, 1500  # many batches, so that there are places
+    choose.BATCH_BYTES, writer._PLACE_EVERY = 2000, 1500  # many batches, so that there are places
     analyse._CHUNK_BYTES[2] = 1000
     bits = weights("bf16", 9, 200)
     noise = random_state("recovery").integers(0, 256, 300, "u1").tobytes()

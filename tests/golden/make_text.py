@@ -14,7 +14,7 @@ sys.path[:0] = [str(HERE.parent / "support"), str(HERE.parent / "reference")]
 import reference_decoder  # noqa: E402
 
 import densor  # noqa: E402
-from densor.codec import batch  # noqa: E402
+from densor.codec import choose  # noqa: E402
 
 PROSE = b"""In the beginning nobody knew how far it was to the mill, for the road went up and down
 through the woods, and whoever asked the way was told another tale. The miller's daughter said: "An
@@ -34,7 +34,7 @@ def main() -> None:
     expected = json.loads(path.read_text())
     if "text" in expected["good"]:
         sys.exit("the golden archives exist; they are never made anew")
-    batch.LEAST_TEXT = 0  # so short that the slow decoder reads them in a moment
+    choose.MIN_BYTES_OF_TEXT = 0  # so short that the slow decoder reads them in a moment
     for name, (data, level) in SAMPLES.items():
         archive = densor.compress(data, level)
         (HERE / f"{name}.densor").write_bytes(archive)

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
+from densor.codec.codec import ChunkDecoder
 from densor.codec.planes.kernels import ERRORS, decode_planes
 from densor.codec.planes.layout import Bytes, from_differences
-from densor.codec.planes.params import Classes, Model
+from densor.codec.planes.params import Classes, Model, parse
 from densor.codec.zstd import zstd_decompress_into
 from densor.entropy.huffman.code import STREAMS
 from densor.entropy.huffman.decode import DecodeTables, decode_tables
@@ -23,7 +24,7 @@ BUFFERS = ThreadBuffers()
 _local = threading.local()
 
 
-class PlanarDecoder:
+class PlanarDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once."""
 
     def __init__(self, model: Model[Classes]) -> None:
@@ -95,6 +96,11 @@ class PlanarDecoder:
             if mode == registry.PLANE_ZSTD:
                 zstd_decompress_into(payload[at : at + size], scratch[p * n : (p + 1) * n])
             at += size
+
+
+def open_decoder(payload: bytes, _: object = None) -> PlanarDecoder:
+    """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
+    return PlanarDecoder(parse(payload))
 
 
 def _work() -> tuple[npt.NDArray[Any], ...]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Generic
 
-from densor.codec.coder import Bytes
+from densor.codec.batch import Bytes
 from densor.codec.levels import Level
 from densor.codec.planes import analyse, params
 from densor.codec.planes.chunk_encoder import PlanarEncoder, PlaneEncoder

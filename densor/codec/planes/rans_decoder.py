@@ -3,17 +3,19 @@
 import numpy as np
 
 from densor.codec import registry
+from densor.codec.codec import ChunkDecoder
 from densor.codec.planes.decoder import BUFFERS, SECTIONS
 from densor.codec.planes.layout import Bytes, from_differences
 from densor.codec.planes.params import Model, map_bits
 from densor.codec.planes.rans_kernels import spread, unpack_map
+from densor.codec.planes.rans_params import parse
 from densor.codec.zstd import zstd_decompress_into
 from densor.entropy.rans.decode import Table, decode, decode_table
 from densor.entropy.rans.tables import Freqs
 from densor.errors import FormatError
 
 
-class PlanesDecoder:
+class PlanesDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once."""
 
     def __init__(self, model: Model[Freqs]) -> None:
@@ -85,3 +87,8 @@ class PlanesDecoder:
                 )
         spread(runs, self.model.run if bits else plane.size, contexts)
         decode(table, section[size:], contexts, plane)
+
+
+def open_decoder(payload: bytes, _: object = None) -> PlanesDecoder:
+    """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
+    return PlanesDecoder(parse(payload))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from densor.codec import registry
-from densor.codec.coder import Base
+from densor.codec.codec import Base
 from densor.codec.language_model.session import Session
 from densor.codec.zstd import zstd_decompress
 from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnsupportedError

@@ -3,8 +3,7 @@
 from collections import OrderedDict
 
 from densor.codec import registry
-from densor.codec.coder import Base, BaseDecoder, ChunkDecoder
-from densor.codec.decoders import decoder_for
+from densor.codec.codec import Base, BaseDecoder, Decoder, decoder_for
 from densor.codec.language_model.session import Session
 from densor.codec.zstd import zstd_decompress_into
 from densor.errors import FormatError, UnsupportedError
@@ -23,7 +22,7 @@ class Models:
     def __init__(self, session: Session | None = None) -> None:
         self._session = session
         self._payloads: dict[int, bytes] = {}
-        self._ready: OrderedDict[int, ChunkDecoder] = OrderedDict()
+        self._ready: OrderedDict[int, Decoder] = OrderedDict()
         self._lock = Lock()
         self._next = registry.FIRST_MODEL
 
@@ -38,14 +37,14 @@ class Models:
             self._ready.pop(number - registry.MODEL_WINDOW, None)
             self._keep(number, decoder)
 
-    def put(self, number: int, payload: bytes) -> ChunkDecoder:
+    def put(self, number: int, payload: bytes) -> Decoder:
         """Adds a model that was looked up in the index."""
         decoder = decoder_for(payload, self._session)
         with self._lock:
             self._keep(number, decoder)
         return decoder
 
-    def get(self, number: int) -> ChunkDecoder | None:
+    def get(self, number: int) -> Decoder | None:
         """The decoder of a model, None if it is not known (any more)."""
         with self._lock:
             decoder = self._ready.get(number)
@@ -59,12 +58,12 @@ class Models:
             self._keep(number, decoder)
             return decoder
 
-    def _keep(self, number: int, decoder: ChunkDecoder) -> None:
+    def _keep(self, number: int, decoder: Decoder) -> None:
         self._ready[number] = decoder
-        while len(self._ready) > 2 and sum(map(_weight, self._ready.values())) > _READY:
+        while len(self._ready) > 2 and sum(kept.weight for kept in self._ready.values()) > _READY:
             self._ready.popitem(last=False)
 
-    def known(self, number: int) -> ChunkDecoder | None:
+    def known(self, number: int) -> Decoder | None:
         """The decoder that a chunk names, None for the fixed models; FormatError if unknown."""
         if number in (registry.MODEL_RAW, registry.MODEL_ZSTD):
             return None
@@ -76,14 +75,9 @@ class Models:
         return decoder
 
 
-def _weight(decoder: ChunkDecoder) -> int:
-    """How many decoders one is made of."""
-    return getattr(decoder, "weight", 1)
-
-
 def decode_chunk(
     number: int,
-    decoder: ChunkDecoder | None,
+    decoder: Decoder | None,
     payload: Bytes,
     out: Bytes,
     base: Base | None = None,
@@ -92,7 +86,9 @@ def decode_chunk(
 
     `base`: the bytes that the entry of the chunk is based on, if there are any.
     """
-    if base is not None and isinstance(decoder, BaseDecoder):
+    if isinstance(decoder, BaseDecoder):
+        if base is None:
+            raise FormatError("chunk holds changes against a base, which its entry does not have")
         decoder.decode_from(payload, out, base)
     elif decoder is not None:
         decoder.decode(payload, out)

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from densor.codec import registry
-from densor.codec.coder import ChunkDecoder
-from densor.codec.decoders import decoder_for
+from densor.codec.codec import Decoder, decoder_for
 from densor.errors import (
     ArgumentError,
     ChecksumError,
@@ -86,7 +85,7 @@ class _Decoders:
         """Decodes a chunk into all of `out`."""
         decode_chunk(chunk.model, self._decoder(chunk.model), chunk.payload, out)
 
-    def _decoder(self, model: int) -> ChunkDecoder | None:
+    def _decoder(self, model: int) -> Decoder | None:
         if model < registry.FIRST_MODEL:
             return None
         ready = self._models.get(model)  # the latest ones

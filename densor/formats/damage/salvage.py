@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import numpy as np
 
 from densor.codec import registry
-from densor.codec.coder import Base, ChunkDecoder
+from densor.codec.codec import Base, Decoder
 from densor.codec.language_model.session import Session
 from densor.errors import ArgumentError, DensorError, FileError, LimitError
 from densor.files.folder import make_parents
@@ -228,7 +228,7 @@ class _Decoder:
         decode_chunk(head.model, decoder, payload, out, self._base_of(entry))
         return out
 
-    def _decoder(self, number: int) -> ChunkDecoder | None:
+    def _decoder(self, number: int) -> Decoder | None:
         if number < registry.FIRST_MODEL:
             return self._models.known(number)
         decoder = self._models.get(number)

@@ -1,0 +1,129 @@
+"""What it takes to add a codec: a record in the table, two sides and a specification.
+
+The toy codes plain bytes of which all are equal. Its sides are in this module, its specification is
+this text: a MODEL frame is the codec's number, a chunk's payload the byte.
+"""
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import reference_decoder
+from helpers import take_apart
+
+import densor
+from densor.codec import registry
+from densor.codec.batch import Batch, Bytes
+from densor.codec.chunks import ChunkEncoder
+from densor.codec.codec import CODECS, ChunkDecoder, Codec, registered
+from densor.codec.kind import is_plain
+from densor.codec.levels import Level
+from densor.formats.container import wire
+
+NUMBER = 200
+
+
+class ToyCoder:
+    repeats = False
+
+    def model(self) -> bytes:
+        return bytes([NUMBER])
+
+    def encode(self, chunk: Bytes, index: int) -> Bytes:
+        return chunk[:1] if (chunk == chunk[0]).all() else chunk
+
+
+class ToyDecoder(ChunkDecoder):
+    def decode(self, payload: Bytes, out: Bytes) -> None:
+        if payload.size != 1:
+            raise densor.FormatError("toy chunk does not have one byte")
+        out[:] = payload[0]
+
+
+def propose(batch: Batch, level: Level) -> ChunkEncoder:
+    return ChunkEncoder(ToyCoder(), batch, level.zstd)
+
+
+def open_decoder(payload: bytes, session: object) -> ToyDecoder:
+    return ToyDecoder()
+
+
+def suits(batch: Batch, level: Level) -> bool:
+    return is_plain(batch.kind)
+
+
+SIDE = "test_toy_codec"
+TOY = Codec(NUMBER, "toy", "equal bytes", (f"tests/codec/{SIDE}.py",), SIDE, SIDE, suits=suits)
+
+EQUAL, MIXED = b"\x07" * 100_000, bytes(range(256)) * 40
+
+
+def codecs_of(packed: bytes) -> set[int]:
+    return {frame.payload[0] for frame in take_apart(packed) if frame.kind == wire.MODEL}
+
+
+@pytest.mark.parametrize("level", [1, 3, 5, 6, 9])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_archives_come_back_through_the_public_faces(
+    level: int, threads: int, tmp_path: Any
+) -> None:
+    with registered(TOY):
+        packed = densor.compress(EQUAL, level, threads)
+        assert codecs_of(packed) == {NUMBER}
+        assert densor.decompress(packed) == EQUAL
+        assert densor.decompress(densor.compress(MIXED, level, threads)) == MIXED
+        (tmp_path / "plain").write_bytes(EQUAL)
+        densor.compress_file(tmp_path / "plain", tmp_path / "packed", level)
+        densor.decompress_file(tmp_path / "packed", tmp_path / "out")
+        assert (tmp_path / "out").read_bytes() == EQUAL
+
+
+def test_what_it_does_not_suit_is_as_without_it() -> None:
+    array = np.arange(5000, dtype=np.float32)
+    without = densor.compress(array)
+    with registered(TOY):
+        assert densor.compress(array) == without
+        assert NUMBER not in codecs_of(densor.compress(MIXED))
+
+
+def test_archives_are_refused_without_it() -> None:
+    with registered(TOY):
+        packed = densor.compress(EQUAL)
+        with pytest.raises(densor.ArgumentError), registered(TOY):
+            pass
+    assert NUMBER not in CODECS
+    with pytest.raises(densor.UnsupportedError):
+        densor.decompress(packed)
+    with pytest.raises(reference_decoder.Refused):
+        reference_decoder.decode(packed)
+
+
+def test_damage_is_noticed() -> None:
+    with registered(TOY):
+        packed = densor.compress(EQUAL)
+        for at in range(len(packed)):
+            damaged = packed[:at] + bytes([packed[at] ^ 1]) + packed[at + 1 :]
+            with pytest.raises(densor.DensorError):
+                densor.decompress_file(io.BytesIO(damaged), io.BytesIO())
+
+
+def test_it_cannot_be_within_another() -> None:
+    assert not TOY.nests
+    from densor.codec.codec import inner_decoder
+
+    with registered(TOY), pytest.raises(densor.FormatError):
+        inner_decoder(bytes([NUMBER]))
+
+
+def test_every_codec_of_the_table_has_its_modules() -> None:
+    import importlib
+
+    from densor.codec.codec import DecoderModule
+
+    assert {name for name in vars(registry) if name.startswith("CODEC_")}
+    for codec in CODECS.values():
+        assert callable(importlib.import_module(codec.encoder).propose)
+        module: DecoderModule = importlib.import_module(codec.decoder)  # type: ignore[assignment]
+        with pytest.raises(densor.DensorError):
+            module.open_decoder(bytes([codec.number]), None)
