@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xxhash
+import zstandard
 
 Array = npt.NDArray[Any]
 Packer = Callable[[Any, int, int, Path], bytes]
@@ -49,6 +50,7 @@ RECORD = Path(__file__).with_suffix(".json")
 LEVELS = (1, 3, 5, 6, 9)
 QUICK_LEVELS = (1, 3, 6)
 THREADS = (1, 2)
+INCOMPARABLE = 3  # exit code where a library of another version writes other bytes
 MTIME = 1_700_000_000_123_456_789  # of all files, nanoseconds
 
 # Numbers
@@ -245,21 +247,25 @@ def later_model() -> bytes:
 
 
 def blocks(kind: int, count: int) -> bytes:
-    """Quantised weights of GGUF: `count` blocks, F16 fields where the type has them."""
+    """Quantised weights of GGUF: `count` blocks of peaked nibbles, scales and minimums in F16."""
     sizes = {2: 18, 3: 20, 6: 22, 7: 24, 8: 34, 10: 84, 11: 110, 12: 144, 13: 176, 14: 210, 20: 18}
     scales = {10: (80, 82), 11: (108,), 14: (208,), 3: (0, 2), 7: (0, 2), 12: (0, 2), 13: (0, 2)}
     size = sizes[kind]
-    made = (noise(f"gguf {kind}", count * size).astype(np.uint16) + 256).reshape(count, size)
-    made = (made + noise(f"gguf {kind} too", count * size).reshape(count, size)) // 2
-    whole = (made & 255).astype(np.uint8)
-    for place in scales.get(kind, (0,)):
-        halves = normal(f"gguf {kind} {place}", count, 1).astype(np.float16)
-        whole[:, place : place + 2] = halves.view(np.uint8)
-    return whole.tobytes()
+    places = scales.get(kind, (0,))
+    nibbles = np.rint(8 + normal(f"gguf {kind}", count, 2 * size) * 100).clip(0, 15)
+    whole = (nibbles[:, ::2] * 16 + nibbles[:, 1::2]).astype(np.uint8)
+    if kind == 8:
+        whole = np.rint(normal(f"gguf {kind}", count, size) * 1500).astype(np.int8).view(np.uint8)
+    largest = np.abs(normal(f"gguf {kind} scales", count, 16)).max(1, keepdims=True) / 8
+    varied = largest * (1 + normal(f"gguf {kind} minimums", count, 1))
+    for place, numbers in zip(places, (largest, varied * -8), strict=False):
+        whole[:, place : place + 2] = numbers.astype("<f2").view(np.uint8)
+    found: bytes = whole.tobytes()
+    return found
 
 
-def gguf() -> bytes:
-    """A GGUF file with metadata, plain tensors and many types of blocks."""
+def gguf(times: int = 1) -> bytes:
+    """A GGUF file with metadata, plain tensors and many types of blocks; `times`: their rows."""
 
     def text(string: str) -> bytes:
         return struct.pack("<Q", len(string)) + string.encode()
@@ -272,9 +278,9 @@ def gguf() -> bytes:
         "embed": ([64, 40], 30, weights("BF16", 40, 64).tobytes()),
     }
     for kind in (2, 3, 6, 7, 8, 20):
-        tensors[f"small.{kind}"] = ([256, 10], kind, blocks(kind, 80))
+        tensors[f"small.{kind}"] = ([256, 10 * times], kind, blocks(kind, 80 * times))
     for kind in (10, 11, 12, 13, 14):
-        tensors[f"large.{kind}"] = ([512, 6], kind, blocks(kind, 12))
+        tensors[f"large.{kind}"] = ([512, 6 * times], kind, blocks(kind, 12 * times))
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), 2) + pairs
     data = b""
     for name, (dimensions, kind, content) in tensors.items():
@@ -495,12 +501,16 @@ def appended(files: Any, level: int, threads: int, folder: Path) -> bytes:
     return out.read_bytes()
 
 
-def packed_folder(**options: Any) -> Packer:
-    """By densor.pack."""
+def packed_folder(*others: str, **options: Any) -> Packer:
+    """By densor.pack; `others`: names of copies of it, in more folders."""
 
     def pack(files: Mapping[str, bytes], level: int, threads: int, folder: Path) -> bytes:
         out = folder / "out.densor"
-        densor.pack([put_tree(folder / "model", files)], out, level, threads, **options)
+        paths = [put_tree(folder / "model", files)]
+        for name in others:
+            copied = {f"{name}/{file}": data for file, data in files.items()}
+            paths.append(put_tree(folder / f"with-{name}", copied))
+        densor.pack(paths, out, level, threads, **options)
         return out.read_bytes()
 
     return pack
@@ -570,13 +580,12 @@ def hf_folder(*options: str, base: bool = False) -> Packer:
         more = list(options)
         if base:
             older = files | {"model.safetensors": model_bytes()}
-            more += ["--base", str(put_tree(folder / "older", older))]
-        argv = ["hf-pack", str(source), str(folder / "packed"), f"-{level}", "-T", str(threads)]
+            more += ["--base", put_tree(folder / "older", older).name]
+        argv = ["hf-pack", source.name, "packed", f"-{level}", "-T", str(threads)]
         code, _, err = command([*argv, *more], folder)
         if code:
             raise RuntimeError(f"hf-pack: {err}")
-        # The base is named by its path.
-        return tree(folder / "packed").replace(str(folder).encode(), b"FOLDER")
+        return tree(folder / "packed")
 
     return pack
 
@@ -658,10 +667,20 @@ def large_cases() -> Iterator[tuple[str, Case]]:
         yield f"large/{dtype}", Case(make, in_memory(**raw_dtype(dtype)), (1, 3, 6), quick=False)
     many = functools.partial(np.resize, weights("BF16", 256, 1024), (13 << 10, 1024))
     yield "large/batches", Case(many, in_memory(dtype="BF16"), (1, 3), quick=False)
+    half = functools.partial(weights, "BF16", 512, 1024)
+    yield "large/smallest", Case(half, in_memory(dtype="BF16"), (5, 9), quick=False)
+    long = functools.partial(prose, 200_000)
+    yield "large/prose", Case(long, in_memory(), (5, 6, 9), quick=False)
     text = functools.partial(prose, 3 << 20)
     yield "large/text", Case(text, in_memory(), (1, 3), quick=False)
     big = functools.partial(model_bytes, "large", 6000)
     yield "large/safetensors", Case(big, one_file("model.safetensors"), (1, 3, 6), quick=False)
+    quantised = functools.partial(gguf, 40)
+    yield "large/gguf", Case(quantised, one_file("model.gguf"), (1, 3, 6), quick=False)
+    yield (
+        "large/gguf-smallest",
+        Case(functools.partial(gguf, 6), one_file("model.gguf"), (9,), quick=False),
+    )
     yield "large/pipe", Case(big, piped, (3,), quick=False)
 
 
@@ -761,6 +780,8 @@ def file_cases() -> Iterator[tuple[str, Case]]:
         pack = one_file(name, recovery=percent)
         yield f"file/recovery-{percent:.0f}", Case(model_bytes, pack, (1, 3, 9), needs="zfec")
     yield "folder", Case(folder_files, packed_folder())
+    two = packed_folder("notes")
+    yield "folder/two", Case(folder_files, two, (3,))
     yield "folder/gpu-index", Case(folder_files, packed_folder(gpu_index=True), (3,))
     yield "folder/recovery", Case(folder_files, packed_folder(recovery=10.0), (3,), needs="zfec")
     yield "folder/text", Case(folder_files, packed_folder(text=True, hash="sha256"), (3,))
@@ -779,7 +800,7 @@ def file_cases() -> Iterator[tuple[str, Case]]:
     yield "torch/objects", Case(named_arrays, torch_objects, needs="torch", quick=False)
     codec = functools.partial(weights, "F32", 37, 211)
     yield "numcodecs", Case(codec, numcodecs_codec, (3, 6), needs="numcodecs")
-    yield "hf-pack", Case(hf_files, hf_folder(), (1, 3, 6, 8), quick=False)
+    yield "hf-pack", Case(hf_files, hf_folder(), quick=False)
     yield "hf-pack/gpu-index", Case(hf_files, hf_folder("--gpu-index"), (3,), quick=False)
     later = functools.partial(hf_files, "later")
     yield "hf-pack/base", Case(later, hf_folder(base=True), (3,), quick=False)
@@ -828,14 +849,14 @@ CONSOLE = {
     "diff": "diff -T 1 model.safetensors later.safetensors",
     "diff json": "diff -T 1 --json model.densor later.safetensors",
     "bits": "bits story.txt",
-    "cat": "cat folder.densor model/config.json",
+    "cat": "cat folder.densor config.json",
     "cat unknown": "cat folder.densor nothing",
     "compress": "-v -T 1 -f -o new.densor model.safetensors",
     "compress, there already": "-o model.densor model.safetensors",
     "decompress": "-d -v -T 1 -o new.safetensors model.densor",
-    "decompress damaged": "-d -o new.bin damaged.densor",
+    "decompress damaged": "-d -o new.bin bad.densor",
     "decompress no archive": "-d -o new.bin model.safetensors",
-    "pack": "pack -v new-folder.densor model story.txt",
+    "pack": "pack -T 1 new-folder.densor model story.txt",
     "extract": "extract -C new-folder folder.densor",
     "extract salvage": "extract --salvage -C salvaged damaged.densor",
     "append": "append appended.densor later.safetensors",
@@ -855,6 +876,7 @@ _NOTICE = re.compile(r".*first run on this processor: compiling.*\n")
 _UNSTEADY = (
     (re.compile(r"\d[\d.,]* ?([kMGT]i?)?B/s"), "N B/s"),
     (re.compile(r"\d[\d.,:]* ?(ms|s|min|seconds)\b"), "N s"),
+    (re.compile(r"\d+\.\d  (packed|all there)"), r"N  \1"),
 )
 
 
@@ -874,7 +896,8 @@ def command(argv: list[str], folder: Path) -> tuple[int, str, str]:
         for pattern, word in _UNSTEADY:
             text = pattern.sub(word, text)
         for path in {str(folder), str(folder.resolve())}:
-            text = text.replace(path, "FOLDER")
+            if path in text:  # whose length may set the width of a column
+                text = re.sub("  +", "  ", text.replace(path, "FOLDER"))
         return text.replace(densor.__version__, "VERSION")
 
     return done.returncode, plain(done.stdout), plain(done.stderr)
@@ -893,7 +916,7 @@ def fill(folder: Path) -> None:
     densor.compress_file(story, folder / "story.densor", 9, threads=1)
     densor.pack([folder / "model"], folder / "folder.densor", threads=1)
     densor.compress_file(source, folder / "kept.densor", threads=1, recovery=20.0)
-    for name, start in {"hurt": "kept", "damaged": "folder"}.items():
+    for name, start in {"hurt": "kept", "damaged": "folder", "bad": "model"}.items():
         data = bytearray((folder / f"{start}.densor").read_bytes())
         data[len(data) // 2] ^= 16
         put(folder, f"{name}.densor", bytes(data))
@@ -958,6 +981,11 @@ def outputs(
     return {name: found}
 
 
+def made_with() -> dict[str, str]:
+    """What else the bytes depend on: versions that the record holds for."""
+    return {"zstd": ".".join(map(str, zstandard.ZSTD_VERSION))}
+
+
 def compared(name: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with a case."""
     for level, by_threads in found.items():
@@ -1016,7 +1044,8 @@ def record(found: Mapping[str, Any], printed: Mapping[str, Any], whole: bool) ->
     rows = [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(entries.items())]
     lines = [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(texts.items())]
     python = json.dumps(".".join(map(str, sys.version_info[:2])))
-    text = f'{{"python": {python},\n "written": {{\n' + ",\n".join(rows)
+    text = f'{{"python": {python},\n "libraries": {json.dumps(made_with())},\n'
+    text += ' "written": {\n' + ",\n".join(rows)
     text += '\n },\n "console": {\n' + ",\n".join(lines) + "\n }\n}\n"
     if not wrong:
         RECORD.write_text(text)
@@ -1088,6 +1117,9 @@ def main() -> int:
     args = parser.parse_args()
     if args.record and args.quick:
         parser.error("what is recorded is the whole")
+    if args.check and (wanted := json.loads(RECORD.read_text())["libraries"]) != made_with():
+        print(f"cannot compare: the record was made with {wanted}, here are {made_with()}")
+        return INCOMPARABLE
     start = time.monotonic()
     names, console = chosen(args.only, args.quick)
     with contextlib.redirect_stderr(sys.stdout):

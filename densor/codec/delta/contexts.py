@@ -41,6 +41,7 @@ def group(
     best = _cost(_sums(rows, of, 1), scale)
     contexts = 1
     while contexts < most and 2 * contexts <= used.size:
+        before = contexts
         of = _split(rows, of, contexts)
         contexts = int(of.max()) + 1
         for _ in range(_ROUNDS):
@@ -51,6 +52,8 @@ def group(
         if cost < best:
             best_of, best = of, cost
         elif contexts >= 4:
+            break
+        if contexts <= before:  # the split was merged again
             break
     return Grouping(_for_all_values(used, best_of, values), best)
 

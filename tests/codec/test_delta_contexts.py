@@ -1,0 +1,41 @@
+"""The search for contexts of a delta ends, whatever was counted."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import densor
+from densor.codec.delta import contexts
+
+
+@pytest.fixture(autouse=True)
+def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails instead of going on for ever."""
+    split, left = contexts._split, [10_000]
+
+    def counting(*args: object) -> object:
+        left[0] -= 1
+        assert left[0] > 0, "contexts are split again and again"
+        return split(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(contexts, "_split", counting)
+
+
+@pytest.mark.parametrize("changed", [0, 1, 2, 3, 5])
+def test_few_changes(changed: int) -> None:
+    old = np.random.default_rng(0).standard_normal((384, 384)).astype(np.float16)
+    new = old.copy()
+    new.reshape(-1).view(np.uint16)[:changed] ^= 1
+    packed = densor.compress(new, base=old)
+    assert np.array_equal(densor.decompress(packed, base=old).view("u2"), new.view("u2"))
+
+
+@given(st.integers(0, 2**32), st.integers(1, 64), st.sampled_from([1.0, 0.5, 0.02]))
+def test_any_counts(seed: int, values: int, density: float) -> None:
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, rng.choice([2, 10, 1 << 20]), (values, 256))
+    counts[rng.random(counts.shape) > density] = 0
+    counts[:, 0] += 1
+    found = contexts.group(counts, np.arange(values), values, 1.0, 32)
+    assert found.mapped.size == values and found.mapped.max() < 32
