@@ -24,7 +24,7 @@ from densor.codec.choose import encode_batch
 from densor.codec.codec import decoder_for
 from densor.codec.float_cm.encoder import MixingCoder
 from densor.codec.history import History
-from densor.codec.kind import Kind, kind_of, kind_of_blocks
+from densor.codec.kind import Data, Kind, kind_of, kind_of_blocks
 from densor.codec.levels import level_settings
 from densor.codec.planes.rans_encoder import PlanesCoder
 from densor.codec.scale_context.encoder import ScalesCoder, low_coder
@@ -211,7 +211,7 @@ def _all_cases() -> list[Case]:
             cases += _coded(data, kind, level)
         if kind.layout is not None:
             cases += _with(PlanesCoder(data, kind.layout, 64, _LEVEL, kind.integers), data)
-        if kind.in_matrices:
+        if kind.data is Data.MATRICES:
             cases += _with(MixingCoder(kind), data)
             low = low_coder(data, kind, _LEVEL)
             cases += _with(ScalesCoder(kind, History(), low, repeats=False), data)

@@ -13,27 +13,18 @@
 | other elements | all | planes, Zstandard | estimate |
 | one chunk of elements, blocks | all | also Huffman codes, to 64 KiB; Zstandard, to 4 KiB | trial |
 
-The first row that fits is taken. A level says which codec floats and bytes have, and whether planes
-have Huffman codes or rANS; see `levels.py`. Within a batch each chunk is stored in the smallest of
-several ways, see `chunks.py`.
+The first row that fits is taken, see `_rows`. Within a batch each chunk is stored in the smallest
+of several ways, see `chunks.py`; context mixing of bytes has its own, see `byte_cm/encoder.py`.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 
 from densor.codec import registry
-from densor.codec.batch import (
-    Batch,
-    Bytes,
-    Chunks,
-    CodedBatch,
-    Coding,
-    Smallest,
-    smallest,
-)
+from densor.codec.batch import Batch, Bytes, Chunks, CodedBatch, Coding, Smallest, smallest
 from densor.codec.chunks import zstd_chunk
 from densor.codec.codec import CODECS, Encoder
-from densor.codec.kind import BATCH_BYTES, Kind, is_plain
+from densor.codec.kind import BATCH_BYTES, Data, Kind
 from densor.codec.levels import Level, beside_language_model, with_huffman_codes
 from densor.codec.sparse.encoder import with_zeros
 from densor.codec.zstd import zstd_compress
@@ -57,6 +48,7 @@ SAMPLE_BYTES, MAX_SAMPLES = 1 << 12, 32
 FAST_ZSTD = 3  # a level that costs little more than the fastest
 ZSTD_CHUNK = 1 << 22  # bytes
 
+Row = Callable[[Batch, Level], Coding | None]
 FLOAT_CODECS = {"scales": registry.CODEC_SCALES, "mixing": registry.CODEC_MIXING}  # by level.floats
 
 
@@ -65,16 +57,14 @@ def encode_batch(batch: Batch, level: Level) -> Coding:
 
     Batches are given in the order that they will have in the archive.
     """
-    batch = batch.in_chunks_of(chunk_bytes(batch.kind, level))
-    coding = next(filter(None, (rule(batch, level) for rule in _RULES)))
-    tried = [
-        encoder.encode()
-        for codec in CODECS.values()
-        if codec.suits is not None and codec.suits(batch, level)
-        for encoder in (codec.propose(batch, level),)
-        if encoder is not None
-    ]
-    return Smallest(coding, *tried) if tried else coding
+    data = batch.kind.data
+    batch = batch.in_chunks_of(_chunk_bytes(data, batch.kind, level))
+    coding = next(filter(None, (row(batch, level) for row in _rows(data, level))))
+    for codec in CODECS.values():
+        if codec.suits is not None and codec.suits(batch, level):
+            encoder = codec.propose(batch, level)
+            coding = coding if encoder is None else Smallest(coding, encoder.encode())
+    return coding
 
 
 # Sizes of chunks and batches
@@ -82,11 +72,15 @@ def encode_batch(batch: Batch, level: Level) -> Coding:
 
 def chunk_bytes(kind: Kind, level: Level) -> int:
     """Original bytes per chunk, whole runs or rows."""
-    if kind.fields:
-        return kind.whole_rows(CODECS[registry.CODEC_FIELDS].chunk)
-    if is_plain(kind):
+    return _chunk_bytes(kind.data, kind, level)
+
+
+def _chunk_bytes(data: Data, kind: Kind, level: Level) -> int:
+    if data is Data.BYTES:
         return ZSTD_CHUNK if level.bytes == "zstd" else CODECS[registry.CODEC_TEXT].chunk
-    if kind.in_matrices and level.floats in FLOAT_CODECS:
+    if data is Data.BLOCKS:
+        return kind.whole_rows(CODECS[registry.CODEC_FIELDS].chunk)
+    if data is Data.MATRICES and level.floats in FLOAT_CODECS:
         return kind.whole_rows(matrix_chunk(level))
     return kind.whole_runs
 
@@ -102,7 +96,21 @@ def batch_bytes(kind: Kind, level: Level) -> int:
     return max(1, BATCH_BYTES // chunk) * chunk
 
 
-# The rows of the table; None where a row does not fit, or where its codec is not taken
+# The table
+
+
+def _rows(data: Data, level: Level) -> tuple[Row, ...]:
+    """What is tried in turn; the last row takes all."""
+    if data is Data.BYTES:
+        by_model = () if level.bytes == "zstd" else (_byte_cm,)
+        return _delta, _language_model, *by_model, _by_zstd
+    if data is Data.MATRICES:
+        by_rows = {"planar": (), "scales": (_scale_context,), "mixing": (_float_cm,)}
+        return _delta, *by_rows[level.floats], _planes
+    return _delta, _planes
+
+
+# Its rows; None where one does not fit, or where its codec is not taken
 
 
 def _delta(batch: Batch, level: Level) -> Coding | None:
@@ -116,7 +124,7 @@ def _delta(batch: Batch, level: Level) -> Coding | None:
 
 
 def _language_model(batch: Batch, level: Level) -> Coding | None:
-    if not is_plain(batch.kind) or batch.session is None:
+    if batch.session is None:
         return None
     without = encode_batch(replace(batch, session=None, base=None), beside_language_model(level))
     if not _is_text(batch.data):
@@ -126,28 +134,20 @@ def _language_model(batch: Batch, level: Level) -> Coding | None:
 
 
 def _byte_cm(batch: Batch, level: Level) -> Coding | None:
-    fits = is_plain(batch.kind) and level.bytes != "zstd"
-    if not fits or batch.data.size < MIN_BYTES_OF_TEXT:
+    if batch.data.size < MIN_BYTES_OF_TEXT:
         return None
     return _proposed(registry.CODEC_TEXT, batch, level).encode()
 
 
-def _zstd(batch: Batch, level: Level) -> Coding | None:
-    return _by_zstd(batch, level) if is_plain(batch.kind) else None
-
-
-def _float_cm(batch: Batch, level: Level) -> Coding | None:
-    if not batch.kind.in_matrices or level.floats != "mixing":
-        return None
+def _float_cm(batch: Batch, level: Level) -> Coding:
     # Planes first: their counting is waited for, and must not queue behind the slower coder.
     by_planes = _planes(batch.in_chunks_of(batch.kind.whole_runs), level)
     return Smallest(_proposed(registry.CODEC_MIXING, batch, level).encode(), by_planes)
 
 
 def _scale_context(batch: Batch, level: Level) -> Coding | None:
-    fits = batch.kind.in_matrices and level.floats == "scales"
     small = batch.data.size <= MAX_BYTES_OF_ZSTD
-    if not fits or small or with_zeros(batch.data, batch.kind) is not None:
+    if small or with_zeros(batch.data, batch.kind) is not None:
         return None
     encoder = _proposed(registry.CODEC_SCALES, batch, level)
     if batch.data.size <= min(MAX_BYTES_OF_TRIAL, batch.chunk_bytes):
@@ -175,15 +175,9 @@ def _planes(batch: Batch, level: Level) -> Coding:
     return encoder.encode()
 
 
-_RULES: tuple[Callable[[Batch, Level], Coding | None], ...] = (
-    _delta,
-    _language_model,
-    _byte_cm,
-    _zstd,
-    _float_cm,
-    _scale_context,
-    _planes,
-)
+def _by_zstd(batch: Batch, level: Level) -> Coding:
+    submit = batch.workers.submit
+    return Chunks(None, [submit(zstd_chunk, chunk, level.zstd) for chunk in batch.chunks()])
 
 
 # What the rows are made of
@@ -231,11 +225,6 @@ def _one_chunk(batch: Batch, level: Level) -> CodedBatch:
     if batch.data.size <= MAX_BYTES_OF_ZSTD and any(way.model is not None for way in ways):
         ways.append(_by_zstd(batch, level).result())
     return smallest(ways)
-
-
-def _by_zstd(batch: Batch, level: Level) -> Coding:
-    submit = batch.workers.submit
-    return Chunks(None, [submit(zstd_chunk, chunk, level.zstd) for chunk in batch.chunks()])
 
 
 def _is_text(data: Bytes) -> bool:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import NamedTuple
 
 from densor.codec import registry
@@ -19,6 +20,15 @@ _MAX_COLUMNS = 1 << 16
 _FLAT_COLUMNS = 1024  # where a tensor has no useful rows
 _MAX_RUN = 4096  # bytes of a run of blocks, about
 FLOATS = frozenset({"BF16", "F16", "F32", "C64", "F8_E4M3", "F8_E5M2"})  # what these codecs take
+
+
+class Data(Enum):
+    """Kinds of data that differ in the codecs that suit them."""
+
+    BYTES = auto()  # of which nothing is known
+    ELEMENTS = auto()  # of one type
+    MATRICES = auto()  # of floats
+    BLOCKS = auto()  # of several fields
 
 
 @dataclass(frozen=True)
@@ -46,9 +56,13 @@ class Kind:
         return 1 if self.layout is None else self.layout.size
 
     @property
-    def in_matrices(self) -> bool:
-        """Whether these are floats for a codec that looks at matrices."""
-        return bool(self.parts) and self.dtype in FLOATS
+    def data(self) -> Data:
+        """What `choose.py` goes by."""
+        if self.fields:
+            return Data.BLOCKS
+        if self.layout is None:
+            return Data.BYTES
+        return Data.MATRICES if self.parts and self.dtype in FLOATS else Data.ELEMENTS
 
     def whole_rows(self, size: int) -> int:
         """About `size` bytes: whole rows of a matrix or of blocks; all where there are parts."""
@@ -77,7 +91,7 @@ class Segment(NamedTuple):
 
 def is_plain(kind: Kind) -> bool:
     """Whether this is bytes of which nothing is known."""
-    return kind.layout is None and not kind.fields
+    return kind.data is Data.BYTES
 
 
 def matrix_of(shape: Sequence[int]) -> tuple[int, int]:
