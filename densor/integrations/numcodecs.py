@@ -1,7 +1,7 @@
 """A codec for numcodecs, and so for Zarr 2: `numcodecs.get_codec({"id": "densor"})`.
 
 Where densor is installed, numcodecs finds it by its entry point; importing this module registers
-it as well.
+it as well. The tests run it with the real library, last with numcodecs 0.16.
 """
 
 from typing import Any
@@ -40,8 +40,8 @@ class Densor(Codec):  # type: ignore[misc]
         """The array that went in, or `out` filled with its bytes; a DensorError for bad input."""
         packed = ensure_contiguous_ndarray(buf).view("u1")
         most = None if out is None else memoryview(out).nbytes
-        found = densor.decompress(packed, self.threads, max_output_size=most)
-        return ndarray_copy(found, out)
+        array = densor.decompress(packed, self.threads, max_output_size=most)
+        return ndarray_copy(array, out)
 
 
 register_codec(Densor)

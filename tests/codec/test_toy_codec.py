@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reference_decoder
 from helpers import take_apart
+from reference import container
+from reference.reading import Refused
 
 import densor
 from densor.codec.batch import Batch, Bytes
@@ -100,8 +101,8 @@ def test_archives_are_refused_without_it() -> None:
     assert NUMBER not in CODECS
     with pytest.raises(densor.UnsupportedError):
         densor.decompress(packed)
-    with pytest.raises(reference_decoder.Refused):
-        reference_decoder.decode(packed)
+    with pytest.raises(Refused):
+        container.decode(packed)
 
 
 def test_damage_is_noticed() -> None:

@@ -1,7 +1,9 @@
 """The header of a .npy file, and the .npy files in a .npz.
 
 Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html. The header is a
-Python literal, of which just what numpy writes for plain dtypes is recognised.
+Python literal, of which just what numpy writes for plain dtypes is recognised. It is not given to
+`numpy.lib.format`, which evaluates it: nested input ends there in MemoryError or RecursionError,
+and version 3.0 has no public function.
 """
 
 import math
@@ -24,7 +26,7 @@ _SHAPE = re.compile(rb"""['"]shape['"]\s*:\s*\(([\d\s,]*)\)""")
 
 
 class _Header(NamedTuple):
-    begin: int  # of the data, in bytes from the begin of the file
+    begin: int  # of the data, in bytes from the start of the file
     dtype: str
     little: bool
     fortran: bool
