@@ -90,10 +90,11 @@ class BatchCoder(ChunkCoder, Protocol):
 class ChunkDecoder(Protocol):
     """Decodes the chunks of one MODEL frame. Safe to use from several threads at once.
 
-    `weight`: how many decoders it is made of.
+    `weight`: how many decoders it is made of. `reports_progress`: to its session, by itself.
     """
 
     weight: int = 1
+    reports_progress: bool = False
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
@@ -118,6 +119,7 @@ class BaseDecoder(Protocol):
     """Decodes the chunks of one MODEL frame, which refer to a base."""
 
     weight: int = 1
+    reports_progress: bool = False
 
     def decode_from(self, payload: Bytes, out: Bytes, base: Base) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
