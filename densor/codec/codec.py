@@ -187,9 +187,9 @@ def _codec(number: int, folder: str, about: str, *also: str, **rest: Any) -> Cod
     return Codec(number, folder, about, specification, encoder, decoder, **rest)
 
 
-def _planes(number: int, name: str, about: str, specification: str, decoder: str) -> Codec:
-    """One of the two ways to code byte planes, which have one encoder."""
-    encoder, decoder = "densor.codec.planes.propose", f"densor.codec.planes.{decoder}"
+def _planes(number: int, name: str, about: str, specification: str) -> Codec:
+    """One of the two ways to code byte planes, which differ in the entropy stage."""
+    encoder, decoder = "densor.codec.planes.propose", "densor.codec.planes.decoder"
     return Codec(number, name, about, (specification,), encoder, decoder, nests=True)
 
 
@@ -199,13 +199,13 @@ _OF_PLANES = "densor/codec/planes/rans_spec.md"
 _R = registry
 
 _ALL = (
-    _planes(_R.CODEC_PLANAR, "planes_huffman", "planes", "docs/format.md", "decoder"),
+    _planes(_R.CODEC_PLANAR, "planes_huffman", "planes", "docs/format.md"),
     _codec(_R.CODEC_SCALES, "scale_context", "scale contexts", _RANS, chunk=1 << 21, nests=True),
     _codec(_R.CODEC_MIXING, "float_cm", "context mixing", _ARITHMETIC, chunk=1 << 23, nests=True),
     _codec(_R.CODEC_FIELDS, "blocks", "blocks", chunk=1 << 20),
     _codec(_R.CODEC_SPARSE, "sparse", "sparse"),
     _codec(_R.CODEC_CHANGE, "delta", "changes", needs_base=True),
-    _planes(_R.CODEC_PLANES, "planes_rans", "byte planes", _OF_PLANES, "rans_decoder"),
+    _planes(_R.CODEC_PLANES, "planes_rans", "byte planes", _OF_PLANES),
     _codec(_R.CODEC_TEXT, "byte_cm", "text", _ARITHMETIC, chunk=1 << 24, nests=True),
     _codec(_R.CODEC_LLM, "language_model", "language model", _LLM),
 )

@@ -11,15 +11,14 @@ from densor.codec.blocks.block import Field
 from densor.codec.codec import CODECS
 from densor.codec.planes import analyse
 from densor.codec.planes.layout import Layout, layout_for
+from densor.dtypes import INTEGERS
+from densor.float_formats import PAIRS, by_rows
 
 BATCH_BYTES = 3 << 23  # below the size from which allocators return memory at once
-_INTEGERS = frozenset({"U8", "I8", "BOOL", "U16", "I16", "U32", "I32", "U64", "I64"})
-_PAIRS = ("C64", "C128")  # elements of two numbers
 _MIN_COLUMNS = 64
 _MAX_COLUMNS = 1 << 16
 _FLAT_COLUMNS = 1024  # where a tensor has no useful rows
 _MAX_RUN = 4096  # bytes of a run of blocks, about
-FLOATS = frozenset({"BF16", "F16", "F32", "C64", "F8_E4M3", "F8_E5M2"})  # what these codecs take
 
 
 class Data(Enum):
@@ -62,7 +61,7 @@ class Kind:
             return Data.BLOCKS
         if self.layout is None:
             return Data.BYTES
-        return Data.MATRICES if self.parts and self.dtype in FLOATS else Data.ELEMENTS
+        return Data.MATRICES if self.parts and by_rows(self.dtype) else Data.ELEMENTS
 
     def whole_rows(self, size: int) -> int:
         """About `size` bytes: whole rows of a matrix or of blocks; all where there are parts."""
@@ -114,7 +113,7 @@ def matrix_of(shape: Sequence[int]) -> tuple[int, int]:
 
 def parts_of(dtype: str, shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
     """The matrices that a whole tensor is made of, exactly: what is left is a row of its own."""
-    sizes = (*shape, 2) if dtype in _PAIRS else tuple(shape)
+    sizes = (*shape, 2) if dtype in PAIRS else tuple(shape)
     _, columns = matrix_of(sizes)
     rows, rest = divmod(math.prod(sizes), columns)
     return ((rows, columns),) * (rows > 0) + ((1, rest),) * (rest > 0)
@@ -126,10 +125,10 @@ def kind_of(dtype: str, shape: Sequence[int]) -> Kind:
     if layout is None:
         return BYTES
     rows = tuple(shape)
-    if dtype in _PAIRS:
+    if dtype in PAIRS:
         rows = (*rows, 2)
     run = analyse.run_length(rows)
-    return Kind(layout, run, dtype in _INTEGERS, dtype, (matrix_of(rows),))
+    return Kind(layout, run, dtype in INTEGERS, dtype, (matrix_of(rows),))
 
 
 def _rows_of(elements: int, columns: int) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ from densor.codec.byte_cm.params import Model, pack
 from densor.codec.byte_cm.segment import coded
 from densor.codec.chunks import ChunkEncoder, zstd_chunk
 from densor.codec.levels import Level
+from densor.codec.sampling import sample
 
 QUICK_ZSTD = 9  # the fastest level of Zstandard that looks for distant repeats
 MAX_REPEATS = 500  # size over what Zstandard leaves; beyond, nothing is left to gain
@@ -47,11 +48,7 @@ def _is_binary(data: Bytes) -> bool:
 
 def _sample(data: Bytes) -> Bytes:
     """Some pieces from all over `data`, one after the other."""
-    if data.size <= _SAMPLE:
-        return data
-    piece = _SAMPLE // _PIECES
-    begins = [(data.size - piece) * (2 * i + 1) // (2 * _PIECES) for i in range(_PIECES)]
-    return np.concatenate([data[begin : begin + piece] for begin in begins])
+    return sample(data, 1, _SAMPLE // _PIECES, _PIECES, inner=True)
 
 
 def propose(batch: Batch, level: Level) -> "TextEncoder":
@@ -72,8 +69,8 @@ class TextCoder:
 
     def promises(self, chunk: Bytes) -> bool:
         """Whether a sample gets clearly smaller, for chunks in which nothing repeats."""
-        sample = _sample(chunk)
-        return coded(self._model, sample).size < MAX_SIZE_OF_PROMISE * sample.size
+        pieces = _sample(chunk)
+        return coded(self._model, pieces).size < MAX_SIZE_OF_PROMISE * pieces.size
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""

@@ -3,8 +3,9 @@
 import numpy as np
 
 from densor.codec.codec import ChunkDecoder
-from densor.codec.float_cm.params import Bytes, Model, parse, parse_header, run
+from densor.codec.float_cm.params import Model, parse, parse_header, run
 from densor.errors import FormatError
+from densor.runtime.types import Bytes
 
 
 class MixingDecoder(ChunkDecoder):

@@ -11,7 +11,6 @@ from densor.codec.language_model.params import (
     SEGMENT,
     TEXT,
     TOKENS,
-    Bytes,
     Mixer,
     Model,
     parse,
@@ -20,6 +19,7 @@ from densor.codec.language_model.params import (
 from densor.codec.language_model.session import Session
 from densor.codec.language_model.step import code_tokens
 from densor.errors import ChecksumError, FormatError, LimitError
+from densor.runtime.types import Bytes
 
 
 class LlmDecoder(ChunkDecoder):

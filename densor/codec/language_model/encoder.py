@@ -15,7 +15,6 @@ from densor.codec.language_model.params import (
     SEGMENT,
     TEXT,
     TOKENS,
-    Bytes,
     Mixer,
     Model,
     Reader,
@@ -28,6 +27,7 @@ from densor.codec.levels import Level
 from densor.errors import DensorError
 from densor.llm.head import rates_of
 from densor.llm.vocabulary import readable
+from densor.runtime.types import Bytes
 from densor.runtime.workers import Workers
 
 _SLOTS = (1 << 14, 2), (1 << 18, 4)  # from how many bytes on a chunk has how many segments

@@ -6,9 +6,8 @@ from densor.codec.batch import Batch, Bytes
 from densor.codec.chunks import CountingEncoder
 from densor.codec.kind import Kind
 from densor.codec.levels import Level
-from densor.codec.planes.encoder import PlanarCoder, PlaneCoder
+from densor.codec.planes.encoder import STAGES, PlaneCoder
 from densor.codec.planes.layout import Layout
-from densor.codec.planes.rans_encoder import PlanesCoder
 
 
 def propose(batch: Batch, level: Level) -> CountingEncoder | None:
@@ -26,5 +25,4 @@ def element_coder(data: Bytes, kind: Kind, level: Level) -> PlaneCoder[Any] | No
 
 def plane_coder(data: Bytes, layout: Layout, kind: Kind, level: Level) -> PlaneCoder[Any]:
     """A coder of planes, under Huffman codes or rANS as the level says."""
-    coder = PlanesCoder if level.planes == "rans" else PlanarCoder
-    return coder(data, layout, kind.run, level, kind.integers)
+    return PlaneCoder(STAGES[level.planes], data, layout, kind.run, level, kind.integers)

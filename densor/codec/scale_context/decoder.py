@@ -3,12 +3,10 @@
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from densor.codec import registry
 from densor.codec.codec import ChunkDecoder, inner_decoder
-from densor.codec.planes.decoder import PlanarDecoder
-from densor.codec.planes.rans_decoder import PlanesDecoder
+from densor.codec.planes.decoder import PlanesDecoder
 from densor.codec.scale_context import kernels
 from densor.codec.scale_context.forms import BLOCK
 from densor.codec.scale_context.params import Model, parse
@@ -23,8 +21,7 @@ from densor.entropy.rans.decode import StreamDecoder, Table, decode_table
 from densor.errors import FormatError
 from densor.runtime.buffers import POOL
 from densor.runtime.locks import Lock
-
-Bytes = npt.NDArray[np.uint8]
+from densor.runtime.types import Bytes
 
 
 class ScalesDecoder(ChunkDecoder):
@@ -143,7 +140,7 @@ def _low_decoder(payload: bytes) -> ChunkDecoder | None:
     if payload[0] not in (registry.CODEC_PLANAR, registry.CODEC_PLANES):
         raise FormatError("low halves have a model of a codec other than of planes")
     decoder = inner_decoder(payload)
-    assert isinstance(decoder, PlanarDecoder | PlanesDecoder)
+    assert isinstance(decoder, PlanesDecoder)
     if decoder.model.layout.size != 2:
         raise FormatError("low halves have a model for elements of another size")
     return decoder
