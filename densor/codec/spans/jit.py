@@ -1,0 +1,15 @@
+"""How functions are compiled that the kernels of spans are made of."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+
+def part(function: Callable[..., Any]) -> Any:
+    """A part of a kernel: no reference counts, no checks for divisions by 0.
+
+    Both would take longer to compile than the rest.
+    """
+    jit: Any = numba.njit
+    return jit(error_model="numpy", _nrt=False)(function)
