@@ -161,10 +161,12 @@ class SpanDecoder:
 
 def _needs(parameters: Parameters, table: Numbers) -> tuple[int, int]:
     """The most scratch bytes and entries of `where` that a chunk of the table may need."""
-    mine = table[table[:, t.PARAMETERS] >= 0]
+    known = (table[:, t.PARAMETERS] >= 0) & (table[:, t.PARAMETERS] < len(parameters.heads))
+    mine = table[known & (table[:, t.SIZE] > 0)]
     if not len(mine):
         return 0, 0
     heads = parameters.heads[mine[:, t.PARAMETERS]]
     planes = heads[:, 1]
-    runs = np.minimum(mine[:, t.SIZE] // planes // heads[:, 2] + 1, t.MAX_RUNS)
-    return int(mine[:, t.SIZE].max()), int((planes * runs).max())
+    sizes = np.minimum(mine[:, t.SIZE], t.CHUNK_LIMIT)  # larger ones are refused
+    runs = np.minimum(sizes // planes // heads[:, 2] + 1, t.MAX_RUNS)
+    return int(sizes.max()), int((planes * runs).max())

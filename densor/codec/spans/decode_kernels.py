@@ -119,7 +119,7 @@ def _outside(data, row, out):
         or row[t.PAYLOAD] > data.size - stored
         or row[t.PLACE] < 0
         or row[t.PLACE] > out.size - size
-        or row[t.HEAD] > data.size - 28
+        or (row[t.HEAD] >= 0 and row[t.HEAD] > data.size - 28)
     )
 
 

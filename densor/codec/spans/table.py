@@ -20,7 +20,7 @@ HEADS = 4 + 8 + 1  # layout, planes, run, differences; first class of each plane
 CHUNK = 3  # kind of frame
 FRAME = 28  # bytes of a frame header
 MAX_RUNS = 1 << 20  # of a chunk
-_CHUNK_LIMIT = 1 << 26
+CHUNK_LIMIT = 1 << 26
 
 MOST_CLASSES = 8 * 16  # of all planes
 READY = 48  # place in the kernel's integers: whose look-up tables it holds
@@ -115,7 +115,7 @@ def chunk_table(
 def _check(table: Numbers, checked: bool) -> None:
     """FormatError unless all numbers are possible and no two places overlap."""
     numbers = table[:, :PARAMETERS] if not checked else table[:, :HEAD]
-    if (numbers < 0).any() or (table[:, SIZE] > _CHUNK_LIMIT).any():
+    if (numbers < 0).any() or (table[:, SIZE] > CHUNK_LIMIT).any():
         raise FormatError("chunk has an impossible place or size")
     begins = table[:, PLACE]
     if (np.diff(begins) < 0).any():
