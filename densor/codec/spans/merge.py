@@ -47,7 +47,7 @@ def address_of(typingctx, array, offset, count):
 
 
 @intrinsic
-def _copy_to(typingctx, target, target_offset, address, count):
+def copy_to(typingctx, target, target_offset, address, count):
     """Copies `count` bytes from an address into a uint8 array."""
 
     def codegen(context, builder, signature, args):
@@ -194,12 +194,12 @@ def merge_run(layout, planes, addresses, count, out, place, edge):
     `addresses`: int64[8], of the run in each plane; changed. Work space: `edge`, uint8[9 * 64].
     """
     if planes == 1:
-        _copy_to(out, place, addresses[0], count)
+        copy_to(out, place, addresses[0], count)
         return
     target = address_of(out, place, planes * count)
     if planes * count < _VECTOR:
         for p in range(planes):
-            _copy_to(edge, _VECTOR * p, addresses[p], count)
+            copy_to(edge, _VECTOR * p, addresses[p], count)
             addresses[p] = address_of(edge, _VECTOR * p, _VECTOR)
         _vectors(layout, addresses, address_of(edge, 8 * _VECTOR, _VECTOR), _VECTOR // planes)
         copy_bytes(out, place, edge, 8 * _VECTOR, planes * count)
