@@ -12,4 +12,4 @@ def part(function: Callable[..., Any]) -> Any:
     Both would take longer to compile than the rest.
     """
     jit: Any = numba.njit
-    return jit(error_model="numpy", _nrt=False)(function)
+    return jit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
