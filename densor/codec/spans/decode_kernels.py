@@ -9,13 +9,15 @@ from numba import types
 from densor.codec import registry
 from densor.codec.planes.kernels import R8_2D, _decode_classes, _plan_runs
 from densor.codec.spans import table as t
-from densor.codec.spans.jit import part
+from densor.codec.spans.jit import once, part
 from densor.codec.spans.merge import address_of, merge_run, undo_differences
 from densor.codec.spans.xxh3 import xxh3_64
 from densor.entropy.huffman.kernels import _assign_codes
 from densor.entropy.intrinsics import copy_bytes, load_u32, load_u64
 from densor.entropy.jit import I64, R8, W8, W32, W64, kernel
 
+_classes = part(_decode_classes.py_func)
+_runs = part(_plan_runs.py_func)
 I64_2D = types.int64[:, ::1]
 U64_2D = types.uint64[:, ::1]
 _LEAST_BITS = 11  # of a look-up table: 16 KB, half of a common L1 cache
@@ -36,7 +38,7 @@ _CLASSES = t.MOST_CLASSES
 _TABLES = 8  # words before the look-up tables of fewer bits: positions in streams
 
 
-@part
+@once
 def _build_table(lengths, work, next_code, codes, table):
     """The look-up table of a code: for each window of bits all whole symbols in it, up to 6.
 
@@ -86,7 +88,7 @@ def _build_table(lengths, work, next_code, codes, table):
     return longest
 
 
-@part
+@once
 def _frame(data, row):
     """Checks header and payload of a frame. Returns 0 or the number of an error."""
     head = row[t.HEAD]
@@ -107,7 +109,7 @@ def _frame(data, row):
     return 0 if xxh3_64(payload) == load_u64(header, 16) else t.PAYLOAD_DAMAGED
 
 
-@part
+@once
 def _outside(data, row, out):
     """Whether a row of the table reaches beyond the archive or the result."""
     stored = row[t.STORED]
@@ -123,7 +125,7 @@ def _outside(data, row, out):
     )
 
 
-@part
+@once
 def _class_plane(
     section, n, run, low, high, kinds, symbols, lengths, where, area, tables, numbers, words, codes
 ):
@@ -138,20 +140,20 @@ def _class_plane(
         skip = (where.size * map_bits + 7) // 8
         if skip > section.size:
             return 6
-        if not _plan_runs(section[:skip], map_bits, n, run, 0, where, counts[:classes]):
+        if not _runs(section[:skip], map_bits, n, run, 0, where, counts[:classes]):
             return 7
     for c in range(classes):
         if kinds[low + c] == registry.CLASS_HUFFMAN and counts[c] > 0 and bits[low + c] == 0:
             bits[low + c] = _build_table(
                 lengths[low + c], words[_TABLES:], codes[256:], codes[:256], tables[low + c]
             )
-    return _decode_classes(
+    return _classes(
         section, skip, kinds[low:high], symbols[low:high], lengths[low:high],
         tables[low:high], bits[low:high], counts[:classes], area, words[:4], numbers[16:20],
     )  # fmt: skip
 
 
-@part
+@once
 def _merge_all(layout, planes, n, run, runs, numbers, where, out, place, edge):
     """The planes of a chunk to elements, run by run where one of them lies class by class."""
     starts = numbers[_STARTS : _STARTS + 8]
@@ -165,7 +167,7 @@ def _merge_all(layout, planes, n, run, runs, numbers, where, out, place, edge):
         merge_run(layout, planes, addresses, min(run, n - begin), out, place + planes * begin, edge)
 
 
-@part
+@once
 def _decode_planes(
     payload, n, runs, head, kinds, symbols, lengths, scratch, where, tables, numbers, words, codes
 ):
@@ -206,7 +208,7 @@ def _decode_planes(
     return 0 if at == payload.size else 13
 
 
-@part
+@once
 def _decode_chunk(
     data, row, heads, kinds, symbols, lengths, prepared, out, scratch, where, edge, tables,
     numbers, words, codes,

@@ -6,12 +6,12 @@ have room for every symbol between the least and the greatest that occur.
 """
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
 from densor.codec import registry
 from densor.codec.planes.kernels import _entropy_bits, _tally
 from densor.codec.spans import table as t
-from densor.codec.spans.jit import part
+from densor.codec.spans.jit import once, part
 from densor.codec.spans.put import put_codes
 from densor.codec.spans.split import split_planes
 from densor.codec.spans.xxh3 import xxh3_64
@@ -29,7 +29,7 @@ _RAW, _CONSTANT, _REFUSED = 0, 1, -1  # what becomes of a plane; whether a batch
 I64_2D = types.int64[:, ::1]
 F64 = types.float64[::1]
 
-_lengths_of = njit(error_model="numpy")(best_lengths.__wrapped__)
+_lengths_of = once(best_lengths.__wrapped__)
 
 
 @part
@@ -45,7 +45,7 @@ def _repeats(sample, windows):
     return found > sample.size // 400
 
 
-@part
+@once
 def _look(data, layout, size, careful, ways, planes, tallies, counts, words, addresses, edge):
     """Judges a sample. Sets what becomes of each plane but the first; False to refuse."""
     n = data.size // size
@@ -77,7 +77,7 @@ def _look(data, layout, size, careful, ways, planes, tallies, counts, words, add
     return True
 
 
-@part
+@once
 def _row_scales(data, layout, size, run, ways, sums, planes, seen, addresses, edge):
     """Sums of the scales of each row, and which scales occur.
 
@@ -131,7 +131,7 @@ def _class_of(x, borders):
     return np.int64(x > borders[0]) + np.int64(x > borders[1]) + np.int64(x > borders[2])
 
 
-@part
+@once
 def _find_classes(sums, run, n, floats):
     """Borders between `CLASSES` classes of rows by their mean scale, to `floats[4:7]`."""
     centres = floats[:CLASSES]
@@ -168,7 +168,7 @@ def _find_classes(sums, run, n, floats):
                 centres[c] = totals[c] / members[c]
 
 
-@part
+@once
 def _count_sample(data, layout, size, run, classes, counts, tallies, planes, addresses, edge):
     """Histograms of the first plane by classes, from rows all over the batch; the share of all."""
     n = data.size // size
@@ -186,7 +186,7 @@ def _count_sample(data, layout, size, run, classes, counts, tallies, planes, add
     return step
 
 
-@part
+@once
 def _join_if_no_gain(counts, classes, step, zeros):
     """How many classes are worth their codes and map: all, or one."""
     apart = 0.0
@@ -205,7 +205,7 @@ def _join_if_no_gain(counts, classes, step, zeros):
     return 1
 
 
-@njit(error_model="numpy")  # sorting needs reference counts
+@once
 def _make_codes(counts, step, mask, seen, lengths, tables, packages, short, codes):
     """Lengths and codes of a class, from its histogram in a sample.
 
@@ -241,7 +241,7 @@ def _group(plane, run, classes, counts, firsts, grouped):
         firsts[c] += count
 
 
-@part
+@once
 def _put_section(plane, run, classes, many, tables, counts, firsts, grouped, coded, words, sizes):
     """The section of a plane by classes, to `coded`; returns its size."""
     at = 0
@@ -297,7 +297,7 @@ def _put_frame(out, at, stored, original):
     store_u64(out, at + 16, xxh3_64(out[at + t.FRAME : at + t.FRAME + stored]))
 
 
-@part
+@once
 def _put_chunk(
     data, begin, count, layout, size, run, ways, classes, many, tables, out, at, numbers, planes,
     grouped, coded, words, sizes, edge,
@@ -343,6 +343,7 @@ def _put_chunk(
         W8, I64_2D, types.uint8[:, ::1], W8, W8, W8, W8, I64_2D, types.uint8[:, ::1], W32, I64,
         W64, W32, F64, W8,
     ),
+    counted=False,
 )  # fmt: skip
 def encode_span(
     data, layout, size, run, rows, most, careful, out, made, lengths, classes, planes, grouped,

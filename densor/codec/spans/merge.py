@@ -197,14 +197,16 @@ def merge_run(layout, planes, addresses, count, out, place, edge):
         copy_to(out, place, addresses[0], count)
         return
     target = address_of(out, place, planes * count)
+    most = count
     if planes * count < _VECTOR:
         for p in range(planes):
             copy_to(edge, _VECTOR * p, addresses[p], count)
             addresses[p] = address_of(edge, _VECTOR * p, _VECTOR)
-        _vectors(layout, addresses, address_of(edge, 8 * _VECTOR, _VECTOR), _VECTOR // planes)
+        target = address_of(edge, 8 * _VECTOR, _VECTOR)
+        most = _VECTOR // planes
+    _vectors(layout, addresses, target, most)
+    if most > count:
         copy_bytes(out, place, edge, 8 * _VECTOR, planes * count)
-    else:
-        _vectors(layout, addresses, target, count)
 
 
 @part
