@@ -23,6 +23,7 @@ from densor.codec.spans import table as t
 from densor.codec.spans.decode import SpanDecoder, error_of
 from densor.codec.spans.table import Parameters, chunk_table
 from densor.codec.spans.xxh3 import digest64
+from densor.codec.zstd import zstd_compress
 from densor.errors import ChecksumError, DensorError, FormatError
 from densor.formats.container import wire
 from densor.runtime.workers import Workers
@@ -56,6 +57,7 @@ def one_chunk(model: bytes, payload: bytes, size: int, out: Any) -> int:
     decoder = SpanDecoder(parameters, chunk_table(parameters, *columns))
     failed = decoder.decode(data, 0, 1, out)
     assert failed == (decoder.status[0] != 0)
+    decoder.decode_rest(data, 0, 1, out)
     return int(decoder.status[0])
 
 
@@ -70,9 +72,6 @@ def compare(model: bytes, payload: bytes, size: int) -> bool:
     out = np.full(size + 2 * GUARD, 0x5A, np.uint8)
     status = one_chunk(model, payload, size, out)
     assert (out[:GUARD] == 0x5A).all() and (out[-GUARD:] == 0x5A).all()
-    if status == t.NOT_MINE:
-        assert reference.PLANE_ZSTD in payload[: 5 * parse(model).layout.size : 5]
-        return True
     if error is None:
         assert status == 0
         assert out[GUARD:-GUARD].tobytes() == expected.tobytes()
@@ -104,6 +103,7 @@ def check_archive(data: Any, least_mine: int = 0) -> None:
     out = np.full(taken.size, 0xEE, np.uint8)
     left = taken.decoder.decode_all(data, out, Workers(2))
     assert set(taken.decoder.status.tolist()) <= {0, t.NOT_MINE}
+    assert (table[left, t.PARAMETERS] == t.OTHER).all()
     mine = np.flatnonzero(taken.decoder.status == 0).tolist()
     assert sorted([*mine, *left.tolist()]) == list(range(len(table)))
     assert len(mine) >= least_mine
@@ -157,9 +157,13 @@ def cases(draw: Any) -> tuple[bytes, bytes, bytes]:
     split = reference.differences(name, elements) if delta else elements
     planes, listed, sections = reference.planes_of(name, split), [], []
     for plane in planes:
-        mode = draw(st.sampled_from([0, 3, 3, 3]))
+        mode = draw(st.sampled_from([0, 2, 3, 3, 3]))
         if (plane == plane[0]).all() and draw(st.booleans()):
             mode = 1
+        if mode == 2:
+            listed.append([])
+            sections.append((2, zstd_compress(plane, 3)))
+            continue
         if mode != 3:
             listed.append([])
             sections.append((mode, plane.tobytes() if mode == 0 else plane[:1].tobytes()))
@@ -218,7 +222,11 @@ def test_any_planes_and_classes(case: tuple[bytes, bytes, bytes]) -> None:
     parameters = Parameters.of({16: parse(model)})
     columns = [np.array([x], np.int64) for x in (0, data.size, 16, GUARD, len(expected))]
     decoder = SpanDecoder(parameters, chunk_table(parameters, *columns, checked=True))
-    assert decoder.decode(data, 0, 1, out) == 0
+    zstd = reference.PLANE_ZSTD in payload[: 5 * parse(model).layout.size : 5]
+    assert decoder.decode(data, 0, 1, out) == zstd
+    assert decoder.status[0] == (t.NOT_MINE if zstd else 0)
+    decoder.decode_rest(data, 0, 1, out)
+    assert decoder.status[0] == 0
     assert out[GUARD:-GUARD].tobytes() == expected
     assert (out[:GUARD] == 0x5A).all() and (out[-GUARD:] == 0x5A).all()
 
@@ -248,20 +256,18 @@ def checked_compare(model: bytes, payload: bytes, size: int) -> None:
     decoder = SpanDecoder(parameters, chunk_table(parameters, *columns, checked=True))
     out = np.full(size + 2 * GUARD, 0x5A, np.uint8)
     decoder.decode(data, 0, 1, out)
+    decoder.decode_rest(data, 0, 1, out)
     assert (out[:GUARD] == 0x5A).all() and (out[-GUARD:] == 0x5A).all()
     status = int(decoder.status[0])
     expected = np.full(size, 0xA5, np.uint8)
     try:
         PlanarDecoder(parse(model)).decode(data, expected)
     except DensorError as error:
-        assert status == t.NOT_MINE or type(error_of(status)) is type(error)
-        assert status != 0
+        assert status not in (0, t.NOT_MINE)
+        assert type(error_of(status)) is type(error)
     else:
-        assert status in (0, t.NOT_MINE)
-        if status == 0:
-            assert out[GUARD:-GUARD].tobytes() == expected.tobytes()
-        else:
-            assert 2 in payload[: 5 * parse(model).layout.size : 5]
+        assert status == 0
+        assert out[GUARD:-GUARD].tobytes() == expected.tobytes()
 
 
 # Frames and tables that lie

@@ -1,7 +1,8 @@
 """Decoding in spans: one compiled call, without the GIL, for some megabytes of chunks.
 
-Chunks that are stored raw, or as planes under Huffman codes, are decoded here, from their frames
-in the archive straight into the result; what is left is decoded the ordinary way beside it.
+Chunks that are stored raw, or as planes under Huffman codes, are decoded so, from their frames in
+the archive straight into the result; those with Zstandard in them one by one. What is left, of
+other codecs, is decoded the ordinary way beside it.
 """
 
 import itertools
@@ -12,10 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from densor.codec import registry
 from densor.codec.planes.kernels import ERRORS
 from densor.codec.spans import table as t
 from densor.codec.spans.decode_kernels import decode_span
 from densor.codec.spans.table import Bytes, Numbers, Parameters
+from densor.codec.zstd import zstd_decompress_into
 from densor.errors import ChecksumError, DensorError, FormatError, LimitError
 from densor.runtime.workers import Workers, settle
 
@@ -29,7 +32,9 @@ _MESSAGES: dict[int, tuple[type[DensorError], str]] = {
     t.OUTSIDE: (FormatError, "chunk lies outside of the archive or of the result"),
     t.HEADER_DAMAGED: (ChecksumError, "frame header is damaged"),
     t.HEADER_OTHER: (FormatError, "index contradicts a frame"),
-    t.PAYLOAD_DAMAGED: (ChecksumError, "payload of a frame is damaged"),
+    t.PAYLOAD_DAMAGED: (ChecksumError, "data of a frame is damaged"),
+    t.ZSTD_FORMAT: (FormatError, "Zstandard frame is damaged, or of another size"),
+    t.ZSTD_LIMIT: (LimitError, "Zstandard frame has too large a window"),
 }
 
 
@@ -110,6 +115,37 @@ class SpanDecoder:
             raise ValueError("no such chunks")
         return self._call(data, begin, end, out, False)
 
+    def decode_rest(self, data: Bytes, begin: int, end: int, out: Bytes) -> None:
+        """Decodes what `decode` left of these chunks, as far as just Zstandard stood in the way.
+
+        Chunks of other codecs stay `NOT_MINE`.
+        """
+        for chunk in (begin + np.flatnonzero(self.status[begin:end] == t.NOT_MINE)).tolist():
+            try:
+                self._decode_zstd(data, chunk, out)
+            except LimitError:
+                self.status[chunk] = t.ZSTD_LIMIT
+            except DensorError:
+                self.status[chunk] = t.ZSTD_FORMAT
+
+    def _decode_zstd(self, data: Bytes, chunk: int, out: Bytes) -> None:
+        row = self.table[chunk].tolist()
+        payload = data[row[t.PAYLOAD] : row[t.PAYLOAD] + row[t.STORED]]
+        if row[t.PARAMETERS] == t.ZSTD:
+            zstd_decompress_into(payload, out[row[t.PLACE] : row[t.PLACE] + row[t.SIZE]])
+            self.status[chunk] = 0
+        elif 0 <= row[t.PARAMETERS] < len(self.parameters.heads):
+            planes = int(self.parameters.heads[row[t.PARAMETERS], 1])
+            n = row[t.SIZE] // planes
+            scratch = _work().arrays(self.parameters.serial, self._needs)[0]
+            at = 5 * planes
+            for p in range(planes):
+                size = int(payload[5 * p + 1 : 5 * p + 5].view("<u4")[0])
+                if payload[5 * p] == registry.PLANE_ZSTD:
+                    zstd_decompress_into(payload[at : at + size], scratch[p * n : (p + 1) * n])
+                at += size
+            self._call(data, chunk, chunk + 1, out, True)
+
     def _call(self, data: Bytes, begin: int, end: int, out: Bytes, prepared: bool) -> int:
         parameters = self.parameters
         work = _work().arrays(parameters.serial, self._needs)
@@ -134,7 +170,7 @@ class SpanDecoder:
         workers: Workers,
         finished: Callable[[int, int], None] | None = None,
     ) -> Numbers:
-        """Decodes all chunks; the threads of `workers` draw tickets for spans.
+        """Decodes all chunks, `decode_rest` included; threads of `workers` draw tickets for spans.
 
         `finished` is called by whoever has decoded chunks from and to. Returns the numbers of
         the chunks whose status is not 0.
@@ -145,7 +181,8 @@ class SpanDecoder:
         def work() -> None:
             while (ticket := next(tickets)) < len(spans):
                 begin, end = spans[ticket]
-                self.decode(data, begin, end, out)
+                if self.decode(data, begin, end, out):
+                    self.decode_rest(data, begin, end, out)
                 if finished is not None:
                     finished(begin, end)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from densor.codec import registry
 from densor.codec.planes.params import Classes, Model
 from densor.errors import FormatError
 
@@ -15,7 +16,7 @@ Numbers = npt.NDArray[np.int64]
 
 PAYLOAD, STORED, MODEL, PLACE, SIZE, HEAD, PARAMETERS = range(7)  # columns
 COLUMNS = 7
-RAW, OTHER = -1, -2  # in the place of parameters: the original bytes; what is not decoded here
+RAW, ZSTD, OTHER = -1, -2, -3  # in the place of parameters; other chunks are not decoded here
 HEADS = 4 + 8 + 1  # layout, planes, run, differences; first class of each plane, and the end
 CHUNK = 3  # kind of frame
 FRAME = 28  # bytes of a frame header
@@ -37,6 +38,8 @@ OUTSIDE = 35
 HEADER_DAMAGED = 36
 HEADER_OTHER = 37
 PAYLOAD_DAMAGED = 38
+ZSTD_FORMAT = 39
+ZSTD_LIMIT = 40
 NOT_MINE = 255  # to be decoded the ordinary way
 
 
@@ -102,7 +105,8 @@ def chunk_table(
     table[:, PLACE], table[:, SIZE] = place, size
     table[:, HEAD] = -1 if checked else payload - FRAME
     table[:, PARAMETERS] = OTHER
-    table[table[:, MODEL] == 0, PARAMETERS] = RAW
+    table[table[:, MODEL] == registry.MODEL_RAW, PARAMETERS] = RAW
+    table[table[:, MODEL] == registry.MODEL_ZSTD, PARAMETERS] = ZSTD
     if parameters.numbers.size:
         found = np.searchsorted(parameters.numbers, table[:, MODEL])
         found[found == parameters.numbers.size] = 0
