@@ -21,7 +21,7 @@ from densor.entropy.jit import I64, R8, W8, W32, W64, kernel
 
 CLASSES = 4
 PIECE, PIECES = 1024, 16  # elements of each piece of a sample
-_SAMPLE = 1 << 17  # elements that codes are made from, about
+_SAMPLE = 1 << 17  # elements that codes are made from, about, or a half or a quarter of all
 _TRAINING = 1024  # rows that classes are made from, about
 _LOOK = 64  # elements at the begin of each row that are searched for constant bits
 _CLASS_BITS = 1200.0  # what classes must save: their codes, the time to build tables
@@ -169,10 +169,10 @@ def _find_classes(sums, run, n, floats):
 
 
 @once
-def _count_sample(data, layout, size, run, classes, counts, tallies, planes, addresses, edge):
+def _count_sample(data, layout, size, run, most, classes, counts, tallies, planes, addresses, edge):
     """Histograms of the first plane by classes, from rows all over the batch; the share of all."""
     n = data.size // size
-    step = max(1, n // _SAMPLE)
+    step = max(4 if most == 1 else 2, n // _SAMPLE)
     tallies[:] = np.uint32(0)
     for r in range(0, classes.size, step):
         count = min(run, n - r * run)
@@ -384,7 +384,9 @@ def encode_span(
         _find_classes(scales, run, n, floats)
         for r in range(classes.size):
             classes[r] = _class_of(_mean(scales, r, run, n), floats[CLASSES : 2 * CLASSES])
-    step = _count_sample(data, layout, size, run, classes, counts, tallies, planes, addresses, edge)
+    step = _count_sample(
+        data, layout, size, run, most, classes, counts, tallies, planes, addresses, edge
+    )
     many = _join_if_no_gain(counts, classes, step, counts[CLASSES + 1])
     mask = 127 if size == 1 or layout == registry.LAYOUT_WORD16 else 255
     if seen[1] <= seen[0] and seen[2] == 0:
