@@ -4,7 +4,8 @@ A run of a plane is given by the address of its first byte. Whoever takes an add
 `address_of` says how many bytes it stands for, which is checked under `NUMBA_BOUNDSCHECK=1`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numba as nb
@@ -63,6 +64,25 @@ def copy_to(typingctx, target, target_offset, address, count):
     return types.void(target, sizes, types.int64, sizes), codegen
 
 
+@contextmanager
+def each_vector(builder: Any, count: Any, lanes: int) -> Iterator[Any]:
+    """Code of a loop over vectors of `count` elements, at least one; gives where each begins.
+
+    The last one ends with the last element, whether or not it overlaps the one before.
+    """
+    last = builder.sub(count, _I64(lanes))
+    vectors = builder.udiv(builder.add(count, _I64(lanes - 1)), _I64(lanes))
+    with cgutils.for_range(builder, vectors) as loop:
+        ahead = builder.mul(loop.index, _I64(lanes))
+        yield builder.select(builder.icmp_unsigned("<", ahead, last), ahead, last)
+
+
+def plane_addresses(context: Any, builder: Any, kind: Any, value: Any, planes: int) -> list[Any]:
+    """The first elements of an array of int64."""
+    data = context.make_array(kind)(context, builder, value).data
+    return [builder.load(builder.gep(data, [_I64(p)])) for p in range(planes)]
+
+
 Combine = Callable[[Any, Any, list[Any]], Any]
 
 
@@ -73,21 +93,12 @@ def _merge(planes: int, combine: Combine) -> Any:
 
     @intrinsic
     def merge(typingctx, addresses, target, count):
-        """`count` elements, at least a vector of them, from planes at `addresses`, int64[planes].
-
-        The last vector ends with the last element, whether or not it overlaps the one before.
-        """
+        """`count` elements, at least a vector, from planes at `addresses`, int64[planes]."""
 
         def codegen(context, builder, signature, args):
-            array = context.make_array(signature.args[0])(context, builder, args[0])
-            starts = [builder.load(builder.gep(array.data, [_I64(p)])) for p in range(planes)]
+            starts = plane_addresses(context, builder, signature.args[0], args[0], planes)
             _, target, count = args
-            last = builder.sub(count, _I64(lanes))
-            vectors = builder.udiv(builder.add(count, _I64(lanes - 1)), _I64(lanes))
-            with cgutils.for_range(builder, vectors) as loop:
-                ahead = builder.mul(loop.index, _I64(lanes))
-                fits = builder.icmp_unsigned("<", ahead, last)
-                at = builder.select(fits, ahead, last)
+            with each_vector(builder, count, lanes) as at:
                 found = []
                 for start in starts:
                     address = builder.inttoptr(builder.add(start, at), symbols.as_pointer())

@@ -5,12 +5,11 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from densor.codec import registry
 from densor.codec.spans.jit import part
-from densor.codec.spans.merge import address_of, copy_to
+from densor.codec.spans.merge import address_of, copy_to, each_vector, plane_addresses
 from densor.entropy.intrinsics import copy_bytes
 from densor.entropy.jit import I64
 
@@ -27,20 +26,12 @@ def _split(planes: int, take: Take) -> Any:
 
     @intrinsic
     def split(typingctx, source, addresses, count):
-        """`count` elements, at least a vector of them, to planes at `addresses`, int64[planes].
-
-        The last vector ends with the last element, whether or not it overlaps the one before.
-        """
+        """`count` elements, at least a vector, to planes at `addresses`, int64[planes]."""
 
         def codegen(context, builder, signature, args):
             source, addresses, count = args
-            array = context.make_array(signature.args[1])(context, builder, addresses)
-            starts = [builder.load(builder.gep(array.data, [_I64(p)])) for p in range(planes)]
-            last = builder.sub(count, _I64(lanes))
-            vectors = builder.udiv(builder.add(count, _I64(lanes - 1)), _I64(lanes))
-            with cgutils.for_range(builder, vectors) as loop:
-                ahead = builder.mul(loop.index, _I64(lanes))
-                at = builder.select(builder.icmp_unsigned("<", ahead, last), ahead, last)
+            starts = plane_addresses(context, builder, signature.args[1], addresses, planes)
+            with each_vector(builder, count, lanes) as at:
                 place = builder.add(source, builder.mul(at, _I64(planes)))
                 value = builder.load(builder.inttoptr(place, element.as_pointer()))
                 value.align = 1
