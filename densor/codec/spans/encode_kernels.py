@@ -173,6 +173,8 @@ def _count_sample(data, layout, size, run, most, classes, counts, tallies, plane
     """Histograms of the first plane by classes, from rows all over the batch; the share of all."""
     n = data.size // size
     step = max(4 if most == 1 else 2, n // _SAMPLE)
+    if size == 1:  # all 256 symbols occur
+        step = max(1, n // (4 * _SAMPLE))
     tallies[:] = np.uint32(0)
     for r in range(0, classes.size, step):
         count = min(run, n - r * run)
