@@ -252,7 +252,8 @@ def _of_text() -> list[Case]:
     return cases
 
 
-def _seeds(codec: int) -> Callable[[], list[bytes]]:
+def seeds_of(codec: int) -> Callable[[], list[bytes]]:
+    """Cases of a codec by its number."""
     return lambda: [case.pack() for case in _all_cases() if case.model[0] == codec][:_MOST_SEEDS]
 
 
@@ -376,7 +377,7 @@ def explicit_seeds() -> list[bytes]:
 
 
 def _codec(name: str, number: int, **limits: int) -> Target:
-    return Target(name, run_codec, _seeds(number), mutate_case, **limits)
+    return Target(name, run_codec, seeds_of(number), mutate_case, **limits)
 
 
 _BIG = {"most_memory": 1 << 25}

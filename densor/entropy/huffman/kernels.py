@@ -27,6 +27,22 @@ _SEVEN = np.uint64(7)
 
 
 @njit
+def _sort(keys):
+    """Sorts in place, by insertion at falling distances (Shell 1959; distances of Ciura 2001).
+
+    For some hundred keys as fast as the general way, which takes a second to compile.
+    """
+    for gap in (132, 57, 23, 10, 4, 1):
+        for i in range(gap, keys.size):
+            key = keys[i]
+            at = i
+            while at >= gap and keys[at - gap] > key:
+                keys[at] = keys[at - gap]
+                at -= gap
+            keys[at] = key
+
+
+@njit
 def _package_merge(counts, limit, weights, packages, is_leaf, lengths):
     """Optimal code lengths of at most `limit` bits for 256 counts (Larmore and Hirschberg 1990).
 
@@ -42,7 +58,7 @@ def _package_merge(counts, limit, weights, packages, is_leaf, lengths):
             used += 1
     if used < 2:
         return used
-    weights[:used].sort()
+    _sort(weights[:used])
     n_packages = 0
     for level in range(limit):
         # Merge the leaves with the packages of the level below, noting which is which. The two
@@ -92,7 +108,7 @@ def huffman_lengths(counts, keys, weights, parents, lengths):
         if counts[s] > 0:
             keys[used] = counts[s] * 256 + s
             used += 1
-    keys[:used].sort()
+    _sort(keys[:used])
     for i in range(used):
         weights[i] = keys[i] >> 8
     leaf = 0
