@@ -11,7 +11,7 @@ import numpy as np
 
 from densor import arrays, dtypes
 from densor.codec.kind import BYTES, Segment, kind_of
-from densor.errors import ArgumentError, FormatError, LimitError
+from densor.errors import ArgumentError, FormatError, LimitError, UnsupportedError
 from densor.files.single import add_input, is_file_object, open_input, open_output
 from densor.formats.container import strictjson
 from densor.formats.container.archive import Archive
@@ -34,12 +34,13 @@ from densor.formats.io.sources import (
 from densor.formats.io.urls import is_url, name_of, plain
 from densor.formats.parsers import safetensors
 from densor.formats.parsers.plan import plan_file
-from densor.formats.tensors import TensorInfo, is_name
+from densor.formats.tensors import TensorInfo, is_listable, is_name
 from densor.runtime.buffers import new_bytes
 from densor.runtime.gc_pause import collection_paused
 
 Target = str | os.PathLike[str] | BinaryIO
 _MOST_COPIES = 4  # of each byte of a file, where tensors overlap
+_SMALL_COPIES = 1 << 20  # bytes that may always be copied
 _BYTES_LIKE = (bytes, bytearray, memoryview)
 
 
@@ -298,6 +299,7 @@ class File:
                     random, threads, max_size=max_output_size, base=given, llm=llm
                 )
                 self._tensors = self._archive.tensors()
+                self._others = self._archive.others()
         except BaseException:
             self._base.close()
             self._close_file()
@@ -309,8 +311,11 @@ class File:
         return self._archive
 
     def keys(self) -> list[str]:
-        """Names of all tensors, also of those inside files."""
-        return list(self._tensors)
+        """Names of all tensors, also of those inside files.
+
+        Those that no type here can hold are among them: `get_tensor` refuses them by name.
+        """
+        return [*self._tensors, *self._others]
 
     def files(self) -> list[str]:
         """Names of all files."""
@@ -330,7 +335,7 @@ class File:
                 if first > min(entry.size - 8, safetensors.MAX_HEADER):
                     raise FormatError(f"{entry.meta.name}: is no safetensors file")
                 text = self._archive.read(entry, 8, 8 + first).tobytes()
-                found = strictjson.loads(text, "safetensors header").get("__metadata__")
+                found = safetensors.loads(text).get("__metadata__")
                 return found if isinstance(found, dict) else None
         return None
 
@@ -342,10 +347,21 @@ class File:
         return Info(name, tensor.dtype, tensor.shape, tensor.size, stored)
 
     def get_tensor(self, name: str) -> Any:
-        """A tensor; KeyError if there is none of that name."""
+        """A tensor; KeyError if there is none of that name.
+
+        UnsupportedError for one that is of a type that is not known here.
+        """
         entry, tensor = self._find(name)
+        self._check_known(entry, tensor)
         data = self._archive.read(entry, tensor.offset, tensor.offset + tensor.size)
+        if tensor.view is not None:
+            data = arrays.viewed(tensor, data)
         return self._hand_out(tensor.dtype, tensor.shape, data)
+
+    def _check_known(self, entry: IndexedEntry, tensor: TensorInfo) -> None:
+        if tensor.view is None and not is_listable(tensor._replace(name="-")):
+            where = f"{entry.meta.name}: tensor {tensor.name!r}"
+            raise UnsupportedError(f"{where} ({tensor.dtype}) can be read with its file only")
 
     def get_tensors(self, out: Bytes | None = None) -> dict[str, Any]:
         """All tensors by name; those of one file are views into one buffer.
@@ -354,23 +370,27 @@ class File:
         """
         if len(self._archive.entries) != 1:
             out = None
-        self._archive.check_size({entry.number: entry.size for entry, _ in self._tensors.values()})
+        holding = [*self._tensors.values(), *self._others.values()]
+        self._archive.check_size({entry.number: entry.size for entry, _ in holding})
         found: dict[str, Any] = {}
         whole: dict[int, Bytes] = {}
         copied = 0  # bytes of copies from the entry at hand
-        by_entry = sorted(self._tensors.items(), key=lambda item: item[1][0].number)
+        for entry, tensor in self._others.values():
+            self._check_known(entry, tensor)
+        wanted = self._tensors | self._others
+        by_entry = sorted(wanted.items(), key=lambda item: item[1][0].number)
         for name, (entry, tensor) in by_entry:  # each is decoded once
             if entry.number not in whole:
                 whole = {entry.number: self._archive.read(entry, 0, entry.size, out)}
                 copied = 0
             data = whole[entry.number][tensor.offset : tensor.offset + tensor.size]
-            if tensor.offset % dtypes.SIZES[tensor.dtype]:
+            if tensor.view is not None or tensor.offset % dtypes.SIZES.get(tensor.dtype, 1):
+                data = data.copy() if tensor.view is None else arrays.viewed(tensor, data)
                 copied += data.size
-                if copied > _MOST_COPIES * entry.size:
+                if copied > _MOST_COPIES * entry.size + _SMALL_COPIES:
                     raise LimitError(f"{entry.meta.name}: too many tensors share its bytes")
-                data = data.copy()
             found[name] = self._hand_out(tensor.dtype, tensor.shape, data)
-        return {name: found[name] for name in self._tensors}
+        return {name: found[name] for name in wanted}
 
     def get_slice(self, name: str) -> "Slice":
         """A view that decodes only the rows it is asked for: `get_slice(name)[10:20]`."""
@@ -378,7 +398,7 @@ class File:
         return Slice(self, entry, tensor)
 
     def _find(self, name: str) -> tuple[IndexedEntry, TensorInfo]:
-        found = self._tensors.get(name)
+        found = self._tensors.get(name) or self._others.get(name)
         if found is None:
             raise KeyError(name)
         return found
@@ -412,13 +432,13 @@ class File:
         self._base.close()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
+        return iter(self.keys())
 
     def __len__(self) -> int:
-        return len(self._tensors)
+        return len(self._tensors) + len(self._others)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._tensors
+        return name in self._tensors or name in self._others
 
     def __enter__(self) -> Self:
         return self
@@ -453,7 +473,8 @@ class Slice:
         """What indexing the whole tensor with `key` would give (integers, slices, ellipsis)."""
         shape = self._tensor.shape
         keys = key if isinstance(key, tuple) else (key,)
-        if not shape or not keys or not isinstance(keys[0], int | np.integer | slice):
+        plain = self._tensor.plain and self._tensor.dtype not in dtypes.PACKED
+        if not plain or not shape or not keys or not isinstance(keys[0], int | np.integer | slice):
             return self._whole()[key]
         if isinstance(keys[0], slice):
             begin, end, step = keys[0].indices(shape[0])
@@ -556,6 +577,8 @@ def save(
     gpu_index: bool = False,
 ) -> bytes:
     """Packs named arrays or tensors in memory; the bytes that `save_file` would write."""
+    for tensor in tensors.values():
+        arrays.check_whole(tensor)
     out = MemoryFile(sum(int(tensor.nbytes) for tensor in tensors.values()))
     save_file(tensors, out, metadata, level, threads, gpu_index=gpu_index)  # type: ignore[arg-type]
     return out.getvalue()

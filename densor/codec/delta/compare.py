@@ -9,7 +9,7 @@ from densor.codec.delta.elements import elements
 from densor.codec.delta.encoder import estimate
 from densor.codec.delta.kernels import COMPARE
 from densor.codec.delta.tokens import FLOATS, SIGNED, UNSIGNED
-from densor.dtypes import SIZES
+from densor.dtypes import SIZES, coding_of
 
 _ORDERS = {"F": FLOATS, "B": FLOATS, "C": FLOATS, "I": SIGNED, "U": UNSIGNED}
 _NO_FLOATS = ("BOOL", "F8_E8M0")
@@ -43,6 +43,7 @@ def compare(new: Bytes, old: Bytes, dtype: str) -> Changes:
 
     -0 and +0 are one step apart, as are the largest number and infinity.
     """
+    dtype, _ = coding_of(dtype, ())
     size = _PARTS.get(dtype, SIZES[dtype])
     order = UNSIGNED if dtype in _NO_FLOATS else _ORDERS[dtype[0]]
     found = np.zeros(3, np.uint64)

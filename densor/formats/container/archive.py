@@ -10,6 +10,7 @@ from densor.codec import registry
 from densor.codec.coder import Base
 from densor.codec.language_model.session import Session
 from densor.codec.zstd import zstd_decompress
+from densor.dtypes import PACKED
 from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnsupportedError
 from densor.formats.container import strictjson, wire
 from densor.formats.container.base import GivenBase, check_chain, resolve
@@ -118,6 +119,13 @@ class _EntrySource:
 
     def read_at(self, offset: int, count: int) -> Bytes:
         return self._archive.read(self._entry, offset, offset + count)
+
+
+def _whole(entry: IndexedEntry) -> TensorInfo:
+    """An entry that is a tensor."""
+    meta = entry.meta
+    assert meta.dtype is not None and meta.shape is not None
+    return TensorInfo(meta.name, meta.dtype, meta.shape, 0, entry.size)
 
 
 class Archive:
@@ -232,7 +240,10 @@ class Archive:
         return self._by_name[name]
 
     def tensors(self) -> dict[str, tuple[IndexedEntry, TensorInfo]]:
-        """All tensors: those inside files and those that are entries. Later names win."""
+        """The tensors that can be read as they lie: those inside files and those that are entries.
+
+        Later names win.
+        """
         found = {}
         with collection_paused():
             for entry in self.entries:
@@ -240,11 +251,25 @@ class Archive:
                 if meta.kind == FILE:
                     for info in meta.tensors:
                         found[info.name] = entry, info
-                elif meta.kind == TENSOR:
-                    assert meta.dtype is not None and meta.shape is not None
-                    info = TensorInfo(meta.name, meta.dtype, meta.shape, 0, entry.size)
+                elif meta.kind == TENSOR and meta.dtype not in PACKED:
+                    info = _whole(entry)
                     found[info.name] = entry, info
         return found
+
+    def others(self) -> dict[str, tuple[IndexedEntry, TensorInfo]]:
+        """All other tensors that are known to be there, unless one of that name is in `tensors`.
+
+        Views, those of packed elements, and those of which no more is known than a name and a type
+        that nothing here can read.
+        """
+        found = {}
+        for entry in self.entries:
+            for info in entry.meta.others:
+                found[info.name] = entry, info
+            if entry.meta.kind == TENSOR and entry.meta.dtype in PACKED:
+                found[entry.meta.name] = entry, _whole(entry)
+        plain = self.tensors() if found else {}
+        return {name: other for name, other in found.items() if name not in plain}
 
     def check_size(self, sizes: dict[int, int]) -> None:
         """LimitError if these bytes, by number of the entry, are more than one read may return."""

@@ -1,13 +1,22 @@
 """What an archive says about an entry: name, kind, type, size."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from densor.dtypes import LATER, SIZES
 from densor.errors import ArgumentError, FormatError, UnsupportedError
 from densor.formats.container import strictjson
 from densor.formats.container.hashing import KINDS as KINDS_OF_HASH
-from densor.formats.tensors import TensorInfo, check_name, element_bytes
+from densor.formats.tensors import (
+    TensorInfo,
+    View,
+    check_name,
+    element_bytes,
+    is_listable,
+    is_view,
+)
 
 FILE = "file"
 DIR = "dir"
@@ -58,6 +67,7 @@ class EntryMeta:
     mtime_ns: int | None = None
     base: BaseRef | None = None
     tensors: list[TensorInfo] = field(default_factory=list)  # index only
+    others: list[TensorInfo] = field(default_factory=list)  # that cannot be read as they lie
 
     def to_json(self) -> dict[str, Any]:
         """The keys of an ENTRY frame."""
@@ -150,7 +160,7 @@ def _parse_tensor(meta: EntryMeta, found: dict[str, Any]) -> None:
     if meta.dtype is None:
         raise FormatError("tensor has no dtype")
     wanted = element_bytes(meta.dtype, meta.shape)
-    if meta.dtype == "VOID" and meta.kind != ARRAY:
+    if meta.kind != ARRAY and meta.dtype == "VOID":
         raise FormatError("tensor of an unusual type")
     if meta.dtype == "VOID":
         count = math.prod(meta.shape)
@@ -162,31 +172,78 @@ def _parse_tensor(meta: EntryMeta, found: dict[str, Any]) -> None:
         raise FormatError("array has an unknown order or host")
 
 
-def parse_tensors(found: object, size: int) -> list[TensorInfo]:
-    """The list of tensors of a file in the index, all of it checked."""
-    if not isinstance(found, list):
-        raise FormatError("tensors of an entry are not a list")
-    tensors = []
-    for item in found:
-        if not isinstance(item, list) or len(item) != 5:
-            raise FormatError("tensor in the index is malformed")
-        name, dtype, shape, offset, length = item
-        if not isinstance(name, str) or not isinstance(dtype, str):
-            raise FormatError("tensor in the index is malformed")
-        info = TensorInfo(
-            check_name(name),
-            dtype,
-            strictjson.shape(shape, "shape"),
-            strictjson.integer(offset, "offset", size),
-            strictjson.integer(length, "bytes", size),
-        )
-        fits = dtype != "VOID" and info.offset + info.size <= size
-        if not fits or element_bytes(dtype, info.shape) != info.size:
-            raise FormatError(f"tensor {name!r} does not fit its file")
-        tensors.append(info)
-    if len({info.name for info in tensors}) != len(tensors):
+def list_tensors(tensors: Iterable[TensorInfo]) -> dict[str, list[Any]]:
+    """The keys of an entry in the index that list its tensors.
+
+    Readers before densor 0.4 refuse types they do not know in `tensors`, and ignore `others`.
+    """
+    listed: list[Any] = []
+    others: list[Any] = []
+    for t in tensors:
+        item: list[Any] = [t.name, t.dtype, list(t.shape), t.offset, t.size]
+        if t.view is not None:
+            strides = None if t.view.strides is None else list(t.view.strides)
+            found = {"strides": strides, "conj": t.view.conj, "neg": t.view.neg}
+            item.append({key: value for key, value in found.items() if value})
+        plain = t.plain and t.dtype in SIZES and t.dtype not in LATER
+        (listed if plain and is_listable(t) else others).append(item)
+    return {key: value for key, value in (("tensors", listed), ("others", others)) if value}
+
+
+def parse_tensors(item: dict[str, Any], size: int) -> tuple[list[TensorInfo], list[TensorInfo]]:
+    """The tensors of a file in the index, all of it checked: those that can be read, others.
+
+    `item`: the entry in the index. Tensors of types whose elements are packed are among the others.
+    """
+    tensors = [_tensor(found, size) for found in _list(item, "tensors")]
+    for info in tensors:
+        if info.dtype == "VOID" or element_bytes(info.dtype, info.shape) != info.size:
+            raise FormatError(f"tensor {info.name!r} does not fit its file")
+    others = [_tensor(found, size) for found in _list(item, "others")]
+    if len({info.name for info in tensors + others}) != len(tensors) + len(others):
         raise FormatError("tensor name occurs twice")
-    return tensors
+    later = [t for t in others if is_listable(t) and t.dtype in SIZES]
+    if later:
+        tensors = sorted(tensors + later, key=lambda t: (t.offset, t.size))
+        names = {t.name for t in later}
+        others = [t for t in others if t.name not in names]
+    return tensors, others
+
+
+def _list(item: dict[str, Any], key: str) -> list[object]:
+    found = item.get(key, [])
+    if not isinstance(found, list):
+        raise FormatError(f"{key} of an entry are not a list")
+    return found
+
+
+def _tensor(item: object, size: int) -> TensorInfo:
+    if not isinstance(item, list) or len(item) not in (5, 6):
+        raise FormatError("tensor in the index is malformed")
+    name, dtype, shape, offset, length, *view = item
+    if not isinstance(name, str) or not isinstance(dtype, str):
+        raise FormatError("tensor in the index is malformed")
+    info = TensorInfo(
+        check_name(name),
+        dtype,
+        strictjson.shape(shape, "shape"),
+        strictjson.integer(offset, "offset", size),
+        strictjson.integer(length, "bytes", size),
+        _view(view[0]) if view else None,
+    )
+    fits = info.offset + info.size <= size
+    if not fits or (info.view is not None and not is_view(info)):
+        raise FormatError(f"tensor {name!r} does not fit its file")
+    return info
+
+
+def _view(found: object) -> View:
+    if not isinstance(found, dict):
+        raise FormatError("view of a tensor is not an object")
+    strides, conj, neg = found.get("strides"), found.get("conj", False), found.get("neg", False)
+    if type(conj) is not bool or type(neg) is not bool:
+        raise FormatError("view of a tensor is malformed")
+    return View(None if strides is None else strictjson.shape(strides, "strides"), conj, neg)
 
 
 def new_path(name: str) -> str:

@@ -40,7 +40,7 @@ def attach(
     cut where these do not follow each other in the base too. Of other bytes, those at the same
     place go together.
     """
-    places = {(t.name, t.dtype, t.shape): t.offset for t in base_tensors}
+    places = {(t.name, t.dtype, t.shape): t.offset for t in base_tensors if t.plain}
     ordered = _apart(tensors)
     at = 0
     for segment in segments:
@@ -53,9 +53,9 @@ def attach(
 
 
 def _apart(tensors: Iterable[TensorInfo]) -> list[TensorInfo]:
-    """Tensors in order, without those that share bytes with others."""
+    """Tensors in order, without those that share bytes with others or are views of some."""
     found: list[TensorInfo] = []
-    for tensor in sorted(tensors, key=lambda t: (t.offset, -t.size)):
+    for tensor in sorted((t for t in tensors if t.plain), key=lambda t: (t.offset, -t.size)):
         if tensor.size and (not found or tensor.offset >= found[-1].offset + found[-1].size):
             found.append(tensor)
     return found

@@ -130,7 +130,7 @@ def find(head: Head) -> Contents | None:
     """What a GGUF file holds; None if it is none, FormatError if it cannot be read.
 
     Tensors of quantised types are listed as U8 with the shape (blocks, bytes per block); those of
-    unknown types are not listed.
+    unknown types, and those whose rows are no whole blocks, are among the others.
     """
     if head.first(len(MAGIC)) != MAGIC:
         return None
@@ -151,8 +151,9 @@ def find(head: Head) -> Contents | None:
     described = [_described(cursor) for _ in range(tensors)]
     start = -(-cursor.at // alignment) * alignment
     found = [_tensor(*tensor, start) for tensor in described]
-    known = [pair for pair in found if pair is not None]
-    return Contents([tensor for tensor, _ in known], [stretch for _, stretch in known])
+    known = [(tensor, stretch) for tensor, stretch in found if stretch is not None]
+    others = [tensor for tensor, stretch in found if stretch is None]
+    return Contents([t for t, _ in known], [stretch for _, stretch in known], others)
 
 
 def _described(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
@@ -166,7 +167,7 @@ def _described(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
 
 def _tensor(
     name: str, shape: tuple[int, ...], number: int, offset: int, start: int
-) -> tuple[TensorInfo, Stretch] | None:
+) -> tuple[TensorInfo, Stretch | None]:
     weights, offset = math.prod(shape), start + offset
     dtype = _PLAIN.get(number)
     if dtype is not None:
@@ -174,9 +175,9 @@ def _tensor(
         return tensor, Stretch(offset, tensor.size, dtype, shape)
     block = BLOCKS.get(number)
     if block is None:
-        return None
+        return TensorInfo(name, f"GGML_{number}", shape, 0, 0), None
     if not shape or shape[-1] % block.weights:
-        raise FormatError("rows of a GGUF tensor are not whole blocks")
+        return TensorInfo(name, block.name, shape, 0, 0), None
     size = sum(field.size for field in block.fields)
     blocks = weights // block.weights
     tensor = TensorInfo(name, "U8", (blocks, size), offset, blocks * size)

@@ -17,12 +17,20 @@ from densor.codec.kind import (
 )
 from densor.codec.levels import DEFAULT_LEVEL, Level, level_settings
 from densor.codec.planes.analyse import MAX_RUN
-from densor.dtypes import SIZES, parse_dtype
+from densor.dtypes import SIZES, coding_of, parse_dtype
 from densor.errors import FormatError, LimitError, TruncatedError
 from densor.formats.io.sources import RandomSource, Source
-from densor.formats.parsers import ctranslate2, gguf, npy, onnx, safetensors, torch_zip
+from densor.formats.parsers import (
+    ctranslate2,
+    gguf,
+    npy,
+    onnx,
+    safetensors,
+    torch_legacy,
+    torch_zip,
+)
 from densor.formats.parsers.contents import Contents, Head, Stretch
-from densor.formats.tensors import TensorInfo, is_listable
+from densor.formats.tensors import TensorInfo, as_other, is_listable
 
 # In the order in which they are tried; each begins with a look at the first bytes.
 FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
@@ -31,6 +39,7 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("npy", npy.find),
     ("npz", npy.find_npz),
     ("torch", torch_zip.find),
+    ("torch", torch_legacy.find),
     ("ctranslate2", ctranslate2.find),
     ("onnx", onnx.find),
 )
@@ -81,12 +90,17 @@ def plan_file(
         contents = _sound(find, head)
         if contents is not None:
             segments = list(_segments(contents.stretches, level_settings(level)))
-            return Plan(format_name, head.rewound(), segments, contents.tensors)
+            tensors = contents.tensors + contents.others
+            return Plan(format_name, head.rewound(), segments, tensors)
     return Plan(None, head.rewound(), [Segment(BYTES, None)], [])
 
 
 def _sound(find: Callable[[Head], Contents | None], head: Head) -> Contents | None:
-    """What a parser finds in a file, if it can be true and is anything; stretches by offset."""
+    """What a parser finds in a file, without what cannot be true; stretches by offset.
+
+    Where two stretches overlap, the later one is given up, and where one reaches beyond the end of
+    the file, what does. A tensor that cannot be read is listed among the others.
+    """
     try:
         contents = find(head)
     except (FormatError, LimitError, TruncatedError):
@@ -94,17 +108,32 @@ def _sound(find: Callable[[Head], Contents | None], head: Head) -> Contents | No
     if contents is None:
         return None
     end = 0
-    stretches = sorted(stretch for stretch in contents.stretches if stretch.size)
-    for stretch in stretches:
-        if stretch.offset < end:
-            return None
-        end = stretch.offset + stretch.size
-    listed = sorted(contents.tensors, key=lambda tensor: (tensor.offset, tensor.size))
-    tensors = {tensor.name: tensor for tensor in listed if is_listable(tensor)}
-    end = max([end, *(tensor.offset + tensor.size for tensor in contents.tensors)])
-    if head.size is not None and end > head.size:
-        return None
-    return Contents(list(tensors.values()), stretches)
+    stretches: list[Stretch] = []
+    for stretch in sorted(_coded(s) for s in contents.stretches if s.size > 0 and s.offset >= 0):
+        inside = head.size is None or stretch.offset + stretch.size <= head.size
+        if stretch.offset >= end and inside:
+            stretches.append(stretch)
+            end = stretch.offset + stretch.size
+    listed, others = _listed(contents, head.size)
+    return Contents(listed, stretches, others)
+
+
+def _listed(contents: Contents, size: int | None) -> tuple[list[TensorInfo], list[TensorInfo]]:
+    """The tensors that an index can list as what they are, and all others that have names.
+
+    Of two of the same name the later one counts, but something is listed for every name.
+    """
+    tensors: dict[str, TensorInfo] = {}
+    others: dict[str, TensorInfo] = {}
+    found = sorted(contents.tensors + contents.others, key=lambda t: (t.offset, t.size))
+    for tensor in found:
+        inside = size is None or tensor.offset + tensor.size <= size
+        if inside and is_listable(tensor):
+            tensors[tensor.name] = tensor
+        else:
+            tensor = as_other(tensor, inside)
+            others[tensor.name] = tensor
+    return list(tensors.values()), [t for name, t in others.items() if name not in tensors]
 
 
 def _segments(stretches: list[Stretch], level: Level) -> Iterator[Segment]:
@@ -156,8 +185,15 @@ def _limits(stretch: Stretch, level: Level) -> tuple[int, int]:
     return _SMALL if len(stretch.shape) > 2 else medium, _GROUP
 
 
+def _coded(stretch: Stretch) -> Stretch:
+    """The stretch with the type and shape that its elements are coded in."""
+    dtype, shape = coding_of(stretch.dtype, stretch.shape)
+    return stretch._replace(dtype=dtype, shape=shape)
+
+
 def kind_of_group(group: list[Stretch]) -> Kind:
     """One stretch's kind, or that of small ones in a row: runs that end where they end."""
+    group = [_coded(stretch) for stretch in group]
     first = group[0]
     row = math.gcd(*(stretch.shape[-1] if stretch.shape else 1 for stretch in group))
     if first.fields:
