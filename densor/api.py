@@ -34,7 +34,7 @@ from densor.formats.io.sources import (
 from densor.formats.io.urls import is_url, name_of, plain
 from densor.formats.parsers import safetensors
 from densor.formats.parsers.plan import plan_file
-from densor.formats.tensors import TensorInfo, is_listable, is_name
+from densor.formats.tensors import TensorInfo, is_name, is_readable
 from densor.runtime.buffers import new_bytes
 from densor.runtime.gc_pause import collection_paused
 
@@ -299,7 +299,11 @@ class File:
                     random, threads, max_size=max_output_size, base=given, llm=llm
                 )
                 self._tensors = self._archive.tensors()
-                self._others = self._archive.others()
+                others = self._archive.others()
+                self._opaque = {
+                    n: found for n, found in others.items() if not is_readable(found[1])
+                }
+                self._others = {n: found for n, found in others.items() if n not in self._opaque}
         except BaseException:
             self._base.close()
             self._close_file()
@@ -311,11 +315,12 @@ class File:
         return self._archive
 
     def keys(self) -> list[str]:
-        """Names of all tensors, also of those inside files.
-
-        Those that no type here can hold are among them: `get_tensor` refuses them by name.
-        """
+        """Names of all tensors that can be read, also of those inside files."""
         return [*self._tensors, *self._others]
+
+    def opaque(self) -> dict[str, str]:
+        """What is known to be there and can be restored with its file only: types by name."""
+        return {name: tensor.dtype for name, (_, tensor) in self._opaque.items()}
 
     def files(self) -> list[str]:
         """Names of all files."""
@@ -349,22 +354,18 @@ class File:
     def get_tensor(self, name: str) -> Any:
         """A tensor; KeyError if there is none of that name.
 
-        UnsupportedError for one that is of a type that is not known here.
+        UnsupportedError for one that `opaque` tells of.
         """
         entry, tensor = self._find(name)
-        self._check_known(entry, tensor)
         data = self._archive.read(entry, tensor.offset, tensor.offset + tensor.size)
         if tensor.view is not None:
             data = arrays.viewed(tensor, data)
         return self._hand_out(tensor.dtype, tensor.shape, data)
 
-    def _check_known(self, entry: IndexedEntry, tensor: TensorInfo) -> None:
-        if tensor.view is None and not is_listable(tensor._replace(name="-")):
-            where = f"{entry.meta.name}: tensor {tensor.name!r}"
-            raise UnsupportedError(f"{where} ({tensor.dtype}) can be read with its file only")
-
     def get_tensors(self, out: Bytes | None = None) -> dict[str, Any]:
         """All tensors by name; those of one file are views into one buffer.
+
+        UnsupportedError where `opaque` tells of some; all others can be read one by one.
 
         `out`: memory for the buffer, used if the archive holds one file and it fits.
         """
@@ -375,8 +376,8 @@ class File:
         found: dict[str, Any] = {}
         whole: dict[int, Bytes] = {}
         copied = 0  # bytes of copies from the entry at hand
-        for entry, tensor in self._others.values():
-            self._check_known(entry, tensor)
+        for name in self._opaque:
+            self._find(name)  # refuses: what is left out must not be left out silently
         wanted = self._tensors | self._others
         by_entry = sorted(wanted.items(), key=lambda item: item[1][0].number)
         for name, (entry, tensor) in by_entry:  # each is decoded once
@@ -399,9 +400,14 @@ class File:
 
     def _find(self, name: str) -> tuple[IndexedEntry, TensorInfo]:
         found = self._tensors.get(name) or self._others.get(name)
-        if found is None:
+        if found is not None:
+            return found
+        if name not in self._opaque:
             raise KeyError(name)
-        return found
+        entry, tensor = self._opaque[name]
+        raise UnsupportedError(
+            f"{entry.meta.name}: {name!r} ({tensor.dtype}) can be restored with its file only"
+        )
 
     def _hand_out(self, dtype: str, shape: tuple[int, ...], data: Bytes) -> Any:
         give = arrays.to_torch if self._torch else arrays.to_numpy
@@ -517,23 +523,24 @@ def save_file(
         meta, data = arrays.describe(tensor)
         if meta.order == "F":
             meta, data = arrays.describe(np.ascontiguousarray(tensor))
-        if meta.dtype == "VOID":
+        stored = dtypes.in_safetensors(meta.dtype or "", meta.shape or ())
+        if stored is None:
             raise ArgumentError(f"{name}: this dtype does not exist in safetensors files")
-        described.append((name, meta, data))
-    described.sort(key=lambda item: (-dtypes.SIZES[item[1].dtype or ""], item[0]))
+        described.append((name, *stored, data))
+    described.sort(key=lambda item: (-dtypes.SIZES.get(item[1], 0), item[0]))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
-    for name, meta, data in described:
+    for name, dtype, shape, data in described:
         header[name] = {
-            "dtype": meta.dtype,
-            "shape": list(meta.shape or ()),
+            "dtype": dtype,
+            "shape": list(shape),
             "data_offsets": [end, end + data.size],
         }
         end += data.size
     text = strictjson.dumps(header)
     text += b" " * (-len(text) % 8)
     head = np.frombuffer(len(text).to_bytes(8, "little") + text, np.uint8)
-    pieces = [head, *(data for _, _, data in described)]
+    pieces = [head, *(data for *_, data in described)]
     default = "model.safetensors"
     path = plain(path)
     name = default if is_file_object(path) else Path(str(path)).stem
@@ -544,7 +551,7 @@ def save_file(
             size = head.size + end
             plan = plan_file(_Pieces(pieces), size, level=level)
             meta = EntryMeta(new_path(name), FILE, size, format=plan.format)
-            writer.add(meta, plan.source, plan.segments, plan.tensors)
+            writer.add(meta, plan.source, plan.segments, plan.listed)
             writer.close()
         finally:
             writer.abort()

@@ -70,6 +70,11 @@ def _check_torch(tensor: Any) -> None:
     if wrapped or any(name is not None for name in getattr(tensor, "names", ())):
         what = "inside a transformation" if wrapped else "with named dimensions"
         raise ArgumentError(f"cannot compress a torch tensor {what}")
+    plain = tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_nested
+    if not plain or dtypes.from_torch(tensor.dtype) is None:
+        nested = "nested, " if tensor.is_nested else ""
+        kinds = f"{nested}{tensor.dtype}, {tensor.layout}, {tensor.device}"
+        raise ArgumentError(f"cannot compress a torch tensor of {kinds}")
 
 
 def _full_name(kind: type) -> str:
@@ -80,9 +85,6 @@ def _describe_torch(tensor: Any, dtype: str | None) -> tuple[EntryMeta, Bytes]:
     import torch
 
     name = dtypes.from_torch(tensor.dtype)
-    if name is None or tensor.layout != torch.strided or tensor.is_meta:
-        kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}"
-        raise ArgumentError(f"cannot compress a torch tensor of {kind}")
     shape = tuple(int(size) for size in tensor.shape)
     try:
         flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
@@ -246,10 +248,7 @@ def to_torch(dtype: str, shape: tuple[int, ...], data: Bytes) -> Any:
         from densor.errors import UnsupportedError
 
         raise UnsupportedError("this is a torch tensor: pip install densor[torch]") from None
-    if dtype in dtypes.PACKED:
-        shape = dtypes.in_bytes(dtype, shape)
-        paired = dtype == "F4" and hasattr(torch, "float4_e2m1fn_x2")
-        dtype = "F4_X2" if paired else "U8"
+    dtype, shape = dtypes.for_torch(dtype, shape)
     wanted = dtypes.to_torch(dtype)
     _check_shape(shape, dtypes.SIZES[dtype])
     if not data.size:

@@ -60,6 +60,8 @@ PACKED = {
     **{f"{kind}{bits}": bits for kind in "IU" for bits in (1, 2, 4)},
 }
 
+_LATER_IN_SAFETENSORS = ("F8_E4M3FNUZ", "F8_E5M2FNUZ")
+
 # Types that are coded as another one is, of which an element has the same fields.
 _CODED_AS = {
     "F8_E4M3FNUZ": "F8_E4M3",
@@ -162,6 +164,15 @@ def in_bytes(dtype: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (math.prod(shape) * bits // 8,)
 
 
+def in_safetensors(dtype: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]] | None:
+    """The type and shape by which a safetensors file has a tensor, None if it can have none."""
+    if dtype == "F4_X2" and shape:
+        return "F4", (*shape[:-1], 2 * shape[-1])
+    if dtype == "VOID" or (dtype in LATER and dtype not in _LATER_IN_SAFETENSORS):
+        return None
+    return dtype, shape
+
+
 def coding_of(dtype: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
     """The type and shape that elements are coded in, whatever they mean."""
     if dtype in _CODED_AS_PAIRS:
@@ -215,6 +226,16 @@ def to_numpy(dtype: str) -> "np.dtype[Any]":
 def from_torch(dtype: object) -> str | None:
     """The type of a `torch.dtype`, None for quantised and other unusual ones."""
     return _FROM_TORCH.get(str(dtype).removeprefix("torch."))
+
+
+def for_torch(dtype: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """The type and shape that torch has: packed elements are bytes there, but F4 two in one."""
+    if dtype not in PACKED:
+        return dtype, shape
+    import torch
+
+    paired = dtype == "F4" and hasattr(torch, "float4_e2m1fn_x2")
+    return "F4_X2" if paired else "U8", in_bytes(dtype, shape)
 
 
 def to_torch(dtype: str) -> Any:

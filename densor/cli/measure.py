@@ -74,7 +74,7 @@ class Densor:
                     MemorySource(file.data), size, self._dtype, self._level, random=random
                 )
                 meta = EntryMeta(file.name, FILE, size, format=plan.format)
-                writer.add(meta, plan.source, plan.segments, plan.tensors)
+                writer.add(meta, plan.source, plan.segments, plan.listed)
             writer.close()
         finally:
             writer.abort()

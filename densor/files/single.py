@@ -228,12 +228,12 @@ def add_planned(
     """
     meta.format = plan.format
     if base is None:
-        writer.add(meta, plan.source, plan.segments, plan.tensors)
+        writer.add(meta, plan.source, plan.segments, plan.listed)
         return
     meta.base = base.reference(writer.hash)
     found = tensors_of(base.source) if base_tensors is None else base_tensors
     segments = attach(plan.segments, plan.tensors, found)
-    writer.add(meta, plan.source, segments, plan.tensors, base.source)
+    writer.add(meta, plan.source, segments, plan.listed, base.source)
 
 
 def entry_name(source: Path_or_file) -> str:

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 from densor.dtypes import SIZES, is_known, nbytes
-from densor.errors import FormatError, UnsupportedError
+from densor.errors import FormatError
 
 MAX_NAME = 4096
 MAX_DIMENSIONS = 64
@@ -43,9 +43,9 @@ class TensorInfo(NamedTuple):
 
 
 def element_bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    """Bytes of a tensor; UnsupportedError for an unknown dtype, FormatError for parts of bytes."""
+    """Bytes of a tensor; FormatError for an unknown dtype, or where they are not whole."""
     if dtype != "VOID" and not is_known(dtype):
-        raise UnsupportedError(f"unknown dtype {dtype!r}; a newer densor may read this")
+        raise FormatError(f"unknown dtype {dtype!r}; a newer densor may read this")
     size = nbytes(dtype, math.prod(shape))
     if size is None:
         raise FormatError(f"elements of {dtype} do not fill whole bytes")
@@ -79,6 +79,11 @@ def is_listable(tensor: TensorInfo) -> bool:
 
 def _is_shape(shape: tuple[int, ...]) -> bool:
     return len(shape) <= MAX_DIMENSIONS and all(0 <= size < 1 << 63 for size in shape)
+
+
+def is_readable(tensor: TensorInfo) -> bool:
+    """Whether a tensor of an index can be read: as it lies, or as a view."""
+    return tensor.view is not None or is_listable(tensor._replace(name="-"))
 
 
 def is_view(tensor: TensorInfo) -> bool:
@@ -119,7 +124,9 @@ def as_other(tensor: TensorInfo, inside: bool) -> TensorInfo:
     shape = tensor.shape if _is_shape(tensor.shape) else ()
     place = (tensor.offset, tensor.size) if inside else (0, 0)
     view = tensor.view if inside and is_view(tensor) else None
-    dtype = tensor.dtype.encode(errors="replace").decode()[:MAX_TYPE]
+    dtype = tensor.dtype.encode(errors="replace").decode()[: MAX_TYPE - 8]
+    if name.decode(errors="ignore") != tensor.name:
+        dtype, view = f"{dtype} renamed", None  # not to be handed out by that name
     if tensor.view is not None and view is None:
-        dtype = f"{dtype} view"[:MAX_TYPE]  # one that cannot be followed
+        dtype = f"{dtype} view"  # one that cannot be followed
     return TensorInfo(name.decode(errors="ignore"), dtype or "?", shape, *place, view)

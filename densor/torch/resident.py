@@ -243,8 +243,9 @@ class Unit:
                 parameter.cell.hold(value, self.users)
                 self._held.append(parameter.cell)
             if self._swap:
-                # No operation need know that weights were packed, fused kernels least of all.
-                slot.module._parameters[slot.name] = nn.Parameter(value, requires_grad=False)
+                # No operation need know that weights were packed, fused kernels least of all. But
+                # some choose their kernel by whether the weight wants a gradient.
+                slot.module._parameters[slot.name] = nn.Parameter(value, parameter.requires_grad)
                 self._swapped.append((slot, parameter))
 
     @outside_graphs

@@ -12,10 +12,9 @@ from typing import Any, Self
 import torch
 
 from densor import api, arrays
-from densor.dtypes import SIZES
+from densor.dtypes import SIZES, in_safetensors
 from densor.errors import ArgumentError, UnsupportedError
 from densor.formats.container import wire
-from densor.formats.container.entry import EntryMeta
 from densor.formats.io.outputs import errors_of, whole_file
 from densor.formats.io.sources import Bytes
 from densor.formats.packed import packed_file
@@ -64,23 +63,27 @@ def save_file(
             raise ArgumentError(f"a tensor cannot be named {name!r:.80}")
         if not isinstance(tensor, torch.Tensor):
             raise ArgumentError(f"{name}: is no torch tensor but {type(tensor).__name__}")
-        described.append((name, *arrays.describe(tensor)))
-    described.sort(key=lambda item: (-SIZES[item[1].dtype or ""], item[0]))
+        meta, tensor_bytes = arrays.describe(tensor)
+        stored = in_safetensors(meta.dtype or "", meta.shape or ())
+        if stored is None:
+            raise ArgumentError(f"{name}: {tensor.dtype} does not exist in safetensors files")
+        described.append((name, *stored, tensor_bytes))
+    described.sort(key=lambda item: (-SIZES.get(item[1], 0), item[0]))
     header = packed_file.parse(_header(described, metadata))
-    data = {name: data for name, _, data in described}
+    data = {name: data for name, *_, data in described}
     path = Path(filename)
     with whole_file(path, overwrite=True) as out:
         packed_file.write_packed(header, data.__getitem__, out, level, threads)
 
 
 def _header(
-    described: list[tuple[str, EntryMeta, Bytes]], metadata: Mapping[str, str] | None
+    described: list[tuple[str, str, tuple[int, ...], Bytes]], metadata: Mapping[str, str] | None
 ) -> bytes:
     found: dict[str, Any] = {}
     at = 0
-    for name, meta, data in described:
+    for name, dtype, shape, data in described:
         end = at + data.size
-        found[name] = {"dtype": meta.dtype, "shape": meta.shape, "data_offsets": [at, end]}
+        found[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, end]}
         at = end
     return packed_file.header_bytes(found, metadata)
 

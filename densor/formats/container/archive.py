@@ -24,7 +24,7 @@ from densor.formats.container.index import (
     parse_frames,
 )
 from densor.formats.io.sources import Bytes, RandomSource
-from densor.formats.tensors import TensorInfo
+from densor.formats.tensors import TensorInfo, is_listable
 from densor.runtime.buffers import POOL
 from densor.runtime.gc_pause import collection_paused
 from densor.runtime.locks import Lock
@@ -250,7 +250,8 @@ class Archive:
                 meta = entry.meta
                 if meta.kind == FILE:
                     for info in meta.tensors:
-                        found[info.name] = entry, info
+                        if is_listable(info) and info.dtype not in PACKED:
+                            found[info.name] = entry, info
                 elif meta.kind == TENSOR and meta.dtype not in PACKED:
                     info = _whole(entry)
                     found[info.name] = entry, info
@@ -264,8 +265,9 @@ class Archive:
         """
         found = {}
         for entry in self.entries:
-            for info in entry.meta.others:
-                found[info.name] = entry, info
+            for info in entry.meta.tensors:
+                if not is_listable(info) or info.dtype in PACKED:
+                    found[info.name] = entry, info
             if entry.meta.kind == TENSOR and entry.meta.dtype in PACKED:
                 found[entry.meta.name] = entry, _whole(entry)
         plain = self.tensors() if found else {}

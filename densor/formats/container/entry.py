@@ -67,7 +67,6 @@ class EntryMeta:
     mtime_ns: int | None = None
     base: BaseRef | None = None
     tensors: list[TensorInfo] = field(default_factory=list)  # index only
-    others: list[TensorInfo] = field(default_factory=list)  # that cannot be read as they lie
 
     def to_json(self) -> dict[str, Any]:
         """The keys of an ENTRY frame."""
@@ -190,11 +189,8 @@ def list_tensors(tensors: Iterable[TensorInfo]) -> dict[str, list[Any]]:
     return {key: value for key, value in (("tensors", listed), ("others", others)) if value}
 
 
-def parse_tensors(item: dict[str, Any], size: int) -> tuple[list[TensorInfo], list[TensorInfo]]:
-    """The tensors of a file in the index, all of it checked: those that can be read, others.
-
-    `item`: the entry in the index. Tensors of types whose elements are packed are among the others.
-    """
+def parse_tensors(item: dict[str, Any], size: int) -> list[TensorInfo]:
+    """The tensors that the index lists of a file, all of it checked; `item`: the entry there."""
     tensors = [_tensor(found, size) for found in _list(item, "tensors")]
     for info in tensors:
         if info.dtype == "VOID" or element_bytes(info.dtype, info.shape) != info.size:
@@ -202,12 +198,9 @@ def parse_tensors(item: dict[str, Any], size: int) -> tuple[list[TensorInfo], li
     others = [_tensor(found, size) for found in _list(item, "others")]
     if len({info.name for info in tensors + others}) != len(tensors) + len(others):
         raise FormatError("tensor name occurs twice")
-    later = [t for t in others if is_listable(t) and t.dtype in SIZES]
-    if later:
-        tensors = sorted(tensors + later, key=lambda t: (t.offset, t.size))
-        names = {t.name for t in later}
-        others = [t for t in others if t.name not in names]
-    return tensors, others
+    if others:
+        tensors = sorted(tensors + others, key=lambda t: (t.offset, t.size))
+    return tensors
 
 
 def _list(item: dict[str, Any], key: str) -> list[object]:

@@ -101,5 +101,5 @@ def _parse_entry(number: int, item: object, kinds: list[int], totals: list[int])
         raise FormatError(f"{meta.name}: frames of the index are not those of an entry")
     hash_kind, raw = parse_digest(digest, f"{meta.name} in the index")
     if "tensors" in item or "others" in item:
-        meta.tensors, meta.others = parse_tensors(item, meta.size)
+        meta.tensors = parse_tensors(item, meta.size)
     return IndexedEntry(number, meta, meta.size, first, count, hash_kind, raw)

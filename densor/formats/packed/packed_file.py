@@ -20,7 +20,7 @@ import numpy as np
 import xxhash
 
 from densor.codec.zstd import zstd_compress, zstd_decompress
-from densor.dtypes import SIZES
+from densor.dtypes import SIZES, is_known, nbytes
 from densor.errors import (
     ArgumentError,
     ChecksumError,
@@ -115,8 +115,8 @@ def _stored(name: str, item: object, start: int) -> Stored:
         raise FormatError(f"{name!r:.200}: has no data_offsets")
     begin = strictjson.integer(offsets[0], "data_offsets")
     end = strictjson.integer(offsets[1], "data_offsets", least=begin)
-    size = SIZES.get(item["dtype"])
-    if size is not None and math.prod(shape) * size != end - begin:
+    dtype = item["dtype"]
+    if is_known(dtype) and nbytes(dtype, math.prod(shape)) != end - begin:
         raise FormatError(f"{name!r:.200}: size of the tensor does not match its shape")
     return Stored(item["dtype"], shape, start + begin, start + end)
 
@@ -180,7 +180,7 @@ class PackedFile:
             raise FormatError(f"tensor {name!r:.200} is missing")
         if found[:2] == original[:2]:
             return
-        known = original.dtype in SIZES and found.dtype == "U8" and len(found.shape) == 1
+        known = is_known(original.dtype) and found.dtype == "U8" and len(found.shape) == 1
         if not known:
             raise FormatError(f"tensor {name!r:.200}: is neither what it was nor a blob")
 
@@ -425,7 +425,7 @@ def _packed(
     gpu_index: bool,
 ) -> bytes | None:
     """The blob of a tensor, None where it is better left as it is."""
-    if data.size < LEAST or stored.dtype not in SIZES or not is_name(name) or not name:
+    if data.size < LEAST or not is_known(stored.dtype) or not is_name(name) or not name:
         return None
     tensor = Tensor(name, stored.dtype, stored.shape, data.size, None)
     best: bytes | None = None

@@ -31,7 +31,7 @@ _ML_DTYPES = {("<", "V", 2): "BF16", ("<", "f", 1): "F8_E5M2"}
 
 class _Header(NamedTuple):
     begin: int  # of the data, in bytes from the begin of the file
-    dtype: str  # of the elements, as they are coded
+    dtype: str  # of the elements, as they are coded; empty where that is as bytes
     listed: str  # what they are; no type that is known where they cannot be listed as such
     little: bool
     fortran: bool
@@ -73,7 +73,7 @@ def _type(head: bytes) -> tuple[str, str, bool, int] | None:
     """
     descr = _DESCR.search(head)
     if descr is None:
-        return ("U8", "record", True, 0) if _RECORD.search(head) else None
+        return ("", "record", True, 0) if _RECORD.search(head) else None
     order, kind, size, unit = (part.decode() for part in descr.groups(b""))
     item, name = int(size or 1), f"{kind}{size}{unit}"
     if kind == "O":
@@ -89,11 +89,11 @@ def _type(head: bytes) -> tuple[str, str, bool, int] | None:
         return known, known, order != ">" or item == 1, item
     if kind in "Mm":  # counts of a unit of time
         return "I64", name, order != ">", 8
-    if kind == "U":
-        return "U32", name, order != ">", 4 * item
+    if kind in "SUVa":
+        return "", name, True, 4 * item if kind == "U" else item
     if kind == "W":  # two numbers, which numpy does not name
         return "F16", name, order != ">", item
-    return "U8", name, True, item
+    return None
 
 
 def _contents(header: _Header, name: str, start: int) -> Contents:
@@ -117,13 +117,13 @@ def _contents(header: _Header, name: str, start: int) -> Contents:
 def _stretch(header: _Header, at: int, rows: tuple[int, ...]) -> list[Stretch]:
     """How the elements are coded: those of the other byte order as numbers, whatever they mean."""
     dtype = header.dtype
+    if not dtype or not header.size:
+        return []
     if not header.little:
         dtype = f"U{8 * dtypes.SIZES[dtype]}" if dtype[0] != "C" else "U8"
-    parts = header.item // dtypes.SIZES[dtype] if header.item else 1
+    parts = header.item // dtypes.SIZES[dtype]
     if parts > 1:
         rows = (*rows, parts) if header.little else (header.size,)
-    if not header.item or not header.size:
-        return []
     return [Stretch(at, header.size, dtype, rows)]
 
 

@@ -39,7 +39,7 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("npy", npy.find),
     ("npz", npy.find_npz),
     ("torch", torch_zip.find),
-    ("torch", torch_legacy.find),
+    ("torch-legacy", torch_legacy.find),
     ("ctranslate2", ctranslate2.find),
     ("onnx", onnx.find),
 )
@@ -55,12 +55,21 @@ _LEAST = 2048  # bytes between other bytes that are worth frames of their own
 
 
 class Plan(NamedTuple):
-    """A file about to be packed. `source` stands again at the first byte."""
+    """A file about to be packed. `source` stands again at the first byte.
+
+    `others`: tensors that cannot be read as they lie, which are to be listed all the same.
+    """
 
     format: str | None
     source: Source
     segments: list[Segment]
     tensors: list[TensorInfo]
+    others: list[TensorInfo] = []  # noqa: RUF012
+
+    @property
+    def listed(self) -> list[TensorInfo]:
+        """All that an index is to list."""
+        return self.tensors + self.others
 
 
 def plan_file(
@@ -90,16 +99,16 @@ def plan_file(
         contents = _sound(find, head)
         if contents is not None:
             segments = list(_segments(contents.stretches, level_settings(level)))
-            tensors = contents.tensors + contents.others
-            return Plan(format_name, head.rewound(), segments, tensors)
+            tensors, others = contents.tensors, contents.others
+            return Plan(format_name, head.rewound(), segments, tensors, others)
     return Plan(None, head.rewound(), [Segment(BYTES, None)], [])
 
 
 def _sound(find: Callable[[Head], Contents | None], head: Head) -> Contents | None:
     """What a parser finds in a file, without what cannot be true; stretches by offset.
 
-    Where two stretches overlap, the later one is given up, and where one reaches beyond the end of
-    the file, what does. A tensor that cannot be read is listed among the others.
+    Of stretches that overlap, the later one is given up; of one that reaches beyond the end of the
+    file, what does. A tensor that cannot be read is listed among the others.
     """
     try:
         contents = find(head)
@@ -110,12 +119,20 @@ def _sound(find: Callable[[Head], Contents | None], head: Head) -> Contents | No
     end = 0
     stretches: list[Stretch] = []
     for stretch in sorted(_coded(s) for s in contents.stretches if s.size > 0 and s.offset >= 0):
-        inside = head.size is None or stretch.offset + stretch.size <= head.size
-        if stretch.offset >= end and inside:
+        stretch = _within(stretch, head.size)
+        if stretch.offset >= end and stretch.size:
             stretches.append(stretch)
             end = stretch.offset + stretch.size
     listed, others = _listed(contents, head.size)
     return Contents(listed, stretches, others)
+
+
+def _within(stretch: Stretch, size: int | None) -> Stretch:
+    """The part of a stretch that a file of this size has: whole elements or blocks."""
+    if size is None or stretch.offset + stretch.size <= size:
+        return stretch
+    unit = sum(field.size for field in stretch.fields) or SIZES[stretch.dtype]
+    return stretch._replace(size=max(0, size - stretch.offset) // unit * unit)
 
 
 def _listed(contents: Contents, size: int | None) -> tuple[list[TensorInfo], list[TensorInfo]]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from densor import dtypes
 from densor.errors import FormatError
-from densor.formats.io.sources import RandomSource
+from densor.formats.io.sources import MemoryRandomSource, RandomSource
 from densor.formats.tensors import MAX_NAME, View
 
 _MAX_STEPS = 1 << 22  # some seconds
@@ -166,14 +166,21 @@ class _Object:
 _OPAQUE = object()  # what is not looked into
 
 
-def scan(file: PickleFile) -> Found:
-    """The tensors in a pickle. Where it cannot be followed to its end, the storages before that."""
+def scan(pickle: PickleFile | bytes, partial: bool = False) -> Found:
+    """The tensors in a pickle; FormatError if it is no pickle that PyTorch could have written.
+
+    `partial`: if so, no error but the storages that were named up to there.
+    """
     machine = _Machine()
+    file = pickle
+    if not isinstance(file, PickleFile):
+        file = PickleFile(MemoryRandomSource(file), 0, len(file))
     tensors: dict[str, Tensor | Opaque] = {}
     try:
         _collect(machine.run(file), "", tensors, set(), 0)
     except FormatError:
-        tensors.clear()
+        if not partial:
+            raise
     return Found(tensors, machine.storages)
 
 

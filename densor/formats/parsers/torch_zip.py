@@ -24,7 +24,7 @@ def find(head: Head) -> Contents | None:
     }
     pickle = members[f"{root}data.pkl"]
     file = torch_pickle.PickleFile(head.random, pickle.offset, pickle.offset + pickle.size)
-    found = torch_pickle.scan(file)
+    found = torch_pickle.scan(file, partial=True)
     order = members.get(f"{root}byteorder")
     little = order is None or (
         head.random.read_at(order.offset, order.size & 15).tobytes() == b"little"
