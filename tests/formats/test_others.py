@@ -415,3 +415,66 @@ def test_what_is_just_an_array_is_taken(tmp_path: Path) -> None:
     parameter = torch.nn.Parameter(torch.ones(3))
     for thing in (mapped, parameter, np.float32(3), [1, 2], torch.ones(3).conj()):
         densor.compress(thing)
+
+
+# GGUF
+
+
+def gguf_bytes(order: str, tensors: dict[str, tuple[list[int], int, bytes]]) -> bytes:
+    """A file of version 3 of either byte order; `tensors`: dimensions, type, data."""
+    out = b"GGUF" + struct.pack(f"{order}IQQ", 3, len(tensors), 1)
+    out += struct.pack(f"{order}Q", 3) + b"key" + struct.pack(f"{order}II", 4, 7)
+    data = b""
+    for name, (shape, number, part) in tensors.items():
+        data += bytes(-len(data) % 32)
+        text = name.encode()
+        out += struct.pack(f"{order}Q", len(text)) + text + struct.pack(f"{order}I", len(shape))
+        out += struct.pack(f"{order}{len(shape)}QIQ", *shape, number, len(data))
+        data += part
+    return out + bytes(-len(out) % 32) + data
+
+
+def test_big_endian_gguf(tmp_path: Path) -> None:
+    weights = (random_state("big").standard_normal((64, 96)) * 0.02).astype(np.float32)
+    scales = random_state("scales").standard_normal(192).astype(np.float16)
+    small = random_state("small").normal(0, 30, (192, 32)).astype(np.int8)
+    sizes = []
+    for order in "<>":
+        kind = scales.dtype.newbyteorder(order)  # type: ignore[arg-type]
+        half = scales.astype(kind).view(np.uint8).reshape(-1, 2)
+        blocks = np.concatenate([half, small.view(np.uint8)], 1)
+        plain = weights.astype(weights.dtype.newbyteorder(order)).tobytes()  # type: ignore[arg-type]
+        path = tmp_path / "x.gguf"
+        tensors = {"f": ([96, 64], 0, plain), "q": ([96, 64], 8, blocks.tobytes())}
+        path.write_bytes(gguf_bytes(order, tensors))
+        archive = packed(path)
+        sizes.append(archive.stat().st_size)
+        with densor.open(archive) as file:
+            assert (file.get_tensor("q") == blocks).all()
+            if order == "<":
+                assert file.get_tensor("f").tobytes() == plain
+            else:
+                assert file.opaque() == {"f": "F32 big-endian"}
+    assert sizes[1] < 1.06 * sizes[0]
+
+
+def test_all_block_types_of_gguf(tmp_path: Path) -> None:
+    from densor.formats.parsers.gguf import BLOCKS
+
+    constants: Any = pytest.importorskip("gguf.constants")
+    path = tmp_path / "x.gguf"
+    for kind, (weights, size) in constants.GGML_QUANT_SIZES.items():
+        if weights > 1:
+            block = BLOCKS[int(kind)]
+            assert (block.weights, sum(field.size for field in block.fields)) == (weights, size)
+    tensors = {}
+    for number, block in BLOCKS.items():
+        size = 10 * sum(field.size for field in block.fields)
+        tensors[block.name] = ([block.weights * 5, 2], number, noise(block.name, size).tobytes())
+    for order in "<>":
+        path.write_bytes(gguf_bytes(order, tensors))
+        for level in (1, 3, 6):
+            with densor.open(packed(path, level)) as file:
+                assert set(file.keys()) == set(tensors)
+                for name, (_, _, data) in tensors.items():
+                    assert file.get_tensor(name).tobytes() == data
