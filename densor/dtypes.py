@@ -193,7 +193,9 @@ def parse_dtype(name: str) -> str:
             break
     upper = {"F8_E4M3FN": "F8_E4M3", "F8_E8M0FNU": "F8_E8M0"}.get(upper, upper)
     if upper not in SIZES or upper == "VOID":
-        known = ", ".join(sorted(key.lower() for key in SIZES if key != "VOID"))
+        known = ", ".join(
+            sorted(key.lower() for key in SIZES if key not in LATER and key != "VOID")
+        )
         raise ArgumentError(f"unknown dtype {name!r}; known are {known}")
     return upper
 
