@@ -28,7 +28,7 @@ from densor.errors import ArgumentError
 Compressor = Literal["densor", "zstd", "gzip"] | SymbolModel[Any] | Callable[[bytes], bytes]
 _MEASURED = 1 << 20  # bytes whose tokens are measured at once
 _WINDOW = 1 << 12  # last bytes that code lengths are asked for
-_MOST_EXPANSION = 12  # coded bytes per byte: 12 bits per bit is the most that the coder spends
+_MAX_EXPANSION = 12  # coded bytes per byte: 12 bits per bit is the most that the coder spends
 
 _BY_LENGTH: dict[str, Callable[[bytes], bytes]] = {
     "zstd": lambda data: zstd_compress(data, 3),
@@ -97,9 +97,9 @@ def _decoded_noise(prompt: bytes, n: int, rng: random.Random) -> bytes:
     """Random bits, decoded by a model that has seen the prompt: just what it expects."""
     content = np.frombuffer(prompt + bytes(n), np.uint8).copy()
     model = Segment(full_model(content[: len(prompt)]), content)
-    model.start(True, np.empty(_MOST_EXPANSION * len(prompt) + 4, np.uint8))
+    model.start(True, np.empty(_MAX_EXPANSION * len(prompt) + 4, np.uint8))
     model.code(len(prompt))
-    model.start(False, np.frombuffer(rng.randbytes(_MOST_EXPANSION * n + 4), np.uint8).copy())
+    model.start(False, np.frombuffer(rng.randbytes(_MAX_EXPANSION * n + 4), np.uint8).copy())
     model.code(content.size)
     return content.tobytes()
 

@@ -18,7 +18,7 @@ from densor.codec.language_model.encoder import LlmCoder
 from densor.codec.language_model.session import Session
 from densor.formats.container.chunk_decoders import decode_chunk
 from densor.llm.load import load
-from densor.llm.network import Network
+from densor.llm.network import Logits, Network
 from densor.runtime.workers import Workers
 from fuzz.codecs import Case, decoded_twice, mutate_case, unpack
 from fuzz.mutate import mutated
@@ -71,7 +71,8 @@ def _check(path: Path) -> object:
     if b"".join(words.pieces[r] if r >= 0 else bytes([-1 - r]) for r in ranks) != _TEXT:
         raise Wrong("tokens do not make up the text")
     zero = np.zeros(1, np.int64)
-    counts = Network(model, 1, 32).advance(np.array([model.start]), zero, zero, 1)[0]
+    rows = Network(model, 1, 32).read(np.array([model.start]), zero, zero, 1)
+    counts = Logits(model).counts(rows)[0]
     if counts[0] != 0 or (np.diff(counts) < 1).any():
         raise Wrong("a token that cannot be coded")
     return words.count, model.shape

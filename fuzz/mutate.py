@@ -25,7 +25,7 @@ def mutated(data: bytes, rng: Random, others: Sequence[bytes] = ()) -> bytes:
 
 
 def _place(size: int, rng: Random) -> int:
-    """Somewhere from 0 to `size`, often near the begin, sometimes at the end."""
+    """Somewhere from 0 to `size`, often near the start, sometimes at the end."""
     kind = rng.random()
     if kind < 0.4:
         return rng.randrange(min(size, _NEAR_BEGIN) + 1)

@@ -88,7 +88,7 @@ def levels(text: str) -> list[int]:
 
 
 def add_levels(parser: argparse.ArgumentParser) -> None:
-    """-1 to -9."""
+    """Adds the levels, `-1` to `-9`, as `level`; 3 by default."""
     words = {1: "fastest", 3: "the default", 9: "smallest; all numbers between exist too"}
     for level in range(1, 10):
         parser.add_argument(
@@ -116,7 +116,7 @@ def add_writing(parser: argparse.ArgumentParser) -> None:
 
 
 def add_gpu_index(parser: argparse.ArgumentParser) -> None:
-    """--gpu-index."""
+    """Adds `--gpu-index`, for commands that write archives."""
     parser.add_argument(
         "--gpu-index",
         action="store_true",
@@ -125,7 +125,7 @@ def add_gpu_index(parser: argparse.ArgumentParser) -> None:
 
 
 def add_recovery(parser: argparse.ArgumentParser) -> None:
-    """--recovery."""
+    """Adds `--recovery`, a share in percent."""
     parser.add_argument(
         "--recovery",
         type=percent,
@@ -135,7 +135,7 @@ def add_recovery(parser: argparse.ArgumentParser) -> None:
 
 
 def add_threads(parser: argparse.ArgumentParser, default: int = 0) -> None:
-    """-T."""
+    """Adds `-T`, `--threads`; 0 stands for all processors."""
     parser.add_argument(
         "-T",
         "--threads",
@@ -147,19 +147,19 @@ def add_threads(parser: argparse.ArgumentParser, default: int = 0) -> None:
 
 
 def add_force(parser: argparse.ArgumentParser) -> None:
-    """-f."""
+    """Adds `-f`, `--force`, for commands that write files."""
     parser.add_argument(
         "-f", "--force", action="store_true", help="overwrite files; write to a terminal"
     )
 
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:
-    """-q."""
+    """Adds `-q`, `--quiet`."""
     parser.add_argument("-q", "--quiet", action="store_true", help="errors only on stderr")
 
 
 def add_max_size(parser: argparse.ArgumentParser) -> None:
-    """--max-size."""
+    """Adds `--max-size`, a limit in bytes of what is decoded."""
     parser.add_argument(
         "--max-size",
         type=byte_count,
@@ -169,7 +169,7 @@ def add_max_size(parser: argparse.ArgumentParser) -> None:
 
 
 def add_llm(parser: argparse.ArgumentParser) -> None:
-    """--llm."""
+    """Adds `--llm`, the language model for text."""
     parser.add_argument(
         "--llm",
         metavar="MODEL",
@@ -188,7 +188,7 @@ def add_no_verify(parser: argparse.ArgumentParser) -> None:
 
 
 def add_base(parser: argparse.ArgumentParser) -> None:
-    """--base."""
+    """Adds `--base`, a file or folder that is coded against."""
     parser.add_argument(
         "--base",
         metavar="FILE",

@@ -13,7 +13,6 @@ from densor.api import File
 from densor.errors import ArgumentError
 from densor.gpu.backend import Backend
 from densor.gpu.block import Block, Scratch
-from densor.gpu.prefetch import Prefetch
 from densor.gpu.tensors import Packed, read_blob, read_packed
 
 __all__ = [
@@ -21,7 +20,6 @@ __all__ = [
     "Block",
     "DeviceTensor",
     "Packed",
-    "Prefetch",
     "Scratch",
     "backend",
     "decode",
@@ -71,10 +69,10 @@ class DeviceTensor:
         if out is not None and self.block.contents[0].size == self.size:
             self.block.decode_into([out])
             return out
-        found = self.block.decode()[self.name]
+        tensor = self.block.decode()[self.name]
         if out is None:
-            return found
-        out[...] = found
+            return tensor
+        out[...] = tensor
         return out
 
     def __repr__(self) -> str:

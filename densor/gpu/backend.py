@@ -19,7 +19,7 @@ FILES = ("huffman.cu", "rans.cu", "palette.cu")
 
 
 class Buffer(Protocol):
-    """Memory of a backend."""
+    """Memory that a backend allocated or wrapped."""
 
     @property
     def pointer(self) -> int:
@@ -28,20 +28,20 @@ class Buffer(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Its bytes that kernels may use."""
         ...
 
 
-class Lane(Protocol):
-    """A second order of work beside the current one: a stream."""
+class Stream(Protocol):
+    """A second order of work beside the current stream, as CUDA's streams are."""
 
     def work(self) -> AbstractContextManager[None]:
-        """What is started within goes to the lane, and begins once what was started before, in the
-        current order, is done."""
+        """What is started within goes to this stream, and begins once what was started before on
+        the current one is done."""
         ...
 
     def join(self) -> None:
-        """What is started from now on, in the current order, waits for the lane."""
+        """What is started from now on, on the current stream, waits for this one."""
         ...
 
 
@@ -69,7 +69,7 @@ class Backend(Protocol):
         ...
 
     def write(self, buffer: Any, data: npt.NDArray[Any]) -> None:
-        """Copies `data` to the begin of a buffer, which is at least as large."""
+        """Copies `data` to the start of a buffer, which is at least as large."""
         ...
 
     def read(self, buffer: Any, begin: int = 0, size: int | None = None) -> Bytes:
@@ -77,13 +77,13 @@ class Backend(Protocol):
         once all that was started before is done."""
         ...
 
-    def lane(self) -> Lane:
-        """A new lane."""
+    def stream(self) -> Stream:
+        """A new stream beside the current one."""
         ...
 
-    def fence(self, buffer: Any, gaps: Iterable[tuple[int, int]]) -> None:
-        """Stretches of a buffer, in bytes, that no kernel may touch. Where nobody watches, nothing
-        is done."""
+    def poison(self, buffer: Any, gaps: Iterable[tuple[int, int]]) -> None:
+        """Marks bytes `begin` to `end` of each gap, which no kernel may touch. A backend that does
+        not check accesses, such as CUDA, does nothing."""
         ...
 
     def launch(self, kernel: str, blocks: int, threads: int, args: Sequence[np.generic]) -> None:

@@ -21,7 +21,7 @@ _BLOCKS = 8  # of threads, per processor
 _ERRORS = {
     1: "a stream does not end with its last symbol",
     2: "a rANS state does not end as it began",
-    4: "bits that stand apart are too few or too many",
+    4: "escape bits are too few or too many",
 }
 
 
@@ -34,7 +34,7 @@ class Scratch:
         self._buffer: Buffer | None = None
 
     def reserve(self, size: int) -> None:
-        """Makes room for a block."""
+        """Makes sure that `buffer` has at least `size` bytes from its next use on."""
         self._needed = max(self._needed, size)
 
     @property
@@ -61,14 +61,14 @@ class _Memory:
         scratch.reserve(plan.scratch.size)
         self.pieces = plan.arena.pieces()
         self.data = upload(backend, plan.arena.build())
-        backend.fence(self.data, plan.arena.gaps())
+        backend.poison(self.data, plan.arena.gaps())
         self.tables = upload(backend, plan.tables())
         self.status = upload(backend, np.zeros(max(len(packed), 1), np.uint32))
         self._described: list[list[Buffer]] = []
         self._described_for: Buffer | None = None
 
     def descriptors(self) -> list[list[Buffer]]:
-        """Those of each launch but its jobs, with addresses in the place of offsets."""
+        """The descriptors of each launch except its jobs, with addresses in place of offsets."""
         scratch = self.scratch.buffer
         if scratch is not self._described_for:
             places = self.data.pointer, scratch.pointer
@@ -81,7 +81,7 @@ class _Memory:
 
     @property
     def size(self) -> int:
-        """Bytes, without scratch."""
+        """Bytes of the backend's memory that it takes, without scratch."""
         described = sum(a.nbytes for one in self.launches for a in (one.jobs, *one.others))
         return self.data.size + self.tables.size + described
 
@@ -112,9 +112,9 @@ class Block:
 
         Whatever is decoded at the same time as another part needs scratch memory of its own.
         """
-        found = copy.copy(self)
-        found._choose(numbers)
-        return found
+        smaller = copy.copy(self)
+        smaller._choose(numbers)
+        return smaller
 
     def _choose(self, numbers: Sequence[int]) -> None:
         memory, backend = self._memory, self._memory.backend
@@ -147,7 +147,7 @@ class Block:
 
     @property
     def data(self) -> Buffer:
-        """The packed tensors."""
+        """The memory of the packed tensors' coded bytes."""
         return self._memory.data
 
     def bind(self, outs: Sequence[Buffer]) -> None:
@@ -189,8 +189,8 @@ class Block:
             return
         memory.backend.write(memory.status, np.zeros(words.size, np.uint32))
         number = int(np.flatnonzero(words)[0])
-        told = "; ".join(text for bit, text in _ERRORS.items() if words[number] & bit)
-        raise ChecksumError(f"{memory.contents[number].name}: {told}")
+        errors = "; ".join(text for bit, text in _ERRORS.items() if words[number] & bit)
+        raise ChecksumError(f"{memory.contents[number].name}: {errors}")
 
     def decode_into(self, outs: Sequence[Any]) -> None:
         """Decodes all chunks to arrays of the backend: `bind`, `launch`, `check`."""
@@ -215,14 +215,14 @@ class Block:
         int64[n, 3]: first byte, number of bytes, and where `read` finds them; in order, none twice.
         """
         begin, size = blob.ctypes.data, blob.size
-        found: list[tuple[int, int, int]] = []
+        stretches: list[tuple[int, int, int]] = []
         end = 0
         for address, length, at in sorted(self._memory.pieces.tolist()):
             first, last = address - begin, address - begin + length
             if first >= end and last <= size:
-                found.append((first, length, at))
+                stretches.append((first, length, at))
                 end = last
-        return np.array(found, np.int64).reshape(-1, 3)
+        return np.array(stretches, np.int64).reshape(-1, 3)
 
     def read(self, begin: int, size: int) -> Bytes:
         """A copy of bytes of the packed tensors as they stand in the backend's memory."""

@@ -93,17 +93,17 @@ class CudaBackend:
         """See `Backend`."""
         end = buffer.size if size is None else begin + size
         with self._device, self._stream():
-            found: Bytes = self._cupy.asnumpy(self._view(buffer)[begin:end])
-        return found
+            content: Bytes = self._cupy.asnumpy(self._view(buffer)[begin:end])
+        return content
 
-    def lane(self) -> "CudaLane":
+    def stream(self) -> "CudaStream":
         """See `Backend`."""
         torch = self._torch()
         if torch is not None:
-            return CudaLane(torch.cuda.Stream(self.number), torch.cuda.stream, self)
+            return CudaStream(torch.cuda.Stream(self.number), torch.cuda.stream, self)
         with self._device:
             stream = self._cupy.cuda.Stream(non_blocking=True)
-        return CudaLane(stream, _entered, self)
+        return CudaStream(stream, _entered, self)
 
     def wait(self, waiting: Any, other: Any) -> None:
         """Lets one stream wait for all that was started on another, of the same library."""
@@ -119,8 +119,8 @@ class CudaBackend:
             return torch.cuda.current_stream(self.number)
         return self._cupy.cuda.get_current_stream()
 
-    def fence(self, buffer: CudaBuffer, gaps: Iterable[tuple[int, int]]) -> None:
-        """See `Backend`; nothing."""
+    def poison(self, buffer: CudaBuffer, gaps: Iterable[tuple[int, int]]) -> None:
+        """See `Backend`; CUDA does not check accesses, so nothing is done."""
 
     def launch(self, kernel: str, blocks: int, threads: int, args: Sequence[np.generic]) -> None:
         """See `Backend`. The stream is looked up anew each time, so that graphs can be captured."""
@@ -157,7 +157,7 @@ class CudaBackend:
         return self._functions[kernel]
 
 
-class CudaLane:
+class CudaStream:
     """A stream beside the current one. `enter`: makes a context in which it is current."""
 
     def __init__(self, stream: Any, enter: Callable[[Any], Any], backend: CudaBackend) -> None:
@@ -167,13 +167,13 @@ class CudaLane:
 
     @contextmanager
     def work(self) -> Iterator[None]:
-        """See `Lane`."""
+        """See `Stream`."""
         self._backend.wait(self._stream, self._backend.current())
         with self._enter(self._stream):
             yield
 
     def join(self) -> None:
-        """See `Lane`."""
+        """See `Stream`."""
         self._backend.wait(self._backend.current(), self._stream)
 
 

@@ -33,11 +33,11 @@ JOB = np.dtype([(f, "<u4") for f in ("unit", "units", "segment", "kind", "table"
 PART = np.dtype([(f, "<u4") for f in ("rows", "columns", "first_row", "first_column")])
 POINTERS = (
     *("words", "states", "parts", "row_scales", "column_scales"),
-    *("rest", "signs", "apart", "low"),
+    *("rest", "signs", "escapes", "low"),
 )
 STREAM = np.dtype(
     [(f, "<u8") for f in (*POINTERS, "out")]
-    + [(f, "<u4") for f in ("n_words", "n", "n_apart", "keep")]
+    + [(f, "<u4") for f in ("n_words", "n", "n_escapes", "keep")]
     + [("base", "<i4"), ("tensor", "<u4"), ("status", "<u4"), ("unused", "<u4")]
 )
 STREAM_JOB = np.dtype(
@@ -60,7 +60,7 @@ class Arena:
         return at
 
     def reserve(self, size: int, phase: int = 0) -> int:
-        """Likewise, for `size` bytes with any content."""
+        """The same for `size` bytes with any content."""
         at = -(-self.size // ALIGNMENT) * ALIGNMENT + phase % ALIGNMENT
         self.size = at + size + _SLACK
         return at
@@ -72,7 +72,7 @@ class Arena:
         return self._constants[value]
 
     def gaps(self) -> Iterator[tuple[int, int]]:
-        """Stretches that no kernel may read: between the pieces, whole words of these apart."""
+        """Stretches that no kernel may read: between pieces, beyond the last whole word of each."""
         end = 0
         for at, data in [*self._pieces, (self.size, np.empty(0, np.uint8))]:
             if end < at:

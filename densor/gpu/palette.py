@@ -3,7 +3,8 @@
 Larger than Huffman codes (about .76 of BF16 against .67) but every element is where it is, so that
 a matrix–vector product reads the packed weights once and nothing is written but its result. The
 weights it uses are those of the matrix, bit for bit; they are summed in another order than by other
-libraries, so that sums differ in their last bits.
+libraries, so that sums differ in their last bits. The tests run all of it in the emulator; no GPU
+has run it yet.
 """
 
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ BATCHES = (1, 2, 4, 8)
 _THREADS = 256
 _BLOCKS = 8  # of threads, per processor
 MATRIX = np.dtype(
-    [(f, "<u8") for f in ("palette", "ranks", "escapes", "apart", "rest")]
+    [(f, "<u8") for f in ("palette", "ranks", "first_escapes", "escaped", "rest")]
     + [(f, "<u4") for f in ("rows", "columns", "tiles", "unused")]
 )
 
@@ -33,8 +34,10 @@ class Parts(NamedTuple):
 
     palette: npt.NDArray[np.uint8]  # uint8[16], exponents, the most frequent first
     ranks: npt.NDArray[np.uint32]  # uint32[tiles, 32], eight ranks of 4 bits each
-    escapes: npt.NDArray[np.uint32]  # uint32[tiles], first exponent of a tile in `apart`
-    apart: npt.NDArray[np.uint8]  # exponents that are not in the palette
+    first_escapes: npt.NDArray[
+        np.uint32
+    ]  # uint32[tiles], index of a tile's first exponent in `escaped`
+    escaped: npt.NDArray[np.uint8]  # exponents that are not in the palette, in order
     rest: npt.NDArray[np.uint8]  # uint8[tiles, 256], sign and mantissa
 
 
@@ -53,13 +56,13 @@ def split(bits: Bits) -> Parts:
     ranks = rank_of[exponents]
     ranks[:, columns:] = 0
     by_tile = (ranks == ESCAPE).reshape(-1, TILE)
-    escapes = np.cumsum(by_tile.sum(axis=1)) - by_tile.sum(axis=1)
+    first_escapes = np.cumsum(by_tile.sum(axis=1)) - by_tile.sum(axis=1)
     shifts = 4 * np.arange(8, dtype=np.uint32)
     packed = np.bitwise_or.reduce(ranks.reshape(-1, 8).astype(np.uint32) << shifts, axis=1)
     return Parts(
         palette,
         packed.astype(np.uint32).reshape(-1, 32),
-        escapes.astype(np.uint32),
+        first_escapes.astype(np.uint32),
         exponents[ranks == ESCAPE],
         (padded >> 8 & 128 | padded & 127).astype(np.uint8).reshape(-1, TILE),
     )

@@ -44,7 +44,7 @@ class Launch(NamedTuple):
 
 class Target(NamedTuple):
     """Where a chunk goes: `at` bytes into the memory numbered `tensor`; `status`: number of the
-    tensor that it is for, whose status word tells of errors."""
+    tensor that it is for, in whose status word kernels report errors."""
 
     tensor: int
     at: int
@@ -137,10 +137,10 @@ class Plan:
 
     def launches(self) -> list[Launch]:
         """What to start, in order."""
-        found = [
+        planned = [
             units.launch(f"huffman_{kernel}") for (_, kernel), units in sorted(self._units.items())
         ]
-        return found + [self._stream_launch(kernel) for kernel in self._streams]
+        return planned + [self._stream_launch(kernel) for kernel in self._streams]
 
     def _for_kernels(self, chunk: PackedChunk, target: Target) -> bool:
         """Whether kernels decode this chunk; if so, their work is noted."""
@@ -269,12 +269,12 @@ class Plan:
             add(stream.column_scales),
             add(stream.rest),
             add(stream.signs),
-            add(stream.apart),
+            add(stream.escapes),
             low,
             target.at,
             stream.n_words,
             stream.n,
-            stream.apart.size,
+            stream.escapes.size,
             keep,
             stream.base,
             target.tensor,

@@ -45,7 +45,7 @@ class Stream:
     column_scales: Bytes
     rest: Bytes
     signs: Bytes
-    apart: Bytes
+    escapes: Bytes
     low: Bytes | None  # low halves of FP32
 
     @property
@@ -130,7 +130,7 @@ def range_tables(freqs: Freqs) -> Words:
             symbols, lengths = np.zeros(1, np.uint32), np.full(1, ONE, np.uint32)
         starts = np.cumsum(lengths, dtype=np.uint32) - lengths
         packed = starts | (lengths - 1) << 12 | symbols << 24
-        ranges[c] = packed[-1]  # whoever looks behind the last one finds it again
+        ranges[c] = packed[-1]  # a look-up behind the last one returns it again
         ranges[c, : symbols.size] = packed
         looks[c] = np.repeat(np.arange(symbols.size, dtype=np.uint8), lengths)[::2]
     return np.concatenate([ranges.reshape(-1), looks.reshape(-1).view(np.uint32)])

@@ -47,8 +47,8 @@ def _as_fp8(bits: npt.NDArray[np.uint32], fraction: int) -> Bytes:
     bias = 113 if fraction == 3 else 112
     exponent = np.clip((bits >> 23 & 255).astype(np.int64) - bias, 0, (1 << (7 - fraction)) - 1)
     low = bits >> (23 - fraction) & ((1 << fraction) - 1)
-    found = bits >> 24 & 128 | exponent.astype(np.uint32) << fraction | low
-    return found.astype(np.uint8)
+    floats = bits >> 24 & 128 | exponent.astype(np.uint32) << fraction | low
+    return floats.astype(np.uint8)
 
 
 def planar(data: Bytes, dtype: str, run: int = 64, chunk: int = 1 << 18, level: int = 3) -> Packed:

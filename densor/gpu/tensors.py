@@ -13,7 +13,7 @@ from densor.formats.container.packed_array import PackedArray
 from densor.formats.tensors import TensorInfo
 
 Bytes = npt.NDArray[np.uint8]
-_MOST_EXTRA = 4  # chunks may hold tensors and 1 / 4 as much of what is not wanted
+_MAX_EXTRA = 4  # chunks may hold tensors and 1 / 4 as much of what is not wanted
 
 
 class PackedChunk(NamedTuple):
@@ -46,7 +46,7 @@ class Content(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """The tensors' names, for messages."""
         return ", ".join(tensor.name for tensor in self.tensors)
 
 
@@ -61,13 +61,13 @@ class Packed(NamedTuple):
 
     @property
     def content(self) -> Content:
-        """All but the chunks."""
+        """Everything but the chunks: tensors and sizes."""
         size = sum(chunk.size for chunk in self.chunks)
         return Content(self.tensors, size, sum(chunk.payload.size for chunk in self.chunks))
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """The tensors' names, for messages."""
         return self.content.name
 
     @property
@@ -77,7 +77,7 @@ class Packed(NamedTuple):
 
     @property
     def stored(self) -> int:
-        """Bytes of the payloads."""
+        """Bytes that the payloads of all chunks take."""
         return self.content.stored
 
 
@@ -105,27 +105,27 @@ def read_packed(
     """
     tensors = archive.tensors()
     wanted = [(*tensors[name], name) for name in (tensors if names is None else names)]
-    wanted.sort(key=lambda found: (found[0].number, found[1].offset))
+    wanted.sort(key=lambda region: (region[0].number, region[1].offset))
     raw: list[Packed] = []
     groups: list[_Found] = []
     for entry, info, name in wanted:
-        found = _find(archive, name, entry, info)
-        if found is None:
+        region = _find(archive, name, entry, info)
+        if region is None:
             raw.append(_decoded(archive, name, entry, info))
-        elif together and groups and _shares(groups[-1], found):
-            groups[-1] = _joined(groups[-1], found)
+        elif together and groups and _shares(groups[-1], region):
+            groups[-1] = _joined(groups[-1], region)
         else:
-            groups.append(found)
+            groups.append(region)
     packed = []
-    for found in groups:
-        size = sum(place.size for place in found.places)
-        if _MOST_EXTRA * (found.end - found.begin - size) <= size:
+    for region in groups:
+        size = sum(place.size for place in region.places)
+        if _MAX_EXTRA * (region.end - region.begin - size) <= size:
             chunks = [
-                PackedChunk(c.number, c.model, c.payload, c.size, c.points) for c in found.chunks
+                PackedChunk(c.number, c.model, c.payload, c.size, c.points) for c in region.chunks
             ]
-            packed.append(Packed(tuple(found.places), chunks))
+            packed.append(Packed(tuple(region.places), chunks))
         else:
-            raw += [_decoded(archive, place.name, *tensors[place.name]) for place in found.places]
+            raw += [_decoded(archive, place.name, *tensors[place.name]) for place in region.places]
     return packed + raw
 
 
@@ -143,15 +143,15 @@ def _find(archive: Archive, name: str, entry: IndexedEntry, info: TensorInfo) ->
     return _Found(entry.number, begin, [place], chunks)
 
 
-def _shares(before: _Found, found: _Found) -> bool:
-    return before.entry == found.entry and found.begin < before.end
+def _shares(before: _Found, after: _Found) -> bool:
+    return before.entry == after.entry and after.begin < before.end
 
 
-def _joined(before: _Found, found: _Found) -> _Found:
+def _joined(before: _Found, after: _Found) -> _Found:
     """Two that share chunks; tensors may overlap."""
-    move = found.begin - before.begin
-    places = [place._replace(skip=place.skip + move) for place in found.places]
-    chunks = [chunk for chunk in found.chunks if chunk.begin >= before.end]
+    move = after.begin - before.begin
+    places = [place._replace(skip=place.skip + move) for place in after.places]
+    chunks = [chunk for chunk in after.chunks if chunk.begin >= before.end]
     return before._replace(places=before.places + places, chunks=before.chunks + chunks)
 
 

@@ -38,7 +38,7 @@ from densor.torch.device import Device, open_device
 
 T = TypeVar("T")
 CPU = "cpu"
-_MOST_DESCRIBED = 1 << 21  # bytes; what a blob says of itself is within these
+_MAX_DESCRIBED = 1 << 21  # bytes; what a blob says of itself is within these
 
 _given_base: ContextVar[str | None] = ContextVar("densor_base", default=None)
 _backend: ContextVar[Any] = ContextVar("densor_backend", default=None)
@@ -50,10 +50,10 @@ class DensorConfig(QuantizationConfigMixin):  # type: ignore[misc]
     """`quantization_config` of a packed model.
 
     `version`: of the layout. `dtype`: the type of the model's floats, for `dtype="auto"` where the
-    model's configuration does not tell it. `base`: the name of the model it is coded against.
+    model's configuration lacks it. `base`: the name of the model it is coded against.
     """
 
-    dequantize = True  # tells transformers that a loaded model has nothing of this left
+    dequantize = True  # transformers then treats a loaded model as a plain one
 
     def __init__(
         self,
@@ -103,8 +103,8 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
     def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """The type of the model, which transformers could not see where all floats are blobs."""
         known = getattr(torch, self.quantization_config.dtype or "", None)
-        found: torch.dtype = known if isinstance(known, torch.dtype) else dtype
-        return dtype if dtype.is_floating_point else found
+        known_dtype: torch.dtype = known if isinstance(known, torch.dtype) else dtype
+        return dtype if dtype.is_floating_point else known_dtype
 
     def _process_model_before_weight_loading(
         self, model: Any, checkpoint_files: list[str] | None = None, **kwargs: Any
@@ -140,7 +140,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
         return self._kept
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: torch.dtype | None) -> Any:
-        """None for blobs, which are to stay bytes until they are decoded; tells `Decode` why."""
+        """None for blobs, which stay bytes until decoded; `dtype` is handed to their `Decode`."""
         if not may_be_blob(param):
             return dtype
         operations = getattr(converter, "operations", ())
@@ -186,18 +186,18 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
             place = self._place_of(tensor)
             if place is None:
                 return tensor
-            file, found = place
+            file, described = place
             device = self._device(tensor.device)
-            kind = dtypes.to_torch(found.dtype)
+            kind = dtypes.to_torch(described.dtype)
             stays = self._resident and dtype in (None, kind)
             stays = stays and (device is not None or tensor.device.type == "cpu")
-            if stays and parameter is not None and file.describe(found.name).base is None:
-                self._stay[parameter] = file.stored(found.name).tobytes()
+            if stays and parameter is not None and file.describe(described.name).base is None:
+                self._stay[parameter] = file.stored(described.name).tobytes()
                 self._stay_from[parameter] = file.path
-                return torch.empty(found.shape, dtype=kind, device="meta")
-            restored = None if device is None else _decoded_there(device, file, found)
+                return torch.empty(described.shape, dtype=kind, device="meta")
+            restored = None if device is None else _decoded_there(device, file, described)
             if restored is None:
-                restored = read_tensor(file, found.name, base_of=self._base_of)
+                restored = read_tensor(file, described.name, base_of=self._base_of)
             return restored.to(device=tensor.device, dtype=dtype)
 
     def _device(self, place: torch.device) -> Device | None:
@@ -212,7 +212,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
         """The file that a blob is from, and what it holds; None for a tensor that is no blob."""
         if not may_be_blob(tensor):
             return None
-        name = tensor_blob.describe(tensor.detach()[:_MOST_DESCRIBED].cpu().numpy()).name
+        name = tensor_blob.describe(tensor.detach()[:_MAX_DESCRIBED].cpu().numpy()).name
         file = self._file_of(name, tensor.numel())
         return None if file is None else (file, file.info(name))
 
@@ -242,11 +242,11 @@ def device_for(place: torch.device, backend: Any) -> Device | None:
 
 
 def _decoded_there(
-    device: Device, file: PackedFile, found: tensor_blob.Tensor
+    device: Device, file: PackedFile, described: tensor_blob.Tensor
 ) -> torch.Tensor | None:
     """A tensor decoded on a device; None where that is for the CPU to do: bases, other codecs."""
     try:
-        return device.decoded(file.array(found.name))
+        return device.decoded(file.array(described.name))
     except UnsupportedError:
         return None
     except ChecksumError as error:
@@ -267,14 +267,14 @@ class Decode(ConversionOps):  # type: ignore[misc]
 
     def convert(self, input_dict: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Decodes what was collected for one parameter, by source pattern."""
-        found = {}
+        decoded = {}
         for pattern in list(input_dict):
             tensors = input_dict.pop(pattern)
             if isinstance(tensors, list):
-                found[pattern] = [self._decoded(tensor) for tensor in tensors]
+                decoded[pattern] = [self._decoded(tensor) for tensor in tensors]
             else:
-                found[pattern] = self._decoded(tensors)
-        return found
+                decoded[pattern] = self._decoded(tensors)
+        return decoded
 
     def _decoded(self, tensor: Any) -> Any:
         return self.hf_quantizer.decoded(tensor, self.dtype)
@@ -357,9 +357,9 @@ def _class_of(folder: Any, kwargs: dict[str, Any]) -> Any:
     passed = {name: kwargs[name] for name in names if name in kwargs}
     config = kwargs.get("config") or transformers.AutoConfig.from_pretrained(folder, **passed)
     for name in getattr(config, "architectures", None) or []:
-        found = getattr(transformers, name, None)
-        if found is not None:
-            return found
+        model_class = getattr(transformers, name, None)
+        if model_class is not None:
+            return model_class
     return transformers.AutoModel
 
 

@@ -1,7 +1,7 @@
 """A codec for numcodecs, and so for Zarr 2: `numcodecs.get_codec({"id": "densor"})`.
 
 Where densor is installed, numcodecs finds it by its entry point; importing this module registers
-it as well.
+it as well. The tests run it with the real library, last with numcodecs 0.16.
 """
 
 from typing import Any

@@ -36,7 +36,7 @@ class SameMachineModel:
 
     Sums of floats depend on the processor or GPU, the number of threads and the versions of torch
     and transformers: what is coded here can be decoded by the same model where all of these are
-    the same, and nothing else tells whether they are. Elsewhere, other tokens come out, or a
+    the same, which cannot be checked. Elsewhere, other tokens come out, or a
     FormatError. Reading goes token by token in both directions, since a whole text read at once
     gives other sums.
 

@@ -4,7 +4,7 @@
 
 As a serializer ("array to bytes") it is given arrays with their type and shape, which a compressor
 is not. Where densor is installed, Zarr finds it by its entry point; importing this module
-registers it as well.
+registers it as well. The tests run it with the real library, last with zarr 3.1.
 """
 
 import asyncio
@@ -66,14 +66,14 @@ class DensorCodec(ArrayBytesCodec):  # type: ignore[misc]
     def _decode_sync(self, chunk: Any, spec: Any) -> Any:
         wanted = spec.dtype.to_native_dtype()
         most = int(np.prod(spec.shape, dtype=object)) * wanted.itemsize
-        found = densor.decompress(chunk.as_numpy_array(), max_output_size=most)
-        if not isinstance(found, np.ndarray) or found.shape != tuple(spec.shape):
+        array = densor.decompress(chunk.as_numpy_array(), max_output_size=most)
+        if not isinstance(array, np.ndarray) or array.shape != tuple(spec.shape):
             raise FormatError(f"chunk does not hold an array of shape {spec.shape}")
-        if found.dtype != wanted:  # the same in another byte order, or something else
-            if found.dtype.newbyteorder("=") != wanted.newbyteorder("="):
-                raise FormatError(f"chunk holds {found.dtype} instead of {wanted}")
-            found = found.astype(wanted)
-        return spec.prototype.nd_buffer.from_numpy_array(found)
+        if array.dtype != wanted:  # the same in another byte order, or something else
+            if array.dtype.newbyteorder("=") != wanted.newbyteorder("="):
+                raise FormatError(f"chunk holds {array.dtype} instead of {wanted}")
+            array = array.astype(wanted)
+        return spec.prototype.nd_buffer.from_numpy_array(array)
 
     async def _encode_single(self, chunk_data: Any, chunk_spec: Any) -> Any:
         return await asyncio.to_thread(self._encode_sync, chunk_data, chunk_spec)

@@ -21,7 +21,7 @@ Ints = npt.NDArray[np.int64]
 
 _STEP = 0.22  # of a logit, by which a step moves a token's about, at sizes that are usual
 _OFFSET_RATE = 13
-MOST_RATE = 1 << 26
+MAX_RATE = 1 << 26
 
 
 class Rates(NamedTuple):
@@ -47,7 +47,7 @@ def rates_of(model: Model) -> Rates:
     column = squares / model.vocabulary.count
     row = float((np.ldexp(model.norm.astype(np.float64), -PLACES) ** 2).sum())
     wanted = _STEP / max(row * column, 1e-9) * (1 << learning.RATE_PLACES)
-    return Rates(min(max(round(wanted), 1), MOST_RATE), _OFFSET_RATE)
+    return Rates(min(max(round(wanted), 1), MAX_RATE), _OFFSET_RATE)
 
 
 def head_bytes(model: Model) -> int:

@@ -20,14 +20,14 @@ TALL = 4  # rows of a tile
 RESIDUAL = 24  # binary places of the residual stream
 PLACES = 16  # of what matrices and norms give
 ROW_BITS = 14  # of the magnitude in rows that go into a matrix
-MOST_PAIRS = 512  # of products that one sum of 32 bits takes
+MAX_PAIRS = 512  # of products that one sum of 32 bits takes
 VALUE_PLACES = 9  # of values in the cache
 QUERY_BITS, KEY_BITS = 12, 11  # of the magnitudes in dot products
 WEIGHT_PLACES = 15  # of attention weights
 EXP_PLACES = 22  # of the exponential before they are normalised
 EXP_BITS = 10  # of the fraction of its argument, logarithm of base 2
 COUNT_PLACES = 30  # of the most likely token's count
-_MOST = 1 << 47
+_MAX_RESIDUAL = 1 << 47
 _NORM_BITS = 20
 _POINTS = 8  # sigmoid: steps per unit, logarithm
 
@@ -163,8 +163,8 @@ def _finish(total, scale, right):
     if right >= 0:
         value = (value + half_of(right)) >> right
     else:
-        value = clip(value, int64(_MOST) >> -right) << -right
-    return clip(value, int64(_MOST))
+        value = clip(value, int64(_MAX_RESIDUAL) >> -right) << -right
+    return clip(value, int64(_MAX_RESIDUAL))
 
 
 @numba.njit
@@ -174,7 +174,7 @@ def _finish_row(totals, scales, right, kept, out):
         half = half_of(right)
         for i in range(WIDE):
             value = (int64(totals[i]) * int64(scales[i]) + half) >> right
-            out[i] = (out[i] & kept) + clip(value, int64(_MOST))
+            out[i] = (out[i] & kept) + clip(value, int64(_MAX_RESIDUAL))
     else:
         for i in range(WIDE):
             out[i] = (out[i] & kept) + _finish(int64(totals[i]), int64(scales[i]), right)
@@ -215,12 +215,12 @@ def multiply(
     for column in range(begin, end, WIDE):
         for row in range(0, rows, TALL):
             tall = min(rows - row, int64(TALL))
-            for first in range(0, pairs, MOST_PAIRS):
-                count = min(pairs - first, int64(MOST_PAIRS))
+            for first in range(0, pairs, MAX_PAIRS):
+                count = min(pairs - first, int64(MAX_PAIRS))
                 source = column * size + first * 2 * WIDE
                 at = row * size + 2 * first
                 _rows_by_bytes(tall, a, at, size, weights, source, count, sums, 0, WIDE)
-                if pairs > MOST_PAIRS:
+                if pairs > MAX_PAIRS:
                     for i in range(tall * WIDE):
                         totals[i] = int64(sums[i]) + (totals[i] if first else int64(0))
             for r in range(tall):
@@ -231,7 +231,7 @@ def multiply(
                 to = out[at : at + WIDE]
                 tile = slice(r * WIDE, r * WIDE + WIDE)
                 steps = scales[column : column + WIDE]
-                if pairs > MOST_PAIRS:
+                if pairs > MAX_PAIRS:
                     _finish_row(totals[tile], steps, right, -add, to)
                 else:
                     _finish_row(sums[tile], steps, right, -add, to)
@@ -409,14 +409,14 @@ def count_tokens(rows, logits, wide, tokens, factor, exps, out):
     """
     limit = int64(40) << PLACES
     for row in range(rows):
-        said = logits[row * wide : row * wide + tokens]
+        line = logits[row * wide : row * wide + tokens]
         counts = out[row * (tokens + 1) : (row + 1) * (tokens + 1)]
-        most = said[0]
+        most = line[0]
         for i in range(tokens):
-            most = max(most, said[i])
+            most = max(most, line[i])
         total = int64(0)
         counts[0] = 0
         for i in range(tokens):
-            x = (min(most - said[i], limit) * factor) >> (2 * PLACES - EXP_BITS)
+            x = (min(most - line[i], limit) * factor) >> (2 * PLACES - EXP_BITS)
             total += (exps[x & ((1 << EXP_BITS) - 1)] >> (x >> EXP_BITS)) + 1
             counts[i + 1] = total

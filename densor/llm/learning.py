@@ -10,13 +10,13 @@ from densor.llm.kernels import I8, I16, ROW_BITS, WIDE, clip, half_of, quantise
 int64 = numba.int64
 
 CHANGE_PLACES = 30  # of the change of a row
-MOST_CHANGE = (1 << 30) - 1
-MOST_OFFSET = 1 << 24  # of a logit, 2^-16
+MAX_CHANGE = (1 << 30) - 1
+MAX_OFFSET = 1 << 24  # of a logit, 2^-16
 RATE_PLACES = 32  # of the rate of changes
 OFFSET_RATE_PLACES = 7  # of the rate of offsets
 _GRADIENT_PLACES = 24
-_MOST_GRADIENT = 1 << 26
-_SHARE = 11  # tokens of at least 2^-11 of all counts are told that they were not meant
+_MAX_GRADIENT = 1 << 26
+_SHARE = 11  # of the tokens that were not coded, those with at least 2^-11 of all counts learn
 
 
 @kernel(types.void(types.int64, I16, I64, I32, I64, I16, I64))
@@ -76,7 +76,7 @@ def learn(
             step = (
                 strength * offset_rate + half_of(int64(OFFSET_RATE_PLACES))
             ) >> OFFSET_RATE_PLACES
-            offsets[t] = clip(offsets[t] + step, int64(MOST_OFFSET))
+            offsets[t] = clip(offsets[t] + step, int64(MAX_OFFSET))
             _pull(weights, t, size, strength * int64(scales[t]), work)
     # Gradients stand in units of 2^-(16 + exponent).
     right = min(max(exponent + 16 - _GRADIENT_PLACES, int64(-40)), int64(62))
@@ -86,10 +86,10 @@ def learn(
         if right >= 0:
             value = (value + half_of(right)) >> right
         else:
-            value = clip(value, int64(_MOST_GRADIENT) >> min(-right, int64(26))) << -right
-        strength = (clip(value, int64(_MOST_GRADIENT)) * rate) >> 12
-        strength = clip(strength, int64(MOST_CHANGE))
+            value = clip(value, int64(_MAX_GRADIENT) >> min(-right, int64(26))) << -right
+        strength = (clip(value, int64(_MAX_GRADIENT)) * rate) >> 12
+        strength = clip(strength, int64(MAX_CHANGE))
         line = change[i * size : i * size + size]
         for j in range(size):
             step = (strength * int64(row[j]) + half_of(to_change)) >> to_change
-            line[j] = np.int32(clip(int64(line[j]) + step, int64(MOST_CHANGE)))
+            line[j] = np.int32(clip(int64(line[j]) + step, int64(MAX_CHANGE)))

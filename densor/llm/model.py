@@ -16,8 +16,8 @@ Floats = npt.NDArray[np.float32]
 Weights = Callable[[str], Floats | None]  # a tensor by its name in transformers, None if missing
 
 NUMERICS = 1  # version of the rounding rules, see spec.md
-_MOST_SIZE = 1 << 15  # of a row of a matrix: 2^15 products of 2^21 fit the sums of `multiply`
-_MOST_SCALE = 64  # logarithm of a matrix's largest scale, either way
+_MAX_SIZE = 1 << 15  # of a row of a matrix: 2^15 products of 2^21 fit the sums of `multiply`
+_MAX_SCALE = 64  # logarithm of a matrix's largest scale, either way
 _SHAPE = struct.Struct("<7I2d")
 
 
@@ -38,7 +38,7 @@ class Shape:
     def check(self) -> None:
         """UnsupportedError for a shape that the kernels are not made for."""
         sizes = (self.hidden, self.size, self.inner, self.heads * self.size)
-        if min(astuple(self)[:7]) < 1 or any(n % WIDE or n > _MOST_SIZE for n in sizes):
+        if min(astuple(self)[:7]) < 1 or any(n % WIDE or n > _MAX_SIZE for n in sizes):
             raise UnsupportedError(f"model has widths that are no multiples of {WIDE}: {sizes}")
         if self.heads % self.groups or self.size > 256:
             raise UnsupportedError(
@@ -95,7 +95,7 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        """Weights in matrices."""
+        """Number of weights in all matrices; norms and biases not counted."""
         matrices = [m for layer in self.layers for m in (layer.qkv, layer.joined, layer.gates)]
         matrices += [layer.down for layer in self.layers] + [self.tokens]
         return sum(matrix.weights.size for matrix in matrices)
@@ -111,7 +111,7 @@ def quantise(rows: Floats, bias: Floats | None = None) -> Matrix:
     largest = np.zeros(columns)
     largest[: rows.shape[0]] = np.abs(rows).max(axis=1)
     _, top = np.frexp(largest.max() / 127)
-    if abs(int(top)) > _MOST_SCALE:
+    if abs(int(top)) > _MAX_SCALE:
         raise UnsupportedError("model has a matrix of impossible scale")
     exponent = 24 - int(top)
     scales = np.maximum(np.ceil(np.ldexp(largest / 127, exponent)), 1.0)
@@ -146,10 +146,10 @@ def build(shape: Shape, get: Weights, vocabulary: Vocabulary, positions: int, st
     shape.check()
 
     def need(name: str, *size: int) -> Floats:
-        found = get(name)
-        if found is None or found.shape != size:
+        tensor = get(name)
+        if tensor is None or tensor.shape != size:
             raise UnsupportedError(f"model has no tensor {name} of shape {size}")
-        return found
+        return tensor
 
     def bias(name: str, size: int) -> Floats | None:
         return None if get(name) is None else need(name, size)
@@ -201,20 +201,20 @@ def _digest(
     head: Matrix,
     start: int,
 ) -> bytes:
-    found = hashlib.sha256(_SHAPE.pack(*astuple(shape)) + struct.pack("<I", start))
+    sha = hashlib.sha256(_SHAPE.pack(*astuple(shape)) + struct.pack("<I", start))
     for matrix in (tokens, head):
-        _take_in(found, matrix)
+        _take_in(sha, matrix)
     for layer in layers:
-        found.update(layer.before.astype("<i8"))
-        found.update(layer.after.astype("<i8"))
+        sha.update(layer.before.astype("<i8"))
+        sha.update(layer.after.astype("<i8"))
         for matrix in (layer.qkv, layer.joined, layer.gates, layer.down):
-            _take_in(found, matrix)
-    found.update(norm.astype("<i8"))
-    return found.digest()
+            _take_in(sha, matrix)
+    sha.update(norm.astype("<i8"))
+    return sha.digest()
 
 
-def _take_in(found: "hashlib._Hash", matrix: Matrix) -> None:
-    found.update(struct.pack("<iII", matrix.exponent, matrix.size, matrix.columns))
-    found.update(matrix.scales.astype("<i4"))
-    found.update(matrix.weights)
-    found.update(matrix.bias.astype("<i8"))
+def _take_in(sha: "hashlib._Hash", matrix: Matrix) -> None:
+    sha.update(struct.pack("<iII", matrix.exponent, matrix.size, matrix.columns))
+    sha.update(matrix.scales.astype("<i4"))
+    sha.update(matrix.weights)
+    sha.update(matrix.bias.astype("<i8"))

@@ -64,7 +64,6 @@ class Network:
         self._key_shifts = np.zeros(caches * positions, np.int64)
         self._turns = tables.turns(shape.theta, shape.size, positions).reshape(-1)
         self._factor = tables.log2_e_over_root(shape.size, 20)
-        self._logits = Logits(model)
         self._exps = tables.exp2_table(1 << kernels.EXP_PLACES)
         self._sigmoid = tables.sigmoid_table()
         self._epsilon = round(shape.epsilon * (1 << 2 * kernels.RESIDUAL))
@@ -85,14 +84,6 @@ class Network:
             totals=np.zeros(kernels.TALL * kernels.WIDE, np.int64),
         )
 
-    def advance(self, tokens: Ints, slots: Ints, places: Ints, wanted: int) -> Ints:
-        """Takes in tokens; what the last `wanted` of them say about the next.
-
-        As `read`; int64[wanted, count + 1]: how many counts are on all tokens before each, see
-        `kernels.count_tokens`.
-        """
-        return self._logits.counts(self.read(tokens, slots, places, wanted))
-
     def read(self, tokens: Ints, slots: Ints, places: Ints, wanted: int) -> Rows:
         """Takes in tokens; what the layers make of the last `wanted` of them.
 
@@ -110,15 +101,15 @@ class Network:
             if n and not 0 <= int(values.min()) <= int(values.max()) < limit:
                 raise ArgumentError("token, slot or place does not exist")
         hidden = self.model.shape.hidden
-        found = Rows(np.empty((wanted, hidden), np.int16), np.empty(wanted, np.int64))
+        after = Rows(np.empty((wanted, hidden), np.int16), np.empty(wanted, np.int64))
         for at in range(0, n, ROWS):
             rows = min(ROWS, n - at)
             part = slice(at, at + rows)
             self._layers(rows, tokens[part].copy(), slots[part].copy(), places[part].copy())
             begin = max(at, n - wanted)
             if begin < at + rows:
-                self._last(begin - at, rows, found, begin - (n - wanted))
-        return found
+                self._last(begin - at, rows, after, begin - (n - wanted))
+        return after
 
     def _layers(self, rows: int, tokens: Ints, slots: Ints, places: Ints) -> None:
         shape, work, model = self.model.shape, self._work, self.model

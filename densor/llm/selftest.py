@@ -72,17 +72,17 @@ def outcome(model: Model, rows: int) -> bytes:
     slots = np.arange(60, dtype=np.int64) % 2
     places = np.arange(60, dtype=np.int64) // 2
     head = Head(model, RATES)
-    found = []
+    all_counts = []
     for at in range(0, 60, rows):
         part = slice(at, min(at + rows, 60))
         read = network.read(tokens[part], slots[part], places[part], part.stop - at)
         for i, token in enumerate(tokens[part].tolist()):
             row = Rows(read.values[i : i + 1], read.shifts[i : i + 1])
             counts = head.counts(row)
-            found.append(counts)
+            all_counts.append(counts)
             if token < model.vocabulary.count:
                 head.learn(row, 0, counts[0], token)
-    return np.concatenate(found).astype("<i8").tobytes()
+    return np.concatenate(all_counts).astype("<i8").tobytes()
 
 
 @functools.cache

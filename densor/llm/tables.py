@@ -15,7 +15,6 @@ from densor.errors import UnsupportedError
 EXP_STEPS = 1 << 10  # of the exponential, per octave
 SIGMOID_STEPS = 1 << 8  # of the logistic function, per unit
 SIGMOID_REACH = 16  # units on either side
-TURN_ONE = 1 << 15  # cosine and sine of 1
 _DIGITS = Context(prec=50, rounding=ROUND_HALF_EVEN)
 _PLACES = 96
 
@@ -29,8 +28,8 @@ def exp2_table(one: int) -> npt.NDArray[np.int64]:
     """int64[1024]: `one` times 2^(-i/1024); not to be written to."""
     with localcontext(_DIGITS):
         step = -Decimal(2).ln() / EXP_STEPS
-        found = [_rounded(one * (i * step).exp()) for i in range(EXP_STEPS)]
-    return np.array(found, np.int64)
+        entries = [_rounded(one * (i * step).exp()) for i in range(EXP_STEPS)]
+    return np.array(entries, np.int64)
 
 
 @functools.cache
@@ -72,7 +71,7 @@ def turns(theta: float, size: int, positions: int) -> npt.NDArray[np.int32]:
     """
     if not 1.0 < theta < 1e12:
         raise UnsupportedError(f"rotary positions have an impossible base, {theta}")
-    found = np.empty((positions, 2, size // 2), np.int32)
+    table = np.empty((positions, 2, size // 2), np.int32)
     one = 1 << _PLACES
     half = 1 << (_PLACES - 16)
     for i in range(size // 2):
@@ -81,10 +80,10 @@ def turns(theta: float, size: int, positions: int) -> npt.NDArray[np.int32]:
             c, s = (_rounded(part * one) for part in _cos_sin(angle))
         x, y = one, 0
         for position in range(positions):
-            found[position, 0, i] = (x + half) >> (_PLACES - 15)
-            found[position, 1, i] = (y + half) >> (_PLACES - 15)
+            table[position, 0, i] = (x + half) >> (_PLACES - 15)
+            table[position, 1, i] = (y + half) >> (_PLACES - 15)
             x, y = (x * c - y * s) >> _PLACES, (x * s + y * c) >> _PLACES
-    return found
+    return table
 
 
 def _cos_sin(angle: Decimal) -> tuple[Decimal, Decimal]:

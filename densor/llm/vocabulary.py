@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from densor.errors import UnsupportedError
 
-MOST_BYTES = 255  # of a token
+MAX_TOKEN_BYTES = 255  # of a token
 _CONTROLS = bytes({*range(32), 127} - {9, 10, 12, 13})
 Encode = Callable[[str], Sequence[int]]
 
@@ -25,7 +25,7 @@ class Vocabulary:
 
     def __init__(self, pieces: Sequence[bytes | None], encode: Encode | None = None) -> None:
         by_bytes = {piece: i for i, piece in enumerate(pieces) if piece}
-        self.pieces = sorted(piece for piece in by_bytes if len(piece) <= MOST_BYTES)
+        self.pieces = sorted(piece for piece in by_bytes if len(piece) <= MAX_TOKEN_BYTES)
         if not self.pieces:
             raise UnsupportedError("model has no vocabulary")
         self.count = len(self.pieces)
@@ -34,7 +34,6 @@ class Vocabulary:
         self.numbers: npt.NDArray[np.int64] = np.array(spoken + rest, np.int64)
         self.ends = np.cumsum([0] + [len(piece) for piece in self.pieces], dtype=np.int64)
         self.bytes = np.frombuffer(b"".join(self.pieces), np.uint8)
-        self._ranks = {piece: rank for rank, piece in enumerate(self.pieces)}
         self._of_number = {number: rank for rank, number in enumerate(spoken)}
         self._encode = encode
         lengths = np.diff(self.ends).astype("<u4")
@@ -42,11 +41,11 @@ class Vocabulary:
 
     def tokens(self, data: bytes) -> list[int]:
         """Ranks of tokens whose bytes make up `data`; -1 - b for a byte b that no token has."""
-        found: list[int] = []
+        numbers: list[int] = []
         for part, valid in _valid(data):
             ranks = self._by_encoder(part) if valid and self._encode is not None else None
-            found += self._longest(part) if ranks is None else ranks
-        return found
+            numbers += self._longest(part) if ranks is None else ranks
+        return numbers
 
     def _by_encoder(self, part: bytes) -> list[int] | None:
         """As the model's tokeniser has it; None where that would change a byte."""
@@ -58,18 +57,18 @@ class Vocabulary:
 
     def _longest(self, data: bytes) -> list[int]:
         """At each place the longest token that fits."""
-        found = []
+        ranks = []
         at = 0
         while at < len(data):
             rank = self._longest_at(data, at)
-            found.append(rank)
+            ranks.append(rank)
             at += len(self.pieces[rank]) if rank >= 0 else 1
-        return found
+        return ranks
 
     def _longest_at(self, data: bytes, at: int) -> int:
         best = -1 - data[at]
         low, high = 0, self.count
-        for length in range(1, min(MOST_BYTES, len(data) - at) + 1):
+        for length in range(1, min(MAX_TOKEN_BYTES, len(data) - at) + 1):
             prefix = data[at : at + length]
             low = bisect_left(self.pieces, prefix, low, high)
             if low == high or not self.pieces[low].startswith(prefix):
@@ -98,8 +97,8 @@ def _valid(data: bytes) -> Iterator[tuple[bytes, bool]]:
 
 def readable(data: bytes) -> float:
     """Share of the bytes that belong to characters of a text."""
-    found = 0
+    printable = 0
     for part, valid in _valid(data):
         if valid:
-            found += len(part.translate(None, _CONTROLS))
-    return found / len(data) if data else 0.0
+            printable += len(part.translate(None, _CONTROLS))
+    return printable / len(data) if data else 0.0

@@ -1,8 +1,8 @@
-"""Locks that do not outlive a fork: a child process finds them open, whoever held them before.
+"""Locks that do not outlive a fork: a child process finds them open, whichever thread held them.
 
 Threads do not live on in the child of `os.fork`, such as the worker of a DataLoader; a lock that
 one of them held at that moment would never be opened again. What such a lock guards must be sound
-after each single step of whoever holds it.
+after each single step of its holder.
 """
 
 import os

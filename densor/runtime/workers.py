@@ -27,7 +27,7 @@ def thread_count(threads: int) -> int:
 
 
 class Task(Protocol[R]):
-    """Work that was started."""
+    """Work that was submitted, such as a `concurrent.futures.Future`."""
 
     def result(self) -> R:
         """Waits for the result, or raises what the work raised."""
@@ -39,7 +39,7 @@ class Task(Protocol[R]):
 
 
 class Done(Generic[T]):
-    """Work that was done at once."""
+    """The result of work that was done in the caller's thread, as a `Task`."""
 
     __slots__ = ("_value",)
 
@@ -54,7 +54,7 @@ class Done(Generic[T]):
 
 
 def settle(tasks: Iterable[Task[Any]]) -> None:
-    """Cancels tasks, or waits for their end where they have begun, whatever comes of them."""
+    """Cancels tasks, or waits for their end where they have begun; their errors are dropped."""
     tasks = list(tasks)
     for task in tasks:
         task.cancel()
@@ -64,7 +64,7 @@ def settle(tasks: Iterable[Task[Any]]) -> None:
 
 
 class _Submitted(Generic[T]):
-    """Work for the threads of a pool, which whoever waits for it does itself if none has begun.
+    """Work for the threads of a pool; a caller that waits for it does it itself if none has begun.
 
     All threads of a pool may be waiting for the one that waits here, such as for a lock that it
     holds, where a file object that an archive is read from reads from another archive.
@@ -90,7 +90,7 @@ class _Submitted(Generic[T]):
 
 
 class _Pools:
-    """Pools by number of threads; kept, since threads have buffers that are dear to make anew."""
+    """Pools by number of threads; kept, since their threads' buffers are expensive to allocate."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -109,7 +109,7 @@ if hasattr(os, "register_at_fork"):  # threads do not live on in the child
 
 
 class Workers:
-    """So many threads to work on; with one, work is done at once in the caller's.
+    """A pool of `threads` threads; with one, work is done at once in the caller's.
 
     Safe to use from several threads, also in a child process after a fork.
     """

@@ -32,15 +32,15 @@ def read_tensor(
 
     The memory is torch's: numpy asks for huge pages, which may take longer than decoding.
     """
-    found = file.info(name)
+    info = file.info(name)
     if file.is_blob(name):
-        tensor_blob.check_size(found, file.stored(name))
-    memory = torch.empty(found.size, dtype=torch.uint8)
+        tensor_blob.check_size(info, file.stored(name))
+    memory = torch.empty(info.size, dtype=torch.uint8)
     out = memory.numpy()
     data = file.read(name, threads, base_of, out)
     if data is not out:  # a plain tensor
         out[:] = data
-    return _as(memory, found)
+    return _as(memory, info)
 
 
 def _as(memory: torch.Tensor, info: tensor_blob.Tensor) -> torch.Tensor:
@@ -67,12 +67,12 @@ def decoded(
         return tensor
     data = tensor.cpu().numpy()
     try:
-        found = tensor_blob.describe(data)
-        if not name.endswith(found.name):
-            raise FormatError(f"blob is of {found.name!r:.200}")
-        tensor_blob.check_size(found, data)
-        memory = torch.empty(found.size, dtype=torch.uint8)
-        tensor_blob.decode(data, found, threads, base_of, memory.numpy())
-        return _as(memory, found).to(tensor.device)
+        described = tensor_blob.describe(data)
+        if not name.endswith(described.name):
+            raise FormatError(f"blob is of {described.name!r:.200}")
+        tensor_blob.check_size(described, data)
+        memory = torch.empty(described.size, dtype=torch.uint8)
+        tensor_blob.decode(data, described, threads, base_of, memory.numpy())
+        return _as(memory, described).to(tensor.device)
     except DensorError as error:
         raise type(error)(f"tensor {name!r:.200}: {error}") from error

@@ -90,13 +90,13 @@ def _captured(packed: nn.Module, plain: nn.Module, ids: torch.Tensor) -> Check:
     given = ids.clone()
     try:
         with torch.cuda.graph(graph):
-            found = packed(given)
+            result = packed(given)
     except RuntimeError as error:
         return Check("model: CUDA graph", False, str(error)[:200])
     given += 1
     graph.replay()
     torch.cuda.synchronize()
-    return Check("model: CUDA graph", _same(found, plain(given)))
+    return Check("model: CUDA graph", _same(result, plain(given)))
 
 
 def _same_weights(packed: nn.Module, plain: nn.Module) -> bool:
@@ -107,9 +107,9 @@ def _same_weights(packed: nn.Module, plain: nn.Module) -> bool:
     )
 
 
-def _same(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+def _same(actual: torch.Tensor, wanted: torch.Tensor) -> bool:
     """Bit for bit, both of BF16."""
-    return torch.equal(found.detach().view(torch.int16), wanted.detach().view(torch.int16))
+    return torch.equal(actual.detach().view(torch.int16), wanted.detach().view(torch.int16))
 
 
 def _seconds(run: Callable[[], object]) -> float:

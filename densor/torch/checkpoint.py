@@ -1,7 +1,7 @@
 """Packed storage for `torch.distributed.checkpoint`, in place of its file-system classes.
 
 Each rank writes one file, a row of objects as `densor.compress` makes them, one per shard of a
-tensor; which is where, the checkpoint's own metadata tells. A checkpoint may be coded against the
+tensor; their places are in the checkpoint's own metadata. A checkpoint may be coded against the
 one before it. As with other storage, PyTorch unpickles the metadata and whatever is no tensor: load
 only what you trust.
 
@@ -86,7 +86,7 @@ class PackedWriter(FileSystemWriter):
         self._base_path = None if base is None else Path(base)
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
-        """Makes the folder."""
+        """Creates the folder of the checkpoint, on each rank."""
         if self._base_path is not None and _same(self._base_path, Path(self.checkpoint_id)):
             raise ArgumentError(f"{self._base_path}: a checkpoint cannot be based on itself")
         return super().prepare_local_plan(plan)
@@ -165,8 +165,8 @@ class PackedReader(FileSystemReader):
                 value = value.narrow(dim, begin, length)
             target = planner.resolve_tensor(item).detach()
             if target.size() != value.size():
-                found, wanted = tuple(value.size()), tuple(target.size())
-                raise ArgumentError(f"{item.storage_index.fqn}: is {found}, wanted is {wanted}")
+                shape, wanted = tuple(value.size()), tuple(target.size())
+                raise ArgumentError(f"{item.storage_index.fqn}: is {shape}, wanted is {wanted}")
             target.copy_(value)
             planner.commit_tensor(item, target)
         checkpoint.close()
@@ -198,7 +198,7 @@ class _Checkpoint:
         self._files: dict[str, BinaryIO] = {}
 
     def place(self, index: MetadataIndex) -> tuple[str, int]:
-        """File and offset of an item."""
+        """The file of an item and the offset in it, in bytes."""
         stored = self._stored(index)
         return stored.file, stored.offset
 
@@ -216,13 +216,13 @@ class _Checkpoint:
         """The same shard in here, if there is one of the same shape and dtype."""
         if index not in self._storage:
             return None
-        found = self.read(index)
-        if not isinstance(found, torch.Tensor) or found.dtype != like.dtype:
+        tensor = self.read(index)
+        if not isinstance(tensor, torch.Tensor) or tensor.dtype != like.dtype:
             return None
-        return found if found.shape == like.shape and like.is_contiguous() else None
+        return tensor if tensor.shape == like.shape and like.is_contiguous() else None
 
     def close(self) -> None:
-        """Closes all files."""
+        """Closes the files that were opened to read shards."""
         for file in self._files.values():
             file.close()
         for base in self._bases.values():

@@ -16,7 +16,7 @@ from densor.formats.container.packed_array import PackedArray
 if TYPE_CHECKING:
     from densor.gpu.backend import Backend
     from densor.gpu.block import Block
-    from densor.gpu.held import HeldArray
+    from densor.gpu.uploaded import UploadedArray
 
 AUTO = "auto"
 _EMULATED = "emulate"
@@ -35,7 +35,7 @@ class Device:
         self.backend = backend
         self.place = place
         self._scratch = Scratch(backend)
-        self._lane = backend.lane()
+        self._stream = backend.stream()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> Any:
@@ -49,28 +49,31 @@ class Device:
         with torch.inference_mode(False):
             return torch.empty(size, dtype=torch.uint8, device=self.place)
 
-    def hold(self, arrays: Sequence[PackedArray]) -> "list[DeviceArray]":
+    def upload(self, arrays: Sequence[PackedArray]) -> "list[DeviceArray]":
         """Packed arrays in one block; errors as for `densor.gpu.Block`."""
-        from densor.gpu.held import hold
+        from densor.gpu.uploaded import upload_arrays
 
-        return [DeviceArray(held, self) for held in hold(arrays, self.backend, self._scratch)]
+        return [
+            DeviceArray(uploaded, self)
+            for uploaded in upload_arrays(arrays, self.backend, self._scratch)
+        ]
 
     def decoded(self, array: PackedArray) -> torch.Tensor | None:
         """The tensor, compared with its hash; None where a chunk is for the CPU to decode."""
-        (held,) = self.hold([array])
-        if held.held.block.on_host:
+        (on_device,) = self.upload([array])
+        if on_device.uploaded.block.on_host:
             return None
-        (memory,) = self.verified([held], [array])
-        return held.tensor_over(memory)
+        (memory,) = self.verified([on_device], [array])
+        return on_device.tensor_over(memory)
 
     def verified(
-        self, held: "Sequence[DeviceArray]", arrays: Sequence[PackedArray]
+        self, uploaded: "Sequence[DeviceArray]", arrays: Sequence[PackedArray]
     ) -> list[torch.Tensor]:
         """What a block of arrays decodes to, in new memory; ChecksumError unless it is what was
         packed. Waits, and copies all of it to main memory."""
         memory = [self.memory(array.size) for array in arrays]
-        if held:
-            block = held[0].held.block
+        if uploaded:
+            block = uploaded[0].uploaded.block
             self.start(block, memory)
             self.join()
             block.check()
@@ -81,34 +84,34 @@ class Device:
     def start(self, block: "Block", outs: Sequence[torch.Tensor]) -> None:
         """Starts decoding a block to memory that work started before, in the current order, may
         still be using. Nothing is waited for."""
-        with self._lock, self._lane.work():
+        with self._lock, self._stream.work():
             block.bind([self.backend.wrap(out) for out in outs])
             block.launch()
 
     def join(self) -> None:
         """Work that is started from now on, in the current order, finds what `start` decodes."""
-        self._lane.join()
+        self._stream.join()
 
     def follow(self) -> None:
         """What `start` starts from now on waits for the work in the current order."""
-        with self._lane.work():
+        with self._stream.work():
             pass
 
 
 class DeviceArray:
     """A packed array in the memory of a device: what `PackedArray` is in main memory."""
 
-    def __init__(self, held: "HeldArray", device: Device) -> None:
-        self.held, self.device = held, device
-        self.dtype, self.shape, self.size = held.dtype, held.shape, held.size
+    def __init__(self, uploaded: "UploadedArray", device: Device) -> None:
+        self.uploaded, self.device = uploaded, device
+        self.dtype, self.shape, self.size = uploaded.dtype, uploaded.shape, uploaded.size
 
     def __reduce__(self) -> Any:
-        return _held_again, (self.recall(), self.device)
+        return _uploaded_again, (self.download(), self.device)
 
     @property
     def stored(self) -> int:
         """Bytes that it takes in the device's memory."""
-        return self.held.stored
+        return self.uploaded.stored
 
     def tensor_over(self, memory: torch.Tensor) -> torch.Tensor:
         """The tensor in memory of its size, uint8[size]."""
@@ -119,19 +122,19 @@ class DeviceArray:
     def decode(self) -> torch.Tensor:
         """The tensor, in fresh memory; ChecksumError where its packed bytes are damaged."""
         memory = self.device.memory(self.size)
-        block = self.held.alone()
+        block = self.uploaded.alone()
         self.device.start(block, [memory])
         self.device.join()
         block.check()
         return self.tensor_over(memory)
 
-    def recall(self) -> PackedArray:
+    def download(self) -> PackedArray:
         """The packed array in main memory; its hashes are checked."""
-        return self.held.recall()
+        return self.uploaded.download()
 
 
-def _held_again(array: PackedArray, device: Device) -> DeviceArray:
-    return device.hold([array])[0]
+def _uploaded_again(array: PackedArray, device: Device) -> DeviceArray:
+    return device.upload([array])[0]
 
 
 def open_device(device: Any = None, backend: Any = None) -> Device | None:

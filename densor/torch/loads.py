@@ -42,11 +42,11 @@ class Load(Protocol):
 
 def _pieces(cells: Sequence[Cell], buffer: Any) -> list[Any]:
     """The part of a buffer that each cell is decoded to."""
-    found, at = [], 0
+    pieces, at = [], 0
     for cell in cells:
-        found.append(buffer[at : at + cell.packed.size])
+        pieces.append(buffer[at : at + cell.packed.size])
         at += aligned(cell.packed.size)
-    return found
+    return pieces
 
 
 class HostLoad:
@@ -63,23 +63,23 @@ class HostLoad:
             self._tasks += [workers.submit(job) for job in packed.jobs(piece)]
 
     def wait(self) -> dict[int, torch.Tensor]:
-        """See `Load`."""
+        """Waits for all decoding tasks; raises what one of them raised."""
         for task in self._tasks:
             task.result()
         self._tasks = []  # they hold look-up tables
-        found = {}
+        tensors = {}
         for cell, packed, piece in self._cells:
             if cell.packed is packed:
-                found[id(cell)] = tensor_over(piece, cell.dtype, cell.shape)
+                tensors[id(cell)] = tensor_over(piece, cell.dtype, cell.shape)
             else:  # written to since the load began
-                found[id(cell)] = cell.decode()
-        return found
+                tensors[id(cell)] = cell.decode()
+        return tensors
 
     def join(self) -> None:
-        """See `Load`."""
+        """Does nothing: main memory is the same for all threads."""
 
     def cancel(self) -> None:
-        """See `Load`."""
+        """Cancels tasks that have not begun and waits for the others."""
         for task in self._tasks:
             if not task.cancel():
                 task.result()
@@ -103,7 +103,7 @@ class DeviceLoad:
             device.start(block, [pieces[i] for i in chosen])
 
     def wait(self) -> dict[int, torch.Tensor]:
-        """See `Load`."""
+        """Lets the current stream wait for the decoding; the host does not wait."""
         self._device.join()
         return {
             id(cell): packed.tensor_over(piece) if cell.packed is packed else cell.decode()
@@ -111,7 +111,7 @@ class DeviceLoad:
         }
 
     def join(self) -> None:
-        """See `Load`."""
+        """Lets the current stream of the calling thread wait for the decoding."""
         self._device.join()
 
     def cancel(self) -> None:
@@ -134,9 +134,12 @@ class Blocks:
         if not same or any(a is not b for a, b in zip(arrays, self._arrays, strict=True)):
             chosen: dict[int, list[int]] = {}
             for i, array in enumerate(arrays):
-                chosen.setdefault(id(array.held.block), []).append(i)
+                chosen.setdefault(id(array.uploaded.block), []).append(i)
             self._blocks = [
-                (arrays[some[0]].held.block.part([arrays[i].held.number for i in some]), some)
+                (
+                    arrays[some[0]].uploaded.block.part([arrays[i].uploaded.number for i in some]),
+                    some,
+                )
                 for some in chosen.values()
             ]
             self._arrays = arrays

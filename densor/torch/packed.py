@@ -33,16 +33,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def outside_graphs(function: F) -> F:
     """What `torch.compile` shall call, but not look into: decoding is no graph of tensors."""
-    found: F = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
-    return found
+    wrapped: F = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+    return wrapped
 
 
 def bytes_of(tensor: torch.Tensor) -> Bytes:
     """The memory of a contiguous tensor in main memory, as uint8."""
     if not tensor.numel():
         return np.empty(0, np.uint8)
-    found: Bytes = tensor.detach().reshape(-1).view(torch.uint8).numpy()
-    return found
+    flat: Bytes = tensor.detach().reshape(-1).view(torch.uint8).numpy()
+    return flat
 
 
 def tensor_over(data: Bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
@@ -152,7 +152,7 @@ class Cell:
     def _again(self, value: torch.Tensor) -> PackedArray | DeviceArray:
         """Other elements, packed as these are and kept where these are."""
         array = packed_array(value, self.level, self.threads)
-        return array if self.on is None else self.on.hold([array])[0]
+        return array if self.on is None else self.on.upload([array])[0]
 
     def with_other(self, value: torch.Tensor) -> "Cell":
         """A cell of other elements, of any shape and dtype, packed and kept as these are."""
@@ -221,8 +221,8 @@ class PackedTensor(torch.Tensor):
         if id(self) not in memo:
             cell = memo.setdefault(id(self.cell), self.cell.copy())
             memo[id(self)] = _rebuilt(*_state(self, cell))
-        found: PackedTensor = memo[id(self)]
-        return found
+        copied: PackedTensor = memo[id(self)]
+        return copied
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _rebuilt, _state(self, self.cell)
@@ -286,14 +286,14 @@ def _view(func: Any, args: Any, kwargs: Any) -> Any:
     tensor = args[0]
     shadow = torch.empty(0, dtype=tensor.dtype, device="meta")
     shadow = shadow.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
-    found = func(shadow, *args[1:], **kwargs)
-    if any(item.dtype != tensor.dtype for item in tree_flatten(found)[0]):
+    result = func(shadow, *args[1:], **kwargs)
+    if any(item.dtype != tensor.dtype for item in tree_flatten(result)[0]):
         return _compute(func, args, kwargs)
 
     def wrap(item: torch.Tensor) -> PackedTensor:
         return PackedTensor(tensor.cell, item.shape, item.stride(), int(item.storage_offset()))
 
-    return tree_map_only(torch.Tensor, wrap, found)
+    return tree_map_only(torch.Tensor, wrap, result)
 
 
 def _compute(func: Any, args: Any, kwargs: Any) -> Any:
@@ -312,7 +312,7 @@ def _compute(func: Any, args: Any, kwargs: Any) -> Any:
         return plain
 
     plain_args, plain_kwargs = tree_map_only(PackedTensor, unpack, (args, kwargs))
-    found = func(*plain_args, **plain_kwargs)
+    result = func(*plain_args, **plain_kwargs)
     if func._schema.is_mutable:
         for cell in _written(func, args, kwargs):
             if values[id(cell)] is cell.plain:
@@ -326,19 +326,19 @@ def _compute(func: Any, args: Any, kwargs: Any) -> Any:
             return packed_of[id(item)]
         return item.clone() if item.untyped_storage().data_ptr() in memory else item
 
-    return tree_map_only(torch.Tensor, rewrap, found)
+    return tree_map_only(torch.Tensor, rewrap, result)
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Cell]:
     """The cells that an operation writes to."""
-    found: dict[int, Cell] = {}
+    cells: dict[int, Cell] = {}
     for i, argument in enumerate(func._schema.arguments):
         given = args[i] if i < len(args) else kwargs.get(argument.name)
         if argument.alias_info is not None and argument.alias_info.is_write:
             for item in tree_flatten(given)[0]:
                 if isinstance(item, PackedTensor):
-                    found[id(item.cell)] = item.cell
-    return list(found.values())
+                    cells[id(item.cell)] = item.cell
+    return list(cells.values())
 
 
 def _copy(func: Any, args: Any, kwargs: Any) -> Any:
@@ -379,8 +379,8 @@ def _rows(cell: Cell, rows: "np.ndarray[Any, Any]") -> torch.Tensor:
     packed = cell.packed
     assert isinstance(packed, PackedArray)
     row = packed.size // cell.shape[0]
-    found = np.empty((rows.size, row), np.uint8)
-    flat = found.reshape(-1)
+    decoded_rows = np.empty((rows.size, row), np.uint8)
+    flat = decoded_rows.reshape(-1)
     begins = rows * row
     stretches = packed.chunks_of(np.concatenate([begins, begins + row - 1]))
 

@@ -38,9 +38,9 @@ from densor.torch.packed import (
     placed,
 )
 
-_LEAST = 1 << 14  # bytes of a weight that is worth packing
-_LEAST_ON_DEVICE = 1 << 18  # there tables of 16 KB come on top
-_WORTH = 0.97  # what a packed weight may take of the plain one
+_MIN_PACKED_BYTES = 1 << 14  # bytes of a weight that is worth packing
+_MIN_ON_DEVICE = 1 << 18  # there tables of 16 KB come on top
+_MAX_PACKED_SHARE = 0.97  # what a packed weight may take of the plain one
 _OWN_SHARE = 0.25  # a module that holds more of the weights within it than this is one unit
 _KEPT_BLOCK = 0.5  # a block whose inner blocks hold more of its weights than this is taken apart
 
@@ -53,14 +53,14 @@ class _Slot(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Bytes of the parameters of a module: `packed` as they are held, `plain` unpacked."""
+    """Bytes of the parameters of a module: `packed` as they are kept, `plain` unpacked."""
 
     packed: int
     plain: int
 
     @property
     def ratio(self) -> float:
-        """Packed over plain."""
+        """Size of the packed parameters as a share of the plain ones."""
         return self.packed / self.plain if self.plain else 1.0
 
 
@@ -118,7 +118,7 @@ class Runtime:
                 if self.device is None:
                     self._free.clear()
                 else:
-                    self.device.join()  # what was told to follow last must not be left to itself
+                    self.device.join()  # what the last `follow` started must not outlive the pass
                     self._free.sort(key=lambda buffer: int(buffer.data_ptr()))
                 self._last = None
 
@@ -140,7 +140,7 @@ class Runtime:
         return np.empty(size, np.uint8) if self.device is None else self.device.memory(size)
 
     def give(self, buffer: Any) -> None:
-        """Takes a buffer back that nobody uses any more."""
+        """Takes a buffer back that is no longer in use."""
         self._free.append(buffer)
 
     def follow(self) -> None:
@@ -364,21 +364,21 @@ def pack_module(
     verify = target is None  # else what the device decodes is compared
     for name, parameter in parameters.items():
         blob = next((given[n] for n in names[id(parameter)] if n in given), None)
-        found = (
+        replacement = (
             _attached(name, parameter, blob, level, threads, verify)
             if blob is not None
             else _packed_parameter(name, parameter, level, threads, select, verify)
         )
-        if found is not None:
-            made[id(parameter)] = found
-            _replace(module, names[id(parameter)], found)
+        if replacement is not None:
+            made[id(parameter)] = replacement
+            _replace(module, names[id(parameter)], replacement)
         del parameter
     del parameters
     on_device = target is not None
     units = list(
         _find_units(module, on_device) if blocks is None else _units_of(module, blocks, on_device)
     )
-    _place(module, units, target, _LEAST_ON_DEVICE if select is None else 0)
+    _place(module, units, target, _MIN_ON_DEVICE if select is None else 0)
     if target is not None or device is not None:
         nn.Module.to(module, torch.device("cpu") if target is None else target.place)
     units = [(part, deep) for part, deep in units if _plain_bytes(part, deep)]
@@ -430,7 +430,7 @@ def _parameter_over(new: Cell | torch.Tensor, old: PackedTensor) -> nn.Parameter
 
 def _array_of(cell: Cell) -> PackedArray:
     """What a cell holds, in main memory."""
-    return cell.packed.recall() if isinstance(cell.packed, DeviceArray) else cell.packed
+    return cell.packed.download() if isinstance(cell.packed, DeviceArray) else cell.packed
 
 
 def _to_device(cells: Sequence[Cell], device: Device, least: int) -> list[Cell | torch.Tensor]:
@@ -440,14 +440,14 @@ def _to_device(cells: Sequence[Cell], device: Device, least: int) -> list[Cell |
     """
     arrays = [_array_of(cell) for cell in cells]
     large = [i for i, array in enumerate(arrays) if array.size >= least]
-    held = device.hold([arrays[i] for i in large])
-    if held and held[0].held.block.on_host:  # rare, and not worth its memory
-        for number in reversed(held[0].held.block.on_host):
+    on_device = device.upload([arrays[i] for i in large])
+    if on_device and on_device[0].uploaded.block.on_host:  # rare, and not worth its memory
+        for number in reversed(on_device[0].uploaded.block.on_host):
             del large[number]
-        held = device.hold([arrays[i] for i in large])
-    device.verified(held, [arrays[i] for i in large])
+        on_device = device.upload([arrays[i] for i in large])
+    device.verified(on_device, [arrays[i] for i in large])
     moved: list[Cell | torch.Tensor] = []
-    by_number = dict(zip(large, held, strict=True))
+    by_number = dict(zip(large, on_device, strict=True))
     for i, (cell, array) in enumerate(zip(cells, arrays, strict=True)):
         if i in by_number:
             moved.append(Cell(by_number[i], cell.level, cell.threads))
@@ -465,8 +465,8 @@ def _attached(
     except DensorError as error:
         raise type(error)(f"{name}: {error}") from error
     if tensor.shape != parameter.shape:
-        found, wanted = tuple(tensor.shape), tuple(parameter.shape)
-        raise ArgumentError(f"{name}: packed tensor has shape {found}, not {wanted}")
+        shape, wanted = tuple(tensor.shape), tuple(parameter.shape)
+        raise ArgumentError(f"{name}: packed tensor has shape {shape}, not {wanted}")
     return nn.Parameter(tensor, parameter.requires_grad and tensor.is_floating_point())
 
 
@@ -479,13 +479,13 @@ def _packed_parameter(
     verify: bool,
 ) -> nn.Parameter | None:
     """The packed parameter, None if it is to stay as it is."""
-    wanted = parameter.nbytes >= _LEAST if select is None else select(name, parameter)
+    wanted = parameter.nbytes >= _MIN_PACKED_BYTES if select is None else select(name, parameter)
     if wanted and parameter.is_cuda and not verify:
         parameter = nn.Parameter(parameter.detach().cpu(), parameter.requires_grad)
     if not wanted or not can_pack(parameter):
         return None
     packed = pack(parameter, level, threads, verify=verify)
-    if select is None and packed.stored > _WORTH * parameter.nbytes:
+    if select is None and packed.stored > _MAX_PACKED_SHARE * parameter.nbytes:
         return None
     return packed  # type: ignore[return-value]
 
@@ -554,16 +554,16 @@ def _plain_state(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) 
 def check_module(module: nn.Module) -> None:
     """Waits for what devices decode; ChecksumError where they found packed bytes damaged.
 
-    What they decode is compared with its hash when it is packed. After that nothing but the streams
-    themselves tells of damage in the memory of a device, and nobody asks before this does.
+    What they decode is compared with its hash when it is packed. After that, damage in a device's
+    memory shows only in the end states of its streams, which are read here and nowhere else.
     """
     blocks: dict[int, DeviceArray] = {}
     for _, parameter in _packed(module):
         if isinstance(parameter.cell.packed, DeviceArray):
-            blocks.setdefault(id(parameter.cell.packed.held.block), parameter.cell.packed)
+            blocks.setdefault(id(parameter.cell.packed.uploaded.block), parameter.cell.packed)
     for array in blocks.values():
         array.device.join()
-        array.held.block.check()
+        array.uploaded.block.check()
 
 
 def unpack_module(module: nn.Module) -> nn.Module:

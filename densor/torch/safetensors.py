@@ -79,13 +79,13 @@ def save_file(
 def _header(
     described: list[tuple[str, str, tuple[int, ...], Bytes]], metadata: Mapping[str, str] | None
 ) -> bytes:
-    found: dict[str, Any] = {}
+    header: dict[str, Any] = {}
     at = 0
     for name, dtype, shape, data in described:
         end = at + data.size
-        found[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, end]}
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, end]}
         at = end
-    return packed_file.header_bytes(found, metadata)
+    return packed_file.header_bytes(header, metadata)
 
 
 def _check_separate(tensors: Mapping[str, torch.Tensor]) -> None:
@@ -150,11 +150,11 @@ class safe_open:
     def get_tensor(self, name: str) -> Any:
         """A tensor with memory of its own; KeyError if there is none of that name."""
         if self._archive is not None:
-            found = self._archive.get_tensor(name)
+            tensor = self._archive.get_tensor(name)
         else:
             assert self._packed is not None
-            found = self._read(self._packed, name)
-        return found.to(self._device) if self._torch else found
+            tensor = self._read(self._packed, name)
+        return tensor.to(self._device) if self._torch else tensor
 
     def _read(self, file: PackedFile, name: str) -> Any:
         if self._torch:
@@ -171,8 +171,8 @@ class safe_open:
             info = self._archive.info(name)
             return Slice(self, name, info.dtype, info.shape)
         assert self._packed is not None
-        found = self._packed.info(name)
-        return Slice(self, name, found.dtype, found.shape)
+        described = self._packed.info(name)
+        return Slice(self, name, described.dtype, described.shape)
 
     def __enter__(self) -> Self:
         return self

@@ -16,7 +16,7 @@ from densor.errors import ArgumentError
 from densor.runtime.buffers import POOL
 from densor.torch.packed import DEFAULT_LEVEL, PackedTensor, can_pack, pack, unpacked
 
-_LEAST = 1 << 14  # bytes of a state that is worth packing
+_MIN_PACKED_BYTES = 1 << 14  # bytes of a state that is worth packing
 
 
 class PackedOptimizer(Optimizer):
@@ -27,7 +27,7 @@ class PackedOptimizer(Optimizer):
     computes in an ordinary loop, bit by bit, as long as it looks at one parameter at a time; what
     needs all gradients at once, such as clipping by their common norm, cannot be had.
 
-    `step` has nothing left to do and `zero_grad` neither, but may be called as ever; schedulers of
+    `step` has nothing left to do and `zero_grad` neither, but may be called as usual; schedulers of
     the learning rate work. `state_dict` is that of the wrapped optimizer.
 
     `pack_state`: keep the optimizer's state packed as well, at `level`.
@@ -81,7 +81,7 @@ class PackedOptimizer(Optimizer):
         state = self.state[parameter] = inner.state[parameter]
         if self._pack_state:
             for key, value in state.items():
-                if torch.is_tensor(value) and can_pack(value) and value.nbytes >= _LEAST:
+                if torch.is_tensor(value) and can_pack(value) and value.nbytes >= _MIN_PACKED_BYTES:
                     state[key] = pack(value, self._level, verify=False)
 
     @contextmanager
@@ -95,7 +95,7 @@ class PackedOptimizer(Optimizer):
             self._waiting = False
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Updates parameters that have a gradient all the same, such as one set by hand."""
+        """Updates parameters that have a gradient nevertheless, such as one set by hand."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -109,15 +109,15 @@ class PackedOptimizer(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """That of the wrapped optimizer over the same parameters, all tensors plain."""
-        found = super().state_dict()
-        found["state"] = {
+        saved = super().state_dict()
+        saved["state"] = {
             number: {
                 key: value.unpack() if isinstance(value, PackedTensor) else value
                 for key, value in state.items()
             }
-            for number, state in sorted(found["state"].items())
+            for number, state in sorted(saved["state"].items())
         }
-        return found
+        return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Also takes what the wrapped optimizer's `state_dict` gave."""

@@ -1,4 +1,4 @@
-"""rANS: against the slow coder in `rans_reference`, on damage, and for every kind of processor."""
+"""rANS: against the slow coder in `reference.rans`, on damage, and for every kind of processor."""
 
 import os
 import subprocess
@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import rans_digest
-import rans_reference as reference
 from helpers import random_state
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import rans as reference
 
 import densor
 from densor.entropy.rans import tables

@@ -13,7 +13,6 @@ from typing import Any
 import archives
 import numpy as np
 import pytest
-import reference_decoder
 import zstandard
 from helpers import (
     CHUNK,
@@ -27,6 +26,7 @@ from helpers import (
     take_apart,
     weights,
 )
+from reference import container
 
 import densor
 
@@ -435,7 +435,7 @@ def test_times_before_1970(tmp_path: Path) -> None:
     plain.write_bytes(b"data")
     os.utime(plain, ns=(-(10**18), -(10**18)))
     densor.compress_file(plain, packed)
-    assert reference_decoder.decode(packed.read_bytes())[0].meta["mtime_ns"] == -(10**18)
+    assert container.decode(packed.read_bytes())[0].meta["mtime_ns"] == -(10**18)
     densor.decompress_file(packed, tmp_path / "restored")
     assert (tmp_path / "restored").stat().st_mtime_ns == -(10**18)
 
@@ -478,7 +478,7 @@ def test_folders_come_back_identical(model_folder: Path, threads: int, tmp_path:
     assert sizes.original == sum(len(data) for data in tree(model_folder).values() if data)
     # The second shard repeats most of the first.
     assert packed.stat().st_size < len(model_file())
-    entries = reference_decoder.decode(packed.read_bytes())
+    entries = container.decode(packed.read_bytes())
     assert {entry.name: entry.data for entry in entries if entry.kind == "file"} == {
         name: data for name, data in tree(model_folder).items() if data is not None
     }

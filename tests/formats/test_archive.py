@@ -13,7 +13,6 @@ from typing import Any
 import archives
 import numpy as np
 import pytest
-import reference_decoder
 from helpers import (
     CHUNK,
     INDEX,
@@ -31,6 +30,7 @@ from helpers import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import container
 
 import densor
 from densor.codec.kind import BYTES, kind_of
@@ -286,7 +286,7 @@ def test_writer_of_tensors_and_files(tmp_path: Path, model_path: Path) -> None:
         assert file.read_file("sub/again.bin") == model_file()
         assert_same(file.get_tensor("steps"), np.arange(100))
         assert file.metadata() == {"format": "pt"}
-    entries = reference_decoder.decode(path.read_bytes())
+    entries = container.decode(path.read_bytes())
     assert [entry.kind for entry in entries] == ["tensor"] * 4 + ["file"] * 2
 
 
@@ -537,9 +537,9 @@ def test_odd_safetensors_files_come_back(name: str, known_size: bool, tmp_path: 
     densor.compress_file(plain if known_size else io.BytesIO(data), packed, threads=1)
     densor.decompress_file(packed, restored)
     assert restored.read_bytes() == data
-    (entry,) = reference_decoder.decode(packed.read_bytes())
+    (entry,) = container.decode(packed.read_bytes())
     assert entry.data == data
-    reference_decoder.read_index(packed.read_bytes())
+    container.read_index(packed.read_bytes())
     with densor.open(packed, threads=1) as file:
         for tensor in file:
             if name != "impossible shape" or tensor != "e":

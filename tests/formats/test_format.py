@@ -10,7 +10,6 @@ from typing import Any
 import archives
 import numpy as np
 import pytest
-import reference_decoder
 import zstandard
 from helpers import (
     CHUNK,
@@ -29,6 +28,9 @@ from helpers import (
     weights,
 )
 from paths import DOCS
+from reference import container
+from reference import planes as reference_planes
+from reference.reading import Refused
 
 import densor
 from densor import dtypes
@@ -47,10 +49,10 @@ def kinds_of(archive: bytes) -> list[int]:
 
 def check(archive: bytes, expected: dict[str, bytes], *, index: bool = True) -> None:
     """The reference decoder and densor both give `expected`; the index stands or stands not."""
-    entries = reference_decoder.decode(archive)
+    entries = container.decode(archive)
     assert {entry.name: entry.data for entry in entries} == expected
     assert len(entries) == len(expected)
-    found = reference_decoder.read_index(archive)
+    found = container.read_index(archive)
     assert bool(found) == index
     densor_entries = densor.test_file(io.BytesIO(archive), threads=1)
     assert [entry.meta.name for entry in densor_entries] == list(expected)
@@ -92,7 +94,7 @@ def test_every_dtype_of_a_file(dtype: str) -> None:
 def test_hashes_by_name() -> None:
     for name, number in (("sha256", 2), ("xxh3-128", 1), (None, 1)):
         archive = archives.written({"x": (b"abc" * 100, BYTES)}, hash=name)
-        (entry,) = reference_decoder.decode(archive)
+        (entry,) = container.decode(archive)
         assert entry.hash[0] == number
         assert entry.meta.get("hash") == name
     with pytest.raises(densor.DensorError):
@@ -169,8 +171,8 @@ def test_an_index_that_contradicts_the_frames() -> None:
 
     check(with_index(), {"x": data})
     for changes in ({"original": [0, 200, 100, 0]}, {"models": [0, 1, 0, 0]}):
-        with pytest.raises(reference_decoder.Refused):
-            reference_decoder.read_index(with_index(**changes))
+        with pytest.raises(Refused):
+            container.read_index(with_index(**changes))
         with densor.open(with_index(**changes)) as file, pytest.raises(densor.FormatError):
             file.read_file("x")
 
@@ -184,7 +186,7 @@ def test_the_window_of_a_zstandard_frame_is_limited(window_log: int) -> None:
     model = Frame(MODEL, bytes([2, 2, 0, 2, 1, 0, 0, 0, 0, 0]))
     plane = b"\2" + len(frame).to_bytes(4, "little") + b"\1\1\0\0\0" + frame + b"\0"
     chunks = [model, Frame(CHUNK, plane, 2 * len(data), 16)]
-    merged = reference_decoder.merge_planes(
+    merged = reference_planes.merge_planes(
         2, [np.frombuffer(data, np.uint8), np.zeros(len(data), np.uint8)]
     ).tobytes()
     if window_log == 26:
@@ -253,8 +255,8 @@ def refused(archive: bytes, reason: str) -> None:
         "limit": densor.LimitError,
         "format": densor.FormatError,
     }[reason]
-    with pytest.raises(reference_decoder.Refused) as theirs:
-        reference_decoder.decode(archive)
+    with pytest.raises(Refused) as theirs:
+        container.decode(archive)
     assert theirs.value.reason == reason
     with pytest.raises(densor.DensorError) as ours:
         densor.test_file(io.BytesIO(archive), threads=1)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import recovery_reference
-import reference_decoder
 from helpers import model_file, random_state, take_apart
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import container
+from reference import recovery as reference_recovery
 
 import densor
 from densor.formats.container import wire
@@ -48,9 +48,9 @@ def repaired(damaged: bytes, folder: Path) -> bytes:
 
 
 def test_archives_with_recovery_data_are_read_as_ever(protected: bytes) -> None:
-    (entry,) = reference_decoder.decode(protected)
+    (entry,) = container.decode(protected)
     assert entry.data == NOISE
-    assert reference_decoder.read_index(protected)
+    assert container.read_index(protected)
     densor.test_file(io.BytesIO(protected))
     with densor.open(protected) as file:
         assert file.read_file("stdin") == NOISE
@@ -72,10 +72,10 @@ def test_the_code_is_the_one_of_the_specification(protected: bytes) -> None:
             frames = recovery.parity_frames(layout, group, blocks[:, group])
             for number, frame in enumerate(frames):
                 block = frame[-layout.block :]
-                wanted = recovery_reference.parity([bytes(row) for row in blocks[:, group]], number)
+                wanted = reference_recovery.parity([bytes(row) for row in blocks[:, group]], number)
                 assert block == wanted
     frames = [frame for frame in take_apart(protected) if frame.kind == 128]
-    found = recovery_reference.check(protected)
+    found = reference_recovery.check(protected)
     assert found == len(frames) > 0
 
 
@@ -228,7 +228,7 @@ def test_folders_and_appending(model_folder: Path, tmp_path: Path) -> None:
     densor.append(packed, tmp_path / "new")
     assert layout_of(packed.read_bytes()).percent == 10
     densor.test_file(packed)
-    assert recovery_reference.check(packed.read_bytes())
+    assert reference_recovery.check(packed.read_bytes())
 
 
 def test_an_archive_within_another_is_not_taken_for_it(protected: bytes, tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ from densor.errors import ArgumentError, ChecksumError, DensorError, FormatError
 from densor.formats.container.packed_array import PackedArray
 from densor.gpu import Block, DeviceTensor, Scratch, check, emulate, read_blob, read_packed, samples
 from densor.gpu.emulate import EmulatedBackend, KernelError
-from densor.gpu.held import hold
 from densor.gpu.palette import BATCHES, PaletteMatrix
 from densor.gpu.tensors import Packed
+from densor.gpu.uploaded import upload_arrays
 
 if emulate.compiler() is None:
     pytest.skip("no C++ compiler", allow_module_level=True)
@@ -157,7 +157,7 @@ def matrix_bits(rows: int, columns: int, wild: bool) -> npt.NDArray[np.uint16]:
     ],
 )
 def test_palette(shape: tuple[int, int], wild: bool, order: str) -> None:
-    """Exponents that stand apart are rare in weights and frequent in random bits."""
+    """Escaped exponents are rare in weights and frequent in random bits."""
     bits = matrix_bits(*shape, wild)
     out = backend(order).empty(bits.nbytes)
     PaletteMatrix(bits, backend(order)).decode(out)
@@ -330,15 +330,15 @@ def test_held_arrays() -> None:
         for level in (1, 6)
         for array in (bits.view(ml_dtypes.bfloat16), bits.astype(np.float32), bits, bits[:0])
     ]
-    for array, found in zip(arrays, hold(arrays, backend()), strict=True):
-        assert found.recall().blob.tobytes() == array.blob.tobytes()
+    for array, found in zip(arrays, upload_arrays(arrays, backend()), strict=True):
+        assert found.download().blob.tobytes() == array.blob.tobytes()
         assert (found.shape, found.dtype, found.size) == (array.shape, array.dtype, array.size)
         array.check(run(found.alone(), backend())[0])
     largest = max(found.block.coded_in(arrays[0].blob).tolist(), key=lambda row: row[1])
-    found = hold(arrays, backend())[0]
+    found = upload_arrays(arrays, backend())[0]
     found.block.data.array[largest[2] + 50] ^= 1  # type: ignore[attr-defined]
     with pytest.raises(ChecksumError):
-        found.recall()
+        found.download()
 
 
 def test_repeated_chunks(tiny_batches: Callable[[int], None]) -> None:
@@ -346,10 +346,10 @@ def test_repeated_chunks(tiny_batches: Callable[[int], None]) -> None:
     tiny_batches(1 << 12)
     data = np.tile(samples.weights("F16", 1 << 14), 2)
     array = PackedArray(densor.compress(data.view(np.float16), level=1))
-    (found,) = hold([array], backend())
+    (found,) = upload_arrays([array], backend())
     assert array.stored < 0.6 * data.size
     assert (run(found.alone(), backend())[0] == data).all()
-    assert found.recall().blob.tobytes() == array.blob.tobytes()
+    assert found.download().blob.tobytes() == array.blob.tobytes()
 
 
 # What must be refused

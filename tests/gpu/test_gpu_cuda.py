@@ -13,9 +13,8 @@ from cupy_stand_in import Array, RawModule, empty
 import densor
 import densor.gpu
 from densor.errors import ArgumentError, UnsupportedError
-from densor.gpu import Block, Prefetch, emulate, samples
+from densor.gpu import Block, emulate, samples
 from densor.gpu.cuda import CudaBackend
-from densor.gpu.emulate import EmulatedBackend
 from densor.gpu.tensors import Packed
 
 if emulate.compiler() is None:
@@ -58,28 +57,15 @@ def packed(elements: int, seed: int) -> Packed:
     return found._replace(tensors=(place,))
 
 
-def test_prefetch(cupy: ModuleType) -> None:
-    """Blocks of different sizes, in order, again, and from another one on."""
-    for on in (CudaBackend(), EmulatedBackend()):
-        parts = [[packed(300 * (i + 1), i), packed(70, 9)][: 1 + i % 2] for i in range(3)]
-        ahead = Prefetch([Block(part, on) for part in parts], on)
-        for number in (0, 1, 2, 0, 1, 0):
-            for name, tensor in ahead.get(number).items():
-                seed = int(name[1:])
-                elements = 70 if seed == 9 else 300 * (number + 1)
-                assert tensor.tobytes() == samples.weights("BF16", elements, seed=seed).tobytes()
-        ahead.check()
-
-
-def test_prefetch_waits_both_ways(cupy: ModuleType) -> None:
+def test_streams_wait_both_ways(cupy: ModuleType) -> None:
     """The side stream waits for the current one before it overwrites, and the other way round."""
-    on = CudaBackend()
-    ahead = Prefetch([Block([packed(300, 1)], on)], on)
-    side, current = ahead._lane._stream, cupy.cuda.get_current_stream()  # type: ignore[attr-defined]
-    ahead.get(0)
-    assert side.waited == [current, current] and current.waited == [side]
-    with pytest.raises(ValueError):
-        Prefetch([], on)
+    side = CudaBackend().stream()
+    current = cupy.cuda.get_current_stream()
+    with side.work():
+        pass
+    side.join()
+    assert side._stream.waited == [current]  # type: ignore[attr-defined]
+    assert current.waited == [side._stream]  # type: ignore[attr-defined]
 
 
 def test_without_a_device(cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-import units_reference as reference
 from helpers import CHUNK, END, INDEX, MODEL, Frame, put_together, random_state, take_apart
+from reference import points as reference
 
 import densor
 from densor.codec.planes import units

@@ -94,8 +94,8 @@ def test_the_cpu_can_be_chosen(folders: Any, kernels: list[str]) -> None:
 @pytest.mark.parametrize("kind", ["packed", "plain"])
 def test_weights_stay_packed(folders: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the folder is packed or not, they end up in the device's memory."""
-    monkeypatch.setattr(resident, "_LEAST_ON_DEVICE", 0)
-    monkeypatch.setattr(resident, "_LEAST", 4096)
+    monkeypatch.setattr(resident, "_MIN_ON_DEVICE", 0)
+    monkeypatch.setattr(resident, "_MIN_PACKED_BYTES", 4096)
     folder = folders("llama")[kind == "packed"]
     plain = transformers.LlamaForCausalLM.from_pretrained(folders("llama")[0]).eval()
     found = densor.hf.from_pretrained(folder, resident=True, backend="emulate").eval()

@@ -23,13 +23,13 @@ from llm_models import (
     write_folder,
     write_gguf,
 )
-from llm_reference import Head, Reference, unpacked
+from reference.network import Head, Reference, unpacked
 
 from densor.errors import ArgumentError, DensorError, FileError, UnsupportedError
 from densor.llm import kernels, selftest, tables
 from densor.llm.load import from_tokenizer, load
 from densor.llm.model import quantise
-from densor.llm.network import Network
+from densor.llm.network import Logits, Network
 from densor.llm.vocabulary import Vocabulary
 
 
@@ -61,7 +61,8 @@ def test_numpy_alone_runs_the_sample_model() -> None:
     network, reference, head = Network(model, 1, 256), Reference(model), Head(model)
     tokens = [model.start, *b"        retur"]
     n = len(tokens)
-    found = network.advance(np.array(tokens), np.zeros(n, np.int64), np.arange(n), n)
+    rows = network.read(np.array(tokens), np.zeros(n, np.int64), np.arange(n), n)
+    found = Logits(model).counts(rows)
     assert np.array_equal(found, [head.counts(*reference.read(token)) for token in tokens])
     assert np.diff(found[-1]).argmax() == ord("n")
 
@@ -154,9 +155,8 @@ def test_it_says_what_floats_say() -> None:
     order = model.vocabulary.numbers
     ranks = [13, *np.random.default_rng(3).integers(0, 13, 60).tolist()]
     network = Network(model, 1, 64)
-    found = network.advance(
-        np.array(ranks), np.zeros(61, np.int64), np.arange(61, dtype=np.int64), 61
-    )
+    rows = network.read(np.array(ranks), np.zeros(61, np.int64), np.arange(61, dtype=np.int64), 61)
+    found = Logits(model).counts(rows)
     ours = np.diff(found) / found[:, -1:]
     theirs = float_probabilities(config, tensors, order[ranks].tolist())[:, order[:13]]
     theirs /= theirs.sum(-1, keepdims=True)
@@ -319,7 +319,7 @@ def loads_or_is_refused(folder: Path) -> None:
         data = b"the bath xyz \xff"
         assert len(model.vocabulary.tokens(data)) > 1
         one = np.zeros(1, np.int64)
-        Network(model, 1, 32).advance(np.array([model.start]), one, one, 1)
+        Logits(model).counts(Network(model, 1, 32).read(np.array([model.start]), one, one, 1))
 
 
 @pytest.mark.parametrize("key", CONFIG)

@@ -170,9 +170,9 @@ def of_nothing() -> Sample:
 
 def unpacked(archive: bytes) -> dict[str, bytes]:
     """Entries by the reference decoder."""
-    import reference_decoder
+    from reference import container
 
-    return {entry.name: entry.data for entry in reference_decoder.decode(archive)}
+    return {entry.name: entry.data for entry in container.decode(archive)}
 
 
 MAKERS = {

@@ -139,7 +139,7 @@ def test_a_block_is_one_launch_and_later_passes_copy_nothing(launches: list[str]
     """What a CUDA graph needs: kernels alone, and the same addresses in each pass."""
     plain = tiny()
     packed = on_device(copy.deepcopy(plain))
-    assert len({id(p.cell.packed.held.block) for p in held(packed)}) == 4
+    assert len({id(p.cell.packed.uploaded.block) for p in held(packed)}) == 4
     with torch.no_grad():
         for number in range(5):
             launches.clear()
@@ -198,11 +198,11 @@ def test_memory() -> None:
     arrays = [p.cell.packed for p in held(packed)]
     memory = memory_of(packed)
     assert memory.plain == sum(p.nbytes for p in plain.parameters())
-    blocks = sum(array.held.block.resident for array in arrays)
+    blocks = sum(array.uploaded.block.resident for array in arrays)
     beside = sum(p.nbytes for p in packed.parameters() if not isinstance(p, PackedTensor))
     assert memory.packed == blocks + beside and memory.ratio < 0.72
     for array in arrays:
-        assert array.held.kept < 0.01 * array.stored
+        assert array.uploaded.kept < 0.01 * array.stored
     assert memory_of(unpack_module(packed)).ratio == 1
 
 
@@ -212,8 +212,8 @@ def test_archives_come_back_as_they_were() -> None:
             host = pack(tensor, level)
             device = open_device(backend="emulate")
             assert device is not None
-            (array,) = device.hold([host.cell.packed])
-            assert array.recall().blob.tobytes() == host.cell.packed.blob.tobytes()
+            (array,) = device.upload([host.cell.packed])
+            assert array.download().blob.tobytes() == host.cell.packed.blob.tobytes()
             assert_same(array.decode(), tensor)
 
 
@@ -308,9 +308,11 @@ def test_what_a_device_decodes_is_compared(monkeypatch: pytest.MonkeyPatch) -> N
 def test_damage_in_a_device_is_told_of() -> None:
     model = on_device(tiny())
     array = model.layers[1][1].weight.cell.packed
-    *_, coded, _ = sorted(array.held._coded.tolist(), key=lambda row: row[1])  # last: stored raw
+    *_, coded, _ = sorted(
+        array.uploaded._coded.tolist(), key=lambda row: row[1]
+    )  # last: stored raw
     _, size, at = coded
-    array.held.block.data.array[at + size // 3 : at + size // 2] ^= 0x55
+    array.uploaded.block.data.array[at + size // 3 : at + size // 2] ^= 0x55
     with torch.no_grad():
         model(IDS)
     with pytest.raises(densor.ChecksumError):
@@ -382,7 +384,7 @@ def test_streams_wait_for_each_other() -> None:
     plain = tiny()
     device = Device(NearBackend(), torch.device("cpu"))
     packed = on_device(copy.deepcopy(plain), device=device, backend=None)
-    side = device._lane._stream  # type: ignore[attr-defined]
+    side = device._stream._stream  # type: ignore[attr-defined]
     current = device.backend.current()  # type: ignore[attr-defined]
     with torch.no_grad():
         packed(IDS)

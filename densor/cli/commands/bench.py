@@ -37,14 +37,10 @@ def _bench(path: str, args: argparse.Namespace) -> None:
     from densor.cli import measure, report
 
     files = measure.load(path)
-    codecs: list[measure.Codec] = [
-        *(measure.Densor(level, args.threads, args.dtype) for level in args.level),
-        measure.Zstd(3, args.threads),
-        measure.Zstd(19, args.threads),
-        measure.Memcpy(),
-    ]
+    codecs = measure.codecs(args.level, (3, 19), args.dtype)
     with console.status(args.quiet) as doing:
-        rows = measure.rows(files, codecs, max(args.repeat, 1), args.dtype, doing)
+        repeat = max(args.repeat, 1)
+        rows = measure.rows(files, codecs, args.threads, repeat, args.dtype, doing)
     threads = args.threads or "all"
     console.put(f"{console.escape(path)}: {console.size(rows[0].original)}, threads: {threads}")
     console.put(report.rows_table(rows))

@@ -1,1 +1,1 @@
-"""Bytes by context mixing."""
+"""Codec 9: bytes by context mixing, bit by bit (PAQ)."""

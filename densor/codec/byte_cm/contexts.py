@@ -41,10 +41,10 @@ def _kinds() -> npt.NDArray[np.uint8]:
         *(lower, upper, digits, b" ", b"\n", range(128, 256), b".!?", b",;:", range(32)),
         *(b"\"'`", b"([{<", b")]}>", range(256)),
     )
-    found = np.zeros(256, np.uint8)
+    kinds = np.zeros(256, np.uint8)
     for kind, members in reversed(list(enumerate(classes, 1))):
-        found[list(members)] = kind
-    return found
+        kinds[list(members)] = kind
+    return kinds
 
 
 _KINDS = _kinds()

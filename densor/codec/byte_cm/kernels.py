@@ -1,8 +1,9 @@
 """Codes a segment: one kernel for both directions, so that their models cannot drift apart.
 
 Every byte is eight binary decisions, the highest bit first. Bit histories under all contexts and
-the match model each say how likely a 1 is, in the stretched domain; mixers weigh them, maps correct
-the result, the arithmetic coder codes the bit, and all learn from it (M. Mahoney, PAQ and ZPAQ).
+the match model each predict the next bit, in the logistic ("stretched") domain; mixers weigh them,
+APMs correct the result, the arithmetic coder codes the bit, and all learn from it (M. Mahoney, PAQ
+and ZPAQ).
 All arithmetic is in integers. See spec.md, whose names are used here.
 """
 
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
+from densor.codec.byte_cm.apm import apm_predict, apm_update
 from densor.codec.byte_cm.contexts import (
     COLUMN,
     CONTEXTS,
@@ -35,14 +37,13 @@ from densor.codec.byte_cm.counters import (
 from densor.codec.byte_cm.match import (
     BUCKET,
     LENGTH,
-    ask_for_match,
     expected,
     expected_bit,
     find_match,
     match_inputs,
+    prefetch_match,
 )
 from densor.codec.byte_cm.mixer import dot, final_sum, train, train_final
-from densor.codec.byte_cm.refine import refine, refined
 from densor.codec.byte_cm.slots import find, line_of
 from densor.codec.byte_cm.vectors import set_pairs
 from densor.entropy.arithmetic.kernels import (
@@ -66,21 +67,21 @@ _SEEN = 255  # what direct counters count to
 FIRST_STEP, LAST_STEP, STEP_BYTES = 60, 8, 11  # of the weights, and how fast it shrinks
 # 32 / (n + 1), 2^-16: a division by a product, which for up to 18 of n contexts is exact.
 _SHARES = np.array([(32 << 16) // (n + 1) + 1 for n in range(CONTEXTS + 1)], np.int64)
-_LEAST, _MOST = 16, 65520  # probabilities that are coded, 2^-16
+_MIN_P, _MAX_P = 16, 65520  # probabilities that are coded, 2^-16
 
 (
     PARTIAL,  # the bits of the byte so far under a leading 1
     ORDER1,  # of `direct`
-    ROW0,  # of `cells0`
-    ROW1,  # of `cells1`
-    ROW2,  # of `cells2`
-    MIXED,  # what the mixers say, stretched
+    ROW0,  # of `apm0`
+    ROW1,  # of `apm1`
+    ROW2,  # of `apm2`
+    MIXED,  # output of the final mixer, stretched
     PLACES,
 ) = range(7)
 
 
 class State(NamedTuple):
-    """What the model of a segment keeps, for n contexts and m sets of weights."""
+    """The adaptive state of a segment's model, for n contexts and m sets of weights."""
 
     coder: npt.NDArray[np.int64]  # int64[STATE]
     text: npt.NDArray[np.int64]  # int64[FIELDS]
@@ -95,21 +96,22 @@ class State(NamedTuple):
     # then their counters, then the rates of these
     places: npt.NDArray[np.int64]  # int64[PLACES], for the decision at hand
     histories: npt.NDArray[np.uint8]  # size a power of two
-    meanings: npt.NDArray[np.uint32]  # uint32[256 n]: of the states under each context
-    matches: npt.NDArray[np.uint32]  # uint32[BUCKETS]: of a match of some length
+    state_maps: npt.NDArray[np.uint32]  # uint32[256 n]: probability and count of each
+    # bit history state under each context
+    matches: npt.NDArray[np.uint32]  # uint32[BUCKETS]: counters by length of the match
     direct: npt.NDArray[np.uint32]  # uint32[DIRECT]
     inputs: npt.NDArray[np.int32]  # int32[INPUTS (n + OTHERS), in whole vectors]
     weights: npt.NDArray[np.int32]  # int32[256 SETS, as many]
     rows: npt.NDArray[np.int64]  # int64[SETS]: the rows at hand
-    sums: npt.NDArray[np.int32]  # int32[m]: what each of them makes of the inputs
-    final: npt.NDArray[np.int32]  # int32[256, m]
-    cells0: npt.NDArray[np.uint16]  # uint16[r CELLS]: correction under the match, r a power of two
-    cells1: npt.NDArray[np.uint16]  # under order 1
-    cells2: npt.NDArray[np.uint16]  # under order 2
+    sums: npt.NDArray[np.int32]  # int32[m]: output of each, stretched
+    final: npt.NDArray[np.int32]  # int32[256, m]: weights of the final mixer
+    apm0: npt.NDArray[np.uint16]  # uint16[r CELLS]: APM under the match, r a power of two
+    apm1: npt.NDArray[np.uint16]  # APM under order 1
+    apm2: npt.NDArray[np.uint16]  # APM under order 2
 
 
 class Tables(NamedTuple):
-    """Constants."""
+    """Constant tables of the kernel, as in section 2 of spec.md."""
 
     squash: npt.NDArray[np.uint16]  # uint16[4096]
     stretch: npt.NDArray[np.int16]  # int16[4096]
@@ -129,8 +131,8 @@ TABLES_TYPE = types.NamedTuple((W16, types.int16[::1], I32, W8), Tables)
 
 
 @inlined
-def ask_for_slots(s, chosen, partial):
-    """Notes the hashes of all contexts for the half of a byte that begins, and fetches their lines.
+def prefetch_slots(s, chosen, partial):
+    """Notes the hashes of all contexts for the half of a byte that begins; prefetches their lines.
 
     `partial`: 1, for contexts that are not hashed yet; or with the upper half of the byte below it.
     """
@@ -148,7 +150,7 @@ def ask_for_slots(s, chosen, partial):
 
 @inlined
 def find_slots(s):
-    """The slots that were asked for."""
+    """Finds, for each context, the slot whose line `prefetch_slots` fetched."""
     lines = s.histories.size >> 6
     for k in range(s.slots.size):
         s.slots[index(k)] = find(s.histories, lines, s.wanted[index(k)])
@@ -156,11 +158,11 @@ def find_slots(s):
 
 @inlined
 def _context_inputs(s, t, node, k):
-    """What context `k` says, two inputs, and whether it was seen; nothing beyond the last."""
+    """The two inputs of context `k` and whether it was seen before; zeros beyond the last one."""
     if k >= s.slots.size:
         return int64(0), int64(0)
     state = int64(s.histories[index(s.slots[index(k)] + node)])
-    value = int64(s.meanings[index(256 * k + state)])
+    value = int64(s.state_maps[index(256 * k + state)])
     s.states[index(k)] = state
     s.states[index(VALUES + k)] = value
     s.states[index(RATES + k)] = t.rate[index(value & 1023)]
@@ -190,7 +192,7 @@ def gather(s, t, node, place):
 
 @inlined
 def choose_rows(s, seen, place):
-    """The row of each set of weights."""
+    """Selects the row of each set of weights by its context."""
     rows = s.rows
     bucket = s.match[BUCKET] if s.match[LENGTH] else int64(0)
     rows[0] = s.places[PARTIAL]
@@ -207,7 +209,7 @@ def histories_learn(s, t, node, bit):
     learn_all(s.states, s.slots.size, bit)
     for k in range(s.slots.size):
         state = int64(s.states[index(k)])
-        s.meanings[index(256 * k + state)] = s.states[index(VALUES + k)]
+        s.state_maps[index(256 * k + state)] = s.states[index(VALUES + k)]
         s.histories[index(s.slots[index(k)] + node)] = t.after[index(2 * state + bit)]
 
 
@@ -221,33 +223,33 @@ def code_bit(coding, coder, data, bit, p):
 
 @inlined
 def _row(cells, context, salt):
-    """The row of corrections under a context."""
+    """The row of an APM under a context."""
     return mix(context, salt) & ((cells.size >> 5) - 1)
 
 
 @inlined
-def ask_for_cells(s, partial):
-    """Notes where the counters and corrections of the next decision are, and fetches them.
+def prefetch_apm(s, partial):
+    """Notes where the counters and APM rows of the next decision are, and prefetches them.
 
-    `partial`: the bits of its byte so far under a leading 1. Corrections under order 2, which are
-    in no cache most of the time, are fetched one decision ahead, for either bit.
+    `partial`: the bits of its byte so far under a leading 1. APM rows under order 2, which are in
+    no cache most of the time, are fetched one decision ahead, for either bit.
     """
     order1 = s.text[LAST] << 8 | partial
     places = s.places
     places[PARTIAL] = partial
     places[ORDER1] = order1 & 0xFFFF
-    places[ROW0] = _row(s.cells0, expected(s.match) << 8 | partial, 5)
-    places[ROW1] = _row(s.cells1, order1 & 0xFFFF, 3)
-    places[ROW2] = _row(s.cells2, order1 & 0xFFFFFF, 4)
+    places[ROW0] = _row(s.apm0, expected(s.match) << 8 | partial, 5)
+    places[ROW1] = _row(s.apm1, order1 & 0xFFFF, 3)
+    places[ROW2] = _row(s.apm2, order1 & 0xFFFFFF, 4)
     prefetch(s.direct, places[ORDER1])
-    prefetch(s.cells0, places[ROW0] << 5)
-    prefetch(s.cells1, places[ROW1] << 5)
+    prefetch(s.apm0, places[ROW0] << 5)
+    prefetch(s.apm1, places[ROW1] << 5)
     if partial == 1:
-        prefetch(s.cells2, places[ROW2] << 5)
+        prefetch(s.apm2, places[ROW2] << 5)
     if partial < 128:
         further = (order1 + partial) & 0xFFFFFF  # a 0 is put behind `partial`
-        prefetch(s.cells2, _row(s.cells2, further, 4) << 5)
-        prefetch(s.cells2, _row(s.cells2, further + 1, 4) << 5)
+        prefetch(s.apm2, _row(s.apm2, further, 4) << 5)
+        prefetch(s.apm2, _row(s.apm2, further + 1, 4) << 5)
 
 
 @inlined
@@ -255,34 +257,34 @@ def _predict(s, t, node, place):
     """The probability of a 1, 2^-16, for decision `place` of a byte, at `node` of its half."""
     seen = gather(s, t, node, place)
     choose_rows(s, seen, place)
-    return min(max(blend(s, t), int64(_LEAST)), int64(_MOST))
+    return min(max(blend(s, t), int64(_MIN_P)), int64(_MAX_P))
 
 
 @inlined
 def blend(s, t):
-    """What the mixers at hand and the corrections make of the inputs, 2^-16."""
+    """The mixed and APM-corrected probability of a 1, 2^-16."""
     final = s.final[index(s.places[PARTIAL])]
     total = int64(0)
     for k in range(s.sums.size):
-        said = dot(s.inputs, s.weights, s.rows[index(k)])
-        s.sums[index(k)] = said
-        total += said * int64(final[index(k)])
+        output = dot(s.inputs, s.weights, s.rows[index(k)])
+        s.sums[index(k)] = output
+        total += output * int64(final[index(k)])
     mixed = final_sum(total)
     s.places[MIXED] = mixed
     p = int64(t.squash[index(mixed + 2048)])
-    p += refined(s.cells0, s.places[ROW0], mixed)
-    p += refined(s.cells1, s.places[ROW1], mixed)
-    p += refined(s.cells2, s.places[ROW2], mixed)
+    p += apm_predict(s.apm0, s.places[ROW0], mixed)
+    p += apm_predict(s.apm1, s.places[ROW1], mixed)
+    p += apm_predict(s.apm2, s.places[ROW2], mixed)
     return (p + 2) >> 2
 
 
 @inlined
 def learn_here(s, t, bit, place):
-    """What is about the decision at hand alone learns that it was `bit`."""
+    """Updates APMs, final weights, direct counter and match counter with the decision `bit`."""
     mixed = s.places[MIXED]
-    refine(s.cells0, s.places[ROW0], mixed, bit)
-    refine(s.cells1, s.places[ROW1], mixed, bit)
-    refine(s.cells2, s.places[ROW2], mixed, bit)
+    apm_update(s.apm0, s.places[ROW0], mixed, bit)
+    apm_update(s.apm1, s.places[ROW1], mixed, bit)
+    apm_update(s.apm2, s.places[ROW2], mixed, bit)
     error = (bit << 16) - int64(t.squash[index(mixed + 2048)])
     train_final(s.sums, s.final[index(s.places[PARTIAL])], error)
     learn(s.direct, s.places[ORDER1], bit, int64(_SEEN), t.rate)
@@ -295,7 +297,7 @@ def learn_here(s, t, bit, place):
 
 @inlined
 def learn_from(s, t, bit, node, step):
-    """The mixers and the histories learn that the decision was `bit`."""
+    """Updates the mixers' weights and the bit histories with the decision `bit`."""
     for k in range(s.sums.size):
         error = (bit << 16) - int64(t.squash[index(int64(s.sums[index(k)]) + 2048)])
         train(s.inputs, s.weights, s.rows[index(k)], (error * step) >> 6)
@@ -311,25 +313,25 @@ def _byte(coding, s, t, data, content, at, chosen):
     for place in range(8):
         p = _predict(s, t, node, place)
         bit = code_bit(coding, s.coder, data, (value >> (7 - place)) & 1, p)
-        # What comes next is asked for before the rest is learned, which hides the wait for memory.
+        # What comes next is prefetched before the rest is learned, which hides the wait for memory.
         partial = 2 * partial + bit
         if place == 7:
             content[index(at)] = partial & 255
             take_in(s.text, s.followers, content, at)
             hash_contexts(s.text, s.followers, s.hashes)
-            ask_for_match(s.match, s.text, s.long_places, s.short_places)
+            prefetch_match(s.match, s.text, s.long_places, s.short_places)
             partial = int64(1)
         if place == 3 or place == 7:
-            ask_for_slots(s, chosen, partial)
+            prefetch_slots(s, chosen, partial)
         learn_here(s, t, bit, place)
-        ask_for_cells(s, partial)
+        prefetch_apm(s, partial)
         learn_from(s, t, bit, node, step)
         node = 2 * node + bit
         if place == 3:
             find_slots(s)
             node = int64(1)
     find_match(s.match, s.long_places, s.short_places, content, at + 1)
-    ask_for_cells(s, int64(1))
+    prefetch_apm(s, int64(1))
     find_slots(s)
 
 
@@ -354,14 +356,14 @@ def end_coder(coder, data):
 def code_bytes(coding, s, t, data, content, chosen, begin, end):
     """Codes or decodes `content[begin:end]`; pieces follow each other from 0 on.
 
-    `chosen`: int64[contexts], their numbers. `data`: the arithmetic stream, of which the coder's
-    state tells where it is. More than `data` has room for is counted, not written, and decoding
+    `chosen`: int64[contexts], their numbers. `data`: the arithmetic stream; the position in it is
+    part of the coder's state. More than `data` has room for is counted, not written, and decoding
     stops soon after its end.
     """
     if begin == 0:
         hash_contexts(s.text, s.followers, s.hashes)
-        ask_for_cells(s, int64(1))
-        ask_for_slots(s, chosen, int64(1))
+        prefetch_apm(s, int64(1))
+        prefetch_slots(s, chosen, int64(1))
         find_slots(s)
     for at in range(begin, end):
         _byte(coding, s, t, data, content, at, chosen)

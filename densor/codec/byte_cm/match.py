@@ -19,9 +19,9 @@ int64 = numba.int64
     MATCH,
 ) = range(7)
 BUCKETS = 32
-_LONGEST, _SHORTEST = 6, 4  # bytes that a match of either kind has at least
-_MOST = 65535
-_COMPARED = 400
+_MIN_LONG, _MIN_SHORT = 6, 4  # bytes that a match of either kind has at least
+_MAX_LENGTH = 65535
+_MAX_COMPARED = 400
 
 
 @inlined
@@ -29,7 +29,7 @@ def _common(data, a, b):
     """How many bytes before `a` and `b` are equal."""
     length = int64(0)
     while (
-        length < _COMPARED
+        length < _MAX_COMPARED
         and a - length > 0
         and data[index(a - length - 1)] == data[index(b - length - 1)]
     ):
@@ -47,8 +47,8 @@ def _bucket(length):
 
 
 @inlined
-def ask_for_match(match, text, long_places, short_places):
-    """Notes the hashes of the last bytes, and fetches what the tables have under them."""
+def prefetch_match(match, text, long_places, short_places):
+    """Notes the hashes of the last bytes, and prefetches the entries of the tables under them."""
     match[LONG] = mix(text[LAST] & 0xFFFFFFFFFFFF, 1)
     match[SHORT] = mix(text[LAST] & 0xFFFFFFFF, 2)
     prefetch(long_places, match[LONG] & (long_places.size - 1))
@@ -57,9 +57,9 @@ def ask_for_match(match, text, long_places, short_places):
 
 @inlined
 def _place_of(places, h):
-    """The place noted under a hash, 0 if there is none or its check tells of other bytes."""
-    found = int64(places[index(h & (places.size - 1))])
-    return found >> 8 if found & 255 == (h >> 32) & 255 else int64(0)
+    """The position noted under a hash; 0 if there is none, or its check is of other bytes."""
+    entry = int64(places[index(h & (places.size - 1))])
+    return entry >> 8 if entry & 255 == (h >> 32) & 255 else int64(0)
 
 
 @inlined
@@ -71,16 +71,16 @@ def _note(places, h, at):
 def find_match(match, long_places, short_places, data, at):
     """Goes on with the match, or looks for one; then notes that the last bytes end before `at`."""
     if match[LENGTH] > 0:
-        match[LENGTH] = min(match[LENGTH] + 1, int64(_MOST))
+        match[LENGTH] = min(match[LENGTH] + 1, int64(_MAX_LENGTH))
         match[POINTER] += 1
     else:
         place = _place_of(long_places, match[LONG])
         length = _common(data, place, at)
-        if length < _LONGEST:
+        if length < _MIN_LONG:
             place = _place_of(short_places, match[SHORT])
             length = _common(data, place, at)
         match[POINTER] = place
-        match[LENGTH] = length if length >= _SHORTEST else int64(0)
+        match[LENGTH] = length if length >= _MIN_SHORT else int64(0)
     _note(long_places, match[LONG], at)
     _note(short_places, match[SHORT], at)
     if match[LENGTH]:

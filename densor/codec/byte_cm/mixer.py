@@ -14,7 +14,7 @@ from densor.entropy.jit import index, inlined
 int64 = numba.int64
 
 _USUAL = 32  # inputs
-_MOST = (1 << 19) - 1  # of a weight; times an input of 11 bits it fits 32 bits
+_MAX_WEIGHT = (1 << 19) - 1  # of a weight; times an input of 11 bits it fits 32 bits
 _FINAL_MOST = 1 << 20
 _FINAL_STEP = 8
 
@@ -57,7 +57,7 @@ def _weighted(typingctx, inputs, weights, first, size):
 
 @intrinsic
 def _move(typingctx, inputs, weights, first, size, error):
-    """Adds (input * error + 2^15) >> 16 to each weight from `first` on, within _MOST."""
+    """Adds (input * error + 2^15) >> 16 to each weight from `first` on, within _MAX_WEIGHT."""
 
     def codegen(context, builder, signature, args):
         inputs = Row(context, builder, signature.args[0], args[0], args[3].type(0), args[3])
@@ -66,7 +66,7 @@ def _move(typingctx, inputs, weights, first, size, error):
 
         def move(at):
             step = (inputs.load(at) * error + (1 << 15)) >> 16
-            weights.store(at, (weights.load(at) + step).within(_MOST))
+            weights.store(at, (weights.load(at) + step).within(_MAX_WEIGHT))
 
         over(builder, args[3], _USUAL, move)
         return context.get_dummy_value()

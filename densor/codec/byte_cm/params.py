@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from densor.codec import registry
 from densor.codec.byte_cm import contexts, counters, kernels, match
+from densor.codec.byte_cm.apm import CELLS
 from densor.codec.byte_cm.kernels import State, Tables
-from densor.codec.byte_cm.refine import CELLS
 from densor.codec.byte_cm.states import STATES, states
 from densor.codec.byte_cm.vectors import LANES
 from densor.entropy.arithmetic.kernels import STATE
@@ -19,7 +19,7 @@ from densor.entropy.arithmetic.logistic import rate_table, squash_table, stretch
 from densor.errors import FormatError, LimitError
 
 MAX_SEGMENT = 1 << 24  # original bytes
-LEAST_BITS, MOST_BITS = 12, 28  # logarithm of the bytes of the table of bit histories
+MIN_TABLE_BITS, MAX_TABLE_BITS = 12, 28  # logarithm of the bytes of the table of bit histories
 _BITS_MORE = 7  # than the size of a segment has, at most
 _MODEL = struct.Struct("<BBBBI")
 _PLACES = 20  # logarithm of the most places that the match model keeps
@@ -48,7 +48,7 @@ class Model:
 
     def table_bits(self, size: int) -> int:
         """Logarithm of the bytes of the table for a segment of `size` bytes."""
-        return min(self.bits, max(LEAST_BITS, size.bit_length() + _BITS_MORE))
+        return min(self.bits, max(MIN_TABLE_BITS, size.bit_length() + _BITS_MORE))
 
 
 def pack(model: Model) -> bytes:
@@ -65,16 +65,18 @@ def parse(payload: bytes) -> Model:
         raise FormatError("text model has impossible parameters")
     if not 0 < chosen < 1 << contexts.CONTEXTS:
         raise FormatError("text model names contexts that do not exist")
-    if bits < LEAST_BITS:
+    if bits < MIN_TABLE_BITS:
         raise FormatError("text model has too small a table")
-    if bits > MOST_BITS:
-        raise LimitError(f"text model asks for a table of 2^{bits} bytes, at most 2^{MOST_BITS}")
+    if bits > MAX_TABLE_BITS:
+        raise LimitError(
+            f"text model asks for a table of 2^{bits} bytes, at most 2^{MAX_TABLE_BITS}"
+        )
     return Model(chosen, sets, bits)
 
 
 @functools.cache
 def tables() -> Tables:
-    """The constants of the kernel."""
+    """The constant tables of section 2 of spec.md, for the kernel; computed once."""
     squash = squash_table()
     stretch = stretch_table(squash).astype(np.int16)
     return Tables(squash.astype(np.uint16), stretch, rate_table(_COUNTS), states().after)
@@ -89,24 +91,24 @@ def new_state(model: Model, size: int) -> State:
     cells = CELLS << min(max(bits - 9, 8), 16)
     zeros = _zeros(
         histories=(np.uint8, 1 << bits),
-        cells0=(np.uint16, cells),
-        cells1=(np.uint16, cells),
-        cells2=(np.uint16, cells),
+        apm0=(np.uint16, cells),
+        apm1=(np.uint16, cells),
+        apm2=(np.uint16, cells),
         long_places=(np.uint32, places),
         short_places=(np.uint32, places),
         followers=(np.uint32, contexts.FOLLOWERS),
         direct=(np.uint32, kernels.DIRECT),
         weights=(np.int32, weights.size),
-        meanings=(np.uint32, STATES * count),
+        state_maps=(np.uint32, STATES * count),
         inputs=(np.int32, weights.shape[1]),
         states=(np.int32, 3 * counters.TOGETHER),
     )
-    for name in ("cells0", "cells1", "cells2"):
+    for name in ("apm0", "apm1", "apm2"):
         zeros[name].reshape(-1, CELLS)[:] = first_row()
     zeros["direct"][:] = counters.FRESH
     zeros["weights"] = zeros["weights"].reshape(weights.shape)
     zeros["weights"][:] = weights
-    zeros["meanings"].reshape(count, STATES)[:] = _first_meanings()
+    zeros["state_maps"].reshape(count, STATES)[:] = _first_state_maps()
     return State(
         coder=np.zeros(STATE, np.int64),
         text=np.zeros(contexts.FIELDS, np.int64),
@@ -129,11 +131,11 @@ def _zeros(**arrays: tuple[Any, int]) -> dict[str, Any]:
     sizes = [-(-np.dtype(kind).itemsize * size // _LINE) * _LINE for kind, size in arrays.values()]
     block = np.zeros(sum(sizes) + _HUGE_PAGE, np.uint8)
     at = -block.ctypes.data % _HUGE_PAGE
-    found = {}
+    views = {}
     for (name, (kind, size)), step in zip(arrays.items(), sizes, strict=True):
-        found[name] = block[at : at + step].view(kind)[:size]
+        views[name] = block[at : at + step].view(kind)[:size]
         at += step
-    return found
+    return views
 
 
 def _first_weights(count: int) -> npt.NDArray[np.int32]:
@@ -145,13 +147,13 @@ def _first_weights(count: int) -> npt.NDArray[np.int32]:
 
 
 @functools.cache
-def _first_meanings() -> npt.NDArray[np.uint32]:
+def _first_state_maps() -> npt.NDArray[np.uint32]:
     """uint32[256]: what states mean at first; counts of one bit only are counted twice."""
-    found = np.full(STATES, counters.FRESH, np.uint32)
+    values = np.full(STATES, counters.FRESH, np.uint32)
     for state, (n0, n1) in enumerate(zip(states().zeros, states().ones, strict=True)):
         n0, n1 = n0 << (n1 == 0), n1 << (n0 == 0)
-        found[state] = (((2 * n1 + 1) << 22) // (2 * (n0 + n1) + 2)) << 10
-    return found
+        values[state] = (((2 * n1 + 1) << 22) // (2 * (n0 + n1) + 2)) << 10
+    return values
 
 
 def first_row() -> npt.NDArray[np.uint16]:

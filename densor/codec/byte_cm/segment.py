@@ -20,8 +20,8 @@ _PIECE = 1 << 16  # bytes after which an interrupt is noticed
 class Segment:
     """The model's state in `content`, all of which is to be coded to `data` or decoded from it.
 
-    Both are uint8 and may be written to. `content` may be longer than `data` tells of: what was
-    coded last can be followed by what is decoded from elsewhere.
+    Both are uint8 and may be written to. `content` may be longer than what `data` codes: after
+    one stream, `start` goes on in the same content with another.
     """
 
     def __init__(self, model: Model, content: Bytes) -> None:
@@ -33,7 +33,7 @@ class Segment:
         self._data = np.empty(0, np.uint8)
 
     def start(self, coding: bool, data: Bytes) -> None:
-        """Goes on with another stream."""
+        """Starts a stream of its own at the current position: coding to `data`, or decoding it."""
         self._coding = coding
         self._data = data
         kernels.start_coder(coding, self._state.coder, data)
@@ -74,7 +74,7 @@ class _Memory:
 
     @contextmanager
     def borrowed(self, size: int) -> Iterator[None]:
-        """Waits until there is room for `size` bytes, or nobody else has any."""
+        """Waits until there is room for `size` bytes, or no other segment has any."""
         with self._free:
             self._free.wait_for(lambda: not self._used or self._used + size <= _most_memory())
             self._used += size
@@ -87,7 +87,7 @@ class _Memory:
 
 
 def _most_memory() -> int:
-    """A quarter of what the machine has; 1 GiB where it does not tell."""
+    """A quarter of what the machine has; 1 GiB where that is unknown."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
     except (AttributeError, ValueError, OSError):
@@ -116,12 +116,12 @@ def coded(model: Model, content: Bytes) -> Bytes:
 
 def surprise(model: Model, content: Bytes) -> npt.NDArray[np.float64]:
     """Bits that each byte of `content` takes, float64[n]."""
-    found = np.empty(content.size + 1)
+    positions = np.empty(content.size + 1)
     with _memory.borrowed(1 << model.table_bits(content.size)):
         segment = Segment(model, np.array(content))
         segment.start(True, np.empty(0, np.uint8))
-        found[0] = segment.position()
+        positions[0] = segment.position()
         for i in range(content.size):
             segment.code(i + 1)
-            found[i + 1] = segment.position()
-    return np.diff(found)
+            positions[i + 1] = segment.position()
+    return np.diff(positions)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 STATES = 256
-_MOST = (20, 48, 15, 8, 6, 5)  # n0 at most for n1 = 0, 1, ... and the reverse
+_MAX_N0 = (20, 48, 15, 8, 6, 5)  # n0 at most for n1 = 0, 1, ... and the reverse
 _PARTS = 50
 
 
@@ -46,7 +46,7 @@ def states() -> States:
 def _variants(n0: int, n1: int) -> int:
     """How many states stand for a pair: 0, 1, or 2 where the last bit is kept."""
     less, more = sorted((n0, n1))
-    if less >= len(_MOST) or more > _MOST[less]:
+    if less >= len(_MAX_N0) or more > _MAX_N0[less]:
         return 0
     return 2 if less > 0 and n0 + n1 <= 17 else 1
 

@@ -68,13 +68,13 @@ class Lanes:
 
     def within(self, most: int) -> "Lanes":
         """Clipped, from -most to most."""
-        found = self._call("llvm.smax.v8i32", _VECTOR, self.value, self._constant(-most))
+        floored = self._call("llvm.smax.v8i32", _VECTOR, self.value, self._constant(-most))
         return Lanes(
-            self.builder, self._call("llvm.smin.v8i32", _VECTOR, found, self._constant(most))
+            self.builder, self._call("llvm.smin.v8i32", _VECTOR, floored, self._constant(most))
         )
 
     def wide(self) -> "Lanes":
-        """As int64."""
+        """The lanes sign-extended to int64."""
         return Lanes(self.builder, self.builder.sext(self.value, _WIDE))
 
     def narrow(self) -> "Lanes":
@@ -92,7 +92,7 @@ class Lanes:
 
 
 class Sum:
-    """A sum of vectors."""
+    """An accumulator of vectors of int32, in registers."""
 
     def __init__(self, builder: Any) -> None:
         self._builder = builder
@@ -100,7 +100,7 @@ class Sum:
         builder.store(ir.Constant(_VECTOR, [0] * LANES), self._place)
 
     def add(self, lanes: Lanes) -> None:
-        """Adds to it."""
+        """Adds a vector, lane by lane."""
         builder = self._builder
         builder.store(builder.add(builder.load(self._place), lanes.value), self._place)
 

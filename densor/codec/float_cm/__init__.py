@@ -1,1 +1,1 @@
-"""Floats by context mixing."""
+"""Codec 4: floats by context mixing, under predicted distributions."""

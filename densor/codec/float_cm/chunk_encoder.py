@@ -22,7 +22,7 @@ _SAMPLE = 1 << 16  # elements from which the kind of the lower bits is judged
 _LEARNING = 8  # bits that each of their values costs until it is known
 _ZEROS = 1 << 10  # one zero in so many is worth a flag
 _SLAB = 1 << 18  # elements looked at together
-_TOP = 7  # bits of the mantissa that tell the size well enough
+_TOP = 7  # bits of the mantissa from which magnitudes are measured
 _NORMAL = 0.32575  # log2 of the standard deviation of a normal variable over its mean size
 
 F64 = npt.NDArray[np.float64]
@@ -49,7 +49,7 @@ def encode_chunk(model: Model, chunk: Bytes, matrices: Matrices) -> Bytes | None
 
 def _groups(model: Model, values: Words) -> Bytes:
     """How to store each group of lower bits, as in `Header`."""
-    found = np.zeros((model.groups, 2), np.uint8)
+    kinds = np.zeros((model.groups, 2), np.uint8)
     left = model.rest
     sample = values[:: max(1, values.size // _SAMPLE)]
     for g in range(model.groups):
@@ -57,10 +57,10 @@ def _groups(model: Model, values: Words) -> Bytes:
         left -= bits
         part = (values >> np.uint32(left)) & np.uint32((1 << bits) - 1)
         if (part == part[0]).all():
-            found[g] = kernels.CONSTANT, part[0]
+            kinds[g] = kernels.CONSTANT, part[0]
         elif _tree_bits(sample >> np.uint32(left) & np.uint32((1 << bits) - 1)) < bits:
-            found[g, 0] = kernels.TREE
-    return found
+            kinds[g, 0] = kernels.TREE
+    return kinds
 
 
 def _tree_bits(part: Words) -> float:
@@ -105,22 +105,22 @@ def _size_table(form: Format) -> tuple[F64, np.uint32]:
 def _row_scales(matrix: Words, sizes: F64, shift: np.uint32) -> I32:
     scales = np.empty(len(matrix), np.int32)
     for begin, slab in _slabs(matrix):
-        found = sizes[slab >> shift]
-        counts = np.count_nonzero(found, axis=1)
-        scales[begin : begin + len(slab)] = _quarters(found.sum(axis=1), counts)
+        magnitudes = sizes[slab >> shift]
+        counts = np.count_nonzero(magnitudes, axis=1)
+        scales[begin : begin + len(slab)] = _quarters(magnitudes.sum(axis=1), counts)
     return scales
 
 
 def _column_scales(matrix: Words, sizes: F64, shift: np.uint32, of_rows: I32) -> I32:
     """Scales of what is left after those of the rows; 0 where the rows are too few."""
     total, counts = np.zeros(matrix.shape[1]), np.zeros(matrix.shape[1], np.int64)
-    if len(matrix) < kernels.LEAST:
+    if len(matrix) < kernels.MIN_ROWS:
         return np.zeros(matrix.shape[1], np.int32)
     for begin, slab in _slabs(matrix):
-        found = sizes[slab >> shift]
-        counts += np.count_nonzero(found, axis=0)
-        found *= np.exp2(-of_rows[begin : begin + len(slab)] / 4)[:, None]
-        total += found.sum(axis=0)
+        magnitudes = sizes[slab >> shift]
+        counts += np.count_nonzero(magnitudes, axis=0)
+        magnitudes *= np.exp2(-of_rows[begin : begin + len(slab)] / 4)[:, None]
+        total += magnitudes.sum(axis=0)
     return _quarters(total, counts)
 
 

@@ -32,14 +32,14 @@ from densor.entropy.jit import I32, I64, R8, W8, W32, kernel
 int64 = numba.int64
 
 WIDTH = 512  # columns of a block at most
-LEAST = 16  # rows from which columns have scales
-LEAST_PREDICTED = 32  # rows from which there is prediction, of at least 16 columns
+MIN_ROWS = 16  # rows from which columns have scales
+MIN_ROWS_PREDICTED = 32  # rows from which there is prediction, of at least 16 columns
 BATCH = 16  # rows that are taken into the moments at once
 
 # Numbers of the decisions about a weight; the first of a kind.
 _SIGN, _HALF, _UP, _DOWN, _MANTISSA = 0, 1, 2, 8, 24
 NODES = 256
-_MOST_UP, _MOST_DOWN = 5, 12
+_MAX_UP, _MAX_DOWN = 5, 12
 INPUTS = 6  # of the mixer: the distribution, four counters, a constant
 _COUNTED = 4
 FIRST_WEIGHTS = (45875, 7864, 7864, 7864, 7864, 0)  # 2^-16
@@ -51,7 +51,7 @@ _BY_COLUMN = _BY_MEAN + 256 * NODES
 _BY_PLACE = _BY_COLUMN + WIDTH * NODES
 _BY_VALUE = _BY_PLACE + 256 * NODES
 COUNTERS = _BY_VALUE + 256 * 32
-_MOST, _MOST_OF_SCALES = 255, 60  # what counters count to
+_MAX_COUNT, _MAX_COUNT_OF_SCALES = 255, 60  # what counters count to
 FRESH = 1 << 31  # a counter: probability 1/2, nothing counted
 RAW, TREE, CONSTANT = 0, 1, 2  # how a group of lower bits is stored
 
@@ -81,8 +81,8 @@ class State(NamedTuple):
     columns: npt.NDArray[np.int64]  # int64[COLUMN_FIELDS, WIDTH]
     recent: npt.NDArray[np.int32]  # int32[BATCH, width + 1], rows not yet in the moments
     moments: npt.NDArray[np.int64]  # int64[width + 1, width + 1], upper triangle
-    work: npt.NDArray[np.int64]  # likewise
-    factors: npt.NDArray[np.int32]  # int32, likewise: factors[i, j] of column i in column j
+    work: npt.NDArray[np.int64]  # int64[width + 1, width + 1], work space
+    factors: npt.NDArray[np.int32]  # int32[width + 1, width + 1]: of column i in column j
     row: npt.NDArray[np.int32]  # int32[width + 1], work space
     fitted: npt.NDArray[np.int64]  # int64[4]: rows in the moments, rows at the last fit, two sums
 
@@ -137,7 +137,7 @@ def _tree(coding, now, t, counters, data, value, bits, at):
     node = int64(1)
     for k in range(bits - 1, -1, -1):
         node = 2 * node + _counted(
-            coding, now, t, counters, data, (value >> k) & 1, at + node, _MOST
+            coding, now, t, counters, data, (value >> k) & 1, at + node, _MAX_COUNT
         )
     return node - (1 << bits)
 
@@ -148,7 +148,7 @@ def _signed(coding, now, t, counters, data, value, at):
     folded = 2 * value if value >= 0 else -2 * value - 1
     k = int64(0)
     while k < 24 and _counted(
-        coding, now, t, counters, data, int64(folded > k), at + k, _MOST_OF_SCALES
+        coding, now, t, counters, data, int64(folded > k), at + k, _MAX_COUNT_OF_SCALES
     ):
         k += 1
     if k == 24:
@@ -219,7 +219,7 @@ def _mixed(coding, now, t, counters, weights, data, bit, node, by_value, p):
         weight = int64(weights[first + k]) + ((now[_INPUTS + k] * error + (1 << 21)) >> 22)
         weights[first + k] = np.int32(_clip(weight, -(1 << 24), 1 << 24))
     for k in range(_COUNTED):
-        _learn(counters, t, now[_USED + k], bit, _MOST)
+        _learn(counters, t, now[_USED + k], bit, _MAX_COUNT)
     return bit
 
 
@@ -236,7 +236,7 @@ def _exponent(coding, now, t, counters, weights, data, exponent, near, most):
     if up:
         e = near
         while e < most:
-            if k == _MOST_UP:
+            if k == _MAX_UP:
                 return e + _tree(coding, now, t, counters, data, exponent - e, 8, _FAR_UP)
             p = _upper_share(_scaled(int64(256), e + 1, octaves, t), now, t)
             more = _mixed(
@@ -259,7 +259,7 @@ def _exponent(coding, now, t, counters, weights, data, exponent, near, most):
         return e
     e = near - 1
     while e > 0:
-        if k == _MOST_DOWN:
+        if k == _MAX_DOWN:
             return e - _tree(coding, now, t, counters, data, e - exponent, 8, _FAR_DOWN)
         p = _upper_share(_scaled(int64(256), e, octaves, t), now, t)
         here = _mixed(
@@ -331,7 +331,7 @@ def _raw_bits(coding, raw, at, value, size):
 
 
 # Prediction: the columns of a matrix are taken for variables, its rows for samples. The triangular
-# factor of their matrix of moments tells each column from the innovations of those to its left.
+# factor of their matrix of moments predicts each column from the innovations of those to its left.
 
 
 @numba.njit
@@ -408,7 +408,7 @@ def _start_row(s, width, recent):
 
 @numba.njit
 def _learn_value(columns, recent, factors, column, width, value, guess):
-    """Adds what the innovation of a column tells of those to its right."""
+    """Adds what the innovation of a column contributes to the prediction of those to its right."""
     recent[column + 1] = np.int32(value)
     _add_scaled(
         columns[_SUM, column + 1 : width],
@@ -442,7 +442,7 @@ def _end_row(s, width, filled):
 
 @numba.njit(inline="always")
 def _sixteenths(value, t):
-    """16 times the binary logarithm of a positive number, rounded down to what 9 bits tell."""
+    """16 times the binary logarithm of a positive number, from its 9 highest bits, rounded down."""
     places = 8
     while value >= 512:
         value >>= 1
@@ -535,7 +535,7 @@ def _column_scales(coding, s, t, data, block, scales):
     now, counters, columns = s.now, s.counters, s.columns
     last = int64(0)
     for c in range(block[_COLUMNS]):
-        if block[_ROWS] >= LEAST:
+        if block[_ROWS] >= MIN_ROWS:
             i = block[_COLUMN_AT] + c
             last += _signed(coding, now, t, counters, data, int64(scales[i]) - last, _COLUMN_SCALES)
             last = _clip(last, -(1 << 20), 1 << 20)
@@ -569,7 +569,7 @@ def _row(coding, s, t, data, raw, at, values, form, groups, block, r, octaves, f
     recent, factors = s.recent[max(filled, int64(0))], s.factors
     share = _start_row(s, width, recent) if predicts else int64(0)
     explained = predicted = int64(0)
-    found = usual = int64(32 * _USUAL)
+    typical = usual = int64(32 * _USUAL)
     left = int64(4)
     for c in range(width):
         place = block[_FIRST] + r * block[_ROW_STEP] + c * block[_COLUMN_STEP]
@@ -577,7 +577,7 @@ def _row(coding, s, t, data, raw, at, values, form, groups, block, r, octaves, f
         if predicts:
             guess = _clip(columns[_SUM, c] >> 18, -32768, 32767)
             mean = (guess * share) >> 8
-        spread = (columns[_SPREAD, c] >> 8) * ((found << 8) // usual) >> 8
+        spread = (columns[_SPREAD, c] >> 8) * ((typical << 8) // usual) >> 8
         spread = _clip((spread * 321) >> 8, 64, 32768)
         near = _expect(
             now, t, columns[_ABOVE, c], c, octaves + columns[_SCALE, c], mean, left, spread
@@ -587,7 +587,7 @@ def _row(coding, s, t, data, raw, at, values, form, groups, block, r, octaves, f
         zero = int64(0)
         if form[_HAS_ZEROS]:
             i = _ZERO + 2 * min(columns[_ABOVE, c], int64(8)) + int64(left == 0)
-            zero = _counted(coding, now, t, counters, data, int64(bits == 0), i, _MOST)
+            zero = _counted(coding, now, t, counters, data, int64(bits == 0), i, _MAX_COUNT)
         if zero:
             bits = int64(0)
         else:
@@ -602,7 +602,7 @@ def _row(coding, s, t, data, raw, at, values, form, groups, block, r, octaves, f
         columns[_ABOVE, c] = 8 if zero else left
         off = min(off, int64(32768))
         _learn_spread(columns, t, c, off)
-        found += off
+        typical += off
         usual += columns[_SPREAD, c] >> 8
         if predicts:
             guess >>= 2
@@ -626,8 +626,8 @@ def code_chunk(
 ):
     """Codes or decodes the weights of a chunk; returns the number of raw bits, -1 for bad data.
 
-    `data`: the arithmetic stream begins at `begin`; where it ends, the coder's state tells. `raw`:
-    the raw bits, zeros when coding. `values`: uint32[elements]. `form`: bits of exponent, mantissa
+    `data`: the arithmetic stream begins at `begin`; its end is in the coder's state. `raw`: the raw
+    bits, zeros when coding. `values`: uint32[elements]. `form`: bits of exponent, mantissa
     and its top, and whether zeros have a flag. `groups`: kind and value of each group of lower
     bits. `blocks`: int64[blocks, BLOCK]. Scales: int32, in quarters of octaves; given when coding,
     else work space.
@@ -641,7 +641,7 @@ def code_chunk(
         block = blocks[b]
         width = block[_COLUMNS]
         filled = int64(-1)
-        if block[_ROWS] >= LEAST_PREDICTED and width >= LEAST:
+        if block[_ROWS] >= MIN_ROWS_PREDICTED and width >= MIN_ROWS:
             _start_prediction(s, width + 1, block[_GOES_ON] != 0)
             filled = int64(0)
         _column_scales(coding, s, t, data, block, column_scales)

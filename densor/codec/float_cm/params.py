@@ -63,7 +63,7 @@ class Model:
 
     @property
     def groups(self) -> int:
-        """Number of these groups."""
+        """Number of groups of up to 8 bits that the lower mantissa bits are stored in."""
         return -(-self.rest // 8)
 
 
@@ -92,16 +92,16 @@ def parse(payload: bytes) -> Model:
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """The begin of a chunk's payload."""
+    """The start of a chunk's payload."""
 
     matrices: list[tuple[int, int]]
-    has_zeros: bool  # zeros are told by a flag
+    has_zeros: bool  # each weight has a flag for zero
     groups: Bytes  # uint8[groups, 2]: kind and, of a constant, value
     coded: int  # bytes of the arithmetic stream, which follows; then come the raw bits
 
 
 def pack_header(header: Header) -> bytes:
-    """Its bytes."""
+    """The bytes of a header, which begin a chunk's payload."""
     return b"".join(
         [
             _COUNT.pack(len(header.matrices)),
@@ -152,7 +152,7 @@ def _check_constants(groups: Bytes, model: Model) -> None:
 
 def is_transposed(rows: int, columns: int) -> bool:
     """Whether a matrix is coded by columns, since these are the samples of which it has more."""
-    return columns > rows >= kernels.LEAST_PREDICTED
+    return columns > rows >= kernels.MIN_ROWS_PREDICTED
 
 
 def coded_shape(rows: int, columns: int) -> tuple[int, int]:
@@ -171,7 +171,7 @@ class Blocks:
 
 
 def blocks_of(matrices: Matrices) -> Blocks:
-    """The blocks of a chunk."""
+    """The blocks of at most WIDTH columns that the matrices of a chunk are coded in."""
     table = []
     first = row_at = column_at = 0
     width = 0
@@ -181,7 +181,7 @@ def blocks_of(matrices: Matrices) -> Blocks:
         steps = (1, rows) if is_transposed(*shape) else (columns, 1)
         count = -(-columns // kernels.WIDTH)
         most = -(-columns // count)
-        predicts = rows >= kernels.LEAST_PREDICTED and min(most, columns) >= kernels.LEAST
+        predicts = rows >= kernels.MIN_ROWS_PREDICTED and min(most, columns) >= kernels.MIN_ROWS
         goes_on = predicts and count == 1 and last == columns
         for begin in range(0, columns, most):
             size = min(most, columns - begin)

@@ -1,26 +1,23 @@
-"""The tables of the mixing codec, computed with integers alone so that they are equal everywhere.
+"""The tables of the float context mixing codec, from integers and decimals alone.
 
-See `entropy.arithmetic.logistic` for the arithmetic.
+So they are equal on every machine: `decimal` is exact arithmetic with rounding as specified, and
+no entry lies so near a tie that its last digits could matter.
 """
 
 import functools
-from math import isqrt
+from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 
 import numpy as np
 import numpy.typing as npt
 
-from densor.entropy.arithmetic.logistic import ONE as _ONE
-from densor.entropy.arithmetic.logistic import (
-    exp_minus,
-    rate_table,
-    rounded,
-    squash_table,
-    stretch_table,
-)
+from densor.entropy.arithmetic.logistic import rate_table, squash_table, stretch_table
 
 COUNTS = 1024  # what a counter can count to
 _STEPS = 32  # points of the normal distribution per standard deviation
 _REACH = 8  # standard deviations on either side
+_DIGITS = Context(prec=50, rounding=ROUND_HALF_EVEN)
+_PI = Decimal("3.14159265358979323846264338327950288419716939937510582")
+_NOTHING = Decimal("1e-40")  # terms up to this change no entry
 
 # Where each table begins.
 SQUASH = 0
@@ -56,31 +53,17 @@ def _normal(i: int) -> int:
 
     It is 1/2 + phi(x) (x + x^3/3 + x^5/(3*5) + ...), whose terms are all positive.
     """
-    x = i * _ONE // _STEPS
-    term = total = x
-    n = 1
-    while term:
-        n += 2
-        term = term * x // _ONE * x // (n * _ONE)
-        total += term
-    density = exp_minus(i * i, 2 * _STEPS * _STEPS) * _ONE // isqrt(2 * _pi() * _ONE)
-    return (1 << 29) + rounded(total * density // _ONE, 30)
-
-
-@functools.cache
-def _pi() -> int:
-    """Machin's formula, with 32 places more."""
-    return (4 * (4 * _arctan_of_inverse(5) - _arctan_of_inverse(239))) >> 32
-
-
-def _arctan_of_inverse(n: int) -> int:
-    power = total = (_ONE << 32) // n
-    k = 1
-    while power:
-        power //= n * n
-        total += (-power if k % 2 else power) // (2 * k + 1)
-        k += 1
-    return total
+    with localcontext(_DIGITS):
+        x = Decimal(i) / _STEPS
+        term = total = x
+        n = 1
+        while term > _NOTHING:
+            n += 2
+            term *= x * x / n
+            total += term
+        density = (-x * x / 2).exp() / (2 * _PI).sqrt()
+        value = (density * total + Decimal("0.5")) * (1 << 30)
+        return int(value.to_integral_value(ROUND_HALF_EVEN))
 
 
 def _inverse(i: int) -> int:

@@ -1,8 +1,9 @@
 """Codes a token, given how likely each is: byte by byte, mixed with the contexts of the text codec.
 
 Tokens are sorted by their bytes, so that those which begin like the bytes so far are a range, and
-those of them with a 1 as their next bit the end of that range. What the language model says about
-a bit goes into the mixers beside what the bit histories say. One kernel for both directions.
+those of them with a 1 as their next bit the end of that range. The probability that the language
+model has for a bit is one more input of the mixers, beside those of the bit histories. One kernel
+for both directions.
 """
 
 from typing import NamedTuple
@@ -12,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
+from densor.codec.byte_cm.apm import apm_predict, apm_update
 from densor.codec.byte_cm.contexts import LAST, LINE, LINE1, hash_contexts, take_in
 from densor.codec.byte_cm.kernels import (
     MIXED,
     PARTIAL,
     STATE_TYPE,
     TABLES_TYPE,
-    ask_for_cells,
-    ask_for_slots,
     blend,
     choose_rows,
     code_bit,
@@ -27,49 +27,52 @@ from densor.codec.byte_cm.kernels import (
     gather,
     learn_from,
     learn_here,
+    prefetch_apm,
+    prefetch_slots,
 )
-from densor.codec.byte_cm.match import BUCKET, LENGTH, POINTER, ask_for_match, find_match
-from densor.codec.byte_cm.refine import refine, refined
+from densor.codec.byte_cm.match import BUCKET, LENGTH, POINTER, find_match, prefetch_match
 from densor.entropy.arithmetic.kernels import AT
 from densor.entropy.jit import I32, I64, R8, W8, W16, inlined, kernel
 
 int64 = numba.int64
 
 PREFIX, SUFFIX = 400, 8  # zeros around `content`, whose segments match each other's bytes
-LEAST, MOST = 4, 65532  # probabilities that are coded, 2^-16
+MIN_P, MAX_P = 4, 65532  # probabilities that are coded, 2^-16
 NO_TOKEN, TOO_LONG = -1000, -2000  # what `code_token` returns for data that cannot be
 ENDS = 256  # rows of the map that corrects the end of tokens
 FIRST_STEP, LAST_STEP, STEP_BYTES = 30, 4, 11  # of the weights, and how fast it shrinks
-JUDGES, OPINIONS = 4, 4  # sets of weights at the end, of 256 rows each, and their inputs
+FINAL_SETS, FINAL_INPUTS = 4, 4  # final mixers, of 256 rows of weights each, and their inputs
 REACH = 4096  # of `squash`, either way
 _CONSTANT = 77
-_MOST_WEIGHT = 1 << 20
-_JUDGES_STEP = 17  # logarithm
+_MAX_WEIGHT = 1 << 20
+_FINAL_STEP = 17  # logarithm
 
 
-class Said(NamedTuple):
-    """What a language model brings along, for m tokens."""
+class TokenPrior(NamedTuple):
+    """The language model's part of the prediction, for m tokens, and the final mixers."""
 
     bytes: npt.NDArray[np.uint8]  # of all tokens, in order
     starts: npt.NDArray[np.int64]  # int64[m + 1]: where each begins
     ends: npt.NDArray[np.uint16]  # uint16[256 CELLS]: correction of the end of tokens
-    extra: npt.NDArray[np.int64]  # int64[1]: number of the mixers' input
+    extra: npt.NDArray[np.int64]  # int64[1]: index of the first of its inputs to the mixers
     squash: npt.NDArray[np.int32]  # int32[2 REACH + 1]: 2^16 / (1 + exp(-(i - REACH) / 256))
     stretch: npt.NDArray[np.int16]  # int16[65536]: its inverse, see `llm.tables`
-    judges: npt.NDArray[np.int32]  # int32[256 JUDGES * OPINIONS]: weights, 2^-16
-    opinions: npt.NDArray[np.int64]  # int64[OPINIONS], of the decision at hand
-    verdicts: npt.NDArray[np.int64]  # int64[2 JUDGES]: row and result of each
+    final_weights: npt.NDArray[np.int32]  # int32[256 FINAL_SETS * FINAL_INPUTS]: weights, 2^-16
+    final_inputs: npt.NDArray[np.int64]  # int64[FINAL_INPUTS], stretched
+    final_outputs: npt.NDArray[np.int64]  # int64[2 FINAL_SETS]: rows, then outputs
 
 
-_SAID = types.NamedTuple((R8, I64, W16, I64, I32, types.int16[::1], I32, I64, I64), Said)
+_PRIOR_TYPE = types.NamedTuple(
+    (R8, I64, W16, I64, I32, types.int16[::1], I32, I64, I64), TokenPrior
+)
 
 
 @inlined
-def _first_from(said, low, high, depth, value):
+def _first_from(prior, low, high, depth, value):
     """The first token from `low` on whose byte number `depth` is at least `value`."""
     while low < high:
         middle = (low + high) >> 1
-        if int64(said.bytes[said.starts[middle] + depth]) < value:
+        if int64(prior.bytes[prior.starts[middle] + depth]) < value:
             low = middle + 1
         else:
             high = middle
@@ -86,68 +89,71 @@ def _share(part, whole):
 
 
 @inlined
-def _predict(s, t, said, node, place, likely):
-    """The probability of a 1, 2^-16, where the language model says `likely`, in the same units."""
+def _predict(s, t, prior, node, place, likely):
+    """The probability of a 1, 2^-16; `likely`: that of the language model, in the same units."""
     seen = gather(s, t, node, place)
-    opinion = int64(said.stretch[likely])
-    near = min(max(opinion, int64(-2047)), int64(2047))
-    s.inputs[said.extra[0]] = near
-    s.inputs[said.extra[0] + 1] = (likely - 32768) >> 5
+    stretched = int64(prior.stretch[likely])
+    near = min(max(stretched, int64(-2047)), int64(2047))
+    s.inputs[prior.extra[0]] = near
+    s.inputs[prior.extra[0] + 1] = (likely - 32768) >> 5
     choose_rows(s, seen, place)
     bucket = s.match[BUCKET] if s.match[LENGTH] else int64(0)
     s.rows[1] = 256 + (((near + 2048) >> 8) << 4 | min(bucket >> 1, int64(15)))
     corrected = min(max(blend(s, t), int64(1)), int64(65535))
-    said.opinions[0] = opinion
-    said.opinions[1] = s.places[MIXED]
-    said.opinions[2] = said.stretch[corrected]
-    said.opinions[3] = _CONSTANT
-    said.verdicts[0] = bucket
-    said.verdicts[1] = 256 + ((opinion + REACH) >> 6)
-    said.verdicts[2] = 512 + s.places[PARTIAL]
-    said.verdicts[3] = 768 + (s.text[LAST] & 255)
+    prior.final_inputs[0] = stretched
+    prior.final_inputs[1] = s.places[MIXED]
+    prior.final_inputs[2] = prior.stretch[corrected]
+    prior.final_inputs[3] = _CONSTANT
+    prior.final_outputs[0] = bucket
+    prior.final_outputs[1] = 256 + ((stretched + REACH) >> 6)
+    prior.final_outputs[2] = 512 + s.places[PARTIAL]
+    prior.final_outputs[3] = 768 + (s.text[LAST] & 255)
     whole = int64(0)
-    for k in range(JUDGES):
+    for k in range(FINAL_SETS):
         total = int64(0)
-        for i in range(OPINIONS):
-            total += int64(said.judges[OPINIONS * said.verdicts[k] + i]) * said.opinions[i]
+        for i in range(FINAL_INPUTS):
+            total += (
+                int64(prior.final_weights[FINAL_INPUTS * prior.final_outputs[k] + i])
+                * prior.final_inputs[i]
+            )
         whole += total
-        said.verdicts[JUDGES + k] = _squashed(said, total >> 16)
-    p = _squashed(said, whole >> 18)
-    return min(max(p, int64(LEAST)), int64(MOST))
+        prior.final_outputs[FINAL_SETS + k] = _squashed(prior, total >> 16)
+    p = _squashed(prior, whole >> 18)
+    return min(max(p, int64(MIN_P)), int64(MAX_P))
 
 
 @inlined
-def _squashed(said, x):
-    return int64(said.squash[min(max(x, int64(-REACH)), int64(REACH)) + REACH])
+def _squashed(prior, x):
+    return int64(prior.squash[min(max(x, int64(-REACH)), int64(REACH)) + REACH])
 
 
 @inlined
-def _judges_learn(said, bit):
-    """Each of the last sets of weights learns for itself that the decision was `bit`."""
-    for k in range(JUDGES):
-        error = (bit << 16) - said.verdicts[JUDGES + k]
-        for i in range(OPINIONS):
-            at = OPINIONS * said.verdicts[k] + i
-            step = (said.opinions[i] * error + (1 << (_JUDGES_STEP - 1))) >> _JUDGES_STEP
-            value = int64(said.judges[at]) + step
-            said.judges[at] = min(max(value, int64(-_MOST_WEIGHT)), int64(_MOST_WEIGHT))
+def _train_final_sets(prior, bit):
+    """Trains each final mixer, on its own error, with the decision `bit`."""
+    for k in range(FINAL_SETS):
+        error = (bit << 16) - prior.final_outputs[FINAL_SETS + k]
+        for i in range(FINAL_INPUTS):
+            at = FINAL_INPUTS * prior.final_outputs[k] + i
+            step = (prior.final_inputs[i] * error + (1 << (_FINAL_STEP - 1))) >> _FINAL_STEP
+            value = int64(prior.final_weights[at]) + step
+            prior.final_weights[at] = min(max(value, int64(-_MAX_WEIGHT)), int64(_MAX_WEIGHT))
 
 
 @inlined
-def _ends_here(coding, s, t, said, data, bit, likely):
+def _ends_here(coding, s, t, prior, data, bit, likely):
     """Whether a token ends though longer ones begin like it."""
     row = s.text[LAST] & (ENDS - 1)
-    opinion = int64(t.stretch[likely >> 4])
-    p = (likely + 3 * refined(said.ends, row, opinion) + 2) >> 2
-    bit = code_bit(coding, s.coder, data, bit, min(max(p, int64(LEAST)), int64(MOST)))
-    refine(said.ends, row, opinion, bit)
+    stretched = int64(t.stretch[likely >> 4])
+    p = (likely + 3 * apm_predict(prior.ends, row, stretched) + 2) >> 2
+    bit = code_bit(coding, s.coder, data, bit, min(max(p, int64(MIN_P)), int64(MAX_P)))
+    apm_update(prior.ends, row, stretched, bit)
     return bit
 
 
 @inlined
 def _begin_byte(s, chosen):
-    ask_for_cells(s, int64(1))
-    ask_for_slots(s, chosen, int64(1))
+    prefetch_apm(s, int64(1))
+    prefetch_slots(s, chosen, int64(1))
     find_slots(s)
 
 
@@ -156,7 +162,7 @@ def _begin_byte(s, chosen):
         types.boolean,
         STATE_TYPE,
         TABLES_TYPE,
-        _SAID,
+        _PRIOR_TYPE,
         W8,
         W8,
         int64,
@@ -170,7 +176,7 @@ def _begin_byte(s, chosen):
     counted=False,
 )
 def code_token(
-    coding, s, t, said, data, content, at, end, done, chosen, counts, token, source
+    coding, s, t, prior, data, content, at, end, done, chosen, counts, token, source
 ):  # fmt: skip
     """Codes `token`, whose bytes stand at `at` of `source`, or decodes one; sets them in `content`.
 
@@ -183,11 +189,11 @@ def code_token(
     high = int64(counts.size - 1)
     depth = int64(0)
     while True:
-        if depth and said.starts[low + 1] - said.starts[low] == depth:
+        if depth and prior.starts[low + 1] - prior.starts[low] == depth:
             if high - low == 1:
                 return low
             likely = _share(counts[low + 1] - counts[low], counts[high] - counts[low])
-            if _ends_here(coding, s, t, said, data, int64(token == low), likely):
+            if _ends_here(coding, s, t, prior, data, int64(token == low), likely):
                 return low
             low += 1
         place_at = at + depth
@@ -199,20 +205,20 @@ def code_token(
         node = int64(1)
         for place in range(8):
             least = ((2 * partial + 1) << (7 - place)) & 255
-            border = _first_from(said, low, high, depth, least)
+            border = _first_from(prior, low, high, depth, least)
             likely = _share(counts[high] - counts[border], counts[high] - counts[low])
-            p = _predict(s, t, said, node, place, likely)
+            p = _predict(s, t, prior, node, place, likely)
             bit = code_bit(coding, s.coder, data, (value >> (7 - place)) & 1, p)
             learn_here(s, t, bit, place)
-            _judges_learn(said, bit)
+            _train_final_sets(prior, bit)
             if bit:
                 low = border
             else:
                 high = border
             partial = 2 * partial + bit
-            ask_for_cells(s, partial if place < 7 else int64(1))
+            prefetch_apm(s, partial if place < 7 else int64(1))
             if place == 3:
-                ask_for_slots(s, chosen, partial)
+                prefetch_slots(s, chosen, partial)
             learn_from(s, t, bit, node, step)
             node = 2 * node + bit
             if place == 3:
@@ -221,7 +227,7 @@ def code_token(
         content[place_at] = partial & 255
         take_in(s.text, s.followers, content, place_at)
         hash_contexts(s.text, s.followers, s.hashes)
-        ask_for_match(s.match, s.text, s.long_places, s.short_places)
+        prefetch_match(s.match, s.text, s.long_places, s.short_places)
         find_match(s.match, s.long_places, s.short_places, content, place_at + 1)
         if s.match[POINTER] >= content.size - SUFFIX:  # of a segment further on that has ended
             s.match[LENGTH] = 0

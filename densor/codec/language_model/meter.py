@@ -1,4 +1,4 @@
-"""What each token of a text takes: the coder, watched as its stream grows."""
+"""What each token of a text takes: the growth of the coder's stream, token by token."""
 
 import math
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ class Meter(LlmCoder):
 
 
 class _Watched(Reader):
-    """Notes what the stream grows by."""
+    """Measures by how many bits the stream grows with each token."""
 
     def __init__(self, mixer: Mixer, part: slice, pieces: list[bytes], costs: list[Cost]) -> None:
         super().__init__(mixer, part)
@@ -67,11 +67,11 @@ class _Watched(Reader):
 
     def token(self, counts: npt.NDArray[np.int64], token: int) -> int:
         before = position(self._coder)
-        found = super().token(counts, token)
+        coded = super().token(counts, token)
         bits = position(self._coder) - before
-        if found < 0:
-            self._costs.append(Cost(bytes([-1 - found]), bits, None))
+        if coded < 0:
+            self._costs.append(Cost(bytes([-1 - coded]), bits, None))
         else:
-            share = int(counts[found + 1] - counts[found]) / int(counts[-1])
-            self._costs.append(Cost(self._pieces[found], bits, -math.log2(share)))
-        return found
+            share = int(counts[coded + 1] - counts[coded]) / int(counts[-1])
+            self._costs.append(Cost(self._pieces[coded], bits, -math.log2(share)))
+        return coded

@@ -10,18 +10,18 @@ from densor.codec import registry
 from densor.codec.byte_cm import params as text
 from densor.codec.byte_cm.kernels import State, end_coder, start_coder
 from densor.codec.language_model import kernels
-from densor.codec.language_model.kernels import Said
+from densor.codec.language_model.kernels import TokenPrior
 from densor.entropy.arithmetic.kernels import AT
 from densor.errors import FormatError, LimitError, UnsupportedError
-from densor.llm.head import MOST_RATE, Rates
+from densor.llm.head import MAX_RATE, Rates
 from densor.llm.model import NUMERICS
 from densor.llm.tables import logit_tables
 from densor.llm.vocabulary import Vocabulary
 
 Bytes = npt.NDArray[np.uint8]
 
-MOST_SLOTS = 64
-MOST_POSITIONS = 1 << 14
+MAX_SLOTS = 64
+MAX_POSITIONS = 1 << 14
 MAX_CHUNK = 1 << 22  # original bytes
 HASH = 16  # bytes of SHA-256 that are kept
 RAW, TEXT, TOKENS = 0, 1, 2  # how a segment is coded
@@ -29,9 +29,9 @@ SEGMENT = struct.Struct("<BIQ")  # mode, bytes, XXH3-64 of the original
 _MODEL = struct.Struct(f"<BBHIIIB{HASH}s{HASH}sB")
 _TEXT = 8  # bytes of the text codec's MODEL
 _VECTOR = 8
-_SAID_WEIGHT = 60000  # of the language model at first, 2^-16
+_PRIOR_WEIGHT = 60000  # of the language model's input at first, 2^-16
 _OTHERS_SHARE = 8  # what the weights of all others are divided by
-_JUDGES_WEIGHTS = 32768, 0, 32768, 0  # of the network, the mixers, what corrects them, a constant
+_FINAL_WEIGHTS = 32768, 0, 32768, 0  # of the network, the mixers, what corrects them, a constant
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,11 @@ def parse(payload: bytes) -> Model:
         name = payload[_MODEL.size : end].decode()
     except UnicodeDecodeError:
         raise FormatError("language model has a name that is no text") from None
-    if not 1 <= slots <= MOST_SLOTS or positions > MOST_POSITIONS:
+    if not 1 <= slots <= MAX_SLOTS or positions > MAX_POSITIONS:
         raise LimitError(f"language model asks for {slots} times {positions} positions")
     if positions % 32 or not 1 <= stride < positions:
         raise FormatError("language model has impossible positions")
-    if change > MOST_RATE:
+    if change > MAX_RATE:
         raise FormatError("language model learns at an impossible rate")
     mixed = text.parse(payload[end:])
     return Model(slots, positions, stride, Rates(change, offsets), network, words, name, mixed)
@@ -129,16 +129,16 @@ class Mixer:
         self.chosen = model.text.chosen
         self.state, extra = _widened(text.new_state(model.text, content.size))
         squash, stretch = logit_tables()
-        self.said = Said(
+        self.prior = TokenPrior(
             words.bytes,
             words.ends,
             ends=np.tile(text.first_row(), kernels.ENDS),
             extra=np.array([extra], np.int64),
             squash=squash,
             stretch=stretch,
-            judges=np.tile(np.array(_JUDGES_WEIGHTS, np.int32), 256 * kernels.JUDGES),
-            opinions=np.zeros(kernels.OPINIONS, np.int64),
-            verdicts=np.zeros(2 * kernels.JUDGES, np.int64),
+            final_weights=np.tile(np.array(_FINAL_WEIGHTS, np.int32), 256 * kernels.FINAL_SETS),
+            final_inputs=np.zeros(kernels.FINAL_INPUTS, np.int64),
+            final_outputs=np.zeros(2 * kernels.FINAL_SETS, np.int64),
         )
         self.lengths = np.diff(words.ends)
         self.done = 0
@@ -150,7 +150,7 @@ class Mixer:
         self.content[begin : begin + segment.size] = segment
 
     def known(self, part: slice) -> Bytes:
-        """A segment that was decoded."""
+        """The content of a segment that was decoded, as a view."""
         return self.content[part.start + kernels.PREFIX : part.stop + kernels.PREFIX]
 
     def finish(self) -> int:
@@ -182,11 +182,11 @@ class Reader:
     def token(self, counts: npt.NDArray[np.int64], token: int) -> int:
         """Codes a token or decodes one, see `kernels.code_token`; FormatError if there is none."""
         mixer = self._mixer
-        found: int = kernels.code_token(
+        coded: int = kernels.code_token(
             mixer.coding,
             self._state,
             text.tables(),
-            mixer.said,
+            mixer.prior,
             mixer.data,
             mixer.content,
             self._at,
@@ -197,26 +197,26 @@ class Reader:
             token,
             mixer.source,
         )
-        if found <= kernels.NO_TOKEN:
+        if coded <= kernels.NO_TOKEN:
             raise FormatError("chunk does not decode to tokens")
-        length = int(mixer.lengths[found]) if found >= 0 else 1
+        length = int(mixer.lengths[coded]) if coded >= 0 else 1
         self._at += length
         mixer.done += length
-        return found
+        return coded
 
 
 def _framed(content: Bytes) -> Bytes:
-    """With zeros around it."""
-    found = np.zeros(kernels.PREFIX + content.size + kernels.SUFFIX, np.uint8)
-    found[kernels.PREFIX : kernels.PREFIX + content.size] = content
-    return found
+    """A copy of `content` between PREFIX and SUFFIX zeros."""
+    framed = np.zeros(kernels.PREFIX + content.size + kernels.SUFFIX, np.uint8)
+    framed[kernels.PREFIX : kernels.PREFIX + content.size] = content
+    return framed
 
 
 def _widened(state: State) -> tuple[State, int]:
-    """With room for what the network says; and the number of that input."""
+    """The state with two more inputs, for the language model; and the index of the first."""
     before = state.weights
     weights = np.zeros((before.shape[0], before.shape[1] + _VECTOR), np.int32)
     weights[:, : before.shape[1]] = before // _OTHERS_SHARE
-    weights[:, before.shape[1]] = _SAID_WEIGHT
+    weights[:, before.shape[1]] = _PRIOR_WEIGHT
     inputs = np.zeros(weights.shape[1], np.int32)
     return state._replace(inputs=inputs, weights=weights), before.shape[1]

@@ -13,7 +13,7 @@ from densor.llm.head import head_bytes
 from densor.llm.model import Model as Weights
 from densor.llm.network import Network, cache_bytes
 
-_MOST_MEMORY = 1 << 33  # bytes that a chunk may take
+_MAX_MEMORY = 1 << 33  # bytes that a chunk may take
 _KEPT = 16  # digits of a digest that are shown
 
 
@@ -21,11 +21,11 @@ log = logging.getLogger("densor")
 
 
 class Session:
-    """For one call; safe to use from several threads.
+    """The language model of one call of the package; safe to use from several threads.
 
-    `given`: a model, or its name or path; None to find what an archive names. `progress` is told of
-    original bytes as they are coded. `check`: whether a coder decodes what it has coded, which
-    counts half.
+    `given`: a model, or its name or path; None to find what an archive names. `progress` is called
+    with numbers of original bytes, as they are coded. `check`: whether a coder decodes what it has
+    coded, which counts half.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Session:
 
     @property
     def name(self) -> str:
-        """What the model is called in an archive: paths are nobody else's business."""
+        """What the model is called in an archive: a name of the package, never a path."""
         from densor.llm.load import NAMES
 
         return str(self._given) if self._given in NAMES else ""
@@ -72,35 +72,35 @@ class Session:
         if self._given is None and model.name not in NAMES:
             text = f"text was coded with a {wanted}: give its folder with --llm (llm=)"
             raise UnsupportedError(text)
-        found = self.weights(model.name)
-        if model.network != found.digest[:HASH]:
-            has = found.digest.hex()[:_KEPT]
+        weights = self.weights(model.name)
+        if model.network != weights.digest[:HASH]:
+            has = weights.digest.hex()[:_KEPT]
             raise ArgumentError(f"text was coded with {wanted}, and this model is another: {has}")
-        if model.vocabulary != found.vocabulary.digest[:HASH]:
+        if model.vocabulary != weights.vocabulary.digest[:HASH]:
             raise ArgumentError(f"text was coded with {wanted}, whose tokens were others")
-        if model.positions > max(found.positions, 32):
-            raise LimitError(f"chunk asks for {model.positions} positions of {found.positions}")
-        return found
+        if model.positions > max(weights.positions, 32):
+            raise LimitError(f"chunk asks for {model.positions} positions of {weights.positions}")
+        return weights
 
     @contextmanager
     def network(self, weights: Weights, slots: int, positions: int) -> Iterator[Network]:
         """A network for one thread; memory is kept for the next."""
         need = cache_bytes(weights, slots, positions) + head_bytes(weights)
-        if need > _MOST_MEMORY:
+        if need > _MAX_MEMORY:
             raise LimitError(f"language model would take {need >> 20} MiB for {slots} segments")
         with self._lock:
             idle = self._idle.setdefault((slots, positions), [])
-            found = idle.pop() if idle else None
-        if found is None:
+            network = idle.pop() if idle else None
+        if network is None:
             log.info("language model: %d MiB for %d texts at a time", need >> 20, slots)
             try:
-                found = Network(weights, slots, positions)
+                network = Network(weights, slots, positions)
             except MemoryError:
                 text = f"not enough memory: language model takes {need >> 20} MiB"
                 raise LimitError(text) from None
-        yield found
+        yield network
         with self._lock:
-            idle.append(found)
+            idle.append(network)
 
     def moved(self, count: int) -> None:
         """So many bytes are done; raises CancelledError where the call has ended."""

@@ -85,7 +85,8 @@ def code_tokens(
 ) -> None:
     """Codes the `texts`, tokens of each segment, or decodes the `parts` of a chunk.
 
-    `moved` is told how many bytes are done; `reader` makes what codes a segment.
+    `moved` is called with the number of bytes done since the last call; `reader` makes what codes a
+    segment.
     """
     head = Head(network.model, model.rates)
     work = [
@@ -104,8 +105,8 @@ def code_tokens(
         values, shifts = zip(*(text.predicted.popleft() for text in work), strict=True)
         rows = Rows(np.stack(values), np.array(shifts, np.int64))
         counts = head.counts(rows)
-        found = [text.code(row) for text, row in zip(work, counts, strict=True)]
-        for number, token in enumerate(found):
+        coded = [text.code(row) for text, row in zip(work, counts, strict=True)]
+        for number, token in enumerate(coded):
             if token >= 0:
                 head.learn(rows, number, counts[number], token)
         moved(mixer.done - before)
@@ -123,15 +124,13 @@ def _predict(network: Network, texts: list[_Text]) -> None:
             tokens = np.array(read, np.int64)
             places = np.arange(first, first + tokens.size, dtype=np.int64)
             slots = np.full(tokens.size, text.slot, np.int64)
-            found = network.read(tokens, slots, places, wanted)
-            text.predicted.extend(zip(found.values, found.shifts.tolist(), strict=True))
+            rows = network.read(tokens, slots, places, wanted)
+            text.predicted.extend(zip(rows.values, rows.shifts.tolist(), strict=True))
     if single:
         tokens, slots, places = (
             np.array(numbers, np.int64)
             for numbers in zip(*((read, text.slot, at) for text, read, at in single), strict=True)
         )
-        found = network.read(tokens, slots, places, tokens.size)
-        for (text, _, _), row, shift in zip(
-            single, found.values, found.shifts.tolist(), strict=True
-        ):
+        rows = network.read(tokens, slots, places, tokens.size)
+        for (text, _, _), row, shift in zip(single, rows.values, rows.shifts.tolist(), strict=True):
             text.predicted.append((row, shift))

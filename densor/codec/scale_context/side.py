@@ -22,8 +22,8 @@ STEPS = 1 << PHASE  # scales per octave: finer ones cost more than they tell
 _SPREAD = 2.5  # variance of log2 of a normal variable, about
 _OCTAVES_BELOW = 20  # the largest one: smaller numbers do not pull a mean further down
 _LEAST_ROWS = 8  # fewer do not pay for scales of columns
-_MOST_COLUMN = 100
-_MOST = 255
+_MAX_COLUMN_STEPS = 100
+_MAX_STEPS = 255
 
 
 class Lines(NamedTuple):
@@ -59,7 +59,7 @@ def lines_of(tops: Tops, rows: int, columns: int, top_bits: int) -> Lines:
     offsets *= max(0.0, real) if rows >= _LEAST_ROWS else 0.0
     column_steps = np.rint(offsets * STEPS).astype(np.int64)
     least = int(column_steps.min())
-    column_steps = np.minimum(column_steps - least, _MOST_COLUMN)
+    column_steps = np.minimum(column_steps - least, _MAX_COLUMN_STEPS)
     row_steps = np.rint(mean * STEPS).astype(np.int64) + least
     return Lines(row_steps, column_steps)
 
@@ -72,7 +72,7 @@ def base_of(lines: list[Lines]) -> int:
 def code_lines(lines: Lines, base: int) -> Side:
     """Chooses how the scales of a matrix are coded, relative to `base`."""
     columns = lines.columns.astype(np.uint8)
-    rows = np.clip(lines.rows - base * STEPS, 0, _MOST - int(columns.max())).astype(np.uint8)
+    rows = np.clip(lines.rows - base * STEPS, 0, _MAX_STEPS - int(columns.max())).astype(np.uint8)
     row_centre, row_flags, row_symbols = _code(rows, ROWS, ROW_STEPS)
     column_centre, column_flags, column_symbols = _code(columns, COLUMNS, COLUMN_STEPS)
     part = Part(rows.size, columns.size, row_flags | column_flags, row_centre, column_centre)

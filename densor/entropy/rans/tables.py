@@ -36,7 +36,7 @@ def pack(freqs: Freqs) -> bytes:
 
 
 def unpack(data: npt.NDArray[np.uint8], contexts: int) -> tuple[Freqs, int]:
-    """Frequencies and the number of bytes they take at the begin of `data`.
+    """Frequencies and the number of bytes they take at the start of `data`.
 
     FormatError where they are cut short, do not add up, or are otherwise impossible.
     """

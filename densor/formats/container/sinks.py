@@ -108,14 +108,14 @@ class Copies:
         self.size = 0
 
     def add(self, data: Bytes) -> None:
-        """Appends bytes."""
+        """Appends bytes to the file."""
         with self._lock:
             self._file.seek(self.size)
             write_all(self._file, data)
             self.size += data.size
 
     def read(self, offset: int, size: int) -> Bytes:
-        """Bytes that were added."""
+        """`size` bytes that were added before, from `offset` on."""
         with self._lock:
             return _read_back(self._file, offset, size)
 

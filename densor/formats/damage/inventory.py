@@ -1,7 +1,7 @@
 """What is left of an archive: which frames are sound, what entries they are of, and where there.
 
 The index tells it all where it is whole. Otherwise frames are found by their own checks, and their
-places follow from what stands before and behind a gap: the begin of an entry, its end, or a PLACE
+places follow from what stands before and behind a gap: the start of an entry, its end, or a PLACE
 frame. What remains open is said to be so.
 """
 
@@ -62,7 +62,7 @@ class DamagedBytes(NamedTuple):
 class Remains:
     """What is left of an entry.
 
-    `number` and `meta` are None where the begin of the entry is lost, `size` and `digest` where its
+    `number` and `meta` are None where the start of the entry is lost, `size` and `digest` where its
     end is, if nothing else tells them. `placed` are pieces in order of their place; `loose` are
     runs of pieces whose place is not known.
     """
@@ -348,7 +348,7 @@ class _Walker:
         self._found.entries.append(entry)
 
     def _piece(self, stretch: Stretch, header: wire.FrameHeader) -> None:
-        if self._entry is None:  # its begin is lost
+        if self._entry is None:  # its start is lost
             self._open(Remains(), self._runs[-1] if self._runs else _Run())
         run = self._runs[-1]
         run.pieces.append(Piece(stretch.offset, header, run.length, stretch.sound))
@@ -396,7 +396,7 @@ class _Walker:
         return entry.number == number
 
     def _split(self, entry: Remains) -> None:
-        """The last run turns out to be of another entry, of which the begin is lost."""
+        """The last run turns out to be of another entry, of which the start is lost."""
         run = self._runs.pop() if self._runs else _Run()
         self._close()
         self._open(entry, run)

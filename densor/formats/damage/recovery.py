@@ -31,7 +31,7 @@ _MOST_BYTES = 1 << 40  # of an archive that can be protected
 class Layout(NamedTuple):
     """Where the blocks and the parity frames of a protected archive are."""
 
-    protected: int  # bytes from the begin of the archive on
+    protected: int  # bytes from the start of the archive on
     index_at: int  # file offset of the INDEX, 0 if there is none
     frames: int  # frames among the protected bytes
     block: int  # bytes of a block
@@ -77,7 +77,7 @@ class Layout(NamedTuple):
         return self.share / 10_000
 
     def pack(self, group: int, number: int) -> bytes:
-        """The fields at the begin of a parity frame's payload."""
+        """The fields at the start of a parity frame's payload."""
         last = (self.data, self.parity, number, 0)
         return _FIELDS.pack(MAGIC, *self[:4], group, self.groups, self.share, *last)
 

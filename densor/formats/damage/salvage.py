@@ -73,11 +73,6 @@ class EntryDamage:
         """Whether nothing of it is lost, as far as that can be known."""
         return not self.lost and not self.unplaced and self.name is not None
 
-    @property
-    def lost_bytes(self) -> int:
-        """How many bytes are lost, those up to an unknown end left out."""
-        return sum(lost.end - lost.begin for lost in self.lost if lost.end is not None)
-
 
 @dataclass
 class Damage:

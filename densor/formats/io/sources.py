@@ -17,7 +17,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class Source(Protocol):
-    """Bytes in sequence."""
+    """Bytes read from start to end."""
 
     def take(self, count: int) -> Bytes:
         """The next `count` bytes, fewer only at the end; may be given back to `buffers.POOL`."""
@@ -104,7 +104,7 @@ class RandomSource(Protocol):
 
 
 class MemoryRandomSource:
-    """A buffer."""
+    """The bytes of a buffer in memory, as views."""
 
     def __init__(self, data: Any) -> None:
         self._data = as_bytes(data)

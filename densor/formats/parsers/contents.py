@@ -1,4 +1,4 @@
-"""What a parser finds in a file, and the begin of the file that it finds it in."""
+"""What a parser finds in a file, and the start of the file that it finds it in."""
 
 from typing import NamedTuple
 
@@ -56,7 +56,7 @@ class Window:
 
 
 class Head:
-    """The begin of a file, looked at before the file is read from front to back.
+    """The start of a file, looked at before the file is read from front to back.
 
     `size` in bytes, None if unknown. `random`: the same file, where it can be read at random.
     `name`: what a tensor is called that has no name in the file.

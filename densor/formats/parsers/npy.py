@@ -1,7 +1,9 @@
 """The header of a .npy file, and the .npy files in a .npz.
 
 Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html. The header is a
-Python literal, of which just what numpy writes for plain dtypes is recognised.
+Python literal, of which just what numpy writes for plain dtypes is recognised. It is not given to
+`numpy.lib.format`, which evaluates it: nested input ends there in MemoryError or RecursionError,
+and version 3.0 has no public function.
 """
 
 import math
@@ -30,7 +32,7 @@ _ML_DTYPES = {("<", "V", 2): "BF16", ("<", "f", 1): "F8_E5M2"}
 
 
 class _Header(NamedTuple):
-    begin: int  # of the data, in bytes from the begin of the file
+    begin: int  # of the data, in bytes from the start of the file
     dtype: str  # of the elements, as they are coded; empty where that is as bytes
     listed: str  # what they are; no type that is known where they cannot be listed as such
     little: bool

@@ -81,7 +81,7 @@ def plan_file(
     random: RandomSource | None = None,
     name: str = "array",
 ) -> Plan:
-    """Looks at the begin of a file. `size` in bytes, None if unknown; `dtype` as told by the user.
+    """Looks at the start of a file. `size` in bytes, None if unknown; `dtype` as told by the user.
 
     With `dtype`, all bytes are elements of that type. Otherwise a file of a known format is taken
     apart, and everything else is bytes. Where `level` has one class per plane, only small tensors

@@ -50,7 +50,7 @@ def _sanitizer() -> Any:
 
 
 @contextmanager
-def _fenced(buffers: Iterable["HostBuffer"]) -> Iterator[None]:
+def _poisoned(buffers: Iterable["HostBuffer"]) -> Iterator[None]:
     """Forbids the memory around buffers, and their gaps, while a kernel runs."""
     if _sanitizer() is None:
         yield
@@ -91,7 +91,7 @@ class HostBuffer:
 
 
 class WrappedBuffer:
-    """A numpy array's memory."""
+    """The memory of a numpy array, which must outlive this."""
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
         if not array.flags.c_contiguous or not array.flags.writeable:
@@ -101,19 +101,19 @@ class WrappedBuffer:
         self.pointer: int = array.ctypes.data
 
     def check(self) -> None:
-        """There are no guards."""
+        """Does nothing: memory of another owner has no guard bytes."""
 
 
-class OnlyLane:
-    """A lane of a backend on which everything is done at once."""
+class OnlyStream:
+    """A stream of a backend on which everything is done at once."""
 
     @contextmanager
     def work(self) -> Iterator[None]:
-        """See `Lane`."""
+        """See `Stream`."""
         yield
 
     def join(self) -> None:
-        """See `Lane`."""
+        """See `Stream`."""
 
 
 class EmulatedBackend:
@@ -174,14 +174,14 @@ class EmulatedBackend:
         """See `Backend`."""
         buffer.check()
         end = buffer.size if size is None else begin + size
-        found: Bytes = buffer.array[begin:end].copy()
-        return found
+        content: Bytes = buffer.array[begin:end].copy()
+        return content
 
-    def lane(self) -> "OnlyLane":
-        """See `Backend`; there is but one."""
-        return OnlyLane()
+    def stream(self) -> "OnlyStream":
+        """See `Backend`; all streams are the same one."""
+        return OnlyStream()
 
-    def fence(self, buffer: Any, gaps: Iterable[tuple[int, int]]) -> None:
+    def poison(self, buffer: Any, gaps: Iterable[tuple[int, int]]) -> None:
         """See `Backend`; for AddressSanitizer, where it is loaded."""
         if _sanitizer() is not None:
             buffer.forbidden += [(buffer.pointer + begin, end - begin) for begin, end in gaps]
@@ -191,7 +191,7 @@ class EmulatedBackend:
         values = [arg.reshape(1) for arg in args]
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
         # The emulator keeps its state in static variables.
-        with _one_at_a_time, _fenced(self._buffers):
+        with _one_at_a_time, _poisoned(self._buffers):
             self._library.emu_config(self._order, self._seed)
             run = getattr(self._library, f"emu_{kernel}")
             failed = run(blocks, 1, 1, threads, 1, 1, pointers)
@@ -206,16 +206,16 @@ def compiler() -> str | None:
 
 def library(parts: Sequence[str], flags: Sequence[str] = ()) -> Path:
     """The compiled kernels of sources that go together, from the cache if they are there."""
-    found = compiler()
-    if found is None:
+    command = compiler()
+    if command is None:
         raise UnsupportedError("emulating a GPU needs a C++ compiler such as g++")
     header = (resources.files("densor.gpu.emulate") / "cuda_emu.h").read_text()
     calls = [f"EMU_KERNEL({name})" for text in parts for name in kernels(text)]
     text = "\n".join([header, *parts, *calls, ""])
-    key = hashlib.sha256("\0".join([text, found, *_FLAGS, *flags]).encode()).hexdigest()[:24]
+    key = hashlib.sha256("\0".join([text, command, *_FLAGS, *flags]).encode()).hexdigest()[:24]
     path = cache_folder() / f"kernels-{key}.so"
     if not path.exists():
-        _compile(found, text, flags, path)
+        _compile(command, text, flags, path)
     return path
 
 
@@ -227,13 +227,13 @@ def cache_folder() -> Path:
     return folder
 
 
-def _compile(found: str, text: str, flags: Sequence[str], path: Path) -> None:
+def _compile(program: str, text: str, flags: Sequence[str], path: Path) -> None:
     """Compiles to a file of another name and renames it, so that nobody sees half of one."""
     with tempfile.TemporaryDirectory(dir=path.parent) as work:
         code, made = Path(work) / "kernels.cpp", Path(work) / "kernels.so"
         code.write_text(text)
-        command = [found, *_FLAGS, *flags, "-o", str(made), str(code)]
+        command = [program, *_FLAGS, *flags, "-o", str(made), str(code)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise UnsupportedError(f"{found} cannot compile the emulator:\n{done.stderr[-2000:]}")
+            raise UnsupportedError(f"{program} cannot compile the emulator:\n{done.stderr[-2000:]}")
         os.replace(made, path)

@@ -17,7 +17,7 @@ typedef unsigned long long uint64_t;
 // Bits of a tensor's status word: what must not happen with data that passed its checksums.
 #define STATUS_POSITION 1u  // a stream does not end where it has to
 #define STATUS_STATE 2u     // a rANS state does not end as it began
-#define STATUS_APART 4u     // bits that stand apart are too few or too many
+#define STATUS_ESCAPES 4u   // escape bits are too few or too many
 
 // Tells the compiler that a pointer that was itself loaded points to global memory.
 #if defined(CUDA_EMU)

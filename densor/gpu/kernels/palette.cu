@@ -1,5 +1,5 @@
 // BF16 matrices in a format of fixed width, made at load: per element the byte of sign and mantissa, and 4 bits that name
-// one of the 15 most frequent exponents, or say that the exponent stands apart.
+// one of the 15 most frequent exponents, or an escape: the exponent is stored by itself.
 //
 // A row is cut into tiles of 256 elements, the last one filled up; lane j of a warp has elements 8j to 8j+7 of a tile. As
 // every element is where it is, a product needs no decoded matrix in memory: weights are made in registers and used.
@@ -10,8 +10,8 @@
 struct Matrix {
     const uint8_t* palette;   // 16 exponents, the last one unused
     const uint32_t* ranks;    // 32 words per tile
-    const uint32_t* escapes;  // where the exponents of each tile that stand apart begin
-    const uint8_t* apart;
+    const uint32_t* first_escapes;  // index in `escaped` of the first escaped exponent of each tile
+    const uint8_t* escaped;   // exponents that are not in the palette
     const uint8_t* rest;  // 256 bytes per tile: sign and mantissa
     uint32_t rows, columns, tiles, unused;  // `tiles` of a row
 };
@@ -35,22 +35,22 @@ __device__ __forceinline__ void weights_of(const Matrix& m, const uint32_t* pair
     uint32_t exponents[4];
 #pragma unroll
     for (uint32_t k = 0; k < 4u; ++k) exponents[k] = pairs[ranks >> (8u * k) & 255u];
-    uint32_t apart = ranks & (ranks >> 1);
-    apart = apart & (apart >> 2) & ESCAPE_MASK;  // ranks of 15
-    if (__any_sync(ALL_LANES, apart != 0u)) {
-        const uint32_t count = (uint32_t)__popc(apart);
+    uint32_t escaped = ranks & (ranks >> 1);
+    escaped = escaped & (escaped >> 2) & ESCAPE_MASK;  // ranks of 15
+    if (__any_sync(ALL_LANES, escaped != 0u)) {
+        const uint32_t count = (uint32_t)__popc(escaped);
         uint32_t upto = count;
 #pragma unroll
         for (uint32_t d = 1u; d < 32u; d <<= 1) {
             const uint32_t before = __shfl_up_sync(ALL_LANES, upto, d);
             if (lane >= d) upto += before;
         }
-        GLOBAL(m.escapes);
-        GLOBAL(m.apart);
-        const uint8_t* at = m.apart + m.escapes[tile] + (upto - count);
+        GLOBAL(m.first_escapes);
+        GLOBAL(m.escaped);
+        const uint8_t* at = m.escaped + m.first_escapes[tile] + (upto - count);
 #pragma unroll
         for (uint32_t k = 0; k < 8u; ++k) {
-            if (apart >> (4u * k) & 1u) {
+            if (escaped >> (4u * k) & 1u) {
                 const uint32_t shift = 16u * (k & 1u);
                 exponents[k >> 1] = (exponents[k >> 1] & ~(255u << shift)) | (uint32_t)*at++ << shift;
             }

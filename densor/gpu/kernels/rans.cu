@@ -28,10 +28,10 @@ struct Stream {
     const uint8_t* column_scales;
     const uint8_t* rest;
     const uint32_t* signs;
-    const uint8_t* apart;
+    const uint8_t* escapes;
     const uint16_t* low;  // low halves of FP32, that of element i at `i & keep`
     uint64_t out;         // offset of the chunk in its tensor, in bytes
-    uint32_t n_words, n, n_apart, keep;
+    uint32_t n_words, n, n_escapes, keep;
     int32_t base;  // base exponent and first exponent of the alphabet
     uint32_t tensor, status, unused;
 };
@@ -60,13 +60,13 @@ __device__ __forceinline__ uint32_t range_of(const Tables& tables, uint32_t cont
     return (next ^ x) & (SLOTS - 1u) ? range : next;
 }
 
-// Up to 13 bits of a string of bits, its end filled up with zeros.
-__device__ __forceinline__ uint32_t bits_apart(const Stream& stream, uint32_t bit, uint32_t count) {
+// Up to 13 of the bits that escapes and tails store as they are, from `bit` on; zeros behind their end.
+__device__ __forceinline__ uint32_t escape_bits(const Stream& stream, uint32_t bit, uint32_t count) {
     uint32_t at = bit >> 3, word = 0u;
-    GLOBAL(stream.apart);
+    GLOBAL(stream.escapes);
 #pragma unroll
     for (uint32_t k = 0; k < 3u; ++k)
-        if (at + k < stream.n_apart) word |= (uint32_t)stream.apart[at + k] << (8u * k);
+        if (at + k < stream.n_escapes) word |= (uint32_t)stream.escapes[at + k] << (8u * k);
     return word >> (bit & 7u) & ((1u << count) - 1u);
 }
 
@@ -78,7 +78,7 @@ struct Lane {
     uint32_t below;  // a mask of the lanes below
     uint32_t x;      // state
     uint32_t scale;  // of the next element
-    uint32_t bit;    // of what stands apart
+    uint32_t bit;    // of the escape bits
     uint32_t passed, used;  // words: a multiple of 32, and how many more, fewer than 32
     // Words of the stream, `passed` and the lane's number on: that one and the one 32 further on, in the low and in the
     // high half; and the one 64 further on.
@@ -197,9 +197,9 @@ __device__ __forceinline__ void step(const Stream& s, const StreamJob& job, cons
         const uint32_t escapes = __ballot_sync(ALL_LANES, is_escape), tails = __ballot_sync(ALL_LANES, is_tail);
         const uint32_t from = l.bit + TOP * __popc(tails & l.below) + (EXPONENT + TOP) * __popc(escapes & l.below);
         if (is_escape) {
-            top = bits_apart(s, from, EXPONENT + TOP);
+            top = escape_bits(s, from, EXPONENT + TOP);
         } else if (is_tail) {
-            top = ((expected + job.main - symbol) << TOP) + l.base | bits_apart(s, from, TOP);
+            top = ((expected + job.main - symbol) << TOP) + l.base | escape_bits(s, from, TOP);
         } else if (active && symbol == job.main) {
             top = 0u;
         }
@@ -238,10 +238,10 @@ __device__ __forceinline__ void decode_stream(const Stream& s, const StreamJob& 
     if (s.n & 31u) step<FORM, EXPONENT, TOP, false>(s, job, tables, out, l, i);
     uint32_t wrong = l.x != FIRST_STATE ? STATUS_STATE : 0u;
     if (l.passed + l.used != s.n_words) wrong |= STATUS_POSITION;
-    if ((l.bit + 7u) >> 3 != s.n_apart)
-        wrong |= STATUS_APART;
-    else if ((l.bit & 7u) && s.apart[s.n_apart - 1u] >> (l.bit & 7u))
-        wrong |= STATUS_APART;
+    if ((l.bit + 7u) >> 3 != s.n_escapes)
+        wrong |= STATUS_ESCAPES;
+    else if ((l.bit & 7u) && s.escapes[s.n_escapes - 1u] >> (l.bit & 7u))
+        wrong |= STATUS_ESCAPES;
     if (wrong) atomicOr(status + s.status, wrong);
 }
 

@@ -3,24 +3,26 @@
 import struct
 
 import numpy as np
-import reference_decoder as reference
 import xxhash
 import zstandard
+
+from reference import planes
+from reference.huffman import Stream
+from reference.reading import Cursor
 
 UNIT = 256
 
 
 def points_of(model: bytes, payload: bytes, original: int) -> bytes | None:
     """The payload of the frame for a planar chunk, Zstandard aside; None without streams."""
-    parsed = reference.parse_model(model)
-    assert isinstance(parsed, reference.Model)
-    n = original // reference.LAYOUT_SIZE[parsed.layout]
-    cursor = reference.Cursor(payload)
+    parsed = planes.parse_model(model)
+    n = original // planes.LAYOUT_SIZE[parsed.layout]
+    cursor = Cursor(payload)
     heads = [(cursor.u8(), cursor.u32()) for _ in parsed.planes]
     bits: list[int] = []
     for (mode, length), classes in zip(heads, parsed.planes, strict=True):
         section = cursor.take(length)
-        if mode == reference.PLANE_CLASSES:
+        if mode == planes.PLANE_CLASSES:
             assert isinstance(classes, tuple)
             bits += bits_of(section, n, classes, parsed.run_length)
     if not bits:
@@ -30,18 +32,16 @@ def points_of(model: bytes, payload: bytes, original: int) -> bytes | None:
     return struct.pack("<QII", xxhash.xxh3_64_intdigest(payload), UNIT, len(bits)) + low + high
 
 
-def bits_of(
-    section: bytes, n: int, classes: tuple[reference.PlaneClass, ...], run: int
-) -> list[int]:
+def bits_of(section: bytes, n: int, classes: tuple[planes.PlaneClass, ...], run: int) -> list[int]:
     """Bits of all units of a plane."""
-    cursor = reference.Cursor(section)
-    class_of_run = reference.read_class_map(cursor, -(-n // run), len(classes))
+    cursor = Cursor(section)
+    class_of_run = planes.read_class_map(cursor, -(-n // run), len(classes))
     class_of_element = np.repeat(class_of_run, run)[:n]
     counts = [int((class_of_element == c).sum()) for c in range(len(classes))]
-    coded = [c for c, m in enumerate(counts) if m and classes[c].kind == reference.CLASS_HUFFMAN]
+    coded = [c for c, m in enumerate(counts) if m and classes[c].kind == planes.CLASS_HUFFMAN]
     lengths = [cursor.u32() for _ in range(4)] if coded else []
     cursor.take(sum(m for c, m in zip(classes, counts, strict=True) if c.kind == 0))
-    streams = [reference.Stream(cursor.take(length)) for length in lengths]
+    streams = [Stream(cursor.take(length)) for length in lengths]
     found = []
     for c in coded:
         m, q = counts[c], -(-counts[c] // 4)

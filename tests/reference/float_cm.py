@@ -1,59 +1,16 @@
-"""A slow decoder of the mixing codec, after densor/codec/float_cm/spec.md and nothing else.
+"""A slow decoder of float context mixing, after densor/codec/float_cm/spec.md and nothing else."""
 
-Real numbers of the tables come from `decimal`, everything else is Python's integers.
-"""
-
-import decimal
 import struct
 from collections import defaultdict
 from collections.abc import Iterator
-from decimal import Decimal
+from dataclasses import dataclass
 
+from reference.arithmetic import INVERSE, LOG2, NORMAL, RATE, SQUASH, STRETCH, Arithmetic, clip
+from reference.reading import Refused, fail
+
+CODEC = 4
 FORMATS = {1: (2, 8, 7), 2: (2, 5, 10), 3: (4, 8, 23), 4: (1, 4, 3), 5: (1, 5, 2)}
 USUAL = 3268
-
-
-class Fault(Exception):
-    """The payload is not one of the mixing codec."""
-
-
-def clip(x: int, a: int, b: int) -> int:
-    return min(max(x, a), b)
-
-
-# 3. Tables
-
-
-def rounded(x: Decimal) -> int:
-    return int(x.to_integral_value(decimal.ROUND_HALF_UP))
-
-
-def normal_distribution(x: Decimal) -> Decimal:
-    """1/2 + phi(x) (x + x^3/3 + x^5/15 + ...)"""
-    term = total = x
-    n = 1
-    while abs(term) > Decimal(10) ** -40:
-        n += 2
-        term *= x * x / n
-        total += term
-    pi = Decimal("3.14159265358979323846264338327950288419716939937511")
-    return Decimal(1) / 2 + (-x * x / 2).exp() / (2 * pi).sqrt() * total
-
-
-with decimal.localcontext() as context:
-    context.prec = 50
-    SQUASH = [rounded(65536 / (1 + (Decimal(2048 - i) / 256).exp())) for i in range(4096)]
-    NORMAL = [rounded(2**30 * normal_distribution(Decimal(i - 256) / 32)) for i in range(513)]
-    INVERSE = [int(2 ** (15 - Decimal(i) / 8)) for i in range(8)]
-    LOG2 = [
-        int(16 * (Decimal(256 + i) / 256).ln() / Decimal(2).ln() + Decimal("1e-30"))
-        for i in range(256)
-    ]
-STRETCH = [
-    clip(next((j for j in range(4096) if SQUASH[j] >= 16 * i + 8), 4096) - 2048, -2047, 2047)
-    for i in range(4096)
-]
-RATE = [2**17 // (2 * i + 3) for i in range(1024)]
 
 
 def is_model(model: bytes) -> bool:
@@ -63,32 +20,24 @@ def is_model(model: bytes) -> bool:
     return model[2] <= min(4, FORMATS[model[1]][2])
 
 
-class Arithmetic:
-    """The binary arithmetic decoder."""
+@dataclass(frozen=True)
+class Model:
+    """A MODEL frame."""
 
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-        self.low, self.high, self.code = 0, 2**32 - 1, 0
-        for _ in range(4):
-            self.code = self.code << 8 | self.byte()
+    payload: bytes
 
-    def byte(self) -> int:
-        self.at += 1
-        return self.data[self.at - 1] if self.at <= len(self.data) else 0
+    def decode(self, payload: bytes, original: int, base: bytes | None = None) -> bytes:
+        """CHUNK."""
+        return decode(self.payload, payload, original)
 
-    def bit(self, p: int) -> int:
-        w = self.high - self.low
-        middle = self.low + (w >> 16) * p + (((w & 65535) * p) >> 16)
-        y = int(self.code <= middle)
-        if y:
-            self.high = middle
-        else:
-            self.low = middle + 1
-        while self.low >> 24 == self.high >> 24:
-            self.low = self.low << 8 & 0xFFFFFFFF
-            self.high = self.high << 8 & 0xFFFFFFFF | 255
-            self.code = self.code << 8 & 0xFFFFFFFF | self.byte()
-        return y
+
+def parse_model(payload: bytes) -> Model:
+    """MODEL."""
+    if len(payload) > 1 and payload[1] not in FORMATS:
+        raise Refused("unsupported", f"format {payload[1]}")
+    if not is_model(payload):
+        fail("a MODEL of float context mixing")
+    return Model(payload)
 
 
 class Counters:
@@ -240,7 +189,7 @@ class Decoder:
         count = int.from_bytes(payload[:2], "little")
         at = 2 + 8 * count
         if len(payload) < at + 1 + 2 * groups + 4 or size % self.bytes or size > 1 << 23:
-            raise Fault("impossible length")
+            fail("impossible length")
         self.matrices = list(struct.iter_unpack("<II", payload[2:at]))
         self.zeros = payload[at]
         self.groups = list(zip(*[iter(payload[at + 1 : at + 1 + 2 * groups])] * 2, strict=True))
@@ -248,7 +197,7 @@ class Decoder:
         (length,) = struct.unpack_from("<I", payload, at)
         at += 4
         if length > len(payload) - at or self.zeros > 1 or not self.groups_are_possible():
-            raise Fault("impossible header")
+            fail("impossible header")
         self.arithmetic = Arithmetic(payload[at : at + length])
         self.length = length
         self.raw = int.from_bytes(payload[at + length :], "little")
@@ -269,14 +218,14 @@ class Decoder:
 
     def decode(self) -> bytes:
         if sum(r * c for r, c in self.matrices) != self.elements:
-            raise Fault("matrices do not add up")
+            fail("matrices do not add up")
         if not all(r and c for r, c in self.matrices):
-            raise Fault("an empty matrix")
+            fail("an empty matrix")
         out = b"".join(self.matrix(r, c) for r, c in self.matrices)
         if self.arithmetic.at != self.length or -(-self.raw_at // 8) != self.raw_length:
-            raise Fault("streams have other lengths")
+            fail("streams have other lengths")
         if self.raw >> self.raw_at:
-            raise Fault("unused bits are not 0")
+            fail("unused bits are not 0")
         return out
 
     def matrix(self, rows: int, columns: int) -> bytes:
@@ -356,7 +305,7 @@ class Decoder:
         now.low = now.below(0)
         e = self.exponent(now, near)
         if not 0 <= e < 2**self.E:
-            raise Fault("impossible exponent")
+            fail("impossible exponent")
         m = self.mantissa(now, e, near)
         value = now.scaled((256 if e else 0) + ((m << 8) >> self.M), max(e, 1))
         bits = sign << (self.E + self.M) | e << self.M | m
@@ -428,5 +377,5 @@ class Decoder:
 
 
 def decode(model: bytes, payload: bytes, size: int) -> bytes:
-    """The `size` original bytes of a chunk; Fault if there is something wrong."""
+    """The `size` original bytes of a chunk."""
     return Decoder(model, payload, size).decode()

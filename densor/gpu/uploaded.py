@@ -1,4 +1,4 @@
-"""Packed arrays whose coded bytes are in a backend's memory, and nowhere else."""
+"""Packed arrays uploaded to a device: their coded bytes are in its memory, and nowhere else."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from densor.gpu.block import Block, Scratch
 from densor.gpu.tensors import packed_of
 
 
-class HeldArray:
+class UploadedArray:
     """An array in a block, without its archive: of that only frames and models are kept here.
 
     `block`, `number`: where it is. `size`: bytes once decoded. Immutable.
@@ -44,7 +44,7 @@ class HeldArray:
         several = len(self.block.contents) > 1
         return self.block.part([self.number]) if several else self.block
 
-    def recall(self) -> PackedArray:
+    def download(self) -> PackedArray:
         """The array as it was packed, from the backend's memory.
 
         All its hashes are checked: ChecksumError where bytes have changed there.
@@ -60,9 +60,9 @@ class HeldArray:
         return PackedArray(blob)
 
 
-def hold(
+def upload_arrays(
     arrays: Sequence[PackedArray], backend: Backend, scratch: Scratch | None = None
-) -> list[HeldArray]:
+) -> list[UploadedArray]:
     """Packed arrays in one block of a backend's memory; errors as for `Block`."""
     block = Block([packed_of(array) for array in arrays], backend, scratch=scratch)
-    return [HeldArray(array, block, number) for number, array in enumerate(arrays)]
+    return [UploadedArray(array, block, number) for number, array in enumerate(arrays)]

@@ -1,6 +1,6 @@
 """A slow decoder of the language-model codec, after densor/codec/language_model/spec.md.
 
-The network is that of llm_reference; its weights come from the package.
+The network is that of `reference.network`; its weights come from the package.
 """
 
 import bisect
@@ -12,9 +12,11 @@ from decimal import Decimal
 from typing import Any
 
 import xxhash
-from llm_reference import Head, Reference
-from mixing_reference import SQUASH, STRETCH, clip
-from text_reference import Decoder, Fault
+
+from reference.arithmetic import SQUASH, STRETCH, clip
+from reference.byte_cm import Decoder
+from reference.network import Head, Reference
+from reference.reading import fail
 
 _HEADER = struct.Struct("<BBHIIIB16s16sB")
 _SEGMENT = struct.Struct("<BIQ")
@@ -58,8 +60,9 @@ class Mixed(Decoder):
         self.likely = 32768
         row = [SQUASH[(4096 * i + 15) // 31] for i in range(31)] + [SQUASH[4095]]
         self.ends = [list(row) for _ in range(256)]
-        judges = (defaultdict(lambda: [32768, 0, 32768, 0]) for _ in range(4))
-        self.judges: list[defaultdict[int, list[int]]] = list(judges)
+        self.judges: list[defaultdict[int, list[int]]] = [
+            defaultdict(lambda: [32768, 0, 32768, 0]) for _ in range(4)
+        ]
 
     def inputs(self, states: list[int], order1: int, expected_bit: int) -> list[int]:
         opinion = clip(logit(self.likely), -2047, 2047)
@@ -133,13 +136,13 @@ class Mixed(Decoder):
             self.match.go_on(self.text)
             if low == high:
                 if prefix:
-                    raise Fault("no token")
+                    fail("no token")
                 return -1
             prefix += bytes([partial & 255])
 
 
 def _mix(value: int, salt: int) -> int:
-    from text_reference import mix
+    from reference.byte_cm import mix
 
     return mix(value, salt)
 
@@ -173,7 +176,7 @@ def decode(model: bytes, payload: bytes, size: int, network: Reference) -> bytes
                 row = network.read(token)
         counts = head.counts(*row)
     if decoder.coder.at != len(payload) - _SEGMENT.size:
-        raise Fault("bytes after the stream")
+        fail("bytes after the stream")
     found = bytes(decoder.text.data[_ZEROS:])
     assert xxhash.xxh3_64_intdigest(found) == digest64
     return found

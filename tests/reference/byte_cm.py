@@ -3,16 +3,15 @@
 import struct
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from mixing_reference import RATE, SQUASH, STRETCH, Arithmetic, clip
+from reference.arithmetic import RATE, SQUASH, STRETCH, Arithmetic, clip
+from reference.reading import Refused, fail
 
+CODEC = 9
 MAX_SEGMENT = 2**24
 MASK = 2**64 - 1
 K1, K2, K3 = 0x1E3779B97F4A7C15, 0x56E8FEB86659FD93, 0x2545F4914F6CDD1D
-
-
-class Fault(Exception):
-    """The payload is not one of the text codec."""
 
 
 def is_model(model: bytes) -> bool:
@@ -26,6 +25,28 @@ def is_model(model: bytes) -> bool:
 def is_too_large(model: bytes) -> bool:
     """Whether a well-formed model asks for a table beyond the limit."""
     return model[1] > 28
+
+
+@dataclass(frozen=True)
+class Model:
+    """A MODEL frame."""
+
+    payload: bytes
+
+    def decode(self, payload: bytes, original: int, base: bytes | None = None) -> bytes:
+        """CHUNK."""
+        if original > MAX_SEGMENT:
+            raise Refused("limit", "a CHUNK is too long")
+        return decode(self.payload, payload, original)
+
+
+def parse_model(payload: bytes) -> Model:
+    """MODEL."""
+    if not is_model(payload):
+        fail("a MODEL of byte context mixing")
+    if is_too_large(payload):
+        raise Refused("limit", "the table of a MODEL is too large")
+    return Model(payload)
 
 
 # 3. Counters and bit histories
@@ -382,13 +403,13 @@ class Decoder:
 
 
 def decode(model: bytes, payload: bytes, size: int) -> bytes:
-    """The `size` bytes that a CHUNK payload stands for, or Fault."""
+    """The `size` bytes that a CHUNK payload stands for."""
     decoder = Decoder(model, payload, size)
     content = bytearray()
     for _ in range(size):
         content.append(decoder.byte())
         if decoder.coder.at > len(payload):
-            raise Fault("the stream is used up")
+            fail("the stream is used up")
     if decoder.coder.at != len(payload):
-        raise Fault("bytes after the stream")
+        fail("bytes after the stream")
     return bytes(content)

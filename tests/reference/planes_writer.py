@@ -1,4 +1,4 @@
-"""A slow writer of the planar codec, after section 7 of docs/format.md and nothing else.
+"""A slow writer of byte planes by Huffman, after section 7 of docs/format.md and nothing else.
 
 It makes payloads that the package's own writer would never choose: any map of classes, any code.
 """
@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from reference.huffman import canonical
 
 Bytes = npt.NDArray[np.uint8]
 Lengths = dict[int, int]  # symbol to code length
@@ -39,6 +41,7 @@ def planes_of(layout: str, elements: npt.NDArray[Any]) -> list[Bytes]:
     """The split of the table of layouts. `elements`: unsigned integers."""
     bits = 8 * SIZE[layout]
     values = [int(v) for v in elements]
+    rows: list[tuple[int, ...]]
     if layout == "bf16":
         rows = [((v >> 7) & 255, ((v >> 8) & 128) | (v & 127)) for v in values]
     elif layout == "fp32":
@@ -139,16 +142,6 @@ def class_map(class_of_run: Sequence[int], classes: int) -> bytes:
 def pack_bits(bits: str) -> bytes:
     """Bit k of the text becomes bit k mod 8 of byte k div 8."""
     return int("0" + bits[::-1], 2).to_bytes((len(bits) + 7) // 8, "little")
-
-
-def canonical(lengths: Lengths) -> dict[int, str]:
-    """Codes as texts of 0 and 1, the first bit first."""
-    code, previous, codes = 0, 0, {}
-    for length, symbol in sorted((length, symbol) for symbol, length in lengths.items()):
-        code <<= length - previous
-        codes[symbol] = f"{code:0{length}b}"
-        code, previous = code + 1, length
-    return codes
 
 
 def kraft(lengths: Sequence[int]) -> float:

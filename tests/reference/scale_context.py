@@ -1,16 +1,17 @@
 """The codec of densor/codec/scale_context/spec.md: slow and readable.
 
-`parse_model` and `decode` read; ValueError for what the specification refuses. `Chunk` writes,
-also what no sensible writer would choose.
+`parse_model` and `decode` read. `Chunk` writes, also what no sensible writer would choose.
 """
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Protocol
 
-import rans_reference as rans
-from rans_reference import Bits, BitWriter
+from reference import rans
+from reference.rans import Bits, BitWriter
+from reference.reading import Cursor, Refused, fail
 
 CODEC = 3
 BLOCK = 32
@@ -18,7 +19,12 @@ MAX_PHASE = 6
 MATRIX = struct.Struct("<IIBBBB")
 CODED_ROWS, CODED_COLUMNS, ROW_DIFFERENCES, COLUMN_DIFFERENCES = 1, 2, 4, 8
 
-Nested = Callable[[bytes, int], bytes]  # decodes a payload to so many bytes
+
+class Nested(Protocol):
+    """The model of low halves."""
+
+    def decode(self, payload: bytes, original: int) -> bytes:
+        """Its payload to so many bytes."""
 
 
 @dataclass(frozen=True)
@@ -77,24 +83,30 @@ class Model:
     def escape(self) -> int:
         return self.joint + self.tails + 1
 
+    def decode(self, payload: bytes, original: int, base: bytes | None = None) -> bytes:
+        """CHUNK."""
+        return decode(self, payload, original)
+
 
 def parse_model(payload: bytes, parse_nested: Callable[[bytes], Nested]) -> Model:
-    """The payload of a MODEL frame, the form of which is known."""
+    """The payload of a MODEL frame."""
+    if payload[1:2] and payload[1] not in FORMS:
+        raise Refused("unsupported", f"form {payload[1]}")
     if len(payload) < 6:
-        raise ValueError("a MODEL is too short")
+        fail("a MODEL is too short")
     codec, number, phase, first, exponents, tails = struct.unpack_from("<BBBbBB", payload)
     assert codec == CODEC
     form = FORMS[number]
     if phase > MAX_PHASE:
-        raise ValueError("phase")
+        fail("phase")
     if exponents == 0:
-        raise ValueError("no exponents")
+        fail("no exponents")
     if (exponents << form.mantissa_bits) + tails + 2 > 256:
-        raise ValueError("more than 256 symbols")
+        fail("more than 256 symbols")
     frequencies, used = rans.unpack(payload[6:], (1 << phase) + 2)
     rest = payload[6 + used :]
     if rest and form.size != 4:
-        raise ValueError("bytes after a MODEL")
+        fail("bytes after a MODEL")
     nested = parse_nested(rest) if rest else None
     return Model(form, phase, first, exponents, tails, frequencies, nested)
 
@@ -115,9 +127,9 @@ def decode(model: Model, payload: bytes, original: int) -> bytes:
     """The payload of a CHUNK to so many bytes."""
     form = model.form
     if original % form.size:
-        raise ValueError("no whole number of elements")
+        fail("no whole number of elements")
     n = original // form.size
-    reader = Reader(payload)
+    reader = Cursor(payload)
     count, base, apart_size, stream_size = reader.fields("<HhII")
     matrices = [Matrix(*reader.fields("<IIBBBB")) for _ in range(count)]
     check(matrices, n)
@@ -135,7 +147,7 @@ def decode(model: Model, payload: bytes, original: int) -> bytes:
         for symbol, s in zip(symbols, scales, strict=True)
     ]
     if apart.finish() != apart_size:
-        raise ValueError("bytes of what stands apart are left")
+        fail("bytes of what stands apart are left")
     elements = [
         sign << form.top_bits + form.low_bits | top << form.low_bits | low
         for top, (sign, low) in zip(tops, below(form, rest, signs, n), strict=True)
@@ -144,43 +156,19 @@ def decode(model: Model, payload: bytes, original: int) -> bytes:
     if form.size == 4:
         coded = with_low_halves(coded, low_halves(model, reader, n))
     if reader.all():
-        raise ValueError("bytes after a CHUNK")
+        fail("bytes after a CHUNK")
     return coded
-
-
-class Reader:
-    """The fields and sections of a payload."""
-
-    def __init__(self, payload: bytes) -> None:
-        self.payload = payload
-        self.position = 0
-
-    def take(self, count: int) -> bytes:
-        """The next `count` bytes."""
-        taken = self.payload[self.position : self.position + count]
-        if len(taken) < count:
-            raise ValueError("a payload is too short")
-        self.position += count
-        return taken
-
-    def fields(self, layout: str) -> tuple[int, ...]:
-        """The next fields, as for struct."""
-        return struct.unpack(layout, self.take(struct.calcsize(layout)))
-
-    def all(self) -> bytes:
-        """What is left."""
-        return self.take(len(self.payload) - self.position)
 
 
 def check(matrices: Sequence[Matrix], n: int) -> None:
     """The heads of the matrices of a chunk of n elements."""
     for matrix in matrices:
         if matrix.rows == 0 or matrix.columns == 0:
-            raise ValueError("a matrix without elements")
+            fail("a matrix without elements")
         if matrix.flags > 15 or matrix.reserved:
-            raise ValueError("reserved bits of a matrix")
+            fail("reserved bits of a matrix")
     if sum(matrix.rows * matrix.columns for matrix in matrices) != n:
-        raise ValueError("the matrices have another number of elements")
+        fail("the matrices have another number of elements")
 
 
 def scale_contexts(model: Model, matrices: Sequence[Matrix]) -> list[int]:
@@ -250,13 +238,13 @@ def below(form: Form, rest: bytes, signs: bytes, n: int) -> list[tuple[int, int]
     return found
 
 
-def low_halves(model: Model, reader: Reader, n: int) -> bytes:
+def low_halves(model: Model, reader: Cursor, n: int) -> bytes:
     """The low halves of elements of four bytes."""
     section = reader.all()
     if model.nested is not None:
-        return model.nested(section, 2 * n)
+        return model.nested.decode(section, 2 * n)
     if len(section) != 2 * n:
-        raise ValueError("low halves of another length")
+        fail("low halves of another length")
     return section
 
 

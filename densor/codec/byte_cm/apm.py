@@ -1,4 +1,5 @@
-"""Adaptive probability maps (M. Mahoney, PAQ): a probability corrected under a small context.
+"""Adaptive probability maps, APM or secondary estimation (M. Mahoney, PAQ): a probability is
+corrected under a small context.
 
 Rows of 32 uint16 probabilities in units of 2^-16, for stretched values from -2048 to 2048.
 """
@@ -22,16 +23,16 @@ def _place(row, stretched):
 
 
 @inlined
-def refined(cells, row, stretched):
-    """The row's probability at a stretched value, by interpolation; 2^-16."""
+def apm_predict(cells, row, stretched):
+    """What a row of the map makes of a stretched probability, by interpolation; 2^-16."""
     at, part = _place(row, stretched)
     lower, upper = int64(cells[index(at)]), int64(cells[index(at + 1)])
     return (lower * (4096 - part) + upper * part) >> 12
 
 
 @inlined
-def refine(cells, row, stretched, bit):
-    """Moves the two cells that `refined` used towards `bit`."""
+def apm_update(cells, row, stretched, bit):
+    """Moves the two cells that `apm_predict` interpolated towards `bit`."""
     at, _ = _place(row, stretched)
     goal = bit * 65535
     for i in range(at, at + 2):

@@ -18,14 +18,15 @@ Ints = npt.NDArray[np.int64]
 def unpacked(matrix: Any) -> Ints:
     """int64[columns, size]: the weights of a matrix."""
     blocks = matrix.weights.reshape(-1, matrix.size // 2, 32, 2)
-    return blocks.transpose(0, 2, 1, 3).reshape(-1, matrix.size).astype(np.int64)
+    found: Ints = blocks.transpose(0, 2, 1, 3).reshape(-1, matrix.size).astype(np.int64)
+    return found
 
 
 def half(shift: int) -> int:
     return (1 << shift) >> 1
 
 
-def quantised(values: Ints, bits: int) -> tuple[Ints, int]:
+def quantised(values: npt.NDArray[Any], bits: int) -> tuple[Ints, int]:
     shift = max(int(np.abs(values).max()).bit_length() - bits, 0)
     return np.minimum((values + half(shift)) >> shift, (1 << bits) - 1), shift
 
@@ -72,7 +73,8 @@ class Reference:
         if places not in self.tables:
             rounded = [int((e * (1 << places)).to_integral_value()) for e in self.exp2]
             self.tables[places] = np.array(rounded)
-        return self.tables[places][x & 1023] >> (x >> 10)
+        found: Ints = self.tables[places][x & 1023] >> (x >> 10)
+        return found
 
     def norm(self, x: Ints, weights: Ints) -> tuple[Ints, int]:
         shift = max(int(np.abs(x).max()).bit_length() - 20, 0)

@@ -6,15 +6,13 @@ Frequencies of a context: 256 numbers that add up to 4096, or are all 0.
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
+from reference.reading import fail
+
 BITS = 12
 ONE = 1 << BITS
 STATES = 32
 FIRST = 1 << 16
 Row = Sequence[int]
-
-
-class Malformed(ValueError):
-    """The stream, or the frequencies, contradict the document."""
 
 
 def slots(row: Row) -> tuple[list[int], list[int], list[int]]:
@@ -34,12 +32,12 @@ class Decoder:
         self._at = 0
         self._states = [self._take(4) for _ in range(STATES)]
         if min(self._states) < FIRST:
-            raise Malformed("a state below 2^16")
+            fail("a state below 2^16")
 
     def _take(self, size: int) -> int:
         taken = self._stream[self._at : self._at + size]
         if len(taken) < size:
-            raise Malformed("the stream is too short")
+            fail("the stream is too short")
         self._at += size
         return int.from_bytes(taken, "little")
 
@@ -61,9 +59,9 @@ class Decoder:
     def finish(self) -> None:
         """Nothing may be left."""
         if self._at != len(self._stream):
-            raise Malformed("words are left")
+            fail("words are left")
         if any(state != FIRST for state in self._states):
-            raise Malformed("a state does not end as it should")
+            fail("a state does not end as it should")
 
 
 def decode(stream: bytes, rows: Sequence[Row], contexts: Iterable[int]) -> bytes:
@@ -102,7 +100,7 @@ class Bits:
     def take(self, count: int) -> int:
         """A number, its lowest bit first."""
         if self.at + count > 8 * len(self._data):
-            raise Malformed("frequencies are cut short")
+            fail("frequencies are cut short")
         first, end = self.at // 8, (self.at + count + 7) // 8
         value = int.from_bytes(self._data[first:end], "little") >> self.at % 8
         self.at += count
@@ -111,7 +109,7 @@ class Bits:
     def finish(self) -> int:
         """Bytes that were used; what is left of the last one must be 0."""
         if self.take(-self.at % 8):
-            raise Malformed("unused bits are not 0")
+            fail("unused bits are not 0")
         return self.at // 8
 
 
@@ -120,13 +118,13 @@ def _number(bits: Bits, order: int) -> int:
     while bits.take(1) == 0:
         zeros += 1
         if zeros > 13:
-            raise Malformed("too long a number")
+            fail("too long a number")
     high = 1 << zeros | bits.take(zeros)
     return (high - 1) << order | bits.take(order)
 
 
 def unpack(data: bytes, contexts: int) -> tuple[list[list[int]], int]:
-    """Frequencies at the begin of `data`, and how many bytes they take."""
+    """Frequencies at the start of `data`, and how many bytes they take."""
     bits = Bits(data)
     rows = []
     for _ in range(contexts):
@@ -136,17 +134,17 @@ def unpack(data: bytes, contexts: int) -> tuple[list[list[int]], int]:
             continue
         first, last = bits.take(8), bits.take(8)
         if last < first:
-            raise Malformed("no symbol between first and last")
+            fail("no symbol between first and last")
         freq, order = 0, 5
         for symbol in range(first, last + 1):
             u = _number(bits, order)
             freq += u // 2 if u % 2 == 0 else -(u + 1) // 2
             if not 0 <= freq <= ONE:
-                raise Malformed("a frequency out of range")
+                fail("a frequency out of range")
             row[symbol] = freq
             order = (order + (u // 2).bit_length() + 1) // 2
         if sum(row) != ONE or not row[first] or not row[last]:
-            raise Malformed("frequencies do not add up")
+            fail("frequencies do not add up")
     return rows, bits.finish()
 
 
@@ -192,3 +190,12 @@ def put_frequencies(bits: BitWriter, first: int, freqs: Row) -> None:
         bits.put(h, h.bit_length() - 1)
         bits.put(u, order)
         order = (order + (u // 2).bit_length() + 1) // 2
+
+
+def even(symbols: Iterable[int]) -> list[int]:
+    """Frequencies of these symbols, as equal as can be."""
+    chosen = sorted(set(symbols))
+    found = [0] * 256
+    for i, symbol in enumerate(chosen):
+        found[symbol] = ONE * (i + 1) // len(chosen) - ONE * i // len(chosen)
+    return found

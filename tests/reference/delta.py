@@ -1,16 +1,16 @@
 """The codec of changes after densor/codec/delta/spec.md and nothing else: slow and readable.
 
-`parse_model` and `decode` read; ValueError for what the specification refuses, Unsupported for
-what is reserved, TooLong beyond a limit. `pack_model` and `chunk` write, also what no sensible
+`parse_model` and `decode` read. `pack_model` and `chunk` write, also what no sensible
 writer would choose.
 """
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import rans_reference as rans
-from rans_reference import Bits
+from reference import rans
+from reference.rans import Bits
+from reference.reading import Refused, decode_zstd, fail
 
 CODEC = 7
 DIFFERENCE, XOR, OWN = 1, 2, 3
@@ -22,15 +22,6 @@ MAX_CHUNK = 8388608
 HEAD = struct.Struct("<10BH")
 
 Frequencies = list[int]  # of 256 symbols under a context
-Unpack = Callable[[bytes, int], bytes]  # a Zstandard frame to so many bytes
-
-
-class Unsupported(Exception):
-    """A reserved value."""
-
-
-class TooLong(Exception):
-    """More bytes than a chunk may have."""
 
 
 @dataclass(frozen=True)
@@ -52,36 +43,42 @@ class Model:
         """Bits of an element that are coded."""
         return 8 * self.size - self.dropped
 
+    def decode(self, payload: bytes, original: int, base: bytes | None = None) -> bytes:
+        """CHUNK."""
+        if base is None:
+            fail("changes in an entry without a base")
+        return decode(self, payload, original, base)
 
-def parse_model(payload: bytes, unpack_zstd: Unpack) -> Model:
+
+def parse_model(payload: bytes) -> Model:
     """MODEL."""
     if payload[3:4] and payload[3] not in (DIFFERENCE, XOR, OWN):
-        raise Unsupported(f"method {payload[3]}")
+        raise Refused("unsupported", f"method {payload[3]}")
     if len(payload) < HEAD.size:
-        raise ValueError("too short")
+        fail("too short")
     fields = HEAD.unpack_from(payload)
     _, size, flags, method, dropped, direct, mantissa, contexts, shift, bits, length = fields
     if size not in (1, 2, 4, 8) or flags not in (0, FLOATS) or dropped > 8 * size - 8:
-        raise ValueError("size, flags or dropped bits")
+        fail("size, flags or dropped bits")
     width = 8 * size - dropped
     if not splits_all(method, width, direct, mantissa):
-        raise ValueError("direct or mantissa bits")
+        fail("direct or mantissa bits")
     if contexts > MAX_CONTEXTS or shift >= 8 * size or bits > MAX_CONTEXT_BITS:
-        raise ValueError("contexts")
+        fail("contexts")
     packed, rest = payload[HEAD.size : HEAD.size + length], payload[HEAD.size + length :]
     if len(packed) < length or (contexts < 2 and (bits or length)):
-        raise ValueError("context map")
-    mapped = unpack_zstd(packed, 1 << bits) if contexts > 1 else b"\0"
+        fail("context map")
+    mapped = decode_zstd(packed, 1 << bits) if contexts > 1 else b"\0"
     if max(mapped) >= max(contexts, 1):
-        raise ValueError("a context that is not there")
+        fail("a context that is not there")
     frequencies, used = rans.unpack(rest, contexts) if contexts else ([], 0)
     if used != len(rest):
-        raise ValueError("too long")
+        fail("too long")
     model = Model(
         size, flags == FLOATS, method, dropped, direct, mantissa, shift, mapped, frequencies
     )
     if any(table[t] and meaning(model, t) is None for table in frequencies for t in range(256)):
-        raise ValueError("a symbol that stands for no change")
+        fail("a symbol that stands for no change")
     return model
 
 
@@ -116,20 +113,20 @@ def meaning(model: Model, t: int) -> tuple[int, int] | None:
 def decode(model: Model, payload: bytes, original: int, base: bytes) -> bytes:
     """CHUNK."""
     if len(payload) < 9 or original % model.size:
-        raise ValueError("length")
+        fail("length")
     offset, mode = struct.unpack_from("<QB", payload)
     if offset + original > len(base):
-        raise ValueError("beyond the end of the base")
+        fail("beyond the end of the base")
     if original > MAX_CHUNK:
-        raise TooLong
+        raise Refused("limit", "more bytes than a chunk may have")
     before = base[offset : offset + original]
     if mode == SAME and len(payload) == 9:
         return before
     if mode != CODED or not model.frequencies or len(payload) < 13:
-        raise ValueError("mode")
+        fail("mode")
     length = int.from_bytes(payload[9:13], "little")
     if 13 + length > len(payload):
-        raise ValueError("a stream beyond the end")
+        fail("a stream beyond the end")
     old = [
         int.from_bytes(before[i : i + model.size], "little") for i in range(0, original, model.size)
     ]
@@ -140,7 +137,7 @@ def decode(model: Model, payload: bytes, original: int, base: bytes) -> bytes:
     extra = Bits(payload[13 + length :])
     new = [element(model, b, t, extra) for b, t in zip(old, symbols, strict=True)]
     if extra.finish() != len(payload) - 13 - length:
-        raise ValueError("too many extra bits")
+        fail("too many extra bits")
     return b"".join(x.to_bytes(model.size, "little") for x in new)
 
 
@@ -211,12 +208,3 @@ def chunk(
         size += count
     head = struct.pack("<QBI", offset, CODED, len(stream))
     return head + stream + bits.to_bytes((size + 7) // 8, "little")
-
-
-def even(symbols: Iterable[int]) -> Frequencies:
-    """Frequencies as equal as can be of the given symbols."""
-    chosen = sorted(set(symbols))
-    found = [0] * 256
-    for i, symbol in enumerate(chosen):
-        found[symbol] = 4096 * (i + 1) // len(chosen) - 4096 * i // len(chosen)
-    return found
