@@ -71,7 +71,7 @@ class DensorRepaired(Codec):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "archive"
             path.write_bytes(state[0])
-            densor.repair(path)
+            densor.archives.repair(path)
             densor.decompress_file(path, restored, threads=1)
         return [restored.getvalue()]
 

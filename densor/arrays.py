@@ -10,9 +10,10 @@ from densor import dtypes
 from densor.errors import ArgumentError, FormatError, LimitError
 from densor.formats.container import strictjson
 from densor.formats.container.entry import ARRAY, EntryMeta
-from densor.formats.io.sources import Bytes
+from densor.formats.io.sources import Bytes, as_bytes
 from densor.formats.tensors import TensorInfo, c_strides, is_view
 
+_NOTHING = np.empty(0, np.uint8)
 _PAIRS = ("C32", "BC32", "C64", "C128")  # elements of two numbers
 _MOST_COPIES = 4  # of each byte of a stretch, where a view repeats them
 _SMALL_COPY = 1 << 20  # bytes that a view may always have
@@ -229,6 +230,22 @@ def _negate(data: Bytes, dtype: str, which: slice) -> None:
         numbers[which] = ~numbers[which] + np.ones(1, numbers.dtype)
     else:
         numbers[which] ^= np.array(1 << (8 * size - 1), numbers.dtype)
+
+
+def memory_of(out: Any, size: int) -> Bytes:
+    """The bytes of a writable contiguous array, tensor in main memory or buffer of just `size`
+    bytes; ArgumentError for anything else."""
+    if is_torch(out):
+        if not out.is_contiguous() or out.device.type != "cpu" or out.nbytes != size:
+            raise ArgumentError(f"out must be a contiguous tensor of {size} bytes")
+        import torch
+
+        found: Bytes = out.detach().reshape(-1).view(torch.uint8).numpy() if size else _NOTHING
+        return found
+    view = memoryview(out) if not isinstance(out, np.ndarray) else out.data
+    if view.readonly or not view.c_contiguous or view.nbytes != size:
+        raise ArgumentError(f"out must be a writable contiguous buffer of {size} bytes")
+    return as_bytes(out)
 
 
 def to_numpy(dtype: str, shape: tuple[int, ...], data: Bytes) -> "np.ndarray[Any, Any]":

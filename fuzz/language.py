@@ -16,8 +16,8 @@ from densor.codec import registry
 from densor.codec.decoders import decoder_for
 from densor.codec.language_model.encoder import LlmCoder
 from densor.codec.language_model.session import Session
+from densor.files.language_models import load
 from densor.formats.container.chunk_decoders import decode_chunk
-from densor.llm.load import load
 from densor.llm.network import Logits, Network
 from densor.runtime.workers import Workers
 from fuzz.codecs import Case, decoded_twice, mutate_case, unpack

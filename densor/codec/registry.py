@@ -1,5 +1,7 @@
 """Numbers that stand in archives. Frozen: a number is never given another meaning."""
 
+FRAME_SIZE = 28  # bytes in front of the payload of every frame
+
 MODEL_RAW = 0  # model numbers of chunks without a MODEL frame
 MODEL_ZSTD = 1
 FIRST_MODEL = 16  # the number of the first MODEL frame

@@ -14,6 +14,7 @@ from densor.formats.container.stream_reader import StreamReader
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.io.sources import MemoryRandomSource, MemorySource
 from densor.formats.parsers.plan import plan_file
+from densor.options import ReadOptions, WriteOptions
 from densor.version import __version__
 
 _PLAIN = dict.fromkeys((*DTYPES, FILE))
@@ -39,7 +40,7 @@ class DensorFiles(Codec):
 
     def compress(self, prepared: Sequence[Item], threads: int) -> tuple[bytes, list[int]]:
         out = io.BytesIO()
-        writer = ArchiveWriter(out, self._level, threads)
+        writer = ArchiveWriter(out, WriteOptions(level=self._level, threads=threads))
         try:
             for item in prepared:
                 dtype = item.dtype or self._dtype
@@ -60,7 +61,7 @@ class DensorFiles(Codec):
             restored.append(np.empty(sizes[len(restored)], np.uint8))
             return MemorySink(restored[-1])
 
-        reader = StreamReader(MemorySource(archive), threads)
+        reader = StreamReader(MemorySource(archive), ReadOptions(threads=threads))
         try:
             for _ in reader.entries(sink):
                 pass

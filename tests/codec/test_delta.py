@@ -42,14 +42,14 @@ from reference.delta import DIFFERENCE, OWN, XOR
 from reference.reading import Refused
 
 import densor
-from densor import append, differences
+from densor import verify_file
+from densor.archives import append, differences
 from densor.codec.delta import kernels, tokens
 from densor.codec.delta.decoder import ChangeDecoder
 from densor.codec.delta.encoder import ChangeCoder
 from densor.codec.delta.params import parse
 from densor.codec.kind import FLOATS as FLOAT_DTYPES
 from densor.dtypes import SIZES
-from densor.files.single import test_file as verify_file
 from densor.formats.io.sources import MemoryRandomSource
 
 BASE = 2  # the feature
@@ -375,7 +375,7 @@ def test_files(tmp_path: Path, threads: int) -> None:
     assert os.path.getsize(tmp_path / "a") < 0.5 * os.path.getsize(tmp_path / "plain")
     densor.decompress_file(tmp_path / "a", tmp_path / "b", threads=threads, base=old)
     assert (tmp_path / "b").read_bytes() == checkpoint(1)
-    densor.test_file(tmp_path / "a", threads=threads, base=old)
+    densor.verify_file(tmp_path / "a", threads=threads, base=old)
     (entry,) = container.decode((tmp_path / "a").read_bytes(), checkpoint())
     assert entry.data == checkpoint(1)
     container.read_index((tmp_path / "a").read_bytes())
@@ -498,7 +498,7 @@ def test_wrong_missing_and_truncated_bases(tmp_path: Path) -> None:
         with pytest.raises(densor.ArgumentError, match=r"base old\.safetensors has"):
             densor.decompress_file(io.BytesIO(archive), target, base=old)
         with pytest.raises(densor.ArgumentError, match=r"base old\.safetensors has"):
-            densor.test_file(io.BytesIO(archive), base=old)
+            densor.verify_file(io.BytesIO(archive), base=old)
         with densor.open(archive, base=old) as file, pytest.raises(densor.ArgumentError):
             file.get_tensor("layer.0")
     for nowhere in (tmp_path, tmp_path / "nothing"):
@@ -992,7 +992,8 @@ def test_chunks_of_changes_are_of_limited_length() -> None:
 
 def test_a_chain_that_costs_too_much() -> None:
     """Each link needs two chunks of the one before, over and over; few bytes are read."""
-    from densor.formats.container import archive as module
+    from densor.formats.container.entry_decoder import Budget
+    from densor.runtime.lru import LruCache
 
     size = 1 << 16
     data = bytes(size)
@@ -1007,9 +1008,9 @@ def test_a_chain_that_costs_too_much() -> None:
     with densor.open(archive) as file:
         inside = file._archive
         assert not inside.read(inside.entries[-1], 0, size).any()
-        inside._kept._chunks.clear()
-        budget = module._Budget(1)
-        budget._left = 10 * size
+        inside._kept = LruCache(size)
+        budget = Budget(1, "too much to read")
+        budget.left = 10 * size
         with pytest.raises(densor.LimitError, match="too much to read"):
             inside.fill(inside.entries[-1], 0, np.empty(size, np.uint8), budget)
 

@@ -34,7 +34,7 @@ from densor.errors import (
     LimitError,
     UnsupportedError,
 )
-from densor.llm.load import load
+from densor.files.language_models import load
 from densor.llm.network import Logits, Network, Rows
 from densor.runtime.workers import Workers
 
@@ -212,7 +212,7 @@ def test_files(archive: Path, trained: Path, tmp_path: Path) -> None:
     densor.decompress_file(archive, tmp_path / "out", llm=trained, progress=moved.append)
     assert (tmp_path / "out").read_bytes() == SOURCE
     assert sum(moved) == len(SOURCE)
-    densor.test_file(archive, llm=str(trained))
+    densor.verify_file(archive, llm=str(trained))
     with densor.open(archive, llm=trained) as file:
         assert file.read_file("book.txt") == SOURCE
     assert str(trained).encode() not in archive.read_bytes()
@@ -380,7 +380,7 @@ def test_damaged_archives(archive: Path, trained: Path) -> None:
         damaged = bytearray(data)
         damaged[random.integers(len(data))] ^= 1 << int(random.integers(8))
         with pytest.raises(DensorError):
-            densor.test_file(io.BytesIO(bytes(damaged)), llm=trained)
+            densor.verify_file(io.BytesIO(bytes(damaged)), llm=trained)
     for end in random.integers(0, len(data), 8):
         with pytest.raises(DensorError):
-            densor.test_file(io.BytesIO(data[:end]), llm=trained)
+            densor.verify_file(io.BytesIO(data[:end]), llm=trained)

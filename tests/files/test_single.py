@@ -269,7 +269,7 @@ def test_sources_that_fail_anywhere(threads: int, tmp_path: Path) -> None:
         for good in [0, 1, 31, 32, *rng.integers(33, len(blob) - 1, 10).tolist()]:
             for action in (
                 lambda file: densor.decompress_file(file, tmp_path / "out", threads=threads),
-                lambda file: densor.test_file(file, threads=threads),
+                lambda file: densor.verify_file(file, threads=threads),
             ):
                 with pytest.raises(densor.FileError, match="Input/output error"):
                     action(FaultyFile(good, FAULTS[0], blob))
@@ -350,10 +350,10 @@ def fail_as_file_error(*_: Any) -> None:
 
 
 def test_a_source_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: Any) -> None:
-    from densor.files import single
+    from densor.files import new_archive
 
     plain = tmp_path / "plain"
-    original = single.plan_file
+    original = new_archive.plan_file
 
     def with_change(change: Callable[[], None]) -> Callable[..., Any]:
         def plan(*arguments: Any, **options: Any) -> Any:
@@ -374,7 +374,7 @@ def test_a_source_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: Any
 
     for change in (grow, shrink, touch):
         plain.write_bytes(NOISE)
-        monkeypatch.setattr(single, "plan_file", with_change(change))
+        monkeypatch.setattr(new_archive, "plan_file", with_change(change))
         with pytest.raises(densor.FileError, match="change"):
             densor.compress_file(plain, tmp_path / "out")
         plain.write_bytes(NOISE)
@@ -590,7 +590,7 @@ def test_bombs_are_stopped_before_they_unfold(name: str, known: bool, tmp_path: 
     limit = (1 << 26) - 1
     for action in (
         lambda: densor.decompress(archive, max_output_size=limit),
-        lambda: densor.test_file(io.BytesIO(archive), max_output_size=limit),
+        lambda: densor.verify_file(io.BytesIO(archive), max_output_size=limit),
         lambda: densor.decompress_file(
             io.BytesIO(archive), tmp_path / "out", max_output_size=limit
         ),

@@ -150,7 +150,7 @@ def check_damage(archive: bytes, step: int) -> None:
         if len(data) < 4:
             error = DensorError
         with pytest.raises(error):
-            densor.test_file(io.BytesIO(data))
+            densor.verify_file(io.BytesIO(data))
 
 
 @pytest.mark.parametrize("tier", ["-9", "sample"])
@@ -198,10 +198,10 @@ def test_another_model_and_another_tokenizer(chat: Path, tmp_path: Path) -> None
     (marks / "tokenizer.json").write_text(json.dumps(plain))
     for folder, message in ((other, "another"), (words, "tokens were others"), (marks, "another")):
         with pytest.raises(ArgumentError, match=message):
-            densor.test_file(io.BytesIO(out.getvalue()), llm=folder)
+            densor.verify_file(io.BytesIO(out.getvalue()), llm=folder)
     with pytest.raises(UnsupportedError, match="--llm"):
-        densor.test_file(io.BytesIO(out.getvalue()))
-    densor.test_file(io.BytesIO(out.getvalue()), llm=chat)
+        densor.verify_file(io.BytesIO(out.getvalue()))
+    densor.verify_file(io.BytesIO(out.getvalue()), llm=chat)
 
 
 # Large

@@ -441,7 +441,7 @@ def test_names_that_occur_twice_are_refused() -> None:
         for frame in frames
     ]
     with pytest.raises(densor.FormatError, match="two entries"):
-        densor.test_file(io.BytesIO(put_together(twice, blob[:32])))
+        densor.verify_file(io.BytesIO(put_together(twice, blob[:32])))
 
 
 # Safetensors files, odd ones among them: every one comes back byte for byte

@@ -54,7 +54,7 @@ def check(archive: bytes, expected: dict[str, bytes], *, index: bool = True) -> 
     assert len(entries) == len(expected)
     found = container.read_index(archive)
     assert bool(found) == index
-    densor_entries = densor.test_file(io.BytesIO(archive), threads=1)
+    densor_entries = densor.verify_file(io.BytesIO(archive), threads=1)
     assert [entry.meta.name for entry in densor_entries] == list(expected)
     if index:
         with densor.open(archive, threads=1) as file:
@@ -259,7 +259,7 @@ def refused(archive: bytes, reason: str) -> None:
         container.decode(archive)
     assert theirs.value.reason == reason
     with pytest.raises(densor.DensorError) as ours:
-        densor.test_file(io.BytesIO(archive), threads=1)
+        densor.verify_file(io.BytesIO(archive), threads=1)
     assert type(ours.value) is error, ours.value
 
 
@@ -329,7 +329,7 @@ def end_of_entry(payload: bytes) -> bytes:
 
 def test_ends_of_entries_that_are_refused() -> None:
     good = take_apart(object_with([GOOD]))[2].payload
-    assert densor.test_file(io.BytesIO(end_of_entry(good)))
+    assert densor.verify_file(io.BytesIO(end_of_entry(good)))
     refused(end_of_entry(good[:8] + b"\x03" + good[9:]), "unsupported")  # kind of hash
     refused(end_of_entry(good[:8] + b"\x02" + good[9:] + bytes(16)), "format")  # not as declared
     refused(end_of_entry(good[:-1]), "format")
@@ -585,7 +585,7 @@ def test_an_index_that_lists_something_else_fails_the_test(tmp_path: Path) -> No
     path = tmp_path / "a.densor"
     with densor.Writer(path) as writer:
         writer.add_tensor("first", np.arange(1000))
-    assert densor.test_file(path)
+    assert densor.verify_file(path)
     archive = path.read_bytes()
     end = len(archive) - 44
     index_at = int.from_bytes(archive[end + 28 : end + 36], "little")
@@ -596,4 +596,4 @@ def test_an_index_that_lists_something_else_fails_the_test(tmp_path: Path) -> No
     frame = wire.pack_frame(wire.INDEX, payload, len(text)) + payload
     path.write_bytes(archive[:index_at] + frame + archive[end:])
     with pytest.raises(densor.FormatError, match="index"):
-        densor.test_file(path)
+        densor.verify_file(path)

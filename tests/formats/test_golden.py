@@ -38,7 +38,7 @@ def test_good_archives(name: str) -> None:
     wanted = EXPECTED["good"][name]
     entries = container.decode(archive)
     assert {e.name: hashlib.sha256(e.data).hexdigest() for e in entries} == wanted
-    assert [e.meta.name for e in densor.test_file(io.BytesIO(archive), threads=1)] == list(wanted)
+    assert [e.meta.name for e in densor.verify_file(io.BytesIO(archive), threads=1)] == list(wanted)
     if len(entries) == 1:
         restored = densor.decompress(archive)
         if isinstance(restored, np.ndarray):
@@ -72,7 +72,7 @@ def test_bad_archives(name: str, tmp_path: Path) -> None:
     path = GOLDEN / f"{name}.densor"
     archive = path.read_bytes()
     for action in (
-        lambda: densor.test_file(path, threads=1),
+        lambda: densor.verify_file(path, threads=1),
         lambda: densor.decompress(archive),
         lambda: densor.decompress_file(path, tmp_path / "out"),
     ):
@@ -90,7 +90,7 @@ def test_a_damaged_archive_is_repaired_as_ever(tmp_path: Path) -> None:
     whole = (GOLDEN / "recovery.densor").read_bytes()
     path = tmp_path / "x"
     path.write_bytes((GOLDEN / "bad-recovery-damaged.densor").read_bytes())
-    densor.repair(path)
+    densor.archives.repair(path)
     assert path.read_bytes() == whole
     assert reference_recovery.check(whole) == 3
 
@@ -100,7 +100,7 @@ def test_what_is_newer_is_refused_with_advice() -> None:
     assert len(newer) >= 7
     for name in newer:
         with pytest.raises(densor.UnsupportedError, match=r"upgrade|newer densor may"):
-            densor.test_file(GOLDEN / f"{name}.densor", threads=1)
+            densor.verify_file(GOLDEN / f"{name}.densor", threads=1)
 
 
 def test_the_golden_archives_cover_the_format() -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from reference import network as reference_network
 
+from densor.files.language_models import load
 from densor.llm import selftest
 from densor.llm.head import MAX_RATE, Head, Rates, head_bytes, rates_of
-from densor.llm.load import load
 from densor.llm.network import Logits, Network, Rows
 
 

@@ -19,8 +19,8 @@ from densor.codec.language_model.encoder import LlmCoder
 from densor.codec.language_model.meter import Cost, Meter
 from densor.codec.language_model.session import Session
 from densor.errors import ArgumentError, UnsupportedError
+from densor.files.language_models import load
 from densor.llm.head import Head, rates_of
-from densor.llm.load import load
 from densor.llm.network import Network, Rows
 from densor.runtime.workers import Workers
 

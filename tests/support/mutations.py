@@ -128,8 +128,9 @@ def by_stream(archive: bytes, threads: int = 1) -> dict[str, bytes]:
     from densor.formats.container.sinks import GrowingSink
     from densor.formats.container.stream_reader import StreamReader
     from densor.formats.io.sources import FileSource
+    from densor.options import ReadOptions
 
-    reader = StreamReader(FileSource(io.BytesIO(archive)), threads)
+    reader = StreamReader(FileSource(io.BytesIO(archive)), ReadOptions(threads=threads))
     sinks: dict[str, GrowingSink] = {}
 
     def sink_for(meta: Any) -> GrowingSink:

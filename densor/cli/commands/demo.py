@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from densor.cli import checks, console
-from densor.cli.arguments import Parser, UsageError, add_force, add_quiet, add_threads
+from densor.cli.arguments import Parser, UsageError, add_flags
 from densor.errors import FileError
 
 if TYPE_CHECKING:
@@ -28,9 +28,8 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--model", metavar="PATH", help="also a file or folder of yours")
     found.add_argument("--plot", metavar="FILE.png", help="draw the charts into a PNG")
-    add_threads(found, default=1)
-    add_force(found)
-    add_quiet(found)
+    add_flags(found, "threads", default=1)
+    add_flags(found, "overwrite", "quiet")
     return found
 
 
@@ -42,12 +41,12 @@ def run(args: argparse.Namespace) -> int:
         if not args.plot.lower().endswith(".png"):
             raise UsageError("argument --plot: the name must end with .png")
         report.require_matplotlib()
-        checks.target_file(args.plot, args.force)
+        checks.target_file(args.plot, args.overwrite)
     if args.model is not None:
         checks.existing(args.model, named=True)
     results = [(title, _show(title, load(), args)) for title, load in _models(args.model)]
     if args.plot is not None:
-        report.save_png(args.plot, results, args.force)
+        report.save_png(args.plot, results, args.overwrite)
         console.say(f"charts => {args.plot}")
     return 0
 

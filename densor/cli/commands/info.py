@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from densor.cli import console, table
+from densor.cli import console, frame, table
 from densor.cli.arguments import Parser
 
 if TYPE_CHECKING:
@@ -32,10 +32,11 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Prints what the index says."""
-    return console.archive(args.archive, _show)
+    return frame.archive(args, args.archive, _show)
 
 
-def _show(path: str) -> None:
+def _show(args: argparse.Namespace) -> None:
+    path = args.archive
     from densor.cli.contents import opened
 
     with opened(path) as found:

@@ -26,6 +26,8 @@ class LlmDecoder:
     It tells the session of its progress.
     """
 
+    reports_progress = True
+
     def __init__(self, model: Model, session: Session | None = None) -> None:
         self.model = model
         self._session = session or Session()

