@@ -45,7 +45,7 @@ def check_whole(thing: Any) -> None:
     if is_torch(thing):
         _check_torch(thing)
     elif isinstance(thing, np.ndarray):
-        if kind not in (np.ndarray, np.memmap):
+        if kind not in (np.ndarray, np.memmap, np.matrix):  # of the same meaning
             raise ArgumentError(
                 f"cannot compress a {_full_name(kind)}, only the plain arrays that it is made of"
             )

@@ -207,7 +207,7 @@ class _Extraction:
         make_parents(self._folder, path.parent if meta.kind == FILE else path)
         if meta.kind == DIR:
             return NullSink(None)
-        out = self._open.enter_context(whole_file(path, self._overwrite))
+        out = self._open.enter_context(whole_file(path, self._overwrite, lambda: meta.mode))
         return file_sink(out, self._keep, path)
 
 

@@ -45,12 +45,17 @@ class NewArchive:
 
 
 @contextlib.contextmanager
-def new_archive(target: PathOrFile, options: WriteOptions) -> Iterator[NewArchive]:
-    """Begins an archive, and completes it where the block ends well; else no target is left."""
+def new_archive(
+    target: PathOrFile, options: WriteOptions, mode: int | None = None
+) -> Iterator[NewArchive]:
+    """Begins an archive, and completes it where the block ends well; else no target is left.
+
+    `mode`: the permissions of the file, None for those that any new one gets.
+    """
     target = plain(target)
     reading = options.reading()
     with open_base(reading) as base:
-        with open_output(target, options.overwrite) as out:
+        with open_output(target, options.overwrite, lambda: mode) as out:
             if options.recovery is not None:
                 check_wanted(options.recovery, out)
             writer = ArchiveWriter(out, options, based=base is not None)
