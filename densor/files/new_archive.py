@@ -77,12 +77,21 @@ def new_archive(
             check_uploaded(str(target), writer.digests, reading, base)
 
 
-def add_input(archive: NewArchive, name: str, found: Input, *, one_of_many: bool = False) -> None:
+def add_input(
+    archive: NewArchive,
+    name: str,
+    found: Input,
+    *,
+    escaped: bool = False,
+    one_of_many: bool = False,
+) -> None:
     """Adds a file under a name; FileError if it changes while it is read.
 
+    `escaped`: whether the name is one that `escape_path` made.
     `one_of_many`: the base, if there is one, goes with some of the archive's files only.
     """
     meta = EntryMeta(name, FILE, found.size, mode=found.mode, mtime_ns=found.mtime_ns)
+    meta.escaped = escaped or None
     plan = planned(archive.writer, meta, FileSource(found.file), found.random)
     base = archive.base_for(name, plan.tensors) if one_of_many else archive.base
     add_planned(archive.writer, meta, plan, base)

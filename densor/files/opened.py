@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from densor.errors import ArgumentError, FileError, FormatError
-from densor.formats.container.entry import check_path
+from densor.errors import ArgumentError, FileError
+from densor.formats.container.entry import escape_path
 from densor.formats.container.wire import MAGIC, begins_archive
 from densor.formats.io.outputs import errors_of, whole_file
 from densor.formats.io.sources import FileRandomSource, RandomSource
@@ -154,12 +154,15 @@ def same_file_state(before: os.stat_result, file: BinaryIO) -> bool:
     return (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
 
 
-def entry_name(source: PathOrFile) -> str:
-    """What the entry of a file is called; ArgumentError if no archive may hold the name."""
+def entry_name(source: PathOrFile) -> tuple[str, bool]:
+    """What the entry of a file is called, and whether that is escaped.
+
+    ArgumentError if no archive may hold the name.
+    """
     if is_file_object(source):
-        return "stdin"
+        return "stdin", False
     name = name_of(str(source)) if is_url(source) else Path(source).name  # type: ignore[arg-type]
     try:
-        return check_path(name)
-    except FormatError as error:
+        return escape_path(os.fsencode(name))
+    except ArgumentError as error:
         raise ArgumentError(f"{error}; give another with name=") from None

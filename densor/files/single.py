@@ -68,7 +68,8 @@ def compress_file(
     chosen = write_options(options, level=level, threads=threads, **keywords)
     source, target = plain(source), plain(target)
     with open_input(source) as found, new_archive(target, chosen, found.mode) as archive:
-        add_input(archive, name or entry_name(source), found)
+        called, escaped = (name, False) if name else entry_name(source)
+        add_input(archive, called, found, escaped=escaped)
     if found.mode is not None and _is_plain(target):
         copy_times_and_mode(Path(source), Path(target))  # type: ignore[arg-type]
     return archive.sizes

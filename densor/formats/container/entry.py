@@ -1,12 +1,14 @@
 """What an archive says about an entry: name, kind, type, size."""
 
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from densor.dtypes import LATER, SIZES
-from densor.errors import ArgumentError, FormatError, UnsupportedError
+from densor.errors import ArgumentError, FileError, FormatError, UnsupportedError
 from densor.formats.container import strictjson
 from densor.formats.container.hashing import KINDS as KINDS_OF_HASH
 from densor.formats.tensors import (
@@ -65,13 +67,24 @@ class EntryMeta:
     hash: str | None = None  # of the original bytes, None for the default
     mode: int | None = None
     mtime_ns: int | None = None
+    escaped: bool | None = None  # whether the name stands for a path of other bytes
     base: BaseRef | None = None
     tensors: list[TensorInfo] = field(default_factory=list)  # index only
 
     def to_json(self) -> dict[str, Any]:
         """The keys of an ENTRY frame."""
         found: dict[str, Any] = {"name": self.name, "kind": self.kind, "size": self.size}
-        for key in ("dtype", "order", "host", "descr", "format", "hash", "mode", "mtime_ns"):
+        for key in (
+            "dtype",
+            "order",
+            "host",
+            "descr",
+            "format",
+            "hash",
+            "mode",
+            "mtime_ns",
+            "escaped",
+        ):
             value = getattr(self, key)
             if value is not None:
                 found[key] = value
@@ -93,6 +106,48 @@ def check_path(name: str) -> str:
     if bad:
         raise FormatError(f"unsafe path in archive: {name!r}")
     return check_name(name)
+
+
+def escape_path(path: bytes) -> tuple[str, bool]:
+    """The name by which an archive has a path of any bytes, and whether it is escaped.
+
+    ArgumentError for one that no archive can have.
+    """
+    try:
+        return check_path(path.decode()), False
+    except (UnicodeDecodeError, FormatError):
+        pass
+    text = path.decode("utf-8", "surrogateescape")
+    return new_path("".join(_escaped(c) if _is_odd(c) else c for c in text)), True
+
+
+def _is_odd(character: str) -> bool:
+    return character < " " or character in "%:\\\x7f" or "\ud800" <= character <= "\udfff"
+
+
+def _escaped(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogateescape"))
+
+
+def real_path(meta: EntryMeta) -> str:
+    """The path that an entry was packed from; FileError where no file here can have it."""
+    if not meta.escaped:
+        return meta.name
+    if os.name == "nt":
+        raise FileError(f"{meta.name}: no file can have the name that this stands for on Windows")
+    return os.fsdecode(unquote_to_bytes(meta.name))
+
+
+def _parse_escaped(found: object, meta: EntryMeta) -> bool | None:
+    """Whether the name of an entry is escaped; FormatError where that is not a harmless path."""
+    if found is None or found is False:
+        return None
+    if found is not True or meta.kind not in (FILE, DIR):
+        raise FormatError("escaped is not true or false, or of an entry that has no path")
+    path = unquote_to_bytes(meta.name)
+    if any(part in (b"", b".", b"..") for part in path.split(b"/")) or b"\0" in path:
+        raise FormatError(f"unsafe path in archive: {meta.name!r}")
+    return True
 
 
 def parse_entry(payload: Any) -> EntryMeta:
@@ -123,6 +178,7 @@ def parse(found: dict[str, Any]) -> EntryMeta:
     if found.get("mtime_ns") is not None:
         most = (1 << 63) - 1
         meta.mtime_ns = strictjson.integer(found["mtime_ns"], "mtime_ns", most, -most)
+    meta.escaped = _parse_escaped(found.get("escaped"), meta)
     meta.descr = found.get("descr")
     if kind in (TENSOR, ARRAY):
         _parse_tensor(meta, found)
