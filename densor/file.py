@@ -24,6 +24,7 @@ from densor.formats.io.sources import (
     RandomSource,
 )
 from densor.formats.io.urls import is_url, plain
+from densor.formats.packed.archive import PackedArchive, packed_file_at
 from densor.formats.parsers import safetensors
 from densor.formats.tensors import TensorInfo, is_readable
 from densor.options import ReadKeywords, ReadOptions, read_options
@@ -47,6 +48,7 @@ class Info(NamedTuple):
 class File:
     """An archive opened for random access, after the manner of `safetensors.safe_open`.
 
+    Packed safetensors files are read too, by path, where they were not packed against a base.
     `source`: path, URL, seekable binary file object or bytes; of what is behind a URL, only what is
     needed is read. `framework`: `numpy` (or `np`) or `torch` (or `pt`), what `get_tensor` returns.
     `device`: where torch tensors are put. Options are those of `densor.decompress_file`, of which
@@ -75,10 +77,16 @@ class File:
         self._arguments = source, framework, device, chosen
         self._stack = ExitStack()
         try:
-            random = self._stack.enter_context(_random_source(plain(source)))
-            base = self._stack.enter_context(open_base(chosen))
+            packed = packed_file_at(source)
+            if packed is None:
+                random = self._stack.enter_context(_random_source(plain(source)))
+                base = self._stack.enter_context(open_base(chosen))
             with collection_paused():
-                self._archive = Archive(random, chosen, base)
+                self._archive: Archive | PackedArchive = (
+                    Archive(random, chosen, base)
+                    if packed is None
+                    else PackedArchive(packed, chosen)
+                )
                 self._stack.callback(self._archive.close)
                 self._find_tensors()
         except BaseException:
@@ -94,7 +102,9 @@ class File:
 
     @property
     def archive(self) -> Archive:
-        """What the tensors are read from."""
+        """What the tensors are read from; UnsupportedError for a packed safetensors file."""
+        if not isinstance(self._archive, Archive):
+            raise UnsupportedError("this is no archive but a packed safetensors file")
         return self._archive
 
     def keys(self) -> list[str]:

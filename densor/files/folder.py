@@ -22,8 +22,11 @@ from densor.formats.io.outputs import (
     whole_file,
 )
 from densor.formats.io.safe_paths import Places
-from densor.formats.io.sources import FileSource, MemorySource
+from densor.formats.io.sources import FileRandomSource, FileSource, MemorySource
 from densor.formats.io.urls import is_url, join, name_of, plain
+from densor.formats.parsers import onnx
+from densor.formats.parsers.contents import Head
+from densor.formats.tensors import TensorInfo
 from densor.options import (
     ReadKeywords,
     ReadOptions,
@@ -133,12 +136,35 @@ def pack(
     chosen = write_options(options, level=level, threads=threads, **keywords)
     found = list(members(paths, left_out))
     with new_archive(target, chosen) as archive:
+        told = _told_by_models(found)
         for member in found:
-            _add_member(archive, member, left_out)
+            _add_member(archive, member, left_out, told)
     return archive.sizes
 
 
-def _add_member(archive: NewArchive, member: Member, left_out: LeftOut | None) -> None:
+def _told_by_models(found: list[Member]) -> dict[Path, list[TensorInfo]]:
+    """The tensors in files of weights beside ONNX models, which only these tell of, by path."""
+    known = {member.path for member in found if isinstance(member.path, Path)}
+    told: dict[Path, list[TensorInfo]] = {}
+    for path in known:
+        if path.suffix != ".onnx":
+            continue
+        with contextlib.suppress(DensorError, OSError), path.open("rb") as file:
+            random = FileRandomSource(file)
+            head = Head(FileSource(file), random.size, random, path.name)
+            for location, tensors in onnx.external(head).items():
+                other = path.parent / location
+                if other in known and other != path:
+                    told.setdefault(other, []).extend(tensors)
+    return told
+
+
+def _add_member(
+    archive: NewArchive,
+    member: Member,
+    left_out: LeftOut | None,
+    told: dict[Path, list[TensorInfo]],
+) -> None:
     if isinstance(member.path, Path) and member.path.is_dir():
         with errors_of(member.path):
             status = member.path.stat()
@@ -152,7 +178,10 @@ def _add_member(archive: NewArchive, member: Member, left_out: LeftOut | None) -
         except FileError as error:  # one that may not be read
             _leave_out(error, left_out)
             return
-        add_input(archive, member.name, found, escaped=member.escaped, one_of_many=True)
+        tensors = told.get(member.path) if isinstance(member.path, Path) else None
+        add_input(
+            archive, member.name, found, escaped=member.escaped, one_of_many=True, told=tensors
+        )
 
 
 def extract(

@@ -84,15 +84,17 @@ def add_input(
     *,
     escaped: bool = False,
     one_of_many: bool = False,
+    told: list[TensorInfo] | None = None,
 ) -> None:
     """Adds a file under a name; FileError if it changes while it is read.
 
     `escaped`: whether the name is one that `escape_path` made.
+    `told`: the tensors in it, where another file tells them.
     `one_of_many`: the base, if there is one, goes with some of the archive's files only.
     """
     meta = EntryMeta(name, FILE, found.size, mode=found.mode, mtime_ns=found.mtime_ns)
     meta.escaped = escaped or None
-    plan = planned(archive.writer, meta, FileSource(found.file), found.random)
+    plan = planned(archive.writer, meta, FileSource(found.file), found.random, told)
     base = archive.base_for(name, plan.tensors) if one_of_many else archive.base
     add_planned(archive.writer, meta, plan, base)
     if not found.unchanged():
@@ -100,12 +102,16 @@ def add_input(
 
 
 def planned(
-    writer: ArchiveWriter, meta: EntryMeta, source: FileSource, random: RandomSource | None
+    writer: ArchiveWriter,
+    meta: EntryMeta,
+    source: FileSource,
+    random: RandomSource | None,
+    told: list[TensorInfo] | None = None,
 ) -> Plan:
-    """How a file is to be coded, which is looked at for that."""
+    """How a file is to be coded, which is looked at for that; `told` as for `plan_file`."""
     tensor = meta.name.removesuffix(".npy")
     level, dtype = writer.options.level, writer.options.dtype
-    return plan_file(source, meta.size, dtype, level, random=random, name=tensor)
+    return plan_file(source, meta.size, dtype, level, random=random, name=tensor, told=told)
 
 
 def add_planned(

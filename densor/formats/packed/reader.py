@@ -92,6 +92,11 @@ class PackedFile:
         return self._header
 
     @property
+    def original(self) -> Original:
+        """The file that this one was made from, or is."""
+        return Original(self._original, self._size, self._digest)
+
+    @property
     def packed(self) -> bool:
         """Whether this is a packed file."""
         return KEY in self._header.metadata

@@ -16,6 +16,11 @@ def tensors_of(base: RandomSource, name: str = "array") -> list[TensorInfo]:
     return plan_file(_Sequential(base), base.size, random=base, name=name).tensors
 
 
+def listed_of(source: RandomSource) -> list[TensorInfo]:
+    """All tensors that an index of this file would list, those that cannot be read included."""
+    return plan_file(_Sequential(source), source.size, random=source).listed
+
+
 def shares_tensors(tensors: Iterable[TensorInfo], others: Iterable[TensorInfo]) -> bool:
     """Whether some of the tensors have the same name, dtype and shape."""
     known = {_identity(tensor) for tensor in others}

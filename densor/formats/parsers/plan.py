@@ -29,7 +29,7 @@ from densor.formats.parsers import (
     torch_legacy,
     torch_zip,
 )
-from densor.formats.parsers.contents import Contents, Head, Stretch
+from densor.formats.parsers.contents import Contents, Head, Stretch, plain
 from densor.formats.tensors import TensorInfo, as_other, is_listable
 
 # In the order in which they are tried; each begins with a look at the first bytes.
@@ -80,6 +80,7 @@ def plan_file(
     *,
     random: RandomSource | None = None,
     name: str = "array",
+    told: list[TensorInfo] | None = None,
 ) -> Plan:
     """Looks at the start of a file. `size` in bytes, None if unknown; `dtype` as told by the user.
 
@@ -87,6 +88,7 @@ def plan_file(
     apart, and everything else is bytes. Where `level` has one class per plane, only small tensors
     share chunks. `random`: the same file for formats that need not be read in order, whose
     reading must not move `source`. `name`: what the array in a .npy file is called.
+    `told`: the tensors in it, where another file tells them.
     """
     if dtype is not None:
         kind_name = parse_dtype(dtype)
@@ -95,7 +97,8 @@ def plan_file(
         segments = [Segment(kind, whole), Segment(BYTES, None)] if whole else [Segment(kind, None)]
         return Plan(None, source, segments, [])
     head = Head(source, size, random, name)
-    for format_name, find in FORMATS:
+    formats = FORMATS if told is None else (("onnx-data", lambda head: plain(told)),)
+    for format_name, find in formats:
         contents = _sound(find, head)
         if contents is not None:
             segments = list(_segments(contents.stretches, level_settings(level)))
