@@ -137,7 +137,7 @@ def test_types_without_a_name_in_safetensors_are_refused(tmp_path: Path) -> None
     for kind in (torch.complex32, torch.bits8):
         tensor = torch.zeros(8, dtype=torch.uint8).view(kind)
         with pytest.raises(ArgumentError):
-            safetensors.save_file({"a": tensor}, tmp_path / "x")
+            safetensors.save_packed_file({"a": tensor}, tmp_path / "x")
 
 
 def test_pairs_of_four_bits_in_safetensors(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_pairs_of_four_bits_in_safetensors(tmp_path: Path) -> None:
         pytest.skip("this torch has no such type")
     tensor = torch.from_numpy(noise("x2", 48)).view(kind).reshape(6, 8)
     path = tmp_path / "x"
-    safetensors.save_file({"a": tensor}, path)
+    safetensors.save_packed_file({"a": tensor}, path)
     densor.save_file({"a": tensor}, tmp_path / "y")
     for found in (safetensors.load_file(path), densor.load_file(tmp_path / "y", "torch")):
         assert found["a"].dtype == kind and found["a"].shape == (6, 8)

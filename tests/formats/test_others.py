@@ -380,7 +380,7 @@ def more_than_arrays() -> dict[str, Any]:
     found: dict[str, Any] = {
         "masked": np.ma.array([1, 2, 3], mask=[0, 1, 0]),
         "subclass": np.arange(3).view(Sub),
-        "matrix": np.asmatrix(np.eye(2)),
+        "records": np.rec.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f4")]),
         "labelled": Labelled(),
         "tensor": torch.ones(3).as_subclass(Tensor),
         "sparse": torch.eye(3).to_sparse(),
@@ -399,7 +399,7 @@ def test_more_than_an_array_is_refused_at_every_door(name: str, tmp_path: Path) 
         "base": lambda: densor.compress(np.arange(3), base=thing),
         "save": lambda: densor.save({"a": thing}),
         "save_file": lambda: densor.save_file({"a": thing}, tmp_path / "a"),
-        "torch": lambda: densor.torch.save_file({"a": thing}, tmp_path / "a"),
+        "torch": lambda: densor.torch.save_packed_file({"a": thing}, tmp_path / "a"),
     }
     for door, go_through in doors.items():
         with pytest.raises(ArgumentError):
