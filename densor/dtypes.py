@@ -6,29 +6,27 @@ from typing import Any
 import numpy as np
 
 from densor.errors import ArgumentError
+from densor.float_formats import FORMATS, PAIRS
+
+_INTEGERS = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "U16": "uint16",
+    "I16": "int16",
+    "U32": "uint32",
+    "I32": "int32",
+    "U64": "uint64",
+    "I64": "int64",
+}
+_COMPLEX = {"C64": "complex64", "C128": "complex128"}
+_FLOATS = {form.name: form.library for form in FORMATS}
+_NAMES = _INTEGERS | _FLOATS | _COMPLEX  # as numpy, ml_dtypes and torch call them
+INTEGERS = frozenset(_INTEGERS)
 
 # Bytes per element, frozen: these names stand in archives.
-SIZES = {
-    "BOOL": 1,
-    "U8": 1,
-    "I8": 1,
-    "F8_E4M3": 1,
-    "F8_E5M2": 1,
-    "F8_E8M0": 1,
-    "U16": 2,
-    "I16": 2,
-    "F16": 2,
-    "BF16": 2,
-    "U32": 4,
-    "I32": 4,
-    "F32": 4,
-    "U64": 8,
-    "I64": 8,
-    "F64": 8,
-    "C64": 8,
-    "C128": 16,
-    "VOID": 1,
-}
+SIZES = {dtype: np.dtype(name).itemsize for dtype, name in (_INTEGERS | _COMPLEX).items()}
+SIZES |= {form.name: form.size for form in FORMATS} | {"VOID": 1}
 # Types that archives have since densor 0.4. Readers before that refuse entries of them, and pass
 # over the tensors of a file that are.
 LATER = {
@@ -72,28 +70,7 @@ _CODED_AS = {
 }
 _CODED_AS_PAIRS = {"C32": "F16", "BC32": "BF16"}
 
-_NUMPY = {
-    "BOOL": "bool",
-    "U8": "uint8",
-    "I8": "int8",
-    "U16": "uint16",
-    "I16": "int16",
-    "F16": "float16",
-    "U32": "uint32",
-    "I32": "int32",
-    "F32": "float32",
-    "U64": "uint64",
-    "I64": "int64",
-    "F64": "float64",
-    "C64": "complex64",
-    "C128": "complex128",
-}
-# Types that numpy has only with the package ml_dtypes; without it their bits are handed out.
-_ML_DTYPES = {
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E8M0": "float8_e8m0fnu",
+_NAMES |= {
     "F8_E4M3FNUZ": "float8_e4m3fnuz",
     "F8_E5M2FNUZ": "float8_e5m2fnuz",
     "F8_E4M3B11FNUZ": "float8_e4m3b11fnuz",
@@ -101,35 +78,10 @@ _ML_DTYPES = {
     "F8_E3M4": "float8_e3m4",
     "C32": "complex32",
     "BC32": "bcomplex32",
+    "F4_X2": "float4_e2m1fn_x2",
     "F4_B": "float4_e2m1fn",
     "F6_E2M3_B": "float6_e2m3fn",
     "F6_E3M2_B": "float6_e3m2fn",
-    **{f"I{bits}_B": f"int{bits}" for bits in (1, 2, 4)},
-    **{f"U{bits}_B": f"uint{bits}" for bits in (1, 2, 4)},
-}
-_TORCH = {
-    "BOOL": "bool",
-    "U8": "uint8",
-    "I8": "int8",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E8M0": "float8_e8m0fnu",
-    "U16": "uint16",
-    "I16": "int16",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "U32": "uint32",
-    "I32": "int32",
-    "F32": "float32",
-    "U64": "uint64",
-    "I64": "int64",
-    "F64": "float64",
-    "C64": "complex64",
-    "C128": "complex128",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz",
-    "F8_E5M2FNUZ": "float8_e5m2fnuz",
-    "C32": "complex32",
-    "F4_X2": "float4_e2m1fn_x2",
     "BITS8": "bits8",
     "BITS16": "bits16",
     "BITS1X8": "bits1x8",
@@ -139,8 +91,7 @@ _TORCH = {
     **{f"U{bits}_B": f"uint{bits}" for bits in range(1, 8)},
 }
 _ALIASES = {"FP": "F", "INT": "I", "UINT": "U", "FLOAT": "F", "BFLOAT": "BF", "COMPLEX": "C"}
-_FROM_NUMPY = {name: key for key, name in (_NUMPY | _ML_DTYPES).items()}
-_FROM_TORCH = {name: key for key, name in _TORCH.items()}
+_FROM_LIBRARY = {name: key for key, name in _NAMES.items()}
 
 
 def is_known(dtype: str) -> bool:
@@ -202,7 +153,7 @@ def parse_dtype(name: str) -> str:
 
 def from_numpy(dtype: "np.dtype[Any]") -> str | None:
     """The type of a numpy dtype of any byte order, None for records, strings and the like."""
-    return _FROM_NUMPY.get(dtype.newbyteorder("=").name)
+    return _FROM_LIBRARY.get(dtype.newbyteorder("=").name)
 
 
 def to_numpy(dtype: str) -> "np.dtype[Any]":
@@ -210,24 +161,21 @@ def to_numpy(dtype: str) -> "np.dtype[Any]":
 
     That of packed elements is uint8: they are handed out as bytes.
     """
-    if dtype in _NUMPY:
-        return np.dtype(_NUMPY[dtype])
-    if dtype in _ML_DTYPES:
-        try:
-            import ml_dtypes
-        except ImportError:
-            pass
-        else:
-            kind = getattr(ml_dtypes, _ML_DTYPES[dtype], None)
-            if kind is not None:
-                found: np.dtype[Any] = np.dtype(kind)
-                return found
-    return np.dtype(f"u{SIZES.get(dtype, 1)}")
+    name = _NAMES.get(dtype, "")
+    if hasattr(np, name):
+        return np.dtype(name)
+    bits = np.dtype(f"u{SIZES.get(dtype, 1)}")
+    try:
+        import ml_dtypes
+    except ImportError:
+        return bits
+    found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name, bits))
+    return found
 
 
 def from_torch(dtype: object) -> str | None:
     """The type of a `torch.dtype`, None for quantised and other unusual ones."""
-    return _FROM_TORCH.get(str(dtype).removeprefix("torch."))
+    return _FROM_LIBRARY.get(str(dtype).removeprefix("torch."))
 
 
 def for_torch(dtype: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
@@ -244,7 +192,12 @@ def to_torch(dtype: str) -> Any:
     """The `torch.dtype`."""
     import torch
 
-    found = getattr(torch, _TORCH.get(dtype, ""), None)
+    found = getattr(torch, _NAMES.get(dtype, ""), None)
     if found is None:
         raise ArgumentError(f"this torch has no dtype for {dtype}")
     return found
+
+
+def number_size(dtype: str) -> int:
+    """Bytes of a number of an element type: of a complex one, there are two to an element."""
+    return SIZES[PAIRS.get(dtype, dtype)]

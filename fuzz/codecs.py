@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from bit_coder import decode_bits, encode_bits
 from helpers import bits_of, random_state, weights
 
 from densor.codec import batch, registry
@@ -24,13 +25,13 @@ from densor.codec.decoders import decoder_for
 from densor.codec.float_cm.encoder import MixingCoder
 from densor.codec.kind import Kind, kind_of, kind_of_blocks
 from densor.codec.levels import level_settings
-from densor.codec.planes.rans_encoder import PlanesCoder
+from densor.codec.planes.encoder import PlaneCoder
+from densor.codec.planes.stages.rans import RANS
 from densor.codec.scale_context.encoder import ScalesCoder
 from densor.codec.scale_context.tables import History
 from densor.codec.sparse.encoder import SparseCoder
 from densor.codec.zstd import zstd_compress
 from densor.entropy import explicit
-from densor.entropy.arithmetic.coder import decode_bits, encode_bits
 from densor.entropy.huffman.code import unpack_lengths
 from densor.entropy.huffman.decode import decode_tables
 from densor.entropy.rans import encode as rans_encode
@@ -207,7 +208,7 @@ def _all_cases() -> list[Case]:
         for level in (1, 3, 6):
             cases += _coded(data, kind, level)
         if kind.layout is not None:
-            cases += _with(PlanesCoder(data, kind.layout, 64, _LEVEL, kind.integers), data)
+            cases += _with(PlaneCoder(RANS, data, kind.layout, 64, _LEVEL, kind.integers), data)
         if kind.coded_by_rows(_LEVEL):
             cases += _with(MixingCoder(kind), data)
             low = batch._low_coder(data, kind, _LEVEL)

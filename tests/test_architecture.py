@@ -16,7 +16,7 @@ PACKAGE = ROOT / "densor"
 # Rooms from the ground up; what is listed together may import each other unless told otherwise.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "version", "former"),
-    ("options", "dtypes", "runtime"),
+    ("options", "dtypes", "float_formats", "runtime"),
     ("entropy",),
     ("llm",),
     ("codec",),
@@ -36,7 +36,7 @@ TOP = "densor"
 
 MAX_LINES, MAX_PARAMETERS = 50, 8
 # Kernels: what numba compiles takes arrays one by one, and loops stand in one piece.
-KERNELS = {"kernels", "counting", "learning", "products", "rans_kernels"}
+KERNELS = {"counting", "learning", "products"}  # and every module that is called `…kernels`
 # What is still longer or wider. A function that no longer is has to leave this list.
 EXCEPTIONS = {
     "densor.llm.model.build",
@@ -160,7 +160,8 @@ def large(name: str, tree: ast.Module) -> dict[str, str]:
 def test_functions_are_short() -> None:
     found: dict[str, str] = {}
     for name, tree in modules().items():
-        if name.split(".")[-1] not in KERNELS:
+        last = name.split(".")[-1]
+        if last not in KERNELS and not last.endswith("kernels"):
             found |= large(name, tree)
     assert {name: size for name, size in found.items() if name not in EXCEPTIONS} == {}
     assert not EXCEPTIONS - found.keys(), "no exceptions any more: take them out of the list"

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from densor.codec import registry
 from densor.codec.planes.units import entry_points
@@ -27,9 +26,9 @@ from densor.gpu import Backend, Block, Packed
 from densor.gpu.palette import BATCHES, PaletteMatrix
 from densor.gpu.samples import planar, scales, weights
 from densor.gpu.tensors import PackedChunk
+from densor.runtime.types import Bytes
 from densor.version import __version__
 
-Bytes = npt.NDArray[np.uint8]
 DTYPES = ("BF16", "F16", "F32", "F8_E4M3", "F8_E5M2")
 EDGES = (1, 255, 256, 257, 8192, 100003)  # elements
 _ROW = 1024

@@ -20,9 +20,8 @@ from densor.codec.kind import BYTES, Kind, is_plain
 from densor.codec.language_model.encoder import LlmCoder
 from densor.codec.language_model.session import Session
 from densor.codec.levels import Level
-from densor.codec.planes.encoder import PlanarCoder, PlaneCoder
+from densor.codec.planes.encoder import STAGES, PlaneCoder
 from densor.codec.planes.layout import Layout, layout_numbered
-from densor.codec.planes.rans_encoder import PlanesCoder
 from densor.codec.registry import LAYOUT_WORD16
 from densor.codec.scale_context.encoder import ScalesCoder
 from densor.codec.scale_context.tables import History
@@ -220,8 +219,7 @@ def _element_coder(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
 
 
 def _plane_coder(data: Bytes, layout: Layout, kind: Kind, level: Level) -> PlaneCoder[Any]:
-    coder = PlanesCoder if level.planes == "rans" else PlanarCoder
-    return coder(data, layout, kind.run, level, kind.integers)
+    return PlaneCoder(STAGES[level.planes], data, layout, kind.run, level, kind.integers)
 
 
 def _tried_size(coder: BatchCoder | None, sample: Bytes, level: Level) -> int:

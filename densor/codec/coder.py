@@ -7,12 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from densor.errors import FormatError
-
-Bytes = npt.NDArray[np.uint8]
+from densor.runtime.types import Bytes as Bytes
 
 
 class BatchCoder(Protocol):

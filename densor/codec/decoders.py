@@ -12,10 +12,8 @@ from densor.codec.float_cm.decoder import MixingDecoder
 from densor.codec.language_model import params as llm
 from densor.codec.language_model.decoder import LlmDecoder
 from densor.codec.language_model.session import Session
-from densor.codec.planes import params as planar
-from densor.codec.planes import rans_params as planes
-from densor.codec.planes.decoder import PlanarDecoder
-from densor.codec.planes.rans_decoder import PlanesDecoder
+from densor.codec.planes import params as planes
+from densor.codec.planes.decoder import PlanesDecoder
 from densor.codec.scale_context.decoder import ScalesDecoder
 from densor.codec.scale_context.params import parse as parse_scales
 from densor.codec.sparse.decoder import SparseDecoder
@@ -37,8 +35,8 @@ def decoder_for(payload: bytes, session: Session | None = None) -> ChunkDecoder:
     if not payload:
         raise FormatError("model is empty")
     codec = payload[0]
-    if codec == registry.CODEC_PLANAR:
-        return PlanarDecoder(planar.parse(payload))
+    if codec in (registry.CODEC_PLANAR, registry.CODEC_PLANES):
+        return PlanesDecoder(planes.parse(payload))
     if codec == registry.CODEC_SCALES:
         scales = parse_scales(payload)
         return ScalesDecoder(scales, _low_decoder(scales.low))
@@ -48,8 +46,6 @@ def decoder_for(payload: bytes, session: Session | None = None) -> ChunkDecoder:
         return FieldsDecoder(payload, _inner)
     if codec == registry.CODEC_SPARSE:
         return SparseDecoder(payload, _inner)
-    if codec == registry.CODEC_PLANES:
-        return PlanesDecoder(planes.parse(payload))
     if codec == registry.CODEC_MIXING:
         return MixingDecoder(mixing.parse(payload))
     if codec == registry.CODEC_TEXT:
@@ -66,7 +62,7 @@ def _low_decoder(payload: bytes) -> ChunkDecoder | None:
     if payload[0] not in (registry.CODEC_PLANAR, registry.CODEC_PLANES):
         raise FormatError("low halves have a model of a codec other than of planes")
     decoder = decoder_for(payload)
-    assert isinstance(decoder, PlanarDecoder | PlanesDecoder)
+    assert isinstance(decoder, PlanesDecoder)
     if decoder.model.layout.size != 2:
         raise FormatError("low halves have a model for elements of another size")
     return decoder

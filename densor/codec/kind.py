@@ -9,11 +9,10 @@ from densor.codec.blocks.block import Field
 from densor.codec.levels import Level
 from densor.codec.planes import analyse
 from densor.codec.planes.layout import Layout, layout_for
-from densor.dtypes import coding_of
+from densor.dtypes import INTEGERS, coding_of
+from densor.float_formats import PAIRS, by_rows
 
 BATCH_BYTES = 3 << 23  # below the size from which allocators return memory at once
-_INTEGERS = frozenset({"U8", "I8", "BOOL", "U16", "I16", "U32", "I32", "U64", "I64"})
-_PAIRS = ("C64", "C128")  # elements of two numbers
 _LEAST_COLUMNS = 64
 _MOST_COLUMNS = 1 << 16
 _FLAT_COLUMNS = 1024  # where a tensor has no useful rows
@@ -22,7 +21,6 @@ _BYTES_CHUNK = 1 << 22
 _SEGMENT = 1 << 24  # bytes over which the model of text adapts
 _BLOCKS_CHUNK = 1 << 20  # bytes of a chunk of blocks, about
 _MOST_RUN = 4096  # bytes of a run of blocks, about
-FLOATS = frozenset({"BF16", "F16", "F32", "C64", "F8_E4M3", "F8_E5M2"})  # what these codecs take
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Kind:
 
     def coded_by_rows(self, level: Level) -> bool:
         """Whether this is for a codec that looks at matrices: of floats, at the higher levels."""
-        return level.floats != "planar" and bool(self.parts) and self.dtype in FLOATS
+        return level.floats != "planar" and bool(self.parts) and by_rows(self.dtype)
 
     def chunk_bytes(self, level: Level) -> int:
         """Original bytes per chunk, whole runs or rows."""
@@ -114,7 +112,7 @@ def matrix_of(shape: Sequence[int]) -> tuple[int, int]:
 def parts_of(dtype: str, shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
     """The matrices that a whole tensor is made of, exactly: what is left is a row of its own."""
     dtype, coded = coding_of(dtype, tuple(shape))
-    sizes = (*coded, 2) if dtype in _PAIRS else coded
+    sizes = (*coded, 2) if dtype in PAIRS else coded
     _, columns = matrix_of(sizes)
     rows, rest = divmod(math.prod(sizes), columns)
     return ((rows, columns),) * (rows > 0) + ((1, rest),) * (rest > 0)
@@ -126,10 +124,10 @@ def kind_of(dtype: str, shape: Sequence[int]) -> Kind:
     layout = layout_for(dtype)
     if layout is None:
         return BYTES
-    if dtype in _PAIRS:
+    if dtype in PAIRS:
         rows = (*rows, 2)
     run = analyse.run_length(rows)
-    return Kind(layout, run, dtype in _INTEGERS, dtype, (matrix_of(rows),))
+    return Kind(layout, run, dtype in INTEGERS, dtype, (matrix_of(rows),))
 
 
 def _rows_of(elements: int, columns: int) -> list[tuple[int, int]]:

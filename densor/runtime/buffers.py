@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
+from densor.runtime.types import Bytes
+
 _GRAIN = 1 << 16  # sizes are rounded up to this; smaller buffers are not worth keeping
 
 

@@ -226,7 +226,8 @@ class Unit:
             self.runtime.lock.wait_for(lambda: not self.users or self._swap == swap)
             if not self.users:
                 load = self.runtime.load(self)
-                plain = load.wait()
+                with torch.inference_mode(False):  # whose tensors never want a gradient
+                    plain = load.wait()
                 self._load, self._swap = load, swap
                 self._hold(plain)
             elif self._load is not None:

@@ -22,7 +22,7 @@ from reference.reading import Refused
 
 import densor
 from densor.codec.decoders import decoder_for
-from densor.codec.planes import params, rans_params
+from densor.codec.planes import params
 
 LAYOUT_NAMES = tuple(writer.LAYOUTS)
 Random = np.random.Generator
@@ -121,7 +121,7 @@ STAGES = {
         rans_plane,
         rans_section,
         reference_planes.PLANE_RANS,
-        lambda model: rans_params.pack(rans_params.parse(model)),
+        lambda model: params.pack(params.parse(model)),
         [[16] * 256, [0, 1024, 3072] + [0] * 253],
     ),
 }

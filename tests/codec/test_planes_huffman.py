@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xxhash
+from bit_coder import code_lengths
 from helpers import (
     CHUNK,
     MODEL,
@@ -22,7 +24,7 @@ from helpers import (
     to_bf16,
     weights,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import codecs, container
 from reference import planes_writer as reference
@@ -32,9 +34,9 @@ from test_planes import decode_both, huffman_classes, huffman_plane
 
 import densor
 from densor.codec.planes import params as planar_model
-from densor.codec.planes.decoder import PlanarDecoder
+from densor.codec.planes.decoder import PlanesDecoder
 from densor.codec.planes.layout import LAYOUTS, from_differences, to_differences
-from densor.entropy.huffman.code import code_lengths
+from densor.codec.planes.units import UnitParser, entry_points
 
 LAYOUT_NAMES = tuple(reference.LAYOUTS)
 
@@ -118,7 +120,7 @@ def test_a_section_that_contradicts_its_model_is_refused() -> None:
     plane = np.concatenate([rng.choice(list(code), 50), np.full(50, 7), rng.integers(0, 256, 50)])
     plane = plane.astype(np.uint8)
     section = reference.class_section(plane, listed, 50, [1, 2, 0])
-    decoder = PlanarDecoder(planar_model.parse(bytes(reference.model("byte", 50, [listed]))))
+    decoder = PlanesDecoder(planar_model.parse(bytes(reference.model("byte", 50, [listed]))))
 
     def refused(payload: bytes, size: int = 150) -> None:
         with pytest.raises(densor.FormatError):
@@ -141,6 +143,38 @@ def test_a_section_that_contradicts_its_model_is_refused() -> None:
         longer = bytearray(section)
         longer[1 + 4 * stream] += 1
         refused(reference.chunk([(3, bytes(longer))]))
+
+
+@settings(max_examples=60)
+@given(n=st.integers(1, 700), seed=st.integers(0, 1 << 30))
+def test_unused_bits_at_the_end_of_a_stream_must_be_0(n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    code = reference.random_complete_code(rng, int(rng.integers(2, 40)))
+    plane = rng.choice(list(code), n).astype(np.uint8)
+    section = reference.class_section(plane, [Class.huffman(code)], n, [0])
+    model = bytes(reference.model("byte", n, [[Class.huffman(code)]]))
+    good = reference.chunk([(3, section)])
+    points = entry_points(model, np.frombuffer(good, np.uint8), n)
+    assert points is not None
+    parsed = planar_model.parse(model)
+    end = len(good) - len(section) + 16
+    q = -(-n // 4)
+    for stream in range(4):
+        bits = sum(code[int(symbol)] for symbol in plane[stream * q : (stream + 1) * q])
+        end += -(-bits // 8)
+        for bit in range(bits % 8, 8) if bits % 8 else ():
+            bad = bytearray(good)
+            bad[end - 1] |= 1 << bit
+            payload = np.frombuffer(bytes(bad), np.uint8)
+            with pytest.raises(densor.FormatError, match="unused bits"):
+                PlanesDecoder(parsed).decode(payload, np.empty(n, np.uint8))
+            with pytest.raises(Refused):
+                codecs.parse_model(model).decode(bytes(bad), n)
+            with pytest.raises(densor.FormatError, match="unused bits"):
+                UnitParser(parsed).parse(payload, n)
+            of_bad = xxhash.xxh3_64_intdigest(payload).to_bytes(8, "little") + points[8:]
+            with pytest.raises(densor.FormatError, match="unused bits"):
+                UnitParser(parsed).parse(payload, n, np.frombuffer(of_bad, np.uint8))
 
 
 # Models

@@ -22,8 +22,9 @@ import densor
 from densor.codec.decoders import decoder_for
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import level_settings
-from densor.codec.planes.encoder import PlanarCoder
+from densor.codec.planes.encoder import PlaneCoder
 from densor.codec.planes.layout import layout_numbered
+from densor.codec.planes.stages.huffman import HUFFMAN
 from densor.codec.registry import CODEC_SCALES, LAYOUT_WORD16
 from densor.codec.scale_context.encoder import ScalesCoder
 from densor.codec.scale_context.tables import History
@@ -86,7 +87,9 @@ def coded(data: bytes, kind: Kind, history: History, low: bool) -> tuple[bytes, 
     if low:
         halves = np.ascontiguousarray(array.view("<u2")[::2]).view(np.uint8)
         layout = layout_numbered(LAYOUT_WORD16)
-        low_coder = PlanarCoder(halves, layout, kind.run, replace(LEVEL, try_zstd=False), False)
+        low_coder = PlaneCoder(
+            HUFFMAN, halves, layout, kind.run, replace(LEVEL, try_zstd=False), False
+        )
     coder = ScalesCoder(kind, history, low_coder)
     chunks = cut(data, kind)
     arrays = [np.frombuffer(chunk, np.uint8) for chunk in chunks]

@@ -344,7 +344,7 @@ def test_an_entry_that_failed_spoils_the_archive(tmp_path: Path, monkeypatch: An
     with pytest.raises(densor.FileError), densor.Writer(path, threads=1) as writer:
         writer.add_tensor("a", MATRIX)
         with monkeypatch.context() as patch, pytest.raises(Unlucky):
-            patch.setattr(batch.PlanarCoder, "encode", fail)
+            patch.setattr(batch.PlaneCoder, "encode", fail)
             writer.add_tensor("b", MATRIX + 1)
         with pytest.raises(densor.ArgumentError):
             writer.add_tensor("c", MATRIX)

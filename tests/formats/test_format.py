@@ -37,6 +37,7 @@ from densor import dtypes
 from densor.codec import registry
 from densor.codec.kind import BYTES, kind_of
 from densor.codec.planes import params as planar_model
+from densor.codec.planes import payload as planes_payload
 from densor.codec.planes.layout import LAYOUTS
 from densor.formats.container import hashing, wire
 
@@ -561,7 +562,7 @@ def test_modes_and_classes_are_those_of_the_document() -> None:
         registry.CLASS_HUFFMAN,
     ]
     assert f"number of classes C, 0 to {planar_model.MAX_CLASSES}" in DOCUMENT
-    bits = [planar_model.map_bits(classes) for classes in (1, 2, 3, 4, 5, 16)]
+    bits = [planes_payload.map_bits(classes) for classes in (1, 2, 3, 4, 5, 16)]
     assert bits == [0, 1, 2, 2, 4, 4]
 
 

@@ -20,16 +20,18 @@ from densor.codec.coder import BaseDecoder, ChunkDecoder
 from densor.codec.decoders import decoder_for
 from densor.codec.delta.encoder import ChangeCoder
 from densor.codec.float_cm.encoder import MixingCoder
-from densor.codec.kind import FLOATS, Kind, kind_of, kind_of_blocks, parts_of
+from densor.codec.kind import Kind, kind_of, kind_of_blocks, parts_of
 from densor.codec.language_model.encoder import LlmCoder
 from densor.codec.language_model.session import Session
 from densor.codec.levels import level_settings
-from densor.codec.planes.encoder import PlanarCoder
-from densor.codec.planes.rans_encoder import PlanesCoder
+from densor.codec.planes.encoder import PlaneCoder
+from densor.codec.planes.stages.huffman import HUFFMAN
+from densor.codec.planes.stages.rans import RANS
 from densor.codec.scale_context.encoder import ScalesCoder
 from densor.codec.scale_context.tables import History
 from densor.codec.sparse.encoder import SparseCoder
 from densor.dtypes import SIZES
+from densor.float_formats import by_rows
 from densor.formats.io.sources import MemoryRandomSource
 from densor.runtime.workers import Workers
 
@@ -54,8 +56,7 @@ class Codec:
     """A codec under test.
 
     `dtypes`: what it takes, by safetensors names, "blocks" and "bytes". `memory`: bytes that
-    decoding may take beside 16 times its input and output. `skips_unused_bits`: it does not look at
-    all bits of its Huffman streams that mean nothing, where the reference does.
+    decoding may take beside 16 times its input and output.
     """
 
     number: int
@@ -65,7 +66,6 @@ class Codec:
     memory: int = 1 << 22
     has_slow_reference: bool = False
     has_reference: bool = True
-    skips_unused_bits: bool = False
 
     def encode(self, content: str, dtype: str, shape: tuple[int, ...]) -> Coded:
         """A tensor of some content of `helpers.CONTENTS` as one chunk."""
@@ -106,10 +106,10 @@ def _batch(coder: Any, data: Bytes) -> Coded:
     return Coded(coder.model(), bytes(payload), data.tobytes())
 
 
-def _planes(coder: Any, level: Any, data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+def _planes(stage: Any, level: Any, data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     kind = kind_of(dtype, shape)
     level = replace(level, try_zstd=False)
-    return _batch(coder(data, kind.layout, kind.run, level, kind.integers), data)
+    return _batch(PlaneCoder(stage, data, kind.layout, kind.run, level, kind.integers), data)
 
 
 def _scale_context(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
@@ -170,7 +170,7 @@ def _language_model(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     return Coded(coder.model(), bytes(payload), with_text.tobytes())
 
 
-_FLOATS = tuple(sorted(FLOATS))
+_FLOATS = tuple(sorted(filter(by_rows, SIZES)))
 _NUMBERS = tuple(sorted(set(SIZES) - {"VOID"}))
 
 CODECS = (
@@ -178,14 +178,13 @@ CODECS = (
         registry.CODEC_PLANAR,
         "byte planes, Huffman",
         _NUMBERS,
-        lambda *tensor: _planes(PlanarCoder, _FAST, *tensor),
-        skips_unused_bits=True,
+        lambda *tensor: _planes(HUFFMAN, _FAST, *tensor),
     ),
     Codec(
         registry.CODEC_PLANES,
         "byte planes, rANS",
         _NUMBERS,
-        lambda *tensor: _planes(PlanesCoder, _BEST, *tensor),
+        lambda *tensor: _planes(RANS, _BEST, *tensor),
     ),
     Codec(registry.CODEC_SCALES, "scale context", _FLOATS, _scale_context),
     Codec(
@@ -195,8 +194,8 @@ CODECS = (
         _float_cm,
         has_slow_reference=True,
     ),
-    Codec(registry.CODEC_FIELDS, "blocks", ("blocks",), _blocks, skips_unused_bits=True),
-    Codec(registry.CODEC_SPARSE, "sparse", _NUMBERS, _sparse, skips_unused_bits=True),
+    Codec(registry.CODEC_FIELDS, "blocks", ("blocks",), _blocks),
+    Codec(registry.CODEC_SPARSE, "sparse", _NUMBERS, _sparse),
     Codec(registry.CODEC_CHANGE, "delta", _NUMBERS, _delta),
     Codec(
         registry.CODEC_TEXT,

@@ -6,7 +6,8 @@ import numpy as np
 
 from densor.codec.byte_cm.params import Model, pack
 from densor.codec.byte_cm.segment import coded
-from densor.codec.coder import Bytes
+from densor.codec.sampling import sample
+from densor.runtime.types import Bytes
 
 LEAST_TEXT = 1 << 12  # bytes below which the model has not learned enough to be worth its time
 
@@ -40,11 +41,7 @@ def _is_binary(data: Bytes) -> bool:
 
 def _sample(data: Bytes) -> Bytes:
     """Some pieces from all over `data`, one after the other."""
-    if data.size <= _SAMPLE:
-        return data
-    piece = _SAMPLE // _PIECES
-    begins = [(data.size - piece) * (2 * i + 1) // (2 * _PIECES) for i in range(_PIECES)]
-    return np.concatenate([data[begin : begin + piece] for begin in begins])
+    return sample(data, 1, _SAMPLE // _PIECES, _PIECES, inner=True)
 
 
 class TextCoder:
@@ -66,8 +63,8 @@ class TextCoder:
 
     def promises(self, chunk: Bytes) -> bool:
         """Whether a sample gets clearly smaller, for chunks in which nothing repeats."""
-        sample = _sample(chunk)
-        return coded(self._model, sample).size < _PROMISING * sample.size
+        pieces = _sample(chunk)
+        return coded(self._model, pieces).size < _PROMISING * pieces.size
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""

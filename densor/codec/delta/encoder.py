@@ -14,16 +14,17 @@ from densor.codec.delta.contexts import group, rough_bits
 from densor.codec.delta.elements import elements
 from densor.codec.delta.kernels import COMMON, CONTEXTS, EXTRAS, TOKENS, count
 from densor.codec.delta.tokens import DIFFERENCE, OWN, XOR, Method
+from densor.codec.sampling import sample
 from densor.codec.zstd import zstd_compress
 from densor.entropy.rans import tables
 from densor.entropy.rans.encode import encode
+from densor.float_formats import FloatFormat, number_format
 from densor.runtime.buffers import POOL, ThreadBuffers
 
 _HEAD = struct.Struct("<QB")
 _LENGTH = struct.Struct("<I")
 _SAME, _CODED = 0, 1
-_PIECES = 16  # places of a batch that are looked at
-_PIECE = 1 << 14  # elements at each
+_PIECE = 1 << 14  # elements at each place of a batch that is looked at
 _WORTH = 0.98  # of what the batch takes without a base; below this, changes are coded
 _SMALL = 1 << 12  # bytes up to which an order-0 code is not counted on
 _CHUNK = 1 << 21  # bytes
@@ -32,17 +33,8 @@ _TINY = 512  # bytes up to which only what is equal is coded as changes
 _NEAR = 1.05  # a rough estimate may be so far off
 _MOST_CONTEXTS = 32
 _PER_CONTEXT = 1 << 13  # elements of a batch for each context
-_FLOATS = {  # bits behind the leading mantissa bits that are looked at, number of bits from there
-    "BF16": (4, 11),
-    "F16": (7, 8),
-    "F32": (20, 11),
-    "C64": (20, 11),
-    "F64": (51, 12),
-    "C128": (51, 12),
-    "F8_E4M3": (0, 7),
-    "F8_E5M2": (0, 7),
-}
-_INTEGERS = {1: (0, 8), 2: (8, 8), 4: (0, 0), 8: (0, 0)}  # likewise, by size
+_TOP = 3  # leading mantissa bits that are looked at, where there is room
+_INTEGERS = {1: (0, 8), 2: (8, 8), 4: (0, 0), 8: (0, 0)}  # by size; see `_looked_at`
 _BUFFERS = ThreadBuffers()
 
 
@@ -151,11 +143,12 @@ def _contexts(choice: _Choice) -> int:
 
 def _choose(data: Bytes, base: Bytes, dtype: str, size: int) -> _Choice:
     """The method and the contexts that code a sample best."""
-    new, old = _sample(data, size), _sample(base, size)
-    floats = dtype in _FLOATS
+    new, old = (elements(sample(of, size, _PIECE), size) for of in (data, base))
+    form = number_format(dtype)
+    floats = form is not None and form.sign > 0
     common = int(COMMON[size](elements(data, size)))
     drop = min((common & -common).bit_length() - 1, 8 * size - 8) if common else 0
-    shift, bits = _FLOATS[dtype] if floats else _INTEGERS[size]
+    shift, bits = _INTEGERS[size] if form is None else _looked_at(form)
     values = ((old >> shift) & ((1 << bits) - 1)).astype(np.int64)
     used = np.flatnonzero(np.bincount(values, minlength=1 << bits))
     row_of = np.zeros(1 << bits, np.int64)
@@ -177,6 +170,12 @@ def _choose(data: Bytes, base: Bytes, dtype: str, size: int) -> _Choice:
                 contexts = params.Contexts(shift, grouping.mapped)
             found.append(_Choice(look.method, contexts, grouping.bits + scale * look.extra))
     return min(found, key=lambda choice: choice.bits)
+
+
+def _looked_at(form: FloatFormat) -> tuple[int, int]:
+    """Bits behind exponent and leading mantissa bits, and the number of these together."""
+    top = min(_TOP, form.mantissa, params.MAX_CONTEXT_BITS - form.exponent)
+    return form.mantissa - top, form.exponent + top
 
 
 class _Look(NamedTuple):
@@ -201,20 +200,10 @@ def _look(
     return _Look(method, counts, extra, extra + rough_bits(counts))
 
 
-def _sample(data: Bytes, size: int) -> npt.NDArray[Any]:
-    """Elements from all over the batch."""
-    n = data.size // size
-    if n <= _PIECES * _PIECE:
-        return elements(data, size)
-    starts = np.linspace(0, n - _PIECE, _PIECES).astype(np.int64) * size
-    pieces = [data[s : s + _PIECE * size] for s in starts.tolist()]
-    return np.concatenate(pieces).view(f"u{size}")
-
-
 def _bits_without_base(data: Bytes, dtype: str, size: int) -> float:
     """About what the batch takes by itself: an order-0 code of its planes, or Zstandard."""
-    sample = _sample(data, size).view(np.uint8)
-    least = min(sample.size, len(zstd_compress(sample, 1)))
-    if sample.size > _SMALL:  # else tables would count
-        least = min(least, int(order0_bytes(sample, dtype)))
-    return 8 * least * data.size / sample.size
+    pieces = sample(data, size, _PIECE)
+    least = min(pieces.size, len(zstd_compress(pieces, 1)))
+    if pieces.size > _SMALL:  # else tables would count
+        least = min(least, int(order0_bytes(pieces, dtype)))
+    return 8 * least * data.size / pieces.size

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from densor.codec.float_cm.params import Bytes, Model, parse_header, run
+from densor.codec.float_cm.params import Model, parse_header, run
 from densor.errors import FormatError
+from densor.runtime.types import Bytes
 
 
 class MixingDecoder:

@@ -10,7 +10,6 @@ from densor.codec.language_model.params import (
     SEGMENT,
     TEXT,
     TOKENS,
-    Bytes,
     Mixer,
     Model,
     segments,
@@ -18,6 +17,7 @@ from densor.codec.language_model.params import (
 from densor.codec.language_model.session import Session
 from densor.codec.language_model.step import code_tokens
 from densor.errors import ChecksumError, FormatError, LimitError
+from densor.runtime.types import Bytes
 
 
 class LlmDecoder:

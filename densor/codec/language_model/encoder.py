@@ -12,7 +12,6 @@ from densor.codec.language_model.params import (
     SEGMENT,
     TEXT,
     TOKENS,
-    Bytes,
     Mixer,
     Model,
     Reader,
@@ -24,6 +23,7 @@ from densor.codec.language_model.step import code_tokens
 from densor.errors import DensorError
 from densor.llm.head import rates_of
 from densor.llm.vocabulary import readable
+from densor.runtime.types import Bytes
 from densor.runtime.workers import Workers
 
 _SLOTS = (1 << 14, 2), (1 << 18, 4)  # from how many bytes on a chunk has how many segments

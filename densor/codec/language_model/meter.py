@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from densor.codec.byte_cm.segment import surprise
 from densor.codec.language_model.encoder import LlmCoder
-from densor.codec.language_model.params import SEGMENT, TEXT, TOKENS, Bytes, Mixer, Reader
+from densor.codec.language_model.params import SEGMENT, TEXT, TOKENS, Mixer, Reader
 from densor.codec.language_model.session import Session
 from densor.entropy.arithmetic.coder import position
+from densor.runtime.types import Bytes
 from densor.runtime.workers import Workers
 
 

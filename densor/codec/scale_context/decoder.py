@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from densor.codec.coder import ChunkDecoder
 from densor.codec.scale_context import kernels
@@ -20,8 +19,7 @@ from densor.entropy.rans.decode import StreamDecoder, Table, decode_table
 from densor.errors import FormatError
 from densor.runtime.buffers import POOL
 from densor.runtime.locks import Lock
-
-Bytes = npt.NDArray[np.uint8]
+from densor.runtime.types import Bytes
 
 
 class ScalesDecoder:

@@ -17,8 +17,8 @@ from densor.codec.scale_context.side import PHASE, Lines, Side, base_of, code_li
 from densor.codec.scale_context.tables import History
 from densor.entropy.rans.encode import StreamEncoder
 from densor.runtime.buffers import POOL
+from densor.runtime.types import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 _ALPHABET = Alphabet(phase=PHASE, first=-9, exponents=16, tails=20)
 
 

@@ -15,21 +15,21 @@ from densor.codec.coder import Bytes
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import Level
 from densor.codec.parts.chunk_encoder import Choose, PartCoder, fit_models, join_parts
+from densor.codec.sampling import sample
 from densor.codec.sparse.kernels import COMPACT
 from densor.codec.sparse.payload import COUNT, HEAD
 from densor.runtime.buffers import POOL
 
 _LEAST_ZEROS = 0.15  # below, one bit per element for the bitmap is more than what it saves
-_PIECES = 16  # places of a batch that are looked at
-_PIECE = 4096  # elements at each, about
+_PIECE = 4096  # elements at each place of a batch that is looked at, about
 
 
 def with_zeros(data: Bytes, kind: Kind) -> Bytes | None:
     """Pieces from all over a batch if enough of their elements are zero, else None."""
-    sample = _sample(data, kind)
-    elements = _elements(sample, kind)
+    pieces = _sample(data, kind)
+    elements = _elements(pieces, kind)
     zeros = elements.size - int(np.count_nonzero(elements))
-    return sample if zeros > _LEAST_ZEROS * elements.size else None
+    return pieces if zeros > _LEAST_ZEROS * elements.size else None
 
 
 class SparseCoder:
@@ -90,9 +90,4 @@ def _elements(data: Bytes, kind: Kind) -> npt.NDArray[Any]:
 
 def _sample(data: Bytes, kind: Kind) -> Bytes:
     """Whole runs of elements from all over the batch."""
-    run = kind.run * kind.unit
-    piece = -(-_PIECE // kind.run) * run
-    if data.size <= _PIECES * piece:
-        return data
-    starts = np.linspace(0, data.size // run - piece // run, _PIECES).astype(np.int64) * run
-    return np.concatenate([data[s : s + piece] for s in starts.tolist()])
+    return sample(data, kind.run * kind.unit, -(-_PIECE // kind.run))
