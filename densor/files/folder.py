@@ -134,7 +134,12 @@ def pack(
     `extract` then needs it too.
     """
     chosen = write_options(options, level=level, threads=threads, **keywords)
-    found = list(members(paths, left_out))
+    errors: list[DensorError] = []
+    found = list(members(paths, None if left_out is None else errors.append))
+    if errors and not found:
+        raise errors[0]  # nothing is left to be packed
+    for error in errors:
+        _leave_out(error, left_out)
     with new_archive(target, chosen) as archive:
         told = _told_by_models(found)
         for member in found:

@@ -123,7 +123,7 @@ def is_special(path: Path) -> bool:
         if not path.is_symlink():
             break
         path = path.parent / os.readlink(path)
-    return path.exists() and not path.is_file() and not path.is_dir()
+    return path.exists() and not path.is_file()
 
 
 _MOST_LINKS = 40
