@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.coder import ChunkDecoder
-from densor.codec.decoders import decoder_for
+from densor.codec.codec import ChunkDecoder, decoder_for, inner_decoder
 from densor.codec.scale_context.decoder import take_lines
 from densor.codec.scale_context.params import Model, parse
 from densor.codec.scale_context.payload import parse_head
@@ -56,7 +55,7 @@ class ScalesModel:
         self.kernel = f"rans_{self.model.form.name}"
         self._low: ChunkDecoder | None = None
         if self.model.low:
-            self._low = decoder_for(self.model.low)
+            self._low = inner_decoder(self.model.low)
         self._table: Table | None = None
 
     def tables(self) -> Words:

@@ -4,14 +4,14 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
-from densor.codec.coder import BatchCoder
+from densor.codec.codec import BatchCoder
+from densor.codec.history import History
 from densor.codec.kind import kind_of
 from densor.codec.levels import level_settings
 from densor.codec.planes.encoder import PlaneCoder
 from densor.codec.planes.layout import layout_for
 from densor.codec.planes.stages.huffman import HUFFMAN
 from densor.codec.scale_context.encoder import ScalesCoder
-from densor.codec.scale_context.tables import History
 from densor.dtypes import SIZES
 from densor.gpu.tensors import Packed, PackedChunk, Place
 from densor.runtime.types import Bytes

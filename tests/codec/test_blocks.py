@@ -13,10 +13,11 @@ from reference.reading import Refused
 
 import densor
 from densor.codec import registry
-from densor.codec.batch import encode_batch
+from densor.codec.batch import Batch
 from densor.codec.blocks.block import MAX_FIELDS, Field, columns
 from densor.codec.blocks.order import MAX_SORTED, earlier
-from densor.codec.decoders import decoder_for
+from densor.codec.choose import batch_bytes, encode_batch
+from densor.codec.codec import decoder_for
 from densor.codec.kind import Kind, kind_of, kind_of_blocks
 from densor.codec.levels import level_settings
 from densor.formats.container.chunk_decoders import Models
@@ -53,7 +54,7 @@ def planes(column: Any) -> Bytes:
 
 def coded(data: Bytes, kind: Kind, level: int = 3) -> tuple[bytes, list[tuple[bytes, int]]]:
     """Model and chunks (payload, original length) of a batch; all must use the model."""
-    batch = encode_batch(data, kind, level_settings(level), Workers(1))()
+    batch = encode_batch(Batch(data, kind, Workers(1)), level_settings(level)).result()
     assert batch.model is not None and len(batch.model) <= MAX_MODEL
     assert all(chunk.own for chunk in batch.chunks)
     return batch.model, [(bytes(chunk.payload), chunk.original) for chunk in batch.chunks]
@@ -129,7 +130,8 @@ def test_any_blocks(
         possible = known == [2] * earlier(order)
         fields.append(Field(dtype, width[dtype] * n, order if possible else 0))
     data = blocks(tuple(fields), rows * row + odd, seed)
-    batch = encode_batch(data, kind_of_blocks(tuple(fields), row), level_settings(3), Workers(1))()
+    kind = kind_of_blocks(tuple(fields), row)
+    batch = encode_batch(Batch(data, kind, Workers(1)), level_settings(3)).result()
     if batch.model is not None and batch.chunks[0].own:
         chunks = [(bytes(chunk.payload), chunk.original) for chunk in batch.chunks]
         assert_decodes(batch.model, chunks, data.tobytes())
@@ -140,7 +142,7 @@ def test_a_row_longer_than_a_chunk() -> None:
     data = np.tile(blocks(Q4, 1 << 10), 1 << 8)
     data[::18] ^= np.arange(row, dtype=np.uint32).astype(np.uint8)
     kind = kind_of_blocks(Q4, row)
-    assert kind.batch_bytes(level_settings(3)) < 1 << 25
+    assert batch_bytes(kind, level_settings(3)) < 1 << 25
     model, chunks = coded(data, kind)
     assert len(chunks) > 3
     out = np.empty_like(data)

@@ -44,12 +44,16 @@ from reference.reading import Refused
 import densor
 from densor import verify_file
 from densor.archives import append, differences
+from densor.codec.batch import Batch, Before
 from densor.codec.delta import kernels, tokens
 from densor.codec.delta.decoder import ChangeDecoder
-from densor.codec.delta.encoder import ChangeCoder
+from densor.codec.delta.encoder import ChangeEncoder
 from densor.codec.delta.params import parse
+from densor.codec.kind import Kind
+from densor.codec.planes.layout import layout_for
 from densor.dtypes import SIZES
 from densor.formats.io.sources import MemoryRandomSource
+from densor.runtime.workers import Workers
 
 BASE = 2  # the feature
 SOURCES: dict[str, Callable[[Array, np.random.Generator], Array]] = {}
@@ -110,10 +114,11 @@ def _rounded(base: Array, rng: np.random.Generator) -> Array:
 def coded(new: Array, old: Array, dtype: str) -> tuple[bytes, bytes]:
     """Model and payload of one chunk, whatever it costs; the stretch begins at byte 24."""
     data, before = new.view(np.uint8), old.view(np.uint8)
-    encoder = ChangeCoder(data, before, 24, dtype, new.itemsize)
-    encoder.count(data, before)
-    encoder.decide()
-    payload = encoder.encode(data, before, 0)
+    layout = layout_for(f"U{8 * new.itemsize}")  # C64 is taken for elements of 4 bytes
+    batch = Batch(data, Kind(layout, dtype=dtype), Workers(1), base=Before(before, 24))
+    encoder = ChangeEncoder(batch)
+    encoder.encode().result()
+    payload = encoder._coded(data, before, 0)
     return encoder.model(), payload.tobytes()
 
 

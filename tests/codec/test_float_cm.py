@@ -13,7 +13,8 @@ from reference import float_cm as reference_float_cm
 from safetensors.numpy import save
 
 import densor
-from densor.codec.batch import encode_batch
+from densor.codec.batch import Batch
+from densor.codec.choose import encode_batch
 from densor.codec.float_cm import params as mixing
 from densor.codec.float_cm import tables
 from densor.codec.float_cm.chunk_encoder import encode_chunk
@@ -269,7 +270,7 @@ def test_random_streams_never_crash(dtype: str, seed: int, count: int) -> None:
 def stored(data: Bytes, kind: Kind, level: int) -> int:
     workers = Workers(1)
     try:
-        return encode_batch(data, kind, level_settings(level), workers)().stored
+        return encode_batch(Batch(data, kind, workers), level_settings(level)).result().stored
     finally:
         workers.close()
 

@@ -23,7 +23,7 @@ from densor.codec.language_model import encoder as coding
 from densor.codec.language_model import params as wire
 from densor.codec.language_model import step
 from densor.codec.language_model.decoder import LlmDecoder
-from densor.codec.language_model.encoder import LlmCoder
+from densor.codec.language_model.encoder import LlmEncoder
 from densor.codec.language_model.session import Session
 from densor.codec.registry import CODEC_LLM
 from densor.errors import (
@@ -50,11 +50,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def coded(data: bytes, model: Any, slots: int = 3) -> tuple[bytes, list[Any]]:
     """MODEL payload and chunk payloads, with so many segments."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LlmCoder, "_plain", lambda self, part: (wire.RAW, part))
+        patch.setattr(LlmEncoder, "_plain", lambda self, part: (wire.RAW, part))
         patch.setattr(coding, "_SLOTS", ((0, slots),))
         patch.setattr(coding, "_SEGMENT", 1 << 20)
-        found = LlmCoder(np.frombuffer(data, np.uint8).copy(), Session(model), Workers(1))
-        return found.model(), [payload for payload, _ in found.payloads()]
+        found = LlmEncoder(np.frombuffer(data, np.uint8).copy(), Session(model), Workers(1))
+        return found.model(), [chunk.payload for chunk in found.encode().result().chunks]
 
 
 def decoded(model: bytes, payload: Any, size: int, given: Any = None) -> bytes:
@@ -280,8 +280,8 @@ def test_what_does_not_decode_is_coded_without_the_model(monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(LlmDecoder, "decode", wrong)
         session = Session("sample", check=True)
-        found = LlmCoder(np.frombuffer(SOURCE[:600], np.uint8).copy(), session, Workers(1))
-        payload, size = found.payloads()[0]
+        found = LlmEncoder(np.frombuffer(SOURCE[:600], np.uint8).copy(), session, Workers(1))
+        ((_, payload, size),) = found.encode().result().chunks
     assert wire.TOKENS not in modes(found.model(), payload, size)
     assert decoded(found.model(), payload, size) == SOURCE[:600]
 

@@ -21,7 +21,7 @@ from reference.planes_writer import CONSTANT, RAW, Bytes, Class
 from reference.reading import Refused
 
 import densor
-from densor.codec.decoders import decoder_for
+from densor.codec.codec import decoder_for
 from densor.codec.planes import params
 
 LAYOUT_NAMES = tuple(writer.LAYOUTS)

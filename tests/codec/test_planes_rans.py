@@ -21,8 +21,9 @@ from test_planes import decode_both, rans_model, rans_section
 
 import densor
 from densor.codec import registry
-from densor.codec.batch import encode_batch
-from densor.codec.decoders import decoder_for
+from densor.codec.batch import Batch
+from densor.codec.choose import encode_batch
+from densor.codec.codec import decoder_for
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import level_settings
 from densor.codec.planes.encoder import PlaneCoder
@@ -200,7 +201,7 @@ def test_small_batches_take_the_smallest_way(size: int) -> None:
     sizes = {}
     for planes in ("huffman", "rans"):
         level = replace(level_settings(6), planes=planes)
-        batch = encode_batch(data, kind, level, Workers(1))()
+        batch = encode_batch(Batch(data, kind, Workers(1)), level).result()
         sizes[planes] = len(batch.model or b"") + sum(len(c.payload) for c in batch.chunks)
     assert sizes["rans"] <= sizes["huffman"]
     assert_same(densor.decompress(densor.compress(data, 6)), data)
@@ -212,7 +213,7 @@ def test_which_codec_codes_what() -> None:
     for level in range(1, 10):
         kind: Kind = kind_of("I8", array.shape)
         data = array.view(np.uint8).reshape(-1)
-        batch = encode_batch(data, kind, level_settings(level), Workers(1))()
+        batch = encode_batch(Batch(data, kind, Workers(1)), level_settings(level)).result()
         assert batch.model is not None
         wanted = registry.CODEC_PLANES if level >= 6 else registry.CODEC_PLANAR
         assert batch.model[0] == wanted

@@ -19,7 +19,9 @@ from reference.reading import Refused
 from reference.scale_context import FORMS, Form, Matrix
 
 import densor
-from densor.codec.decoders import decoder_for
+from densor.codec.choose import chunk_bytes
+from densor.codec.codec import decoder_for
+from densor.codec.history import History
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import level_settings
 from densor.codec.planes.encoder import PlaneCoder
@@ -27,7 +29,6 @@ from densor.codec.planes.layout import layout_numbered
 from densor.codec.planes.stages.huffman import HUFFMAN
 from densor.codec.registry import CODEC_SCALES, LAYOUT_WORD16
 from densor.codec.scale_context.encoder import ScalesCoder
-from densor.codec.scale_context.tables import History
 
 Bits = npt.NDArray[np.unsignedinteger[Any]]
 LEVEL = level_settings(6)
@@ -99,7 +100,7 @@ def coded(data: bytes, kind: Kind, history: History, low: bool) -> tuple[bytes, 
 
 def cut(data: bytes, kind: Kind) -> list[bytes]:
     """A batch in chunks."""
-    step = kind.chunk_bytes(LEVEL)
+    step = chunk_bytes(kind, LEVEL)
     return [data[i : i + step] for i in range(0, len(data), step)]
 
 

@@ -13,9 +13,9 @@ from reference.reading import Refused
 from test_blocks import assert_both_refuse, assert_decodes, chunk_of
 
 import densor
-from densor.codec import registry
-from densor.codec.batch import _element_coder, _tried_size, encode_batch
-from densor.codec.decoders import decoder_for
+from densor.codec import choose, registry
+from densor.codec.batch import Batch
+from densor.codec.codec import CODECS, decoder_for
 from densor.codec.kind import kind_of
 from densor.codec.levels import level_settings
 from densor.codec.sparse.encoder import SparseCoder
@@ -54,9 +54,12 @@ def test_the_smaller_way_is_chosen(kind: str, mask: str) -> None:
     bits = pruned(kind, masks()[mask])
     data = bits.reshape(-1).view(np.uint8)
     of = kind_of(DTYPES[kind], bits.shape)
-    plain = _tried_size(_element_coder(data, of, LEVEL), data, LEVEL)
-    sparse = _tried_size(SparseCoder(data, of, LEVEL, _element_coder), data, LEVEL)
-    batch = encode_batch(data, of, LEVEL, Workers(1))()
+    given = Batch(data, of, Workers(1))
+    plain, sparse = (
+        choose._payload_bytes(given, LEVEL, CODECS[number].propose(given, LEVEL))
+        for number in (registry.CODEC_PLANES, registry.CODEC_SPARSE)
+    )
+    batch = choose.encode_batch(given, LEVEL).result()
     stored = sum(len(chunk.payload) for chunk in batch.chunks)
     assert stored <= 1.03 * min(plain, sparse) + 100
     if mask in ("70 %", "90 %"):
@@ -70,7 +73,7 @@ def round_trip(bits: Any, dtype: str) -> None:
     """By the sparse coder whatever the content, in chunks of unequal numbers of values."""
     data = np.ascontiguousarray(bits).reshape(-1).view(np.uint8)
     kind = kind_of(dtype, bits.shape)
-    coder = SparseCoder(data, kind, LEVEL, _element_coder)
+    coder = SparseCoder(data, kind, LEVEL)
     step = max(1, data.size // kind.unit // 3) * kind.unit
     pieces = [data[i : i + step] for i in range(0, data.size, step)]
     coder.decide([coder.count(piece) for piece in pieces])

@@ -15,6 +15,7 @@ from helpers import MODEL, take_apart
 from llm_models import CONFIG, tokenizer, weights, write_folder
 
 import densor
+from densor.codec.batch import smallest
 from densor.codec.language_model import encoder as coding
 from densor.codec.registry import CODEC_LLM, CODEC_TEXT
 from densor.errors import ArgumentError, DensorError, TruncatedError, UnsupportedError
@@ -49,11 +50,11 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prefer_the_model(patch: pytest.MonkeyPatch) -> None:
     """Takes what a language model has coded wherever the format has room for it."""
 
-    def chosen(*found: Any, key: Any) -> Any:
+    def chosen(found: Any) -> Any:
         fits = all(len(chunk.payload) <= chunk.original for chunk in found[0].chunks)
-        return found[0] if fits else min(found, key=key)
+        return found[0] if fits else smallest(found)
 
-    patch.setattr("densor.codec.batch.min", chosen, raising=False)
+    patch.setattr("densor.codec.batch.smallest", chosen)
 
 
 @pytest.fixture(params=TIERS)
@@ -62,9 +63,9 @@ def options(
 ) -> dict[str, Any]:
     """What a tier is asked for by; the language model codes all there is."""
     monkeypatch.setattr(coding, "_TEXT_SHARE", -1.0)
-    monkeypatch.setattr("densor.codec.batch._LEAST_ASKED", 1)
-    monkeypatch.setattr("densor.codec.batch._LEAST_TEXT", -1.0)
-    monkeypatch.setattr("densor.codec.batch.LEAST_TEXT", 1)
+    monkeypatch.setattr("densor.codec.choose.MIN_BYTES_ASKED", 1)
+    monkeypatch.setattr("densor.codec.choose.MIN_READABLE", -1.0)
+    monkeypatch.setattr("densor.codec.choose.MIN_BYTES_OF_TEXT", 1)
     if request.param == "-9":
         return {"level": 9}
     prefer_the_model(monkeypatch)
@@ -124,7 +125,7 @@ def test_both_tiers_are_really_asked(options: dict[str, Any]) -> None:
 def archives() -> dict[str, bytes]:
     found = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("densor.codec.batch.LEAST_TEXT", 1)
+        patch.setattr("densor.codec.choose.MIN_BYTES_OF_TEXT", 1)
         for name, options in (("-9", {"level": 9}), ("sample", {"llm": "sample"})):
             out = io.BytesIO()
             densor.compress_file(io.BytesIO(SOURCE), out, **options)  # type: ignore[arg-type]

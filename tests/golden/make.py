@@ -48,7 +48,7 @@ from reference import planes_writer as reference  # noqa: E402
 from reference.planes_writer import Class  # noqa: E402
 
 import densor  # noqa: E402
-from densor.codec import batch, kind  # noqa: E402
+from densor.codec import choose  # noqa: E402
 from densor.codec.kind import BYTES, kind_of  # noqa: E402
 from densor.codec.planes import analyse  # noqa: E402
 from densor.formats.container import writer  # noqa: E402
@@ -231,7 +231,7 @@ def codecs() -> Iterator[tuple[str, bytes]]:
 
 def recovery() -> Iterator[tuple[str, bytes]]:
     with MonkeyPatch.context() as patch:  # many batches, so that there are places
-        patch.setattr(kind, "BATCH_BYTES", 2000)
+        patch.setattr(choose, "BATCH_BYTES", 2000)
         patch.setattr(writer, "_PLACE_EVERY", 1500)
         patch.setitem(analyse._CHUNK_BYTES, 2, 1000)
         bits = weights("bf16", 9, 200)
@@ -269,7 +269,7 @@ donkey, which looked at him, turned round and went home: three hours, and the wi
 def text() -> Iterator[tuple[str, bytes]]:
     binary = bytes(i * j & 255 for i in range(9) for j in range(16))
     with MonkeyPatch.context() as patch:
-        patch.setattr(batch, "LEAST_TEXT", 0)  # so short that the slow decoder reads them soon
+        patch.setattr(choose, "MIN_BYTES_OF_TEXT", 0)  # for a slow decoder
         yield "text", densor.compress(PROSE, 9)
         yield "text-binary", densor.compress(binary, 9)
         yield "text-light", densor.compress(PROSE.replace(b"\n", b" ").upper() + PROSE, 5)

@@ -38,8 +38,8 @@ from helpers import (
 import densor
 from densor import verify_file
 from densor.codec.blocks.payload import FIELD, HEAD
-from densor.codec.decoders import decoder_for
-from densor.codec.parts.payload import MODEL_LENGTH
+from densor.codec.codec import decoder_for
+from densor.codec.parts import MODEL_LENGTH
 from densor.errors import printable
 from densor.formats.container import strictjson
 from densor.formats.io.safe_paths import Places, check_portable

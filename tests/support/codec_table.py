@@ -12,23 +12,24 @@ import numpy as np
 import numpy.typing as npt
 from helpers import Bits, bits_of, random_state
 
-from densor.codec import batch, registry
+from densor.codec import registry
+from densor.codec.batch import Batch, Before
 from densor.codec.blocks.block import Field
 from densor.codec.blocks.encoder import FieldsCoder
 from densor.codec.byte_cm.encoder import TextCoder
-from densor.codec.coder import BaseDecoder, ChunkDecoder
-from densor.codec.decoders import decoder_for
-from densor.codec.delta.encoder import ChangeCoder
+from densor.codec.codec import BaseDecoder, Decoder, decoder_for
+from densor.codec.delta.encoder import ChangeEncoder
 from densor.codec.float_cm.encoder import MixingCoder
+from densor.codec.history import History
 from densor.codec.kind import Kind, kind_of, kind_of_blocks, parts_of
-from densor.codec.language_model.encoder import LlmCoder
+from densor.codec.language_model.encoder import LlmEncoder
 from densor.codec.language_model.session import Session
 from densor.codec.levels import level_settings
 from densor.codec.planes.encoder import PlaneCoder
+from densor.codec.planes.layout import layout_for
 from densor.codec.planes.stages.huffman import HUFFMAN
 from densor.codec.planes.stages.rans import RANS
-from densor.codec.scale_context.encoder import ScalesCoder
-from densor.codec.scale_context.tables import History
+from densor.codec.scale_context.encoder import ScalesCoder, low_coder
 from densor.codec.sparse.encoder import SparseCoder
 from densor.dtypes import SIZES
 from densor.float_formats import by_rows
@@ -71,7 +72,7 @@ class Codec:
         """A tensor of some content of `helpers.CONTENTS` as one chunk."""
         return self.code(tensor_bytes(content, dtype, shape), dtype, shape)
 
-    def decoder(self, model: bytes) -> ChunkDecoder:
+    def decoder(self, model: bytes) -> Decoder:
         """The package's decoder of a MODEL payload."""
         return decoder_for(model, _session() if self.number == registry.CODEC_LLM else None)
 
@@ -100,8 +101,9 @@ def _as_bytes(bits: Bits) -> Bytes:
 
 
 def _batch(coder: Any, data: Bytes) -> Coded:
-    """By the usual way of an encoder: count, decide, encode."""
-    coder.decide([coder.count(data)])
+    """By the usual way of a coder: count and decide, where it does not learn on the way; encode."""
+    if hasattr(coder, "count"):
+        coder.decide([coder.count(data)])
     payload = coder.encode(data, 0)
     return Coded(coder.model(), bytes(payload), data.tobytes())
 
@@ -114,7 +116,7 @@ def _planes(stage: Any, level: Any, data: Bytes, dtype: str, shape: tuple[int, .
 
 def _scale_context(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     kind = kind_of(dtype, shape)
-    low = batch._low_coder(data, kind, _BEST)
+    low = low_coder(data, kind, _BEST)
     return _batch(ScalesCoder(kind, History(), low, repeats=False), data)
 
 
@@ -128,7 +130,7 @@ def _float_cm(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
 
 
 def _blocks(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
-    return _batch(FieldsCoder(data, _kind_of_blocks(shape), _FAST, batch._element_coder), data)
+    return _batch(FieldsCoder(data, _kind_of_blocks(shape), _FAST, data.size), data)
 
 
 def _kind_of_blocks(shape: tuple[int, ...]) -> Kind:
@@ -136,7 +138,7 @@ def _kind_of_blocks(shape: tuple[int, ...]) -> Kind:
 
 
 def _sparse(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
-    return _batch(SparseCoder(data, kind_of(dtype, shape), _FAST, batch._element_coder), data)
+    return _batch(SparseCoder(data, kind_of(dtype, shape), _FAST), data)
 
 
 def _delta(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
@@ -144,10 +146,10 @@ def _delta(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     before = data.copy()
     before[::7] += 1
     size = 4 if dtype == "C64" else min(SIZES[dtype], 8)
-    coder = ChangeCoder(data, before, _OFFSET, dtype, size)
-    coder.count(data, before)
-    coder.decide()
-    payload = bytes(coder.encode(data, before, 0))
+    kind = Kind(layout_for(f"U{8 * size}"), dtype=dtype)
+    coder = ChangeEncoder(Batch(data, kind, Workers(1), base=Before(before, _OFFSET)))
+    coder.encode().result()
+    payload = bytes(coder._coded(data, before, 0))
     base = bytes(_OFFSET) + before.tobytes() + b"behind"
     return Coded(coder.model(), payload, data.tobytes(), base)
 
@@ -165,8 +167,8 @@ def _session() -> Session:
 
 def _language_model(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     with_text = np.concatenate([data, np.frombuffer(b"The cat sat on the mat. " * 12, np.uint8)])
-    coder = LlmCoder(with_text, _session(), Workers(1))
-    ((payload, _),) = coder.payloads()
+    coder = LlmEncoder(with_text, _session(), Workers(1))
+    ((_, payload, _),) = coder.encode().result().chunks
     return Coded(coder.model(), bytes(payload), with_text.tobytes())
 
 

@@ -10,18 +10,6 @@ from densor.cli.arguments import Parser
 if TYPE_CHECKING:
     from densor.cli.contents import Opened
 
-_CODECS = {  # by number, see codec/registry.py
-    2: "planes",
-    3: "scale contexts",
-    4: "context mixing",
-    5: "blocks",
-    6: "sparse",
-    7: "changes",
-    8: "byte planes",
-    9: "text",
-    10: "language model",
-}
-
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor info`."""
@@ -102,8 +90,10 @@ def _chunks(found: "Opened", models: list[bytes]) -> Iterator[list[str]]:
     import numpy as np
 
     from densor.codec import registry
+    from densor.codec.codec import CODECS
     from densor.formats.container import wire
 
+    names = {number: codec.about for number, codec in CODECS.items()}
     frames = found.archive.frames
     chunk = frames.kinds == wire.CHUNK
     codecs = np.array([payload[0] if payload else 0 for payload in models], np.int64)
@@ -113,7 +103,7 @@ def _chunks(found: "Opened", models: list[bytes]) -> Iterator[list[str]]:
     codec[known] = codecs[frames.models[known] - registry.FIRST_MODEL]
     named = ((int(number), own & (codec == number)) for number in np.unique(codec[own]))
     for name, chosen in (
-        *((_CODECS.get(number, f"codec {number}"), chosen) for number, chosen in named),
+        *((names.get(number, f"codec {number}"), chosen) for number, chosen in named),
         ("Zstandard", chunk & (frames.models == registry.MODEL_ZSTD)),
         ("raw", chunk & (frames.models == registry.MODEL_RAW)),
         ("repeated", frames.kinds == wire.REF),

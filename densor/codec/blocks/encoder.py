@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from densor.codec import registry
+from densor.codec.batch import Batch, Bytes
 from densor.codec.blocks.block import Field, columns, items
 from densor.codec.blocks.order import Order, arrange
 from densor.codec.blocks.payload import FIELD, HEAD
-from densor.codec.coder import Bytes
+from densor.codec.chunks import CountingEncoder
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import Level
-from densor.codec.parts.chunk_encoder import Choose, PartCoder, fit_models, join_parts
+from densor.codec.parts import PartCoder, fit_models, join_parts
+from densor.codec.planes.propose import element_coder
 from densor.codec.sampling import sample
 from densor.dtypes import SIZES
 from densor.runtime.buffers import POOL
@@ -20,22 +22,31 @@ _PIECE = 1 << 15  # bytes at each place of a batch that is looked at, about
 _SORTED_RUN = 512  # elements
 
 
+def propose(batch: Batch, level: Level) -> CountingEncoder:
+    """An encoder for a batch of blocks."""
+    coder = FieldsCoder(batch.data, batch.kind, level, batch.chunks()[0].size)
+    return CountingEncoder(coder, batch, level.zstd)
+
+
 class FieldsCoder:
-    """A `BatchCoder` of blocks; `data` is the whole batch, of which a sample is looked at."""
+    """A `BatchCoder` of blocks; `data` is the whole batch, of which a sample is looked at.
+
+    `chunk`: bytes of a chunk.
+    """
 
     repeats = False  # every field tries Zstandard by itself
 
-    def __init__(self, data: Bytes, kind: Kind, level: Level, choose: Choose) -> None:
+    def __init__(self, data: Bytes, kind: Kind, level: Level, chunk: int) -> None:
         self._fields = kind.fields
         self._sizes = [field.size for field in kind.fields]
-        row = kind.parts[0][1]
+        row = kind.columns
         whole = data.size % (row * kind.unit) == 0  # unless the input ended early
         self._orders = [_order(field, row, whole) for field in kind.fields]
-        rows = min(kind.chunk_bytes(level), data.size) // (row * kind.unit)  # of a chunk
+        rows = chunk // (row * kind.unit)  # of a chunk
         run = row * kind.unit
         pieces = sample(data, run, max(1, _PIECE // run))
         self._parts = [
-            PartCoder(part, _field_kind(field, kind.run, rows), level, choose)
+            PartCoder(element_coder(part, _field_kind(field, kind.run, rows), level), level.zstd)
             for field, part in zip(self._fields, self._split(pieces), strict=True)
         ]
 

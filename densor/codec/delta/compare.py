@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from densor.codec.coder import Bytes
+from densor.codec.batch import Bytes
 from densor.codec.delta.elements import elements
 from densor.codec.delta.encoder import estimate
 from densor.codec.delta.kernels import COMPARE

@@ -3,8 +3,9 @@
 from typing import Any, Protocol
 
 from densor.codec import registry
+from densor.codec.codec import ChunkDecoder
 from densor.codec.planes.layout import Placed, from_differences
-from densor.codec.planes.params import Model
+from densor.codec.planes.params import Model, parse
 from densor.codec.planes.stages.huffman_decoder import HuffmanDecoder
 from densor.codec.planes.stages.rans_decoder import RansDecoder
 from densor.errors import FormatError
@@ -26,7 +27,7 @@ class StageDecoder(Protocol):
         ...
 
 
-class PlanesDecoder:
+class PlanesDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once."""
 
     def __init__(self, model: Model[Any]) -> None:
@@ -45,3 +46,8 @@ class PlanesDecoder:
             layout.merge(payload, scratch, placed.where, placed.stored, placed.run, out)
         if self.model.delta:
             from_differences(out, layout)
+
+
+def open_decoder(payload: bytes, _: object = None) -> PlanesDecoder:
+    """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
+    return PlanesDecoder(parse(payload))

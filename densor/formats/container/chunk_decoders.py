@@ -3,8 +3,7 @@
 from collections.abc import Callable
 
 from densor.codec import registry
-from densor.codec.coder import Base, BaseDecoder, ChunkDecoder
-from densor.codec.decoders import decoder_for
+from densor.codec.codec import Base, BaseDecoder, Decoder, decoder_for
 from densor.codec.language_model.session import Session
 from densor.codec.zstd import zstd_decompress_into
 from densor.errors import FormatError, UnsupportedError
@@ -24,7 +23,9 @@ class Models:
     def __init__(self, session: Session | None = None) -> None:
         self._session = session
         self._payloads: dict[int, bytes] = {}
-        self._ready: LruCache[int, ChunkDecoder] = LruCache(_READY, _weight, least=2)
+        self._ready: LruCache[int, Decoder] = LruCache(
+            _READY, lambda decoder: decoder.weight, least=2
+        )
         self._lock = Lock()
         self._next = registry.FIRST_MODEL
 
@@ -39,13 +40,13 @@ class Models:
             self._ready.drop(number - registry.MODEL_WINDOW)
             self._ready.put(number, decoder)
 
-    def put(self, number: int, payload: bytes) -> ChunkDecoder:
+    def put(self, number: int, payload: bytes) -> Decoder:
         """Adds a model that was looked up in the index."""
         decoder = decoder_for(payload, self._session)
         self._ready.put(number, decoder)
         return decoder
 
-    def get(self, number: int) -> ChunkDecoder | None:
+    def get(self, number: int) -> Decoder | None:
         """The decoder of a model, None if it is not known (any more)."""
         decoder = self._ready.get(number)
         if decoder is not None:
@@ -56,9 +57,7 @@ class Models:
                 self._ready.put(number, decoder)
             return decoder
 
-    def known(
-        self, number: int, payload_of: Callable[[], bytes] | None = None
-    ) -> ChunkDecoder | None:
+    def known(self, number: int, payload_of: Callable[[], bytes] | None = None) -> Decoder | None:
         """The decoder that a chunk names, None for the fixed models; FormatError if unknown.
 
         `payload_of`: looks up a model that is not at hand.
@@ -75,19 +74,14 @@ class Models:
         return decoder
 
 
-def _weight(decoder: ChunkDecoder) -> int:
-    """How many decoders one is made of."""
-    return getattr(decoder, "weight", 1)
-
-
-def reports_progress(decoder: ChunkDecoder | None) -> bool:
+def reports_progress(decoder: Decoder | None) -> bool:
     """Whether it tells the session of its progress itself."""
-    return getattr(decoder, "reports_progress", False)
+    return decoder is not None and decoder.reports_progress
 
 
 def decode_chunk(
     number: int,
-    decoder: ChunkDecoder | None,
+    decoder: Decoder | None,
     payload: Bytes,
     out: Bytes,
     base: Base | None = None,
@@ -96,7 +90,9 @@ def decode_chunk(
 
     `base`: the bytes that the entry of the chunk is based on, if there are any.
     """
-    if base is not None and isinstance(decoder, BaseDecoder):
+    if isinstance(decoder, BaseDecoder):
+        if base is None:
+            raise FormatError("chunk holds changes against a base, which its entry does not have")
         decoder.decode_from(payload, out, base)
     elif decoder is not None:
         decoder.decode(payload, out)

@@ -7,7 +7,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from densor.codec.coder import Base, ChunkDecoder
+from densor.codec.codec import Base, Decoder
 from densor.codec.language_model.session import Session
 from densor.errors import FormatError, LimitError
 from densor.formats.container import wire
@@ -136,7 +136,7 @@ class EntryDecoder(ABC, Generic[E]):
             at += low - piece.begin
             yield from self.parts(other, at, at + high - low, False)
 
-    def decoder(self, chunk: Piece) -> ChunkDecoder | None:
+    def decoder(self, chunk: Piece) -> Decoder | None:
         """The decoder of a chunk, None for the fixed ones."""
         return self._models.known(chunk.header.model, partial(self._params, chunk))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from densor.codec.coder import Base, ChunkDecoder
+from densor.codec.codec import Base, Decoder
 from densor.codec.language_model.session import Session
 from densor.errors import ChecksumError, FormatError, LimitError, UnsupportedError
 from densor.formats.container import hashing, wire
@@ -274,7 +274,7 @@ class StreamReader:
 
 
 def _decode(
-    number: int, decoder: ChunkDecoder | None, payload: Bytes, out: Bytes, base: Base | None
+    number: int, decoder: Decoder | None, payload: Bytes, out: Bytes, base: Base | None
 ) -> Bytes:
     decode_chunk(number, decoder, payload, out, base)
     POOL.give(payload)

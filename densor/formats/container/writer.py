@@ -2,19 +2,20 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, BinaryIO, NamedTuple
 
 import xxhash
 
 from densor.codec import registry
-from densor.codec.batch import Before, Chunk, CodedBatch, encode_batch
-from densor.codec.coder import Base
+from densor.codec.batch import Batch, Before, Chunk, CodedBatch, Coding
+from densor.codec.choose import batch_bytes, encode_batch
+from densor.codec.codec import Base
+from densor.codec.history import History
 from densor.codec.kind import BATCH_BYTES, Kind, Segment, is_plain
 from densor.codec.language_model.session import Session
 from densor.codec.levels import Level, beside_tensors, level_settings
 from densor.codec.planes.units import entry_points
-from densor.codec.scale_context.tables import History
 from densor.codec.zstd import zstd_compress
 from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats.container import strictjson, wire
@@ -26,7 +27,7 @@ from densor.formats.io.sources import Bytes, Source, as_bytes
 from densor.formats.tensors import TensorInfo
 from densor.options import DEFAULT_WRITE, WriteOptions
 from densor.runtime.buffers import POOL
-from densor.runtime.workers import Workers
+from densor.runtime.workers import Done, Workers
 
 _INDEX_ZSTD = 9
 _IN_FLIGHT = 2 * BATCH_BYTES  # original bytes that may be in work at once, one batch more or less
@@ -37,7 +38,7 @@ _LEAST_REPEAT = 64  # bytes from which a batch may be stored as a reference to a
 class _Waiting(NamedTuple):
     """A batch that is being coded."""
 
-    result: Callable[[], CodedBatch]
+    coding: Coding
     repeat: tuple[int, int] | None  # entry and offset of the equal batch
     data: Bytes
     before: Before | None = None
@@ -192,7 +193,7 @@ class ArchiveWriter:
         in_flight = offset = 0
         for segment in segments:
             left, place = segment.size, segment.base
-            most = segment.kind.batch_bytes(self._entry_level)
+            most = batch_bytes(segment.kind, self._entry_level)
             while left is None or left > 0:
                 data = source.take(most if left is None else min(left, most))
                 if not data.size:
@@ -224,14 +225,14 @@ class ArchiveWriter:
             key = (xxhash.xxh3_128_digest(data), data.size)
             place = self._seen.setdefault(key, (entry, offset))
             if place != (entry, offset):
-                return _Waiting(lambda: CodedBatch(None, []), place, data)
+                return _Waiting(Done(CodedBatch(None, [])), place, data)
         if data.size % kind.unit:
             kind = Kind(None)  # the odd end of a file that was called a tensor
         session = self._entry_session if is_plain(kind) else None
-        result = encode_batch(
-            data, kind, self._entry_level, self._workers, self._history, before, session
+        batch = Batch(data, kind, self._workers, self._history, before, session)
+        return _Waiting(
+            encode_batch(batch, self._entry_level), None, data, before, session is not None
         )
-        return _Waiting(result, None, data, before, session is not None)
 
     def _finish_batch(self, batch: _Waiting) -> None:
         if self._since_place >= _PLACE_EVERY:
@@ -242,7 +243,7 @@ class ArchiveWriter:
         self._since_place += batch.data.size
         if batch.repeat is not None:
             self._repeat(*batch.repeat, batch.data.size)
-        coded = batch.result()
+        coded = batch.coding.result()
         own = self._model(coded.model) if coded.model is not None else 0
         for chunk, points in zip(coded.chunks, self._points(coded), strict=True):
             self._chunk(chunk, own)

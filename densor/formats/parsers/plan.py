@@ -5,15 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from densor.codec.kind import (
-    BYTES,
-    Kind,
-    Segment,
-    kind_of,
-    kind_of_blocks,
-    matrix_chunk,
-    parts_of,
-)
+from densor.codec.choose import matrix_chunk
+from densor.codec.kind import BYTES, Kind, Segment, kind_of, kind_of_blocks, parts_of
 from densor.codec.levels import DEFAULT_LEVEL, Level, level_settings
 from densor.codec.planes.analyse import MAX_RUN
 from densor.dtypes import SIZES, coding_of, parse_dtype
