@@ -163,7 +163,7 @@ def test_what_is_listed_is_read_again() -> None:
         TensorInfo("f", "IQ9_S", (256,), 0, 8),
         TensorInfo("", "F32", (1,), 0, 4),
     ]
-    found = entry.list_tensors(tensors)
+    found = entry.list_tensors(tensors, 16)
     assert found["tensors"] == [["a", "F32", [2], 0, 8]]  # all that older readers know
     read = entry.parse_tensors(json.loads(json.dumps(found)), 16)
     assert sorted(read) == sorted(tensors)

@@ -14,6 +14,7 @@ from densor.formats.container.hashing import KINDS as KINDS_OF_HASH
 from densor.formats.tensors import (
     TensorInfo,
     View,
+    as_other,
     check_name,
     element_bytes,
     is_listable,
@@ -232,14 +233,16 @@ def _parse_tensor(meta: EntryMeta, found: dict[str, Any]) -> None:
         raise FormatError("array has an unknown order or host")
 
 
-def list_tensors(tensors: Iterable[TensorInfo]) -> dict[str, list[Any]]:
-    """The keys of an entry in the index that list its tensors.
+def list_tensors(tensors: Iterable[TensorInfo], size: int) -> dict[str, list[Any]]:
+    """The keys of an entry of so many bytes in the index that list its tensors.
 
+    What turns out to reach beyond its end is listed without a place.
     Readers before densor 0.4 refuse types they do not know in `tensors`, and ignore `others`.
     """
     listed: list[Any] = []
     others: list[Any] = []
     for t in tensors:
+        t = t if t.offset + t.size <= size else as_other(t, inside=False)
         item: list[Any] = [t.name, t.dtype, list(t.shape), t.offset, t.size]
         if t.view is not None:
             strides = None if t.view.strides is None else list(t.view.strides)

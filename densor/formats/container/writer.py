@@ -141,7 +141,7 @@ class ArchiveWriter:
         entry["size"] = size
         entry["frames"] = [first, len(self._frames[0]) - first]
         entry["digest"] = [hash_kind, digest.hex()]
-        entry |= list_tensors(t for t in tensors if t.offset + t.size <= size)
+        entry |= list_tensors(tensors, size)
         self._entries.append(entry)
 
     def _begun(self, meta: EntryMeta) -> bytes:
