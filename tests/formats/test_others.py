@@ -108,6 +108,20 @@ def test_arrays_in_fortran_order(tmp_path: Path) -> None:
     assert found.shape == array.shape and (found == array).all()
 
 
+def test_members_of_an_npz_that_are_deflated(tmp_path: Path) -> None:
+    import zipfile
+
+    path = tmp_path / "x.npz"
+    np.savez(path, a=np.arange(50), b=np.array([{}], object))
+    packed_array = io.BytesIO()
+    np.save(packed_array, np.ones(99))
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("c.npy", packed_array.getvalue())
+    with densor.open(packed(path)) as opened:
+        assert opened.keys() == ["a"]
+        assert opened.opaque() == {"b": "object", "c": "deflated"}
+
+
 def index_of(*others: list[Any]) -> dict[str, Any]:
     return {"tensors": [["t", "U8", [4], 0, 4]], "others": list(others)}
 

@@ -147,7 +147,8 @@ def find_npz(head: Head) -> Contents | None:
     tensors: list[TensorInfo] = []
     stretches: list[Stretch] = []
     others: list[TensorInfo] = []
-    for member in stored_members(head):
+    deflated: list[str] = []
+    for member in stored_members(head, deflated):
         if not member.name.endswith(".npy"):
             continue
         header = _member_header(window, member)
@@ -159,6 +160,8 @@ def find_npz(head: Head) -> Contents | None:
         tensors += found.tensors
         stretches += found.stretches
         others += found.others
+    for name in deflated:
+        others.append(TensorInfo(name.removesuffix(".npy"), "deflated", (), 0, 0))
     return Contents(tensors, stretches, others) if tensors or stretches else None
 
 
