@@ -1,7 +1,7 @@
 """Random access: open an archive by its index, read entries, tensors and slices of them."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -44,10 +44,18 @@ class StoredChunk(NamedTuple):
     points: Bytes | None
 
 
-class _EntrySource:
+class Readable(Protocol):
+    """What reads bytes of an entry."""
+
+    def read(self, entry: IndexedEntry, begin: int, end: int) -> Bytes:
+        """Original bytes `begin` to `end`."""
+        ...
+
+
+class EntrySource:
     """The bytes of an entry; each reading may cost as much as one of the archive may."""
 
-    def __init__(self, archive: "Archive", entry: IndexedEntry) -> None:
+    def __init__(self, archive: Readable, entry: IndexedEntry) -> None:
         self._archive = archive
         self._entry = entry
 
@@ -217,7 +225,7 @@ class Archive(EntryDecoder[IndexedEntry]):
 
     def as_source(self, entry: IndexedEntry) -> RandomSource:
         """The bytes of an entry at any place, decoded in the thread that asks."""
-        return _EntrySource(self, entry)
+        return EntrySource(self, entry)
 
     def stored_chunks(
         self, entry: IndexedEntry, begin: int, end: int

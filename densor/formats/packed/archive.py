@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from densor.errors import DensorError, LimitError
+from densor.formats.container.archive import EntrySource
 from densor.formats.container.entry import FILE, EntryMeta
 from densor.formats.container.hashing import DEFAULT, KINDS
 from densor.formats.container.index import IndexedEntry
@@ -104,7 +105,7 @@ class PackedArchive:
 
     def as_source(self, entry: IndexedEntry) -> RandomSource:
         """As for `Archive`."""
-        return _Source(self, entry)
+        return EntrySource(self, entry)
 
     def stored_size(self, entry: IndexedEntry, begin: int, end: int) -> int:
         """Bytes of the packed file that hold these bytes, shared ones counted in full."""
@@ -117,21 +118,6 @@ class PackedArchive:
     def close(self) -> None:
         """Lets the tensor go that was read last."""
         self._last = None
-
-
-class _Source:
-    """The bytes of the original file."""
-
-    def __init__(self, archive: PackedArchive, entry: IndexedEntry) -> None:
-        self._archive = archive
-        self._entry = entry
-
-    @property
-    def size(self) -> int:
-        return self._entry.size
-
-    def read_at(self, offset: int, count: int) -> Bytes:
-        return self._archive.read(self._entry, offset, offset + count)
 
 
 def _original_name(path: Path) -> str:
