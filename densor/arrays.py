@@ -242,8 +242,12 @@ def memory_of(out: Any, size: int) -> Bytes:
 
         found: Bytes = out.detach().reshape(-1).view(torch.uint8).numpy() if size else _NOTHING
         return found
-    view = memoryview(out) if not isinstance(out, np.ndarray) else out.data
-    if view.readonly or not view.c_contiguous or view.nbytes != size:
+    if isinstance(out, np.ndarray):  # not every dtype has a buffer
+        fits = out.flags.writeable and out.flags.c_contiguous and out.nbytes == size
+    else:
+        view = memoryview(out)
+        fits = not view.readonly and view.c_contiguous and view.nbytes == size
+    if not fits:
         raise ArgumentError(f"out must be a writable contiguous buffer of {size} bytes")
     return as_bytes(out)
 

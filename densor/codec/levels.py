@@ -23,12 +23,13 @@ class Level:
     floats: Literal["planar", "scales", "mixing"] = "planar"  # the codec of floating-point numbers
     planes: Literal["huffman", "rans"] = "huffman"  # how byte planes of everything else are coded
     bytes: Literal["zstd", "light", "full"] = "zstd"  # the codec of plain bytes, or its model
+    spans: bool = False  # whether the fast encoder of planes is taken where it can be
 
 
 _LEVELS = {
-    1: Level(classes=1, zstd=1, try_zstd=False),
-    2: Level(classes=2, zstd=2, try_zstd=True),
-    3: Level(classes=4, zstd=3, try_zstd=True),
+    1: Level(classes=1, zstd=1, try_zstd=False, spans=True),
+    2: Level(classes=2, zstd=2, try_zstd=True, spans=True),
+    3: Level(classes=4, zstd=3, try_zstd=True, spans=True),
     4: Level(classes=4, zstd=6, try_zstd=True),
     5: Level(classes=4, zstd=9, try_zstd=True, bytes="light"),
     6: Level(classes=8, zstd=12, try_zstd=True, floats="scales", planes="rans", bytes="light"),

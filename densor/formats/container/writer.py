@@ -250,6 +250,7 @@ class ArchiveWriter:
             if points is not None:
                 self._frame(wire.POINTS, points)
             POOL.give(chunk.payload)
+        POOL.give(coded.memory)
         POOL.give(batch.data)
         if batch.before is not None:
             POOL.give(batch.before.data)
