@@ -12,12 +12,13 @@ from densor.codec.spans.table import NOT_MINE, Parameters, chunk_table
 from densor.errors import TruncatedError
 from densor.formats.container import wire
 from densor.formats.container.chunk_decoders import decode_chunk
-from densor.formats.io.sources import Bytes, MemorySource, Source, take_into
+from densor.formats.io.sources import Bytes, MemorySource, RandomSource, Source, take_into
 from densor.runtime.buffers import POOL
 from densor.runtime.lru import LruCache
 
 MIN_BYTES = 1 << 16  # original bytes of a chunk for which the kernel is loaded
 _ROOM = spans.SPAN + (1 << 16)  # bytes of the frames of a span
+_GAP = 1 << 16  # bytes between frames that are read for nothing
 _MAX_KNOWN = 64  # sets of parameters that are kept in the kernel's form
 
 
@@ -82,6 +83,20 @@ class Span:
             raise TruncatedError("archive ends within a frame")
         return at
 
+    def follows(self, payload: int) -> bool:
+        """Whether a payload at this place of an archive is near enough to be read with these."""
+        if not self._rows:
+            return True
+        last = self._rows[-1]
+        return 0 < payload - last.payload - last.stored <= _GAP
+
+    def read(self, source: RandomSource) -> None:
+        """Reads the frames of chunks whose payloads were given by their places in an archive."""
+        first, last = self._rows[0], self._rows[-1]
+        begin = first.payload - wire.FRAME_SIZE
+        self._data = source.read_at(begin, last.payload + last.stored - begin)
+        self._rows = [row._replace(payload=row.payload - begin) for row in self._rows]
+
     def add(self, header: wire.FrameHeader, payload: int, decoder: Decoder | None) -> None:
         """Adds the chunk whose payload was taken."""
         row = _Row(payload, header.stored, header.model, self.size, header.original)
@@ -100,8 +115,7 @@ class Span:
             decoder.decode_rest(self._data, 0, count, out)
             for chunk in np.flatnonzero(decoder.status).tolist():
                 self._decode_alone(chunk, int(decoder.status[chunk]), out)
-        if self._end:
-            POOL.give(self._data)
+        POOL.give(self._data)
         return out
 
     def _decode_alone(self, chunk: int, status: int, out: Bytes) -> None:
@@ -112,6 +126,12 @@ class Span:
         payload = self._data[row.payload : row.payload + row.stored]
         target = out[row.place : row.place + row.size]
         decode_chunk(row.model, self._decoders[row.model], payload, target)
+
+
+def read_and_decode(span: Span, source: RandomSource, out: Bytes, known: ParameterSets) -> Bytes:
+    """Decodes chunks that were given by their places in an archive."""
+    span.read(source)
+    return span.decode(out, known)
 
 
 def in_spans(number: int, decoder: Decoder | None) -> bool:
