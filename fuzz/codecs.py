@@ -381,14 +381,14 @@ def _codec(name: str, number: int, **limits: int) -> Target:
 
 _BIG = {"most_memory": 1 << 25}
 TARGETS = (
-    _codec("planar", registry.CODEC_PLANAR, **_BIG),
-    _codec("scales", registry.CODEC_SCALES, **_BIG),
-    _codec("mixing", registry.CODEC_MIXING, **_BIG),
-    _codec("fields", registry.CODEC_FIELDS, **_BIG),
+    _codec("planar", registry.CODEC_PLANES_HUFFMAN, **_BIG),
+    _codec("scales", registry.CODEC_SCALE_CONTEXT, **_BIG),
+    _codec("mixing", registry.CODEC_FLOAT_CM, **_BIG),
+    _codec("fields", registry.CODEC_BLOCKS, **_BIG),
     _codec("sparse", registry.CODEC_SPARSE, **_BIG),
-    _codec("change", registry.CODEC_CHANGE, **_BIG),
-    _codec("planes", registry.CODEC_PLANES, **_BIG),
-    _codec("text", registry.CODEC_TEXT, most_memory=1 << 26),
+    _codec("change", registry.CODEC_DELTA, **_BIG),
+    _codec("planes", registry.CODEC_PLANES_RANS, **_BIG),
+    _codec("text", registry.CODEC_BYTE_CM, most_memory=1 << 26),
     Target("zstd", run_fixed, fixed_seeds, mutate_case, **_BIG),
     Target("rans", run_rans, rans_seeds, mutate_case),
     Target("huffman", run_huffman, huffman_seeds),

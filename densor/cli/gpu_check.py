@@ -116,7 +116,7 @@ def check_damage(on: Backend, case: Case, elements: int) -> Result:
 
 def coded_part(chunk: PackedChunk) -> Bytes:
     """Some of the entropy-coded bytes of a chunk, in which damage hardly goes unnoticed."""
-    if chunk.model[0] != registry.CODEC_SCALES:
+    if chunk.model[0] != registry.CODEC_SCALE_CONTEXT:
         return chunk.payload[128:1024]
     form = parse_scales(chunk.model).form
     head = parse_head(chunk.payload, form, chunk.size // form.size)

@@ -199,15 +199,17 @@ _OF_PLANES = "densor/codec/planes/rans_spec.md"
 _R = registry
 
 _ALL = (
-    _planes(_R.CODEC_PLANAR, "planes_huffman", "planes", "docs/format.md"),
-    _codec(_R.CODEC_SCALES, "scale_context", "scale contexts", _RANS, chunk=1 << 21, nests=True),
-    _codec(_R.CODEC_MIXING, "float_cm", "context mixing", _ARITHMETIC, chunk=1 << 23, nests=True),
-    _codec(_R.CODEC_FIELDS, "blocks", "blocks", chunk=1 << 20),
+    _planes(_R.CODEC_PLANES_HUFFMAN, "planes_huffman", "planes", "docs/format.md"),
+    _codec(
+        _R.CODEC_SCALE_CONTEXT, "scale_context", "scale contexts", _RANS, chunk=1 << 21, nests=True
+    ),
+    _codec(_R.CODEC_FLOAT_CM, "float_cm", "context mixing", _ARITHMETIC, chunk=1 << 23, nests=True),
+    _codec(_R.CODEC_BLOCKS, "blocks", "blocks", chunk=1 << 20),
     _codec(_R.CODEC_SPARSE, "sparse", "sparse"),
-    _codec(_R.CODEC_CHANGE, "delta", "changes", needs_base=True),
-    _planes(_R.CODEC_PLANES, "planes_rans", "byte planes", _OF_PLANES),
-    _codec(_R.CODEC_TEXT, "byte_cm", "text", _ARITHMETIC, chunk=1 << 24, nests=True),
-    _codec(_R.CODEC_LLM, "language_model", "language model", _LLM),
+    _codec(_R.CODEC_DELTA, "delta", "changes", needs_base=True),
+    _planes(_R.CODEC_PLANES_RANS, "planes_rans", "byte planes", _OF_PLANES),
+    _codec(_R.CODEC_BYTE_CM, "byte_cm", "text", _ARITHMETIC, chunk=1 << 24, nests=True),
+    _codec(_R.CODEC_LANGUAGE_MODEL, "language_model", "language model", _LLM),
 )
 CODECS = {codec.number: codec for codec in _ALL}
 

@@ -146,9 +146,9 @@ class Plan:
         """Whether kernels decode this chunk; if so, their work is noted."""
         codec = chunk.model[0] if chunk.model else None
         model = self._models.get(chunk.model)
-        if model is None and codec == registry.CODEC_PLANAR:
+        if model is None and codec == registry.CODEC_PLANES_HUFFMAN:
             model = self._models[chunk.model] = PlanarModel(planar.parse(chunk.model))
-        elif model is None and codec == registry.CODEC_SCALES:
+        elif model is None and codec == registry.CODEC_SCALE_CONTEXT:
             model = self._models[chunk.model] = ScalesModel(chunk.model)
         if model is None or model.kernel is None or target.at % model.size:
             return False

@@ -25,7 +25,7 @@ from densor.codec.language_model import step
 from densor.codec.language_model.decoder import LlmDecoder
 from densor.codec.language_model.encoder import LlmEncoder
 from densor.codec.language_model.session import Session
-from densor.codec.registry import CODEC_LLM
+from densor.codec.registry import CODEC_LANGUAGE_MODEL
 from densor.errors import (
     ArgumentError,
     ChecksumError,
@@ -153,7 +153,7 @@ def test_text_is_smaller_than_without_the_model() -> None:
     assert densor.decompress(under) == SOURCE
     assert len(under) < len(without)
     model = next(f.payload for f in take_apart(under) if f.kind == MODEL)
-    assert model[0] == CODEC_LLM
+    assert model[0] == CODEC_LANGUAGE_MODEL
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,9 @@ def test_a_slow_decoder_after_the_specification_agrees() -> None:
 
 def test_golden_archive() -> None:
     archive = (GOLDEN / "llm" / "sample.densor").read_bytes()
-    assert next(f.payload[0] for f in take_apart(archive) if f.kind == MODEL) == CODEC_LLM
+    assert (
+        next(f.payload[0] for f in take_apart(archive) if f.kind == MODEL) == CODEC_LANGUAGE_MODEL
+    )
     digest = hashlib.sha256(densor.decompress(archive)).hexdigest()
     assert digest == "3e5430accaef3c4ceddc5e2654df72d32698725b1de8c72ff5af2c1c7569cf5b"
 

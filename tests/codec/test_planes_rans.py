@@ -215,7 +215,7 @@ def test_which_codec_codes_what() -> None:
         data = array.view(np.uint8).reshape(-1)
         batch = encode_batch(Batch(data, kind, Workers(1)), level_settings(level)).result()
         assert batch.model is not None
-        wanted = registry.CODEC_PLANES if level >= 6 else registry.CODEC_PLANAR
+        wanted = registry.CODEC_PLANES_RANS if level >= 6 else registry.CODEC_PLANES_HUFFMAN
         assert batch.model[0] == wanted
     packed = densor.compress(array, 6)
     assert container.decode(packed)[0].data == array.tobytes()

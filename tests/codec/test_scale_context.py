@@ -27,7 +27,7 @@ from densor.codec.levels import level_settings
 from densor.codec.planes.encoder import PlaneCoder
 from densor.codec.planes.layout import layout_numbered
 from densor.codec.planes.stages.huffman import HUFFMAN
-from densor.codec.registry import CODEC_SCALES, LAYOUT_WORD16
+from densor.codec.registry import CODEC_SCALE_CONTEXT, LAYOUT_WORD16
 from densor.codec.scale_context.encoder import ScalesCoder
 
 Bits = npt.NDArray[np.unsignedinteger[Any]]
@@ -544,7 +544,7 @@ def test_tensors_share_a_model() -> None:
     entries = entries_of({f"w{i}": ("BF16", weights("bf16", 120, 128, i)) for i in range(6)})
     archive = written(entries, level=6)
     models, chunks = models_and_chunks(archive)
-    assert [model[0] for model in models] == [CODEC_SCALES]
+    assert [model[0] for model in models] == [CODEC_SCALE_CONTEXT]
     assert chunks == [0] * 6
     check_archive(archive, entries)
 
@@ -582,7 +582,7 @@ def test_archives_do_not_depend_on_threads() -> None:
     for threads in (2, 4):
         assert written(entries, level=6, threads=threads) == archive
     models, chunks = models_and_chunks(archive)
-    assert {model[:2] for model in models} >= {bytes([CODEC_SCALES, form]) for form in FORMS}
+    assert {model[:2] for model in models} >= {bytes([CODEC_SCALE_CONTEXT, form]) for form in FORMS}
     assert len(chunks) > len(entries) > len(models)
     assert by_stream(archive) == {name: data for name, (data, _) in entries.items()}
 

@@ -57,7 +57,7 @@ def test_the_smaller_way_is_chosen(kind: str, mask: str) -> None:
     given = Batch(data, of, Workers(1))
     plain, sparse = (
         choose._payload_bytes(given, LEVEL, CODECS[number].propose(given, LEVEL))
-        for number in (registry.CODEC_PLANES, registry.CODEC_SPARSE)
+        for number in (registry.CODEC_PLANES_RANS, registry.CODEC_SPARSE)
     )
     batch = choose.encode_batch(given, LEVEL).result()
     stored = sum(len(chunk.payload) for chunk in batch.chunks)
@@ -66,7 +66,7 @@ def test_the_smaller_way_is_chosen(kind: str, mask: str) -> None:
         assert batch.model is not None and batch.model[0] == registry.CODEC_SPARSE
         assert sparse < 0.98 * plain
     if mask in ("rows", "dense"):
-        assert batch.model is None or batch.model[0] == registry.CODEC_PLANAR
+        assert batch.model is None or batch.model[0] == registry.CODEC_PLANES_HUFFMAN
 
 
 def round_trip(bits: Any, dtype: str) -> None:

@@ -140,7 +140,7 @@ def test_codecs() -> None:
 def test_head_of_the_planar_model() -> None:
     head = table(FORMAT, "codec: 2", "run length")
     assert struct_of(head, 0) == planar_model._HEAD.format
-    assert head[0][1] == f"codec: {registry.CODEC_PLANAR}"
+    assert head[0][1] == f"codec: {registry.CODEC_PLANES_HUFFMAN}"
 
 
 def modes(rows: Rows) -> dict[str, int]:
@@ -200,12 +200,12 @@ def spec(name: str) -> str:
 
 
 HEADS: list[tuple[str, int, str, str]] = [
-    ("delta", registry.CODEC_CHANGE, "context shift", change_model._HEAD.format),
-    ("blocks", registry.CODEC_FIELDS, "number of fields", fields_wire.HEAD.format),
-    ("float_cm", registry.CODEC_MIXING, "top bits of the mantissa", mixing_model._MODEL.format),
-    ("planes/rans_spec", registry.CODEC_PLANES, "number of planes", planar_model._HEAD.format),
-    ("scale_context", registry.CODEC_SCALES, "first exponent", scales_model._HEAD.format),
-    ("byte_cm", registry.CODEC_TEXT, "number of sets of weights", text_model._MODEL.format),
+    ("delta", registry.CODEC_DELTA, "context shift", change_model._HEAD.format),
+    ("blocks", registry.CODEC_BLOCKS, "number of fields", fields_wire.HEAD.format),
+    ("float_cm", registry.CODEC_FLOAT_CM, "top bits of the mantissa", mixing_model._MODEL.format),
+    ("planes/rans_spec", registry.CODEC_PLANES_RANS, "number of planes", planar_model._HEAD.format),
+    ("scale_context", registry.CODEC_SCALE_CONTEXT, "first exponent", scales_model._HEAD.format),
+    ("byte_cm", registry.CODEC_BYTE_CM, "number of sets of weights", text_model._MODEL.format),
 ]
 
 

@@ -74,7 +74,9 @@ class Codec:
 
     def decoder(self, model: bytes) -> Decoder:
         """The package's decoder of a MODEL payload."""
-        return decoder_for(model, _session() if self.number == registry.CODEC_LLM else None)
+        return decoder_for(
+            model, _session() if self.number == registry.CODEC_LANGUAGE_MODEL else None
+        )
 
     def decode_into(self, coded: Coded, out: Bytes) -> None:
         """Decodes by the package; DensorError where it refuses."""
@@ -177,30 +179,30 @@ _NUMBERS = tuple(sorted(set(SIZES) - {"VOID"}))
 
 CODECS = (
     Codec(
-        registry.CODEC_PLANAR,
+        registry.CODEC_PLANES_HUFFMAN,
         "byte planes, Huffman",
         _NUMBERS,
         lambda *tensor: _planes(HUFFMAN, _FAST, *tensor),
     ),
     Codec(
-        registry.CODEC_PLANES,
+        registry.CODEC_PLANES_RANS,
         "byte planes, rANS",
         _NUMBERS,
         lambda *tensor: _planes(RANS, _BEST, *tensor),
     ),
-    Codec(registry.CODEC_SCALES, "scale context", _FLOATS, _scale_context),
+    Codec(registry.CODEC_SCALE_CONTEXT, "scale context", _FLOATS, _scale_context),
     Codec(
-        registry.CODEC_MIXING,
+        registry.CODEC_FLOAT_CM,
         "float context mixing",
         tuple(dtype for dtype in _FLOATS if dtype != "C64"),
         _float_cm,
         has_slow_reference=True,
     ),
-    Codec(registry.CODEC_FIELDS, "blocks", ("blocks",), _blocks),
+    Codec(registry.CODEC_BLOCKS, "blocks", ("blocks",), _blocks),
     Codec(registry.CODEC_SPARSE, "sparse", _NUMBERS, _sparse),
-    Codec(registry.CODEC_CHANGE, "delta", _NUMBERS, _delta),
+    Codec(registry.CODEC_DELTA, "delta", _NUMBERS, _delta),
     Codec(
-        registry.CODEC_TEXT,
+        registry.CODEC_BYTE_CM,
         "byte context mixing",
         ("bytes",),
         _byte_cm,
@@ -208,7 +210,7 @@ CODECS = (
         has_slow_reference=True,
     ),
     Codec(
-        registry.CODEC_LLM,
+        registry.CODEC_LANGUAGE_MODEL,
         "language model",
         ("bytes",),
         _language_model,

@@ -67,7 +67,7 @@ def _language_models(models: list[bytes]) -> Iterator[tuple[str, str]]:
 
     found = {}
     for payload in models:
-        if payload[:1] == bytes([registry.CODEC_LLM]):
+        if payload[:1] == bytes([registry.CODEC_LANGUAGE_MODEL]):
             model = parse(payload)
             name = console.escape(model.name) or "without a name, to be given with --llm"
             found[model.network] = f"{name} ({model.network.hex()})"

@@ -70,7 +70,7 @@ class FieldsCoder:
             FIELD.pack(size, *order) + part.model()
             for size, order, part in zip(self._sizes, self._orders, self._parts, strict=True)
         )
-        return HEAD.pack(registry.CODEC_FIELDS, len(self._fields)) + b"".join(fields)
+        return HEAD.pack(registry.CODEC_BLOCKS, len(self._fields)) + b"".join(fields)
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of chunk number `index`."""

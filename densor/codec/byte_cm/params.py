@@ -53,7 +53,7 @@ class Model:
 
 def pack(model: Model) -> bytes:
     """The payload of a MODEL frame."""
-    return _MODEL.pack(registry.CODEC_TEXT, model.bits, model.sets, 0, model.contexts)
+    return _MODEL.pack(registry.CODEC_BYTE_CM, model.bits, model.sets, 0, model.contexts)
 
 
 def parse(payload: bytes) -> Model:
@@ -61,7 +61,7 @@ def parse(payload: bytes) -> Model:
     if len(payload) != _MODEL.size:
         raise FormatError("text model has the wrong length")
     codec, bits, sets, reserved, chosen = _MODEL.unpack(payload)
-    if codec != registry.CODEC_TEXT or reserved or not 1 <= sets <= kernels.SETS:
+    if codec != registry.CODEC_BYTE_CM or reserved or not 1 <= sets <= kernels.SETS:
         raise FormatError("text model has impossible parameters")
     if not 0 < chosen < 1 << contexts.CONTEXTS:
         raise FormatError("text model names contexts that do not exist")

@@ -48,7 +48,7 @@ def pack(model: Model) -> bytes:
     method, contexts = model.method, model.contexts
     packed = zstd_compress(contexts.mapped, _MAP_LEVEL) if len(model.freqs) > 1 else b""
     head = _HEAD.pack(
-        registry.CODEC_CHANGE,
+        registry.CODEC_DELTA,
         method.size,
         _FLOATS * method.floats,
         method.number,

@@ -58,7 +58,7 @@ def format_of(dtype: str) -> FloatFormat:
 
 def pack(model: Model) -> bytes:
     """The payload of a MODEL frame."""
-    return _MODEL.pack(registry.CODEC_MIXING, model.form.float_cm, model.top, 0)
+    return _MODEL.pack(registry.CODEC_FLOAT_CM, model.form.float_cm, model.top, 0)
 
 
 def parse(payload: bytes) -> Model:
@@ -67,7 +67,7 @@ def parse(payload: bytes) -> Model:
         raise FormatError("mixing model has the wrong length")
     codec, number, top, reserved = _MODEL.unpack(payload)
     form = _BY_NUMBER.get(number)
-    if codec != registry.CODEC_MIXING or form is None:
+    if codec != registry.CODEC_FLOAT_CM or form is None:
         raise UnsupportedError(f"unknown codec or format {codec}, {number}; needs a newer densor")
     if top > min(MAX_TOP, form.mantissa) or reserved:
         raise FormatError("mixing model has impossible parameters")

@@ -63,7 +63,7 @@ def pack(model: Model) -> bytes:
     name = model.name.encode("utf-8", "replace")[:255]
     return (
         _MODEL.pack(
-            registry.CODEC_LLM,
+            registry.CODEC_LANGUAGE_MODEL,
             NUMERICS,
             model.slots,
             model.positions,
@@ -81,7 +81,7 @@ def pack(model: Model) -> bytes:
 
 def parse(payload: bytes) -> Model:
     """The model in a MODEL frame; a DensorError for a bad one."""
-    if len(payload) < _MODEL.size or payload[0] != registry.CODEC_LLM:
+    if len(payload) < _MODEL.size or payload[0] != registry.CODEC_LANGUAGE_MODEL:
         raise FormatError("language model has the wrong length")
     _, numerics, slots, positions, stride, change, offsets, network, words, length = (
         _MODEL.unpack_from(payload)

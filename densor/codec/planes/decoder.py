@@ -12,7 +12,7 @@ from densor.errors import FormatError
 from densor.runtime.buffers import ThreadBuffers
 from densor.runtime.types import Bytes
 
-_STAGES = {registry.CODEC_PLANAR: HuffmanDecoder, registry.CODEC_PLANES: RansDecoder}
+_STAGES = {registry.CODEC_PLANES_HUFFMAN: HuffmanDecoder, registry.CODEC_PLANES_RANS: RansDecoder}
 _BUFFERS = ThreadBuffers()
 
 

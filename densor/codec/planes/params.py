@@ -51,7 +51,7 @@ class Model(Generic[C]):
     run: int  # elements per run, the unit that has a class
     planes: tuple[C | None, ...]  # per plane its classes, None if it is never coded so
     delta: bool = False
-    codec: int = registry.CODEC_PLANAR
+    codec: int = registry.CODEC_PLANES_HUFFMAN
 
 
 def pack(model: Model[Any]) -> bytes:
@@ -172,6 +172,6 @@ class _ClassFormat(NamedTuple):
 
 
 _CLASSES = {
-    registry.CODEC_PLANAR: _ClassFormat(_pack_classes, _parse_classes),
-    registry.CODEC_PLANES: _ClassFormat(tables.pack, _parse_freqs),
+    registry.CODEC_PLANES_HUFFMAN: _ClassFormat(_pack_classes, _parse_classes),
+    registry.CODEC_PLANES_RANS: _ClassFormat(tables.pack, _parse_freqs),
 }

@@ -239,7 +239,7 @@ def entry_points(model: bytes, payload: Bytes, size: int) -> bytes | None:
     `model`: payload of the chunk's own model. None where there is nothing to tell: another codec, a
     layout that is not decoded by units, no streams.
     """
-    if model[0] != registry.CODEC_PLANAR:
+    if model[0] != registry.CODEC_PLANES_HUFFMAN:
         return None
     parsed = parse_model(model)
     if parsed.delta or parsed.layout.number not in LAYOUTS:

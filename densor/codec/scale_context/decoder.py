@@ -137,7 +137,7 @@ def _low_decoder(payload: bytes) -> ChunkDecoder | None:
     """The decoder of low halves, None where there is no model for them."""
     if not payload:
         return None
-    if payload[0] not in (registry.CODEC_PLANAR, registry.CODEC_PLANES):
+    if payload[0] not in (registry.CODEC_PLANES_HUFFMAN, registry.CODEC_PLANES_RANS):
         raise FormatError("low halves have a model of a codec other than of planes")
     decoder = inner_decoder(payload)
     assert isinstance(decoder, PlanesDecoder)

@@ -65,7 +65,7 @@ def pack_model(model: Model) -> bytes:
     """The payload of a MODEL frame."""
     a = model.alphabet
     head = _HEAD.pack(
-        registry.CODEC_SCALES, model.form.number, a.phase, a.first, a.exponents, a.tails
+        registry.CODEC_SCALE_CONTEXT, model.form.number, a.phase, a.first, a.exponents, a.tails
     )
     return head + pack(model.freqs) + model.low
 
@@ -75,7 +75,7 @@ def parse(payload: bytes) -> Model:
     if len(payload) < _HEAD.size:
         raise FormatError("model is too short")
     codec, number, phase, first, exponents, tails = _HEAD.unpack_from(payload)
-    if codec != registry.CODEC_SCALES:
+    if codec != registry.CODEC_SCALE_CONTEXT:
         raise UnsupportedError(f"unknown codec {codec}; a newer densor may read this")
     form = form_numbered(number)
     alphabet = Alphabet(phase, first, exponents, tails)

@@ -51,7 +51,7 @@ def keep(history: History, choice: Choice, form: Form, alphabet: Alphabet) -> No
 
 
 def _key(form: Form, alphabet: Alphabet) -> Hashable:
-    return registry.CODEC_SCALES, form.number, alphabet
+    return registry.CODEC_SCALE_CONTEXT, form.number, alphabet
 
 
 def _own(counts: Counts, alphabet: Alphabet, form: Form) -> Freqs:

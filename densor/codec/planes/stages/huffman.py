@@ -104,7 +104,7 @@ def _capacity(n: int) -> int:
 
 
 HUFFMAN = Stage(
-    codec=registry.CODEC_PLANAR,
+    codec=registry.CODEC_PLANES_HUFFMAN,
     mode=registry.PLANE_CLASSES,
     precision=Precision(least=1.0, worth=0.985),
     choose=_choose,

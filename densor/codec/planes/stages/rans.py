@@ -73,7 +73,7 @@ def _writer(freqs: Freqs, run: int) -> Writer:
 
 
 RANS = Stage(
-    codec=registry.CODEC_PLANES,
+    codec=registry.CODEC_PLANES_RANS,
     mode=registry.PLANE_RANS,
     precision=Precision(least=0.0, worth=0.995),
     choose=_choose,
