@@ -18,8 +18,8 @@ from reference import byte_cm as reference_byte_cm
 import densor
 from densor.codec.byte_cm import params as text
 from densor.codec.byte_cm import segment
-from densor.codec.byte_cm.decoder import TextDecoder
-from densor.codec.byte_cm.encoder import TextCoder, full_model
+from densor.codec.byte_cm.decoder import ByteCmDecoder
+from densor.codec.byte_cm.encoder import ByteCmEncoder, full_model
 from densor.codec.byte_cm.params import Model, pack, parse
 from densor.codec.byte_cm.segment import Segment, code_whole, coded
 from densor.codec.byte_cm.states import states
@@ -31,7 +31,7 @@ ALL_CONTEXTS = (1 << 18) - 1
 MODELS = {
     "text": full_model(np.full(1, 65, np.uint8)),
     "binary": full_model(np.zeros(1, np.uint8)),
-    "light": parse(TextCoder(np.empty(0, np.uint8), light=True).model()),
+    "light": parse(ByteCmEncoder(np.empty(0, np.uint8), light=True).model()),
     "everything": Model(ALL_CONTEXTS, 6, 16),
     "least": Model(1 << 17, 1, 12),
 }
@@ -78,7 +78,7 @@ def stream_of(model: Model, data: bytes) -> Bytes:
 
 def decoded(model: Model, payload: Bytes, size: int) -> bytes:
     out = np.full(size, 0xA5, np.uint8)
-    TextDecoder(model).decode(payload, out)
+    ByteCmDecoder(model).decode(payload, out)
     return out.tobytes()
 
 
@@ -155,7 +155,7 @@ def test_size_against_zstandard() -> None:
         size = coded(full_model(as_array(data)), as_array(data)).size
         assert size < limit * len(zstd_compress(data, 19)), name
     data = as_array(SOURCE)
-    light = TextCoder(data, light=True)
+    light = ByteCmEncoder(data, light=True)
     sizes = [coded(full_model(data), data).size, light.encode(data, 0).size]
     assert sizes[0] < sizes[1] < 0.9 * len(zstd_compress(data, 19))
 
@@ -246,7 +246,7 @@ def test_table_is_no_larger_than_the_segment_needs() -> None:
 
 def test_segment_that_is_too_long() -> None:
     with pytest.raises(LimitError):
-        TextDecoder(MODELS["least"]).decode(
+        ByteCmDecoder(MODELS["least"]).decode(
             np.zeros(8, np.uint8), np.empty((1 << 24) + 1, np.uint8)
         )
 

@@ -18,7 +18,7 @@ from densor.codec.choose import encode_batch
 from densor.codec.float_cm import params as mixing
 from densor.codec.float_cm import tables
 from densor.codec.float_cm.chunk_encoder import encode_chunk
-from densor.codec.float_cm.decoder import MixingDecoder
+from densor.codec.float_cm.decoder import FloatCmDecoder
 from densor.codec.float_cm.params import Model, format_of
 from densor.codec.kind import Kind, kind_of, matrices
 from densor.codec.levels import level_settings
@@ -53,7 +53,7 @@ def weights_of(dtype: str, shape: tuple[int, int], seed: object = 0) -> Bytes:
 
 def decoded(model: Model, payload: Bytes, size: int) -> bytes:
     out = np.full(size, 0xA5, np.uint8)
-    MixingDecoder(model).decode(payload, out)
+    FloatCmDecoder(model).decode(payload, out)
     return out.tobytes()
 
 

@@ -26,7 +26,7 @@ from densor.codec.choose import encode_batch
 from densor.codec.codec import decoder_for
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import level_settings
-from densor.codec.planes.encoder import PlaneCoder
+from densor.codec.planes.encoder import PlanesEncoder
 from densor.codec.planes.layout import LAYOUTS
 from densor.codec.planes.stages.rans import RANS
 from densor.entropy.rans import tables
@@ -49,7 +49,7 @@ def coded(data: bytes, layout: str, run: int, chunk: int, level: Any = LEVEL) ->
     array = np.frombuffer(data, np.uint8)
     pieces = [array[i : i + chunk * size] for i in range(0, array.size, chunk * size)]
     found = LAYOUTS[planes_of_layouts.LAYOUTS[layout]]
-    coder = PlaneCoder(RANS, array, found, run, level, layout in planes_of_layouts.WITH_DELTA)
+    coder = PlanesEncoder(RANS, array, found, run, level, layout in planes_of_layouts.WITH_DELTA)
     coder.decide([coder.count(piece) for piece in pieces])
     model = coder.model()
     payloads = [coder.encode(piece, i).tobytes() for i, piece in enumerate(pieces)]

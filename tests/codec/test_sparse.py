@@ -18,7 +18,7 @@ from densor.codec.batch import Batch
 from densor.codec.codec import CODECS, decoder_for
 from densor.codec.kind import kind_of
 from densor.codec.levels import level_settings
-from densor.codec.sparse.encoder import SparseCoder
+from densor.codec.sparse.encoder import SparseEncoder
 from densor.runtime.workers import Workers
 
 LEVEL = level_settings(3)
@@ -73,7 +73,7 @@ def round_trip(bits: Any, dtype: str) -> None:
     """By the sparse coder whatever the content, in chunks of unequal numbers of values."""
     data = np.ascontiguousarray(bits).reshape(-1).view(np.uint8)
     kind = kind_of(dtype, bits.shape)
-    coder = SparseCoder(data, kind, LEVEL)
+    coder = SparseEncoder(data, kind, LEVEL)
     step = max(1, data.size // kind.unit // 3) * kind.unit
     pieces = [data[i : i + step] for i in range(0, data.size, step)]
     coder.decide([coder.count(piece) for piece in pieces])

@@ -51,18 +51,20 @@ def _sample(data: Bytes) -> Bytes:
     return sample(data, 1, _SAMPLE // _PIECES, _PIECES, inner=True)
 
 
-def propose(batch: Batch, level: Level) -> "TextEncoder":
+def propose(batch: Batch, level: Level) -> "ByteCmBatchEncoder":
     """An encoder for a batch of plain bytes."""
-    return TextEncoder(TextCoder(batch.data, light=level.bytes == "light"), batch, level.zstd)
+    return ByteCmBatchEncoder(
+        ByteCmEncoder(batch.data, light=level.bytes == "light"), batch, level.zstd
+    )
 
 
-class TextCoder:
+class ByteCmEncoder:
     """A `ChunkCoder`; the model adapts within each segment, so that nothing is counted before.
 
     `data`: the batch. `light`: fewer contexts, for speed.
     """
 
-    repeats = False  # `TextEncoder` tries Zstandard beside it
+    repeats = False  # `ByteCmBatchEncoder` tries Zstandard beside it
 
     def __init__(self, data: Bytes, light: bool = False) -> None:
         self._model = _model(_LIGHT, _LIGHT_SETS, _LIGHT_BITS) if light else full_model(data)
@@ -82,10 +84,10 @@ class TextCoder:
         return payload if payload.size < chunk.size else chunk
 
 
-class TextEncoder(ChunkEncoder):
+class ByteCmBatchEncoder(ChunkEncoder):
     """Codes each segment by context mixing, or by Zstandard where that is smaller."""
 
-    coder: TextCoder
+    coder: ByteCmEncoder
 
     def _store(self, chunk: Bytes, index: int) -> Chunk:
         quick = zstd_chunk(chunk, QUICK_ZSTD)

@@ -18,7 +18,7 @@ _SLACK = 8  # bytes that a kernel may look at behind the extra bits
 _BUFFERS = ThreadBuffers()
 
 
-class ChangeDecoder(BaseDecoder):
+class DeltaDecoder(BaseDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once."""
 
     def __init__(self, model: Model) -> None:
@@ -81,9 +81,9 @@ class ChangeDecoder(BaseDecoder):
             out[:] = target
 
 
-def open_decoder(payload: bytes, _: object = None) -> ChangeDecoder:
+def open_decoder(payload: bytes, _: object = None) -> DeltaDecoder:
     """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
-    return ChangeDecoder(parse(payload))
+    return DeltaDecoder(parse(payload))
 
 
 def _extras(stored: Bytes, bits: int) -> Bytes:

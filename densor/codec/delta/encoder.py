@@ -46,12 +46,12 @@ class _Choice(NamedTuple):
     bits: float
 
 
-def propose(batch: Batch, _: Level | None = None) -> "ChangeEncoder":
+def propose(batch: Batch, _: Level | None = None) -> "DeltaEncoder":
     """An encoder for a batch that has a base."""
-    return ChangeEncoder(batch)
+    return DeltaEncoder(batch)
 
 
-class ChangeEncoder(Encoder):
+class DeltaEncoder(Encoder):
     """Codes a batch by how it differs from as many bytes of its base."""
 
     def __init__(self, batch: Batch) -> None:

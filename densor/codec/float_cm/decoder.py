@@ -8,7 +8,7 @@ from densor.errors import FormatError
 from densor.runtime.types import Bytes
 
 
-class MixingDecoder(ChunkDecoder):
+class FloatCmDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once."""
 
     def __init__(self, model: Model) -> None:
@@ -31,6 +31,6 @@ class MixingDecoder(ChunkDecoder):
         out[:] = values.astype(f"<u{size}").view(np.uint8)
 
 
-def open_decoder(payload: bytes, _: object = None) -> MixingDecoder:
+def open_decoder(payload: bytes, _: object = None) -> FloatCmDecoder:
     """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
-    return MixingDecoder(parse(payload))
+    return FloatCmDecoder(parse(payload))

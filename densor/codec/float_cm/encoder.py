@@ -12,10 +12,10 @@ _TOP = 3  # bits of the mantissa that are worth a model
 
 def propose(batch: Batch, level: Level) -> ChunkEncoder:
     """An encoder for a batch of floating-point numbers in matrices."""
-    return ChunkEncoder(MixingCoder(batch.kind), batch, level.zstd)
+    return ChunkEncoder(FloatCmEncoder(batch.kind), batch, level.zstd)
 
 
-class MixingCoder:
+class FloatCmEncoder:
     """A `ChunkCoder`; the model adapts within each chunk, so that nothing is counted before."""
 
     repeats = False  # the caller tries planes beside it

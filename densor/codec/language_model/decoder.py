@@ -3,7 +3,7 @@
 import numpy as np
 import xxhash
 
-from densor.codec.byte_cm.decoder import TextDecoder
+from densor.codec.byte_cm.decoder import ByteCmDecoder
 from densor.codec.codec import ChunkDecoder
 from densor.codec.language_model.params import (
     MAX_CHUNK,
@@ -22,7 +22,7 @@ from densor.errors import ChecksumError, FormatError, LimitError
 from densor.runtime.types import Bytes
 
 
-class LlmDecoder(ChunkDecoder):
+class LanguageModelDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once.
 
     It tells the session of its progress.
@@ -33,7 +33,7 @@ class LlmDecoder(ChunkDecoder):
     def __init__(self, model: Model, session: Session | None = None) -> None:
         self.model = model
         self._session = session or Session()
-        self._text = TextDecoder(model.text)
+        self._text = ByteCmDecoder(model.text)
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
@@ -89,6 +89,6 @@ class LlmDecoder(ChunkDecoder):
             out[part] = mixer.known(part)
 
 
-def open_decoder(payload: bytes, session: Session | None = None) -> LlmDecoder:
+def open_decoder(payload: bytes, session: Session | None = None) -> LanguageModelDecoder:
     """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
-    return LlmDecoder(parse(payload), session)
+    return LanguageModelDecoder(parse(payload), session)

@@ -6,7 +6,7 @@ import numpy as np
 import xxhash
 
 from densor.codec.batch import OWN, Batch, Chunk, Chunks, Coding
-from densor.codec.byte_cm.encoder import TextCoder
+from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.byte_cm.params import parse as parse_text
 from densor.codec.codec import ChunkDecoder, Encoder, decoder_for
 from densor.codec.language_model.params import (
@@ -37,13 +37,13 @@ _TEXT_SHARE = 0.9  # of the bytes of a segment that the network is asked about
 _ROOM = 1024  # bytes that a stream may be longer than its segments
 
 
-def propose(batch: Batch, _: Level | None = None) -> "LlmEncoder":
+def propose(batch: Batch, _: Level | None = None) -> "LanguageModelEncoder":
     """An encoder for a batch of plain bytes that has a language model."""
     assert batch.session is not None
-    return LlmEncoder(batch.data, batch.session, batch.workers)
+    return LanguageModelEncoder(batch.data, batch.session, batch.workers)
 
 
-class LlmEncoder(Encoder):
+class LanguageModelEncoder(Encoder):
     """Codes a batch of plain bytes under a language model."""
 
     def __init__(self, data: Bytes, session: Session, workers: Workers) -> None:
@@ -51,7 +51,7 @@ class LlmEncoder(Encoder):
         self._session = session
         self._workers = workers
         self._weights = session.weights()
-        self._text = TextCoder(data)
+        self._text = ByteCmEncoder(data)
         self._model = self._settled(data.size)
 
     def encode(self) -> Coding:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.byte_cm.segment import surprise
-from densor.codec.language_model.encoder import LlmEncoder
+from densor.codec.language_model.encoder import LanguageModelEncoder
 from densor.codec.language_model.params import SEGMENT, TEXT, TOKENS, Mixer, Reader
 from densor.codec.language_model.session import Session
 from densor.entropy.arithmetic.coder import position
@@ -28,8 +28,8 @@ class Cost(NamedTuple):
     alone: float | None
 
 
-class Meter(LlmEncoder):
-    """Codes a batch to the same bytes as `LlmEncoder`; `costs` has each token, in order."""
+class Meter(LanguageModelEncoder):
+    """Codes a batch to the same bytes as its base class; `costs` has each token, in order."""
 
     def __init__(self, data: Bytes, session: Session) -> None:
         self.costs: list[Cost] = []

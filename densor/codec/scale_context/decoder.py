@@ -24,7 +24,7 @@ from densor.runtime.locks import Lock
 from densor.runtime.types import Bytes
 
 
-class ScalesDecoder(ChunkDecoder):
+class ScaleContextDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once.
 
     `low`: the decoder of low halves, of elements of 2 bytes; None where these are stored raw.
@@ -127,10 +127,10 @@ def _line_scales(symbols: Bytes, count: int, centre: int, steps: int) -> Bytes:
     return offsets + np.uint8(centre)
 
 
-def open_decoder(payload: bytes, _: object = None) -> ScalesDecoder:
+def open_decoder(payload: bytes, _: object = None) -> ScaleContextDecoder:
     """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
     model = parse(payload)
-    return ScalesDecoder(model, _low_decoder(model.low))
+    return ScaleContextDecoder(model, _low_decoder(model.low))
 
 
 def _low_decoder(payload: bytes) -> ChunkDecoder | None:

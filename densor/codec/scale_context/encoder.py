@@ -41,21 +41,21 @@ class _Tally:
     low: Any  # of the low halves
 
 
-def propose(batch: Batch, level: Level) -> "ScalesEncoder":
+def propose(batch: Batch, level: Level) -> "ScaleContextBatchEncoder":
     """An encoder for a batch of floating-point numbers in matrices."""
-    return ScalesEncoder(batch, level)
+    return ScaleContextBatchEncoder(batch, level)
 
 
-class ScalesEncoder(CountingEncoder):
+class ScaleContextBatchEncoder(CountingEncoder):
     """Codes a batch in order: which frequencies it may share is known when it is made."""
 
-    coder: "ScalesCoder"
+    coder: "ScaleContextEncoder"
 
     def __init__(self, batch: Batch, level: Level) -> None:
         layout = batch.kind.layout
         assert layout is not None
         planes = plane_coder(batch.data, layout, batch.kind, level)
-        coder = ScalesCoder(
+        coder = ScaleContextEncoder(
             batch.kind, batch.history, low_coder(batch.data, batch.kind, level), planes.repeats
         )
         super().__init__(coder, batch, level.zstd)
@@ -85,7 +85,7 @@ def low_coder(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
     return coder if coder.useful else None
 
 
-class ScalesCoder:
+class ScaleContextEncoder:
     """A `BatchCoder` for floating-point numbers in matrices.
 
     `history`: what earlier batches of the archive leave. `low`: codes the low halves of elements
