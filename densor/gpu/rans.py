@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from densor.codec.codec import ChunkDecoder, decoder_for, inner_decoder
 from densor.codec.scale_context.decoder import take_lines
-from densor.codec.scale_context.params import Model, parse
+from densor.codec.scale_context.params import Parameters, parse
 from densor.codec.scale_context.payload import parse_head
 from densor.entropy.rans.decode import StreamDecoder, Table, decode_table
 from densor.entropy.rans.tables import ONE, Freqs
@@ -49,7 +49,7 @@ class ScalesModel:
     """A model of chunks under scale contexts with its tables."""
 
     def __init__(self, payload: bytes) -> None:
-        self.model: Model = parse(payload)
+        self.model: Parameters = parse(payload)
         decoder_for(payload)  # checks the model of low halves
         self.size = self.model.form.size
         self.kernel = f"rans_{self.model.form.name}"

@@ -112,7 +112,7 @@ def _rounded(base: Array, rng: np.random.Generator) -> Array:
 
 
 def coded(new: Array, old: Array, dtype: str) -> tuple[bytes, bytes]:
-    """Model and payload of one chunk, whatever it costs; the stretch begins at byte 24."""
+    """Parameters and payload of one chunk, whatever it costs; the stretch begins at byte 24."""
     data, before = new.view(np.uint8), old.view(np.uint8)
     layout = layout_for(f"U{8 * new.itemsize}")  # C64 is taken for elements of 4 bytes
     batch = Batch(data, Kind(layout, dtype=dtype), Workers(1), base=Before(before, 24))

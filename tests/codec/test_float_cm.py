@@ -19,7 +19,7 @@ from densor.codec.float_cm import params as mixing
 from densor.codec.float_cm import tables
 from densor.codec.float_cm.chunk_encoder import encode_chunk
 from densor.codec.float_cm.decoder import FloatCmDecoder
-from densor.codec.float_cm.params import Model, format_of
+from densor.codec.float_cm.params import Parameters, format_of
 from densor.codec.kind import Kind, kind_of, matrices
 from densor.codec.levels import level_settings
 from densor.errors import DensorError, FormatError, LimitError, UnsupportedError
@@ -30,9 +30,9 @@ Bytes = npt.NDArray[np.uint8]
 Shapes = list[tuple[int, int]]
 
 
-def model_of(dtype: str, top: int = 3) -> Model:
+def model_of(dtype: str, top: int = 3) -> Parameters:
     form = format_of(dtype)
-    return Model(form, min(top, form.mantissa))
+    return Parameters(form, min(top, form.mantissa))
 
 
 def weights_of(dtype: str, shape: tuple[int, int], seed: object = 0) -> Bytes:
@@ -51,7 +51,7 @@ def weights_of(dtype: str, shape: tuple[int, int], seed: object = 0) -> Bytes:
     return numbers.astype(f"<f{DTYPES[dtype]}").ravel().view(np.uint8)
 
 
-def decoded(model: Model, payload: Bytes, size: int) -> bytes:
+def decoded(model: Parameters, payload: Bytes, size: int) -> bytes:
     out = np.full(size, 0xA5, np.uint8)
     FloatCmDecoder(model).decode(payload, out)
     return out.tobytes()
@@ -85,7 +85,7 @@ def test_round_trip_of_weights(dtype: str, shapes: Shapes) -> None:
 @pytest.mark.parametrize("dtype", ["BF16", "F32"])
 def test_any_number_of_top_bits(dtype: str, top: int) -> None:
     data = weights_of(dtype, (40, 24))
-    model = Model(format_of(dtype), top)
+    model = Parameters(format_of(dtype), top)
     payload = encode_chunk(model, data, [(40, 24)])
     assert payload is not None
     assert decoded(model, payload, data.size) == data.tobytes()
@@ -177,7 +177,7 @@ def test_bits_of_a_cast_cost_nothing() -> None:
 # Damage
 
 
-def some_payload() -> tuple[Model, Bytes, Bytes]:
+def some_payload() -> tuple[Parameters, Bytes, Bytes]:
     data = np.concatenate([weights_of("F16", (40, 24)), weights_of("F16", (1, 100))])
     model = model_of("F16")
     payload = encode_chunk(model, data, [(40, 24), (1, 100)])

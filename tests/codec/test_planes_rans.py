@@ -88,7 +88,7 @@ def test_any_elements_come_back(
 
 
 def example() -> tuple[bytes, bytes, bytes]:
-    """Model, payload and data: two planes, one of three classes, one raw."""
+    """Parameters, payload and data: two planes, one of three classes, one raw."""
     rng = random_state("example")
     counts = np.zeros((3, 256), np.int64)
     counts[:, :4] = [[900, 50, 0, 3], [1, 1, 5, 900], [0, 1, 0, 0]]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from densor.codec.batch import Bytes
-from densor.codec.byte_cm.params import MAX_SEGMENT, Model, parse
+from densor.codec.byte_cm.params import MAX_SEGMENT, Parameters, parse
 from densor.codec.byte_cm.segment import code_whole
 from densor.codec.codec import ChunkDecoder
 from densor.errors import FormatError, LimitError
@@ -12,7 +12,7 @@ from densor.errors import FormatError, LimitError
 class ByteCmDecoder(ChunkDecoder):
     """Decodes the segments of one model. Safe to use from several threads at once."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Parameters) -> None:
         self.model = model
 
     def decode(self, payload: Bytes, out: Bytes) -> None:

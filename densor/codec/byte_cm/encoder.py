@@ -6,7 +6,7 @@ import numpy as np
 
 from densor.codec import registry
 from densor.codec.batch import OWN, Batch, Bytes, Chunk
-from densor.codec.byte_cm.params import Model, pack
+from densor.codec.byte_cm.params import Parameters, pack
 from densor.codec.byte_cm.segment import coded
 from densor.codec.chunks import ChunkEncoder, zstd_chunk
 from densor.codec.levels import Level
@@ -30,13 +30,13 @@ _PIECES = 4  # of them
 _CONTROLS = 0.01  # share of control characters that text does not have
 
 
-def full_model(data: Bytes) -> Model:
+def full_model(data: Bytes) -> Parameters:
     """The model that is expected to code `data` in the fewest bytes."""
     return _model(_BINARY if _is_binary(data) else _TEXT, _FULL_SETS, _FULL_BITS)
 
 
-def _model(numbers: Sequence[int], sets: int, bits: int) -> Model:
-    return Model(sum(1 << number for number in numbers), sets, bits)
+def _model(numbers: Sequence[int], sets: int, bits: int) -> Parameters:
+    return Parameters(sum(1 << number for number in numbers), sets, bits)
 
 
 def _is_binary(data: Bytes) -> bool:

@@ -6,7 +6,7 @@ from densor.codec.batch import Bytes
 from densor.codec.codec import Base, BaseDecoder
 from densor.codec.delta.elements import elements, is_aligned
 from densor.codec.delta.kernels import APPLY, CONTEXTS, total_extras
-from densor.codec.delta.params import Model, parse
+from densor.codec.delta.params import Parameters, parse
 from densor.codec.delta.payload import CODED, HEAD, LENGTH, SAME
 from densor.codec.delta.tokens import meanings
 from densor.entropy.rans.decode import decode, decode_table
@@ -21,7 +21,7 @@ _BUFFERS = ThreadBuffers()
 class DeltaDecoder(BaseDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Parameters) -> None:
         self._model = model
         self._meanings = meanings(model.method)
         self._table = decode_table(model.freqs) if len(model.freqs) else None

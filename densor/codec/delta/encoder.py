@@ -115,7 +115,7 @@ class DeltaEncoder(Encoder):
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
         contexts = self._choice.contexts if len(self._freqs) else params.Contexts()
-        return params.pack(params.Model(self._choice.method, contexts, self._freqs))
+        return params.pack(params.Parameters(self._choice.method, contexts, self._freqs))
 
     def _coded(self, chunk: Bytes, base: Bytes, begin: int) -> Bytes:
         """The payload of a chunk whose first byte is number `begin` of the batch; pooled."""

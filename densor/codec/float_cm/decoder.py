@@ -3,7 +3,7 @@
 import numpy as np
 
 from densor.codec.codec import ChunkDecoder
-from densor.codec.float_cm.params import Model, parse, parse_header, run
+from densor.codec.float_cm.params import Parameters, parse, parse_header, run
 from densor.errors import FormatError
 from densor.runtime.types import Bytes
 
@@ -11,7 +11,7 @@ from densor.runtime.types import Bytes
 class FloatCmDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Parameters) -> None:
         self.model = model
 
     def decode(self, payload: Bytes, out: Bytes) -> None:

@@ -3,7 +3,7 @@
 from densor.codec.batch import Batch, Bytes
 from densor.codec.chunks import ChunkEncoder
 from densor.codec.float_cm.chunk_encoder import encode_chunk
-from densor.codec.float_cm.params import Model, format_of, pack
+from densor.codec.float_cm.params import Parameters, format_of, pack
 from densor.codec.kind import Kind, matrices
 from densor.codec.levels import Level
 
@@ -23,7 +23,7 @@ class FloatCmEncoder:
     def __init__(self, kind: Kind) -> None:
         form = format_of(kind.dtype)
         self._kind = kind
-        self._model = Model(form, min(_TOP, form.mantissa))
+        self._model = Parameters(form, min(_TOP, form.mantissa))
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""

@@ -12,7 +12,7 @@ from densor.codec.language_model.params import (
     TEXT,
     TOKENS,
     Mixer,
-    Model,
+    Parameters,
     parse,
     segments,
 )
@@ -30,7 +30,7 @@ class LanguageModelDecoder(ChunkDecoder):
 
     reports_progress = True
 
-    def __init__(self, model: Model, session: Session | None = None) -> None:
+    def __init__(self, model: Parameters, session: Session | None = None) -> None:
         self.model = model
         self._session = session or Session()
         self._text = ByteCmDecoder(model.text)

@@ -16,7 +16,7 @@ from densor.codec.language_model.params import (
     TEXT,
     TOKENS,
     Mixer,
-    Model,
+    Parameters,
     Reader,
     pack,
     segments,
@@ -65,10 +65,10 @@ class LanguageModelEncoder(Encoder):
     def _own(self, content: Bytes) -> Chunk:
         return Chunk(OWN, self._chunk(content), content.size)
 
-    def _settled(self, size: int) -> Model:
+    def _settled(self, size: int) -> Parameters:
         weights = self._weights
         positions = max(32, min(_POSITIONS, weights.positions) // 32 * 32)
-        return Model(
+        return Parameters(
             max([1, *(slots for least, slots in _SLOTS if size >= least)]),
             positions,
             positions * 3 // 4,

@@ -34,7 +34,7 @@ _FINAL_WEIGHTS = 32768, 0, 32768, 0  # of the network, the mixers, what corrects
 
 
 @dataclass(frozen=True)
-class Model:
+class Parameters:
     """The parameters of a MODEL frame.
 
     `slots`: segments of a chunk, decoded in step. `positions`: tokens that the network sees at
@@ -50,7 +50,7 @@ class Model:
     network: bytes
     vocabulary: bytes
     name: str
-    text: text.Model
+    text: text.Parameters
 
     @property
     def kept(self) -> int:
@@ -58,7 +58,7 @@ class Model:
         return self.positions - self.stride - 1
 
 
-def pack(model: Model) -> bytes:
+def pack(model: Parameters) -> bytes:
     """The payload of a MODEL frame."""
     name = model.name.encode("utf-8", "replace")[:255]
     return (
@@ -79,7 +79,7 @@ def pack(model: Model) -> bytes:
     )
 
 
-def parse(payload: bytes) -> Model:
+def parse(payload: bytes) -> Parameters:
     """The model in a MODEL frame; a DensorError for a bad one."""
     if len(payload) < _MODEL.size or payload[0] != registry.CODEC_LANGUAGE_MODEL:
         raise FormatError("language model has the wrong length")
@@ -102,10 +102,10 @@ def parse(payload: bytes) -> Model:
     if change > MAX_RATE:
         raise FormatError("language model learns at an impossible rate")
     mixed = text.parse(payload[end:])
-    return Model(slots, positions, stride, Rates(change, offsets), network, words, name, mixed)
+    return Parameters(slots, positions, stride, Rates(change, offsets), network, words, name, mixed)
 
 
-def segments(model: Model, size: int) -> list[slice]:
+def segments(model: Parameters, size: int) -> list[slice]:
     """The segments of a chunk of `size` bytes."""
     step = -(-size // model.slots)
     return [slice(at, min(at + step, size)) for at in range(0, size, step)]
@@ -119,7 +119,7 @@ class Mixer:
     """
 
     def __init__(
-        self, coding: bool, model: Model, words: Vocabulary, data: Bytes, content: Bytes
+        self, coding: bool, model: Parameters, words: Vocabulary, data: Bytes, content: Bytes
     ) -> None:
         self.coding = coding
         self.data = data

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.language_model.params import Mixer, Model, Reader
+from densor.codec.language_model.params import Mixer, Parameters, Reader
 from densor.llm.head import Head
 from densor.llm.network import Network, Rows
 
@@ -18,7 +18,7 @@ _AHEAD = 16  # tokens of a segment that a coder has the network read at once
 class Window:
     """What the network has read of one segment, and where."""
 
-    def __init__(self, model: Model, start: int) -> None:
+    def __init__(self, model: Parameters, start: int) -> None:
         self._positions = model.positions
         self._kept = model.kept
         self._start = start
@@ -45,7 +45,7 @@ class _Text:
     """A segment at work; `tokens`: all of it, where it is coded."""
 
     def __init__(
-        self, slot: int, model: Model, start: int, reader: Reader, tokens: list[int] | None
+        self, slot: int, model: Parameters, start: int, reader: Reader, tokens: list[int] | None
     ) -> None:
         self.slot = slot
         self.reader = reader
@@ -76,7 +76,7 @@ class _Text:
 
 def code_tokens(
     mixer: Mixer,
-    model: Model,
+    model: Parameters,
     network: Network,
     parts: list[slice],
     texts: list[list[int]] | None,

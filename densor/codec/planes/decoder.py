@@ -5,7 +5,7 @@ from typing import Any, Protocol
 from densor.codec import registry
 from densor.codec.codec import ChunkDecoder
 from densor.codec.planes.layout import Placed, from_differences
-from densor.codec.planes.params import Model, parse
+from densor.codec.planes.params import Parameters, parse
 from densor.codec.planes.stages.huffman_decoder import HuffmanDecoder
 from densor.codec.planes.stages.rans_decoder import RansDecoder
 from densor.errors import FormatError
@@ -30,7 +30,7 @@ class StageDecoder(Protocol):
 class PlanesDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once."""
 
-    def __init__(self, model: Model[Any]) -> None:
+    def __init__(self, model: Parameters[Any]) -> None:
         self.model = model
         self._stage: StageDecoder = _STAGES[model.codec](model)
 

@@ -9,7 +9,7 @@ from densor.codec.planes import analyse, params
 from densor.codec.planes.chunk_encoder import PlanesChunkEncoder
 from densor.codec.planes.classes import Coding
 from densor.codec.planes.layout import Layout
-from densor.codec.planes.params import C, Model
+from densor.codec.planes.params import C, Parameters
 from densor.codec.planes.stages.huffman import HUFFMAN
 from densor.codec.planes.stages.rans import RANS
 from densor.codec.planes.stages.stage import Stage
@@ -71,7 +71,7 @@ class PlanesEncoder(Generic[C]):
         """The payload of the MODEL frame."""
         plan = self._plan
         planes = tuple([coding.classes if coding else None for coding in self._codings])
-        return params.pack(Model(plan.layout, plan.run, planes, plan.delta, self._stage.codec))
+        return params.pack(Parameters(plan.layout, plan.run, planes, plan.delta, self._stage.codec))
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of chunk number `index`; pooled."""

@@ -44,7 +44,7 @@ class Classes:
 
 
 @dataclass(frozen=True, eq=False)
-class Model(Generic[C]):
+class Parameters(Generic[C]):
     """All that a chunk's payload needs to be decoded."""
 
     layout: Layout
@@ -54,7 +54,7 @@ class Model(Generic[C]):
     codec: int = registry.CODEC_PLANES_HUFFMAN
 
 
-def pack(model: Model[Any]) -> bytes:
+def pack(model: Parameters[Any]) -> bytes:
     """The payload of a MODEL frame: the head, then of each plane the number of its classes and
     the classes themselves."""
     pack_classes = _CLASSES[model.codec].pack
@@ -114,7 +114,7 @@ class Fields:
             raise FormatError("model is too long")
 
 
-def parse(payload: bytes) -> Model[Any]:
+def parse(payload: bytes) -> Parameters[Any]:
     """The parameters in a MODEL frame; FormatError or UnsupportedError for bad ones.
 
     Of `Classes` for the codec with Huffman codes, of `Freqs` for that with rANS.
@@ -137,7 +137,7 @@ def parse(payload: bytes) -> Model[Any]:
             raise FormatError(f"plane has {count} classes, more than {MAX_CLASSES}")
         listed.append(parse_classes(fields, count) if count else None)
     fields.end()
-    return Model(layout, run, tuple(listed), bool(flags & _DELTA), codec)
+    return Parameters(layout, run, tuple(listed), bool(flags & _DELTA), codec)
 
 
 def _parse_classes(fields: Fields, count: int) -> Classes:

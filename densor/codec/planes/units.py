@@ -15,7 +15,7 @@ import xxhash
 from densor.codec import registry
 from densor.codec.planes import class_map
 from densor.codec.planes.counting import find_entries
-from densor.codec.planes.params import Classes, Model
+from densor.codec.planes.params import Classes, Parameters
 from densor.codec.planes.params import parse as parse_model
 from densor.codec.planes.payload import LENGTHS_SIZE, MAX_RUNS, Section, check_plain, sections
 from densor.codec.zstd import zstd_compress, zstd_decompress_into
@@ -75,7 +75,7 @@ class CodedPlane:
 class UnitParser:
     """Takes chunks of a model apart."""
 
-    def __init__(self, model: Model[Classes]) -> None:
+    def __init__(self, model: Parameters[Classes]) -> None:
         self.model = model
         self._size = model.layout.size
         self._tables: list[DecodeTables | None] = [None] * len(model.planes)

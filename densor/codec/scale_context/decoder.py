@@ -9,7 +9,7 @@ from densor.codec.codec import ChunkDecoder, inner_decoder
 from densor.codec.planes.decoder import PlanesDecoder
 from densor.codec.scale_context import kernels
 from densor.codec.scale_context.forms import BLOCK
-from densor.codec.scale_context.params import Model, parse
+from densor.codec.scale_context.params import Parameters, parse
 from densor.codec.scale_context.payload import (
     COLUMN_STEPS,
     ROW_STEPS,
@@ -30,7 +30,7 @@ class ScaleContextDecoder(ChunkDecoder):
     `low`: the decoder of low halves, of elements of 2 bytes; None where these are stored raw.
     """
 
-    def __init__(self, model: Model, low: ChunkDecoder | None = None) -> None:
+    def __init__(self, model: Parameters, low: ChunkDecoder | None = None) -> None:
         self._model = model
         self._low = low
         self._table: Table | None = None

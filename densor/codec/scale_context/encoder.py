@@ -18,7 +18,7 @@ from densor.codec.planes.layout import layout_numbered
 from densor.codec.planes.propose import plane_coder
 from densor.codec.scale_context import kernels
 from densor.codec.scale_context.forms import BLOCK, Form, form_of
-from densor.codec.scale_context.params import Alphabet, Model, pack_model
+from densor.codec.scale_context.params import Alphabet, Parameters, pack_model
 from densor.codec.scale_context.payload import pack_head
 from densor.codec.scale_context.side import PHASE, Lines, Side, base_of, code_lines, lines_of
 from densor.codec.scale_context.tables import choose, keep
@@ -155,7 +155,7 @@ class ScaleContextEncoder:
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
         low = self._low.model() if self._low is not None else b""
-        return pack_model(Model(self._form, _ALPHABET, self._freqs, low))
+        return pack_model(Parameters(self._form, _ALPHABET, self._freqs, low))
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of chunk number `index`."""

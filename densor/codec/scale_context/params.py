@@ -1,4 +1,4 @@
-"""The model of a scale-context chunk: the alphabet of symbols and their frequencies."""
+"""The parameters of a scale-context chunk: the alphabet of symbols and their frequencies."""
 
 import struct
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Alphabet:
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class Parameters:
     """All that a chunk's payload needs to be decoded. `low`: the model of low halves, if any."""
 
     form: Form
@@ -61,7 +61,7 @@ class Model:
     low: bytes = b""
 
 
-def pack_model(model: Model) -> bytes:
+def pack_model(model: Parameters) -> bytes:
     """The payload of a MODEL frame."""
     a = model.alphabet
     head = _HEAD.pack(
@@ -70,7 +70,7 @@ def pack_model(model: Model) -> bytes:
     return head + pack(model.freqs) + model.low
 
 
-def parse(payload: bytes) -> Model:
+def parse(payload: bytes) -> Parameters:
     """The model in a MODEL frame; FormatError or UnsupportedError for a bad one."""
     if len(payload) < _HEAD.size:
         raise FormatError("model is too short")
@@ -85,4 +85,4 @@ def parse(payload: bytes) -> Model:
     low = payload[_HEAD.size + size :]
     if low and not form.half:
         raise FormatError("model is too long")
-    return Model(form, alphabet, freqs, low)
+    return Parameters(form, alphabet, freqs, low)
