@@ -11,8 +11,8 @@ from densor.codec.language_model.params import (
     SEGMENT,
     TEXT,
     TOKENS,
-    Mixer,
     Parameters,
+    SharedContexts,
     parse,
     segments,
 )
@@ -78,15 +78,15 @@ class LanguageModelDecoder(ChunkDecoder):
     def _tokens(self, data: Bytes, waiting: list[slice], plain: list[slice], out: Bytes) -> None:
         """The segments that wait, whose stream is `data`; the others are there."""
         weights = self._session.weights_for(self.model)
-        mixer = Mixer(False, self.model, weights.vocabulary, np.array(data), out)
+        shared = SharedContexts(False, self.model, weights.vocabulary, np.array(data), out)
         for part in plain:
-            mixer.know(part, out[part])
+            shared.know(part, out[part])
         with self._session.network(weights, len(waiting), self.model.positions) as network:
-            code_tokens(mixer, self.model, network, waiting, None, self._session.moved)
-        if mixer.finish() != data.size:
+            code_tokens(shared, self.model, network, waiting, None, self._session.moved)
+        if shared.finish() != data.size:
             raise FormatError("chunk of text does not decode to its end")
         for part in waiting:
-            out[part] = mixer.known(part)
+            out[part] = shared.known(part)
 
 
 def open_decoder(payload: bytes, session: Session | None = None) -> LanguageModelDecoder:

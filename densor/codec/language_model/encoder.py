@@ -15,9 +15,9 @@ from densor.codec.language_model.params import (
     SEGMENT,
     TEXT,
     TOKENS,
-    Mixer,
     Parameters,
-    Reader,
+    SegmentCoder,
+    SharedContexts,
     pack,
     segments,
 )
@@ -117,18 +117,18 @@ class LanguageModelEncoder(Encoder):
         """The stream of the segments that wait for the network."""
         words = self._weights.vocabulary
         data = np.empty(content.size + _ROOM, np.uint8)
-        mixer = Mixer(True, self._model, words, data, content)
+        shared = SharedContexts(True, self._model, words, data, content)
         for part in known:
-            mixer.know(part, content[part])
+            shared.know(part, content[part])
         texts = [words.tokens(content[part].tobytes()) for part in waiting]
         with self._session.network(self._weights, len(waiting), self._model.positions) as network:
             moved = self._session.moved
-            code_tokens(mixer, self._model, network, waiting, texts, moved, self._reader)
-        return data[: mixer.finish()].copy()
+            code_tokens(shared, self._model, network, waiting, texts, moved, self._segment_coder)
+        return data[: shared.finish()].copy()
 
-    def _reader(self, mixer: Mixer, part: slice) -> Reader:
+    def _segment_coder(self, shared: SharedContexts, part: slice) -> SegmentCoder:
         """What codes a segment of tokens."""
-        return Reader(mixer, part)
+        return SegmentCoder(shared, part)
 
     def _decodes(self, payload: Bytes, content: Bytes) -> bool:
         out = np.zeros(content.size, np.uint8)

@@ -111,7 +111,7 @@ def segments(model: Parameters, size: int) -> list[slice]:
     return [slice(at, min(at + step, size)) for at in range(0, size, step)]
 
 
-class Mixer:
+class SharedContexts:
     """The contexts that all segments of a chunk share, and one stream of bits for them.
 
     `data`: the stream; `size`: of the chunk. `content` is the chunk between zeros, as far as it is
@@ -159,19 +159,17 @@ class Mixer:
         return int(self.state.coder[AT])
 
 
-class Reader:
-    """One segment of a `Mixer`: what it has read last."""
+class SegmentCoder:
+    """One segment of a `SharedContexts`: what it has read last."""
 
-    def __init__(self, mixer: Mixer, part: slice) -> None:
-        self._mixer = mixer
-        shared = mixer.state
+    def __init__(self, shared: SharedContexts, part: slice) -> None:
+        self._shared = shared
+        state = shared.state
         own = ("text", "match", "hashes", "wanted", "slots", "states", "places")
-        self._state = shared._replace(
-            **{name: np.zeros_like(getattr(shared, name)) for name in own}
-        )
+        self._state = state._replace(**{name: np.zeros_like(getattr(state, name)) for name in own})
         self._at: int = part.start + kernels.PREFIX
         self._end: int = part.stop + kernels.PREFIX
-        kernels.begin(self._state, mixer.chosen, self._at)
+        kernels.begin(self._state, shared.chosen, self._at)
 
     @property
     def done(self) -> bool:
@@ -180,27 +178,27 @@ class Reader:
 
     def token(self, counts: npt.NDArray[np.int64], token: int) -> int:
         """Codes a token or decodes one, see `kernels.code_token`; FormatError if there is none."""
-        mixer = self._mixer
+        shared = self._shared
         coded: int = kernels.code_token(
-            mixer.coding,
+            shared.coding,
             self._state,
             text.tables(),
-            mixer.prior,
-            mixer.data,
-            mixer.content,
+            shared.prior,
+            shared.data,
+            shared.content,
             self._at,
             self._end,
-            mixer.done,
-            mixer.chosen,
+            shared.done,
+            shared.chosen,
             counts,
             token,
-            mixer.source,
+            shared.source,
         )
         if coded <= kernels.NO_TOKEN:
             raise FormatError("chunk does not decode to tokens")
-        length = int(mixer.lengths[coded]) if coded >= 0 else 1
+        length = int(shared.lengths[coded]) if coded >= 0 else 1
         self._at += length
-        mixer.done += length
+        shared.done += length
         return coded
 
 
