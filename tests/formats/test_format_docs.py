@@ -24,9 +24,9 @@ from densor.codec.delta import payload as change_wire
 from densor.codec.delta import tokens
 from densor.codec.float_cm import params as mixing_model
 from densor.codec.planes import params as planar_model
-from densor.codec.scale_context import forms as scales_forms
 from densor.codec.scale_context import params as scales_model
 from densor.codec.scale_context import payload as scales_payload
+from densor.codec.scale_context import split_format
 from densor.codec.sparse import payload as sparse_wire
 from densor.codec.zstd import zstd_decompress
 from densor.formats import tensors
@@ -272,9 +272,9 @@ def test_formats_of_mixing() -> None:
 
 def test_forms_of_scales() -> None:
     rows = table(spec("scale_context"), "fp8_e4m3")
-    assert [int(row[0]) for row in rows] == sorted(scales_forms._NUMBERED)
+    assert [int(row[0]) for row in rows] == sorted(split_format._NUMBERED)
     for row in rows:
-        form = scales_forms._NUMBERED[int(row[0])]
+        form = split_format._NUMBERED[int(row[0])]
         assert row[1] == form.name
         code = (form.exponent, form.top, form.rest, form.signs)
         assert code == tuple(int(cell) for cell in row[3:])

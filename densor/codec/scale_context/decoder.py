@@ -8,7 +8,6 @@ from densor.codec import registry
 from densor.codec.codec import ChunkDecoder, inner_decoder
 from densor.codec.planes.decoder import PlanesDecoder
 from densor.codec.scale_context import kernels
-from densor.codec.scale_context.forms import BLOCK
 from densor.codec.scale_context.params import Parameters, parse
 from densor.codec.scale_context.payload import (
     COLUMN_STEPS,
@@ -17,6 +16,7 @@ from densor.codec.scale_context.payload import (
     Part,
     parse_head,
 )
+from densor.codec.scale_context.split_format import BLOCK
 from densor.entropy.rans.decode import StreamDecoder, Table, decode_table
 from densor.errors import FormatError
 from densor.runtime.buffers import POOL
@@ -44,10 +44,10 @@ class ScaleContextDecoder(ChunkDecoder):
             raise FormatError("chunk has an impossible length")
         head = parse_head(payload, form, elements)
         if not form.half:
-            self._decode_tops(payload, head, elements, out)
+            self._decode_high_bits(payload, head, elements, out)
             return
         high = POOL.take(2 * elements)
-        self._decode_tops(payload, head, elements, high)
+        self._decode_high_bits(payload, head, elements, high)
         low = payload[head.end :]
         if self._low is not None:
             halves = POOL.take(2 * elements)
@@ -66,7 +66,7 @@ class ScaleContextDecoder(ChunkDecoder):
                 self._table = decode_table(self._model.freqs)
             return self._table
 
-    def _decode_tops(self, payload: Bytes, head: Head, elements: int, out: Bytes) -> None:
+    def _decode_high_bits(self, payload: Bytes, head: Head, elements: int, out: Bytes) -> None:
         stream = StreamDecoder(self._ready_table(), payload[head.stream : head.end])
         blocks = -(-elements // BLOCK)
         scales = POOL.take(blocks * BLOCK)
@@ -78,7 +78,7 @@ class ScaleContextDecoder(ChunkDecoder):
             self._model.alphabet.rule(self._model.form, head.base),
             payload[head.rest : head.signs],
             payload[head.signs : head.stream],
-            payload[head.apart : head.rest],
+            payload[head.escapes : head.rest],
             np.empty(2 * BLOCK, np.uint8),
             np.empty(2 * BLOCK, np.uint8),
             out,
@@ -90,13 +90,13 @@ class ScaleContextDecoder(ChunkDecoder):
 
     def _fill_scales(self, stream: StreamDecoder, parts: list[Part], scales: Bytes) -> None:
         begin = 0
-        for rows, columns in take_lines(stream, parts, self._model.alphabet.phase):
+        for rows, columns in take_scales(stream, parts, self._model.alphabet.phase):
             size = rows.size * columns.size
             kernels.fill_scales(rows, columns, scales[begin : begin + size])
             begin += size
 
 
-def take_lines(
+def take_scales(
     stream: StreamDecoder, parts: list[Part], phase: int
 ) -> Iterator[tuple[Bytes, Bytes]]:
     """Decodes the first run of a stream: for each matrix the scales of its rows and columns."""
@@ -109,15 +109,15 @@ def take_lines(
     for part in parts:
         row_count, column_count = part.coded
         middle, end = at + row_count, at + row_count + column_count
-        rows = _line_scales(symbols[at:middle], part.rows, part.row_centre, part.flags & ROW_STEPS)
-        columns = _line_scales(
+        rows = _side_scales(symbols[at:middle], part.rows, part.row_centre, part.flags & ROW_STEPS)
+        columns = _side_scales(
             symbols[middle:end], part.columns, part.column_centre, part.flags & COLUMN_STEPS
         )
         at = end
         yield rows, columns
 
 
-def _line_scales(symbols: Bytes, count: int, centre: int, steps: int) -> Bytes:
+def _side_scales(symbols: Bytes, count: int, centre: int, steps: int) -> Bytes:
     """Scales of rows, or of columns, modulo 256; a symbol of 128 stands for no difference."""
     if not symbols.size:
         return np.full(count, centre, np.uint8)
