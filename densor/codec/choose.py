@@ -6,7 +6,7 @@
 | bytes with a language model | all | language model, or byte_cm | trial, of texts |
 | bytes from 4 KiB on | 5 to 9 | byte_cm, Zstandard | trial of each chunk |
 | other bytes | all | Zstandard | |
-| floats in matrices | 9 | float_cm, or planes as below | trial |
+| floats in matrices | 9 | float_cm, or both ways below | trial |
 | floats in matrices, few zeros | 6 to 8 | scale_context, or planes | trial to 512 KiB, estimate |
 | blocks | all | blocks | |
 | elements with zeros | all | sparse, planes | trial of a sample |
@@ -145,12 +145,16 @@ def _byte_cm(batch: Batch, level: Level) -> Coding | None:
 def _float_cm(batch: Batch, level: Level) -> Coding:
     # Planes first: their counting is waited for, and must not queue behind the slower coder.
     by_planes = _planes(batch.in_chunks_of(batch.kind.whole_runs), level)
-    return Smallest(_proposed(registry.CODEC_FLOAT_CM, batch, level).encode(), by_planes)
+    ways = [_proposed(registry.CODEC_FLOAT_CM, batch, level).encode(), by_planes]
+    if _may_suit_scale_context(batch):  # which takes next to no time beside float_cm
+        chunk = batch.kind.whole_rows(CODECS[registry.CODEC_SCALE_CONTEXT].chunk)
+        batch = batch.in_chunks_of(chunk)
+        ways.append(_proposed(registry.CODEC_SCALE_CONTEXT, batch, level).encode())
+    return Smallest(*ways)
 
 
 def _scale_context(batch: Batch, level: Level) -> Coding | None:
-    small = batch.data.size <= MAX_BYTES_OF_ZSTD
-    if small or with_zeros(batch.data, batch.kind) is not None:
+    if not _may_suit_scale_context(batch):
         return None
     encoder = _proposed(registry.CODEC_SCALE_CONTEXT, batch, level)
     if batch.data.size <= min(MAX_BYTES_OF_TRIAL, batch.chunk_bytes):
@@ -184,6 +188,12 @@ def _by_zstd(batch: Batch, level: Level) -> Coding:
 
 
 # What the rows are made of
+
+
+def _may_suit_scale_context(batch: Batch) -> bool:
+    """Whether a batch is large enough for its parameters, and few of its elements are zero."""
+    small = batch.data.size <= MAX_BYTES_OF_ZSTD
+    return not small and with_zeros(batch.data, batch.kind) is None
 
 
 def _proposed(number: int, batch: Batch, level: Level) -> Encoder:
