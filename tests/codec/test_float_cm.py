@@ -287,6 +287,23 @@ def test_what_repeats_is_no_larger_than_at_the_default_level(dtype: str) -> None
         assert stored(data, kind, 9) <= stored(data, kind, 3)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(96, 200), (384, 384), (1100, 700)])
+def test_numbers_without_structure_are_no_larger_than_at_level_6(
+    dtype: str, shape: tuple[int, int]
+) -> None:
+    """There is nothing for a mixture of models to find."""
+    numbers = random_state(dtype, shape).standard_normal(shape)
+    if dtype == "BF16":
+        data = to_bf16(numbers.astype(np.float32)).ravel().view(np.uint8)
+    elif dtype.startswith("F8"):
+        data = (numbers.astype("<f2").view("<u2") >> 8).astype(np.uint8).ravel()
+    else:
+        data = numbers.astype("<f2" if dtype == "F16" else "<f4").ravel().view(np.uint8)
+    kind = kind_of(dtype, shape)
+    assert stored(data, kind, 9) <= stored(data, kind, 6)
+
+
 def test_groups_of_tensors_in_an_archive() -> None:
     rng = random_state("archive")
     tensors = {
