@@ -306,16 +306,16 @@ def _constant(builder: Any, name: str, make: Callable[[], bytes]) -> Any:
     """A pointer to constant bytes in the module."""
     module = builder.module
     if name in module.globals:
-        found = module.globals[name]
+        table = module.globals[name]
     else:
         data = make()
         kind = ir.ArrayType(_I8, len(data))
-        found = cgutils.add_global_variable(module, kind, name)
-        found.initializer = ir.Constant(kind, bytearray(data))
-        found.global_constant = True
-        found.linkage = "internal"
-        found.align = 16
-    return builder.bitcast(found, _I8.as_pointer())
+        table = cgutils.add_global_variable(module, kind, name)
+        table.initializer = ir.Constant(kind, bytearray(data))
+        table.global_constant = True
+        table.linkage = "internal"
+        table.align = 16
+    return builder.bitcast(table, _I8.as_pointer())
 
 
 _BYTES16 = ir.VectorType(_I8, 16)
@@ -361,8 +361,8 @@ def expand_u16(typingctx, array, index, mask):
         if "avx512vbmi2" in features_of(context)[1] or _byte_shuffle(context) is None:
             words = builder.bitcast(address, _I16.as_pointer())
             zero = ir.Constant(_V16, [0] * LANES)
-            found = _call(builder, "llvm.masked.expandload.v16i16", _V16, [words, mask, zero])
-            return builder.zext(found, _V32)
+            loaded = _call(builder, "llvm.masked.expandload.v16i16", _V16, [words, mask, zero])
+            return builder.zext(loaded, _V32)
         low, high = _halves(builder, mask)
         second = builder.gep(address, [_word_bytes(builder, low)])
         parts = []

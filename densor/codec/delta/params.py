@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
-from densor.codec.delta.tokens import Method, meanings
+from densor.codec.delta.tokens import Method, token_table
 from densor.codec.zstd import zstd_compress, zstd_decompress
 from densor.entropy.rans import tables
 from densor.errors import FormatError, UnsupportedError
@@ -85,7 +85,7 @@ def parse(payload: bytes) -> Parameters:
         end += taken
     if len(payload) > end:
         raise FormatError("model is too long")
-    if freqs[:, ~meanings(method).valid].any():
+    if freqs[:, ~token_table(method).valid].any():
         raise FormatError("model of changes has tokens that no element can have")
     return Parameters(method, contexts, freqs)
 
