@@ -24,7 +24,7 @@ from densor.codec.byte_cm.segment import Segment
 from densor.codec.language_model.meter import Cost, Meter
 from densor.codec.language_model.session import Session
 from densor.codec.zstd import zstd_compress
-from densor.entropy.symbols import MOST_TOTAL, SymbolModel, cumulative
+from densor.entropy.symbols import MAX_TOTAL, SymbolModel, cumulative
 from densor.errors import ArgumentError, FormatError
 
 Compressor = Literal["densor", "zstd", "gzip"] | SymbolModel[Any] | Callable[[bytes], bytes]
@@ -179,6 +179,6 @@ def _distributions(frequencies: npt.ArrayLike) -> npt.NDArray[np.float64]:
     rows = np.asarray(frequencies)
     if rows.ndim != 2 or rows.dtype.kind not in "iu":
         raise ArgumentError("frequencies must be integers of two dimensions")
-    if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) <= MOST_TOTAL:
+    if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) <= MAX_TOTAL:
         raise ArgumentError("frequencies must be from 0 to 2^32")
     return rows.astype(np.float64)

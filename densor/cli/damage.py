@@ -11,7 +11,7 @@ from densor.errors import ChecksumError, FileError
 if TYPE_CHECKING:
     from densor.formats.damage.salvage import Damage, EntryDamage
 
-_MOST_TENSORS = 8  # named in one line
+_MAX_TENSORS = 8  # named in one line
 
 
 def show(args: argparse.Namespace) -> int:
@@ -74,8 +74,8 @@ def _entry(entry: "EntryDamage") -> Iterator[str]:
     if entry.name is None and not entry.lost:
         yield f"{name}: its name is lost, no bytes are"
     if entry.tensors:
-        more = len(entry.tensors) - _MOST_TENSORS
-        shown = ", ".join(console.escape(name) for name in entry.tensors[:_MOST_TENSORS])
+        more = len(entry.tensors) - _MAX_TENSORS
+        shown = ", ".join(console.escape(name) for name in entry.tensors[:_MAX_TENSORS])
         yield f"{name}: tensors with lost bytes: {shown}{f' and {more} more' if more > 0 else ''}"
 
 

@@ -17,7 +17,7 @@ from densor.formats.io.outputs import errors_of
 from densor.formats.io.sources import MemoryRandomSource, MemorySource
 from densor.formats.parsers.plan import plan_file
 
-MOST_BYTES = 4 << 30  # all of it must fit into memory, and twice more
+MAX_BYTES = 4 << 30  # all of it must fit into memory, and twice more
 _SLOW = Slow(2.0, 0)  # once is enough
 
 
@@ -34,8 +34,8 @@ def load(path: str) -> list[Item]:
     listed = [(m.name, Path(m.path)) for m in members([path])]
     listed = [(name, path) for name, path in listed if path.is_file()]
     total = sum(path.stat().st_size for _, path in listed)
-    if total > MOST_BYTES:
-        raise FileError(f"{path}: measured in memory, so at most {MOST_BYTES >> 30} GiB")
+    if total > MAX_BYTES:
+        raise FileError(f"{path}: measured in memory, so at most {MAX_BYTES >> 30} GiB")
     return [file_item(name, _read(path)) for name, path in listed]
 
 

@@ -179,11 +179,11 @@ def test_frames_for_damaged_archives() -> None:
     assert struct_of(rows, 1) == recovery._FIELDS.format
     assert bytes.fromhex(rows[0][3].strip("`")) == recovery.MAGIC
     named = {row[2]: row for row in rows}
-    smallest, largest = recovery._SMALLEST_BLOCK, recovery._LARGEST_BLOCK
+    smallest, largest = recovery._MIN_BLOCK, recovery._MAX_BLOCK
     assert named["B"][3] == f"a power of two, {smallest} to {largest}"
     assert int(named["hashes"][0]) == recovery._FIELDS.size
     text = (ROOT / FORMAT).read_text()
-    assert f"K + R ≤ {recovery._MOST}" in text
+    assert f"K + R ≤ {recovery._MAX_BLOCKS}" in text
     assert f"{wire.FRAME_SIZE} + {recovery._FIELDS.size} + 8·K + B" in text
 
 

@@ -29,7 +29,7 @@ Counts = npt.NDArray[np.int64]
 UNIT = 256  # symbols
 RAW, CONSTANT, HUFFMAN = registry.CLASS_RAW, registry.CLASS_CONSTANT, registry.CLASS_HUFFMAN
 _HEAD = struct.Struct("<QII")  # hash of the chunk's payload, symbols per unit, number of units
-_MOST_SEGMENTS = 4 * 16 * STREAMS  # of all planes of a chunk
+_MAX_SEGMENTS = 4 * 16 * STREAMS  # of all planes of a chunk
 _ZSTD = 9
 LAYOUTS = (  # that are decoded by units
     registry.LAYOUT_BYTE,
@@ -198,7 +198,7 @@ class _Given:
             raise FormatError("entry points are of another chunk")
         if unit != UNIT:
             return None
-        if count > size // UNIT + _MOST_SEGMENTS:
+        if count > size // UNIT + _MAX_SEGMENTS:
             raise FormatError("chunk has fewer units than entry points")
         halves = np.empty(2 * count, np.uint8)
         zstd_decompress_into(points[_HEAD.size :], halves)

@@ -21,7 +21,7 @@ PHASE = 3
 STEPS = 1 << PHASE  # scales per octave: finer ones cost more than they tell
 _SPREAD = 2.5  # variance of log2 of a normal variable, about
 _OCTAVES_BELOW = 20  # the largest one: smaller numbers do not pull a mean further down
-_LEAST_ROWS = 8  # fewer do not pay for scales of columns
+_MIN_ROWS = 8  # fewer do not pay for scales of columns
 _MAX_COLUMN_STEPS = 100
 _MAX_STEPS = 255
 
@@ -56,7 +56,7 @@ def scales_of(high_bits: HighBits, rows: int, columns: int, top_bits: int) -> Sc
     mean = row_sums / (columns * octave)
     offsets = column_sums / (rows * octave) - float(mean.mean())
     real = 1 - _SPREAD / rows / max(float(offsets.var()), 1e-9)
-    offsets *= max(0.0, real) if rows >= _LEAST_ROWS else 0.0
+    offsets *= max(0.0, real) if rows >= _MIN_ROWS else 0.0
     column_steps = np.rint(offsets * STEPS).astype(np.int64)
     least = int(column_steps.min())
     column_steps = np.minimum(column_steps - least, _MAX_COLUMN_STEPS)

@@ -15,8 +15,8 @@ from densor.entropy.rans.tables import Freqs, cost_bits, pack, quantise
 Counts = npt.NDArray[np.int64]
 _MAX_SHARED_LATER = 4  # tables of a form that an archive has when later ones may still share them
 _SHARED_LATER = 0.75  # the part of such a table's cost that later batches are expected to bear
-_WEIGHT = 64  # of a symbol that occurs, against one that only might
-_NEAR = 24  # steps of scale that might occur
+_WEIGHT_OF_COUNTED = 64  # of a symbol that occurs, against one that only might
+_STEPS_THAT_MIGHT_OCCUR = 24  # steps of scale that might occur
 FRAME_BITS = 8 * 34  # of a MODEL frame without its frequencies
 
 
@@ -56,12 +56,12 @@ def _key(form: SplitFormat, alphabet: Alphabet) -> Hashable:
 
 def _own(counts: Counts, alphabet: Alphabet, form: SplitFormat) -> Freqs:
     """Frequencies made for these counts, with a little for what else might occur."""
-    weighted = counts * _WEIGHT
+    weighted = counts * _WEIGHT_OF_COUNTED
     elements = weighted[:-2]
     used = counts[:-2].any(axis=1)
     elements[used] += counts[:-2].any(axis=0)
     elements[used, alphabet.main(form) + 1 + alphabet.low_exponents] += 1
-    weighted[-2:, 128 - _NEAR : 129 + _NEAR] += 1
+    weighted[-2:, 128 - _STEPS_THAT_MIGHT_OCCUR : 129 + _STEPS_THAT_MIGHT_OCCUR] += 1
     return quantise(weighted)
 
 
