@@ -1,5 +1,7 @@
 """Kernels of `densor.gpu` under the emulator: bit for bit what went in, in any order of lanes."""
 
+import importlib.util
+import json
 import os
 from collections.abc import Callable
 from functools import cache
@@ -14,6 +16,8 @@ from helpers import random_state
 from paths import GOLDEN
 
 import densor
+from densor.cli import gpu_check
+from densor.cli.main import main
 from densor.codec.codec import decoder_for
 from densor.codec.planes.params import parse
 from densor.codec.scale_context import encoder as scales_coder
@@ -531,3 +535,26 @@ def test_read_packed_by_name() -> None:
         assert packed.name == "t0" and packed.stored < packed.size
         with pytest.raises(KeyError):
             read_packed(file.archive, ["t99"])
+
+
+def test_check_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It runs, at a small size, and tells of what is wrong."""
+    json_file, table = tmp_path / "check.json", tmp_path / "check.md"
+    arguments = ["--emulate", "--elements", "20000"]
+    assert main(["gpu-check", *arguments, "--json", str(json_file), "--markdown", str(table)]) == 0
+    results = json.loads(json_file.read_text())["results"]
+    wanted = {"huffman_bf16", "rans_bf16", "stored entry points", "model: no_grad"}
+    assert wanted <= {row["what"] for row in results}
+    assert all(row["right"] for row in results) and "emulate" in table.read_text()
+    capsys.readouterr()
+
+
+def test_check_script_tells_of_errors(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu_check, "CASES", gpu_check.CASES[:1])
+    monkeypatch.setattr(EmulatedBackend, "launch", lambda *args: None)
+    assert main(["gpu-check", "--emulate", "--elements", "300"]) == 1
+    assert "WRONG" in capsys.readouterr().err
+    if importlib.util.find_spec("cupy") is None:
+        assert main(["gpu-check"]) == 1

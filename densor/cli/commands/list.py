@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> None:
     from densor.cli.contents import describe, opened
 
-    with opened(args.archive) as file:
+    with opened(args.archive, packed=True) as file:
         entries = describe(file)
         stored, original = file.stored, file.original
     if args.json:
