@@ -88,7 +88,6 @@ class Coding(Protocol):
 
     def result(self) -> CodedBatch:
         """Waits for the coded batch, or raises what coding it raised."""
-        ...
 
 
 class HasParameters(Protocol):
@@ -96,7 +95,6 @@ class HasParameters(Protocol):
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
-        ...
 
 
 class Chunks:

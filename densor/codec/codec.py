@@ -40,7 +40,6 @@ class Encoder(Protocol):
 
     def encode(self) -> Coding:
         """Starts coding the batch."""
-        ...
 
     def shared(self, coded: CodedBatch) -> float:
         """Bytes of the parameters in `coded` that earlier or later batches bear."""
@@ -61,11 +60,9 @@ class ChunkCoder(Protocol):
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
-        ...
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of chunk number `index` of the batch; may come from `buffers.POOL`."""
-        ...
 
 
 class BatchCoder(ChunkCoder, Protocol):
@@ -77,11 +74,9 @@ class BatchCoder(ChunkCoder, Protocol):
 
     def count(self, chunk: Bytes) -> Any:
         """What `decide` must know of a chunk."""
-        ...
 
     def decide(self, tallies: Sequence[Any]) -> None:
         """Settles the parameters, from what `count` returned for each chunk, in order."""
-        ...
 
 
 # Decoding
@@ -98,7 +93,6 @@ class ChunkDecoder(Protocol):
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
-        ...
 
 
 class Base(Protocol):
@@ -107,11 +101,9 @@ class Base(Protocol):
     @property
     def size(self) -> int:
         """All bytes there are."""
-        ...
 
     def read_at(self, offset: int, count: int) -> Bytes:
         """Exactly `count` bytes from `offset` on; a DensorError where they cannot be had."""
-        ...
 
 
 @runtime_checkable
@@ -123,7 +115,6 @@ class BaseDecoder(Protocol):
 
     def decode_from(self, payload: Bytes, out: Bytes, base: Base) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
-        ...
 
 
 Decoder = ChunkDecoder | BaseDecoder
@@ -137,7 +128,6 @@ class EncoderModule(Protocol):
 
     def propose(self, batch: Batch, level: Level) -> Encoder | None:
         """An encoder for the batch; None where Zstandard does better."""
-        ...
 
 
 class DecoderModule(Protocol):
@@ -145,7 +135,6 @@ class DecoderModule(Protocol):
 
     def open_decoder(self, payload: bytes, session: "Session | None") -> Decoder:
         """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -34,18 +34,15 @@ class SymbolModel(Protocol[S]):
 
     def start(self) -> S:
         """The state before the first symbol."""
-        ...
 
     def distribution(self, state: S) -> Frequencies:
         """How frequent each symbol is, `alphabet` integers from 0 on with a sum of 1 to 2^32.
 
         A symbol of frequency 0 cannot be coded.
         """
-        ...
 
     def update(self, state: S, symbol: int) -> S:
         """The state after one more symbol."""
-        ...
 
 
 def encode_symbols(model: SymbolModel[S], sequence: Iterable[int]) -> bytes:

@@ -24,7 +24,6 @@ class StageDecoder(Protocol):
 
         FormatError or LimitError for a payload that does not fit.
         """
-        ...
 
 
 class PlanesDecoder(ChunkDecoder):
