@@ -7,7 +7,6 @@ MODEL_ZSTD = 1
 FIRST_MODEL = 16  # the number of the first MODEL frame
 MODEL_WINDOW = 256  # how many MODEL frames back a chunk may reach
 MODEL_BYTES = 1 << 16  # of a MODEL frame, at most
-FRAME_SIZE = 28  # bytes in front of the payload of each frame
 
 CODEC_PLANES_HUFFMAN = 2  # the first byte of a MODEL frame
 CODEC_SCALE_CONTEXT = 3  # floats under scale contexts, rANS
