@@ -14,7 +14,7 @@ from densor.codec.planes.decoder import PlanesDecoder
 from densor.codec.planes.params import parse
 from densor.codec.spans import table as t
 from densor.codec.spans.decode import SpanDecoder, error_of
-from densor.codec.spans.table import Parameters, chunk_table
+from densor.codec.spans.table import SpanParameters, chunk_table
 from densor.errors import DensorError
 from densor.formats.container import wire
 from fuzz import codecs
@@ -31,7 +31,7 @@ def run(data: bytes) -> None:
     way = (case.base or b"\0")[0] % 4
     values = case.base[1:].ljust(9, b"\0")
     payload = case.payload
-    parameters = Parameters.of({16: parse(case.model)})
+    parameters = SpanParameters.of({16: parse(case.model)})
     begins = len(_RAW)
     size = begins + case.size + len(_RAW)
     archive, places = bytearray(), []
@@ -109,7 +109,7 @@ def mutate(data: bytes, rng: Random, others: Any) -> bytes:
 
 def seeds() -> list[bytes]:
     """Chunks of all layouts, with classes of all kinds."""
-    cases = [unpack(seed) for seed in codecs.seeds_of(registry.CODEC_PLANAR)()]
+    cases = [unpack(seed) for seed in codecs.seeds_of(registry.CODEC_PLANES_HUFFMAN)()]
     # `unpack` adds 1 to the size, so that it is never 0
     sound = [case._replace(size=case.size - 1, base=b"").pack() for case in cases]
     return list(dict.fromkeys(sound))

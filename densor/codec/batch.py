@@ -89,7 +89,6 @@ class Coding(Protocol):
 
     def result(self) -> CodedBatch:
         """Waits for the coded batch, or raises what coding it raised."""
-        ...
 
 
 class HasParameters(Protocol):
@@ -97,7 +96,6 @@ class HasParameters(Protocol):
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
-        ...
 
 
 class Chunks:

@@ -7,7 +7,7 @@
 | bytes from 4 KiB on | 5 to 9 | byte_cm, Zstandard | trial of each chunk |
 | other bytes | all | Zstandard | |
 | floats in matrices from 64 KiB on | 1 to 3 | planes by spans, or as below | it declines |
-| floats in matrices | 9 | float_cm, or planes as below | trial |
+| floats in matrices | 9 | float_cm, or both ways below | trial |
 | floats in matrices, few zeros | 6 to 8 | scale_context, or planes | trial to 512 KiB, estimate |
 | blocks | all | blocks | |
 | elements with zeros | all | sparse, planes | trial of a sample |
@@ -61,7 +61,10 @@ FAST_ZSTD = 3  # a level that costs little more than the fastest
 ZSTD_CHUNK = 1 << 22  # bytes
 
 Row = Callable[[Batch, Level], Coding | None]
-FLOAT_CODECS = {"scales": registry.CODEC_SCALES, "mixing": registry.CODEC_MIXING}  # by level.floats
+FLOAT_CODECS = {
+    "scale_context": registry.CODEC_SCALE_CONTEXT,
+    "float_cm": registry.CODEC_FLOAT_CM,
+}
 
 
 def encode_batch(batch: Batch, level: Level) -> Coding:
@@ -89,9 +92,9 @@ def chunk_bytes(kind: Kind, level: Level) -> int:
 
 def _chunk_bytes(data: Data, kind: Kind, level: Level) -> int:
     if data is Data.BYTES:
-        return ZSTD_CHUNK if level.bytes == "zstd" else CODECS[registry.CODEC_TEXT].chunk
+        return ZSTD_CHUNK if level.bytes == "zstd" else CODECS[registry.CODEC_BYTE_CM].chunk
     if data is Data.BLOCKS:
-        return kind.whole_rows(CODECS[registry.CODEC_FIELDS].chunk)
+        return kind.whole_rows(CODECS[registry.CODEC_BLOCKS].chunk)
     if data is Data.MATRICES and level.floats in FLOAT_CODECS:
         return kind.whole_rows(matrix_chunk(level))
     return kind.whole_runs
@@ -117,12 +120,9 @@ def _rows(data: Data, level: Level) -> tuple[Row, ...]:
         by_model = () if level.bytes == "zstd" else (_byte_cm,)
         return _delta, _language_model, *by_model, _by_zstd
     if data is Data.MATRICES:
-        by_rows = {
-            "planar": (_spans,) if level.spans else (),
-            "scales": (_scale_context,),
-            "mixing": (_float_cm,),
-        }
-        return _delta, *by_rows[level.floats], _planes
+        by_rows = {"planes": (), "scale_context": (_scale_context,), "float_cm": (_float_cm,)}
+        by_spans = (_spans,) if level.spans else ()
+        return _delta, *by_rows[level.floats], *by_spans, _planes
     return _delta, _planes
 
 
@@ -132,7 +132,7 @@ def _rows(data: Data, level: Level) -> tuple[Row, ...]:
 def _delta(batch: Batch, level: Level) -> Coding | None:
     if batch.base is None:
         return None
-    encoder = _proposed(registry.CODEC_CHANGE, batch, level)
+    encoder = _proposed(registry.CODEC_DELTA, batch, level)
     expected = encoder.estimate()
     assert expected is not None
     pays = expected.bytes < MAX_SIZE_OF_CHANGES * expected.otherwise
@@ -146,26 +146,30 @@ def _language_model(batch: Batch, level: Level) -> Coding | None:
     if not _is_text(batch.data):
         batch.session.moved((1 + batch.session.check) * batch.data.size)
         return without
-    return Smallest(_proposed(registry.CODEC_LLM, batch, level).encode(), without)
+    return Smallest(_proposed(registry.CODEC_LANGUAGE_MODEL, batch, level).encode(), without)
 
 
 def _byte_cm(batch: Batch, level: Level) -> Coding | None:
     if batch.data.size < MIN_BYTES_OF_TEXT:
         return None
-    return _proposed(registry.CODEC_TEXT, batch, level).encode()
+    return _proposed(registry.CODEC_BYTE_CM, batch, level).encode()
 
 
 def _float_cm(batch: Batch, level: Level) -> Coding:
     # Planes first: their counting is waited for, and must not queue behind the slower coder.
     by_planes = _planes(batch.in_chunks_of(batch.kind.whole_runs), level)
-    return Smallest(_proposed(registry.CODEC_MIXING, batch, level).encode(), by_planes)
+    ways = [_proposed(registry.CODEC_FLOAT_CM, batch, level).encode(), by_planes]
+    if _may_suit_scale_context(batch):  # which takes next to no time beside float_cm
+        chunk = batch.kind.whole_rows(CODECS[registry.CODEC_SCALE_CONTEXT].chunk)
+        batch = batch.in_chunks_of(chunk)
+        ways.append(_proposed(registry.CODEC_SCALE_CONTEXT, batch, level).encode())
+    return Smallest(*ways)
 
 
 def _scale_context(batch: Batch, level: Level) -> Coding | None:
-    small = batch.data.size <= MAX_BYTES_OF_ZSTD
-    if small or with_zeros(batch.data, batch.kind) is not None:
+    if not _may_suit_scale_context(batch):
         return None
-    encoder = _proposed(registry.CODEC_SCALES, batch, level)
+    encoder = _proposed(registry.CODEC_SCALE_CONTEXT, batch, level)
     if batch.data.size <= min(MAX_BYTES_OF_TRIAL, batch.chunk_bytes):
         by_planes = _planes(batch, level)
         coded = encoder.encode().result()
@@ -207,6 +211,12 @@ def _by_zstd(batch: Batch, level: Level) -> Coding:
 # What the rows are made of
 
 
+def _may_suit_scale_context(batch: Batch) -> bool:
+    """Whether a batch is large enough for its parameters, and few of its elements are zero."""
+    small = batch.data.size <= MAX_BYTES_OF_ZSTD
+    return not small and with_zeros(batch.data, batch.kind) is None
+
+
 def _proposed(number: int, batch: Batch, level: Level) -> Encoder:
     """The encoder of a codec that codes whatever it is listed for."""
     encoder = CODECS[number].propose(batch, level)
@@ -217,15 +227,17 @@ def _proposed(number: int, batch: Batch, level: Level) -> Encoder:
 def _of_elements(batch: Batch, level: Level) -> Encoder | None:
     """The encoder of blocks or elements; None where Zstandard does better."""
     if batch.kind.fields:
-        return _proposed(registry.CODEC_FIELDS, batch, level)
+        return _proposed(registry.CODEC_BLOCKS, batch, level)
     sample = with_zeros(batch.data, batch.kind)
     if sample is not None:
         trial = batch.alone(sample)
-        plain = _payload_bytes(trial, level, CODECS[registry.CODEC_PLANES].propose(trial, level))
+        plain = _payload_bytes(
+            trial, level, CODECS[registry.CODEC_PLANES_RANS].propose(trial, level)
+        )
         sparse = _payload_bytes(trial, level, _proposed(registry.CODEC_SPARSE, trial, level))
         if sparse < MAX_SIZE_OF_SPARSE * plain:
             return _proposed(registry.CODEC_SPARSE, batch, level)
-    return CODECS[registry.CODEC_PLANES].propose(batch, level)
+    return CODECS[registry.CODEC_PLANES_RANS].propose(batch, level)
 
 
 def _payload_bytes(sample: Batch, level: Level, encoder: Encoder | None) -> int:

@@ -20,7 +20,9 @@ class Level:
     classes: int  # codes per plane and model, at most
     zstd: int  # Zstandard level, for bytes and planes that repeat
     try_zstd: bool  # whether planes of numbers are tried with Zstandard too
-    floats: Literal["planar", "scales", "mixing"] = "planar"  # the codec of floating-point numbers
+    floats: Literal["planes", "scale_context", "float_cm"] = (
+        "planes"  # the codec of floating-point numbers
+    )
     planes: Literal["huffman", "rans"] = "huffman"  # how byte planes of everything else are coded
     bytes: Literal["zstd", "light", "full"] = "zstd"  # the codec of plain bytes, or its model
     spans: bool = False  # whether the fast encoder of planes is taken where it can be
@@ -32,10 +34,16 @@ _LEVELS = {
     3: Level(classes=4, zstd=3, try_zstd=True, spans=True),
     4: Level(classes=4, zstd=6, try_zstd=True),
     5: Level(classes=4, zstd=9, try_zstd=True, bytes="light"),
-    6: Level(classes=8, zstd=12, try_zstd=True, floats="scales", planes="rans", bytes="light"),
-    7: Level(classes=8, zstd=15, try_zstd=True, floats="scales", planes="rans", bytes="light"),
-    8: Level(classes=8, zstd=17, try_zstd=True, floats="scales", planes="rans", bytes="light"),
-    9: Level(classes=8, zstd=19, try_zstd=True, floats="mixing", planes="rans", bytes="full"),
+    6: Level(
+        classes=8, zstd=12, try_zstd=True, floats="scale_context", planes="rans", bytes="light"
+    ),
+    7: Level(
+        classes=8, zstd=15, try_zstd=True, floats="scale_context", planes="rans", bytes="light"
+    ),
+    8: Level(
+        classes=8, zstd=17, try_zstd=True, floats="scale_context", planes="rans", bytes="light"
+    ),
+    9: Level(classes=8, zstd=19, try_zstd=True, floats="float_cm", planes="rans", bytes="full"),
 }
 
 

@@ -21,7 +21,7 @@ from densor.codec.planes.decoder import PlanesDecoder
 from densor.codec.planes.params import parse
 from densor.codec.spans import table as t
 from densor.codec.spans.decode import SpanDecoder, error_of
-from densor.codec.spans.table import Parameters, chunk_table
+from densor.codec.spans.table import SpanParameters, chunk_table
 from densor.codec.spans.xxh3 import digest64
 from densor.codec.zstd import zstd_compress
 from densor.errors import ChecksumError, DensorError, FormatError
@@ -52,7 +52,7 @@ def framed(payload: bytes, size: int, model: int) -> bytes:
 def one_chunk(model: bytes, payload: bytes, size: int, out: Any) -> int:
     """Decodes one chunk with its frame; the status."""
     data = np.frombuffer(framed(payload, size, 16), np.uint8)
-    parameters = Parameters.of({16: parse(model)})
+    parameters = SpanParameters.of({16: parse(model)})
     columns = [np.array([x], np.int64) for x in (28, len(payload), 16, GUARD, size)]
     decoder = SpanDecoder(parameters, chunk_table(parameters, *columns))
     failed = decoder.decode(data, 0, 1, out)
@@ -143,7 +143,7 @@ def test_archives_of_all_dtypes(tmp_path: Path, dtype: str, level: int) -> None:
 
 @st.composite
 def cases(draw: Any) -> tuple[bytes, bytes, bytes]:
-    """Parameters, a payload and what it stands for."""
+    """SpanParameters, a payload and what it stands for."""
     name = draw(st.sampled_from(LAYOUT_NAMES))
     delta = draw(st.booleans()) and name in reference.WITH_DELTA
     n = draw(st.integers(1, 900))
@@ -219,7 +219,7 @@ def test_any_planes_and_classes(case: tuple[bytes, bytes, bytes]) -> None:
     else:  # more than the format allows in a frame
         assert one_chunk(model, payload, len(expected), out) == t.HEADER_OTHER
     data = np.frombuffer(payload, np.uint8)
-    parameters = Parameters.of({16: parse(model)})
+    parameters = SpanParameters.of({16: parse(model)})
     columns = [np.array([x], np.int64) for x in (0, data.size, 16, GUARD, len(expected))]
     decoder = SpanDecoder(parameters, chunk_table(parameters, *columns, checked=True))
     zstd = reference.PLANE_ZSTD in payload[: 5 * parse(model).layout.size : 5]
@@ -251,7 +251,7 @@ def test_damaged_payloads_are_refused_as_ever(case: tuple[bytes, bytes, bytes], 
 def checked_compare(model: bytes, payload: bytes, size: int) -> None:
     """As `compare`, of a chunk whose frame was checked before, so that it may be of any length."""
     data = np.frombuffer(payload, np.uint8)
-    parameters = Parameters.of({16: parse(model)})
+    parameters = SpanParameters.of({16: parse(model)})
     columns = [np.array([x], np.int64) for x in (0, data.size, 16, GUARD, size)]
     decoder = SpanDecoder(parameters, chunk_table(parameters, *columns, checked=True))
     out = np.full(size + 2 * GUARD, 0x5A, np.uint8)
@@ -340,7 +340,7 @@ def test_tables_that_lie(checked: bool) -> None:
 
 
 def test_overlapping_places_are_refused() -> None:
-    parameters = Parameters.of({})
+    parameters = SpanParameters.of({})
     ones = np.ones(3, np.int64)
     zeros = np.zeros(3, np.int64)
     for places, sizes, good in (
@@ -380,7 +380,7 @@ def test_parameters_of_one_decoder_are_not_taken_for_those_of_another() -> None:
 
 
 def test_spans_hold_all_chunks_once() -> None:
-    parameters = Parameters.of({})
+    parameters = SpanParameters.of({})
     rng = Random(3)
     random_sizes = [rng.randrange(1, 1 << 23) for _ in range(50)]
     for sizes in (

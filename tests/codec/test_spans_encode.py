@@ -19,7 +19,7 @@ from densor.codec.planes.layout import LAYOUTS
 from densor.codec.planes.params import parse
 from densor.codec.spans.decode import SpanDecoder
 from densor.codec.spans.encode import EncodedSpan, encode_batch, frame_room
-from densor.codec.spans.table import Parameters, chunk_table
+from densor.codec.spans.table import SpanParameters, chunk_table
 from densor.formats.container import wire
 from densor.runtime.workers import Workers
 
@@ -79,7 +79,7 @@ def check(encoded: EncodedSpan, data: Any, chunk: int, reference: bool = True) -
         place += header.original
     assert (at, place) == (encoded.frames.size, data.size)
     models = {registry.FIRST_MODEL + 3: parse(parameters)} if parameters is not None else {}
-    found_parameters = Parameters.of(models)
+    found_parameters = SpanParameters.of(models)
     table = chunk_table(found_parameters, *np.array(rows, np.int64).T)
     whole = np.empty(data.size, np.uint8)
     assert not SpanDecoder(found_parameters, table).decode(encoded.frames, 0, len(rows), whole)

@@ -10,7 +10,7 @@ from densor.codec.codec import decoder_for
 from densor.codec.planes.params import parse
 from densor.codec.spans import table as t
 from densor.codec.spans.decode import SpanDecoder
-from densor.codec.spans.table import Parameters, chunk_table
+from densor.codec.spans.table import SpanParameters, chunk_table
 from densor.formats.container import wire
 from densor.formats.container.chunk_decoders import decode_chunk
 
@@ -40,8 +40,10 @@ def take_apart(data: Bytes) -> Taken:
         elif header.kind == wire.CHUNK:
             chunks.append(np.array([at, header.stored, header.model, header.original], np.int64))
         at += header.stored
-    planar = {n: parse(model) for n, model in models.items() if model[0] == registry.CODEC_PLANAR}
-    parameters = Parameters.of(planar)
+    planar = {
+        n: parse(model) for n, model in models.items() if model[0] == registry.CODEC_PLANES_HUFFMAN
+    }
+    parameters = SpanParameters.of(planar)
     begins, stored, numbers, original = np.array(chunks, np.int64).reshape(-1, 4).T
     ends = np.cumsum(original)
     table = chunk_table(parameters, begins, stored, numbers, ends - original, original)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from densor.codec.batch import Bytes
 from densor.codec.byte_cm import kernels
-from densor.codec.byte_cm.params import Model, new_state, tables
+from densor.codec.byte_cm.params import Parameters, new_state, tables
 from densor.entropy.arithmetic.coder import position
 from densor.entropy.arithmetic.kernels import AT
 
@@ -24,7 +24,7 @@ class Segment:
     one stream, `start` goes on in the same content with another.
     """
 
-    def __init__(self, model: Model, content: Bytes) -> None:
+    def __init__(self, model: Parameters, content: Bytes) -> None:
         self._chosen = model.chosen
         self._state = new_state(model, content.size)
         self.content = content
@@ -99,7 +99,7 @@ if hasattr(os, "register_at_fork"):  # threads that borrowed do not live on in t
     os.register_at_fork(after_in_child=_memory.__init__)  # type: ignore[misc]
 
 
-def code_whole(coding: bool, model: Model, data: Bytes, content: Bytes) -> int:
+def code_whole(coding: bool, model: Parameters, data: Bytes, content: Bytes) -> int:
     """Codes `content` to `data` or back; returns where the stream ends, maybe beyond `data`."""
     with _memory.borrowed(1 << model.table_bits(content.size)):
         segment = Segment(model, content)
@@ -108,13 +108,13 @@ def code_whole(coding: bool, model: Model, data: Bytes, content: Bytes) -> int:
         return segment.finish()
 
 
-def coded(model: Model, content: Bytes) -> Bytes:
+def coded(model: Parameters, content: Bytes) -> Bytes:
     """The stream of `content`, cut where it would be longer than that."""
     data = np.empty(content.size, np.uint8)
     return data[: code_whole(True, model, data, np.array(content))]
 
 
-def surprise(model: Model, content: Bytes) -> npt.NDArray[np.float64]:
+def surprise(model: Parameters, content: Bytes) -> npt.NDArray[np.float64]:
     """Bits that each byte of `content` takes, float64[n]."""
     positions = np.empty(content.size + 1)
     with _memory.borrowed(1 << model.table_bits(content.size)):

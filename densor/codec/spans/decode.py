@@ -17,7 +17,7 @@ from densor.codec import registry
 from densor.codec.planes.kernels import ERRORS
 from densor.codec.spans import table as t
 from densor.codec.spans.decode_kernels import decode_span
-from densor.codec.spans.table import Bytes, Numbers, Parameters
+from densor.codec.spans.table import Bytes, Numbers, SpanParameters
 from densor.codec.zstd import zstd_decompress_into
 from densor.errors import ChecksumError, DensorError, FormatError, LimitError
 from densor.runtime.workers import Workers, settle
@@ -87,7 +87,7 @@ class SpanDecoder:
     needed (its frame was checked, though), else what `error_of` makes an error of.
     """
 
-    def __init__(self, parameters: Parameters, table: Numbers) -> None:
+    def __init__(self, parameters: SpanParameters, table: Numbers) -> None:
         if table.ndim != 2 or table.shape[1] != t.COLUMNS:
             raise ValueError("not a table of chunks")
         self.parameters = parameters
@@ -196,7 +196,7 @@ class SpanDecoder:
         return np.flatnonzero(self.status)
 
 
-def _needs(parameters: Parameters, table: Numbers) -> tuple[int, int]:
+def _needs(parameters: SpanParameters, table: Numbers) -> tuple[int, int]:
     """The most scratch bytes and entries of `where` that a chunk of the table may need."""
     known = (table[:, t.PARAMETERS] >= 0) & (table[:, t.PARAMETERS] < len(parameters.heads))
     mine = table[known & (table[:, t.SIZE] > 0)]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from densor.codec import registry
 from densor.codec.planes.layout import LAYOUTS
-from densor.codec.planes.params import Classes, Model, pack
+from densor.codec.planes.params import Classes, Parameters, pack
 from densor.codec.spans import table as t
 from densor.codec.spans.encode_kernels import CLASSES, PIECE, PIECES, encode_span, number_frames
 from densor.codec.spans.put import TABLE
@@ -98,7 +98,7 @@ def _parameters(layout: int, run: int, lengths: npt.NDArray[np.uint8]) -> bytes:
     kinds = np.full(count, registry.CLASS_HUFFMAN, np.uint8)
     first = Classes(kinds, np.zeros(count, np.uint8), lengths)
     rest = (None,) * (LAYOUTS[layout].size - 1)
-    return pack(Model(LAYOUTS[layout], run, (first, *rest)))
+    return pack(Parameters(LAYOUTS[layout], run, (first, *rest)))
 
 
 def _work(rows: int, elements: int, size: int) -> tuple[npt.NDArray[Any], ...]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
-from densor.codec.planes.params import Classes, Model
+from densor.codec.planes.params import Classes, Parameters
 from densor.errors import FormatError
 
 Bytes = npt.NDArray[np.uint8]
@@ -44,7 +44,7 @@ NOT_MINE = 255  # to be decoded the ordinary way
 
 
 @dataclass(frozen=True, eq=False)
-class Parameters:
+class SpanParameters:
     """Parsed parameters of planes under Huffman codes, in arrays that a kernel can read."""
 
     numbers: Numbers  # int64[parameters], in rising order: what frame headers call them
@@ -60,7 +60,7 @@ class Parameters:
         return self.heads, self.kinds, self.symbols, self.lengths
 
     @classmethod
-    def of(cls, models: Mapping[int, Model[Classes]]) -> "Parameters":
+    def of(cls, models: Mapping[int, Parameters[Classes]]) -> "SpanParameters":
         """`models`: by the number that frame headers name them with."""
         numbers = np.array(sorted(models), np.int64)
         heads = np.zeros((numbers.size, HEADS), np.int64)
@@ -85,7 +85,7 @@ class Parameters:
 
 
 def chunk_table(
-    parameters: Parameters,
+    parameters: SpanParameters,
     payload: Numbers,
     stored: Numbers,
     model: Numbers,

@@ -15,7 +15,7 @@ U64_2D = types.uint64[:, ::1]
 _BITS = np.uint64(63)
 _SYMBOLS = np.uint64(8)
 _COUNT = np.uint64(60)
-_MOST = 6  # symbols per entry
+_MAX_SYMBOLS = 6  # symbols per entry
 _STEPS = 4  # look-ups per refill: 4 x 12 bits and 7 of alignment fit in 64 with the sentinel
 _SENTINEL = np.uint64(1 << 63)
 _OVERRUN = np.uint64(1 << 62)  # a bit position beyond every end
@@ -246,7 +246,7 @@ def build_tables(lengths, least_bits, next_code, codes, single, tables, bits):
             entry = np.int64(single[rest])
             symbols = np.uint64(0)
             count = np.uint64(0)
-            while (entry >> 8) <= left and count < _MOST:
+            while (entry >> 8) <= left and count < _MAX_SYMBOLS:
                 symbols |= np.uint64(entry & 255) << shift
                 shift += np.uint64(8)
                 left -= entry >> 8
@@ -387,7 +387,7 @@ def _step(window, position, table, mask, out):
 @njit
 def _rounds(room, bit, last):
     """Rounds of four look-ups that surely neither overrun the output nor the source."""
-    return min((room - 2) // (_MOST * _STEPS), (last - nb.intp(bit >> _THREE)) // 6)
+    return min((room - 2) // (_MAX_SYMBOLS * _STEPS), (last - nb.intp(bit >> _THREE)) // 6)
 
 
 @njit

@@ -51,7 +51,6 @@ class Readable(Protocol):
 
     def read(self, entry: IndexedEntry, begin: int, end: int) -> Bytes:
         """Original bytes `begin` to `end`."""
-        ...
 
 
 class EntrySource:

@@ -8,7 +8,7 @@ from densor.codec import registry
 from densor.codec.codec import Decoder
 from densor.codec.planes.decoder import PlanesDecoder
 from densor.codec.spans import decode as spans
-from densor.codec.spans.table import NOT_MINE, Parameters, chunk_table
+from densor.codec.spans.table import NOT_MINE, SpanParameters, chunk_table
 from densor.errors import TruncatedError
 from densor.formats.container import wire
 from densor.formats.container.chunk_decoders import decode_chunk
@@ -36,15 +36,15 @@ class ParameterSets:
     """The parameters of the latest spans in the kernel's form."""
 
     def __init__(self) -> None:
-        self._known: LruCache[tuple[int, ...], Parameters] = LruCache(_MAX_KNOWN)
+        self._known: LruCache[tuple[int, ...], SpanParameters] = LruCache(_MAX_KNOWN)
 
-    def of(self, decoders: dict[int, Decoder | None]) -> Parameters:
+    def of(self, decoders: dict[int, Decoder | None]) -> SpanParameters:
         """Those of the chunks of a span, by the number that their headers name."""
         models = {n: d.model for n, d in decoders.items() if isinstance(d, PlanesDecoder)}
         key = tuple(sorted(models))
         parameters = self._known.get(key)
         if parameters is None:
-            parameters = Parameters.of(models)
+            parameters = SpanParameters.of(models)
             self._known.put(key, parameters)
         return parameters
 
@@ -138,4 +138,6 @@ def in_spans(number: int, decoder: Decoder | None) -> bool:
     """Whether chunks of this model are for the span decoder."""
     if number == registry.MODEL_RAW:
         return True
-    return isinstance(decoder, PlanesDecoder) and decoder.model.codec == registry.CODEC_PLANAR
+    return (
+        isinstance(decoder, PlanesDecoder) and decoder.model.codec == registry.CODEC_PLANES_HUFFMAN
+    )

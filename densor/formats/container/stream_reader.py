@@ -31,15 +31,12 @@ class Sink(Protocol):
 
     def buffer(self, size: int) -> Bytes:
         """Memory for the next `size` bytes."""
-        ...
 
     def done(self, data: Bytes) -> None:
         """The memory from `buffer` has been filled and verified so far as a chunk can be."""
-        ...
 
     def read(self, offset: int, size: int) -> Bytes:
         """Bytes of this entry that are done, for a repetition."""
-        ...
 
 
 class Entry(NamedTuple):

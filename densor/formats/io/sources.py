@@ -19,7 +19,6 @@ class Source(Protocol):
 
     def take(self, count: int) -> Bytes:
         """The next `count` bytes, fewer only at the end; may be given back to `buffers.POOL`."""
-        ...
 
 
 def as_bytes(data: Any) -> Bytes:
@@ -113,11 +112,9 @@ class RandomSource(Protocol):
     @property
     def size(self) -> int:
         """All bytes there are."""
-        ...
 
     def read_at(self, offset: int, count: int) -> Bytes:
         """Exactly `count` bytes from `offset` on, else TruncatedError; may be given back."""
-        ...
 
 
 class MemoryRandomSource:
