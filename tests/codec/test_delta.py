@@ -174,9 +174,9 @@ def test_all_pairs_of_notable_elements(size: int, floats: bool, number: int) -> 
         bits = kernels.TOKENS[size](fitting, old, *method.arguments, method.plain, symbols)
         extras = np.zeros(bits // 8 + 16, np.uint8)
         kernels.EXTRAS[size](fitting, old, *method.arguments, extras)
-        meanings = tokens.meanings(method)
-        assert meanings.valid[symbols].all()
-        assert kernels.total_extras(symbols, meanings.counts) == bits
+        table = tokens.token_table(method)
+        assert table.valid[symbols].all()
+        assert kernels.total_extras(symbols, table.counts) == bits
         model = reference.Model(
             size, floats, number, drop, method.direct, method.mantissa, 0, b"\0", []
         )
@@ -191,8 +191,8 @@ def test_all_pairs_of_notable_elements(size: int, floats: bool, number: int) -> 
             old,
             symbols,
             extras,
-            meanings.starts,
-            meanings.counts,
+            table.starts,
+            table.counts,
             method.plain,
             number,
             floats,

@@ -368,8 +368,11 @@ def test_arguments() -> None:
         block.decode_into([backend().new("U8", (616,))[16:]])
     with pytest.raises(ArgumentError, match="unknown backend"):
         densor.gpu.backend("abacus")
+    rng = random_state("dependent columns")
+    mixed = (rng.standard_normal((3000, 2)) @ rng.standard_normal((2, 64))).astype(np.float32)
+    by_mixing = densor.save({"mixed": mixed.astype(ml_dtypes.bfloat16)}, level=9)
     with pytest.raises(UnsupportedError, match="kernel"):
-        densor.gpu.load(model(9), ["bf16"], backend(), host=False)
+        densor.gpu.load(by_mixing, ["mixed"], backend(), host=False)
 
 
 def test_without_a_gpu() -> None:
