@@ -36,7 +36,15 @@ TOP = "densor"
 
 MAX_LINES, MAX_PARAMETERS = 50, 8
 # Kernels: what numba compiles takes arrays one by one, and loops stand in one piece.
-KERNELS = {"counting", "learning", "products"}  # and every module that is called `…kernels`
+KERNELS = {
+    "counting",
+    "learning",
+    "merge",
+    "products",
+    "put",
+    "split",
+    "xxh3",
+}  # and every module that is called `…kernels`
 
 
 @functools.cache
