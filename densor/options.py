@@ -59,6 +59,8 @@ class WriteOptions:
     """Store entry points from which a GPU decodes in parallel; levels 1 to 5."""
     overwrite: bool = False
     """Replace a target that exists."""
+    sync: bool = False
+    """Wait until the target is on the disk; where a file is replaced, that is done in any case."""
     progress: Progress | None = None
     """Called as original bytes are coded."""
 
@@ -87,6 +89,7 @@ class WriteKeywords(TypedDict, total=False):
     recovery: float | None
     gpu_index: bool
     overwrite: bool
+    sync: bool
     progress: Progress | None
 
 
@@ -102,6 +105,8 @@ class ReadOptions:
     """What the archive was coded against: path, file object, bytes, array or archive."""
     language_model: Any = None
     """The model that text was coded under, where it has no name that is known; `llm` for short."""
+    sync: bool = False
+    """Wait until restored files are on the disk."""
     progress: Progress | None = None
     """Called as original bytes are restored."""
 
@@ -114,6 +119,7 @@ class ReadKeywords(TypedDict, total=False):
     max_output_size: int | None
     base: Any
     llm: Any
+    sync: bool
     progress: Progress | None
 
 

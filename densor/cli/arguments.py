@@ -151,6 +151,10 @@ _FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("-f", "--force"),
         {"action": "store_true", "help": "overwrite files; write to a terminal"},
     ),
+    "sync": (
+        ("--sync",),
+        {"action": "store_true", "help": "wait until what was written is on the disk"},
+    ),
     "max_output_size": (
         ("--max-size",),
         {
@@ -170,7 +174,7 @@ _FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "quiet": (("-q", "--quiet"), {"action": "store_true", "help": "errors only on stderr"}),
     "json": (("--json",), {"action": "store_true", "help": "write JSON, sizes in bytes"}),
 }
-WRITING = ("dtype", "text", "hash", "gpu_index", "recovery")
+WRITING = ("dtype", "text", "hash", "gpu_index", "recovery", "sync")
 
 
 def add_flags(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> None:

@@ -17,6 +17,7 @@ options:
   -f, --force          overwrite files; write to a terminal
   -k, --keep           keep FILE (default)
   --rm                 remove FILE after a verified write
+  --sync               wait until what was written is on the disk
   --verify             decode what was written and compare
   --no-verify          do not, even with --llm, where that is usual
   -r                   the files in folders too, each by itself

@@ -211,7 +211,7 @@ def extract(
     extraction = (
         _RemoteExtraction(str(folder), wanted, overwrite)
         if is_url(folder)
-        else _Extraction(Path(folder), wanted, overwrite)
+        else _Extraction(Path(folder), wanted, overwrite, chosen.sync)
     )
     with open_input(plain(source)) as opened, open_base(chosen) as base:
         reader = StreamReader(FileSource(opened.file), chosen, base)
@@ -228,12 +228,13 @@ def extract(
 class _Extraction:
     """One run of `extract`: the file that is open, those that are done."""
 
-    def __init__(self, folder: Path, wanted: set[str], overwrite: bool) -> None:
+    def __init__(self, folder: Path, wanted: set[str], overwrite: bool, sync: bool = False) -> None:
         self.wanted = wanted
         self.done: list[str] = []
         self._folder = folder
         self._places = Places(folder)
         self._overwrite = overwrite
+        self._sync = sync
         self._open: contextlib.ExitStack = contextlib.ExitStack()
         self._keep = False
         self._copies: Copies | None = None  # of entries that are not wanted
@@ -274,7 +275,9 @@ class _Extraction:
         make_parents(self._folder, path.parent if meta.kind == FILE else path)
         if meta.kind == DIR:
             return NullSink(None)
-        out = self._open.enter_context(whole_file(path, self._overwrite, lambda: meta.mode))
+        out = self._open.enter_context(
+            whole_file(path, self._overwrite, lambda: meta.mode, self._sync)
+        )
         return file_sink(out, self._keep, path)
 
 

@@ -55,7 +55,7 @@ def new_archive(
     target = plain(target)
     reading = options.reading()
     with open_base(reading) as base:
-        with open_output(target, options.overwrite, lambda: mode) as out:
+        with open_output(target, options.overwrite, lambda: mode, options.sync) as out:
             if options.recovery is not None:
                 check_wanted(options.recovery, out)
             writer = ArchiveWriter(out, options, based=base is not None)

@@ -86,11 +86,15 @@ def _open_remote(url: str) -> Iterator[Input]:
 
 @contextlib.contextmanager
 def open_output(
-    target: PathOrFile, overwrite: bool, mode: Callable[[], int | None] = lambda: None
+    target: PathOrFile,
+    overwrite: bool,
+    mode: Callable[[], int | None] = lambda: None,
+    sync: bool = False,
 ) -> Iterator[BinaryIO]:
     """A binary file for output: whole or not at all where `target` is a path or URL.
 
     `mode`: asked in the end for the permissions of a new file, None for those that any one gets.
+    `sync`: whether a file is on the disk at the end.
     """
     if is_url(target):
         from densor.formats.io import remote
@@ -108,7 +112,7 @@ def open_output(
         with errors_of(path), path.open("wb", buffering=0) as file:
             yield file
         return
-    with whole_file(path, overwrite, mode) as whole:
+    with whole_file(path, overwrite, mode, sync) as whole:
         yield whole
 
 

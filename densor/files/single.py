@@ -102,7 +102,8 @@ def decompress_file(
         reader = StreamReader(FileSource(opened.file), chosen, base)
         try:
             told: list[EntryMeta] = []
-            with open_output(target, overwrite, lambda: told[0].mode if told else None) as out:
+            mode = lambda: told[0].mode if told else None  # noqa: E731
+            with open_output(target, overwrite, mode, chosen.sync) as out:
                 entry = _only_entry(reader, out)
                 told.append(entry.meta)
         finally:

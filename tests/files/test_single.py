@@ -333,11 +333,11 @@ def test_a_file_system_that_fails(call: str, tmp_path: Path, monkeypatch: Any) -
             patch.setattr(os, "link", fail)
             patch.setattr(Path, "replace", fail)
         for action in (
-            lambda: densor.compress_file(plain, tmp_path / "out"),
-            lambda: densor.decompress_file(packed, tmp_path / "out"),
-            lambda: densor.pack([plain], tmp_path / "out"),
-            lambda: densor.extract(packed, tmp_path / "folder"),
-            lambda: densor.save_file({"x": np.arange(9)}, tmp_path / "out"),
+            lambda: densor.compress_file(plain, tmp_path / "out", sync=True),
+            lambda: densor.decompress_file(packed, tmp_path / "out", sync=True),
+            lambda: densor.pack([plain], tmp_path / "out", sync=True),
+            lambda: densor.extract(packed, tmp_path / "folder", sync=True),
+            lambda: densor.save_file({"x": np.arange(9)}, tmp_path / "out", sync=True),
         ):
             with pytest.raises(densor.FileError, match="No space left"):
                 action()

@@ -19,7 +19,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--salvage", action="store_true", help="get out what is left of a damaged archive"
     )
-    add_flags(parser, "threads", "overwrite", "max_output_size", "base", "language_model", "quiet")
+    add_flags(parser, "threads", "overwrite", "sync", "max_output_size")
+    add_flags(parser, "base", "language_model", "quiet")
     return parser
 
 

@@ -218,7 +218,7 @@ def _compress(job: Job, args: argparse.Namespace) -> None:
     with frame.moving(args, job.label, lambda: _size(job)) as moved:
         options = write_options(args, moved)
         if args.rm:
-            options = replace(options, verify=True)
+            options = replace(options, verify=True, sync=True)
         sizes = compress_file(source, target, name=_entry_name(job), options=options)
     _flush(target)
     if removal is not None:
@@ -234,6 +234,7 @@ def _decompress(job: Job, args: argparse.Namespace) -> None:
     began = time.perf_counter()
     with frame.moving(args, job.label, lambda: _original_size(job)) as moved:
         options = read_options(args, moved)
+        options = replace(options, sync=options.sync or args.rm)
         sizes = decompress_file(source, target, overwrite=args.overwrite, options=options)
     _flush(target)
     if removal is not None:

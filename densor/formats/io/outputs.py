@@ -90,12 +90,16 @@ class MemoryFile:
 
 @contextlib.contextmanager
 def whole_file(
-    path: Path, overwrite: bool, mode: Callable[[], int | None] = lambda: None
+    path: Path,
+    overwrite: bool,
+    mode: Callable[[], int | None] = lambda: None,
+    sync: bool = True,
 ) -> Iterator[BinaryIO]:
     """A temporary file beside `path`, renamed to it at the end; removed on any exception.
 
     Only the owner can read it until it is whole. `mode`: asked then for its permissions, None for
-    those of any new file.
+    those of any new file. `sync`: whether it is on the disk when it gets its name; always where it
+    takes the place of another.
 
     FileError if `path` exists and `overwrite` is false, or for faults of the file system.
     """
@@ -119,8 +123,10 @@ def whole_file(
                     wanted = mode()
                     with contextlib.suppress(OSError):  # a file system without permissions
                         os.fchmod(file.fileno(), _new_mode(path) if wanted is None else wanted)
-                os.fsync(file.fileno())
-            move_into_place(temporary, path, overwrite)
+                sync = sync or os.path.lexists(path)
+                if sync:
+                    os.fsync(file.fileno())
+            move_into_place(temporary, path, overwrite, sync)
     except BaseException:
         with contextlib.suppress(OSError):  # such as a folder that may not be written
             temporary.unlink()
@@ -150,8 +156,11 @@ def _new_mode(path: Path) -> int:
                 probe.unlink()
 
 
-def move_into_place(temporary: Path, path: Path, overwrite: bool) -> None:
-    """Gives a whole file its name, for good; FileError if that exists and `overwrite` is false."""
+def move_into_place(temporary: Path, path: Path, overwrite: bool, sync: bool = True) -> None:
+    """Gives a whole file its name; FileError if that exists and `overwrite` is false.
+
+    `sync`: whether the name is on the disk then.
+    """
     if overwrite:
         temporary.replace(path)
     else:  # a link fails where another process has made the file meanwhile
@@ -162,7 +171,7 @@ def move_into_place(temporary: Path, path: Path, overwrite: bool) -> None:
             raise _exists(path) from None
         except OSError:  # no hard links here
             temporary.replace(path)
-    if hasattr(os, "O_DIRECTORY"):
+    if sync and hasattr(os, "O_DIRECTORY"):
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
