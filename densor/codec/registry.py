@@ -15,6 +15,7 @@ CODEC_CHANGE = 7  # changes against a base
 CODEC_PLANES = 8  # byte planes, rANS under row classes
 CODEC_TEXT = 9  # bytes by context mixing
 CODEC_LLM = 10  # text by a language model
+CODEC_IMAGE = 11  # rows of images
 
 PLANE_RAW = 0  # how a plane of a planar chunk is stored
 PLANE_CONSTANT = 1
