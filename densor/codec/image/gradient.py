@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from densor.codec.batch import Bytes
 from densor.codec.image import kernels
-from densor.codec.image.kernels import NO_COLOUR, Shape, Work
+from densor.codec.image.kernels import NO_COLOUR, ORDERED, Shape, Work
 from densor.codec.image.params import Model
 from densor.codec.image.predict import LEVELS, SIDES, TEXTURES, TOP, level_table
 
@@ -33,7 +33,7 @@ def work_on(shape: Shape, planes: npt.NDArray[np.int32], lanes: int) -> Work:
 def lows(shape: Shape) -> npt.NDArray[np.int64]:
     """The least value of each plane, int64[channels]."""
     found = np.zeros(shape.channels, np.int64)
-    if shape.colour != NO_COLOUR:
+    if shape.colour not in (NO_COLOUR, ORDERED):
         found[1:3] = -(1 << (shape.depth - 1))
     return found
 

@@ -25,6 +25,7 @@ from densor.codec.image.predict import (
     sample_done,
     set_of,
 )
+from densor.entropy.arithmetic.kernels import flush, start_decoder, start_encoder
 from densor.entropy.intrinsics import load_u16, store_u16
 from densor.entropy.jit import I32, I64, R8, R16, R32, W8, W16, W32, index, inlined, kernel
 
@@ -32,7 +33,7 @@ int64 = numba.int64
 
 DIRECT = 128  # tokens that are folded errors as they are; beyond, four to an octave, and low bits
 _FIRST = 1 << 16  # of rANS states, see entropy/rans/spec.md
-NO_COLOUR, GREEN, GREEN_MEAN, LIFTED = range(4)  # colour transforms, see spec.md
+NO_COLOUR, GREEN, GREEN_MEAN, LIFTED, ORDERED = range(5)  # colour transforms, see spec.md
 
 
 class Shape(NamedTuple):
@@ -101,7 +102,7 @@ def _transformed(r, g, b, colour, half, mask):
         middle = (b + (orange >> 1)) & mask
         green = _wrapped(g - middle, -half, mask)
         return (middle + (green >> 1)) & mask, green, orange
-    return r, g, b
+    return g, r, b
 
 
 @inlined
@@ -115,7 +116,7 @@ def _restored(x, y, z, colour, mask):
         middle = (x - (y >> 1)) & mask
         b = (middle - (z >> 1)) & mask
         return (b + z) & mask, (middle + y) & mask, b
-    return x, y, z
+    return y, x, z
 
 
 @kernel(types.void(_SHAPE, R8, I32))
@@ -348,3 +349,18 @@ def take_rows(s, w, levels, scale, lanes, words, at, states, table):
         if at > words.size:
             break
     return at
+
+
+@kernel(types.void(types.boolean, I64, W8))
+def start_coder(coding, coder, data):
+    """Sets the coder's state, int64[STATE], for an arithmetic stream in all of `data`."""
+    if coding:
+        start_encoder(coder, 0, data.size)
+    else:
+        start_decoder(coder, data, 0, data.size)
+
+
+@kernel(types.void(I64, W8))
+def end_coder(coder, data):
+    """Writes what is left of a stream. More than `data` has room for is counted, not written."""
+    flush(coder, data)

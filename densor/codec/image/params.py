@@ -88,7 +88,7 @@ def parse(payload: bytes) -> Model:
         raise FormatError(f"image model has unknown method {method}")
     if not width or not 1 <= channels <= MAX_CHANNELS or not 1 <= depth <= 8 * size:
         raise FormatError("image model has impossible sizes")
-    if (layout.big and size == 1) or colour > kernels.LIFTED or (colour and channels < 3):
+    if (layout.big and size == 1) or colour > kernels.ORDERED or (colour and channels < 3):
         raise FormatError("image model has impossible samples")
     if method == MIXING:
         return _of_mixing(model, payload)

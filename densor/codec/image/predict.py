@@ -13,8 +13,8 @@ from densor.entropy.jit import index, inlined
 
 int64 = numba.int64
 
-TOP = 2  # rows above the first one
-LEFT, RIGHT = 2, 2  # columns beside each row
+TOP = 3  # rows above the first one
+LEFT, RIGHT = 3, 3  # columns beside each row
 SIDES = LEFT + RIGHT
 SKEW = 3  # columns that a lane is behind the one above it
 LEVELS = 13  # of activity
@@ -40,6 +40,7 @@ def begin_row(planes, at, stride):
     above = planes[index(at - stride)]
     planes[index(at - 1)] = above
     planes[index(at - 2)] = above
+    planes[index(at - 3)] = above
 
 
 @inlined
@@ -53,6 +54,7 @@ def sample_done(planes, at, stride, first_row, last_column):
     if last_column:
         planes[index(at + 1)] = value
         planes[index(at + 2)] = value
+        planes[index(at + 3)] = value
 
 
 @inlined
