@@ -3,18 +3,18 @@
 import numpy as np
 
 from densor.codec.batch import Bytes
+from densor.codec.codec import ChunkDecoder
 from densor.codec.image import kernels
 from densor.codec.image.gradient import levels, planes_of, work_on
-from densor.codec.image.params import Model, parse
+from densor.codec.image.mixing_state import code
+from densor.codec.image.params import MAX_MIXED, MIXING, Model, parse, restore
 from densor.entropy.rans.decode import decode_table
 from densor.entropy.rans.kernels import FIRST
-from densor.errors import FormatError
+from densor.errors import FormatError, LimitError
 
 
-class GradientDecoder:
-    """Decodes rows of one model. Safe to use from several threads at once."""
-
-    weight = 1
+class GradientDecoder(ChunkDecoder):
+    """Decodes rows of one model by the fast method. Safe to use from several threads at once."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -24,9 +24,9 @@ class GradientDecoder:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
         model = self._model
         shape = model.shape(out.size)
+        count = model.lanes * shape.channels
         if shape.rows * shape.stride != out.size:
             raise FormatError("image chunk does not have whole rows")
-        count = model.lanes * shape.channels
         if payload.size < 4 * count:
             raise FormatError("image chunk is too short")
         payload = np.ascontiguousarray(payload)
@@ -41,3 +41,28 @@ class GradientDecoder:
         if at != payload.size or (states != FIRST).any():
             raise FormatError("image chunk does not end with its last sample")
         kernels.join_rows(shape, work.planes, out)
+        restore(model, out)
+
+
+class MixingDecoder(ChunkDecoder):
+    """Decodes rows of one model by context mixing. Safe to use from several threads at once."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def decode(self, payload: Bytes, out: Bytes) -> None:
+        """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
+        if out.size % self._model.layout.stride or not out.size:
+            raise FormatError("image chunk does not have whole rows")
+        if out.size > MAX_MIXED:
+            raise LimitError(f"image chunk has more than {MAX_MIXED} bytes")
+        payload = np.require(payload, np.uint8, ["C", "W"])  # as the kernel's signature has it
+        if code(False, self._model, payload, out) != payload.size:
+            raise FormatError("image chunk does not decode to its end")
+        restore(self._model, out)
+
+
+def open_decoder(payload: bytes, _: object = None) -> ChunkDecoder:
+    """The decoder of a MODEL frame's payload; FormatError or LimitError for a bad one."""
+    model = parse(payload)
+    return MixingDecoder(model) if model.method == MIXING else GradientDecoder(model)

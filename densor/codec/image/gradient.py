@@ -27,15 +27,10 @@ def split(shape: Shape, data: Bytes) -> npt.NDArray[np.int32]:
 def work_on(shape: Shape, planes: npt.NDArray[np.int32], lanes: int) -> Work:
     """What changes from sample to sample, as it is before the first one."""
     bias = np.zeros(shape.channels * LEVELS * TEXTURES, np.int32)
-    return Work(planes, bias, np.zeros(lanes * shape.channels, np.int64), lows(shape))
-
-
-def lows(shape: Shape) -> npt.NDArray[np.int64]:
-    """The least value of each plane, int64[channels]."""
-    found = np.zeros(shape.channels, np.int64)
+    lows = np.zeros(shape.channels, np.int64)
     if shape.colour not in (NO_COLOUR, ORDERED):
-        found[1:3] = -(1 << (shape.depth - 1))
-    return found
+        lows[1:3] = -(1 << (shape.depth - 1))
+    return Work(planes, bias, np.zeros(lanes * shape.channels, np.int64), lows)
 
 
 @functools.cache

@@ -7,9 +7,10 @@ import numpy.typing as npt
 
 from densor.codec.batch import Bytes
 from densor.codec.image import kernels, mixing
+from densor.codec.image.gradient import planes_of, split
 from densor.codec.image.mixing import Image, State, Tables
 from densor.codec.image.params import Model
-from densor.codec.image.predict import SIDES, TOP
+from densor.codec.image.predict import SIDES
 from densor.codec.image.recursive import FEATURES, SETTINGS
 from densor.entropy.arithmetic.kernels import AT, STATE
 from densor.entropy.arithmetic.logistic import (
@@ -67,7 +68,7 @@ def image_of(model: Model, size: int) -> Image:
     shape = model.shape(size)
     bits = max(LEAST_LINES, min(MOST_LINES, (shape.rows * shape.width - 1).bit_length() - 1))
     sizes = shape.rows, shape.width, shape.channels, shape.depth
-    return Image(*sizes, model.scale, 1 << bits, model.lanes)
+    return Image(*sizes, model.contexts, 1 << bits, model.steps)
 
 
 def new_state(m: Image, planes: npt.NDArray[np.int32]) -> State:
@@ -114,9 +115,7 @@ def code(coding: bool, model: Model, data: Bytes, content: Bytes) -> int:
     That may be beyond the bytes of `data`. Both are writable.
     """
     shape, m = model.shape(content.size), image_of(model, content.size)
-    planes = np.zeros(shape.channels * (shape.rows + TOP) * (shape.width + SIDES), np.int32)
-    if coding:
-        kernels.split_rows(shape, content, planes)
+    planes = split(shape, content) if coding else planes_of(shape)
     state = new_state(m, planes)
     kernels.start_coder(coding, state.coder, data)
     rows = max(1, _PIECE // (m.width * m.channels))

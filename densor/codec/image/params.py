@@ -2,23 +2,31 @@
 
 import struct
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from densor.codec import registry
+from densor.codec.batch import Bytes
 from densor.codec.image import kernels
-from densor.codec.image.kernels import Shape
+from densor.codec.image.kernels import NO_COLOUR, ORDERED, Shape
+from densor.codec.image.mixing import CONTEXTS as MAX_CONTEXTS
 from densor.codec.image.predict import LEVELS, SETS
-from densor.entropy.rans.tables import Freqs, unpack
-from densor.errors import FormatError
+from densor.entropy.rans.tables import Freqs, pack, unpack
+from densor.errors import FormatError, LimitError
 
 GRADIENT, MIXING = 0, 1  # methods
 CONTEXTS = SETS * LEVELS
 MAX_CHANNELS, MAX_LANES, MAX_SCALE = 64, 16, 8
-MAX_PADDING = 63
+MAX_STEPS = 32
+MAX_PADDING = 255
+MAX_ROW = 1 << 19  # samples of a row that is coded by mixing
+MAX_MIXED = 1 << 24  # bytes of a chunk that is coded by mixing
 _MAX_TOKEN = kernels.DIRECT + 4 * 8 + 3  # of errors of 16 bits
-_HEAD = struct.Struct("<BBBBBBBBI")
-_TWO_BYTES, _BIG = 1, 2  # flags
+_HEAD = struct.Struct("<10BI")
+_TWO_BYTES, _BIG, _VALUES = 1, 2, 4  # flags
+_BITMAP = 32  # bytes
 
 
 @dataclass(frozen=True)
@@ -40,22 +48,35 @@ class Layout:
         """Bytes from row to row."""
         return self.width * self.channels * self.size + self.padding
 
+    def samples(self, data: Bytes) -> npt.NDArray[Any]:
+        """The samples of whole rows, [rows, width * channels]; a view where it can be one."""
+        rows = data.reshape(-1, self.stride)[:, : self.stride - self.padding]
+        if self.size == 1:
+            return rows
+        return np.ascontiguousarray(rows).view(">u2" if self.big else "<u2")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Model:
     """All parameters.
 
-    `depth`: bits of a sample; `colour`: which transform, see `kernels`; `lanes`: rows that are
-    coded together; `scale`: of activities; `freqs`: uint16[CONTEXTS, 256], of tokens. By mixing
-    there are no lanes and no frequencies, and `scale` is the number of contexts.
+    `depth`: bits of a sample as it is coded. That is its rank among `values`, bool[256], where
+    there are any, or the sample without its `shift` lowest bits, all 0. `colour`: which transform,
+    see `kernels`.
+    By gradients, `lanes`: rows that are coded together; `scale`: of activities; `freqs`:
+    uint16[CONTEXTS, 256], of tokens. By mixing, `contexts` and `steps` of `mixing.Image`.
     """
 
     layout: Layout
     depth: int
-    colour: int
+    colour: int = NO_COLOUR
     method: int = GRADIENT
-    lanes: int = 1
+    lanes: int = 0
     scale: int = 0
+    contexts: int = 0
+    steps: int = 0
+    shift: int = 0
+    values: npt.NDArray[np.bool_] | None = None
     freqs: Freqs = field(default_factory=lambda: np.zeros((CONTEXTS, 256), np.uint16))
 
     def shape(self, size: int) -> Shape:
@@ -66,39 +87,96 @@ class Model:
         return Shape(*sizes, at.stride)
 
 
-def pack_head(model: Model) -> bytes:
-    """The payload of a MODEL frame up to its frequencies."""
+def pack_model(model: Model) -> bytes:
+    """The payload of a MODEL frame."""
     at = model.layout
-    flags = _TWO_BYTES * (at.size == 2) | _BIG * at.big | at.padding << 2
-    if at.padding << 2 > 0xFF:
-        raise ValueError("rows have too much padding")
-    settings = model.method, at.channels, flags, model.depth, model.colour, model.lanes, model.scale
-    return _HEAD.pack(registry.CODEC_IMAGE, *settings, at.width)
+    flags = _TWO_BYTES * (at.size == 2) | _BIG * at.big | _VALUES * (model.values is not None)
+    mixing = model.method == MIXING
+    settings = (model.contexts, model.steps) if mixing else (model.lanes, model.scale)
+    coded = at.channels, flags, model.depth, model.colour, *settings, at.padding, model.shift
+    head = _HEAD.pack(registry.CODEC_IMAGE, model.method, *coded, at.width)
+    if model.values is not None:
+        head += np.packbits(model.values, bitorder="little").tobytes()
+    return head if mixing else head + pack(model.freqs)
 
 
 def parse(payload: bytes) -> Model:
-    """The model in a MODEL frame; FormatError for a bad one."""
+    """The model in a MODEL frame; FormatError or LimitError for a bad one."""
     if len(payload) < _HEAD.size:
         raise FormatError("image model is too short")
-    _, method, channels, flags, depth, colour, lanes, scale, width = _HEAD.unpack_from(payload)
+    _, method, channels, flags, depth, colour, first, second, padding, shift, width = (
+        _HEAD.unpack_from(payload)
+    )
     size = 2 if flags & _TWO_BYTES else 1
-    layout = Layout(width, channels, size, bool(flags & _BIG), flags >> 2)
-    model = Model(layout, depth, colour, method, lanes, scale)
-    if method not in (GRADIENT, MIXING):
-        raise FormatError(f"image model has unknown method {method}")
-    if not width or not 1 <= channels <= MAX_CHANNELS or not 1 <= depth <= 8 * size:
+    layout = Layout(width, channels, size, bool(flags & _BIG), padding)
+    model = Model(layout, depth, colour, method, shift=shift)
+    if method not in (GRADIENT, MIXING) or flags > 7 or colour > ORDERED:
+        raise FormatError("image model has unknown parameters")
+    if not width or not 1 <= channels <= MAX_CHANNELS or not 1 <= depth <= 8 * size - shift:
         raise FormatError("image model has impossible sizes")
-    if (layout.big and size == 1) or colour > kernels.ORDERED or (colour and channels < 3):
+    if (layout.big and size == 1) or (colour and channels < 3):
         raise FormatError("image model has impossible samples")
+    rest = payload[_HEAD.size :]
+    if flags & _VALUES:
+        model, rest = _with_values(model, rest)
     if method == MIXING:
-        return _of_mixing(model, payload)
+        return _by_mixing(model, first, second, rest)
+    return _by_gradients(model, first, second, rest)
+
+
+def _with_values(model: Model, rest: bytes) -> tuple[Model, bytes]:
+    if model.layout.size != 1 or model.layout.padding or model.shift or len(rest) < _BITMAP:
+        raise FormatError("image model has values that it cannot have")
+    bitmap = np.frombuffer(rest[:_BITMAP], np.uint8)
+    values = np.unpackbits(bitmap, bitorder="little").astype(np.bool_)
+    if not values.any():
+        raise FormatError("image model has no values")
+    return replace(model, values=values), rest[_BITMAP:]
+
+
+def _by_mixing(model: Model, contexts: int, steps: int, rest: bytes) -> Model:
+    if not 1 <= contexts <= MAX_CONTEXTS or steps > MAX_STEPS or rest:
+        raise FormatError("image model has impossible contexts")
+    if model.colour not in (NO_COLOUR, ORDERED):
+        raise FormatError("image model has a transform that mixing does without")
+    if model.layout.width * model.layout.channels > MAX_ROW:
+        raise LimitError(f"rows of an image have more than {MAX_ROW} samples")
+    return replace(model, contexts=contexts, steps=steps)
+
+
+def _by_gradients(model: Model, lanes: int, scale: int, rest: bytes) -> Model:
     if not 1 <= lanes <= MAX_LANES or scale > MAX_SCALE:
         raise FormatError("image model has impossible parameters")
-    freqs, used = unpack(np.frombuffer(payload, np.uint8)[_HEAD.size :], CONTEXTS)
-    if _HEAD.size + used != len(payload) or freqs[:, _MAX_TOKEN + 1 :].any():
+    freqs, used = unpack(np.frombuffer(rest, np.uint8), CONTEXTS)
+    if used != len(rest) or freqs[:, _MAX_TOKEN + 1 :].any():
         raise FormatError("image model has impossible frequencies")
-    return replace(model, freqs=freqs)
+    return replace(model, lanes=lanes, scale=scale, freqs=freqs)
 
 
-def _of_mixing(model: Model, payload: bytes) -> Model:
-    raise FormatError("not yet")
+def reduced(model: Model, data: Bytes) -> Bytes:
+    """Rows with samples as they are coded, see `Model`; `data` itself where they are the same."""
+    if model.values is not None:
+        ranks = (np.cumsum(model.values) - 1).astype(np.uint8)
+        return ranks[data]
+    if not model.shift:
+        return data
+    found = np.array(data)
+    rows = found.reshape(-1, model.layout.stride)
+    rows[:, : model.layout.stride - model.layout.padding] = (
+        model.layout.samples(data) >> model.shift
+    ).view(np.uint8)
+    return found
+
+
+def restore(model: Model, data: Bytes) -> None:
+    """Turns rows back, in place, into what `reduced` was given."""
+    if model.values is not None:
+        values = np.flatnonzero(model.values)
+        ranked = np.full(256, values[-1], np.uint8)
+        ranked[: values.size] = values
+        data[:] = ranked[data]
+    elif model.shift:
+        rows = data.reshape(-1, model.layout.stride)
+        rows[:, : model.layout.stride - model.layout.padding] = (
+            model.layout.samples(data) << model.shift
+        ).view(np.uint8)
