@@ -27,10 +27,10 @@ import zstandard
 import densor
 from bench import machine
 from bench.codecs import load_codecs
-from bench.codecs.base import Codec
-from bench.codecs.zstd import Zstd
-from bench.measure import difference
-from bench.tensors import ITEMSIZE, Tensor, read_safetensors
+from bench.tensors import ITEMSIZE, read_safetensors
+from densor.compare.adapters import Zstd
+from densor.compare.codec import Codec, Item
+from densor.compare.timing import difference
 
 NAMES = ["zstd-3", "zipnn", "pcodec", "openzl", "lmzip", "glyd", "densor-3"]
 STRETCH = 1 << 20  # bytes of the tensor that are compressed
@@ -71,7 +71,7 @@ class DensorRepaired(Codec):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "archive"
             path.write_bytes(state[0])
-            densor.repair(path)
+            densor.archives.repair(path)
             densor.decompress_file(path, restored, threads=1)
         return [restored.getvalue()]
 
@@ -113,7 +113,7 @@ def _replaced(state: Any, old: Any, new: bytes) -> Any:
     return state
 
 
-def outcome(codec: Codec, state: Any, tensor: Tensor) -> str:
+def outcome(codec: Codec, state: Any, tensor: Item) -> str:
     """How decompressing ends, in a process of its own."""
     child = os.fork()
     if not child:
@@ -140,7 +140,7 @@ def _limit() -> None:
     os.dup2(null, 2)
 
 
-def measure(codec: Codec, tensor: Tensor, damage: Damage, count: int, seed: int) -> Counter[str]:
+def measure(codec: Codec, tensor: Item, damage: Damage, count: int, seed: int) -> Counter[str]:
     """How often each outcome came about; RuntimeError if undamaged data does not come back."""
     state = codec.compress(codec.prepare([tensor]), 1)
     if outcome(codec, state, tensor) != RIGHT:
@@ -149,13 +149,13 @@ def measure(codec: Codec, tensor: Tensor, damage: Damage, count: int, seed: int)
     return Counter(outcome(codec, damaged(state, damage, rng), tensor) for _ in range(count))
 
 
-def stretch(path: Path) -> Tensor:
+def stretch(path: Path) -> Item:
     """The middle of the largest tensor of a file."""
     largest = max(read_safetensors(path), key=lambda tensor: tensor.data.nbytes)
     begin = (largest.data.nbytes - STRETCH) // 2 // 16 * 16
     data = largest.data[max(0, begin) : max(0, begin) + STRETCH].copy()
     shape = (data.nbytes // ITEMSIZE[largest.dtype],)
-    return Tensor(largest.name, largest.dtype, shape, data)
+    return Item(largest.name, largest.dtype, shape, data)
 
 
 def row(name: str, codec: Codec, flips: Counter[str], cuts: Counter[str]) -> str:
@@ -164,7 +164,7 @@ def row(name: str, codec: Codec, flips: Counter[str], cuts: Counter[str]) -> str
     return f"| {name} | {codec.version()} | {' | '.join(map(str, cells))} |"
 
 
-def table(codecs: list[Codec], tensor: Tensor, flips: int, cuts: int, seed: int) -> list[str]:
+def table(codecs: list[Codec], tensor: Item, flips: int, cuts: int, seed: int) -> list[str]:
     """The table, as Markdown."""
     kinds = [f"{n} {word}: {o}" for n, word in ((flips, "flips"), (cuts, "cuts")) for o in OUTCOMES]
     lines = [f"| codec | version | {' | '.join(kinds)} |", "|---|---|" + "---:|" * len(kinds)]

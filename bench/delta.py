@@ -16,9 +16,9 @@ from pathlib import Path
 from bench import machine
 from bench.codecs import load_codecs
 from bench.codecs.against_base import load_peers
-from bench.measure import measure
 from bench.report import InputReport, markdown, write_csv
 from bench.tensors import read_safetensors
+from densor.compare.timing import measure
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

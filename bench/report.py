@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.measure import Result
+from densor.compare.timing import Result
 
 BASES = ("memcpy", "zipnn")
 """Codecs whose speeds the others are divided by."""

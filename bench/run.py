@@ -14,20 +14,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import machine
-from bench.codecs import REGISTRY, load_codecs
-from bench.codecs.base import Codec
-from bench.measure import measure
+from bench.codecs import TENSORS, load_codecs
 from bench.report import InputReport, markdown, write_csv
 from bench.tensors import read_safetensors
 from densor.codec.bound import order0_bytes
+from densor.compare.codec import Codec
+from densor.compare.timing import measure
 
 
 def codec_names(text: str) -> list[str]:
     """Splits a comma-separated list of codec names and checks each."""
     names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in REGISTRY]
+    unknown = [name for name in names if name not in TENSORS]
     if unknown or not names:
-        known = ", ".join(REGISTRY)
+        known = ", ".join(TENSORS)
         raise argparse.ArgumentTypeError(f"unknown codec {', '.join(unknown)}; known: {known}")
     return names
 
@@ -44,7 +44,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Command line: see the module's text."""
     parser = argparse.ArgumentParser(prog="python -m bench.run")
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT")
-    parser.add_argument("--codecs", type=codec_names, default=list(REGISTRY), metavar="a,b")
+    parser.add_argument("--codecs", type=codec_names, default=list(TENSORS), metavar="a,b")
     parser.add_argument("--threads", type=thread_count, default=1, metavar="N", help='or "all"')
     parser.add_argument("--repeat", type=int, default=5, metavar="N", help="timed rounds")
     parser.add_argument("--out", type=Path, default=Path("bench-results"), metavar="DIR")

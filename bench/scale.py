@@ -60,7 +60,7 @@ for _ in range(repeats):
     if step == "compress":
         densor.compress_file(source, target, level, threads, overwrite=True)
     elif step == "test":
-        densor.test_file(target, threads)
+        densor.verify_file(target, threads)
     else:
         densor.decompress_file(target, source, threads, overwrite=True)
     times.append((time.process_time() - began[1], time.perf_counter() - began[0]))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-Bytes = NDArray[np.uint8]
+from densor.compare.codec import Item
 
 ITEMSIZE = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -22,21 +20,7 @@ ITEMSIZE = {
 """Bytes per element, by safetensors dtype name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """One tensor: its name, safetensors dtype name, shape and bytes in memory order."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    data: Bytes
-
-    def words(self) -> NDArray[np.generic]:
-        """The elements as unsigned integers of the dtype's width, sharing memory."""
-        return self.data.view(f"<u{ITEMSIZE[self.dtype]}")
-
-
-def read_safetensors(path: Path) -> list[Tensor]:
+def read_safetensors(path: Path) -> list[Item]:
     """All tensors of a file in the order of their data, each in memory of its own."""
     raw = np.fromfile(path, np.uint8)
     (header_len,) = struct.unpack("<Q", raw[:8].tobytes())
@@ -47,16 +31,16 @@ def read_safetensors(path: Path) -> list[Tensor]:
     tensors = []
     for name, entry in entries:
         start, end = entry["data_offsets"]
-        tensors.append(Tensor(name, entry["dtype"], tuple(entry["shape"]), body[start:end].copy()))
+        tensors.append(Item(name, entry["dtype"], tuple(entry["shape"]), body[start:end].copy()))
     return tensors
 
 
-def write_safetensors(path: Path, tensors: Iterable[Tensor]) -> None:
+def write_safetensors(path: Path, tensors: Iterable[Item]) -> None:
     """Writes the tensors in the order given; see `safetensors_bytes`."""
     path.write_bytes(safetensors_bytes(tensors))
 
 
-def safetensors_bytes(tensors: Iterable[Tensor]) -> bytes:
+def safetensors_bytes(tensors: Iterable[Item]) -> bytes:
     """A file of these tensors, in the order given; the header is padded to 8 bytes with spaces."""
     tensors = list(tensors)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
@@ -68,8 +52,3 @@ def safetensors_bytes(tensors: Iterable[Tensor]) -> bytes:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return b"".join([struct.pack("<Q", len(text)), text, *(t.data.data for t in tensors)])
-
-
-def total_bytes(tensors: Iterable[Tensor]) -> int:
-    """Sum of the tensors' sizes in bytes; file headers do not count."""
-    return sum(t.data.nbytes for t in tensors)

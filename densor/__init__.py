@@ -1,8 +1,8 @@
 """Densor: lossless compression of neural-network weights and data.
 
 `compress` and `decompress` work in memory, `compress_file` and `decompress_file` on files,
-`open`, `Writer`, `save_file` and `load_file` on tensors by name. Nothing heavy is imported until
-it is used.
+`open`, `Writer`, `save_file` and `load_file` on tensors by name; `densor.archives` has tools for
+archives that exist. Nothing heavy is imported until it is used.
 """
 
 import importlib
@@ -18,37 +18,51 @@ from densor.errors import (
     TruncatedError,
     UnsupportedError,
 )
+from densor.former import former_name
+from densor.llm import loading as _loading
+from densor.options import ReadOptions, WriteOptions
 from densor.version import __version__
 
 if TYPE_CHECKING:
-    from densor.api import File, Writer, compress, decompress, load, load_file, save, save_file
+    from densor import archives
+    from densor.api import (
+        File,
+        Writer,
+        compress,
+        decompress,
+        is_archive,
+        load,
+        load_file,
+        save,
+        save_file,
+    )
     from densor.api import File as open
-    from densor.files.append import append
-    from densor.files.diff import differences
     from densor.files.folder import extract, pack
-    from densor.files.single import compress_file, decompress_file, test_file
-    from densor.formats.damage.repair import repair
-    from densor.formats.damage.salvage import damage, salvage
+    from densor.files.single import compress_file, decompress_file, verify_file
 
 _LAZY = {
     "File": "densor.api",
     "Writer": "densor.api",
-    "append": "densor.files.append",
     "compress": "densor.api",
     "compress_file": "densor.files.single",
-    "damage": "densor.formats.damage.salvage",
     "decompress": "densor.api",
     "decompress_file": "densor.files.single",
-    "differences": "densor.files.diff",
     "extract": "densor.files.folder",
+    "is_archive": "densor.api",
     "load": "densor.api",
     "load_file": "densor.api",
     "pack": "densor.files.folder",
-    "repair": "densor.formats.damage.repair",
-    "salvage": "densor.formats.damage.salvage",
     "save": "densor.api",
     "save_file": "densor.api",
-    "test_file": "densor.files.single",
+    "verify_file": "densor.files.single",
+}
+_FORMER = {
+    "append": "densor.archives.append",
+    "damage": "densor.archives.damage",
+    "differences": "densor.archives.differences",
+    "repair": "densor.archives.repair",
+    "salvage": "densor.archives.salvage",
+    "test_file": "densor.verify_file",
 }
 
 __all__ = [
@@ -59,33 +73,44 @@ __all__ = [
     "FileError",
     "FormatError",
     "LimitError",
+    "ReadOptions",
     "TruncatedError",
     "UnsupportedError",
+    "WriteOptions",
     "Writer",
     "__version__",
-    "append",
+    "archives",
     "compress",
     "compress_file",
-    "damage",
     "decompress",
     "decompress_file",
-    "differences",
     "extract",
+    "is_archive",
     "load",
     "load_file",
     "open",
     "pack",
-    "repair",
-    "salvage",
     "save",
     "save_file",
-    "test_file",
+    "verify_file",
 ]
 
 
+def _language_model(name: Any) -> Any:
+    """What coders get models of text from."""
+    return importlib.import_module("densor.files.language_models").load(name)
+
+
+_loading.set_loader(_language_model)
+
+
 def __getattr__(name: str) -> Any:
+    if name == "archives":
+        return importlib.import_module("densor.archives")
     if name == "open":
         return importlib.import_module("densor.api").File
+    if name in _FORMER:
+        return former_name("densor", name, _FORMER[name])
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module 'densor' has no attribute {name!r}")

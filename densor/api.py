@@ -1,69 +1,88 @@
-"""The Python interface: objects in memory, files of tensors, random access."""
+"""The Python interface: objects in memory, files of tensors."""
 
+import io
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 
 from densor import arrays, dtypes
 from densor.codec.kind import BYTES, Segment, kind_of
-from densor.errors import ArgumentError, FormatError, LimitError
-from densor.files.single import add_input, is_file_object, open_input, open_output
-from densor.formats.container import strictjson
-from densor.formats.container.archive import Archive
+from densor.errors import ArgumentError, DensorError, FileError, FormatError
+from densor.file import File, Info, Slice
+from densor.files.checked import check_archive
+from densor.files.new_archive import add_input, add_planned, new_archive
+from densor.files.opened import PathOrFile, is_archive, is_file_object, open_input
 from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import ARRAY, FILE, TENSOR, EntryMeta, new_path
-from densor.formats.container.index import IndexedEntry
-from densor.formats.container.open_base import open_base
 from densor.formats.container.sinks import GrowingSink, MemorySink
 from densor.formats.container.stream_reader import Sink, StreamReader
-from densor.formats.container.tensor_blob import pack_entry
-from densor.formats.container.writer import ArchiveWriter
-from densor.formats.io.outputs import MemoryFile, errors_of
-from densor.formats.io.sources import (
-    Bytes,
-    FileRandomSource,
-    MemoryRandomSource,
-    MemorySource,
-    as_bytes,
-)
+from densor.formats.container.tensor_blob import allocate, pack_entry
+from densor.formats.io.outputs import MemoryFile
+from densor.formats.io.sources import Bytes, MemoryRandomSource, MemorySource, as_bytes
 from densor.formats.io.urls import is_url, name_of, plain
 from densor.formats.parsers import safetensors
-from densor.formats.parsers.plan import plan_file
-from densor.formats.tensors import TensorInfo, is_name
+from densor.formats.parsers.plan import Plan, plan_file
+from densor.formats.tensors import TensorInfo
+from densor.options import (
+    ReadKeywords,
+    ReadOptions,
+    WriteKeywords,
+    WriteOptions,
+    read_options,
+    write_options,
+)
 from densor.runtime.buffers import new_bytes
-from densor.runtime.gc_pause import collection_paused
 
-Target = str | os.PathLike[str] | BinaryIO
-_MOST_COPIES = 4  # of each byte of a file, where tensors overlap
+__all__ = [
+    "File",
+    "Info",
+    "Slice",
+    "Writer",
+    "compress",
+    "decompress",
+    "is_archive",
+    "load",
+    "load_file",
+    "save",
+    "save_file",
+]
+
 _BYTES_LIKE = (bytes, bytearray, memoryview)
+_SMALL = 1 << 18  # bytes that one thread has coded before others have woken up
 
 
 def compress(
     obj: Any,
-    level: int = 3,
-    threads: int = 1,
+    level: int | None = None,
+    threads: int | None = None,
     *,
-    dtype: str | None = None,
-    base: Any = None,
-    llm: Any = None,
-    gpu_index: bool = False,
+    options: WriteOptions | None = None,
+    **keywords: Unpack[WriteKeywords],
 ) -> bytes:
     """Packs an object in memory.
 
     `obj`: bytes-like, a numpy array of any dtype but object, or a torch tensor, of any layout.
-    `level`: 1 (fastest) to 9 (smallest). `threads`: 0 for all processors. `dtype`: what the
-    elements really are, e.g. `bf16` for bits held in uint16 or for raw bytes; `decompress` gives
-    back the type that went in all the same. `base`: an object of the same dtype and shape that this
-    one is coded against; `decompress` then needs it too. `llm`: a language model that bytes are
-    coded under: a folder, a GGUF file, or a name that `densor.llm.load` knows. `gpu_index`: store
-    entry points, which `densor.gpu` needs not find then; levels 1 to 5.
+    `level`: 1 (fastest) to 9 (smallest), by default 3. `threads`: by default 0, all processors.
+    Options, as keywords or as an object:
+
+    - `dtype`: what the elements really are, e.g. `bf16` for bits held in uint16 or for raw bytes;
+      `decompress` gives back the type that went in all the same.
+    - `base`: an object of the same dtype and shape that this one is coded against; `decompress`
+      then needs it too.
+    - `llm`: a language model that bytes are coded under: a folder, a GGUF file, or `sample` or
+      `smollm2`. `text`: code bytes by context mixing, whatever the level.
+    - `gpu_index`: store entry points, which `densor.gpu` then need not search for; levels 1 to 5.
+    - `hash`, `verify`, `progress`: see `densor.options.WriteOptions`. `recovery` is for files.
     """
-    wanted = None if dtype is None else dtypes.parse_dtype(dtype)
+    chosen = write_options(options, level=level, threads=threads, **keywords)
+    if chosen.recovery is not None:
+        raise ArgumentError("recovery data is for archives in files")
+    wanted = None if chosen.dtype is None else dtypes.parse_dtype(chosen.dtype)
     if isinstance(obj, _BYTES_LIKE):
         data = as_bytes(obj)
         meta = EntryMeta("", "bytes", data.size)
@@ -72,10 +91,22 @@ def compress(
         meta, data = arrays.describe(obj, wanted)
         shape = meta.shape or ()
         kind = kind_of(wanted or meta.dtype or "", shape[::-1] if meta.order == "F" else shape)
-    given = None if base is None else _given_base(base)
-    if given is not None and (given.source.size != data.size or _form(base) != _form(obj)):
+    given = None if chosen.base is None else _given_base(chosen.base)
+    if given is not None and (given.source.size != data.size or _form(chosen.base) != _form(obj)):
         raise ArgumentError("base must have the dtype, shape and memory order of the object")
-    return pack_entry(meta, data, kind, level, threads, given, llm=llm, gpu_index=gpu_index)
+    if not chosen.threads and data.size <= _SMALL and chosen.language_model is None:
+        chosen = write_options(chosen, threads=1)
+    packed = pack_entry(meta, data, kind, chosen, given)
+    if chosen.verify:
+        _verify(packed, chosen.reading(), given)
+    return packed
+
+
+def _verify(packed: bytes, options: ReadOptions, base: GivenBase | None) -> None:
+    try:
+        check_archive(io.BytesIO(packed), options, base)
+    except DensorError as error:
+        raise FileError(f"verification of what was packed failed: {error}") from error
 
 
 def _given_base(base: Any) -> GivenBase:
@@ -94,39 +125,35 @@ def _form(obj: Any) -> tuple[object, ...]:
 
 def decompress(
     blob: Any,
-    threads: int = 1,
+    threads: int | None = None,
     *,
-    max_output_size: int | None = None,
     out: Any = None,
-    base: Any = None,
-    llm: Any = None,
+    options: ReadOptions | None = None,
+    **keywords: Unpack[ReadKeywords],
 ) -> Any:
     """Restores what `compress` was given: bytes, a numpy array or a torch tensor.
 
-    `out`: a writable C-contiguous buffer of exactly the bytes of the object, decoded into and
-    returned instead; fresh memory can cost as much time as decoding. `base`: what `compress` was
-    given as base. `llm`: the language model that it was given, where that is a path.
+    `threads`: by default 0, all processors. `out`: a writable C-contiguous buffer of exactly the
+    bytes of the object, decoded into and returned instead; fresh memory can cost as much time as
+    decoding. Options, as keywords or as an object: `base`: what `compress` was given as base;
+    `llm`: the language model that it was given, where that is a path; `max_output_size`,
+    `progress`: see `densor.options.ReadOptions`.
 
     Raises a DensorError for anything that is not whole and sound; LimitError if the object has
     more than `max_output_size` bytes.
     """
+    chosen = read_options(options, threads=threads, **keywords)
     stored = as_bytes(blob).size
-    given = None if base is None else _given_base(base)
-    reader = StreamReader(
-        MemorySource(blob), threads, max_size=max_output_size, base=given, llm=llm
-    )
+    if not chosen.threads and stored <= _SMALL and chosen.language_model is None:
+        chosen = read_options(chosen, threads=1)
+    given = None if chosen.base is None else _given_base(chosen.base)
+    reader = StreamReader(MemorySource(blob), chosen, given)
     sinks: list[tuple[EntryMeta, Sink, Bytes | None]] = []
 
     def sink_for(meta: EntryMeta) -> Sink:
         if sinks:
             raise FormatError("archive holds more than one object; use densor.open")
-        if meta.size is None:
-            if out is not None:
-                raise ArgumentError("out works only where the archive tells its size")
-            sinks.append((meta, GrowingSink(), None))
-        else:
-            memory = _target(out, meta) if out is not None else _allocate(meta.size, stored)
-            sinks.append((meta, MemorySink(memory), memory))
+        sinks.append((meta, *_sink(meta, out, stored)))
         return sinks[0][1]
 
     try:
@@ -145,33 +172,32 @@ def decompress(
     return arrays.restore(meta, memory) if meta.kind == ARRAY else new_bytes(memory)
 
 
+def _sink(meta: EntryMeta, out: Any, stored: int) -> tuple[Sink, Bytes | None]:
+    """Where an object goes, and the memory that it has then, if that is known before."""
+    if meta.size is None:
+        if out is not None:
+            raise ArgumentError("out works only where the archive tells its size")
+        return GrowingSink(), None
+    memory = _target(out, meta) if out is not None else allocate(meta.size, stored)
+    return MemorySink(memory), memory
+
+
 def _target(out: Any, meta: EntryMeta) -> Bytes:
     """The bytes of a buffer that the caller wants filled."""
-    view = memoryview(out)
-    if view.readonly or not view.c_contiguous or view.nbytes != meta.size:
-        raise ArgumentError(f"out must be a writable contiguous buffer of {meta.size} bytes")
+    memory = arrays.memory_of(out, meta.size or 0)
     if meta.order == "F" or meta.host == "torch" or meta.descr is not None:
         raise ArgumentError("out works for bytes and C-ordered native numpy arrays only")
-    return as_bytes(view)
-
-
-def _allocate(size: int, stored: int) -> Bytes:
-    """Memory for an object; LimitError where no archive of `stored` bytes can hold so much."""
-    # A chunk frame of 28 + 13 bytes can stand for 64 MiB at most.
-    if size > (stored // 41 + 1) << 26:
-        raise LimitError(f"{stored} bytes cannot hold {size}")
-    try:
-        return np.empty(size, np.uint8)
-    except MemoryError:
-        raise LimitError(f"not enough memory for {size} bytes") from None
+    return memory
 
 
 class Writer:
     """Writes an archive of tensors and files, one after the other.
 
     `target`: path, URL or binary file object, which need not be seekable. What is named by path or
-    URL appears when the `with` block ends well, and not at all otherwise. `gpu_index` as for
-    `compress`.
+    URL appears when the `with` block ends well, and not at all otherwise. Options are those of
+    `densor.compress_file`, of which `base` is coded against where an entry has tensors of it: by
+    name, dtype and shape; where it is an archive of several files, a file goes with that of its
+    name.
 
     >>> import densor, io, numpy
     >>> file = io.BytesIO()
@@ -181,20 +207,17 @@ class Writer:
 
     def __init__(
         self,
-        target: Target,
-        level: int = 3,
-        threads: int = 0,
+        target: PathOrFile,
+        level: int | None = None,
+        threads: int | None = None,
         *,
-        overwrite: bool = False,
-        gpu_index: bool = False,
+        options: WriteOptions | None = None,
+        **keywords: Unpack[WriteKeywords],
     ) -> None:
-        self._output = open_output(plain(target), overwrite)
-        file = self._output.__enter__()
-        try:
-            self._writer = ArchiveWriter(file, level, threads, gpu_index=gpu_index)
-        except BaseException as error:
-            self._output.__exit__(type(error), error, error.__traceback__)
-            raise
+        chosen = write_options(options, level=level, threads=threads, **keywords)
+        self._context = new_archive(target, chosen)
+        self._archive = self._context.__enter__()
+        self._open = True
 
     def add_tensor(self, name: str, tensor: Any, *, dtype: str | None = None) -> None:
         """Adds an ndarray or torch tensor; `dtype` as for `compress`, but it sticks."""
@@ -204,19 +227,25 @@ class Writer:
             raise ArgumentError(f"{name}: records and strings cannot be tensors of an archive")
         if meta.order == "F":
             meta, data = arrays.describe(np.ascontiguousarray(tensor), wanted)
-        kind_dtype = wanted or meta.dtype or ""
+        kind_dtype, shape = wanted or meta.dtype or "", meta.shape or ()
         entry = EntryMeta(name, TENSOR, data.size, kind_dtype, meta.shape)
         if not name:
             raise ArgumentError("a tensor needs a name")
-        segment = Segment(kind_of(kind_dtype, meta.shape or ()), data.size)
-        self._writer.add(entry, MemorySource(data), [segment])
+        segments = [Segment(kind_of(kind_dtype, shape), data.size)]
+        tensors = [TensorInfo(name, kind_dtype, shape, 0, data.size)]
+        base = self._archive.base_for(name, tensors)
+        if base is None:
+            self._archive.writer.add(entry, MemorySource(data), segments)
+        else:
+            plan = Plan(None, MemorySource(data), segments, tensors)
+            add_planned(self._archive.writer, entry, plan, base)
 
     def add_file(self, path: str | os.PathLike[str], name: str | None = None) -> None:
         """Adds a file, by path or URL, by default under its own name."""
         path = plain(path)
         own = name_of(str(path)) if is_url(path) else Path(path).name
         with open_input(path) as found:
-            add_input(self._writer, new_path(name or own), found)
+            add_input(self._archive, new_path(name or own), found, one_of_many=True)
 
     def close(self) -> None:
         """Completes the archive."""
@@ -231,268 +260,53 @@ class Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            if kind is None:
-                self._writer.close()
-        except BaseException as failure:
-            self._output.__exit__(type(failure), failure, failure.__traceback__)
-            raise
-        finally:
-            self._writer.abort()
-        self._output.__exit__(kind, error, trace)
-
-
-class Info(NamedTuple):
-    """What an archive says about a tensor; sizes in bytes."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    size: int
-    stored: int  # bytes of the frames that hold it, shared ones counted in full
-
-
-class File:
-    """An archive opened for random access, after the manner of `safetensors.safe_open`.
-
-    `source`: path, URL, seekable binary file object or bytes; of what is behind a URL, only what is
-    needed is read. `framework`: `numpy` (or `np`) or `torch` (or `pt`), what `get_tensor` returns.
-    `base`: the file that this one was coded against, if there is one, as for `decompress_file`;
-    `llm` likewise. Safe to use from several threads, and in child processes: after a fork, and
-    where it is sent to a new process, if it was opened by path or URL.
-    """
-
-    def __init__(
-        self,
-        source: Any,
-        framework: str = "numpy",
-        threads: int = 0,
-        *,
-        max_output_size: int | None = None,
-        base: Any = None,
-        llm: Any = None,
-    ) -> None:
-        if framework not in ("numpy", "np", "torch", "pt"):
-            raise ArgumentError(f"unknown framework {framework!r}; known are numpy and torch")
-        self._torch = framework in ("torch", "pt")
-        self._arguments = source, framework, threads, max_output_size, base, llm
-        self._file: BinaryIO | None = None
-        source = plain(source)
-        if isinstance(source, _BYTES_LIKE):
-            random: Any = MemoryRandomSource(source)
-        elif is_file_object(source):
-            random = FileRandomSource(source)
-        elif is_url(source):
-            from densor.formats.io.remote import Remote, RemoteSource
-
-            random = RemoteSource(Remote(source))
-        else:
-            with errors_of(source):
-                self._file = open(source, "rb")  # noqa: SIM115
-            random = FileRandomSource(self._file)
-        self._base = ExitStack()
-        try:
-            given = self._base.enter_context(open_base(base, threads, max_output_size, llm))
-            with collection_paused():
-                self._archive = Archive(
-                    random, threads, max_size=max_output_size, base=given, llm=llm
-                )
-                self._tensors = self._archive.tensors()
-        except BaseException:
-            self._base.close()
-            self._close_file()
-            raise
-
-    @property
-    def archive(self) -> Archive:
-        """What the tensors are read from."""
-        return self._archive
-
-    def keys(self) -> list[str]:
-        """Names of all tensors, also of those inside files."""
-        return list(self._tensors)
-
-    def files(self) -> list[str]:
-        """Names of all files."""
-        return [entry.meta.name for entry in self._archive.entries if entry.meta.kind == FILE]
-
-    def read_file(self, name: str) -> bytes:
-        """The bytes of a file in the archive; KeyError if there is none of that name."""
-        entry = self._archive.entry(name)
-        return self._archive.read(entry, 0, entry.size).tobytes()
-
-    def metadata(self) -> dict[str, str] | None:
-        """`__metadata__` of the first safetensors file in the archive, None if it has none."""
-        for entry in self._archive.entries:
-            if entry.meta.format == "safetensors":
-                head = self._archive.read(entry, 0, min(8, entry.size)).tobytes()
-                first = int.from_bytes(head, "little")
-                if first > min(entry.size - 8, safetensors.MAX_HEADER):
-                    raise FormatError(f"{entry.meta.name}: is no safetensors file")
-                text = self._archive.read(entry, 8, 8 + first).tobytes()
-                found = strictjson.loads(text, "safetensors header").get("__metadata__")
-                return found if isinstance(found, dict) else None
-        return None
-
-    def info(self, name: str) -> Info:
-        """Type, shape and sizes of a tensor."""
-        entry, tensor = self._find(name)
-        begin, end = tensor.offset, tensor.offset + tensor.size
-        stored = self._archive.stored_size(entry, begin, end)
-        return Info(name, tensor.dtype, tensor.shape, tensor.size, stored)
-
-    def get_tensor(self, name: str) -> Any:
-        """A tensor; KeyError if there is none of that name."""
-        entry, tensor = self._find(name)
-        data = self._archive.read(entry, tensor.offset, tensor.offset + tensor.size)
-        return self._hand_out(tensor.dtype, tensor.shape, data)
-
-    def get_tensors(self, out: Bytes | None = None) -> dict[str, Any]:
-        """All tensors by name; those of one file are views into one buffer.
-
-        `out`: memory for the buffer, used if the archive holds one file and it fits.
-        """
-        if len(self._archive.entries) != 1:
-            out = None
-        self._archive.check_size({entry.number: entry.size for entry, _ in self._tensors.values()})
-        found: dict[str, Any] = {}
-        whole: dict[int, Bytes] = {}
-        copied = 0  # bytes of copies from the entry at hand
-        by_entry = sorted(self._tensors.items(), key=lambda item: item[1][0].number)
-        for name, (entry, tensor) in by_entry:  # each is decoded once
-            if entry.number not in whole:
-                whole = {entry.number: self._archive.read(entry, 0, entry.size, out)}
-                copied = 0
-            data = whole[entry.number][tensor.offset : tensor.offset + tensor.size]
-            if tensor.offset % dtypes.SIZES[tensor.dtype]:
-                copied += data.size
-                if copied > _MOST_COPIES * entry.size:
-                    raise LimitError(f"{entry.meta.name}: too many tensors share its bytes")
-                data = data.copy()
-            found[name] = self._hand_out(tensor.dtype, tensor.shape, data)
-        return {name: found[name] for name in self._tensors}
-
-    def get_slice(self, name: str) -> "Slice":
-        """A view that decodes only the rows it is asked for: `get_slice(name)[10:20]`."""
-        entry, tensor = self._find(name)
-        return Slice(self, entry, tensor)
-
-    def _find(self, name: str) -> tuple[IndexedEntry, TensorInfo]:
-        found = self._tensors.get(name)
-        if found is None:
-            raise KeyError(name)
-        return found
-
-    def _hand_out(self, dtype: str, shape: tuple[int, ...], data: Bytes) -> Any:
-        give = arrays.to_torch if self._torch else arrays.to_numpy
-        return give(dtype, shape, data)
-
-    def rows(self, entry: IndexedEntry, tensor: TensorInfo, begin: int, end: int) -> Any:
-        """Rows `begin` to `end` of a tensor."""
-        row = tensor.size // tensor.shape[0] if tensor.shape[0] else 0
-        low = tensor.offset + begin * row
-        data = self._archive.read(entry, low, low + (end - begin) * row)
-        return self._hand_out(tensor.dtype, (end - begin, *tensor.shape[1:]), data)
-
-    def _close_file(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Opens the archive anew in a process that is started, such as a worker of a DataLoader."""
-        source, framework, threads, most, base, llm = self._arguments
-        if is_file_object(source) or is_file_object(base):
-            raise TypeError("an archive opened by a file object cannot be sent to another process")
-        return _reopened, (source, framework, threads, most, base, llm)
-
-    def close(self) -> None:
-        """Closes the file and stops the threads."""
-        self._archive.close()
-        self._close_file()
-        self._base.close()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._tensors
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _reopened(
-    source: Any, framework: str, threads: int, most: int | None, base: Any, llm: Any
-) -> File:
-    return File(source, framework, threads, max_output_size=most, base=base, llm=llm)
-
-
-class Slice:
-    """A tensor in an archive that is decoded row by row of its first axis."""
-
-    def __init__(self, file: File, entry: IndexedEntry, tensor: TensorInfo) -> None:
-        self._file = file
-        self._entry = entry
-        self._tensor = tensor
-
-    def get_shape(self) -> list[int]:
-        """The shape of the whole tensor."""
-        return list(self._tensor.shape)
-
-    def get_dtype(self) -> str:
-        """The element type, by its safetensors name."""
-        return self._tensor.dtype
-
-    def __getitem__(self, key: Any) -> Any:
-        """What indexing the whole tensor with `key` would give (integers, slices, ellipsis)."""
-        shape = self._tensor.shape
-        keys = key if isinstance(key, tuple) else (key,)
-        if not shape or not keys or not isinstance(keys[0], int | np.integer | slice):
-            return self._whole()[key]
-        if isinstance(keys[0], slice):
-            begin, end, step = keys[0].indices(shape[0])
-            if step != 1:
-                return self._whole()[key]
-            rows = self._file.rows(self._entry, self._tensor, begin, max(begin, end))
-            return rows[(slice(None), *keys[1:])]
-        row = int(keys[0])
-        if not -shape[0] <= row < shape[0]:
-            raise IndexError(f"index {row} is out of bounds for axis 0 with size {shape[0]}")
-        row %= shape[0]
-        return self._file.rows(self._entry, self._tensor, row, row + 1)[(0, *keys[1:])]
-
-    def _whole(self) -> Any:
-        return self._file.get_tensor(self._tensor.name)
+        if self._open:
+            self._open = False
+            self._context.__exit__(kind, error, trace)
 
 
 def save_file(
     tensors: Mapping[str, Any],
-    path: Target,
+    path: PathOrFile,
     metadata: Mapping[str, str] | None = None,
-    level: int = 3,
-    threads: int = 0,
+    level: int | None = None,
+    threads: int | None = None,
     *,
-    overwrite: bool = True,
-    gpu_index: bool = False,
+    options: WriteOptions | None = None,
+    **keywords: Unpack[WriteKeywords],
 ) -> None:
     """Packs named arrays or tensors, as `safetensors.save_file` would save them.
 
     The archive holds a safetensors file: `densor -d` makes a plain one of it, byte for byte what
-    a reader of safetensors expects; `load_file` and `open` read the tensors. `gpu_index` as for
-    `compress`.
+    a reader of safetensors expects; `load_file` and `open` read the tensors. Options are those of
+    `densor.compress_file`. A file that exists is still replaced where `overwrite` is not given,
+    with a DeprecationWarning; later versions will refuse to.
     """
-    if not all(type(text) is str for item in (metadata or {}).items() for text in item):
-        raise ArgumentError("metadata must be texts by name")
+    chosen = write_options(options, level=level, threads=threads, **keywords)
+    if chosen.dtype is not None:
+        raise ArgumentError("tensors have dtypes of their own; see Writer.add_tensor")
+    safetensors.check_new(tensors, metadata)
+    described = _described(tensors)
+    listed = [(name, meta.dtype, meta.shape, data.size) for name, meta, data in described]
+    head = as_bytes(safetensors.new_header(listed, metadata))
+    pieces = [head, *(data for _, _, data in described)]
+    path = plain(path)
+    if options is None and "overwrite" not in keywords:
+        chosen = write_options(chosen, overwrite=_replaces(path))
+    name = "model" if is_file_object(path) else Path(str(path)).stem
+    name = name if name.endswith(".safetensors") else f"{name}.safetensors"
+    with new_archive(path, chosen) as archive:
+        size = sum(piece.size for piece in pieces)
+        plan = plan_file(_Pieces(pieces), size, level=chosen.level)
+        meta = EntryMeta(new_path(name), FILE, size, format=plan.format)
+        base = None if archive.base is None else archive.base.file(name)
+        add_planned(archive.writer, meta, plan, base)
+
+
+def _described(tensors: Mapping[str, Any]) -> list[tuple[str, EntryMeta, Bytes]]:
+    """Names, types and bytes of tensors, in the order that safetensors writes them in."""
     described = []
     for name, tensor in tensors.items():
-        if not isinstance(name, str) or name == "__metadata__" or not is_name(name):
-            raise ArgumentError(f"a tensor cannot be named {name!r:.80}")
         meta, data = arrays.describe(tensor)
         if meta.order == "F":
             meta, data = arrays.describe(np.ascontiguousarray(tensor))
@@ -500,33 +314,16 @@ def save_file(
             raise ArgumentError(f"{name}: this dtype does not exist in safetensors files")
         described.append((name, meta, data))
     described.sort(key=lambda item: (-dtypes.SIZES[item[1].dtype or ""], item[0]))
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    end = 0
-    for name, meta, data in described:
-        header[name] = {
-            "dtype": meta.dtype,
-            "shape": list(meta.shape or ()),
-            "data_offsets": [end, end + data.size],
-        }
-        end += data.size
-    text = strictjson.dumps(header)
-    text += b" " * (-len(text) % 8)
-    head = np.frombuffer(len(text).to_bytes(8, "little") + text, np.uint8)
-    pieces = [head, *(data for _, _, data in described)]
-    default = "model.safetensors"
-    path = plain(path)
-    name = default if is_file_object(path) else Path(str(path)).stem
-    name = name if name.endswith(".safetensors") else f"{name}.safetensors"
-    with open_output(path, overwrite) as out:
-        writer = ArchiveWriter(out, level, threads, gpu_index=gpu_index)
-        try:
-            size = head.size + end
-            plan = plan_file(_Pieces(pieces), size, level=level)
-            meta = EntryMeta(new_path(name), FILE, size, format=plan.format)
-            writer.add(meta, plan.source, plan.segments, plan.tensors)
-            writer.close()
-        finally:
-            writer.abort()
+    return described
+
+
+def _replaces(path: Any) -> bool:
+    """Whether a file is there that will be replaced, of which callers are warned."""
+    if is_file_object(path) or is_url(path) or not os.path.isfile(path):
+        return is_url(path)
+    text = f"densor.save_file replaces {path}; a later version will ask for overwrite=True"
+    warnings.warn(text, DeprecationWarning, stacklevel=3)
+    return True
 
 
 class _Pieces:
@@ -550,42 +347,60 @@ class _Pieces:
 def save(
     tensors: Mapping[str, Any],
     metadata: Mapping[str, str] | None = None,
-    level: int = 3,
-    threads: int = 1,
+    level: int | None = None,
+    threads: int | None = None,
     *,
-    gpu_index: bool = False,
+    options: WriteOptions | None = None,
+    **keywords: Unpack[WriteKeywords],
 ) -> bytes:
     """Packs named arrays or tensors in memory; the bytes that `save_file` would write."""
-    out = MemoryFile(sum(int(tensor.nbytes) for tensor in tensors.values()))
-    save_file(tensors, out, metadata, level, threads, gpu_index=gpu_index)  # type: ignore[arg-type]
-    return out.getvalue()
+    chosen = write_options(options, level=level, threads=threads, **keywords)
+    if chosen.recovery is not None or chosen.verify:  # what is written is read again
+        out: Any = io.BytesIO()
+    else:
+        out = MemoryFile(sum(int(tensor.nbytes) for tensor in tensors.values()))
+    save_file(tensors, out, metadata, options=chosen)
+    found: bytes = out.getvalue()
+    return found
 
 
 def load_file(
     path: Any,
     framework: str = "numpy",
-    threads: int = 0,
+    threads: int | None = None,
     *,
-    max_output_size: int | None = None,
     out: Bytes | None = None,
+    options: ReadOptions | None = None,
+    **keywords: Unpack[ReadKeywords],
 ) -> dict[str, Any]:
     """All tensors of an archive by name, as numpy arrays or torch tensors.
 
-    `path`: path, URL, binary file object or bytes. Tensors of the same file share memory. `out`: a
+    `path`: path, URL or binary file object. Tensors of the same file share memory. `out`: a
     uint8 array to be that memory, if the archive holds one file and it fits: fresh memory can
-    cost as much time as decoding.
+    cost as much time as decoding. Options are those of `densor.decompress_file`.
     """
-    with File(path, framework, threads, max_output_size=max_output_size) as file:
+    if isinstance(path, _BYTES_LIKE):
+        _other_kind("load_file", "bytes", "load")
+    with File(path, framework, threads, options=options, **keywords) as file:
         return file.get_tensors(out)
 
 
 def load(
     blob: Any,
     framework: str = "numpy",
-    threads: int = 1,
+    threads: int | None = None,
     *,
-    max_output_size: int | None = None,
     out: Bytes | None = None,
+    options: ReadOptions | None = None,
+    **keywords: Unpack[ReadKeywords],
 ) -> dict[str, Any]:
-    """All tensors of an archive in memory, by name; `out` as for `load_file`."""
-    return load_file(blob, framework, threads, max_output_size=max_output_size, out=out)
+    """All tensors of an archive in memory, bytes-like, by name; the rest as for `load_file`."""
+    if not isinstance(blob, _BYTES_LIKE):
+        _other_kind("load", "paths and file objects", "load_file")
+    with File(blob, framework, threads, options=options, **keywords) as file:
+        return file.get_tensors(out)
+
+
+def _other_kind(function: str, given: str, other: str) -> None:
+    text = f"densor.{function} will not take {given} in later versions; use densor.{other}"
+    warnings.warn(text, DeprecationWarning, stacklevel=3)

@@ -10,7 +10,9 @@ from densor import dtypes
 from densor.errors import ArgumentError, FormatError
 from densor.formats.container import strictjson
 from densor.formats.container.entry import ARRAY, EntryMeta
-from densor.formats.io.sources import Bytes
+from densor.formats.io.sources import Bytes, as_bytes
+
+_NOTHING = np.empty(0, np.uint8)
 
 
 def is_torch(thing: object) -> bool:
@@ -144,6 +146,22 @@ def _tuples(descr: Any, inner: bool = False) -> Any:
 
 def _shape(item: Any) -> Any:
     return tuple(item) if isinstance(item, list) else item
+
+
+def memory_of(out: Any, size: int) -> Bytes:
+    """The bytes of a writable contiguous array, tensor in main memory or buffer of just `size`
+    bytes; ArgumentError for anything else."""
+    if is_torch(out):
+        if not out.is_contiguous() or out.device.type != "cpu" or out.nbytes != size:
+            raise ArgumentError(f"out must be a contiguous tensor of {size} bytes")
+        import torch
+
+        found: Bytes = out.detach().reshape(-1).view(torch.uint8).numpy() if size else _NOTHING
+        return found
+    view = memoryview(out) if not isinstance(out, np.ndarray) else out.data
+    if view.readonly or not view.c_contiguous or view.nbytes != size:
+        raise ArgumentError(f"out must be a writable contiguous buffer of {size} bytes")
+    return as_bytes(out)
 
 
 def to_numpy(dtype: str, shape: tuple[int, ...], data: Bytes) -> "np.ndarray[Any, Any]":

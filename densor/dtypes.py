@@ -5,76 +5,29 @@ from typing import Any
 import numpy as np
 
 from densor.errors import ArgumentError
+from densor.float_formats import FORMATS, PAIRS
+
+_INTEGERS = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "U16": "uint16",
+    "I16": "int16",
+    "U32": "uint32",
+    "I32": "int32",
+    "U64": "uint64",
+    "I64": "int64",
+}
+_COMPLEX = {"C64": "complex64", "C128": "complex128"}
+_FLOATS = {form.name: form.library for form in FORMATS}
+_NAMES = _INTEGERS | _FLOATS | _COMPLEX  # as numpy, ml_dtypes and torch call them
+INTEGERS = frozenset(_INTEGERS)
 
 # Bytes per element, frozen: these names stand in archives.
-SIZES = {
-    "BOOL": 1,
-    "U8": 1,
-    "I8": 1,
-    "F8_E4M3": 1,
-    "F8_E5M2": 1,
-    "F8_E8M0": 1,
-    "U16": 2,
-    "I16": 2,
-    "F16": 2,
-    "BF16": 2,
-    "U32": 4,
-    "I32": 4,
-    "F32": 4,
-    "U64": 8,
-    "I64": 8,
-    "F64": 8,
-    "C64": 8,
-    "C128": 16,
-    "VOID": 1,
-}
-
-_NUMPY = {
-    "BOOL": "bool",
-    "U8": "uint8",
-    "I8": "int8",
-    "U16": "uint16",
-    "I16": "int16",
-    "F16": "float16",
-    "U32": "uint32",
-    "I32": "int32",
-    "F32": "float32",
-    "U64": "uint64",
-    "I64": "int64",
-    "F64": "float64",
-    "C64": "complex64",
-    "C128": "complex128",
-}
-# Types that numpy has only with the package ml_dtypes; without it their bits are handed out.
-_ML_DTYPES = {
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E8M0": "float8_e8m0fnu",
-}
-_TORCH = {
-    "BOOL": "bool",
-    "U8": "uint8",
-    "I8": "int8",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E8M0": "float8_e8m0fnu",
-    "U16": "uint16",
-    "I16": "int16",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "U32": "uint32",
-    "I32": "int32",
-    "F32": "float32",
-    "U64": "uint64",
-    "I64": "int64",
-    "F64": "float64",
-    "C64": "complex64",
-    "C128": "complex128",
-}
+SIZES = {dtype: np.dtype(name).itemsize for dtype, name in (_INTEGERS | _COMPLEX).items()}
+SIZES |= {form.name: form.size for form in FORMATS} | {"VOID": 1}
 _ALIASES = {"FP": "F", "INT": "I", "UINT": "U", "FLOAT": "F", "BFLOAT": "BF", "COMPLEX": "C"}
-_FROM_NUMPY = {name: key for key, name in (_NUMPY | _ML_DTYPES).items()}
-_FROM_TORCH = {name: key for key, name in _TORCH.items()}
+_FROM_LIBRARY = {name: key for key, name in _NAMES.items()}
 
 
 def parse_dtype(name: str) -> str:
@@ -93,33 +46,39 @@ def parse_dtype(name: str) -> str:
 
 def from_numpy(dtype: "np.dtype[Any]") -> str | None:
     """The type of a numpy dtype of any byte order, None for records, strings and the like."""
-    return _FROM_NUMPY.get(dtype.newbyteorder("=").name)
+    return _FROM_LIBRARY.get(dtype.newbyteorder("=").name)
 
 
 def to_numpy(dtype: str) -> "np.dtype[Any]":
     """The numpy dtype; for BF16 and FP8 without ml_dtypes an unsigned integer of that size."""
-    if dtype in _NUMPY:
-        return np.dtype(_NUMPY[dtype])
-    if dtype in _ML_DTYPES:
-        try:
-            import ml_dtypes
-        except ImportError:
-            return np.dtype(f"u{SIZES[dtype]}")
-        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _ML_DTYPES[dtype]))
-        return found
-    return np.dtype(np.uint8)
+    name = _NAMES.get(dtype)
+    if name is None:
+        return np.dtype(np.uint8)
+    if hasattr(np, name):
+        return np.dtype(name)
+    try:
+        import ml_dtypes
+    except ImportError:
+        return np.dtype(f"u{SIZES[dtype]}")
+    found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name, f"u{SIZES[dtype]}"))
+    return found
 
 
 def from_torch(dtype: object) -> str | None:
     """The type of a `torch.dtype`, None for quantised and other unusual ones."""
-    return _FROM_TORCH.get(str(dtype).removeprefix("torch."))
+    return _FROM_LIBRARY.get(str(dtype).removeprefix("torch."))
 
 
 def to_torch(dtype: str) -> Any:
     """The `torch.dtype`."""
     import torch
 
-    found = getattr(torch, _TORCH.get(dtype, ""), None)
+    found = getattr(torch, _NAMES.get(dtype, ""), None)
     if found is None:
         raise ArgumentError(f"this torch has no dtype for {dtype}")
     return found
+
+
+def number_size(dtype: str) -> int:
+    """Bytes of a number of an element type: of a complex one, there are two to an element."""
+    return SIZES[PAIRS.get(dtype, dtype)]

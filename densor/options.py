@@ -1,8 +1,19 @@
-"""Options of writing and reading, made once at the face and handed down whole."""
+"""Options of writing and reading, made once at the face and handed down whole.
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+Functions of the package take them as keywords or as an object, `options=`; keywords that are given
+beside an object replace what it says:
+
+>>> from densor.options import WriteOptions, write_options
+>>> write_options(WriteOptions(level=6, text=True), level=9)
+WriteOptions(level=9, text=True)
+
+A new option is a field here, with its type among the keywords below it, its flag in
+`densor/cli/arguments.py`, and what makes use of it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypedDict, TypeVar
 
 from densor.errors import ArgumentError
 
@@ -10,9 +21,17 @@ Progress = Callable[[int], object]
 """Called with the number of original bytes that were done since the last call."""
 
 DEFAULT_LEVEL = 3
+_Options = TypeVar("_Options")
 
 
-@dataclass(frozen=True, kw_only=True)
+def _shown(options: Any) -> str:
+    """The options that are not at their defaults."""
+    chosen = {f.name: getattr(options, f.name) for f in fields(options)}
+    given = [f"{f.name}={chosen[f.name]!r}" for f in fields(options) if chosen[f.name] != f.default]
+    return f"{type(options).__name__}({', '.join(given)})"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class WriteOptions:
     """How an archive is written."""
 
@@ -20,30 +39,58 @@ class WriteOptions:
     """1 (fastest) to 9 (smallest); `densor.codec.levels`."""
     threads: int = 0
     """Threads that encode; 0 for all processors. The bytes do not depend on it."""
+    dtype: str | None = None
+    """What the elements of the input really are, such as `bf16` for bits held as uint16."""
     hash: str | None = None
     """Hash of the original bytes: `xxh3-128` (None) or `sha256`."""
     text: bool = False
     """Code plain bytes by context mixing, whatever the level."""
     language_model: Any = None
-    """Folder, GGUF file, known name or loaded model under which text is coded."""
+    """Folder, GGUF file, known name or loaded model under which text is coded; `llm` for short."""
     base: Any = None
     """Similar data that changes are coded against; needed again for reading."""
+    max_output_size: int | None = None
+    """Original bytes that a base may have that is an archive itself; None for no limit."""
     verify: bool | None = None
-    """Decode what was written and compare; None leaves it to the function."""
+    """Decode what was written and compare; None does so for what a language model has coded."""
     recovery: float | None = None
     """Recovery data, in percent of the archive's size."""
     gpu_index: bool = False
-    """Store entry points from which a GPU decodes in parallel."""
+    """Store entry points from which a GPU decodes in parallel; levels 1 to 5."""
     overwrite: bool = False
     """Replace a target that exists."""
     progress: Progress | None = None
+    """Called as original bytes are coded."""
 
     def __post_init__(self) -> None:
-        if self.recovery is not None and not 0 < self.recovery <= 100:
-            raise ArgumentError(f"recovery must be from 0 to 100 percent, not {self.recovery!r}")
+        if self.recovery is not None and not 0.1 <= self.recovery <= 100:
+            raise ArgumentError(f"recovery data can be 0.1 to 100 percent, not {self.recovery!r}")
+
+    __repr__ = _shown
+
+    def reading(self, **changes: Any) -> "ReadOptions":
+        """Options to read a base with, or to verify what was written."""
+        common = {f.name: getattr(self, f.name) for f in fields(ReadOptions)}
+        return ReadOptions(**common | {"progress": None} | changes)
 
 
-@dataclass(frozen=True, kw_only=True)
+class WriteKeywords(TypedDict, total=False):
+    """The fields of `WriteOptions` as keywords, but level and threads, which have a position."""
+
+    dtype: str | None
+    hash: str | None
+    text: bool
+    llm: Any
+    base: Any
+    max_output_size: int | None
+    verify: bool | None
+    recovery: float | None
+    gpu_index: bool
+    overwrite: bool
+    progress: Progress | None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ReadOptions:
     """How an archive is read."""
 
@@ -54,5 +101,45 @@ class ReadOptions:
     base: Any = None
     """What the archive was coded against: path, file object, bytes, array or archive."""
     language_model: Any = None
-    """The model that text was coded under, where it has no name that is known."""
+    """The model that text was coded under, where it has no name that is known; `llm` for short."""
     progress: Progress | None = None
+    """Called as original bytes are restored."""
+
+    __repr__ = _shown
+
+
+class ReadKeywords(TypedDict, total=False):
+    """The fields of `ReadOptions` as keywords, but threads, which has a position."""
+
+    max_output_size: int | None
+    base: Any
+    llm: Any
+    progress: Progress | None
+
+
+DEFAULT_READ = ReadOptions()
+DEFAULT_WRITE = WriteOptions()
+
+
+def write_options(options: WriteOptions | None = None, **given: Any) -> WriteOptions:
+    """`options` with what is given beside them; None for level or threads leaves those as are."""
+    return _with(options or DEFAULT_WRITE, given)
+
+
+def read_options(options: ReadOptions | None = None, **given: Any) -> ReadOptions:
+    """Likewise for reading."""
+    return _with(options or DEFAULT_READ, given)
+
+
+def _with(options: _Options, given: Mapping[str, Any]) -> _Options:
+    changes = dict(given)
+    for name in ("level", "threads"):
+        if name in changes and changes[name] is None:
+            del changes[name]
+    if "llm" in changes:
+        changes["language_model"] = changes.pop("llm")
+    known = {field.name for field in fields(options)}  # type: ignore[arg-type]
+    unknown = sorted(changes.keys() - known)
+    if unknown:
+        raise TypeError(f"{type(options).__name__} has no option {unknown[0]!r}")
+    return replace(options, **changes)  # type: ignore[type-var]

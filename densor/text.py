@@ -14,11 +14,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from densor.codec.batch import Bytes
 from densor.codec.byte_cm import segment
 from densor.codec.byte_cm.encoder import full_model
 from densor.codec.byte_cm.params import MAX_SEGMENT
 from densor.codec.byte_cm.segment import Segment
-from densor.codec.coder import Bytes
 from densor.codec.language_model.meter import Cost, Meter
 from densor.codec.language_model.session import Session
 from densor.codec.zstd import zstd_compress

@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
     """Prints what it finds; an AssertionError if a bit differs."""
     with tempfile.TemporaryDirectory() as place:
         packed = Path(place) / "packed"
-        sizes = densor.hf.pack(folder, packed).sizes
+        sizes = densor.hf.pack_model(folder, packed).sizes
         print(f"{sizes.original / 1e6:.1f} MB => {sizes.stored / 1e6:.1f} MB")
 
         plain = transformers.AutoModel.from_pretrained(folder).eval()
@@ -58,7 +58,7 @@ def main(folder: Path) -> None:
         assert torch.equal(one.view(torch.uint8), other.view(torch.uint8))
         print(f"{tuple(one.shape)} embeddings are equal bit by bit")
 
-        densor.hf.unpack(packed, Path(place) / "again")
+        densor.hf.unpack_model(packed, Path(place) / "again")
         for path in folder.glob("*.safetensors"):
             assert path.read_bytes() == (Path(place) / "again" / path.name).read_bytes()
         print("unpacked files are equal byte by byte")

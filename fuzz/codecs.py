@@ -13,24 +13,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from bit_coder import decode_bits, encode_bits
 from helpers import bits_of, random_state, weights
 
-from densor.codec import batch, registry
-from densor.codec.batch import Before, encode_batch
+from densor.codec import registry
+from densor.codec.batch import Batch, Before
 from densor.codec.blocks.block import Field
 from densor.codec.blocks.encoder import FieldsCoder
 from densor.codec.byte_cm.encoder import TextCoder
-from densor.codec.decoders import decoder_for
+from densor.codec.choose import encode_batch
+from densor.codec.codec import decoder_for
 from densor.codec.float_cm.encoder import MixingCoder
-from densor.codec.kind import Kind, kind_of, kind_of_blocks
+from densor.codec.history import History
+from densor.codec.kind import Data, Kind, kind_of, kind_of_blocks
 from densor.codec.levels import level_settings
-from densor.codec.planes.rans_encoder import PlanesCoder
-from densor.codec.scale_context.encoder import ScalesCoder
-from densor.codec.scale_context.tables import History
+from densor.codec.planes.encoder import PlaneCoder
+from densor.codec.planes.stages.rans import RANS
+from densor.codec.scale_context.encoder import ScalesCoder, low_coder
 from densor.codec.sparse.encoder import SparseCoder
 from densor.codec.zstd import zstd_compress
 from densor.entropy import explicit
-from densor.entropy.arithmetic.coder import decode_bits, encode_bits
 from densor.entropy.huffman.code import unpack_lengths
 from densor.entropy.huffman.decode import decode_tables
 from densor.entropy.rans import encode as rans_encode
@@ -163,7 +165,8 @@ def mutate_case(data: bytes, rng: Random, others: Any) -> bytes:
 
 def _coded(data: Bytes, kind: Kind, level: int, base: Bytes | None = None) -> list[Case]:
     before = None if base is None else Before(base, 0)
-    coded = encode_batch(data, kind, level_settings(level), Workers(1), None, before)()
+    given = Batch(data, kind, Workers(1), base=before)
+    coded = encode_batch(given, level_settings(level)).result()
     behind = b"" if base is None else base.tobytes()
     return _cases(coded.model, [(c.original, c.payload) for c in coded.chunks if c.own], behind)
 
@@ -175,8 +178,9 @@ def _cases(model: bytes | None, chunks: Iterable[tuple[int, Any]], base: bytes =
 
 
 def _with(coder: Any, data: Bytes) -> list[Case]:
-    """A batch of one chunk by a certain coder."""
-    coder.decide([coder.count(data)])
+    """A batch of one chunk by a certain coder, which counts before or learns on the way."""
+    if hasattr(coder, "count"):
+        coder.decide([coder.count(data)])
     payload = coder.encode(data, 0)
     return _cases(coder.model(), [(data.size, payload)])
 
@@ -207,12 +211,12 @@ def _all_cases() -> list[Case]:
         for level in (1, 3, 6):
             cases += _coded(data, kind, level)
         if kind.layout is not None:
-            cases += _with(PlanesCoder(data, kind.layout, 64, _LEVEL, kind.integers), data)
-        if kind.coded_by_rows(_LEVEL):
+            cases += _with(PlaneCoder(RANS, data, kind.layout, 64, _LEVEL, kind.integers), data)
+        if kind.data is Data.MATRICES:
             cases += _with(MixingCoder(kind), data)
-            low = batch._low_coder(data, kind, _LEVEL)
+            low = low_coder(data, kind, _LEVEL)
             cases += _with(ScalesCoder(kind, History(), low, repeats=False), data)
-        cases += _with(SparseCoder(data, kind, _LEVEL, batch._element_coder), data)
+        cases += _with(SparseCoder(data, kind, _LEVEL), data)
     cases += [*_of_blocks(), *_of_changes(), *_of_text()]
     return list(dict.fromkeys(cases))
 
@@ -224,7 +228,7 @@ def _of_blocks() -> list[Case]:
     data = np.concatenate([scales, scales, numbers], axis=1).ravel()
     fields = (Field("F16", 2), Field("F16", 2, 2), Field("U8", 8, 3), Field("U8", 8, 1))
     kind = kind_of_blocks(fields, 5)
-    coders = [FieldsCoder(data, kind, level, batch._element_coder) for level in (_PLAIN, _LEVEL)]
+    coders = [FieldsCoder(data, kind, level, data.size) for level in (_PLAIN, _LEVEL)]
     return [case for coder in coders for case in _with(coder, data)]
 
 

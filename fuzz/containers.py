@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from random import Random
 from typing import Any
 
@@ -23,7 +23,8 @@ from densor.formats.container.tensor_blob import Tensor, decode, describe, encod
 from densor.formats.damage import recovery
 from densor.formats.damage.salvage import _Salvage
 from densor.formats.io.sources import MemoryRandomSource
-from densor.formats.packed.packed_file import parse as parse_packed
+from densor.formats.parsers.safetensors import parse as parse_packed
+from densor.options import ReadOptions, WriteOptions
 from densor.runtime.workers import Workers
 from fuzz.codecs import decoded_twice
 from fuzz.mutate import mutated
@@ -161,26 +162,20 @@ def mutate_description(data: bytes, rng: Random, others: Any) -> bytes:
 # Damaged archives
 
 
-class _Written:
-    """Collects what salvage gets out of an entry."""
-
-    def __init__(self) -> None:
-        self.pieces: list[tuple[int, bytes]] = []
-
-    def write(self, begin: int, data: Any) -> None:
-        """Notes a piece."""
-        self.pieces.append((begin, bytes(data)))
+def _note(pieces: list[tuple[int, bytes]], begin: int, piece: Any) -> None:
+    pieces.append((begin, bytes(piece)))
 
 
 def salvaged(data: bytes) -> object:
     """What is left of an archive; entries that are said to be whole are right."""
-    work = _Salvage(MemoryRandomSource(data), 1, None, None, 1 << 24, None)
+    options = ReadOptions(threads=1, max_output_size=1 << 24)
+    work = _Salvage(MemoryRandomSource(data), options, None)
     whole = 0
     for remains in work._found.entries:
-        output = _Written()
-        found = work.entry(remains, output)
+        pieces: list[tuple[int, bytes]] = []
+        found = work.entry(remains, partial(_note, pieces))
         if found.verified:
-            content = b"".join(piece for _, piece in sorted(output.pieces))
+            content = b"".join(piece for _, piece in sorted(pieces))
             if content not in _contents() and content:
                 raise Wrong("salvaged data is wrong but said to be whole")
             whole += 1
@@ -282,7 +277,7 @@ def _blobs() -> dict[bytes, bytes]:
         array = weights(kind, 6, 90)
         bits = array.view(np.uint8).ravel()
         tensor = Tensor("w", dtype, array.shape, bits.size, None)
-        found[encode(tensor, bits, level, 1)] = bits.tobytes()
+        found[encode(tensor, bits, WriteOptions(level=level, threads=1))] = bits.tobytes()
     return found
 
 

@@ -13,11 +13,11 @@ from llm_models import CONFIG, tokenizer, weights, write_gguf
 from safetensors.numpy import save
 
 from densor.codec import registry
-from densor.codec.decoders import decoder_for
-from densor.codec.language_model.encoder import LlmCoder
+from densor.codec.codec import decoder_for
+from densor.codec.language_model.encoder import LlmEncoder
 from densor.codec.language_model.session import Session
+from densor.files.language_models import load
 from densor.formats.container.chunk_decoders import decode_chunk
-from densor.llm.load import load
 from densor.llm.network import Logits, Network
 from densor.runtime.workers import Workers
 from fuzz.codecs import Case, decoded_twice, mutate_case, unpack
@@ -57,8 +57,8 @@ def chunk_seeds() -> list[bytes]:
     found = []
     for text in (b"def run(data):\n    return " * 9, b"\xff\0" * 99, bytes(range(256))):
         data = np.frombuffer(text[: _MOST_OUT - 1], np.uint8).copy()
-        coder = LlmCoder(data, Session("sample"), Workers(1))
-        for payload, size in coder.payloads():
+        coder = LlmEncoder(data, Session("sample"), Workers(1))
+        for _, payload, size in coder.encode().result().chunks:
             found.append(Case(coder.model(), size - 2, b"", payload.tobytes()).pack())
     return found
 

@@ -10,7 +10,7 @@ import numpy as np
 import xxhash
 from helpers import bits_of, random_state
 
-from densor.codec.planes.decoder import PlanarDecoder
+from densor.codec.planes.decoder import PlanesDecoder
 from densor.codec.planes.params import parse
 from densor.codec.planes.units import HUFFMAN, CodedPlane, UnitParser, entry_points
 from densor.errors import DensorError
@@ -29,7 +29,7 @@ def run(data: bytes) -> None:
     right = None
     if points is None:
         try:
-            PlanarDecoder(model).decode(payload, np.empty(size, np.uint8))
+            PlanesDecoder(model).decode(payload, np.empty(size, np.uint8))
             right = True
         except DensorError:
             right = False

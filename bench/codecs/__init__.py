@@ -5,41 +5,66 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib import import_module
 
-from bench.codecs.base import Codec
+from densor.compare.codec import Codec
 
-REGISTRY: dict[str, tuple[str, str, dict[str, object]]] = {
-    "memcpy": ("memcpy", "Memcpy", {}),
-    "zstd-1": ("zstd", "Zstd", {"level": 1}),
-    "zstd-3": ("zstd", "Zstd", {"level": 3}),
-    "zstd-19": ("zstd", "Zstd", {"level": 19}),
-    "lz4": ("lz4", "Lz4", {}),
-    "blosc2": ("blosc2", "Blosc2", {}),
-    "zipnn": ("zipnn", "Zipnn", {}),
-    "pcodec": ("pcodec", "Pcodec", {}),
-    "openzl": ("openzl", "Openzl", {"entropy": "Entropy"}),
-    "openzl-fse": ("openzl", "Openzl", {"entropy": "Fse"}),
-    "lmzip": ("lmzip", "Lmzip", {}),
-    "glyd": ("glyd", "Glyd", {}),
-    "z4ai": ("z4ai", "Z4ai", {}),
-    "densor-1": ("densor", "Densor", {"level": 1, "reuse": False}),
-    "densor-3": ("densor", "Densor", {"level": 3, "reuse": False}),
-    "densor-6": ("densor", "Densor", {"level": 6, "reuse": False}),
-    "densor-9": ("densor", "Densor", {"level": 9, "reuse": False}),
-    "densor-1-reuse": ("densor", "Densor", {"level": 1, "reuse": True}),
-    "densor-3-reuse": ("densor", "Densor", {"level": 3, "reuse": True}),
-    "densor-6-reuse": ("densor", "Densor", {"level": 6, "reuse": True}),
+Entry = tuple[str, str, dict[str, object]]
+
+OURS, CLASSIC = "densor.compare.adapters", "bench.codecs.classic"
+
+TENSORS: dict[str, Entry] = {
+    "memcpy": (OURS, "Memcpy", {}),
+    **{f"zstd-{level}": (OURS, "Zstd", {"level": level}) for level in (1, 3, 19)},
+    "lz4": ("bench.codecs.lz4", "Lz4", {}),
+    "blosc2": ("bench.codecs.blosc2", "Blosc2", {}),
+    "zipnn": ("bench.codecs.zipnn", "Zipnn", {}),
+    "pcodec": ("bench.codecs.pcodec", "Pcodec", {}),
+    "openzl": ("bench.codecs.openzl", "Openzl", {"entropy": "Entropy"}),
+    "openzl-fse": ("bench.codecs.openzl", "Openzl", {"entropy": "Fse"}),
+    "lmzip": ("bench.codecs.lmzip", "Lmzip", {}),
+    "glyd": ("bench.codecs.glyd", "Glyd", {}),
+    "z4ai": ("bench.codecs.z4ai", "Z4ai", {}),
+    **{
+        f"densor-{level}": ("bench.codecs.densor", "Densor", {"level": level, "reuse": False})
+        for level in (1, 3, 6, 9)
+    },
+    **{
+        f"densor-{level}-reuse": ("bench.codecs.densor", "Densor", {"level": level, "reuse": True})
+        for level in (1, 3, 6)
+    },
 }
-"""Name: module in this package, class, arguments of its constructor after the name."""
+"""Codecs of tensors. Name: module, class, arguments of its constructor after the name."""
+
+FILES: dict[str, Entry] = {
+    **{f"densor -{level}": (OURS, "DensorFiles", {"level": level}) for level in range(1, 10)},
+    "zstd-19": TENSORS["zstd-19"],
+    "xz -9": (CLASSIC, "Xz", {"extreme": False}),
+    "zipnn": TENSORS["zipnn"],
+    "lmzip": ("bench.codecs.lmzip", "LmzipFiles", {}),
+    "glyd": TENSORS["glyd"],
+    "z4ai": TENSORS["z4ai"],
+    "gzip -9": (CLASSIC, "Gzip", {}),
+    "bzip2 -9": (CLASSIC, "Bzip2", {}),
+    "xz -9e": (CLASSIC, "Xz", {"extreme": True}),
+    "zstd -22 --long": (OURS, "Zstd", {"level": 22, "long": True}),
+    "brotli 11": (CLASSIC, "Brotli", {}),
+    "ppmd H -o16": (CLASSIC, "Ppmd", {}),
+    "kanzi 9": (CLASSIC, "Kanzi", {}),
+    "lrzip -z": (CLASSIC, "Lrzip", {}),
+    "zpaq -m5": (CLASSIC, "Zpaq", {}),
+}
+"""Codecs of whole files and of texts, likewise."""
 
 
-def load_codecs(names: Iterable[str]) -> tuple[list[Codec], dict[str, str]]:
+def load_codecs(
+    names: Iterable[str], registry: dict[str, Entry] = TENSORS
+) -> tuple[list[Codec], dict[str, str]]:
     """The codecs asked for, and for each that cannot be had the reason why."""
     codecs: list[Codec] = []
     absent: dict[str, str] = {}
     for name in names:
-        module, cls, options = REGISTRY[name]
+        module, cls, options = registry[name]
         try:
-            codec: Codec = getattr(import_module(f"bench.codecs.{module}"), cls)(name, **options)
+            codec: Codec = getattr(import_module(module), cls)(name, **options)
             codec.version()
         except Exception as error:  # a peer may fail to load in any way it likes
             absent[name] = f"{type(error).__name__}: {error}"

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.codecs.base import Codec
-from bench.tensors import Bytes, Tensor, safetensors_bytes
+from bench.tensors import safetensors_bytes
+from densor.compare.codec import Bytes, Codec, Item
 
-Encode = Callable[[Tensor, Bytes], Any]
+Encode = Callable[[Item, Bytes], Any]
 Decode = Callable[[Any, Bytes], Any]
 
 
@@ -23,7 +23,7 @@ class DensorAgainstBase(Codec):
     package = "densor"
     compiles = True
 
-    def __init__(self, level: int, base: Mapping[str, Tensor]) -> None:
+    def __init__(self, level: int, base: Mapping[str, Item]) -> None:
         super().__init__(f"densor-{level}")
         self._densor = import_module("densor")
         self._level = level
@@ -32,7 +32,7 @@ class DensorAgainstBase(Codec):
     def supports(self, dtype: str) -> bool:
         return True
 
-    def prepare(self, tensors: Sequence[Tensor]) -> Any:
+    def prepare(self, tensors: Sequence[Item]) -> Any:
         return safetensors_bytes(tensors), [t.data.size for t in tensors]
 
     def compress(self, prepared: Any, threads: int) -> Any:
@@ -62,7 +62,7 @@ class AgainstBase(Codec):
         name: str,
         package: str,
         make: Callable[[], tuple[Encode, Decode]],
-        base: Mapping[str, Tensor],
+        base: Mapping[str, Item],
     ) -> None:
         super().__init__(name)
         self.package = package
@@ -72,7 +72,7 @@ class AgainstBase(Codec):
     def supports(self, dtype: str) -> bool:
         return True
 
-    def prepare(self, tensors: Sequence[Tensor]) -> Any:
+    def prepare(self, tensors: Sequence[Item]) -> Any:
         return [(t, self._base[t.name].data) for t in tensors]
 
     def compress(self, prepared: Any, threads: int) -> Any:
@@ -99,7 +99,7 @@ def _zipnn() -> tuple[Encode, Decode]:
     zipnn = import_module("zipnn")
     names = import_module("bench.codecs.zipnn").DTYPES
 
-    def encode(tensor: Tensor, base: Bytes) -> Any:
+    def encode(tensor: Item, base: Bytes) -> Any:
         codec = zipnn.ZipNN(
             input_format="byte", bytearray_dtype=names[tensor.dtype],
             delta_compressed_type="byte", threads=1,
@@ -114,7 +114,7 @@ def _lmzip() -> tuple[Encode, Decode]:
     codec, planner = import_module("lmz.codec"), import_module("lmz.planner")
     size = import_module("lmz").DEFAULT_CHUNK_SIZE
 
-    def encode(tensor: Tensor, base: Bytes) -> Any:
+    def encode(tensor: Item, base: Bytes) -> Any:
         kind = planner.KIND_BF16 if tensor.dtype == "BF16" else planner.KIND_BYTES
         width = tensor.words().dtype.itemsize
         parts = []
@@ -170,7 +170,7 @@ PEERS = {
 }
 
 
-def load_peers(base: Mapping[str, Tensor]) -> tuple[list[Codec], dict[str, str]]:
+def load_peers(base: Mapping[str, Item]) -> tuple[list[Codec], dict[str, str]]:
     """All that can be imported, and why the others cannot."""
     found: list[Codec] = []
     absent: dict[str, str] = {}

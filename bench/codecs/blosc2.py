@@ -6,17 +6,17 @@ from typing import Any
 
 import blosc2
 
-from bench.codecs.base import PerTensor
-from bench.tensors import ITEMSIZE, Tensor
+from bench.tensors import ITEMSIZE
+from densor.compare.codec import Item, PerItem
 
 
-class Blosc2(PerTensor):
+class Blosc2(PerItem):
     """The bitshuffle filter and zstd at the library's default level, 5."""
 
     package = "blosc2"
     dtypes = ITEMSIZE
 
-    def native(self, tensor: Tensor) -> Any:
+    def native(self, tensor: Item) -> Any:
         return tensor.data, ITEMSIZE[tensor.dtype]
 
     def encode(self, item: Any, threads: int) -> Any:

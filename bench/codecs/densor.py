@@ -9,8 +9,7 @@ import ml_dtypes
 import numpy as np
 
 import densor
-from bench.codecs.base import Codec
-from bench.tensors import Tensor
+from densor.compare.codec import Codec, Item
 
 DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
@@ -39,7 +38,7 @@ class Densor(Codec):
     def version(self) -> str:
         return str(densor.__version__)
 
-    def prepare(self, tensors: Sequence[Tensor]) -> Any:
+    def prepare(self, tensors: Sequence[Item]) -> Any:
         size = sum(t.data.nbytes for t in tensors) + sum(len(t.name) + 200 for t in tensors)
         self.memory = np.zeros(size + 1024, np.uint8) if self.reuse else None
         return {t.name: t.data.view(DTYPES[t.dtype]).reshape(t.shape) for t in tensors}

@@ -6,17 +6,16 @@ from typing import Any
 
 import glyd
 
-from bench.codecs.base import PerTensor
-from bench.tensors import ITEMSIZE, Tensor
+from densor.compare.codec import DTYPES, FILE, Item, PerItem
 
 
-class Glyd(PerTensor):
+class Glyd(PerItem):
     """The default level, ``max``. Its floating-point layout exists for GPUs only."""
 
     package = "glyd"
-    dtypes = dict.fromkeys(ITEMSIZE, None)
+    dtypes = dict.fromkeys((*DTYPES, FILE))
 
-    def native(self, tensor: Tensor) -> Any:
+    def native(self, tensor: Item) -> Any:
         return tensor.data.tobytes()
 
     def encode(self, item: Any, threads: int) -> Any:

@@ -6,15 +6,14 @@ from typing import Any
 
 import lz4.block
 
-from bench.codecs.base import PerTensor
-from bench.tensors import ITEMSIZE
+from densor.compare.codec import DTYPES, FILE, PerItem
 
 
-class Lz4(PerTensor):
+class Lz4(PerItem):
     """The default, fast mode; one thread."""
 
     package = "lz4"
-    dtypes = dict.fromkeys(ITEMSIZE, None)
+    dtypes = dict.fromkeys((*DTYPES, FILE))
 
     def encode(self, item: Any, threads: int) -> Any:
         return lz4.block.compress(item)

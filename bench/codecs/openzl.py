@@ -7,8 +7,7 @@ from typing import Any
 
 from openzl import ext as zl
 
-from bench.codecs.base import Codec
-from bench.tensors import Tensor
+from densor.compare.codec import Codec, Item
 
 
 def build(dtype: str, entropy: Any) -> Any:
@@ -42,7 +41,7 @@ class Openzl(Codec):
         coder = getattr(zl.graphs, entropy)()
         self.graphs = {dtype: build(dtype, coder) for dtype in self.dtypes}
 
-    def native(self, tensor: Tensor) -> Any:
+    def native(self, tensor: Item) -> Any:
         return self.graphs[tensor.dtype], tensor.words()
 
     def compress(self, prepared: Any, threads: int) -> Any:

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from pcodec import ChunkConfig, standalone
 
-from bench.codecs.base import PerTensor
-from bench.tensors import Tensor
+from densor.compare.codec import Item, PerItem
 
 DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16,
@@ -18,13 +17,13 @@ DTYPES = {
 }  # fmt: skip
 
 
-class Pcodec(PerTensor):
+class Pcodec(PerItem):
     """The default level; one thread. BF16 and FP8, which it does not know, go as integers."""
 
     package = "pcodec"
     dtypes = DTYPES
 
-    def native(self, tensor: Tensor) -> Any:
+    def native(self, tensor: Item) -> Any:
         return tensor.data.view(self.dtypes[tensor.dtype])
 
     def encode(self, item: Any, threads: int) -> Any:

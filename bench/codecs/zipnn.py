@@ -7,8 +7,7 @@ from typing import Any
 
 from zipnn import ZipNN
 
-from bench.codecs.base import Codec
-from bench.tensors import Tensor
+from densor.compare.codec import FILE, Codec, Item
 
 DTYPES = {
     "F32": "float32",
@@ -16,16 +15,20 @@ DTYPES = {
     "BF16": "bfloat16",
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
+    FILE: "float32",
 }
 
 
 class Zipnn(Codec):
-    """Its defaults for bytes of a stated dtype. It reorders the bits of its input in place."""
+    """Its defaults for bytes of a stated dtype, FP32 for files.
+
+    It reorders the bits of its input in place.
+    """
 
     package = "zipnn"
     dtypes = DTYPES
 
-    def native(self, tensor: Tensor) -> Any:
+    def native(self, tensor: Item) -> Any:
         return bytearray(tensor.data), self.dtypes[tensor.dtype]
 
     def compress(self, prepared: Any, threads: int) -> Any:

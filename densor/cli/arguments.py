@@ -1,7 +1,10 @@
-"""What the parsers of all commands share. Imports argparse alone."""
+"""What the parsers of all commands share: flags, each declared once, and the options they make."""
 
 import argparse
-from typing import NoReturn
+from dataclasses import fields, replace
+from typing import Any, NoReturn
+
+from densor.options import DEFAULT_LEVEL, Progress, ReadOptions, WriteOptions
 
 SUFFIX = ".densor"
 _MARK = "\0"
@@ -87,6 +90,10 @@ def levels(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
+# Flags of options. Where a flag sets a field of `WriteOptions` or `ReadOptions`, it has its name,
+# and `write_options` and `read_options` find it.
+
+
 def add_levels(parser: argparse.ArgumentParser) -> None:
     """Adds the levels, `-1` to `-9`, as `level`; 3 by default."""
     words = {1: "fastest", 3: "the default", 9: "smallest; all numbers between exist too"}
@@ -96,85 +103,90 @@ def add_levels(parser: argparse.ArgumentParser) -> None:
             dest="level",
             action="store_const",
             const=level,
-            default=3,
+            default=DEFAULT_LEVEL,
             help=words.get(level, argparse.SUPPRESS),
         )
 
 
+_BASE = {"metavar": "FILE", "help": "the file that this one is coded against, or an archive of it"}
+_FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "dtype": (
+        ("--dtype",),
+        {"metavar": "TYPE", "help": "take all bytes as numbers of this type, such as bf16"},
+    ),
+    "text": (("--text",), {"action": "store_true", "help": "code text and other bytes as -9 does"}),
+    "hash": (
+        ("--sha256",),
+        {
+            "action": "store_const",
+            "const": "sha256",
+            "help": "store SHA-256 of the original, not XXH3-128",
+        },
+    ),
+    "gpu_index": (
+        ("--gpu-index",),
+        {
+            "action": "store_true",
+            "help": "store entry points for decoding on a GPU (levels 1 to 5)",
+        },
+    ),
+    "recovery": (
+        ("--recovery",),
+        {
+            "type": percent,
+            "metavar": "PERCENT",
+            "help": "add data from which densor repair mends damage of so much of the archive",
+        },
+    ),
+    "threads": (
+        ("-T", "--threads"),
+        {
+            "type": count,
+            "default": 0,
+            "metavar": "#",
+            "help": "threads, 0 for all processors (default %(default)s)",
+        },
+    ),
+    "overwrite": (
+        ("-f", "--force"),
+        {"action": "store_true", "help": "overwrite files; write to a terminal"},
+    ),
+    "max_output_size": (
+        ("--max-size",),
+        {
+            "type": byte_count,
+            "metavar": "N[K|M|G]",
+            "help": "give up on archives that hold more bytes",
+        },
+    ),
+    "language_model": (
+        ("--llm",),
+        {
+            "metavar": "MODEL",
+            "help": "the language model of texts: smollm2, sample, a folder or a GGUF file",
+        },
+    ),
+    "base": (("--base",), _BASE),
+    "quiet": (("-q", "--quiet"), {"action": "store_true", "help": "errors only on stderr"}),
+    "json": (("--json",), {"action": "store_true", "help": "write JSON, sizes in bytes"}),
+}
+WRITING = ("dtype", "text", "hash", "gpu_index", "recovery")
+
+
+def add_flags(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> None:
+    """Flags by the names of their fields, in this order; `changes`: what argparse is given other
+    than usual, for all of them."""
+    for name in names:
+        if name == "level":
+            add_levels(parser)
+            continue
+        flags, about = _FLAGS[name]
+        parser.add_argument(*flags, dest=name, **{**about, **changes})
+
+
 def add_writing(parser: argparse.ArgumentParser) -> None:
     """What commands that write archives understand."""
-    add_levels(parser)
-    parser.add_argument(
-        "--dtype", metavar="TYPE", help="take all bytes as numbers of this type, such as bf16"
-    )
-    parser.add_argument("--text", action="store_true", help="code text and other bytes as -9 does")
-    parser.add_argument(
-        "--sha256", action="store_true", help="store SHA-256 of the original, not XXH3-128"
-    )
-    add_gpu_index(parser)
-    add_recovery(parser)
-
-
-def add_gpu_index(parser: argparse.ArgumentParser) -> None:
-    """Adds `--gpu-index`, for commands that write archives."""
-    parser.add_argument(
-        "--gpu-index",
-        action="store_true",
-        help="store entry points for decoding on a GPU (levels 1 to 5)",
-    )
-
-
-def add_recovery(parser: argparse.ArgumentParser) -> None:
-    """Adds `--recovery`, a share in percent."""
-    parser.add_argument(
-        "--recovery",
-        type=percent,
-        metavar="PERCENT",
-        help="add data from which densor repair mends damage of so much of the archive",
-    )
-
-
-def add_threads(parser: argparse.ArgumentParser, default: int = 0) -> None:
-    """Adds `-T`, `--threads`; 0 stands for all processors."""
-    parser.add_argument(
-        "-T",
-        "--threads",
-        type=count,
-        default=default,
-        metavar="#",
-        help=f"threads, 0 for all processors (default {default})",
-    )
-
-
-def add_force(parser: argparse.ArgumentParser) -> None:
-    """Adds `-f`, `--force`, for commands that write files."""
-    parser.add_argument(
-        "-f", "--force", action="store_true", help="overwrite files; write to a terminal"
-    )
-
-
-def add_quiet(parser: argparse.ArgumentParser) -> None:
-    """Adds `-q`, `--quiet`."""
-    parser.add_argument("-q", "--quiet", action="store_true", help="errors only on stderr")
-
-
-def add_max_size(parser: argparse.ArgumentParser) -> None:
-    """Adds `--max-size`, a limit in bytes of what is decoded."""
-    parser.add_argument(
-        "--max-size",
-        type=byte_count,
-        metavar="N[K|M|G]",
-        help="give up on archives that hold more bytes",
-    )
-
-
-def add_llm(parser: argparse.ArgumentParser) -> None:
-    """Adds `--llm`, the language model for text."""
-    parser.add_argument(
-        "--llm",
-        metavar="MODEL",
-        help="the language model of texts: smollm2, sample, a folder or a GGUF file",
-    )
+    add_flags(parser, "level", *WRITING)
 
 
 def add_no_verify(parser: argparse.ArgumentParser) -> None:
@@ -182,23 +194,31 @@ def add_no_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-verify",
         dest="verify",
-        action="store_false",
+        action="store_const",
+        const=False,
         help="with --llm: do not decode at once what was coded",
     )
 
 
-def add_base(parser: argparse.ArgumentParser) -> None:
-    """Adds `--base`, a file or folder that is coded against."""
-    parser.add_argument(
-        "--base",
-        metavar="FILE",
-        help="the file that this one is coded against, or an archive of it",
-    )
+def write_options(args: argparse.Namespace, progress: Progress | None = None) -> WriteOptions:
+    """The options that a command line gives, for what writes archives."""
+    options = WriteOptions(**_given(args, WriteOptions), progress=progress)
+    return replace(options, dtype=canonical_dtype(args))
+
+
+def read_options(args: argparse.Namespace, progress: Progress | None = None) -> ReadOptions:
+    """Likewise for what reads them."""
+    return ReadOptions(**_given(args, ReadOptions), progress=progress)
+
+
+def _given(args: argparse.Namespace, kind: type) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in vars(args).items() if name in names}
 
 
 def canonical_dtype(args: argparse.Namespace) -> str | None:
     """The type given by --dtype as the library spells it; UsageError for an unknown one."""
-    if args.dtype is None:
+    if getattr(args, "dtype", None) is None:
         return None
     from densor.dtypes import parse_dtype
     from densor.errors import ArgumentError

@@ -4,11 +4,9 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from densor.errors import DensorError, FileError, printable
-from densor.formats.io.urls import label
 
 STDIN = "stdin"
 DASH = "-"
@@ -80,12 +78,6 @@ def each(
             fail(names(item), error)
             code = 1
     return code
-
-
-def archive(path: str, work: Callable[[str], object], dash: str = "-") -> int:
-    """Does `work` on the one archive of a command; `dash` is what - stands for."""
-    names = [dash if path == DASH else label(path), str(Path(path))]
-    return each([path], lambda path: names, work)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from densor.cli import checks, console
 from densor.errors import DensorError
-from densor.files.single import open_input
+from densor.files.opened import open_input
 from densor.formats.container import hashing
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import FILE
@@ -16,7 +16,9 @@ from densor.formats.container.open_base import open_base
 from densor.formats.io.outputs import errors_of
 from densor.formats.io.sources import FileRandomSource, RandomSource
 from densor.formats.io.urls import is_url, plain
+from densor.options import ReadOptions
 
+_ONE_THREAD = ReadOptions(threads=1)
 _HASHES = {number: name for name, number in hashing.KINDS.items()}
 
 
@@ -34,21 +36,11 @@ class Opened(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(
-    path: str,
-    threads: int = 1,
-    base: str | None = None,
-    max_size: int | None = None,
-    llm: str | None = None,
-) -> Iterator[Opened]:
-    """Opens an archive that has an index; `base`: what it was coded against, by path, and `llm` the
-    language model.
-
-    `max_size`: as for `Archive`, of what is read.
-    """
+def opened(path: str, options: ReadOptions = _ONE_THREAD) -> Iterator[Opened]:
+    """Opens an archive that has an index."""
     checks.source_file(path)
-    with random_source(path) as source, open_base(base, threads, max_size, llm) as given:
-        archive = Archive(source, threads, max_size=max_size, base=given, llm=llm)
+    with random_source(path) as source, open_base(options) as base:
+        archive = Archive(source, options, base)
         try:
             version = int.from_bytes(source.read_at(8, 2).tobytes(), "little")
             yield Opened(archive, source.size, version)

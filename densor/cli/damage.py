@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from densor.cli import checks, console
+from densor.cli import checks, console, frame
+from densor.cli.arguments import read_options
 from densor.errors import ChecksumError, FileError
 
 if TYPE_CHECKING:
@@ -19,9 +20,7 @@ def show(args: argparse.Namespace) -> int:
     def one(path: str) -> None:
         found = _damage(path, args)
         if args.json:
-            import json
-
-            console.put(json.dumps({"archive": path} | found.to_json(), indent=1))
+            frame.as_json({"archive": path} | found.to_json())
         elif not args.quiet:
             for line in lines(path, found):
                 console.put(line)
@@ -37,8 +36,7 @@ def _damage(path: str, args: argparse.Namespace) -> "Damage":
     checks.source_file(path)
     from densor.formats.damage.salvage import damage
 
-    limits = {"max_output_size": args.max_size, "base": args.base, "llm": args.llm}
-    return damage(path, args.threads, **limits)
+    return damage(path, options=read_options(args))
 
 
 def lines(path: str, found: "Damage") -> Iterator[str]:
@@ -57,7 +55,7 @@ def lines(path: str, found: "Damage") -> Iterator[str]:
         yield from _entry(entry)
     whole = len(found.entries) - len(found.lost)
     yield f"{path}: {whole} of {len(found.entries)} entries are whole"
-    if found.mendable:
+    if found.repairable:
         yield f"{path}: densor repair mends all of it"
         return
     if found.protected:

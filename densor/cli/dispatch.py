@@ -16,7 +16,7 @@ from densor.errors import DensorError
 
 COMMANDS = (
     *("pack", "shards", "append", "list", "extract", "cat", "diff", "test", "repair"),
-    *("info", "demo", "bench", "bits", "hf-pack", "hf-unpack"),
+    *("info", "demo", "bench", "bits", "hf-pack", "hf-unpack", "gpu-check"),
 )
 
 

@@ -11,38 +11,42 @@ from densor.cli import table
 from densor.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from densor.cli.measure import Row
+    from densor.compare.timing import Result
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _MOST_COLUMNS = 100
 
 
-def rows_table(rows: Sequence["Row"]) -> str:
+def rows_table(rows: Sequence["Result"]) -> str:
     """The table of ratio and speed."""
     cells = [
-        [row.name, f"{row.ratio:.2%}", _number(row.compress_speed), _number(row.decompress_speed)]
+        [
+            row.codec,
+            f"{row.ratio:.2%}",
+            *("-" if speed is None else f"{speed:.0f}" for speed in _both(row)),
+        ]
         for row in rows
     ]
     return table.render(["codec", "ratio", "compress MB/s", "decompress MB/s"], cells)
 
 
-def _number(speed: float | None) -> str:
-    return "-" if speed is None else f"{speed:.0f}"
+def _both(row: "Result") -> tuple[float | None, float | None]:
+    """Speeds of compression and decompression, None where there is no such thing."""
+    return (row.compress_mb_s, row.decompress_mb_s) if row.ok else (None, None)
 
 
-def bars(rows: Sequence["Row"]) -> str:
+def bars(rows: Sequence["Result"]) -> str:
     """Two bar charts: ratio, and speed of decompression."""
     columns = min(shutil.get_terminal_size().columns, _MOST_COLUMNS)
-    ratios = [(row.name, row.ratio, f"{row.ratio:.2%}") for row in rows]
-    speeds = [(name, speed, _number(speed)) for name, speed in _speeds(rows)]
+    ratios = [(row.codec, row.ratio, f"{row.ratio:.2%}") for row in rows]
+    speeds = [(name, speed, f"{speed:.0f}") for name, speed in _speeds(rows)]
     lines = ["size, less is better", *_chart(ratios, columns)]
     return "\n".join([*lines, "", "MB/s decompressed, more is better", *_chart(speeds, columns)])
 
 
-def _speeds(rows: Sequence["Row"]) -> list[tuple[str, float]]:
+def _speeds(rows: Sequence["Result"]) -> list[tuple[str, float]]:
     """Names and speeds of decompression, without memcpy, beside which no bar would be seen."""
-    found = ((row.name, row.decompress_speed) for row in rows if row.name != "memcpy")
-    return [(name, speed) for name, speed in found if speed is not None]
+    return [(row.codec, row.decompress_mb_s) for row in rows if row.ok and row.codec != "memcpy"]
 
 
 def _chart(items: Sequence[tuple[str, float, str]], columns: int) -> Iterator[str]:
@@ -78,7 +82,7 @@ def require_matplotlib() -> None:
         raise UnsupportedError("--plot needs matplotlib: pip install densor[plot]") from None
 
 
-def save_png(path: str, results: Sequence[tuple[str, Sequence["Row"]]], overwrite: bool) -> None:
+def save_png(path: str, results: Sequence[tuple[str, Sequence["Result"]]], overwrite: bool) -> None:
     """A picture with both charts for each of the `results`, a title and its rows."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -89,7 +93,7 @@ def save_png(path: str, results: Sequence[tuple[str, Sequence["Row"]]], overwrit
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(results), 2, squeeze=False)
     for (title, rows), (left, right) in zip(results, axes, strict=True):
-        ratios = [(row.name, 100 * row.ratio) for row in rows]
+        ratios = [(row.codec, 100 * row.ratio) for row in rows]
         _draw(left, f"{title}: size in %", ratios, "%.2f")
         _draw(right, "MB/s decompressed", _speeds(rows), "%.0f")
     image = io.BytesIO()

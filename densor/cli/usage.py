@@ -53,6 +53,7 @@ commands:
   bits FILE                    show how many bits models of text take per byte, per token
   hf-pack MODEL_DIR OUT_DIR    pack a HuggingFace model so that it still loads
   hf-unpack DIR OUT_DIR        restore its files
+  gpu-check                    compare what a GPU decodes with the CPU, and time it
 `densor COMMAND --help` tells more. A file that is called like a command: ./pack
 
 exit codes: 0 all is well, 1 error, 2 wrong usage, 130 interrupted"""

@@ -1,20 +1,14 @@
 """The order-0 bound: what an ideal coder with one free table per plane would reach."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-from densor.dtypes import SIZES
+from densor.codec.planes.layout import layout_for
+from densor.dtypes import SIZES, number_size
 from densor.errors import ArgumentError
+from densor.runtime.types import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 _BLOCK = 1 << 18  # elements counted at a time
-_MANTISSA = {"BF16": 7, "F32": 23, "C64": 23}
-_DOUBLE = ("F64", "C128")
-_BIAS = 896  # of FP64 less that of FP32
-_WHOLE = {"VOID": 1, "C64": 4, "C128": 8}  # bytes of a number where an element is not one
 
 
 def order0_bytes(data: Bytes, dtype: str) -> float:
@@ -24,9 +18,9 @@ def order0_bytes(data: Bytes, dtype: str) -> float:
     bits, and lower bytes; FP64 likewise, its 11 exponent bits in two planes; everything else into
     its bytes. Tables are free here, so for few elements the bound is out of reach.
     """
-    size = _WHOLE.get(dtype) or SIZES.get(dtype)
-    if size is None:
+    if dtype not in SIZES:
         raise ArgumentError(f"unknown dtype {dtype!r}")
+    size = number_size(dtype)
     if data.size % size:
         raise ArgumentError(f"{data.size} bytes are not whole elements of {dtype}")
     counts = np.zeros((size, 256), np.int64)
@@ -37,35 +31,15 @@ def order0_bytes(data: Bytes, dtype: str) -> float:
     return sum(_entropy_bits(plane) for plane in counts) / 8
 
 
-def _planes(data: Bytes, dtype: str, size: int) -> Iterator[Bytes]:
-    if dtype in _MANTISSA:
-        data = _exponent_first(data.view(f"<u{size}"), _MANTISSA[dtype])
-    elif dtype in _DOUBLE:
-        data = _exponent_first_double(data.view("<u8"))
-    for plane in range(size):
-        yield data[plane::size]
-
-
-def _exponent_first(words: npt.NDArray[Any], mantissa: int) -> Bytes:
-    """Moves the sign below the 8 exponent bits, so that these fill the top byte."""
-    one = words.dtype.type
-    bits = 8 * words.dtype.itemsize
-    exponent = (words >> one(mantissa)) & one(255)
-    sign = words >> one(bits - 1)
-    low = words & one((1 << mantissa) - 1)
-    moved: Bytes = (exponent << one(bits - 8) | sign << one(mantissa) | low).view(np.uint8)
-    return moved
-
-
-def _exponent_first_double(words: npt.NDArray[np.uint64]) -> Bytes:
-    """Likewise for FP64: the lower 8 exponent bits on top, the upper 3 in the third byte."""
-    one = np.uint64
-    exponent = ((words >> one(52)) - one(_BIAS)) & one(2047)
-    sign = words >> one(63)
-    top, low = (words >> one(45)) & one(127), words & one((1 << 45) - 1)
-    upper = (exponent & one(255)) << one(56) | sign << one(55) | top << one(48)
-    moved: Bytes = (upper | exponent >> one(8) << one(45) | low).view(np.uint8)
-    return moved
+def _planes(data: Bytes, dtype: str, size: int) -> Bytes:
+    """The planes, uint8[size, n], last one first."""
+    layout = layout_for(dtype)
+    planes = np.ascontiguousarray(data)
+    if layout is not None:
+        planes = np.empty(data.size, np.uint8)
+        layout.split(np.ascontiguousarray(data), planes)
+    found: Bytes = planes.reshape(size, -1)[::-1]
+    return found
 
 
 def _entropy_bits(counts: npt.NDArray[np.int64]) -> float:

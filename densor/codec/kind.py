@@ -3,34 +3,40 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import NamedTuple
 
+from densor.codec import registry
 from densor.codec.blocks.block import Field
-from densor.codec.levels import Level
+from densor.codec.codec import CODECS
 from densor.codec.planes import analyse
 from densor.codec.planes.layout import Layout, layout_for
+from densor.dtypes import INTEGERS
+from densor.float_formats import PAIRS, by_rows
 
 BATCH_BYTES = 3 << 23  # below the size from which allocators return memory at once
-_INTEGERS = frozenset({"U8", "I8", "BOOL", "U16", "I16", "U32", "I32", "U64", "I64"})
-_PAIRS = ("C64", "C128")  # elements of two numbers
-_LEAST_COLUMNS = 64
-_MOST_COLUMNS = 1 << 16
+_MIN_COLUMNS = 64
+_MAX_COLUMNS = 1 << 16
 _FLAT_COLUMNS = 1024  # where a tensor has no useful rows
-_MATRIX_CHUNK = {"scales": 1 << 21, "mixing": 1 << 23}  # bytes of a chunk of matrix rows, about
-_BYTES_CHUNK = 1 << 22
-_SEGMENT = 1 << 24  # bytes over which the model of text adapts
-_BLOCKS_CHUNK = 1 << 20  # bytes of a chunk of blocks, about
-_MOST_RUN = 4096  # bytes of a run of blocks, about
-FLOATS = frozenset({"BF16", "F16", "F32", "C64", "F8_E4M3", "F8_E5M2"})  # what these codecs take
+_MAX_RUN = 4096  # bytes of a run of blocks, about
+
+
+class Data(Enum):
+    """Kinds of data that differ in the codecs that suit them."""
+
+    BYTES = auto()  # of which nothing is known
+    ELEMENTS = auto()  # of one type
+    MATRICES = auto()  # of floats
+    BLOCKS = auto()  # of several fields
 
 
 @dataclass(frozen=True)
 class Kind:
     """Elements of a dtype in runs, blocks of fields in runs, or plain bytes (no layout).
 
-    `parts`: the matrices, (rows, columns) each, that the elements of this stretch make up, one
-    after the other; what is longer than one chunk has one part only. Blocks have one, of columns
-    in blocks; its number of rows means nothing.
+    `run`: elements, or blocks, that are likely to be alike. `parts`: of elements, the matrices,
+    (rows, columns) each, that those of this stretch make up, one after the other; what is longer
+    than one chunk has one part only. `columns`: of blocks, how many make a row.
     """
 
     layout: Layout | None
@@ -39,6 +45,7 @@ class Kind:
     dtype: str = "U8"
     parts: tuple[tuple[int, int], ...] = ()
     fields: tuple[Field, ...] = ()
+    columns: int = 0
 
     @property
     def unit(self) -> int:
@@ -47,28 +54,27 @@ class Kind:
             return sum(field.size for field in self.fields)
         return 1 if self.layout is None else self.layout.size
 
-    def coded_by_rows(self, level: Level) -> bool:
-        """Whether this is for a codec that looks at matrices: of floats, at the higher levels."""
-        return level.floats != "planar" and bool(self.parts) and self.dtype in FLOATS
-
-    def chunk_bytes(self, level: Level) -> int:
-        """Original bytes per chunk, whole runs or rows."""
+    @property
+    def data(self) -> Data:
+        """What `choose.py` goes by."""
         if self.fields:
-            row = self.parts[0][1] * self.unit
-            return max(1, _BLOCKS_CHUNK // row) * row
+            return Data.BLOCKS
         if self.layout is None:
-            return _BYTES_CHUNK if level.bytes == "zstd" else _SEGMENT
-        if self.coded_by_rows(level):
-            row = self.parts[0][1] * self.layout.size
-            wanted = matrix_chunk(level)
-            whole = sum(rows * columns for rows, columns in self.parts) * self.layout.size
-            return whole if len(self.parts) > 1 else max(1, wanted // row) * row
-        return analyse.chunk_elements(self.layout, self.run) * self.layout.size
+            return Data.BYTES
+        return Data.MATRICES if self.parts and by_rows(self.dtype) else Data.ELEMENTS
 
-    def batch_bytes(self, level: Level) -> int:
-        """Original bytes per batch, whole chunks."""
-        chunk = self.chunk_bytes(level)
-        return max(1, BATCH_BYTES // chunk) * chunk
+    def whole_rows(self, size: int) -> int:
+        """About `size` bytes: whole rows of a matrix or of blocks; all where there are parts."""
+        if len(self.parts) > 1:
+            return sum(rows * columns for rows, columns in self.parts) * self.unit
+        row = (self.columns or self.parts[0][1]) * self.unit
+        return max(1, size // row) * row
+
+    @property
+    def whole_runs(self) -> int:
+        """Bytes of a chunk of elements in runs."""
+        assert self.layout is not None
+        return analyse.chunk_elements(self.layout, self.run) * self.layout.size
 
 
 BYTES = Kind(None)
@@ -84,12 +90,7 @@ class Segment(NamedTuple):
 
 def is_plain(kind: Kind) -> bool:
     """Whether this is bytes of which nothing is known."""
-    return kind.layout is None and not kind.fields
-
-
-def matrix_chunk(level: Level) -> int:
-    """Bytes of a chunk at most where floats are coded by rows, 0 at other levels."""
-    return _MATRIX_CHUNK.get(level.floats, 0)
+    return kind.data is Data.BYTES
 
 
 def matrix_of(shape: Sequence[int]) -> tuple[int, int]:
@@ -101,18 +102,18 @@ def matrix_of(shape: Sequence[int]) -> tuple[int, int]:
     """
     columns = 1
     for size in reversed(shape[1:]):
-        if columns >= _LEAST_COLUMNS:
+        if columns >= _MIN_COLUMNS:
             break
         columns *= max(size, 1)
     total = math.prod(shape)
-    if len(shape) < 2 or not _LEAST_COLUMNS <= columns <= _MOST_COLUMNS:
+    if len(shape) < 2 or not _MIN_COLUMNS <= columns <= _MAX_COLUMNS:
         columns = _FLAT_COLUMNS
     return -(-total // columns), columns
 
 
 def parts_of(dtype: str, shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
     """The matrices that a whole tensor is made of, exactly: what is left is a row of its own."""
-    sizes = (*shape, 2) if dtype in _PAIRS else tuple(shape)
+    sizes = (*shape, 2) if dtype in PAIRS else tuple(shape)
     _, columns = matrix_of(sizes)
     rows, rest = divmod(math.prod(sizes), columns)
     return ((rows, columns),) * (rows > 0) + ((1, rest),) * (rest > 0)
@@ -124,10 +125,10 @@ def kind_of(dtype: str, shape: Sequence[int]) -> Kind:
     if layout is None:
         return BYTES
     rows = tuple(shape)
-    if dtype in _PAIRS:
+    if dtype in PAIRS:
         rows = (*rows, 2)
     run = analyse.run_length(rows)
-    return Kind(layout, run, dtype in _INTEGERS, dtype, (matrix_of(rows),))
+    return Kind(layout, run, dtype in INTEGERS, dtype, (matrix_of(rows),))
 
 
 def _rows_of(elements: int, columns: int) -> list[tuple[int, int]]:
@@ -139,11 +140,11 @@ def _rows_of(elements: int, columns: int) -> list[tuple[int, int]]:
 def kind_of_blocks(fields: tuple[Field, ...], row: int) -> Kind:
     """How to treat rows of `row` blocks each; runs are rows or parts of one."""
     block = sum(field.size for field in fields)
-    most = max(1, _MOST_RUN // block)
+    most = max(1, _MAX_RUN // block)
     parts = -(-row // most)
     run = row // parts if row % parts == 0 else most
-    columns = row if row * block <= _BLOCKS_CHUNK else run
-    return Kind(None, run, parts=((1, columns),), fields=fields)
+    columns = row if row * block <= CODECS[registry.CODEC_FIELDS].chunk else run
+    return Kind(None, run, fields=fields, columns=columns)
 
 
 def matrices(kind: Kind, elements: int) -> list[tuple[int, int]]:

@@ -1,11 +1,16 @@
-"""What each level does. Levels differ in the writer only: one reader reads them all."""
+"""What each level does. Levels differ in the writer only: one reader reads them all.
+
+A level, and what is derived from it for some data, is settled here; nothing alters it on its way.
+"""
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 from densor.errors import ArgumentError
 
 DEFAULT_LEVEL = 3
+SLOWEST_ZSTD = 19
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,25 @@ def level_settings(level: int, text: bool = False) -> Level:
     return replace(settings, bytes="full") if text else settings
 
 
+@cache
 def beside_tensors(level: Level) -> Level:
     """A level for a file that holds tensors: its other bytes are not to be slower than those."""
     return replace(level, bytes="zstd") if level.bytes == "light" else level
+
+
+@cache
+def beside_language_model(level: Level) -> Level:
+    """A level for bytes under a language model, next to which nothing else takes time."""
+    return replace(level, bytes="full", zstd=max(level.zstd, SLOWEST_ZSTD))
+
+
+@cache
+def with_huffman_codes(level: Level) -> Level:
+    """A level for batches so small that the tables of rANS count."""
+    return replace(level, planes="huffman")
+
+
+@cache
+def of_low_halves(level: Level) -> Level:
+    """A level for the lower halves of numbers of 4 bytes, in which nothing repeats."""
+    return replace(level, try_zstd=False)

@@ -1,10 +1,13 @@
 """Numbers that stand in archives. Frozen: a number is never given another meaning."""
 
+FRAME_SIZE = 28  # bytes in front of the payload of every frame
+
 MODEL_RAW = 0  # model numbers of chunks without a MODEL frame
 MODEL_ZSTD = 1
 FIRST_MODEL = 16  # the number of the first MODEL frame
 MODEL_WINDOW = 256  # how many MODEL frames back a chunk may reach
 MODEL_BYTES = 1 << 16  # of a MODEL frame, at most
+FRAME_SIZE = 28  # bytes in front of the payload of each frame
 
 CODEC_PLANAR = 2  # the first byte of a MODEL frame
 CODEC_SCALES = 3  # floats under scale contexts, rANS

@@ -2,7 +2,9 @@
 
 A range coder, that is a queue: what was coded first is decoded first. The library turns the
 parameters into probabilities in floating-point arithmetic, so parameters must be bit for bit those
-of the coding side; models that stand in archives use integers instead (`entropy.arithmetic`).
+of the coding side. Models that stand in archives use integers instead (`entropy.arithmetic`), and
+so do those of callers, whose frequencies add up to as much as 2^32 (`entropy.symbols`); the library
+has 24 bits.
 """
 
 from typing import Any

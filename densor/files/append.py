@@ -1,11 +1,14 @@
 """Chains of checkpoints: one more file into an archive, coded against one that is there."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, Unpack
 
 from densor.errors import ArgumentError, FileError
-from densor.files.single import Progress, Sizes, add_planned, same_file_state
+from densor.files.checked import check_written
+from densor.files.new_archive import add_planned, planned
+from densor.files.opened import same_file_state
 from densor.formats.container.archive import Archive
 from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import FILE, BaseRef, EntryMeta, new_path
@@ -13,9 +16,15 @@ from densor.formats.container.index import IndexedEntry
 from densor.formats.container.open_base import open_base
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.damage.recovery import check_wanted, find_layout, protect
-from densor.formats.io.outputs import check_still_there, errors_of, to_be_replaced, whole_file
+from densor.formats.io.outputs import (
+    Sizes,
+    check_still_there,
+    errors_of,
+    to_be_replaced,
+    whole_file,
+)
 from densor.formats.io.sources import FileRandomSource, FileSource
-from densor.formats.parsers.plan import plan_file
+from densor.options import WriteKeywords, WriteOptions, write_options
 
 MOST_HOPS = 8  # bases of bases that a new entry may need; beyond, it is stored by itself
 
@@ -23,66 +32,86 @@ MOST_HOPS = 8  # bases of bases that a new entry may need; beyond, it is stored 
 def append(
     archive: str | os.PathLike[str],
     source: str | os.PathLike[str],
-    level: int = 3,
-    threads: int = 0,
+    level: int | None = None,
+    threads: int | None = None,
     *,
     name: str | None = None,
     base_entry: str | None = None,
-    base: object = None,
     most_hops: int = MOST_HOPS,
-    dtype: str | None = None,
-    llm: Any = None,
-    progress: Progress | None = None,
+    options: WriteOptions | None = None,
+    **keywords: Unpack[WriteKeywords],
 ) -> Sizes:
     """Adds a file to an archive, coded against the latest file in it where that is smaller.
 
     `name`: of the new entry, by default the source's. `base_entry`: another file of the archive to
-    code against. After `most_hops` bases of bases, a file is stored by itself. `base`: what the
-    archive's entries are based on outside of it, if they are. `llm`: the language model that texts
-    in the archive were coded under, and that the new file is if it has no tensors. The archive is
-    written anew beside the old one, with recovery data if that has any, and takes its place when it
-    is whole, so that nothing is lost if that fails; there must be room for both. Returns the size
-    of the file and by how much the archive grew, recovery data left out.
+    code against. After `most_hops` bases of bases, a file is stored by itself. The archive is
+    written anew beside the old one, and takes its place when it is whole, so that nothing is lost
+    if that fails; there must be room for both. Returns the size of the file and by how much the
+    archive grew, recovery data left out.
+
+    Options are those of `compress_file`, but `base`: what the archive's entries are based on
+    outside of it, if they are; `llm`: the language model that texts in the archive were coded
+    under, and that the new file is if it has no tensors; `recovery`: by default what the archive
+    has; `max_output_size`: LimitError where what is decoded of the archive, or its base, is larger.
     """
+    chosen = write_options(options, level=level, threads=threads, **keywords)
     path = Path(archive)
     with errors_of(path):
         file = path.open("rb")
-    with (
-        file,
-        to_be_replaced(path, file) as before,
-        open_base(base, threads, llm=llm) as given,
-    ):
-        old = Archive(FileRandomSource(file), threads, base=given, llm=llm)
-        layout = find_layout(FileRandomSource(file), thorough=False)
-        if layout is not None:
-            check_wanted(layout.percent)
+    reading = chosen.reading()
+    with file, to_be_replaced(path, file) as before, open_base(reading) as given:
+        old = Archive(FileRandomSource(file), reading, given)
         try:
+            chosen = replace(chosen, recovery=_recovery(file, chosen))
             with whole_file(path, overwrite=True) as out:
-                writer = ArchiveWriter(out, level, threads, llm=llm, progress=progress)
-                try:
-                    writer.copy(old)
-                    copied, original = writer.written, writer.original
-                    _add(writer, old, Path(source), name, base_entry, most_hops, dtype)
-                    writer.close()
-                finally:
-                    writer.abort()
-                if layout is not None:
-                    protect(out, 0, layout.percent)
+                entry = _chosen(old, base_entry, most_hops)
+                base = None if entry is None else _EntryInArchive(old, entry)
+                grown = _with_file(ArchiveWriter(out, chosen), old, base, Path(source), name)
+                if chosen.recovery is not None:
+                    protect(out, 0, chosen.recovery)
+                if chosen.verify:
+                    check_written(out, out.tell(), reading, given)
                 os.fchmod(out.fileno(), before.st_mode & 0o777)
                 check_still_there(path, before)
         finally:
             old.close()
-        return Sizes(writer.original - original, writer.written - copied)
+        return grown
+
+
+def _with_file(
+    writer: ArchiveWriter,
+    old: Archive,
+    base: "_EntryInArchive | None",
+    source: Path,
+    name: str | None,
+) -> Sizes:
+    """Writes the archive with one more file in it; returns by how much it grew."""
+    try:
+        writer.copy(old)
+        copied, original = writer.written, writer.original
+        _add(writer, base, source, name)
+        writer.close()
+    finally:
+        writer.abort()
+    return Sizes(writer.original - original, writer.written - copied)
+
+
+def _recovery(file: BinaryIO, options: WriteOptions) -> float | None:
+    """Percent of recovery data that the archive shall have: what it has, if none is asked for."""
+    percent = options.recovery
+    if percent is None:
+        layout = find_layout(FileRandomSource(file), thorough=False)
+        percent = None if layout is None else layout.percent
+    if percent is not None:
+        check_wanted(percent)
+    return percent
 
 
 def _add(
     writer: ArchiveWriter,
-    old: Archive,
+    base: "_EntryInArchive | None",
     source: Path,
     name: str | None,
-    base_entry: str | None,
-    most_hops: int,
-    dtype: str | None,
 ) -> None:
     with errors_of(source):
         file: BinaryIO = source.open("rb", buffering=0)
@@ -93,15 +122,8 @@ def _add(
         meta = EntryMeta(new_path(name or source.name), FILE, status.st_size)
         meta.mode, meta.mtime_ns = status.st_mode & 0o777, status.st_mtime_ns
         random = FileRandomSource(file)
-        tensor = meta.name.removesuffix(".npy")
-        plan = plan_file(
-            FileSource(file), status.st_size, dtype, writer.level, random=random, name=tensor
-        )
-        entry = _chosen(old, base_entry, most_hops)
-        if entry is None:
-            add_planned(writer, meta, plan)
-        else:
-            add_planned(writer, meta, plan, _EntryInArchive(old, entry), entry.meta.tensors)
+        plan = planned(writer, meta, FileSource(file), random)
+        add_planned(writer, meta, plan, base, None if base is None else base.tensors)
         if not same_file_state(status, file):
             raise FileError(f"{source}: changed while it was read")
 
@@ -124,6 +146,7 @@ class _EntryInArchive(GivenBase):
     def __init__(self, archive: Archive, entry: IndexedEntry) -> None:
         super().__init__(archive.as_source(entry))
         self._entry = entry
+        self.tensors = entry.meta.tensors
 
     def reference(self, hash: str | None = None) -> BaseRef:
         """The number of the entry, with the hash that it has."""

@@ -2,19 +2,19 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from densor.codec.delta.compare import NOTHING, Changes, compare
 from densor.codec.kind import BATCH_BYTES
 from densor.errors import ArgumentError, FileError
-from densor.files.single import open_input
-from densor.formats.container import wire
+from densor.files.opened import open_input
 from densor.formats.container.archive import Archive
-from densor.formats.container.open_base import open_base
+from densor.formats.container.open_base import is_archive, open_base
 from densor.formats.io.sources import Bytes, RandomSource
 from densor.formats.io.urls import label, plain
 from densor.formats.parsers.base_matching import tensors_of
 from densor.formats.tensors import TensorInfo
+from densor.options import Progress, ReadKeywords, ReadOptions, read_options
 
 
 class _Tensor(NamedTuple):
@@ -36,20 +36,21 @@ class Difference(NamedTuple):
 def differences(
     old: Any,
     new: Any,
-    threads: int = 1,
+    threads: int | None = None,
     *,
-    base: Any = None,
-    max_output_size: int | None = None,
+    options: ReadOptions | None = None,
+    **keywords: Unpack[ReadKeywords],
 ) -> Iterator[Difference]:
     """How each tensor of `new` differs from that in `old`, then what only `old` has.
 
     `old`, `new`: paths or URLs of files that hold tensors, or of archives of such; of several files
-    in an archive that have tensors of the same names, the latest counts. `base`: what an archive
-    is based on, if it is. ArgumentError if neither holds tensors, LimitError if an archive, or what
-    it is based on, holds more than `max_output_size` bytes.
+    in an archive that have tensors of the same names, the latest counts. Options, as keywords or as
+    an object: `base`: what an archive is based on, if it is; `max_output_size`: LimitError if an
+    archive, or what it is based on, holds more bytes; `progress`: called with bytes of `new` that
+    were compared. ArgumentError if neither holds tensors.
     """
-    limits = base, max_output_size
-    with _opened(old, threads, *limits) as before, _opened(new, threads, *limits) as after:
+    chosen = read_options(options, threads=threads, **keywords)
+    with _opened(old, chosen) as before, _opened(new, chosen) as after:
         if not before and not after:
             raise ArgumentError("neither holds tensors that can be told apart")
         for name, tensor in after.items():
@@ -57,7 +58,7 @@ def differences(
             if other is None or _form(other) != _form(tensor):
                 yield _lone(tensor, "new")
             else:
-                yield _compared(other, tensor)
+                yield _compared(other, tensor, chosen.progress)
         for name, tensor in before.items():
             if name not in after or _form(after[name]) != _form(tensor):
                 yield _lone(tensor, "old")
@@ -71,28 +72,27 @@ def _lone(tensor: _Tensor, only: str) -> Difference:
     return Difference(*tensor.info[:3], tensor.info.size, None, only)
 
 
-def _compared(old: _Tensor, new: _Tensor) -> Difference:
+def _compared(old: _Tensor, new: _Tensor, progress: Progress | None) -> Difference:
     changes = NOTHING
     for at in range(0, new.info.size, BATCH_BYTES):
         end = min(at + BATCH_BYTES, new.info.size)
         changes += compare(new.read(at, end), old.read(at, end), new.info.dtype)
+        if progress is not None:
+            progress(end - at)
     return Difference(*new.info[:3], new.info.size, changes, None)
 
 
 @contextlib.contextmanager
-def _opened(
-    path: Any, threads: int, base: Any, max_size: int | None
-) -> Iterator[dict[str, _Tensor]]:
+def _opened(path: Any, options: ReadOptions) -> Iterator[dict[str, _Tensor]]:
     with open_input(plain(path)) as found, contextlib.ExitStack() as stack:
         if found.random is None:
             raise FileError(f"{label(path)}: cannot be read at random")
         source = found.random
-        magic = source.read_at(0, min(len(wire.MAGIC), source.size)).tobytes()
-        if magic != wire.MAGIC:
+        if not is_archive(source):
             yield {info.name: _Tensor(info, _in_file(source, info)) for info in tensors_of(source)}
             return
-        given = stack.enter_context(open_base(base, threads, max_size))
-        archive = Archive(source, threads, max_size=max_size, base=given)
+        given = stack.enter_context(open_base(options))
+        archive = Archive(source, options, given)
         stack.callback(archive.close)
         archive.check_size({entry.number: entry.size for entry in archive.entries})
         yield {

@@ -4,30 +4,34 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
 from densor.errors import FileError, FormatError
-from densor.files.single import (
-    Path_or_file,
-    Progress,
-    Sizes,
-    add_input,
-    apply_times_and_mode,
-    file_sink,
-    finished,
-    open_input,
-    open_output,
-)
+from densor.files.new_archive import NewArchive, add_input, new_archive
+from densor.files.opened import PathOrFile, open_input, open_output
+from densor.files.single import file_sink
 from densor.formats.container.entry import DIR, FILE, EntryMeta, new_path
 from densor.formats.container.open_base import open_base
 from densor.formats.container.sinks import Copies, NullSink
 from densor.formats.container.stream_reader import Sink, StreamReader
-from densor.formats.container.writer import ArchiveWriter
-from densor.formats.damage.recovery import check_wanted
-from densor.formats.io.outputs import errors_of, whole_file
+from densor.formats.io.outputs import (
+    Sizes,
+    apply_times_and_mode,
+    errors_of,
+    make_parents,
+    whole_file,
+)
 from densor.formats.io.safe_paths import Places
 from densor.formats.io.sources import FileSource, MemorySource
 from densor.formats.io.urls import is_url, join, name_of, plain
+from densor.options import (
+    ReadKeywords,
+    ReadOptions,
+    WriteKeywords,
+    WriteOptions,
+    read_options,
+    write_options,
+)
 
 
 class Member(NamedTuple):
@@ -86,79 +90,56 @@ def _below(folder: Path, prefix: str) -> Iterator[Member]:
 
 def pack(
     paths: Iterable[str | os.PathLike[str]],
-    target: Path_or_file,
-    level: int = 3,
-    threads: int = 0,
+    target: PathOrFile,
+    level: int | None = None,
+    threads: int | None = None,
     *,
-    dtype: str | None = None,
-    overwrite: bool = False,
-    hash: str | None = None,
-    text: bool = False,
-    llm: Any = None,
-    verify: bool = True,
-    recovery: float | None = None,
-    gpu_index: bool = False,
-    progress: Progress | None = None,
+    options: WriteOptions | None = None,
+    **keywords: Unpack[WriteKeywords],
 ) -> Sizes:
     """Packs files and folders into one archive, which `extract` restores byte for byte.
 
-    Parameters are those of `compress_file`. `verify`: decode at once what a language model has
-    coded; nothing else is decoded.
+    Parameters and options are those of `compress_file`. `base`: a file that those are coded against
+    which share tensors with it, or an archive of several, where each goes with the one of its name;
+    `extract` then needs it too.
     """
+    chosen = write_options(options, level=level, threads=threads, **keywords)
     found = list(members(paths))
-    with open_output(plain(target), overwrite) as out:
-        if recovery is not None:
-            check_wanted(recovery, out)
-        writer = ArchiveWriter(
-            out,
-            level,
-            threads,
-            hash=hash,
-            text=text,
-            llm=llm,
-            verify=verify,
-            gpu_index=gpu_index,
-            progress=progress,
-        )
-        try:
-            for member in found:
-                _add_member(writer, member, dtype)
-            writer.close()
-        finally:
-            writer.abort()
-        return finished(writer, out, recovery)
+    with new_archive(target, chosen) as archive:
+        for member in found:
+            _add_member(archive, member)
+    return archive.sizes
 
 
-def _add_member(writer: ArchiveWriter, member: Member, dtype: str | None) -> None:
+def _add_member(archive: NewArchive, member: Member) -> None:
     if isinstance(member.path, Path) and member.path.is_dir():
         with errors_of(member.path):
             status = member.path.stat()
         meta = EntryMeta(member.name, DIR, 0)
         meta.mode, meta.mtime_ns = status.st_mode & 0o777, status.st_mtime_ns
-        writer.add(meta, MemorySource(b""), [])
+        archive.writer.add(meta, MemorySource(b""), [])
         return
     with open_input(member.path) as found:
-        add_input(writer, member.name, found, dtype)
+        add_input(archive, member.name, found, one_of_many=True)
 
 
 def extract(
-    source: Path_or_file,
+    source: PathOrFile,
     folder: str | os.PathLike[str],
     names: Iterable[str] = (),
-    threads: int = 0,
+    threads: int | None = None,
     *,
     overwrite: bool = False,
-    max_output_size: int | None = None,
-    base: Any = None,
-    llm: Any = None,
-    progress: Progress | None = None,
+    options: ReadOptions | None = None,
+    **keywords: Unpack[ReadKeywords],
 ) -> list[str]:
     """Restores the files of an archive below `folder`, a path or URL; returns their names.
 
     `source`: path, URL or binary file object. `names`: only these entries; FileError if one is not
     in the archive. Every file appears whole or not at all. Symbolic links that lie in the way
-    below `folder` are not followed. `base`, `llm`: as for `decompress_file`.
+    below `folder` are not followed. Options are those of `decompress_file`.
     """
+    chosen = read_options(options, threads=threads, **keywords)
     folder = plain(folder)
     wanted = set(names)
     extraction = (
@@ -166,16 +147,8 @@ def extract(
         if is_url(folder)
         else _Extraction(Path(folder), wanted, overwrite)
     )
-    limits = threads, max_output_size
-    with open_input(plain(source)) as found, open_base(base, *limits, llm) as before:
-        reader = StreamReader(
-            FileSource(found.file),
-            threads,
-            max_size=max_output_size,
-            progress=progress,
-            base=before,
-            llm=llm,
-        )
+    with open_input(plain(source)) as found, open_base(chosen) as base:
+        reader = StreamReader(FileSource(found.file), chosen, base)
         try:
             extraction.run(reader)
         finally:
@@ -221,7 +194,7 @@ class _Extraction:
         return self._new(meta)
 
     def _complete(self, meta: EntryMeta) -> None:
-        apply_times_and_mode(self._folder / meta.name, meta)
+        apply_times_and_mode(self._folder / meta.name, meta.mode, meta.mtime_ns)
         if meta.kind == FILE:
             self._places.made(meta.name)
 
@@ -256,15 +229,3 @@ class _RemoteExtraction(_Extraction):
             return NullSink(None)
         out = self._open.enter_context(open_output(join(self._url, meta.name), self._overwrite))
         return file_sink(out, self._keep)
-
-
-def make_parents(folder: Path, parent: Path) -> None:
-    """Makes folders below the target one by one, none of them through a symbolic link."""
-    with errors_of(parent):
-        folder.mkdir(parents=True, exist_ok=True)
-        at = folder
-        for part in parent.relative_to(folder).parts:
-            at = at / part
-            if at.is_symlink():
-                raise FileError(f"{at}: is a symbolic link; extract elsewhere")
-            at.mkdir(exist_ok=True)

@@ -6,20 +6,30 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
-from densor.errors import ArgumentError, DensorError, FileError, FormatError
+from densor.errors import ArgumentError, DensorError, FileError, FormatError, LimitError
 from densor.files.folder import extract, pack
-from densor.files.single import Sizes
+from densor.formats.container import wire
 from densor.formats.container.base import GivenBase
 from densor.formats.container.tensor_blob import Tensor
-from densor.formats.container.wire import MAGIC
-from densor.formats.io.outputs import copy_times_and_mode, errors_of
-from densor.formats.packed import packed_file
-from densor.formats.packed.packed_file import BaseFolder, PackedFile
+from densor.formats.io.outputs import Sizes, copy_times_and_mode, errors_of
+from densor.formats.packed import header, writer
+from densor.formats.packed.base_folder import BaseFolder
+from densor.formats.packed.reader import PackedFile
 from densor.formats.tensors import is_name
+from densor.options import (
+    DEFAULT_LEVEL,
+    ReadKeywords,
+    ReadOptions,
+    WriteKeywords,
+    WriteOptions,
+    read_options,
+    write_options,
+)
 
 METHOD = "densor"  # `quant_method` in config.json
 CONFIG = "config.json"
@@ -29,8 +39,6 @@ BASE_VARIABLE = "DENSOR_BASE"
 # What transformers takes a model's weights from; adapters and others' files stay as they are.
 _WEIGHTS = re.compile(r"model(\.[\w-]+)?(-\d+-of-\d+)?(\.[\w-]+)?\.safetensors")
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-
-Progress = Callable[[int], object]
 
 
 class Packed(NamedTuple):
@@ -45,7 +53,7 @@ def check_packed(file: PackedFile) -> PackedFile:
     for name in () if file.packed else file:
         info = file.info(name)
         looks = info.dtype == "U8" and len(info.shape) == 1
-        if looks and file.stored(name)[: len(MAGIC)].tobytes() == MAGIC:
+        if looks and wire.begins_archive(file.stored(name)):
             raise FormatError(
                 f"{file.path}: tensor {name!r:.200}: blob of a file that is not packed"
             )
@@ -62,36 +70,35 @@ def weight_files(folder: Path) -> list[Path]:
 def pack_model(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    level: int = 3,
-    threads: int = 0,
+    level: int | None = None,
+    threads: int | None = None,
     *,
-    base: str | os.PathLike[str] | None = None,
-    overwrite: bool = False,
-    gpu_index: bool = False,
-    progress: Progress | None = None,
+    options: WriteOptions | None = None,
+    **keywords: Unpack[WriteKeywords],
 ) -> Packed:
     """Writes a packed copy of a model's folder, which appears whole or not at all.
 
-    `source`: a folder with config.json and model*.safetensors. `base`: the folder of a model that
-    this one was made from; tensors are coded against those of the same name, type and shape there
-    where that is smaller, and whoever loads or unpacks the copy needs that folder too. `gpu_index`:
-    store entry points for GPUs, as for `densor.compress`. What was written is unpacked and compared
-    before the folder appears. Raises a DensorError.
+    `source`: a folder with config.json and model*.safetensors. Options are those of
+    `densor.compress_file`, but `base`: the folder of a model that this one was made from; tensors
+    are coded against those of the same name, type and shape there where that is smaller, and
+    whoever loads or unpacks the copy needs that folder too. `text` and `llm` are for config.json
+    and the model card. There is no recovery data in such folders. What was written is unpacked and
+    compared before the folder appears, unless `verify` is False. Raises a DensorError.
     """
+    chosen = write_options(options, level=level, threads=threads, **keywords)
+    if chosen.recovery is not None or chosen.dtype is not None:
+        raise ArgumentError("a model's folder takes neither recovery data nor another dtype")
     source, target = Path(source), Path(target)
     weights = weight_files(source)
     if not weights:
         raise FileError(f"{source}: holds no model*.safetensors")
     files = [PackedFile(path) for path in weights]
     config = _config_of(source / CONFIG)
-    bases = None if base is None else BaseFolder(base, threads)
-    with new_folder(target, overwrite, source) as new:
+    bases = None if chosen.base is None else _base_folder(chosen)
+    with new_folder(target, chosen.overwrite, source) as new:
         _copy_others(source, new, {path.name for path in weights} | {CONFIG, CARD})
-        _keep_originals(source, new)
-        written = [
-            _pack_weights(file, new / file.path.name, level, threads, bases, gpu_index, progress)
-            for file in files
-        ]
+        _keep_originals(source, new, chosen)
+        written = [_pack_weights(file, new / file.path.name, chosen, bases) for file in files]
         sizes = Sizes(sum(file.size for file in files), sum(file.stored_size for file in written))
         name = bases.path.name if bases is not None and _need_base(written) else None
         _write_config(config, new / CONFIG, files[0], name)
@@ -99,30 +106,37 @@ def pack_model(
     return Packed([file.path.name for file in files], sizes)
 
 
+def _base_folder(options: WriteOptions) -> BaseFolder:
+    """The base of a model; LimitError where its files unpack to more than the options allow."""
+    found = BaseFolder(options.base, options.threads)
+    check_sizes(sorted(found.path.glob("*.safetensors")), options.max_output_size)
+    return found
+
+
+def check_sizes(paths: list[Path], most: int | None) -> None:
+    """LimitError where the files, once unpacked, have more than `most` bytes in all."""
+    if most is not None and sum(PackedFile(path).size for path in paths) > most:
+        raise LimitError(f"files hold more than {most} bytes")
+
+
 def _need_base(files: list[PackedFile]) -> bool:
     return any(file.describe(name).base is not None for file in files for name in file)
 
 
 def _pack_weights(
-    file: PackedFile,
-    path: Path,
-    level: int,
-    threads: int,
-    bases: BaseFolder | None,
-    gpu_index: bool,
-    progress: Progress | None,
+    file: PackedFile, path: Path, options: WriteOptions, bases: BaseFolder | None
 ) -> PackedFile:
     find = None if bases is None else bases.find
     with errors_of(path), path.open("wb") as out:
-        packed_file.pack_file(
-            file, out, level, threads, base=find, gpu_index=gpu_index, progress=progress
-        )
+        writer.pack_file(file, out, options, find)
     copy_times_and_mode(file.path, path)
     written = PackedFile(path)
     need = None if bases is None else bases.need
+    if options.verify is False:
+        return written
     try:
         with open(os.devnull, "wb") as nowhere:
-            written.unpack(nowhere, threads, need)
+            written.unpack(nowhere, options.threads, need)
     except DensorError as error:
         raise FileError(f"verification of what was written failed: {error}") from error
     return written
@@ -131,32 +145,36 @@ def _pack_weights(
 def unpack_model(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    threads: int = 0,
+    threads: int | None = None,
     *,
-    base: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    options: ReadOptions | None = None,
+    **keywords: Unpack[ReadKeywords],
 ) -> Sizes:
     """Restores the folder that `pack_model` was given, every file byte for byte.
 
-    `base`: the folder that it was packed against; otherwise found as `Bases` says. The new folder
-    appears whole or not at all. Raises a DensorError.
+    Options are those of `densor.decompress_file`, but `base`: the folder that the model was packed
+    against; otherwise it is found as `Bases` says. LimitError where the weights, and so the other
+    files that were packed, have more than `max_output_size` bytes. The new folder appears whole or
+    not at all. Raises a DensorError.
     """
+    chosen = read_options(options, threads=threads, **keywords)
     source, target = Path(source), Path(target)
     originals = source / ORIGINALS
     if not originals.is_file():
         raise FileError(f"{source}: is no packed model, since {ORIGINALS} is missing")
-    bases = Bases(source, base, threads)
+    bases = Bases(source, chosen.base, chosen.threads)
     original = stored = 0
     with new_folder(target, overwrite, source) as new:
+        check_sizes(weight_files(source), chosen.max_output_size)
         weights = [check_packed(PackedFile(path)) for path in weight_files(source)]
         names = {file.path.name for file in weights}
         _copy_others(source, new, names | {CONFIG, CARD, ORIGINALS})
-        extract(originals, new, threads=threads)
+        extract(originals, new, options=replace(chosen, base=None, progress=None))
         for file in weights:
             path = new / file.path.name
             with errors_of(path), path.open("wb") as out:
-                file.unpack(out, threads, bases.need, progress)
+                file.unpack(out, chosen.threads, bases.need, chosen.progress)
             copy_times_and_mode(file.path, path)
             original, stored = original + file.size, stored + file.stored_size
     return Sizes(original, stored)
@@ -261,9 +279,11 @@ def _copy_others(source: Path, target: Path, but: set[str]) -> None:
             raise FileError(f"{child}: neither a file nor a folder")
 
 
-def _keep_originals(source: Path, target: Path) -> None:
+def _keep_originals(source: Path, target: Path, options: WriteOptions) -> None:
+    """Packs what the copy has other contents of, at the default level, which is enough for it."""
     names = [source / name for name in (CONFIG, CARD) if (source / name).is_file()]
-    pack(names, target / ORIGINALS)
+    small = replace(options, level=DEFAULT_LEVEL, base=None, gpu_index=False, progress=None)
+    pack(names, target / ORIGINALS, options=small)
 
 
 def _config_of(path: Path) -> dict[str, Any]:
@@ -290,7 +310,7 @@ def _config_of(path: Path) -> dict[str, Any]:
 
 def _write_config(config: dict[str, Any], path: Path, first: PackedFile, base: str | None) -> None:
     """config.json with a `quantization_config` that makes transformers use densor."""
-    about: dict[str, Any] = {"quant_method": METHOD, "version": packed_file.VERSION}
+    about: dict[str, Any] = {"quant_method": METHOD, "version": header.VERSION}
     dtype = _float_type(first)
     if dtype is not None:
         about["dtype"] = dtype

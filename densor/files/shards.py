@@ -17,46 +17,36 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
 
 from densor.errors import ArgumentError, DensorError, UnsupportedError
 from densor.files.folder import members
-from densor.files.single import Input, compress_file, entry_name, open_input, test_file
+from densor.files.opened import Input, entry_name, open_input
+from densor.files.single import compress_file, verify_file
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import FILE
 from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.container.index import IndexedEntry
+from densor.formats.container.open_base import open_base
 from densor.formats.damage.recovery import find_layout
 from densor.formats.io.outputs import errors_of
 from densor.formats.io.sources import FileSource
 from densor.formats.io.urls import is_url, join, plain
+from densor.options import ReadOptions, WriteOptions
 
 SUFFIX = ".densor"
 _PIECE = 1 << 23  # bytes hashed at a time
 _HOPELESS = (ArgumentError, UnsupportedError)  # errors that another attempt would meet again
 
 
-@dataclass(frozen=True)
-class ShardOptions:
-    """How shards are compressed, as for `compress_file`.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ShardOptions(WriteOptions):
+    """How shards are compressed: by one thread each, since there are many."""
 
-    `verify`: what is written is decoded and compared, and so is what was there before, with its
-    source; otherwise a destination counts as valid by its index, and the size and time of its
-    source.
-    """
-
-    level: int = 3
     threads: int = 1
-    dtype: str | None = None
-    hash: str | None = None
-    text: bool = False
-    recovery: float | None = None
-    verify: bool = False
-    llm: str | None = None
-    gpu_index: bool = False
 
 
 class Stats(NamedTuple):
@@ -112,11 +102,13 @@ def _absolute(place: str) -> str:
     return place if is_url(place) else os.path.abspath(place)
 
 
-def compress_shard(src_url: str, dst_url: str, options: ShardOptions) -> Stats:
+def compress_shard(src_url: str, dst_url: str, options: WriteOptions) -> Stats:
     """Compresses a file to an archive, unless it has been done; paths or URLs.
 
     May be called again, anywhere, at any time: the destination appears whole or not at all, and
-    what is there is replaced unless it is valid (see `ShardOptions.verify`). Raises a DensorError.
+    what is there is replaced unless it is valid: by its index, and the size and time of its source.
+    With `options.verify`, what is written is decoded and compared, and so is what was there, with
+    its source. Raises a DensorError.
     """
     began = time.perf_counter()
     there = _stored_if_valid(src_url, dst_url, options)
@@ -126,50 +118,42 @@ def compress_shard(src_url: str, dst_url: str, options: ShardOptions) -> Stats:
     if not is_url(dst_url):
         with errors_of(dst_url):
             Path(dst_url).parent.mkdir(parents=True, exist_ok=True)
-    sizes = compress_file(
-        src_url,
-        dst_url,
-        options.level,
-        options.threads,
-        dtype=options.dtype,
-        hash=options.hash,
-        text=options.text,
-        recovery=options.recovery,
-        overwrite=True,
-        verify=options.verify or None,
-        llm=options.llm,
-        gpu_index=options.gpu_index,
-    )
+    options = replace(options, overwrite=True, verify=options.verify or None)
+    sizes = compress_file(src_url, dst_url, options=options)
     return Stats(src_url, dst_url, *sizes, time.perf_counter() - began, False)
 
 
-def _stored_if_valid(source: str, target: str, options: ShardOptions) -> tuple[int, int] | None:
+def _stored_if_valid(source: str, target: str, options: WriteOptions) -> tuple[int, int] | None:
     """Original and stored bytes of a destination that need not be made anew, else None."""
     with open_input(source) as wanted:
         try:
             with open_input(target) as found:
                 if found.random is None:
                     return None
-                archive = Archive(found.random, 1)
+                archive = Archive(found.random, ReadOptions(threads=1))
                 stored = found.random.size
-                valid = len(archive.entries) == 1 and _is_of(
-                    archive.entries[0], entry_name(source), wanted, options
+                with open_base(options.reading()) as base:
+                    wanted_base = None if base is None else base.reference(options.hash)
+                valid = (
+                    len(archive.entries) == 1
+                    and _is_of(archive.entries[0], entry_name(source), wanted, options)
+                    and archive.entries[0].meta.base == wanted_base
                 )
                 if options.recovery is not None:
                     layout = find_layout(found.random, thorough=False)
                     valid = valid and layout is not None and layout.percent >= options.recovery
                 if valid and options.verify:
-                    entry = test_file(target, options.threads, llm=options.llm)[0]
+                    entry = verify_file(target, options=options.reading())[0]
                     valid = entry.digest == _digest(wanted, options.hash)
                 return (archive.entries[0].size, stored) if valid else None
         except DensorError:  # it is not there, was cut off, or is something else
             return None
 
 
-def _is_of(entry: IndexedEntry, name: str, wanted: Input, options: ShardOptions) -> bool:
+def _is_of(entry: IndexedEntry, name: str, wanted: Input, options: WriteOptions) -> bool:
     meta = entry.meta
     return (
-        (meta.kind, meta.name, meta.base) == (FILE, name, None)
+        (meta.kind, meta.name) == (FILE, name)
         and (entry.size, meta.mtime_ns) == (wanted.size, wanted.mtime_ns)
         and entry.hash_kind == KINDS[options.hash or DEFAULT]
     )
@@ -208,7 +192,7 @@ def _follow_parent() -> None:
 
 def compress_shards(
     pairs: Iterable[Pair],
-    options: ShardOptions,
+    options: WriteOptions,
     executor: Executor | Callable[[], Executor],
     *,
     window: int | None = None,
@@ -242,7 +226,7 @@ class _Run:
     def __init__(
         self,
         shards: list[_Shard],
-        options: ShardOptions,
+        options: WriteOptions,
         executor: Executor | Callable[[], Executor],
         window: int | None,
         retries: int,

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
+from densor.runtime.types import Bytes as Bytes
+
 _KERNEL = re.compile(
     r"^(?:HUFFMAN|RANS|MATVEC)\((\w+),|^extern .*__global__.* (\w+)\($", re.MULTILINE
 )

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from densor.dtypes import SIZES, to_torch
 from densor.errors import ArgumentError, UnsupportedError
 from densor.gpu.backend import FILES, kernels, part, source
+from densor.runtime.types import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 _HINT = 'pip install "densor[gpu]"'
 _UINTS = {1: "uint8", 2: "uint16", 4: "uint32", 8: "uint64", 16: "complex128"}
 

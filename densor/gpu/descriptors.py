@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
+from densor.runtime.types import Bytes
+
 Pieces = npt.NDArray[np.int64]  # [n, 3]
 ALIGNMENT = 16
 OUT_ALIGNMENT = 32  # of the memory that tensors are decoded to: a group of eight FP32

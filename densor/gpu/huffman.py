@@ -3,17 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec import registry
 from densor.codec.planes.params import Classes, Model
-from densor.codec.planes.units import Bytes, CodedPlane, UnitParser, Words
+from densor.codec.planes.units import LAYOUTS, CodedPlane, UnitParser, Words
 from densor.entropy.huffman.code import MAX_BITS, canonical_codes
-
-_LAYOUTS = {
-    registry.LAYOUT_BYTE: "byte",
-    registry.LAYOUT_BF16: "bf16",
-    registry.LAYOUT_WORD16: "word16",
-    registry.LAYOUT_FP32: "fp32",
-}
+from densor.runtime.types import Bytes
 
 
 class PlanarModel:
@@ -22,7 +15,8 @@ class PlanarModel:
     def __init__(self, model: Model[Classes]) -> None:
         self.model = model
         self.size = model.layout.size
-        self.kernel = _LAYOUTS.get(model.layout.number) if not model.delta else None
+        by_units = model.layout.number in LAYOUTS and not model.delta
+        self.kernel = model.layout.name if by_units else None
         self._parser = UnitParser(model)
 
     def table(self, plane: int, code: int) -> Words:

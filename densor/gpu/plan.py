@@ -16,9 +16,9 @@ from densor.gpu.descriptors import JOB, PLANE, SEGMENT, STREAM, STREAM_JOB, Aren
 from densor.gpu.huffman import PlanarModel
 from densor.gpu.rans import ScalesModel
 from densor.gpu.tensors import Packed, PackedChunk
+from densor.runtime.types import Bytes
 
 Array = npt.NDArray[Any]
-Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint32]
 SCRATCH = 1 << 63  # marks an offset in the scratch memory, not in the arena
 HUFFMAN_THREADS = 256  # and as many units to a job

@@ -5,30 +5,21 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.coder import ChunkDecoder
-from densor.codec.decoders import decoder_for
+from densor.codec.codec import ChunkDecoder, decoder_for, inner_decoder
 from densor.codec.scale_context.decoder import take_lines
-from densor.codec.scale_context.forms import BF16, FP8_E4M3, FP8_E5M2, FP16, FP32
 from densor.codec.scale_context.params import Model, parse
 from densor.codec.scale_context.payload import parse_head
 from densor.entropy.rans.decode import StreamDecoder, Table, decode_table
 from densor.entropy.rans.tables import ONE, Freqs
 from densor.errors import FormatError
 from densor.gpu.descriptors import PART
+from densor.runtime.types import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint32]
 WARPS = 4  # chunks that a block decodes at a time
 THREADS = 32 * WARPS
 _RANGES = 260  # of a context: 256, one that may be looked at too, whole groups of four
 _BEYOND = np.zeros(64, np.uint8)  # scales that lanes look at where no element is left
-_KERNELS = {
-    BF16: "rans_bf16",
-    FP16: "rans_fp16",
-    FP8_E4M3: "rans_fp8_e4m3",
-    FP8_E5M2: "rans_fp8_e5m2",
-    FP32: "rans_fp32",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +52,10 @@ class ScalesModel:
         self.model: Model = parse(payload)
         decoder_for(payload)  # checks the model of low halves
         self.size = self.model.form.size
-        self.kernel = _KERNELS[self.model.form.number]
+        self.kernel = f"rans_{self.model.form.name}"
         self._low: ChunkDecoder | None = None
         if self.model.low:
-            self._low = decoder_for(self.model.low)
+            self._low = inner_decoder(self.model.low)
         self._table: Table | None = None
 
     def tables(self) -> Words:

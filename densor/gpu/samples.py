@@ -4,17 +4,18 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
-from densor.codec.coder import BatchCoder
+from densor.codec.codec import BatchCoder
+from densor.codec.history import History
 from densor.codec.kind import kind_of
 from densor.codec.levels import level_settings
-from densor.codec.planes.encoder import PlanarCoder
+from densor.codec.planes.encoder import PlaneCoder
 from densor.codec.planes.layout import layout_for
+from densor.codec.planes.stages.huffman import HUFFMAN
 from densor.codec.scale_context.encoder import ScalesCoder
-from densor.codec.scale_context.tables import History
 from densor.dtypes import SIZES
 from densor.gpu.tensors import Packed, PackedChunk, Place
+from densor.runtime.types import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 _WILD = 300  # one element of so many has arbitrary bits
 
 
@@ -55,7 +56,9 @@ def planar(data: Bytes, dtype: str, run: int = 64, chunk: int = 1 << 18, level: 
     """Coded by planes, `chunk` elements at a time, with a class for each `run`."""
     layout = layout_for(dtype)
     assert layout is not None
-    coder = PlanarCoder(data, layout, run, level_settings(level), False) if data.size else None
+    if not data.size:
+        return _packed(None, data, dtype, chunk)
+    coder = PlaneCoder(HUFFMAN, data, layout, run, level_settings(level), False)
     return _packed(coder, data, dtype, chunk)
 
 

@@ -3,16 +3,13 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from densor.codec import registry
 from densor.formats.container.archive import Archive, StoredChunk
 from densor.formats.container.index import IndexedEntry
 from densor.formats.container.packed_array import PackedArray
 from densor.formats.tensors import TensorInfo
+from densor.runtime.types import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 _MAX_EXTRA = 4  # chunks may hold tensors and 1 / 4 as much of what is not wanted
 
 

@@ -4,6 +4,8 @@
 functions that transformers has for this; nothing in it is changed. Importing it again does nothing.
 """
 
+from typing import Any
+
 try:
     from densor.hf.loader import from_pretrained, register
 except ImportError as error:
@@ -12,9 +14,20 @@ except ImportError as error:
     raise UnsupportedError(
         f'densor.hf needs torch and transformers 5.22 or later: pip install "densor[hf]" ({error})'
     ) from error
-from densor.files.model_folder import pack_model as pack
-from densor.files.model_folder import unpack_model as unpack
+from densor.files.model_folder import pack_model, unpack_model
+from densor.former import former_name
 
 register()
 
-__all__ = ["from_pretrained", "pack", "unpack"]
+__all__ = ["from_pretrained", "pack_model", "unpack_model"]
+
+_FORMER = {
+    "pack": "densor.hf.pack_model",
+    "unpack": "densor.hf.unpack_model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FORMER:
+        return former_name("densor.hf", name, _FORMER[name])
+    raise AttributeError(f"module 'densor.hf' has no attribute {name!r}")

@@ -31,8 +31,8 @@ from densor import dtypes
 from densor.errors import ArgumentError, ChecksumError, DensorError, FormatError, UnsupportedError
 from densor.files.model_folder import METHOD, Bases, check_packed
 from densor.formats.container import tensor_blob
-from densor.formats.packed import packed_file
-from densor.formats.packed.packed_file import PackedFile
+from densor.formats.packed import header
+from densor.formats.packed.reader import PackedFile
 from densor.torch.blob import may_be_blob, read_tensor
 from densor.torch.device import Device, open_device
 
@@ -57,14 +57,14 @@ class DensorConfig(QuantizationConfigMixin):  # type: ignore[misc]
 
     def __init__(
         self,
-        version: int = packed_file.VERSION,
+        version: int = header.VERSION,
         dtype: str | None = None,
         base: str | None = None,
         **others: Any,
     ) -> None:
         if isinstance(version, bool) or not isinstance(version, int) or version < 1:
             raise FormatError(f"quantization_config: version {version!r} is impossible")
-        packed_file.check_version(version)
+        header.check_version(version)
         if not all(isinstance(text, str | None) for text in (dtype, base)):
             raise FormatError("quantization_config: dtype and base are to be names")
         self.quant_method = METHOD

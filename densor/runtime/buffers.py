@@ -6,11 +6,13 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
-import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
+from densor.runtime.types import Bytes
+
 _GRAIN = 1 << 16  # sizes are rounded up to this; smaller buffers are not worth keeping
 
 
@@ -60,6 +62,15 @@ class BufferPool:
             if isinstance(buffer, np.ndarray) and self._kept + buffer.size <= self._most:
                 self._free.append(buffer)
                 self._kept += buffer.size
+
+    @contextmanager
+    def lend(self, size: int) -> Iterator[Bytes]:
+        """Likewise, for a `with` block, at whose end the buffer is given back."""
+        view = self.take(size)
+        try:
+            yield view
+        finally:
+            self.give(view)
 
     def clear(self) -> None:
         """Lets go of all that was given back, where memory matters more than time."""

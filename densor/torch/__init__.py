@@ -1,21 +1,22 @@
 """PyTorch: packed files of tensors, weights that stay packed, training with them, checkpoints.
 
-`load_file`, `save_file` and `safe_open` are called like those of safetensors. Nothing is imported
-before it is used.
+`load_file`, `save_packed_file` and `safe_open` are called like those of safetensors. Nothing is
+imported before it is used.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 from densor.errors import UnsupportedError
+from densor.former import former_name
 
 if TYPE_CHECKING:
     from densor.torch.cache import pack_tensors, unpack_tensors
     from densor.torch.callback import PackCheckpoints
     from densor.torch.checkpoint import PackedReader, PackedWriter
-    from densor.torch.packed import PackedTensor, from_packed, pack, unpacked
+    from densor.torch.packed import PackedTensor, from_packed, pack_tensor, unpacked
     from densor.torch.resident import check_module, memory_of, pack_module, unpack_module
-    from densor.torch.safetensors import load_file, safe_open, save_file
+    from densor.torch.safetensors import load_file, safe_open, save_packed_file
     from densor.torch.training import PackedOptimizer
 
 _LAZY = {
@@ -28,14 +29,18 @@ _LAZY = {
     "from_packed": "densor.torch.packed",
     "load_file": "densor.torch.safetensors",
     "memory_of": "densor.torch.resident",
-    "pack": "densor.torch.packed",
     "pack_module": "densor.torch.resident",
+    "pack_tensor": "densor.torch.packed",
     "pack_tensors": "densor.torch.cache",
     "safe_open": "densor.torch.safetensors",
-    "save_file": "densor.torch.safetensors",
+    "save_file": "densor.torch.safetensors",  # the former name of what comes next
+    "save_packed_file": "densor.torch.safetensors",
     "unpack_module": "densor.torch.resident",
     "unpack_tensors": "densor.torch.cache",
     "unpacked": "densor.torch.packed",
+}
+_FORMER = {
+    "pack": "densor.torch.pack_tensor",
 }
 
 __all__ = [
@@ -48,11 +53,11 @@ __all__ = [
     "from_packed",
     "load_file",
     "memory_of",
-    "pack",
     "pack_module",
+    "pack_tensor",
     "pack_tensors",
     "safe_open",
-    "save_file",
+    "save_packed_file",
     "unpack_module",
     "unpack_tensors",
     "unpacked",
@@ -60,6 +65,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _FORMER:
+        return former_name("densor.torch", name, _FORMER[name])
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module 'densor.torch' has no attribute {name!r}")

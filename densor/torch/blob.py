@@ -9,7 +9,7 @@ from densor import arrays, dtypes
 from densor.errors import DensorError, FormatError
 from densor.formats.container import tensor_blob, wire
 from densor.formats.container.base import GivenBase
-from densor.formats.packed.packed_file import PackedFile
+from densor.formats.packed.reader import PackedFile
 
 
 def may_be_blob(tensor: Any) -> bool:
@@ -19,7 +19,7 @@ def may_be_blob(tensor: Any) -> bool:
             return False
     elif tensor.dtype != torch.uint8 or tensor.ndim != 1:
         return False
-    return bytes(tensor[: len(wire.MAGIC)].cpu().numpy()) == wire.MAGIC
+    return wire.begins_archive(tensor[: len(wire.MAGIC)].cpu().numpy())
 
 
 def read_tensor(
@@ -34,7 +34,7 @@ def read_tensor(
     """
     info = file.info(name)
     if file.is_blob(name):
-        tensor_blob.check_size(info, file.stored(name))
+        wire.check_possible(info.size, file.stored(name).size)
     memory = torch.empty(info.size, dtype=torch.uint8)
     out = memory.numpy()
     data = file.read(name, threads, base_of, out)
@@ -69,7 +69,7 @@ def decoded(
         described = tensor_blob.describe(data)
         if not name.endswith(described.name):
             raise FormatError(f"blob is of {described.name!r:.200}")
-        tensor_blob.check_size(described, data)
+        wire.check_possible(described.size, data.size)
         memory = torch.empty(described.size, dtype=torch.uint8)
         tensor_blob.decode(data, described, threads, base_of, memory.numpy())
         return _as(memory, described).to(tensor.device)

@@ -72,7 +72,7 @@ class PackCheckpoints(TrainerCallback):  # type: ignore[misc]
         archive = folder.with_name(folder.name + ".densor")
         try:
             densor.pack([folder], archive, self._level, self._threads, overwrite=True)
-            densor.test_file(archive, self._threads)
+            densor.verify_file(archive, self._threads)
         except DensorError as error:
             raise type(error)(f"{folder} could not be packed: {error}") from error
         self._packed.append(folder)

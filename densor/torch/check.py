@@ -1,4 +1,4 @@
-"""Checks of models packed on a device, for `python -m densor.gpu.check`."""
+"""Checks of models packed on a device, for `densor gpu-check`."""
 
 import copy
 import time

@@ -171,7 +171,7 @@ def packed_array(tensor: torch.Tensor, level: int, threads: int) -> PackedArray:
 
 
 class PackedTensor(torch.Tensor):
-    """A tensor that stays packed in memory; made by `pack`, `from_packed` or `pack_module`.
+    """A tensor that stays packed in memory; made by `pack_tensor`, `from_packed` or `pack_module`.
 
     It behaves like the tensor that was packed; `unpack` gives a plain one. As with any wrapper
     subclass, PyTorch does not notice `plain.data = packed`, which must not be done.
@@ -440,7 +440,7 @@ _DISPATCH: dict[Any, Callable[..., Any]] = {
 }
 
 
-def pack(
+def pack_tensor(
     tensor: torch.Tensor, level: int = DEFAULT_LEVEL, threads: int = 0, *, verify: bool = True
 ) -> PackedTensor:
     """A packed tensor with the elements of a plain one, which must be contiguous on the CPU.

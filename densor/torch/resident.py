@@ -34,7 +34,7 @@ from densor.torch.packed import (
     from_packed,
     outside_graphs,
     over_cell,
-    pack,
+    pack_tensor,
     placed,
 )
 
@@ -483,7 +483,7 @@ def _packed_parameter(
         parameter = nn.Parameter(parameter.detach().cpu(), parameter.requires_grad)
     if not wanted or not can_pack(parameter):
         return None
-    packed = pack(parameter, level, threads, verify=verify)
+    packed = pack_tensor(parameter, level, threads, verify=verify)
     if select is None and packed.stored > _MAX_PACKED_SHARE * parameter.nbytes:
         return None
     return packed  # type: ignore[return-value]

@@ -4,23 +4,40 @@ Three kinds of files are read: packed and plain safetensors files, and archives 
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self, Unpack
 
 import torch
 
 from densor import api, arrays
 from densor.dtypes import SIZES
-from densor.errors import ArgumentError, UnsupportedError
-from densor.formats.container import wire
+from densor.errors import (
+    ArgumentError,
+    DensorError,
+    FileError,
+    FormatError,
+    LimitError,
+    UnsupportedError,
+)
 from densor.formats.container.entry import EntryMeta
-from densor.formats.io.outputs import errors_of, whole_file
+from densor.formats.io.outputs import whole_file
 from densor.formats.io.sources import Bytes
-from densor.formats.packed import packed_file
-from densor.formats.packed.packed_file import PackedFile
-from densor.formats.tensors import is_name
+from densor.formats.packed.base_folder import BaseFolder
+from densor.formats.packed.reader import PackedFile
+from densor.formats.packed.writer import write_packed
+from densor.formats.parsers import safetensors
+from densor.options import (
+    DEFAULT_LEVEL,
+    ReadKeywords,
+    ReadOptions,
+    WriteKeywords,
+    WriteOptions,
+    read_options,
+    write_options,
+)
 from densor.torch.blob import read_tensor
 
 Device = str | int | torch.device
@@ -30,16 +47,54 @@ def load_file(
     filename: str | os.PathLike[str],
     device: Device = "cpu",
     *,
-    threads: int = 0,
-    base: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    options: ReadOptions | None = None,
+    **keywords: Unpack[ReadKeywords],
 ) -> dict[str, torch.Tensor]:
     """All tensors of a file by name, as `safetensors.torch.load_file` returns them.
 
-    `threads`: 0 for all processors. `base`: the folder of safetensors files that this file was
-    packed against, if it was.
+    `threads`: by default 0, all processors. Options are those of `densor.decompress_file`, but
+    `base`, for a packed file: the folder of safetensors files that it was packed against, if it
+    was.
     """
-    with safe_open(filename, "pt", device, threads=threads, base=base) as file:
+    with safe_open(filename, "pt", device, threads=threads, options=options, **keywords) as file:
         return {name: file.get_tensor(name) for name in file.offset_keys()}
+
+
+def save_packed_file(
+    tensors: Mapping[str, torch.Tensor],
+    filename: str | os.PathLike[str],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    level: int | None = None,
+    threads: int | None = None,
+    options: WriteOptions | None = None,
+    **keywords: Unpack[WriteKeywords],
+) -> None:
+    """Writes a packed safetensors file, as `safetensors.torch.save_file` writes a plain one.
+
+    Such a file is a valid safetensors file whose large tensors are packed; `densor.save_file`
+    writes an archive. Options are those of `densor.compress_file`, of which `base` is a folder of
+    safetensors files with tensors of the same names, as for `load_file`, and neither dtype nor
+    recovery data can be asked for. The file appears whole or not at all. ArgumentError for tensors
+    that share memory, of which a safetensors file would hold copies.
+    """
+    chosen = write_options(options, level=level, threads=threads, **keywords)
+    if chosen.recovery is not None or chosen.dtype is not None:
+        raise ArgumentError("a packed file takes neither recovery data nor another dtype")
+    _check_separate(tensors)
+    described = _described(tensors, metadata)
+    listed = [(name, meta.dtype, meta.shape, data.size) for name, meta, data in described]
+    header = safetensors.parse(safetensors.new_header(listed, metadata))
+    data = {name: data for name, _, data in described}
+    base = None
+    if chosen.base is not None:
+        base = BaseFolder(chosen.base, chosen.threads)
+    with whole_file(Path(filename), chosen.overwrite) as out:
+        find = None if base is None else base.find
+        write_packed(header, data.__getitem__, out, chosen, find)
+        if chosen.verify:
+            _check_written(out, header, chosen, base)
 
 
 def save_file(
@@ -47,42 +102,45 @@ def save_file(
     filename: str | os.PathLike[str],
     metadata: Mapping[str, str] | None = None,
     *,
-    level: int = 3,
+    level: int = DEFAULT_LEVEL,
     threads: int = 0,
 ) -> None:
-    """Writes a packed safetensors file, as `safetensors.torch.save_file` writes a plain one.
+    """The former name of `save_packed_file`, with which a file that exists was replaced."""
+    text = "densor.torch.save_packed_file is called save_packed_file now, and needs overwrite=True"
+    warnings.warn(f"{text} to replace a file", DeprecationWarning, stacklevel=2)
+    save_packed_file(tensors, filename, metadata, level=level, threads=threads, overwrite=True)
 
-    The file appears whole or not at all. ArgumentError for tensors that share memory, of which
-    a safetensors file would hold copies.
-    """
-    _check_separate(tensors)
-    if not all(type(text) is str for item in (metadata or {}).items() for text in item):
-        raise ArgumentError("metadata must be texts by name")
+
+def _check_written(
+    out: BinaryIO,
+    header: safetensors.Header,
+    options: WriteOptions,
+    base: BaseFolder | None,
+) -> None:
+    """FileError unless a packed file that was written unpacks to what it should."""
+    out.flush()
+    try:
+        written = PackedFile(out.name)
+        if written.size != header.end:
+            raise FormatError("has another size")
+        with open(os.devnull, "wb") as nowhere:
+            written.unpack(nowhere, options.threads, None if base is None else base.need)
+    except DensorError as error:
+        raise FileError(f"verification of what was written failed: {error}") from error
+
+
+def _described(
+    tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None
+) -> list[tuple[str, EntryMeta, Bytes]]:
+    """Names, types and bytes of tensors, in the order of the file."""
+    safetensors.check_new(tensors, metadata)
     described = []
     for name, tensor in tensors.items():
-        if not isinstance(name, str) or name == "__metadata__" or not is_name(name):
-            raise ArgumentError(f"a tensor cannot be named {name!r:.80}")
         if not isinstance(tensor, torch.Tensor):
             raise ArgumentError(f"{name}: is no torch tensor but {type(tensor).__name__}")
         described.append((name, *arrays.describe(tensor)))
     described.sort(key=lambda item: (-SIZES[item[1].dtype or ""], item[0]))
-    header = packed_file.parse(_header(described, metadata))
-    data = {name: data for name, _, data in described}
-    path = Path(filename)
-    with whole_file(path, overwrite=True) as out:
-        packed_file.write_packed(header, data.__getitem__, out, level, threads)
-
-
-def _header(
-    described: list[tuple[str, EntryMeta, Bytes]], metadata: Mapping[str, str] | None
-) -> bytes:
-    header: dict[str, Any] = {}
-    at = 0
-    for name, meta, data in described:
-        end = at + data.size
-        header[name] = {"dtype": meta.dtype, "shape": meta.shape, "data_offsets": [at, end]}
-        at = end
-    return packed_file.header_bytes(header, metadata)
+    return described
 
 
 def _check_separate(tensors: Mapping[str, torch.Tensor]) -> None:
@@ -101,7 +159,7 @@ class safe_open:
     """A file opened for reading, as by `safetensors.safe_open`: tensors come one at a time.
 
     `framework`: `pt` or `torch`, or `np` or `numpy`. `device`: where torch tensors are put.
-    `threads`, `base`: as for `load_file`.
+    `threads` and options are those of `load_file`.
     """
 
     def __init__(
@@ -110,21 +168,28 @@ class safe_open:
         framework: str = "pt",
         device: Device = "cpu",
         *,
-        threads: int = 0,
-        base: str | os.PathLike[str] | None = None,
+        threads: int | None = None,
+        options: ReadOptions | None = None,
+        **keywords: Unpack[ReadKeywords],
     ) -> None:
         if framework not in ("pt", "torch", "pytorch", "np", "numpy"):
             raise UnsupportedError(f"framework {framework!r} is not known; pt and np are")
         self._torch = framework in ("pt", "torch", "pytorch")
         self._device = device
-        self._threads = threads
+        self._options = read_options(options, threads=threads, **keywords)
         self._archive: api.File | None = None
         self._packed: PackedFile | None = None
-        self._base_of = None if base is None else packed_file.BaseFolder(base, threads).need
-        if _is_archive(filename):
-            self._archive = api.File(filename, "torch" if self._torch else "numpy", threads)
-        else:
-            self._packed = PackedFile(filename)
+        self._base_of = None
+        if api.is_archive(filename):
+            framework = "torch" if self._torch else "numpy"
+            self._archive = api.File(filename, framework, options=self._options)
+            return
+        self._packed = PackedFile(filename)
+        most = self._options.max_output_size
+        if most is not None and self._packed.size > most:
+            raise LimitError(f"{filename}: holds more than {most} bytes")
+        if self._options.base is not None:
+            self._base_of = BaseFolder(self._options.base, self._options.threads).need
 
     def keys(self) -> list[str]:
         """Names of all tensors."""
@@ -154,13 +219,16 @@ class safe_open:
         return tensor.to(self._device) if self._torch else tensor
 
     def _read(self, file: PackedFile, name: str) -> Any:
+        info, options = file.info(name), self._options
         if self._torch:
-            return read_tensor(file, name, self._threads, self._base_of)
-        info = file.info(name)
-        data = file.read(name, self._threads, self._base_of)
-        return arrays.to_numpy(
-            info.dtype, info.shape, data if data.flags.writeable else data.copy()
-        )
+            found: Any = read_tensor(file, name, options.threads, self._base_of)
+        else:
+            data = file.read(name, options.threads, self._base_of)
+            data = data if data.flags.writeable else data.copy()
+            found = arrays.to_numpy(info.dtype, info.shape, data)
+        if options.progress is not None:
+            options.progress(info.size)
+        return found
 
     def get_slice(self, name: str) -> "Slice":
         """A tensor that is decoded, as a whole, when it is indexed."""
@@ -204,8 +272,3 @@ class Slice:
     def __getitem__(self, key: Any) -> Any:
         """What indexing the whole tensor with `key` would give."""
         return self._file.get_tensor(self._name)[key]
-
-
-def _is_archive(filename: str | os.PathLike[str]) -> bool:
-    with errors_of(filename), open(filename, "rb") as file:
-        return file.read(len(wire.MAGIC)) == wire.MAGIC

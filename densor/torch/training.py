@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from densor.errors import ArgumentError
 from densor.runtime.buffers import POOL
-from densor.torch.packed import DEFAULT_LEVEL, PackedTensor, can_pack, pack, unpacked
+from densor.torch.packed import DEFAULT_LEVEL, PackedTensor, can_pack, pack_tensor, unpacked
 
 _MIN_PACKED_BYTES = 1 << 14  # bytes of a state that is worth packing
 
@@ -82,7 +82,7 @@ class PackedOptimizer(Optimizer):
         if self._pack_state:
             for key, value in state.items():
                 if torch.is_tensor(value) and can_pack(value) and value.nbytes >= _MIN_PACKED_BYTES:
-                    state[key] = pack(value, self._level, verify=False)
+                    state[key] = pack_tensor(value, self._level, verify=False)
 
     @contextmanager
     def accumulate(self) -> Iterator[None]:

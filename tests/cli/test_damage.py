@@ -81,7 +81,7 @@ def test_repair_info(cli: Callable[..., Ran], packed: bytes) -> None:
     ran = cli("test", "--repair-info", "--json", "x.densor")
     found = json.loads(ran.text)
     assert ran.code == 1 and not found["sound"] and found["has_index"]
-    assert found["protected"] and found["mendable"]
+    assert found["protected"] and found["repairable"]
     assert found["entries"][0]["lost"][0]["end"] == 100_000
     assert found["entries"][1]["verified"] is True
     assert cli("test", "--json", "x.densor").code == 2

@@ -97,7 +97,7 @@ def test_errors(cli: Callable[..., Ran], files: Path, argv: str, message: str) -
 def test_diff(cli: Callable[..., Ran], files: Path) -> None:
     lines = cli("diff", "old", "new").text.splitlines()
     assert lines[0].split() == [
-        *("name", "type", "shape", "original", "changed", "bits", "furthest", "delta")
+        *("name", "type", "shape", "original", "changed", "bits", "max-ulp", "delta")
     ]
     rows = {line.split()[0]: line.split()[1:] for line in lines[1:]}
     assert rows["w"][:6] == ["BF16", "40x300", "24.0", "kB", "5.00%", rows["w"][5]]
@@ -108,8 +108,8 @@ def test_diff(cli: Callable[..., Ran], files: Path) -> None:
     ran = cli("diff", "--json", "--base", "old", "old", "new.densor")
     found = json.loads(ran.text)
     assert found["tensors"][0] | {"bits": 0, "delta": 0} == {
-        **{"name": "w", "dtype": "BF16", "shape": [40, 300], "size": 24000, "numbers": 12000},
-        **{"identical": 11400, "changed": 600, "bits": 0, "furthest": 1, "delta": 0},
+        **{"name": "w", "dtype": "BF16", "shape": [40, 300], "size": 24000, "elements": 12000},
+        **{"identical": 11400, "changed": 600, "bits": 0, "max_ulp_distance": 1, "delta": 0},
     }
     assert found["tensors"][2] == {
         **{"name": "more", "dtype": "U8", "shape": [1], "size": 1, "only": "new"},

@@ -165,12 +165,12 @@ def test_rm_keeps_what_is_not_safe(
     Path("x.densor").write_bytes(packed)
     ran = cli("-d", "--rm", "x.densor", "-o", "/dev/null")
     assert ran.said("densor: x.densor: output is no regular file; not removed")
-    from densor.files import single
+    from densor.files import new_archive
 
     def damaged(*_: object) -> None:
-        raise single.FileError("verification of what was written failed: x")
+        raise new_archive.FileError("verification of what was written failed: x")
 
-    monkeypatch.setattr(single, "_verify", damaged)
+    monkeypatch.setattr(new_archive, "check_written", damaged)
     ran = cli("--rm", "a.txt")
     assert ran.said("densor: a.txt: verification of what was written failed: x")
     assert names() == ["a.txt", "x.densor"]
@@ -180,9 +180,9 @@ def test_rm_of_a_file_that_changes(
     cli: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    from densor.files import single
+    from densor.files import new_archive
 
-    monkeypatch.setattr(single, "_verify", lambda *_: Path("a.txt").write_bytes(b"new"))
+    monkeypatch.setattr(new_archive, "check_written", lambda *_: Path("a.txt").write_bytes(b"new"))
     assert cli("--rm", "a.txt").said("densor: a.txt: changed while it was read; not removed")
     assert Path("a.txt").read_bytes() == b"new"
 

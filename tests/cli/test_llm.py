@@ -14,7 +14,7 @@ from llm_models import write_folder
 
 import densor
 from densor.codec.language_model.decoder import LlmDecoder
-from densor.llm.load import load
+from densor.files.language_models import load
 
 from .conftest import Ran
 

@@ -13,7 +13,10 @@ from densor.cli import measure, report
 from densor.cli.commands import demo
 from densor.codec.bound import order0_bytes
 from densor.codec.planes.layout import layout_for
-from densor.errors import ArgumentError, ChecksumError
+from densor.compare import timing
+from densor.compare.adapters import DensorFiles, Memcpy, Zstd
+from densor.compare.codec import Codec, Item, file_item
+from densor.errors import ArgumentError, ChecksumError, FileError
 
 from .conftest import Ran
 
@@ -53,56 +56,97 @@ def test_bound_of_little() -> None:
 
 
 @pytest.fixture
-def files(rng: np.random.Generator) -> list[measure.Named]:
+def files(rng: np.random.Generator) -> list[Item]:
     """A model and an empty file in memory."""
     data = np.frombuffer(model_file(), np.uint8)
-    return [measure.Named("m", data), measure.Named("e", data[:0])]
+    return [file_item("m", data), file_item("e", data[:0])]
 
 
-@pytest.mark.parametrize(
-    "codec", [measure.Densor(3, 1), measure.Densor(1, 2), measure.Zstd(3, 1), measure.Memcpy()]
-)
-def test_measure(codec: measure.Codec, files: list[measure.Named]) -> None:
-    row = measure.measure(codec, files, 2)
-    assert len(row.compress_s) == len(row.decompress_s) == 2
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("codec", [DensorFiles("ours", 3), Zstd("zstd", 3), Memcpy("memcpy")])
+def test_measure(codec: Codec, threads: int, files: list[Item]) -> None:
+    (row,) = timing.measure([codec], files, threads, 2)
+    assert row.ok and len(row.compress_s) == len(row.decompress_s) == 2
     assert row.original == len(model_file())
     assert 0 < row.ratio <= 1.2
-    assert row.compress_speed and row.decompress_speed
+    assert row.compress_mb_s > 0 and row.decompress_mb_s > 0
+    assert row.version and row.first_compress_s > 0
 
 
-def test_slow_codecs_run_once(files: list[measure.Named], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "_SLOW", 0.0)
-    assert len(measure.measure(measure.Memcpy(), files, 5).compress_s) == 1
+def test_codecs_take_turns(files: list[Item]) -> None:
+    turns: list[str] = []
+    codecs = [Memcpy("a"), Memcpy("b")]
+    results = timing.measure(codecs, files, 1, 3, doing=turns.append)
+    assert turns == ["a", "b", "a", "b", "b", "a", "a", "b"]
+    assert [len(result.compress_s) for result in results] == [3, 3]
 
 
-class Forgetful(measure.Memcpy):
+@pytest.mark.parametrize(("repeats", "note"), [(0, "1 repeat only"), (2, "2 repeat only")])
+def test_slow_codecs_run_less_often(repeats: int, note: str, files: list[Item]) -> None:
+    (row,) = timing.measure([Memcpy("m")], files, 1, 5, slow=timing.Slow(0.0, repeats))
+    assert row.ok and len(row.compress_s) == max(repeats, 1) and row.note.startswith(note)
+
+
+class Forgetful(Memcpy):
     """A codec that gets a byte wrong."""
 
-    def decompress(self, packed: measure.Packed, files: Any) -> list[Any]:
-        restored = [blob.copy() for blob in packed.blobs]
+    def decompress(self, state: Any, threads: int) -> list[Any]:
+        restored = [there.copy() for _, there, _ in state]
         restored[0][-1] ^= 1
         return restored
 
 
-def test_wrong_round_trips_are_found(files: list[measure.Named]) -> None:
-    with pytest.raises(ChecksumError, match="memcpy did not restore m"):
-        measure.measure(Forgetful(), files, 1)
+class Failing(Memcpy):
+    """A codec that raises."""
+
+    def compress(self, prepared: Any, threads: int) -> Any:
+        raise FileError("no")
+
+
+def test_wrong_round_trips_are_found(files: list[Item]) -> None:
+    codec = Forgetful("memcpy")
+    with pytest.raises(ChecksumError, match="memcpy: round trip changed 1 of 2 items, first m"):
+        measure.rows(files, [codec], 1, 1, None, lambda name: None)
     with pytest.raises(ChecksumError, match="m: restored with SHA-256 "):
-        measure.proof(Forgetful(), files)
+        measure.proof(codec, files, 1)
+    wrong, failed = timing.measure([codec, Failing("f")], files, 1, 2)
+    assert (wrong.ok, failed.ok) == (False, False) and "changed 1" in wrong.error
+    assert failed.error == "FileError: no"
+    with pytest.raises(FileError, match="no"):
+        timing.measure([Failing("f")], files, 1, 1, strict=True)
 
 
-def test_bound_of_files(files: list[measure.Named]) -> None:
+def test_a_codec_that_writes_into_its_input_is_found(files: list[Item]) -> None:
+    class Overwriting(Memcpy):
+        def compress(self, prepared: Any, threads: int) -> Any:
+            prepared[0][0][-1] ^= 1
+            return super().compress(prepared, threads)
+
+    mine = [file_item(item.name, item.data.copy()) for item in files]
+    with pytest.raises(RuntimeError, match="wrote into its input"):
+        timing.measure([Overwriting("m")], mine, 1, 1)
+
+
+def test_what_a_codec_does_not_take_is_noted(files: list[Item]) -> None:
+    class OfNumbers(Memcpy):
+        dtypes = {"F32": None}  # noqa: RUF012
+
+    (row,) = timing.measure([OfNumbers("m")], files, 1, 1)
+    assert row.note == "does not take files" and not row.ok and not row.error
+
+
+def test_bound_of_files(files: list[Item]) -> None:
     row = measure.bound(files)
-    assert 0 < row.ratio < 1 and row.compress_speed is None
+    assert 0 < row.ratio < 1 and not row.ok
     assert measure.bound(files[1:]).ratio == 1.0
-    odd = [measure.Named("odd", np.zeros(1001, np.uint8))]
-    assert measure.bound(odd, "BF16").stored == 1
+    odd = [file_item("odd", np.zeros(1001, np.uint8))]
+    assert measure.bound(odd, "BF16").compressed == 1
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A small sample and no other model."""
-    sample = [measure.Named("model.safetensors", np.frombuffer(model_file(), np.uint8))]
+    sample = [file_item("model.safetensors", np.frombuffer(model_file(), np.uint8))]
     monkeypatch.setattr(demo, "_sample", lambda: sample)
     monkeypatch.setattr(demo, "_minilm", lambda: None)
     monkeypatch.setenv("COLUMNS", "80")
@@ -199,7 +243,10 @@ def test_bench_of_raw_numbers(cli: Callable[..., Ran], rng: np.random.Generator)
 
 def test_bars_without_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "_shows_blocks", lambda: False)
-    rows = [measure.Row("a", 100, 50.0, [1e-6], [1e-6]), measure.Row("b", 100, 100.0)]
+    rows = [
+        timing.Result("a", 100, 50.0, compress_s=[1e-6], decompress_s=[1e-6]),
+        timing.Result("b", 100, 100.0),
+    ]
     monkeypatch.setenv("COLUMNS", "40")
     text = report.bars(rows)
     assert text.isascii() and "a  ##############                50.00%" in text

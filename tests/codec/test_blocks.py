@@ -1,22 +1,23 @@
 """Blocks of fields: round trips, the reference decoder, hostile models and chunks."""
 
-import contextlib
 import struct
 from typing import Any
 
 import numpy as np
 import pytest
-import reference_decoder
 from helpers import CHUNK, MODEL, entropy_bytes, random_state, take_apart, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import codecs
+from reference.reading import Refused
 
 import densor
 from densor.codec import registry
-from densor.codec.batch import encode_batch
+from densor.codec.batch import Batch
 from densor.codec.blocks.block import MAX_FIELDS, Field, columns
 from densor.codec.blocks.order import MAX_SORTED, earlier
-from densor.codec.decoders import decoder_for
+from densor.codec.choose import batch_bytes, encode_batch
+from densor.codec.codec import decoder_for
 from densor.codec.kind import Kind, kind_of, kind_of_blocks
 from densor.codec.levels import level_settings
 from densor.formats.container.chunk_decoders import Models
@@ -53,7 +54,7 @@ def planes(column: Any) -> Bytes:
 
 def coded(data: Bytes, kind: Kind, level: int = 3) -> tuple[bytes, list[tuple[bytes, int]]]:
     """Model and chunks (payload, original length) of a batch; all must use the model."""
-    batch = encode_batch(data, kind, level_settings(level), Workers(1))()
+    batch = encode_batch(Batch(data, kind, Workers(1)), level_settings(level)).result()
     assert batch.model is not None and len(batch.model) <= MAX_MODEL
     assert all(chunk.own for chunk in batch.chunks)
     return batch.model, [(bytes(chunk.payload), chunk.original) for chunk in batch.chunks]
@@ -61,13 +62,13 @@ def coded(data: Bytes, kind: Kind, level: int = 3) -> tuple[bytes, list[tuple[by
 
 def assert_decodes(model: bytes, chunks: list[tuple[bytes, int]], expected: bytes) -> None:
     """The package and the reference decoder both give `expected`."""
-    decoder, reference = decoder_for(model), reference_decoder.parse_model(model)
+    decoder, reference = decoder_for(model), codecs.parse_model(model)
     at = 0
     for payload, original in chunks:
         out = np.empty(original + 1, np.uint8)[1:]  # at an odd address
         decoder.decode(np.frombuffer(payload, np.uint8), out)
         assert out.tobytes() == expected[at : at + original]
-        found = reference_decoder.decode_by_model(reference, payload, original)
+        found = reference.decode(payload, original)
         assert found == expected[at : at + original]
         at += original
     assert at == len(expected)
@@ -103,24 +104,6 @@ def test_several_chunks_of_several_rows(level: int) -> None:
     assert out.tobytes() == data.tobytes()
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 17])
-@pytest.mark.parametrize("content", ["zeros", "noise", "same", "pattern"])
-def test_few_blocks_of_any_content(content: str, count: int) -> None:
-    rng = random_state(content, count)
-    noise = rng.integers(0, 256, (count, 18), np.uint8)
-    data = {
-        "zeros": np.zeros((count, 18), np.uint8),
-        "noise": noise,
-        "same": np.broadcast_to(noise[:1], noise.shape),
-        "pattern": np.resize(np.arange(7, dtype=np.uint8), noise.shape),
-    }[content]
-    data = np.ascontiguousarray(data).reshape(-1)
-    batch = encode_batch(data, kind_of_blocks(Q4, 1), level_settings(3), Workers(1))()
-    if batch.model is not None:
-        chunks = [(bytes(chunk.payload), chunk.original) for chunk in batch.chunks]
-        assert_decodes(batch.model, chunks, data.tobytes())
-
-
 @settings(max_examples=40, deadline=None)
 @given(
     sizes=st.lists(
@@ -147,7 +130,8 @@ def test_any_blocks(
         possible = known == [2] * earlier(order)
         fields.append(Field(dtype, width[dtype] * n, order if possible else 0))
     data = blocks(tuple(fields), rows * row + odd, seed)
-    batch = encode_batch(data, kind_of_blocks(tuple(fields), row), level_settings(3), Workers(1))()
+    kind = kind_of_blocks(tuple(fields), row)
+    batch = encode_batch(Batch(data, kind, Workers(1)), level_settings(3)).result()
     if batch.model is not None and batch.chunks[0].own:
         chunks = [(bytes(chunk.payload), chunk.original) for chunk in batch.chunks]
         assert_decodes(batch.model, chunks, data.tobytes())
@@ -158,7 +142,7 @@ def test_a_row_longer_than_a_chunk() -> None:
     data = np.tile(blocks(Q4, 1 << 10), 1 << 8)
     data[::18] ^= np.arange(row, dtype=np.uint32).astype(np.uint8)
     kind = kind_of_blocks(Q4, row)
-    assert kind.batch_bytes(level_settings(3)) < 1 << 25
+    assert batch_bytes(kind, level_settings(3)) < 1 << 25
     model, chunks = coded(data, kind)
     assert len(chunks) > 3
     out = np.empty_like(data)
@@ -216,8 +200,8 @@ def assert_both_refuse(model: bytes, payload: bytes, original: int, reason: str 
     }[reason]
     with pytest.raises(error):
         decoder_for(model).decode(np.frombuffer(payload, np.uint8), np.empty(original, np.uint8))
-    with pytest.raises(reference_decoder.Refused) as refused:
-        reference_decoder.decode_by_model(reference_decoder.parse_model(model), payload, original)
+    with pytest.raises(Refused) as refused:
+        codecs.parse_model(model).decode(payload, original)
     assert refused.value.reason == reason
 
 
@@ -269,8 +253,8 @@ def test_what_the_specification_says() -> None:
 def test_hostile_models(model: bytes) -> None:
     with pytest.raises(densor.FormatError):
         Models().append(model)
-    with pytest.raises(reference_decoder.Refused):
-        reference_decoder.parse_model(model)
+    with pytest.raises(Refused):
+        codecs.parse_model(model)
 
 
 def test_models_of_unknown_codecs_in_parts() -> None:
@@ -291,21 +275,6 @@ def test_hostile_chunks() -> None:
     ):
         assert_both_refuse(GOOD, payload, original)
     assert_both_refuse(GOOD, chunk_of((3, b"abcd"), (0, b"efghij")), 10, "unsupported")
-    for end in range(len(sound)):
-        assert_both_refuse(GOOD, sound[:end], 10)
-
-
-def test_damage_to_any_byte_of_a_model_or_chunk() -> None:
-    """Whatever the bytes, decoding ends, in an error or in as many bytes."""
-    data = blocks(Q4, 400)
-    model, [(payload, original)] = coded(data, kind_of_blocks(Q4, 1))
-    rng = random_state("damage")
-    for place in [*range(0, len(model), 3), *range(len(model), len(model) + len(payload), 25)]:
-        both = bytearray(model + payload)
-        both[place] ^= int(rng.integers(1, 256))
-        wrong, stored = bytes(both[: len(model)]), np.frombuffer(both[len(model) :], np.uint8)
-        with contextlib.suppress(densor.DensorError):
-            decoder_for(wrong).decode(stored, np.empty(original, np.uint8))
 
 
 def test_decoders_of_many_parts_are_forgotten_sooner() -> None:

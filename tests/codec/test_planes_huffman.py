@@ -1,7 +1,7 @@
 """One conformance suite for every layout of the planar codec, and for the Huffman code under it.
 
-The decoder is fed by the slow writer in `planar_reference`, which knows the format document only;
-what both agree on is checked against `reference_decoder` as well.
+The decoder is fed by the slow writer in `reference.planes_writer`, which knows the document only;
+what both agree on is checked against `reference.container` as well.
 """
 
 import io
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import planar_reference as reference
 import pytest
-import reference_decoder
+import xxhash
+from bit_coder import code_lengths
 from helpers import (
     CHUNK,
     MODEL,
@@ -26,13 +26,17 @@ from helpers import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planar_reference import CONSTANT, RAW, Class, kraft
+from reference import codecs, container
+from reference import planes_writer as reference
+from reference.planes_writer import CONSTANT, RAW, Class, kraft
+from reference.reading import Refused
+from test_planes import decode_both, huffman_classes, huffman_plane
 
 import densor
 from densor.codec.planes import params as planar_model
-from densor.codec.planes.decoder import PlanarDecoder
+from densor.codec.planes.decoder import PlanesDecoder
 from densor.codec.planes.layout import LAYOUTS, from_differences, to_differences
-from densor.entropy.huffman.code import code_lengths
+from densor.codec.planes.units import UnitParser, entry_points
 
 LAYOUT_NAMES = tuple(reference.LAYOUTS)
 
@@ -44,15 +48,6 @@ def elements_for(layout: str, count: int, seed: object = 0) -> np.ndarray[Any, A
     some = bits_of("weights", size, count, rng)
     some[count // 2 :] = bits_of("random", size, count, rng)[count // 2 :]
     return some
-
-
-def decode_both(model: bytes, payload: bytes, expected: bytes) -> None:
-    """Decodes with the package and with the reference decoder; both must give `expected`."""
-    out = np.empty(len(expected), np.uint8)
-    PlanarDecoder(planar_model.parse(model)).decode(np.frombuffer(payload, np.uint8), out)
-    assert out.tobytes() == expected
-    parsed = reference_decoder.parse_model(model)
-    assert reference_decoder.decode_planar(parsed, payload, len(expected)) == expected
 
 
 # Layouts
@@ -68,28 +63,6 @@ def test_split_is_what_the_document_says(name: str) -> None:
         layout.split(elements.view(np.uint8), planes)
         expected = np.concatenate([np.empty(0, np.uint8), *reference.planes_of(name, elements)])
         assert planes.tobytes() == expected.tobytes()
-
-
-@pytest.mark.parametrize("mode", ["raw", "constant", "zstd"])
-@pytest.mark.parametrize("name", LAYOUT_NAMES)
-def test_planes_are_put_together_again(name: str, mode: str) -> None:
-    import zstandard
-
-    for count in (1, 2, 3, 7, 8, 1001):
-        elements = elements_for(name, count)
-        if mode == "constant":
-            elements = np.full_like(elements, elements[-1])
-        planes = reference.planes_of(name, elements)
-        sections = {
-            "raw": [(reference.PLANE_RAW, plane.tobytes()) for plane in planes],
-            "constant": [(reference.PLANE_CONSTANT, plane[:1].tobytes()) for plane in planes],
-            "zstd": [
-                (reference.PLANE_ZSTD, zstandard.ZstdCompressor().compress(plane.tobytes()))
-                for plane in planes
-            ],
-        }[mode]
-        model = reference.model(name, 1, [[]] * len(planes))
-        decode_both(bytes(model), reference.chunk(sections), elements.tobytes())
 
 
 @pytest.mark.parametrize("name", reference.WITH_DELTA)
@@ -110,71 +83,6 @@ def test_differences_are_what_the_document_says(name: str) -> None:
 
 
 # Classes
-
-
-@settings(max_examples=150)
-@given(
-    name=st.sampled_from(LAYOUT_NAMES),
-    delta=st.booleans(),
-    n=st.integers(1, 900),
-    run=st.one_of(st.integers(1, 20), st.integers(1, 1000), st.just(2**32 - 1)),
-    classes=st.integers(1, 16),
-    seed=st.integers(0, 1 << 30),
-)
-def test_any_map_of_any_classes_is_decoded(
-    name: str, delta: bool, n: int, run: int, classes: int, seed: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    delta = delta and name in reference.WITH_DELTA
-    size = reference.SIZE[name]
-    planes, lists, sections = [], [], []
-    for _ in range(size):
-        listed, class_of_run, plane = random_classes(rng, n, run, classes)
-        lists.append(listed)
-        planes.append(plane)
-        sections.append((3, reference.class_section(plane, listed, run, class_of_run)))
-    elements = merged(name, planes)
-    if delta:  # the planes are those of some zigzag differences
-        elements = reference_decoder.undo_delta(elements)
-    model = bytes(reference.model(name, run, lists, delta))
-    decode_both(model, reference.chunk(sections), elements.tobytes())
-
-
-def merged(name: str, planes: Sequence[reference.Bytes]) -> np.ndarray[Any, Any]:
-    """The elements that have these planes; every layout is a bijection."""
-    elements = reference_decoder.merge_planes(reference.LAYOUTS[name], list(planes))
-    for plane, again in zip(planes, reference.planes_of(name, elements), strict=True):
-        assert plane.tobytes() == again.tobytes()
-    return elements
-
-
-def random_classes(
-    rng: np.random.Generator, n: int, run: int, classes: int
-) -> tuple[list[Class], list[int], reference.Bytes]:
-    """Classes of random kinds, a random map, and a plane that fits them."""
-    listed = []
-    for _ in range(classes):
-        kind = int(rng.integers(0, 3))
-        if kind == RAW:
-            listed.append(Class(RAW))
-        elif kind == CONSTANT:
-            listed.append(Class(CONSTANT, symbol=int(rng.integers(0, 256))))
-        else:
-            symbols = int(rng.choice([2, 3, 5, 20, 256]))
-            listed.append(Class.huffman(reference.random_complete_code(rng, symbols)))
-    runs = -(-n // run)
-    class_of_run = [int(c) for c in rng.integers(0, classes, runs)]
-    plane = np.empty(n, np.uint8)
-    for r, number in enumerate(class_of_run):
-        begin, end = r * run, min((r + 1) * run, n)
-        one = listed[number]
-        if one.kind == RAW:
-            plane[begin:end] = rng.integers(0, 256, end - begin)
-        elif one.kind == CONSTANT:
-            plane[begin:end] = one.symbol
-        else:
-            plane[begin:end] = rng.choice([symbol for symbol, _ in one.lengths], end - begin)
-    return listed, class_of_run, plane
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 9, 31, 4096, 100_003])
@@ -212,7 +120,7 @@ def test_a_section_that_contradicts_its_model_is_refused() -> None:
     plane = np.concatenate([rng.choice(list(code), 50), np.full(50, 7), rng.integers(0, 256, 50)])
     plane = plane.astype(np.uint8)
     section = reference.class_section(plane, listed, 50, [1, 2, 0])
-    decoder = PlanarDecoder(planar_model.parse(bytes(reference.model("byte", 50, [listed]))))
+    decoder = PlanesDecoder(planar_model.parse(bytes(reference.model("byte", 50, [listed]))))
 
     def refused(payload: bytes, size: int = 150) -> None:
         with pytest.raises(densor.FormatError):
@@ -222,9 +130,6 @@ def test_a_section_that_contradicts_its_model_is_refused() -> None:
     out = np.empty(150, np.uint8)
     decoder.decode(np.frombuffer(good, np.uint8), out)
     assert out.tobytes() == plane.tobytes()
-    for length in range(len(good)):
-        refused(good[:length])
-    refused(good + b"\0")
     refused(b"\x04" + good[1:])  # no such mode
     refused(b"\x00" + good[1:])  # raw, but of another size
     refused(b"\x01" + good[1:])  # constant, but more than a byte
@@ -240,43 +145,39 @@ def test_a_section_that_contradicts_its_model_is_refused() -> None:
         refused(reference.chunk([(3, bytes(longer))]))
 
 
+@settings(max_examples=60)
+@given(n=st.integers(1, 700), seed=st.integers(0, 1 << 30))
+def test_unused_bits_at_the_end_of_a_stream_must_be_0(n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    code = reference.random_complete_code(rng, int(rng.integers(2, 40)))
+    plane = rng.choice(list(code), n).astype(np.uint8)
+    section = reference.class_section(plane, [Class.huffman(code)], n, [0])
+    model = bytes(reference.model("byte", n, [[Class.huffman(code)]]))
+    good = reference.chunk([(3, section)])
+    points = entry_points(model, np.frombuffer(good, np.uint8), n)
+    assert points is not None
+    parsed = planar_model.parse(model)
+    end = len(good) - len(section) + 16
+    q = -(-n // 4)
+    for stream in range(4):
+        bits = sum(code[int(symbol)] for symbol in plane[stream * q : (stream + 1) * q])
+        end += -(-bits // 8)
+        for bit in range(bits % 8, 8) if bits % 8 else ():
+            bad = bytearray(good)
+            bad[end - 1] |= 1 << bit
+            payload = np.frombuffer(bytes(bad), np.uint8)
+            with pytest.raises(densor.FormatError, match="unused bits"):
+                PlanesDecoder(parsed).decode(payload, np.empty(n, np.uint8))
+            with pytest.raises(Refused):
+                codecs.parse_model(model).decode(bytes(bad), n)
+            with pytest.raises(densor.FormatError, match="unused bits"):
+                UnitParser(parsed).parse(payload, n)
+            of_bad = xxhash.xxh3_64_intdigest(payload).to_bytes(8, "little") + points[8:]
+            with pytest.raises(densor.FormatError, match="unused bits"):
+                UnitParser(parsed).parse(payload, n, np.frombuffer(of_bad, np.uint8))
+
+
 # Models
-
-
-@pytest.mark.parametrize("name", LAYOUT_NAMES)
-def test_models_are_checked(name: str) -> None:
-    code = Class.huffman({1: 1, 5: 2, 200: 2})
-    size = reference.SIZE[name]
-    good = reference.model(name, 300, [[code, Class(RAW), Class(CONSTANT, symbol=9)]] * size)
-    parsed = planar_model.parse(bytes(good))
-    assert planar_model.pack(parsed) == bytes(good)
-
-    def refused(payload: bytes, error: type[Exception] = densor.FormatError) -> None:
-        with pytest.raises(error):
-            planar_model.parse(bytes(payload))
-
-    for length in range(len(good)):
-        refused(good[:length])
-    refused(good + b"\0")
-    for position, value, error in (
-        (0, 1, densor.UnsupportedError),  # codec
-        (0, 3, densor.UnsupportedError),
-        (1, 0, densor.UnsupportedError),  # layout
-        (1, 8, densor.UnsupportedError),
-        (2, 2, densor.FormatError),  # flags
-        (2, 128, densor.FormatError),
-        (3, size + 1, densor.FormatError),  # planes
-        (3, 0, densor.FormatError),
-        (8, 17, densor.FormatError),  # classes
-        (9, 3, densor.FormatError),  # kind of a class
-        (10, 200, densor.FormatError),  # first symbol not below the last
-    ):
-        bad = bytearray(good)
-        bad[position] = value
-        refused(bad, error)
-    refused(good[:4] + bytes(4) + good[8:])  # a run length of 0
-    if name not in reference.WITH_DELTA:
-        refused(good[:2] + b"\x01" + good[3:])
 
 
 @pytest.mark.parametrize(
@@ -295,8 +196,8 @@ def test_codes_that_are_not_complete_are_refused(lengths: dict[int, int]) -> Non
     model = bytes(reference.model("byte", 1, [[Class.huffman(lengths)]]))
     with pytest.raises(densor.FormatError):
         planar_model.parse(model)
-    with pytest.raises(reference_decoder.Refused):
-        reference_decoder.parse_model(model)
+    with pytest.raises(Refused):
+        codecs.parse_model(model)
 
 
 # Huffman code lengths
@@ -485,7 +386,7 @@ def test_equal_tensors_are_stored_once() -> None:
             for number in range(copies):
                 writer.add_tensor(f"layer.{number}", array, dtype="bf16")
         sizes.append(len(file.getvalue()))
-        entries = reference_decoder.decode(file.getvalue())
+        entries = container.decode(file.getvalue())
         assert [entry.data for entry in entries] == [array.tobytes()] * copies
         with densor.open(file) as opened:
             for name in opened:
@@ -496,11 +397,13 @@ def test_equal_tensors_are_stored_once() -> None:
 def test_handmade_archives_are_read() -> None:
     """The way from model and chunk through the container, without the package's writer."""
     rng = random_state("handmade")
-    listed, class_of_run, plane = random_classes(rng, 1000, 10, 5)
+    listed = huffman_classes(rng, 5)
+    class_of_run = rng.integers(0, 5, 100).tolist()
+    plane = huffman_plane(rng, 1000, 10, listed, class_of_run)
     section = reference.class_section(plane, listed, 10, class_of_run)
     model = Frame(MODEL, bytes(reference.model("byte", 10, [listed])))
     chunk = Frame(CHUNK, reference.chunk([(3, section)]), 1000, 16)
     assert len(chunk.payload) <= 1000
     archive = bytes_archive([model, chunk, chunk], plane.tobytes() * 2)
     assert densor.decompress(archive) == plane.tobytes() * 2
-    assert reference_decoder.decode(archive)[0].data == plane.tobytes() * 2
+    assert container.decode(archive)[0].data == plane.tobytes() * 2

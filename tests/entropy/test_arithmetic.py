@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from bit_coder import decode_bits, encode_bits
 from helpers import random_state
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mixing_reference import Arithmetic
+from reference.float_cm import Arithmetic
 
-from densor.entropy.arithmetic.coder import decode_bits, encode_bits
 from densor.entropy.explicit import (
     decode_categorical,
     decode_normal,

@@ -54,7 +54,7 @@ def pairs_of(folder: Path) -> list[Pair]:
 
 def assert_valid(pairs: list[Pair]) -> None:
     for source, target in pairs:
-        (entry,) = densor.test_file(target)
+        (entry,) = densor.verify_file(target)
         assert entry.size == os.path.getsize(source)
 
 
@@ -126,7 +126,7 @@ def test_recovery_data_is_wanted(tmp_path: Path) -> None:
     assert not compress_shard(str(source), str(target), options).skipped
     assert compress_shard(str(source), str(target), options).skipped
     assert compress_shard(str(source), str(target), FAST).skipped
-    assert not compress_shard(str(source), str(target), ShardOptions(1, recovery=9)).skipped
+    assert not compress_shard(str(source), str(target), ShardOptions(level=1, recovery=9)).skipped
     assert_valid([(str(source), str(target))])
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import archives
 import numpy as np
 import pytest
-import reference_decoder
 import zstandard
 from helpers import (
     CHUNK,
@@ -27,6 +26,7 @@ from helpers import (
     take_apart,
     weights,
 )
+from reference import container
 
 import densor
 
@@ -269,7 +269,7 @@ def test_sources_that_fail_anywhere(threads: int, tmp_path: Path) -> None:
         for good in [0, 1, 31, 32, *rng.integers(33, len(blob) - 1, 10).tolist()]:
             for action in (
                 lambda file: densor.decompress_file(file, tmp_path / "out", threads=threads),
-                lambda file: densor.test_file(file, threads=threads),
+                lambda file: densor.verify_file(file, threads=threads),
             ):
                 with pytest.raises(densor.FileError, match="Input/output error"):
                     action(FaultyFile(good, FAULTS[0], blob))
@@ -350,10 +350,10 @@ def fail_as_file_error(*_: Any) -> None:
 
 
 def test_a_source_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: Any) -> None:
-    from densor.files import single
+    from densor.files import new_archive
 
     plain = tmp_path / "plain"
-    original = single.plan_file
+    original = new_archive.plan_file
 
     def with_change(change: Callable[[], None]) -> Callable[..., Any]:
         def plan(*arguments: Any, **options: Any) -> Any:
@@ -374,7 +374,7 @@ def test_a_source_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: Any
 
     for change in (grow, shrink, touch):
         plain.write_bytes(NOISE)
-        monkeypatch.setattr(single, "plan_file", with_change(change))
+        monkeypatch.setattr(new_archive, "plan_file", with_change(change))
         with pytest.raises(densor.FileError, match="change"):
             densor.compress_file(plain, tmp_path / "out")
         plain.write_bytes(NOISE)
@@ -384,16 +384,16 @@ def test_a_source_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: Any
 
 
 def test_verification_notices_what_was_written_wrong(tmp_path: Path, monkeypatch: Any) -> None:
-    from densor.codec import batch
+    from densor.codec import chunks
 
-    original = batch.zstd_compress
+    original = chunks.zstd_compress
 
     def wrong(data: Any, level: int) -> bytes:
         return original(bytes(len(data)), level)
 
     plain = tmp_path / "plain"
     plain.write_bytes(CONTENTS["text"])
-    monkeypatch.setattr(batch, "zstd_compress", wrong)
+    monkeypatch.setattr(chunks, "zstd_compress", wrong)
     with pytest.raises(densor.FileError, match="verification"):
         densor.compress_file(plain, tmp_path / "out", verify=True)
     assert left_in(tmp_path) == ["plain"]
@@ -435,7 +435,7 @@ def test_times_before_1970(tmp_path: Path) -> None:
     plain.write_bytes(b"data")
     os.utime(plain, ns=(-(10**18), -(10**18)))
     densor.compress_file(plain, packed)
-    assert reference_decoder.decode(packed.read_bytes())[0].meta["mtime_ns"] == -(10**18)
+    assert container.decode(packed.read_bytes())[0].meta["mtime_ns"] == -(10**18)
     densor.decompress_file(packed, tmp_path / "restored")
     assert (tmp_path / "restored").stat().st_mtime_ns == -(10**18)
 
@@ -478,7 +478,7 @@ def test_folders_come_back_identical(model_folder: Path, threads: int, tmp_path:
     assert sizes.original == sum(len(data) for data in tree(model_folder).values() if data)
     # The second shard repeats most of the first.
     assert packed.stat().st_size < len(model_file())
-    entries = reference_decoder.decode(packed.read_bytes())
+    entries = container.decode(packed.read_bytes())
     assert {entry.name: entry.data for entry in entries if entry.kind == "file"} == {
         name: data for name, data in tree(model_folder).items() if data is not None
     }
@@ -590,7 +590,7 @@ def test_bombs_are_stopped_before_they_unfold(name: str, known: bool, tmp_path: 
     limit = (1 << 26) - 1
     for action in (
         lambda: densor.decompress(archive, max_output_size=limit),
-        lambda: densor.test_file(io.BytesIO(archive), max_output_size=limit),
+        lambda: densor.verify_file(io.BytesIO(archive), max_output_size=limit),
         lambda: densor.decompress_file(
             io.BytesIO(archive), tmp_path / "out", max_output_size=limit
         ),

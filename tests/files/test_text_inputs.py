@@ -15,6 +15,7 @@ from helpers import MODEL, take_apart
 from llm_models import CONFIG, tokenizer, weights, write_folder
 
 import densor
+from densor.codec.batch import smallest
 from densor.codec.language_model import encoder as coding
 from densor.codec.registry import CODEC_LLM, CODEC_TEXT
 from densor.errors import ArgumentError, DensorError, TruncatedError, UnsupportedError
@@ -49,11 +50,11 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prefer_the_model(patch: pytest.MonkeyPatch) -> None:
     """Takes what a language model has coded wherever the format has room for it."""
 
-    def chosen(*found: Any, key: Any) -> Any:
+    def chosen(found: Any) -> Any:
         fits = all(len(chunk.payload) <= chunk.original for chunk in found[0].chunks)
-        return found[0] if fits else min(found, key=key)
+        return found[0] if fits else smallest(found)
 
-    patch.setattr("densor.codec.batch.min", chosen, raising=False)
+    patch.setattr("densor.codec.batch.smallest", chosen)
 
 
 @pytest.fixture(params=TIERS)
@@ -62,9 +63,9 @@ def options(
 ) -> dict[str, Any]:
     """What a tier is asked for by; the language model codes all there is."""
     monkeypatch.setattr(coding, "_TEXT_SHARE", -1.0)
-    monkeypatch.setattr("densor.codec.batch._LEAST_ASKED", 1)
-    monkeypatch.setattr("densor.codec.batch._LEAST_TEXT", -1.0)
-    monkeypatch.setattr("densor.codec.batch.LEAST_TEXT", 1)
+    monkeypatch.setattr("densor.codec.choose.MIN_BYTES_ASKED", 1)
+    monkeypatch.setattr("densor.codec.choose.MIN_READABLE", -1.0)
+    monkeypatch.setattr("densor.codec.choose.MIN_BYTES_OF_TEXT", 1)
     if request.param == "-9":
         return {"level": 9}
     prefer_the_model(monkeypatch)
@@ -124,7 +125,7 @@ def test_both_tiers_are_really_asked(options: dict[str, Any]) -> None:
 def archives() -> dict[str, bytes]:
     found = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("densor.codec.batch.LEAST_TEXT", 1)
+        patch.setattr("densor.codec.choose.MIN_BYTES_OF_TEXT", 1)
         for name, options in (("-9", {"level": 9}), ("sample", {"llm": "sample"})):
             out = io.BytesIO()
             densor.compress_file(io.BytesIO(SOURCE), out, **options)  # type: ignore[arg-type]
@@ -150,7 +151,7 @@ def check_damage(archive: bytes, step: int) -> None:
         if len(data) < 4:
             error = DensorError
         with pytest.raises(error):
-            densor.test_file(io.BytesIO(data))
+            densor.verify_file(io.BytesIO(data))
 
 
 @pytest.mark.parametrize("tier", ["-9", "sample"])
@@ -198,10 +199,10 @@ def test_another_model_and_another_tokenizer(chat: Path, tmp_path: Path) -> None
     (marks / "tokenizer.json").write_text(json.dumps(plain))
     for folder, message in ((other, "another"), (words, "tokens were others"), (marks, "another")):
         with pytest.raises(ArgumentError, match=message):
-            densor.test_file(io.BytesIO(out.getvalue()), llm=folder)
+            densor.verify_file(io.BytesIO(out.getvalue()), llm=folder)
     with pytest.raises(UnsupportedError, match="--llm"):
-        densor.test_file(io.BytesIO(out.getvalue()))
-    densor.test_file(io.BytesIO(out.getvalue()), llm=chat)
+        densor.verify_file(io.BytesIO(out.getvalue()))
+    densor.verify_file(io.BytesIO(out.getvalue()), llm=chat)
 
 
 # Large

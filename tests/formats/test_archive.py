@@ -13,7 +13,6 @@ from typing import Any
 import archives
 import numpy as np
 import pytest
-import reference_decoder
 from helpers import (
     CHUNK,
     INDEX,
@@ -31,6 +30,7 @@ from helpers import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import container
 
 import densor
 from densor.codec.kind import BYTES, kind_of
@@ -286,7 +286,7 @@ def test_writer_of_tensors_and_files(tmp_path: Path, model_path: Path) -> None:
         assert file.read_file("sub/again.bin") == model_file()
         assert_same(file.get_tensor("steps"), np.arange(100))
         assert file.metadata() == {"format": "pt"}
-    entries = reference_decoder.decode(path.read_bytes())
+    entries = container.decode(path.read_bytes())
     assert [entry.kind for entry in entries] == ["tensor"] * 4 + ["file"] * 2
 
 
@@ -332,7 +332,7 @@ def test_a_writer_that_failed_leaves_nothing(tmp_path: Path) -> None:
 
 def test_an_entry_that_failed_spoils_the_archive(tmp_path: Path, monkeypatch: Any) -> None:
     """Half an entry cannot be taken back, so the archive must not look whole."""
-    from densor.codec import batch
+    from densor.codec.planes.encoder import PlaneCoder
 
     class Unlucky(Exception):
         pass
@@ -344,7 +344,7 @@ def test_an_entry_that_failed_spoils_the_archive(tmp_path: Path, monkeypatch: An
     with pytest.raises(densor.FileError), densor.Writer(path, threads=1) as writer:
         writer.add_tensor("a", MATRIX)
         with monkeypatch.context() as patch, pytest.raises(Unlucky):
-            patch.setattr(batch.PlanarCoder, "encode", fail)
+            patch.setattr(PlaneCoder, "encode", fail)
             writer.add_tensor("b", MATRIX + 1)
         with pytest.raises(densor.ArgumentError):
             writer.add_tensor("c", MATRIX)
@@ -441,7 +441,7 @@ def test_names_that_occur_twice_are_refused() -> None:
         for frame in frames
     ]
     with pytest.raises(densor.FormatError, match="two entries"):
-        densor.test_file(io.BytesIO(put_together(twice, blob[:32])))
+        densor.verify_file(io.BytesIO(put_together(twice, blob[:32])))
 
 
 # Safetensors files, odd ones among them: every one comes back byte for byte
@@ -537,9 +537,9 @@ def test_odd_safetensors_files_come_back(name: str, known_size: bool, tmp_path: 
     densor.compress_file(plain if known_size else io.BytesIO(data), packed, threads=1)
     densor.decompress_file(packed, restored)
     assert restored.read_bytes() == data
-    (entry,) = reference_decoder.decode(packed.read_bytes())
+    (entry,) = container.decode(packed.read_bytes())
     assert entry.data == data
-    reference_decoder.read_index(packed.read_bytes())
+    container.read_index(packed.read_bytes())
     with densor.open(packed, threads=1) as file:
         for tensor in file:
             if name != "impossible shape" or tensor != "e":

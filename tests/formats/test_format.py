@@ -10,7 +10,6 @@ from typing import Any
 import archives
 import numpy as np
 import pytest
-import reference_decoder
 import zstandard
 from helpers import (
     CHUNK,
@@ -29,12 +28,16 @@ from helpers import (
     weights,
 )
 from paths import DOCS
+from reference import container
+from reference import planes as reference_planes
+from reference.reading import Refused
 
 import densor
 from densor import dtypes
 from densor.codec import registry
 from densor.codec.kind import BYTES, kind_of
 from densor.codec.planes import params as planar_model
+from densor.codec.planes import payload as planes_payload
 from densor.codec.planes.layout import LAYOUTS
 from densor.formats.container import hashing, wire
 
@@ -47,12 +50,12 @@ def kinds_of(archive: bytes) -> list[int]:
 
 def check(archive: bytes, expected: dict[str, bytes], *, index: bool = True) -> None:
     """The reference decoder and densor both give `expected`; the index stands or stands not."""
-    entries = reference_decoder.decode(archive)
+    entries = container.decode(archive)
     assert {entry.name: entry.data for entry in entries} == expected
     assert len(entries) == len(expected)
-    found = reference_decoder.read_index(archive)
+    found = container.read_index(archive)
     assert bool(found) == index
-    densor_entries = densor.test_file(io.BytesIO(archive), threads=1)
+    densor_entries = densor.verify_file(io.BytesIO(archive), threads=1)
     assert [entry.meta.name for entry in densor_entries] == list(expected)
     if index:
         with densor.open(archive, threads=1) as file:
@@ -92,7 +95,7 @@ def test_every_dtype_of_a_file(dtype: str) -> None:
 def test_hashes_by_name() -> None:
     for name, number in (("sha256", 2), ("xxh3-128", 1), (None, 1)):
         archive = archives.written({"x": (b"abc" * 100, BYTES)}, hash=name)
-        (entry,) = reference_decoder.decode(archive)
+        (entry,) = container.decode(archive)
         assert entry.hash[0] == number
         assert entry.meta.get("hash") == name
     with pytest.raises(densor.DensorError):
@@ -169,8 +172,8 @@ def test_an_index_that_contradicts_the_frames() -> None:
 
     check(with_index(), {"x": data})
     for changes in ({"original": [0, 200, 100, 0]}, {"models": [0, 1, 0, 0]}):
-        with pytest.raises(reference_decoder.Refused):
-            reference_decoder.read_index(with_index(**changes))
+        with pytest.raises(Refused):
+            container.read_index(with_index(**changes))
         with densor.open(with_index(**changes)) as file, pytest.raises(densor.FormatError):
             file.read_file("x")
 
@@ -184,7 +187,7 @@ def test_the_window_of_a_zstandard_frame_is_limited(window_log: int) -> None:
     model = Frame(MODEL, bytes([2, 2, 0, 2, 1, 0, 0, 0, 0, 0]))
     plane = b"\2" + len(frame).to_bytes(4, "little") + b"\1\1\0\0\0" + frame + b"\0"
     chunks = [model, Frame(CHUNK, plane, 2 * len(data), 16)]
-    merged = reference_decoder.merge_planes(
+    merged = reference_planes.merge_planes(
         2, [np.frombuffer(data, np.uint8), np.zeros(len(data), np.uint8)]
     ).tobytes()
     if window_log == 26:
@@ -253,11 +256,11 @@ def refused(archive: bytes, reason: str) -> None:
         "limit": densor.LimitError,
         "format": densor.FormatError,
     }[reason]
-    with pytest.raises(reference_decoder.Refused) as theirs:
-        reference_decoder.decode(archive)
+    with pytest.raises(Refused) as theirs:
+        container.decode(archive)
     assert theirs.value.reason == reason
     with pytest.raises(densor.DensorError) as ours:
-        densor.test_file(io.BytesIO(archive), threads=1)
+        densor.verify_file(io.BytesIO(archive), threads=1)
     assert type(ours.value) is error, ours.value
 
 
@@ -327,7 +330,7 @@ def end_of_entry(payload: bytes) -> bytes:
 
 def test_ends_of_entries_that_are_refused() -> None:
     good = take_apart(object_with([GOOD]))[2].payload
-    assert densor.test_file(io.BytesIO(end_of_entry(good)))
+    assert densor.verify_file(io.BytesIO(end_of_entry(good)))
     refused(end_of_entry(good[:8] + b"\x03" + good[9:]), "unsupported")  # kind of hash
     refused(end_of_entry(good[:8] + b"\x02" + good[9:] + bytes(16)), "format")  # not as declared
     refused(end_of_entry(good[:-1]), "format")
@@ -559,7 +562,7 @@ def test_modes_and_classes_are_those_of_the_document() -> None:
         registry.CLASS_HUFFMAN,
     ]
     assert f"number of classes C, 0 to {planar_model.MAX_CLASSES}" in DOCUMENT
-    bits = [planar_model.map_bits(classes) for classes in (1, 2, 3, 4, 5, 16)]
+    bits = [planes_payload.map_bits(classes) for classes in (1, 2, 3, 4, 5, 16)]
     assert bits == [0, 1, 2, 2, 4, 4]
 
 
@@ -583,7 +586,7 @@ def test_an_index_that_lists_something_else_fails_the_test(tmp_path: Path) -> No
     path = tmp_path / "a.densor"
     with densor.Writer(path) as writer:
         writer.add_tensor("first", np.arange(1000))
-    assert densor.test_file(path)
+    assert densor.verify_file(path)
     archive = path.read_bytes()
     end = len(archive) - 44
     index_at = int.from_bytes(archive[end + 28 : end + 36], "little")
@@ -594,4 +597,4 @@ def test_an_index_that_lists_something_else_fails_the_test(tmp_path: Path) -> No
     frame = wire.pack_frame(wire.INDEX, payload, len(text)) + payload
     path.write_bytes(archive[:index_at] + frame + archive[end:])
     with pytest.raises(densor.FormatError, match="index"):
-        densor.test_file(path)
+        densor.verify_file(path)

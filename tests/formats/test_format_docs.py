@@ -13,15 +13,16 @@ import pytest
 from helpers import take_apart
 
 import densor
-from densor.codec import decoders, registry
+from densor.codec import parts, registry
 from densor.codec.blocks import block
 from densor.codec.blocks import payload as fields_wire
 from densor.codec.byte_cm import params as text_model
+from densor.codec.codec import CODECS, decoder_for
 from densor.codec.delta import decoder as change_decode
 from densor.codec.delta import params as change_model
+from densor.codec.delta import payload as change_wire
 from densor.codec.delta import tokens
 from densor.codec.float_cm import params as mixing_model
-from densor.codec.parts import payload as nested_wire
 from densor.codec.planes import params as planar_model
 from densor.codec.scale_context import forms as scales_forms
 from densor.codec.scale_context import params as scales_model
@@ -121,17 +122,19 @@ def test_keys_of_entries() -> None:
 
 
 def test_codecs() -> None:
-    codecs = {int(row[0]): row[2] for row in table(FORMAT, "byte planes, Huffman")}
+    rows = {int(row[0]): row[2] for row in table(FORMAT, "byte planes, Huffman")}
     known = {v for name, v in vars(registry).items() if name.startswith("CODEC_")}
-    assert set(codecs) == known
-    for number, specification in codecs.items():
-        for path in re.findall(r"`([\w/.]+)`", specification):
-            assert (ROOT / path).is_file()
+    assert set(rows) == known == set(CODECS)
+    for number, row in rows.items():
+        codec = CODECS[number]
+        assert codec.number == number
+        assert tuple(re.findall(r"`([\w/.]+)`", row)) in (codec.specification, ())
+        assert all((ROOT / path).is_file() for path in codec.specification)
         with pytest.raises(densor.FormatError):  # known, but nothing follows the number
-            decoders.decoder_for(bytes([number]))
+            decoder_for(bytes([number]))
     for number in {*range(256)} - known:
         with pytest.raises(densor.UnsupportedError):
-            decoders.decoder_for(bytes([number]) + bytes(20))
+            decoder_for(bytes([number]) + bytes(20))
 
 
 def test_head_of_the_planar_model() -> None:
@@ -215,7 +218,7 @@ def test_heads_of_models(name: str, codec: int, word: str, head: str) -> None:
 
 def test_change() -> None:
     rows = table(spec("delta"), "offset in the base")
-    assert struct_of(rows, 0) == change_decode.HEAD.format + change_decode._LENGTH.format[1:]
+    assert struct_of(rows, 0) == change_wire.HEAD.format + change_wire.LENGTH.format[1:]
     methods = [row[0].split() for row in table(spec("delta"), "D and M")]
     assert {int(n): " ".join(name) for n, *name in methods} == {
         tokens.DIFFERENCE: "difference",
@@ -230,7 +233,7 @@ def test_change() -> None:
 
 def test_fields() -> None:
     rows = table(spec("blocks"), "bytes per block s")
-    assert struct_of(rows, 0) == fields_wire.FIELD.format + nested_wire.MODEL_LENGTH.format[1:]
+    assert struct_of(rows, 0) == fields_wire.FIELD.format + parts.MODEL_LENGTH.format[1:]
     orders = {row[1]: int(row[0]) for row in table(spec("blocks"), "column by column")}
     assert orders == {
         name.removeprefix("ORDER_").lower(): number
@@ -245,7 +248,7 @@ def test_modes_of_parts(name: str) -> None:
     found = modes(table(spec(name), "0 raw", "2 model"))
     for mode, number in found.items():
         assert number == getattr(registry, f"PART_{mode.upper()}")
-    assert nested_wire.PART.format == "<BI"
+    assert parts.PART.format == "<BI"
 
 
 def test_sparse() -> None:
@@ -259,7 +262,8 @@ def test_sparse() -> None:
 def test_formats_of_mixing() -> None:
     rows = table(spec("float_cm"), "fp8 e4m3")
     said = [(int(row[0]), *(int(cell) for cell in row[2:])) for row in rows]
-    code = [(f.number, f.size, f.exponent, f.mantissa) for f in mixing_model._ALL]
+    formats = mixing_model._BY_NUMBER
+    code = [(n, f.size, f.exponent, f.mantissa) for n, f in sorted(formats.items())]
     assert said == code
     assert (
         f"at most {mixing_model.MAX_CHUNK} original bytes" in (ROOT / spec("float_cm")).read_text()

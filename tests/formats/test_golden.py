@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import recovery_reference
-import reference_decoder
 from helpers import CHUNK, MODEL, take_apart
 from paths import GOLDEN
+from reference import codecs, container
+from reference import planes as reference_planes
+from reference import recovery as reference_recovery
+from reference.reading import Refused
 
 import densor
 
@@ -34,15 +36,15 @@ def test_every_archive_is_listed_and_small() -> None:
 def test_good_archives(name: str) -> None:
     archive = (GOLDEN / f"{name}.densor").read_bytes()
     wanted = EXPECTED["good"][name]
-    entries = reference_decoder.decode(archive)
+    entries = container.decode(archive)
     assert {e.name: hashlib.sha256(e.data).hexdigest() for e in entries} == wanted
-    assert [e.meta.name for e in densor.test_file(io.BytesIO(archive), threads=1)] == list(wanted)
+    assert [e.meta.name for e in densor.verify_file(io.BytesIO(archive), threads=1)] == list(wanted)
     if len(entries) == 1:
         restored = densor.decompress(archive)
         if isinstance(restored, np.ndarray):
             restored = np.asarray(restored, restored.dtype.newbyteorder("<")).T.tobytes(order="A")
         assert len(restored) == len(entries[0].data)
-    if reference_decoder.read_index(archive):
+    if container.read_index(archive):
         with densor.open(archive, threads=1) as file:
             for entry in entries:
                 if entry.kind == "file":
@@ -54,7 +56,7 @@ def test_good_archives(name: str) -> None:
 @pytest.mark.parametrize("name", EXPECTED["good"])
 def test_good_archives_extract_to_the_same_bytes(name: str, tmp_path: Path) -> None:
     archive = (GOLDEN / f"{name}.densor").read_bytes()
-    entries = reference_decoder.decode(archive)
+    entries = container.decode(archive)
     if len(entries) == 1:
         densor.decompress_file(io.BytesIO(archive), tmp_path / "out")
         assert (tmp_path / "out").read_bytes() == entries[0].data
@@ -70,15 +72,15 @@ def test_bad_archives(name: str, tmp_path: Path) -> None:
     path = GOLDEN / f"{name}.densor"
     archive = path.read_bytes()
     for action in (
-        lambda: densor.test_file(path, threads=1),
+        lambda: densor.verify_file(path, threads=1),
         lambda: densor.decompress(archive),
         lambda: densor.decompress_file(path, tmp_path / "out"),
     ):
         with pytest.raises(densor.DensorError) as error:
             action()
         assert type(error.value).__name__ == EXPECTED["bad"][name]
-    with pytest.raises(reference_decoder.Refused) as refused:
-        reference_decoder.decode(archive)
+    with pytest.raises(Refused) as refused:
+        container.decode(archive)
     assert REASONS[refused.value.reason] == EXPECTED["bad"][name]
     assert not (tmp_path / "out").exists()
 
@@ -88,9 +90,9 @@ def test_a_damaged_archive_is_repaired_as_ever(tmp_path: Path) -> None:
     whole = (GOLDEN / "recovery.densor").read_bytes()
     path = tmp_path / "x"
     path.write_bytes((GOLDEN / "bad-recovery-damaged.densor").read_bytes())
-    densor.repair(path)
+    densor.archives.repair(path)
     assert path.read_bytes() == whole
-    assert recovery_reference.check(whole) == 3
+    assert reference_recovery.check(whole) == 3
 
 
 def test_what_is_newer_is_refused_with_advice() -> None:
@@ -98,22 +100,22 @@ def test_what_is_newer_is_refused_with_advice() -> None:
     assert len(newer) >= 7
     for name in newer:
         with pytest.raises(densor.UnsupportedError, match=r"upgrade|newer densor may"):
-            densor.test_file(GOLDEN / f"{name}.densor", threads=1)
+            densor.verify_file(GOLDEN / f"{name}.densor", threads=1)
 
 
 def test_the_golden_archives_cover_the_format() -> None:
     """Every frame, layout, class kind, plane mode and fixed model occurs in some archive."""
     kinds, layouts, deltas, classes, counts = set(), set(), set(), set(), set()
     modes: set[int] = set()
-    codecs: set[int] = set()
+    numbers: set[int] = set()
     fixed: set[int] = set()
     for name in EXPECTED["good"]:
         frames = take_apart((GOLDEN / f"{name}.densor").read_bytes())
         kinds |= {frame.kind for frame in frames}
         every = [f.payload for f in frames if f.kind == MODEL]
-        codecs |= {payload[0] for payload in every}
-        models = [reference_decoder.parse_model(payload) for payload in every]
-        if any(payload[0] != reference_decoder.CODEC_PLANAR for payload in every):
+        numbers |= {payload[0] for payload in every}
+        models = [codecs.parse_model(payload) for payload in every]
+        if any(payload[0] != reference_planes.CODEC_HUFFMAN for payload in every):
             continue  # those of other codecs have no planes like these
         layouts |= {model.layout for model in models}
         deltas |= {model.delta for model in models}
@@ -126,10 +128,10 @@ def test_the_golden_archives_cover_the_format() -> None:
                 planes = len(models[frame.model - 16].planes)
                 modes |= set(frame.payload[: 5 * planes : 5])
     assert kinds >= {1, 2, 3, 4, 5, 6, 7, 128, 129, 130, 200, 255}
-    assert layouts == set(reference_decoder.LAYOUT_SIZE)
+    assert layouts == set(reference_planes.LAYOUT_SIZE)
     assert deltas == {False, True}
     assert classes == {0, 1, 2}
     assert counts >= {0, 1, 2, 3, 5, 16}
     assert modes == {0, 1, 2, 3}
     assert fixed == {0, 1}
-    assert codecs == {2, 3, 4, 5, 6, 7, 8, 9}
+    assert numbers == {2, 3, 4, 5, 6, 7, 8, 9}

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference_decoder
 from helpers import random_state, weights
+from reference import container
 
 import densor
 from densor.errors import FormatError
@@ -50,7 +50,7 @@ def packed(path: Path, level: int = 3) -> Path:
     back = io.BytesIO()
     densor.decompress_file(target, back)
     assert back.getvalue() == data
-    (entry,) = reference_decoder.decode(target.read_bytes())
+    (entry,) = container.decode(target.read_bytes())
     assert entry.data == data
     assert through_a_pipe(data) == data
     return target

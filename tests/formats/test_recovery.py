@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import recovery_reference
-import reference_decoder
 from helpers import model_file, random_state, take_apart
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import container
+from reference import recovery as reference_recovery
 
 import densor
 from densor.formats.container import wire
@@ -42,16 +42,16 @@ def layout_of(archive: bytes) -> recovery.Layout:
 def repaired(damaged: bytes, folder: Path) -> bytes:
     path = folder / "x"
     path.write_bytes(damaged)
-    densor.repair(path)
+    densor.archives.repair(path)
     assert os.listdir(folder) == ["x"]
     return path.read_bytes()
 
 
 def test_archives_with_recovery_data_are_read_as_ever(protected: bytes) -> None:
-    (entry,) = reference_decoder.decode(protected)
+    (entry,) = container.decode(protected)
     assert entry.data == NOISE
-    assert reference_decoder.read_index(protected)
-    densor.test_file(io.BytesIO(protected))
+    assert container.read_index(protected)
+    densor.verify_file(io.BytesIO(protected))
     with densor.open(protected) as file:
         assert file.read_file("stdin") == NOISE
     plain = io.BytesIO()
@@ -72,10 +72,10 @@ def test_the_code_is_the_one_of_the_specification(protected: bytes) -> None:
             frames = recovery.parity_frames(layout, group, blocks[:, group])
             for number, frame in enumerate(frames):
                 block = frame[-layout.block :]
-                wanted = recovery_reference.parity([bytes(row) for row in blocks[:, group]], number)
+                wanted = reference_recovery.parity([bytes(row) for row in blocks[:, group]], number)
                 assert block == wanted
     frames = [frame for frame in take_apart(protected) if frame.kind == 128]
-    found = recovery_reference.check(protected)
+    found = reference_recovery.check(protected)
     assert found == len(frames) > 0
 
 
@@ -123,9 +123,9 @@ def test_too_much_damage_is_an_error_and_changes_nothing(protected: bytes, tmp_p
     path = tmp_path / "x"
     path.write_bytes(damaged)
     with pytest.raises(densor.ChecksumError, match="salvage"):
-        densor.repair(path)
+        densor.archives.repair(path)
     with pytest.raises(densor.ChecksumError, match="salvage"):
-        densor.repair(path, tmp_path / "y")
+        densor.archives.repair(path, tmp_path / "y")
     assert path.read_bytes() == damaged
     assert os.listdir(tmp_path) == ["x"]
 
@@ -154,15 +154,15 @@ def test_output_elsewhere_and_new_recovery_data(protected: bytes, tmp_path: Path
     damaged = bytearray(protected)
     damaged[5000] ^= 1
     path.write_bytes(damaged)
-    done = densor.repair(path, other)
+    done = densor.archives.repair(path, other)
     assert (done.blocks, done.frames, done.ends, done.protected) == (1, 0, False, True)
     assert (path.read_bytes(), other.read_bytes()) == (damaged, protected)
     with pytest.raises(densor.FileError, match="already exists"):
-        densor.repair(path, other)
-    densor.repair(path, recovery=30)
+        densor.archives.repair(path, other)
+    densor.archives.repair(path, recovery=30)
     larger = path.read_bytes()
     assert layout_of(larger).percent == 30
-    assert densor.repair(path).was_whole and path.read_bytes() == larger
+    assert densor.archives.repair(path).was_whole and path.read_bytes() == larger
     damaged = bytearray(larger)
     length = layout_of(larger).protected * 3 // 10
     damaged[777 : 777 + length] = bytes(length)
@@ -178,7 +178,7 @@ def test_a_plain_archive_gets_recovery_data_and_ends(tmp_path: Path) -> None:
     path = tmp_path / "x"
     densor.compress_file(io.BytesIO(model_file()), path)
     plain = path.read_bytes()
-    assert densor.repair(path) == (0, 0, False, False)
+    assert densor.archives.repair(path) == (0, 0, False, False)
     for damaged in (
         plain[:-1],
         plain[:-44],
@@ -186,15 +186,15 @@ def test_a_plain_archive_gets_recovery_data_and_ends(tmp_path: Path) -> None:
         plain[:8] + bytes(24) + plain[32:],
     ):
         path.write_bytes(damaged)
-        assert densor.repair(path).ends
+        assert densor.archives.repair(path).ends
         assert path.read_bytes() == plain
     for damaged in (plain[:-60], plain[:5000] + bytes(50) + plain[5050:], b"", plain[:20], NOISE):
         path.write_bytes(damaged)
         with pytest.raises(densor.DensorError):
-            densor.repair(path)
+            densor.archives.repair(path)
         assert path.read_bytes() == damaged
     path.write_bytes(plain)
-    densor.repair(path, recovery=10)
+    densor.archives.repair(path, recovery=10)
     assert path.read_bytes()[: len(plain) - 44] == plain[:-44]
     assert layout_of(path.read_bytes()).percent == 10
 
@@ -222,13 +222,13 @@ def test_folders_and_appending(model_folder: Path, tmp_path: Path) -> None:
     damaged = bytearray(whole)
     damaged[100:2000] = bytes(1900)
     packed.write_bytes(damaged)
-    densor.repair(packed)
+    densor.archives.repair(packed)
     assert packed.read_bytes() == whole
     (tmp_path / "new").write_bytes(model_file())
-    densor.append(packed, tmp_path / "new")
+    densor.archives.append(packed, tmp_path / "new")
     assert layout_of(packed.read_bytes()).percent == 10
-    densor.test_file(packed)
-    assert recovery_reference.check(packed.read_bytes())
+    densor.verify_file(packed)
+    assert reference_recovery.check(packed.read_bytes())
 
 
 def test_an_archive_within_another_is_not_taken_for_it(protected: bytes, tmp_path: Path) -> None:
@@ -264,8 +264,8 @@ def test_without_the_library(
     path = tmp_path / "x"
     path.write_bytes(protected[:500] + b"?" + protected[501:])
     with pytest.raises(densor.UnsupportedError, match=r"densor\[recovery\]"):
-        densor.repair(path)
-    densor.test_file(io.BytesIO(protected))
+        densor.archives.repair(path)
+    densor.verify_file(io.BytesIO(protected))
 
 
 def test_hostile_recovery_frames(protected: bytes, tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_hostile_recovery_frames(protected: bytes, tmp_path: Path) -> None:
         path = tmp_path / "x"
         path.write_bytes(archive)
         try:
-            densor.repair(path)
+            densor.archives.repair(path)
         except densor.DensorError:
             continue
         assert path.read_bytes()[: layout.protected] == protected[: layout.protected]

@@ -98,7 +98,7 @@ def test_files_to_and_from_memory(memory: dict[str, Any], tmp_path: Path) -> Non
     source = put("/in/model.safetensors", model_file())
     sizes = densor.compress_file(source, "memory://out/m.densor", verify=True)
     assert sizes.stored == len(got(memory, "/out/m.densor"))
-    assert densor.test_file("memory://out/m.densor")[0].meta.name == "model.safetensors"
+    assert densor.verify_file("memory://out/m.densor")[0].meta.name == "model.safetensors"
     densor.decompress_file("memory://out/m.densor", "memory://back")
     assert got(memory, "/back") == model_file()
     densor.decompress_file("memory://out/m.densor", tmp_path / "back")
@@ -156,7 +156,7 @@ def test_a_base_behind_a_url(memory: dict[str, Any], tmp_path: Path) -> None:
     assert sizes.stored < sizes.original // 10
     densor.decompress_file("memory://d", tmp_path / "new", base=base)
     assert (tmp_path / "new").read_bytes() == got(memory, "/new")
-    assert [d.changes is not None for d in densor.differences(base, after)] == [True]
+    assert [d.changes is not None for d in densor.archives.differences(base, after)] == [True]
 
 
 def test_a_failure_leaves_what_was_there(memory: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import archives
 import numpy as np
 import pytest
-import reference_decoder
 from helpers import (
     ENTRY,
     INDEX,
@@ -22,6 +21,7 @@ from helpers import (
     weights,
 )
 from mutations import resealed
+from reference import container
 
 import densor
 from densor.formats.container import wire, writer
@@ -107,7 +107,7 @@ def test_places_are_true(with_places: bytes) -> None:
             seen += 1
             assert wire.PLACE_PAYLOAD.unpack(frame.payload) == (entry, models, offset)
     assert seen > 10
-    assert len(reference_decoder.decode(with_places)) == entry + 1
+    assert len(container.decode(with_places)) == entry + 1
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -121,8 +121,8 @@ def salvaged(archive: bytes, folder: Path, tmp_path: Path, base: object = None) 
     path.write_bytes(archive)
     shutil.rmtree(out, ignore_errors=True)
     originals = contents(folder)
-    found = densor.salvage(path, out, threads=1, overwrite=True, base=base)
-    surveyed = densor.damage(path, threads=1, base=base)
+    found = densor.archives.salvage(path, out, threads=1, overwrite=True, base=base)
+    surveyed = densor.archives.damage(path, threads=1, base=base)
     for mine, other in zip(found.entries, surveyed.entries, strict=True):
         assert vars(mine) | {"file": None} == vars(other)
     written = contents(out)
@@ -207,7 +207,7 @@ def test_archives_of_all_kinds(name: str, tmp_path: Path) -> None:
         if frame is not None:
             damaged[frame.end - 1] ^= 1
         path.write_bytes(damaged)
-        found = densor.salvage(path, tmp_path / "out", threads=1, overwrite=True)
+        found = densor.archives.salvage(path, tmp_path / "out", threads=1, overwrite=True)
         written = contents(tmp_path / "out")
         assert found.sound == (frame is None)
         for entry in found.entries:
@@ -297,7 +297,7 @@ def test_data_after_the_end(packed: bytes, folder: Path, tmp_path: Path) -> None
         assert all(entry.whole for entry in found.entries)
         assert not found.sound and not found.truncated
         assert found.damaged == [(len(packed), len(packed + junk), "data after the end")]
-        densor.repair(tmp_path / "archive")
+        densor.archives.repair(tmp_path / "archive")
         assert (tmp_path / "archive").read_bytes() == packed
     damaged = bytearray(packed)
     damaged[frames_of(packed)[8].begin] ^= 1
@@ -369,8 +369,8 @@ def test_chains_of_bases(tmp_path: Path, tiny_batches: Callable[[int], None]) ->
         (original / f"{step}").write_bytes(data)
         bits = bits + (np.arange(bits.size).reshape(bits.shape) % 13 == step).astype(np.uint16)
     densor.pack([original / "0"], archive, threads=1)
-    densor.append(archive, original / "1", threads=1)
-    densor.append(archive, original / "2", threads=1)
+    densor.archives.append(archive, original / "1", threads=1)
+    densor.archives.append(archive, original / "2", threads=1)
     packed = archive.read_bytes()
     frames = frames_of(packed)
     assert salvaged(packed, original, tmp_path).sound
@@ -393,12 +393,12 @@ def test_a_base_outside(tmp_path: Path) -> None:
     packed = tmp_path / "packed"
     densor.compress_file(tmp_path / "new", packed, base=tmp_path / "old")
     with pytest.raises(densor.ArgumentError, match="--base"):
-        densor.damage(packed)
-    assert densor.damage(packed, base=tmp_path / "old").sound
+        densor.archives.damage(packed)
+    assert densor.archives.damage(packed, base=tmp_path / "old").sound
     archive = bytearray(packed.read_bytes())
     archive[-40:] = bytes(40)
     packed.write_bytes(archive)
-    found = densor.salvage(packed, tmp_path / "out", base=tmp_path / "old")
+    found = densor.archives.salvage(packed, tmp_path / "out", base=tmp_path / "old")
     assert found.truncated and found.entries[0].verified
     assert (tmp_path / "out" / "new").read_bytes() == (tmp_path / "new").read_bytes()
 
@@ -407,7 +407,10 @@ def test_what_is_no_archive(tmp_path: Path) -> None:
     path = tmp_path / "x"
     for data in (b"", b"x", TEXT, NOISE, bytes(100_000)):
         path.write_bytes(data)
-        for action in (lambda: densor.damage(path), lambda: densor.salvage(path, tmp_path / "o")):
+        for action in (
+            lambda: densor.archives.damage(path),
+            lambda: densor.archives.salvage(path, tmp_path / "o"),
+        ):
             with pytest.raises(densor.FormatError, match="not a densor archive"):
                 action()
     assert not (tmp_path / "o").exists()
@@ -419,7 +422,7 @@ def test_existing_files_are_kept(packed: bytes, folder: Path, tmp_path: Path) ->
     out.mkdir()
     (out / "b.txt").write_bytes(b"mine")
     with pytest.raises(densor.FileError, match="already exists"):
-        densor.salvage(path, out)
+        densor.archives.salvage(path, out)
     assert (out / "b.txt").read_bytes() == b"mine"
 
 
@@ -427,7 +430,7 @@ def test_limits(packed: bytes, tmp_path: Path) -> None:
     path = tmp_path / "archive"
     path.write_bytes(packed)
     with pytest.raises(densor.LimitError):
-        densor.damage(path, max_output_size=100_000)
+        densor.archives.damage(path, max_output_size=100_000)
 
 
 def test_damaged_archives_that_lie(tmp_path: Path) -> None:
@@ -444,7 +447,7 @@ def test_damaged_archives_that_lie(tmp_path: Path) -> None:
                 del archive[int(rng.integers(32, len(archive))) :]
             path.write_bytes(archive)
             try:
-                found = densor.salvage(path, tmp_path / "out", threads=1, overwrite=True)
+                found = densor.archives.salvage(path, tmp_path / "out", threads=1, overwrite=True)
             except densor.DensorError:
                 continue
             written = contents(tmp_path / "out")

@@ -1,10 +1,11 @@
-"""Makes the golden archives of format version 1. Run once per version, never again.
+"""Makes the golden archives of format version 1: those of a group that are not there yet.
 
     python tests/golden/make.py
 
-A golden archive is what some densor has written, or what it must never accept. Later versions
-read the same bytes out of it; if they do not, they are wrong, not the archive. `expected.json`
-has the SHA-256 of every entry, and for bad archives the class of the error.
+A group is made once, by the version that its title names, and never again; what stands here says
+how it was made then. A golden archive is what some densor has written, or what it must never
+accept. Later versions read the same bytes out of it; if they do not, they are wrong, not the
+archive. `expected.json` has the SHA-256 of every entry, and of bad archives the error class.
 """
 
 import hashlib
@@ -12,16 +13,15 @@ import io
 import json
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / "support"), str(HERE.parent / "reference")]
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "support")]
 
 import archives  # noqa: E402
 import numpy as np  # noqa: E402
-import planar_reference as reference  # noqa: E402
-import reference_decoder  # noqa: E402
 import zstandard  # noqa: E402
 from helpers import (  # noqa: E402
     CHUNK,
@@ -41,16 +41,23 @@ from helpers import (  # noqa: E402
     take_apart,
     weights,
 )
-from planar_reference import Class  # noqa: E402
+from pytest import MonkeyPatch  # noqa: E402
+from reference import container  # noqa: E402
+from reference import planes as reference_planes  # noqa: E402
+from reference import planes_writer as reference  # noqa: E402
+from reference.planes_writer import Class  # noqa: E402
 
 import densor  # noqa: E402
+from densor.codec import choose  # noqa: E402
 from densor.codec.kind import BYTES, kind_of  # noqa: E402
+from densor.codec.planes import analyse  # noqa: E402
+from densor.formats.container import writer  # noqa: E402
 
 # Good archives, written by densor
 
 
 def arrays() -> Iterator[tuple[str, bytes]]:
-    for kind, dtype, rows in (
+    for name, dtype, rows in (
         ("fp8", "f8_e4m3", 24),
         ("bf16", "bf16", 16),
         ("fp16", "f16", 12),
@@ -59,7 +66,7 @@ def arrays() -> Iterator[tuple[str, bytes]]:
         ("fp32_of_bf16", "f32", 8),
         ("fp32_short", "f32", 8),
     ):
-        yield f"array-{kind}", densor.compress(weights(kind, rows, 512), dtype=dtype)
+        yield f"array-{name}", densor.compress(weights(name, rows, 512), dtype=dtype)
     yield "array-big-endian", densor.compress(np.arange(40, dtype=">i4").reshape(5, 8).T)
     dtype = np.dtype([("a", "<f4", (2,)), ("b", "S3")])
     yield "array-record", densor.compress(np.zeros((2, 3), dtype))
@@ -114,9 +121,9 @@ def by_hand() -> Iterator[tuple[str, bytes]]:
             planes.append(plane)
             sections.append((3, reference.class_section(plane, listed, run, chosen)))
         delta = name in reference.WITH_DELTA
-        elements = reference_decoder.merge_planes(reference.LAYOUTS[name], planes)
+        elements = reference_planes.merge_planes(reference.LAYOUTS[name], planes)
         if delta:
-            elements = reference_decoder.undo_delta(elements)
+            elements = reference_planes.undo_delta(elements)
         payload = reference.chunk(sections)
         if len(payload) > elements.nbytes:  # no chunk may grow: raw planes where they are smaller
             sections = [
@@ -208,21 +215,100 @@ def bad() -> Iterator[tuple[str, bytes, str]]:
     assert INDEX not in {frame.kind for frame in (entry, body, close, end)}
 
 
+# Codecs of densor 0.2
+
+
+def codecs() -> Iterator[tuple[str, bytes]]:
+    for name in ("scales", "scales fp32", "sparse", "blocks", "chain"):
+        yield name.replace(" ", "-"), archives.sample(name).archive
+    yield "mixing", densor.compress(weights("bf16", 40, 96), 9, dtype="bf16")
+    integers = random_state("planes").standard_normal((80, 250)) * 0.45
+    yield "planes", densor.compress(np.rint(integers).astype(np.int8), 6)
+
+
+# Frames and codecs of densor 0.3
+
+
+def recovery() -> Iterator[tuple[str, bytes]]:
+    with MonkeyPatch.context() as patch:  # many batches, so that there are places
+        patch.setattr(choose, "BATCH_BYTES", 2000)
+        patch.setattr(writer, "_PLACE_EVERY", 1500)
+        patch.setitem(analyse._CHUNK_BYTES, 2, 1000)
+        bits = weights("bf16", 9, 200)
+        noise = random_state("recovery").integers(0, 256, 300, "u1").tobytes()
+        tensors = {"w": ("BF16", bits.shape, bits.tobytes()), "n": ("U8", (300,), noise)}
+        data = safetensors_bytes(tensors)
+        out = io.BytesIO()
+        densor.compress_file(io.BytesIO(data), out, threads=1, name="m.safetensors", recovery=20)
+    yield "recovery", out.getvalue()
+
+
+def damaged_recovery() -> Iterator[tuple[str, bytes, str]]:
+    archive = (HERE / "recovery.densor").read_bytes()
+    yield "recovery-damaged", archive[:600] + bytes(300) + archive[900:-20], "ChecksumError"
+
+
+def points() -> Iterator[tuple[str, bytes]]:
+    import ml_dtypes
+
+    tensors = {
+        "bf16": weights("bf16", 24, 80).view(ml_dtypes.bfloat16),
+        "fp16": weights("fp16", 8, 80),
+    }
+    yield "points", densor.save(tensors, level=3, gpu_index=True)
+
+
+PROSE = b"""In the beginning nobody knew how far it was to the mill, for the road went up and down
+through the woods, and whoever asked the way was told another tale. The miller's daughter said: "An
+hour, if the wind is behind you; two, if it is not." Her brother, who never walked if he could ride,
+said that it was no way at all. So the traveller took off his hat, thanked them both, and asked the
+donkey, which looked at him, turned round and went home: three hours, and the wind was behind them.
+"""
+
+
+def text() -> Iterator[tuple[str, bytes]]:
+    binary = bytes(i * j & 255 for i in range(9) for j in range(16))
+    with MonkeyPatch.context() as patch:
+        patch.setattr(choose, "MIN_BYTES_OF_TEXT", 0)  # for a slow decoder
+        yield "text", densor.compress(PROSE, 9)
+        yield "text-binary", densor.compress(binary, 9)
+        yield "text-light", densor.compress(PROSE.replace(b"\n", b" ").upper() + PROSE, 5)
+
+
+class Group(NamedTuple):
+    """Archives that were made at once; each of `good` yields name and archive."""
+
+    title: str
+    good: tuple[Callable[[], Iterator[tuple[str, bytes]]], ...]
+    bad: Callable[[], Iterator[tuple[str, bytes, str]]] | None = None
+
+
+GROUPS = (
+    Group("0.1", (arrays, files, by_hand), bad),
+    Group("0.2, codecs", (codecs,)),
+    Group("0.3, recovery", (recovery,), damaged_recovery),
+    Group("0.3, points", (points,)),
+    Group("0.3, text", (text,)),
+)
+
+
 def main() -> None:
-    if (HERE / "expected.json").exists():
-        sys.exit("the golden archives exist; they are never made anew")
-    expected: dict[str, dict[str, object]] = {"good": {}, "bad": {}}
-    for name, archive in (*arrays(), *files(), *by_hand()):
-        (HERE / f"{name}.densor").write_bytes(archive)
-        entries = reference_decoder.decode(archive)
-        expected["good"][name] = {
-            entry.name: hashlib.sha256(entry.data).hexdigest() for entry in entries
-        }
-    for name, archive, error in bad():
-        (HERE / f"bad-{name}.densor").write_bytes(archive)
-        expected["bad"][f"bad-{name}"] = error
-    text = json.dumps(expected, indent=1, ensure_ascii=False)
-    (HERE / "expected.json").write_text(text + "\n")
+    path = HERE / "expected.json"
+    expected = json.loads(path.read_text()) if path.exists() else {"good": {}, "bad": {}}
+    for group in GROUPS:
+        archives_of = (pair for make in group.good for pair in make())
+        for name, archive in archives_of:
+            if name in expected["good"]:
+                print(f"{group.title}: the golden archives exist; they are never made anew")
+                break
+            (HERE / f"{name}.densor").write_bytes(archive)
+            found = container.decode(archive)
+            expected["good"][name] = {e.name: hashlib.sha256(e.data).hexdigest() for e in found}
+        else:
+            for name, archive, error in group.bad() if group.bad else ():
+                (HERE / f"bad-{name}.densor").write_bytes(archive)
+                expected["bad"][f"bad-{name}"] = error
+    path.write_text(json.dumps(expected, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

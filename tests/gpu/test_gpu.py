@@ -16,7 +16,7 @@ from helpers import random_state
 from paths import GOLDEN
 
 import densor
-from densor.codec.decoders import decoder_for
+from densor.codec.codec import decoder_for
 from densor.codec.planes.params import parse
 from densor.codec.scale_context import encoder as scales_coder
 from densor.errors import ArgumentError, ChecksumError, DensorError, FormatError, UnsupportedError

@@ -11,8 +11,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-import units_reference as reference
 from helpers import CHUNK, END, INDEX, MODEL, Frame, put_together, random_state, take_apart
+from reference import points as reference
 
 import densor
 from densor.codec.planes import units
@@ -140,7 +140,7 @@ def test_ways_of_writing(tmp_path: Path) -> None:
             assert file.get_tensor("a").tobytes() == tensors["a"].tobytes()
             packed = read_packed(file.archive, ["a"])
             assert all(chunk.points is not None for chunk in packed[0].chunks[:1])
-        densor.test_file(tmp_path / name)
+        densor.verify_file(tmp_path / name)
 
 
 def test_threads_make_no_difference() -> None:
@@ -157,7 +157,7 @@ def test_damage_beside_chunks_costs_nothing(tmp_path: Path) -> None:
     archive[at + 3] ^= 1
     (tmp_path / "x").write_bytes(archive)
     with pytest.raises(ChecksumError):
-        densor.test_file(tmp_path / "x")
+        densor.verify_file(tmp_path / "x")
     damage = salvage(tmp_path / "x", tmp_path / "out")
     assert not damage.sound and all(entry.verified for entry in damage.entries)
     restored = (tmp_path / "out" / "model.safetensors").read_bytes()

@@ -35,7 +35,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
         if name not in made:
             place = tmp_path_factory.mktemp(name)
             MODELS[name]().save_pretrained(place / "plain")
-            densor.hf.pack(place / "plain", place / "packed")
+            densor.hf.pack_model(place / "plain", place / "packed")
             made[name] = place / "plain", place / "packed"
         return made[name]
 
@@ -71,7 +71,7 @@ def test_entry_points_are_taken_from_the_folder(
     folders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, _ = folders("llama")
-    densor.hf.pack(plain, tmp_path / "packed", gpu_index=True)
+    densor.hf.pack_model(plain, tmp_path / "packed", gpu_index=True)
 
     def fails(*args: Any) -> int:
         raise AssertionError("streams are decoded to find entry points")
@@ -79,7 +79,7 @@ def test_entry_points_are_taken_from_the_folder(
     monkeypatch.setattr(units, "find_entries", fails)
     found = densor.hf.from_pretrained(tmp_path / "packed", backend="emulate")
     same(transformers.LlamaForCausalLM.from_pretrained(plain), found)
-    densor.hf.unpack(tmp_path / "packed", tmp_path / "again")
+    densor.hf.unpack_model(tmp_path / "packed", tmp_path / "again")
     assert files(tmp_path / "again") == files(plain)
 
 
@@ -115,14 +115,14 @@ def test_what_is_coded_against_a_base_is_for_the_cpu(folders: Any, tmp_path: Pat
             parameter.view(-1)[::50] *= 2
     model.save_pretrained(tmp_path / "tuned")
     plain, _ = folders("llama")
-    densor.hf.pack(tmp_path / "tuned", tmp_path / "delta", base=plain)
+    densor.hf.pack_model(tmp_path / "tuned", tmp_path / "delta", base=plain)
     found = densor.hf.from_pretrained(tmp_path / "delta", base=plain, backend="emulate")
     same(type(model).from_pretrained(tmp_path / "tuned"), found)
 
 
 def test_damage_is_found(tmp_path: Path) -> None:
     MODELS["llama"]().save_pretrained(tmp_path / "plain")
-    densor.hf.pack(tmp_path / "plain", tmp_path / "packed")
+    densor.hf.pack_model(tmp_path / "plain", tmp_path / "packed")
     path = tmp_path / "packed" / "model.safetensors"
     damaged(path, path.stat().st_size // 2)
     with pytest.raises(densor.DensorError, match=r"model\.safetensors.*weight"):

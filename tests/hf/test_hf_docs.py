@@ -70,7 +70,7 @@ def test_sentence_transformers(tmp_path: Path) -> None:
     library = pytest.importorskip("sentence_transformers")
     import densor.hf
 
-    densor.hf.pack(folder("minilm"), tmp_path / "packed")
+    densor.hf.pack_model(folder("minilm"), tmp_path / "packed")
     texts = ["one sentence", "and another one"]
     made = [
         library.SentenceTransformer(str(place), device="cpu").encode(texts)

@@ -21,8 +21,11 @@ from densor.files import model_folder
 from densor.files.model_folder import pack_model, unpack_model
 from densor.formats.container import tensor_blob
 from densor.formats.container.tensor_blob import Tensor
-from densor.formats.packed import packed_file as packed
-from densor.formats.packed.packed_file import PackedFile, pack_file
+from densor.formats.packed import writer
+from densor.formats.packed.reader import PackedFile
+from densor.formats.packed.writer import pack_file
+from densor.formats.parsers import safetensors
+from densor.options import WriteOptions
 
 RANDOM = random_state("packed")
 TENSORS = {
@@ -42,9 +45,9 @@ def plain_file(path: Path, tensors=TENSORS, metadata=None) -> Path:
     return path
 
 
-def packed_file(plain: Path, path: Path, **options) -> Path:
+def packed_file(plain: Path, path: Path, base=None, **options) -> Path:
     with open(path, "wb") as out:
-        pack_file(PackedFile(plain), out, **options)
+        pack_file(PackedFile(plain), out, WriteOptions(**options), base)
     return path
 
 
@@ -199,7 +202,7 @@ def hostile(path: Path, **changes) -> Path:
     for item in header.values():
         item["data_offsets"] = [offset - start for offset in item["data_offsets"]]
     data = path.read_bytes()[start:]
-    path.write_bytes(packed.header_bytes(header, {"densor": json.dumps(about)}) + data)
+    path.write_bytes(safetensors.header_bytes(header, {"densor": json.dumps(about)}) + data)
     return path
 
 
@@ -299,7 +302,7 @@ def test_a_folder_appears_whole_or_not_at_all(
     def fail(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(packed, "write_packed", fail)
+    monkeypatch.setattr(writer, "write_packed", fail)
     with pytest.raises(KeyboardInterrupt):
         pack_model(model, tmp_path / "packed")
     assert sorted(os.listdir(tmp_path)) == ["model"]

@@ -26,7 +26,8 @@ from densor.errors import (  # noqa: E402
     UnsupportedError,
 )
 from densor.formats.container import tensor_blob  # noqa: E402
-from densor.formats.packed.packed_file import PackedFile, header_bytes  # noqa: E402
+from densor.formats.packed.reader import PackedFile  # noqa: E402
+from densor.formats.parsers.safetensors import header_bytes  # noqa: E402
 
 WEIGHTS = "model.safetensors"
 
@@ -40,7 +41,7 @@ def folders(tmp_path_factory):
         if name not in made:
             place = tmp_path_factory.mktemp(name)
             (model or MODELS[name]()).save_pretrained(place / "plain", **saving)
-            densor.hf.pack(place / "plain", place / "packed")
+            densor.hf.pack_model(place / "plain", place / "packed")
             made[name] = place / "plain", place / "packed"
         return made[name]
 
@@ -201,10 +202,10 @@ def test_names_of_old_checkpoints(folders, tmp_path):
     plain, _ = folders("bert")
     old = tmp_path / "old"
     shutil.copytree(plain, old)
-    densor.torch.save_file(state, tmp_path / "packed", {"format": "pt"})
+    densor.torch.save_packed_file(state, tmp_path / "packed", {"format": "pt"})
     with open(old / WEIGHTS, "wb") as file:
         PackedFile(tmp_path / "packed").unpack(file)
-    densor.hf.pack(old, tmp_path / "new")
+    densor.hf.pack_model(old, tmp_path / "new")
     same(transformers.BertModel.from_pretrained(plain), densor.hf.from_pretrained(tmp_path / "new"))
 
 
@@ -280,7 +281,7 @@ def test_adapters_in_the_folder_stay_as_they_are(folders, tmp_path):
     adapter = tmp_path / "plain" / "adapter_config.json"
     config = json.loads(adapter.read_text())
     adapter.write_text(json.dumps({**config, "base_model_name_or_path": None}))
-    densor.hf.pack(tmp_path / "plain", tmp_path / "packed")
+    densor.hf.pack_model(tmp_path / "plain", tmp_path / "packed")
     name = "adapter_model.safetensors"
     assert (tmp_path / "packed" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
     load = transformers.LlamaForCausalLM.from_pretrained
@@ -319,7 +320,7 @@ def test_small_bytes_that_are_no_blobs(tmp_path):
         model = bert()
         model.register_buffer("extra", torch.zeros(size, dtype=torch.uint8))
         model.save_pretrained(tmp_path / f"plain{size}")
-        densor.hf.pack(tmp_path / f"plain{size}", tmp_path / f"packed{size}")
+        densor.hf.pack_model(tmp_path / f"plain{size}", tmp_path / f"packed{size}")
         loaded, info = transformers.BertModel.from_pretrained(
             tmp_path / f"packed{size}", output_loading_info=True
         )
@@ -546,7 +547,7 @@ def tuned(tmp_path_factory):
         for parameter in model.parameters():
             parameter[:, ::7].mul_(1.01) if parameter.ndim > 1 else None
     model.save_pretrained(place / "tuned")
-    densor.hf.pack(place / "tuned", place / "packed", base=place / "base")
+    densor.hf.pack_model(place / "tuned", place / "packed", base=place / "base")
     return place
 
 
@@ -578,7 +579,7 @@ def test_another_base(tuned, tmp_path):
 
 
 def test_a_packed_base(tuned, tmp_path):
-    densor.hf.pack(tuned / "base", tmp_path / "base")
+    densor.hf.pack_model(tuned / "base", tmp_path / "base")
     wanted = densor.hf.from_pretrained(tuned / "tuned")
     same(wanted, densor.hf.from_pretrained(tuned / "packed", base=tmp_path / "base"))
     with pytest.raises(ArgumentError, match="unpack it first"):
@@ -586,7 +587,7 @@ def test_a_packed_base(tuned, tmp_path):
 
 
 def test_unpacks_against_a_base(tuned, tmp_path):
-    densor.hf.unpack(tuned / "packed", tmp_path / "out", base=tuned / "base")
+    densor.hf.unpack_model(tuned / "packed", tmp_path / "out", base=tuned / "base")
     assert files(tmp_path / "out") == files(tuned / "tuned")
 
 
@@ -596,6 +597,6 @@ def test_memory_of_loading(tmp_path):
     from bench.hf import measured, random_llama
 
     random_llama(tmp_path / "plain", 300)
-    densor.hf.pack(tmp_path / "plain", tmp_path / "packed")
+    densor.hf.pack_model(tmp_path / "plain", tmp_path / "packed")
     found = measured(tmp_path / "packed")
     assert found["peak"] <= found["parameters"] + 150e6

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import llm_reference
 import numpy as np
 import pytest
+from reference import network as reference_network
 
+from densor.files.language_models import load
 from densor.llm import selftest
 from densor.llm.head import MAX_RATE, Head, Rates, head_bytes, rates_of
-from densor.llm.load import load
 from densor.llm.network import Logits, Network, Rows
 
 
@@ -32,7 +32,7 @@ def test_a_fresh_head_is_that_of_the_network(tiny: Any) -> None:
 @pytest.mark.parametrize("shift", [0, 5, 29, 33])
 def test_numpy_alone_learns_the_same(tiny: Any, rates: tuple[int, int], shift: int) -> None:
     rng = np.random.default_rng(shift)
-    head, reference = Head(tiny, Rates(*rates)), llm_reference.Head(tiny, *rates)
+    head, reference = Head(tiny, Rates(*rates)), reference_network.Head(tiny, *rates)
     for _ in range(12):
         rows = random_rows(rng, 3, tiny.shape.hidden, shift)
         found = head.counts(rows)

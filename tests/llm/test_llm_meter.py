@@ -15,12 +15,12 @@ from densor import text
 from densor.cli import heat
 from densor.codec.language_model import encoder as coding
 from densor.codec.language_model import params as wire
-from densor.codec.language_model.encoder import LlmCoder
+from densor.codec.language_model.encoder import LlmEncoder
 from densor.codec.language_model.meter import Cost, Meter
 from densor.codec.language_model.session import Session
 from densor.errors import ArgumentError, UnsupportedError
+from densor.files.language_models import load
 from densor.llm.head import Head, rates_of
-from densor.llm.load import load
 from densor.llm.network import Network, Rows
 from densor.runtime.workers import Workers
 
@@ -56,10 +56,10 @@ def test_a_meter_codes_what_the_coder_codes(
     monkeypatch.setattr(coding, "_SLOTS", ((0, slots),))
     for name in ("sample", folder):
         meter = Meter(as_array(data), Session(name))
-        coder = LlmCoder(as_array(data), Session(name), Workers(1))
+        coder = LlmEncoder(as_array(data), Session(name), Workers(1))
         assert meter.model() == coder.model()
-        ((payload, size),) = meter.payloads()
-        assert payload.tobytes() == coder.payloads()[0][0].tobytes()
+        ((_, payload, size),) = meter.coded.chunks
+        assert payload.tobytes() == coder.encode().result().chunks[0].payload.tobytes()
         assert size == len(data)
         assert b"".join(cost.text for cost in meter.costs) == data
         segments = len(wire.segments(wire.parse(meter.model()), size))

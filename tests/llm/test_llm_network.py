@@ -23,11 +23,11 @@ from llm_models import (
     write_folder,
     write_gguf,
 )
-from llm_reference import Head, Reference, unpacked
+from reference.network import Head, Reference, unpacked
 
 from densor.errors import ArgumentError, DensorError, FileError, UnsupportedError
+from densor.files.language_models import from_tokenizer, load
 from densor.llm import kernels, selftest, tables
-from densor.llm.load import from_tokenizer, load
 from densor.llm.model import quantise
 from densor.llm.network import Logits, Network
 from densor.llm.vocabulary import Vocabulary
@@ -146,7 +146,7 @@ def test_products_are_exact(rows: int, size: int, blocks: int, seed: int) -> Non
 def test_it_says_what_floats_say() -> None:
     config = {**CONFIG, "num_hidden_layers": 3}
     tensors = weights(config)
-    from densor.llm.load import _shape
+    from densor.files.language_models import _shape
     from densor.llm.model import build
 
     shape, positions = _shape(config)

@@ -105,7 +105,7 @@ def test_an_entry_and_its_base_in_many_threads(tmp_path: Path) -> None:
         data = safetensors_bytes({f"w {name}": ("BF16", bits.shape, bits.tobytes())})
         (tmp_path / name).write_bytes(data)
     densor.pack([tmp_path / "old"], tmp_path / "a.densor")
-    densor.append(tmp_path / "a.densor", tmp_path / "new")
+    densor.archives.append(tmp_path / "a.densor", tmp_path / "new")
     with densor.open(tmp_path / "a.densor", threads=2) as file:
 
         def read(seed: int) -> None:

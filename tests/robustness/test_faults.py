@@ -212,19 +212,19 @@ def test_a_bad_sector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = BadSector(archive, 70_000)
     monkeypatch.setattr(os, "preadv", bad)
     with pytest.raises(densor.FileError, match="Input/output error"):
-        densor.append(archive, tmp_path / "b", threads=1)
+        densor.archives.append(archive, tmp_path / "b", threads=1)
     with (
         densor.open(archive, threads=1) as opened,
         pytest.raises(densor.FileError, match="Input/output error"),
     ):
         opened.read_file("a")
     assert archive.read_bytes() == faults.PROTECTED
-    found = densor.salvage(archive, tmp_path / "out", threads=1)
+    found = densor.archives.salvage(archive, tmp_path / "out", threads=1)
     (entry,) = found.entries
     assert entry.lost and bad.failed
     data = (tmp_path / "out" / "a.partial").read_bytes()
     assert data[: entry.lost[0].begin] == FIRST[: entry.lost[0].begin]
-    assert densor.repair(archive, tmp_path / "c.densor").blocks == 1
+    assert densor.archives.repair(archive, tmp_path / "c.densor").blocks == 1
     assert (tmp_path / "c.densor").read_bytes() == faults.PROTECTED
     monkeypatch.undo()
     assert sorted(os.listdir(tmp_path)) == ["a.densor", "b", "c.densor", "out"]
@@ -331,9 +331,9 @@ def test_an_archive_that_is_replaced_while_it_is_appended_to(tmp_path: Path) -> 
             patch.setattr(os, "fchmod", replace)
             with pytest.raises(densor.FileError, match="changed"):
                 if mend:
-                    densor.repair(archive)
+                    densor.archives.repair(archive)
                 else:
-                    densor.append(archive, tmp_path / "b", threads=1)
+                    densor.archives.append(archive, tmp_path / "b", threads=1)
         assert archive.read_bytes() == b"of another program"
     assert sorted(os.listdir(tmp_path)) == ["a.densor", "b"]
 
@@ -370,7 +370,9 @@ def test_two_processes_append(tmp_path: Path) -> None:
     for _ in range(5):
         archive.write_bytes(PACKED_FIRST)
         children = {
-            name: forked(lambda name=name: densor.append(archive, tmp_path / name, threads=1))  # type: ignore[misc]
+            name: forked(
+                lambda name=name: densor.archives.append(archive, tmp_path / name, threads=1)
+            )  # type: ignore[misc]
             for name in names
         }
         done = [name for name, child in children.items() if ended(child) == 0]

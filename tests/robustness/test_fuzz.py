@@ -200,7 +200,7 @@ def test_lone_surrogates_in_a_description_survive_appending(tmp_path: Path) -> N
             frames[i] = replace(frame, payload=zstandard.compress(text), original=len(text))
     (tmp_path / "a").write_bytes(put_together(frames, (tmp_path / "a").read_bytes()[:32]))
     (tmp_path / "two").write_bytes(b"two" * 50)
-    densor.append(tmp_path / "a", tmp_path / "two")
+    densor.archives.append(tmp_path / "a", tmp_path / "two")
     with densor.open(tmp_path / "a") as file:
         assert file.read_file("one") == b"one" * 50
         assert file.read_file("two") == b"two" * 50

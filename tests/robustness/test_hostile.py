@@ -36,11 +36,11 @@ from helpers import (
 )
 
 import densor
+from densor import verify_file
 from densor.codec.blocks.payload import FIELD, HEAD
-from densor.codec.decoders import decoder_for
-from densor.codec.parts.payload import MODEL_LENGTH
+from densor.codec.codec import decoder_for
+from densor.codec.parts import MODEL_LENGTH
 from densor.errors import printable
-from densor.files.single import test_file as verify_file
 from densor.formats.container import strictjson
 from densor.formats.io.safe_paths import Places, check_portable
 from densor.formats.parsers.torch_pickle import scan
@@ -492,7 +492,7 @@ def test_salvage_keeps_to_its_folder(name: str, cut: int, tmp_path: Path) -> Non
     archive = sealed(entries, b"data")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a").write_bytes(archive[: len(archive) - cut])
-    found = densor.salvage(tmp_path / "in" / "a", tmp_path / "in" / "out")
+    found = densor.archives.salvage(tmp_path / "in" / "a", tmp_path / "in" / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
     assert sorted(path.name for path in (tmp_path / "in").iterdir()) == ["a", "out"]
     written = [path.name for path in (tmp_path / "in" / "out").rglob("*")]
@@ -510,7 +510,7 @@ def test_salvage_finds_other_names_for_devices(
     monkeypatch.setattr("densor.formats.io.safe_paths.check_portable", check)
     archive = sealed([{"name": name, "kind": "file"} for name in ("NUL", "sub/x")], b"data")
     (tmp_path / "a").write_bytes(archive)
-    densor.salvage(tmp_path / "a", tmp_path / "out")
+    densor.archives.salvage(tmp_path / "a", tmp_path / "out")
     names = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert sorted(names) == ["entry-0-NUL", "salvage.json", "x"]
     with pytest.raises(densor.FileError, match="Windows"):

@@ -15,6 +15,7 @@ from densor.formats.container.entry import TENSOR, EntryMeta
 from densor.formats.container.index import before_each
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.io.sources import FileRandomSource, MemorySource
+from densor.options import ReadOptions, WriteOptions
 
 SKIPPED = 200  # a kind of frame that readers pass over
 
@@ -93,7 +94,7 @@ def large_archive(path: Path, gap: int) -> Any:
     nothing = bytes(wire.MAX_SKIPPABLE)
     skipped = wire.pack_frame(SKIPPED, nothing)
     with path.open("w+b") as file:
-        writer = ArchiveWriter(file, threads=1)
+        writer = ArchiveWriter(file, WriteOptions(threads=1))
 
         def add(name: str, values: Any) -> None:
             meta = EntryMeta(name, TENSOR, values.nbytes, "F32", values.shape)
@@ -123,7 +124,7 @@ def test_offsets_beyond_4_gib(tmp_path: Path) -> None:
         assert np.array_equal(opened.get_tensor("first"), tensor[::-1])
         assert opened.info("last").stored < tensor.nbytes + 100
     with path.open("rb") as file:
-        archive = Archive(FileRandomSource(file), 1)
+        archive = Archive(FileRandomSource(file), ReadOptions(threads=1))
         assert archive.frames.offsets[-1] > 5 << 30
     path.unlink()
 
@@ -132,7 +133,7 @@ def test_offsets_beyond_4_gib(tmp_path: Path) -> None:
 def test_offsets_beyond_4_gib_on_a_pipe(tmp_path: Path) -> None:
     path = tmp_path / "large.densor"
     tensor = large_archive(path, 5 << 30)
-    assert [entry.size for entry in densor.test_file(path)] == [tensor.nbytes] * 2
+    assert [entry.size for entry in densor.verify_file(path)] == [tensor.nbytes] * 2
     path.unlink()
 
 

@@ -16,6 +16,7 @@ from densor.files.append import append
 from densor.formats.container.entry import EntryMeta
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.io.sources import MemorySource
+from densor.options import WriteOptions
 
 
 class Sample(NamedTuple):
@@ -170,9 +171,9 @@ def of_nothing() -> Sample:
 
 def unpacked(archive: bytes) -> dict[str, bytes]:
     """Entries by the reference decoder."""
-    import reference_decoder
+    from reference import container
 
-    return {entry.name: entry.data for entry in reference_decoder.decode(archive)}
+    return {entry.name: entry.data for entry in container.decode(archive)}
 
 
 MAKERS = {
@@ -207,7 +208,9 @@ def written(
 ) -> bytes:
     """An archive by the inner writer, which has more switches than the functions for users."""
     file = io.BytesIO()
-    writer = ArchiveWriter(file, level, threads, **arguments)
+    own = {name: arguments.pop(name) for name in ("index", "repeats") if name in arguments}
+    options = WriteOptions(level=level, threads=threads, **arguments)
+    writer = ArchiveWriter(file, options, **own)
     for name, (data, kind) in entries.items():
         meta = EntryMeta(name, "bytes", len(data))
         writer.add(meta, MemorySource(data), [Segment(kind, len(data))])

@@ -25,6 +25,7 @@ from densor.cli.main import main
 from densor.formats.container import sinks, writer
 from densor.formats.damage import recovery, repair
 from densor.formats.io import outputs
+from densor.options import WriteOptions
 
 RANDOM, POINTS = "random", "points"
 
@@ -134,7 +135,7 @@ class Append(Work):
         (folder / "b").write_bytes(SECOND)
 
     def do(self, folder: Path) -> None:
-        densor.append(folder / "a.densor", folder / "b", threads=1)
+        densor.archives.append(folder / "a.densor", folder / "b", threads=1)
 
     def check(self, folder: Path) -> bool:
         assert (folder / "b").read_bytes() == SECOND
@@ -144,7 +145,7 @@ class Append(Work):
             assert archive.files() == ["a", "b"]
             assert archive.read_file("a") == FIRST
             assert archive.read_file("b") == SECOND
-        densor.test_file(folder / "a.densor", threads=1)
+        densor.verify_file(folder / "a.densor", threads=1)
         return True
 
 
@@ -155,7 +156,7 @@ class Repair(Work):
         (folder / "a.densor").write_bytes(DAMAGED)
 
     def do(self, folder: Path) -> None:
-        densor.repair(folder / "a.densor")
+        densor.archives.repair(folder / "a.densor")
 
     def check(self, folder: Path) -> bool:
         found = (folder / "a.densor").read_bytes()
@@ -204,7 +205,7 @@ def packed(data: bytes, name: str, **options: Any) -> bytes:
 def packed_both() -> bytes:
     """An archive of two files."""
     out = io.BytesIO()
-    archive = writer.ArchiveWriter(out, threads=1)
+    archive = writer.ArchiveWriter(out, WriteOptions(threads=1))
     for name, data in (("a", FIRST), ("b", SECOND)):
         meta = writer.EntryMeta(name, "file", len(data))
         segment = writer.Segment(densor.formats.parsers.plan.BYTES, len(data))  # type: ignore[attr-defined]

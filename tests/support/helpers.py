@@ -33,7 +33,7 @@ UNUSUAL_DTYPES = (
     ">i2,<i2",
 )
 CONTENTS = (
-    *("random", "weights", "constant", "nan_payloads", "signed_zeros"),
+    *("random", "weights", "constant", "zeros", "nan_payloads", "signed_zeros"),
     *("denormals", "steps", "pattern", "few_values", "sparse"),
 )
 
@@ -54,6 +54,8 @@ def bits_of(content: str, size: int, count: int, rng: np.random.Generator) -> Bi
         return numbers.astype(f"<f{size}").view(dtype)
     if content == "constant":
         return np.full(count, everything[0] if count else 0, dtype)
+    if content == "zeros":
+        return np.zeros(count, dtype)
     if content == "nan_payloads":
         infinity = dtype.type(((1 << exponent) - 1) << (width - 1 - exponent))
         return everything | infinity

@@ -14,10 +14,11 @@ from typing import Any
 
 import archives
 import numpy as np
-import reference_decoder
 import zstandard
 from helpers import CHUNK, ENTRY, INDEX, MODEL, Frame, put_together, take_apart
 from paths import TESTS
+from reference import container
+from reference.reading import Refused
 
 import densor
 
@@ -122,13 +123,14 @@ def by_decompress(archive: bytes) -> dict[str, bytes]:
     return {"": restored} if isinstance(restored, bytes) else {}
 
 
-def by_stream(archive: bytes) -> dict[str, bytes]:
+def by_stream(archive: bytes, threads: int = 1) -> dict[str, bytes]:
     """Front to back through a file object."""
     from densor.formats.container.sinks import GrowingSink
     from densor.formats.container.stream_reader import StreamReader
     from densor.formats.io.sources import FileSource
+    from densor.options import ReadOptions
 
-    reader = StreamReader(FileSource(io.BytesIO(archive)), 1)
+    reader = StreamReader(FileSource(io.BytesIO(archive)), ReadOptions(threads=threads))
     sinks: dict[str, GrowingSink] = {}
 
     def sink_for(meta: Any) -> GrowingSink:
@@ -178,8 +180,8 @@ def agrees_with_the_reference(archive: bytes, expected: dict[str, bytes]) -> Non
     What it refuses, densor refuses, or gives the right data: it does not look at unused bits.
     """
     try:
-        wanted = {entry.name: entry.data for entry in reference_decoder.decode(archive)}
-    except reference_decoder.Refused:
+        wanted = {entry.name: entry.data for entry in container.decode(archive)}
+    except Refused:
         survives(by_stream, archive, expected)
         return
     assert by_stream(archive) == wanted
@@ -188,11 +190,13 @@ def agrees_with_the_reference(archive: bytes, expected: dict[str, bytes]) -> Non
 def main(rounds: int) -> None:
     """A short version of test_damage and of tests of codecs, for NUMBA_BOUNDSCHECK=1."""
     sys.path.insert(0, str(TESTS / "codec"))
+    import test_conformance
     import test_scale_context
 
     from densor.entropy.jit import BOUNDSCHECK
 
     assert BOUNDSCHECK
+    test_conformance.with_bounds_checks()
     test_scale_context.with_bounds_checks()
     for name in archives.MAKERS:
         sample = archives.sample(name)

@@ -6,5 +6,4 @@ ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
 GOLDEN = TESTS / "golden"
 SUPPORT = TESTS / "support"
-REFERENCE = TESTS / "reference"
 DOCS = ROOT / "docs"

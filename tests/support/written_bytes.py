@@ -497,7 +497,7 @@ def appended(files: Any, level: int, threads: int, folder: Path) -> bytes:
     first, *others = [put(folder, f"step-{i}.safetensors", data) for i, data in enumerate(files)]
     densor.compress_file(first, out, level, threads)
     for path in others:
-        densor.append(out, path, level, threads)
+        densor.archives.append(out, path, level, threads)
     return out.read_bytes()
 
 
@@ -558,11 +558,12 @@ def torch_tensors(tensors: Mapping[str, Array]) -> dict[str, Any]:
 
 
 def torch_file(tensors: Any, level: int, threads: int, folder: Path) -> bytes:
-    """By densor.torch.save_file: a packed safetensors file."""
+    """By densor.torch.save_packed_file: a packed safetensors file."""
     import densor.torch
 
     out = folder / "model.safetensors"
-    densor.torch.save_file(torch_tensors(tensors), out, {"a": "b"}, level=level, threads=threads)
+    made = torch_tensors(tensors)
+    densor.torch.save_packed_file(made, out, {"a": "b"}, level=level, threads=threads)
     return out.read_bytes()
 
 
@@ -825,7 +826,7 @@ def cases() -> dict[str, Case]:
 # What commands print
 
 COMMANDS = (
-    *("pack", "shards", "append", "list", "extract", "cat", "diff", "test", "repair"),
+    *("pack", "shards", "append", "list", "extract", "cat", "diff", "test", "repair", "gpu-check"),
     *("info", "demo", "bench", "bits", "hf-pack", "hf-unpack"),
 )
 CONSOLE = {

@@ -272,7 +272,7 @@ def test_failures_of_the_background_end_the_training(
     def fail(*_: Any, **__: Any) -> None:
         raise densor.ChecksumError("as told")
 
-    monkeypatch.setattr(densor, "test_file", fail)
+    monkeypatch.setattr(densor, "verify_file", fail)
     with pytest.raises(densor.ChecksumError, match=r"checkpoint-2 could not be packed: as told"):
         trainer(tmp_path, PackCheckpoints(keep=0), 6).train()
     assert (tmp_path / "checkpoint-2" / "model.safetensors").exists()

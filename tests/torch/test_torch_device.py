@@ -41,8 +41,8 @@ from densor.torch import (  # noqa: E402
     PackedTensor,
     check_module,
     memory_of,
-    pack,
     pack_module,
+    pack_tensor,
     unpack_module,
 )
 from densor.torch.device import Device, open_device  # noqa: E402
@@ -209,7 +209,7 @@ def test_memory() -> None:
 def test_archives_come_back_as_they_were() -> None:
     for level in (1, 3, 6):
         for tensor in (weight(300, 500), weight(100, 300, dtype=torch.float32), weight(0, 3)):
-            host = pack(tensor, level)
+            host = pack_tensor(tensor, level)
             device = open_device(backend="emulate")
             assert device is not None
             (array,) = device.upload([host.cell.packed])

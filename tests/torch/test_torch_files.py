@@ -20,7 +20,7 @@ from densor.errors import (  # noqa: E402
     FileError,
     UnsupportedError,
 )
-from densor.formats.packed.packed_file import PackedFile  # noqa: E402
+from densor.formats.packed.reader import PackedFile  # noqa: E402
 
 
 def tensors():
@@ -48,7 +48,7 @@ def path(request, tmp_path):
     path = tmp_path / "file"
     metadata = {"format": "pt", "by": "hand"}
     if request.param == "packed":
-        densor.torch.save_file(tensors(), path, metadata)
+        densor.torch.save_packed_file(tensors(), path, metadata)
     elif request.param == "plain":
         plain = {name: tensor.contiguous() for name, tensor in tensors().items()}
         safetensors.torch.save_file(plain, path, metadata)
@@ -88,8 +88,9 @@ def test_safe_open(path):
 def test_signatures_are_those_of_safetensors(path, tmp_path):
     for load in (safetensors.torch.load_file, densor.torch.load_file):
         load(filename=densor_free(tmp_path), device="cpu")
-    for save in (safetensors.torch.save_file, densor.torch.save_file):
-        save(tensors={"a": torch.ones(3)}, filename=tmp_path / "b", metadata={"c": "d"})
+    for save in (safetensors.torch.save_file, densor.torch.save_packed_file):
+        name = tmp_path / save.__module__
+        save(tensors={"a": torch.ones(3)}, filename=name, metadata={"c": "d"})
     with densor.torch.safe_open(filename=path, framework="pt", device="cpu"):
         pass
 
@@ -102,7 +103,7 @@ def densor_free(tmp_path):
 
 def test_unpacking_gives_a_plain_file(tmp_path):
     wanted = {name: tensor.contiguous() for name, tensor in sorted(tensors().items())}
-    densor.torch.save_file(wanted, tmp_path / "packed", {"format": "pt"}, level=2)
+    densor.torch.save_packed_file(wanted, tmp_path / "packed", {"format": "pt"}, level=2)
     with open(tmp_path / "out", "wb") as out:
         PackedFile(tmp_path / "packed").unpack(out)
     found = safetensors.torch.load_file(tmp_path / "out")
@@ -141,9 +142,9 @@ def test_what_cannot_be_saved(tmp_path):
         {"a": torch.empty(4, dtype=torch.complex32)},
     ):
         with pytest.raises(ArgumentError):
-            densor.torch.save_file(bad, path)
+            densor.torch.save_packed_file(bad, path)
     with pytest.raises(ArgumentError):
-        densor.torch.save_file({"a": tied}, path, {"b": 1})
+        densor.torch.save_packed_file({"a": tied}, path, {"b": 1})
     assert not list(tmp_path.iterdir())
 
 
@@ -161,7 +162,7 @@ def test_what_cannot_be_loaded(path, tmp_path):
 
 def test_damage_names_file_and_tensor(tmp_path):
     path = tmp_path / "file"
-    densor.torch.save_file(tensors(), path)
+    densor.torch.save_packed_file(tensors(), path)
     end = PackedFile(path).header.tensors["weight"].end
     damaged(path, end - 100)
     with pytest.raises(DensorError, match="file: tensor 'weight'"):
@@ -170,14 +171,14 @@ def test_damage_names_file_and_tensor(tmp_path):
 
 def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    densor.torch.save_file({"a": torch.ones(3)}, path)
+    densor.torch.save_packed_file({"a": torch.ones(3)}, path)
     before = path.read_bytes()
 
     from densor.formats.container import tensor_blob
 
     monkeypatch.setattr(tensor_blob, "encode", lambda *args, **options: pickle.loads(b"bad"))
     with pytest.raises(pickle.UnpicklingError):
-        densor.torch.save_file(tensors(), path)
+        densor.torch.save_packed_file(tensors(), path, overwrite=True)
     assert path.read_bytes() == before
     assert [entry.name for entry in Path(tmp_path).iterdir()] == ["file"]
 
@@ -205,7 +206,7 @@ def test_the_loader_for_vllm_decodes_what_it_is_given(tmp_path):
     """Without vLLM, which only calls it."""
     from densor.integrations.vllm import unpacked
 
-    densor.torch.save_file(tensors(), tmp_path / "model.safetensors")
+    densor.torch.save_packed_file(tensors(), tmp_path / "model.safetensors")
     with plain_open(tmp_path / "model.safetensors", "pt") as file:
         given = [(name, file.get_tensor(name)) for name in file.offset_keys()]
     found = dict(unpacked(iter(given), str(tmp_path)))

@@ -30,7 +30,7 @@ from torch_tools import (  # noqa: E402
     weight,
 )
 
-from densor.torch import from_packed, pack, pack_module, unpack_module  # noqa: E402
+from densor.torch import from_packed, pack_module, pack_tensor, unpack_module  # noqa: E402
 from densor.torch.packed import PackedTensor, unpacked  # noqa: E402
 from densor.torch.resident import memory_of  # noqa: E402
 
@@ -56,7 +56,7 @@ def test_packed_arrays_decode_again_and_again(dtype: str, level: int) -> None:
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (1,), (7,)])
 def test_small_and_empty_ones(shape: tuple[int, ...]) -> None:
     tensor = torch.full(shape, float("nan"), dtype=torch.bfloat16)
-    assert_same(pack(tensor).unpack(), tensor)
+    assert_same(pack_tensor(tensor).unpack(), tensor)
 
 
 def test_equal_batches_are_stored_once() -> None:
@@ -116,7 +116,7 @@ def test_what_cannot_stay_packed_is_refused() -> None:
         PackedArray(file.getvalue())
     for tensor in (torch.eye(3).to_sparse(), torch.empty(3, device="meta"), torch.ones(4, 4).T):
         with pytest.raises(densor.ArgumentError):
-            pack(tensor if tensor.is_sparse or tensor.is_meta else tensor[:, 1:])
+            pack_tensor(tensor if tensor.is_sparse or tensor.is_meta else tensor[:, 1:])
 
 
 # Packed tensors.
@@ -124,7 +124,7 @@ def test_what_cannot_stay_packed_is_refused() -> None:
 
 def test_it_is_a_tensor_and_a_parameter() -> None:
     plain = nn.Parameter(weight(300, 512))
-    packed = pack(plain)
+    packed = pack_tensor(plain)
     assert isinstance(packed, PackedTensor) and isinstance(packed, nn.Parameter)
     assert packed.shape == plain.shape and packed.dtype == plain.dtype
     assert packed.requires_grad and packed.is_leaf
@@ -134,7 +134,7 @@ def test_it_is_a_tensor_and_a_parameter() -> None:
     assert "300, 512" in repr(packed)
     assert packed.tolist()[7] == plain.tolist()[7]
     assert np.array_equal(packed.detach().float().numpy(), plain.detach().float().numpy())
-    view = pack(plain.data.view(torch.int16))
+    view = pack_tensor(plain.data.view(torch.int16))
     assert np.array_equal(view.numpy(), plain.data.view(torch.int16).numpy())
     assert np.array_equal(np.asarray(view), plain.data.view(torch.int16).numpy())
     with pytest.raises(RuntimeError, match="detach"):
@@ -143,7 +143,7 @@ def test_it_is_a_tensor_and_a_parameter() -> None:
 
 def test_views_stay_packed() -> None:
     plain = weight(30, 40, 50)
-    packed = pack(plain)
+    packed = pack_tensor(plain)
     views: list[Callable[[Any], Any]] = [
         lambda t: t.transpose(0, 2),
         lambda t: t[3:7, ::2],
@@ -162,7 +162,7 @@ def test_views_stay_packed() -> None:
 
 
 def test_writing_packs_anew() -> None:
-    plain, packed = weight(40, 500), pack(weight(40, 500))
+    plain, packed = weight(40, 500), pack_tensor(weight(40, 500))
     other = weight(40, 500, seed=1)
     steps: list[Callable[[Any], Any]] = [
         lambda t: t.add_(other),
@@ -182,7 +182,7 @@ def test_writing_packs_anew() -> None:
 
 
 def test_copies_do_not_share_what_is_written() -> None:
-    packed = pack(nn.Parameter(weight(50, 200)))
+    packed = pack_tensor(nn.Parameter(weight(50, 200)))
     wanted = packed.unpack()
     stream = io.BytesIO()
     torch.save(packed, stream)
@@ -202,7 +202,7 @@ def test_copies_do_not_share_what_is_written() -> None:
 
 
 def test_setting_data_keeps_it_packed() -> None:
-    packed = pack(nn.Parameter(weight(50, 200)))
+    packed = pack_tensor(nn.Parameter(weight(50, 200)))
     packed.data = weight(50, 200, seed=1)
     assert_same(packed.unpack(), weight(50, 200, seed=1))
     packed.data += 1
@@ -210,12 +210,12 @@ def test_setting_data_keeps_it_packed() -> None:
     packed.data = weight(20, 30, dtype=torch.float32)
     assert isinstance(packed, PackedTensor) and packed.shape == (20, 30)
     assert_same(packed.unpack(), weight(20, 30, dtype=torch.float32))
-    packed.data = pack(weight(50, 200))
+    packed.data = pack_tensor(weight(50, 200))
     assert_same(packed.unpack(), weight(50, 200))
 
 
 def test_elements_at_hand_within_a_block() -> None:
-    packed, plain = pack(weight(50, 200)), weight(50, 200)
+    packed, plain = pack_tensor(weight(50, 200)), weight(50, 200)
     with unpacked(packed, plain):
         packed.add_(1)
         packed[3].mul_(2)
@@ -236,7 +236,7 @@ def test_embedding_decodes_only_rows_that_are_looked_up(
     jobs = PackedArray.jobs
     for columns in (40, 300, 5000):  # rows within chunks, and across them
         plain = weight(400, columns)
-        packed = pack(plain)
+        packed = pack_tensor(plain)
         decoded: list[int] = []
 
         def counted(self: Any, out: Any, begin: int = 0) -> Any:
@@ -258,7 +258,7 @@ def test_embedding_decodes_only_rows_that_are_looked_up(
 
 def test_gradients_are_those_of_the_plain_weight() -> None:
     plain = nn.Parameter(weight(64, 96))
-    packed = pack(plain)
+    packed = pack_tensor(plain)
     saved: list[Any] = []
 
     def keep(tensor: Any) -> Any:

@@ -119,7 +119,7 @@ def test_lora() -> None:
 def test_packed_folders_load_as_packed_models(name: str, tmp_path: Path) -> None:
     made = MODELS[name]()
     made.save_pretrained(tmp_path / "plain")
-    densor.hf.pack(tmp_path / "plain", tmp_path / "packed")
+    densor.hf.pack_model(tmp_path / "plain", tmp_path / "packed")
     plain = type(made).from_pretrained(tmp_path / "plain").eval()
     packed = densor.hf.from_pretrained(tmp_path / "packed", resident=True).eval()
     held = [p for p in packed.parameters() if isinstance(p, PackedTensor)]
@@ -138,7 +138,7 @@ def test_packed_folders_load_as_packed_models(name: str, tmp_path: Path) -> None
 
 def test_damage_is_found_while_loading(tmp_path: Path) -> None:
     MODELS["llama"]().save_pretrained(tmp_path / "plain")
-    densor.hf.pack(tmp_path / "plain", tmp_path / "packed")
+    densor.hf.pack_model(tmp_path / "plain", tmp_path / "packed")
     path = tmp_path / "packed" / "model.safetensors"
     damaged(path, path.stat().st_size // 2)
     with pytest.raises(densor.DensorError, match=r"model\.safetensors.*weight"):

@@ -3,8 +3,8 @@
 import argparse
 import os
 
-from densor.cli import checks, console
-from densor.cli.arguments import Parser, add_base, add_levels, add_llm, add_quiet, add_threads
+from densor.cli import checks, frame
+from densor.cli.arguments import WRITING, Parser, add_flags, write_options
 from densor.errors import FileError
 
 
@@ -22,39 +22,25 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--base-entry", metavar="NAME", help="the file of the archive to code against"
     )
-    add_levels(found)
-    add_threads(found)
-    add_base(found)
-    add_llm(found)
-    add_quiet(found)
+    add_flags(found, "level", "threads", "base", "language_model", "quiet")
+    add_flags(found, *WRITING, "max_output_size")
     return found
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the archive anew."""
-    names = [args.archive, args.file]
-    return console.each([args.archive], lambda _: names, lambda archive: _append(archive, args))
+    return frame.subject(args, [args.archive, args.file], _append)
 
 
-def _append(archive: str, args: argparse.Namespace) -> None:
-    checks.source_file(archive)
+def _append(args: argparse.Namespace) -> str:
+    checks.source_file(args.archive)
     if not os.path.isfile(args.file):
         raise FileError(f"{args.file}: no such file")
     from densor.files.append import append
 
-    with console.progress(args.file, lambda: os.path.getsize(args.file), args.quiet) as moved:
+    with frame.moving(args, args.file, lambda: os.path.getsize(args.file)) as moved:
+        options = write_options(args, moved)
         sizes = append(
-            archive,
-            args.file,
-            args.level,
-            args.threads,
-            name=args.name,
-            base_entry=args.base_entry,
-            base=args.base,
-            llm=args.llm,
-            progress=moved,
+            args.archive, args.file, name=args.name, base_entry=args.base_entry, options=options
         )
-    if not args.quiet:
-        ratio = console.percent(sizes.stored, sizes.original)
-        change = f"{console.size(sizes.original)} => {console.size(sizes.stored)}"
-        console.say(f"{archive}: + {args.file}: {ratio} ({change})")
+    return f"{args.archive}: + {args.file}: {frame.packed(sizes)}"

@@ -2,8 +2,8 @@
 
 import argparse
 
-from densor.cli import checks, console
-from densor.cli.arguments import Parser, add_quiet, add_threads, canonical_dtype, count, levels
+from densor.cli import checks, console, frame
+from densor.cli.arguments import Parser, add_flags, canonical_dtype, count, levels
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,31 +20,28 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--repeat", type=count, default=5, metavar="N", help="repetitions (5; slow codecs run once)"
     )
-    found.add_argument("--dtype", metavar="TYPE", help="take all bytes as numbers of this type")
-    add_threads(found, default=1)
-    add_quiet(found)
+    add_flags(found, "dtype", help="take all bytes as numbers of this type")
+    add_flags(found, "threads", default=1)
+    add_flags(found, "quiet")
     return found
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table."""
     args.dtype = canonical_dtype(args)
-    return console.archive(args.file, lambda path: _bench(path, args))
+    return frame.archive(args, args.file, _bench)
 
 
-def _bench(path: str, args: argparse.Namespace) -> None:
+def _bench(args: argparse.Namespace) -> None:
+    path = args.file
     checks.existing(path)
     from densor.cli import measure, report
 
     files = measure.load(path)
-    codecs: list[measure.Codec] = [
-        *(measure.Densor(level, args.threads, args.dtype) for level in args.level),
-        measure.Zstd(3, args.threads),
-        measure.Zstd(19, args.threads),
-        measure.Memcpy(),
-    ]
+    codecs = measure.codecs(args.level, (3, 19), args.dtype)
     with console.status(args.quiet) as doing:
-        rows = measure.rows(files, codecs, max(args.repeat, 1), args.dtype, doing)
+        repeat = max(args.repeat, 1)
+        rows = measure.rows(files, codecs, args.threads, repeat, args.dtype, doing)
     threads = args.threads or "all"
     console.put(f"{console.escape(path)}: {console.size(rows[0].original)}, threads: {threads}")
     console.put(report.rows_table(rows))

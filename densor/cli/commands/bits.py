@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from densor.cli import checks, console, streams
-from densor.cli.arguments import Parser, add_force, add_llm, add_quiet, byte_count
+from densor.cli import checks, console, frame, streams
+from densor.cli.arguments import Parser, add_flags, byte_count
 
 if TYPE_CHECKING:
     from densor.codec.language_model.meter import Cost
@@ -34,25 +34,24 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--first", type=byte_count, metavar="N[K|M|G]", help="measure the first N bytes only"
     )
-    add_llm(found)
-    add_force(found)
-    add_quiet(found)
+    add_flags(found, "language_model", "overwrite", "quiet")
     return found
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints bits per byte, and writes the page."""
-    return console.archive(args.file, lambda path: _measure(path, args), console.STDIN)
+    return frame.archive(args, args.file, _measure, console.STDIN)
 
 
-def _measure(path: str, args: argparse.Namespace) -> None:
+def _measure(args: argparse.Namespace) -> None:
+    path = args.file
     from densor.formats.io.outputs import errors_of
 
     if args.html is not None:
-        checks.target_file(args.html, args.force, path)
-    report = _report if args.llm is None else _report_tokens
+        checks.target_file(args.html, args.overwrite, path)
+    report = _report if args.language_model is None else _report_tokens
     if args.file == streams.DASH:
-        report(console.STDIN, streams.stdin(args.force), args)
+        report(console.STDIN, streams.stdin(args.overwrite), args)
         return
     with errors_of(Path(path)), Path(path).open("rb") as file:
         report(path, file, args)
@@ -97,11 +96,11 @@ def _report_tokens(name: str, file: BinaryIO, args: argparse.Namespace) -> None:
     shown: list[Cost] = []
     with _progress(name, args) as moved:
         for piece in _pieces(file, args.first):
-            for cost in token_costs(piece, args.llm, moved):
+            for cost in token_costs(piece, args.language_model, moved):
                 if count.size < _ON_PAGE:
                     shown.append(cost)
                 count.add(cost)
-    lines = list(count.lines(console.escape(args.llm)))
+    lines = list(count.lines(console.escape(args.language_model)))
     console.put(f"{console.escape(name)}: {lines[0]}")
     for line in lines[1:]:
         console.put(f"  {line}")
@@ -170,5 +169,5 @@ def _progress(name: str, args: argparse.Namespace) -> "Iterator[Callable[[int], 
 def _write(content: str, args: argparse.Namespace) -> None:
     from densor.formats.io.outputs import whole_file, write_all
 
-    with whole_file(Path(args.html), args.force) as out:
+    with whole_file(Path(args.html), args.overwrite) as out:
         write_all(out, content.encode())

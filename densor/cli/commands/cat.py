@@ -4,16 +4,8 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from densor.cli import console, streams
-from densor.cli.arguments import (
-    Parser,
-    add_base,
-    add_force,
-    add_llm,
-    add_max_size,
-    add_quiet,
-    add_threads,
-)
+from densor.cli import frame, streams
+from densor.cli.arguments import Parser, add_flags, read_options
 from densor.errors import FileError
 
 if TYPE_CHECKING:
@@ -26,26 +18,21 @@ def parser() -> argparse.ArgumentParser:
     found = Parser("cat", description="Writes a file, or the bytes of a tensor, to stdout.")
     found.add_argument("archive", metavar="ARCHIVE")
     found.add_argument("name", metavar="NAME", help="of the file or tensor, see densor list")
-    add_threads(found)
-    add_base(found)
-    add_llm(found)
-    add_max_size(found)
-    add_force(found)
-    add_quiet(found)
+    add_flags(found, "threads", "base", "language_model", "max_output_size", "overwrite", "quiet")
     return found
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the bytes."""
-    return console.archive(args.archive, lambda path: _write(path, args))
+    return frame.archive(args, args.archive, _write)
 
 
-def _write(path: str, args: argparse.Namespace) -> None:
+def _write(args: argparse.Namespace) -> None:
     from densor.cli.contents import opened
     from densor.formats.io.outputs import write_all
 
-    out = streams.stdout(args.force, archive=False)
-    with opened(path, args.threads, args.base, args.max_size, args.llm) as found:
+    out = streams.stdout(args.overwrite, archive=False)
+    with opened(args.archive, read_options(args)) as found:
         for piece in _pieces(found.archive, args.name):
             write_all(out, piece)
     out.flush()

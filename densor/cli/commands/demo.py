@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from densor.cli import checks, console
-from densor.cli.arguments import Parser, UsageError, add_force, add_quiet, add_threads
+from densor.cli.arguments import Parser, UsageError, add_flags
 from densor.errors import FileError
 
 if TYPE_CHECKING:
-    from densor.cli.measure import Named, Row
+    from densor.compare.codec import Item
+    from densor.compare.timing import Result
 
 _REPEAT = 3
 _ZSTD_19_BYTES = 64 << 20  # more would take minutes
@@ -27,9 +28,8 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--model", metavar="PATH", help="also a file or folder of yours")
     found.add_argument("--plot", metavar="FILE.png", help="draw the charts into a PNG")
-    add_threads(found, default=1)
-    add_force(found)
-    add_quiet(found)
+    add_flags(found, "threads", default=1)
+    add_flags(found, "overwrite", "quiet")
     return found
 
 
@@ -41,17 +41,17 @@ def run(args: argparse.Namespace) -> int:
         if not args.plot.lower().endswith(".png"):
             raise UsageError("argument --plot: the name must end with .png")
         report.require_matplotlib()
-        checks.target_file(args.plot, args.force)
+        checks.target_file(args.plot, args.overwrite)
     if args.model is not None:
         checks.existing(args.model, named=True)
     results = [(title, _show(title, load(), args)) for title, load in _models(args.model)]
     if args.plot is not None:
-        report.save_png(args.plot, results, args.force)
+        report.save_png(args.plot, results, args.overwrite)
         console.say(f"charts => {args.plot}")
     return 0
 
 
-def _models(path: str | None) -> Iterator[tuple[str, "Callable[[], list[Named]]"]]:
+def _models(path: str | None) -> Iterator[tuple[str, "Callable[[], list[Item]]"]]:
     """Titles, and what loads the files."""
     from densor.cli.measure import load
 
@@ -63,17 +63,17 @@ def _models(path: str | None) -> Iterator[tuple[str, "Callable[[], list[Named]]"
         yield "MiniLM", lambda: load(str(minilm))
 
 
-def _sample() -> "list[Named]":
+def _sample() -> "list[Item]":
     import importlib.resources
 
     import numpy as np
 
-    from densor.cli.measure import Named
+    from densor.compare.codec import file_item
 
     name = "model.safetensors"
     place = importlib.resources.files("densor").joinpath("data", "sample", name)
     try:
-        return [Named(name, np.frombuffer(place.read_bytes(), np.uint8))]
+        return [file_item(name, np.frombuffer(place.read_bytes(), np.uint8))]
     except OSError as error:
         raise FileError(f"embedded sample: {error.strerror}; install densor again") from None
 
@@ -94,20 +94,15 @@ def _minilm() -> Path | None:
     return None
 
 
-def _show(title: str, files: "list[Named]", args: argparse.Namespace) -> "list[Row]":
+def _show(title: str, files: "list[Item]", args: argparse.Namespace) -> "list[Result]":
     from densor.cli import measure, report
 
     original = sum(file.data.size for file in files)
-    codecs: list[measure.Codec] = [
-        *(measure.Densor(level, args.threads) for level in (1, 3, 9)),
-        measure.Zstd(3, args.threads),
-        *([measure.Zstd(19, args.threads)] if original <= _ZSTD_19_BYTES else []),
-        measure.Memcpy(),
-    ]
+    codecs = measure.codecs((1, 3, 9), (3, 19) if original <= _ZSTD_19_BYTES else (3,))
     with console.status(args.quiet) as doing:
         doing("round trip")
-        hashes = measure.proof(measure.Densor(3, args.threads), files)
-        rows = measure.rows(files, codecs, _REPEAT, None, doing)
+        hashes = measure.proof(codecs[1], files, args.threads)
+        rows = measure.rows(files, codecs, args.threads, _REPEAT, None, doing)
     tensors = measure.tensor_count(files)
     console.put(f"{console.escape(title)}: {console.size(original)}, {tensors} tensors")
     for name, before, after in hashes:

@@ -3,14 +3,14 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from densor.cli import checks, console, table
-from densor.cli.arguments import Parser, add_base, add_max_size, add_threads
+from densor.cli import checks, console, frame, table
+from densor.cli.arguments import Parser, add_flags, read_options
 
 if TYPE_CHECKING:
     from densor.codec.delta.compare import Changes
     from densor.files.diff import Difference
 
-_HEADER = ["name", "type", "shape", "original", "changed", "bits", "furthest", "delta"]
+_HEADER = ["name", "type", "shape", "original", "changed", "bits", "max-ulp", "delta"]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,39 +23,30 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("old", metavar="A", help="file with tensors, or archive of one")
     found.add_argument("new", metavar="B", help="likewise")
-    found.add_argument("--json", action="store_true", help="write JSON, sizes in bytes")
-    add_threads(found)
-    add_base(found)
-    add_max_size(found)
+    add_flags(found, "json", "threads", "base", "max_output_size")
     return found
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table or the JSON."""
-
-    def show(new: str) -> None:
-        _show(args.old, new, args)
-
-    return console.each([args.new], lambda new: [new, args.old], show)
+    return frame.subject(args, [args.new, args.old], _show)
 
 
-def _show(old: str, new: str, args: argparse.Namespace) -> None:
+def _show(args: argparse.Namespace) -> None:
+    old, new = args.old, args.new
     checks.source_file(old)
     checks.source_file(new)
     from densor.codec.delta.compare import NOTHING
     from densor.files.diff import differences
 
-    found = list(differences(old, new, args.threads, base=args.base, max_output_size=args.max_size))
+    found = list(differences(old, new, options=read_options(args)))
     total = NOTHING
     for one in found:
         total += one.changes or NOTHING
     compared = sum(one.size for one in found if one.changes is not None)
     if args.json:
-        import json
-
         tensors = [_described(one) for one in found]
-        whole = {"old": old, "new": new, **_numbers(total, compared), "tensors": tensors}
-        console.put(json.dumps(whole, indent=1))
+        frame.as_json({"old": old, "new": new, **_counts(total, compared), "tensors": tensors})
         return
     rows = [_row(one) for one in found]
     rows.append(["total", "", "", console.size(compared), *_cells(total, compared)])
@@ -80,15 +71,15 @@ def _described(one: "Difference") -> dict[str, Any]:
     head = {"name": one.name, "dtype": one.dtype, "shape": list(one.shape), "size": one.size}
     if one.changes is None:
         return {**head, "only": one.only}
-    return {**head, **_numbers(one.changes, one.size)}
+    return {**head, **_counts(one.changes, one.size)}
 
 
-def _numbers(changes: "Changes", size: int) -> dict[str, Any]:
+def _counts(changes: "Changes", size: int) -> dict[str, Any]:
     return {
-        "numbers": changes.numbers,
+        "elements": changes.numbers,
         "identical": changes.numbers - changes.changed,
         "changed": changes.changed,
         "bits": changes.bits,
-        "furthest": changes.distance,
+        "max_ulp_distance": changes.distance,
         "delta": round(changes.coded / size, 5) if size else None,
     }

@@ -2,17 +2,8 @@
 
 import argparse
 
-from densor.cli import checks, console, streams
-from densor.cli.arguments import (
-    Parser,
-    UsageError,
-    add_base,
-    add_force,
-    add_llm,
-    add_max_size,
-    add_quiet,
-    add_threads,
-)
+from densor.cli import checks, console, frame, streams
+from densor.cli.arguments import Parser, UsageError, add_flags, read_options
 from densor.cli.streams import DASH
 from densor.errors import ChecksumError
 
@@ -28,12 +19,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--salvage", action="store_true", help="get out what is left of a damaged archive"
     )
-    add_threads(found)
-    add_force(found)
-    add_max_size(found)
-    add_base(found)
-    add_llm(found)
-    add_quiet(found)
+    add_flags(found, "threads", "overwrite", "max_output_size", "base", "language_model", "quiet")
     return found
 
 
@@ -42,57 +28,43 @@ def run(args: argparse.Namespace) -> int:
     if args.salvage:
         if args.names or args.archive == DASH:
             raise UsageError("--salvage takes one file and no names", "densor extract")
-        return console.archive(args.archive, lambda archive: _salvage(archive, args))
-    return console.archive(args.archive, lambda archive: _extract(archive, args), console.STDIN)
+        return frame.archive(args, args.archive, _salvage)
+    return frame.archive(args, args.archive, _extract, console.STDIN)
 
 
-def _label(archive: str) -> str:
-    return console.STDIN if archive == DASH else archive
-
-
-def _extract(archive: str, args: argparse.Namespace) -> None:
+def _extract(args: argparse.Namespace) -> str:
+    archive = args.archive
     checks.source_file(archive)
-    source = streams.stdin(args.force) if archive == DASH else archive
+    source = streams.stdin(args.overwrite) if archive == DASH else archive
     from densor.cli.contents import original_size
     from densor.files.folder import extract
 
     def total() -> int | None:
         return None if archive == DASH else original_size(archive)
 
-    with console.progress(_label(archive), total, args.quiet) as moved:
+    name = console.STDIN if archive == DASH else archive
+    with frame.moving(args, name, total) as moved:
         done = extract(
             source,
             args.folder,
             args.names,
-            args.threads,
-            overwrite=args.force,
-            max_output_size=args.max_size,
-            base=args.base,
-            llm=args.llm,
-            progress=moved,
+            overwrite=args.overwrite,
+            options=read_options(args, moved),
         )
-    if not args.quiet:
-        what = "1 file" if len(done) == 1 else f"{len(done)} files"
-        console.say(f"{_label(archive)}: {what} => {args.folder}")
+    what = "1 file" if len(done) == 1 else f"{len(done)} files"
+    return f"{name}: {what} => {args.folder}"
 
 
-def _salvage(archive: str, args: argparse.Namespace) -> None:
+def _salvage(args: argparse.Namespace) -> None:
+    archive = args.archive
     checks.source_file(archive)
     from densor.cli import damage
     from densor.cli.contents import original_size
     from densor.formats.damage.salvage import salvage
 
-    with console.progress(archive, lambda: original_size(archive), args.quiet) as moved:
-        found = salvage(
-            archive,
-            args.folder,
-            args.threads,
-            overwrite=args.force,
-            max_output_size=args.max_size,
-            base=args.base,
-            llm=args.llm,
-            progress=moved,
-        )
+    with frame.moving(args, archive, lambda: original_size(archive)) as moved:
+        options = read_options(args, moved)
+        found = salvage(archive, args.folder, overwrite=args.overwrite, options=options)
     if not args.quiet:
         for line in damage.lines(archive, found):
             console.say(line)

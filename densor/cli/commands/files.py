@@ -5,22 +5,20 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from densor.cli import checks, console, streams
+from densor.cli import checks, console, frame, streams
 from densor.cli.arguments import (
     SUFFIX,
     Parser,
     UsageError,
-    add_base,
-    add_force,
-    add_llm,
-    add_max_size,
-    add_quiet,
-    add_threads,
+    add_flags,
     add_writing,
     canonical_dtype,
+    read_options,
+    write_options,
 )
 from densor.cli.streams import DASH
 from densor.cli.usage import HELP
@@ -73,19 +71,17 @@ def parser() -> argparse.ArgumentParser:
         modes.add_argument(letter, f"--{word}", dest="mode", action="store_const", const=word)
     add("-c", "--stdout", action="store_true")
     add("-o", dest="output", metavar="FILE")
-    add_force(found)
+    add_flags(found, "overwrite")
     add("-k", "--keep", dest="rm", action="store_false", default=False)
     add("--rm", dest="rm", action="store_true")
     add("--verify", action="store_true", default=None)
     add("--no-verify", dest="verify", action="store_false")
     add("-r", dest="recurse", action="store_true")
-    add_threads(found)
+    add_flags(found, "threads")
     add("-v", "--verbose", action="store_true")
-    add_quiet(found)
+    add_flags(found, "quiet")
     add_writing(found)
-    add_max_size(found)
-    add_base(found)
-    add_llm(found)
+    add_flags(found, "max_output_size", "base", "language_model")
     return found
 
 
@@ -202,14 +198,14 @@ def _check_jobs(jobs: list[Job], args: argparse.Namespace) -> None:
 
 def _input(job: Job, args: argparse.Namespace) -> str | BinaryIO:
     checks.source_file(job.source, "; use -r for the files in it, or densor pack")
-    return streams.stdin(args.force) if job.source == DASH else job.source
+    return streams.stdin(args.overwrite) if job.source == DASH else job.source
 
 
 def _output(job: Job, args: argparse.Namespace) -> str | BinaryIO:
     assert job.target is not None
-    checks.target_file(job.target, args.force, job.source)
+    checks.target_file(job.target, args.overwrite, job.source)
     if job.target == DASH:
-        return streams.stdout(args.force, archive=args.mode is None)
+        return streams.stdout(args.overwrite, archive=args.mode is None)
     return job.target
 
 
@@ -219,30 +215,15 @@ def _compress(job: Job, args: argparse.Namespace) -> None:
     from densor.files.single import compress_file
 
     began = time.perf_counter()
-    with console.progress(job.label, lambda: _size(job), args.quiet) as moved:
-        sizes = compress_file(
-            source,
-            target,
-            args.level,
-            args.threads,
-            dtype=args.dtype,
-            name=_entry_name(job),
-            overwrite=args.force,
-            verify=True if args.rm else args.verify,
-            hash="sha256" if args.sha256 else None,
-            recovery=args.recovery,
-            gpu_index=args.gpu_index,
-            base=args.base,
-            text=args.text,
-            llm=args.llm,
-            progress=moved,
-        )
+    with frame.moving(args, job.label, lambda: _size(job)) as moved:
+        options = write_options(args, moved)
+        if args.rm:
+            options = replace(options, verify=True)
+        sizes = compress_file(source, target, name=_entry_name(job), options=options)
     _flush(target)
     if removal is not None:
         removal.do()
-    ratio = console.percent(sizes.stored, sizes.original)
-    change = f"{console.size(sizes.original)} => {console.size(sizes.stored)}"
-    _close(job, args, f"{ratio} ({change}, {_name(job)})", sizes.original, began)
+    _close(job, args, frame.packed(sizes, _name(job)), sizes.original, began)
 
 
 def _decompress(job: Job, args: argparse.Namespace) -> None:
@@ -251,38 +232,22 @@ def _decompress(job: Job, args: argparse.Namespace) -> None:
     from densor.files.single import decompress_file
 
     began = time.perf_counter()
-    with console.progress(job.label, lambda: _original_size(job), args.quiet) as moved:
-        sizes = decompress_file(
-            source,
-            target,
-            args.threads,
-            overwrite=args.force,
-            max_output_size=args.max_size,
-            base=args.base,
-            llm=args.llm,
-            progress=moved,
-        )
+    with frame.moving(args, job.label, lambda: _original_size(job)) as moved:
+        options = read_options(args, moved)
+        sizes = decompress_file(source, target, overwrite=args.overwrite, options=options)
     _flush(target)
     if removal is not None:
         removal.do()
-    change = f"{console.size(sizes.stored)} => {console.size(sizes.original)}"
-    _close(job, args, f"{change}, {_name(job)}", sizes.original, began)
+    _close(job, args, f"{frame.unpacked(sizes)}, {_name(job)}", sizes.original, began)
 
 
 def _test(job: Job, args: argparse.Namespace) -> None:
     source = _input(job, args)
-    from densor.files.single import test_file
+    from densor.files.single import verify_file
 
     began = time.perf_counter()
-    with console.progress(job.label, lambda: _original_size(job), args.quiet) as moved:
-        entries = test_file(
-            source,
-            args.threads,
-            max_output_size=args.max_size,
-            base=args.base,
-            llm=args.llm,
-            progress=moved,
-        )
+    with frame.moving(args, job.label, lambda: _original_size(job)) as moved:
+        entries = verify_file(source, options=read_options(args, moved))
     original = sum(entry.size for entry in entries)
     _close(job, args, f"ok ({console.size(original)})", original, began)
 

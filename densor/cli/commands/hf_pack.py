@@ -3,16 +3,10 @@
 import argparse
 import os
 
-from densor.cli import console
-from densor.cli.arguments import (
-    Parser,
-    add_force,
-    add_gpu_index,
-    add_levels,
-    add_quiet,
-    add_threads,
-)
+from densor.cli import frame
+from densor.cli.arguments import Parser, add_flags, write_options
 from densor.errors import FileError
+from densor.options import DEFAULT_LEVEL
 
 _CLOSING = """\
 {folder}: to load it, import densor.hf before from_pretrained (pip install "densor[hf]")
@@ -29,28 +23,27 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("model", metavar="MODEL_DIR", help="folder with config.json and weights")
     found.add_argument("out", metavar="OUT_DIR", help="the folder to be made")
-    add_levels(found)
+    add_flags(found, "level")
     found.add_argument("--level", type=int, choices=range(1, 10), metavar="1-9", help="same as -#")
-    found.add_argument(
-        "--base",
+    add_flags(
+        found,
+        "base",
         metavar="DIR",
         help="folder of the model that this one was made from: code only what differs,\n"
         "which loading then needs too",
     )
-    add_gpu_index(found)
-    add_threads(found)
-    add_force(found)
-    add_quiet(found)
-    found.set_defaults(level=3)
+    add_flags(found, "gpu_index", "threads", "overwrite", "quiet")
+    add_flags(found, "max_output_size", help="give up on a base whose weights have more bytes")
+    found.set_defaults(level=DEFAULT_LEVEL)
     return found
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the folder."""
-    return console.each([args], lambda args: [args.model, args.out], _pack)
+    return frame.subject(args, [args.model, args.out], _pack)
 
 
-def _pack(args: argparse.Namespace) -> None:
+def _pack(args: argparse.Namespace) -> str:
     if not os.path.isdir(args.model):
         raise FileError("no such folder")
     from densor.files.model_folder import pack_model, weight_files
@@ -58,20 +51,6 @@ def _pack(args: argparse.Namespace) -> None:
     def total() -> int:
         return sum(os.path.getsize(path) for path in weight_files(args.model))
 
-    with console.progress(args.model, total, args.quiet) as moved:
-        done = pack_model(
-            args.model,
-            args.out,
-            args.level,
-            args.threads,
-            base=args.base,
-            overwrite=args.force,
-            gpu_index=args.gpu_index,
-            progress=moved,
-        )
-    if not args.quiet:
-        ratio = console.percent(done.sizes.stored, done.sizes.original)
-        change = f"{console.size(done.sizes.original)} => {console.size(done.sizes.stored)}"
-        console.say(f"{args.out}: {ratio} ({change})")
-        for line in _CLOSING.format(folder=args.out).splitlines():
-            console.say(line)
+    with frame.moving(args, args.model, total) as moved:
+        done = pack_model(args.model, args.out, options=write_options(args, moved))
+    return f"{args.out}: {frame.packed(done.sizes)}\n{_CLOSING.format(folder=args.out)}"

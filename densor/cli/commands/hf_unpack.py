@@ -3,8 +3,8 @@
 import argparse
 import os
 
-from densor.cli import console
-from densor.cli.arguments import Parser, add_force, add_quiet, add_threads
+from densor.cli import frame
+from densor.cli.arguments import Parser, add_flags, read_options
 from densor.errors import FileError
 
 
@@ -16,36 +16,26 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("model", metavar="DIR", help="the packed folder")
     found.add_argument("out", metavar="OUT_DIR", help="the folder to be made")
-    found.add_argument("--base", metavar="DIR", help="folder of the model it was packed against")
-    add_threads(found)
-    add_force(found)
-    add_quiet(found)
+    add_flags(found, "base", metavar="DIR", help="folder of the model it was packed against")
+    add_flags(found, "threads", "overwrite", "quiet", "max_output_size")
     return found
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the folder."""
-    return console.each([args], lambda args: [args.model, args.out], _unpack)
+    return frame.subject(args, [args.model, args.out], _unpack)
 
 
-def _unpack(args: argparse.Namespace) -> None:
+def _unpack(args: argparse.Namespace) -> str:
     if not os.path.isdir(args.model):
         raise FileError("no such folder")
     from densor.files.model_folder import unpack_model, weight_files
-    from densor.formats.packed.packed_file import PackedFile
+    from densor.formats.packed.reader import PackedFile
 
     def total() -> int:
         return sum(PackedFile(path).size for path in weight_files(args.model))
 
-    with console.progress(args.model, total, args.quiet) as moved:
-        sizes = unpack_model(
-            args.model,
-            args.out,
-            args.threads,
-            base=args.base,
-            overwrite=args.force,
-            progress=moved,
-        )
-    if not args.quiet:
-        change = f"{console.size(sizes.stored)} => {console.size(sizes.original)}"
-        console.say(f"{args.out}: {change}")
+    with frame.moving(args, args.model, total) as moved:
+        options = read_options(args, moved)
+        sizes = unpack_model(args.model, args.out, overwrite=args.overwrite, options=options)
+    return f"{args.out}: {frame.unpacked(sizes)}"

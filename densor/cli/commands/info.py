@@ -4,23 +4,11 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from densor.cli import console, table
+from densor.cli import console, frame, table
 from densor.cli.arguments import Parser
 
 if TYPE_CHECKING:
     from densor.cli.contents import Opened
-
-_CODECS = {  # by number, see codec/registry.py
-    2: "planes",
-    3: "scale contexts",
-    4: "context mixing",
-    5: "blocks",
-    6: "sparse",
-    7: "changes",
-    8: "byte planes",
-    9: "text",
-    10: "language model",
-}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,10 +20,11 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Prints what the index says."""
-    return console.archive(args.archive, _show)
+    return frame.archive(args, args.archive, _show)
 
 
-def _show(path: str) -> None:
+def _show(args: argparse.Namespace) -> None:
+    path = args.archive
     from densor.cli.contents import opened
 
     with opened(path) as found:
@@ -101,8 +90,10 @@ def _chunks(found: "Opened", models: list[bytes]) -> Iterator[list[str]]:
     import numpy as np
 
     from densor.codec import registry
+    from densor.codec.codec import CODECS
     from densor.formats.container import wire
 
+    names = {number: codec.about for number, codec in CODECS.items()}
     frames = found.archive.frames
     chunk = frames.kinds == wire.CHUNK
     codecs = np.array([payload[0] if payload else 0 for payload in models], np.int64)
@@ -112,7 +103,7 @@ def _chunks(found: "Opened", models: list[bytes]) -> Iterator[list[str]]:
     codec[known] = codecs[frames.models[known] - registry.FIRST_MODEL]
     named = ((int(number), own & (codec == number)) for number in np.unique(codec[own]))
     for name, chosen in (
-        *((_CODECS.get(number, f"codec {number}"), chosen) for number, chosen in named),
+        *((names.get(number, f"codec {number}"), chosen) for number, chosen in named),
         ("Zstandard", chunk & (frames.models == registry.MODEL_ZSTD)),
         ("raw", chunk & (frames.models == registry.MODEL_RAW)),
         ("repeated", frames.kinds == wire.REF),

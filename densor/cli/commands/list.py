@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from densor.cli import console, table
-from densor.cli.arguments import Parser
+from densor.cli import console, frame, table
+from densor.cli.arguments import Parser, add_flags
 
 _HEADER = ["name", "type", "shape", "original", "stored", "ratio"]
 
@@ -18,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
         "then counted for each.",
     )
     found.add_argument("archive", metavar="ARCHIVE")
-    found.add_argument("--json", action="store_true", help="write JSON, sizes in bytes")
+    add_flags(found, "json")
     return found
 
 
@@ -27,20 +27,18 @@ def run(args: argparse.Namespace) -> int:
     from densor.runtime.gc_pause import collection_paused
 
     with collection_paused():
-        return console.archive(args.archive, lambda path: _show(path, args.json))
+        return frame.archive(args, args.archive, _show)
 
 
-def _show(path: str, as_json: bool) -> None:
+def _show(args: argparse.Namespace) -> None:
     from densor.cli.contents import describe, opened
 
-    with opened(path) as found:
+    with opened(args.archive) as found:
         entries = describe(found)
         stored, original = found.stored, found.original
-    if as_json:
-        import json
-
-        whole = {"archive": path, "original": original, "stored": stored, "entries": entries}
-        console.put(json.dumps(whole, indent=1))
+    if args.json:
+        sizes = {"original": original, "stored": stored}
+        frame.as_json({"archive": args.archive, **sizes, "entries": entries})
         return
     rows = [row for entry in entries for row in _rows(entry)]
     rows.append(["total", "", "", *_sizes(original, stored)])

@@ -3,8 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from densor.cli import checks, console
-from densor.cli.arguments import Parser, add_force, add_quiet, add_recovery
+from densor.cli import checks, frame
+from densor.cli.arguments import Parser, add_flags
 
 if TYPE_CHECKING:
     from densor.formats.damage.repair import Repaired
@@ -20,28 +20,26 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("archive", metavar="ARCHIVE")
     found.add_argument("-o", dest="output", metavar="FILE", help="write to FILE, keep ARCHIVE")
-    add_recovery(found)
-    add_force(found)
-    add_quiet(found)
+    add_flags(found, "recovery", "overwrite", "quiet")
     return found
 
 
 def run(args: argparse.Namespace) -> int:
     """Repairs the archive."""
     names = [args.archive, *([] if args.output is None else [args.output])]
-    return console.each([args.archive], lambda _: names, lambda archive: _repair(archive, args))
+    return frame.subject(args, names, _repair)
 
 
-def _repair(archive: str, args: argparse.Namespace) -> None:
+def _repair(args: argparse.Namespace) -> str:
+    archive = args.archive
     checks.source_file(archive)
     if args.output is not None:
-        checks.target_file(args.output, args.force, archive)
+        checks.target_file(args.output, args.overwrite, archive)
     from densor.formats.damage.repair import repair
 
-    done = repair(archive, args.output, overwrite=args.force, recovery=args.recovery)
-    if not args.quiet:
-        goal = "" if args.output is None else f" => {args.output}"
-        console.say(f"{archive}: {_said(done)}{goal}")
+    done = repair(archive, args.output, overwrite=args.overwrite, recovery=args.recovery)
+    goal = "" if args.output is None else f" => {args.output}"
+    return f"{archive}: {_said(done)}{goal}"
 
 
 def _said(done: "Repaired") -> str:

@@ -7,12 +7,11 @@ from densor.cli import console, streams, table
 from densor.cli.arguments import (
     Parser,
     UsageError,
-    add_llm,
-    add_quiet,
-    add_threads,
+    add_flags,
     add_writing,
     canonical_dtype,
     count,
+    write_options,
 )
 from densor.formats.io.urls import label
 
@@ -41,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="#|ray",
         help="processes, 0 for one per processor (default 0), or a Ray cluster",
     )
-    add_threads(found, default=1)
+    add_flags(found, "threads", default=1)
     found.add_argument(
         "--retries",
         type=count,
@@ -54,9 +53,9 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="decode what is written, and what is there, and compare it with the source",
     )
-    add_quiet(found)
+    add_flags(found, "quiet")
     add_writing(found)
-    add_llm(found)
+    add_flags(found, "language_model", "base", "max_output_size")
     return found
 
 
@@ -65,21 +64,11 @@ def run(args: argparse.Namespace) -> int:
     args.dtype = canonical_dtype(args)
     if args.jobs != "ray" and not (args.jobs.isascii() and args.jobs.isdigit()):
         raise UsageError(f"argument --jobs: {args.jobs!r} is neither a number nor ray")
-    from densor.files.shards import ShardOptions, Stats, compress_shards, list_shards
+    from densor.files.shards import Stats, compress_shards, list_shards
 
     pairs = list_shards(args.folder, args.paths)
     executor, window = _executor(args)
-    options = ShardOptions(
-        args.level,
-        args.threads,
-        args.dtype,
-        "sha256" if args.sha256 else None,
-        args.text,
-        args.recovery,
-        args.verify,
-        args.llm,
-        args.gpu_index,
-    )
+    options = write_options(args)
 
     def total() -> int:
         return sum(streams.regular_size(source) or 0 for source, _ in pairs)

@@ -2,16 +2,7 @@
 
 import argparse
 
-from densor.cli.arguments import (
-    Parser,
-    UsageError,
-    add_base,
-    add_force,
-    add_llm,
-    add_max_size,
-    add_quiet,
-    add_threads,
-)
+from densor.cli.arguments import Parser, UsageError, add_flags
 from densor.cli.commands import files
 
 
@@ -19,17 +10,13 @@ def parser() -> argparse.ArgumentParser:
     """The parser of `densor test`."""
     found = Parser("test", description="Decodes archives and verifies every check in them.")
     found.add_argument("archives", metavar="ARCHIVE", nargs="+")
-    add_threads(found)
-    add_max_size(found)
-    add_base(found)
-    add_llm(found)
-    add_force(found)
+    add_flags(found, "threads", "max_output_size", "base", "language_model", "overwrite")
     found.add_argument("-v", "--verbose", action="store_true", help="say how fast it was")
-    add_quiet(found)
+    add_flags(found, "quiet")
     found.add_argument(
         "--repair-info", action="store_true", help="say which bytes of which entries are lost"
     )
-    found.add_argument("--json", action="store_true", help="with --repair-info: write JSON")
+    add_flags(found, "json", help="with --repair-info: write JSON")
     return found
 
 

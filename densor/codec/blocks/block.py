@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
+from densor.runtime.types import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 MAX_FIELDS = 8
 
 

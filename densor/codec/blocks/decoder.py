@@ -1,22 +1,23 @@
 """The decoding side of blocks: decodes every field, then puts the blocks together."""
 
 from densor.codec import registry
+from densor.codec.batch import Bytes
 from densor.codec.blocks.block import MAX_FIELDS, columns, items
 from densor.codec.blocks.order import MAX_SORTED, Order, earlier, restore
 from densor.codec.blocks.payload import FIELD, HEAD
-from densor.codec.coder import Bytes
-from densor.codec.parts.decoder import Find, PartDecoder, split_parts, take_model
+from densor.codec.codec import ChunkDecoder
+from densor.codec.parts import PartDecoder, split_parts, take_model
 from densor.errors import FormatError, LimitError, UnsupportedError
 from densor.runtime.buffers import POOL
 
 
-class FieldsDecoder:
+class FieldsDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once.
 
     `payload`: of the MODEL frame; FormatError or UnsupportedError for a bad one.
     """
 
-    def __init__(self, payload: bytes, find: Find) -> None:
+    def __init__(self, payload: bytes) -> None:
         if len(payload) < HEAD.size:
             raise FormatError("model is too short")
         _, count = HEAD.unpack_from(payload)
@@ -33,7 +34,7 @@ class FieldsDecoder:
             self._orders.append(_checked(Order(*order), size, self._sizes))
             model, at = take_model(payload, at + FIELD.size)
             self._sizes.append(size)
-            self._parts.append(PartDecoder(model, find))
+            self._parts.append(PartDecoder(model))
         if at != len(payload):
             raise FormatError("model is too long")
         self.weight = count
@@ -68,6 +69,11 @@ class FieldsDecoder:
         restore(coded, size, order, before, field)
         POOL.give(coded)
         return field
+
+
+def open_decoder(payload: bytes, _: object = None) -> FieldsDecoder:
+    """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
+    return FieldsDecoder(payload)
 
 
 def _checked(order: Order, size: int, before: list[int]) -> Order:

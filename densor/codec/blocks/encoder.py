@@ -4,40 +4,50 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from densor.codec import registry
+from densor.codec.batch import Batch, Bytes
 from densor.codec.blocks.block import Field, columns, items
 from densor.codec.blocks.order import Order, arrange
 from densor.codec.blocks.payload import FIELD, HEAD
-from densor.codec.coder import Bytes
+from densor.codec.chunks import CountingEncoder
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import Level
-from densor.codec.parts.chunk_encoder import Choose, PartCoder, fit_models, join_parts
+from densor.codec.parts import PartCoder, fit_models, join_parts
+from densor.codec.planes.propose import element_coder
+from densor.codec.sampling import sample
 from densor.dtypes import SIZES
 from densor.runtime.buffers import POOL
 
-_PIECES = 16  # places of a batch that are looked at
-_PIECE = 1 << 15  # bytes at each, about
+_PIECE = 1 << 15  # bytes at each place of a batch that is looked at, about
 _SORTED_RUN = 512  # elements
 
 
+def propose(batch: Batch, level: Level) -> CountingEncoder:
+    """An encoder for a batch of blocks."""
+    coder = FieldsCoder(batch.data, batch.kind, level, batch.chunks()[0].size)
+    return CountingEncoder(coder, batch, level.zstd)
+
+
 class FieldsCoder:
-    """A `BatchCoder` of blocks; `data` is the whole batch, of which a sample is looked at."""
+    """A `BatchCoder` of blocks; `data` is the whole batch, of which a sample is looked at.
+
+    `chunk`: bytes of a chunk.
+    """
 
     repeats = False  # every field tries Zstandard by itself
 
-    def __init__(self, data: Bytes, kind: Kind, level: Level, choose: Choose) -> None:
+    def __init__(self, data: Bytes, kind: Kind, level: Level, chunk: int) -> None:
         self._fields = kind.fields
         self._sizes = [field.size for field in kind.fields]
-        row = kind.parts[0][1]
+        row = kind.columns
         whole = data.size % (row * kind.unit) == 0  # unless the input ended early
         self._orders = [_order(field, row, whole) for field in kind.fields]
-        rows = min(kind.chunk_bytes(level), data.size) // (row * kind.unit)  # of a chunk
-        sample = _sample(data, row * kind.unit)
+        rows = chunk // (row * kind.unit)  # of a chunk
+        run = row * kind.unit
+        pieces = sample(data, run, max(1, _PIECE // run))
         self._parts = [
-            PartCoder(part, _field_kind(field, kind.run, rows), level, choose)
-            for field, part in zip(self._fields, self._split(sample), strict=True)
+            PartCoder(element_coder(part, _field_kind(field, kind.run, rows), level), level.zstd)
+            for field, part in zip(self._fields, self._split(pieces), strict=True)
         ]
 
     def count(self, chunk: Bytes) -> list[Any]:
@@ -112,12 +122,3 @@ def _field_kind(field: Field, run: int, rows: int) -> Kind:
     if field.order == registry.ORDER_BLOCKS:
         return kind_of(field.dtype, (2, run * field.size // size))
     return kind_of(field.dtype, (_SORTED_RUN, _SORTED_RUN))
-
-
-def _sample(data: Bytes, run: int) -> Bytes:
-    """Whole runs of blocks from all over the batch; `run` in bytes."""
-    piece = max(1, _PIECE // run) * run
-    if data.size <= _PIECES * piece:
-        return data
-    starts = np.linspace(0, data.size // run - piece // run, _PIECES).astype(np.int64) * run
-    return np.concatenate([data[s : s + piece] for s in starts.tolist()])

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
+from densor.runtime.types import Bytes
 
 MAX_SORTED = 1 << 20  # blocks of a chunk, where these are sorted
-Bytes = npt.NDArray[np.uint8]
 
 
 class Order(NamedTuple):

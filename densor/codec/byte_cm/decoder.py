@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from densor.codec.byte_cm.params import MAX_SEGMENT, Model
+from densor.codec.batch import Bytes
+from densor.codec.byte_cm.params import MAX_SEGMENT, Model, parse
 from densor.codec.byte_cm.segment import code_whole
-from densor.codec.coder import Bytes
+from densor.codec.codec import ChunkDecoder
 from densor.errors import FormatError, LimitError
 
 
-class TextDecoder:
+class TextDecoder(ChunkDecoder):
     """Decodes the segments of one model. Safe to use from several threads at once."""
 
     def __init__(self, model: Model) -> None:
@@ -21,3 +22,8 @@ class TextDecoder:
         payload = np.require(payload, np.uint8, ["C", "W"])  # as the kernel's signature has it
         if code_whole(False, self.model, payload, out) != payload.size:
             raise FormatError("text segment does not decode to its end")
+
+
+def open_decoder(payload: bytes, _: object = None) -> TextDecoder:
+    """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
+    return TextDecoder(parse(payload))

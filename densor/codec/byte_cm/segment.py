@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
+from densor.codec.batch import Bytes
 from densor.codec.byte_cm import kernels
 from densor.codec.byte_cm.params import Model, new_state, tables
-from densor.codec.coder import Bytes
 from densor.entropy.arithmetic.coder import position
 from densor.entropy.arithmetic.kernels import AT
 

@@ -4,16 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from densor.codec.coder import Bytes
+from densor.codec.batch import Bytes
 from densor.codec.delta.elements import elements
 from densor.codec.delta.encoder import estimate
 from densor.codec.delta.kernels import COMPARE
 from densor.codec.delta.tokens import FLOATS, SIGNED, UNSIGNED
-from densor.dtypes import SIZES
-
-_ORDERS = {"F": FLOATS, "B": FLOATS, "C": FLOATS, "I": SIGNED, "U": UNSIGNED}
-_NO_FLOATS = ("BOOL", "F8_E8M0")
-_PARTS = {"C64": 4, "C128": 8}  # bytes of a number where an element is not one
+from densor.dtypes import number_size
+from densor.float_formats import number_format
 
 
 class Changes(NamedTuple):
@@ -43,10 +40,17 @@ def compare(new: Bytes, old: Bytes, dtype: str) -> Changes:
 
     -0 and +0 are one step apart, as are the largest number and infinity.
     """
-    size = _PARTS.get(dtype, SIZES[dtype])
-    order = UNSIGNED if dtype in _NO_FLOATS else _ORDERS[dtype[0]]
+    size = number_size(dtype)
     found = np.zeros(3, np.uint64)
-    COMPARE[size](elements(new, size), elements(old, size), order, found)
+    COMPARE[size](elements(new, size), elements(old, size), _order(dtype), found)
     changed, bits, distance = found.tolist()
     coded = estimate(new, old, dtype, size) if changed else 0.0
     return Changes(new.size // size, changed, bits, distance, coded)
+
+
+def _order(dtype: str) -> int:
+    """The numeric order of the bit patterns of a number."""
+    form = number_format(dtype)
+    if form is not None:
+        return FLOATS if form.sign else UNSIGNED
+    return SIGNED if dtype.startswith("I") else UNSIGNED

@@ -1,22 +1,19 @@
 """The decoding side of the change codec: reads the base, then lets the kernels loose."""
 
-import struct
-
 import numpy as np
 
-from densor.codec.coder import Base, BaseDecoder, Bytes
+from densor.codec.batch import Bytes
+from densor.codec.codec import Base, BaseDecoder
 from densor.codec.delta.elements import elements, is_aligned
 from densor.codec.delta.kernels import APPLY, CONTEXTS, total_extras
-from densor.codec.delta.params import Model
+from densor.codec.delta.params import Model, parse
+from densor.codec.delta.payload import CODED, HEAD, LENGTH, SAME
 from densor.codec.delta.tokens import meanings
 from densor.entropy.rans.decode import decode, decode_table
 from densor.errors import FormatError, LimitError
 from densor.runtime.buffers import POOL, ThreadBuffers
 
 MAX_CHUNK = 1 << 23  # bytes; a chain of bases needs a few times this per link
-HEAD = struct.Struct("<QB")
-SAME, CODED = 0, 1  # modes of a chunk
-_LENGTH = struct.Struct("<I")
 _SLACK = 8  # bytes that a kernel may look at behind the extra bits
 _BUFFERS = ThreadBuffers()
 
@@ -52,9 +49,9 @@ class ChangeDecoder(BaseDecoder):
 
     def _decode(self, coded: Bytes, before: Bytes, out: Bytes) -> None:
         method, contexts, meanings = self._model.method, self._model.contexts, self._meanings
-        if self._table is None or coded.size < _LENGTH.size:
+        if self._table is None or coded.size < LENGTH.size:
             raise FormatError("chunk of changes is malformed")
-        end = _LENGTH.size + _LENGTH.unpack_from(coded)[0]
+        end = LENGTH.size + LENGTH.unpack_from(coded)[0]
         if end > coded.size:
             raise FormatError("chunk of changes is too short")
         size = method.size
@@ -62,7 +59,7 @@ class ChangeDecoder(BaseDecoder):
         old, new = elements(before, size), target.view(f"u{size}")
         tokens, under = _BUFFERS.take("tokens", new.size), _BUFFERS.take("contexts", new.size)
         CONTEXTS[size](old, contexts.shift, contexts.mapped.size - 1, contexts.mapped, under)
-        decode(self._table, coded[_LENGTH.size : end], under, tokens)
+        decode(self._table, coded[LENGTH.size : end], under, tokens)
         bits = 0
         if method.plain <= int(tokens.max()):
             bits = int(total_extras(tokens, meanings.counts))
@@ -82,6 +79,11 @@ class ChangeDecoder(BaseDecoder):
         )
         if target is not out:
             out[:] = target
+
+
+def open_decoder(payload: bytes, _: object = None) -> ChangeDecoder:
+    """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
+    return ChangeDecoder(parse(payload))
 
 
 def _extras(stored: Bytes, bits: int) -> Bytes:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
+from densor.runtime.types import Bytes
 
 
 def is_aligned(data: Bytes, size: int) -> bool:

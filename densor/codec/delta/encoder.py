@@ -1,48 +1,40 @@
 """The coding side of the change codec for a batch: look, count, decide, encode."""
 
-import struct
+import math
 import threading
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from densor.codec.batch import Batch, Bytes, Chunk, Chunks, Coding
 from densor.codec.bound import order0_bytes
-from densor.codec.coder import Bytes
+from densor.codec.chunks import own_or_raw
+from densor.codec.codec import Encoder, Estimate
 from densor.codec.delta import params, tokens
 from densor.codec.delta.contexts import group, rough_bits
 from densor.codec.delta.elements import elements
 from densor.codec.delta.kernels import COMMON, CONTEXTS, EXTRAS, TOKENS, count
+from densor.codec.delta.payload import CODED, HEAD, LENGTH, SAME
 from densor.codec.delta.tokens import DIFFERENCE, OWN, XOR, Method
+from densor.codec.levels import Level
+from densor.codec.sampling import sample
 from densor.codec.zstd import zstd_compress
 from densor.entropy.rans import tables
 from densor.entropy.rans.encode import encode
+from densor.float_formats import FloatFormat, number_format
 from densor.runtime.buffers import POOL, ThreadBuffers
 
-_HEAD = struct.Struct("<QB")
-_LENGTH = struct.Struct("<I")
-_SAME, _CODED = 0, 1
-_PIECES = 16  # places of a batch that are looked at
-_PIECE = 1 << 14  # elements at each
-_WORTH = 0.98  # of what the batch takes without a base; below this, changes are coded
-_SMALL = 1 << 12  # bytes up to which an order-0 code is not counted on
+_PIECE = 1 << 14  # elements at each place of a batch that is looked at
+_MAX_BYTES_WITHOUT_ORDER0 = 1 << 12  # of a sample, for which an order-0 code is not counted on
 _CHUNK = 1 << 21  # bytes
-_FEW = 0.5  # bits per byte that are little
-_TINY = 512  # bytes up to which only what is equal is coded as changes
-_NEAR = 1.05  # a rough estimate may be so far off
-_MOST_CONTEXTS = 32
+_MAX_BITS_OF_LONG_CHUNKS = 0.5  # bits per byte
+_MAX_BYTES_EQUAL_ONLY = 512  # of a batch of which changes are not coded, unless there are none
+_MAX_ERROR = 1.05  # of a rough estimate, a factor
+_MAX_CONTEXTS = 32
 _PER_CONTEXT = 1 << 13  # elements of a batch for each context
-_FLOATS = {  # bits behind the leading mantissa bits that are looked at, number of bits from there
-    "BF16": (4, 11),
-    "F16": (7, 8),
-    "F32": (20, 11),
-    "C64": (20, 11),
-    "F64": (51, 12),
-    "C128": (51, 12),
-    "F8_E4M3": (0, 7),
-    "F8_E5M2": (0, 7),
-}
-_INTEGERS = {1: (0, 8), 2: (8, 8), 4: (0, 0), 8: (0, 0)}  # likewise, by size
+_TOP = 3  # leading mantissa bits that are looked at, where there is room
+_INTEGERS = {1: (0, 8), 2: (8, 8), 4: (0, 0), 8: (0, 0)}  # by size; see `_looked_at`
 _BUFFERS = ThreadBuffers()
 
 
@@ -54,46 +46,69 @@ class _Choice(NamedTuple):
     bits: float
 
 
-class ChangeCoder:
-    """Codes a batch by how it differs from the bytes `base`, at `offset` of the whole base.
+def propose(batch: Batch, _: Level | None = None) -> "ChangeEncoder":
+    """An encoder for a batch that has a base."""
+    return ChangeEncoder(batch)
 
-    `dtype`: of the elements; `size`: bytes of one. `pays`: whether that promises to be smaller
-    than coding the batch by itself.
-    """
 
-    def __init__(self, data: Bytes, base: Bytes, offset: int, dtype: str, size: int) -> None:
-        if data.size != base.size or data.size % size:
+class ChangeEncoder(Encoder):
+    """Codes a batch by how it differs from as many bytes of its base."""
+
+    def __init__(self, batch: Batch) -> None:
+        size = 1 if batch.kind.layout is None else batch.kind.layout.size
+        if batch.base is None or batch.data.size != batch.base.data.size or batch.data.size % size:
             raise ValueError("batch and base do not have the same whole elements")
-        self._offset = offset
+        self._batch = batch
+        self._base = batch.base
         self._size = size
-        self._bytes = data.size
         self._counts: npt.NDArray[np.int64] | None = None
         self._freqs = np.zeros((0, 256), np.uint16)
         self._lock = threading.Lock()
-        self._same = _equal(data, base)
-        self._choice = _Choice(tokens.method(XOR, size, False), params.Contexts(), 0.0)
-        self.pays = self._same
-        if not self._same and data.size > _TINY:
-            self._choice = _choose(data, base, dtype, size)
-            self.pays = self._choice.bits < _WORTH * _bits_without_base(data, dtype, size)
+        self._same = _equal(batch.data, self._base.data)
+        self._choice = _Choice(tokens.method(XOR, size, False), params.Contexts(), math.inf)
+        if not self._same and batch.data.size > _MAX_BYTES_EQUAL_ONLY:
+            self._choice = _choose(batch.data, self._base.data, batch.kind.dtype, size)
 
-    @property
-    def chunk_bytes(self) -> int:
-        """Bytes per chunk: more where little is left of them."""
-        return _CHUNK if self._choice.bits > _FEW * self._bytes else 2 * _CHUNK
-
-    def count(self, chunk: Bytes, base: Bytes) -> None:
-        """Counts the tokens of a chunk; may run in several threads at once."""
+    def estimate(self) -> Estimate:
+        """By a sample, and what the batch is expected to take by itself."""
         if self._same:
-            return
+            return Estimate(0.0, math.inf)
+        if self._choice.bits == math.inf:
+            return Estimate(math.inf, self._batch.data.size)
+        without = _bits_without_base(self._batch.data, self._batch.kind.dtype, self._size)
+        return Estimate(self._choice.bits / 8, without / 8)
+
+    def encode(self) -> Coding:
+        """Counts all chunks, then starts coding them."""
+        size, submit = self._batch.data.size, self._batch.workers.submit
+        few = self._same or self._choice.bits <= _MAX_BITS_OF_LONG_CHUNKS * size
+        step = 2 * _CHUNK if few else _CHUNK
+        begins = range(0, size, step)
+        if not self._same:
+            for task in [submit(self._count, *self._pair(at, step)) for at in begins]:
+                task.result()
+            self._decide()
+        return Chunks(self, [submit(self._chunk, at, step) for at in begins])
+
+    def _pair(self, begin: int, step: int) -> tuple[Bytes, Bytes]:
+        """A chunk, and its bytes in the base."""
+        part = slice(begin, begin + step)
+        return self._batch.data[part], self._base.data[part]
+
+    def _chunk(self, begin: int, step: int) -> Chunk:
+        chunk, base = self._pair(begin, step)
+        return own_or_raw(self._coded(chunk, base, begin), chunk)
+
+    def _count(self, chunk: Bytes, base: Bytes) -> None:
+        """Counts the tokens of a chunk; may run in several threads at once."""
         _, symbols, contexts, _ = self._tokens(chunk, base)
         counts = np.zeros((_contexts(self._choice), 256), np.int64)
         count(symbols, contexts, counts)
         with self._lock:
             self._counts = counts if self._counts is None else self._counts + counts
 
-    def decide(self) -> None:
-        """Settles the model, once all chunks were counted."""
+    def _decide(self) -> None:
+        """Settles the parameters, once all chunks were counted."""
         if self._counts is not None:
             self._freqs = tables.quantise(self._counts)
 
@@ -102,17 +117,17 @@ class ChangeCoder:
         contexts = self._choice.contexts if len(self._freqs) else params.Contexts()
         return params.pack(params.Model(self._choice.method, contexts, self._freqs))
 
-    def encode(self, chunk: Bytes, base: Bytes, begin: int) -> Bytes:
+    def _coded(self, chunk: Bytes, base: Bytes, begin: int) -> Bytes:
         """The payload of a chunk whose first byte is number `begin` of the batch; pooled."""
         if self._same or _equal(chunk, base):
-            return np.frombuffer(_HEAD.pack(self._offset + begin, _SAME), np.uint8)
+            return np.frombuffer(HEAD.pack(self._base.offset + begin, SAME), np.uint8)
         (new, old), symbols, contexts, bits = self._tokens(chunk, base)
         stream = encode(symbols, contexts, self._freqs)
         size = -(-bits // 8)
-        start = _HEAD.size + _LENGTH.size
+        start = HEAD.size + LENGTH.size
         payload = POOL.take(start + stream.size + size)
-        _HEAD.pack_into(payload, 0, self._offset + begin, _CODED)
-        _LENGTH.pack_into(payload, _HEAD.size, stream.size)
+        HEAD.pack_into(payload, 0, self._base.offset + begin, CODED)
+        LENGTH.pack_into(payload, HEAD.size, stream.size)
         payload[start : start + stream.size] = stream
         if size:
             extras = _BUFFERS.take("extras", size + 8)
@@ -151,11 +166,12 @@ def _contexts(choice: _Choice) -> int:
 
 def _choose(data: Bytes, base: Bytes, dtype: str, size: int) -> _Choice:
     """The method and the contexts that code a sample best."""
-    new, old = _sample(data, size), _sample(base, size)
-    floats = dtype in _FLOATS
+    new, old = (elements(sample(of, size, _PIECE), size) for of in (data, base))
+    form = number_format(dtype)
+    floats = form is not None and form.sign > 0
     common = int(COMMON[size](elements(data, size)))
     drop = min((common & -common).bit_length() - 1, 8 * size - 8) if common else 0
-    shift, bits = _FLOATS[dtype] if floats else _INTEGERS[size]
+    shift, bits = _INTEGERS[size] if form is None else _looked_at(form)
     values = ((old >> shift) & ((1 << bits) - 1)).astype(np.int64)
     used = np.flatnonzero(np.bincount(values, minlength=1 << bits))
     row_of = np.zeros(1 << bits, np.int64)
@@ -166,17 +182,23 @@ def _choose(data: Bytes, base: Bytes, dtype: str, size: int) -> _Choice:
         _look(tokens.method(number, size, floats, drop), new, old, rows, used.size)
         for number in (DIFFERENCE, XOR, OWN)
     ]
-    most = int(min(_MOST_CONTEXTS, 1 + data.size // size // _PER_CONTEXT))
+    most = int(min(_MAX_CONTEXTS, 1 + data.size // size // _PER_CONTEXT))
     least = min(look.bits for look in tried)
     found = []
     for look in tried:
-        if look.bits <= _NEAR * least:
+        if look.bits <= _MAX_ERROR * least:
             grouping = group(look.counts, used, 1 << bits, scale, most)
             contexts = params.Contexts()
             if grouping.mapped.any():
                 contexts = params.Contexts(shift, grouping.mapped)
             found.append(_Choice(look.method, contexts, grouping.bits + scale * look.extra))
     return min(found, key=lambda choice: choice.bits)
+
+
+def _looked_at(form: FloatFormat) -> tuple[int, int]:
+    """Bits behind exponent and leading mantissa bits, and the number of these together."""
+    top = min(_TOP, form.mantissa, params.MAX_CONTEXT_BITS - form.exponent)
+    return form.mantissa - top, form.exponent + top
 
 
 class _Look(NamedTuple):
@@ -201,20 +223,10 @@ def _look(
     return _Look(method, counts, extra, extra + rough_bits(counts))
 
 
-def _sample(data: Bytes, size: int) -> npt.NDArray[Any]:
-    """Elements from all over the batch."""
-    n = data.size // size
-    if n <= _PIECES * _PIECE:
-        return elements(data, size)
-    starts = np.linspace(0, n - _PIECE, _PIECES).astype(np.int64) * size
-    pieces = [data[s : s + _PIECE * size] for s in starts.tolist()]
-    return np.concatenate(pieces).view(f"u{size}")
-
-
 def _bits_without_base(data: Bytes, dtype: str, size: int) -> float:
     """About what the batch takes by itself: an order-0 code of its planes, or Zstandard."""
-    sample = _sample(data, size).view(np.uint8)
-    least = min(sample.size, len(zstd_compress(sample, 1)))
-    if sample.size > _SMALL:  # else tables would count
-        least = min(least, int(order0_bytes(sample, dtype)))
-    return 8 * least * data.size / sample.size
+    pieces = sample(data, size, _PIECE)
+    least = min(pieces.size, len(zstd_compress(pieces, 1)))
+    if pieces.size > _MAX_BYTES_WITHOUT_ORDER0:  # else tables would count
+        least = min(least, int(order0_bytes(pieces, dtype)))
+    return 8 * least * data.size / pieces.size

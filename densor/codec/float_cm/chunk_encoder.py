@@ -7,8 +7,6 @@ import numpy.typing as npt
 
 from densor.codec.float_cm import kernels
 from densor.codec.float_cm.params import (
-    Bytes,
-    Format,
     Header,
     Matrices,
     Model,
@@ -17,6 +15,8 @@ from densor.codec.float_cm.params import (
     pack_header,
     run,
 )
+from densor.float_formats import FloatFormat
+from densor.runtime.types import Bytes
 
 _SAMPLE = 1 << 16  # elements from which the kind of the lower bits is judged
 _LEARNING = 8  # bits that each of their values costs until it is known
@@ -71,7 +71,7 @@ def _tree_bits(part: Words) -> float:
     return float(entropy + _LEARNING * used.size) / part.size
 
 
-def _scales(form: Format, values: Words, matrices: Matrices) -> tuple[I32, I32]:
+def _scales(form: FloatFormat, values: Words, matrices: Matrices) -> tuple[I32, I32]:
     """Scales of the rows and columns of all matrices in the order of coding, quarter octaves."""
     rows, columns = [], []
     sizes, shift = _size_table(form)
@@ -88,7 +88,7 @@ def _scales(form: Format, values: Words, matrices: Matrices) -> tuple[I32, I32]:
     return np.concatenate(rows), np.concatenate(columns)
 
 
-def _size_table(form: Format) -> tuple[F64, np.uint32]:
+def _size_table(form: FloatFormat) -> tuple[F64, np.uint32]:
     """Absolute value by the top bits of a number, and how far to shift it to have these.
 
     A number with exponent field e and mantissa 0 has the size 2^e.

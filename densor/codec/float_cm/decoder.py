@@ -2,11 +2,13 @@
 
 import numpy as np
 
-from densor.codec.float_cm.params import Bytes, Model, parse_header, run
+from densor.codec.codec import ChunkDecoder
+from densor.codec.float_cm.params import Model, parse, parse_header, run
 from densor.errors import FormatError
+from densor.runtime.types import Bytes
 
 
-class MixingDecoder:
+class MixingDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once."""
 
     def __init__(self, model: Model) -> None:
@@ -27,3 +29,8 @@ class MixingDecoder:
         if bits % 8 and payload[-1] >> (bits % 8):
             raise FormatError("mixing chunk has bits after its end")
         out[:] = values.astype(f"<u{size}").view(np.uint8)
+
+
+def open_decoder(payload: bytes, _: object = None) -> MixingDecoder:
+    """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
+    return MixingDecoder(parse(payload))

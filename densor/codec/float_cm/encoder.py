@@ -1,17 +1,22 @@
 """The mixing codec's coding side for a batch."""
 
-from collections.abc import Sequence
-
-from densor.codec.coder import Bytes
+from densor.codec.batch import Batch, Bytes
+from densor.codec.chunks import ChunkEncoder
 from densor.codec.float_cm.chunk_encoder import encode_chunk
 from densor.codec.float_cm.params import Model, format_of, pack
 from densor.codec.kind import Kind, matrices
+from densor.codec.levels import Level
 
 _TOP = 3  # bits of the mantissa that are worth a model
 
 
+def propose(batch: Batch, level: Level) -> ChunkEncoder:
+    """An encoder for a batch of floating-point numbers in matrices."""
+    return ChunkEncoder(MixingCoder(batch.kind), batch, level.zstd)
+
+
 class MixingCoder:
-    """A `BatchCoder`; the model adapts within each chunk, so that nothing is counted before."""
+    """A `ChunkCoder`; the model adapts within each chunk, so that nothing is counted before."""
 
     repeats = False  # the caller tries planes beside it
 
@@ -19,12 +24,6 @@ class MixingCoder:
         form = format_of(kind.dtype)
         self._kind = kind
         self._model = Model(form, min(_TOP, form.mantissa))
-
-    def count(self, chunk: Bytes) -> None:
-        """Nothing."""
-
-    def decide(self, tallies: Sequence[None]) -> None:
-        """Nothing to settle."""
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""

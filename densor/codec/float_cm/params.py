@@ -14,8 +14,9 @@ from densor.codec.float_cm.kernels import State
 from densor.codec.float_cm.tables import tables
 from densor.entropy.arithmetic.kernels import AT
 from densor.errors import FormatError, LimitError, UnsupportedError
+from densor.float_formats import FORMATS, FloatFormat, number_format
+from densor.runtime.types import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint32]
 Matrices = Sequence[tuple[int, int]]
 
@@ -28,32 +29,14 @@ _LENGTH = struct.Struct("<I")
 _HAS_ZEROS = 1
 
 
-@dataclass(frozen=True)
-class Format:
-    """A floating-point format: sign, exponent, mantissa from the top."""
-
-    number: int
-    size: int  # bytes
-    exponent: int  # bits
-    mantissa: int
-
-
-_ALL = (
-    Format(1, 2, 8, 7),
-    Format(2, 2, 5, 10),
-    Format(3, 4, 8, 23),
-    Format(4, 1, 4, 3),
-    Format(5, 1, 5, 2),
-)
-_BY_NUMBER = {form.number: form for form in _ALL}
-_BY_DTYPE = {"BF16": 1, "F16": 2, "F32": 3, "C64": 3, "F8_E4M3": 4, "F8_E5M2": 5}
+_BY_NUMBER = {form.float_cm: form for form in FORMATS if form.float_cm}
 
 
 @dataclass(frozen=True)
 class Model:
     """All that a chunk's payload needs to be decoded: `top` bits of the mantissa are modelled."""
 
-    form: Format
+    form: FloatFormat
     top: int
 
     @property
@@ -67,14 +50,15 @@ class Model:
         return -(-self.rest // 8)
 
 
-def format_of(dtype: str) -> Format:
-    """The format of an element type that the codec takes."""
-    return _BY_NUMBER[_BY_DTYPE[dtype]]
+def format_of(dtype: str) -> FloatFormat:
+    """The format of an element type; KeyError for a type that is not for this codec."""
+    form = number_format(dtype)
+    return _BY_NUMBER[form.float_cm if form else 0]
 
 
 def pack(model: Model) -> bytes:
     """The payload of a MODEL frame."""
-    return _MODEL.pack(registry.CODEC_MIXING, model.form.number, model.top, 0)
+    return _MODEL.pack(registry.CODEC_MIXING, model.form.float_cm, model.top, 0)
 
 
 def parse(payload: bytes) -> Model:

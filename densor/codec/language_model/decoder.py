@@ -4,27 +4,31 @@ import numpy as np
 import xxhash
 
 from densor.codec.byte_cm.decoder import TextDecoder
+from densor.codec.codec import ChunkDecoder
 from densor.codec.language_model.params import (
     MAX_CHUNK,
     RAW,
     SEGMENT,
     TEXT,
     TOKENS,
-    Bytes,
     Mixer,
     Model,
+    parse,
     segments,
 )
 from densor.codec.language_model.session import Session
 from densor.codec.language_model.step import code_tokens
 from densor.errors import ChecksumError, FormatError, LimitError
+from densor.runtime.types import Bytes
 
 
-class LlmDecoder:
+class LlmDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once.
 
     It tells the session of its progress.
     """
+
+    reports_progress = True
 
     def __init__(self, model: Model, session: Session | None = None) -> None:
         self.model = model
@@ -83,3 +87,8 @@ class LlmDecoder:
             raise FormatError("chunk of text does not decode to its end")
         for part in waiting:
             out[part] = mixer.known(part)
+
+
+def open_decoder(payload: bytes, session: Session | None = None) -> LlmDecoder:
+    """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
+    return LlmDecoder(parse(payload), session)

@@ -1,18 +1,20 @@
 """The coding side: a batch cut into chunks, each of segments that are coded in step."""
 
+from typing import cast
+
 import numpy as np
 import xxhash
 
+from densor.codec.batch import OWN, Batch, Chunk, Chunks, Coding
 from densor.codec.byte_cm.encoder import TextCoder
 from densor.codec.byte_cm.params import parse as parse_text
-from densor.codec.language_model.decoder import LlmDecoder
+from densor.codec.codec import ChunkDecoder, Encoder, decoder_for
 from densor.codec.language_model.params import (
     HASH,
     RAW,
     SEGMENT,
     TEXT,
     TOKENS,
-    Bytes,
     Mixer,
     Model,
     Reader,
@@ -21,9 +23,11 @@ from densor.codec.language_model.params import (
 )
 from densor.codec.language_model.session import Session
 from densor.codec.language_model.step import code_tokens
+from densor.codec.levels import Level
 from densor.errors import DensorError
 from densor.llm.head import rates_of
 from densor.llm.vocabulary import readable
+from densor.runtime.types import Bytes
 from densor.runtime.workers import Workers
 
 _SLOTS = (1 << 14, 2), (1 << 18, 4)  # from how many bytes on a chunk has how many segments
@@ -33,20 +37,33 @@ _TEXT_SHARE = 0.9  # of the bytes of a segment that the network is asked about
 _ROOM = 1024  # bytes that a stream may be longer than its segments
 
 
-class LlmCoder:
-    """Codes a batch of plain bytes, from the moment that it is made."""
+def propose(batch: Batch, _: Level | None = None) -> "LlmEncoder":
+    """An encoder for a batch of plain bytes that has a language model."""
+    assert batch.session is not None
+    return LlmEncoder(batch.data, batch.session, batch.workers)
+
+
+class LlmEncoder(Encoder):
+    """Codes a batch of plain bytes under a language model."""
 
     def __init__(self, data: Bytes, session: Session, workers: Workers) -> None:
+        self._data = data
         self._session = session
+        self._workers = workers
         self._weights = session.weights()
         self._text = TextCoder(data)
         self._model = self._settled(data.size)
+
+    def encode(self) -> Coding:
+        """Starts coding all chunks."""
+        data = self._data
         count = -(-data.size // (self._model.slots * _SEGMENT))
         step = -(-data.size // count)
-        self._sizes = [min(step, data.size - at) for at in range(0, data.size, step)]
-        self._tasks = [
-            workers.submit(self._chunk, data[at : at + step]) for at in range(0, data.size, step)
-        ]
+        chunks = [data[at : at + step] for at in range(0, data.size, step)]
+        return Chunks(self, [self._workers.submit(self._own, chunk) for chunk in chunks])
+
+    def _own(self, content: Bytes) -> Chunk:
+        return Chunk(OWN, self._chunk(content), content.size)
 
     def _settled(self, size: int) -> Model:
         weights = self._weights
@@ -65,10 +82,6 @@ class LlmCoder:
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
         return pack(self._model)
-
-    def payloads(self) -> list[tuple[Bytes, int]]:
-        """Each chunk's payload and original size; waits for them."""
-        return [(task.result(), size) for task, size in zip(self._tasks, self._sizes, strict=True)]
 
     def _chunk(self, content: Bytes) -> Bytes:
         """The payload of a chunk; without the network where it does not decode to what it was."""
@@ -120,7 +133,8 @@ class LlmCoder:
     def _decodes(self, payload: Bytes, content: Bytes) -> bool:
         out = np.zeros(content.size, np.uint8)
         try:
-            LlmDecoder(self._model, self._session).decode(payload, out)
+            decoder = cast(ChunkDecoder, decoder_for(self.model(), self._session))
+            decoder.decode(payload, out)
         except DensorError:
             return False
         return bool(np.array_equal(out, content))

@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.byte_cm.segment import surprise
-from densor.codec.language_model.encoder import LlmCoder
-from densor.codec.language_model.params import SEGMENT, TEXT, TOKENS, Bytes, Mixer, Reader
+from densor.codec.language_model.encoder import LlmEncoder
+from densor.codec.language_model.params import SEGMENT, TEXT, TOKENS, Mixer, Reader
 from densor.codec.language_model.session import Session
 from densor.entropy.arithmetic.coder import position
+from densor.runtime.types import Bytes
 from densor.runtime.workers import Workers
 
 
@@ -27,13 +28,14 @@ class Cost(NamedTuple):
     alone: float | None
 
 
-class Meter(LlmCoder):
-    """Codes a batch to the same bytes as `LlmCoder`; `costs` tells of each token, in order."""
+class Meter(LlmEncoder):
+    """Codes a batch to the same bytes as `LlmEncoder`; `costs` has each token, in order."""
 
     def __init__(self, data: Bytes, session: Session) -> None:
         self.costs: list[Cost] = []
         self._by_place: dict[int, list[Cost]] = {}
         super().__init__(data, session, Workers(1))
+        self.coded = self.encode().result()
 
     def _coded(self, content: Bytes, parts: list[slice], asked: list[bool]) -> Bytes:
         payload = super()._coded(content, parts, asked)

@@ -17,8 +17,7 @@ from densor.llm.head import MAX_RATE, Rates
 from densor.llm.model import NUMERICS
 from densor.llm.tables import logit_tables
 from densor.llm.vocabulary import Vocabulary
-
-Bytes = npt.NDArray[np.uint8]
+from densor.runtime.types import Bytes
 
 MAX_SLOTS = 64
 MAX_POSITIONS = 1 << 14

@@ -10,6 +10,7 @@ from typing import Any
 from densor.codec.language_model.params import HASH, Model
 from densor.errors import ArgumentError, LimitError, UnsupportedError
 from densor.llm.head import head_bytes
+from densor.llm.loading import NAMES, load
 from densor.llm.model import Model as Weights
 from densor.llm.network import Network, cache_bytes
 
@@ -46,13 +47,10 @@ class Session:
     @property
     def name(self) -> str:
         """What the model is called in an archive: a name of the package, never a path."""
-        from densor.llm.load import NAMES
-
         return str(self._given) if self._given in NAMES else ""
 
     def weights(self, name: str | None = None) -> Weights:
         """The model that was given, else that of this name; loaded once."""
-        from densor.llm.load import load
         from densor.llm.selftest import check
 
         with self._lock:
@@ -66,8 +64,6 @@ class Session:
 
     def weights_for(self, model: Model) -> Weights:
         """The model that a chunk was coded with; a DensorError if it is not at hand."""
-        from densor.llm.load import NAMES
-
         wanted = f"{model.name or 'language model'} ({model.network.hex()[:_KEPT]})"
         if self._given is None and model.name not in NAMES:
             text = f"text was coded with a {wanted}: give its folder with --llm (llm=)"

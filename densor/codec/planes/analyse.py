@@ -1,7 +1,7 @@
 """Chooses the model of a batch of elements: layout options, and how each plane is coded."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,23 +9,25 @@ import numpy as np
 
 from densor.codec.levels import Level
 from densor.codec.planes.classes import Coding, Counts, RunCounts
-from densor.codec.planes.kernels import (
+from densor.codec.planes.layout import Layout, to_differences
+from densor.codec.planes.params import C
+from densor.codec.planes.search_kernels import (
     count_runs,
     plane_entropies,
     repetitions,
     varying_bits,
 )
-from densor.codec.planes.layout import Bytes, Layout, to_differences
-from densor.codec.planes.params import C
+from densor.codec.planes.stages.stage import Precision, Stage
+from densor.codec.sampling import sample
 from densor.codec.zstd import zstd_compress
 from densor.runtime.buffers import POOL
+from densor.runtime.types import Bytes
 
 _local = threading.local()
 MAX_RUN = 4096
 _MIN_RUN = 256
 _CHUNK_BYTES = {1: 1 << 19, 2: 1 << 20, 4: 1 << 20, 8: 1 << 21}
-_PIECES = 16  # places of a batch that are looked at
-_PIECE = 1024  # elements at each
+_PIECE = 1024  # elements at each place of a batch that is looked at
 _LOOK = 64  # elements at the start of each run that are searched for constant bits
 _SKEWED = 1.2  # bits per symbol; a Huffman code needs at least one
 _CLEARLY = 0.97  # another way must be this much better to be taken
@@ -50,18 +52,6 @@ def run_length(shape: tuple[int, ...]) -> int:
 def chunk_elements(layout: Layout, run: int) -> int:
     """Elements per chunk: whole runs, as many as a processor's L2 cache likes."""
     return max(1, _CHUNK_BYTES[layout.size] // layout.size // run) * run
-
-
-@dataclass(frozen=True)
-class Precision:
-    """How close an entropy coder comes to the entropy of a plane."""
-
-    least: float  # bits per symbol at least, unless all symbols are equal
-    worth: float  # a plane whose sample has an entropy below this share of its size is counted
-
-
-WHOLE_BITS = Precision(least=1.0, worth=0.985)
-FRACTIONS = Precision(least=0.0, worth=0.995)
 
 
 @dataclass
@@ -116,34 +106,25 @@ def _entropies(layout: Layout, data: Bytes, work: Any) -> list[float]:
     return found
 
 
-def _sample(data: Bytes, size: int) -> Bytes:
-    """Pieces from all over the batch, whole elements."""
-    n = data.size // size
-    if n <= _PIECES * _PIECE:
-        return data
-    starts = np.linspace(0, n - _PIECE, _PIECES).astype(np.int64) * size
-    return np.concatenate([data[s : s + _PIECE * size] for s in starts.tolist()])
-
-
 def look(
     data: Bytes, layout: Layout, run: int, level: Level, integers: bool, precision: Precision
 ) -> Plan:
     """First decisions, from a sample: differences or not, Zstandard or not, what to count."""
     work = _work()
     plan = Plan(layout, run)
-    sample = _sample(data, layout.size)
-    n = sample.size // layout.size
-    bits = _entropies(layout, sample, work)
+    pieces = sample(data, layout.size, _PIECE)
+    n = pieces.size // layout.size
+    bits = _entropies(layout, pieces, work)
     if integers and layout.delta:
-        differences = to_differences(sample, layout)
+        differences = to_differences(pieces, layout)
         delta_bits = _entropies(layout, differences, work)
         if sum(delta_bits) < _CLEARLY * sum(bits):
-            plan.delta, sample, bits = True, differences, delta_bits
+            plan.delta, pieces, bits = True, differences, delta_bits
     plan.plane_bits = [plane / max(n, 1) for plane in bits]
     plan.plane_zstd = [False] * layout.size
-    plan.repeats = level.try_zstd and _may_repeat(sample, bits, n, work)
+    plan.repeats = level.try_zstd and _may_repeat(pieces, bits, n, work)
     if plan.repeats:
-        _try_zstd(plan, sample, bits, precision.least, work)
+        _try_zstd(plan, pieces, bits, precision.least, work)
     if not plan.whole_zstd:
         found = {p for p in range(layout.size) if bits[p] < precision.worth * 8 * n}
         if len(found) < layout.size and not plan.delta and run >= _LOOK:
@@ -152,26 +133,26 @@ def look(
     return plan
 
 
-def _may_repeat(sample: Bytes, bits: list[float], n: int, work: Any) -> bool:
+def _may_repeat(pieces: Bytes, bits: list[float], n: int, work: Any) -> bool:
     """Whether Zstandard is worth a try: something repeats, or a Huffman code wastes bits."""
     if any(0 < plane < _SKEWED * n for plane in bits):
         return True
-    return bool(repetitions(sample, work.windows) > sample.size // 400)
+    return bool(repetitions(pieces, work.windows) > pieces.size // 400)
 
 
-def _try_zstd(plan: Plan, sample: Bytes, bits: list[float], least: float, work: Any) -> None:
+def _try_zstd(plan: Plan, pieces: Bytes, bits: list[float], least: float, work: Any) -> None:
     """Compares Zstandard on the sample with an order-0 code of each plane.
 
-    `sample` is what would be split into planes, differences if these are planned. `least`: bits
+    `pieces` are what would be split into planes, differences if these are planned. `least`: bits
     that the code takes for a symbol at least.
     """
-    n = sample.size // plan.layout.size
+    n = pieces.size // plan.layout.size
     coded = [min(8.0 * n, max(plane, least * n if plane else 0.0)) for plane in bits]
-    planes = _split(plan.layout, sample, work).reshape(plan.layout.size, n)
+    planes = _split(plan.layout, pieces, work).reshape(plan.layout.size, n)
     packed = [8 * len(zstd_compress(plane, 1)) for plane in planes]
     plan.plane_zstd = [z < _CLEARLY * h for z, h in zip(packed, coded, strict=True)]
     plan.plane_bits = [min(z, h) / n for z, h in zip(packed, coded, strict=True)]
-    plan.whole_bits = 8 * len(zstd_compress(sample, 1)) / n
+    plan.whole_bits = 8 * len(zstd_compress(pieces, 1)) / n
     best = sum(plan.plane_bits)
     plan.whole_zstd = not plan.delta and plan.whole_bits < _CLEARLY * best
     plan.repeats = plan.delta or any(plan.plane_zstd) or plan.whole_bits < _HOPELESS * best
@@ -214,14 +195,11 @@ def count(plan: Plan, chunk: Bytes) -> list[Tally]:
 
 
 def decide(
-    plan: Plan,
-    tallies: Sequence[list[Tally]],
-    choose: Callable[[RunCounts, Counts, int], Coding[C] | None],
+    plan: Plan, tallies: Sequence[list[Tally]], stage: Stage[C], most: int
 ) -> list[Coding[C] | None]:
     """The coding of each plane, None: raw.
 
-    `tallies`: per chunk as from `count`. `choose` makes a coding for histograms of runs, their sum
-    and the number of chunks.
+    `tallies`: per chunk as from `count`. `most`: classes of a plane at most.
     """
     codings: list[Coding[C] | None] = [None] * plan.layout.size
     for i, p in enumerate(plan.counted):
@@ -233,7 +211,7 @@ def decide(
             runs = _rows(pooled)
             np.concatenate([tally.runs for tally in of_plane], out=runs)
             total = np.sum([tally.total for tally in of_plane], axis=0)
-        codings[p] = choose(runs, total, len(tallies))
+        codings[p] = stage.choose(runs, total, most, len(tallies))
         if len(of_plane) > 1:
             POOL.give(pooled)
         for tally in of_plane:

@@ -1,4 +1,4 @@
-"""Row classes: which runs of a plane share a Huffman code.
+"""Row classes: which runs of a plane share a code.
 
 Rows of a weight matrix differ in scale, so a few codes, one chosen per row, beat one code for
 all. Classes are found by k-means with code length as the distance (Lloyd's algorithm over
@@ -13,22 +13,18 @@ from typing import Generic
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec import registry
-from densor.codec.planes.kernels import find_classes, reassign
-from densor.codec.planes.params import C, Classes, map_bits
-from densor.entropy.huffman.code import SLACK, STREAMS, fast_lengths, huffman_lengths
+from densor.codec.planes.class_map import RunClasses
+from densor.codec.planes.params import C
+from densor.codec.planes.payload import map_bits
+from densor.codec.planes.search_kernels import find_classes, reassign
 
 Counts = npt.NDArray[np.int64]
 RunCounts = npt.NDArray[np.uint16]
-RunClasses = npt.NDArray[np.uint8]
 Prices = npt.NDArray[np.float32]  # float32[classes, 256], bits that a symbol takes in each class
 
 _ROUNDS = 2
 _TRAINING_RUNS = 2048
 _LEAST_RUNS = 4  # runs per class that make a search worth while
-_CLASS_BITS = 300.0  # what a class must save: its code in the model, the time to build its table
-_WORTH = 0.997  # a Huffman code must save this much against raw, which decodes faster
-_SECTION_BITS = 8 * (4 * STREAMS + SLACK)
 _MAP_BITS = np.array([map_bits(classes) for classes in range(17)], np.uint8)
 _BORDERS = {
     most: np.array([NormalDist().inv_cdf(i / most) for i in range(1, most)]) for most in (2, 4, 8)
@@ -41,24 +37,6 @@ class Coding(Generic[C]):
 
     classes: C
     runs: RunClasses | None  # uint8[runs], class of each; None where there is one class
-
-
-def choose_classes(
-    counts: RunCounts, total: Counts, most: int, chunks: int
-) -> Coding[Classes] | None:
-    """The cheapest coding of a plane found with at most `most` classes; None if raw is best.
-
-    `counts`: uint16[runs, 256], the histogram of each run; `total`: int64[256], their sum;
-    `chunks`: how often a section with its stream lengths will be written.
-    """
-    runs, by_class = search_classes(counts, total, most, _CLASS_BITS, _lengths_for_all)
-    classes = Classes.empty(len(by_class))
-    bits = float(chunks * _SECTION_BITS + len(counts) * map_bits(len(by_class)))
-    for c, counted in enumerate(by_class):
-        bits += _set_class(classes, c, counted)
-    if bits >= _WORTH * 8.0 * float(by_class.sum()):
-        return None
-    return Coding(classes, runs if len(by_class) > 1 else None)
 
 
 def search_classes(
@@ -102,26 +80,3 @@ def search_classes(
     if (by_class.sum(axis=0) != total).any():  # else symbols would lack a code
         raise AssertionError("classes do not account for all symbols")
     return runs, by_class
-
-
-def _lengths_for_all(by_class: npt.NDArray[np.int64], total: Counts) -> Prices:
-    """Code lengths per class, for symbols that it does not have too, as rare ones."""
-    lengths = [huffman_lengths(counted + (total > 0)) for counted in by_class]
-    return np.array(lengths, np.float32)
-
-
-def _set_class(classes: Classes, c: int, counted: Counts) -> float:
-    """Chooses how to store symbols with these counts; returns the cost in bits."""
-    used = np.flatnonzero(counted)
-    if used.size <= 1:
-        classes.kinds[c] = registry.CLASS_CONSTANT
-        classes.symbols[c] = used[0] if used.size else 0
-        return 0.0
-    lengths, bits = fast_lengths(counted)
-    raw = 8 * int(counted.sum())
-    if bits >= _WORTH * raw:
-        classes.kinds[c] = registry.CLASS_RAW
-        return float(raw)
-    classes.kinds[c] = registry.CLASS_HUFFMAN
-    classes.lengths[c] = lengths
-    return float(bits)

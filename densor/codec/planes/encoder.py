@@ -1,48 +1,47 @@
-"""The planar codec's coding side for a batch: look, count, decide, encode."""
+"""The codec's coding side for a batch: look, count, decide, encode."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Generic
+from typing import Any, Generic
 
-from densor.codec.coder import Bytes
 from densor.codec.levels import Level
 from densor.codec.planes import analyse, params
-from densor.codec.planes.chunk_encoder import PlanarEncoder, PlaneEncoder
-from densor.codec.planes.classes import Coding, Counts, RunCounts, choose_classes
+from densor.codec.planes.chunk_encoder import ChunkEncoder
+from densor.codec.planes.classes import Coding
 from densor.codec.planes.layout import Layout
-from densor.codec.planes.params import C, Classes, Model
+from densor.codec.planes.params import C, Model
+from densor.codec.planes.stages.huffman import HUFFMAN
+from densor.codec.planes.stages.rans import RANS
+from densor.codec.planes.stages.stage import Stage
+from densor.runtime.types import Bytes
+
+STAGES: dict[str, Stage[Any]] = {"huffman": HUFFMAN, "rans": RANS}
 
 
-class PlaneCoder(ABC, Generic[C]):
+class PlaneCoder(Generic[C]):
     """A `BatchCoder` of byte planes; `data` is the whole batch, of which a sample is looked at.
 
     `whole_zstd`: the elements as they are had better be left to Zstandard. `repeats`: Zstandard is
-    worth a try on each chunk. Subclasses say what classes are, and how they are coded.
+    worth a try on each chunk.
     """
 
-    precision: analyse.Precision
-
-    def __init__(self, data: Bytes, layout: Layout, run: int, level: Level, integers: bool) -> None:
+    def __init__(
+        self,
+        stage: Stage[C],
+        data: Bytes,
+        layout: Layout,
+        run: int,
+        level: Level,
+        integers: bool,
+    ) -> None:
+        self._stage = stage
         self._level = level
-        self._plan = analyse.look(data, layout, run, level, integers, self.precision)
+        self._plan = analyse.look(data, layout, run, level, integers, stage.precision)
         self._codings: list[Coding[C] | None] = []
         self._first_runs: list[int] = []  # of each chunk, within the batch
-        self._encoder: PlaneEncoder[C] | None = None
+        self._encoder: ChunkEncoder[C] | None = None
         self.whole_zstd = self._plan.whole_zstd
         self.repeats = self._plan.repeats
-
-    @abstractmethod
-    def _choose(self, counts: RunCounts, total: Counts, chunks: int) -> Coding[C] | None:
-        """The classes of a plane, None for raw; see `classes.choose_classes`."""
-
-    @abstractmethod
-    def _encoder_of(self, plan: analyse.Plan, codings: list[Coding[C] | None]) -> PlaneEncoder[C]:
-        """The encoder of the chunks."""
-
-    @abstractmethod
-    def _pack(self, found: Model[C]) -> bytes:
-        """The payload of the MODEL frame."""
 
     @property
     def useful(self) -> bool:
@@ -65,33 +64,16 @@ class PlaneCoder(ABC, Generic[C]):
         """Chooses the classes of each plane."""
         runs = [len(chunk[0].runs) if chunk else 0 for chunk in tallies]
         self._first_runs = list(accumulate(runs, initial=0))
-        self._codings = analyse.decide(self._plan, tallies, self._choose)
-        self._encoder = self._encoder_of(self._plan, self._codings)
+        self._codings = analyse.decide(self._plan, tallies, self._stage, self._level.classes)
+        self._encoder = ChunkEncoder(self._stage, self._plan, self._codings, self._level)
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
         plan = self._plan
         planes = tuple([coding.classes if coding else None for coding in self._codings])
-        return self._pack(Model(plan.layout, plan.run, planes, plan.delta))
+        return params.pack(Model(plan.layout, plan.run, planes, plan.delta, self._stage.codec))
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of chunk number `index`; pooled."""
         assert self._encoder is not None
         return self._encoder.encode(chunk, self._first_runs[index])
-
-
-class PlanarCoder(PlaneCoder[Classes]):
-    """Planes under Huffman codes."""
-
-    precision = analyse.WHOLE_BITS
-
-    def _choose(self, counts: RunCounts, total: Counts, chunks: int) -> Coding[Classes] | None:
-        return choose_classes(counts, total, self._level.classes, chunks)
-
-    def _encoder_of(
-        self, plan: analyse.Plan, codings: list[Coding[Classes] | None]
-    ) -> PlanarEncoder:
-        return PlanarEncoder(plan, codings, self._level)
-
-    def _pack(self, found: Model[Classes]) -> bytes:
-        return params.pack(found)

@@ -2,21 +2,28 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
-from densor.codec.planes import kernels
+from densor.codec.planes.split_kernels import (
+    EXPONENT_FIRST,
+    PLAIN,
+    WIDE_EXPONENT,
+    merge_kernel,
+    split_kernel,
+)
+from densor.dtypes import SIZES, number_size
 from densor.errors import UnsupportedError
-
-Bytes = npt.NDArray[np.uint8]
+from densor.float_formats import number_format
+from densor.runtime.types import Bytes
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A layout: `size` bytes per element and as many planes."""
+    """A layout: `size` bytes per element and as many planes; see `split_kernels`."""
 
     number: int
     name: str
@@ -26,49 +33,42 @@ class Layout:
     delta: bool  # whether elements may be replaced by differences
 
 
-def _copy(data: Bytes, planes: Bytes) -> None:
-    planes[:] = data
+class Placed(NamedTuple):
+    """Where the planes of a chunk lie, as `Layout.merge` takes it."""
+
+    run: int  # elements of a run
+    where: npt.NDArray[np.int64]  # int64[planes, runs]
+    stored: npt.NDArray[np.uint8]  # uint8[planes], whether in the payload
 
 
-_K = kernels
+def _layout(number: int, name: str, size: int, arrangement: int) -> Layout:
+    split, merge = split_kernel(size, arrangement), merge_kernel(size, arrangement)
+    return Layout(number, name, size, split, merge, arrangement == PLAIN)
+
+
 _ALL = (
-    Layout(registry.LAYOUT_BYTE, "byte", 1, _copy, _K.merge_byte, True),
-    Layout(registry.LAYOUT_BF16, "bf16", 2, _K.split_bf16, _K.merge_bf16, False),
-    Layout(registry.LAYOUT_WORD16, "word16", 2, _K.split_word16, _K.merge_word16, True),
-    Layout(registry.LAYOUT_FP32, "fp32", 4, _K.split_fp32, _K.merge_fp32, False),
-    Layout(registry.LAYOUT_WORD32, "word32", 4, _K.split_word32, _K.merge_word32, True),
-    Layout(registry.LAYOUT_FP64, "fp64", 8, _K.split_fp64, _K.merge_fp64, False),
-    Layout(registry.LAYOUT_WORD64, "word64", 8, _K.split_word64, _K.merge_word64, True),
+    _layout(registry.LAYOUT_BYTE, "byte", 1, PLAIN),
+    _layout(registry.LAYOUT_BF16, "bf16", 2, EXPONENT_FIRST),
+    _layout(registry.LAYOUT_WORD16, "word16", 2, PLAIN),
+    _layout(registry.LAYOUT_FP32, "fp32", 4, EXPONENT_FIRST),
+    _layout(registry.LAYOUT_WORD32, "word32", 4, PLAIN),
+    _layout(registry.LAYOUT_FP64, "fp64", 8, WIDE_EXPONENT),
+    _layout(registry.LAYOUT_WORD64, "word64", 8, PLAIN),
 )
 LAYOUTS = {layout.number: layout for layout in _ALL}
-
-# Which layout suits which element type; the rest is coded as plain bytes.
-_BY_DTYPE = {
-    "U8": registry.LAYOUT_BYTE,
-    "I8": registry.LAYOUT_BYTE,
-    "BOOL": registry.LAYOUT_BYTE,
-    "F8_E4M3": registry.LAYOUT_BYTE,
-    "F8_E5M2": registry.LAYOUT_BYTE,
-    "F8_E8M0": registry.LAYOUT_BYTE,
-    "BF16": registry.LAYOUT_BF16,
-    "F16": registry.LAYOUT_WORD16,
-    "U16": registry.LAYOUT_WORD16,
-    "I16": registry.LAYOUT_WORD16,
-    "F32": registry.LAYOUT_FP32,
-    "C64": registry.LAYOUT_FP32,
-    "U32": registry.LAYOUT_WORD32,
-    "I32": registry.LAYOUT_WORD32,
-    "F64": registry.LAYOUT_FP64,
-    "C128": registry.LAYOUT_FP64,
-    "U64": registry.LAYOUT_WORD64,
-    "I64": registry.LAYOUT_WORD64,
-}
+_PLAIN = {layout.size: layout for layout in _ALL if layout.delta}
+_FLOATS = {layout.size: layout for layout in _ALL if not layout.delta}
+_MIN_EXPONENT = 8  # bits of an exponent that gets a plane of its own
 
 
 def layout_for(dtype: str) -> Layout | None:
     """The layout for an element type, None where the bytes are better left as they are."""
-    number = _BY_DTYPE.get(dtype)
-    return None if number is None else LAYOUTS[number]
+    if dtype == "VOID" or dtype not in SIZES:
+        return None
+    form = number_format(dtype)
+    if form is not None and form.sign and form.exponent >= _MIN_EXPONENT:
+        return _FLOATS.get(form.size)
+    return _PLAIN.get(number_size(dtype))
 
 
 def layout_numbered(number: int) -> Layout:

@@ -1,12 +1,13 @@
-"""The model of a planar chunk: layout, run length and the classes of each plane.
+"""The parameters of chunks of byte planes: layout, run length and the classes of each plane.
 
-The codec of planes under rANS has the same model but for what a class is.
+Classes are Huffman codes and other ways to store symbols (`Classes`), or frequencies of rANS
+(`Freqs`), uint16[classes, 256].
 """
 
 import struct
 from collections.abc import Callable, Sized
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ import numpy.typing as npt
 from densor.codec import registry
 from densor.codec.planes.layout import Layout, layout_numbered
 from densor.entropy.huffman.code import unpack_lengths
+from densor.entropy.rans import tables
+from densor.entropy.rans.tables import Freqs
 from densor.errors import FormatError, UnsupportedError
 
 MAX_CLASSES = 16
@@ -48,23 +51,15 @@ class Model(Generic[C]):
     run: int  # elements per run, the unit that has a class
     planes: tuple[C | None, ...]  # per plane its classes, None if it is never coded so
     delta: bool = False
+    codec: int = registry.CODEC_PLANAR
 
 
-def map_bits(classes: int) -> int:
-    """Bits per run of a class map, a divisor of 8, or 0 if there is but one class."""
-    return 0 if classes < 2 else 1 if classes == 2 else 2 if classes <= 4 else 4
-
-
-def pack(model: Model[Classes]) -> bytes:
-    """The payload of a MODEL frame."""
-    return pack_model(registry.CODEC_PLANAR, model, _pack_classes)
-
-
-def pack_model(codec: int, model: Model[C], pack_classes: Callable[[C], bytes]) -> bytes:
-    """The payload of a MODEL frame: the head, then for each plane the number of its classes and
-    what `pack_classes` makes of them."""
+def pack(model: Model[Any]) -> bytes:
+    """The payload of a MODEL frame: the head, then of each plane the number of its classes and
+    the classes themselves."""
+    pack_classes = _CLASSES[model.codec].pack
     number, flags = model.layout.number, _DELTA * model.delta
-    packed = [_HEAD.pack(codec, number, flags, len(model.planes), model.run)]
+    packed = [_HEAD.pack(model.codec, number, flags, len(model.planes), model.run)]
     for classes in model.planes:
         packed.append(bytes([0 if classes is None else len(classes)]))
         if classes is not None:
@@ -119,31 +114,30 @@ class Fields:
             raise FormatError("model is too long")
 
 
-def parse(payload: bytes) -> Model[Classes]:
-    """The model in a MODEL frame; FormatError or UnsupportedError for a bad one."""
-    return parse_model(registry.CODEC_PLANAR, payload, _parse_classes)
+def parse(payload: bytes) -> Model[Any]:
+    """The parameters in a MODEL frame; FormatError or UnsupportedError for bad ones.
 
-
-def parse_model(codec: int, payload: bytes, parse_classes: Callable[[Fields, int], C]) -> Model[C]:
-    """Undoes `pack_model`. `parse_classes` takes so many classes, 1 to 16, from the fields."""
+    Of `Classes` for the codec with Huffman codes, of `Freqs` for that with rANS.
+    """
     fields = Fields(payload)
-    found = fields.byte()
-    if found != codec:
-        raise UnsupportedError(f"unknown codec {found}; a newer densor may read this")
+    codec = fields.byte()
+    if codec not in _CLASSES:
+        raise UnsupportedError(f"unknown codec {codec}; a newer densor may read this")
+    parse_classes = _CLASSES[codec].parse
     number, flags, planes, run = struct.unpack("<BBBI", fields.take(_HEAD.size - 1))
     layout = layout_numbered(number)
     if flags & ~_DELTA or (flags & _DELTA and not layout.delta):
         raise FormatError("model has flags that its layout does not allow")
     if planes != layout.size or run < 1:
         raise FormatError("model does not fit its layout")
-    listed: list[C | None] = []
+    listed: list[Any] = []
     for _ in range(planes):
         count = fields.byte()
         if count > MAX_CLASSES:
             raise FormatError(f"plane has {count} classes, more than {MAX_CLASSES}")
         listed.append(parse_classes(fields, count) if count else None)
     fields.end()
-    return Model(layout, run, tuple(listed), bool(flags & _DELTA))
+    return Model(layout, run, tuple(listed), bool(flags & _DELTA), codec)
 
 
 def _parse_classes(fields: Fields, count: int) -> Classes:
@@ -162,3 +156,22 @@ def _parse_classes(fields: Fields, count: int) -> Classes:
         elif kind != registry.CLASS_RAW:
             raise FormatError(f"unknown kind of class {kind}")
     return classes
+
+
+def _parse_freqs(fields: Fields, count: int) -> Freqs:
+    freqs, size = tables.unpack(np.frombuffer(fields.left(), np.uint8), count)
+    fields.take(size)
+    return freqs
+
+
+class _ClassFormat(NamedTuple):
+    """How the classes of a plane stand in a MODEL frame; `parse` takes 1 to 16 of them."""
+
+    pack: Callable[[Any], bytes]
+    parse: Callable[[Fields, int], Any]
+
+
+_CLASSES = {
+    registry.CODEC_PLANAR: _ClassFormat(_pack_classes, _parse_classes),
+    registry.CODEC_PLANES: _ClassFormat(tables.pack, _parse_freqs),
+}

@@ -13,16 +13,17 @@ import numpy.typing as npt
 import xxhash
 
 from densor.codec import registry
+from densor.codec.planes import class_map
 from densor.codec.planes.counting import find_entries
-from densor.codec.planes.decoder import MAX_RUNS, SECTIONS
-from densor.codec.planes.params import Classes, Model, map_bits
+from densor.codec.planes.params import Classes, Model
 from densor.codec.planes.params import parse as parse_model
+from densor.codec.planes.payload import LENGTHS_SIZE, MAX_RUNS, Section, check_plain, sections
 from densor.codec.zstd import zstd_compress, zstd_decompress_into
 from densor.entropy.huffman.code import SLACK, STREAMS
 from densor.entropy.huffman.decode import DecodeTables, decode_tables
 from densor.errors import FormatError, LimitError
+from densor.runtime.types import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint32]
 Counts = npt.NDArray[np.int64]
 UNIT = 256  # symbols
@@ -30,7 +31,7 @@ RAW, CONSTANT, HUFFMAN = registry.CLASS_RAW, registry.CLASS_CONSTANT, registry.C
 _HEAD = struct.Struct("<QII")  # hash of the chunk's payload, symbols per unit, number of units
 _MOST_SEGMENTS = 4 * 16 * STREAMS  # of all planes of a chunk
 _ZSTD = 9
-_LAYOUTS = (  # that are decoded by units
+LAYOUTS = (  # that are decoded by units
     registry.LAYOUT_BYTE,
     registry.LAYOUT_BF16,
     registry.LAYOUT_WORD16,
@@ -99,50 +100,41 @@ class UnitParser:
         FormatError unless everything else adds up.
         """
         given = None if points is None else _Given.parse(points, payload, elements * self._size)
-        header = SECTIONS[self._size]
-        if payload.size < header.size:
-            raise FormatError("planar chunk is too short")
-        fields = header.unpack_from(payload)
-        planes: list[Bytes | int | CodedPlane] = []
-        at = header.size
-        for p, (mode, size) in enumerate(zip(fields[::2], fields[1::2], strict=True)):
-            if size > payload.size - at:
-                raise FormatError("plane reaches beyond its chunk")
-            planes.append(self._plane(p, mode, payload[at : at + size], elements, given))
-            at += size
-        if at != payload.size:
-            raise FormatError("planar chunk is too long")
+        planes = [
+            self._plane(p, section, elements, given)
+            for p, section in enumerate(sections(payload, self._size))
+        ]
         if given is not None and given.left:
             raise FormatError("chunk has fewer units than entry points")
         return planes
 
     def _plane(
-        self, p: int, mode: int, section: Bytes, n: int, given: "_Given | None"
+        self, p: int, section: Section, n: int, given: "_Given | None"
     ) -> Bytes | int | CodedPlane:
-        if mode == registry.PLANE_CLASSES:
-            return self._coded(p, section, n, given)
-        if mode == registry.PLANE_ZSTD:
+        if section.mode == registry.PLANE_CLASSES:
+            return self._coded(p, section.content, n, given)
+        check_plain(section, n)
+        if section.mode == registry.PLANE_ZSTD:
             plane = np.empty(n, np.uint8)
-            zstd_decompress_into(section, plane)
+            zstd_decompress_into(section.content, plane)
             return plane
-        if mode not in (registry.PLANE_RAW, registry.PLANE_CONSTANT):
-            raise FormatError("plane has an unknown mode")
-        if section.size != (n if mode == registry.PLANE_RAW else 1):
-            raise FormatError("plane has the wrong length")
-        return section if mode == registry.PLANE_RAW else int(section[0])
+        return section.content if section.mode == registry.PLANE_RAW else int(section.content[0])
 
     def _coded(self, p: int, section: Bytes, n: int, given: "_Given | None") -> CodedPlane:
         classes = self.model.planes[p]
         if classes is None:
             raise FormatError("plane is coded by classes, but its model has none")
         run = self.model.run if len(classes) > 1 else n
-        of_run, at = _class_map(section, len(classes), n, run)
+        count = -(-n // run)
+        if len(classes) > 1 and count > MAX_RUNS:
+            raise LimitError(f"chunk has more than {MAX_RUNS} runs")
+        of_run, at = class_map.unpack(section, len(classes), count)
         sizes = np.full(of_run.size, run, np.int64)
         sizes[-1:] = n - (of_run.size - 1) * run
         counts = np.zeros(len(classes), np.int64)
         np.add.at(counts, of_run, sizes)
         coded = (classes.kinds == HUFFMAN) & (counts > 0)
-        raw_at = at + 4 * STREAMS * bool(coded.any())
+        raw_at = at + LENGTHS_SIZE * bool(coded.any())
         raw = int(counts[classes.kinds == RAW].sum())
         if raw_at + raw + SLACK > section.size:
             raise FormatError("class section is too short")
@@ -153,7 +145,7 @@ class UnitParser:
             entries = (
                 self._count(p, section, begins, ends, of_coded, stops)
                 if given is None
-                else given.take(begins, ends, of_coded, stops)
+                else given.take(section, begins, ends, of_coded, stops)
             )
         elif raw_at + raw + SLACK != section.size:
             raise FormatError("class section has the wrong length")
@@ -183,8 +175,9 @@ class UnitParser:
             entries,
             stops,
         )
-        if made < 0 or ((positions.astype(np.int64) + 7) >> 3 != ends).any():
+        if made < 0:
             raise FormatError("Huffman stream does not end with its last symbol")
+        _check_ends(section, positions.astype(np.int64), ends)
         return entries[:made]
 
 
@@ -217,7 +210,9 @@ class _Given:
         """Units that no plane has taken."""
         return self._bits.size - self._at
 
-    def take(self, begins: Counts, ends: Counts, counts: Counts, stops: Words) -> Words:
+    def take(
+        self, section: Bytes, begins: Counts, ends: Counts, counts: Counts, stops: Words
+    ) -> Words:
         """Entry points of a plane, as `find_entries` gives them."""
         at = 8 * begins
         found: list[Counts] = []
@@ -234,6 +229,7 @@ class _Given:
                 stops[STREAMS * c + stream] = at[stream]
         if ((at + 7) >> 3 != ends).any():
             raise FormatError("entry points do not lead to the ends of the streams")
+        _check_ends(section, at, ends)
         return np.concatenate(found).astype(np.uint32)
 
 
@@ -246,7 +242,7 @@ def entry_points(model: bytes, payload: Bytes, size: int) -> bytes | None:
     if model[0] != registry.CODEC_PLANAR:
         return None
     parsed = parse_model(model)
-    if parsed.delta or parsed.layout.number not in _LAYOUTS:
+    if parsed.delta or parsed.layout.number not in LAYOUTS:
         return None
     found: list[Counts] = []
     for plane in UnitParser(parsed).parse(payload, size // parsed.layout.size):
@@ -263,6 +259,15 @@ def entry_points(model: bytes, payload: Bytes, size: int) -> bytes | None:
     return head + zstd_compress(halves, _ZSTD)
 
 
+def _check_ends(section: Bytes, bits: Counts, ends: Counts) -> None:
+    """FormatError unless streams that end after so many bits end at these bytes, with bits 0."""
+    if ((bits + 7) >> 3 != ends).any():
+        raise FormatError("Huffman stream does not end with its last symbol")
+    used = bits & 7
+    if (section[ends[used > 0] - 1] >> used[used > 0]).any():
+        raise FormatError("unused bits at the end of a Huffman stream are not 0")
+
+
 def shares(count: int) -> list[tuple[int, int]]:
     """The symbols of a class that each stream holds, from and to."""
     quarter = -(-count // STREAMS)
@@ -276,29 +281,11 @@ def unit_count(begin: int, end: int) -> int:
 
 def _streams(section: Bytes, at: int, begin: int) -> tuple[Counts, Counts]:
     """Where the streams of a section begin and end, in bytes; `at`: their lengths stand there."""
-    sizes = section[at : at + 4 * STREAMS].view("<u4").astype(np.int64)
+    sizes = section[at : at + LENGTHS_SIZE].view("<u4").astype(np.int64)
     ends = begin + np.cumsum(sizes)
     if ends[-1] != section.size - SLACK:
         raise FormatError("Huffman streams do not fit their section")
     return ends - sizes, ends
-
-
-def _class_map(section: Bytes, classes: int, n: int, run: int) -> tuple[npt.NDArray[Any], int]:
-    """The class of each run, and the size of the map."""
-    runs = -(-n // run)
-    if classes == 1:
-        return np.zeros(runs, np.uint8), 0
-    if runs > MAX_RUNS:
-        raise LimitError(f"chunk has more than {MAX_RUNS} runs")
-    bits = map_bits(classes)
-    size = -(-runs * bits // 8)
-    if size > section.size:
-        raise FormatError("class map is too short")
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    found = ((section[:size, None] >> shifts) & np.uint8((1 << bits) - 1)).reshape(-1)
-    if (found[:runs] >= classes).any() or found[runs:].any():
-        raise FormatError("class map names a class that the model does not have, or has bits left")
-    return found[:runs], size
 
 
 def _segments(

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
-from densor.codec.coder import ChunkDecoder
+from densor.codec import registry
+from densor.codec.codec import ChunkDecoder, inner_decoder
+from densor.codec.planes.decoder import PlanesDecoder
 from densor.codec.scale_context import kernels
 from densor.codec.scale_context.forms import BLOCK
-from densor.codec.scale_context.params import Model
+from densor.codec.scale_context.params import Model, parse
 from densor.codec.scale_context.payload import (
     COLUMN_STEPS,
     ROW_STEPS,
@@ -20,11 +21,10 @@ from densor.entropy.rans.decode import StreamDecoder, Table, decode_table
 from densor.errors import FormatError
 from densor.runtime.buffers import POOL
 from densor.runtime.locks import Lock
+from densor.runtime.types import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 
-
-class ScalesDecoder:
+class ScalesDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once.
 
     `low`: the decoder of low halves, of elements of 2 bytes; None where these are stored raw.
@@ -125,3 +125,22 @@ def _line_scales(symbols: Bytes, count: int, centre: int, steps: int) -> Bytes:
     if steps:
         offsets = np.cumsum(offsets, dtype=np.uint8)
     return offsets + np.uint8(centre)
+
+
+def open_decoder(payload: bytes, _: object = None) -> ScalesDecoder:
+    """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
+    model = parse(payload)
+    return ScalesDecoder(model, _low_decoder(model.low))
+
+
+def _low_decoder(payload: bytes) -> ChunkDecoder | None:
+    """The decoder of low halves, None where there is no model for them."""
+    if not payload:
+        return None
+    if payload[0] not in (registry.CODEC_PLANAR, registry.CODEC_PLANES):
+        raise FormatError("low halves have a model of a codec other than of planes")
+    decoder = inner_decoder(payload)
+    assert isinstance(decoder, PlanesDecoder)
+    if decoder.model.layout.size != 2:
+        raise FormatError("low halves have a model for elements of another size")
+    return decoder

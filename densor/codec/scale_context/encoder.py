@@ -7,18 +7,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.coder import BatchCoder
+from densor.codec import registry
+from densor.codec.batch import Batch, CodedBatch
+from densor.codec.chunks import CountingEncoder
+from densor.codec.codec import BatchCoder, Estimate
+from densor.codec.history import History
 from densor.codec.kind import Kind, matrices
+from densor.codec.levels import Level, of_low_halves
+from densor.codec.planes.layout import layout_numbered
+from densor.codec.planes.propose import plane_coder
 from densor.codec.scale_context import kernels
 from densor.codec.scale_context.forms import BLOCK, Form, form_of
 from densor.codec.scale_context.params import Alphabet, Model, pack_model
 from densor.codec.scale_context.payload import pack_head
 from densor.codec.scale_context.side import PHASE, Lines, Side, base_of, code_lines, lines_of
-from densor.codec.scale_context.tables import History
+from densor.codec.scale_context.tables import choose, keep
 from densor.entropy.rans.encode import StreamEncoder
 from densor.runtime.buffers import POOL
+from densor.runtime.types import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 _ALPHABET = Alphabet(phase=PHASE, first=-9, exponents=16, tails=20)
 
 
@@ -32,6 +39,50 @@ class _Tally:
     symbols: Bytes
     counts: npt.NDArray[np.int64]
     low: Any  # of the low halves
+
+
+def propose(batch: Batch, level: Level) -> "ScalesEncoder":
+    """An encoder for a batch of floating-point numbers in matrices."""
+    return ScalesEncoder(batch, level)
+
+
+class ScalesEncoder(CountingEncoder):
+    """Codes a batch in order: which frequencies it may share is known when it is made."""
+
+    coder: "ScalesCoder"
+
+    def __init__(self, batch: Batch, level: Level) -> None:
+        layout = batch.kind.layout
+        assert layout is not None
+        planes = plane_coder(batch.data, layout, batch.kind, level)
+        coder = ScalesCoder(
+            batch.kind, batch.history, low_coder(batch.data, batch.kind, level), planes.repeats
+        )
+        super().__init__(coder, batch, level.zstd)
+        self.settle()
+        elements = batch.data.size // layout.size
+        self._by_planes = elements * planes.element_bits(min(2, layout.size)) / 8
+
+    def estimate(self) -> Estimate:
+        """By counting; otherwise, by planes. What is below the upper two bytes is left out."""
+        return Estimate(self.coder.bits / 8, self._by_planes)
+
+    def shared(self, coded: CodedBatch) -> float:
+        """Bytes of the parameters in `coded` that earlier or later batches bear."""
+        return (registry.FRAME_SIZE + len(coded.model or b"")) * self.coder.free
+
+    def keep(self) -> None:
+        """Lets later batches share the frequencies."""
+        self.coder.keep()
+
+
+def low_coder(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
+    """A coder for the low halves of elements of 4 bytes, if anything is to be gained there."""
+    if kind.layout is None or kind.layout.size != 4:
+        return None
+    low = np.ascontiguousarray(data.view("<u2")[::2]).view(np.uint8)
+    coder = plane_coder(low, layout_numbered(registry.LAYOUT_WORD16), kind, of_low_halves(level))
+    return coder if coder.useful else None
 
 
 class ScalesCoder:
@@ -80,7 +131,7 @@ class ScalesCoder:
         """Chooses the frequencies."""
         self._tallies = list(tallies)
         counts = np.sum([tally.counts for tally in tallies], axis=0)
-        self._choice = self._history.choose(counts, self._form, _ALPHABET)
+        self._choice = choose(self._history, counts, self._form, _ALPHABET)
         self._freqs = self._choice.freqs
         self._known = self._freqs[:-2] > 0
         self._all_known = bool((self._known | (counts[:-2] == 0)).all())
@@ -99,7 +150,7 @@ class ScalesCoder:
 
     def keep(self) -> None:
         """Lets later batches share the model; called where this one will stand in the archive."""
-        self._history.keep(self._choice, self._form, _ALPHABET)
+        keep(self._history, self._choice, self._form, _ALPHABET)
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from densor.codec.scale_context import kernels
 from densor.errors import UnsupportedError
+from densor.float_formats import FORMATS, FloatFormat, number_format
 
 
 @dataclass(frozen=True)
@@ -43,28 +44,29 @@ class Form:
 
 
 BLOCK = 32  # elements whose rest is stored together
-BF16, FP16, FP8_E4M3, FP8_E5M2, FP32 = 1, 2, 3, 4, 5
-_ALL = (
-    Form(BF16, "bf16", 2, kernels.split_bf16, kernels.decode_bf16, 8, 3, 16, 4),
-    Form(FP16, "fp16", 2, kernels.split_fp16, kernels.decode_fp16, 5, 3, 32, 0),
-    Form(FP8_E4M3, "fp8_e4m3", 1, kernels.split_fp8, kernels.decode_fp8, 4, 3, 0, 4),
-    Form(FP8_E5M2, "fp8_e5m2", 1, kernels.split_fp8, kernels.decode_fp8, 5, 2, 0, 4),
-    Form(FP32, "fp32", 4, kernels.split_bf16, kernels.decode_bf16, 8, 3, 16, 4, half=True),
-)
-_NUMBERED = {form.number: form for form in _ALL}
-_BY_DTYPE = {
-    "BF16": BF16,
-    "F16": FP16,
-    "F8_E4M3": FP8_E4M3,
-    "F8_E5M2": FP8_E5M2,
-    "F32": FP32,
-    "C64": FP32,
-}
+_FP16_EXPONENT = 5
+_TOP = 3  # mantissa bits of a top, where there are that many
+
+
+def _form(of: FloatFormat) -> Form:
+    number, name, size, exponent = of.scale_context, of.long_name, of.size, of.exponent
+    if size == 1:
+        split, decode = kernels.split_fp8, kernels.decode_fp8
+        return Form(number, name, size, split, decode, exponent, of.mantissa, 0, 4)
+    if exponent == _FP16_EXPONENT:
+        split, decode = kernels.split_fp16, kernels.decode_fp16
+        return Form(number, name, size, split, decode, exponent, _TOP, 32, 0)
+    split, decode = kernels.split_bf16, kernels.decode_bf16
+    return Form(number, name, size, split, decode, exponent, _TOP, 16, 4, half=size == 4)
+
+
+_NUMBERED = {of.scale_context: _form(of) for of in FORMATS if of.scale_context}
 
 
 def form_of(dtype: str) -> Form:
     """The form of an element type; KeyError for a type that is not for this codec."""
-    return _NUMBERED[_BY_DTYPE[dtype]]
+    form = number_format(dtype)
+    return _NUMBERED[form.scale_context if form else 0]
 
 
 def form_numbered(number: int) -> Form:

@@ -3,13 +3,10 @@
 import struct
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from densor.codec.scale_context.forms import BLOCK, Form
 from densor.errors import FormatError
+from densor.runtime.types import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 HEAD = struct.Struct("<HhII")  # parts, base, bytes of what stands apart, bytes of the stream
 PART = struct.Struct("<IIBBBB")  # rows, columns, flags, centres of rows and of columns, 0
 ROWS, COLUMNS = 1, 2  # flags: scales of rows, of columns are coded; otherwise all are the centre

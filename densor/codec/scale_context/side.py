@@ -13,8 +13,8 @@ from densor.codec.scale_context.payload import (
     ROWS,
     Part,
 )
+from densor.runtime.types import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 Tops = npt.NDArray[np.uint16]
 Floats = npt.NDArray[np.float64]
 PHASE = 3

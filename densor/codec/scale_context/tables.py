@@ -1,18 +1,20 @@
 """The coding side's choice of frequencies: its own for a batch, or those of one before."""
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from densor.codec import registry
+from densor.codec.history import History
 from densor.codec.scale_context.forms import Form
 from densor.codec.scale_context.params import Alphabet
 from densor.entropy.rans.tables import Freqs, cost_bits, pack, quantise
 
 Counts = npt.NDArray[np.int64]
-_KEPT = 32  # tables of earlier batches that may be used again
-_FEW = 4  # tables of a form in an archive, which later batches are likely to share
-_SHARED_LATER = 0.75
+_MAX_SHARED_LATER = 4  # tables of a form that an archive has when later ones may still share them
+_SHARED_LATER = 0.75  # the part of such a table's cost that later batches are expected to bear
 _WEIGHT = 64  # of a symbol that occurs, against one that only might
 _NEAR = 24  # steps of scale that might occur
 FRAME_BITS = 8 * 34  # of a MODEL frame without its frequencies
@@ -29,30 +31,27 @@ class Choice(NamedTuple):
     free: float
 
 
-class History:
-    """Frequencies of the latest batches of an archive, by form."""
+def choose(history: History, counts: Counts, form: Form, alphabet: Alphabet) -> Choice:
+    """The cheapest frequencies for these counts, new ones or those of an earlier batch."""
+    kept = history.kept(_key(form, alphabet))
+    own = _own(counts, alphabet, form)
+    bits = _cost(counts, own, alphabet, form) + 8 * len(pack(own)) + FRAME_BITS
+    best = Choice(own, bits, _SHARED_LATER if len(kept) < _MAX_SHARED_LATER else 0.0)
+    for freqs in kept:
+        bits = _cost(counts, freqs, alphabet, form)
+        if bits < best.bits:
+            best = Choice(freqs, bits, 1.0)
+    return best
 
-    def __init__(self) -> None:
-        self._kept: dict[tuple[int, Alphabet], list[Freqs]] = {}
 
-    def choose(self, counts: Counts, form: Form, alphabet: Alphabet) -> Choice:
-        """The cheapest frequencies for these counts, new ones or those of an earlier batch."""
-        kept = self._kept.get((form.number, alphabet), [])
-        own = _own(counts, alphabet, form)
-        bits = _cost(counts, own, alphabet, form) + 8 * len(pack(own)) + FRAME_BITS
-        best = Choice(own, bits, _SHARED_LATER if len(kept) < _FEW else 0.0)
-        for freqs in kept:
-            bits = _cost(counts, freqs, alphabet, form)
-            if bits < best.bits:
-                best = Choice(freqs, bits, 1.0)
-        return best
+def keep(history: History, choice: Choice, form: Form, alphabet: Alphabet) -> None:
+    """Lets later batches use what was chosen, which will stand in the archive."""
+    if choice.free < 1:
+        history.keep(_key(form, alphabet), choice.freqs)
 
-    def keep(self, choice: Choice, form: Form, alphabet: Alphabet) -> None:
-        """Lets later batches use what was chosen, which will stand in the archive."""
-        if choice.free < 1:
-            kept = self._kept.setdefault((form.number, alphabet), [])
-            kept.append(choice.freqs)
-            del kept[:-_KEPT]
+
+def _key(form: Form, alphabet: Alphabet) -> Hashable:
+    return registry.CODEC_SCALES, form.number, alphabet
 
 
 def _own(counts: Counts, alphabet: Alphabet, form: Form) -> Freqs:

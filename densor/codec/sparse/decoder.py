@@ -2,15 +2,16 @@
 
 import numpy as np
 
-from densor.codec.coder import Bytes
-from densor.codec.parts.decoder import Find, PartDecoder, split_parts, take_model
+from densor.codec.batch import Bytes
+from densor.codec.codec import ChunkDecoder
+from densor.codec.parts import PartDecoder, split_parts, take_model
 from densor.codec.sparse.kernels import EXPAND
 from densor.codec.sparse.payload import COUNT, HEAD, SIZES
 from densor.errors import FormatError
 from densor.runtime.buffers import POOL
 
 
-class SparseDecoder:
+class SparseDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once.
 
     `payload`: of the MODEL frame; FormatError or UnsupportedError for a bad one.
@@ -18,7 +19,7 @@ class SparseDecoder:
 
     weight = 2
 
-    def __init__(self, payload: bytes, find: Find) -> None:
+    def __init__(self, payload: bytes) -> None:
         if len(payload) < HEAD.size:
             raise FormatError("model is too short")
         _, self._size = HEAD.unpack_from(payload)
@@ -28,8 +29,8 @@ class SparseDecoder:
         values, at = take_model(payload, at)
         if at != len(payload):
             raise FormatError("model is too long")
-        self._bitmap = PartDecoder(bitmap, find)
-        self._values = PartDecoder(values, find)
+        self._bitmap = PartDecoder(bitmap)
+        self._values = PartDecoder(values)
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
@@ -52,3 +53,8 @@ class SparseDecoder:
             elements[:] = target
         POOL.give(packed)
         POOL.give(dense)
+
+
+def open_decoder(payload: bytes, _: object = None) -> SparseDecoder:
+    """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
+    return SparseDecoder(payload)

@@ -11,25 +11,32 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
-from densor.codec.coder import Bytes
+from densor.codec.batch import Batch, Bytes
+from densor.codec.chunks import CountingEncoder
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import Level
-from densor.codec.parts.chunk_encoder import Choose, PartCoder, fit_models, join_parts
+from densor.codec.parts import PartCoder, fit_models, join_parts
+from densor.codec.planes.propose import element_coder
+from densor.codec.sampling import sample
 from densor.codec.sparse.kernels import COMPACT
 from densor.codec.sparse.payload import COUNT, HEAD
 from densor.runtime.buffers import POOL
 
-_LEAST_ZEROS = 0.15  # below, one bit per element for the bitmap is more than what it saves
-_PIECES = 16  # places of a batch that are looked at
-_PIECE = 4096  # elements at each, about
+MIN_ZEROS = 0.15  # share of the elements; below, a bitmap takes more than it saves
+_PIECE = 4096  # elements at each place of a batch that is looked at, about
 
 
 def with_zeros(data: Bytes, kind: Kind) -> Bytes | None:
     """Pieces from all over a batch if enough of their elements are zero, else None."""
-    sample = _sample(data, kind)
-    elements = _elements(sample, kind)
+    pieces = _sample(data, kind)
+    elements = _elements(pieces, kind)
     zeros = elements.size - int(np.count_nonzero(elements))
-    return sample if zeros > _LEAST_ZEROS * elements.size else None
+    return pieces if zeros > MIN_ZEROS * elements.size else None
+
+
+def propose(batch: Batch, level: Level) -> CountingEncoder:
+    """An encoder for a batch of elements."""
+    return CountingEncoder(SparseCoder(batch.data, batch.kind, level), batch, level.zstd)
 
 
 class SparseCoder:
@@ -37,14 +44,14 @@ class SparseCoder:
 
     repeats = False  # both parts try Zstandard by themselves
 
-    def __init__(self, data: Bytes, kind: Kind, level: Level, choose: Choose) -> None:
+    def __init__(self, data: Bytes, kind: Kind, level: Level) -> None:
         self._kind = kind
         bitmap, values = self._split(_sample(data, kind))
         if not values.size:
             values = np.ones(self._size, np.uint8)
         flat = kind_of("U8", (bitmap.size,)), kind_of(kind.dtype, (values.size // self._size,))
-        self._bitmap = PartCoder(bitmap, flat[0], level, choose)
-        self._values = PartCoder(values, flat[1], level, choose)
+        self._bitmap = PartCoder(element_coder(bitmap, flat[0], level), level.zstd)
+        self._values = PartCoder(element_coder(values, flat[1], level), level.zstd)
 
     @property
     def _size(self) -> int:
@@ -90,9 +97,4 @@ def _elements(data: Bytes, kind: Kind) -> npt.NDArray[Any]:
 
 def _sample(data: Bytes, kind: Kind) -> Bytes:
     """Whole runs of elements from all over the batch."""
-    run = kind.run * kind.unit
-    piece = -(-_PIECE // kind.run) * run
-    if data.size <= _PIECES * piece:
-        return data
-    starts = np.linspace(0, data.size // run - piece // run, _PIECES).astype(np.int64) * run
-    return np.concatenate([data[s : s + piece] for s in starts.tolist()])
+    return sample(data, kind.run * kind.unit, -(-_PIECE // kind.run))

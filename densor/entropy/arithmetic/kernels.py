@@ -1,4 +1,4 @@
-"""A carry-less binary arithmetic coder, as functions for kernels and as kernels of its own.
+"""A carry-less binary arithmetic coder, as functions for kernels.
 
 The interval is [low, high], 32 bits each, both ends included; a probability is that of a 1, in
 units of 2^-16, from 1 to 65535. Whole bytes that both ends share leave the interval at once (M.
@@ -7,9 +7,6 @@ limit, the end of what may be written or read. See spec.md.
 """
 
 import numba
-from numba import types
-
-from densor.entropy.jit import I64, R8, R16, W8, kernel
 
 STATE = 5  # values of a state
 AT = 2  # where the position stands in it
@@ -103,25 +100,3 @@ def flush(state, out):
         if state[2] < state[4]:
             out[state[2]] = (state[0] >> shift) & 255
         state[2] += 1
-
-
-@kernel(types.int64(R8, R16, I64, W8))
-def encode_bits(bits, probabilities, state, out):
-    """Codes `bits`, uint8[n], each with its probability of a 1; returns the bytes needed.
-
-    `state`: int64[5], work space. More than `out` has are not written.
-    """
-    start_encoder(state, 0, out.size)
-    for i in range(bits.size):
-        encode_bit(state, out, bits[i], numba.int64(probabilities[i]))
-    flush(state, out)
-    return state[2]
-
-
-@kernel(types.int64(R8, R16, I64, W8))
-def decode_bits(data, probabilities, state, bits):
-    """Decodes `bits`, uint8[n]; returns the bytes used, which may be more than `data` has."""
-    start_decoder(state, data, 0, data.size)
-    for i in range(bits.size):
-        bits[i] = decode_bit(state, data, numba.int64(probabilities[i]))
-    return state[2]

@@ -27,22 +27,12 @@ def _work() -> tuple[npt.NDArray[Any], ...]:
     return work
 
 
-def code_lengths(counts: npt.NDArray[np.int64], limit: int = MAX_BITS) -> Lengths:
-    """Optimal code lengths of at most `limit` bits for symbols with these counts.
-
-    Package-merge (L. Larmore, D. Hirschberg: A fast algorithm for optimal length-limited Huffman
-    codes, 1990). `counts`: int64[256], each below 2^54. A symbol that does not occur has length
-    0, and so has the only one of a single-symbol alphabet.
-    """
-    lengths = np.empty(256, np.uint8)
-    kernels.package_merge(counts, limit, *_work(), lengths)
-    return lengths
-
-
 def fast_lengths(counts: npt.NDArray[np.int64]) -> tuple[Lengths, int]:
     """Lengths of at most 12 bits, or 11 where that costs at most 1/2048; and the bits they take.
 
-    `counts`: int64[256], at least two of them not 0.
+    Package-merge (L. Larmore, D. Hirschberg: A fast algorithm for optimal length-limited Huffman
+    codes, 1990). A symbol that does not occur has length 0.
+    `counts`: int64[256], each below 2^54, at least two of them not 0.
     """
     lengths = np.empty(256, np.uint8)
     bits = kernels.best_lengths(counts, *_work(), np.empty(256, np.uint8), lengths)

@@ -79,12 +79,6 @@ def _package_merge(counts, limit, weights, packages, is_leaf, lengths):
     return used
 
 
-@kernel(types.int64(I64, types.int64, I64, I64, W8, W8))
-def package_merge(counts, limit, weights, packages, is_leaf, lengths):
-    """See `_package_merge`."""
-    return _package_merge(counts, limit, weights, packages, is_leaf, lengths)
-
-
 @kernel(types.void(I64, I64, I64, I64, W8))
 def huffman_lengths(counts, keys, weights, parents, lengths):
     """Huffman code lengths without a limit (but 255), for 256 counts; faster than package-merge.
@@ -125,7 +119,7 @@ def huffman_lengths(counts, keys, weights, parents, lengths):
 def best_lengths(counts, weights, packages, is_leaf, short, lengths):
     """Code lengths of at most 12 bits, or 11 where these cost next to nothing; returns the bits.
 
-    `counts`: int64[256], at least two not 0. Work space as for `package_merge`; `short`,
+    `counts`: int64[256], at least two not 0. Work space as for `_package_merge`; `short`,
     uint8[256]. Tables of 11 bits decode faster. Result: `lengths`, uint8[256].
     """
     _package_merge(counts, 12, weights, packages, is_leaf, lengths)

@@ -8,8 +8,8 @@ import numpy.typing as npt
 from densor.entropy.rans import kernels
 from densor.entropy.rans.tables import Freqs
 from densor.errors import FormatError
+from densor.runtime.types import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 Table = npt.NDArray[np.uint32]
 STATE_BYTES = 4 * kernels.STATES
 TAIL_BYTES = 3 * kernels.LOOK

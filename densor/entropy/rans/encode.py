@@ -1,12 +1,11 @@
 """The coding side: symbols under contexts to one stream."""
 
 import numpy as np
-import numpy.typing as npt
 
 from densor.entropy.rans import kernels
 from densor.entropy.rans.tables import Freqs
+from densor.runtime.types import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 STATE_BYTES = 4 * kernels.STATES
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from densor.errors import ArgumentError, FormatError
-from densor.formats.container.entry import BaseRef
+from densor.errors import ArgumentError, FormatError, LimitError
+from densor.formats.container import wire
+from densor.formats.container.entry import BaseRef, EntryMeta
 from densor.formats.container.hashing import DEFAULT, KINDS, NAMES, new_hash
 from densor.formats.io.sources import RandomSource
 from densor.runtime.buffers import POOL
@@ -34,6 +35,10 @@ class GivenBase:
     def source(self) -> RandomSource:
         """Its bytes."""
         return self._source
+
+    def file(self, name: str) -> "GivenBase | None":
+        """What a file of this name goes with, among several; None if there is nothing."""
+        return self
 
     def reference(self, hash: str | None = None) -> BaseRef:
         """What an entry that is coded against this says about it; reads it once."""
@@ -80,7 +85,34 @@ def _digest_of(source: RandomSource, kind: int) -> bytes:
     return hasher.digest()
 
 
-def check_chain(wanted: BaseRef, size: int, hash_kind: int, digest: bytes) -> None:
+Identity = tuple[int, int, bytes]  # size, kind of hash and hash of an entry
+
+
+def chain_of(
+    meta: EntryMeta, features: int, earlier: Callable[[int], tuple[Identity, int] | None]
+) -> int:
+    """How many bases of bases an entry needs; FormatError or LimitError if it may not have its.
+
+    `earlier`: an entry that comes before it, by number, and how many that one needs.
+    """
+    wanted = meta.base
+    if wanted is None:
+        return 0
+    if not features & wire.BASE:
+        raise FormatError(f"{meta.name}: has a base, which the archive may not have")
+    if wanted.entry is None:
+        return 1
+    found = earlier(wanted.entry)
+    if found is None:
+        raise FormatError(f"{meta.name}: is based on what comes after it")
+    identity, chain = found
+    check_chain(wanted, identity)
+    if chain >= wire.MAX_CHAIN:
+        raise LimitError(f"{meta.name}: is based on too long a chain of entries")
+    return chain + 1
+
+
+def check_chain(wanted: BaseRef, found: Identity) -> None:
     """FormatError unless an entry is what another one in the archive takes it for."""
-    if (wanted.size, wanted.hash_kind, wanted.digest) != (size, hash_kind, digest):
+    if wanted[:3] != found:
         raise FormatError("entry is based on another one that has not the hash it names")

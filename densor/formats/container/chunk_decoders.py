@@ -1,15 +1,15 @@
 """The models of an archive while it is read: the latest are known, fewer are kept ready."""
 
-from collections import OrderedDict
+from collections.abc import Callable
 
 from densor.codec import registry
-from densor.codec.coder import Base, BaseDecoder, ChunkDecoder
-from densor.codec.decoders import decoder_for
+from densor.codec.codec import Base, BaseDecoder, Decoder, decoder_for
 from densor.codec.language_model.session import Session
 from densor.codec.zstd import zstd_decompress_into
 from densor.errors import FormatError, UnsupportedError
 from densor.formats.io.sources import Bytes
 from densor.runtime.locks import Lock
+from densor.runtime.lru import LruCache
 
 _READY = 16  # decoders kept, with up to 4 MB of tables each; those of parts count too
 
@@ -23,7 +23,9 @@ class Models:
     def __init__(self, session: Session | None = None) -> None:
         self._session = session
         self._payloads: dict[int, bytes] = {}
-        self._ready: OrderedDict[int, ChunkDecoder] = OrderedDict()
+        self._ready: LruCache[int, Decoder] = LruCache(
+            _READY, lambda decoder: decoder.weight, least=2
+        )
         self._lock = Lock()
         self._next = registry.FIRST_MODEL
 
@@ -35,55 +37,51 @@ class Models:
             self._next += 1
             self._payloads[number] = payload
             self._payloads.pop(number - registry.MODEL_WINDOW, None)
-            self._ready.pop(number - registry.MODEL_WINDOW, None)
-            self._keep(number, decoder)
+            self._ready.drop(number - registry.MODEL_WINDOW)
+            self._ready.put(number, decoder)
 
-    def put(self, number: int, payload: bytes) -> ChunkDecoder:
+    def put(self, number: int, payload: bytes) -> Decoder:
         """Adds a model that was looked up in the index."""
         decoder = decoder_for(payload, self._session)
-        with self._lock:
-            self._keep(number, decoder)
+        self._ready.put(number, decoder)
         return decoder
 
-    def get(self, number: int) -> ChunkDecoder | None:
+    def get(self, number: int) -> Decoder | None:
         """The decoder of a model, None if it is not known (any more)."""
+        decoder = self._ready.get(number)
+        if decoder is not None:
+            return decoder
         with self._lock:
-            decoder = self._ready.get(number)
-            if decoder is not None:
-                self._ready.move_to_end(number)
-                return decoder
-            payload = self._payloads.get(number)
-            if payload is None:
-                return None
-            decoder = decoder_for(payload, self._session)
-            self._keep(number, decoder)
+            if number in self._payloads:
+                decoder = decoder_for(self._payloads[number], self._session)
+                self._ready.put(number, decoder)
             return decoder
 
-    def _keep(self, number: int, decoder: ChunkDecoder) -> None:
-        self._ready[number] = decoder
-        while len(self._ready) > 2 and sum(map(_weight, self._ready.values())) > _READY:
-            self._ready.popitem(last=False)
+    def known(self, number: int, payload_of: Callable[[], bytes] | None = None) -> Decoder | None:
+        """The decoder that a chunk names, None for the fixed models; FormatError if unknown.
 
-    def known(self, number: int) -> ChunkDecoder | None:
-        """The decoder that a chunk names, None for the fixed models; FormatError if unknown."""
+        `payload_of`: looks up a model that is not at hand.
+        """
         if number in (registry.MODEL_RAW, registry.MODEL_ZSTD):
             return None
         if number < registry.FIRST_MODEL:
             raise UnsupportedError(f"unknown model {number}; a newer densor may read this")
         decoder = self.get(number)
+        if decoder is None and payload_of is not None:
+            decoder = self.put(number, payload_of())
         if decoder is None:
             raise FormatError(f"chunk names model {number}, which is not at hand")
         return decoder
 
 
-def _weight(decoder: ChunkDecoder) -> int:
-    """How many decoders one is made of."""
-    return getattr(decoder, "weight", 1)
+def reports_progress(decoder: Decoder | None) -> bool:
+    """Whether it tells the session of its progress itself."""
+    return decoder is not None and decoder.reports_progress
 
 
 def decode_chunk(
     number: int,
-    decoder: ChunkDecoder | None,
+    decoder: Decoder | None,
     payload: Bytes,
     out: Bytes,
     base: Base | None = None,
@@ -92,7 +90,9 @@ def decode_chunk(
 
     `base`: the bytes that the entry of the chunk is based on, if there are any.
     """
-    if base is not None and isinstance(decoder, BaseDecoder):
+    if isinstance(decoder, BaseDecoder):
+        if base is None:
+            raise FormatError("chunk holds changes against a base, which its entry does not have")
         decoder.decode_from(payload, out, base)
     elif decoder is not None:
         decoder.decode(payload, out)

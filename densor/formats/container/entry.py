@@ -86,6 +86,11 @@ def check_path(name: str) -> str:
     return check_name(name)
 
 
+def parse_entry(payload: Any) -> EntryMeta:
+    """An entry's description from the payload of its ENTRY frame, all of it checked."""
+    return parse(strictjson.loads(bytes(payload), "description of an entry"))
+
+
 def parse(found: dict[str, Any]) -> EntryMeta:
     """An entry's description from the JSON of its ENTRY frame, all of it checked."""
     name, kind = found.get("name"), found.get("kind")

@@ -5,9 +5,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from densor.errors import FormatError
+from densor.codec.zstd import zstd_decompress
+from densor.errors import FormatError, LimitError, TruncatedError, UnsupportedError
 from densor.formats.container import strictjson, wire
+from densor.formats.container.base import Identity
 from densor.formats.container.entry import EntryMeta, parse, parse_digest, parse_tensors
+from densor.formats.container.frames import Frame, frame_at
+from densor.formats.io.sources import RandomSource
+
+_UNCOUNTED = 1 << 24  # bytes of an index that no limit of the caller's counts
 
 
 class Frames(NamedTuple):
@@ -18,6 +24,16 @@ class Frames(NamedTuple):
     stored: npt.NDArray[np.int64]
     original: npt.NDArray[np.int64]
     offsets: npt.NDArray[np.int64]
+
+    def header(self, number: int) -> wire.FrameHeader:
+        """The header of a frame; its hash is not in the index."""
+        kind, model, stored, original = (int(column[number]) for column in self[:4])
+        return wire.FrameHeader(kind, stored, original, model, 0)
+
+    def headers(self) -> list[wire.FrameHeader]:
+        """Likewise, of all frames."""
+        rows = zip(*(column.tolist() for column in self[:4]), strict=True)
+        return [wire.FrameHeader(kind, size, most, model, 0) for kind, model, size, most in rows]
 
 
 class IndexedEntry(NamedTuple):
@@ -30,6 +46,57 @@ class IndexedEntry(NamedTuple):
     frames: int
     hash_kind: int
     digest: bytes
+
+    @property
+    def identity(self) -> Identity:
+        """What it must have for others to be based on it."""
+        return self.size, self.hash_kind, self.digest
+
+
+class Index(NamedTuple):
+    """An index, all of it checked."""
+
+    frames: Frames
+    entries: list[IndexedEntry]
+
+
+def find_index(source: RandomSource, limit: int) -> Frame:
+    """The INDEX frame that the end of an archive points to; UnsupportedError if it has none."""
+    if source.size < wire.HEADER_SIZE + wire.END_SIZE:
+        raise TruncatedError("archive ends before its END frame")
+    end_at = source.size - wire.END_SIZE
+    if source.read_at(end_at, len(wire.END_BEGINS)).tobytes() != wire.END_BEGINS:
+        raise TruncatedError("archive does not end with an END frame")
+    at = wire.parse_end(frame_at(source, end_at, limit).payload).index_at
+    if not at:
+        raise UnsupportedError("archive has no index; decompress it as a whole")
+    if not wire.HEADER_SIZE <= at <= end_at - wire.FRAME_SIZE:
+        raise FormatError("END frame points outside the archive")
+    frame = frame_at(source, at, limit)
+    if frame.header.kind != wire.INDEX:
+        raise FormatError("END frame does not point to an index")
+    return frame
+
+
+def check_index(frame: Frame) -> None:
+    """LimitError if an INDEX frame unpacks to more than it can need."""
+    if frame.header.original > wire.INDEX_BASE + wire.INDEX_PER_BYTE * frame.offset:
+        raise LimitError("index is larger than the archive can need")
+
+
+def unpack_index(frame: Frame, most: int | None = None) -> dict[str, Any]:
+    """The JSON of an INDEX frame, unchecked. `most`: bytes that a read may return."""
+    check_index(frame)
+    if most is not None and frame.header.original > most + _UNCOUNTED:
+        raise LimitError(f"index has more than the {most} bytes allowed")
+    return strictjson.loads(zstd_decompress(frame.payload, frame.header.original), "index")
+
+
+def read_index(frame: Frame, most: int | None = None) -> Index:
+    """What an INDEX frame says; a DensorError unless it accounts for all that stands before it."""
+    found = unpack_index(frame, most)
+    frames = _parse_frames(found, frame.offset)
+    return Index(frames, _parse_entries(found, frames))
 
 
 def before_each(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -50,7 +117,7 @@ def _ends(values: list[int]) -> list[int]:
     return [min(values), max(values)] if values else []
 
 
-def parse_frames(index: dict[str, Any], index_at: int) -> Frames:
+def _parse_frames(index: dict[str, Any], index_at: int) -> Frames:
     """The columns of an index that stands at this file offset; FormatError if they can't be."""
     kinds, models, stored, original = (
         _column(index, key) for key in ("kinds", "models", "stored", "original")
@@ -66,7 +133,7 @@ def parse_frames(index: dict[str, Any], index_at: int) -> Frames:
     return Frames(kinds, models, stored, original, ends - stored - wire.FRAME_SIZE)
 
 
-def parse_entries(index: dict[str, Any], frames: Frames) -> list[IndexedEntry]:
+def _parse_entries(index: dict[str, Any], frames: Frames) -> list[IndexedEntry]:
     """The entries that an index lists, all of it checked against its frames."""
     found = index.get("entries")
     if not isinstance(found, list):

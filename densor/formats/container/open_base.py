@@ -16,30 +16,32 @@ from densor.formats.container.index import IndexedEntry
 from densor.formats.io.outputs import errors_of, write_all
 from densor.formats.io.sources import FileRandomSource, MemoryRandomSource, RandomSource
 from densor.formats.io.urls import is_url, name_of, plain
+from densor.options import ReadOptions
 from densor.runtime.locks import Lock
 
 
 @contextlib.contextmanager
-def open_base(
-    base: Any, threads: int = 1, max_size: int | None = None, llm: Any = None
-) -> Iterator[GivenBase | None]:
-    """A base by path, URL, seekable binary file object or bytes; None stays None.
+def open_base(options: ReadOptions) -> Iterator[GivenBase | None]:
+    """`options.base`: a path, URL, seekable binary file object or bytes; None stays None.
 
     Where it is an archive, what is meant is the file in it, or that one of several whose hash is
-    asked for; it is decoded to a temporary file, with `llm` if a language model is needed.
-    LimitError if that has more than `max_size` bytes.
+    asked for; it is decoded to a temporary file. LimitError if that is larger than `options` allow.
     """
-    if base is None:
+    if options.base is None:
         yield None
         return
     with contextlib.ExitStack() as stack:
-        given = _given(base, stack)
-        magic = given.source.read_at(0, min(len(wire.MAGIC), given.source.size)).tobytes()
-        if magic == wire.MAGIC:
-            archive = Archive(given.source, threads, max_size=max_size, llm=llm)
+        given = _given(options.base, stack)
+        if is_archive(given.source):
+            archive = Archive(given.source, options)
             stack.callback(archive.close)
             given = _PackedBase(given, archive, stack)
         yield given
+
+
+def is_archive(source: RandomSource) -> bool:
+    """Whether a file begins as archives do."""
+    return wire.begins_archive(source.read_at(0, min(len(wire.MAGIC), source.size)))
 
 
 def _given(base: Any, stack: contextlib.ExitStack) -> GivenBase:
@@ -97,6 +99,14 @@ class _PackedBase(GivenBase):
                 f"base {self.name} is an archive of {len(files)} files; extract one of them"
             )
         return self._unpack(files[0])
+
+    def file(self, name: str) -> GivenBase | None:
+        """The file of this name in the archive, or the only one."""
+        files = [entry for entry in self._archive.entries if entry.meta.kind == FILE]
+        if len(files) == 1:
+            return self
+        named = [entry for entry in files if entry.meta.name == name]
+        return GivenBase(self._unpack(named[0]), name) if named else None
 
     def matching(self, wanted: BaseRef) -> RandomSource:
         """The file of this size and hash; ArgumentError if there is none."""

@@ -12,26 +12,24 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from densor.codec import registry
-from densor.codec.coder import ChunkDecoder
-from densor.codec.decoders import decoder_for
+from densor.codec.codec import decoder_for
 from densor.errors import (
     ArgumentError,
     ChecksumError,
     FormatError,
     LimitError,
-    TruncatedError,
     UnsupportedError,
 )
-from densor.formats.container import strictjson, wire
+from densor.formats.container import wire
 from densor.formats.container.chunk_decoders import Models, decode_chunk
-from densor.formats.container.entry import ARRAY, TENSOR, EntryMeta, parse
+from densor.formats.container.entry import ARRAY, TENSOR, EntryMeta, parse_entry
+from densor.formats.container.frames import Frame, FrameReader
 from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
-from densor.formats.io.sources import Bytes, as_bytes
+from densor.formats.io.sources import Bytes, MemorySource, as_bytes
 from densor.runtime.buffers import POOL
 from densor.runtime.workers import Workers
 
 _MOST_CHUNKS = 100_000  # that repetitions may stand for, besides one for each frame there can be
-_LEAST_FRAME = 29  # bytes
 
 
 class _Chunk(NamedTuple):
@@ -44,35 +42,24 @@ class _Chunk(NamedTuple):
     points: Bytes | None = None  # entry points
 
 
-class _Frames:
-    """The frames of an archive in memory, each checked, payloads as views."""
+def _frames(blob: Bytes) -> Iterator[Frame]:
+    """The frames of an archive in memory, payloads as views.
 
-    def __init__(self, blob: Bytes) -> None:
-        self._blob = blob
-        self._at = wire.HEADER_SIZE
-        self.features, self._limit = wire.parse_header(blob[: wire.HEADER_SIZE].tobytes())
-
-    def __iter__(self) -> Iterator[tuple[wire.FrameHeader, Bytes]]:
-        """All but those to be passed over; entry points only where they follow a chunk."""
-        before = 0
-        while True:
-            begin = self._at + wire.FRAME_SIZE
-            if self._at == self._blob.size:
-                raise TruncatedError("archive ends before its END frame")
-            header = wire.parse_frame(self._blob[self._at : begin].tobytes(), self._limit)
-            payload = self._blob[begin : begin + header.stored]
-            if payload.size != header.stored:
-                raise TruncatedError("archive ends within a frame")
-            wire.check_payload(header, payload)
-            self._at = begin + header.stored
-            if header.kind == wire.END:
-                if self._at != self._blob.size:
-                    raise FormatError("data after the end of the archive")
-                return
-            points = header.kind == wire.POINTS and before == wire.CHUNK
-            if points or (header.kind < wire.FIRST_SKIPPABLE and header.kind != wire.INDEX):
-                yield header, payload
-            before = header.kind
+    All but those to be passed over; entry points only where they follow a chunk.
+    """
+    reader, _ = FrameReader.of_archive(MemorySource(blob))
+    before = 0
+    while True:
+        frame = reader.next()
+        kind = frame.header.kind
+        if kind == wire.END:
+            if not reader.at_end():
+                raise FormatError("data after the end of the archive")
+            return
+        points = kind == wire.POINTS and before == wire.CHUNK
+        if points or (kind < wire.FIRST_SKIPPABLE and kind != wire.INDEX):
+            yield frame
+        before = kind
 
 
 class _Decoders:
@@ -84,15 +71,9 @@ class _Decoders:
 
     def decode(self, chunk: _Chunk, out: Bytes) -> None:
         """Decodes a chunk into all of `out`."""
-        decode_chunk(chunk.model, self._decoder(chunk.model), chunk.payload, out)
-
-    def _decoder(self, model: int) -> ChunkDecoder | None:
-        if model < registry.FIRST_MODEL:
-            return None
-        ready = self._models.get(model)  # the latest ones
-        if ready is None:
-            ready = self._models.put(model, self._payloads[model - registry.FIRST_MODEL])
-        return ready
+        model = chunk.model
+        decoder = self._models.known(model, lambda: self._payloads[model - registry.FIRST_MODEL])
+        decode_chunk(model, decoder, chunk.payload, out)
 
 
 class PackedArray:
@@ -107,16 +88,15 @@ class PackedArray:
 
     def __init__(self, blob: Any) -> None:
         self.blob: Bytes = as_bytes(blob)
-        frames = _Frames(self.blob)
         self._models: list[bytes] = []
         self._chunks: list[_Chunk] = []
         meta: EntryMeta | None = None
         digest: bytes | None = None
-        for header, payload in frames:
+        for header, payload, *_ in _frames(self.blob):
             if header.kind == wire.ENTRY:
                 if meta is not None:
                     raise FormatError("archive holds more than one object; use densor.open")
-                meta = parse(strictjson.loads(payload.tobytes(), "description of an entry"))
+                meta = parse_entry(payload)
             elif meta is None or digest is not None:
                 raise FormatError(f"frame of kind {header.kind} outside an entry")
             elif header.kind == wire.ENTRY_END:
@@ -147,8 +127,8 @@ class PackedArray:
             self._chunks.append(_Chunk(begin, begin + header.original, header.model, payload))
         elif header.kind == wire.POINTS:
             self._chunks[-1] = self._chunks[-1]._replace(points=payload)
-        elif header.kind == wire.REF and payload.size == wire.REF_PAYLOAD.size:
-            entry, offset = wire.REF_PAYLOAD.unpack(payload.tobytes())
+        elif header.kind == wire.REF:
+            entry, offset = wire.parse_ref(payload)
             if entry:
                 raise FormatError("REF frame points to what does not come before it")
             self._repeat(begin, offset, offset + header.original)
@@ -160,7 +140,7 @@ class PackedArray:
         first = bisect_left(self._chunks, begin, key=lambda chunk: chunk.begin)
         last = bisect_right(self._chunks, end, key=lambda chunk: chunk.end)
         equal = self._chunks[first:last]
-        if len(self._chunks) + len(equal) > _MOST_CHUNKS + self.blob.size // _LEAST_FRAME:
+        if len(self._chunks) + len(equal) > _MOST_CHUNKS + self.blob.size // wire.LEAST_FRAME:
             raise LimitError("repetitions in the archive stand for too many chunks")
         if not equal or (equal[0].begin, equal[-1].end) != (begin, end):
             raise UnsupportedError("REF frame that does not point to whole chunks")
@@ -224,10 +204,9 @@ class PackedArray:
 
     def verify(self, workers: Workers) -> None:
         """Decodes everything once; ChecksumError unless it is what was packed."""
-        data = POOL.take(self.size)
-        self.decode_into(data, workers)
-        self.check(data)
-        POOL.give(data)
+        with POOL.lend(self.size) as data:
+            self.decode_into(data, workers)
+            self.check(data)
 
     def check(self, data: Bytes) -> None:
         """ChecksumError unless `data`, what somebody else has decoded, is what was packed."""
@@ -238,13 +217,10 @@ class PackedArray:
 
 
 def _parse_end(meta: EntryMeta, payload: Bytes) -> bytes:
-    fixed = wire.ENTRY_END_PAYLOAD.size
-    if payload.size < fixed:
-        raise FormatError("end of an entry is malformed")
-    declared, kind = wire.ENTRY_END_PAYLOAD.unpack(payload[:fixed].tobytes())
+    declared, kind, digest = wire.parse_entry_end(payload)
     if declared != meta.size or kind != KINDS[meta.hash or DEFAULT]:
         raise FormatError(f"{meta.name}: end of the entry contradicts its begin")
-    return payload[fixed:].tobytes()
+    return digest
 
 
 def run_all(jobs: Sequence[Callable[[], None]], workers: Workers) -> None:

@@ -1,6 +1,5 @@
 """Where decoded bytes go: memory, files, pipes, nowhere."""
 
-import os
 import tempfile
 from pathlib import Path
 from typing import BinaryIO
@@ -33,14 +32,18 @@ class MemorySink:
         return self._target[offset : offset + size]
 
 
-class GrowingSink:
+class _PoolSink:
+    """Lends buffers that `done` gives back."""
+
+    def buffer(self, size: int) -> Bytes:
+        return POOL.take(size)
+
+
+class GrowingSink(_PoolSink):
     """Collects bytes whose number is not known in advance."""
 
     def __init__(self) -> None:
         self.data = bytearray()
-
-    def buffer(self, size: int) -> Bytes:
-        return POOL.take(size)
 
     def done(self, data: Bytes) -> None:
         self.data += memoryview(data)
@@ -50,16 +53,13 @@ class GrowingSink:
         return np.frombuffer(bytes(self.data[offset : offset + size]), np.uint8)
 
 
-class FileSink:
+class FileSink(_PoolSink):
     """Writes to a seekable file that can be read back, at `path` once it is closed."""
 
     def __init__(self, file: BinaryIO, path: Path | None = None) -> None:
         self._file = file
         self._path = path
         self._start = file.tell()
-
-    def buffer(self, size: int) -> Bytes:
-        return POOL.take(size)
 
     def done(self, data: Bytes) -> None:
         write_all(self._file, data)
@@ -76,34 +76,11 @@ class FileSink:
         return data
 
 
-class PipeSink:
-    """Writes to a pipe; keeps a copy in a temporary file for repetitions, if there may be any."""
-
-    def __init__(self, file: BinaryIO, keep: bool) -> None:
-        self._file = file
-        self._copy = _temporary() if keep else None
-
-    def buffer(self, size: int) -> Bytes:
-        return POOL.take(size)
-
-    def done(self, data: Bytes) -> None:
-        write_all(self._file, data)
-        if self._copy is not None:
-            write_all(self._copy, data)
-        POOL.give(data)
-
-    def read(self, offset: int, size: int) -> Bytes:
-        assert self._copy is not None
-        data = _read_back(self._copy, offset, size)
-        self._copy.seek(0, os.SEEK_END)
-        return data
-
-
 class Copies:
     """Entries one after the other in one temporary file, however many; safe to use from threads."""
 
     def __init__(self) -> None:
-        self._file = _temporary()
+        self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
         self._lock = Lock()
         self.size = 0
 
@@ -120,15 +97,12 @@ class Copies:
             return _read_back(self._file, offset, size)
 
 
-class NullSink:
+class NullSink(_PoolSink):
     """Decodes for verification only. `copies`: where bytes are kept that may repeat."""
 
     def __init__(self, copies: Copies | None) -> None:
         self._copies = copies
         self._start = 0 if copies is None else copies.size
-
-    def buffer(self, size: int) -> Bytes:
-        return POOL.take(size)
 
     def done(self, data: Bytes) -> None:
         if self._copies is not None:
@@ -140,8 +114,16 @@ class NullSink:
         return self._copies.read(self._start + offset, size)
 
 
-def _temporary() -> BinaryIO:
-    return tempfile.TemporaryFile()  # it goes with its last user
+class PipeSink(NullSink):
+    """Writes to a pipe; keeps a copy in a temporary file for repetitions, if there may be any."""
+
+    def __init__(self, file: BinaryIO, keep: bool) -> None:
+        super().__init__(Copies() if keep else None)
+        self._file = file
+
+    def done(self, data: Bytes) -> None:
+        write_all(self._file, data)
+        super().done(data)
 
 
 def _read_back(file: BinaryIO, offset: int, size: int) -> Bytes:

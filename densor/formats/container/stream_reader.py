@@ -4,18 +4,20 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from densor.codec.coder import Base, ChunkDecoder
-from densor.codec.language_model.decoder import LlmDecoder
+from densor.codec.codec import Base, Decoder
 from densor.codec.language_model.session import Session
-from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnsupportedError
-from densor.formats.container import hashing, strictjson, wire
-from densor.formats.container.base import GivenBase, check_chain, resolve
-from densor.formats.container.chunk_decoders import Models, decode_chunk
-from densor.formats.container.entry import DIR, BaseRef, EntryMeta, parse
+from densor.errors import ChecksumError, FormatError, LimitError, UnsupportedError
+from densor.formats.container import hashing, wire
+from densor.formats.container.base import GivenBase, Identity, chain_of, resolve
+from densor.formats.container.chunk_decoders import Models, decode_chunk, reports_progress
+from densor.formats.container.entry import DIR, EntryMeta, parse_entry
+from densor.formats.container.frames import Frame, FrameReader
 from densor.formats.container.hashing import Hash, new_hash
+from densor.formats.container.index import check_index
 from densor.formats.io.sources import Bytes, Source
+from densor.options import DEFAULT_READ, ReadOptions
 from densor.runtime.buffers import POOL
 from densor.runtime.locks import Lock
 from densor.runtime.workers import Done, Task, Workers, settle
@@ -37,13 +39,6 @@ class Sink(Protocol):
     def read(self, offset: int, size: int) -> Bytes:
         """Bytes of this entry that are done, for a repetition."""
         ...
-
-
-class Frame(NamedTuple):
-    """A frame whose checks have passed."""
-
-    header: wire.FrameHeader
-    payload: Bytes
 
 
 class Entry(NamedTuple):
@@ -99,40 +94,33 @@ class _Written:
 class StreamReader:
     """Decodes the entries of an archive in order.
 
-    `max_size`: most original bytes that the whole archive may have, None for no limit. `base`: what
-    entries are based on that refer to bytes outside the archive. `llm`: a language model that they
-    may need, or its name or path.
+    With a limit in `options`, the whole archive may have so many original bytes. `base`: what
+    entries are based on that refer to bytes outside the archive.
     """
 
     def __init__(
         self,
         source: Source,
-        threads: int = 0,
-        *,
-        max_size: int | None = None,
-        progress: Callable[[int], object] | None = None,
+        options: ReadOptions = DEFAULT_READ,
         base: GivenBase | None = None,
-        llm: Any = None,
     ) -> None:
-        self._source = source
         self._given = base
-        self._max_size = max_size
-        self._progress = progress
-        self._session = Session(llm, progress)
+        self._max_size = options.max_output_size
+        self._progress = options.progress
+        self._session = Session(options.language_model, options.progress)
         self._models = Models(self._session)
         self._names: set[str] = set()
         self._written: dict[int, _Written] = {}
-        self._frames = 0
-        self._at = 0
         self._total = 0
-        self.features, self._limit = wire.parse_header(self._take(wire.HEADER_SIZE).tobytes())
-        self.index: tuple[Frame, int] | None = None  # and where it stands, once it was read
-        self._workers = Workers(threads)
+        self._frames, header = FrameReader.of_archive(source)
+        self.features = header.features
+        self.index: Frame | None = None  # once it was read
+        self._workers = Workers(options.threads)
 
     @property
     def read(self) -> int:
         """Bytes of the archive read so far."""
-        return self._at
+        return self._frames.at
 
     @property
     def reads_back(self) -> bool:
@@ -144,26 +132,6 @@ class StreamReader:
         self._session.stop()
         self._workers.close()
 
-    def _take(self, count: int) -> Bytes:
-        data = self._source.take(count)
-        self._at += data.size
-        return data
-
-    def _frame(self) -> Frame:
-        """The next frame that is not skippable."""
-        while True:
-            data = self._take(wire.FRAME_SIZE)
-            if not data.size:
-                raise TruncatedError("archive ends before its END frame")
-            header = wire.parse_frame(data.tobytes(), self._limit)
-            payload = self._take(header.stored)
-            if payload.size < header.stored:
-                raise TruncatedError("archive ends within a frame")
-            wire.check_payload(header, payload)
-            self._frames += 1
-            if header.kind < wire.FIRST_SKIPPABLE:
-                return Frame(header, payload)
-
     def entries(self, sink_for: Callable[[EntryMeta], Sink]) -> Iterator[Entry]:
         """Decodes all entries, each into the sink that `sink_for` gives, and yields it when whole.
 
@@ -171,9 +139,9 @@ class StreamReader:
         """
         number = 0
         while True:
-            header, payload = self._frame()
-            if header.kind == wire.ENTRY:
-                meta = parse(strictjson.loads(payload.tobytes(), "description of an entry"))
+            frame = self._frames.next(known=True)
+            if frame.header.kind == wire.ENTRY:
+                meta = parse_entry(frame.payload)
                 if meta.name in self._names:
                     raise FormatError(f"archive has two entries named {meta.name!r}")
                 self._names.add(meta.name)
@@ -181,22 +149,20 @@ class StreamReader:
                     self._check_total(meta.size)
                 yield self._entry(number, meta, sink_for(meta))
                 number += 1
-            elif header.kind == wire.INDEX:
-                index_at = self._at - wire.FRAME_SIZE - payload.size
-                wire.check_index_size(header, index_at)
-                self.index = Frame(header, payload), index_at
-                self._end(*self._frame(), index_at)
-                return
-            else:
-                self._end(header, payload, 0)
-                return
+                continue
+            if frame.header.kind == wire.INDEX:
+                check_index(frame)
+                self.index = frame
+                frame = self._frames.next(known=True)
+            return self._end(frame)
 
-    def _end(self, header: wire.FrameHeader, payload: Bytes, index_at: int) -> None:
-        if header.kind != wire.END or payload.size != wire.END_PAYLOAD.size:
-            raise FormatError(f"frame of kind {header.kind} where it may not be")
-        if wire.END_PAYLOAD.unpack(payload.tobytes()) != (index_at, self._frames - 1):
+    def _end(self, frame: Frame) -> None:
+        if frame.header.kind != wire.END:
+            raise FormatError(f"frame of kind {frame.header.kind} where it may not be")
+        index_at = 0 if self.index is None else self.index.offset
+        if wire.parse_end(frame.payload) != (index_at, self._frames.frames - 1):
             raise FormatError("END frame contradicts the archive")
-        if self._take(1).size:
+        if not self._frames.at_end():
             raise FormatError("data after the end of the archive")
 
     def _check_total(self, more: int) -> None:
@@ -205,7 +171,8 @@ class StreamReader:
 
     def _entry(self, number: int, meta: EntryMeta, sink: Sink) -> Entry:
         hasher = new_hash(meta.hash)
-        base, chain = self._base_of(meta)
+        chain = chain_of(meta, self.features, self._chained)
+        base = self._base_of(meta)
         written = _Written(sink, chain)
         self._written[number] = written
         waiting: deque[_Waiting] = deque()
@@ -213,7 +180,7 @@ class StreamReader:
         size = 0
         try:
             while True:
-                header, payload = self._frame()
+                header, payload, *_ = self._frames.next(known=True)
                 if header.kind == wire.MODEL:
                     self._models.append(payload.tobytes())
                     continue
@@ -246,25 +213,18 @@ class StreamReader:
         written.entry = self._close_entry(number, meta, size, payload, hasher)
         return written.entry
 
-    def _base_of(self, meta: EntryMeta) -> tuple[Base | None, int]:
-        """What chunks of the entry may refer to, and the length of the chain of bases."""
-        wanted = meta.base
-        if wanted is None:
-            return None, 0
-        if not self.features & wire.BASE:
-            raise FormatError(f"{meta.name}: has a base, which the archive may not have")
-        if wanted.entry is None:
-            return resolve(wanted, self._given), 1
-        return self._earlier(wanted, meta.name)
+    def _base_of(self, meta: EntryMeta) -> Base | None:
+        """What chunks of the entry may refer to."""
+        if meta.base is None:
+            return None
+        if meta.base.entry is None:
+            return resolve(meta.base, self._given)
+        return self._written[meta.base.entry]
 
-    def _earlier(self, wanted: BaseRef, name: str) -> tuple[_Written, int]:
-        other = self._written.get(-1 if wanted.entry is None else wanted.entry)
-        if other is None or other.entry is None:
-            raise FormatError(f"{name}: is based on what comes after it")
-        check_chain(wanted, other.entry.size, other.entry.hash_kind, other.entry.digest)
-        if other.chain >= wire.MAX_CHAIN:
-            raise LimitError(f"{name}: is based on too long a chain of entries")
-        return other, other.chain + 1
+    def _chained(self, number: int) -> tuple[Identity, int] | None:
+        """An entry that was read to its end."""
+        found = self._written.get(number)
+        return None if found is None or found.entry is None else (found.entry[2:], found.chain)
 
     def _start(
         self, header: wire.FrameHeader, payload: Bytes, sink: Sink, base: Base | None
@@ -272,7 +232,7 @@ class StreamReader:
         decoder = self._models.known(header.model)
         out = sink.buffer(header.original)
         task = self._workers.submit(_decode, header.model, decoder, payload, out, base)
-        return _Waiting(task, header.original, isinstance(decoder, LlmDecoder))
+        return _Waiting(task, header.original, reports_progress(decoder))
 
     def _finish(self, item: _Waiting, hasher: Hash, sink: Sink) -> int:
         data = item.task.result()
@@ -283,9 +243,9 @@ class StreamReader:
         return item.size
 
     def _repeat(self, header: wire.FrameHeader, payload: Bytes, sink: Sink) -> Task[Bytes]:
-        if not self.features & wire.BACKREFS or payload.size != wire.REF_PAYLOAD.size:
+        if not self.features & wire.BACKREFS:
             raise FormatError("REF frame where it may not be")
-        entry, offset = wire.REF_PAYLOAD.unpack(payload.tobytes())
+        entry, offset = wire.parse_ref(payload)
         target = self._written.get(entry)
         if target is None or not target.covers(offset, offset + header.original):
             raise FormatError("REF frame points where no chunk decoded to")
@@ -297,11 +257,7 @@ class StreamReader:
     def _close_entry(
         number: int, meta: EntryMeta, size: int, payload: Bytes, hasher: Hash
     ) -> Entry:
-        fixed = wire.ENTRY_END_PAYLOAD.size
-        if payload.size < fixed:
-            raise FormatError("end of an entry is malformed")
-        declared, hash_kind = wire.ENTRY_END_PAYLOAD.unpack(payload[:fixed].tobytes())
-        digest = payload[fixed:].tobytes()
+        declared, hash_kind, digest = wire.parse_entry_end(payload)
         if declared != size or meta.size not in (None, size):
             raise FormatError(f"{meta.name}: has {size} bytes, not as many as it declares")
         if hash_kind not in hashing.KINDS.values():
@@ -318,7 +274,7 @@ class StreamReader:
 
 
 def _decode(
-    number: int, decoder: ChunkDecoder | None, payload: Bytes, out: Bytes, base: Base | None
+    number: int, decoder: Decoder | None, payload: Bytes, out: Bytes, base: Base | None
 ) -> Bytes:
     decode_chunk(number, decoder, payload, out, base)
     POOL.give(payload)

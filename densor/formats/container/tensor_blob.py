@@ -1,22 +1,22 @@
 """One tensor as a blob: an archive of one tensor entry, without an index."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from densor.codec.kind import Kind, Segment, kind_of
-from densor.errors import ChecksumError, FormatError, LimitError, TruncatedError
-from densor.formats.container import strictjson, wire
+from densor.errors import ChecksumError, FormatError, LimitError
+from densor.formats.container import wire
 from densor.formats.container.base import GivenBase
-from densor.formats.container.entry import TENSOR, BaseRef, EntryMeta, parse
+from densor.formats.container.entry import TENSOR, BaseRef, EntryMeta, parse_entry
+from densor.formats.container.frames import FrameReader
 from densor.formats.container.sinks import MemorySink
 from densor.formats.container.stream_reader import Sink, StreamReader
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.io.outputs import MemoryFile
 from densor.formats.io.sources import Bytes, MemorySource
-
-_MOST_PER_BYTE = 1 << 21  # a chunk frame of 28 + 13 bytes can stand for 64 MiB at most
+from densor.options import DEFAULT_WRITE, ReadOptions, WriteOptions
 
 
 class Tensor(NamedTuple):
@@ -32,44 +32,28 @@ class Tensor(NamedTuple):
 def encode(
     tensor: Tensor,
     data: Bytes,
-    level: int = 3,
-    threads: int = 0,
+    options: WriteOptions = DEFAULT_WRITE,
     base: GivenBase | None = None,
-    *,
-    gpu_index: bool = False,
 ) -> bytes:
     """Packs `data`, the elements of `tensor`: little-endian, last dimension fastest.
 
-    `base`: as many bytes that these are coded against; `decode` then needs them too. `gpu_index` as
-    for `ArchiveWriter`.
+    `base`: as many bytes that these are coded against; `decode` then needs them too.
     """
     meta = EntryMeta(tensor.name, TENSOR, data.size, tensor.dtype, tensor.shape)
-    kind = kind_of(tensor.dtype, tensor.shape)
-    return pack_entry(meta, data, kind, level, threads, base, gpu_index=gpu_index)
+    return pack_entry(meta, data, kind_of(tensor.dtype, tensor.shape), options, base)
 
 
 def pack_entry(
     meta: EntryMeta,
     data: Bytes,
     kind: Kind,
-    level: int,
-    threads: int,
+    options: WriteOptions = DEFAULT_WRITE,
     base: GivenBase | None = None,
-    *,
-    llm: Any = None,
-    gpu_index: bool = False,
 ) -> bytes:
-    """An archive of one entry, in memory; parameters as for `ArchiveWriter`."""
-    meta.base = None if base is None else base.reference()
+    """An archive of one entry, in memory; `options` as for `ArchiveWriter`."""
+    meta.base = None if base is None else base.reference(options.hash)
     out = MemoryFile(data.size)
-    writer = ArchiveWriter(
-        out,  # type: ignore[arg-type]
-        level,
-        threads,
-        index=False,
-        llm=llm,
-        gpu_index=gpu_index,
-    )
+    writer = ArchiveWriter(out, options, index=False)  # type: ignore[arg-type]
     try:
         source = None if base is None else base.source
         writer.add(meta, MemorySource(data), [Segment(kind, data.size, 0)], base=source)
@@ -84,17 +68,12 @@ def describe(blob: Bytes) -> Tensor:
 
     Of the rest nothing is read.
     """
-    features, limit = wire.parse_header(blob[: wire.HEADER_SIZE].tobytes())
-    at = wire.HEADER_SIZE + wire.FRAME_SIZE
-    frame = wire.parse_frame(blob[wire.HEADER_SIZE : at].tobytes(), limit)
-    payload = blob[at : at + frame.stored]
-    if payload.size < frame.stored:
-        raise TruncatedError("archive ends within a frame")
-    wire.check_payload(frame, payload)
-    if frame.kind != wire.ENTRY:
+    reader, archive = FrameReader.of_archive(MemorySource(blob))
+    frame = reader.next()
+    if frame.header.kind != wire.ENTRY:
         raise FormatError("archive does not begin with an entry")
-    meta = parse(strictjson.loads(payload.tobytes(), "description of an entry"))
-    if meta.base is not None and not features & wire.BASE:
+    meta = parse_entry(frame.payload)
+    if meta.base is not None and not archive.features & wire.BASE:
         raise FormatError("has a base, which the archive may not have")
     return _tensor(meta)
 
@@ -124,8 +103,7 @@ def decode(
     if found.base is not None and base_of is not None:
         base = base_of(found)
     if out is None:
-        check_size(found, blob)
-        out = _allocate(found.size)
+        out = allocate(found.size, blob.size)
     target = out
 
     def sink_for(meta: EntryMeta) -> Sink:
@@ -133,7 +111,8 @@ def decode(
             raise FormatError("archive holds more than one tensor")
         return MemorySink(target)
 
-    reader = StreamReader(MemorySource(blob), threads, max_size=found.size, base=base)
+    options = ReadOptions(threads=threads, max_output_size=found.size)
+    reader = StreamReader(MemorySource(blob), options, base)
     try:
         entries = list(reader.entries(sink_for))
     finally:
@@ -143,13 +122,9 @@ def decode(
     return target
 
 
-def check_size(tensor: Tensor, blob: Bytes) -> None:
-    """LimitError where no blob of this size can hold a tensor; memory should wait for this."""
-    if tensor.size > blob.size * _MOST_PER_BYTE:
-        raise LimitError(f"{blob.size} bytes cannot hold {tensor.size}")
-
-
-def _allocate(size: int) -> Bytes:
+def allocate(size: int, stored: int) -> Bytes:
+    """Memory for what an archive of `stored` bytes holds; LimitError where it cannot hold it."""
+    wire.check_possible(size, stored)
     try:
         return np.empty(size, np.uint8)
     except MemoryError:

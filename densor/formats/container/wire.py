@@ -44,7 +44,8 @@ ENTRY_END_PAYLOAD = struct.Struct("<QB")
 END_PAYLOAD = struct.Struct("<QQ")
 PLACE_PAYLOAD = struct.Struct("<IIQ")  # entry number, MODEL frames so far, offset in the entry
 HEADER_SIZE = _HEADER.size + _CHECK64.size
-FRAME_SIZE = _FRAME.size + _CHECK32.size
+FRAME_SIZE = registry.FRAME_SIZE
+LEAST_FRAME = FRAME_SIZE + 1  # bytes of a frame that stands for original bytes
 END_SIZE = FRAME_SIZE + END_PAYLOAD.size
 END_BEGINS = struct.pack("<BBHI", END, 0, 0, END_PAYLOAD.size)  # kind to stored length
 
@@ -54,6 +55,28 @@ class Header(NamedTuple):
 
     features: int
     limit: int  # most original bytes of a frame
+
+
+class End(NamedTuple):
+    """The payload of the END frame."""
+
+    index_at: int  # file offset of the INDEX, 0 if there is none
+    frames: int  # before the END frame
+
+
+class Ref(NamedTuple):
+    """The payload of a REF frame: which bytes it repeats."""
+
+    entry: int
+    offset: int
+
+
+class EntryEnd(NamedTuple):
+    """The payload of an ENTRY_END frame."""
+
+    size: int  # original bytes
+    hash_kind: int
+    digest: bytes
 
 
 class FrameHeader(NamedTuple):
@@ -142,10 +165,54 @@ def _check_limits(header: FrameHeader, most: int) -> None:
         raise LimitError("frame stores more than the format allows")
 
 
-def check_index_size(header: FrameHeader, offset: int) -> None:
-    """Raises LimitError if the INDEX at this file offset unpacks to more than it can need."""
-    if header.original > INDEX_BASE + INDEX_PER_BYTE * offset:
-        raise LimitError("index is larger than the archive can need")
+def parse_end(payload: Any) -> End:
+    """FormatError if the payload of an END frame is malformed."""
+    return End(*_fields(END_PAYLOAD, payload, "END frame"))
+
+
+def parse_ref(payload: Any) -> Ref:
+    """FormatError if the payload of a REF frame is malformed."""
+    return Ref(*_fields(REF_PAYLOAD, payload, "REF frame"))
+
+
+def parse_place(payload: Any) -> tuple[int, ...]:
+    """Entry, models and offset of a PLACE frame; FormatError if its payload is malformed."""
+    return _fields(PLACE_PAYLOAD, payload, "PLACE frame")
+
+
+def parse_entry_end(payload: Any) -> EntryEnd:
+    """FormatError if the payload of an ENTRY_END frame is malformed; the digest is any bytes."""
+    fixed = ENTRY_END_PAYLOAD.size
+    size, kind = _fields(ENTRY_END_PAYLOAD, payload[:fixed], "end of an entry")
+    return EntryEnd(size, kind, bytes(payload[fixed:]))
+
+
+def _fields(layout: struct.Struct, payload: Any, what: str) -> tuple[int, ...]:
+    if len(payload) != layout.size:
+        raise FormatError(f"{what} is malformed")
+    return layout.unpack(payload)
+
+
+def pack_end(index_at: int, frames: int) -> bytes:
+    """A whole END frame."""
+    payload = END_PAYLOAD.pack(index_at, frames)
+    return pack_frame(END, payload) + payload
+
+
+def begins_archive(data: Any) -> bool:
+    """Whether these first bytes are those of an archive."""
+    return bytes(data[: len(MAGIC)]) == MAGIC
+
+
+def check_possible(size: int, stored: int) -> None:
+    """LimitError where no archive of `stored` bytes can hold `size`; memory should wait for it."""
+    if size > most_original(stored):
+        raise LimitError(f"{stored} bytes cannot hold {size}")
+
+
+def most_original(stored: int) -> int:
+    """Original bytes that an archive of so many bytes can hold at most."""
+    return (stored // LEAST_FRAME + 1) * CHUNK_LIMIT
 
 
 def check_payload(header: FrameHeader, payload: Any) -> None:

@@ -2,19 +2,20 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, BinaryIO, NamedTuple
 
 import xxhash
 
 from densor.codec import registry
-from densor.codec.batch import Before, Chunk, CodedBatch, encode_batch
-from densor.codec.coder import Base
+from densor.codec.batch import Batch, Before, Chunk, CodedBatch, Coding
+from densor.codec.choose import batch_bytes, encode_batch
+from densor.codec.codec import Base
+from densor.codec.history import History
 from densor.codec.kind import BATCH_BYTES, Kind, Segment, is_plain
 from densor.codec.language_model.session import Session
 from densor.codec.levels import Level, beside_tensors, level_settings
 from densor.codec.planes.units import entry_points
-from densor.codec.scale_context.tables import History
 from densor.codec.zstd import zstd_compress
 from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats.container import strictjson, wire
@@ -24,8 +25,9 @@ from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.io.outputs import errors_of, write_all
 from densor.formats.io.sources import Bytes, Source, as_bytes
 from densor.formats.tensors import TensorInfo
+from densor.options import DEFAULT_WRITE, WriteOptions
 from densor.runtime.buffers import POOL
-from densor.runtime.workers import Workers
+from densor.runtime.workers import Done, Workers
 
 _INDEX_ZSTD = 9
 _IN_FLIGHT = 2 * BATCH_BYTES  # original bytes that may be in work at once, one batch more or less
@@ -36,7 +38,7 @@ _LEAST_REPEAT = 64  # bytes from which a batch may be stored as a reference to a
 class _Waiting(NamedTuple):
     """A batch that is being coded."""
 
-    result: Callable[[], CodedBatch]
+    coding: Coding
     repeat: tuple[int, int] | None  # entry and offset of the equal batch
     data: Bytes
     before: Before | None = None
@@ -46,43 +48,29 @@ class _Waiting(NamedTuple):
 class ArchiveWriter:
     """Writes one archive to a binary file object, which need not be seekable.
 
-    `threads`: 0 for all processors. `index`: whether the archive ends with an index. `repeats`:
-    whether equal batches are stored once, which a reader on a pipe must buffer for; by default
-    if the file can be sought in. `hash`: `sha256` instead of XXH3-128 for the original bytes.
-    `based`: whether entries may have bases, which is needed where the file cannot be sought in.
-    `text`: plain bytes by context mixing whatever the level. `llm`: a language model for entries
-    that hold no tensors, or its name or path; `verify`: decode at once what it has coded.
-    `gpu_index`: whether entry points stand beside the chunks that a GPU decodes from such.
+    `options`: of them level, threads, hash, text, language model, verify, GPU index and progress
+    count here; the rest is for whoever opens files. `index`: whether the archive ends with an
+    index. `repeats`: whether equal batches are stored once, which a reader on a pipe must buffer
+    for; by default if the file can be sought in. `based`: whether entries may have bases, which is
+    needed where the file cannot be sought in.
     """
 
     def __init__(
         self,
         file: BinaryIO,
-        level: int = 3,
-        threads: int = 0,
+        options: WriteOptions = DEFAULT_WRITE,
         *,
         index: bool = True,
         repeats: bool | None = None,
-        hash: str | None = None,
         based: bool = False,
-        text: bool = False,
-        llm: Any = None,
-        verify: bool = True,
-        gpu_index: bool = False,
-        progress: Callable[[int], object] | None = None,
     ) -> None:
         self._file = file
-        self._gpu_index = gpu_index
-        self.level = level
-        self._level: Level = level_settings(level, text)
+        self.options = options
+        self._level: Level = level_settings(options.level, options.text)
         self._entry_level = self._level  # of the entry at hand
         self._entry_session: Session | None = None
-        self._workers = Workers(threads)
-        self.hash = hash
-        self._progress = progress
-        self._session = None if llm is None else Session(llm, progress, verify)
-        if self._session is not None:
-            self._session.weights()  # fails before anything is written
+        self._workers = Workers(options.threads)
+        self._session = _session(options)
         self._with_index = index
         self._start = file.tell() if _seekable(file) else None
         self._repeats = self._start is not None if repeats is None else repeats
@@ -133,16 +121,8 @@ class ArchiveWriter:
         ArgumentError if the name was used before or no reader would accept it, FileError if
         `source` is shorter than the size in `meta`. After any other error the archive is lost.
         """
-        if not self._open or self._broken:
-            raise ArgumentError("archive is closed, or an entry before has failed")
-        if meta.name in self._names:
-            raise ArgumentError(f"archive already has an entry named {meta.name!r}")
-        meta = dataclasses.replace(meta, hash=self.hash)
-        description = _description(meta)
-        if meta.base is not None:
-            if self._start is None and not self._features & wire.BASE:
-                raise ArgumentError("archive on a pipe was not begun as one with bases")
-            self._features |= wire.BASE
+        meta = dataclasses.replace(meta, hash=self.options.hash)
+        description = self._begun(meta)
         number = len(self._entries)
         first = len(self._frames[0])
         self._broken = True  # until the entry is whole
@@ -153,7 +133,7 @@ class ArchiveWriter:
         digest, size = self._add_data(number, source, segments, meta.size is not None, base)
         if meta.size is not None and size != meta.size:
             raise FileError(f"{meta.name}: has {size} bytes instead of {meta.size}; did it change?")
-        hash_kind = KINDS[self.hash or DEFAULT]
+        hash_kind = KINDS[self.options.hash or DEFAULT]
         self._frame(wire.ENTRY_END, wire.ENTRY_END_PAYLOAD.pack(size, hash_kind) + digest)
         self._broken = False
         self._names.add(meta.name)
@@ -169,6 +149,19 @@ class ArchiveWriter:
         if listed:
             entry["tensors"] = listed
         self._entries.append(entry)
+
+    def _begun(self, meta: EntryMeta) -> bytes:
+        """The payload of an ENTRY frame; ArgumentError where the archive cannot take the entry."""
+        if not self._open or self._broken:
+            raise ArgumentError("archive is closed, or an entry before has failed")
+        if meta.name in self._names:
+            raise ArgumentError(f"archive already has an entry named {meta.name!r}")
+        description = _description(meta)
+        if meta.base is not None:
+            if self._start is None and not self._features & wire.BASE:
+                raise ArgumentError("archive on a pipe was not begun as one with bases")
+            self._features |= wire.BASE
+        return description
 
     def copy(self, archive: Archive) -> None:
         """Takes over all entries of an archive as they are stored, before any is added."""
@@ -200,13 +193,13 @@ class ArchiveWriter:
         size_known: bool,
         base: Base | None,
     ) -> tuple[bytes, int]:
-        hasher = new_hash(self.hash)
+        hasher = new_hash(self.options.hash)
         waiting: deque[_Waiting] = deque()
         threads = self._workers.threads
         in_flight = offset = 0
         for segment in segments:
             left, place = segment.size, segment.base
-            most = segment.kind.batch_bytes(self._entry_level)
+            most = batch_bytes(segment.kind, self._entry_level)
             while left is None or left > 0:
                 data = source.take(most if left is None else min(left, most))
                 if not data.size:
@@ -238,14 +231,14 @@ class ArchiveWriter:
             key = (xxhash.xxh3_128_digest(data), data.size)
             place = self._seen.setdefault(key, (entry, offset))
             if place != (entry, offset):
-                return _Waiting(lambda: CodedBatch(None, []), place, data)
+                return _Waiting(Done(CodedBatch(None, [])), place, data)
         if data.size % kind.unit:
             kind = Kind(None)  # the odd end of a file that was called a tensor
         session = self._entry_session if is_plain(kind) else None
-        result = encode_batch(
-            data, kind, self._entry_level, self._workers, self._history, before, session
+        batch = Batch(data, kind, self._workers, self._history, before, session)
+        return _Waiting(
+            encode_batch(batch, self._entry_level), None, data, before, session is not None
         )
-        return _Waiting(result, None, data, before, session is not None)
 
     def _finish_batch(self, batch: _Waiting) -> None:
         if self._since_place >= _PLACE_EVERY:
@@ -256,7 +249,7 @@ class ArchiveWriter:
         self._since_place += batch.data.size
         if batch.repeat is not None:
             self._repeat(*batch.repeat, batch.data.size)
-        coded = batch.result()
+        coded = batch.coding.result()
         own = self._model(coded.model) if coded.model is not None else 0
         for chunk, points in zip(coded.chunks, self._points(coded), strict=True):
             self._chunk(chunk, own)
@@ -266,13 +259,13 @@ class ArchiveWriter:
         POOL.give(batch.data)
         if batch.before is not None:
             POOL.give(batch.before.data)
-        if self._progress is not None and not batch.reported:
-            self._progress(batch.data.size)
+        if self.options.progress is not None and not batch.reported:
+            self.options.progress(batch.data.size)
 
     def _points(self, coded: CodedBatch) -> list[bytes | None]:
         """The entry points of each chunk, None for those that get none."""
         model = coded.model
-        if not self._gpu_index or model is None:
+        if not self.options.gpu_index or model is None:
             return [None] * len(coded.chunks)
         tasks = [
             self._workers.submit(entry_points, model, as_bytes(chunk.payload), chunk.original)
@@ -351,6 +344,15 @@ class ArchiveWriter:
         """Stops the threads; what was written is no whole archive."""
         self._open = False
         self._workers.close()
+
+
+def _session(options: WriteOptions) -> Session | None:
+    """The language model of an archive, loaded before anything is written; None without one."""
+    if options.language_model is None:
+        return None
+    session = Session(options.language_model, options.progress, options.verify is not False)
+    session.weights()
+    return session
 
 
 def _before(base: Base, offset: int, size: int) -> Before | None:

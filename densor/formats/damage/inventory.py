@@ -5,22 +5,23 @@ places follow from what stands before and behind a gap: the start of an entry, i
 frame. What remains open is said to be so.
 """
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from densor.codec import registry
-from densor.codec.zstd import zstd_decompress
-from densor.errors import ChecksumError, DensorError, FormatError, TruncatedError
-from densor.formats.container import strictjson, wire
-from densor.formats.container.entry import EntryMeta, parse
+from densor.errors import ChecksumError, DensorError, FileError, FormatError, TruncatedError
+from densor.formats.container import wire
+from densor.formats.container.entry import EntryMeta, parse_entry
+from densor.formats.container.entry_decoder import Piece
+from densor.formats.container.frames import Frame
 from densor.formats.container.hashing import KINDS
-from densor.formats.container.index import Frames, IndexedEntry, parse_entries, parse_frames
+from densor.formats.container.index import Frames, IndexedEntry, find_index, read_index
 from densor.formats.damage import scan
 from densor.formats.damage.scan import Stretch
 from densor.formats.io.sources import RandomSource
-from densor.runtime.buffers import POOL
 
 _NAMES = {
     wire.ENTRY: "description of an entry",
@@ -34,20 +35,6 @@ _NAMES = {
     wire.PLACE: "place",
     wire.POINTS: "entry points",
 }
-
-
-class Piece(NamedTuple):
-    """A CHUNK or REF frame of an entry."""
-
-    offset: int  # in the archive
-    header: wire.FrameHeader
-    begin: int  # in the entry, or in a run whose place is unknown
-    sound: bool
-
-    @property
-    def end(self) -> int:
-        """Where what follows it begins."""
-        return self.begin + self.header.original
 
 
 class DamagedBytes(NamedTuple):
@@ -132,82 +119,68 @@ def _with_header(source: RandomSource) -> Survey:
 
 
 class _Index(NamedTuple):
-    at: int
+    frame: Frame
     frames: Frames
     entries: list[IndexedEntry]
     sound: list[bool]  # per frame
-    end: int
 
 
 def _index_by_end(source: RandomSource, limit: int) -> _Index | None:
     """The index that the last bytes point to."""
-    end_at = source.size - wire.END_SIZE
-    header = scan.header_at(source, end_at, limit) if end_at >= wire.HEADER_SIZE else None
-    if header is None or header.kind != wire.END:
+    try:
+        return _parsed_index(find_index(source, limit))
+    except FileError:
+        raise
+    except DensorError:
         return None
-    payload = scan.payload_of(source, end_at, header)
-    if payload is None or payload.size != wire.END_PAYLOAD.size:
-        return None
-    at = wire.END_PAYLOAD.unpack(payload.tobytes())[0]
-    header = scan.header_at(source, at, limit) if wire.HEADER_SIZE <= at < end_at else None
-    return None if header is None else _parsed_index(source, at, header)
 
 
 def _index_among(source: RandomSource, stretches: list[Stretch]) -> _Index | None:
     """An index that fits the place where it stands."""
     for stretch in stretches:
         if stretch.header is not None and stretch.sound and stretch.header.kind == wire.INDEX:
-            found = _parsed_index(source, stretch.offset, stretch.header)
+            frame = scan.frame_at(source, stretch.offset)
+            found = None if frame is None else _parsed_index(frame)
             if found is not None:
                 return found
     return None
 
 
-def _parsed_index(source: RandomSource, at: int, header: wire.FrameHeader) -> _Index | None:
-    payload = scan.payload_of(source, at, header)
-    if payload is None or header.kind != wire.INDEX:
-        return None
+def _parsed_index(frame: Frame) -> _Index | None:
     try:
-        wire.check_index_size(header, at)
-        index = strictjson.loads(zstd_decompress(payload, header.original), "index")
-        frames = parse_frames(index, at)
-        entries = parse_entries(index, frames)
+        return _Index(frame, *read_index(frame), [])
     except DensorError:
         return None
-    return _Index(at, frames, entries, [], at + wire.FRAME_SIZE + header.stored)
 
 
 def _check_frames(source: RandomSource, found: Survey, index: _Index) -> None:
     """Checks every frame that the index lists, and those behind it."""
     frames = index.frames
-    columns = (frames.kinds, frames.stored, frames.original, frames.models, frames.offsets)
-    for kind, stored, original, model, offset in zip(*(c.tolist() for c in columns), strict=True):
-        header = scan.header_at(source, offset, found.limit)
-        payload = None
-        if header is not None and header[:4] == (kind, stored, original, model):
-            payload = scan.payload_of(source, offset, header)
-        index.sound.append(payload is not None)
-        if payload is None:
-            _damaged(found, offset, offset + wire.FRAME_SIZE + stored, kind)
-        else:
-            POOL.give(payload)
-    tail = list(scan.walk(source, found.limit, index.end))
-    _note(found, source, _without_nested(source, tail, index.at))
+    for listed, offset in zip(frames.headers(), frames.offsets.tolist(), strict=True):
+        frame = scan.frame_at(source, offset, found.limit)
+        sound = frame is not None and frame.header[:4] == listed[:4]
+        index.sound.append(sound)
+        if not sound:
+            _damaged(found, offset, offset + wire.FRAME_SIZE + listed.stored, listed.kind)
+        if frame is not None:
+            frame.release()
+    tail = list(scan.walk(source, found.limit, index.frame.end))
+    _note(found, source, _without_nested(source, tail, index.frame.offset))
 
 
 def _soundness(index: _Index, stretches: list[Stretch]) -> list[bool]:
     """Which frames of the index were found as it says."""
     seen = {(s.offset, *s.header[:4]) for s in stretches if s.sound and s.header is not None}
     frames = index.frames
-    columns = (frames.offsets, frames.kinds, frames.stored, frames.original, frames.models)
-    return [row in seen for row in zip(*(c.tolist() for c in columns), strict=True)]
+    rows = zip(frames.headers(), frames.offsets.tolist(), strict=True)
+    return [(offset, *header[:4]) in seen for header, offset in rows]
 
 
 def _by_index(found: Survey, index: _Index) -> None:
     """Entries and models as the index tells them."""
     found.has_index = True
     frames = index.frames
-    offsets = frames.offsets.tolist()
+    headers, offsets = frames.headers(), frames.offsets.tolist()
     for number, frame in enumerate(np.flatnonzero(frames.kinds == wire.MODEL).tolist()):
         if index.sound[frame]:
             found.models[registry.FIRST_MODEL + number] = offsets[frame]
@@ -216,12 +189,10 @@ def _by_index(found: Survey, index: _Index) -> None:
         remains = Remains(entry.number, entry.meta, entry.size, digest)
         at = 0
         for frame in range(entry.first_frame, entry.first_frame + entry.frames):
-            row = (int(column[frame]) for column in frames[:4])
-            kind, model, stored, original = row
-            header = wire.FrameHeader(kind, stored, original, model, 0)
-            if kind in (wire.CHUNK, wire.REF):
+            header = headers[frame]
+            if header.kind in (wire.CHUNK, wire.REF):
                 remains.placed.append(Piece(offsets[frame], header, at, index.sound[frame]))
-            at += original
+            at += header.original
         found.entries.append(remains)
 
 
@@ -252,6 +223,12 @@ def _note(found: Survey, source: RandomSource, stretches: list[Stretch]) -> None
 # Without an index
 
 
+def _payload(source: RandomSource, stretch: Stretch) -> bytes:
+    """The payload of a sound frame."""
+    size = stretch.length - wire.FRAME_SIZE
+    return source.read_at(stretch.offset + wire.FRAME_SIZE, size).tobytes()
+
+
 def _without_nested(
     source: RandomSource, stretches: list[Stretch], index_at: int = -1
 ) -> list[Stretch]:
@@ -267,8 +244,7 @@ def _without_nested(
         if kind == wire.INDEX:
             indexes.add(stretch.offset)
         if kind == wire.END and number + 1 < len(stretches):
-            at = source.read_at(stretch.offset + wire.FRAME_SIZE, 8).view("<u8")[0]
-            if int(at) in indexes:
+            if _index_by(source, stretch) in indexes:
                 return [*kept, stretch]
             while kept and kept[-1].sound:
                 kept.pop()
@@ -279,6 +255,14 @@ def _without_nested(
         else:
             kept.append(stretch)
     return kept
+
+
+def _index_by(source: RandomSource, stretch: Stretch) -> int | None:
+    """Where the index is by a sound END frame."""
+    try:
+        return wire.parse_end(_payload(source, stretch)).index_at
+    except FormatError:
+        return None
 
 
 @dataclass
@@ -315,16 +299,20 @@ class _Walker:
             elif stretch.header.kind == wire.ENTRY:
                 self._begin(stretch)
             elif stretch.header.kind == wire.ENTRY_END:
-                self._end(self._payload(stretch) if stretch.sound else None)
+                self._end(self._entry_end(stretch) if stretch.sound else None)
             elif stretch.header.kind == wire.PLACE and stretch.sound:
-                self._place(self._payload(stretch))
+                with contextlib.suppress(FormatError):
+                    self._place(*wire.parse_place(_payload(self._source, stretch)))
             elif stretch.header.kind in (wire.INDEX, wire.END):
                 self._close()
         self._close()
 
-    def _payload(self, stretch: Stretch) -> bytes:
-        size = stretch.length - wire.FRAME_SIZE
-        return bytes(self._source.read_at(stretch.offset + wire.FRAME_SIZE, size).tobytes())
+    def _entry_end(self, stretch: Stretch) -> wire.EntryEnd | None:
+        try:
+            found = wire.parse_entry_end(_payload(self._source, stretch))
+        except FormatError:
+            return None
+        return found if found.digest else None
 
     def _gap(self) -> None:
         self._certain = False
@@ -337,7 +325,7 @@ class _Walker:
         meta = None
         if stretch.sound:
             try:
-                meta = parse(strictjson.loads(self._payload(stretch), "description of an entry"))
+                meta = parse_entry(_payload(self._source, stretch))
             except DensorError:
                 meta = None
         self._open(Remains(self._number, meta), _Run(start=0))
@@ -372,10 +360,7 @@ class _Walker:
         self._unnumbered = []
         self._next_model = following
 
-    def _place(self, payload: bytes) -> None:
-        if len(payload) != wire.PLACE_PAYLOAD.size:
-            return
-        number, models, offset = wire.PLACE_PAYLOAD.unpack(payload)
+    def _place(self, number: int, models: int, offset: int) -> None:
         if self._next_model is None:
             self._number_models(registry.FIRST_MODEL + models)
         run = self._runs[-1] if self._runs else _Run()
@@ -401,16 +386,15 @@ class _Walker:
         self._close()
         self._open(entry, run)
 
-    def _end(self, payload: bytes | None) -> None:
-        fixed = wire.ENTRY_END_PAYLOAD.size
-        if payload is not None and len(payload) > fixed and self._runs:
-            size, kind = wire.ENTRY_END_PAYLOAD.unpack(payload[:fixed])
+    def _end(self, end: wire.EntryEnd | None) -> None:
+        if end is not None and self._runs:
+            size, kind, digest = end
             if self._entry is None or not self._may_end(size):
                 self._split(Remains())
             assert self._entry is not None
             self._entry.size = size
             if kind in KINDS.values():
-                self._entry.digest = kind, payload[fixed:]
+                self._entry.digest = kind, digest
             run = self._runs[-1]
             if run.start is None and run.length <= size:
                 run.start = size - run.length

@@ -15,6 +15,7 @@ import xxhash
 
 from densor.errors import ArgumentError, ChecksumError, UnsupportedError
 from densor.formats.container import wire
+from densor.formats.container.frames import frame_at
 from densor.formats.damage import scan
 from densor.formats.io.outputs import write_all
 from densor.formats.io.sources import Bytes, FileRandomSource, RandomSource
@@ -63,8 +64,7 @@ class Layout(NamedTuple):
     def end(self) -> bytes:
         """The END frame."""
         frames = self.frames + self.groups * self.parity
-        payload = wire.END_PAYLOAD.pack(self.index_at, frames)
-        return wire.pack_frame(wire.END, payload) + payload
+        return wire.pack_end(self.index_at, frames)
 
     @property
     def size(self) -> int:
@@ -132,8 +132,7 @@ def protect(file: BinaryIO, start: int, percent: float) -> int:
     end = file.tell()
     source = _Part(FileRandomSource(file), start)
     end_at = end - start - wire.END_SIZE
-    payload = source.read_at(end_at + wire.FRAME_SIZE, wire.END_PAYLOAD.size)
-    index_at, frames = wire.END_PAYLOAD.unpack(payload.tobytes())
+    index_at, frames = wire.parse_end(frame_at(source, end_at, wire.CHUNK_LIMIT).payload)
     if end_at > _MOST_BYTES:
         raise ArgumentError("recovery data is for archives of up to 1 TB")
     layout = plan(end_at, index_at, frames, percent)
@@ -259,8 +258,8 @@ def find_layout(source: RandomSource, thorough: bool = True) -> Layout | None:
         for offset, header in header_of(source):
             if header.kind != wire.RECOVERY:
                 continue
-            payload = scan.payload_of(source, offset, header)
-            found = None if payload is None else parse_payload(payload, offset)
+            frame = scan.frame_at(source, offset)
+            found = None if frame is None else parse_payload(frame.payload, offset)
             if found is not None:
                 return found[0]
     return None
@@ -285,11 +284,10 @@ def parity_of(source: RandomSource, layout: Layout, group: int) -> dict[int, Par
         offset = layout.frame_offset(group, number)
         if offset + layout.frame_size > source.size:
             break
-        header = scan.header_at(source, offset, wire.CHUNK_LIMIT)
-        if header is None or header.kind != wire.RECOVERY or header.stored != layout.payload_size:
+        frame = scan.frame_at(source, offset)
+        if frame is None or frame.header.kind != wire.RECOVERY:
             continue
-        payload = scan.payload_of(source, offset, header)
-        parsed = None if payload is None else parse_payload(payload, offset)
+        parsed = parse_payload(frame.payload, offset)
         if parsed is not None and parsed[0] == layout:
             found[number] = parsed[1]
     return found

@@ -7,10 +7,10 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from densor.codec.zstd import zstd_decompress
 from densor.errors import ChecksumError, FormatError
-from densor.formats.container import strictjson, wire
-from densor.formats.container.index import parse_entries, parse_frames
+from densor.formats.container import wire
+from densor.formats.container.frames import frame_at
+from densor.formats.container.index import read_index
 from densor.formats.damage import recovery, scan
 from densor.formats.damage.recovery import Layout
 from densor.formats.io.outputs import (
@@ -105,8 +105,7 @@ class _Work:
             layout = self._layout
             _write_data(self._source, layout, out)
             out.seek(layout.protected)
-            payload = wire.END_PAYLOAD.pack(layout.index_at, layout.frames)
-            write_all(out, wire.pack_frame(wire.END, payload) + payload)
+            write_all(out, wire.pack_end(layout.index_at, layout.frames))
             recovery.protect(out, 0, self._percent)
 
     def _write_ends(self, out: BinaryIO) -> None:
@@ -167,8 +166,8 @@ def _check_whole(source: RandomSource) -> None:
         last = number, stretch
     if last is None or last[1].header is None or last[1].header.kind != wire.END:
         raise ChecksumError("archive has no end after the repair; nothing was written")
-    payload = source.read_at(last[1].offset + wire.FRAME_SIZE, wire.END_PAYLOAD.size)
-    if wire.END_PAYLOAD.unpack(payload.tobytes())[1] != last[0]:
+    end = wire.parse_end(frame_at(source, last[1].offset, limit).payload)
+    if end.frames != last[0]:
         raise ChecksumError("archive has another number of frames after the repair")
 
 
@@ -204,8 +203,7 @@ def _ends_of(source: RandomSource) -> _Ends:
         )
     stretch, frames = index
     features |= _features_of_index(source, stretch)
-    payload = wire.END_PAYLOAD.pack(stretch.offset, frames)
-    end = wire.pack_frame(wire.END, payload) + payload
+    end = wire.pack_end(stretch.offset, frames)
     return _Ends(_renewed(header, features), stretch.end, end, True)
 
 
@@ -236,10 +234,6 @@ def _header_of(source: RandomSource) -> wire.Header | None:
 
 def _features_of_index(source: RandomSource, stretch: scan.Stretch) -> int:
     """The features that an archive needs by its index, which must fit what stands before it."""
-    assert stretch.header is not None
-    wire.check_index_size(stretch.header, stretch.offset)
-    payload = source.read_at(stretch.offset + wire.FRAME_SIZE, stretch.header.stored)
-    index = strictjson.loads(zstd_decompress(payload, stretch.header.original), "index")
-    entries = parse_entries(index, parse_frames(index, stretch.offset))
+    entries = read_index(frame_at(source, stretch.offset, wire.CHUNK_LIMIT)).entries
     based = any(entry.meta.base is not None for entry in entries)
     return wire.BASE if based else 0

@@ -4,40 +4,43 @@ import contextlib
 import json
 import os
 import re
-import threading
 from bisect import bisect_right
-from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Unpack
 
 import numpy as np
 
-from densor.codec import registry
-from densor.codec.coder import Base, ChunkDecoder
 from densor.codec.language_model.session import Session
 from densor.errors import ArgumentError, DensorError, FileError, LimitError
-from densor.files.folder import make_parents
-from densor.files.single import Progress, apply_times_and_mode
 from densor.formats.container import wire
-from densor.formats.container.base import GivenBase, check_chain, resolve
-from densor.formats.container.chunk_decoders import Models, decode_chunk
-from densor.formats.container.entry import DIR, FILE
+from densor.formats.container.base import GivenBase, check_chain
+from densor.formats.container.entry import DIR, FILE, BaseRef
+from densor.formats.container.entry_decoder import Budget, EntryDecoder, Piece
+from densor.formats.container.frames import Frame
 from densor.formats.container.hashing import NAMES, Hash, new_hash
 from densor.formats.container.open_base import open_base
 from densor.formats.damage import scan
-from densor.formats.damage.inventory import DamagedBytes, Piece, Remains, Survey, survey
+from densor.formats.damage.inventory import DamagedBytes, Remains, Survey, survey
 from densor.formats.damage.recovery import damage_of, find_layout
-from densor.formats.io.outputs import errors_of, move_into_place, whole_file, write_all
+from densor.formats.io.outputs import (
+    apply_times_and_mode,
+    errors_of,
+    make_parents,
+    move_into_place,
+    whole_file,
+    write_all,
+)
 from densor.formats.io.safe_paths import Places
 from densor.formats.io.sources import Bytes, FileRandomSource, RandomSource, ReadableSource
+from densor.options import ReadKeywords, ReadOptions, read_options
 from densor.runtime.workers import Task, Workers
 
 PARTIAL = ".partial"
-_KEPT = wire.CHUNK_LIMIT  # bytes of decoded chunks kept for repetitions and bases
-_WORK = 64  # bytes that may be decoded for others, per byte of the entries and of the archive
 _IN_FLIGHT = 1 << 26
 
 
@@ -79,7 +82,7 @@ class Damage:
     """What is damaged of an archive.
 
     `damaged`: stretches of the archive that cannot be used. `truncated`: it does not end as an
-    archive ends. `has_index`: an index was left. `protected`: it has recovery data. `mendable`:
+    archive ends. `has_index`: an index was left. `protected`: it has recovery data. `repairable`:
     that is enough to mend all damage.
     """
 
@@ -89,7 +92,7 @@ class Damage:
     has_index: bool
     protected: bool
     size: int  # of the archive
-    mendable: bool = False
+    repairable: bool = False
 
     @property
     def sound(self) -> bool:
@@ -109,7 +112,7 @@ class Damage:
             "truncated": self.truncated,
             "has_index": self.has_index,
             "protected": self.protected,
-            "mendable": self.mendable,
+            "repairable": self.repairable,
             "damaged": [damaged._asdict() for damaged in self.damaged],
             "entries": [
                 vars(entry) | {"lost": [lost._asdict() for lost in entry.lost]}
@@ -120,43 +123,37 @@ class Damage:
 
 def damage(
     archive: str | os.PathLike[str],
-    threads: int = 0,
+    threads: int | None = None,
     *,
-    max_output_size: int | None = None,
-    base: Any = None,
-    llm: Any = None,
-    progress: Progress | None = None,
+    options: ReadOptions | None = None,
+    **keywords: Unpack[ReadKeywords],
 ) -> Damage:
     """Decodes what can be decoded of an archive and says which bytes of which entries are lost.
 
-    `base`, `llm`: as for `decompress_file`; without its language model, a text counts as lost.
+    Options are those of `decompress_file`; without its language model, a text counts as lost.
     FormatError if it is no archive at all.
     """
-    with _opened(archive, base, llm, max_output_size) as (source, given):
-        work = _Salvage(source, threads, given, llm, max_output_size, progress)
+    with _opened(archive, read_options(options, threads=threads, **keywords)) as work:
         return work.run(None)
 
 
 def salvage(
     archive: str | os.PathLike[str],
     folder: str | os.PathLike[str],
-    threads: int = 0,
+    threads: int | None = None,
     *,
     overwrite: bool = False,
-    max_output_size: int | None = None,
-    base: Any = None,
-    llm: Any = None,
-    progress: Progress | None = None,
+    options: ReadOptions | None = None,
+    **keywords: Unpack[ReadKeywords],
 ) -> Damage:
     """Writes what is left of a damaged archive below `folder`.
 
     Entries that are whole get their names. Of others, NAME.partial has what is left in its place
     and zeros where bytes are lost; chunks of no known place are files of their own. All of it is
-    told in `salvage.json`, as `Damage.to_json` gives it. Entries that are tensors are written as
-    their plain bytes.
+    listed in `salvage.json`, as `Damage.to_json` gives it. Entries that are tensors are written as
+    their plain bytes. Options are those of `decompress_file`.
     """
-    with _opened(archive, base, llm, max_output_size) as (source, given):
-        work = _Salvage(source, threads, given, llm, max_output_size, progress)
+    with _opened(archive, read_options(options, threads=threads, **keywords)) as work:
         target = _Folder(Path(folder), overwrite, work.names)
         found = work.run(target)
         target.report(found)
@@ -164,178 +161,115 @@ def salvage(
 
 
 @contextlib.contextmanager
-def _opened(
-    archive: str | os.PathLike[str], base: Any, llm: Any, max_size: int | None
-) -> Iterator[tuple[RandomSource, GivenBase | None]]:
+def _opened(archive: str | os.PathLike[str], options: ReadOptions) -> Iterator["_Salvage"]:
     path = Path(archive)
     with (
         errors_of(path),
         path.open("rb", buffering=0) as file,
-        open_base(base, max_size=max_size, llm=llm) as given,
+        open_base(options) as given,
     ):
-        yield ReadableSource(FileRandomSource(file)), given
+        yield _Salvage(ReadableSource(FileRandomSource(file)), options, given)
 
 
 class _Lost(DensorError):
     """Bytes that cannot be decoded; the message says why."""
 
 
-class _Output(Protocol):
-    """Where an entry goes."""
-
-    def write(self, begin: int, data: Bytes) -> None: ...
+Write = Callable[[int, Bytes], None]  # takes bytes of an entry and where in it they begin
 
 
-class _Nowhere:
-    def write(self, begin: int, data: Bytes) -> None:
-        pass
-
-
-class _Decoder:
-    """Decodes pieces of entries. Safe to use from several threads."""
+class _Decoder(EntryDecoder[Remains]):
+    """Decodes pieces of entries, or says with `_Lost` why they are lost."""
 
     def __init__(
-        self, source: RandomSource, found: Survey, given: GivenBase | None, llm: Any
+        self, source: RandomSource, found: Survey, given: GivenBase | None, language_model: Any
     ) -> None:
+        super().__init__(given, Session(language_model))
         self._source = source
         self._found = found
-        self._given = given
         self._by_number = found.by_number()
-        self._models = Models(Session(llm))
-        self._kept: OrderedDict[int, Bytes] = OrderedDict()
-        self._kept_size = 0
-        self._lock = threading.Lock()
         sizes = sum(piece.header.original for e in found.entries for piece in e.placed)
-        self._work_left = _WORK * (sizes + source.size + wire.CHUNK_LIMIT)
+        message = "repetitions and bases take too much to decode"
+        self._budget = Budget(sizes + source.size, message)
 
     def decoded(self, entry: Remains, piece: Piece) -> Bytes:
         """The bytes of a piece; `_Lost` if there is no telling them."""
-        if not piece.sound:
-            raise _Lost("its frame is damaged")
-        head = scan.header_at(self._source, piece.offset, self._found.limit)
-        payload = None if head is None else scan.payload_of(self._source, piece.offset, head)
-        if head is None or payload is None:
-            raise _Lost("its frame is damaged")
-        if head.kind == wire.REF:
-            return self._repeated(entry, payload, head.original)
-        decoder = self._decoder(head.model)
-        out = np.empty(head.original, np.uint8)
-        decode_chunk(head.model, decoder, payload, out, self._base_of(entry))
+        out = np.empty(piece.header.original, np.uint8)
+        if piece.header.kind == wire.CHUNK:
+            self.decode(entry, piece, out, self._budget)
+            return out
+        other, offset = self.target(entry, piece)
+        with _lost("it repeats bytes that are lost"):
+            self.fill(other, offset, out, self._budget, refs=False)
         return out
 
-    def _decoder(self, number: int) -> ChunkDecoder | None:
-        if number < registry.FIRST_MODEL:
-            return self._models.known(number)
-        decoder = self._models.get(number)
-        if decoder is not None:
-            return decoder
-        offset = self._found.models.get(number)
-        if offset is None:
-            raise _Lost("its model is damaged")
-        header = scan.header_at(self._source, offset, self._found.limit)
-        payload = None if header is None else scan.payload_of(self._source, offset, header)
-        if payload is None:
-            raise _Lost("its model is damaged")
-        return self._models.put(number, payload.tobytes())
+    def fill_base(self, entry: Remains, begin: int, out: Bytes, budget: Budget) -> None:
+        """Decodes a stretch that an entry is based on."""
+        with _lost("it is coded against bytes that are lost"):
+            self.fill(entry, begin, out, budget)
 
-    def _repeated(self, entry: Remains, payload: Bytes, size: int) -> Bytes:
-        if payload.size != wire.REF_PAYLOAD.size:
-            raise _Lost("its frame is malformed")
-        number, offset = wire.REF_PAYLOAD.unpack(payload.tobytes())
-        other = self._by_number.get(number)
-        if other is None or (entry.number is not None and number > entry.number):
-            raise _Lost("it repeats bytes of an entry that is lost")
-        return self.stretch(other, offset, size, "it repeats bytes that are lost", False)
-
-    def stretch(self, entry: Remains, begin: int, size: int, why: str, refs: bool) -> Bytes:
-        """A stretch of an entry on behalf of another one; `_Lost`, with `why`, if not all is left.
-
-        `refs`: whether it may come from repetitions.
-        """
-        out = np.empty(size, np.uint8)
-        at = begin
+    def _pieces(self, entry: Remains, begin: int, end: int) -> Iterator[Piece]:
         first = max(0, bisect_right(entry.placed, begin, key=lambda piece: piece.begin) - 1)
+        at = begin
         for piece in islice(entry.placed, first, None):
-            if at >= begin + size or not piece.begin <= at < piece.end:
+            if at >= end or not piece.begin <= at < piece.end:
                 break
-            if not (refs or piece.header.kind == wire.CHUNK):
-                break
-            data = self._kept_or_decoded(entry, piece, why)
-            end = min(piece.end, begin + size)
-            out[at - begin : end - begin] = data[at - piece.begin : end - piece.begin]
-            at = end
-        if at < begin + size:
-            raise _Lost(why)
-        return out
+            yield piece
+            at = piece.end
 
-    def _kept_or_decoded(self, entry: Remains, piece: Piece, why: str) -> Bytes:
-        with self._lock:
-            found = self._kept.get(piece.offset)
-            if found is not None:
-                self._kept.move_to_end(piece.offset)
-                return found
-            self._work_left -= piece.header.original
-            if self._work_left < 0:
-                raise LimitError("repetitions and bases take too much to decode")
-        try:
-            found = self.decoded(entry, piece)
-        except ArgumentError:
-            raise
-        except DensorError:
-            raise _Lost(why) from None
-        with self._lock:
-            if piece.offset not in self._kept:
-                self._kept[piece.offset] = found
-                self._kept_size += found.size
-            while self._kept_size > _KEPT and len(self._kept) > 1:
-                self._kept_size -= self._kept.popitem(last=False)[1].size
-        return found
+    def _frame_of(self, piece: Piece) -> Frame:
+        frame = None
+        if piece.sound:
+            frame = scan.frame_at(self._source, piece.place, self._found.limit)
+        if frame is None or frame.header[:4] != piece.header[:4]:
+            raise _Lost("its frame is damaged")
+        return frame
 
-    def _base_of(self, entry: Remains) -> Base | None:
-        wanted = None if entry.meta is None else entry.meta.base
-        if wanted is None:
-            return None
-        if wanted.entry is None:
-            return resolve(wanted, self._given)
-        other = self._by_number.get(wanted.entry)
-        if other is None or entry.number is None or wanted.entry >= entry.number:
+    def _params(self, chunk: Piece) -> bytes:
+        offset = self._found.models.get(chunk.header.model)
+        frame = None if offset is None else scan.frame_at(self._source, offset, self._found.limit)
+        if frame is None:
+            raise _Lost("its model is damaged")
+        return frame.payload.tobytes()
+
+    def _repeated(self, entry: Remains, ref: wire.Ref, size: int) -> Remains:
+        other = self._by_number.get(ref.entry)
+        if other is None or (entry.number is not None and ref.entry > entry.number):
+            raise _Lost("it repeats bytes of an entry that is lost")
+        return other
+
+    def _earlier(self, entry: Remains, wanted: BaseRef) -> Remains:
+        number = -1 if wanted.entry is None else wanted.entry
+        other = self._by_number.get(number)
+        if other is None or entry.number is None or number >= entry.number:
             raise _Lost("its base is lost")
         if other.size is not None and other.digest is not None:
-            check_chain(wanted, other.size, *other.digest)
-        return _EntryBase(self, other, wanted.size)
+            check_chain(wanted, (other.size, *other.digest))
+        return other
 
 
-class _EntryBase:
-    """What is left of an entry, as the base of another one."""
-
-    def __init__(self, decoder: _Decoder, entry: Remains, size: int) -> None:
-        self._decoder = decoder
-        self._entry = entry
-        self.size = size
-
-    def read_at(self, offset: int, count: int) -> Bytes:
-        why = "it is coded against bytes that are lost"
-        return self._decoder.stretch(self._entry, offset, count, why, True)
+@contextlib.contextmanager
+def _lost(why: str) -> Iterator[None]:
+    """Whatever cannot be decoded is lost for this reason."""
+    try:
+        yield
+    except ArgumentError:  # the caller can do something about it
+        raise
+    except DensorError:
+        raise _Lost(why) from None
 
 
 class _Salvage:
     """One run over an archive."""
 
-    def __init__(
-        self,
-        source: RandomSource,
-        threads: int,
-        given: GivenBase | None,
-        llm: Any,
-        max_size: int | None,
-        progress: Progress | None,
-    ) -> None:
+    def __init__(self, source: RandomSource, options: ReadOptions, given: GivenBase | None) -> None:
         self._source = source
         self._found = survey(source)
         self.size = source.size
-        self._progress = progress
-        self._decoder = _Decoder(source, self._found, given, llm)
-        self._workers = Workers(threads)
+        self._progress = options.progress
+        self._decoder = _Decoder(source, self._found, given, options.language_model)
+        self._workers = Workers(options.threads)
+        max_size = options.max_output_size
         most = sum(_declared(entry, source.size) for entry in self._found.entries)
         if max_size is not None and most > max_size:
             raise LimitError(f"archive holds more than the {max_size} bytes allowed")
@@ -352,14 +286,14 @@ class _Salvage:
         try:
             for entry in found.entries:
                 if target is None:
-                    entries.append(self.entry(entry, _Nowhere()))
+                    entries.append(self.entry(entry, lambda begin, data: None))
                 else:
                     entries.append(target.add(entry, self))
         finally:
             self._workers.close()
         facts = found.truncated, found.has_index, found.protected, self.size
         done = Damage(entries, found.damaged, *facts)
-        done.mendable = not done.sound and self._mendable()
+        done.repairable = not done.sound and self._mendable()
         return done
 
     def _mendable(self) -> bool:
@@ -369,7 +303,7 @@ class _Salvage:
         condition = damage_of(self._source, layout)
         return not condition.hopeless and not condition.unknown
 
-    def entry(self, entry: Remains, output: _Output) -> EntryDamage:
+    def entry(self, entry: Remains, write: Write) -> EntryDamage:
         """Decodes what is left of an entry."""
         meta = entry.meta
         name, kind = (None, None) if meta is None else (meta.name, meta.kind)
@@ -384,7 +318,7 @@ class _Salvage:
             if isinstance(data, str):
                 _lose(done, piece.begin, piece.end, data)
             else:
-                output.write(piece.begin, data)
+                write(piece.begin, data)
                 if hasher is not None and not done.lost:
                     hasher.update(data)
             at = piece.end
@@ -452,7 +386,7 @@ def _declared(entry: Remains, stored: int) -> int:
     """Bytes that a salvaged entry has at most: its size, unless that cannot be true."""
     held = entry.placed[-1].end if entry.placed else 0
     loose = sum(run[-1].end for run in entry.loose)
-    possible = (stored // 41 + 1) << 26  # a chunk of 41 bytes stands for 64 MiB at most
+    possible = wire.most_original(stored)
     size = entry.size if entry.size is not None and entry.size <= possible else 0
     return max(held, size) + loose
 
@@ -474,35 +408,35 @@ class _Folder:
         meta = entry.meta
         if meta is not None and meta.kind == DIR:
             make_parents(self._folder, self._folder / meta.name)
-            return work.entry(entry, _Nowhere())
+            return work.entry(entry, lambda begin, data: None)
         name = self._name_for(entry)
         if not self._overwrite and os.path.lexists(self._folder / name):
             raise FileError(f"{self._folder / name}: already exists; use -f (overwrite=True)")
-        partial = self._free(_shortened(name) + PARTIAL)
-        path = self._folder / partial
+        unfinished = self._free(_shortened(name) + PARTIAL)
+        path = self._folder / unfinished
         make_parents(self._folder, path.parent)
         with whole_file(path, self._overwrite) as file:
-            done = work.entry(entry, _Seeking(file))
+            done = work.entry(entry, partial(_write_at, file))
             size = _declared(entry, work.size) - done.unplaced
             with errors_of(path):
                 file.truncate(size)
-        done.file = partial
+        done.file = unfinished
         if done.whole:
             with errors_of(self._folder / name):
                 move_into_place(path, self._folder / name, self._overwrite)
                 self._places.made(name)
             done.file = name
         if meta is not None and meta.kind == FILE:
-            apply_times_and_mode(self._folder / done.file, meta)
+            apply_times_and_mode(self._folder / done.file, meta.mode, meta.mtime_ns)
         for run in entry.loose:
             self._add_loose(entry, run, name, work)
         return done
 
     def _add_loose(self, entry: Remains, run: list[Piece], name: str, work: _Salvage) -> None:
-        path = self._folder / self._free(f"{_shortened(name)}.at-{run[0].offset}{PARTIAL}")
+        path = self._folder / self._free(f"{_shortened(name)}.at-{run[0].place}{PARTIAL}")
         with whole_file(path, self._overwrite) as file:
             pieces = Remains(entry.number, entry.meta, run[-1].end, None, run)
-            work.entry(pieces, _Seeking(file))
+            work.entry(pieces, partial(_write_at, file))
             with errors_of(path):
                 file.truncate(run[-1].end)
 
@@ -539,12 +473,7 @@ def _shortened(name: str) -> str:
     return name if len(os.fsencode(last)) <= 200 else os.path.join(folder, last[:50])
 
 
-class _Seeking:
-    """Writes pieces of a file at their places; what lies between is zeros."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def write(self, begin: int, data: Bytes) -> None:
-        self._file.seek(begin)
-        write_all(self._file, data)
+def _write_at(file: BinaryIO, begin: int, data: Bytes) -> None:
+    """Writes a piece of a file at its place; what lies between is zeros."""
+    file.seek(begin)
+    write_all(file, data)

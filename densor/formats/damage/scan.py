@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from densor.errors import ChecksumError, DensorError
-from densor.formats.container import wire
+from densor.errors import DensorError, FileError
+from densor.formats.container import frames, wire
+from densor.formats.container.frames import Frame, FrameReader, From
 from densor.formats.io.sources import Bytes, RandomSource
 from densor.runtime.buffers import POOL
 
@@ -124,22 +125,19 @@ class Stretch(NamedTuple):
 def header_at(source: RandomSource, offset: int, limit: int) -> wire.FrameHeader | None:
     """The frame header at this place, None if there is no sound one."""
     try:
-        return wire.parse_frame(source.read_at(offset, wire.FRAME_SIZE).tobytes(), limit)
+        return FrameReader(From(source, offset), limit).header()
     except DensorError:
         return None
 
 
-def payload_of(source: RandomSource, offset: int, header: wire.FrameHeader) -> Bytes | None:
-    """The payload of the frame at this place, None if it is damaged or cut."""
-    if offset + wire.FRAME_SIZE + header.stored > source.size:
-        return None
-    payload = source.read_at(offset + wire.FRAME_SIZE, header.stored)
+def frame_at(source: RandomSource, offset: int, limit: int = wire.CHUNK_LIMIT) -> Frame | None:
+    """The frame at this place, None if it is damaged or cut."""
     try:
-        wire.check_payload(header, payload)
-    except ChecksumError:
-        POOL.give(payload)
+        return frames.frame_at(source, offset, limit)
+    except FileError:
+        raise
+    except DensorError:
         return None
-    return payload
 
 
 def walk(
@@ -158,16 +156,16 @@ def walk(
             yield Stretch(at, end - at, None, False)
             at = end
             continue
-        payload = payload_of(source, at, header)
         end = at + wire.FRAME_SIZE + header.stored
-        if payload is not None:
-            POOL.give(payload)
+        frame = frame_at(source, at, limit)
+        if frame is not None:
+            frame.release()
         elif header.stored <= spare and not _goes_on(source, end, limit):
             spare -= header.stored
             end = _end_of_cut(source, at + wire.FRAME_SIZE, min(end, source.size), limit)
         else:
             end = min(end, source.size)
-        yield Stretch(at, end - at, header, payload is not None)
+        yield Stretch(at, end - at, header, frame is not None)
         at = end
 
 

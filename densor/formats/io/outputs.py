@@ -6,12 +6,19 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from densor.errors import FileError
 from densor.runtime.buffers import new_bytes
+
+
+class Sizes(NamedTuple):
+    """What a call has done, in bytes."""
+
+    original: int
+    stored: int
 
 
 @contextlib.contextmanager
@@ -173,3 +180,24 @@ def copy_times_and_mode(source: Path, target: Path) -> None:
     """Gives `target` the permissions and times of `source`, as far as the system allows."""
     with contextlib.suppress(OSError):
         shutil.copystat(source, target)
+
+
+def apply_times_and_mode(path: Path, mode: int | None, mtime_ns: int | None) -> None:
+    """Sets permission bits and modification time, as far as they are known and allowed."""
+    with contextlib.suppress(OSError):
+        if mode is not None:
+            path.chmod(mode)
+        if mtime_ns is not None:
+            os.utime(path, ns=(mtime_ns, mtime_ns))
+
+
+def make_parents(folder: Path, parent: Path) -> None:
+    """Makes folders below the target one by one, none of them through a symbolic link."""
+    with errors_of(parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        at = folder
+        for part in parent.relative_to(folder).parts:
+            at = at / part
+            if at.is_symlink():
+                raise FileError(f"{at}: is a symbolic link; extract elsewhere")
+            at.mkdir(exist_ok=True)

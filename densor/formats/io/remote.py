@@ -3,7 +3,6 @@
 import contextlib
 import email.utils
 import secrets
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -13,6 +12,7 @@ from densor.errors import ArgumentError, DensorError, FileError, TruncatedError,
 from densor.formats.io.sources import Bytes, as_bytes
 from densor.formats.io.urls import join, label, name_of
 from densor.runtime.locks import Lock
+from densor.runtime.lru import LruCache
 
 _READ_AHEAD = 8 << 20  # bytes asked for at a time where a file is read from front to back
 _PART = 32 << 20  # bytes of a part of an upload; S3 takes 10,000 parts
@@ -161,7 +161,7 @@ class RemoteSource:
         self._size = found
         self._lock = Lock()
         self._expected: tuple[int, int] = (0, 0)
-        self._blocks: OrderedDict[tuple[int, int], Bytes] = OrderedDict()
+        self._blocks: LruCache[tuple[int, int], Bytes] = LruCache(_BLOCKS)
 
     @property
     def size(self) -> int:
@@ -199,10 +199,8 @@ class RemoteSource:
     def _block(self, begin: int, end: int) -> Bytes:
         block = self._blocks.get((begin, end))
         if block is None:
-            block = self._blocks[begin, end] = self._fetch(begin, end)
-            if len(self._blocks) > _BLOCKS:
-                self._blocks.popitem(last=False)
-        self._blocks.move_to_end((begin, end))
+            block = self._fetch(begin, end)
+            self._blocks.put((begin, end), block)
         return block
 
     def _fetch(self, begin: int, end: int) -> Bytes:

@@ -7,13 +7,11 @@ import os
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from densor.errors import FileError, TruncatedError
 from densor.runtime.buffers import POOL
 from densor.runtime.locks import Lock
-
-Bytes = npt.NDArray[np.uint8]
+from densor.runtime.types import Bytes as Bytes
 
 
 class Source(Protocol):

@@ -16,6 +16,16 @@ def tensors_of(base: RandomSource, name: str = "array") -> list[TensorInfo]:
     return plan_file(_Sequential(base), base.size, random=base, name=name).tensors
 
 
+def shares_tensors(tensors: Iterable[TensorInfo], others: Iterable[TensorInfo]) -> bool:
+    """Whether some of the tensors have the same name, dtype and shape."""
+    known = {_identity(tensor) for tensor in others}
+    return any(_identity(tensor) in known for tensor in tensors)
+
+
+def _identity(tensor: TensorInfo) -> tuple[str, str, tuple[int, ...]]:
+    return tensor.name, tensor.dtype, tensor.shape
+
+
 class _Sequential:
     """A source's bytes from the first to the last."""
 
@@ -40,7 +50,7 @@ def attach(
     cut where these do not follow each other in the base too. Of other bytes, those at the same
     place go together.
     """
-    places = {(t.name, t.dtype, t.shape): t.offset for t in base_tensors}
+    places = {_identity(tensor): tensor.offset for tensor in base_tensors}
     ordered = _apart(tensors)
     at = 0
     for segment in segments:
@@ -73,7 +83,7 @@ def _matched(
     inside = tensors[begin:end]
 
     def shift(tensor: TensorInfo) -> int | None:
-        place = places.get((tensor.name, tensor.dtype, tensor.shape))
+        place = places.get(_identity(tensor))
         return None if place is None else place - tensor.offset
 
     parts = [(found, list(group)) for found, group in groupby(inside, shift)]

@@ -5,20 +5,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from densor.codec.kind import (
-    BYTES,
-    FLOATS,
-    Kind,
-    Segment,
-    kind_of,
-    kind_of_blocks,
-    matrix_chunk,
-    parts_of,
-)
+from densor.codec.choose import matrix_chunk
+from densor.codec.kind import BYTES, Kind, Segment, kind_of, kind_of_blocks, parts_of
 from densor.codec.levels import DEFAULT_LEVEL, Level, level_settings
 from densor.codec.planes.analyse import MAX_RUN
 from densor.dtypes import SIZES, parse_dtype
 from densor.errors import FormatError, LimitError, TruncatedError
+from densor.float_formats import by_rows
 from densor.formats.io.sources import RandomSource, Source
 from densor.formats.parsers import ctranslate2, gguf, npy, onnx, safetensors, torch_zip
 from densor.formats.parsers.contents import Contents, Head, Stretch
@@ -150,7 +143,7 @@ def _joins(group: list[Stretch], stretch: Stretch, level: Level) -> bool:
 def _limits(stretch: Stretch, level: Level) -> tuple[int, int]:
     """Bytes of a stretch that may join a group, and of the group, at most."""
     chunk = matrix_chunk(level)
-    if chunk and stretch.dtype in FLOATS and not stretch.fields:
+    if chunk and by_rows(stretch.dtype) and not stretch.fields:
         return chunk, chunk
     medium = _MEDIUM if level.classes > 1 else _SMALL
     return _SMALL if len(stretch.shape) > 2 else medium, _GROUP

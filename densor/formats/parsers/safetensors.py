@@ -1,19 +1,47 @@
-"""The header of a safetensors file: which tensors lie where.
+"""Headers of safetensors files, read and written: which tensors lie where.
 
 Format: https://github.com/huggingface/safetensors, "Format": a u64 with the length of the
 header, the header as JSON, then the data.
 """
 
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from densor.dtypes import SIZES
-from densor.errors import DensorError, FormatError
+from densor.errors import ArgumentError, DensorError, FormatError, LimitError
 from densor.formats.container import strictjson
+from densor.formats.io.sources import RandomSource
 from densor.formats.parsers.contents import Contents, Head, plain
 from densor.formats.tensors import TensorInfo, is_name
 
 LENGTH_SIZE = 8
 MAX_HEADER = 100_000_000  # as the reference implementation
+ALIGNMENT = 8  # of the data in the file
+_WHAT = "safetensors header"
+_METADATA = "__metadata__"
+
+
+class Stored(NamedTuple):
+    """A tensor of a safetensors file; `begin` and `end` are offsets in the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+class Header(NamedTuple):
+    """The header of a safetensors file: its bytes, metadata, and tensors by ascending offset."""
+
+    raw: bytes
+    metadata: dict[str, str]
+    tensors: dict[str, Stored]
+
+    @property
+    def end(self) -> int:
+        """The size of the file that this is the header of."""
+        return max((stored.end for stored in self.tensors.values()), default=len(self.raw))
 
 
 def find(head: Head) -> Contents | None:
@@ -42,15 +70,15 @@ def parse_header(head: bytes) -> list[TensorInfo] | None:
     `head`: length field and header. Tensors of types that densor does not know, and those whose
     names no index can hold, are left out.
     """
-    if head[LENGTH_SIZE : LENGTH_SIZE + 1] != b"{":
-        return None
     try:
-        header = strictjson.loads(head[LENGTH_SIZE:], "safetensors header")
-        header.pop("__metadata__", None)
-        tensors = [_tensor(name, found, len(head)) for name, found in header.items()]
+        _, tensors = _items(head)
     except DensorError:
         return None
-    known = sorted((t for t in tensors if t is not None), key=lambda t: (t.offset, t.size))
+    known = [
+        TensorInfo(name, found.dtype, found.shape, found.begin, found.end - found.begin)
+        for name, found in tensors.items()
+        if found.dtype in SIZES and found.dtype != "VOID" and is_name(name)
+    ]
     end = len(head)
     for tensor in known:
         if tensor.offset < end:
@@ -59,17 +87,94 @@ def parse_header(head: bytes) -> list[TensorInfo] | None:
     return known
 
 
-def _tensor(name: str, found: object, start: int) -> TensorInfo | None:
-    if not isinstance(found, dict):
-        raise FormatError("tensor is not an object")
-    dtype, offsets = found.get("dtype"), found.get("data_offsets")
-    shape = strictjson.shape(found.get("shape"), "shape")
+def parse(raw: bytes) -> Header:
+    """The header of a safetensors file, from its length field on; FormatError if malformed.
+
+    Types may be unknown; tensors lie one behind the other without gaps.
+    """
+    metadata, tensors = _items(raw)
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise FormatError("safetensors header has malformed metadata")
+    _check_text([*metadata, *metadata.values(), *tensors])
+    at = len(raw)
+    for name, stored in tensors.items():
+        if stored.begin != at:
+            raise FormatError(f"{name!r:.200}: tensors of the file overlap or leave a gap")
+        at = stored.end
+    return Header(raw, metadata, tensors)
+
+
+def _items(raw: bytes) -> tuple[Any, dict[str, Stored]]:
+    """Metadata, unchecked, and tensors by ascending offset; FormatError if malformed."""
+    if raw[LENGTH_SIZE : LENGTH_SIZE + 1] != b"{":
+        raise FormatError("is no safetensors file")
+    found = strictjson.loads(raw[LENGTH_SIZE:], _WHAT)
+    metadata = found.pop(_METADATA, {})
+    tensors = [(name, _stored(name, item, len(raw))) for name, item in found.items()]
+    return metadata, dict(sorted(tensors, key=lambda item: item[1][2:]))
+
+
+def metadata_of(source: RandomSource, name: str) -> dict[str, Any] | None:
+    """The metadata of a safetensors file of this name, None if it has none."""
+    length = source.read_at(0, min(LENGTH_SIZE, source.size)).tobytes()
+    size = int.from_bytes(length, "little")
+    if size > min(source.size - LENGTH_SIZE, MAX_HEADER):
+        raise FormatError(f"{name}: is no safetensors file")
+    found = strictjson.loads(source.read_at(LENGTH_SIZE, size).tobytes(), _WHAT).get(_METADATA)
+    return found if isinstance(found, dict) else None
+
+
+def _check_text(texts: list[str]) -> None:
+    """FormatError for what JSON can hold but UTF-8 cannot: halves of surrogate pairs."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise FormatError("safetensors header holds a text that is not valid Unicode") from None
+
+
+def _stored(name: str, item: object, start: int) -> Stored:
+    if not isinstance(item, dict) or not isinstance(item.get("dtype"), str):
+        raise FormatError(f"{name!r:.200}: malformed tensor in the safetensors header")
+    shape = strictjson.shape(item.get("shape"), "shape")
+    offsets = item.get("data_offsets")
     if not isinstance(offsets, list) or len(offsets) != 2:
-        raise FormatError("tensor has no data_offsets")
+        raise FormatError(f"{name!r:.200}: has no data_offsets")
     begin = strictjson.integer(offsets[0], "data_offsets")
     end = strictjson.integer(offsets[1], "data_offsets", least=begin)
-    if not isinstance(dtype, str) or dtype not in SIZES or dtype == "VOID" or not is_name(name):
-        return None
-    if math.prod(shape) * SIZES[dtype] != end - begin:
-        raise FormatError("size of a tensor does not match its shape")
-    return TensorInfo(name, dtype, shape, start + begin, end - begin)
+    size = SIZES.get(item["dtype"])
+    if size is not None and math.prod(shape) * size != end - begin:
+        raise FormatError(f"{name!r:.200}: size of the tensor does not match its shape")
+    return Stored(item["dtype"], shape, start + begin, start + end)
+
+
+def check_new(names: Iterable[object], metadata: Mapping[str, str] | None) -> None:
+    """ArgumentError for what no header may hold, or no index of an archive."""
+    if not all(type(text) is str for item in (metadata or {}).items() for text in item):
+        raise ArgumentError("metadata must be texts by name")
+    for name in names:
+        if not isinstance(name, str) or name == _METADATA or not is_name(name):
+            raise ArgumentError(f"a tensor cannot be named {name!r:.80}")
+
+
+def new_header(
+    tensors: Iterable[tuple[str, str | None, tuple[int, ...] | None, int]],
+    metadata: Mapping[str, str] | None,
+) -> bytes:
+    """Length field and header for tensors in order: name, dtype, shape and bytes of each."""
+    found: dict[str, Any] = {}
+    at = 0
+    for name, dtype, shape, size in tensors:
+        offsets = [at, at + size]
+        found[name] = {"dtype": dtype, "shape": list(shape or ()), "data_offsets": offsets}
+        at += size
+    return header_bytes(found, metadata)
+
+
+def header_bytes(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None) -> bytes:
+    """Length field and header of a safetensors file, padded so that data is aligned."""
+    found = {_METADATA: dict(metadata)} if metadata else {}
+    text = strictjson.dumps(found | dict(tensors))
+    text += b" " * (-len(text) % ALIGNMENT)
+    if len(text) > MAX_HEADER:
+        raise LimitError("header is larger than safetensors allows")
+    return len(text).to_bytes(LENGTH_SIZE, "little") + text

@@ -25,8 +25,8 @@ import numpy.typing as npt
 from densor.dtypes import SIZES, to_numpy
 from densor.errors import UnsupportedError
 from densor.gpu.backend import COMMON, FILES, kernels, part
+from densor.runtime.types import Bytes
 
-Bytes = npt.NDArray[np.uint8]
 ORDERS = ("up", "down", "shuffled")  # in which lanes of a warp run between two collectives
 _ALIGNMENT = 256
 _GUARD = 64  # bytes around memory that kernels must leave alone

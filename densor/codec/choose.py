@@ -1,0 +1,242 @@
+"""How a batch is coded: which codecs are candidates for it at which level, and which one is taken.
+
+| data | levels | candidates | decided by |
+|---|---|---|---|
+| what has a base | all | delta, or one of those below | estimate |
+| bytes with a language model | all | language model, or byte_cm | trial, of texts |
+| bytes from 4 KiB on | 5 to 9 | byte_cm, Zstandard | trial of each chunk |
+| other bytes | all | Zstandard | |
+| floats in matrices | 9 | float_cm, or planes as below | trial |
+| floats in matrices, few zeros | 6 to 8 | scale_context, or planes | trial to 512 KiB, estimate |
+| blocks | all | blocks | |
+| elements with zeros | all | sparse, planes | trial of a sample |
+| other elements | all | planes, Zstandard | estimate |
+| one chunk of elements, blocks | all | also Huffman codes, to 64 KiB; Zstandard, to 4 KiB | trial |
+
+The first row that fits is taken, see `_rows`. Within a batch each chunk is stored in the smallest
+of several ways, see `chunks.py`; context mixing of bytes has its own, see `byte_cm/encoder.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from densor.codec import registry
+from densor.codec.batch import Batch, Bytes, Chunks, CodedBatch, Coding, Smallest, smallest
+from densor.codec.chunks import zstd_chunk
+from densor.codec.codec import CODECS, Encoder
+from densor.codec.kind import BATCH_BYTES, Data, Kind
+from densor.codec.levels import Level, beside_language_model, with_huffman_codes
+from densor.codec.sparse.encoder import with_zeros
+from densor.codec.zstd import zstd_compress
+from densor.llm.vocabulary import readable
+from densor.runtime.workers import Done
+
+# What must be saved
+MAX_SIZE_OF_CHANGES = 0.98  # share of what a batch takes without its base
+MAX_SIZE_OF_SPARSE = 0.98  # share of what the sample takes as planes
+# Where a trial of the whole batch costs little
+MAX_BYTES_OF_ZSTD = 1 << 12  # and where parameters must prove their worth
+MAX_BYTES_OF_HUFFMAN = 1 << 16  # codes may be smaller than rANS, for their simpler parameters
+MAX_BYTES_OF_TRIAL = 1 << 19  # of floats by rows and by planes
+# Where a model of bytes has a chance
+MIN_BYTES_OF_TEXT = 1 << 12  # below, context mixing has not learned enough to be worth its time
+MIN_BYTES_ASKED = 128  # that a language model is asked about
+MAX_REPEATS = 500  # size over what Zstandard leaves; beyond, nothing is left to gain
+MIN_READABLE = 0.5  # share of samples that reads like a text; of noise, .38 does
+SAMPLE_BYTES, MAX_SAMPLES = 1 << 12, 32
+
+FAST_ZSTD = 3  # a level that costs little more than the fastest
+ZSTD_CHUNK = 1 << 22  # bytes
+
+Row = Callable[[Batch, Level], Coding | None]
+FLOAT_CODECS = {"scales": registry.CODEC_SCALES, "mixing": registry.CODEC_MIXING}  # by level.floats
+
+
+def encode_batch(batch: Batch, level: Level) -> Coding:
+    """Starts coding at most a batch of one kind.
+
+    Batches are given in the order that they will have in the archive.
+    """
+    data = batch.kind.data
+    batch = batch.in_chunks_of(_chunk_bytes(data, batch.kind, level))
+    coding = next(filter(None, (row(batch, level) for row in _rows(data, level))))
+    for codec in CODECS.values():
+        if codec.suits is not None and codec.suits(batch, level):
+            encoder = codec.propose(batch, level)
+            coding = coding if encoder is None else Smallest(coding, encoder.encode())
+    return coding
+
+
+# Sizes of chunks and batches
+
+
+def chunk_bytes(kind: Kind, level: Level) -> int:
+    """Original bytes per chunk, whole runs or rows."""
+    return _chunk_bytes(kind.data, kind, level)
+
+
+def _chunk_bytes(data: Data, kind: Kind, level: Level) -> int:
+    if data is Data.BYTES:
+        return ZSTD_CHUNK if level.bytes == "zstd" else CODECS[registry.CODEC_TEXT].chunk
+    if data is Data.BLOCKS:
+        return kind.whole_rows(CODECS[registry.CODEC_FIELDS].chunk)
+    if data is Data.MATRICES and level.floats in FLOAT_CODECS:
+        return kind.whole_rows(matrix_chunk(level))
+    return kind.whole_runs
+
+
+def matrix_chunk(level: Level) -> int:
+    """Bytes of a chunk, about, where floats are coded in matrices; 0 at other levels."""
+    return CODECS[FLOAT_CODECS[level.floats]].chunk if level.floats in FLOAT_CODECS else 0
+
+
+def batch_bytes(kind: Kind, level: Level) -> int:
+    """Original bytes per batch, whole chunks."""
+    chunk = chunk_bytes(kind, level)
+    return max(1, BATCH_BYTES // chunk) * chunk
+
+
+# The table
+
+
+def _rows(data: Data, level: Level) -> tuple[Row, ...]:
+    """What is tried in turn; the last row takes all."""
+    if data is Data.BYTES:
+        by_model = () if level.bytes == "zstd" else (_byte_cm,)
+        return _delta, _language_model, *by_model, _by_zstd
+    if data is Data.MATRICES:
+        by_rows = {"planar": (), "scales": (_scale_context,), "mixing": (_float_cm,)}
+        return _delta, *by_rows[level.floats], _planes
+    return _delta, _planes
+
+
+# Its rows; None where one does not fit, or where its codec is not taken
+
+
+def _delta(batch: Batch, level: Level) -> Coding | None:
+    if batch.base is None:
+        return None
+    encoder = _proposed(registry.CODEC_CHANGE, batch, level)
+    expected = encoder.estimate()
+    assert expected is not None
+    pays = expected.bytes < MAX_SIZE_OF_CHANGES * expected.otherwise
+    return encoder.encode() if pays else None
+
+
+def _language_model(batch: Batch, level: Level) -> Coding | None:
+    if batch.session is None:
+        return None
+    without = encode_batch(replace(batch, session=None, base=None), beside_language_model(level))
+    if not _is_text(batch.data):
+        batch.session.moved((1 + batch.session.check) * batch.data.size)
+        return without
+    return Smallest(_proposed(registry.CODEC_LLM, batch, level).encode(), without)
+
+
+def _byte_cm(batch: Batch, level: Level) -> Coding | None:
+    if batch.data.size < MIN_BYTES_OF_TEXT:
+        return None
+    return _proposed(registry.CODEC_TEXT, batch, level).encode()
+
+
+def _float_cm(batch: Batch, level: Level) -> Coding:
+    # Planes first: their counting is waited for, and must not queue behind the slower coder.
+    by_planes = _planes(batch.in_chunks_of(batch.kind.whole_runs), level)
+    return Smallest(_proposed(registry.CODEC_MIXING, batch, level).encode(), by_planes)
+
+
+def _scale_context(batch: Batch, level: Level) -> Coding | None:
+    small = batch.data.size <= MAX_BYTES_OF_ZSTD
+    if small or with_zeros(batch.data, batch.kind) is not None:
+        return None
+    encoder = _proposed(registry.CODEC_SCALES, batch, level)
+    if batch.data.size <= min(MAX_BYTES_OF_TRIAL, batch.chunk_bytes):
+        by_planes = _planes(batch, level)
+        coded = encoder.encode().result()
+        if coded.stored - encoder.shared(coded) >= by_planes.result().stored:
+            return by_planes
+        encoder.keep()
+        return Done(coded)
+    expected = encoder.estimate()
+    assert expected is not None
+    if expected.bytes > expected.otherwise:
+        return None
+    encoder.keep()
+    return encoder.encode()
+
+
+def _planes(batch: Batch, level: Level) -> Coding:
+    """Blocks, sparse elements, and planes of whatever elements."""
+    if batch.data.size <= batch.chunk_bytes:
+        return batch.workers.submit(_one_chunk, batch.alone(), level)
+    encoder = _of_elements(batch, level)
+    if encoder is None:
+        return _by_zstd(batch.in_chunks_of(ZSTD_CHUNK), level)
+    return encoder.encode()
+
+
+def _by_zstd(batch: Batch, level: Level) -> Coding:
+    submit = batch.workers.submit
+    return Chunks(None, [submit(zstd_chunk, chunk, level.zstd) for chunk in batch.chunks()])
+
+
+# What the rows are made of
+
+
+def _proposed(number: int, batch: Batch, level: Level) -> Encoder:
+    """The encoder of a codec that codes whatever it is listed for."""
+    encoder = CODECS[number].propose(batch, level)
+    assert encoder is not None
+    return encoder
+
+
+def _of_elements(batch: Batch, level: Level) -> Encoder | None:
+    """The encoder of blocks or elements; None where Zstandard does better."""
+    if batch.kind.fields:
+        return _proposed(registry.CODEC_FIELDS, batch, level)
+    sample = with_zeros(batch.data, batch.kind)
+    if sample is not None:
+        trial = batch.alone(sample)
+        plain = _payload_bytes(trial, level, CODECS[registry.CODEC_PLANES].propose(trial, level))
+        sparse = _payload_bytes(trial, level, _proposed(registry.CODEC_SPARSE, trial, level))
+        if sparse < MAX_SIZE_OF_SPARSE * plain:
+            return _proposed(registry.CODEC_SPARSE, batch, level)
+    return CODECS[registry.CODEC_PLANES].propose(batch, level)
+
+
+def _payload_bytes(sample: Batch, level: Level, encoder: Encoder | None) -> int:
+    """Bytes that a sample takes by an encoder or by Zstandard; parameters count for nothing."""
+    coding = _by_zstd(sample, level) if encoder is None else encoder.encode()
+    return sum(len(chunk.payload) for chunk in coding.result().chunks)
+
+
+def _one_chunk(batch: Batch, level: Level) -> CodedBatch:
+    """A batch of one chunk, where parameters count and a simpler way may be smaller."""
+    levels = [level]
+    if level.planes == "rans" and batch.data.size <= MAX_BYTES_OF_HUFFMAN:
+        levels.append(with_huffman_codes(level))
+    ways: list[CodedBatch] = []
+    for settings in levels:
+        encoder = _of_elements(batch, settings)
+        if encoder is None:
+            ways.append(_by_zstd(batch, level).result())
+            break
+        ways.append(encoder.encode().result())
+    if batch.data.size <= MAX_BYTES_OF_ZSTD and any(way.model is not None for way in ways):
+        ways.append(_by_zstd(batch, level).result())
+    return smallest(ways)
+
+
+def _is_text(data: Bytes) -> bool:
+    """Whether a language model is worth asking: a fifth of the bytes or more belong to texts.
+
+    By samples from all over; not if so much repeats that Zstandard leaves nothing to gain.
+    """
+    if data.size < MIN_BYTES_ASKED:
+        return False
+    if len(zstd_compress(data, FAST_ZSTD)) * MAX_REPEATS < data.size:
+        return False
+    step = max(SAMPLE_BYTES, data.size // MAX_SAMPLES)
+    begins = range(0, data.size, step)
+    samples = b"".join(data[at : at + SAMPLE_BYTES].tobytes() for at in begins)
+    return readable(samples) >= MIN_READABLE

@@ -1,0 +1,249 @@
+"""The codecs: what each side of one offers, and the table of all.
+
+An encoder proposes to code a batch and then does; a decoder decodes one chunk. The two sides of a
+codec never import each other: what both need stands in its `params.py` and `payload.py`.
+"""
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
+
+from densor.codec import registry
+from densor.codec.batch import Batch, Bytes, CodedBatch, Coding
+from densor.codec.levels import Level
+from densor.errors import ArgumentError, FormatError, UnsupportedError
+
+if TYPE_CHECKING:
+    from densor.codec.language_model.session import Session
+
+# Encoding
+
+
+class Estimate(NamedTuple):
+    """Bytes that a batch is expected to take, and `otherwise`: those that it takes more simply.
+
+    Both leave out what is the same either way.
+    """
+
+    bytes: float
+    otherwise: float
+
+
+class Encoder(Protocol):
+    """Codes one batch. It is made from a `Batch` and a `Level`, in the order of the archive."""
+
+    def estimate(self) -> Estimate | None:
+        """What to expect, from a sample or from counting; None where only coding shows it."""
+        return None
+
+    def encode(self) -> Coding:
+        """Starts coding the batch."""
+        ...
+
+    def shared(self, coded: CodedBatch) -> float:
+        """Bytes of the parameters in `coded` that earlier or later batches bear."""
+        return 0.0
+
+    def keep(self) -> None:
+        """Lets later batches share the parameters, which will stand in the archive."""
+        return
+
+
+class ChunkCoder(Protocol):
+    """Codes chunks under parameters that are known.
+
+    `repeats`: Zstandard is worth a try on each chunk.
+    """
+
+    repeats: bool
+
+    def model(self) -> bytes:
+        """The payload of the MODEL frame."""
+        ...
+
+    def encode(self, chunk: Bytes, index: int) -> Bytes:
+        """The payload of chunk number `index` of the batch; may come from `buffers.POOL`."""
+        ...
+
+
+class BatchCoder(ChunkCoder, Protocol):
+    """Codes chunks under parameters that are settled once all chunks were counted.
+
+    `count` is called for every chunk, `decide` once with all that came back, then `encode` for
+    every chunk. `count` and `encode` may run in several threads at once.
+    """
+
+    def count(self, chunk: Bytes) -> Any:
+        """What `decide` must know of a chunk."""
+        ...
+
+    def decide(self, tallies: Sequence[Any]) -> None:
+        """Settles the parameters, from what `count` returned for each chunk, in order."""
+        ...
+
+
+# Decoding
+
+
+class ChunkDecoder(Protocol):
+    """Decodes the chunks of one MODEL frame. Safe to use from several threads at once.
+
+    `weight`: how many decoders it is made of. `reports_progress`: to its session, by itself.
+    """
+
+    weight: int = 1
+    reports_progress: bool = False
+
+    def decode(self, payload: Bytes, out: Bytes) -> None:
+        """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
+        ...
+
+
+class Base(Protocol):
+    """The bytes that changes refer to, at any place; safe to use from several threads."""
+
+    @property
+    def size(self) -> int:
+        """All bytes there are."""
+        ...
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        """Exactly `count` bytes from `offset` on; a DensorError where they cannot be had."""
+        ...
+
+
+@runtime_checkable
+class BaseDecoder(Protocol):
+    """Decodes the chunks of one MODEL frame, which refer to a base."""
+
+    weight: int = 1
+    reports_progress: bool = False
+
+    def decode_from(self, payload: Bytes, out: Bytes, base: Base) -> None:
+        """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
+        ...
+
+
+Decoder = ChunkDecoder | BaseDecoder
+
+
+# The table
+
+
+class EncoderModule(Protocol):
+    """The coding side of a codec, a module."""
+
+    def propose(self, batch: Batch, level: Level) -> Encoder | None:
+        """An encoder for the batch; None where Zstandard does better."""
+        ...
+
+
+class DecoderModule(Protocol):
+    """The decoding side of a codec, a module."""
+
+    def open_decoder(self, payload: bytes, session: "Session | None") -> Decoder:
+        """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A codec of the table.
+
+    `about`: its name for people. `specification`: paths. `encoder`, `decoder`: modules, which are
+    imported when they are needed. `chunk`: bytes of one, about; 0 where the encoder sees to that.
+    `nests`: may code a part of another codec's chunks. `suits`: whether it is tried on a batch
+    beside the codecs that `choose.py` lists for it; None for those that are listed.
+    """
+
+    number: int
+    name: str
+    about: str
+    specification: tuple[str, ...]
+    encoder: str
+    decoder: str
+    chunk: int = 0
+    nests: bool = False
+    needs_base: bool = False
+    suits: Callable[[Batch, Level], bool] | None = None
+
+    def propose(self, batch: Batch, level: Level) -> Encoder | None:
+        """An encoder for the batch; None where Zstandard does better."""
+        module = cast(EncoderModule, importlib.import_module(self.encoder))
+        return module.propose(batch, level)
+
+    def open_decoder(self, payload: bytes, session: "Session | None" = None) -> Decoder:
+        """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
+        module = cast(DecoderModule, importlib.import_module(self.decoder))
+        return module.open_decoder(payload, session)
+
+
+def _codec(number: int, folder: str, about: str, *also: str, **rest: Any) -> Codec:
+    """A codec whose sides and specification stand in a folder of its own."""
+    encoder, decoder = f"densor.codec.{folder}.encoder", f"densor.codec.{folder}.decoder"
+    specification = (f"densor/codec/{folder}/spec.md", *also)
+    return Codec(number, folder, about, specification, encoder, decoder, **rest)
+
+
+def _planes(number: int, name: str, about: str, specification: str) -> Codec:
+    """One of the two ways to code byte planes, which differ in the entropy stage."""
+    encoder, decoder = "densor.codec.planes.propose", "densor.codec.planes.decoder"
+    return Codec(number, name, about, (specification,), encoder, decoder, nests=True)
+
+
+_RANS, _ARITHMETIC = "densor/entropy/rans/spec.md", "densor/entropy/arithmetic/spec.md"
+_LLM = "densor/llm/spec.md"
+_OF_PLANES = "densor/codec/planes/rans_spec.md"
+_R = registry
+
+_ALL = (
+    _planes(_R.CODEC_PLANAR, "planes_huffman", "planes", "docs/format.md"),
+    _codec(_R.CODEC_SCALES, "scale_context", "scale contexts", _RANS, chunk=1 << 21, nests=True),
+    _codec(_R.CODEC_MIXING, "float_cm", "context mixing", _ARITHMETIC, chunk=1 << 23, nests=True),
+    _codec(_R.CODEC_FIELDS, "blocks", "blocks", chunk=1 << 20),
+    _codec(_R.CODEC_SPARSE, "sparse", "sparse"),
+    _codec(_R.CODEC_CHANGE, "delta", "changes", needs_base=True),
+    _planes(_R.CODEC_PLANES, "planes_rans", "byte planes", _OF_PLANES),
+    _codec(_R.CODEC_TEXT, "byte_cm", "text", _ARITHMETIC, chunk=1 << 24, nests=True),
+    _codec(_R.CODEC_LLM, "language_model", "language model", _LLM),
+)
+CODECS = {codec.number: codec for codec in _ALL}
+
+
+@contextlib.contextmanager
+def registered(codec: Codec) -> Iterator[None]:
+    """Adds a codec to the table for a while, as tests and experiments do."""
+    if codec.number in CODECS:
+        raise ArgumentError(f"there is a codec {codec.number} already")
+    CODECS[codec.number] = codec
+    try:
+        yield
+    finally:
+        del CODECS[codec.number]
+
+
+def decoder_for(payload: bytes, session: "Session | None" = None) -> Decoder:
+    """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one.
+
+    `session`: where language models come from.
+    """
+    return _codec_of(payload).open_decoder(payload, session)
+
+
+def inner_decoder(payload: bytes) -> ChunkDecoder:
+    """The decoder of parameters within parameters, which have none within themselves."""
+    codec = _codec_of(payload)
+    if not codec.nests:
+        raise FormatError("models are nested too deep")
+    return cast(ChunkDecoder, codec.open_decoder(payload))
+
+
+def _codec_of(payload: bytes) -> Codec:
+    if not payload:
+        raise FormatError("model is empty")
+    codec = CODECS.get(payload[0])
+    if codec is None:
+        raise UnsupportedError(f"unknown codec {payload[0]}; a newer densor may read this")
+    return codec

@@ -1,0 +1,7 @@
+"""What both sides know of a chunk of changes. See `spec.md`."""
+
+import struct
+
+HEAD = struct.Struct("<QB")  # where the chunk's bytes are in the base, mode
+LENGTH = struct.Struct("<I")  # of the stream; it and the extra bits follow
+SAME, CODED = 0, 1  # modes

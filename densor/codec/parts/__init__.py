@@ -1,1 +1,0 @@
-"""Chunks made of parts, each with parameters of its own."""

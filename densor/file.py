@@ -1,0 +1,320 @@
+"""Archives opened for random access: tensors and files by name."""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, BinaryIO, NamedTuple, Self, Unpack
+
+import numpy as np
+
+from densor import arrays, dtypes
+from densor.errors import ArgumentError, LimitError
+from densor.files.opened import is_file_object
+from densor.formats.container.archive import Archive
+from densor.formats.container.entry import FILE
+from densor.formats.container.index import IndexedEntry
+from densor.formats.container.open_base import open_base
+from densor.formats.io.outputs import errors_of
+from densor.formats.io.sources import (
+    Bytes,
+    FileRandomSource,
+    MemoryRandomSource,
+    RandomSource,
+)
+from densor.formats.io.urls import is_url, plain
+from densor.formats.parsers import safetensors
+from densor.formats.tensors import TensorInfo
+from densor.options import ReadKeywords, ReadOptions, read_options
+from densor.runtime.gc_pause import collection_paused
+
+_MOST_COPIES = 4  # of each byte of a file, where tensors overlap
+_BUFFER = 1 << 20  # bytes that a file object reads at a time
+
+
+class Info(NamedTuple):
+    """What an archive says about a tensor; sizes in bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+    stored: int  # bytes of the frames that hold it, shared ones counted in full
+
+
+class File:
+    """An archive opened for random access, after the manner of `safetensors.safe_open`.
+
+    `source`: path, URL, seekable binary file object or bytes; of what is behind a URL, only what is
+    needed is read. `framework`: `numpy` (or `np`) or `torch` (or `pt`), what `get_tensor` returns.
+    `device`: where torch tensors are put. Options are those of `densor.decompress_file`, of which
+    `progress` is called with the bytes of tensors and files as they are read. Safe to use from
+    several threads, and in child processes: after a fork, and where it is sent to a new process, if
+    it was opened by path or URL.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        framework: str = "numpy",
+        threads: int | None = None,
+        *,
+        device: Any = "cpu",
+        options: ReadOptions | None = None,
+        **keywords: Unpack[ReadKeywords],
+    ) -> None:
+        if framework not in ("numpy", "np", "torch", "pt"):
+            raise ArgumentError(f"unknown framework {framework!r}; known are numpy and torch")
+        self._torch = framework in ("torch", "pt")
+        if not self._torch and str(device) != "cpu":
+            raise ArgumentError(f"numpy arrays cannot be on {device}; ask for framework torch")
+        self._device = device
+        chosen = read_options(options, threads=threads, **keywords)
+        self._arguments = source, framework, device, chosen
+        self._stack = ExitStack()
+        try:
+            random = self._stack.enter_context(_random_source(plain(source)))
+            base = self._stack.enter_context(open_base(chosen))
+            with collection_paused():
+                self._archive = Archive(random, chosen, base)
+                self._stack.callback(self._archive.close)
+                self._tensors = self._archive.tensors()
+        except BaseException:
+            self._stack.close()
+            raise
+
+    @property
+    def archive(self) -> Archive:
+        """What the tensors are read from."""
+        return self._archive
+
+    def keys(self) -> list[str]:
+        """Names of all tensors, also of those inside files."""
+        return list(self._tensors)
+
+    def offset_keys(self) -> list[str]:
+        """Names of all tensors, in the order in which they are stored, the fastest to read."""
+        return sorted(self._tensors, key=self._position)
+
+    def _position(self, name: str) -> tuple[int, int]:
+        entry, tensor = self._tensors[name]
+        return entry.number, tensor.offset
+
+    def files(self) -> list[str]:
+        """Names of all files."""
+        return [entry.meta.name for entry in self._archive.entries if entry.meta.kind == FILE]
+
+    def read_file(self, name: str) -> bytes:
+        """The bytes of a file in the archive; KeyError if there is none of that name."""
+        entry = self._archive.entry(name)
+        return self._read(entry, 0, entry.size).tobytes()
+
+    def open_file(self, name: str) -> BinaryIO:
+        """A file in the archive as a binary file object, of which only what is read is decoded.
+
+        It can be used as long as the archive is open. KeyError if there is none of that name.
+        """
+        source = self._archive.as_source(self._archive.entry(name))
+        return io.BufferedReader(_EntryFile(source), _BUFFER)
+
+    def metadata(self) -> dict[str, str] | None:
+        """`__metadata__` of the first safetensors file in the archive, None if it has none."""
+        for entry in self._archive.entries:
+            if entry.meta.format == "safetensors":
+                source = self._archive.as_source(entry)
+                return safetensors.metadata_of(source, entry.meta.name)
+        return None
+
+    def info(self, name: str) -> Info:
+        """Type, shape and sizes of a tensor."""
+        entry, tensor = self._find(name)
+        begin, end = tensor.offset, tensor.offset + tensor.size
+        stored = self._archive.stored_size(entry, begin, end)
+        return Info(name, tensor.dtype, tensor.shape, tensor.size, stored)
+
+    def get_tensor(self, name: str, out: Any = None) -> Any:
+        """A tensor; KeyError if there is none of that name.
+
+        `out`: a writable contiguous array, tensor or buffer of just its bytes, that is decoded into
+        and returned: fresh memory can cost as much time as decoding.
+        """
+        entry, tensor = self._find(name)
+        memory = None if out is None else arrays.memory_of(out, tensor.size)
+        data = self._read(entry, tensor.offset, tensor.offset + tensor.size, memory)
+        return self._hand_out(tensor.dtype, tensor.shape, data) if out is None else out
+
+    def _read(self, entry: IndexedEntry, begin: int, end: int, out: Bytes | None = None) -> Bytes:
+        """Bytes of an entry, which progress is made by."""
+        found = self._archive.read(entry, begin, end, out)
+        progress = self._arguments[-1].progress
+        if progress is not None:
+            progress(end - begin)
+        return found
+
+    def get_tensors(self, out: Bytes | None = None) -> dict[str, Any]:
+        """All tensors by name; those of one file are views into one buffer.
+
+        `out`: memory for the buffer, used if the archive holds one file and it fits.
+        """
+        if len(self._archive.entries) != 1:
+            out = None
+        self._archive.check_size({entry.number: entry.size for entry, _ in self._tensors.values()})
+        found: dict[str, Any] = {}
+        whole: dict[int, Bytes] = {}
+        copied = 0  # bytes of copies from the entry at hand
+        by_entry = sorted(self._tensors.items(), key=lambda item: item[1][0].number)
+        for name, (entry, tensor) in by_entry:  # each is decoded once
+            if entry.number not in whole:
+                whole = {entry.number: self._read(entry, 0, entry.size, out)}
+                copied = 0
+            data = whole[entry.number][tensor.offset : tensor.offset + tensor.size]
+            if tensor.offset % dtypes.SIZES[tensor.dtype]:
+                copied += data.size
+                if copied > _MOST_COPIES * entry.size:
+                    raise LimitError(f"{entry.meta.name}: too many tensors share its bytes")
+                data = data.copy()
+            found[name] = self._hand_out(tensor.dtype, tensor.shape, data)
+        return {name: found[name] for name in self._tensors}
+
+    def get_slice(self, name: str) -> "Slice":
+        """A view that decodes only the rows it is asked for: `get_slice(name)[10:20]`."""
+        entry, tensor = self._find(name)
+        return Slice(self, entry, tensor)
+
+    def _find(self, name: str) -> tuple[IndexedEntry, TensorInfo]:
+        found = self._tensors.get(name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def _hand_out(self, dtype: str, shape: tuple[int, ...], data: Bytes) -> Any:
+        if not self._torch:
+            return arrays.to_numpy(dtype, shape, data)
+        found = arrays.to_torch(dtype, shape, data)
+        return found if str(self._device) == "cpu" else found.to(self._device)
+
+    def rows(self, entry: IndexedEntry, tensor: TensorInfo, begin: int, end: int) -> Any:
+        """Rows `begin` to `end` of a tensor."""
+        row = tensor.size // tensor.shape[0] if tensor.shape[0] else 0
+        low = tensor.offset + begin * row
+        data = self._read(entry, low, low + (end - begin) * row)
+        return self._hand_out(tensor.dtype, (end - begin, *tensor.shape[1:]), data)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Opens the archive anew in a process that is started, such as a worker of a DataLoader."""
+        source, framework, device, chosen = self._arguments
+        if is_file_object(source) or is_file_object(chosen.base):
+            raise TypeError("an archive opened by a file object cannot be sent to another process")
+        return _reopened, (source, framework, device, replace(chosen, progress=None))
+
+    def close(self) -> None:
+        """Closes the file and stops the threads."""
+        self._stack.close()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _reopened(source: Any, framework: str, device: Any, options: ReadOptions) -> File:
+    return File(source, framework, device=device, options=options)
+
+
+@contextmanager
+def _random_source(source: Any) -> Iterator[RandomSource]:
+    """The bytes behind a path, URL, file object or buffer, to be read at any place."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        yield MemoryRandomSource(source)
+    elif is_file_object(source):
+        yield FileRandomSource(source)
+    elif is_url(source):
+        from densor.formats.io.remote import Remote, RemoteSource
+
+        yield RemoteSource(Remote(source))
+    else:
+        with errors_of(source):
+            file = open(source, "rb")  # noqa: SIM115
+        with file:
+            yield FileRandomSource(file)
+
+
+class _EntryFile(io.RawIOBase):
+    """A file of an archive, decoded where it is read."""
+
+    def __init__(self, source: RandomSource) -> None:
+        self._source = source
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        target = np.frombuffer(buffer, np.uint8)
+        count = min(target.size, max(self._source.size - self._at, 0))
+        if count:
+            target[:count] = self._source.read_at(self._at, count)
+        self._at += count
+        return count
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._source.size}
+        if whence not in start or start[whence] + offset < 0:
+            raise ValueError(f"cannot seek to {offset}, {whence}")
+        self._at = start[whence] + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+
+class Slice:
+    """A tensor in an archive that is decoded row by row of its first axis."""
+
+    def __init__(self, file: File, entry: IndexedEntry, tensor: TensorInfo) -> None:
+        self._file = file
+        self._entry = entry
+        self._tensor = tensor
+
+    def get_shape(self) -> list[int]:
+        """The shape of the whole tensor."""
+        return list(self._tensor.shape)
+
+    def get_dtype(self) -> str:
+        """The element type, by its safetensors name."""
+        return self._tensor.dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        """What indexing the whole tensor with `key` would give (integers, slices, ellipsis)."""
+        shape = self._tensor.shape
+        keys = key if isinstance(key, tuple) else (key,)
+        if not shape or not keys or not isinstance(keys[0], int | np.integer | slice):
+            return self._whole()[key]
+        if isinstance(keys[0], slice):
+            begin, end, step = keys[0].indices(shape[0])
+            if step != 1:
+                return self._whole()[key]
+            rows = self._file.rows(self._entry, self._tensor, begin, max(begin, end))
+            return rows[(slice(None), *keys[1:])]
+        row = int(keys[0])
+        if not -shape[0] <= row < shape[0]:
+            raise IndexError(f"index {row} is out of bounds for axis 0 with size {shape[0]}")
+        row %= shape[0]
+        return self._file.rows(self._entry, self._tensor, row, row + 1)[(0, *keys[1:])]
+
+    def _whole(self) -> Any:
+        return self._file.get_tensor(self._tensor.name)

@@ -1,0 +1,115 @@
+"""An archive that is being written, with all that options ask for around it.
+
+Whatever writes archives goes through here: opens the base and the output, adds files, adds recovery
+data at the end, and verifies what was written.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+from densor.errors import FileError
+from densor.files.checked import check_uploaded, check_written
+from densor.files.opened import Input, PathOrFile, open_output
+from densor.formats.container.base import GivenBase
+from densor.formats.container.entry import FILE, EntryMeta
+from densor.formats.container.open_base import open_base
+from densor.formats.container.writer import ArchiveWriter
+from densor.formats.damage.recovery import check_wanted, protect
+from densor.formats.io.outputs import Sizes
+from densor.formats.io.sources import FileSource, RandomSource
+from densor.formats.io.urls import is_url, plain
+from densor.formats.parsers.base_matching import attach, shares_tensors, tensors_of
+from densor.formats.parsers.plan import Plan, plan_file
+from densor.formats.tensors import TensorInfo
+from densor.options import WriteOptions
+
+
+class NewArchive:
+    """What entries are added to. `sizes`: once the archive is whole."""
+
+    def __init__(self, writer: ArchiveWriter, base: GivenBase | None) -> None:
+        self.writer = writer
+        self.base = base
+        self.sizes = Sizes(0, 0)
+
+    def base_for(self, name: str, tensors: Iterable[TensorInfo]) -> GivenBase | None:
+        """What a file of one of many is coded against: the file of its name in the base where that
+        is an archive of several, and otherwise the base if it has some of its tensors."""
+        if self.base is None:
+            return None
+        found = self.base.file(name)
+        same = found is not None and (
+            found is not self.base or shares_tensors(tensors, tensors_of(found.source))
+        )
+        return found if same else None
+
+
+@contextlib.contextmanager
+def new_archive(target: PathOrFile, options: WriteOptions) -> Iterator[NewArchive]:
+    """Begins an archive, and completes it where the block ends well; else no target is left."""
+    target = plain(target)
+    reading = options.reading()
+    with open_base(reading) as base:
+        with open_output(target, options.overwrite) as out:
+            if options.recovery is not None:
+                check_wanted(options.recovery, out)
+            writer = ArchiveWriter(out, options, based=base is not None)
+            made = NewArchive(writer, base)
+            try:
+                yield made
+                writer.close()
+            finally:
+                writer.abort()
+            if base is not None:
+                base.check_unchanged()
+            stored = writer.written
+            if options.recovery is not None:
+                stored = protect(out, out.tell() - stored, options.recovery)
+            made.sizes = Sizes(writer.original, stored)
+            if options.verify and not is_url(target):
+                check_written(out, stored, reading, base)
+        if options.verify and is_url(target):
+            check_uploaded(str(target), writer.digests, reading, base)
+
+
+def add_input(archive: NewArchive, name: str, found: Input, *, one_of_many: bool = False) -> None:
+    """Adds a file under a name; FileError if it changes while it is read.
+
+    `one_of_many`: the base, if there is one, goes with some of the archive's files only.
+    """
+    meta = EntryMeta(name, FILE, found.size, mode=found.mode, mtime_ns=found.mtime_ns)
+    plan = planned(archive.writer, meta, FileSource(found.file), found.random)
+    base = archive.base_for(name, plan.tensors) if one_of_many else archive.base
+    add_planned(archive.writer, meta, plan, base)
+    if not found.unchanged():
+        raise FileError(f"{name}: changed while it was read")
+
+
+def planned(
+    writer: ArchiveWriter, meta: EntryMeta, source: FileSource, random: RandomSource | None
+) -> Plan:
+    """How a file is to be coded, which is looked at for that."""
+    tensor = meta.name.removesuffix(".npy")
+    level, dtype = writer.options.level, writer.options.dtype
+    return plan_file(source, meta.size, dtype, level, random=random, name=tensor)
+
+
+def add_planned(
+    writer: ArchiveWriter,
+    meta: EntryMeta,
+    plan: Plan,
+    base: GivenBase | None = None,
+    base_tensors: Iterable[TensorInfo] | None = None,
+) -> None:
+    """Adds a file that was looked at, coded against a base if there is one.
+
+    `base_tensors`: those of the base, where they are known.
+    """
+    meta.format = plan.format
+    if base is None:
+        writer.add(meta, plan.source, plan.segments, plan.tensors)
+        return
+    meta.base = base.reference(writer.options.hash)
+    found = tensors_of(base.source) if base_tensors is None else base_tensors
+    segments = attach(plan.segments, plan.tensors, found)
+    writer.add(meta, plan.source, segments, plan.tensors, base.source)

@@ -1,0 +1,130 @@
+"""Inputs and outputs that a caller names by path, by URL, or by a binary file object."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from densor.errors import ArgumentError, FileError, FormatError
+from densor.formats.container.entry import check_path
+from densor.formats.container.wire import MAGIC, begins_archive
+from densor.formats.io.outputs import errors_of, whole_file
+from densor.formats.io.sources import FileRandomSource, RandomSource
+from densor.formats.io.urls import is_url, name_of, plain
+
+PathOrFile = str | os.PathLike[str] | BinaryIO
+
+
+def is_file_object(thing: object) -> bool:
+    """Whether `thing` is a file object rather than a path."""
+    return hasattr(thing, "read") or hasattr(thing, "write")
+
+
+class Input(NamedTuple):
+    """A file that is open for reading, and what is known of it; None for what is not."""
+
+    file: BinaryIO
+    size: int | None = None
+    mode: int | None = None
+    mtime_ns: int | None = None
+    random: RandomSource | None = None  # the same bytes; reading them does not move `file`
+    unchanged: Callable[[], bool] = lambda: True
+
+
+@contextlib.contextmanager
+def open_input(source: PathOrFile) -> Iterator[Input]:
+    """The binary file behind a path, URL or file object."""
+    if is_url(source):
+        with _open_remote(str(source)) as found:
+            yield found
+        return
+    if is_file_object(source):
+        yield Input(source)  # type: ignore[arg-type]
+        return
+    path = Path(source)  # type: ignore[arg-type]
+    with errors_of(path):
+        if path.is_dir():
+            raise FileError(f"{path}: is a directory")
+        with path.open("rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if not os.path.isfile(path):
+                yield Input(file)
+                return
+            mode, mtime = status.st_mode & 0o777, status.st_mtime_ns
+            random = FileRandomSource(file)
+            unchanged = partial(same_file_state, status, file)
+            yield Input(file, status.st_size, mode, mtime, random, unchanged)
+
+
+@contextlib.contextmanager
+def _open_remote(url: str) -> Iterator[Input]:
+    from densor.formats.io.remote import Remote, RemoteSource, open_reader
+
+    place = Remote(url)
+    status = place.status()
+    random = None if status.size is None else RemoteSource(place, status.size)
+
+    def unchanged() -> bool:
+        return place.status() == status
+
+    with open_reader(place) as file:
+        yield Input(file, status.size, None, status.mtime_ns, random, unchanged)
+
+
+@contextlib.contextmanager
+def open_output(target: PathOrFile, overwrite: bool) -> Iterator[BinaryIO]:
+    """A binary file for output: whole or not at all where `target` is a path or URL."""
+    if is_url(target):
+        from densor.formats.io import remote
+
+        with remote.whole_file(str(target), overwrite) as there:
+            yield there
+        return
+    if is_file_object(target):
+        yield target  # type: ignore[misc]
+        return
+    path = Path(target)  # type: ignore[arg-type]
+    with errors_of(path):
+        special = path.exists() and not path.is_file()  # a device or named pipe
+    if special:
+        with errors_of(path), path.open("wb", buffering=0) as file:
+            yield file
+        return
+    with whole_file(path, overwrite) as whole:
+        yield whole
+
+
+def is_archive(source: PathOrFile | bytes) -> bool:
+    """Whether a path, URL, binary file object or bytes hold a densor archive, by its first bytes.
+
+    A file object stays where it is if it can be sought in. FileError for what cannot be read.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        return begins_archive(bytes(source[: len(MAGIC)]))
+    with open_input(plain(source)) as found:
+        seekable = is_file_object(source) and found.file.seekable()
+        before = found.file.tell() if seekable else 0
+        with errors_of("input"):
+            magic = found.file.read(len(MAGIC))
+        if seekable:
+            found.file.seek(before)
+        return begins_archive(magic)
+
+
+def same_file_state(before: os.stat_result, file: BinaryIO) -> bool:
+    """Whether a file still has the size and modification time that it had."""
+    now = os.fstat(file.fileno())
+    return (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def entry_name(source: PathOrFile) -> str:
+    """What the entry of a file is called; ArgumentError if no archive may hold the name."""
+    if is_file_object(source):
+        return "stdin"
+    name = name_of(str(source)) if is_url(source) else Path(source).name  # type: ignore[arg-type]
+    try:
+        return check_path(name)
+    except FormatError as error:
+        raise ArgumentError(f"{error}; give another with name=") from None

@@ -1,0 +1,106 @@
+"""Reads frames: the one place where the parts of a frame are taken from a source and checked."""
+
+from typing import NamedTuple
+
+from densor.errors import ChecksumError, TruncatedError
+from densor.formats.container import wire
+from densor.formats.io.sources import Bytes, RandomSource, Source
+from densor.runtime.buffers import POOL
+
+
+class Frame(NamedTuple):
+    """A frame whose checks have passed.
+
+    `memory`: what its payload lies in, for `release`.
+    """
+
+    header: wire.FrameHeader
+    payload: Bytes
+    offset: int  # in the archive
+    memory: Bytes
+
+    @property
+    def end(self) -> int:
+        """Where the next frame begins."""
+        return self.offset + wire.FRAME_SIZE + self.header.stored
+
+    def release(self) -> None:
+        """Gives its memory back, if it is the pool's; nobody may use the payload any more."""
+        POOL.give(self.memory)
+
+
+class FrameReader:
+    """Reads the frames of an archive one after the other.
+
+    `at`: where in the archive the source begins. `limit`: most original bytes of a frame.
+    """
+
+    def __init__(
+        self, source: Source, limit: int = wire.CHUNK_LIMIT, at: int = wire.HEADER_SIZE
+    ) -> None:
+        self._source = source
+        self._limit = limit
+        self.at = at  # bytes of the archive read so far
+        self.frames = 0  # read so far, with those that were passed over
+
+    @classmethod
+    def of_archive(cls, source: Source) -> tuple["FrameReader", wire.Header]:
+        """Reads the header of an archive; a DensorError if it is none."""
+        header = wire.parse_header(source.take(wire.HEADER_SIZE).tobytes())
+        return cls(source, header.limit), header
+
+    def _take(self, count: int) -> Bytes:
+        data = self._source.take(count)
+        self.at += data.size
+        return data
+
+    def header(self) -> wire.FrameHeader:
+        """The header of the next frame, of which the payload must be read next."""
+        data = self._take(wire.FRAME_SIZE)
+        if not data.size:
+            raise TruncatedError("archive ends before its END frame")
+        return wire.parse_frame(data.tobytes(), self._limit)
+
+    def payload(self, header: wire.FrameHeader) -> Bytes:
+        """The payload that follows its header."""
+        payload = self._take(header.stored)
+        if payload.size < header.stored:
+            raise TruncatedError("archive ends within a frame")
+        try:
+            wire.check_payload(header, payload)
+        except ChecksumError:
+            POOL.give(payload)
+            raise
+        return payload
+
+    def next(self, known: bool = False) -> Frame:
+        """The next frame, of any kind; `known`: the next that is not to be passed over."""
+        while True:
+            offset = self.at
+            header = self.header()
+            payload = self.payload(header)
+            self.frames += 1
+            if not known or header.kind < wire.FIRST_SKIPPABLE:
+                return Frame(header, payload, offset, payload)
+
+    def at_end(self) -> bool:
+        """Whether nothing follows."""
+        return not self._take(1).size
+
+
+class From:
+    """The bytes of a source from some place on, as a sequence."""
+
+    def __init__(self, source: RandomSource, offset: int) -> None:
+        self._source = source
+        self._at = offset
+
+    def take(self, count: int) -> Bytes:
+        data = self._source.read_at(self._at, count)
+        self._at += count
+        return data
+
+
+def frame_at(source: RandomSource, offset: int, limit: int) -> Frame:
+    """The frame at a place of an archive."""
+    return FrameReader(From(source, offset), limit, offset).next()

@@ -1,0 +1,230 @@
+"""Packed safetensors files, read: valid ones, in which large tensors are blobs of type U8.
+
+`docs/huggingface-format.md` is the specification. A blob stands under the name of its tensor, so
+that whoever does not know of blobs finds a tensor of the wrong shape rather than none.
+"""
+
+import contextlib
+import mmap
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import xxhash
+
+from densor.dtypes import SIZES
+from densor.errors import (
+    ChecksumError,
+    DensorError,
+    FileError,
+    FormatError,
+    LimitError,
+    TruncatedError,
+)
+from densor.formats.container import tensor_blob
+from densor.formats.container.base import GivenBase
+from densor.formats.container.packed_array import PackedArray
+from densor.formats.container.tensor_blob import Tensor
+from densor.formats.io.outputs import errors_of, write_all
+from densor.formats.io.sources import Bytes
+from densor.formats.packed.header import KEY, Original, parse_original
+from densor.formats.parsers.safetensors import LENGTH_SIZE, MAX_HEADER, Header, Stored, parse
+from densor.options import Progress
+
+_READ_AHEAD = 1 << 24
+
+
+class PackedFile:
+    """A safetensors file, packed or plain, opened for reading through a memory map.
+
+    Safe to use from several threads. Names and shapes are those of the original; `metadata` too.
+    Errors name the file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._map, self._data = _mapped(self.path)
+        with self._named():
+            self._header = parse(_header_bytes(self._data))
+            if self._header.end != self._data.size:
+                kind = TruncatedError if self._header.end > self._data.size else FormatError
+                raise kind(f"has {self._data.size} bytes instead of {self._header.end}")
+            original = self._find_original()
+            self._original, self._size, self._digest = original
+
+    @contextlib.contextmanager
+    def _named(self, tensor: str | None = None) -> Iterator[None]:
+        """Errors begin with the file's name, and with the tensor's."""
+        try:
+            yield
+        except DensorError as error:
+            which = "" if tensor is None else f"tensor {tensor!r:.200}: "
+            raise type(error)(f"{self.path}: {which}{error}") from error
+
+    def _find_original(self) -> Original:
+        """The file that this one was made from, or is."""
+        text = self._header.metadata.get(KEY)
+        if text is None:
+            return Original(self._header, self._data.size, b"")
+        found = parse_original(text)
+        for name, stored_as in found.header.tensors.items():
+            self._check_stored(name, stored_as)
+        if len(found.header.tensors) != len(self._header.tensors):
+            raise FormatError("holds tensors that the original does not have")
+        return found
+
+    def _check_stored(self, name: str, original: Stored) -> None:
+        found = self._header.tensors.get(name)
+        if found is None:
+            raise FormatError(f"tensor {name!r:.200} is missing")
+        if found[:2] == original[:2]:
+            return
+        known = original.dtype in SIZES and found.dtype == "U8" and len(found.shape) == 1
+        if not known:
+            raise FormatError(f"tensor {name!r:.200}: is neither what it was nor a blob")
+
+    @property
+    def header(self) -> Header:
+        """The header of this file."""
+        return self._header
+
+    @property
+    def packed(self) -> bool:
+        """Whether this is a packed file."""
+        return KEY in self._header.metadata
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """`__metadata__` of the original."""
+        return self._original.metadata
+
+    @property
+    def size(self) -> int:
+        """Bytes of the original file."""
+        return self._size
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes of this file."""
+        return self._data.size
+
+    def keys(self) -> list[str]:
+        """Names of the tensors, in the order of the original file."""
+        return list(self._original.tensors)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._original.tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._original.tensors
+
+    def info(self, name: str) -> Tensor:
+        """Type and shape of a tensor; KeyError if there is none of that name."""
+        found = self._original.tensors[name]
+        return Tensor(name, found.dtype, found.shape, found.end - found.begin, None)
+
+    def is_blob(self, name: str) -> bool:
+        """Whether a tensor is stored as a blob."""
+        return self._header.tensors[name][:2] != self._original.tensors[name][:2]
+
+    def stored(self, name: str) -> Bytes:
+        """The bytes of a tensor as they stand in the file, a view of the memory map."""
+        found = self._header.tensors[name]
+        return self._data[found.begin : found.end]
+
+    def describe(self, name: str) -> Tensor:
+        """What a blob says of itself, compared with what the file says; a plain tensor's info."""
+        if not self.is_blob(name):
+            return self.info(name)
+        with self._named(name):
+            found = tensor_blob.describe(self.stored(name))
+            if found[:4] != self.info(name)[:4]:
+                raise FormatError(f"blob is of {found.name!r:.200}, {found.dtype} {found.shape}")
+            return found
+
+    def array(self, name: str) -> PackedArray:
+        """A blob, all hashes of its stored bytes checked, not decoded.
+
+        UnsupportedError for what `PackedArray` does not take, bases above all.
+        """
+        self.describe(name)
+        self._read_ahead(name)
+        with self._named(name):
+            return PackedArray(self.stored(name))
+
+    def read(
+        self,
+        name: str,
+        threads: int = 0,
+        base_of: Callable[[Tensor], GivenBase] | None = None,
+        out: Bytes | None = None,
+    ) -> Bytes:
+        """The bytes of a tensor: decoded into `out` or fresh memory, or a read-only view.
+
+        `base_of` as for `tensor_blob.decode`.
+        """
+        if not self.is_blob(name):
+            return self.stored(name)
+        self._read_ahead(name)
+        with self._named(name):
+            return tensor_blob.decode(self.stored(name), self.info(name), threads, base_of, out)
+
+    def _read_ahead(self, name: str) -> None:
+        """Asks the system for a blob and some of what follows: page faults read too little."""
+        if self._map is None or not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        found = self._header.tensors[name]
+        begin = found.begin // mmap.PAGESIZE * mmap.PAGESIZE
+        end = min(found.end + _READ_AHEAD, self._data.size)
+        with contextlib.suppress(OSError):  # advice only
+            self._map.madvise(mmap.MADV_WILLNEED, begin, end - begin)
+
+    def unpack(
+        self,
+        target: BinaryIO,
+        threads: int = 0,
+        base_of: Callable[[Tensor], GivenBase] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Writes the original file; ChecksumError if it is not what it was."""
+        hasher = xxhash.xxh3_128()
+        for piece in self._pieces(threads, base_of):
+            hasher.update(piece)
+            write_all(target, piece)
+            if progress is not None:
+                progress(memoryview(piece).nbytes)
+        if self.packed and hasher.digest() != self._digest:
+            raise ChecksumError(f"{self.path}: unpacked file does not match its hash")
+
+    def _pieces(
+        self, threads: int, base_of: Callable[[Tensor], GivenBase] | None
+    ) -> Iterator[bytes | Bytes]:
+        yield self._original.raw
+        for name in self:
+            yield self.read(name, threads, base_of)
+
+
+def _mapped(path: Path) -> tuple[mmap.mmap | None, Bytes]:
+    """A file's memory map, which an empty file has not, and its bytes."""
+    with errors_of(path):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise FileError(f"{path}: is no regular file")
+        with path.open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                return None, np.empty(0, np.uint8)
+            found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return found, np.frombuffer(found, np.uint8)
+
+
+def _header_bytes(data: Bytes) -> bytes:
+    if data.size < LENGTH_SIZE:
+        raise TruncatedError("ends before its header does")
+    length = int.from_bytes(data[:LENGTH_SIZE].tobytes(), "little")
+    if length > MAX_HEADER:
+        raise LimitError("header is larger than safetensors allows")
+    if LENGTH_SIZE + length > data.size:
+        raise TruncatedError("ends before its header does")
+    return data[: LENGTH_SIZE + length].tobytes()

@@ -1,0 +1,46 @@
+"""The codecs by their numbers (docs/format.md, section 7): MODEL payloads to decoders."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from reference import blocks, byte_cm, delta, float_cm, planes, scale_context, sparse
+from reference.reading import Refused, fail
+
+
+class Model(Protocol):
+    """A MODEL frame, by which CHUNK frames are decoded."""
+
+    def decode(self, payload: bytes, original: int, base: bytes | None = None) -> bytes:
+        """The payload of a CHUNK to so many bytes; `base` is that of the entry."""
+
+
+Parse = Callable[[bytes], Model]
+
+_PARSERS: dict[int, Parse] = {
+    planes.CODEC_HUFFMAN: planes.parse_model,
+    planes.CODEC_RANS: planes.parse_model,
+    scale_context.CODEC: lambda payload: scale_context.parse_model(payload, planes.parse_low),
+    float_cm.CODEC: float_cm.parse_model,
+    byte_cm.CODEC: byte_cm.parse_model,
+}
+_OUTERMOST: dict[int, Parse] = {
+    blocks.CODEC: lambda payload: blocks.parse_model(payload, _parse_part),
+    sparse.CODEC: lambda payload: sparse.parse_model(payload, _parse_part),
+    delta.CODEC: delta.parse_model,
+}
+
+
+def parse_model(payload: bytes) -> Model:
+    """MODEL payload (7)."""
+    codec = payload[0] if payload else fail("an empty MODEL")
+    return _OUTERMOST[codec](payload) if codec in _OUTERMOST else _parse_part(payload)
+
+
+def _parse_part(payload: bytes) -> Model:
+    """MODEL of a part, which may not have parts itself."""
+    codec = payload[0]
+    if codec in _OUTERMOST:
+        fail("models are nested too deep")
+    if codec not in _PARSERS:
+        raise Refused("unsupported", f"codec {codec}")
+    return _PARSERS[codec](payload)

@@ -1,0 +1,182 @@
+"""A slow decoder of the language-model codec, after densor/codec/language_model/spec.md.
+
+The network is that of `reference.network`; its weights come from the package.
+"""
+
+import bisect
+import decimal
+import functools
+import struct
+from collections import defaultdict
+from decimal import Decimal
+from typing import Any
+
+import xxhash
+
+from reference.arithmetic import SQUASH, STRETCH, clip
+from reference.byte_cm import Decoder
+from reference.network import Head, Reference
+from reference.reading import fail
+
+_HEADER = struct.Struct("<BBHIIIB16s16sB")
+_SEGMENT = struct.Struct("<BIQ")
+_ZEROS = 400
+
+
+def share(part: int, whole: int) -> int:
+    return clip((part << 16) // whole, 1, 65535) if whole else 32768
+
+
+with decimal.localcontext() as context:
+    context.prec = 50
+    LOGISTIC = [
+        int((65536 / (1 + (Decimal(4096 - i) / 256).exp())).to_integral_value())
+        for i in range(8193)
+    ]
+
+
+def logistic(x: int) -> int:
+    return LOGISTIC[clip(x, -4096, 4096) + 4096]
+
+
+@functools.cache
+def logit(p: int) -> int:
+    if p < 32768:
+        return -logit(65536 - p)
+    return bisect.bisect_left(LOGISTIC, p) - 4096
+
+
+class Mixed(Decoder):
+    """The text codec's model with the network's opinion beside its own."""
+
+    def __init__(self, model: bytes, stream: bytes, size: int) -> None:
+        super().__init__(model, stream, size)
+        first = [weight // 8 for weight in self.weights[0][0]] + [60000, 0]
+        for table in self.weights:
+            table.default_factory = lambda: list(first)
+            table.clear()
+        self.text.data = bytearray(_ZEROS)
+        self.text.line = self.text.line1 = _ZEROS
+        self.likely = 32768
+        row = [SQUASH[(4096 * i + 15) // 31] for i in range(31)] + [SQUASH[4095]]
+        self.ends = [list(row) for _ in range(256)]
+        self.judges: list[defaultdict[int, list[int]]] = [
+            defaultdict(lambda: [32768, 0, 32768, 0]) for _ in range(4)
+        ]
+
+    def inputs(self, states: list[int], order1: int, expected_bit: int) -> list[int]:
+        opinion = clip(logit(self.likely), -2047, 2047)
+        return [*super().inputs(states, order1, expected_bit), opinion, (self.likely - 32768) >> 5]
+
+    def rows_at_hand(self, seen: int, partial: int, place: int) -> list[int]:
+        rows = super().rows_at_hand(seen, partial, place)
+        bucket = self.match.bucket if self.match.length else 0
+        opinion = clip(logit(self.likely), -2047, 2047)
+        rows[1] = ((opinion + 2048) >> 8) * 16 + min(bucket >> 1, 15)
+        return rows
+
+    def settled(self, p: int, z: int, partial: int) -> int:
+        self.said = [logit(self.likely), z, logit(clip(p, 1, 65535)), 77]
+        rows = (
+            self.match.bucket if self.match.length else 0,
+            (self.said[0] + 4096) >> 6,
+            partial,
+            self.text.last & 255,
+        )
+        self.sitting = [judge[row] for judge, row in zip(self.judges, rows, strict=True)]
+        self.sums = [
+            sum(w * v for w, v in zip(weights, self.said, strict=True)) for weights in self.sitting
+        ]
+        return clip(logistic(sum(self.sums) >> 18), 4, 65532)
+
+    def learn(self, y: int, *rest: Any) -> None:
+        super().learn(y, *rest)
+        for weights, total in zip(self.sitting, self.sums, strict=True):
+            error = (y << 16) - logistic(total >> 16)
+            for i, value in enumerate(self.said):
+                moved = weights[i] + ((value * error + 2**16) >> 17)
+                weights[i] = clip(moved, -(2**20), 2**20)
+
+    def steps(self) -> int:
+        return max(4, 30 - ((len(self.text.data) - _ZEROS) >> 11))
+
+    def ends_here(self, likely: int) -> int:
+        row = self.ends[self.text.last & 255]
+        u = (STRETCH[likely >> 4] + 2048) * 31
+        i, f = u >> 12, u & 4095
+        c = (row[i] * (4096 - f) + row[i + 1] * f) >> 12
+        y = self.coder.bit(clip((likely + 3 * c + 2) >> 2, 4, 65532))
+        for cell in (i, i + 1):
+            row[cell] += (65535 * y - row[cell]) >> 5
+        return y
+
+    def token(self, pieces: list[bytes], counts: list[int]) -> int:
+        """The next token; -1 where a byte came that none begins with."""
+        low, high, prefix = 0, len(pieces), b""
+        while True:
+            if prefix and pieces[low] == prefix:
+                if high - low == 1:
+                    return low
+                if self.ends_here(share(counts[low + 1] - counts[low], counts[high] - counts[low])):
+                    return low
+                low += 1
+            hashes = [self.text.hashes()[i] for i in self.chosen]
+            partial = 1
+            for place in range(8):
+                if place in (0, 4):
+                    slots = [self.histories.find(_mix(h, partial)) for h in hashes]
+                    node = 1
+                least = prefix + bytes([((2 * partial + 1) << (7 - place)) & 255])
+                border = next((t for t in range(low, high) if pieces[t] >= least), high)
+                self.likely = share(counts[high] - counts[border], counts[high] - counts[low])
+                bit = self.bit(slots, partial, node, place)
+                low, high = (border, high) if bit else (low, border)
+                partial, node = 2 * partial + bit, 2 * node + bit
+            self.text.take_in(partial & 255)
+            self.match.go_on(self.text)
+            if low == high:
+                if prefix:
+                    fail("no token")
+                return -1
+            prefix += bytes([partial & 255])
+
+
+def _mix(value: int, salt: int) -> int:
+    from reference.byte_cm import mix
+
+    return mix(value, salt)
+
+
+def decode(model: bytes, payload: bytes, size: int, network: Reference) -> bytes:
+    """The bytes that a CHUNK payload of one segment of tokens stands for, or Fault."""
+    codec, numerics, slots, positions, stride, *more = _HEADER.unpack_from(model)
+    rate, offset_rate, digest, words, length = more
+    vocabulary = network.model.vocabulary
+    assert (codec, numerics, slots) == (10, 1, 1)
+    assert digest == network.model.digest[:16] and words == vocabulary.digest[:16]
+    mode, stored, digest64 = _SEGMENT.unpack_from(payload)
+    assert (mode, stored) == (2, 0)
+    decoder = Mixed(model[_HEADER.size + length :], payload[_SEGMENT.size :], size)
+    head = Head(network.model, rate, offset_rate)
+    row = network.read(network.model.start)
+    counts = head.counts(*row)
+    tokens: list[int] = []
+    while len(decoder.text.data) < _ZEROS + size:
+        token = decoder.token(vocabulary.pieces, counts.tolist())
+        if token < 0:
+            continue
+        tokens.append(token)
+        head.learn(*row, counts, token)
+        if network.place < positions:
+            row = network.read(token)
+        else:
+            network = Reference(network.model)
+            kept = positions - stride - 1
+            for token in [network.model.start, *tokens[len(tokens) - kept :]]:
+                row = network.read(token)
+        counts = head.counts(*row)
+    if decoder.coder.at != len(payload) - _SEGMENT.size:
+        fail("bytes after the stream")
+    found = bytes(decoder.text.data[_ZEROS:])
+    assert xxhash.xxh3_64_intdigest(found) == digest64
+    return found

@@ -1,0 +1,218 @@
+"""Every codec, and how to make one payload with it, whatever a level would choose.
+
+The only place in the tests that knows how the encoders of all codecs are called.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from helpers import Bits, bits_of, random_state
+
+from densor.codec import registry
+from densor.codec.batch import Batch, Before
+from densor.codec.blocks.block import Field
+from densor.codec.blocks.encoder import FieldsCoder
+from densor.codec.byte_cm.encoder import TextCoder
+from densor.codec.codec import BaseDecoder, Decoder, decoder_for
+from densor.codec.delta.encoder import ChangeEncoder
+from densor.codec.float_cm.encoder import MixingCoder
+from densor.codec.history import History
+from densor.codec.kind import Kind, kind_of, kind_of_blocks, parts_of
+from densor.codec.language_model.encoder import LlmEncoder
+from densor.codec.language_model.session import Session
+from densor.codec.levels import level_settings
+from densor.codec.planes.encoder import PlaneCoder
+from densor.codec.planes.layout import layout_for
+from densor.codec.planes.stages.huffman import HUFFMAN
+from densor.codec.planes.stages.rans import RANS
+from densor.codec.scale_context.encoder import ScalesCoder, low_coder
+from densor.codec.sparse.encoder import SparseCoder
+from densor.dtypes import SIZES
+from densor.float_formats import by_rows
+from densor.formats.io.sources import MemoryRandomSource
+from densor.runtime.workers import Workers
+
+Bytes = npt.NDArray[np.uint8]
+_FAST, _BEST = level_settings(3), level_settings(6)
+_BLOCK = (Field("F16", 2), Field("F16", 2, 2), Field("U8", 8, 3), Field("U8", 8, 1))
+_BLOCK_SIZE = sum(field.size for field in _BLOCK)
+_OFFSET = 24  # where in its base the tensor of a delta begins
+
+
+class Coded(NamedTuple):
+    """One chunk: MODEL payload, CHUNK payload, what they stand for, and the base they need."""
+
+    model: bytes
+    payload: bytes
+    data: bytes
+    base: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A codec under test.
+
+    `dtypes`: what it takes, by safetensors names, "blocks" and "bytes". `memory`: bytes that
+    decoding may take beside 16 times its input and output.
+    """
+
+    number: int
+    name: str
+    dtypes: tuple[str, ...]
+    code: Callable[[Bytes, str, tuple[int, ...]], Coded]
+    memory: int = 1 << 22
+    has_slow_reference: bool = False
+    has_reference: bool = True
+
+    def encode(self, content: str, dtype: str, shape: tuple[int, ...]) -> Coded:
+        """A tensor of some content of `helpers.CONTENTS` as one chunk."""
+        return self.code(tensor_bytes(content, dtype, shape), dtype, shape)
+
+    def decoder(self, model: bytes) -> Decoder:
+        """The package's decoder of a MODEL payload."""
+        return decoder_for(model, _session() if self.number == registry.CODEC_LLM else None)
+
+    def decode_into(self, coded: Coded, out: Bytes) -> None:
+        """Decodes by the package; DensorError where it refuses."""
+        payload = np.frombuffer(coded.payload, np.uint8)
+        decoder = self.decoder(coded.model)
+        if isinstance(decoder, BaseDecoder):
+            decoder.decode_from(payload, out, MemoryRandomSource(coded.base or b""))
+        else:
+            decoder.decode(payload, out)
+
+
+def tensor_bytes(content: str, dtype: str, shape: tuple[int, ...]) -> Bytes:
+    """The bytes of a tensor, or of a block for each element; complex numbers are two numbers."""
+    count = int(np.prod(shape))
+    size = {"blocks": 1, "bytes": 1}.get(dtype) or SIZES[dtype]
+    number = 4 if dtype == "C64" else min(size, 8)
+    count *= _BLOCK_SIZE if dtype == "blocks" else size // number
+    rng = random_state("conformance", content, dtype, shape)
+    return _as_bytes(bits_of(content, number, count, rng))
+
+
+def _as_bytes(bits: Bits) -> Bytes:
+    return np.ascontiguousarray(bits).reshape(-1).view(np.uint8)
+
+
+def _batch(coder: Any, data: Bytes) -> Coded:
+    """By the usual way of a coder: count and decide, where it does not learn on the way; encode."""
+    if hasattr(coder, "count"):
+        coder.decide([coder.count(data)])
+    payload = coder.encode(data, 0)
+    return Coded(coder.model(), bytes(payload), data.tobytes())
+
+
+def _planes(stage: Any, level: Any, data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    kind = kind_of(dtype, shape)
+    level = replace(level, try_zstd=False)
+    return _batch(PlaneCoder(stage, data, kind.layout, kind.run, level, kind.integers), data)
+
+
+def _scale_context(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    kind = kind_of(dtype, shape)
+    low = low_coder(data, kind, _BEST)
+    return _batch(ScalesCoder(kind, History(), low, repeats=False), data)
+
+
+def _float_cm(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """A row of zeros follows, since what would not become smaller is not coded in this way."""
+    data = np.concatenate([data, np.zeros(4 * data.size + 1024, np.uint8)])
+    elements = data.size // SIZES[dtype]
+    return _batch(
+        MixingCoder(replace(kind_of(dtype, shape), parts=parts_of(dtype, (elements,)))), data
+    )
+
+
+def _blocks(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    return _batch(FieldsCoder(data, _kind_of_blocks(shape), _FAST, data.size), data)
+
+
+def _kind_of_blocks(shape: tuple[int, ...]) -> Kind:
+    return kind_of_blocks(_BLOCK, max(1, shape[-1] if shape else 1))
+
+
+def _sparse(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    return _batch(SparseCoder(data, kind_of(dtype, shape), _FAST), data)
+
+
+def _delta(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """Against a base that differs in every seventh byte, and lies at some offset."""
+    before = data.copy()
+    before[::7] += 1
+    size = 4 if dtype == "C64" else min(SIZES[dtype], 8)
+    kind = Kind(layout_for(f"U{8 * size}"), dtype=dtype)
+    coder = ChangeEncoder(Batch(data, kind, Workers(1), base=Before(before, _OFFSET)))
+    coder.encode().result()
+    payload = bytes(coder._coded(data, before, 0))
+    base = bytes(_OFFSET) + before.tobytes() + b"behind"
+    return Coded(coder.model(), payload, data.tobytes(), base)
+
+
+def _byte_cm(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """Zeros follow, since what would not become smaller is not coded in this way."""
+    data = np.concatenate([data, np.zeros(data.size + 256, np.uint8)])
+    return _batch(TextCoder(data), data)
+
+
+@cache
+def _session() -> Session:
+    return Session("sample")
+
+
+def _language_model(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    with_text = np.concatenate([data, np.frombuffer(b"The cat sat on the mat. " * 12, np.uint8)])
+    coder = LlmEncoder(with_text, _session(), Workers(1))
+    ((_, payload, _),) = coder.encode().result().chunks
+    return Coded(coder.model(), bytes(payload), with_text.tobytes())
+
+
+_FLOATS = tuple(sorted(filter(by_rows, SIZES)))
+_NUMBERS = tuple(sorted(set(SIZES) - {"VOID"}))
+
+CODECS = (
+    Codec(
+        registry.CODEC_PLANAR,
+        "byte planes, Huffman",
+        _NUMBERS,
+        lambda *tensor: _planes(HUFFMAN, _FAST, *tensor),
+    ),
+    Codec(
+        registry.CODEC_PLANES,
+        "byte planes, rANS",
+        _NUMBERS,
+        lambda *tensor: _planes(RANS, _BEST, *tensor),
+    ),
+    Codec(registry.CODEC_SCALES, "scale context", _FLOATS, _scale_context),
+    Codec(
+        registry.CODEC_MIXING,
+        "float context mixing",
+        tuple(dtype for dtype in _FLOATS if dtype != "C64"),
+        _float_cm,
+        has_slow_reference=True,
+    ),
+    Codec(registry.CODEC_FIELDS, "blocks", ("blocks",), _blocks),
+    Codec(registry.CODEC_SPARSE, "sparse", _NUMBERS, _sparse),
+    Codec(registry.CODEC_CHANGE, "delta", _NUMBERS, _delta),
+    Codec(
+        registry.CODEC_TEXT,
+        "byte context mixing",
+        ("bytes",),
+        _byte_cm,
+        memory=1 << 26,
+        has_slow_reference=True,
+    ),
+    Codec(
+        registry.CODEC_LLM,
+        "language model",
+        ("bytes",),
+        _language_model,
+        memory=1 << 27,
+        has_reference=False,
+    ),
+)
