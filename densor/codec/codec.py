@@ -207,6 +207,7 @@ _ALL = (
     _codec(_R.CODEC_CHANGE, "delta", "changes", needs_base=True),
     _planes(_R.CODEC_PLANES, "planes_rans", "byte planes", _OF_PLANES),
     _codec(_R.CODEC_TEXT, "byte_cm", "text", _ARITHMETIC, chunk=1 << 24, nests=True),
+    _codec(_R.CODEC_IMAGE, "image", "rows of images", _RANS, _ARITHMETIC, chunk=1 << 18),
     _codec(_R.CODEC_LLM, "language_model", "language model", _LLM),
 )
 CODECS = {codec.number: codec for codec in _ALL}

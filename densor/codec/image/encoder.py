@@ -6,13 +6,37 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.batch import Bytes
+from densor.codec.batch import Batch, Bytes
+from densor.codec.chunks import ChunkEncoder, CountingEncoder
 from densor.codec.image import kernels
-from densor.codec.image.fitting import Modelled, gradient_model, mixing_model, modelled
+from densor.codec.image.fitting import (
+    Modelled,
+    gradient_model,
+    looks_like_image,
+    mixing_model,
+    modelled,
+)
+from densor.codec.image.layout import Layout
 from densor.codec.image.mixing_state import code
-from densor.codec.image.params import CONTEXTS, Layout, pack_model, reduced
+from densor.codec.image.params import CONTEXTS, pack_model, reduced
+from densor.codec.levels import Level
 from densor.entropy.rans.kernels import FIRST, build_starts
 from densor.entropy.rans.tables import quantise
+
+# Contexts and steps of context mixing
+FULL, LIGHT = (12, 12), (3, 3)
+
+
+def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
+    """An encoder for rows of an image; None where an array does not look like one."""
+    layout = batch.kind.image
+    assert layout is not None
+    if batch.kind.guessed and not looks_like_image(layout, batch.data):
+        return None
+    if level.images == "gradient":
+        return CountingEncoder(GradientCoder(layout, batch.data), batch, level.zstd)
+    settings = FULL if level.images == "full" else LIGHT
+    return ChunkEncoder(MixingCoder(layout, batch.data, *settings), batch, level.zstd)
 
 
 class GradientCoder:

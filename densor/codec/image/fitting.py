@@ -11,10 +11,12 @@ from densor.codec.batch import Bytes
 from densor.codec.image import kernels
 from densor.codec.image.gradient import levels, samples, split, work_on
 from densor.codec.image.kernels import GREEN, GREEN_MEAN, LIFTED, NO_COLOUR, ORDERED
-from densor.codec.image.params import CONTEXTS, MAX_SCALE, MIXING, Layout, Model, reduced
+from densor.codec.image.layout import Layout
+from densor.codec.image.params import CONTEXTS, MAX_SCALE, MIXING, Model, reduced
 
 _CHAINS = 4  # of predictions that are coded together, about
 _TRIAL_ROWS = 24
+_MAX_SIZE_OF_IMAGE = 0.9  # share of what samples by themselves take
 _VALUES_BITS = 256  # that a set of values takes
 
 
@@ -42,11 +44,30 @@ def modelled(model: Model, data: Bytes) -> Modelled:
     return found
 
 
-def gradient_model(layout: Layout, data: Bytes) -> Model:
-    """The model of the fast method that suits whole rows, but for its frequencies."""
+def looks_like_image(layout: Layout, data: Bytes) -> bool:
+    """Whether neighbours say much of a sample, by trial of some rows."""
+    piece = _middle(layout, data)
+    whole = Model(layout, 8 * layout.size, lanes=1)
+    planes = piece.reshape(-1, layout.size).T
+    plain = sum(_entropy(np.bincount(plane, minlength=256)) for plane in planes)
+    return _cost(whole, piece) < _MAX_SIZE_OF_IMAGE * plain
+
+
+def _entropy(counts: npt.NDArray[np.int64]) -> float:
+    """Bits that symbols with these counts take, by the last axis."""
+    each = counts.sum(-1, keepdims=True)
+    return float((counts * np.log2(np.maximum(each, 1) / np.maximum(counts, 1))).sum())
+
+
+def _middle(layout: Layout, data: Bytes) -> Bytes:
     rows = data.size // layout.stride
     first = max(0, rows - _TRIAL_ROWS) // 2 * layout.stride
-    piece = data[first : first + _TRIAL_ROWS * layout.stride]
+    return data[first : first + _TRIAL_ROWS * layout.stride]
+
+
+def gradient_model(layout: Layout, data: Bytes) -> Model:
+    """The model of the fast method that suits whole rows, but for its frequencies."""
+    piece = _middle(layout, data)
     best = min(_of_samples(layout, data), key=lambda way: _cost(way, piece))
     if layout.channels >= 3:
         colours = (NO_COLOUR, GREEN, GREEN_MEAN, LIFTED)
@@ -89,8 +110,6 @@ def _cost(model: Model, data: Bytes) -> float:
     """Bits that rows take by the fast method, about."""
     found = modelled(model, data)
     counts = found.counts()
-    each = counts.sum(1, keepdims=True)
-    bits = float((counts * np.log2(np.maximum(each, 1) / np.maximum(counts, 1))).sum())
     octaves = np.maximum(np.arange(256) - kernels.DIRECT, -4) // 4 + 5
     low: npt.NDArray[Any] = np.where(octaves > 4, octaves, 0)
-    return bits + float(counts.sum(0) @ low) + _VALUES_BITS * (model.values is not None)
+    return _entropy(counts) + float(counts.sum(0) @ low) + _VALUES_BITS * (model.values is not None)

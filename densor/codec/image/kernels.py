@@ -237,9 +237,7 @@ def model_rows(s, w, levels, scale, lanes, tokens, contexts, lower):
                     if folded >= DIRECT:
                         bits = _octave(folded)
                         low = bits - 3
-                        tokens[index(i)] = np.uint8(
-                            DIRECT + 4 * (bits - 8) + ((folded >> low) & 3)
-                        )
+                        tokens[index(i)] = np.uint8(DIRECT + 4 * (bits - 8) + ((folded >> low) & 3))
                         lower[index(i)] = np.uint16(folded & ((int64(1) << low) - 1))
                     else:
                         tokens[index(i)] = np.uint8(folded)
@@ -300,8 +298,8 @@ def put_rows(s, lanes, tokens, contexts, lower, starts, states, words):
                     quotient = np.uint32(state) // np.uint32(freq)
                     rest = state - int64(quotient) * freq
                     states[index(lane * s.channels + c)] = (
-                        int64(quotient) << 12
-                    ) + rest + (start & 0xFFFF)
+                        (int64(quotient) << 12) + rest + (start & 0xFFFF)
+                    )
     return at
 
 

@@ -1,4 +1,4 @@
-"""Context mixing of pixels: one kernel for both directions, so that their models cannot drift apart.
+"""Context mixing of pixels: one kernel for both directions, so that both have the same model.
 
 A sample is binary decisions, its highest bit first. Distributions about several predictions, and
 adaptive probabilities under hashed contexts, each predict the next bit; mixers weigh them in the
@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from densor.codec.byte_cm.apm import CELLS, apm_predict, apm_update
+from densor.codec.byte_cm.apm import apm_predict, apm_update
 from densor.codec.byte_cm.mixer import dot, final_sum, train, train_final
 from densor.codec.image.predict import (
     LEFT,
-    RIGHT,
     SIDES,
     TOP,
     begin_row,
@@ -370,10 +369,8 @@ def _distribution_inputs(s, t, middle):
     for i in range(PREDICTORS):
         inverse = t.inverse[index(raw[index(_SCALE + i)])]
         distance = edge - raw[index(_MEAN + i)]
-        if i & 1:
-            share = _share(t.narrow, inverse, distance)
-        else:
-            share = _share(t.wide, inverse, distance)
+        table = t.narrow if i & 1 else t.wide
+        share = _share(table, inverse, distance)
         below, above = raw[index(_BELOW + i)], raw[index(_ABOVE + i)]
         share = _within(share, below, above)
         raw[index(_RAW_MIDDLE + i)] = share

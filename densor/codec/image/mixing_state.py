@@ -81,7 +81,7 @@ def new_state(m: Image, planes: npt.NDArray[np.int32]) -> State:
     mixers[:, predictors : mixing.MATCH + 1] = _FIRST_WEIGHTS[1]
     cells = tables().squash[[*((4096 * i + 15) // 31 for i in range(31)), 4095]]
     matches = np.full((c, mixing.LENGTHS, 16), FRESH, np.uint32)
-    matches[:] += (np.arange(mixing.LENGTHS, dtype=np.uint32)[:, None] << 26)
+    matches[:] += np.arange(mixing.LENGTHS, dtype=np.uint32)[:, None] << 26
     return State(
         coder=np.zeros(STATE, np.int64),
         planes=planes,

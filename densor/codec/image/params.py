@@ -2,7 +2,6 @@
 
 import struct
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +10,7 @@ from densor.codec import registry
 from densor.codec.batch import Bytes
 from densor.codec.image import kernels
 from densor.codec.image.kernels import NO_COLOUR, ORDERED, Shape
+from densor.codec.image.layout import MAX_CHANNELS, Layout
 from densor.codec.image.mixing import CONTEXTS as MAX_CONTEXTS
 from densor.codec.image.predict import LEVELS, SETS
 from densor.entropy.rans.tables import Freqs, pack, unpack
@@ -18,42 +18,14 @@ from densor.errors import FormatError, LimitError
 
 GRADIENT, MIXING = 0, 1  # methods
 CONTEXTS = SETS * LEVELS
-MAX_CHANNELS, MAX_LANES, MAX_SCALE = 64, 16, 8
+MAX_LANES, MAX_SCALE = 16, 8
 MAX_STEPS = 32
-MAX_PADDING = 255
 MAX_ROW = 1 << 19  # samples of a row that is coded by mixing
 MAX_MIXED = 1 << 24  # bytes of a chunk that is coded by mixing
 _MAX_TOKEN = kernels.DIRECT + 4 * 8 + 3  # of errors of 16 bits
 _HEAD = struct.Struct("<10BI")
 _TWO_BYTES, _BIG, _VALUES = 1, 2, 4  # flags
 _BITMAP = 32  # bytes
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Rows of samples as they lie in memory.
-
-    `width` in pixels, `channels` of each, `size`: bytes of a sample, 1 or 2; `big`: its high byte
-    comes first; `padding`: bytes after each row, all 0.
-    """
-
-    width: int
-    channels: int = 1
-    size: int = 1
-    big: bool = False
-    padding: int = 0
-
-    @property
-    def stride(self) -> int:
-        """Bytes from row to row."""
-        return self.width * self.channels * self.size + self.padding
-
-    def samples(self, data: Bytes) -> npt.NDArray[Any]:
-        """The samples of whole rows, [rows, width * channels]; a view where it can be one."""
-        rows = data.reshape(-1, self.stride)[:, : self.stride - self.padding]
-        if self.size == 1:
-            return rows
-        return np.ascontiguousarray(rows).view(">u2" if self.big else "<u2")
 
 
 @dataclass(frozen=True, eq=False)

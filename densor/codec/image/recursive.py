@@ -8,10 +8,8 @@ gradient is kept up to date rather than the right-hand side. See spec.md.
 
 import numba
 import numpy as np
-import numpy.typing as npt
-from numba import types
 
-from densor.entropy.jit import I32, I64, index, inlined
+from densor.entropy.jit import index, inlined
 
 int64 = numba.int64
 
