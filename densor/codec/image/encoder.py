@@ -24,7 +24,7 @@ from densor.entropy.rans.kernels import FIRST, build_starts
 from densor.entropy.rans.tables import quantise
 
 # Contexts and steps of context mixing
-FULL, LIGHT = (12, 12), (3, 3)
+FULL, LIGHT = (12, 8), (3, 3)
 
 
 def propose(batch: Batch, level: Level) -> ChunkEncoder | None:

@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.batch import Bytes
-from densor.codec.image import kernels, mixing
+from densor.codec.image import kernels
+from densor.codec.image import mixing_kernels as mixing
 from densor.codec.image.gradient import planes_of, split
-from densor.codec.image.mixing import Image, State, Tables
+from densor.codec.image.mixing_kernels import Image, State, Tables
 from densor.codec.image.params import Model
 from densor.codec.image.predict import SIDES
 from densor.codec.image.recursive import FEATURES, SETTINGS

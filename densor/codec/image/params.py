@@ -11,7 +11,7 @@ from densor.codec.batch import Bytes
 from densor.codec.image import kernels
 from densor.codec.image.kernels import NO_COLOUR, ORDERED, Shape
 from densor.codec.image.layout import MAX_CHANNELS, Layout
-from densor.codec.image.mixing import CONTEXTS as MAX_CONTEXTS
+from densor.codec.image.mixing_kernels import CONTEXTS as MAX_CONTEXTS
 from densor.codec.image.predict import LEVELS, SETS
 from densor.entropy.rans.tables import Freqs, pack, unpack
 from densor.errors import FormatError, LimitError
