@@ -275,6 +275,19 @@ def text() -> Iterator[tuple[str, bytes]]:
         yield "text-light", densor.compress(PROSE.replace(b"\n", b" ").upper() + PROSE, 5)
 
 
+def images() -> Iterator[tuple[str, bytes]]:
+    y, x = np.mgrid[:40, :33]
+    noise = random_state("golden images").integers(0, 6, (40, 33, 3))
+    picture = (noise + (60 + (x * y // 9) % 90 + (x // 8 + y // 9) % 2 * 70)[..., None]).astype(
+        "u1"
+    )
+    yield "image-gradient", densor.compress(picture, 1)
+    yield "image-light", densor.compress(picture[..., 0] // 8 * 8, 5)
+    yield "image", densor.compress(picture, 9)
+    yield "image-16", densor.compress((picture.astype(">u2") * 16)[:20], 9)
+    yield "image-16-gradient", densor.compress((picture.astype("<u2") * 200), 3)
+
+
 class Group(NamedTuple):
     """Archives that were made at once; each of `good` yields name and archive."""
 
@@ -289,6 +302,7 @@ GROUPS = (
     Group("0.3, recovery", (recovery,), damaged_recovery),
     Group("0.3, points", (points,)),
     Group("0.3, text", (text,)),
+    Group("0.4, images", (images,)),
 )
 
 

@@ -28,10 +28,15 @@ FULL, LIGHT = (12, 8), (3, 3)
 
 
 def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
-    """An encoder for rows of an image; None where an array does not look like one."""
+    """An encoder for rows of an image; None where an array does not look like one.
+
+    Nor is there one for padding that is not zero.
+    """
     layout = batch.kind.image
     assert layout is not None
     if batch.kind.guessed and not looks_like_image(layout, batch.data):
+        return None
+    if layout.padding and batch.data.reshape(-1, layout.stride)[:, -layout.padding :].any():
         return None
     if level.images == "gradient":
         return CountingEncoder(GradientCoder(layout, batch.data), batch, level.zstd)

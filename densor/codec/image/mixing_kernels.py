@@ -539,7 +539,7 @@ def _sample(coding, s, t, m, data, c, y, x, expected, length):
     goal = ((value - base) * 32) >> shift
     for k in range(SETTINGS):
         said = linear(s.weights, (which + k) * FEATURES, s.scaled, count)
-        forget = int64(9) if k == 0 else int64(12)
+        forget = int64(10) if k == 0 else int64(12)
         ridge = int64(64) if k == 0 else int64(256)
         adapt(s, which + k, s.scaled, count, goal - said, forget, ridge, m.steps)
     return value
