@@ -25,6 +25,7 @@ from densor.codec import registry
 from densor.codec.batch import Batch, Bytes, Chunks, CodedBatch, Coding, Smallest, smallest
 from densor.codec.chunks import zstd_chunk
 from densor.codec.codec import CODECS, Encoder
+from densor.codec.image.fitting import share_of_plain
 from densor.codec.kind import BATCH_BYTES, BYTES, Data, Kind
 from densor.codec.levels import Level, beside_language_model, with_huffman_codes
 from densor.codec.sparse.encoder import with_zeros
@@ -49,6 +50,7 @@ SAMPLE_BYTES, MAX_SAMPLES = 1 << 12, 32
 FAST_ZSTD = 3  # a level that costs little more than the fastest
 ZSTD_CHUNK = 1 << 22  # bytes
 MIXED_CHUNK = 1 << 23  # bytes of an image by context mixing, which learns as it goes
+MAX_SHARE_OF_IMAGE = 0.75  # of what samples by themselves take; beyond, those are tried too
 IMAGE_SAMPLE = 1 << 16  # bytes of an image that are tried as plain bytes
 
 Row = Callable[[Batch, Level], Coding | None]
@@ -142,9 +144,14 @@ def _language_model(batch: Batch, level: Level) -> Coding | None:
 
 
 def _image(batch: Batch, level: Level) -> Coding:
+    layout = batch.kind.image
+    assert layout is not None
+    encoder = None if batch.base else CODECS[registry.CODEC_IMAGE].propose(batch, level)
+    clearly = share_of_plain(layout, batch.data) < MAX_SHARE_OF_IMAGE
+    if encoder is not None and level.bytes == "zstd" and clearly:
+        return encoder.encode()
     elements = replace(batch, kind=replace(batch.kind, image=None))
     otherwise = encode_batch(elements, level)
-    encoder = None if batch.base else CODECS[registry.CODEC_IMAGE].propose(batch, level)
     if encoder is None:
         return otherwise
     coded = encoder.encode()

@@ -276,16 +276,18 @@ def text() -> Iterator[tuple[str, bytes]]:
 
 
 def images() -> Iterator[tuple[str, bytes]]:
-    y, x = np.mgrid[:40, :33]
-    noise = random_state("golden images").integers(0, 6, (40, 33, 3))
+    y, x = np.mgrid[:36, :30]
+    noise = random_state("golden images").integers(0, 6, (36, 30, 3))
     picture = (noise + (60 + (x * y // 9) % 90 + (x // 8 + y // 9) % 2 * 70)[..., None]).astype(
         "u1"
     )
-    yield "image-gradient", densor.compress(picture, 1)
-    yield "image-light", densor.compress(picture[..., 0] // 8 * 8, 5)
-    yield "image", densor.compress(picture, 9)
-    yield "image-16", densor.compress((picture.astype(">u2") * 16)[:20], 9)
-    yield "image-16-gradient", densor.compress((picture.astype("<u2") * 200), 3)
+    grey = picture[..., 0]
+    yield "image-gradient", densor.compress(picture[:24], 1)
+    yield "image-light", densor.compress(grey // 8 * 8, 5)
+    yield "image", densor.compress(picture[:24], 9)
+    deep = (900 + 40 * x + 25 * y)[..., None] + 9 * noise
+    yield "image-16", densor.compress(deep[:12].astype(">u2") * 8, 9)
+    yield "image-16-gradient", densor.compress(deep[..., 0].astype("<u2"), 3)
 
 
 class Group(NamedTuple):

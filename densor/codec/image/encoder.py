@@ -12,9 +12,9 @@ from densor.codec.image import kernels
 from densor.codec.image.fitting import (
     Modelled,
     gradient_model,
-    looks_like_image,
     mixing_model,
     modelled,
+    share_of_plain,
 )
 from densor.codec.image.layout import Layout
 from densor.codec.image.mixing_state import code
@@ -23,6 +23,7 @@ from densor.codec.levels import Level
 from densor.entropy.rans.kernels import FIRST, build_starts
 from densor.entropy.rans.tables import quantise
 
+MAX_SHARE_OF_GUESS = 0.9  # of what samples by themselves take, see `share_of_plain`
 # Contexts and steps of context mixing
 FULL, LIGHT = (12, 8), (3, 3)
 
@@ -34,7 +35,7 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
     """
     layout = batch.kind.image
     assert layout is not None
-    if batch.kind.guessed and not looks_like_image(layout, batch.data):
+    if batch.kind.guessed and share_of_plain(layout, batch.data) > MAX_SHARE_OF_GUESS:
         return None
     if layout.padding and batch.data.reshape(-1, layout.stride)[:, -layout.padding :].any():
         return None

@@ -16,7 +16,6 @@ from densor.codec.image.params import CONTEXTS, MAX_SCALE, MIXING, Model, reduce
 
 _CHAINS = 4  # of predictions that are coded together, about
 _TRIAL_ROWS = 24
-_MAX_SIZE_OF_IMAGE = 0.9  # share of what samples by themselves take
 _VALUES_BITS = 256  # that a set of values takes
 
 
@@ -44,13 +43,13 @@ def modelled(model: Model, data: Bytes) -> Modelled:
     return found
 
 
-def looks_like_image(layout: Layout, data: Bytes) -> bool:
-    """Whether neighbours say much of a sample, by trial of some rows."""
+def share_of_plain(layout: Layout, data: Bytes) -> float:
+    """What some rows take by the fast method, over what their bytes take by themselves."""
     piece = _middle(layout, data)
     whole = Model(layout, 8 * layout.size, lanes=1)
-    planes = piece.reshape(-1, layout.size).T
+    planes = piece.reshape(-1, layout.size).T if not layout.padding else piece[None]
     plain = sum(_entropy(np.bincount(plane, minlength=256)) for plane in planes)
-    return _cost(whole, piece) < _MAX_SIZE_OF_IMAGE * plain
+    return _cost(whole, piece) / max(plain, 1.0)
 
 
 def _entropy(counts: npt.NDArray[np.int64]) -> float:
