@@ -286,7 +286,7 @@ def images() -> Iterator[tuple[str, bytes]]:
     yield "image-light", densor.compress(grey // 8 * 8, 5)
     yield "image", densor.compress(picture[:24], 9)
     deep = (900 + 40 * x + 25 * y)[..., None] + 9 * noise
-    yield "image-16", densor.compress(deep[:12].astype(">u2") * 8, 9)
+    yield "image-16", densor.compress(deep[:20, :, :3].astype(">u2") * 8, 9)
     yield "image-16-gradient", densor.compress(deep[..., 0].astype("<u2"), 3)
 
 

@@ -46,10 +46,10 @@ def modelled(model: Model, data: Bytes) -> Modelled:
 def share_of_plain(layout: Layout, data: Bytes) -> float:
     """What some rows take by the fast method, over what their bytes take by themselves."""
     piece = _middle(layout, data)
-    whole = Model(layout, 8 * layout.size, lanes=1)
+    ways = [replace(way, scale=max(0, way.depth - 8) // 2) for way in _of_samples(layout, piece)]
     planes = piece.reshape(-1, layout.size).T if not layout.padding else piece[None]
     plain = sum(_entropy(np.bincount(plane, minlength=256)) for plane in planes)
-    return _cost(whole, piece) / max(plain, 1.0)
+    return min(_cost(way, piece) for way in ways) / max(plain, 1.0)
 
 
 def _entropy(counts: npt.NDArray[np.int64]) -> float:
