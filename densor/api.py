@@ -289,9 +289,9 @@ def save_file(
         raise ArgumentError("tensors have dtypes of their own; see Writer.add_tensor")
     safetensors.check_new(tensors, metadata)
     described = _described(tensors)
-    listed = [(name, meta.dtype, meta.shape, data.size) for name, meta, data in described]
+    listed = [(name, dtype, shape, data.size) for name, dtype, shape, data in described]
     head = as_bytes(safetensors.new_header(listed, metadata))
-    pieces = [head, *(data for _, _, data in described)]
+    pieces = [head, *(data for *_, data in described)]
     path = plain(path)
     if options is None and "overwrite" not in keywords:
         chosen = write_options(chosen, overwrite=_replaces(path))
@@ -305,17 +305,20 @@ def save_file(
         add_planned(archive.writer, meta, plan, base)
 
 
-def _described(tensors: Mapping[str, Any]) -> list[tuple[str, EntryMeta, Bytes]]:
-    """Names, types and bytes of tensors, in the order that safetensors writes them in."""
+def _described(
+    tensors: Mapping[str, Any],
+) -> list[tuple[str, str, tuple[int, ...], Bytes]]:
+    """Names, types, shapes and bytes of tensors, in the order that safetensors writes them in."""
     described = []
     for name, tensor in tensors.items():
         meta, data = arrays.describe(tensor)
         if meta.order == "F":
             meta, data = arrays.describe(np.ascontiguousarray(tensor))
-        if meta.dtype == "VOID":
+        stored = dtypes.in_safetensors(meta.dtype or "", meta.shape or ())
+        if stored is None:
             raise ArgumentError(f"{name}: this dtype does not exist in safetensors files")
-        described.append((name, meta, data))
-    described.sort(key=lambda item: (-dtypes.SIZES[item[1].dtype or ""], item[0]))
+        described.append((name, *stored, data))
+    described.sort(key=lambda item: (-dtypes.SIZES.get(item[1], 0), item[0]))
     return described
 
 
@@ -357,6 +360,8 @@ def save(
 ) -> bytes:
     """Packs named arrays or tensors in memory; the bytes that `save_file` would write."""
     chosen = write_options(options, level=level, threads=threads, **keywords)
+    for tensor in tensors.values():
+        arrays.check_whole(tensor)
     if chosen.recovery is not None or chosen.verify:  # what is written is read again
         out: Any = io.BytesIO()
     else:

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 
 from densor import dtypes
-from densor.errors import ArgumentError, FormatError
+from densor.errors import ArgumentError, FormatError, LimitError
 from densor.formats.container import strictjson
 from densor.formats.container.entry import ARRAY, EntryMeta
 from densor.formats.io.sources import Bytes, as_bytes
+from densor.formats.tensors import TensorInfo, c_strides, is_view
 
 _NOTHING = np.empty(0, np.uint8)
+_PAIRS = ("C32", "BC32", "C64", "C128")  # elements of two numbers
+_MOST_COPIES = 4  # of each byte of a stretch, where a view repeats them
+_SMALL_COPY = 1 << 20  # bytes that a view may always have
 
 
 def is_torch(thing: object) -> bool:
@@ -26,21 +30,68 @@ def describe(thing: Any, dtype: str | None = None) -> tuple[EntryMeta, Bytes]:
 
     `dtype`: take the bits of the elements, of the same size, as another type.
     """
+    check_whole(thing)
     if is_torch(thing):
         return _describe_torch(thing, dtype)
-    return _describe_numpy(np.asanyarray(thing), dtype)
+    return _describe_numpy(np.asarray(thing), dtype)
+
+
+def check_whole(thing: Any) -> None:
+    """ArgumentError for an array or tensor that is more than its elements, dtype and shape.
+
+    A mask, labels, units, or the parts that a wrapper subclass is made of would be lost.
+    """
+    kind = type(thing)
+    if is_torch(thing):
+        _check_torch(thing)
+    elif isinstance(thing, np.ndarray):
+        if kind not in (np.ndarray, np.memmap, np.matrix):  # of the same meaning
+            raise ArgumentError(
+                f"cannot compress a {_full_name(kind)}, only the plain arrays that it is made of"
+            )
+    elif _is_labelled(thing):
+        raise ArgumentError(f"cannot compress a {_full_name(kind)}: give its array")
+
+
+def _is_labelled(thing: Any) -> bool:
+    """Whether this can be made an array and is none: arrays of all libraries have `__dlpack__`."""
+    array_like = hasattr(thing, "__array__") and not isinstance(thing, np.generic)
+    return array_like and not hasattr(thing, "__dlpack__")
+
+
+def _check_torch(tensor: Any) -> None:
+    import torch
+
+    kind = type(tensor)
+    if kind not in (torch.Tensor, torch.nn.Parameter):
+        raise ArgumentError(
+            f"cannot compress a {_full_name(kind)}, only the plain tensors that it is made of"
+        )
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    if wrapped or any(name is not None for name in getattr(tensor, "names", ())):
+        what = "inside a transformation" if wrapped else "with named dimensions"
+        raise ArgumentError(f"cannot compress a torch tensor {what}")
+    plain = tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_nested
+    if not plain or dtypes.from_torch(tensor.dtype) is None:
+        nested = "nested, " if tensor.is_nested else ""
+        kinds = f"{nested}{tensor.dtype}, {tensor.layout}, {tensor.device}"
+        raise ArgumentError(f"cannot compress a torch tensor of {kinds}")
+
+
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _describe_torch(tensor: Any, dtype: str | None) -> tuple[EntryMeta, Bytes]:
     import torch
 
     name = dtypes.from_torch(tensor.dtype)
-    if name is None or tensor.layout != torch.strided or tensor.is_meta:
-        kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}"
-        raise ArgumentError(f"cannot compress a torch tensor of {kind}")
     shape = tuple(int(size) for size in tensor.shape)
-    flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
-    data = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, np.uint8)
+    try:
+        flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+        data = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, np.uint8)
+    except (RuntimeError, NotImplementedError) as error:  # one without memory of its own
+        raise ArgumentError(f"cannot compress a torch tensor: {error}") from None
     meta = EntryMeta("", ARRAY, data.size, name, shape, "C", "torch")
     return _retyped(meta, dtype), data
 
@@ -148,6 +199,39 @@ def _shape(item: Any) -> Any:
     return tuple(item) if isinstance(item, list) else item
 
 
+def viewed(info: TensorInfo, data: Bytes) -> Bytes:
+    """The bytes of a tensor, in C order, from those of the stretch that it is a view of.
+
+    LimitError where many elements stand for each one that is there.
+    """
+    assert info.view is not None and is_view(info)
+    item = dtypes.SIZES[info.dtype]
+    strides = c_strides(info.shape) if info.view.strides is None else info.view.strides
+    if math.prod(info.shape) * item > _MOST_COPIES * info.size + _SMALL_COPY:
+        raise LimitError(f"{info.name}: repeats its elements too often")
+    whole = data[: data.size // item * item].view(f"V{item}")
+    if 0 in info.shape:
+        return np.empty(0, np.uint8)
+    steps = tuple(stride * item for stride in strides)
+    taken = np.lib.stride_tricks.as_strided(whole, info.shape, steps, writeable=False)
+    found = np.array(taken, order="C").reshape(-1).view(np.uint8)
+    if info.view.neg:
+        _negate(found, info.dtype, slice(None))
+    if info.view.conj:
+        _negate(found, info.dtype, slice(1, None, 2))
+    return found
+
+
+def _negate(data: Bytes, dtype: str, which: slice) -> None:
+    """Negates all numbers, or every second one, in place: of floats just the sign changes."""
+    size = dtypes.SIZES[dtype] // (2 if dtype in _PAIRS else 1)
+    numbers = data.view(f"<u{size}")
+    if dtype[0] == "I":
+        numbers[which] = ~numbers[which] + np.ones(1, numbers.dtype)
+    else:
+        numbers[which] ^= np.array(1 << (8 * size - 1), numbers.dtype)
+
+
 def memory_of(out: Any, size: int) -> Bytes:
     """The bytes of a writable contiguous array, tensor in main memory or buffer of just `size`
     bytes; ArgumentError for anything else."""
@@ -165,18 +249,23 @@ def memory_of(out: Any, size: int) -> Bytes:
 
 
 def to_numpy(dtype: str, shape: tuple[int, ...], data: Bytes) -> "np.ndarray[Any, Any]":
-    """An ndarray over `data`; BF16 and FP8 as in `dtypes.to_numpy`."""
+    """An ndarray over `data`; BF16 and FP8 as in `dtypes.to_numpy`.
+
+    Packed elements, such as F4, come as bytes: the last dimension is in bytes then.
+    """
+    shape = dtypes.in_bytes(dtype, shape) if dtype in dtypes.PACKED else shape
     return _view(data, dtypes.to_numpy(dtype), shape).reshape(shape)
 
 
 def to_torch(dtype: str, shape: tuple[int, ...], data: Bytes) -> Any:
-    """A torch tensor over `data`."""
+    """A torch tensor over `data`; packed elements as for `to_numpy`, but F4 two in one."""
     try:
         import torch
     except ImportError:
         from densor.errors import UnsupportedError
 
         raise UnsupportedError("this is a torch tensor: pip install densor[torch]") from None
+    dtype, shape = dtypes.for_torch(dtype, shape)
     wanted = dtypes.to_torch(dtype)
     _check_shape(shape, dtypes.SIZES[dtype])
     if not data.size:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple, Self, Unpack
 import numpy as np
 
 from densor import arrays, dtypes
-from densor.errors import ArgumentError, LimitError
+from densor.errors import ArgumentError, LimitError, UnsupportedError
 from densor.files.opened import is_file_object
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import FILE
@@ -24,12 +24,14 @@ from densor.formats.io.sources import (
     RandomSource,
 )
 from densor.formats.io.urls import is_url, plain
+from densor.formats.packed.archive import PackedArchive, packed_file_at
 from densor.formats.parsers import safetensors
-from densor.formats.tensors import TensorInfo
+from densor.formats.tensors import TensorInfo, is_readable
 from densor.options import ReadKeywords, ReadOptions, read_options
 from densor.runtime.gc_pause import collection_paused
 
 _MOST_COPIES = 4  # of each byte of a file, where tensors overlap
+_SMALL_COPIES = 1 << 20  # bytes that may always be copied
 _BUFFER = 1 << 20  # bytes that a file object reads at a time
 
 
@@ -46,6 +48,7 @@ class Info(NamedTuple):
 class File:
     """An archive opened for random access, after the manner of `safetensors.safe_open`.
 
+    Packed safetensors files are read too, by path, where they were not packed against a base.
     `source`: path, URL, seekable binary file object or bytes; of what is behind a URL, only what is
     needed is read. `framework`: `numpy` (or `np`) or `torch` (or `pt`), what `get_tensor` returns.
     `device`: where torch tensors are put. Options are those of `densor.decompress_file`, of which
@@ -74,24 +77,43 @@ class File:
         self._arguments = source, framework, device, chosen
         self._stack = ExitStack()
         try:
-            random = self._stack.enter_context(_random_source(plain(source)))
-            base = self._stack.enter_context(open_base(chosen))
+            packed = packed_file_at(source)
+            if packed is None:
+                random = self._stack.enter_context(_random_source(plain(source)))
+                base = self._stack.enter_context(open_base(chosen))
             with collection_paused():
-                self._archive = Archive(random, chosen, base)
+                self._archive: Archive | PackedArchive = (
+                    Archive(random, chosen, base)
+                    if packed is None
+                    else PackedArchive(packed, chosen)
+                )
                 self._stack.callback(self._archive.close)
-                self._tensors = self._archive.tensors()
+                self._find_tensors()
         except BaseException:
             self._stack.close()
             raise
 
+    def _find_tensors(self) -> None:
+        """Those that can be read, as they lie or in another way, and those that cannot."""
+        others = self._archive.others()
+        self._tensors = self._archive.tensors()
+        self._opaque = {n: found for n, found in others.items() if not is_readable(found[1])}
+        self._tensors |= {n: found for n, found in others.items() if n not in self._opaque}
+
     @property
     def archive(self) -> Archive:
-        """What the tensors are read from."""
+        """What the tensors are read from; UnsupportedError for a packed safetensors file."""
+        if not isinstance(self._archive, Archive):
+            raise UnsupportedError("this is no archive but a packed safetensors file")
         return self._archive
 
     def keys(self) -> list[str]:
-        """Names of all tensors, also of those inside files."""
+        """Names of all tensors that can be read, also of those inside files."""
         return list(self._tensors)
+
+    def opaque(self) -> dict[str, str]:
+        """What is known to be there and can be restored with its file only: types by name."""
+        return {name: tensor.dtype for name, (_, tensor) in self._opaque.items()}
 
     def offset_keys(self) -> list[str]:
         """Names of all tensors, in the order in which they are stored, the fastest to read."""
@@ -136,12 +158,19 @@ class File:
     def get_tensor(self, name: str, out: Any = None) -> Any:
         """A tensor; KeyError if there is none of that name.
 
-        `out`: a writable contiguous array, tensor or buffer of just its bytes, that is decoded into
-        and returned: fresh memory can cost as much time as decoding.
+        UnsupportedError for one that `opaque` tells of. `out`: a writable contiguous array, tensor
+        or buffer of just its bytes, that is decoded into and returned: fresh memory can cost as
+        much time as decoding.
         """
         entry, tensor = self._find(name)
-        memory = None if out is None else arrays.memory_of(out, tensor.size)
-        data = self._read(entry, tensor.offset, tensor.offset + tensor.size, memory)
+        end = tensor.offset + tensor.size
+        if tensor.view is not None:
+            data = arrays.viewed(tensor, self._read(entry, tensor.offset, end))
+            if out is not None:
+                arrays.memory_of(out, data.size)[:] = data
+        else:
+            memory = None if out is None else arrays.memory_of(out, tensor.size)
+            data = self._read(entry, tensor.offset, end, memory)
         return self._hand_out(tensor.dtype, tensor.shape, data) if out is None else out
 
     def _read(self, entry: IndexedEntry, begin: int, end: int, out: Bytes | None = None) -> Bytes:
@@ -155,11 +184,15 @@ class File:
     def get_tensors(self, out: Bytes | None = None) -> dict[str, Any]:
         """All tensors by name; those of one file are views into one buffer.
 
+        UnsupportedError where `opaque` tells of some: all others can be read one by one.
+
         `out`: memory for the buffer, used if the archive holds one file and it fits.
         """
         if len(self._archive.entries) != 1:
             out = None
         self._archive.check_size({entry.number: entry.size for entry, _ in self._tensors.values()})
+        for name in self._opaque:
+            self._find(name)  # refuses: what cannot be read is not left out silently
         found: dict[str, Any] = {}
         whole: dict[int, Bytes] = {}
         copied = 0  # bytes of copies from the entry at hand
@@ -169,11 +202,11 @@ class File:
                 whole = {entry.number: self._read(entry, 0, entry.size, out)}
                 copied = 0
             data = whole[entry.number][tensor.offset : tensor.offset + tensor.size]
-            if tensor.offset % dtypes.SIZES[tensor.dtype]:
+            if tensor.view is not None or tensor.offset % dtypes.SIZES.get(tensor.dtype, 1):
+                data = data.copy() if tensor.view is None else arrays.viewed(tensor, data)
                 copied += data.size
-                if copied > _MOST_COPIES * entry.size:
+                if copied > _MOST_COPIES * entry.size + _SMALL_COPIES:
                     raise LimitError(f"{entry.meta.name}: too many tensors share its bytes")
-                data = data.copy()
             found[name] = self._hand_out(tensor.dtype, tensor.shape, data)
         return {name: found[name] for name in self._tensors}
 
@@ -184,9 +217,14 @@ class File:
 
     def _find(self, name: str) -> tuple[IndexedEntry, TensorInfo]:
         found = self._tensors.get(name)
-        if found is None:
+        if found is not None:
+            return found
+        if name not in self._opaque:
             raise KeyError(name)
-        return found
+        entry, tensor = self._opaque[name]
+        raise UnsupportedError(
+            f"{entry.meta.name}: {name!r} ({tensor.dtype}) can be restored with its file only"
+        )
 
     def _hand_out(self, dtype: str, shape: tuple[int, ...], data: Bytes) -> Any:
         if not self._torch:
@@ -302,7 +340,8 @@ class Slice:
         """What indexing the whole tensor with `key` would give (integers, slices, ellipsis)."""
         shape = self._tensor.shape
         keys = key if isinstance(key, tuple) else (key,)
-        if not shape or not keys or not isinstance(keys[0], int | np.integer | slice):
+        plain = self._tensor.plain and self._tensor.dtype not in dtypes.PACKED
+        if not plain or not shape or not keys or not isinstance(keys[0], int | np.integer | slice):
             return self._whole()[key]
         if isinstance(keys[0], slice):
             begin, end, step = keys[0].indices(shape[0])

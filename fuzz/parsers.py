@@ -1,5 +1,6 @@
 """Parsers of file formats, as files about to be packed go through them."""
 
+import contextlib
 import copy
 import io
 import json
@@ -12,13 +13,15 @@ from typing import Any
 import numpy as np
 from helpers import safetensors_bytes, weights
 
-from densor.errors import DensorError
+from densor.arrays import viewed
+from densor.errors import DensorError, LimitError
 from densor.formats.container import strictjson
+from densor.formats.container.entry import list_tensors, parse_tensors
 from densor.formats.io.sources import MemoryRandomSource, MemorySource
 from densor.formats.parsers.contents import Contents, Head
 from densor.formats.parsers.plan import FORMATS, plan_file
 from densor.formats.parsers.torch_pickle import scan
-from densor.formats.tensors import is_listable
+from densor.formats.tensors import TensorInfo, is_listable
 from fuzz.mutate import mutated
 from fuzz.target import Target, Wrong
 
@@ -54,9 +57,23 @@ def _check_plan(data: bytes, random: MemoryRandomSource | None, size: int | None
             raise Wrong("a tensor lies outside of its file")
     if len({tensor.name for tensor in plan.tensors}) != len(plan.tensors):
         raise Wrong("two tensors of the same name")
+    _check_others(plan.tensors, plan.others, len(data))
     if plan.source.take(len(data) + 1).tobytes() != data:
         raise Wrong("looking at a file changed it")
     return plan.format, len(plan.segments), len(plan.tensors)
+
+
+def _check_others(tensors: list[TensorInfo], others: list[TensorInfo], size: int) -> None:
+    """Whatever is listed can be read from an index again, and views can be followed."""
+    known = tensors + others
+    read = parse_tensors(json.loads(strictjson.dumps(list_tensors(known, size))), size)
+    inside = [repr(t) for t in known if t.offset + t.size <= size]
+    if len(read) != len(known) or not set(inside) <= set(map(repr, read)):
+        raise Wrong("an index does not list what it was given")
+    for tensor in others:
+        if tensor.view is not None and tensor.size < 1 << 16:
+            with contextlib.suppress(LimitError):
+                viewed(tensor, np.zeros(tensor.size, np.uint8))
 
 
 def _parser(name: str) -> Callable[[bytes], object]:
@@ -191,6 +208,20 @@ def torch_seeds() -> list[bytes]:
     return _torch_files(torch)
 
 
+def legacy_seeds() -> list[bytes]:
+    """Files as torch.save wrote them before it used zip files, views of all kinds in them."""
+    import torch
+
+    found = []
+    plain = torch.arange(12.0).reshape(3, 4)
+    views = {"t": plain.T, "c": torch.complex(plain, plain).conj(), "e": plain[:1, :1].expand(9, 9)}
+    for state in ({"w": torch.ones(5).bfloat16(), "s": plain.to_sparse()}, views):
+        file = io.BytesIO()
+        torch.save(state, file, _use_new_zipfile_serialization=False)
+        found.append(file.getvalue())
+    return found
+
+
 def _field(number: int, wire: int, value: bytes | int) -> bytes:
     """A protobuf field."""
     if isinstance(value, int):
@@ -220,7 +251,14 @@ def onnx_seeds() -> list[bytes]:
     node = _field(1, 2, _field(4, 2, b"If") + _field(5, 2, inner))
     graph = _field(2, 2, b"graph") + _field(5, 2, packed) + node + _field(1, 2, constant)
     model = _field(1, 0, 8) + _field(2, 2, b"maker") + _field(7, 2, graph) + b"\x41" + bytes(8)
-    return [model, _field(1, 0, 7) + _field(7, 2, _field(5, 2, plain)), _field(1, 0, 9)]
+    tagged = _field(5, 2, _field(1, 2, b"value_floats") + (b"\x3d" + bytes(4)) * 70)
+    packed_floats = _field(1, 0, 4) + _field(2, 0, 1) + _field(4, 2, bytes(16))
+    place = _field(1, 2, b"location") + _field(2, 2, b"x.data")
+    outside = _field(1, 0, 4) + _field(2, 0, 1) + _field(13, 2, place) + _field(14, 0, 1)
+    sparse = _field(15, 2, _field(1, 2, plain) + _field(2, 2, packed))
+    other = _field(1, 2, tagged) + _field(5, 2, packed_floats) + _field(5, 2, outside) + sparse
+    others = _field(1, 0, 7) + _field(7, 2, other)
+    return [model, _field(1, 0, 7) + _field(7, 2, _field(5, 2, plain)), _field(1, 0, 9), others]
 
 
 def ctranslate2_seeds() -> list[bytes]:
@@ -371,6 +409,7 @@ TARGETS = (
     Target("npy", _parser("npy"), npy_seeds, _magic_kept(8)),
     Target("npz", _parser("npz"), npz_seeds, _repacked_zip),
     Target("torch", _parser("torch"), torch_seeds, _repacked_zip),
+    Target("torch-legacy", _parser("torch-legacy"), legacy_seeds, _magic_kept(13)),
     Target("pickle", _scan, pickle_seeds, per_byte=1024),
     Target("ctranslate2", _parser("ctranslate2"), ctranslate2_seeds, _magic_kept(6)),
     Target("onnx", _parser("onnx"), onnx_seeds, _magic_kept(2)),

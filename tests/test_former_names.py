@@ -80,3 +80,15 @@ def test_torch_save_file_replaces_and_warns(tmp_path: Path) -> None:
     with pytest.raises(densor.FileError, match="already exists"):
         ours.save_packed_file(made, path)
     assert torch.equal(ours.load_file(path)["a"], made["a"])
+
+
+def test_a_module_that_has_moved() -> None:
+    import importlib
+
+    from densor.files.append import append
+
+    former = importlib.import_module("densor.formats.append")
+    with pytest.warns(DeprecationWarning, match="files.append"):
+        assert former.append is append
+    with pytest.raises(AttributeError):
+        _ = former.nothing

@@ -16,6 +16,7 @@ from densor.formats.container.open_base import open_base
 from densor.formats.io.outputs import errors_of
 from densor.formats.io.sources import FileRandomSource, RandomSource
 from densor.formats.io.urls import is_url, plain
+from densor.formats.packed.archive import PackedArchive, packed_file_at
 from densor.options import ReadOptions
 
 _ONE_THREAD = ReadOptions(threads=1)
@@ -25,7 +26,7 @@ _HASHES = {number: name for name, number in hashing.KINDS.items()}
 class Opened(NamedTuple):
     """An archive that is open for random access."""
 
-    archive: Archive
+    archive: Any  # an Archive, or a PackedArchive where that was asked for
     stored: int  # bytes of the whole archive
     version: int  # of the format
 
@@ -36,9 +37,15 @@ class Opened(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(path: str, options: ReadOptions = _ONE_THREAD) -> Iterator[Opened]:
-    """Opens an archive that has an index."""
+def opened(
+    path: str, options: ReadOptions = _ONE_THREAD, *, packed: bool = False
+) -> Iterator[Opened]:
+    """Opens an archive that has an index; `packed`: or a packed safetensors file."""
     checks.source_file(path)
+    file = packed_file_at(path) if packed else None
+    if file is not None:
+        yield Opened(PackedArchive(file, options), file.stored_size, 0)
+        return
     with random_source(path) as source, open_base(options) as base:
         archive = Archive(source, options, base)
         try:
@@ -69,7 +76,7 @@ def holds(path: str, original: str) -> bool:
         wanted = hashing.new_hash(hash_name(entry))
         while piece := read.file.read(1 << 22):
             wanted.update(piece)
-        return wanted.digest() == entry.digest
+        return bool(wanted.digest() == entry.digest)
 
 
 def original_size(path: str) -> int | None:

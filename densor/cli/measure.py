@@ -10,7 +10,7 @@ from densor.codec.bound import order0_bytes
 from densor.compare.adapters import DensorFiles, Memcpy, Zstd
 from densor.compare.codec import Bytes, Codec, Item, file_item, total_bytes
 from densor.compare.timing import Result, Slow, measure
-from densor.dtypes import SIZES
+from densor.dtypes import SIZES, coding_of
 from densor.errors import ChecksumError, FileError
 from densor.files.folder import members
 from densor.formats.io.outputs import errors_of
@@ -59,11 +59,11 @@ def _bounds(data: Bytes, dtype: str | None) -> Iterator[float]:
     at = 0
     random = MemoryRandomSource(data)
     for tensor in plan_file(MemorySource(data), data.size, random=random).tensors:
-        if tensor.offset < at:
-            continue  # shares bytes with the one before
+        if tensor.offset < at or not tensor.plain:
+            continue  # shares bytes with the one before, or cannot be read as it lies
         yield order0_bytes(data[at : tensor.offset], "U8")
         at = tensor.offset + tensor.size
-        yield order0_bytes(data[tensor.offset : at], tensor.dtype)
+        yield order0_bytes(data[tensor.offset : at], coding_of(tensor.dtype, ())[0])
     yield order0_bytes(data[at:], "U8")
 
 

@@ -13,7 +13,7 @@ from densor.codec.image.layout import Layout as Image
 from densor.codec.image.layout import fits, layout_of
 from densor.codec.planes import analyse
 from densor.codec.planes.layout import Layout, layout_for
-from densor.dtypes import INTEGERS
+from densor.dtypes import INTEGERS, coding_of
 from densor.float_formats import PAIRS, by_rows
 
 BATCH_BYTES = 3 << 23  # below the size from which allocators return memory at once
@@ -126,18 +126,19 @@ def matrix_of(shape: Sequence[int]) -> tuple[int, int]:
 
 def parts_of(dtype: str, shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
     """The matrices that a whole tensor is made of, exactly: what is left is a row of its own."""
-    sizes = (*shape, 2) if dtype in PAIRS else tuple(shape)
+    dtype, coded = coding_of(dtype, tuple(shape))
+    sizes = (*coded, 2) if dtype in PAIRS else coded
     _, columns = matrix_of(sizes)
     rows, rest = divmod(math.prod(sizes), columns)
     return ((rows, columns),) * (rows > 0) + ((1, rest),) * (rest > 0)
 
 
 def kind_of(dtype: str, shape: Sequence[int]) -> Kind:
-    """How to treat a tensor of this safetensors dtype and shape."""
+    """How to treat a tensor of this dtype and shape."""
+    dtype, rows = coding_of(dtype, tuple(shape))
     layout = layout_for(dtype)
     if layout is None:
         return BYTES
-    rows = tuple(shape)
     if dtype in PAIRS:
         rows = (*rows, 2)
     run = analyse.run_length(rows)

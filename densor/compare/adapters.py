@@ -47,7 +47,7 @@ class DensorFiles(Codec):
                 source, random = MemorySource(item.data), MemoryRandomSource(item.data)
                 plan = plan_file(source, item.data.size, dtype, self._level, random=random)
                 meta = entry.EntryMeta(item.name, entry.FILE, item.data.size, format=plan.format)
-                writer.add(meta, plan.source, plan.segments, plan.tensors)
+                writer.add(meta, plan.source, plan.segments, plan.listed)
             writer.close()
         finally:
             writer.abort()

@@ -55,7 +55,7 @@ def append(
     has; `max_output_size`: LimitError where what is decoded of the archive, or its base, is larger.
     """
     chosen = write_options(options, level=level, threads=threads, **keywords)
-    path = Path(archive)
+    path = Path(os.path.realpath(archive))  # what a link leads to, not the link
     with errors_of(path):
         file = path.open("rb")
     reading = chosen.reading()
@@ -63,7 +63,7 @@ def append(
         old = Archive(FileRandomSource(file), reading, given)
         try:
             chosen = replace(chosen, recovery=_recovery(file, chosen))
-            with whole_file(path, overwrite=True) as out:
+            with whole_file(path, True, lambda: before.st_mode & 0o777) as out:
                 entry = _chosen(old, base_entry, most_hops)
                 base = None if entry is None else _EntryInArchive(old, entry)
                 grown = _with_file(ArchiveWriter(out, chosen), old, base, Path(source), name)
@@ -71,7 +71,6 @@ def append(
                     protect(out, 0, chosen.recovery)
                 if chosen.verify:
                     check_written(out, out.tell(), reading, given)
-                os.fchmod(out.fileno(), before.st_mode & 0o777)
                 check_still_there(path, before)
         finally:
             old.close()

@@ -6,13 +6,14 @@ from typing import Any, NamedTuple, Unpack
 
 from densor.codec.delta.compare import NOTHING, Changes, compare
 from densor.codec.kind import BATCH_BYTES
+from densor.dtypes import PACKED
 from densor.errors import ArgumentError, FileError
 from densor.files.opened import open_input
 from densor.formats.container.archive import Archive
 from densor.formats.container.open_base import is_archive, open_base
 from densor.formats.io.sources import Bytes, RandomSource
 from densor.formats.io.urls import label, plain
-from densor.formats.parsers.base_matching import tensors_of
+from densor.formats.parsers.base_matching import listed_of
 from densor.formats.tensors import TensorInfo
 from densor.options import Progress, ReadKeywords, ReadOptions, read_options
 
@@ -23,14 +24,19 @@ class _Tensor(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A tensor of either checkpoint; `changes` is None where there is nothing to compare with."""
+    """A tensor of either checkpoint; `changes` is None where there is nothing to compare with.
+
+    Tensors of types that are not known, and views, are compared by the bytes that they are in.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     size: int
     changes: Changes | None
-    only: str | None  # `old` or `new` where the other has no tensor of this name, dtype and shape
+    # `old` or `new` where the other has no tensor of this name, dtype and shape, `both` where
+    # neither has bytes of its own for it
+    only: str | None
 
 
 def differences(
@@ -57,6 +63,8 @@ def differences(
             other = before.get(name)
             if other is None or _form(other) != _form(tensor):
                 yield _lone(tensor, "new")
+            elif not tensor.info.plain and not tensor.info.size:
+                yield _lone(tensor, "both")
             else:
                 yield _compared(other, tensor, chosen.progress)
         for name, tensor in before.items():
@@ -65,7 +73,8 @@ def differences(
 
 
 def _form(tensor: _Tensor) -> tuple[object, ...]:
-    return tensor.info.dtype, tensor.info.shape
+    view = None if tensor.info.plain else (tensor.info.view, tensor.info.size)
+    return tensor.info.dtype, tensor.info.shape, view
 
 
 def _lone(tensor: _Tensor, only: str) -> Difference:
@@ -74,9 +83,10 @@ def _lone(tensor: _Tensor, only: str) -> Difference:
 
 def _compared(old: _Tensor, new: _Tensor, progress: Progress | None) -> Difference:
     changes = NOTHING
+    dtype = new.info.dtype if new.info.plain and new.info.dtype not in PACKED else "U8"
     for at in range(0, new.info.size, BATCH_BYTES):
         end = min(at + BATCH_BYTES, new.info.size)
-        changes += compare(new.read(at, end), old.read(at, end), new.info.dtype)
+        changes += compare(new.read(at, end), old.read(at, end), dtype)
         if progress is not None:
             progress(end - at)
     return Difference(*new.info[:3], new.info.size, changes, None)
@@ -89,7 +99,7 @@ def _opened(path: Any, options: ReadOptions) -> Iterator[dict[str, _Tensor]]:
             raise FileError(f"{label(path)}: cannot be read at random")
         source = found.random
         if not is_archive(source):
-            yield {info.name: _Tensor(info, _in_file(source, info)) for info in tensors_of(source)}
+            yield {info.name: _Tensor(info, _in_file(source, info)) for info in listed_of(source)}
             return
         given = stack.enter_context(open_base(options))
         archive = Archive(source, options, given)
@@ -97,7 +107,7 @@ def _opened(path: Any, options: ReadOptions) -> Iterator[dict[str, _Tensor]]:
         archive.check_size({entry.number: entry.size for entry in archive.entries})
         yield {
             name: _Tensor(info, _in_archive(archive, entry, info))
-            for name, (entry, info) in archive.tensors().items()
+            for name, (entry, info) in (archive.others() | archive.tensors()).items()
         }
 
 

@@ -2,15 +2,15 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
-from densor.errors import FileError, FormatError
+from densor.errors import DensorError, FileError, FormatError
 from densor.files.new_archive import NewArchive, add_input, new_archive
 from densor.files.opened import PathOrFile, open_input, open_output
 from densor.files.single import file_sink
-from densor.formats.container.entry import DIR, FILE, EntryMeta, new_path
+from densor.formats.container.entry import DIR, FILE, EntryMeta, escape_path, new_path, real_path
 from densor.formats.container.open_base import open_base
 from densor.formats.container.sinks import Copies, NullSink
 from densor.formats.container.stream_reader import Sink, StreamReader
@@ -22,8 +22,11 @@ from densor.formats.io.outputs import (
     whole_file,
 )
 from densor.formats.io.safe_paths import Places
-from densor.formats.io.sources import FileSource, MemorySource
+from densor.formats.io.sources import FileRandomSource, FileSource, MemorySource
 from densor.formats.io.urls import is_url, join, name_of, plain
+from densor.formats.parsers import onnx
+from densor.formats.parsers.contents import Head
+from densor.formats.tensors import TensorInfo
 from densor.options import (
     ReadKeywords,
     ReadOptions,
@@ -39,11 +42,19 @@ class Member(NamedTuple):
 
     path: Path | str  # str for a URL
     name: str
+    escaped: bool = False  # see `escape_path`
 
 
-def members(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Member]:
+LeftOut = Callable[[DensorError], object]
+
+
+def members(
+    paths: Iterable[str | os.PathLike[str]], left_out: LeftOut | None = None
+) -> Iterator[Member]:
     """Files and empty folders below `paths`, which may be URLs, in a fixed order.
 
+    `left_out`: called for each thing within a folder that cannot be packed, such as a link to
+    nowhere; without it, that is an error.
     The content of a folder given by path is named relative to it; a file has its own name.
     Symbolic links to files are followed, those to folders below are refused.
     """
@@ -55,9 +66,9 @@ def members(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Member]:
         with errors_of(path):
             is_folder, is_file = path.is_dir(), path.is_file()
         if is_folder:
-            yield from _below(path, "")
+            yield from _below(path, b"", left_out)
         elif is_file:
-            yield Member(path, new_path(path.name))
+            yield Member(path, *escape_path(os.fsencode(path.name)))
         else:
             raise FileError(f"{path}: no such file or folder")
 
@@ -73,19 +84,34 @@ def _remote_members(url: str) -> Iterator[Member]:
         yield Member(below, new_path(name))
 
 
-def _below(folder: Path, prefix: str) -> Iterator[Member]:
-    with errors_of(folder):
-        children = sorted(os.scandir(folder), key=lambda child: child.name)
-    if not children and prefix:
-        yield Member(folder, new_path(prefix.rstrip("/")))
+def _below(folder: Path, prefix: bytes, left_out: LeftOut | None) -> Iterator[Member]:
+    try:
+        with errors_of(folder):
+            children = sorted(os.scandir(folder), key=lambda child: child.name)
+        if not children and prefix:
+            yield Member(folder, *escape_path(prefix.rstrip(b"/")))
+    except DensorError as error:
+        _leave_out(error, left_out)
+        return
     for child in children:
-        path = Path(child.path)
+        path, name = Path(child.path), prefix + os.fsencode(child.name)
         if child.is_dir(follow_symlinks=False):
-            yield from _below(path, f"{prefix}{child.name}/")
-        elif child.is_file():
-            yield Member(path, new_path(prefix + child.name))
-        else:
-            raise FileError(f"{path}: neither a file nor a folder")
+            yield from _below(path, name + b"/", left_out)
+            continue
+        try:
+            if not child.is_file():
+                raise FileError(f"{path}: neither a file nor a folder")
+            yield Member(path, *escape_path(name))
+        except OSError as error:
+            _leave_out(FileError(f"{path}: {error.strerror or error}"), left_out)
+        except DensorError as error:
+            _leave_out(error, left_out)
+
+
+def _leave_out(error: DensorError, left_out: LeftOut | None) -> None:
+    if left_out is None:
+        raise error
+    left_out(error)
 
 
 def pack(
@@ -94,33 +120,73 @@ def pack(
     level: int | None = None,
     threads: int | None = None,
     *,
+    left_out: LeftOut | None = None,
     options: WriteOptions | None = None,
     **keywords: Unpack[WriteKeywords],
 ) -> Sizes:
     """Packs files and folders into one archive, which `extract` restores byte for byte.
+
+    `left_out`: called with the error for each thing within a folder that cannot be packed, such as
+    a link to nowhere, where all else is packed; without it, nothing is, and that error is raised.
 
     Parameters and options are those of `compress_file`. `base`: a file that those are coded against
     which share tensors with it, or an archive of several, where each goes with the one of its name;
     `extract` then needs it too.
     """
     chosen = write_options(options, level=level, threads=threads, **keywords)
-    found = list(members(paths))
+    errors: list[DensorError] = []
+    found = list(members(paths, None if left_out is None else errors.append))
+    if errors and not found:
+        raise errors[0]  # nothing is left to be packed
+    for error in errors:
+        _leave_out(error, left_out)
     with new_archive(target, chosen) as archive:
+        told = _told_by_models(found)
         for member in found:
-            _add_member(archive, member)
+            _add_member(archive, member, left_out, told)
     return archive.sizes
 
 
-def _add_member(archive: NewArchive, member: Member) -> None:
+def _told_by_models(found: list[Member]) -> dict[Path, list[TensorInfo]]:
+    """The tensors in files of weights beside ONNX models, which only these tell of, by path."""
+    known = {member.path for member in found if isinstance(member.path, Path)}
+    told: dict[Path, list[TensorInfo]] = {}
+    for path in known:
+        if path.suffix != ".onnx":
+            continue
+        with contextlib.suppress(DensorError, OSError), path.open("rb") as file:
+            random = FileRandomSource(file)
+            head = Head(FileSource(file), random.size, random, path.name)
+            for location, tensors in onnx.external(head).items():
+                other = path.parent / location
+                if other in known and other != path:
+                    told.setdefault(other, []).extend(tensors)
+    return told
+
+
+def _add_member(
+    archive: NewArchive,
+    member: Member,
+    left_out: LeftOut | None,
+    told: dict[Path, list[TensorInfo]],
+) -> None:
     if isinstance(member.path, Path) and member.path.is_dir():
         with errors_of(member.path):
             status = member.path.stat()
-        meta = EntryMeta(member.name, DIR, 0)
+        meta = EntryMeta(member.name, DIR, 0, escaped=member.escaped or None)
         meta.mode, meta.mtime_ns = status.st_mode & 0o777, status.st_mtime_ns
         archive.writer.add(meta, MemorySource(b""), [])
         return
-    with open_input(member.path) as found:
-        add_input(archive, member.name, found, one_of_many=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(open_input(member.path))
+        except FileError as error:  # one that may not be read
+            _leave_out(error, left_out)
+            return
+        tensors = told.get(member.path) if isinstance(member.path, Path) else None
+        add_input(
+            archive, member.name, found, escaped=member.escaped, one_of_many=True, told=tensors
+        )
 
 
 def extract(
@@ -194,20 +260,21 @@ class _Extraction:
         return self._new(meta)
 
     def _complete(self, meta: EntryMeta) -> None:
-        apply_times_and_mode(self._folder / meta.name, meta.mode, meta.mtime_ns)
+        name = real_path(meta)
+        apply_times_and_mode(self._folder / name, meta.mode, meta.mtime_ns)
         if meta.kind == FILE:
-            self._places.made(meta.name)
+            self._places.made(name)
 
     def _make_folder(self) -> None:
         with errors_of(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
 
     def _new(self, meta: EntryMeta) -> Sink:
-        path = self._places.path(meta.name)
+        path = self._places.path(real_path(meta))
         make_parents(self._folder, path.parent if meta.kind == FILE else path)
         if meta.kind == DIR:
             return NullSink(None)
-        out = self._open.enter_context(whole_file(path, self._overwrite))
+        out = self._open.enter_context(whole_file(path, self._overwrite, lambda: meta.mode))
         return file_sink(out, self._keep, path)
 
 

@@ -60,6 +60,9 @@ def check_packed(file: PackedFile) -> PackedFile:
     return file
 
 
+_KEPT_BY_TOOLS = (".git", ".cache")
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The files of weights in a model's folder, by name."""
     with errors_of(folder):
@@ -267,12 +270,17 @@ def _put_in_place(content: Path, target: Path, old: Path | None) -> None:
 
 
 def _copy_others(source: Path, target: Path, but: set[str]) -> None:
-    """Copies what the folder holds, symbolic links as what they point to."""
+    """Copies what the folder holds, symbolic links as what they point to.
+
+    What git and the download tools of a hub keep for themselves is left out: it holds the weights
+    once more.
+    """
     for child in sorted(source.iterdir()):
-        if child.name in but:
+        if child.name in but or child.name in _KEPT_BY_TOOLS:
             continue
         if child.is_dir():
-            shutil.copytree(child, target / child.name)
+            leave = shutil.ignore_patterns(*_KEPT_BY_TOOLS)
+            shutil.copytree(child, target / child.name, ignore=leave)
         elif child.is_file():
             shutil.copy2(child, target / child.name)
         else:

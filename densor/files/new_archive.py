@@ -45,12 +45,17 @@ class NewArchive:
 
 
 @contextlib.contextmanager
-def new_archive(target: PathOrFile, options: WriteOptions) -> Iterator[NewArchive]:
-    """Begins an archive, and completes it where the block ends well; else no target is left."""
+def new_archive(
+    target: PathOrFile, options: WriteOptions, mode: int | None = None
+) -> Iterator[NewArchive]:
+    """Begins an archive, and completes it where the block ends well; else no target is left.
+
+    `mode`: the permissions of the file, None for those that any new one gets.
+    """
     target = plain(target)
     reading = options.reading()
     with open_base(reading) as base:
-        with open_output(target, options.overwrite) as out:
+        with open_output(target, options.overwrite, lambda: mode) as out:
             if options.recovery is not None:
                 check_wanted(options.recovery, out)
             writer = ArchiveWriter(out, options, based=base is not None)
@@ -72,13 +77,24 @@ def new_archive(target: PathOrFile, options: WriteOptions) -> Iterator[NewArchiv
             check_uploaded(str(target), writer.digests, reading, base)
 
 
-def add_input(archive: NewArchive, name: str, found: Input, *, one_of_many: bool = False) -> None:
+def add_input(
+    archive: NewArchive,
+    name: str,
+    found: Input,
+    *,
+    escaped: bool = False,
+    one_of_many: bool = False,
+    told: list[TensorInfo] | None = None,
+) -> None:
     """Adds a file under a name; FileError if it changes while it is read.
 
+    `escaped`: whether the name is one that `escape_path` made.
+    `told`: the tensors in it, where another file tells them.
     `one_of_many`: the base, if there is one, goes with some of the archive's files only.
     """
     meta = EntryMeta(name, FILE, found.size, mode=found.mode, mtime_ns=found.mtime_ns)
-    plan = planned(archive.writer, meta, FileSource(found.file), found.random)
+    meta.escaped = escaped or None
+    plan = planned(archive.writer, meta, FileSource(found.file), found.random, told)
     base = archive.base_for(name, plan.tensors) if one_of_many else archive.base
     add_planned(archive.writer, meta, plan, base)
     if not found.unchanged():
@@ -86,12 +102,16 @@ def add_input(archive: NewArchive, name: str, found: Input, *, one_of_many: bool
 
 
 def planned(
-    writer: ArchiveWriter, meta: EntryMeta, source: FileSource, random: RandomSource | None
+    writer: ArchiveWriter,
+    meta: EntryMeta,
+    source: FileSource,
+    random: RandomSource | None,
+    told: list[TensorInfo] | None = None,
 ) -> Plan:
-    """How a file is to be coded, which is looked at for that."""
+    """How a file is to be coded, which is looked at for that; `told` as for `plan_file`."""
     tensor = meta.name.removesuffix(".npy")
     level, dtype = writer.options.level, writer.options.dtype
-    return plan_file(source, meta.size, dtype, level, random=random, name=tensor)
+    return plan_file(source, meta.size, dtype, level, random=random, name=tensor, told=told)
 
 
 def add_planned(
@@ -107,9 +127,9 @@ def add_planned(
     """
     meta.format = plan.format
     if base is None:
-        writer.add(meta, plan.source, plan.segments, plan.tensors)
+        writer.add(meta, plan.source, plan.segments, plan.listed)
         return
     meta.base = base.reference(writer.options.hash)
     found = tensors_of(base.source) if base_tensors is None else base_tensors
     segments = attach(plan.segments, plan.tensors, found)
-    writer.add(meta, plan.source, segments, plan.tensors, base.source)
+    writer.add(meta, plan.source, segments, plan.listed, base.source)

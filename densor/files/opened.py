@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from densor.errors import ArgumentError, FileError, FormatError
-from densor.formats.container.entry import check_path
+from densor.errors import ArgumentError, FileError
+from densor.formats.container.entry import escape_path
 from densor.formats.container.wire import MAGIC, begins_archive
 from densor.formats.io.outputs import errors_of, whole_file
 from densor.formats.io.sources import FileRandomSource, RandomSource
@@ -49,13 +50,23 @@ def open_input(source: PathOrFile) -> Iterator[Input]:
             raise FileError(f"{path}: is a directory")
         with path.open("rb", buffering=0) as file:
             status = os.fstat(file.fileno())
-            if not os.path.isfile(path):
+            if not os.path.isfile(path) or _is_pseudo(path, file, status):
                 yield Input(file)
                 return
             mode, mtime = status.st_mode & 0o777, status.st_mtime_ns
             random = FileRandomSource(file)
             unchanged = partial(same_file_state, status, file)
             yield Input(file, status.st_size, mode, mtime, random, unchanged)
+
+
+def _is_pseudo(path: Path, file: BinaryIO, status: os.stat_result) -> bool:
+    """Whether what the system says of the size of a file is not to be believed."""
+    if os.path.realpath(path).startswith(_PSEUDO):
+        return True
+    if status.st_size or not file.read(1):
+        return False
+    file.seek(0)
+    return True
 
 
 @contextlib.contextmanager
@@ -74,8 +85,13 @@ def _open_remote(url: str) -> Iterator[Input]:
 
 
 @contextlib.contextmanager
-def open_output(target: PathOrFile, overwrite: bool) -> Iterator[BinaryIO]:
-    """A binary file for output: whole or not at all where `target` is a path or URL."""
+def open_output(
+    target: PathOrFile, overwrite: bool, mode: Callable[[], int | None] = lambda: None
+) -> Iterator[BinaryIO]:
+    """A binary file for output: whole or not at all where `target` is a path or URL.
+
+    `mode`: asked in the end for the permissions of a new file, None for those that any one gets.
+    """
     if is_url(target):
         from densor.formats.io import remote
 
@@ -87,13 +103,32 @@ def open_output(target: PathOrFile, overwrite: bool) -> Iterator[BinaryIO]:
         return
     path = Path(target)  # type: ignore[arg-type]
     with errors_of(path):
-        special = path.exists() and not path.is_file()  # a device or named pipe
+        special = is_special(path)
     if special:
         with errors_of(path), path.open("wb", buffering=0) as file:
             yield file
         return
-    with whole_file(path, overwrite) as whole:
+    with whole_file(path, overwrite, mode) as whole:
         yield whole
+
+
+def is_special(path: Path) -> bool:
+    """Whether a path leads to what is written to as it is: a device, a pipe, an open file.
+
+    Such as /dev/stdout, even where that is redirected to a regular file.
+    """
+    for _ in range(_MOST_LINKS):
+        if _OPEN_FILES.fullmatch(os.path.realpath(path.parent)):
+            return True
+        if not path.is_symlink():
+            break
+        path = path.parent / os.readlink(path)
+    return path.exists() and not path.is_file()
+
+
+_MOST_LINKS = 40
+_OPEN_FILES = re.compile(r"/proc/\d+(/task/\d+)?/fd|/dev/fd")
+_PSEUDO = ("/proc/", "/sys/")  # whose files tell sizes that are not those of their content
 
 
 def is_archive(source: PathOrFile | bytes) -> bool:
@@ -119,12 +154,15 @@ def same_file_state(before: os.stat_result, file: BinaryIO) -> bool:
     return (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
 
 
-def entry_name(source: PathOrFile) -> str:
-    """What the entry of a file is called; ArgumentError if no archive may hold the name."""
+def entry_name(source: PathOrFile) -> tuple[str, bool]:
+    """What the entry of a file is called, and whether that is escaped.
+
+    ArgumentError if no archive may hold the name.
+    """
     if is_file_object(source):
-        return "stdin"
+        return "stdin", False
     name = name_of(str(source)) if is_url(source) else Path(source).name  # type: ignore[arg-type]
     try:
-        return check_path(name)
-    except FormatError as error:
+        return escape_path(os.fsencode(name))
+    except ArgumentError as error:
         raise ArgumentError(f"{error}; give another with name=") from None

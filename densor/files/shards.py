@@ -86,7 +86,7 @@ def list_shards(target: str, sources: Iterable[str]) -> list[Pair]:
     """
     target = _absolute(target)
     pairs: dict[str, str] = {}
-    for path, name in members(sources):
+    for path, name, _ in members(sources):
         if name.endswith(SUFFIX) or (isinstance(path, Path) and path.is_dir()):
             continue
         place = join(target, name + SUFFIX) if is_url(target) else str(Path(target, name + SUFFIX))
@@ -136,7 +136,7 @@ def _stored_if_valid(source: str, target: str, options: WriteOptions) -> tuple[i
                     wanted_base = None if base is None else base.reference(options.hash)
                 valid = (
                     len(archive.entries) == 1
-                    and _is_of(archive.entries[0], entry_name(source), wanted, options)
+                    and _is_of(archive.entries[0], entry_name(source)[0], wanted, options)
                     and archive.entries[0].meta.base == wanted_base
                 )
                 if options.recovery is not None:

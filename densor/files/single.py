@@ -11,6 +11,7 @@ from densor.files.opened import (
     PathOrFile,
     entry_name,
     is_file_object,
+    is_special,
     open_input,
     open_output,
 )
@@ -66,9 +67,10 @@ def compress_file(
     """
     chosen = write_options(options, level=level, threads=threads, **keywords)
     source, target = plain(source), plain(target)
-    with open_input(source) as found, new_archive(target, chosen) as archive:
-        add_input(archive, name or entry_name(source), found)
-    if found.mode is not None and not is_file_object(target) and not is_url(target):
+    with open_input(source) as found, new_archive(target, chosen, found.mode) as archive:
+        called, escaped = (name, False) if name else entry_name(source)
+        add_input(archive, called, found, escaped=escaped)
+    if found.mode is not None and _is_plain(target):
         copy_times_and_mode(Path(source), Path(target))  # type: ignore[arg-type]
     return archive.sizes
 
@@ -99,14 +101,24 @@ def decompress_file(
     with open_input(source) as found, open_base(chosen) as base:
         reader = StreamReader(FileSource(found.file), chosen, base)
         try:
-            with open_output(target, overwrite) as out:
+            told: list[EntryMeta] = []
+            with open_output(target, overwrite, lambda: told[0].mode if told else None) as out:
                 entry = _only_entry(reader, out)
+                told.append(entry.meta)
         finally:
             reader.close()
-        restored = None if is_file_object(target) or is_url(target) else Path(str(target))
-        if restored is not None and restored.is_file():
+        if _is_plain(target):
+            restored = Path(target)  # type: ignore[arg-type]
             apply_times_and_mode(restored, entry.meta.mode, entry.meta.mtime_ns)
         return Sizes(entry.size, reader.read)
+
+
+def _is_plain(target: PathOrFile) -> bool:
+    """Whether this is the path of a file of its own, which may get permissions and times."""
+    if is_file_object(target) or is_url(target):
+        return False
+    path = Path(target)  # type: ignore[arg-type]
+    return path.is_file() and not is_special(path)
 
 
 def _only_entry(reader: StreamReader, out: BinaryIO) -> Entry:

@@ -34,7 +34,11 @@ def open_file(infile: Any, mode: str = "rb", level: int = 3, threads: int = 0) -
 
     Reading restores all of it, and verifies it, before the first byte is handed out; what is
     written is packed when the file is closed. Raises a DensorError for bad input.
+
+    UnsupportedError for adding to a file: an archive ends where it ends.
     """
+    if "a" in mode or "+" in mode:
+        raise UnsupportedError(f"mode {mode!r}: an archive is written as a whole, or read")
     if "r" not in mode:
         return _Writer(infile, level, threads)
     spool = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115

@@ -6,7 +6,10 @@ it as well. The tests run it with the real library, last with numcodecs 0.16.
 
 from typing import Any
 
+import numpy as np
+
 import densor
+from densor.arrays import check_whole
 from densor.errors import UnsupportedError
 
 try:
@@ -32,16 +35,28 @@ class Densor(Codec):  # type: ignore[misc]
         self.threads = threads
 
     def encode(self, buf: Any) -> bytes:
-        """The packed bytes of any contiguous buffer."""
+        """The packed bytes of any contiguous buffer.
+
+        ArgumentError for arrays that are more than their elements, such as masked ones; TypeError
+        for those of Python objects.
+        """
+        check_whole(buf)
         array = ensure_contiguous_ndarray(buf, max_buffer_size=None, flatten=False)
+        if isinstance(buf, np.ndarray):
+            array = buf  # with the type of dates, which are integers above
         return densor.compress(array, self.level, self.threads, dtype=self.dtype)
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """The array that went in, or `out` filled with its bytes; a DensorError for bad input."""
         packed = ensure_contiguous_ndarray(buf).view("u1")
-        most = None if out is None else memoryview(out).nbytes
-        array = densor.decompress(packed, self.threads, max_output_size=most)
-        return ndarray_copy(array, out)
+        most = None
+        if out is not None:
+            out = ensure_contiguous_ndarray(out, max_buffer_size=None)
+            most = out.nbytes
+        found = densor.decompress(packed, self.threads, max_output_size=most)
+        if out is not None and isinstance(found, np.ndarray):
+            found = ensure_contiguous_ndarray(found, max_buffer_size=None)
+        return ndarray_copy(found, out)
 
 
 register_codec(Densor)

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 import densor
+from densor.arrays import check_whole
 from densor.errors import ArgumentError, FormatError, UnsupportedError
 
 try:
@@ -57,7 +58,9 @@ class DensorCodec(ArrayBytesCodec):  # type: ignore[misc]
         return {"name": _NAME, "configuration": configuration}
 
     def _encode_sync(self, chunk: Any, spec: Any) -> Any:
-        packed = densor.compress(np.asarray(chunk.as_ndarray_like()), self.level, dtype=self.dtype)
+        array = chunk.as_ndarray_like()
+        check_whole(array)
+        packed = densor.compress(np.asarray(array), self.level, dtype=self.dtype)
         return spec.prototype.buffer.from_bytes(packed)
 
     def _decode_sync(self, chunk: Any, spec: Any) -> Any:

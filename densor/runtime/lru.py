@@ -27,6 +27,10 @@ class LruCache(Generic[K, V]):
         self._total = 0
         self._lock = Lock()
 
+    def __len__(self) -> int:
+        """How many values are kept."""
+        return len(self._values)
+
     def get(self, key: K) -> V | None:
         """The value of a key, None if it is not kept."""
         with self._lock:

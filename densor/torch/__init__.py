@@ -13,7 +13,7 @@ from densor.former import former_name
 if TYPE_CHECKING:
     from densor.torch.cache import pack_tensors, unpack_tensors
     from densor.torch.callback import PackCheckpoints
-    from densor.torch.checkpoint import PackedReader, PackedWriter
+    from densor.torch.checkpoint import PackedReader, PackedWriter, dcp_to_torch_save
     from densor.torch.packed import PackedTensor, from_packed, pack_tensor, unpacked
     from densor.torch.resident import check_module, memory_of, pack_module, unpack_module
     from densor.torch.safetensors import load_file, safe_open, save_packed_file
@@ -25,6 +25,7 @@ _LAZY = {
     "PackedReader": "densor.torch.checkpoint",
     "PackedTensor": "densor.torch.packed",
     "PackedWriter": "densor.torch.checkpoint",
+    "dcp_to_torch_save": "densor.torch.checkpoint",
     "check_module": "densor.torch.resident",
     "from_packed": "densor.torch.packed",
     "load_file": "densor.torch.safetensors",
@@ -50,6 +51,7 @@ __all__ = [
     "PackedTensor",
     "PackedWriter",
     "check_module",
+    "dcp_to_torch_save",
     "from_packed",
     "load_file",
     "memory_of",

@@ -48,7 +48,8 @@ def _as(memory: torch.Tensor, info: tensor_blob.Tensor) -> torch.Tensor:
     if not info.size:
         empty: torch.Tensor = arrays.to_torch(info.dtype, info.shape, memory.numpy())
         return empty
-    return memory.view(dtypes.to_torch(info.dtype)).reshape(info.shape)
+    dtype, shape = dtypes.for_torch(info.dtype, info.shape)
+    return memory.view(dtypes.to_torch(dtype)).reshape(shape)
 
 
 def decoded(

@@ -35,7 +35,7 @@ from torch.futures import Future
 
 import densor
 from densor.errors import ArgumentError, DensorError, FileError, LimitError, TruncatedError
-from densor.formats.io.outputs import errors_of
+from densor.formats.io.outputs import errors_of, whole_file
 
 _SUFFIX = ".densor"
 _LONGEST_CHAIN = 64  # checkpoints against checkpoints
@@ -278,3 +278,24 @@ def based_on(path: PathLike) -> Iterator[Path]:
                 seen.add(Path(os.path.abspath(base)))
                 waiting.append(base)
                 yield base
+
+
+def dcp_to_torch_save(path: PathLike, target: PathLike, threads: int = 0) -> None:
+    """One plain file of `torch.save` of a packed checkpoint, as torch's tool of that name makes.
+
+    `path`: the folder of the checkpoint; those it is based on are read where they are. The whole
+    state is held in memory. `target` appears whole or not at all, over one that is there. Whatever
+    is no tensor is unpickled on the way, as torch's own tool does: for checkpoints of your own.
+    """
+    from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
+    from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
+
+    state: dict[str, Any] = {}
+    _load_state_dict(
+        state,
+        storage_reader=PackedReader(path, threads),
+        planner=_EmptyStateDictLoadPlanner(),  # type: ignore[no-untyped-call]
+        no_dist=True,
+    )
+    with whole_file(Path(target), overwrite=True) as file:
+        torch.save(state, file)

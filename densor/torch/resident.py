@@ -226,7 +226,8 @@ class Unit:
             self.runtime.lock.wait_for(lambda: not self.users or self._swap == swap)
             if not self.users:
                 load = self.runtime.load(self)
-                plain = load.wait()
+                with torch.inference_mode(False):  # whose tensors never want a gradient
+                    plain = load.wait()
                 self._load, self._swap = load, swap
                 self._hold(plain)
             elif self._load is not None:
@@ -243,8 +244,9 @@ class Unit:
                 parameter.cell.hold(value, self.users)
                 self._held.append(parameter.cell)
             if self._swap:
-                # No operation need know that weights were packed, fused kernels least of all.
-                slot.module._parameters[slot.name] = nn.Parameter(value, requires_grad=False)
+                # No operation need know that weights were packed, fused kernels least of all. But
+                # some choose their kernel by whether the weight wants a gradient.
+                slot.module._parameters[slot.name] = nn.Parameter(value, parameter.requires_grad)
                 self._swapped.append((slot, parameter))
 
     @outside_graphs

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Self, Unpack
 import torch
 
 from densor import api, arrays
-from densor.dtypes import SIZES
+from densor.dtypes import SIZES, in_safetensors
 from densor.errors import (
     ArgumentError,
     DensorError,
@@ -22,7 +22,6 @@ from densor.errors import (
     LimitError,
     UnsupportedError,
 )
-from densor.formats.container.entry import EntryMeta
 from densor.formats.io.outputs import whole_file
 from densor.formats.io.sources import Bytes
 from densor.formats.packed.base_folder import BaseFolder
@@ -84,9 +83,9 @@ def save_packed_file(
         raise ArgumentError("a packed file takes neither recovery data nor another dtype")
     _check_separate(tensors)
     described = _described(tensors, metadata)
-    listed = [(name, meta.dtype, meta.shape, data.size) for name, meta, data in described]
+    listed = [(name, dtype, shape, data.size) for name, dtype, shape, data in described]
     header = safetensors.parse(safetensors.new_header(listed, metadata))
-    data = {name: data for name, _, data in described}
+    data = {name: data for name, *_, data in described}
     base = None
     if chosen.base is not None:
         base = BaseFolder(chosen.base, chosen.threads)
@@ -131,15 +130,19 @@ def _check_written(
 
 def _described(
     tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None
-) -> list[tuple[str, EntryMeta, Bytes]]:
-    """Names, types and bytes of tensors, in the order of the file."""
+) -> list[tuple[str, str, tuple[int, ...], Bytes]]:
+    """Names, types, shapes and bytes of tensors, in the order of the file."""
     safetensors.check_new(tensors, metadata)
     described = []
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
             raise ArgumentError(f"{name}: is no torch tensor but {type(tensor).__name__}")
-        described.append((name, *arrays.describe(tensor)))
-    described.sort(key=lambda item: (-SIZES[item[1].dtype or ""], item[0]))
+        meta, tensor_bytes = arrays.describe(tensor)
+        stored = in_safetensors(meta.dtype or "", meta.shape or ())
+        if stored is None:
+            raise ArgumentError(f"{name}: {tensor.dtype} does not exist in safetensors files")
+        described.append((name, *stored, tensor_bytes))
+    described.sort(key=lambda item: (-SIZES.get(item[1], 0), item[0]))
     return described
 
 

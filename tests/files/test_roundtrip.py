@@ -114,14 +114,11 @@ def test_what_cannot_come_back_is_refused() -> None:
 
 def test_dtypes_of_ml_dtypes() -> None:
     ml_dtypes = pytest.importorskip("ml_dtypes")
-    for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu"):
+    for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "int4"):
         dtype = np.dtype(getattr(ml_dtypes, name))
         bits = random_state(name).integers(0, 256, 4 * dtype.itemsize, np.uint8)
         array = bits.view(dtype).reshape(2, 2)
         assert_same(round_trip(array), array)
-    for name in ("int4", "float8_e4m3fnuz", "float6_e2m3fn"):  # no counterpart in an archive
-        with pytest.raises(densor.ArgumentError):
-            densor.compress(np.zeros(3, getattr(ml_dtypes, name)))
 
 
 @pytest.mark.parametrize("level", range(1, 10))

@@ -94,6 +94,25 @@ def test_numcodecs_refuses_bad_input():
         Densor().encode(np.array([{}], object))
 
 
+def test_numcodecs_dates_and_what_is_more_than_an_array():
+    pytest.importorskip("numcodecs")
+    from densor.integrations.numcodecs import Densor
+
+    codec = Densor()
+    for unit in ("ns", "s", "D"):
+        for kind in ("M8", "m8"):
+            dates = np.arange(-30, 30).astype(f"{kind}[{unit}]").reshape(4, 15)
+            back = codec.decode(codec.encode(dates))
+            assert back.dtype == dates.dtype and (back == dates).all()
+            out = np.empty_like(dates)
+            codec.decode(codec.encode(dates), out)
+            assert (out == dates).all()
+    with pytest.raises(TypeError):
+        codec.encode(np.array([1, "a", None], object))
+    with pytest.raises(ArgumentError):
+        codec.encode(np.ma.array([1, 2, 3], mask=[0, 1, 0]))
+
+
 def test_zarr(tmp_path):
     zarr = pytest.importorskip("zarr", minversion="3")
     from densor.integrations.zarr import DensorCodec
@@ -210,6 +229,23 @@ def test_fsspec_refuses_bad_input(tmp_path):
     (tmp_path / "bad.densor").write_bytes(b"not packed at all")
     with pytest.raises(FormatError), fsspec.open(tmp_path / "bad.densor", compression="infer") as f:
         f.read()
+
+
+def test_fsspec_does_not_append(tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    from densor.integrations.fsspec import open_file, register
+
+    register()
+    path = str(tmp_path / "log.densor")
+    with fsspec.open(path, "wb", compression="infer") as file:
+        file.write(b"first")
+    for mode in ("ab", "at"):
+        with pytest.raises(UnsupportedError), fsspec.open(path, mode, compression="infer") as file:
+            file.write("second")
+    with fsspec.open(path, "rb", compression="infer") as file:
+        assert file.read() == b"first"
+    with pytest.raises(UnsupportedError), open(path, "r+b") as file:
+        open_file(file, "r+b")
 
 
 def test_integrations_are_not_imported_before_they_are_used():

@@ -75,7 +75,7 @@ def test_seeds_are_small_and_accepted(name: str) -> None:
     assert seeds and max(map(len, seeds)) < 20_000
     refused = [seed for seed in seeds if once(TARGETS[name], seed) is not None]
     assert not refused or name in ("json", "packed header")
-    formats = {"safetensors", "gguf", "npz", "torch", "onnx", "ctranslate2"}
+    formats = {"safetensors", "gguf", "npz", "torch", "torch-legacy", "onnx", "ctranslate2"}
     if name in formats:
         for seed in seeds:
             plan = plan_file(MemorySource(seed), len(seed), random=MemoryRandomSource(seed))

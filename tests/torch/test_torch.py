@@ -83,7 +83,7 @@ def test_a_restored_tensor_can_be_written_to() -> None:
     [
         lambda: torch.eye(3).to_sparse(),
         lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8),
-        lambda: torch.zeros(3, dtype=torch.complex32),
+        lambda: torch.nested.nested_tensor([torch.ones(3), torch.ones(2)]),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

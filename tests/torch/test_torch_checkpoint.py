@@ -19,7 +19,7 @@ dcp = pytest.importorskip("torch.distributed.checkpoint")
 from torch.distributed.checkpoint.api import CheckpointException  # noqa: E402
 from torch_tools import bits, one_thread  # noqa: E402, F401
 
-from densor.torch import PackedReader, PackedWriter, pack_tensors, unpack_tensors  # noqa: E402
+from densor.torch import PackedReader, PackedWriter, dcp_to_torch_save, pack_tensors, unpack_tensors  # noqa: E402
 from densor.torch.checkpoint import based_on  # noqa: E402
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_thread")]
@@ -97,6 +97,29 @@ def test_against_the_one_before(tmp_path: Path) -> None:
     for name in "012":
         (tmp_path / name).rename(moved / name)
     assert_same(load(states[2], moved / "2"), states[2])
+
+
+def test_a_checkpoint_as_one_plain_file(tmp_path: Path) -> None:
+    def state(first: float) -> dict[str, Any]:
+        weight = torch.arange(1200.0).reshape(30, 40).bfloat16()
+        weight[0] = first
+        lists = [torch.ones(2), {"x": torch.zeros(0, 3)}]
+        return {"m": {"w": weight, "t": weight.T}, "step": 5, "list": lists}
+
+    dcp.save(state(1), storage_writer=PackedWriter(tmp_path / "a"))
+    dcp.save(state(2), storage_writer=PackedWriter(tmp_path / "b", base=tmp_path / "a"))
+    target = tmp_path / "x.pt"
+    target.write_bytes(b"before")
+    dcp_to_torch_save(tmp_path / "b", target)
+    found, wanted = torch.load(target), state(2)
+    assert found["step"] == 5 and found.keys() == wanted.keys()
+    for name in ("w", "t"):
+        assert bits(found["m"][name]) == bits(wanted["m"][name])
+    assert found["list"][1]["x"].shape == (0, 3)
+    shutil.rmtree(tmp_path / "a")
+    with pytest.raises((densor.DensorError, CheckpointException)):
+        dcp_to_torch_save(tmp_path / "b", tmp_path / "y.pt")
+    assert not (tmp_path / "y.pt").exists()
 
 
 def test_faults_are_named(tmp_path: Path) -> None:

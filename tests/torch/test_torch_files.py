@@ -140,6 +140,7 @@ def test_what_cannot_be_saved(tmp_path):
         {"a": tied.to_sparse()},
         {"a": torch.empty(3, device="meta")},
         {"a": torch.empty(4, dtype=torch.complex32)},
+        {"a": torch.empty(4, dtype=torch.uint8).view(torch.bits8)},
     ):
         with pytest.raises(ArgumentError):
             densor.torch.save_packed_file(bad, path)

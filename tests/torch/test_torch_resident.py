@@ -544,3 +544,31 @@ def test_compiling_gives_the_same_bits() -> None:
         assert_same(compiled(IDS), plain(IDS))
     x = compiled(IDS)
     assert_same(x, plain(IDS))
+
+
+@pytest.mark.parametrize("wants", [True, False])
+@pytest.mark.parametrize("make", ["linear", "decoder", "attention", "bilinear"])
+def test_the_same_bits_whatever_the_layout_of_the_input(make: str, wants: bool) -> None:
+    """PyTorch chooses kernels by whether a weight wants a gradient; each has results of its own."""
+    torch.manual_seed(0)
+    plain: Any = {
+        "linear": lambda: torch.nn.Linear(128, 256),
+        "decoder": lambda: torch.nn.TransformerDecoderLayer(128, 4, 256, batch_first=True),
+        "attention": lambda: torch.nn.MultiheadAttention(128, 4),
+        "bilinear": lambda: torch.nn.Bilinear(128, 16, 32),
+    }[make]()
+    plain.eval().requires_grad_(wants)
+    packed = pack_module(copy.deepcopy(plain))
+    for mode in (torch.no_grad, torch.inference_mode):
+        for _ in range(3):
+            x = torch.randn(2, 7, 128).transpose(0, 1)
+            more = {"linear": (), "bilinear": (torch.randn(2, 7, 16).transpose(0, 1),)}
+            inputs = (x, *more.get(make, (x,) * (2 if make == "attention" else 1)))
+            with mode():
+                one, other = plain(*inputs), packed(*inputs)
+            if make == "attention":
+                one, other = one[0], other[0]
+            assert torch.equal(one, other)
+            assert one.requires_grad == other.requires_grad
+    for parameter in packed.parameters():
+        assert parameter.requires_grad == wants

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from densor.cli import frame, streams
 from densor.cli.arguments import Parser, add_flags, read_options
-from densor.errors import FileError
+from densor.errors import FileError, UnsupportedError
 
 if TYPE_CHECKING:
     from densor.formats.container.archive import Archive
+    from densor.formats.container.index import IndexedEntry
     from densor.formats.io.sources import Bytes
+    from densor.formats.tensors import TensorInfo
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,7 +34,7 @@ def _write(args: argparse.Namespace) -> None:
     from densor.formats.io.outputs import write_all
 
     out = streams.stdout(args.overwrite, archive=False)
-    with opened(args.archive, read_options(args)) as found:
+    with opened(args.archive, read_options(args), packed=True) as found:
         for piece in _pieces(found.archive, args.name):
             write_all(out, piece)
     out.flush()
@@ -43,8 +45,25 @@ def _pieces(archive: "Archive", name: str) -> "Iterator[Bytes]":
         if entry.meta.name == name:
             archive.check_size({entry.number: entry.size})
             return archive.pieces(entry)
+    others = archive.others()
+    if name in others:
+        return iter([_other(archive, *others[name])])
     if name in archive.tensors():
         entry, tensor = archive.tensors()[name]
         archive.check_size({entry.number: tensor.size})
         return archive.pieces(entry, tensor.offset, tensor.offset + tensor.size)
     raise FileError(f"no file or tensor named {name!r}; see densor list")
+
+
+def _other(archive: "Archive", entry: "IndexedEntry", tensor: "TensorInfo") -> "Bytes":
+    """The bytes of a tensor that does not lie in its file as it is."""
+    from densor import arrays
+    from densor.formats.tensors import is_readable
+
+    if not is_readable(tensor):
+        raise UnsupportedError(
+            f"{tensor.name!r} ({tensor.dtype}) can be restored with its file only"
+        )
+    archive.check_size({entry.number: tensor.size})
+    data = archive.read(entry, tensor.offset, tensor.offset + tensor.size)
+    return data if tensor.view is None else arrays.viewed(tensor, data)

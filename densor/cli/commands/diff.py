@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from densor.codec.delta.compare import Changes
     from densor.files.diff import Difference
 
+_NOT_COMPARED = {"old": "only A", "new": "only B", "both": "not compared"}
 _HEADER = ["name", "type", "shape", "original", "changed", "bits", "max-ulp", "delta"]
 
 
@@ -57,7 +58,7 @@ def _row(one: "Difference") -> list[str]:
     shape = "x".join(str(size) for size in one.shape)
     head = [console.escape(one.name), one.dtype, shape, console.size(one.size)]
     if one.changes is None:
-        return [*head, f"only {'A' if one.only == 'old' else 'B'}", "", "", ""]
+        return [*head, _NOT_COMPARED[one.only or "both"], "", "", ""]
     return [*head, *_cells(one.changes, one.size)]
 
 

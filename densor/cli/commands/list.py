@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> None:
     from densor.cli.contents import describe, opened
 
-    with opened(args.archive) as found:
+    with opened(args.archive, packed=True) as found:
         entries = describe(found)
         stored, original = found.stored, found.original
     if args.json:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from densor.cli import checks, frame, streams
+from densor.cli import checks, console, frame, streams
 from densor.cli.arguments import (
     Parser,
     add_flags,
@@ -34,20 +34,28 @@ def parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Writes the archive."""
     args.dtype = canonical_dtype(args)
-    return frame.archive(args, args.archive, _pack, "stdout")
+    left_out: list[str] = []
+    status = frame.archive(args, args.archive, lambda args: _pack(args, left_out), "stdout")
+    for reason in left_out:
+        console.say(f"densor: {reason}; left out")
+    return status or (1 if left_out else 0)
 
 
-def _pack(args: argparse.Namespace) -> str | None:
+def _pack(args: argparse.Namespace, left_out: list[str]) -> str | None:
     archive = args.archive
     checks.target_file(archive, args.overwrite)
     target = streams.stdout(args.overwrite, archive=True) if archive == DASH else archive
     from densor.files.folder import members, pack
 
     def total() -> int:
-        return sum(streams.regular_size(str(m.path)) or 0 for m in members(args.paths))
+        found = members(args.paths, lambda error: None)
+        return sum(streams.regular_size(str(m.path)) or 0 for m in found)
 
     with frame.moving(args, archive, total) as moved:
-        sizes = pack(args.paths, target, options=write_options(args, moved))
+        options = write_options(args, moved)
+        sizes = pack(
+            args.paths, target, left_out=lambda e: left_out.append(str(e)), options=options
+        )
     if isinstance(target, str):
         return f"{archive}: {frame.packed(sizes)}"
     target.flush()

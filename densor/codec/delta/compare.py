@@ -9,7 +9,7 @@ from densor.codec.delta.elements import elements
 from densor.codec.delta.encoder import estimate
 from densor.codec.delta.kernels import COMPARE
 from densor.codec.delta.tokens import FLOATS, SIGNED, UNSIGNED
-from densor.dtypes import number_size
+from densor.dtypes import coding_of, number_size
 from densor.float_formats import number_format
 
 
@@ -40,6 +40,7 @@ def compare(new: Bytes, old: Bytes, dtype: str) -> Changes:
 
     -0 and +0 are one step apart, as are the largest number and infinity.
     """
+    dtype, _ = coding_of(dtype, ())
     size = number_size(dtype)
     found = np.zeros(3, np.uint64)
     COMPARE[size](elements(new, size), elements(old, size), _order(dtype), found)

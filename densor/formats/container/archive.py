@@ -1,12 +1,13 @@
 """Random access: open an archive by its index, read entries, tensors and slices of them."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from densor.codec import registry
 from densor.codec.language_model.session import Session
+from densor.dtypes import PACKED
 from densor.errors import ChecksumError, FormatError, LimitError
 from densor.formats.container import wire
 from densor.formats.container.base import GivenBase, Identity, chain_of
@@ -22,7 +23,7 @@ from densor.formats.container.index import (
     unpack_index,
 )
 from densor.formats.io.sources import Bytes, MemorySource, RandomSource
-from densor.formats.tensors import TensorInfo
+from densor.formats.tensors import TensorInfo, is_listable
 from densor.options import DEFAULT_READ, ReadOptions
 from densor.runtime.buffers import POOL
 from densor.runtime.gc_pause import collection_paused
@@ -43,10 +44,18 @@ class StoredChunk(NamedTuple):
     points: Bytes | None
 
 
-class _EntrySource:
+class Readable(Protocol):
+    """What reads bytes of an entry."""
+
+    def read(self, entry: IndexedEntry, begin: int, end: int) -> Bytes:
+        """Original bytes `begin` to `end`."""
+        ...
+
+
+class EntrySource:
     """The bytes of an entry; each reading may cost as much as one of the archive may."""
 
-    def __init__(self, archive: "Archive", entry: IndexedEntry) -> None:
+    def __init__(self, archive: Readable, entry: IndexedEntry) -> None:
         self._archive = archive
         self._entry = entry
 
@@ -56,6 +65,13 @@ class _EntrySource:
 
     def read_at(self, offset: int, count: int) -> Bytes:
         return self._archive.read(self._entry, offset, offset + count)
+
+
+def _whole(entry: IndexedEntry) -> TensorInfo:
+    """An entry that is a tensor."""
+    meta = entry.meta
+    assert meta.dtype is not None and meta.shape is not None
+    return TensorInfo(meta.name, meta.dtype, meta.shape, 0, entry.size)
 
 
 class Archive(EntryDecoder[IndexedEntry]):
@@ -123,19 +139,38 @@ class Archive(EntryDecoder[IndexedEntry]):
         return self._by_name[name]
 
     def tensors(self) -> dict[str, tuple[IndexedEntry, TensorInfo]]:
-        """All tensors: those inside files and those that are entries. Later names win."""
+        """The tensors that can be read as they lie: those inside files and those that are entries.
+
+        Later names win.
+        """
         found = {}
         with collection_paused():
             for entry in self.entries:
                 meta = entry.meta
                 if meta.kind == FILE:
                     for info in meta.tensors:
-                        found[info.name] = entry, info
-                elif meta.kind == TENSOR:
-                    assert meta.dtype is not None and meta.shape is not None
-                    info = TensorInfo(meta.name, meta.dtype, meta.shape, 0, entry.size)
+                        if is_listable(info) and info.dtype not in PACKED:
+                            found[info.name] = entry, info
+                elif meta.kind == TENSOR and meta.dtype not in PACKED:
+                    info = _whole(entry)
                     found[info.name] = entry, info
         return found
+
+    def others(self) -> dict[str, tuple[IndexedEntry, TensorInfo]]:
+        """All other tensors that are known to be there, unless one of that name is in `tensors`.
+
+        Views, those of packed elements, and those of which no more is known than a name and a type
+        that nothing here can read.
+        """
+        found = {}
+        for entry in self.entries:
+            for info in entry.meta.tensors:
+                if not is_listable(info) or info.dtype in PACKED:
+                    found[info.name] = entry, info
+            if entry.meta.kind == TENSOR and entry.meta.dtype in PACKED:
+                found[entry.meta.name] = entry, _whole(entry)
+        plain = self.tensors() if found else {}
+        return {name: other for name, other in found.items() if name not in plain}
 
     def check_size(self, sizes: dict[int, int]) -> None:
         """LimitError if these bytes, by number of the entry, are more than one read may return."""
@@ -190,7 +225,7 @@ class Archive(EntryDecoder[IndexedEntry]):
 
     def as_source(self, entry: IndexedEntry) -> RandomSource:
         """The bytes of an entry at any place, decoded in the thread that asks."""
-        return _EntrySource(self, entry)
+        return EntrySource(self, entry)
 
     def stored_chunks(
         self, entry: IndexedEntry, begin: int, end: int

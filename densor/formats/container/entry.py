@@ -1,13 +1,25 @@
 """What an archive says about an entry: name, kind, type, size."""
 
 import math
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
 
-from densor.errors import ArgumentError, FormatError, UnsupportedError
+from densor.dtypes import LATER, SIZES
+from densor.errors import ArgumentError, FileError, FormatError, UnsupportedError
 from densor.formats.container import strictjson
 from densor.formats.container.hashing import KINDS as KINDS_OF_HASH
-from densor.formats.tensors import TensorInfo, check_name, element_bytes
+from densor.formats.tensors import (
+    TensorInfo,
+    View,
+    as_other,
+    check_name,
+    element_bytes,
+    is_listable,
+    is_view,
+)
 
 FILE = "file"
 DIR = "dir"
@@ -56,13 +68,24 @@ class EntryMeta:
     hash: str | None = None  # of the original bytes, None for the default
     mode: int | None = None
     mtime_ns: int | None = None
+    escaped: bool | None = None  # whether the name stands for a path of other bytes
     base: BaseRef | None = None
     tensors: list[TensorInfo] = field(default_factory=list)  # index only
 
     def to_json(self) -> dict[str, Any]:
         """The keys of an ENTRY frame."""
         found: dict[str, Any] = {"name": self.name, "kind": self.kind, "size": self.size}
-        for key in ("dtype", "order", "host", "descr", "format", "hash", "mode", "mtime_ns"):
+        for key in (
+            "dtype",
+            "order",
+            "host",
+            "descr",
+            "format",
+            "hash",
+            "mode",
+            "mtime_ns",
+            "escaped",
+        ):
             value = getattr(self, key)
             if value is not None:
                 found[key] = value
@@ -84,6 +107,48 @@ def check_path(name: str) -> str:
     if bad:
         raise FormatError(f"unsafe path in archive: {name!r}")
     return check_name(name)
+
+
+def escape_path(path: bytes) -> tuple[str, bool]:
+    """The name by which an archive has a path of any bytes, and whether it is escaped.
+
+    ArgumentError for one that no archive can have.
+    """
+    try:
+        return check_path(path.decode()), False
+    except (UnicodeDecodeError, FormatError):
+        pass
+    text = path.decode("utf-8", "surrogateescape")
+    return new_path("".join(_escaped(c) if _is_odd(c) else c for c in text)), True
+
+
+def _is_odd(character: str) -> bool:
+    return character < " " or character in "%:\\\x7f" or "\ud800" <= character <= "\udfff"
+
+
+def _escaped(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogateescape"))
+
+
+def real_path(meta: EntryMeta) -> str:
+    """The path that an entry was packed from; FileError where no file here can have it."""
+    if not meta.escaped:
+        return meta.name
+    if os.name == "nt":
+        raise FileError(f"{meta.name}: no file can have the name that this stands for on Windows")
+    return os.fsdecode(unquote_to_bytes(meta.name))
+
+
+def _parse_escaped(found: object, meta: EntryMeta) -> bool | None:
+    """Whether the name of an entry is escaped; FormatError where that is not a harmless path."""
+    if found is None or found is False:
+        return None
+    if found is not True or meta.kind not in (FILE, DIR):
+        raise FormatError("escaped is not true or false, or of an entry that has no path")
+    path = unquote_to_bytes(meta.name)
+    if any(part in (b"", b".", b"..") for part in path.split(b"/")) or b"\0" in path:
+        raise FormatError(f"unsafe path in archive: {meta.name!r}")
+    return True
 
 
 def parse_entry(payload: Any) -> EntryMeta:
@@ -114,6 +179,7 @@ def parse(found: dict[str, Any]) -> EntryMeta:
     if found.get("mtime_ns") is not None:
         most = (1 << 63) - 1
         meta.mtime_ns = strictjson.integer(found["mtime_ns"], "mtime_ns", most, -most)
+    meta.escaped = _parse_escaped(found.get("escaped"), meta)
     meta.descr = found.get("descr")
     if kind in (TENSOR, ARRAY):
         _parse_tensor(meta, found)
@@ -155,7 +221,7 @@ def _parse_tensor(meta: EntryMeta, found: dict[str, Any]) -> None:
     if meta.dtype is None:
         raise FormatError("tensor has no dtype")
     wanted = element_bytes(meta.dtype, meta.shape)
-    if meta.dtype == "VOID" and meta.kind != ARRAY:
+    if meta.kind != ARRAY and meta.dtype == "VOID":
         raise FormatError("tensor of an unusual type")
     if meta.dtype == "VOID":
         count = math.prod(meta.shape)
@@ -167,31 +233,74 @@ def _parse_tensor(meta: EntryMeta, found: dict[str, Any]) -> None:
         raise FormatError("array has an unknown order or host")
 
 
-def parse_tensors(found: object, size: int) -> list[TensorInfo]:
-    """The list of tensors of a file in the index, all of it checked."""
-    if not isinstance(found, list):
-        raise FormatError("tensors of an entry are not a list")
-    tensors = []
-    for item in found:
-        if not isinstance(item, list) or len(item) != 5:
-            raise FormatError("tensor in the index is malformed")
-        name, dtype, shape, offset, length = item
-        if not isinstance(name, str) or not isinstance(dtype, str):
-            raise FormatError("tensor in the index is malformed")
-        info = TensorInfo(
-            check_name(name),
-            dtype,
-            strictjson.shape(shape, "shape"),
-            strictjson.integer(offset, "offset", size),
-            strictjson.integer(length, "bytes", size),
-        )
-        fits = dtype != "VOID" and info.offset + info.size <= size
-        if not fits or element_bytes(dtype, info.shape) != info.size:
-            raise FormatError(f"tensor {name!r} does not fit its file")
-        tensors.append(info)
-    if len({info.name for info in tensors}) != len(tensors):
+def list_tensors(tensors: Iterable[TensorInfo], size: int) -> dict[str, list[Any]]:
+    """The keys of an entry of so many bytes in the index that list its tensors.
+
+    What turns out to reach beyond its end is listed without a place.
+    Readers before densor 0.4 refuse types they do not know in `tensors`, and ignore `others`.
+    """
+    listed: list[Any] = []
+    others: list[Any] = []
+    for t in tensors:
+        t = t if t.offset + t.size <= size else as_other(t, inside=False)
+        item: list[Any] = [t.name, t.dtype, list(t.shape), t.offset, t.size]
+        if t.view is not None:
+            strides = None if t.view.strides is None else list(t.view.strides)
+            found = {"strides": strides, "conj": t.view.conj, "neg": t.view.neg}
+            item.append({key: value for key, value in found.items() if value})
+        plain = t.plain and t.dtype in SIZES and t.dtype not in LATER
+        (listed if plain and is_listable(t) else others).append(item)
+    return {key: value for key, value in (("tensors", listed), ("others", others)) if value}
+
+
+def parse_tensors(item: dict[str, Any], size: int) -> list[TensorInfo]:
+    """The tensors that the index lists of a file, all of it checked; `item`: the entry there."""
+    tensors = [_tensor(found, size) for found in _list(item, "tensors")]
+    for info in tensors:
+        if info.dtype == "VOID" or element_bytes(info.dtype, info.shape) != info.size:
+            raise FormatError(f"tensor {info.name!r} does not fit its file")
+    others = [_tensor(found, size) for found in _list(item, "others")]
+    if len({info.name for info in tensors + others}) != len(tensors) + len(others):
         raise FormatError("tensor name occurs twice")
+    if others:
+        tensors = sorted(tensors + others, key=lambda t: (t.offset, t.size))
     return tensors
+
+
+def _list(item: dict[str, Any], key: str) -> list[object]:
+    found = item.get(key, [])
+    if not isinstance(found, list):
+        raise FormatError(f"{key} of an entry are not a list")
+    return found
+
+
+def _tensor(item: object, size: int) -> TensorInfo:
+    if not isinstance(item, list) or len(item) not in (5, 6):
+        raise FormatError("tensor in the index is malformed")
+    name, dtype, shape, offset, length, *view = item
+    if not isinstance(name, str) or not isinstance(dtype, str):
+        raise FormatError("tensor in the index is malformed")
+    info = TensorInfo(
+        check_name(name),
+        dtype,
+        strictjson.shape(shape, "shape"),
+        strictjson.integer(offset, "offset", size),
+        strictjson.integer(length, "bytes", size),
+        _view(view[0]) if view else None,
+    )
+    fits = info.offset + info.size <= size
+    if not fits or (info.view is not None and not is_view(info)):
+        raise FormatError(f"tensor {name!r} does not fit its file")
+    return info
+
+
+def _view(found: object) -> View:
+    if not isinstance(found, dict):
+        raise FormatError("view of a tensor is not an object")
+    strides, conj, neg = found.get("strides"), found.get("conj", False), found.get("neg", False)
+    if type(conj) is not bool or type(neg) is not bool:
+        raise FormatError("view of a tensor is malformed")
+    return View(None if strides is None else strictjson.shape(strides, "strides"), conj, neg)
 
 
 def new_path(name: str) -> str:

@@ -167,6 +167,6 @@ def _parse_entry(number: int, item: object, kinds: list[int], totals: list[int])
     if kinds[first] != wire.ENTRY or kinds[first + count - 1] != wire.ENTRY_END:
         raise FormatError(f"{meta.name}: frames of the index are not those of an entry")
     hash_kind, raw = parse_digest(digest, f"{meta.name} in the index")
-    if "tensors" in item:
-        meta.tensors = parse_tensors(item["tensors"], meta.size)
+    if "tensors" in item or "others" in item:
+        meta.tensors = parse_tensors(item, meta.size)
     return IndexedEntry(number, meta, meta.size, first, count, hash_kind, raw)

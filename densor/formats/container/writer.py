@@ -20,7 +20,7 @@ from densor.codec.zstd import zstd_compress
 from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats.container import strictjson, wire
 from densor.formats.container.archive import Archive
-from densor.formats.container.entry import EntryMeta, parse
+from densor.formats.container.entry import EntryMeta, list_tensors, parse
 from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.io.outputs import errors_of, write_all
 from densor.formats.io.sources import Bytes, Source, as_bytes
@@ -141,13 +141,7 @@ class ArchiveWriter:
         entry["size"] = size
         entry["frames"] = [first, len(self._frames[0]) - first]
         entry["digest"] = [hash_kind, digest.hex()]
-        listed = [
-            [t.name, t.dtype, list(t.shape), t.offset, t.size]
-            for t in tensors
-            if t.offset + t.size <= size
-        ]
-        if listed:
-            entry["tensors"] = listed
+        entry |= list_tensors(tensors, size)
         self._entries.append(entry)
 
     def _begun(self, meta: EntryMeta) -> bytes:
@@ -324,10 +318,9 @@ class ArchiveWriter:
             columns = dict(zip(keys, self._frames, strict=True))
             text = strictjson.dumps({"entries": self._entries, **columns})
             if len(text) > wire.INDEX_BASE + wire.INDEX_PER_BYTE * index_at:
-                for (
-                    entry
-                ) in self._entries:  # names that the archive packs better than readers allow
+                for entry in self._entries:  # names that are packed better than readers allow
                     entry.pop("tensors", None)
+                    entry.pop("others", None)
                 text = strictjson.dumps({"entries": self._entries, **columns})
             self._frame(wire.INDEX, zstd_compress(text, _INDEX_ZSTD), len(text))
             frames += 1

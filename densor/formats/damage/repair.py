@@ -55,7 +55,7 @@ def repair(
     have; by default as before. A sound archive is left as it is, unless something is asked for.
     ChecksumError if more is lost than can be mended; `salvage` gets out what is left.
     """
-    path = Path(archive)
+    path = Path(os.path.realpath(archive))  # what a link leads to, not the link
     with errors_of(path), path.open("rb", buffering=0) as file, contextlib.ExitStack() as stack:
         before = os.fstat(file.fileno())
         if target is None:
@@ -65,10 +65,10 @@ def repair(
         if target is None and recovery is None and work.done.was_whole:
             return work.done
         goal = path if target is None else Path(target)
-        with whole_file(goal, overwrite or target is None) as out:
+        mode = before.st_mode & 0o777
+        with whole_file(goal, overwrite or target is None, lambda: mode) as out:
             work.write(out)
             _check_whole(FileRandomSource(out))
-            os.fchmod(out.fileno(), before.st_mode & 0o777)
             check_still_there(path, before)
     return work.done
 

@@ -415,7 +415,8 @@ class _Folder:
         unfinished = self._free(_shortened(name) + PARTIAL)
         path = self._folder / unfinished
         make_parents(self._folder, path.parent)
-        with whole_file(path, self._overwrite) as file:
+        mode = None if meta is None or meta.kind != FILE else meta.mode
+        with whole_file(path, self._overwrite, lambda: mode) as file:
             done = work.entry(entry, partial(_write_at, file))
             size = _declared(entry, work.size) - done.unplaced
             with errors_of(path):

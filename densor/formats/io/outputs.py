@@ -4,7 +4,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -89,8 +89,13 @@ class MemoryFile:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
+def whole_file(
+    path: Path, overwrite: bool, mode: Callable[[], int | None] = lambda: None
+) -> Iterator[BinaryIO]:
     """A temporary file beside `path`, renamed to it at the end; removed on any exception.
+
+    Only the owner can read it until it is whole. `mode`: asked then for its permissions, None for
+    those of any new file.
 
     FileError if `path` exists and `overwrite` is false, or for faults of the file system.
     """
@@ -103,21 +108,46 @@ def whole_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name[:32]}.{secrets.token_hex(8)}.tmp")
     try:  # from before the file is there, since an interrupt can come at any time
         try:
-            # A new file, with the permissions that the umask leaves, which only the system may ask
-            # for: to look at it means to change it, for all threads.
-            file = temporary.open("x+b", buffering=0)
+            file = open(temporary, "x+b", buffering=0, opener=_open_private)  # noqa: SIM115
         except OSError as error:  # its file name is of no interest
             raise FileError(f"{path}: {error.strerror or error}") from error
         with errors_of(path):
             with file:
                 yield file
                 file.flush()
+                if hasattr(os, "fchmod"):
+                    wanted = mode()
+                    with contextlib.suppress(OSError):  # a file system without permissions
+                        os.fchmod(file.fileno(), _new_mode(path) if wanted is None else wanted)
                 os.fsync(file.fileno())
             move_into_place(temporary, path, overwrite)
     except BaseException:
         with contextlib.suppress(OSError):  # such as a folder that may not be written
             temporary.unlink()
         raise
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _new_mode(path: Path) -> int:
+    """The permissions that a new file gets.
+
+    The umask cannot be read but by changing it, for all threads; Linux tells it, and elsewhere a
+    new file shows it.
+    """
+    try:
+        status = Path("/proc/self/status").read_bytes()
+        return 0o666 & ~int(status.split(b"Umask:", 1)[1].split()[0], 8)
+    except (OSError, IndexError, ValueError):
+        probe = path.with_name(f".{secrets.token_hex(8)}.tmp")
+        try:
+            with probe.open("xb") as file:
+                return os.fstat(file.fileno()).st_mode & 0o777
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink()
 
 
 def move_into_place(temporary: Path, path: Path, overwrite: bool) -> None:

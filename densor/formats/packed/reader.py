@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 import xxhash
 
-from densor.dtypes import SIZES
+from densor.dtypes import is_known
 from densor.errors import (
     ChecksumError,
     DensorError,
@@ -82,7 +82,7 @@ class PackedFile:
             raise FormatError(f"tensor {name!r:.200} is missing")
         if found[:2] == original[:2]:
             return
-        known = original.dtype in SIZES and found.dtype == "U8" and len(found.shape) == 1
+        known = is_known(original.dtype) and found.dtype == "U8" and len(found.shape) == 1
         if not known:
             raise FormatError(f"tensor {name!r:.200}: is neither what it was nor a blob")
 
@@ -90,6 +90,11 @@ class PackedFile:
     def header(self) -> Header:
         """The header of this file."""
         return self._header
+
+    @property
+    def original(self) -> Original:
+        """The file that this one was made from, or is."""
+        return Original(self._original, self._size, self._digest)
 
     @property
     def packed(self) -> bool:

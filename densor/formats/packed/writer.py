@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import xxhash
 
-from densor.dtypes import SIZES
+from densor.dtypes import SIZES, is_known
 from densor.errors import ArgumentError
 from densor.formats.container import tensor_blob
 from densor.formats.container.base import GivenBase
@@ -98,7 +98,7 @@ def _packed(
     name: str, stored: Stored, data: Bytes, options: WriteOptions, base: Decide | None
 ) -> bytes | None:
     """The blob of a tensor, None where it is better left as it is."""
-    if data.size < LEAST or stored.dtype not in SIZES or not is_name(name) or not name:
+    if data.size < LEAST or not is_known(stored.dtype) or not is_name(name) or not name:
         return None
     tensor = Tensor(name, stored.dtype, stored.shape, data.size, None)
     best: bytes | None = None

@@ -16,6 +16,11 @@ def tensors_of(base: RandomSource, name: str = "array") -> list[TensorInfo]:
     return plan_file(_Sequential(base), base.size, random=base, name=name).tensors
 
 
+def listed_of(source: RandomSource) -> list[TensorInfo]:
+    """All tensors that an index of this file would list, those that cannot be read included."""
+    return plan_file(_Sequential(source), source.size, random=source).listed
+
+
 def shares_tensors(tensors: Iterable[TensorInfo], others: Iterable[TensorInfo]) -> bool:
     """Whether some of the tensors have the same name, dtype and shape."""
     known = {_identity(tensor) for tensor in others}
@@ -50,7 +55,7 @@ def attach(
     cut where these do not follow each other in the base too. Of other bytes, those at the same
     place go together.
     """
-    places = {_identity(tensor): tensor.offset for tensor in base_tensors}
+    places = {_identity(tensor): tensor.offset for tensor in base_tensors if tensor.plain}
     ordered = _apart(tensors)
     at = 0
     for segment in segments:
@@ -63,9 +68,9 @@ def attach(
 
 
 def _apart(tensors: Iterable[TensorInfo]) -> list[TensorInfo]:
-    """Tensors in order, without those that share bytes with others."""
+    """Tensors in order, without those that share bytes with others or are views of some."""
     found: list[TensorInfo] = []
-    for tensor in sorted(tensors, key=lambda t: (t.offset, -t.size)):
+    for tensor in sorted((t for t in tensors if t.plain), key=lambda t: (t.offset, -t.size)):
         if tensor.size and (not found or tensor.offset >= found[-1].offset + found[-1].size):
             found.append(tensor)
     return found

@@ -24,11 +24,13 @@ class Stretch(NamedTuple):
 class Contents(NamedTuple):
     """The tensors that can be read alone, and the stretches that are coded by their type.
 
-    All other bytes of the file are just bytes.
+    `others`: tensors that are known to be there and cannot be read as they lie: of other types,
+    views, or nothing that has a place. All other bytes of the file are just bytes.
     """
 
     tensors: list[TensorInfo]
     stretches: list[Stretch]
+    others: list[TensorInfo] = []  # noqa: RUF012
 
 
 def plain(tensors: list[TensorInfo]) -> Contents:

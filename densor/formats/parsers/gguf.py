@@ -4,8 +4,7 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; blocks: `ggml
 """
 
 import math
-import struct
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from densor.codec import registry
 from densor.codec.blocks.block import Field
@@ -20,7 +19,6 @@ _VERSIONS = (2, 3)
 _MAX_NESTING = 4  # of arrays in arrays
 _MAX_DIMENSIONS = 8
 _MAX_ALIGNMENT = 1 << 20
-_U32_FIELD, _U64_FIELD = struct.Struct("<I"), struct.Struct("<Q")
 _STRING, _ARRAY, _U32 = 8, 9, 4
 _VALUE_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 
@@ -70,12 +68,22 @@ BLOCKS = {
     13: Block("Q5_K", 256, (_F16, _F16, _u8(4), _u8(4), _u8(4), _u8(32), _u8(128))),
     14: Block("Q6_K", 256, (_u8(128), _u8(64), Field("I8", 16), _F16)),
     15: Block("Q8_K", 256, (_F32, Field("I8", 256), Field("I16", 32))),
+    16: Block("IQ2_XXS", 256, (_F16, _u8(64))),
+    17: Block("IQ2_XS", 256, (_F16, Field("U16", 64), _u8(8))),
+    18: Block("IQ3_XXS", 256, (_F16, _u8(64), _u8(32))),
+    19: Block("IQ1_S", 256, (_F16, _u8(32), Field("U16", 16))),
     20: Block("IQ4_NL", 32, (_F16, _u8(16))),
+    21: Block("IQ3_S", 256, (_F16, _u8(64), _u8(8), _u8(32), _u8(4))),
+    22: Block("IQ2_S", 256, (_F16, _u8(32), _u8(32), _u8(8), _u8(8))),
     23: Block("IQ4_XS", 256, (_F16, _u8(2), _u8(4), _u8(128))),
+    29: Block("IQ1_M", 256, (_u8(32), _u8(16), _u8(8))),
     34: Block("TQ1_0", 256, (_u8(48), _u8(4), _F16)),
     35: Block("TQ2_0", 256, (_u8(64), _F16)),
     39: Block("MXFP4", 32, (_u8(1), _u8(16))),
+    40: Block("NVFP4", 64, (_u8(4), _u8(32))),
+    41: Block("Q1_0", 128, (_F16, _u8(16))),
 }
+_NEWER = {42: Block("Q2_0", 64, (_F16, _u8(16)))}  # that the package gguf does not know yet
 
 
 class _Cursor:
@@ -84,7 +92,21 @@ class _Cursor:
     def __init__(self, head: Head) -> None:
         self._head = head
         self._data = head.at_least(4096)
-        self.at = 0
+        self.at = len(MAGIC)
+        self._order: Literal["little", "big"] = "little"
+        if self.u32() >> 16:  # no version is so high
+            self._order, self.at = "big", len(MAGIC)
+        else:
+            self.at = len(MAGIC)
+
+    @property
+    def little(self) -> bool:
+        """Whether the file is little-endian."""
+        return self._order == "little"
+
+    def _integer(self, size: int) -> int:
+        at = self.skip(size)  # may replace the data
+        return int.from_bytes(self._data[at : at + size].tobytes(), self._order)
 
     def skip(self, count: int) -> int:
         """Passes over `count` bytes, which are there; returns where they began."""
@@ -98,12 +120,10 @@ class _Cursor:
         return begin
 
     def u32(self) -> int:
-        at = self.skip(4)  # may replace the data
-        return int(_U32_FIELD.unpack_from(self._data, at)[0])
+        return self._integer(4)
 
     def u64(self) -> int:
-        at = self.skip(8)
-        return int(_U64_FIELD.unpack_from(self._data, at)[0])
+        return self._integer(8)
 
     def text(self) -> str:
         length = self.u64()
@@ -130,13 +150,12 @@ def find(head: Head) -> Contents | None:
     """What a GGUF file holds; None if it is none, FormatError if it cannot be read.
 
     Tensors of quantised types are listed as U8 with the shape (blocks, bytes per block); those of
-    unknown types are not listed.
+    unknown types, and those whose rows are no whole blocks, are among the others.
     """
     if head.first(len(MAGIC)) != MAGIC:
         return None
     cursor = _Cursor(head)
-    cursor.skip(len(MAGIC))
-    if cursor.u32() not in _VERSIONS:  # a big-endian file has none of these
+    if cursor.u32() not in _VERSIONS:
         return None
     tensors, pairs = cursor.u64(), cursor.u64()
     alignment = 32
@@ -151,8 +170,26 @@ def find(head: Head) -> Contents | None:
     described = [_described(cursor) for _ in range(tensors)]
     start = -(-cursor.at // alignment) * alignment
     found = [_tensor(*tensor, start) for tensor in described]
-    known = [pair for pair in found if pair is not None]
-    return Contents([tensor for tensor, _ in known], [stretch for _, stretch in known])
+    known = [(tensor, stretch) for tensor, stretch in found if stretch is not None]
+    others = [tensor for tensor, stretch in found if stretch is None]
+    if not cursor.little:
+        others += [t._replace(dtype=f"{t.dtype} big-endian") for t, s in known if not s.fields]
+        known = [(t, _swapped(stretch)) for t, stretch in known]
+        return Contents([t for t, s in known if s.fields], [s for _, s in known], others)
+    return Contents([t for t, _ in known], [stretch for _, stretch in known], others)
+
+
+def _swapped(stretch: Stretch) -> Stretch:
+    """The stretch of a big-endian file: its numbers as words, of which no more is known."""
+    if not stretch.fields:
+        return stretch._replace(dtype=_WORDS.get(SIZES[stretch.dtype], "U8"))
+    fields = (
+        field._replace(dtype=_WORDS.get(SIZES[field.dtype], "U8")) for field in stretch.fields
+    )
+    return stretch._replace(fields=tuple(fields))
+
+
+_WORDS = {2: "U16", 4: "U32", 8: "U64"}
 
 
 def _described(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
@@ -166,17 +203,17 @@ def _described(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
 
 def _tensor(
     name: str, shape: tuple[int, ...], number: int, offset: int, start: int
-) -> tuple[TensorInfo, Stretch] | None:
+) -> tuple[TensorInfo, Stretch | None]:
     weights, offset = math.prod(shape), start + offset
     dtype = _PLAIN.get(number)
     if dtype is not None:
         tensor = TensorInfo(name, dtype, shape, offset, weights * SIZES[dtype])
         return tensor, Stretch(offset, tensor.size, dtype, shape)
-    block = BLOCKS.get(number)
+    block = (BLOCKS | _NEWER).get(number)
     if block is None:
-        return None
+        return TensorInfo(name, f"GGML_{number}", shape, 0, 0), None
     if not shape or shape[-1] % block.weights:
-        raise FormatError("rows of a GGUF tensor are not whole blocks")
+        return TensorInfo(name, block.name, shape, 0, 0), None
     size = sum(field.size for field in block.fields)
     blocks = weights // block.weights
     tensor = TensorInfo(name, "U8", (blocks, size), offset, blocks * size)

@@ -15,26 +15,34 @@ import numpy as np
 from densor import dtypes
 from densor.formats.parsers.contents import Contents, Head, Stretch, Window
 from densor.formats.parsers.zip_members import Member, first_name, stored_members
-from densor.formats.tensors import TensorInfo
+from densor.formats.tensors import TensorInfo, View, c_strides
 
 MAGIC = b"\x93NUMPY"
 _PREFIX = len(MAGIC) + 2 + 4  # magic, version, length of the header
 _MAX_HEADER = 1 << 16
-_DESCR = re.compile(rb"""['"]descr['"]\s*:\s*['"]([<>|=])([a-zA-Z]\d{1,2})['"]""")
+_DESCR = re.compile(rb"""['"]descr['"]\s*:\s*['"]([<>|=]?)([a-zA-Z])(\d{0,9})(\[\w{1,9}\])?['"]""")
+_RECORD = re.compile(rb"""['"]descr['"]\s*:\s*[\[(]""")
 _ORDER = re.compile(rb"""['"]fortran_order['"]\s*:\s*(True|False)""")
 _SHAPE = re.compile(rb"""['"]shape['"]\s*:\s*\(([\d\s,]*)\)""")
 
 
+# What numpy calls types of ml_dtypes, which have no letter of their own: only those are
+# little-endian, all others that are nothing but bytes have no order.
+_ML_DTYPES = {("<", "V", 2): "BF16", ("<", "f", 1): "F8_E5M2"}
+
+
 class _Header(NamedTuple):
     begin: int  # of the data, in bytes from the start of the file
-    dtype: str
+    dtype: str  # of the elements, as they are coded; empty where that is as bytes
+    listed: str  # what they are; no type that is known where they cannot be listed as such
     little: bool
     fortran: bool
     shape: tuple[int, ...]
+    item: int  # bytes of an element
 
     @property
     def size(self) -> int:
-        return math.prod(self.shape) * dtypes.SIZES[self.dtype]
+        return math.prod(self.shape) * self.item
 
 
 def header_size(first: bytes) -> int | None:
@@ -47,39 +55,82 @@ def header_size(first: bytes) -> int | None:
 
 
 def _parse(head: bytes) -> _Header | None:
-    descr, order, shape = _DESCR.search(head), _ORDER.search(head), _SHAPE.search(head)
-    if descr is None or order is None or shape is None:
+    order, shape = _ORDER.search(head), _SHAPE.search(head)
+    found = _type(head)
+    if found is None or order is None or shape is None:
         return None
     try:
-        dtype = dtypes.from_numpy(np.dtype(descr[2].decode()))
         dimensions = tuple(int(size) for size in shape[1].split(b",") if size.strip())
-    except (TypeError, ValueError):
+    except ValueError:
         return None
-    if dtype is None or len(dimensions) > 64 or any(size >> 63 for size in dimensions):
+    if len(dimensions) > 64 or any(size >> 63 for size in dimensions):
         return None
-    little = descr[1] in b"<|=" or dtypes.SIZES[dtype] == 1
-    return _Header(len(head), dtype, little, order[1] == b"True", dimensions)
+    return _Header(len(head), *found[:3], order[1] == b"True", dimensions, found[3])
+
+
+def _type(head: bytes) -> tuple[str, str, bool, int] | None:
+    """How elements are coded, what they are, whether little-endian, and their bytes.
+
+    Elements of no size, of records, say, are bytes: as many as there are.
+    """
+    descr = _DESCR.search(head)
+    if descr is None:
+        return ("", "record", True, 0) if _RECORD.search(head) else None
+    order, kind, size, unit = (part.decode() for part in descr.groups(b""))
+    item, name = int(size or 1), f"{kind}{size}{unit}"
+    if kind == "O":
+        return None
+    known = _ML_DTYPES.get((order, kind, item)) if not unit else None
+    if known is None and kind not in "SUVMmOa":
+        try:
+            known = dtypes.from_numpy(np.dtype(f"{kind}{size}"))
+        except (TypeError, ValueError):
+            known = None
+    if known is not None:
+        item = dtypes.SIZES[known]
+        return known, known, order != ">" or item == 1, item
+    if kind in "Mm":  # counts of a unit of time
+        return "I64", name, order != ">", 8
+    if kind in "SUVa":
+        return "", name, True, 4 * item if kind == "U" else item
+    if kind == "W":  # two numbers, which numpy does not name
+        return "F16", name, order != ">", item
+    return None
 
 
 def _contents(header: _Header, name: str, start: int) -> Contents:
     """What a file that begins at `start` holds.
 
-    An array in Fortran order is coded as its transpose, which its bytes are; only an array that
-    can be read alone as what it is gets listed: little-endian, in C order.
+    An array in Fortran order is coded as its transpose, which its bytes are, and listed as a view.
     """
     at, shape = start + header.begin, header.shape
-    plain = header.little and (not header.fortran or len(shape) < 2)
-    tensors = [TensorInfo(name, header.dtype, shape, at, header.size)] if plain else []
-    rows = shape[::-1] if header.fortran else shape
+    name_of = header.listed if header.little else f"{header.listed} big-endian"
+    view = None
+    if header.fortran and sum(size > 1 for size in shape) > 1:
+        view = View(c_strides(shape[::-1])[::-1])
+    tensor = TensorInfo(name, name_of, shape, at, header.size, view)
+    known = tensor.plain and (tensor.dtype == header.dtype)
+    if not dtypes.is_known(name_of):
+        tensor = tensor._replace(view=None)
+    stretch = _stretch(header, at, shape[::-1] if header.fortran else shape)
+    return Contents([tensor] if known else [], stretch, [] if known else [tensor])
+
+
+def _stretch(header: _Header, at: int, rows: tuple[int, ...]) -> list[Stretch]:
+    """How the elements are coded: those of the other byte order as numbers, whatever they mean."""
     dtype = header.dtype
-    if not header.little:  # planes of bytes, whatever they mean
+    if not dtype or not header.size:
+        return []
+    if not header.little:
         dtype = f"U{8 * dtypes.SIZES[dtype]}" if dtype[0] != "C" else "U8"
-        rows = rows if dtype != "U8" else (header.size,)
-    return Contents(tensors, [Stretch(at, header.size, dtype, rows)])
+    parts = header.item // dtypes.SIZES[dtype]
+    if parts > 1:
+        rows = (*rows, parts) if header.little else (header.size,)
+    return [Stretch(at, header.size, dtype, rows)]
 
 
 def find(head: Head) -> Contents | None:
-    """What a .npy file holds; None if it is none, or none of a plain dtype."""
+    """What a .npy file holds; None if it is none, or one of Python objects."""
     size = header_size(head.first(_PREFIX))
     if size is None:
         return None
@@ -93,17 +144,25 @@ def find_npz(head: Head) -> Contents | None:
     if head.random is None or not first_name(head).endswith(b".npy"):
         return None
     window = Window(head.random)
-    tensors, stretches = [], []
-    for member in stored_members(head):
+    tensors: list[TensorInfo] = []
+    stretches: list[Stretch] = []
+    others: list[TensorInfo] = []
+    deflated: list[str] = []
+    for member in stored_members(head, deflated):
         if not member.name.endswith(".npy"):
             continue
         header = _member_header(window, member)
-        if header is None or header.begin + header.size != member.size:
+        name = member.name.removesuffix(".npy")
+        if header is None or (header.item and header.begin + header.size != member.size):
+            others.append(TensorInfo(name, "object", (), 0, 0))
             continue
-        found = _contents(header, member.name.removesuffix(".npy"), member.offset)
+        found = _contents(header, name, member.offset)
         tensors += found.tensors
         stretches += found.stretches
-    return Contents(tensors, stretches) if tensors or stretches else None
+        others += found.others
+    for name in deflated:
+        others.append(TensorInfo(name.removesuffix(".npy"), "deflated", (), 0, 0))
+    return Contents(tensors, stretches, others) if tensors or stretches else None
 
 
 def _member_header(window: Window, member: Member) -> _Header | None:

@@ -18,7 +18,7 @@ from densor.codec.kind import (
 )
 from densor.codec.levels import DEFAULT_LEVEL, Level, level_settings
 from densor.codec.planes.analyse import MAX_RUN
-from densor.dtypes import SIZES, parse_dtype
+from densor.dtypes import SIZES, coding_of, parse_dtype
 from densor.errors import FormatError, LimitError, TruncatedError
 from densor.float_formats import by_rows
 from densor.formats.io.sources import RandomSource, Source
@@ -31,10 +31,11 @@ from densor.formats.parsers import (
     npy,
     onnx,
     safetensors,
+    torch_legacy,
     torch_zip,
 )
-from densor.formats.parsers.contents import Contents, Head, Stretch
-from densor.formats.tensors import TensorInfo, is_listable
+from densor.formats.parsers.contents import Contents, Head, Stretch, plain
+from densor.formats.tensors import TensorInfo, as_other, is_listable
 
 # In the order in which they are tried; each begins with a look at the first bytes.
 FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
@@ -43,6 +44,7 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("npy", npy.find),
     ("npz", npy.find_npz),
     ("torch", torch_zip.find),
+    ("torch-legacy", torch_legacy.find),
     ("ctranslate2", ctranslate2.find),
     ("onnx", onnx.find),
     ("netpbm", netpbm.find),
@@ -61,12 +63,21 @@ _LEAST = 2048  # bytes between other bytes that are worth frames of their own
 
 
 class Plan(NamedTuple):
-    """A file about to be packed. `source` stands again at the first byte."""
+    """A file about to be packed. `source` stands again at the first byte.
+
+    `others`: tensors that cannot be read as they lie, which are to be listed all the same.
+    """
 
     format: str | None
     source: Source
     segments: list[Segment]
     tensors: list[TensorInfo]
+    others: list[TensorInfo] = []  # noqa: RUF012
+
+    @property
+    def listed(self) -> list[TensorInfo]:
+        """All that an index is to list."""
+        return self.tensors + self.others
 
 
 def plan_file(
@@ -77,6 +88,7 @@ def plan_file(
     *,
     random: RandomSource | None = None,
     name: str = "array",
+    told: list[TensorInfo] | None = None,
 ) -> Plan:
     """Looks at the start of a file. `size` in bytes, None if unknown; `dtype` as told by the user.
 
@@ -84,6 +96,7 @@ def plan_file(
     apart, and everything else is bytes. Where `level` has one class per plane, only small tensors
     share chunks. `random`: the same file for formats that need not be read in order, whose
     reading must not move `source`. `name`: what the array in a .npy file is called.
+    `told`: the tensors in it, where another file tells them.
     """
     if dtype is not None:
         kind_name = parse_dtype(dtype)
@@ -92,16 +105,22 @@ def plan_file(
         segments = [Segment(kind, whole), Segment(BYTES, None)] if whole else [Segment(kind, None)]
         return Plan(None, source, segments, [])
     head = Head(source, size, random, name)
-    for format_name, find in FORMATS:
+    formats = FORMATS if told is None else (("onnx-data", lambda head: plain(told)),)
+    for format_name, find in formats:
         contents = _sound(find, head)
         if contents is not None:
             segments = list(_segments(contents.stretches, level_settings(level)))
-            return Plan(format_name, head.rewound(), segments, contents.tensors)
+            tensors, others = contents.tensors, contents.others
+            return Plan(format_name, head.rewound(), segments, tensors, others)
     return Plan(None, head.rewound(), [Segment(BYTES, None)], [])
 
 
 def _sound(find: Callable[[Head], Contents | None], head: Head) -> Contents | None:
-    """What a parser finds in a file, if it can be true and is anything; stretches by offset."""
+    """What a parser finds in a file, without what cannot be true; stretches by offset.
+
+    Of stretches that overlap, the later one is given up; of one that reaches beyond the end of the
+    file, what does. A tensor that cannot be read is listed among the others.
+    """
     try:
         contents = find(head)
     except (FormatError, LimitError, TruncatedError):
@@ -109,17 +128,40 @@ def _sound(find: Callable[[Head], Contents | None], head: Head) -> Contents | No
     if contents is None:
         return None
     end = 0
-    stretches = sorted(stretch for stretch in contents.stretches if stretch.size)
-    for stretch in stretches:
-        if stretch.offset < end:
-            return None
-        end = stretch.offset + stretch.size
-    listed = sorted(contents.tensors, key=lambda tensor: (tensor.offset, tensor.size))
-    tensors = {tensor.name: tensor for tensor in listed if is_listable(tensor)}
-    end = max([end, *(tensor.offset + tensor.size for tensor in contents.tensors)])
-    if head.size is not None and end > head.size:
-        return None
-    return Contents(list(tensors.values()), stretches)
+    stretches: list[Stretch] = []
+    for stretch in sorted(_coded(s) for s in contents.stretches if s.size > 0 and s.offset >= 0):
+        stretch = _within(stretch, head.size)
+        if stretch.offset >= end and stretch.size:
+            stretches.append(stretch)
+            end = stretch.offset + stretch.size
+    listed, others = _listed(contents, head.size)
+    return Contents(listed, stretches, others)
+
+
+def _within(stretch: Stretch, size: int | None) -> Stretch:
+    """The part of a stretch that a file of this size has: whole elements or blocks."""
+    if size is None or stretch.offset + stretch.size <= size:
+        return stretch
+    unit = sum(field.size for field in stretch.fields) or SIZES[stretch.dtype]
+    return stretch._replace(size=max(0, size - stretch.offset) // unit * unit)
+
+
+def _listed(contents: Contents, size: int | None) -> tuple[list[TensorInfo], list[TensorInfo]]:
+    """The tensors that an index can list as what they are, and all others that have names.
+
+    Of two of the same name the later one counts, but something is listed for every name.
+    """
+    tensors: dict[str, TensorInfo] = {}
+    others: dict[str, TensorInfo] = {}
+    found = sorted(contents.tensors + contents.others, key=lambda t: (t.offset, t.size))
+    for tensor in found:
+        inside = size is None or tensor.offset + tensor.size <= size
+        if inside and is_listable(tensor):
+            tensors[tensor.name] = tensor
+        else:
+            tensor = as_other(tensor, inside)
+            others[tensor.name] = tensor
+    return list(tensors.values()), [t for name, t in others.items() if name not in tensors]
 
 
 def _segments(stretches: list[Stretch], level: Level) -> Iterator[Segment]:
@@ -173,8 +215,15 @@ def _limits(stretch: Stretch, level: Level) -> tuple[int, int]:
     return _SMALL if len(stretch.shape) > 2 else medium, _GROUP
 
 
+def _coded(stretch: Stretch) -> Stretch:
+    """The stretch with the type and shape that its elements are coded in."""
+    dtype, shape = coding_of(stretch.dtype, stretch.shape)
+    return stretch._replace(dtype=dtype, shape=shape)
+
+
 def kind_of_group(group: list[Stretch]) -> Kind:
     """One stretch's kind, or that of small ones in a row: runs that end where they end."""
+    group = [_coded(stretch) for stretch in group]
     first = group[0]
     row = math.gcd(*(stretch.shape[-1] if stretch.shape else 1 for stretch in group))
     if first.fields:

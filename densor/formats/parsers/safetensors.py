@@ -4,11 +4,12 @@ Format: https://github.com/huggingface/safetensors, "Format": a u64 with the len
 header, the header as JSON, then the data.
 """
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from densor.dtypes import SIZES
+from densor.dtypes import is_known, nbytes
 from densor.errors import ArgumentError, DensorError, FormatError, LimitError
 from densor.formats.container import strictjson
 from densor.formats.io.sources import RandomSource
@@ -52,8 +53,11 @@ def find(head: Head) -> Contents | None:
     if head.first(LENGTH_SIZE + 1)[LENGTH_SIZE:] != b"{":
         return None
     text = head.first(wanted)
-    tensors = parse_header(text) if len(text) == wanted else None
-    return None if tensors is None else plain(tensors)
+    found = _parse(text) if len(text) == wanted else None
+    if found is None:
+        return None
+    known = [tensor for tensor in found if tensor.plain]
+    return plain(known)._replace(others=[tensor for tensor in found if not tensor.plain])
 
 
 def header_size(first: bytes) -> int | None:
@@ -64,27 +68,72 @@ def header_size(first: bytes) -> int | None:
     return LENGTH_SIZE + size if 2 <= size <= MAX_HEADER else None
 
 
+def loads(text: bytes) -> dict[str, Any]:
+    """The JSON object of a header as other readers take it: the last of a key's values counts.
+
+    FormatError for what is no JSON object.
+    """
+    try:
+        found = json.loads(text.decode())
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"safetensors header is not valid JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise FormatError("safetensors header is not a JSON object")
+    return found
+
+
 def parse_header(head: bytes) -> list[TensorInfo] | None:
     """Tensors by ascending offset in the file; None if this is no well-formed header.
 
-    `head`: length field and header. Tensors of types that densor does not know, and those whose
-    names no index can hold, are left out.
+    `head`: length field and header. Tensors of types that densor does not know are left out.
     """
-    try:
-        _, tensors = _items(head)
-    except DensorError:
+    found = _parse(head)
+    if found is None:
         return None
-    known = [
-        TensorInfo(name, found.dtype, found.shape, found.begin, found.end - found.begin)
-        for name, found in tensors.items()
-        if found.dtype in SIZES and found.dtype != "VOID" and is_name(name)
-    ]
+    known = sorted((t for t in found if t.plain), key=lambda t: (t.offset, t.size))
     end = len(head)
     for tensor in known:
         if tensor.offset < end:
             return None
         end = tensor.offset + tensor.size
     return known
+
+
+def _parse(head: bytes) -> list[TensorInfo] | None:
+    """All tensors of a header, those that are malformed without a type that is known.
+
+    None if there is none that is well-formed among several.
+    """
+    if head[LENGTH_SIZE : LENGTH_SIZE + 1] != b"{":
+        return None
+    try:
+        header = loads(head[LENGTH_SIZE:])
+    except FormatError:
+        return None
+    header.pop("__metadata__", None)
+    tensors = []
+    sound = 0
+    for name, found in header.items():
+        try:
+            tensors.append(_tensor(name, found, len(head)))
+            sound += 1
+        except DensorError:
+            tensors.append(TensorInfo(name, "malformed", (), 0, 0))
+    return tensors if sound or not tensors else None
+
+
+def _tensor(name: str, found: object, start: int) -> TensorInfo:
+    if not isinstance(found, dict):
+        raise FormatError("tensor is not an object")
+    dtype, offsets = found.get("dtype"), found.get("data_offsets")
+    shape = strictjson.shape(found.get("shape"), "shape")
+    if not isinstance(offsets, list) or len(offsets) != 2 or not isinstance(dtype, str):
+        raise FormatError("tensor has no dtype and data_offsets")
+    begin = strictjson.integer(offsets[0], "data_offsets")
+    end = strictjson.integer(offsets[1], "data_offsets", least=begin)
+    if is_known(dtype) and nbytes(dtype, math.prod(shape)) != end - begin:
+        raise FormatError("size of a tensor does not match its shape")
+    return TensorInfo(name, dtype, shape, start + begin, end - begin)
 
 
 def parse(raw: bytes) -> Header:
@@ -120,7 +169,7 @@ def metadata_of(source: RandomSource, name: str) -> dict[str, Any] | None:
     size = int.from_bytes(length, "little")
     if size > min(source.size - LENGTH_SIZE, MAX_HEADER):
         raise FormatError(f"{name}: is no safetensors file")
-    found = strictjson.loads(source.read_at(LENGTH_SIZE, size).tobytes(), _WHAT).get(_METADATA)
+    found = loads(source.read_at(LENGTH_SIZE, size).tobytes()).get(_METADATA)
     return found if isinstance(found, dict) else None
 
 
@@ -141,8 +190,8 @@ def _stored(name: str, item: object, start: int) -> Stored:
         raise FormatError(f"{name!r:.200}: has no data_offsets")
     begin = strictjson.integer(offsets[0], "data_offsets")
     end = strictjson.integer(offsets[1], "data_offsets", least=begin)
-    size = SIZES.get(item["dtype"])
-    if size is not None and math.prod(shape) * size != end - begin:
+    dtype = item["dtype"]
+    if is_known(dtype) and nbytes(dtype, math.prod(shape)) != end - begin:
         raise FormatError(f"{name!r:.200}: size of the tensor does not match its shape")
     return Stored(item["dtype"], shape, start + begin, start + end)
 

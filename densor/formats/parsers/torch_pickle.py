@@ -1,8 +1,8 @@
 """Reads which tensors the `data.pkl` of a PyTorch file names, without unpickling it.
 
 A pickle is a program for a stack machine. This machine knows the instructions that build dicts,
-lists and tuples, and recognises two calls, `torch._utils._rebuild_tensor_v2` and `_v3`; it imports
-nothing and calls nothing: the result of every other call is an object that is not looked into.
+lists and tuples, and recognises the calls of `torch._utils` that make tensors; it imports nothing
+and calls nothing: the result of every other call is an object that is not looked into.
 """
 
 import pickletools
@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 from densor import dtypes
 from densor.errors import FormatError
-from densor.formats.tensors import MAX_NAME
+from densor.formats.io.sources import MemoryRandomSource, RandomSource
+from densor.formats.tensors import MAX_NAME, View
 
-MAX_SIZE = 1 << 24  # bytes of a pickle that is looked at
-_MAX_STEPS = 1 << 21
+_MAX_STEPS = 1 << 22  # some seconds
 _MAX_DEPTH = 32  # of containers that names are made from
+_MAX_ARGUMENT = 1 << 16  # bytes of a text or number that are looked at
+_BUFFER = 1 << 18
 _STORAGES = {
     "DoubleStorage": "F64",
     "FloatStorage": "F32",
@@ -30,14 +32,21 @@ _STORAGES = {
     "BoolStorage": "BOOL",
     "ComplexFloatStorage": "C64",
     "ComplexDoubleStorage": "C128",
+    "QInt8Storage": "I8",
+    "QUInt8Storage": "U8",
+    "QInt32Storage": "I32",
+    "QUInt4x2Storage": "U8",
+    "QUInt2x4Storage": "U8",
 }
 
 
 class Storage(NamedTuple):
-    """A reference to a storage: its key, and its element type if that is known."""
+    """A reference to a storage: its key, its element type if that is known, and the element of it
+    that counts as its first."""
 
     key: str
     dtype: str | None
+    first: int = 0
 
 
 class Tensor(NamedTuple):
@@ -48,13 +57,98 @@ class Tensor(NamedTuple):
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    conj: bool = False
+    neg: bool = False
+
+    @property
+    def view(self) -> View | None:
+        """How the elements are taken from the storage, None if as they lie."""
+        wanted, in_order = 1, True
+        for size, stride in zip(self.shape[::-1], self.strides[::-1], strict=True):
+            in_order &= size <= 1 or stride == wanted
+            wanted *= size
+        if (in_order or not wanted) and not self.conj and not self.neg:
+            return None
+        return View(None if in_order else self.strides, self.conj, self.neg)
+
+
+class Opaque(NamedTuple):
+    """A tensor that is no stretch of one storage, by the name of what it is."""
+
+    dtype: str
 
 
 class Found(NamedTuple):
     """Tensors by the names that lead to them, and all storages that were named."""
 
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Tensor | Opaque]
     storages: dict[str, str | None]  # element type by key
+
+
+class PickleFile:
+    """A stretch of a file, read from front to back as `pickletools` wants it.
+
+    Of arguments longer than 64 KiB, such as the bytes of an array, nothing but the length is there.
+    """
+
+    def __init__(self, random: RandomSource, begin: int, end: int) -> None:
+        self._random = random
+        self._end = min(end, random.size)
+        self._data = b""
+        self._begin = begin  # of the data
+        self._at = 0  # in the data
+
+    @property
+    def at(self) -> int:
+        """Where the next byte stands in the file."""
+        return self._begin + self._at
+
+    def seek(self, at: int) -> None:
+        """Goes on reading there."""
+        self._begin, self._at, self._data = at, 0, b""
+
+    def read(self, count: int) -> bytes:
+        """So many bytes, fewer only at the end."""
+        begin = self._at
+        if begin + count > len(self._data):
+            if count > _MAX_ARGUMENT:
+                count = min(count, self._end - self.at)
+                self.seek(self.at + count)
+                return _Skipped(count)
+            self._fill(count)
+            begin = 0
+        self._at = begin + count
+        found = self._data[begin : begin + count]
+        self._at = begin + len(found)
+        return found
+
+    def readline(self) -> bytes:
+        """Up to the next end of a line."""
+        end = self._data.find(b"\n", self._at)
+        if end < 0:
+            self._fill(_MAX_ARGUMENT)
+            end = self._data.find(b"\n")
+        return self.read(end + 1 - self._at if end >= 0 else min(_MAX_ARGUMENT, len(self._data)))
+
+    def _fill(self, count: int) -> None:
+        at = self.at
+        length = max(0, min(max(count, _BUFFER), self._end - at))
+        self._data = self._random.read_at(at, length).tobytes() if length else b""
+        self._begin, self._at = at, 0
+
+
+class _Skipped(bytes):
+    """Stands for bytes that were passed over."""
+
+    def __new__(cls, count: int) -> "_Skipped":
+        found = super().__new__(cls)
+        found._count = count
+        return found
+
+    def __len__(self) -> int:
+        return self._count
+
+    _count: int
 
 
 class _Global(NamedTuple):
@@ -72,25 +166,38 @@ class _Object:
 _OPAQUE = object()  # what is not looked into
 
 
-def scan(pickle: bytes) -> Found:
-    """The tensors in a pickle; FormatError if it is no pickle that PyTorch could have written."""
+def scan(pickle: PickleFile | bytes, partial: bool = False) -> Found:
+    """The tensors in a pickle; FormatError if it is no pickle that PyTorch could have written.
+
+    `partial`: if so, no error but the storages that were named up to there.
+    """
     machine = _Machine()
+    file = pickle
+    if not isinstance(file, PickleFile):
+        file = PickleFile(MemoryRandomSource(file), 0, len(file))
+    tensors: dict[str, Tensor | Opaque] = {}
     try:
-        for step, (code, argument, _) in enumerate(pickletools.genops(pickle)):
-            if step > _MAX_STEPS:
-                raise FormatError("pickle is too long")
-            machine.step(code.name, argument)
-        root = machine.stack.pop()
-    except (ValueError, LookupError, TypeError, OverflowError, Warning) as error:
-        raise FormatError(f"cannot follow pickle: {error}") from None
-    tensors: dict[str, Tensor] = {}
-    _collect(root, "", tensors, set(), 0)
+        _collect(machine.run(file), "", tensors, set(), 0)
+    except FormatError:
+        if not partial:
+            raise
     return Found(tensors, machine.storages)
 
 
-def _collect(thing: Any, name: str, found: dict[str, Tensor], seen: set[int], depth: int) -> None:
+def values(file: PickleFile) -> Any:
+    """What a pickle of plain values holds: a number, a text, or a list of pairs of those by name.
+
+    FormatError if it cannot be followed.
+    """
+    found = _Machine().run(file)
+    return found.items if isinstance(found, _Object) else found
+
+
+def _collect(
+    thing: Any, name: str, found: dict[str, Tensor | Opaque], seen: set[int], depth: int
+) -> None:
     """Names all tensors within `thing`; each container only where it is met first."""
-    if isinstance(thing, Tensor):
+    if isinstance(thing, Tensor | Opaque):
         found.setdefault(name, thing)
         return
     if isinstance(thing, _Object):
@@ -115,6 +222,17 @@ class _Machine:
         self.storages: dict[str, str | None] = {}
         self._below: list[list[Any]] = []  # the stacks below each mark
         self._memo: dict[int, Any] = {}
+
+    def run(self, file: PickleFile) -> Any:
+        """Executes a pickle and returns what it makes; FormatError if it cannot be followed."""
+        try:
+            for step, (code, argument, _) in enumerate(pickletools.genops(file)):  # type: ignore[arg-type]
+                if step > _MAX_STEPS:
+                    raise FormatError("pickle is too long")
+                self.step(code.name, argument)
+            return self.stack.pop()
+        except (ValueError, LookupError, TypeError, OverflowError, Warning) as error:
+            raise FormatError(f"cannot follow pickle: {error}") from None
 
     def step(self, name: str, argument: Any) -> None:
         """Executes one instruction; FormatError for an unknown one."""
@@ -185,14 +303,14 @@ class _Machine:
             target.items.append(("", state))
 
     def persistent(self, _: Any) -> None:
-        """A storage, by what PyTorch writes: ("storage", type, key, device, elements)."""
+        """A storage, by what PyTorch writes: ("storage", type, key, device, elements, view)."""
         (wanted,) = self.take(1)
         self.push(_OPAQUE)
-        if type(wanted) is tuple and len(wanted) == 5 and wanted[0] == "storage":
+        if type(wanted) is tuple and len(wanted) in (5, 6) and wanted[0] == "storage":
             kind, key = wanted[1], wanted[2]
             if isinstance(kind, _Global) and type(key) is str:
                 dtype = _STORAGES.get(kind.name) if kind.module in _STORAGE_MODULES else None
-                self.stack[-1] = Storage(key, dtype)
+                self.stack[-1] = _part(Storage(key, dtype), wanted[5] if len(wanted) > 5 else None)
                 self.storages.setdefault(key, dtype)
 
     def opaque(self, taken: int | None) -> None:
@@ -213,33 +331,88 @@ def _named(pairs: list[Any]) -> list[tuple[str, Any]]:
     return [(str(k), v) for k, v in zip(keys, values, strict=True) if type(k) in (str, int)]
 
 
+def _part(storage: Storage, view: Any) -> Any:
+    """A storage, or the part of it that older files name: (key, offset, size)."""
+    if view is None:
+        return storage
+    if type(view) is tuple and len(view) == 3 and _is_size(view[1]):
+        return storage._replace(first=view[1])
+    return _OPAQUE
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
 def _called(function: Any, arguments: Any) -> Any:
     """What a call gives, if it is one of those that files of PyTorch are made of."""
     if not isinstance(function, _Global) or type(arguments) is not tuple:
         return _OPAQUE
     if function == _Global("collections", "OrderedDict"):
         return _Object()
+    if function == _Global("torch._tensor", "_rebuild_from_type_v2") and len(arguments) == 4:
+        made, kind = _called(*arguments[0:3:2]), arguments[1]
+        if kind in _PLAIN_TYPES or not isinstance(made, Tensor | Opaque):
+            return made
+        return Opaque(kind.name if isinstance(kind, _Global) else "subclass")
     if function.module == "torch._utils" and arguments:
         if function.name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
             return arguments[0]
-        if function.name in ("_rebuild_tensor_v2", "_rebuild_tensor_v3"):
+        if function.name in _TENSORS:
             return _tensor(function.name, arguments)
+        if function.name.startswith("_rebuild_"):
+            return _other(function.name.removeprefix("_rebuild_"), arguments)
     return _OPAQUE
 
 
+_PLAIN_TYPES = (
+    _Global("torch", "Tensor"),
+    _Global("torch._tensor", "Tensor"),
+    _Global("torch.nn.parameter", "Parameter"),
+    _Global("torch.nn.parameter", "Buffer"),
+)
+_TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
+
+
+def _other(name: str, arguments: tuple[Any, ...]) -> Opaque:
+    """A tensor of another kind, such as a sparse or quantised one."""
+    if name == "wrapper_subclass" and isinstance(arguments[0], _Global):
+        name = arguments[0].name
+    return Opaque(name)
+
+
 def _tensor(name: str, arguments: tuple[Any, ...]) -> Any:
-    if len(arguments) < 6 or not isinstance(arguments[0], Storage):
+    if len(arguments) < 4 or not isinstance(arguments[0], Storage):
         return _OPAQUE
     storage, offset, shape, strides = arguments[:4]
-    dtype = storage.dtype
-    if name == "_rebuild_tensor_v3" and len(arguments) > 6 and isinstance(arguments[6], _Global):
-        dtype = dtypes.from_torch(f"torch.{arguments[6].name}")
+    dtype, metadata = storage.dtype, arguments[6:]
+    if name == "_rebuild_tensor_v3":
+        kind, metadata = arguments[6] if len(arguments) > 6 else None, arguments[7:]
+        if not isinstance(kind, _Global):
+            return Opaque("unknown")
+        dtype = dtypes.from_torch(f"torch.{kind.name}")
+        if dtype is None:
+            return Opaque(kind.name)
     whole = isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides)
     if dtype is None or not whole or len(shape) > 64:
-        return _OPAQUE
-    if any(type(size) is not int or not 0 <= size < 1 << 63 for size in (offset, *shape, *strides)):
-        return _OPAQUE
-    return Tensor(storage.key, dtype, offset, shape, strides)
+        return Opaque("unknown")
+    if not all(_is_size(size) for size in (offset, *shape, *strides)):
+        return Opaque(dtype)
+    flags = _flags(metadata[0]) if metadata else (False, False)
+    if flags is None:
+        return Opaque(f"{dtype} view")
+    return Tensor(storage.key, dtype, storage.first + offset, shape, strides, *flags)
+
+
+def _flags(metadata: Any) -> tuple[bool, bool] | None:
+    """Whether a tensor is a conjugate, a negative view; None where it may be something else."""
+    if metadata is None:
+        return False, False
+    items = metadata.items if isinstance(metadata, _Object) else [("", None)]
+    found = dict(items)
+    if not set(found) <= {"conj", "neg"} or not all(type(v) is bool for v in found.values()):
+        return None
+    return found.get("conj", False), found.get("neg", False)
 
 
 _CONSTANTS = frozenset(
@@ -247,13 +420,15 @@ _CONSTANTS = frozenset(
         *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
         *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
         *("BYTEARRAY8", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-        *("NONE", "NEWTRUE", "NEWFALSE"),
+        "NONE",
     )
 )
 _GETS = frozenset(("GET", "BINGET", "LONG_BINGET"))
 _PUTS = frozenset(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"))
 _NOTHING = frozenset(("PROTO", "FRAME", "STOP"))
 _STEPS: dict[str, Callable[[_Machine, Any], object]] = {
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
     "MARK": _Machine.mark,
     "POP": lambda machine, _: machine.take(1),
     "POP_MARK": lambda machine, _: machine.to_mark(),

@@ -47,17 +47,17 @@ def first_name(head: Head) -> bytes:
     return head.first(_LOCAL.size + length)[_LOCAL.size :]
 
 
-def stored_members(head: Head) -> list[Member]:
+def stored_members(head: Head, packed_too: list[str] | None = None) -> list[Member]:
     """The members of a zip file that are neither compressed nor encrypted, by their offset.
 
-    Empty if it is no zip file, or one on a pipe, whose directory is not at hand; FormatError if
-    the file contradicts itself.
+    `packed_too`: gets the names of all others. Empty if it is no zip file, or one on a pipe, whose
+    directory is not at hand; FormatError if the file contradicts itself.
     """
     random = head.random
     if random is None or head.first(len(MAGIC)) != MAGIC:
         return []
     window = Window(random)
-    entries = sorted(_directory(random), key=lambda entry: entry.local)
+    entries = sorted(_directory(random, packed_too), key=lambda entry: entry.local)
     members = [member for entry in entries if (member := _member(random.size, window, entry))]
     for before, after in itertools.pairwise(members):
         if before.offset + before.size > after.offset:
@@ -71,8 +71,11 @@ class _Entry(NamedTuple):
     local: int  # where the local header begins
 
 
-def _directory(random: RandomSource) -> list[_Entry]:
-    """The stored members, as the central directory has them."""
+def _directory(random: RandomSource, packed_too: list[str] | None = None) -> list[_Entry]:
+    """The stored members, as the central directory has them.
+
+    `packed_too`: gets the names of all others, which are compressed or encrypted.
+    """
     offset, size = _find_directory(random)
     if size > _MAX_DIRECTORY or offset + size > random.size:
         raise FormatError("directory of a zip file is too large or outside of it")
@@ -92,6 +95,8 @@ def _directory(random: RandomSource) -> list[_Entry]:
             whole, packed, local = _wide(extra, [whole, packed, local])
             if whole == packed:
                 entries.append(_Entry(name.decode("utf-8", "replace"), whole, local))
+        elif packed_too is not None:
+            packed_too.append(name.decode("utf-8", "replace"))
     return entries
 
 
