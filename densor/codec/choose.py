@@ -25,7 +25,6 @@ from densor.codec import registry
 from densor.codec.batch import Batch, Bytes, Chunks, CodedBatch, Coding, Smallest, smallest
 from densor.codec.chunks import zstd_chunk
 from densor.codec.codec import CODECS, Encoder
-from densor.codec.image.fitting import share_of_plain
 from densor.codec.kind import BATCH_BYTES, BYTES, Data, Kind
 from densor.codec.levels import Level, beside_language_model, with_huffman_codes
 from densor.codec.sparse.encoder import with_zeros
@@ -144,11 +143,9 @@ def _language_model(batch: Batch, level: Level) -> Coding | None:
 
 
 def _image(batch: Batch, level: Level) -> Coding:
-    layout = batch.kind.image
-    assert layout is not None
     encoder = None if batch.base else CODECS[registry.CODEC_IMAGE].propose(batch, level)
-    clearly = share_of_plain(layout, batch.data) < MAX_SHARE_OF_IMAGE
-    if encoder is not None and level.bytes == "zstd" and clearly:
+    expected = encoder.estimate() if encoder is not None else None
+    if encoder and expected and expected.bytes < MAX_SHARE_OF_IMAGE * expected.otherwise:
         return encoder.encode()
     elements = replace(batch, kind=replace(batch.kind, image=None))
     otherwise = encode_batch(elements, level)

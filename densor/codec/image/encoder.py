@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from densor.codec.batch import Batch, Bytes
 from densor.codec.chunks import ChunkEncoder, CountingEncoder
+from densor.codec.codec import Estimate
 from densor.codec.image import kernels
 from densor.codec.image.fitting import (
     Modelled,
@@ -28,6 +29,18 @@ MAX_SHARE_OF_GUESS = 0.9  # of what samples by themselves take, see `share_of_pl
 FULL, LIGHT = (12, 8), (3, 3)
 
 
+class GradientEncoder(CountingEncoder):
+    """An `Encoder` by the fast method. `share`: what is expected of plain bytes."""
+
+    def __init__(self, batch: Batch, level: Level, layout: Layout, share: float) -> None:
+        super().__init__(GradientCoder(layout, batch.data), batch, level.zstd)
+        self._share = share
+
+    def estimate(self) -> Estimate:
+        """By some rows."""
+        return Estimate(self._share * self.batch.data.size, self.batch.data.size)
+
+
 def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
     """An encoder for rows of an image; None where an array does not look like one.
 
@@ -35,12 +48,13 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
     """
     layout = batch.kind.image
     assert layout is not None
-    if batch.kind.guessed and share_of_plain(layout, batch.data) > MAX_SHARE_OF_GUESS:
+    share = share_of_plain(layout, batch.data)
+    if batch.kind.guessed and share > MAX_SHARE_OF_GUESS:
         return None
     if layout.padding and batch.data.reshape(-1, layout.stride)[:, -layout.padding :].any():
         return None
     if level.images == "gradient":
-        return CountingEncoder(GradientCoder(layout, batch.data), batch, level.zstd)
+        return GradientEncoder(batch, level, layout, share)
     settings = FULL if level.images == "full" else LIGHT
     return ChunkEncoder(MixingCoder(layout, batch.data, *settings), batch, level.zstd)
 

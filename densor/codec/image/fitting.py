@@ -15,7 +15,7 @@ from densor.codec.image.layout import Layout
 from densor.codec.image.params import CONTEXTS, MAX_SCALE, MIXING, Model, reduced
 
 _CHAINS = 4  # of predictions that are coded together, about
-_TRIAL_ROWS = 24
+_TRIAL_ROWS = 16
 _VALUES_BITS = 256  # that a set of values takes
 
 

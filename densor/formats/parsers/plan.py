@@ -139,10 +139,11 @@ def _sound(find: Callable[[Head], Contents | None], head: Head) -> Contents | No
 
 
 def _within(stretch: Stretch, size: int | None) -> Stretch:
-    """The part of a stretch that a file of this size has: whole elements or blocks."""
+    """The part of a stretch that a file of this size has: whole elements, blocks or rows."""
     if size is None or stretch.offset + stretch.size <= size:
         return stretch
     unit = sum(field.size for field in stretch.fields) or SIZES[stretch.dtype]
+    unit = unit if stretch.image is None else stretch.image.stride
     return stretch._replace(size=max(0, size - stretch.offset) // unit * unit)
 
 
