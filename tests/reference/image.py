@@ -185,13 +185,13 @@ class States:
         return found
 
 
-def steps(rows: int, width: int, lanes: int) -> Iterator[tuple[int, int, int]]:
-    """Row, lane and column, in the order in which they are decoded."""
-    for group in range(0, rows, lanes):
-        for t in range(width + 3 * lanes):
-            for lane in range(min(lanes, rows - group)):
-                if 0 <= t - 3 * lane < width:
-                    yield group + lane, lane, t - 3 * lane
+def steps(rows: int, width: int, wavefront: int) -> Iterator[tuple[int, int, int]]:
+    """Row, j and column, in the order in which they are decoded."""
+    for group in range(0, rows, wavefront):
+        for t in range(width + 3 * wavefront):
+            for j in range(min(wavefront, rows - group)):
+                if 0 <= t - 3 * j < width:
+                    yield group + j, j, t - 3 * j
 
 
 def predicted(a: Plane, y: int, x: int, scale: int) -> tuple[int, int, int]:
@@ -209,28 +209,28 @@ def predicted(a: Plane, y: int, x: int, scale: int) -> tuple[int, int, int]:
 
 
 def by_gradients(model: Model, payload: bytes, planes: list[Plane], rows: int) -> None:
-    channels, lanes, scale = model.channels, model.first, model.second
-    states = States(payload, lanes * channels)
+    channels, wavefront, scale = model.channels, model.first, model.second
+    states = States(payload, wavefront * channels)
     tables = [rans.slots(row) for row in model.frequencies]
     bias: defaultdict[tuple[int, int, int], int] = defaultdict(int)
-    errors = [[0] * channels for _ in range(lanes)]
+    errors = [[0] * channels for _ in range(wavefront)]
     m = 2**model.depth
-    for y, lane, x in steps(rows, model.width, lanes):
+    for y, j, x in steps(rows, model.width, wavefront):
         for c, plane in enumerate(planes):
             if x == 0:
                 plane.begin(y)
-                errors[lane][c] = 0
+                errors[j][c] = 0
             low = -m // 2 if c in (1, 2) and 1 <= model.colour <= 3 else 0
             p, activity, texture = predicted(plane, y, x, scale)
             group = 0 if c == 0 else 2 if c == channels - 1 and channels % 2 == 0 else 1
-            activity += 2 * errors[lane][c]
+            activity += 2 * errors[j][c]
             if group == 1:
-                activity += 2 * errors[lane][0] + (2 * errors[lane][1] if c > 1 else 0)
+                activity += 2 * errors[j][0] + (2 * errors[j][1] if c > 1 else 0)
             activity = min(activity, (512 << scale) - 1)
             level = sum(a << scale <= activity for a in THRESHOLDS)
             place = c, level, texture
             p = clip(p + ((bias[place] + 128) >> 8), low, low + m - 1)
-            i = lane * channels + c
+            i = j * channels + c
             f = states.token(i, tables[13 * group + level])
             if f >= 128:
                 k = ((f - 128) >> 2) + 5
@@ -238,7 +238,7 @@ def by_gradients(model: Model, payload: bytes, planes: list[Plane], rows: int) -
             e = f >> 1 if f % 2 == 0 else -(f >> 1) - 1
             plane.put(y, x, (p + e - low) % m + low)
             bias[place] += ((e << 8) - bias[place]) >> 6
-            errors[lane][c] = abs(e)
+            errors[j][c] = abs(e)
     if states.position != len(payload) or any(state != 2**16 for state in states.states):
         fail("the stream does not end as it should")
 

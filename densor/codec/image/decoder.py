@@ -24,7 +24,7 @@ class GradientDecoder(ChunkDecoder):
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
         model = self._model
         shape = model.shape(out.size)
-        count = model.lanes * shape.channels
+        count = model.wavefront * shape.channels
         if shape.rows * shape.stride != out.size:
             raise FormatError("image chunk does not have whole rows")
         if payload.size < 4 * count:
@@ -33,9 +33,9 @@ class GradientDecoder(ChunkDecoder):
         states = payload[: 4 * count].copy().view("<u4").astype(np.int64)
         if (states < FIRST).any():
             raise FormatError("image chunk begins with an impossible state")
-        work = work_on(shape, planes_of(shape), model.lanes)
+        work = work_on(shape, planes_of(shape), model.wavefront)
         at = kernels.take_rows(
-            *(shape, work, levels(model.scale), model.scale, model.lanes),
+            *(shape, work, levels(model.scale), model.scale, model.wavefront),
             *(payload, 4 * count, states, self._table),
         )
         if at != payload.size or (states != FIRST).any():

@@ -24,6 +24,7 @@ from densor.codec.levels import Level
 from densor.entropy.rans.kernels import FIRST, build_starts
 from densor.entropy.rans.tables import quantise
 
+MAX_PARAMETERS = 1 << 11  # bytes, mostly
 MAX_SHARE_OF_GUESS = 0.9  # of what samples by themselves take, see `share_of_plain`
 # Contexts and steps of context mixing
 FULL, LIGHT = (12, 8), (3, 3)
@@ -37,8 +38,9 @@ class GradientEncoder(CountingEncoder):
         self._share = share
 
     def estimate(self) -> Estimate:
-        """By some rows."""
-        return Estimate(self._share * self.batch.data.size, self.batch.data.size)
+        """By some rows, and what parameters take at most."""
+        size = self.batch.data.size
+        return Estimate(self._share * size + MAX_PARAMETERS, size)
 
 
 def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
@@ -90,10 +92,10 @@ class GradientCoder:
         """The payload of chunk number `index`."""
         found = self._tallies[index]
         model = self._model
-        states = np.full(model.lanes * model.layout.channels, FIRST, np.int64)
+        states = np.full(model.wavefront * model.layout.channels, FIRST, np.int64)
         words = np.empty(4 * (found.tokens.size + states.size + 4), np.uint8)
         shape = model.shape(chunk.size)
-        at = int(kernels.put_rows(shape, model.lanes, *found, self._starts, states, words))
+        at = int(kernels.put_rows(shape, model.wavefront, *found, self._starts, states, words))
         at -= 4 * states.size
         words[at : at + 4 * states.size] = states.astype("<u4").view(np.uint8)
         return words[at:]

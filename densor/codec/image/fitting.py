@@ -36,10 +36,10 @@ class Modelled(NamedTuple):
 def modelled(model: Model, data: Bytes) -> Modelled:
     """What the fast method codes of rows."""
     shape = model.shape(data.size)
-    work = work_on(shape, split(shape, reduced(model, data)), model.lanes)
+    work = work_on(shape, split(shape, reduced(model, data)), model.wavefront)
     n = samples(model, data.size)
     found = Modelled(np.empty(n, np.uint8), np.empty(n, np.uint8), np.empty(n, np.uint16))
-    kernels.model_rows(shape, work, levels(model.scale), model.scale, model.lanes, *found)
+    kernels.model_rows(shape, work, levels(model.scale), model.scale, model.wavefront, *found)
     return found
 
 
@@ -87,10 +87,10 @@ def mixing_model(layout: Layout, data: Bytes, contexts: int, steps: int) -> Mode
 def _of_samples(layout: Layout, data: Bytes) -> list[Model]:
     """Models that differ in what is coded of a sample."""
     found = layout.samples(data)
-    lanes = max(1, _CHAINS // layout.channels)
+    wavefront = max(1, _CHAINS // layout.channels)
     used = int(np.bitwise_or.reduce(found, axis=None, initial=0))
     shift = (used & -used).bit_length() - 1 if used and layout.size == 2 else 0
-    whole = Model(layout, max(1, used.bit_length() - shift), lanes=lanes, shift=shift)
+    whole = Model(layout, max(1, used.bit_length() - shift), wavefront=wavefront, shift=shift)
     if layout.size > 1 or layout.padding:
         return [whole]
     values = np.bincount(found.ravel(), minlength=256) > 0

@@ -24,13 +24,13 @@ def split(shape: Shape, data: Bytes) -> npt.NDArray[np.int32]:
     return planes
 
 
-def work_on(shape: Shape, planes: npt.NDArray[np.int32], lanes: int) -> Work:
+def work_on(shape: Shape, planes: npt.NDArray[np.int32], wavefront: int) -> Work:
     """What changes from sample to sample, as it is before the first one."""
     bias = np.zeros(shape.channels * LEVELS * TEXTURES, np.int32)
     lows = np.zeros(shape.channels, np.int64)
     if shape.colour not in (NO_COLOUR, ORDERED):
         lows[1:3] = -(1 << (shape.depth - 1))
-    return Work(planes, bias, np.zeros(lanes * shape.channels, np.int64), lows)
+    return Work(planes, bias, np.zeros(wavefront * shape.channels, np.int64), lows)
 
 
 @functools.cache

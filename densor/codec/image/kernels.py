@@ -1,7 +1,7 @@
 """Loops of the fast method, and of what both methods do to rows: split into planes, joined again.
 
-Lanes are rows that are coded together, each some columns behind the one above it: their chains of
-predictions do not wait for each other. Arrays in, arrays out; bounds are proven by `rows.py`.
+Rows of a wavefront are coded together, each some columns behind the one above it: their chains of
+predictions do not wait for each other. Arrays in, arrays out; bounds are proven by the bindings.
 """
 
 from typing import NamedTuple
@@ -54,7 +54,7 @@ class Work(NamedTuple):
 
     planes: npt.NDArray[np.int32]
     bias: npt.NDArray[np.int32]  # int32[channels * LEVELS * TEXTURES]
-    errors: npt.NDArray[np.int64]  # int64[lanes * channels]: the last one of each, absolute
+    errors: npt.NDArray[np.int64]  # int64[wavefront * channels]: the last one of each, absolute
     lows: npt.NDArray[np.int64]  # int64[channels]: least value of each plane
 
 
@@ -215,21 +215,21 @@ def _octave(folded):
 
 
 @kernel(types.void(_SHAPE, _WORK, R8, int64, int64, W8, W8, W16))
-def model_rows(s, w, levels, scale, lanes, tokens, contexts, lower):
+def model_rows(s, w, levels, scale, wavefront, tokens, contexts, lower):
     """Sets token, context and low bits of each sample, in the order in which they are coded."""
     mask = (int64(1) << s.depth) - 1
     half = (mask + 1) >> 1
     i = int64(0)
-    for group in range(0, s.rows, lanes):
-        together = min(lanes, s.rows - group)
+    for group in range(0, s.rows, wavefront):
+        together = min(wavefront, s.rows - group)
         for t in range(s.width + SKEW * (together - 1)):
-            for lane in range(together):
-                x = t - SKEW * lane
+            for row in range(together):
+                x = t - SKEW * row
                 if x < 0 or x >= s.width:
                     continue
                 for c in range(s.channels):
-                    at = _place(s, c, group + lane) + x
-                    errors = lane * s.channels
+                    at = _place(s, c, group + row) + x
+                    errors = row * s.channels
                     _begin(w, s, at, errors + c, x)
                     p, place, context = _context(w, s, levels, scale, at, c, errors)
                     error = _wrapped(int64(w.planes[index(at)]) - p, -half, mask)
@@ -243,7 +243,7 @@ def model_rows(s, w, levels, scale, lanes, tokens, contexts, lower):
                         tokens[index(i)] = np.uint8(folded)
                     contexts[index(i)] = np.uint8(context)
                     i += 1
-                    _learn(w, at, s, place, error, errors + c, group + lane, x)
+                    _learn(w, at, s, place, error, errors + c, group + row, x)
 
 
 @kernel(types.void(R8, R8, types.int64[:, ::1]))
@@ -264,29 +264,30 @@ def _put(x, words, at, most):
 
 
 @kernel(types.int64(_SHAPE, int64, R8, R8, R16, R32, I64, W8))
-def put_rows(s, lanes, tokens, contexts, lower, starts, states, words):
+def put_rows(s, wavefront, tokens, contexts, lower, starts, states, words):
     """Codes what `model_rows` has set, from the end of `words`; returns where it begins.
 
-    `starts`: as `entropy.rans.kernels.build_starts` makes it. `states`: int64[lanes * channels].
+    `starts`: as `entropy.rans.kernels.build_starts` makes it. `states`: int64[wavefront *
+    channels].
     Room: 4 bytes a sample.
     """
     at = words.size
     i = int64(tokens.size)
-    for k in range((s.rows + lanes - 1) // lanes):
-        group = ((s.rows + lanes - 1) // lanes - 1 - k) * lanes
-        together = min(lanes, s.rows - group)
+    for k in range((s.rows + wavefront - 1) // wavefront):
+        group = ((s.rows + wavefront - 1) // wavefront - 1 - k) * wavefront
+        together = min(wavefront, s.rows - group)
         steps = s.width + SKEW * (together - 1)
         for back in range(steps):
             t = steps - 1 - back
             for other in range(together):
-                lane = together - 1 - other
-                x = t - SKEW * lane
+                row = together - 1 - other
+                x = t - SKEW * row
                 if x < 0 or x >= s.width:
                     continue
                 for before in range(s.channels):
                     c = s.channels - 1 - before
                     i -= 1
-                    state = states[index(lane * s.channels + c)]
+                    state = states[index(row * s.channels + c)]
                     token = int64(tokens[index(i)])
                     if token >= DIRECT:
                         low = ((token - DIRECT) >> 2) + 5
@@ -297,7 +298,7 @@ def put_rows(s, lanes, tokens, contexts, lower, starts, states, words):
                     state, at = _put(state, words, at, freq << 20)
                     quotient = np.uint32(state) // np.uint32(freq)
                     rest = state - int64(quotient) * freq
-                    states[index(lane * s.channels + c)] = (
+                    states[index(row * s.channels + c)] = (
                         (int64(quotient) << 12) + rest + (start & 0xFFFF)
                     )
     return at
@@ -312,22 +313,22 @@ def _filled(state, words, at):
 
 
 @kernel(types.int64(_SHAPE, _WORK, R8, int64, int64, R8, int64, I64, W32))
-def take_rows(s, w, levels, scale, lanes, words, at, states, table):
+def take_rows(s, w, levels, scale, wavefront, words, at, states, table):
     """Decodes all planes; returns the position in `words` after them, maybe beyond their end.
 
     `words`: at least two bytes. `table`: as `entropy.rans.kernels.build_table` makes it.
     """
     mask = (int64(1) << s.depth) - 1
-    for group in range(0, s.rows, lanes):
-        together = min(lanes, s.rows - group)
+    for group in range(0, s.rows, wavefront):
+        together = min(wavefront, s.rows - group)
         for t in range(s.width + SKEW * (together - 1)):
-            for lane in range(together):
-                x = t - SKEW * lane
+            for row in range(together):
+                x = t - SKEW * row
                 if x < 0 or x >= s.width:
                     continue
                 for c in range(s.channels):
-                    here = _place(s, c, group + lane) + x
-                    errors = lane * s.channels
+                    here = _place(s, c, group + row) + x
+                    errors = row * s.channels
                     _begin(w, s, here, errors + c, x)
                     p, place, context = _context(w, s, levels, scale, here, c, errors)
                     state = states[index(errors + c)]
@@ -343,7 +344,7 @@ def take_rows(s, w, levels, scale, lanes, words, at, states, table):
                     states[index(errors + c)] = state
                     error = (folded >> 1) ^ -(folded & 1)
                     w.planes[index(here)] = np.int32(_wrapped(p + error, w.lows[index(c)], mask))
-                    _learn(w, here, s, place, error, errors + c, group + lane, x)
+                    _learn(w, here, s, place, error, errors + c, group + row, x)
         if at > words.size:
             break
     return at

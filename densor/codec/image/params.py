@@ -18,7 +18,7 @@ from densor.errors import FormatError, LimitError
 
 GRADIENT, MIXING = 0, 1  # methods
 CONTEXTS = SETS * LEVELS
-MAX_LANES, MAX_SCALE = 16, 8
+MAX_WAVEFRONT, MAX_SCALE = 16, 8
 MAX_STEPS = 32
 MAX_ROW = 1 << 19  # samples of a row that is coded by mixing
 MAX_MIXED = 1 << 24  # bytes of a chunk that is coded by mixing
@@ -35,7 +35,7 @@ class Model:
     `depth`: bits of a sample as it is coded. That is its rank among `values`, bool[256], where
     there are any, or the sample without its `shift` lowest bits, all 0. `colour`: which transform,
     see `kernels`.
-    By gradients, `lanes`: rows that are coded together; `scale`: of activities; `freqs`:
+    By gradients, `wavefront`: rows that are coded together; `scale`: of activities; `freqs`:
     uint16[CONTEXTS, 256], of tokens. By mixing, `contexts` and `steps` of `mixing.Image`.
     """
 
@@ -43,7 +43,7 @@ class Model:
     depth: int
     colour: int = NO_COLOUR
     method: int = GRADIENT
-    lanes: int = 0
+    wavefront: int = 0
     scale: int = 0
     contexts: int = 0
     steps: int = 0
@@ -64,7 +64,7 @@ def pack_model(model: Model) -> bytes:
     at = model.layout
     flags = _TWO_BYTES * (at.size == 2) | _BIG * at.big | _VALUES * (model.values is not None)
     mixing = model.method == MIXING
-    settings = (model.contexts, model.steps) if mixing else (model.lanes, model.scale)
+    settings = (model.contexts, model.steps) if mixing else (model.wavefront, model.scale)
     coded = at.channels, flags, model.depth, model.colour, *settings, at.padding, model.shift
     head = _HEAD.pack(registry.CODEC_IMAGE, model.method, *coded, at.width)
     if model.values is not None:
@@ -116,13 +116,13 @@ def _by_mixing(model: Model, contexts: int, steps: int, rest: bytes) -> Model:
     return replace(model, contexts=contexts, steps=steps)
 
 
-def _by_gradients(model: Model, lanes: int, scale: int, rest: bytes) -> Model:
-    if not 1 <= lanes <= MAX_LANES or scale > MAX_SCALE:
+def _by_gradients(model: Model, wavefront: int, scale: int, rest: bytes) -> Model:
+    if not 1 <= wavefront <= MAX_WAVEFRONT or scale > MAX_SCALE:
         raise FormatError("image model has impossible parameters")
     freqs, used = unpack(np.frombuffer(rest, np.uint8), CONTEXTS)
     if used != len(rest) or freqs[:, _MAX_TOKEN + 1 :].any():
         raise FormatError("image model has impossible frequencies")
-    return replace(model, lanes=lanes, scale=scale, freqs=freqs)
+    return replace(model, wavefront=wavefront, scale=scale, freqs=freqs)
 
 
 def reduced(model: Model, data: Bytes) -> Bytes:
