@@ -50,7 +50,7 @@ FAST_ZSTD = 3  # a level that costs little more than the fastest
 ZSTD_CHUNK = 1 << 22  # bytes
 MIXED_CHUNK = 1 << 23  # bytes of an image by context mixing, which learns as it goes
 MAX_SHARE_OF_IMAGE = 0.75  # of what samples by themselves take; beyond, those are tried too
-IMAGE_SAMPLE = 1 << 16  # bytes of an image that are tried as plain bytes
+IMAGE_SAMPLE = 1 << 14  # bytes of an image that are tried as plain bytes
 
 Row = Callable[[Batch, Level], Coding | None]
 FLOAT_CODECS = {"scales": registry.CODEC_SCALES, "mixing": registry.CODEC_MIXING}  # by level.floats

@@ -276,18 +276,18 @@ def text() -> Iterator[tuple[str, bytes]]:
 
 
 def images() -> Iterator[tuple[str, bytes]]:
-    y, x = np.mgrid[:36, :30]
-    noise = random_state("golden images").integers(0, 6, (36, 30, 3))
-    picture = (noise + (60 + (x * y // 9) % 90 + (x // 8 + y // 9) % 2 * 70)[..., None]).astype(
+    y, x = np.mgrid[:96, :90]
+    noise = random_state("golden images").integers(0, 2, (96, 90, 3))
+    picture = (noise + (60 + (x * y // 99) % 90 + (x // 24 + y // 27) % 2 * 70)[..., None]).astype(
         "u1"
     )
     grey = picture[..., 0]
-    yield "image-gradient", densor.compress(picture[:24], 1)
-    yield "image-light", densor.compress(grey // 8 * 8, 5)
-    yield "image", densor.compress(picture[:24], 9)
-    deep = (900 + 40 * x + 25 * y)[..., None] + 9 * noise
-    yield "image-16", densor.compress(deep[:20, :, :3].astype(">u2") * 8, 9)
-    yield "image-16-gradient", densor.compress(deep[..., 0].astype("<u2"), 3)
+    deep = ((900 + 40 * x + 25 * y)[..., None] + 9 * noise)[:20, :30]
+    yield "image-gradient", densor.compress(picture[:48], 1)
+    yield "image-light", densor.compress(grey[:36, :30] // 8 * 8, 5)
+    yield "image", densor.compress(picture[:24, :30], 9)
+    yield "image-16", densor.compress(deep.astype(">u2") * 8, 9)
+    yield "image-16-gradient", densor.compress(grey[:60].astype("<u2") * 3 + 300, 3)
 
 
 class Group(NamedTuple):
