@@ -394,7 +394,8 @@ class Mixing:
         self.errors = [[Errors(model.width) for _ in range(6)] for _ in channels]
         self.b = defaultdict[tuple[int, ...], list[int]](lambda: [0, 0])
         self.t = defaultdict[tuple[int, ...], list[int]](lambda: [0, 0])
-        self.lines = 2 ** clip((rows * model.width - 1).bit_length() - 1, 8, 16)
+        most = min(16, 22 - (model.channels * model.first - 1).bit_length())
+        self.lines = 2 ** clip((rows * model.width - 1).bit_length() - 1, 8, most)
         self.counters = defaultdict[tuple[int, ...], Counter](Counter)
         self.matches: dict[tuple[int, ...], Counter] = {}
         self.mixers = [Mixers() for _ in channels]

@@ -22,9 +22,11 @@ from densor.entropy.arithmetic.logistic import (
     squash_table,
     stretch_table,
 )
+from densor.runtime.memory import MEMORY
 
 FRESH = 1 << 31  # a counter: probability 1/2, nothing counted
 LEAST_LINES, MOST_LINES = 8, 16  # logarithms
+ALL_LINES = 22  # of all contexts and channels together: 256 MiB
 _PIECE = 1 << 15  # samples after which an interrupt is noticed
 _TRUST = (0, 100, 160, 190, 210, 222, 232, 238, 242, 246, 248, 250, 252, 253, 254, 255)
 _QUARTERS = (65536, 55109, 46341, 38968)  # 2^16 / 2^(i / 4)
@@ -67,7 +69,8 @@ def _distribution(parts: tuple[tuple[int, int, int], ...]) -> npt.NDArray[np.int
 def image_of(model: Model, size: int) -> Image:
     """What the kernel must know of `size` bytes of rows."""
     shape = model.shape(size)
-    bits = max(LEAST_LINES, min(MOST_LINES, (shape.rows * shape.width - 1).bit_length() - 1))
+    most = min(MOST_LINES, ALL_LINES - (shape.channels * model.contexts - 1).bit_length())
+    bits = max(LEAST_LINES, min(most, (shape.rows * shape.width - 1).bit_length() - 1))
     sizes = shape.rows, shape.width, shape.channels, shape.depth
     return Image(*sizes, model.contexts, 1 << bits, model.steps)
 
@@ -115,7 +118,13 @@ def code(coding: bool, model: Model, data: Bytes, content: Bytes) -> int:
 
     That may be beyond the bytes of `data`. Both are writable.
     """
-    shape, m = model.shape(content.size), image_of(model, content.size)
+    m = image_of(model, content.size)
+    with MEMORY.borrowed(64 * m.channels * m.contexts * m.lines + 4 * content.size):
+        return _code(coding, model, m, data, content)
+
+
+def _code(coding: bool, model: Model, m: Image, data: Bytes, content: Bytes) -> int:
+    shape = model.shape(content.size)
     planes = split(shape, content) if coding else planes_of(shape)
     state = new_state(m, planes)
     kernels.start_coder(coding, state.coder, data)
