@@ -296,6 +296,25 @@ def bmp_seeds() -> list[bytes]:
     ]
 
 
+def tiff_seeds() -> list[bytes]:
+    """Of both byte orders, of one strip and of two."""
+    files = []
+    for order, magic in (("<", b"II*\0"), (">", b"MM\0*")):
+        for strips in (1, 2):
+            numbers = [(256, 3, 1, 40), (257, 3, 1, 50), (258, 3, 1, 8), (259, 3, 1, 1)]
+            at = 8 + 2000 + 2 + 12 * 6
+            numbers.append((273, 4, strips, 8 if strips == 1 else at))
+            numbers.append((279, 4, strips, 2000 if strips == 1 else at + 8))
+            entries = b""
+            for tag, kind, count, value in numbers:
+                data = struct.pack(order + ("H" if kind == 3 else "I"), value).ljust(4, b"\0")
+                entries += struct.pack(order + "HHI", tag, kind, count) + data
+            head = magic + struct.pack(order + "I", 2008) + bytes(range(250)) * 8
+            behind = struct.pack(order + "4I", 8, 1008, 1000, 1000)
+            files.append(head + struct.pack(order + "H", len(numbers)) + entries + behind)
+    return files
+
+
 def idx_seeds() -> list[bytes]:
     """Of two to four dimensions."""
     rows = bytes(range(256)) * 8
@@ -416,5 +435,6 @@ TARGETS = (
     Target("netpbm", _parser("netpbm"), netpbm_seeds, _magic_kept(2)),
     Target("bmp", _parser("bmp"), bmp_seeds, _magic_kept(2)),
     Target("idx", _parser("idx"), idx_seeds, _magic_kept(4)),
+    Target("tiff", _parser("tiff"), tiff_seeds, _magic_kept(4)),
     Target("json", _json_run, json_seeds, per_byte=128),
 )

@@ -710,7 +710,36 @@ def tiny_files() -> dict[str, bytes]:
         "netpbm": b"P5\n# a comment\n5 4\n255\n" + bytes(range(20)),
         "bmp": bmp_bytes(5, 4),
         "idx": b"\0\0\x08\x03" + struct.pack(">III", 2, 3, 4) + bytes(range(24)),
+        "tiff": tiff_bytes(np.arange(20, dtype=np.uint8).reshape(4, 5, 1)),
     }
+
+
+def tiff_bytes(image: Array, order: str = "<", strip: int = 3, packing: int = 1) -> bytes:
+    """Strips of some rows, then the directory."""
+    height, width, channels = image.shape
+    rows = image.astype(image.dtype.newbyteorder(order))
+    strips = [rows[y : y + strip].tobytes() for y in range(0, height, strip)]
+    begins = np.cumsum([8] + [len(s) for s in strips])
+    fields = [
+        (256, "H", [width]),
+        (257, "I", [height]),
+        (258, "H", [8 * image.itemsize] * channels),
+        (259, "H", [packing]),
+        (273, "I", list(begins[:-1])),
+        (277, "H", [channels]),
+        (279, "I", [len(s) for s in strips]),
+    ]
+    end = int(begins[-1])
+    entries, behind = b"", b""
+    for tag, letter, numbers in fields:
+        data = struct.pack(f"{order}{len(numbers)}{letter}", *numbers)
+        if len(data) > 4:
+            at = end + 2 + 12 * len(fields) + len(behind)
+            behind, data = behind + data, struct.pack(order + "I", at)
+        kind = {"H": 3, "I": 4}[letter]
+        entries += struct.pack(order + "HHI", tag, kind, len(numbers)) + data.ljust(4, b"\0")
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", end)
+    return head + b"".join(strips) + struct.pack(order + "H", len(fields)) + entries + behind
 
 
 def bmp_bytes(width: int, height: int) -> bytes:
@@ -740,6 +769,13 @@ def test_headers_of_images() -> None:
     ):
         ((size, found),) = images_of(head + rows)
         assert found == layout and size % layout.stride == 0
+    for kind in (np.uint8, np.uint16):
+        for order in "<>":
+            picture = np.zeros((40, 33, 3), kind)
+            ((size, found),) = images_of(tiff_bytes(picture, order))
+            assert size == picture.nbytes
+            assert found == Image(33, 3, picture.itemsize, order == ">" and kind is np.uint16)
+            assert images_of(tiff_bytes(picture, order, packing=5)) == []
     ((size, found),) = images_of(bmp_bytes(61, 40))
     assert found == Image(61, 3, padding=1) and size == 40 * 184
     for head in (b"P5 60 70 65536\n", b"P5 0 70 255\n", b"P5 60 0 255\n", b"P4 60 70\n"):
@@ -749,7 +785,7 @@ def test_headers_of_images() -> None:
     assert size == 3600
 
 
-@pytest.mark.parametrize("name", ["netpbm", "bmp", "idx"])
+@pytest.mark.parametrize("name", ["netpbm", "bmp", "idx", "tiff"])
 def test_images_come_back(name: str, tmp_path: Path) -> None:
     y, x = np.mgrid[:50, :61]
     grey = ((x * y) // 20 % 256).astype(np.uint8)
@@ -758,6 +794,7 @@ def test_images_come_back(name: str, tmp_path: Path) -> None:
         "netpbm": b"P5 61 50 255\n" + grey.tobytes() + b"P5 behind",
         "bmp": bmp_bytes(61, 50)[:54] + padded.tobytes(),
         "idx": b"\0\0\x08\x02" + struct.pack(">II", 50, 61) + grey.tobytes(),
+        "tiff": tiff_bytes(grey[..., None].astype(np.uint16) * 9, ">", 7),
     }[name]
     assert len(images_of(data)) == 1
     (tmp_path / "in").write_bytes(data)

@@ -31,6 +31,7 @@ from densor.formats.parsers import (
     npy,
     onnx,
     safetensors,
+    tiff,
     torch_legacy,
     torch_zip,
 )
@@ -50,6 +51,7 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("netpbm", netpbm.find),
     ("bmp", bmp.find),
     ("idx", idx.find),
+    ("tiff", tiff.find),
 )
 
 # Tensors up to so many bytes are joined with neighbours of the same type: matrices and vectors, of
