@@ -25,7 +25,6 @@ from densor.codec.image.predict import (
     sample_done,
     set_of,
 )
-from densor.entropy.arithmetic.kernels import flush, start_decoder, start_encoder
 from densor.entropy.intrinsics import load_u16, store_u16
 from densor.entropy.jit import I32, I64, R8, R16, R32, W8, W16, W32, index, inlined, kernel
 
@@ -348,18 +347,3 @@ def take_rows(s, w, levels, scale, wavefront, words, at, states, table):
         if at > words.size:
             break
     return at
-
-
-@kernel(types.void(types.boolean, I64, W8))
-def start_coder(coding, coder, data):
-    """Sets the coder's state, int64[STATE], for an arithmetic stream in all of `data`."""
-    if coding:
-        start_encoder(coder, 0, data.size)
-    else:
-        start_decoder(coder, data, 0, data.size)
-
-
-@kernel(types.void(I64, W8))
-def end_coder(coder, data):
-    """Writes what is left of a stream. More than `data` has room for is counted, not written."""
-    flush(coder, data)

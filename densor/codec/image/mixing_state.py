@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.batch import Bytes
+from densor.codec.byte_cm.kernels import end_coder, start_coder
 from densor.codec.image import kernels
 from densor.codec.image import mixing_kernels as mixing
 from densor.codec.image.gradient import planes_of, split
@@ -127,14 +128,14 @@ def _code(coding: bool, model: Model, m: Image, data: Bytes, content: Bytes) -> 
     shape = model.shape(content.size)
     planes = split(shape, content) if coding else planes_of(shape)
     state = new_state(m, planes)
-    kernels.start_coder(coding, state.coder, data)
+    start_coder(coding, state.coder, data)
     rows = max(1, _PIECE // (m.width * m.channels))
     for begin in range(0, m.rows, rows):
         mixing.code_rows(coding, m, state, tables(), data, begin, min(m.rows, begin + rows))
         if state.coder[AT] > data.size + 4:
             break
     if coding:
-        kernels.end_coder(state.coder, data)
+        end_coder(state.coder, data)
     else:
         kernels.join_rows(shape, planes, content)
     return int(state.coder[AT])
