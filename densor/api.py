@@ -10,7 +10,7 @@ from typing import Any, Self, Unpack
 import numpy as np
 
 from densor import arrays, dtypes
-from densor.codec.kind import BYTES, Segment, kind_of
+from densor.codec.kind import BYTES, Segment, kind_of, kind_of_array
 from densor.errors import ArgumentError, DensorError, FileError, FormatError
 from densor.file import File, Info, Slice
 from densor.files.checked import check_archive
@@ -89,7 +89,9 @@ def compress(
     else:
         meta, data = arrays.describe(obj, wanted)
         shape = meta.shape or ()
-        kind = kind_of(wanted or meta.dtype or "", shape[::-1] if meta.order == "F" else shape)
+        kind = kind_of_array(
+            wanted or meta.dtype or "", shape[::-1] if meta.order == "F" else shape
+        )
     given = None if chosen.base is None else _given_base(chosen.base)
     if given is not None and (given.source.size != data.size or _form(chosen.base) != _form(obj)):
         raise ArgumentError("base must have the dtype, shape and memory order of the object")

@@ -25,6 +25,9 @@ from densor.codec.choose import encode_batch
 from densor.codec.codec import decoder_for
 from densor.codec.float_cm.encoder import FloatCmEncoder
 from densor.codec.history import History
+from densor.codec.image.encoder import GradientCoder
+from densor.codec.image.encoder import MixingCoder as ImageMixingCoder
+from densor.codec.image.layout import Layout
 from densor.codec.kind import Data, Kind, kind_of, kind_of_blocks
 from densor.codec.levels import level_settings
 from densor.codec.planes.encoder import PlanesEncoder
@@ -217,7 +220,7 @@ def _all_cases() -> list[Case]:
             low = low_coder(data, kind, _LEVEL)
             cases += _with(ScaleContextEncoder(kind, History(), low, repeats=False), data)
         cases += _with(SparseEncoder(data, kind, _LEVEL), data)
-    cases += [*_of_blocks(), *_of_changes(), *_of_text()]
+    cases += [*_of_blocks(), *_of_changes(), *_of_text(), *_of_images()]
     return list(dict.fromkeys(cases))
 
 
@@ -249,6 +252,20 @@ def _of_text() -> list[Case]:
     for data in (np.frombuffer(text, np.uint8) for text in texts):
         for coder in (ByteCmEncoder(data), ByteCmEncoder(data, light=True)):
             cases += _with(coder, data)
+    return cases
+
+
+def _of_images() -> list[Case]:
+    y, x = np.mgrid[:24, :30]
+    cases: list[Case] = []
+    for channels, size in ((1, 1), (3, 1), (4, 1), (1, 2), (3, 2)):
+        noise = random_state("fuzz images", channels, size).integers(0, 9, (24, 30, channels))
+        samples = (noise + (x * y)[..., None] // 4).astype(f"<u{size}")
+        data = np.ascontiguousarray(samples).view(np.uint8).ravel()
+        layout = Layout(30, channels, size)
+        cases += _with(GradientCoder(layout, data), data)
+        cases += _with(ImageMixingCoder(layout, data, 12, 8), data)
+        cases += _with(ImageMixingCoder(layout, data // 9 * 9, 2, 1), data // 9 * 9)
     return cases
 
 
@@ -390,6 +407,7 @@ TARGETS = (
     _codec("change", registry.CODEC_DELTA, **_BIG),
     _codec("planes", registry.CODEC_PLANES_RANS, **_BIG),
     _codec("text", registry.CODEC_BYTE_CM, most_memory=1 << 26),
+    _codec("image", registry.CODEC_IMAGE, most_memory=1 << 28),
     Target("zstd", run_fixed, fixed_seeds, mutate_case, **_BIG),
     Target("rans", run_rans, rans_seeds, mutate_case),
     Target("huffman", run_huffman, huffman_seeds),

@@ -279,6 +279,52 @@ def ctranslate2_seeds() -> list[bytes]:
 # Mutators that keep what would otherwise hide the parser behind a check
 
 
+def netpbm_seeds() -> list[bytes]:
+    """PGM, PPM and PAM of both sizes of samples."""
+    rows = bytes(range(256)) * 8
+    pam = b"P7\nWIDTH 16\nHEIGHT 16\nDEPTH 2\nMAXVAL 255\nTUPLTYPE GRAYSCALE_ALPHA\nENDHDR\n"
+    heads = (b"P5 16 16 255\n", b"P6\n# x\n10 9\n255\n", b"P5 8 9 65535\n", pam)
+    return [head + rows for head in heads]
+
+
+def bmp_seeds() -> list[bytes]:
+    """Of 8, 24 and 32 bits a pixel, with and without padding, in both directions."""
+    return [
+        struct.pack("<2sIIIIiiHHI", b"BM", 0, 0, 54, 40, width, height, 1, bits, 0).ljust(54, b"\0")
+        + bytes(range(256)) * 8
+        for width, height, bits in ((16, 16, 8), (17, -9, 24), (10, 20, 32))
+    ]
+
+
+def tiff_seeds() -> list[bytes]:
+    """Of both byte orders, of one strip and of two."""
+    files = []
+    for order, magic in (("<", b"II*\0"), (">", b"MM\0*")):
+        for strips in (1, 2):
+            numbers = [(256, 3, 1, 40), (257, 3, 1, 50), (258, 3, 1, 8), (259, 3, 1, 1)]
+            at = 8 + 2000 + 2 + 12 * 6
+            numbers.append((273, 4, strips, 8 if strips == 1 else at))
+            numbers.append((279, 4, strips, 2000 if strips == 1 else at + 8))
+            entries = b""
+            for tag, kind, count, value in numbers:
+                data = struct.pack(order + ("H" if kind == 3 else "I"), value).ljust(4, b"\0")
+                entries += struct.pack(order + "HHI", tag, kind, count) + data
+            head = magic + struct.pack(order + "I", 2008) + bytes(range(250)) * 8
+            behind = struct.pack(order + "4I", 8, 1008, 1000, 1000)
+            files.append(head + struct.pack(order + "H", len(numbers)) + entries + behind)
+    return files
+
+
+def idx_seeds() -> list[bytes]:
+    """Of two to four dimensions."""
+    rows = bytes(range(256)) * 8
+    shapes = ((40, 50), (9, 10, 20), (2, 10, 12, 3))
+    return [
+        b"\0\0\x08" + bytes([len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + rows
+        for shape in shapes
+    ]
+
+
 def mutate_header(data: bytes, rng: Random, others: Any) -> bytes:
     """Changes a safetensors file; mostly the length field is made right again."""
     if rng.random() < 0.3 or len(data) < 8:
@@ -386,5 +432,9 @@ TARGETS = (
     Target("pickle", _scan, pickle_seeds, per_byte=1024),
     Target("ctranslate2", _parser("ctranslate2"), ctranslate2_seeds, _magic_kept(6)),
     Target("onnx", _parser("onnx"), onnx_seeds, _magic_kept(2)),
+    Target("netpbm", _parser("netpbm"), netpbm_seeds, _magic_kept(2)),
+    Target("bmp", _parser("bmp"), bmp_seeds, _magic_kept(2)),
+    Target("idx", _parser("idx"), idx_seeds, _magic_kept(4)),
+    Target("tiff", _parser("tiff"), tiff_seeds, _magic_kept(4)),
     Target("json", _json_run, json_seeds, per_byte=128),
 )

@@ -10,6 +10,7 @@
 | floats in matrices | 9 | float_cm, or both ways below | trial |
 | floats in matrices, few zeros | 6 to 8 | scale_context, or planes | trial to 512 KiB, estimate |
 | blocks | all | blocks | |
+| rows of images | all | image, elements as below, byte_cm at 5 to 9 | trial, byte_cm of a sample |
 | elements with zeros | all | sparse, planes | trial of a sample |
 | other elements | all | planes, Zstandard | estimate |
 | one chunk of elements, blocks | all | also Huffman codes, to 64 KiB; Zstandard, to 4 KiB | trial |
@@ -34,7 +35,7 @@ from densor.codec.batch import (
 )
 from densor.codec.chunks import zstd_chunk
 from densor.codec.codec import CODECS, Encoder
-from densor.codec.kind import BATCH_BYTES, Data, Kind
+from densor.codec.kind import BATCH_BYTES, BYTES, Data, Kind
 from densor.codec.levels import Level, beside_language_model, with_huffman_codes
 from densor.codec.spans.propose import encode_span
 from densor.codec.sparse.encoder import with_zeros
@@ -59,6 +60,9 @@ SAMPLE_BYTES, MAX_SAMPLES = 1 << 12, 32
 
 FAST_ZSTD = 3  # a level that costs little more than the fastest
 ZSTD_CHUNK = 1 << 22  # bytes
+MIXED_CHUNK = 1 << 23  # bytes of an image by context mixing, which learns as it goes
+MAX_SHARE_OF_IMAGE = 0.75  # of what samples by themselves take; beyond, those are tried too
+IMAGE_SAMPLE = 1 << 14  # bytes of an image that are tried as plain bytes
 
 Row = Callable[[Batch, Level], Coding | None]
 FLOAT_CODECS = {
@@ -95,6 +99,9 @@ def _chunk_bytes(data: Data, kind: Kind, level: Level) -> int:
         return ZSTD_CHUNK if level.bytes == "zstd" else CODECS[registry.CODEC_BYTE_CM].chunk
     if data is Data.BLOCKS:
         return kind.whole_rows(CODECS[registry.CODEC_BLOCKS].chunk)
+    if data is Data.IMAGE:
+        gradient = level.images == "gradient"
+        return kind.whole_rows(CODECS[registry.CODEC_IMAGE].chunk if gradient else MIXED_CHUNK)
     if data is Data.MATRICES and level.floats in FLOAT_CODECS:
         return kind.whole_rows(matrix_chunk(level))
     return kind.whole_runs
@@ -119,6 +126,8 @@ def _rows(data: Data, level: Level) -> tuple[Row, ...]:
     if data is Data.BYTES:
         by_model = () if level.bytes == "zstd" else (_byte_cm,)
         return _delta, _language_model, *by_model, _by_zstd
+    if data is Data.IMAGE:
+        return (_image,)
     if data is Data.MATRICES:
         by_rows = {"planes": (), "scale_context": (_scale_context,), "float_cm": (_float_cm,)}
         by_spans = (_spans,) if level.spans else ()
@@ -147,6 +156,36 @@ def _language_model(batch: Batch, level: Level) -> Coding | None:
         batch.session.moved((1 + batch.session.check) * batch.data.size)
         return without
     return Smallest(_proposed(registry.CODEC_LANGUAGE_MODEL, batch, level).encode(), without)
+
+
+def _image(batch: Batch, level: Level) -> Coding:
+    encoder = None if batch.base else CODECS[registry.CODEC_IMAGE].propose(batch, level)
+    expected = encoder.estimate() if encoder is not None else None
+    if encoder and expected and expected.bytes < MAX_SHARE_OF_IMAGE * expected.otherwise:
+        return encoder.encode()
+    elements = replace(batch, kind=replace(batch.kind, image=None))
+    otherwise = encode_batch(elements, level)
+    if encoder is None:
+        return otherwise
+    coded = encoder.encode()
+    if level.bytes == "zstd" or not _better_as_bytes(batch, level):
+        return Smallest(coded, otherwise)
+    return Smallest(coded, otherwise, encode_batch(replace(batch, kind=BYTES), level))
+
+
+def _better_as_bytes(batch: Batch, level: Level) -> bool:
+    """Whether some rows from the middle take less as plain bytes."""
+    size = batch.kind.whole_rows(IMAGE_SAMPLE)
+    begin = (batch.data.size - size) // 2 // batch.kind.unit * batch.kind.unit
+    rows = batch.alone(batch.data[begin : begin + size] if begin > 0 else batch.data)
+    as_bytes = replace(rows, kind=BYTES)
+    return _coded_bytes(as_bytes, level, registry.CODEC_BYTE_CM) < _coded_bytes(
+        rows, level, registry.CODEC_IMAGE
+    )
+
+
+def _coded_bytes(sample: Batch, level: Level, codec: int) -> int:
+    return _payload_bytes(sample, level, CODECS[codec].propose(sample, level))
 
 
 def _byte_cm(batch: Batch, level: Level) -> Coding | None:

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import NamedTuple
 
 from densor.codec import registry
 from densor.codec.blocks.block import Field
 from densor.codec.codec import CODECS
+from densor.codec.image.layout import Layout as Image
+from densor.codec.image.layout import fits, layout_of
 from densor.codec.planes import analyse
 from densor.codec.planes.layout import Layout, layout_for
 from densor.dtypes import INTEGERS, coding_of
@@ -28,6 +30,7 @@ class Data(Enum):
     ELEMENTS = auto()  # of one type
     MATRICES = auto()  # of floats
     BLOCKS = auto()  # of several fields
+    IMAGE = auto()  # rows of samples
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class Kind:
 
     `run`: elements, or blocks, that are likely to be alike. `parts`: of elements, the matrices,
     (rows, columns) each, that those of this stretch make up, one after the other; what is longer
-    than one chunk has one part only. `columns`: of blocks, how many make a row.
+    than one chunk has one part only. `columns`: of blocks, how many make a row. `image`: how rows
+    of samples lie, `guessed` from type and shape or as a format has it; all else then says what
+    they are beside that.
     """
 
     layout: Layout | None
@@ -46,10 +51,14 @@ class Kind:
     parts: tuple[tuple[int, int], ...] = ()
     fields: tuple[Field, ...] = ()
     columns: int = 0
+    image: Image | None = None
+    guessed: bool = False
 
     @property
     def unit(self) -> int:
-        """Bytes that belong together: an element, or a block."""
+        """Bytes that belong together: an element, a block, or a row of an image."""
+        if self.image is not None:
+            return self.image.stride
         if self.fields:
             return sum(field.size for field in self.fields)
         return 1 if self.layout is None else self.layout.size
@@ -57,6 +66,8 @@ class Kind:
     @property
     def data(self) -> Data:
         """What `choose.py` goes by."""
+        if self.image is not None:
+            return Data.IMAGE
         if self.fields:
             return Data.BLOCKS
         if self.layout is None:
@@ -65,6 +76,8 @@ class Kind:
 
     def whole_rows(self, size: int) -> int:
         """About `size` bytes: whole rows of a matrix or of blocks; all where there are parts."""
+        if self.image is not None:
+            return max(1, size // self.image.stride) * self.image.stride
         if len(self.parts) > 1:
             return sum(rows * columns for rows, columns in self.parts) * self.unit
         row = (self.columns or self.parts[0][1]) * self.unit
@@ -136,6 +149,21 @@ def _rows_of(elements: int, columns: int) -> list[tuple[int, int]]:
     rows, rest = divmod(elements, columns)
     found = [(rows, columns)] if rows else []
     return [*found, (1, rest)] if rest else found
+
+
+def kind_of_array(dtype: str, shape: Sequence[int]) -> Kind:
+    """How to treat a whole tensor, which may be an image."""
+    layout = layout_of(dtype, shape)
+    return replace(kind_of(dtype, shape), image=layout, guessed=layout is not None)
+
+
+def kind_of_image(layout: Image, size: int) -> Kind:
+    """How to treat the `size` bytes of rows of an image; as bytes where they cannot be that."""
+    if not fits(layout, size):
+        return BYTES
+    samples = layout.width * layout.channels if not layout.padding else layout.stride
+    dtype = "U16" if layout.size == 2 and not layout.padding else "U8"
+    return replace(kind_of(dtype, (size // layout.stride, samples)), image=layout)
 
 
 def kind_of_blocks(fields: tuple[Field, ...], row: int) -> Kind:

@@ -26,6 +26,7 @@ class Level:
     planes: Literal["huffman", "rans"] = "huffman"  # how byte planes of everything else are coded
     bytes: Literal["zstd", "light", "full"] = "zstd"  # the codec of plain bytes, or its model
     spans: bool = False  # whether the fast encoder of planes is taken where it can be
+    images: Literal["gradient", "light", "full"] = "gradient"  # by gradients, or the mixing model
 
 
 _LEVELS = {
@@ -35,15 +36,41 @@ _LEVELS = {
     4: Level(classes=4, zstd=6, try_zstd=True),
     5: Level(classes=4, zstd=9, try_zstd=True, bytes="light"),
     6: Level(
-        classes=8, zstd=12, try_zstd=True, floats="scale_context", planes="rans", bytes="light"
+        classes=8,
+        zstd=12,
+        try_zstd=True,
+        floats="scale_context",
+        planes="rans",
+        bytes="light",
+        images="light",
     ),
     7: Level(
-        classes=8, zstd=15, try_zstd=True, floats="scale_context", planes="rans", bytes="light"
+        classes=8,
+        zstd=15,
+        try_zstd=True,
+        floats="scale_context",
+        planes="rans",
+        bytes="light",
+        images="light",
     ),
     8: Level(
-        classes=8, zstd=17, try_zstd=True, floats="scale_context", planes="rans", bytes="light"
+        classes=8,
+        zstd=17,
+        try_zstd=True,
+        floats="scale_context",
+        planes="rans",
+        bytes="light",
+        images="light",
     ),
-    9: Level(classes=8, zstd=19, try_zstd=True, floats="float_cm", planes="rans", bytes="full"),
+    9: Level(
+        classes=8,
+        zstd=19,
+        try_zstd=True,
+        floats="float_cm",
+        planes="rans",
+        bytes="full",
+        images="full",
+    ),
 }
 
 
@@ -55,6 +82,9 @@ def level_settings(level: int, text: bool = False) -> Level:
     settings = _LEVELS.get(level)
     if settings is None:
         raise ArgumentError(f"level must be from 1 to 9, not {level!r}")
+    settings = replace(
+        settings, images="gradient" if level < 5 else "light" if level < 9 else "full"
+    )
     return replace(settings, bytes="full") if text else settings
 
 

@@ -17,7 +17,6 @@ from reference import byte_cm as reference_byte_cm
 
 import densor
 from densor.codec.byte_cm import params as text
-from densor.codec.byte_cm import segment
 from densor.codec.byte_cm.decoder import ByteCmDecoder
 from densor.codec.byte_cm.encoder import ByteCmEncoder, full_model
 from densor.codec.byte_cm.params import Parameters, pack, parse
@@ -25,6 +24,7 @@ from densor.codec.byte_cm.segment import Segment, code_whole, coded
 from densor.codec.byte_cm.states import states
 from densor.codec.zstd import zstd_compress
 from densor.errors import DensorError, FormatError, LimitError
+from densor.runtime import memory as memory_module
 
 Bytes = npt.NDArray[np.uint8]
 ALL_CONTEXTS = (1 << 18) - 1
@@ -274,8 +274,8 @@ def test_damaged_streams(name: str) -> None:
 
 
 def test_segments_wait_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segment, "_most_memory", lambda: 100)
-    memory = segment._Memory()
+    monkeypatch.setattr(memory_module, "_most_memory", lambda: 100)
+    memory = memory_module.Memory()
     order = []
     with ThreadPoolExecutor(1) as pool, memory.borrowed(60), memory.borrowed(40):
 

@@ -21,6 +21,7 @@ from helpers import random_state, weights
 from reference import container
 
 import densor
+from densor.codec.image.layout import Layout as Image
 from densor.errors import FormatError
 from densor.formats.io.sources import FileSource, MemoryRandomSource, MemorySource
 from densor.formats.parsers import gguf as gguf_parser
@@ -706,7 +707,103 @@ def tiny_files() -> dict[str, bytes]:
         "torch-legacy": legacy_torch_bytes(pickled, {"0": bytes(16)}),
         "ctranslate2": ctranslate2_bytes({"t": np.ones(4, np.float32)}),
         "onnx": b"\x08\x08" + field(7, field(5, tensor)),
+        "netpbm": b"P5\n# a comment\n5 4\n255\n" + bytes(range(20)),
+        "bmp": bmp_bytes(5, 4),
+        "idx": b"\0\0\x08\x03" + struct.pack(">III", 2, 3, 4) + bytes(range(24)),
+        "tiff": tiff_bytes(np.arange(20, dtype=np.uint8).reshape(4, 5, 1)),
     }
+
+
+def tiff_bytes(image: Array, order: str = "<", strip: int = 3, packing: int = 1) -> bytes:
+    """Strips of some rows, then the directory."""
+    height, width, channels = image.shape
+    rows = image.astype(image.dtype.newbyteorder(order))
+    strips = [rows[y : y + strip].tobytes() for y in range(0, height, strip)]
+    begins = np.cumsum([8] + [len(s) for s in strips])
+    fields = [
+        (256, "H", [width]),
+        (257, "I", [height]),
+        (258, "H", [8 * image.itemsize] * channels),
+        (259, "H", [packing]),
+        (273, "I", list(begins[:-1])),
+        (277, "H", [channels]),
+        (279, "I", [len(s) for s in strips]),
+    ]
+    end = int(begins[-1])
+    entries, behind = b"", b""
+    for tag, letter, numbers in fields:
+        data = struct.pack(f"{order}{len(numbers)}{letter}", *numbers)
+        if len(data) > 4:
+            at = end + 2 + 12 * len(fields) + len(behind)
+            behind, data = behind + data, struct.pack(order + "I", at)
+        kind = {"H": 3, "I": 4}[letter]
+        entries += struct.pack(order + "HHI", tag, kind, len(numbers)) + data.ljust(4, b"\0")
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", end)
+    return head + b"".join(strips) + struct.pack(order + "H", len(fields)) + entries + behind
+
+
+def bmp_bytes(width: int, height: int) -> bytes:
+    stride = (3 * width + 3) // 4 * 4
+    head = struct.pack("<2sIIII", b"BM", 54 + stride * height, 0, 54, 40)
+    head += struct.pack("<iiHHI", width, height, 1, 24, 0).ljust(36, b"\0")
+    row = bytes(range(3 * width)).ljust(stride, b"\0")
+    return head + row * height
+
+
+def images_of(data: bytes) -> list[tuple[int, Image]]:
+    """Bytes and layout of the images in a file."""
+    segments = plan_of(data).segments
+    return [(s.size or 0, s.kind.image) for s in segments if s.kind.image is not None]
+
+
+def test_headers_of_images() -> None:
+    rows = bytes(60 * 70 * 4 * 2)
+    pam = b"P7\nWIDTH 60\nHEIGHT 70\n# x\nDEPTH 4\nMAXVAL 255\nTUPLTYPE RGB_ALPHA\nENDHDR\n"
+    for head, layout in (
+        (b"P5 60 70 255\n", Image(60)),
+        (b"P6\n#a\n60\t#b\n70 255\n", Image(60, 3)),
+        (b"P5 60 70 256\n", Image(60, 1, 2, True)),
+        (b"P6 60 70 65535\n", Image(60, 3, 2, True)),
+        (pam, Image(60, 4)),
+        (b"\0\0\x08\x03" + struct.pack(">III", 5, 60, 70), Image(70)),
+    ):
+        ((size, found),) = images_of(head + rows)
+        assert found == layout and size % layout.stride == 0
+    for kind in (np.uint8, np.uint16):
+        for order in "<>":
+            picture = np.zeros((40, 33, 3), kind)
+            ((size, found),) = images_of(tiff_bytes(picture, order))
+            assert size == picture.nbytes
+            assert found == Image(33, 3, picture.itemsize, order == ">" and kind is np.uint16)
+            assert images_of(tiff_bytes(picture, order, packing=5)) == []
+    ((size, found),) = images_of(bmp_bytes(61, 40))
+    assert found == Image(61, 3, padding=1) and size == 40 * 184
+    for head in (b"P5 60 70 65536\n", b"P5 0 70 255\n", b"P5 60 0 255\n", b"P4 60 70\n"):
+        assert images_of(head + rows) == []
+    assert images_of(b"P6 60 70 65535\n" + bytes(100)) == []  # cut short
+    ((size, _),) = images_of(b"P6 60 70 65535\n" + bytes(3700))
+    assert size == 3600
+
+
+@pytest.mark.parametrize("name", ["netpbm", "bmp", "idx", "tiff"])
+def test_images_come_back(name: str, tmp_path: Path) -> None:
+    y, x = np.mgrid[:50, :61]
+    grey = ((x * y) // 20 % 256).astype(np.uint8)
+    padded = np.pad(np.dstack([grey] * 3).reshape(50, 183), ((0, 0), (0, 1)))
+    data = {
+        "netpbm": b"P5 61 50 255\n" + grey.tobytes() + b"P5 behind",
+        "bmp": bmp_bytes(61, 50)[:54] + padded.tobytes(),
+        "idx": b"\0\0\x08\x02" + struct.pack(">II", 50, 61) + grey.tobytes(),
+        "tiff": tiff_bytes(grey[..., None].astype(np.uint16) * 9, ">", 7),
+    }[name]
+    assert len(images_of(data)) == 1
+    (tmp_path / "in").write_bytes(data)
+    for level in (1, 5, 9):
+        densor.compress_file(tmp_path / "in", tmp_path / "packed", level)
+        densor.decompress_file(tmp_path / "packed", tmp_path / "out")
+        assert (tmp_path / "out").read_bytes() == data
+        (tmp_path / "packed").unlink()
+        (tmp_path / "out").unlink()
 
 
 @pytest.mark.parametrize("name", list(tiny_files()))

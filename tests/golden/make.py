@@ -275,6 +275,21 @@ def text() -> Iterator[tuple[str, bytes]]:
         yield "text-light", densor.compress(PROSE.replace(b"\n", b" ").upper() + PROSE, 5)
 
 
+def images() -> Iterator[tuple[str, bytes]]:
+    y, x = np.mgrid[:96, :90]
+    noise = random_state("golden images").integers(0, 2, (96, 90, 3))
+    picture = (noise + (60 + (x * y // 99) % 90 + (x // 24 + y // 27) % 2 * 70)[..., None]).astype(
+        "u1"
+    )
+    grey = picture[..., 0]
+    deep = ((900 + 40 * x + 25 * y)[..., None] + 9 * noise)[:20, :30]
+    yield "image-gradient", densor.compress(picture[:48], 1)
+    yield "image-light", densor.compress(grey[:36, :30] // 8 * 8, 5)
+    yield "image", densor.compress(picture[:24, :30], 9)
+    yield "image-16", densor.compress(deep.astype(">u2") * 8, 9)
+    yield "image-16-gradient", densor.compress(grey[:60].astype("<u2") * 3 + 300, 3)
+
+
 class Group(NamedTuple):
     """Archives that were made at once; each of `good` yields name and archive."""
 
@@ -289,6 +304,7 @@ GROUPS = (
     Group("0.3, recovery", (recovery,), damaged_recovery),
     Group("0.3, points", (points,)),
     Group("0.3, text", (text,)),
+    Group("0.4, images", (images,)),
 )
 
 

@@ -21,6 +21,8 @@ from densor.codec.codec import BaseDecoder, Decoder, decoder_for
 from densor.codec.delta.encoder import DeltaEncoder
 from densor.codec.float_cm.encoder import FloatCmEncoder
 from densor.codec.history import History
+from densor.codec.image.encoder import GradientCoder
+from densor.codec.image.layout import Layout
 from densor.codec.kind import Kind, kind_of, kind_of_blocks, parts_of
 from densor.codec.language_model.encoder import LanguageModelEncoder
 from densor.codec.language_model.session import Session
@@ -174,6 +176,11 @@ def _language_model(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     return Coded(coder.model(), bytes(payload), with_text.tobytes())
 
 
+def _image(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """By gradients; `tests/codec/test_image.py` has context mixing."""
+    return _batch(GradientCoder(Layout(shape[-1] if shape else 1, 1, SIZES[dtype]), data), data)
+
+
 _FLOATS = tuple(sorted(filter(by_rows, SIZES)))
 _NUMBERS = tuple(sorted(set(SIZES) - {"VOID"}))
 
@@ -217,4 +224,5 @@ CODECS = (
         memory=1 << 27,
         has_reference=False,
     ),
+    Codec(registry.CODEC_IMAGE, "image", ("U16", "U8"), _image),
 )

@@ -1,10 +1,5 @@
 """A segment that is coded or decoded piece by piece, with the model adapting on the way."""
 
-import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import numpy.typing as npt
 
@@ -13,6 +8,7 @@ from densor.codec.byte_cm import kernels
 from densor.codec.byte_cm.params import Parameters, new_state, tables
 from densor.entropy.arithmetic.coder import position
 from densor.entropy.arithmetic.kernels import AT
+from densor.runtime.memory import MEMORY
 
 _PIECE = 1 << 16  # bytes after which an interrupt is noticed
 
@@ -65,43 +61,9 @@ class Segment:
         return position(self._state.coder)
 
 
-class _Memory:
-    """Lets segments wait for each other, so that their tables fit into memory together."""
-
-    def __init__(self) -> None:
-        self._free = threading.Condition()
-        self._used = 0
-
-    @contextmanager
-    def borrowed(self, size: int) -> Iterator[None]:
-        """Waits until there is room for `size` bytes, or no other segment has any."""
-        with self._free:
-            self._free.wait_for(lambda: not self._used or self._used + size <= _most_memory())
-            self._used += size
-        try:
-            yield
-        finally:
-            with self._free:
-                self._used -= size
-                self._free.notify_all()
-
-
-def _most_memory() -> int:
-    """A quarter of what the machine has; 1 GiB where that is unknown."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
-    except (AttributeError, ValueError, OSError):
-        return 1 << 30
-
-
-_memory = _Memory()
-if hasattr(os, "register_at_fork"):  # threads that borrowed do not live on in the child
-    os.register_at_fork(after_in_child=_memory.__init__)  # type: ignore[misc]
-
-
 def code_whole(coding: bool, model: Parameters, data: Bytes, content: Bytes) -> int:
     """Codes `content` to `data` or back; returns where the stream ends, maybe beyond `data`."""
-    with _memory.borrowed(1 << model.table_bits(content.size)):
+    with MEMORY.borrowed(1 << model.table_bits(content.size)):
         segment = Segment(model, content)
         segment.start(coding, data)
         segment.code(content.size)
@@ -117,7 +79,7 @@ def coded(model: Parameters, content: Bytes) -> Bytes:
 def surprise(model: Parameters, content: Bytes) -> npt.NDArray[np.float64]:
     """Bits that each byte of `content` takes, float64[n]."""
     positions = np.empty(content.size + 1)
-    with _memory.borrowed(1 << model.table_bits(content.size)):
+    with MEMORY.borrowed(1 << model.table_bits(content.size)):
         segment = Segment(model, np.array(content))
         segment.start(True, np.empty(0, np.uint8))
         positions[0] = segment.position()

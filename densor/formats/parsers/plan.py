@@ -6,7 +6,16 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from densor.codec.choose import matrix_chunk
-from densor.codec.kind import BYTES, Kind, Segment, kind_of, kind_of_blocks, parts_of
+from densor.codec.kind import (
+    BYTES,
+    Kind,
+    Segment,
+    kind_of,
+    kind_of_array,
+    kind_of_blocks,
+    kind_of_image,
+    parts_of,
+)
 from densor.codec.levels import DEFAULT_LEVEL, Level, level_settings
 from densor.codec.planes.analyse import MAX_RUN
 from densor.dtypes import SIZES, coding_of, parse_dtype
@@ -14,11 +23,15 @@ from densor.errors import FormatError, LimitError, TruncatedError
 from densor.float_formats import by_rows
 from densor.formats.io.sources import RandomSource, Source
 from densor.formats.parsers import (
+    bmp,
     ctranslate2,
     gguf,
+    idx,
+    netpbm,
     npy,
     onnx,
     safetensors,
+    tiff,
     torch_legacy,
     torch_zip,
 )
@@ -35,6 +48,10 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("torch-legacy", torch_legacy.find),
     ("ctranslate2", ctranslate2.find),
     ("onnx", onnx.find),
+    ("netpbm", netpbm.find),
+    ("bmp", bmp.find),
+    ("idx", idx.find),
+    ("tiff", tiff.find),
 )
 
 # Tensors up to so many bytes are joined with neighbours of the same type: matrices and vectors, of
@@ -124,10 +141,11 @@ def _sound(find: Callable[[Head], Contents | None], head: Head) -> Contents | No
 
 
 def _within(stretch: Stretch, size: int | None) -> Stretch:
-    """The part of a stretch that a file of this size has: whole elements or blocks."""
+    """The part of a stretch that a file of this size has: whole elements, blocks or rows."""
     if size is None or stretch.offset + stretch.size <= size:
         return stretch
     unit = sum(field.size for field in stretch.fields) or SIZES[stretch.dtype]
+    unit = unit if stretch.image is None else stretch.image.stride
     return stretch._replace(size=max(0, size - stretch.offset) // unit * unit)
 
 
@@ -183,6 +201,8 @@ def _joins(group: list[Stretch], stretch: Stretch, level: Level) -> bool:
     return (
         stretch.dtype == last.dtype
         and stretch.fields == last.fields
+        and stretch.image is None
+        and last.image is None
         and stretch.offset == last.offset + last.size
         and stretch.size <= most
         and stretch.offset + stretch.size - group[0].offset <= whole
@@ -211,8 +231,10 @@ def kind_of_group(group: list[Stretch]) -> Kind:
     row = math.gcd(*(stretch.shape[-1] if stretch.shape else 1 for stretch in group))
     if first.fields:
         return kind_of_blocks(first.fields, row)
+    if first.image is not None:
+        return kind_of_image(first.image, first.size)
     if len(group) == 1:
-        return kind_of(first.dtype, first.shape)
+        return kind_of_array(first.dtype, first.shape)
     run = math.gcd(*(math.prod(stretch.shape) for stretch in group))
     if not _MIN_RUN <= run <= MAX_RUN:
         run = 4 * _MIN_RUN

@@ -1,0 +1,195 @@
+"""Bits per sample and speed on images, beside lossless image formats.
+
+    python -m bench.images [IMAGE...] [--levels 1,3,6,9] [--peers a,b] [--out DIR]
+
+Images are files that Pillow reads, by default photographs and drawings that come with scikit-image.
+Each is packed, restored and compared by every codec, one after the other. MB/s is of processor
+time in one thread, the best of several runs, so that others at work on the machine count little;
+compilation does not count. Peers are those of `imagecodecs`. Writes ``images.csv`` into DIR.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+import densor
+
+Image = npt.NDArray[Any]
+PHOTOGRAPHS = (
+    *("astronaut", "camera", "chelsea", "coffee", "coins", "brick", "grass", "gravel"),
+    *("motorcycle_left", "ihc"),
+)
+DRAWINGS = ("moon", "page", "text", "clock_motion", "color", "cell", "logo", "phantom", "horse")
+PEERS = ("jxl 1", "jxl 3", "jxl 7", "jxl 9", "webp", "jpegls", "j2k", "png 9", "qoi", "zstd 19")
+_ENOUGH, _MOST_RUNS = 0.3, 5  # seconds of processor time, and runs
+
+
+class Codec(NamedTuple):
+    """A lossless codec of images; None from `pack` where it takes no such image."""
+
+    name: str
+    pack: Callable[[Image], bytes | None]
+    unpack: Callable[[bytes, Image], Any]
+
+
+class Row(NamedTuple):
+    """What a codec made of an image."""
+
+    image: str
+    codec: str
+    samples: int
+    packed: int
+    pack_speed: float
+    unpack_speed: float
+
+    @property
+    def bits(self) -> float:
+        """Per sample."""
+        return 8 * self.packed / self.samples
+
+
+def own(level: int) -> Codec:
+    """densor at a level, in one thread."""
+    return Codec(
+        f"densor -{level}",
+        lambda image: densor.compress(image, level, 1),
+        lambda data, _: densor.decompress(data, threads=1),
+    )
+
+
+def peer(name: str) -> Codec:
+    """A codec of `imagecodecs` by its name and effort."""
+    import imagecodecs
+
+    kind, _, effort = name.partition(" ")
+    settings: dict[str, dict[str, Any]] = {
+        "jxl": {"lossless": True, "effort": int(effort or 7), "numthreads": 1},
+        "webp": {"lossless": True},
+        "j2k": {"reversible": True, "level": 0},
+        "png": {"level": int(effort or 6)},
+        "zstd": {"level": int(effort or 3)},
+    }
+    module = {"jxl": "jpegxl", "j2k": "jpeg2k"}.get(kind, kind)
+    encode = getattr(imagecodecs, f"{module}_encode")
+    decode = getattr(imagecodecs, f"{module}_decode")
+
+    def pack(image: Image) -> bytes | None:
+        wide = image.ndim == 3
+        if kind in ("webp", "qoi") and (not wide or image.dtype != np.uint8):
+            return None
+        return bytes(encode(image, **settings.get(kind, {})))
+
+    return Codec(name, pack, lambda data, image: _shaped(decode(data), image))
+
+
+def _shaped(found: Any, image: Image) -> Image:
+    if isinstance(found, bytes):
+        return np.frombuffer(found, image.dtype).reshape(image.shape)
+    return np.asarray(found)
+
+
+def _timed(run: Callable[[], Any]) -> tuple[Any, float]:
+    """A result, and the least processor time of several runs."""
+    best = total = 0.0
+    for number in range(_MOST_RUNS):
+        begin = time.process_time()
+        result = run()
+        took = time.process_time() - begin
+        best = took if not number else min(best, took)
+        total += took
+        if total > _ENOUGH:
+            break
+    return result, max(best, 1e-9)
+
+
+def measured(name: str, image: Image, codec: Codec) -> Row | None:
+    """What a codec makes of an image; None where it takes no such image."""
+    packed, pack_time = _timed(lambda: codec.pack(image))
+    if packed is None:
+        return None
+    back, unpack_time = _timed(lambda: codec.unpack(packed, image))
+    if back.dtype != image.dtype or not np.array_equal(back, image):
+        raise ValueError(f"{codec.name} does not restore {name}")
+    mb = image.nbytes / 1e6
+    return Row(name, codec.name, image.size, len(packed), mb / pack_time, mb / unpack_time)
+
+
+def images(paths: Sequence[str]) -> Iterator[tuple[str, Image]]:
+    """The images by name, uint8 or uint16, without alpha."""
+    from PIL import Image as Pillow
+
+    if not paths:
+        import skimage
+
+        folder = Path(skimage.__file__).parent / "data"
+        paths = [str(folder / f"{name}.png") for name in PHOTOGRAPHS + DRAWINGS]
+    for path in paths:
+        image = np.array(Pillow.open(path))
+        if image.dtype == np.bool_:
+            image = image.astype(np.uint8) * np.uint8(255)
+        yield Path(path).stem, np.ascontiguousarray(image[..., :3] if image.ndim == 3 else image)
+
+
+def summary(rows: Sequence[Row], names: Sequence[str]) -> Iterator[str]:
+    """A line per codec that took all images of these names: means of bits, MB/s of all bytes."""
+    for codec in dict.fromkeys(row.codec for row in rows):
+        found = [row for row in rows if row.codec == codec and row.image in names]
+        if not found or len(found) < len(names):
+            continue
+        mean = float(np.mean([row.bits for row in found]))
+        size = sum(row.samples for row in found)
+        pack = size / sum(row.samples / row.pack_speed for row in found)
+        unpack = size / sum(row.samples / row.unpack_speed for row in found)
+        yield f"{codec:12} {mean:8.4f} {pack:9.2f} {unpack:9.2f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("images", nargs="*")
+    parser.add_argument("--levels", default="1,3,6,9")
+    parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument("--out", type=Path, default=Path("."))
+    options = parser.parse_args(arguments)
+    codecs = [own(int(level)) for level in options.levels.split(",")]
+    codecs += [peer(name) for name in options.peers.split(",") if name]
+    small = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3) // np.uint8(3)
+    rows: list[Row] = []
+    for codec in codecs:  # compiles
+        measured("", small, codec)
+    for name, image in images(options.images):
+        for codec in codecs:
+            row = measured(name, image, codec)
+            if row is not None:
+                rows.append(row)
+                print(
+                    f"{name:16} {codec.name:12} {row.bits:8.4f} {row.pack_speed:9.2f}", flush=True
+                )
+    names = [row.image for row in rows]
+    groups = (
+        {"photographs": PHOTOGRAPHS, "drawings": DRAWINGS} if not options.images else {"all": names}
+    )
+    for title, group in groups.items():
+        print(f"\n{title:12} {'bits':>8} {'MB/s in':>9} {'out':>9}")
+        print("\n".join(summary(rows, list(dict.fromkeys(group)))))
+    options.out.mkdir(parents=True, exist_ok=True)
+    with (options.out / "images.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*Row._fields, "bits"])
+        writer.writerows([*row, f"{row.bits:.5f}"] for row in rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""The decoding side of images."""
+
+import numpy as np
+
+from densor.codec.batch import Bytes
+from densor.codec.codec import ChunkDecoder
+from densor.codec.image import kernels
+from densor.codec.image.gradient import levels, planes_of, work_on
+from densor.codec.image.mixing_state import code
+from densor.codec.image.params import MAX_MIXED, MIXING, Model, parse, restore
+from densor.entropy.rans.decode import decode_table
+from densor.entropy.rans.kernels import FIRST
+from densor.errors import FormatError, LimitError
+
+
+class GradientDecoder(ChunkDecoder):
+    """Decodes rows of one model by the fast method. Safe to use from several threads at once."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._table = decode_table(model.freqs)
+
+    def decode(self, payload: Bytes, out: Bytes) -> None:
+        """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
+        model = self._model
+        shape = model.shape(out.size)
+        count = model.wavefront * shape.channels
+        if shape.rows * shape.stride != out.size:
+            raise FormatError("image chunk does not have whole rows")
+        if payload.size < 4 * count:
+            raise FormatError("image chunk is too short")
+        payload = np.ascontiguousarray(payload)
+        states = payload[: 4 * count].copy().view("<u4").astype(np.int64)
+        if (states < FIRST).any():
+            raise FormatError("image chunk begins with an impossible state")
+        work = work_on(shape, planes_of(shape), model.wavefront)
+        at = kernels.take_rows(
+            *(shape, work, levels(model.scale), model.scale, model.wavefront),
+            *(payload, 4 * count, states, self._table),
+        )
+        if at != payload.size or (states != FIRST).any():
+            raise FormatError("image chunk does not end with its last sample")
+        kernels.join_rows(shape, work.planes, out)
+        restore(model, out)
+
+
+class MixingDecoder(ChunkDecoder):
+    """Decodes rows of one model by context mixing. Safe to use from several threads at once."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def decode(self, payload: Bytes, out: Bytes) -> None:
+        """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
+        if out.size % self._model.layout.stride or not out.size:
+            raise FormatError("image chunk does not have whole rows")
+        if out.size > MAX_MIXED:
+            raise LimitError(f"image chunk has more than {MAX_MIXED} bytes")
+        payload = np.require(payload, np.uint8, ["C", "W"])  # as the kernel's signature has it
+        if code(False, self._model, payload, out) != payload.size:
+            raise FormatError("image chunk does not decode to its end")
+        restore(self._model, out)
+
+
+def open_decoder(payload: bytes, _: object = None) -> ChunkDecoder:
+    """The decoder of a MODEL frame's payload; FormatError or LimitError for a bad one."""
+    model = parse(payload)
+    return MixingDecoder(model) if model.method == MIXING else GradientDecoder(model)

@@ -1,0 +1,123 @@
+"""The coding side of images."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.batch import Batch, Bytes
+from densor.codec.chunks import ChunkEncoder, CountingEncoder
+from densor.codec.codec import Estimate
+from densor.codec.image import kernels
+from densor.codec.image.fitting import (
+    Modelled,
+    gradient_model,
+    mixing_model,
+    modelled,
+    share_of_plain,
+)
+from densor.codec.image.layout import Layout
+from densor.codec.image.mixing_state import code
+from densor.codec.image.params import CONTEXTS, pack_model, reduced
+from densor.codec.levels import Level
+from densor.entropy.rans.kernels import FIRST, build_starts
+from densor.entropy.rans.tables import quantise
+
+MAX_PARAMETERS = 1 << 11  # bytes, mostly
+MAX_SHARE_OF_GUESS = 0.9  # of what samples by themselves take, see `share_of_plain`
+# Contexts and steps of context mixing
+FULL, LIGHT = (12, 8), (3, 3)
+
+
+class GradientEncoder(CountingEncoder):
+    """An `Encoder` by the fast method. `share`: what is expected of plain bytes."""
+
+    def __init__(self, batch: Batch, level: Level, layout: Layout, share: float) -> None:
+        super().__init__(GradientCoder(layout, batch.data), batch, level.zstd)
+        self._share = share
+
+    def estimate(self) -> Estimate:
+        """By some rows, and what parameters take at most."""
+        size = self.batch.data.size
+        return Estimate(self._share * size + MAX_PARAMETERS, size)
+
+
+def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
+    """An encoder for rows of an image; None where an array does not look like one.
+
+    Nor is there one for padding that is not zero.
+    """
+    layout = batch.kind.image
+    assert layout is not None
+    share = share_of_plain(layout, batch.data)
+    if batch.kind.guessed and share > MAX_SHARE_OF_GUESS:
+        return None
+    if layout.padding and batch.data.reshape(-1, layout.stride)[:, -layout.padding :].any():
+        return None
+    if level.images == "gradient":
+        return GradientEncoder(batch, level, layout, share)
+    settings = FULL if level.images == "full" else LIGHT
+    return ChunkEncoder(MixingCoder(layout, batch.data, *settings), batch, level.zstd)
+
+
+class GradientCoder:
+    """A `BatchCoder` of rows by the fast method. `data`: all of the batch, or its larger part."""
+
+    repeats = True
+
+    def __init__(self, layout: Layout, data: Bytes) -> None:
+        self._model = gradient_model(layout, data)
+        self._starts = np.empty(CONTEXTS << 8, np.uint32)
+        self._tallies: Sequence[Modelled] = ()
+
+    def count(self, chunk: Bytes) -> Modelled:
+        """Tokens and contexts of a chunk."""
+        return modelled(self._model, chunk)
+
+    def decide(self, tallies: Sequence[Modelled]) -> None:
+        """Settles the frequencies."""
+        self._tallies = tallies
+        counts: npt.NDArray[np.int64] = np.zeros((CONTEXTS, 256), np.int64)
+        for tally in tallies:
+            counts += tally.counts()
+        self._model = replace(self._model, freqs=quantise(counts))
+        build_starts(self._model.freqs, self._starts)
+
+    def model(self) -> bytes:
+        """The payload of the MODEL frame."""
+        return pack_model(self._model)
+
+    def encode(self, chunk: Bytes, index: int) -> Bytes:
+        """The payload of chunk number `index`."""
+        found = self._tallies[index]
+        model = self._model
+        states = np.full(model.wavefront * model.layout.channels, FIRST, np.int64)
+        words = np.empty(4 * (found.tokens.size + states.size + 4), np.uint8)
+        shape = model.shape(chunk.size)
+        at = int(kernels.put_rows(shape, model.wavefront, *found, self._starts, states, words))
+        at -= 4 * states.size
+        words[at : at + 4 * states.size] = states.astype("<u4").view(np.uint8)
+        return words[at:]
+
+
+class MixingCoder:
+    """A `ChunkCoder` of rows by context mixing, whose model adapts within each chunk.
+
+    `data`: all of the batch; `contexts`, `steps`: see `mixing.Image`.
+    """
+
+    repeats = True
+
+    def __init__(self, layout: Layout, data: Bytes, contexts: int, steps: int) -> None:
+        self._model = mixing_model(layout, data, contexts, steps)
+
+    def model(self) -> bytes:
+        """The payload of the MODEL frame."""
+        return pack_model(self._model)
+
+    def encode(self, chunk: Bytes, index: int) -> Bytes:
+        """The payload of a chunk; the chunk itself where that is not longer."""
+        data = np.empty(chunk.size, np.uint8)
+        size = code(True, self._model, data, np.require(reduced(self._model, chunk), None, "W"))
+        return data[:size] if size < chunk.size else chunk

@@ -1,0 +1,114 @@
+"""Finds the parameters of a batch of rows, by trial of some of them."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.batch import Bytes
+from densor.codec.image import kernels
+from densor.codec.image.gradient import levels, samples, split, work_on
+from densor.codec.image.kernels import GREEN, GREEN_MEAN, LIFTED, NO_COLOUR, ORDERED
+from densor.codec.image.layout import Layout
+from densor.codec.image.params import CONTEXTS, MAX_SCALE, MIXING, Model, reduced
+
+_CHAINS = 4  # of predictions that are coded together, about
+_TRIAL_ROWS = 16
+_VALUES_BITS = 256  # that a set of values takes
+
+
+class Modelled(NamedTuple):
+    """Tokens, contexts and low bits of all samples of some rows, in their order."""
+
+    tokens: Bytes
+    contexts: Bytes
+    lower: npt.NDArray[np.uint16]
+
+    def counts(self) -> npt.NDArray[np.int64]:
+        """How often each token comes under each context."""
+        found = np.zeros((CONTEXTS, 256), np.int64)
+        kernels.count_tokens(self.tokens, self.contexts, found)
+        return found
+
+
+def modelled(model: Model, data: Bytes) -> Modelled:
+    """What the fast method codes of rows."""
+    shape = model.shape(data.size)
+    work = work_on(shape, split(shape, reduced(model, data)), model.wavefront)
+    n = samples(model, data.size)
+    found = Modelled(np.empty(n, np.uint8), np.empty(n, np.uint8), np.empty(n, np.uint16))
+    kernels.model_rows(shape, work, levels(model.scale), model.scale, model.wavefront, *found)
+    return found
+
+
+def share_of_plain(layout: Layout, data: Bytes) -> float:
+    """What some rows take by the fast method, over what their bytes take by themselves."""
+    piece = _middle(layout, data)
+    ways = [replace(way, scale=max(0, way.depth - 8) // 2) for way in _of_samples(layout, piece)]
+    planes = piece.reshape(-1, layout.size).T if not layout.padding else piece[None]
+    plain = sum(_entropy(np.bincount(plane, minlength=256)) for plane in planes)
+    return min(_cost(way, piece) for way in ways) / max(plain, 1.0)
+
+
+def _entropy(counts: npt.NDArray[np.int64]) -> float:
+    """Bits that symbols with these counts take, by the last axis."""
+    each = counts.sum(-1, keepdims=True)
+    return float((counts * np.log2(np.maximum(each, 1) / np.maximum(counts, 1))).sum())
+
+
+def _middle(layout: Layout, data: Bytes) -> Bytes:
+    rows = data.size // layout.stride
+    first = max(0, rows - _TRIAL_ROWS) // 2 * layout.stride
+    return data[first : first + _TRIAL_ROWS * layout.stride]
+
+
+def gradient_model(layout: Layout, data: Bytes) -> Model:
+    """The model of the fast method that suits whole rows, but for its frequencies."""
+    piece = _middle(layout, data)
+    best = min(_of_samples(layout, data), key=lambda way: _cost(way, piece))
+    if layout.channels >= 3:
+        colours = (NO_COLOUR, GREEN, GREEN_MEAN, LIFTED)
+        best = _cheapest((replace(best, colour=colour) for colour in colours), piece)
+    if best.depth > 8:
+        scales = range(min(best.depth - 7, MAX_SCALE + 1))
+        best = _cheapest((replace(best, scale=scale) for scale in scales), piece)
+    return best
+
+
+def mixing_model(layout: Layout, data: Bytes, contexts: int, steps: int) -> Model:
+    """The model of context mixing for whole rows."""
+    model = gradient_model(layout, data)
+    colour = ORDERED if layout.channels >= 3 else NO_COLOUR
+    return replace(model, method=MIXING, colour=colour, contexts=contexts, steps=steps)
+
+
+def _of_samples(layout: Layout, data: Bytes) -> list[Model]:
+    """Models that differ in what is coded of a sample."""
+    found = layout.samples(data)
+    wavefront = max(1, _CHAINS // layout.channels)
+    used = int(np.bitwise_or.reduce(found, axis=None, initial=0))
+    shift = (used & -used).bit_length() - 1 if used and layout.size == 2 else 0
+    whole = Model(layout, max(1, used.bit_length() - shift), wavefront=wavefront, shift=shift)
+    if layout.size > 1 or layout.padding:
+        return [whole]
+    values = np.bincount(found.ravel(), minlength=256) > 0
+    count = int(values.sum())
+    if count > int(np.flatnonzero(values)[-1]):
+        return [whole]
+    depth = max(1, (count - 1).bit_length())
+    return [whole, replace(whole, depth=depth, values=values)]
+
+
+def _cheapest(ways: Iterable[Model], data: Bytes) -> Model:
+    return min(ways, key=lambda way: _cost(way, data))
+
+
+def _cost(model: Model, data: Bytes) -> float:
+    """Bits that rows take by the fast method, about."""
+    found = modelled(model, data)
+    counts = found.counts()
+    octaves = np.maximum(np.arange(256) - kernels.DIRECT, -4) // 4 + 5
+    low: npt.NDArray[Any] = np.where(octaves > 4, octaves, 0)
+    return _entropy(counts) + float(counts.sum(0) @ low) + _VALUES_BITS * (model.values is not None)

@@ -1,0 +1,44 @@
+"""The binding of the fast method: work space and bounds for its kernels."""
+
+import functools
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.batch import Bytes
+from densor.codec.image import kernels
+from densor.codec.image.kernels import NO_COLOUR, ORDERED, Shape, Work
+from densor.codec.image.params import Model
+from densor.codec.image.predict import LEVELS, SIDES, TEXTURES, TOP, level_table
+
+
+def planes_of(shape: Shape) -> npt.NDArray[np.int32]:
+    """Room for the planes of rows, zeros."""
+    return np.zeros(shape.channels * (shape.rows + TOP) * (shape.width + SIDES), np.int32)
+
+
+def split(shape: Shape, data: Bytes) -> npt.NDArray[np.int32]:
+    """The planes of all rows of `data`, whose samples fit the depth."""
+    planes = planes_of(shape)
+    kernels.split_rows(shape, data, planes)
+    return planes
+
+
+def work_on(shape: Shape, planes: npt.NDArray[np.int32], wavefront: int) -> Work:
+    """What changes from sample to sample, as it is before the first one."""
+    bias = np.zeros(shape.channels * LEVELS * TEXTURES, np.int32)
+    lows = np.zeros(shape.channels, np.int64)
+    if shape.colour not in (NO_COLOUR, ORDERED):
+        lows[1:3] = -(1 << (shape.depth - 1))
+    return Work(planes, bias, np.zeros(wavefront * shape.channels, np.int64), lows)
+
+
+@functools.cache
+def levels(scale: int) -> npt.NDArray[np.uint8]:
+    """See `predict.level_table`."""
+    return level_table(scale)
+
+
+def samples(model: Model, size: int) -> int:
+    """Samples in `size` bytes of whole rows."""
+    return size // model.layout.stride * model.layout.width * model.layout.channels

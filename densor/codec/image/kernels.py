@@ -1,0 +1,349 @@
+"""Loops of the fast method, and of what both methods do to rows: split into planes, joined again.
+
+Rows of a wavefront are coded together, each some columns behind the one above it: their chains of
+predictions do not wait for each other. Arrays in, arrays out; bounds are proven by the bindings.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from densor.codec.image.predict import (
+    LEFT,
+    LEVELS,
+    SIDES,
+    SKEW,
+    TEXTURES,
+    TOP,
+    begin_row,
+    corrected,
+    learned,
+    predict,
+    sample_done,
+    set_of,
+)
+from densor.entropy.intrinsics import load_u16, store_u16
+from densor.entropy.jit import I32, I64, R8, R16, R32, W8, W16, W32, index, inlined, kernel
+
+int64 = numba.int64
+
+DIRECT = 128  # tokens that are folded errors as they are; beyond, four to an octave, and low bits
+_FIRST = 1 << 16  # of rANS states, see entropy/rans/spec.md
+NO_COLOUR, GREEN, GREEN_MEAN, LIFTED, ORDERED = range(5)  # colour transforms, see spec.md
+
+
+class Shape(NamedTuple):
+    """Sizes of rows, and of their samples; see `params.Model`."""
+
+    rows: int
+    width: int
+    channels: int
+    size: int  # bytes of a sample
+    big: int  # 1 for the high byte first
+    depth: int
+    colour: int
+    stride: int  # bytes from row to row
+
+
+class Work(NamedTuple):
+    """What changes from sample to sample."""
+
+    planes: npt.NDArray[np.int32]
+    bias: npt.NDArray[np.int32]  # int32[channels * LEVELS * TEXTURES]
+    errors: npt.NDArray[np.int64]  # int64[wavefront * channels]: the last one of each, absolute
+    lows: npt.NDArray[np.int64]  # int64[channels]: least value of each plane
+
+
+_SHAPE = types.NamedUniTuple(types.int64, len(Shape._fields), Shape)
+_WORK = types.NamedTuple((I32, I32, I64, I64), Work)
+
+
+@inlined
+def _wrapped(value, low, mask):
+    return ((value - low) & mask) + low
+
+
+@inlined
+def _place(s, channel, row):
+    """Where the first sample of a row of a plane stands."""
+    return (channel * (s.rows + TOP) + TOP + row) * (s.width + SIDES) + LEFT
+
+
+@inlined
+def _load(data, at, s):
+    if s.size == 1:
+        return int64(data[index(at)])
+    a, b = int64(data[index(at)]), int64(data[index(at + 1)])
+    return a << 8 | b if s.big else b << 8 | a
+
+
+@inlined
+def _store(data, at, s, value):
+    if s.size == 1:
+        data[index(at)] = np.uint8(value)
+    else:
+        high, low = value >> 8, value & 255
+        data[index(at)] = np.uint8(high if s.big else low)
+        data[index(at + 1)] = np.uint8(low if s.big else high)
+
+
+@inlined
+def _transformed(r, g, b, colour, half, mask):
+    if colour == GREEN:
+        return g, _wrapped(r - g, -half, mask), _wrapped(b - g, -half, mask)
+    if colour == GREEN_MEAN:
+        return g, _wrapped(r - g, -half, mask), _wrapped(b - ((r + g) >> 1), -half, mask)
+    if colour == LIFTED:
+        orange = _wrapped(r - b, -half, mask)
+        middle = (b + (orange >> 1)) & mask
+        green = _wrapped(g - middle, -half, mask)
+        return (middle + (green >> 1)) & mask, green, orange
+    return g, r, b
+
+
+@inlined
+def _restored(x, y, z, colour, mask):
+    if colour == GREEN:
+        return (x + y) & mask, x, (x + z) & mask
+    if colour == GREEN_MEAN:
+        r = (x + y) & mask
+        return r, x, (z + ((r + x) >> 1)) & mask
+    if colour == LIFTED:
+        middle = (x - (y >> 1)) & mask
+        b = (middle - (z >> 1)) & mask
+        return (b + z) & mask, (middle + y) & mask, b
+    return y, x, z
+
+
+@kernel(types.void(_SHAPE, R8, I32))
+def split_rows(s, data, planes):
+    """Sets the planes of rows of samples, of which none has more than `depth` bits."""
+    mask = (int64(1) << s.depth) - 1
+    half = (mask + 1) >> 1
+    plane = (s.rows + TOP) * (s.width + SIDES)
+    for row in range(s.rows):
+        begin = _place(s, int64(0), row)
+        source = row * s.stride
+        first = int64(0)
+        if s.colour != NO_COLOUR:
+            first = int64(3)
+            for x in range(s.width):
+                at = source + x * s.channels * s.size
+                r, g = _load(data, at, s), _load(data, at + s.size, s)
+                b = _load(data, at + 2 * s.size, s)
+                p, q, t = _transformed(r, g, b, s.colour, half, mask)
+                planes[index(begin + x)] = np.int32(p)
+                planes[index(begin + plane + x)] = np.int32(q)
+                planes[index(begin + 2 * plane + x)] = np.int32(t)
+        for c in range(first, s.channels):
+            for x in range(s.width):
+                at = source + (x * s.channels + c) * s.size
+                planes[index(begin + c * plane + x)] = np.int32(_load(data, at, s))
+
+
+@kernel(types.void(_SHAPE, I32, W8))
+def join_rows(s, planes, data):
+    """Sets rows of samples from their planes, and zeros between them."""
+    mask = (int64(1) << s.depth) - 1
+    plane = (s.rows + TOP) * (s.width + SIDES)
+    for row in range(s.rows):
+        begin = _place(s, int64(0), row)
+        target = row * s.stride
+        first = int64(0)
+        if s.colour != NO_COLOUR:
+            first = int64(3)
+            for x in range(s.width):
+                p = int64(planes[index(begin + x)])
+                q = int64(planes[index(begin + plane + x)])
+                t = int64(planes[index(begin + 2 * plane + x)])
+                r, g, b = _restored(p, q, t, s.colour, mask)
+                at = target + x * s.channels * s.size
+                _store(data, at, s, r)
+                _store(data, at + s.size, s, g)
+                _store(data, at + 2 * s.size, s, b)
+        for c in range(first, s.channels):
+            for x in range(s.width):
+                at = target + (x * s.channels + c) * s.size
+                _store(data, at, s, int64(planes[index(begin + c * plane + x)]))
+        for at in range(target + s.width * s.channels * s.size, target + s.stride):
+            data[index(at)] = np.uint8(0)
+
+
+@inlined
+def _context(w, s, levels, scale, at, c, errors):
+    """Prediction, place of its bias, and context, of the sample at `at` of plane `c`."""
+    stride = s.width + SIDES
+    p, activity, texture = predict(w.planes, at, stride, scale)
+    group = set_of(c, s.channels)
+    activity += 2 * w.errors[index(errors + c)]
+    if group == 1:
+        activity += 2 * w.errors[index(errors)]
+        if c > 1:
+            activity += 2 * w.errors[index(errors + 1)]
+    level = int64(levels[index(min(activity, int64(levels.size - 1)))])
+    place = (c * LEVELS + level) * TEXTURES + texture
+    low = w.lows[index(c)]
+    p = corrected(p, int64(w.bias[index(place)]), low, low + (int64(1) << s.depth) - 1)
+    return p, place, group * LEVELS + level
+
+
+@inlined
+def _learn(w, at, s, place, error, errors, y, x):
+    w.bias[index(place)] = np.int32(learned(int64(w.bias[index(place)]), error))
+    w.errors[index(errors)] = abs(error)
+    sample_done(w.planes, at, s.width + SIDES, y == 0, x + 1 == s.width)
+
+
+@inlined
+def _begin(w, s, at, errors, x):
+    if x == 0:
+        begin_row(w.planes, at, s.width + SIDES)
+        w.errors[index(errors)] = 0
+
+
+@inlined
+def _octave(folded):
+    """Bits of a number of 128 or more."""
+    bits = int64(8)
+    while folded >> bits:
+        bits += 1
+    return bits
+
+
+@kernel(types.void(_SHAPE, _WORK, R8, int64, int64, W8, W8, W16))
+def model_rows(s, w, levels, scale, wavefront, tokens, contexts, lower):
+    """Sets token, context and low bits of each sample, in the order in which they are coded."""
+    mask = (int64(1) << s.depth) - 1
+    half = (mask + 1) >> 1
+    i = int64(0)
+    for group in range(0, s.rows, wavefront):
+        together = min(wavefront, s.rows - group)
+        for t in range(s.width + SKEW * (together - 1)):
+            for row in range(together):
+                x = t - SKEW * row
+                if x < 0 or x >= s.width:
+                    continue
+                for c in range(s.channels):
+                    at = _place(s, c, group + row) + x
+                    errors = row * s.channels
+                    _begin(w, s, at, errors + c, x)
+                    p, place, context = _context(w, s, levels, scale, at, c, errors)
+                    error = _wrapped(int64(w.planes[index(at)]) - p, -half, mask)
+                    folded = 2 * error if error >= 0 else -2 * error - 1
+                    if folded >= DIRECT:
+                        bits = _octave(folded)
+                        low = bits - 3
+                        tokens[index(i)] = np.uint8(DIRECT + 4 * (bits - 8) + ((folded >> low) & 3))
+                        lower[index(i)] = np.uint16(folded & ((int64(1) << low) - 1))
+                    else:
+                        tokens[index(i)] = np.uint8(folded)
+                    contexts[index(i)] = np.uint8(context)
+                    i += 1
+                    _learn(w, at, s, place, error, errors + c, group + row, x)
+
+
+@kernel(types.void(R8, R8, types.int64[:, ::1]))
+def count_tokens(tokens, contexts, counts):
+    """Adds to `counts`, int64[contexts, 256]."""
+    for i in range(tokens.size):
+        counts[index(contexts[i]), index(tokens[i])] += 1
+
+
+@inlined
+def _put(x, words, at, most):
+    """Makes room in a state that may be at most below `most`."""
+    if x >= most:
+        at -= 2
+        store_u16(words, at, np.uint16(x & 0xFFFF))
+        x >>= 16
+    return x, at
+
+
+@kernel(types.int64(_SHAPE, int64, R8, R8, R16, R32, I64, W8))
+def put_rows(s, wavefront, tokens, contexts, lower, starts, states, words):
+    """Codes what `model_rows` has set, from the end of `words`; returns where it begins.
+
+    `starts`: as `entropy.rans.kernels.build_starts` makes it. `states`: int64[wavefront *
+    channels].
+    Room: 4 bytes a sample.
+    """
+    at = words.size
+    i = int64(tokens.size)
+    for k in range((s.rows + wavefront - 1) // wavefront):
+        group = ((s.rows + wavefront - 1) // wavefront - 1 - k) * wavefront
+        together = min(wavefront, s.rows - group)
+        steps = s.width + SKEW * (together - 1)
+        for back in range(steps):
+            t = steps - 1 - back
+            for other in range(together):
+                row = together - 1 - other
+                x = t - SKEW * row
+                if x < 0 or x >= s.width:
+                    continue
+                for before in range(s.channels):
+                    c = s.channels - 1 - before
+                    i -= 1
+                    state = states[index(row * s.channels + c)]
+                    token = int64(tokens[index(i)])
+                    if token >= DIRECT:
+                        low = ((token - DIRECT) >> 2) + 5
+                        state, at = _put(state, words, at, int64(1) << (32 - low))
+                        state = state << low | int64(lower[index(i)])
+                    start = int64(starts[index(int64(contexts[index(i)]) << 8 | token)])
+                    freq = start >> 16
+                    state, at = _put(state, words, at, freq << 20)
+                    quotient = np.uint32(state) // np.uint32(freq)
+                    rest = state - int64(quotient) * freq
+                    states[index(row * s.channels + c)] = (
+                        (int64(quotient) << 12) + rest + (start & 0xFFFF)
+                    )
+    return at
+
+
+@inlined
+def _filled(state, words, at):
+    """A state with a word from the stream where it needs one; the last word again at its end."""
+    word = int64(load_u16(words, min(at, int64(words.size - 2))))
+    short = state < _FIRST
+    return (state << 16 | word) if short else state, at + 2 * int64(short)
+
+
+@kernel(types.int64(_SHAPE, _WORK, R8, int64, int64, R8, int64, I64, W32))
+def take_rows(s, w, levels, scale, wavefront, words, at, states, table):
+    """Decodes all planes; returns the position in `words` after them, maybe beyond their end.
+
+    `words`: at least two bytes. `table`: as `entropy.rans.kernels.build_table` makes it.
+    """
+    mask = (int64(1) << s.depth) - 1
+    for group in range(0, s.rows, wavefront):
+        together = min(wavefront, s.rows - group)
+        for t in range(s.width + SKEW * (together - 1)):
+            for row in range(together):
+                x = t - SKEW * row
+                if x < 0 or x >= s.width:
+                    continue
+                for c in range(s.channels):
+                    here = _place(s, c, group + row) + x
+                    errors = row * s.channels
+                    _begin(w, s, here, errors + c, x)
+                    p, place, context = _context(w, s, levels, scale, here, c, errors)
+                    state = states[index(errors + c)]
+                    entry = int64(table[index(context << 12 | state & 4095)])
+                    state = ((entry >> 20) + 1) * (state >> 12) + (entry >> 8 & 4095)
+                    state, at = _filled(state, words, at)
+                    folded = entry & 255
+                    if folded >= DIRECT:
+                        low = ((folded - DIRECT) >> 2) + 5
+                        top = 4 | folded & 3
+                        folded = top << low | state & ((int64(1) << low) - 1)
+                        state, at = _filled(state >> low, words, at)
+                    states[index(errors + c)] = state
+                    error = (folded >> 1) ^ -(folded & 1)
+                    w.planes[index(here)] = np.int32(_wrapped(p + error, w.lows[index(c)], mask))
+                    _learn(w, here, s, place, error, errors + c, group + row, x)
+        if at > words.size:
+            break
+    return at

@@ -1,0 +1,599 @@
+"""Context mixing of pixels: one kernel for both directions, so that both have the same model.
+
+A sample is binary decisions, its highest bit first. Distributions about several predictions, and
+adaptive probabilities under hashed contexts, each predict the next bit; mixers weigh them in the
+logistic domain (M. Mahoney, PAQ; B. Meyer, P. Tischer, "TMW", 1997, for blended distributions).
+All arithmetic is in integers. See spec.md, whose names are used here.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from densor.codec.byte_cm.apm import apm_predict, apm_update
+from densor.codec.byte_cm.mixer import dot, final_sum, train, train_final
+from densor.codec.image.predict import (
+    LEFT,
+    SIDES,
+    TOP,
+    begin_row,
+    sample_done,
+)
+from densor.codec.image.recursive import FEATURES, SETTINGS, adapt, linear
+from densor.entropy.arithmetic.kernels import AT, decode_bit, encode_bit
+from densor.entropy.intrinsics import prefetch
+from densor.entropy.jit import I32, I64, W8, W16, W32, index, inlined, kernel
+
+int64 = numba.int64
+
+PREDICTORS = 6
+CONTEXTS = 12
+INPUTS = 24  # of mixers: predictors, contexts, match, a constant; whole vectors
+MATCH, CONSTANT = PREDICTORS + CONTEXTS, PREDICTORS + CONTEXTS + 1
+ROWS = (256, 16 * 48, 16 * 64)  # of each set of weights
+SETS = len(ROWS)
+ALL_ROWS = sum(ROWS)
+QUALITIES = 48  # classes of recent errors
+BIASES = 64 * 16
+APM_ROWS = (48 * 256, 16 * 64 * 16)
+SCALES = 76  # of distributions, four to an octave, from 1/8 of a level on
+CENTRE = 256  # of a table of distribution
+ALL = 1 << 22  # what a distribution sums up to
+LENGTHS = 16  # classes of lengths of matches
+PLACES = 1 << 16  # of the match model
+_SEEN = 250
+_MIN_P = 24
+
+
+class Image(NamedTuple):
+    """Sizes of the planes."""
+
+    rows: int
+    width: int
+    channels: int
+    depth: int
+    contexts: int  # that are used
+    lines: int  # of counters of each context in each plane, a power of two
+    steps: int  # of each linear predictor after each sample
+
+
+class State(NamedTuple):
+    """The adaptive state; sizes for c channels of width w."""
+
+    coder: npt.NDArray[np.int64]
+    planes: npt.NDArray[np.int32]
+    features: npt.NDArray[np.int32]  # int32[FEATURES], of the sample at hand
+    scaled: npt.NDArray[np.int32]  # the same as the linear predictors learn them
+    correlations: npt.NDArray[np.int32]  # int32[c SETTINGS FEATURES FEATURES]
+    gradients: npt.NDArray[np.int64]  # int64[c SETTINGS FEATURES]
+    weights: npt.NDArray[np.int32]  # int32[c SETTINGS FEATURES]
+    next: npt.NDArray[np.int64]  # int64[c SETTINGS]
+    errors: npt.NDArray[np.int32]  # int32[c PREDICTORS 3 (w + SIDES)]: of three rows in turns
+    sums: npt.NDArray[np.int64]  # int64[2 c PREDICTORS QUALITIES]: of errors, and how many
+    bias: npt.NDArray[np.int64]  # int64[2 c PREDICTORS BIASES]: likewise
+    raw: npt.NDArray[np.int64]  # int64[6 PREDICTORS]: the next six, each of the sample at hand
+    hashes: npt.NDArray[np.int64]  # int64[2 CONTEXTS], and places of their lines
+    counters: npt.NDArray[np.uint32]  # uint32[c contexts lines 16]
+    inputs: npt.NDArray[np.int32]  # int32[INPUTS]
+    mixers: npt.NDArray[np.int32]  # int32[c ALL_ROWS, INPUTS]
+    outputs: npt.NDArray[np.int32]  # int32[SETS]
+    final: npt.NDArray[np.int32]  # int32[16 c, SETS]
+    apm0: npt.NDArray[np.uint16]
+    apm1: npt.NDArray[np.uint16]
+    places: npt.NDArray[np.uint32]  # uint32[PLACES]: of the match model
+    match: npt.NDArray[np.int64]  # int64[2]: place and length
+    matches: npt.NDArray[np.uint32]  # uint32[c LENGTHS 16]
+
+
+class Tables(NamedTuple):
+    """Constants."""
+
+    squash: npt.NDArray[np.uint16]
+    stretch: npt.NDArray[np.int16]
+    rate: npt.NDArray[np.int32]
+    trust: npt.NDArray[np.int32]  # int32[256]: of counters by what they have seen, 2^-8
+    narrow: npt.NDArray[np.int32]  # int32[2 CENTRE + 1]: distribution
+    wide: npt.NDArray[np.int32]  # of heavier tails
+    inverse: npt.NDArray[np.int64]  # int64[SCALES]
+
+
+_I32_2D = types.Array(types.int32, 2, "C")
+IMAGE_TYPE = types.NamedUniTuple(types.int64, len(Image._fields), Image)
+STATE_TYPE = types.NamedTuple(
+    (
+        I64, I32, I32, I32, I32, I64, I32, I64, I32, I64, I64, I64, I64, W32, I32, _I32_2D, I32,
+        _I32_2D, W16, W16, W32, I64, W32,
+    ),
+    State,
+)  # fmt: skip
+TABLES_TYPE = types.NamedTuple((W16, types.int16[::1], I32, I32, I32, I32, I64), Tables)
+# Parts of `raw`
+_RAW, _MEAN, _SCALE, _CLASS, _PLACE, _BELOW, _ABOVE = (i * PREDICTORS for i in range(7))
+RAW_PARTS = 7
+
+
+@inlined
+def _within(value, low, high):
+    return min(max(value, low), high)
+
+
+@inlined
+def _median(a, b, c):
+    """The prediction of the median edge detector of JPEG-LS."""
+    return _within(a + b - c, min(a, b), max(a, b))
+
+
+@inlined
+def _length(value):
+    bits = int64(0)
+    while value >> bits:
+        bits += 1
+    return bits
+
+
+@inlined
+def _class_of(value):
+    """A class of a number that is not negative, four to an octave."""
+    if value < 8:
+        return value
+    bits = _length(value)
+    return min(int64(QUALITIES - 1), 8 + 4 * (bits - 4) + ((value >> (bits - 3)) & 3))
+
+
+@inlined
+def _scale_of(mean):
+    """The scale for a mean error in units of 1/64: four to an octave."""
+    v = (mean * 25) >> 5
+    if v < 8:
+        return int64(0)
+    bits = _length(v)
+    top = v << 16 >> bits
+    part = int64(top >= 38968) + int64(top >= 46341) + int64(top >= 55109)
+    return min(4 * (bits - 4) + part, int64(SCALES - 1))
+
+
+@inlined
+def _feature(s, i, value, own):
+    s.features[index(i)] = np.int32(value - own)
+    return i + 1
+
+
+@inlined
+def _around(s, m, i, a, at, stride):
+    """Features of a plane's own neighbours, against the one to the left."""
+    w = a[index(at - 1)]
+    above, twice = at - stride, at - 2 * stride
+    i = _feature(s, i, a[index(above)], w)
+    i = _feature(s, i, a[index(above - 1)], w)
+    i = _feature(s, i, a[index(above + 1)], w)
+    i = _feature(s, i, a[index(at - 2)], w)
+    i = _feature(s, i, a[index(twice)], w)
+    i = _feature(s, i, a[index(twice + 1)], w)
+    i = _feature(s, i, a[index(above - 2)], w)
+    i = _feature(s, i, a[index(above + 2)], w)
+    i = _feature(s, i, a[index(twice - 1)], w)
+    i = _feature(s, i, a[index(at - 3 * stride)], w)
+    i = _feature(s, i, a[index(at - 3)], w)
+    if m.channels == 1:
+        i = _feature(s, i, a[index(twice + 2)], w)
+        i = _feature(s, i, a[index(twice - 2)], w)
+        i = _feature(s, i, a[index(above + 3)], w)
+        i = _feature(s, i, a[index(above - 3)], w)
+        i = _feature(s, i, a[index(at - 3 * stride + 1)], w)
+        i = _feature(s, i, a[index(at - 3 * stride - 1)], w)
+    return i
+
+
+@inlined
+def _across(s, i, a, at, stride, far):
+    """Features of an earlier plane, against its sample to the left."""
+    w = a[index(at - 1)]
+    i = _feature(s, i, a[index(at)], w)
+    i = _feature(s, i, a[index(at - stride)], w)
+    i = _feature(s, i, a[index(at - stride - 1)], w)
+    i = _feature(s, i, a[index(at - stride + 1)], w)
+    if far:
+        i = _feature(s, i, a[index(at - 2)], w)
+        i = _feature(s, i, a[index(at - 2 * stride)], w)
+    return i
+
+
+@inlined
+def _gather(s, m, c, at, stride, plane):
+    """Sets the features of the sample at `at` of plane `c`; returns how many there are."""
+    a = s.planes
+    i = _around(s, m, int64(0), a, at, stride)
+    if c > 0:
+        i = _across(s, i, a, at - plane, stride, c == 1)
+    if c > 1:
+        i = _across(s, i, a, at - 2 * plane, stride, False)
+    if m.channels >= 3 and c < 2:
+        for later in range(c + 1, 3):
+            there = at + (later - c) * plane
+            i = _feature(s, i, a[index(there - 1)], a[index(there - stride)])
+    shift = max(int64(0), m.depth - 8)
+    for k in range(FEATURES):
+        s.scaled[index(k)] = np.int32(0)
+    for k in range(i):
+        s.scaled[index(k)] = np.int32((int64(s.features[index(k)]) * 2) >> shift)
+    return i
+
+
+@inlined
+def _fixed_predictions(s, c, at, stride, plane, most):
+    """Sets the predictions that do not adapt, in units of 1/16."""
+    a = s.planes
+    w, n = int64(a[index(at - 1)]), int64(a[index(at - stride)])
+    nw, ne = int64(a[index(at - stride - 1)]), int64(a[index(at - stride + 1)])
+    ww, nn = int64(a[index(at - 2)]), int64(a[index(at - 2 * stride)])
+    nne = int64(a[index(at - 2 * stride + 1)])
+    raw = s.raw
+    med = _median(w, n, nw)
+    zero = int64(0)
+    if c == 0:
+        raw[2] = med * 16
+        raw[3] = _within(8 * (w + n) + 4 * (ne - nw), zero, most)
+        raw[4] = _within(16 * (n + ne - nne), zero, most)
+        raw[5] = _within(8 * (2 * w - ww + 2 * n - nn), zero, most)
+        return
+    b = at - plane
+    p, pw, pn = int64(a[index(b)]), int64(a[index(b - 1)]), int64(a[index(b - stride)])
+    pnw, pne = int64(a[index(b - stride - 1)]), int64(a[index(b - stride + 1)])
+    raw[2] = _within(16 * (med + p - _median(pw, pn, pnw)), zero, most)
+    raw[3] = _within(8 * (w + n) + 8 * (2 * p - pw - pn), zero, most)
+    if c == 1:
+        raw[4] = _within(
+            8 * (w + n) + 4 * (ne - nw) + 16 * p - 8 * (pw + pn) - 4 * (pne - pnw), zero, most
+        )
+    else:
+        q = b - plane
+        q0, qw, qn = int64(a[index(q)]), int64(a[index(q - 1)]), int64(a[index(q - stride)])
+        raw[4] = _within(8 * (w + n) + 8 * (2 * q0 - qw - qn), zero, most)
+    far = 16 * p - 8 * (pw + pn + pne - pnw)
+    raw[5] = _within(8 * (w + n + ne - nw) + ((far * 3) >> 2), zero, most)
+
+
+@inlined
+def _error_row(m, c, i, y):
+    return ((c * PREDICTORS + i) * 3 + (y + 3) % 3) * (m.width + SIDES) + LEFT
+
+
+@inlined
+def _correct(s, m, c, y, x, texture, most):
+    """Bias-corrected predictions, classes of their errors and scales of their distributions."""
+    raw = s.raw
+    shift = max(int64(0), m.depth - 8) >> 1
+    for i in range(PREDICTORS):
+        e = s.errors
+        here, above = _error_row(m, c, i, y) + x, _error_row(m, c, i, y - 1) + x
+        twice = _error_row(m, c, i, y - 2) + x
+        size = 2 * abs(int64(e[index(here - 1)])) + 2 * abs(int64(e[index(above)]))
+        size += abs(int64(e[index(above - 1)])) + abs(int64(e[index(above + 1)]))
+        size += abs(int64(e[index(here - 2)])) + abs(int64(e[index(twice)]))
+        if c > 0:
+            size = (2 * size + 5 * abs(int64(e[index(_error_row(m, c - 1, i, y) + x)]))) // 3
+        kind = _class_of(size >> (3 + shift))
+        raw[index(_CLASS + i)] = kind
+        place = 2 * ((c * PREDICTORS + i) * BIASES + texture * 16 + min(int64(15), kind >> 1))
+        raw[index(_PLACE + i)] = place
+        mean = raw[index(i)]
+        if s.bias[index(place + 1)] > 0:
+            mean += s.bias[index(place)] // s.bias[index(place + 1)]
+        raw[index(_MEAN + i)] = _within(mean, int64(0), most)
+        at = 2 * ((c * PREDICTORS + i) * QUALITIES + kind)
+        if s.sums[index(at + 1)] > 0:
+            expected = 4 * s.sums[index(at)] // s.sums[index(at + 1)]
+        else:
+            expected = 64 + (size >> 2)
+        raw[index(_SCALE + i)] = _scale_of(expected)
+        raw[index(_BELOW + i)] = 0
+        raw[index(_ABOVE + i)] = ALL
+
+
+@inlined
+def _hash(value, i):
+    h = (value + i * 0x3C6EF372) * 0x2C1B3C6D9E3779B1
+    h ^= (h >> 29) & 0x7FFFFFFFF
+    h *= 0x165667B19E3779F9
+    return (h >> 20) & 0xFFFFFFFF
+
+
+@inlined
+def _step(value, depth):
+    """An error in units of 1/16 as one of 15 steps."""
+    return _within(value >> (5 + max(int64(0), depth - 8)), int64(-7), int64(7)) + 8
+
+
+@inlined
+def _hash_contexts(s, m, c, at, stride, plane, y, x, texture):
+    a, raw, h = s.planes, s.raw, s.hashes
+    w, n = int64(a[index(at - 1)]), int64(a[index(at - stride)])
+    nw, ne = int64(a[index(at - stride - 1)]), int64(a[index(at - stride + 1)])
+    ww, nn = int64(a[index(at - 2)]), int64(a[index(at - 2 * stride)])
+    p = int64(a[index(at - plane)]) if c > 0 else int64(0)
+    o0, o1 = (raw[_MEAN] + 8) >> 4, (raw[_MEAN + 1] + 8) >> 4
+    o2, o3 = (raw[_MEAN + 2] + 8) >> 4, (raw[_MEAN + 3] + 8) >> 4
+    kind = raw[_CLASS]
+    before = int64(s.errors[index(_error_row(m, c, 0, y) + x - 1)])
+    over = int64(s.errors[index(_error_row(m, c, 0, y - 1) + x)])
+    beside = int64(0)
+    if c > 0:
+        beside = _step(int64(s.errors[index(_error_row(m, c - 1, 0, y) + x)]), m.depth)
+    h[0] = raw[_MEAN] >> 2
+    h[1] = o0 << 6 | kind
+    h[2] = o0 << 16 | o1
+    h[3] = o0 << 16 | w
+    h[4] = o0 << 16 | n
+    h[5] = p << 32 | w << 16 | n
+    h[6] = o2 << 16 | (p if c > 0 else ne)
+    h[7] = o0 << 12 | texture << 6 | kind >> 1
+    h[8] = (((p >> 2) << 14 | w >> 2) << 14 | n >> 2) << 22 ^ (ne >> 2) << 14 ^ nw >> 2
+    if c > 1:
+        h[9] = p << 16 | int64(a[index(at - 2 * plane)])
+    else:
+        h[9] = p << 34 | (2 * w - ww & 0x1FFFF) << 17 | 2 * n - nn & 0x1FFFF
+    h[10] = o0 << 16 | _step(before, m.depth) << 8 | _step(over, m.depth) << 4 | beside
+    h[11] = o3 << 16 | (raw[_MEAN + 4] + 8) >> 4
+    for i in range(m.contexts):
+        h[index(i)] = _hash(h[index(i)], i)
+
+
+@inlined
+def _find_lines(s, m, c, node):
+    """Places of the lines of counters for the next four bits."""
+    for i in range(m.contexts):
+        line = _hash(s.hashes[index(i)], node) & (m.lines - 1)
+        place = ((c * m.contexts + i) * m.lines + line) << 4
+        s.hashes[index(CONTEXTS + i)] = place
+        prefetch(s.counters, place)
+
+
+@inlined
+def _share(table, inverse, distance):
+    """What of a distribution is below a distance from its centre."""
+    place = ((distance * inverse) >> 16) + (CENTRE << 8)
+    place = _within(place, int64(0), int64((2 * CENTRE << 8) - 1))
+    lower = int64(table[index(place >> 8)])
+    upper = int64(table[index((place >> 8) + 1)])
+    return lower + (((upper - lower) * (place & 255)) >> 8)
+
+
+@inlined
+def _distribution_inputs(s, t, middle):
+    """Inputs from the distributions: whether the sample is at least `middle`."""
+    raw = s.raw
+    edge = 16 * middle - 8
+    for i in range(PREDICTORS):
+        inverse = t.inverse[index(raw[index(_SCALE + i)])]
+        distance = edge - raw[index(_MEAN + i)]
+        table = t.narrow if i & 1 else t.wide
+        share = _share(table, inverse, distance)
+        below, above = raw[index(_BELOW + i)], raw[index(_ABOVE + i)]
+        share = _within(share, below, above)
+        raw[index(_RAW_MIDDLE + i)] = share
+        p = int64(2048)
+        if above - below > 8:
+            p = ((above - share) * 4095 + ((above - below) >> 1)) // (above - below)
+        s.inputs[index(i)] = t.stretch[index(p)]
+
+
+_RAW_MIDDLE = RAW_PARTS * PREDICTORS
+
+
+@inlined
+def _narrowed(s, bit):
+    raw = s.raw
+    for i in range(PREDICTORS):
+        if bit:
+            raw[index(_BELOW + i)] = raw[index(_RAW_MIDDLE + i)]
+        else:
+            raw[index(_ABOVE + i)] = raw[index(_RAW_MIDDLE + i)]
+
+
+@inlined
+def _counter_inputs(s, t, m, node):
+    for i in range(m.contexts):
+        value = int64(s.counters[index(s.hashes[index(CONTEXTS + i)] + node)])
+        stretched = int64(t.stretch[index(value >> 20)])
+        s.inputs[index(PREDICTORS + i)] = (stretched * int64(t.trust[index(value & 255)])) >> 8
+
+
+@inlined
+def _learn_counter(counters, at, bit, rate):
+    value = int64(counters[index(at)])
+    seen = value & 1023
+    goal = (int64(bit) << 22) - int64(bit)
+    change = ((goal - (value >> 10)) * int64(rate[index(seen)])) >> 16
+    counters[index(at)] = np.uint32(value + (change << 10) + int64(seen < _SEEN))
+
+
+@inlined
+def _code_sample(coding, s, t, m, data, c, at, texture, expected, length):
+    """Codes or decodes the sample at `at` of plane `c`; returns it."""
+    value = int64(s.planes[index(at)])
+    depth = m.depth
+    low, node, slot = int64(0), int64(1), int64(1)
+    kind, kind2 = s.raw[_CLASS], s.raw[_CLASS + 2]
+    centre = (s.raw[_MEAN] + 8) >> 4
+    shift = max(int64(0), depth - 8)
+    for done in range(depth):
+        b = depth - 1 - done
+        if done & 3 == 0:
+            _find_lines(s, m, c, node)
+            slot = int64(1)
+        middle = low + (int64(1) << b)
+        _distribution_inputs(s, t, middle)
+        _counter_inputs(s, t, m, slot)
+        guess = (expected >> b) & 1
+        fits = length > 0 and expected >> (b + 1) == low >> (b + 1)
+        where = ((c * LENGTHS + length) << 4) + b
+        said = int64(0)
+        if fits:
+            said = int64(t.stretch[index(int64(s.matches[index(where)]) >> 20)])
+            said = said if guess else -said
+        s.inputs[MATCH] = np.int32(said)
+        s.inputs[CONSTANT] = np.int32(256)
+        base = c * ALL_ROWS
+        row0 = base + min(int64(255), node)
+        row1 = base + ROWS[0] + b * 48 + kind
+        row2 = base + ROWS[0] + ROWS[1] + b * 64 + texture
+        s.outputs[0] = np.int32(dot(s.inputs, s.mixers, row0))
+        s.outputs[1] = np.int32(dot(s.inputs, s.mixers, row1))
+        s.outputs[2] = np.int32(dot(s.inputs, s.mixers, row2))
+        final = s.final[index(c * 16 + b)]
+        total = int64(0)
+        for k in range(SETS):
+            total += int64(s.outputs[index(k)]) * int64(final[index(k)])
+        mixed = final_sum(total)
+        off = _within((middle - centre) >> shift, int64(-128), int64(127)) + 128
+        apm0 = c * APM_ROWS[0] + kind * 256 + off
+        apm1 = c * APM_ROWS[1] + (b * 64 + texture) * 16 + min(int64(15), kind2 >> 1)
+        p = 2 * int64(t.squash[index(mixed + 2048)])
+        p += apm_predict(s.apm0, apm0, mixed) + apm_predict(s.apm1, apm1, mixed)
+        p = _within((p + 2) >> 2, int64(_MIN_P), int64(65536 - _MIN_P))
+        if coding:
+            bit = (value >> b) & 1
+            encode_bit(s.coder, data, bit, p)
+        else:
+            bit = int64(decode_bit(s.coder, data, p))
+        for k in range(SETS):
+            error = (bit << 16) - int64(t.squash[index(int64(s.outputs[index(k)]) + 2048)])
+            row = row0 if k == 0 else (row1 if k == 1 else row2)
+            train(s.inputs, s.mixers, row, (error * 3) >> 1)
+        train_final(s.outputs, final, (bit << 16) - int64(t.squash[index(mixed + 2048)]))
+        apm_update(s.apm0, apm0, mixed, bit)
+        apm_update(s.apm1, apm1, mixed, bit)
+        for i in range(m.contexts):
+            _learn_counter(s.counters, s.hashes[index(CONTEXTS + i)] + slot, bit, t.rate)
+        if fits:
+            _learn_counter(s.matches, where, int64(bit == guess), t.rate)
+        _narrowed(s, bit)
+        if bit:
+            low = middle
+        node = node << 1 | bit
+        slot = slot << 1 | bit
+    return low
+
+
+@inlined
+def _learn_errors(s, m, c, y, x, value):
+    raw = s.raw
+    v = value * 16
+    for i in range(PREDICTORS):
+        place = raw[index(_PLACE + i)]
+        s.bias[index(place)] += v - raw[index(i)]
+        s.bias[index(place + 1)] += 1
+        if s.bias[index(place + 1)] >= 256:
+            s.bias[index(place)] >>= 1
+            s.bias[index(place + 1)] >>= 1
+        error = v - raw[index(_MEAN + i)]
+        s.errors[index(_error_row(m, c, i, y) + x)] = np.int32(error)
+        at = 2 * ((c * PREDICTORS + i) * QUALITIES + raw[index(_CLASS + i)])
+        s.sums[index(at)] += abs(error)
+        s.sums[index(at + 1)] += 1
+        if s.sums[index(at + 1)] >= 1024:
+            s.sums[index(at)] >>= 1
+            s.sums[index(at + 1)] >>= 1
+
+
+@inlined
+def _texture(s, at, stride):
+    a = s.planes
+    p = (s.raw[0] + 8) >> 4
+    return (
+        int64(a[index(at - 1)] > p)
+        | int64(a[index(at - stride)] > p) << 1
+        | int64(a[index(at - stride - 1)] > p) << 2
+        | int64(a[index(at - stride + 1)] > p) << 3
+        | int64(a[index(at - 2)] > p) << 4
+        | int64(a[index(at - 2 * stride)] > p) << 5
+    )
+
+
+@inlined
+def _sample(coding, s, t, m, data, c, y, x, expected, length):
+    stride = m.width + SIDES
+    plane = (m.rows + TOP) * stride
+    at = c * plane + (TOP + y) * stride + LEFT + x
+    if x == 0:
+        begin_row(s.planes, at, stride)
+    most = ((int64(1) << m.depth) - 1) * 16
+    count = _gather(s, m, c, at, stride, plane)
+    base = int64(s.planes[index(at - 1)])
+    which = c * SETTINGS
+    for k in range(SETTINGS):
+        found = base * 16 + linear(s.weights, (which + k) * FEATURES, s.features, count)
+        s.raw[index(k)] = _within(found, int64(0), most)
+    _fixed_predictions(s, c, at, stride, plane, most)
+    texture = _texture(s, at, stride)
+    _correct(s, m, c, y, x, texture, most)
+    _hash_contexts(s, m, c, at, stride, plane, y, x, texture)
+    value = _code_sample(coding, s, t, m, data, c, at, texture, expected, length)
+    s.planes[index(at)] = np.int32(value)
+    sample_done(s.planes, at, stride, y == 0, x + 1 == m.width)
+    _learn_errors(s, m, c, y, x, value)
+    shift = max(int64(0), m.depth - 8)
+    goal = ((value - base) * 32) >> shift
+    for k in range(SETTINGS):
+        said = linear(s.weights, (which + k) * FEATURES, s.scaled, count)
+        forget = int64(10) if k == 0 else int64(12)
+        ridge = int64(64) if k == 0 else int64(256)
+        adapt(s, which + k, s.scaled, count, goal - said, forget, ridge, m.steps)
+    return value
+
+
+@inlined
+def _look_up(s, m, y, x):
+    """Finds where the pixels about the next one were seen before; notes where they are now."""
+    stride = m.width + SIDES
+    plane = (m.rows + TOP) * stride
+    at = (TOP + y) * stride + LEFT + x
+    h = int64(0)
+    for c in range(m.channels):
+        a = at + c * plane
+        for near in (a - 1, a - 2, a - stride - 1, a - stride, a - stride + 1):
+            h = _hash(h * 0x10001 + int64(s.planes[index(near)]) + 1, int64(7))
+    slot = h & (PLACES - 1)
+    found = int64(s.places[index(slot)])
+    s.places[index(slot)] = np.uint32(at)
+    if s.match[1] == 0:
+        s.match[0] = found
+        s.match[1] = int64(found > 0)
+
+
+@kernel(
+    types.void(types.boolean, IMAGE_TYPE, STATE_TYPE, TABLES_TYPE, W8, types.int64, types.int64),
+    counted=False,
+)
+def code_rows(coding, m, s, t, data, begin, end):
+    """Codes or decodes rows `begin` to `end` of all planes; pieces follow each other from 0 on.
+
+    `data`: the arithmetic stream; the position in it is part of the coder's state. More than
+    `data` has room for is counted, not written, and decoding stops soon after its end.
+    """
+    plane = (m.rows + TOP) * (m.width + SIDES)
+    for y in range(begin, end):
+        for c in range(m.channels):
+            for i in range(PREDICTORS):
+                row = _error_row(m, c, i, y)
+                above = _error_row(m, c, i, y - 1)
+                for d in range(1, LEFT + 1):
+                    s.errors[index(row - d)] = s.errors[index(above)]
+                    s.errors[index(above + m.width - 1 + d)] = s.errors[index(above + m.width - 1)]
+        for x in range(m.width):
+            _look_up(s, m, y, x)
+            place, length = s.match[0], s.match[1]
+            right = True
+            for c in range(m.channels):
+                expected = int64(0)
+                if length > 0:
+                    expected = int64(s.planes[index(place + c * plane)])
+                value = _sample(coding, s, t, m, data, c, y, x, expected, length)
+                right = right and value == expected
+            s.match[0] = place + 1
+            s.match[1] = min(length + 1, int64(LENGTHS - 1)) if right and length > 0 else int64(0)
+        if s.coder[AT] > data.size + 4:
+            break
