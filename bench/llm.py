@@ -24,8 +24,8 @@ from bench import machine
 from densor import compress
 from densor.codec.language_model import encoder as coding
 from densor.codec.language_model import params as wire
-from densor.codec.language_model.decoder import LlmDecoder
-from densor.codec.language_model.encoder import LlmEncoder
+from densor.codec.language_model.decoder import LanguageModelDecoder
+from densor.codec.language_model.encoder import LanguageModelEncoder
 from densor.codec.language_model.session import Session
 from densor.runtime.workers import Workers
 
@@ -50,14 +50,14 @@ def measure(name: str, data: bytes, llm: str) -> Row:
     session = Session(llm)
     session.weights()
     begin = time.process_time()
-    coder = LlmEncoder(content, session, Workers(1))
+    coder = LanguageModelEncoder(content, session, Workers(1))
     chunks = coder.encode().result().chunks
     packing = time.process_time() - begin
     model = wire.parse(coder.model())
     begin, at = time.process_time(), 0
     for _, payload, size in chunks:
         out = np.zeros(size, np.uint8)
-        LlmDecoder(model, session).decode(np.frombuffer(payload, np.uint8), out)
+        LanguageModelDecoder(model, session).decode(np.frombuffer(payload, np.uint8), out)
         if not np.array_equal(out, content[at : at + size]):
             sys.exit(f"{name}: wrong bytes")
         at += size

@@ -5,7 +5,6 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, Unpack
 
 import numpy as np
@@ -53,7 +52,7 @@ __all__ = [
 ]
 
 _BYTES_LIKE = (bytes, bytearray, memoryview)
-_SMALL = 1 << 18  # bytes that one thread has coded before others have woken up
+_MAX_ONE_THREAD = 1 << 18  # bytes that one thread has coded before others have woken up
 
 
 def compress(
@@ -96,7 +95,7 @@ def compress(
     given = None if chosen.base is None else _given_base(chosen.base)
     if given is not None and (given.source.size != data.size or _form(chosen.base) != _form(obj)):
         raise ArgumentError("base must have the dtype, shape and memory order of the object")
-    if not chosen.threads and data.size <= _SMALL and chosen.language_model is None:
+    if not chosen.threads and data.size <= _MAX_ONE_THREAD and chosen.language_model is None:
         chosen = write_options(chosen, threads=1)
     packed = pack_entry(meta, data, kind, chosen, given)
     if chosen.verify:
@@ -146,7 +145,7 @@ def decompress(
     """
     chosen = read_options(options, threads=threads, **keywords)
     stored = as_bytes(blob).size
-    if not chosen.threads and stored <= _SMALL and chosen.language_model is None:
+    if not chosen.threads and stored <= _MAX_ONE_THREAD and chosen.language_model is None:
         chosen = read_options(chosen, threads=1)
     given = None if chosen.base is None else _given_base(chosen.base)
     reader = StreamReader(MemorySource(blob), chosen, given)
@@ -256,15 +255,10 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         if self._open:
             self._open = False
-            self._context.__exit__(kind, error, trace)
+            self._context.__exit__(*error)
 
 
 def save_file(

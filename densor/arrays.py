@@ -15,8 +15,8 @@ from densor.formats.tensors import TensorInfo, c_strides, is_view
 
 _NOTHING = np.empty(0, np.uint8)
 _PAIRS = ("C32", "BC32", "C64", "C128")  # elements of two numbers
-_MOST_COPIES = 4  # of each byte of a stretch, where a view repeats them
-_SMALL_COPY = 1 << 20  # bytes that a view may always have
+_MAX_COPIES = 4  # of each byte of a stretch, where a view repeats them
+_MAX_FREE_COPY = 1 << 20  # bytes that a view may always have
 
 
 def is_torch(thing: object) -> bool:
@@ -207,7 +207,7 @@ def viewed(info: TensorInfo, data: Bytes) -> Bytes:
     assert info.view is not None and is_view(info)
     item = dtypes.SIZES[info.dtype]
     strides = c_strides(info.shape) if info.view.strides is None else info.view.strides
-    if math.prod(info.shape) * item > _MOST_COPIES * info.size + _SMALL_COPY:
+    if math.prod(info.shape) * item > _MAX_COPIES * info.size + _MAX_FREE_COPY:
         raise LimitError(f"{info.name}: repeats its elements too often")
     whole = data[: data.size // item * item].view(f"V{item}")
     if 0 in info.shape:
@@ -242,8 +242,12 @@ def memory_of(out: Any, size: int) -> Bytes:
 
         found: Bytes = out.detach().reshape(-1).view(torch.uint8).numpy() if size else _NOTHING
         return found
-    view = memoryview(out) if not isinstance(out, np.ndarray) else out.data
-    if view.readonly or not view.c_contiguous or view.nbytes != size:
+    if isinstance(out, np.ndarray):  # not every dtype has a buffer
+        fits = out.flags.writeable and out.flags.c_contiguous and out.nbytes == size
+    else:
+        view = memoryview(out)
+        fits = not view.readonly and view.c_contiguous and view.nbytes == size
+    if not fits:
         raise ArgumentError(f"out must be a writable contiguous buffer of {size} bytes")
     return as_bytes(out)
 

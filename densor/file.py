@@ -30,8 +30,8 @@ from densor.formats.tensors import TensorInfo, is_readable
 from densor.options import ReadKeywords, ReadOptions, read_options
 from densor.runtime.gc_pause import collection_paused
 
-_MOST_COPIES = 4  # of each byte of a file, where tensors overlap
-_SMALL_COPIES = 1 << 20  # bytes that may always be copied
+_MAX_COPIES = 4  # of each byte of a file, where tensors overlap
+_MAX_FREE_COPIES = 1 << 20  # bytes that may always be copied
 _BUFFER = 1 << 20  # bytes that a file object reads at a time
 
 
@@ -205,7 +205,7 @@ class File:
             if tensor.view is not None or tensor.offset % dtypes.SIZES.get(tensor.dtype, 1):
                 data = data.copy() if tensor.view is None else arrays.viewed(tensor, data)
                 copied += data.size
-                if copied > _MOST_COPIES * entry.size + _SMALL_COPIES:
+                if copied > _MAX_COPIES * entry.size + _MAX_FREE_COPIES:
                     raise LimitError(f"{entry.meta.name}: too many tensors share its bytes")
             found[name] = self._hand_out(tensor.dtype, tensor.shape, data)
         return {name: found[name] for name in self._tensors}

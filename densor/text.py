@@ -1,5 +1,7 @@
 """What compressors know about text: how surprising each byte is, and what may come next.
 
+And symbols of any kind under distributions that the caller has: `encode_symbols`.
+
 >>> from densor.text import generate
 >>> generate("densor", b"to be or not " * 99, 20, seed=1)[-20:]
 b'to be or not to be o'
@@ -22,8 +24,8 @@ from densor.codec.byte_cm.segment import Segment
 from densor.codec.language_model.meter import Cost, Meter
 from densor.codec.language_model.session import Session
 from densor.codec.zstd import zstd_compress
-from densor.entropy.symbols import SymbolModel, cumulative
-from densor.errors import ArgumentError
+from densor.entropy.symbols import MAX_TOTAL, SymbolModel, cumulative
+from densor.errors import ArgumentError, FormatError
 
 Compressor = Literal["densor", "zstd", "gzip"] | SymbolModel[Any] | Callable[[bytes], bytes]
 _MEASURED = 1 << 20  # bytes whose tokens are measured at once
@@ -129,3 +131,54 @@ def _from_model(model: SymbolModel[Any], prompt: bytes, n: int, rng: random.Rand
         text.append(byte)
         state = model.update(state, byte)
     return bytes(text)
+
+
+def encode_symbols(symbols: npt.ArrayLike, frequencies: npt.ArrayLike) -> bytes:
+    """Codes `symbols`, integers[n], each from 0 to k - 1, under a distribution of its own.
+
+    `frequencies`: integers[n, k] from 0 on, how likely each symbol is at each place, in proportion
+    to the sum of the row; k is from 2 to 2^22. It takes about -log2(frequency / sum) bits for each
+    symbol, but at most 24, and up to 8 bytes (the range coder of the library `constriction`). What
+    decodes must have the very same frequencies; neither these nor n are stored. ArgumentError for
+    others, or for a symbol of frequency 0. Where a distribution depends on the symbols before it,
+    see `densor.entropy.symbols`.
+    """
+    from densor.entropy.explicit import encode_categorical
+
+    rows = _distributions(frequencies)
+    numbers = np.asarray(symbols)
+    if numbers.shape != rows.shape[:1] or (numbers.dtype.kind not in "iu" and numbers.size):
+        raise ArgumentError("symbols must be integers, one for each distribution")
+    if numbers.size and not 0 <= int(numbers.min()) <= int(numbers.max()) < rows.shape[1]:
+        raise ArgumentError(f"symbols must be from 0 to {rows.shape[1] - 1}")
+    if not rows[np.arange(len(rows)), numbers.astype(np.int64)].all():
+        raise ArgumentError("symbol has no probability")
+    words = encode_categorical(numbers.astype(np.int32), rows)
+    return words.astype("<u4").tobytes()
+
+
+def decode_symbols(data: bytes, frequencies: npt.ArrayLike) -> npt.NDArray[np.int32]:
+    """The symbols, int32[n], that `encode_symbols` coded under the same distributions.
+
+    FormatError for data that it does not write; damage that happens to give other symbols is not
+    noticed.
+    """
+    from densor.entropy.explicit import decode_categorical
+
+    rows = _distributions(frequencies)
+    if len(data) % 4:
+        raise FormatError("symbols are not in whole words of 4 bytes")
+    symbols = decode_categorical(np.frombuffer(data, "<u4"), rows)
+    if not rows[np.arange(len(rows)), symbols].all():
+        raise FormatError("symbols are damaged, or of other distributions")
+    return symbols
+
+
+def _distributions(frequencies: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Frequencies as floats, which are exact; ArgumentError for what are none."""
+    rows = np.asarray(frequencies)
+    if rows.ndim != 2 or rows.dtype.kind not in "iu":
+        raise ArgumentError("frequencies must be integers of two dimensions")
+    if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) <= MAX_TOTAL:
+        raise ArgumentError("frequencies must be from 0 to 2^32")
+    return rows.astype(np.float64)

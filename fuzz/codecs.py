@@ -19,21 +19,21 @@ from helpers import bits_of, random_state, weights
 from densor.codec import registry
 from densor.codec.batch import Batch, Before
 from densor.codec.blocks.block import Field
-from densor.codec.blocks.encoder import FieldsCoder
-from densor.codec.byte_cm.encoder import TextCoder
+from densor.codec.blocks.encoder import BlocksEncoder
+from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.choose import encode_batch
 from densor.codec.codec import decoder_for
-from densor.codec.float_cm.encoder import MixingCoder
+from densor.codec.float_cm.encoder import FloatCmEncoder
 from densor.codec.history import History
 from densor.codec.image.encoder import GradientCoder
 from densor.codec.image.encoder import MixingCoder as ImageMixingCoder
 from densor.codec.image.layout import Layout
 from densor.codec.kind import Data, Kind, kind_of, kind_of_blocks
 from densor.codec.levels import level_settings
-from densor.codec.planes.encoder import PlaneCoder
+from densor.codec.planes.encoder import PlanesEncoder
 from densor.codec.planes.stages.rans import RANS
-from densor.codec.scale_context.encoder import ScalesCoder, low_coder
-from densor.codec.sparse.encoder import SparseCoder
+from densor.codec.scale_context.encoder import ScaleContextEncoder, low_coder
+from densor.codec.sparse.encoder import SparseEncoder
 from densor.codec.zstd import zstd_compress
 from densor.entropy import explicit
 from densor.entropy.huffman.code import unpack_lengths
@@ -214,12 +214,12 @@ def _all_cases() -> list[Case]:
         for level in (1, 3, 6):
             cases += _coded(data, kind, level)
         if kind.layout is not None:
-            cases += _with(PlaneCoder(RANS, data, kind.layout, 64, _LEVEL, kind.integers), data)
+            cases += _with(PlanesEncoder(RANS, data, kind.layout, 64, _LEVEL, kind.integers), data)
         if kind.data is Data.MATRICES:
-            cases += _with(MixingCoder(kind), data)
+            cases += _with(FloatCmEncoder(kind), data)
             low = low_coder(data, kind, _LEVEL)
-            cases += _with(ScalesCoder(kind, History(), low, repeats=False), data)
-        cases += _with(SparseCoder(data, kind, _LEVEL), data)
+            cases += _with(ScaleContextEncoder(kind, History(), low, repeats=False), data)
+        cases += _with(SparseEncoder(data, kind, _LEVEL), data)
     cases += [*_of_blocks(), *_of_changes(), *_of_text(), *_of_images()]
     return list(dict.fromkeys(cases))
 
@@ -231,7 +231,7 @@ def _of_blocks() -> list[Case]:
     data = np.concatenate([scales, scales, numbers], axis=1).ravel()
     fields = (Field("F16", 2), Field("F16", 2, 2), Field("U8", 8, 3), Field("U8", 8, 1))
     kind = kind_of_blocks(fields, 5)
-    coders = [FieldsCoder(data, kind, level, data.size) for level in (_PLAIN, _LEVEL)]
+    coders = [BlocksEncoder(data, kind, level, data.size) for level in (_PLAIN, _LEVEL)]
     return [case for coder in coders for case in _with(coder, data)]
 
 
@@ -250,7 +250,7 @@ def _of_text() -> list[Case]:
     texts = (b"a text that repeats itself, " * 12, bytes(300), bytes(range(64)) * 6)
     cases: list[Case] = []
     for data in (np.frombuffer(text, np.uint8) for text in texts):
-        for coder in (TextCoder(data), TextCoder(data, light=True)):
+        for coder in (ByteCmEncoder(data), ByteCmEncoder(data, light=True)):
             cases += _with(coder, data)
     return cases
 
@@ -269,7 +269,8 @@ def _of_images() -> list[Case]:
     return cases
 
 
-def _seeds(codec: int) -> Callable[[], list[bytes]]:
+def seeds_of(codec: int) -> Callable[[], list[bytes]]:
+    """Cases of a codec by its number."""
     return lambda: [case.pack() for case in _all_cases() if case.model[0] == codec][:_MOST_SEEDS]
 
 
@@ -393,19 +394,19 @@ def explicit_seeds() -> list[bytes]:
 
 
 def _codec(name: str, number: int, **limits: int) -> Target:
-    return Target(name, run_codec, _seeds(number), mutate_case, **limits)
+    return Target(name, run_codec, seeds_of(number), mutate_case, **limits)
 
 
 _BIG = {"most_memory": 1 << 25}
 TARGETS = (
-    _codec("planar", registry.CODEC_PLANAR, **_BIG),
-    _codec("scales", registry.CODEC_SCALES, **_BIG),
-    _codec("mixing", registry.CODEC_MIXING, **_BIG),
-    _codec("fields", registry.CODEC_FIELDS, **_BIG),
+    _codec("planar", registry.CODEC_PLANES_HUFFMAN, **_BIG),
+    _codec("scales", registry.CODEC_SCALE_CONTEXT, **_BIG),
+    _codec("mixing", registry.CODEC_FLOAT_CM, **_BIG),
+    _codec("fields", registry.CODEC_BLOCKS, **_BIG),
     _codec("sparse", registry.CODEC_SPARSE, **_BIG),
-    _codec("change", registry.CODEC_CHANGE, **_BIG),
-    _codec("planes", registry.CODEC_PLANES, **_BIG),
-    _codec("text", registry.CODEC_TEXT, most_memory=1 << 26),
+    _codec("change", registry.CODEC_DELTA, **_BIG),
+    _codec("planes", registry.CODEC_PLANES_RANS, **_BIG),
+    _codec("text", registry.CODEC_BYTE_CM, most_memory=1 << 26),
     _codec("image", registry.CODEC_IMAGE, most_memory=1 << 28),
     Target("zstd", run_fixed, fixed_seeds, mutate_case, **_BIG),
     Target("rans", run_rans, rans_seeds, mutate_case),

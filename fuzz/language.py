@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from densor.codec import registry
 from densor.codec.codec import decoder_for
-from densor.codec.language_model.encoder import LlmEncoder
+from densor.codec.language_model.encoder import LanguageModelEncoder
 from densor.codec.language_model.session import Session
 from densor.files.language_models import load
 from densor.formats.container.chunk_decoders import decode_chunk
@@ -57,7 +57,7 @@ def chunk_seeds() -> list[bytes]:
     found = []
     for text in (b"def run(data):\n    return " * 9, b"\xff\0" * 99, bytes(range(256))):
         data = np.frombuffer(text[: _MOST_OUT - 1], np.uint8).copy()
-        coder = LlmEncoder(data, Session("sample"), Workers(1))
+        coder = LanguageModelEncoder(data, Session("sample"), Workers(1))
         for _, payload, size in coder.encode().result().chunks:
             found.append(Case(coder.model(), size - 2, b"", payload.tobytes()).pack())
     return found

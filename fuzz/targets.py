@@ -1,6 +1,6 @@
 """All targets by name."""
 
-from fuzz import codecs, containers, language, parsers, units
+from fuzz import codecs, containers, language, parsers, spans, units
 from fuzz.target import Target
 
 TARGETS: dict[str, Target] = {
@@ -9,6 +9,7 @@ TARGETS: dict[str, Target] = {
         *parsers.TARGETS,
         *codecs.TARGETS,
         *units.TARGETS,
+        *spans.TARGETS,
         *language.TARGETS,
         *containers.TARGETS,
     )

@@ -12,7 +12,7 @@ from helpers import random_state
 
 from densor import text
 from densor.cli import heat
-from densor.errors import ArgumentError
+from densor.errors import ArgumentError, FormatError
 
 __all__ = ["cli"]  # the fixture
 SOURCE = Path(__file__).read_bytes()
@@ -113,3 +113,68 @@ def test_bits_command(cli: Callable[..., Ran], tmp_path: Path) -> None:
     assert cli("bits", "a.txt", "--html", "a.html", "-f").code == 0
     assert cli("bits", "-", stdin=b"").text == "stdin: 0 bytes, - bits per byte (-)\n"
     assert cli("bits", "missing").code == 1
+
+
+def some_symbols(seed: str, count: int, alphabet: int) -> tuple[np.ndarray, np.ndarray]:
+    """Symbols, and distributions under which each may occur, some others never."""
+    rng = random_state(seed)
+    frequencies = rng.integers(0, 1 << 20, (count, alphabet)) * rng.integers(
+        0, 2, (count, alphabet)
+    )
+    symbols = rng.integers(0, alphabet, count)
+    frequencies[np.arange(count), symbols] += 1 + rng.integers(0, 1 << 22, count)
+    return symbols, frequencies
+
+
+@pytest.mark.parametrize(("count", "alphabet"), [(0, 2), (1, 2), (3000, 2), (500, 300), (4, 70000)])
+def test_symbols_under_given_distributions(count: int, alphabet: int) -> None:
+    symbols, frequencies = some_symbols(f"{count} {alphabet}", count, alphabet)
+    packed = text.encode_symbols(symbols, frequencies)
+    assert np.array_equal(text.decode_symbols(packed, frequencies), symbols)
+    chosen = frequencies[np.arange(count), symbols] / frequencies.sum(axis=1)
+    assert 8 * len(packed) <= -np.log2(chosen).sum() * 1.01 + 64
+
+
+def test_symbols_of_any_integer_type() -> None:
+    frequencies = [[1, 0, 7], [2, 2, 0], [0, 0, 1 << 32]]
+    for dtype in ("u1", "<i8", ">i2"):
+        packed = text.encode_symbols(np.array([2, 0, 2], dtype), frequencies)
+        assert text.decode_symbols(packed, np.array(frequencies, ">u8")).tolist() == [2, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("symbols", "frequencies"),
+    [
+        ([0], [[1.0, 2.0]]),
+        ([0.0], [[1, 2]]),
+        ([0], [1, 2]),
+        ([0, 1], [[1, 2]]),
+        ([2], [[1, 2]]),
+        ([-1], [[1, 2]]),
+        ([1], [[1, 0]]),
+        ([0], [[0, 0]]),
+        ([0], [[1, -1]]),
+        ([0], [[1, (1 << 32) + 1]]),
+        ([0], [[1]]),
+    ],
+)
+def test_what_are_no_distributions(symbols: list[float], frequencies: list[object]) -> None:
+    with pytest.raises(ArgumentError):
+        text.encode_symbols(symbols, frequencies)
+
+
+def test_damaged_symbols_end_in_an_error_or_in_others() -> None:
+    symbols, frequencies = some_symbols("damage", 400, 9)
+    packed = text.encode_symbols(symbols, frequencies)
+    for wrong in (packed[:-1], packed + bytes(8), packed + b"\1"):
+        with pytest.raises(FormatError):
+            text.decode_symbols(wrong, frequencies)
+    refused = 0
+    for at in range(len(packed)):
+        changed = bytearray(packed)
+        changed[at] ^= 1 << at % 8
+        try:
+            assert text.decode_symbols(bytes(changed), frequencies).shape == symbols.shape
+        except FormatError:
+            refused += 1
+    assert refused > len(packed) / 2  # half of all symbols have frequency 0

@@ -71,8 +71,8 @@ def random_source(path: str) -> Iterator[RandomSource]:
 
 def holds(path: str, original: str) -> bool:
     """Whether the one file of an archive has the hash that this file has, which is read for it."""
-    with opened(path) as found, open_input(plain(original)) as read:
-        (entry,) = found.archive.entries
+    with opened(path) as file, open_input(plain(original)) as read:
+        (entry,) = file.archive.entries
         wanted = hashing.new_hash(hash_name(entry))
         while piece := read.file.read(1 << 22):
             wanted.update(piece)
@@ -82,8 +82,8 @@ def holds(path: str, original: str) -> bool:
 def original_size(path: str) -> int | None:
     """Bytes that all entries of an archive have, None where that cannot be told."""
     try:
-        with opened(path) as found:
-            return found.original
+        with opened(path) as file:
+            return file.original
     except (DensorError, OSError):
         return None
 
@@ -95,25 +95,25 @@ def hash_name(entry: IndexedEntry) -> str:
 
 def sizes_of(path: str) -> list[str]:
     """The cells that `densor -l` shows of an archive."""
-    with opened(path) as found:
-        entries = found.archive.entries
+    with opened(path) as file:
+        entries = file.archive.entries
         checks_used = sorted({hash_name(entry) for entry in entries})
         return [
-            console.size(found.stored),
-            console.size(found.original),
-            console.percent(found.stored, found.original),
+            console.size(file.stored),
+            console.size(file.original),
+            console.percent(file.stored, file.original),
             str(len(entries)),
-            str(len(found.archive.tensors())),
+            str(len(file.archive.tensors())),
             ",".join(checks_used) or "-",
         ]
 
 
-def describe(found: Opened) -> list[dict[str, Any]]:
+def describe(file: Opened) -> list[dict[str, Any]]:
     """Entries and the tensors in them, in words fit for JSON; sizes in bytes.
 
     `stored` counts all bytes of the frames that hold a thing, also those that it shares.
     """
-    return [_entry(found.archive, entry) for entry in found.archive.entries]
+    return [_entry(file.archive, entry) for entry in file.archive.entries]
 
 
 def _entry(archive: Archive, entry: IndexedEntry) -> dict[str, Any]:

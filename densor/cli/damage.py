@@ -11,20 +11,20 @@ from densor.errors import ChecksumError, FileError
 if TYPE_CHECKING:
     from densor.formats.damage.salvage import Damage, EntryDamage
 
-_MOST_TENSORS = 8  # named in one line
+_MAX_TENSORS = 8  # named in one line
 
 
 def show(args: argparse.Namespace) -> int:
     """`densor test --repair-info`."""
 
     def one(path: str) -> None:
-        found = _damage(path, args)
+        damage = _damage(path, args)
         if args.json:
-            frame.as_json({"archive": path} | found.to_json())
+            frame.as_json({"archive": path} | damage.to_json())
         elif not args.quiet:
-            for line in lines(path, found):
+            for line in lines(path, damage):
                 console.put(line)
-        if not found.sound:
+        if not damage.sound:
             raise ChecksumError("is damaged")
 
     return console.each(args.archives, lambda path: [path], one)
@@ -39,28 +39,28 @@ def _damage(path: str, args: argparse.Namespace) -> "Damage":
     return damage(path, options=read_options(args))
 
 
-def lines(path: str, found: "Damage") -> Iterator[str]:
+def lines(path: str, damage: "Damage") -> Iterator[str]:
     """A report for people."""
-    if found.sound:
-        protected = "" if found.protected else "; it has no recovery data"
+    if damage.sound:
+        protected = "" if damage.protected else "; it has no recovery data"
         yield f"{path}: nothing is lost{protected}"
         return
-    for damaged in found.damaged:
+    for damaged in damage.damaged:
         yield f"{path}: bytes {damaged.begin} to {damaged.end} are damaged: {damaged.what}"
-    if found.truncated:
+    if damage.truncated:
         yield f"{path}: does not end as an archive ends"
-    if not found.has_index:
+    if not damage.has_index:
         yield f"{path}: no index is left"
-    for entry in found.lost:
+    for entry in damage.lost:
         yield from _entry(entry)
-    whole = len(found.entries) - len(found.lost)
-    yield f"{path}: {whole} of {len(found.entries)} entries are whole"
-    if found.repairable:
+    whole = len(damage.entries) - len(damage.lost)
+    yield f"{path}: {whole} of {len(damage.entries)} entries are whole"
+    if damage.repairable:
         yield f"{path}: densor repair mends all of it"
         return
-    if found.protected:
+    if damage.protected:
         yield f"{path}: more is damaged than its recovery data can mend"
-    if found.lost:
+    if damage.lost:
         yield f"{path}: densor extract --salvage gets out what is left"
 
 
@@ -74,8 +74,8 @@ def _entry(entry: "EntryDamage") -> Iterator[str]:
     if entry.name is None and not entry.lost:
         yield f"{name}: its name is lost, no bytes are"
     if entry.tensors:
-        more = len(entry.tensors) - _MOST_TENSORS
-        shown = ", ".join(console.escape(name) for name in entry.tensors[:_MOST_TENSORS])
+        more = len(entry.tensors) - _MAX_TENSORS
+        shown = ", ".join(console.escape(name) for name in entry.tensors[:_MAX_TENSORS])
         yield f"{name}: tensors with lost bytes: {shown}{f' and {more} more' if more > 0 else ''}"
 
 

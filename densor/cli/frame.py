@@ -55,8 +55,8 @@ def unpacked(sizes: "Sizes") -> str:
     return f"{console.size(sizes.stored)} => {console.size(sizes.original)}"
 
 
-def as_json(found: Any) -> None:
+def as_json(value: Any) -> None:
     """Writes JSON to stdout."""
     import json
 
-    console.put(json.dumps(found, indent=1))
+    console.put(json.dumps(value, indent=1))

@@ -116,7 +116,7 @@ def check_damage(on: Backend, case: Case, elements: int) -> Result:
 
 def coded_part(chunk: PackedChunk) -> Bytes:
     """Some of the entropy-coded bytes of a chunk, in which damage hardly goes unnoticed."""
-    if chunk.model[0] != registry.CODEC_SCALES:
+    if chunk.model[0] != registry.CODEC_SCALE_CONTEXT:
         return chunk.payload[128:1024]
     form = parse_scales(chunk.model).form
     head = parse_head(chunk.payload, form, chunk.size // form.size)
@@ -188,9 +188,9 @@ def check_palette(on: Backend, rows: int, columns: int, timed: bool) -> Iterator
         on.write(on.wrap(x), x_bits)
         y = on.new("F32", (batch, rows))
         matrix.multiply(x, y)
-        found = on.read(on.wrap(y)).view(np.float32).reshape(batch, rows)[:, some]
+        product = on.read(on.wrap(y)).view(np.float32).reshape(batch, rows)[:, some]
         factors = (x_bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-        off = np.abs(found - factors @ wide.T) / (np.abs(factors) @ np.abs(wide).T)
+        off = np.abs(product - factors @ wide.T) / (np.abs(factors) @ np.abs(wide).T)
         result = Result(f"palette_product_{batch}", "BF16", elements, bool(off.max() < 1e-5))
         result.note = f"off by {off.max():.1e} at most"
         if timed:
@@ -234,8 +234,8 @@ def time_nvcomp(on: Backend, elements: int) -> Iterator[Result]:
         try:
             codec = nvcomp.Codec(algorithm=algorithm)
             coded = codec.encode(nvcomp.as_array(cupy.asarray(data)))
-            found = cupy.asarray(codec.decode(coded))
-            result.right = bool((cupy.asnumpy(found).view(np.uint8) == data).all())
+            decoded = cupy.asarray(codec.decode(coded))
+            result.right = bool((cupy.asnumpy(decoded).view(np.uint8) == data).all())
             result.ratio = coded.buffer_size / data.size
             wait = cupy.cuda.get_current_stream().synchronize
             result.decode = _speed(partial(codec.decode, coded), wait, data.size)

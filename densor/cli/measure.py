@@ -17,7 +17,7 @@ from densor.formats.io.outputs import errors_of
 from densor.formats.io.sources import MemoryRandomSource, MemorySource
 from densor.formats.parsers.plan import plan_file
 
-MOST_BYTES = 4 << 30  # all of it must fit into memory, and twice more
+MAX_BYTES = 4 << 30  # all of it must fit into memory, and twice more
 _SLOW = Slow(2.0, 0)  # once is enough
 
 
@@ -31,12 +31,12 @@ def codecs(
 
 def load(path: str) -> list[Item]:
     """A file, or all files of a folder, in memory."""
-    found = [(m.name, Path(m.path)) for m in members([path])]
-    found = [(name, path) for name, path in found if path.is_file()]
-    total = sum(path.stat().st_size for _, path in found)
-    if total > MOST_BYTES:
-        raise FileError(f"{path}: measured in memory, so at most {MOST_BYTES >> 30} GiB")
-    return [file_item(name, _read(path)) for name, path in found]
+    listed = [(m.name, Path(m.path)) for m in members([path])]
+    listed = [(name, path) for name, path in listed if path.is_file()]
+    total = sum(path.stat().st_size for _, path in listed)
+    if total > MAX_BYTES:
+        raise FileError(f"{path}: measured in memory, so at most {MAX_BYTES >> 30} GiB")
+    return [file_item(name, _read(path)) for name, path in listed]
 
 
 def _read(path: Path) -> Bytes:
@@ -100,6 +100,6 @@ def rows(
 
     `doing` is given the name of what is measured.
     """
-    found = measure(codecs, files, threads, repeat, slow=_SLOW, doing=doing, strict=True)
+    results = measure(codecs, files, threads, repeat, slow=_SLOW, doing=doing, strict=True)
     doing("order-0 bound")
-    return [*found, bound(files, dtype)]
+    return [*results, bound(files, dtype)]

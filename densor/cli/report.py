@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from densor.compare.timing import Result
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
-_MOST_COLUMNS = 100
+_MAX_COLUMNS = 100
 
 
 def rows_table(rows: Sequence["Result"]) -> str:
@@ -37,7 +37,7 @@ def _both(row: "Result") -> tuple[float | None, float | None]:
 
 def bars(rows: Sequence["Result"]) -> str:
     """Two bar charts: ratio, and speed of decompression."""
-    columns = min(shutil.get_terminal_size().columns, _MOST_COLUMNS)
+    columns = min(shutil.get_terminal_size().columns, _MAX_COLUMNS)
     ratios = [(row.codec, row.ratio, f"{row.ratio:.2%}") for row in rows]
     speeds = [(name, speed, f"{speed:.0f}") for name, speed in _speeds(rows)]
     lines = ["size, less is better", *_chart(ratios, columns)]

@@ -1,6 +1,6 @@
 """Batches: up to 24 MiB of one tensor, or of plain bytes, that share parameters; and coded ones."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -75,6 +75,7 @@ class CodedBatch(NamedTuple):
 
     model: bytes | None
     chunks: list[Chunk]
+    memory: Bytes | None = None  # of the pool, in which payloads lie; given back once written
 
     @property
     def stored(self) -> int:
@@ -88,7 +89,6 @@ class Coding(Protocol):
 
     def result(self) -> CodedBatch:
         """Waits for the coded batch, or raises what coding it raised."""
-        ...
 
 
 class HasParameters(Protocol):
@@ -96,7 +96,6 @@ class HasParameters(Protocol):
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
-        ...
 
 
 class Chunks:
@@ -122,6 +121,19 @@ class Smallest:
     def result(self) -> CodedBatch:
         """Waits for all of them."""
         return smallest([coding.result() for coding in self._codings])
+
+
+class Otherwise:
+    """A `Coding` by one way, or by another one where that gives None."""
+
+    def __init__(self, task: "Task[CodedBatch | None]", other: Callable[[], Coding]) -> None:
+        self._task = task
+        self._other = other
+
+    def result(self) -> CodedBatch:
+        """Waits for what was tried; what comes instead of it is begun only then."""
+        coded = self._task.result()
+        return self._other().result() if coded is None else coded
 
 
 def smallest(coded: Sequence[CodedBatch]) -> CodedBatch:

@@ -6,7 +6,8 @@
 | bytes with a language model | all | language model, or byte_cm | trial, of texts |
 | bytes from 4 KiB on | 5 to 9 | byte_cm, Zstandard | trial of each chunk |
 | other bytes | all | Zstandard | |
-| floats in matrices | 9 | float_cm, or planes as below | trial |
+| floats in matrices from 64 KiB on | 1 to 3 | planes by spans, or as below | it declines |
+| floats in matrices | 9 | float_cm, or both ways below | trial |
 | floats in matrices, few zeros | 6 to 8 | scale_context, or planes | trial to 512 KiB, estimate |
 | blocks | all | blocks | |
 | rows of images | all | image, elements as below, byte_cm at 5 to 9 | trial, byte_cm of a sample |
@@ -22,11 +23,21 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from densor.codec import registry
-from densor.codec.batch import Batch, Bytes, Chunks, CodedBatch, Coding, Smallest, smallest
+from densor.codec.batch import (
+    Batch,
+    Bytes,
+    Chunks,
+    CodedBatch,
+    Coding,
+    Otherwise,
+    Smallest,
+    smallest,
+)
 from densor.codec.chunks import zstd_chunk
 from densor.codec.codec import CODECS, Encoder
 from densor.codec.kind import BATCH_BYTES, BYTES, Data, Kind
 from densor.codec.levels import Level, beside_language_model, with_huffman_codes
+from densor.codec.spans.propose import encode_span
 from densor.codec.sparse.encoder import with_zeros
 from densor.codec.zstd import zstd_compress
 from densor.llm.vocabulary import readable
@@ -38,6 +49,7 @@ MAX_SIZE_OF_SPARSE = 0.98  # share of what the sample takes as planes
 # Where a trial of the whole batch costs little
 MAX_BYTES_OF_ZSTD = 1 << 12  # and where parameters must prove their worth
 MAX_BYTES_OF_HUFFMAN = 1 << 16  # codes may be smaller than rANS, for their simpler parameters
+MIN_BYTES_OF_SPANS = 1 << 16  # below, what the ordinary way finds better counts
 MAX_BYTES_OF_TRIAL = 1 << 19  # of floats by rows and by planes
 # Where a model of bytes has a chance
 MIN_BYTES_OF_TEXT = 1 << 12  # below, context mixing has not learned enough to be worth its time
@@ -53,7 +65,10 @@ MAX_SHARE_OF_IMAGE = 0.75  # of what samples by themselves take; beyond, those a
 IMAGE_SAMPLE = 1 << 14  # bytes of an image that are tried as plain bytes
 
 Row = Callable[[Batch, Level], Coding | None]
-FLOAT_CODECS = {"scales": registry.CODEC_SCALES, "mixing": registry.CODEC_MIXING}  # by level.floats
+FLOAT_CODECS = {
+    "scale_context": registry.CODEC_SCALE_CONTEXT,
+    "float_cm": registry.CODEC_FLOAT_CM,
+}
 
 
 def encode_batch(batch: Batch, level: Level) -> Coding:
@@ -81,9 +96,9 @@ def chunk_bytes(kind: Kind, level: Level) -> int:
 
 def _chunk_bytes(data: Data, kind: Kind, level: Level) -> int:
     if data is Data.BYTES:
-        return ZSTD_CHUNK if level.bytes == "zstd" else CODECS[registry.CODEC_TEXT].chunk
+        return ZSTD_CHUNK if level.bytes == "zstd" else CODECS[registry.CODEC_BYTE_CM].chunk
     if data is Data.BLOCKS:
-        return kind.whole_rows(CODECS[registry.CODEC_FIELDS].chunk)
+        return kind.whole_rows(CODECS[registry.CODEC_BLOCKS].chunk)
     if data is Data.IMAGE:
         gradient = level.images == "gradient"
         return kind.whole_rows(CODECS[registry.CODEC_IMAGE].chunk if gradient else MIXED_CHUNK)
@@ -114,8 +129,9 @@ def _rows(data: Data, level: Level) -> tuple[Row, ...]:
     if data is Data.IMAGE:
         return (_image,)
     if data is Data.MATRICES:
-        by_rows = {"planar": (), "scales": (_scale_context,), "mixing": (_float_cm,)}
-        return _delta, *by_rows[level.floats], _planes
+        by_rows = {"planes": (), "scale_context": (_scale_context,), "float_cm": (_float_cm,)}
+        by_spans = (_spans,) if level.spans else ()
+        return _delta, *by_rows[level.floats], *by_spans, _planes
     return _delta, _planes
 
 
@@ -125,7 +141,7 @@ def _rows(data: Data, level: Level) -> tuple[Row, ...]:
 def _delta(batch: Batch, level: Level) -> Coding | None:
     if batch.base is None:
         return None
-    encoder = _proposed(registry.CODEC_CHANGE, batch, level)
+    encoder = _proposed(registry.CODEC_DELTA, batch, level)
     expected = encoder.estimate()
     assert expected is not None
     pays = expected.bytes < MAX_SIZE_OF_CHANGES * expected.otherwise
@@ -139,7 +155,7 @@ def _language_model(batch: Batch, level: Level) -> Coding | None:
     if not _is_text(batch.data):
         batch.session.moved((1 + batch.session.check) * batch.data.size)
         return without
-    return Smallest(_proposed(registry.CODEC_LLM, batch, level).encode(), without)
+    return Smallest(_proposed(registry.CODEC_LANGUAGE_MODEL, batch, level).encode(), without)
 
 
 def _image(batch: Batch, level: Level) -> Coding:
@@ -163,7 +179,7 @@ def _better_as_bytes(batch: Batch, level: Level) -> bool:
     begin = (batch.data.size - size) // 2 // batch.kind.unit * batch.kind.unit
     rows = batch.alone(batch.data[begin : begin + size] if begin > 0 else batch.data)
     as_bytes = replace(rows, kind=BYTES)
-    return _coded_bytes(as_bytes, level, registry.CODEC_TEXT) < _coded_bytes(
+    return _coded_bytes(as_bytes, level, registry.CODEC_BYTE_CM) < _coded_bytes(
         rows, level, registry.CODEC_IMAGE
     )
 
@@ -175,20 +191,24 @@ def _coded_bytes(sample: Batch, level: Level, codec: int) -> int:
 def _byte_cm(batch: Batch, level: Level) -> Coding | None:
     if batch.data.size < MIN_BYTES_OF_TEXT:
         return None
-    return _proposed(registry.CODEC_TEXT, batch, level).encode()
+    return _proposed(registry.CODEC_BYTE_CM, batch, level).encode()
 
 
 def _float_cm(batch: Batch, level: Level) -> Coding:
     # Planes first: their counting is waited for, and must not queue behind the slower coder.
     by_planes = _planes(batch.in_chunks_of(batch.kind.whole_runs), level)
-    return Smallest(_proposed(registry.CODEC_MIXING, batch, level).encode(), by_planes)
+    ways = [_proposed(registry.CODEC_FLOAT_CM, batch, level).encode(), by_planes]
+    if _may_suit_scale_context(batch):  # which takes next to no time beside float_cm
+        chunk = batch.kind.whole_rows(CODECS[registry.CODEC_SCALE_CONTEXT].chunk)
+        batch = batch.in_chunks_of(chunk)
+        ways.append(_proposed(registry.CODEC_SCALE_CONTEXT, batch, level).encode())
+    return Smallest(*ways)
 
 
 def _scale_context(batch: Batch, level: Level) -> Coding | None:
-    small = batch.data.size <= MAX_BYTES_OF_ZSTD
-    if small or with_zeros(batch.data, batch.kind) is not None:
+    if not _may_suit_scale_context(batch):
         return None
-    encoder = _proposed(registry.CODEC_SCALES, batch, level)
+    encoder = _proposed(registry.CODEC_SCALE_CONTEXT, batch, level)
     if batch.data.size <= min(MAX_BYTES_OF_TRIAL, batch.chunk_bytes):
         by_planes = _planes(batch, level)
         coded = encoder.encode().result()
@@ -202,6 +222,14 @@ def _scale_context(batch: Batch, level: Level) -> Coding | None:
         return None
     encoder.keep()
     return encoder.encode()
+
+
+def _spans(batch: Batch, level: Level) -> Coding | None:
+    """Floats as most are, several times as fast; the ordinary way where it declines."""
+    if batch.data.size < MIN_BYTES_OF_SPANS:
+        return None
+    task = batch.workers.submit(encode_span, batch, level)
+    return Otherwise(task, lambda: _planes(batch, level))
 
 
 def _planes(batch: Batch, level: Level) -> Coding:
@@ -222,6 +250,12 @@ def _by_zstd(batch: Batch, level: Level) -> Coding:
 # What the rows are made of
 
 
+def _may_suit_scale_context(batch: Batch) -> bool:
+    """Whether a batch is large enough for its parameters, and few of its elements are zero."""
+    small = batch.data.size <= MAX_BYTES_OF_ZSTD
+    return not small and with_zeros(batch.data, batch.kind) is None
+
+
 def _proposed(number: int, batch: Batch, level: Level) -> Encoder:
     """The encoder of a codec that codes whatever it is listed for."""
     encoder = CODECS[number].propose(batch, level)
@@ -232,15 +266,17 @@ def _proposed(number: int, batch: Batch, level: Level) -> Encoder:
 def _of_elements(batch: Batch, level: Level) -> Encoder | None:
     """The encoder of blocks or elements; None where Zstandard does better."""
     if batch.kind.fields:
-        return _proposed(registry.CODEC_FIELDS, batch, level)
+        return _proposed(registry.CODEC_BLOCKS, batch, level)
     sample = with_zeros(batch.data, batch.kind)
     if sample is not None:
         trial = batch.alone(sample)
-        plain = _payload_bytes(trial, level, CODECS[registry.CODEC_PLANES].propose(trial, level))
+        plain = _payload_bytes(
+            trial, level, CODECS[registry.CODEC_PLANES_RANS].propose(trial, level)
+        )
         sparse = _payload_bytes(trial, level, _proposed(registry.CODEC_SPARSE, trial, level))
         if sparse < MAX_SIZE_OF_SPARSE * plain:
             return _proposed(registry.CODEC_SPARSE, batch, level)
-    return CODECS[registry.CODEC_PLANES].propose(batch, level)
+    return CODECS[registry.CODEC_PLANES_RANS].propose(batch, level)
 
 
 def _payload_bytes(sample: Batch, level: Level, encoder: Encoder | None) -> int:

@@ -40,7 +40,6 @@ class Encoder(Protocol):
 
     def encode(self) -> Coding:
         """Starts coding the batch."""
-        ...
 
     def shared(self, coded: CodedBatch) -> float:
         """Bytes of the parameters in `coded` that earlier or later batches bear."""
@@ -61,11 +60,9 @@ class ChunkCoder(Protocol):
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
-        ...
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of chunk number `index` of the batch; may come from `buffers.POOL`."""
-        ...
 
 
 class BatchCoder(ChunkCoder, Protocol):
@@ -77,11 +74,9 @@ class BatchCoder(ChunkCoder, Protocol):
 
     def count(self, chunk: Bytes) -> Any:
         """What `decide` must know of a chunk."""
-        ...
 
     def decide(self, tallies: Sequence[Any]) -> None:
         """Settles the parameters, from what `count` returned for each chunk, in order."""
-        ...
 
 
 # Decoding
@@ -98,7 +93,6 @@ class ChunkDecoder(Protocol):
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
-        ...
 
 
 class Base(Protocol):
@@ -107,11 +101,9 @@ class Base(Protocol):
     @property
     def size(self) -> int:
         """All bytes there are."""
-        ...
 
     def read_at(self, offset: int, count: int) -> Bytes:
         """Exactly `count` bytes from `offset` on; a DensorError where they cannot be had."""
-        ...
 
 
 @runtime_checkable
@@ -123,7 +115,6 @@ class BaseDecoder(Protocol):
 
     def decode_from(self, payload: Bytes, out: Bytes, base: Base) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
-        ...
 
 
 Decoder = ChunkDecoder | BaseDecoder
@@ -137,7 +128,6 @@ class EncoderModule(Protocol):
 
     def propose(self, batch: Batch, level: Level) -> Encoder | None:
         """An encoder for the batch; None where Zstandard does better."""
-        ...
 
 
 class DecoderModule(Protocol):
@@ -145,7 +135,6 @@ class DecoderModule(Protocol):
 
     def open_decoder(self, payload: bytes, session: "Session | None") -> Decoder:
         """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -199,16 +188,18 @@ _OF_PLANES = "densor/codec/planes/rans_spec.md"
 _R = registry
 
 _ALL = (
-    _planes(_R.CODEC_PLANAR, "planes_huffman", "planes", "docs/format.md"),
-    _codec(_R.CODEC_SCALES, "scale_context", "scale contexts", _RANS, chunk=1 << 21, nests=True),
-    _codec(_R.CODEC_MIXING, "float_cm", "context mixing", _ARITHMETIC, chunk=1 << 23, nests=True),
-    _codec(_R.CODEC_FIELDS, "blocks", "blocks", chunk=1 << 20),
+    _planes(_R.CODEC_PLANES_HUFFMAN, "planes_huffman", "planes", "docs/format.md"),
+    _codec(
+        _R.CODEC_SCALE_CONTEXT, "scale_context", "scale contexts", _RANS, chunk=1 << 21, nests=True
+    ),
+    _codec(_R.CODEC_FLOAT_CM, "float_cm", "context mixing", _ARITHMETIC, chunk=1 << 23, nests=True),
+    _codec(_R.CODEC_BLOCKS, "blocks", "blocks", chunk=1 << 20),
     _codec(_R.CODEC_SPARSE, "sparse", "sparse"),
-    _codec(_R.CODEC_CHANGE, "delta", "changes", needs_base=True),
-    _planes(_R.CODEC_PLANES, "planes_rans", "byte planes", _OF_PLANES),
-    _codec(_R.CODEC_TEXT, "byte_cm", "text", _ARITHMETIC, chunk=1 << 24, nests=True),
+    _codec(_R.CODEC_DELTA, "delta", "changes", needs_base=True),
+    _planes(_R.CODEC_PLANES_RANS, "planes_rans", "byte planes", _OF_PLANES),
+    _codec(_R.CODEC_BYTE_CM, "byte_cm", "text", _ARITHMETIC, chunk=1 << 24, nests=True),
     _codec(_R.CODEC_IMAGE, "image", "rows of images", _RANS, _ARITHMETIC, chunk=1 << 18),
-    _codec(_R.CODEC_LLM, "language_model", "language model", _LLM),
+    _codec(_R.CODEC_LANGUAGE_MODEL, "language_model", "language model", _LLM),
 )
 CODECS = {codec.number: codec for codec in _ALL}
 

@@ -172,7 +172,7 @@ def kind_of_blocks(fields: tuple[Field, ...], row: int) -> Kind:
     most = max(1, _MAX_RUN // block)
     parts = -(-row // most)
     run = row // parts if row % parts == 0 else most
-    columns = row if row * block <= CODECS[registry.CODEC_FIELDS].chunk else run
+    columns = row if row * block <= CODECS[registry.CODEC_BLOCKS].chunk else run
     return Kind(None, run, fields=fields, columns=columns)
 
 

@@ -20,54 +20,31 @@ class Level:
     classes: int  # codes per plane and model, at most
     zstd: int  # Zstandard level, for bytes and planes that repeat
     try_zstd: bool  # whether planes of numbers are tried with Zstandard too
-    floats: Literal["planar", "scales", "mixing"] = "planar"  # the codec of floating-point numbers
+    floats: Literal["planes", "scale_context", "float_cm"] = (
+        "planes"  # the codec of floating-point numbers
+    )
     planes: Literal["huffman", "rans"] = "huffman"  # how byte planes of everything else are coded
     bytes: Literal["zstd", "light", "full"] = "zstd"  # the codec of plain bytes, or its model
     images: Literal["gradient", "light", "full"] = "gradient"  # by gradients, or the mixing model
+    spans: bool = False  # whether the fast encoder of planes is taken where it can be
 
 
 _LEVELS = {
-    1: Level(classes=1, zstd=1, try_zstd=False),
-    2: Level(classes=2, zstd=2, try_zstd=True),
-    3: Level(classes=4, zstd=3, try_zstd=True),
+    1: Level(classes=1, zstd=1, try_zstd=False, spans=True),
+    2: Level(classes=2, zstd=2, try_zstd=True, spans=True),
+    3: Level(classes=4, zstd=3, try_zstd=True, spans=True),
     4: Level(classes=4, zstd=6, try_zstd=True),
     5: Level(classes=4, zstd=9, try_zstd=True, bytes="light"),
     6: Level(
-        classes=8,
-        zstd=12,
-        try_zstd=True,
-        floats="scales",
-        planes="rans",
-        bytes="light",
-        images="light",
+        classes=8, zstd=12, try_zstd=True, floats="scale_context", planes="rans", bytes="light"
     ),
     7: Level(
-        classes=8,
-        zstd=15,
-        try_zstd=True,
-        floats="scales",
-        planes="rans",
-        bytes="light",
-        images="light",
+        classes=8, zstd=15, try_zstd=True, floats="scale_context", planes="rans", bytes="light"
     ),
     8: Level(
-        classes=8,
-        zstd=17,
-        try_zstd=True,
-        floats="scales",
-        planes="rans",
-        bytes="light",
-        images="light",
+        classes=8, zstd=17, try_zstd=True, floats="scale_context", planes="rans", bytes="light"
     ),
-    9: Level(
-        classes=8,
-        zstd=19,
-        try_zstd=True,
-        floats="mixing",
-        planes="rans",
-        bytes="full",
-        images="full",
-    ),
+    9: Level(classes=8, zstd=19, try_zstd=True, floats="float_cm", planes="rans", bytes="full"),
 }
 
 

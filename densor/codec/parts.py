@@ -23,7 +23,7 @@ _MAX_HEADS = 64  # bytes of a model besides those of its parts
 # Encoding
 
 
-class PartCoder:
+class PartEncoder:
     """Codes one part of every chunk of a batch; a chunk may have an empty part.
 
     `coder`: None where Zstandard, of level `zstd`, is better.
@@ -73,7 +73,7 @@ class PartCoder:
         return best
 
 
-def fit_models(parts: Sequence[PartCoder]) -> None:
+def fit_models(parts: Sequence[PartEncoder]) -> None:
     """Drops the largest models as long as all do not fit into one MODEL frame."""
     room = registry.MODEL_BYTES - _MAX_HEADS
     while sum(len(part.model()) for part in parts) > room:

@@ -7,17 +7,16 @@ MODEL_ZSTD = 1
 FIRST_MODEL = 16  # the number of the first MODEL frame
 MODEL_WINDOW = 256  # how many MODEL frames back a chunk may reach
 MODEL_BYTES = 1 << 16  # of a MODEL frame, at most
-FRAME_SIZE = 28  # bytes in front of the payload of each frame
 
-CODEC_PLANAR = 2  # the first byte of a MODEL frame
-CODEC_SCALES = 3  # floats under scale contexts, rANS
-CODEC_MIXING = 4  # floats by context mixing
-CODEC_FIELDS = 5  # blocks of several fields, each with a model of its own
+CODEC_PLANES_HUFFMAN = 2  # the first byte of a MODEL frame
+CODEC_SCALE_CONTEXT = 3  # floats under scale contexts, rANS
+CODEC_FLOAT_CM = 4  # floats by context mixing
+CODEC_BLOCKS = 5  # blocks of several fields, each with a model of its own
 CODEC_SPARSE = 6  # a bitmap of zeros, and the others with a model of their own
-CODEC_CHANGE = 7  # changes against a base
-CODEC_PLANES = 8  # byte planes, rANS under row classes
-CODEC_TEXT = 9  # bytes by context mixing
-CODEC_LLM = 10  # text by a language model
+CODEC_DELTA = 7  # changes against a base
+CODEC_PLANES_RANS = 8  # byte planes, rANS under row classes
+CODEC_BYTE_CM = 9  # bytes by context mixing
+CODEC_LANGUAGE_MODEL = 10  # text by a language model
 CODEC_IMAGE = 11  # rows of images
 
 PLANE_RAW = 0  # how a plane of a planar chunk is stored

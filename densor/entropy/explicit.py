@@ -19,7 +19,7 @@ Symbols = npt.NDArray[np.int32]
 Words = npt.NDArray[np.uint32]
 Reals = npt.NDArray[np.float64]
 
-_MOST_SYMBOLS = 1 << 22  # of a range: each needs one of 2^24 slots, and some for the likely ones
+_MAX_SYMBOLS = 1 << 22  # of a range: each needs one of 2^24 slots, and some for the likely ones
 
 
 def encode_normal(symbols: Symbols, means: Reals, stds: Reals, low: int, high: int) -> Words:
@@ -62,13 +62,13 @@ def _normal_model(means: Reals, stds: Reals, count: int, low: int, high: int) ->
         raise ArgumentError("every symbol needs a mean and a standard deviation")
     if not (np.isfinite(means).all() and np.isfinite(stds).all() and (stds > 0).all()):
         raise ArgumentError("means must be finite, standard deviations finite and positive")
-    if not (-(1 << 31) <= low < high < 1 << 31 and high - low < _MOST_SYMBOLS):
+    if not (-(1 << 31) <= low < high < 1 << 31 and high - low < _MAX_SYMBOLS):
         raise ArgumentError(f"range from {low} to {high} cannot be coded")
     return constriction.stream.model.QuantizedGaussian(low, high)
 
 
 def _categorical_model(probabilities: Reals) -> Any:
-    if probabilities.ndim != 2 or not 2 <= probabilities.shape[1] <= _MOST_SYMBOLS:
+    if probabilities.ndim != 2 or not 2 <= probabilities.shape[1] <= _MAX_SYMBOLS:
         raise ArgumentError("probabilities must have two dimensions, with at least two per symbol")
     sums = probabilities.sum(axis=1)
     if not np.isfinite(sums).all() or (probabilities < 0).any() or (sums <= 0).any():

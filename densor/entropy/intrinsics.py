@@ -3,6 +3,7 @@
 Offsets are in bytes. Under `NUMBA_BOUNDSCHECK=1` both ends of each access are checked.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -83,34 +84,29 @@ store_u32 = _store(32, types.uint32)
 store_u64 = _store(64, types.uint64)
 
 
-@intrinsic
-def ones(typingctx, value):
-    """Number of bits set in a uint64."""
+def operation(signature: Any, build: Callable[..., Any]) -> Any:
+    """An intrinsic of one to three values; `build(builder, *values)` makes its code."""
 
-    def codegen(context, builder, signature, args):
-        return builder.ctpop(args[0])
+    def codegen(context, builder, signature, values):
+        return build(builder, *values)
 
-    return types.uint64(types.uint64), codegen
+    def of_one(typingctx, a):
+        return signature, codegen
 
+    def of_two(typingctx, a, b):
+        return signature, codegen
 
-@intrinsic
-def leading_zeros(typingctx, value):
-    """Number of zero bits above the highest set bit of a non-zero uint64."""
+    def of_three(typingctx, a, b, c):
+        return signature, codegen
 
-    def codegen(context, builder, signature, args):
-        return builder.ctlz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.uint64(types.uint64), codegen
+    return intrinsic((of_one, of_two, of_three)[len(signature.args) - 1])
 
 
-@intrinsic
-def trailing_zeros(typingctx, value):
-    """Number of zero bits below the lowest set bit of a non-zero uint64."""
-
-    def codegen(context, builder, signature, args):
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.uint64(types.uint64), codegen
+# Of a uint64, which is not 0 where zeros are counted.
+_COUNT, _NOT_ZERO = types.uint64(types.uint64), ir.Constant(ir.IntType(1), 1)
+ones = operation(_COUNT, lambda builder, value: builder.ctpop(value))  # bits that are set
+leading_zeros = operation(_COUNT, lambda builder, value: builder.ctlz(value, _NOT_ZERO))
+trailing_zeros = operation(_COUNT, lambda builder, value: builder.cttz(value, _NOT_ZERO))
 
 
 def fetch_line(builder: Any, address: Any) -> None:

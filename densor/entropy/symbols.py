@@ -17,10 +17,10 @@ from densor.errors import ArgumentError, FormatError
 S = TypeVar("S")
 Frequencies = Sequence[int] | npt.NDArray[np.integer[Any]]
 
-MOST_TOTAL = 1 << 32  # of the frequencies of one distribution
+MAX_TOTAL = 1 << 32  # of the frequencies of one distribution
 _BITS = 64
 _MASK = (1 << _BITS) - 1
-_LEAST_WIDTH = 1 << (_BITS - 8)
+_MIN_WIDTH = 1 << (_BITS - 8)
 
 
 class SymbolModel(Protocol[S]):
@@ -34,18 +34,15 @@ class SymbolModel(Protocol[S]):
 
     def start(self) -> S:
         """The state before the first symbol."""
-        ...
 
     def distribution(self, state: S) -> Frequencies:
         """How frequent each symbol is, `alphabet` integers from 0 on with a sum of 1 to 2^32.
 
         A symbol of frequency 0 cannot be coded.
         """
-        ...
 
     def update(self, state: S, symbol: int) -> S:
         """The state after one more symbol."""
-        ...
 
 
 def encode_symbols(model: SymbolModel[S], sequence: Iterable[int]) -> bytes:
@@ -67,7 +64,7 @@ def encode_symbols(model: SymbolModel[S], sequence: Iterable[int]) -> bytes:
         if low > _MASK:
             low &= _MASK
             _carry(out)
-        while width < _LEAST_WIDTH:
+        while width < _MIN_WIDTH:
             out.append(low >> (_BITS - 8))
             low, width = low << 8 & _MASK, width << 8
         state = model.update(state, symbol)
@@ -93,7 +90,7 @@ def decode_symbols(model: SymbolModel[S], data: bytes, count: int) -> list[int]:
         symbol = bisect_right(bounds, code // unit) - 1
         code -= unit * bounds[symbol]
         width = unit * (bounds[symbol + 1] - bounds[symbol])
-        while width < _LEAST_WIDTH:
+        while width < _MIN_WIDTH:
             if at == len(data):
                 raise FormatError("symbols end too early")
             code, width = code << 8 | data[at], width << 8
@@ -111,7 +108,7 @@ def cumulative(model: SymbolModel[S], state: S) -> list[int]:
     if frequencies.shape != (model.alphabet,) or frequencies.dtype.kind not in "iu":
         raise ArgumentError(f"a distribution has {model.alphabet} integers")
     bounds = list(accumulate(frequencies.tolist(), initial=0))
-    if frequencies.min() < 0 or not 1 <= bounds[-1] <= MOST_TOTAL:
+    if frequencies.min() < 0 or not 1 <= bounds[-1] <= MAX_TOTAL:
         raise ArgumentError("frequencies are from 0 on, with a sum of 1 to 2^32")
     return bounds
 

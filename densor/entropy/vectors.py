@@ -21,6 +21,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
+from densor.entropy.intrinsics import operation
 from densor.entropy.jit import BOUNDSCHECK
 
 LANES = 16
@@ -127,121 +128,60 @@ store_u16 = _store(_V16, True, 2 * LANES)  # the low half of each lane, to a uin
 store_u8 = _store(_V8, True)  # the low byte of each lane, to a uint8 array
 
 
-def _binary(operation: str) -> Any:
-    @intrinsic
-    def apply(typingctx, a, b):
-        def codegen(context, builder, signature, args):
-            return getattr(builder, operation)(args[0], args[1])
-
-        return u32x16(u32x16, u32x16), codegen
-
-    return apply
+_BINARY = u32x16(u32x16, u32x16)
+add = operation(_BINARY, lambda builder, a, b: builder.add(a, b))
+subtract = operation(_BINARY, lambda builder, a, b: builder.sub(a, b))
+multiply = operation(_BINARY, lambda builder, a, b: builder.mul(a, b))
+both = operation(_BINARY, lambda builder, a, b: builder.and_(a, b))
+either = operation(_BINARY, lambda builder, a, b: builder.or_(a, b))
 
 
-add = _binary("add")
-subtract = _binary("sub")
-multiply = _binary("mul")
-both = _binary("and_")
-either = _binary("or_")
+def _lanes(builder: Any, value: Any) -> Any:
+    """A vector whose lanes are the low half of an int64."""
+    return _splat(builder, builder.trunc(value, _I32), _V32)
 
 
-def _shift(operation: str) -> Any:
-    @intrinsic
-    def apply(typingctx, vector, bits):
-        def codegen(context, builder, signature, args):
-            amount = _splat(builder, builder.trunc(args[1], _I32), _V32)
-            return getattr(builder, operation)(args[0], amount)
+splat = operation(u32x16(types.int64), _lanes)
+_SHIFT = u32x16(u32x16, types.int64)
+shift_right = operation(_SHIFT, lambda builder, a, bits: builder.lshr(a, _lanes(builder, bits)))
+shift_left = operation(_SHIFT, lambda builder, a, bits: builder.shl(a, _lanes(builder, bits)))
 
-        return u32x16(u32x16, types.int64), codegen
-
-    return apply
-
-
-shift_right = _shift("lshr")
-shift_left = _shift("shl")
+# Masks of lanes: where a < b, unsigned, or a == b; lanes of `a` where one is set, of `b` elsewhere.
+_COMPARISON = mask16(u32x16, u32x16)
+less = operation(_COMPARISON, lambda builder, a, b: builder.icmp_unsigned("<", a, b))
+equal = operation(_COMPARISON, lambda builder, a, b: builder.icmp_unsigned("==", a, b))
+choose = operation(
+    u32x16(mask16, u32x16, u32x16), lambda builder, mask, a, b: builder.select(mask, a, b)
+)
 
 
-@intrinsic
-def splat(typingctx, value):
-    """A vector of equal lanes."""
-
-    def codegen(context, builder, signature, args):
-        return _splat(builder, builder.trunc(args[0], _I32), _V32)
-
-    return u32x16(types.int64), codegen
+def _mask_bits(builder: Any, mask: Any) -> Any:
+    return builder.bitcast(mask, _I16)
 
 
-@intrinsic
-def less(typingctx, a, b):
-    """The mask of lanes where a < b, unsigned."""
-
-    def codegen(context, builder, signature, args):
-        return builder.icmp_unsigned("<", args[0], args[1])
-
-    return mask16(u32x16, u32x16), codegen
+def _count(builder: Any, mask: Any) -> Any:
+    function = builder.module.declare_intrinsic("llvm.ctpop", [_I16])
+    return builder.zext(builder.call(function, [_mask_bits(builder, mask)]), _I64)
 
 
-@intrinsic
-def equal(typingctx, a, b):
-    """The mask of lanes where a == b."""
-
-    def codegen(context, builder, signature, args):
-        return builder.icmp_unsigned("==", args[0], args[1])
-
-    return mask16(u32x16, u32x16), codegen
-
-
-@intrinsic
-def choose(typingctx, mask, a, b):
-    """Lanes of `a` where the mask is set, of `b` elsewhere."""
-
-    def codegen(context, builder, signature, args):
-        return builder.select(args[0], args[1], args[2])
-
-    return u32x16(mask16, u32x16, u32x16), codegen
+# A mask by the bits of an integer, lane 0 lowest; the integer; how many lanes are set.
+mask_of = operation(
+    mask16(types.int64), lambda builder, bits: builder.bitcast(builder.trunc(bits, _I16), _MASK)
+)
+bits_of = operation(
+    types.int64(mask16), lambda builder, mask: builder.zext(_mask_bits(builder, mask), _I64)
+)
+count = operation(types.int64(mask16), _count)
 
 
-@intrinsic
-def mask_of(typingctx, bits):
-    """The mask of the lanes whose bit is set in an integer, lane 0 lowest."""
-
-    def codegen(context, builder, signature, args):
-        return builder.bitcast(builder.trunc(args[0], _I16), _MASK)
-
-    return mask16(types.int64), codegen
-
-
-@intrinsic
-def bits_of(typingctx, mask):
-    """The mask as an integer, lane 0 lowest."""
-
-    def codegen(context, builder, signature, args):
-        return builder.zext(builder.bitcast(args[0], _I16), _I64)
-
-    return types.int64(mask16), codegen
-
-
-@intrinsic
-def count(typingctx, mask):
-    """How many lanes are set."""
-
-    def codegen(context, builder, signature, args):
-        function = builder.module.declare_intrinsic("llvm.ctpop", [_I16])
-        return builder.zext(builder.call(function, [builder.bitcast(args[0], _I16)]), _I64)
-
-    return types.int64(mask16), codegen
-
-
-@intrinsic
-def divide(typingctx, a, b):
+def _divide(builder: Any, a: Any, b: Any) -> Any:
     """a // b for b != 0. In double precision: a quotient of 32-bit integers that is no integer is
     further from the next one than half a unit in the last place, so that truncation is exact."""
+    quotient = builder.fdiv(builder.uitofp(a, _VF64), builder.uitofp(b, _VF64))
+    return builder.fptoui(quotient, _V32)
 
-    def codegen(context, builder, signature, args):
-        quotient = builder.fdiv(builder.uitofp(args[0], _VF64), builder.uitofp(args[1], _VF64))
-        return builder.fptoui(quotient, _V32)
 
-    return u32x16(u32x16, u32x16), codegen
+divide = operation(_BINARY, _divide)
 
 
 def _call(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
@@ -306,16 +246,16 @@ def _constant(builder: Any, name: str, make: Callable[[], bytes]) -> Any:
     """A pointer to constant bytes in the module."""
     module = builder.module
     if name in module.globals:
-        found = module.globals[name]
+        table = module.globals[name]
     else:
         data = make()
         kind = ir.ArrayType(_I8, len(data))
-        found = cgutils.add_global_variable(module, kind, name)
-        found.initializer = ir.Constant(kind, bytearray(data))
-        found.global_constant = True
-        found.linkage = "internal"
-        found.align = 16
-    return builder.bitcast(found, _I8.as_pointer())
+        table = cgutils.add_global_variable(module, kind, name)
+        table.initializer = ir.Constant(kind, bytearray(data))
+        table.global_constant = True
+        table.linkage = "internal"
+        table.align = 16
+    return builder.bitcast(table, _I8.as_pointer())
 
 
 _BYTES16 = ir.VectorType(_I8, 16)
@@ -361,8 +301,8 @@ def expand_u16(typingctx, array, index, mask):
         if "avx512vbmi2" in features_of(context)[1] or _byte_shuffle(context) is None:
             words = builder.bitcast(address, _I16.as_pointer())
             zero = ir.Constant(_V16, [0] * LANES)
-            found = _call(builder, "llvm.masked.expandload.v16i16", _V16, [words, mask, zero])
-            return builder.zext(found, _V32)
+            loaded = _call(builder, "llvm.masked.expandload.v16i16", _V16, [words, mask, zero])
+            return builder.zext(loaded, _V32)
         low, high = _halves(builder, mask)
         second = builder.gep(address, [_word_bytes(builder, low)])
         parts = []

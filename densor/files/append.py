@@ -26,7 +26,7 @@ from densor.formats.io.outputs import (
 from densor.formats.io.sources import FileRandomSource, FileSource
 from densor.options import WriteKeywords, WriteOptions, write_options
 
-MOST_HOPS = 8  # bases of bases that a new entry may need; beyond, it is stored by itself
+MAX_HOPS = 8  # bases of bases that a new entry may need; beyond, it is stored by itself
 
 
 def append(
@@ -37,7 +37,7 @@ def append(
     *,
     name: str | None = None,
     base_entry: str | None = None,
-    most_hops: int = MOST_HOPS,
+    most_hops: int = MAX_HOPS,
     options: WriteOptions | None = None,
     **keywords: Unpack[WriteKeywords],
 ) -> Sizes:

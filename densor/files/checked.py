@@ -35,8 +35,8 @@ def _identity(meta: EntryMeta, size: int, hash_kind: int, digest: bytes) -> tupl
 def _compare_with_index(entries: list[Entry], frame: Frame) -> None:
     """Raises FormatError unless the index lists just the entries that were read."""
     listed = read_index(frame).entries
-    found = [_identity(e.meta, e.size, e.hash_kind, e.digest) for e in entries]
-    if found != [_identity(e.meta, e.size, e.hash_kind, e.digest) for e in listed]:
+    decoded = [_identity(e.meta, e.size, e.hash_kind, e.digest) for e in entries]
+    if decoded != [_identity(e.meta, e.size, e.hash_kind, e.digest) for e in listed]:
         raise FormatError("index does not list what the archive holds")
 
 
@@ -59,8 +59,8 @@ def check_uploaded(
     from densor.formats.io.remote import Remote
 
     try:
-        with open_input(url) as found:
-            entries = check_archive(found.file, replace(options, max_output_size=None), base)
+        with open_input(url) as written:
+            entries = check_archive(written.file, replace(options, max_output_size=None), base)
         if [[entry.hash_kind, entry.digest.hex()] for entry in entries] != digests:
             raise FileError("it holds something else")
     except DensorError as error:

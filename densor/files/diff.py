@@ -94,10 +94,10 @@ def _compared(old: _Tensor, new: _Tensor, progress: Progress | None) -> Differen
 
 @contextlib.contextmanager
 def _opened(path: Any, options: ReadOptions) -> Iterator[dict[str, _Tensor]]:
-    with open_input(plain(path)) as found, contextlib.ExitStack() as stack:
-        if found.random is None:
+    with open_input(plain(path)) as opened, contextlib.ExitStack() as stack:
+        if opened.random is None:
             raise FileError(f"{label(path)}: cannot be read at random")
-        source = found.random
+        source = opened.random
         if not is_archive(source):
             yield {info.name: _Tensor(info, _in_file(source, info)) for info in listed_of(source)}
             return

@@ -135,21 +135,21 @@ def pack(
     """
     chosen = write_options(options, level=level, threads=threads, **keywords)
     errors: list[DensorError] = []
-    found = list(members(paths, None if left_out is None else errors.append))
-    if errors and not found:
+    listed = list(members(paths, None if left_out is None else errors.append))
+    if errors and not listed:
         raise errors[0]  # nothing is left to be packed
     for error in errors:
         _leave_out(error, left_out)
     with new_archive(target, chosen) as archive:
-        told = _told_by_models(found)
-        for member in found:
+        told = _told_by_models(listed)
+        for member in listed:
             _add_member(archive, member, left_out, told)
     return archive.sizes
 
 
-def _told_by_models(found: list[Member]) -> dict[Path, list[TensorInfo]]:
+def _told_by_models(listed: list[Member]) -> dict[Path, list[TensorInfo]]:
     """The tensors in files of weights beside ONNX models, which only these tell of, by path."""
-    known = {member.path for member in found if isinstance(member.path, Path)}
+    known = {member.path for member in listed if isinstance(member.path, Path)}
     told: dict[Path, list[TensorInfo]] = {}
     for path in known:
         if path.suffix != ".onnx":
@@ -179,13 +179,13 @@ def _add_member(
         return
     with contextlib.ExitStack() as stack:
         try:
-            found = stack.enter_context(open_input(member.path))
+            opened = stack.enter_context(open_input(member.path))
         except FileError as error:  # one that may not be read
             _leave_out(error, left_out)
             return
         tensors = told.get(member.path) if isinstance(member.path, Path) else None
         add_input(
-            archive, member.name, found, escaped=member.escaped, one_of_many=True, told=tensors
+            archive, member.name, opened, escaped=member.escaped, one_of_many=True, told=tensors
         )
 
 
@@ -213,8 +213,8 @@ def extract(
         if is_url(folder)
         else _Extraction(Path(folder), wanted, overwrite)
     )
-    with open_input(plain(source)) as found, open_base(chosen) as base:
-        reader = StreamReader(FileSource(found.file), chosen, base)
+    with open_input(plain(source)) as opened, open_base(chosen) as base:
+        reader = StreamReader(FileSource(opened.file), chosen, base)
         try:
             extraction.run(reader)
         finally:

@@ -93,14 +93,14 @@ def _folder(folder: Path) -> Model:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FileError(f"{path.name}: {error.strerror}") from error
     except (ValueError, RecursionError):
         raise UnsupportedError(f"{path.name} is not JSON") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise UnsupportedError(f"{path.name} is not an object")
-    return found
+    return content
 
 
 def _shape(config: dict[str, Any]) -> tuple[Shape, int]:
@@ -157,7 +157,7 @@ def _only(get: Weights, names: set[str], layers: int) -> Weights:
 
 def _safetensors(folder: Path) -> dict[str, Any]:
     """What makes each tensor of the files in a folder: see `_floats`."""
-    found: dict[str, Any] = {}
+    readers: dict[str, Any] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
             size = header_size(file.read(LENGTH_SIZE)) or LENGTH_SIZE
@@ -166,10 +166,10 @@ def _safetensors(folder: Path) -> dict[str, Any]:
         if tensors is None:
             raise UnsupportedError(f"{path.name} is no safetensors file")
         for tensor in tensors:
-            found[tensor.name] = functools.partial(_floats, path, tensor)
-    if not found:
+            readers[tensor.name] = functools.partial(_floats, path, tensor)
+    if not readers:
         raise FileError("folder has no tensors in *.safetensors files")
-    return found
+    return readers
 
 
 def _floats(path: Path, tensor: TensorInfo) -> Floats:
@@ -228,13 +228,13 @@ def _encoder(description: str) -> Encode | None:
     except ImportError:
         return None
     try:
-        found: Any = Tokenizer.from_str(description)
+        tokenizer: Any = Tokenizer.from_str(description)
     except Exception as error:  # this package raises no other class
         raise UnsupportedError(f"tokenizer is none that is known here: {error}") from None
 
     def encode(text: str) -> Sequence[int]:
         try:
-            return found.encode(text, add_special_tokens=False).ids  # type: ignore[no-any-return]
+            return tokenizer.encode(text, add_special_tokens=False).ids  # type: ignore[no-any-return]
         except Exception:  # a text that it has no tokens for
             return ()
 
@@ -344,13 +344,13 @@ def _from_gguf(path: Path) -> Model:
         tensor = tensors.get(name)
         if tensor is None:
             return None
-        found = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        found = np.ascontiguousarray(found, np.float32).reshape(tensor.shape[::-1])
+        weights = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        weights = np.ascontiguousarray(weights, np.float32).reshape(tensor.shape[::-1])
         if kind == "llama" and ".q_proj." in name:
-            return _halves(found, shape.heads)
+            return _halves(weights, shape.heads)
         if kind == "llama" and ".k_proj." in name:
-            return _halves(found, shape.groups)
-        return found
+            return _halves(weights, shape.groups)
+        return weights
 
     start = fields.get("tokenizer.ggml.bos_token_id")
     if type(start) is not int or not 0 <= start < shape.vocabulary:

@@ -111,9 +111,9 @@ def pack_model(
 
 def _base_folder(options: WriteOptions) -> BaseFolder:
     """The base of a model; LimitError where its files unpack to more than the options allow."""
-    found = BaseFolder(options.base, options.threads)
-    check_sizes(sorted(found.path.glob("*.safetensors")), options.max_output_size)
-    return found
+    base = BaseFolder(options.base, options.threads)
+    check_sizes(sorted(base.path.glob("*.safetensors")), options.max_output_size)
+    return base
 
 
 def check_sizes(paths: list[Path], most: int | None) -> None:
@@ -331,7 +331,7 @@ def _write_config(config: dict[str, Any], path: Path, first: PackedFile, base: s
 def _float_type(file: PackedFile) -> str | None:
     """The first type of floats in a file: what transformers takes a model's type from."""
     types = (_FLOATS.get(file.info(name).dtype) for name in file)
-    return next((found for found in types if found is not None), None)
+    return next((dtype for dtype in types if dtype is not None), None)
 
 
 def _write_card(source: Path, target: Path, name: str, base: str | None, sizes: Sizes) -> None:

@@ -37,11 +37,11 @@ class NewArchive:
         is an archive of several, and otherwise the base if it has some of its tensors."""
         if self.base is None:
             return None
-        found = self.base.file(name)
-        same = found is not None and (
-            found is not self.base or shares_tensors(tensors, tensors_of(found.source))
+        own = self.base.file(name)
+        same = own is not None and (
+            own is not self.base or shares_tensors(tensors, tensors_of(own.source))
         )
-        return found if same else None
+        return own if same else None
 
 
 @contextlib.contextmanager
@@ -80,7 +80,7 @@ def new_archive(
 def add_input(
     archive: NewArchive,
     name: str,
-    found: Input,
+    opened: Input,
     *,
     escaped: bool = False,
     one_of_many: bool = False,
@@ -92,12 +92,12 @@ def add_input(
     `told`: the tensors in it, where another file tells them.
     `one_of_many`: the base, if there is one, goes with some of the archive's files only.
     """
-    meta = EntryMeta(name, FILE, found.size, mode=found.mode, mtime_ns=found.mtime_ns)
+    meta = EntryMeta(name, FILE, opened.size, mode=opened.mode, mtime_ns=opened.mtime_ns)
     meta.escaped = escaped or None
-    plan = planned(archive.writer, meta, FileSource(found.file), found.random, told)
+    plan = planned(archive.writer, meta, FileSource(opened.file), opened.random, told)
     base = archive.base_for(name, plan.tensors) if one_of_many else archive.base
     add_planned(archive.writer, meta, plan, base)
-    if not found.unchanged():
+    if not opened.unchanged():
         raise FileError(f"{name}: changed while it was read")
 
 
@@ -130,6 +130,6 @@ def add_planned(
         writer.add(meta, plan.source, plan.segments, plan.listed)
         return
     meta.base = base.reference(writer.options.hash)
-    found = tensors_of(base.source) if base_tensors is None else base_tensors
-    segments = attach(plan.segments, plan.tensors, found)
+    others = tensors_of(base.source) if base_tensors is None else base_tensors
+    segments = attach(plan.segments, plan.tensors, others)
     writer.add(meta, plan.source, segments, plan.listed, base.source)

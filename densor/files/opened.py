@@ -38,8 +38,8 @@ class Input(NamedTuple):
 def open_input(source: PathOrFile) -> Iterator[Input]:
     """The binary file behind a path, URL or file object."""
     if is_url(source):
-        with _open_remote(str(source)) as found:
-            yield found
+        with _open_remote(str(source)) as remote:
+            yield remote
         return
     if is_file_object(source):
         yield Input(source)  # type: ignore[arg-type]
@@ -117,7 +117,7 @@ def is_special(path: Path) -> bool:
 
     Such as /dev/stdout, even where that is redirected to a regular file.
     """
-    for _ in range(_MOST_LINKS):
+    for _ in range(_MAX_LINKS):
         if _OPEN_FILES.fullmatch(os.path.realpath(path.parent)):
             return True
         if not path.is_symlink():
@@ -126,7 +126,7 @@ def is_special(path: Path) -> bool:
     return path.exists() and not path.is_file()
 
 
-_MOST_LINKS = 40
+_MAX_LINKS = 40
 _OPEN_FILES = re.compile(r"/proc/\d+(/task/\d+)?/fd|/dev/fd")
 _PSEUDO = ("/proc/", "/sys/")  # whose files tell sizes that are not those of their content
 
@@ -138,13 +138,13 @@ def is_archive(source: PathOrFile | bytes) -> bool:
     """
     if isinstance(source, bytes | bytearray | memoryview):
         return begins_archive(bytes(source[: len(MAGIC)]))
-    with open_input(plain(source)) as found:
-        seekable = is_file_object(source) and found.file.seekable()
-        before = found.file.tell() if seekable else 0
+    with open_input(plain(source)) as opened:
+        seekable = is_file_object(source) and opened.file.seekable()
+        before = opened.file.tell() if seekable else 0
         with errors_of("input"):
-            magic = found.file.read(len(MAGIC))
+            magic = opened.file.read(len(MAGIC))
         if seekable:
-            found.file.seek(before)
+            opened.file.seek(before)
         return begins_archive(magic)
 
 

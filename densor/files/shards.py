@@ -127,11 +127,11 @@ def _stored_if_valid(source: str, target: str, options: WriteOptions) -> tuple[i
     """Original and stored bytes of a destination that need not be made anew, else None."""
     with open_input(source) as wanted:
         try:
-            with open_input(target) as found:
-                if found.random is None:
+            with open_input(target) as opened:
+                if opened.random is None:
                     return None
-                archive = Archive(found.random, ReadOptions(threads=1))
-                stored = found.random.size
+                archive = Archive(opened.random, ReadOptions(threads=1))
+                stored = opened.random.size
                 with open_base(options.reading()) as base:
                     wanted_base = None if base is None else base.reference(options.hash)
                 valid = (
@@ -140,7 +140,7 @@ def _stored_if_valid(source: str, target: str, options: WriteOptions) -> tuple[i
                     and archive.entries[0].meta.base == wanted_base
                 )
                 if options.recovery is not None:
-                    layout = find_layout(found.random, thorough=False)
+                    layout = find_layout(opened.random, thorough=False)
                     valid = valid and layout is not None and layout.percent >= options.recovery
                 if valid and options.verify:
                     entry = verify_file(target, options=options.reading())[0]

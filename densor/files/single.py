@@ -67,10 +67,10 @@ def compress_file(
     """
     chosen = write_options(options, level=level, threads=threads, **keywords)
     source, target = plain(source), plain(target)
-    with open_input(source) as found, new_archive(target, chosen, found.mode) as archive:
+    with open_input(source) as opened, new_archive(target, chosen, opened.mode) as archive:
         called, escaped = (name, False) if name else entry_name(source)
-        add_input(archive, called, found, escaped=escaped)
-    if found.mode is not None and _is_plain(target):
+        add_input(archive, called, opened, escaped=escaped)
+    if opened.mode is not None and _is_plain(target):
         copy_times_and_mode(Path(source), Path(target))  # type: ignore[arg-type]
     return archive.sizes
 
@@ -98,8 +98,8 @@ def decompress_file(
     """
     chosen = read_options(options, threads=threads, **keywords)
     source, target = plain(source), plain(target)
-    with open_input(source) as found, open_base(chosen) as base:
-        reader = StreamReader(FileSource(found.file), chosen, base)
+    with open_input(source) as opened, open_base(chosen) as base:
+        reader = StreamReader(FileSource(opened.file), chosen, base)
         try:
             told: list[EntryMeta] = []
             with open_output(target, overwrite, lambda: told[0].mode if told else None) as out:
@@ -161,5 +161,5 @@ def verify_file(
     Options are those of `decompress_file`. Raises the DensorError of the first fault.
     """
     chosen = read_options(options, threads=threads, **keywords)
-    with open_input(plain(source)) as found, open_base(chosen) as base:
-        return check_archive(found.file, chosen, base)
+    with open_input(plain(source)) as opened, open_base(chosen) as base:
+        return check_archive(opened.file, chosen, base)

@@ -25,12 +25,10 @@ class Buffer(Protocol):
     @property
     def pointer(self) -> int:
         """The address that kernels see; a multiple of 256 where the backend allocated it."""
-        ...
 
     @property
     def size(self) -> int:
         """Its bytes that kernels may use."""
-        ...
 
 
 class Stream(Protocol):
@@ -39,11 +37,9 @@ class Stream(Protocol):
     def work(self) -> AbstractContextManager[None]:
         """What is started within goes to this stream, and begins once what was started before on
         the current one is done."""
-        ...
 
     def join(self) -> None:
         """What is started from now on, on the current stream, waits for this one."""
-        ...
 
 
 class Backend(Protocol):
@@ -54,43 +50,34 @@ class Backend(Protocol):
 
     def empty(self, size: int) -> Buffer:
         """Memory of `size` bytes with any content."""
-        ...
 
     def wrap(self, array: Any) -> Buffer:
         """The memory of a contiguous array that is already there: numpy's here, torch's or CuPy's
         on a GPU. It must outlive the buffer."""
-        ...
 
     def new(self, dtype: str, shape: tuple[int, ...]) -> Any:
         """A new array for a tensor, of the kind that `wrap` takes."""
-        ...
 
     def view(self, array: Any, begin: int, dtype: str, shape: tuple[int, ...]) -> Any:
         """A tensor from byte `begin` on of an array of U8 that `new` made."""
-        ...
 
     def write(self, buffer: Any, data: npt.NDArray[Any]) -> None:
         """Copies `data` to the start of a buffer, which is at least as large."""
-        ...
 
     def read(self, buffer: Any, begin: int = 0, size: int | None = None) -> Bytes:
         """A copy of a buffer's content from byte `begin` on, `size` bytes or all that is left,
         once all that was started before is done."""
-        ...
 
     def stream(self) -> Stream:
         """A new stream beside the current one."""
-        ...
 
     def poison(self, buffer: Any, gaps: Iterable[tuple[int, int]]) -> None:
         """Marks bytes `begin` to `end` of each gap, which no kernel may touch. A backend that does
         not check accesses, such as CUDA, does nothing."""
-        ...
 
     def launch(self, kernel: str, blocks: int, threads: int, args: Sequence[np.generic]) -> None:
         """Starts `blocks` blocks of `threads` threads. `args`: pointers as uint64, numbers as the
         kernel takes them."""
-        ...
 
 
 @cache

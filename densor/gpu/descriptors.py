@@ -42,7 +42,10 @@ STREAM = np.dtype(
     + [("base", "<i4"), ("tensor", "<u4"), ("status", "<u4"), ("unused", "<u4")]
 )
 STREAM_JOB = np.dtype(
-    [(f, "<u4") for f in ("stream", "streams", "tables", "phase", "phases", "main", "tails")]
+    [
+        (f, "<u4")
+        for f in ("stream", "streams", "tables", "phase", "phases", "main", "low_exponents")
+    ]
 )
 
 

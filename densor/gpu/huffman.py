@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.planes.params import Classes, Model
+from densor.codec.planes.params import Classes, Parameters
 from densor.codec.planes.units import LAYOUTS, CodedPlane, UnitParser, Words
 from densor.entropy.huffman.code import MAX_BITS, canonical_codes
 from densor.runtime.types import Bytes
@@ -12,7 +12,7 @@ from densor.runtime.types import Bytes
 class PlanarModel:
     """A model of planar chunks with its tables. `kernel`: None where there is none for it."""
 
-    def __init__(self, model: Model[Classes]) -> None:
+    def __init__(self, model: Parameters[Classes]) -> None:
         self.model = model
         self.size = model.layout.size
         by_units = model.layout.number in LAYOUTS and not model.delta

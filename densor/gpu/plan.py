@@ -146,9 +146,9 @@ class Plan:
         """Whether kernels decode this chunk; if so, their work is noted."""
         codec = chunk.model[0] if chunk.model else None
         model = self._models.get(chunk.model)
-        if model is None and codec == registry.CODEC_PLANAR:
+        if model is None and codec == registry.CODEC_PLANES_HUFFMAN:
             model = self._models[chunk.model] = PlanarModel(planar.parse(chunk.model))
-        elif model is None and codec == registry.CODEC_SCALES:
+        elif model is None and codec == registry.CODEC_SCALE_CONTEXT:
             model = self._models[chunk.model] = ScalesModel(chunk.model)
         if model is None or model.kernel is None or target.at % model.size:
             return False
@@ -158,7 +158,7 @@ class Plan:
         if isinstance(model, PlanarModel):
             self._planar(model, model.parse(chunk.payload, n, chunk.points), n, target)
         else:
-            self._scales(model, model.parse(chunk.payload, n), target)
+            self._element_scales(model, model.parse(chunk.payload, n), target)
         return True
 
     # Planes
@@ -258,7 +258,7 @@ class Plan:
 
     # Streams under scale contexts
 
-    def _scales(self, model: ScalesModel, stream: rans.Stream, target: Target) -> None:
+    def _element_scales(self, model: ScalesModel, stream: rans.Stream, target: Target) -> None:
         add = self.arena.add
         low, keep = self._low_halves(stream.low)
         row = (
@@ -305,7 +305,7 @@ class Plan:
             alphabet, form = model.model.alphabet, model.model.form
             phases = (1 << alphabet.phase) - 1
             tables = self._places[key]
-            of_model = tables, alphabet.phase, phases, alphabet.main(form), alphabet.tails
+            of_model = tables, alphabet.phase, phases, alphabet.main(form), alphabet.low_exponents
             for at in range(0, len(streams), rans.WARPS):
                 count = min(rans.WARPS, len(streams) - at)
                 jobs.append((len(rows) + at, count, *of_model))

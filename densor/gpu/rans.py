@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.codec import ChunkDecoder, decoder_for, inner_decoder
-from densor.codec.scale_context.decoder import take_lines
-from densor.codec.scale_context.params import Model, parse
+from densor.codec.scale_context.decoder import take_scales
+from densor.codec.scale_context.params import Parameters, parse
 from densor.codec.scale_context.payload import parse_head
 from densor.entropy.rans.decode import StreamDecoder, Table, decode_table
 from densor.entropy.rans.tables import ONE, Freqs
@@ -49,7 +49,7 @@ class ScalesModel:
     """A model of chunks under scale contexts with its tables."""
 
     def __init__(self, payload: bytes) -> None:
-        self.model: Model = parse(payload)
+        self.model: Parameters = parse(payload)
         decoder_for(payload)  # checks the model of low halves
         self.size = self.model.form.size
         self.kernel = f"rans_{self.model.form.name}"
@@ -74,7 +74,7 @@ class ScalesModel:
         rows: list[Bytes] = []
         columns: list[Bytes] = []
         row_at = column_at = 0
-        lines = take_lines(decoder, head.parts, alphabet.phase)
+        lines = take_scales(decoder, head.parts, alphabet.phase)
         for i, (part_rows, part_columns) in enumerate(lines):
             parts[i] = part_rows.size, part_columns.size, row_at, column_at
             rows.append(part_rows)
@@ -94,7 +94,7 @@ class ScalesModel:
             np.concatenate([*columns, _BEYOND]),
             payload[head.rest : head.signs],
             payload[head.signs : head.stream],
-            payload[head.apart : head.rest],
+            payload[head.escapes : head.rest],
             self._halves(payload[head.end :], elements) if form.half else None,
         )
 

@@ -8,10 +8,10 @@ from densor.codec.codec import BatchCoder
 from densor.codec.history import History
 from densor.codec.kind import kind_of
 from densor.codec.levels import level_settings
-from densor.codec.planes.encoder import PlaneCoder
+from densor.codec.planes.encoder import PlanesEncoder
 from densor.codec.planes.layout import layout_for
 from densor.codec.planes.stages.huffman import HUFFMAN
-from densor.codec.scale_context.encoder import ScalesCoder
+from densor.codec.scale_context.encoder import ScaleContextEncoder
 from densor.dtypes import SIZES
 from densor.gpu.tensors import Packed, PackedChunk, Place
 from densor.runtime.types import Bytes
@@ -58,14 +58,16 @@ def planar(data: Bytes, dtype: str, run: int = 64, chunk: int = 1 << 18, level: 
     assert layout is not None
     if not data.size:
         return _packed(None, data, dtype, chunk)
-    coder = PlaneCoder(HUFFMAN, data, layout, run, level_settings(level), False)
+    coder = PlanesEncoder(HUFFMAN, data, layout, run, level_settings(level), False)
     return _packed(coder, data, dtype, chunk)
 
 
 def scales(data: Bytes, dtype: str, columns: int = 64, chunk: int = 1 << 18) -> Packed:
     """Coded under scale contexts, `chunk` elements at a time, whole rows of `columns`."""
     rows = -(-data.size // SIZES[dtype] // columns)
-    return _packed(ScalesCoder(kind_of(dtype, (rows, columns)), History()), data, dtype, chunk)
+    return _packed(
+        ScaleContextEncoder(kind_of(dtype, (rows, columns)), History()), data, dtype, chunk
+    )
 
 
 def _packed(coder: BatchCoder | None, data: Bytes, dtype: str, chunk: int) -> Packed:

@@ -137,6 +137,55 @@ def _fixed(values: Floats) -> npt.NDArray[np.int64]:
     return np.clip(units, -(1 << 30), 1 << 30).astype(np.int64)
 
 
+@dataclass(frozen=True)
+class _Tensors:
+    """The tensors of a model by their names in transformers, of the shapes that they must have."""
+
+    shape: Shape
+    get: Weights
+
+    def need(self, name: str, *size: int) -> Floats:
+        """A tensor; UnsupportedError if there is none of this shape."""
+        tensor = self.get(name)
+        if tensor is None or tensor.shape != size:
+            raise UnsupportedError(f"model has no tensor {name} of shape {size}")
+        return tensor
+
+    def norm(self, name: str) -> npt.NDArray[np.int64]:
+        """The weights of a norm."""
+        return _fixed(self.need(name, self.shape.hidden))
+
+    def attention(self, at: str) -> Matrix:
+        """The projections to queries, keys and values as one matrix."""
+        shape = self.shape
+        sizes = {"q": shape.heads * shape.size, "k": shape.groups * shape.size}
+        sizes["v"] = sizes["k"]
+        names = {f"{at}self_attn.{letter}_proj": size for letter, size in sizes.items()}
+        rows = [self.need(f"{name}.weight", n, shape.hidden) for name, n in names.items()]
+        biased = {name for name in names if self.get(f"{name}.bias") is not None}
+        biases = [
+            self.need(f"{name}.bias", n) if name in biased else np.zeros(n, np.float32)
+            for name, n in names.items()
+        ]
+        return quantise(np.concatenate(rows), np.concatenate(biases) if biased else None)
+
+    def layer(self, number: int) -> Layer:
+        """A layer, ready to compute."""
+        at, shape = f"model.layers.{number}.", self.shape
+        gates = [
+            self.need(f"{at}mlp.{n}_proj.weight", shape.inner, shape.hidden) for n in ("gate", "up")
+        ]
+        joined = self.need(f"{at}self_attn.o_proj.weight", shape.hidden, shape.heads * shape.size)
+        return Layer(
+            self.norm(f"{at}input_layernorm.weight"),
+            self.attention(at),
+            quantise(joined),
+            self.norm(f"{at}post_attention_layernorm.weight"),
+            quantise(np.concatenate(gates)),
+            quantise(self.need(f"{at}mlp.down_proj.weight", shape.hidden, shape.inner)),
+        )
+
+
 def build(shape: Shape, get: Weights, vocabulary: Vocabulary, positions: int, start: int) -> Model:
     """The model that these weights make; UnsupportedError if they do not make one.
 
@@ -144,50 +193,15 @@ def build(shape: Shape, get: Weights, vocabulary: Vocabulary, positions: int, st
     model, that texts begin with.
     """
     shape.check()
-
-    def need(name: str, *size: int) -> Floats:
-        tensor = get(name)
-        if tensor is None or tensor.shape != size:
-            raise UnsupportedError(f"model has no tensor {name} of shape {size}")
-        return tensor
-
-    def bias(name: str, size: int) -> Floats | None:
-        return None if get(name) is None else need(name, size)
-
-    own, shared = shape.heads * shape.size, shape.groups * shape.size
-
-    def layer(number: int) -> Layer:
-        at = f"model.layers.{number}."
-        sizes = {"q": own, "k": shared, "v": shared}
-        rows = [need(f"{at}self_attn.{n}_proj.weight", s, shape.hidden) for n, s in sizes.items()]
-        offsets = [bias(f"{at}self_attn.{n}_proj.bias", s) for n, s in sizes.items()]
-        whole = [
-            np.zeros(s, np.float32) if b is None else b
-            for b, s in zip(offsets, sizes.values(), strict=True)
-        ]
-        gates = [
-            need(f"{at}mlp.{n}_proj.weight", shape.inner, shape.hidden) for n in ("gate", "up")
-        ]
-        return Layer(
-            _fixed(need(f"{at}input_layernorm.weight", shape.hidden)),
-            quantise(
-                np.concatenate(rows),
-                np.concatenate(whole) if any(b is not None for b in offsets) else None,
-            ),
-            quantise(need(f"{at}self_attn.o_proj.weight", shape.hidden, own)),
-            _fixed(need(f"{at}post_attention_layernorm.weight", shape.hidden)),
-            quantise(np.concatenate(gates)),
-            quantise(need(f"{at}mlp.down_proj.weight", shape.hidden, shape.inner)),
-        )
-
-    embeddings = need("model.embed_tokens.weight", shape.vocabulary, shape.hidden)
+    tensors = _Tensors(shape, get)
+    embeddings = tensors.need("model.embed_tokens.weight", shape.vocabulary, shape.hidden)
     tokens = quantise(embeddings[vocabulary.numbers])
-    norm = _fixed(need("model.norm.weight", shape.hidden))
+    norm = tensors.norm("model.norm.weight")
     head = tokens
     if get("lm_head.weight") is not None:
-        rows = need("lm_head.weight", shape.vocabulary, shape.hidden)
+        rows = tensors.need("lm_head.weight", shape.vocabulary, shape.hidden)
         head = quantise(rows[vocabulary.numbers[: vocabulary.count]])
-    layers = [layer(number) for number in range(shape.layers)]
+    layers = [tensors.layer(number) for number in range(shape.layers)]
     first = int(np.flatnonzero(vocabulary.numbers == start)[0])
     digest = _digest(shape, tokens, layers, norm, head, first)
     return Model(shape, vocabulary, tokens, layers, norm, head, positions, first, digest)

@@ -8,7 +8,6 @@ after each single step of its holder.
 import os
 import threading
 import weakref
-from types import TracebackType
 
 
 class Lock:
@@ -27,12 +26,7 @@ class Lock:
     def __enter__(self) -> None:
         self._lock.acquire()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lock.release()
 
 

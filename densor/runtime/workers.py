@@ -31,11 +31,9 @@ class Task(Protocol[R]):
 
     def result(self) -> R:
         """Waits for the result, or raises what the work raised."""
-        ...
 
     def cancel(self) -> bool:
         """Stops the work if it has not begun."""
-        ...
 
 
 class Done(Generic[T]):

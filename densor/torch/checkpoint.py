@@ -38,7 +38,7 @@ from densor.errors import ArgumentError, DensorError, FileError, LimitError, Tru
 from densor.formats.io.outputs import errors_of, whole_file
 
 _SUFFIX = ".densor"
-_LONGEST_CHAIN = 64  # checkpoints against checkpoints
+_MAX_CHAIN = 64  # checkpoints against checkpoints
 
 PathLike = str | os.PathLike[str]
 
@@ -185,7 +185,7 @@ class _Checkpoint:
         storage: dict[MetadataIndex, Stored] | None = None,
         depth: int = 0,
     ) -> None:
-        if depth > _LONGEST_CHAIN:
+        if depth > _MAX_CHAIN:
             raise LimitError(f"{path}: is based on too long a chain of checkpoints")
         self._path = path
         self._threads = threads

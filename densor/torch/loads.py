@@ -29,15 +29,12 @@ class Load(Protocol):
 
     def wait(self) -> dict[int, torch.Tensor]:
         """The plain tensors by the id of their cell."""
-        ...
 
     def join(self) -> None:
         """For another thread that is to use what has been waited for."""
-        ...
 
     def cancel(self) -> None:
         """Stops what has not begun and waits for the rest; the buffer is free then."""
-        ...
 
 
 def _pieces(cells: Sequence[Cell], buffer: Any) -> list[Any]:

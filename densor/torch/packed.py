@@ -26,7 +26,7 @@ from densor.torch.device import Device, DeviceArray
 
 DEFAULT_LEVEL = 1  # decodes fastest, and takes just .002 more of BF16 weights than level 3
 
-_SMALL = 1 << 20  # bytes that one thread packs before others have woken up
+_MAX_ONE_THREAD = 1 << 20  # bytes that one thread packs before others have woken up
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -166,7 +166,7 @@ def _version(tensor: torch.Tensor) -> int:
 
 def packed_array(tensor: torch.Tensor, level: int, threads: int) -> PackedArray:
     """The packed elements of a plain tensor."""
-    threads = 1 if tensor.nbytes <= _SMALL else threads
+    threads = 1 if tensor.nbytes <= _MAX_ONE_THREAD else threads
     return PackedArray(densor.compress(tensor.detach().contiguous(), level, threads))
 
 

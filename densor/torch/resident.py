@@ -13,7 +13,7 @@ host would have to wait for the indices.
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -313,6 +313,13 @@ def _made_of_blocks(module: nn.Module) -> bool:
     return any(len(part) > 1 and _plain_bytes(part) > _KEPT_BLOCK * total for part in lists)
 
 
+class Place(TypedDict, total=False):
+    """Where packed weights are kept and decoded: keywords of `pack_module`."""
+
+    device: Any
+    backend: Any
+
+
 def pack_module(
     module: nn.Module,
     level: int = DEFAULT_LEVEL,
@@ -322,8 +329,7 @@ def pack_module(
     blocks: Iterable[nn.Module] | None = None,
     select: Callable[[str, torch.Tensor], bool] | None = None,
     packed: Mapping[str, Any] | None = None,
-    device: Any = None,
-    backend: Any = None,
+    **place: Unpack[Place],
 ) -> nn.Module:
     """Packs the weights of a module in place, and returns it.
 
@@ -346,46 +352,60 @@ def pack_module(
     Calling this again packs what has become plain in between.
     """
     level_settings(level)  # refuses unknown ones
-    target = device_of(module) if device is None and backend is None else None
+    given = any(where is not None for where in place.values())
+    target = None if given else device_of(module)
     if target is None:
-        target = open_device(device, backend)
-    for part in module.modules():
-        for name, buffer in part._buffers.items():
-            if isinstance(buffer, PackedTensor):
-                part._buffers[name] = buffer.unpack()
-    names: dict[int, list[str]] = {}
-    given = dict(packed or {})
-    made: dict[int, nn.Parameter] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    unknown = set(given) - {name for some in names.values() for name in some}
-    if unknown:
-        raise ArgumentError(f"module has no parameter {min(unknown)!r}")
-    parameters = dict(module.named_parameters())
-    verify = target is None  # else what the device decodes is compared
-    for name, parameter in parameters.items():
-        blob = next((given[n] for n in names[id(parameter)] if n in given), None)
-        replacement = (
-            _attached(name, parameter, blob, level, threads, verify)
-            if blob is not None
-            else _packed_parameter(name, parameter, level, threads, select, verify)
-        )
-        if replacement is not None:
-            made[id(parameter)] = replacement
-            _replace(module, names[id(parameter)], replacement)
-        del parameter
-    del parameters
+        target = open_device(**place)
+    # What the device decodes is compared later.
+    _pack_parameters(module, _Packing(level, threads, select, target is None), packed or {})
     on_device = target is not None
     units = list(
         _find_units(module, on_device) if blocks is None else _units_of(module, blocks, on_device)
     )
     _place(module, units, target, _MIN_ON_DEVICE if select is None else 0)
-    if target is not None or device is not None:
+    if target is not None or given:
         nn.Module.to(module, torch.device("cpu") if target is None else target.place)
     units = [(part, deep) for part, deep in units if _plain_bytes(part, deep)]
     _install(module, Runtime(threads, ahead, target), units)
     POOL.clear()  # packing has filled it
     return module
+
+
+class _Packing(NamedTuple):
+    """How parameters are packed: see `pack_module`; `verify`: each is decoded and compared."""
+
+    level: int
+    threads: int
+    select: Callable[[str, torch.Tensor], bool] | None
+    verify: bool
+
+
+def _pack_parameters(module: nn.Module, how: _Packing, given: Mapping[str, Any]) -> None:
+    """Packs the parameters of a module, or takes what is given packed; shared ones stay shared.
+
+    Packed buffers become plain.
+    """
+    for part in module.modules():
+        for name, buffer in part._buffers.items():
+            if isinstance(buffer, PackedTensor):
+                part._buffers[name] = buffer.unpack()
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    unknown = set(given) - {name for some in names.values() for name in some}
+    if unknown:
+        raise ArgumentError(f"module has no parameter {min(unknown)!r}")
+    parameters = dict(module.named_parameters())  # none is freed while its id is a key
+    for name, parameter in parameters.items():
+        some = names[id(parameter)]
+        blob = next((given[n] for n in some if n in given), None)
+        packed = (
+            _packed_parameter(name, parameter, how)
+            if blob is None
+            else _attached(name, parameter, blob, how)
+        )
+        if packed is not None:
+            _replace(module, some, packed)
 
 
 def device_of(module: nn.Module) -> Device | None:
@@ -458,11 +478,9 @@ def _to_device(cells: Sequence[Cell], device: Device, least: int) -> list[Cell |
     return moved
 
 
-def _attached(
-    name: str, parameter: nn.Parameter, blob: Any, level: int, threads: int, verify: bool
-) -> nn.Parameter:
+def _attached(name: str, parameter: nn.Parameter, blob: Any, how: _Packing) -> nn.Parameter:
     try:
-        tensor = from_packed(blob, level, threads, verify=verify)
+        tensor = from_packed(blob, how.level, how.threads, verify=how.verify)
     except DensorError as error:
         raise type(error)(f"{name}: {error}") from error
     if tensor.shape != parameter.shape:
@@ -471,21 +489,15 @@ def _attached(
     return nn.Parameter(tensor, parameter.requires_grad and tensor.is_floating_point())
 
 
-def _packed_parameter(
-    name: str,
-    parameter: nn.Parameter,
-    level: int,
-    threads: int,
-    select: Callable[[str, torch.Tensor], bool] | None,
-    verify: bool,
-) -> nn.Parameter | None:
+def _packed_parameter(name: str, parameter: nn.Parameter, how: _Packing) -> nn.Parameter | None:
     """The packed parameter, None if it is to stay as it is."""
+    select, verify = how.select, how.verify
     wanted = parameter.nbytes >= _MIN_PACKED_BYTES if select is None else select(name, parameter)
     if wanted and parameter.is_cuda and not verify:
         parameter = nn.Parameter(parameter.detach().cpu(), parameter.requires_grad)
     if not wanted or not can_pack(parameter):
         return None
-    packed = pack_tensor(parameter, level, threads, verify=verify)
+    packed = pack_tensor(parameter, how.level, how.threads, verify=verify)
     if select is None and packed.stored > _MAX_PACKED_SHARE * parameter.nbytes:
         return None
     return packed  # type: ignore[return-value]

@@ -13,7 +13,7 @@ import safetensors.numpy
 from llm_models import write_folder
 
 import densor
-from densor.codec.language_model.decoder import LlmDecoder
+from densor.codec.language_model.decoder import LanguageModelDecoder
 from densor.files.language_models import load
 
 from .conftest import Ran
@@ -115,13 +115,13 @@ def test_packing_can_do_without_checking(
 ) -> None:
     whole = Path("x.densor").read_bytes()
     decoded: list[int] = []
-    decode = LlmDecoder.decode
+    decode = LanguageModelDecoder.decode
 
-    def noted(self: LlmDecoder, payload: Any, out: Any) -> None:
+    def noted(self: LanguageModelDecoder, payload: Any, out: Any) -> None:
         decoded.append(out.size)
         decode(self, payload, out)
 
-    monkeypatch.setattr(LlmDecoder, "decode", noted)
+    monkeypatch.setattr(LanguageModelDecoder, "decode", noted)
     for more in ((), ("--no-verify",)):
         options = ("--llm", "model", "--recovery", "20", "-fq")
         assert cli("pack", "x.densor", "in", *options, *more).code == 0

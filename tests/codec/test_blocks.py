@@ -53,7 +53,7 @@ def planes(column: Any) -> Bytes:
 
 
 def coded(data: Bytes, kind: Kind, level: int = 3) -> tuple[bytes, list[tuple[bytes, int]]]:
-    """Model and chunks (payload, original length) of a batch; all must use the model."""
+    """Parameters and chunks (payload, original length) of a batch; all must use the model."""
     batch = encode_batch(Batch(data, kind, Workers(1)), level_settings(level)).result()
     assert batch.model is not None and len(batch.model) <= MAX_MODEL
     assert all(chunk.own for chunk in batch.chunks)

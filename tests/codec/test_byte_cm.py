@@ -17,9 +17,9 @@ from reference import byte_cm as reference_byte_cm
 
 import densor
 from densor.codec.byte_cm import params as text
-from densor.codec.byte_cm.decoder import TextDecoder
-from densor.codec.byte_cm.encoder import TextCoder, full_model
-from densor.codec.byte_cm.params import Model, pack, parse
+from densor.codec.byte_cm.decoder import ByteCmDecoder
+from densor.codec.byte_cm.encoder import ByteCmEncoder, full_model
+from densor.codec.byte_cm.params import Parameters, pack, parse
 from densor.codec.byte_cm.segment import Segment, code_whole, coded
 from densor.codec.byte_cm.states import states
 from densor.codec.zstd import zstd_compress
@@ -31,9 +31,9 @@ ALL_CONTEXTS = (1 << 18) - 1
 MODELS = {
     "text": full_model(np.full(1, 65, np.uint8)),
     "binary": full_model(np.zeros(1, np.uint8)),
-    "light": parse(TextCoder(np.empty(0, np.uint8), light=True).model()),
-    "everything": Model(ALL_CONTEXTS, 6, 16),
-    "least": Model(1 << 17, 1, 12),
+    "light": parse(ByteCmEncoder(np.empty(0, np.uint8), light=True).model()),
+    "everything": Parameters(ALL_CONTEXTS, 6, 16),
+    "least": Parameters(1 << 17, 1, 12),
 }
 LIBRARY = Path(_multiarray_umath.__file__).read_bytes()
 SOURCE = Path(__file__).read_bytes()
@@ -70,15 +70,15 @@ def as_array(data: bytes) -> Bytes:
     return np.frombuffer(data, np.uint8)
 
 
-def stream_of(model: Model, data: bytes) -> Bytes:
+def stream_of(model: Parameters, data: bytes) -> Bytes:
     """The arithmetic stream, even where it is longer than what it stands for."""
     room = np.empty(2 * len(data) + 64, np.uint8)
     return room[: code_whole(True, model, room, as_array(data).copy())]
 
 
-def decoded(model: Model, payload: Bytes, size: int) -> bytes:
+def decoded(model: Parameters, payload: Bytes, size: int) -> bytes:
     out = np.full(size, 0xA5, np.uint8)
-    TextDecoder(model).decode(payload, out)
+    ByteCmDecoder(model).decode(payload, out)
     return out.tobytes()
 
 
@@ -110,7 +110,7 @@ def test_histories_and_matches_as_the_text_has_them(name: str, size: int) -> Non
 @given(st.binary(max_size=50), st.integers(1, ALL_CONTEXTS), st.integers(1, 6))
 @settings(max_examples=20, deadline=None)
 def test_any_bytes_under_any_model(data: bytes, contexts: int, sets: int) -> None:
-    model = Model(contexts, sets, 12)
+    model = Parameters(contexts, sets, 12)
     payload = stream_of(model, data)
     assert decoded(model, payload, len(data)) == data
     assert reference_byte_cm.decode(pack(model), payload.tobytes(), len(data)) == data
@@ -155,7 +155,7 @@ def test_size_against_zstandard() -> None:
         size = coded(full_model(as_array(data)), as_array(data)).size
         assert size < limit * len(zstd_compress(data, 19)), name
     data = as_array(SOURCE)
-    light = TextCoder(data, light=True)
+    light = ByteCmEncoder(data, light=True)
     sizes = [coded(full_model(data), data).size, light.encode(data, 0).size]
     assert sizes[0] < sizes[1] < 0.9 * len(zstd_compress(data, 19))
 
@@ -238,7 +238,7 @@ def test_hostile_models(payload: bytes, error: type[DensorError]) -> None:
 
 def test_table_is_no_larger_than_the_segment_needs() -> None:
     """So that small hostile chunks cannot ask for much memory, or for the time to clear it."""
-    model = Model(1, 1, 28)
+    model = Parameters(1, 1, 28)
     assert model.table_bits(0) == model.table_bits(1) == 12
     assert model.table_bits(1 << 14) == 22
     assert model.table_bits(1 << 24) == 28
@@ -246,7 +246,7 @@ def test_table_is_no_larger_than_the_segment_needs() -> None:
 
 def test_segment_that_is_too_long() -> None:
     with pytest.raises(LimitError):
-        TextDecoder(MODELS["least"]).decode(
+        ByteCmDecoder(MODELS["least"]).decode(
             np.zeros(8, np.uint8), np.empty((1 << 24) + 1, np.uint8)
         )
 

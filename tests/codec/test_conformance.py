@@ -23,7 +23,7 @@ from densor.dtypes import SIZES
 
 SHAPES = ((), (1,), (2,), (31,), (33,), (7, 64), (64, 7), (5, 4, 3, 3), (9, 130))
 FEW_SHAPES = ((1,), (31,), (9, 64))
-_SLOW = (registry.CODEC_TEXT, registry.CODEC_LLM)
+_SLOW = (registry.CODEC_BYTE_CM, registry.CODEC_LANGUAGE_MODEL)
 _GUARD = 64  # bytes before and behind the output, which must stay as they are
 _SLOW_BYTES = 400  # original bytes up to which a slow reference decoder is asked
 _ODD = 3  # bytes by which the output lies off the alignment of any element
@@ -154,7 +154,7 @@ def test_payloads_that_end_early_or_late_are_refused(codec: Codec, dtype: str) -
 def test_payloads_for_another_size_are_refused(codec: Codec) -> None:
     coded = small(codec)
     for size in {1, len(coded.data) - 1, len(coded.data) + 1, 2 * len(coded.data)}:
-        if codec.number != registry.CODEC_TEXT:
+        if codec.number != registry.CODEC_BYTE_CM:
             refused(codec, coded, size)
         else:  # a stream may end with likely bytes that take no whole byte
             found = outcome(lambda n=size: by_package(codec, coded, n), densor.DensorError)
@@ -167,7 +167,7 @@ def test_any_byte_of_a_payload_changed(codec: Codec) -> None:
     for content in ("weights", "few_values"):
         coded = small(codec, content)
         rng = random_state("damage", codec.name, content)
-        step = 11 if codec.number == registry.CODEC_LLM else 1
+        step = 11 if codec.number == registry.CODEC_LANGUAGE_MODEL else 1
         for at in range(0, len(coded.payload), step):
             payload = bytearray(coded.payload)
             payload[at] ^= int(rng.integers(1, 256))
@@ -201,7 +201,7 @@ def test_parameters_that_end_early_or_late_are_refused(codec: Codec) -> None:
 @every_codec
 def test_any_byte_of_the_parameters_changed(codec: Codec) -> None:
     coded = small(codec)
-    numbers = (0, 255) if codec.number == registry.CODEC_LLM else NUMBERS
+    numbers = (0, 255) if codec.number == registry.CODEC_LANGUAGE_MODEL else NUMBERS
     for at in range(1, len(coded.model)):
         for value in {*numbers, coded.model[at] ^ 1, coded.model[at] ^ 128} - {coded.model[at]}:
             model = coded.model[:at] + bytes([value]) + coded.model[at + 1 :]
@@ -210,7 +210,7 @@ def test_any_byte_of_the_parameters_changed(codec: Codec) -> None:
 
 @every_codec
 def test_damage_of_all_sorts(codec: Codec) -> None:
-    rounds = 20 if codec.number == registry.CODEC_LLM else 300
+    rounds = 20 if codec.number == registry.CODEC_LANGUAGE_MODEL else 300
     assert damage(codec, rounds) > rounds // 3
 
 
@@ -237,7 +237,7 @@ def test_lies_cost_no_more_memory_than_limits_allow(codec: Codec) -> None:
     """A word of 4 bytes anywhere that claims to be as large as can be."""
     coded = small(codec)
     by_package(codec, coded)  # tables and kernels are made once
-    step = 16 if codec.number == registry.CODEC_LLM else 3
+    step = 16 if codec.number == registry.CODEC_LANGUAGE_MODEL else 3
     limit = codec.memory + 16 * (len(coded.payload) + len(coded.data))
     tracemalloc.start()
     try:
@@ -259,7 +259,7 @@ def test_lies_cost_no_more_memory_than_limits_allow(codec: Codec) -> None:
 def with_bounds_checks() -> None:
     """A short version of all this; `mutations` runs it under NUMBA_BOUNDSCHECK=1."""
     for codec in CODECS:
-        if codec.number == registry.CODEC_LLM:
+        if codec.number == registry.CODEC_LANGUAGE_MODEL:
             continue  # its kernels are those of byte_cm, and take minutes to compile
         for dtype in codec.dtypes:
             for content in ("weights", "random", "sparse"):

@@ -46,8 +46,8 @@ from densor import verify_file
 from densor.archives import append, differences
 from densor.codec.batch import Batch, Before
 from densor.codec.delta import kernels, tokens
-from densor.codec.delta.decoder import ChangeDecoder
-from densor.codec.delta.encoder import ChangeEncoder
+from densor.codec.delta.decoder import DeltaDecoder
+from densor.codec.delta.encoder import DeltaEncoder
 from densor.codec.delta.params import parse
 from densor.codec.kind import Kind
 from densor.codec.planes.layout import layout_for
@@ -112,11 +112,11 @@ def _rounded(base: Array, rng: np.random.Generator) -> Array:
 
 
 def coded(new: Array, old: Array, dtype: str) -> tuple[bytes, bytes]:
-    """Model and payload of one chunk, whatever it costs; the stretch begins at byte 24."""
+    """Parameters and payload of one chunk, whatever it costs; the stretch begins at byte 24."""
     data, before = new.view(np.uint8), old.view(np.uint8)
     layout = layout_for(f"U{8 * new.itemsize}")  # C64 is taken for elements of 4 bytes
     batch = Batch(data, Kind(layout, dtype=dtype), Workers(1), base=Before(before, 24))
-    encoder = ChangeEncoder(batch)
+    encoder = DeltaEncoder(batch)
     encoder.encode().result()
     payload = encoder._coded(data, before, 0)
     return encoder.model(), payload.tobytes()
@@ -126,7 +126,7 @@ def decoded(model: bytes, payload: bytes, size: int, base: bytes) -> bytes:
     """By the library."""
     out = np.empty(size, np.uint8)
     source = MemoryRandomSource(base)
-    ChangeDecoder(parse(model)).decode_from(np.frombuffer(payload, np.uint8), out, source)
+    DeltaDecoder(parse(model)).decode_from(np.frombuffer(payload, np.uint8), out, source)
     return out.tobytes()
 
 
@@ -174,9 +174,9 @@ def test_all_pairs_of_notable_elements(size: int, floats: bool, number: int) -> 
         bits = kernels.TOKENS[size](fitting, old, *method.arguments, method.plain, symbols)
         extras = np.zeros(bits // 8 + 16, np.uint8)
         kernels.EXTRAS[size](fitting, old, *method.arguments, extras)
-        meanings = tokens.meanings(method)
-        assert meanings.valid[symbols].all()
-        assert kernels.total_extras(symbols, meanings.counts) == bits
+        table = tokens.token_table(method)
+        assert table.valid[symbols].all()
+        assert kernels.total_extras(symbols, table.counts) == bits
         model = reference.Model(
             size, floats, number, drop, method.direct, method.mantissa, 0, b"\0", []
         )
@@ -191,8 +191,8 @@ def test_all_pairs_of_notable_elements(size: int, floats: bool, number: int) -> 
             old,
             symbols,
             extras,
-            meanings.starts,
-            meanings.counts,
+            table.starts,
+            table.counts,
             method.plain,
             number,
             floats,

@@ -22,10 +22,10 @@ import densor
 from densor.codec.language_model import encoder as coding
 from densor.codec.language_model import params as wire
 from densor.codec.language_model import step
-from densor.codec.language_model.decoder import LlmDecoder
-from densor.codec.language_model.encoder import LlmEncoder
+from densor.codec.language_model.decoder import LanguageModelDecoder
+from densor.codec.language_model.encoder import LanguageModelEncoder
 from densor.codec.language_model.session import Session
-from densor.codec.registry import CODEC_LLM
+from densor.codec.registry import CODEC_LANGUAGE_MODEL
 from densor.errors import (
     ArgumentError,
     ChecksumError,
@@ -50,16 +50,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def coded(data: bytes, model: Any, slots: int = 3) -> tuple[bytes, list[Any]]:
     """MODEL payload and chunk payloads, with so many segments."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LlmEncoder, "_plain", lambda self, part: (wire.RAW, part))
+        patch.setattr(LanguageModelEncoder, "_plain", lambda self, part: (wire.RAW, part))
         patch.setattr(coding, "_SLOTS", ((0, slots),))
         patch.setattr(coding, "_SEGMENT", 1 << 20)
-        found = LlmEncoder(np.frombuffer(data, np.uint8).copy(), Session(model), Workers(1))
+        found = LanguageModelEncoder(
+            np.frombuffer(data, np.uint8).copy(), Session(model), Workers(1)
+        )
         return found.model(), [chunk.payload for chunk in found.encode().result().chunks]
 
 
 def decoded(model: bytes, payload: Any, size: int, given: Any = None) -> bytes:
     out = np.zeros(size, np.uint8)
-    LlmDecoder(wire.parse(model), Session(given)).decode(np.array(payload), out)
+    LanguageModelDecoder(wire.parse(model), Session(given)).decode(np.array(payload), out)
     return out.tobytes()
 
 
@@ -153,7 +155,7 @@ def test_text_is_smaller_than_without_the_model() -> None:
     assert densor.decompress(under) == SOURCE
     assert len(under) < len(without)
     model = next(f.payload for f in take_apart(under) if f.kind == MODEL)
-    assert model[0] == CODEC_LLM
+    assert model[0] == CODEC_LANGUAGE_MODEL
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,9 @@ def test_a_slow_decoder_after_the_specification_agrees() -> None:
 
 def test_golden_archive() -> None:
     archive = (GOLDEN / "llm" / "sample.densor").read_bytes()
-    assert next(f.payload[0] for f in take_apart(archive) if f.kind == MODEL) == CODEC_LLM
+    assert (
+        next(f.payload[0] for f in take_apart(archive) if f.kind == MODEL) == CODEC_LANGUAGE_MODEL
+    )
     digest = hashlib.sha256(densor.decompress(archive)).hexdigest()
     assert digest == "3e5430accaef3c4ceddc5e2654df72d32698725b1de8c72ff5af2c1c7569cf5b"
 
@@ -271,16 +275,18 @@ def test_a_model_that_does_not_load_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_what_does_not_decode_is_coded_without_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = LlmDecoder.decode
+    decode = LanguageModelDecoder.decode
 
-    def wrong(self: LlmDecoder, payload: Any, out: Any) -> None:
+    def wrong(self: LanguageModelDecoder, payload: Any, out: Any) -> None:
         decode(self, payload, out)
         out[out.size // 2] ^= 1
 
     with monkeypatch.context() as patch:
-        patch.setattr(LlmDecoder, "decode", wrong)
+        patch.setattr(LanguageModelDecoder, "decode", wrong)
         session = Session("sample", check=True)
-        found = LlmEncoder(np.frombuffer(SOURCE[:600], np.uint8).copy(), session, Workers(1))
+        found = LanguageModelEncoder(
+            np.frombuffer(SOURCE[:600], np.uint8).copy(), session, Workers(1)
+        )
         ((_, payload, size),) = found.encode().result().chunks
     assert wire.TOKENS not in modes(found.model(), payload, size)
     assert decoded(found.model(), payload, size) == SOURCE[:600]

@@ -26,7 +26,7 @@ from densor.codec.choose import encode_batch
 from densor.codec.codec import decoder_for
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import level_settings
-from densor.codec.planes.encoder import PlaneCoder
+from densor.codec.planes.encoder import PlanesEncoder
 from densor.codec.planes.layout import LAYOUTS
 from densor.codec.planes.stages.rans import RANS
 from densor.entropy.rans import tables
@@ -49,7 +49,7 @@ def coded(data: bytes, layout: str, run: int, chunk: int, level: Any = LEVEL) ->
     array = np.frombuffer(data, np.uint8)
     pieces = [array[i : i + chunk * size] for i in range(0, array.size, chunk * size)]
     found = LAYOUTS[planes_of_layouts.LAYOUTS[layout]]
-    coder = PlaneCoder(RANS, array, found, run, level, layout in planes_of_layouts.WITH_DELTA)
+    coder = PlanesEncoder(RANS, array, found, run, level, layout in planes_of_layouts.WITH_DELTA)
     coder.decide([coder.count(piece) for piece in pieces])
     model = coder.model()
     payloads = [coder.encode(piece, i).tobytes() for i, piece in enumerate(pieces)]
@@ -88,7 +88,7 @@ def test_any_elements_come_back(
 
 
 def example() -> tuple[bytes, bytes, bytes]:
-    """Model, payload and data: two planes, one of three classes, one raw."""
+    """Parameters, payload and data: two planes, one of three classes, one raw."""
     rng = random_state("example")
     counts = np.zeros((3, 256), np.int64)
     counts[:, :4] = [[900, 50, 0, 3], [1, 1, 5, 900], [0, 1, 0, 0]]
@@ -215,7 +215,7 @@ def test_which_codec_codes_what() -> None:
         data = array.view(np.uint8).reshape(-1)
         batch = encode_batch(Batch(data, kind, Workers(1)), level_settings(level)).result()
         assert batch.model is not None
-        wanted = registry.CODEC_PLANES if level >= 6 else registry.CODEC_PLANAR
+        wanted = registry.CODEC_PLANES_RANS if level >= 6 else registry.CODEC_PLANES_HUFFMAN
         assert batch.model[0] == wanted
     packed = densor.compress(array, 6)
     assert container.decode(packed)[0].data == array.tobytes()

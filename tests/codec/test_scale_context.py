@@ -24,11 +24,11 @@ from densor.codec.codec import decoder_for
 from densor.codec.history import History
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import level_settings
-from densor.codec.planes.encoder import PlaneCoder
+from densor.codec.planes.encoder import PlanesEncoder
 from densor.codec.planes.layout import layout_numbered
 from densor.codec.planes.stages.huffman import HUFFMAN
-from densor.codec.registry import CODEC_SCALES, LAYOUT_WORD16
-from densor.codec.scale_context.encoder import ScalesCoder
+from densor.codec.registry import CODEC_SCALE_CONTEXT, LAYOUT_WORD16
+from densor.codec.scale_context.encoder import ScaleContextEncoder
 
 Bits = npt.NDArray[np.unsignedinteger[Any]]
 LEVEL = level_settings(6)
@@ -88,10 +88,10 @@ def coded(data: bytes, kind: Kind, history: History, low: bool) -> tuple[bytes, 
     if low:
         halves = np.ascontiguousarray(array.view("<u2")[::2]).view(np.uint8)
         layout = layout_numbered(LAYOUT_WORD16)
-        low_coder = PlaneCoder(
+        low_coder = PlanesEncoder(
             HUFFMAN, halves, layout, kind.run, replace(LEVEL, try_zstd=False), False
         )
-    coder = ScalesCoder(kind, history, low_coder)
+    coder = ScaleContextEncoder(kind, history, low_coder)
     chunks = cut(data, kind)
     arrays = [np.frombuffer(chunk, np.uint8) for chunk in chunks]
     coder.decide([coder.count(chunk) for chunk in arrays])
@@ -544,7 +544,7 @@ def test_tensors_share_a_model() -> None:
     entries = entries_of({f"w{i}": ("BF16", weights("bf16", 120, 128, i)) for i in range(6)})
     archive = written(entries, level=6)
     models, chunks = models_and_chunks(archive)
-    assert [model[0] for model in models] == [CODEC_SCALES]
+    assert [model[0] for model in models] == [CODEC_SCALE_CONTEXT]
     assert chunks == [0] * 6
     check_archive(archive, entries)
 
@@ -582,7 +582,7 @@ def test_archives_do_not_depend_on_threads() -> None:
     for threads in (2, 4):
         assert written(entries, level=6, threads=threads) == archive
     models, chunks = models_and_chunks(archive)
-    assert {model[:2] for model in models} >= {bytes([CODEC_SCALES, form]) for form in FORMS}
+    assert {model[:2] for model in models} >= {bytes([CODEC_SCALE_CONTEXT, form]) for form in FORMS}
     assert len(chunks) > len(entries) > len(models)
     assert by_stream(archive) == {name: data for name, (data, _) in entries.items()}
 

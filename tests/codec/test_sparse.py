@@ -18,7 +18,7 @@ from densor.codec.batch import Batch
 from densor.codec.codec import CODECS, decoder_for
 from densor.codec.kind import kind_of
 from densor.codec.levels import level_settings
-from densor.codec.sparse.encoder import SparseCoder
+from densor.codec.sparse.encoder import SparseEncoder
 from densor.runtime.workers import Workers
 
 LEVEL = level_settings(3)
@@ -57,7 +57,7 @@ def test_the_smaller_way_is_chosen(kind: str, mask: str) -> None:
     given = Batch(data, of, Workers(1))
     plain, sparse = (
         choose._payload_bytes(given, LEVEL, CODECS[number].propose(given, LEVEL))
-        for number in (registry.CODEC_PLANES, registry.CODEC_SPARSE)
+        for number in (registry.CODEC_PLANES_RANS, registry.CODEC_SPARSE)
     )
     batch = choose.encode_batch(given, LEVEL).result()
     stored = sum(len(chunk.payload) for chunk in batch.chunks)
@@ -66,14 +66,14 @@ def test_the_smaller_way_is_chosen(kind: str, mask: str) -> None:
         assert batch.model is not None and batch.model[0] == registry.CODEC_SPARSE
         assert sparse < 0.98 * plain
     if mask in ("rows", "dense"):
-        assert batch.model is None or batch.model[0] == registry.CODEC_PLANAR
+        assert batch.model is None or batch.model[0] == registry.CODEC_PLANES_HUFFMAN
 
 
 def round_trip(bits: Any, dtype: str) -> None:
     """By the sparse coder whatever the content, in chunks of unequal numbers of values."""
     data = np.ascontiguousarray(bits).reshape(-1).view(np.uint8)
     kind = kind_of(dtype, bits.shape)
-    coder = SparseCoder(data, kind, LEVEL)
+    coder = SparseEncoder(data, kind, LEVEL)
     step = max(1, data.size // kind.unit // 3) * kind.unit
     pieces = [data[i : i + step] for i in range(0, data.size, step)]
     coder.decide([coder.count(piece) for piece in pieces])

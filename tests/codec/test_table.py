@@ -131,7 +131,7 @@ def test_any_kind_at_any_level_in_any_number_of_threads(level: int, based: bool)
         kind = kind_of(dtype, (64, 96))
         one = coded(data, kind, level, 1, base)
         assert one == coded(data, kind, level, 3, base)
-        assert not based or one[0][0] == registry.CODEC_CHANGE
+        assert not based or one[0][0] == registry.CODEC_DELTA
 
 
 def test_history_forgets_the_oldest() -> None:

@@ -10,7 +10,7 @@ from helpers import random_state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from densor.entropy.symbols import MOST_TOTAL, SymbolModel, decode_symbols, encode_symbols
+from densor.entropy.symbols import MAX_TOTAL, SymbolModel, decode_symbols, encode_symbols
 from densor.errors import ArgumentError, FormatError
 
 
@@ -65,11 +65,11 @@ def test_any_sequence(alphabet: int, data: st.DataObject) -> None:
     "frequencies",
     [
         [1],
-        [MOST_TOTAL],
-        [1, MOST_TOTAL - 1],
-        [MOST_TOTAL - 1, 1],
+        [MAX_TOTAL],
+        [1, MAX_TOTAL - 1],
+        [MAX_TOTAL - 1, 1],
         [0, 3, 0, 0, 1, 0],
-        [MOST_TOTAL // 3] * 3,
+        [MAX_TOTAL // 3] * 3,
         np.array([5, 1, 2], np.uint32),
     ],
     ids=str,
@@ -97,7 +97,7 @@ def test_nothing() -> None:
 
 @pytest.mark.parametrize(
     "frequencies",
-    [[0, 0], [1, -1], [-1, 3], [1, MOST_TOTAL], [0.5, 0.5], [1], [1, 1, 1], [[1], [1]]],
+    [[0, 0], [1, -1], [-1, 3], [1, MAX_TOTAL], [0.5, 0.5], [1], [1, 1, 1], [[1], [1]]],
     ids=str,
 )
 def test_distributions_that_are_none(frequencies: list[int]) -> None:

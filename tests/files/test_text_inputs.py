@@ -17,7 +17,7 @@ from llm_models import CONFIG, tokenizer, weights, write_folder
 import densor
 from densor.codec.batch import smallest
 from densor.codec.language_model import encoder as coding
-from densor.codec.registry import CODEC_LLM, CODEC_TEXT
+from densor.codec.registry import CODEC_BYTE_CM, CODEC_LANGUAGE_MODEL
 from densor.errors import ArgumentError, DensorError, TruncatedError, UnsupportedError
 
 __all__ = ["cli"]  # the fixture
@@ -114,7 +114,7 @@ def test_both_tiers_are_really_asked(options: dict[str, Any]) -> None:
         out = io.BytesIO()
         densor.compress_file(io.BytesIO(data), out, **options)
         if "llm" in options or data == SOURCE:  # small and odd texts are Zstandard's at level 9
-            wanted = CODEC_LLM if "llm" in options else CODEC_TEXT
+            wanted = CODEC_LANGUAGE_MODEL if "llm" in options else CODEC_BYTE_CM
             assert codecs_of(out.getvalue()) == {wanted}
 
 
@@ -130,8 +130,8 @@ def archives() -> dict[str, bytes]:
             out = io.BytesIO()
             densor.compress_file(io.BytesIO(SOURCE), out, **options)  # type: ignore[arg-type]
             found[name] = out.getvalue()
-    assert codecs_of(found["-9"]) == {CODEC_TEXT}
-    assert codecs_of(found["sample"]) == {CODEC_LLM}
+    assert codecs_of(found["-9"]) == {CODEC_BYTE_CM}
+    assert codecs_of(found["sample"]) == {CODEC_LANGUAGE_MODEL}
     return found
 
 
@@ -186,7 +186,7 @@ def test_another_model_and_another_tokenizer(chat: Path, tmp_path: Path) -> None
     with pytest.MonkeyPatch.context() as patch:
         prefer_the_model(patch)
         densor.compress_file(io.BytesIO(data), out, llm=chat)
-    assert CODEC_LLM in codecs_of(out.getvalue())
+    assert CODEC_LANGUAGE_MODEL in codecs_of(out.getvalue())
     config = {**CONFIG, "vocab_size": CONFIG["vocab_size"] + len(CHAT)}
     other = write_folder(tmp_path / "other", config, weights(config, seed=2))
     (other / "tokenizer.json").write_text(json.dumps(chat_tokenizer()))

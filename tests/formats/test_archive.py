@@ -332,7 +332,7 @@ def test_a_writer_that_failed_leaves_nothing(tmp_path: Path) -> None:
 
 def test_an_entry_that_failed_spoils_the_archive(tmp_path: Path, monkeypatch: Any) -> None:
     """Half an entry cannot be taken back, so the archive must not look whole."""
-    from densor.codec.planes.encoder import PlaneCoder
+    from densor.codec.planes.encoder import PlanesEncoder
 
     class Unlucky(Exception):
         pass
@@ -344,7 +344,7 @@ def test_an_entry_that_failed_spoils_the_archive(tmp_path: Path, monkeypatch: An
     with pytest.raises(densor.FileError), densor.Writer(path, threads=1) as writer:
         writer.add_tensor("a", MATRIX)
         with monkeypatch.context() as patch, pytest.raises(Unlucky):
-            patch.setattr(PlaneCoder, "encode", fail)
+            patch.setattr(PlanesEncoder, "encode", fail)
             writer.add_tensor("b", MATRIX + 1)
         with pytest.raises(densor.ArgumentError):
             writer.add_tensor("c", MATRIX)

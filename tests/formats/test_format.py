@@ -529,7 +529,7 @@ def test_models_are_numbered_as_in_the_document() -> None:
     assert numbers[:2] == [str(registry.MODEL_RAW), str(registry.MODEL_ZSTD)]
     assert numbers[2:] == [f"2 to {first - 1}", f"{first} + n"]
     assert f"latest {registry.MODEL_WINDOW} MODEL frames" in DOCUMENT
-    assert f"codec: {registry.CODEC_PLANAR} " in DOCUMENT
+    assert f"codec: {registry.CODEC_PLANES_HUFFMAN} " in DOCUMENT
 
 
 def test_layouts_are_those_of_the_document() -> None:

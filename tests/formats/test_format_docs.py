@@ -24,9 +24,9 @@ from densor.codec.delta import payload as change_wire
 from densor.codec.delta import tokens
 from densor.codec.float_cm import params as mixing_model
 from densor.codec.planes import params as planar_model
-from densor.codec.scale_context import forms as scales_forms
 from densor.codec.scale_context import params as scales_model
 from densor.codec.scale_context import payload as scales_payload
+from densor.codec.scale_context import split_format
 from densor.codec.sparse import payload as sparse_wire
 from densor.codec.zstd import zstd_decompress
 from densor.formats import tensors
@@ -140,7 +140,7 @@ def test_codecs() -> None:
 def test_head_of_the_planar_model() -> None:
     head = table(FORMAT, "codec: 2", "run length")
     assert struct_of(head, 0) == planar_model._HEAD.format
-    assert head[0][1] == f"codec: {registry.CODEC_PLANAR}"
+    assert head[0][1] == f"codec: {registry.CODEC_PLANES_HUFFMAN}"
 
 
 def modes(rows: Rows) -> dict[str, int]:
@@ -179,11 +179,11 @@ def test_frames_for_damaged_archives() -> None:
     assert struct_of(rows, 1) == recovery._FIELDS.format
     assert bytes.fromhex(rows[0][3].strip("`")) == recovery.MAGIC
     named = {row[2]: row for row in rows}
-    smallest, largest = recovery._SMALLEST_BLOCK, recovery._LARGEST_BLOCK
+    smallest, largest = recovery._MIN_BLOCK, recovery._MAX_BLOCK
     assert named["B"][3] == f"a power of two, {smallest} to {largest}"
     assert int(named["hashes"][0]) == recovery._FIELDS.size
     text = (ROOT / FORMAT).read_text()
-    assert f"K + R ≤ {recovery._MOST}" in text
+    assert f"K + R ≤ {recovery._MAX_BLOCKS}" in text
     assert f"{wire.FRAME_SIZE} + {recovery._FIELDS.size} + 8·K + B" in text
 
 
@@ -200,12 +200,12 @@ def spec(name: str) -> str:
 
 
 HEADS: list[tuple[str, int, str, str]] = [
-    ("delta", registry.CODEC_CHANGE, "context shift", change_model._HEAD.format),
-    ("blocks", registry.CODEC_FIELDS, "number of fields", fields_wire.HEAD.format),
-    ("float_cm", registry.CODEC_MIXING, "top bits of the mantissa", mixing_model._MODEL.format),
-    ("planes/rans_spec", registry.CODEC_PLANES, "number of planes", planar_model._HEAD.format),
-    ("scale_context", registry.CODEC_SCALES, "first exponent", scales_model._HEAD.format),
-    ("byte_cm", registry.CODEC_TEXT, "number of sets of weights", text_model._MODEL.format),
+    ("delta", registry.CODEC_DELTA, "context shift", change_model._HEAD.format),
+    ("blocks", registry.CODEC_BLOCKS, "number of fields", fields_wire.HEAD.format),
+    ("float_cm", registry.CODEC_FLOAT_CM, "top bits of the mantissa", mixing_model._MODEL.format),
+    ("planes/rans_spec", registry.CODEC_PLANES_RANS, "number of planes", planar_model._HEAD.format),
+    ("scale_context", registry.CODEC_SCALE_CONTEXT, "first exponent", scales_model._HEAD.format),
+    ("byte_cm", registry.CODEC_BYTE_CM, "number of sets of weights", text_model._MODEL.format),
 ]
 
 
@@ -272,9 +272,9 @@ def test_formats_of_mixing() -> None:
 
 def test_forms_of_scales() -> None:
     rows = table(spec("scale_context"), "fp8_e4m3")
-    assert [int(row[0]) for row in rows] == sorted(scales_forms._NUMBERED)
+    assert [int(row[0]) for row in rows] == sorted(split_format._NUMBERED)
     for row in rows:
-        form = scales_forms._NUMBERED[int(row[0])]
+        form = split_format._NUMBERED[int(row[0])]
         assert row[1] == form.name
         code = (form.exponent, form.top, form.rest, form.signs)
         assert code == tuple(int(cell) for cell in row[3:])

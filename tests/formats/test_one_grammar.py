@@ -118,6 +118,6 @@ def test_the_end_of_an_entry_needs_its_fixed_part() -> None:
 
 def test_no_archive_is_taken_for_one_that_cannot_be() -> None:
     wire.check_possible(wire.CHUNK_LIMIT, 0)
-    wire.check_possible(wire.CHUNK_LIMIT * 11, wire.LEAST_FRAME * 10)
+    wire.check_possible(wire.CHUNK_LIMIT * 11, wire.MIN_FRAME * 10)
     with pytest.raises(densor.LimitError, match="290 bytes cannot hold"):
-        wire.check_possible(wire.CHUNK_LIMIT * 11 + 1, wire.LEAST_FRAME * 10)
+        wire.check_possible(wire.CHUNK_LIMIT * 11 + 1, wire.MIN_FRAME * 10)

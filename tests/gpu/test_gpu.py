@@ -124,7 +124,7 @@ def test_rows_of_any_length(dtype: str, columns: int) -> None:
 
 def test_many_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables that do not fit in shared memory, as no coder makes them so far."""
-    alphabet = scales_coder.Alphabet(phase=5, first=-2, exponents=5, tails=3)
+    alphabet = scales_coder.Alphabet(phase=5, first=-2, exponents=5, low_exponents=3)
     monkeypatch.setattr(scales_coder, "_ALPHABET", alphabet)
     data = samples.weights("BF16", 20011)
     assert (decode(samples.scales(data, "BF16")) == data).all()
@@ -368,8 +368,11 @@ def test_arguments() -> None:
         block.decode_into([backend().new("U8", (616,))[16:]])
     with pytest.raises(ArgumentError, match="unknown backend"):
         densor.gpu.backend("abacus")
+    rng = random_state("dependent columns")
+    mixed = (rng.standard_normal((3000, 2)) @ rng.standard_normal((2, 64))).astype(np.float32)
+    by_mixing = densor.save({"mixed": mixed.astype(ml_dtypes.bfloat16)}, level=9)
     with pytest.raises(UnsupportedError, match="kernel"):
-        densor.gpu.load(model(9), ["bf16"], backend(), host=False)
+        densor.gpu.load(by_mixing, ["mixed"], backend(), host=False)
 
 
 def test_without_a_gpu() -> None:

@@ -15,7 +15,7 @@ from densor import text
 from densor.cli import heat
 from densor.codec.language_model import encoder as coding
 from densor.codec.language_model import params as wire
-from densor.codec.language_model.encoder import LlmEncoder
+from densor.codec.language_model.encoder import LanguageModelEncoder
 from densor.codec.language_model.meter import Cost, Meter
 from densor.codec.language_model.session import Session
 from densor.errors import ArgumentError, UnsupportedError
@@ -56,7 +56,7 @@ def test_a_meter_codes_what_the_coder_codes(
     monkeypatch.setattr(coding, "_SLOTS", ((0, slots),))
     for name in ("sample", folder):
         meter = Meter(as_array(data), Session(name))
-        coder = LlmEncoder(as_array(data), Session(name), Workers(1))
+        coder = LanguageModelEncoder(as_array(data), Session(name), Workers(1))
         assert meter.model() == coder.model()
         ((_, payload, size),) = meter.coded.chunks
         assert payload.tobytes() == coder.encode().result().chunks[0].payload.tobytes()

@@ -23,15 +23,34 @@ from mutations import (
 from paths import ROOT, SUPPORT, TESTS
 
 import densor
+from densor.formats.container import archive as archive_reader
+from densor.formats.container import stream_reader
 
 NAMES = tuple(archives.MAKERS)
 OBJECTS = (
     *("text", "noise", "bf16", "fp8", "fp32", "scales", "scales fp32"),
     *("sparse", "blocks", "record", "steps"),
 )
+SPANS = ("noise", "bf16", "fp8", "fp32", "folder")
 INDEXED = tuple(name for name in NAMES if name not in OBJECTS)
 Reader = Callable[[bytes], dict[str, bytes]]
 pytestmark = pytest.mark.filterwarnings("ignore:Data type alias")
+
+
+@pytest.fixture
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Chunks one by one, as small archives are decoded, or by the span decoder."""
+    if request.param == "spans":
+        for module in (archive_reader, stream_reader):
+            monkeypatch.setattr(module, "MIN_BYTES", 1)
+    return str(request.param)
+
+
+def ways(names: tuple[str, ...]) -> pytest.MarkDecorator:
+    """All of these archives chunk by chunk, and those that have such chunks by spans."""
+    cases = [(name, "chunks") for name in names]
+    cases += [(name, "spans") for name in names if name in SPANS]
+    return pytest.mark.parametrize(("name", "way"), cases, indirect=["way"])
 
 
 def readers_for(name: str) -> list[Reader]:
@@ -50,8 +69,8 @@ def extracts(archive: bytes, folder: Path) -> dict[str, bytes]:
         assert not [path for path in folder.rglob("*") if path.name.endswith(".tmp")]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_an_archive_that_ends_anywhere_is_truncated(name: str) -> None:
+@ways(NAMES)
+def test_an_archive_that_ends_anywhere_is_truncated(name: str, way: str) -> None:
     archive = archives.sample(name).archive
     for length in range(len(archive)):
         for read in readers_for(name):
@@ -59,8 +78,8 @@ def test_an_archive_that_ends_anywhere_is_truncated(name: str) -> None:
                 read(archive[:length])
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_flipped_bit_is_noticed(name: str) -> None:
+@ways(NAMES)
+def test_every_flipped_bit_is_noticed(name: str, way: str) -> None:
     """Every bit of a small archive, a thousand of a larger one."""
     sample = archives.sample(name)
     bits = np.arange(8 * len(sample.archive))
@@ -111,8 +130,8 @@ def test_extraction_of_damaged_archives(name: str, tmp_path: Path) -> None:
             assert refused or blob == hostile
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_hostile_frames_with_valid_checks(name: str) -> None:
+@ways(NAMES)
+def test_hostile_frames_with_valid_checks(name: str, way: str) -> None:
     """The decoder itself sees the damage; the hash of the original bytes keeps data right."""
     hostile(name, seed=4, count=250)
 
@@ -134,8 +153,8 @@ def hostile(name: str, seed: int, count: int) -> None:
             survives(read, archive, sample.entries)
 
 
-@pytest.mark.parametrize("name", INDEXED)
-def test_hostile_indexes(name: str) -> None:
+@ways(INDEXED)
+def test_hostile_indexes(name: str, way: str) -> None:
     """Reading by the index never gives wrong bytes of an entry, whatever the index says."""
     sample = archives.sample(name)
     frames = take_apart(sample.archive)

@@ -15,24 +15,24 @@ from helpers import Bits, bits_of, random_state
 from densor.codec import registry
 from densor.codec.batch import Batch, Before
 from densor.codec.blocks.block import Field
-from densor.codec.blocks.encoder import FieldsCoder
-from densor.codec.byte_cm.encoder import TextCoder
+from densor.codec.blocks.encoder import BlocksEncoder
+from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.codec import BaseDecoder, Decoder, decoder_for
-from densor.codec.delta.encoder import ChangeEncoder
-from densor.codec.float_cm.encoder import MixingCoder
+from densor.codec.delta.encoder import DeltaEncoder
+from densor.codec.float_cm.encoder import FloatCmEncoder
 from densor.codec.history import History
 from densor.codec.image.encoder import GradientCoder
 from densor.codec.image.layout import Layout
 from densor.codec.kind import Kind, kind_of, kind_of_blocks, parts_of
-from densor.codec.language_model.encoder import LlmEncoder
+from densor.codec.language_model.encoder import LanguageModelEncoder
 from densor.codec.language_model.session import Session
 from densor.codec.levels import level_settings
-from densor.codec.planes.encoder import PlaneCoder
+from densor.codec.planes.encoder import PlanesEncoder
 from densor.codec.planes.layout import layout_for
 from densor.codec.planes.stages.huffman import HUFFMAN
 from densor.codec.planes.stages.rans import RANS
-from densor.codec.scale_context.encoder import ScalesCoder, low_coder
-from densor.codec.sparse.encoder import SparseCoder
+from densor.codec.scale_context.encoder import ScaleContextEncoder, low_coder
+from densor.codec.sparse.encoder import SparseEncoder
 from densor.dtypes import SIZES
 from densor.float_formats import by_rows
 from densor.formats.io.sources import MemoryRandomSource
@@ -76,7 +76,9 @@ class Codec:
 
     def decoder(self, model: bytes) -> Decoder:
         """The package's decoder of a MODEL payload."""
-        return decoder_for(model, _session() if self.number == registry.CODEC_LLM else None)
+        return decoder_for(
+            model, _session() if self.number == registry.CODEC_LANGUAGE_MODEL else None
+        )
 
     def decode_into(self, coded: Coded, out: Bytes) -> None:
         """Decodes by the package; DensorError where it refuses."""
@@ -113,13 +115,13 @@ def _batch(coder: Any, data: Bytes) -> Coded:
 def _planes(stage: Any, level: Any, data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     kind = kind_of(dtype, shape)
     level = replace(level, try_zstd=False)
-    return _batch(PlaneCoder(stage, data, kind.layout, kind.run, level, kind.integers), data)
+    return _batch(PlanesEncoder(stage, data, kind.layout, kind.run, level, kind.integers), data)
 
 
 def _scale_context(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     kind = kind_of(dtype, shape)
     low = low_coder(data, kind, _BEST)
-    return _batch(ScalesCoder(kind, History(), low, repeats=False), data)
+    return _batch(ScaleContextEncoder(kind, History(), low, repeats=False), data)
 
 
 def _float_cm(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
@@ -127,12 +129,12 @@ def _float_cm(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     data = np.concatenate([data, np.zeros(4 * data.size + 1024, np.uint8)])
     elements = data.size // SIZES[dtype]
     return _batch(
-        MixingCoder(replace(kind_of(dtype, shape), parts=parts_of(dtype, (elements,)))), data
+        FloatCmEncoder(replace(kind_of(dtype, shape), parts=parts_of(dtype, (elements,)))), data
     )
 
 
 def _blocks(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
-    return _batch(FieldsCoder(data, _kind_of_blocks(shape), _FAST, data.size), data)
+    return _batch(BlocksEncoder(data, _kind_of_blocks(shape), _FAST, data.size), data)
 
 
 def _kind_of_blocks(shape: tuple[int, ...]) -> Kind:
@@ -140,7 +142,7 @@ def _kind_of_blocks(shape: tuple[int, ...]) -> Kind:
 
 
 def _sparse(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
-    return _batch(SparseCoder(data, kind_of(dtype, shape), _FAST), data)
+    return _batch(SparseEncoder(data, kind_of(dtype, shape), _FAST), data)
 
 
 def _delta(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
@@ -149,7 +151,7 @@ def _delta(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     before[::7] += 1
     size = 4 if dtype == "C64" else min(SIZES[dtype], 8)
     kind = Kind(layout_for(f"U{8 * size}"), dtype=dtype)
-    coder = ChangeEncoder(Batch(data, kind, Workers(1), base=Before(before, _OFFSET)))
+    coder = DeltaEncoder(Batch(data, kind, Workers(1), base=Before(before, _OFFSET)))
     coder.encode().result()
     payload = bytes(coder._coded(data, before, 0))
     base = bytes(_OFFSET) + before.tobytes() + b"behind"
@@ -159,7 +161,7 @@ def _delta(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
 def _byte_cm(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     """Zeros follow, since what would not become smaller is not coded in this way."""
     data = np.concatenate([data, np.zeros(data.size + 256, np.uint8)])
-    return _batch(TextCoder(data), data)
+    return _batch(ByteCmEncoder(data), data)
 
 
 @cache
@@ -169,7 +171,7 @@ def _session() -> Session:
 
 def _language_model(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     with_text = np.concatenate([data, np.frombuffer(b"The cat sat on the mat. " * 12, np.uint8)])
-    coder = LlmEncoder(with_text, _session(), Workers(1))
+    coder = LanguageModelEncoder(with_text, _session(), Workers(1))
     ((_, payload, _),) = coder.encode().result().chunks
     return Coded(coder.model(), bytes(payload), with_text.tobytes())
 
@@ -184,30 +186,30 @@ _NUMBERS = tuple(sorted(set(SIZES) - {"VOID"}))
 
 CODECS = (
     Codec(
-        registry.CODEC_PLANAR,
+        registry.CODEC_PLANES_HUFFMAN,
         "byte planes, Huffman",
         _NUMBERS,
         lambda *tensor: _planes(HUFFMAN, _FAST, *tensor),
     ),
     Codec(
-        registry.CODEC_PLANES,
+        registry.CODEC_PLANES_RANS,
         "byte planes, rANS",
         _NUMBERS,
         lambda *tensor: _planes(RANS, _BEST, *tensor),
     ),
-    Codec(registry.CODEC_SCALES, "scale context", _FLOATS, _scale_context),
+    Codec(registry.CODEC_SCALE_CONTEXT, "scale context", _FLOATS, _scale_context),
     Codec(
-        registry.CODEC_MIXING,
+        registry.CODEC_FLOAT_CM,
         "float context mixing",
         tuple(dtype for dtype in _FLOATS if dtype != "C64"),
         _float_cm,
         has_slow_reference=True,
     ),
-    Codec(registry.CODEC_FIELDS, "blocks", ("blocks",), _blocks),
+    Codec(registry.CODEC_BLOCKS, "blocks", ("blocks",), _blocks),
     Codec(registry.CODEC_SPARSE, "sparse", _NUMBERS, _sparse),
-    Codec(registry.CODEC_CHANGE, "delta", _NUMBERS, _delta),
+    Codec(registry.CODEC_DELTA, "delta", _NUMBERS, _delta),
     Codec(
-        registry.CODEC_TEXT,
+        registry.CODEC_BYTE_CM,
         "byte context mixing",
         ("bytes",),
         _byte_cm,
@@ -215,7 +217,7 @@ CODECS = (
         has_slow_reference=True,
     ),
     Codec(
-        registry.CODEC_LLM,
+        registry.CODEC_LANGUAGE_MODEL,
         "language model",
         ("bytes",),
         _language_model,

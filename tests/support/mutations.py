@@ -194,16 +194,19 @@ def main(rounds: int) -> None:
     import test_scale_context
 
     from densor.entropy.jit import BOUNDSCHECK
+    from densor.formats.container import stream_reader
 
     assert BOUNDSCHECK
     test_conformance.with_bounds_checks()
     test_scale_context.with_bounds_checks()
-    for name in archives.MAKERS:
-        sample = archives.sample(name)
-        assert by_stream(sample.archive) == sample.entries
-        rng = np.random.default_rng(rounds)
-        for _ in range(rounds):
-            agrees_with_the_reference(resealed(sample.archive, rng), sample.entries)
+    for smallest in (stream_reader.MIN_BYTES, 1):  # the latter: all by the span decoder
+        stream_reader.MIN_BYTES = smallest
+        for name in archives.MAKERS:
+            sample = archives.sample(name)
+            assert by_stream(sample.archive) == sample.entries
+            rng = np.random.default_rng(rounds)
+            for _ in range(rounds):
+                agrees_with_the_reference(resealed(sample.archive, rng), sample.entries)
     for dtype in ("u8", "bf16", "f16", "f32", "i32", "f64", "i64"):
         for level in (1, 3, 6):
             for rows, columns in ((40, 300), (300, 256), (2, 5000)):

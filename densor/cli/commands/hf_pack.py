@@ -16,26 +16,26 @@ _CLOSING = """\
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor hf-pack`."""
-    found = Parser(
+    parser = Parser(
         "hf-pack",
         description="Writes a packed copy of a model's folder. Its weights are valid safetensors\n"
         "files, and transformers loads it after `import densor.hf`.",
     )
-    found.add_argument("model", metavar="MODEL_DIR", help="folder with config.json and weights")
-    found.add_argument("out", metavar="OUT_DIR", help="the folder to be made")
-    add_flags(found, "level")
-    found.add_argument("--level", type=int, choices=range(1, 10), metavar="1-9", help="same as -#")
+    parser.add_argument("model", metavar="MODEL_DIR", help="folder with config.json and weights")
+    parser.add_argument("out", metavar="OUT_DIR", help="the folder to be made")
+    add_flags(parser, "level")
+    parser.add_argument("--level", type=int, choices=range(1, 10), metavar="1-9", help="same as -#")
     add_flags(
-        found,
+        parser,
         "base",
         metavar="DIR",
         help="folder of the model that this one was made from: code only what differs,\n"
         "which loading then needs too",
     )
-    add_flags(found, "gpu_index", "threads", "overwrite", "quiet")
-    add_flags(found, "max_output_size", help="give up on a base whose weights have more bytes")
-    found.set_defaults(level=DEFAULT_LEVEL)
-    return found
+    add_flags(parser, "gpu_index", "threads", "overwrite", "quiet")
+    add_flags(parser, "max_output_size", help="give up on a base whose weights have more bytes")
+    parser.set_defaults(level=DEFAULT_LEVEL)
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,15 +10,15 @@ from densor.errors import FileError
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor hf-unpack`."""
-    found = Parser(
+    parser = Parser(
         "hf-unpack",
         description="Restores the folder that densor hf-pack was given, byte for byte.",
     )
-    found.add_argument("model", metavar="DIR", help="the packed folder")
-    found.add_argument("out", metavar="OUT_DIR", help="the folder to be made")
-    add_flags(found, "base", metavar="DIR", help="folder of the model it was packed against")
-    add_flags(found, "threads", "overwrite", "quiet", "max_output_size")
-    return found
+    parser.add_argument("model", metavar="DIR", help="the packed folder")
+    parser.add_argument("out", metavar="OUT_DIR", help="the folder to be made")
+    add_flags(parser, "base", metavar="DIR", help="folder of the model it was packed against")
+    add_flags(parser, "threads", "overwrite", "quiet", "max_output_size")
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor info`."""
-    found = Parser("info", description="Shows how an archive is coded.")
-    found.add_argument("archive", metavar="ARCHIVE")
-    return found
+    parser = Parser("info", description="Shows how an archive is coded.")
+    parser.add_argument("archive", metavar="ARCHIVE")
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,11 +27,11 @@ def _show(args: argparse.Namespace) -> None:
     path = args.archive
     from densor.cli.contents import opened
 
-    with opened(path) as found:
-        models = list(found.archive.models())
-        facts = [*_facts(found, len(models)), *_language_models(models)]
-        chunks = [["chunks", "number", "original", "stored", "ratio"], *_chunks(found, models)]
-        hashes = list(_hashes(found))
+    with opened(path) as file:
+        models = list(file.archive.models())
+        facts = [*_facts(file, len(models)), *_language_models(models)]
+        chunks = [["chunks", "number", "original", "stored", "ratio"], *_chunks(file, models)]
+        hashes = list(_hashes(file))
     facts += _recovery(path)
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
@@ -44,20 +44,20 @@ def _show(args: argparse.Namespace) -> None:
         )
 
 
-def _facts(found: "Opened", models: int) -> Iterator[tuple[str, str]]:
+def _facts(file: "Opened", models: int) -> Iterator[tuple[str, str]]:
     from densor.formats.container import wire
 
-    archive = found.archive
-    yield "format version", str(found.version)
+    archive = file.archive
+    yield "format version", str(file.version)
     names = {wire.BACKREFS: "back references", wire.BASE: "bases"}
     features = [name for bit, name in names.items() if archive.features & bit]
     yield "features", ", ".join(features) or "none"
     yield "entries", str(len(archive.entries))
     yield "tensors", str(len(archive.tensors()))
     yield "frames", f"{archive.frames.kinds.size}, {models} of them models"
-    ratio = console.percent(found.stored, found.original)
-    yield "original", f"{console.size(found.original)} ({found.original} bytes)"
-    yield "stored", f"{console.size(found.stored)} ({found.stored} bytes, {ratio})"
+    ratio = console.percent(file.stored, file.original)
+    yield "original", f"{console.size(file.original)} ({file.original} bytes)"
+    yield "stored", f"{console.size(file.stored)} ({file.stored} bytes, {ratio})"
 
 
 def _language_models(models: list[bytes]) -> Iterator[tuple[str, str]]:
@@ -65,13 +65,13 @@ def _language_models(models: list[bytes]) -> Iterator[tuple[str, str]]:
     from densor.codec import registry
     from densor.codec.language_model.params import parse
 
-    found = {}
+    names = {}
     for payload in models:
-        if payload[:1] == bytes([registry.CODEC_LLM]):
+        if payload[:1] == bytes([registry.CODEC_LANGUAGE_MODEL]):
             model = parse(payload)
             name = console.escape(model.name) or "without a name, to be given with --llm"
-            found[model.network] = f"{name} ({model.network.hex()})"
-    for text in found.values():
+            names[model.network] = f"{name} ({model.network.hex()})"
+    for text in names.values():
         yield "language model", text
 
 
@@ -85,7 +85,7 @@ def _recovery(path: str) -> list[tuple[str, str]]:
     return [] if layout is None else [("recovery", f"{layout.percent:g}%")]
 
 
-def _chunks(found: "Opened", models: list[bytes]) -> Iterator[list[str]]:
+def _chunks(file: "Opened", models: list[bytes]) -> Iterator[list[str]]:
     """Chunks by kind of coding, with the bytes that they stand for and those stored."""
     import numpy as np
 
@@ -94,7 +94,7 @@ def _chunks(found: "Opened", models: list[bytes]) -> Iterator[list[str]]:
     from densor.formats.container import wire
 
     names = {number: codec.about for number, codec in CODECS.items()}
-    frames = found.archive.frames
+    frames = file.archive.frames
     chunk = frames.kinds == wire.CHUNK
     codecs = np.array([payload[0] if payload else 0 for payload in models], np.int64)
     own = chunk & (frames.models >= registry.FIRST_MODEL)
@@ -114,8 +114,8 @@ def _chunks(found: "Opened", models: list[bytes]) -> Iterator[list[str]]:
             yield [name, str(int(chosen.sum())), *sizes, console.percent(stored, original)]
 
 
-def _hashes(found: "Opened") -> Iterator[list[str]]:
+def _hashes(file: "Opened") -> Iterator[list[str]]:
     from densor.cli.contents import hash_name
 
-    for entry in found.archive.entries:
+    for entry in file.archive.entries:
         yield [hash_name(entry), entry.digest.hex(), console.escape(entry.meta.name)]

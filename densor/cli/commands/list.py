@@ -12,14 +12,14 @@ _HEADER = ["name", "type", "shape", "original", "stored", "ratio"]
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor list`."""
-    found = Parser(
+    parser = Parser(
         "list",
         description="Shows what an archive holds. Small tensors share stored bytes, which are\n"
         "then counted for each.",
     )
-    found.add_argument("archive", metavar="ARCHIVE")
-    add_flags(found, "json")
-    return found
+    parser.add_argument("archive", metavar="ARCHIVE")
+    add_flags(parser, "json")
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,9 +33,9 @@ def run(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> None:
     from densor.cli.contents import describe, opened
 
-    with opened(args.archive, packed=True) as found:
-        entries = describe(found)
-        stored, original = found.stored, found.original
+    with opened(args.archive, packed=True) as file:
+        entries = describe(file)
+        stored, original = file.stored, file.original
     if args.json:
         sizes = {"original": original, "stored": stored}
         frame.as_json({"archive": args.archive, **sizes, "entries": entries})

@@ -16,19 +16,21 @@ from densor.cli.streams import DASH
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor pack`."""
-    found = Parser(
+    parser = Parser(
         "pack",
         description="Packs files and folders into one archive. What a folder holds is named\n"
         "relative to it; densor extract restores it all.",
     )
-    found.add_argument("archive", metavar="OUT.densor", help="the archive to be made, - for stdout")
-    found.add_argument("paths", metavar="PATH", nargs="+", help="file or folder to be packed")
-    add_flags(found, "threads", "overwrite", "quiet")
-    add_writing(found)
-    add_flags(found, "language_model")
-    add_no_verify(found)
-    add_flags(found, "base", "max_output_size")
-    return found
+    parser.add_argument(
+        "archive", metavar="OUT.densor", help="the archive to be made, - for stdout"
+    )
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="file or folder to be packed")
+    add_flags(parser, "threads", "overwrite", "quiet")
+    add_writing(parser)
+    add_flags(parser, "language_model")
+    add_no_verify(parser)
+    add_flags(parser, "base", "max_output_size")
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

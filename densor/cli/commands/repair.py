@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor repair`."""
-    found = Parser(
+    parser = Parser(
         "repair",
         description="Mends a damaged archive by the recovery data in it, verifies the result and\n"
         "puts it in place of the archive. With --recovery, makes recovery data anew.\n"
         "For what cannot be mended: densor extract --salvage.",
     )
-    found.add_argument("archive", metavar="ARCHIVE")
-    found.add_argument("-o", dest="output", metavar="FILE", help="write to FILE, keep ARCHIVE")
-    add_flags(found, "recovery", "overwrite", "quiet")
-    return found
+    parser.add_argument("archive", metavar="ARCHIVE")
+    parser.add_argument("-o", dest="output", metavar="FILE", help="write to FILE, keep ARCHIVE")
+    add_flags(parser, "recovery", "overwrite", "quiet")
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -26,37 +26,37 @@ _HEADER = ["shard", "original", "stored", "ratio", "seconds", "state"]
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor shards`."""
-    found = Parser(
+    parser = Parser(
         "shards",
         description="Compresses files and what is in folders, each to DIR/NAME.densor; paths or\n"
         "URLs. What is there already, whole and of the same source, is passed over, so\n"
         "that the command can be run again after anything that has stopped it.",
     )
-    found.add_argument("folder", metavar="DIR", help="where the archives go")
-    found.add_argument("paths", metavar="PATH", nargs="+", help="file or folder to be compressed")
-    found.add_argument(
+    parser.add_argument("folder", metavar="DIR", help="where the archives go")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="file or folder to be compressed")
+    parser.add_argument(
         "--jobs",
         default="0",
         metavar="#|ray",
         help="processes, 0 for one per processor (default 0), or a Ray cluster",
     )
-    add_flags(found, "threads", default=1)
-    found.add_argument(
+    add_flags(parser, "threads", default=1)
+    parser.add_argument(
         "--retries",
         type=count,
         default=2,
         metavar="#",
         help="how often a shard that has failed is tried again (default 2)",
     )
-    found.add_argument(
+    parser.add_argument(
         "--verify",
         action="store_true",
         help="decode what is written, and what is there, and compare it with the source",
     )
-    add_flags(found, "quiet")
-    add_writing(found)
-    add_flags(found, "language_model", "base", "max_output_size")
-    return found
+    add_flags(parser, "quiet")
+    add_writing(parser)
+    add_flags(parser, "language_model", "base", "max_output_size")
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,16 +8,16 @@ from densor.cli.commands import files
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor test`."""
-    found = Parser("test", description="Decodes archives and verifies every check in them.")
-    found.add_argument("archives", metavar="ARCHIVE", nargs="+")
-    add_flags(found, "threads", "max_output_size", "base", "language_model", "overwrite")
-    found.add_argument("-v", "--verbose", action="store_true", help="say how fast it was")
-    add_flags(found, "quiet")
-    found.add_argument(
+    parser = Parser("test", description="Decodes archives and verifies every check in them.")
+    parser.add_argument("archives", metavar="ARCHIVE", nargs="+")
+    add_flags(parser, "threads", "max_output_size", "base", "language_model", "overwrite")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say how fast it was")
+    add_flags(parser, "quiet")
+    parser.add_argument(
         "--repair-info", action="store_true", help="say which bytes of which entries are lost"
     )
-    add_flags(found, "json", help="with --repair-info: write JSON")
-    return found
+    add_flags(parser, "json", help="with --repair-info: write JSON")
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

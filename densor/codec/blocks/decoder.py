@@ -11,7 +11,7 @@ from densor.errors import FormatError, LimitError, UnsupportedError
 from densor.runtime.buffers import POOL
 
 
-class FieldsDecoder(ChunkDecoder):
+class BlocksDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once.
 
     `payload`: of the MODEL frame; FormatError or UnsupportedError for a bad one.
@@ -71,9 +71,9 @@ class FieldsDecoder(ChunkDecoder):
         return field
 
 
-def open_decoder(payload: bytes, _: object = None) -> FieldsDecoder:
+def open_decoder(payload: bytes, _: object = None) -> BlocksDecoder:
     """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
-    return FieldsDecoder(payload)
+    return BlocksDecoder(payload)
 
 
 def _checked(order: Order, size: int, before: list[int]) -> Order:

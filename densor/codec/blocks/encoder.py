@@ -12,7 +12,7 @@ from densor.codec.blocks.payload import FIELD, HEAD
 from densor.codec.chunks import CountingEncoder
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import Level
-from densor.codec.parts import PartCoder, fit_models, join_parts
+from densor.codec.parts import PartEncoder, fit_models, join_parts
 from densor.codec.planes.propose import element_coder
 from densor.codec.sampling import sample
 from densor.dtypes import SIZES
@@ -24,11 +24,11 @@ _SORTED_RUN = 512  # elements
 
 def propose(batch: Batch, level: Level) -> CountingEncoder:
     """An encoder for a batch of blocks."""
-    coder = FieldsCoder(batch.data, batch.kind, level, batch.chunks()[0].size)
+    coder = BlocksEncoder(batch.data, batch.kind, level, batch.chunks()[0].size)
     return CountingEncoder(coder, batch, level.zstd)
 
 
-class FieldsCoder:
+class BlocksEncoder:
     """A `BatchCoder` of blocks; `data` is the whole batch, of which a sample is looked at.
 
     `chunk`: bytes of a chunk.
@@ -46,7 +46,7 @@ class FieldsCoder:
         run = row * kind.unit
         pieces = sample(data, run, max(1, _PIECE // run))
         self._parts = [
-            PartCoder(element_coder(part, _field_kind(field, kind.run, rows), level), level.zstd)
+            PartEncoder(element_coder(part, _field_kind(field, kind.run, rows), level), level.zstd)
             for field, part in zip(self._fields, self._split(pieces), strict=True)
         ]
 
@@ -70,7 +70,7 @@ class FieldsCoder:
             FIELD.pack(size, *order) + part.model()
             for size, order, part in zip(self._sizes, self._orders, self._parts, strict=True)
         )
-        return HEAD.pack(registry.CODEC_FIELDS, len(self._fields)) + b"".join(fields)
+        return HEAD.pack(registry.CODEC_BLOCKS, len(self._fields)) + b"".join(fields)
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of chunk number `index`."""

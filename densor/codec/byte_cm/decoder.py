@@ -3,16 +3,16 @@
 import numpy as np
 
 from densor.codec.batch import Bytes
-from densor.codec.byte_cm.params import MAX_SEGMENT, Model, parse
+from densor.codec.byte_cm.params import MAX_SEGMENT, Parameters, parse
 from densor.codec.byte_cm.segment import code_whole
 from densor.codec.codec import ChunkDecoder
 from densor.errors import FormatError, LimitError
 
 
-class TextDecoder(ChunkDecoder):
+class ByteCmDecoder(ChunkDecoder):
     """Decodes the segments of one model. Safe to use from several threads at once."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Parameters) -> None:
         self.model = model
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
@@ -24,6 +24,6 @@ class TextDecoder(ChunkDecoder):
             raise FormatError("text segment does not decode to its end")
 
 
-def open_decoder(payload: bytes, _: object = None) -> TextDecoder:
+def open_decoder(payload: bytes, _: object = None) -> ByteCmDecoder:
     """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
-    return TextDecoder(parse(payload))
+    return ByteCmDecoder(parse(payload))

@@ -6,7 +6,7 @@ import numpy as np
 
 from densor.codec import registry
 from densor.codec.batch import OWN, Batch, Bytes, Chunk
-from densor.codec.byte_cm.params import Model, pack
+from densor.codec.byte_cm.params import Parameters, pack
 from densor.codec.byte_cm.segment import coded
 from densor.codec.chunks import ChunkEncoder, zstd_chunk
 from densor.codec.levels import Level
@@ -30,13 +30,13 @@ _PIECES = 4  # of them
 _CONTROLS = 0.01  # share of control characters that text does not have
 
 
-def full_model(data: Bytes) -> Model:
+def full_model(data: Bytes) -> Parameters:
     """The model that is expected to code `data` in the fewest bytes."""
     return _model(_BINARY if _is_binary(data) else _TEXT, _FULL_SETS, _FULL_BITS)
 
 
-def _model(numbers: Sequence[int], sets: int, bits: int) -> Model:
-    return Model(sum(1 << number for number in numbers), sets, bits)
+def _model(numbers: Sequence[int], sets: int, bits: int) -> Parameters:
+    return Parameters(sum(1 << number for number in numbers), sets, bits)
 
 
 def _is_binary(data: Bytes) -> bool:
@@ -51,18 +51,20 @@ def _sample(data: Bytes) -> Bytes:
     return sample(data, 1, _SAMPLE // _PIECES, _PIECES, inner=True)
 
 
-def propose(batch: Batch, level: Level) -> "TextEncoder":
+def propose(batch: Batch, level: Level) -> "ByteCmBatchEncoder":
     """An encoder for a batch of plain bytes."""
-    return TextEncoder(TextCoder(batch.data, light=level.bytes == "light"), batch, level.zstd)
+    return ByteCmBatchEncoder(
+        ByteCmEncoder(batch.data, light=level.bytes == "light"), batch, level.zstd
+    )
 
 
-class TextCoder:
+class ByteCmEncoder:
     """A `ChunkCoder`; the model adapts within each segment, so that nothing is counted before.
 
     `data`: the batch. `light`: fewer contexts, for speed.
     """
 
-    repeats = False  # `TextEncoder` tries Zstandard beside it
+    repeats = False  # `ByteCmBatchEncoder` tries Zstandard beside it
 
     def __init__(self, data: Bytes, light: bool = False) -> None:
         self._model = _model(_LIGHT, _LIGHT_SETS, _LIGHT_BITS) if light else full_model(data)
@@ -82,10 +84,10 @@ class TextCoder:
         return payload if payload.size < chunk.size else chunk
 
 
-class TextEncoder(ChunkEncoder):
+class ByteCmBatchEncoder(ChunkEncoder):
     """Codes each segment by context mixing, or by Zstandard where that is smaller."""
 
-    coder: TextCoder
+    coder: ByteCmEncoder
 
     def _store(self, chunk: Bytes, index: int) -> Chunk:
         quick = zstd_chunk(chunk, QUICK_ZSTD)

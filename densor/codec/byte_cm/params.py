@@ -29,7 +29,7 @@ _LINE, _HUGE_PAGE = 1 << 6, 1 << 21  # bytes
 
 
 @dataclass(frozen=True)
-class Model:
+class Parameters:
     """The parameters of a MODEL frame.
 
     `contexts`: which contexts are used, a bit each; `sets`: how many sets of weights; `bits`: the
@@ -51,17 +51,17 @@ class Model:
         return min(self.bits, max(MIN_TABLE_BITS, size.bit_length() + _BITS_MORE))
 
 
-def pack(model: Model) -> bytes:
+def pack(model: Parameters) -> bytes:
     """The payload of a MODEL frame."""
-    return _MODEL.pack(registry.CODEC_TEXT, model.bits, model.sets, 0, model.contexts)
+    return _MODEL.pack(registry.CODEC_BYTE_CM, model.bits, model.sets, 0, model.contexts)
 
 
-def parse(payload: bytes) -> Model:
+def parse(payload: bytes) -> Parameters:
     """The model in a MODEL frame; FormatError or LimitError for a bad one."""
     if len(payload) != _MODEL.size:
         raise FormatError("text model has the wrong length")
     codec, bits, sets, reserved, chosen = _MODEL.unpack(payload)
-    if codec != registry.CODEC_TEXT or reserved or not 1 <= sets <= kernels.SETS:
+    if codec != registry.CODEC_BYTE_CM or reserved or not 1 <= sets <= kernels.SETS:
         raise FormatError("text model has impossible parameters")
     if not 0 < chosen < 1 << contexts.CONTEXTS:
         raise FormatError("text model names contexts that do not exist")
@@ -71,7 +71,7 @@ def parse(payload: bytes) -> Model:
         raise LimitError(
             f"text model asks for a table of 2^{bits} bytes, at most 2^{MAX_TABLE_BITS}"
         )
-    return Model(chosen, sets, bits)
+    return Parameters(chosen, sets, bits)
 
 
 @functools.cache
@@ -82,7 +82,7 @@ def tables() -> Tables:
     return Tables(squash.astype(np.uint16), stretch, rate_table(_COUNTS), states().after)
 
 
-def new_state(model: Model, size: int) -> State:
+def new_state(model: Parameters, size: int) -> State:
     """The state before the first byte of a segment of `size` bytes."""
     count = model.chosen.size
     bits = model.table_bits(size)

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from densor.codec.batch import Bytes
 from densor.codec.byte_cm import kernels
-from densor.codec.byte_cm.params import Model, new_state, tables
+from densor.codec.byte_cm.params import Parameters, new_state, tables
 from densor.entropy.arithmetic.coder import position
 from densor.entropy.arithmetic.kernels import AT
 from densor.runtime.memory import MEMORY
@@ -20,7 +20,7 @@ class Segment:
     one stream, `start` goes on in the same content with another.
     """
 
-    def __init__(self, model: Model, content: Bytes) -> None:
+    def __init__(self, model: Parameters, content: Bytes) -> None:
         self._chosen = model.chosen
         self._state = new_state(model, content.size)
         self.content = content
@@ -61,7 +61,7 @@ class Segment:
         return position(self._state.coder)
 
 
-def code_whole(coding: bool, model: Model, data: Bytes, content: Bytes) -> int:
+def code_whole(coding: bool, model: Parameters, data: Bytes, content: Bytes) -> int:
     """Codes `content` to `data` or back; returns where the stream ends, maybe beyond `data`."""
     with MEMORY.borrowed(1 << model.table_bits(content.size)):
         segment = Segment(model, content)
@@ -70,13 +70,13 @@ def code_whole(coding: bool, model: Model, data: Bytes, content: Bytes) -> int:
         return segment.finish()
 
 
-def coded(model: Model, content: Bytes) -> Bytes:
+def coded(model: Parameters, content: Bytes) -> Bytes:
     """The stream of `content`, cut where it would be longer than that."""
     data = np.empty(content.size, np.uint8)
     return data[: code_whole(True, model, data, np.array(content))]
 
 
-def surprise(model: Model, content: Bytes) -> npt.NDArray[np.float64]:
+def surprise(model: Parameters, content: Bytes) -> npt.NDArray[np.float64]:
     """Bits that each byte of `content` takes, float64[n]."""
     positions = np.empty(content.size + 1)
     with MEMORY.borrowed(1 << model.table_bits(content.size)):

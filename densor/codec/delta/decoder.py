@@ -6,9 +6,9 @@ from densor.codec.batch import Bytes
 from densor.codec.codec import Base, BaseDecoder
 from densor.codec.delta.elements import elements, is_aligned
 from densor.codec.delta.kernels import APPLY, CONTEXTS, total_extras
-from densor.codec.delta.params import Model, parse
+from densor.codec.delta.params import Parameters, parse
 from densor.codec.delta.payload import CODED, HEAD, LENGTH, SAME
-from densor.codec.delta.tokens import meanings
+from densor.codec.delta.tokens import token_table
 from densor.entropy.rans.decode import decode, decode_table
 from densor.errors import FormatError, LimitError
 from densor.runtime.buffers import POOL, ThreadBuffers
@@ -18,12 +18,12 @@ _SLACK = 8  # bytes that a kernel may look at behind the extra bits
 _BUFFERS = ThreadBuffers()
 
 
-class ChangeDecoder(BaseDecoder):
+class DeltaDecoder(BaseDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Parameters) -> None:
         self._model = model
-        self._meanings = meanings(model.method)
+        self._token_table = token_table(model.method)
         self._table = decode_table(model.freqs) if len(model.freqs) else None
 
     def decode_from(self, payload: Bytes, out: Bytes, base: Base) -> None:
@@ -48,7 +48,7 @@ class ChangeDecoder(BaseDecoder):
         POOL.give(before)
 
     def _decode(self, coded: Bytes, before: Bytes, out: Bytes) -> None:
-        method, contexts, meanings = self._model.method, self._model.contexts, self._meanings
+        method, contexts, changes = self._model.method, self._model.contexts, self._token_table
         if self._table is None or coded.size < LENGTH.size:
             raise FormatError("chunk of changes is malformed")
         end = LENGTH.size + LENGTH.unpack_from(coded)[0]
@@ -62,14 +62,14 @@ class ChangeDecoder(BaseDecoder):
         decode(self._table, coded[LENGTH.size : end], under, tokens)
         bits = 0
         if method.plain <= int(tokens.max()):
-            bits = int(total_extras(tokens, meanings.counts))
+            bits = int(total_extras(tokens, changes.counts))
         extras = _extras(coded[end:], bits)
         APPLY[size](
             old,
             tokens,
             extras,
-            meanings.starts,
-            meanings.counts,
+            changes.starts,
+            changes.counts,
             method.plain,
             method.number,
             method.floats,
@@ -81,9 +81,9 @@ class ChangeDecoder(BaseDecoder):
             out[:] = target
 
 
-def open_decoder(payload: bytes, _: object = None) -> ChangeDecoder:
+def open_decoder(payload: bytes, _: object = None) -> DeltaDecoder:
     """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
-    return ChangeDecoder(parse(payload))
+    return DeltaDecoder(parse(payload))
 
 
 def _extras(stored: Bytes, bits: int) -> Bytes:

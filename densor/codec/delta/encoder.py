@@ -32,7 +32,7 @@ _MAX_BITS_OF_LONG_CHUNKS = 0.5  # bits per byte
 _MAX_BYTES_EQUAL_ONLY = 512  # of a batch of which changes are not coded, unless there are none
 _MAX_ERROR = 1.05  # of a rough estimate, a factor
 _MAX_CONTEXTS = 32
-_PER_CONTEXT = 1 << 13  # elements of a batch for each context
+_MIN_ELEMENTS_PER_CONTEXT = 1 << 13  # elements of a batch for each context
 _TOP = 3  # leading mantissa bits that are looked at, where there is room
 _INTEGERS = {1: (0, 8), 2: (8, 8), 4: (0, 0), 8: (0, 0)}  # by size; see `_looked_at`
 _BUFFERS = ThreadBuffers()
@@ -46,12 +46,12 @@ class _Choice(NamedTuple):
     bits: float
 
 
-def propose(batch: Batch, _: Level | None = None) -> "ChangeEncoder":
+def propose(batch: Batch, _: Level | None = None) -> "DeltaEncoder":
     """An encoder for a batch that has a base."""
-    return ChangeEncoder(batch)
+    return DeltaEncoder(batch)
 
 
-class ChangeEncoder(Encoder):
+class DeltaEncoder(Encoder):
     """Codes a batch by how it differs from as many bytes of its base."""
 
     def __init__(self, batch: Batch) -> None:
@@ -115,7 +115,7 @@ class ChangeEncoder(Encoder):
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
         contexts = self._choice.contexts if len(self._freqs) else params.Contexts()
-        return params.pack(params.Model(self._choice.method, contexts, self._freqs))
+        return params.pack(params.Parameters(self._choice.method, contexts, self._freqs))
 
     def _coded(self, chunk: Bytes, base: Bytes, begin: int) -> Bytes:
         """The payload of a chunk whose first byte is number `begin` of the batch; pooled."""
@@ -182,7 +182,7 @@ def _choose(data: Bytes, base: Bytes, dtype: str, size: int) -> _Choice:
         _look(tokens.method(number, size, floats, drop), new, old, rows, used.size)
         for number in (DIFFERENCE, XOR, OWN)
     ]
-    most = int(min(_MAX_CONTEXTS, 1 + data.size // size // _PER_CONTEXT))
+    most = int(min(_MAX_CONTEXTS, 1 + data.size // size // _MIN_ELEMENTS_PER_CONTEXT))
     least = min(look.bits for look in tried)
     found = []
     for look in tried:

@@ -15,7 +15,7 @@ _U = np.uint64
 _0, _1 = _U(0), _U(1)
 _ALL = _U(0xFFFFFFFFFFFFFFFF)
 _BLOCK = 4096  # elements that are looked at before a way to decode them is chosen
-_WIDE = 56  # most bits that one load of 64 is sure to hold
+_MAX_LOADED_BITS = 56  # most bits that one load of 64 is sure to hold
 
 R64 = types.Array(types.uint64, 1, "C", readonly=True)
 _READ = {
@@ -160,7 +160,7 @@ def _contexts(b, shift, mask, mapped, out):
 def _take(extras, at, count):
     """`count` bits, at most 63, from bit `at` on; `extras` has 8 bytes more than there are bits."""
     value = load_u64(extras, at >> 3) >> _U(at & 7)
-    if count > _WIDE:
+    if count > _MAX_LOADED_BITS:
         high = load_u64(extras, (at + 32) >> 3) >> _U(at & 7)
         value = (value & _U(0xFFFFFFFF)) | high << _U(32)
     return value & ((_1 << _U(count)) - _1)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
-from densor.codec.delta.tokens import Method, meanings
+from densor.codec.delta.tokens import Method, token_table
 from densor.codec.zstd import zstd_compress, zstd_decompress
 from densor.entropy.rans import tables
 from densor.errors import FormatError, UnsupportedError
@@ -32,7 +32,7 @@ class Contexts:
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class Parameters:
     """All that a chunk's payload needs to be decoded, besides the base.
 
     `freqs`: uint16[contexts, 256]; no context where all chunks are as in the base.
@@ -43,12 +43,12 @@ class Model:
     freqs: npt.NDArray[np.uint16]
 
 
-def pack(model: Model) -> bytes:
+def pack(model: Parameters) -> bytes:
     """The payload of a MODEL frame."""
     method, contexts = model.method, model.contexts
     packed = zstd_compress(contexts.mapped, _MAP_LEVEL) if len(model.freqs) > 1 else b""
     head = _HEAD.pack(
-        registry.CODEC_CHANGE,
+        registry.CODEC_DELTA,
         method.size,
         _FLOATS * method.floats,
         method.number,
@@ -63,7 +63,7 @@ def pack(model: Model) -> bytes:
     return head + packed + (tables.pack(model.freqs) if len(model.freqs) else b"")
 
 
-def parse(payload: bytes) -> Model:
+def parse(payload: bytes) -> Parameters:
     """The model in a MODEL frame; FormatError or UnsupportedError for a bad one."""
     if payload[3:4] and not 1 <= payload[3] <= 3:
         raise UnsupportedError(f"unknown kind of changes {payload[3]}; a newer densor may read it")
@@ -85,9 +85,9 @@ def parse(payload: bytes) -> Model:
         end += taken
     if len(payload) > end:
         raise FormatError("model is too long")
-    if freqs[:, ~meanings(method).valid].any():
+    if freqs[:, ~token_table(method).valid].any():
         raise FormatError("model of changes has tokens that no element can have")
-    return Model(method, contexts, freqs)
+    return Parameters(method, contexts, freqs)
 
 
 def _parse_map(packed: bytes, bits: int, count: int) -> npt.NDArray[np.uint8]:

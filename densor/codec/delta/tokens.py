@@ -80,7 +80,7 @@ def method(number: int, size: int, floats: bool, drop: int = 0) -> Method:
 
 
 @dataclass(frozen=True, eq=False)
-class Meanings:
+class TokenTable:
     """What each token stands for."""
 
     starts: npt.NDArray[np.uint64]  # uint64[256]: the least change, in two's complement
@@ -88,19 +88,19 @@ class Meanings:
     valid: npt.NDArray[np.bool_]  # bool[256]
 
 
-def meanings(method: Method) -> Meanings:
+def token_table(method: Method) -> TokenTable:
     """The tables of a method that is `known`."""
     starts = np.zeros(256, np.uint64)
     counts = np.zeros(256, np.uint8)
     valid = np.zeros(256, np.bool_)
     for token in range(256):
-        start, extra = _meaning(method, token)
+        start, extra = _change_of(method, token)
         if abs(start) >> method.bits == 0:
             starts[token], counts[token], valid[token] = start % (1 << 64), extra, True
-    return Meanings(starts, counts, valid)
+    return TokenTable(starts, counts, valid)
 
 
-def _meaning(method: Method, token: int) -> tuple[int, int]:
+def _change_of(method: Method, token: int) -> tuple[int, int]:
     """The least change of a token, negative for one downwards, and its number of extra bits."""
     if method.number == OWN:
         extra = method.bits - 8

@@ -9,7 +9,7 @@ from densor.codec.float_cm import kernels
 from densor.codec.float_cm.params import (
     Header,
     Matrices,
-    Model,
+    Parameters,
     Words,
     is_transposed,
     pack_header,
@@ -29,7 +29,7 @@ F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
 
 
-def encode_chunk(model: Model, chunk: Bytes, matrices: Matrices) -> Bytes | None:
+def encode_chunk(model: Parameters, chunk: Bytes, matrices: Matrices) -> Bytes | None:
     """The payload of a chunk; None if it would be longer than the chunk."""
     size = model.form.size
     values = chunk.view(f"<u{size}").astype(np.uint32)
@@ -47,7 +47,7 @@ def encode_chunk(model: Model, chunk: Bytes, matrices: Matrices) -> Bytes | None
     return np.concatenate([np.frombuffer(head, np.uint8), data[:end], raw])
 
 
-def _groups(model: Model, values: Words) -> Bytes:
+def _groups(model: Parameters, values: Words) -> Bytes:
     """How to store each group of lower bits, as in `Header`."""
     kinds = np.zeros((model.groups, 2), np.uint8)
     left = model.rest

@@ -3,15 +3,15 @@
 import numpy as np
 
 from densor.codec.codec import ChunkDecoder
-from densor.codec.float_cm.params import Model, parse, parse_header, run
+from densor.codec.float_cm.params import Parameters, parse, parse_header, run
 from densor.errors import FormatError
 from densor.runtime.types import Bytes
 
 
-class MixingDecoder(ChunkDecoder):
+class FloatCmDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Parameters) -> None:
         self.model = model
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
@@ -31,6 +31,6 @@ class MixingDecoder(ChunkDecoder):
         out[:] = values.astype(f"<u{size}").view(np.uint8)
 
 
-def open_decoder(payload: bytes, _: object = None) -> MixingDecoder:
+def open_decoder(payload: bytes, _: object = None) -> FloatCmDecoder:
     """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
-    return MixingDecoder(parse(payload))
+    return FloatCmDecoder(parse(payload))

@@ -3,7 +3,7 @@
 from densor.codec.batch import Batch, Bytes
 from densor.codec.chunks import ChunkEncoder
 from densor.codec.float_cm.chunk_encoder import encode_chunk
-from densor.codec.float_cm.params import Model, format_of, pack
+from densor.codec.float_cm.params import Parameters, format_of, pack
 from densor.codec.kind import Kind, matrices
 from densor.codec.levels import Level
 
@@ -12,10 +12,10 @@ _TOP = 3  # bits of the mantissa that are worth a model
 
 def propose(batch: Batch, level: Level) -> ChunkEncoder:
     """An encoder for a batch of floating-point numbers in matrices."""
-    return ChunkEncoder(MixingCoder(batch.kind), batch, level.zstd)
+    return ChunkEncoder(FloatCmEncoder(batch.kind), batch, level.zstd)
 
 
-class MixingCoder:
+class FloatCmEncoder:
     """A `ChunkCoder`; the model adapts within each chunk, so that nothing is counted before."""
 
     repeats = False  # the caller tries planes beside it
@@ -23,7 +23,7 @@ class MixingCoder:
     def __init__(self, kind: Kind) -> None:
         form = format_of(kind.dtype)
         self._kind = kind
-        self._model = Model(form, min(_TOP, form.mantissa))
+        self._model = Parameters(form, min(_TOP, form.mantissa))
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""

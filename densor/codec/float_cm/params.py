@@ -33,7 +33,7 @@ _BY_NUMBER = {form.float_cm: form for form in FORMATS if form.float_cm}
 
 
 @dataclass(frozen=True)
-class Model:
+class Parameters:
     """All that a chunk's payload needs to be decoded: `top` bits of the mantissa are modelled."""
 
     form: FloatFormat
@@ -56,22 +56,22 @@ def format_of(dtype: str) -> FloatFormat:
     return _BY_NUMBER[form.float_cm if form else 0]
 
 
-def pack(model: Model) -> bytes:
+def pack(model: Parameters) -> bytes:
     """The payload of a MODEL frame."""
-    return _MODEL.pack(registry.CODEC_MIXING, model.form.float_cm, model.top, 0)
+    return _MODEL.pack(registry.CODEC_FLOAT_CM, model.form.float_cm, model.top, 0)
 
 
-def parse(payload: bytes) -> Model:
+def parse(payload: bytes) -> Parameters:
     """The model in a MODEL frame; FormatError or UnsupportedError for a bad one."""
     if len(payload) != _MODEL.size:
         raise FormatError("mixing model has the wrong length")
     codec, number, top, reserved = _MODEL.unpack(payload)
     form = _BY_NUMBER.get(number)
-    if codec != registry.CODEC_MIXING or form is None:
+    if codec != registry.CODEC_FLOAT_CM or form is None:
         raise UnsupportedError(f"unknown codec or format {codec}, {number}; needs a newer densor")
     if top > min(MAX_TOP, form.mantissa) or reserved:
         raise FormatError("mixing model has impossible parameters")
-    return Model(form, top)
+    return Parameters(form, top)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ def pack_header(header: Header) -> bytes:
     )
 
 
-def parse_header(payload: Bytes, model: Model, elements: int) -> tuple[Header, int]:
+def parse_header(payload: Bytes, model: Parameters, elements: int) -> tuple[Header, int]:
     """The header of a chunk of so many elements, and its size; FormatError for a bad one."""
     if elements * model.form.size > MAX_CHUNK:
         raise LimitError(f"mixing chunk has more than {MAX_CHUNK} bytes")
@@ -126,7 +126,7 @@ def parse_header(payload: Bytes, model: Model, elements: int) -> tuple[Header, i
     return Header(matrices, bool(flags), groups, coded), at
 
 
-def _check_constants(groups: Bytes, model: Model) -> None:
+def _check_constants(groups: Bytes, model: Parameters) -> None:
     """The topmost group has fewer bits; only constants have a value."""
     for g, (kind, value) in enumerate(groups.tolist()):
         bits = (model.rest - 1) % 8 + 1 if g == 0 else 8
@@ -203,7 +203,7 @@ def new_state(width: int) -> State:
 
 def run(
     coding: bool,
-    model: Model,
+    model: Parameters,
     header: Header,
     data: Bytes,
     begin: int,

@@ -3,7 +3,7 @@
 import numpy as np
 import xxhash
 
-from densor.codec.byte_cm.decoder import TextDecoder
+from densor.codec.byte_cm.decoder import ByteCmDecoder
 from densor.codec.codec import ChunkDecoder
 from densor.codec.language_model.params import (
     MAX_CHUNK,
@@ -11,8 +11,8 @@ from densor.codec.language_model.params import (
     SEGMENT,
     TEXT,
     TOKENS,
-    Mixer,
-    Model,
+    Parameters,
+    SharedContexts,
     parse,
     segments,
 )
@@ -22,7 +22,7 @@ from densor.errors import ChecksumError, FormatError, LimitError
 from densor.runtime.types import Bytes
 
 
-class LlmDecoder(ChunkDecoder):
+class LanguageModelDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once.
 
     It tells the session of its progress.
@@ -30,10 +30,10 @@ class LlmDecoder(ChunkDecoder):
 
     reports_progress = True
 
-    def __init__(self, model: Model, session: Session | None = None) -> None:
+    def __init__(self, model: Parameters, session: Session | None = None) -> None:
         self.model = model
         self._session = session or Session()
-        self._text = TextDecoder(model.text)
+        self._text = ByteCmDecoder(model.text)
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
@@ -78,17 +78,17 @@ class LlmDecoder(ChunkDecoder):
     def _tokens(self, data: Bytes, waiting: list[slice], plain: list[slice], out: Bytes) -> None:
         """The segments that wait, whose stream is `data`; the others are there."""
         weights = self._session.weights_for(self.model)
-        mixer = Mixer(False, self.model, weights.vocabulary, np.array(data), out)
+        shared = SharedContexts(False, self.model, weights.vocabulary, np.array(data), out)
         for part in plain:
-            mixer.know(part, out[part])
+            shared.know(part, out[part])
         with self._session.network(weights, len(waiting), self.model.positions) as network:
-            code_tokens(mixer, self.model, network, waiting, None, self._session.moved)
-        if mixer.finish() != data.size:
+            code_tokens(shared, self.model, network, waiting, None, self._session.moved)
+        if shared.finish() != data.size:
             raise FormatError("chunk of text does not decode to its end")
         for part in waiting:
-            out[part] = mixer.known(part)
+            out[part] = shared.known(part)
 
 
-def open_decoder(payload: bytes, session: Session | None = None) -> LlmDecoder:
+def open_decoder(payload: bytes, session: Session | None = None) -> LanguageModelDecoder:
     """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
-    return LlmDecoder(parse(payload), session)
+    return LanguageModelDecoder(parse(payload), session)

@@ -6,7 +6,7 @@ import numpy as np
 import xxhash
 
 from densor.codec.batch import OWN, Batch, Chunk, Chunks, Coding
-from densor.codec.byte_cm.encoder import TextCoder
+from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.byte_cm.params import parse as parse_text
 from densor.codec.codec import ChunkDecoder, Encoder, decoder_for
 from densor.codec.language_model.params import (
@@ -15,9 +15,9 @@ from densor.codec.language_model.params import (
     SEGMENT,
     TEXT,
     TOKENS,
-    Mixer,
-    Model,
-    Reader,
+    Parameters,
+    SegmentCoder,
+    SharedContexts,
     pack,
     segments,
 )
@@ -37,13 +37,13 @@ _TEXT_SHARE = 0.9  # of the bytes of a segment that the network is asked about
 _ROOM = 1024  # bytes that a stream may be longer than its segments
 
 
-def propose(batch: Batch, _: Level | None = None) -> "LlmEncoder":
+def propose(batch: Batch, _: Level | None = None) -> "LanguageModelEncoder":
     """An encoder for a batch of plain bytes that has a language model."""
     assert batch.session is not None
-    return LlmEncoder(batch.data, batch.session, batch.workers)
+    return LanguageModelEncoder(batch.data, batch.session, batch.workers)
 
 
-class LlmEncoder(Encoder):
+class LanguageModelEncoder(Encoder):
     """Codes a batch of plain bytes under a language model."""
 
     def __init__(self, data: Bytes, session: Session, workers: Workers) -> None:
@@ -51,7 +51,7 @@ class LlmEncoder(Encoder):
         self._session = session
         self._workers = workers
         self._weights = session.weights()
-        self._text = TextCoder(data)
+        self._text = ByteCmEncoder(data)
         self._model = self._settled(data.size)
 
     def encode(self) -> Coding:
@@ -65,10 +65,10 @@ class LlmEncoder(Encoder):
     def _own(self, content: Bytes) -> Chunk:
         return Chunk(OWN, self._chunk(content), content.size)
 
-    def _settled(self, size: int) -> Model:
+    def _settled(self, size: int) -> Parameters:
         weights = self._weights
         positions = max(32, min(_POSITIONS, weights.positions) // 32 * 32)
-        return Model(
+        return Parameters(
             max([1, *(slots for least, slots in _SLOTS if size >= least)]),
             positions,
             positions * 3 // 4,
@@ -117,18 +117,18 @@ class LlmEncoder(Encoder):
         """The stream of the segments that wait for the network."""
         words = self._weights.vocabulary
         data = np.empty(content.size + _ROOM, np.uint8)
-        mixer = Mixer(True, self._model, words, data, content)
+        shared = SharedContexts(True, self._model, words, data, content)
         for part in known:
-            mixer.know(part, content[part])
+            shared.know(part, content[part])
         texts = [words.tokens(content[part].tobytes()) for part in waiting]
         with self._session.network(self._weights, len(waiting), self._model.positions) as network:
             moved = self._session.moved
-            code_tokens(mixer, self._model, network, waiting, texts, moved, self._reader)
-        return data[: mixer.finish()].copy()
+            code_tokens(shared, self._model, network, waiting, texts, moved, self._segment_coder)
+        return data[: shared.finish()].copy()
 
-    def _reader(self, mixer: Mixer, part: slice) -> Reader:
+    def _segment_coder(self, shared: SharedContexts, part: slice) -> SegmentCoder:
         """What codes a segment of tokens."""
-        return Reader(mixer, part)
+        return SegmentCoder(shared, part)
 
     def _decodes(self, payload: Bytes, content: Bytes) -> bool:
         out = np.zeros(content.size, np.uint8)

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.byte_cm.segment import surprise
-from densor.codec.language_model.encoder import LlmEncoder
-from densor.codec.language_model.params import SEGMENT, TEXT, TOKENS, Mixer, Reader
+from densor.codec.language_model.encoder import LanguageModelEncoder
+from densor.codec.language_model.params import SEGMENT, TEXT, TOKENS, SegmentCoder, SharedContexts
 from densor.codec.language_model.session import Session
 from densor.entropy.arithmetic.coder import position
 from densor.runtime.types import Bytes
@@ -28,8 +28,8 @@ class Cost(NamedTuple):
     alone: float | None
 
 
-class Meter(LlmEncoder):
-    """Codes a batch to the same bytes as `LlmEncoder`; `costs` has each token, in order."""
+class Meter(LanguageModelEncoder):
+    """Codes a batch to the same bytes as its base class; `costs` has each token, in order."""
 
     def __init__(self, data: Bytes, session: Session) -> None:
         self.costs: list[Cost] = []
@@ -53,17 +53,19 @@ class Meter(LlmEncoder):
         for byte, spent in zip(segment.tobytes(), bits.tolist(), strict=True):
             yield Cost(bytes([byte]), spent, None)
 
-    def _reader(self, mixer: Mixer, part: slice) -> Reader:
+    def _segment_coder(self, shared: SharedContexts, part: slice) -> SegmentCoder:
         costs = self._by_place.setdefault(part.start, [])
-        return _Watched(mixer, part, self._weights.vocabulary.pieces, costs)
+        return _Watched(shared, part, self._weights.vocabulary.pieces, costs)
 
 
-class _Watched(Reader):
+class _Watched(SegmentCoder):
     """Measures by how many bits the stream grows with each token."""
 
-    def __init__(self, mixer: Mixer, part: slice, pieces: list[bytes], costs: list[Cost]) -> None:
-        super().__init__(mixer, part)
-        self._coder = mixer.state.coder
+    def __init__(
+        self, shared: SharedContexts, part: slice, pieces: list[bytes], costs: list[Cost]
+    ) -> None:
+        super().__init__(shared, part)
+        self._coder = shared.state.coder
         self._pieces = pieces
         self._costs = costs
 

@@ -34,7 +34,7 @@ _FINAL_WEIGHTS = 32768, 0, 32768, 0  # of the network, the mixers, what corrects
 
 
 @dataclass(frozen=True)
-class Model:
+class Parameters:
     """The parameters of a MODEL frame.
 
     `slots`: segments of a chunk, decoded in step. `positions`: tokens that the network sees at
@@ -50,7 +50,7 @@ class Model:
     network: bytes
     vocabulary: bytes
     name: str
-    text: text.Model
+    text: text.Parameters
 
     @property
     def kept(self) -> int:
@@ -58,12 +58,12 @@ class Model:
         return self.positions - self.stride - 1
 
 
-def pack(model: Model) -> bytes:
+def pack(model: Parameters) -> bytes:
     """The payload of a MODEL frame."""
     name = model.name.encode("utf-8", "replace")[:255]
     return (
         _MODEL.pack(
-            registry.CODEC_LLM,
+            registry.CODEC_LANGUAGE_MODEL,
             NUMERICS,
             model.slots,
             model.positions,
@@ -79,9 +79,9 @@ def pack(model: Model) -> bytes:
     )
 
 
-def parse(payload: bytes) -> Model:
+def parse(payload: bytes) -> Parameters:
     """The model in a MODEL frame; a DensorError for a bad one."""
-    if len(payload) < _MODEL.size or payload[0] != registry.CODEC_LLM:
+    if len(payload) < _MODEL.size or payload[0] != registry.CODEC_LANGUAGE_MODEL:
         raise FormatError("language model has the wrong length")
     _, numerics, slots, positions, stride, change, offsets, network, words, length = (
         _MODEL.unpack_from(payload)
@@ -102,16 +102,16 @@ def parse(payload: bytes) -> Model:
     if change > MAX_RATE:
         raise FormatError("language model learns at an impossible rate")
     mixed = text.parse(payload[end:])
-    return Model(slots, positions, stride, Rates(change, offsets), network, words, name, mixed)
+    return Parameters(slots, positions, stride, Rates(change, offsets), network, words, name, mixed)
 
 
-def segments(model: Model, size: int) -> list[slice]:
+def segments(model: Parameters, size: int) -> list[slice]:
     """The segments of a chunk of `size` bytes."""
     step = -(-size // model.slots)
     return [slice(at, min(at + step, size)) for at in range(0, size, step)]
 
 
-class Mixer:
+class SharedContexts:
     """The contexts that all segments of a chunk share, and one stream of bits for them.
 
     `data`: the stream; `size`: of the chunk. `content` is the chunk between zeros, as far as it is
@@ -119,7 +119,7 @@ class Mixer:
     """
 
     def __init__(
-        self, coding: bool, model: Model, words: Vocabulary, data: Bytes, content: Bytes
+        self, coding: bool, model: Parameters, words: Vocabulary, data: Bytes, content: Bytes
     ) -> None:
         self.coding = coding
         self.data = data
@@ -159,19 +159,17 @@ class Mixer:
         return int(self.state.coder[AT])
 
 
-class Reader:
-    """One segment of a `Mixer`: what it has read last."""
+class SegmentCoder:
+    """One segment of a `SharedContexts`: what it has read last."""
 
-    def __init__(self, mixer: Mixer, part: slice) -> None:
-        self._mixer = mixer
-        shared = mixer.state
+    def __init__(self, shared: SharedContexts, part: slice) -> None:
+        self._shared = shared
+        state = shared.state
         own = ("text", "match", "hashes", "wanted", "slots", "states", "places")
-        self._state = shared._replace(
-            **{name: np.zeros_like(getattr(shared, name)) for name in own}
-        )
+        self._state = state._replace(**{name: np.zeros_like(getattr(state, name)) for name in own})
         self._at: int = part.start + kernels.PREFIX
         self._end: int = part.stop + kernels.PREFIX
-        kernels.begin(self._state, mixer.chosen, self._at)
+        kernels.begin(self._state, shared.chosen, self._at)
 
     @property
     def done(self) -> bool:
@@ -180,27 +178,27 @@ class Reader:
 
     def token(self, counts: npt.NDArray[np.int64], token: int) -> int:
         """Codes a token or decodes one, see `kernels.code_token`; FormatError if there is none."""
-        mixer = self._mixer
+        shared = self._shared
         coded: int = kernels.code_token(
-            mixer.coding,
+            shared.coding,
             self._state,
             text.tables(),
-            mixer.prior,
-            mixer.data,
-            mixer.content,
+            shared.prior,
+            shared.data,
+            shared.content,
             self._at,
             self._end,
-            mixer.done,
-            mixer.chosen,
+            shared.done,
+            shared.chosen,
             counts,
             token,
-            mixer.source,
+            shared.source,
         )
         if coded <= kernels.NO_TOKEN:
             raise FormatError("chunk does not decode to tokens")
-        length = int(mixer.lengths[coded]) if coded >= 0 else 1
+        length = int(shared.lengths[coded]) if coded >= 0 else 1
         self._at += length
-        mixer.done += length
+        shared.done += length
         return coded
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any
 
-from densor.codec.language_model.params import HASH, Model
+from densor.codec.language_model.params import HASH, Parameters
 from densor.errors import ArgumentError, LimitError, UnsupportedError
 from densor.llm.head import head_bytes
 from densor.llm.loading import NAMES, load
@@ -62,7 +62,7 @@ class Session:
                 self._weights = load(wanted)
             return self._weights
 
-    def weights_for(self, model: Model) -> Weights:
+    def weights_for(self, model: Parameters) -> Weights:
         """The model that a chunk was coded with; a DensorError if it is not at hand."""
         wanted = f"{model.name or 'language model'} ({model.network.hex()[:_KEPT]})"
         if self._given is None and model.name not in NAMES:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.language_model.params import Mixer, Model, Reader
+from densor.codec.language_model.params import Parameters, SegmentCoder, SharedContexts
 from densor.llm.head import Head
 from densor.llm.network import Network, Rows
 
@@ -18,7 +18,7 @@ _AHEAD = 16  # tokens of a segment that a coder has the network read at once
 class Window:
     """What the network has read of one segment, and where."""
 
-    def __init__(self, model: Model, start: int) -> None:
+    def __init__(self, model: Parameters, start: int) -> None:
         self._positions = model.positions
         self._kept = model.kept
         self._start = start
@@ -45,10 +45,15 @@ class _Text:
     """A segment at work; `tokens`: all of it, where it is coded."""
 
     def __init__(
-        self, slot: int, model: Model, start: int, reader: Reader, tokens: list[int] | None
+        self,
+        slot: int,
+        model: Parameters,
+        start: int,
+        coder: SegmentCoder,
+        tokens: list[int] | None,
     ) -> None:
         self.slot = slot
-        self.reader = reader
+        self.coder = coder
         self.predicted: deque[tuple[npt.NDArray[np.int16], int]] = deque()  # rows, shifts
         self._window = Window(model, start)
         self._read, self._first = [start], 0
@@ -66,26 +71,26 @@ class _Text:
     def code(self, counts: Ints) -> int:
         """Codes a token, which is returned, and the bytes before it that are none."""
         token = -1
-        while token < 0 and not self.reader.done:
-            token = self.reader.token(counts, -1 if self._tokens is None else next(self._tokens))
-        if not self.reader.done and not self.predicted:
+        while token < 0 and not self.coder.done:
+            token = self.coder.token(counts, -1 if self._tokens is None else next(self._tokens))
+        if not self.coder.done and not self.predicted:
             following = token if self._tokens is None else self._known.popleft()
             self._read, self._first = self._window.add(following)
         return token
 
 
 def code_tokens(
-    mixer: Mixer,
-    model: Model,
+    shared: SharedContexts,
+    model: Parameters,
     network: Network,
     parts: list[slice],
     texts: list[list[int]] | None,
     moved: Callable[[int], object],
-    reader: Callable[[Mixer, slice], Reader] = Reader,
+    coder: Callable[[SharedContexts, slice], SegmentCoder] = SegmentCoder,
 ) -> None:
     """Codes the `texts`, tokens of each segment, or decodes the `parts` of a chunk.
 
-    `moved` is called with the number of bytes done since the last call; `reader` makes what codes a
+    `moved` is called with the number of bytes done since the last call; `coder` makes what codes a
     segment.
     """
     head = Head(network.model, model.rates)
@@ -94,14 +99,14 @@ def code_tokens(
             slot,
             model,
             network.model.start,
-            reader(mixer, part),
+            coder(shared, part),
             None if texts is None else texts[slot],
         )
         for slot, part in enumerate(parts)
     ]
     while work:
         _predict(network, [text for text in work if not text.predicted])
-        before = mixer.done
+        before = shared.done
         values, shifts = zip(*(text.predicted.popleft() for text in work), strict=True)
         rows = Rows(np.stack(values), np.array(shifts, np.int64))
         counts = head.counts(rows)
@@ -109,8 +114,8 @@ def code_tokens(
         for number, token in enumerate(coded):
             if token >= 0:
                 head.learn(rows, number, counts[number], token)
-        moved(mixer.done - before)
-        work = [text for text in work if not text.reader.done]
+        moved(shared.done - before)
+        work = [text for text in work if not text.coder.done]
 
 
 def _predict(network: Network, texts: list[_Text]) -> None:

@@ -28,10 +28,10 @@ MAX_RUN = 4096
 _MIN_RUN = 256
 _CHUNK_BYTES = {1: 1 << 19, 2: 1 << 20, 4: 1 << 20, 8: 1 << 21}
 _PIECE = 1024  # elements at each place of a batch that is looked at
-_LOOK = 64  # elements at the start of each run that are searched for constant bits
-_SKEWED = 1.2  # bits per symbol; a Huffman code needs at least one
-_CLEARLY = 0.97  # another way must be this much better to be taken
-_HOPELESS = 1.15  # one that is so much worse on the sample is not tried on every chunk
+_MAX_ELEMENTS_SEARCHED = 64  # elements at the start of each run that are searched for constant bits
+_MAX_BITS_OF_SKEWED = 1.2  # bits per symbol; a Huffman code needs at least one
+_MAX_SIZE_OF_OTHER_WAY = 0.97  # another way must be this much better to be taken
+_MAX_SAMPLE = 1.15  # one that is so much worse on the sample is not tried on every chunk
 
 
 def run_length(shape: tuple[int, ...]) -> int:
@@ -118,7 +118,7 @@ def look(
     if integers and layout.delta:
         differences = to_differences(pieces, layout)
         delta_bits = _entropies(layout, differences, work)
-        if sum(delta_bits) < _CLEARLY * sum(bits):
+        if sum(delta_bits) < _MAX_SIZE_OF_OTHER_WAY * sum(bits):
             plan.delta, pieces, bits = True, differences, delta_bits
     plan.plane_bits = [plane / max(n, 1) for plane in bits]
     plan.plane_zstd = [False] * layout.size
@@ -127,7 +127,7 @@ def look(
         _try_zstd(plan, pieces, bits, precision.least, work)
     if not plan.whole_zstd:
         found = {p for p in range(layout.size) if bits[p] < precision.worth * 8 * n}
-        if len(found) < layout.size and not plan.delta and run >= _LOOK:
+        if len(found) < layout.size and not plan.delta and run >= _MAX_ELEMENTS_SEARCHED:
             found |= _planes_with_constant_bits(plan, data)
         plan.counted = sorted(found)
     return plan
@@ -135,7 +135,7 @@ def look(
 
 def _may_repeat(pieces: Bytes, bits: list[float], n: int, work: Any) -> bool:
     """Whether Zstandard is worth a try: something repeats, or a Huffman code wastes bits."""
-    if any(0 < plane < _SKEWED * n for plane in bits):
+    if any(0 < plane < _MAX_BITS_OF_SKEWED * n for plane in bits):
         return True
     return bool(repetitions(pieces, work.windows) > pieces.size // 400)
 
@@ -150,12 +150,12 @@ def _try_zstd(plan: Plan, pieces: Bytes, bits: list[float], least: float, work: 
     coded = [min(8.0 * n, max(plane, least * n if plane else 0.0)) for plane in bits]
     planes = _split(plan.layout, pieces, work).reshape(plan.layout.size, n)
     packed = [8 * len(zstd_compress(plane, 1)) for plane in planes]
-    plan.plane_zstd = [z < _CLEARLY * h for z, h in zip(packed, coded, strict=True)]
+    plan.plane_zstd = [z < _MAX_SIZE_OF_OTHER_WAY * h for z, h in zip(packed, coded, strict=True)]
     plan.plane_bits = [min(z, h) / n for z, h in zip(packed, coded, strict=True)]
     plan.whole_bits = 8 * len(zstd_compress(pieces, 1)) / n
     best = sum(plan.plane_bits)
-    plan.whole_zstd = not plan.delta and plan.whole_bits < _CLEARLY * best
-    plan.repeats = plan.delta or any(plan.plane_zstd) or plan.whole_bits < _HOPELESS * best
+    plan.whole_zstd = not plan.delta and plan.whole_bits < _MAX_SIZE_OF_OTHER_WAY * best
+    plan.repeats = plan.delta or any(plan.plane_zstd) or plan.whole_bits < _MAX_SAMPLE * best
 
 
 def _planes_with_constant_bits(plan: Plan, data: Bytes) -> set[int]:
@@ -163,7 +163,7 @@ def _planes_with_constant_bits(plan: Plan, data: Bytes) -> set[int]:
     layout = plan.layout
     runs = -(-(data.size // layout.size) // plan.run)
     varying = np.empty(runs * layout.size, np.uint8)
-    varying_bits(data, layout.size, plan.run, _LOOK, varying)
+    varying_bits(data, layout.size, plan.run, _MAX_ELEMENTS_SEARCHED, varying)
     masks = varying.reshape(runs, layout.size)[:, ::-1]  # most significant byte first
     # Byte p of an element holds most bits of plane p, but in the first planes of floats, which the
     # sample judges.

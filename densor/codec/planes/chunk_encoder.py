@@ -21,7 +21,7 @@ from densor.runtime.types import Bytes
 _BUFFERS = ThreadBuffers()
 
 
-class ChunkEncoder(Generic[C]):
+class PlanesChunkEncoder(Generic[C]):
     """Encodes the chunks of one batch. Safe to use from several threads at once.
 
     `codings`: of each plane, None for one that is not coded by classes.

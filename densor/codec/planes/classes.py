@@ -24,7 +24,7 @@ Prices = npt.NDArray[np.float32]  # float32[classes, 256], bits that a symbol ta
 
 _ROUNDS = 2
 _TRAINING_RUNS = 2048
-_LEAST_RUNS = 4  # runs per class that make a search worth while
+_MIN_RUNS = 4  # runs per class that make a search worth while
 _MAP_BITS = np.array([map_bits(classes) for classes in range(17)], np.uint8)
 _BORDERS = {
     most: np.array([NormalDist().inv_cdf(i / most) for i in range(1, most)]) for most in (2, 4, 8)
@@ -51,7 +51,7 @@ def search_classes(
     `class_bits`: what a class must save. `prices_of` tells the prices of symbols from the histogram
     of each class, int64[classes, 256], and of all runs: those of all symbols that occur anywhere.
     """
-    if most < 2 or len(counts) < _LEAST_RUNS * most:
+    if most < 2 or len(counts) < _MIN_RUNS * most:
         return np.zeros(len(counts), np.uint8), total[None]
     runs = np.zeros(len(counts), np.uint8)
     by_class = np.zeros((most, 256), np.int64)

@@ -15,7 +15,7 @@ _EIGHT = np.uint64(8)
 _BYTE = np.uint64(255)
 _THREE = np.uint64(3)
 _SEVEN = np.uint64(7)
-_MOST = 6  # symbols of an entry
+_MAX_SYMBOLS = 6  # symbols of an entry
 
 
 @kernel(

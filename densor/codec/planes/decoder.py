@@ -5,14 +5,14 @@ from typing import Any, Protocol
 from densor.codec import registry
 from densor.codec.codec import ChunkDecoder
 from densor.codec.planes.layout import Placed, from_differences
-from densor.codec.planes.params import Model, parse
+from densor.codec.planes.params import Parameters, parse
 from densor.codec.planes.stages.huffman_decoder import HuffmanDecoder
 from densor.codec.planes.stages.rans_decoder import RansDecoder
 from densor.errors import FormatError
 from densor.runtime.buffers import ThreadBuffers
 from densor.runtime.types import Bytes
 
-_STAGES = {registry.CODEC_PLANAR: HuffmanDecoder, registry.CODEC_PLANES: RansDecoder}
+_STAGES = {registry.CODEC_PLANES_HUFFMAN: HuffmanDecoder, registry.CODEC_PLANES_RANS: RansDecoder}
 _BUFFERS = ThreadBuffers()
 
 
@@ -24,13 +24,12 @@ class StageDecoder(Protocol):
 
         FormatError or LimitError for a payload that does not fit.
         """
-        ...
 
 
 class PlanesDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once."""
 
-    def __init__(self, model: Model[Any]) -> None:
+    def __init__(self, model: Parameters[Any]) -> None:
         self.model = model
         self._stage: StageDecoder = _STAGES[model.codec](model)
 

@@ -6,10 +6,10 @@ from typing import Any, Generic
 
 from densor.codec.levels import Level
 from densor.codec.planes import analyse, params
-from densor.codec.planes.chunk_encoder import ChunkEncoder
+from densor.codec.planes.chunk_encoder import PlanesChunkEncoder
 from densor.codec.planes.classes import Coding
 from densor.codec.planes.layout import Layout
-from densor.codec.planes.params import C, Model
+from densor.codec.planes.params import C, Parameters
 from densor.codec.planes.stages.huffman import HUFFMAN
 from densor.codec.planes.stages.rans import RANS
 from densor.codec.planes.stages.stage import Stage
@@ -18,7 +18,7 @@ from densor.runtime.types import Bytes
 STAGES: dict[str, Stage[Any]] = {"huffman": HUFFMAN, "rans": RANS}
 
 
-class PlaneCoder(Generic[C]):
+class PlanesEncoder(Generic[C]):
     """A `BatchCoder` of byte planes; `data` is the whole batch, of which a sample is looked at.
 
     `whole_zstd`: the elements as they are had better be left to Zstandard. `repeats`: Zstandard is
@@ -39,7 +39,7 @@ class PlaneCoder(Generic[C]):
         self._plan = analyse.look(data, layout, run, level, integers, stage.precision)
         self._codings: list[Coding[C] | None] = []
         self._first_runs: list[int] = []  # of each chunk, within the batch
-        self._encoder: ChunkEncoder[C] | None = None
+        self._encoder: PlanesChunkEncoder[C] | None = None
         self.whole_zstd = self._plan.whole_zstd
         self.repeats = self._plan.repeats
 
@@ -65,13 +65,13 @@ class PlaneCoder(Generic[C]):
         runs = [len(chunk[0].runs) if chunk else 0 for chunk in tallies]
         self._first_runs = list(accumulate(runs, initial=0))
         self._codings = analyse.decide(self._plan, tallies, self._stage, self._level.classes)
-        self._encoder = ChunkEncoder(self._stage, self._plan, self._codings, self._level)
+        self._encoder = PlanesChunkEncoder(self._stage, self._plan, self._codings, self._level)
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
         plan = self._plan
         planes = tuple([coding.classes if coding else None for coding in self._codings])
-        return params.pack(Model(plan.layout, plan.run, planes, plan.delta, self._stage.codec))
+        return params.pack(Parameters(plan.layout, plan.run, planes, plan.delta, self._stage.codec))
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of chunk number `index`; pooled."""

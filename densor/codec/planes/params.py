@@ -44,17 +44,17 @@ class Classes:
 
 
 @dataclass(frozen=True, eq=False)
-class Model(Generic[C]):
+class Parameters(Generic[C]):
     """All that a chunk's payload needs to be decoded."""
 
     layout: Layout
     run: int  # elements per run, the unit that has a class
     planes: tuple[C | None, ...]  # per plane its classes, None if it is never coded so
     delta: bool = False
-    codec: int = registry.CODEC_PLANAR
+    codec: int = registry.CODEC_PLANES_HUFFMAN
 
 
-def pack(model: Model[Any]) -> bytes:
+def pack(model: Parameters[Any]) -> bytes:
     """The payload of a MODEL frame: the head, then of each plane the number of its classes and
     the classes themselves."""
     pack_classes = _CLASSES[model.codec].pack
@@ -114,7 +114,7 @@ class Fields:
             raise FormatError("model is too long")
 
 
-def parse(payload: bytes) -> Model[Any]:
+def parse(payload: bytes) -> Parameters[Any]:
     """The parameters in a MODEL frame; FormatError or UnsupportedError for bad ones.
 
     Of `Classes` for the codec with Huffman codes, of `Freqs` for that with rANS.
@@ -137,7 +137,7 @@ def parse(payload: bytes) -> Model[Any]:
             raise FormatError(f"plane has {count} classes, more than {MAX_CLASSES}")
         listed.append(parse_classes(fields, count) if count else None)
     fields.end()
-    return Model(layout, run, tuple(listed), bool(flags & _DELTA), codec)
+    return Parameters(layout, run, tuple(listed), bool(flags & _DELTA), codec)
 
 
 def _parse_classes(fields: Fields, count: int) -> Classes:
@@ -172,6 +172,6 @@ class _ClassFormat(NamedTuple):
 
 
 _CLASSES = {
-    registry.CODEC_PLANAR: _ClassFormat(_pack_classes, _parse_classes),
-    registry.CODEC_PLANES: _ClassFormat(tables.pack, _parse_freqs),
+    registry.CODEC_PLANES_HUFFMAN: _ClassFormat(_pack_classes, _parse_classes),
+    registry.CODEC_PLANES_RANS: _ClassFormat(tables.pack, _parse_freqs),
 }

@@ -6,7 +6,7 @@ from densor.codec.batch import Batch, Bytes
 from densor.codec.chunks import CountingEncoder
 from densor.codec.kind import Kind
 from densor.codec.levels import Level
-from densor.codec.planes.encoder import STAGES, PlaneCoder
+from densor.codec.planes.encoder import STAGES, PlanesEncoder
 from densor.codec.planes.layout import Layout
 
 
@@ -16,13 +16,13 @@ def propose(batch: Batch, level: Level) -> CountingEncoder | None:
     return None if coder is None else CountingEncoder(coder, batch, level.zstd)
 
 
-def element_coder(data: Bytes, kind: Kind, level: Level) -> PlaneCoder[Any] | None:
+def element_coder(data: Bytes, kind: Kind, level: Level) -> PlanesEncoder[Any] | None:
     """A coder of elements, of which `data` may be a sample; None where Zstandard does better."""
     assert kind.layout is not None
     coder = plane_coder(data, kind.layout, kind, level)
     return None if coder.whole_zstd else coder
 
 
-def plane_coder(data: Bytes, layout: Layout, kind: Kind, level: Level) -> PlaneCoder[Any]:
+def plane_coder(data: Bytes, layout: Layout, kind: Kind, level: Level) -> PlanesEncoder[Any]:
     """A coder of planes, under Huffman codes or rANS as the level says."""
-    return PlaneCoder(STAGES[level.planes], data, layout, kind.run, level, kind.integers)
+    return PlanesEncoder(STAGES[level.planes], data, layout, kind.run, level, kind.integers)

@@ -15,7 +15,7 @@ import xxhash
 from densor.codec import registry
 from densor.codec.planes import class_map
 from densor.codec.planes.counting import find_entries
-from densor.codec.planes.params import Classes, Model
+from densor.codec.planes.params import Classes, Parameters
 from densor.codec.planes.params import parse as parse_model
 from densor.codec.planes.payload import LENGTHS_SIZE, MAX_RUNS, Section, check_plain, sections
 from densor.codec.zstd import zstd_compress, zstd_decompress_into
@@ -29,7 +29,7 @@ Counts = npt.NDArray[np.int64]
 UNIT = 256  # symbols
 RAW, CONSTANT, HUFFMAN = registry.CLASS_RAW, registry.CLASS_CONSTANT, registry.CLASS_HUFFMAN
 _HEAD = struct.Struct("<QII")  # hash of the chunk's payload, symbols per unit, number of units
-_MOST_SEGMENTS = 4 * 16 * STREAMS  # of all planes of a chunk
+_MAX_SEGMENTS = 4 * 16 * STREAMS  # of all planes of a chunk
 _ZSTD = 9
 LAYOUTS = (  # that are decoded by units
     registry.LAYOUT_BYTE,
@@ -75,7 +75,7 @@ class CodedPlane:
 class UnitParser:
     """Takes chunks of a model apart."""
 
-    def __init__(self, model: Model[Classes]) -> None:
+    def __init__(self, model: Parameters[Classes]) -> None:
         self.model = model
         self._size = model.layout.size
         self._tables: list[DecodeTables | None] = [None] * len(model.planes)
@@ -198,7 +198,7 @@ class _Given:
             raise FormatError("entry points are of another chunk")
         if unit != UNIT:
             return None
-        if count > size // UNIT + _MOST_SEGMENTS:
+        if count > size // UNIT + _MAX_SEGMENTS:
             raise FormatError("chunk has fewer units than entry points")
         halves = np.empty(2 * count, np.uint8)
         zstd_decompress_into(points[_HEAD.size :], halves)
@@ -239,7 +239,7 @@ def entry_points(model: bytes, payload: Bytes, size: int) -> bytes | None:
     `model`: payload of the chunk's own model. None where there is nothing to tell: another codec, a
     layout that is not decoded by units, no streams.
     """
-    if model[0] != registry.CODEC_PLANAR:
+    if model[0] != registry.CODEC_PLANES_HUFFMAN:
         return None
     parsed = parse_model(model)
     if parsed.delta or parsed.layout.number not in LAYOUTS:

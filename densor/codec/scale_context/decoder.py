@@ -8,8 +8,7 @@ from densor.codec import registry
 from densor.codec.codec import ChunkDecoder, inner_decoder
 from densor.codec.planes.decoder import PlanesDecoder
 from densor.codec.scale_context import kernels
-from densor.codec.scale_context.forms import BLOCK
-from densor.codec.scale_context.params import Model, parse
+from densor.codec.scale_context.params import Parameters, parse
 from densor.codec.scale_context.payload import (
     COLUMN_STEPS,
     ROW_STEPS,
@@ -17,6 +16,7 @@ from densor.codec.scale_context.payload import (
     Part,
     parse_head,
 )
+from densor.codec.scale_context.split_format import BLOCK
 from densor.entropy.rans.decode import StreamDecoder, Table, decode_table
 from densor.errors import FormatError
 from densor.runtime.buffers import POOL
@@ -24,13 +24,13 @@ from densor.runtime.locks import Lock
 from densor.runtime.types import Bytes
 
 
-class ScalesDecoder(ChunkDecoder):
+class ScaleContextDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once.
 
     `low`: the decoder of low halves, of elements of 2 bytes; None where these are stored raw.
     """
 
-    def __init__(self, model: Model, low: ChunkDecoder | None = None) -> None:
+    def __init__(self, model: Parameters, low: ChunkDecoder | None = None) -> None:
         self._model = model
         self._low = low
         self._table: Table | None = None
@@ -44,10 +44,10 @@ class ScalesDecoder(ChunkDecoder):
             raise FormatError("chunk has an impossible length")
         head = parse_head(payload, form, elements)
         if not form.half:
-            self._decode_tops(payload, head, elements, out)
+            self._decode_high_bits(payload, head, elements, out)
             return
         high = POOL.take(2 * elements)
-        self._decode_tops(payload, head, elements, high)
+        self._decode_high_bits(payload, head, elements, high)
         low = payload[head.end :]
         if self._low is not None:
             halves = POOL.take(2 * elements)
@@ -66,7 +66,7 @@ class ScalesDecoder(ChunkDecoder):
                 self._table = decode_table(self._model.freqs)
             return self._table
 
-    def _decode_tops(self, payload: Bytes, head: Head, elements: int, out: Bytes) -> None:
+    def _decode_high_bits(self, payload: Bytes, head: Head, elements: int, out: Bytes) -> None:
         stream = StreamDecoder(self._ready_table(), payload[head.stream : head.end])
         blocks = -(-elements // BLOCK)
         scales = POOL.take(blocks * BLOCK)
@@ -78,7 +78,7 @@ class ScalesDecoder(ChunkDecoder):
             self._model.alphabet.rule(self._model.form, head.base),
             payload[head.rest : head.signs],
             payload[head.signs : head.stream],
-            payload[head.apart : head.rest],
+            payload[head.escapes : head.rest],
             np.empty(2 * BLOCK, np.uint8),
             np.empty(2 * BLOCK, np.uint8),
             out,
@@ -90,13 +90,13 @@ class ScalesDecoder(ChunkDecoder):
 
     def _fill_scales(self, stream: StreamDecoder, parts: list[Part], scales: Bytes) -> None:
         begin = 0
-        for rows, columns in take_lines(stream, parts, self._model.alphabet.phase):
+        for rows, columns in take_scales(stream, parts, self._model.alphabet.phase):
             size = rows.size * columns.size
             kernels.fill_scales(rows, columns, scales[begin : begin + size])
             begin += size
 
 
-def take_lines(
+def take_scales(
     stream: StreamDecoder, parts: list[Part], phase: int
 ) -> Iterator[tuple[Bytes, Bytes]]:
     """Decodes the first run of a stream: for each matrix the scales of its rows and columns."""
@@ -109,15 +109,15 @@ def take_lines(
     for part in parts:
         row_count, column_count = part.coded
         middle, end = at + row_count, at + row_count + column_count
-        rows = _line_scales(symbols[at:middle], part.rows, part.row_centre, part.flags & ROW_STEPS)
-        columns = _line_scales(
+        rows = _side_scales(symbols[at:middle], part.rows, part.row_centre, part.flags & ROW_STEPS)
+        columns = _side_scales(
             symbols[middle:end], part.columns, part.column_centre, part.flags & COLUMN_STEPS
         )
         at = end
         yield rows, columns
 
 
-def _line_scales(symbols: Bytes, count: int, centre: int, steps: int) -> Bytes:
+def _side_scales(symbols: Bytes, count: int, centre: int, steps: int) -> Bytes:
     """Scales of rows, or of columns, modulo 256; a symbol of 128 stands for no difference."""
     if not symbols.size:
         return np.full(count, centre, np.uint8)
@@ -127,17 +127,17 @@ def _line_scales(symbols: Bytes, count: int, centre: int, steps: int) -> Bytes:
     return offsets + np.uint8(centre)
 
 
-def open_decoder(payload: bytes, _: object = None) -> ScalesDecoder:
+def open_decoder(payload: bytes, _: object = None) -> ScaleContextDecoder:
     """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
     model = parse(payload)
-    return ScalesDecoder(model, _low_decoder(model.low))
+    return ScaleContextDecoder(model, _low_decoder(model.low))
 
 
 def _low_decoder(payload: bytes) -> ChunkDecoder | None:
     """The decoder of low halves, None where there is no model for them."""
     if not payload:
         return None
-    if payload[0] not in (registry.CODEC_PLANAR, registry.CODEC_PLANES):
+    if payload[0] not in (registry.CODEC_PLANES_HUFFMAN, registry.CODEC_PLANES_RANS):
         raise FormatError("low halves have a model of a codec other than of planes")
     decoder = inner_decoder(payload)
     assert isinstance(decoder, PlanesDecoder)

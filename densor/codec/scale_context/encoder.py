@@ -17,23 +17,30 @@ from densor.codec.levels import Level, of_low_halves
 from densor.codec.planes.layout import layout_numbered
 from densor.codec.planes.propose import plane_coder
 from densor.codec.scale_context import kernels
-from densor.codec.scale_context.forms import BLOCK, Form, form_of
-from densor.codec.scale_context.params import Alphabet, Model, pack_model
+from densor.codec.scale_context.params import Alphabet, Parameters, pack_model
 from densor.codec.scale_context.payload import pack_head
-from densor.codec.scale_context.side import PHASE, Lines, Side, base_of, code_lines, lines_of
+from densor.codec.scale_context.scales import (
+    PHASE,
+    Scales,
+    SideInformation,
+    base_of,
+    code_scales,
+    scales_of,
+)
+from densor.codec.scale_context.split_format import BLOCK, SplitFormat, split_format_of
 from densor.codec.scale_context.tables import choose, keep
 from densor.entropy.rans.encode import StreamEncoder
 from densor.runtime.buffers import POOL
 from densor.runtime.types import Bytes
 
-_ALPHABET = Alphabet(phase=PHASE, first=-9, exponents=16, tails=20)
+_ALPHABET = Alphabet(phase=PHASE, first=-9, exponents=16, low_exponents=20)
 
 
 @dataclass(eq=False)
 class _Tally:
     """What is known of a chunk before its frequencies are."""
 
-    sides: list[Side]
+    sides: list[SideInformation]
     base: int
     scales: Bytes
     symbols: Bytes
@@ -41,21 +48,21 @@ class _Tally:
     low: Any  # of the low halves
 
 
-def propose(batch: Batch, level: Level) -> "ScalesEncoder":
+def propose(batch: Batch, level: Level) -> "ScaleContextBatchEncoder":
     """An encoder for a batch of floating-point numbers in matrices."""
-    return ScalesEncoder(batch, level)
+    return ScaleContextBatchEncoder(batch, level)
 
 
-class ScalesEncoder(CountingEncoder):
+class ScaleContextBatchEncoder(CountingEncoder):
     """Codes a batch in order: which frequencies it may share is known when it is made."""
 
-    coder: "ScalesCoder"
+    coder: "ScaleContextEncoder"
 
     def __init__(self, batch: Batch, level: Level) -> None:
         layout = batch.kind.layout
         assert layout is not None
         planes = plane_coder(batch.data, layout, batch.kind, level)
-        coder = ScalesCoder(
+        coder = ScaleContextEncoder(
             batch.kind, batch.history, low_coder(batch.data, batch.kind, level), planes.repeats
         )
         super().__init__(coder, batch, level.zstd)
@@ -85,7 +92,7 @@ def low_coder(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
     return coder if coder.useful else None
 
 
-class ScalesCoder:
+class ScaleContextEncoder:
     """A `BatchCoder` for floating-point numbers in matrices.
 
     `history`: what earlier batches of the archive leave. `low`: codes the low halves of elements
@@ -97,33 +104,33 @@ class ScalesCoder:
     ) -> None:
         self.repeats = repeats
         self._kind = kind
-        self._form: Form = form_of(kind.dtype)
+        self._format: SplitFormat = split_format_of(kind.dtype)
         self._history = history
         self._low = low
         self._tallies: list[_Tally] = []
 
     def count(self, chunk: Bytes) -> _Tally:
         """Scales, symbols and how often each occurs."""
-        form, alphabet = self._form, _ALPHABET
+        form, alphabet = self._format, _ALPHABET
         elements = chunk.size // form.size
         low = None
         if form.half:
             chunk, halves = _halves(chunk)
             low = self._low.count(halves) if self._low is not None else None
             POOL.give(halves)
-        tops, rest, signs = self._split(chunk, elements)
-        lines = self._lines(tops, elements)
+        high_bits, rest, signs = self._split(chunk, elements)
+        lines = self._matrix_scales(high_bits, elements)
         base = base_of(lines)
-        sides = [code_lines(line, base) for line in lines]
-        scales, symbols = _scales(sides, elements), POOL.take(elements)
-        kernels.find_symbols(tops, scales, alphabet.rule(form, base), symbols)
+        sides = [code_scales(line, base) for line in lines]
+        scales, symbols = _element_scales(sides, elements), POOL.take(elements)
+        kernels.find_symbols(high_bits, scales, alphabet.rule(form, base), symbols)
         counts = np.zeros((alphabet.contexts, 256), np.int64)
         work = np.empty((2, counts.size), np.uint32)
         kernels.count_symbols(symbols, scales, alphabet.phase, *work, counts)
         for side in sides:
             for context, coded in enumerate(side.symbols, 1 << alphabet.phase):
                 counts[context] += np.bincount(coded, minlength=256)
-        for buffer in (tops, rest, signs):
+        for buffer in (high_bits, rest, signs):
             POOL.give(buffer)
         return _Tally(sides, base, scales, symbols, counts, low)
 
@@ -131,7 +138,7 @@ class ScalesCoder:
         """Chooses the frequencies."""
         self._tallies = list(tallies)
         counts = np.sum([tally.counts for tally in tallies], axis=0)
-        self._choice = choose(self._history, counts, self._form, _ALPHABET)
+        self._choice = choose(self._history, counts, self._format, _ALPHABET)
         self._freqs = self._choice.freqs
         self._known = self._freqs[:-2] > 0
         self._all_known = bool((self._known | (counts[:-2] == 0)).all())
@@ -140,7 +147,7 @@ class ScalesCoder:
 
     @property
     def bits(self) -> float:
-        """What all tops will take, known once `decide` was called."""
+        """What the high bits of all elements will take, known once `decide` was called."""
         return self._choice.bits
 
     @property
@@ -150,63 +157,63 @@ class ScalesCoder:
 
     def keep(self) -> None:
         """Lets later batches share the model; called where this one will stand in the archive."""
-        keep(self._history, self._choice, self._form, _ALPHABET)
+        keep(self._history, self._choice, self._format, _ALPHABET)
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
         low = self._low.model() if self._low is not None else b""
-        return pack_model(Model(self._form, _ALPHABET, self._freqs, low))
+        return pack_model(Parameters(self._format, _ALPHABET, self._freqs, low))
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of chunk number `index`."""
-        form = self._form
+        form = self._format
         tally = self._tallies[index]
         low: list[Bytes] = []
         if form.half:
             chunk, halves = _halves(chunk)
             low.append(self._low.encode(halves, index) if self._low is not None else halves)
-        tops, rest, signs = self._split(chunk, chunk.size // form.coded_size)
-        apart, stream = self._coded(tally, tops)
+        high_bits, rest, signs = self._split(chunk, chunk.size // form.coded_size)
+        escapes, stream = self._coded(tally, high_bits)
         parts = [side.part for side in tally.sides]
-        head = pack_head(parts, tally.base, apart.size, stream.size)
-        sections = [np.frombuffer(head, np.uint8), apart, rest, signs, stream, *low]
+        head = pack_head(parts, tally.base, escapes.size, stream.size)
+        sections = [np.frombuffer(head, np.uint8), escapes, rest, signs, stream, *low]
         payload = POOL.take(sum(section.size for section in sections))
         np.concatenate(sections, out=payload)
-        for buffer in (tops, rest, signs, tally.scales, tally.symbols, *low):
+        for buffer in (high_bits, rest, signs, tally.scales, tally.symbols, *low):
             POOL.give(buffer)
         return payload
 
     def _split(self, chunk: Bytes, elements: int) -> tuple[Bytes, Bytes, Bytes]:
-        """Tops, two bytes each, and the rest and signs of all blocks; pooled."""
-        form = self._form
+        """High bits, two bytes each, and the rest and signs of all blocks; pooled."""
+        form = self._format
         blocks = -(-elements // BLOCK)
-        tops = POOL.take(2 * blocks * BLOCK)
+        high_bits = POOL.take(2 * blocks * BLOCK)
         rest, signs = POOL.take(blocks * form.rest), POOL.take(blocks * form.signs)
-        form.split(chunk, np.empty(2 * BLOCK, np.uint8), tops, rest, signs)
-        return tops, rest, signs
+        form.split(chunk, np.empty(2 * BLOCK, np.uint8), high_bits, rest, signs)
+        return high_bits, rest, signs
 
-    def _lines(self, tops: Bytes, elements: int) -> list[Lines]:
+    def _matrix_scales(self, high_bits: Bytes, elements: int) -> list[Scales]:
         lines = []
-        words = tops.view(np.uint16)
+        words = high_bits.view(np.uint16)
         at = 0
         for rows, columns in matrices(self._kind, elements):
             piece = words[at : at + rows * columns]
-            lines.append(lines_of(piece, rows, columns, self._form.top))
+            lines.append(scales_of(piece, rows, columns, self._format.top))
             at += rows * columns
         return lines
 
-    def _coded(self, tally: _Tally, tops: Bytes) -> tuple[Bytes, Bytes]:
-        """What stands apart, and the stream of scales and tops."""
-        form, alphabet = self._form, _ALPHABET
+    def _coded(self, tally: _Tally, high_bits: Bytes) -> tuple[Bytes, Bytes]:
+        """Escape bits, and the stream of scales and high bits."""
+        form, alphabet = self._format, _ALPHABET
         main = alphabet.main(form)
         rare = int(tally.counts[:-2, main + 1 :].sum())
         if not self._all_known:
             rare += int(tally.counts[:-2][~self._known].sum())
-        apart = np.zeros(2 * rare + 2, np.uint8)
+        escapes = np.zeros(2 * rare + 2, np.uint8)
         contexts = POOL.take(tally.symbols.size)
-        bits = kernels.put_apart(
-            tops.view(np.uint16), tally.scales, alphabet.phase, form.top, form.exponent, main,
-            alphabet.tails, self._known, self._all_known, tally.symbols, contexts, apart,
+        bits = kernels.put_escapes(
+            high_bits.view(np.uint16), tally.scales, alphabet.phase, form.top, form.exponent, main,
+            alphabet.low_exponents, self._known, self._all_known, tally.symbols, contexts, escapes,
         )  # fmt: skip
         coded = [symbols for side in tally.sides for symbols in side.symbols]
         kinds = np.tile(np.array([1, 2], np.uint8) + ((1 << alphabet.phase) - 1), len(tally.sides))
@@ -215,7 +222,7 @@ class ScalesCoder:
         encoder.put(tally.symbols, contexts)
         encoder.put(np.concatenate(coded), side_contexts)
         POOL.give(contexts)
-        return apart[: (bits + 7) // 8], encoder.finish()
+        return escapes[: (bits + 7) // 8], encoder.finish()
 
 
 def _halves(chunk: Bytes) -> tuple[Bytes, Bytes]:
@@ -224,7 +231,7 @@ def _halves(chunk: Bytes) -> tuple[Bytes, Bytes]:
     return high, low
 
 
-def _scales(sides: list[Side], elements: int) -> Bytes:
+def _element_scales(sides: list[SideInformation], elements: int) -> Bytes:
     scales = POOL.take(elements)
     at = 0
     for side in sides:

@@ -42,23 +42,23 @@ _RULE = types.UniTuple(types.int64, 9)  # see `decode_bf16`
 _BF16, _FP16, _FP8 = np.uint16(0), np.int16(0), np.uint8(0)
 
 
-def _split_block(form, data, at, tops, i, rest, signs):
-    """Cuts the 32 elements from byte `at` on; `tops`: bytes of uint16."""
+def _split_block(form, data, at, high_bits, i, rest, signs):
+    """Cuts the 32 elements from byte `at` on; `high_bits`: bytes of uint16."""
 
 
-def _join_block(form, top0, top1, rest, signs, i, out, at):
-    """Puts tops and the rest of 32 elements together, to byte `at` of `out`."""
+def _join_block(form, high0, high1, rest, signs, i, out, at):
+    """Puts high bits and the rest of 32 elements together, to byte `at` of `out`."""
 
 
-def _split_bf16(form, data, at, tops, i, rest, signs):
+def _split_bf16(form, data, at, high_bits, i, rest, signs):
     x0 = v.load_u16(data, at)
     x1 = v.load_u16(data, at + 32)
     minus = v.bits_of(v.less(v.splat(0x7FFF), x0)) | v.bits_of(v.less(v.splat(0x7FFF), x1)) << 16
     store_u32(signs, i >> 3, np.uint32(minus))
     low = v.splat(15)
     v.store_u8(rest, i >> 1, v.either(v.both(x0, low), v.shift_left(v.both(x1, low), 4)))
-    v.store_u16(tops, 2 * i, v.shift_right(v.both(x0, v.splat(0x7FFF)), 4))
-    v.store_u16(tops, 2 * i + 32, v.shift_right(v.both(x1, v.splat(0x7FFF)), 4))
+    v.store_u16(high_bits, 2 * i, v.shift_right(v.both(x0, v.splat(0x7FFF)), 4))
+    v.store_u16(high_bits, 2 * i + 32, v.shift_right(v.both(x1, v.splat(0x7FFF)), 4))
 
 
 @njit
@@ -67,65 +67,65 @@ def _sign_and_low7(x):
     return v.either(v.both(v.shift_right(x, 8), v.splat(128)), v.both(x, v.splat(127)))
 
 
-def _split_fp16(form, data, at, tops, i, rest, signs):
+def _split_fp16(form, data, at, high_bits, i, rest, signs):
     x0 = v.load_u16(data, at)
     x1 = v.load_u16(data, at + 32)
     v.store_u8(rest, i, _sign_and_low7(x0))
     v.store_u8(rest, i + 16, _sign_and_low7(x1))
-    v.store_u16(tops, 2 * i, v.both(v.shift_right(x0, 7), v.splat(255)))
-    v.store_u16(tops, 2 * i + 32, v.both(v.shift_right(x1, 7), v.splat(255)))
+    v.store_u16(high_bits, 2 * i, v.both(v.shift_right(x0, 7), v.splat(255)))
+    v.store_u16(high_bits, 2 * i + 32, v.both(v.shift_right(x1, 7), v.splat(255)))
 
 
-def _split_fp8(form, data, at, tops, i, rest, signs):
+def _split_fp8(form, data, at, high_bits, i, rest, signs):
     x0 = v.load_u8(data, at)
     x1 = v.load_u8(data, at + 16)
     minus = v.bits_of(v.less(v.splat(127), x0)) | v.bits_of(v.less(v.splat(127), x1)) << 16
     store_u32(signs, i >> 3, np.uint32(minus))
-    v.store_u16(tops, 2 * i, v.both(x0, v.splat(127)))
-    v.store_u16(tops, 2 * i + 32, v.both(x1, v.splat(127)))
+    v.store_u16(high_bits, 2 * i, v.both(x0, v.splat(127)))
+    v.store_u16(high_bits, 2 * i + 32, v.both(x1, v.splat(127)))
 
 
 @overload(_split_block)
-def _choose_split(form, data, at, tops, i, rest, signs):
+def _choose_split(form, data, at, high_bits, i, rest, signs):
     return {types.uint16: _split_bf16, types.int16: _split_fp16, types.uint8: _split_fp8}[form]
 
 
 @njit
-def _split(form, size, data, work, tops, rest, signs):
+def _split(form, size, data, work, high_bits, rest, signs):
     n = data.size // size
     whole = n & ~31
     for i in range(0, whole, 32):
-        _split_block(form, data, i * size, tops, i, rest, signs)
+        _split_block(form, data, i * size, high_bits, i, rest, signs)
     if whole < n:
         work[:] = 0
         left = data[whole * size :]
         work[: left.size] = left
-        _split_block(form, work, 0, tops, whole, rest, signs)
+        _split_block(form, work, 0, high_bits, whole, rest, signs)
 
 
 _SPLIT = types.void(R8, W8, W8, W8, W8)
 
 
 @kernel(_SPLIT)
-def split_bf16(data, work, tops, rest, signs):
-    """Cuts elements into tops and the rest.
+def split_bf16(data, work, high_bits, rest, signs):
+    """Cuts elements into high bits and the rest.
 
-    `tops`: uint8[2 * 32 * blocks], two bytes each. `rest`, `signs`: as many bytes per block as the
-    form has. `work`: uint8[64]. What is beyond the last element is as for elements of 0.
+    `high_bits`: uint8[2 * 32 * blocks], two bytes each. `rest`, `signs`: as many bytes per block as
+    the form has. `work`: uint8[64]. What is beyond the last element is as for elements of 0.
     """
-    _split(_BF16, 2, data, work, tops, rest, signs)
+    _split(_BF16, 2, data, work, high_bits, rest, signs)
 
 
 @kernel(_SPLIT)
-def split_fp16(data, work, tops, rest, signs):
+def split_fp16(data, work, high_bits, rest, signs):
     """See `split_bf16`."""
-    _split(_FP16, 2, data, work, tops, rest, signs)
+    _split(_FP16, 2, data, work, high_bits, rest, signs)
 
 
 @kernel(_SPLIT)
-def split_fp8(data, work, tops, rest, signs):
+def split_fp8(data, work, high_bits, rest, signs):
     """See `split_bf16`."""
-    _split(_FP8, 1, data, work, tops, rest, signs)
+    _split(_FP8, 1, data, work, high_bits, rest, signs)
 
 
 @kernel(types.void(R8, W8, W8))
@@ -149,26 +149,26 @@ def merge_halves(high, low, data):
 
 
 @kernel(types.int64(R16))
-def highest(tops):
-    """The largest top."""
+def highest(high_bits):
+    """The largest of all high bits."""
     most = np.uint16(0)
-    for i in range(tops.size):
-        most = max(most, tops[i])
+    for i in range(high_bits.size):
+        most = max(most, high_bits[i])
     return np.int64(most)
 
 
 @kernel(types.void(R16, types.int64, types.int64, F64, F64, W32))
-def sum_lines(tops, columns, floor, row_sums, column_sums, work):
-    """Sums of the tops of each row and of each column, those below `floor` counted as it.
+def sum_rows_and_columns(high_bits, columns, floor, row_sums, column_sums, work):
+    """Sums of the high bits of each row and of each column, those below `floor` counted as it.
 
-    `tops`: uint16[rows * columns]. `work`: uint32[columns].
+    `high_bits`: uint16[rows * columns]. `work`: uint32[columns].
     """
     rows = row_sums.size
     column_sums[:] = 0
     work[:] = 0
     least = np.uint16(floor)
     for r in range(rows):
-        row = tops[r * columns : (r + 1) * columns]
+        row = high_bits[r * columns : (r + 1) * columns]
         total = np.uint32(0)
         for j in range(row.size):
             value = np.uint32(max(row[j], least))
@@ -193,51 +193,52 @@ def fill_scales(row_scales, column_scales, scales):
             row[j] = np.uint8(scale + column_scales[j])
 
 
-# Symbols. With `main` joint symbols of exponent and top bits, the next one stands for a top of 0,
-# `tails` more for exponents below, whose top bits stand apart, and the last one for any top.
+# Symbols. With `main` joint symbols of exponent and mantissa bits, the next one stands for high
+# bits of 0, `low_exponents` more for exponents below, whose mantissa bits are escape bits, and the
+# last one for any high bits, all of which are escape bits.
 
 
 @njit
-def _rare_symbol(top, scale, phase, top_bits, base, first, main, tails):
-    """The symbol of a top that no joint symbol stands for."""
+def _rare_symbol(top, scale, phase, top_bits, base, first, main, low_exponents):
+    """The symbol of high bits that no joint symbol stands for."""
     if top == 0:
         return main
     below = first - 1 - ((top >> top_bits) - base - (scale >> phase))
-    return main + 1 + (below if 0 <= below < tails else tails)
+    return main + 1 + (below if 0 <= below < low_exponents else low_exponents)
 
 
 @njit
-def _joint_symbols(tops, scales, rule, i):
-    """Symbols of 16 tops from `i` on, and the mask of those that joint symbols stand for."""
+def _joint_symbols(high_bits, scales, rule, i):
+    """Symbols of 16 elements from `i` on, and the mask of those that joint symbols stand for."""
     _, _, phase, top_bits, _, base, first, main, _ = rule
     expected = v.shift_left(v.shift_right(v.load_u8(scales, i), phase), top_bits)
     offset = v.add(expected, v.splat((base + first) << top_bits))
-    symbol = v.subtract(v.load_u16(tops, 2 * i), offset)
+    symbol = v.subtract(v.load_u16(high_bits, 2 * i), offset)
     return symbol, v.bits_of(v.less(symbol, v.splat(main)))
 
 
 @kernel(types.void(R8, R8, _RULE, W8))
-def find_symbols(tops, scales, rule, symbols):
-    """The symbol of each top. `tops`: bytes of uint16[n]; `rule`: as for `decode_bf16`."""
-    _, _, phase, top_bits, _, base, first, main, tails = rule
+def find_symbols(high_bits, scales, rule, symbols):
+    """The symbol of each element. `high_bits`: bytes of uint16[n]; `rule`: as for `decode_bf16`."""
+    _, _, phase, top_bits, _, base, first, main, low_exponents = rule
     n = symbols.size
     whole = n & ~15
     for i in range(0, whole, 16):
-        joint, mask = _joint_symbols(tops, scales, rule, i)
+        joint, mask = _joint_symbols(high_bits, scales, rule, i)
         v.store_u8(symbols, i, joint)
         rare = mask ^ 0xFFFF
         while rare != 0:
             j = i + np.int64(trailing_zeros(np.uint64(rare)))
             rare &= rare - 1
-            top = np.int64(load_u16(tops, 2 * j))
+            top = np.int64(load_u16(high_bits, 2 * j))
             scale = np.int64(scales[j])
-            symbols[j] = _rare_symbol(top, scale, phase, top_bits, base, first, main, tails)
+            symbols[j] = _rare_symbol(top, scale, phase, top_bits, base, first, main, low_exponents)
     for j in range(whole, n):
-        top = np.int64(load_u16(tops, 2 * j))
+        top = np.int64(load_u16(high_bits, 2 * j))
         scale = np.int64(scales[j])
         symbol = top - ((base + first + (scale >> phase)) << top_bits)
         if symbol < 0 or symbol >= main:
-            symbol = _rare_symbol(top, scale, phase, top_bits, base, first, main, tails)
+            symbol = _rare_symbol(top, scale, phase, top_bits, base, first, main, low_exponents)
         symbols[j] = symbol
 
 
@@ -269,8 +270,8 @@ def count_symbols(symbols, scales, phase, even, odd, counts):
         types.Array(types.boolean, 2, "C", readonly=True), types.boolean, W8, W8, W8,
     )
 )  # fmt: skip
-def put_apart(
-    tops, scales, phase, top_bits, exponent_bits, main, tails, known, all_known,
+def put_escapes(
+    high_bits, scales, phase, top_bits, exponent_bits, main, low_exponents, known, all_known,
     symbols, contexts, out,
 ):  # fmt: skip
     """What is not in the symbols themselves: returns the bits written to `out`, zeros.
@@ -280,7 +281,7 @@ def put_apart(
     caller has counted.
     """
     mask = np.uint8((1 << phase) - 1)
-    escape = main + 1 + tails
+    escape = main + 1 + low_exponents
     at = 0
     for i in range(symbols.size):
         contexts[i] = scales[i] & mask
@@ -298,9 +299,9 @@ def put_apart(
                 symbol = escape
                 symbols[i] = symbol
             if symbol == escape:
-                at = put_bits(out, at, np.int64(tops[i]), exponent_bits + top_bits)
+                at = put_bits(out, at, np.int64(high_bits[i]), exponent_bits + top_bits)
             elif symbol > main:
-                at = put_bits(out, at, np.int64(tops[i]) & ((1 << top_bits) - 1), top_bits)
+                at = put_bits(out, at, np.int64(high_bits[i]) & ((1 << top_bits) - 1), top_bits)
     return at
 
 
@@ -308,14 +309,14 @@ def put_apart(
 
 
 @njit
-def _patch(apart, bit, symbol, scale, rule, out, i):
-    """Sets the top of element `i` to what stands apart; returns the next bit, -1 past the end."""
-    size, low, phase, top_bits, exponent_bits, base, first, main, tails = rule
-    if symbol > main + tails:
-        top = take_bits(apart, bit, exponent_bits + top_bits)
+def _patch(escapes, bit, symbol, scale, rule, out, i):
+    """Sets the high bits of element `i` by escape bits; returns the next bit, -1 past the end."""
+    size, low, phase, top_bits, exponent_bits, base, first, main, low_exponents = rule
+    if symbol > main + low_exponents:
+        top = take_bits(escapes, bit, exponent_bits + top_bits)
         bit += exponent_bits + top_bits
     else:
-        top = take_bits(apart, bit, top_bits)
+        top = take_bits(escapes, bit, top_bits)
         bit += top_bits
         exponent = base + (scale >> phase) + first - 1 - (symbol - main - 1)
         if top >= 0:
@@ -331,8 +332,8 @@ def _patch(apart, bit, symbol, scale, rule, out, i):
 
 
 @njit
-def _tops(entry, scale, rule):
-    """Symbols, and the tops of those that are joint symbols or the top 0; others are patched."""
+def _high_bits(entry, scale, rule):
+    """Symbols, and the high bits of those that are joint or stand for 0; others are patched."""
     _, _, phase, top_bits, exponent_bits, base, first, main, _ = rule
     symbol = v.both(entry, v.splat(255))
     expected = v.shift_left(v.shift_right(scale, phase), top_bits)
@@ -341,57 +342,57 @@ def _tops(entry, scale, rule):
     return symbol, v.choose(v.equal(symbol, v.splat(main)), v.splat(0), top)
 
 
-def _join_bf16(form, top0, top1, rest, signs, i, out, at):
+def _join_bf16(form, high0, high1, rest, signs, i, out, at):
     nibbles = v.load_u8(rest, i >> 1)
     minus = np.int64(load_u32(signs, i >> 3))
     sign0 = v.choose(v.mask_of(minus), v.splat(0x8000), v.splat(0))
     sign1 = v.choose(v.mask_of(minus >> 16), v.splat(0x8000), v.splat(0))
     low0 = v.either(sign0, v.both(nibbles, v.splat(15)))
     low1 = v.either(sign1, v.shift_right(nibbles, 4))
-    v.store_u16(out, at, v.either(v.shift_left(top0, 4), low0))
-    v.store_u16(out, at + 32, v.either(v.shift_left(top1, 4), low1))
+    v.store_u16(out, at, v.either(v.shift_left(high0, 4), low0))
+    v.store_u16(out, at + 32, v.either(v.shift_left(high1, 4), low1))
 
 
 @njit
 def _fp16(top, low):
-    """Elements of FP16 from tops and from bytes of sign and lowest 7 bits."""
+    """Elements of FP16 from high bits and from bytes of sign and lowest 7 bits."""
     sign = v.shift_left(v.both(low, v.splat(128)), 8)
     return v.either(v.shift_left(top, 7), v.either(sign, v.both(low, v.splat(127))))
 
 
-def _join_fp16(form, top0, top1, rest, signs, i, out, at):
-    v.store_u16(out, at, _fp16(top0, v.load_u8(rest, i)))
-    v.store_u16(out, at + 32, _fp16(top1, v.load_u8(rest, i + 16)))
+def _join_fp16(form, high0, high1, rest, signs, i, out, at):
+    v.store_u16(out, at, _fp16(high0, v.load_u8(rest, i)))
+    v.store_u16(out, at + 32, _fp16(high1, v.load_u8(rest, i + 16)))
 
 
-def _join_fp8(form, top0, top1, rest, signs, i, out, at):
+def _join_fp8(form, high0, high1, rest, signs, i, out, at):
     minus = np.int64(load_u32(signs, i >> 3))
     sign0 = v.choose(v.mask_of(minus), v.splat(128), v.splat(0))
     sign1 = v.choose(v.mask_of(minus >> 16), v.splat(128), v.splat(0))
-    v.store_u8(out, at, v.either(top0, sign0))
-    v.store_u8(out, at + 16, v.either(top1, sign1))
+    v.store_u8(out, at, v.either(high0, sign0))
+    v.store_u8(out, at + 16, v.either(high1, sign1))
 
 
 @overload(_join_block)
-def _choose_join(form, top0, top1, rest, signs, i, out, at):
+def _choose_join(form, high0, high1, rest, signs, i, out, at):
     return {types.uint16: _join_bf16, types.int16: _join_fp16, types.uint8: _join_fp8}[form]
 
 
 @njit
-def _patch_lanes(hits, apart, bit, lanes, scales, rule, out, i):
+def _patch_lanes(hits, escapes, bit, lanes, scales, rule, out, i):
     """Patches the elements from `i` on whose bit is set in `hits`."""
     while hits != 0:
         lane = np.int64(trailing_zeros(np.uint64(hits)))
         hits &= hits - 1
         scale = np.int64(scales[i + lane])
-        bit = _patch(apart, bit, np.int64(lanes[lane]), scale, rule, out, i + lane)
+        bit = _patch(escapes, bit, np.int64(lanes[lane]), scale, rule, out, i + lane)
     return bit
 
 
 @njit
 def _decode_blocks(
-    form, words, at, last, states, table, scales, rule, rest, signs, apart, bit, lanes, begin, end,
-    out,
+    form, words, at, last, states, table, scales, rule, rest, signs, escapes, bit, lanes, begin,
+    end, out,
 ):  # fmt: skip
     """Decodes whole blocks from element `begin` on while `at <= last`, as `decode_groups` does."""
     size, _, phase, _, _, _, _, main, _ = rule
@@ -406,15 +407,15 @@ def _decode_blocks(
         entry1, x1 = step(x1, table, v.shift_left(v.both(scale1, mask), BITS))
         x0, at = refill(x0, words, at)
         x1, at = refill(x1, words, at)
-        symbol0, top0 = _tops(entry0, scale0, rule)
-        symbol1, top1 = _tops(entry1, scale1, rule)
-        _join_block(form, top0, top1, rest, signs, i, out, i * size)
+        symbol0, high0 = _high_bits(entry0, scale0, rule)
+        symbol1, high1 = _high_bits(entry1, scale1, rule)
+        _join_block(form, high0, high1, rest, signs, i, out, i * size)
         hits = v.bits_of(v.less(v.splat(main), symbol0))
         hits |= v.bits_of(v.less(v.splat(main), symbol1)) << 16
         if hits != 0:
             v.store_u8(lanes, 0, symbol0)
             v.store_u8(lanes, 16, symbol1)
-            bit = _patch_lanes(hits, apart, bit, lanes, scales, rule, out, i)
+            bit = _patch_lanes(hits, escapes, bit, lanes, scales, rule, out, i)
         i += STATES
     v.store_u32(states, 0, x0)
     v.store_u32(states, 16, x1)
@@ -423,8 +424,8 @@ def _decode_blocks(
 
 @njit
 def _decode_last(
-    form, words, at, states, table, scales, rule, rest, signs, apart, bit, lanes, work, begin, end,
-    out,
+    form, words, at, states, table, scales, rule, rest, signs, escapes, bit, lanes, work, begin,
+    end, out,
 ):  # fmt: skip
     """Decodes the last block, of fewer than 32 elements."""
     size, _, phase, _, _, _, _, main, _ = rule
@@ -437,46 +438,46 @@ def _decode_last(
     at = decode_rest(words, at, states, table, contexts, 0, left, lanes)
     if at < 0:
         return at, bit
-    _, top0 = _tops(v.load_u8(lanes, 0), v.load_u8(scales, begin), rule)
-    _, top1 = _tops(v.load_u8(lanes, 16), v.load_u8(scales, begin + 16), rule)
-    _join_block(form, top0, top1, rest, signs, begin, work, 0)
+    _, high0 = _high_bits(v.load_u8(lanes, 0), v.load_u8(scales, begin), rule)
+    _, high1 = _high_bits(v.load_u8(lanes, 16), v.load_u8(scales, begin + 16), rule)
+    _join_block(form, high0, high1, rest, signs, begin, work, 0)
     for j in range(left * size):
         out[begin * size + j] = work[j]
     hits = 0
     for j in range(left):
         hits |= np.int64(lanes[j] > main) << j
-    bit = _patch_lanes(hits, apart, bit, lanes, scales, rule, out, begin)
+    bit = _patch_lanes(hits, escapes, bit, lanes, scales, rule, out, begin)
     return at, bit
 
 
 @njit
 def _decode(
-    form, words, at, tail, states, table, scales, rule, rest, signs, apart, lanes, work, out
+    form, words, at, tail, states, table, scales, rule, rest, signs, escapes, lanes, work, out
 ):
     n = out.size // rule[0]
     i, at, bit = _decode_blocks(
-        form, words, at, words.size - 2 * LOOK, states, table, scales, rule, rest, signs, apart, 0,
-        lanes, 0, n, out,
+        form, words, at, words.size - 2 * LOOK, states, table, scales, rule, rest, signs, escapes,
+        0, lanes, 0, n, out,
     )  # fmt: skip
     if i + STATES <= n:
         left = words.size - at
         tail[:] = 0
         tail[:left] = words[at:]
         i, used, bit = _decode_blocks(
-            form, tail, 0, left, states, table, scales, rule, rest, signs, apart, bit, lanes, i, n,
-            out,
+            form, tail, 0, left, states, table, scales, rule, rest, signs, escapes, bit, lanes, i,
+            n, out,
         )  # fmt: skip
         if used > left or i + STATES <= n:
             return -1
         at += used
     if i < n:
         at, bit = _decode_last(
-            form, words, at, states, table, scales, rule, rest, signs, apart, bit, lanes, work, i,
+            form, words, at, states, table, scales, rule, rest, signs, escapes, bit, lanes, work, i,
             n, out,
         )  # fmt: skip
     if at >= 0:
-        whole = bit >= 0 and (bit + 7) >> 3 == apart.size
-        if not whole or take_bits(apart, bit, -bit & 7) != 0:  # unused bits
+        whole = bit >= 0 and (bit + 7) >> 3 == escapes.size
+        if not whole or take_bits(escapes, bit, -bit & 7) != 0:  # unused bits
             return -2
     return at
 
@@ -485,34 +486,40 @@ _DECODE = types.int64(R8, types.int64, W8, W32, R32, R8, _RULE, R8, R8, R8, W8, 
 
 
 @kernel(_DECODE)
-def decode_bf16(words, at, tail, states, table, scales, rule, rest, signs, apart, lanes, work, out):
-    """Decodes the tops of all elements of `out` and joins them with the rest.
+def decode_bf16(
+    words, at, tail, states, table, scales, rule, rest, signs, escapes, lanes, work, out
+):
+    """Decodes the high bits of all elements of `out` and joins them with the rest.
 
-    Returns the position in `words`, -1 where they do not suffice, -2 where `apart` does not hold
-    just the bits that are needed. `rule`: bytes of an element, low bits below its top, phase, top
-    mantissa bits, exponent bits, base, first, main, tails. `scales`: uint8[32 * blocks]; `rest`,
-    `signs`: as many bytes per block as the form has. `lanes`, `work`: uint8[64]; `tail`:
-    uint8[192], see `decode_symbols`.
+    Returns the position in `words`, -1 where they do not suffice, -2 where `escapes` does not hold
+    just the bits that are needed. `rule`: bytes of an element, bits below the high ones, phase,
+    coded mantissa bits, exponent bits, base, first, main, low exponents. `scales`:
+    uint8[32 * blocks]; `rest`, `signs`: as many bytes per block as the form has. `lanes`, `work`:
+    uint8[64]; `tail`: uint8[192], see `decode_symbols`.
     """
     return _decode(
-        _BF16, words, at, tail, states, table, scales, rule, rest, signs, apart, lanes, work,
-        out,
+        _BF16, words, at, tail, states, table, scales, rule, rest, signs, escapes, lanes,
+        work, out,
     )  # fmt: skip
 
 
 @kernel(_DECODE)
-def decode_fp16(words, at, tail, states, table, scales, rule, rest, signs, apart, lanes, work, out):
+def decode_fp16(
+    words, at, tail, states, table, scales, rule, rest, signs, escapes, lanes, work, out
+):
     """See `decode_bf16`."""
     return _decode(
-        _FP16, words, at, tail, states, table, scales, rule, rest, signs, apart, lanes, work,
-        out,
+        _FP16, words, at, tail, states, table, scales, rule, rest, signs, escapes, lanes,
+        work, out,
     )  # fmt: skip
 
 
 @kernel(_DECODE)
-def decode_fp8(words, at, tail, states, table, scales, rule, rest, signs, apart, lanes, work, out):
+def decode_fp8(
+    words, at, tail, states, table, scales, rule, rest, signs, escapes, lanes, work, out
+):
     """See `decode_bf16`."""
     return _decode(
-        _FP8, words, at, tail, states, table, scales, rule, rest, signs, apart, lanes, work,
-        out,
+        _FP8, words, at, tail, states, table, scales, rule, rest, signs, escapes, lanes,
+        work, out,
     )  # fmt: skip

@@ -3,11 +3,11 @@
 import struct
 from typing import NamedTuple
 
-from densor.codec.scale_context.forms import BLOCK, Form
+from densor.codec.scale_context.split_format import BLOCK, SplitFormat
 from densor.errors import FormatError
 from densor.runtime.types import Bytes
 
-HEAD = struct.Struct("<HhII")  # parts, base, bytes of what stands apart, bytes of the stream
+HEAD = struct.Struct("<HhII")  # parts, base, bytes of escape bits, bytes of the stream
 PART = struct.Struct("<IIBBBB")  # rows, columns, flags, centres of rows and of columns, 0
 ROWS, COLUMNS = 1, 2  # flags: scales of rows, of columns are coded; otherwise all are the centre
 ROW_STEPS, COLUMN_STEPS = 4, 8  # flags: they are coded as differences to the one before
@@ -33,24 +33,24 @@ class Head(NamedTuple):
 
     parts: list[Part]
     base: int
-    apart: int
+    escapes: int
     rest: int
     signs: int
     stream: int
     end: int
 
 
-def pack_head(parts: list[Part], base: int, apart: int, stream: int) -> bytes:
-    """Everything before the first section. `apart`, `stream`: bytes of these sections."""
-    head = HEAD.pack(len(parts), base, apart, stream)
+def pack_head(parts: list[Part], base: int, escapes: int, stream: int) -> bytes:
+    """Everything before the first section. `escapes`, `stream`: bytes of these sections."""
+    head = HEAD.pack(len(parts), base, escapes, stream)
     return head + b"".join(PART.pack(*part, 0) for part in parts)
 
 
-def parse_head(payload: Bytes, form: Form, elements: int) -> Head:
+def parse_head(payload: Bytes, form: SplitFormat, elements: int) -> Head:
     """The head of a chunk of so many elements; FormatError unless all adds up."""
     if payload.size < HEAD.size:
         raise FormatError("chunk is too short")
-    count, base, apart_size, stream_size = HEAD.unpack_from(payload)
+    count, base, escapes_size, stream_size = HEAD.unpack_from(payload)
     at = HEAD.size + PART.size * count
     if payload.size < at:
         raise FormatError("chunk is too short for its matrices")
@@ -66,7 +66,7 @@ def parse_head(payload: Bytes, form: Form, elements: int) -> Head:
     if left:
         raise FormatError("chunk has more elements than its matrices")
     blocks = -(-elements // BLOCK)
-    rest = at + apart_size
+    rest = at + escapes_size
     signs = rest + form.rest * blocks
     stream = signs + form.signs * blocks
     end = stream + stream_size

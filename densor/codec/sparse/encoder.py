@@ -15,7 +15,7 @@ from densor.codec.batch import Batch, Bytes
 from densor.codec.chunks import CountingEncoder
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import Level
-from densor.codec.parts import PartCoder, fit_models, join_parts
+from densor.codec.parts import PartEncoder, fit_models, join_parts
 from densor.codec.planes.propose import element_coder
 from densor.codec.sampling import sample
 from densor.codec.sparse.kernels import COMPACT
@@ -36,10 +36,10 @@ def with_zeros(data: Bytes, kind: Kind) -> Bytes | None:
 
 def propose(batch: Batch, level: Level) -> CountingEncoder:
     """An encoder for a batch of elements."""
-    return CountingEncoder(SparseCoder(batch.data, batch.kind, level), batch, level.zstd)
+    return CountingEncoder(SparseEncoder(batch.data, batch.kind, level), batch, level.zstd)
 
 
-class SparseCoder:
+class SparseEncoder:
     """A `BatchCoder`; `data` is the whole batch, or a sample of it."""
 
     repeats = False  # both parts try Zstandard by themselves
@@ -50,8 +50,8 @@ class SparseCoder:
         if not values.size:
             values = np.ones(self._size, np.uint8)
         flat = kind_of("U8", (bitmap.size,)), kind_of(kind.dtype, (values.size // self._size,))
-        self._bitmap = PartCoder(element_coder(bitmap, flat[0], level), level.zstd)
-        self._values = PartCoder(element_coder(values, flat[1], level), level.zstd)
+        self._bitmap = PartEncoder(element_coder(bitmap, flat[0], level), level.zstd)
+        self._values = PartEncoder(element_coder(values, flat[1], level), level.zstd)
 
     @property
     def _size(self) -> int:

@@ -5,8 +5,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-Probabilities = npt.NDArray[np.uint16]
-
 
 def position(state: npt.NDArray[np.int64]) -> float:
     """How many bits were coded so far, to fractions: what later bits add is their cost."""

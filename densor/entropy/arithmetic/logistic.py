@@ -40,8 +40,8 @@ def stretch_table(squash: I32) -> I32:
 
     Exactly the least j - 2048 for which squash[j] is at least 16 i + 8, within -2047 to 2047.
     """
-    found = np.searchsorted(squash, np.arange(4096) * 16 + 8) - 2048
-    return np.clip(found, -2047, 2047).astype(np.int32)
+    inverse = np.searchsorted(squash, np.arange(4096) * 16 + 8) - 2048
+    return np.clip(inverse, -2047, 2047).astype(np.int32)
 
 
 def rate_table(counts: int) -> I32:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from densor.entropy.huffman.code import MAX_BITS
 from densor.entropy.huffman.kernels import build_tables
 
-LEAST_BITS = 11  # 16 KB, half of a common L1 cache
+MIN_BITS = 11  # 16 KB, half of a common L1 cache
 
 
 class DecodeTables(NamedTuple):
@@ -27,5 +27,5 @@ def decode_tables(lengths: npt.NDArray[np.uint8]) -> DecodeTables:
     codes = len(lengths)
     tables = DecodeTables(np.empty((codes, size), np.uint64), np.empty(codes, np.int64))
     work = np.empty(16, np.uint32), np.empty(256, np.uint32), np.empty(size, np.uint16)
-    build_tables(lengths, LEAST_BITS, *work, *tables)
+    build_tables(lengths, MIN_BITS, *work, *tables)
     return tables

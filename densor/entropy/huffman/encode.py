@@ -8,7 +8,7 @@ import numpy.typing as npt
 from densor.entropy.huffman.code import MAX_BITS, STREAMS, canonical_codes
 from densor.entropy.huffman.kernels import encode_streams, pair_codes
 
-_MOST_PAIRED = 96  # symbols in use up to which a table of pairs stays in a fast cache
+_MAX_PAIRED = 96  # symbols in use up to which a table of pairs stays in a fast cache
 
 
 class EncodeTables(NamedTuple):
@@ -25,7 +25,7 @@ def encode_tables(lengths: npt.NDArray[np.uint8]) -> EncodeTables:
     codes = np.empty((groups, 256), np.uint32)
     pairs = np.empty((groups, 1 << 16), np.uint32)
     used = np.count_nonzero(lengths, axis=1)
-    paired = (used > 0) & (used <= _MOST_PAIRED)
+    paired = (used > 0) & (used <= _MAX_PAIRED)
     for group in range(groups):
         codes[group] = canonical_codes(lengths[group])
         if paired[group]:

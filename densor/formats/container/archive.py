@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from densor.codec import registry
+from densor.codec.codec import Decoder
 from densor.codec.language_model.session import Session
 from densor.dtypes import PACKED
 from densor.errors import ChecksumError, FormatError, LimitError
@@ -22,6 +23,7 @@ from densor.formats.container.index import (
     read_index,
     unpack_index,
 )
+from densor.formats.container.spans import MIN_BYTES, ParameterSets, Span, in_spans, read_and_decode
 from densor.formats.io.sources import Bytes, MemorySource, RandomSource
 from densor.formats.tensors import TensorInfo, is_listable
 from densor.options import DEFAULT_READ, ReadOptions
@@ -49,7 +51,6 @@ class Readable(Protocol):
 
     def read(self, entry: IndexedEntry, begin: int, end: int) -> Bytes:
         """Original bytes `begin` to `end`."""
-        ...
 
 
 class EntrySource:
@@ -104,6 +105,8 @@ class Archive(EntryDecoder[IndexedEntry]):
         sized = self.frames.original > 0
         self._costs = before_each(np.where(sized, wire.FRAME_SIZE + self.frames.stored, 0))
         self._workers = Workers(options.threads)
+        self._parameters = ParameterSets()
+        self._spans_used = False  # the kernel is loaded then, and small chunks profit too
 
     def _chained(self, number: int) -> tuple[Identity, int] | None:
         """An entry among those whose bases were looked at."""
@@ -314,18 +317,40 @@ class Archive(EntryDecoder[IndexedEntry]):
 
     def _read_into(self, entry: IndexedEntry, begin: int, out: Bytes) -> None:
         budget = Budget(out.size, "bases of bases take too much to read; decompress as a whole")
-        jobs: list[Task[None]] = []
-        at = 0
+        jobs: list[Task[Any]] = []
+        span, at = Span(), 0
         try:
             for part in self.parts(entry, begin, begin + out.size):
-                self.decoder(part.chunk)  # made once, before all threads need it
-                target = out[at : at + part.size]
-                jobs.append(self._workers.submit(self._part_alone, part, target, budget))
+                decoder = self.decoder(part.chunk)  # made once, before all threads need it
+                gathered = self._gathered(part, decoder)
+                payload = int(self.frames.offsets[part.chunk.place]) + wire.FRAME_SIZE
+                header = part.chunk.header
+                if span and not (gathered and span.follows(payload) and span.has_room(header)):
+                    jobs.append(self._start_span(span, out[at - span.size : at]))
+                    span = Span()
+                if gathered:
+                    span.add(header, payload, decoder)
+                else:
+                    target = out[at : at + part.size]
+                    jobs.append(self._workers.submit(self._part_alone, part, target, budget))
                 at += part.size
+            if span:
+                jobs.append(self._start_span(span, out[at - span.size : at]))
             for job in jobs:
                 job.result()
         finally:
             settle(jobs)  # nobody writes to `out` any more, also after an error
+
+    def _gathered(self, part: Part[IndexedEntry], decoder: Decoder | None) -> bool:
+        """Whether a part is for the span decoder."""
+        header = part.chunk.header
+        if not part.whole or not (self._spans_used or header.original >= MIN_BYTES):
+            return False
+        self._spans_used |= in_spans(header.model, decoder)
+        return in_spans(header.model, decoder)
+
+    def _start_span(self, span: Span, out: Bytes) -> Task[Bytes]:
+        return self._workers.submit(read_and_decode, span, self._source, out, self._parameters)
 
     def _part_alone(self, part: Part[IndexedEntry], out: Bytes, budget: Budget) -> None:
         """Decodes a part of a chunk, of which nothing else will be needed soon."""

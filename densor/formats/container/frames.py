@@ -1,11 +1,17 @@
 """Reads frames: the one place where the parts of a frame are taken from a source and checked."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from densor.errors import ChecksumError, TruncatedError
 from densor.formats.container import wire
 from densor.formats.io.sources import Bytes, RandomSource, Source
 from densor.runtime.buffers import POOL
+
+if TYPE_CHECKING:
+    from densor.formats.container.spans import Span
 
 
 class Frame(NamedTuple):
@@ -42,6 +48,7 @@ class FrameReader:
         self._limit = limit
         self.at = at  # bytes of the archive read so far
         self.frames = 0  # read so far, with those that were passed over
+        self._head = np.empty(0, np.uint8)  # of the latest frame, as it stands in the archive
 
     @classmethod
     def of_archive(cls, source: Source) -> tuple["FrameReader", wire.Header]:
@@ -59,6 +66,7 @@ class FrameReader:
         data = self._take(wire.FRAME_SIZE)
         if not data.size:
             raise TruncatedError("archive ends before its END frame")
+        self._head = data
         return wire.parse_frame(data.tobytes(), self._limit)
 
     def payload(self, header: wire.FrameHeader) -> Bytes:
@@ -73,15 +81,40 @@ class FrameReader:
             raise
         return payload
 
+    def gather(self, header: wire.FrameHeader, span: "Span") -> int:
+        """Takes the payload that follows its header to a span, which checks it when it decodes.
+
+        Returns where it is there.
+        """
+        at = span.take(self._source, self._head, header.stored)
+        self.at += header.stored
+        self.frames += 1
+        return at
+
     def next(self, known: bool = False) -> Frame:
         """The next frame, of any kind; `known`: the next that is not to be passed over."""
         while True:
             offset = self.at
             header = self.header()
-            payload = self.payload(header)
-            self.frames += 1
+            frame = self._frame(header, offset)
             if not known or header.kind < wire.FIRST_SKIPPABLE:
-                return Frame(header, payload, offset, payload)
+                return frame
+
+    def next_unless(self, gathered: Callable[[wire.FrameHeader], bool]) -> Frame | None:
+        """The next frame that is not to be passed over; None if `gathered` has taken it."""
+        while True:
+            offset = self.at
+            header = self.header()
+            if gathered(header):
+                return None
+            frame = self._frame(header, offset)
+            if header.kind < wire.FIRST_SKIPPABLE:
+                return frame
+
+    def _frame(self, header: wire.FrameHeader, offset: int) -> Frame:
+        payload = self.payload(header)
+        self.frames += 1
+        return Frame(header, payload, offset, payload)
 
     def at_end(self) -> bool:
         """Whether nothing follows."""

@@ -29,7 +29,7 @@ from densor.formats.io.sources import Bytes, MemorySource, as_bytes
 from densor.runtime.buffers import POOL
 from densor.runtime.workers import Workers
 
-_MOST_CHUNKS = 100_000  # that repetitions may stand for, besides one for each frame there can be
+_MAX_CHUNKS = 100_000  # that repetitions may stand for, besides one for each frame there can be
 
 
 class _Chunk(NamedTuple):
@@ -140,7 +140,7 @@ class PackedArray:
         first = bisect_left(self._chunks, begin, key=lambda chunk: chunk.begin)
         last = bisect_right(self._chunks, end, key=lambda chunk: chunk.end)
         equal = self._chunks[first:last]
-        if len(self._chunks) + len(equal) > _MOST_CHUNKS + self.blob.size // wire.LEAST_FRAME:
+        if len(self._chunks) + len(equal) > _MAX_CHUNKS + self.blob.size // wire.MIN_FRAME:
             raise LimitError("repetitions in the archive stand for too many chunks")
         if not equal or (equal[0].begin, equal[-1].end) != (begin, end):
             raise UnsupportedError("REF frame that does not point to whole chunks")

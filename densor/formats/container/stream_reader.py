@@ -16,6 +16,7 @@ from densor.formats.container.entry import DIR, EntryMeta, parse_entry
 from densor.formats.container.frames import Frame, FrameReader
 from densor.formats.container.hashing import Hash, new_hash
 from densor.formats.container.index import check_index
+from densor.formats.container.spans import MIN_BYTES, ParameterSets, Span, in_spans
 from densor.formats.io.sources import Bytes, Source
 from densor.options import DEFAULT_READ, ReadOptions
 from densor.runtime.buffers import POOL
@@ -30,15 +31,12 @@ class Sink(Protocol):
 
     def buffer(self, size: int) -> Bytes:
         """Memory for the next `size` bytes."""
-        ...
 
     def done(self, data: Bytes) -> None:
         """The memory from `buffer` has been filled and verified so far as a chunk can be."""
-        ...
 
     def read(self, offset: int, size: int) -> Bytes:
         """Bytes of this entry that are done, for a repetition."""
-        ...
 
 
 class Entry(NamedTuple):
@@ -91,6 +89,20 @@ class _Written:
         return at >= 0 and end <= self.coded[at][1]
 
 
+@dataclass
+class _OpenEntry:
+    """An entry while it is read."""
+
+    meta: EntryMeta
+    sink: Sink
+    hasher: Hash
+    written: _Written
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    span: Span = field(default_factory=Span)  # chunks that are gathered
+    in_flight: int = 0  # original bytes that wait
+    size: int = 0  # original bytes so far
+
+
 class StreamReader:
     """Decodes the entries of an archive in order.
 
@@ -116,6 +128,8 @@ class StreamReader:
         self.features = header.features
         self.index: Frame | None = None  # once it was read
         self._workers = Workers(options.threads)
+        self._parameters = ParameterSets()
+        self._spans_used = False  # the kernel is loaded then, and small chunks profit too
 
     @property
     def read(self) -> int:
@@ -173,45 +187,87 @@ class StreamReader:
         hasher = new_hash(meta.hash)
         chain = chain_of(meta, self.features, self._chained)
         base = self._base_of(meta)
-        written = _Written(sink, chain)
-        self._written[number] = written
-        waiting: deque[_Waiting] = deque()
-        in_flight = 0
-        size = 0
+        written = self._written[number] = _Written(sink, chain)
+        open_entry = _OpenEntry(meta, sink, hasher, written)
         try:
             while True:
-                header, payload, *_ = self._frames.next(known=True)
-                if header.kind == wire.MODEL:
-                    self._models.append(payload.tobytes())
-                    continue
-                if header.kind == wire.ENTRY_END:
-                    break
-                if header.kind not in (wire.CHUNK, wire.REF) or meta.kind == DIR:
-                    raise FormatError(f"frame of kind {header.kind} inside an entry")
-                self._check_total(header.original)
-                self._total += header.original
-                if meta.size is not None and size + header.original > meta.size:
-                    raise FormatError(f"{meta.name}: holds more than its size")
-                if header.kind == wire.REF:
-                    while waiting:
-                        in_flight -= self._finish(waiting.popleft(), hasher, sink)
-                    repeated = self._repeat(header, payload, sink)
-                    waiting.append(_Waiting(repeated, header.original))
-                else:
-                    waiting.append(self._start(header, payload, sink, base))
-                    written.add(size, size + header.original)
-                size += header.original
-                in_flight += header.original
-                while waiting and (self._workers.threads == 1 or in_flight > _IN_FLIGHT):
-                    in_flight -= self._finish(waiting.popleft(), hasher, sink)
-            while waiting:
-                self._finish(waiting.popleft(), hasher, sink)
+                frame = self._frames.next_unless(lambda header: self._gathered(header, open_entry))
+                if frame is not None:
+                    header, payload, *_ = frame
+                    if header.kind == wire.ENTRY_END:
+                        break
+                    if header.kind == wire.MODEL:
+                        self._models.append(payload.tobytes())
+                    else:
+                        self._chunk(header, payload, open_entry, base)
+                if self._workers.threads == 1 or open_entry.in_flight > _IN_FLIGHT:
+                    self._finish_some(open_entry)
+            self._start_span(open_entry)
+            while open_entry.waiting:
+                self._finish(open_entry)
         finally:
-            if waiting:
+            if open_entry.waiting:
                 self._session.stop()
-            settle(item.task for item in waiting)  # nobody writes to the sink any more
-        written.entry = self._close_entry(number, meta, size, payload, hasher)
+            settle(item.task for item in open_entry.waiting)  # nobody writes to the sink any more
+        written.entry = self._close_entry(number, meta, open_entry.size, payload, hasher)
         return written.entry
+
+    def _finish_some(self, entry: _OpenEntry) -> None:
+        while entry.waiting and (self._workers.threads == 1 or entry.in_flight > _IN_FLIGHT):
+            self._finish(entry)
+
+    def _gathered(self, header: wire.FrameHeader, entry: _OpenEntry) -> bool:
+        """Takes a chunk that is for the span decoder."""
+        if header.kind != wire.CHUNK or entry.meta.kind == DIR:
+            return False
+        if not self._spans_used and header.original < MIN_BYTES:
+            return False
+        decoder = self._models.known(header.model)
+        if not in_spans(header.model, decoder):
+            return False
+        self._spans_used = True
+        if not entry.span.has_room(header):
+            self._start_span(entry)
+        self._count(header, entry)
+        entry.span.add(header, self._frames.gather(header, entry.span), decoder)
+        return True
+
+    def _start_span(self, entry: _OpenEntry) -> None:
+        """Starts decoding what was gathered."""
+        span, entry.span = entry.span, Span()
+        if span:
+            out = entry.sink.buffer(span.size)
+            task = self._workers.submit(span.decode, out, self._parameters)
+            entry.waiting.append(_Waiting(task, span.size))
+            entry.in_flight += span.size
+
+    def _count(self, header: wire.FrameHeader, entry: _OpenEntry) -> None:
+        """Counts a chunk or repetition; LimitError or FormatError where it is too much."""
+        self._check_total(header.original)
+        self._total += header.original
+        size = entry.size + header.original
+        if entry.meta.size is not None and size > entry.meta.size:
+            raise FormatError(f"{entry.meta.name}: holds more than its size")
+        if header.kind == wire.CHUNK:
+            entry.written.add(entry.size, size)
+        entry.size = size
+
+    def _chunk(
+        self, header: wire.FrameHeader, payload: Bytes, entry: _OpenEntry, base: Base | None
+    ) -> None:
+        """Starts decoding a chunk by itself, or repeats what was decoded."""
+        if header.kind not in (wire.CHUNK, wire.REF) or entry.meta.kind == DIR:
+            raise FormatError(f"frame of kind {header.kind} inside an entry")
+        self._start_span(entry)
+        self._count(header, entry)
+        if header.kind == wire.REF:
+            while entry.waiting:
+                self._finish(entry)
+            repeated = self._repeat(header, payload, entry.sink)
+            entry.waiting.append(_Waiting(repeated, header.original))
+        else:
+            entry.waiting.append(self._start(header, payload, entry.sink, base))
+        entry.in_flight += header.original
 
     def _base_of(self, meta: EntryMeta) -> Base | None:
         """What chunks of the entry may refer to."""
@@ -234,13 +290,14 @@ class StreamReader:
         task = self._workers.submit(_decode, header.model, decoder, payload, out, base)
         return _Waiting(task, header.original, reports_progress(decoder))
 
-    def _finish(self, item: _Waiting, hasher: Hash, sink: Sink) -> int:
+    def _finish(self, entry: _OpenEntry) -> None:
+        item = entry.waiting.popleft()
         data = item.task.result()
-        hasher.update(data)
-        sink.done(data)
+        entry.hasher.update(data)
+        entry.sink.done(data)
+        entry.in_flight -= item.size
         if self._progress is not None and not item.reported:
             self._progress(data.size)
-        return item.size
 
     def _repeat(self, header: wire.FrameHeader, payload: Bytes, sink: Sink) -> Task[Bytes]:
         if not self.features & wire.BACKREFS:

@@ -93,25 +93,20 @@ def decode(
 ) -> Bytes:
     """The bytes of the tensor in a blob, decoded by `threads` threads (0: all processors).
 
-    `expected`: what the blob must hold, its base aside. `base_of`: finds the base that a blob
-    needs. `out`: memory of just the right size. Raises a DensorError for any fault.
+    `expected`: what `describe` says of it. `base_of`: finds the base that a blob needs. `out`:
+    memory of just the right size. Raises a DensorError for any fault.
     """
-    found = describe(blob)
-    if found[:4] != expected[:4]:
-        raise FormatError(f"blob holds {_words(found)} instead of {_words(expected)}")
     base = None
-    if found.base is not None and base_of is not None:
-        base = base_of(found)
-    if out is None:
-        out = allocate(found.size, blob.size)
-    target = out
+    if expected.base is not None and base_of is not None:
+        base = base_of(expected)
+    target = allocate(expected.size, blob.size) if out is None else out
 
     def sink_for(meta: EntryMeta) -> Sink:
-        if _tensor(meta) != found:  # a second entry has another name
-            raise FormatError("archive holds more than one tensor")
+        if _tensor(meta) != expected:  # as a second entry is, which has another name
+            raise FormatError("archive holds another tensor, or more than one")
         return MemorySink(target)
 
-    options = ReadOptions(threads=threads, max_output_size=found.size)
+    options = ReadOptions(threads=threads, max_output_size=expected.size)
     reader = StreamReader(MemorySource(blob), options, base)
     try:
         entries = list(reader.entries(sink_for))
@@ -129,7 +124,3 @@ def allocate(size: int, stored: int) -> Bytes:
         return np.empty(size, np.uint8)
     except MemoryError:
         raise LimitError(f"not enough memory for {size} bytes") from None
-
-
-def _words(tensor: Tensor) -> str:
-    return f"{tensor.name!r:.200} {tensor.dtype} {list(tensor.shape)}"

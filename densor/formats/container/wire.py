@@ -45,7 +45,7 @@ END_PAYLOAD = struct.Struct("<QQ")
 PLACE_PAYLOAD = struct.Struct("<IIQ")  # entry number, MODEL frames so far, offset in the entry
 HEADER_SIZE = _HEADER.size + _CHECK64.size
 FRAME_SIZE = registry.FRAME_SIZE
-LEAST_FRAME = FRAME_SIZE + 1  # bytes of a frame that stands for original bytes
+MIN_FRAME = FRAME_SIZE + 1  # bytes of a frame that stands for original bytes
 END_SIZE = FRAME_SIZE + END_PAYLOAD.size
 END_BEGINS = struct.pack("<BBHI", END, 0, 0, END_PAYLOAD.size)  # kind to stored length
 
@@ -212,7 +212,7 @@ def check_possible(size: int, stored: int) -> None:
 
 def most_original(stored: int) -> int:
     """Original bytes that an archive of so many bytes can hold at most."""
-    return (stored // LEAST_FRAME + 1) * CHUNK_LIMIT
+    return (stored // MIN_FRAME + 1) * CHUNK_LIMIT
 
 
 def check_payload(header: FrameHeader, payload: Any) -> None:

@@ -32,7 +32,7 @@ from densor.runtime.workers import Done, Workers
 _INDEX_ZSTD = 9
 _IN_FLIGHT = 2 * BATCH_BYTES  # original bytes that may be in work at once, one batch more or less
 _PLACE_EVERY = 1 << 24  # original bytes between frames that tell a reader of a damaged archive more
-_LEAST_REPEAT = 64  # bytes from which a batch may be stored as a reference to an equal one
+_MIN_REPEAT = 64  # bytes from which a batch may be stored as a reference to an equal one
 
 
 class _Waiting(NamedTuple):
@@ -221,7 +221,7 @@ class ArchiveWriter:
     def _start_batch(
         self, data: Bytes, kind: Kind, entry: int, offset: int, before: Before | None
     ) -> _Waiting:
-        if self._repeats and data.size >= _LEAST_REPEAT:
+        if self._repeats and data.size >= _MIN_REPEAT:
             key = (xxhash.xxh3_128_digest(data), data.size)
             place = self._seen.setdefault(key, (entry, offset))
             if place != (entry, offset):
@@ -250,6 +250,7 @@ class ArchiveWriter:
             if points is not None:
                 self._frame(wire.POINTS, points)
             POOL.give(chunk.payload)
+        POOL.give(coded.memory)
         POOL.give(batch.data)
         if batch.before is not None:
             POOL.give(batch.before.data)

@@ -22,11 +22,11 @@ from densor.formats.io.sources import Bytes, FileRandomSource, RandomSource
 
 MAGIC = b"RECOVER\x01"
 _FIELDS = struct.Struct("<8sQQQIIIIBBBB")
-_MOST = 255  # blocks and parity blocks of a group
-_SMALLEST_BLOCK = 1 << 6
-_LARGEST_BLOCK = 1 << 16
+_MAX_BLOCKS = 255  # blocks and parity blocks of a group
+_MIN_BLOCK = 1 << 6
+_MAX_BLOCK = 1 << 16
 _MEMORY = 1 << 25  # bytes of blocks that are worked on at a time
-_MOST_BYTES = 1 << 40  # of an archive that can be protected
+_MAX_BYTES = 1 << 40  # of an archive that can be protected
 
 
 class Layout(NamedTuple):
@@ -86,9 +86,9 @@ def plan(protected: int, index_at: int, frames: int, percent: float) -> Layout:
     """The layout for so many bytes; any damage of `percent` of them in one place is mended."""
     share = round(percent * 10_000)
     wish = 8 * int(protected**0.5)
-    block = min(_LARGEST_BLOCK, max(_SMALLEST_BLOCK, 1 << wish.bit_length()))
+    block = min(_MAX_BLOCK, max(_MIN_BLOCK, 1 << wish.bit_length()))
     blocks = -(-protected // block)
-    most = max(k for k in range(1, _MOST) if k + _parity_for(k, share) <= _MOST)
+    most = max(k for k in range(1, _MAX_BLOCKS) if k + _parity_for(k, share) <= _MAX_BLOCKS)
     groups = -(-blocks // most)
     data = -(-blocks // groups)
     parity = _parity_for(data, share)
@@ -133,7 +133,7 @@ def protect(file: BinaryIO, start: int, percent: float) -> int:
     source = _Part(FileRandomSource(file), start)
     end_at = end - start - wire.END_SIZE
     index_at, frames = wire.parse_end(frame_at(source, end_at, wire.CHUNK_LIMIT).payload)
-    if end_at > _MOST_BYTES:
+    if end_at > _MAX_BYTES:
         raise ArgumentError("recovery data is for archives of up to 1 TB")
     layout = plan(end_at, index_at, frames, percent)
     for first, blocks in batches(source, layout):
@@ -232,7 +232,7 @@ def parse_payload(payload: Bytes, offset: int) -> tuple[Layout, Parity] | None:
         and group < groups
         and number < parity
         and data >= 1
-        and data + parity <= _MOST
+        and data + parity <= _MAX_BLOCKS
         and block in (1 << i for i in range(6, 17))
         and wire.HEADER_SIZE <= protected <= groups * data * block
         and (data - 1) * groups * block < protected
@@ -267,7 +267,7 @@ def find_layout(source: RandomSource, thorough: bool = True) -> Layout | None:
 
 def _before_end(source: RandomSource) -> Iterator[tuple[int, wire.FrameHeader]]:
     """Headers in the last bytes of an archive, where recovery data is."""
-    most = 4 * (_LARGEST_BLOCK + 8 * _MOST)
+    most = 4 * (_MAX_BLOCK + 8 * _MAX_BLOCKS)
     return scan.headers(source, max(0, source.size - most))
 
 

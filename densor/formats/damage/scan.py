@@ -13,7 +13,7 @@ from densor.formats.io.sources import Bytes, RandomSource
 from densor.runtime.buffers import POOL
 
 _FIRST_WINDOW = 1 << 16  # bytes looked at first after a damage; every further window is larger
-_LARGEST_WINDOW = 1 << 20
+_MAX_WINDOW = 1 << 20
 _ROWS = 1 << 16  # headers judged at a time
 _HEADER = np.dtype(
     [
@@ -105,7 +105,7 @@ def headers(
             yield at + place, header
         at += data.size - wire.FRAME_SIZE + 1
         POOL.give(data)
-        window = min(2 * window, _LARGEST_WINDOW)
+        window = min(2 * window, _MAX_WINDOW)
 
 
 class Stretch(NamedTuple):

@@ -19,7 +19,6 @@ class Source(Protocol):
 
     def take(self, count: int) -> Bytes:
         """The next `count` bytes, fewer only at the end; may be given back to `buffers.POOL`."""
-        ...
 
 
 def as_bytes(data: Any) -> Bytes:
@@ -42,6 +41,10 @@ class MemorySource:
         self._at += piece.size
         return piece
 
+    def place(self) -> tuple[Bytes, int]:
+        """All bytes, and where among them the next ones are."""
+        return self._data, self._at
+
 
 class FileSource:
     """Bytes of a binary file object, which need not be seekable."""
@@ -52,13 +55,18 @@ class FileSource:
 
     def take(self, count: int) -> Bytes:
         buffer = POOL.take(count)
+        filled = self.take_into(buffer)
+        return buffer if filled == count else buffer[:filled]
+
+    def take_into(self, out: Bytes) -> int:
+        """Fills `out`; returns how many bytes there were, fewer only at the end."""
         filled = 0
-        while filled < count:
-            got = self._read_some(memoryview(buffer)[filled:])
+        while filled < out.size:
+            got = self._read_some(memoryview(out)[filled:])
             if not got:
                 break
             filled += got
-        return buffer if filled == count else buffer[:filled]
+        return filled
 
     def _read_some(self, target: memoryview) -> int:
         try:
@@ -69,6 +77,16 @@ class FileSource:
             raise FileError(f"cannot read: {error.strerror or error}") from error
         target[: len(data)] = data
         return len(data)
+
+
+def take_into(source: Source, out: Bytes) -> int:
+    """Fills `out` from a source; returns how many bytes there were, fewer only at the end."""
+    if isinstance(source, FileSource):
+        return source.take_into(out)
+    data = source.take(out.size)
+    out[: data.size] = data
+    POOL.give(data)
+    return data.size
 
 
 class ChainSource:
@@ -94,11 +112,9 @@ class RandomSource(Protocol):
     @property
     def size(self) -> int:
         """All bytes there are."""
-        ...
 
     def read_at(self, offset: int, count: int) -> Bytes:
         """Exactly `count` bytes from `offset` on, else TruncatedError; may be given back."""
-        ...
 
 
 class MemoryRandomSource:

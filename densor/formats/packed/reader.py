@@ -31,7 +31,7 @@ from densor.formats.container.tensor_blob import Tensor
 from densor.formats.io.outputs import errors_of, write_all
 from densor.formats.io.sources import Bytes
 from densor.formats.packed.header import KEY, Original, parse_original
-from densor.formats.parsers.safetensors import LENGTH_SIZE, MAX_HEADER, Header, Stored, parse
+from densor.formats.parsers.safetensors import LENGTH_SIZE, MAX_HEADER, Stored, parse
 from densor.options import Progress
 
 _READ_AHEAD = 1 << 24
@@ -40,20 +40,24 @@ _READ_AHEAD = 1 << 24
 class PackedFile:
     """A safetensors file, packed or plain, opened for reading through a memory map.
 
-    Safe to use from several threads. Names and shapes are those of the original; `metadata` too.
-    Errors name the file.
+    `header`: of this file; `original`: the file that it was made from, or is, whose names, shapes,
+    `metadata` and `size` are given; `stored_size`: bytes of this file. Safe to use from several
+    threads. Errors name the file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._map, self._data = _mapped(self.path)
+        self._described: dict[str, Tensor] = {}  # blobs, by name
         with self._named():
-            self._header = parse(_header_bytes(self._data))
-            if self._header.end != self._data.size:
-                kind = TruncatedError if self._header.end > self._data.size else FormatError
-                raise kind(f"has {self._data.size} bytes instead of {self._header.end}")
-            original = self._find_original()
-            self._original, self._size, self._digest = original
+            self.header = parse(_header_bytes(self._data))
+            if self.header.end != self._data.size:
+                kind = TruncatedError if self.header.end > self._data.size else FormatError
+                raise kind(f"has {self._data.size} bytes instead of {self.header.end}")
+            self.original = self._find_original()
+        self.metadata = self.original.header.metadata
+        self.size = self.original.size
+        self.stored_size = self._data.size
 
     @contextlib.contextmanager
     def _named(self, tensor: str | None = None) -> Iterator[None]:
@@ -66,18 +70,18 @@ class PackedFile:
 
     def _find_original(self) -> Original:
         """The file that this one was made from, or is."""
-        text = self._header.metadata.get(KEY)
+        text = self.header.metadata.get(KEY)
         if text is None:
-            return Original(self._header, self._data.size, b"")
+            return Original(self.header, self._data.size, b"")
         found = parse_original(text)
         for name, stored_as in found.header.tensors.items():
             self._check_stored(name, stored_as)
-        if len(found.header.tensors) != len(self._header.tensors):
+        if len(found.header.tensors) != len(self.header.tensors):
             raise FormatError("holds tensors that the original does not have")
         return found
 
     def _check_stored(self, name: str, original: Stored) -> None:
-        found = self._header.tensors.get(name)
+        found = self.header.tensors.get(name)
         if found is None:
             raise FormatError(f"tensor {name!r:.200} is missing")
         if found[:2] == original[:2]:
@@ -87,68 +91,46 @@ class PackedFile:
             raise FormatError(f"tensor {name!r:.200}: is neither what it was nor a blob")
 
     @property
-    def header(self) -> Header:
-        """The header of this file."""
-        return self._header
-
-    @property
-    def original(self) -> Original:
-        """The file that this one was made from, or is."""
-        return Original(self._original, self._size, self._digest)
-
-    @property
     def packed(self) -> bool:
         """Whether this is a packed file."""
-        return KEY in self._header.metadata
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """`__metadata__` of the original."""
-        return self._original.metadata
-
-    @property
-    def size(self) -> int:
-        """Bytes of the original file."""
-        return self._size
-
-    @property
-    def stored_size(self) -> int:
-        """Bytes of this file."""
-        return self._data.size
+        return KEY in self.header.metadata
 
     def keys(self) -> list[str]:
         """Names of the tensors, in the order of the original file."""
-        return list(self._original.tensors)
+        return list(self.original.header.tensors)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._original.tensors)
+        return iter(self.original.header.tensors)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._original.tensors
+        return name in self.original.header.tensors
 
     def info(self, name: str) -> Tensor:
         """Type and shape of a tensor; KeyError if there is none of that name."""
-        found = self._original.tensors[name]
+        found = self.original.header.tensors[name]
         return Tensor(name, found.dtype, found.shape, found.end - found.begin, None)
 
     def is_blob(self, name: str) -> bool:
         """Whether a tensor is stored as a blob."""
-        return self._header.tensors[name][:2] != self._original.tensors[name][:2]
+        return self.header.tensors[name][:2] != self.original.header.tensors[name][:2]
 
     def stored(self, name: str) -> Bytes:
         """The bytes of a tensor as they stand in the file, a view of the memory map."""
-        found = self._header.tensors[name]
+        found = self.header.tensors[name]
         return self._data[found.begin : found.end]
 
     def describe(self, name: str) -> Tensor:
         """What a blob says of itself, compared with what the file says; a plain tensor's info."""
         if not self.is_blob(name):
             return self.info(name)
-        with self._named(name):
-            found = tensor_blob.describe(self.stored(name))
-            if found[:4] != self.info(name)[:4]:
-                raise FormatError(f"blob is of {found.name!r:.200}, {found.dtype} {found.shape}")
-            return found
+        if name not in self._described:
+            with self._named(name):
+                found = tensor_blob.describe(self.stored(name))
+                if found[:4] != self.info(name)[:4]:
+                    words = f"{found.name!r:.200}, {found.dtype} {found.shape}"
+                    raise FormatError(f"blob is of {words}")
+            self._described[name] = found
+        return self._described[name]
 
     def array(self, name: str) -> PackedArray:
         """A blob, all hashes of its stored bytes checked, not decoded.
@@ -174,14 +156,15 @@ class PackedFile:
         if not self.is_blob(name):
             return self.stored(name)
         self._read_ahead(name)
+        described = self.describe(name)
         with self._named(name):
-            return tensor_blob.decode(self.stored(name), self.info(name), threads, base_of, out)
+            return tensor_blob.decode(self.stored(name), described, threads, base_of, out)
 
     def _read_ahead(self, name: str) -> None:
         """Asks the system for a blob and some of what follows: page faults read too little."""
         if self._map is None or not hasattr(mmap, "MADV_WILLNEED"):
             return
-        found = self._header.tensors[name]
+        found = self.header.tensors[name]
         begin = found.begin // mmap.PAGESIZE * mmap.PAGESIZE
         end = min(found.end + _READ_AHEAD, self._data.size)
         with contextlib.suppress(OSError):  # advice only
@@ -201,13 +184,13 @@ class PackedFile:
             write_all(target, piece)
             if progress is not None:
                 progress(memoryview(piece).nbytes)
-        if self.packed and hasher.digest() != self._digest:
+        if self.packed and hasher.digest() != self.original.digest:
             raise ChecksumError(f"{self.path}: unpacked file does not match its hash")
 
     def _pieces(
         self, threads: int, base_of: Callable[[Tensor], GivenBase] | None
     ) -> Iterator[bytes | Bytes]:
-        yield self._original.raw
+        yield self.original.header.raw
         for name in self:
             yield self.read(name, threads, base_of)
 

@@ -22,9 +22,9 @@ from densor.formats.parsers.safetensors import ALIGNMENT, Header, Stored
 from densor.formats.tensors import is_name
 from densor.options import DEFAULT_WRITE, WriteOptions
 
-LEAST = 4096  # bytes from which a tensor may become a blob
-_WORTH = 0.97  # of its tensor's size is what a blob may have at most
-_CLEARLY = 0.5  # of its tensor's size: so small against a base that nothing else is tried
+MIN_BYTES = 4096  # bytes from which a tensor may become a blob
+_MAX_SIZE_OF_BLOB = 0.97  # of its tensor's size is what a blob may have at most
+_MAX_SIZE_UNTRIED = 0.5  # of its tensor's size: so small against a base that nothing else is tried
 _COPY = 1 << 22
 
 Decide = Callable[[Tensor], GivenBase | None]  # what a tensor may be coded against
@@ -98,7 +98,7 @@ def _packed(
     name: str, stored: Stored, data: Bytes, options: WriteOptions, base: Decide | None
 ) -> bytes | None:
     """The blob of a tensor, None where it is better left as it is."""
-    if data.size < LEAST or not is_known(stored.dtype) or not is_name(name) or not name:
+    if data.size < MIN_BYTES or not is_known(stored.dtype) or not is_name(name) or not name:
         return None
     tensor = Tensor(name, stored.dtype, stored.shape, data.size, None)
     best: bytes | None = None
@@ -106,7 +106,7 @@ def _packed(
     if given is not None:
         plain = replace(options, gpu_index=False)  # no GPU decodes against a base
         best = tensor_blob.encode(tensor, data, plain, given)
-    if best is None or len(best) > _CLEARLY * data.size:
+    if best is None or len(best) > _MAX_SIZE_UNTRIED * data.size:
         alone = tensor_blob.encode(tensor, data, options)
         best = alone if best is None or len(alone) <= len(best) else best
-    return best if len(best) <= _WORTH * data.size else None
+    return best if len(best) <= _MAX_SIZE_OF_BLOB * data.size else None

@@ -70,7 +70,7 @@ _DTYPES = {
 }
 # Floats that each have a tag of their own.
 _TAGGED = (Field("U8", 1), Field("F32", 4))
-_LEAST_TAGGED = 64
+_MIN_TAGGED = 64
 
 
 class _Field(NamedTuple):
@@ -246,7 +246,7 @@ def _add_floats(part: _Field, found: _Found) -> None:
     if part.wire == _LENGTH and (part.end - part.begin) % 4 == 0:
         shape = [(part.end - part.begin) // 4]
         found.tensors.append(_Tensor("", 1, shape, (part.begin, part.end)))
-    elif part.wire == _FIXED32 and part.value >= _LEAST_TAGGED:
+    elif part.wire == _FIXED32 and part.value >= _MIN_TAGGED:
         found.tagged.append((part.begin, part.end))
 
 

@@ -57,11 +57,11 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
 # Tensors up to so many bytes are joined with neighbours of the same type: matrices and vectors, of
 # which rows make good runs, and others, whose content differs more. Floats that are coded by rows
 # join up to a chunk.
-_MEDIUM = 1 << 19
-_SMALL = 1 << 17
+_MAX_JOINED_MATRIX = 1 << 19
+_MAX_JOINED = 1 << 17
 _GROUP = 1 << 20  # bytes of a group at most, about a chunk
-_LEAST_RUN = 64
-_LEAST = 2048  # bytes between other bytes that are worth frames of their own
+_MIN_RUN = 64
+_MIN_SEGMENT = 2048  # bytes between other bytes that are worth frames of their own
 
 
 class Plan(NamedTuple):
@@ -174,7 +174,7 @@ def _segments(stretches: list[Stretch], level: Level) -> Iterator[Segment]:
     for i, group in enumerate(groups):
         begin, end = group[0].offset, group[-1].offset + group[-1].size
         apart = begin > at or i + 1 == len(groups) or groups[i + 1][0].offset > end
-        if end - begin < _LEAST and apart:
+        if end - begin < _MIN_SEGMENT and apart:
             continue  # goes with the bytes beside it
         if begin > at:
             yield Segment(BYTES, begin - at)
@@ -214,8 +214,8 @@ def _limits(stretch: Stretch, level: Level) -> tuple[int, int]:
     chunk = matrix_chunk(level)
     if chunk and by_rows(stretch.dtype) and not stretch.fields:
         return chunk, chunk
-    medium = _MEDIUM if level.classes > 1 else _SMALL
-    return _SMALL if len(stretch.shape) > 2 else medium, _GROUP
+    medium = _MAX_JOINED_MATRIX if level.classes > 1 else _MAX_JOINED
+    return _MAX_JOINED if len(stretch.shape) > 2 else medium, _GROUP
 
 
 def _coded(stretch: Stretch) -> Stretch:
@@ -236,7 +236,7 @@ def kind_of_group(group: list[Stretch]) -> Kind:
     if len(group) == 1:
         return kind_of_array(first.dtype, first.shape)
     run = math.gcd(*(math.prod(stretch.shape) for stretch in group))
-    if not _LEAST_RUN <= run <= MAX_RUN:
-        run = 4 * _LEAST_RUN
+    if not _MIN_RUN <= run <= MAX_RUN:
+        run = 4 * _MIN_RUN
     parts = tuple(part for stretch in group for part in parts_of(stretch.dtype, stretch.shape))
     return replace(kind_of(first.dtype, (2, run)), parts=parts)

@@ -27,7 +27,7 @@ _MAX_COMMENT = 65535
 _MAX_DIRECTORY = 1 << 25
 _ENCRYPTED = 1
 _ZIP64 = 1  # id of the extra field with sizes of 64 bits
-_BIG = 0xFFFFFFFF
+_IN_ZIP64 = 0xFFFFFFFF
 
 
 class Member(NamedTuple):
@@ -108,7 +108,7 @@ def _wide(extra: bytes, values: list[int]) -> list[int]:
         if number == _ZIP64:
             stored = extra[at + 4 : at + 4 + size]  # may be cut short
             wide = iter(struct.iter_unpack("<Q", stored[: len(stored) // 8 * 8]))
-            return [next(wide, (value,))[0] if value == _BIG else value for value in values]
+            return [next(wide, (value,))[0] if value == _IN_ZIP64 else value for value in values]
         at += 4 + size
     return values
 
@@ -121,7 +121,7 @@ def _find_directory(random: RandomSource) -> tuple[int, int]:
     if at < 0 or at + _END.size > length:
         raise FormatError("zip file has no directory")
     *_, size, offset, _ = _END.unpack_from(tail, at)
-    if _BIG in (size, offset) and at >= _LOCATOR.size:
+    if _IN_ZIP64 in (size, offset) and at >= _LOCATOR.size:
         signature, _, where, _ = _LOCATOR.unpack_from(tail, at - _LOCATOR.size)
         if signature == b"PK\6\7" and where + _END64.size <= random.size:
             end = _END64.unpack(random.read_at(where, _END64.size).tobytes())

@@ -40,7 +40,7 @@ struct Stream {
 struct StreamJob {
     uint32_t stream, streams;
     uint32_t tables;
-    uint32_t phase, phases, main, tails;  // bits of a scale that are the context, as a number and as a mask
+    uint32_t phase, phases, main, low_exponents;  // bits of a scale that are the context, as a number and as a mask
 };
 
 static_assert(sizeof(Part) == 16 && sizeof(Stream) == 112 && sizeof(StreamJob) == 28, "as descriptors.py has them");
@@ -60,7 +60,7 @@ __device__ __forceinline__ uint32_t range_of(const Tables& tables, uint32_t cont
     return (next ^ x) & (SLOTS - 1u) ? range : next;
 }
 
-// Up to 13 of the bits that escapes and tails store as they are, from `bit` on; zeros behind their end.
+// Up to 13 of the bits that escapes and low_exponents store as they are, from `bit` on; zeros behind their end.
 __device__ __forceinline__ uint32_t escape_bits(const Stream& stream, uint32_t bit, uint32_t count) {
     uint32_t at = bit >> 3, word = 0u;
     GLOBAL(stream.escapes);
@@ -71,7 +71,7 @@ __device__ __forceinline__ uint32_t escape_bits(const Stream& stream, uint32_t b
 }
 
 // Which parts of an element are coded.
-enum Form { FORM_BF16, FORM_FP16, FORM_FP8, FORM_FP32 };
+enum SplitFormat { FORM_BF16, FORM_FP16, FORM_FP8, FORM_FP32 };
 
 // What a lane keeps between two steps.
 struct Lane {
@@ -193,17 +193,17 @@ __device__ __forceinline__ void step(const Stream& s, const StreamJob& job, cons
     uint32_t top = (expected << TOP) + l.base + symbol;
     const uint32_t rare = __ballot_sync(ALL_LANES, active && symbol >= job.main);
     if (rare) {
-        const bool is_escape = active && symbol > job.main + job.tails, is_tail = active && symbol > job.main && !is_escape;
-        const uint32_t escapes = __ballot_sync(ALL_LANES, is_escape), tails = __ballot_sync(ALL_LANES, is_tail);
-        const uint32_t from = l.bit + TOP * __popc(tails & l.below) + (EXPONENT + TOP) * __popc(escapes & l.below);
+        const bool is_escape = active && symbol > job.main + job.low_exponents, is_low = active && symbol > job.main && !is_escape;
+        const uint32_t escapes = __ballot_sync(ALL_LANES, is_escape), low_exponents = __ballot_sync(ALL_LANES, is_low);
+        const uint32_t from = l.bit + TOP * __popc(low_exponents & l.below) + (EXPONENT + TOP) * __popc(escapes & l.below);
         if (is_escape) {
             top = escape_bits(s, from, EXPONENT + TOP);
-        } else if (is_tail) {
+        } else if (is_low) {
             top = ((expected + job.main - symbol) << TOP) + l.base | escape_bits(s, from, TOP);
         } else if (active && symbol == job.main) {
             top = 0u;
         }
-        l.bit += TOP * __popc(tails) + (EXPONENT + TOP) * __popc(escapes);
+        l.bit += TOP * __popc(low_exponents) + (EXPONENT + TOP) * __popc(escapes);
     }
     if (active) store_joined<FORM>(s, out, i, stored, sign, top);
 }

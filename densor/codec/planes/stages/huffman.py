@@ -16,7 +16,7 @@ from densor.runtime.buffers import ThreadBuffers
 from densor.runtime.types import Bytes
 
 _CLASS_BITS = 300.0  # what a class must save: its code in the model, the time to build its table
-_WORTH = 0.997  # a Huffman code must save this much against raw, which decodes faster
+_MAX_SIZE_OF_CODED = 0.997  # a Huffman code must save this much against raw, which decodes faster
 _SECTION_BITS = 8 * (LENGTHS_SIZE + SLACK)
 _BUFFERS = ThreadBuffers()
 
@@ -32,7 +32,7 @@ def _choose(counts: RunCounts, total: Counts, most: int, chunks: int) -> Coding[
     bits = float(chunks * _SECTION_BITS + len(counts) * map_bits(len(by_class)))
     for c, counted in enumerate(by_class):
         bits += _set_class(classes, c, counted)
-    if bits >= _WORTH * 8.0 * float(by_class.sum()):
+    if bits >= _MAX_SIZE_OF_CODED * 8.0 * float(by_class.sum()):
         return None
     return Coding(classes, runs if len(by_class) > 1 else None)
 
@@ -52,7 +52,7 @@ def _set_class(classes: Classes, c: int, counted: Counts) -> float:
         return 0.0
     lengths, bits = fast_lengths(counted)
     raw = 8 * int(counted.sum())
-    if bits >= _WORTH * raw:
+    if bits >= _MAX_SIZE_OF_CODED * raw:
         classes.kinds[c] = registry.CLASS_RAW
         return float(raw)
     classes.kinds[c] = registry.CLASS_HUFFMAN
@@ -104,7 +104,7 @@ def _capacity(n: int) -> int:
 
 
 HUFFMAN = Stage(
-    codec=registry.CODEC_PLANAR,
+    codec=registry.CODEC_PLANES_HUFFMAN,
     mode=registry.PLANE_CLASSES,
     precision=Precision(least=1.0, worth=0.985),
     choose=_choose,

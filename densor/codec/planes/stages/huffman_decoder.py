@@ -7,7 +7,7 @@ import numpy as np
 from densor.codec import registry
 from densor.codec.planes.kernels import ERRORS, Codes, Work, decode_planes
 from densor.codec.planes.layout import Placed
-from densor.codec.planes.params import Classes, Model
+from densor.codec.planes.params import Classes, Parameters
 from densor.codec.planes.payload import MAX_RUNS, SECTION, sections
 from densor.codec.zstd import zstd_decompress_into
 from densor.entropy.huffman.code import STREAMS
@@ -21,7 +21,7 @@ _local = threading.local()
 class HuffmanDecoder:
     """A `StageDecoder` of Huffman codes."""
 
-    def __init__(self, model: Model[Classes]) -> None:
+    def __init__(self, model: Parameters[Classes]) -> None:
         self._model = model
         planes = [Classes.empty(0) if classes is None else classes for classes in model.planes]
         sizes = [len(classes) for classes in planes]

@@ -18,7 +18,7 @@ from densor.entropy.rans.tables import Freqs
 from densor.runtime.buffers import ThreadBuffers
 from densor.runtime.types import Bytes
 
-_WORTH = 0.9985  # rANS must save this much against raw, which decodes faster
+_MAX_SIZE_OF_CODED = 0.9985  # rANS must save this much against raw, which decodes faster
 _STATES_BITS = 32 * kernels.STATES
 _BUFFERS = ThreadBuffers()
 
@@ -39,7 +39,7 @@ def _choose(counts: RunCounts, total: Counts, most: int, chunks: int) -> Coding[
         bits = _bits(by_class, freqs, len(counts))
         if bits < least:
             best, least = Coding(freqs, runs), bits
-    if least + chunks * _STATES_BITS >= _WORTH * 8.0 * float(total.sum()):
+    if least + chunks * _STATES_BITS >= _MAX_SIZE_OF_CODED * 8.0 * float(total.sum()):
         return None
     return best
 
@@ -73,7 +73,7 @@ def _writer(freqs: Freqs, run: int) -> Writer:
 
 
 RANS = Stage(
-    codec=registry.CODEC_PLANES,
+    codec=registry.CODEC_PLANES_RANS,
     mode=registry.PLANE_RANS,
     precision=Precision(least=0.0, worth=0.995),
     choose=_choose,

@@ -6,7 +6,7 @@ from densor.codec import registry
 from densor.codec.planes import class_map
 from densor.codec.planes.kernels import spread
 from densor.codec.planes.layout import Placed
-from densor.codec.planes.params import Model
+from densor.codec.planes.params import Parameters
 from densor.codec.planes.payload import Section, check_plain, sections
 from densor.codec.zstd import zstd_decompress_into
 from densor.entropy.rans.decode import Table, decode, decode_table
@@ -21,7 +21,7 @@ _BUFFERS = ThreadBuffers()
 class RansDecoder:
     """A `StageDecoder` of rANS."""
 
-    def __init__(self, model: Model[Freqs]) -> None:
+    def __init__(self, model: Parameters[Freqs]) -> None:
         self._model = model
         self._tables: list[Table | None] = [None] * len(model.planes)
 

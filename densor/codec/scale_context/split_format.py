@@ -9,11 +9,11 @@ from densor.float_formats import FORMATS, FloatFormat, number_format
 
 
 @dataclass(frozen=True)
-class Form:
-    """`exponent` bits and `top` mantissa bits are coded as one number, the top of an element.
+class SplitFormat:
+    """`exponent` bits and `top` mantissa bits are coded as one number, the high bits.
 
     The rest is stored as it is: `rest` bytes and `signs` bytes per block of 32 elements. `half`:
-    elements are cut in halves; the high ones are coded as `bf16`, their low halves apart.
+    elements are cut in halves; the high ones are coded as `bf16`, their low halves by themselves.
     """
 
     number: int
@@ -29,47 +29,47 @@ class Form:
 
     @property
     def bits(self) -> int:
-        """Bits of a top."""
+        """Number of high bits of an element."""
         return self.exponent + self.top
 
     @property
     def coded_size(self) -> int:
-        """Bytes of what has a top: an element, or its high half."""
+        """Bytes of what is cut: an element, or its high half."""
         return self.size // 2 if self.half else self.size
 
     @property
     def low(self) -> int:
-        """Bits below a top."""
+        """Bits below the high bits."""
         return 8 * self.coded_size - 1 - self.bits
 
 
 BLOCK = 32  # elements whose rest is stored together
 _FP16_EXPONENT = 5
-_TOP = 3  # mantissa bits of a top, where there are that many
+_TOP = 3  # leading mantissa bits that are coded, where there are that many
 
 
-def _form(of: FloatFormat) -> Form:
+def _split_format(of: FloatFormat) -> SplitFormat:
     number, name, size, exponent = of.scale_context, of.long_name, of.size, of.exponent
     if size == 1:
         split, decode = kernels.split_fp8, kernels.decode_fp8
-        return Form(number, name, size, split, decode, exponent, of.mantissa, 0, 4)
+        return SplitFormat(number, name, size, split, decode, exponent, of.mantissa, 0, 4)
     if exponent == _FP16_EXPONENT:
         split, decode = kernels.split_fp16, kernels.decode_fp16
-        return Form(number, name, size, split, decode, exponent, _TOP, 32, 0)
+        return SplitFormat(number, name, size, split, decode, exponent, _TOP, 32, 0)
     split, decode = kernels.split_bf16, kernels.decode_bf16
-    return Form(number, name, size, split, decode, exponent, _TOP, 16, 4, half=size == 4)
+    return SplitFormat(number, name, size, split, decode, exponent, _TOP, 16, 4, half=size == 4)
 
 
-_NUMBERED = {of.scale_context: _form(of) for of in FORMATS if of.scale_context}
+_NUMBERED = {of.scale_context: _split_format(of) for of in FORMATS if of.scale_context}
 
 
-def form_of(dtype: str) -> Form:
+def split_format_of(dtype: str) -> SplitFormat:
     """The form of an element type; KeyError for a type that is not for this codec."""
     form = number_format(dtype)
     return _NUMBERED[form.scale_context if form else 0]
 
 
-def form_numbered(number: int) -> Form:
+def split_format_numbered(number: int) -> SplitFormat:
     """The form that a model names; UnsupportedError if there is none."""
     form = _NUMBERED.get(number)
     if form is None:

@@ -1,0 +1,125 @@
+"""Encoding in spans: one compiled call, without the GIL, from a batch of floats to its frames.
+
+For weights as they mostly are: the first plane holds exponents under Huffman codes, the others
+nothing that could be saved, or one value. What else there is goes the ordinary way.
+"""
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec import registry
+from densor.codec.planes.layout import LAYOUTS
+from densor.codec.planes.params import Classes, Parameters, pack
+from densor.codec.spans import table as t
+from densor.codec.spans.encode_kernels import CLASSES, PIECE, PIECES, encode_span, number_frames
+from densor.codec.spans.put import TABLE
+from densor.codec.spans.table import Bytes, Numbers
+
+_LAYOUTS = (
+    registry.LAYOUT_BYTE,
+    registry.LAYOUT_BF16,
+    registry.LAYOUT_WORD16,
+    registry.LAYOUT_FP32,
+)
+_LEAST = 1 << 12  # elements of a batch
+_LEAST_RUN = 64
+_local = threading.local()
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedSpan:
+    """A batch: its parameters, and its chunks as frames.
+
+    `parameters`: payload of the MODEL frame, None if no chunk uses it. `frames`: uint8[], the
+    frames one after the other, complete once they were numbered. `made`: int64[chunks, 3], of
+    each frame its offset in `frames`, its stored size, and whether it uses the parameters.
+    """
+
+    parameters: bytes | None
+    frames: Bytes
+    made: Numbers
+
+    def number(self, model: int) -> None:
+        """Completes the frames; `model`: what the batch's parameters are called in the archive."""
+        number_frames(self.frames, self.made, model)
+
+
+def frame_room(size: int, chunk: int) -> int:
+    """Bytes that the frames of a batch of `size` bytes in chunks of `chunk` bytes may take."""
+    return size + t.FRAME * -(-size // chunk)
+
+
+def encode_batch(
+    data: Bytes,
+    layout: int,
+    run: int,
+    rows: int,
+    classes: int = CLASSES,
+    careful: bool = True,
+    out: Bytes | None = None,
+) -> EncodedSpan | None:
+    """Encodes a batch of floats; None where it is not for this encoder.
+
+    `data`: uint8[], C-contiguous, whole elements of the layout of that number. A row has `run`
+    elements, a chunk `rows` rows. `classes`: codes at most, 1 or more; there will be 1 or 4.
+    `careful`: whether Zstandard may be tried elsewhere on what repeats. `out`: uint8[], memory for
+    the frames, of `frame_room` bytes at least; the result is a view of it then.
+    """
+    if layout not in _LAYOUTS or run < _LEAST_RUN or rows < 1 or classes < 1:
+        return None
+    size = LAYOUTS[layout].size
+    n = data.size // size
+    chunk = size * run * rows
+    if n < _LEAST or n * size != data.size or run > n or chunk > t.CHUNK_LIMIT:
+        return None
+    room = frame_room(data.size, chunk)
+    if out is None:
+        out = np.empty(room, np.uint8)
+    elif out.size < room:
+        raise ValueError("output buffer too small")
+    work = _work(-(-n // run), min(run * rows, n), size)
+    made = np.empty((-(-data.size // chunk), 3), np.int64)
+    lengths = np.zeros((CLASSES, 256), np.uint8)
+    most = CLASSES if classes > 1 else 1
+    found = encode_span(data, layout, size, run, rows, most, careful, out, made, lengths, *work)
+    if found < 0:
+        return None
+    end = int(made[-1, 0] + made[-1, 1]) + t.FRAME
+    parameters = _parameters(layout, run, lengths[:found]) if made[:, 2].any() else None
+    return EncodedSpan(parameters, out[:end], made)
+
+
+def _parameters(layout: int, run: int, lengths: npt.NDArray[np.uint8]) -> bytes:
+    count = len(lengths)
+    kinds = np.full(count, registry.CLASS_HUFFMAN, np.uint8)
+    first = Classes(kinds, np.zeros(count, np.uint8), lengths)
+    rest = (None,) * (LAYOUTS[layout].size - 1)
+    return pack(Parameters(LAYOUTS[layout], run, (first, *rest)))
+
+
+def _work(rows: int, elements: int, size: int) -> tuple[npt.NDArray[Any], ...]:
+    """Work space of this thread for a batch of so many rows, and elements of a chunk."""
+    needs = (rows, elements, size)
+    have: tuple[int, int, int] = getattr(_local, "needs", (0, 0, 0))
+    if any(a < b for a, b in zip(have, needs, strict=True)):
+        rows, elements, size = _local.needs = tuple(map(max, have, needs))
+        _local.arrays = (
+            np.empty(size * max(elements, 5 * PIECE * PIECES) + 4096, np.uint8),
+            np.empty(elements + 64, np.uint8),
+            np.empty(2 * elements + rows + 4096, np.uint8),
+            np.empty((CLASSES + 2, 256), np.int64),
+            np.empty((CLASSES, TABLE), np.uint8),
+            np.empty(CLASSES * 1024, np.uint32),
+            np.empty(64 + 1024, np.int64),
+            np.empty(4096, np.uint64),
+            np.empty(rows + 1536, np.uint32),
+            np.empty(4 * CLASSES, np.float64),
+            np.empty(t.EDGE + 8192, np.uint8),
+        )
+        _local.classes = np.empty(rows, np.uint8)
+    classes = _local.classes[: needs[0]]
+    return (classes, *_local.arrays)

@@ -1,0 +1,426 @@
+"""The compiled loops that encode a span: a batch of floats under one set of codes, as frames.
+
+Rows of like scale share a code. Their scale is the mean of their exponents, found by adding up;
+one-dimensional k-means (Lloyd) over it makes classes. Codes come from a sample of the rows, and
+have room for every symbol between the least and the greatest that occur.
+"""
+
+import numpy as np
+from numba import types
+
+from densor.codec import registry
+from densor.codec.planes.search_kernels import _entropy_bits, _tally
+from densor.codec.spans import table as t
+from densor.codec.spans.jit import once, part
+from densor.codec.spans.put import put_codes
+from densor.codec.spans.split import split_planes
+from densor.codec.spans.xxh3 import xxh3_64
+from densor.entropy.huffman.kernels import _assign_codes, best_lengths
+from densor.entropy.intrinsics import copy_bytes, load_u64, ones, store_u32, store_u64
+from densor.entropy.jit import I64, R8, W8, W32, W64, kernel
+
+CLASSES = 4
+PIECE, PIECES = 1024, 16  # elements of each piece of a sample
+_SAMPLE = 1 << 17  # elements that codes are made from, about, or a half or a quarter of all
+_TRAINING = 1024  # rows that classes are made from, about
+_LOOK = 64  # elements at the begin of each row that are searched for constant bits
+_CLASS_BITS = 1200.0  # what classes must save: their codes, the time to build tables
+_RAW, _CONSTANT, _REFUSED = 0, 1, -1  # what becomes of a plane; whether a batch is taken
+I64_2D = types.int64[:, ::1]
+F64 = types.float64[::1]
+
+_lengths_of = once(best_lengths.__wrapped__)
+
+
+@part
+def _repeats(sample, windows):
+    """Whether windows of 8 bytes at every 4th byte stood in the sample before: 1 in 100 of them."""
+    found = 0
+    windows[:] = np.uint64(0)
+    for i in range(0, sample.size - 7, 4):
+        window = load_u64(sample, i)
+        place = (window * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(52)
+        found += windows[place] == window
+        windows[place] = window
+    return found > sample.size // 400
+
+
+@once
+def _look(data, layout, size, careful, ways, planes, tallies, counts, words, addresses, edge):
+    """Judges a sample. Sets what becomes of each plane but the first; False to refuse."""
+    n = data.size // size
+    pieces = min(PIECES, n // PIECE)
+    taken = pieces * PIECE
+    sample = planes[4 * taken * size :][: taken * size]
+    for k in range(pieces):
+        begin = (n - PIECE) // max(pieces - 1, 1) * k
+        copy_bytes(sample, k * PIECE * size, data, begin * size, PIECE * size)
+    if careful and _repeats(sample, words[:4096]):
+        return False
+    split_planes(layout, size, sample, 0, taken, planes, taken, addresses, edge)
+    for p in range(size):
+        tallies[:1024] = np.uint32(0)
+        _tally(planes[p * taken : (p + 1) * taken], tallies[:1024])
+        for s in range(256):
+            counts[0, s] = tallies[s] + tallies[256 + s] + tallies[512 + s] + tallies[768 + s]
+            counts[1, s] = 0
+        bits = _entropy_bits(counts[0], counts[1]) / taken
+        if p == 0:
+            if bits > 7.8 or bits < 1.2 or counts[0, 0] * 50 > taken:
+                return False
+        elif bits >= 7.88:
+            ways[p] = _RAW
+        elif bits == 0.0:
+            ways[p] = _CONSTANT
+        else:
+            return False
+    return True
+
+
+@once
+def _row_scales(data, layout, size, run, ways, sums, planes, seen, addresses, edge):
+    """Sums of the scales of each row, and which scales occur.
+
+    The scale is the first plane without the sign, if that is in it. `seen`, int64[3]: the
+    least but 0, the greatest, whether 0 occurs. Returns the bits per element of raw planes that
+    are constant within rows.
+    """
+    n = data.size // size
+    mask = np.uint8(127 if size == 1 or layout == registry.LAYOUT_WORD16 else 255)
+    least = np.uint8(255)
+    greatest = np.uint8(0)
+    zero = np.uint8(255)
+    saved = 0
+    for r in range(sums.size):
+        count = min(run, n - r * run)
+        split_planes(layout, size, data, r * run * size, count, planes, run, addresses, edge)
+        row = planes[:count]
+        total = np.uint32(0)
+        for i in range(count):
+            s = row[i] & mask
+            total += np.uint32(s)
+            least = min(least, np.uint8(s - np.uint8(1)))  # 0 comes last
+            greatest = max(greatest, s)
+            zero = min(zero, s)
+        sums[r] = total
+        for p in range(1, size):
+            if ways[p] == _RAW and count >= _LOOK:
+                first = load_u64(planes, p * run)
+                varying = np.uint64(0)
+                for i in range(0, _LOOK, 8):
+                    word = load_u64(planes, p * run + i)
+                    varying |= word ^ ((word << np.uint64(8)) | (word >> np.uint64(56)))
+                    varying |= word ^ first
+                varying |= varying >> np.uint64(32)
+                varying |= varying >> np.uint64(16)
+                varying |= varying >> np.uint64(8)
+                saved += 8 - np.int64(ones(varying & np.uint64(255)))
+    seen[0] = np.int64(least) + 1
+    seen[1] = np.int64(greatest)
+    seen[2] = zero == 0
+    return saved / sums.size
+
+
+@part
+def _mean(sums, r, run, n):
+    return sums[r] / min(run, n - r * run)
+
+
+@part
+def _class_of(x, borders):
+    return np.int64(x > borders[0]) + np.int64(x > borders[1]) + np.int64(x > borders[2])
+
+
+@once
+def _find_classes(sums, run, n, floats):
+    """Borders between `CLASSES` classes of rows by their mean scale, to `floats[4:7]`."""
+    centres = floats[:CLASSES]
+    borders = floats[CLASSES : 2 * CLASSES]
+    members = floats[2 * CLASSES : 3 * CLASSES]
+    totals = floats[3 * CLASSES : 4 * CLASSES]
+    step = max(1, sums.size // _TRAINING)
+    mean = 0.0
+    squares = 0.0
+    rows = 0
+    for r in range(0, sums.size, step):
+        x = _mean(sums, r, run, n)
+        mean += x
+        squares += x * x
+        rows += 1
+    mean /= rows
+    deviation = np.sqrt(max(squares / rows - mean * mean, 0.0))
+    for c in range(CLASSES):
+        centres[c] = mean + deviation * (0.75 * c - 1.125)
+    for turn in range(7):
+        for c in range(CLASSES - 1):
+            borders[c] = (centres[c] + centres[c + 1]) / 2
+        if turn == 6:
+            break
+        members[:] = 0.0
+        totals[:] = 0.0
+        for r in range(0, sums.size, step):
+            x = _mean(sums, r, run, n)
+            c = _class_of(x, borders)
+            members[c] += 1.0
+            totals[c] += x
+        for c in range(CLASSES):
+            if members[c] > 0.0:
+                centres[c] = totals[c] / members[c]
+
+
+@once
+def _count_sample(data, layout, size, run, most, classes, counts, tallies, planes, addresses, edge):
+    """Histograms of the first plane by classes, from rows all over the batch; the share of all."""
+    n = data.size // size
+    step = max(4 if most == 1 else 2, n // _SAMPLE)
+    if size == 1:  # all 256 symbols occur
+        step = max(1, n // (4 * _SAMPLE))
+    tallies[:] = np.uint32(0)
+    for r in range(0, classes.size, step):
+        count = min(run, n - r * run)
+        split_planes(layout, size, data, r * run * size, count, planes, run, addresses, edge)
+        c = np.int64(classes[r])
+        _tally(planes[:count], tallies[1024 * c : 1024 * (c + 1)])
+    for c in range(CLASSES):
+        for s in range(256):
+            at = 1024 * c + s
+            counts[c, s] = tallies[at] + tallies[at + 256] + tallies[at + 512] + tallies[at + 768]
+    return step
+
+
+@once
+def _join_if_no_gain(counts, classes, step, zeros):
+    """How many classes are worth their codes and map: all, or one."""
+    apart = 0.0
+    zeros[:] = 0
+    for c in range(CLASSES):
+        apart += _entropy_bits(counts[c], zeros)
+    for s in range(256):
+        zeros[s] = counts[0, s] + counts[1, s]
+        counts[CLASSES, s] = counts[2, s] + counts[3, s]
+    together = _entropy_bits(zeros, counts[CLASSES])
+    if (together - apart) * step >= 2 * classes.size + _CLASS_BITS:
+        return CLASSES
+    for s in range(256):
+        counts[0, s] = zeros[s] + counts[CLASSES, s]
+    classes[:] = 0
+    return 1
+
+
+@once
+def _make_codes(counts, step, mask, seen, lengths, tables, packages, short, codes):
+    """Lengths and codes of a class, from its histogram in a sample.
+
+    A symbol of a scale that occurs somewhere has a code, whether or not the sample has it.
+    """
+    for s in range(256):
+        scale = s & mask
+        used = seen[0] <= scale <= seen[1] if scale > 0 else seen[2] != 0
+        counts[s] = counts[s] * step + 1 if used else 0
+    _lengths_of(counts, packages[:512], packages[512:], short[256:], short[:256], lengths)
+    _assign_codes(lengths, codes[256:], codes[:256])
+    for s in range(256):
+        code = np.int64(codes[s])
+        tables[s] = code >> 16
+        tables[256 + s] = code & 255
+        tables[512 + s] = (code >> 8) & 255
+
+
+@part
+def _group(plane, run, classes, counts, firsts, grouped):
+    """Copies rows class by class."""
+    n = plane.size
+    counts[:] = 0
+    for r in range(classes.size):
+        counts[classes[r]] += min(run, n - r * run)
+    firsts[0] = 0
+    for c in range(1, CLASSES):
+        firsts[c] = firsts[c - 1] + counts[c - 1]
+    for r in range(classes.size):
+        count = min(run, n - r * run)
+        c = classes[r]
+        copy_bytes(grouped, firsts[c], plane, r * run, count)
+        firsts[c] += count
+
+
+@once
+def _put_section(plane, run, classes, many, tables, counts, firsts, grouped, coded, words, sizes):
+    """The section of a plane by classes, to `coded`; returns its size."""
+    at = 0
+    symbols = plane
+    counts[:] = 0
+    counts[0] = plane.size
+    if many > 1:
+        _group(plane, run, classes, counts, firsts, grouped)
+        symbols = grouped[: plane.size]
+        for r in range(0, classes.size, 4):
+            byte = 0
+            for k in range(min(4, classes.size - r)):
+                byte |= np.int64(classes[r + k]) << (2 * k)
+            coded[at] = byte
+            at += 1
+    sizes_at = at
+    at += 16
+    for stream in range(4):
+        start = at
+        first = 0
+        buffer = np.uint64(0)
+        filled = np.uint64(0)
+        for c in range(many):
+            quarter = (counts[c] + 3) // 4
+            begin = first + min(stream * quarter, counts[c])
+            end = first + min((stream + 1) * quarter, counts[c])
+            at, buffer, filled = put_codes(
+                symbols[begin:end], tables[c], coded, at, buffer, filled, words, sizes
+            )
+            first += counts[c]
+        store_u64(coded, at, buffer)
+        at += np.int64(filled > np.uint64(0))
+        store_u32(coded, sizes_at + 4 * stream, np.uint32(at - start))
+    store_u64(coded, at, np.uint64(0))
+    return at + 8
+
+
+@part
+def _is_constant(plane):
+    varying = np.uint8(0)
+    for i in range(plane.size):
+        varying |= plane[i] ^ plane[0]
+    return varying == 0
+
+
+@part
+def _put_frame(out, at, stored, original):
+    """The header of a chunk's frame, but for its model and its check."""
+    store_u32(out, at, np.uint32(t.CHUNK))
+    store_u32(out, at + 4, np.uint32(stored))
+    store_u32(out, at + 8, np.uint32(original))
+    store_u32(out, at + 12, np.uint32(0))
+    store_u64(out, at + 16, xxh3_64(out[at + t.FRAME : at + t.FRAME + stored]))
+
+
+@once
+def _put_chunk(
+    data, begin, count, layout, size, run, ways, classes, many, tables, out, at, numbers, planes,
+    grouped, coded, words, sizes, edge,
+):  # fmt: skip
+    """A chunk with its frame to `out`; the end, negative if the chunk is raw, 0 to refuse."""
+    split_planes(layout, size, data, begin, count, planes, count, numbers[16:24], edge)
+    section = _put_section(
+        planes[:count], run, classes, many, tables, numbers[:4], numbers[8:12], grouped, coded,
+        words, sizes,
+    )  # fmt: skip
+    stored = 5 * size + section
+    for p in range(1, size):
+        if ways[p] == _CONSTANT:
+            if not _is_constant(planes[p * count : (p + 1) * count]):
+                return 0
+            stored += 1
+        else:
+            stored += count
+    original = size * count
+    if stored >= original:
+        copy_bytes(out, at + t.FRAME, data, begin, original)
+        _put_frame(out, at, original, original)
+        return -(at + t.FRAME + original)
+    head = at + t.FRAME
+    place = head + 5 * size
+    out[head] = registry.PLANE_CLASSES
+    store_u32(out, head + 1, np.uint32(section))
+    copy_bytes(out, place, coded, 0, section)
+    place += section
+    for p in range(1, size):
+        length = 1 if ways[p] == _CONSTANT else count
+        out[head + 5 * p] = ways[p]  # as modes are numbered
+        store_u32(out, head + 5 * p + 1, np.uint32(length))
+        copy_bytes(out, place, planes, p * count, length)
+        place += length
+    _put_frame(out, at, stored, original)
+    return place
+
+
+@kernel(
+    types.int64(
+        R8, types.int64, types.int64, types.int64, types.int64, types.int64, types.boolean,
+        W8, I64_2D, types.uint8[:, ::1], W8, W8, W8, W8, I64_2D, types.uint8[:, ::1], W32, I64,
+        W64, W32, F64, W8,
+    ),
+    counted=False,
+)  # fmt: skip
+def encode_span(
+    data, layout, size, run, rows, most, careful, out, made, lengths, classes, planes, grouped,
+    coded, counts, tables, tallies, numbers, words, sums, floats, edge,
+):  # fmt: skip
+    """Encodes a batch of floats as the frames of its chunks.
+
+    `data`: uint8[elements * size], at least 4096 elements; a row has `run` elements, at least
+    64, a chunk `rows` rows. `most`: 1, or 4 for up to as many classes. `careful`: whether
+    what may repeat, or is coded in less than a bit, is refused.
+
+    Results: `out`, uint8[], the frames one after the other, but for their model numbers and header
+    checks; `made`, int64[chunks, 3], of each frame its offset, its payload, and 1 if it uses the
+    batch's parameters, 0 if it is raw. `lengths`: uint8[4, 256], of the classes. Returns their
+    number, or -1 for a batch that is not for this kernel.
+
+    Work space: `classes`, uint8[rows in all]; `planes`, uint8[the greater of 5 * size * 16384 and a
+    chunk, and 64 * size]; `grouped`, uint8[elements of a chunk]; `coded`, uint8[twice as
+    many + 4096]; `counts`, int64[6, 256]; `tables`, uint8[4, TABLE]; `tallies`, uint32[4 * 1024];
+    `numbers`, int64[64 + 1024]; `words`, uint64[4096]; `sums`, uint32[rows in all, and 1024 + 512];
+    `floats`, float64[16]; `edge`, uint8[9 * 64 + 8192].
+    """
+    n = data.size // size
+    addresses = numbers[16:24]
+    ways = numbers[24:32]
+    seen = numbers[32:35]
+    codes = sums[classes.size :]
+    if not _look(
+        data, layout, size, careful, ways, planes, tallies, counts, words, addresses, edge
+    ):
+        return _REFUSED
+    scales = sums[: classes.size]
+    saved = _row_scales(data, layout, size, run, ways, scales, planes, seen, addresses, edge)
+    if saved > 0.016 * size:
+        return _REFUSED
+    classes[:] = 0
+    if most > 1:
+        _find_classes(scales, run, n, floats)
+        for r in range(classes.size):
+            classes[r] = _class_of(_mean(scales, r, run, n), floats[CLASSES : 2 * CLASSES])
+    step = _count_sample(
+        data, layout, size, run, most, classes, counts, tallies, planes, addresses, edge
+    )
+    many = _join_if_no_gain(counts, classes, step, counts[CLASSES + 1])
+    mask = 127 if size == 1 or layout == registry.LAYOUT_WORD16 else 255
+    if seen[1] <= seen[0] and seen[2] == 0:
+        return _REFUSED
+    for c in range(many):
+        _make_codes(
+            counts[c], step, mask, seen, lengths[c], tables[c], numbers[64:], edge[9 * 64 :], codes
+        )
+    at = 0
+    for chunk in range(made.shape[0]):
+        first = chunk * rows
+        last = min(first + rows, classes.size)
+        begin = first * run
+        end = _put_chunk(
+            data, begin * size, min(last * run, n) - begin, layout, size, run, ways,
+            classes[first:last], many, tables, out, at, numbers, planes, grouped, coded, words,
+            codes[:1024], edge,
+        )  # fmt: skip
+        if end == 0:
+            return _REFUSED
+        made[chunk, 0] = at
+        made[chunk, 1] = abs(end) - at - t.FRAME
+        made[chunk, 2] = end > 0
+        at = abs(end)
+    return many
+
+
+@kernel(types.void(W8, I64_2D, types.int64), counted=False)
+def number_frames(out, made, model):
+    """Completes the frames that `encode_span` made: their model number, and header checks."""
+    for chunk in range(made.shape[0]):
+        at = made[chunk, 0]
+        store_u32(out, at + 12, np.uint32(model if made[chunk, 2] != 0 else 0))
+        check = xxh3_64(out[at : at + 24]) & np.uint64(0xFFFFFFFF)
+        store_u32(out, at + 24, np.uint32(check))

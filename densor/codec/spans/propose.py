@@ -1,0 +1,32 @@
+"""Batches of floats, as `choose.py` knows them, for the span encoder."""
+
+from densor.codec import registry
+from densor.codec.batch import OWN, Batch, Chunk, CodedBatch
+from densor.codec.levels import Level
+from densor.codec.spans.encode import encode_batch, frame_room
+from densor.codec.spans.table import FRAME
+from densor.runtime.buffers import POOL
+
+
+def encode_span(batch: Batch, level: Level) -> CodedBatch | None:
+    """The batch as frames in memory of the pool; None where it is not for this encoder."""
+    kind = batch.kind
+    assert kind.layout is not None
+    run = kind.run
+    rows = batch.chunk_bytes // (run * kind.layout.size)
+    if rows < 1:
+        return None
+    step = rows * run * kind.layout.size
+    memory = POOL.take(frame_room(batch.data.size, step))
+
+    classes, careful = level.classes, level.try_zstd
+    encoded = encode_batch(batch.data, kind.layout.number, run, rows, classes, careful, memory)
+    if encoded is None:
+        POOL.give(memory)
+        return None
+    chunks = []
+    for number, (at, stored, own) in enumerate(encoded.made.tolist()):
+        payload = encoded.frames[at + FRAME : at + FRAME + stored]
+        original = min(step, batch.data.size - number * step)
+        chunks.append(Chunk(OWN if own else registry.MODEL_RAW, payload, original))
+    return CodedBatch(encoded.parameters, chunks, memory)

@@ -1,0 +1,143 @@
+"""Chunks gathered from the frames of an archive, until one compiled call decodes them together."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from densor.codec import registry
+from densor.codec.codec import Decoder
+from densor.codec.planes.decoder import PlanesDecoder
+from densor.codec.spans import decode as spans
+from densor.codec.spans.table import NOT_MINE, SpanParameters, chunk_table
+from densor.errors import TruncatedError
+from densor.formats.container import wire
+from densor.formats.container.chunk_decoders import decode_chunk
+from densor.formats.io.sources import Bytes, MemorySource, RandomSource, Source, take_into
+from densor.runtime.buffers import POOL
+from densor.runtime.lru import LruCache
+
+MIN_BYTES = 1 << 16  # original bytes of a chunk for which the kernel is loaded
+_ROOM = spans.SPAN + (1 << 16)  # bytes of the frames of a span
+_GAP = 1 << 16  # bytes between frames that are read for nothing
+_MAX_KNOWN = 64  # sets of parameters that are kept in the kernel's form
+
+
+class _Row(NamedTuple):
+    """A chunk: where its payload is, and what its header says."""
+
+    payload: int
+    stored: int
+    model: int
+    place: int
+    size: int
+
+
+class ParameterSets:
+    """The parameters of the latest spans in the kernel's form."""
+
+    def __init__(self) -> None:
+        self._known: LruCache[tuple[int, ...], SpanParameters] = LruCache(_MAX_KNOWN)
+
+    def of(self, decoders: dict[int, Decoder | None]) -> SpanParameters:
+        """Those of the chunks of a span, by the number that their headers name."""
+        models = {n: d.model for n, d in decoders.items() if isinstance(d, PlanesDecoder)}
+        key = tuple(sorted(models))
+        parameters = self._known.get(key)
+        if parameters is None:
+            parameters = SpanParameters.of(models)
+            self._known.put(key, parameters)
+        return parameters
+
+
+class Span:
+    """Chunks of one entry, in order; their payloads are yet to be checked."""
+
+    def __init__(self) -> None:
+        self.size = 0  # original bytes
+        self._rows: list[_Row] = []
+        self._decoders: dict[int, Decoder | None] = {}
+        self._data: Bytes | None = None
+        self._end = 0  # of the frames in memory of its own
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def has_room(self, header: wire.FrameHeader) -> bool:
+        """Whether a chunk still belongs to this span."""
+        small = self._end + wire.FRAME_SIZE + header.stored <= _ROOM
+        return not self._rows or (small and self.size + header.original <= spans.SPAN)
+
+    def take(self, source: Source, head: Bytes, stored: int) -> int:
+        """The payload that follows the header `head` in the source: where it begins in memory."""
+        if isinstance(source, MemorySource):
+            self._data, at = source.place()
+            if source.take(stored).size < stored:
+                raise TruncatedError("archive ends within a frame")
+            return at
+        if self._data is None:
+            self._data = POOL.take(max(_ROOM, wire.FRAME_SIZE + stored))
+        at = self._end + wire.FRAME_SIZE
+        self._data[self._end : at] = head
+        self._end = at + stored
+        if take_into(source, self._data[at : self._end]) < stored:
+            raise TruncatedError("archive ends within a frame")
+        return at
+
+    def follows(self, payload: int) -> bool:
+        """Whether a payload at this place of an archive is near enough to be read with these."""
+        if not self._rows:
+            return True
+        last = self._rows[-1]
+        return 0 < payload - last.payload - last.stored <= _GAP
+
+    def read(self, source: RandomSource) -> None:
+        """Reads the frames of chunks whose payloads were given by their places in an archive."""
+        first, last = self._rows[0], self._rows[-1]
+        begin = first.payload - wire.FRAME_SIZE
+        self._data = source.read_at(begin, last.payload + last.stored - begin)
+        self._rows = [row._replace(payload=row.payload - begin) for row in self._rows]
+
+    def add(self, header: wire.FrameHeader, payload: int, decoder: Decoder | None) -> None:
+        """Adds the chunk whose payload was taken."""
+        row = _Row(payload, header.stored, header.model, self.size, header.original)
+        self._rows.append(row)
+        self._decoders[header.model] = decoder
+        self.size += header.original
+
+    def decode(self, out: Bytes, known: ParameterSets) -> Bytes:
+        """Decodes all of it into `out`; raises what is wrong with the first chunk that fails."""
+        assert self._data is not None
+        parameters = known.of(self._decoders)
+        columns = np.array(self._rows, np.int64).T
+        decoder = spans.SpanDecoder(parameters, chunk_table(parameters, *columns))
+        count = len(self._rows)
+        if decoder.decode(self._data, 0, count, out):
+            decoder.decode_rest(self._data, 0, count, out)
+            for chunk in np.flatnonzero(decoder.status).tolist():
+                self._decode_alone(chunk, int(decoder.status[chunk]), out)
+        POOL.give(self._data)
+        return out
+
+    def _decode_alone(self, chunk: int, status: int, out: Bytes) -> None:
+        if status != NOT_MINE:
+            raise spans.error_of(status)
+        row = self._rows[chunk]
+        assert self._data is not None
+        payload = self._data[row.payload : row.payload + row.stored]
+        target = out[row.place : row.place + row.size]
+        decode_chunk(row.model, self._decoders[row.model], payload, target)
+
+
+def read_and_decode(span: Span, source: RandomSource, out: Bytes, known: ParameterSets) -> Bytes:
+    """Decodes chunks that were given by their places in an archive."""
+    span.read(source)
+    return span.decode(out, known)
+
+
+def in_spans(number: int, decoder: Decoder | None) -> bool:
+    """Whether chunks of this model are for the span decoder."""
+    if number == registry.MODEL_RAW:
+        return True
+    return (
+        isinstance(decoder, PlanesDecoder) and decoder.model.codec == registry.CODEC_PLANES_HUFFMAN
+    )
