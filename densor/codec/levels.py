@@ -29,42 +29,31 @@ class Level:
     images: Literal["gradient", "light", "full"] = "gradient"  # by gradients, or the mixing model
 
 
+def _balanced(zstd: int) -> Level:
+    """Contexts and rANS, where size counts as much as speed."""
+    return Level(
+        classes=8,
+        zstd=zstd,
+        try_zstd=True,
+        floats="scale_context",
+        planes="rans",
+        bytes="light",
+        images="light",
+    )
+
+
 _LEVELS = {
     1: Level(classes=1, zstd=1, try_zstd=False, spans=True),
     2: Level(classes=2, zstd=2, try_zstd=True, spans=True),
     3: Level(classes=4, zstd=3, try_zstd=True, spans=True),
     4: Level(classes=4, zstd=6, try_zstd=True),
-    5: Level(classes=4, zstd=9, try_zstd=True, bytes="light"),
-    6: Level(
-        classes=8,
-        zstd=12,
-        try_zstd=True,
-        floats="scale_context",
-        planes="rans",
-        bytes="light",
-        images="light",
-    ),
-    7: Level(
-        classes=8,
-        zstd=15,
-        try_zstd=True,
-        floats="scale_context",
-        planes="rans",
-        bytes="light",
-        images="light",
-    ),
-    8: Level(
-        classes=8,
-        zstd=17,
-        try_zstd=True,
-        floats="scale_context",
-        planes="rans",
-        bytes="light",
-        images="light",
-    ),
+    5: Level(classes=4, zstd=9, try_zstd=True, bytes="light", images="light"),
+    6: _balanced(12),
+    7: _balanced(15),
+    8: _balanced(17),
     9: Level(
         classes=8,
-        zstd=19,
+        zstd=SLOWEST_ZSTD,
         try_zstd=True,
         floats="float_cm",
         planes="rans",
