@@ -49,6 +49,7 @@ class FrameReader:
         self.at = at  # bytes of the archive read so far
         self.frames = 0  # read so far, with those that were passed over
         self._head = np.empty(0, np.uint8)  # of the latest frame, as it stands in the archive
+        self.waits = getattr(source, "waits", False)  # for bytes that another process may send
 
     @classmethod
     def of_archive(cls, source: Source) -> tuple["FrameReader", wire.Header]:
@@ -84,9 +85,12 @@ class FrameReader:
     def gather(self, header: wire.FrameHeader, span: "Span") -> int:
         """Takes the payload that follows its header to a span, which checks it when it decodes.
 
+        It is checked here too where more input may be waited for: damage is to be noticed before.
         Returns where it is there.
         """
         at = span.take(self._source, self._head, header.stored)
+        if self.waits:
+            wire.check_payload(header, span.payload(at, header.stored))
         self.at += header.stored
         self.frames += 1
         return at

@@ -83,6 +83,11 @@ class Span:
             raise TruncatedError("archive ends within a frame")
         return at
 
+    def payload(self, at: int, stored: int) -> Bytes:
+        """What was taken."""
+        assert self._data is not None
+        return self._data[at : at + stored]
+
     def follows(self, payload: int) -> bool:
         """Whether a payload at this place of an archive is near enough to be read with these."""
         if not self._rows:

@@ -230,6 +230,8 @@ class StreamReader:
             self._start_span(entry)
         self._count(header, entry)
         entry.span.add(header, self._frames.gather(header, entry.span), decoder)
+        if self._frames.waits:
+            self._start_span(entry)
         return True
 
     def _start_span(self, entry: _OpenEntry) -> None:

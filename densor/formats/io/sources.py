@@ -46,12 +46,20 @@ class MemorySource:
         return self._data, self._at
 
 
+def _seekable(file: BinaryIO) -> bool:
+    try:
+        return bool(file.seekable())
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
 class FileSource:
     """Bytes of a binary file object, which need not be seekable."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._readinto = getattr(file, "readinto", None)
+        self.waits = not _seekable(file)  # for more to come, maybe
 
     def take(self, count: int) -> Bytes:
         buffer = POOL.take(count)
