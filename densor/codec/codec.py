@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_check
 
 from densor.codec import registry
 from densor.codec.batch import Batch, Bytes, CodedBatch, Coding
+from densor.codec.blocks.block import CHUNK as BLOCKS_CHUNK
 from densor.codec.levels import Level
 from densor.errors import ArgumentError, FormatError, UnsupportedError
 
@@ -193,7 +194,7 @@ _ALL = (
         _R.CODEC_SCALE_CONTEXT, "scale_context", "scale contexts", _RANS, chunk=1 << 21, nests=True
     ),
     _codec(_R.CODEC_FLOAT_CM, "float_cm", "context mixing", _ARITHMETIC, chunk=1 << 23, nests=True),
-    _codec(_R.CODEC_BLOCKS, "blocks", "blocks", chunk=1 << 20),
+    _codec(_R.CODEC_BLOCKS, "blocks", "blocks", chunk=BLOCKS_CHUNK),
     _codec(_R.CODEC_SPARSE, "sparse", "sparse"),
     _codec(_R.CODEC_DELTA, "delta", "changes", needs_base=True),
     _planes(_R.CODEC_PLANES_RANS, "planes_rans", "byte planes", _OF_PLANES),

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import NamedTuple
 
-from densor.codec import registry
+from densor.codec.blocks.block import CHUNK as BLOCKS_CHUNK
 from densor.codec.blocks.block import Field
-from densor.codec.codec import CODECS
 from densor.codec.image.layout import Layout as Image
 from densor.codec.image.layout import fits, layout_of
 from densor.codec.planes import analyse
@@ -172,7 +171,7 @@ def kind_of_blocks(fields: tuple[Field, ...], row: int) -> Kind:
     most = max(1, _MAX_RUN // block)
     parts = -(-row // most)
     run = row // parts if row % parts == 0 else most
-    columns = row if row * block <= CODECS[registry.CODEC_BLOCKS].chunk else run
+    columns = row if row * block <= BLOCKS_CHUNK else run
     return Kind(None, run, fields=fields, columns=columns)
 
 

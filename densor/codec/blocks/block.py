@@ -10,6 +10,7 @@ import numpy.typing as npt
 from densor.codec import registry
 from densor.runtime.types import Bytes
 
+CHUNK = 1 << 20  # bytes of a chunk of blocks, about
 MAX_FIELDS = 8
 
 
