@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Unpack
 
@@ -63,7 +64,8 @@ def append(
         old = Archive(FileRandomSource(file), reading, given)
         try:
             chosen = replace(chosen, recovery=_recovery(file, chosen))
-            with whole_file(path, True, lambda: before.st_mode & 0o777) as out:
+            mode, same = before.st_mode & 0o777, partial(check_still_there, path, before)
+            with whole_file(path, True, lambda: mode, last_check=same) as out:
                 entry = _chosen(old, base_entry, most_hops)
                 base = None if entry is None else _EntryInArchive(old, entry)
                 grown = _with_file(ArchiveWriter(out, chosen), old, base, Path(source), name)
@@ -71,7 +73,6 @@ def append(
                     protect(out, 0, chosen.recovery)
                 if chosen.verify:
                     check_written(out, out.tell(), reading, given)
-                check_still_there(path, before)
         finally:
             old.close()
         return grown

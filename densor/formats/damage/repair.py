@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -65,11 +66,11 @@ def repair(
         if target is None and recovery is None and work.done.was_whole:
             return work.done
         goal = path if target is None else Path(target)
-        mode = before.st_mode & 0o777
-        with whole_file(goal, overwrite or target is None, lambda: mode) as out:
+        mode, same = before.st_mode & 0o777, partial(check_still_there, path, before)
+        replaces = overwrite or target is None
+        with whole_file(goal, replaces, lambda: mode, last_check=same) as out:
             work.write(out)
             _check_whole(FileRandomSource(out))
-            check_still_there(path, before)
     return work.done
 
 

@@ -94,12 +94,13 @@ def whole_file(
     overwrite: bool,
     mode: Callable[[], int | None] = lambda: None,
     sync: bool = True,
+    last_check: Callable[[], None] = lambda: None,
 ) -> Iterator[BinaryIO]:
     """A temporary file beside `path`, renamed to it at the end; removed on any exception.
 
     Only the owner can read it until it is whole. `mode`: asked then for its permissions, None for
     those of any new file. `sync`: whether it is on the disk when it gets its name; always where it
-    takes the place of another.
+    takes the place of another. `last_check`: called just before, and raises if it may not.
 
     FileError if `path` exists and `overwrite` is false, or for faults of the file system.
     """
@@ -126,6 +127,7 @@ def whole_file(
                 sync = sync or os.path.lexists(path)
                 if sync:
                     os.fsync(file.fileno())
+            last_check()
             move_into_place(temporary, path, overwrite, sync)
     except BaseException:
         with contextlib.suppress(OSError):  # such as a folder that may not be written
