@@ -19,7 +19,8 @@ from densor.runtime.lru import LruCache
 MIN_BYTES = 1 << 16  # original bytes of a chunk for which the kernel is loaded
 _ROOM = spans.SPAN + (1 << 16)  # bytes of the frames of a span
 _GAP = 1 << 16  # bytes between frames that are read for nothing
-_MAX_KNOWN = 64  # sets of parameters that are kept in the kernel's form
+MAX_CHUNKS = 1 << 12  # of a span, however small they are
+_MAX_KNOWN = 1 << 24  # bytes of parameters that are kept in the kernel's form
 
 
 class _Row(NamedTuple):
@@ -36,7 +37,9 @@ class ParameterSets:
     """The parameters of the latest spans in the kernel's form."""
 
     def __init__(self) -> None:
-        self._known: LruCache[tuple[int, ...], SpanParameters] = LruCache(_MAX_KNOWN)
+        self._known: LruCache[tuple[int, ...], SpanParameters] = LruCache(
+            _MAX_KNOWN, lambda parameters: parameters.heads.nbytes + parameters.lengths.nbytes
+        )
 
     def of(self, decoders: dict[int, Decoder | None]) -> SpanParameters:
         """Those of the chunks of a span, by the number that their headers name."""
@@ -64,8 +67,12 @@ class Span:
 
     def has_room(self, header: wire.FrameHeader) -> bool:
         """Whether a chunk still belongs to this span."""
+        if not self._rows:
+            return True
+        if len(self._rows) == MAX_CHUNKS or len(self._decoders) == registry.MODEL_WINDOW:
+            return False  # hostile archives may have any number of tiny ones
         small = self._end + wire.FRAME_SIZE + header.stored <= _ROOM
-        return not self._rows or (small and self.size + header.original <= spans.SPAN)
+        return small and self.size + header.original <= spans.SPAN
 
     def take(self, source: Source, head: Bytes, stored: int) -> int:
         """The payload that follows the header `head` in the source: where it begins in memory."""
