@@ -14,6 +14,7 @@ from densor.codec.kind import (
     kind_of_array,
     kind_of_blocks,
     kind_of_image,
+    kind_of_table,
     parts_of,
 )
 from densor.codec.levels import DEFAULT_LEVEL, Level, level_settings
@@ -24,6 +25,7 @@ from densor.float_formats import by_rows
 from densor.formats.io.sources import RandomSource, Source
 from densor.formats.parsers import (
     bmp,
+    csv,
     ctranslate2,
     gguf,
     idx,
@@ -52,6 +54,7 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("bmp", bmp.find),
     ("idx", idx.find),
     ("tiff", tiff.find),
+    ("csv", csv.find),
 )
 
 # Tensors up to so many bytes are joined with neighbours of the same type: matrices and vectors, of
@@ -202,6 +205,7 @@ def _joins(group: list[Stretch], stretch: Stretch, level: Level) -> bool:
         stretch.dtype == last.dtype
         and stretch.fields == last.fields
         and stretch.image is None
+        and stretch.table is None
         and last.image is None
         and stretch.offset == last.offset + last.size
         and stretch.size <= most
@@ -231,6 +235,8 @@ def kind_of_group(group: list[Stretch]) -> Kind:
     row = math.gcd(*(stretch.shape[-1] if stretch.shape else 1 for stretch in group))
     if first.fields:
         return kind_of_blocks(first.fields, row)
+    if first.table is not None:
+        return kind_of_table(first.table)
     if first.image is not None:
         return kind_of_image(first.image, first.size)
     if len(group) == 1:
