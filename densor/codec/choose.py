@@ -206,7 +206,9 @@ def _table(batch: Batch, level: Level) -> Coding:
     if batch.base is not None or batch.session is not None:
         return encode_batch(as_bytes, level)
     coded = _proposed(registry.CODEC_TABLE, batch, level).encode()
-    return Unless(coded, lambda way: _clearly_less(way, batch, level), lambda: encode_batch(as_bytes, level))
+    return Unless(
+        coded, lambda way: _clearly_less(way, batch, level), lambda: encode_batch(as_bytes, level)
+    )
 
 
 def _clearly_less(coded: CodedBatch, batch: Batch, level: Level) -> bool:

@@ -461,15 +461,16 @@ class Mixer:
         self.stream = Arithmetic(data)
         guesses: dict[int, int] = {}
         found: list[int] = []
-        for self.row in range(self.rows):
+        for row in range(self.rows):
+            self.row = row
             hashes = []
             for k, (parents, flags) in enumerate(self.contexts):
-                hashes.append(context_hash(mix(k + 1, flags), parents, flags, self.row, found))
+                hashes.append(context_hash(mix(k + 1, flags), parents, flags, row, found))
             place = (hashes[0] >> 20) % 2**18
-            if self.guessing and place in guesses:
-                if self.decide(self.find(hashes, 0), 1, 4, 0):
-                    found.append(guesses[place])
-                    continue
+            known = self.guessing and place in guesses
+            if known and self.decide(self.find(hashes, 0), 1, 4, 0):
+                found.append(guesses[place])
+                continue
             node = slot = 1
             length = word = 0
             while (length, word) not in self.code:

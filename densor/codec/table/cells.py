@@ -21,15 +21,15 @@ from densor.codec.table.dictionary import (
     cells_of_times,
 )
 from densor.codec.table.kernels import PADDING, intern, read_numbers, split_rows
-from densor.codec.table.layout import MAX_CELLS, Layout
+from densor.codec.table.layout import I32, I64, MAX_CELLS, Layout
 from densor.codec.table.packing import Packer
 from densor.codec.table.wire import Writer
 from densor.errors import FormatError
 
-I32, I64 = npt.NDArray[np.int32], npt.NDArray[np.int64]
-
 _MAX_SHARE_OF_PIECES = 0.3  # of the bytes; beyond, this is no table
 _MAX_SHARE_OF_OTHERS = 0.5  # of different cells, that are no number where the others are
+_MIN_SHARE_OF_VALUES = 0.35  # that differ, of the rows; then texts among them are odd
+_MAX_SHARE_OF_ODD = 0.005
 _TIMES = {20: (SECONDS_ZULU,), 19: (SECONDS, SECONDS_SPACE), 10: (DAYS,)}  # by length
 
 
@@ -37,17 +37,40 @@ _TIMES = {20: (SECONDS_ZULU,), 19: (SECONDS, SECONDS_SPACE), 10: (DAYS,)}  # by 
 class Rows:
     """A text in rows. `data` is padded; `starts`: int32[columns + 1, step], see `split_rows`.
 
-    `gaps`, `lengths`: int64, of pieces that are no row, and `pieces` their bytes.
+    `gaps`, `places`, `lengths`: int64, of pieces that are no row.
     """
 
     data: Bytes
+    layout: Layout
     named: bool
     rows: int
     starts: I32
     step: int
     gaps: I64
+    places: I64
     lengths: I64
-    pieces: bytes
+
+    @property
+    def pieces(self) -> bytes:
+        """The bytes of all pieces."""
+        spans = zip(self.places.tolist(), self.lengths.tolist(), strict=True)
+        return b"".join(self.data[at : at + length].tobytes() for at, length in spans)
+
+    def without(self, odd: npt.NDArray[np.bool_]) -> "Rows":
+        """The same with some rows as pieces; `odd`: bool[rows]."""
+        starts = self.starts.reshape(-1, self.step)
+        begins = starts[0, : self.rows].astype(np.int64)
+        sizes = starts[-1, : self.rows] + int(self.layout.returns) - begins
+        places = np.concatenate([self.places, begins[odd]])
+        lengths = np.concatenate([self.lengths, sizes[odd]])
+        order = np.argsort(places, kind="stable")
+        places, lengths = places[order], lengths[order]
+        kept = np.ascontiguousarray(starts[:, : self.rows][:, ~odd])
+        before = np.searchsorted(kept[0], places)
+        gaps = np.diff(before, prepend=0)
+        rows = kept.shape[1]
+        pieces = gaps, places, lengths
+        return Rows(self.data, self.layout, self.named, rows, kept.reshape(-1), rows, *pieces)
 
     def cells(self, column: int) -> "Cells":
         """The different cells of a column."""
@@ -80,12 +103,8 @@ def rows_of(data: Bytes, layout: Layout) -> Rows | None:
     found = lengths[:count].astype(np.int64)
     if int(found.sum()) > _MAX_SHARE_OF_PIECES * size or not rows:
         return None
-    spans = zip(places[:count].tolist(), found.tolist(), strict=True)
-    pieces = b"".join(padded[at : at + length].tobytes() for at, length in spans)
-    return Rows(
-        *(padded, named, int(rows), starts, step),
-        *(gaps[:count].astype(np.int64), found, pieces),
-    )
+    pieces = gaps[:count].astype(np.int64), places[:count].astype(np.int64), found
+    return Rows(padded, layout, named, int(rows), starts, step, *pieces)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +129,8 @@ class Cells:
         at = np.arange(int((lengths + 1).sum())) + np.repeat(places - begins, lengths + 1)
         found = self.data[at]
         found[begins + lengths] = terminator
-        return found.tobytes()
+        joined: bytes = found.tobytes()
+        return joined
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +161,14 @@ class Dictionary:
             return None
         others = self.order.size - self.values.size
         return np.concatenate([np.full(others, MISSING, np.int64), self.values])
+
+    def odd(self) -> npt.NDArray[np.bool_] | None:
+        """The few rows whose cell is a text where almost all are different numbers, bool[rows]."""
+        rows, others = self.cells.ids.size, self.order.size - self.values.size
+        if self.kind == TEXTS or not others or self.values.size < _MIN_SHARE_OF_VALUES * rows:
+            return None
+        found = self.ids < others
+        return found if 0 < np.count_nonzero(found) <= _MAX_SHARE_OF_ODD * rows else None
 
     def pack(self, packer: Packer) -> bytes:
         """As it stands in a chunk."""
@@ -261,15 +289,17 @@ def _begins(cells: Cells, length: int, quote: int) -> bool:
 
 def _times(text: npt.NDArray[np.uint8]) -> I64 | None:
     """Days, or seconds, of texts such as 2013-01-31 or 2013-01-31T10:00:00."""
-    digits = text[:, [0, 1, 2, 3, 5, 6, 8, 9, *([11, 12, 14, 15, 17, 18] * (text.shape[1] > 10))]]
-    digits = digits.astype(np.int64) - 48
+    columns = text[:, [0, 1, 2, 3, 5, 6, 8, 9, *([11, 12, 14, 15, 17, 18] * (text.shape[1] > 10))]]
+    digits = columns.astype(np.int64) - 48
     bad = ((digits < 0) | (digits > 9)).any(axis=1)
     digits[bad] = 0
     year = digits[:, :4] @ np.array([1000, 100, 10, 1])
     month, day = digits[:, 4] * 10 + digits[:, 5], digits[:, 6] * 10 + digits[:, 7]
     months = np.clip((year - 1970) * 12 + month - 1, -1969 * 12, 8029 * 12)
-    days = months.view("M8[M]").astype("M8[D]").view(np.int64) + np.clip(day, 1, 31) - 1
+    first = months.view("M8[M]").astype("M8[D]").view(np.int64)
+    days: I64 = first + np.clip(day, 1, 31) - 1
     if text.shape[1] == 10:
         return days
     clock = digits[:, 8:] @ np.array([36000, 3600, 600, 60, 10, 1])
-    return np.clip(days * 86400 + clock, -62135596800, 253402300799)
+    seconds: I64 = np.clip(days * 86400 + clock, -62135596800, 253402300799)
+    return seconds

@@ -4,13 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from densor.codec.table.layout import I32, I64
 from densor.codec.table.mixing_kernels import FIELDS, PARENTS
 from densor.codec.table.wire import Reader, Writer
 from densor.errors import FormatError, LimitError
-
-I32, I64 = npt.NDArray[np.int32], npt.NDArray[np.int64]
 
 SYMBOL, SUM, DIFFERENCE, CLOCK_SUM, CLOCK_DIFFERENCE = range(5)  # operations
 DAY = 1440  # minutes

@@ -7,7 +7,7 @@ import xxhash
 
 from densor.codec.batch import Bytes
 from densor.codec.codec import ChunkDecoder
-from densor.codec.table.contexts import I32, I64, Values, arrays_of, take_contexts
+from densor.codec.table.contexts import Values, arrays_of, take_contexts
 from densor.codec.table.dictionary import (
     Cells,
     cells_of_numbers,
@@ -15,7 +15,7 @@ from densor.codec.table.dictionary import (
     take_dictionary,
 )
 from densor.codec.table.kernels import PADDING, join_rows, joined_size
-from densor.codec.table.layout import MAX_BYTES, Layout
+from densor.codec.table.layout import I32, I64, MAX_BYTES, Layout
 from densor.codec.table.mixing import code_column
 from densor.codec.table.mixing_kernels import MAX_CONTEXTS
 from densor.codec.table.params import parse
@@ -47,7 +47,7 @@ _MAX_STEPS = 1 << 62
 
 
 class Column(NamedTuple):
-    """Cells, and which of them stands in each row, int32; a parent of others where it has values."""
+    """Cells, and which of them is in each row, int32; a parent of others where it has values."""
 
     cells: Cells
     ids: I32
@@ -119,10 +119,10 @@ class Columns:
         cells = take_dictionary(at, quote, rows, self._most)
         if method not in (SYMBOLS, STEPS):
             raise FormatError("table has an unknown kind of column")
-        if not cells.count and rows:
+        if not cells.size and rows:
             raise FormatError("column of a table has no cells")
         style = at.byte() if method == STEPS else 0
-        ids = self._symbols(at, cells.count)
+        ids = self._symbols(at, cells.size)
         if method == SYMBOLS:
             numbers = None if cells.numbers is None else cells.numbers[ids]
             return Column(cells, ids, Values(ids, numbers))
@@ -250,7 +250,7 @@ class Text:
         self._head = head
         self._ids = np.concatenate([column.ids for column in columns])
         sizes = [int(column.cells.offsets[-1]) for column in columns]
-        counts = [column.cells.count for column in columns]
+        counts = [column.cells.size for column in columns]
         self._bases = np.cumsum([0, *counts[:-1]]).astype(np.int64)
         begins = np.cumsum([0, *sizes])
         offsets = [c.cells.offsets[:-1] + b for c, b in zip(columns, begins, strict=False)]
@@ -287,4 +287,3 @@ class Text:
 def open_decoder(payload: bytes, _: object = None) -> TableDecoder:
     """The decoder of a MODEL frame's payload; FormatError or LimitError for a bad one."""
     return TableDecoder(parse(payload))
-

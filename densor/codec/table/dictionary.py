@@ -6,14 +6,12 @@ Both sides use the way from values to cells; only the encoder the way back.
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from densor.codec.batch import Bytes
 from densor.codec.table.kernels import PADDING, write_numbers
+from densor.codec.table.layout import I64
 from densor.codec.table.wire import Reader
 from densor.errors import FormatError
-
-I64 = npt.NDArray[np.int64]
 
 TEXTS, NUMBERS, DAYS, SECONDS, SECONDS_SPACE, SECONDS_ZULU = range(6)  # kinds of dictionaries
 MISSING = -(1 << 40)  # the number of a cell that is none
@@ -38,7 +36,7 @@ class Cells(NamedTuple):
     numbers: I64 | None = None
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """How many there are."""
         return self.offsets.size - 1
 
@@ -99,7 +97,7 @@ def joined(first: Cells, second: Cells) -> Cells:
     blob = np.concatenate([first.blob[:size], second.blob])
     offsets = np.concatenate([first.offsets[:-1], second.offsets + size])
     assert second.numbers is not None
-    numbers = np.concatenate([np.full(first.count, MISSING, np.int64), second.numbers])
+    numbers = np.concatenate([np.full(first.size, MISSING, np.int64), second.numbers])
     return Cells(blob, offsets, numbers)
 
 

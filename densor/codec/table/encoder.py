@@ -18,8 +18,6 @@ from densor.codec.table.cells import (
     rows_of,
 )
 from densor.codec.table.contexts import (
-    I32,
-    I64,
     MAX_VALUES,
     Context,
     Values,
@@ -30,7 +28,7 @@ from densor.codec.table.contexts import (
 from densor.codec.table.dictionary import NUMBERS
 from densor.codec.table.fitting import GUESSED, Fitted, Plan, Sample
 from densor.codec.table.functions import Functions
-from densor.codec.table.layout import MAX_BYTES, Layout
+from densor.codec.table.layout import I32, I64, MAX_BYTES, Layout
 from densor.codec.table.mixing import code_column
 from densor.codec.table.packing import Packer
 from densor.codec.table.params import pack
@@ -76,17 +74,16 @@ class Column:
         return None if self.symbols is None else Values(self.symbols, self.numbers)
 
 
-def column_of(rows: Rows, number: int, quote: int, packer: Packer) -> Column:
+def column_of(dictionary: Dictionary, packer: Packer) -> Column:
     """A column, with its dictionary coded."""
-    cells = rows.cells(number)
-    count = cells.places.size
+    cells = dictionary.cells
+    rows, count = cells.ids.size, cells.places.size
     if count == 1:
-        return Column(bytes([CONSTANT]) + cells.text(0), np.zeros(rows.rows, np.int32))
-    dictionary = dictionary_of(cells, quote)
+        return Column(bytes([CONSTANT]) + cells.text(0), np.zeros(rows, np.int32))
     steps = _as_steps(dictionary, packer)
     if steps is not None:
         return steps
-    if count > MAX_DIFFERENT * rows.rows and count > _MIN_DIFFERENT:
+    if count > MAX_DIFFERENT * rows and count > _MIN_DIFFERENT:
         return Column(bytes([TEXT]) + pack_texts(cells, cells.ids.astype(np.int64), packer))
     ids = dictionary.ids
     numbers = dictionary.numbers
@@ -146,8 +143,13 @@ class TableCoder:
             return chunk
 
     def _coded(self, rows: Rows) -> bytes:
-        layout, packer = self._layout, self._packer
-        columns = [column_of(rows, i, layout.quote, packer) for i in range(layout.columns)]
+        packer = self._packer
+        found = self._dictionaries(rows)
+        odd = [rows for rows in (dictionary.odd() for dictionary in found) if rows is not None]
+        if odd:
+            rows = rows.without(np.logical_or.reduce(odd))
+            found = self._dictionaries(rows)
+        columns = [column_of(dictionary, packer) for dictionary in found]
         coded = [i for i, column in enumerate(columns) if column.count > 1]
         records = {i: column.record for i, column in enumerate(columns) if column.count == 1}
         if coded and self._contexts:
@@ -155,6 +157,10 @@ class TableCoder:
         elif coded:
             records |= self._fast(columns, coded)
         return _joined(rows, records, packer)
+
+    def _dictionaries(self, rows: Rows) -> list[Dictionary]:
+        layout = self._layout
+        return [dictionary_of(rows.cells(i), layout.quote) for i in range(layout.columns)]
 
     # By context mixing
 
@@ -290,4 +296,3 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder:
     layout = batch.kind.table
     assert layout is not None
     return ChunkEncoder(TableCoder(layout, level), batch, level.zstd)
-

@@ -10,8 +10,6 @@ from densor.codec.table.contexts import (
     CLOCK_DIFFERENCE,
     CLOCK_SUM,
     DIFFERENCE,
-    I32,
-    I64,
     SUM,
     SYMBOL,
     Context,
@@ -20,7 +18,8 @@ from densor.codec.table.contexts import (
     values_of,
 )
 from densor.codec.table.dictionary import MISSING
-from densor.codec.table.fitting_kernels import context_cost, logarithms
+from densor.codec.table.fitting_kernels import context_cost
+from densor.codec.table.layout import I64
 from densor.codec.table.mixing_kernels import BEFORE_PREVIOUS, FIELDS, PARENTS, PREVIOUS
 
 OWN = (Context(), Context((), PREVIOUS), Context((), PREVIOUS | BEFORE_PREVIOUS))
@@ -64,7 +63,7 @@ class Sample:
             self._columns.append(Values(np.ascontiguousarray(column.symbols[chosen]), part))
             shares = (np.bincount(column.symbols, minlength=count) + 0.5) / (total + 0.5 * count)
             self._first.append(-np.log2(2 * shares))
-        self._logs = logarithms(self.rows + 2)
+        self._logs = np.log2(np.arange(self.rows + 2) + 2).astype(np.float32)
         bits = max(8, min(17, self.rows.bit_length()))
         self._contexts, self._pairs = np.empty(1 << bits, np.int32), np.empty(2 << bits, np.int32)
         self._known: dict[Parent, I64] = {}

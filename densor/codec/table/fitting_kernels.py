@@ -1,10 +1,9 @@
 """What the symbols of a column cost under contexts, estimated by counting as one would code."""
 
 import numba
-import numpy as np
 from numba import types
 
-from densor.codec.table.mixing_kernels import BEFORE_PREVIOUS, FIELDS, PARENTS, PREVIOUS, mix
+from densor.codec.table.mixing_kernels import BEFORE_PREVIOUS, PARENTS, PREVIOUS, mix
 from densor.entropy.jit import I32, I64, index, kernel
 
 int64 = numba.int64
@@ -54,8 +53,3 @@ def context_cost(context, parents, symbols, first, logs, contexts, pairs):
         last2 = last
         last = symbol
     return total
-
-
-def logarithms(count):
-    """float32[count]: log2(i + 2)."""
-    return np.log2(np.arange(count) + 2).astype(np.float32)

@@ -7,13 +7,13 @@ import numpy as np
 from densor.codec.table.contexts import (
     CLOCK_DIFFERENCE,
     DIFFERENCE,
-    I64,
     SYMBOL,
     Context,
     Parent,
     Values,
     arrays_of,
 )
+from densor.codec.table.layout import I64
 from densor.codec.table.mixing_kernels import PREVIOUS
 from densor.codec.table.symbol_kernels import find_exceptions
 

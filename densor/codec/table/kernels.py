@@ -63,8 +63,8 @@ def split_rows(
     `quote`: -1 for none; `returns`: whether lines end with a carriage return too. `starts`:
     int32[columns + 1, n] for at most n - 1 lines: where each cell begins; the last is one byte
     behind the end of the last cell. Of each piece, `gaps` is how many rows there are since the
-    one before, `places` where it begins, `lengths` its bytes. Behind `data[size - 1]` is a line feed. Returns the numbers of
-    rows and pieces.
+    one before, `places` where it begins, `lengths` its bytes. Behind `data[size - 1]` is a line
+    feed. Returns the numbers of rows and pieces.
     """
     step = starts.size // (columns + 1)
     row = int64(0)
@@ -120,8 +120,8 @@ def intern(data, starts, first, second, rows, slots, words, lengths, places, num
     """Numbers the cells of a column by their first occurrence; how many differ, -1 if too many.
 
     Its cells begin at `starts[first:]` and end a byte before `starts[second:]`. `slots`: int32,
-    twice as many as `places` or more, a power of two. Of each different cell: the first eight bytes,
-    length, and where it stands. `numbers`: int32[rows].
+    twice as many as `places` or more, a power of two. Of each different cell: its first eight
+    bytes, length, and where it stands. `numbers`: int32[rows].
     """
     mask = uint64(slots.size - 1)
     slots[:] = -1

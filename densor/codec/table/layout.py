@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+
 MAX_COLUMNS = 4096
 MAX_CELLS = 1 << 23  # of a chunk
 MAX_BYTES = 1 << 25  # of a chunk

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from densor.codec.batch import Bytes
 from densor.codec.byte_cm.kernels import end_coder, start_coder
 from densor.codec.table import mixing_kernels as kernels
+from densor.codec.table.layout import I64
 from densor.codec.table.mixing_kernels import (
     APM_ROWS,
     BUCKETS,
@@ -22,7 +23,6 @@ from densor.entropy.arithmetic.kernels import AT, STATE
 from densor.entropy.arithmetic.logistic import rate_table, squash_table, stretch_table
 from densor.runtime.memory import MEMORY
 
-I64 = npt.NDArray[np.int64]
 GUESSES = 1 << 18
 LEAST_LINES, ALL_LINES = 8, 21  # logarithms; 64 bytes each, of all contexts of a column
 _PIECE = 1 << 14  # rows after which an interrupt is noticed

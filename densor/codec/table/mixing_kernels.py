@@ -43,7 +43,7 @@ class Code(NamedTuple):
     lengths: npt.NDArray[np.int32]  # int32[n]
     codes: npt.NDArray[np.int64]  # int64[n], the first bit highest
     first: npt.NDArray[np.int64]  # int64[MAX_LENGTH + 2]: the first code of each length
-    count: npt.NDArray[np.int64]  # how many there are of it
+    counts: npt.NDArray[np.int64]  # how many there are of it
     offset: npt.NDArray[np.int64]  # where they begin in `symbols`
     symbols: npt.NDArray[np.int32]  # int32[n]: by length, then by number
 
@@ -106,7 +106,7 @@ def _hash_row(s, contexts, parents, rows, row, last, last2):
 
 @inlined
 def _find_lines(s, node):
-    """Finds the lines of all contexts for four decisions from `node` on; empties those of others."""
+    """Finds the lines of all contexts for four decisions from `node` on; empties others'."""
     count = s.hashes.size
     lines = s.lines.size // (LINE * count)
     for k in range(count):
@@ -195,7 +195,9 @@ def code_symbols(coding, s, t, code, contexts, parents, symbols, data, limit, be
             if guess:
                 _find_lines(s, int64(0))
                 bit = int64(coding and int64(symbols[index(row)]) == guess - 1)
-                bit = _decide(coding, s, t, data, bit, int64(1), int64(GUESS), int64(0), step, limit)
+                bit = _decide(
+                    coding, s, t, data, bit, int64(1), int64(GUESS), int64(0), step, limit
+                )
                 if bit:
                     symbols[index(row)] = guess - 1
                     last2 = last
@@ -218,7 +220,7 @@ def code_symbols(coding, s, t, code, contexts, parents, symbols, data, limit, be
             value = 2 * value + bit
             depth += 1
             ahead = value - code.first[index(depth)]
-            if ahead < code.count[index(depth)]:
+            if ahead < code.counts[index(depth)]:
                 symbol = int64(code.symbols[index(code.offset[index(depth)] + ahead)])
                 break
         symbols[index(row)] = symbol

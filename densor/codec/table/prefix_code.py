@@ -4,10 +4,9 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.table.kernels import huffman_lengths
+from densor.codec.table.layout import I64
 from densor.codec.table.mixing_kernels import MAX_LENGTH, Code
 from densor.errors import FormatError
-
-I64 = npt.NDArray[np.int64]
 
 
 def lengths_for(counts: I64) -> npt.NDArray[np.uint8]:

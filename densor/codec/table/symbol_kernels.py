@@ -55,9 +55,9 @@ def fill_table(code, table):
 
 @kernel(types.int64(CODE_TYPE, I32, R8, types.int64, I32))
 def take_codes(code, table, data, size, symbols):
-    """Reads codes from the first `size` bytes, behind which are eight more; where they end, in bits.
+    """Reads codes from the first `size` bytes, behind which are eight more.
 
-    Stops once it has read beyond the end.
+    Returns where they end, in bits. Stops once it has read beyond the end.
     """
     at = int64(0)
     for row in range(symbols.size):
@@ -72,7 +72,7 @@ def take_codes(code, table, data, size, symbols):
             while length <= MAX_LENGTH:
                 value = int64(word >> uint64(64 - length))
                 ahead = value - code.first[index(length)]
-                if ahead < code.count[index(length)]:
+                if ahead < code.counts[index(length)]:
                     symbol = int64(code.symbols[index(code.offset[index(length)] + ahead)])
                     break
                 length += 1

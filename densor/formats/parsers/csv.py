@@ -84,7 +84,10 @@ def _columns(line: bytes, separator: int, quote: int) -> int:
 def _names(lines: list[bytes], layout: Layout) -> bytes:
     """The first line, where no cell of it begins as a number does and some below it do."""
     first = lines[0]
-    if len(first) >= _MAX_NAMES or _columns(first, layout.separator, layout.quote) != layout.columns:
+    if (
+        len(first) >= _MAX_NAMES
+        or _columns(first, layout.separator, layout.quote) != layout.columns
+    ):
         return b""
     if bool(layout.returns) != first.endswith(b"\r"):
         return b""
@@ -98,7 +101,7 @@ def _numeric(cell: bytes) -> bool:
 
 
 def _stretches(head: Head, layout: Layout) -> list[Stretch]:
-    """The file in stretches that a chunk holds, cut at the ends of lines where they can be found."""
+    """The file in stretches that a chunk holds, cut at ends of lines where they can be found."""
     size = head.size
     if size is None or head.random is None or size <= MAX_BYTES:
         return [Stretch(0, size if size is not None else _UNKNOWN, "U8", (), table=layout)]
