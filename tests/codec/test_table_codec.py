@@ -12,7 +12,6 @@ from reference import codecs as reference_codecs
 from reference.reading import Refused
 from tables import RECORDS, broken, resealed, table
 
-import densor
 from densor.codec.batch import Batch
 from densor.codec.choose import encode_batch
 from densor.codec.kind import BYTES, kind_of_table
@@ -94,12 +93,6 @@ def test_chunks_are_decoded_by_several_threads_at_once() -> None:
 
 
 # Whole archives
-
-
-def archived(text: bytes, level: int) -> bytes:
-    archive = densor.compress(text, level)
-    assert densor.decompress(archive) == text
-    return archive
 
 
 @pytest.mark.parametrize("level", LEVELS)

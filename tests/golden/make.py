@@ -46,12 +46,14 @@ from reference import container  # noqa: E402
 from reference import planes as reference_planes  # noqa: E402
 from reference import planes_writer as reference  # noqa: E402
 from reference.planes_writer import Class  # noqa: E402
+from tables import RECORDS, broken, table  # noqa: E402
 
 import densor  # noqa: E402
 from densor.codec import choose  # noqa: E402
-from densor.codec.kind import BYTES, kind_of  # noqa: E402
+from densor.codec.kind import BYTES, kind_of, kind_of_table  # noqa: E402
 from densor.codec.planes import analyse  # noqa: E402
 from densor.formats.container import writer  # noqa: E402
+from densor.formats.parsers.csv import layout_of  # noqa: E402
 
 # Good archives, written by densor
 
@@ -290,6 +292,19 @@ def images() -> Iterator[tuple[str, bytes]]:
     yield "image-16-gradient", densor.compress(grey[:60].astype("<u2") * 3 + 300, 3)
 
 
+def tables() -> Iterator[tuple[str, bytes]]:
+    texts = [(name, RECORDS[name], level) for name, level in (("numbers", 3), ("times", 5))]
+    for level, name in ((3, "fast"), (5, "light"), (9, "full")):
+        texts.append((name, broken(table(90), 30), level))
+    with MonkeyPatch.context() as patch:
+        patch.setattr(choose, "_clearly_less", lambda *_: True)  # however small
+        for name, text, level in texts:
+            layout = layout_of(text.split(b"\n"))
+            assert layout is not None
+            rows = text, kind_of_table(layout)
+            yield f"table-{name}", archives.written({"rows": rows}, level=level)
+
+
 class Group(NamedTuple):
     """Archives that were made at once; each of `good` yields name and archive."""
 
@@ -305,6 +320,7 @@ GROUPS = (
     Group("0.3, points", (points,)),
     Group("0.3, text", (text,)),
     Group("0.4, images", (images,)),
+    Group("0.5, tables", (tables,)),
 )
 
 
