@@ -1,4 +1,4 @@
-"""How the last product learns from a text, in integers: kernels behind `head.py`, see docs/format/llm.md."""
+"""How the last product learns from a text, in integers: kernels behind `head.py`, see llm.md."""
 
 import numba
 import numpy as np

@@ -1,4 +1,4 @@
-"""What densor writes is what docs/format/container.md says: read by the reference decoder, table by table."""
+"""What densor writes is what container.md says: read by the reference decoder, table by table."""
 
 import io
 import json

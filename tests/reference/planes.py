@@ -1,4 +1,4 @@
-"""Byte planes by Huffman or by rANS: docs/format/container.md, section 7, and docs/format/planes_rans.md."""
+"""Byte planes by Huffman or by rANS: container.md, section 7, and planes_rans.md."""
 
 from dataclasses import dataclass
 

@@ -32,7 +32,7 @@ int64 = numba.int64
 
 DIRECT = 128  # tokens that are folded errors as they are; beyond, four to an octave, and low bits
 _FIRST = 1 << 16  # of rANS states, see docs/format/rans.md
-NO_COLOUR, GREEN, GREEN_MEAN, LIFTED, ORDERED = range(5)  # colour transforms, see docs/format/image.md
+NO_COLOUR, GREEN, GREEN_MEAN, LIFTED, ORDERED = range(5)  # colour transforms, see image.md
 
 
 class Shape(NamedTuple):

@@ -1,1 +1,1 @@
-"""Length-limited canonical Huffman coding of bytes, several symbols per look-up. See docs/format/notes.md."""
+"""Length-limited canonical Huffman coding of bytes, several symbols per look-up. See notes.md."""

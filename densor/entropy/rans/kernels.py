@@ -278,7 +278,7 @@ def _length(value):
 
 @kernel(types.int64(R16_2D, W8))
 def pack_freqs(freqs, out):
-    """Writes all contexts to `out`, uint8[], zeros; returns the bytes used. See docs/format/rans.md.
+    """Writes all contexts to `out`, uint8[], zeros; returns the bytes used. See rans.md.
 
     Room: 3 + 4 * 256 bytes for each context.
     """
