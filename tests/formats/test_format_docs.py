@@ -149,9 +149,7 @@ def modes(rows: Rows) -> dict[str, int]:
 
 
 def test_modes_of_planes() -> None:
-    for name, number in modes(
-        table(spec("planes_rans"), "0 raw", "1 byte, the value")
-    ).items():
+    for name, number in modes(table(spec("planes_rans"), "0 raw", "1 byte, the value")).items():
         assert number == getattr(registry, f"PLANE_{name.upper()}")
 
 
