@@ -1,4 +1,4 @@
-"""A slow decoder of tables, after densor/codec/table/spec.md and nothing else."""
+"""A slow decoder of tables, after docs/format/table.md and nothing else."""
 
 import datetime
 from collections.abc import Callable

@@ -1,1 +1,1 @@
-"""Tables as text: columns under each other's contexts. See spec.md."""
+"""Tables as text: columns under each other's contexts. See table.md."""

@@ -2,7 +2,7 @@
 
 A symbol is the path through a code tree. Each decision is predicted by counters under several
 contexts, which are values of columns before; a mixer weighs them, an APM corrects the result (M.
-Mahoney, PAQ). All arithmetic is in integers. See spec.md, whose names are used here.
+Mahoney, PAQ). All arithmetic is in integers. See docs/format/table.md, whose names are used here.
 """
 
 from typing import NamedTuple
