@@ -83,7 +83,7 @@ RECORDS = {
     "two cells": b"a,b\n" * 40 + b"b,a\n",
     "empty cells": b",,\n" * 50 + b"1,,\n",
     "constant": b"x|y|\n" * 300,
-    "quoted ends": b'1,"a\nb",3\n2,"c""d",4\n' * 30,
+    "quoted ends": b'1,"a\nb",3\n2,"c""d",4\n' * 60,
     "invalid UTF-8": b"1;\xff\xfe;3\n2;\x80;4\n" * 30,
 }
 

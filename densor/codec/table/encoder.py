@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import xxhash
 
-from densor.codec.batch import Batch, Bytes
+from densor.codec.batch import Batch, Bytes, Chunks, Coding
 from densor.codec.chunks import ChunkEncoder
 from densor.codec.levels import Level
 from densor.codec.table.cells import (
@@ -295,4 +295,25 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder:
     """An encoder for a text that is a table."""
     layout = batch.kind.table
     assert layout is not None
-    return ChunkEncoder(TableCoder(layout, level), batch, level.zstd)
+    return TableEncoder(TableCoder(layout, level), batch, level.zstd)
+
+
+class TableEncoder(ChunkEncoder):
+    """Codes chunks that end where lines do."""
+
+    def encode(self) -> Coding:
+        """Starts coding all chunks."""
+        submit, chunks = self.batch.workers.submit, self._chunks()
+        return Chunks(self.coder, [submit(self._store, chunk, i) for i, chunk in enumerate(chunks)])
+
+    def _chunks(self) -> list[Bytes]:
+        data, step = self.batch.data, self.batch.chunk_bytes or self.batch.data.size
+        chunks, at = [], 0
+        while at < data.size:
+            end = min(at + step, data.size)
+            if end < data.size:
+                ends = np.flatnonzero(data[end - step // 2 : end] == 10)
+                end = end - step // 2 + int(ends[-1]) + 1 if ends.size else end
+            chunks.append(data[at:end])
+            at = end
+        return chunks

@@ -9,7 +9,7 @@ from collections import Counter
 from densor.codec.table.layout import MAX_BYTES, MAX_COLUMNS, Layout
 from densor.formats.parsers.contents import Contents, Head, Stretch
 
-_SAMPLE = 1 << 16  # bytes that are looked at
+SAMPLE = 1 << 16  # bytes that are looked at
 _SEPARATORS = b",\t;|:"
 _MIN_ROWS = 8
 _MIN_SIZE = 1 << 10
@@ -21,16 +21,17 @@ _CONTROLS = bytes(c for c in range(32) if c not in b"\t\n\r")
 
 def find(head: Head) -> Contents | None:
     """The rows of a table; None if this does not look like one."""
-    sample = head.first(_SAMPLE)
+    sample = head.first(SAMPLE)
+    layout = layout_in(sample, len(sample) == head.size or len(sample) < SAMPLE)
+    return None if layout is None else Contents([], _stretches(head, layout))
+
+
+def layout_in(sample: bytes, whole: bool) -> Layout | None:
+    """The layout of a text by its first bytes, or `whole`; None where it is no table."""
     if len(sample) < _MIN_SIZE or any(control in sample for control in _CONTROLS):
         return None
     lines = sample.split(b"\n")
-    whole = len(sample) == head.size or len(sample) < _SAMPLE
-    lines = lines[:-1] if not whole or not lines[-1] else lines
-    layout = layout_of(lines)
-    if layout is None:
-        return None
-    return Contents([], [*_stretches(head, layout)])
+    return layout_of(lines[:-1] if not whole or not lines[-1] else lines)
 
 
 def layout_of(lines: list[bytes]) -> Layout | None:
@@ -107,9 +108,9 @@ def _stretches(head: Head, layout: Layout) -> list[Stretch]:
         return [Stretch(0, size if size is not None else _UNKNOWN, "U8", (), table=layout)]
     found, at = [], 0
     while size - at > MAX_BYTES:
-        look = at + MAX_BYTES - _SAMPLE
-        end = head.random.read_at(look, _SAMPLE).tobytes().rfind(b"\n")
-        length = MAX_BYTES - _SAMPLE + end + 1 if end >= 0 else MAX_BYTES
+        look = at + MAX_BYTES - SAMPLE
+        end = head.random.read_at(look, SAMPLE).tobytes().rfind(b"\n")
+        length = MAX_BYTES - SAMPLE + end + 1 if end >= 0 else MAX_BYTES
         found.append(Stretch(at, length, "U8", (), table=layout))
         at += length
     return [*found, Stretch(at, size - at, "U8", (), table=layout)]
