@@ -90,8 +90,8 @@ def pack_model(
     are coded against those of the same name, type and shape there where that is smaller, and
     whoever loads or unpacks the copy needs that folder too. `text` and `llm` are for config.json
     and the model card. There is no recovery data in such folders. The configuration of a model that
-    is quantised stays as it is, since engines take one method at a time. What was written is unpacked and
-    compared before the folder appears, unless `verify` is False. Raises a DensorError.
+    is quantised stays as it is, since engines take one method at a time. What was written is
+    unpacked and compared before the folder appears, unless `verify` is False. Raises a DensorError.
     """
     chosen = write_options(options, level=level, threads=threads, **keywords)
     if chosen.recovery is not None or chosen.dtype is not None:
@@ -379,8 +379,8 @@ pip install densor  # beside vLLM
 vllm serve {name}
 ```
 
-They are quantised with {method}, which vLLM applies as it does to the original. transformers loads the
-original only: see below.
+They are quantised with {method}, which vLLM applies as it does to the original. transformers
+loads the original only: see below.
 """
 
 

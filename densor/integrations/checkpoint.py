@@ -50,12 +50,12 @@ def archives_in(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted(path.glob(f"*{ARCHIVE}"))
 
 
-def check_shards(folder: str | os.PathLike[str], suffix: str = "", index: str = INDEX) -> None:
+def check_shards(folder: str | os.PathLike[str], suffix: str = "") -> None:
     """FileError unless all files that the index of a folder names are there.
 
     `suffix`: what stands behind their names, such as ".densor".
     """
-    listed = _json(Path(folder) / index).get("weight_map")
+    listed = _json(Path(folder) / INDEX).get("weight_map")
     if not isinstance(listed, dict):
         return
     missing: dict[str, list[str]] = {}
@@ -113,7 +113,9 @@ def weights(
     given = None if base is None else folder_of(base)
     for path in files:
         open_weights = _archive if os.fspath(path).endswith(ARCHIVE) else _safetensors
-        jobs += [job for name, job in open_weights(path, given, threads) if not (skip and skip(name))]
+        jobs += [
+            job for name, job in open_weights(path, given, threads) if not (skip and skip(name))
+        ]
     return ahead(jobs)
 
 

@@ -4,7 +4,6 @@ Written for vLLM 0.32. The loader is vLLM's own where no file is packed.
 """
 
 import copy
-import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +21,7 @@ from densor.errors import ArgumentError
 from densor.integrations import checkpoint
 
 NAME = "densor"
+_LOG_START = "counter_before_loading_weights"  # for what vLLM logs
 _KEYS = ("threads", "base")  # of `model_loader_extra_config`
 
 
@@ -87,11 +87,14 @@ class DensorModelLoader(DefaultModelLoader):  # type: ignore[misc]
     def _prepare_weights(self, model_name_or_path: str, *args: Any, **kwargs: Any) -> Any:
         archives = checkpoint.archives_in(model_name_or_path)
         if archives:
+            checkpoint.check_shards(model_name_or_path, ".densor")
             return model_name_or_path, [str(path) for path in archives], True, checkpoint.INDEX
+        if checkpoint.is_packed_folder(model_name_or_path):  # before vLLM finds the fault
+            checkpoint.check_shards(model_name_or_path)
         return super()._prepare_weights(model_name_or_path, *args, **kwargs)
 
     def _get_weights_iterator(self, source: Any) -> Iterator[tuple[str, Any]]:
-        folder, files, use_safetensors, index = self._prepare_weights(
+        folder, files, use_safetensors, _ = self._prepare_weights(
             source.model_or_path,
             source.subfolder,
             source.revision,
@@ -103,9 +106,9 @@ class DensorModelLoader(DefaultModelLoader):  # type: ignore[misc]
         if not use_safetensors or not (archives or packed):
             yield from super()._get_weights_iterator(source)
             return
-        if self.counter_before_loading_weights == 0.0:  # for vLLM's log
-            self.counter_before_loading_weights = time.perf_counter()
-        checkpoint.check_shards(folder, ".densor" if archives else "", os.path.basename(index))
+        if not getattr(self, _LOG_START, 0.0):
+            setattr(self, _LOG_START, time.perf_counter())
+        checkpoint.check_shards(folder, ".densor" if archives else "")
         found = checkpoint.weights(
             files,
             base=self._given.get("base"),

@@ -3,24 +3,24 @@
 Functions of two integers, the address of a job and the number of a part of it, that a `Team` calls.
 A job is an array of int64 with the addresses and sizes below; `matrix.py` proves that they fit.
 
-Layout. A tile is 8 rows by 64 columns; the tiles of 8 rows follow each other, so that a product reads
-one stream of whole cache lines. A tile has the planes of ranks, then, for FP16, those of sign and two
-mantissa bits, then 64 bytes of each row: sign and mantissa of BF16, the low byte of FP16.
+Layout. A tile is 8 rows by 64 columns; the tiles of 8 rows follow each other, so that a product
+reads one stream of whole cache lines. A tile has the planes of ranks, then, for FP16, those of sign
+and two mantissa bits, then 64 bytes of each row: sign and mantissa of BF16, the low byte of FP16.
 
 - 4 bits: 4 planes of 64 bytes with two rows each. Ranks of the 15 commonest exponents, 15 is an
   escape.
-- 3 bits: 2 planes with two bits of four rows each, 1 plane with the third bit of all eight. Ranks of
-  the 7 commonest exponents, 7 is an escape.
+- 3 bits: 2 planes with two bits of four rows each, 1 plane with the third bit of all eight. Ranks
+  of the 7 commonest exponents, 7 is an escape.
 
-Exponents of escapes lie in a stream of bytes per row, in the order of their places. The palette holds
-the exponents of ranks, 16 bytes four times over: those of BF16 rotated right by one bit, so that two
-selections of bits make both bytes of a weight; those of FP16 shifted to their place in the high byte.
-Byte p of 64 is of column 8 (p // 16) + p % 8, and 32 more where p % 16 > 7.
+Exponents of escapes lie in a stream of bytes per row, in the order of their places. The palette
+holds the exponents of ranks, 16 bytes four times over: those of BF16 rotated right by one bit, so
+that two selections of bits make both bytes of a weight; those of FP16 shifted to their place in the
+high byte. Byte p of 64 is of column 8 (p // 16) + p % 8, and 32 more where p % 16 > 7.
 
 Sums. A row and an input have 16 sums in FP32. Of each 32 columns, sum l gets the product of column
-2l + 1, then that of 2l, each a fused multiply-add; in the end sums are added 8 + 8, 4 + 4, 2 + 2 and
-1 + 1, then the bias. So results depend neither on the layout nor on the number of inputs, threads or
-parts.
+2l + 1, then that of 2l, each a fused multiply-add; in the end sums are added 8 + 8, 4 + 4, 2 + 2
+and 1 + 1, then the bias. So results depend neither on the layout nor on the number of inputs,
+threads or parts.
 """
 
 from typing import Any, NamedTuple
@@ -30,11 +30,25 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from densor.products.vector_kernels import COLUMNS, F32, I8, I16, I32, I64, V8, V16, VF, Emitter, number
+from densor.products.vector_kernels import (
+    COLUMNS,
+    F32,
+    I8,
+    I16,
+    I32,
+    I64,
+    V8,
+    V16,
+    VF,
+    Emitter,
+    number,
+)
 
 ROWS = 8  # of a tile
 # Fields of a job.
-PACKED, ESCAPES, STARTS, PALETTE, TILES, MATRIX_ROWS, MATRIX_COLUMNS, FILLER = range(8)  # the matrix
+PACKED, ESCAPES, STARTS, PALETTE, TILES, MATRIX_ROWS, MATRIX_COLUMNS, FILLER = range(
+    8
+)  # the matrix
 PARTS, INPUT, OUTPUT, BIAS, TOKENS, INPUT_STRIDE, OUTPUT_STRIDE = range(8, 15)  # strides in bytes
 FIELDS = 16
 
@@ -124,7 +138,9 @@ class _Product:
         wide = "avx512f" in e.features
         together = (_AT_A_TIME if wide else _IN_16)[self.batch]
         for start in range(0, ROWS, together):
-            sums = [[cgutils.alloca_once(b, VF) for _ in range(self.batch)] for _ in range(together)]
+            sums = [
+                [cgutils.alloca_once(b, VF) for _ in range(self.batch)] for _ in range(together)
+            ]
             for row in sums:
                 for place in row:
                     b.store(ir.Constant(VF, [0.0] * 16), place)

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from densor.errors import ArgumentError, ChecksumError
 from densor.products import entry_kernels as entry
 from densor.products import kernels
-from densor.products.kernels import COLUMNS, ROWS, Layout
+from densor.products.kernels import ROWS, Layout
 from densor.products.team import TEAM, parts_for, threads_of
+from densor.products.vector_kernels import COLUMNS
 
 Words = npt.NDArray[np.uint16]
 MAX_TOKENS = 8  # inputs that are multiplied at a time
@@ -85,6 +86,12 @@ class Matrix:
         else:
             self._pack(np.ascontiguousarray(words))
 
+    def __deepcopy__(self, memo: Any) -> "Matrix":
+        return self
+
+    def __reduce__(self) -> Any:
+        return Matrix, (self.unpack(), self.layout, self.threads)
+
     def _take(self, words: Words) -> None:
         self.memory = _aligned(self.rows * self.tiles * 2 * COLUMNS)
         held = self.memory.view(np.uint16).reshape(self.rows, -1)
@@ -148,7 +155,7 @@ class Matrix:
         IndexError for a number of no row.
         """
         numbers = np.ascontiguousarray(numbers, np.int64).reshape(-1)
-        if numbers.size and not (0 <= numbers.min() and numbers.max() < self.rows):
+        if numbers.size and not (numbers.min() >= 0 and numbers.max() < self.rows):
             raise IndexError("number of no row")
         if out is None:
             out = np.empty((numbers.size, self.columns), np.uint16)
@@ -221,10 +228,4 @@ def _in_palette(chosen: npt.NDArray[np.uint8], layout: Layout) -> npt.NDArray[np
     """16 bytes of the palette."""
     found = np.zeros(16, np.uint8)
     found[: chosen.size] = chosen << 2 if layout.half_floats else chosen >> 1 | (chosen & 1) << 7
-    return found
-
-
-def weights_of(array: Any) -> Words:
-    """An array of 16 bits as words."""
-    found: Words = np.ascontiguousarray(array).view(np.uint16)
     return found

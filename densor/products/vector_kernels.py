@@ -144,20 +144,26 @@ class Emitter:
         parts = []
         for start in range(0, 64, width):
             pick = lanes(range(start, start + width))
-            parts.append(self.call(name, kind, [self.b.shuffle_vector(v, v, pick) for v in (table, index)]))
+            parts.append(
+                self.call(name, kind, [self.b.shuffle_vector(v, v, pick) for v in (table, index)])
+            )
         return self._joined(parts)
 
     def _joined(self, parts):
         while len(parts) > 1:
             both = lanes(range(2 * parts[0].type.count))
-            parts = [self.b.shuffle_vector(*parts[i : i + 2], both) for i in range(0, len(parts), 2)]
+            parts = [
+                self.b.shuffle_vector(*parts[i : i + 2], both) for i in range(0, len(parts), 2)
+            ]
         return parts[0]
 
     def _lookup_anywhere(self, table, index):
         found = number(V8, 0)
         for entry in range(16):
             value = self.b.shuffle_vector(table, table, lanes([entry] * 64))
-            found = self.b.select(self.b.icmp_unsigned("==", index, number(V8, entry)), value, found)
+            found = self.b.select(
+                self.b.icmp_unsigned("==", index, number(V8, entry)), value, found
+            )
         return found
 
     def ones(self, mask):
@@ -238,7 +244,9 @@ class Emitter:
         pair = [self.b.bitcast(half, V8) for half in words]
         found = []
         for byte in (0, 1):
-            pick = [16 * q + 2 * (p % 8) + byte + 64 * (p // 8) for q in range(4) for p in range(16)]
+            pick = [
+                16 * q + 2 * (p % 8) + byte + 64 * (p // 8) for q in range(4) for p in range(16)
+            ]
             found.append(self.b.shuffle_vector(*pair, lanes(pick)))
         return found
 
@@ -249,7 +257,7 @@ class Emitter:
             pair = []
             for start in (1, 0):
                 some = b.shuffle_vector(words, words, lanes(range(start, 32, 2)))
-                pair.append(b.fpext(b.bitcast(some, ir.VectorType(F16, 16)), VF))
+                pair.append(self._half_to_float(some, VF))
             return pair
         if self.products == "dot":
             return b.bitcast(words, _VB)
@@ -282,7 +290,7 @@ class Emitter:
         """An FP32 as 16 bits, rounded to nearest, ties to even."""
         b = self.b
         if half_floats:
-            return b.bitcast(b.fptrunc(value, F16), I16)
+            return self._float_to_half(value)
         bits = b.bitcast(value, I32)
         odd = b.and_(b.lshr(bits, I32(16)), I32(1))
         rounded = b.lshr(b.add(bits, b.add(odd, I32(0x7FFF))), I32(16))
@@ -293,5 +301,45 @@ class Emitter:
         """16 bits as FP32."""
         b = self.b
         if half_floats:
-            return b.fpext(b.bitcast(word, F16), F32)
+            return self._half_to_float(word, F32)
         return b.bitcast(b.shl(b.zext(word, I32), I32(16)), F32)
+
+    def _has_halves(self):
+        """Whether the processor converts FP16; LLVM would call a library that may not be there."""
+        return self.family in ("aarch64", "arm64") or "f16c" in self.features
+
+    def _half_to_float(self, words, result):
+        """FP16, one or 16, as FP32."""
+        b = self.b
+        one = result is F32
+        if self._has_halves():
+            return b.fpext(b.bitcast(words, F16 if one else ir.VectorType(F16, 16)), result)
+        kind = I32 if one else V32
+
+        def of(value):
+            return I32(value) if one else number(V32, value)
+
+        wide = b.zext(words, kind)
+        rest = b.shl(b.and_(wide, of(0x7FFF)), of(13))
+        scale = F32(2.0**112) if one else ir.Constant(VF, [2.0**112] * 16)
+        scaled = b.bitcast(b.fmul(b.bitcast(rest, result), scale), kind)
+        special = b.icmp_unsigned(">=", rest, of(31 << 23))  # infinity and NaN
+        scaled = b.select(special, b.or_(scaled, of(0x7F800000)), scaled)
+        return b.bitcast(b.or_(scaled, b.shl(b.and_(wide, of(0x8000)), of(16))), result)
+
+    def _float_to_half(self, value):
+        """An FP32 as FP16, rounded to nearest, ties to even."""
+        b = self.b
+        if self._has_halves():
+            return b.bitcast(b.fptrunc(value, F16), I16)
+        bits = b.bitcast(value, I32)
+        sign = b.and_(b.lshr(bits, I32(16)), I32(0x8000))
+        rest = b.and_(bits, I32(0x7FFFFFFF))
+        odd = b.and_(b.lshr(rest, I32(13)), I32(1))
+        usual = b.lshr(b.add(rest, b.add(odd, I32((-112 << 23) + 0xFFF))), I32(13))
+        small = b.fadd(b.bitcast(rest, F32), F32(0.5))  # rounds where subnormals of FP16 end
+        small = b.sub(b.bitcast(small, I32), I32(0x3F000000))
+        found = b.select(b.icmp_unsigned("<", rest, I32(0x38800000)), small, usual)
+        found = b.select(b.icmp_unsigned(">=", rest, I32(0x47800000)), I32(0x7C00), found)
+        found = b.select(b.icmp_unsigned(">", rest, I32(0x7F800000)), I32(0x7E00), found)
+        return b.trunc(b.or_(found, sign), I16)
