@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+PLAIN = "plain folder "
 FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic"}
 PROMPTS = [[1, 5, 9, 77, 3], list(range(40)), [7] * 9]
 
@@ -283,7 +284,10 @@ def serve_one(work: Path, name: str) -> None:
             print(f"RESULT {type(error).__name__}: {str(error).replace(str(work), '...')}")
             return
         raise AssertionError("was served")
-    folder, options = (SAME[name][0], SAME[name][2]) if name in SAME else (name, {})
+    if name.startswith(PLAIN):
+        folder, options = name.removeprefix(PLAIN), {}
+    else:
+        folder, options = SAME[name][0], SAME[name][2]
     engine, tokens = served(work / folder, **options)
     if name == "packed":
         engine.collective_rpc("reload_weights")
@@ -334,7 +338,7 @@ def main() -> int:
     wrong = 0
     for name, (_, plain, _) in SAME.items():
         if plain not in expected:
-            expected[plain] = ran(work, plain)
+            expected[plain] = ran(work, PLAIN + plain)
             print(f"{plain} (plain): {expected[plain]}", flush=True)
         found = ran(work, name)
         same = found == expected[plain] and not found.startswith("FAILED")
