@@ -268,6 +268,7 @@ def read_table(
     rows: slice | None = None,
     where: str | Sequence[str] = (),
     to: Kind = "numpy",
+    threads: int | None = None,
     options: ReadOptions | None = None,
     **keywords: Unpack[ReadKeywords],
 ) -> Any:
@@ -283,7 +284,7 @@ def read_table(
 
     ArgumentError for a column that is not there, FileError where the file is no table.
     """
-    chosen = read_options(options, **keywords)
+    chosen = read_options(options, threads=threads, **keywords)
     conditions = [where] if isinstance(where, str) else list(where)
     with File(source, options=chosen) as file:
         archive = file.archive
