@@ -302,6 +302,13 @@ def read_table(
     return _as(values, to)
 
 
+def _for_polars(values: npt.NDArray[Any]) -> Any:
+    """What polars takes: texts as a list, times in units that it knows."""
+    if values.dtype == object:
+        return values.tolist()
+    return values.astype("M8[ms]") if values.dtype.kind == "M" else values
+
+
 def _as(values: dict[str, npt.NDArray[Any]], to: Kind) -> Any:
     if to == "numpy":
         return values
@@ -316,5 +323,5 @@ def _as(values: dict[str, npt.NDArray[Any]], to: Kind) -> Any:
     if to == "polars":
         import polars
 
-        return polars.DataFrame(values)
+        return polars.DataFrame({name: _for_polars(found) for name, found in values.items()})
     raise ArgumentError(f"unknown kind of table {to!r}; known are numpy, pandas, polars, arrow")
