@@ -6,6 +6,7 @@ An input is a model, the size of the output, a base and a payload, packed by `Ca
 import ctypes
 import struct
 import sys
+import zlib
 from collections.abc import Callable, Iterable
 from functools import cache
 from random import Random
@@ -23,6 +24,8 @@ from densor.codec.blocks.encoder import BlocksEncoder
 from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.choose import encode_batch
 from densor.codec.codec import decoder_for
+from densor.codec.deflate.encoder import DeflateCoder
+from densor.codec.deflate.stream import PNG, RAW, ZLIB, Stream
 from densor.codec.float_cm.encoder import FloatCmEncoder
 from densor.codec.history import History
 from densor.codec.image.encoder import GradientCoder
@@ -220,7 +223,7 @@ def _all_cases() -> list[Case]:
             low = low_coder(data, kind, _LEVEL)
             cases += _with(ScaleContextEncoder(kind, History(), low, repeats=False), data)
         cases += _with(SparseEncoder(data, kind, _LEVEL), data)
-    cases += [*_of_blocks(), *_of_changes(), *_of_text(), *_of_images()]
+    cases += [*_of_blocks(), *_of_changes(), *_of_text(), *_of_images(), *_of_streams()]
     return list(dict.fromkeys(cases))
 
 
@@ -267,6 +270,32 @@ def _of_images() -> list[Case]:
         cases += _with(ImageMixingCoder(layout, data, 12, 8), data)
         cases += _with(ImageMixingCoder(layout, data // 9 * 9, 2, 1), data // 9 * 9)
     return cases
+
+
+def _of_streams() -> list[Case]:
+    rows = np.zeros((20, 31), np.uint8)
+    rows[:, 0] = np.arange(20) % 5
+    rows[:, 1:] = random_state("fuzz streams").integers(0, 4, (20, 30))
+    text = b"a text that repeats itself, " * 12
+    cases: list[Case] = []
+    for form, raw in ((RAW, text), (ZLIB, text), (PNG, rows.tobytes())):
+        for level, strategy, memory in ((1, 0, 8), (6, 1, 9), (9, 0, 1), (6, 2, 8), (6, 3, 8)):
+            zlib_made = zlib.compressobj(
+                level, zlib.DEFLATED, -15 if form == RAW else 15, memory, strategy
+            )
+            made = zlib_made.compress(raw) + zlib_made.flush()
+            if form == PNG:
+                made = b"".join(_idat(made[i : i + 50]) for i in range(0, len(made), 50))
+            stream = Stream(PNG, 30, 3, Layout(10, 3)) if form == PNG else Stream(form)
+            data = np.frombuffer(made, np.uint8)
+            cases += _with(DeflateCoder(stream, _PLAIN), data)
+            cases += _with(DeflateCoder(stream, _LEVEL), data)
+    return cases
+
+
+def _idat(piece: bytes) -> bytes:
+    body = b"IDAT" + piece
+    return len(piece).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
 
 
 def seeds_of(codec: int) -> Callable[[], list[bytes]]:
@@ -408,6 +437,7 @@ TARGETS = (
     _codec("planes", registry.CODEC_PLANES_RANS, **_BIG),
     _codec("text", registry.CODEC_BYTE_CM, most_memory=1 << 26),
     _codec("image", registry.CODEC_IMAGE, most_memory=1 << 28),
+    _codec("deflate", registry.CODEC_DEFLATE, most_memory=1 << 28),
     Target("zstd", run_fixed, fixed_seeds, mutate_case, **_BIG),
     Target("rans", run_rans, rans_seeds, mutate_case),
     Target("huffman", run_huffman, huffman_seeds),

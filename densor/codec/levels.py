@@ -27,6 +27,7 @@ class Level:
     bytes: Literal["zstd", "light", "full"] = "zstd"  # the codec of plain bytes, or its model
     spans: bool = False  # whether the fast encoder of planes is taken where it can be
     images: Literal["gradient", "light", "full"] = "gradient"  # by gradients, or the mixing model
+    streams: Literal["none", "images", "all"] = "none"  # which DEFLATE streams are undone
 
 
 def _balanced(zstd: int) -> Level:
@@ -72,7 +73,9 @@ def level_settings(level: int, text: bool = False) -> Level:
     if settings is None:
         raise ArgumentError(f"level must be from 1 to 9, not {level!r}")
     settings = replace(
-        settings, images="gradient" if level < 5 else "light" if level < 9 else "full"
+        settings,
+        images="gradient" if level < 5 else "light" if level < 9 else "full",
+        streams="none" if level < 3 else "images" if level < 5 else "all",
     )
     return replace(settings, bytes="full") if text else settings
 

@@ -13,8 +13,10 @@ import io
 import json
 import struct
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 HERE = Path(__file__).parent
@@ -290,6 +292,51 @@ def images() -> Iterator[tuple[str, bytes]]:
     yield "image-16-gradient", densor.compress(grey[:60].astype("<u2") * 3 + 300, 3)
 
 
+def streams() -> Iterator[tuple[str, bytes]]:
+    """Files with streams of zlib, at settings of all kinds."""
+    y, x = np.mgrid[:40, :50]
+    rows = np.zeros((40, 151), np.uint8)
+    rows[:, 0] = np.arange(40) % 5
+    rows[:, 1:] = ((x + y)[..., None] // 3 + np.arange(3)).reshape(40, 150)
+    text = PROSE * 3
+    settings = (
+        (1, 0, 8),
+        (3, 1, 8),
+        (4, 0, 9),
+        (6, 1, 1),
+        (9, 0, 8),
+        (6, 2, 8),
+        (6, 3, 9),
+        (6, 4, 8),
+    )
+    for i, (level, strategy, memory) in enumerate(settings):
+        for name, raw, window in (("png", rows.tobytes(), 15), ("gzip", text, -15)):
+            deflater = zlib.compressobj(level, zlib.DEFLATED, window, memory, strategy)
+            made = deflater.compress(raw) + deflater.flush()
+            file = _png(made) if name == "png" else _gzip(text, made)
+            with TemporaryDirectory() as folder:
+                source, target = Path(folder, "file"), Path(folder, "archive")
+                source.write_bytes(file)
+                densor.compress_file(source, target, level=4 if name == "png" else 5)
+                yield f"deflate-{name}-{i}", target.read_bytes()
+
+
+def _png(stream: bytes) -> bytes:
+    head = struct.pack(">IIBBBBB", 50, 40, 8, 2, 0, 0, 0)
+    pieces = [stream[i : i + 400] for i in range(0, len(stream), 400)]
+    chunks = [(b"IHDR", head), *((b"IDAT", piece) for piece in pieces), (b"IEND", b"")]
+    parts = [
+        len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+        for kind, body in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def _gzip(text: bytes, stream: bytes) -> bytes:
+    head = struct.pack("<2sBBIBB", b"\x1f\x8b", 8, 8, 0, 0, 3) + b"prose.txt\0"
+    return head + stream + struct.pack("<II", zlib.crc32(text), len(text))
+
+
 class Group(NamedTuple):
     """Archives that were made at once; each of `good` yields name and archive."""
 
@@ -305,6 +352,7 @@ GROUPS = (
     Group("0.3, points", (points,)),
     Group("0.3, text", (text,)),
     Group("0.4, images", (images,)),
+    Group("0.4, streams", (streams,)),
 )
 
 

@@ -3,6 +3,7 @@
 The only place in the tests that knows how the encoders of all codecs are called.
 """
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,6 +19,8 @@ from densor.codec.blocks.block import Field
 from densor.codec.blocks.encoder import BlocksEncoder
 from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.codec import BaseDecoder, Decoder, decoder_for
+from densor.codec.deflate.encoder import DeflateCoder
+from densor.codec.deflate.stream import ZLIB, Stream
 from densor.codec.delta.encoder import DeltaEncoder
 from densor.codec.float_cm.encoder import FloatCmEncoder
 from densor.codec.history import History
@@ -181,6 +184,12 @@ def _image(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     return _batch(GradientCoder(Layout(shape[-1] if shape else 1, 1, SIZES[dtype]), data), data)
 
 
+def _deflate(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """The stream that zlib makes of the content."""
+    made = np.frombuffer(zlib.compress(data.tobytes() + b"and so on " * 20, 9), np.uint8)
+    return _batch(DeflateCoder(Stream(ZLIB), _FAST), made)
+
+
 _FLOATS = tuple(sorted(filter(by_rows, SIZES)))
 _NUMBERS = tuple(sorted(set(SIZES) - {"VOID"}))
 
@@ -225,4 +234,5 @@ CODECS = (
         has_reference=False,
     ),
     Codec(registry.CODEC_IMAGE, "image", ("U16", "U8"), _image),
+    Codec(registry.CODEC_DEFLATE, "deflate", ("bytes",), _deflate, memory=1 << 22),
 )
