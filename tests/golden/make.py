@@ -16,7 +16,6 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 HERE = Path(__file__).parent
@@ -51,7 +50,11 @@ from reference.planes_writer import Class  # noqa: E402
 
 import densor  # noqa: E402
 from densor.codec import choose  # noqa: E402
+from densor.codec.deflate.encoder import DeflateCoder  # noqa: E402
+from densor.codec.deflate.stream import PNG, RAW, ZLIB, Stream  # noqa: E402
+from densor.codec.image.layout import Layout  # noqa: E402
 from densor.codec.kind import BYTES, kind_of  # noqa: E402
+from densor.codec.levels import level_settings  # noqa: E402
 from densor.codec.planes import analyse  # noqa: E402
 from densor.formats.container import writer  # noqa: E402
 
@@ -293,48 +296,36 @@ def images() -> Iterator[tuple[str, bytes]]:
 
 
 def streams() -> Iterator[tuple[str, bytes]]:
-    """Files with streams of zlib, at settings of all kinds."""
+    """Streams of zlib at settings of all kinds: bare, with header, in chunks of PNG."""
     y, x = np.mgrid[:40, :50]
     rows = np.zeros((40, 151), np.uint8)
     rows[:, 0] = np.arange(40) % 5
     rows[:, 1:] = ((x + y)[..., None] // 3 + np.arange(3)).reshape(40, 150)
-    text = PROSE * 3
+    prose = (PROSE + PROSE.upper()) * 3  # repeats beyond the windows below
     settings = (
-        (1, 0, 8),
-        (3, 1, 8),
-        (4, 0, 9),
-        (6, 1, 1),
-        (9, 0, 8),
-        (6, 2, 8),
-        (6, 3, 9),
-        (6, 4, 8),
+        *((6, 2, 8), (3, 1, 8), (4, 0, 9), (6, 3, 9)),
+        *((9, 0, 8), (6, 1, 1), (6, 4, 8), (1, 0, 8)),
     )
     for i, (level, strategy, memory) in enumerate(settings):
-        for name, raw, window in (("png", rows.tobytes(), 15), ("gzip", text, -15)):
-            deflater = zlib.compressobj(level, zlib.DEFLATED, window, memory, strategy)
-            made = deflater.compress(raw) + deflater.flush()
-            file = _png(made) if name == "png" else _gzip(text, made)
-            with TemporaryDirectory() as folder:
-                source, target = Path(folder, "file"), Path(folder, "archive")
-                source.write_bytes(file)
-                densor.compress_file(source, target, level=4 if name == "png" else 5)
-                yield f"deflate-{name}-{i}", target.read_bytes()
+        form = i % 3
+        raw = rows.tobytes() if form == PNG else prose
+        window = -15 if form == RAW else 9 if form == ZLIB else 15 - i
+        deflater = zlib.compressobj(level, zlib.DEFLATED, window, memory, strategy)
+        made = deflater.compress(raw) + deflater.flush()
+        if form == PNG:
+            made = b"".join(_idat(made[k : k + 90]) for k in range(0, len(made), 90))
+        stream = Stream(form, 150, 3, Layout(50, 3)) if form == PNG else Stream(form)
+        coder = DeflateCoder(stream, level_settings(3 if form == PNG else 9))
+        chunk = np.frombuffer(made, np.uint8)
+        coder.decide([coder.count(chunk)])
+        payload = bytes(coder.encode(chunk, 0))
+        frames = [Frame(MODEL, coder.model()), Frame(CHUNK, payload, len(made), 16)]
+        yield f"deflate-{i}", bytes_archive(frames, made)
 
 
-def _png(stream: bytes) -> bytes:
-    head = struct.pack(">IIBBBBB", 50, 40, 8, 2, 0, 0, 0)
-    pieces = [stream[i : i + 400] for i in range(0, len(stream), 400)]
-    chunks = [(b"IHDR", head), *((b"IDAT", piece) for piece in pieces), (b"IEND", b"")]
-    parts = [
-        len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
-        for kind, body in chunks
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-def _gzip(text: bytes, stream: bytes) -> bytes:
-    head = struct.pack("<2sBBIBB", b"\x1f\x8b", 8, 8, 0, 0, 3) + b"prose.txt\0"
-    return head + stream + struct.pack("<II", zlib.crc32(text), len(text))
+def _idat(piece: bytes) -> bytes:
+    body = b"IDAT" + piece
+    return len(piece).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
 
 
 class Group(NamedTuple):
