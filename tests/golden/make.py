@@ -297,10 +297,11 @@ def images() -> Iterator[tuple[str, bytes]]:
 
 def streams() -> Iterator[tuple[str, bytes]]:
     """Streams of zlib at settings of all kinds: bare, with header, in chunks of PNG."""
-    y, x = np.mgrid[:40, :50]
-    rows = np.zeros((40, 151), np.uint8)
-    rows[:, 0] = np.arange(40) % 5
-    rows[:, 1:] = ((x + y)[..., None] // 3 + np.arange(3)).reshape(40, 150)
+    y, x = np.mgrid[:24, :30]
+    rows = np.zeros((24, 91), np.uint8)
+    rows[:, 0] = np.arange(24) % 5
+    noise = random_state("golden streams").integers(0, 4, (24, 30, 3))
+    rows[:, 1:] = ((x + y)[..., None] // 3 + noise).reshape(24, 90)
     prose = (PROSE + PROSE.upper()) * 3  # repeats beyond the windows below
     settings = (
         *((6, 2, 8), (3, 1, 8), (4, 0, 9), (6, 3, 9)),
@@ -314,8 +315,8 @@ def streams() -> Iterator[tuple[str, bytes]]:
         made = deflater.compress(raw) + deflater.flush()
         if form == PNG:
             made = b"".join(_idat(made[k : k + 90]) for k in range(0, len(made), 90))
-        stream = Stream(form, 150, 3, Layout(50, 3)) if form == PNG else Stream(form)
-        coder = DeflateCoder(stream, level_settings(3 if form == PNG else 9))
+        stream = Stream(form, 90, 3, Layout(30, 3)) if form == PNG else Stream(form)
+        coder = DeflateCoder(stream, level_settings(9))
         chunk = np.frombuffer(made, np.uint8)
         coder.decide([coder.count(chunk)])
         payload = bytes(coder.encode(chunk, 0))
