@@ -800,7 +800,8 @@ def test_chunks_by_hand_are_read() -> None:
     ("fields", "reason"),
     [
         ({"method": 0}, "unsupported"),
-        ({"method": 4}, "unsupported"),
+        ({"method": 4}, "format"),  # whose fields mean something else
+        ({"method": 5}, "unsupported"),
         ({"size": 3}, "format"),
         ({"size": 0}, "format"),
         ({"size": 16}, "format"),

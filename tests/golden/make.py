@@ -290,6 +290,13 @@ def images() -> Iterator[tuple[str, bytes]]:
     yield "image-16-gradient", densor.compress(grey[:60].astype("<u2") * 3 + 300, 3)
 
 
+# Changes of few elements, of densor 0.5
+
+
+def changes() -> Iterator[tuple[str, bytes]]:
+    yield "few", archives.sample("few").archive
+
+
 class Group(NamedTuple):
     """Archives that were made at once; each of `good` yields name and archive."""
 
@@ -305,6 +312,7 @@ GROUPS = (
     Group("0.3, points", (points,)),
     Group("0.3, text", (text,)),
     Group("0.4, images", (images,)),
+    Group("0.5, changes", (changes,)),
 )
 
 

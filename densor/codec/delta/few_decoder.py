@@ -1,4 +1,4 @@
-"""The decoding side of changes of few elements. See few_spec.md."""
+"""The decoding side of changes of few elements. See docs/format/delta_few.md."""
 
 import numpy as np
 
@@ -40,6 +40,7 @@ def apply(few: FewParameters, payload: Bytes, data: Bytes) -> None:
         few.token_starts,
         few.tokens.starts,
         few.tokens.counts,
+        np.empty((1 << few.block_bits) // 8 + 2, np.uint64),
     ):
         raise FormatError("chunk of changes is malformed")
     if target is not data:

@@ -1,4 +1,7 @@
-"""The coding side of changes of few elements: survey, fit, record, code. See few_spec.md."""
+"""The coding side of changes of few elements: survey, fit, record, code.
+
+See docs/format/delta_few.md.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +19,15 @@ from densor.codec.delta.few_params import CLASSES, UNIT, FewParameters
 from densor.codec.delta.tokens import DIFFERENCE
 from densor.entropy.rans import tables
 from densor.float_formats import number_format
+from densor.runtime.buffers import ThreadBuffers
 
-MAX_SHARE = 0.12  # of elements that change, beyond which other methods code faster and as well
+MAX_SHARE = 0.25  # of elements that change, beyond which other methods code faster and as well
 _MAX_CONTEXTS = 8
 _ROUNDS = 4  # of fitting rates and factors in turn
-_CHANGES_PER_BLOCK = 0.3  # that blocks are chosen to have, about
-_PARAMETER_BYTES = 300  # about
+_CHANGES_PER_BLOCK = 0.45  # that blocks are chosen to have, about
+_PARAMETER_BYTES = 80  # without tables of tokens, about
+_SAMPLED, _MIN_SAMPLED = 4, 1 << 15  # one in so many stretches is counted, from so many elements on
+_BUFFERS = ThreadBuffers()
 
 Counts = npt.NDArray[np.int64]
 
@@ -38,12 +44,16 @@ class Part:
     old: npt.NDArray[Any]
     all: Counts
     changed: Counts
-    number: int
+    positions: npt.NDArray[np.uint32]
     first: int = 0
     classes: Bytes | None = None
     counts: Bytes | None = None
-    positions: npt.NDArray[np.uint32] | None = None
     tokens: Bytes | None = None
+
+    @property
+    def number(self) -> int:
+        """Of elements that changed."""
+        return self.positions.size
 
 
 def _looked_at(dtype: str, size: int) -> tuple[int, int]:
@@ -69,16 +79,25 @@ class FewEncoder:
         self._seen = np.zeros((1, 256), np.int64)
         self._parameters: FewParameters | None = None
 
-    def survey(self, new: Bytes, old: Bytes) -> Part:
-        """Looks at a part, as many bytes as in the base. May run in several threads at once."""
+    def survey(self, new: Bytes, old: Bytes) -> Part | None:
+        """Looks at a part, as many bytes as in the base; None where too many elements differ.
+
+        May run in several threads at once.
+        """
         before, after = elements(old, self._size), elements(new, self._size)
         every = np.zeros(1 << self._bits, np.int64)
         changed = np.zeros(1 << self._bits, np.int64)
+        most = min(after.size, max(_MIN_SAMPLED, int(MAX_SHARE * after.size))) + 64
+        room = _BUFFERS.take("positions", 4 * most).view(np.uint32)
         number = 0
+        step = 1 if after.size < _MIN_SAMPLED else _SAMPLED
         if after.size:
             mask = (1 << self._bits) - 1
-            number = int(SURVEY[self._size](after, before, self._shift, mask, every, changed))
-        return Part(after, before, every, changed, number)
+            arguments = self._shift, mask, step, every, changed, room
+            number = int(SURVEY[self._size](after, before, *arguments))
+        if number < 0:
+            return None
+        return Part(after, before, every * step, changed, room[:number].copy())
 
     def fit(self, parts: Sequence[Part]) -> None:
         """Settles how often elements change, by bits of the base, up to a factor of each part."""
@@ -118,9 +137,7 @@ class FewEncoder:
         every = np.zeros((values, 256), np.int64)
         identity = np.arange(values).astype(np.uint8)
         for part in parts:
-            positions = np.flatnonzero(part.new != part.old).astype(np.uint32)
-            part.positions = positions
-            self._find_tokens(part, positions, identity, every)
+            self._find_tokens(part, identity, every)
         used = np.flatnonzero(every.any(axis=1))
         self._token_bits = 0.0
         if not used.size:
@@ -132,15 +149,13 @@ class FewEncoder:
         extra = float((every.sum(axis=0) * table.counts).sum())
         self._token_bits = min(grouping.bits, rough_bits(counts) * 1.02 + 500) + extra
 
-    def _find_tokens(
-        self, part: Part, positions: npt.NDArray[np.uint32], mapped: Bytes, seen: Counts
-    ) -> Bytes:
+    def _find_tokens(self, part: Part, mapped: Bytes, seen: Counts) -> Bytes:
         method = self._method
-        found = np.empty(positions.size, np.uint8)
+        found = np.empty(part.number, np.uint8)
         TOKENS[self._size](
             part.new,
             part.old,
-            positions,
+            part.positions,
             method.floats,
             method.bits,
             method.direct,
@@ -159,22 +174,20 @@ class FewEncoder:
         part.first = few_params.first_code(UNIT * part.number / max(1.0, float(part.all @ rates)))
         blocks = -(-part.new.size >> self._block_bits)
         part.classes, part.counts = np.empty(blocks, np.uint8), np.empty(blocks, np.uint8)
-        part.positions = np.empty(part.number, np.uint32)
         if part.new.size:
             RECORD[self._size](
-                part.new,
                 part.old,
                 self._shift,
                 (1 << self._bits) - 1,
                 rates,
                 self._block_bits,
                 few_params.first_seen(part.first),
+                part.positions,
                 part.classes,
                 part.counts,
-                part.positions,
                 self._counted,
             )
-        part.tokens = self._find_tokens(part, part.positions, self._mapped, self._seen)
+        part.tokens = self._find_tokens(part, self._mapped, self._seen)
 
     def decide(self) -> FewParameters:
         """Settles the parameters, once all parts were recorded."""
@@ -193,7 +206,7 @@ class FewEncoder:
         """The payload of a recorded part. May run in several threads at once."""
         few = self._parameters
         assert few is not None and part.classes is not None and part.counts is not None
-        assert part.positions is not None and part.tokens is not None
+        assert part.tokens is not None
         # A count takes 12 bits at most; a change 24, 12 and its extra bits
         extra = int(few.tokens.counts[part.tokens].sum(dtype=np.int64)) if part.number else 0
         bits = 12 * part.counts.size + (24 + 12) * part.number + extra + 16 * part.number

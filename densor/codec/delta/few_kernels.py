@@ -1,7 +1,7 @@
-"""Compiled loops for changes of few elements, see few_spec.md. Nothing here allocates or validates.
+"""Compiled loops for changes of few elements, see docs/format/delta_few.md. Nothing here allocates.
 
-Elements and those of the base are unsigned integers of 1, 2, 4 or 8 bytes. `rates`: uint32[2^B], how
-often elements change whose bits `b >> shift & mask` these are, in units of 2^-18; at least 1.
+Elements and those of the base are unsigned integers of 1, 2, 4 or 8 bytes. `rates`: uint32[2^B],
+how often elements change whose bits `b >> shift & mask` these are, in units of 2^-18; at least 1.
 """
 
 import numpy as np
@@ -20,6 +20,7 @@ _WINDOW = _U(64 << UNIT_BITS)  # beyond which what was seen is halved
 UPDATE_BITS = 11  # elements between updates
 _LOW = _U(1 << 31)  # the least state
 _PLACE_BITS = 24
+_WHOLE = _U(1 << 2 * _PLACE_BITS)
 _WORD = _U(0xFFFFFFFF)
 _EXTRA_PART = 16  # bits that are coded at a time
 
@@ -50,30 +51,68 @@ def _sum(old, begin, end, shift, mask, rates):
     return total
 
 
-def _survey(new, old, shift, mask, all_counts, changed_counts):
-    """Counts elements by their bits, and those that changed; returns how many of these."""
+@njit
+def _sums(old, begin, end, shift, mask, rates, sums):
+    """Fills `sums` with the units before each group of 8 elements; returns all of them."""
+    total = _0
+    group = 0
+    i = begin
+    while i + 8 <= end:
+        sums[group] = total
+        one = _U(rates[(_U(old[i]) >> shift) & mask]) + _U(rates[(_U(old[i + 1]) >> shift) & mask])
+        two = _U(rates[(_U(old[i + 2]) >> shift) & mask]) + _U(
+            rates[(_U(old[i + 3]) >> shift) & mask]
+        )
+        one += _U(rates[(_U(old[i + 4]) >> shift) & mask])
+        two += _U(rates[(_U(old[i + 5]) >> shift) & mask])
+        one += _U(rates[(_U(old[i + 6]) >> shift) & mask])
+        two += _U(rates[(_U(old[i + 7]) >> shift) & mask])
+        total += one + two
+        group += 1
+        i += 8
+    sums[group] = total
+    while i < end:
+        total += _U(rates[(_U(old[i]) >> shift) & mask])
+        i += 1
+    sums[group + 1] = total
+    return total
+
+
+def _survey(new, old, shift, mask, every, all_counts, changed_counts, positions):
+    """Fills `positions` of elements that changed and returns how many there are; -1 where there is
+    no room for all.
+
+    Counts by their bits those that changed, and all in one of `every` stretches of 64.
+    """
     shift, mask = _U(shift), _U(mask)
     found = 0
+    left = 1
     for begin in range(0, new.size, 64):
         end = min(begin + 64, new.size)
         different = new[0] ^ new[0]
         for i in range(begin, end):
             different |= new[i] ^ old[i]
-        for i in range(begin, end):
-            all_counts[(_U(old[i]) >> shift) & mask] += 1
+        left -= 1
+        if not left:
+            left = every
+            for i in range(begin, end):
+                all_counts[(_U(old[i]) >> shift) & mask] += 1
         if different:
+            if found + 64 > positions.size:
+                return -1
             for i in range(begin, end):
                 if new[i] != old[i]:
                     changed_counts[(_U(old[i]) >> shift) & mask] += 1
+                    positions[found] = i
                     found += 1
     return found
 
 
-def _record(new, old, shift, mask, rates, block_bits, first, classes, counts, positions, seen):
-    """Fills class and count of each block, and `positions` of what changed.
+def _record(old, shift, mask, rates, block_bits, first, positions, classes, counts, seen):
+    """Fills class and count of each block, given the positions of what changed.
 
     `first`: uint64[2], what counts as seen before: changes and those expected, in units. `seen`:
-    int64[64, 256] grows by each block's count under its class. Returns the number of positions.
+    int64[64, 256] grows by each block's count under its class.
     """
     shift, mask = _U(shift), _U(mask)
     size = 1 << block_bits
@@ -81,19 +120,13 @@ def _record(new, old, shift, mask, rates, block_bits, first, classes, counts, po
     scale = _quarters(happened) - _quarters(expected)
     every = (1 << (UPDATE_BITS - block_bits)) - 1
     at = 0
-    block = 0
-    for begin in range(0, new.size, size):
-        end = min(begin + size, new.size)
+    for block in range(classes.size):
+        begin = block * size
+        end = min(begin + size, old.size)
         total = _sum(old, begin, end, shift, mask, rates)
-        different = new[0] ^ new[0]
-        for i in range(begin, end):
-            different |= new[i] ^ old[i]
         count = 0
-        if different:
-            for i in range(begin, end):
-                if new[i] != old[i]:
-                    positions[at + count] = i
-                    count += 1
+        while at + count < positions.size and positions[at + count] < end:
+            count += 1
         at += count
         which = _class_of(total, scale)
         classes[block] = which
@@ -107,8 +140,6 @@ def _record(new, old, shift, mask, rates, block_bits, first, classes, counts, po
                 expected >>= _1
             happened = max(happened, _1)
             scale = _quarters(happened) - _quarters(expected)
-        block += 1
-    return at
 
 
 @njit
@@ -209,9 +240,9 @@ def _code(
                 before = sums[0]
                 if j > last - count:
                     before = sums[np.int64(positions[j - 1]) - begin + 1]
-                total = whole - before
-                low = ((sums[i - begin] - before) << _U(_PLACE_BITS)) // total
-                high = ((sums[i - begin + 1] - before) << _U(_PLACE_BITS)) // total
+                scaled = _WHOLE // (whole - before)
+                low = ((sums[i - begin] - before) * scaled) >> _U(_PLACE_BITS)
+                high = ((sums[i - begin + 1] - before) * scaled) >> _U(_PLACE_BITS)
                 state, at = _put(state, at, words, low, high - low, _U(_PLACE_BITS))
             last -= count
         which = np.int64(classes[block])
@@ -239,6 +270,7 @@ def _apply(
     token_starts,
     starts,
     extras,
+    sums,
 ):
     """Changes `data` from what it was to what it becomes; whether the stream was sound.
 
@@ -255,14 +287,16 @@ def _apply(
     at = 2
     if state < _LOW or state >> _U(63):
         return False
-    block = 0
-    for begin in range(0, data.size, size):
+    for block in range((data.size + size - 1) >> block_bits):
+        begin = block * size
         end = min(begin + size, data.size)
-        total = _sum(data, begin, end, shift, mask, rates)
+        total = _sums(data, begin, end, shift, mask, rates, sums)
         which = _class_of(total, scale)
         slot = state & _U(4095)
         count = 0
         if _U(count_starts[which, 1]) < _U(4096):
+            count = np.int64(_U(count_starts[which, 1]) <= slot)
+            count += np.int64(_U(count_starts[which, 2]) <= slot)
             while _U(count_starts[which, count + 1]) <= slot:
                 count += 1
             low = _U(count_starts[which, count])
@@ -277,33 +311,50 @@ def _apply(
         expected += total
         if count > end - begin:
             return False
-        i = begin
+        i = begin  # the first that may have changed
+        before = _0  # units of elements before it
+        groups = (end - begin + 7) >> 3
         while count:
             # Which one of those that are left
             if i >= end:
                 return False
             slot = state & _U((1 << _PLACE_BITS) - 1)
-            place = ((slot + _1) * total - _1) >> _U(_PLACE_BITS)
-            low = _0
-            high = _U(rates[(_U(data[i]) >> shift) & mask])
-            while high <= place:
-                i += 1
-                low = high
-                high += _U(rates[(_U(data[i]) >> shift) & mask])
-            start = (low << _U(_PLACE_BITS)) // total
-            freq = (high << _U(_PLACE_BITS)) // total - start
+            scaled = _WHOLE // (total - before)
+            group = 0
+            for g in range(1, groups):
+                ahead = max(sums[g], before) - before
+                group += np.int64((ahead * scaled) >> _U(_PLACE_BITS) <= slot)
+            at_group = begin + 8 * group
+            low = sums[group] if at_group > i else before
+            high = low
+            passed = 0
+            for k in range(8):
+                j = at_group + k
+                rate = _U(rates[(_U(data[min(j, end - 1)]) >> shift) & mask])
+                high += rate if i <= j < end else _0
+                further = ((high - before) * scaled) >> _U(_PLACE_BITS) <= slot
+                passed += np.int64(further)
+                low = high if further else low
+            i = at_group + passed
+            if i >= end:
+                return False
+            start = ((low - before) * scaled) >> _U(_PLACE_BITS)
+            high = low + _U(rates[(_U(data[i]) >> shift) & mask])
+            freq = (((high - before) * scaled) >> _U(_PLACE_BITS)) - start
+            before = high
             state = freq * (state >> _U(_PLACE_BITS)) + slot - start
             if state < _LOW:
                 if at >= words.size:
                     return False
                 state = state << _U(32) | _U(words[at])
                 at += 1
-            total -= high
             # How it has changed
             b = _U(data[i])
             context = np.int64(mapped[(b >> shift) & mask])
             slot = state & _U(4095)
-            token = 0
+            token = np.int64(_U(token_starts[context, 1]) <= slot)
+            token += np.int64(_U(token_starts[context, 2]) <= slot)
+            token += np.int64(_U(token_starts[context, 3]) <= slot)
             while _U(token_starts[context, token + 1]) <= slot:
                 token += 1
             if not token:  # of a context without frequencies
@@ -343,7 +394,6 @@ def _apply(
                 expected >>= _1
             happened = max(happened, _1)
             scale = _quarters(happened) - _quarters(expected)
-        block += 1
     return state == _LOW and at == words.size
 
 
@@ -353,15 +403,13 @@ def _per_size(function, signature):
 
 _I64_2D = types.int64[:, ::1]
 _RI64 = types.Array(types.int64, 1, "C", readonly=True)
-SURVEY = _per_size(_survey, lambda r, w: _int(r, r, _int, _int, I64, I64))
+SURVEY = _per_size(_survey, lambda r, w: _int(r, r, _int, _int, _int, I64, I64, W32))
 RECORD = _per_size(
-    _record, lambda r, w: _int(r, r, _int, _int, R32, _int, _R64, W8, W8, W32, _I64_2D)
+    _record, lambda r, w: types.void(r, _int, _int, R32, _int, _R64, R32, W8, W8, _I64_2D)
 )
 TOKENS = _per_size(
     _tokens,
-    lambda r, w: types.void(
-        r, r, R32, _bool, _int, _int, _int, _int, _int, R8, W8, _I64_2D
-    ),
+    lambda r, w: types.void(r, r, R32, _bool, _int, _int, _int, _int, _int, R8, W8, _I64_2D),
 )
 CODE = _per_size(
     _code,
@@ -372,6 +420,6 @@ CODE = _per_size(
 APPLY = _per_size(
     _apply,
     lambda r, w: _bool(
-        w, R32, _int, _int, R32, R8, _RI64, _int, _R64, _R16_2D, _R16_2D, _R64, R8
+        w, R32, _int, _int, R32, R8, _RI64, _int, _R64, _R16_2D, _R16_2D, _R64, R8, W64
     ),
 )

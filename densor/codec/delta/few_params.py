@@ -1,4 +1,7 @@
-"""Parameters of changes of few elements, as they stand in a MODEL frame. See few_spec.md."""
+"""Parameters of changes of few elements, as they stand in a MODEL frame.
+
+See docs/format/delta_few.md.
+"""
 
 import functools
 import struct
@@ -31,7 +34,8 @@ Starts = npt.NDArray[np.uint16]
 def decoded_rates(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
     """How often elements change, in units of 2^-18, from codes of an eighth octave."""
     octave, eighth = np.divmod(codes.astype(np.uint32), 8)
-    return np.maximum(1, (8 + eighth) << octave >> 4).astype(np.uint32)
+    rates: npt.NDArray[np.uint32] = np.maximum(1, (8 + eighth) << octave >> 4).astype(np.uint32)
+    return rates
 
 
 def rate_code(share: float) -> int:
