@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "version", "former"),
     ("options", "dtypes", "float_formats", "runtime"),
     ("entropy",),
-    ("llm",),
+    ("llm", "products"),
     ("codec",),
     ("formats",),
     ("files",),

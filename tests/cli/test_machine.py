@@ -13,7 +13,7 @@ from densor.cli import completion, machine, samples
 from densor.cli.dispatch import COMMANDS
 from densor.errors import ChecksumError
 
-from .conftest import Ran
+from .conftest import ROOT, Ran
 
 
 def test_doctor_tells_and_tests(cli: Callable[..., Ran]) -> None:
@@ -121,3 +121,11 @@ def test_bash_completes(words: str, wanted: set[str], cli: Callable[..., Ran]) -
     code += 'printf "%s\\n" "${COMPREPLY[@]}"'
     ran = subprocess.run(["bash", "-c", code], check=True, capture_output=True, text=True)
     assert set(ran.stdout.split()) == wanted
+
+
+def test_the_manual_is_up_to_date() -> None:
+    from densor.cli import manual
+
+    again = "make them again: python -m densor.cli.manual docs"
+    assert (ROOT / "docs" / "cli.md").read_text() == manual.markdown(), again
+    assert (ROOT / "docs" / "densor.1").read_text() == manual.manual_page(), again
