@@ -26,6 +26,9 @@ from densor.codec.choose import encode_batch
 from densor.codec.codec import decoder_for
 from densor.codec.deflate.encoder import DeflateCoder
 from densor.codec.deflate.stream import PNG, RAW, ZLIB, Stream
+from densor.codec.delta import few_params
+from densor.codec.delta.few_encoder import FewEncoder
+from densor.codec.delta.payload import FEW_CODED, HEAD
 from densor.codec.float_cm.encoder import FloatCmEncoder
 from densor.codec.history import History
 from densor.codec.image.encoder import GradientCoder
@@ -246,7 +249,27 @@ def _of_changes() -> list[Case]:
         near = data + np.uint8(1)
         for new in (changed, data, near):
             cases += _coded(new, kind_of(dtype, shape), 3, data)
-    return cases
+    return cases + [
+        case
+        for size, dtype in ((1, "I8"), (2, "BF16"), (4, "F32"), (8, "F64"))
+        for case in _of_few(size, dtype)
+    ]
+
+
+def _of_few(size: int, dtype: str) -> list[Case]:
+    """Few elements that differ, also by much."""
+    old = random_state("fuzz few", dtype).integers(0, 200, 900 * size).astype(np.uint8)
+    new = old.copy()
+    new[:: 23 * size] += 1
+    new[size - 1 :: 211 * size] ^= 0x81
+    encoder = FewEncoder(dtype, size)
+    part = encoder.survey(new, old)
+    assert part is not None
+    encoder.fit([part])
+    encoder.record(part)
+    model = few_params.pack(encoder.decide())
+    payload = HEAD.pack(0, FEW_CODED) + encoder.code(part)
+    return _cases(model, [(new.size, payload)], old.tobytes())
 
 
 def _of_text() -> list[Case]:

@@ -329,6 +329,13 @@ def _idat(piece: bytes) -> bytes:
     return len(piece).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
 
 
+# Changes of few elements, of densor 0.5
+
+
+def changes() -> Iterator[tuple[str, bytes]]:
+    yield "few", archives.sample("few").archive
+
+
 class Group(NamedTuple):
     """Archives that were made at once; each of `good` yields name and archive."""
 
@@ -344,7 +351,8 @@ GROUPS = (
     Group("0.3, points", (points,)),
     Group("0.3, text", (text,)),
     Group("0.4, images", (images,)),
-    Group("0.4, streams", (streams,)),
+    Group("0.5, streams", (streams,)),
+    Group("0.5, changes", (changes,)),
 )
 
 

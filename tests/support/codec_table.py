@@ -22,6 +22,10 @@ from densor.codec.codec import BaseDecoder, Decoder, decoder_for
 from densor.codec.deflate.encoder import DeflateCoder
 from densor.codec.deflate.stream import ZLIB, Stream
 from densor.codec.delta.encoder import DeltaEncoder
+from densor.codec.delta.few_encoder import FewEncoder
+from densor.codec.delta.few_params import pack as pack_few
+from densor.codec.delta.payload import FEW_CODED
+from densor.codec.delta.payload import HEAD as DELTA_HEAD
 from densor.codec.float_cm.encoder import FloatCmEncoder
 from densor.codec.history import History
 from densor.codec.image.encoder import GradientCoder
@@ -161,6 +165,24 @@ def _delta(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     return Coded(coder.model(), payload, data.tobytes(), base)
 
 
+def _few(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """Against a base that differs in every 29th element, mostly by a little."""
+    size = 4 if dtype == "C64" else min(SIZES[dtype], 8)
+    before = data.copy()
+    changed = before[: data.size // size * size].reshape(-1, size)[::29]
+    changed[:, 0] += 1
+    changed[::5, -1] ^= 0x41
+    encoder = FewEncoder("U8" if dtype == "bytes" else dtype, size)
+    part = encoder.survey(data, before)
+    assert part is not None
+    encoder.fit([part])
+    encoder.record(part)
+    model = pack_few(encoder.decide())
+    payload = DELTA_HEAD.pack(_OFFSET, FEW_CODED) + encoder.code(part)
+    base = bytes(_OFFSET) + before.tobytes() + b"behind"
+    return Coded(model, payload, data.tobytes(), base)
+
+
 def _byte_cm(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     """Zeros follow, since what would not become smaller is not coded in this way."""
     data = np.concatenate([data, np.zeros(data.size + 256, np.uint8)])
@@ -217,6 +239,7 @@ CODECS = (
     Codec(registry.CODEC_BLOCKS, "blocks", ("blocks",), _blocks),
     Codec(registry.CODEC_SPARSE, "sparse", _NUMBERS, _sparse),
     Codec(registry.CODEC_DELTA, "delta", _NUMBERS, _delta),
+    Codec(registry.CODEC_DELTA, "delta of few", ("BF16", "F32", "F8_E4M3", "I64"), _few),
     Codec(
         registry.CODEC_BYTE_CM,
         "byte context mixing",
