@@ -151,8 +151,9 @@ def tokens_per_second(name: str, threads: int) -> None:
         model.tie_weights()
         with torch.no_grad():
             for seed, parameter in enumerate(model.parameters()):
-                shape = parameter.shape if parameter.dim() > 1 else (1, *parameter.shape)
-                parameter.copy_(as_torch(weights(*shape, seed)).reshape(parameter.shape))
+                rows, columns = parameter.numel() // parameter.shape[-1], parameter.shape[-1]
+                made = as_torch(weights(rows, columns, seed))
+                parameter.copy_(made.reshape(parameter.shape))
         models[way] = model.eval()
     start = time.perf_counter()
     densor.torch.pack_module(models["product"], mode="product")
