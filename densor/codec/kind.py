@@ -13,6 +13,7 @@ from densor.codec.image.layout import Layout as Image
 from densor.codec.image.layout import fits, layout_of
 from densor.codec.planes import analyse
 from densor.codec.planes.layout import Layout, layout_for
+from densor.codec.table.layout import Layout as Table
 from densor.dtypes import INTEGERS, coding_of
 from densor.float_formats import PAIRS, by_rows
 
@@ -32,6 +33,7 @@ class Data(Enum):
     BLOCKS = auto()  # of several fields
     IMAGE = auto()  # rows of samples
     STREAM = auto()  # of DEFLATE
+    TABLE = auto()  # a table as text
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Kind:
     (rows, columns) each, that those of this stretch make up, one after the other; what is longer
     than one chunk has one part only. `columns`: of blocks, how many make a row. `image`: how rows
     of samples lie, `guessed` from type and shape or as a format has it; all else then says what
-    they are beside that. `stream`: one whole DEFLATE stream.
+    they are beside that. `stream`: one whole DEFLATE stream. `table`: how cells lie in a text.
     """
 
     layout: Layout | None
@@ -55,6 +57,7 @@ class Kind:
     image: Image | None = None
     guessed: bool = False
     stream: Stream | None = None
+    table: Table | None = None
 
     @property
     def unit(self) -> int:
@@ -74,6 +77,8 @@ class Kind:
             return Data.IMAGE
         if self.fields:
             return Data.BLOCKS
+        if self.table is not None:
+            return Data.TABLE
         if self.layout is None:
             return Data.BYTES
         return Data.MATRICES if self.parts and by_rows(self.dtype) else Data.ELEMENTS
@@ -95,6 +100,11 @@ class Kind:
 
 
 BYTES = Kind(None)
+
+
+def kind_of_table(layout: Table) -> Kind:
+    """How to treat a text that is a table."""
+    return Kind(None, table=layout)
 
 
 class Segment(NamedTuple):

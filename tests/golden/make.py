@@ -47,16 +47,18 @@ from reference import container  # noqa: E402
 from reference import planes as reference_planes  # noqa: E402
 from reference import planes_writer as reference  # noqa: E402
 from reference.planes_writer import Class  # noqa: E402
+from tables import RECORDS, broken, table  # noqa: E402
 
 import densor  # noqa: E402
 from densor.codec import choose  # noqa: E402
 from densor.codec.deflate.encoder import DeflateCoder  # noqa: E402
 from densor.codec.deflate.stream import PNG, RAW, ZLIB, Stream  # noqa: E402
 from densor.codec.image.layout import Layout  # noqa: E402
-from densor.codec.kind import BYTES, kind_of  # noqa: E402
+from densor.codec.kind import BYTES, kind_of, kind_of_table  # noqa: E402
 from densor.codec.levels import level_settings  # noqa: E402
 from densor.codec.planes import analyse  # noqa: E402
 from densor.formats.container import writer  # noqa: E402
+from densor.formats.parsers.csv import layout_of  # noqa: E402
 
 # Good archives, written by densor
 
@@ -336,6 +338,19 @@ def changes() -> Iterator[tuple[str, bytes]]:
     yield "few", archives.sample("few").archive
 
 
+def tables() -> Iterator[tuple[str, bytes]]:
+    texts = [(name, RECORDS[name], level) for name, level in (("numbers", 3), ("times", 5))]
+    for level, name in ((3, "fast"), (5, "light"), (9, "full")):
+        texts.append((name, broken(table(90), 30), level))
+    with MonkeyPatch.context() as patch:
+        patch.setattr(choose, "_clearly_less", lambda *_: True)  # however small
+        for name, text, level in texts:
+            layout = layout_of(text.split(b"\n"))
+            assert layout is not None
+            rows = text, kind_of_table(layout)
+            yield f"table-{name}", archives.written({"rows": rows}, level=level)
+
+
 class Group(NamedTuple):
     """Archives that were made at once; each of `good` yields name and archive."""
 
@@ -353,6 +368,7 @@ GROUPS = (
     Group("0.4, images", (images,)),
     Group("0.5, streams", (streams,)),
     Group("0.5, changes", (changes,)),
+    Group("0.5, tables", (tables,)),
 )
 
 

@@ -13,6 +13,7 @@ from reference import (
     planes,
     scale_context,
     sparse,
+    table,
 )
 from reference.reading import Refused, fail
 
@@ -39,6 +40,7 @@ _OUTERMOST: dict[int, Parse] = {
     sparse.CODEC: lambda payload: sparse.parse_model(payload, _parse_part),
     delta.CODEC: delta.parse_model,
     deflate.CODEC: lambda payload: deflate.parse_model(payload, _parse_part),
+    table.CODEC: lambda payload: table.parse_model(payload, _parse_part),
 }
 
 

@@ -40,6 +40,8 @@ from densor.codec.planes.stages.huffman import HUFFMAN
 from densor.codec.planes.stages.rans import RANS
 from densor.codec.scale_context.encoder import ScaleContextEncoder, low_coder
 from densor.codec.sparse.encoder import SparseEncoder
+from densor.codec.table.encoder import TableCoder
+from densor.codec.table.layout import Layout as Table
 from densor.dtypes import SIZES
 from densor.float_formats import by_rows
 from densor.formats.io.sources import MemoryRandomSource
@@ -212,6 +214,13 @@ def _deflate(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     return _batch(DeflateCoder(Stream(ZLIB), _FAST), made)
 
 
+def _table(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """A row for each byte: the byte, its higher half, and whether it is even."""
+    rows = "".join(f"{byte},{byte >> 4},{'no' if byte % 2 else 'yes'}\n" for byte in data.tolist())
+    text = np.frombuffer(rows.encode(), np.uint8)
+    return _batch(TableCoder(Table(3), level_settings(5)), text)
+
+
 _FLOATS = tuple(sorted(filter(by_rows, SIZES)))
 _NUMBERS = tuple(sorted(set(SIZES) - {"VOID"}))
 
@@ -258,4 +267,7 @@ CODECS = (
     ),
     Codec(registry.CODEC_IMAGE, "image", ("U16", "U8"), _image),
     Codec(registry.CODEC_DEFLATE, "deflate", ("bytes",), _deflate, memory=1 << 22),
+    Codec(
+        registry.CODEC_TABLE, "table", ("bytes",), _table, memory=1 << 25, has_slow_reference=True
+    ),
 )

@@ -7,6 +7,7 @@ import numpy as np
 from densor.codec.blocks.block import Field
 from densor.codec.deflate.stream import Stream
 from densor.codec.image.layout import Layout
+from densor.codec.table.layout import Layout as Table
 from densor.formats.io.sources import Bytes, ChainSource, RandomSource, Source
 from densor.formats.tensors import TensorInfo
 
@@ -21,6 +22,7 @@ class Stretch(NamedTuple):
     fields: tuple[Field, ...] = ()
     image: Layout | None = None  # how rows lie, where the format says that this is an image
     stream: Stream | None = None  # that these bytes are, all of it
+    table: Table | None = None  # how cells lie, where this is a text
 
 
 class Contents(NamedTuple):

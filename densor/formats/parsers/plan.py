@@ -15,6 +15,7 @@ from densor.codec.kind import (
     kind_of_blocks,
     kind_of_image,
     kind_of_stream,
+    kind_of_table,
     parts_of,
 )
 from densor.codec.levels import DEFAULT_LEVEL, Level, level_settings
@@ -25,6 +26,7 @@ from densor.float_formats import by_rows
 from densor.formats.io.sources import RandomSource, Source
 from densor.formats.parsers import (
     bmp,
+    csv,
     ctranslate2,
     gguf,
     gzip,
@@ -59,6 +61,7 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("png", png.find),
     ("gzip", gzip.find),
     ("zip", zip_members.find),
+    ("csv", csv.find),
 )
 
 # Tensors up to so many bytes are joined with neighbours of the same type: matrices and vectors, of
@@ -217,6 +220,7 @@ def _joins(group: list[Stretch], stretch: Stretch, level: Level) -> bool:
         and stretch.stream is None
         and last.stream is None
         and stretch.image is None
+        and stretch.table is None
         and last.image is None
         and stretch.offset == last.offset + last.size
         and stretch.size <= most
@@ -248,6 +252,8 @@ def kind_of_group(group: list[Stretch]) -> Kind:
         return kind_of_blocks(first.fields, row)
     if first.stream is not None:
         return kind_of_stream(first.stream)
+    if first.table is not None:
+        return kind_of_table(first.table)
     if first.image is not None:
         return kind_of_image(first.image, first.size)
     if len(group) == 1:
