@@ -10,6 +10,7 @@
 | floats in matrices | 9 | float_cm, or both ways below | trial |
 | floats in matrices, few zeros | 6 to 8 | scale_context, or planes | trial to 512 KiB, estimate |
 | blocks | all | blocks | |
+| DEFLATE streams | 3 to 9 | deflate, Zstandard | trial |
 | tables | all | table, bytes as above | table, bytes of a sample where it is not clearly less |
 | rows of images | all | image, elements as below, byte_cm at 5 to 9 | trial, byte_cm of a sample |
 | elements with zeros | all | sparse, planes | trial of a sample |
@@ -37,6 +38,7 @@ from densor.codec.batch import (
 )
 from densor.codec.chunks import zstd_chunk
 from densor.codec.codec import CODECS, Encoder
+from densor.codec.deflate.stream import MAX_STREAM
 from densor.codec.kind import BATCH_BYTES, BYTES, Data, Kind
 from densor.codec.levels import Level, beside_language_model, with_huffman_codes
 from densor.codec.spans.propose import encode_span
@@ -108,6 +110,8 @@ def _chunk_bytes(data: Data, kind: Kind, level: Level) -> int:
         return TABLE_CHUNK if level.tables else FAST_TABLE_CHUNK
     if data is Data.BLOCKS:
         return kind.whole_rows(CODECS[registry.CODEC_BLOCKS].chunk)
+    if data is Data.STREAM:
+        return MAX_STREAM
     if data is Data.IMAGE:
         gradient = level.images == "gradient"
         return kind.whole_rows(CODECS[registry.CODEC_IMAGE].chunk if gradient else MIXED_CHUNK)
@@ -139,6 +143,8 @@ def _rows(data: Data, level: Level) -> tuple[Row, ...]:
         return _delta, _language_model, *by_model, _by_zstd
     if data is Data.IMAGE:
         return (_image,)
+    if data is Data.STREAM:
+        return (_stream,)
     if data is Data.TABLE:
         return (_table,)
     if data is Data.MATRICES:
@@ -184,6 +190,13 @@ def _image(batch: Batch, level: Level) -> Coding:
     if level.bytes == "zstd" or not _better_as_bytes(batch, level):
         return Smallest(coded, otherwise)
     return Smallest(coded, otherwise, encode_batch(replace(batch, kind=BYTES), level))
+
+
+def _stream(batch: Batch, level: Level) -> Coding:
+    """What a stream holds, or its bytes where zlib did not make it: which nothing makes smaller."""
+    if batch.base is not None:
+        return encode_batch(replace(batch, kind=BYTES), level)
+    return _proposed(registry.CODEC_DEFLATE, batch, level).encode()
 
 
 def _better_as_bytes(batch: Batch, level: Level) -> bool:

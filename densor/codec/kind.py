@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from densor.codec.blocks.block import CHUNK as BLOCKS_CHUNK
 from densor.codec.blocks.block import Field
+from densor.codec.deflate.stream import Stream
 from densor.codec.image.layout import Layout as Image
 from densor.codec.image.layout import fits, layout_of
 from densor.codec.planes import analyse
@@ -31,6 +32,7 @@ class Data(Enum):
     MATRICES = auto()  # of floats
     BLOCKS = auto()  # of several fields
     IMAGE = auto()  # rows of samples
+    STREAM = auto()  # of DEFLATE
     TABLE = auto()  # a table as text
 
 
@@ -42,7 +44,7 @@ class Kind:
     (rows, columns) each, that those of this stretch make up, one after the other; what is longer
     than one chunk has one part only. `columns`: of blocks, how many make a row. `image`: how rows
     of samples lie, `guessed` from type and shape or as a format has it; all else then says what
-    they are beside that. `table`: how cells lie in a text.
+    they are beside that. `stream`: one whole DEFLATE stream. `table`: how cells lie in a text.
     """
 
     layout: Layout | None
@@ -54,6 +56,7 @@ class Kind:
     columns: int = 0
     image: Image | None = None
     guessed: bool = False
+    stream: Stream | None = None
     table: Table | None = None
 
     @property
@@ -68,6 +71,8 @@ class Kind:
     @property
     def data(self) -> Data:
         """What `choose.py` goes by."""
+        if self.stream is not None:
+            return Data.STREAM
         if self.image is not None:
             return Data.IMAGE
         if self.fields:
@@ -173,6 +178,11 @@ def kind_of_image(layout: Image, size: int) -> Kind:
     samples = layout.width * layout.channels if not layout.padding else layout.stride
     dtype = "U16" if layout.size == 2 and not layout.padding else "U8"
     return replace(kind_of(dtype, (size // layout.stride, samples)), image=layout)
+
+
+def kind_of_stream(stream: Stream) -> Kind:
+    """How to treat a DEFLATE stream."""
+    return Kind(None, stream=stream)
 
 
 def kind_of_blocks(fields: tuple[Field, ...], row: int) -> Kind:
