@@ -17,6 +17,9 @@ from bit_coder import decode_bits, encode_bits
 from helpers import bits_of, random_state, weights
 
 from densor.codec import registry
+from densor.codec.audio.encoder import LaneCoder
+from densor.codec.audio.layout import Layout as AudioLayout
+from densor.codec.audio.samples import model_of as audio_model_of
 from densor.codec.batch import Batch, Before
 from densor.codec.blocks.block import Field
 from densor.codec.blocks.encoder import BlocksEncoder
@@ -220,7 +223,7 @@ def _all_cases() -> list[Case]:
             low = low_coder(data, kind, _LEVEL)
             cases += _with(ScaleContextEncoder(kind, History(), low, repeats=False), data)
         cases += _with(SparseEncoder(data, kind, _LEVEL), data)
-    cases += [*_of_blocks(), *_of_changes(), *_of_text(), *_of_images()]
+    cases += [*_of_blocks(), *_of_changes(), *_of_text(), *_of_images(), *_of_sound()]
     return list(dict.fromkeys(cases))
 
 
@@ -266,6 +269,18 @@ def _of_images() -> list[Case]:
         cases += _with(GradientCoder(layout, data), data)
         cases += _with(ImageMixingCoder(layout, data, 12, 8), data)
         cases += _with(ImageMixingCoder(layout, data // 9 * 9, 2, 1), data // 9 * 9)
+    return cases
+
+
+def _of_sound() -> list[Case]:
+    cases: list[Case] = []
+    for channels, size in ((1, 1), (2, 2), (6, 2), (2, 3), (1, 4)):
+        noise = random_state("fuzz sound", channels, size).integers(0, 99, (300, channels))
+        samples = (noise * np.arange(300)[:, None] // 9).astype("<i8") << (7 * (size - 1))
+        data = np.ascontiguousarray(samples[..., None].view(np.uint8)[..., :size]).ravel()
+        model = audio_model_of(AudioLayout(channels, size), data)
+        assert model is not None
+        cases += _with(LaneCoder(model), data)
     return cases
 
 
@@ -408,6 +423,7 @@ TARGETS = (
     _codec("planes", registry.CODEC_PLANES_RANS, **_BIG),
     _codec("text", registry.CODEC_BYTE_CM, most_memory=1 << 26),
     _codec("image", registry.CODEC_IMAGE, most_memory=1 << 28),
+    _codec("audio", registry.CODEC_AUDIO, most_memory=1 << 26),
     Target("zstd", run_fixed, fixed_seeds, mutate_case, **_BIG),
     Target("rans", run_rans, rans_seeds, mutate_case),
     Target("huffman", run_huffman, huffman_seeds),

@@ -200,7 +200,7 @@ _ALL = (
     _planes(_R.CODEC_PLANES_RANS, "planes_rans", "byte planes", _OF_PLANES),
     _codec(_R.CODEC_BYTE_CM, "byte_cm", "text", _ARITHMETIC, chunk=1 << 24, nests=True),
     _codec(_R.CODEC_IMAGE, "image", "rows of images", _RANS, _ARITHMETIC, chunk=1 << 18),
-    _codec(_R.CODEC_AUDIO, "audio", "sound", _RANS, _ARITHMETIC, chunk=1 << 20),
+    _codec(_R.CODEC_AUDIO, "audio", "sound", _RANS, chunk=1 << 20),
     _codec(_R.CODEC_LANGUAGE_MODEL, "language_model", "language model", _LLM),
 )
 CODECS = {codec.number: codec for codec in _ALL}

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from reference import blocks, byte_cm, delta, float_cm, image, planes, scale_context, sparse
+from reference import audio, blocks, byte_cm, delta, float_cm, image, planes, scale_context, sparse
 from reference.reading import Refused, fail
 
 
@@ -28,6 +28,7 @@ _OUTERMOST: dict[int, Parse] = {
     sparse.CODEC: lambda payload: sparse.parse_model(payload, _parse_part),
     delta.CODEC: delta.parse_model,
     image.CODEC: image.parse_model,
+    audio.CODEC: audio.parse_model,
 }
 
 

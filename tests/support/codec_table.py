@@ -13,6 +13,9 @@ import numpy.typing as npt
 from helpers import Bits, bits_of, random_state
 
 from densor.codec import registry
+from densor.codec.audio.encoder import LaneCoder
+from densor.codec.audio.layout import Layout as AudioLayout
+from densor.codec.audio.samples import model_of as audio_model_of
 from densor.codec.batch import Batch, Before
 from densor.codec.blocks.block import Field
 from densor.codec.blocks.encoder import BlocksEncoder
@@ -181,6 +184,15 @@ def _image(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     return _batch(GradientCoder(Layout(shape[-1] if shape else 1, 1, SIZES[dtype]), data), data)
 
 
+def _audio(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """In two channels where the elements go into pairs."""
+    size = SIZES[dtype]
+    channels = 2 if data.size % (2 * size) == 0 else 1
+    model = audio_model_of(AudioLayout(channels, size, unsigned=size == 1), data)
+    assert model is not None
+    return _batch(LaneCoder(model), data)
+
+
 _FLOATS = tuple(sorted(filter(by_rows, SIZES)))
 _NUMBERS = tuple(sorted(set(SIZES) - {"VOID"}))
 
@@ -225,4 +237,5 @@ CODECS = (
         has_reference=False,
     ),
     Codec(registry.CODEC_IMAGE, "image", ("U16", "U8"), _image),
+    Codec(registry.CODEC_AUDIO, "audio", ("I16", "I32", "U8"), _audio),
 )

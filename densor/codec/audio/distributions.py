@@ -62,7 +62,7 @@ def frequencies() -> Freqs:
 
 
 def _quantised(shares: I64) -> Freqs:
-    """Frequencies; tokens of less than half a unit have none, and the likeliest takes what is left."""
+    """Frequencies; tokens of less than half a unit have none, the likeliest takes what is left."""
     found = np.zeros((shares.shape[0], 256), np.uint16)
     total = shares.sum(1, keepdims=True)
     freqs = (shares * (2 * (ONE - _ESCAPES)) // total + 1) >> 1

@@ -58,6 +58,8 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
         return None
     if model.values is not None:
         plain = without_values(model, batch.data)
-        with_ranks = bits_of(model, batch.data) + 8 * (len(pack_model(model)) - len(pack_model(plain)))
+        with_ranks = bits_of(model, batch.data) + 8 * (
+            len(pack_model(model)) - len(pack_model(plain))
+        )
         model = model if with_ranks < bits_of(plain, batch.data) else plain
     return CountingEncoder(LaneCoder(model), batch, level.zstd)

@@ -16,6 +16,7 @@ _PLANES = types.int32[:, ::1]
 MOST = 32  # weights of one sort
 ROW = 1 + 2 * MOST  # shift, weights of own samples, of the partner's
 _SHIFTS = 2, 14
+_MOST_FOLDED = 1 << 21
 _ORDER = 9  # of the code of a set's first weight
 _COST_OF_WEIGHT = 8.0  # bits
 WINDOW_BITS = 14
@@ -85,8 +86,6 @@ def _lags(blocks, ca, cb, n, low, high, sums):
         d += 1
 
 
-
-
 @inlined
 def _entry(own, other, both_, i, j):
     """The correlation of variables i and j: own samples and the partner's take turns."""
@@ -115,14 +114,13 @@ def _solve(own, other, both_, orders, paired, count, matrix, work, row, depth):
     total = np.float64(own[0])
     if total <= 0.0:
         return 0.0
-    size = 0
     best, best_size = 0.5 * count * np.log2(total / count + 0.1), 0
     energy = total
     y = work
     columns = 2 * orders if paired else orders
     # variables in use, by number
-    for k in range(columns):
-        i = k if paired else 2 * k
+    for size in range(columns):
+        i = size if paired else 2 * size
         for c in range(size + 1):
             j = c if paired else 2 * c
             s = _entry(own, other, both_, i, j)
@@ -142,10 +140,9 @@ def _solve(own, other, both_, orders, paired, count, matrix, work, row, depth):
             r -= matrix[size, m] * y[m]
         y[size] = r / matrix[size, size]
         energy -= y[size] * y[size]
-        size += 1
-        bits = 0.5 * count * np.log2(max(energy, 0.0) / count + 0.1) + _COST_OF_WEIGHT * size
+        bits = 0.5 * count * np.log2(max(energy, 0.0) / count + 0.1) + _COST_OF_WEIGHT * (size + 1)
         if bits < best:
-            best, best_size = bits, size
+            best, best_size = bits, size + 1
     if best_size == 0:
         return best
     left = total
@@ -164,7 +161,9 @@ def _solve(own, other, both_, orders, paired, count, matrix, work, row, depth):
     wanted = 0.5 * np.log2(best_size * total / max(left, 0.1 * count) + 1.0) + 2.5
     shift = min(max(int64(np.ceil(wanted)), int64(_SHIFTS[0])), int64(_SHIFTS[1]))
     limit = 65000.0 if depth <= 16 else 1e6
-    while shift > 0 and (most * (1 << shift) > 32000.0 or (sum_ + best_size) * (1 << shift) > limit):
+    while shift > 0 and (
+        most * (1 << shift) > 32000.0 or (sum_ + best_size) * (1 << shift) > limit
+    ):
         shift -= 1
     row[0] = shift
     for k in range(best_size):
@@ -291,7 +290,7 @@ def unpack_weights(data, rows):
                 order = int64(_ORDER)
                 for i in range(size):
                     folded, at = take_folded(data, at, order)
-                    if folded < 0:
+                    if folded < 0 or folded >= _MOST_FOLDED:
                         return -1
                     value = folded >> 1 if folded & 1 == 0 else -((folded + 1) >> 1)
                     rows[b, c, 1 + sort * MOST + i] = value

@@ -1,4 +1,4 @@
-"""Loops of the fast method: sixteen stretches of a frame side by side, one in each lane of a vector.
+"""Loops of the fast method: sixteen stretches of a frame side by side, one in each lane.
 
 A lane predicts its samples from those before by weights that the encoder has found, and codes what
 is left under a context of recent errors, all lanes on one rANS state each. See spec.md.

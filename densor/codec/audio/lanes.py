@@ -23,6 +23,8 @@ _BLOCKS = (10, 11, 12, 13)  # that are tried
 _TRIAL = 1 << 14  # samples of a channel, at least, for that
 _ORDERS = 16  # weights of each sort
 _WINDOW = 1 << kernels.WINDOW_BITS
+_MOST_MEAN = 1 << 28
+_MOST_LEVEL = 240  # averages stay below 2^30
 _MOST_ROOM = 6  # bytes that a sample takes, at most
 
 I32 = npt.NDArray[np.int32]
@@ -52,7 +54,8 @@ def _window(size: int) -> I32:
     edge = max(1, size // 4)
     rising = np.minimum(np.arange(size) * 2 + 1, 2 * edge)
     part = rising * (4 * edge - rising) * _WINDOW // (4 * edge * edge)
-    return np.minimum(part, part[::-1]).astype(np.int32)
+    found: I32 = np.minimum(part, part[::-1]).astype(np.int32)
+    return found
 
 
 def _fitted(planes: Planes, depth: int, block: int) -> tuple[float, int, I32]:
@@ -88,9 +91,10 @@ def _frame(planes_shape: tuple[int, int], model: Model, block: int, first: int) 
 
 def _used(rows: I32) -> tuple[int, int]:
     """Weights of own samples and of the partner's, up to the last one that is not 0."""
-    any_ = rows.reshape(-1, ROW).any(0)
-    own, other = any_[1 : 1 + MOST], any_[1 + MOST :]
-    return tuple(int(part.nonzero()[0].max(initial=-1)) + 1 for part in (own, other))  # type: ignore[return-value]
+    used = np.abs(rows.reshape(-1, ROW)).max(0)
+    parts = used[1 : 1 + MOST], used[1 + MOST :]
+    own, other = (int(part.nonzero()[0].max(initial=-1)) + 1 for part in parts)
+    return own, other
 
 
 def _lanes(f: Frame) -> Lanes:
@@ -114,9 +118,10 @@ def _begin(f: Frame, w: Lanes, levels: Bytes) -> None:
 def _levels(planes: Planes, depth: int) -> Bytes:
     """The context that suits the errors of fixed prediction, about."""
     steps = np.abs(np.diff(planes[:, :4096].astype(np.int64), 2)) >> max(0, depth - 24)
-    means = np.maximum(steps.mean(1) * 32, 1).astype(np.int64)
+    means = np.clip(steps.sum(1) * 32 // max(1, steps.shape[1]), 1, _MOST_MEAN)
     octaves = np.array([int(mean).bit_length() - 1 for mean in means])
-    return ((octaves << 2 | ((means << 2 >> octaves) & 3)) << 1).astype(np.uint8)
+    found: Bytes = ((octaves << 2 | ((means << 2 >> octaves) & 3)) << 1).astype(np.uint8)
+    return found
 
 
 def modelled(model: Model, data: Bytes) -> Modelled:
@@ -160,8 +165,8 @@ def payload_of(model: Model, found: Modelled, starts: npt.NDArray[np.uint32]) ->
     rows = np.ascontiguousarray(found.rows)
     weights = out[: (kernels.pack_weights(rows, out) + 7) >> 3]
     head = _HEAD.pack(f.block.bit_length() - 1, f.first, f.own, f.other, weights.size)
-    firsts = found.starts.astype("<i4").view(np.uint8).reshape(-1, 4)
-    firsts = firsts[:, : -(-f.depth // 8)].reshape(-1)
+    wide = found.starts.astype("<i4").view(np.uint8).reshape(-1, 4)
+    firsts = wide[:, : -(-f.depth // 8)].reshape(-1)
     states = np.full(LANES, FIRST, np.uint32)
     words = np.empty(_MOST_ROOM * found.errors.size + 64, np.uint8)
     places = model.contexts.astype(np.uint32)
@@ -209,8 +214,12 @@ def decode(model: Model, slots: Slots, payload: Bytes, out: Bytes) -> None:
     if not LEAST_BLOCK <= block <= MOST_BLOCK or first > (channels == 2) or max(own, other) > MOST:
         raise FormatError("audio chunk has impossible sizes")
     f = _frame((channels, count), model, block, first)._replace(own=own, other=other)
+    if channels == 1 and other:
+        raise FormatError("audio chunk has impossible sizes")
     w = _lanes(f)
     levels = payload[_HEAD.size : _HEAD.size + channels]
+    if (levels >= _MOST_LEVEL).any():
+        raise FormatError("audio chunk has impossible levels")
     _begin(f, w, levels)
     firsts = payload[_HEAD.size + channels : at].reshape(-1, width)
     _starts(f, w)[:] = _signed(firsts, model.depth).reshape(channels, LANES)

@@ -32,7 +32,8 @@ def default_map() -> npt.NDArray[np.uint8]:
     level = np.arange(CONTEXTS) >> 1
     octaves = np.maximum((level >> 2) - 9, 0)  # those that are low bits
     scale = np.clip(level - 4 * octaves - 8, 0, SCALES - 1)
-    return (SHAPES * scale).astype(np.uint8)
+    found: npt.NDArray[np.uint8] = (SHAPES * scale).astype(np.uint8)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,7 @@ def parse(payload: bytes) -> Model:
         raise FormatError("audio model is too short")
     _, method, channels, size, flags, depth, places, setting, rate = _HEAD.unpack_from(payload)
     big, unsigned, floats = (bool(flags & bit) for bit in (_BIG, _UNSIGNED, _FLOATS))
-    if method not in (LANES, CASCADE) or flags > 15 or (setting and method != CASCADE):
+    if method != LANES or flags > 15 or (setting and method != CASCADE):
         raise FormatError("audio model has unknown parameters")
     if not 1 <= channels <= MAX_CHANNELS or not 1 <= size <= MAX_SIZE:
         raise FormatError("audio model has impossible sizes")

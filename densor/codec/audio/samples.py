@@ -15,6 +15,7 @@ Planes = npt.NDArray[np.int32]  # int32[channels, count]
 
 _MOST_BITS = 25  # of a float as an integer
 _SHARE_OF_VALUES = 0.7  # of those that are to be expected, for ranks to be worth it
+_FEW = 16  # times as many would be possible
 _EXPECTED = 12  # times that a value occurs, on average
 
 
@@ -53,10 +54,12 @@ def _depth_of(samples: npt.NDArray[np.int32]) -> int:
 
 def _with_ranks(model: Model, planes: Planes) -> Model:
     """Ranks instead of samples, where few of the values occur that are to be expected."""
-    low, high = int(planes.min()), int(planes.max())
+    low = int(planes.min())
     counts = np.bincount((planes - low).reshape(-1))
     values = (np.flatnonzero(counts) + low).astype(np.int32)
-    if not _has_gaps(counts[:: 1 << model.shift], -(low >> model.shift)):
+    few = (_FEW * values.size) << model.shift <= counts.size
+    repeated = few and _EXPECTED * values.size <= 2 * planes.size
+    if not repeated and not _has_gaps(counts[:: 1 << model.shift], -(low >> model.shift)):
         return model
     ranked = replace(model, shift=0, values=values)
     return replace(ranked, depth=max(1, (values.size - 1).bit_length()))
@@ -124,5 +127,3 @@ def restore(model: Model, planes: Planes, data: Bytes) -> None:
         planes = planes << np.int32(model.shift)
     at = model.layout
     kernels.join_samples(np.ascontiguousarray(planes), at.size, at.big, at.unsigned, data)
-
-
