@@ -1,4 +1,4 @@
-"""A slow decoder of sound, after densor/codec/audio/spec.md and nothing else."""
+"""A slow decoder of sound, after docs/format/audio.md and nothing else."""
 
 import decimal
 import functools

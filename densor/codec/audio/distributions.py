@@ -1,6 +1,6 @@
 """The distributions of tokens that contexts may have: three shapes at four scales to an octave.
 
-All of it in integers, so that the tables are equal everywhere. See spec.md, section 4.
+All of it in integers, so that the tables are equal everywhere. See audio.md, section 4.
 """
 
 import functools

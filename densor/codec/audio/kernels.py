@@ -250,7 +250,7 @@ def fit_blocks(planes, block, orders, depth, window, last_window, w, rows, costs
 
 @kernel(types.int64(types.int32[:, :, ::1], W8))
 def pack_weights(rows, out):
-    """Writes int32[blocks, channels, ROW] to `out`, zeros; returns the bits. See spec.md.
+    """Writes int32[blocks, channels, ROW] to `out`, zeros; returns the bits. See audio.md.
 
     Room: 400 bytes for each row.
     """

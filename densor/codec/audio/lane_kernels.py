@@ -1,7 +1,7 @@
 """Loops of the fast method: sixteen stretches of a frame side by side, one in each lane.
 
 A lane predicts its samples from those before by weights that the encoder has found, and codes what
-is left under a context of recent errors, all lanes on one rANS state each. See spec.md.
+is left under a context of recent errors, all lanes on one rANS state each. See audio.md.
 
 Samples stand in rows of 16, uint32[channels * (LEAD + steps) * 16]; step t of lane l is the sample
 l * steps + t of its channel. Bounds are proven by `lanes.py`.

@@ -121,7 +121,7 @@ def _with_values(model: Model, rest: bytes) -> tuple[Model, bytes]:
 
 
 def _pack_contexts(contexts: npt.NDArray[np.uint8]) -> bytes:
-    """The first and the last context that differ from the default, and all between; spec.md."""
+    """The first and the last context that differ from the default, and all between; audio.md."""
     out = np.zeros(2 + 8 * CONTEXTS, np.uint8)
     return out[: kernels.pack_contexts(contexts, default_map(), out)].tobytes()
 
