@@ -11,6 +11,7 @@ from densor.errors import UnsupportedError
 from densor.former import former_name
 
 if TYPE_CHECKING:
+    from densor.torch.activations import pack_activations
     from densor.torch.cache import pack_tensors, unpack_tensors
     from densor.torch.callback import BackgroundCheckpoints, PackCheckpoints
     from densor.torch.checkpoint import PackedReader, PackedWriter, dcp_to_torch_save
@@ -29,6 +30,7 @@ _LAZY = {
     "PackedReader": "densor.torch.checkpoint",
     "PackedTensor": "densor.torch.packed",
     "PackedWriter": "densor.torch.checkpoint",
+    "pack_activations": "densor.torch.activations",
     "dcp_to_torch_save": "densor.torch.checkpoint",
     "check_module": "densor.torch.resident",
     "from_packed": "densor.torch.packed",
@@ -62,6 +64,7 @@ __all__ = [
     "from_packed",
     "load_file",
     "memory_of",
+    "pack_activations",
     "pack_module",
     "pack_tensor",
     "pack_tensors",
