@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from densor.torch.cache import pack_tensors, unpack_tensors
     from densor.torch.callback import BackgroundCheckpoints, PackCheckpoints
     from densor.torch.checkpoint import PackedReader, PackedWriter, dcp_to_torch_save
+    from densor.torch.gradients import PackedReduce, packed_hook
     from densor.torch.packed import PackedTensor, from_packed, pack_tensor, unpacked
     from densor.torch.products import plain_product
     from densor.torch.resident import check_module, memory_of, pack_module, unpack_module
@@ -31,6 +32,8 @@ _LAZY = {
     "PackedTensor": "densor.torch.packed",
     "PackedWriter": "densor.torch.checkpoint",
     "pack_activations": "densor.torch.activations",
+    "PackedReduce": "densor.torch.gradients",
+    "packed_hook": "densor.torch.gradients",
     "dcp_to_torch_save": "densor.torch.checkpoint",
     "check_module": "densor.torch.resident",
     "from_packed": "densor.torch.packed",
@@ -57,6 +60,7 @@ __all__ = [
     "PackCheckpoints",
     "PackedOptimizer",
     "PackedReader",
+    "PackedReduce",
     "PackedTensor",
     "PackedWriter",
     "check_module",
@@ -68,6 +72,7 @@ __all__ = [
     "pack_module",
     "pack_tensor",
     "pack_tensors",
+    "packed_hook",
     "plain_product",
     "safe_open",
     "save_packed_file",

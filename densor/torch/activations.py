@@ -174,8 +174,9 @@ class _Packer:
             if memory is None:
                 return tensor
             if "same" in self._kinds:
-                self._known[key] = StorageWeakRef(storage), weakref.ref(memory)
-        return _View(memory, tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
+                of = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+                self._known[key] = of, weakref.ref(memory)
+        return _View(memory, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
 
     def _may_be_packed(self, tensor: torch.Tensor) -> bool:
         plain = type(tensor) is torch.Tensor and tensor.layout == torch.strided
