@@ -199,7 +199,11 @@ _ALL = (
     _codec(_R.CODEC_DELTA, "delta", "changes", _FEW, needs_base=True),
     _planes(_R.CODEC_PLANES_RANS, "planes_rans", "byte planes", _OF_PLANES),
     _codec(_R.CODEC_BYTE_CM, "byte_cm", "text", _ARITHMETIC, chunk=1 << 24, nests=True),
-    _codec(_R.CODEC_IMAGE, "image", "rows of images", _RANS, _ARITHMETIC, chunk=1 << 18),
+    _codec(
+        _R.CODEC_IMAGE, "image", "rows of images", _RANS, _ARITHMETIC, chunk=1 << 18, nests=True
+    ),
+    _codec(_R.CODEC_DEFLATE, "deflate", "DEFLATE streams"),
+    _codec(_R.CODEC_TABLE, "table", "columns of tables", _ARITHMETIC),
     _codec(_R.CODEC_LANGUAGE_MODEL, "language_model", "language model", _LLM),
 )
 CODECS = {codec.number: codec for codec in _ALL}

@@ -3,6 +3,7 @@
 The only place in the tests that knows how the encoders of all codecs are called.
 """
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,6 +19,8 @@ from densor.codec.blocks.block import Field
 from densor.codec.blocks.encoder import BlocksEncoder
 from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.codec import BaseDecoder, Decoder, decoder_for
+from densor.codec.deflate.encoder import DeflateCoder
+from densor.codec.deflate.stream import ZLIB, Stream
 from densor.codec.delta.encoder import DeltaEncoder
 from densor.codec.delta.few_encoder import FewEncoder
 from densor.codec.delta.few_params import pack as pack_few
@@ -37,6 +40,8 @@ from densor.codec.planes.stages.huffman import HUFFMAN
 from densor.codec.planes.stages.rans import RANS
 from densor.codec.scale_context.encoder import ScaleContextEncoder, low_coder
 from densor.codec.sparse.encoder import SparseEncoder
+from densor.codec.table.encoder import TableCoder
+from densor.codec.table.layout import Layout as Table
 from densor.dtypes import SIZES
 from densor.float_formats import by_rows
 from densor.formats.io.sources import MemoryRandomSource
@@ -203,6 +208,19 @@ def _image(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     return _batch(GradientCoder(Layout(shape[-1] if shape else 1, 1, SIZES[dtype]), data), data)
 
 
+def _deflate(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """The stream that zlib makes of the content."""
+    made = np.frombuffer(zlib.compress(data.tobytes() + b"and so on " * 20, 9), np.uint8)
+    return _batch(DeflateCoder(Stream(ZLIB), _FAST), made)
+
+
+def _table(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """A row for each byte: the byte, its higher half, and whether it is even."""
+    rows = "".join(f"{byte},{byte >> 4},{'no' if byte % 2 else 'yes'}\n" for byte in data.tolist())
+    text = np.frombuffer(rows.encode(), np.uint8)
+    return _batch(TableCoder(Table(3), level_settings(5)), text)
+
+
 _FLOATS = tuple(sorted(filter(by_rows, SIZES)))
 _NUMBERS = tuple(sorted(set(SIZES) - {"VOID"}))
 
@@ -248,4 +266,8 @@ CODECS = (
         has_reference=False,
     ),
     Codec(registry.CODEC_IMAGE, "image", ("U16", "U8"), _image),
+    Codec(registry.CODEC_DEFLATE, "deflate", ("bytes",), _deflate, memory=1 << 22),
+    Codec(
+        registry.CODEC_TABLE, "table", ("bytes",), _table, memory=1 << 25, has_slow_reference=True
+    ),
 )
