@@ -200,15 +200,12 @@ def gather_u32(typingctx, array, index):
                 place = builder.zext(builder.extract_element(index, _I32(lane)), _I64)
                 check_range(context, builder, arytype, value, place, _I64(1))
         data = context.make_array(arytype)(context, builder, value).data
-        base = _splat(builder, builder.ptrtoint(data, _I64), _V64)
-        offset = builder.shl(builder.zext(index, _V64), _number(_V64, 2))
-        pointers = builder.inttoptr(
-            builder.add(base, offset), ir.VectorType(_I32.as_pointer(), LANES)
-        )
-        every = ir.Constant(_MASK, [1] * LANES)
-        rest = ir.Constant(_V32, ir.Undefined)
-        args = [pointers, _I32(4), every, rest]
-        return _call(builder, "llvm.masked.gather.v16i32.v16p0", _V32, args)
+        gathered = ir.Constant(_V32, ir.Undefined)
+        for lane in range(LANES):  # faster than instructions that gather, on Zen 5
+            place = builder.zext(builder.extract_element(index, _I32(lane)), _I64)
+            found = builder.load(builder.gep(data, [place]))
+            gathered = builder.insert_element(gathered, found, _I32(lane))
+        return gathered
 
     return u32x16(array, u32x16), codegen
 
