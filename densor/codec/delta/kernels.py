@@ -269,7 +269,7 @@ def _apply(b, tokens, extras, starts, counts, plain, method, floats, drop, bits,
 
     `starts`: uint64[256], the least change that a token stands for, `counts`: uint8[256], its
     number of extra bits; changes with tokens below `plain` are small. `extras`: the extra bits and
-    `SLACK` bytes. Where tokens ask for more than that, elements are wrong, and what is returned tells.
+    `SLACK` bytes. Where tokens ask for more, elements are wrong, and what is returned tells.
     """
     at = 0
     limit = 8 * (extras.size - SLACK)
@@ -303,9 +303,7 @@ _METHOD = (_int, _bool, _int, _int, _int, _int)
 TOKENS = _per_size(_tokens, lambda r, w: _int(r, r, *_METHOD, _int, W8))
 EXTRAS = _per_size(_extras, lambda r, w: types.void(r, r, *_METHOD, _int, R8, W8))
 CONTEXTS = _per_size(_contexts, lambda r, w: types.void(r, _int, _int, R8, W8))
-APPLY = _per_size(
-    _apply, lambda r, w: _int(r, R8, R8, R64, R8, _int, _int, _bool, _int, _int, w)
-)
+APPLY = _per_size(_apply, lambda r, w: _int(r, R8, R8, R64, R8, _int, _int, _bool, _int, _int, w))
 COMMON = _per_size(_common, lambda r, w: types.uint64(r))
 
 

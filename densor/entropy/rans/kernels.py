@@ -9,7 +9,7 @@ from numba import njit, types
 
 from densor.entropy import vectors as v
 from densor.entropy.bits import put_bits, take_bits
-from densor.entropy.intrinsics import load_u16, store_u16
+from densor.entropy.intrinsics import copy_bytes, load_u16, store_u16
 from densor.entropy.jit import R8, R32, W8, W32, kernel
 
 R16_2D = types.Array(types.uint16, 2, "C", readonly=True)
@@ -88,6 +88,41 @@ def decode_groups(words, at, last, states, table, contexts, begin, end, symbols)
 
 
 @njit
+def decode_groups_of_two(
+    words_a, a, last_a, words_b, b, last_b, states, table, contexts_a, contexts_b, end, symbols_a,
+    symbols_b,
+):  # fmt: skip
+    """As `decode_groups`, of two streams from their symbol 0 on, which do not wait for each other.
+
+    `states`: uint32[64], of both. Returns the number of symbols done and both positions.
+    """
+    x0 = v.load_u32(states, 0)
+    x1 = v.load_u32(states, 16)
+    y0 = v.load_u32(states, 32)
+    y1 = v.load_u32(states, 48)
+    i = 0
+    while i + STATES <= end and a <= last_a and b <= last_b:
+        entry0, x0 = step(x0, table, v.shift_left(v.load_u8(contexts_a, i), BITS))
+        entry2, y0 = step(y0, table, v.shift_left(v.load_u8(contexts_b, i), BITS))
+        entry1, x1 = step(x1, table, v.shift_left(v.load_u8(contexts_a, i + 16), BITS))
+        entry3, y1 = step(y1, table, v.shift_left(v.load_u8(contexts_b, i + 16), BITS))
+        v.store_u8(symbols_a, i, entry0)
+        v.store_u8(symbols_a, i + 16, entry1)
+        v.store_u8(symbols_b, i, entry2)
+        v.store_u8(symbols_b, i + 16, entry3)
+        x0, a = refill(x0, words_a, a)
+        y0, b = refill(y0, words_b, b)
+        x1, a = refill(x1, words_a, a)
+        y1, b = refill(y1, words_b, b)
+        i += STATES
+    v.store_u32(states, 0, x0)
+    v.store_u32(states, 16, x1)
+    v.store_u32(states, 32, y0)
+    v.store_u32(states, 48, y1)
+    return i, a, b
+
+
+@njit
 def decode_rest(words, at, states, table, contexts, begin, end, symbols):
     """Decodes fewer than 32 symbols one at a time; returns the position, or -1 past the end."""
     for i in range(begin, end):
@@ -119,7 +154,7 @@ def decode_symbols(words, at, tail, states, table, contexts, symbols):
     if i + STATES <= n:
         left = words.size - at
         tail[:] = 0
-        tail[:left] = words[at:]
+        copy_bytes(tail, 0, words, at, left)
         i, used = decode_groups(tail, 0, left, states, table, contexts, i, n, symbols)
         if used > left or i + STATES <= n:
             return -1
