@@ -20,7 +20,6 @@ from densor.errors import (
 )
 from densor.former import former_name
 from densor.llm import loading as _loading
-from densor.options import ReadOptions, WriteOptions
 from densor.version import __version__
 
 if TYPE_CHECKING:
@@ -39,9 +38,12 @@ if TYPE_CHECKING:
     from densor.api import File as open
     from densor.files.folder import extract, pack
     from densor.files.single import compress_file, decompress_file, verify_file
+    from densor.options import ReadOptions, WriteOptions
 
 _LAZY = {
     "File": "densor.api",
+    "ReadOptions": "densor.options",
+    "WriteOptions": "densor.options",
     "Writer": "densor.api",
     "compress": "densor.api",
     "compress_file": "densor.files.single",

@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("arrays", "file", "api", "text", "archives", "compare"),
     ("gpu",),
     ("torch",),
+    ("sync",),
     ("hf", "integrations"),
     ("cli",),
     ("__main__",),
