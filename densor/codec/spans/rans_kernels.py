@@ -16,7 +16,7 @@ from densor.codec.spans import rans_table as r
 from densor.codec.spans import table as t
 from densor.codec.spans.frame_checks import check_frame, outside
 from densor.codec.spans.jit import part
-from densor.codec.spans.join import join_bf16, join_fp8, join_fp16
+from densor.codec.spans.join_kernels import join_bf16, join_fp8, join_fp16
 from densor.codec.spans.merge import address_of, merge_run, undo_differences
 from densor.entropy import vectors as v
 from densor.entropy.intrinsics import copy_bytes, load_u16, load_u32, store_u32
