@@ -21,6 +21,7 @@ BITS = 12  # of a probability
 FIRST = 1 << 16  # what every state ends with, and the least that it may be
 LOOK = 64  # bytes that a group may look at
 _ONE = 1 << BITS
+_FIRST_START = 1 << 16  # the least that `starts` has for a symbol with a frequency
 _MASK = np.uint32(_ONE - 1)
 _FIRST = np.uint32(FIRST)
 _SHIFT = np.uint32(BITS)
@@ -189,25 +190,31 @@ def _put_lanes(x, start, words, at):
     full = v.less(v.subtract(freq, v.splat(1)), v.shift_right(x, 20))
     v.compress_u16_before(words, at, full, x)
     x = v.choose(full, v.shift_right(x, 16), x)
-    quotient = v.divide(x, freq)
+    quotient = v.divide_roughly(x, freq)
     rest = v.subtract(x, v.multiply(quotient, freq))
     low = v.both(start, v.splat(0xFFFF))
-    return v.add(v.add(v.shift_left(quotient, BITS), rest), low), at - 2 * v.count(full)
+    x = v.add(v.add(v.shift_left(quotient, BITS), rest), low)
+    more = v.add(x, v.subtract(v.splat(_ONE), freq))  # for a quotient that is one more
+    return v.choose(v.less(rest, freq), x, more), at - 2 * v.count(full)
 
 
 @njit
 def encode_symbols(symbols, contexts, starts, states, words, at):
     """Codes `symbols`, last one first, with words from byte `at` of `words` backwards.
 
-    Returns where they begin. `symbols`, `contexts`: uint8[n]; each symbol has a frequency under its
-    context. `states`: uint32[32]. `words`: uint8[], with 2 n + 64 bytes before `at`.
+    Returns where they begin, -1 where a symbol has no frequency under its context. `symbols`,
+    `contexts`: uint8[n], contexts that `starts` has. `states`: uint32[32]. `words`: uint8[], with
+    2 n + 64 bytes before `at`.
     """
     n = symbols.size
     whole = n & ~(STATES - 1)
+    least = v.splat(_FIRST_START)
     for i in range(n - 1, whole - 1, -1):
         x = states[i - whole]
         start = starts[np.uint32(contexts[i]) << np.uint32(8) | np.uint32(symbols[i])]
         freq = start >> np.uint32(16)
+        if freq == np.uint32(0):
+            return -1
         if (x >> np.uint32(20)) >= freq:
             at -= 2
             store_u16(words, at, np.uint16(x & np.uint32(0xFFFF)))
@@ -222,38 +229,19 @@ def encode_symbols(symbols, contexts, starts, states, words, at):
         start1 = v.gather_u32(starts, v.either(place1, v.load_u8(symbols, i + 16)))
         place0 = v.shift_left(v.load_u8(contexts, i), 8)
         start0 = v.gather_u32(starts, v.either(place0, v.load_u8(symbols, i)))
+        least = v.choose(v.less(start1, least), start1, least)
+        least = v.choose(v.less(start0, least), start0, least)
         x1, at = _put_lanes(x1, start1, words, at)
         x0, at = _put_lanes(x0, start0, words, at)
     v.store_u32(states, 0, x0)
     v.store_u32(states, 16, x1)
-    return at
+    return at if v.bits_of(v.less(least, v.splat(_FIRST_START))) == 0 else -1
 
 
 @kernel(types.int64(R8, R8, R32, W32, W8, types.int64))
 def encode(symbols, contexts, starts, states, words, at):
     """See `encode_symbols`."""
     return encode_symbols(symbols, contexts, starts, states, words, at)
-
-
-@kernel(types.boolean(R8, R8, R32))
-def have_codes(symbols, contexts, starts):
-    """Whether every symbol has a frequency under its context; see `encode_symbols`."""
-    most = np.uint8(0)
-    for i in range(contexts.size):
-        most = max(most, contexts[i])
-    if symbols.size > 0 and np.int64(most) >= starts.size >> 8:
-        return False
-    whole = symbols.size & ~(v.LANES - 1)
-    least = v.splat(1 << 16)
-    for i in range(0, whole, v.LANES):
-        place = v.either(v.shift_left(v.load_u8(contexts, i), 8), v.load_u8(symbols, i))
-        start = v.gather_u32(starts, place)
-        least = v.choose(v.less(start, least), start, least)
-    missing = v.bits_of(v.less(least, v.splat(1 << 16))) != 0
-    for i in range(whole, symbols.size):
-        place = np.uint32(contexts[i]) << np.uint32(8) | np.uint32(symbols[i])
-        missing |= starts[place] < np.uint32(1 << 16)
-    return not missing
 
 
 @kernel(types.void(I64_2D, W16_2D))
