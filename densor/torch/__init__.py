@@ -12,14 +12,18 @@ from densor.former import former_name
 
 if TYPE_CHECKING:
     from densor.torch.cache import pack_tensors, unpack_tensors
-    from densor.torch.callback import PackCheckpoints
+    from densor.torch.callback import BackgroundCheckpoints, PackCheckpoints
     from densor.torch.checkpoint import PackedReader, PackedWriter, dcp_to_torch_save
     from densor.torch.packed import PackedTensor, from_packed, pack_tensor, unpacked
+    from densor.torch.products import plain_product
     from densor.torch.resident import check_module, memory_of, pack_module, unpack_module
     from densor.torch.safetensors import load_file, safe_open, save_packed_file
+    from densor.torch.saving import AsyncCheckpoints
     from densor.torch.training import PackedOptimizer
 
 _LAZY = {
+    "AsyncCheckpoints": "densor.torch.saving",
+    "BackgroundCheckpoints": "densor.torch.callback",
     "PackCheckpoints": "densor.torch.callback",
     "PackedOptimizer": "densor.torch.training",
     "PackedReader": "densor.torch.checkpoint",
@@ -33,6 +37,7 @@ _LAZY = {
     "pack_module": "densor.torch.resident",
     "pack_tensor": "densor.torch.packed",
     "pack_tensors": "densor.torch.cache",
+    "plain_product": "densor.torch.products",
     "safe_open": "densor.torch.safetensors",
     "save_file": "densor.torch.safetensors",  # the former name of what comes next
     "save_packed_file": "densor.torch.safetensors",
@@ -45,6 +50,8 @@ _FORMER = {
 }
 
 __all__ = [
+    "AsyncCheckpoints",
+    "BackgroundCheckpoints",
     "PackCheckpoints",
     "PackedOptimizer",
     "PackedReader",
@@ -58,6 +65,7 @@ __all__ = [
     "pack_module",
     "pack_tensor",
     "pack_tensors",
+    "plain_product",
     "safe_open",
     "save_packed_file",
     "unpack_module",
