@@ -133,6 +133,7 @@ subtract = operation(_BINARY, lambda builder, a, b: builder.sub(a, b))
 multiply = operation(_BINARY, lambda builder, a, b: builder.mul(a, b))
 both = operation(_BINARY, lambda builder, a, b: builder.and_(a, b))
 either = operation(_BINARY, lambda builder, a, b: builder.or_(a, b))
+exclusive = operation(_BINARY, lambda builder, a, b: builder.xor(a, b))
 
 
 def _lanes(builder: Any, value: Any) -> Any:
@@ -144,6 +145,23 @@ splat = operation(u32x16(types.int64), _lanes)
 _SHIFT = u32x16(u32x16, types.int64)
 shift_right = operation(_SHIFT, lambda builder, a, bits: builder.lshr(a, _lanes(builder, bits)))
 shift_left = operation(_SHIFT, lambda builder, a, bits: builder.shl(a, _lanes(builder, bits)))
+
+# By another number in each lane, below 32.
+shift_right_by = operation(_BINARY, lambda builder, a, bits: builder.lshr(a, bits))
+shift_left_by = operation(_BINARY, lambda builder, a, bits: builder.shl(a, bits))
+shift_right_signed_by = operation(_BINARY, lambda builder, a, bits: builder.ashr(a, bits))
+shift_right_signed = operation(
+    _SHIFT, lambda builder, a, bits: builder.ashr(a, _lanes(builder, bits))
+)
+
+
+def _float_bits(builder: Any, a: Any) -> Any:
+    floats = builder.sitofp(a, ir.VectorType(ir.FloatType(), LANES))
+    return builder.bitcast(floats, _V32)
+
+
+# Lanes below 2^31 as floats, of which these are the bits: a logarithm, by the highest of them.
+float_bits = operation(u32x16(u32x16), _float_bits)
 
 # Masks of lanes: where a < b, unsigned, or a == b; lanes of `a` where one is set, of `b` elsewhere.
 _COMPARISON = mask16(u32x16, u32x16)

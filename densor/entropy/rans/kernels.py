@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit, types
 
 from densor.entropy import vectors as v
-from densor.entropy.bits import put_bits, take_bits
+from densor.entropy.bits import bit_length, put_bits, put_folded, take_bits, take_folded
 from densor.entropy.intrinsics import copy_bytes, load_u16, store_u16
 from densor.entropy.jit import R8, R32, W8, W32, kernel
 
@@ -183,8 +183,11 @@ def build_starts(freqs, starts):
 
 
 @njit
-def _put_lanes(x, start, words, at):
-    """Codes one symbol per lane, words going to where they end before `at`."""
+def put_lanes(x, start, words, at):
+    """Codes one symbol per lane, words going to where they end before `at`.
+
+    `start`: of each, see `build_starts`.
+    """
     freq = v.shift_right(start, 16)
     # x >= freq << 20, without overflow for freq = 4096, which never needs a word.
     full = v.less(v.subtract(freq, v.splat(1)), v.shift_right(x, 20))
@@ -231,8 +234,8 @@ def encode_symbols(symbols, contexts, starts, states, words, at):
         start0 = v.gather_u32(starts, v.either(place0, v.load_u8(symbols, i)))
         least = v.choose(v.less(start1, least), start1, least)
         least = v.choose(v.less(start0, least), start0, least)
-        x1, at = _put_lanes(x1, start1, words, at)
-        x0, at = _put_lanes(x0, start0, words, at)
+        x1, at = put_lanes(x1, start1, words, at)
+        x0, at = put_lanes(x0, start0, words, at)
     v.store_u32(states, 0, x0)
     v.store_u32(states, 16, x1)
     return at if v.bits_of(v.less(least, v.splat(_FIRST_START))) == 0 else -1
@@ -290,15 +293,6 @@ def cost_bits(counts, freqs):
     return bits
 
 
-@njit
-def _length(value):
-    bits = 0
-    while value > 0:
-        bits += 1
-        value >>= 1
-    return bits
-
-
 @kernel(types.int64(R16_2D, W8))
 def pack_freqs(freqs, out):
     """Writes all contexts to `out`, uint8[], zeros; returns the bytes used. See rans.md.
@@ -324,33 +318,9 @@ def pack_freqs(freqs, out):
             change = np.int64(freqs[c, s]) - before
             before = np.int64(freqs[c, s])
             folded = 2 * change if change >= 0 else -2 * change - 1
-            high = (folded >> order) + 1
-            bits = _length(high)
-            at = put_bits(out, at, 0, bits - 1)
-            at = put_bits(out, at, 1, 1)
-            at = put_bits(out, at, high & ((1 << (bits - 1)) - 1), bits - 1)
-            at = put_bits(out, at, folded & ((1 << order) - 1), order)
-            order = (order + _length(folded >> 1) + 1) >> 1
+            at = put_folded(out, at, folded, order)
+            order = (order + bit_length(folded >> 1) + 1) >> 1
     return (at + 7) >> 3
-
-
-@njit
-def _take_folded(data, at, order):
-    """An Exp-Golomb number and the position after it; (-1, 0) where there is none."""
-    zeros = 0
-    while True:
-        bit = take_bits(data, at, 1)
-        at += 1
-        if bit < 0 or zeros > 13:
-            return -1, 0
-        if bit:
-            break
-        zeros += 1
-    high = take_bits(data, at, zeros)
-    low = take_bits(data, at + zeros, order)
-    if high < 0 or low < 0:
-        return -1, 0
-    return ((high | 1 << zeros) - 1) << order | low, at + zeros + order
 
 
 @kernel(types.int64(R8, W16_2D))
@@ -376,7 +346,7 @@ def unpack_freqs(data, freqs):
         order = 5
         total = 0
         for s in range(first, last + 1):
-            folded, at = _take_folded(data, at, order)
+            folded, at = take_folded(data, at, order)
             if folded < 0:
                 return -1
             freq += folded >> 1 if folded & 1 == 0 else -((folded + 1) >> 1)
@@ -384,7 +354,7 @@ def unpack_freqs(data, freqs):
                 return -1
             freqs[c, s] = freq
             total += freq
-            order = (order + _length(folded >> 1) + 1) >> 1
+            order = (order + bit_length(folded >> 1) + 1) >> 1
         if total != _ONE or freqs[c, first] == 0 or freqs[c, last] == 0:
             return -1
     if at & 7 and data[at >> 3] >> (at & 7) != 0:
