@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from bench import gpu_run
 
+from bench import gpu_run
 from densor.gpu import emulate
 
 if emulate.compiler() is None:
