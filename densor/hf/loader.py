@@ -347,13 +347,13 @@ def from_pretrained(
     """A model, packed or plain, as its class's `from_pretrained` loads it.
 
     `folder`: path or name on the Hub. `model_class`: by default the class that the model's
-    configuration names, which is a class of transformers. `base`: the folder of the model that
-    this one was packed against. `resident`: the weights stay packed in memory, as by
+    configuration names, which is a class of transformers. `base`: the folder of the model that this
+    one was packed against. `resident`: the weights stay packed in memory, as by
     `densor.torch.pack_module`; packed ones are not decoded for it. "product": packed for products
-    on the CPU, as by its mode of that name. `backend`: what decodes weights
-    that go to a device: by default a GPU does so itself, or the CPU, with a warning, where CuPy is
-    missing; "cpu" for the CPU; or a backend of `densor.gpu` or its name, "emulate" for one. All
-    else goes to `from_pretrained`.
+    on the CPU, as by its mode of that name. `backend`: what decodes weights that go to a device: by
+    default a GPU does so itself, or the CPU, with a warning, where CuPy is missing; "cpu" for the
+    CPU; or a backend of `densor.gpu` or its name, "emulate" for one. All else goes to
+    `from_pretrained`.
 
     Faults of packed weights are raised as the DensorError that they are, which names file and
     tensor; through `from_pretrained` of transformers alone those found while decoding end in its
@@ -361,8 +361,6 @@ def from_pretrained(
     """
     if resident not in (True, False, PRODUCT):
         raise ArgumentError(f'resident must be True, False or "product", not {resident!r}')
-    if model_class is None:
-        model_class = _class_of(folder, kwargs)
     base = None if base is None else str(base)
     early = None
     if not resident and backend in (None, CPU) and kwargs.get("device_map") in (None, CPU):
@@ -375,17 +373,24 @@ def from_pretrained(
         _set(_backend, backend),
         _failures_raised(),
     ):
+        if model_class is None:
+            model_class = _class_of(folder, kwargs)
         model = model_class.from_pretrained(folder, *args, **kwargs)
-    if resident:  # a plain checkpoint, or what packing left out
-        import densor.torch
-        from densor.torch.resident import device_of
-
-        if resident == PRODUCT:
-            densor.torch.pack_module(model, mode=PRODUCT)
-        else:
-            device = device_of(model) or device_for(model.device, backend)
-            densor.torch.pack_module(model, device=device)
+    if resident:
+        _pack_rest(model, resident, backend)
     return model
+
+
+def _pack_rest(model: Any, resident: bool | str, backend: Any) -> None:
+    """Packs the weights of a plain checkpoint, or what packing left out."""
+    import densor.torch
+    from densor.torch.resident import device_of
+
+    if resident == PRODUCT:
+        densor.torch.pack_module(model, mode=PRODUCT)
+    else:
+        device = device_of(model) or device_for(model.device, backend)
+        densor.torch.pack_module(model, device=device)
 
 
 def _early(folder: Any, base: str | None, kwargs: dict[str, Any]) -> Ahead | None:
