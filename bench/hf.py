@@ -26,7 +26,7 @@ from typing import Any
 
 from bench.machine import describe
 
-WAYS = ("plain", "packed")
+WAYS = ("plain", "packed", "early")  # the last by densor.hf.from_pretrained
 
 
 def anonymous() -> int:
@@ -61,12 +61,12 @@ class Peak:
         return self.peak - self.before
 
 
-def load(folder: str) -> dict[str, float]:
+def load(folder: str, early: bool = False) -> dict[str, float]:
     """Loads a model in this process, and measures."""
     import torch
     import transformers
 
-    import densor.hf  # noqa: F401
+    import densor.hf
 
     transformers.utils.logging.disable_progress_bar()
     model_class = transformers.AutoModel
@@ -75,7 +75,10 @@ def load(folder: str) -> dict[str, float]:
     started = time.perf_counter() - start
     with Peak() as memory:
         start, before = time.perf_counter(), time.process_time()
-        model = model_class.from_pretrained(folder, dtype="auto")
+        if early:
+            model = densor.hf.from_pretrained(folder, model_class=model_class, dtype="auto")
+        else:
+            model = model_class.from_pretrained(folder, dtype="auto")
         loaded = time.perf_counter()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -122,9 +125,9 @@ def warm(folder: Path) -> None:
                 pass
 
 
-def measured(folder: Path) -> dict[str, float]:
+def measured(folder: Path, early: bool) -> dict[str, float]:
     """`load` in a process of its own."""
-    command = [sys.executable, "-m", "bench.hf", "--load", str(folder)]
+    command = [sys.executable, "-m", "bench.hf", "--load", str(folder), *["--early"] * early]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -157,7 +160,7 @@ def run(plain: Path, place: Path, repeats: int) -> list[str]:
     start = time.perf_counter()
     sizes = pack_model(plain, packed).sizes
     print(f"packed in {time.perf_counter() - start:.1f} s", file=sys.stderr)
-    folders = {"plain": plain, "packed": packed}
+    folders = {"plain": plain, "packed": packed, "early": packed}
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for cache in ("warm", "cold"):
         for _ in range(repeats):
@@ -165,7 +168,7 @@ def run(plain: Path, place: Path, repeats: int) -> list[str]:
                 warm(folders[way])
                 if cache == "cold":
                     drop(folders[way])
-                found.setdefault((cache, way), []).append(measured(folders[way]))
+                found.setdefault((cache, way), []).append(measured(folders[way], way == "early"))
     rows = []
     for (cache, way), runs in found.items():
         middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
@@ -192,9 +195,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where files may be put")
     parser.add_argument("--load", help=argparse.SUPPRESS)
+    parser.add_argument("--early", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.load:
-        print(json.dumps(load(args.load)))
+        print(json.dumps(load(args.load, args.early)))
         return
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         place = Path(name)

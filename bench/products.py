@@ -26,7 +26,7 @@ from densor.products import entry_kernels as entry
 from densor.products.matrix import Matrix, Products, Words
 
 _COPIES = 4
-_ROUNDS = 9
+_ROUNDS = 7
 _SETTLE = 0.01  # seconds until threads of another library no longer spin
 MODELS = {
     "smollm2": {

@@ -41,6 +41,10 @@ class Stream(Protocol):
     def join(self) -> None:
         """What is started from now on, on the current stream, waits for this one."""
 
+    def keep(self, arrays: Iterable[Any]) -> None:
+        """Memory of these arrays is not used for others before the work that was started on this
+        stream is done, even if they are dropped."""
+
 
 class Backend(Protocol):
     """Allocates memory, copies, and starts kernels, in the order of the calls."""

@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.dtypes import SIZES, to_torch
-from densor.errors import ArgumentError, UnsupportedError
+from densor.errors import ArgumentError, DensorError, LimitError, UnsupportedError
 from densor.gpu.backend import FILES, kernels, part, source
 from densor.runtime.types import Bytes
 
-_HINT = 'pip install "densor[gpu]"'
+_HINT = 'pip install "densor[gpu]", or "densor[gpu13]" for CUDA 13'
+_OPTIONS = ("-std=c++17",)
+_PROBE = 'extern "C" __global__ void probe(int *out) { *out = 1; }'
 _UINTS = {1: "uint8", 2: "uint16", 4: "uint32", 8: "uint64", 16: "complex128"}
 
 
@@ -34,35 +36,66 @@ class CudaBuffer:
 class CudaBackend:
     """A `Backend` on a CUDA device, by default the current one.
 
-    UnsupportedError without CuPy, or without a GPU that it can use.
+    UnsupportedError without CuPy, without a GPU that it can use, or where CuPy cannot compile: its
+    wheels bring no compiler, which a CUDA toolkit, torch's wheels or CuPy's extra `ctk` do.
+    Torch is used if it has been imported by now and can use a GPU. What fails later is a
+    LimitError, where memory does not suffice, or an UnsupportedError with CUDA's words.
     """
 
     name = "cuda"
 
     def __init__(self, device: int | None = None) -> None:
         self._cupy = cupy = _import_cupy()
-        self._device = cupy.cuda.Device(device)
-        self.number: int = self._device.id
-        self.processors: int = self._device.attributes["MultiProcessorCount"]
         self._functions: dict[str, Any] = {}
+        self._streams: dict[int, Any] = {}  # CuPy's, by address
+        torch = sys.modules.get("torch")
+        self._torch = torch if torch is not None and torch.cuda.is_available() else None
+        with self._failures("GPU"):
+            self._device = cupy.cuda.Device(device)
+            self.number: int = self._device.id
+            self.processors: int = self._device.attributes["MultiProcessorCount"]
+        with self._failures(f"CuPy cannot compile kernels ({_HINT})"), self._device:
+            module = cupy.RawModule(code=_PROBE, options=_OPTIONS, backend="nvrtc")
+            module.get_function("probe")
+
+    @contextmanager
+    def _failures(self, what: str) -> Iterator[None]:
+        """Makes errors of ours of those that CuPy, torch and CUDA raise."""
+        try:
+            yield
+        except DensorError:
+            raise
+        except MemoryError as error:  # CuPy's
+            raise LimitError(f"{what}: not enough memory on the GPU: {error}") from error
+        except (ImportError, OSError, RuntimeError) as error:  # CUDA's, the compiler's, torch's
+            if type(error).__name__ == "OutOfMemoryError":
+                raise LimitError(f"{what}: not enough memory on the GPU: {error}") from error
+            raise UnsupportedError(f"{what}: {error}") from error
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] not in ("cupy", "cupy_backends", "torch"):
+                raise
+            raise UnsupportedError(f"{what}: {error}") from error
 
     def empty(self, size: int) -> CudaBuffer:
         """See `Backend`; torch's if torch is imported, so that one allocator has all memory."""
-        torch = self._torch()
+        torch, what = self._torch, f"{size} bytes"
         if torch is not None:
-            tensor = torch.empty(size, dtype=torch.uint8, device=torch.device("cuda", self.number))
+            with self._failures(what):
+                device = torch.device("cuda", self.number)
+                tensor = torch.empty(size, dtype=torch.uint8, device=device)
             return CudaBuffer(tensor.data_ptr(), size, tensor)
-        with self._device, self._stream():
+        with self._failures(what), self._device, self._stream():
             array = self._cupy.empty(size, np.uint8)
         return CudaBuffer(array.data.ptr, size, array)
 
     def new(self, dtype: str, shape: tuple[int, ...]) -> Any:
         """See `Backend`; a torch tensor if torch is imported, else a CuPy array of the bits."""
-        torch = self._torch()
+        torch, what = self._torch, f"{math.prod(shape) * SIZES[dtype]} bytes"
         if torch is not None:
-            device = torch.device("cuda", self.number)
-            return torch.empty(shape, dtype=to_torch(dtype), device=device)
-        with self._device, self._stream():
+            with self._failures(what):
+                device = torch.device("cuda", self.number)
+                return torch.empty(shape, dtype=to_torch(dtype), device=device)
+        with self._failures(what), self._device, self._stream():
             return self._cupy.empty(shape, _UINTS[SIZES[dtype]])
 
     def view(self, array: Any, begin: int, dtype: str, shape: tuple[int, ...]) -> Any:
@@ -86,45 +119,52 @@ class CudaBackend:
     def write(self, buffer: CudaBuffer, data: npt.NDArray[Any]) -> None:
         """See `Backend`."""
         flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-        with self._device, self._stream():
+        with self._failures("copy to the GPU"), self._device, self._stream():
             self._view(buffer)[: flat.size].set(flat)
 
     def read(self, buffer: CudaBuffer, begin: int = 0, size: int | None = None) -> Bytes:
         """See `Backend`."""
         end = buffer.size if size is None else begin + size
-        with self._device, self._stream():
+        with self._failures("copy from the GPU"), self._device, self._stream():
             content: Bytes = self._cupy.asnumpy(self._view(buffer)[begin:end])
         return content
 
     def stream(self) -> "CudaStream":
         """See `Backend`."""
-        torch = self._torch()
+        torch = self._torch
         if torch is not None:
             return CudaStream(torch.cuda.Stream(self.number), torch.cuda.stream, self)
         with self._device:
             stream = self._cupy.cuda.Stream(non_blocking=True)
-        return CudaStream(stream, _entered, self)
+        return CudaStream(stream, self._entered, self)
 
     def wait(self, waiting: Any, other: Any) -> None:
         """Lets one stream wait for all that was started on another, of the same library."""
         if hasattr(waiting, "wait_stream"):
             waiting.wait_stream(other)
         else:
-            waiting.wait_event(other.record())
+            with self._device:
+                waiting.wait_event(other.record())
 
     def current(self) -> Any:
         """The current stream, torch's if it is there."""
-        torch = self._torch()
-        if torch is not None:
-            return torch.cuda.current_stream(self.number)
-        return self._cupy.cuda.get_current_stream()
+        if self._torch is not None:
+            return self._torch.cuda.current_stream(self.number)
+        with self._device:
+            return self._cupy.cuda.get_current_stream()
+
+    @contextmanager
+    def _entered(self, stream: Any) -> Iterator[None]:
+        """CuPy's streams are contexts themselves, on their device."""
+        with self._device, stream:
+            yield
 
     def poison(self, buffer: CudaBuffer, gaps: Iterable[tuple[int, int]]) -> None:
         """See `Backend`; CUDA does not check accesses, so nothing is done."""
 
     def launch(self, kernel: str, blocks: int, threads: int, args: Sequence[np.generic]) -> None:
         """See `Backend`. The stream is looked up anew each time, so that graphs can be captured."""
-        with self._device, self._stream():
+        with self._failures(f"kernel {kernel}"), self._device, self._stream():
             self._function(kernel)((blocks,), (threads,), tuple(args))
 
     def _view(self, buffer: CudaBuffer) -> Any:
@@ -138,20 +178,20 @@ class CudaBackend:
         stream = self.current()
         if not hasattr(stream, "cuda_stream"):
             return stream
-        return self._cupy.cuda.ExternalStream(stream.cuda_stream, self.number)
-
-    @staticmethod
-    def _torch() -> Any:
-        """Torch, where it is imported and can use a GPU."""
-        torch = sys.modules.get("torch")
-        return torch if torch is not None and torch.cuda.is_available() else None
+        address = stream.cuda_stream
+        if address not in self._streams:
+            cuda = self._cupy.cuda
+            if hasattr(cuda.Stream, "from_external"):
+                self._streams[address] = cuda.Stream.from_external(_External(address))
+            else:
+                self._streams[address] = cuda.ExternalStream(address, self.number)
+        return self._streams[address]
 
     def _function(self, kernel: str) -> Any:
         """A kernel, compiled with the others of its file to a cubin, which CuPy keeps on disk."""
         if kernel not in self._functions:
             name = next(file for file in FILES if kernel in kernels(part(file)))
-            options = ("-std=c++17",)
-            module = self._cupy.RawModule(code=source(name), options=options, backend="nvrtc")
+            module = self._cupy.RawModule(code=source(name), options=_OPTIONS, backend="nvrtc")
             for each in kernels(part(name)):
                 self._functions[each] = module.get_function(each)
         return self._functions[kernel]
@@ -176,17 +216,28 @@ class CudaStream:
         """See `Stream`."""
         self._backend.wait(self._backend.current(), self._stream)
 
+    def keep(self, arrays: Iterable[Any]) -> None:
+        """See `Stream`; torch's allocator is told, CuPy's frees in the order of the device."""
+        for array in arrays:
+            if getattr(array, "is_cuda", False):
+                array.record_stream(self._stream)
 
-def _entered(stream: Any) -> Any:
-    """CuPy's streams are contexts themselves."""
-    return stream
+
+class _External:
+    """A stream of another library, by the protocol that CuPy knows it by."""
+
+    def __init__(self, address: int) -> None:
+        self._address = address
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._address
 
 
 def _import_cupy() -> Any:
     try:
         import cupy
-    except ImportError:
-        raise UnsupportedError(f"decoding on a GPU needs CuPy: {_HINT}") from None
+    except (ImportError, OSError) as error:  # its own reason may be a library that is missing
+        raise UnsupportedError(f"decoding on a GPU needs CuPy: {_HINT} ({error})") from None
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:

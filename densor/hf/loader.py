@@ -42,12 +42,13 @@ from densor.torch.device import Device, open_device
 
 T = TypeVar("T")
 CPU = "cpu"
+PRODUCT = "product"
 _OTHER_FILES = ("subfolder", "variant", "gguf_file", "use_safetensors")  # may name other files
 _MAX_DESCRIBED = 1 << 21  # bytes; what a blob says of itself is within these
 
 _given_base: ContextVar[str | None] = ContextVar("densor_base", default=None)
 _backend: ContextVar[Any] = ContextVar("densor_backend", default=None)
-_resident: ContextVar[bool] = ContextVar("densor_resident", default=False)
+_resident: ContextVar[bool | str] = ContextVar("densor_resident", default=False)
 _ahead: ContextVar["Ahead | None"] = ContextVar("densor_ahead", default=None)
 _failure: ContextVar[list[DensorError] | None] = ContextVar("densor_failure", default=None)
 
@@ -186,7 +187,10 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
 
             try:
                 device = next(iter(self._devices.values()), None)
-                densor.torch.pack_module(model, packed=self._stay, device=device)
+                if self._resident == PRODUCT:
+                    densor.torch.pack_module(model, packed=self._stay, mode=PRODUCT)
+                else:
+                    densor.torch.pack_module(model, packed=self._stay, device=device)
             except DensorError as error:
                 path = self._stay_from.get(str(error).partition(":")[0])
                 if path is None:
@@ -336,26 +340,27 @@ def from_pretrained(
     *args: Any,
     model_class: Any = None,
     base: Any = None,
-    resident: bool = False,
+    resident: bool | str = False,
     backend: Any = None,
     **kwargs: Any,
 ) -> Any:
     """A model, packed or plain, as its class's `from_pretrained` loads it.
 
     `folder`: path or name on the Hub. `model_class`: by default the class that the model's
-    configuration names, which is a class of transformers. `base`: the folder of the model that
-    this one was packed against. `resident`: the weights stay packed in memory, as by
-    `densor.torch.pack_module`; packed ones are not decoded for it. `backend`: what decodes weights
-    that go to a device: by default a GPU does so itself, or the CPU, with a warning, where CuPy is
-    missing; "cpu" for the CPU; or a backend of `densor.gpu` or its name, "emulate" for one. All
-    else goes to `from_pretrained`.
+    configuration names, which is a class of transformers. `base`: the folder of the model that this
+    one was packed against. `resident`: the weights stay packed in memory, as by
+    `densor.torch.pack_module`; packed ones are not decoded for it. "product": packed for products
+    on the CPU, as by its mode of that name. `backend`: what decodes weights that go to a device: by
+    default a GPU does so itself, or the CPU, with a warning, where CuPy is missing; "cpu" for the
+    CPU; or a backend of `densor.gpu` or its name, "emulate" for one. All else goes to
+    `from_pretrained`.
 
     Faults of packed weights are raised as the DensorError that they are, which names file and
     tensor; through `from_pretrained` of transformers alone those found while decoding end in its
     RuntimeError, below a report.
     """
-    if model_class is None:
-        model_class = _class_of(folder, kwargs)
+    if resident not in (True, False, PRODUCT):
+        raise ArgumentError(f'resident must be True, False or "product", not {resident!r}')
     base = None if base is None else str(base)
     early = None
     if not resident and backend in (None, CPU) and kwargs.get("device_map") in (None, CPU):
@@ -368,14 +373,24 @@ def from_pretrained(
         _set(_backend, backend),
         _failures_raised(),
     ):
+        if model_class is None:
+            model_class = _class_of(folder, kwargs)
         model = model_class.from_pretrained(folder, *args, **kwargs)
-    if resident:  # a plain checkpoint, or what packing left out
-        import densor.torch
-        from densor.torch.resident import device_of
+    if resident:
+        _pack_rest(model, resident, backend)
+    return model
 
+
+def _pack_rest(model: Any, resident: bool | str, backend: Any) -> None:
+    """Packs the weights of a plain checkpoint, or what packing left out."""
+    import densor.torch
+    from densor.torch.resident import device_of
+
+    if resident == PRODUCT:
+        densor.torch.pack_module(model, mode=PRODUCT)
+    else:
         device = device_of(model) or device_for(model.device, backend)
         densor.torch.pack_module(model, device=device)
-    return model
 
 
 def _early(folder: Any, base: str | None, kwargs: dict[str, Any]) -> Ahead | None:

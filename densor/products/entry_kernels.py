@@ -5,6 +5,7 @@ used, and cached on disk.
 """
 
 import functools
+import os
 import threading
 
 import numba
@@ -191,6 +192,7 @@ def address(layout: Layout, what: str) -> int:
 # has taken; the parts that are done, on a line of its own; the function and the job of the round.
 TICKET, DONE, FUNCTION, JOB = 0, 8, 16, 17
 STATE_SIZE = 24
+_SPINS = 2000  # pauses of who leads before it lets other threads have the processor
 _LEFT = 0xFFFFFFFF  # the low half of a ticket
 _I64 = ir.IntType(64)
 
@@ -272,6 +274,21 @@ def _pause(typingctx):
     return types.void(), codegen
 
 
+@intrinsic
+def _yield(typingctx):
+    """Lets another thread have the processor, such as one that was taken off it with a part."""
+
+    def codegen(context, builder, signature, args):
+        if os.name == "posix":
+            kind = ir.FunctionType(ir.IntType(32), [])
+            name = "sched_yield"
+            function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+            builder.call(function, [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
 _3, _4 = types.void(*[types.int64] * 3), types.void(*[types.int64] * 4)
 
 
@@ -288,8 +305,13 @@ def lead(state, function, job, parts):
             _call(function, job, (ticket & _LEFT) - 1)
             _one_more_done(state)
         ticket = _read(state, TICKET)
+    waits = 0
     while _read(state, DONE) < parts:
-        _pause()
+        waits += 1
+        if waits < _SPINS:
+            _pause()
+        else:
+            _yield()
 
 
 @kernel(types.void(types.int64, types.int64), counted=False)

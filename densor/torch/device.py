@@ -87,6 +87,7 @@ class Device:
         with self._lock, self._stream.work():
             block.bind([self.backend.wrap(out) for out in outs])
             block.launch()
+            self._stream.keep([*outs, getattr(block.data, "owner", None)])
 
     def join(self) -> None:
         """Work that is started from now on, in the current order, finds what `start` decodes."""

@@ -141,6 +141,11 @@ class Runtime:
             best = min(fitting, key=lambda buffer: int(buffer.nbytes))
             self._free = [buffer for buffer in self._free if buffer is not best]
             return best
+        on_gpu = self.device is not None and self.device.place.type == "cuda"
+        if on_gpu and torch.cuda.is_current_stream_capturing():
+            raise UnsupportedError(
+                "a CUDA graph needs a pass of the same kind before it is captured"
+            )
         self._free.clear()
         return np.empty(size, np.uint8) if self.device is None else self.device.memory(size)
 

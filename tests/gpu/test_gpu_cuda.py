@@ -12,7 +12,7 @@ from cupy_stand_in import Array, RawModule, empty
 
 import densor
 import densor.gpu
-from densor.errors import ArgumentError, UnsupportedError
+from densor.errors import ArgumentError, LimitError, UnsupportedError
 from densor.gpu import Block, emulate, samples
 from densor.gpu.cuda import CudaBackend
 from densor.gpu.tensors import Packed
@@ -66,6 +66,49 @@ def test_streams_wait_both_ways(cupy: ModuleType) -> None:
     side.join()
     assert side._stream.waited == [current]  # type: ignore[attr-defined]
     assert current.waited == [side._stream]  # type: ignore[attr-defined]
+
+
+def test_without_a_compiler(cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CuPy's wheels bring none: this is found at once, and said."""
+
+    class CompileException(Exception):
+        pass
+
+    CompileException.__module__ = "cupy.cuda.compiler"
+    for error in (RuntimeError("no headers"), OSError("libnvrtc"), CompileException("arch")):
+
+        def fails(*args: object, error: Exception = error, **options: object) -> None:
+            raise error
+
+        monkeypatch.setattr(cupy, "RawModule", fails)
+        with pytest.raises(UnsupportedError, match=r"cannot compile kernels.*densor\[gpu13\]"):
+            CudaBackend()
+
+
+def test_failures_on_the_device_are_ours(cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    on = CudaBackend()
+
+    class OutOfMemoryError(MemoryError):
+        pass
+
+    def out_of_memory(*args: object) -> None:
+        raise OutOfMemoryError("all used")
+
+    def lost(*args: object) -> None:
+        raise OSError("illegal access")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cupy, "empty", out_of_memory)
+        with pytest.raises(LimitError, match="12345 bytes: not enough memory on the GPU"):
+            on.empty(12345)
+    buffer = on.empty(16)
+    with monkeypatch.context() as patch:
+        patch.setattr(cupy, "asnumpy", lost)
+        with pytest.raises(UnsupportedError, match="copy from the GPU: illegal access"):
+            on.read(buffer)
+    monkeypatch.setitem(on._functions, "huffman_bf16", lambda *args: lost())
+    with pytest.raises(UnsupportedError, match="kernel huffman_bf16: illegal access"):
+        on.launch("huffman_bf16", 1, 1, ())
 
 
 def test_without_a_device(cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,3 +70,33 @@ def test_damage_is_raised_where_it_is_taken(packed: PackedFile) -> None:
     decoded.close()
     assert len(failed) == 1 and isinstance(failed[0], ChecksumError)
     assert "model.safetensors: tensor 'layers." in str(failed[0])
+
+
+def test_resident_products(tmp_path: Path) -> None:
+    """From a packed folder to a model that computes with packed weights; the same logits as the
+    same loop over the plain model."""
+    transformers = pytest.importorskip("transformers")
+    import densor.hf
+    from densor.errors import ArgumentError
+    from densor.torch.products import packed_parts
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=160,
+        hidden_size=128,
+        intermediate_size=192,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    plain = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
+    plain.save_pretrained(tmp_path / "plain")
+    densor.hf.pack_model(tmp_path / "plain", tmp_path / "packed")
+    found = densor.hf.from_pretrained(tmp_path / "packed", resident="product")
+    assert len(list(packed_parts(found))) == 16
+    loaded = densor.hf.from_pretrained(tmp_path / "plain")
+    loop = densor.torch.pack_module(loaded, mode="plain_product")
+    ids = torch.tensor([[3, 7, 9]])
+    assert_same(found(ids).logits, loop(ids).logits)
+    with pytest.raises(ArgumentError, match="resident"):
+        densor.hf.from_pretrained(tmp_path / "packed", resident="other")

@@ -115,6 +115,9 @@ class OnlyStream:
     def join(self) -> None:
         """See `Stream`."""
 
+    def keep(self, arrays: Iterable[Any]) -> None:
+        """See `Stream`."""
+
 
 class EmulatedBackend:
     """A `Backend` on the CPU. `order`: one of `ORDERS`; `flags`: more for the compiler; `parts`:

@@ -1,0 +1,34 @@
+"""The run that a GPU is to be given, without one: its frame, and sections that are quick."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import gpu_run
+from densor.gpu import emulate
+
+if emulate.compiler() is None:
+    pytest.skip("no C++ compiler", allow_module_level=True)
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_section_writes_as_it_goes(tmp_path: Path) -> None:
+    assert gpu_run.main(["--emulate", "--out", str(tmp_path), "--only", "machine", "streams"]) == 0
+    found = lines((tmp_path / "run.jsonl").read_text())
+    assert [line["section"] for line in found] == ["machine"] * 3 + ["streams"] * 2
+    assert found[3]["skipped"] == "needs a GPU"
+
+
+def test_a_section_that_fails_is_told() -> None:
+    for name, limit, reason in (("none", 60.0, "invalid choice"), ("products", 0.01, "too long")):
+        out = io.StringIO()
+        out.fileno = lambda: 1  # type: ignore[method-assign]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gpu_run.os, "fsync", lambda number: None)
+            assert gpu_run.run_section(name, limit, True, out) == (0, False)
+        assert reason in str(lines(out.getvalue())[0]["reason"])
