@@ -350,6 +350,7 @@ def _of_tables() -> list[Case]:
         for level in (3, 5, 9):
             coder = TableCoder(layout, level_settings(level))
             cases += _with(coder, np.frombuffer(text, np.uint8))
+    return cases
 
 
 def _of_sound() -> list[Case]:

@@ -103,7 +103,7 @@ def test_any_content_of_any_shape_comes_back(codec: Codec, dtype: str, content: 
 def test_the_table_has_every_codec() -> None:
     numbers = {value for name, value in vars(registry).items() if name.startswith("CODEC_")}
     assert {codec.number for codec in CODECS} == numbers
-    assert len(CODECS) == len(numbers)
+    assert len({codec.name for codec in CODECS}) == len(CODECS)
 
 
 @pytest.mark.parametrize("level", [1, 3, 6, 9])

@@ -330,7 +330,8 @@ def test_deflated_members_stay_bytes(tmp_path: Path) -> None:
     path = tmp_path / "some.npz"
     np.savez_compressed(path, zeros=np.zeros(1 << 22))  # what inflates to 4096 times its size
     plan = plan_of(path.read_bytes())
-    assert plan.format is None and not plan.tensors
+    assert plan.format == "zip" and not plan.tensors
+    assert all(segment.kind == BYTES for segment in plan.segments)  # at this level
     assert_tensors(packed(path), {})
 
 
@@ -713,11 +714,31 @@ def tiny_files() -> dict[str, bytes]:
         "bmp": bmp_bytes(5, 4),
         "idx": b"\0\0\x08\x03" + struct.pack(">III", 2, 3, 4) + bytes(range(24)),
         "tiff": tiff_bytes(np.arange(20, dtype=np.uint8).reshape(4, 5, 1)),
-        "csv": table(40),
         "wav": wav_bytes(bytes(40)),
         "aiff": aiff_bytes(bytes(40)),
         "au": struct.pack(">4s6I", b".snd", 28, 40, 3, 8000, 2, 0) + bytes(40),
+        "png": png_bytes(),
+        "gzip": gzip.compress(bytes(range(200)) * 2),
+        "zip": deflated_bytes(bytes(range(256)) * 2),
+        "csv": table(40),
     }
+
+
+def png_bytes() -> bytes:
+    head = struct.pack(">IIBBBBB", 4, 4, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(bytes(20))), (b"IEND", b""))
+    parts = [
+        len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+        for kind, body in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def deflated_bytes(data: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", data)
+    return file.getvalue()
 
 
 def wav_bytes(data: bytes, fmt: bytes | None = None, kind: bytes = b"RIFF") -> bytes:

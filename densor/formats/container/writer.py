@@ -32,7 +32,7 @@ from densor.runtime.workers import Done, Workers
 _INDEX_ZSTD = 9
 _IN_FLIGHT = 2 * BATCH_BYTES  # original bytes that may be in work at once, one batch more or less
 _PLACE_EVERY = 1 << 24  # original bytes between frames that tell a reader of a damaged archive more
-_TEXTS = ("csv",)  # formats of files that are texts
+_NO_TENSORS = ("csv", "gzip", "png", "zip")  # formats whose other bytes are as slow as any
 _MIN_REPEAT = 64  # bytes from which a batch may be stored as a reference to an equal one
 
 
@@ -128,7 +128,7 @@ class ArchiveWriter:
         first = len(self._frames[0])
         self._broken = True  # until the entry is whole
         self._done = 0
-        of_tensors = meta.format not in (None, *_TEXTS)
+        of_tensors = meta.format not in (None, *_NO_TENSORS)
         self._entry_level = beside_tensors(self._level) if of_tensors else self._level
         self._entry_session = None if of_tensors else self._session
         self._frame(wire.ENTRY, description)

@@ -62,13 +62,13 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("bmp", bmp.find),
     ("idx", idx.find),
     ("tiff", tiff.find),
+    ("wav", riff.find),
+    ("aiff", aiff.find),
+    ("au", au.find),
     ("png", png.find),
     ("gzip", gzip.find),
     ("zip", zip_members.find),
     ("csv", csv.find),
-    ("wav", riff.find),
-    ("aiff", aiff.find),
-    ("au", au.find),
 )
 
 # Tensors up to so many bytes are joined with neighbours of the same type: matrices and vectors, of
