@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from helpers import safetensors_bytes, weights
+from tables import RECORDS
 
 from densor.arrays import viewed
 from densor.errors import DensorError, LimitError
@@ -287,6 +288,11 @@ def netpbm_seeds() -> list[bytes]:
     return [head + rows for head in heads]
 
 
+def csv_seeds() -> list[bytes]:
+    """With several separators, quotes and line ends."""
+    return [text for text in RECORDS.values() if len(text) > 1 << 10]
+
+
 def bmp_seeds() -> list[bytes]:
     """Of 8, 24 and 32 bits a pixel, with and without padding, in both directions."""
     return [
@@ -433,6 +439,7 @@ TARGETS = (
     Target("ctranslate2", _parser("ctranslate2"), ctranslate2_seeds, _magic_kept(6)),
     Target("onnx", _parser("onnx"), onnx_seeds, _magic_kept(2)),
     Target("netpbm", _parser("netpbm"), netpbm_seeds, _magic_kept(2)),
+    Target("csv", _parser("csv"), csv_seeds),
     Target("bmp", _parser("bmp"), bmp_seeds, _magic_kept(2)),
     Target("idx", _parser("idx"), idx_seeds, _magic_kept(4)),
     Target("tiff", _parser("tiff"), tiff_seeds, _magic_kept(4)),

@@ -10,6 +10,8 @@
 | floats in matrices | 9 | float_cm, or both ways below | trial |
 | floats in matrices, few zeros | 6 to 8 | scale_context, or planes | trial to 512 KiB, estimate |
 | blocks | all | blocks | |
+| DEFLATE streams | 3 to 9 | deflate, Zstandard | trial |
+| tables | all | table, bytes as above | table, bytes of a sample where it is not clearly less |
 | rows of images | all | image, elements as below, byte_cm at 5 to 9 | trial, byte_cm of a sample |
 | elements with zeros | all | sparse, planes | trial of a sample |
 | other elements | all | planes, Zstandard | estimate |
@@ -31,14 +33,17 @@ from densor.codec.batch import (
     Coding,
     Otherwise,
     Smallest,
+    Unless,
     smallest,
 )
 from densor.codec.chunks import zstd_chunk
 from densor.codec.codec import CODECS, Encoder
+from densor.codec.deflate.stream import MAX_STREAM
 from densor.codec.kind import BATCH_BYTES, BYTES, Data, Kind
 from densor.codec.levels import Level, beside_language_model, with_huffman_codes
 from densor.codec.spans.propose import encode_span
 from densor.codec.sparse.encoder import with_zeros
+from densor.codec.table.layout import MAX_BYTES as MAX_TABLE
 from densor.codec.zstd import zstd_compress
 from densor.llm.vocabulary import readable
 from densor.runtime.workers import Done
@@ -58,6 +63,10 @@ MAX_REPEATS = 500  # size over what Zstandard leaves; beyond, nothing is left to
 MIN_READABLE = 0.5  # share of samples that reads like a text; of noise, .38 does
 SAMPLE_BYTES, MAX_SAMPLES = 1 << 12, 32
 
+TABLE_CHUNK, FAST_TABLE_CHUNK = MAX_TABLE, 1 << 22
+TABLE_SAMPLE = 1 << 17  # bytes of a table that are tried as plain bytes
+# Of what these let expect by Zstandard; beyond, all is tried as plain bytes, by mixing or Zstandard
+MAX_SHARE_OF_TABLE, MAX_SHARE_OF_MIXED_TABLE = 0.6, 0.4
 FAST_ZSTD = 3  # a level that costs little more than the fastest
 ZSTD_CHUNK = 1 << 22  # bytes
 MIXED_CHUNK = 1 << 23  # bytes of an image by context mixing, which learns as it goes
@@ -97,8 +106,12 @@ def chunk_bytes(kind: Kind, level: Level) -> int:
 def _chunk_bytes(data: Data, kind: Kind, level: Level) -> int:
     if data is Data.BYTES:
         return ZSTD_CHUNK if level.bytes == "zstd" else CODECS[registry.CODEC_BYTE_CM].chunk
+    if data is Data.TABLE:
+        return TABLE_CHUNK if level.tables else FAST_TABLE_CHUNK
     if data is Data.BLOCKS:
         return kind.whole_rows(CODECS[registry.CODEC_BLOCKS].chunk)
+    if data is Data.STREAM:
+        return MAX_STREAM
     if data is Data.IMAGE:
         gradient = level.images == "gradient"
         return kind.whole_rows(CODECS[registry.CODEC_IMAGE].chunk if gradient else MIXED_CHUNK)
@@ -115,6 +128,8 @@ def matrix_chunk(level: Level) -> int:
 def batch_bytes(kind: Kind, level: Level) -> int:
     """Original bytes per batch, whole chunks."""
     chunk = chunk_bytes(kind, level)
+    if kind.data is Data.TABLE:
+        return TABLE_CHUNK
     return max(1, BATCH_BYTES // chunk) * chunk
 
 
@@ -128,6 +143,10 @@ def _rows(data: Data, level: Level) -> tuple[Row, ...]:
         return _delta, _language_model, *by_model, _by_zstd
     if data is Data.IMAGE:
         return (_image,)
+    if data is Data.STREAM:
+        return (_stream,)
+    if data is Data.TABLE:
+        return (_table,)
     if data is Data.MATRICES:
         by_rows = {"planes": (), "scale_context": (_scale_context,), "float_cm": (_float_cm,)}
         by_spans = (_spans,) if level.spans else ()
@@ -173,6 +192,13 @@ def _image(batch: Batch, level: Level) -> Coding:
     return Smallest(coded, otherwise, encode_batch(replace(batch, kind=BYTES), level))
 
 
+def _stream(batch: Batch, level: Level) -> Coding:
+    """What a stream holds, or its bytes where zlib did not make it: which nothing makes smaller."""
+    if batch.base is not None:
+        return encode_batch(replace(batch, kind=BYTES), level)
+    return _proposed(registry.CODEC_DEFLATE, batch, level).encode()
+
+
 def _better_as_bytes(batch: Batch, level: Level) -> bool:
     """Whether some rows from the middle take less as plain bytes."""
     size = batch.kind.whole_rows(IMAGE_SAMPLE)
@@ -186,6 +212,25 @@ def _better_as_bytes(batch: Batch, level: Level) -> bool:
 
 def _coded_bytes(sample: Batch, level: Level, codec: int) -> int:
     return _payload_bytes(sample, level, CODECS[codec].propose(sample, level))
+
+
+def _table(batch: Batch, level: Level) -> Coding:
+    as_bytes = replace(batch, kind=BYTES)
+    if batch.base is not None or batch.session is not None:
+        return encode_batch(as_bytes, level)
+    coded = _proposed(registry.CODEC_TABLE, batch, level).encode()
+    return Unless(
+        coded, lambda way: _clearly_less(way, batch, level), lambda: encode_batch(as_bytes, level)
+    )
+
+
+def _clearly_less(coded: CodedBatch, batch: Batch, level: Level) -> bool:
+    """Whether a table takes so much less than a sample as plain bytes that these are not tried."""
+    begin = max(0, (batch.data.size - TABLE_SAMPLE) // 2)
+    sample = batch.data[begin : begin + TABLE_SAMPLE]
+    as_bytes = len(zstd_compress(sample, FAST_ZSTD)) / sample.size
+    most = MAX_SHARE_OF_TABLE if level.bytes == "zstd" else MAX_SHARE_OF_MIXED_TABLE
+    return coded.stored < most * as_bytes * batch.data.size
 
 
 def _byte_cm(batch: Batch, level: Level) -> Coding | None:

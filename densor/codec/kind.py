@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 from densor.codec.blocks.block import CHUNK as BLOCKS_CHUNK
 from densor.codec.blocks.block import Field
+from densor.codec.deflate.stream import Stream
 from densor.codec.image.layout import Layout as Image
 from densor.codec.image.layout import fits, layout_of
 from densor.codec.planes import analyse
 from densor.codec.planes.layout import Layout, layout_for
+from densor.codec.table.layout import Layout as Table
 from densor.dtypes import INTEGERS, coding_of
 from densor.float_formats import PAIRS, by_rows
 
@@ -30,6 +32,8 @@ class Data(Enum):
     MATRICES = auto()  # of floats
     BLOCKS = auto()  # of several fields
     IMAGE = auto()  # rows of samples
+    STREAM = auto()  # of DEFLATE
+    TABLE = auto()  # a table as text
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Kind:
     (rows, columns) each, that those of this stretch make up, one after the other; what is longer
     than one chunk has one part only. `columns`: of blocks, how many make a row. `image`: how rows
     of samples lie, `guessed` from type and shape or as a format has it; all else then says what
-    they are beside that.
+    they are beside that. `stream`: one whole DEFLATE stream. `table`: how cells lie in a text.
     """
 
     layout: Layout | None
@@ -52,6 +56,8 @@ class Kind:
     columns: int = 0
     image: Image | None = None
     guessed: bool = False
+    stream: Stream | None = None
+    table: Table | None = None
 
     @property
     def unit(self) -> int:
@@ -65,10 +71,14 @@ class Kind:
     @property
     def data(self) -> Data:
         """What `choose.py` goes by."""
+        if self.stream is not None:
+            return Data.STREAM
         if self.image is not None:
             return Data.IMAGE
         if self.fields:
             return Data.BLOCKS
+        if self.table is not None:
+            return Data.TABLE
         if self.layout is None:
             return Data.BYTES
         return Data.MATRICES if self.parts and by_rows(self.dtype) else Data.ELEMENTS
@@ -90,6 +100,11 @@ class Kind:
 
 
 BYTES = Kind(None)
+
+
+def kind_of_table(layout: Table) -> Kind:
+    """How to treat a text that is a table."""
+    return Kind(None, table=layout)
 
 
 class Segment(NamedTuple):
@@ -163,6 +178,11 @@ def kind_of_image(layout: Image, size: int) -> Kind:
     samples = layout.width * layout.channels if not layout.padding else layout.stride
     dtype = "U16" if layout.size == 2 and not layout.padding else "U8"
     return replace(kind_of(dtype, (size // layout.stride, samples)), image=layout)
+
+
+def kind_of_stream(stream: Stream) -> Kind:
+    """How to treat a DEFLATE stream."""
+    return Kind(None, stream=stream)
 
 
 def kind_of_blocks(fields: tuple[Field, ...], row: int) -> Kind:

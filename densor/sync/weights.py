@@ -100,7 +100,7 @@ def dtype_of(name: str, tensor: Any) -> str:
 
 
 def table_of(named: Mapping[str, Any], dtype: str | None = None) -> Table:
-    """How tensors are published: sorted by name, each once where several names share one.
+    """How tensors are published: sorted by dtype and name, each once where several names share one.
 
     `dtype`: of floats, which are cast to it; None leaves them.
     """
@@ -117,6 +117,7 @@ def table_of(named: Mapping[str, Any], dtype: str | None = None) -> Table:
             seen[place] = name
         shape = tuple(int(size) for size in tensor.shape)
         tensors.append(Described(name, dtype if dtype and _is_float(own) else own, shape))
+    tensors.sort(key=lambda tensor: (tensor.dtype, tensor.name))
     return Table(tuple(tensors), aliases)
 
 

@@ -12,15 +12,18 @@ from densor.former import former_name
 
 if TYPE_CHECKING:
     from densor.torch.cache import pack_tensors, unpack_tensors
-    from densor.torch.callback import PackCheckpoints
+    from densor.torch.callback import BackgroundCheckpoints, PackCheckpoints
     from densor.torch.checkpoint import PackedReader, PackedWriter, dcp_to_torch_save
     from densor.torch.packed import PackedTensor, from_packed, pack_tensor, unpacked
     from densor.torch.products import plain_product
     from densor.torch.resident import check_module, memory_of, pack_module, unpack_module
     from densor.torch.safetensors import load_file, safe_open, save_packed_file
+    from densor.torch.saving import AsyncCheckpoints
     from densor.torch.training import PackedOptimizer
 
 _LAZY = {
+    "AsyncCheckpoints": "densor.torch.saving",
+    "BackgroundCheckpoints": "densor.torch.callback",
     "PackCheckpoints": "densor.torch.callback",
     "PackedOptimizer": "densor.torch.training",
     "PackedReader": "densor.torch.checkpoint",
@@ -47,6 +50,8 @@ _FORMER = {
 }
 
 __all__ = [
+    "AsyncCheckpoints",
+    "BackgroundCheckpoints",
     "PackCheckpoints",
     "PackedOptimizer",
     "PackedReader",

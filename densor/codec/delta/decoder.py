@@ -5,9 +5,12 @@ import numpy as np
 from densor.codec.batch import Bytes
 from densor.codec.codec import Base, BaseDecoder
 from densor.codec.delta.elements import elements, is_aligned
+from densor.codec.delta.few_decoder import apply
+from densor.codec.delta.few_params import FEW, FewParameters
+from densor.codec.delta.few_params import parse as parse_few
 from densor.codec.delta.kernels import APPLY, CONTEXTS, total_extras
 from densor.codec.delta.params import Parameters, parse
-from densor.codec.delta.payload import CODED, HEAD, LENGTH, SAME
+from densor.codec.delta.payload import CODED, FEW_CODED, HEAD, LENGTH, SAME
 from densor.codec.delta.tokens import token_table
 from densor.entropy.rans.decode import decode, decode_table
 from densor.errors import FormatError, LimitError
@@ -31,14 +34,7 @@ class DeltaDecoder(BaseDecoder):
 
         FormatError if payload or base do not fit.
         """
-        if payload.size < HEAD.size or out.size % self._model.method.size:
-            raise FormatError("chunk of changes has an impossible length")
-        offset, mode = HEAD.unpack_from(payload)
-        if offset + out.size > base.size:
-            raise FormatError("chunk refers to bytes behind the end of its base")
-        if out.size > MAX_CHUNK:
-            raise LimitError("chunk of changes is too long")
-        before = base.read_at(offset, out.size)
+        mode, before = _before(payload, out, base, self._model.method.size)
         if mode == SAME and payload.size == HEAD.size:
             out[:] = before
         elif mode == CODED:
@@ -81,8 +77,42 @@ class DeltaDecoder(BaseDecoder):
             out[:] = target
 
 
-def open_decoder(payload: bytes, _: object = None) -> DeltaDecoder:
+class FewDecoder(BaseDecoder):
+    """Likewise, for chunks of which few elements have changed."""
+
+    def __init__(self, few: FewParameters) -> None:
+        self._few = few
+
+    def decode_from(self, payload: Bytes, out: Bytes, base: Base) -> None:
+        """Decodes a chunk that changes a stretch of `base` into all of `out`.
+
+        FormatError if payload or base do not fit.
+        """
+        mode, before = _before(payload, out, base, self._few.method.size)
+        out[:] = before
+        POOL.give(before)
+        if mode == FEW_CODED:
+            apply(self._few, payload[HEAD.size :], out)
+        elif mode != SAME or payload.size > HEAD.size:
+            raise FormatError("chunk of changes is malformed")
+
+
+def _before(payload: Bytes, out: Bytes, base: Base, size: int) -> tuple[int, Bytes]:
+    """The mode of a chunk and the bytes of the base that it changes."""
+    if payload.size < HEAD.size or out.size % size:
+        raise FormatError("chunk of changes has an impossible length")
+    offset, mode = HEAD.unpack_from(payload)
+    if offset + out.size > base.size:
+        raise FormatError("chunk refers to bytes behind the end of its base")
+    if out.size > MAX_CHUNK:
+        raise LimitError("chunk of changes is too long")
+    return mode, base.read_at(offset, out.size)
+
+
+def open_decoder(payload: bytes, _: object = None) -> BaseDecoder:
     """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
+    if payload[3:4] == bytes([FEW]):
+        return FewDecoder(parse_few(payload))
     return DeltaDecoder(parse(payload))
 
 

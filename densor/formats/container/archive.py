@@ -1,6 +1,7 @@
 """Random access: open an archive by its index, read entries, tensors and slices of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -45,6 +46,19 @@ class StoredChunk(NamedTuple):
     begin: int
     size: int
     points: Bytes | None
+
+
+class UnreadChunk(NamedTuple):
+    """A chunk of which nothing was read but its model; `begin`, `size`: its original bytes.
+
+    `stored`: bytes of its payload, of which `read` gives some, without checking them.
+    """
+
+    model: bytes  # payload of the model, empty for the fixed ones
+    begin: int
+    size: int
+    stored: int
+    read: Callable[[int, int], Bytes]
 
 
 class Readable(Protocol):
@@ -258,6 +272,27 @@ class Archive(EntryDecoder[IndexedEntry]):
             if (self.frames.kinds[number + 1 : number + 2] == wire.POINTS).any():
                 points = self._frame(number + 1).payload
             yield StoredChunk(model, models[model], payload, at, header.original, points)
+
+    def unread_chunks(self, entry: IndexedEntry) -> Iterator[UnreadChunk]:
+        """All of an entry, chunk by chunk; what has a base or is part of a chunk has no model."""
+        at = 0
+        models: dict[int, bytes] = {}
+        for part in self.parts(entry, 0, entry.size):
+            header, model = part.chunk.header, b""
+            if part.whole and header.model >= registry.FIRST_MODEL and entry.meta.base is None:
+                if header.model not in models:
+                    models[header.model] = self._params(part.chunk)
+                model = models[header.model]
+            begins = int(self.frames.offsets[part.chunk.place]) + wire.FRAME_SIZE
+            reading = partial(self._stored, begins, header.stored)
+            yield UnreadChunk(model, at, part.size, header.stored, reading)
+            at += part.size
+
+    def _stored(self, begins: int, size: int, begin: int, count: int) -> Bytes:
+        """Bytes of a payload as they stand in the archive."""
+        if not 0 <= begin <= begin + count <= size:
+            raise FormatError("payload of a chunk is too short")
+        return self._source.read_at(begins + begin, count)
 
     @staticmethod
     def _check_hash(entry: IndexedEntry, data: Bytes) -> None:

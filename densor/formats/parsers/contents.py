@@ -5,7 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from densor.codec.blocks.block import Field
+from densor.codec.deflate.stream import Stream
 from densor.codec.image.layout import Layout
+from densor.codec.table.layout import Layout as Table
 from densor.formats.io.sources import Bytes, ChainSource, RandomSource, Source
 from densor.formats.tensors import TensorInfo
 
@@ -19,6 +21,8 @@ class Stretch(NamedTuple):
     shape: tuple[int, ...]  # of blocks, where there are `fields`
     fields: tuple[Field, ...] = ()
     image: Layout | None = None  # how rows lie, where the format says that this is an image
+    stream: Stream | None = None  # that these bytes are, all of it
+    table: Table | None = None  # how cells lie, where this is a text
 
 
 class Contents(NamedTuple):

@@ -14,6 +14,8 @@ from densor.codec.kind import (
     kind_of_array,
     kind_of_blocks,
     kind_of_image,
+    kind_of_stream,
+    kind_of_table,
     parts_of,
 )
 from densor.codec.levels import DEFAULT_LEVEL, Level, level_settings
@@ -24,16 +26,20 @@ from densor.float_formats import by_rows
 from densor.formats.io.sources import RandomSource, Source
 from densor.formats.parsers import (
     bmp,
+    csv,
     ctranslate2,
     gguf,
+    gzip,
     idx,
     netpbm,
     npy,
     onnx,
+    png,
     safetensors,
     tiff,
     torch_legacy,
     torch_zip,
+    zip_members,
 )
 from densor.formats.parsers.contents import Contents, Head, Stretch, plain
 from densor.formats.tensors import TensorInfo, as_other, is_listable
@@ -52,6 +58,10 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("bmp", bmp.find),
     ("idx", idx.find),
     ("tiff", tiff.find),
+    ("png", png.find),
+    ("gzip", gzip.find),
+    ("zip", zip_members.find),
+    ("csv", csv.find),
 )
 
 # Tensors up to so many bytes are joined with neighbours of the same type: matrices and vectors, of
@@ -170,7 +180,7 @@ def _listed(contents: Contents, size: int | None) -> tuple[list[TensorInfo], lis
 def _segments(stretches: list[Stretch], level: Level) -> Iterator[Segment]:
     """Header, stretches and whatever lies between and behind them, in order."""
     at = 0
-    groups = list(_groups(stretches, level))
+    groups = list(_groups([s for s in stretches if _is_undone(s, level)], level))
     for i, group in enumerate(groups):
         begin, end = group[0].offset, group[-1].offset + group[-1].size
         apart = begin > at or i + 1 == len(groups) or groups[i + 1][0].offset > end
@@ -181,6 +191,12 @@ def _segments(stretches: list[Stretch], level: Level) -> Iterator[Segment]:
         yield Segment(kind_of_group(group), end - begin)
         at = end
     yield Segment(BYTES, None)
+
+
+def _is_undone(stretch: Stretch, level: Level) -> bool:
+    """Whether a level takes a stretch for what it is, which all but streams are."""
+    stream = stretch.stream
+    return stream is None or level.streams == "all" or (stream.row > 0 and level.streams != "none")
 
 
 def _groups(stretches: list[Stretch], level: Level) -> Iterator[list[Stretch]]:
@@ -201,7 +217,10 @@ def _joins(group: list[Stretch], stretch: Stretch, level: Level) -> bool:
     return (
         stretch.dtype == last.dtype
         and stretch.fields == last.fields
+        and stretch.stream is None
+        and last.stream is None
         and stretch.image is None
+        and stretch.table is None
         and last.image is None
         and stretch.offset == last.offset + last.size
         and stretch.size <= most
@@ -231,6 +250,10 @@ def kind_of_group(group: list[Stretch]) -> Kind:
     row = math.gcd(*(stretch.shape[-1] if stretch.shape else 1 for stretch in group))
     if first.fields:
         return kind_of_blocks(first.fields, row)
+    if first.stream is not None:
+        return kind_of_stream(first.stream)
+    if first.table is not None:
+        return kind_of_table(first.table)
     if first.image is not None:
         return kind_of_image(first.image, first.size)
     if len(group) == 1:
