@@ -10,7 +10,6 @@ out, and so are names of types and indices into strings of messages.
 
 import argparse
 import ast
-import base64
 import hashlib
 import importlib
 import json
@@ -22,6 +21,10 @@ from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+
+from codec_cases import read_cases  # noqa: E402
 
 TESTS = Path(__file__).parents[1]
 GOLDEN = TESTS / "golden"
@@ -75,11 +78,9 @@ def cases() -> list[Case]:
         found.append(Case(name, archive, list(entries.values()), None))
     for name, error in expected["bad"].items():
         found.append(Case(name, (GOLDEN / f"{name}.densor").read_bytes(), None, error))
-    path = GOLDEN / "cases.json"
-    for name, item in json.loads(path.read_text()).items() if path.exists() else ():
-        archive = base64.b64decode(item["archive"])
-        base = base64.b64decode(item["base"]) if "base" in item else None
-        found.append(Case(name, archive, item.get("sha256"), item.get("error"), base))
+    for one in read_cases():
+        good = None if one.sha256 is None else [one.sha256]
+        found.append(Case(one.name, one.archive(), good, one.error, one.base))
     return sorted(found, key=lambda case: len(case.archive))
 
 
@@ -251,7 +252,6 @@ def main() -> None:
     parser.add_argument("--survivors", action="store_true", help="list them")
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
-    sys.path.insert(0, str(TESTS))
     every = cases()
     importlib.import_module("reference.container")
     broken = killed_by(None, every)
