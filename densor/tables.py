@@ -268,6 +268,7 @@ def read_table(
     rows: slice | None = None,
     where: str | Sequence[str] = (),
     to: Kind = "numpy",
+    threads: int | None = None,
     options: ReadOptions | None = None,
     **keywords: Unpack[ReadKeywords],
 ) -> Any:
@@ -283,7 +284,7 @@ def read_table(
 
     ArgumentError for a column that is not there, FileError where the file is no table.
     """
-    chosen = read_options(options, **keywords)
+    chosen = read_options(options, threads=threads, **keywords)
     conditions = [where] if isinstance(where, str) else list(where)
     with File(source, options=chosen) as file:
         archive = file.archive
@@ -301,6 +302,13 @@ def read_table(
     return _as(values, to)
 
 
+def _for_polars(values: npt.NDArray[Any]) -> Any:
+    """What polars takes: texts as a list, times in units that it knows."""
+    if values.dtype == object:
+        return values.tolist()
+    return values.astype("M8[ms]") if values.dtype.kind == "M" else values
+
+
 def _as(values: dict[str, npt.NDArray[Any]], to: Kind) -> Any:
     if to == "numpy":
         return values
@@ -315,5 +323,5 @@ def _as(values: dict[str, npt.NDArray[Any]], to: Kind) -> Any:
     if to == "polars":
         import polars
 
-        return polars.DataFrame(values)
+        return polars.DataFrame({name: _for_polars(found) for name, found in values.items()})
     raise ArgumentError(f"unknown kind of table {to!r}; known are numpy, pandas, polars, arrow")

@@ -20,6 +20,9 @@ from helpers import bits_of, random_state, weights
 from tables import RECORDS, broken, resealed, table
 
 from densor.codec import registry
+from densor.codec.audio.encoder import LaneCoder
+from densor.codec.audio.layout import Layout as AudioLayout
+from densor.codec.audio.samples import model_of as audio_model_of
 from densor.codec.batch import Batch, Before
 from densor.codec.blocks.block import Field
 from densor.codec.blocks.encoder import BlocksEncoder
@@ -244,7 +247,7 @@ def _all_cases() -> list[Case]:
             cases += _with(ScaleContextEncoder(kind, History(), low, repeats=False), data)
         cases += _with(SparseEncoder(data, kind, _LEVEL), data)
     cases += [*_of_blocks(), *_of_changes(), *_of_text(), *_of_images()]
-    cases += [*_of_streams(), *_of_tables()]
+    cases += [*_of_streams(), *_of_tables(), *_of_sound()]
     return list(dict.fromkeys(cases))
 
 
@@ -347,6 +350,17 @@ def _of_tables() -> list[Case]:
         for level in (3, 5, 9):
             coder = TableCoder(layout, level_settings(level))
             cases += _with(coder, np.frombuffer(text, np.uint8))
+
+
+def _of_sound() -> list[Case]:
+    cases: list[Case] = []
+    for channels, size in ((1, 1), (2, 2), (6, 2), (2, 3), (1, 4)):
+        noise = random_state("fuzz sound", channels, size).integers(0, 99, (300, channels))
+        samples = (noise * np.arange(300)[:, None] // 9).astype("<i8") << (7 * (size - 1))
+        data = np.ascontiguousarray(samples[..., None].view(np.uint8)[..., :size]).ravel()
+        model = audio_model_of(AudioLayout(channels, size), data)
+        assert model is not None
+        cases += _with(LaneCoder(model), data)
     return cases
 
 
@@ -491,6 +505,7 @@ TARGETS = (
     _codec("image", registry.CODEC_IMAGE, most_memory=1 << 28),
     _codec("deflate", registry.CODEC_DEFLATE, most_memory=1 << 28),
     Target("table", run_codec, seeds_of(registry.CODEC_TABLE), mutate_table, most_memory=1 << 28),
+    _codec("audio", registry.CODEC_AUDIO, most_memory=1 << 26),
     Target("zstd", run_fixed, fixed_seeds, mutate_case, **_BIG),
     Target("rans", run_rans, rans_seeds, mutate_case),
     Target("huffman", run_huffman, huffman_seeds),

@@ -13,6 +13,7 @@ from densor.errors import ArgumentError
 from densor.formats.io.sources import Bytes
 
 _ALIGN = 64
+_MIN_SHARED = 1 << 24  # bytes of a copy from which torch's threads are worth waiting for
 
 
 class Described(NamedTuple):
@@ -140,8 +141,12 @@ def copy_into(tensor: Any, wanted: Described, target: Bytes) -> None:
     if not target.size:
         return
     if arrays.is_torch(tensor):
+        memory = memory_of(tensor, wanted) if target.size < _MIN_SHARED else None
+        if memory is not None:  # less than starting threads takes
+            target[:] = memory
+            return
         view = arrays.to_torch(wanted.dtype, wanted.shape, target)
-        view.copy_(tensor.detach(), non_blocking=False)
+        view.copy_(tensor.detach())
         return
     if dtypes.from_numpy(tensor.dtype) != wanted.dtype:
         raise ArgumentError(f"{wanted.name}: only torch tensors can be cast")

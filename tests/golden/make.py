@@ -351,6 +351,24 @@ def tables() -> Iterator[tuple[str, bytes]]:
             yield f"table-{name}", archives.written({"rows": rows}, level=level)
 
 
+def sound() -> Iterator[tuple[str, bytes]]:
+    t = np.arange(1200)
+    noise = random_state("golden sound").integers(-40, 40, (1200, 2))
+    pair = (np.stack([9000 * (t % 97) // 97, 7000 * (t % 97) // 97], 1) + noise).astype("<i2")
+    deep = (pair[:800, :1].astype("<i4") << 7).view("u1").reshape(800, 4)[:, :3]
+    for name, samples, channels, size in (
+        ("audio-lanes", pair, 2, 2),
+        ("audio-lanes-24", np.ascontiguousarray(deep), 1, 3),
+        ("audio-lanes-8", (pair[:900, 0] >> 8).astype("i1").view("u1") ^ 128, 1, 1),
+    ):
+        data = samples.tobytes()
+        head = struct.pack("<HHIIHH", 1, channels, 8000, 0, channels * size, 8 * size)
+        body = b"WAVEfmt \x10\0\0\0" + head + b"data" + struct.pack("<I", len(data)) + data
+        out = io.BytesIO()
+        densor.compress_file(io.BytesIO(b"RIFF" + struct.pack("<I", len(body)) + body), out, 3)
+        yield name, out.getvalue()
+
+
 class Group(NamedTuple):
     """Archives that were made at once; each of `good` yields name and archive."""
 
@@ -369,6 +387,7 @@ GROUPS = (
     Group("0.5, streams", (streams,)),
     Group("0.5, changes", (changes,)),
     Group("0.5, tables", (tables,)),
+    Group("0.5, sound", (sound,)),
 )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from reference import (
+    audio,
     blocks,
     byte_cm,
     deflate,
@@ -41,6 +42,7 @@ _OUTERMOST: dict[int, Parse] = {
     delta.CODEC: delta.parse_model,
     deflate.CODEC: lambda payload: deflate.parse_model(payload, _parse_part),
     table.CODEC: lambda payload: table.parse_model(payload, _parse_part),
+    audio.CODEC: audio.parse_model,
 }
 
 

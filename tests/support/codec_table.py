@@ -14,6 +14,9 @@ import numpy.typing as npt
 from helpers import Bits, bits_of, random_state
 
 from densor.codec import registry
+from densor.codec.audio.encoder import LaneCoder
+from densor.codec.audio.layout import Layout as AudioLayout
+from densor.codec.audio.samples import model_of as audio_model_of
 from densor.codec.batch import Batch, Before
 from densor.codec.blocks.block import Field
 from densor.codec.blocks.encoder import BlocksEncoder
@@ -221,6 +224,15 @@ def _table(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     return _batch(TableCoder(Table(3), level_settings(5)), text)
 
 
+def _audio(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """In two channels where the elements go into pairs."""
+    size = SIZES[dtype]
+    channels = 2 if data.size % (2 * size) == 0 else 1
+    model = audio_model_of(AudioLayout(channels, size, unsigned=size == 1), data)
+    assert model is not None
+    return _batch(LaneCoder(model), data)
+
+
 _FLOATS = tuple(sorted(filter(by_rows, SIZES)))
 _NUMBERS = tuple(sorted(set(SIZES) - {"VOID"}))
 
@@ -270,4 +282,5 @@ CODECS = (
     Codec(
         registry.CODEC_TABLE, "table", ("bytes",), _table, memory=1 << 25, has_slow_reference=True
     ),
+    Codec(registry.CODEC_AUDIO, "audio", ("I16", "I32", "U8"), _audio),
 )

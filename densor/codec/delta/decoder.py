@@ -8,7 +8,7 @@ from densor.codec.delta.elements import elements, is_aligned
 from densor.codec.delta.few_decoder import apply
 from densor.codec.delta.few_params import FEW, FewParameters
 from densor.codec.delta.few_params import parse as parse_few
-from densor.codec.delta.kernels import APPLY, CONTEXTS, total_extras
+from densor.codec.delta.kernels import APPLY, CONTEXTS, SLACK
 from densor.codec.delta.params import Parameters, parse
 from densor.codec.delta.payload import CODED, FEW_CODED, HEAD, LENGTH, SAME
 from densor.codec.delta.tokens import token_table
@@ -17,7 +17,6 @@ from densor.errors import FormatError, LimitError
 from densor.runtime.buffers import POOL, ThreadBuffers
 
 MAX_CHUNK = 1 << 23  # bytes; a chain of bases needs a few times this per link
-_SLACK = 8  # bytes that a kernel may look at behind the extra bits
 _BUFFERS = ThreadBuffers()
 
 
@@ -56,23 +55,25 @@ class DeltaDecoder(BaseDecoder):
         tokens, under = _BUFFERS.take("tokens", new.size), _BUFFERS.take("contexts", new.size)
         CONTEXTS[size](old, contexts.shift, contexts.mapped.size - 1, contexts.mapped, under)
         decode(self._table, coded[LENGTH.size : end], under, tokens)
-        bits = 0
-        if method.plain <= int(tokens.max()):
-            bits = int(total_extras(tokens, changes.counts))
-        extras = _extras(coded[end:], bits)
-        APPLY[size](
-            old,
-            tokens,
-            extras,
-            changes.starts,
-            changes.counts,
-            method.plain,
-            method.number,
-            method.floats,
-            method.drop,
-            method.bits,
-            new,
+        stored = coded[end:]
+        extras = _BUFFERS.take("extras", stored.size + SLACK)
+        extras[: stored.size] = stored
+        bits = int(
+            APPLY[size](
+                old,
+                tokens,
+                extras,
+                changes.starts,
+                changes.counts,
+                method.plain,
+                method.number,
+                method.floats,
+                method.drop,
+                method.bits,
+                new,
+            )
         )
+        _check_extras(stored, bits)
         if target is not out:
             out[:] = target
 
@@ -116,11 +117,7 @@ def open_decoder(payload: bytes, _: object = None) -> BaseDecoder:
     return DeltaDecoder(parse(payload))
 
 
-def _extras(stored: Bytes, bits: int) -> Bytes:
-    """The extra bits with some zeros behind them; FormatError unless there are just so many."""
+def _check_extras(stored: Bytes, bits: int) -> None:
+    """FormatError unless just so many bits are stored."""
     if stored.size != -(-bits // 8) or (bits % 8 and stored[-1] >> (bits % 8)):
         raise FormatError("chunk of changes has another number of extra bits than it needs")
-    extras = _BUFFERS.take("extras", stored.size + _SLACK)
-    extras[: stored.size] = stored
-    extras[stored.size :] = 0
-    return extras

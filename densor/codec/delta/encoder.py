@@ -149,6 +149,7 @@ class DeltaEncoder(Encoder):
         """The payload of a chunk whose first byte is number `begin` of the batch; pooled."""
         if self._same or _equal(chunk, base):
             return np.frombuffer(HEAD.pack(self._base.offset + begin, SAME), np.uint8)
+        method = self._choice.method
         (new, old), symbols, contexts, bits = self._tokens(chunk, base)
         stream = encode(symbols, contexts, self._freqs)
         size = -(-bits // 8)
@@ -159,7 +160,7 @@ class DeltaEncoder(Encoder):
         payload[start : start + stream.size] = stream
         if size:
             extras = _BUFFERS.take("extras", size + 8)
-            EXTRAS[self._size](new, old, *self._choice.method.arguments, extras)
+            EXTRAS[self._size](new, old, *method.arguments, method.plain, symbols, extras)
             payload[start + stream.size :] = extras[:size]
         return payload
 

@@ -24,8 +24,10 @@ from densor.codec.table.mixing_kernels import BEFORE_PREVIOUS, FIELDS, PARENTS, 
 
 OWN = (Context(), Context((), PREVIOUS), Context((), PREVIOUS | BEFORE_PREVIOUS))
 _PIECES = 8  # of a sample
-_SINGLES, _TOPS = 12, 7  # parents that are looked at alone, and in pairs
-_BEST_PAIRS = 3  # that are looked at with a third
+_SINGLES = 12  # parents that are looked at alone
+_TOPS, _FEW_TOPS = 7, 5  # of them in pairs
+_BEST_PAIRS, _FEW_PAIRS = 3, 2  # pairs that are looked at with a third
+_FEW = 2  # contexts, for which less is tried
 _MOST_BEFORE = 24  # columns before that are looked at where there are many
 _MIN_DIFFERENT = 12  # cells of columns that are added or subtracted
 _MAX_NUMERIC = 12  # columns that are
@@ -167,14 +169,15 @@ class Plan:
         singles = sorted(known)[:_SINGLES]
         added = self._added(column, before, singles)
         singles = sorted(singles + added)
-        tops = [parent for _, parent in singles[:_TOPS]]
+        few = most <= _FEW
+        tops = [parent for _, parent in singles[: _FEW_TOPS if few else _TOPS]]
         pairs = {}
         for i, a in enumerate(tops):
             for context in (Context((a,), PREVIOUS), *(Context((b, a)) for b in tops[:i])):
                 pairs[context] = sample.cost(column, context)
         by_pairs = sorted(pairs, key=pairs.__getitem__)
         triples: dict[Context, float] = {}
-        for context in by_pairs[:_BEST_PAIRS]:
+        for context in by_pairs[: _FEW_PAIRS if few else _BEST_PAIRS]:
             for further in _extended(context, tops):
                 if further not in triples:
                     triples[further] = sample.cost(column, further)
@@ -238,7 +241,7 @@ def _mixed(
 ) -> tuple[Context, ...]:
     """The best of all, then the best of each group in turn, as they differ most."""
     singles, own, pairs, triples = groups
-    if most <= 2:
+    if most <= _FEW:
         wanted = [best[0], *singles[:1], own[0]]
     elif most <= 4:
         wanted = [best[0], *singles[:1], own[0], *pairs[:1], *singles[1:2], *triples[:1]]

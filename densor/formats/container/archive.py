@@ -25,7 +25,14 @@ from densor.formats.container.index import (
     unpack_index,
 )
 from densor.formats.container.short_form import in_ordinary_form
-from densor.formats.container.spans import MIN_BYTES, ParameterSets, Span, in_spans, read_and_decode
+from densor.formats.container.spans import (
+    MIN_BYTES,
+    Coder,
+    ParameterSets,
+    Span,
+    coder_in_spans,
+    read_and_decode,
+)
 from densor.formats.io.sources import Bytes, MemorySource, RandomSource
 from densor.formats.tensors import TensorInfo, is_listable
 from densor.options import DEFAULT_READ, ReadOptions
@@ -372,14 +379,15 @@ class Archive(EntryDecoder[IndexedEntry]):
         try:
             for part in self.parts(entry, begin, begin + out.size):
                 decoder = self.decoder(part.chunk)  # made once, before all threads need it
-                gathered = self._gathered(part, decoder)
+                coder = self._gathered(part, decoder)
                 payload = int(self.frames.offsets[part.chunk.place]) + wire.FRAME_SIZE
                 header = part.chunk.header
-                if span and not (gathered and span.follows(payload) and span.has_room(header)):
+                room = coder and span.follows(payload) and span.has_room(header, coder)
+                if span and not room:
                     jobs.append(self._start_span(span, out[at - span.size : at]))
                     span = Span()
-                if gathered:
-                    span.add(header, payload, decoder)
+                if coder is not None:
+                    span.add(header, payload, decoder, coder)
                 else:
                     target = out[at : at + part.size]
                     jobs.append(self._workers.submit(self._part_alone, part, target, budget))
@@ -391,13 +399,14 @@ class Archive(EntryDecoder[IndexedEntry]):
         finally:
             settle(jobs)  # nobody writes to `out` any more, also after an error
 
-    def _gathered(self, part: Part[IndexedEntry], decoder: Decoder | None) -> bool:
-        """Whether a part is for the span decoder."""
+    def _gathered(self, part: Part[IndexedEntry], decoder: Decoder | None) -> Coder | None:
+        """Which span decoder a part is for, if any."""
         header = part.chunk.header
         if not part.whole or not (self._spans_used or header.original >= MIN_BYTES):
-            return False
-        self._spans_used |= in_spans(header.model, decoder)
-        return in_spans(header.model, decoder)
+            return None
+        coder = coder_in_spans(header.model, decoder)
+        self._spans_used |= coder is not None
+        return coder
 
     def _start_span(self, span: Span, out: Bytes) -> Task[Bytes]:
         return self._workers.submit(read_and_decode, span, self._source, out, self._parameters)

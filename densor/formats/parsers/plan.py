@@ -12,6 +12,7 @@ from densor.codec.kind import (
     Segment,
     kind_of,
     kind_of_array,
+    kind_of_audio,
     kind_of_blocks,
     kind_of_image,
     kind_of_stream,
@@ -25,6 +26,8 @@ from densor.errors import FormatError, LimitError, TruncatedError
 from densor.float_formats import by_rows
 from densor.formats.io.sources import RandomSource, Source
 from densor.formats.parsers import (
+    aiff,
+    au,
     bmp,
     csv,
     ctranslate2,
@@ -35,6 +38,7 @@ from densor.formats.parsers import (
     npy,
     onnx,
     png,
+    riff,
     safetensors,
     tiff,
     torch_legacy,
@@ -62,6 +66,9 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("gzip", gzip.find),
     ("zip", zip_members.find),
     ("csv", csv.find),
+    ("wav", riff.find),
+    ("aiff", aiff.find),
+    ("au", au.find),
 )
 
 # Tensors up to so many bytes are joined with neighbours of the same type: matrices and vectors, of
@@ -155,7 +162,8 @@ def _within(stretch: Stretch, size: int | None) -> Stretch:
     if size is None or stretch.offset + stretch.size <= size:
         return stretch
     unit = sum(field.size for field in stretch.fields) or SIZES[stretch.dtype]
-    unit = unit if stretch.image is None else stretch.image.stride
+    rows = stretch.audio or stretch.image
+    unit = unit if rows is None else rows.stride
     return stretch._replace(size=max(0, size - stretch.offset) // unit * unit)
 
 
@@ -222,6 +230,8 @@ def _joins(group: list[Stretch], stretch: Stretch, level: Level) -> bool:
         and stretch.image is None
         and stretch.table is None
         and last.image is None
+        and stretch.audio is None
+        and last.audio is None
         and stretch.offset == last.offset + last.size
         and stretch.size <= most
         and stretch.offset + stretch.size - group[0].offset <= whole
@@ -254,6 +264,8 @@ def kind_of_group(group: list[Stretch]) -> Kind:
         return kind_of_stream(first.stream)
     if first.table is not None:
         return kind_of_table(first.table)
+    if first.audio is not None:
+        return kind_of_audio(first.audio, first.size)
     if first.image is not None:
         return kind_of_image(first.image, first.size)
     if len(group) == 1:
