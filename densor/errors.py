@@ -45,3 +45,7 @@ class ArgumentError(DensorError, ValueError):
 
 class FileError(DensorError):
     """A file could not be read or written; the message says which and why."""
+
+
+class MissingFileError(FileError, FileNotFoundError):
+    """A file is not there, for callers who look for Python's own error as well."""

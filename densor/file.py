@@ -76,6 +76,7 @@ class File:
         chosen = read_options(options, threads=threads, **keywords)
         self._arguments = source, framework, device, chosen
         self._stack = ExitStack()
+        self._closed = False
         try:
             packed = packed_file_at(source)
             if packed is None:
@@ -109,6 +110,7 @@ class File:
 
     def keys(self) -> list[str]:
         """Names of all tensors that can be read, also of those inside files."""
+        self._check_open()
         return list(self._tensors)
 
     def opaque(self) -> dict[str, str]:
@@ -125,10 +127,12 @@ class File:
 
     def files(self) -> list[str]:
         """Names of all files."""
+        self._check_open()
         return [entry.meta.name for entry in self._archive.entries if entry.meta.kind == FILE]
 
     def read_file(self, name: str) -> bytes:
         """The bytes of a file in the archive; KeyError if there is none of that name."""
+        self._check_open()
         entry = self._archive.entry(name)
         return self._read(entry, 0, entry.size).tobytes()
 
@@ -137,11 +141,13 @@ class File:
 
         It can be used as long as the archive is open. KeyError if there is none of that name.
         """
+        self._check_open()
         source = self._archive.as_source(self._archive.entry(name))
         return io.BufferedReader(_EntryFile(source), _BUFFER)
 
     def metadata(self) -> dict[str, str] | None:
         """`__metadata__` of the first safetensors file in the archive, None if it has none."""
+        self._check_open()
         for entry in self._archive.entries:
             if entry.meta.format == "safetensors":
                 source = self._archive.as_source(entry)
@@ -175,6 +181,7 @@ class File:
 
     def _read(self, entry: IndexedEntry, begin: int, end: int, out: Bytes | None = None) -> Bytes:
         """Bytes of an entry, which progress is made by."""
+        self._check_open()
         found = self._archive.read(entry, begin, end, out)
         progress = self._arguments[-1].progress
         if progress is not None:
@@ -215,7 +222,13 @@ class File:
         entry, tensor = self._find(name)
         return Slice(self, entry, tensor)
 
+    def _check_open(self) -> None:
+        """ArgumentError, which is a ValueError as for Python's own files, once it is closed."""
+        if self._closed:
+            raise ArgumentError("file is closed")
+
     def _find(self, name: str) -> tuple[IndexedEntry, TensorInfo]:
+        self._check_open()
         found = self._tensors.get(name)
         if found is not None:
             return found
@@ -247,7 +260,8 @@ class File:
         return _reopened, (source, framework, device, replace(chosen, progress=None))
 
     def close(self) -> None:
-        """Closes the file and stops the threads."""
+        """Closes the file and stops the threads; nothing can be read of it any more."""
+        self._closed = True
         self._stack.close()
 
     def __iter__(self) -> Iterator[str]:

@@ -16,7 +16,7 @@ from helpers import INDEX, put_together, take_apart, weights
 import densor
 from densor import arrays
 from densor.errors import DensorError
-from densor.formats.container import strictjson
+from densor.formats.container import strictjson, wire
 from densor.formats.container.entry import ARRAY, DIR, FILE, check_path, parse
 from densor.formats.container.packed_array import PackedArray
 from densor.formats.container.tensor_blob import Tensor, decode, describe, encode
@@ -55,6 +55,17 @@ def _indexed(wanted: bool) -> list[bytes]:
     """Those with an index, which hold files and tensors, or those without, of one object each."""
     kinds = {seed: {frame.kind for frame in take_apart(seed)} for seed in archive_seeds()}
     return [seed for seed, found in kinds.items() if (INDEX in found) == wanted]
+
+
+def short_seeds() -> list[bytes]:
+    """The same in the short form."""
+    return [archives.in_short_form(seed) for seed in archive_seeds()]
+
+
+def mutate_short(data: bytes, rng: Random, others: Any) -> bytes:
+    """Changes what follows the header, and seals it again."""
+    body = mutated(data[wire.HEADER_SIZE :], rng, [other[wire.HEADER_SIZE :] for other in others])
+    return wire.pack_short_header(int.from_bytes(data[12:16], "little"), body) + body
 
 
 def mutate_archive(data: bytes, rng: Random, others: Any) -> bytes:
@@ -293,6 +304,7 @@ TARGETS = (
         **_MEMORY,
     ),
     Target("agreement", agrees, archive_seeds, mutate_archive, **_MEMORY),
+    Target("short form", agrees, short_seeds, mutate_short, **_MEMORY),
     Target("salvage", salvaged, archive_seeds, mutate_damage, **_MEMORY),
     Target("recovery", recovered, protected_seeds, mutate_damage, **_MEMORY),
     Target("held", held, array_seeds, mutate_archive, **_MEMORY),

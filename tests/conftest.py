@@ -11,12 +11,24 @@ import pytest
 from helpers import model_file
 from hypothesis import HealthCheck, settings
 
+from densor.formats.container import short_form
+
 _QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 settings.register_profile(
     "default", max_examples=40, deadline=None, derandomize=True, suppress_health_check=_QUIET
 )
 settings.register_profile("thorough", max_examples=1500, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+# Most tests look at frames: archives are in the ordinary form unless `short_archives` is used.
+_MOST = short_form.MOST
+short_form.MOST = 0
+
+
+@pytest.fixture
+def short_archives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny archives are written in the short form, as they are by default outside the tests."""
+    monkeypatch.setattr(short_form, "MOST", _MOST)
 
 
 @pytest.fixture

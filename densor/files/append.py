@@ -88,7 +88,8 @@ def _with_file(
     """Writes the archive with one more file in it; returns by how much it grew."""
     try:
         writer.copy(old)
-        copied, original = writer.written, writer.original
+        copied = writer.written if old.short is None else old.short
+        original = writer.original
         _add(writer, base, source, name)
         writer.close()
     finally:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
-from densor.errors import DensorError, FileError, FormatError
+from densor.errors import DensorError, FileError, FormatError, MissingFileError
 from densor.files.new_archive import NewArchive, add_input, new_archive
 from densor.files.opened import PathOrFile, open_input, open_output
 from densor.files.single import file_sink
@@ -70,7 +70,7 @@ def members(
         elif is_file:
             yield Member(path, *escape_path(os.fsencode(path.name)))
         else:
-            raise FileError(f"{path}: no such file or folder")
+            raise MissingFileError(f"{path}: no such file or folder")
 
 
 def _remote_members(url: str) -> Iterator[Member]:

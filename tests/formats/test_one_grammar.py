@@ -33,6 +33,7 @@ def test_a_payload_is_taken_apart_in_one_module(payload: str) -> None:
     assert modules_with(layout) <= {
         "formats/container/wire.py",
         "formats/container/writer.py",
+        "formats/container/short_form.py",
     }
     assert not modules_with(rf"{layout}\.(unpack|iter_unpack)")
     assert modules_with(rf"_fields\({payload}_PAYLOAD") == {"formats/container/wire.py"}

@@ -4,6 +4,7 @@ And files that lie: whatever they say, they are packed, and come back.
 """
 
 import contextlib
+import gzip
 import io
 import os
 import pickle
@@ -11,6 +12,7 @@ import struct
 import sys
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from tables import table
 import densor
 from densor.codec.audio.layout import Layout as Audio
 from densor.codec.image.layout import Layout as Image
+from densor.codec.kind import BYTES
 from densor.errors import FormatError
 from densor.formats.io.sources import FileSource, MemoryRandomSource, MemorySource
 from densor.formats.parsers import gguf as gguf_parser

@@ -39,6 +39,7 @@ from reference.frames import (
 )
 from reference.index import index_payload, verify_index
 from reference.reading import Refused, decode_zstd, fail
+from reference.short_form import in_ordinary_form
 
 MAX_LIVE_MODELS = 256
 MAX_CHAIN = 64
@@ -62,6 +63,7 @@ def decode(archive: bytes, base: bytes | None = None) -> list[Entry]:
 
     ``base``: the bytes that entries refer to whose base is not in the archive.
     """
+    archive = in_ordinary_form(archive)
     header = read_header(archive)
     reader = Reader(header, base)
     for frame in read_frames(archive, header):
@@ -75,6 +77,7 @@ def read_index(archive: bytes) -> dict[str, Any]:
     An archive without INDEX gives an empty dict.  The frames are walked first, so that a damaged
     archive is refused for the same reason as by ``decode``.
     """
+    archive = in_ordinary_form(archive)
     header = read_header(archive)
     frames = list(read_frames(archive, header))
     end = read_frame(archive, len(archive) - END_SIZE, header)

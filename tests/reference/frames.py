@@ -10,7 +10,8 @@ from reference.reading import Refused, fail
 
 MAGIC = bytes.fromhex("89444E53520D0A1A")
 VERSION = 1
-BACKREFS, BASE = 1, 2
+BACKREFS, BASE, SHORT = 1, 2, 4
+MAX_BODY = 131072
 HEADER_SIZE = 32
 FRAME_HEADER_SIZE = 28
 END_SIZE = FRAME_HEADER_SIZE + 16
@@ -35,6 +36,8 @@ class Header:
 
     features: int
     chunk_limit: int
+    body: int = 0  # length and check of the body of a short archive (14)
+    body_check: int = 0
 
 
 def read_header(archive: bytes) -> Header:
@@ -51,8 +54,14 @@ def read_header(archive: bytes) -> Header:
         raise Refused("unsupported", f"format version {version}")
     if version != VERSION:
         fail(f"format version {version}")
-    if features & ~(BACKREFS | BASE):
+    if features & ~(BACKREFS | BASE | SHORT):
         raise Refused("unsupported", f"features {features:#x}")
+    if features & SHORT:
+        if reserved_1:
+            fail("reserved field of the header")
+        if chunk_limit > MAX_BODY:
+            raise Refused("unsupported", f"a short archive of {chunk_limit} bytes")
+        return Header(features, MAX_CHUNK_LIMIT, chunk_limit, reserved_2)
     if reserved_1 or reserved_2:
         fail("reserved field of the header")
     if chunk_limit > MAX_CHUNK_LIMIT:

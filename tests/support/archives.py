@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from helpers import model_file, random_state, safetensors_bytes, weights
+from helpers import ENTRY, model_file, random_state, safetensors_bytes, take_apart, weights
 
 import densor
 from densor.codec.blocks.block import Field
 from densor.codec.kind import Kind, Segment, kind_of_blocks
 from densor.files.append import append
 from densor.formats.container.entry import EntryMeta
+from densor.formats.container.short_form import Piece, shortened
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.io.sources import MemorySource
 from densor.options import WriteOptions
@@ -199,6 +200,21 @@ def unpacked(archive: bytes) -> dict[str, bytes]:
     from reference import container
 
     return {entry.name: entry.data for entry in container.decode(archive)}
+
+
+def in_short_form(archive: bytes) -> bytes:
+    """The same archive in the short form."""
+    from reference import container
+
+    frames = take_apart(archive)
+    index = container.read_index(archive)
+    entries = sum(frame.kind == ENTRY for frame in frames)
+    lists = [
+        {key: entry[key] for key in ("tensors", "others") if key in entry}
+        for entry in index.get("entries", [{}] * entries)
+    ]
+    pieces = [Piece(f.kind, f.payload, f.original, f.model) for f in frames]
+    return shortened(pieces, int.from_bytes(archive[12:16], "little"), lists)
 
 
 MAKERS = {

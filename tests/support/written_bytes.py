@@ -45,6 +45,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import densor  # noqa: E402
+from densor.formats.container import short_form  # noqa: E402
+
+# Encoders and frames are what is guarded here; the short form, which tiny archives are written in,
+# is made of these frames, and has golden archives of its own.
+short_form.MOST = 0
 
 RECORD = Path(__file__).with_suffix(".json")
 LEVELS = (1, 3, 5, 6, 9)

@@ -24,6 +24,7 @@ from densor.formats.container.index import (
     read_index,
     unpack_index,
 )
+from densor.formats.container.short_form import in_ordinary_form
 from densor.formats.container.spans import (
     MIN_BYTES,
     Coder,
@@ -114,7 +115,13 @@ class Archive(EntryDecoder[IndexedEntry]):
         self._session = Session(options.language_model)
         super().__init__(base, self._session)
         head = source.read_at(0, min(wire.HEADER_SIZE, source.size))
-        self.features, self._limit = wire.parse_header(head.tobytes())
+        header = wire.parse_header(head.tobytes())
+        self.short: int | None = None  # bytes of an archive in the short form
+        if header.features & wire.SHORT:
+            self.short = source.size
+            self._source = in_ordinary_form(source)
+            header = wire.parse_header(self._source.read_at(0, wire.HEADER_SIZE).tobytes())
+        self.features, self._limit = header.features, header.limit
         with collection_paused():
             self.frames, self.entries = read_index(self._index(), self._max_size)
             self.chains: list[int] = []  # per entry, how many bases of bases it needs

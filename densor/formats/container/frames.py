@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from densor.errors import ChecksumError, TruncatedError
-from densor.formats.container import wire
-from densor.formats.io.sources import Bytes, RandomSource, Source
+from densor.formats.container import short_form, wire
+from densor.formats.io.sources import Bytes, MemorySource, RandomSource, Source
 from densor.runtime.buffers import POOL
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ class FrameReader:
     ) -> None:
         self._source = source
         self._limit = limit
-        self.at = at  # bytes of the archive read so far
+        self.at = at  # bytes of the archive read so far, in its ordinary form
+        self.short: int | None = None  # bytes that it has in the short form, if it is in it
         self.frames = 0  # read so far, with those that were passed over
         self._head = np.empty(0, np.uint8)  # of the latest frame, as it stands in the archive
         self.waits = getattr(source, "waits", False)  # for bytes that another process may send
@@ -55,7 +56,14 @@ class FrameReader:
     def of_archive(cls, source: Source) -> tuple["FrameReader", wire.Header]:
         """Reads the header of an archive; a DensorError if it is none."""
         header = wire.parse_header(source.take(wire.HEADER_SIZE).tobytes())
-        return cls(source, header.limit), header
+        if not header.features & wire.SHORT:
+            return cls(source, header.limit), header
+        body = source.take(header.body + 1).tobytes()
+        whole = MemorySource(short_form.lengthened(header, body))
+        header = wire.parse_header(whole.take(wire.HEADER_SIZE).tobytes())
+        reader = cls(whole, header.limit)
+        reader.short = wire.HEADER_SIZE + len(body)
+        return reader, header
 
     def _take(self, count: int) -> Bytes:
         data = self._source.take(count)

@@ -134,7 +134,7 @@ class StreamReader:
     @property
     def read(self) -> int:
         """Bytes of the archive read so far."""
-        return self._frames.at
+        return self._frames.at if self._frames.short is None else self._frames.short
 
     @property
     def reads_back(self) -> bool:

@@ -12,7 +12,8 @@ MAGIC = b"\x89DNSR\r\n\x1a"
 VERSION = 1
 BACKREFS = 1  # feature: REF frames may occur
 BASE = 2  # feature: entries may be based on others, or on what is not in the archive
-KNOWN_FEATURES = BACKREFS | BASE
+SHORT = 4  # feature: the short form, of what the features say besides
+KNOWN_FEATURES = BACKREFS | BASE | SHORT
 MAX_CHAIN = 64  # bases of bases of an entry in one archive
 CHUNK_LIMIT = 1 << 26
 
@@ -32,8 +33,11 @@ MAX_ENTRY = 1 << 20
 MAX_MODEL = registry.MODEL_BYTES
 MAX_INDEX = 1 << 30
 MAX_SKIPPABLE = 1 << 26
+MAX_SHORT = 1 << 17  # bytes behind the header of a short archive
 INDEX_BASE = 1 << 20  # what an index may unpack to: this, and so many bytes per byte before it
 INDEX_PER_BYTE = 64
+
+COLUMNS = ("kinds", "models", "stored", "original")  # of the frames in an INDEX
 
 _HEADER = struct.Struct("<8sHHIII")
 _CHECK64 = struct.Struct("<Q")
@@ -51,10 +55,15 @@ END_BEGINS = struct.pack("<BBHI", END, 0, 0, END_PAYLOAD.size)  # kind to stored
 
 
 class Header(NamedTuple):
-    """What the first bytes of an archive tell."""
+    """What the first bytes of an archive tell.
+
+    `body`, `check`: of the short form, bytes behind the header, and what `short_check` gives.
+    """
 
     features: int
     limit: int  # most original bytes of a frame
+    body: int = 0
+    check: int | None = None
 
 
 class End(NamedTuple):
@@ -95,6 +104,26 @@ def pack_header(features: int) -> bytes:
     return fields + _CHECK64.pack(xxhash.xxh3_64_intdigest(fields))
 
 
+def pack_short_header(features: int, body: bytes) -> bytes:
+    """The first bytes of an archive in the short form; `body`: what follows them."""
+    numbers = features | SHORT, len(body), short_check(body)
+    fields = _HEADER.pack(MAGIC, VERSION, 0, *numbers)
+    return fields + _CHECK64.pack(xxhash.xxh3_64_intdigest(fields))
+
+
+def short_check(body: bytes) -> int:
+    """The check of all that follows the header of a short archive."""
+    return xxhash.xxh3_64_intdigest(body) & 0xFFFFFFFF
+
+
+def damaged_header(data: bytes) -> Header | None:
+    """What a damaged header says if it may be one of the short form, else None."""
+    if len(data) < HEADER_SIZE:
+        return None
+    _, _, _, features, body, _ = _HEADER.unpack(data[: _HEADER.size])
+    return Header(features, CHUNK_LIMIT, body) if features & SHORT else None
+
+
 def parse_header(data: bytes) -> Header:
     """Checks the first 32 bytes of an archive."""
     if data[: len(MAGIC)] != MAGIC[: len(data)]:
@@ -113,8 +142,14 @@ def parse_header(data: bytes) -> Header:
         raise UnsupportedError(
             f"needs features that this densor does not have ({features:#x}); upgrade densor"
         )
-    if version < 1 or reserved or reserved2:
+    if version < 1 or reserved or (reserved2 and not features & SHORT):
         raise FormatError("header of the archive has impossible values")
+    if features & SHORT:
+        if limit > MAX_SHORT:
+            raise UnsupportedError(
+                f"short archive of {limit} bytes, this densor knows up to {MAX_SHORT}; upgrade it"
+            )
+        return Header(features, CHUNK_LIMIT, limit, reserved2)
     if limit > CHUNK_LIMIT:
         raise LimitError("archive declares too large a chunk limit")
     return Header(features, limit)

@@ -18,10 +18,11 @@ from densor.codec.levels import Level, beside_tensors, level_settings
 from densor.codec.planes.units import entry_points
 from densor.codec.zstd import zstd_compress
 from densor.errors import ArgumentError, FileError, FormatError
-from densor.formats.container import strictjson, wire
+from densor.formats.container import short_form, strictjson, wire
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import EntryMeta, list_tensors, parse
 from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
+from densor.formats.container.short_form import Piece
 from densor.formats.io.outputs import errors_of, write_all
 from densor.formats.io.sources import Bytes, Source, as_bytes
 from densor.formats.tensors import TensorInfo
@@ -85,16 +86,20 @@ class ArchiveWriter:
         self._entries: list[dict[str, Any]] = []
         self._names: set[str] = set()
         self._frames: tuple[list[int], list[int], list[int], list[int]] = ([], [], [], [])
-        self._at = 0
+        self._short = False  # whether it was written in the short form
         self._done = 0  # original bytes of the entry that is being added
         self._since_place = 0
         self._open = True
         self._broken = False
-        self._write(wire.pack_header(self._features))
+        # Frames of an archive that may still become one in the short form, and their bytes
+        self._held: list[Piece] | None = [] if options.recovery is None else None
+        self._at = wire.HEADER_SIZE
+        if self._held is None:
+            self._put(wire.pack_header(self._features))
 
     @property
     def written(self) -> int:
-        """Bytes written so far."""
+        """Bytes of the archive so far, in the ordinary form; once it is closed, all that it has."""
         return self._at
 
     @property
@@ -167,7 +172,8 @@ class ArchiveWriter:
         frames = archive.frames
         for number in range(frames.kinds.size):
             data = archive.frame_bytes(number)
-            self._write(data)
+            kind, _, original, model, _ = frames.header(number)
+            self._add_frame(data[: wire.FRAME_SIZE], kind, data[wire.FRAME_SIZE :], original, model)
             POOL.give(data)
         self._frames = (
             frames.kinds.tolist(),
@@ -294,13 +300,31 @@ class ArchiveWriter:
 
     def _frame(self, kind: int, payload: Any, original: int = 0, model: int = 0) -> None:
         stored = memoryview(payload).nbytes
-        self._write(wire.pack_frame(kind, payload, original, model))
-        self._write(payload)
+        head = wire.pack_frame(kind, payload, original, model)
+        self._add_frame(head, kind, payload, original, model)
         for column, value in zip(self._frames, (kind, model, stored, original), strict=True):
             column.append(value)
 
-    def _write(self, data: Any) -> None:
-        self._at += memoryview(data).nbytes
+    def _add_frame(self, head: Any, kind: int, payload: Any, original: int, model: int) -> None:
+        """Writes a frame, or keeps it as long as the archive may become a short one."""
+        self._at += wire.FRAME_SIZE + memoryview(payload).nbytes
+        if self._held is not None and self._at > short_form.MOST:
+            self._write_held()
+        if self._held is not None:
+            self._held.append(Piece(kind, bytes(payload), original, model))
+            return
+        self._put(head)
+        self._put(payload)
+
+    def _write_held(self) -> None:
+        """Writes the archive so far in the ordinary form, in which it goes on."""
+        held, self._held = self._held or [], None
+        self._put(wire.pack_header(self._features))
+        for piece in held:
+            self._put(wire.pack_frame(*piece))
+            self._put(piece.payload)
+
+    def _put(self, data: Any) -> None:
         write_all(self._file, data)
 
     def close(self) -> None:
@@ -317,8 +341,7 @@ class ArchiveWriter:
         index_at = 0
         if self._with_index:
             index_at = self._at
-            keys = ("kinds", "models", "stored", "original")
-            columns = dict(zip(keys, self._frames, strict=True))
+            columns = dict(zip(wire.COLUMNS, self._frames, strict=True))
             text = strictjson.dumps({"entries": self._entries, **columns})
             if len(text) > wire.INDEX_BASE + wire.INDEX_PER_BYTE * index_at:
                 for entry in self._entries:  # names that are packed better than readers allow
@@ -328,13 +351,28 @@ class ArchiveWriter:
             self._frame(wire.INDEX, zstd_compress(text, _INDEX_ZSTD), len(text))
             frames += 1
         self._frame(wire.END, wire.END_PAYLOAD.pack(index_at, frames))
+        if self._held is not None:
+            self._write_shorter()
         with errors_of("output"):
-            if self._start is not None and self._features:
+            if self._start is not None and self._features and not self._short:
                 end = self._file.tell()
                 self._file.seek(self._start)
                 write_all(self._file, wire.pack_header(self._features))
                 self._file.seek(end)
             self._file.flush()
+
+    def _write_shorter(self) -> None:
+        """Writes all of an archive, in the form that takes fewer bytes."""
+        assert self._held is not None
+        lists: list[dict[str, Any]] = [
+            {key: entry[key] for key in ("tensors", "others") if key in entry}
+            for entry in self._entries
+        ]
+        short = short_form.shortened(self._held, self._features, lists)
+        if not short or len(short) >= self._at:
+            return self._write_held()
+        self._at, self._short = len(short), True
+        return self._put(short)
 
     def abort(self) -> None:
         """Stops the threads; what was written is no whole archive."""

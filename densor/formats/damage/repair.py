@@ -12,6 +12,7 @@ from densor.errors import ChecksumError, FormatError
 from densor.formats.container import wire
 from densor.formats.container.frames import frame_at
 from densor.formats.container.index import read_index
+from densor.formats.container.short_form import in_ordinary_form
 from densor.formats.damage import recovery, scan
 from densor.formats.damage.recovery import Layout
 from densor.formats.io.outputs import (
@@ -80,7 +81,7 @@ class _Work:
     def __init__(self, source: RandomSource, percent: float | None) -> None:
         if percent is not None:
             recovery.check_wanted(percent)
-        self._source = source
+        self._source = source = in_ordinary_form(source)
         self._percent = percent
         self._layout = recovery.find_layout(source)
         if self._layout is None:

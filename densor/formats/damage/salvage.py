@@ -24,6 +24,7 @@ from densor.formats.container.entry_decoder import Budget, EntryDecoder, Piece
 from densor.formats.container.frames import Frame
 from densor.formats.container.hashing import NAMES, Hash, new_hash
 from densor.formats.container.open_base import open_base
+from densor.formats.container.short_form import in_ordinary_form
 from densor.formats.damage import scan
 from densor.formats.damage.inventory import DamagedBytes, Remains, Survey, survey
 from densor.formats.damage.recovery import damage_of, find_layout
@@ -259,13 +260,24 @@ def _lost(why: str) -> Iterator[None]:
         raise _Lost(why) from None
 
 
+def _in_ordinary_form(source: RandomSource) -> tuple[RandomSource, bool]:
+    """The archive with its frames, and whether it is in the short form and damaged."""
+    try:
+        return in_ordinary_form(source), False
+    except DensorError:
+        return in_ordinary_form(source, lenient=True), True
+
+
 class _Salvage:
     """One run over an archive."""
 
     def __init__(self, source: RandomSource, options: ReadOptions, given: GivenBase | None) -> None:
+        self.size = source.size
+        source, damaged = _in_ordinary_form(source)
         self._source = source
         self._found = survey(source)
-        self.size = source.size
+        if damaged:
+            self._found.damaged.append(DamagedBytes(0, self.size, "short archive"))
         self._progress = options.progress
         self._decoder = _Decoder(source, self._found, given, options.language_model)
         self._workers = Workers(options.threads)

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from densor.errors import FileError
+from densor.errors import FileError, MissingFileError
 from densor.runtime.buffers import new_bytes
 
 
@@ -26,9 +26,12 @@ def errors_of(path: object) -> Iterator[None]:
     """Turns an OSError into a FileError that names the file and the reason."""
     try:
         yield
+    except FileError:
+        raise
     except OSError as error:
         name = error.filename or path
-        raise FileError(f"{name}: {error.strerror or error}") from error
+        kind = MissingFileError if isinstance(error, FileNotFoundError) else FileError
+        raise kind(f"{name}: {error.strerror or error}") from error
 
 
 def write_all(file: BinaryIO, data: Any) -> None:

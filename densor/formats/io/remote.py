@@ -8,7 +8,14 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
-from densor.errors import ArgumentError, DensorError, FileError, TruncatedError, UnsupportedError
+from densor.errors import (
+    ArgumentError,
+    DensorError,
+    FileError,
+    MissingFileError,
+    TruncatedError,
+    UnsupportedError,
+)
 from densor.formats.io.sources import Bytes, as_bytes
 from densor.formats.io.urls import join, label, name_of
 from densor.runtime.locks import Lock
@@ -56,7 +63,7 @@ class Remote:
         except DensorError:
             raise
         except FileNotFoundError as error:
-            raise FileError(f"{self.label}: no such file") from error
+            raise MissingFileError(f"{self.label}: no such file") from error
         except NotImplementedError as error:
             raise FileError(f"{self.label}: not possible with this kind of URL") from error
         except Exception as error:

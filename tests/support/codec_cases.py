@@ -1,0 +1,76 @@
+"""Golden chunks, good and bad, in `golden/codecs.json`: what pins down decoders branch by branch.
+
+A case has the payloads of a MODEL and a CHUNK, the original length of the chunk, the base if it
+needs one, and the SHA-256 of what it decodes to, or the error that it ends in.
+"""
+
+import base64
+import json
+from dataclasses import dataclass
+
+import xxhash
+from helpers import CHUNK, END, ENTRY, ENTRY_END, MODEL, Frame, header, put_together
+from paths import GOLDEN
+
+PATH = GOLDEN / "codecs.json"
+
+
+@dataclass(frozen=True)
+class CodecCase:
+    """A chunk; `sha256` or `error` says what becomes of it."""
+
+    name: str
+    model: bytes
+    payload: bytes
+    size: int
+    base: bytes | None = None
+    sha256: str | None = None
+    error: str | None = None
+
+    def archive(self) -> bytes:
+        """An archive of this chunk alone."""
+        meta: dict[str, object] = {"name": "x", "kind": "bytes", "size": self.size}
+        meta["hash"] = "sha256"
+        if self.base is not None:
+            digest = [1, xxhash.xxh3_128_hexdigest(self.base)]
+            meta["base"] = {"size": len(self.base), "digest": digest}
+        end = self.size.to_bytes(8, "little") + b"\2" + bytes.fromhex(self.sha256 or "00" * 32)
+        frames = [
+            Frame(ENTRY, json.dumps(meta).encode()),
+            Frame(MODEL, self.model),
+            Frame(CHUNK, self.payload, self.size, 16),
+            Frame(ENTRY_END, end),
+            Frame(END, bytes(16)),
+        ]
+        return put_together(frames, header(0 if self.base is None else 2))
+
+    def to_json(self) -> dict[str, object]:
+        """Its line in the file."""
+        found: dict[str, object] = {"name": self.name, "model": _text(self.model)}
+        found |= {"payload": _text(self.payload), "size": self.size}
+        if self.base is not None:
+            found["base"] = _text(self.base)
+        return found | ({"sha256": self.sha256} if self.error is None else {"error": self.error})
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def read_cases() -> list[CodecCase]:
+    """All cases, in the order of the file."""
+    if not PATH.exists():
+        return []
+    found = []
+    for item in json.loads(PATH.read_text()):
+        for key in ("model", "payload", "base"):
+            if key in item:
+                item[key] = base64.b64decode(item[key])
+        found.append(CodecCase(**item))
+    return found
+
+
+def write_cases(cases: list[CodecCase]) -> None:
+    """The file anew, a line for each case."""
+    lines = ",\n".join(json.dumps(case.to_json()) for case in cases)
+    PATH.write_text(f"[\n{lines}\n]\n")
