@@ -37,6 +37,7 @@ from densor.codec.chunks import zstd_chunk
 from densor.codec.codec import CODECS, Encoder
 from densor.codec.kind import BATCH_BYTES, BYTES, Data, Kind
 from densor.codec.levels import Level, beside_language_model, with_huffman_codes
+from densor.codec.sampling import PIECES, sample
 from densor.codec.spans.propose import encode_span
 from densor.codec.sparse.encoder import with_zeros
 from densor.codec.zstd import zstd_compress
@@ -51,6 +52,9 @@ MAX_BYTES_OF_ZSTD = 1 << 12  # and where parameters must prove their worth
 MAX_BYTES_OF_HUFFMAN = 1 << 16  # codes may be smaller than rANS, for their simpler parameters
 MIN_BYTES_OF_SPANS = 1 << 16  # below, what the ordinary way finds better counts
 MAX_BYTES_OF_TRIAL = 1 << 19  # of floats by rows and by planes
+MAX_LOSS = 1.05  # of what is estimated, over the simpler way, that a trial may still turn round
+MAX_SIZE_UNTRIED = 0.997  # of what a sample of the other way takes; a whole trial above
+ROWS_SAMPLE = 1 << 18  # bytes of such a sample, about
 # Where a model of bytes has a chance
 MIN_BYTES_OF_TEXT = 1 << 12  # below, context mixing has not learned enough to be worth its time
 MIN_BYTES_ASKED = 128  # that a language model is asked about
@@ -209,19 +213,29 @@ def _scale_context(batch: Batch, level: Level) -> Coding | None:
     if not _may_suit_scale_context(batch):
         return None
     encoder = _proposed(registry.CODEC_SCALE_CONTEXT, batch, level)
-    if batch.data.size <= min(MAX_BYTES_OF_TRIAL, batch.chunk_bytes):
-        by_planes = _planes(batch, level)
+    expected = encoder.estimate()
+    assert expected is not None
+    if expected.bytes > MAX_LOSS * expected.otherwise:
+        return None
+    if batch.data.size <= MAX_BYTES_OF_TRIAL or not _clearly_smaller(expected.bytes, batch, level):
+        by_planes = _planes(batch.in_chunks_of(batch.kind.whole_runs), level)
         coded = encoder.encode().result()
         if coded.stored - encoder.shared(coded) >= by_planes.result().stored:
             return by_planes
         encoder.keep()
         return Done(coded)
-    expected = encoder.estimate()
-    assert expected is not None
-    if expected.bytes > expected.otherwise:
-        return None
     encoder.keep()
     return encoder.encode()
+
+
+def _clearly_smaller(expected: float, batch: Batch, level: Level) -> bool:
+    """Whether so many bytes are fewer than planes take, by a sample of rows of a batch."""
+    run = batch.kind.run * batch.kind.unit
+    rows = sample(batch.data, run, max(1, ROWS_SAMPLE // PIECES // run))
+    trial = batch.alone(rows)
+    planes = CODECS[registry.CODEC_PLANES_RANS].propose(trial, level)
+    by_planes = _payload_bytes(trial, level, planes)
+    return expected < MAX_SIZE_UNTRIED * by_planes * batch.data.size / rows.size
 
 
 def _spans(batch: Batch, level: Level) -> Coding | None:
@@ -267,16 +281,22 @@ def _of_elements(batch: Batch, level: Level) -> Encoder | None:
     """The encoder of blocks or elements; None where Zstandard does better."""
     if batch.kind.fields:
         return _proposed(registry.CODEC_BLOCKS, batch, level)
-    sample = with_zeros(batch.data, batch.kind)
-    if sample is not None:
-        trial = batch.alone(sample)
+    pieces = with_zeros(batch.data, batch.kind)
+    if pieces is not None:
+        trial = batch.alone(pieces)
         plain = _payload_bytes(
             trial, level, CODECS[registry.CODEC_PLANES_RANS].propose(trial, level)
         )
-        sparse = _payload_bytes(trial, level, _proposed(registry.CODEC_SPARSE, trial, level))
+        sparse = _sparse_bytes(trial, level)
         if sparse < MAX_SIZE_OF_SPARSE * plain:
+            if level.planes == "rans" and sparse > _sparse_bytes(trial, with_huffman_codes(level)):
+                level = with_huffman_codes(level)
             return _proposed(registry.CODEC_SPARSE, batch, level)
     return CODECS[registry.CODEC_PLANES_RANS].propose(batch, level)
+
+
+def _sparse_bytes(sample: Batch, level: Level) -> int:
+    return _payload_bytes(sample, level, _proposed(registry.CODEC_SPARSE, sample, level))
 
 
 def _payload_bytes(sample: Batch, level: Level, encoder: Encoder | None) -> int:
