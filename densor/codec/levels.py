@@ -11,6 +11,7 @@ from densor.errors import ArgumentError
 
 DEFAULT_LEVEL = 3
 SLOWEST_ZSTD = 19
+MOST_HUFFMAN_CODES = 4  # per plane, as below level 6: what is smaller there is found here
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def beside_language_model(level: Level) -> Level:
 @cache
 def with_huffman_codes(level: Level) -> Level:
     """A level for batches so small that the tables of rANS count."""
-    return replace(level, planes="huffman")
+    return replace(level, planes="huffman", classes=min(level.classes, MOST_HUFFMAN_CODES))
 
 
 @cache

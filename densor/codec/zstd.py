@@ -11,10 +11,11 @@ from densor.errors import FormatError, LimitError
 
 Buffer = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 MAX_WINDOW_LOG = 26
-FASTER = (1, 2, 3, 6, 9, 12)  # levels of Zstandard that are tried in place of slower ones
-_CHEAP = 8  # size over what Zstandard leaves, from which it is so fast that all are tried
-_MIN_BYTES_TRIED = 1 << 15  # fewer are tried whole
-_LEAST_PIECE, _PIECE = 1 << 14, 1 << 16  # bytes that faster levels are tried on
+FASTER = (1, 2, 3, 6, 9, 12, 15, 17)  # levels of Zstandard that are tried in place of slower ones
+_CHEAP, _CHEAP_IF_SLOW = 8, 4  # size over what is left, from which it is fast enough to try all
+_MAX_FAST = 3  # level
+_MIN_BYTES_TRIED = 1 << 18  # fewer are tried whole
+_PIECE = 1 << 16  # bytes that faster levels are tried on
 _MAX_SIZE_OF_FASTER = 0.998  # share of what the level itself takes of them
 _local = threading.local()
 
@@ -45,8 +46,9 @@ def zstd_smallest(data: Buffer, level: int) -> bytes:
     packed = zstd_compress(data, level)
     size = memoryview(data).nbytes
     faster = [other for other in FASTER if other < level]
-    if len(packed) * _CHEAP > size > _MIN_BYTES_TRIED:
-        piece = min(_PIECE, max(_LEAST_PIECE, size // 8))
+    cheap = _CHEAP if level <= _MAX_FAST else _CHEAP_IF_SLOW
+    if len(packed) * cheap > size > _MIN_BYTES_TRIED:
+        piece = min(_PIECE, max(_PIECE // 2, size // 16))
         begin = (size - piece) // 2
         part = memoryview(data)[begin : begin + piece]
         least = _MAX_SIZE_OF_FASTER * len(zstd_compress(part, level))

@@ -68,7 +68,7 @@ class ScaleContextBatchEncoder(CountingEncoder):
         super().__init__(coder, batch, level.zstd)
         self.settle()
         form = split_format_of(batch.kind.dtype)
-        sign_and_rest = 1 + form.low
+        sign_and_rest = 1.0 + form.low
         if form.half:
             sign_and_rest += 16 if low is None else low.element_bits(2)
         elements = batch.data.size // layout.size

@@ -61,7 +61,9 @@ _MAX_JOINED_MATRIX = 1 << 19
 _MAX_JOINED = 1 << 17
 _GROUP = 1 << 20  # bytes of a group at most, about a chunk
 _MIN_RUN = 64
-_MAX_JOINED_RUN = 1024  # elements of a run of tensors that are joined: small enough to tell them apart
+_MAX_JOINED_RUN = (
+    1024  # elements of a run of tensors that are joined: small enough to tell them apart
+)
 _MIN_SEGMENT = 2048  # bytes between other bytes that are worth frames of their own
 
 
