@@ -186,12 +186,13 @@ def _better_as_bytes(batch: Batch, level: Level) -> bool:
     begin = (batch.data.size - size) // 2 // batch.kind.unit * batch.kind.unit
     rows = batch.alone(batch.data[begin : begin + size] if begin > 0 else batch.data)
     as_bytes = replace(rows, kind=BYTES)
-    return _coded_bytes(as_bytes, level, registry.CODEC_BYTE_CM) < _coded_bytes(
+    return coded_bytes(as_bytes, level, registry.CODEC_BYTE_CM) < coded_bytes(
         rows, level, registry.CODEC_IMAGE
     )
 
 
-def _coded_bytes(sample: Batch, level: Level, codec: int) -> int:
+def coded_bytes(sample: Batch, level: Level, codec: int) -> int:
+    """Bytes of the chunks that a sample takes by a codec; parameters count for nothing."""
     return _payload_bytes(sample, level, CODECS[codec].propose(sample, level))
 
 
@@ -218,9 +219,10 @@ def _scale_context(batch: Batch, level: Level) -> Coding | None:
     encoder = _proposed(registry.CODEC_SCALE_CONTEXT, batch, level)
     expected = encoder.estimate()
     assert expected is not None
-    if expected.bytes > MAX_LOSS * expected.otherwise:
+    small = batch.data.size <= MAX_BYTES_OF_TRIAL
+    if not small and expected.bytes > MAX_LOSS * expected.otherwise:
         return None
-    if batch.data.size <= MAX_BYTES_OF_TRIAL or not _clearly_smaller(expected, batch, level):
+    if small or not _clearly_smaller(expected, batch, level):
         by_planes = _planes(batch, level)
         coded = encoder.encode().result()
         if coded.stored - encoder.shared(coded) >= by_planes.result().stored:
@@ -243,7 +245,7 @@ def _clearly_smaller(expected: Estimate, batch: Batch, level: Level) -> bool:
     size = min(ROWS_SAMPLE, batch.data.size // 4)
     rows = sample(batch.data, run, max(1, size // PIECES // run))
     trial = batch.alone(rows)
-    by_planes = _coded_bytes(trial, level, registry.CODEC_PLANES_RANS)
+    by_planes = coded_bytes(trial, level, registry.CODEC_PLANES_RANS)
     clear = expected.bytes < MAX_SIZE_UNTRIED * by_planes * batch.data.size / rows.size
     if clear:
         batch.history.keep(key, gain)
@@ -307,8 +309,8 @@ def _of_elements(batch: Batch, level: Level) -> list[Encoder | None]:
     number, small = by_planes, False
     also: list[int] = []
     if pieces is not None:
-        plain = _coded_bytes(trial, level, by_planes)
-        sparse = _coded_bytes(trial, level, registry.CODEC_SPARSE)
+        plain = coded_bytes(trial, level, by_planes)
+        sparse = coded_bytes(trial, level, registry.CODEC_SPARSE)
         if sparse < MAX_SIZE_OF_SPARSE * plain:
             number = registry.CODEC_SPARSE
         small = min(plain, sparse) < pieces.size // SMALL

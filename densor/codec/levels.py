@@ -27,6 +27,7 @@ class Level:
     planes: Literal["huffman", "rans"] = "huffman"  # how byte planes of everything else are coded
     bytes: Literal["zstd", "light", "full"] = "zstd"  # the codec of plain bytes, or its model
     spans: bool = False  # whether the fast encoder of planes is taken where it can be
+    types: bool = True  # whether element types are looked for in plain bytes
     images: Literal["gradient", "light", "full"] = "gradient"  # by gradients, or the mixing model
 
 
@@ -75,7 +76,7 @@ def level_settings(level: int, text: bool = False) -> Level:
     settings = replace(
         settings, images="gradient" if level < 5 else "light" if level < 9 else "full"
     )
-    return replace(settings, bytes="full") if text else settings
+    return replace(settings, bytes="full", types=False) if text else settings
 
 
 @cache
