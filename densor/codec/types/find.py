@@ -29,7 +29,7 @@ from densor.codec.types.kernels import (
 
 MIN_BYTES = 1 << 13  # that are looked at
 WINDOW = 1 << 12
-_STEP, _MIN_WINDOWS, _MAX_WINDOWS = 1 << 16, 16, 256
+_STEP, _MIN_WINDOWS, _MAX_WINDOWS = 1 << 16, 16, 128
 _MIN_REGION = 1 << 12
 _CHANGE = 1 << 13  # bits that a change of ways must save in windows: frames, parameters
 _NEAR = 4  # windows on each side of a change that tell what is there
@@ -41,8 +41,21 @@ _INTEGERS = {2: "I16", 4: "I32", 8: "I64"}
 _FLOATS = {2: "F16", 4: "F32", 8: "F64"}
 
 
+class Stretch(NamedTuple):
+    """Bytes from `begin` to `end` that are likely to be elements of one type.
+
+    `way`: as the kernels number them. `share`: of their size, what they are expected to take,
+    where each window has codes of its own.
+    """
+
+    way: int
+    begin: int
+    end: int
+    share: float
+
+
 class Region(NamedTuple):
-    """Bytes from `begin` to `end` that are elements of one type."""
+    """Bytes from `begin` to `end` that are whole elements of one type."""
 
     begin: int
     end: int
@@ -56,25 +69,25 @@ def _logs(most: int) -> npt.NDArray[np.float32]:
     return (counts * np.log2(np.maximum(counts, 1))).astype(np.float32)
 
 
-def find_regions(data: Bytes) -> list[Region]:
-    """Regions of `data`, uint8[n], in order, that are likely to be elements of some type."""
+def find_stretches(data: Bytes) -> list[Stretch]:
+    """Stretches of `data`, uint8[n], in order, that are likely to be elements of some type."""
     if data.size < MIN_BYTES:
         return []
     starts = _starts(data.size)
     costs = np.empty((starts.size, WAYS), np.float32)
-    window_costs(data, starts, WINDOW, np.empty(COUNTS, np.int64), _logs(WINDOW), costs)
+    window_costs(data, starts, WINDOW, np.empty(COUNTS, np.int32), _logs(WINDOW), costs)
     if (costs.argmin(axis=1) == 0).all():
         return []
     path = np.empty(starts.size, np.uint8)
-    share = (starts[1] - starts[0]) / WINDOW  # of what is between windows, costs stand for it too
-    costs *= share
-    cheapest_path(costs, _CHANGE, np.empty(costs.size, np.uint8), path)
-    regions = []
-    for way, begin, end in _stretches(data, starts, path):
-        region = _region(data, way, begin, end) if way else None
-        if region is not None:
-            regions.append(region)
-    return regions
+    apart = int(starts[1] - starts[0]) if starts.size > 1 else WINDOW
+    represented = costs * np.float32(apart / WINDOW)  # what is between windows is like them
+    cheapest_path(represented, _CHANGE, np.empty(costs.size, np.uint8), path)
+    found = []
+    for way, begin, end in _divided(data, starts, path):
+        inside = costs[(starts >= begin) & (starts < end) & (path == way), way]
+        if way and inside.size:
+            found.append(Stretch(way, begin, end, float(inside.mean()) / (8 * WINDOW)))
+    return found
 
 
 def _starts(size: int) -> npt.NDArray[np.int64]:
@@ -83,9 +96,7 @@ def _starts(size: int) -> npt.NDArray[np.int64]:
     return np.arange(0, size - WINDOW - 1, step, dtype=np.int64)
 
 
-def _stretches(
-    data: Bytes, starts: npt.NDArray[np.int64], path: Bytes
-) -> list[tuple[int, int, int]]:
+def _divided(data: Bytes, starts: npt.NDArray[np.int64], path: Bytes) -> list[tuple[int, int, int]]:
     """Way, begin and end of each stretch of windows of one way."""
     first = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist()]
     ends = [*first[1:], path.size]
@@ -111,8 +122,9 @@ def _code(data: Bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]
     return flat
 
 
-def _region(data: Bytes, way: int, begin: int, end: int) -> Region | None:
-    """The whole elements of a stretch, with their type; None where they are few."""
+def region_of(data: Bytes, stretch: Stretch) -> Region | None:
+    """The whole elements of a stretch of `data`, with their type; None where they are few."""
+    way, begin, end, _ = stretch
     size = _CODES_OF[way]
     if way in _BF16:
         phase = way - _BF16[0]

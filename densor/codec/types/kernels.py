@@ -6,12 +6,13 @@ None allocates or validates anything.
 import numpy as np
 from numba import njit, types
 
-from densor.entropy.jit import I64, R8, W8, kernel
+from densor.entropy.jit import I32, I64, R8, W8, kernel
 
 WAYS = 10  # bytes, words, BF16 at 2 phases, words of 4, FP32 at 4 phases, words of 8
 PHASES = 8
 COUNTS = 3 * PHASES * 256  # of bytes, exponents, and what is beside exponents, by phase
 _MIN_GAIN = np.float32(0.95)  # of what bytes cost; above, types are not looked at
+_FLAT = np.float32(0.995)  # of 8 bits; bytes that are as good as uniform are not elements
 _LESS_LIKELY = np.float32(0.002)  # per bit: BF16 must save this, as FP16 may cost the same
 F32 = types.float32[::1]
 F32_2D = types.float32[:, ::1]
@@ -52,31 +53,33 @@ def _of_size(counts, base, size, logs):
     return bits
 
 
-@kernel(types.void(R8, I64, types.int64, I64, F32, F32_2D))
+@kernel(types.void(R8, I64, types.int64, I32, F32, F32_2D))
 def window_costs(data, starts, window, counts, logs, costs):
     """Bits that windows of `data` take in each way: float32[windows, WAYS].
 
     `starts`: multiples of 8; a window ends a byte before `data` does, or earlier. `window`: bytes,
-    a multiple of 8. `logs`: float32[window + 1], n * log2(n). Work space: `counts`, int64[COUNTS].
+    a multiple of 8. `logs`: float32[window + 1], n * log2(n). Work space: `counts`, int32[COUNTS].
     """
     exponents = 256 * PHASES
     rest = 2 * exponents
     for w in range(starts.size):
         begin = starts[w]
-        counts[:] = 0
+        counts[:exponents] = 0
         for i in range(begin, begin + window, 8):
             for k in range(8):
                 counts[256 * k + data[i + k]] += 1
         cost = costs[w]
         plain = _of_size(counts, 0, 1, logs)
-        cost[:] = plain
+        cost[:] = np.float32(8 * window)
+        cost[0] = plain
+        if plain > _FLAT * 8 * window:
+            continue
         words = _of_size(counts, 0, 2, logs)
         double = _of_size(counts, 0, 4, logs)
         quad = _of_size(counts, 0, 8, logs)
         if min(words, double, quad) > _MIN_GAIN * plain:
-            cost[1:] = np.float32(8 * window)
-            cost[0] = plain
             continue
+        counts[exponents:] = 0
         for i in range(begin, begin + window, 8):
             for k in range(8):
                 low = np.int64(data[i + k])
