@@ -36,7 +36,7 @@ from densor.codec.batch import (
 from densor.codec.chunks import zstd_chunk
 from densor.codec.codec import CODECS, Encoder, Estimate
 from densor.codec.kind import BATCH_BYTES, BYTES, Data, Kind
-from densor.codec.levels import Level, beside_language_model, with_huffman_codes
+from densor.codec.levels import Level, beside_language_model, with_few_codes, with_huffman_codes
 from densor.codec.sampling import PIECES, sample
 from densor.codec.spans.propose import encode_span
 from densor.codec.sparse.encoder import with_zeros
@@ -333,7 +333,7 @@ def _one_chunk(batch: Batch, level: Level) -> CodedBatch:
     """A batch of one chunk, where parameters count and a simpler way may be smaller."""
     levels = [level]
     if level.planes == "rans" and batch.data.size <= MAX_BYTES_OF_HUFFMAN:
-        levels.append(with_huffman_codes(level))
+        levels += [with_huffman_codes(level), with_few_codes(level)]
     ways: list[CodedBatch] = []
     for settings in levels:
         encoders = _of_elements(batch, settings)

@@ -11,7 +11,7 @@ from densor.errors import ArgumentError
 
 DEFAULT_LEVEL = 3
 SLOWEST_ZSTD = 19
-MOST_HUFFMAN_CODES = 4  # per plane, as below level 6: what is smaller there is found here
+_FEW_CODES = 4
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,13 @@ def beside_language_model(level: Level) -> Level:
 @cache
 def with_huffman_codes(level: Level) -> Level:
     """A level for batches so small that the tables of rANS count."""
-    return replace(level, planes="huffman", classes=min(level.classes, MOST_HUFFMAN_CODES))
+    return replace(level, planes="huffman")
+
+
+@cache
+def with_few_codes(level: Level) -> Level:
+    """Likewise, with no more codes for a plane than lower levels have."""
+    return replace(with_huffman_codes(level), classes=min(level.classes, _FEW_CODES))
 
 
 @cache

@@ -126,17 +126,16 @@ def region_of(data: Bytes, stretch: Stretch) -> Region | None:
     """The whole elements of a stretch of `data`, with their type; None where they are few."""
     way, begin, end, _ = stretch
     size = _CODES_OF[way]
-    if way in _BF16:
-        phase = way - _BF16[0]
-    elif way in _FP32:
-        phase = way - _FP32[0]
-    else:
-        phase = _phase(data[begin:end], size, begin)
+    first = _BF16[0] if way in _BF16 else _FP32[0] if way in _FP32 else None
+    phase = _phase(data[begin:end], size, begin)
+    integers = way not in _BF16 and _are_integers(data[begin:end], size, (phase - begin) % size)
+    if first is not None and not integers:
+        phase = way - first
     begin += (phase - begin) % size
     end -= (end - begin) % size
     if end - begin < _MIN_REGION:
         return None
-    dtype = "BF16" if way in _BF16 else _type(data[begin:end], size, way in _FP32)
+    dtype = "BF16" if way in _BF16 else _INTEGERS[size] if integers else _FLOATS[size]
     return Region(begin, end, kind_of(dtype, ((end - begin) // size,)))
 
 
@@ -154,14 +153,15 @@ def _phase(data: Bytes, size: int, begin: int) -> int:
     return int(np.argmax(bits - np.roll(bits, 1)) + begin) % size
 
 
-def _type(data: Bytes, size: int, floats: bool) -> str:
-    """Integers where differences of neighbours take less, else floats."""
+def _are_integers(data: Bytes, size: int, skipped: int) -> bool:
+    """Whether differences of neighbours take less than the elements, which begin `skipped` in."""
+    data = data[skipped:]
+    data = data[: data.size // size * size]
     pieces = np.ascontiguousarray(sample(data, size, _PIECE))
     kind = kind_of(_INTEGERS[size], (pieces.size // size,))
     assert kind.layout is not None
     differences = to_differences(pieces, kind.layout)
-    near = _entropy(differences, size) < _MAX_SIZE_OF_DIFFERENCES * _entropy(pieces, size)
-    return _INTEGERS[size] if near and not floats else _FLOATS[size]
+    return _entropy(differences, size) < _MAX_SIZE_OF_DIFFERENCES * _entropy(pieces, size)
 
 
 def _entropy(data: Bytes, size: int) -> float:
