@@ -40,13 +40,17 @@ class Coding(Generic[C]):
     runs: RunClasses | None  # uint8[runs], class of each; None where there is one class
 
 
+PricesOf = Callable[[npt.NDArray[np.int64], Counts], Prices]
+Found = tuple[RunClasses, npt.NDArray[np.int64]]
+
+
 def search_classes(
     counts: RunCounts,
     total: Counts,
     most: int,
     class_bits: float,
-    prices_of: Callable[[npt.NDArray[np.int64], Counts], Prices],
-) -> tuple[RunClasses, npt.NDArray[np.int64]]:
+    prices_of: PricesOf,
+) -> Found:
     """A class for each run, of at most `most`, and the histogram of each class.
 
     `class_bits`: what a class must save. `prices_of` tells the prices of symbols from the histogram
@@ -57,7 +61,7 @@ def search_classes(
     if len(counts) > _MANY_RUNS or len(best[1]) == 1:
         return best
 
-    def bits(found: tuple[RunClasses, npt.NDArray[np.int64]]) -> float:
+    def bits(found: Found) -> float:
         by_class = found[1]
         classes = len(by_class)
         symbols = float((by_class * prices_of(by_class, total)).sum())
@@ -68,12 +72,8 @@ def search_classes(
 
 
 def _search(
-    counts: RunCounts,
-    total: Counts,
-    most: int,
-    class_bits: float,
-    prices_of: Callable[[npt.NDArray[np.int64], Counts], Prices],
-) -> tuple[RunClasses, npt.NDArray[np.int64]]:
+    counts: RunCounts, total: Counts, most: int, class_bits: float, prices_of: PricesOf
+) -> Found:
     """Likewise, by one search that begins with `most` classes."""
     if most < 2 or len(counts) < _MIN_RUNS * most:
         return np.zeros(len(counts), np.uint8), total[None]
