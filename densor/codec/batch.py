@@ -46,6 +46,10 @@ class Batch:
         """The same in chunks of `size` bytes."""
         return replace(self, chunk_bytes=size)
 
+    def of_kind(self, kind: "Kind") -> "Batch":
+        """The same bytes, taken as something else."""
+        return replace(self, kind=kind)
+
     def alone(self, data: Bytes | None = None) -> "Batch":
         """The same, or a sample of it, as one chunk that is coded in the calling thread."""
         data = self.data if data is None else data

@@ -38,7 +38,7 @@ from densor.codec.batch import (
     smallest,
 )
 from densor.codec.chunks import zstd_chunk
-from densor.codec.codec import CODECS, Encoder
+from densor.codec.codec import CODECS, Encoder, Estimate
 from densor.codec.deflate.stream import MAX_STREAM
 from densor.codec.kind import BATCH_BYTES, BYTES, Data, Kind
 from densor.codec.levels import (
@@ -46,8 +46,10 @@ from densor.codec.levels import (
     Level,
     beside_language_model,
     level_settings,
+    with_few_codes,
     with_huffman_codes,
 )
+from densor.codec.sampling import PIECES, sample
 from densor.codec.spans.propose import encode_span
 from densor.codec.sparse.encoder import with_zeros
 from densor.codec.table.layout import MAX_BYTES as MAX_TABLE
@@ -60,9 +62,15 @@ MAX_SIZE_OF_CHANGES = 0.98  # share of what a batch takes without its base
 MAX_SIZE_OF_SPARSE = 0.98  # share of what the sample takes as planes
 # Where a trial of the whole batch costs little
 MAX_BYTES_OF_ZSTD = 1 << 12  # and where parameters must prove their worth
-MAX_BYTES_OF_HUFFMAN = 1 << 16  # codes may be smaller than rANS, for their simpler parameters
+MAX_BYTES_OF_HUFFMAN = 1 << 18  # codes may be smaller than rANS, for their simpler parameters
 MIN_BYTES_OF_SPANS = 1 << 16  # below, what the ordinary way finds better counts
-MAX_BYTES_OF_TRIAL = 1 << 19  # of floats by rows and by planes
+MAX_BYTES_OF_TRIAL = 1 << 17  # of floats by rows and by planes
+MAX_BYTES_OF_ZEROS = 1 << 20  # of sparse elements and planes, where a sample takes about the same
+SMALL = 8  # size over what a sample takes, from which trials cost little
+MAX_LOSS = 1.05  # of what is estimated, over the simpler way, that a trial may still turn round
+MAX_SIZE_UNTRIED = 0.995  # of what a sample of the other way takes; a whole trial above
+MAX_UNLIKE = 0.002  # in that share, of batches of which one trial serves for all
+ROWS_SAMPLE = 1 << 17  # bytes of such a sample, about
 # Where a model of bytes has a chance
 MIN_BYTES_OF_TEXT = 1 << 12  # below, context mixing has not learned enough to be worth its time
 MIN_BYTES_ASKED = 128  # that a language model is asked about
@@ -241,7 +249,7 @@ def _clearly_sound(batch: Batch, level: Level) -> bool:
     begin = (batch.data.size - size) // 2 // batch.kind.unit * batch.kind.unit
     piece = batch.alone(batch.data[begin : begin + size])
     quick = level_settings(DEFAULT_LEVEL)
-    as_sound = _coded_bytes(piece, quick, registry.CODEC_AUDIO)
+    as_sound = coded_bytes(piece, quick, registry.CODEC_AUDIO)
     elements = replace(piece, kind=replace(piece.kind, audio=None))
     coded = encode_batch(elements, quick).result()
     otherwise = sum(len(chunk.payload) for chunk in coded.chunks)
@@ -254,12 +262,13 @@ def _better_as_bytes(batch: Batch, level: Level) -> bool:
     begin = (batch.data.size - size) // 2 // batch.kind.unit * batch.kind.unit
     rows = batch.alone(batch.data[begin : begin + size] if begin > 0 else batch.data)
     as_bytes = replace(rows, kind=BYTES)
-    return _coded_bytes(as_bytes, level, registry.CODEC_BYTE_CM) < _coded_bytes(
+    return coded_bytes(as_bytes, level, registry.CODEC_BYTE_CM) < coded_bytes(
         rows, level, registry.CODEC_IMAGE
     )
 
 
-def _coded_bytes(sample: Batch, level: Level, codec: int) -> int:
+def coded_bytes(sample: Batch, level: Level, codec: int) -> int:
+    """Bytes of the chunks that a sample takes by a codec; parameters count for nothing."""
     return _payload_bytes(sample, level, CODECS[codec].propose(sample, level))
 
 
@@ -290,7 +299,7 @@ def _byte_cm(batch: Batch, level: Level) -> Coding | None:
 
 def _float_cm(batch: Batch, level: Level) -> Coding:
     # Planes first: their counting is waited for, and must not queue behind the slower coder.
-    by_planes = _planes(batch.in_chunks_of(batch.kind.whole_runs), level)
+    by_planes = _planes(batch, level)
     ways = [_proposed(registry.CODEC_FLOAT_CM, batch, level).encode(), by_planes]
     if _may_suit_scale_context(batch):  # which takes next to no time beside float_cm
         chunk = batch.kind.whole_rows(CODECS[registry.CODEC_SCALE_CONTEXT].chunk)
@@ -303,19 +312,39 @@ def _scale_context(batch: Batch, level: Level) -> Coding | None:
     if not _may_suit_scale_context(batch):
         return None
     encoder = _proposed(registry.CODEC_SCALE_CONTEXT, batch, level)
-    if batch.data.size <= min(MAX_BYTES_OF_TRIAL, batch.chunk_bytes):
+    expected = encoder.estimate()
+    assert expected is not None
+    small = batch.data.size <= MAX_BYTES_OF_TRIAL
+    if not small and expected.bytes > MAX_LOSS * expected.otherwise:
+        return None
+    if small or not _clearly_smaller(expected, batch, level):
         by_planes = _planes(batch, level)
         coded = encoder.encode().result()
         if coded.stored - encoder.shared(coded) >= by_planes.result().stored:
             return by_planes
         encoder.keep()
         return Done(coded)
-    expected = encoder.estimate()
-    assert expected is not None
-    if expected.bytes > expected.otherwise:
-        return None
     encoder.keep()
     return encoder.encode()
+
+
+def _clearly_smaller(expected: Estimate, batch: Batch, level: Level) -> bool:
+    """Whether a batch takes fewer bytes than by planes, by a sample of its rows.
+
+    Batches of an archive that gain as much over planes under one code as one before are like it.
+    """
+    gain, key = expected.bytes / max(expected.otherwise, 1), ("clear", batch.kind.dtype)
+    if any(abs(gain - known) < MAX_UNLIKE for known in batch.history.kept(key)):
+        return True
+    run = batch.kind.run * batch.kind.unit
+    size = min(ROWS_SAMPLE, batch.data.size // 4)
+    rows = sample(batch.data, run, max(1, size // PIECES // run))
+    trial = batch.alone(rows)
+    by_planes = coded_bytes(trial, level, registry.CODEC_PLANES_RANS)
+    clear = expected.bytes < MAX_SIZE_UNTRIED * by_planes * batch.data.size / rows.size
+    if clear:
+        batch.history.keep(key, gain)
+    return clear
 
 
 def _spans(batch: Batch, level: Level) -> Coding | None:
@@ -328,12 +357,17 @@ def _spans(batch: Batch, level: Level) -> Coding | None:
 
 def _planes(batch: Batch, level: Level) -> Coding:
     """Blocks, sparse elements, and planes of whatever elements."""
+    if batch.kind.data is Data.MATRICES:
+        batch = batch.in_chunks_of(batch.kind.whole_runs)
     if batch.data.size <= batch.chunk_bytes:
         return batch.workers.submit(_one_chunk, batch.alone(), level)
-    encoder = _of_elements(batch, level)
-    if encoder is None:
-        return _by_zstd(batch.in_chunks_of(ZSTD_CHUNK), level)
-    return encoder.encode()
+    ways = [_encoded(encoder, batch, level) for encoder in _of_elements(batch, level)]
+    return ways[0] if len(ways) == 1 else Smallest(*ways)
+
+
+def _encoded(encoder: Encoder | None, batch: Batch, level: Level) -> Coding:
+    """A batch by an encoder, or by Zstandard."""
+    return _by_zstd(batch.in_chunks_of(ZSTD_CHUNK), level) if encoder is None else encoder.encode()
 
 
 def _by_zstd(batch: Batch, level: Level) -> Coding:
@@ -357,20 +391,31 @@ def _proposed(number: int, batch: Batch, level: Level) -> Encoder:
     return encoder
 
 
-def _of_elements(batch: Batch, level: Level) -> Encoder | None:
-    """The encoder of blocks or elements; None where Zstandard does better."""
+def _of_elements(batch: Batch, level: Level) -> list[Encoder | None]:
+    """The encoders of blocks or elements that are worth a trial; None where Zstandard does better.
+
+    Mostly there is one. Where little is left, Huffman codes may be smaller for their parameters.
+    """
     if batch.kind.fields:
-        return _proposed(registry.CODEC_BLOCKS, batch, level)
-    sample = with_zeros(batch.data, batch.kind)
-    if sample is not None:
-        trial = batch.alone(sample)
-        plain = _payload_bytes(
-            trial, level, CODECS[registry.CODEC_PLANES_RANS].propose(trial, level)
-        )
-        sparse = _payload_bytes(trial, level, _proposed(registry.CODEC_SPARSE, trial, level))
+        return [_proposed(registry.CODEC_BLOCKS, batch, level)]
+    pieces = with_zeros(batch.data, batch.kind)
+    trial = batch.alone(batch.data[:0] if pieces is None else pieces)
+    by_planes = registry.CODEC_PLANES_RANS
+    number, small = by_planes, False
+    also: list[int] = []
+    if pieces is not None:
+        plain = coded_bytes(trial, level, by_planes)
+        sparse = coded_bytes(trial, level, registry.CODEC_SPARSE)
         if sparse < MAX_SIZE_OF_SPARSE * plain:
-            return _proposed(registry.CODEC_SPARSE, batch, level)
-    return CODECS[registry.CODEC_PLANES_RANS].propose(batch, level)
+            number = registry.CODEC_SPARSE
+        small = min(plain, sparse) < pieces.size // SMALL
+        near = MAX_SIZE_OF_SPARSE**2 < sparse / max(plain, 1) < 1 / MAX_SIZE_OF_SPARSE
+        if near and batch.data.size <= MAX_BYTES_OF_ZEROS:
+            also = [by_planes + registry.CODEC_SPARSE - number]
+    found = [CODECS[one].propose(batch, level) for one in (number, *also)]
+    if small and level.planes == "rans":
+        found.append(CODECS[number].propose(batch, with_huffman_codes(level)))
+    return found
 
 
 def _payload_bytes(sample: Batch, level: Level, encoder: Encoder | None) -> int:
@@ -383,14 +428,13 @@ def _one_chunk(batch: Batch, level: Level) -> CodedBatch:
     """A batch of one chunk, where parameters count and a simpler way may be smaller."""
     levels = [level]
     if level.planes == "rans" and batch.data.size <= MAX_BYTES_OF_HUFFMAN:
-        levels.append(with_huffman_codes(level))
+        levels += [with_huffman_codes(level), with_few_codes(level)]
     ways: list[CodedBatch] = []
     for settings in levels:
-        encoder = _of_elements(batch, settings)
-        if encoder is None:
-            ways.append(_by_zstd(batch, level).result())
+        encoders = _of_elements(batch, settings)
+        ways += [_encoded(encoder, batch, level).result() for encoder in encoders]
+        if encoders == [None]:
             break
-        ways.append(encoder.encode().result())
     if batch.data.size <= MAX_BYTES_OF_ZSTD and any(way.model is not None for way in ways):
         ways.append(_by_zstd(batch, level).result())
     return smallest(ways)

@@ -3,7 +3,7 @@
 from densor.codec import registry
 from densor.codec.batch import OWN, Batch, Bytes, Chunk, Chunks, Coding
 from densor.codec.codec import BatchCoder, ChunkCoder, Encoder
-from densor.codec.zstd import zstd_compress
+from densor.codec.zstd import zstd_compress, zstd_smallest
 
 MAX_FAST_ZSTD = 3  # levels of Zstandard that cost little more than the fastest
 MAX_GAIN_OF_SLOW_ZSTD = 1.25  # size at the fastest level over that at a slow one
@@ -18,7 +18,7 @@ def own_or_raw(payload: bytes | Bytes, chunk: Bytes) -> Chunk:
 
 def zstd_chunk(chunk: Bytes, level: int) -> Chunk:
     """A chunk by Zstandard, or raw where that is not longer."""
-    packed = zstd_compress(chunk, level)
+    packed = zstd_smallest(chunk, level)
     if len(packed) < chunk.size:
         return Chunk(registry.MODEL_ZSTD, packed, chunk.size)
     return Chunk(registry.MODEL_RAW, chunk, chunk.size)

@@ -11,6 +11,7 @@ from densor.errors import ArgumentError
 
 DEFAULT_LEVEL = 3
 SLOWEST_ZSTD = 19
+_FEW_CODES = 4
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Level:
     planes: Literal["huffman", "rans"] = "huffman"  # how byte planes of everything else are coded
     bytes: Literal["zstd", "light", "full"] = "zstd"  # the codec of plain bytes, or its model
     spans: bool = False  # whether the fast encoder of planes is taken where it can be
+    types: bool = True  # whether element types are looked for in plain bytes
     images: Literal["gradient", "light", "full"] = "gradient"  # by gradients, or the mixing model
     streams: Literal["none", "images", "all"] = "none"  # which DEFLATE streams are undone
     tables: int = 0  # contexts that are mixed for a column of a table, or the fast way
@@ -79,7 +81,7 @@ def level_settings(level: int, text: bool = False) -> Level:
         streams="none" if level < 3 else "images" if level < 5 else "all",
         tables=0 if level < 5 else 2 if level < 7 else 4 if level < 9 else 12,
     )
-    return replace(settings, bytes="full") if text else settings
+    return replace(settings, bytes="full", types=False) if text else settings
 
 
 @cache
@@ -98,6 +100,12 @@ def beside_language_model(level: Level) -> Level:
 def with_huffman_codes(level: Level) -> Level:
     """A level for batches so small that the tables of rANS count."""
     return replace(level, planes="huffman")
+
+
+@cache
+def with_few_codes(level: Level) -> Level:
+    """Likewise, with no more codes for a plane than lower levels have."""
+    return replace(with_huffman_codes(level), classes=min(level.classes, _FEW_CODES))
 
 
 @cache

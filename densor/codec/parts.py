@@ -12,7 +12,7 @@ import numpy as np
 from densor.codec import registry
 from densor.codec.batch import Bytes
 from densor.codec.codec import BatchCoder, inner_decoder
-from densor.codec.zstd import zstd_compress, zstd_decompress_into
+from densor.codec.zstd import zstd_decompress_into, zstd_smallest
 from densor.errors import FormatError, UnsupportedError
 from densor.runtime.buffers import POOL
 
@@ -67,7 +67,7 @@ class PartEncoder:
             if payload.size < part.size:
                 best = registry.PART_MODEL, payload
         if part.size and (self._coder is None or self._coder.repeats):
-            packed = zstd_compress(part, self._zstd)
+            packed = zstd_smallest(part, self._zstd)
             if len(packed) < len(best[1]):
                 best = registry.PART_ZSTD, packed
         return best

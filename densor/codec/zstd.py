@@ -11,6 +11,12 @@ from densor.errors import FormatError, LimitError
 
 Buffer = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 MAX_WINDOW_LOG = 26
+FASTER = (1, 2, 3, 6, 9, 12, 15, 17)  # levels of Zstandard that are tried in place of slower ones
+_CHEAP, _CHEAP_IF_SLOW = 8, 4  # size over what is left, from which it is fast enough to try all
+_MAX_FAST = 3  # level
+_MIN_BYTES_TRIED = 1 << 18  # fewer are tried whole
+_PIECE = 1 << 16  # bytes that faster levels are tried on
+_MAX_SIZE_OF_FASTER = 0.998  # share of what the level itself takes of them
 _local = threading.local()
 
 
@@ -28,6 +34,28 @@ def zstd_compress(data: Buffer, level: int) -> bytes:
         compressors[level] = zstandard.ZstdCompressor(compression_params=parameters)
     compressed: bytes = compressors[level].compress(data)
     return compressed
+
+
+def zstd_smallest(data: Buffer, level: int) -> bytes:
+    """One frame of a level, or of a faster one where that is smaller.
+
+    More search does not always find more: rows that repeat, masks and tables of numbers may take
+    a tenth more at the next level. All are tried where little is left, which costs little time,
+    and elsewhere those that win on a sample.
+    """
+    packed = zstd_compress(data, level)
+    size = memoryview(data).nbytes
+    faster = [other for other in FASTER if other < level]
+    cheap = _CHEAP if level <= _MAX_FAST else _CHEAP_IF_SLOW
+    if len(packed) * cheap > size > _MIN_BYTES_TRIED:
+        piece = min(_PIECE, max(_PIECE // 2, size // 16))
+        begin = (size - piece) // 2
+        part = memoryview(data)[begin : begin + piece]
+        least = _MAX_SIZE_OF_FASTER * len(zstd_compress(part, level))
+        faster = [other for other in faster if len(zstd_compress(part, other)) < least]
+    for other in faster:
+        packed = min(packed, zstd_compress(data, other), key=len)
+    return packed
 
 
 def zstd_decompress(data: Buffer, size: int) -> bytes:

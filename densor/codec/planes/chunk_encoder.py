@@ -14,7 +14,7 @@ from densor.codec.planes.layout import to_differences
 from densor.codec.planes.params import C
 from densor.codec.planes.payload import SECTION
 from densor.codec.planes.stages.stage import Stage
-from densor.codec.zstd import zstd_compress
+from densor.codec.zstd import zstd_smallest
 from densor.runtime.buffers import POOL, ThreadBuffers
 from densor.runtime.types import Bytes
 
@@ -77,7 +77,7 @@ class PlanesChunkEncoder(Generic[C]):
             if end < best[1]:
                 best = (self._stage.mode, end)
         if self._plan.plane_zstd[p]:
-            packed = zstd_compress(plane, self._level.zstd)
+            packed = zstd_smallest(plane, self._level.zstd)
             if at + len(packed) < best[1]:
                 best = (registry.PLANE_ZSTD, at + len(packed))
                 out[at : best[1]] = np.frombuffer(packed, np.uint8)

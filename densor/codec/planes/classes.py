@@ -24,6 +24,7 @@ Prices = npt.NDArray[np.float32]  # float32[classes, 256], bits that a symbol ta
 
 _ROUNDS = 2
 _TRAINING_RUNS = 2048
+_MANY_RUNS = 512
 _MIN_RUNS = 4  # runs per class that make a search worth while
 _MAP_BITS = np.array([map_bits(classes) for classes in range(17)], np.uint8)
 _BORDERS = {
@@ -39,18 +40,41 @@ class Coding(Generic[C]):
     runs: RunClasses | None  # uint8[runs], class of each; None where there is one class
 
 
+PricesOf = Callable[[npt.NDArray[np.int64], Counts], Prices]
+Found = tuple[RunClasses, npt.NDArray[np.int64]]
+
+
 def search_classes(
     counts: RunCounts,
     total: Counts,
     most: int,
     class_bits: float,
-    prices_of: Callable[[npt.NDArray[np.int64], Counts], Prices],
-) -> tuple[RunClasses, npt.NDArray[np.int64]]:
+    prices_of: PricesOf,
+) -> Found:
     """A class for each run, of at most `most`, and the histogram of each class.
 
     `class_bits`: what a class must save. `prices_of` tells the prices of symbols from the histogram
     of each class, int64[classes, 256], and of all runs: those of all symbols that occur anywhere.
+    A search ends in a local optimum: where runs are few, one is begun with fewer classes too.
     """
+    best = _search(counts, total, most, class_bits, prices_of)
+    if len(counts) > _MANY_RUNS or len(best[1]) == 1:
+        return best
+
+    def bits(found: Found) -> float:
+        by_class = found[1]
+        classes = len(by_class)
+        symbols = float((by_class * prices_of(by_class, total)).sum())
+        return symbols + classes * class_bits + len(counts) * int(_MAP_BITS[classes])
+
+    fewer = (2**k for k in range(1, 4) if 2**k < most)
+    return min([best, *(_search(counts, total, n, class_bits, prices_of) for n in fewer)], key=bits)
+
+
+def _search(
+    counts: RunCounts, total: Counts, most: int, class_bits: float, prices_of: PricesOf
+) -> Found:
+    """Likewise, by one search that begins with `most` classes."""
     if most < 2 or len(counts) < _MIN_RUNS * most:
         return np.zeros(len(counts), np.uint8), total[None]
     runs = np.zeros(len(counts), np.uint8)

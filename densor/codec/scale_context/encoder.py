@@ -14,6 +14,7 @@ from densor.codec.codec import BatchCoder, Estimate
 from densor.codec.history import History
 from densor.codec.kind import Kind, matrices
 from densor.codec.levels import Level, of_low_halves
+from densor.codec.planes.encoder import PlanesEncoder
 from densor.codec.planes.layout import layout_numbered
 from densor.codec.planes.propose import plane_coder
 from densor.codec.scale_context import kernels
@@ -62,17 +63,21 @@ class ScaleContextBatchEncoder(CountingEncoder):
         layout = batch.kind.layout
         assert layout is not None
         planes = plane_coder(batch.data, layout, batch.kind, level)
-        coder = ScaleContextEncoder(
-            batch.kind, batch.history, low_coder(batch.data, batch.kind, level), planes.repeats
-        )
+        low = low_coder(batch.data, batch.kind, level)
+        coder = ScaleContextEncoder(batch.kind, batch.history, low, planes.repeats)
         super().__init__(coder, batch, level.zstd)
         self.settle()
+        form = split_format_of(batch.kind.dtype)
+        sign_and_rest = 1.0 + form.low
+        if form.half:
+            sign_and_rest += 16 if low is None else low.element_bits(2)
         elements = batch.data.size // layout.size
-        self._by_planes = elements * planes.element_bits(min(2, layout.size)) / 8
+        self._bytes = (coder.bits + elements * sign_and_rest) / 8
+        self._by_planes = elements * planes.element_bits(layout.size) / 8
 
     def estimate(self) -> Estimate:
-        """By counting; otherwise, by planes. What is below the upper two bytes is left out."""
-        return Estimate(self.coder.bits / 8, self._by_planes)
+        """By counting; otherwise by planes, each under one code, from a sample."""
+        return Estimate(self._bytes, self._by_planes)
 
     def shared(self, coded: CodedBatch) -> float:
         """Bytes of the parameters in `coded` that earlier or later batches bear."""
@@ -83,7 +88,7 @@ class ScaleContextBatchEncoder(CountingEncoder):
         self.coder.keep()
 
 
-def low_coder(data: Bytes, kind: Kind, level: Level) -> BatchCoder | None:
+def low_coder(data: Bytes, kind: Kind, level: Level) -> PlanesEncoder[Any] | None:
     """A coder for the low halves of elements of 4 bytes, if anything is to be gained there."""
     if kind.layout is None or kind.layout.size != 4:
         return None

@@ -32,7 +32,7 @@ _ZSTD_LEVEL = 19
 _MIN_PACKED = 64  # bytes of description from which Zstandard is tried
 
 
-class Piece(NamedTuple):
+class HeldFrame(NamedTuple):
     """A frame that is to be written."""
 
     kind: int
@@ -97,7 +97,9 @@ class _Reader:
 # Writing
 
 
-def shortened(pieces: Sequence[Piece], features: int, listed: Sequence[dict[str, Any]]) -> bytes:
+def shortened(
+    pieces: Sequence[HeldFrame], features: int, listed: Sequence[dict[str, Any]]
+) -> bytes:
     """The short form of an archive of these frames, INDEX and END included; b"" if it has none.
 
     `listed`: per entry, what the index lists of its tensors.
@@ -130,7 +132,7 @@ def shortened(pieces: Sequence[Piece], features: int, listed: Sequence[dict[str,
     return wire.pack_short_header(features, body) + body
 
 
-def _put_entry(out: _Writer, frames: Sequence[Piece], lists: dict[str, Any]) -> bytes:
+def _put_entry(out: _Writer, frames: Sequence[HeldFrame], lists: dict[str, Any]) -> bytes:
     """Describes an entry; returns what its frames hold."""
     first, *inner, last = frames
     end = wire.parse_entry_end(last.payload)
@@ -182,7 +184,7 @@ def _put_file(out: _Writer, meta: EntryMeta) -> None:
         out.text(meta.format.encode())
 
 
-def _put_frame(out: _Writer, piece: Piece) -> None:
+def _put_frame(out: _Writer, piece: HeldFrame) -> None:
     out.data.append(piece.kind)
     if piece.kind == wire.REF:
         ref = wire.parse_ref(piece.payload)

@@ -1,28 +1,29 @@
 """Writes archives front to back: entries cut into batches, batches coded in parallel."""
 
-import dataclasses
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, BinaryIO, NamedTuple
 
 import xxhash
 
 from densor.codec import registry
 from densor.codec.batch import Batch, Before, Chunk, CodedBatch, Coding
-from densor.codec.choose import batch_bytes, encode_batch
+from densor.codec.choose import batch_bytes
 from densor.codec.codec import Base
 from densor.codec.history import History
 from densor.codec.kind import BATCH_BYTES, Kind, Segment, is_plain
 from densor.codec.language_model.session import Session
 from densor.codec.levels import Level, beside_tensors, level_settings
 from densor.codec.planes.units import entry_points
+from densor.codec.types.divide import Piece, divide, encode_piece
 from densor.codec.zstd import zstd_compress
 from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats.container import short_form, strictjson, wire
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import EntryMeta, list_tensors, parse
 from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
-from densor.formats.container.short_form import Piece
+from densor.formats.container.short_form import HeldFrame
 from densor.formats.io.outputs import errors_of, write_all
 from densor.formats.io.sources import Bytes, Source, as_bytes
 from densor.formats.tensors import TensorInfo
@@ -92,7 +93,7 @@ class ArchiveWriter:
         self._open = True
         self._broken = False
         # Frames of an archive that may still become one in the short form, and their bytes
-        self._held: list[Piece] | None = [] if options.recovery is None else None
+        self._held: list[HeldFrame] | None = [] if options.recovery is None else None
         self._at = wire.HEADER_SIZE
         if self._held is None:
             self._put(wire.pack_header(self._features))
@@ -127,7 +128,7 @@ class ArchiveWriter:
         ArgumentError if the name was used before or no reader would accept it, FileError if
         `source` is shorter than the size in `meta`. After any other error the archive is lost.
         """
-        meta = dataclasses.replace(meta, hash=self.options.hash)
+        meta = replace(meta, hash=self.options.hash)
         description = self._begun(meta)
         number = len(self._entries)
         first = len(self._frames[0])
@@ -211,7 +212,7 @@ class ArchiveWriter:
                 if base is not None and place is not None:
                     before = _before(base, place, data.size)
                     place += data.size
-                waiting.append(self._start_batch(data, segment.kind, number, offset, before))
+                waiting += self._started(data, segment.kind, number, offset, before)
                 in_flight += data.size
                 while waiting and (
                     threads == 1 or in_flight > _IN_FLIGHT or len(waiting) > 4 * threads
@@ -226,21 +227,33 @@ class ArchiveWriter:
             self._finish_batch(waiting.popleft())
         return hasher.digest(), offset
 
-    def _start_batch(
+    def _started(
         self, data: Bytes, kind: Kind, entry: int, offset: int, before: Before | None
-    ) -> _Waiting:
+    ) -> list[_Waiting]:
+        """A batch that is being coded, in several where it turns out to be of several kinds."""
         if self._repeats and data.size >= _MIN_REPEAT:
             key = (xxhash.xxh3_128_digest(data), data.size)
             place = self._seen.setdefault(key, (entry, offset))
             if place != (entry, offset):
-                return _Waiting(Done(CodedBatch(None, [])), place, data)
+                return [_Waiting(Done(CodedBatch(None, [])), place, data)]
         if data.size % kind.unit:
             kind = Kind(None)  # the odd end of a file that was called a tensor
-        session = self._entry_session if is_plain(kind) else None
-        batch = Batch(data, kind, self._workers, self._history, before, session)
-        return _Waiting(
-            encode_batch(batch, self._entry_level), None, data, before, session is not None
+        batch = Batch(data, kind, self._workers, self._history, before)
+        level = self._entry_level
+        pieces = divide(batch, level) if is_plain(kind) and before is None else []
+        if len(pieces) > 1:
+            parts = [(_copied(data[piece.begin : piece.end]), piece) for piece in pieces]
+            POOL.give(data)
+        else:
+            parts = [(data, pieces[0] if pieces else Piece(0, data.size, kind))]
+        return [self._begin(replace(batch, data=part), piece) for part, piece in parts]
+
+    def _begin(self, batch: Batch, piece: Piece) -> _Waiting:
+        session = self._entry_session if is_plain(piece.kind) else None
+        coding = encode_piece(
+            replace(batch, kind=piece.kind, session=session), piece, self._entry_level
         )
+        return _Waiting(coding, None, batch.data, batch.base, session is not None)
 
     def _finish_batch(self, batch: _Waiting) -> None:
         if self._since_place >= _PLACE_EVERY:
@@ -311,7 +324,7 @@ class ArchiveWriter:
         if self._held is not None and self._at > short_form.MOST:
             self._write_held()
         if self._held is not None:
-            self._held.append(Piece(kind, bytes(payload), original, model))
+            self._held.append(HeldFrame(kind, bytes(payload), original, model))
             return
         self._put(head)
         self._put(payload)
@@ -378,6 +391,13 @@ class ArchiveWriter:
         """Stops the threads; what was written is no whole archive."""
         self._open = False
         self._workers.close()
+
+
+def _copied(data: Bytes) -> Bytes:
+    """A copy in memory of the pool, where elements may stand as kernels need them."""
+    copy = POOL.take(data.size)
+    copy[:] = data
+    return copy
 
 
 def _session(options: WriteOptions) -> Session | None:

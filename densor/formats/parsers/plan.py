@@ -78,6 +78,9 @@ _MAX_JOINED_MATRIX = 1 << 19
 _MAX_JOINED = 1 << 17
 _GROUP = 1 << 20  # bytes of a group at most, about a chunk
 _MIN_RUN = 64
+_MAX_JOINED_RUN = (
+    1024  # elements of a run of tensors that are joined: small enough to tell them apart
+)
 _MIN_SEGMENT = 2048  # bytes between other bytes that are worth frames of their own
 
 
@@ -242,7 +245,7 @@ def _limits(stretch: Stretch, level: Level) -> tuple[int, int]:
     """Bytes of a stretch that may join a group, and of the group, at most."""
     chunk = matrix_chunk(level)
     if chunk and by_rows(stretch.dtype) and not stretch.fields:
-        return chunk, chunk
+        return _MAX_JOINED, chunk  # larger ones share tables all the same, by the history
     medium = _MAX_JOINED_MATRIX if level.classes > 1 else _MAX_JOINED
     return _MAX_JOINED if len(stretch.shape) > 2 else medium, _GROUP
 
@@ -273,5 +276,7 @@ def kind_of_group(group: list[Stretch]) -> Kind:
     run = math.gcd(*(math.prod(stretch.shape) for stretch in group))
     if not _MIN_RUN <= run <= MAX_RUN:
         run = 4 * _MIN_RUN
+    parts_of_run = range(-(-run // _MAX_JOINED_RUN), _MAX_JOINED_RUN)
+    run = next((run // parts for parts in parts_of_run if run % parts == 0), run)
     parts = tuple(part for stretch in group for part in parts_of(stretch.dtype, stretch.shape))
     return replace(kind_of(first.dtype, (2, run)), parts=parts)

@@ -1,0 +1,1 @@
+"""Element types found in bytes of which nothing is known."""

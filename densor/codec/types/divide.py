@@ -1,0 +1,110 @@
+"""Divides bytes of which nothing is known: which stretch is coded as elements of which type.
+
+What `find` suggests is coded both ways, a sample of it, and what does not pay stays bytes. Where
+that is not clear, both ways are tried on all of it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from densor.codec import registry
+from densor.codec.batch import Batch, Bytes, Coding, Smallest
+from densor.codec.choose import coded_bytes, encode_batch
+from densor.codec.kind import BYTES, Kind
+from densor.codec.levels import Level, level_settings
+from densor.codec.sampling import sample
+from densor.codec.types.find import Stretch, find_stretches, region_of
+from densor.codec.zstd import zstd_compress
+
+_QUICK = level_settings(1)
+_PIECE, _PIECES = 1 << 14, 8  # bytes at each place of a region that is tried
+_LOOK, _LOOKS = 1 << 13, 4  # of one that is looked at first
+_PIECE_OF_CM, _PIECES_OF_CM = 1 << 15, 2  # of them by context mixing of bytes
+_PARAMETERS = 384  # bytes of a region's frames and parameters, and those of the bytes behind it
+_MAX_SIZE = 0.98  # share of what the bytes take otherwise
+_MAX_CLEAR = 0.9  # share below which there is no trial of all
+_DENSE, _MAX_DENSE = 0.7, 0.95  # what Zstandard leaves, and elements of that, where context mixing
+# cannot do much more either
+_MAX_TRIAL = 1 << 20  # bytes of which context mixing is tried as a whole
+_FAST_ZSTD = 3
+_MIN_SHARE = 0.9  # of what elements take, with a code for each window; Zstandard's may be less
+
+
+class Piece(NamedTuple):
+    """A stretch of a batch. `clear`: whether `kind` is smaller than plain bytes beyond doubt."""
+
+    begin: int
+    end: int
+    kind: Kind
+    clear: bool = True
+
+
+def divide(batch: Batch, level: Level) -> list[Piece]:
+    """Cuts a batch of plain bytes into pieces, all of it, in order; mostly it is one."""
+    pieces: list[Piece] = []
+    at = 0
+    if level.types:
+        for stretch in find_stretches(batch.data):
+            piece = _worth(batch, stretch, level)
+            if piece is None:
+                continue
+            if piece.begin > at:
+                pieces.append(Piece(at, piece.begin, BYTES))
+            pieces.append(piece)
+            at = piece.end
+    if at < batch.data.size or not pieces:
+        pieces.append(Piece(at, batch.data.size, BYTES))
+    return pieces
+
+
+def encode_piece(batch: Batch, piece: Piece, level: Level) -> Coding:
+    """Starts coding a piece; `batch` has its bytes and kind."""
+    coded = encode_batch(batch, level)
+    if piece.clear:
+        return coded
+    return Smallest(coded, encode_batch(batch.of_kind(BYTES), level))
+
+
+def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
+    """The piece that a stretch becomes; None where its bytes take as little."""
+    if _repeats(batch.data[stretch.begin : stretch.end], stretch.share):
+        return None
+    region = region_of(batch.data, stretch)
+    if region is None:
+        return None
+    data = batch.data[region.begin : region.end]
+    unit = region.kind.unit
+    piece = min(_PIECE, data.size // (2 * _PIECES))
+    some = np.ascontiguousarray(sample(data, unit, piece // unit, _PIECES))
+    share = data.size / some.size
+    by_zstd = share * len(zstd_compress(some, min(level.zstd, _FAST_ZSTD)))
+    typed = share * _typed_bytes(batch, some, region.kind) + _PARAMETERS
+    least = by_zstd
+    dense = by_zstd > _DENSE * data.size and typed < _MAX_DENSE * by_zstd
+    slow = level.bytes != "zstd"
+    if slow and not dense:
+        least = min(least, share * _cm_bytes(batch, some, level))
+    if typed > _MAX_SIZE * least:
+        return None
+    clear = typed < _MAX_CLEAR * least or (dense if slow else least > _MAX_CLEAR * data.size)
+    clear = clear or (slow and data.size > _MAX_TRIAL)
+    return Piece(region.begin, region.end, region.kind, clear)
+
+
+def _repeats(data: Bytes, share: float) -> bool:
+    """Whether Zstandard clearly takes less than the share that elements do."""
+    some = sample(data, 1, _LOOK, _LOOKS)
+    return len(zstd_compress(some, 1)) < _MIN_SHARE * share * some.size
+
+
+def _typed_bytes(batch: Batch, some: Bytes, kind: Kind) -> int:
+    trial = batch.alone(some).of_kind(kind)
+    return coded_bytes(trial, _QUICK, registry.CODEC_PLANES_HUFFMAN)
+
+
+def _cm_bytes(batch: Batch, some: Bytes, level: Level) -> float:
+    """What context mixing of bytes takes, as a small part of the sample suggests."""
+    part = sample(some, 1, _PIECE_OF_CM, _PIECES_OF_CM)
+    trial = batch.alone(part).of_kind(BYTES)
+    return coded_bytes(trial, level, registry.CODEC_BYTE_CM) * some.size / part.size

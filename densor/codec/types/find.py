@@ -1,0 +1,174 @@
+"""Finds the element types of bytes that no parser claims.
+
+Numbers of 2, 4 or 8 bytes show in bytes that lie so far apart: those of one significance share a
+distribution, and one code for each takes less than one for all. Windows from all over the bytes are
+priced in each way, with the cost of the codes; the cheapest sequence of ways, in which each change
+costs something, divides them (minimum description length, by dynamic programming). Where two ways
+meet is then found to the byte, from how likely each byte is on either side.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.batch import Bytes
+from densor.codec.kind import Kind, kind_of
+from densor.codec.planes.layout import to_differences
+from densor.codec.sampling import sample
+from densor.codec.types.kernels import (
+    COUNTS,
+    PHASES,
+    WAYS,
+    change_point,
+    cheapest_path,
+    count_phases,
+    window_costs,
+)
+
+MIN_BYTES = 1 << 13  # that are looked at
+WINDOW = 1 << 12
+_STEP, _MIN_WINDOWS, _MAX_WINDOWS = 1 << 16, 16, 128
+_MIN_REGION = 1 << 12
+_CHANGE = 1 << 13  # bits that a change of ways must save in windows: frames, parameters
+_NEAR = 4  # windows on each side of a change that tell what is there
+_PIECE = 256  # elements at each place that is looked at
+_MAX_SIZE_OF_DIFFERENCES = 0.97
+_CODES_OF = {1: 2, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 4, 8: 4, 9: 8}  # bytes of an element, by way
+_BF16, _FP32 = (2, 3), (5, 6, 7, 8)  # ways, by phase
+_INTEGERS = {2: "I16", 4: "I32", 8: "I64"}
+_FLOATS = {2: "F16", 4: "F32", 8: "F64"}
+
+
+class Stretch(NamedTuple):
+    """Bytes from `begin` to `end` that are likely to be elements of one type.
+
+    `way`: as the kernels number them. `share`: of their size, what they are expected to take,
+    where each window has codes of its own.
+    """
+
+    way: int
+    begin: int
+    end: int
+    share: float
+
+
+class Region(NamedTuple):
+    """Bytes from `begin` to `end` that are whole elements of one type."""
+
+    begin: int
+    end: int
+    kind: Kind
+
+
+@cache
+def _logs(most: int) -> npt.NDArray[np.float32]:
+    """n * log2(n) from 0 to `most`."""
+    counts = np.arange(most + 1, dtype=np.float64)
+    return (counts * np.log2(np.maximum(counts, 1))).astype(np.float32)
+
+
+def find_stretches(data: Bytes) -> list[Stretch]:
+    """Stretches of `data`, uint8[n], in order, that are likely to be elements of some type."""
+    if data.size < MIN_BYTES:
+        return []
+    starts = _starts(data.size)
+    costs = np.empty((starts.size, WAYS), np.float32)
+    window_costs(data, starts, WINDOW, np.empty(COUNTS, np.int32), _logs(WINDOW), costs)
+    if (costs.argmin(axis=1) == 0).all():
+        return []
+    path = np.empty(starts.size, np.uint8)
+    apart = int(starts[1] - starts[0]) if starts.size > 1 else WINDOW
+    represented = costs * np.float32(apart / WINDOW)  # what is between windows is like them
+    cheapest_path(represented, _CHANGE, np.empty(costs.size, np.uint8), path)
+    found = []
+    for way, begin, end in _divided(data, starts, path):
+        inside = costs[(starts >= begin) & (starts < end) & (path == way), way]
+        if way and inside.size:
+            found.append(Stretch(way, begin, end, float(inside.mean()) / (8 * WINDOW)))
+    return found
+
+
+def _starts(size: int) -> npt.NDArray[np.int64]:
+    """Where windows begin: from the first byte to the last, multiples of 8."""
+    step = max(WINDOW, min(_STEP, size // _MIN_WINDOWS), size // _MAX_WINDOWS) & ~7
+    return np.arange(0, size - WINDOW - 1, step, dtype=np.int64)
+
+
+def _divided(data: Bytes, starts: npt.NDArray[np.int64], path: Bytes) -> list[tuple[int, int, int]]:
+    """Way, begin and end of each stretch of windows of one way."""
+    first = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist()]
+    ends = [*first[1:], path.size]
+    borders = [0]
+    for before, at, behind in zip(first, first[1:], ends[1:], strict=False):
+        near = starts[max(before, at - _NEAR) : at], starts[at : min(behind, at + _NEAR)]
+        bits = [_code(data, windows) for windows in near]
+        begin, end = int(starts[at - 1]), int(starts[at]) + WINDOW
+        begin = max(begin, borders[-1])
+        borders.append(change_point(data, begin, max(begin, end), bits[0] - bits[1]))
+    borders.append(data.size)
+    ways = path[first].tolist()
+    return list(zip(ways, borders[:-1], borders[1:], strict=True))
+
+
+def _code(data: Bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Bits of each byte by its place modulo 8, as the bytes of some windows suggest."""
+    counts = np.zeros(PHASES * 256, np.int64)
+    count_phases(data, np.ascontiguousarray(starts), WINDOW, counts)
+    by_phase = counts.reshape(PHASES, 256) + 0.25
+    bits = np.log2(by_phase.sum(axis=1, keepdims=True) / by_phase)
+    flat: npt.NDArray[np.float32] = bits.astype(np.float32).reshape(-1)
+    return flat
+
+
+def region_of(data: Bytes, stretch: Stretch) -> Region | None:
+    """The whole elements of a stretch of `data`, with their type; None where they are few."""
+    way, begin, end, _ = stretch
+    size = _CODES_OF[way]
+    first = _BF16[0] if way in _BF16 else _FP32[0] if way in _FP32 else None
+    phase = _phase(data[begin:end], size, begin)
+    integers = way not in _BF16 and _are_integers(data[begin:end], size, (phase - begin) % size)
+    if first is not None and not integers:
+        phase = way - first
+    begin += (phase - begin) % size
+    end -= (end - begin) % size
+    if end - begin < _MIN_REGION:
+        return None
+    dtype = "BF16" if way in _BF16 else _INTEGERS[size] if integers else _FLOATS[size]
+    return Region(begin, end, kind_of(dtype, ((end - begin) // size,)))
+
+
+def _phase(data: Bytes, size: int, begin: int) -> int:
+    """Where elements of `size` bytes begin, modulo `size`: after the most certain byte.
+
+    The byte of the highest significance varies least, that of the lowest most.
+    """
+    pieces = sample(data[: data.size // size * size], size, _PIECE).reshape(-1, size)
+    bits = np.empty(size)
+    for p in range(size):
+        counts = np.bincount(pieces[:, p])
+        counts = counts[counts > 0]
+        bits[p] = -(counts * np.log2(counts / counts.sum())).sum()
+    return int(np.argmax(bits - np.roll(bits, 1)) + begin) % size
+
+
+def _are_integers(data: Bytes, size: int, skipped: int) -> bool:
+    """Whether differences of neighbours take less than the elements, which begin `skipped` in."""
+    data = data[skipped:]
+    data = data[: data.size // size * size]
+    pieces = np.ascontiguousarray(sample(data, size, _PIECE))
+    kind = kind_of(_INTEGERS[size], (pieces.size // size,))
+    assert kind.layout is not None
+    differences = to_differences(pieces, kind.layout)
+    return _entropy(differences, size) < _MAX_SIZE_OF_DIFFERENCES * _entropy(pieces, size)
+
+
+def _entropy(data: Bytes, size: int) -> float:
+    """Order-0 entropy in bits of the byte planes of elements."""
+    bits = 0.0
+    for plane in data.reshape(-1, size).T:
+        counts = np.bincount(plane)
+        counts = counts[counts > 0]
+        bits -= float((counts * np.log2(counts / counts.sum())).sum())
+    return bits

@@ -1,0 +1,138 @@
+"""Element types found in bytes that no parser claims."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import densor
+from densor.codec.batch import Batch
+from densor.codec.kind import BYTES
+from densor.codec.levels import Level, level_settings
+from densor.codec.types.divide import Piece, divide
+from densor.codec.types.find import find_stretches, region_of
+from densor.files.single import compress_file, decompress_file
+from densor.formats.container import writer
+from densor.runtime.workers import Workers
+from tests.support.helpers import weights
+
+SIZES = {"BF16": 2, "F16": 2, "F32": 4}
+CONTENT = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}
+HEADER = 64  # bytes that a finder may cost where it finds nothing, or something wrong
+TEXT = Path(np.__file__).read_bytes() + Path(pytest.__file__).read_bytes()
+
+
+def numbers(dtype: str, count: int, seed: int = 0) -> bytes:
+    """Weights of a type, in rows of different scale."""
+    return weights(CONTENT[dtype], count // 256, 256, seed).tobytes()
+
+
+def packed(data: bytes, level: int = 3, **options: object) -> int:
+    """What a file takes; it comes back as it was."""
+    out, back = io.BytesIO(), io.BytesIO()
+    compress_file(io.BytesIO(data), out, level, name="file", **options)  # type: ignore[arg-type]
+    out.seek(0)
+    decompress_file(out, back)
+    assert back.getvalue() == data
+    return len(out.getvalue())
+
+
+def found(data: bytes) -> list[tuple[int, int, str]]:
+    """Begin, end and type of each region."""
+    array = np.frombuffer(data, np.uint8)
+    regions = [region_of(array, stretch) for stretch in find_stretches(array)]
+    return [(r.begin, r.end, r.kind.dtype) for r in regions if r is not None]
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 3, 5, 8, 4001])
+@pytest.mark.parametrize("dtype", SIZES)
+def test_numbers_at_any_offset(dtype: str, before: int) -> None:
+    data = numbers(dtype, 1 << 17)
+    regions = found(TEXT[:before] + data)
+    assert [kind for _, _, kind in regions] == [dtype]
+    begin, end, _ = regions[0]
+    assert begin % SIZES[dtype] == before % SIZES[dtype]
+    assert abs(begin - before) <= 64 and end == before + len(data)
+
+
+@pytest.mark.parametrize("level", [1, 3, 6])
+@pytest.mark.parametrize("dtype", SIZES)
+def test_as_small_as_with_the_type_told(dtype: str, level: int) -> None:
+    data = numbers(dtype, 1 << 18)
+    assert packed(b"head" + data[1:] + b"tail", level) < 1.01 * packed(data, level, dtype=dtype)
+
+
+def test_several_types_one_after_the_other() -> None:
+    parts = [
+        ("BF16", numbers("BF16", 1 << 19)[:-1]),
+        ("F32", numbers("F32", 1 << 18, 1)),
+        ("F16", numbers("F16", 1 << 19, 2)[3:]),
+        ("", TEXT),
+        ("F64", np.random.default_rng(3).standard_normal(1 << 16).tobytes()),
+    ]
+    data = b"".join(part for _, part in parts)
+    regions = found(data)
+    assert [kind for _, _, kind in regions] == [dtype for dtype, _ in parts if dtype]
+    at = 0
+    for dtype, part in parts:
+        if dtype:
+            begin, end, _ = regions.pop(0)
+            assert abs(begin - at) <= 64 and abs(end - at - len(part)) <= 64
+        at += len(part)
+    told = sum(packed(part, dtype=dtype) if dtype else packed(part) for dtype, part in parts)
+    assert packed(data) < 1.01 * told
+
+
+def test_integers_by_their_differences() -> None:
+    rng = np.random.default_rng(4)
+    walk = np.cumsum(rng.integers(-20, 20, 100000))
+    for dtype, name in (("<i2", "I16"), ("<i4", "I32"), ("<i8", "I64")):
+        data = walk.astype(dtype).tobytes()
+        assert [kind for _, _, kind in found(b"x" + data)] == [name]
+        assert packed(b"x" + data) < 1.02 * packed(data, dtype=name)
+
+
+def nothing(batch: Batch, level: Level) -> list[Piece]:
+    """As if no type was looked for."""
+    return [Piece(0, batch.data.size, BYTES)]
+
+
+def test_bytes_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    table = "\n".join(",".join(f"{v:.4f}" for v in row) for row in rng.standard_normal((9000, 5)))
+    library = Path(np._core._multiarray_umath.__file__).read_bytes()[: 1 << 21]
+    inputs = (rng.bytes(1 << 20), TEXT, table.encode(), b"\0" * (1 << 18), library)
+    sizes = [packed(data) for data in inputs]
+    for data in inputs[:-1]:
+        batch = Batch(np.frombuffer(data, np.uint8), BYTES, Workers(1))
+        assert divide(batch, level_settings(3)) == nothing(batch, level_settings(3))
+    monkeypatch.setattr(writer, "divide", nothing)
+    for data, size in zip(inputs, sizes, strict=True):
+        assert size <= packed(data) + HEADER
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8191, 8192, 8193, 12289, 20011])
+def test_pieces_cover_all(size: int) -> None:
+    data = (numbers("F32", 4096) + numbers("BF16", 4096) + TEXT)[3:][:size]
+    batch = Batch(np.frombuffer(data, np.uint8), BYTES, Workers(1))
+    for level in (1, 3, 5, 9):
+        pieces = divide(batch, level_settings(level))
+        assert [piece.begin for piece in pieces] == [0, *[piece.end for piece in pieces[:-1]]]
+        assert pieces[-1].end == size
+    assert packed(data) > 0
+
+
+def test_text_is_asked_for() -> None:
+    data = numbers("BF16", 1 << 14)
+    batch = Batch(np.frombuffer(data, np.uint8), BYTES, Workers(1))
+    assert divide(batch, level_settings(3, text=True)) == [Piece(0, len(data), BYTES)]
+    assert len(divide(batch, level_settings(3))) == 1
+    assert divide(batch, level_settings(3))[0].kind.dtype == "BF16"
+
+
+def test_bytes_in_memory_too() -> None:
+    data = numbers("F16", 1 << 16)
+    packed_bytes = densor.compress(b"abc" + data)
+    assert len(packed_bytes) < 0.9 * len(data)
+    assert densor.decompress(packed_bytes) == b"abc" + data

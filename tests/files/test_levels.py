@@ -1,0 +1,221 @@
+"""A level takes no more than any lower one, of data of many kinds: every pair of levels."""
+
+import io
+import itertools
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from densor.files.single import compress_file, decompress_file
+from tests.support.helpers import safetensors_bytes, to_bf16
+
+Array = npt.NDArray[Any]
+LEVELS = range(1, 10)
+QUICK = (1, 2, 3, 5, 6)
+ALLOWED = 1.001  # size over that of a lower level
+FRAME = 34  # bytes: frame and parameters may be so much longer, where nothing else is left
+
+
+TYPES: dict[str, Callable[[Array], Array]] = {
+    "BF16": lambda values: to_bf16(values.astype(np.float32)),
+    "F16": lambda values: values.astype(np.float16),
+    "F32": lambda values: values.astype(np.float32),
+    "F64": lambda values: values.astype(np.float64),
+}
+
+
+def weights(rng: np.random.Generator, n: int) -> Array:
+    """Normal."""
+    return rng.standard_normal((n, n)) * 0.02
+
+
+def rows_of_scales(rng: np.random.Generator, n: int) -> Array:
+    """Rows that differ in scale, as embeddings do."""
+    return rng.standard_normal((n, n)) * np.exp(rng.standard_normal((n, 1)) * 2) * 0.001
+
+
+def second_moments(rng: np.random.Generator, n: int) -> Array:
+    """As Adam's v of an embedding: squares, rows of many scales, some of them zero."""
+    seen = rng.random((n, 1)) > 0.3
+    squares: Array = (rows_of_scales(rng, n) * np.exp(rng.standard_normal((1, n)))) ** 2 * seen
+    return squares
+
+
+def repeated_rows(rng: np.random.Generator, n: int) -> Array:
+    """One value in each row."""
+    return np.repeat(rng.standard_normal((n, 1)), n, 1)
+
+
+def probabilities(rng: np.random.Generator, n: int) -> Array:
+    """As attention has them."""
+    exponentials = np.exp(rng.standard_normal((n, n)) * 1.5)
+    shares: Array = exponentials / exponentials.sum(-1, keepdims=True)
+    return shares
+
+
+def causal(rng: np.random.Generator, n: int) -> Array:
+    """Probabilities, half of them zero."""
+    lower = np.tril(probabilities(rng, n))
+    shares: Array = lower / lower.sum(-1, keepdims=True)
+    return shares
+
+
+def dropout(rng: np.random.Generator, n: int) -> Array:
+    """Two values."""
+    return (rng.random((n, n)) > 0.1) / 0.9
+
+
+def grid(rng: np.random.Generator, n: int) -> Array:
+    """Few values."""
+    return rng.integers(-8, 8, (n, n)) * 0.125
+
+
+def sparse(rng: np.random.Generator, n: int) -> Array:
+    """Mostly zeros."""
+    return rng.standard_normal((n, n)) * (rng.random((n, n)) < 0.1)
+
+
+def steps(rng: np.random.Generator, n: int) -> Array:
+    """A walk."""
+    return np.cumsum(rng.standard_normal(n * n) * 0.01).reshape(n, n)
+
+
+def constant(rng: np.random.Generator, n: int) -> Array:
+    """One value."""
+    return np.full((n, n), 0.3)
+
+
+KINDS = (
+    weights, rows_of_scales, second_moments, repeated_rows, probabilities, causal, dropout, grid,
+    sparse, steps, constant,
+)  # fmt: skip
+
+
+def file_of(tensors: dict[str, tuple[str, Array]]) -> bytes:
+    """A safetensors file."""
+    return safetensors_bytes(
+        {name: (dtype, a.shape, a.tobytes()) for name, (dtype, a) in tensors.items()}
+    )
+
+
+def of_one_kind(kind: Callable[..., Array], dtype: str, n: int) -> bytes:
+    """A file with one tensor."""
+    rng = np.random.default_rng(n)
+    return file_of({"a": (dtype, TYPES[dtype](kind(rng, n)))})
+
+
+def interleaved(dtype: str, n: int, count: int) -> bytes:
+    """Weights and what an optimizer keeps of them in turn, each of another scale and shape."""
+    rng = np.random.default_rng(n)
+    tensors = {}
+    for i in range(count):
+        moments = rng.standard_normal((n, n)) * 1e-4
+        for name, values in (
+            ("weight", weights(rng, n)), ("exp_avg", moments), ("exp_avg_sq", moments**2)
+        ):  # fmt: skip
+            tensors[f"{i:04}.{name}"] = (dtype, TYPES[dtype](values))
+    return file_of(tensors)
+
+
+def adapters(dtype: str, count: int) -> bytes:
+    """Low-rank matrices, two by two, with a vector of ones."""
+    rng = np.random.default_rng(count)
+    tensors = {}
+    for i in range(count):
+        down, up = rng.standard_normal((8, 384)) * 0.02, rng.standard_normal((384, 8)) * 0.001
+        for name, values in (("a", down), ("b", up), ("c", np.ones(384))):
+            tensors[f"{i:04}.{name}"] = (dtype, TYPES[dtype](values))
+    return file_of(tensors)
+
+
+def mixed(dtype: str) -> bytes:
+    """Tensors of all kinds, one after the other."""
+    rng = np.random.default_rng(3)
+    kinds = zip(KINDS, itertools.cycle((64, 96, 160)))
+    return file_of({kind.__name__: (dtype, TYPES[dtype](kind(rng, n))) for kind, n in kinds})
+
+
+def integers() -> bytes:
+    """Integers of several sizes."""
+    rng = np.random.default_rng(4)
+    found = {
+        "weights": ("I8", np.clip(np.rint(rng.standard_normal((256, 256)) * 30), -127, 127)),
+        "indices": ("I32", rng.integers(0, 50000, 20000)),
+        "places": ("I64", np.sort(rng.integers(0, 1 << 40, 8000))),
+        "samples": ("I16", np.rint(np.cumsum(rng.standard_normal(30000) * 20))),
+        "mask": ("BOOL", rng.random((64, 384)) < 0.1),
+        "nibbles": ("U8", rng.integers(0, 16, (256, 128))),
+    }
+    types = {"I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "BOOL": "?", "U8": "u1"}
+    return file_of(
+        {name: (dtype, values.astype(types[dtype])) for name, (dtype, values) in found.items()}
+    )
+
+
+def table() -> bytes:
+    """Numbers as text."""
+    rows = np.random.default_rng(5).standard_normal((4000, 5))
+    return "\n".join(",".join(f"{value:.4f}" for value in row) for row in rows).encode()
+
+
+MADE: dict[str, Callable[[], bytes]] = {
+    **{f"{kind.__name__}-{dtype}": (lambda kind=kind, dtype=dtype: of_one_kind(kind, dtype, 224))
+       for kind in KINDS for dtype in TYPES},
+    **{f"interleaved-{n}": (lambda n=n: interleaved("BF16", n, 60000 // n**2 + 2))
+       for n in (32, 64, 160)},
+    **{f"mixed-{dtype}": (lambda dtype=dtype: mixed(dtype)) for dtype in TYPES},
+    "adapters-F16": lambda: adapters("F16", 20),
+    "adapters-F32": lambda: adapters("F32", 20),
+    "integers": integers,
+    "table": table,
+    "source": lambda: Path(np.__file__).read_bytes(),
+    "noise": lambda: np.random.default_rng(6).bytes(50000),
+    "short": lambda: b"0123456789" * 3,
+}  # fmt: skip
+
+
+def sizes(data: bytes, levels: Iterable[int]) -> dict[int, int]:
+    """What a file takes at each level; it comes back as it was."""
+    found = {}
+    for level in levels:
+        packed, back = io.BytesIO(), io.BytesIO()
+        compress_file(io.BytesIO(data), packed, level, threads=1, name="file")
+        found[level] = len(packed.getvalue())
+        packed.seek(0)
+        decompress_file(packed, back, threads=1)
+        assert back.getvalue() == data
+    return found
+
+
+def larger_than_lower(found: dict[int, int]) -> list[tuple[int, int, int, int]]:
+    """Pairs of levels and sizes of which the higher level takes more."""
+    return [
+        (low, found[low], high, found[high])
+        for low, high in itertools.combinations(sorted(found), 2)
+        if found[high] > ALLOWED * found[low] + FRAME
+    ]
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_no_level_takes_more_than_a_lower_one(name: str) -> None:
+    assert not larger_than_lower(sizes(MADE[name](), QUICK))
+
+
+@pytest.mark.slow
+def test_no_level_takes_more_than_a_lower_one_of_larger_files() -> None:
+    wide = {
+        f"{kind.__name__}-{dtype}": of_one_kind(kind, dtype, 640)
+        for kind in KINDS
+        for dtype in TYPES
+    }
+    wide |= {f"interleaved-{n}": interleaved("BF16", n, 600000 // n**2 + 2) for n in (32, 512)}
+    wide |= {"adapters": adapters("F32", 100)}
+    for path in os.environ.get("DENSOR_FILES", "").split(os.pathsep):
+        wide |= {file.name: file.read_bytes() for file in Path(path or os.devnull).glob("*")}
+    found = {name: larger_than_lower(sizes(data, LEVELS)) for name, data in wide.items()}
+    assert {name: pairs for name, pairs in found.items() if pairs} == {}
