@@ -1,14 +1,19 @@
 """What an archive holds, read from its index."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from densor.cli import checks, console
+from densor.codec import registry
+from densor.codec.codec import CODECS
 from densor.errors import DensorError
 from densor.files.opened import open_input
-from densor.formats.container import hashing
+from densor.formats.container import hashing, wire
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import FILE
 from densor.formats.container.index import IndexedEntry
@@ -79,6 +84,15 @@ def holds(path: str, original: str) -> bool:
         return bool(wanted.digest() == entry.digest)
 
 
+def recovery_share(path: str) -> str:
+    """How much recovery data an archive has, such as 5%; empty where it has none."""
+    from densor.formats.damage.recovery import find_layout
+
+    with random_source(path) as source:
+        layout = find_layout(source, thorough=False)
+    return "" if layout is None else f"{layout.percent:g}%"
+
+
 def original_size(path: str) -> int | None:
     """Bytes that all entries of an archive have, None where that cannot be told."""
     try:
@@ -106,6 +120,42 @@ def sizes_of(path: str) -> list[str]:
             str(len(file.archive.tensors())),
             ",".join(checks_used) or "-",
         ]
+
+
+class Coded(NamedTuple):
+    """All chunks of one kind of coding; `frames`: which of the archive's they are."""
+
+    codec: str
+    frames: npt.NDArray[np.bool_]
+    original: int  # bytes that they stand for
+    stored: int
+
+    @property
+    def chunks(self) -> int:
+        """How many."""
+        return int(np.count_nonzero(self.frames))
+
+
+def coded(archive: Archive, models: Sequence[bytes]) -> Iterator[Coded]:
+    """The chunks of an archive by kind of coding; `models`: the payloads of its MODEL frames."""
+    names = {number: codec.about for number, codec in CODECS.items()}
+    frames = archive.frames
+    chunk = frames.kinds == wire.CHUNK
+    codecs = np.array([payload[0] if payload else 0 for payload in models], np.int64)
+    own = chunk & (frames.models >= registry.FIRST_MODEL)
+    codec = np.zeros(frames.kinds.size, np.int64)  # of the chunks that have one
+    known = own & (frames.models < registry.FIRST_MODEL + codecs.size)
+    codec[known] = codecs[frames.models[known] - registry.FIRST_MODEL]
+    named = ((int(number), own & (codec == number)) for number in np.unique(codec[own]))
+    for name, chosen in (
+        *((names.get(number, f"codec {number}"), chosen) for number, chosen in named),
+        ("Zstandard", chunk & (frames.models == registry.MODEL_ZSTD)),
+        ("raw", chunk & (frames.models == registry.MODEL_RAW)),
+        ("repeated", frames.kinds == wire.REF),
+    ):
+        if chosen.any():
+            original, stored = (int(x[chosen].sum()) for x in (frames.original, frames.stored))
+            yield Coded(name, chosen, original, stored)
 
 
 def describe(file: Opened) -> list[dict[str, Any]]:

@@ -16,7 +16,8 @@ from densor.errors import DensorError
 
 COMMANDS = (
     *("pack", "shards", "append", "list", "extract", "cat", "diff", "test", "repair"),
-    *("info", "demo", "bench", "bits", "hf-pack", "hf-unpack", "gpu-check"),
+    *("info", "report", "fit", "demo", "bench", "bits", "hf-pack", "hf-unpack", "gpu-check"),
+    *("doctor", "warm", "completion"),
 )
 
 

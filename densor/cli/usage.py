@@ -49,12 +49,17 @@ commands:
   test ARCHIVE...              verify every check in it
   repair ARCHIVE               mend damage by recovery data (--recovery)
   info ARCHIVE                 show how it is coded
+  report ARCHIVE               write a page about an archive: sizes by tensor, ratios, codecs
+  fit MODEL                    tell whether a model fits into memory, plain or packed
   demo                         pack, restore and compare a real model
   bench FILE                   measure ratio and speed on your own file
   bits FILE                    show how many bits models of text take per byte, per token
   hf-pack MODEL_DIR OUT_DIR    pack a HuggingFace model so that it still loads
   hf-unpack DIR OUT_DIR        restore its files
   gpu-check                    compare what a GPU decodes with the CPU, and time it
+  doctor                       tell what this machine has, and test the codecs on it
+  warm                         compile the kernels now, so that no later run has to
+  completion SHELL             write completion of commands for bash, zsh or fish
 `densor COMMAND --help` tells more. A file that is called like a command: ./pack
 
 exit codes: 0 all is well, 1 error, 2 wrong usage, 130 interrupted"""

@@ -171,9 +171,9 @@ class Codec:
 
 
 def _codec(number: int, folder: str, about: str, *also: str, **rest: Any) -> Codec:
-    """A codec whose sides and specification stand in a folder of its own."""
+    """A codec whose sides stand in a folder of its own, and whose specification has its name."""
     encoder, decoder = f"densor.codec.{folder}.encoder", f"densor.codec.{folder}.decoder"
-    specification = (f"densor/codec/{folder}/spec.md", *also)
+    specification = (f"docs/format/{folder}.md", *also)
     return Codec(number, folder, about, specification, encoder, decoder, **rest)
 
 
@@ -183,13 +183,13 @@ def _planes(number: int, name: str, about: str, specification: str) -> Codec:
     return Codec(number, name, about, (specification,), encoder, decoder, nests=True)
 
 
-_RANS, _ARITHMETIC = "densor/entropy/rans/spec.md", "densor/entropy/arithmetic/spec.md"
-_LLM = "densor/llm/spec.md"
-_OF_PLANES = "densor/codec/planes/rans_spec.md"
+_RANS, _ARITHMETIC = "docs/format/rans.md", "docs/format/arithmetic.md"
+_LLM = "docs/format/llm.md"
+_OF_PLANES = "docs/format/planes_rans.md"
 _R = registry
 
 _ALL = (
-    _planes(_R.CODEC_PLANES_HUFFMAN, "planes_huffman", "planes", "docs/format.md"),
+    _planes(_R.CODEC_PLANES_HUFFMAN, "planes_huffman", "planes", "docs/format/container.md"),
     _codec(
         _R.CODEC_SCALE_CONTEXT, "scale_context", "scale contexts", _RANS, chunk=1 << 21, nests=True
     ),

@@ -1,6 +1,6 @@
 """Chunks made of parts, each coded by a codec within the codec, with Zstandard, or raw.
 
-A chunk's payload lists its parts, see `docs/format.md`.
+A chunk's payload lists its parts, see `docs/format/container.md`.
 """
 
 import struct

@@ -42,10 +42,14 @@ _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 
 
 class Packed(NamedTuple):
-    """What `pack_model` has done; sizes in bytes of the weight files."""
+    """What `pack_model` has done; sizes in bytes of the weight files.
+
+    `method`: the quantization method of the model, which serving engines still apply.
+    """
 
     files: list[str]
     sizes: Sizes
+    method: str | None = None
 
 
 def check_packed(file: PackedFile) -> PackedFile:
@@ -85,8 +89,9 @@ def pack_model(
     `densor.compress_file`, but `base`: the folder of a model that this one was made from; tensors
     are coded against those of the same name, type and shape there where that is smaller, and
     whoever loads or unpacks the copy needs that folder too. `text` and `llm` are for config.json
-    and the model card. There is no recovery data in such folders. What was written is unpacked and
-    compared before the folder appears, unless `verify` is False. Raises a DensorError.
+    and the model card. There is no recovery data in such folders. The configuration of a model that
+    is quantised stays as it is, since engines take one method at a time. What was written is
+    unpacked and compared before the folder appears, unless `verify` is False. Raises a DensorError.
     """
     chosen = write_options(options, level=level, threads=threads, **keywords)
     if chosen.recovery is not None or chosen.dtype is not None:
@@ -104,9 +109,13 @@ def pack_model(
         written = [_pack_weights(file, new / file.path.name, chosen, bases) for file in files]
         sizes = Sizes(sum(file.size for file in files), sum(file.stored_size for file in written))
         name = bases.path.name if bases is not None and _need_base(written) else None
-        _write_config(config, new / CONFIG, files[0], name)
-        _write_card(source / CARD, new / CARD, target.name, name, sizes)
-    return Packed([file.path.name for file in files], sizes)
+        method = quantization_method(config)
+        if method is None:
+            _write_config(config, new / CONFIG, files[0], name)
+        else:
+            shutil.copy2(source / CONFIG, new / CONFIG)
+        _write_card(source / CARD, new / CARD, card_section(target.name, name, sizes, method))
+    return Packed([file.path.name for file in files], sizes, method)
 
 
 def _base_folder(options: WriteOptions) -> BaseFolder:
@@ -304,16 +313,17 @@ def _config_of(path: Path) -> dict[str, Any]:
         raise FormatError(f"{path}: is not valid JSON: {error}") from None
     if not isinstance(config, dict):
         raise FormatError(f"{path}: is not a JSON object")
-    before = config.get("quantization_config")
-    if before is not None:
-        method = before.get("quant_method") if isinstance(before, dict) else before
-        if method == METHOD:
-            raise ArgumentError(f"{path}: the model is packed already")
-        raise ArgumentError(
-            f"{path}: the model is quantised with {method}, and transformers takes only one such "
-            "method at a time; densor pack makes an archive of any folder"
-        )
+    if quantization_method(config) == METHOD:
+        raise ArgumentError(f"{path}: the model is packed already")
     return config
+
+
+def quantization_method(config: dict[str, Any]) -> str | None:
+    """The quantization method that a model's configuration names; None for a plain model."""
+    found = config.get("quantization_config")
+    if found is None:
+        return None
+    return str(found.get("quant_method", "unknown") if isinstance(found, dict) else found)
 
 
 def _write_config(config: dict[str, Any], path: Path, first: PackedFile, base: str | None) -> None:
@@ -334,16 +344,16 @@ def _float_type(file: PackedFile) -> str | None:
     return next((dtype for dtype in types if dtype is not None), None)
 
 
-def _write_card(source: Path, target: Path, name: str, base: str | None, sizes: Sizes) -> None:
+def _write_card(source: Path, target: Path, section: str) -> None:
     with errors_of(source):
         text = source.read_text(encoding="utf-8") if source.is_file() else ""
     if text and not text.endswith("\n"):
         text += "\n"
-    target.write_text(text + card_section(name, base, sizes), encoding="utf-8")
+    target.write_text(text + section, encoding="utf-8")
 
 
-def card_section(name: str, base: str | None, sizes: Sizes) -> str:
-    """What a model card says about a packed model."""
+def card_section(name: str, base: str | None, sizes: Sizes, method: str | None = None) -> str:
+    """What a model card says about a packed model; `method`: that it is quantised with."""
     percent = f"{sizes.stored / sizes.original:.1%}" if sizes.original else "100%"
     needs = ""
     if base is not None:
@@ -358,6 +368,25 @@ def card_section(name: str, base: str | None, sizes: Sizes) -> str:
 The weights in this folder are packed without loss by Densor: {percent} of their size.
 Parameters come out bit for bit as they were. To load them:
 
+{_loading(name) if method is None else _SERVING.format(name=name, method=method)}{needs}
+`densor hf-unpack {name} OUT_DIR` restores the original files byte for byte.
+"""
+
+
+_SERVING = """\
+```
+pip install densor  # beside vLLM
+vllm serve {name}
+```
+
+They are quantised with {method}, which vLLM applies as it does to the original. transformers
+loads the original only: see below.
+"""
+
+
+def _loading(name: str) -> str:
+    """How transformers loads a packed model."""
+    return f"""\
 ```
 pip install "densor[hf]"
 ```
@@ -372,6 +401,4 @@ model = AutoModel.from_pretrained("{name}")
 **Without `import densor.hf` the model does not load**: transformers warns of an unknown
 quantization type and then refuses tensors of the wrong shape. Do not pass
 `ignore_mismatched_sizes=True`, with which it would go on with random weights.
-{needs}
-`densor hf-unpack {name} OUT_DIR` restores the original files byte for byte.
 """

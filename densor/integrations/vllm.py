@@ -1,41 +1,29 @@
-"""A model loader for vLLM: `LLM(folder, load_format="densor", ...)` reads packed weights.
+"""vLLM loads packed models: `LLM("packed")` and `vllm serve packed` need no flags.
 
-vLLM calls `register` by its entry point "vllm.general_plugins". Written against the sources of vLLM
-and not run with it: see docs/huggingface.md.
+vLLM calls `register` by its entry point "vllm.general_plugins" whenever it starts, for plain models
+too, so that nothing heavy is imported before packed weights are read: vLLM 0.32 inspects all
+modules that are loaded, and fails where numba is among them. `docs/serving.md` says what was run.
 """
 
-import copy
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
+import logging
 
-from densor.files.model_folder import Bases
-from densor.torch.blob import decoded
-
-_NAME = "densor"
+NAME = "densor"
+_REPLACED = ("auto", "hf", "safetensors")  # load formats that meet packed files
 
 
 def register() -> None:
-    """Registers the load format "densor" with vLLM."""
+    """Makes vLLM know the quantization method and load format "densor"; twice is as once."""
+    from vllm.model_executor.layers.quantization import register_quantization_config
     from vllm.model_executor.model_loader import register_model_loader
-    from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 
-    class DensorModelLoader(DefaultModelLoader):  # type: ignore[misc]
-        """vLLM's loader of safetensors files, with blobs decoded as they come."""
+    from densor.integrations.vllm_loader import DensorConfig, DensorModelLoader
 
-        def __init__(self, load_config: Any) -> None:
-            load_config = copy.copy(load_config)
-            load_config.load_format = "safetensors"
-            super().__init__(load_config)
-
-        def get_all_weights(self, model_config: Any, model: Any) -> Iterator[tuple[str, Any]]:
-            yield from unpacked(super().get_all_weights(model_config, model), model_config.model)
-
-    register_model_loader(_NAME)(DensorModelLoader)
-
-
-def unpacked(weights: Iterable[tuple[str, Any]], folder: str) -> Iterator[tuple[str, Any]]:
-    """Names and tensors with every blob decoded; `folder`: the model's, to find its base."""
-    bases = Bases(Path(folder))
-    for name, tensor in weights:
-        yield name, decoded(tensor, name, base_of=bases.need)
+    logger = logging.getLogger("vllm.model_executor.model_loader")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # which would warn that formats of its own are replaced
+    try:
+        register_quantization_config(NAME)(DensorConfig)
+        for load_format in (NAME, *_REPLACED):
+            register_model_loader(load_format)(DensorModelLoader)
+    finally:
+        logger.setLevel(level)

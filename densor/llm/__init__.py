@@ -1,1 +1,1 @@
-"""Language models in integers: what one machine computes, every other computes too. See spec.md."""
+"""Language models in integers: what one machine computes, every other computes too. See llm.md."""

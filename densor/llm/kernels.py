@@ -1,4 +1,4 @@
-"""The network in integers: what Llama computes in floats, with the rounding laid down in spec.md.
+"""The network in integers: what Llama computes in floats, with the rounding laid down in llm.md.
 
 Real numbers are integers in units of a power of two: the residual stream 2^-24, what matrices give
 2^-16. Rows that go into a matrix have 15 bits and a shift of their own. No operation is one of

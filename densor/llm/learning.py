@@ -1,4 +1,4 @@
-"""How the last product learns from a text, in integers: kernels behind `head.py`, see spec.md."""
+"""How the last product learns from a text, in integers: kernels behind `head.py`, see llm.md."""
 
 import numba
 import numpy as np

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from densor.torch.callback import PackCheckpoints
     from densor.torch.checkpoint import PackedReader, PackedWriter, dcp_to_torch_save
     from densor.torch.packed import PackedTensor, from_packed, pack_tensor, unpacked
+    from densor.torch.products import plain_product
     from densor.torch.resident import check_module, memory_of, pack_module, unpack_module
     from densor.torch.safetensors import load_file, safe_open, save_packed_file
     from densor.torch.training import PackedOptimizer
@@ -33,6 +34,7 @@ _LAZY = {
     "pack_module": "densor.torch.resident",
     "pack_tensor": "densor.torch.packed",
     "pack_tensors": "densor.torch.cache",
+    "plain_product": "densor.torch.products",
     "safe_open": "densor.torch.safetensors",
     "save_file": "densor.torch.safetensors",  # the former name of what comes next
     "save_packed_file": "densor.torch.safetensors",
@@ -58,6 +60,7 @@ __all__ = [
     "pack_module",
     "pack_tensor",
     "pack_tensors",
+    "plain_product",
     "safe_open",
     "save_packed_file",
     "unpack_module",

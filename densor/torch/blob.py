@@ -35,7 +35,7 @@ def read_tensor(
     info = file.info(name)
     if file.is_blob(name):
         wire.check_possible(info.size, file.stored(name).size)
-    memory = torch.empty(info.size, dtype=torch.uint8)
+    memory = torch.empty(info.size, dtype=torch.uint8, device="cpu")
     out = memory.numpy()
     data = file.read(name, threads, base_of, out)
     if data is not out:  # a plain tensor
@@ -71,7 +71,7 @@ def decoded(
         if not name.endswith(described.name):
             raise FormatError(f"blob is of {described.name!r:.200}")
         wire.check_possible(described.size, data.size)
-        memory = torch.empty(described.size, dtype=torch.uint8)
+        memory = torch.empty(described.size, dtype=torch.uint8, device="cpu")
         tensor_blob.decode(data, described, threads, base_of, memory.numpy())
         return _as(memory, described).to(tensor.device)
     except DensorError as error:

@@ -1,6 +1,6 @@
 """Byte planes by rANS: against the slow coder in `reference.rans`, every layout, damage.
 
-Payloads are made by a slow writer too, after densor/codec/planes/rans_spec.md, which makes what the
+Payloads are made by a slow writer too, after docs/format/planes_rans.md, which makes what the
 package's own writer would never choose.
 """
 

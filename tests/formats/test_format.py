@@ -1,4 +1,4 @@
-"""What densor writes is what docs/format.md says: read by the reference decoder, table by table."""
+"""What densor writes is what container.md says: read by the reference decoder, table by table."""
 
 import io
 import json
@@ -41,7 +41,7 @@ from densor.codec.planes import payload as planes_payload
 from densor.codec.planes.layout import LAYOUTS
 from densor.formats.container import hashing, wire
 
-DOCUMENT = (DOCS / "format.md").read_text()
+DOCUMENT = (DOCS / "format" / "container.md").read_text()
 
 
 def kinds_of(archive: bytes) -> list[int]:

@@ -1,7 +1,7 @@
-"""The tables of the codecs' spec.md say what the code does, and those of docs/format.md as well.
+"""The tables of docs/format say what the code does, in the codecs' pages and the container's.
 
 They are parsed and held against the constants of the code: fields, numbers, limits. The first
-sections of docs/format.md are seen to by `test_format`.
+sections of docs/format/container.md are seen to by `test_format`.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ from densor.formats.container.strictjson import loads
 from densor.formats.damage import recovery
 
 ROOT = Path(densor.__file__).parent.parent
-FORMAT = "docs/format.md"
+FORMAT = "docs/format/container.md"
 LETTERS = {"u8": "B", "i8": "b", "u16": "H", "i16": "h", "u32": "I", "u64": "Q", "8 bytes": "8s"}
 
 Rows = list[list[str]]
@@ -91,7 +91,7 @@ def offsets_fit(rows: Rows) -> bool:
     return True
 
 
-# docs/format.md
+# docs/format/container.md
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,7 @@ def modes(rows: Rows) -> dict[str, int]:
 
 
 def test_modes_of_planes() -> None:
-    for name, number in modes(
-        table(spec("planes/rans_spec"), "0 raw", "1 byte, the value")
-    ).items():
+    for name, number in modes(table(spec("planes_rans"), "0 raw", "1 byte, the value")).items():
         assert number == getattr(registry, f"PLANE_{name.upper()}")
 
 
@@ -195,15 +193,14 @@ def codec_of(page: str, rows: Rows) -> int:
 
 
 def spec(name: str) -> str:
-    folder, _, stage = name.partition("/")
-    return f"densor/codec/{folder}/{stage or 'spec'}.md"
+    return f"docs/format/{name}.md"
 
 
 HEADS: list[tuple[str, int, str, str]] = [
     ("delta", registry.CODEC_DELTA, "context shift", change_model._HEAD.format),
     ("blocks", registry.CODEC_BLOCKS, "number of fields", fields_wire.HEAD.format),
     ("float_cm", registry.CODEC_FLOAT_CM, "top bits of the mantissa", mixing_model._MODEL.format),
-    ("planes/rans_spec", registry.CODEC_PLANES_RANS, "number of planes", planar_model._HEAD.format),
+    ("planes_rans", registry.CODEC_PLANES_RANS, "number of planes", planar_model._HEAD.format),
     ("scale_context", registry.CODEC_SCALE_CONTEXT, "first exponent", scales_model._HEAD.format),
     ("byte_cm", registry.CODEC_BYTE_CM, "number of sets of weights", text_model._MODEL.format),
 ]

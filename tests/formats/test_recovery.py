@@ -63,7 +63,7 @@ def test_archives_with_recovery_data_are_read_as_ever(protected: bytes) -> None:
 
 
 def test_the_code_is_the_one_of_the_specification(protected: bytes) -> None:
-    """Parity by interpolation over GF(2^8), as docs/format.md says, against zfec."""
+    """Parity by interpolation over GF(2^8), as docs/format/container.md says, against zfec."""
     for size, percent in ((32, 100), (500, 50), (5000, 30)):
         data = NOISE[:size]
         layout = recovery.plan(size, 0, 1, percent)

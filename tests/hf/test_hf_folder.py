@@ -372,7 +372,6 @@ def test_what_cannot_be_packed(model: Path, tmp_path: Path) -> None:
     for config, message in (
         ("{", "JSON"),
         ("[]", "JSON"),
-        ('{"quantization_config": {"quant_method": "fp8"}}', "quantised with fp8"),
         ('{"quantization_config": {"quant_method": "densor"}}', "packed already"),
     ):
         (model / "config.json").write_text(config)
@@ -384,6 +383,19 @@ def test_what_cannot_be_packed(model: Path, tmp_path: Path) -> None:
     with pytest.raises(FileError, match="no packed model"):
         unpack_model(model, out)
     assert not out.exists()
+
+
+def test_a_quantised_model_keeps_its_configuration(model: Path, tmp_path: Path) -> None:
+    """Engines take one method; the files say by themselves that they are packed."""
+    config = b'{"quantization_config": {"quant_method": "fp8", "x": 1}}'
+    (model / "config.json").write_bytes(config)
+    done = pack_model(model, tmp_path / "packed")
+    assert done.method == "fp8"
+    assert (tmp_path / "packed" / "config.json").read_bytes() == config
+    card = (tmp_path / "packed" / "README.md").read_text()
+    assert "quantised with fp8" in card and "from_pretrained" not in card
+    unpack_model(tmp_path / "packed", tmp_path / "again")
+    assert files(tmp_path / "again") == files(model)
 
 
 def test_packed_files_are_not_packed_again(model: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The binary arithmetic decoder and the tables that its models share.
 
-After densor/entropy/arithmetic/spec.md and densor/codec/float_cm/spec.md, section 3.
+After docs/format/arithmetic.md and docs/format/float_cm.md, section 3.
 Real numbers of the tables come from `decimal`, everything else is Python's integers.
 """
 

@@ -1,4 +1,4 @@
-"""The codec of blocks of fields, after densor/codec/blocks/spec.md and nothing else."""
+"""The codec of blocks of fields, after docs/format/blocks.md and nothing else."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Model:
 
 
 def parse_model(payload: bytes, parse: Callable[[bytes], Decodes]) -> Model:
-    """The model of the fields codec (densor/codec/blocks/spec.md)."""
+    """The model of the fields codec (docs/format/blocks.md)."""
     cursor = Cursor(payload)
     cursor.take(1)
     count = cursor.u8()

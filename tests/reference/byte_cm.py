@@ -1,4 +1,4 @@
-"""A slow decoder of the text codec, after densor/codec/byte_cm/spec.md and nothing else."""
+"""A slow decoder of the text codec, after docs/format/byte_cm.md and nothing else."""
 
 import struct
 from collections import defaultdict

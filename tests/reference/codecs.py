@@ -1,4 +1,4 @@
-"""The codecs by their numbers (docs/format.md, section 7): MODEL payloads to decoders."""
+"""The codecs by their numbers (docs/format/container.md, section 7): MODEL payloads to decoders."""
 
 from collections.abc import Callable
 from typing import Protocol

@@ -1,8 +1,9 @@
 """Reference decoder of the Densor container, format version 1.
 
-Slow and readable.  It was written from ``docs/format.md`` alone, shares no code with the library,
+Slow and readable.  It was written from ``container.md`` alone, shares no code with the library,
 and serves the tests as a second opinion.  The numbers in the docstrings are the sections of that
-document.  Each codec has a module of its own beside this one, written from its ``spec.md``.
+document.  Each codec has a module of its own beside this one, written from its page in
+``docs/format``.
 """
 
 import struct

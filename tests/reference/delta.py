@@ -1,4 +1,4 @@
-"""The codec of changes after densor/codec/delta/spec.md and nothing else: slow and readable.
+"""The codec of changes after docs/format/delta.md and nothing else: slow and readable.
 
 `parse_model` and `decode` read. `pack_model` and `chunk` write, also what no sensible
 writer would choose.

@@ -1,4 +1,4 @@
-"""JSON and entries of a container (docs/format.md, sections 1 and 5)."""
+"""JSON and entries of a container (docs/format/container.md, sections 1 and 5)."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""A slow decoder of float context mixing, after densor/codec/float_cm/spec.md and nothing else."""
+"""A slow decoder of float context mixing, after docs/format/float_cm.md and nothing else."""
 
 import struct
 from collections import defaultdict

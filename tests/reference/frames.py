@@ -1,4 +1,4 @@
-"""Header and frames of a container (docs/format.md, sections 2 to 4)."""
+"""Header and frames of a container (docs/format/container.md, sections 2 to 4)."""
 
 import struct
 from collections.abc import Iterator

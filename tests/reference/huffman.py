@@ -1,4 +1,4 @@
-"""Huffman codes of a class and their streams (docs/format.md, section 7)."""
+"""Huffman codes of a class and their streams (docs/format/container.md, section 7)."""
 
 from reference.reading import Cursor, fail
 

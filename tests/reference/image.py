@@ -1,4 +1,4 @@
-"""A slow decoder of images, after densor/codec/image/spec.md and nothing else."""
+"""A slow decoder of images, after docs/format/image.md and nothing else."""
 
 import decimal
 import struct

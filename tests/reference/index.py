@@ -1,4 +1,4 @@
-"""The INDEX of a container (docs/format.md, section 9), verified against its frames."""
+"""The INDEX of a container (docs/format/container.md, section 9), verified against its frames."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""A slow decoder of the language-model codec, after densor/codec/language_model/spec.md.
+"""A slow decoder of the language-model codec, after docs/format/language_model.md.
 
 The network is that of `reference.network`; its weights come from the package.
 """

@@ -1,4 +1,4 @@
-"""The network of densor/llm/spec.md in numpy alone, slowly: one text, one token at a time.
+"""The network of docs/format/llm.md in numpy alone, slowly: one text, one token at a time.
 
 Written from the specification; shares nothing with the package but the quantised weights.
 """

@@ -1,4 +1,4 @@
-"""Parts of a CHUNK, each with a model of its own (densor/codec/blocks/spec.md)."""
+"""Parts of a CHUNK, each with a model of its own (docs/format/blocks.md)."""
 
 from collections.abc import Callable
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""Byte planes by Huffman or by rANS: docs/format.md, section 7, and planes/rans_spec.md."""
+"""Byte planes by Huffman or by rANS: container.md, section 7, and planes_rans.md."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ class PlaneClass:
 
 @dataclass(frozen=True)
 class Frequencies:
-    """The classes of a plane of the planes codec (densor/codec/planes/rans_spec.md)."""
+    """The classes of a plane of the planes codec (docs/format/planes_rans.md)."""
 
     rows: tuple[tuple[int, ...], ...]
 
@@ -92,7 +92,7 @@ def parse_model(payload: bytes) -> Model:
 
 
 def parse_low(payload: bytes) -> Model:
-    """The inner model of low halves (densor/codec/scale_context/spec.md)."""
+    """The inner model of low halves (docs/format/scale_context.md)."""
     if payload[0] not in (CODEC_HUFFMAN, CODEC_RANS):
         fail("codec of low halves")
     model = parse_model(payload)
@@ -110,7 +110,7 @@ def parse_class_list(cursor: Cursor) -> tuple[PlaneClass, ...]:
 
 
 def parse_frequencies(cursor: Cursor) -> Frequencies:
-    """Classes of a plane: packed frequencies (densor/codec/planes/rans_spec.md)."""
+    """Classes of a plane: packed frequencies (docs/format/planes_rans.md)."""
     count = cursor.u8()
     if count > MAX_CLASSES:
         fail("more than 16 classes")
@@ -206,7 +206,7 @@ def decode_classes(
 
 
 def decode_rans(section: bytes, n: int, classes: Frequencies, run_length: int) -> Bytes8:
-    """Class map and rANS stream (densor/codec/planes/rans_spec.md)."""
+    """Class map and rANS stream (docs/format/planes_rans.md)."""
     cursor = Cursor(section)
     class_of_run = read_class_map(cursor, -(-n // run_length), len(classes.rows))
     contexts = [int(class_of_run[i // run_length]) for i in range(n)]

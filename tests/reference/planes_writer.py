@@ -1,4 +1,4 @@
-"""A slow writer of byte planes by Huffman, after section 7 of docs/format.md and nothing else.
+"""A slow writer of byte planes by Huffman, after section 7 of container.md and nothing else.
 
 It makes payloads that the package's own writer would never choose: any map of classes, any code.
 """

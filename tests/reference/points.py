@@ -1,4 +1,4 @@
-"""What POINTS frames must hold (docs/format.md, section 13), from the reference decoder."""
+"""What POINTS frames must hold (container.md, section 13), from the reference decoder."""
 
 import struct
 

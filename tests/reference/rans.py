@@ -1,4 +1,4 @@
-"""A slow rANS coder, after densor/entropy/rans/spec.md and nothing else.
+"""A slow rANS coder, after docs/format/rans.md and nothing else.
 
 Frequencies of a context: 256 numbers that add up to 4096, or are all 0.
 """

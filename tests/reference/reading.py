@@ -1,6 +1,6 @@
 """What all readers here share: the refusal, fields of a payload, Zstandard frames.
 
-Numbers in parentheses are sections of docs/format.md.
+Numbers in parentheses are sections of docs/format/container.md.
 """
 
 import struct

@@ -1,4 +1,4 @@
-"""Recovery data as section 12 of docs/format.md tells it, slow and readable, sharing no code."""
+"""Recovery data as section 12 of container.md tells it, slow and readable, sharing no code."""
 
 import struct
 

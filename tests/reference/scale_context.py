@@ -1,4 +1,4 @@
-"""The codec of densor/codec/scale_context/spec.md: slow and readable.
+"""The codec of docs/format/scale_context.md: slow and readable.
 
 `parse_model` and `decode` read. `Chunk` writes, also what no sensible writer would choose.
 """

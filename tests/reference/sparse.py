@@ -1,4 +1,4 @@
-"""The codec of sparse tensors, after densor/codec/sparse/spec.md and nothing else."""
+"""The codec of sparse tensors, after docs/format/sparse.md and nothing else."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Model:
 
 
 def parse_model(payload: bytes, parse: Callable[[bytes], Decodes]) -> Model:
-    """The model of the sparse codec (densor/codec/sparse/spec.md)."""
+    """The model of the sparse codec (docs/format/sparse.md)."""
     cursor = Cursor(payload)
     cursor.take(1)
     size = cursor.u8()

@@ -1,4 +1,4 @@
-"""Every block of docs/torch.md runs, one after the other."""
+"""Every block of docs/torch.md and docs/training.md runs, one after the other."""
 
 import re
 from pathlib import Path
@@ -8,14 +8,16 @@ from paths import DOCS
 
 torch = pytest.importorskip("torch")
 
-PAGE = DOCS / "torch.md"
-
 
 @pytest.mark.filterwarnings("ignore")
-def test_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 5
+@pytest.mark.parametrize(("page", "least"), [("torch.md", 5), ("training.md", 1)])
+def test_code_of_the_page_runs(
+    page: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (DOCS / page).read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= least
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "page"}
     for block in blocks:
-        exec(compile(block, str(PAGE), "exec"), names)
+        exec(compile(block, page, "exec"), names)

@@ -201,14 +201,3 @@ def test_blobs_in_tensors():
     held[-1] ^= 1
     with pytest.raises(DensorError, match=r"layer\.weight"):
         decoded(held, "layer.weight")
-
-
-def test_the_loader_for_vllm_decodes_what_it_is_given(tmp_path):
-    """Without vLLM, which only calls it."""
-    from densor.integrations.vllm import unpacked
-
-    densor.torch.save_packed_file(tensors(), tmp_path / "model.safetensors")
-    with plain_open(tmp_path / "model.safetensors", "pt") as file:
-        given = [(name, file.get_tensor(name)) for name in file.offset_keys()]
-    found = dict(unpacked(iter(given), str(tmp_path)))
-    same(dict(sorted(tensors().items())), dict(sorted(found.items())))

@@ -13,6 +13,10 @@ _CLOSING = """\
 {folder}: without it transformers refuses the shapes, and with ignore_mismatched_sizes=True it
 {folder}: would go on with RANDOM weights; the model card says so too"""
 
+_QUANTISED = """\
+{folder}: quantised with {method}: vLLM loads it where densor is installed; transformers does not,
+{folder}: and needs the original, which densor hf-unpack restores"""
+
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `densor hf-pack`."""
@@ -53,4 +57,6 @@ def _pack(args: argparse.Namespace) -> str:
 
     with frame.moving(args, args.model, total) as moved:
         done = pack_model(args.model, args.out, options=write_options(args, moved))
-    return f"{args.out}: {frame.packed(done.sizes)}\n{_CLOSING.format(folder=args.out)}"
+    closing = _CLOSING if done.method is None else _QUANTISED
+    closing = closing.format(folder=args.out, method=done.method)
+    return f"{args.out}: {frame.packed(done.sizes)}\n{closing}"

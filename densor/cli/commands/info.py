@@ -25,14 +25,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> None:
     path = args.archive
-    from densor.cli.contents import opened
+    from densor.cli.contents import opened, recovery_share
 
     with opened(path) as file:
         models = list(file.archive.models())
         facts = [*_facts(file, len(models)), *_language_models(models)]
         chunks = [["chunks", "number", "original", "stored", "ratio"], *_chunks(file, models)]
         hashes = list(_hashes(file))
-    facts += _recovery(path)
+    recovery = recovery_share(path)
+    facts += [("recovery", recovery)] if recovery else []
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         console.put(f"{name:{width}}  {value}")
@@ -75,43 +76,13 @@ def _language_models(models: list[bytes]) -> Iterator[tuple[str, str]]:
         yield "language model", text
 
 
-def _recovery(path: str) -> list[tuple[str, str]]:
-    """How much recovery data there is."""
-    from densor.cli.contents import random_source
-    from densor.formats.damage.recovery import find_layout
-
-    with random_source(path) as source:
-        layout = find_layout(source, thorough=False)
-    return [] if layout is None else [("recovery", f"{layout.percent:g}%")]
-
-
 def _chunks(file: "Opened", models: list[bytes]) -> Iterator[list[str]]:
     """Chunks by kind of coding, with the bytes that they stand for and those stored."""
-    import numpy as np
+    from densor.cli.contents import coded
 
-    from densor.codec import registry
-    from densor.codec.codec import CODECS
-    from densor.formats.container import wire
-
-    names = {number: codec.about for number, codec in CODECS.items()}
-    frames = file.archive.frames
-    chunk = frames.kinds == wire.CHUNK
-    codecs = np.array([payload[0] if payload else 0 for payload in models], np.int64)
-    own = chunk & (frames.models >= registry.FIRST_MODEL)
-    codec = np.zeros(frames.kinds.size, np.int64)  # of the chunks that have one
-    known = own & (frames.models < registry.FIRST_MODEL + codecs.size)
-    codec[known] = codecs[frames.models[known] - registry.FIRST_MODEL]
-    named = ((int(number), own & (codec == number)) for number in np.unique(codec[own]))
-    for name, chosen in (
-        *((names.get(number, f"codec {number}"), chosen) for number, chosen in named),
-        ("Zstandard", chunk & (frames.models == registry.MODEL_ZSTD)),
-        ("raw", chunk & (frames.models == registry.MODEL_RAW)),
-        ("repeated", frames.kinds == wire.REF),
-    ):
-        original, stored = int(frames.original[chosen].sum()), int(frames.stored[chosen].sum())
-        if chosen.any():
-            sizes = [console.size(original), console.size(stored)]
-            yield [name, str(int(chosen.sum())), *sizes, console.percent(stored, original)]
+    for row in coded(file.archive, models):
+        sizes = [console.size(row.original), console.size(row.stored)]
+        yield [row.codec, str(row.chunks), *sizes, console.percent(row.stored, row.original)]
 
 
 def _hashes(file: "Opened") -> Iterator[list[str]]:

@@ -4,7 +4,7 @@ Every byte is eight binary decisions, the highest bit first. Bit histories under
 the match model each predict the next bit, in the logistic ("stretched") domain; mixers weigh them,
 APMs correct the result, the arithmetic coder codes the bit, and all learn from it (M. Mahoney, PAQ
 and ZPAQ).
-All arithmetic is in integers. See spec.md, whose names are used here.
+All arithmetic is in integers. See docs/format/byte_cm.md, whose names are used here.
 """
 
 from typing import NamedTuple
@@ -111,7 +111,7 @@ class State(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """Constant tables of the kernel, as in section 2 of spec.md."""
+    """Constant tables of the kernel, as in section 2 of docs/format/byte_cm.md."""
 
     squash: npt.NDArray[np.uint16]  # uint16[4096]
     stretch: npt.NDArray[np.int16]  # int16[4096]

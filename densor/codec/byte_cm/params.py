@@ -76,7 +76,7 @@ def parse(payload: bytes) -> Parameters:
 
 @functools.cache
 def tables() -> Tables:
-    """The constant tables of section 2 of spec.md, for the kernel; computed once."""
+    """The constant tables of section 2 of docs/format/byte_cm.md, for the kernel; computed once."""
     squash = squash_table()
     stretch = stretch_table(squash).astype(np.int16)
     return Tables(squash.astype(np.uint16), stretch, rate_table(_COUNTS), states().after)

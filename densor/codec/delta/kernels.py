@@ -1,7 +1,7 @@
 """Compiled loops of the change codec, for elements of 1, 2, 4 and 8 bytes.
 
 An element and that of the base are unsigned integers of `w` bits, after `drop` low bits are cut
-off. Methods, tokens and extra bits: see spec.md. Nothing here allocates or validates.
+off. Methods, tokens and extra bits: see docs/format/delta.md. Nothing here allocates or validates.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""What both sides know of a chunk of changes. See `spec.md`."""
+"""What both sides know of a chunk of changes. See docs/format/delta.md."""
 
 import struct
 

@@ -3,7 +3,7 @@
 Every weight is a sequence of binary decisions: sign, exponent, top bits of the mantissa. A linear
 prediction from the columns to the left gives the normal distribution that each is first estimated
 by; counters under a few contexts correct it, mixed in the logistic domain (M. Mahoney, PAQ). All
-arithmetic is in int64. See spec.md, whose names are used here.
+arithmetic is in int64. See docs/format/float_cm.md, whose names are used here.
 """
 
 from typing import NamedTuple

@@ -1,1 +1,1 @@
-"""Rows of images: gradient prediction with rANS, or context mixing of pixels. See spec.md."""
+"""Rows of images: gradient prediction with rANS, or context mixing of pixels. See image.md."""

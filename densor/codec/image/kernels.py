@@ -31,8 +31,8 @@ from densor.entropy.jit import I32, I64, R8, R16, R32, W8, W16, W32, index, inli
 int64 = numba.int64
 
 DIRECT = 128  # tokens that are folded errors as they are; beyond, four to an octave, and low bits
-_FIRST = 1 << 16  # of rANS states, see entropy/rans/spec.md
-NO_COLOUR, GREEN, GREEN_MEAN, LIFTED, ORDERED = range(5)  # colour transforms, see spec.md
+_FIRST = 1 << 16  # of rANS states, see docs/format/rans.md
+NO_COLOUR, GREEN, GREEN_MEAN, LIFTED, ORDERED = range(5)  # colour transforms, see image.md
 
 
 class Shape(NamedTuple):

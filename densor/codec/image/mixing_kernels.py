@@ -3,7 +3,7 @@
 A sample is binary decisions, its highest bit first. Distributions about several predictions, and
 adaptive probabilities under hashed contexts, each predict the next bit; mixers weigh them in the
 logistic domain (M. Mahoney, PAQ; B. Meyer, P. Tischer, "TMW", 1997, for blended distributions).
-All arithmetic is in integers. See spec.md, whose names are used here.
+All arithmetic is in integers. See docs/format/image.md, whose names are used here.
 """
 
 from typing import NamedTuple

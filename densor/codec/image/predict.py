@@ -3,7 +3,7 @@
 The predictor is gradient-adjusted, with error feedback under textures (X. Wu, N. Memon,
 "Context-based, adaptive, lossless image coding", 1997, sections III and IV). Samples stand in
 planes, int32[channels * (rows + TOP) * (width + SIDES)], with room for what lies beyond the edges.
-See spec.md.
+See docs/format/image.md.
 """
 
 import numba

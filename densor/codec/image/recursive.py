@@ -3,7 +3,7 @@
 Instead of inverting the matrix of correlations, a few coordinates of the weights are moved to
 where they are best after each sample, from where they were (Y. Zakharov, G. White, J. Liu,
 "Low-complexity RLS algorithms using dichotomous coordinate descent iterations", 2008); the
-gradient is kept up to date rather than the right-hand side. See spec.md.
+gradient is kept up to date rather than the right-hand side. See docs/format/image.md.
 """
 
 import numba

@@ -1,1 +1,1 @@
-"""Carry-less binary arithmetic coding. See spec.md."""
+"""Carry-less binary arithmetic coding. See docs/format/arithmetic.md."""

@@ -3,7 +3,7 @@
 The interval is [low, high], 32 bits each, both ends included; a probability is that of a 1, in
 units of 2^-16, from 1 to 65535. Whole bytes that both ends share leave the interval at once (M.
 Mahoney, lpaq). The state is int64[5]: low, high, position in the bytes, code (decoder only), and
-limit, the end of what may be written or read. See spec.md.
+limit, the end of what may be written or read. See docs/format/arithmetic.md.
 """
 
 import numba

@@ -1,1 +1,1 @@
-"""Length-limited canonical Huffman coding of bytes, several symbols per look-up. See spec.md."""
+"""Length-limited canonical Huffman coding of bytes, several symbols per look-up. See notes.md."""

@@ -1,7 +1,7 @@
 """Compiled loops of the rANS coder: arrays in, arrays out; no allocation, no validation.
 
 32 states of 32 bits take turns: symbol i belongs to state i mod 32. All share one stream of 16-bit
-words, which the decoder takes in the order of the symbols. See spec.md.
+words, which the decoder takes in the order of the symbols. See docs/format/rans.md.
 """
 
 import numpy as np
@@ -275,7 +275,7 @@ def _length(value):
 
 @kernel(types.int64(R16_2D, W8))
 def pack_freqs(freqs, out):
-    """Writes all contexts to `out`, uint8[], zeros; returns the bytes used. See spec.md.
+    """Writes all contexts to `out`, uint8[], zeros; returns the bytes used. See rans.md.
 
     Room: 3 + 4 * 256 bytes for each context.
     """

@@ -33,7 +33,7 @@ def cost_bits(counts: npt.NDArray[np.int64], freqs: Freqs) -> float:
 
 
 def pack(freqs: Freqs) -> bytes:
-    """The frequencies as they stand in a model. See spec.md."""
+    """The frequencies as they stand in a model. See docs/format/rans.md."""
     out = np.zeros(freqs.shape[0] * (3 + 256 * 4), np.uint8)
     return out[: kernels.pack_freqs(freqs, out)].tobytes()
 

@@ -283,22 +283,30 @@ class Archive(EntryDecoder[IndexedEntry]):
 
     def stored_size(self, entry: IndexedEntry, begin: int, end: int) -> int:
         """Bytes of the frames that hold `begin` to `end` of an entry."""
-        first, last = self._span(entry, begin, end)
+        first, last = self.frame_range(entry, begin, end)
         return int(self._costs[last] - self._costs[first])
+
+    def stored_share(self, entry: IndexedEntry, begin: int, end: int) -> float:
+        """Likewise; of a frame that holds other bytes too, only the part that these are of them."""
+        at = entry.first_frame
+        frames = slice(at, at + entry.frames + 1)
+        begins = self._begins[frames] - self._begins[at]
+        low, high = np.interp([begin, end], begins, self._costs[frames])
+        return float(high - low)
 
     def _announce(self, entry: IndexedEntry, begin: int, end: int) -> None:
         """Tells a source that pays by the request which frames will be read."""
         expect = getattr(self._source, "expect", None)
         if expect is None:
             return
-        first, last = self._span(entry, begin, end)
+        first, last = self.frame_range(entry, begin, end)
         if last - first > 1:
             offsets, stored = self.frames.offsets, self.frames.stored
             expect(int(offsets[first]), int(offsets[last - 1] + wire.FRAME_SIZE + stored[last - 1]))
         else:
             expect(0, 0)
 
-    def _span(self, entry: IndexedEntry, begin: int, end: int) -> tuple[int, int]:
+    def frame_range(self, entry: IndexedEntry, begin: int, end: int) -> tuple[int, int]:
         """The frames that hold bytes of this range: first, and the one after the last.
 
         Frames between them without original bytes (models) are of no interest.
@@ -312,7 +320,7 @@ class Archive(EntryDecoder[IndexedEntry]):
         return at + first, at + last
 
     def _pieces(self, entry: IndexedEntry, begin: int, end: int) -> Iterator[Piece]:
-        first, last = self._span(entry, begin, end)
+        first, last = self.frame_range(entry, begin, end)
         for number in range(first, last):
             if self.frames.original[number]:
                 at = int(self._begins[number] - self._begins[entry.first_frame])

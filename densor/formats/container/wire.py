@@ -1,4 +1,4 @@
-"""The fixed parts of the container: header, frames, numbers and limits. See docs/format.md."""
+"""The fixed parts of the container: header, frames, numbers and limits. See container.md."""
 
 import struct
 from typing import Any, NamedTuple

@@ -2,7 +2,7 @@
 
 Reed–Solomon by the library zfec. Where the damage is, is known by hashes of the blocks, so that
 each parity block of a group makes up for any one of its blocks. The blocks of a group lie far
-apart, so that damage in one place is spread over all groups. See docs/format.md, section 12.
+apart, so that damage in one place is spread over all groups. See container.md, section 12.
 """
 
 import struct

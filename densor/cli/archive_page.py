@@ -1,0 +1,178 @@
+"""A page about an archive: where its bytes are, how each tensor is coded, what numbers it holds.
+
+One HTML file that needs nothing else; its table, map and charts are drawn by the script within.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.cli import console, contents
+from densor.codec.bound import order0_bytes
+from densor.dtypes import SIZES, coding_of
+from densor.float_formats import number_format
+from densor.formats.container.entry import FILE
+from densor.formats.container.index import IndexedEntry
+from densor.formats.tensors import TensorInfo
+from densor.runtime.types import Bytes
+from densor.version import __version__
+
+SAMPLED = 64  # tensors, the largest, of which a part is decoded
+SAMPLE_BYTES = 1 << 18
+MAX_ROWS = 20_000  # tensors that a page lists; it has some 150 bytes for each
+_BINS = 64  # of a histogram, at most
+
+
+class Row(NamedTuple):
+    """A tensor, or what an entry holds beside its tensors."""
+
+    name: str
+    dtype: str
+    shape: str
+    original: int
+    stored: int
+    bits: float | None  # stored, of an element
+    bound: float | None  # order-0 entropy of the planes of a sample, of an element
+    codec: str
+
+
+class Part(NamedTuple):
+    """Bytes `begin` to `end` of an entry."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    entry: IndexedEntry
+    begin: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.end - self.begin
+
+
+def page(file: contents.Opened, name: str, recovery: str) -> str:
+    """The page as HTML. `recovery`: how much recovery data there is, in words."""
+    template = (files("densor.cli") / "pages" / "archive.html").read_text(encoding="utf-8")
+    text = json.dumps(_data(file, name, recovery), separators=(",", ":"), allow_nan=False)
+    return template.replace("@DATA@", text.replace("<", "\\u003c"))
+
+
+def _data(file: contents.Opened, name: str, recovery: str) -> dict[str, Any]:
+    archive = file.archive
+    coded = list(contents.coded(archive, list(archive.models())))
+    parts = sorted(_parts(archive.entries), key=lambda part: -part.size)
+    samples = dict(_samples(archive, parts))
+    rows = [_row(archive, part, coded, samples.get(i)) for i, part in enumerate(parts[:MAX_ROWS])]
+    left = len(parts) - len(rows)
+    entries = len(archive.entries)
+    facts = [
+        [console.percent(file.stored, file.original), "of the original size"],
+        [console.size(file.original), "original"],
+        [console.size(file.stored), "stored"],
+        [str(len(archive.tensors())), "tensors"],
+        [str(entries), "entry" if entries == 1 else "entries"],
+        [recovery, "recovery data"],
+    ]
+    return {
+        "name": name,
+        "about": f"format version {file.version}"
+        + (f"; the {left} smallest tensors are not listed" if left else ""),
+        "facts": facts,
+        "tensors": [row._asdict() for row in rows],
+        "codecs": [
+            {"codec": c.codec, "chunks": c.chunks, "original": c.original, "stored": c.stored}
+            for c in coded
+        ],
+        "histograms": list(_histograms([(parts[i], sample) for i, sample in samples.items()])),
+        "sampled": f"Of up to {SAMPLE_BYTES >> 10} KiB from the middle of each of the "
+        f"{len(samples)} largest tensors; a number's exponent as it is stored, with its bias.",
+        "footer": f"Written by densor {__version__}. Small tensors share chunks; each is given its "
+        "part of their bytes.",
+    }
+
+
+def _parts(entries: Sequence[IndexedEntry]) -> Iterator[Part]:
+    """All tensors, each once, and entries that are none and hold none."""
+    for entry in entries:
+        meta = entry.meta
+        at = 0
+        if meta.kind == FILE:
+            for tensor in sorted(meta.tensors, key=lambda tensor: tensor.offset):
+                end = tensor.offset + tensor.size
+                if at <= tensor.offset and end <= entry.size:  # no view of another one's bytes
+                    yield _tensor(entry, tensor)
+                    at = end
+        if not at:
+            kind = meta.dtype or meta.format or meta.kind
+            yield Part(meta.name or "(object)", kind, meta.shape or (), entry, 0, entry.size)
+
+
+def _tensor(entry: IndexedEntry, tensor: TensorInfo) -> Part:
+    end = tensor.offset + tensor.size
+    return Part(tensor.name, tensor.dtype, tensor.shape, entry, tensor.offset, end)
+
+
+def _row(archive: Any, part: Part, coded: Sequence[contents.Coded], sample: Bytes | None) -> Row:
+    first, last = archive.frame_range(part.entry, part.begin, part.end)
+    names = [c.codec for c in coded if c.frames[first:last].any()]
+    stored = round(archive.stored_share(part.entry, part.begin, part.end))
+    elements = part.size / SIZES[part.dtype] if part.dtype in SIZES else 0
+    bound = None
+    if sample is not None and sample.size:
+        bits = 8 * order0_bytes(sample, coding_of(part.dtype, ())[0])
+        bound = round(bits / (sample.size / SIZES[part.dtype]), 3)
+    return Row(
+        console.escape(part.name),
+        part.dtype,
+        "×".join(map(str, part.shape)),
+        part.size,
+        stored,
+        round(8 * stored / elements, 3) if elements else None,
+        bound,
+        ", ".join(names) or "–",
+    )
+
+
+def _samples(archive: Any, parts: Sequence[Part]) -> Iterator[tuple[int, Bytes]]:
+    """A stretch from the middle of the largest tensors of a known type, by number of the part."""
+    known = [i for i, part in enumerate(parts) if part.dtype in SIZES and part.size]
+    for i in known[:SAMPLED]:
+        part = parts[i]
+        size = min(part.size, SAMPLE_BYTES)
+        begin = (part.size - size) // 2 // 16 * 16
+        yield i, archive.read(part.entry, part.begin + begin, part.begin + begin + size)
+
+
+def _histograms(samples: Sequence[tuple[Part, Bytes]]) -> Iterator[dict[str, Any]]:
+    """Shares of the exponents by element type."""
+    found: dict[str, npt.NDArray[np.int64]] = {}
+    for part, sample in samples:
+        exponents = _exponents(part.dtype, sample)
+        if exponents is not None:
+            counts = np.bincount(exponents, minlength=1)
+            total = found.get(part.dtype, np.zeros(0, np.int64))
+            longer = np.zeros(max(counts.size, total.size), np.int64)
+            longer[: total.size] = total
+            longer[: counts.size] += counts
+            found[part.dtype] = longer
+    for dtype, counts in sorted(found.items()):
+        used = np.flatnonzero(counts)
+        first = max(int(used[0]), int(used[-1]) - _BINS + 1)
+        shares = counts[first : used[-1] + 1] / counts.sum()
+        yield {"title": dtype, "first": first, "shares": [round(float(s), 6) for s in shares]}
+
+
+def _exponents(dtype: str, sample: Bytes) -> npt.NDArray[np.int64] | None:
+    """The exponents of numbers, None where these are no floats."""
+    form = number_format(dtype)
+    if form is None:
+        return None
+    words = sample[: sample.size - sample.size % form.size].view(f"<u{form.size}")
+    kept = (words >> form.mantissa) & ((1 << form.exponent) - 1)
+    return np.asarray(kept, np.int64)

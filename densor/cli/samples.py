@@ -1,0 +1,126 @@
+"""Made samples of every kind of data, sent through the codecs: to warm the kernels, to test them.
+
+The numbers are normal, with a scale of their own in each row, as weights of a network are.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+import densor
+from densor.errors import ChecksumError
+
+Array = npt.NDArray[Any]
+WARM_BYTES = 1 << 18  # from 64 KiB on a batch takes the way that large ones take
+_WORDS = b"the quick brown fox jumps over a lazy dog, and again: "
+
+
+class Trip(NamedTuple):
+    """One sample that went in and came back."""
+
+    name: str
+    level: int
+    original: int  # bytes
+    stored: int
+    compress_s: float
+    decompress_s: float
+
+
+def _rows(size: int, dtype: Any) -> Array:
+    columns = 512
+    random = np.random.default_rng(1)
+    rows = max(size // columns, 1)
+    scale = np.exp(random.normal(0, 0.5, (rows, 1))) * 0.02
+    found: Array = (random.standard_normal((rows, columns)) * scale).astype(dtype)
+    return found
+
+
+def _bf16(size: int) -> Array:
+    return (_rows(size // 2, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+
+
+def _fp8(size: int) -> Array:
+    """Seven high bits of FP16 numbers, one of the mantissa's below: close to E4M3 in its spread."""
+    return (_rows(size, np.float16).view(np.uint16) >> 7).astype(np.uint8)
+
+
+def _text(size: int) -> Array:
+    words = np.array(_WORDS.split(b" "), dtype=object)
+    random = np.random.default_rng(2)
+    text: bytes = b" ".join(words[random.integers(0, words.size, size // 5)])
+    return np.frombuffer(text[:size], np.uint8)
+
+
+def _image(size: int) -> Array:
+    side = int(size**0.5)
+    y, x = np.mgrid[:side, :side]
+    noise = np.random.default_rng(3).integers(0, 5, (side, side))
+    found: Array = ((x // 3 + y // 5 + noise) % 256).astype(np.uint8)
+    return found
+
+
+class Sample(NamedTuple):
+    """A kind of data: `make` gives about so many bytes of it."""
+
+    make: Callable[[int], Array]
+    dtype: str | None = None  # what its elements really are
+
+
+SAMPLES = {
+    "BF16": Sample(_bf16, "bf16"),
+    "FP16": Sample(lambda size: _rows(size // 2, np.float16)),
+    "FP32": Sample(lambda size: _rows(size // 4, np.float32)),
+    "FP8": Sample(_fp8, "f8_e4m3"),
+    "text": Sample(_text),
+    "image": Sample(_image),
+}
+
+
+def changed(data: Array) -> Array:
+    """The same data with a number in ten moved by a little, as the next checkpoint has it."""
+    moved = data.copy()
+    flat = moved.reshape(-1)
+    flat[::10] ^= np.array(1, flat.dtype) if flat.dtype.kind == "u" else 0
+    return moved
+
+
+def round_trip(name: str, level: int, size: int, threads: int) -> Trip:
+    """One sample, there and back; ChecksumError unless it comes back bit for bit."""
+    sample = SAMPLES[name]
+    data = sample.make(size)
+    if level < 9 and name == "text":
+        return _timed(name, level, data, threads, text=False)
+    return _timed(name, level, data, threads, dtype=sample.dtype)
+
+
+def delta_trip(level: int, size: int, threads: int) -> Trip:
+    """BF16 numbers coded against others of which a tenth differs."""
+    base = SAMPLES["BF16"].make(size)
+    return _timed("BF16 --base", level, changed(base), threads, dtype="bf16", base=base)
+
+
+def _timed(name: str, level: int, data: Array, threads: int, **options: Any) -> Trip:
+    begin = time.perf_counter()
+    packed = densor.compress(data, level, threads, **options)
+    coded = time.perf_counter()
+    back = densor.decompress(packed, threads, base=options.get("base"))
+    decoded = time.perf_counter()
+    if _digest(back) != _digest(data):
+        raise ChecksumError(f"{name} at level {level} did not come back as it was")
+    return Trip(name, level, data.nbytes, len(packed), coded - begin, decoded - coded)
+
+
+def _digest(data: Array) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(data)).digest()
+
+
+def trips(levels: Sequence[int], names: Sequence[str], size: int) -> Iterator[Trip]:
+    """All samples of these names at these levels, with one thread; the slow levels on little."""
+    for level in levels:
+        for name in names:
+            yield round_trip(name, level, size if level < 9 else size // 16, 1)
+        yield delta_trip(level, size if level < 9 else size // 16, 1)

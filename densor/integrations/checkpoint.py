@@ -1,0 +1,175 @@
+"""Packed checkpoints as serving engines read them: names and tensors, decoded ahead of their use.
+
+Importing this loads nothing heavy: engines import it whenever they start, and numba, torch and the
+decoders are needed only where weights are packed.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from densor.errors import ArgumentError, DensorError, FileError
+
+T = TypeVar("T")
+ARCHIVE = ".safetensors.densor"  # how the names of archives of weights end
+INDEX = "model.safetensors.index.json"
+_METHOD, _KEY = "densor", "densor"  # in config.json, and in the metadata of a packed file
+_MAX_HEADER = 100_000_000
+_MAX_NAMED = 3
+
+
+def is_packed_folder(folder: str | os.PathLike[str]) -> bool:
+    """Whether config.json of a model's folder says that its weights are packed."""
+    method = _json(Path(folder) / "config.json").get("quantization_config")
+    return isinstance(method, dict) and method.get("quant_method") == _METHOD
+
+
+def is_packed(path: str | os.PathLike[str]) -> bool:
+    """Whether a safetensors file says that tensors in it are packed; False for what is none."""
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > _MAX_HEADER:
+                return False
+            header = json.loads(file.read(length))
+    except (OSError, ValueError):
+        return False
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    return isinstance(metadata, dict) and _KEY in metadata
+
+
+def archives_in(folder: str | os.PathLike[str]) -> list[Path]:
+    """Archives of weights in a folder that holds no safetensors files, by name."""
+    path = Path(folder)
+    if not path.is_dir() or any(path.glob("*.safetensors")):
+        return []
+    return sorted(path.glob(f"*{ARCHIVE}"))
+
+
+def check_shards(folder: str | os.PathLike[str], suffix: str = "") -> None:
+    """FileError unless all files that the index of a folder names are there.
+
+    `suffix`: what stands behind their names, such as ".densor".
+    """
+    listed = _json(Path(folder) / INDEX).get("weight_map")
+    if not isinstance(listed, dict):
+        return
+    missing: dict[str, list[str]] = {}
+    for tensor, name in listed.items():
+        if not (Path(folder) / f"{name}{suffix}").is_file():
+            missing.setdefault(f"{name}{suffix}", []).append(tensor)
+    for name, tensors in sorted(missing.items()):
+        some = ", ".join(repr(tensor) for tensor in tensors[:_MAX_NAMED])
+        more = f" and {len(tensors) - _MAX_NAMED} more" if len(tensors) > _MAX_NAMED else ""
+        raise FileError(f"{Path(folder) / name}: is missing, and with it the tensors {some}{more}")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON object in a file; an empty one where there is none."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def folder_of(name: str | os.PathLike[str], revision: str | None = None) -> str:
+    """The folder of a model that is given as one, or by its name on the Hub, with its weights.
+
+    ArgumentError for what is neither.
+    """
+    if os.path.isdir(name):
+        return os.fspath(name)
+    try:
+        from huggingface_hub import snapshot_download
+
+        return str(snapshot_download(str(name), revision=revision, allow_patterns="*.safetensors*"))
+    except (ImportError, OSError, ValueError) as error:
+        raise ArgumentError(f"{name}: neither a folder nor a model of the Hub: {error}") from error
+
+
+def weights(
+    files: Sequence[str | os.PathLike[str]],
+    *,
+    base: str | None = None,
+    threads: int = 0,
+    skip: Callable[[str], bool] | None = None,
+) -> Iterator[tuple[str, Any]]:
+    """Names and tensors of safetensors files, packed or plain, and of archives of tensors.
+
+    All are on the CPU, in memory of their own or mapped from the file. While one is used, the next
+    is decoded by `threads` threads (0: all processors), so that two of them are in memory. `base`:
+    the folder, or name on the Hub, of the model that these were packed against; otherwise it is
+    found as `densor.files.model_folder.Bases` says. `skip`: whether a tensor is not wanted, which
+    is not read then.
+
+    A DensorError names file and tensor. Headers of all files are read before the first tensor.
+    """
+    jobs: list[Callable[[], tuple[str, Any]]] = []
+    given = None if base is None else folder_of(base)
+    for path in files:
+        open_weights = _archive if os.fspath(path).endswith(ARCHIVE) else _safetensors
+        jobs += [
+            job for name, job in open_weights(path, given, threads) if not (skip and skip(name))
+        ]
+    return ahead(jobs)
+
+
+Jobs = Iterator[tuple[str, Callable[[], tuple[str, Any]]]]
+
+
+def _safetensors(path: str | os.PathLike[str], base: str | None, threads: int) -> Jobs:
+    from densor.files.model_folder import Bases, check_packed
+    from densor.formats.packed.reader import PackedFile
+    from densor.torch.blob import read_tensor
+
+    file = check_packed(PackedFile(path))
+    bases = Bases(Path(path).parent, base, threads)
+    for name in file:
+        file.describe(name)  # most faults are found here, before anything is decoded
+
+        def read(name: str = name) -> tuple[str, Any]:
+            return name, read_tensor(file, name, threads, bases.need)
+
+        yield name, read
+
+
+def _archive(path: str | os.PathLike[str], base: str | None, threads: int) -> Jobs:
+    from densor.file import File
+
+    options: dict[str, Any] = {} if base is None else {"base": _base_file(base, path)}
+    archive = File(path, "torch", threads=threads, **options)
+
+    def read(name: str) -> tuple[str, Any]:
+        try:
+            return name, archive.get_tensor(name)
+        except DensorError as error:
+            raise type(error)(f"{path}: tensor {name!r:.200}: {error}") from error
+
+    for name in archive.offset_keys():
+        yield name, partial(read, name)
+
+
+def _base_file(base: str, path: str | os.PathLike[str]) -> Path:
+    """The file of a base's folder that an archive was packed against: that of the same name."""
+    return Path(base) / Path(path).name.removesuffix(".densor")
+
+
+def ahead(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """Results of jobs in their order; one thread does the next one while a result is used."""
+    with ThreadPoolExecutor(1, "densor-ahead") as pool:
+        coming: Future[T] | None = None
+        try:
+            for job in jobs:
+                done, coming = coming, pool.submit(job)
+                if done is not None:
+                    yield done.result()
+            if coming is not None:
+                yield coming.result()
+        finally:
+            if coming is not None:
+                coming.cancel()

@@ -1,0 +1,227 @@
+"""The receiving side: fetches messages, checks them, and changes the weights of a model."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from densor import arrays
+from densor.errors import ArgumentError, ChecksumError, DensorError, FileError, FormatError
+from densor.runtime.locks import Lock
+from densor.sync import changes, message
+from densor.sync.message import CHANGE, FULL, Message
+from densor.sync.receivers import Receivers
+from densor.sync.stores import Store, open_store
+from densor.sync.weights import Table, digest_of, digest_of_all, named_tensors
+
+log = logging.getLogger("densor")
+_SPARE = 1 << 24  # bytes that a message may have above four times those of the weights
+_FETCHES = 3  # of a message that is damaged, before it counts as missing for now
+_PAUSE = 0.05  # seconds between them
+
+
+class Subscriber:
+    """Lets the weights of a model follow those that a `Publisher` puts into a store.
+
+    `model`: a module, or tensors or arrays by name, that are changed in place. `store`: as for
+    `Publisher`; `tcp://host:port` for a `StoreServer`. Tensors may have another dtype or device,
+    or be no contiguous stretch of memory: what was published is kept in memory of its own then,
+    and tensors that changed are copied from there.
+
+    `fused`: of a tensor of the model that is made of several published ones, one behind the other
+    in the first dimension, their names, such as `{"qkv.weight": ("q.weight", "k.weight",
+    "v.weight")}`. `shards`: of a tensor that is part of a published one, the dimension and where
+    in it the part begins. `receive`: called with a list of names and tensors that changed, instead
+    of changing a model (which is None then), such as `load_weights` of an inference engine; the
+    tensors must not be kept.
+
+    A message is applied only if its checksum is right, and if it leads on from the weights that
+    are there, by their hash. After each, the hash of all weights must be the publisher's.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        store: "Store | Any",
+        *,
+        fused: Mapping[str, Sequence[str]] | None = None,
+        shards: Mapping[str, tuple[int, int]] | None = None,
+        receive: Callable[[list[tuple[str, Any]]], object] | None = None,
+        threads: int = 0,
+    ) -> None:
+        if (model is None) == (receive is None):
+            raise ArgumentError("give a model, or a function that receives tensors")
+        self._model = model
+        self._store = open_store(store)
+        self._fused, self._shards = dict(fused or {}), dict(shards or {})
+        self._receive = receive
+        self._threads = threads
+        self._lock = Lock()
+        self._table: Table | None = None
+        self._receivers: Receivers | None = None
+        self._digests: list[bytes] = []
+        self._state: bytes | None = None  # digest of the weights as they are, where that is known
+        self._limit = (1 << 62) if model is None else self._size_limit()
+        self.number = -1
+        self.step = -1
+        self.problem: DensorError | None = None
+
+    def update(self) -> int:
+        """Applies all messages that lead on from the weights as they are; how many there were.
+
+        `number` and `step` say then what the weights are. Where a message is missing or damaged,
+        they stay what they are until it, or a later full copy, can be had; `problem` says what is
+        wrong, and is None otherwise. Raises a DensorError where the model does not fit.
+        """
+        with self._lock:
+            self.problem = None
+            applied = 0
+            while self._state is not None and self._take(CHANGE, self.number + 1):
+                applied += 1
+            if self._catch_up():
+                applied += 1
+                while self._state is not None and self._take(CHANGE, self.number + 1):
+                    applied += 1
+            return applied
+
+    def wait_for(self, number: int, timeout: float = 60.0, pause: float = 0.05) -> None:
+        """Updates until the weights are those of message `number`, or later ones.
+
+        FileError if they are not after so many seconds.
+        """
+        end = time.monotonic() + timeout
+        self.update()
+        while self.number < number or self._state is None:
+            if time.monotonic() > end:
+                reason = f": {self.problem}" if self.problem else ""
+                raise FileError(f"message {number} did not come within {timeout} s{reason}")
+            time.sleep(pause)
+            self.update()
+
+    def verify(self) -> None:
+        """Compares the hash of all weights with the publisher's; ChecksumError if they differ."""
+        with self._lock:
+            if self._state is None or self._receivers is None or self._table is None:
+                raise ChecksumError("weights are not those of any message")
+            found = [digest_of(data) for data in self._receivers.data]
+            if digest_of_all(self._table, found) != self._state:
+                self._state = None
+                raise ChecksumError("weights are not what they were after the last message")
+
+    def _size_limit(self) -> int:
+        tensors = named_tensors(self._model).values()
+        return 4 * sum(int(tensor.nbytes) for tensor in tensors) + _SPARE
+
+    def _catch_up(self) -> bool:
+        """Takes the latest full copy that can be had, where that leads on."""
+        least = self.number + 1 if self._state is not None else 0
+        try:
+            names = self._store.names()
+        except DensorError as error:
+            self._refuse("list of messages", error)
+            return False
+        numbers = (message.number_of(name, FULL) for name in names)
+        wanted = sorted({n for n in numbers if n is not None and n >= least}, reverse=True)
+        return any(self._take(FULL, number) for number in wanted)
+
+    def _take(self, kind: int, number: int) -> bool:
+        """Fetches a message and applies it; whether that was done."""
+        for attempt in range(_FETCHES):
+            if attempt:
+                time.sleep(_PAUSE)
+            try:
+                found = self._fetch(kind, number)
+            except DensorError as error:
+                self._refuse(message.name_of(kind, number), error)
+                continue
+            if found is None:
+                return False
+            try:
+                self._apply(found)
+            except ArgumentError:
+                raise
+            except DensorError as error:
+                self._refuse(found.name, error)
+                return False
+            return True
+        return False
+
+    def _refuse(self, name: str, error: DensorError) -> None:
+        self.problem = type(error)(f"{name}: {error}")
+        log.warning("message of weights refused: %s", self.problem)
+
+    def _fetch(self, kind: int, number: int) -> Message | None:
+        name = message.name_of(kind, number)
+        data = self._store.get(name, self._limit)
+        if data is None:
+            return None
+        found = message.parse(data)
+        if found.name != name:
+            raise FormatError(f"is in the place of another one, holds {found.name}")
+        return found
+
+    def _apply(self, found: Message) -> None:
+        """Applies a message; if it does not fit, nothing has changed."""
+        if found.kind == FULL:
+            table, body = message.parse_table(found.body)
+        else:
+            assert self._table is not None
+            if found.before != self._state:
+                raise FormatError("does not lead on from the weights that are there")
+            table, body = self._table, memoryview(found.body)
+        pieces = message.parse_pieces(body, len(table.tensors))
+        changes.check(pieces, table.tensors)
+        if found.kind == FULL:
+            if sum(piece.count for piece in pieces) != len(table.tensors):
+                raise FormatError("full message lacks tensors")
+            self._attach(table)
+        else:
+            self._check_unchanged(pieces)
+        self._change(found, pieces)
+
+    def _attach(self, table: Table) -> None:
+        """Finds where the tensors of a table go."""
+        if self._table is None or table != self._table:
+            self._receivers = Receivers(self._model, table, self._fused, self._shards)
+        self._table = table
+
+    def _check_unchanged(self, pieces: Sequence[message.Piece]) -> None:
+        """That the weights to be changed are what they were after the last message."""
+        assert self._receivers is not None
+        for piece in pieces:
+            for i in range(piece.first, piece.first + piece.count):
+                if digest_of(self._receivers.data[i]) != self._digests[i]:
+                    assert self._table is not None
+                    name = self._table.tensors[i].name
+                    self._state = None  # only a full copy helps
+                    raise ChecksumError(f"{name!r:.200} was changed since the last message")
+
+    def _change(self, found: Message, pieces: Sequence[message.Piece]) -> None:
+        """Changes weights; they count as unknown until all is done and the hash is right."""
+        table, receivers = self._table, self._receivers
+        assert table is not None and receivers is not None
+        self._state = None
+        digests = list(self._digests) or [b""] * len(table.tensors)
+        if found.kind == FULL:
+            digests = [b""] * len(table.tensors)
+        changed: list[int] = []
+
+        def done(number: int) -> None:
+            digests[number] = digest_of(receivers.data[number])
+            changed.append(number)
+
+        for piece in pieces:
+            with_base = found.kind == CHANGE
+            changes.apply(piece, table.tensors, receivers.data, self._threads, with_base, done)
+        if digest_of_all(table, digests) != found.after:
+            raise ChecksumError("weights are not what the publisher has")
+        receivers.deliver(changed)
+        if self._receive is not None:
+            self._receive([(table.tensors[i].name, self._tensor(i)) for i in changed])
+        self._digests, self._state = digests, found.after
+        self.number, self.step = found.number, found.step
+
+    def _tensor(self, number: int) -> Any:
+        assert self._table is not None and self._receivers is not None
+        described = self._table.tensors[number]
+        return arrays.to_torch(described.dtype, described.shape, self._receivers.data[number])

@@ -1,0 +1,170 @@
+"""The weights of a model as named stretches of bytes, and what they hash to."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import xxhash
+
+from densor import arrays, dtypes
+from densor.errors import ArgumentError
+from densor.formats.io.sources import Bytes
+
+_ALIGN = 64
+
+
+class Described(NamedTuple):
+    """A tensor as messages have it; `dtype` by its safetensors name."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return math.prod(self.shape) * dtypes.SIZES[self.dtype]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The tensors of a model in the order of messages, and names that share one of these."""
+
+    tensors: tuple[Described, ...]
+    aliases: Mapping[str, str]
+
+    @property
+    def size(self) -> int:
+        """Bytes that a `Copy` takes."""
+        return sum(_aligned(tensor.size) for tensor in self.tensors)
+
+
+class Copy:
+    """Memory for all tensors of a table: `data[i]` the bytes of tensor i."""
+
+    def __init__(self, table: Table, memory: Bytes | None = None) -> None:
+        self.memory = np.zeros(table.size, np.uint8) if memory is None else memory
+        self.data: list[Bytes] = []
+        at = 0
+        for tensor in table.tensors:
+            self.data.append(self.memory[at : at + tensor.size])
+            at += _aligned(tensor.size)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGN) * _ALIGN
+
+
+def digest_of(data: Bytes) -> bytes:
+    """XXH3-128 of the bytes of a tensor."""
+    return xxhash.xxh3_128(data).digest()
+
+
+def digest_of_all(table: Table, digests: Sequence[bytes]) -> bytes:
+    """XXH3-128 of names, dtypes, shapes and of the digests of all tensors."""
+    hasher = xxhash.xxh3_128()
+    for tensor, digest in zip(table.tensors, digests, strict=True):
+        shape = ",".join(str(size) for size in tensor.shape)
+        name = tensor.name.encode("utf-8", "surrogatepass")
+        hasher.update(b"%d:%s:%s:%s:" % (len(name), name, tensor.dtype.encode(), shape.encode()))
+        hasher.update(digest)
+    return hasher.digest()
+
+
+def named_tensors(model: Any) -> dict[str, Any]:
+    """Tensors by name: the state of a module, or a mapping as it is."""
+    found = model if isinstance(model, Mapping) else model.state_dict()
+    if not isinstance(found, Mapping):
+        raise ArgumentError(f"{type(model).__name__} has no tensors by name")
+    named = {
+        str(name): value
+        for name, value in found.items()
+        if arrays.is_torch(value) or isinstance(value, np.ndarray)
+    }
+    if not named:
+        raise ArgumentError("there are no tensors to follow")
+    return named
+
+
+def dtype_of(name: str, tensor: Any) -> str:
+    """The safetensors name of a dtype; ArgumentError if there is none."""
+    found = dtypes.from_torch(tensor.dtype) if arrays.is_torch(tensor) else None
+    if not arrays.is_torch(tensor) and tensor.dtype.isnative:
+        found = dtypes.from_numpy(tensor.dtype)
+    shape = tuple(int(size) for size in tensor.shape)
+    if found is None or dtypes.in_safetensors(found, shape) != (found, shape):
+        raise ArgumentError(f"{name}: tensors of {tensor.dtype} cannot be published")
+    return found
+
+
+def table_of(named: Mapping[str, Any], dtype: str | None = None) -> Table:
+    """How tensors are published: sorted by name, each once where several names share one.
+
+    `dtype`: of floats, which are cast to it; None leaves them.
+    """
+    tensors, aliases = [], {}
+    seen: dict[tuple[Any, ...], str] = {}
+    for name in sorted(named):
+        tensor = named[name]
+        own = dtype_of(name, tensor)
+        place = _place(tensor)
+        if place is not None and place in seen:
+            aliases[name] = seen[place]
+            continue
+        if place is not None:
+            seen[place] = name
+        shape = tuple(int(size) for size in tensor.shape)
+        tensors.append(Described(name, dtype if dtype and _is_float(own) else own, shape))
+    return Table(tuple(tensors), aliases)
+
+
+def _is_float(dtype: str) -> bool:
+    return dtype in ("F64", "F32", "F16", "BF16")
+
+
+def _place(tensor: Any) -> tuple[Any, ...] | None:
+    """Where the elements of a tensor are, equal for those that share all of them."""
+    if not all(tensor.shape):
+        return None
+    if arrays.is_torch(tensor):
+        at = tensor.data_ptr()
+        return (str(tensor.device), at, tensor.dtype, tuple(tensor.shape), tuple(tensor.stride()))
+    return (tensor.ctypes.data, tensor.dtype.str, tensor.shape, tensor.strides)
+
+
+def copy_into(tensor: Any, wanted: Described, target: Bytes) -> None:
+    """Copies a tensor, cast where its dtype is another one, to `target`: its bytes in C order."""
+    if not target.size:
+        return
+    if arrays.is_torch(tensor):
+        view = arrays.to_torch(wanted.dtype, wanted.shape, target)
+        view.copy_(tensor.detach(), non_blocking=False)
+        return
+    if dtypes.from_numpy(tensor.dtype) != wanted.dtype:
+        raise ArgumentError(f"{wanted.name}: only torch tensors can be cast")
+    target.view(tensor.dtype).reshape(wanted.shape)[...] = tensor
+
+
+def copy_from(data: Bytes, described: Described, target: Any) -> None:
+    """Copies the bytes of a tensor to another one of its shape, cast where it differs."""
+    if not data.size:
+        return
+    if arrays.is_torch(target):
+        target.detach().copy_(arrays.to_torch(described.dtype, described.shape, data))
+        return
+    target[...] = data.view(target.dtype).reshape(described.shape)
+
+
+def memory_of(tensor: Any, described: Described) -> Bytes | None:
+    """The bytes of a tensor in main memory, to be changed in place; None where they differ from
+    those of messages."""
+    if dtype_of(described.name, tensor) != described.dtype:
+        return None
+    if arrays.is_torch(tensor):
+        if tensor.device.type != "cpu" or not tensor.is_contiguous():
+            return None
+    elif not tensor.flags.c_contiguous or not tensor.flags.writeable:
+        return None
+    return arrays.memory_of(tensor, described.size)

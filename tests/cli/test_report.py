@@ -1,0 +1,137 @@
+"""`densor report`: what the page holds, and how it behaves in a browser."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import densor
+from densor.cli import archive_page
+
+from .conftest import Ran
+
+HOSTILE = '</script><img src=x onerror="document.title=1">.weight'
+
+
+def _archive(path: Path, tensors: int = 12) -> Path:
+    random = np.random.default_rng(0)
+    weights = {
+        f"layers.{i}.up": (random.standard_normal((64, 256)) * 0.02).astype(np.float32)
+        for i in range(tensors)
+    }
+    weights["ones"] = np.ones(70_000, np.float16)
+    weights["count"] = np.arange(5)
+    weights[HOSTILE] = weights["layers.0.up"][::-1].copy()
+    weights["empty"] = np.zeros((0, 4), np.float32)
+    densor.save_file(weights, path)
+    return path
+
+
+def _data(page: str) -> dict[str, Any]:
+    (text,) = re.findall(r'<script id="data" type="application/json">(.*?)</script>', page)
+    data: dict[str, Any] = json.loads(text)
+    return data
+
+
+def test_the_page_holds_all_tensors(cli: Callable[..., Ran], tmp_path: Path) -> None:
+    path = _archive(tmp_path / "a.densor")
+    ran = cli("report", str(path), "-o", str(tmp_path / "a.html"))
+    assert ran.code == 0, ran.err
+    page = (tmp_path / "a.html").read_text()
+    data = _data(page)
+    with densor.open(path) as file:
+        assert {row["name"] for row in data["tensors"]} == set(file.keys())
+    rows = {row["name"]: row for row in data["tensors"]}
+    assert rows["layers.3.up"]["original"] == 64 * 256 * 4
+    assert rows["ones"]["stored"] < 100 and rows["ones"]["codec"]
+    assert rows["empty"] | {"codec": ""} == {
+        "name": "empty", "dtype": "F32", "shape": "0×4", "original": 0, "stored": 0,
+        "bits": None, "bound": None, "codec": "",
+    }  # fmt: skip
+    stored = sum(row["stored"] for row in data["tensors"])
+    assert path.stat().st_size * 0.9 < stored <= path.stat().st_size
+    (shares,) = [h["shares"] for h in data["histograms"] if h["title"] == "F32"]
+    assert sum(shares) == pytest.approx(1, abs=1e-3)
+    assert "http:" not in page.replace("http://www.w3.org/2000/svg", "") and "https:" not in page
+
+
+@pytest.mark.parametrize("kind", ["text", "nothing", "folder", "base"])
+def test_any_archive_has_a_page(kind: str, cli: Callable[..., Ran], tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"" if kind == "nothing" else b"some text, some text " * 50)
+    archive = tmp_path / "a.densor"
+    if kind == "folder":
+        densor.pack([source], archive)
+    elif kind == "base":
+        changed = tmp_path / "changed"
+        changed.write_bytes(source.read_bytes()[::-1])
+        densor.compress_file(changed, archive, base=source)
+    else:
+        densor.compress_file(source, archive)
+    ran = cli("report", str(archive), "-o", str(tmp_path / "a.html"))
+    assert ran.code == 0, ran.err
+    (row,) = _data((tmp_path / "a.html").read_text())["tensors"]
+    assert row["original"] == (0 if kind == "nothing" else 1050)
+
+
+def test_many_tensors_are_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from densor.cli.contents import opened
+
+    monkeypatch.setattr(archive_page, "MAX_ROWS", 3)
+    with opened(str(_archive(tmp_path / "a.densor"))) as file:
+        data = _data(archive_page.page(file, "a", "none"))
+    assert len(data["tensors"]) == 3 and "smallest tensors are not listed" in data["about"]
+
+
+def test_files_are_kept(cli: Callable[..., Ran], tmp_path: Path) -> None:
+    path = _archive(tmp_path / "a.densor", 1)
+    page = tmp_path / "a.html"
+    page.write_text("mine")
+    ran = cli("report", str(path), "-o", str(page))
+    assert ran.code == 1 and page.read_text() == "mine"
+    path.write_bytes(path.read_bytes()[:-9])
+    ran = cli("report", "-f", str(path), "-o", str(page))
+    assert ran.code == 1 and page.read_text() == "mine"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real browser without a window."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as running:
+        yield running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1600])
+def test_in_a_browser(
+    browser: Any, width: int, scheme: str, cli: Callable[..., Ran], tmp_path: Path
+) -> None:
+    path = _archive(tmp_path / "a.densor", 40)
+    assert cli("report", str(path), "-o", str(tmp_path / "a.html")).code == 0
+    size = {"width": width, "height": 900}
+    page = browser.new_context(viewport=size, color_scheme=scheme).new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto((tmp_path / "a.html").as_uri())
+    rows = page.locator("#tensors tbody tr")
+    assert rows.count() == 44 and page.title().startswith("a.densor")
+    page.fill("#filter", "layers f32")
+    assert rows.count() == 40
+    page.click("#tensors th button >> text=name")
+    assert page.locator("#tensors tbody td").first.inner_text() == "layers.0.up"
+    page.click("#tensors th button >> text=name")
+    assert page.locator("#tensors tbody td").first.inner_text() == "layers.9.up"
+    page.locator("#map rect[tabindex]").first.click(position={"x": 4, "y": 4})
+    assert "layers" in page.locator("#path").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert not said and page.locator("img").count() == 0

@@ -1,0 +1,210 @@
+"""Packed checkpoints as serving engines read them, without an engine."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch_tools import assert_same, weight
+
+import densor
+from densor.errors import ArgumentError, DensorError, FileError, TruncatedError
+from densor.files.model_folder import pack_model
+from densor.integrations import checkpoint
+
+# Stands for vLLM, of which nothing is needed to register but names.
+STUB = """
+import logging, sys, types
+
+class Any:
+    def __init_subclass__(cls, **_): pass
+    def __init__(self, *a, **k): self.load_config = a[0] if a else None
+
+def module(name, **names):
+    made = types.ModuleType(name)
+    made.__dict__.update(names)
+    made.__getattr__ = lambda attribute: Any
+    made.__path__ = []
+    sys.modules[name] = made
+
+registered = {}
+def into(name):
+    return lambda made: registered.setdefault(name, made)
+
+for name in ("vllm", "vllm.model_executor", "vllm.model_executor.layers",
+             "vllm.model_executor.layers.fused_moe",
+             "vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method",
+             "vllm.model_executor.layers.linear",
+             "vllm.model_executor.layers.quantization.base_config",
+             "vllm.model_executor.model_loader.default_loader",
+             "vllm.model_executor.model_loader.ep_weight_filter"):
+    module(name)
+module("vllm.model_executor.layers.quantization", register_quantization_config=into)
+module("vllm.model_executor.model_loader", register_model_loader=into)
+from importlib.metadata import EntryPoint
+EntryPoint("densor", "densor.integrations.vllm:register", "vllm.general_plugins").load()()
+print(sorted(registered))
+print([m for m in ("numba", "llvmlite", "torch", "numpy", "transformers") if m in sys.modules])
+"""
+
+
+def test_registering_with_vllm_imports_nothing_heavy() -> None:
+    """vLLM calls this whenever it starts, for plain models too."""
+    path = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-c", STUB],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["['auto', 'densor', 'hf', 'safetensors']", "[]"]
+
+
+def tensors() -> dict[str, torch.Tensor]:
+    return {
+        "a.weight": weight(200, 96, seed=1),
+        "b.weight": weight(96, 300, seed=2),
+        "b.bias": torch.randn(96),
+        "c.weight": weight(64, 256, seed=3, dtype=torch.float32),
+        "count": torch.arange(5),
+        "empty": torch.empty(0, 4),
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain model in two shards and an index."""
+    made = tmp_path_factory.mktemp("models") / "plain"
+    made.mkdir()
+    shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    index: dict[str, str] = {}
+    items = list(tensors().items())
+    for shard, some in zip(shards, (items[:3], items[3:]), strict=True):
+        save_file(dict(some), made / shard, {"format": "pt"})
+        index |= {name: shard for name, _ in some}
+    (made / checkpoint.INDEX).write_text(json.dumps({"weight_map": index}))
+    (made / "config.json").write_text("{}")
+    pack_model(made, made.parent / "packed")
+    return made
+
+
+def read(
+    source: Path, pattern: str = "*.safetensors*", **options: object
+) -> dict[str, torch.Tensor]:
+    files = sorted(source.glob(pattern))
+    files = [path for path in files if path.name != checkpoint.INDEX]
+    return dict(checkpoint.weights(files, **options))  # type: ignore[arg-type]
+
+
+def check(found: dict[str, torch.Tensor]) -> None:
+    assert sorted(found) == sorted(tensors())
+    for name, tensor in found.items():
+        assert tensor.device.type == "cpu"
+        if name != "b.bias":
+            assert_same(tensor, tensors()[name])
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2])
+def test_weights_come_decoded(folder: Path, threads: int) -> None:
+    assert checkpoint.is_packed_folder(folder.parent / "packed")
+    assert not checkpoint.is_packed_folder(folder)
+    for source in (folder, folder.parent / "packed"):
+        for path in source.glob("*.safetensors"):
+            assert checkpoint.is_packed(path) == (source != folder)
+        checkpoint.check_shards(source)
+        check(read(source, threads=threads))
+    with torch.device("meta"):  # as engines do while they make a model
+        found = read(folder.parent / "packed")
+    check(found)
+
+
+def test_what_is_skipped_is_not_read(folder: Path) -> None:
+    found = read(folder.parent / "packed", skip=lambda name: name.startswith("b."))
+    assert sorted(found) == ["a.weight", "c.weight", "count", "empty"]
+
+
+def test_archives(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / checkpoint.INDEX, tmp_path)
+    for path in folder.glob("*.safetensors"):
+        densor.compress_file(path, tmp_path / f"{path.name}.densor")
+    found = checkpoint.archives_in(tmp_path)
+    assert len(found) == 2 and not checkpoint.archives_in(folder)
+    assert not checkpoint.archives_in(tmp_path / "none")
+    checkpoint.check_shards(tmp_path, ".densor")
+    check(read(tmp_path))
+    found[1].unlink()
+    with pytest.raises(FileError, match=r"model-00002.*densor: is missing.*'c\.weight'"):
+        checkpoint.check_shards(tmp_path, ".densor")
+
+
+def test_a_base(folder: Path, tmp_path: Path) -> None:
+    tuned = tmp_path / "tuned"
+    shutil.copytree(folder, tuned)
+    changed = tensors()
+    changed["a.weight"][::3] *= 1.01
+    path = tuned / "model-00001-of-00002.safetensors"
+    save_file(dict(list(changed.items())[:3]), path, {"format": "pt"})
+    pack_model(tuned, tmp_path / "delta", base=folder)
+    found = read(tmp_path / "delta", base=str(folder))
+    assert_same(found["a.weight"], changed["a.weight"])
+    with pytest.raises(DensorError, match=r"model-00001.*tensor 'a\.weight'"):
+        read(tmp_path / "delta")
+    with pytest.raises(DensorError, match=r"model-00001.*tensor 'a\.weight'"):
+        read(tmp_path / "delta", base=str(tuned))
+    with pytest.raises(ArgumentError, match="neither a folder"):
+        read(tmp_path / "delta", base="/no/such:thing")
+
+
+def test_damage_names_file_and_tensor(folder: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed"
+    shutil.copytree(folder.parent / "packed", packed)
+    path = packed / "model-00001-of-00002.safetensors"
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in rng.integers(len(data) - 20000, len(data), 20).tolist():
+        damaged = bytearray(data)
+        damaged[place] ^= 16
+        path.write_bytes(damaged)
+        with pytest.raises(DensorError, match=r"model-00001-of-00002\.safetensors: tensor '"):
+            read(packed)
+    path.write_bytes(data[:-5])
+    with pytest.raises(TruncatedError, match="model-00001"):
+        read(packed)
+    path.unlink()
+    with pytest.raises(FileError, match=r"model-00001.*is missing.*'a\.weight'"):
+        checkpoint.check_shards(packed)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    for data in (b"", b"\xff" * 100, b"\x05\0\0\0\0\0\0\0[1,2]", b"\x02\0\0\0\0\0\0\0{}"):
+        (tmp_path / "x.safetensors").write_bytes(data)
+        assert not checkpoint.is_packed(tmp_path / "x.safetensors")
+    assert not checkpoint.is_packed(tmp_path / "none") and not checkpoint.is_packed(tmp_path)
+    (tmp_path / "config.json").write_text("[")
+    assert not checkpoint.is_packed_folder(tmp_path)
+
+
+def test_ahead_of_a_reader_that_stops() -> None:
+    done: list[int] = []
+
+    def job(i: int) -> int:
+        done.append(i)
+        if i == 3:
+            raise FileError("three")
+        return i
+
+    found = checkpoint.ahead([lambda i=i: job(i) for i in range(9)])  # type: ignore[misc]
+    assert next(found) == 0
+    found.close()
+    assert len(done) <= 3
+    found = checkpoint.ahead([lambda i=i: job(i) for i in range(9)])  # type: ignore[misc]
+    with pytest.raises(FileError, match="three"):
+        list(found)

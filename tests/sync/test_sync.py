@@ -1,0 +1,518 @@
+"""Weights that follow: whatever stores and killed processes do, what is applied is right."""
+
+import multiprocessing
+import os
+import random
+import signal
+import socket
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import densor
+from densor.errors import ArgumentError, DensorError, FileError
+from densor.sync import (
+    FolderStore,
+    MemoryStore,
+    Publisher,
+    SocketStore,
+    StoreServer,
+    Subscriber,
+    UrlStore,
+)
+from densor.sync import message as messages
+
+torch = pytest.importorskip("torch")
+
+
+def weights_at(step: int) -> dict[str, np.ndarray]:
+    """Weights of a training without chance: a few change from step to step."""
+    rng = np.random.default_rng(5)
+    found = {
+        "a.weight": rng.integers(15000, 16500, (96, 130)).astype(np.uint16),
+        "b.bias": rng.integers(0, 1 << 16, 77).astype(np.uint16),
+        "c": rng.standard_normal((33, 5)).astype(np.float32),
+        "empty": np.zeros((0, 4), np.float32),
+        "one": np.array(step, np.int64),
+        "same": rng.integers(0, 255, 999).astype(np.uint8),
+    }
+    for i in range(1, step + 1):
+        moved = np.random.default_rng(i)
+        flat = found["a.weight"].reshape(-1)
+        flat[moved.integers(0, flat.size, 60)] += 1
+        found["c"].reshape(-1)[moved.integers(0, 165, 9)] *= np.float32(1.01)
+    return found
+
+
+def blank() -> dict[str, np.ndarray]:
+    return {name: np.zeros_like(value) for name, value in weights_at(0).items()}
+
+
+def assert_same(found: dict, wanted: dict) -> None:
+    for name, value in wanted.items():
+        one, other = np.asarray(found[name]), np.asarray(value)
+        assert one.shape == other.shape and one.tobytes() == other.tobytes(), name
+
+
+def set_to(model: dict, wanted: dict) -> None:
+    for name, value in wanted.items():
+        model[name][...] = value
+
+
+def publish(store, steps, **options) -> Publisher:
+    model = weights_at(0)
+    publisher = Publisher(model, store, wait=True, **options)
+    for step in steps:
+        set_to(model, weights_at(step))
+        publisher.step(step)
+    publisher.close()
+    return publisher
+
+
+def stores(tmp_path: Path):
+    yield MemoryStore()
+    yield FolderStore(tmp_path / "folder")
+    yield UrlStore(f"memory://sync-{os.getpid()}-{tmp_path.name}")
+
+
+def test_follows_by_every_store(tmp_path: Path) -> None:
+    for store in stores(tmp_path):
+        model, target = weights_at(0), blank()
+        subscriber = Subscriber(target, store)
+        assert subscriber.update() == 0 and subscriber.number == -1
+        with Publisher(model, store, wait=True, full_every=3) as publisher:
+            for step in range(8):
+                set_to(model, weights_at(step))
+                assert publisher.step(step)
+                publisher.wait()
+                assert subscriber.update() == 1
+                assert (subscriber.number, subscriber.step) == (step, step)
+                assert subscriber.problem is None
+                assert_same(target, model)
+                subscriber.verify()
+        late = blank()
+        follower = Subscriber(late, store)
+        follower.update()
+        assert_same(late, model)
+        names = store.names()
+        assert sum(name.startswith("full") for name in names) == 2
+        assert len(names) < 8
+
+
+def test_by_socket() -> None:
+    store = MemoryStore()
+    with StoreServer(store) as server:
+        target = blank()
+        subscriber = Subscriber(target, server.url)
+        publish(store, range(3))
+        subscriber.wait_for(2, timeout=20)
+        assert_same(target, weights_at(2))
+        client = SocketStore(server.url)
+        with pytest.raises(FileError):
+            client.put("full-000000000001", b"")
+        with pytest.raises(ArgumentError):
+            client.get("../secret", 10)
+        assert client.get("full-000000009999", 1 << 20) is None
+        with pytest.raises(FileError):
+            client.get(messages.name_of(messages.FULL, 0), 10)
+        client.close()
+    with pytest.raises(FileError):
+        SocketStore(server.url, timeout=1).names()
+
+
+def test_a_server_that_sends_garbage() -> None:
+    def serve(listener: socket.socket, answer: bytes) -> None:
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(answer)
+
+    for answer in (b"", b"abc", struct.pack("<Q", 1 << 62), struct.pack("<Q", 5) + b"\xff" * 5):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            context = multiprocessing.get_context("fork")
+            child = context.Process(target=serve, args=(listener, answer), daemon=True)
+            child.start()
+            subscriber = Subscriber(blank(), f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+            assert subscriber.update() == 0
+            assert subscriber.problem is not None
+            child.kill()
+            child.join()
+
+
+class Faulty:
+    """A store that loses, damages, repeats and reorders what it is given."""
+
+    def __init__(self, seed: int) -> None:
+        self.inner = MemoryStore()
+        self.random = random.Random(seed)
+        self.faults = True
+        self.held: list[tuple[str, bytes]] = []
+
+    def put(self, name: str, data: bytes) -> None:
+        self.held.append((name, data))
+        if self.faults and self.random.random() < 0.4:  # later
+            return
+        self.random.shuffle(self.held)
+        for held in self.held:
+            if not (self.faults and self.random.random() < 0.2):  # never
+                self.inner.put(*held)
+        self.held = []
+
+    def get(self, name: str, limit: int) -> bytes | None:
+        data = self.inner.get(name, limit)
+        if data is None or not self.faults:
+            return data
+        fault = self.random.random()
+        if fault < 0.1:
+            at = self.random.randrange(len(data))
+            return data[:at] + bytes([data[at] ^ 1 << self.random.randrange(8)]) + data[at + 1 :]
+        if fault < 0.2:
+            return data[: self.random.randrange(len(data))]
+        if fault < 0.3:
+            return self.inner.get(self.random.choice(self.inner.names()), limit)
+        if fault < 0.35:
+            raise FileError("no answer")
+        return data
+
+    def names(self) -> list[str]:
+        return self.inner.names()
+
+    def remove(self, name: str) -> None:
+        if self.random.random() < 0.8:
+            self.inner.remove(name)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_stores_with_faults(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("densor.sync.subscriber._PAUSE", 0)
+    store = Faulty(seed)
+    model = weights_at(0)
+    target, late = blank(), blank()
+    followers = [(Subscriber(target, store), target), (Subscriber(late, store), late)]
+    with Publisher(model, store, wait=True, full_every=5) as publisher:
+        for step in range(30):
+            set_to(model, weights_at(step))
+            publisher.step(step)
+            publisher.wait()
+            for subscriber, weights in followers[: 1 + (step % 7 == 0)]:
+                subscriber.update()
+                if subscriber.number >= 0:
+                    assert_same(weights, weights_at(subscriber.step))
+        store.faults = False
+        for step in range(30, 37):
+            set_to(model, weights_at(step))
+            publisher.step(step)
+        publisher.wait()
+    for subscriber, weights in followers:
+        subscriber.update()
+        assert subscriber.step == 36
+        assert_same(weights, model)
+
+
+def test_every_damaged_byte_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("densor.sync.subscriber._FETCHES", 1)
+    store = MemoryStore()
+    publish(store, range(2))
+    target = blank()
+    subscriber = Subscriber(target, store)
+    name = messages.name_of(messages.CHANGE, 1)
+    data = store.get(name, 1 << 30)
+    assert data is not None
+    store.remove(name)
+    subscriber.update()
+    assert_same(target, weights_at(0))
+    for at in range(0, len(data), 7):
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << at % 8
+        store.put(name, bytes(damaged))
+        assert subscriber.update() == 0 and subscriber.problem is not None
+    assert_same(target, weights_at(0))
+    store.put(name, data)
+    assert subscriber.update() == 1
+    assert_same(target, weights_at(1))
+
+
+def test_hostile_messages_with_right_checksums() -> None:
+    """Bodies that were changed before the checksum was made: an error, and never a crash."""
+    store = MemoryStore()
+    publish(store, range(3))
+    change = messages.parse(store.get(messages.name_of(messages.CHANGE, 1), 1 << 30) or b"")
+    chance = random.Random(1)
+    for round in range(60):
+        body = bytearray(change.body)
+        for _ in range(chance.randrange(1, 4)):
+            body[chance.randrange(min(len(body), 400))] = chance.randrange(256)
+        if round % 4 == 0:
+            body = body[: chance.randrange(len(body))]
+        bad = messages.Message(2, 1, 1, change.before, change.after, bytes(body))
+        forged = MemoryStore()
+        forged.put("full-000000000000", store.get("full-000000000000", 1 << 30) or b"")
+        forged.put(bad.name, messages.pack(bad))
+        target = blank()
+        subscriber = Subscriber(target, forged)
+        subscriber.update()
+        assert_same(target, weights_at(subscriber.step))
+        assert subscriber.step in (0, 1)
+
+
+def test_weights_that_were_changed_by_hand() -> None:
+    store = MemoryStore()
+    model, target = weights_at(0), blank()
+    subscriber = Subscriber(target, store)
+    with Publisher(model, store, wait=True) as publisher:
+        for step in range(3):
+            set_to(model, weights_at(step))
+            publisher.step(step)
+            publisher.wait()
+            subscriber.update()
+            target["a.weight"][3, 3] ^= 1
+            with pytest.raises(DensorError):
+                subscriber.verify()
+            subscriber.update()
+            assert_same(target, model)
+            target["a.weight"][3, 3] ^= 1
+    assert subscriber.update() == 0  # nothing new, and nobody looked
+
+
+def test_a_publisher_that_starts_again() -> None:
+    store = MemoryStore()
+    publish(store, range(3))
+    target = blank()
+    subscriber = Subscriber(target, store)
+    subscriber.update()
+    again = publish(store, range(1, 3))
+    assert again.number == 4
+    assert subscriber.update() == 2
+    assert_same(target, weights_at(2))
+
+
+class Broken(MemoryStore):
+    fails = False
+
+    def put(self, name: str, data: bytes) -> None:
+        if self.fails:
+            raise FileError("disk is full")
+        super().put(name, data)
+
+
+def test_failures_are_raised_at_the_next_step() -> None:
+    store = Broken()
+    model, target = weights_at(0), blank()
+    publisher = Publisher(model, store, wait=True)
+    publisher.step(0)
+    publisher.wait()
+    store.fails = True
+    set_to(model, weights_at(1))
+    publisher.step(1)
+    with pytest.raises(FileError, match="disk is full"):
+        publisher.step(2)
+    store.fails = False
+    set_to(model, weights_at(3))
+    publisher.step(3)
+    publisher.close()
+    subscriber = Subscriber(target, store)
+    subscriber.update()
+    assert subscriber.step == 3
+    assert_same(target, model)
+
+
+def test_what_is_due_while_coding_is_left_out() -> None:
+    class Slow(MemoryStore):
+        def put(self, name: str, data: bytes) -> None:
+            time.sleep(0.2)
+            super().put(name, data)
+
+    store, model, target = Slow(), weights_at(0), blank()
+    publisher = Publisher(model, store, every=2)
+    taken = []
+    for step in range(6):
+        set_to(model, weights_at(step))
+        taken.append(publisher.step(step))
+    assert taken[0] and not any(taken[1:])
+    assert publisher.publish(6, wait=True)
+    publisher.close()
+    subscriber = Subscriber(target, store)
+    subscriber.update()
+    assert_same(target, model)
+
+
+def tensors(*shapes, dtype=torch.bfloat16, seed=0):
+    torch.manual_seed(seed)
+    return {f"{name}.weight": torch.randn(shape).to(dtype) for name, shape in shapes}
+
+
+def test_modules_tied_and_strided() -> None:
+    def module(tied=True):
+        found = torch.nn.Sequential(
+            torch.nn.Embedding(50, 16), torch.nn.Linear(16, 16), torch.nn.Linear(16, 50)
+        )
+        if tied:
+            found[2].weight = found[0].weight
+        return found.bfloat16()
+
+    source, same, untied = module(), module(), module(False)
+    untied[1].weight.data = untied[1].weight.data.T.contiguous().T
+    store = MemoryStore()
+    followers = [(m, Subscriber(m, store)) for m in (same, untied)]
+    pointers = [p.data_ptr() for p in same.parameters()]
+    with Publisher(source, store, wait=True) as publisher:
+        for _ in range(3):
+            with torch.no_grad():
+                for p in source.parameters():
+                    p.add_(0.01)
+            publisher.step()
+            publisher.wait()
+            for model, subscriber in followers:
+                subscriber.update()
+                for name, value in source.state_dict().items():
+                    assert torch.equal(model.state_dict()[name], value), name
+    assert pointers == [p.data_ptr() for p in same.parameters()]
+
+
+def test_other_dtypes_fused_and_sharded() -> None:
+    names = [("q", (8, 16)), ("k", (4, 16)), ("v", (4, 16)), ("up", (12, 16))]
+    masters = tensors(*names, dtype=torch.float32)
+    store = MemoryStore()
+    engine = {"qkv.weight": torch.zeros(16, 16).half(), "up.weight": torch.zeros(6, 16).bfloat16()}
+    subscriber = Subscriber(
+        engine,
+        store,
+        fused={"qkv.weight": ("q.weight", "k.weight", "v.weight")},
+        shards={"up.weight": (0, 6)},
+    )
+    received: dict[str, torch.Tensor] = {}
+    listener = Subscriber(
+        None, store, receive=lambda items: received.update((n, t.clone()) for n, t in items)
+    )
+    with Publisher(masters, store, dtype="bf16", wait=True) as publisher:
+        for _ in range(3):
+            for value in masters.values():
+                value.mul_(1.01)
+            publisher.step()
+            publisher.wait()
+            subscriber.update()
+            listener.update()
+            sent = {name: value.bfloat16() for name, value in masters.items()}
+            joined = torch.cat([sent[f"{name}.weight"] for name in "qkv"]).half()
+            assert torch.equal(engine["qkv.weight"], joined)
+            assert torch.equal(engine["up.weight"], sent["up.weight"][6:])
+            assert all(torch.equal(received[name], value) for name, value in sent.items())
+
+
+def test_models_that_do_not_fit() -> None:
+    store = MemoryStore()
+    publish(store, range(1))
+    for change in (
+        lambda m: m.pop("c"),
+        lambda m: m.update(c=np.zeros((5, 33), np.float32)),
+        lambda m: m.update(d=np.zeros(3, np.float32)),
+    ):
+        target = blank()
+        change(target)
+        with pytest.raises(ArgumentError):
+            Subscriber(target, store).update()
+        with pytest.raises(ArgumentError):
+            Subscriber(target, store, shards={"c": (0, 30)}).update()
+    with pytest.raises(ArgumentError):
+        Publisher({"x": np.array([1], ">u2")}, store)
+    with pytest.raises(ArgumentError):
+        Publisher({}, store)
+    with pytest.raises(ArgumentError):
+        Subscriber(None, store)
+    with pytest.raises(ArgumentError):
+        Publisher(blank(), object())
+
+
+def _publish_for_ever(folder: str) -> None:
+    store = FolderStore(folder)
+    model = weights_at(0)
+    publisher = Publisher(model, store, wait=True, full_every=4)
+    for step in range(1, 200):
+        set_to(model, weights_at(step % 40))
+        publisher.step(step % 40)
+
+
+def _apply_for_ever(folder: str, weights: str) -> None:
+    memory = np.memmap(weights, np.uint8, "r+")
+    target = over(memory)
+    for _ in range(1000):
+        Subscriber(target, folder).update()
+
+
+def over(memory: np.ndarray) -> dict[str, np.ndarray]:
+    """The weights in a stretch of memory."""
+    found, at = {}, 0
+    for name, like in blank().items():
+        part = memory[at : at + like.nbytes]
+        found[name] = np.ndarray(like.shape, like.dtype, part if like.nbytes else b"")
+        at += -(-like.nbytes // 64) * 64
+    return found
+
+
+def _killed(work, arguments, seconds: float) -> None:
+    child = multiprocessing.get_context("fork").Process(target=work, args=arguments)
+    child.start()
+    time.sleep(seconds)
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+
+
+def _kill_publishers(folder: Path, moments: int) -> None:
+    publish(FolderStore(folder), range(2))  # compiled, loaded, warm
+    chance = random.Random(moments)
+    living = blank()
+    subscriber = Subscriber(living, folder)
+    for _ in range(moments):
+        _killed(_publish_for_ever, (str(folder),), chance.uniform(0.005, 0.15))
+        subscriber.update()
+        assert_same(living, weights_at(subscriber.step))
+        late = blank()
+        follower = Subscriber(late, folder)
+        follower.update()
+        assert follower.number >= subscriber.number >= 0
+        assert_same(late, weights_at(follower.step))
+    assert subscriber.number > moments
+    publish(FolderStore(folder), [7])
+    assert not [name for name in os.listdir(folder) if name.endswith(".tmp")]
+    subscriber.update()
+    assert_same(living, weights_at(7))
+
+
+def _kill_subscribers(folder: Path, moments: int) -> None:
+    publish(FolderStore(folder / "store"), range(6))
+    size = sum(-(-value.nbytes // 64) * 64 for value in blank().values())
+    path = folder / "weights"
+    path.write_bytes(bytes(size))
+    chance = random.Random(moments)
+    for _ in range(moments):
+        _killed(_apply_for_ever, (str(folder / "store"), str(path)), chance.uniform(0.003, 0.06))
+        target = over(np.memmap(path, np.uint8, "r+"))
+        subscriber = Subscriber(target, folder / "store")
+        subscriber.update()
+        assert_same(target, weights_at(5))
+
+
+def test_killed_publishers(tmp_path: Path) -> None:
+    _kill_publishers(tmp_path, 8)
+
+
+def test_killed_subscribers(tmp_path: Path) -> None:
+    _kill_subscribers(tmp_path, 8)
+
+
+@pytest.mark.slow
+def test_killed_at_a_hundred_moments(tmp_path: Path) -> None:
+    _kill_publishers(tmp_path / "a", 100)
+    _kill_subscribers(tmp_path, 100)
+
+
+def test_messages_name_themselves() -> None:
+    for name in ("full-1", "full-00000000000x", "change-", "other-000000000001", "full-0" * 20):
+        assert messages.number_of(name, messages.FULL) is None
+    assert messages.number_of("change-000000000012", messages.CHANGE) == 12
+    assert densor.sync is not None
