@@ -22,7 +22,8 @@ def weights() -> list[Words]:
     """The BF16 matrices of the sample model, as bits."""
     path = files("densor").joinpath("data", "sample", "model.safetensors")
     found = []
-    for _, tensor in deserialize(path.read_bytes()):
+    read: Any = deserialize
+    for _, tensor in read(path.read_bytes()):
         if tensor["dtype"] == "BF16" and len(tensor["shape"]) == 2:
             found.append(np.frombuffer(tensor["data"], "<u2").reshape(tensor["shape"]))
     return found
@@ -31,7 +32,8 @@ def weights() -> list[Words]:
 def shares(values: npt.NDArray[Any], count: int) -> npt.NDArray[np.float64]:
     """How often each value occurs, as a share."""
     found = np.bincount(values.reshape(-1), minlength=count)
-    return found / max(found.sum(), 1)
+    parts: npt.NDArray[np.float64] = found / max(int(found.sum()), 1)
+    return parts
 
 
 def entropy(parts: npt.NDArray[np.float64]) -> float:

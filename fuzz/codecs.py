@@ -3,9 +3,11 @@
 An input is a model, the size of the output, a base and a payload, packed by `Case.pack`.
 """
 
+import contextlib
 import ctypes
 import struct
 import sys
+import zlib
 from collections.abc import Callable, Iterable
 from functools import cache
 from random import Random
@@ -15,14 +17,23 @@ import numpy as np
 import numpy.typing as npt
 from bit_coder import decode_bits, encode_bits
 from helpers import bits_of, random_state, weights
+from tables import RECORDS, broken, resealed, table
 
 from densor.codec import registry
+from densor.codec.audio.encoder import LaneCoder
+from densor.codec.audio.layout import Layout as AudioLayout
+from densor.codec.audio.samples import model_of as audio_model_of
 from densor.codec.batch import Batch, Before
 from densor.codec.blocks.block import Field
 from densor.codec.blocks.encoder import BlocksEncoder
 from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.choose import encode_batch
 from densor.codec.codec import decoder_for
+from densor.codec.deflate.encoder import DeflateCoder
+from densor.codec.deflate.stream import PNG, RAW, ZLIB, Stream
+from densor.codec.delta import few_params
+from densor.codec.delta.few_encoder import FewEncoder
+from densor.codec.delta.payload import FEW_CODED, HEAD
 from densor.codec.float_cm.encoder import FloatCmEncoder
 from densor.codec.history import History
 from densor.codec.image.encoder import GradientCoder
@@ -34,6 +45,7 @@ from densor.codec.planes.encoder import PlanesEncoder
 from densor.codec.planes.stages.rans import RANS
 from densor.codec.scale_context.encoder import ScaleContextEncoder, low_coder
 from densor.codec.sparse.encoder import SparseEncoder
+from densor.codec.table.encoder import TableCoder
 from densor.codec.zstd import zstd_compress
 from densor.entropy import explicit
 from densor.entropy.huffman.code import unpack_lengths
@@ -45,6 +57,7 @@ from densor.entropy.rans.decode import decode_table
 from densor.errors import DensorError
 from densor.formats.container.chunk_decoders import decode_chunk
 from densor.formats.io.sources import MemoryRandomSource
+from densor.formats.parsers.csv import layout_of
 from densor.runtime.buffers import POOL
 from densor.runtime.workers import Workers
 from fuzz.mutate import mutated
@@ -163,6 +176,19 @@ def mutate_case(data: bytes, rng: Random, others: Any) -> bytes:
     return case._replace(size=case.size - 1).pack()
 
 
+def mutate_table(data: bytes, rng: Random, others: Any) -> bytes:
+    """Changes bytes of a column, with checks that fit again, or anything."""
+    if rng.random() < 0.2:
+        return mutate_case(data, rng, others)
+    case = unpack(data)
+    with contextlib.suppress(DensorError):
+        for _ in range(rng.choice((1, 1, 2, 4))):
+            place, change = rng.randrange(1 << 20), rng.randrange(1, 256)
+            payload = resealed(case.model, case.payload, case.size, place, change)
+            case = case._replace(payload=payload)
+    return case._replace(size=case.size - 1).pack()
+
+
 # Seeds
 
 
@@ -221,6 +247,7 @@ def _all_cases() -> list[Case]:
             cases += _with(ScaleContextEncoder(kind, History(), low, repeats=False), data)
         cases += _with(SparseEncoder(data, kind, _LEVEL), data)
     cases += [*_of_blocks(), *_of_changes(), *_of_text(), *_of_images()]
+    cases += [*_of_streams(), *_of_tables(), *_of_sound()]
     return list(dict.fromkeys(cases))
 
 
@@ -243,7 +270,27 @@ def _of_changes() -> list[Case]:
         near = data + np.uint8(1)
         for new in (changed, data, near):
             cases += _coded(new, kind_of(dtype, shape), 3, data)
-    return cases
+    return cases + [
+        case
+        for size, dtype in ((1, "I8"), (2, "BF16"), (4, "F32"), (8, "F64"))
+        for case in _of_few(size, dtype)
+    ]
+
+
+def _of_few(size: int, dtype: str) -> list[Case]:
+    """Few elements that differ, also by much."""
+    old = random_state("fuzz few", dtype).integers(0, 200, 900 * size).astype(np.uint8)
+    new = old.copy()
+    new[:: 23 * size] += 1
+    new[size - 1 :: 211 * size] ^= 0x81
+    encoder = FewEncoder(dtype, size)
+    part = encoder.survey(new, old)
+    assert part is not None
+    encoder.fit([part])
+    encoder.record(part)
+    model = few_params.pack(encoder.decide())
+    payload = HEAD.pack(0, FEW_CODED) + encoder.code(part)
+    return _cases(model, [(new.size, payload)], old.tobytes())
 
 
 def _of_text() -> list[Case]:
@@ -266,6 +313,54 @@ def _of_images() -> list[Case]:
         cases += _with(GradientCoder(layout, data), data)
         cases += _with(ImageMixingCoder(layout, data, 12, 8), data)
         cases += _with(ImageMixingCoder(layout, data // 9 * 9, 2, 1), data // 9 * 9)
+    return cases
+
+
+def _of_streams() -> list[Case]:
+    rows = np.zeros((20, 31), np.uint8)
+    rows[:, 0] = np.arange(20) % 5
+    rows[:, 1:] = random_state("fuzz streams").integers(0, 4, (20, 30))
+    text = b"a text that repeats itself, " * 12
+    cases: list[Case] = []
+    for form, raw in ((RAW, text), (ZLIB, text), (PNG, rows.tobytes())):
+        for level, strategy, memory in ((1, 0, 8), (6, 1, 9), (9, 0, 1), (6, 2, 8), (6, 3, 8)):
+            zlib_made = zlib.compressobj(
+                level, zlib.DEFLATED, -15 if form == RAW else 15, memory, strategy
+            )
+            made = zlib_made.compress(raw) + zlib_made.flush()
+            if form == PNG:
+                made = b"".join(_idat(made[i : i + 50]) for i in range(0, len(made), 50))
+            stream = Stream(PNG, 30, 3, Layout(10, 3)) if form == PNG else Stream(form)
+            data = np.frombuffer(made, np.uint8)
+            cases += _with(DeflateCoder(stream, _PLAIN), data)
+            cases += _with(DeflateCoder(stream, _LEVEL), data)
+    return cases
+
+
+def _idat(piece: bytes) -> bytes:
+    body = b"IDAT" + piece
+    return len(piece).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+
+
+def _of_tables() -> list[Case]:
+    cases: list[Case] = []
+    for text in (table(40), broken(table(90), 8), RECORDS["times"], RECORDS["numbers"]):
+        layout = layout_of(text.split(b"\n"))
+        assert layout is not None
+        for level in (3, 5, 9):
+            coder = TableCoder(layout, level_settings(level))
+            cases += _with(coder, np.frombuffer(text, np.uint8))
+
+
+def _of_sound() -> list[Case]:
+    cases: list[Case] = []
+    for channels, size in ((1, 1), (2, 2), (6, 2), (2, 3), (1, 4)):
+        noise = random_state("fuzz sound", channels, size).integers(0, 99, (300, channels))
+        samples = (noise * np.arange(300)[:, None] // 9).astype("<i8") << (7 * (size - 1))
+        data = np.ascontiguousarray(samples[..., None].view(np.uint8)[..., :size]).ravel()
+        model = audio_model_of(AudioLayout(channels, size), data)
+        assert model is not None
+        cases += _with(LaneCoder(model), data)
     return cases
 
 
@@ -408,6 +503,9 @@ TARGETS = (
     _codec("planes", registry.CODEC_PLANES_RANS, **_BIG),
     _codec("text", registry.CODEC_BYTE_CM, most_memory=1 << 26),
     _codec("image", registry.CODEC_IMAGE, most_memory=1 << 28),
+    _codec("deflate", registry.CODEC_DEFLATE, most_memory=1 << 28),
+    Target("table", run_codec, seeds_of(registry.CODEC_TABLE), mutate_table, most_memory=1 << 28),
+    _codec("audio", registry.CODEC_AUDIO, most_memory=1 << 26),
     Target("zstd", run_fixed, fixed_seeds, mutate_case, **_BIG),
     Target("rans", run_rans, rans_seeds, mutate_case),
     Target("huffman", run_huffman, huffman_seeds),

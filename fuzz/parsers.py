@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from helpers import safetensors_bytes, weights
+from tables import RECORDS
 
 from densor.arrays import viewed
 from densor.errors import DensorError, LimitError
@@ -287,6 +288,11 @@ def netpbm_seeds() -> list[bytes]:
     return [head + rows for head in heads]
 
 
+def csv_seeds() -> list[bytes]:
+    """With several separators, quotes and line ends."""
+    return [text for text in RECORDS.values() if len(text) > 1 << 10]
+
+
 def bmp_seeds() -> list[bytes]:
     """Of 8, 24 and 32 bits a pixel, with and without padding, in both directions."""
     return [
@@ -322,6 +328,49 @@ def idx_seeds() -> list[bytes]:
     return [
         b"\0\0\x08" + bytes([len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + rows
         for shape in shapes
+    ]
+
+
+def wav_seeds() -> list[bytes]:
+    """PCM, floats and extensible; a size that is not known; RF64."""
+    rows = bytes(range(256)) * 8
+    files = []
+    for kind, channels, size in ((1, 2, 2), (3, 1, 4), (0xFFFE, 2, 3)):
+        head = struct.pack("<HHIIHH", kind, channels, 8000, 0, channels * size, 8 * size)
+        if kind == 0xFFFE:
+            guid = bytes.fromhex("0100000000001000800000aa00389b71")
+            head += struct.pack("<HHI", 22, 24, 3) + guid
+        body = b"WAVEfmt " + struct.pack("<I", len(head)) + head + b"data"
+        files.append(b"RIFF" + bytes(4) + body + struct.pack("<I", len(rows)) + rows)
+        files.append(b"RIFF" + bytes(4) + body + b"\xff" * 4 + rows)
+        long = b"ds64" + struct.pack("<IQQQI", 28, 0, len(rows), 0, 0)
+        files.append(b"RF64" + bytes(4) + b"WAVE" + long + body[4:] + b"\xff" * 4 + rows)
+    return files
+
+
+def aiff_seeds() -> list[bytes]:
+    """Of both kinds."""
+    rows = bytes(range(256)) * 8
+    rate = struct.pack(">HQ", 16383 + 12, 8000 << 51)
+    files = []
+    for kind, bits, packing in (
+        (b"AIFF", 16, b""),
+        (b"AIFC", 24, b"NONE\0\0"),
+        (b"AIFC", 16, b"sowt\0\0"),
+    ):
+        common = struct.pack(">HIH", 2, 200, bits) + rate + packing
+        body = kind + b"COMM" + struct.pack(">I", len(common)) + common
+        body += b"SSND" + struct.pack(">III", len(rows) + 8, 0, 0) + rows
+        files.append(b"FORM" + struct.pack(">I", len(body)) + body)
+    return files
+
+
+def au_seeds() -> list[bytes]:
+    """Of several encodings, and of a size that is not known."""
+    rows = bytes(range(256)) * 8
+    return [
+        struct.pack(">4s6I", b".snd", 28, size, kind, 8000, channels, 0) + rows
+        for kind, channels, size in ((2, 1, 2048), (3, 2, 2048), (6, 1, 0xFFFFFFFF))
     ]
 
 
@@ -433,8 +482,12 @@ TARGETS = (
     Target("ctranslate2", _parser("ctranslate2"), ctranslate2_seeds, _magic_kept(6)),
     Target("onnx", _parser("onnx"), onnx_seeds, _magic_kept(2)),
     Target("netpbm", _parser("netpbm"), netpbm_seeds, _magic_kept(2)),
+    Target("csv", _parser("csv"), csv_seeds),
     Target("bmp", _parser("bmp"), bmp_seeds, _magic_kept(2)),
     Target("idx", _parser("idx"), idx_seeds, _magic_kept(4)),
     Target("tiff", _parser("tiff"), tiff_seeds, _magic_kept(4)),
+    Target("wav", _parser("wav"), wav_seeds, _magic_kept(4)),
+    Target("aiff", _parser("aiff"), aiff_seeds, _magic_kept(4)),
+    Target("au", _parser("au"), au_seeds, _magic_kept(4)),
     Target("json", _json_run, json_seeds, per_byte=128),
 )

@@ -15,7 +15,7 @@ from densor.cli.arguments import UsageError, parse
 from densor.errors import DensorError
 
 COMMANDS = (
-    *("pack", "shards", "append", "list", "extract", "cat", "diff", "test", "repair"),
+    *("pack", "shards", "append", "list", "extract", "cat", "table", "diff", "test", "repair"),
     *("info", "report", "fit", "demo", "bench", "bits", "hf-pack", "hf-unpack", "gpu-check"),
     *("doctor", "warm", "completion"),
 )

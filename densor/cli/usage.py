@@ -44,6 +44,7 @@ commands:
   list ARCHIVE                 show its entries and tensors
   extract ARCHIVE [NAME...]    restore files and folders
   cat ARCHIVE NAME             write one file or tensor to stdout
+  table cat ARCHIVE [NAME]     write columns and rows of a table to stdout
   append ARCHIVE FILE          add a checkpoint, coded against the latest there
   diff A B                     show how the tensors of two checkpoints differ
   test ARCHIVE...              verify every check in it

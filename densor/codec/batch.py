@@ -136,6 +136,25 @@ class Otherwise:
         return self._other().result() if coded is None else coded
 
 
+class Unless:
+    """A `Coding` by one way, and by another one beside it unless the first is good enough."""
+
+    def __init__(
+        self,
+        coding: Coding,
+        enough: Callable[[CodedBatch], bool],
+        other: Callable[[], Coding],
+    ) -> None:
+        self._coding = coding
+        self._enough = enough
+        self._other = other
+
+    def result(self) -> CodedBatch:
+        """Waits for the first, and the other one where it is begun."""
+        coded = self._coding.result()
+        return coded if self._enough(coded) else smallest([coded, self._other().result()])
+
+
 def smallest(coded: Sequence[CodedBatch]) -> CodedBatch:
     """The batch that takes the fewest bytes in an archive, the first of equals."""
     return min(coded, key=lambda batch: batch.stored)

@@ -10,7 +10,10 @@
 | floats in matrices | 9 | float_cm, or both ways below | trial |
 | floats in matrices, few zeros | 6 to 8 | scale_context, or planes | trial to 512 KiB, estimate |
 | blocks | all | blocks | |
+| DEFLATE streams | 3 to 9 | deflate, Zstandard | trial |
+| tables | all | table, bytes as above | table, bytes of a sample where it is not clearly less |
 | rows of images | all | image, elements as below, byte_cm at 5 to 9 | trial, byte_cm of a sample |
+| samples of sound | all | audio, elements as below, byte_cm at 5 to 9 | trial of a sample, or all |
 | elements with zeros | all | sparse, planes | trial of a sample |
 | other elements | all | planes, Zstandard | estimate |
 | one chunk of elements, blocks | all | also Huffman codes, to 64 KiB; Zstandard, to 4 KiB | trial |
@@ -31,14 +34,23 @@ from densor.codec.batch import (
     Coding,
     Otherwise,
     Smallest,
+    Unless,
     smallest,
 )
 from densor.codec.chunks import zstd_chunk
 from densor.codec.codec import CODECS, Encoder
+from densor.codec.deflate.stream import MAX_STREAM
 from densor.codec.kind import BATCH_BYTES, BYTES, Data, Kind
-from densor.codec.levels import Level, beside_language_model, with_huffman_codes
+from densor.codec.levels import (
+    DEFAULT_LEVEL,
+    Level,
+    beside_language_model,
+    level_settings,
+    with_huffman_codes,
+)
 from densor.codec.spans.propose import encode_span
 from densor.codec.sparse.encoder import with_zeros
+from densor.codec.table.layout import MAX_BYTES as MAX_TABLE
 from densor.codec.zstd import zstd_compress
 from densor.llm.vocabulary import readable
 from densor.runtime.workers import Done
@@ -58,10 +70,18 @@ MAX_REPEATS = 500  # size over what Zstandard leaves; beyond, nothing is left to
 MIN_READABLE = 0.5  # share of samples that reads like a text; of noise, .38 does
 SAMPLE_BYTES, MAX_SAMPLES = 1 << 12, 32
 
+TABLE_CHUNK, FAST_TABLE_CHUNK = MAX_TABLE, 1 << 22
+TABLE_SAMPLE = 1 << 17  # bytes of a table that are tried as plain bytes
+# Of what these let expect by Zstandard; beyond, all is tried as plain bytes, by mixing or Zstandard
+MAX_SHARE_OF_TABLE, MAX_SHARE_OF_MIXED_TABLE = 0.6, 0.4
 FAST_ZSTD = 3  # a level that costs little more than the fastest
 ZSTD_CHUNK = 1 << 22  # bytes
 MIXED_CHUNK = 1 << 23  # bytes of an image by context mixing, which learns as it goes
 MAX_SHARE_OF_IMAGE = 0.75  # of what samples by themselves take; beyond, those are tried too
+SECONDS = 8  # of sound in a chunk, within these bytes
+LEAST_FRAME, MOST_FRAME = 1 << 20, 1 << 22
+SOUND_SAMPLE = 1 << 15  # bytes of sound that are tried as plain elements
+MAX_SHARE_OF_SOUND = 0.9  # of what they take; beyond, both ways are tried on all
 IMAGE_SAMPLE = 1 << 14  # bytes of an image that are tried as plain bytes
 
 Row = Callable[[Batch, Level], Coding | None]
@@ -97,14 +117,27 @@ def chunk_bytes(kind: Kind, level: Level) -> int:
 def _chunk_bytes(data: Data, kind: Kind, level: Level) -> int:
     if data is Data.BYTES:
         return ZSTD_CHUNK if level.bytes == "zstd" else CODECS[registry.CODEC_BYTE_CM].chunk
+    if data is Data.TABLE:
+        return TABLE_CHUNK if level.tables else FAST_TABLE_CHUNK
     if data is Data.BLOCKS:
         return kind.whole_rows(CODECS[registry.CODEC_BLOCKS].chunk)
+    if data is Data.STREAM:
+        return MAX_STREAM
     if data is Data.IMAGE:
         gradient = level.images == "gradient"
         return kind.whole_rows(CODECS[registry.CODEC_IMAGE].chunk if gradient else MIXED_CHUNK)
+    if data is Data.AUDIO:
+        return kind.whole_rows(_frame_bytes(kind))
     if data is Data.MATRICES and level.floats in FLOAT_CODECS:
         return kind.whole_rows(matrix_chunk(level))
     return kind.whole_runs
+
+
+def _frame_bytes(kind: Kind) -> int:
+    """Bytes of some seconds of sound."""
+    assert kind.audio is not None
+    size = SECONDS * kind.audio.rate * kind.audio.stride
+    return min(max(size, LEAST_FRAME), MOST_FRAME)
 
 
 def matrix_chunk(level: Level) -> int:
@@ -115,6 +148,8 @@ def matrix_chunk(level: Level) -> int:
 def batch_bytes(kind: Kind, level: Level) -> int:
     """Original bytes per batch, whole chunks."""
     chunk = chunk_bytes(kind, level)
+    if kind.data is Data.TABLE:
+        return TABLE_CHUNK
     return max(1, BATCH_BYTES // chunk) * chunk
 
 
@@ -128,6 +163,12 @@ def _rows(data: Data, level: Level) -> tuple[Row, ...]:
         return _delta, _language_model, *by_model, _by_zstd
     if data is Data.IMAGE:
         return (_image,)
+    if data is Data.STREAM:
+        return (_stream,)
+    if data is Data.TABLE:
+        return (_table,)
+    if data is Data.AUDIO:
+        return (_audio,)
     if data is Data.MATRICES:
         by_rows = {"planes": (), "scale_context": (_scale_context,), "float_cm": (_float_cm,)}
         by_spans = (_spans,) if level.spans else ()
@@ -173,6 +214,40 @@ def _image(batch: Batch, level: Level) -> Coding:
     return Smallest(coded, otherwise, encode_batch(replace(batch, kind=BYTES), level))
 
 
+def _stream(batch: Batch, level: Level) -> Coding:
+    """What a stream holds, or its bytes where zlib did not make it: which nothing makes smaller."""
+    if batch.base is not None:
+        return encode_batch(replace(batch, kind=BYTES), level)
+    return _proposed(registry.CODEC_DEFLATE, batch, level).encode()
+
+
+def _audio(batch: Batch, level: Level) -> Coding:
+    encoder = None if batch.base else CODECS[registry.CODEC_AUDIO].propose(batch, level)
+    elements = replace(batch, kind=replace(batch.kind, audio=None))
+    if encoder is None:
+        return encode_batch(elements, level)
+    coded = encoder.encode()
+    if batch.data.size > SOUND_SAMPLE and _clearly_sound(batch, level):
+        return coded
+    otherwise = encode_batch(elements, level)
+    if level.bytes == "zstd":
+        return Smallest(coded, otherwise)
+    return Smallest(coded, otherwise, encode_batch(replace(batch, kind=BYTES), level))
+
+
+def _clearly_sound(batch: Batch, level: Level) -> bool:
+    """Whether a stretch from the middle takes far less as sound, by a quick method, than else."""
+    size = batch.kind.whole_rows(SOUND_SAMPLE)
+    begin = (batch.data.size - size) // 2 // batch.kind.unit * batch.kind.unit
+    piece = batch.alone(batch.data[begin : begin + size])
+    quick = level_settings(DEFAULT_LEVEL)
+    as_sound = _coded_bytes(piece, quick, registry.CODEC_AUDIO)
+    elements = replace(piece, kind=replace(piece.kind, audio=None))
+    coded = encode_batch(elements, quick).result()
+    otherwise = sum(len(chunk.payload) for chunk in coded.chunks)
+    return as_sound < MAX_SHARE_OF_SOUND * otherwise
+
+
 def _better_as_bytes(batch: Batch, level: Level) -> bool:
     """Whether some rows from the middle take less as plain bytes."""
     size = batch.kind.whole_rows(IMAGE_SAMPLE)
@@ -186,6 +261,25 @@ def _better_as_bytes(batch: Batch, level: Level) -> bool:
 
 def _coded_bytes(sample: Batch, level: Level, codec: int) -> int:
     return _payload_bytes(sample, level, CODECS[codec].propose(sample, level))
+
+
+def _table(batch: Batch, level: Level) -> Coding:
+    as_bytes = replace(batch, kind=BYTES)
+    if batch.base is not None or batch.session is not None:
+        return encode_batch(as_bytes, level)
+    coded = _proposed(registry.CODEC_TABLE, batch, level).encode()
+    return Unless(
+        coded, lambda way: _clearly_less(way, batch, level), lambda: encode_batch(as_bytes, level)
+    )
+
+
+def _clearly_less(coded: CodedBatch, batch: Batch, level: Level) -> bool:
+    """Whether a table takes so much less than a sample as plain bytes that these are not tried."""
+    begin = max(0, (batch.data.size - TABLE_SAMPLE) // 2)
+    sample = batch.data[begin : begin + TABLE_SAMPLE]
+    as_bytes = len(zstd_compress(sample, FAST_ZSTD)) / sample.size
+    most = MAX_SHARE_OF_TABLE if level.bytes == "zstd" else MAX_SHARE_OF_MIXED_TABLE
+    return coded.stored < most * as_bytes * batch.data.size
 
 
 def _byte_cm(batch: Batch, level: Level) -> Coding | None:

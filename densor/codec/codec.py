@@ -184,7 +184,7 @@ def _planes(number: int, name: str, about: str, specification: str) -> Codec:
 
 
 _RANS, _ARITHMETIC = "docs/format/rans.md", "docs/format/arithmetic.md"
-_LLM = "docs/format/llm.md"
+_LLM, _FEW = "docs/format/llm.md", "docs/format/delta_few.md"
 _OF_PLANES = "docs/format/planes_rans.md"
 _R = registry
 
@@ -196,10 +196,15 @@ _ALL = (
     _codec(_R.CODEC_FLOAT_CM, "float_cm", "context mixing", _ARITHMETIC, chunk=1 << 23, nests=True),
     _codec(_R.CODEC_BLOCKS, "blocks", "blocks", chunk=BLOCKS_CHUNK),
     _codec(_R.CODEC_SPARSE, "sparse", "sparse"),
-    _codec(_R.CODEC_DELTA, "delta", "changes", needs_base=True),
+    _codec(_R.CODEC_DELTA, "delta", "changes", _FEW, needs_base=True),
     _planes(_R.CODEC_PLANES_RANS, "planes_rans", "byte planes", _OF_PLANES),
     _codec(_R.CODEC_BYTE_CM, "byte_cm", "text", _ARITHMETIC, chunk=1 << 24, nests=True),
-    _codec(_R.CODEC_IMAGE, "image", "rows of images", _RANS, _ARITHMETIC, chunk=1 << 18),
+    _codec(
+        _R.CODEC_IMAGE, "image", "rows of images", _RANS, _ARITHMETIC, chunk=1 << 18, nests=True
+    ),
+    _codec(_R.CODEC_DEFLATE, "deflate", "DEFLATE streams"),
+    _codec(_R.CODEC_TABLE, "table", "columns of tables", _ARITHMETIC),
+    _codec(_R.CODEC_AUDIO, "audio", "sound", _RANS, chunk=1 << 20),
     _codec(_R.CODEC_LANGUAGE_MODEL, "language_model", "language model", _LLM),
 )
 CODECS = {codec.number: codec for codec in _ALL}

@@ -6,12 +6,16 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import NamedTuple
 
+from densor.codec.audio.layout import Layout as Audio
+from densor.codec.audio.layout import fits as fits_sound
 from densor.codec.blocks.block import CHUNK as BLOCKS_CHUNK
 from densor.codec.blocks.block import Field
+from densor.codec.deflate.stream import Stream
 from densor.codec.image.layout import Layout as Image
 from densor.codec.image.layout import fits, layout_of
 from densor.codec.planes import analyse
 from densor.codec.planes.layout import Layout, layout_for
+from densor.codec.table.layout import Layout as Table
 from densor.dtypes import INTEGERS, coding_of
 from densor.float_formats import PAIRS, by_rows
 
@@ -30,6 +34,9 @@ class Data(Enum):
     MATRICES = auto()  # of floats
     BLOCKS = auto()  # of several fields
     IMAGE = auto()  # rows of samples
+    STREAM = auto()  # of DEFLATE
+    TABLE = auto()  # a table as text
+    AUDIO = auto()  # samples of sound
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,8 @@ class Kind:
     (rows, columns) each, that those of this stretch make up, one after the other; what is longer
     than one chunk has one part only. `columns`: of blocks, how many make a row. `image`: how rows
     of samples lie, `guessed` from type and shape or as a format has it; all else then says what
-    they are beside that.
+    they are beside that. `audio`: likewise how samples of sound lie. `stream`: one whole DEFLATE
+    stream. `table`: how cells lie in a text.
     """
 
     layout: Layout | None
@@ -52,10 +60,15 @@ class Kind:
     columns: int = 0
     image: Image | None = None
     guessed: bool = False
+    stream: Stream | None = None
+    table: Table | None = None
+    audio: Audio | None = None
 
     @property
     def unit(self) -> int:
-        """Bytes that belong together: an element, a block, or a row of an image."""
+        """Bytes that belong together: an element, a block, a row of an image, an instant."""
+        if self.audio is not None:
+            return self.audio.stride
         if self.image is not None:
             return self.image.stride
         if self.fields:
@@ -65,18 +78,24 @@ class Kind:
     @property
     def data(self) -> Data:
         """What `choose.py` goes by."""
+        if self.stream is not None:
+            return Data.STREAM
+        if self.audio is not None:
+            return Data.AUDIO
         if self.image is not None:
             return Data.IMAGE
         if self.fields:
             return Data.BLOCKS
+        if self.table is not None:
+            return Data.TABLE
         if self.layout is None:
             return Data.BYTES
         return Data.MATRICES if self.parts and by_rows(self.dtype) else Data.ELEMENTS
 
     def whole_rows(self, size: int) -> int:
         """About `size` bytes: whole rows of a matrix or of blocks; all where there are parts."""
-        if self.image is not None:
-            return max(1, size // self.image.stride) * self.image.stride
+        if self.audio is not None or self.image is not None:
+            return max(1, size // self.unit) * self.unit
         if len(self.parts) > 1:
             return sum(rows * columns for rows, columns in self.parts) * self.unit
         row = (self.columns or self.parts[0][1]) * self.unit
@@ -90,6 +109,11 @@ class Kind:
 
 
 BYTES = Kind(None)
+
+
+def kind_of_table(layout: Table) -> Kind:
+    """How to treat a text that is a table."""
+    return Kind(None, table=layout)
 
 
 class Segment(NamedTuple):
@@ -163,6 +187,20 @@ def kind_of_image(layout: Image, size: int) -> Kind:
     samples = layout.width * layout.channels if not layout.padding else layout.stride
     dtype = "U16" if layout.size == 2 and not layout.padding else "U8"
     return replace(kind_of(dtype, (size // layout.stride, samples)), image=layout)
+
+
+def kind_of_stream(stream: Stream) -> Kind:
+    """How to treat a DEFLATE stream."""
+    return Kind(None, stream=stream)
+
+
+def kind_of_audio(layout: Audio, size: int) -> Kind:
+    """How to treat `size` bytes of sound; as bytes where they cannot be that."""
+    if not fits_sound(layout, size):
+        return BYTES
+    dtype = "F32" if layout.floats else {1: "U8", 2: "U16", 4: "U32"}.get(layout.size, "U8")
+    columns = layout.channels if dtype != "U8" else layout.stride
+    return replace(kind_of(dtype, (size // layout.stride, columns)), audio=layout)
 
 
 def kind_of_blocks(fields: tuple[Field, ...], row: int) -> Kind:

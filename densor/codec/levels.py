@@ -27,6 +27,8 @@ class Level:
     bytes: Literal["zstd", "light", "full"] = "zstd"  # the codec of plain bytes, or its model
     spans: bool = False  # whether the fast encoder of planes is taken where it can be
     images: Literal["gradient", "light", "full"] = "gradient"  # by gradients, or the mixing model
+    streams: Literal["none", "images", "all"] = "none"  # which DEFLATE streams are undone
+    tables: int = 0  # contexts that are mixed for a column of a table, or the fast way
 
 
 def _balanced(zstd: int) -> Level:
@@ -72,7 +74,10 @@ def level_settings(level: int, text: bool = False) -> Level:
     if settings is None:
         raise ArgumentError(f"level must be from 1 to 9, not {level!r}")
     settings = replace(
-        settings, images="gradient" if level < 5 else "light" if level < 9 else "full"
+        settings,
+        images="gradient" if level < 5 else "light" if level < 9 else "full",
+        streams="none" if level < 3 else "images" if level < 5 else "all",
+        tables=0 if level < 5 else 2 if level < 7 else 4 if level < 9 else 12,
     )
     return replace(settings, bytes="full") if text else settings
 

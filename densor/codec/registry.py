@@ -18,6 +18,9 @@ CODEC_PLANES_RANS = 8  # byte planes, rANS under row classes
 CODEC_BYTE_CM = 9  # bytes by context mixing
 CODEC_LANGUAGE_MODEL = 10  # text by a language model
 CODEC_IMAGE = 11  # rows of images
+CODEC_AUDIO = 12  # samples of sound
+CODEC_TABLE = 13  # tables as text
+CODEC_DEFLATE = 15  # streams of zlib, made again of what they hold
 
 PLANE_RAW = 0  # how a plane of a planar chunk is stored
 PLANE_CONSTANT = 1

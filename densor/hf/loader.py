@@ -8,8 +8,10 @@ for a plain checkpoint; `Decode` is the operation that makes tensors of them.
 
 import contextlib
 import copy
+import os
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -33,16 +35,20 @@ from densor.files.model_folder import METHOD, Bases, check_packed
 from densor.formats.container import tensor_blob
 from densor.formats.packed import header
 from densor.formats.packed.reader import PackedFile
+from densor.hf.ahead import Ahead
+from densor.integrations.checkpoint import shards_of
 from densor.torch.blob import may_be_blob, read_tensor
 from densor.torch.device import Device, open_device
 
 T = TypeVar("T")
 CPU = "cpu"
+_OTHER_FILES = ("subfolder", "variant", "gguf_file", "use_safetensors")  # may name other files
 _MAX_DESCRIBED = 1 << 21  # bytes; what a blob says of itself is within these
 
 _given_base: ContextVar[str | None] = ContextVar("densor_base", default=None)
 _backend: ContextVar[Any] = ContextVar("densor_backend", default=None)
 _resident: ContextVar[bool] = ContextVar("densor_resident", default=False)
+_ahead: ContextVar["Ahead | None"] = ContextVar("densor_ahead", default=None)
 _failure: ContextVar[list[DensorError] | None] = ContextVar("densor_failure", default=None)
 
 
@@ -80,6 +86,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
             raise ArgumentError("densor packs folders, not models that are being loaded: hf-pack")
         self._blobs: dict[str, list[PackedFile]] = {}
         self._bases: Bases | None = None
+        self._ahead = _ahead.get()
         self._backend = _backend.get()
         self._devices: dict[torch.device, Device | None] = {}
         self._resident = _resident.get()
@@ -123,7 +130,17 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
         if checkpoint_files:
             folder = Path(checkpoint_files[0]).parent
             self._bases = Bases(folder, _given_base.get())
+            if self._ahead is None and self._on_cpu(kwargs.get("device_map")):
+                files = {id(file): file for some in self._blobs.values() for file in some}
+                self._ahead = Ahead(files.values(), self._bases.need)
+                weakref.finalize(self, self._ahead.close)  # if loading fails
         return model
+
+    def _on_cpu(self, device_map: Any) -> bool:
+        """Whether all weights are decoded in main memory."""
+        places = device_map.values() if isinstance(device_map, dict) else [device_map]
+        on_cpu = all(place is None or str(place) == CPU for place in places)
+        return on_cpu and not self._resident and self._backend in (None, CPU)
 
     def update_weight_conversions(self, weight_conversions: Any, model: Any = None) -> list[Any]:
         """Every conversion decodes first; one more takes what no other one takes."""
@@ -162,6 +179,8 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         """Packs what is to stay packed; blobs of the checkpoint are taken as they are."""
+        if self._ahead is not None:
+            self._ahead.close()
         if self._resident:
             import densor.torch
 
@@ -196,6 +215,8 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
                 self._stay_from[parameter] = file.path
                 return torch.empty(described.shape, dtype=kind, device="meta")
             restored = None if device is None else _decoded_there(device, file, described)
+            if device is None and self._ahead is not None:
+                restored = self._ahead.take(file, described.name)
             if restored is None:
                 restored = read_tensor(file, described.name, base_of=self._base_of)
             return restored.to(device=tensor.device, dtype=dtype)
@@ -336,7 +357,12 @@ def from_pretrained(
     if model_class is None:
         model_class = _class_of(folder, kwargs)
     base = None if base is None else str(base)
+    early = None
+    if not resident and backend in (None, CPU) and kwargs.get("device_map") in (None, CPU):
+        early = _early(folder, base, kwargs)
     with (
+        contextlib.closing(early) if early is not None else contextlib.nullcontext(),
+        _set(_ahead, early),
         _set(_given_base, base),
         _set(_resident, resident),
         _set(_backend, backend),
@@ -350,6 +376,22 @@ def from_pretrained(
         device = device_of(model) or device_for(model.device, backend)
         densor.torch.pack_module(model, device=device)
     return model
+
+
+def _early(folder: Any, base: str | None, kwargs: dict[str, Any]) -> Ahead | None:
+    """Decodes the weights of a packed folder while the model's code is imported; None where what
+    will be loaded is not known yet. Faults are left to loading."""
+    if not isinstance(folder, str | os.PathLike) or any(kwargs.get(name) for name in _OTHER_FILES):
+        return None
+    path = Path(folder)
+    paths = [path / "model.safetensors"]
+    if not paths[0].is_file():
+        paths = [path / name for name in shards_of(path)]
+    try:
+        files = [file for file in map(PackedFile, paths) if file.packed]
+    except DensorError:
+        return None
+    return Ahead(files, Bases(path, base).need) if files else None
 
 
 def _class_of(folder: Any, kwargs: dict[str, Any]) -> Any:

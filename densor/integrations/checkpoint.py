@@ -50,22 +50,32 @@ def archives_in(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted(path.glob(f"*{ARCHIVE}"))
 
 
+def shards_of(folder: str | os.PathLike[str]) -> dict[str, list[str]]:
+    """The tensors of each file that a folder's index names; nothing where there is no index."""
+    listed = _json(Path(folder) / INDEX).get("weight_map")
+    shards: dict[str, list[str]] = {}
+    for tensor, name in listed.items() if isinstance(listed, dict) else ():
+        if isinstance(name, str) and Path(name).name == name:
+            shards.setdefault(name, []).append(tensor)
+    return dict(sorted(shards.items()))
+
+
 def check_shards(folder: str | os.PathLike[str], suffix: str = "") -> None:
     """FileError unless all files that the index of a folder names are there.
 
     `suffix`: what stands behind their names, such as ".densor".
     """
-    listed = _json(Path(folder) / INDEX).get("weight_map")
-    if not isinstance(listed, dict):
-        return
-    missing: dict[str, list[str]] = {}
-    for tensor, name in listed.items():
-        if not (Path(folder) / f"{name}{suffix}").is_file():
-            missing.setdefault(f"{name}{suffix}", []).append(tensor)
-    for name, tensors in sorted(missing.items()):
+    missing = {
+        name: tensors
+        for name, tensors in shards_of(folder).items()
+        if not (Path(folder) / f"{name}{suffix}").is_file()
+    }
+    for name, tensors in missing.items():
         some = ", ".join(repr(tensor) for tensor in tensors[:_MAX_NAMED])
         more = f" and {len(tensors) - _MAX_NAMED} more" if len(tensors) > _MAX_NAMED else ""
-        raise FileError(f"{Path(folder) / name}: is missing, and with it the tensors {some}{more}")
+        raise FileError(
+            f"{Path(folder) / name}{suffix}: is missing, and with it the tensors {some}{more}"
+        )
 
 
 def _json(path: Path) -> dict[str, Any]:

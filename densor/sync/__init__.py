@@ -8,7 +8,7 @@ and, in another process, on another machine:
 >>> subscriber = Subscriber(model, "runs/7/weights")  # doctest: +SKIP
 >>> subscriber.update()  # between generations  # doctest: +SKIP
 
-Messages: `densor/sync/spec.md`. Nothing heavy is imported before it is used.
+Messages: docs/sync-format.md. Nothing heavy is imported before it is used.
 """
 
 import importlib

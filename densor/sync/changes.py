@@ -11,10 +11,13 @@ from densor.formats.container import tensor_blob
 from densor.formats.container.base import GivenBase
 from densor.formats.io.sources import Bytes, MemoryRandomSource
 from densor.options import WriteOptions
+from densor.runtime.workers import Workers
+from densor.sync import few
 from densor.sync.message import Piece
 from densor.sync.weights import Described
 
 BLOB = 0  # codings: an archive of all tensors of the piece, end to end, against what they were
+FEW = 1  # parameters, then each tensor by itself: which elements have changed, and how
 _RUN = 1 << 23  # bytes of tensors that share a piece; a larger one has a piece of its own
 _NAME = "w"  # of the tensor in a blob; the table has those of the model
 
@@ -38,9 +41,34 @@ def encode(
     coder: Coder,
 ) -> Iterator[Piece]:
     """Pieces of the tensors with the numbers `changed`; of all bytes where there is no `old`."""
-    for first, count in _runs(tensors, changed):
-        payload = _blob(tensors, new, old, slice(first, first + count), coder)
-        yield Piece(first, count, BLOB, payload)
+    by_few: dict[int, Piece] = {}
+    left = list(changed)
+    if old is not None:
+        workers = Workers(coder.threads)
+        for first, count in _of_one_dtype(tensors):
+            chosen = [i for i in changed if first <= i < first + count]
+            found = few.encode(tensors, new, old, chosen, workers)
+            if found is not None:
+                numbers, payload = found
+                piece = Piece(numbers[0], numbers[-1] + 1 - numbers[0], FEW, payload)
+                by_few[numbers[0]] = piece
+                left = [i for i in left if not piece.first <= i < piece.first + piece.count]
+    runs = {first: count for first, count in _runs(tensors, left)}
+    for first in sorted(by_few.keys() | runs.keys()):
+        if first in by_few:
+            yield by_few[first]
+            continue
+        payload = _blob(tensors, new, old, slice(first, first + runs[first]), coder)
+        yield Piece(first, runs[first], BLOB, payload)
+
+
+def _of_one_dtype(tensors: Sequence[Described]) -> Iterator[tuple[int, int]]:
+    """Stretches of neighbours of one dtype, (first, count)."""
+    first = 0
+    for i in range(1, len(tensors) + 1):
+        if i == len(tensors) or tensors[i].dtype != tensors[first].dtype:
+            yield first, i - first
+            first = i
 
 
 def _runs(tensors: Sequence[Described], changed: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -88,11 +116,14 @@ def check(pieces: Sequence[Piece], tensors: Sequence[Described]) -> None:
     """FormatError or UnsupportedError for pieces that cannot be decoded, as far as can be seen
     without decoding them."""
     for piece in pieces:
-        if piece.coding != BLOB:
+        if piece.coding not in (BLOB, FEW):
             raise UnsupportedError(f"unknown coding {piece.coding}; a newer densor may read it")
         chosen = tensors[piece.first : piece.first + piece.count]
         if len({tensor.dtype for tensor in chosen}) > 1:
             raise FormatError("piece of a message has tensors of several dtypes")
+        if piece.coding == FEW:
+            few.check(piece.payload, chosen)
+            continue
         found = tensor_blob.describe(np.frombuffer(piece.payload, np.uint8))
         wanted = _described(tensors, slice(piece.first, piece.first + piece.count))
         if found[:4] != wanted[:4]:
@@ -113,6 +144,11 @@ def apply(
     it is whole.
     """
     part = slice(piece.first, piece.first + piece.count)
+    if piece.coding == FEW:
+        if not with_base:
+            raise FormatError("full message has changes")
+        few.apply(piece.payload, piece.first, tensors[part], data[part], Workers(threads), done)
+        return
     blob = np.frombuffer(piece.payload, np.uint8)
     described = tensor_blob.describe(blob)
     if (described.base is not None) != with_base:

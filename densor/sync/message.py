@@ -1,4 +1,4 @@
-"""Messages between publisher and subscribers: bytes and back. See spec.md."""
+"""Messages between publisher and subscribers: bytes and back. See docs/sync-format.md."""
 
 import struct
 from collections.abc import Mapping, Sequence

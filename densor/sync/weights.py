@@ -13,6 +13,7 @@ from densor.errors import ArgumentError
 from densor.formats.io.sources import Bytes
 
 _ALIGN = 64
+_MIN_SHARED = 1 << 24  # bytes of a copy from which torch's threads are worth waiting for
 
 
 class Described(NamedTuple):
@@ -100,7 +101,7 @@ def dtype_of(name: str, tensor: Any) -> str:
 
 
 def table_of(named: Mapping[str, Any], dtype: str | None = None) -> Table:
-    """How tensors are published: sorted by name, each once where several names share one.
+    """How tensors are published: sorted by dtype and name, each once where several names share one.
 
     `dtype`: of floats, which are cast to it; None leaves them.
     """
@@ -117,6 +118,7 @@ def table_of(named: Mapping[str, Any], dtype: str | None = None) -> Table:
             seen[place] = name
         shape = tuple(int(size) for size in tensor.shape)
         tensors.append(Described(name, dtype if dtype and _is_float(own) else own, shape))
+    tensors.sort(key=lambda tensor: (tensor.dtype, tensor.name))
     return Table(tuple(tensors), aliases)
 
 
@@ -139,8 +141,12 @@ def copy_into(tensor: Any, wanted: Described, target: Bytes) -> None:
     if not target.size:
         return
     if arrays.is_torch(tensor):
+        memory = memory_of(tensor, wanted) if target.size < _MIN_SHARED else None
+        if memory is not None:  # less than starting threads takes
+            target[:] = memory
+            return
         view = arrays.to_torch(wanted.dtype, wanted.shape, target)
-        view.copy_(tensor.detach(), non_blocking=False)
+        view.copy_(tensor.detach())
         return
     if dtypes.from_numpy(tensor.dtype) != wanted.dtype:
         raise ArgumentError(f"{wanted.name}: only torch tensors can be cast")

@@ -11,21 +11,29 @@ from densor.errors import UnsupportedError
 from densor.former import former_name
 
 if TYPE_CHECKING:
+    from densor.torch.activations import pack_activations
     from densor.torch.cache import pack_tensors, unpack_tensors
-    from densor.torch.callback import PackCheckpoints
+    from densor.torch.callback import BackgroundCheckpoints, PackCheckpoints
     from densor.torch.checkpoint import PackedReader, PackedWriter, dcp_to_torch_save
+    from densor.torch.gradients import PackedReduce, packed_hook
     from densor.torch.packed import PackedTensor, from_packed, pack_tensor, unpacked
     from densor.torch.products import plain_product
     from densor.torch.resident import check_module, memory_of, pack_module, unpack_module
     from densor.torch.safetensors import load_file, safe_open, save_packed_file
+    from densor.torch.saving import AsyncCheckpoints
     from densor.torch.training import PackedOptimizer
 
 _LAZY = {
+    "AsyncCheckpoints": "densor.torch.saving",
+    "BackgroundCheckpoints": "densor.torch.callback",
     "PackCheckpoints": "densor.torch.callback",
     "PackedOptimizer": "densor.torch.training",
     "PackedReader": "densor.torch.checkpoint",
     "PackedTensor": "densor.torch.packed",
     "PackedWriter": "densor.torch.checkpoint",
+    "pack_activations": "densor.torch.activations",
+    "PackedReduce": "densor.torch.gradients",
+    "packed_hook": "densor.torch.gradients",
     "dcp_to_torch_save": "densor.torch.checkpoint",
     "check_module": "densor.torch.resident",
     "from_packed": "densor.torch.packed",
@@ -47,9 +55,12 @@ _FORMER = {
 }
 
 __all__ = [
+    "AsyncCheckpoints",
+    "BackgroundCheckpoints",
     "PackCheckpoints",
     "PackedOptimizer",
     "PackedReader",
+    "PackedReduce",
     "PackedTensor",
     "PackedWriter",
     "check_module",
@@ -57,9 +68,11 @@ __all__ = [
     "from_packed",
     "load_file",
     "memory_of",
+    "pack_activations",
     "pack_module",
     "pack_tensor",
     "pack_tensors",
+    "packed_hook",
     "plain_product",
     "safe_open",
     "save_packed_file",

@@ -1,15 +1,18 @@
-"""A callback for the trainer of transformers that packs its checkpoints in the background."""
+"""Callbacks for the trainer of transformers: checkpoints packed, or saved, in the background."""
 
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 import densor
-from densor.errors import DensorError, FileError
+from densor.errors import ArgumentError, DensorError, FileError
+from densor.torch.checkpoint import PathLike
+from densor.torch.saving import AsyncCheckpoints
 
 
 class PackCheckpoints(TrainerCallback):  # type: ignore[misc]
@@ -90,3 +93,40 @@ class PackCheckpoints(TrainerCallback):  # type: ignore[misc]
                     shutil.rmtree(folder)
                 except OSError as error:
                     raise FileError(f"{folder}: could not be removed: {error}") from error
+
+
+class BackgroundCheckpoints(TrainerCallback):  # type: ignore[misc]
+    """Saves model and optimizer every so many steps, in place of the trainer's own saving.
+
+    The training waits for a copy of both only; see `AsyncCheckpoints`, which has the options. Use
+    with `save_strategy="no"`. `load` brings model and optimizer back; schedulers and the order of
+    the data are the trainer's own affair.
+    """
+
+    def __init__(self, folder: PathLike, every: int, **options: Any) -> None:
+        if every < 1:
+            raise ArgumentError("every must be 1 or more")
+        self.checkpoints = AsyncCheckpoints(folder, **options)
+        self._every = every
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        """Copies what is to be saved where that is due."""
+        if state.global_step % self._every == 0:
+            model, optimizer = get_state_dict(parts["model"], _plain(parts["optimizer"]))
+            self.checkpoints.save({"model": model, "optimizer": optimizer}, state.global_step)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Waits for what was begun; raises what failed."""
+        self.checkpoints.wait()
+
+    def load(self, model: Any, optimizer: Any, step: int | None = None) -> int:
+        """Fills model and optimizer from a checkpoint, the latest by default; its step."""
+        own, its = get_state_dict(model, _plain(optimizer))
+        found = self.checkpoints.load({"model": own, "optimizer": its}, step)
+        set_state_dict(model, _plain(optimizer), model_state_dict=own, optim_state_dict=its)
+        return found
+
+
+def _plain(optimizer: Any) -> Any:
+    """The optimizer within that of accelerate."""
+    return getattr(optimizer, "optimizer", optimizer)

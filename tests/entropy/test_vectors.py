@@ -23,7 +23,7 @@ def arithmetic(a: Any, b: Any, out: Any) -> None:
     v.store_u32(out[2], 0, v.multiply(x, y))
     v.store_u32(out[3], 0, v.both(x, y))
     v.store_u32(out[4], 0, v.either(x, y))
-    v.store_u32(out[5], 0, v.divide(x, y))
+    v.store_u32(out[5], 0, v.divide_roughly(x, y))
     v.store_u32(out[6], 0, v.choose(v.less(x, y), x, y))
     v.store_u32(out[7], 0, v.choose(v.equal(x, y), x, v.splat(7)))
 
@@ -79,9 +79,27 @@ def test_arithmetic(seed: int) -> None:
     out = np.zeros((8, 16), np.uint32)
     arithmetic(a, b, out)
     x, y = a[16:], b[16:]
-    expected = (x + y, x - y, x * y, x & y, x | y, x // y, np.minimum(x, y), np.where(x == y, x, 7))
+    quotient = x // y
+    small = quotient < 1 << 20
+    assert (quotient - out[5])[small].max(initial=0) <= 1
+    out[5, :] = 0
+    none = np.zeros(16, np.uint32)
+    expected = (x + y, x - y, x * y, x & y, x | y, none, np.minimum(x, y), np.where(x == y, x, 7))
     for found, wanted in zip(out, expected, strict=True):
         assert found.tobytes() == wanted.astype(np.uint32).tobytes()
+
+
+def test_quotients_near_integers() -> None:
+    """Never more than the quotient, and at most 1 less, next to every multiple of a divisor."""
+    rng = random_state("quotients")
+    out = np.zeros((8, 16), np.uint32)
+    for _ in range(3000):
+        b = rng.integers(1, 4097, 16)
+        near = rng.integers(1, 1 << 20, 16) * b + rng.integers(-1, 2, 16)
+        a = np.clip(near, 0, np.minimum((b << 20) - 1, 0xFFFFFFFF))
+        x, y = (np.tile(values, 2).astype(np.uint32) for values in (a, b))
+        arithmetic(x, y, out)
+        assert np.isin((a // b) - out[5], (0, 1)).all()
 
 
 @pytest.mark.parametrize("bits", _SHIFTS)

@@ -19,8 +19,10 @@ import numpy as np
 import pytest
 from helpers import random_state, weights
 from reference import container
+from tables import table
 
 import densor
+from densor.codec.audio.layout import Layout as Audio
 from densor.codec.image.layout import Layout as Image
 from densor.errors import FormatError
 from densor.formats.io.sources import FileSource, MemoryRandomSource, MemorySource
@@ -711,7 +713,80 @@ def tiny_files() -> dict[str, bytes]:
         "bmp": bmp_bytes(5, 4),
         "idx": b"\0\0\x08\x03" + struct.pack(">III", 2, 3, 4) + bytes(range(24)),
         "tiff": tiff_bytes(np.arange(20, dtype=np.uint8).reshape(4, 5, 1)),
+        "csv": table(40),
+        "wav": wav_bytes(bytes(40)),
+        "aiff": aiff_bytes(bytes(40)),
+        "au": struct.pack(">4s6I", b".snd", 28, 40, 3, 8000, 2, 0) + bytes(40),
     }
+
+
+def wav_bytes(data: bytes, fmt: bytes | None = None, kind: bytes = b"RIFF") -> bytes:
+    """Two channels of 16 bits unless `fmt` says something else."""
+    fmt = fmt or struct.pack("<HHIIHH", 1, 2, 8000, 32000, 4, 16)
+    body = b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"odd \1\0\0\0x\0"
+    body += b"data" + struct.pack("<I", len(data)) + data
+    return kind + struct.pack("<I", len(body)) + body
+
+
+def aiff_bytes(data: bytes, bits: int = 16, packing: bytes = b"") -> bytes:
+    """Two channels; AIFF-C where there is a way of packing."""
+    common = struct.pack(">HIH", 2, 10, bits) + struct.pack(">HQ", 16383 + 12, 8000 << 51) + packing
+    body = (b"AIFC" if packing else b"AIFF") + b"COMM" + struct.pack(">I", len(common)) + common
+    body += b"SSND" + struct.pack(">III", len(data) + 8, 0, 0) + data
+    return b"FORM" + struct.pack(">I", len(body)) + body
+
+
+def sounds_of(data: bytes) -> list[tuple[int, Audio]]:
+    """Bytes and layout of the sounds in a file."""
+    segments = plan_of(data).segments
+    return [(s.size or 0, s.kind.audio) for s in segments if s.kind.audio is not None]
+
+
+def test_headers_of_sounds() -> None:
+    rows = bytes(4800)
+    guid = bytes.fromhex("0000001000800000aa00389b71")
+    extensible = struct.pack("<HHIIHHHHI", 0xFFFE, 2, 9, 0, 8, 32, 22, 24, 3) + b"\1\0\0" + guid
+    long = b"ds64" + struct.pack("<IQQQI", 28, 0, 4000, 0, 0)
+    rf64 = wav_bytes(rows, kind=b"RF64").replace(b"WAVE", b"WAVE" + long)
+    for data, size, layout in (
+        (wav_bytes(rows), 4800, Audio(2, 2, rate=8000)),
+        (wav_bytes(rows, extensible), 4800, Audio(2, 4, rate=9)),
+        (
+            wav_bytes(rows, struct.pack("<HHIIHH", 3, 1, 9, 0, 4, 32)),
+            4800,
+            Audio(1, 4, floats=True, rate=9),
+        ),
+        (
+            wav_bytes(rows, struct.pack("<HHIIHH", 1, 3, 9, 0, 3, 8)),
+            4800,
+            Audio(3, 1, unsigned=True, rate=9),
+        ),
+        (
+            rf64.replace(b"data" + struct.pack("<I", 4800), b"data\xff\xff\xff\xff"),
+            4000,
+            Audio(2, 2, rate=8000),
+        ),
+        (aiff_bytes(rows), 4800, Audio(2, 2, True, rate=8000)),
+        (aiff_bytes(rows, 20, b"NONE\0\0"), 4800, Audio(2, 3, True, rate=8000)),
+        (aiff_bytes(rows, 16, b"sowt\0\0"), 4800, Audio(2, 2, rate=8000)),
+        (
+            struct.pack(">4s6I", b".snd", 28, 0xFFFFFFFF, 6, 8000, 2, 0) + rows,
+            4800,
+            Audio(2, 4, True, floats=True, rate=8000),
+        ),
+    ):
+        assert sounds_of(data) == [(size, layout)]
+    for fmt in (
+        struct.pack("<HHIIHH", 2, 2, 8000, 0, 4, 16),  # ADPCM
+        struct.pack("<HHIIHH", 1, 0, 8000, 0, 4, 16),
+        struct.pack("<HHIIHH", 1, 3, 8000, 0, 4, 16),
+        struct.pack("<HHIIHH", 1, 3, 8000, 0, 0, 0),
+        struct.pack("<HHIIHH", 1, 1, 8000, 0, 8, 64),
+        b"\1\0\2\0",
+    ):
+        assert sounds_of(wav_bytes(rows, fmt)) == []
+    assert sounds_of(aiff_bytes(rows, 16, b"ima4\0\0")) == []
+    assert sounds_of(struct.pack(">4s6I", b".snd", 28, 4800, 1, 8000, 2, 0) + rows) == []
 
 
 def tiff_bytes(image: Array, order: str = "<", strip: int = 3, packing: int = 1) -> bytes:
@@ -832,7 +907,7 @@ def test_formats_are_found_by_what_is_in_a_file() -> None:
     assert [name for name, _ in FORMATS] == ["safetensors", *tiny_files()]
     for name, data in tiny_files().items():
         assert plan_of(data).format == name
-        assert plan_of(b"x" + data).format is None
+        assert (plan_of(b"x" + data).format == name) == (name == "csv")
 
 
 def test_a_file_is_read_in_order_after_a_look_at_random(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from densor.codec import registry
 from densor.formats.container import wire
-from densor.formats.container.spans import MAX_CHUNKS, Span
+from densor.formats.container.spans import MAX_CHUNKS, Coder, Span
 
 
 def header(model: int, size: int = 1) -> wire.FrameHeader:
@@ -14,8 +14,8 @@ def header(model: int, size: int = 1) -> wire.FrameHeader:
 @pytest.mark.parametrize(("models", "most"), [(1, MAX_CHUNKS), (1 << 20, registry.MODEL_WINDOW)])
 def test_tiny_chunks_do_not_pile_up(models: int, most: int) -> None:
     span, count = Span(), 0
-    while span.has_room(header(registry.FIRST_MODEL + count % models)):
-        span.add(header(registry.FIRST_MODEL + count % models), 28 * count, None)
+    while span.has_room(header(registry.FIRST_MODEL + count % models), Coder.RANS):
+        span.add(header(registry.FIRST_MODEL + count % models), 28 * count, None, Coder.RANS)
         count += 1
         assert count <= most
     assert len(span) == count == most
@@ -23,6 +23,20 @@ def test_tiny_chunks_do_not_pile_up(models: int, most: int) -> None:
 
 def test_one_chunk_of_any_size_has_room() -> None:
     span, large = Span(), header(registry.MODEL_RAW, wire.CHUNK_LIMIT)
-    assert span.has_room(large)
-    span.add(large, 60, None)
-    assert not span.has_room(header(registry.MODEL_RAW))
+    assert span.has_room(large, Coder.ANY)
+    span.add(large, 60, None, Coder.ANY)
+    assert not span.has_room(header(registry.MODEL_RAW), Coder.ANY)
+
+
+def test_chunks_of_two_coders_do_not_share_a_span() -> None:
+    """Raw chunks go with either."""
+    raw, own = header(registry.MODEL_RAW), header(registry.FIRST_MODEL)
+    for coder, other in ((Coder.RANS, Coder.HUFFMAN), (Coder.HUFFMAN, Coder.RANS)):
+        span = Span()
+        span.add(raw, 60, None, Coder.ANY)
+        assert span.has_room(own, coder)
+        span.add(own, 120, None, coder)
+        assert span.has_room(raw, Coder.ANY)
+        span.add(raw, 180, None, Coder.ANY)
+        assert span.has_room(own, coder)
+        assert not span.has_room(own, other)

@@ -13,6 +13,7 @@ import io
 import json
 import struct
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -46,12 +47,18 @@ from reference import container  # noqa: E402
 from reference import planes as reference_planes  # noqa: E402
 from reference import planes_writer as reference  # noqa: E402
 from reference.planes_writer import Class  # noqa: E402
+from tables import RECORDS, broken, table  # noqa: E402
 
 import densor  # noqa: E402
 from densor.codec import choose  # noqa: E402
-from densor.codec.kind import BYTES, kind_of  # noqa: E402
+from densor.codec.deflate.encoder import DeflateCoder  # noqa: E402
+from densor.codec.deflate.stream import PNG, RAW, ZLIB, Stream  # noqa: E402
+from densor.codec.image.layout import Layout  # noqa: E402
+from densor.codec.kind import BYTES, kind_of, kind_of_table  # noqa: E402
+from densor.codec.levels import level_settings  # noqa: E402
 from densor.codec.planes import analyse  # noqa: E402
 from densor.formats.container import writer  # noqa: E402
+from densor.formats.parsers.csv import layout_of  # noqa: E402
 
 # Good archives, written by densor
 
@@ -290,6 +297,78 @@ def images() -> Iterator[tuple[str, bytes]]:
     yield "image-16-gradient", densor.compress(grey[:60].astype("<u2") * 3 + 300, 3)
 
 
+def streams() -> Iterator[tuple[str, bytes]]:
+    """Streams of zlib at settings of all kinds: bare, with header, in chunks of PNG."""
+    y, x = np.mgrid[:24, :30]
+    rows = np.zeros((24, 91), np.uint8)
+    rows[:, 0] = np.arange(24) % 5
+    noise = random_state("golden streams").integers(0, 4, (24, 30, 3))
+    rows[:, 1:] = ((x + y)[..., None] // 3 + noise).reshape(24, 90)
+    prose = (PROSE + PROSE.upper()) * 3  # repeats beyond the windows below
+    settings = (
+        *((6, 2, 8), (3, 1, 8), (4, 0, 9), (6, 3, 9)),
+        *((9, 0, 8), (6, 1, 1), (6, 4, 8), (1, 0, 8)),
+    )
+    for i, (level, strategy, memory) in enumerate(settings):
+        form = i % 3
+        raw = rows.tobytes() if form == PNG else prose
+        window = -15 if form == RAW else 9 if form == ZLIB else 15 - i
+        deflater = zlib.compressobj(level, zlib.DEFLATED, window, memory, strategy)
+        made = deflater.compress(raw) + deflater.flush()
+        if form == PNG:
+            made = b"".join(_idat(made[k : k + 90]) for k in range(0, len(made), 90))
+        stream = Stream(form, 90, 3, Layout(30, 3)) if form == PNG else Stream(form)
+        coder = DeflateCoder(stream, level_settings(9))
+        chunk = np.frombuffer(made, np.uint8)
+        coder.decide([coder.count(chunk)])
+        payload = bytes(coder.encode(chunk, 0))
+        frames = [Frame(MODEL, coder.model()), Frame(CHUNK, payload, len(made), 16)]
+        yield f"deflate-{i}", bytes_archive(frames, made)
+
+
+def _idat(piece: bytes) -> bytes:
+    body = b"IDAT" + piece
+    return len(piece).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+
+
+# Changes of few elements, of densor 0.5
+
+
+def changes() -> Iterator[tuple[str, bytes]]:
+    yield "few", archives.sample("few").archive
+
+
+def tables() -> Iterator[tuple[str, bytes]]:
+    texts = [(name, RECORDS[name], level) for name, level in (("numbers", 3), ("times", 5))]
+    for level, name in ((3, "fast"), (5, "light"), (9, "full")):
+        texts.append((name, broken(table(90), 30), level))
+    with MonkeyPatch.context() as patch:
+        patch.setattr(choose, "_clearly_less", lambda *_: True)  # however small
+        for name, text, level in texts:
+            layout = layout_of(text.split(b"\n"))
+            assert layout is not None
+            rows = text, kind_of_table(layout)
+            yield f"table-{name}", archives.written({"rows": rows}, level=level)
+
+
+def sound() -> Iterator[tuple[str, bytes]]:
+    t = np.arange(1200)
+    noise = random_state("golden sound").integers(-40, 40, (1200, 2))
+    pair = (np.stack([9000 * (t % 97) // 97, 7000 * (t % 97) // 97], 1) + noise).astype("<i2")
+    deep = (pair[:800, :1].astype("<i4") << 7).view("u1").reshape(800, 4)[:, :3]
+    for name, samples, channels, size in (
+        ("audio-lanes", pair, 2, 2),
+        ("audio-lanes-24", np.ascontiguousarray(deep), 1, 3),
+        ("audio-lanes-8", (pair[:900, 0] >> 8).astype("i1").view("u1") ^ 128, 1, 1),
+    ):
+        data = samples.tobytes()
+        head = struct.pack("<HHIIHH", 1, channels, 8000, 0, channels * size, 8 * size)
+        body = b"WAVEfmt \x10\0\0\0" + head + b"data" + struct.pack("<I", len(data)) + data
+        out = io.BytesIO()
+        densor.compress_file(io.BytesIO(b"RIFF" + struct.pack("<I", len(body)) + body), out, 3)
+        yield name, out.getvalue()
+
+
 class Group(NamedTuple):
     """Archives that were made at once; each of `good` yields name and archive."""
 
@@ -305,6 +384,10 @@ GROUPS = (
     Group("0.3, points", (points,)),
     Group("0.3, text", (text,)),
     Group("0.4, images", (images,)),
+    Group("0.5, streams", (streams,)),
+    Group("0.5, changes", (changes,)),
+    Group("0.5, tables", (tables,)),
+    Group("0.5, sound", (sound,)),
 )
 
 

@@ -3,7 +3,19 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from reference import blocks, byte_cm, delta, float_cm, image, planes, scale_context, sparse
+from reference import (
+    audio,
+    blocks,
+    byte_cm,
+    deflate,
+    delta,
+    float_cm,
+    image,
+    planes,
+    scale_context,
+    sparse,
+    table,
+)
 from reference.reading import Refused, fail
 
 
@@ -22,12 +34,15 @@ _PARSERS: dict[int, Parse] = {
     scale_context.CODEC: lambda payload: scale_context.parse_model(payload, planes.parse_low),
     float_cm.CODEC: float_cm.parse_model,
     byte_cm.CODEC: byte_cm.parse_model,
+    image.CODEC: image.parse_model,
 }
 _OUTERMOST: dict[int, Parse] = {
     blocks.CODEC: lambda payload: blocks.parse_model(payload, _parse_part),
     sparse.CODEC: lambda payload: sparse.parse_model(payload, _parse_part),
     delta.CODEC: delta.parse_model,
-    image.CODEC: image.parse_model,
+    deflate.CODEC: lambda payload: deflate.parse_model(payload, _parse_part),
+    table.CODEC: lambda payload: table.parse_model(payload, _parse_part),
+    audio.CODEC: audio.parse_model,
 }
 
 

@@ -50,8 +50,15 @@ class Model:
         return decode(self, payload, original, base)
 
 
-def parse_model(payload: bytes) -> Model:
+def parse_model(payload: bytes) -> "Model | few.Model":
     """MODEL."""
+    if payload[3:4] == bytes([few.METHOD]):
+        return few.parse_model(payload)
+    return parse_own(payload)
+
+
+def parse_own(payload: bytes) -> Model:
+    """MODEL of methods 1 to 3."""
     if payload[3:4] and payload[3] not in (DIFFERENCE, XOR, OWN):
         raise Refused("unsupported", f"method {payload[3]}")
     if len(payload) < HEAD.size:
@@ -208,3 +215,6 @@ def chunk(
         size += count
     head = struct.pack("<QBI", offset, CODED, len(stream))
     return head + stream + bits.to_bytes((size + 7) // 8, "little")
+
+
+from reference import few  # noqa: E402 which builds on this

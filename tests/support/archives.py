@@ -162,6 +162,31 @@ def of_chain() -> Sample:
         return Sample(archive.read_bytes(), files)
 
 
+def of_few() -> Sample:
+    """Two checkpoints, few elements of which differ: BF16, and FP32 by more than a step."""
+    before, files = np.resize(weights("bf16", 4, 250), (300, 200)), {}
+    after = before.copy()
+    after.reshape(-1)[np.arange(7, after.size, 61)] += 1
+    after.reshape(-1)[np.arange(3, after.size, 997)] -= 300
+    singles = np.resize(weights("fp32", 4, 100), (400, 100))
+    moved = singles.copy()
+    moved.reshape(-1).view(np.uint32)[::53] ^= 0x80012345
+    for step, pair in (("old", (before, singles)), ("new", (after, moved))):
+        files[step] = safetensors_bytes(
+            {
+                name: (dtype, bits.shape, bits.tobytes())
+                for name, dtype, bits in zip("ab", ("BF16", "F32"), pair, strict=True)
+            }
+        )
+    with tempfile.TemporaryDirectory() as name:
+        archive = Path(name) / "archive"
+        for step, data in files.items():
+            (Path(name) / step).write_bytes(data)
+        densor.pack([Path(name) / "old"], archive, threads=1)
+        append(archive, Path(name) / "new", threads=1)
+        return Sample(archive.read_bytes(), files)
+
+
 def of_nothing() -> Sample:
     """An archive without entries."""
     file = io.BytesIO()
@@ -193,6 +218,7 @@ MAKERS = {
     "tensors": of_tensors,
     "saved": of_saved,
     "chain": of_chain,
+    "few": of_few,
     "nothing": of_nothing,
 }
 

@@ -3,6 +3,7 @@
 The only place in the tests that knows how the encoders of all codecs are called.
 """
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,12 +14,21 @@ import numpy.typing as npt
 from helpers import Bits, bits_of, random_state
 
 from densor.codec import registry
+from densor.codec.audio.encoder import LaneCoder
+from densor.codec.audio.layout import Layout as AudioLayout
+from densor.codec.audio.samples import model_of as audio_model_of
 from densor.codec.batch import Batch, Before
 from densor.codec.blocks.block import Field
 from densor.codec.blocks.encoder import BlocksEncoder
 from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.codec import BaseDecoder, Decoder, decoder_for
+from densor.codec.deflate.encoder import DeflateCoder
+from densor.codec.deflate.stream import ZLIB, Stream
 from densor.codec.delta.encoder import DeltaEncoder
+from densor.codec.delta.few_encoder import FewEncoder
+from densor.codec.delta.few_params import pack as pack_few
+from densor.codec.delta.payload import FEW_CODED
+from densor.codec.delta.payload import HEAD as DELTA_HEAD
 from densor.codec.float_cm.encoder import FloatCmEncoder
 from densor.codec.history import History
 from densor.codec.image.encoder import GradientCoder
@@ -33,6 +43,8 @@ from densor.codec.planes.stages.huffman import HUFFMAN
 from densor.codec.planes.stages.rans import RANS
 from densor.codec.scale_context.encoder import ScaleContextEncoder, low_coder
 from densor.codec.sparse.encoder import SparseEncoder
+from densor.codec.table.encoder import TableCoder
+from densor.codec.table.layout import Layout as Table
 from densor.dtypes import SIZES
 from densor.float_formats import by_rows
 from densor.formats.io.sources import MemoryRandomSource
@@ -158,6 +170,24 @@ def _delta(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     return Coded(coder.model(), payload, data.tobytes(), base)
 
 
+def _few(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """Against a base that differs in every 29th element, mostly by a little."""
+    size = 4 if dtype == "C64" else min(SIZES[dtype], 8)
+    before = data.copy()
+    changed = before[: data.size // size * size].reshape(-1, size)[::29]
+    changed[:, 0] += 1
+    changed[::5, -1] ^= 0x41
+    encoder = FewEncoder("U8" if dtype == "bytes" else dtype, size)
+    part = encoder.survey(data, before)
+    assert part is not None
+    encoder.fit([part])
+    encoder.record(part)
+    model = pack_few(encoder.decide())
+    payload = DELTA_HEAD.pack(_OFFSET, FEW_CODED) + encoder.code(part)
+    base = bytes(_OFFSET) + before.tobytes() + b"behind"
+    return Coded(model, payload, data.tobytes(), base)
+
+
 def _byte_cm(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     """Zeros follow, since what would not become smaller is not coded in this way."""
     data = np.concatenate([data, np.zeros(data.size + 256, np.uint8)])
@@ -179,6 +209,28 @@ def _language_model(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
 def _image(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     """By gradients; `tests/codec/test_image.py` has context mixing."""
     return _batch(GradientCoder(Layout(shape[-1] if shape else 1, 1, SIZES[dtype]), data), data)
+
+
+def _deflate(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """The stream that zlib makes of the content."""
+    made = np.frombuffer(zlib.compress(data.tobytes() + b"and so on " * 20, 9), np.uint8)
+    return _batch(DeflateCoder(Stream(ZLIB), _FAST), made)
+
+
+def _table(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """A row for each byte: the byte, its higher half, and whether it is even."""
+    rows = "".join(f"{byte},{byte >> 4},{'no' if byte % 2 else 'yes'}\n" for byte in data.tolist())
+    text = np.frombuffer(rows.encode(), np.uint8)
+    return _batch(TableCoder(Table(3), level_settings(5)), text)
+
+
+def _audio(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """In two channels where the elements go into pairs."""
+    size = SIZES[dtype]
+    channels = 2 if data.size % (2 * size) == 0 else 1
+    model = audio_model_of(AudioLayout(channels, size, unsigned=size == 1), data)
+    assert model is not None
+    return _batch(LaneCoder(model), data)
 
 
 _FLOATS = tuple(sorted(filter(by_rows, SIZES)))
@@ -208,6 +260,7 @@ CODECS = (
     Codec(registry.CODEC_BLOCKS, "blocks", ("blocks",), _blocks),
     Codec(registry.CODEC_SPARSE, "sparse", _NUMBERS, _sparse),
     Codec(registry.CODEC_DELTA, "delta", _NUMBERS, _delta),
+    Codec(registry.CODEC_DELTA, "delta of few", ("BF16", "F32", "F8_E4M3", "I64"), _few),
     Codec(
         registry.CODEC_BYTE_CM,
         "byte context mixing",
@@ -225,4 +278,9 @@ CODECS = (
         has_reference=False,
     ),
     Codec(registry.CODEC_IMAGE, "image", ("U16", "U8"), _image),
+    Codec(registry.CODEC_DEFLATE, "deflate", ("bytes",), _deflate, memory=1 << 22),
+    Codec(
+        registry.CODEC_TABLE, "table", ("bytes",), _table, memory=1 << 25, has_slow_reference=True
+    ),
+    Codec(registry.CODEC_AUDIO, "audio", ("I16", "I32", "U8"), _audio),
 )

@@ -1,19 +1,20 @@
 """Archives taken apart for the span decoder, which container readers do by themselves."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
 from densor.codec.codec import decoder_for
-from densor.codec.planes.params import parse
 from densor.codec.spans import table as t
 from densor.codec.spans.decode import SpanDecoder
+from densor.codec.spans.rans_table import RansParameters
 from densor.codec.spans.table import SpanParameters, chunk_table
 from densor.formats.container import wire
 from densor.formats.container.chunk_decoders import decode_chunk
 
+RANS = (registry.CODEC_SCALE_CONTEXT, registry.CODEC_PLANES_RANS)
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -26,8 +27,8 @@ class Taken(NamedTuple):
     size: int
 
 
-def take_apart(data: Bytes) -> Taken:
-    """All chunks of a sound archive."""
+def take_apart(data: Bytes, rans: bool = False) -> Taken:
+    """All chunks of a sound archive, for the decoder of Huffman codes or for that of rANS."""
     models: dict[int, bytes] = {}
     chunks = [np.zeros(4, np.int64)][1:]
     at = wire.HEADER_SIZE
@@ -40,10 +41,10 @@ def take_apart(data: Bytes) -> Taken:
         elif header.kind == wire.CHUNK:
             chunks.append(np.array([at, header.stored, header.model, header.original], np.int64))
         at += header.stored
-    planar = {
-        n: parse(model) for n, model in models.items() if model[0] == registry.CODEC_PLANES_HUFFMAN
-    }
-    parameters = SpanParameters.of(planar)
+    codecs = RANS if rans else (registry.CODEC_PLANES_HUFFMAN,)
+    mine: Any = {n: decoder_for(model) for n, model in models.items() if model[0] in codecs}
+    kind: Any = RansParameters if rans else SpanParameters
+    parameters = kind.of({n: decoder.model for n, decoder in mine.items()})
     begins, stored, numbers, original = np.array(chunks, np.int64).reshape(-1, 4).T
     ends = np.cumsum(original)
     table = chunk_table(parameters, begins, stored, numbers, ends - original, original)

@@ -5,16 +5,18 @@ import numpy as np
 from densor.codec.batch import Bytes
 from densor.codec.codec import Base, BaseDecoder
 from densor.codec.delta.elements import elements, is_aligned
-from densor.codec.delta.kernels import APPLY, CONTEXTS, total_extras
+from densor.codec.delta.few_decoder import apply
+from densor.codec.delta.few_params import FEW, FewParameters
+from densor.codec.delta.few_params import parse as parse_few
+from densor.codec.delta.kernels import APPLY, CONTEXTS, SLACK
 from densor.codec.delta.params import Parameters, parse
-from densor.codec.delta.payload import CODED, HEAD, LENGTH, SAME
+from densor.codec.delta.payload import CODED, FEW_CODED, HEAD, LENGTH, SAME
 from densor.codec.delta.tokens import token_table
 from densor.entropy.rans.decode import decode, decode_table
 from densor.errors import FormatError, LimitError
 from densor.runtime.buffers import POOL, ThreadBuffers
 
 MAX_CHUNK = 1 << 23  # bytes; a chain of bases needs a few times this per link
-_SLACK = 8  # bytes that a kernel may look at behind the extra bits
 _BUFFERS = ThreadBuffers()
 
 
@@ -31,14 +33,7 @@ class DeltaDecoder(BaseDecoder):
 
         FormatError if payload or base do not fit.
         """
-        if payload.size < HEAD.size or out.size % self._model.method.size:
-            raise FormatError("chunk of changes has an impossible length")
-        offset, mode = HEAD.unpack_from(payload)
-        if offset + out.size > base.size:
-            raise FormatError("chunk refers to bytes behind the end of its base")
-        if out.size > MAX_CHUNK:
-            raise LimitError("chunk of changes is too long")
-        before = base.read_at(offset, out.size)
+        mode, before = _before(payload, out, base, self._model.method.size)
         if mode == SAME and payload.size == HEAD.size:
             out[:] = before
         elif mode == CODED:
@@ -60,37 +55,69 @@ class DeltaDecoder(BaseDecoder):
         tokens, under = _BUFFERS.take("tokens", new.size), _BUFFERS.take("contexts", new.size)
         CONTEXTS[size](old, contexts.shift, contexts.mapped.size - 1, contexts.mapped, under)
         decode(self._table, coded[LENGTH.size : end], under, tokens)
-        bits = 0
-        if method.plain <= int(tokens.max()):
-            bits = int(total_extras(tokens, changes.counts))
-        extras = _extras(coded[end:], bits)
-        APPLY[size](
-            old,
-            tokens,
-            extras,
-            changes.starts,
-            changes.counts,
-            method.plain,
-            method.number,
-            method.floats,
-            method.drop,
-            method.bits,
-            new,
+        stored = coded[end:]
+        extras = _BUFFERS.take("extras", stored.size + SLACK)
+        extras[: stored.size] = stored
+        bits = int(
+            APPLY[size](
+                old,
+                tokens,
+                extras,
+                changes.starts,
+                changes.counts,
+                method.plain,
+                method.number,
+                method.floats,
+                method.drop,
+                method.bits,
+                new,
+            )
         )
+        _check_extras(stored, bits)
         if target is not out:
             out[:] = target
 
 
-def open_decoder(payload: bytes, _: object = None) -> DeltaDecoder:
+class FewDecoder(BaseDecoder):
+    """Likewise, for chunks of which few elements have changed."""
+
+    def __init__(self, few: FewParameters) -> None:
+        self._few = few
+
+    def decode_from(self, payload: Bytes, out: Bytes, base: Base) -> None:
+        """Decodes a chunk that changes a stretch of `base` into all of `out`.
+
+        FormatError if payload or base do not fit.
+        """
+        mode, before = _before(payload, out, base, self._few.method.size)
+        out[:] = before
+        POOL.give(before)
+        if mode == FEW_CODED:
+            apply(self._few, payload[HEAD.size :], out)
+        elif mode != SAME or payload.size > HEAD.size:
+            raise FormatError("chunk of changes is malformed")
+
+
+def _before(payload: Bytes, out: Bytes, base: Base, size: int) -> tuple[int, Bytes]:
+    """The mode of a chunk and the bytes of the base that it changes."""
+    if payload.size < HEAD.size or out.size % size:
+        raise FormatError("chunk of changes has an impossible length")
+    offset, mode = HEAD.unpack_from(payload)
+    if offset + out.size > base.size:
+        raise FormatError("chunk refers to bytes behind the end of its base")
+    if out.size > MAX_CHUNK:
+        raise LimitError("chunk of changes is too long")
+    return mode, base.read_at(offset, out.size)
+
+
+def open_decoder(payload: bytes, _: object = None) -> BaseDecoder:
     """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
+    if payload[3:4] == bytes([FEW]):
+        return FewDecoder(parse_few(payload))
     return DeltaDecoder(parse(payload))
 
 
-def _extras(stored: Bytes, bits: int) -> Bytes:
-    """The extra bits with some zeros behind them; FormatError unless there are just so many."""
+def _check_extras(stored: Bytes, bits: int) -> None:
+    """FormatError unless just so many bits are stored."""
     if stored.size != -(-bits // 8) or (bits % 8 and stored[-1] >> (bits % 8)):
         raise FormatError("chunk of changes has another number of extra bits than it needs")
-    extras = _BUFFERS.take("extras", stored.size + _SLACK)
-    extras[: stored.size] = stored
-    extras[stored.size :] = 0
-    return extras

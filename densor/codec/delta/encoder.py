@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.batch import Batch, Bytes, Chunk, Chunks, Coding
+from densor.codec.batch import Batch, Bytes, Chunk, Chunks, Coding, Smallest
 from densor.codec.bound import order0_bytes
 from densor.codec.chunks import own_or_raw
 from densor.codec.codec import Encoder, Estimate
 from densor.codec.delta import params, tokens
 from densor.codec.delta.contexts import group, rough_bits
 from densor.codec.delta.elements import elements
+from densor.codec.delta.few_batch import FewBatch, propose_few
 from densor.codec.delta.kernels import COMMON, CONTEXTS, EXTRAS, TOKENS, count
 from densor.codec.delta.payload import CODED, HEAD, LENGTH, SAME
 from densor.codec.delta.tokens import DIFFERENCE, OWN, XOR, Method
@@ -35,6 +36,7 @@ _MAX_CONTEXTS = 32
 _MIN_ELEMENTS_PER_CONTEXT = 1 << 13  # elements of a batch for each context
 _TOP = 3  # leading mantissa bits that are looked at, where there is room
 _INTEGERS = {1: (0, 8), 2: (8, 8), 4: (0, 0), 8: (0, 0)}  # by size; see `_looked_at`
+_UNCLEAR = 1.25  # factor between two estimates, below which both ways are tried
 _BUFFERS = ThreadBuffers()
 
 
@@ -46,9 +48,35 @@ class _Choice(NamedTuple):
     bits: float
 
 
-def propose(batch: Batch, _: Level | None = None) -> "DeltaEncoder":
+def propose(batch: Batch, _: Level | None = None) -> Encoder:
     """An encoder for a batch that has a base."""
-    return DeltaEncoder(batch)
+    by_all = DeltaEncoder(batch)
+    by_few = propose_few(batch)
+    if by_few is None:
+        return by_all
+    expected = by_all.estimate()
+    if by_few.bytes > _UNCLEAR * min(expected.bytes, expected.otherwise):
+        return by_all
+    if expected.bytes > _UNCLEAR * by_few.bytes:
+        return by_few
+    return _Either(by_all, by_few)
+
+
+class _Either(Encoder):
+    """Codes a batch in two ways, and keeps the smaller."""
+
+    def __init__(self, by_all: "DeltaEncoder", by_few: FewBatch) -> None:
+        self._ways: tuple[Encoder, Encoder] = by_all, by_few
+        expected = by_all.estimate()
+        self._expected = Estimate(min(expected.bytes, by_few.bytes), expected.otherwise)
+
+    def estimate(self) -> Estimate:
+        """What the better way is expected to take."""
+        return self._expected
+
+    def encode(self) -> Coding:
+        """Starts both."""
+        return Smallest(*(way.encode() for way in self._ways))
 
 
 class DeltaEncoder(Encoder):
@@ -121,6 +149,7 @@ class DeltaEncoder(Encoder):
         """The payload of a chunk whose first byte is number `begin` of the batch; pooled."""
         if self._same or _equal(chunk, base):
             return np.frombuffer(HEAD.pack(self._base.offset + begin, SAME), np.uint8)
+        method = self._choice.method
         (new, old), symbols, contexts, bits = self._tokens(chunk, base)
         stream = encode(symbols, contexts, self._freqs)
         size = -(-bits // 8)
@@ -131,7 +160,7 @@ class DeltaEncoder(Encoder):
         payload[start : start + stream.size] = stream
         if size:
             extras = _BUFFERS.take("extras", size + 8)
-            EXTRAS[self._size](new, old, *self._choice.method.arguments, extras)
+            EXTRAS[self._size](new, old, *method.arguments, method.plain, symbols, extras)
             payload[start + stream.size :] = extras[:size]
         return payload
 

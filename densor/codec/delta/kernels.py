@@ -8,13 +8,15 @@ import numpy as np
 from numba import njit, types
 
 from densor.codec.delta.tokens import DIFFERENCE, FLOATS, OWN, SIGNED
-from densor.entropy.intrinsics import leading_zeros, load_u64, ones, store_u64
+from densor.entropy import vectors as v
+from densor.entropy.intrinsics import leading_zeros, load_u64, ones, store_u64, trailing_zeros
 from densor.entropy.jit import R8, W8, kernel
 
 _U = np.uint64
 _0, _1 = _U(0), _U(1)
 _ALL = _U(0xFFFFFFFFFFFFFFFF)
 _BLOCK = 4096  # elements that are looked at before a way to decode them is chosen
+SLACK = 12  # bytes behind the extra bits that may be looked at
 _MAX_LOADED_BITS = 56  # most bits that one load of 64 is sure to hold
 
 R64 = types.Array(types.uint64, 1, "C", readonly=True)
@@ -30,20 +32,19 @@ _int, _bool = types.int64, types.boolean
 
 @njit
 def _magnitude(x, b, method, floats, bits):
-    """How `x` of `bits` bits differs from `b`: whether downwards, and by how much."""
+    """How `x` of `bits` bits differs from `b`: 1 if downwards, and by how much. No branches."""
     top = _1 << _U(bits - 1)
     below = top - _1
     if method != DIFFERENCE:
-        return False, x ^ b
+        return _0, x ^ b
     if floats:
         flip = b & top
         x ^= flip
         b ^= flip
-        if x & top:
-            x ^= below
+        x ^= below & (_0 - (x >> _U(bits - 1)))
     d = (x - b) & (top | below)
-    down = (d & top) != _0
-    return down, (_0 - d) & (top | below) if down else d
+    down = d >> _U(bits - 1)
+    return down, ((d ^ (_0 - down)) + down) & (top | below)
 
 
 @njit
@@ -70,9 +71,7 @@ def _token(x, b, method, floats, bits, direct, mantissa):
         kind += (value >> _U(extra)) & ((_1 << _U(mantissa)) - _1)
         value &= (_1 << _U(extra)) - _1
     if method == DIFFERENCE:
-        kind <<= _1
-        if down:
-            kind -= _1
+        kind = (kind << _1) - down
     return kind, extra, value
 
 
@@ -107,6 +106,21 @@ def _largest(tokens):
     return largest
 
 
+@njit
+def _large(tokens, begin, plain):
+    """A bit for each of the 64 tokens, or fewer, from `begin` on: whether its change is large."""
+    hits = _0
+    if begin + 64 <= tokens.size:
+        least = v.splat(plain)
+        for k in range(0, 64, v.LANES):
+            small = v.bits_of(v.less(v.load_u8(tokens, begin + k), least))
+            hits |= _U(small) << _U(k)
+        return ~hits
+    for k in range(tokens.size - begin):
+        hits |= _U(tokens[begin + k] >= plain) << _U(k)
+    return hits
+
+
 def _tokens(x, b, method, floats, drop, bits, direct, mantissa, plain, tokens):
     """Fills `tokens`: uint8[n]; returns the number of extra bits of all.
 
@@ -116,37 +130,51 @@ def _tokens(x, b, method, floats, drop, bits, direct, mantissa, plain, tokens):
     for begin in range(0, tokens.size, _BLOCK):
         end = min(begin + _BLOCK, tokens.size)
         new, old, part = x[begin:end], b[begin:end], tokens[begin:end]
-        if method != OWN:
-            _small_tokens(new, old, method, floats, drop, bits, part)
-            if _largest(part) < plain:
-                continue
-        for i in range(part.size):
-            xi, bi = _U(new[i]) >> _U(drop), _U(old[i]) >> _U(drop)
-            token, extra, _ = _token(xi, bi, method, floats, bits, direct, mantissa)
-            part[i] = token
-            total += extra
+        if method == OWN:
+            for i in range(part.size):
+                part[i] = _rotated(_U(new[i]) >> _U(drop), floats, bits) >> _U(bits - 8)
+            total += (bits - 8) * part.size
+            continue
+        _small_tokens(new, old, method, floats, drop, bits, part)
+        if _largest(part) < plain:
+            continue
+        for first in range(0, part.size, 64):
+            hits = _large(part, first, plain)
+            while hits != _0:
+                i = first + np.int64(trailing_zeros(hits))
+                hits &= hits - _1
+                xi, bi = _U(new[i]) >> _U(drop), _U(old[i]) >> _U(drop)
+                token, extra, _ = _token(xi, bi, method, floats, bits, direct, mantissa)
+                part[i] = token
+                total += extra
     return total
 
 
-def _extras(x, b, method, floats, drop, bits, direct, mantissa, out):
-    """Writes the extra bits to `out`, which has 8 bytes more than they need."""
+@njit
+def _put(out, at, pending, filled, value, count):
+    """Appends the lowest `count` bits, at most 32, of which the others are 0."""
+    pending |= value << _U(filled)
+    store_u64(out, at, pending)
+    whole = (filled + count) >> 5
+    return at + 4 * whole, pending >> _U(32 * whole), (filled + count) & 31
+
+
+def _extras(x, b, method, floats, drop, bits, direct, mantissa, plain, tokens, out):
+    """Writes the extra bits of large changes to `out`, which has 8 bytes more than they need."""
     pending, filled, at = _0, 0, 0
-    for i in range(x.size):
-        xi, bi = _U(x[i]) >> _U(drop), _U(b[i]) >> _U(drop)
-        if xi == bi and method != OWN:
-            continue
-        _, extra, value = _token(xi, bi, method, floats, bits, direct, mantissa)
-        while extra > 0:
-            part = min(extra, 32)
-            pending |= (value & ((_1 << _U(part)) - _1)) << _U(filled)
-            value >>= _U(part)
-            extra -= part
-            filled += part
-            if filled >= 32:
-                store_u64(out, at, pending)
-                pending >>= _U(32)
-                filled -= 32
-                at += 4
+    for first in range(0, x.size, 64):
+        hits = _large(tokens, first, plain)
+        while hits != _0:
+            i = first + np.int64(trailing_zeros(hits))
+            hits &= hits - _1
+            xi, bi = _U(x[i]) >> _U(drop), _U(b[i]) >> _U(drop)
+            _, extra, value = _token(xi, bi, method, floats, bits, direct, mantissa)
+            if extra > 32:
+                low = value & _U(0xFFFFFFFF)
+                at, pending, filled = _put(out, at, pending, filled, low, 32)
+                value >>= _U(32)
+                extra -= 32
+            at, pending, filled = _put(out, at, pending, filled, value, extra)
     store_u64(out, at, pending)
 
 
@@ -158,7 +186,7 @@ def _contexts(b, shift, mask, mapped, out):
 
 @njit
 def _take(extras, at, count):
-    """`count` bits, at most 63, from bit `at` on; `extras` has 8 bytes more than there are bits."""
+    """`count` bits, at most 63, from bit `at` on; `extras` has `SLACK` bytes behind them."""
     value = load_u64(extras, at >> 3) >> _U(at & 7)
     if count > _MAX_LOADED_BITS:
         high = load_u64(extras, (at + 32) >> 3) >> _U(at & 7)
@@ -168,7 +196,7 @@ def _take(extras, at, count):
 
 @njit
 def _changed(b, change, method, floats, bits):
-    """The element that differs from `b` by `change`, both of `bits` bits."""
+    """The element that differs from `b` by `change`, both of `bits` bits. No branches."""
     all_bits = _ALL >> _U(64 - bits)
     if method != DIFFERENCE:
         return (b ^ change) & all_bits
@@ -177,8 +205,7 @@ def _changed(b, change, method, floats, bits):
     top = _1 << _U(bits - 1)
     flip = b & top
     x = ((b ^ flip) + change) & all_bits
-    if x & top:
-        x ^= top - _1
+    x ^= (top - _1) & (_0 - (x >> _U(bits - 1)))
     return x ^ flip
 
 
@@ -204,43 +231,60 @@ def _apply_small(b, tokens, method, floats, drop, bits, out):
 
 
 @njit
-def _apply_any(b, tokens, extras, at, starts, counts, method, floats, drop, bits, out):
-    """Applies any changes, with extra bits from bit `at` on; returns where they end."""
+def _apply_own(tokens, extras, at, limit, floats, drop, bits, out):
+    """Elements that do not depend on the base; returns where their extra bits end."""
+    count = bits - 8
     for i in range(out.size):
-        token = tokens[i]
-        count = np.int64(counts[token])
-        value = _take(extras, at, count)
+        value = _U(tokens[i]) << _U(count) | _take(extras, min(at, limit), count)
         at += count
-        if method == OWN:
-            value |= starts[token]
-            if floats:
-                value = (value >> _1) | (value & _1) << _U(bits - 1)
-        else:
-            change = starts[token]
-            if method == DIFFERENCE and token & 1:
-                change -= value
-            else:
-                change += value
-            value = _changed(_U(b[i]) >> _U(drop), change, method, floats, bits)
+        if floats:
+            value = (value >> _1) | (value & _1) << _U(bits - 1)
         out[i] = value << _U(drop)
     return at
 
 
+@njit
+def _apply_large(
+    b, tokens, extras, at, limit, starts, counts, plain, method, floats, drop, bits, out
+):
+    """Applies large changes, whose extra bits begin at bit `at`; returns where they end."""
+    signed = _U(method == DIFFERENCE)
+    for first in range(0, out.size, 64):
+        hits = _large(tokens, first, plain)
+        while hits != _0:
+            i = first + np.int64(trailing_zeros(hits))
+            hits &= hits - _1
+            token = tokens[i]
+            count = np.int64(counts[token])
+            value = _take(extras, min(at, limit), count)
+            at += count
+            down = _0 - (_U(token) & signed)
+            change = starts[token] + (value ^ down) - down
+            out[i] = _changed(_U(b[i]) >> _U(drop), change, method, floats, bits) << _U(drop)
+    return at
+
+
 def _apply(b, tokens, extras, starts, counts, plain, method, floats, drop, bits, out):
-    """Decodes elements from their tokens and the base.
+    """Decodes elements from their tokens and the base; returns the number of extra bits.
 
     `starts`: uint64[256], the least change that a token stands for, `counts`: uint8[256], its
-    number of extra bits; changes with tokens below `plain` are small. `extras`: all extra bits and
-    8 bytes.
+    number of extra bits; changes with tokens below `plain` are small. `extras`: the extra bits and
+    `SLACK` bytes. Where tokens ask for more, elements are wrong, and what is returned tells.
     """
     at = 0
+    limit = 8 * (extras.size - SLACK)
     for begin in range(0, out.size, _BLOCK):
         end = min(begin + _BLOCK, out.size)
         old, part, new = b[begin:end], tokens[begin:end], out[begin:end]
-        if _largest(part) < plain:
-            _apply_small(old, part, method, floats, drop, bits, new)
-        else:
-            at = _apply_any(old, part, extras, at, starts, counts, method, floats, drop, bits, new)
+        if method == OWN:
+            at = _apply_own(part, extras, at, limit, floats, drop, bits, new)
+            continue
+        _apply_small(old, part, method, floats, drop, bits, new)
+        if _largest(part) >= plain:
+            at = _apply_large(
+                old, part, extras, at, limit, starts, counts, plain, method, floats, drop, bits, new
+            )
+    return at
 
 
 def _common(x):
@@ -261,11 +305,9 @@ def _per_size(function, signature):
 
 _METHOD = (_int, _bool, _int, _int, _int, _int)
 TOKENS = _per_size(_tokens, lambda r, w: _int(r, r, *_METHOD, _int, W8))
-EXTRAS = _per_size(_extras, lambda r, w: types.void(r, r, *_METHOD, W8))
+EXTRAS = _per_size(_extras, lambda r, w: types.void(r, r, *_METHOD, _int, R8, W8))
 CONTEXTS = _per_size(_contexts, lambda r, w: types.void(r, _int, _int, R8, W8))
-APPLY = _per_size(
-    _apply, lambda r, w: types.void(r, R8, R8, R64, R8, _int, _int, _bool, _int, _int, w)
-)
+APPLY = _per_size(_apply, lambda r, w: _int(r, R8, R8, R64, R8, _int, _int, _bool, _int, _int, w))
 COMMON = _per_size(_common, lambda r, w: types.uint64(r))
 
 
@@ -274,15 +316,6 @@ def count(tokens, contexts, counts):
     """`counts[context, token]` grows by the number of elements that have both."""
     for i in range(tokens.size):
         counts[contexts[i], tokens[i]] += 1
-
-
-@kernel(_int(R8, R8))
-def total_extras(tokens, counts):
-    """The sum of `counts[token]`, the extra bits of all elements."""
-    total = 0
-    for i in range(tokens.size):
-        total += np.int64(counts[tokens[i]])
-    return total
 
 
 _U32_2D = types.uint32[:, ::1]

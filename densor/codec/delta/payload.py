@@ -4,4 +4,4 @@ import struct
 
 HEAD = struct.Struct("<QB")  # where the chunk's bytes are in the base, mode
 LENGTH = struct.Struct("<I")  # of the stream; it and the extra bits follow
-SAME, CODED = 0, 1  # modes
+SAME, CODED, FEW_CODED = 0, 1, 2  # modes

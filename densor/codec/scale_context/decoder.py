@@ -31,14 +31,14 @@ class ScaleContextDecoder(ChunkDecoder):
     """
 
     def __init__(self, model: Parameters, low: ChunkDecoder | None = None) -> None:
-        self._model = model
+        self.model = model
         self._low = low
         self._table: Table | None = None
         self._lock = Lock()
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
-        form = self._model.form
+        form = self.model.form
         elements, left = divmod(out.size, form.size)
         if left:
             raise FormatError("chunk has an impossible length")
@@ -63,7 +63,7 @@ class ScaleContextDecoder(ChunkDecoder):
     def _ready_table(self) -> Table:
         with self._lock:
             if self._table is None:
-                self._table = decode_table(self._model.freqs)
+                self._table = decode_table(self.model.freqs)
             return self._table
 
     def _decode_high_bits(self, payload: Bytes, head: Head, elements: int, out: Bytes) -> None:
@@ -73,9 +73,9 @@ class ScaleContextDecoder(ChunkDecoder):
         self._fill_scales(stream, head.parts, scales)
         scales[elements:] = 0
         error = stream.run(
-            self._model.form.decode,
+            self.model.form.decode,
             scales,
-            self._model.alphabet.rule(self._model.form, head.base),
+            self.model.alphabet.rule(self.model.form, head.base),
             payload[head.rest : head.signs],
             payload[head.signs : head.stream],
             payload[head.escapes : head.rest],
@@ -90,7 +90,7 @@ class ScaleContextDecoder(ChunkDecoder):
 
     def _fill_scales(self, stream: StreamDecoder, parts: list[Part], scales: Bytes) -> None:
         begin = 0
-        for rows, columns in take_scales(stream, parts, self._model.alphabet.phase):
+        for rows, columns in take_scales(stream, parts, self.model.alphabet.phase):
             size = rows.size * columns.size
             kernels.fill_scales(rows, columns, scales[begin : begin + size])
             begin += size

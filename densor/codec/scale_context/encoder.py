@@ -125,8 +125,8 @@ class ScaleContextEncoder:
         scales, symbols = _element_scales(sides, elements), POOL.take(elements)
         kernels.find_symbols(high_bits, scales, alphabet.rule(form, base), symbols)
         counts = np.zeros((alphabet.contexts, 256), np.int64)
-        work = np.empty((2, counts.size), np.uint32)
-        kernels.count_symbols(symbols, scales, alphabet.phase, *work, counts)
+        tallies, places = np.empty((4, counts.size), np.uint32), np.empty(1 << 13, np.uint8)
+        kernels.count_symbols(symbols, scales, alphabet.phase, tallies, places, counts)
         for side in sides:
             for context, coded in enumerate(side.symbols, 1 << alphabet.phase):
                 counts[context] += np.bincount(coded, minlength=256)

@@ -15,6 +15,7 @@ from densor.entropy.bits import put_bits, take_bits
 from densor.entropy.intrinsics import (
     load_u16,
     load_u32,
+    load_u64,
     store_u16,
     store_u32,
     trailing_zeros,
@@ -242,26 +243,46 @@ def find_symbols(high_bits, scales, rule, symbols):
         symbols[j] = symbol
 
 
-@kernel(types.void(R8, R8, types.int64, W32, W32, I64_2D))
-def count_symbols(symbols, scales, phase, even, odd, counts):
+_PLACES = 4096  # elements whose places in a histogram are found before they are counted
+
+
+@njit
+def count_places(tallies, places, contexts, mask, symbols):
+    """`tallies[k, context & mask << 8 | symbol]` grows, `k` being the number of the element mod 4.
+
+    `tallies`: uint32[4, contexts * 256]: neighbours go to different rows, so that equal symbols do
+    not wait for each other's stores. `places`: uint8[2 * 4096], work space.
+    """
+    n = symbols.size
+    for begin in range(0, n, _PLACES):
+        size = min(_PLACES, n - begin)
+        for i in range(size):
+            place = np.uint16(contexts[begin + i] & mask) << np.uint16(8)
+            store_u16(places, 2 * i, np.uint16(place | np.uint16(symbols[begin + i])))
+        for i in range(0, size - 3, 4):
+            four = load_u64(places, 2 * i)
+            tallies[0, four & np.uint64(0xFFFF)] += np.uint32(1)
+            tallies[1, (four >> np.uint64(16)) & np.uint64(0xFFFF)] += np.uint32(1)
+            tallies[2, (four >> np.uint64(32)) & np.uint64(0xFFFF)] += np.uint32(1)
+            tallies[3, four >> np.uint64(48)] += np.uint32(1)
+        for i in range(size & ~3, size):
+            tallies[0, np.uint64(load_u16(places, 2 * i))] += np.uint32(1)
+
+
+@kernel(types.void(R8, R8, types.int64, types.uint32[:, ::1], W8, I64_2D))
+def count_symbols(symbols, scales, phase, tallies, places, counts):
     """How often each symbol occurs under each context.
 
-    `counts`: int64[contexts, 256], of which the first 2 ** phase are set. `even`, `odd`:
-    uint32[contexts * 256], work space: neighbours go to different ones, so that equal symbols do
-    not wait for each other's stores.
+    `counts`: int64[contexts, 256], of which the first 2 ** phase are set. Work space: `tallies`,
+    uint32[4, contexts * 256]; `places`, uint8[2 * 4096].
     """
-    even[:] = 0
-    odd[:] = 0
-    mask = np.uint32((1 << phase) - 1)
-    n = symbols.size
-    for i in range(0, n - 1, 2):
-        even[(scales[i] & mask) << np.uint32(8) | symbols[i]] += np.uint32(1)
-        odd[(scales[i + 1] & mask) << np.uint32(8) | symbols[i + 1]] += np.uint32(1)
-    if n & 1:
-        even[(scales[n - 1] & mask) << np.uint32(8) | symbols[n - 1]] += np.uint32(1)
+    tallies[:] = 0
+    count_places(tallies, places, scales, np.uint8((1 << phase) - 1), symbols)
     for c in range(1 << phase):
         for s in range(256):
-            counts[c, s] = np.int64(even[c << 8 | s]) + np.int64(odd[c << 8 | s])
+            at = c << 8 | s
+            total = np.int64(tallies[0, at]) + np.int64(tallies[1, at])
+            counts[c, s] = total + np.int64(tallies[2, at]) + np.int64(tallies[3, at])
 
 
 @kernel(

@@ -8,14 +8,16 @@ other codecs, is decoded the ordinary way beside it.
 import itertools
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
 from densor.codec.planes.decoding import ERRORS
+from densor.codec.spans import rans_table
 from densor.codec.spans import table as t
+from densor.codec.spans.rans_table import RansParameters
 from densor.codec.spans.table import Bytes, Numbers, SpanParameters
 from densor.codec.zstd import zstd_decompress_into
 from densor.entropy.deferred import deferred
@@ -23,6 +25,9 @@ from densor.errors import ChecksumError, DensorError, FormatError, LimitError
 from densor.runtime.workers import Workers, settle
 
 decode_span = deferred("densor.codec.spans.decode_kernels", "decode_span")
+
+if TYPE_CHECKING:
+    from densor.codec.spans.rans import RansSpans
 
 SPAN = 4 << 20  # bytes of original that are decoded by one call
 _local = threading.local()
@@ -40,9 +45,12 @@ _MESSAGES: dict[int, tuple[type[DensorError], str]] = {
 }
 
 
+_TEXTS = {**ERRORS, **rans_table.ERRORS}
+
+
 def error_of(status: int) -> DensorError:
     """The error that a status other than 0 and `NOT_MINE` stands for."""
-    kind, text = _MESSAGES.get(status) or (FormatError, ERRORS[status])
+    kind, text = _MESSAGES.get(status) or (FormatError, _TEXTS[status])
     return kind(text)
 
 
@@ -81,6 +89,68 @@ def _work() -> _Work:
     return work
 
 
+class _PlanesSpans:
+    """What the span decoder calls for planes under Huffman codes."""
+
+    def __init__(self, parameters: SpanParameters, table: Numbers) -> None:
+        self._parameters = parameters
+        self._needs = _needs(parameters, table)
+
+    def decode(
+        self,
+        data: Bytes,
+        table: Numbers,
+        begin: int,
+        end: int,
+        out: Bytes,
+        status: Bytes,
+        prepared: bool = False,
+    ) -> int:
+        """Decodes chunks; see `decode_span`."""
+        parameters = self._parameters
+        work = _work().arrays(parameters.serial, self._needs)
+        arrays = parameters.arrays
+        return int(decode_span(data, table, begin, end, *arrays, prepared, out, status, *work))
+
+    def decode_with_zstd(
+        self, data: Bytes, table: Numbers, chunk: int, out: Bytes, status: Bytes
+    ) -> None:
+        """Decodes a chunk of which some planes are stored with Zstandard."""
+        row = table[chunk].tolist()
+        if not 0 <= row[t.PARAMETERS] < len(self._parameters.heads):
+            return
+        payload = data[row[t.PAYLOAD] : row[t.PAYLOAD] + row[t.STORED]]
+        planes = int(self._parameters.heads[row[t.PARAMETERS], 1])
+        n = row[t.SIZE] // planes
+        scratch = _work().arrays(self._parameters.serial, self._needs)[0]
+        at = 5 * planes
+        for p in range(planes):
+            size = int(payload[5 * p + 1 : 5 * p + 5].view("<u4")[0])
+            if payload[5 * p] == registry.PLANE_ZSTD:
+                zstd_decompress_into(payload[at : at + size], scratch[p * n : (p + 1) * n])
+            at += size
+        self.decode(data, table, chunk, chunk + 1, out, status, True)
+
+
+def _needs(parameters: SpanParameters, table: Numbers) -> tuple[int, int]:
+    """The most scratch bytes and entries of `where` that a chunk of the table may need."""
+    known = (table[:, t.PARAMETERS] >= 0) & (table[:, t.PARAMETERS] < len(parameters.heads))
+    mine = table[known & (table[:, t.SIZE] > 0)]
+    if not len(mine):
+        return 0, 0
+    heads = parameters.heads[mine[:, t.PARAMETERS]]
+    planes = heads[:, 1]
+    sizes = np.minimum(mine[:, t.SIZE], t.CHUNK_LIMIT)  # larger ones are refused
+    runs = np.minimum(sizes // planes // heads[:, 2] + 1, t.MAX_RUNS)
+    return int(sizes.max()), int((planes * runs).max())
+
+
+def _rans_spans(parameters: RansParameters, table: Numbers) -> "RansSpans":
+    from densor.codec.spans.rans import RansSpans  # kernels that few archives need
+
+    return RansSpans(parameters, table)
+
+
 class SpanDecoder:
     """Decodes the chunks of a table. Safe to use from several threads at once, for chunks apart.
 
@@ -89,13 +159,18 @@ class SpanDecoder:
     needed (its frame was checked, though), else what `error_of` makes an error of.
     """
 
-    def __init__(self, parameters: SpanParameters, table: Numbers) -> None:
+    def __init__(self, parameters: SpanParameters | RansParameters, table: Numbers) -> None:
         if table.ndim != 2 or table.shape[1] != t.COLUMNS:
             raise ValueError("not a table of chunks")
         self.parameters = parameters
         self.table = np.ascontiguousarray(table, np.int64)
         self.status = np.zeros(len(table), np.uint8)
-        self._needs = _needs(parameters, self.table)
+        self._planes: _PlanesSpans | None = None
+        self._rans: RansSpans | None = None
+        if isinstance(parameters, SpanParameters):
+            self._planes = _PlanesSpans(parameters, self.table)
+        else:
+            self._rans = _rans_spans(parameters, self.table)
 
     def spans(self, size: int = SPAN) -> list[tuple[int, int]]:
         """Chunks from and to, about `size` bytes of original each."""
@@ -115,7 +190,10 @@ class SpanDecoder:
         """
         if not 0 <= begin <= end <= len(self.table):
             raise ValueError("no such chunks")
-        return self._call(data, begin, end, out, False)
+        if self._rans is not None:
+            return self._rans.decode(data, self.table, begin, end, out, self.status)
+        assert self._planes is not None
+        return self._planes.decode(data, self.table, begin, end, out, self.status)
 
     def decode_rest(self, data: Bytes, begin: int, end: int, out: Bytes) -> None:
         """Decodes what `decode` left of these chunks, as far as just Zstandard stood in the way.
@@ -132,38 +210,12 @@ class SpanDecoder:
 
     def _decode_zstd(self, data: Bytes, chunk: int, out: Bytes) -> None:
         row = self.table[chunk].tolist()
-        payload = data[row[t.PAYLOAD] : row[t.PAYLOAD] + row[t.STORED]]
         if row[t.PARAMETERS] == t.ZSTD:
+            payload = data[row[t.PAYLOAD] : row[t.PAYLOAD] + row[t.STORED]]
             zstd_decompress_into(payload, out[row[t.PLACE] : row[t.PLACE] + row[t.SIZE]])
             self.status[chunk] = 0
-        elif 0 <= row[t.PARAMETERS] < len(self.parameters.heads):
-            planes = int(self.parameters.heads[row[t.PARAMETERS], 1])
-            n = row[t.SIZE] // planes
-            scratch = _work().arrays(self.parameters.serial, self._needs)[0]
-            at = 5 * planes
-            for p in range(planes):
-                size = int(payload[5 * p + 1 : 5 * p + 5].view("<u4")[0])
-                if payload[5 * p] == registry.PLANE_ZSTD:
-                    zstd_decompress_into(payload[at : at + size], scratch[p * n : (p + 1) * n])
-                at += size
-            self._call(data, chunk, chunk + 1, out, True)
-
-    def _call(self, data: Bytes, begin: int, end: int, out: Bytes, prepared: bool) -> int:
-        parameters = self.parameters
-        work = _work().arrays(parameters.serial, self._needs)
-        return int(
-            decode_span(
-                data,
-                self.table,
-                begin,
-                end,
-                *parameters.arrays,
-                prepared,
-                out,
-                self.status,
-                *work,
-            )
-        )
+        elif self._planes is not None:
+            self._planes.decode_with_zstd(data, self.table, chunk, out, self.status)
 
     def decode_all(
         self,
@@ -196,16 +248,3 @@ class SpanDecoder:
         finally:
             settle(tasks)
         return np.flatnonzero(self.status)
-
-
-def _needs(parameters: SpanParameters, table: Numbers) -> tuple[int, int]:
-    """The most scratch bytes and entries of `where` that a chunk of the table may need."""
-    known = (table[:, t.PARAMETERS] >= 0) & (table[:, t.PARAMETERS] < len(parameters.heads))
-    mine = table[known & (table[:, t.SIZE] > 0)]
-    if not len(mine):
-        return 0, 0
-    heads = parameters.heads[mine[:, t.PARAMETERS]]
-    planes = heads[:, 1]
-    sizes = np.minimum(mine[:, t.SIZE], t.CHUNK_LIMIT)  # larger ones are refused
-    runs = np.minimum(sizes // planes // heads[:, 2] + 1, t.MAX_RUNS)
-    return int(sizes.max()), int((planes * runs).max())

@@ -10,11 +10,11 @@ from densor.codec import registry
 from densor.codec.planes import kernels as planes_kernels
 from densor.codec.planes.kernels import R8_2D, Codes, Work, _decode_classes, _plan_runs
 from densor.codec.spans import table as t
+from densor.codec.spans.frame_checks import check_frame, outside
 from densor.codec.spans.jit import once, part
 from densor.codec.spans.merge import address_of, merge_run, undo_differences
-from densor.codec.spans.xxh3 import xxh3_64
 from densor.entropy.huffman.kernels import _assign_codes
-from densor.entropy.intrinsics import copy_bytes, load_u32, load_u64
+from densor.entropy.intrinsics import copy_bytes, load_u32
 from densor.entropy.jit import I64, R8, W8, W32, W64, kernel
 
 _classes = part(_decode_classes.py_func)
@@ -87,43 +87,6 @@ def _build_table(lengths, work, next_code, codes, table):
                     more -= _ONE + np.uint64(lengths[sixth])
                 here[code + (v << length)] = more
     return longest
-
-
-@once
-def _frame(data, row):
-    """Checks header and payload of a frame. Returns 0 or the number of an error."""
-    head = row[t.HEAD]
-    if head < 0:
-        return 0
-    header = data[head : head + 28]
-    if load_u32(header, 24) != np.uint32(xxh3_64(header[:24]) & np.uint64(0xFFFFFFFF)):
-        return t.HEADER_DAMAGED
-    if (
-        load_u32(header, 0) != t.CHUNK
-        or np.int64(load_u32(header, 4)) != row[t.STORED]
-        or np.int64(load_u32(header, 8)) != row[t.SIZE]
-        or np.int64(load_u32(header, 12)) != row[t.MODEL]
-        or row[t.STORED] > row[t.SIZE]
-    ):
-        return t.HEADER_OTHER
-    payload = data[row[t.PAYLOAD] : row[t.PAYLOAD] + row[t.STORED]]
-    return 0 if xxh3_64(payload) == load_u64(header, 16) else t.PAYLOAD_DAMAGED
-
-
-@once
-def _outside(data, row, out):
-    """Whether a row of the table reaches beyond the archive or the result."""
-    stored = row[t.STORED]
-    size = row[t.SIZE]
-    return (
-        stored < 0
-        or size < 1
-        or row[t.PAYLOAD] < 0
-        or row[t.PAYLOAD] > data.size - stored
-        or row[t.PLACE] < 0
-        or row[t.PLACE] > out.size - size
-        or (row[t.HEAD] >= 0 and row[t.HEAD] > data.size - 28)
-    )
 
 
 @once
@@ -214,9 +177,9 @@ def _decode_chunk(
     numbers, words, codes,
 ):  # fmt: skip
     """Returns 0, the number of an error, or `NOT_MINE`."""
-    if _outside(data, row, out):
+    if outside(data, row, out):
         return t.OUTSIDE
-    error = _frame(data, row)
+    error = check_frame(data, row)
     if error != 0:
         return error
     size = row[t.SIZE]

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +65,11 @@ class SpanParameters:
         """As the kernel takes them."""
         return self.heads, self.kinds, self.symbols, self.lengths
 
+    @property
+    def weight(self) -> int:
+        """Bytes."""
+        return self.heads.nbytes + self.lengths.nbytes
+
     @classmethod
     def of(cls, models: Mapping[int, Parameters[Classes]]) -> "SpanParameters":
         """`models`: by the number that frame headers name them with."""
@@ -89,8 +95,16 @@ class SpanParameters:
         )
 
 
+class Numbered(Protocol):
+    """Parameters of any kind."""
+
+    @property
+    def numbers(self) -> Numbers:
+        """int64[parameters], in rising order: what frame headers call them."""
+
+
 def chunk_table(
-    parameters: SpanParameters,
+    parameters: Numbered,
     payload: Numbers,
     stored: Numbers,
     model: Numbers,

@@ -39,12 +39,14 @@ class StreamEncoder:
         """
         if symbols.size != contexts.size or symbols.size > self._left:
             raise ValueError("runs of symbols do not fit the stream")
-        if not kernels.have_codes(symbols, contexts, self._starts):
-            raise ValueError("symbol without a frequency")
+        if contexts.size and int(contexts.max()) >= self._starts.size >> 8:
+            raise ValueError("symbol without a frequency: there is no such context")
         self._left -= symbols.size
         self._at = int(
             kernels.encode(symbols, contexts, self._starts, self._states, self._buffer, self._at)
         )
+        if self._at < 0:
+            raise ValueError("symbol without a frequency")
 
     def finish(self) -> Bytes:
         """The stream: 32 states, then the words."""

@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit, types
 
 from densor.entropy import vectors as v
-from densor.entropy.bits import put_bits, take_bits
-from densor.entropy.intrinsics import load_u16, store_u16
+from densor.entropy.bits import bit_length, put_bits, put_folded, take_bits, take_folded
+from densor.entropy.intrinsics import copy_bytes, load_u16, store_u16
 from densor.entropy.jit import R8, R32, W8, W32, kernel
 from densor.entropy.rans.constants import BITS, FIRST, LOOK, STATES
 
@@ -18,6 +18,7 @@ W16_2D = types.uint16[:, ::1]
 I64_2D = types.int64[:, ::1]
 
 _ONE = 1 << BITS
+_FIRST_START = 1 << 16  # the least that `starts` has for a symbol with a frequency
 _MASK = np.uint32(_ONE - 1)
 _FIRST = np.uint32(FIRST)
 _SHIFT = np.uint32(BITS)
@@ -85,6 +86,41 @@ def decode_groups(words, at, last, states, table, contexts, begin, end, symbols)
 
 
 @njit
+def decode_groups_of_two(
+    words_a, a, last_a, words_b, b, last_b, states, table, contexts_a, contexts_b, end, symbols_a,
+    symbols_b,
+):  # fmt: skip
+    """As `decode_groups`, of two streams from their symbol 0 on, which do not wait for each other.
+
+    `states`: uint32[64], of both. Returns the number of symbols done and both positions.
+    """
+    x0 = v.load_u32(states, 0)
+    x1 = v.load_u32(states, 16)
+    y0 = v.load_u32(states, 32)
+    y1 = v.load_u32(states, 48)
+    i = 0
+    while i + STATES <= end and a <= last_a and b <= last_b:
+        entry0, x0 = step(x0, table, v.shift_left(v.load_u8(contexts_a, i), BITS))
+        entry2, y0 = step(y0, table, v.shift_left(v.load_u8(contexts_b, i), BITS))
+        entry1, x1 = step(x1, table, v.shift_left(v.load_u8(contexts_a, i + 16), BITS))
+        entry3, y1 = step(y1, table, v.shift_left(v.load_u8(contexts_b, i + 16), BITS))
+        v.store_u8(symbols_a, i, entry0)
+        v.store_u8(symbols_a, i + 16, entry1)
+        v.store_u8(symbols_b, i, entry2)
+        v.store_u8(symbols_b, i + 16, entry3)
+        x0, a = refill(x0, words_a, a)
+        y0, b = refill(y0, words_b, b)
+        x1, a = refill(x1, words_a, a)
+        y1, b = refill(y1, words_b, b)
+        i += STATES
+    v.store_u32(states, 0, x0)
+    v.store_u32(states, 16, x1)
+    v.store_u32(states, 32, y0)
+    v.store_u32(states, 48, y1)
+    return i, a, b
+
+
+@njit
 def decode_rest(words, at, states, table, contexts, begin, end, symbols):
     """Decodes fewer than 32 symbols one at a time; returns the position, or -1 past the end."""
     for i in range(begin, end):
@@ -116,7 +152,7 @@ def decode_symbols(words, at, tail, states, table, contexts, symbols):
     if i + STATES <= n:
         left = words.size - at
         tail[:] = 0
-        tail[:left] = words[at:]
+        copy_bytes(tail, 0, words, at, left)
         i, used = decode_groups(tail, 0, left, states, table, contexts, i, n, symbols)
         if used > left or i + STATES <= n:
             return -1
@@ -144,32 +180,41 @@ def build_starts(freqs, starts):
 
 
 @njit
-def _put_lanes(x, start, words, at):
-    """Codes one symbol per lane, words going to where they end before `at`."""
+def put_lanes(x, start, words, at):
+    """Codes one symbol per lane, words going to where they end before `at`.
+
+    `start`: of each, see `build_starts`.
+    """
     freq = v.shift_right(start, 16)
     # x >= freq << 20, without overflow for freq = 4096, which never needs a word.
     full = v.less(v.subtract(freq, v.splat(1)), v.shift_right(x, 20))
     v.compress_u16_before(words, at, full, x)
     x = v.choose(full, v.shift_right(x, 16), x)
-    quotient = v.divide(x, freq)
+    quotient = v.divide_roughly(x, freq)
     rest = v.subtract(x, v.multiply(quotient, freq))
     low = v.both(start, v.splat(0xFFFF))
-    return v.add(v.add(v.shift_left(quotient, BITS), rest), low), at - 2 * v.count(full)
+    x = v.add(v.add(v.shift_left(quotient, BITS), rest), low)
+    more = v.add(x, v.subtract(v.splat(_ONE), freq))  # for a quotient that is one more
+    return v.choose(v.less(rest, freq), x, more), at - 2 * v.count(full)
 
 
 @njit
 def encode_symbols(symbols, contexts, starts, states, words, at):
     """Codes `symbols`, last one first, with words from byte `at` of `words` backwards.
 
-    Returns where they begin. `symbols`, `contexts`: uint8[n]; each symbol has a frequency under its
-    context. `states`: uint32[32]. `words`: uint8[], with 2 n + 64 bytes before `at`.
+    Returns where they begin, -1 where a symbol has no frequency under its context. `symbols`,
+    `contexts`: uint8[n], contexts that `starts` has. `states`: uint32[32]. `words`: uint8[], with
+    2 n + 64 bytes before `at`.
     """
     n = symbols.size
     whole = n & ~(STATES - 1)
+    least = v.splat(_FIRST_START)
     for i in range(n - 1, whole - 1, -1):
         x = states[i - whole]
         start = starts[np.uint32(contexts[i]) << np.uint32(8) | np.uint32(symbols[i])]
         freq = start >> np.uint32(16)
+        if freq == np.uint32(0):
+            return -1
         if (x >> np.uint32(20)) >= freq:
             at -= 2
             store_u16(words, at, np.uint16(x & np.uint32(0xFFFF)))
@@ -184,38 +229,19 @@ def encode_symbols(symbols, contexts, starts, states, words, at):
         start1 = v.gather_u32(starts, v.either(place1, v.load_u8(symbols, i + 16)))
         place0 = v.shift_left(v.load_u8(contexts, i), 8)
         start0 = v.gather_u32(starts, v.either(place0, v.load_u8(symbols, i)))
-        x1, at = _put_lanes(x1, start1, words, at)
-        x0, at = _put_lanes(x0, start0, words, at)
+        least = v.choose(v.less(start1, least), start1, least)
+        least = v.choose(v.less(start0, least), start0, least)
+        x1, at = put_lanes(x1, start1, words, at)
+        x0, at = put_lanes(x0, start0, words, at)
     v.store_u32(states, 0, x0)
     v.store_u32(states, 16, x1)
-    return at
+    return at if v.bits_of(v.less(least, v.splat(_FIRST_START))) == 0 else -1
 
 
 @kernel(types.int64(R8, R8, R32, W32, W8, types.int64))
 def encode(symbols, contexts, starts, states, words, at):
     """See `encode_symbols`."""
     return encode_symbols(symbols, contexts, starts, states, words, at)
-
-
-@kernel(types.boolean(R8, R8, R32))
-def have_codes(symbols, contexts, starts):
-    """Whether every symbol has a frequency under its context; see `encode_symbols`."""
-    most = np.uint8(0)
-    for i in range(contexts.size):
-        most = max(most, contexts[i])
-    if symbols.size > 0 and np.int64(most) >= starts.size >> 8:
-        return False
-    whole = symbols.size & ~(v.LANES - 1)
-    least = v.splat(1 << 16)
-    for i in range(0, whole, v.LANES):
-        place = v.either(v.shift_left(v.load_u8(contexts, i), 8), v.load_u8(symbols, i))
-        start = v.gather_u32(starts, place)
-        least = v.choose(v.less(start, least), start, least)
-    missing = v.bits_of(v.less(least, v.splat(1 << 16))) != 0
-    for i in range(whole, symbols.size):
-        place = np.uint32(contexts[i]) << np.uint32(8) | np.uint32(symbols[i])
-        missing |= starts[place] < np.uint32(1 << 16)
-    return not missing
 
 
 @kernel(types.void(I64_2D, W16_2D))
@@ -264,15 +290,6 @@ def cost_bits(counts, freqs):
     return bits
 
 
-@njit
-def _length(value):
-    bits = 0
-    while value > 0:
-        bits += 1
-        value >>= 1
-    return bits
-
-
 @kernel(types.int64(R16_2D, W8))
 def pack_freqs(freqs, out):
     """Writes all contexts to `out`, uint8[], zeros; returns the bytes used. See rans.md.
@@ -298,33 +315,9 @@ def pack_freqs(freqs, out):
             change = np.int64(freqs[c, s]) - before
             before = np.int64(freqs[c, s])
             folded = 2 * change if change >= 0 else -2 * change - 1
-            high = (folded >> order) + 1
-            bits = _length(high)
-            at = put_bits(out, at, 0, bits - 1)
-            at = put_bits(out, at, 1, 1)
-            at = put_bits(out, at, high & ((1 << (bits - 1)) - 1), bits - 1)
-            at = put_bits(out, at, folded & ((1 << order) - 1), order)
-            order = (order + _length(folded >> 1) + 1) >> 1
+            at = put_folded(out, at, folded, order)
+            order = (order + bit_length(folded >> 1) + 1) >> 1
     return (at + 7) >> 3
-
-
-@njit
-def _take_folded(data, at, order):
-    """An Exp-Golomb number and the position after it; (-1, 0) where there is none."""
-    zeros = 0
-    while True:
-        bit = take_bits(data, at, 1)
-        at += 1
-        if bit < 0 or zeros > 13:
-            return -1, 0
-        if bit:
-            break
-        zeros += 1
-    high = take_bits(data, at, zeros)
-    low = take_bits(data, at + zeros, order)
-    if high < 0 or low < 0:
-        return -1, 0
-    return ((high | 1 << zeros) - 1) << order | low, at + zeros + order
 
 
 @kernel(types.int64(R8, W16_2D))
@@ -350,7 +343,7 @@ def unpack_freqs(data, freqs):
         order = 5
         total = 0
         for s in range(first, last + 1):
-            folded, at = _take_folded(data, at, order)
+            folded, at = take_folded(data, at, order)
             if folded < 0:
                 return -1
             freq += folded >> 1 if folded & 1 == 0 else -((folded + 1) >> 1)
@@ -358,7 +351,7 @@ def unpack_freqs(data, freqs):
                 return -1
             freqs[c, s] = freq
             total += freq
-            order = (order + _length(folded >> 1) + 1) >> 1
+            order = (order + bit_length(folded >> 1) + 1) >> 1
         if total != _ONE or freqs[c, first] == 0 or freqs[c, last] == 0:
             return -1
     if at & 7 and data[at >> 3] >> (at & 7) != 0:

@@ -1,7 +1,8 @@
 """Random access: open an archive by its index, read entries, tensors and slices of them."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -24,7 +25,14 @@ from densor.formats.container.index import (
     read_index,
     unpack_index,
 )
-from densor.formats.container.spans import MIN_BYTES, ParameterSets, Span, in_spans, read_and_decode
+from densor.formats.container.spans import (
+    MIN_BYTES,
+    Coder,
+    ParameterSets,
+    Span,
+    coder_in_spans,
+    read_and_decode,
+)
 from densor.formats.io.sources import Bytes, MemorySource, RandomSource
 from densor.formats.tensors import TensorInfo, is_listable
 from densor.options import DEFAULT_READ, ReadOptions
@@ -47,6 +55,19 @@ class StoredChunk(NamedTuple):
     begin: int
     size: int
     points: Bytes | None
+
+
+class UnreadChunk(NamedTuple):
+    """A chunk of which nothing was read but its model; `begin`, `size`: its original bytes.
+
+    `stored`: bytes of its payload, of which `read` gives some, without checking them.
+    """
+
+    model: bytes  # payload of the model, empty for the fixed ones
+    begin: int
+    size: int
+    stored: int
+    read: Callable[[int, int], Bytes]
 
 
 class Readable(Protocol):
@@ -273,6 +294,27 @@ class Archive(EntryDecoder[IndexedEntry]):
                 points = self._frame(number + 1).payload
             yield StoredChunk(model, models[model], payload, at, header.original, points)
 
+    def unread_chunks(self, entry: IndexedEntry) -> Iterator[UnreadChunk]:
+        """All of an entry, chunk by chunk; what has a base or is part of a chunk has no model."""
+        at = 0
+        models: dict[int, bytes] = {}
+        for part in self.parts(entry, 0, entry.size):
+            header, model = part.chunk.header, b""
+            if part.whole and header.model >= registry.FIRST_MODEL and entry.meta.base is None:
+                if header.model not in models:
+                    models[header.model] = self._params(part.chunk)
+                model = models[header.model]
+            begins = int(self.frames.offsets[part.chunk.place]) + wire.FRAME_SIZE
+            reading = partial(self._stored, begins, header.stored)
+            yield UnreadChunk(model, at, part.size, header.stored, reading)
+            at += part.size
+
+    def _stored(self, begins: int, size: int, begin: int, count: int) -> Bytes:
+        """Bytes of a payload as they stand in the archive."""
+        if not 0 <= begin <= begin + count <= size:
+            raise FormatError("payload of a chunk is too short")
+        return self._source.read_at(begins + begin, count)
+
     @staticmethod
     def _check_hash(entry: IndexedEntry, data: Bytes) -> None:
         name = entry.meta.hash
@@ -351,14 +393,15 @@ class Archive(EntryDecoder[IndexedEntry]):
         try:
             for part in self.parts(entry, begin, begin + out.size):
                 decoder = self.decoder(part.chunk)  # made once, before all threads need it
-                gathered = self._gathered(part, decoder)
+                coder = self._gathered(part, decoder)
                 payload = int(self.frames.offsets[part.chunk.place]) + wire.FRAME_SIZE
                 header = part.chunk.header
-                if span and not (gathered and span.follows(payload) and span.has_room(header)):
+                room = coder and span.follows(payload) and span.has_room(header, coder)
+                if span and not room:
                     jobs.append(self._start_span(span, out[at - span.size : at]))
                     span = Span()
-                if gathered:
-                    span.add(header, payload, decoder)
+                if coder is not None:
+                    span.add(header, payload, decoder, coder)
                 else:
                     target = out[at : at + part.size]
                     jobs.append(self._workers.submit(self._part_alone, part, target, budget))
@@ -370,13 +413,14 @@ class Archive(EntryDecoder[IndexedEntry]):
         finally:
             settle(jobs)  # nobody writes to `out` any more, also after an error
 
-    def _gathered(self, part: Part[IndexedEntry], decoder: Decoder | None) -> bool:
-        """Whether a part is for the span decoder."""
+    def _gathered(self, part: Part[IndexedEntry], decoder: Decoder | None) -> Coder | None:
+        """Which span decoder a part is for, if any."""
         header = part.chunk.header
         if not part.whole or not (self._spans_used or header.original >= MIN_BYTES):
-            return False
-        self._spans_used |= in_spans(header.model, decoder)
-        return in_spans(header.model, decoder)
+            return None
+        coder = coder_in_spans(header.model, decoder)
+        self._spans_used |= coder is not None
+        return coder
 
     def _start_span(self, span: Span, out: Bytes) -> Task[Bytes]:
         return self._workers.submit(read_and_decode, span, self._source, out, self._parameters)

@@ -1,13 +1,16 @@
 """Chunks gathered from the frames of an archive, until one compiled call decodes them together."""
 
-from typing import NamedTuple
+from enum import Enum, auto
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from densor.codec import registry
 from densor.codec.codec import Decoder
 from densor.codec.planes.decoder import PlanesDecoder
+from densor.codec.scale_context.decoder import ScaleContextDecoder
 from densor.codec.spans import decode as spans
+from densor.codec.spans.rans_table import RansParameters
 from densor.codec.spans.table import NOT_MINE, SpanParameters, chunk_table
 from densor.errors import TruncatedError
 from densor.formats.container import wire
@@ -23,6 +26,14 @@ MAX_CHUNKS = 1 << 12  # of a span, however small they are
 _MAX_KNOWN = 1 << 24  # bytes of parameters that are kept in the kernel's form
 
 
+class Coder(Enum):
+    """What chunks of a span have in common: one kernel decodes them."""
+
+    ANY = auto()  # stored raw
+    HUFFMAN = auto()
+    RANS = auto()
+
+
 class _Row(NamedTuple):
     """A chunk: where its payload is, and what its header says."""
 
@@ -33,21 +44,29 @@ class _Row(NamedTuple):
     size: int
 
 
+_DECODERS = (PlanesDecoder, ScaleContextDecoder)
+
+
 class ParameterSets:
     """The parameters of the latest spans in the kernel's form."""
 
     def __init__(self) -> None:
-        self._known: LruCache[tuple[int, ...], SpanParameters] = LruCache(
-            _MAX_KNOWN, lambda parameters: parameters.heads.nbytes + parameters.lengths.nbytes
+        self._known: LruCache[tuple[int, ...], SpanParameters | RansParameters] = LruCache(
+            _MAX_KNOWN, lambda parameters: parameters.weight
         )
 
-    def of(self, decoders: dict[int, Decoder | None]) -> SpanParameters:
+    def of(
+        self, coder: Coder, decoders: dict[int, Decoder | None]
+    ) -> SpanParameters | RansParameters:
         """Those of the chunks of a span, by the number that their headers name."""
-        models = {n: d.model for n, d in decoders.items() if isinstance(d, PlanesDecoder)}
+        models: dict[int, Any] = {
+            n: d.model for n, d in decoders.items() if isinstance(d, _DECODERS)
+        }
         key = tuple(sorted(models))
         parameters = self._known.get(key)
         if parameters is None:
-            parameters = SpanParameters.of(models)
+            kind = RansParameters if coder is Coder.RANS else SpanParameters
+            parameters = kind.of(models)
             self._known.put(key, parameters)
         return parameters
 
@@ -57,6 +76,7 @@ class Span:
 
     def __init__(self) -> None:
         self.size = 0  # original bytes
+        self._coder = Coder.ANY
         self._rows: list[_Row] = []
         self._decoders: dict[int, Decoder | None] = {}
         self._data: Bytes | None = None
@@ -65,10 +85,12 @@ class Span:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def has_room(self, header: wire.FrameHeader) -> bool:
+    def has_room(self, header: wire.FrameHeader, coder: Coder) -> bool:
         """Whether a chunk still belongs to this span."""
         if not self._rows:
             return True
+        if self._coder is not coder and Coder.ANY not in (self._coder, coder):
+            return False
         if len(self._rows) == MAX_CHUNKS or len(self._decoders) == registry.MODEL_WINDOW:
             return False  # hostile archives may have any number of tiny ones
         small = self._end + wire.FRAME_SIZE + header.stored <= _ROOM
@@ -109,8 +131,12 @@ class Span:
         self._data = source.read_at(begin, last.payload + last.stored - begin)
         self._rows = [row._replace(payload=row.payload - begin) for row in self._rows]
 
-    def add(self, header: wire.FrameHeader, payload: int, decoder: Decoder | None) -> None:
+    def add(
+        self, header: wire.FrameHeader, payload: int, decoder: Decoder | None, coder: Coder
+    ) -> None:
         """Adds the chunk whose payload was taken."""
+        if coder is not Coder.ANY:
+            self._coder = coder
         row = _Row(payload, header.stored, header.model, self.size, header.original)
         self._rows.append(row)
         self._decoders[header.model] = decoder
@@ -119,7 +145,7 @@ class Span:
     def decode(self, out: Bytes, known: ParameterSets) -> Bytes:
         """Decodes all of it into `out`; raises what is wrong with the first chunk that fails."""
         assert self._data is not None
-        parameters = known.of(self._decoders)
+        parameters = known.of(self._coder, self._decoders)
         columns = np.array(self._rows, np.int64).T
         decoder = spans.SpanDecoder(parameters, chunk_table(parameters, *columns))
         count = len(self._rows)
@@ -146,10 +172,13 @@ def read_and_decode(span: Span, source: RandomSource, out: Bytes, known: Paramet
     return span.decode(out, known)
 
 
-def in_spans(number: int, decoder: Decoder | None) -> bool:
-    """Whether chunks of this model are for the span decoder."""
+def coder_in_spans(number: int, decoder: Decoder | None) -> Coder | None:
+    """Which span decoder chunks of this model are for, if any."""
     if number == registry.MODEL_RAW:
-        return True
-    return (
-        isinstance(decoder, PlanesDecoder) and decoder.model.codec == registry.CODEC_PLANES_HUFFMAN
-    )
+        return Coder.ANY
+    if isinstance(decoder, ScaleContextDecoder):
+        return Coder.RANS
+    if isinstance(decoder, PlanesDecoder):
+        huffman = decoder.model.codec == registry.CODEC_PLANES_HUFFMAN
+        return Coder.HUFFMAN if huffman else Coder.RANS
+    return None

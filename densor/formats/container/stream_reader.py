@@ -16,7 +16,7 @@ from densor.formats.container.entry import DIR, EntryMeta, parse_entry
 from densor.formats.container.frames import Frame, FrameReader
 from densor.formats.container.hashing import Hash, new_hash
 from densor.formats.container.index import check_index
-from densor.formats.container.spans import MIN_BYTES, ParameterSets, Span, in_spans
+from densor.formats.container.spans import MIN_BYTES, ParameterSets, Span, coder_in_spans
 from densor.formats.io.sources import Bytes, Source
 from densor.options import DEFAULT_READ, ReadOptions
 from densor.runtime.buffers import POOL
@@ -223,13 +223,14 @@ class StreamReader:
         if not self._spans_used and header.original < MIN_BYTES:
             return False
         decoder = self._models.known(header.model)
-        if not in_spans(header.model, decoder):
+        coder = coder_in_spans(header.model, decoder)
+        if coder is None:
             return False
         self._spans_used = True
-        if not entry.span.has_room(header):
+        if not entry.span.has_room(header, coder):
             self._start_span(entry)
         self._count(header, entry)
-        entry.span.add(header, self._frames.gather(header, entry.span), decoder)
+        entry.span.add(header, self._frames.gather(header, entry.span), decoder, coder)
         if self._frames.waits:
             self._start_span(entry)
         return True

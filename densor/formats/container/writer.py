@@ -31,6 +31,7 @@ from densor.runtime.workers import Done, Workers
 _INDEX_ZSTD = 9
 _IN_FLIGHT = 2 * BATCH_BYTES  # original bytes that may be in work at once, one batch more or less
 _PLACE_EVERY = 1 << 24  # original bytes between frames that tell a reader of a damaged archive more
+_TEXTS = ("csv",)  # formats of files that are texts
 _MIN_REPEAT = 64  # bytes from which a batch may be stored as a reference to an equal one
 
 
@@ -126,8 +127,9 @@ class ArchiveWriter:
         first = len(self._frames[0])
         self._broken = True  # until the entry is whole
         self._done = 0
-        self._entry_level = beside_tensors(self._level) if meta.format else self._level
-        self._entry_session = None if meta.format else self._session
+        of_tensors = meta.format not in (None, *_TEXTS)
+        self._entry_level = beside_tensors(self._level) if of_tensors else self._level
+        self._entry_session = None if of_tensors else self._session
         self._frame(wire.ENTRY, description)
         digest, size = self._add_data(number, source, segments, meta.size is not None, base)
         if meta.size is not None and size != meta.size:

@@ -4,10 +4,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from densor.codec.audio.layout import MAX_CHANNELS
+from densor.codec.audio.layout import Layout as Audio
 from densor.codec.blocks.block import Field
+from densor.codec.deflate.stream import Stream
 from densor.codec.image.layout import Layout
+from densor.codec.table.layout import Layout as Table
 from densor.formats.io.sources import Bytes, ChainSource, RandomSource, Source
 from densor.formats.tensors import TensorInfo
+
+_NEAR = 1 << 16  # bytes from the start that may be looked at wherever they come from
 
 
 class Stretch(NamedTuple):
@@ -19,6 +25,9 @@ class Stretch(NamedTuple):
     shape: tuple[int, ...]  # of blocks, where there are `fields`
     fields: tuple[Field, ...] = ()
     image: Layout | None = None  # how rows lie, where the format says that this is an image
+    stream: Stream | None = None  # that these bytes are, all of it
+    table: Table | None = None  # how cells lie, where this is a text
+    audio: Audio | None = None  # likewise of sound
 
 
 class Contents(NamedTuple):
@@ -36,6 +45,21 @@ class Contents(NamedTuple):
 def plain(tensors: list[TensorInfo]) -> Contents:
     """The contents of a file whose tensors are coded as what they are."""
     return Contents(tensors, [Stretch(t.offset, t.size, t.dtype, t.shape) for t in tensors])
+
+
+def sound(layout: Audio, begin: int, size: int | None, file_size: int | None) -> Contents | None:
+    """Samples from `begin` on, whole instants of them; None where there are none.
+
+    `size`: in bytes, None if unknown. What would reach beyond the end of the file ends there.
+    """
+    left = None if file_size is None else file_size - begin
+    if size is None or (left is not None and size > left):
+        size = left
+    if size is None or size < layout.stride or not 1 <= layout.channels <= MAX_CHANNELS:
+        return None
+    count = size // layout.stride
+    shape = (count, layout.stride)
+    return Contents([], [Stretch(begin, count * layout.stride, "U8", shape, audio=layout)])
 
 
 class Window:
@@ -84,6 +108,13 @@ class Head:
     def first(self, count: int) -> bytes:
         """The first `count` bytes, fewer only if the file ends before."""
         return self.at_least(count)[:count].tobytes()
+
+    def part(self, at: int, count: int) -> bytes:
+        """Bytes from `at` on, fewer where the file ends, or is not that near and read in order."""
+        if at + count <= _NEAR or self.random is None:
+            return self.first(at + count)[at:] if at + count <= _NEAR else b""
+        count = max(0, min(count, self.random.size - at))
+        return self.random.read_at(at, count).tobytes() if count else b""
 
     def rewound(self) -> Source:
         """The whole file from its first byte on."""

@@ -12,8 +12,11 @@ from densor.codec.kind import (
     Segment,
     kind_of,
     kind_of_array,
+    kind_of_audio,
     kind_of_blocks,
     kind_of_image,
+    kind_of_stream,
+    kind_of_table,
     parts_of,
 )
 from densor.codec.levels import DEFAULT_LEVEL, Level, level_settings
@@ -23,17 +26,24 @@ from densor.errors import FormatError, LimitError, TruncatedError
 from densor.float_formats import by_rows
 from densor.formats.io.sources import RandomSource, Source
 from densor.formats.parsers import (
+    aiff,
+    au,
     bmp,
+    csv,
     ctranslate2,
     gguf,
+    gzip,
     idx,
     netpbm,
     npy,
     onnx,
+    png,
+    riff,
     safetensors,
     tiff,
     torch_legacy,
     torch_zip,
+    zip_members,
 )
 from densor.formats.parsers.contents import Contents, Head, Stretch, plain
 from densor.formats.tensors import TensorInfo, as_other, is_listable
@@ -52,6 +62,13 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("bmp", bmp.find),
     ("idx", idx.find),
     ("tiff", tiff.find),
+    ("png", png.find),
+    ("gzip", gzip.find),
+    ("zip", zip_members.find),
+    ("csv", csv.find),
+    ("wav", riff.find),
+    ("aiff", aiff.find),
+    ("au", au.find),
 )
 
 # Tensors up to so many bytes are joined with neighbours of the same type: matrices and vectors, of
@@ -145,7 +162,8 @@ def _within(stretch: Stretch, size: int | None) -> Stretch:
     if size is None or stretch.offset + stretch.size <= size:
         return stretch
     unit = sum(field.size for field in stretch.fields) or SIZES[stretch.dtype]
-    unit = unit if stretch.image is None else stretch.image.stride
+    rows = stretch.audio or stretch.image
+    unit = unit if rows is None else rows.stride
     return stretch._replace(size=max(0, size - stretch.offset) // unit * unit)
 
 
@@ -170,7 +188,7 @@ def _listed(contents: Contents, size: int | None) -> tuple[list[TensorInfo], lis
 def _segments(stretches: list[Stretch], level: Level) -> Iterator[Segment]:
     """Header, stretches and whatever lies between and behind them, in order."""
     at = 0
-    groups = list(_groups(stretches, level))
+    groups = list(_groups([s for s in stretches if _is_undone(s, level)], level))
     for i, group in enumerate(groups):
         begin, end = group[0].offset, group[-1].offset + group[-1].size
         apart = begin > at or i + 1 == len(groups) or groups[i + 1][0].offset > end
@@ -181,6 +199,12 @@ def _segments(stretches: list[Stretch], level: Level) -> Iterator[Segment]:
         yield Segment(kind_of_group(group), end - begin)
         at = end
     yield Segment(BYTES, None)
+
+
+def _is_undone(stretch: Stretch, level: Level) -> bool:
+    """Whether a level takes a stretch for what it is, which all but streams are."""
+    stream = stretch.stream
+    return stream is None or level.streams == "all" or (stream.row > 0 and level.streams != "none")
 
 
 def _groups(stretches: list[Stretch], level: Level) -> Iterator[list[Stretch]]:
@@ -201,8 +225,13 @@ def _joins(group: list[Stretch], stretch: Stretch, level: Level) -> bool:
     return (
         stretch.dtype == last.dtype
         and stretch.fields == last.fields
+        and stretch.stream is None
+        and last.stream is None
         and stretch.image is None
+        and stretch.table is None
         and last.image is None
+        and stretch.audio is None
+        and last.audio is None
         and stretch.offset == last.offset + last.size
         and stretch.size <= most
         and stretch.offset + stretch.size - group[0].offset <= whole
@@ -231,6 +260,12 @@ def kind_of_group(group: list[Stretch]) -> Kind:
     row = math.gcd(*(stretch.shape[-1] if stretch.shape else 1 for stretch in group))
     if first.fields:
         return kind_of_blocks(first.fields, row)
+    if first.stream is not None:
+        return kind_of_stream(first.stream)
+    if first.table is not None:
+        return kind_of_table(first.table)
+    if first.audio is not None:
+        return kind_of_audio(first.audio, first.size)
     if first.image is not None:
         return kind_of_image(first.image, first.size)
     if len(group) == 1:

@@ -1,4 +1,6 @@
-"""Which members of a zip file are stored in it uncompressed, and where. Nothing is ever inflated.
+"""Which members of a zip file are stored in it uncompressed, and where; and deflated ones.
+
+Nothing is inflated here.
 
 The standard library's `zipfile` is not used: of a hostile directory of 32 MB it makes 730,000
 objects, in 2.8 times the time and 2.9 times the memory that this takes (measured), it raises six
@@ -13,9 +15,10 @@ import itertools
 import struct
 from typing import NamedTuple
 
+from densor.codec.deflate.stream import MAX_STREAM, RAW, Stream
 from densor.errors import FormatError
 from densor.formats.io.sources import RandomSource
-from densor.formats.parsers.contents import Head, Window
+from densor.formats.parsers.contents import Contents, Head, Stretch, Window
 
 MAGIC = b"PK\3\4"
 _LOCAL = struct.Struct("<4s5H3I2H")
@@ -26,6 +29,8 @@ _LOCATOR = struct.Struct("<4sIQI")
 _MAX_COMMENT = 65535
 _MAX_DIRECTORY = 1 << 25
 _ENCRYPTED = 1
+_STORED, _DEFLATED = 0, 8  # methods
+MIN_STREAM = 256  # bytes of a deflated member that is worth a chunk of its own
 _ZIP64 = 1  # id of the extra field with sizes of 64 bits
 _IN_ZIP64 = 0xFFFFFFFF
 
@@ -65,16 +70,33 @@ def stored_members(head: Head, packed_too: list[str] | None = None) -> list[Memb
     return members
 
 
+def find(head: Head) -> Contents | None:
+    """The deflated members of a zip file; None if there are none worth it."""
+    if head.random is None or head.first(len(MAGIC)) != MAGIC:
+        return None
+    window = Window(head.random)
+    entries = sorted(_directory(head.random, None, _DEFLATED), key=lambda entry: entry.local)
+    members = [_member(head.random.size, window, entry) for entry in entries]
+    stretches = [
+        Stretch(m.offset, m.size, "U8", (m.size,), stream=Stream(RAW))
+        for m in members
+        if m is not None and MIN_STREAM <= m.size <= MAX_STREAM
+    ]
+    return Contents([], stretches) if stretches else None
+
+
 class _Entry(NamedTuple):
     name: str
-    size: int
+    size: int  # in the file
     local: int  # where the local header begins
 
 
-def _directory(random: RandomSource, packed_too: list[str] | None = None) -> list[_Entry]:
-    """The stored members, as the central directory has them.
+def _directory(
+    random: RandomSource, packed_too: list[str] | None = None, wanted: int = _STORED
+) -> list[_Entry]:
+    """The members of one method that are not encrypted, as the central directory has them.
 
-    `packed_too`: gets the names of all others, which are compressed or encrypted.
+    `packed_too`: gets the names of all others.
     """
     offset, size = _find_directory(random)
     if size > _MAX_DIRECTORY or offset + size > random.size:
@@ -91,10 +113,10 @@ def _directory(random: RandomSource, packed_too: list[str] | None = None) -> lis
         at += _ENTRY.size
         name, extra = data[at : at + names], data[at + names : at + names + extras]
         at += names + extras + comments
-        if method == 0 and not flags & _ENCRYPTED:
+        if method == wanted and not flags & _ENCRYPTED:
             whole, packed, local = _wide(extra, [whole, packed, local])
-            if whole == packed:
-                entries.append(_Entry(name.decode("utf-8", "replace"), whole, local))
+            if whole == packed or wanted != _STORED:
+                entries.append(_Entry(name.decode("utf-8", "replace"), packed, local))
         elif packed_too is not None:
             packed_too.append(name.decode("utf-8", "replace"))
     return entries

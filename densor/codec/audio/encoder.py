@@ -1,0 +1,65 @@
+"""The coding side of sound."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from densor.codec.audio.lanes import (
+    Modelled,
+    bits_of,
+    choose_contexts,
+    modelled,
+    payload_of,
+    starts_table,
+)
+from densor.codec.audio.params import Model, pack_model
+from densor.codec.audio.samples import model_of, without_values
+from densor.codec.batch import Batch, Bytes
+from densor.codec.chunks import ChunkEncoder, CountingEncoder
+from densor.codec.levels import Level
+
+
+class LaneCoder:
+    """A `BatchCoder` of samples by the fast method."""
+
+    repeats = True
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._tallies: Sequence[Modelled] = ()
+
+    def count(self, chunk: Bytes) -> Modelled:
+        """Errors, tokens and contexts of a chunk."""
+        return modelled(self._model, chunk)
+
+    def decide(self, tallies: Sequence[Modelled]) -> None:
+        """Settles the distribution of each context."""
+        self._tallies = tallies
+        counts = np.sum([tally.counts() for tally in tallies], 0)
+        contexts = choose_contexts(counts, self._model.depth, self._model.contexts)
+        self._model = replace(self._model, contexts=contexts)
+
+    def model(self) -> bytes:
+        """The payload of the MODEL frame."""
+        return pack_model(self._model)
+
+    def encode(self, chunk: Bytes, index: int) -> Bytes:
+        """The payload of chunk number `index`."""
+        return payload_of(self._model, self._tallies[index], starts_table())
+
+
+def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
+    """An encoder for samples; None for floats that are no scaled integers."""
+    layout = batch.kind.audio
+    assert layout is not None
+    model = model_of(layout, batch.data)
+    if model is None:
+        return None
+    if model.values is not None:
+        plain = without_values(model, batch.data)
+        with_ranks = bits_of(model, batch.data) + 8 * (
+            len(pack_model(model)) - len(pack_model(plain))
+        )
+        model = model if with_ranks < bits_of(plain, batch.data) else plain
+    return CountingEncoder(LaneCoder(model), batch, level.zstd)

@@ -1,0 +1,269 @@
+"""The binding of the fast method: work space and bounds for its kernels, and the payload."""
+
+import functools
+import struct
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.audio import kernels, lane_kernels
+from densor.codec.audio.distributions import costs, frequencies
+from densor.codec.audio.kernels import MOST, ROW, Work
+from densor.codec.audio.lane_kernels import CONTEXTS, LANES, LEAD, Frame, Lanes
+from densor.codec.audio.params import Model
+from densor.codec.audio.samples import Planes, coded, restore
+from densor.codec.batch import Bytes
+from densor.entropy.rans.constants import FIRST
+from densor.entropy.rans.kernels import build_starts, build_table
+from densor.errors import FormatError
+
+_HEAD = struct.Struct("<BBBBI")  # block, channel that is first, own and other weights, their bytes
+LEAST_BLOCK, MOST_BLOCK = 8, 20  # logarithms
+_BLOCKS = (10, 11, 12, 13)  # that are tried
+_TRIAL = 1 << 14  # samples of a channel, at least, for that
+_ORDERS = 16  # weights of each sort
+_WINDOW = 1 << kernels.WINDOW_BITS
+_MOST_MEAN = 1 << 28
+_MOST_LEVEL = 240  # averages stay below 2^30
+_MOST_ROOM = 6  # bytes that a sample takes, at most
+
+I32 = npt.NDArray[np.int32]
+
+
+class Modelled(NamedTuple):
+    """What is coded of a frame."""
+
+    frame: Frame
+    rows: I32  # int32[blocks, channels, ROW]
+    starts: I32  # int32[channels, LANES]: the first sample of each lane
+    levels: Bytes  # uint8[channels]: contexts to begin with
+    tokens: Bytes
+    contexts: Bytes
+    errors: npt.NDArray[np.uint32]
+
+    def counts(self) -> npt.NDArray[np.int64]:
+        """How often each token comes under each context."""
+        found = np.zeros((CONTEXTS, 256), np.int64)
+        lane_kernels.count_tokens(self.tokens, self.contexts, found)
+        return found
+
+
+@functools.cache
+def _window(size: int) -> I32:
+    """A window whose first and last quarter rise and fall as parabolas."""
+    edge = max(1, size // 4)
+    rising = np.minimum(np.arange(size) * 2 + 1, 2 * edge)
+    part = rising * (4 * edge - rising) * _WINDOW // (4 * edge * edge)
+    found: I32 = np.minimum(part, part[::-1]).astype(np.int32)
+    return found
+
+
+def _fitted(planes: Planes, depth: int, block: int) -> tuple[float, int, I32]:
+    """Cost in bits, the channel to begin with, and weights, for blocks of 2^`block` samples."""
+    channels, count = planes.shape
+    blocks = max(1, count >> block)
+    last = count - ((blocks - 1) << block)
+    work = Work(
+        np.empty((channels, max(last, 1 << block) + 2 * MOST), np.int32),
+        np.empty((channels, MOST + 1), np.int64),
+        np.empty((channels, 2 * MOST + 1), np.int64),
+        np.empty(2 * MOST + 1, np.int64),
+        np.empty((2 * MOST, 2 * MOST)),
+        np.empty(8 * MOST),
+    )
+    rows = np.zeros((2, blocks, channels, ROW), np.int32)
+    bits = np.zeros(2)
+    windows = _window(1 << block), _window(last)
+    kernels.fit_blocks(planes, 1 << block, _ORDERS, depth, *windows, work, rows, bits)
+    first = int(channels == 2 and bits[1] < bits[0])
+    return float(bits[first]), first, rows[first]
+
+
+def bits_of(model: Model, data: Bytes) -> float:
+    """Bits that samples take, about."""
+    return _fitted(coded(model, data), model.depth, _BLOCKS[-1])[0]
+
+
+def _frame(planes_shape: tuple[int, int], model: Model, block: int, first: int) -> Frame:
+    channels, count = planes_shape
+    return Frame(channels, count, -(-count // LANES), model.depth, 0, 0, 1 << block, first)
+
+
+def _used(rows: I32) -> tuple[int, int]:
+    """Weights of own samples and of the partner's, up to the last one that is not 0."""
+    used = np.abs(rows.reshape(-1, ROW)).max(0)
+    parts = used[1 : 1 + MOST], used[1 + MOST :]
+    own, other = (int(part.nonzero()[0].max(initial=-1)) + 1 for part in parts)
+    return own, other
+
+
+def _lanes(f: Frame) -> Lanes:
+    return Lanes(
+        np.empty(f.channels * (LEAD + f.steps) * LANES, np.uint32),
+        np.zeros((f.channels * 2 * LEAD + 1) * LANES, np.uint32),
+        np.zeros(f.channels * LANES, np.uint32),
+        np.empty(f.channels * 2 * LANES, np.uint32),
+        np.zeros(LANES, np.int64),
+        np.full(LANES, FIRST, np.uint32),
+    )
+
+
+def _begin(f: Frame, w: Lanes, levels: Bytes) -> None:
+    """Sets the averages as they are before the first error."""
+    level = levels.astype(np.int64) >> 1
+    means = ((4 | level & 3) << (level >> 2)) >> 2
+    w.averages[:] = np.repeat(means, 2 * LANES)
+
+
+def _levels(planes: Planes, depth: int) -> Bytes:
+    """The context that suits the errors of fixed prediction, about."""
+    steps = np.abs(np.diff(planes[:, :4096].astype(np.int64), 2)) >> max(0, depth - 24)
+    means = np.clip(steps.sum(1) * 32 // max(1, steps.shape[1]), 1, _MOST_MEAN)
+    octaves = np.array([int(mean).bit_length() - 1 for mean in means])
+    found: Bytes = ((octaves << 2 | ((means << 2 >> octaves) & 3)) << 1).astype(np.uint8)
+    return found
+
+
+def modelled(model: Model, data: Bytes) -> Modelled:
+    """What the fast method codes of a frame."""
+    planes = coded(model, data)
+    part = max(_TRIAL, planes.shape[1] >> 3)
+    begin = max(0, planes.shape[1] - part) // 2
+    piece = np.ascontiguousarray(planes[:, begin : begin + part])
+    block = min(_BLOCKS, key=lambda block: _fitted(piece, model.depth, block)[0])
+    _, first, rows = _fitted(planes, model.depth, block)
+    own, other = _used(rows)
+    f = _frame(planes.shape, model, block, first)._replace(own=own, other=other)
+    w = _lanes(f)
+    lane_kernels.to_lanes(planes, f, w.samples)
+    levels = _levels(planes, model.depth)
+    _begin(f, w, levels)
+    n = f.channels * (f.steps - 1) * LANES
+    found = np.empty(n, np.uint8), np.empty(n, np.uint8), np.empty(n, np.uint32)
+    starts = _starts(f, w).copy()
+    lane_kernels.model_lanes(f, w, np.ascontiguousarray(rows).reshape(-1), *found)
+    return Modelled(f, rows, starts, levels, *found)
+
+
+def _starts(f: Frame, w: Lanes) -> I32:
+    """A view of the first sample of each lane."""
+    rows = w.samples.view(np.int32).reshape(f.channels, LEAD + f.steps, LANES)
+    return rows[:, LEAD]
+
+
+def choose_contexts(counts: npt.NDArray[np.int64], depth: int, usual: Bytes) -> Bytes:
+    """The cheapest distribution for each context; `usual` where there is nothing to go by."""
+    found = usual.copy()
+    kernels.choose_contexts(counts, costs(depth), found)
+    return found
+
+
+def payload_of(model: Model, found: Modelled, starts: npt.NDArray[np.uint32]) -> Bytes:
+    """The payload of a frame; `starts`: of the distributions, by rANS."""
+    f = found.frame
+    out = np.zeros(400 * found.rows.shape[0] * f.channels, np.uint8)
+    rows = np.ascontiguousarray(found.rows)
+    weights = out[: (kernels.pack_weights(rows, out) + 7) >> 3]
+    head = _HEAD.pack(f.block.bit_length() - 1, f.first, f.own, f.other, weights.size)
+    wide = found.starts.astype("<i4").view(np.uint8).reshape(-1, 4)
+    firsts = wide[:, : -(-f.depth // 8)].reshape(-1)
+    states = np.full(LANES, FIRST, np.uint32)
+    words = np.empty(_MOST_ROOM * found.errors.size + 64, np.uint8)
+    places = model.contexts.astype(np.uint32)
+    at = lane_kernels.put_lanes_of(
+        *(f.depth, found.contexts, found.errors, places, starts, states, words)
+    )
+    parts = np.frombuffer(head, np.uint8), found.levels, firsts, weights
+    return np.concatenate([*parts, states.astype("<u4").view(np.uint8), words[at:]])
+
+
+@functools.cache
+def starts_table() -> npt.NDArray[np.uint32]:
+    """`build_starts` of all distributions."""
+    freqs = frequencies()
+    starts = np.empty(len(freqs) << 8, np.uint32)
+    build_starts(freqs, starts)
+    return starts
+
+
+class Slots(NamedTuple):
+    """What a decoder looks up."""
+
+    rows: npt.NDArray[np.uint32]  # uint32[CONTEXTS]
+    table: npt.NDArray[np.uint32]  # uint32[rows << 12]
+
+
+def slots_of(model: Model) -> Slots:
+    """The tables of the distributions that a model has."""
+    used, rows = np.unique(model.contexts, return_inverse=True)
+    table = np.empty(len(used) << 12, np.uint32)
+    build_table(np.ascontiguousarray(frequencies()[used]), table)
+    return Slots(rows.astype(np.uint32), table)
+
+
+def decode(model: Model, slots: Slots, payload: Bytes, out: Bytes) -> None:
+    """Decodes a frame into all of `out`; FormatError if it does not fit."""
+    layout = model.layout
+    channels, count = layout.channels, out.size // layout.stride
+    width = -(-model.depth // 8)
+    at = _HEAD.size + channels * (1 + LANES * width)
+    if not count or out.size % layout.stride or payload.size < at:
+        raise FormatError("audio chunk has an impossible size")
+    payload = np.ascontiguousarray(payload)
+    block, first, own, other, size = _HEAD.unpack(payload[: _HEAD.size].tobytes())
+    if not LEAST_BLOCK <= block <= MOST_BLOCK or first > (channels == 2) or max(own, other) > MOST:
+        raise FormatError("audio chunk has impossible sizes")
+    f = _frame((channels, count), model, block, first)._replace(own=own, other=other)
+    if channels == 1 and other:
+        raise FormatError("audio chunk has impossible sizes")
+    w = _lanes(f)
+    levels = payload[_HEAD.size : _HEAD.size + channels]
+    if (levels >= _MOST_LEVEL).any():
+        raise FormatError("audio chunk has impossible levels")
+    _begin(f, w, levels)
+    firsts = payload[_HEAD.size + channels : at].reshape(-1, width)
+    _starts(f, w)[:] = _signed(firsts, model.depth).reshape(channels, LANES)
+    rows = _weights(f, payload[at : at + size], size)
+    at += size
+    states = payload[at : at + 4 * LANES]
+    if states.size < 4 * LANES:
+        raise FormatError("audio chunk is too short")
+    w.states[:] = states.view("<u4") if states.flags.aligned else states.copy().view("<u4")
+    if (w.states < FIRST).any():
+        raise FormatError("audio chunk begins with an impossible state")
+    end = payload.size - at - 4 * LANES
+    words = np.zeros(end + (f.channels + 2) * 6 * LANES, np.uint8)
+    words[:end] = payload[at + 4 * LANES :]
+    if lane_kernels.take_lanes(f, w, rows, words, 0, *slots) != end or (w.states != FIRST).any():
+        raise FormatError("audio chunk does not end with its last sample")
+    planes = np.empty((channels, count), np.int32)
+    lane_kernels.from_lanes(w.samples, f, planes)
+    restore(model, planes, out)
+
+
+def _signed(firsts: Bytes, depth: int) -> I32:
+    """Numbers of some bytes, the lowest first; FormatError for one of more bits than samples."""
+    wide = np.zeros((len(firsts), 4), np.uint8)
+    wide[:, : firsts.shape[1]] = firsts
+    spare = 32 - 8 * firsts.shape[1]
+    found: I32 = wide.view("<i4").astype(np.int32).reshape(-1) << np.int32(spare) >> np.int32(spare)
+    if (found >> (depth - 1) != found >> 31).any():
+        raise FormatError("audio chunk begins with an impossible sample")
+    return found
+
+
+def _weights(f: Frame, data: Bytes, size: int) -> I32:
+    """Rows of all blocks, as `take_lanes` has them."""
+    blocks = max(1, f.count // f.block)
+    if data.size < size or blocks * f.channels * 2 > data.size:
+        raise FormatError("audio chunk has too few weights")
+    rows = np.zeros((blocks, f.channels, ROW), np.int32)
+    used = kernels.unpack_weights(data, rows)
+    if used < 0 or (used + 7) >> 3 != size or (used & 7 and data[-1] >> (used & 7)):
+        raise FormatError("audio chunk has impossible weights")
+    own, other = _used(rows[:, :, :])
+    sums = np.abs(rows[:, :, 1:].astype(np.int64)).sum(2)
+    if own > f.own or other > f.other or sums.max() >= 1 << (16 if f.depth <= 16 else 20):
+        raise FormatError("audio chunk has impossible weights")
+    return rows.reshape(-1)

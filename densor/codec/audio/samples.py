@@ -1,0 +1,129 @@
+"""Bytes of sound to samples as they are coded, and back."""
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.audio import kernels
+from densor.codec.audio.layout import Layout
+from densor.codec.audio.params import MAX_POINT, Model
+from densor.codec.batch import Bytes
+from densor.errors import FormatError
+
+Planes = npt.NDArray[np.int32]  # int32[channels, count]
+
+_MOST_BITS = 25  # of a float as an integer
+_SHARE_OF_VALUES = 0.7  # of those that are to be expected, for ranks to be worth it
+_FEW = 16  # times as many would be possible
+_EXPECTED = 12  # times that a value occurs, on average
+
+
+def planes_of(layout: Layout, data: Bytes) -> Planes:
+    """All samples as integers; of floats, their bits."""
+    planes = np.empty((layout.channels, data.size // layout.stride), np.int32)
+    kernels.split_samples(data, layout.size, layout.big, layout.unsigned, planes)
+    return planes
+
+
+def model_of(layout: Layout, data: Bytes) -> Model | None:
+    """What all samples of `data` have in common; None for floats that are no scaled integers."""
+    planes = planes_of(layout, data)
+    if layout.floats:
+        return _of_floats(layout, planes)
+    model = _shifted(layout, planes)
+    return model if layout.size > 2 else _with_ranks(model, planes)
+
+
+def without_values(model: Model, data: Bytes) -> Model:
+    """A model that takes samples as they are, where one takes their ranks."""
+    return _shifted(model.layout, planes_of(model.layout, data))
+
+
+def _shifted(layout: Layout, planes: Planes) -> Model:
+    bits = int(np.bitwise_or.reduce(planes, axis=None))
+    shift = (bits & -bits).bit_length() - 1 if bits else 0
+    return Model(layout, _depth_of(planes >> shift), shift=shift)
+
+
+def _depth_of(samples: npt.NDArray[np.int32]) -> int:
+    """Bits of the largest of samples, with a sign."""
+    most = max(int(samples.max()), ~int(samples.min()))
+    return most.bit_length() + 1
+
+
+def _with_ranks(model: Model, planes: Planes) -> Model:
+    """Ranks instead of samples, where few of the values occur that are to be expected."""
+    low = int(planes.min())
+    counts = np.bincount((planes - low).reshape(-1))
+    values = (np.flatnonzero(counts) + low).astype(np.int32)
+    few = (_FEW * values.size) << model.shift <= counts.size
+    repeated = few and _EXPECTED * values.size <= 2 * planes.size
+    if not repeated and not _has_gaps(counts[:: 1 << model.shift], -(low >> model.shift)):
+        return model
+    ranked = replace(model, shift=0, values=values)
+    return replace(ranked, depth=max(1, (values.size - 1).bit_length()))
+
+
+def _has_gaps(counts: npt.NDArray[np.int64], middle: int) -> bool:
+    """Whether many values about the middle do not occur, although each should several times."""
+    middle = min(max(middle, 0), counts.size - 1)
+    sums = np.cumsum(counts)
+    for octave in range(16, 3, -1):
+        low, high = max(0, middle - (1 << octave)), min(counts.size, middle + (1 << octave))
+        total = int(sums[high - 1] - (sums[low - 1] if low else 0))
+        if high - low >= 16 and total >= _EXPECTED * (high - low):
+            used = np.count_nonzero(counts[low:high])
+            return bool(used < _SHARE_OF_VALUES * (high - low))
+    return False
+
+
+def _of_floats(layout: Layout, planes: Planes) -> Model | None:
+    floats = planes.view(np.float32)
+    if not np.isfinite(floats).all() or (planes == np.int32(-(1 << 31))).any():
+        return None
+    exponents = np.frexp(floats[floats != 0])[1]
+    most = int(exponents.max()) if exponents.size else 0
+    for point in (7, 15, 23):  # whole numbers of so many bits within -1 and 1 are common
+        if 0 <= point <= MAX_POINT and most + point < _MOST_BITS and _are_whole(floats, point):
+            whole = _whole(floats, point)
+            return Model(layout, _depth_of(whole), point=point)
+    return None
+
+
+def _whole(floats: npt.NDArray[np.float32], point: int) -> npt.NDArray[np.int32]:
+    return np.ldexp(floats, point).astype(np.int32)
+
+
+def _are_whole(floats: npt.NDArray[np.float32], point: int) -> bool:
+    scaled = np.ldexp(floats, point)
+    return bool((scaled == np.trunc(scaled)).all())
+
+
+def coded(model: Model, data: Bytes) -> Planes:
+    """Samples as they are coded, see `Model`."""
+    planes = planes_of(model.layout, data)
+    if model.layout.floats:
+        return _whole(planes.view(np.float32), model.point)
+    if model.values is not None:
+        first = int(model.values[0])
+        ranks = np.zeros(int(model.values[-1]) - first + 1, np.int32)
+        ranks[model.values - first] = np.arange(model.values.size, dtype=np.int32) + model.low
+        found: Planes = ranks[planes - first]
+        return found
+    return planes >> model.shift if model.shift else planes
+
+
+def restore(model: Model, planes: Planes, data: Bytes) -> None:
+    """Sets all bytes from samples as they are coded."""
+    if model.layout.floats:
+        if np.abs(planes.astype(np.int64)).max(initial=0) > 1 << 24:
+            raise FormatError("audio chunk has numbers that are no floats")
+        planes = np.ldexp(planes.astype(np.float32), -model.point).view(np.int32)
+    elif model.values is not None:
+        places = planes.astype(np.int64) - model.low
+        planes = model.values[np.clip(places, 0, model.values.size - 1)]
+    elif model.shift:
+        planes = planes << np.int32(model.shift)
+    at = model.layout
+    kernels.join_samples(np.ascontiguousarray(planes), at.size, at.big, at.unsigned, data)

@@ -1,0 +1,74 @@
+"""A batch of which few elements differ from its base, as chunks of an archive."""
+
+import math
+
+import numpy as np
+
+from densor.codec.batch import Batch, Chunk, Chunks, Coding
+from densor.codec.chunks import own_or_raw
+from densor.codec.codec import Encoder, Estimate
+from densor.codec.delta import few_params
+from densor.codec.delta.few_encoder import FewEncoder, Part
+from densor.codec.delta.few_params import FewParameters
+from densor.codec.delta.payload import FEW_CODED, HEAD, SAME
+
+_CHUNK = 1 << 22  # bytes
+_MIN_BYTES = 1 << 10  # of a batch, below which parameters take more than is saved
+
+
+class FewBatch(Encoder):
+    """Codes a batch that was surveyed. `bytes`: that it is expected to take."""
+
+    def __init__(self, batch: Batch, encoder: FewEncoder, parts: list[Part]) -> None:
+        assert batch.base is not None
+        self._batch = batch
+        self._offset = batch.base.offset
+        self._encoder = encoder
+        self._parts = parts
+        self._parameters: FewParameters | None = None
+        encoder.fit(parts)
+        self.bytes = encoder.estimate(parts)
+
+    def estimate(self) -> Estimate:
+        """That this takes less than otherwise was found before."""
+        return Estimate(self.bytes, math.inf)
+
+    def encode(self) -> Coding:
+        """Counts all chunks, then starts coding them."""
+        for part in self._parts:
+            self._encoder.record(part)
+        self._parameters = self._encoder.decide()
+        submit = self._batch.workers.submit
+        return Chunks(self, [submit(self._chunk, i) for i in range(len(self._parts))])
+
+    def model(self) -> bytes:
+        """The payload of the MODEL frame."""
+        assert self._parameters is not None
+        return few_params.pack(self._parameters)
+
+    def _chunk(self, index: int) -> Chunk:
+        part = self._parts[index]
+        begin = index * _CHUNK
+        mode, coded = SAME, b""
+        if part.number:
+            mode, coded = FEW_CODED, self._encoder.code(part)
+        payload = HEAD.pack(self._offset + begin, mode) + coded
+        data = self._batch.data[begin : begin + _CHUNK]
+        return own_or_raw(np.frombuffer(payload, np.uint8), data)
+
+
+def propose_few(batch: Batch) -> FewBatch | None:
+    """For a batch with a base; None where nothing has changed, or too much."""
+    layout = batch.kind.layout
+    size = 1 if layout is None else layout.size
+    if batch.base is None or batch.data.size < _MIN_BYTES or batch.data.size % size:
+        return None
+    encoder = FewEncoder(batch.kind.dtype, size)
+    parts = []
+    for begin in range(0, batch.data.size, _CHUNK):
+        end = begin + _CHUNK
+        part = encoder.survey(batch.data[begin:end], batch.base.data[begin:end])
+        if part is None:
+            return None
+        parts.append(part)
+    return FewBatch(batch, encoder, parts) if any(part.number for part in parts) else None

@@ -1,0 +1,429 @@
+"""Compiled loops for changes of few elements, see docs/format/delta_few.md. Nothing here allocates.
+
+Elements and those of the base are unsigned integers of 1, 2, 4 or 8 bytes. `rates`: uint32[2^B],
+how often elements change whose bits `b >> shift & mask` these are, in units of 2^-18; at least 1.
+"""
+
+import numpy as np
+from numba import njit, types
+
+from densor.codec.delta.kernels import _READ, _WRITE, _changed, _magnitude
+from densor.entropy.intrinsics import leading_zeros
+from densor.entropy.jit import I64, R8, R32, W8, W32, W64, kernel
+
+_U = np.uint64
+_0, _1 = _U(0), _U(1)
+UNIT_BITS = 18  # one change that is expected
+CLASSES = 64
+_OFFSET = 44 - 4 * UNIT_BITS  # a class for each quarter octave of expected changes
+_WINDOW = _U(64 << UNIT_BITS)  # beyond which what was seen is halved
+UPDATE_BITS = 11  # elements between updates
+_LOW = _U(1 << 31)  # the least state
+_PLACE_BITS = 24
+_WHOLE = _U(1 << 2 * _PLACE_BITS)
+_WORD = _U(0xFFFFFFFF)
+_EXTRA_PART = 16  # bits that are coded at a time
+
+_R64 = types.Array(types.uint64, 1, "C", readonly=True)
+_R16_2D = types.Array(types.uint16, 2, "C", readonly=True)
+_int, _bool = types.int64, types.boolean
+
+
+@njit
+def _quarters(x):
+    """log2 of x, at least 1, in quarter octaves, the last two bits by straight lines."""
+    y = x << _U(2)
+    n = 63 - np.int64(leading_zeros(y))
+    return 4 * (n - 2) + np.int64((y >> _U(n - 2)) & _U(3))
+
+
+@njit
+def _class_of(total, scale):
+    """The class of a block in which `total` units are expected before they are scaled."""
+    return min(max(_quarters(total) + scale + _OFFSET, 0), CLASSES - 1)
+
+
+@njit
+def _sum(old, begin, end, shift, mask, rates):
+    total = _0
+    for i in range(begin, end):
+        total += _U(rates[(_U(old[i]) >> shift) & mask])
+    return total
+
+
+@njit
+def _sums(old, begin, end, shift, mask, rates, sums):
+    """Fills `sums` with the units before each group of 8 elements; returns all of them."""
+    total = _0
+    group = 0
+    i = begin
+    while i + 8 <= end:
+        sums[group] = total
+        one = _U(rates[(_U(old[i]) >> shift) & mask]) + _U(rates[(_U(old[i + 1]) >> shift) & mask])
+        two = _U(rates[(_U(old[i + 2]) >> shift) & mask]) + _U(
+            rates[(_U(old[i + 3]) >> shift) & mask]
+        )
+        one += _U(rates[(_U(old[i + 4]) >> shift) & mask])
+        two += _U(rates[(_U(old[i + 5]) >> shift) & mask])
+        one += _U(rates[(_U(old[i + 6]) >> shift) & mask])
+        two += _U(rates[(_U(old[i + 7]) >> shift) & mask])
+        total += one + two
+        group += 1
+        i += 8
+    sums[group] = total
+    while i < end:
+        total += _U(rates[(_U(old[i]) >> shift) & mask])
+        i += 1
+    sums[group + 1] = total
+    return total
+
+
+def _survey(new, old, shift, mask, every, all_counts, changed_counts, positions):
+    """Fills `positions` of elements that changed and returns how many there are; -1 where there is
+    no room for all.
+
+    Counts by their bits those that changed, and all in one of `every` stretches of 64.
+    """
+    shift, mask = _U(shift), _U(mask)
+    found = 0
+    left = 1
+    for begin in range(0, new.size, 64):
+        end = min(begin + 64, new.size)
+        different = new[0] ^ new[0]
+        for i in range(begin, end):
+            different |= new[i] ^ old[i]
+        left -= 1
+        if not left:
+            left = every
+            for i in range(begin, end):
+                all_counts[(_U(old[i]) >> shift) & mask] += 1
+        if different:
+            if found + 64 > positions.size:
+                return -1
+            for i in range(begin, end):
+                if new[i] != old[i]:
+                    changed_counts[(_U(old[i]) >> shift) & mask] += 1
+                    positions[found] = i
+                    found += 1
+    return found
+
+
+def _record(old, shift, mask, rates, block_bits, first, positions, classes, counts, seen):
+    """Fills class and count of each block, given the positions of what changed.
+
+    `first`: uint64[2], what counts as seen before: changes and those expected, in units. `seen`:
+    int64[64, 256] grows by each block's count under its class.
+    """
+    shift, mask = _U(shift), _U(mask)
+    size = 1 << block_bits
+    happened, expected = first[0], first[1]
+    scale = _quarters(happened) - _quarters(expected)
+    every = (1 << (UPDATE_BITS - block_bits)) - 1
+    at = 0
+    for block in range(classes.size):
+        begin = block * size
+        end = min(begin + size, old.size)
+        total = _sum(old, begin, end, shift, mask, rates)
+        count = 0
+        while at + count < positions.size and positions[at + count] < end:
+            count += 1
+        at += count
+        which = _class_of(total, scale)
+        classes[block] = which
+        counts[block] = count
+        seen[which, count] += 1
+        happened += _U(count) << _U(UNIT_BITS)
+        expected += total
+        if (block & every) == every:
+            while expected > _WINDOW:
+                happened >>= _1
+                expected >>= _1
+            happened = max(happened, _1)
+            scale = _quarters(happened) - _quarters(expected)
+
+
+@njit
+def _token_of(x, b, floats, bits, direct, mantissa):
+    """The token of a change, its number of extra bits, and these."""
+    from_below, value = _magnitude(x, b, 1, floats, bits)
+    kind, extra = value, 0
+    if value >> _U(direct):
+        n = 63 - np.int64(leading_zeros(value))
+        extra = n - mantissa
+        kind = (_1 << _U(direct)) + (_U(n - direct) << _U(mantissa))
+        kind += (value >> _U(extra)) & ((_1 << _U(mantissa)) - _1)
+        value &= (_1 << _U(extra)) - _1
+    kind <<= _1
+    if from_below:
+        kind -= _1
+    return kind, extra, value
+
+
+def _tokens(new, old, positions, floats, bits, direct, mantissa, shift, mask, mapped, found, seen):
+    """Tokens of what changed; `seen`: int64[contexts, 256] grows."""
+    shift, mask = _U(shift), _U(mask)
+    for j in range(positions.size):
+        i = positions[j]
+        b = _U(old[i])
+        token, _, _ = _token_of(_U(new[i]), b, floats, bits, direct, mantissa)
+        found[j] = token
+        seen[mapped[(b >> shift) & mask], token] += 1
+
+
+@njit
+def _put(state, at, words, start, freq, bits):
+    """Codes a symbol that owns `freq` of 2^bits slots; the stream grows downwards."""
+    if state >= ((_LOW >> bits) << _U(32)) * freq:
+        at -= 1
+        words[at] = state & _WORD
+        state >>= _U(32)
+    return ((state // freq) << bits) + state % freq + start, at
+
+
+def _code(
+    new,
+    old,
+    shift,
+    mask,
+    rates,
+    mapped,
+    method,
+    block_bits,
+    classes,
+    counts,
+    positions,
+    tokens,
+    count_starts,
+    token_starts,
+    sums,
+    words,
+):
+    """Codes all from the end; returns where in `words` the stream begins.
+
+    `method`: int64[4], floats, bits, direct and mantissa bits. `count_starts`, `token_starts`:
+    uint16[contexts, 257], sums of the frequencies before each symbol. `sums`: uint64[block + 1].
+    """
+    shift, mask = _U(shift), _U(mask)
+    floats, bits, direct, mantissa = method[0] != 0, method[1], method[2], method[3]
+    size = 1 << block_bits
+    at = words.size
+    state = _LOW
+    last = positions.size
+    for block in range(classes.size - 1, -1, -1):
+        count = np.int64(counts[block])
+        if count:
+            begin = block << block_bits
+            end = min(begin + size, new.size)
+            sums[0] = _0
+            for i in range(begin, end):
+                sums[i - begin + 1] = sums[i - begin] + _U(rates[(_U(old[i]) >> shift) & mask])
+            whole = sums[end - begin]
+            for j in range(last - 1, last - count - 1, -1):
+                i = np.int64(positions[j])
+                b = _U(old[i])
+                _, extra, value = _token_of(_U(new[i]), b, floats, bits, direct, mantissa)
+                done = extra - extra % _EXTRA_PART
+                part = extra - done
+                while True:
+                    if part:
+                        few = (value >> _U(done)) & ((_1 << _U(part)) - _1)
+                        state, at = _put(state, at, words, few, _1, _U(part))
+                    if not done:
+                        break
+                    part = _EXTRA_PART
+                    done -= part
+                token = np.int64(tokens[j])
+                which = mapped[(b >> shift) & mask]
+                low = _U(token_starts[which, token])
+                high = _U(token_starts[which, token + 1])
+                state, at = _put(state, at, words, low, high - low, _U(12))
+                before = sums[0]
+                if j > last - count:
+                    before = sums[np.int64(positions[j - 1]) - begin + 1]
+                scaled = _WHOLE // (whole - before)
+                low = ((sums[i - begin] - before) * scaled) >> _U(_PLACE_BITS)
+                high = ((sums[i - begin + 1] - before) * scaled) >> _U(_PLACE_BITS)
+                state, at = _put(state, at, words, low, high - low, _U(_PLACE_BITS))
+            last -= count
+        which = np.int64(classes[block])
+        low = _U(count_starts[which, count])
+        high = _U(count_starts[which, count + 1])
+        if high - low < _U(4096):
+            state, at = _put(state, at, words, low, high - low, _U(12))
+    at -= 2
+    words[at] = state & _WORD
+    words[at + 1] = state >> _U(32)
+    return at
+
+
+def _apply(
+    data,
+    words,
+    shift,
+    mask,
+    rates,
+    mapped,
+    method,
+    block_bits,
+    first,
+    count_starts,
+    token_starts,
+    starts,
+    extras,
+    sums,
+):
+    """Changes `data` from what it was to what it becomes; whether the stream was sound.
+
+    Arguments as for `_code`; `words`: at least two; `first` as for `_record`; `starts`,
+    `extras`: least change and number of extra bits of each token.
+    """
+    shift, mask = _U(shift), _U(mask)
+    floats, bits = method[0] != 0, method[1]
+    size = 1 << block_bits
+    happened, expected = first[0], first[1]
+    scale = _quarters(happened) - _quarters(expected)
+    every = (1 << (UPDATE_BITS - block_bits)) - 1
+    state = _U(words[0]) | _U(words[1]) << _U(32)
+    at = 2
+    if state < _LOW or state >> _U(63):
+        return False
+    for block in range((data.size + size - 1) >> block_bits):
+        begin = block * size
+        end = min(begin + size, data.size)
+        total = _sums(data, begin, end, shift, mask, rates, sums)
+        which = _class_of(total, scale)
+        slot = state & _U(4095)
+        count = 0
+        if _U(count_starts[which, 1]) < _U(4096):
+            count = np.int64(_U(count_starts[which, 1]) <= slot)
+            count += np.int64(_U(count_starts[which, 2]) <= slot)
+            while _U(count_starts[which, count + 1]) <= slot:
+                count += 1
+            low = _U(count_starts[which, count])
+            freq = _U(count_starts[which, count + 1]) - low
+            state = freq * (state >> _U(12)) + slot - low
+            if state < _LOW:
+                if at >= words.size:
+                    return False
+                state = state << _U(32) | _U(words[at])
+                at += 1
+        happened += _U(count) << _U(UNIT_BITS)
+        expected += total
+        if count > end - begin:
+            return False
+        i = begin  # the first that may have changed
+        before = _0  # units of elements before it
+        groups = (end - begin + 7) >> 3
+        while count:
+            # Which one of those that are left
+            if i >= end:
+                return False
+            slot = state & _U((1 << _PLACE_BITS) - 1)
+            scaled = _WHOLE // (total - before)
+            group = 0
+            for g in range(1, groups):
+                ahead = max(sums[g], before) - before
+                group += np.int64((ahead * scaled) >> _U(_PLACE_BITS) <= slot)
+            at_group = begin + 8 * group
+            low = sums[group] if at_group > i else before
+            high = low
+            passed = 0
+            for k in range(8):
+                j = at_group + k
+                rate = _U(rates[(_U(data[min(j, end - 1)]) >> shift) & mask])
+                high += rate if i <= j < end else _0
+                further = ((high - before) * scaled) >> _U(_PLACE_BITS) <= slot
+                passed += np.int64(further)
+                low = high if further else low
+            i = at_group + passed
+            if i >= end:
+                return False
+            start = ((low - before) * scaled) >> _U(_PLACE_BITS)
+            high = low + _U(rates[(_U(data[i]) >> shift) & mask])
+            freq = (((high - before) * scaled) >> _U(_PLACE_BITS)) - start
+            before = high
+            state = freq * (state >> _U(_PLACE_BITS)) + slot - start
+            if state < _LOW:
+                if at >= words.size:
+                    return False
+                state = state << _U(32) | _U(words[at])
+                at += 1
+            # How it has changed
+            b = _U(data[i])
+            context = np.int64(mapped[(b >> shift) & mask])
+            slot = state & _U(4095)
+            token = np.int64(_U(token_starts[context, 1]) <= slot)
+            token += np.int64(_U(token_starts[context, 2]) <= slot)
+            token += np.int64(_U(token_starts[context, 3]) <= slot)
+            while _U(token_starts[context, token + 1]) <= slot:
+                token += 1
+            if not token:  # of a context without frequencies
+                return False
+            low = _U(token_starts[context, token])
+            freq = _U(token_starts[context, token + 1]) - low
+            state = freq * (state >> _U(12)) + slot - low
+            if state < _LOW:
+                if at >= words.size:
+                    return False
+                state = state << _U(32) | _U(words[at])
+                at += 1
+            change = starts[token]
+            left = np.int64(extras[token])
+            value, filled = _0, 0
+            while left:
+                part = min(left, _EXTRA_PART)
+                value |= (state & ((_1 << _U(part)) - _1)) << _U(filled)
+                state >>= _U(part)
+                if state < _LOW:
+                    if at >= words.size:
+                        return False
+                    state = state << _U(32) | _U(words[at])
+                    at += 1
+                left -= part
+                filled += part
+            if token & 1:
+                change -= value
+            else:
+                change += value
+            data[i] = _changed(b, change, 1, floats, bits)
+            i += 1
+            count -= 1
+        if (block & every) == every:
+            while expected > _WINDOW:
+                happened >>= _1
+                expected >>= _1
+            happened = max(happened, _1)
+            scale = _quarters(happened) - _quarters(expected)
+    return state == _LOW and at == words.size
+
+
+def _per_size(function, signature):
+    name = function.__name__.strip("_")
+    return {
+        size: kernel(signature(_READ[size], _WRITE[size]), name=f"{name}_{size}")(function)
+        for size in _READ
+    }
+
+
+_I64_2D = types.int64[:, ::1]
+_RI64 = types.Array(types.int64, 1, "C", readonly=True)
+SURVEY = _per_size(_survey, lambda r, w: _int(r, r, _int, _int, _int, I64, I64, W32))
+RECORD = _per_size(
+    _record, lambda r, w: types.void(r, _int, _int, R32, _int, _R64, R32, W8, W8, _I64_2D)
+)
+TOKENS = _per_size(
+    _tokens,
+    lambda r, w: types.void(r, r, R32, _bool, _int, _int, _int, _int, _int, R8, W8, _I64_2D),
+)
+CODE = _per_size(
+    _code,
+    lambda r, w: _int(
+        r, r, _int, _int, R32, R8, _RI64, _int, R8, R8, R32, R8, _R16_2D, _R16_2D, W64, W32
+    ),
+)
+APPLY = _per_size(
+    _apply,
+    lambda r, w: _bool(
+        w, R32, _int, _int, R32, R8, _RI64, _int, _R64, _R16_2D, _R16_2D, _R64, R8, W64
+    ),
+)

@@ -1,0 +1,1 @@
+"""Tables as text: columns under each other's contexts. See table.md."""

@@ -1,0 +1,305 @@
+"""Takes a text apart into columns of different cells, for the coding side."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.batch import Bytes
+from densor.codec.table.dictionary import (
+    DAYS,
+    MAX_DECIMALS,
+    MAX_VALUE,
+    MISSING,
+    NUMBERS,
+    QUOTED,
+    SECONDS,
+    SECONDS_SPACE,
+    SECONDS_ZULU,
+    TEXTS,
+    TRIMMED,
+    cells_of_times,
+)
+from densor.codec.table.kernels import PADDING, intern, read_numbers, split_rows
+from densor.codec.table.layout import I32, I64, MAX_CELLS, Layout
+from densor.codec.table.packing import Packer
+from densor.codec.table.wire import Writer
+from densor.errors import FormatError
+
+_MAX_SHARE_OF_PIECES = 0.3  # of the bytes; beyond, this is no table
+_MAX_SHARE_OF_OTHERS = 0.5  # of different cells, that are no number where the others are
+_MIN_SHARE_OF_VALUES = 0.35  # that differ, of the rows; then texts among them are odd
+_MAX_SHARE_OF_ODD = 0.005
+_TIMES = {20: (SECONDS_ZULU,), 19: (SECONDS, SECONDS_SPACE), 10: (DAYS,)}  # by length
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A text in rows. `data` is padded; `starts`: int32[columns + 1, step], see `split_rows`.
+
+    `gaps`, `places`, `lengths`: int64, of pieces that are no row.
+    """
+
+    data: Bytes
+    layout: Layout
+    named: bool
+    rows: int
+    starts: I32
+    step: int
+    gaps: I64
+    places: I64
+    lengths: I64
+
+    @property
+    def pieces(self) -> bytes:
+        """The bytes of all pieces."""
+        spans = zip(self.places.tolist(), self.lengths.tolist(), strict=True)
+        return b"".join(self.data[at : at + length].tobytes() for at, length in spans)
+
+    def without(self, odd: npt.NDArray[np.bool_]) -> "Rows":
+        """The same with some rows as pieces; `odd`: bool[rows]."""
+        starts = self.starts.reshape(-1, self.step)
+        begins = starts[0, : self.rows].astype(np.int64)
+        sizes = starts[-1, : self.rows] + int(self.layout.returns) - begins
+        places = np.concatenate([self.places, begins[odd]])
+        lengths = np.concatenate([self.lengths, sizes[odd]])
+        order = np.argsort(places, kind="stable")
+        places, lengths = places[order], lengths[order]
+        kept = np.ascontiguousarray(starts[:, : self.rows][:, ~odd])
+        before = np.searchsorted(kept[0], places)
+        gaps = np.diff(before, prepend=0)
+        rows = kept.shape[1]
+        pieces = gaps, places, lengths
+        return Rows(self.data, self.layout, self.named, rows, kept.reshape(-1), rows, *pieces)
+
+    def cells(self, column: int) -> "Cells":
+        """The different cells of a column."""
+        first, second, rows = column * self.step, (column + 1) * self.step, self.rows
+        slots = np.empty(1 << (2 * rows).bit_length(), np.int32)
+        words = np.empty(rows, np.int64)
+        lengths, places = np.empty(rows, np.int32), np.empty(rows, np.int32)
+        ids = np.empty(rows, np.int32)
+        data = self.data, self.starts, first, second, rows
+        count = int(intern(*data, slots, words, lengths, places, ids))
+        return Cells(self.data, ids, places[:count], lengths[:count], words[:count])
+
+
+def rows_of(data: Bytes, layout: Layout) -> Rows | None:
+    """The rows of a text; None where it is hardly a table."""
+    size = data.size
+    padded = np.full(size + PADDING, 10, np.uint8)
+    padded[:size] = data
+    names = np.frombuffer(layout.names, np.uint8)
+    named = 0 < names.size <= size and np.array_equal(padded[: names.size], names)
+    step = int(np.count_nonzero(padded[:size] == 10)) + 2
+    if step * layout.columns > MAX_CELLS:
+        return None
+    starts = np.empty(step * (layout.columns + 1), np.int32)
+    gaps, places, lengths = (np.empty(step, np.int32) for _ in range(3))
+    begin = names.size if named else 0
+    quote = layout.quote or -1
+    grammar = begin, size, layout.separator, quote, int(layout.returns), layout.columns
+    rows, count = split_rows(padded, *grammar, starts, gaps, places, lengths)
+    found = lengths[:count].astype(np.int64)
+    if int(found.sum()) > _MAX_SHARE_OF_PIECES * size or not rows:
+        return None
+    pieces = gaps[:count].astype(np.int64), places[:count].astype(np.int64), found
+    return Rows(padded, layout, named, int(rows), starts, step, *pieces)
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """The different cells of a column, numbered by `ids`, int32[rows], in the order they come."""
+
+    data: Bytes
+    ids: I32
+    places: I32
+    lengths: I32
+    words: I64
+
+    def text(self, cell: int) -> bytes:
+        """A cell."""
+        at = int(self.places[cell])
+        return self.data[at : at + int(self.lengths[cell])].tobytes()
+
+    def joined(self, order: npt.NDArray[np.int64], terminator: int) -> bytes:
+        """Cells with a terminator behind each."""
+        places, lengths = self.places[order].astype(np.int64), self.lengths[order].astype(np.int64)
+        begins = np.cumsum(lengths + 1) - lengths - 1
+        at = np.arange(int((lengths + 1).sum())) + np.repeat(places - begins, lengths + 1)
+        found = self.data[at]
+        found[begins + lengths] = terminator
+        joined: bytes = found.tobytes()
+        return joined
+
+
+@dataclass(frozen=True, eq=False)
+class Dictionary:
+    """Different cells in the order that they are stored in, and how.
+
+    `ranks`: int32, what number each cell gets; `numbers`: int64, by that number, None where they
+    are texts. `values`: of those that are numbers; `kind` and `style` as in a chunk.
+    """
+
+    cells: Cells
+    kind: int
+    style: int
+    order: npt.NDArray[np.int64]
+    values: I64
+
+    @property
+    def ids(self) -> I32:
+        """int32[rows]."""
+        ranks = np.empty(self.order.size, np.int32)
+        ranks[self.order] = np.arange(self.order.size, dtype=np.int32)
+        return ranks[self.cells.ids]
+
+    @property
+    def numbers(self) -> I64 | None:
+        """int64, by number of the cell; None where cells are texts."""
+        if self.kind == TEXTS:
+            return None
+        others = self.order.size - self.values.size
+        return np.concatenate([np.full(others, MISSING, np.int64), self.values])
+
+    def odd(self) -> npt.NDArray[np.bool_] | None:
+        """The few rows whose cell is a text where almost all are different numbers, bool[rows]."""
+        rows, others = self.cells.ids.size, self.order.size - self.values.size
+        if self.kind == TEXTS or not others or self.values.size < _MIN_SHARE_OF_VALUES * rows:
+            return None
+        found = self.ids < others
+        return found if 0 < np.count_nonzero(found) <= _MAX_SHARE_OF_ODD * rows else None
+
+    def pack(self, packer: Packer) -> bytes:
+        """As it stands in a chunk."""
+        out = Writer()
+        out.byte(self.kind)
+        out.number(self.order.size)
+        if self.kind != TEXTS:
+            out.byte(self.style)
+            out.number(self.order.size - self.values.size)
+        others = self.order[: self.order.size - self.values.size]
+        out.raw(pack_texts(self.cells, others, packer))
+        if self.kind != TEXTS:
+            out.raw(pack_values(self.values, packer))
+        return out.bytes()
+
+
+def pack_texts(cells: Cells, order: npt.NDArray[np.int64], packer: Packer) -> bytes:
+    """Cells as texts: a byte that is in none of them, and they; FormatError if there is none."""
+    text = cells.joined(order, 10)
+    found = np.bincount(np.frombuffer(text, np.uint8), minlength=256)
+    terminator = 10
+    if found[10] > order.size:
+        if found.all():
+            raise FormatError("cells of a table have every byte")
+        terminator = int(np.flatnonzero(found == 0)[0])
+        text = cells.joined(order, terminator)
+    return bytes([terminator]) + packer.pack(text)
+
+
+def pack_values(values: I64, packer: Packer) -> bytes:
+    """Numbers in ascending order: the first, and gaps."""
+    if not values.size:
+        return b""
+    out = Writer()
+    out.byte(int(values[0] < 0))
+    out.number(abs(int(values[0])))
+    out.raw(packer.numbers(np.diff(values)))
+    return out.bytes()
+
+
+def dictionary_of(cells: Cells, quote: int) -> Dictionary:
+    """How the cells of a column are best stored."""
+    found = _as_numbers(cells, quote)
+    if found is None:
+        found = _as_times(cells, quote)
+    if found is not None:
+        return found
+    order = np.argsort(cells.words.view(np.uint64).byteswap(), kind="stable")
+    return Dictionary(cells, TEXTS, 0, order, np.zeros(0, np.int64))
+
+
+def _as_numbers(cells: Cells, quote: int) -> Dictionary | None:
+    count = cells.places.size
+    values, found = np.empty(count, np.int64), np.empty(count, np.int64)
+    read_numbers(cells.data, cells.places, cells.lengths, quote or -1, values, found)
+    good = found >= 0
+    if good.sum() <= (1 - _MAX_SHARE_OF_OTHERS) * count:
+        return None
+    decimals = found & 31
+    most = int(decimals[good].max())
+    if most > MAX_DECIMALS:
+        return None
+    quoted = np.count_nonzero(good & (found & 32 > 0)) > np.count_nonzero(good) / 2
+    good &= (found & 32 > 0) == quoted
+    trimmed, fixed = good & (found & 64 == 0), good & (decimals == most)
+    style = most | (QUOTED if quoted else 0)
+    if np.count_nonzero(trimmed) >= np.count_nonzero(fixed):
+        good, style = trimmed, style | TRIMMED
+    else:
+        good = fixed
+    good &= np.abs(values) < MAX_VALUE // 10 ** (most - np.where(good, decimals, most))
+    if good.sum() <= (1 - _MAX_SHARE_OF_OTHERS) * count:
+        return None
+    values = np.where(good, values, 0) * 10 ** (most - np.where(good, decimals, most))
+    return _ordered(cells, NUMBERS, style, good, values)
+
+
+def _ordered(
+    cells: Cells, kind: int, style: int, good: npt.NDArray[np.bool_], values: I64
+) -> Dictionary:
+    """A dictionary of the cells that have values, in the order of these, behind the others."""
+    others, numbers = np.flatnonzero(~good), np.flatnonzero(good)
+    others = others[np.argsort(cells.words[others].view(np.uint64).byteswap(), kind="stable")]
+    numbers = numbers[np.argsort(values[numbers], kind="stable")]
+    return Dictionary(cells, kind, style, np.concatenate([others, numbers]), values[numbers])
+
+
+def _as_times(cells: Cells, quote: int) -> Dictionary | None:
+    """Cells that are days or times as ISO 8601 has them."""
+    lengths = np.bincount(cells.lengths, minlength=23)
+    length = int(lengths.argmax())
+    quoted = length - 2 in _TIMES and lengths.size > length and _begins(cells, length, quote)
+    inner = length - 2 * quoted
+    if inner not in _TIMES or lengths[length] <= (1 - _MAX_SHARE_OF_OTHERS) * cells.lengths.size:
+        return None
+    good = cells.lengths == length
+    at = cells.places[good].astype(np.int64)[:, None] + np.arange(length)
+    text = cells.data[at]
+    core = np.ascontiguousarray(text[:, quoted : length - quoted])
+    for kind in _TIMES[inner]:
+        values = _times(core)
+        if values is None:
+            return None
+        again = cells_of_times(values, kind, quoted, quote)
+        equal = (again.blob[:-PADDING].reshape(text.shape) == text).all(axis=1)
+        if equal.sum() > (1 - _MAX_SHARE_OF_OTHERS) * cells.lengths.size:
+            good[good] = equal
+            spread = np.zeros(good.size, np.int64)
+            spread[good] = values[equal]
+            return _ordered(cells, kind, QUOTED if quoted else 0, good, spread)
+    return None
+
+
+def _begins(cells: Cells, length: int, quote: int) -> bool:
+    some = cells.places[cells.lengths == length][:1]
+    return bool(quote) and some.size > 0 and int(cells.data[some[0]]) == quote
+
+
+def _times(text: npt.NDArray[np.uint8]) -> I64 | None:
+    """Days, or seconds, of texts such as 2013-01-31 or 2013-01-31T10:00:00."""
+    columns = text[:, [0, 1, 2, 3, 5, 6, 8, 9, *([11, 12, 14, 15, 17, 18] * (text.shape[1] > 10))]]
+    digits = columns.astype(np.int64) - 48
+    bad = ((digits < 0) | (digits > 9)).any(axis=1)
+    digits[bad] = 0
+    year = digits[:, :4] @ np.array([1000, 100, 10, 1])
+    month, day = digits[:, 4] * 10 + digits[:, 5], digits[:, 6] * 10 + digits[:, 7]
+    months = np.clip((year - 1970) * 12 + month - 1, -1969 * 12, 8029 * 12)
+    first = months.view("M8[M]").astype("M8[D]").view(np.int64)
+    days: I64 = first + np.clip(day, 1, 31) - 1
+    if text.shape[1] == 10:
+        return days
+    clock = digits[:, 8:] @ np.array([36000, 3600, 600, 60, 10, 1])
+    seconds: I64 = np.clip(days * 86400 + clock, -62135596800, 253402300799)
+    return seconds

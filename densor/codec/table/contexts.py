@@ -1,0 +1,127 @@
+"""Contexts as they stand in a chunk, and what they are made of."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from densor.codec.table.layout import I32, I64
+from densor.codec.table.mixing_kernels import FIELDS, PARENTS
+from densor.codec.table.wire import Reader, Writer
+from densor.errors import FormatError, LimitError
+
+SYMBOL, SUM, DIFFERENCE, CLOCK_SUM, CLOCK_DIFFERENCE = range(5)  # operations
+DAY = 1440  # minutes
+MAX_PARENTS = 48
+MAX_VALUES = 1 << 25  # of all parents of a column together
+
+
+class Values(NamedTuple):
+    """What a column says in each row: its symbol, int32, and its number, None if it has none."""
+
+    symbols: I32
+    numbers: I64 | None
+
+
+class Parent(NamedTuple):
+    """A value in each row that is made of one column or two."""
+
+    operation: int
+    a: int
+    b: int = 0
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """The columns it is made of."""
+        return (self.a,) if self.operation == SYMBOL else (self.a, self.b)
+
+
+class Context(NamedTuple):
+    """What a symbol is predicted under: up to three parents, and the symbols of rows before."""
+
+    parents: tuple[Parent, ...] = ()
+    flags: int = 0
+
+
+def values_of(parent: Parent, column: Callable[[int], Values]) -> I64:
+    """int64[rows]; FormatError where a column has no numbers."""
+    operation = parent.operation
+    first = column(parent.a)
+    if operation == SYMBOL:
+        return first.symbols.astype(np.int64)
+    a, b = first.numbers, column(parent.b).numbers
+    if a is None or b is None:
+        raise FormatError("table computes with a column that has no numbers")
+    if operation in (CLOCK_SUM, CLOCK_DIFFERENCE):
+        a, b = _minutes(a), _minutes(b)
+        return (a + b if operation == CLOCK_SUM else a - b) % DAY
+    return a + b if operation == SUM else a - b
+
+
+def _minutes(clock: I64) -> I64:
+    """Minutes of times such as 1459 for 14:59."""
+    return clock // 100 * 60 + clock % 100
+
+
+def pack_contexts(contexts: Sequence[Context], out: Writer) -> None:
+    """Writes the parents that contexts have, and the contexts."""
+    parents = parents_of(contexts)
+    out.number(len(parents))
+    for parent in parents:
+        out.byte(parent.operation)
+        for column in parent.columns:
+            out.number(column)
+    out.number(len(contexts))
+    for context in contexts:
+        out.byte(len(context.parents))
+        for parent in context.parents:
+            out.number(parents.index(parent))
+        out.byte(context.flags)
+
+
+def parents_of(contexts: Sequence[Context]) -> list[Parent]:
+    """All parents of contexts, each once."""
+    return list(dict.fromkeys(parent for context in contexts for parent in context.parents))
+
+
+def take_contexts(at: Reader, columns: int, most: int) -> list[Context]:
+    """What `pack_contexts` wrote, of at most `most` contexts and at least one."""
+    parents = []
+    for _ in range(at.number(MAX_PARENTS)):
+        operation = at.byte()
+        if operation > CLOCK_DIFFERENCE:
+            raise FormatError("table has an unknown kind of parent")
+        wanted = 1 if operation == SYMBOL else 2
+        parents.append(Parent(operation, *(at.number(columns - 1) for _ in range(wanted))))
+    contexts = []
+    for _ in range(at.number(most)):
+        count = at.byte()
+        if count > PARENTS:
+            raise FormatError("context of a table has too many parents")
+        numbers = [at.number(max(0, len(parents) - 1)) for _ in range(count)]
+        if numbers and not parents:
+            raise FormatError("context of a table has parents that are not there")
+        flags = at.byte()
+        if flags > 3:
+            raise FormatError("context of a table has unknown flags")
+        contexts.append(Context(tuple(parents[i] for i in numbers), flags))
+    if not contexts:
+        raise FormatError("column of a table has no contexts")
+    return contexts
+
+
+def arrays_of(
+    contexts: Sequence[Context], column: Callable[[int], Values], rows: int
+) -> tuple[I64, I64]:
+    """int64[contexts, FIELDS] and int64[parents, rows] for kernels; LimitError for too many."""
+    parents = parents_of(contexts)
+    if len(parents) * rows > MAX_VALUES:
+        raise LimitError("contexts of a table take too much memory")
+    numbers = np.full((len(contexts), FIELDS), -1, np.int64)
+    for row, context in zip(numbers, contexts, strict=True):
+        row[: len(context.parents)] = [parents.index(parent) for parent in context.parents]
+        row[PARENTS] = context.flags
+    values = np.empty((len(parents), rows), np.int64)
+    for out, parent in zip(values, parents, strict=True):
+        out[:] = values_of(parent, column)
+    return numbers, values

@@ -1,0 +1,289 @@
+"""The decoding side of tables."""
+
+from typing import NamedTuple
+
+import numpy as np
+import xxhash
+
+from densor.codec.batch import Bytes
+from densor.codec.codec import ChunkDecoder
+from densor.codec.table.contexts import Values, arrays_of, take_contexts
+from densor.codec.table.dictionary import (
+    Cells,
+    cells_of_numbers,
+    cells_of_texts,
+    take_dictionary,
+)
+from densor.codec.table.kernels import PADDING, join_rows, joined_size
+from densor.codec.table.layout import I32, I64, MAX_BYTES, Layout
+from densor.codec.table.mixing import code_column
+from densor.codec.table.mixing_kernels import MAX_CONTEXTS
+from densor.codec.table.params import parse
+from densor.codec.table.payload import (
+    BYTES,
+    CONSTANT,
+    FUNCTION,
+    HUFFMAN,
+    MIXED,
+    STEPS,
+    SYMBOLS,
+    TEXT,
+    Head,
+    parse_head,
+)
+from densor.codec.table.prefix_code import code_of
+from densor.codec.table.symbol_kernels import (
+    FUNCTION_PLACES,
+    QUICK,
+    add_up,
+    apply_function,
+    fill_table,
+    take_codes,
+)
+from densor.codec.table.wire import Reader
+from densor.errors import ChecksumError, FormatError, LimitError
+
+_MAX_STEPS = 1 << 62
+
+
+class Column(NamedTuple):
+    """Cells, and which of them is in each row, int32; a parent of others where it has values."""
+
+    cells: Cells
+    ids: I32
+    values: Values | None
+
+
+class Columns:
+    """The columns of a chunk, each decoded when it is asked for.
+
+    `most`: bytes of different cells of all columns, at most.
+    """
+
+    def __init__(self, layout: Layout, head: Head, most: int) -> None:
+        self._layout = layout
+        self._head = head
+        self._most = most
+        self._known: dict[int, Column] = {}
+        self._limit = len(head.order)  # place in the order that parents must be before
+
+    def record(self, column: int) -> Bytes:
+        """The record of a column; FormatError where it is not at hand."""
+        raise NotImplementedError
+
+    def column(self, number: int) -> Column:
+        """A column, which is decoded after those that it depends on."""
+        found = self._known.get(number)
+        if found is None:
+            data = self.record(number)
+            place = self._head.places[number]
+            if xxhash.xxh3_64_intdigest(data) & 0xFFFFFFFF != self._head.checks[place]:
+                raise ChecksumError("column of a table is damaged")
+            limit, self._limit = self._limit, place
+            found = self._decoded(Reader(data))
+            self._limit = limit
+            self._known[number] = found
+        return found
+
+    def _values(self, number: int) -> Values:
+        if self._head.places[number] >= self._limit:
+            raise FormatError("column of a table depends on one that comes later")
+        values = self.column(number).values
+        if values is None:
+            raise FormatError("column of a table depends on texts")
+        return values
+
+    def _decoded(self, at: Reader) -> Column:
+        method = at.byte()
+        found = self._texts(at, method) if method in (CONSTANT, TEXT) else self._coded(at, method)
+        self._most -= int(found.cells.offsets[-1])
+        if self._most < 0:
+            raise FormatError("cells of a table are too long")
+        return found
+
+    def _texts(self, at: Reader, method: int) -> Column:
+        rows = self._head.rows
+        if method == CONSTANT:
+            text = np.frombuffer(at.raw(at.left), np.uint8)
+            blob = np.concatenate([text, np.zeros(PADDING, np.uint8)])
+            cells = Cells(blob, np.array([0, text.size], np.int64))
+            ids = np.zeros(rows, np.int32)
+            return Column(cells, ids, Values(ids, None))
+        terminator = at.byte()
+        cells = cells_of_texts(at.packed(self._most + rows), terminator, rows)
+        _ended(at)
+        return Column(cells, np.arange(rows, dtype=np.int32), None)
+
+    def _coded(self, at: Reader, method: int) -> Column:
+        rows, quote = self._head.rows, self._layout.quote
+        cells = take_dictionary(at, quote, rows, self._most)
+        if method not in (SYMBOLS, STEPS):
+            raise FormatError("table has an unknown kind of column")
+        if not cells.size and rows:
+            raise FormatError("column of a table has no cells")
+        style = at.byte() if method == STEPS else 0
+        ids = self._symbols(at, cells.size)
+        if method == SYMBOLS:
+            numbers = None if cells.numbers is None else cells.numbers[ids]
+            return Column(cells, ids, Values(ids, numbers))
+        if cells.numbers is None:
+            raise FormatError("steps of a column are texts")
+        values = _added(cells.numbers[ids])
+        ranks = np.arange(rows, dtype=np.int32)
+        return Column(cells_of_numbers(values, style, quote), ranks, Values(ids, values))
+
+    def _symbols(self, at: Reader, count: int) -> I32:
+        """The symbols of all rows, below `count`; reads to the end."""
+        rows = self._head.rows
+        symbols = np.zeros(rows, np.int32)
+        if count < 2 or not rows:
+            _ended(at)
+            return symbols
+        way = at.byte()
+        if way == FUNCTION:
+            self._by_function(at, symbols, count)
+        elif way == MIXED:
+            self._by_mixing(at, symbols, count)
+        elif way in (HUFFMAN, BYTES):
+            differences = at.byte()
+            _by_code(at, symbols, count) if way == HUFFMAN else _by_bytes(at, symbols, count)
+            if differences > 1:
+                raise FormatError("symbols of a table are of an unknown kind")
+            if differences:
+                add_up(symbols, count)
+        else:
+            raise FormatError("symbols of a table are coded in an unknown way")
+        return symbols
+
+    def _by_mixing(self, at: Reader, symbols: I32, count: int) -> None:
+        code = code_of(np.frombuffer(at.packed(count), np.uint8), count)
+        limit, guess = at.number(1023), at.byte()
+        if not limit or guess > 1:
+            raise FormatError("symbols of a table are mixed with unknown settings")
+        contexts = take_contexts(at, self._layout.columns, MAX_CONTEXTS)
+        arrays = arrays_of(contexts, self._values, symbols.size)
+        data = np.frombuffer(bytearray(at.raw(at.left)), np.uint8)
+        end = code_column(False, code, *arrays, symbols, data, limit, bool(guess))
+        if end != data.size:
+            raise FormatError("symbols of a table do not decode to their end")
+
+    def _by_function(self, at: Reader, symbols: I32, count: int) -> None:
+        contexts = take_contexts(at, self._layout.columns, 1)
+        numbers, parents = arrays_of(contexts, self._values, symbols.size)
+        exceptions = at.number(symbols.size)
+        gaps, values = at.numbers(exceptions), at.numbers(exceptions)
+        _ended(at)
+        if exceptions and (values.max() >= count or values.min() < 0):
+            raise FormatError("function of a table has impossible symbols")
+        if exceptions and (gaps.min() < 0 or gaps.max() >= symbols.size):
+            raise FormatError("function of a table has impossible exceptions")
+        rows = np.cumsum(gaps + 1) - 1
+        if exceptions and rows[-1] >= symbols.size:
+            raise FormatError("function of a table has impossible exceptions")
+        places = np.zeros(FUNCTION_PLACES, np.int32)
+        flat = numbers.reshape(-1), parents.reshape(-1)
+        if not apply_function(*flat, rows, values, places, symbols):
+            raise FormatError("function of a table has too few exceptions")
+
+
+def _ended(at: Reader) -> None:
+    if at.left:
+        raise FormatError("column of a table is too long")
+
+
+def _by_code(at: Reader, symbols: I32, count: int) -> None:
+    code = code_of(np.frombuffer(at.packed(count), np.uint8), count)
+    table = np.zeros(1 << QUICK, np.int32)
+    fill_table(code, table)
+    size = at.left
+    data = np.frombuffer(at.raw(size) + bytes(16), np.uint8)
+    end = take_codes(code, table, data, size, symbols)
+    if (end + 7) >> 3 != size:
+        raise FormatError("symbols of a table do not decode to their end")
+
+
+def _by_bytes(at: Reader, symbols: I32, count: int) -> None:
+    found = at.numbers(symbols.size)
+    _ended(at)
+    if found.size and not 0 <= found.min() <= found.max() < count:
+        raise FormatError("symbols of a table are out of range")
+    symbols[:] = found
+
+
+def _added(steps: I64) -> I64:
+    """The numbers that steps lead to, from 0 on; FormatError where they do not fit."""
+    if np.abs(steps.astype(np.float64)).sum() > _MAX_STEPS:
+        raise FormatError("numbers of a table are out of range")
+    return np.cumsum(steps)
+
+
+class _AllColumns(Columns):
+    """Columns of a whole chunk."""
+
+    def record(self, column: int) -> Bytes:
+        begin, end = self._head.range_of(column)
+        return self._head.records[begin:end]
+
+
+class TableDecoder(ChunkDecoder):
+    """Decodes chunks of one layout. Safe to use from several threads at once."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+
+    def decode(self, payload: Bytes, out: Bytes) -> None:
+        """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
+        if out.size > MAX_BYTES:
+            raise LimitError(f"chunk of a table has more than {MAX_BYTES} bytes")
+        head = parse_head(np.ascontiguousarray(payload), self.layout, out.size)
+        columns = _AllColumns(self.layout, head, out.size)
+        known = {i: columns.column(i) for i in head.order}  # parents before what needs them
+        found = [known[i] for i in range(self.layout.columns)]
+        Text(self.layout, head, found).write(out)
+
+
+class Text:
+    """Rows of cells as a text, with what is no row between them."""
+
+    def __init__(self, layout: Layout, head: Head, columns: list[Column]) -> None:
+        self._layout = layout
+        self._head = head
+        self._ids = np.concatenate([column.ids for column in columns])
+        sizes = [int(column.cells.offsets[-1]) for column in columns]
+        counts = [column.cells.size for column in columns]
+        self._bases = np.cumsum([0, *counts[:-1]]).astype(np.int64)
+        begins = np.cumsum([0, *sizes])
+        offsets = [c.cells.offsets[:-1] + b for c, b in zip(columns, begins, strict=False)]
+        self._offsets = np.concatenate([*offsets, begins[-1:]]).astype(np.int64)
+        blobs = [c.cells.blob[:size] for c, size in zip(columns, sizes, strict=True)]
+        self._blob = np.concatenate([*blobs, np.zeros(PADDING, np.uint8)])
+
+    def write(self, out: Bytes) -> None:
+        """Fills `out`; FormatError where the text has another size."""
+        head, layout = self._head, self._layout
+        rows, columns = head.rows, layout.columns
+        size = joined_size(self._ids, rows, columns, self._bases, self._offsets)
+        names = layout.names if head.named else b""
+        size += rows * layout.returns + len(names) + len(head.pieces)
+        if size != out.size:
+            raise FormatError("chunk of a table does not have its size")
+        at = len(names)
+        out[:at] = np.frombuffer(names, np.uint8)
+        row = begin = 0
+        for gap, length in zip(head.gaps.tolist(), head.lengths.tolist(), strict=True):
+            at = self._rows(row, row + gap, out, at)
+            out[at : at + length] = np.frombuffer(head.pieces, np.uint8)[begin : begin + length]
+            row, begin, at = row + gap, begin + length, at + length
+        self._rows(row, rows, out, at)
+
+    def _rows(self, first: int, last: int, out: Bytes, at: int) -> int:
+        layout, rows = self._layout, self._head.rows
+        sizes = self._bases, self._offsets, self._blob, int(layout.returns), out.size, out, at
+        return int(
+            join_rows(self._ids, rows, first, last, layout.columns, layout.separator, *sizes)
+        )
+
+
+def open_decoder(payload: bytes, _: object = None) -> TableDecoder:
+    """The decoder of a MODEL frame's payload; FormatError or LimitError for a bad one."""
+    return TableDecoder(parse(payload))

@@ -1,0 +1,319 @@
+"""The coding side of tables."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+
+from densor.codec.batch import Batch, Bytes, Chunks, Coding
+from densor.codec.chunks import ChunkEncoder
+from densor.codec.levels import Level
+from densor.codec.table.cells import (
+    Dictionary,
+    Rows,
+    dictionary_of,
+    pack_texts,
+    pack_values,
+    rows_of,
+)
+from densor.codec.table.contexts import (
+    MAX_VALUES,
+    Context,
+    Values,
+    arrays_of,
+    pack_contexts,
+    parents_of,
+)
+from densor.codec.table.dictionary import NUMBERS
+from densor.codec.table.fitting import GUESSED, Fitted, Plan, Sample
+from densor.codec.table.functions import Functions
+from densor.codec.table.layout import I32, I64, MAX_BYTES, Layout
+from densor.codec.table.mixing import code_column
+from densor.codec.table.packing import Packer
+from densor.codec.table.params import pack
+from densor.codec.table.payload import (
+    BYTES,
+    CONSTANT,
+    FUNCTION,
+    HUFFMAN,
+    MIXED,
+    NAMED,
+    STEPS,
+    SYMBOLS,
+    TEXT,
+)
+from densor.codec.table.prefix_code import code_of, lengths_for
+from densor.codec.table.symbol_kernels import FUNCTION_PLACES, find_exceptions, put_codes
+from densor.codec.table.wire import Writer
+from densor.errors import FormatError
+
+MAX_DIFFERENT = 0.35  # share of cells that differ, beyond which they are a text
+_MIN_DIFFERENT = 300
+_MAX_STEPS = 0.6  # different steps from row to row, as a share of different cells
+_LIMIT = 250  # what counters count to
+_SAMPLES = {2: 1 << 14, 4: 40000, 12: 1 << 17}  # rows, by how many contexts are mixed
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """A column on its way into a chunk.
+
+    `record`: what stands in front of its symbols, or all where it has no `symbols`. `count`: of
+    different symbols.
+    """
+
+    record: bytes
+    symbols: I32 | None = None
+    numbers: I64 | None = None
+    count: int = 1
+
+    @property
+    def values(self) -> Values | None:
+        """What it is as a parent."""
+        return None if self.symbols is None else Values(self.symbols, self.numbers)
+
+
+def column_of(dictionary: Dictionary, packer: Packer) -> Column:
+    """A column, with its dictionary coded."""
+    cells = dictionary.cells
+    rows, count = cells.ids.size, cells.places.size
+    if count == 1:
+        return Column(bytes([CONSTANT]) + cells.text(0), np.zeros(rows, np.int32))
+    steps = _as_steps(dictionary, packer)
+    if steps is not None:
+        return steps
+    if count > MAX_DIFFERENT * rows and count > _MIN_DIFFERENT:
+        return Column(bytes([TEXT]) + pack_texts(cells, cells.ids.astype(np.int64), packer))
+    ids = dictionary.ids
+    numbers = dictionary.numbers
+    values = None if numbers is None else numbers[ids]
+    return Column(bytes([SYMBOLS]) + dictionary.pack(packer), ids, values, count)
+
+
+def _as_steps(dictionary: Dictionary, packer: Packer) -> Column | None:
+    """A column by what it grows from row to row, where there are few different steps."""
+    numbers = dictionary.numbers
+    count = dictionary.order.size
+    if dictionary.kind != NUMBERS or dictionary.values.size != count or count < _MIN_DIFFERENT:
+        return None
+    assert numbers is not None
+    values = numbers[dictionary.ids]
+    if np.abs(np.diff(values.astype(np.float64), prepend=0)).sum() > 1e18:
+        return None
+    steps, symbols = np.unique(np.diff(values, prepend=0), return_inverse=True)
+    if steps.size > _MAX_STEPS * count:
+        return None
+    out = Writer()
+    out.byte(STEPS)
+    out.byte(NUMBERS)
+    out.number(steps.size)
+    out.byte(0)
+    out.number(0)
+    out.raw(pack_texts(dictionary.cells, np.zeros(0, np.int64), packer))
+    out.raw(pack_values(steps, packer))
+    out.byte(dictionary.style)
+    return Column(out.bytes(), symbols.reshape(-1).astype(np.int32), values, steps.size)
+
+
+class TableCoder:
+    """A `ChunkCoder` of a table. `contexts`: how many are mixed, 0 for the fast way."""
+
+    repeats = False
+
+    def __init__(self, layout: Layout, level: Level) -> None:
+        self._layout = layout
+        self._contexts = level.tables
+        mixing = level.tables > 0
+        self._packer = Packer(level.zstd, mixing, light=level.tables < 4)
+        self._functions: Functions | None = None
+
+    def model(self) -> bytes:
+        """The payload of the MODEL frame."""
+        return pack(self._layout)
+
+    def encode(self, chunk: Bytes, index: int) -> Bytes:
+        """The payload of a chunk; the chunk itself where it is hardly a table."""
+        try:
+            rows = rows_of(chunk, self._layout) if chunk.size <= MAX_BYTES else None
+            if rows is None:
+                return chunk
+            return np.frombuffer(self._coded(rows), np.uint8)
+        except FormatError:
+            return chunk
+
+    def _coded(self, rows: Rows) -> bytes:
+        packer = self._packer
+        found = self._dictionaries(rows)
+        odd = [rows for rows in (dictionary.odd() for dictionary in found) if rows is not None]
+        if odd:
+            rows = rows.without(np.logical_or.reduce(odd))
+            found = self._dictionaries(rows)
+        columns = [column_of(dictionary, packer) for dictionary in found]
+        coded = [i for i, column in enumerate(columns) if column.count > 1]
+        records = {i: column.record for i, column in enumerate(columns) if column.count == 1}
+        if coded and self._contexts:
+            records |= self._mixed(columns, coded)
+        elif coded:
+            records |= self._fast(columns, coded)
+        return _joined(rows, records, packer)
+
+    def _dictionaries(self, rows: Rows) -> list[Dictionary]:
+        layout = self._layout
+        return [dictionary_of(rows.cells(i), layout.quote) for i in range(layout.columns)]
+
+    # By context mixing
+
+    def _mixed(self, columns: Sequence[Column], coded: Sequence[int]) -> dict[int, bytes]:
+        values = [c.values if c.count > 1 else None for c in columns]
+        sample = Sample(values, [c.count for c in columns], _SAMPLES[self._contexts])
+        plan = Plan(sample, coded)
+        records = {}
+        for place, number in enumerate(plan.order):
+            fitted = plan.contexts(number, plan.order[:place], self._contexts)
+            records[number] = columns[number].record + self._mix(columns, number, fitted)
+        return records
+
+    def _mix(self, columns: Sequence[Column], number: int, fitted: Fitted) -> bytes:
+        column = columns[number]
+        symbols = column.symbols
+        assert symbols is not None
+        contexts = list(fitted.contexts)
+        while len(parents_of(contexts)) * symbols.size > MAX_VALUES:
+            contexts.pop()
+        contexts = contexts or [Context()]
+        lengths = lengths_for(np.bincount(symbols, minlength=column.count))
+        guess = fitted.bits < GUESSED
+        out = Writer()
+        out.byte(MIXED)
+        out.raw(self._packer.pack(lengths.tobytes()))
+        out.number(_LIMIT)
+        out.byte(int(guess))
+        pack_contexts(contexts, out)
+        arrays = arrays_of(contexts, lambda i: _values(columns, i), symbols.size)
+        data = np.empty(symbols.size * 4 + 64, np.uint8)
+        code = code_of(lengths, column.count)
+        size = code_column(True, code, *arrays, symbols.copy(), data, _LIMIT, guess)
+        if size > data.size:
+            raise FormatError("symbols of a table do not become smaller")
+        return out.bytes() + data[:size].tobytes()
+
+    # The fast way
+
+    def _fast(self, columns: Sequence[Column], coded: Sequence[int]) -> dict[int, bytes]:
+        if self._functions is None:
+            values = [c.values if c.count > 1 else None for c in columns]
+            self._functions = Functions(values, [c.count for c in columns])
+        functions = self._functions
+        left = [i for i in coded if i not in functions.order]
+        records = {}
+        done: set[int] = set()
+        for number in [*(i for i in functions.order if i in coded), *left]:
+            context = functions.found.get(number, None)
+            if context and not {j for p in context.parents for j in p.columns} <= done:
+                context = None
+            records[number] = columns[number].record + self._by_code(columns, number, context)
+            done.add(number)
+        return records
+
+    def _by_code(self, columns: Sequence[Column], number: int, context: Context | None) -> bytes:
+        column = columns[number]
+        symbols = column.symbols
+        assert symbols is not None
+        counts = np.bincount(symbols, minlength=column.count)
+        ways = [self._by_huffman(symbols, counts, False)]
+        steps = np.diff(symbols, prepend=np.int32(0))
+        steps[steps < 0] += column.count
+        different = np.bincount(steps, minlength=column.count)
+        if _bits(different) < _bits(counts):
+            ways = [self._by_huffman(steps, different, True)]
+        if context is not None:
+            found = self._by_function(columns, symbols, context, len(ways[0]))
+            ways += [found] if found else []
+        return min(ways, key=len)
+
+    def _by_huffman(self, symbols: I32, counts: I64, differences: bool) -> bytes:
+        lengths = lengths_for(counts)
+        code = code_of(lengths, counts.size)
+        data = np.empty(symbols.size * 4 + 64, np.uint8)
+        size = int(put_codes(code, symbols, data))
+        head = bytes([HUFFMAN, int(differences)]) + self._packer.pack(lengths.tobytes())
+        if size < symbols.size >> 2:  # where codes of a bit are too long
+            packed = self._packer.numbers(symbols.astype(np.int64))
+            if len(packed) < size + len(head):
+                return bytes([BYTES, int(differences)]) + packed
+        return head + data[:size].tobytes()
+
+    def _by_function(
+        self, columns: Sequence[Column], symbols: I32, context: Context, most: int
+    ) -> bytes | None:
+        numbers, parents = arrays_of([context], lambda i: _values(columns, i), symbols.size)
+        rows = np.empty(min(symbols.size, most) + 1, np.int64)
+        places = np.zeros(FUNCTION_PLACES, np.int32)
+        flat = numbers.reshape(-1), parents.reshape(-1)
+        count = int(find_exceptions(*flat, symbols, places, rows))
+        if count > rows.size:
+            return None
+        rows = rows[:count]
+        out = Writer()
+        out.byte(FUNCTION)
+        pack_contexts([context], out)
+        out.number(count)
+        out.raw(self._packer.numbers(np.diff(rows, prepend=-1) - 1))
+        out.raw(self._packer.numbers(symbols[rows].astype(np.int64)))
+        return out.bytes()
+
+
+def _values(columns: Sequence[Column], number: int) -> Values:
+    values = columns[number].values
+    assert values is not None
+    return values
+
+
+def _bits(counts: I64) -> float:
+    """Bits of symbols that occur so often."""
+    counts = counts[counts > 0].astype(np.float64)
+    return float((counts * -np.log2(counts / counts.sum())).sum())
+
+
+def _joined(rows: Rows, records: dict[int, bytes], packer: Packer) -> bytes:
+    """The payload: the head, and the records in the order they are in."""
+    out = Writer()
+    out.byte(NAMED if rows.named else 0)
+    out.number(rows.rows)
+    out.number(rows.gaps.size)
+    if rows.gaps.size:
+        out.raw(packer.numbers(rows.gaps) + packer.numbers(rows.lengths) + packer.pack(rows.pieces))
+    for number, record in records.items():
+        out.number(number)
+        out.number(len(record))
+        out.raw((xxhash.xxh3_64_intdigest(record) & 0xFFFFFFFF).to_bytes(4, "little"))
+    return out.bytes() + b"".join(records.values())
+
+
+def propose(batch: Batch, level: Level) -> ChunkEncoder:
+    """An encoder for a text that is a table."""
+    layout = batch.kind.table
+    assert layout is not None
+    return TableEncoder(TableCoder(layout, level), batch, level.zstd)
+
+
+class TableEncoder(ChunkEncoder):
+    """Codes chunks that end where lines do."""
+
+    def encode(self) -> Coding:
+        """Starts coding all chunks."""
+        submit, chunks = self.batch.workers.submit, self._chunks()
+        return Chunks(self.coder, [submit(self._store, chunk, i) for i, chunk in enumerate(chunks)])
+
+    def _chunks(self) -> list[Bytes]:
+        data, step = self.batch.data, self.batch.chunk_bytes or self.batch.data.size
+        chunks, at = [], 0
+        while at < data.size:
+            end = min(at + step, data.size)
+            if end < data.size:
+                ends = np.flatnonzero(data[end - step // 2 : end] == 10)
+                end = end - step // 2 + int(ends[-1]) + 1 if ends.size else end
+            chunks.append(data[at:end])
+            at = end
+        return chunks

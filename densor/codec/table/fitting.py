@@ -1,0 +1,250 @@
+"""Finds the order of columns, and the contexts of each, by what a sample would cost."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.table.contexts import (
+    CLOCK_DIFFERENCE,
+    CLOCK_SUM,
+    DIFFERENCE,
+    SUM,
+    SYMBOL,
+    Context,
+    Parent,
+    Values,
+    values_of,
+)
+from densor.codec.table.dictionary import MISSING
+from densor.codec.table.fitting_kernels import context_cost
+from densor.codec.table.layout import I64
+from densor.codec.table.mixing_kernels import BEFORE_PREVIOUS, FIELDS, PARENTS, PREVIOUS
+
+OWN = (Context(), Context((), PREVIOUS), Context((), PREVIOUS | BEFORE_PREVIOUS))
+_PIECES = 8  # of a sample
+_SINGLES = 12  # parents that are looked at alone
+_TOPS, _FEW_TOPS = 7, 5  # of them in pairs
+_BEST_PAIRS, _FEW_PAIRS = 3, 2  # pairs that are looked at with a third
+_FEW = 2  # contexts, for which less is tried
+_MOST_BEFORE = 24  # columns before that are looked at where there are many
+_MIN_DIFFERENT = 12  # cells of columns that are added or subtracted
+_MAX_NUMERIC = 12  # columns that are
+_CLOCK = 2400
+_MIN_GAIN = 0.02  # share that a parent must save, to count
+_ADDED_SHARE = 0.9  # of the cost under the best parent, that a sum must cost less than
+NEARLY_KNOWN, GUESSED = 0.002, 1.5  # bits a symbol
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """The contexts of a column, the best first, and what a symbol costs in bits under that one."""
+
+    contexts: tuple[Context, ...]
+    bits: float
+
+
+class Sample:
+    """Some rows of all columns, in several pieces."""
+
+    def __init__(self, columns: Sequence[Values | None], counts: Sequence[int], rows: int) -> None:
+        total = next(c.symbols.size for c in columns if c is not None)
+        self.rows = min(rows, total)
+        chosen = _chosen(total, self.rows)
+        self.counts = counts
+        self._columns: list[Values | None] = []
+        self._first: list[npt.NDArray[np.float64]] = []
+        for column, count in zip(columns, counts, strict=True):
+            if column is None:
+                self._columns.append(None)
+                self._first.append(np.zeros(0))
+                continue
+            numbers = column.numbers
+            part = None if numbers is None else numbers[chosen]
+            self._columns.append(Values(np.ascontiguousarray(column.symbols[chosen]), part))
+            shares = (np.bincount(column.symbols, minlength=count) + 0.5) / (total + 0.5 * count)
+            self._first.append(-np.log2(2 * shares))
+        self._logs = np.log2(np.arange(self.rows + 2) + 2).astype(np.float32)
+        bits = max(8, min(17, self.rows.bit_length()))
+        self._contexts, self._pairs = np.empty(1 << bits, np.int32), np.empty(2 << bits, np.int32)
+        self._known: dict[Parent, I64] = {}
+
+    def column(self, number: int) -> Values:
+        """A column, in the rows of the sample."""
+        found = self._columns[number]
+        assert found is not None
+        return found
+
+    def cost(self, column: int, context: Context) -> float:
+        """Bits of a column's symbols under a context."""
+        found = np.full(FIELDS, -1, np.int64)
+        found[: len(context.parents)] = range(len(context.parents))
+        found[PARENTS] = context.flags
+        parents = [self._values(parent) for parent in context.parents]
+        flat = np.concatenate(parents) if parents else np.zeros(1, np.int64)
+        symbols, first = self.column(column).symbols, self._first[column]
+        counters = self._logs, self._contexts, self._pairs
+        return float(context_cost(found, flat, symbols, first, *counters))
+
+    def _values(self, parent: Parent) -> I64:
+        if parent not in self._known:
+            self._known[parent] = values_of(parent, self.column)
+        return self._known[parent]
+
+    def forget(self) -> None:
+        """Frees the values of parents that are made of two columns."""
+        self._known = {p: v for p, v in self._known.items() if p.operation == SYMBOL}
+
+    def numeric(self, column: int) -> bool:
+        """Whether a column may be added to others."""
+        numbers = self.column(column).numbers
+        return numbers is not None and self.counts[column] > _MIN_DIFFERENT
+
+    def is_clock(self, column: int) -> bool:
+        """Whether the numbers of a column may be times such as 1459."""
+        numbers = self.column(column).numbers
+        assert numbers is not None
+        numbers = numbers[numbers != MISSING]
+        if not numbers.size or numbers.min() < 0 or not 1000 <= numbers.max() <= _CLOCK:
+            return False
+        return bool((numbers % 100 < 60).all())
+
+
+def _chosen(total: int, rows: int) -> npt.NDArray[np.int64]:
+    if rows == total:
+        return np.arange(total)
+    piece = rows // _PIECES
+    begins = np.linspace(0, total - piece, _PIECES).astype(np.int64)
+    return (begins[:, None] + np.arange(piece)).reshape(-1)
+
+
+class Plan:
+    """The order of columns by what they save each other.
+
+    `coded`: columns that have two different cells or more and are no texts.
+    """
+
+    def __init__(self, sample: Sample, coded: Sequence[int]) -> None:
+        self._sample = sample
+        self._alone = {c: [sample.cost(c, context) for context in OWN] for c in coded}
+        self._base = {c: min(costs[:2]) for c, costs in self._alone.items()}
+        self._pairs = self._cost_of_pairs(coded)
+        self.order = self._ordered(coded)
+
+    def _cost_of_pairs(self, coded: Sequence[int]) -> dict[tuple[int, int], float]:
+        """Of each column under each other one; of many columns, only of those beside it."""
+        reach = len(coded) if len(coded) <= 2 * _MOST_BEFORE else _MOST_BEFORE // 2
+        found = {}
+        for i, column in enumerate(coded):
+            for parent in coded[max(0, i - reach) : i + reach + 1]:
+                if parent != column:
+                    context = Context((Parent(SYMBOL, parent),))
+                    found[column, parent] = self._sample.cost(column, context)
+        return found
+
+    def _ordered(self, coded: Sequence[int]) -> list[int]:
+        base, best, left, order = self._base, dict(self._base), set(coded), list[int]()
+        while left:
+            column = max(sorted(left), key=lambda i: (base[i] - best[i]) / (base[i] + 1))
+            if not order or base[column] - best[column] < _MIN_GAIN * base[column]:
+                column = min(sorted(left), key=lambda i: best[i] - self._saved(i, left, best))
+            order.append(column)
+            left.discard(column)
+            for other in left:
+                best[other] = min(best[other], self._pairs.get((other, column), best[other]))
+        return order
+
+    def _saved(self, column: int, left: Iterable[int], best: dict[int, float]) -> float:
+        """Bits that other columns save under this one."""
+        costs = ((best[i], self._pairs.get((i, column))) for i in left)
+        return sum(max(0.0, now - under) for now, under in costs if under is not None)
+
+    def contexts(self, column: int, before: Sequence[int], most: int) -> Fitted:
+        """The contexts of a column, at most `most`, of columns before it in the order."""
+        sample, alone = self._sample, self._alone[column]
+        own = dict(zip(OWN, alone, strict=True))
+        known = [(self._pairs[column, j], Parent(SYMBOL, j)) for j in before
+                 if (column, j) in self._pairs]  # fmt: skip
+        singles = sorted(known)[:_SINGLES]
+        added = self._added(column, before, singles)
+        singles = sorted(singles + added)
+        few = most <= _FEW
+        tops = [parent for _, parent in singles[: _FEW_TOPS if few else _TOPS]]
+        pairs = {}
+        for i, a in enumerate(tops):
+            for context in (Context((a,), PREVIOUS), *(Context((b, a)) for b in tops[:i])):
+                pairs[context] = sample.cost(column, context)
+        by_pairs = sorted(pairs, key=pairs.__getitem__)
+        triples: dict[Context, float] = {}
+        for context in by_pairs[: _FEW_PAIRS if few else _BEST_PAIRS]:
+            for further in _extended(context, tops):
+                if further not in triples:
+                    triples[further] = sample.cost(column, further)
+        sample.forget()
+        alone_first = sorted(own, key=own.__getitem__)
+        by_singles = [Context((parent,)) for _, parent in singles]
+        by_triples = sorted(triples, key=triples.__getitem__)
+        costs = {c: cost for c, (cost, _) in zip(by_singles, singles, strict=True)}
+        costs |= own | pairs | triples
+        best = sorted(costs, key=costs.__getitem__)
+        bits = costs[best[0]] / max(1, sample.rows)
+        if bits < NEARLY_KNOWN:
+            return Fitted((best[0],), bits)
+        groups = by_singles, alone_first, by_pairs, by_triples
+        return Fitted(_mixed(best, groups, most), bits)
+
+    def _added(
+        self, column: int, before: Sequence[int], singles: Sequence[tuple[float, Parent]]
+    ) -> list[tuple[float, Parent]]:
+        """The best sum or difference of two columns, where it is better than any of them."""
+        sample = self._sample
+        if not sample.numeric(column):
+            return []
+        near = [parent.a for _, parent in singles if sample.numeric(parent.a)][:_MAX_NUMERIC]
+        near += [j for j in before if sample.numeric(j) and j not in near][-_MAX_NUMERIC:]
+        clocks = {j: sample.is_clock(j) for j in near}
+        is_clock = sample.is_clock(column)
+        found = []
+        for a in near:
+            for b in near:
+                if a == b:
+                    continue
+                both = clocks[a] and clocks[b]
+                ways = [CLOCK_DIFFERENCE if both or is_clock else DIFFERENCE]
+                if a < b:
+                    ways.append(CLOCK_SUM if both or is_clock else SUM)
+                for operation in ways:
+                    parent = Parent(operation, a, b)
+                    found.append((sample.cost(column, Context((parent,))), parent))
+                    sample.forget()
+        best = min(found, default=None)
+        if best is None or (singles and best[0] > _ADDED_SHARE * singles[0][0]):
+            return []
+        return [best]
+
+
+def _extended(context: Context, tops: Sequence[Parent]) -> list[Context]:
+    """A context with one more parent, or with the symbol before."""
+    found = []
+    if len(context.parents) < PARENTS:
+        for parent in tops:
+            if parent not in context.parents:
+                found.append(Context(tuple(sorted((*context.parents, parent))), context.flags))
+    if not context.flags:
+        found.append(Context(context.parents, PREVIOUS))
+    return found
+
+
+def _mixed(
+    best: Sequence[Context], groups: Sequence[Sequence[Context]], most: int
+) -> tuple[Context, ...]:
+    """The best of all, then the best of each group in turn, as they differ most."""
+    singles, own, pairs, triples = groups
+    if most <= _FEW:
+        wanted = [best[0], *singles[:1], own[0]]
+    elif most <= 4:
+        wanted = [best[0], *singles[:1], own[0], *pairs[:1], *singles[1:2], *triples[:1]]
+    else:
+        wanted = [best[0], *singles[:4], *own[:2], *pairs[:3], *triples[:2]]
+    return tuple(dict.fromkeys([*wanted, *best]))[:most]

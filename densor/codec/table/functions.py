@@ -1,0 +1,102 @@
+"""Finds columns that are functions of others, for the fast way."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from densor.codec.table.contexts import (
+    CLOCK_DIFFERENCE,
+    DIFFERENCE,
+    SYMBOL,
+    Context,
+    Parent,
+    Values,
+    arrays_of,
+)
+from densor.codec.table.layout import I64
+from densor.codec.table.mixing_kernels import PREVIOUS
+from densor.codec.table.symbol_kernels import find_exceptions
+
+_ROWS, _PLACES = 1 << 11, 1 << 14
+_MOST_COLUMNS = 24  # before a column that are looked at
+_TOPS = 5  # of which pairs are looked at
+_EXCEPTION = 12  # bits of one besides its symbol
+_GOOD = 0.02  # share of exceptions with which nothing else is looked for
+_MAX_SHARE = 0.8  # of the cost of symbols alone
+
+
+class Functions:
+    """The contexts under which columns are likely to be functions.
+
+    `columns`: of some rows, None for texts; `counts` of different cells.
+    """
+
+    def __init__(self, columns: Sequence[Values | None], counts: Sequence[int]) -> None:
+        self._columns = [None if c is None else _begin(c) for c in columns]
+        self._counts = counts
+        self._rows = max((c.symbols.size for c in self._columns if c is not None), default=0)
+        self._bits = [0.0 if c is None else _entropy(c) for c in self._columns]
+        coded = [i for i, c in enumerate(self._columns) if c is not None and counts[i] > 1]
+        self.order = sorted(coded, key=lambda i: (-self._bits[i], i))
+        self.found: dict[int, Context] = {}
+        for place, column in enumerate(self.order):
+            context = self._best(column, self.order[max(0, place - _MOST_COLUMNS) : place])
+            if context is not None:
+                self.found[column] = context
+
+    def _column(self, number: int) -> Values:
+        found = self._columns[number]
+        assert found is not None
+        return found
+
+    def _exceptions(self, column: int, context: Context) -> int:
+        numbers, parents = arrays_of([context], self._column, self._rows)
+        places, rows = np.zeros(_PLACES, np.int32), np.empty(self._rows, np.int64)
+        flat = numbers.reshape(-1), parents.reshape(-1)
+        return int(find_exceptions(*flat, self._column(column).symbols, places, rows))
+
+    def _best(self, column: int, before: Sequence[int]) -> Context | None:
+        limit = _MAX_SHARE * self._bits[column] * self._rows / (self._bits[column] + _EXCEPTION)
+        singles = [(self._exceptions(column, context), context)
+                   for context in (Context((), PREVIOUS), *_of(before))]  # fmt: skip
+        singles.sort()
+        found = singles
+        if found[0][0] > _GOOD * self._rows:
+            found = found + self._more(column, before, [context for _, context in singles])
+            found.sort()
+        return found[0][1] if found[0][0] < limit else None
+
+    def _more(
+        self, column: int, before: Sequence[int], singles: Sequence[Context]
+    ) -> list[tuple[int, Context]]:
+        """Pairs of the best parents, and differences."""
+        ways = []
+        tops = [context for context in singles if context.parents][:_TOPS]
+        for i, a in enumerate(tops):
+            ways.append(Context(a.parents, PREVIOUS))
+            ways += [Context((*b.parents, *a.parents)) for b in tops[:i]]
+        if self._column(column).numbers is not None:
+            numeric = [i for i in before if self._column(i).numbers is not None
+                       and self._counts[i] > _TOPS]  # fmt: skip
+            operations = DIFFERENCE, CLOCK_DIFFERENCE
+            near = numeric[:8]
+            ways += [Context((Parent(operation, a, b),))
+                     for a in near for b in near if a != b for operation in operations]  # fmt: skip
+        return [(self._exceptions(column, context), context) for context in ways]
+
+
+def _of(columns: Sequence[int]) -> list[Context]:
+    return [Context((Parent(SYMBOL, column),)) for column in columns]
+
+
+def _begin(column: Values) -> Values:
+    numbers = column.numbers
+    part: I64 | None = None if numbers is None else numbers[:_ROWS]
+    return Values(np.ascontiguousarray(column.symbols[:_ROWS]), part)
+
+
+def _entropy(column: Values) -> float:
+    """Bits of a symbol."""
+    counts = np.bincount(column.symbols)
+    counts = counts[counts > 0]
+    return float(-(counts * np.log2(counts / counts.sum())).sum() / max(1, counts.sum()))

@@ -1,0 +1,349 @@
+"""Rows into cells, cells into numbers of a dictionary, and back."""
+
+import numba
+import numpy as np
+from numba import types
+
+from densor.entropy.intrinsics import load_u64, store_u64
+from densor.entropy.jit import I32, I64, R8, W8, index, inlined, kernel
+
+int64, uint64 = numba.int64, numba.uint64
+
+_LF, _CR = 10, 13
+PADDING = 16  # bytes behind what is read in words; the first is a line feed
+_MULTIPLIER = 0x9E3779B97F4A7C15
+_DIGITS = 18  # of a number, at most
+
+
+@inlined
+def _end_of_quoted(data, at, size, quote):
+    """Where a quoted cell ends that begins at `at`; -1 if its quote is never closed."""
+    at += 1
+    while at < size:
+        if int64(data[index(at)]) == quote:
+            if int64(data[index(at + 1)]) != quote:
+                return at + 1
+            at += 1
+        at += 1
+    return int64(-1)
+
+
+@inlined
+def _end_of_row(data, at, size, separator, quote, returns, columns, starts, step, row):
+    """Sets the begins of a row's cells; where its line feed is, or -1 for a row of another kind."""
+    for column in range(columns):
+        begin = at
+        starts[index(column * step + row)] = at
+        if int64(data[index(at)]) == quote and at < size:
+            at = _end_of_quoted(data, at, size, quote)
+            if at < 0:
+                return at
+        else:
+            while int64(data[index(at)]) != separator and int64(data[index(at)]) != _LF:
+                at += 1
+        if column < columns - 1:
+            if int64(data[index(at)]) != separator:
+                return int64(-1)
+            at += 1
+        elif returns and int64(data[index(at)]) == _CR:
+            at += 1  # behind a quoted cell
+        if column == columns - 1 and returns and (at == begin or int64(data[index(at - 1)]) != _CR):
+            return int64(-1)
+    if int64(data[index(at)]) != _LF or at >= size:
+        return int64(-1)
+    return at
+
+
+@kernel(types.UniTuple(types.int64, 2)(R8, *[types.int64] * 6, I32, I32, I32, I32))
+def split_rows(
+    data, begin, size, separator, quote, returns, columns, starts, gaps, places, lengths
+):
+    """Cuts `data[begin:size]` into rows of `columns` cells, and pieces that are no such row.
+
+    `quote`: -1 for none; `returns`: whether lines end with a carriage return too. `starts`:
+    int32[columns + 1, n] for at most n - 1 lines: where each cell begins; the last is one byte
+    behind the end of the last cell. Of each piece, `gaps` is how many rows there are since the
+    one before, `places` where it begins, `lengths` its bytes. Behind `data[size - 1]` is a line
+    feed. Returns the numbers of rows and pieces.
+    """
+    step = starts.size // (columns + 1)
+    row = int64(0)
+    pieces = int64(0)
+    since = int64(0)
+    at = begin
+    while at < size:
+        end = _end_of_row(data, at, size, separator, quote, returns, columns, starts, step, row)
+        if end >= 0:
+            starts[index(columns * step + row)] = end - returns + 1
+            row += 1
+            since += 1
+            at = end + 1
+            continue
+        end = at
+        while int64(data[index(end)]) != _LF:
+            end += 1
+        end = min(end + 1, size)
+        if since or not pieces:
+            gaps[index(pieces)] = since
+            places[index(pieces)] = at
+            lengths[index(pieces)] = 0
+            pieces += 1
+            since = int64(0)
+        lengths[index(pieces - 1)] += end - at
+        at = end
+    return row, pieces
+
+
+@inlined
+def _word(data, at, length):
+    """The first bytes of a cell, at most eight, as a number."""
+    value = uint64(load_u64(data, at))
+    if length >= 8:
+        return value
+    return value & ((uint64(1) << uint64(8 * length)) - uint64(1))
+
+
+@inlined
+def _same(data, a, b, length):
+    """Whether two cells that share eight bytes share the others."""
+    at = int64(8)
+    while at < length:
+        rest = min(length - at, int64(8))
+        if _word(data, a + at, rest) != _word(data, b + at, rest):
+            return False
+        at += 8
+    return True
+
+
+@kernel(types.int64(R8, I32, types.int64, types.int64, types.int64, I32, I64, I32, I32, I32))
+def intern(data, starts, first, second, rows, slots, words, lengths, places, numbers):
+    """Numbers the cells of a column by their first occurrence; how many differ, -1 if too many.
+
+    Its cells begin at `starts[first:]` and end a byte before `starts[second:]`. `slots`: int32,
+    twice as many as `places` or more, a power of two. Of each different cell: its first eight
+    bytes, length, and where it stands. `numbers`: int32[rows].
+    """
+    mask = uint64(slots.size - 1)
+    slots[:] = -1
+    count = int64(0)
+    last = int64(-1)
+    for row in range(rows):
+        at = int64(starts[index(first + row)])
+        length = int64(starts[index(second + row)]) - 1 - at
+        word = int64(_word(data, at, length))
+        if (
+            last >= 0
+            and words[index(last)] == word
+            and int64(lengths[index(last)]) == length
+            and _same(data, at, int64(places[index(last)]), length)
+        ):
+            numbers[index(row)] = last
+            continue
+        h = (uint64(word) + uint64(length)) * uint64(_MULTIPLIER)
+        more = int64(8)
+        while more < length:
+            h ^= h >> uint64(31)
+            rest = min(length - more, int64(8))
+            h = (h + _word(data, at + more, rest)) * uint64(_MULTIPLIER)
+            more += 8
+        slot = (h >> uint64(32)) & mask
+        while True:
+            known = int64(slots[index(slot)])
+            if known < 0:
+                if count == places.size:
+                    return int64(-1)
+                known = count
+                slots[index(slot)] = known
+                words[index(known)] = word
+                lengths[index(known)] = length
+                places[index(known)] = at
+                count += 1
+                break
+            if (
+                words[index(known)] == word
+                and int64(lengths[index(known)]) == length
+                and _same(data, at, int64(places[index(known)]), length)
+            ):
+                break
+            slot = (slot + uint64(1)) & mask
+        numbers[index(row)] = known
+        last = known
+    return count
+
+
+@kernel(types.void(R8, I32, I32, types.int64, I64, I64))
+def read_numbers(data, places, lengths, quote, values, decimals):
+    """The cells that are numbers as one would write them, without their point.
+
+    `decimals`: digits behind the point, or -1 for what is no number; 32 more if it is quoted, 64
+    more if the last of these digits is a 0.
+    """
+    for cell in range(places.size):
+        at = int64(places[index(cell)])
+        end = at + int64(lengths[index(cell)])
+        flags = int64(0)
+        if end - at > 2 and int64(data[index(at)]) == quote:
+            at += 1
+            end -= 1
+            flags = int64(32)
+        minus = at < end and data[index(at)] == 45
+        at += minus
+        value = int64(0)
+        digits = int64(0)
+        point = int64(-1)
+        begin = at
+        good = 0 < end - at <= _DIGITS + 1
+        while good and at < end:
+            c = int64(data[index(at)])
+            if c == 46 and point < 0 and at > begin and at + 1 < end:
+                point = at
+            elif 48 <= c <= 57:
+                value = 10 * value + c - 48
+                digits += 1
+            else:
+                good = False
+            at += 1
+        whole = (point if point >= 0 else end) - begin
+        if not good or digits > _DIGITS or (whole > 1 and data[index(begin)] == 48):
+            decimals[index(cell)] = -1
+            values[index(cell)] = 0
+            continue
+        if minus and value == 0:
+            decimals[index(cell)] = -1
+            values[index(cell)] = 0
+            continue
+        places_behind = end - point - 1 if point >= 0 else int64(0)
+        if point >= 0 and data[index(end - 1)] == 48:
+            flags |= 64
+        decimals[index(cell)] = places_behind | flags if places_behind < 32 else int64(-1)
+        values[index(cell)] = -value if minus else value
+
+
+@kernel(types.int64(I32, types.int64, types.int64, I64, I64))
+def joined_size(ids, rows, columns, bases, offsets):
+    """Bytes of all rows with a separator or line feed behind each cell.
+
+    `ids`: int32[columns, rows]; cell i of a column has bytes `offsets[base + i]` to
+    `offsets[base + i + 1]` of a blob.
+    """
+    total = rows * columns
+    for column in range(columns):
+        base = bases[index(column)]
+        for row in range(rows):
+            cell = base + int64(ids[index(column * rows + row)])
+            total += offsets[index(cell + 1)] - offsets[index(cell)]
+    return total
+
+
+@inlined
+def _copy(out, at, limit, blob, begin, length):
+    """Copies a cell; up to `limit`, bytes behind it may be overwritten."""
+    if length <= 8 and at + 8 <= limit:
+        store_u64(out, at, load_u64(blob, begin))
+        return
+    done = int64(0)
+    while done + 8 <= length:
+        store_u64(out, at + done, load_u64(blob, begin + done))
+        done += 8
+    while done < length:
+        out[index(at + done)] = blob[index(begin + done)]
+        done += 1
+
+
+@kernel(
+    types.int64(
+        I32, types.int64, types.int64, types.int64, types.int64, types.int64, I64, I64, R8,
+        types.int64, types.int64, W8, types.int64,
+    )
+)  # fmt: skip
+def join_rows(
+    ids, step, first, last, columns, separator, bases, offsets, blob, returns, size, out, at
+):
+    """Writes rows `first` to `last` to `out` from `at` on, all of which it is known to hold.
+
+    `ids`: int32[columns, step]; `blob` has 8 bytes behind the last cell. `size`: of `out`. Returns
+    where the rows end.
+    """
+    for row in range(first, last):
+        for column in range(columns):
+            cell = bases[index(column)] + int64(ids[index(column * step + row)])
+            begin = offsets[index(cell)]
+            length = offsets[index(cell + 1)] - begin
+            _copy(out, at, size, blob, begin, length)
+            at += length
+            if column < columns - 1:
+                out[index(at)] = separator
+                at += 1
+        if returns:
+            out[index(at)] = _CR
+            at += 1
+        out[index(at)] = _LF
+        at += 1
+    return at
+
+
+@kernel(types.void(I64, I64))
+def huffman_lengths(counts, lengths):
+    """Lengths of Huffman's code for counts in ascending order, each at least 1 (two queues)."""
+    n = counts.size
+    weights = np.empty(n, np.int64)
+    parents = np.empty(2 * n, np.int64)
+    leaf = int64(0)
+    inner = int64(0)
+    for made in range(n - 1):
+        total = int64(0)
+        for _ in range(2):
+            if inner >= made or (leaf < n and counts[index(leaf)] <= weights[index(inner)]):
+                total += counts[index(leaf)]
+                parents[index(leaf)] = n + made
+                leaf += 1
+            else:
+                total += weights[index(inner)]
+                parents[index(n + inner)] = n + made
+                inner += 1
+        weights[index(made)] = total
+    depths = np.zeros(n, np.int64)  # of inner nodes
+    for node in range(n - 3, -1, -1):
+        depths[index(node)] = depths[index(parents[index(n + node)] - n)] + 1
+    for i in range(n):
+        lengths[index(i)] = depths[index(parents[index(i)] - n)] + 1 if n > 1 else 0
+
+
+@kernel(types.void(I64, types.int64, types.boolean, types.int64, W8, I64))
+def write_numbers(values, decimals, trimmed, quote, out, offsets):
+    """Writes numbers as cells one after the other, each at most 23 bytes; sets `offsets[1:]`.
+
+    `decimals`: digits behind the point, of which those that are 0 at the end are left out where
+    `trimmed`. `quote`: before and behind each, -1 for none.
+    """
+    digits = np.empty(24, np.uint8)
+    at = int64(0)
+    for i in range(values.size):
+        value = abs(values[index(i)])
+        left = decimals
+        if trimmed:
+            while left > 0 and value % 10 == 0:
+                value //= 10
+                left -= 1
+        count = int64(0)
+        while value > 0 or count <= left:
+            digits[index(count)] = 48 + value % 10
+            value //= 10
+            count += 1
+        if quote >= 0:
+            out[index(at)] = quote
+            at += 1
+        if values[index(i)] < 0:
+            out[index(at)] = 45
+            at += 1
+        while count > 0:
+            count -= 1
+            out[index(at)] = digits[index(count)]
+            at += 1
+            if count == left and left > 0:
+                out[index(at)] = 46
+                at += 1
+        if quote >= 0:
+            out[index(at)] = quote
+            at += 1
+        offsets[index(i + 1)] = at

@@ -1,0 +1,87 @@
+"""The head of a chunk: how many rows there are, what is no row, and where columns stand."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.batch import Bytes
+from densor.codec.table.layout import MAX_CELLS, Layout
+from densor.codec.table.wire import Reader
+from densor.errors import FormatError, LimitError
+
+CONSTANT, SYMBOLS, STEPS, TEXT = range(4)  # how a column is made of cells
+MIXED, HUFFMAN, BYTES, FUNCTION = range(4)  # how symbols are coded
+NAMED = 1  # flag: the chunk begins with the line of names
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """What stands before the records of columns, and these.
+
+    `gaps`, `lengths`: int64, of each piece that is no row: rows since the last one, and bytes.
+    `order`: the columns in the order of their records; `ends`: where these end; `checks` of them.
+    `records`: all, or what is at hand of them.
+    """
+
+    rows: int
+    named: bool
+    gaps: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    pieces: bytes
+    order: tuple[int, ...]
+    ends: tuple[int, ...]
+    checks: tuple[int, ...]
+    records: Bytes
+
+    @cached_property
+    def places(self) -> dict[int, int]:
+        """Where each column stands in the order."""
+        return {column: i for i, column in enumerate(self.order)}
+
+    def range_of(self, column: int) -> tuple[int, int]:
+        """Where the record of a column begins and ends."""
+        place = self.places[column]
+        return self.ends[place - 1] if place else 0, self.ends[place]
+
+
+def parse_head(payload: Bytes, layout: Layout, size: int, whole: bool = True) -> Head:
+    """The head of a chunk of `size` original bytes; FormatError or LimitError for a bad one.
+
+    `whole`: the payload is all of the chunk, else its first bytes.
+    """
+    at = Reader(payload)
+    flags, rows, count = at.byte(), at.number(size), at.number(size)
+    if flags > NAMED:
+        raise FormatError("chunk of a table has unknown flags")
+    if rows * layout.columns > min(size, MAX_CELLS):
+        raise LimitError("chunk of a table has too many cells")
+    gaps = lengths = np.zeros(0, np.int64)
+    pieces = b""
+    if count:
+        gaps, lengths, pieces = at.numbers(count), at.numbers(count), at.packed(size)
+        _check_pieces(gaps, lengths, len(pieces), rows)
+    order, ends, checks, end = [], [], [], 0
+    for _ in range(layout.columns):
+        order.append(at.number(layout.columns - 1))
+        end += at.number(1 << 26)
+        ends.append(end)
+        checks.append(int.from_bytes(at.raw(4), "little"))
+    if len(set(order)) != len(order):
+        raise FormatError("chunk of a table has a column twice")
+    if whole and end != at.left:
+        raise FormatError("columns of a table do not fill their chunk")
+    listed = tuple(order), tuple(ends), tuple(checks)
+    rest = payload[payload.size - at.left :]
+    return Head(rows, bool(flags), gaps, lengths, pieces, *listed, rest)
+
+
+def _check_pieces(
+    gaps: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], size: int, rows: int
+) -> None:
+    for found, most in ((gaps, rows), (lengths, size)):
+        if found.min() < 0 or found.max() > most or found.astype(np.float64).sum() > most:
+            raise FormatError("chunk of a table has impossible pieces")
+    if int(lengths.sum()) != size:
+        raise FormatError("chunk of a table has impossible pieces")

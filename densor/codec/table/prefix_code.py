@@ -1,0 +1,41 @@
+"""Prefix codes of any number of symbols, whose lengths alone are stored."""
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.table.kernels import huffman_lengths
+from densor.codec.table.layout import I64
+from densor.codec.table.mixing_kernels import MAX_LENGTH, Code
+from densor.errors import FormatError
+
+
+def lengths_for(counts: I64) -> npt.NDArray[np.uint8]:
+    """Lengths of Huffman's code, uint8[n], of at least 1 and at most `MAX_LENGTH` bits."""
+    counts = np.maximum(counts, 1)
+    while True:
+        order = np.argsort(counts, kind="stable")
+        found = np.empty(counts.size, np.int64)
+        huffman_lengths(counts[order], found)
+        if found.max(initial=0) <= MAX_LENGTH:
+            lengths = np.empty(counts.size, np.uint8)
+            lengths[order] = np.maximum(found, 1)
+            return lengths
+        counts = (counts >> 1) + 1
+
+
+def code_of(lengths: npt.NDArray[np.uint8], count: int) -> Code:
+    """The canonical code of `count` lengths, two or more; FormatError if it is not complete."""
+    if lengths.size != count or count < 2 or lengths.min() < 1 or lengths.max() > MAX_LENGTH:
+        raise FormatError("prefix code of a column has impossible lengths")
+    counts = np.bincount(lengths, minlength=MAX_LENGTH + 2).astype(np.int64)
+    first = np.zeros(MAX_LENGTH + 2, np.int64)
+    for length in range(1, MAX_LENGTH + 2):
+        first[length] = (first[length - 1] + counts[length - 1]) << 1
+    if first[MAX_LENGTH] + counts[MAX_LENGTH] != 1 << MAX_LENGTH:
+        raise FormatError("prefix code of a column is not complete")
+    offset = np.cumsum(counts) - counts
+    symbols = np.argsort(lengths, kind="stable").astype(np.int32)
+    ranks = np.empty(lengths.size, np.int64)
+    ranks[symbols] = np.arange(lengths.size)
+    codes = first[lengths] + ranks - offset[lengths]
+    return Code(lengths.astype(np.int32), codes, first, counts, offset, symbols)

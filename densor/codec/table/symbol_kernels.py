@@ -1,0 +1,150 @@
+"""Symbols of a column by a prefix code, or as a function of other columns."""
+
+import numba
+from numba import types
+
+from densor.codec.table.mixing_kernels import (
+    BEFORE_PREVIOUS,
+    CODE_TYPE,
+    MAX_LENGTH,
+    PARENTS,
+    PREVIOUS,
+    mix,
+)
+from densor.entropy.intrinsics import load_u64, operation, store_u64
+from densor.entropy.jit import I32, I64, R8, W8, index, inlined, kernel
+
+int64, uint64 = numba.int64, numba.uint64
+QUICK = 12  # bits that the table of a decoder is entered with
+FUNCTION_PLACES = 1 << 18
+
+_swapped = operation(types.uint64(types.uint64), lambda builder, value: builder.bswap(value))
+
+
+@kernel(types.int64(CODE_TYPE, I32, W8))
+def put_codes(code, symbols, out):
+    """Writes the codes of all symbols, which fit; returns the bytes that they take."""
+    word = uint64(0)
+    bits = int64(0)
+    at = int64(0)
+    for row in range(symbols.size):
+        symbol = symbols[index(row)]
+        length = int64(code.lengths[index(symbol)])
+        word = word << uint64(length) | uint64(code.codes[index(symbol)])
+        bits += length
+        if bits >= 32:
+            store_u64(out, at, _swapped(word << uint64(64 - bits)))
+            at += bits >> 3
+            bits &= 7
+    if bits:
+        store_u64(out, at, _swapped(word << uint64(64 - bits)))
+        at += (bits + 7) >> 3
+    return at
+
+
+@kernel(types.void(CODE_TYPE, I32))
+def fill_table(code, table):
+    """int32[2^QUICK]: the symbol that begins with these bits, and its length; 0 for longer ones."""
+    for symbol in range(code.lengths.size):
+        length = int64(code.lengths[index(symbol)])
+        if length <= QUICK:
+            first = code.codes[index(symbol)] << (QUICK - length)
+            for i in range(1 << (QUICK - length)):
+                table[index(first + i)] = symbol << 5 | length
+
+
+@kernel(types.int64(CODE_TYPE, I32, R8, types.int64, I32))
+def take_codes(code, table, data, size, symbols):
+    """Reads codes from the first `size` bytes, behind which are eight more.
+
+    Returns where they end, in bits. Stops once it has read beyond the end.
+    """
+    at = int64(0)
+    for row in range(symbols.size):
+        if at > 8 * size:
+            break
+        word = _swapped(load_u64(data, at >> 3)) << uint64(at & 7)
+        found = int64(table[index(word >> uint64(64 - QUICK))])
+        length = found & 31
+        symbol = found >> 5
+        if not found:
+            length = int64(QUICK + 1)
+            while length <= MAX_LENGTH:
+                value = int64(word >> uint64(64 - length))
+                ahead = value - code.first[index(length)]
+                if ahead < code.counts[index(length)]:
+                    symbol = int64(code.symbols[index(code.offset[index(length)] + ahead)])
+                    break
+                length += 1
+        symbols[index(row)] = symbol
+        at += length
+    return at
+
+
+@inlined
+def _place(context, parents, rows, row, last, last2, places):
+    flags = context[PARENTS]
+    h = flags
+    for i in range(PARENTS):
+        parent = context[index(i)]
+        if parent >= 0:
+            h = mix(h, parents[index(parent * rows + row)] + i)
+    if flags & PREVIOUS:
+        h = mix(h, last)
+    if flags & BEFORE_PREVIOUS:
+        h = mix(h, last2)
+    return h & (places - 1)
+
+
+@kernel(types.int64(I64, I64, I32, I32, I64))
+def find_exceptions(context, parents, symbols, places, rows):
+    """The rows whose symbol is not the last one under their context; how many, at most `rows.size`.
+
+    `places`: int32, zeros, a power of two; a decoder has FUNCTION_PLACES.
+    """
+    count = int64(0)
+    last = int64(-1)
+    last2 = int64(-1)
+    for row in range(symbols.size):
+        place = _place(context, parents, symbols.size, row, last, last2, places.size)
+        symbol = int64(symbols[index(row)])
+        if int64(places[index(place)]) != symbol + 1:
+            if count == rows.size:
+                return count + 1
+            rows[index(count)] = row
+            count += 1
+            places[index(place)] = symbol + 1
+        last2 = last
+        last = symbol
+    return count
+
+
+@kernel(types.boolean(I64, I64, I64, I64, I32, I32))
+def apply_function(context, parents, rows, values, places, symbols):
+    """Sets all symbols from those at `rows`, which are `values`; False where one is missing."""
+    next_one = int64(0)
+    last = int64(-1)
+    last2 = int64(-1)
+    for row in range(symbols.size):
+        place = _place(context, parents, symbols.size, row, last, last2, places.size)
+        if next_one < rows.size and rows[index(next_one)] == row:
+            places[index(place)] = values[index(next_one)] + 1
+            next_one += 1
+        symbol = int64(places[index(place)]) - 1
+        if symbol < 0:
+            return False
+        symbols[index(row)] = symbol
+        last2 = last
+        last = symbol
+    return True
+
+
+@kernel(types.void(I32, types.int64))
+def add_up(symbols, modulus):
+    """Turns differences modulo `modulus`, in place, into what they lie between."""
+    last = int64(0)
+    for row in range(symbols.size):
+        last += int64(symbols[index(row)])
+        if last >= modulus:
+            last -= modulus
+        symbols[index(row)] = last

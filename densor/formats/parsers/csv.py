@@ -1,0 +1,119 @@
+"""Tables as text: rows of cells with a separator between them, RFC 4180 and its relatives.
+
+A guess from the first lines. What turns out not to fit costs nothing but size: pieces that are no
+row are kept as they are.
+"""
+
+from collections import Counter
+
+from densor.codec.table.layout import MAX_BYTES, MAX_COLUMNS, Layout
+from densor.formats.parsers.contents import Contents, Head, Stretch
+
+SAMPLE = 1 << 16  # bytes that are looked at
+_SEPARATORS = b",\t;|:"
+_MIN_ROWS = 8
+_MIN_SIZE = 1 << 10
+_MIN_SHARE = 0.8  # of lines that have the same number of cells
+_MAX_NAMES = 1 << 15
+_QUOTES = b"\"'"
+_CONTROLS = bytes(c for c in range(32) if c not in b"\t\n\r")
+
+
+def find(head: Head) -> Contents | None:
+    """The rows of a table; None if this does not look like one."""
+    sample = head.first(SAMPLE)
+    layout = layout_in(sample, len(sample) == head.size or len(sample) < SAMPLE)
+    return None if layout is None else Contents([], _stretches(head, layout))
+
+
+def layout_in(sample: bytes, whole: bool) -> Layout | None:
+    """The layout of a text by its first bytes, or `whole`; None where it is no table."""
+    if len(sample) < _MIN_SIZE or any(control in sample for control in _CONTROLS):
+        return None
+    lines = sample.split(b"\n")
+    return layout_of(lines[:-1] if not whole or not lines[-1] else lines)
+
+
+def layout_of(lines: list[bytes]) -> Layout | None:
+    """The layout that most lines fit; None where there is none."""
+    best: tuple[float, Layout] | None = None
+    if len(lines) < _MIN_ROWS:
+        return None
+    returns = sum(line.endswith(b"\r") for line in lines) > len(lines) / 2
+    for separator in _SEPARATORS:
+        if separator not in b"".join(lines[:_MIN_ROWS]):
+            continue
+        for quote in _QUOTES:
+            records = _records(lines, quote)
+            counts = Counter(_columns(record, separator, quote) for record in records)
+            columns, count = counts.most_common(1)[0]
+            share = count / len(records)
+            if 2 <= columns <= MAX_COLUMNS and share >= _MIN_SHARE:
+                order = share, columns
+                if best is None or order > (best[0], best[1].columns):
+                    best = share, Layout(columns, separator, returns, quote)
+    if best is None:
+        return None
+    layout = best[1]
+    return Layout(layout.columns, layout.separator, returns, layout.quote, _names(lines, layout))
+
+
+def _records(lines: list[bytes], quote: int) -> list[bytes]:
+    """Lines, of which those belong together between which a quote is open."""
+    mark = bytes([quote])
+    if sum(line.count(mark) % 2 for line in lines) < len(lines) / _MIN_ROWS:
+        return lines
+    found: list[bytes] = []
+    inside = False
+    for line in lines:
+        if inside:
+            found[-1] += b"\n" + line
+        else:
+            found.append(line)
+        inside ^= line.count(mark) % 2 == 1
+    return found
+
+
+def _columns(line: bytes, separator: int, quote: int) -> int:
+    """Cells of a line; quotes count in pairs."""
+    if quote not in line:
+        return line.count(separator) + 1
+    parts = line.split(bytes([quote]))
+    return sum(part.count(separator) for part in parts[::2]) + 1
+
+
+def _names(lines: list[bytes], layout: Layout) -> bytes:
+    """The first line, where no cell of it begins as a number does and some below it do."""
+    first = lines[0]
+    if (
+        len(first) >= _MAX_NAMES
+        or _columns(first, layout.separator, layout.quote) != layout.columns
+    ):
+        return b""
+    if bool(layout.returns) != first.endswith(b"\r"):
+        return b""
+    if any(_numeric(cell) for cell in first.split(bytes([layout.separator]))):
+        return b""
+    return first + b"\n"
+
+
+def _numeric(cell: bytes) -> bool:
+    return cell.strip(b"\"' \r")[:1].isdigit()
+
+
+def _stretches(head: Head, layout: Layout) -> list[Stretch]:
+    """The file in stretches that a chunk holds, cut at ends of lines where they can be found."""
+    size = head.size
+    if size is None or head.random is None or size <= MAX_BYTES:
+        return [Stretch(0, size if size is not None else _UNKNOWN, "U8", (), table=layout)]
+    found, at = [], 0
+    while size - at > MAX_BYTES:
+        look = at + MAX_BYTES - SAMPLE
+        end = head.random.read_at(look, SAMPLE).tobytes().rfind(b"\n")
+        length = MAX_BYTES - SAMPLE + end + 1 if end >= 0 else MAX_BYTES
+        found.append(Stretch(at, length, "U8", (), table=layout))
+        at += length
+    return [*found, Stretch(at, size - at, "U8", (), table=layout)]
+
+
+_UNKNOWN = 1 << 62  # of a stream: up to its end

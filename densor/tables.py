@@ -1,0 +1,327 @@
+"""Tables in archives: some columns and rows of a CSV file, of which no more is read than needed.
+
+>>> import densor, tempfile, pathlib
+>>> folder = pathlib.Path(tempfile.mkdtemp())
+>>> rows = "".join(f"{i},{i * i},{'odd' if i % 2 else 'even'}\\n" for i in range(500))
+>>> _ = (folder / "squares.csv").write_text("number,square,kind\\n" + rows)
+>>> _ = densor.pack([folder / "squares.csv"], folder / "a.densor")
+>>> densor.read_table(folder / "a.densor", columns=["square"], rows=slice(10, 13))
+{'square': array([100, 121, 144])}
+"""
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Unpack
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.batch import Bytes
+from densor.codec.registry import CODEC_TABLE
+from densor.codec.table.cells import rows_of
+from densor.codec.table.decoder import Column
+from densor.codec.table.layout import I64, Layout
+from densor.codec.table.params import parse
+from densor.codec.table.reading import Part, PlainPart, StoredPart, lines_of
+from densor.errors import ArgumentError, FileError
+from densor.file import File
+from densor.formats.container.archive import Archive
+from densor.formats.container.entry import BYTES, FILE
+from densor.formats.container.index import IndexedEntry
+from densor.formats.parsers.csv import SAMPLE, layout_in
+from densor.options import ReadKeywords, ReadOptions, read_options
+
+Kind = Literal["numpy", "pandas", "polars", "arrow"]
+_MISSING = {b"", b"NA", b"N/A", b"NaN", b"nan", b"null", b"NULL"}
+_INTEGER = re.compile(rb"[+-]?\d{1,18}")
+_FLOAT = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_TIME = re.compile(rb"\d{4}-\d\d-\d\d([T ]\d\d:\d\d:\d\d)?Z?")
+_CONDITION = re.compile(r"\s*(.+?)\s*(==|!=|<=|>=|<|>)\s*(.*?)\s*")
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "==": lambda a, b: a == b,
+    "!=": lambda a, b: a != b,
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+}
+
+
+class _Condition(NamedTuple):
+    """What a cell of a column must be."""
+
+    column: int
+    compare: Callable[[Any, Any], Any]
+    value: str
+
+
+class Table:
+    """A table in an open archive. `name`: of the file, where there are several.
+
+    Rows are those of the table's form: lines of another number of cells count for nothing.
+    """
+
+    def __init__(self, archive: Archive, name: str | None = None) -> None:
+        self._archive = archive
+        self._entry = _entry(archive, name)
+        self._chunks = list(archive.unread_chunks(self._entry))
+        self.layout = self._layout()
+        first = self.layout.names.rstrip(b"\r\n")
+        self._header = _split(first, self.layout) if first else []
+        self.names = (
+            [_text(cell, self.layout.quote) for cell in self._header]
+            if self._header
+            else [f"column{i + 1}" for i in range(self.layout.columns)]
+        )
+
+    def _layout(self) -> Layout:
+        for chunk in self._chunks:
+            if chunk.model[:1] == bytes([CODEC_TABLE]):
+                return parse(chunk.model)
+        size = self._entry.size
+        sample = self._archive.read(self._entry, 0, min(SAMPLE, size)).tobytes()
+        found = layout_in(sample, len(sample) == size)
+        if found is None:
+            raise FileError(f"{self._entry.meta.name}: this is no table")
+        return found
+
+    def header(self, columns: Sequence[int]) -> bytes:
+        """The line of names, of some columns; nothing where the table has none."""
+        if not self._header:
+            return b""
+        end = b"\r\n" if self.layout.returns else b"\n"
+        return bytes([self.layout.separator]).join(self._header[i] for i in columns) + end
+
+    def column(self, name: str) -> int:
+        """The number of a column by its name; ArgumentError if there is none."""
+        if name not in self.names:
+            raise ArgumentError(f"no column {name!r}; there are {', '.join(self.names[:40])}")
+        return self.names.index(name)
+
+    def select(
+        self, columns: Sequence[int], rows: slice, where: Sequence[str] = ()
+    ) -> Iterator[list[Column]]:
+        """Columns of the rows that are asked for, of a part of the table at a time.
+
+        `where`: conditions such as `price >= 10` or `cut == Ideal`, all of which must hold; `rows`
+        counts before them.
+        """
+        conditions = [self._condition(text) for text in where]
+        begin, end = _range(rows)
+        at = 0
+        for part in self._parts():
+            low, high = max(begin - at, 0), min(end - at, part.rows)
+            at += part.rows
+            if low < high:
+                chosen = np.arange(low, high)
+                for condition in conditions:
+                    chosen = chosen[_holds(part.column(condition.column), condition, chosen,
+                                           self.layout.quote)]  # fmt: skip
+                if chosen.size:
+                    found = [part.column(number) for number in columns]
+                    yield [c._replace(ids=c.ids[chosen], values=None) for c in found]
+            if at >= end:
+                return
+
+    def lines(self, columns: Sequence[int], rows: slice, where: Sequence[str]) -> Iterator[Bytes]:
+        """The same as text."""
+        for found in self.select(columns, rows, where):
+            yield lines_of(found, np.arange(found[0].ids.size), self.layout)
+
+    def _condition(self, text: str) -> _Condition:
+        match = _CONDITION.fullmatch(text)
+        if match is None:
+            raise ArgumentError(f"{text!r} is no condition such as 'price >= 10'")
+        return _Condition(self.column(match[1]), _COMPARE[match[2]], match[3].strip("\"'"))
+
+    def _parts(self) -> Iterator[Part]:
+        """The parts in order; a chunk that begins within a row is taken as text with that row."""
+        left = b""
+        for chunk in self._chunks:
+            if not left and chunk.model[:1] == bytes([CODEC_TABLE]):
+                part = StoredPart(parse(chunk.model), chunk.size, chunk.stored, chunk.read)
+                yield part
+                left = b"" if part.behind.endswith(b"\n") else part.behind.split(b"\n")[-1]
+                continue
+            end = chunk.begin + chunk.size
+            text = left + self._archive.read(self._entry, chunk.begin, end).tobytes()
+            whole = text.rfind(b"\n") + 1
+            yield from self._of_text(text[:whole])
+            left = text[whole:]
+        if left:
+            yield from self._of_text(left + b"\n")
+
+    def _of_text(self, text: bytes) -> Iterator[Part]:
+        found = rows_of(np.frombuffer(text, np.uint8), self.layout)
+        if found is not None:
+            yield PlainPart(found)
+
+
+def _entry(archive: Archive, name: str | None) -> IndexedEntry:
+    if name is not None:
+        for entry in archive.entries:
+            if entry.meta.name == name:
+                return entry
+        raise FileError(f"no file named {name!r}; see densor list")
+    found = [entry for entry in archive.entries if entry.meta.kind in (FILE, BYTES)]
+    tables = [entry for entry in found if entry.meta.format == "csv"]
+    if len(tables or found) != 1:
+        raise ArgumentError("archive has no table, or several; name one")
+    return (tables or found)[0]
+
+
+def _range(rows: slice) -> tuple[int, int]:
+    begin, end = rows.start or 0, 1 << 62 if rows.stop is None else rows.stop
+    if begin < 0 or end < 0 or rows.step not in (None, 1):
+        raise ArgumentError("rows are counted from the first one, without a step")
+    return begin, end
+
+
+def _split(line: bytes, layout: Layout) -> list[bytes]:
+    """The cells of a line without line ends in it."""
+    rows = rows_of(np.frombuffer(line + b"\n", np.uint8), Layout(
+        layout.columns, layout.separator, False, layout.quote))  # fmt: skip
+    if rows is None:
+        return []
+    return [rows.cells(i).text(0) for i in range(layout.columns)]
+
+
+def _plain(cell: bytes, quote: int) -> bytes:
+    """A cell without its quotes."""
+    if quote and len(cell) > 1 and cell[0] == quote == cell[-1]:
+        mark = bytes([quote])
+        return cell[1:-1].replace(2 * mark, mark)
+    return cell
+
+
+def _text(cell: bytes, quote: int) -> str:
+    return _plain(cell, quote).decode("utf-8", "surrogateescape")
+
+
+def _texts(column: Column, quote: int) -> list[bytes]:
+    """The different cells of a column."""
+    data, offsets = column.cells.blob.tobytes(), column.cells.offsets.tolist()
+    pairs = itertools.pairwise(offsets)
+    return [_plain(data[begin:end], quote) for begin, end in pairs]
+
+
+def _used(column: Column) -> tuple[Column, npt.NDArray[np.intp]]:
+    """A column with those cells alone that occur, and which one is in each row."""
+    used, ids = np.unique(column.ids, return_inverse=True)
+    lengths = np.diff(column.cells.offsets)[used]
+    offsets = np.zeros(used.size + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    at = np.arange(int(offsets[-1])) + np.repeat(column.cells.offsets[used] - offsets[:-1], lengths)
+    cells = column.cells._replace(blob=column.cells.blob[at], offsets=offsets, numbers=None)
+    return column._replace(cells=cells), ids.reshape(-1)
+
+
+def _holds(column: Column, condition: _Condition, chosen: I64, quote: int) -> npt.NDArray[np.bool_]:
+    found, ids = _used(column._replace(ids=column.ids[chosen]))
+    cells = _texts(found, quote)
+    value = condition.value.encode("utf-8", "surrogateescape")
+    if _FLOAT.fullmatch(value):
+        numbers = [float(c) if _FLOAT.fullmatch(c) else np.nan for c in cells]
+        good = condition.compare(np.array(numbers), float(value))
+    else:
+        good = np.array([condition.compare(cell, value) for cell in cells], np.bool_)
+    held: npt.NDArray[np.bool_] = good[ids]
+    return held
+
+
+def _typed(cells: list[bytes]) -> npt.NDArray[Any]:
+    """Different cells as integers, floating-point numbers, times, or else texts."""
+    known = [cell for cell in cells if cell not in _MISSING]
+    if known and all(map(_FLOAT.fullmatch, known)):
+        if len(known) == len(cells) and all(map(_INTEGER.fullmatch, known)):
+            return np.array([int(cell) for cell in cells], np.int64)
+        return np.array([np.nan if cell in _MISSING else float(cell) for cell in cells])
+    if known and all(map(_TIME.fullmatch, known)):
+        try:
+            texts = ["NaT" if c in _MISSING else c.decode().rstrip("Z") for c in cells]
+            return np.array(texts, "M8[s]")
+        except ValueError:
+            pass
+    texts = [cell.decode("utf-8", "surrogateescape") for cell in cells]
+    return np.array(texts, object)
+
+
+def _joined(columns: list[Column], quote: int) -> npt.NDArray[Any]:
+    """The values of a column in all parts."""
+    cells: list[bytes] = []
+    ids = []
+    for column in columns:
+        found, numbers = _used(column)
+        ids.append(numbers + len(cells))
+        cells += _texts(found, quote)
+    if not ids:
+        return np.array([], object)
+    return _typed(cells)[np.concatenate(ids)]
+
+
+def read_table(
+    source: Any,
+    name: str | None = None,
+    *,
+    columns: Sequence[str] | None = None,
+    rows: slice | None = None,
+    where: str | Sequence[str] = (),
+    to: Kind = "numpy",
+    threads: int | None = None,
+    options: ReadOptions | None = None,
+    **keywords: Unpack[ReadKeywords],
+) -> Any:
+    """Columns of a CSV file in an archive, of which only what is asked for is read and decoded.
+
+    `source`: path, URL, file object or bytes of an archive; `name`: of the file in it, where there
+    are several. `columns`: names, by default all. `rows`: those of a slice, without a step, of the
+    rows of the table. `where`: conditions such as `price >= 10` or `cut == Ideal`, of which all
+    must hold. `to`: a dict of numpy arrays, or a table of `pandas`, `polars` or `arrow`, which must
+    be installed. Cells are integers, floating-point numbers (also where some are missing), times or
+    texts, whatever all of those that are read can be. Lines with another number of cells are passed
+    over. Options are those of `densor.decompress_file`.
+
+    ArgumentError for a column that is not there, FileError where the file is no table.
+    """
+    chosen = read_options(options, threads=threads, **keywords)
+    conditions = [where] if isinstance(where, str) else list(where)
+    with File(source, options=chosen) as file:
+        archive = file.archive
+        table = Table(archive, name)
+        archive.check_size({table._entry.number: table._entry.size})
+        names = list(table.names if columns is None else columns)
+        numbers = [table.column(column) for column in names]
+        if not numbers:
+            raise ArgumentError("no columns are asked for")
+        found = list(table.select(numbers, rows or slice(None), conditions))
+        quote = table.layout.quote
+        values = {
+            column: _joined([part[i] for part in found], quote) for i, column in enumerate(names)
+        }
+    return _as(values, to)
+
+
+def _for_polars(values: npt.NDArray[Any]) -> Any:
+    """What polars takes: texts as a list, times in units that it knows."""
+    if values.dtype == object:
+        return values.tolist()
+    return values.astype("M8[ms]") if values.dtype.kind == "M" else values
+
+
+def _as(values: dict[str, npt.NDArray[Any]], to: Kind) -> Any:
+    if to == "numpy":
+        return values
+    if to == "pandas":
+        import pandas
+
+        return pandas.DataFrame(values)
+    if to == "arrow":
+        import pyarrow
+
+        return pyarrow.table({name: pyarrow.array(v) for name, v in values.items()})
+    if to == "polars":
+        import polars
+
+        return polars.DataFrame({name: _for_polars(found) for name, found in values.items()})
+    raise ArgumentError(f"unknown kind of table {to!r}; known are numpy, pandas, polars, arrow")

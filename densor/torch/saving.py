@@ -1,0 +1,205 @@
+"""Checkpoints that are coded and written while the training goes on.
+
+`save` copies the state to memory of its own and returns; a thread beside codes and writes it by
+`PackedWriter`, each checkpoint against the one before.
+
+>>> checkpoints = AsyncCheckpoints("checkpoints")  # doctest: +SKIP
+>>> checkpoints.save({"model": model.state_dict()}, step)  # doctest: +SKIP
+>>> checkpoints.load({"model": model.state_dict()})  # the latest that is whole  # doctest: +SKIP
+"""
+
+import re
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from densor.errors import ArgumentError, FileError
+from densor.formats.io.outputs import errors_of
+from densor.torch.checkpoint import PackedReader, PackedWriter, PathLike, based_on
+
+_NAME = re.compile(r"step-([0-9]{1,18})")
+_METADATA = ".metadata"  # written last: what has none was never finished
+
+
+class Stage:
+    """Copies of the tensors of a state, in memory that is used again; pinned for those of a GPU."""
+
+    def __init__(self) -> None:
+        self._kept: list[torch.Tensor] = []
+
+    def copy(self, state: Any) -> Any:
+        """The same structure with copies in it; what is no tensor stays."""
+        leaves, structure = tree_flatten(state)
+        copies: list[Any] = []
+        kept: list[torch.Tensor] = []
+        waits = False
+        before: dict[tuple[Any, ...], list[torch.Tensor]] = {}
+        for copy in self._kept:
+            before.setdefault(_form(copy), []).append(copy)
+        for leaf in leaves:
+            if not isinstance(leaf, torch.Tensor):
+                copies.append(leaf)
+                continue
+            local = leaf.detach()
+            if not _plain(local):  # sharded: of a class of its own
+                copies.append(local.clone())
+                continue
+            free = before.get(_form(local))
+            target = free.pop() if free else _memory_like(local)
+            target.copy_(local, non_blocking=True)
+            waits = waits or local.device.type == "cuda"
+            kept.append(target)
+            copies.append(target)
+        if waits:
+            torch.cuda.synchronize()
+        self._kept = kept
+        return tree_unflatten(copies, structure)
+
+
+def _plain(tensor: torch.Tensor) -> bool:
+    return type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout == torch.strided
+
+
+def _form(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return tensor.dtype, tuple(tensor.shape), tuple(tensor.stride())
+
+
+def _memory_like(tensor: torch.Tensor) -> torch.Tensor:
+    pinned = tensor.device.type == "cuda"
+    return torch.empty_like(tensor, device="cpu", pin_memory=pinned)
+
+
+class AsyncCheckpoints:
+    """Checkpoints `step-N` in a folder, written by a thread while the training goes on.
+
+    `chain`: so many checkpoints in a row are coded against the one before; 0 codes each by itself.
+    `keep`: so many of the latest stay, with those that they are based on; None: all. `threads`: of
+    which the training is deprived meanwhile. `process_group`: of a training on several processes,
+    one of gloo that nothing else uses.
+
+    One copy of the state is held, in memory that is used again. A `save` waits for the one before.
+    What fails is raised by the next `save`, by `wait` or `close`. A checkpoint counts only once its
+    metadata is there, which is written last: whatever breaks off leaves the one before whole.
+    """
+
+    def __init__(
+        self,
+        folder: PathLike,
+        level: int = 3,
+        threads: int = 1,
+        *,
+        chain: int = 7,
+        keep: int | None = None,
+        process_group: Any = None,
+    ) -> None:
+        if chain < 0 or (keep is not None and keep < 1):
+            raise ArgumentError("chain must be 0 or more, keep 1 or more")
+        self._folder = Path(folder)
+        self._level, self._threads = level, threads
+        self._chain, self._keep = chain, keep
+        self._group = process_group
+        self._stage = Stage()
+        self._pool = ThreadPoolExecutor(1, "densor-saving")
+        self._pending: Future[None] | None = None
+        self._links = 0  # of the latest that was saved here
+        self._last: Path | None = None
+        with errors_of(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, state: dict[str, Any], step: int) -> None:
+        """Copies `state`, as `torch.distributed.checkpoint.save` takes it, and returns."""
+        self.wait()
+        copied = self._stage.copy(state)
+        self._pending = self._pool.submit(self._write, copied, step)
+
+    def load(self, state: dict[str, Any], step: int | None = None) -> int:
+        """Fills `state` from a checkpoint, the latest that is whole by default; its step."""
+        self.wait()
+        steps = self.steps()
+        if step is None and not steps:
+            raise FileError(f"{self._folder}: has no checkpoint that is whole")
+        chosen = steps[-1] if step is None else step
+        reader = PackedReader(self._path(chosen), self._threads)
+        state_dict_loader.load(
+            state, storage_reader=reader, process_group=self._group, no_dist=not _distributed()
+        )
+        return chosen
+
+    def steps(self) -> list[int]:
+        """Of the checkpoints that are whole, in rising order."""
+        with errors_of(self._folder):
+            found = [_NAME.fullmatch(path.name) for path in self._folder.iterdir()]
+        steps = [int(match[1]) for match in found if match]
+        return sorted(step for step in steps if (self._path(step) / _METADATA).exists())
+
+    def wait(self) -> None:
+        """Until what was saved is on the disk; raises what failed."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Waits, and ends the thread."""
+        try:
+            self.wait()
+        finally:
+            self._pool.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _path(self, step: int) -> Path:
+        return self._folder / f"step-{step}"
+
+    def _write(self, state: dict[str, Any], step: int) -> None:
+        path = self._path(step)
+        base = self._last if self._links < self._chain and self._last != path else None
+        last, self._last = self._last, None  # until this one is whole
+        if _first_rank():
+            with errors_of(path):
+                (path / _METADATA).unlink(missing_ok=True)  # of one that is saved again
+        writer = PackedWriter(path, self._level, self._threads, base=base)
+        try:
+            state_dict_saver.save(
+                state,
+                storage_writer=writer,
+                process_group=self._group,
+                no_dist=not _distributed(),
+            )
+        except Exception:
+            self._last = last if last != path else None
+            raise
+        self._links = 0 if base is None else self._links + 1
+        self._last = path
+        if self._keep is not None and _first_rank():
+            self._remove_old(self._keep)
+
+    def _remove_old(self, keep: int) -> None:
+        """Leaves the latest checkpoints, and those that they need."""
+        steps = self.steps()
+        needed = {self._path(step) for step in steps[-keep:]}
+        for path in list(needed):
+            needed.update(self._folder / base.name for base in based_on(path))
+        for step in steps:
+            path = self._path(step)
+            if path not in needed:
+                with errors_of(path):
+                    (path / _METADATA).unlink()  # first: what is left is no checkpoint
+                    shutil.rmtree(path)
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _first_rank() -> bool:
+    return not _distributed() or dist.get_rank() == 0

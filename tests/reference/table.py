@@ -1,0 +1,485 @@
+"""A slow decoder of tables, after docs/format/table.md and nothing else."""
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import xxhash
+
+from reference.arithmetic import RATE, SQUASH, STRETCH, Arithmetic, clip
+from reference.reading import Cursor, Refused, decode_zstd, fail
+
+CODEC = 13
+MASK = 2**64 - 1
+MISSING = -(2**40)
+THRESHOLDS = (1, 2, 3, 4, 5, 6, 8, 11, 16, 24, 40, 80, 160, 320, 640)
+CELLS = [SQUASH[(4096 * i + 15) // 31] for i in range(31)] + [SQUASH[4095]]
+EPOCH = datetime.datetime(1970, 1, 1)
+
+Parse = Callable[[bytes], Any]
+
+
+class Fields(Cursor):
+    """Numbers and packed bytes."""
+
+    def __init__(self, data: bytes, parse: Parse) -> None:
+        super().__init__(data)
+        self.parse = parse
+
+    @property
+    def left(self) -> int:
+        return len(self.data) - self.position
+
+    def number(self, most: int) -> int:
+        value = 0
+        for i in range(10):
+            byte = self.u8()
+            value |= (byte & 127) << (7 * i)
+            if value > most:
+                fail("a number that is too large")
+            if byte < 128:
+                return value
+        fail("a number that is too long")
+
+    def packed(self, most: int) -> bytes:
+        way, size = self.u8(), self.number(most)
+        if way == 0:
+            return self.take(size)
+        stored = self.take(self.number(self.left))
+        if not size or way > 2:
+            fail("a way to pack bytes")
+        if way == 1:
+            return decode_zstd(stored, size)
+        if size > 2**24:
+            raise Refused("limit", "packed bytes")
+        inner = Fields(stored, self.parse)
+        model = self.parse(inner.take(inner.number(inner.left)))
+        unpacked: bytes = model.decode(inner.all(), size)
+        return unpacked
+
+    def numbers(self, count: int) -> list[int]:
+        width = self.u8()
+        if not 1 <= width <= 8:
+            fail("a width")
+        planes = self.packed(width * count)
+        if len(planes) != width * count:
+            fail("planes")
+        values = []
+        for i in range(count):
+            data = bytes(planes[k * count + i] for k in range(width))
+            values.append(int.from_bytes(data.ljust(8, b"\0"), "little", signed=True))
+        return values
+
+
+@dataclass
+class Column:
+    """Different cells, what they stand for, and the symbols of rows."""
+
+    cells: list[bytes]
+    symbols: list[int]
+    numbers: list[int] | None  # of rows
+    is_text: bool = False
+    by_row: bool = False  # there is a cell for each row
+
+
+@dataclass(frozen=True)
+class Model:
+    """A MODEL frame."""
+
+    returns: bool
+    separator: int
+    quote: int
+    columns: int
+    names: bytes
+    parse: Parse = field(repr=False)
+
+    def decode(self, payload: bytes, original: int, base: bytes | None = None) -> bytes:
+        """CHUNK."""
+        if original > 2**25:
+            raise Refused("limit", "a CHUNK is too long")
+        return Chunk(self, Fields(payload, self.parse), original).text()
+
+
+def parse_model(payload: bytes, parse: Parse) -> Model:
+    """MODEL (1)."""
+    at = Fields(payload, parse)
+    at.u8()
+    returns, separator, quote, columns = at.u8(), at.u8(), at.u8(), at.number(4096)
+    names = at.take(at.number(at.left))
+    if returns > 1 or not columns or len(names) > 2**15:
+        fail("parameters of a table")
+    at.finish()
+    return Model(bool(returns), separator, quote, columns, names, parse)
+
+
+class Chunk:
+    """The payload of a chunk (2)."""
+
+    def __init__(self, model: Model, at: Fields, original: int) -> None:
+        self.model, self.original = model, original
+        flags, self.rows, pieces = at.u8(), at.number(original), at.number(original)
+        if flags > 1:
+            fail("flags")
+        if self.rows * model.columns > min(2**23, original):
+            raise Refused("limit", "cells")
+        self.names = model.names if flags else b""
+        self.gaps: list[int] = []
+        self.lengths: list[int] = []
+        self.pieces = b""
+        if pieces:
+            self.gaps, self.lengths = at.numbers(pieces), at.numbers(pieces)
+            self.pieces = at.packed(original)
+            if min(self.gaps + self.lengths) < 0 or sum(self.gaps) > self.rows:
+                fail("gaps")
+            if sum(self.lengths) != len(self.pieces):
+                fail("lengths")
+        listed = [
+            (at.number(model.columns - 1), at.number(2**26), at.u32()) for _ in range(model.columns)
+        ]
+        if len({number for number, _, _ in listed}) < model.columns:
+            fail("a column twice")
+        self.left = original  # bytes of different cells
+        self.columns: dict[int, Column] = {}
+        for number, size, check in listed:
+            record = at.take(size)
+            if xxhash.xxh3_64_intdigest(record) & 0xFFFFFFFF != check:
+                raise Refused("checksum", "a column")
+            self.columns[number] = self.column(Fields(record, at.parse))
+        at.finish()
+
+    def column(self, at: Fields) -> Column:
+        """Record of a column (3)."""
+        kind = at.u8()
+        if kind == 0:
+            column = Column([at.all()], [0] * self.rows, None)
+        elif kind == 3:
+            column = Column(self.texts(at, self.rows), list(range(self.rows)), None, True, True)
+        elif kind < 3:
+            cells, numbers = self.dictionary(at)
+            if not cells and self.rows:
+                fail("no cells")
+            style = at.u8() if kind == 2 else 0
+            symbols = self.symbols(at, len(cells))
+            found = None if numbers is None else [numbers[s] for s in symbols]
+            column = Column(cells, symbols, found)
+            if kind == 2:
+                column = self.steps(column, style)
+        else:
+            fail("a kind of column")
+        self.left -= sum(map(len, column.cells))
+        if self.left < 0:
+            fail("cells")
+        at.finish()
+        return column
+
+    def steps(self, column: Column, style: int) -> Column:
+        if column.numbers is None or sum(map(abs, column.numbers)) > 2**62:
+            fail("steps")
+        values, last = [], 0
+        for step in column.numbers:
+            last += step
+            values.append(last)
+        cells = [self.number_text(value, style) for value in values]
+        return Column(cells, column.symbols, values, by_row=True)
+
+    def texts(self, at: Fields, count: int) -> list[bytes]:
+        terminator = at.u8()
+        cells = at.packed(self.left + self.rows).split(bytes([terminator]))
+        if len(cells) != count + 1 or cells[-1]:
+            fail("texts")
+        return cells[:-1]
+
+    def dictionary(self, at: Fields) -> tuple[list[bytes], list[int] | None]:
+        """Dictionary (4)."""
+        kind, count = at.u8(), at.number(self.rows)
+        if kind > 5:
+            fail("a kind of dictionary")
+        if kind == 0:
+            return self.texts(at, count), None
+        style, others = at.u8(), at.number(count)
+        cells, values = self.texts(at, others), list[int]()
+        if count > others:
+            negative, first = at.u8(), at.number(10**18)
+            gaps = at.numbers(count - others - 1)
+            if negative > 1 or any(not 0 <= gap <= 2 * 10**18 for gap in gaps):
+                fail("values")
+            if sum(gaps) > 3 * 10**18:
+                fail("values")
+            values.append(-first if negative else first)
+            for gap in gaps:
+                values.append(values[-1] + gap)
+        if kind == 1:
+            if style & 31 > 18 or style > 127:
+                fail("a style")
+            cells += [self.number_text(value, style) for value in values]
+        else:
+            if style not in (0, 64):
+                fail("a style")
+            cells += [self.time_text(value, kind, style) for value in values]
+        return cells, [MISSING] * others + values
+
+    def quoted(self, text: str, style: int) -> bytes:
+        quote = bytes([self.model.quote]) if style & 64 else b""
+        return quote + text.encode() + quote
+
+    def number_text(self, value: int, style: int) -> bytes:
+        decimals = style & 31
+        if abs(value) >= 10**18 or decimals > 18 or style > 127:
+            fail("a value")
+        whole, part = divmod(abs(value), 10**decimals)
+        behind = f"{part:0{decimals}}" if decimals else ""
+        behind = behind.rstrip("0") if style & 32 else behind
+        return self.quoted("-" * (value < 0) + f"{whole}" + "." * bool(behind) + behind, style)
+
+    def time_text(self, value: int, kind: int, style: int) -> bytes:
+        try:
+            time = EPOCH + datetime.timedelta(days=value if kind == 2 else 0)
+            time += datetime.timedelta(seconds=0 if kind == 2 else value)
+        except OverflowError:
+            fail("a time")
+        text = time.isoformat(" " if kind == 4 else "T")
+        return self.quoted(text[:10] if kind == 2 else text + "Z" * (kind == 5), style)
+
+    # Symbols (5)
+
+    def symbols(self, at: Fields, count: int) -> list[int]:
+        if count < 2 or not self.rows:
+            return [0] * self.rows
+        way = at.u8()
+        if way == 0:
+            return self.mixed(at, count)
+        if way == 3:
+            return self.function(at, count)
+        if way > 3:
+            fail("symbols")
+        differences = at.u8()
+        found = self.codes(at, count) if way == 1 else at.numbers(self.rows)
+        if differences > 1 or any(not 0 <= symbol < count for symbol in found):
+            fail("symbols")
+        for i in range(1, self.rows if differences else 0):
+            found[i] = (found[i] + found[i - 1]) % count
+        return found
+
+    def code(self, at: Fields, count: int) -> dict[tuple[int, int], int]:
+        """Symbols by length and bits of their codes."""
+        lengths = at.packed(count)
+        if len(lengths) != count or not all(1 <= length <= 30 for length in lengths):
+            fail("lengths of codes")
+        if sum(2 ** (30 - length) for length in lengths) != 2**30:
+            fail("a code that is not complete")
+        code, found, last = 0, {}, 0
+        for length, symbol in sorted((length, s) for s, length in enumerate(lengths)):
+            code <<= length - last
+            found[length, code] = symbol
+            code, last = code + 1, length
+        return found
+
+    def codes(self, at: Fields, count: int) -> list[int]:
+        code, data = self.code(at, count), at.all()
+        bits, place, found = int.from_bytes(data, "big"), 8 * len(data), []
+        for _ in range(self.rows):
+            word = length = 0
+            while (length, word) not in code:
+                place -= 1
+                if place < 0:
+                    fail("codes that end too early")
+                word, length = 2 * word + (bits >> place & 1), length + 1
+            found.append(code[length, word])
+        if place >= 8:
+            fail("codes that end too late")
+        return found
+
+    def contexts(self, at: Fields, most: int) -> list[tuple[list[list[int]], int]]:
+        """Values of the parents in each row, and flags."""
+        parents = []
+        for _ in range(at.number(48)):
+            operation = at.u8()
+            if operation > 4:
+                fail("an operation")
+            names = [at.number(self.model.columns - 1) for _ in range(1 + (operation > 0))]
+            parents.append((operation, *names))
+        found = []
+        for _ in range(at.number(most)):
+            size = at.u8()
+            if size > 3 or (size and not parents):
+                fail("parents")
+            chosen = [parents[at.number(len(parents) - 1)] for _ in range(size)]
+            flags = at.u8()
+            if flags > 3:
+                fail("flags")
+            found.append((chosen, flags))
+        if not found:
+            fail("no contexts")
+        used = {parent for chosen, _ in found for parent in chosen}
+        if len(used) * self.rows > 2**25:
+            raise Refused("limit", "parents")
+        return [([self.values(*parent) for parent in chosen], flags) for chosen, flags in found]
+
+    def values(self, operation: int, *names: int) -> list[int]:
+        columns = [self.columns.get(name) for name in names]
+        if any(column is None or column.is_text for column in columns):
+            fail("a parent")
+        if operation == 0:
+            return columns[0].symbols  # type: ignore[union-attr]
+        if any(column.numbers is None for column in columns):  # type: ignore[union-attr]
+            fail("a parent without numbers")
+        a, b = (column.numbers for column in columns)  # type: ignore[union-attr]
+        assert a is not None and b is not None
+        if operation > 2:
+            a, b = ([60 * (x // 100) + x % 100 for x in side] for side in (a, b))
+        sign = 1 if operation % 2 else -1
+        sums = [x + sign * y for x, y in zip(a, b, strict=True)]
+        return [x % 1440 for x in sums] if operation > 2 else sums
+
+    def function(self, at: Fields, count: int) -> list[int]:
+        ((parents, flags),) = self.contexts(at, 1)
+        exceptions = at.number(self.rows)
+        gaps, symbols = at.numbers(exceptions), at.numbers(exceptions)
+        if any(not 0 <= s < count for s in symbols) or any(gap < 0 for gap in gaps):
+            fail("exceptions")
+        where, row = {}, -1
+        for gap, symbol in zip(gaps, symbols, strict=True):
+            row += 1 + gap
+            where[row] = symbol
+        if row >= self.rows:
+            fail("exceptions")
+        places: dict[int, int] = {}
+        found: list[int] = []
+        for row in range(self.rows):
+            place = context_hash(flags, parents, flags, row, found) % 2**18
+            if row in where:
+                places[place] = where[row]
+            if place not in places:
+                fail("too few exceptions")
+            found.append(places[place])
+        return found
+
+    def mixed(self, at: Fields, count: int) -> list[int]:
+        """Mixed symbols (6)."""
+        code = self.code(at, count)
+        limit, guessing = at.number(1023), at.u8()
+        if not limit or guessing > 1:
+            fail("settings")
+        contexts = self.contexts(at, 16)
+        return Mixer(contexts, code, self.rows, limit, bool(guessing)).decode(at.all())
+
+    def text(self) -> bytes:
+        """The text (2)."""
+        end = b"\r\n" if self.model.returns else b"\n"
+        rows = [
+            bytes([self.model.separator]).join(self.cell(c, row) for c in range(self.model.columns))
+            + end
+            for row in range(self.rows)
+        ]
+        parts, at, row = [self.names], 0, 0
+        for gap, length in zip(self.gaps, self.lengths, strict=True):
+            parts += [*rows[row : row + gap], self.pieces[at : at + length]]
+            at, row = at + length, row + gap
+        found = b"".join([*parts, *rows[row:]])
+        if len(found) != self.original:
+            fail("another size")
+        return found
+
+    def cell(self, number: int, row: int) -> bytes:
+        column = self.columns[number]
+        return column.cells[row if column.by_row else column.symbols[row]]
+
+
+def mix(h: int, v: int) -> int:
+    h = (h ^ (v & MASK)) * 0x1E3779B97F4A7C15 & MASK
+    h ^= h >> 29
+    h = h * 0x2C1B3C6D9E3779B1 & MASK
+    return h ^ h >> 32
+
+
+def context_hash(h: int, parents: list[list[int]], flags: int, row: int, found: list[int]) -> int:
+    for i, values in enumerate(parents):
+        h = mix(h, values[row] + i)
+    if flags & 1:
+        h = mix(h, found[-1] if row else -1)
+    if flags & 2:
+        h = mix(h, found[-2] if row > 1 else -1)
+    return h
+
+
+class Mixer:
+    """The state of section 6."""
+
+    def __init__(
+        self,
+        contexts: list[tuple[list[list[int]], int]],
+        code: dict[tuple[int, int], int],
+        rows: int,
+        limit: int,
+        guessing: bool,
+    ) -> None:
+        self.contexts, self.code, self.rows = contexts, code, rows
+        self.limit, self.guessing = limit, guessing
+        k = len(contexts)
+        self.bits = clip(rows.bit_length() + 1, 8, 21 - (k - 1).bit_length())
+        self.lines: dict[tuple[int, int], list[Any]] = {}
+        self.weights = [
+            [[0] + [16384 + 1638 * i for i in range(1, 16)] for _ in range(k)] for _ in range(5)
+        ]
+        self.cells = [list(CELLS) for _ in range(1024)]
+        self.row = 0
+
+    def find(self, hashes: list[int], node: int) -> list[list[Any]]:
+        found = []
+        for k, context in enumerate(hashes):
+            h = mix(context, node)
+            line = self.lines.setdefault((k, h % 2**self.bits), [0] + [(0, 0)] * 15)
+            if line[0] != h >> 32:
+                line[:] = [h >> 32] + [(2**21, 0)] * 15
+            found.append(line)
+        return found
+
+    def decide(self, lines: list[list[Any]], slot: int, chosen: int, node: int) -> int:
+        step = 130 + (1400 * 2**11) // (2**11 + self.row)
+        inputs = [STRETCH[line[slot][0] >> 10] for line in lines]
+        places = [sum(t <= line[slot][1] for t in THRESHOLDS) for line in lines]
+        weights = self.weights[chosen]
+        total = sum(s * weights[k][i] for k, (s, i) in enumerate(zip(inputs, places, strict=True)))
+        z = clip(total >> 16, -2047, 2047)
+        p = SQUASH[z + 2048]
+        cells, x = self.cells[node % 1024], (z + 2048) * 31
+        at, part = x >> 12, x & 4095
+        q = (cells[at] * (4096 - part) + cells[at + 1] * part) >> 12
+        y = self.stream.bit(clip((5 * p + 3 * q + 4) >> 3, 16, 65520))
+        for i in (at, at + 1):
+            cells[i] += (65535 * y - cells[i]) >> 5
+        for k, (s, i) in enumerate(zip(inputs, places, strict=True)):
+            change = (s * ((y << 16) - p) * step + 2**23) >> 24
+            weights[k][i] = clip(weights[k][i] + change, -(2**20), 2**20)
+            p22, c = lines[k][slot]
+            p22 += (((2**22 - 1) * y - p22) * RATE[c]) >> 16
+            lines[k][slot] = p22, min(c + 1, self.limit)
+        return y
+
+    def decode(self, data: bytes) -> list[int]:
+        self.stream = Arithmetic(data)
+        guesses: dict[int, int] = {}
+        found: list[int] = []
+        for row in range(self.rows):
+            self.row = row
+            hashes = []
+            for k, (parents, flags) in enumerate(self.contexts):
+                hashes.append(context_hash(mix(k + 1, flags), parents, flags, row, found))
+            place = (hashes[0] >> 20) % 2**18
+            known = self.guessing and place in guesses
+            if known and self.decide(self.find(hashes, 0), 1, 4, 0):
+                found.append(guesses[place])
+                continue
+            node = slot = 1
+            length = word = 0
+            while (length, word) not in self.code:
+                if length % 4 == 0:
+                    lines, slot = self.find(hashes, node), 1
+                y = self.decide(lines, slot, min(3, length), node)
+                node, slot, word, length = 2 * node + y, 2 * slot + y, 2 * word + y, length + 1
+            found.append(self.code[length, word])
+            guesses[place] = found[-1]
+        if self.stream.at != len(data):
+            fail("a stream of another length")
+        return found

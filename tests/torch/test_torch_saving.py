@@ -1,0 +1,216 @@
+"""Checkpoints that are written beside the training."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from densor.errors import ArgumentError, FileError
+
+torch = pytest.importorskip("torch")
+import torch.distributed.checkpoint as dcp  # noqa: E402
+
+from densor.torch import (  # noqa: E402
+    AsyncCheckpoints,
+    PackedReader,
+    PackedWriter,
+    saving,
+)
+
+
+def state_at(step: int) -> dict:
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(60, 64, generator=generator)
+    weight.view(-1)[:: 7 + step] *= 1 + step / 100
+    return {
+        "model": {"w": weight.bfloat16(), "t": weight.T, "empty": torch.zeros(0, 3)},
+        "optimizer": {"m": weight * 0.1, "step": step, "schedule": [step, "cosine"]},
+    }
+
+
+def blank() -> dict:
+    def emptied(value):
+        if isinstance(value, dict):
+            return {key: emptied(item) for key, item in value.items()}
+        return torch.zeros_like(value) if isinstance(value, torch.Tensor) else value
+
+    return emptied(state_at(0))
+
+
+def assert_state(found: dict, step: int) -> None:
+    wanted = state_at(step)
+    for group in wanted:
+        for name, value in wanted[group].items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(found[group][name], value), name
+            else:
+                assert found[group][name] == value, name
+
+
+def test_saves_and_loads(tmp_path: Path) -> None:
+    with AsyncCheckpoints(tmp_path / "c", chain=2, keep=2) as checkpoints:
+        for step in range(7):
+            state = state_at(step)
+            checkpoints.save(state, step)
+            for group in state.values():  # what comes after does not count
+                for value in group.values():
+                    if isinstance(value, torch.Tensor):
+                        value.fill_(float("nan"))
+        found = blank()
+        assert checkpoints.load(found) == 6
+        assert_state(found, 6)
+        kept = checkpoints.steps()
+        assert kept[-2:] == [5, 6] and len(kept) < 5
+        for step in kept:
+            assert checkpoints.load(found, step) == step
+            assert_state(found, step)
+    again = AsyncCheckpoints(tmp_path / "c")
+    assert again.load(found) == 6
+    again.save(state_at(7), 7)
+    again.close()
+    assert_state(found, 6)
+
+
+def test_failures_surface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = AsyncCheckpoints(tmp_path)
+    with pytest.raises(FileError):
+        checkpoints.load(blank())
+    checkpoints.save(state_at(1), 1)
+    checkpoints.wait()
+
+    def fails(*_: object, **__: object) -> None:
+        raise FileError("disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(saving.state_dict_saver, "save", fails)
+        checkpoints.save(state_at(2), 2)
+        with pytest.raises(FileError, match="disk is full"):
+            checkpoints.save(state_at(3), 3)
+    found = blank()
+    assert checkpoints.load(found) == 1
+    checkpoints.save(state_at(4), 4)
+    checkpoints.close()
+    assert checkpoints.load(found) == 4
+    assert_state(found, 4)
+    with pytest.raises(ArgumentError):
+        AsyncCheckpoints(tmp_path, chain=-1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trainer_that_goes_on(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    from densor.torch import BackgroundCheckpoints
+
+    class Data(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 24
+
+        def __getitem__(self, i: int) -> dict:
+            x = torch.arange(4.0) * i
+            return {"x": x, "labels": x.sum()}
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 1)
+
+        def forward(self, x, labels):
+            return {"loss": ((self.layer(x)[:, 0] - labels) ** 2).mean()}
+
+    def train(folder: Path, steps: int, callback) -> Model:
+        torch.manual_seed(3)
+        arguments = transformers.TrainingArguments(
+            str(folder),
+            max_steps=steps,
+            per_device_train_batch_size=4,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+            learning_rate=1e-2,
+        )
+        model = Model()
+        trainer = transformers.Trainer(model, arguments, train_dataset=Data(), callbacks=[callback])
+        trainer.train()
+        return model
+
+    callback = BackgroundCheckpoints(tmp_path / "c", every=2)
+    trained = train(tmp_path / "t", 5, callback)
+    assert callback.checkpoints.steps() == [2, 4]
+    other = Model()
+    optimizer = torch.optim.AdamW(other.parameters())
+    assert callback.load(other, optimizer) == 4
+    assert optimizer.state[other.layer.weight]["step"] == 4
+    found = Model()
+    callback.checkpoints.load({"model": found.state_dict()}, 4)
+    assert torch.equal(found.layer.weight, other.layer.weight)
+    assert not torch.equal(found.layer.weight, trained.layer.weight)
+
+
+def _save_for_ever(folder: str) -> None:
+    with AsyncCheckpoints(folder) as checkpoints:
+        first = (checkpoints.steps() or [0])[-1]
+        for step in range(first + 1, first + 1000):
+            checkpoints.save(state_at(step), step)
+
+
+def _kill_writers(folder: Path, moments: int) -> None:
+    chance = random.Random(moments)
+    for _ in range(moments):
+        child = multiprocessing.get_context("fork").Process(
+            target=_save_for_ever, args=(str(folder),)
+        )
+        child.start()
+        time.sleep(chance.uniform(0.01, 0.3))
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        checkpoints = AsyncCheckpoints(folder)
+        steps = checkpoints.steps()
+        for step in steps[-2:]:
+            found = blank()
+            checkpoints.load(found, step)
+            assert_state(found, step)
+    assert steps
+
+
+def test_killed_while_saving(tmp_path: Path) -> None:
+    with AsyncCheckpoints(tmp_path) as checkpoints:  # all is loaded and compiled before the fork
+        checkpoints.save(state_at(1), 1)
+    _kill_writers(tmp_path, 5)
+
+
+@pytest.mark.slow
+def test_killed_at_a_hundred_moments(tmp_path: Path) -> None:
+    with AsyncCheckpoints(tmp_path) as checkpoints:
+        checkpoints.save(state_at(1), 1)
+    _kill_writers(tmp_path, 100)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_async_save_of_torch(tmp_path: Path) -> None:
+    state = {"w": torch.randn(40, 50).bfloat16()}
+    import torch.distributed as dist
+
+    dist.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
+    )
+    try:
+        before = state["w"].clone()
+        first = dcp.async_save(state, storage_writer=PackedWriter(tmp_path / "one"))
+        first.result()
+        state["w"][::3] += 0.01
+        after = state["w"].clone()
+        second = dcp.async_save(
+            state, storage_writer=PackedWriter(tmp_path / "two", base=tmp_path / "one")
+        )
+        state["w"].zero_()
+        second.result()
+        for name, wanted in (("one", before), ("two", after)):
+            found = {"w": torch.zeros(40, 50).bfloat16()}
+            dcp.load(found, storage_reader=PackedReader(tmp_path / name))
+            assert torch.equal(found["w"], wanted)
+    finally:
+        dist.destroy_process_group()
