@@ -1,5 +1,6 @@
 """Element types, by the names that safetensors uses, and their counterparts elsewhere."""
 
+import functools
 import math
 from typing import Any
 
@@ -151,11 +152,13 @@ def parse_dtype(name: str) -> str:
     return upper
 
 
+@functools.lru_cache
 def from_numpy(dtype: "np.dtype[Any]") -> str | None:
     """The type of a numpy dtype of any byte order, None for records, strings and the like."""
     return _FROM_LIBRARY.get(dtype.newbyteorder("=").name)
 
 
+@functools.lru_cache
 def to_numpy(dtype: str) -> "np.dtype[Any]":
     """The numpy dtype; where there is none without ml_dtypes, an unsigned integer of that size.
 

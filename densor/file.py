@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO, NamedTuple, Self, Unpack
@@ -203,7 +203,9 @@ class File:
         found: dict[str, Any] = {}
         whole: dict[int, Bytes] = {}
         copied = 0  # bytes of copies from the entry at hand
-        by_entry = sorted(self._tensors.items(), key=lambda item: item[1][0].number)
+        by_entry: Iterable[tuple[str, tuple[IndexedEntry, TensorInfo]]] = self._tensors.items()
+        if len(self._archive.entries) > 1:
+            by_entry = sorted(by_entry, key=lambda item: item[1][0].number)
         for name, (entry, tensor) in by_entry:  # each is decoded once
             if entry.number not in whole:
                 whole = {entry.number: self._read(entry, 0, entry.size, out)}

@@ -101,7 +101,8 @@ def kernels() -> str:
     """How many compiled kernels are kept, and whether more can be."""
     chosen = os.environ.get("NUMBA_CACHE_DIR")
     root = Path(chosen) if chosen else Path(densor.__file__).parent
-    count = sum(1 for _ in root.rglob("*.nbi")) if root.is_dir() else 0
+    kept = [path for ending in ("kernel", "nbi") for path in root.rglob(f"*.{ending}")]
+    count = len(kept)
     state = (
         "writable" if os.access(root, os.W_OK) else "not writable, so kept elsewhere or not at all"
     )

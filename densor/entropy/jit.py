@@ -1,15 +1,20 @@
 """The one decorator behind all compiled kernels: explicit signatures, no GIL, cached on disk."""
 
+import ast
+import contextlib
 import functools
 import logging
-import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numba
 from numba import types
-from numba.core import event
+from numba.core import codegen, event
+from numba.core.compiler_lock import global_compiler_lock
+
+from densor.entropy import deferred, native
 
 BOUNDSCHECK = bool(getattr(numba.config, "BOUNDSCHECK", None))
 log = logging.getLogger("densor")
@@ -54,46 +59,108 @@ _register("numba:compile", _CompileNotice())
 
 
 class Kernel:
-    """A function that is compiled, or loaded from the cache on disk, when it is first called.
+    """A function that is compiled, or loaded from disk, when it is first called.
 
     What is called from compiled code must be a plain `numba.njit` function instead.
     """
 
-    def __init__(self, function: Callable[..., Any], signature: Any, counted: bool) -> None:
+    def __init__(
+        self, function: Callable[..., Any], signature: Any, counted: bool, name: str | None
+    ) -> None:
         functools.update_wrapper(self, function)
-        self._function = function
+        self._python = function
         self._signature = signature
         self._counted = counted
-        self._dispatcher: Any = None
+        self._name = name or function.__name__
+        self._function: Callable[..., Any] | None = None
+        if KERNELS.setdefault((function.__module__, self._name), self) is not self:
+            raise ValueError(f"there is a kernel {self._name} in {function.__module__} already")
 
-    def __call__(self, *args: Any) -> Any:
-        dispatcher = self._dispatcher
-        if dispatcher is None:
-            dispatcher = self.dispatcher()
-        return dispatcher(*args)
+    def __call__(self, *arguments: Any) -> Any:
+        function = self._function
+        if function is None:
+            function = self._function = deferred.ready(self._python.__module__, self._name)
+        return function(*arguments)
 
-    def dispatcher(self) -> Any:
+    def compiled(self) -> Callable[..., Any]:
+        """Compiles the kernel; what comes of it is kept on disk."""
+        return self._native() or self._dispatcher(cache=not BOUNDSCHECK)
+
+    def _native(self) -> Callable[..., Any] | None:
+        """As `native.py` loads it; None where that cannot be."""
+        from densor.entropy import entry_point
+
+        arguments, result = self._signature.args, self._signature.return_type
+        module = self._python.__module__
+        possible = deferred.is_own(module) and entry_point.is_possible(arguments, result)
+        if BOUNDSCHECK or not possible or not native.usable():
+            return None
+        dispatcher = self._dispatcher(cache=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+        (compiled,) = dispatcher.overloads.values()
+        objects = entry_point.objects_of(compiled)
+        if objects is None:
+            return None
+        native.keep(deferred.source_of(module), self._name, sources(module), objects)
+        return native.load(objects, self._name)
+
+    def _dispatcher(self, **settings: Any) -> Any:
         """The compiled function, as numba has it."""
-        with _COMPILING:
-            if self._dispatcher is None:
-                jit: Any = numba.njit
-                self._dispatcher = jit(
-                    [self._signature],
-                    nogil=True,
-                    error_model="numpy",
-                    cache=not BOUNDSCHECK,
-                    _nrt=self._counted,
-                )(self._function)
-        return self._dispatcher
+        jit: Any = numba.njit
+        with _one_optimisation(self._python.__qualname__):
+            return jit(
+                [self._signature],
+                nogil=True,
+                error_model="numpy",
+                _nrt=self._counted,
+                **settings,
+            )(self._python)
 
 
-_COMPILING = threading.RLock()
-if hasattr(os, "register_at_fork"):  # a fork waits until nothing is being compiled
-    os.register_at_fork(
-        before=_COMPILING.acquire,
-        after_in_parent=_COMPILING.release,
-        after_in_child=_COMPILING.release,
-    )
+KERNELS: dict[tuple[str, str], Kernel] = {}  # by module and name
+
+
+@contextlib.contextmanager
+def _one_optimisation(name: str) -> Iterator[None]:
+    """Compiles a kernel without optimising the functions that it calls by themselves.
+
+    They become part of the kernel, and are optimised with it; twice takes half as long again.
+    numba compiles in one thread at a time, which holds its lock.
+    """
+    library: Any = codegen.CPUCodeLibrary
+    optimise = getattr(library, "_optimize_final_module", None)
+    if optimise is None:
+        yield
+        return
+
+    def only_once(self: Any) -> None:
+        if self.name == name:
+            optimise(self)
+
+    with global_compiler_lock:
+        library._optimize_final_module = only_once
+        try:
+            yield
+        finally:
+            library._optimize_final_module = optimise
+
+
+def sources(module: str) -> list[Path]:
+    """The files of a module of this package, and of those that it imports, in turn."""
+    found: dict[str, Path] = {}
+    names = [module]
+    while names:
+        name = names.pop()
+        path = deferred.source_of(name)
+        if name in found or not path.is_file():
+            continue
+        found[name] = path
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("densor."):
+                names += [f"{node.module}.{alias.name}" for alias in node.names]
+                names.append(str(node.module))
+            elif isinstance(node, ast.Import):
+                names += [a.name for a in node.names if a.name.startswith("densor.")]
+    return [found[name] for name in sorted(found)]
 
 
 def inlined(function: Callable[..., Any]) -> Any:
@@ -106,11 +173,13 @@ def inlined(function: Callable[..., Any]) -> Any:
     return jit(forceinline=True, error_model="numpy", _nrt=False)(function)
 
 
-def kernel(signature: Any, counted: bool = True) -> Callable[[Callable[..., Any]], Kernel]:
+def kernel(
+    signature: Any, counted: bool = True, name: str | None = None
+) -> Callable[[Callable[..., Any]], Kernel]:
     """Makes a kernel of a function, for arguments of one numba signature.
 
-    `counted`: whether arrays have reference counts, see `inlined`. Kernels do no bounds checks:
-    whoever calls one has proven its arguments. With `NUMBA_BOUNDSCHECK=1` in the environment they
-    do check, and are not cached.
+    `counted`: whether arrays have reference counts, see `inlined`. `name`: where a module has
+    several of one function. Kernels do no bounds checks: whoever calls one has proven its
+    arguments. With `NUMBA_BOUNDSCHECK=1` in the environment they do check, and are not cached.
     """
-    return lambda function: Kernel(function, signature, counted)
+    return lambda function: Kernel(function, signature, counted, name)

@@ -6,7 +6,6 @@ from typing import BinaryIO, Unpack
 
 from densor.errors import FormatError
 from densor.files.checked import check_archive
-from densor.files.new_archive import add_input, new_archive
 from densor.files.opened import (
     PathOrFile,
     entry_name,
@@ -65,6 +64,8 @@ def compress_file(
 
     Raises a DensorError; then no target is left.
     """
+    from densor.files.new_archive import add_input, new_archive  # for which readers need not wait
+
     chosen = write_options(options, level=level, threads=threads, **keywords)
     source, target = plain(source), plain(target)
     with open_input(source) as opened, new_archive(target, chosen, opened.mode) as archive:

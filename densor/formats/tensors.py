@@ -73,12 +73,16 @@ def is_name(name: str) -> bool:
 
 def is_listable(tensor: TensorInfo) -> bool:
     """Whether an index can list this tensor of a file, which lies within the file, as it is."""
-    known = is_name(tensor.name) and tensor.plain and _is_shape(tensor.shape)
-    return known and nbytes(tensor.dtype, math.prod(tensor.shape)) == tensor.size
+    name, dtype, shape, _, size, view = tensor
+    if view is not None or not is_known(dtype) or nbytes(dtype, math.prod(shape)) != size:
+        return False
+    return is_name(name) and _is_shape(shape)
 
 
 def _is_shape(shape: tuple[int, ...]) -> bool:
-    return len(shape) <= MAX_DIMENSIONS and all(0 <= size < 1 << 63 for size in shape)
+    if not shape:
+        return True
+    return len(shape) <= MAX_DIMENSIONS and min(shape) >= 0 and max(shape) < 1 << 63
 
 
 def is_readable(tensor: TensorInfo) -> bool:

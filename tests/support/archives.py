@@ -14,7 +14,7 @@ from densor.codec.blocks.block import Field
 from densor.codec.kind import Kind, Segment, kind_of_blocks
 from densor.files.append import append
 from densor.formats.container.entry import EntryMeta
-from densor.formats.container.short_form import Piece, shortened
+from densor.formats.container.short_form import HeldFrame, shortened
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.io.sources import MemorySource
 from densor.options import WriteOptions
@@ -213,7 +213,7 @@ def in_short_form(archive: bytes) -> bytes:
         {key: entry[key] for key in ("tensors", "others") if key in entry}
         for entry in index.get("entries", [{}] * entries)
     ]
-    pieces = [Piece(f.kind, f.payload, f.original, f.model) for f in frames]
+    pieces = [HeldFrame(f.kind, f.payload, f.original, f.model) for f in frames]
     return shortened(pieces, int.from_bytes(archive[12:16], "little"), lists)
 
 

@@ -14,7 +14,8 @@ from densor.codec.audio.lane_kernels import CONTEXTS, LANES, LEAD, Frame, Lanes
 from densor.codec.audio.params import Model
 from densor.codec.audio.samples import Planes, coded, restore
 from densor.codec.batch import Bytes
-from densor.entropy.rans.kernels import FIRST, build_starts, build_table
+from densor.entropy.rans.constants import FIRST
+from densor.entropy.rans.kernels import build_starts, build_table
 from densor.errors import FormatError
 
 _HEAD = struct.Struct("<BBBBI")  # block, channel that is first, own and other weights, their bytes

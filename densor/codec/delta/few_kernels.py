@@ -398,7 +398,11 @@ def _apply(
 
 
 def _per_size(function, signature):
-    return {size: kernel(signature(_READ[size], _WRITE[size]))(function) for size in _READ}
+    name = function.__name__.strip("_")
+    return {
+        size: kernel(signature(_READ[size], _WRITE[size]), name=f"{name}_{size}")(function)
+        for size in _READ
+    }
 
 
 _I64_2D = types.int64[:, ::1]

@@ -296,7 +296,11 @@ def _common(x):
 
 
 def _per_size(function, signature):
-    return {size: kernel(signature(_READ[size], _WRITE[size]))(function) for size in _READ}
+    name = function.__name__.strip("_")
+    return {
+        size: kernel(signature(_READ[size], _WRITE[size]), name=f"{name}_{size}")(function)
+        for size in _READ
+    }
 
 
 _METHOD = (_int, _bool, _int, _int, _int, _int)

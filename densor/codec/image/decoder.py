@@ -8,8 +8,8 @@ from densor.codec.image import kernels
 from densor.codec.image.gradient import levels, planes_of, work_on
 from densor.codec.image.mixing_state import code
 from densor.codec.image.params import MAX_MIXED, MIXING, Model, parse, restore
+from densor.entropy.rans.constants import FIRST
 from densor.entropy.rans.decode import decode_table
-from densor.entropy.rans.kernels import FIRST
 from densor.errors import FormatError, LimitError
 
 

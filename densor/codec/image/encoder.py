@@ -21,7 +21,8 @@ from densor.codec.image.layout import Layout
 from densor.codec.image.mixing_state import code
 from densor.codec.image.params import CONTEXTS, pack_model, reduced
 from densor.codec.levels import Level
-from densor.entropy.rans.kernels import FIRST, build_starts
+from densor.entropy.rans.constants import FIRST
+from densor.entropy.rans.kernels import build_starts
 from densor.entropy.rans.tables import quantise
 
 MAX_PARAMETERS = 1 << 11  # bytes, mostly

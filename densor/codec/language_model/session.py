@@ -1,18 +1,20 @@
 """The language model of a call: where it comes from, how far it has come, whether to go on."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from densor.codec.language_model.params import HASH, Parameters
 from densor.errors import ArgumentError, LimitError, UnsupportedError
-from densor.llm.head import head_bytes
 from densor.llm.loading import NAMES, load
-from densor.llm.model import Model as Weights
-from densor.llm.network import Network, cache_bytes
+
+if TYPE_CHECKING:  # imported when there is a model
+    from densor.codec.language_model.params import Parameters
+    from densor.llm.model import Model as Weights
+    from densor.llm.network import Network
 
 _MAX_MEMORY = 1 << 33  # bytes that a chunk may take
 _KEPT = 16  # digits of a digest that are shown
@@ -40,7 +42,7 @@ class Session:
         self._progress = progress
         self._done = 0
         self._lock = threading.Lock()
-        self._weights: Weights | None = given if isinstance(given, Weights) else None
+        self._weights = _loaded(given)
         self._idle: dict[tuple[int, int], list[Network]] = {}
         self._stopped = threading.Event()
 
@@ -49,7 +51,7 @@ class Session:
         """What the model is called in an archive: a name of the package, never a path."""
         return str(self._given) if self._given in NAMES else ""
 
-    def weights(self, name: str | None = None) -> Weights:
+    def weights(self, name: str | None = None) -> "Weights":
         """The model that was given, else that of this name; loaded once."""
         from densor.llm.selftest import check
 
@@ -62,8 +64,10 @@ class Session:
                 self._weights = load(wanted)
             return self._weights
 
-    def weights_for(self, model: Parameters) -> Weights:
+    def weights_for(self, model: "Parameters") -> "Weights":
         """The model that a chunk was coded with; a DensorError if it is not at hand."""
+        from densor.codec.language_model.params import HASH
+
         wanted = f"{model.name or 'language model'} ({model.network.hex()[:_KEPT]})"
         if self._given is None and model.name not in NAMES:
             text = f"text was coded with a {wanted}: give its folder with --llm (llm=)"
@@ -79,8 +83,11 @@ class Session:
         return weights
 
     @contextmanager
-    def network(self, weights: Weights, slots: int, positions: int) -> Iterator[Network]:
+    def network(self, weights: "Weights", slots: int, positions: int) -> Iterator["Network"]:
         """A network for one thread; memory is kept for the next."""
+        from densor.llm.head import head_bytes
+        from densor.llm.network import Network, cache_bytes
+
         need = cache_bytes(weights, slots, positions) + head_bytes(weights)
         if need > _MAX_MEMORY:
             raise LimitError(f"language model would take {need >> 20} MiB for {slots} segments")
@@ -114,3 +121,12 @@ class Session:
     def stop(self) -> None:
         """Ends what is still at work in other threads."""
         self._stopped.set()
+
+
+def _loaded(given: Any) -> "Weights | None":
+    """A model, unless it is but the name or path of one."""
+    if given is None or isinstance(given, str | os.PathLike):
+        return None
+    from densor.llm.model import Model
+
+    return given if isinstance(given, Model) else None

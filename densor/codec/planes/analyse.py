@@ -11,18 +11,20 @@ from densor.codec.levels import Level
 from densor.codec.planes.classes import Coding, Counts, RunCounts
 from densor.codec.planes.layout import Layout, to_differences
 from densor.codec.planes.params import C
-from densor.codec.planes.search_kernels import (
-    count_runs,
-    plane_entropies,
-    repetitions,
-    varying_bits,
-)
 from densor.codec.planes.stages.stage import Precision, Stage
 from densor.codec.sampling import sample
 from densor.codec.zstd import zstd_compress
+from densor.entropy.deferred import deferred
 from densor.runtime.buffers import POOL
 from densor.runtime.types import Bytes
 
+count_runs, plane_entropies, repetitions, varying_bits = deferred(
+    "densor.codec.planes.search_kernels",
+    "count_runs",
+    "plane_entropies",
+    "repetitions",
+    "varying_bits",
+)
 _local = threading.local()
 MAX_RUN = 4096
 _MIN_RUN = 256

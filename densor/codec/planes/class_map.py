@@ -3,10 +3,12 @@
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.planes.kernels import unpack_class_map
 from densor.codec.planes.payload import map_bits
+from densor.entropy.deferred import deferred
 from densor.errors import FormatError
 from densor.runtime.types import Bytes
+
+unpack_class_map = deferred("densor.codec.planes.kernels", "unpack_class_map")
 
 RunClasses = npt.NDArray[np.uint8]
 

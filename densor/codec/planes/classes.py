@@ -16,7 +16,9 @@ import numpy.typing as npt
 from densor.codec.planes.class_map import RunClasses
 from densor.codec.planes.params import C
 from densor.codec.planes.payload import map_bits
-from densor.codec.planes.search_kernels import find_classes, reassign
+from densor.entropy.deferred import deferred
+
+find_classes, reassign = deferred("densor.codec.planes.search_kernels", "find_classes", "reassign")
 
 Counts = npt.NDArray[np.int64]
 RunCounts = npt.NDArray[np.uint16]

@@ -8,14 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
-from densor.codec.planes.split_kernels import (
-    EXPONENT_FIRST,
-    PLAIN,
-    WIDE_EXPONENT,
-    merge_kernel,
-    split_kernel,
-)
+from densor.codec.planes.arrangements import EXPONENT_FIRST, PLAIN, WIDE_EXPONENT
 from densor.dtypes import SIZES, number_size
+from densor.entropy.deferred import deferred
 from densor.errors import UnsupportedError
 from densor.float_formats import number_format
 from densor.runtime.types import Bytes
@@ -42,7 +37,8 @@ class Placed(NamedTuple):
 
 
 def _layout(number: int, name: str, size: int, arrangement: int) -> Layout:
-    split, merge = split_kernel(size, arrangement), merge_kernel(size, arrangement)
+    names = f"split_{size}_{arrangement}", f"merge_{size}_{arrangement}"
+    split, merge = deferred("densor.codec.planes.split_kernels", *names)
     return Layout(number, name, size, split, merge, arrangement == PLAIN)
 
 

@@ -12,6 +12,7 @@ Merge kernels: run `r` of plane `p` lies at `where[p, r]` in `payload` if `store
 import numpy as np
 from numba import types
 
+from densor.codec.planes.arrangements import ARRANGED, EXPONENT_FIRST, PLAIN, WIDE_EXPONENT
 from densor.entropy.intrinsics import (
     copy_bytes,
     load_u16,
@@ -22,8 +23,6 @@ from densor.entropy.intrinsics import (
     store_u64,
 )
 from densor.entropy.jit import R8, W8, Kernel, inlined, kernel
-
-PLAIN, EXPONENT_FIRST, WIDE_EXPONENT = 0, 1, 2  # arrangements
 
 _FP64_FRACTION = np.uint64((1 << 45) - 1)
 _FP64_BIAS = np.uint64(896)  # of FP64 less that of FP32
@@ -130,7 +129,7 @@ def split_kernel(size: int, arrangement: int) -> Kernel:
                 for i in range(n):
                     plane[i] = _plane(load(data, i, size), size, arrangement, p)
 
-    return kernel(types.void(R8, W8))(split)
+    return kernel(types.void(R8, W8), name=f"split_{size}_{arrangement}")(split)
 
 
 @inlined
@@ -175,4 +174,9 @@ def merge_kernel(size: int, arrangement: int) -> Kernel:
                 store(target, i, size, _restore(word, size, arrangement))
 
     signature = types.void(R8, R8, types.int64[:, ::1], R8, types.int64, W8)
-    return kernel(signature, counted=False)(merge)
+    return kernel(signature, counted=False, name=f"merge_{size}_{arrangement}")(merge)
+
+
+for _size, _arrangement in ARRANGED:
+    split_kernel(_size, _arrangement)
+    merge_kernel(_size, _arrangement)

@@ -14,15 +14,17 @@ import xxhash
 
 from densor.codec import registry
 from densor.codec.planes import class_map
-from densor.codec.planes.counting import find_entries
 from densor.codec.planes.params import Classes, Parameters
 from densor.codec.planes.params import parse as parse_model
 from densor.codec.planes.payload import LENGTHS_SIZE, MAX_RUNS, Section, check_plain, sections
 from densor.codec.zstd import zstd_compress, zstd_decompress_into
+from densor.entropy.deferred import deferred
 from densor.entropy.huffman.code import SLACK, STREAMS
 from densor.entropy.huffman.decode import DecodeTables, decode_tables
 from densor.errors import FormatError, LimitError
 from densor.runtime.types import Bytes
+
+find_entries = deferred("densor.codec.planes.counting", "find_entries")
 
 Words = npt.NDArray[np.uint32]
 Counts = npt.NDArray[np.int64]

@@ -14,15 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
-from densor.codec.planes.kernels import ERRORS
+from densor.codec.planes.decoding import ERRORS
 from densor.codec.spans import rans_table
 from densor.codec.spans import table as t
-from densor.codec.spans.decode_kernels import decode_span
 from densor.codec.spans.rans_table import RansParameters
 from densor.codec.spans.table import Bytes, Numbers, SpanParameters
 from densor.codec.zstd import zstd_decompress_into
+from densor.entropy.deferred import deferred
 from densor.errors import ChecksumError, DensorError, FormatError, LimitError
 from densor.runtime.workers import Workers, settle
+
+decode_span = deferred("densor.codec.spans.decode_kernels", "decode_span")
 
 if TYPE_CHECKING:
     from densor.codec.spans.rans import RansSpans

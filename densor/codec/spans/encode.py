@@ -15,9 +15,14 @@ from densor.codec import registry
 from densor.codec.planes.layout import LAYOUTS
 from densor.codec.planes.params import Classes, Parameters, pack
 from densor.codec.spans import table as t
-from densor.codec.spans.encode_kernels import CLASSES, PIECE, PIECES, encode_span, number_frames
-from densor.codec.spans.put import TABLE
-from densor.codec.spans.table import Bytes, Numbers
+from densor.codec.spans.table import CODE_TABLE as TABLE
+from densor.codec.spans.table import MOST_CODES as CLASSES
+from densor.codec.spans.table import PIECE, PIECES, Bytes, Numbers
+from densor.entropy.deferred import deferred
+
+encode_span, number_frames = deferred(
+    "densor.codec.spans.encode_kernels", "encode_span", "number_frames"
+)
 
 _LAYOUTS = (
     registry.LAYOUT_BYTE,

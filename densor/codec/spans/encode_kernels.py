@@ -14,13 +14,13 @@ from densor.codec.spans import table as t
 from densor.codec.spans.jit import once, part
 from densor.codec.spans.put import put_codes
 from densor.codec.spans.split import split_planes
+from densor.codec.spans.table import MOST_CODES as CLASSES
+from densor.codec.spans.table import PIECE, PIECES
 from densor.codec.spans.xxh3 import xxh3_64
 from densor.entropy.huffman.kernels import _assign_codes, best_lengths
 from densor.entropy.intrinsics import copy_bytes, load_u64, ones, store_u32, store_u64
 from densor.entropy.jit import I64, R8, W8, W32, W64, kernel
 
-CLASSES = 4
-PIECE, PIECES = 1024, 16  # elements of each piece of a sample
 _SAMPLE = 1 << 17  # elements that codes are made from, about, or a half or a quarter of all
 _TRAINING = 1024  # rows that classes are made from, about
 _LOOK = 64  # elements at the begin of each row that are searched for constant bits

@@ -14,6 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from densor.codec.spans.jit import part
+from densor.codec.spans.table import CODE_TABLE as TABLE
 from densor.entropy.intrinsics import store_u64
 from densor.entropy.jit import BOUNDSCHECK
 from densor.entropy.vectors import check_range, features_of
@@ -21,7 +22,6 @@ from densor.entropy.vectors import check_range, features_of
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _B64 = ir.VectorType(_I8, 64)
 _D16, _Q16 = ir.VectorType(_I32, 16), ir.VectorType(_I64, 16)
-TABLE = 3 * 256  # length, low and high byte of the code of each symbol
 BLOCK = 4096  # symbols whose codes are joined by fours before these are written
 _THREE = np.uint64(3)
 _SEVEN = np.uint64(7)

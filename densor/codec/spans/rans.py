@@ -8,12 +8,13 @@ import numpy.typing as npt
 
 from densor.codec.spans import rans_table as r
 from densor.codec.spans import table as t
-from densor.codec.spans.rans_kernels import decode_rans_span
 from densor.codec.spans.rans_table import RansParameters
 from densor.codec.spans.table import Bytes, Numbers
+from densor.entropy.deferred import deferred
+from densor.entropy.rans.constants import BITS, STATES
 from densor.entropy.rans.decode import TAIL_BYTES
-from densor.entropy.rans.kernels import BITS, STATES
 
+decode_rans_span = deferred("densor.codec.spans.rans_kernels", "decode_rans_span")
 _local = threading.local()
 
 

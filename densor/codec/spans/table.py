@@ -31,7 +31,7 @@ WORDS = 8 + (1 << 13)
 CODES = 256 + 16
 EDGE = 9 * 64
 
-# Errors of a chunk from 1 to 13 are those of `densor.codec.planes.kernels.ERRORS`.
+# Errors of a chunk from 1 to 13 are those of `densor.codec.planes.decoding.ERRORS`.
 IMPOSSIBLE = 32
 RAW_LENGTH = 33
 MANY_RUNS = 34
@@ -42,6 +42,11 @@ PAYLOAD_DAMAGED = 38
 ZSTD_FORMAT = 39
 ZSTD_LIMIT = 40
 NOT_MINE = 255  # to be decoded the ordinary way
+
+# Sizes of the encoder.
+MOST_CODES = 4  # of a batch
+CODE_TABLE = 3 * 256  # length, low and high byte of the code of each symbol
+PIECE, PIECES = 1024, 16  # elements of each piece of a sample
 
 
 @dataclass(frozen=True, eq=False)

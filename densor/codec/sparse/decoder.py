@@ -5,10 +5,12 @@ import numpy as np
 from densor.codec.batch import Bytes
 from densor.codec.codec import ChunkDecoder
 from densor.codec.parts import PartDecoder, split_parts, take_model
-from densor.codec.sparse.kernels import EXPAND
 from densor.codec.sparse.payload import COUNT, HEAD, SIZES
+from densor.entropy.deferred import deferred
 from densor.errors import FormatError
 from densor.runtime.buffers import POOL
+
+_EXPAND = {size: deferred("densor.codec.sparse.kernels", f"expand_{size}") for size in SIZES}
 
 
 class SparseDecoder(ChunkDecoder):
@@ -48,7 +50,7 @@ class SparseDecoder(ChunkDecoder):
         self._values.decode(*values, dense[: count * self._size])
         elements = out.view(f"<u{self._size}")
         target = np.require(elements, requirements="A")  # a copy where it is not aligned
-        EXPAND[self._size](packed, dense.view(elements.dtype), target)
+        _EXPAND[self._size](packed, dense.view(elements.dtype), target)
         if target is not elements:
             elements[:] = target
         POOL.give(packed)

@@ -18,10 +18,11 @@ from densor.codec.levels import Level
 from densor.codec.parts import PartEncoder, fit_models, join_parts
 from densor.codec.planes.propose import element_coder
 from densor.codec.sampling import sample
-from densor.codec.sparse.kernels import COMPACT
-from densor.codec.sparse.payload import COUNT, HEAD
+from densor.codec.sparse.payload import COUNT, HEAD, SIZES
+from densor.entropy.deferred import deferred
 from densor.runtime.buffers import POOL
 
+_COMPACT = {size: deferred("densor.codec.sparse.kernels", f"compact_{size}") for size in SIZES}
 MIN_ZEROS = 0.15  # share of the elements; below, a bitmap takes more than it saves
 _PIECE = 4096  # elements at each place of a batch that is looked at, about
 
@@ -87,7 +88,7 @@ class SparseEncoder:
         elements = np.require(_elements(data, self._kind), requirements="A")
         bitmap = np.zeros(-(-elements.size // 8), np.uint8)
         values = np.empty(elements.size + 1, elements.dtype)
-        count = COMPACT[self._size](elements, bitmap, values)
+        count = _COMPACT[self._size](elements, bitmap, values)
         return bitmap, values[:count].view(np.uint8)
 
 

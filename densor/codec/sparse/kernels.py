@@ -40,5 +40,6 @@ def _expand_signature(element):
     return types.void(R8, types.Array(element, 1, "C", readonly=True), element[::1])
 
 
-COMPACT = {size: kernel(_compact_signature(e))(_compact) for size, e in ELEMENTS.items()}
-EXPAND = {size: kernel(_expand_signature(e))(_expand) for size, e in ELEMENTS.items()}
+for _size, _element in ELEMENTS.items():
+    kernel(_compact_signature(_element), name=f"compact_{_size}")(_compact)
+    kernel(_expand_signature(_element), name=f"expand_{_size}")(_expand)

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from densor.entropy.huffman import kernels
+from densor.entropy.deferred import Kernels
 from densor.errors import FormatError
+
+kernels = Kernels("densor.entropy.huffman.kernels")
 
 MAX_BITS = 12  # the longest code, which 4 bits in a model and 12 bits of a look-up hold
 STREAMS = 4  # streams per group of symbols, decoded in turns to hide latency

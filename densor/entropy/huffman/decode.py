@@ -5,8 +5,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from densor.entropy.deferred import deferred
 from densor.entropy.huffman.code import MAX_BITS
-from densor.entropy.huffman.kernels import build_tables
+
+build_tables = deferred("densor.entropy.huffman.kernels", "build_tables")
 
 MIN_BITS = 11  # 16 KB, half of a common L1 cache
 

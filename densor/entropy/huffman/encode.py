@@ -5,8 +5,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from densor.entropy.deferred import deferred
 from densor.entropy.huffman.code import MAX_BITS, STREAMS, canonical_codes
-from densor.entropy.huffman.kernels import encode_streams, pair_codes
+
+encode_streams, pair_codes = deferred(
+    "densor.entropy.huffman.kernels", "encode_streams", "pair_codes"
+)
 
 _MAX_PAIRED = 96  # symbols in use up to which a table of pairs stays in a fast cache
 

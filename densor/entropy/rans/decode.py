@@ -5,19 +5,22 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from densor.entropy.rans import kernels
+from densor.entropy.deferred import Kernels
+from densor.entropy.rans.constants import BITS, FIRST, LOOK, STATES
 from densor.entropy.rans.tables import Freqs
 from densor.errors import FormatError
 from densor.runtime.types import Bytes
 
+kernels = Kernels("densor.entropy.rans.kernels")
+
 Table = npt.NDArray[np.uint32]
-STATE_BYTES = 4 * kernels.STATES
-TAIL_BYTES = 3 * kernels.LOOK
+STATE_BYTES = 4 * STATES
+TAIL_BYTES = 3 * LOOK
 
 
 def decode_table(freqs: Freqs) -> Table:
     """The look-up table of all contexts, uint32[contexts * 4096]."""
-    table = np.empty(freqs.shape[0] << kernels.BITS, np.uint32)
+    table = np.empty(freqs.shape[0] << BITS, np.uint32)
     kernels.build_table(freqs, table)
     return table
 
@@ -33,7 +36,7 @@ class StreamDecoder:
         self.states = stream[:STATE_BYTES].copy().view(np.uint32)
         self.tail = np.empty(TAIL_BYTES, np.uint8)
         self._at = STATE_BYTES
-        if (self.states < kernels.FIRST).any():
+        if (self.states < FIRST).any():
             raise FormatError("rANS stream begins with an impossible state")
 
     @property
@@ -56,13 +59,13 @@ class StreamDecoder:
         """Decodes a run into `symbols`, uint8[n]; `contexts`: uint8[n], all in the table."""
         if contexts.size != symbols.size:
             raise ValueError("every symbol needs a context")
-        if contexts.size and int(contexts.max()) >= self.table.size >> kernels.BITS:
+        if contexts.size and int(contexts.max()) >= self.table.size >> BITS:
             raise ValueError("context without a table")
         self.run(kernels.decode, contexts, symbols)
 
     def finish(self) -> None:
         """Raises FormatError unless the stream is used up and all states are what they began as."""
-        if self._at != self.words.size or (self.states != kernels.FIRST).any():
+        if self._at != self.words.size or (self.states != FIRST).any():
             raise FormatError("rANS stream does not end with its last symbol")
 
 

@@ -2,11 +2,14 @@
 
 import numpy as np
 
-from densor.entropy.rans import kernels
+from densor.entropy.deferred import Kernels
+from densor.entropy.rans.constants import FIRST, STATES
 from densor.entropy.rans.tables import Freqs
 from densor.runtime.types import Bytes
 
-STATE_BYTES = 4 * kernels.STATES
+kernels = Kernels("densor.entropy.rans.kernels")
+
+STATE_BYTES = 4 * STATES
 
 
 def capacity(symbols: int) -> int:
@@ -25,7 +28,7 @@ class StreamEncoder:
         self._starts = np.empty(freqs.shape[0] << 8, np.uint32)
         kernels.build_starts(freqs, self._starts)
         self._buffer = np.empty(capacity(size), np.uint8)
-        self._states = np.full(kernels.STATES, kernels.FIRST, np.uint32)
+        self._states = np.full(STATES, FIRST, np.uint32)
         self._at = self._buffer.size
         self._left = size
 

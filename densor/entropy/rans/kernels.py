@@ -11,15 +11,12 @@ from densor.entropy import vectors as v
 from densor.entropy.bits import bit_length, put_bits, put_folded, take_bits, take_folded
 from densor.entropy.intrinsics import copy_bytes, load_u16, store_u16
 from densor.entropy.jit import R8, R32, W8, W32, kernel
+from densor.entropy.rans.constants import BITS, FIRST, LOOK, STATES
 
 R16_2D = types.Array(types.uint16, 2, "C", readonly=True)
 W16_2D = types.uint16[:, ::1]
 I64_2D = types.int64[:, ::1]
 
-STATES = 32
-BITS = 12  # of a probability
-FIRST = 1 << 16  # what every state ends with, and the least that it may be
-LOOK = 64  # bytes that a group may look at
 _ONE = 1 << BITS
 _FIRST_START = 1 << 16  # the least that `starts` has for a symbol with a frequency
 _MASK = np.uint32(_ONE - 1)

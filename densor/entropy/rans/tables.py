@@ -3,11 +3,14 @@
 import numpy as np
 import numpy.typing as npt
 
-from densor.entropy.rans import kernels
+from densor.entropy.deferred import Kernels
+from densor.entropy.rans.constants import BITS
 from densor.errors import FormatError
 
+kernels = Kernels("densor.entropy.rans.kernels")
+
 Freqs = npt.NDArray[np.uint16]  # uint16[contexts, 256]; a row adds up to 4096, or is all 0
-ONE = 1 << kernels.BITS
+ONE = 1 << BITS
 
 
 def quantise(counts: npt.NDArray[np.int64]) -> Freqs:

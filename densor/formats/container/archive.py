@@ -1,5 +1,6 @@
 """Random access: open an archive by its index, read entries, tensors and slices of them."""
 
+import functools
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -40,6 +41,8 @@ from densor.runtime.buffers import POOL
 from densor.runtime.gc_pause import collection_paused
 from densor.runtime.workers import Task, Workers, settle
 
+_Tensors = dict[str, tuple[IndexedEntry, TensorInfo]]
+_MAX_RECENT = 1 << 22  # bytes of a decoded chunk that is kept for the next tensor in it
 _PIECE = 1 << 25  # bytes of an entry that are read at a time
 
 
@@ -73,6 +76,19 @@ class Readable(Protocol):
 
     def read(self, entry: IndexedEntry, begin: int, end: int) -> Bytes:
         """Original bytes `begin` to `end`."""
+
+
+class _Recent(NamedTuple):
+    """A chunk that was decoded for a part of it; `begin`, `end`: its place in the entry."""
+
+    entry: IndexedEntry
+    begin: int
+    end: int
+    data: Bytes
+
+    def holds(self, entry: IndexedEntry, begin: int, end: int) -> bool:
+        """Whether these bytes of an entry are there."""
+        return entry is self.entry and self.begin <= begin and end <= self.end
 
 
 class EntrySource:
@@ -135,6 +151,7 @@ class Archive(EntryDecoder[IndexedEntry]):
         self._workers = Workers(options.threads)
         self._parameters = ParameterSets()
         self._spans_used = False  # the kernel is loaded then, and small chunks profit too
+        self._recent: _Recent | None = None
 
     def _chained(self, number: int) -> tuple[Identity, int] | None:
         """An entry among those whose bases were looked at."""
@@ -174,18 +191,7 @@ class Archive(EntryDecoder[IndexedEntry]):
 
         Later names win.
         """
-        found = {}
-        with collection_paused():
-            for entry in self.entries:
-                meta = entry.meta
-                if meta.kind == FILE:
-                    for info in meta.tensors:
-                        if is_listable(info) and info.dtype not in PACKED:
-                            found[info.name] = entry, info
-                elif meta.kind == TENSOR and meta.dtype not in PACKED:
-                    info = _whole(entry)
-                    found[info.name] = entry, info
-        return found
+        return self._sorted_out[0].copy()
 
     def others(self) -> dict[str, tuple[IndexedEntry, TensorInfo]]:
         """All other tensors that are known to be there, unless one of that name is in `tensors`.
@@ -193,15 +199,26 @@ class Archive(EntryDecoder[IndexedEntry]):
         Views, those of packed elements, and those of which no more is known than a name and a type
         that nothing here can read.
         """
-        found = {}
-        for entry in self.entries:
-            for info in entry.meta.tensors:
-                if not is_listable(info) or info.dtype in PACKED:
-                    found[info.name] = entry, info
-            if entry.meta.kind == TENSOR and entry.meta.dtype in PACKED:
-                found[entry.meta.name] = entry, _whole(entry)
-        plain = self.tensors() if found else {}
+        plain, found = self._sorted_out
         return {name: other for name, other in found.items() if name not in plain}
+
+    @functools.cached_property
+    def _sorted_out(self) -> tuple[_Tensors, _Tensors]:
+        """Tensors that can be read as they lie, and others."""
+        plain: _Tensors = {}
+        others: _Tensors = {}
+        with collection_paused():
+            for entry in self.entries:
+                meta = entry.meta
+                for info in meta.tensors:
+                    if not is_listable(info) or info.dtype in PACKED:
+                        others[info.name] = entry, info
+                    elif meta.kind == FILE:
+                        plain[info.name] = entry, info
+                if meta.kind == TENSOR:
+                    info = _whole(entry)
+                    (others if meta.dtype in PACKED else plain)[info.name] = entry, info
+        return plain, others
 
     def check_size(self, sizes: dict[int, int]) -> None:
         """LimitError if these bytes, by number of the entry, are more than one read may return."""
@@ -224,6 +241,10 @@ class Archive(EntryDecoder[IndexedEntry]):
             )
         except MemoryError:
             raise LimitError(f"{entry.meta.name}: not enough memory for its bytes") from None
+        recent = self._recent
+        if recent is not None and out.size < entry.size and recent.holds(entry, begin, end):
+            out[:] = recent.data[begin - recent.begin : end - recent.begin]
+            return out
         self._announce(entry, begin, end)
         self._read_into(entry, begin, out)
         if out.size == entry.size:
@@ -412,9 +433,17 @@ class Archive(EntryDecoder[IndexedEntry]):
         return self._workers.submit(read_and_decode, span, self._source, out, self._parameters)
 
     def _part_alone(self, part: Part[IndexedEntry], out: Bytes, budget: Budget) -> None:
-        """Decodes a part of a chunk, of which nothing else will be needed soon."""
+        """Decodes a part of a chunk, which is kept if a small part was wanted."""
+        chunk = part.chunk
+        size = chunk.header.original
         if part.whole:
-            return self.decode(part.entry, part.chunk, out, budget)
+            return self.decode(part.entry, chunk, out, budget)
+        if 2 * part.size < size <= _MAX_RECENT:
+            data = np.empty(size, np.uint8)
+            self.decode(part.entry, chunk, data, budget)
+            out[:] = data[part.low : part.high]
+            self._recent = _Recent(part.entry, chunk.begin, chunk.end, data)
+            return None
         with POOL.lend(part.chunk.header.original) as whole:
             self.decode(part.entry, part.chunk, whole, budget)
             out[:] = whole[part.low : part.high]

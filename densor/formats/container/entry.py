@@ -277,7 +277,7 @@ def _list(item: dict[str, Any], key: str) -> list[object]:
 def _tensor(item: object, size: int) -> TensorInfo:
     if not isinstance(item, list) or len(item) not in (5, 6):
         raise FormatError("tensor in the index is malformed")
-    name, dtype, shape, offset, length, *view = item
+    name, dtype, shape, offset, length = item[:5]
     if not isinstance(name, str) or not isinstance(dtype, str):
         raise FormatError("tensor in the index is malformed")
     info = TensorInfo(
@@ -286,7 +286,7 @@ def _tensor(item: object, size: int) -> TensorInfo:
         strictjson.shape(shape, "shape"),
         strictjson.integer(offset, "offset", size),
         strictjson.integer(length, "bytes", size),
-        _view(view[0]) if view else None,
+        _view(item[5]) if len(item) > 5 else None,
     )
     fits = info.offset + info.size <= size
     if not fits or (info.view is not None and not is_view(info)):

@@ -50,4 +50,7 @@ def shape(value: object, what: str) -> tuple[int, ...]:
     """`value` as a tensor shape of at most 64 dimensions, else a FormatError."""
     if not isinstance(value, list) or len(value) > 64:
         raise FormatError(f"{what} is not a list of at most 64 integers")
-    return tuple([integer(size, what) for size in value])
+    for size in value:
+        if type(size) is not int or not 0 <= size < 1 << 63:  # a bool is none
+            raise FormatError(f"{what} is not a list of integers from 0 to {(1 << 63) - 1}")
+    return tuple(value)

@@ -15,7 +15,6 @@ from densor.codec.history import History
 from densor.codec.kind import BATCH_BYTES, Kind, Segment, is_plain
 from densor.codec.language_model.session import Session
 from densor.codec.levels import Level, beside_tensors, level_settings
-from densor.codec.planes.units import entry_points
 from densor.codec.types.divide import Piece, divide, encode_piece
 from densor.codec.zstd import zstd_compress
 from densor.errors import ArgumentError, FileError, FormatError
@@ -283,6 +282,8 @@ class ArchiveWriter:
         model = coded.model
         if not self.options.gpu_index or model is None:
             return [None] * len(coded.chunks)
+        from densor.codec.planes.units import entry_points
+
         tasks = [
             self._workers.submit(entry_points, model, as_bytes(chunk.payload), chunk.original)
             for chunk in coded.chunks

@@ -6,14 +6,16 @@ import numpy.typing as npt
 from densor.codec import registry
 from densor.codec.planes.class_map import RunClasses
 from densor.codec.planes.classes import Coding, Counts, Prices, RunCounts, search_classes
-from densor.codec.planes.kernels import group_runs
 from densor.codec.planes.params import Classes
 from densor.codec.planes.payload import LENGTHS_SIZE, map_bits
 from densor.codec.planes.stages.stage import Precision, Stage, Writer
+from densor.entropy.deferred import deferred
 from densor.entropy.huffman.code import SLACK, fast_lengths, huffman_lengths
 from densor.entropy.huffman.encode import EncodeTables, capacity, encode, encode_tables
 from densor.runtime.buffers import ThreadBuffers
 from densor.runtime.types import Bytes
+
+group_runs = deferred("densor.codec.planes.kernels", "group_runs")
 
 _CLASS_BITS = 300.0  # what a class must save: its code in the model, the time to build its table
 _MAX_SIZE_OF_CODED = 0.997  # a Huffman code must save this much against raw, which decodes faster

@@ -5,16 +5,18 @@ import threading
 import numpy as np
 
 from densor.codec import registry
-from densor.codec.planes.kernels import ERRORS, Codes, Work, decode_planes
+from densor.codec.planes.decoding import ERRORS, Codes, Work
 from densor.codec.planes.layout import Placed
 from densor.codec.planes.params import Classes, Parameters
 from densor.codec.planes.payload import MAX_RUNS, SECTION, sections
 from densor.codec.zstd import zstd_decompress_into
+from densor.entropy.deferred import deferred
 from densor.entropy.huffman.code import STREAMS
 from densor.entropy.huffman.decode import decode_tables
 from densor.errors import FormatError, LimitError
 from densor.runtime.types import Bytes
 
+decode_planes = deferred("densor.codec.planes.kernels", "decode_planes")
 _local = threading.local()
 
 

@@ -9,17 +9,20 @@ import numpy.typing as npt
 from densor.codec import registry
 from densor.codec.planes.class_map import RunClasses
 from densor.codec.planes.classes import Coding, Counts, Prices, RunCounts, search_classes
-from densor.codec.planes.kernels import spread
 from densor.codec.planes.payload import map_bits
 from densor.codec.planes.stages.stage import Precision, Stage, Writer
-from densor.entropy.rans import kernels, tables
+from densor.entropy.deferred import deferred
+from densor.entropy.rans import tables
+from densor.entropy.rans.constants import BITS, STATES
 from densor.entropy.rans.encode import capacity, encode
 from densor.entropy.rans.tables import Freqs
 from densor.runtime.buffers import ThreadBuffers
 from densor.runtime.types import Bytes
 
+spread = deferred("densor.codec.planes.kernels", "spread")
+
 _MAX_SIZE_OF_CODED = 0.9985  # rANS must save this much against raw, which decodes faster
-_STATES_BITS = 32 * kernels.STATES
+_STATES_BITS = 32 * STATES
 _BUFFERS = ThreadBuffers()
 
 
@@ -54,7 +57,7 @@ def _prices(by_class: npt.NDArray[np.int64], total: Counts) -> Prices:
     """Bits per symbol in each class; one that the class does not have yet counts as rare."""
     counts = np.maximum(by_class + (total > 0), 1).astype(np.float32)
     sums = counts.sum(axis=1, keepdims=True)
-    prices: Prices = np.log2(sums / counts).clip(max=kernels.BITS)
+    prices: Prices = np.log2(sums / counts).clip(max=BITS)
     return prices
 
 

@@ -4,17 +4,18 @@ import numpy as np
 
 from densor.codec import registry
 from densor.codec.planes import class_map
-from densor.codec.planes.kernels import spread
 from densor.codec.planes.layout import Placed
 from densor.codec.planes.params import Parameters
 from densor.codec.planes.payload import Section, check_plain, sections
 from densor.codec.zstd import zstd_decompress_into
+from densor.entropy.deferred import deferred
 from densor.entropy.rans.decode import Table, decode, decode_table
 from densor.entropy.rans.tables import Freqs
 from densor.errors import FormatError
 from densor.runtime.buffers import ThreadBuffers
 from densor.runtime.types import Bytes
 
+spread = deferred("densor.codec.planes.kernels", "spread")
 _BUFFERS = ThreadBuffers()
 
 

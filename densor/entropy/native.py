@@ -1,0 +1,305 @@
+"""Compiled kernels as machine code on disk, loaded without the compiler.
+
+Importing numba takes longer than packing a small file. What it makes of a kernel is kept as object
+files, which LLVM's binding alone loads: the kernel's own, and that of an entry point which takes
+its arguments from Python, with the calling convention of CPython's builtin functions
+(`METH_FASTCALL`). `entry_point.py` makes the latter.
+
+A file is used only if all that it was made from is unchanged: the sources of the kernel's module
+and of those that it imports, the processor, and the versions of Python, numba and llvmlite.
+"""
+
+import ctypes
+import functools
+import importlib.util
+import json
+import os
+import secrets
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xxhash
+
+ENTRY = "densor_entry"  # symbol of the entry point
+_MAGIC = b"densor kernel 1\n"
+_PYTHON = (
+    "PyBool_FromLong",
+    "PyErr_Occurred",
+    "PyErr_SetString",
+    "PyEval_RestoreThread",
+    "PyEval_SaveThread",
+    "PyFloat_AsDouble",
+    "PyFloat_FromDouble",
+    "PyLong_AsLongLong",
+    "PyLong_AsUnsignedLongLong",
+    "PyLong_FromLongLong",
+    "PyLong_FromUnsignedLongLong",
+    "PyNumber_Index",
+    "PyObject_IsTrue",
+    "PyType_IsSubtype",
+    "Py_DecRef",
+    "Py_IncRef",
+)
+_LIBRARY = "libm.so.6"  # and the C library, which it needs
+_SYSTEM = ("exp2", "fma", "ldexp", "log", "log2", "memcpy", "memmove", "memset", "pow")
+_RUNTIME = {  # of numba: memory of kernels, and the end of arrays with counts, which none has here
+    "NRT_Allocate": "malloc",
+    "NRT_Free": "free",
+    "NRT_MemInfo_call_dtor": "abort",
+}
+_OBJECTS = {"ndarray": np.ndarray, "Py_None": None, "PyExc_TypeError": TypeError}
+KNOWN = frozenset({*_PYTHON, *_SYSTEM, *_RUNTIME, *_OBJECTS})
+PREFIX = "densor_"  # of the symbols of `_PYTHON` and `_OBJECTS`, as entry points know them
+
+# Offsets of fields, in bytes, as CPython and numpy have them on 64-bit systems.
+TYPE = 8
+DATA, NDIM, DIMENSIONS, DESCRIPTION, FLAGS = 16, 24, 32, 56, 64
+BYTE_ORDER, TYPE_NUMBER = 26, 28  # of a description
+C_CONTIGUOUS, ALIGNED, WRITEABLE = 1, 0x100, 0x400
+
+
+class Objects(NamedTuple):
+    """What is kept of a kernel: object files, and the symbols that they need."""
+
+    kernel: bytes
+    entry: bytes
+    needed: list[str]
+
+
+@functools.cache
+def usable() -> bool:
+    """Whether kernels can be kept and loaded here; elsewhere numba does both."""
+    if not sys.platform.startswith("linux") or sys.maxsize < 1 << 32 or sys.byteorder != "little":
+        return False
+    try:
+        ctypes.CDLL(_LIBRARY)
+    except OSError:
+        return False
+    return _layout_is_known()
+
+
+def _layout_is_known() -> bool:
+    """Whether objects have their fields where entry points look for them."""
+    if object.__basicsize__ != DATA:
+        return False
+    array = np.zeros((3, 5), ">i4")
+
+    def read(kind: Any, at: int) -> Any:
+        return kind.from_address(at).value
+
+    base = id(array)
+    shape = read(ctypes.c_void_p, base + DIMENSIONS)
+    about = read(ctypes.c_void_p, base + DESCRIPTION)
+    flags = read(ctypes.c_int, base + FLAGS)
+    return (
+        read(ctypes.c_void_p, base + TYPE) == id(np.ndarray)
+        and read(ctypes.c_void_p, base + DATA) == array.__array_interface__["data"][0]
+        and read(ctypes.c_int, base + NDIM) == 2
+        and [read(ctypes.c_ssize_t, shape + 8 * i) for i in range(2)] == [3, 5]
+        and about == id(array.dtype)
+        and read(ctypes.c_char, about + BYTE_ORDER) == b">"
+        and read(ctypes.c_int, about + TYPE_NUMBER) == array.dtype.num
+        and flags & (C_CONTIGUOUS | ALIGNED | WRITEABLE) == C_CONTIGUOUS | ALIGNED | WRITEABLE
+    )
+
+
+# Files
+
+
+def _folders(source: Path) -> Iterable[Path]:
+    """Where files may be, the first that can be written to first."""
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        yield Path(chosen)
+        return
+    yield source.parent / "__pycache__"
+    general = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if os.path.isabs(general):
+        yield Path(general) / "densor"
+
+
+def _name(source: Path, name: str) -> str:
+    """The name of a kernel's file, for this processor and Python."""
+    import llvmlite
+    from llvmlite import binding
+
+    about = (
+        sys.implementation.cache_tag,
+        np.__version__.split(".")[0],
+        llvmlite.__version__,
+        _numba(),
+        binding.get_host_cpu_name(),
+        binding.get_host_cpu_features().flatten(),
+        str(source.parent),
+        *(os.environ.get(f"NUMBA_{name}") for name in _SETTINGS),
+    )
+    digest = xxhash.xxh3_64_hexdigest(repr(about).encode())
+    return f"{source.stem}.{name}.{digest}.kernel"
+
+
+_SETTINGS = ("CPU_NAME", "CPU_FEATURES", "ENABLE_AVX", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE")
+
+
+def _numba() -> object:
+    """What tells one installed numba from another, without importing it."""
+    found = importlib.util.find_spec("numba")
+    if found is None or found.origin is None:
+        return None
+    try:
+        status = os.stat(Path(found.origin).with_name("_version.py"))
+    except OSError:
+        return found.origin
+    return found.origin, status.st_size, status.st_mtime_ns
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    """Of the content of files."""
+    hasher = xxhash.xxh3_128()
+    for path in paths:
+        content = path.read_bytes()
+        hasher.update(len(content).to_bytes(8, "little"))
+        hasher.update(content)
+    return hasher.hexdigest()
+
+
+def find(source: Path, name: str) -> Objects | None:
+    """What is kept of a kernel of the module whose source that is; None if nothing fits."""
+    wanted = _name(source, name)
+    for folder in _folders(source):
+        try:
+            return _read(folder / wanted, source)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def _read(path: Path, source: Path) -> Objects:
+    content = path.read_bytes()
+    head, _, rest = content[len(_MAGIC) :].partition(b"\n")
+    about = json.loads(head)
+    sizes = about["sizes"]
+    if not content.startswith(_MAGIC) or len(rest) != sum(sizes):
+        raise ValueError
+    if xxhash.xxh3_128_hexdigest(rest) != about["check"]:
+        raise ValueError
+    root = _root(source)
+    if _digest(root / part for part in about["sources"]) != about["digest"]:
+        raise ValueError
+    if not all(isinstance(name, str) for name in about["needed"]):
+        raise ValueError
+    return Objects(rest[: sizes[0]], rest[sizes[0] :], about["needed"])
+
+
+def keep(source: Path, name: str, sources: list[Path], objects: Objects) -> None:
+    """Keeps what was made of a kernel, from these sources, where that is possible."""
+    root = _root(source)
+    rest = objects.kernel + objects.entry
+    about = {
+        "sources": [str(path.relative_to(root)) for path in sources],
+        "digest": _digest(sources),
+        "sizes": [len(objects.kernel), len(objects.entry)],
+        "check": xxhash.xxh3_128_hexdigest(rest),
+        "needed": objects.needed,
+    }
+    content = _MAGIC + json.dumps(about).encode() + b"\n" + rest
+    wanted = _name(source, name)
+    for folder in _folders(source):
+        if _write(folder / wanted, content):
+            return
+
+
+def _write(path: Path, content: bytes) -> bool:
+    temporary = path.with_name(f"{secrets.token_hex(8)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
+
+
+def _root(source: Path) -> Path:
+    """The folder of the package."""
+    return next(parent for parent in source.parents if parent.name == "densor")
+
+
+# Machine code
+
+
+class _Definition(ctypes.Structure):
+    """CPython's `PyMethodDef`."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
+
+
+_FASTCALL = 0x80
+_loaded: list[Any] = []  # what has to stay in memory
+_lock = threading.Lock()
+
+
+def target_machine() -> Any:
+    """Any processor of this kind, for code that is placed anywhere in memory."""
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    relocation = "static" if os.uname().machine == "x86_64" else "default"
+    return binding.Target.from_triple(binding.get_process_triple()).create_target_machine(
+        reloc=relocation, codemodel="jitdefault", jit=True
+    )
+
+
+def _address(name: str) -> int:
+    """Of a symbol that entry points and kernels may use."""
+    if name in _OBJECTS:
+        return id(_OBJECTS[name])
+    library = ctypes.pythonapi if name in _PYTHON else ctypes.CDLL(_LIBRARY)
+    found = ctypes.cast(getattr(library, _RUNTIME.get(name, name)), ctypes.c_void_p).value
+    assert found is not None
+    return found
+
+
+def load(objects: Objects, name: str) -> Callable[..., Any] | None:
+    """The kernel as a builtin function; None if it needs what cannot be had here."""
+    from llvmlite import binding
+
+    if not KNOWN.issuperset(objects.needed):
+        return None
+    try:
+        addresses = {symbol: _address(symbol) for symbol in objects.needed}
+    except (AttributeError, OSError):  # not of this system
+        return None
+    with _lock:
+        for symbol, address in addresses.items():
+            own = symbol in _PYTHON or symbol in _OBJECTS
+            if own or not binding.address_of_symbol(symbol):  # which numba may have set
+                binding.add_symbol(PREFIX + symbol if own else symbol, address)
+        engine = binding.create_mcjit_compiler(
+            binding.parse_assembly(""), target_machine(), use_lmm=os.uname().machine == "aarch64"
+        )
+        for data in (objects.kernel, objects.entry):
+            engine.add_object_file(binding.ObjectFileRef.from_data(data))
+        engine.finalize_object()
+        address = engine.get_function_address(ENTRY)
+        if not address:
+            return None
+        definition = _Definition(name.encode(), address, _FASTCALL, None)
+        _loaded.append((engine, definition))
+    create = ctypes.pythonapi.PyCFunction_NewEx
+    create.restype = ctypes.py_object
+    create.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+    function: Callable[..., Any] = create(ctypes.addressof(definition), None, None)
+    return function

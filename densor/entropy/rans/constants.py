@@ -1,0 +1,6 @@
+"""The numbers of the rANS coder, see spec.md."""
+
+STATES = 32
+BITS = 12  # of a probability
+FIRST = 1 << 16  # what every state ends with, and the least that it may be
+LOOK = 64  # bytes that a group may look at

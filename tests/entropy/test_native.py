@@ -1,0 +1,109 @@
+"""Kernels on disk: what is loaded is what was compiled, and nothing else."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from densor.entropy import deferred, native
+
+MODULE, NAME = "densor.entropy.huffman.kernels", "unpack_lengths"
+
+pytestmark = pytest.mark.skipif(
+    deferred.is_checked() or not native.usable(), reason="kernels are not kept here"
+)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the file of one kernel."""
+    folder = tmp_path_factory.mktemp("kernels")
+    run(folder, f"ready('{MODULE}', '{NAME}')")
+    return folder
+
+
+def run(folder: Path, code: str) -> str:
+    """What a process prints that has this folder for kernels."""
+    program = f"import sys; from densor.entropy.deferred import *; {code}"
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_a_kept_kernel_needs_no_compiler(kept: Path) -> None:
+    code = f"f = ready('{MODULE}', '{NAME}'); import numpy as np; a = np.zeros(4, np.uint8)"
+    check = "print(f(np.array([0x21, 0x43], np.uint8), 4, a), a.tolist(), 'numba' in sys.modules)"
+    assert run(kept, f"{code}; {check}") == "3840 [1, 2, 3, 4] False\n"
+
+
+@pytest.fixture
+def there(kept: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The file, in a folder of its own."""
+    (found,) = kept.iterdir()
+    copy = tmp_path / found.name
+    copy.write_bytes(found.read_bytes())
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    return copy
+
+
+def test_a_damaged_file_is_not_used(there: Path) -> None:
+    assert deferred.on_disk(MODULE, NAME) is not None
+    whole = there.read_bytes()
+    for at in (0, 30, len(whole) // 2, len(whole) - 1):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1
+        there.write_bytes(damaged)
+        assert deferred.on_disk(MODULE, NAME) is None
+    for size in (0, 10, 40, len(whole) - 1):
+        there.write_bytes(whole[:size])
+        assert deferred.on_disk(MODULE, NAME) is None
+
+
+def test_other_sources_are_noticed(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_digest", lambda paths: "another")
+    assert deferred.on_disk(MODULE, NAME) is None
+
+
+def test_other_settings_have_files_of_their_own(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CPU_NAME", "generic")
+    assert deferred.on_disk(MODULE, NAME) is None
+
+
+def test_arguments_are_checked(there: Path) -> None:
+    function = deferred.on_disk(MODULE, NAME)
+    assert function is not None
+    packed, lengths = np.zeros(2, np.uint8), np.zeros(4, np.uint8)
+    assert function(packed, 4, lengths) == 0
+    read_only = lengths.copy()
+    read_only.flags.writeable = False
+    assert function(read_only[:2], np.int64(4), lengths) == 0
+    for wrong in (
+        (packed, 4),
+        (packed, 4, lengths, 0),
+        (None, 4, lengths),
+        (packed, "4", lengths),
+        (packed, 4.0, lengths),
+        (packed, 4, read_only),
+        (packed, 4, np.zeros(8, np.uint8)[::2]),
+        (packed, 4, lengths.view(np.int8)),
+        (packed, 4, lengths.view(np.uint16)),
+        (packed, 4, lengths.reshape(2, 2)),
+        (packed, 4, lengths.tobytes()),
+    ):
+        with pytest.raises(TypeError):
+            function(*wrong)
+    with pytest.raises(OverflowError):
+        function(packed, 1 << 64, lengths)
+
+
+def test_nothing_to_write_to(tmp_path: Path) -> None:
+    nowhere = tmp_path / "file"
+    nowhere.write_bytes(b"")
+    assert run(nowhere, f"print(ready('{MODULE}', '{NAME}') is not None)") == "True\n"
