@@ -7,7 +7,6 @@ import numpy as np
 from densor.codec import registry
 from densor.codec.codec import ChunkDecoder, inner_decoder
 from densor.codec.planes.decoder import PlanesDecoder
-from densor.codec.scale_context import kernels
 from densor.codec.scale_context.params import Parameters, parse
 from densor.codec.scale_context.payload import (
     COLUMN_STEPS,
@@ -17,11 +16,14 @@ from densor.codec.scale_context.payload import (
     parse_head,
 )
 from densor.codec.scale_context.split_format import BLOCK
+from densor.entropy.deferred import Kernels
 from densor.entropy.rans.decode import StreamDecoder, Table, decode_table
 from densor.errors import FormatError
 from densor.runtime.buffers import POOL
 from densor.runtime.locks import Lock
 from densor.runtime.types import Bytes
+
+kernels = Kernels("densor.codec.scale_context.kernels")
 
 
 class ScaleContextDecoder(ChunkDecoder):

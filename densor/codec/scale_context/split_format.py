@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from densor.codec.scale_context import kernels
+from densor.entropy.deferred import Kernels
 from densor.errors import UnsupportedError
 from densor.float_formats import FORMATS, FloatFormat, number_format
+
+kernels = Kernels("densor.codec.scale_context.kernels")
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,11 @@ from densor.codec.batch import Bytes
 from densor.codec.kind import Kind, kind_of
 from densor.codec.planes.layout import to_differences
 from densor.codec.sampling import sample
-from densor.codec.types.kernels import (
-    COUNTS,
-    PHASES,
-    WAYS,
-    change_point,
-    cheapest_path,
-    count_phases,
-    window_costs,
+from densor.codec.types.ways import COUNTS, PHASES, WAYS
+from densor.entropy.deferred import deferred
+
+change_point, cheapest_path, count_phases, window_costs = deferred(
+    "densor.codec.types.kernels", "change_point", "cheapest_path", "count_phases", "window_costs"
 )
 
 MIN_BYTES = 1 << 13  # that are looked at

@@ -6,11 +6,9 @@ None allocates or validates anything.
 import numpy as np
 from numba import njit, types
 
+from densor.codec.types.ways import PHASES, WAYS
 from densor.entropy.jit import I32, I64, R8, W8, kernel
 
-WAYS = 10  # bytes, words, BF16 at 2 phases, words of 4, FP32 at 4 phases, words of 8
-PHASES = 8
-COUNTS = 3 * PHASES * 256  # of bytes, exponents, and what is beside exponents, by phase
 _MIN_GAIN = np.float32(0.95)  # of what bytes cost; above, types are not looked at
 _FLAT = np.float32(0.995)  # of 8 bits; bytes that are as good as uniform are not elements
 _LESS_LIKELY = np.float32(0.002)  # per bit: BF16 must save this, as FP16 may cost the same
