@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple, Self, Unpack
 import numpy as np
 
 from densor import arrays, dtypes
-from densor.errors import ArgumentError, LimitError, UnsupportedError
+from densor.errors import ArgumentError, FileError, LimitError, UnsupportedError
 from densor.files.opened import is_file_object
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import FILE
@@ -225,9 +225,9 @@ class File:
         return Slice(self, entry, tensor)
 
     def _check_open(self) -> None:
-        """ArgumentError, which is a ValueError as for Python's own files, once it is closed."""
+        """FileError once it is closed."""
         if self._closed:
-            raise ArgumentError("file is closed")
+            raise FileError("file is closed")
 
     def _find(self, name: str) -> tuple[IndexedEntry, TensorInfo]:
         self._check_open()

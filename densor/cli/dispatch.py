@@ -33,7 +33,7 @@ def dispatch(argv: list[str]) -> int:
     """Runs one command line, without the program's name; returns the exit code."""
     try:
         code = _run(argv)
-        if sys.stdout is not None:
+        if sys.stdout is not None and code == 0:  # else what could not be written was said
             sys.stdout.flush()
         return code
     except UsageError as error:

@@ -65,7 +65,10 @@ def test_the_smaller_way_is_chosen(kind: str, mask: str) -> None:
     if mask in ("70 %", "90 %"):
         assert batch.model is not None and batch.model[0] == registry.CODEC_SPARSE
         assert sparse < 0.98 * plain
-    if mask in ("rows", "dense"):
+    if mask == "rows":  # both ways are about as small
+        known = (registry.CODEC_PLANES_HUFFMAN, registry.CODEC_SPARSE)
+        assert batch.model is None or batch.model[0] in known
+    if mask == "dense":
         assert batch.model is None or batch.model[0] == registry.CODEC_PLANES_HUFFMAN
 
 

@@ -386,14 +386,14 @@ def test_a_source_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: Any
 def test_verification_notices_what_was_written_wrong(tmp_path: Path, monkeypatch: Any) -> None:
     from densor.codec import chunks
 
-    original = chunks.zstd_compress
+    original = chunks.zstd_smallest
 
     def wrong(data: Any, level: int) -> bytes:
         return original(bytes(len(data)), level)
 
     plain = tmp_path / "plain"
     plain.write_bytes(CONTENTS["text"])
-    monkeypatch.setattr(chunks, "zstd_compress", wrong)
+    monkeypatch.setattr(chunks, "zstd_smallest", wrong)
     with pytest.raises(densor.FileError, match="verification"):
         densor.compress_file(plain, tmp_path / "out", verify=True)
     assert left_in(tmp_path) == ["plain"]

@@ -52,7 +52,7 @@ def test_a_short_run(name: str) -> None:
     stats = fuzzed(name, 1, executions)
     assert stats.executions == executions
     assert stats.accepted > 0
-    assert stats.kinds > 1 or name in ("agreement", "huffman")
+    assert stats.kinds > 1 or name in ("agreement", "huffman", "short form")
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -79,7 +79,7 @@ def test_seeds_are_small_and_accepted(name: str) -> None:
     if name in formats:
         for seed in seeds:
             plan = plan_file(MemorySource(seed), len(seed), random=MemoryRandomSource(seed))
-            assert plan.format in (name, None)
+            assert plan.format in (name, None) or (name, plan.format) == ("npz", "zip")
             found = plan.format == name
             assert found or len(seed) < 300 or name in ("npz", "onnx")
 

@@ -194,9 +194,10 @@ def main(rounds: int) -> None:
     import test_scale_context
 
     from densor.entropy.jit import BOUNDSCHECK
-    from densor.formats.container import stream_reader
+    from densor.formats.container import short_form, stream_reader
 
     assert BOUNDSCHECK
+    short_form.MOST = 0  # frames are what is changed here
     test_conformance.with_bounds_checks()
     test_scale_context.with_bounds_checks()
     for smallest in (stream_reader.MIN_BYTES, 1):  # the latter: all by the span decoder

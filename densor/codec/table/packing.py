@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.table.wire import MAX_MODEL_BYTES, MODEL, RAW, ZSTD, Writer
-from densor.codec.zstd import zstd_compress
+from densor.codec.zstd import zstd_smallest
 
 _MIN_MODEL_BYTES = 256
 
@@ -21,7 +21,7 @@ class Packer:
     def pack(self, data: bytes) -> bytes:
         """The smallest of several ways, with what a reader must know."""
         out = Writer()
-        packed = zstd_compress(data, self._zstd) if data else b""
+        packed = zstd_smallest(data, self._zstd) if data else b""
         mixed = b""
         if self._mixing and _MIN_MODEL_BYTES <= len(data) <= MAX_MODEL_BYTES:
             content = np.frombuffer(data, np.uint8)
