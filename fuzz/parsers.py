@@ -6,6 +6,7 @@ import io
 import json
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -331,6 +332,60 @@ def idx_seeds() -> list[bytes]:
     ]
 
 
+def png_seeds() -> list[bytes]:
+    """Of several depths and colours, in one chunk and in several, interlaced."""
+    files = []
+    for depth, colour, interlaced, piece in (
+        (8, 2, 0, 50),
+        (1, 0, 0, 9),
+        (16, 6, 0, 400),
+        (8, 3, 1, 30),
+    ):
+        stream = zlib.compress(bytes(range(200)) * 3)
+        head = struct.pack(">IIBBBBB", 8, 8, depth, colour, 0, 0, interlaced)
+        pieces = [stream[at : at + piece] for at in range(0, len(stream), piece)]
+        chunks = [(b"IHDR", head), *((b"IDAT", part) for part in pieces), (b"IEND", b"")]
+        parts = [
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+            for kind, body in chunks
+        ]
+        files.append(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return files
+
+
+def gzip_seeds() -> list[bytes]:
+    """With all parts that a header may have."""
+    deflater = zlib.compressobj(6, zlib.DEFLATED, -15)
+    stream = deflater.compress(bytes(range(200)) * 3) + deflater.flush()
+    parts = {
+        0: b"",
+        2: b"ab",
+        4: b"\3\0xyz",
+        8: b"name\0",
+        16: b"comment\0",
+        24: b"name\0comment\0",
+    }
+    return [
+        struct.pack("<2sBBIBB", b"\x1f\x8b", 8, flags, 0, 0, 3) + part + stream + bytes(8)
+        for flags, part in parts.items()
+    ]
+
+
+def zip_seeds() -> list[bytes]:
+    """Members that are deflated, stored, empty; with a comment."""
+    files = []
+    for comment in (b"", b"a comment"):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.comment = comment
+            archive.writestr("a", bytes(range(256)) * 3)
+            archive.writestr("b", b"")
+            archive.writestr("c", bytes(range(90)), zipfile.ZIP_STORED)
+            archive.writestr("d", bytes(range(255, -1, -1)) * 2)
+        files.append(file.getvalue())
+    return files
+
+
 def wav_seeds() -> list[bytes]:
     """PCM, floats and extensible; a size that is not known; RF64."""
     rows = bytes(range(256)) * 8
@@ -486,6 +541,9 @@ TARGETS = (
     Target("bmp", _parser("bmp"), bmp_seeds, _magic_kept(2)),
     Target("idx", _parser("idx"), idx_seeds, _magic_kept(4)),
     Target("tiff", _parser("tiff"), tiff_seeds, _magic_kept(4)),
+    Target("png", _parser("png"), png_seeds, _magic_kept(8)),
+    Target("gzip", _parser("gzip"), gzip_seeds, _magic_kept(3)),
+    Target("zip", _parser("zip"), zip_seeds, _magic_kept(4)),
     Target("wav", _parser("wav"), wav_seeds, _magic_kept(4)),
     Target("aiff", _parser("aiff"), aiff_seeds, _magic_kept(4)),
     Target("au", _parser("au"), au_seeds, _magic_kept(4)),

@@ -1,6 +1,7 @@
 """Runs a target many times in a process of its own, and survives what happens to that."""
 
 import contextlib
+import importlib
 import json
 import mmap
 import os
@@ -112,6 +113,15 @@ class Fuzzer:
         self._known: set[str] = set()
         self._memory = memory
         self._on_bug = on_bug
+        if memory:
+            self._load_kernels()
+
+    def _load_kernels(self) -> None:
+        """What is loaded or compiled once is not memory that an input takes."""
+        importlib.import_module("numba")
+        for seed in self._seeds:
+            with contextlib.suppress(Exception):
+                self._target.run(seed)
 
     def next(self) -> bytes:
         """The next input: the seeds as they are, then changed ones."""
