@@ -1,5 +1,6 @@
 """The decoding side of tables."""
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import numpy as np
@@ -54,7 +55,7 @@ class Column(NamedTuple):
     values: Values | None
 
 
-class Columns:
+class Columns(ABC):
     """The columns of a chunk, each decoded when it is asked for.
 
     `most`: bytes of different cells of all columns, at most.
@@ -67,9 +68,9 @@ class Columns:
         self._known: dict[int, Column] = {}
         self._limit = len(head.order)  # place in the order that parents must be before
 
+    @abstractmethod
     def record(self, column: int) -> Bytes:
         """The record of a column; FormatError where it is not at hand."""
-        raise NotImplementedError
 
     def column(self, number: int) -> Column:
         """A column, which is decoded after those that it depends on."""
