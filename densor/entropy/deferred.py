@@ -45,7 +45,7 @@ def on_disk(module: str, name: str) -> Function | None:
     if is_checked() or not is_own(module) or not native.usable():
         return None
     objects = native.find(source_of(module), name)
-    return None if objects is None else native.load(objects, name)
+    return native.load(objects, name) if objects and objects.kernel else None
 
 
 def ready(module: str, name: str) -> Function:

@@ -95,13 +95,14 @@ class Kernel:
         possible = deferred.is_own(module) and entry_point.is_possible(arguments, result)
         if BOUNDSCHECK or not possible or not native.usable():
             return None
+        source = deferred.source_of(module)
+        if native.find(source, self._name) == native.NEEDS_NUMBA:
+            return None
         dispatcher = self._dispatcher(cache=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
         (compiled,) = dispatcher.overloads.values()
         objects = entry_point.objects_of(compiled)
-        if objects is None:
-            return None
-        native.keep(deferred.source_of(module), self._name, sources(module), objects)
-        return native.load(objects, self._name)
+        native.keep(source, self._name, sources(module), objects or native.NEEDS_NUMBA)
+        return None if objects is None else native.load(objects, self._name)
 
     def _dispatcher(self, **settings: Any) -> Any:
         """The compiled function, as numba has it."""

@@ -45,7 +45,18 @@ _PYTHON = (
     "Py_IncRef",
 )
 _LIBRARY = "libm.so.6"  # and the C library, which it needs
-_SYSTEM = ("exp2", "fma", "ldexp", "log", "log2", "memcpy", "memmove", "memset", "pow")
+_SYSTEM = (
+    "exp2",
+    "fma",
+    "ldexp",
+    "log",
+    "log2",
+    "memcpy",
+    "memmove",
+    "memset",
+    "pow",
+    "sched_yield",
+)
 _RUNTIME = {  # of numba: memory of kernels, and the end of arrays with counts, which none has here
     "NRT_Allocate": "malloc",
     "NRT_Free": "free",
@@ -63,11 +74,17 @@ C_CONTIGUOUS, ALIGNED, WRITEABLE = 1, 0x100, 0x400
 
 
 class Objects(NamedTuple):
-    """What is kept of a kernel: object files, and the symbols that they need."""
+    """What is kept of a kernel: object files, and the symbols that they need.
+
+    Both are empty where it is known that the kernel needs numba, which then has it in its cache.
+    """
 
     kernel: bytes
     entry: bytes
     needed: list[str]
+
+
+NEEDS_NUMBA = Objects(b"", b"", [])
 
 
 @functools.cache

@@ -107,3 +107,17 @@ def test_nothing_to_write_to(tmp_path: Path) -> None:
     nowhere = tmp_path / "file"
     nowhere.write_bytes(b"")
     assert run(nowhere, f"print(ready('{MODULE}', '{NAME}') is not None)") == "True\n"
+
+
+def test_what_needs_numba_is_compiled_once(tmp_path: Path) -> None:
+    """Such a kernel comes from numba's cache in the next process."""
+    module, name = "densor.codec.table.kernels", "huffman_lengths"
+    code = (
+        "import numba.core.event as e; seen = []; "
+        "listener = type('Listener', (e.Listener,), {'on_start': lambda self, event: "
+        "seen.append(event.data['dispatcher'].py_func.__name__), 'on_end': lambda *a: None}); "
+        f"e.register('numba:compile', listener()); ready('{module}', '{name}'); "
+        f"print('{name}' in seen)"
+    )
+    assert [run(tmp_path, code) for _ in range(3)] == ["True\n", "False\n", "False\n"]
+    assert deferred.on_disk(module, name) is None

@@ -13,6 +13,7 @@ from numba.extending import overload
 from densor.entropy import vectors as v
 from densor.entropy.bits import put_bits, take_bits
 from densor.entropy.intrinsics import (
+    copy_bytes,
     load_u16,
     load_u32,
     load_u64,
@@ -99,8 +100,7 @@ def _split(form, size, data, work, high_bits, rest, signs):
         _split_block(form, data, i * size, high_bits, i, rest, signs)
     if whole < n:
         work[:] = 0
-        left = data[whole * size :]
-        work[: left.size] = left
+        copy_bytes(work, 0, data, whole * size, data.size - whole * size)
         _split_block(form, work, 0, high_bits, whole, rest, signs)
 
 
