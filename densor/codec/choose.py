@@ -13,6 +13,7 @@
 | DEFLATE streams | 3 to 9 | deflate, Zstandard | trial |
 | tables | all | table, bytes as above | table, bytes of a sample where it is not clearly less |
 | rows of images | all | image, elements as below, byte_cm at 5 to 9 | trial, byte_cm of a sample |
+| tables and images to 1 MiB | 5 to 9 | also with fewer contexts | trial |
 | samples of sound | all | audio, elements as below, byte_cm at 5 to 9 | trial of a sample, or all |
 | elements with zeros | all | sparse, planes | trial of a sample |
 | other elements | all | planes, Zstandard | estimate |
@@ -43,10 +44,12 @@ from densor.codec.deflate.stream import MAX_STREAM
 from densor.codec.kind import BATCH_BYTES, BYTES, Data, Kind
 from densor.codec.levels import (
     DEFAULT_LEVEL,
+    MAX_BYTES_OF_LITTLE,
     Level,
     beside_language_model,
     level_settings,
     with_few_codes,
+    with_fewer_contexts,
     with_huffman_codes,
 )
 from densor.codec.sampling import PIECES, sample
@@ -216,10 +219,21 @@ def _image(batch: Batch, level: Level) -> Coding:
     otherwise = encode_batch(elements, level)
     if encoder is None:
         return otherwise
-    coded = encoder.encode()
+    coded = _with_fewer_contexts(registry.CODEC_IMAGE, batch, level, encoder.encode())
     if level.bytes == "zstd" or not _better_as_bytes(batch, level):
         return Smallest(coded, otherwise)
     return Smallest(coded, otherwise, encode_batch(replace(batch, kind=BYTES), level))
+
+
+def _with_fewer_contexts(codec: int, batch: Batch, level: Level, coded: Coding) -> Coding:
+    """What is coded, or what simpler models make of a batch that has little to learn from."""
+    if batch.data.size > MAX_BYTES_OF_LITTLE:
+        return coded
+    ways = [
+        _proposed(codec, batch.in_chunks_of(chunk_bytes(batch.kind, simpler)), simpler).encode()
+        for simpler in with_fewer_contexts(level)
+    ]
+    return Smallest(coded, *ways)
 
 
 def _stream(batch: Batch, level: Level) -> Coding:
@@ -277,6 +291,7 @@ def _table(batch: Batch, level: Level) -> Coding:
     if batch.base is not None or batch.session is not None:
         return encode_batch(as_bytes, level)
     coded = _proposed(registry.CODEC_TABLE, batch, level).encode()
+    coded = _with_fewer_contexts(registry.CODEC_TABLE, batch, level, coded)
     return Unless(
         coded, lambda way: _clearly_less(way, batch, level), lambda: encode_batch(as_bytes, level)
     )

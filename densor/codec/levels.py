@@ -11,6 +11,7 @@ from densor.errors import ArgumentError
 
 DEFAULT_LEVEL = 3
 SLOWEST_ZSTD = 19
+MAX_BYTES_OF_LITTLE = 1 << 20  # of an image or a table, from which simpler models may win
 _FEW_CODES = 4
 
 
@@ -106,6 +107,17 @@ def with_huffman_codes(level: Level) -> Level:
 def with_few_codes(level: Level) -> Level:
     """Likewise, with no more codes for a plane than lower levels have."""
     return replace(with_huffman_codes(level), classes=min(level.classes, _FEW_CODES))
+
+
+@cache
+def with_fewer_contexts(level: Level) -> tuple[Level, ...]:
+    """Levels whose models of images and tables are simpler.
+
+    These win where there is little to learn from.
+    """
+    fewer = [replace(level, images="light", tables=min(level.tables, 4))]
+    fewer.append(replace(level, images="gradient", tables=min(level.tables, 2)))
+    return tuple(fewer[{"full": 0, "light": 1, "gradient": 2}[level.images] :])
 
 
 @cache

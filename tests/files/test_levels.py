@@ -163,6 +163,28 @@ def table() -> bytes:
     return "\n".join(",".join(f"{value:.4f}" for value in row) for row in rows).encode()
 
 
+def picture(channels: int, most: int) -> bytes:
+    """A smooth image with noise as PGM or PPM."""
+    y, x = np.mgrid[:200, :240]
+    noise = np.random.default_rng(7).integers(0, 4 if most == 255 else 50, (200, 240, channels))
+    slopes = (
+        [(x + y) // 3, (2 * x + y) // 5, (x + 3 * y) // 7] if most == 255 else [200 * x + 150 * y]
+    )
+    samples = (np.stack(slopes[:channels], -1) + noise) % (most + 1)
+    kind = b"P5" if channels == 1 else b"P6"
+    return kind + b" 240 200 %d\n" % most + samples.astype(">u2" if most > 255 else "u1").tobytes()
+
+
+def records() -> bytes:
+    """A table whose columns are simple."""
+    random = np.random.default_rng(8)
+    rows = [
+        f"{i},{'abcdefgh'[i % 8] * 3},{random.normal(20, 5):.2f},2024-0{1 + i % 9}-{10 + i % 18}"
+        for i in range(15000)
+    ]
+    return "\n".join(["id,name,price,day", *rows]).encode()
+
+
 MADE: dict[str, Callable[[], bytes]] = {
     **{f"{kind.__name__}-{dtype}": (lambda kind=kind, dtype=dtype: of_one_kind(kind, dtype, 224))
        for kind in KINDS for dtype in TYPES},
@@ -204,6 +226,19 @@ def larger_than_lower(found: dict[int, int]) -> list[tuple[int, int, int, int]]:
 @pytest.mark.parametrize("name", MADE)
 def test_no_level_takes_more_than_a_lower_one(name: str) -> None:
     assert not larger_than_lower(sizes(MADE[name](), QUICK))
+
+
+SIMPLE: dict[str, Callable[[], bytes]] = {
+    "records": records,
+    "picture": lambda: picture(3, 255),
+    "deep picture": lambda: picture(1, 65535),
+}
+
+
+@pytest.mark.parametrize("name", SIMPLE)
+def test_simple_files_at_slow_levels(name: str) -> None:
+    """Models with many contexts have too little to learn from; simpler ones are kept then."""
+    assert not larger_than_lower(sizes(SIMPLE[name](), (4, 5, 8, 9)))
 
 
 @pytest.mark.slow

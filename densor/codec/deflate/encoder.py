@@ -21,10 +21,10 @@ from densor.codec.deflate.framing import unwrap
 from densor.codec.deflate.params import MODEL_HEAD, Head
 from densor.codec.deflate.settings import find
 from densor.codec.deflate.stream import MAX_RAW, Stream
-from densor.codec.image.encoder import FULL, LIGHT, GradientCoder, MixingCoder
+from densor.codec.image.encoder import GradientCoder, mixing_coder
 from densor.codec.image.layout import fits
 from densor.codec.image.params import MAX_MIXED
-from densor.codec.levels import Level
+from densor.codec.levels import MAX_BYTES_OF_LITTLE, Level, with_fewer_contexts
 from densor.codec.parts import PartEncoder, join_parts
 
 MIN_BYTES_OF_TEXT = 1 << 12  # below, context mixing has not learned enough
@@ -136,11 +136,12 @@ class DeflateCoder:
         found: list[BatchCoder] = []
         layout = self._stream.image
         if layout is not None and fits(layout, content.size):
-            if level.images == "gradient":
-                found.append(GradientCoder(layout, content))
-            elif content.size <= MAX_MIXED:
-                settings = FULL if level.images == "full" else LIGHT
-                found.append(_Settled(MixingCoder(layout, content, *settings)))
+            little = content.size <= MAX_BYTES_OF_LITTLE
+            for one in (level, *(with_fewer_contexts(level) if little else ())):
+                if one.images == "gradient":
+                    found.append(GradientCoder(layout, content))
+                elif content.size <= MAX_MIXED:
+                    found.append(_Settled(mixing_coder(layout, content, one)))
         elif level.bytes != "zstd" and MIN_BYTES_OF_TEXT <= content.size <= MAX_SEGMENT:
             found.append(_Settled(ByteCmEncoder(content, light=level.bytes == "light")))
         return [self._settled(coder, content) for coder in found]

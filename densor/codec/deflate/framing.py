@@ -50,18 +50,8 @@ def wrap(form: int, stream: bytes, header: bytes, piece: int, content: Bytes) ->
     return framed if form != PNG else _chunks(framed, piece)
 
 
-def framed_size(form: int, size: int, piece: int) -> int:
-    """Bytes of a stream of `size` bytes in its frame; FormatError for a piece of 0 bytes."""
-    if form == RAW:
-        return size
-    size += HEADER + _WORD.size
-    if form == PNG and not piece:
-        raise FormatError("chunks of a PNG file have no bytes")
-    return size if form != PNG else size + _AROUND * -(-size // piece)
-
-
 def bare_size(form: int, size: int, piece: int) -> int:
-    """The inverse; FormatError where no stream has that size in its frame."""
+    """Bytes of the stream in a frame of `size` bytes; FormatError where none fits."""
     if form == PNG:
         size -= _AROUND * -(-size // (piece + _AROUND))
     bare = size if form == RAW else size - HEADER - _WORD.size
@@ -88,4 +78,4 @@ def _pieces(data: bytes) -> list[bytes]:
             return []
         pieces.append(data[at + 8 : end - 4])
         at = end
-    return pieces if pieces and pieces[0] else []
+    return pieces if any(pieces[:1]) else []

@@ -58,8 +58,13 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
         return None
     if level.images == "gradient":
         return GradientEncoder(batch, level, layout, share)
+    return ChunkEncoder(mixing_coder(layout, batch.data, level), batch, level.zstd)
+
+
+def mixing_coder(layout: Layout, data: Bytes, level: Level) -> "MixingCoder":
+    """The coder by context mixing of a level that has one."""
     settings = FULL if level.images == "full" else LIGHT
-    return ChunkEncoder(MixingCoder(layout, batch.data, *settings), batch, level.zstd)
+    return MixingCoder(layout, data, *settings)
 
 
 class GradientCoder:
