@@ -21,8 +21,8 @@ import numpy.typing as npt
 from densor.codec.stateless.decode import decode_into, size_of
 from densor.codec.stateless.encode import encode
 from densor.codec.stateless.layout import MAX_SIZE
-from densor.errors import ArgumentError, LimitError
 from densor.codec.zstd import Buffer
+from densor.errors import ArgumentError, LimitError
 
 __all__ = ["MAX_SIZE", "compress", "decompress", "decompress_into", "decompressed_size"]
 
@@ -59,7 +59,7 @@ def decompress(data: Buffer, max_size: int = MAX_SIZE) -> bytes:
 
 
 def decompress_into(data: Buffer, out: npt.NDArray[np.uint8]) -> None:
-    """The same into `out`, contiguous uint8[n] of exactly that size; after an error it is undefined.
+    """The same into `out`, contiguous uint8[n] of that size; an error leaves anything in it.
 
     Raises ArgumentError for another `out`; else as `decompress`.
     """

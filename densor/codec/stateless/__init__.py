@@ -1,1 +1,1 @@
-"""Pieces of 8 to 128 KB of bytes that nothing is known of, each coded by itself. docs/format/chunk.md."""
+"""Pieces of unknown bytes, each coded by itself, outside of archives. docs/format/chunk.md."""

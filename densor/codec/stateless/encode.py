@@ -14,14 +14,11 @@ from densor.codec.types.ways import COUNTS, WAYS
 from densor.codec.zstd import zstd_compress
 from densor.entropy.deferred import deferred
 
-count_repeats, encode_piece = deferred(
-    "densor.codec.stateless.encode_kernels", "count_repeats", "encode_piece"
-)
+encode_piece, repeats = deferred("densor.codec.stateless.encode_kernels", "encode_piece", "repeats")
 
 window_costs = deferred("densor.codec.types.kernels", "window_costs")
 
 _ZSTD_LEVEL = 3
-_MOST_REPEATS = 1 << 9  # one in so many bytes; more, and Zstandard is tried
 _LITTLE = 0.97  # of a piece's size, where Zstandard is tried too
 _SAMPLE, _PIECES = 4096, 8  # bytes that the type is found in; from so many places
 _SMALL = 4096  # bytes below which it is tried always
@@ -85,7 +82,7 @@ def _may_repeat(data: Bytes, size: int, work: _Work) -> bool:
     """Whether Zstandard is tried on a piece that takes `size` bytes otherwise."""
     if data.size < _SMALL or size > _LITTLE * data.size:
         return True
-    return int(count_repeats(data, work.windows)) * _MOST_REPEATS > data.size
+    return bool(repeats(data, work.windows))
 
 
 def _work_for(size: int) -> _Work:

@@ -4,35 +4,26 @@ import numpy as np
 from numba import types
 
 from densor.codec.planes.search_kernels import _tally
+from densor.codec.spans.encode_kernels import _repeats
 from densor.codec.spans.jit import once
 from densor.codec.spans.put import put_codes
 from densor.codec.spans.split import split_planes
 from densor.codec.stateless import layout as t
 from densor.entropy.huffman.kernels import _assign_codes, best_lengths
-from densor.entropy.intrinsics import copy_bytes, load_u64, store_u32, store_u64
+from densor.entropy.intrinsics import copy_bytes, store_u32, store_u64
 from densor.entropy.jit import I64, R8, W8, W32, W64, kernel
 
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _FEW = 256  # elements of a plane below which no code is made
 _best_lengths = once(best_lengths.__wrapped__)
 
 
-@kernel(types.int64(R8, W64), counted=False)
-def count_repeats(data, windows):
-    """How many windows of 8 bytes, one in 8 chosen by content, stood in `data` before.
+@kernel(types.boolean(R8, W64), counted=False)
+def repeats(data, windows):
+    """Whether 1 in 100 windows of 8 bytes, at every fourth byte, stood in `data` before.
 
     Work space: `windows`, uint64[4096].
     """
-    found = 0
-    windows[:] = np.uint64(0)
-    for i in range(data.size - 7):
-        window = load_u64(data, i)
-        mixed = window * _MULTIPLIER
-        if mixed >> np.uint64(61) == 0:
-            place = (mixed >> np.uint64(49)) & np.uint64(4095)
-            found += windows[place] == window
-            windows[place] = window
-    return found
+    return _repeats(data, windows)
 
 
 @once
