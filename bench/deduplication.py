@@ -18,6 +18,7 @@ import struct
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def packers() -> dict[str, Callable[[bytes, Path], bytes]]:
     """Ways in which a model may lie in the store."""
     found: dict[str, Callable[[bytes, Path], bytes]] = {"plain": lambda data, _: data}
     for level in (1, 3, 6):
-        found[f"densor -{level}"] = lambda data, folder, level=level: _archive(data, folder, level)
+        found[f"densor -{level}"] = partial(_archive, level=level)
     found["packed folder"] = _packed
     return found
 
