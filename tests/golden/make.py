@@ -352,7 +352,7 @@ def tables() -> Iterator[tuple[str, bytes]]:
 
 
 def latent_tables() -> Iterator[tuple[str, bytes]]:
-    text = blocks(300)
+    text = blocks(2000)
     layout = layout_of(text.split(b"\n"))
     assert layout is not None
     rows = {"rows": (text, kind_of_table(layout))}
