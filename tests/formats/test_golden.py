@@ -15,6 +15,7 @@ from reference import recovery as reference_recovery
 from reference.reading import Refused
 
 import densor
+from densor.formats.container import wire
 
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
 REASONS = {
@@ -111,7 +112,10 @@ def test_the_golden_archives_cover_the_format() -> None:
     images: set[int] = set()
     fixed: set[int] = set()
     for name in EXPECTED["good"]:
-        frames = take_apart((GOLDEN / f"{name}.densor").read_bytes())
+        archive = (GOLDEN / f"{name}.densor").read_bytes()
+        if archive[12] & wire.SHORT:
+            continue  # which has no frames of its own
+        frames = take_apart(archive)
         kinds |= {frame.kind for frame in frames}
         every = [f.payload for f in frames if f.kind == MODEL]
         numbers |= {payload[0] for payload in every}
