@@ -468,7 +468,7 @@ def encode_span(
         end = _put_chunk(
             data, begin * size, min(last * run, n) - begin, layout, size, run, ways,
             classes[first:last], many, tables, out, at, numbers, planes, grouped, coded, words,
-            codes[:1024], edge,
+            words[2048:], edge,
         )  # fmt: skip
         if end == 0:
             return _REFUSED

@@ -21,8 +21,9 @@ from densor.entropy.vectors import check_range, features_of
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _B64 = ir.VectorType(_I8, 64)
-_D16, _Q16 = ir.VectorType(_I32, 16), ir.VectorType(_I64, 16)
-BLOCK = 4096  # symbols whose codes are joined by fours before these are written
+_D16, _Q8 = ir.VectorType(_I32, 16), ir.VectorType(_I64, 8)
+BLOCK = 4096  # symbols whose codes are joined by eights before these are written
+_FULL = np.uint64(57)  # bits that fit in a word beside those that filled no byte before
 _THREE = np.uint64(3)
 _SEVEN = np.uint64(7)
 _WHOLE = np.uint64(56)
@@ -63,10 +64,11 @@ def _bytes_of(builder: Any, vector: Any) -> list[Any]:
 
 
 @intrinsic
-def _join_fours(typingctx, symbols, at, table, words, sizes, to):
-    """The codes of 64 symbols, four by four: 16 x uint64 to `words`, their bits to `sizes`.
+def _join_eights(typingctx, symbols, at, table, words, sizes, to):
+    """The codes of 64 symbols, eight by eight: 8 x uint64 to `words`, their bits to `sizes`.
 
-    `symbols`, `table`: uint8[]; `words`: uint64[]; `sizes`: uint32[]; both from `to` on.
+    `symbols`, `table`: uint8[]; `words`: uint64[]; `sizes`: uint64[]; both from `to` on. Codes that
+    do not fit are lost, which `sizes` tells.
     """
 
     def codegen(context, builder, signature, args):
@@ -75,8 +77,8 @@ def _join_fours(typingctx, symbols, at, table, words, sizes, to):
             for position, value, index, count in (
                 (0, symbols, at, 64),
                 (2, table, _I64(0), TABLE),
-                (3, words, to, 16),
-                (4, sizes, to, 16),
+                (3, words, to, 8),
+                (4, sizes, to, 8),
             ):
                 kind = signature.args[position]
                 check_range(context, builder, kind, value, index, _I64(count))
@@ -102,15 +104,37 @@ def _join_fours(typingctx, symbols, at, table, words, sizes, to):
         second = builder.or_(code[2], builder.shl(code[3], length[2]))
         half = builder.add(length[0], length[1])
         total = builder.add(half, builder.add(length[2], length[3]))
-        shifted = builder.shl(builder.zext(second, _Q16), builder.zext(half, _Q16))
-        joined = builder.or_(builder.zext(first, _Q16), shifted)
-        for position, value, vector in ((3, joined, _Q16), (4, total, _D16)):
-            target = builder.bitcast(builder.gep(data(position), [to]), vector.as_pointer())
-            builder.store(value, target).align = 4
+        wide = ir.Constant(_Q8, [32] * 8)
+
+        def halves(vector: Any) -> tuple[Any, Any]:
+            """Every second of 16 integers of 32 bits, as 64 bits; and the others."""
+            pairs = builder.bitcast(vector, _Q8)
+            return builder.and_(pairs, ir.Constant(_Q8, [(1 << 32) - 1] * 8)), builder.lshr(
+                pairs, wide
+            )
+
+        fours = []
+        for a, b, bits in zip(halves(first), halves(second), halves(half), strict=True):
+            fours.append(builder.or_(a, builder.shl(b, bits)))
+        bits, more = halves(total)
+        joined = builder.or_(fours[0], builder.shl(fours[1], bits))
+        for position, vector in ((3, joined), (4, builder.add(bits, more))):
+            target = builder.bitcast(builder.gep(data(position), [to]), _Q8.as_pointer())
+            builder.store(vector, target).align = 8
         return context.get_dummy_value()
 
-    sizes_ = types.intp
-    return types.void(symbols, sizes_, table, words, sizes, sizes_), codegen
+    index = types.intp
+    return types.void(symbols, index, table, words, sizes, index), codegen
+
+
+@part
+def _put_code(symbol, table, out, position, buffer, filled):
+    code = np.uint64(table[256 + symbol]) | np.uint64(table[512 + symbol]) << np.uint64(8)
+    buffer |= code << filled
+    filled += np.uint64(table[symbol])
+    store_u64(out, position, buffer)
+    position += nb.intp(filled >> _THREE)
+    return position, buffer >> (filled & _WHOLE), filled & _SEVEN
 
 
 @part
@@ -118,28 +142,29 @@ def put_codes(symbols, table, out, position, buffer, filled, words, sizes):
     """Appends the codes of `symbols` to a stream; returns position, buffer and bits in it.
 
     `table`: uint8[TABLE]. Bits that fill no byte stay in `buffer`, at most 7. `out` has 12 bits
-    for each symbol and 16 bytes to spare. Work space: `words`, uint64[1024]; `sizes`,
-    uint32[1024].
+    for each symbol and 16 bytes to spare. Work space: `words`, `sizes`, uint64[BLOCK // 8].
     """
     whole = symbols.size & ~63
     for begin in range(0, whole, BLOCK):
         end = min(begin + BLOCK, whole)
         for i in range(begin, end, 64):
-            _join_fours(symbols, i, table, words, sizes, (i - begin) >> 2)
-        for k in range((end - begin) >> 2):
-            buffer |= words[k] << filled
-            filled += np.uint64(sizes[k])
-            store_u64(out, position, buffer)
-            position += nb.intp(filled >> _THREE)
-            buffer >>= filled & _WHOLE
-            filled &= _SEVEN
+            _join_eights(symbols, i, table, words, sizes, (i - begin) >> 3)
+        most = np.uint64(0)
+        for k in range((end - begin) >> 3):
+            most = max(most, sizes[k])
+        if most <= _FULL:
+            for k in range((end - begin) >> 3):
+                buffer |= words[k] << filled
+                filled += sizes[k]
+                store_u64(out, position, buffer)
+                position += nb.intp(filled >> _THREE)
+                buffer >>= filled & _WHOLE
+                filled &= _SEVEN
+        else:
+            for i in range(begin, end):
+                symbol = np.int64(symbols[i])
+                position, buffer, filled = _put_code(symbol, table, out, position, buffer, filled)
     for i in range(whole, symbols.size):
         symbol = np.int64(symbols[i])
-        code = np.uint64(table[256 + symbol]) | np.uint64(table[512 + symbol]) << np.uint64(8)
-        buffer |= code << filled
-        filled += np.uint64(table[symbol])
-        store_u64(out, position, buffer)
-        position += nb.intp(filled >> _THREE)
-        buffer >>= filled & _WHOLE
-        filled &= _SEVEN
+        position, buffer, filled = _put_code(symbol, table, out, position, buffer, filled)
     return position, buffer, filled
