@@ -83,7 +83,6 @@ _rest_of_float32 = _split(4, _float, 1)
 _rest_of_word16 = _split(2, _word, 1)
 
 
-
 def _scale(size: int, take: Callable[[Any, Any, Any], Any]) -> Any:
     """Code that adds up what `take` makes of elements of 2 or 4 bytes, 255 at most."""
     lanes = _VECTOR // size
@@ -101,9 +100,7 @@ def _scale(size: int, take: Callable[[Any, Any, Any], Any]) -> Any:
             source, vectors, extremes = args
             total = cgutils.alloca_once_value(builder, ir.Constant(kind, [0] * lanes))
             places = [
-                builder.inttoptr(
-                    builder.add(extremes, _I64(_VECTOR * k)), kind.as_pointer()
-                )
+                builder.inttoptr(builder.add(extremes, _I64(_VECTOR * k)), kind.as_pointer())
                 for k in range(3)
             ]
             found = []
