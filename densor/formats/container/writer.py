@@ -291,7 +291,7 @@ class ArchiveWriter:
         kinds, models, stored, original = self._frames
         kinds += [wire.CHUNK] * len(coded.chunks)
         models += [own if chunk.own else chunk.model for chunk in coded.chunks]
-        stored += [chunk.payload.size for chunk in coded.chunks]
+        stored += [len(chunk.payload) for chunk in coded.chunks]
         original += [chunk.original for chunk in coded.chunks]
         return True
 
