@@ -33,7 +33,14 @@ from densor.runtime.workers import Done, Workers
 _INDEX_ZSTD = 9
 _IN_FLIGHT = 2 * BATCH_BYTES  # original bytes that may be in work at once, one batch more or less
 _PLACE_EVERY = 1 << 24  # original bytes between frames that tell a reader of a damaged archive more
-_NO_TENSORS = ("csv", "gzip", "png", "zip")  # formats whose other bytes are as slow as any
+_NO_TENSORS = (
+    "csv",
+    "fixed-width",
+    "gzip",
+    "jsonl",
+    "png",
+    "zip",
+)  # formats whose other bytes are as slow as any
 _MIN_REPEAT = 64  # bytes from which a batch may be stored as a reference to an equal one
 
 
