@@ -47,6 +47,8 @@ class WriteOptions:
     """Code plain bytes by context mixing, whatever the level."""
     language_model: Any = None
     """Folder, GGUF file, known name or loaded model under which text is coded; `llm` for short."""
+    image_model: Any = None
+    """File of `densor train images` under which images of its size are coded, each by itself."""
     base: Any = None
     """Similar data that changes are coded against; needed again for reading."""
     max_output_size: int | None = None
@@ -83,6 +85,7 @@ class WriteKeywords(TypedDict, total=False):
     hash: str | None
     text: bool
     llm: Any
+    image_model: Any
     base: Any
     max_output_size: int | None
     verify: bool | None
@@ -105,6 +108,8 @@ class ReadOptions:
     """What the archive was coded against: path, file object, bytes, array or archive."""
     language_model: Any = None
     """The model that text was coded under, where it has no name that is known; `llm` for short."""
+    image_model: Any = None
+    """The model that images were coded under, which they cannot be read without."""
     sync: bool = False
     """Wait until restored files are on the disk."""
     progress: Progress | None = None
@@ -119,6 +124,7 @@ class ReadKeywords(TypedDict, total=False):
     max_output_size: int | None
     base: Any
     llm: Any
+    image_model: Any
     sync: bool
     progress: Progress | None
 

@@ -17,6 +17,8 @@ Bytes = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.int64]
 _BYTES_OF_SAMPLE, _BYTES_OF_IMAGE = 5, 16  # of a stream, at most
 
+_TOGETHER = 1 << 22  # samples that are measured at a time
+
 
 def encode_images(tables: Tables, images: Bytes) -> tuple[Bytes, Places]:
     """The streams of uint8[count * samples], one after the other, and int64[count] their sizes."""
@@ -42,6 +44,13 @@ def decode_images(tables: Tables, data: Bytes, sizes: Places, out: Bytes) -> Non
         raise FormatError("stream of an image does not decode to its end")
     if images is not out:
         out[:] = images
+
+
+def bytes_of(tables: Tables, images: Bytes) -> int:
+    """Bytes of the streams of uint8[count, samples]."""
+    step = max(1, _TOGETHER // tables.size.samples)
+    parts = (images[at : at + step].ravel() for at in range(0, len(images), step))
+    return sum(encode_images(tables, part)[0].size for part in parts)
 
 
 def _code(coding: bool, tables: Tables, images: Bytes, data: Bytes, ends: Places) -> int:

@@ -10,6 +10,8 @@ from densor.codec.circuit.params import Parameters, pack, pack_sizes
 from densor.codec.image.layout import Layout
 from densor.codec.levels import Level
 
+CHUNK = 1 << 19  # bytes of whole images, about
+
 
 def suits(tables: Tables, layout: Layout, size: int) -> bool:
     """Whether `size` bytes of rows are whole images that a circuit can code."""
@@ -26,7 +28,7 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
     layout, tables = batch.kind.image, batch.circuit
     if tables is None or layout is None or not suits(tables, layout, batch.data.size):
         return None
-    chunk = max(1, batch.chunk_bytes // tables.size.samples) * tables.size.samples
+    chunk = max(1, CHUNK // tables.size.samples) * tables.size.samples
     return ChunkEncoder(CircuitCoder(tables), batch.in_chunks_of(chunk), level.zstd)
 
 
@@ -46,5 +48,3 @@ class CircuitCoder:
         """The payload of a chunk."""
         streams, sizes = encode_images(self._tables, chunk)
         return np.concatenate([np.frombuffer(pack_sizes(sizes), np.uint8), streams])
-
-

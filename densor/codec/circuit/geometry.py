@@ -72,7 +72,8 @@ def depth_first(
     sizes = np.ones(count, np.int64)
     for sample in reversed(by_depth[1:]):
         sizes[parents[sample]] += sizes[sample]
-    order, waiting = [], by_depth[:1]
+    order: list[int] = []
+    waiting = by_depth[:1]
     left = np.array([len(below) for below in children])
     ended = np.zeros(count, np.int64)
     while waiting:

@@ -52,7 +52,7 @@ def normalised(levels: npt.NDArray[Any], bits: int) -> Ints:
     first = found.argmax(-1)[..., None]
     rest = (1 << bits) - found.sum(-1, keepdims=True)
     np.put_along_axis(found, first, np.take_along_axis(found, first, -1) + rest, -1)
-    return found.astype(np.int32)
+    return np.asarray(found, np.int32)
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ class Tables:
 
 
 def tables_of(circuit: Circuit) -> Tables:
-    """The tables of a circuit; FormatError where it makes no sense, such as a tree with a circle."""
+    """The tables of a circuit; FormatError where it makes no sense, as with a circle."""
     geometry = geometry_of(circuit.parents, circuit.size.height, circuit.size.width)
     firsts = np.concatenate([[0], circuit.ends.astype(np.int32) + 1]).astype(np.int32)
     inner = np.zeros(257, np.int32)

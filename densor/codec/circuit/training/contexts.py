@@ -16,6 +16,7 @@ kernels = Kernels("densor.codec.circuit.training.kernels")
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int32]
 _RIDGE = 2.0  # a sample's share in what keeps weights small
+_IMAGES = 1 << 13  # that weights are fitted to
 _LEVELS = 32  # of a feature where trees are split
 _SAMPLES = 1 << 21  # that a tree is grown from
 _LEAST_GAIN = 60.0  # bits of a split, for all images
@@ -23,6 +24,7 @@ _LEAST_GAIN = 60.0  # bits of a split, for all images
 
 def fit_weights(images: Bytes, geometry: Geometry) -> npt.NDArray[np.int8]:
     """Weights of samples near by and of a constant, int8[samples, NEAR + 1]."""
+    images = images[:: -(-len(images) // _IMAGES)]
     count, samples = images.shape
     found = np.zeros((samples, NEAR + 1), np.int8)
     values = images.astype(np.float32)
@@ -97,9 +99,7 @@ class _Split(NamedTuple):
 class Grower:
     """Grows decision trees for symbols of some images, the split that saves most first."""
 
-    def __init__(
-        self, images: Bytes, geometry: Geometry, weights: npt.NDArray[np.int8]
-    ) -> None:
+    def __init__(self, images: Bytes, geometry: Geometry, weights: npt.NDArray[np.int8]) -> None:
         step = -(-images.size // _SAMPLES)
         self._step = step
         some = np.ascontiguousarray(images[::step])

@@ -4,7 +4,7 @@ import numba
 import numpy as np
 from numba import types
 
-from densor.codec.circuit.geometry import LINKS, NEAR
+from densor.codec.circuit.geometry import LINKS
 from densor.codec.circuit.kernels import computed, leaf_of, predicted
 from densor.entropy.jit import I32, I64, W8, inlined, kernel
 

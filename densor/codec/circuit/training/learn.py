@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.circuit.geometry import Geometry, geometry_of
-from densor.codec.circuit.model import MAX_LEAVES, MAX_LEVEL, MAX_STATES, Circuit, Size
-from densor.codec.circuit.training.contexts import Grower, Tree, bins_of, fit_weights, flat
+from densor.codec.circuit.model import MAX_LEAVES, MAX_STATES, Circuit, Size
+from densor.codec.circuit.training.contexts import Grower, bins_of, fit_weights, flat
 from densor.codec.circuit.training.tree import chow_liu
 from densor.entropy.deferred import Kernels
 from densor.errors import ArgumentError
@@ -32,6 +32,7 @@ _WHOLE = 2  # rounds at the end over all images at once
 _TRANSITION_PRIOR, _EMISSION_PRIOR, _LEAF_PRIOR = 0.3, 20.0, 8.0  # counts
 _TRANSITION_STEP, _EMISSION_STEP, _SHARE_STEP = 4, 2, 1  # quarters of a bit
 _LEAST_COUNT = 1.0  # of a state, below which its transitions are not told
+_MOST_SAMPLES = 1 << 26  # of all images; of more, some are left out
 _LOWEST = 48  # quarters of a bit that a probability is below the largest, at most
 
 
@@ -62,13 +63,14 @@ def learn(
     settings: Settings = DEFAULT,
     progress: Callable[[int], object] | None = None,
 ) -> Circuit:
-    """A circuit of uint8[count, samples]; `progress`: called with images that a round is through.
+    """A circuit of uint8[count, samples]; `progress`: called with samples that a round is through.
 
     ArgumentError without images, or for settings that cannot be.
     """
     settings.check()
     if not len(images):
         raise ArgumentError("there are no images to learn from")
+    images = np.ascontiguousarray(images[:: -(-images.size // _MOST_SAMPLES)])
     size.check()
     parents = chow_liu(images, size)
     geometry = geometry_of(parents, size.height, size.width)
@@ -104,7 +106,8 @@ def _shares(symbols: Bytes, ends: Bytes) -> tuple[Bytes, float]:
     for begin, end in zip([0, *(ends[:-1].astype(int) + 1)], ends.astype(int) + 1, strict=True):
         inside = counts[begin:end]
         levels[begin:end] = _levels(inside + 0.1, _SHARE_STEP)
-        bits += float((inside * np.log2(inside.sum() / np.maximum(inside, 1e-9))).sum())
+        seen = inside[inside > 0]
+        bits += float((seen * np.log2(seen.sum() / seen)).sum())
     return levels, bits
 
 
@@ -112,7 +115,7 @@ def _levels(counts: npt.NDArray[np.floating], step: int) -> Bytes:
     """Levels of counts along the last axis, whole multiples of `step`."""
     most = counts.max(-1, keepdims=True)
     bits = -4 * np.log2(np.maximum(counts / most, 1e-9)) / step
-    return np.minimum(np.rint(bits) * step, min(_LOWEST, MAX_LEVEL)).astype(np.uint8)
+    return np.asarray(np.minimum(np.rint(bits) * step, _LOWEST), np.uint8)
 
 
 class _States:
@@ -135,12 +138,12 @@ class _States:
     def _begin(self) -> None:
         """Leaves as they are without states, each state tilted at random."""
         states, random, bins = self._settings.states, self._random, self._bins
-        counts = np.zeros((self._count, bins))
-        np.add.at(counts, (self._leaves.ravel(), self._binned.ravel()), 1)
+        flat = np.zeros(self._count * bins)
+        for row, symbols in zip(self._leaves, self._binned, strict=True):
+            flat += np.bincount(row.astype(np.int64) * bins + symbols, minlength=flat.size)
+        counts = flat.reshape(self._count, bins)
         common = counts.sum(0) / counts.sum()
-        self._plain = (counts + _LEAF_PRIOR * common) / (
-            counts.sum(1, keepdims=True) + _LEAF_PRIOR
-        )
+        self._plain = (counts + _LEAF_PRIOR * common) / (counts.sum(1, keepdims=True) + _LEAF_PRIOR)
         tilt = np.exp(random.normal(size=states) * np.linspace(-1, 1, bins)[:, None])
         tilt[0] *= np.exp(random.normal(size=states))
         emissions = self._plain[:, :, None] * (tilt if states > 1 else 1)
@@ -166,9 +169,9 @@ class _States:
                 likelihood += self._expect(chosen)
                 self._maximise(rate, images / chosen.size)
                 if progress is not None:
-                    progress(chosen.size)
+                    progress(chosen.size * self._binned.shape[1])
             bits = -likelihood / np.log(2) / self._binned.size
-            log.info("round %d of %d: %.4f bits for bins", number + 1, rounds, bits)
+            log.debug("round %d of %d: %.4f bits for bins", number + 1, rounds, bits)
 
     def _expect(self, chosen: npt.NDArray[np.int64]) -> float:
         at, states = self._geometry, self._settings.states

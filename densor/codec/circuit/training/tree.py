@@ -21,7 +21,7 @@ _TIE = 1e-5  # by which near samples are preferred where nothing is known
 
 
 def chow_liu(images: Bytes, size: Size) -> npt.NDArray[np.uint16]:
-    """The parents of all samples; the root, in the middle, is its own. `images`: [count, samples]."""
+    """The parents of all samples; the root is its own. `images`: [count, samples]."""
     levels = _quantised(images[:: -(-len(images) // _MOST_IMAGES)])
     first, second = _pairs(size)
     counts = np.zeros((first.size, _LEVELS * _LEVELS), np.int64)
@@ -84,7 +84,7 @@ def _information(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     total = counts[0].sum()
     both = sums(counts.reshape(len(counts), -1))
     apart = sums(counts.sum(1)) + sums(counts.sum(2))
-    return np.maximum(0, (both - apart) / total + np.log2(total))
+    return np.asarray(np.maximum(0, (both - apart) / total + np.log2(total)))
 
 
 def _spanning(
