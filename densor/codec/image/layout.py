@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ class Layout:
     size: int = 1
     big: bool = False
     padding: int = 0
-    height: int = 0
+    height: int = field(default=0, compare=False)
 
     @property
     def stride(self) -> int:
