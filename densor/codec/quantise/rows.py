@@ -23,7 +23,8 @@ def converted(data: Bytes, dtype: str, form: str) -> Bytes | None:
     None where some are infinite or no numbers: what becomes of these is not the same everywhere.
     """
     weights = _as_float32(data, dtype)
-    if not np.isfinite(weights).all():
+    words = weights.view(np.int32) & np.int32(0x7FFFFFFF)
+    if words.size and words.max() >= 0x7F800000:
         return None
     if form in FORMS:
         out = np.empty(weights.size // BLOCK * BLOCK_BYTES[form], np.uint8)

@@ -128,6 +128,7 @@ class DerivedBase(GivenBase):
         self._recipes = recipes
         self._read_entry = read
         self._find = find
+        self._matched: dict[bytes, DerivedSource] = {}
 
     def file(self, name: str) -> GivenBase | None:
         """None: which file goes with which base is said when an archive is made."""
@@ -135,10 +136,15 @@ class DerivedBase(GivenBase):
 
     def matching(self, wanted: BaseRef) -> DerivedSource:
         """What an entry was coded against; ArgumentError where the archive does not say how."""
+        known = self._matched.get(wanted.digest)
+        if known is not None and known.size == wanted.size:
+            return known
         for recipe in self._recipes():
             if recipe[:3] == wanted[:3]:
                 self._check(recipe)
-                return DerivedSource(recipe.size, recipe.tensors, self._read_entry)
+                source = DerivedSource(recipe.size, recipe.tensors, self._read_entry)
+                self._matched[wanted.digest] = source
+                return source
         raise ArgumentError(f"needs a base, {described(wanted)}: give it with --base (base=)")
 
     def _check(self, recipe: Recipe) -> None:
