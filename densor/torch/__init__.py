@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from densor.torch.callback import BackgroundCheckpoints, PackCheckpoints
     from densor.torch.checkpoint import PackedReader, PackedWriter, dcp_to_torch_save
     from densor.torch.gradients import PackedReduce, packed_hook
+    from densor.torch.optimizer_state import pack_state, unpack_state
     from densor.torch.packed import PackedTensor, from_packed, pack_tensor, unpacked
     from densor.torch.products import plain_product
     from densor.torch.resident import check_module, memory_of, pack_module, unpack_module
@@ -40,6 +41,7 @@ _LAZY = {
     "load_file": "densor.torch.safetensors",
     "memory_of": "densor.torch.resident",
     "pack_module": "densor.torch.resident",
+    "pack_state": "densor.torch.optimizer_state",
     "pack_tensor": "densor.torch.packed",
     "pack_tensors": "densor.torch.cache",
     "plain_product": "densor.torch.products",
@@ -47,6 +49,7 @@ _LAZY = {
     "save_file": "densor.torch.safetensors",  # the former name of what comes next
     "save_packed_file": "densor.torch.safetensors",
     "unpack_module": "densor.torch.resident",
+    "unpack_state": "densor.torch.optimizer_state",
     "unpack_tensors": "densor.torch.cache",
     "unpacked": "densor.torch.packed",
 }
@@ -70,6 +73,7 @@ __all__ = [
     "memory_of",
     "pack_activations",
     "pack_module",
+    "pack_state",
     "pack_tensor",
     "pack_tensors",
     "packed_hook",
@@ -77,6 +81,7 @@ __all__ = [
     "safe_open",
     "save_packed_file",
     "unpack_module",
+    "unpack_state",
     "unpack_tensors",
     "unpacked",
 ]
