@@ -170,7 +170,7 @@ def _groups(state: State, before: State | None) -> list[_Group]:
         if not isinstance(key, int | str) or not _is_coded(slot):
             continue
         if before is not None:
-            other = _slots(before).get(key)
+            other: Any = _slots(before).get(key)
             if not _is_coded(other) or other[_M].shape != slot[_M].shape:
                 raise ArgumentError(f"state before has no moments like those of {key!r:.200}")
         own = betas.get(key, (0.9, 0.999))
@@ -250,7 +250,7 @@ class _Packer:
         }
         best = None if old is None else self._replayed(group, Moments(*old, *new), given)
         plain = sum(part.nbytes for part in new)
-        ways = [best] if best is not None else []
+        ways: list[tuple[dict[str, Any], list[bytes]]] = [] if best is None else [best]
         if best is None or sum(map(len, best[1])) > _GOOD * plain:
             ways.append(({"way": ALONE}, [self._coded(part, group.shape) for part in new]))
             if old is not None:
