@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from densor.torch.cache import pack_tensors, unpack_tensors
     from densor.torch.callback import BackgroundCheckpoints, PackCheckpoints
     from densor.torch.checkpoint import PackedReader, PackedWriter, dcp_to_torch_save
-    from densor.torch.gradients import PackedReduce, packed_hook
+    from densor.torch.gradients import PackedReduce, PackedReduceScatter, packed_hook
     from densor.torch.optimizer_state import pack_state, unpack_state
     from densor.torch.packed import PackedTensor, from_packed, pack_tensor, unpacked
     from densor.torch.products import plain_product
@@ -34,6 +34,7 @@ _LAZY = {
     "PackedWriter": "densor.torch.checkpoint",
     "pack_activations": "densor.torch.activations",
     "PackedReduce": "densor.torch.gradients",
+    "PackedReduceScatter": "densor.torch.gradients",
     "packed_hook": "densor.torch.gradients",
     "dcp_to_torch_save": "densor.torch.checkpoint",
     "check_module": "densor.torch.resident",
@@ -64,6 +65,7 @@ __all__ = [
     "PackedOptimizer",
     "PackedReader",
     "PackedReduce",
+    "PackedReduceScatter",
     "PackedTensor",
     "PackedWriter",
     "check_module",

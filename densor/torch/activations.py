@@ -125,9 +125,9 @@ def pack_activations(
     `model`: whose parameters and buffers are not packed, since they are there anyway. `kinds`:
     what is done: `same`: tensors that are saved several times are packed once; `again`: what SiLU,
     products, norms and casts have made of what is kept is computed again; `mask`: two values, as
-    those of dropout, in a bit each or less; `zeros`: where many are zero, as after ReLU, a bitmap and
-    the others; `upcast`: FP32 numbers that are BF16 or FP16 in truth are held as such; `floats`:
-    all others as `densor.compress` does. `level`, `threads`: for these. Smaller tensors than
+    those of dropout, in a bit each or less; `zeros`: where many are zero, as after ReLU, a bitmap
+    and the others; `upcast`: FP32 numbers that are BF16 in truth are held as such; `floats`: all
+    others as `densor.compress` does. `level`, `threads`: for these. Smaller tensors than
     `min_bytes`, and those that do not become a tenth smaller, are kept.
 
     The backward pass may run after the block. Works with CPU tensors; others are kept.
@@ -146,7 +146,8 @@ def pack_activations(
 
 def _unpack(saved: Any) -> torch.Tensor:
     if not isinstance(saved, _View):
-        return saved
+        tensor: torch.Tensor = saved
+        return tensor
     begin = time.perf_counter()
     found = saved.tensor()
     saved.memory.saved.unpacking += time.perf_counter() - begin

@@ -95,7 +95,7 @@ class Recorder(TorchDispatchMode):
         kept: Callable[[torch.Tensor], Callable[[], torch.Tensor] | None],
         min_bytes: int,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._kept, self._min_bytes = kept, min_bytes
         self._recipes: dict[Key, Recipe] = {}
         self._proven: dict[Any, bool] = {}

@@ -109,6 +109,29 @@ def pack_state(
 
 def unpack_state(data: bytes, before: State | None = None, *, threads: int = 1) -> State:
     """What `pack_state` was given; a DensorError for bad data, or a `before` that is another."""
+    body, table, at = _opened(data)
+    lengths = table.get("rest")
+    if not isinstance(lengths, list) or len(lengths) != 2:
+        raise FormatError("table of an optimizer state is malformed")
+    end = at + strictjson.integer(lengths[0], "length", len(body) - at)
+    most = _MAX_EXPANSION * (end - at)
+    state = _loaded_rest(body[at:end], strictjson.integer(lengths[1], "length", most))
+    if not isinstance(table.get("groups"), list):
+        raise FormatError("table of an optimizer state is malformed")
+    for entry in table["groups"]:
+        end = _restore(entry, body, end, state, before, threads)
+    if end != len(body):
+        raise FormatError("optimizer state is longer than its table says")
+    return state
+
+
+def table_of(data: bytes) -> dict[str, Any]:
+    """The table of a packed state: its groups, and how each is coded."""
+    return _opened(data)[1]
+
+
+def _opened(data: bytes) -> tuple[memoryview, dict[str, Any], int]:
+    """All but the checksum, which is right; the table, and where it ends."""
     view = memoryview(data)
     if len(view) < _HEAD.size + _DIGEST:
         raise TruncatedError("optimizer state is too short")
@@ -123,19 +146,7 @@ def unpack_state(data: bytes, before: State | None = None, *, threads: int = 1) 
     if reserved or at > len(body) or size > _MAX_TABLE:
         raise FormatError("optimizer state has an impossible table")
     table = strictjson.loads(zstd_decompress(body[_HEAD.size : at], size), "table")
-    lengths = table.get("rest")
-    if not isinstance(lengths, list) or len(lengths) != 2:
-        raise FormatError("table of an optimizer state is malformed")
-    end = at + strictjson.integer(lengths[0], "length", len(body) - at)
-    most = _MAX_EXPANSION * (end - at)
-    state = _loaded_rest(body[at:end], strictjson.integer(lengths[1], "length", most))
-    if not isinstance(table.get("groups"), list):
-        raise FormatError("table of an optimizer state is malformed")
-    for entry in table["groups"]:
-        end = _restore(entry, body, end, state, before, threads)
-    if end != len(body):
-        raise FormatError("optimizer state is longer than its table says")
-    return state
+    return body, table, at
 
 
 # What there is in a state
