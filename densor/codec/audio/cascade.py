@@ -1,7 +1,6 @@
 """The binding of the cascade: its settings, the state before the first sample, and the coding."""
 
 import functools
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +8,7 @@ import numpy.typing as npt
 from densor.codec.audio import cascade_kernels as cascade
 from densor.codec.audio.cascade_kernels import Cascade, State, Tables
 from densor.codec.audio.distributions import exp_minus_of
-from densor.codec.audio.params import Model
+from densor.codec.audio.params import MAX_CASCADE_DEPTH, SETTINGS, Model
 from densor.codec.audio.recursive import KINDS, LAGS, ORDER, RING
 from densor.codec.audio.samples import Planes, coded, restore
 from densor.codec.batch import Bytes
@@ -19,7 +18,6 @@ from densor.entropy.arithmetic.logistic import rate_table
 from densor.errors import FormatError
 from densor.runtime.memory import MEMORY
 
-MAX_DEPTH = 24
 _PIECE = 1 << 15  # samples after which an interrupt is noticed
 _FORGET = 9
 _SHIFTS = (*[0] * 6, *[1 + i // 2 for i in range(14)], *range(8, 28, 2))
@@ -29,29 +27,13 @@ _SEEN_BEFORE = 16
 _MEAN = 64  # errors before the first one, in units of 2^-8
 
 
-class Setting(NamedTuple):
-    """What a level takes. `taps`, `rates`: of each stage, times 2^20."""
-
-    own: int
-    other: int
-    every: int
-    taps: tuple[int, ...]
-    rates: tuple[int, ...]
-
-
-SETTINGS = (
-    Setting(16, 16, 32, (32, 16), (8389, 8389)),
-    Setting(16, 16, 8, (1024, 256, 32, 16), (10486, 8389, 8389, 8389)),
-)
-
-
 def cascade_of(model: Model, count: int, first: int) -> Cascade:
     """What the kernel must know of `count` instants."""
     setting = SETTINGS[model.setting]
     channels, depth = model.layout.channels, model.depth
     other = setting.other if channels > 1 else 0
     own = setting.own if channels > 1 else setting.own + setting.other
-    fine, places = min(8, MAX_DEPTH - depth), min(16, 54 - 2 * depth)
+    fine, places = min(8, MAX_CASCADE_DEPTH - depth), min(16, 54 - 2 * depth)
     sizes = own, other, _FORGET, setting.every, fine, places, len(setting.taps), cascade.ROOM
     return Cascade(channels, count, depth, first, *sizes)
 
