@@ -49,7 +49,7 @@ def tables(number: int) -> Tables:
 
 @functools.cache
 def _chances(fine: int) -> npt.NDArray[np.uint32]:
-    """uint32[LEVELS, NODES]: counters before the first sample, as a logistic distribution has it."""
+    """uint32[LEVELS, NODES]: counters at first, as a logistic distribution has it."""
     level = np.arange(cascade.LEVELS, dtype=np.int64)[:, None]
     unit = np.maximum(0, (level >> 2) - 1 - fine)
     sizes = np.int64(1) << np.minimum(25, unit + np.array(_SHIFTS, np.int64))
@@ -98,9 +98,9 @@ def new_state(m: Cascade, planes: npt.NDArray[np.int32]) -> State:
 
 
 def encode(model: Model, data: Bytes, first: int) -> Bytes:
-    """The payload of a frame whose channel `first` comes first; maybe longer than the frame."""
+    """The payload of a frame whose channel `first` comes first; of noise, longer than the frame."""
     planes = coded(model, data)
-    out = np.empty(data.size + 64, np.uint8)
+    out = np.empty(2 * data.size + 64, np.uint8)
     out[0] = first
     stream = out[1:]
     size = _code(True, model, first, stream, _with_lead(planes))

@@ -71,10 +71,8 @@ class CascadeCoder:
         return pack_model(self._model)
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
-        """The payload of a chunk; the chunk itself where that is not longer."""
-        first = first_channel(self._model, chunk)
-        payload = cascade.encode(self._model, chunk, first)
-        return payload if payload.size < chunk.size else chunk
+        """The payload of a chunk, maybe longer than the chunk."""
+        return cascade.encode(self._model, chunk, first_channel(self._model, chunk))
 
 
 def cascade_model(model: Model, setting: int) -> Model | None:
