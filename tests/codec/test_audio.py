@@ -98,7 +98,7 @@ def test_round_trips_and_the_slow_decoder(name: str) -> None:
     assert reference_audio.parse_model(model).decode(payload, data.size) == data.tobytes()
 
 
-ADAPTIVE = [name for name in CASES if not name.startswith("32 bits")]
+ADAPTIVE = [name for name in CASES if name != "32 bits"]
 
 
 @pytest.mark.parametrize("setting", [LIGHT, FULL])
@@ -138,10 +138,9 @@ def test_the_cascade_over_many_instants() -> None:
 
 
 def test_samples_of_many_bits_are_left_to_lanes() -> None:
-    for name in ("32 bits", "32 bits, extremes"):
-        layout, numbers = CASES[name]
-        model = samples.model_of(layout, bytes_of(layout, numbers))
-        assert model is not None and cascade_model(model, LIGHT) is None
+    layout, numbers = CASES["32 bits"]
+    model = samples.model_of(layout, bytes_of(layout, numbers))
+    assert model is not None and cascade_model(model, LIGHT) is None
 
 
 def test_sizes() -> None:

@@ -9,7 +9,7 @@ from densor.codec.audio import cascade_kernels as cascade
 from densor.codec.audio.cascade_kernels import Cascade, State, Tables
 from densor.codec.audio.distributions import exp_minus_of
 from densor.codec.audio.params import MAX_CASCADE_DEPTH, SETTINGS, Model
-from densor.codec.audio.recursive import KINDS, LAGS, ORDER, RING
+from densor.codec.audio.recursive_kernels import KINDS, LAGS, ORDER, RING
 from densor.codec.audio.samples import Planes, coded, restore
 from densor.codec.batch import Bytes
 from densor.codec.byte_cm.kernels import end_coder, start_coder

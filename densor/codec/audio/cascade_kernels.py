@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from densor.codec.audio.recursive import (
+from densor.codec.audio.recursive_kernels import (
     KINDS,
     LAGS,
     ORDER,
