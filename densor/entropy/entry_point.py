@@ -14,7 +14,7 @@ from numba import types
 from numba.np.arrayobj import populate_array
 from numba.np.numpy_support import as_dtype
 
-from densor.entropy import native
+from densor.entropy import linking, native
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _POINTER = _I8.as_pointer()
@@ -31,8 +31,8 @@ def is_possible(arguments: Sequence[Any], result: Any) -> bool:
     return arrays and (result is types.none or isinstance(result, (types.Integer, types.Boolean)))
 
 
-def objects_of(compiled: Any) -> native.Objects | None:
-    """Object files of a kernel that numba has compiled; None if they need numba."""
+def machine_code(compiled: Any) -> native.Kept | None:
+    """The code of a kernel that numba has compiled; None if it needs numba."""
     library, about = compiled.library, compiled.fndesc
     if not is_possible(about.argtypes, about.restype):
         return None
@@ -43,8 +43,10 @@ def objects_of(compiled: Any) -> native.Objects | None:
     module = _EntryPoint(compiled.target_context, about).module
     entry = native.target_machine().emit_object(binding.parse_assembly(str(module)))
     needed = _undefined(kernel) | _undefined(entry) - {about.llvm_func_name}
-    names = sorted(name.removeprefix(native.PREFIX) for name in needed)
-    return native.Objects(kernel, entry, names) if native.KNOWN.issuperset(names) else None
+    if not native.KNOWN.issuperset(name.removeprefix(native.PREFIX) for name in needed):
+        return None
+    image = linking.link((kernel, entry), native.ENTRY)
+    return image or native.Objects(kernel, entry, sorted(needed))
 
 
 def _undefined(data: bytes) -> set[str]:

@@ -100,9 +100,9 @@ class Kernel:
             return None
         dispatcher = self._dispatcher(cache=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
         (compiled,) = dispatcher.overloads.values()
-        objects = entry_point.objects_of(compiled)
-        native.keep(source, self._name, sources(module), objects or native.NEEDS_NUMBA)
-        return None if objects is None else native.load(objects, self._name)
+        code = entry_point.machine_code(compiled)
+        native.keep(source, self._name, sources(module), code or native.NEEDS_NUMBA)
+        return None if code is None else native.load(code, self._name)
 
     def _dispatcher(self, **settings: Any) -> Any:
         """The compiled function, as numba has it."""

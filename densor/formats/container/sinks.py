@@ -1,6 +1,5 @@
 """Where decoded bytes go: memory, files, pipes, nowhere."""
 
-import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -80,6 +79,8 @@ class Copies:
     """Entries one after the other in one temporary file, however many; safe to use from threads."""
 
     def __init__(self) -> None:
+        import tempfile
+
         self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
         self._lock = Lock()
         self.size = 0

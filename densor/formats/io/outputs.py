@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -113,7 +111,7 @@ def whole_file(
         if not overwrite and os.path.lexists(path):
             raise _exists(path)
     # At most 128 bytes of its name, where file systems allow 255.
-    temporary = path.with_name(f".{path.name[:32]}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{path.name[:32]}.{os.urandom(8).hex()}.tmp")
     try:  # from before the file is there, since an interrupt can come at any time
         try:
             file = open(temporary, "x+b", buffering=0, opener=_open_private)  # noqa: SIM115
@@ -152,7 +150,7 @@ def _new_mode(path: Path) -> int:
         status = Path("/proc/self/status").read_bytes()
         return 0o666 & ~int(status.split(b"Umask:", 1)[1].split()[0], 8)
     except (OSError, IndexError, ValueError):
-        probe = path.with_name(f".{secrets.token_hex(8)}.tmp")
+        probe = path.with_name(f".{os.urandom(8).hex()}.tmp")
         try:
             with probe.open("xb") as file:
                 return os.fstat(file.fileno()).st_mode & 0o777
@@ -222,6 +220,8 @@ def check_still_there(path: Path, before: os.stat_result) -> None:
 
 def copy_times_and_mode(source: Path, target: Path) -> None:
     """Gives `target` the permissions and times of `source`, as far as the system allows."""
+    import shutil  # with all of its ways to pack
+
     with contextlib.suppress(OSError):
         shutil.copystat(source, target)
 
