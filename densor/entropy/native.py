@@ -43,6 +43,10 @@ _PYTHON = (
     "PyLong_FromUnsignedLongLong",
     "PyNumber_Index",
     "PyObject_IsTrue",
+    "PyTuple_GetItem",
+    "PyTuple_New",
+    "PyTuple_SetItem",
+    "PyTuple_Size",
     "PyType_IsSubtype",
     "Py_DecRef",
     "Py_IncRef",
@@ -65,7 +69,7 @@ _RUNTIME = {  # of numba: memory of kernels, and the end of arrays with counts, 
     "NRT_Free": "free",
     "NRT_MemInfo_call_dtor": "abort",
 }
-_OBJECTS = {"ndarray": np.ndarray, "Py_None": None, "PyExc_TypeError": TypeError}
+_OBJECTS = {"ndarray": np.ndarray, "tuple": tuple, "Py_None": None, "PyExc_TypeError": TypeError}
 KNOWN = frozenset({*_PYTHON, *_SYSTEM, *_RUNTIME, *_OBJECTS})
 PREFIX = "densor_"  # of the symbols of `_PYTHON` and `_OBJECTS`, as entry points know them
 

@@ -6,7 +6,7 @@ from typing import BinaryIO
 import numpy as np
 
 from densor.errors import TruncatedError
-from densor.formats.io.outputs import errors_of, write_all
+from densor.formats.io.outputs import WholeFile, errors_of, write_all
 from densor.formats.io.sources import Bytes, FileSource
 from densor.runtime.buffers import POOL
 from densor.runtime.locks import Lock
@@ -24,6 +24,9 @@ class MemorySink:
         self._at += size
         return piece
 
+    def filled(self, data: Bytes, at: int) -> None:
+        pass
+
     def done(self, data: Bytes) -> None:
         pass
 
@@ -36,6 +39,9 @@ class _PoolSink:
 
     def buffer(self, size: int) -> Bytes:
         return POOL.take(size)
+
+    def filled(self, data: Bytes, at: int) -> None:
+        pass
 
 
 class GrowingSink(_PoolSink):
@@ -73,6 +79,26 @@ class FileSink(_PoolSink):
         data = _read_back(self._file, self._start + offset, size)
         self._file.seek(end)
         return data
+
+
+class PlacedFileSink(FileSink):
+    """Likewise, to a file of its own, which whoever has decoded something writes it to."""
+
+    def __init__(self, file: WholeFile, path: Path | None = None) -> None:
+        super().__init__(file, path)
+        self._whole = file
+        self._size = 0
+
+    def buffer(self, size: int) -> Bytes:
+        self._size += size
+        self._whole.expect(self._start + self._size)
+        return super().buffer(size)
+
+    def filled(self, data: Bytes, at: int) -> None:
+        self._whole.write_at(data, self._start + at)
+
+    def done(self, data: Bytes) -> None:
+        POOL.give(data)
 
 
 class Copies:
