@@ -56,6 +56,18 @@ class _Condition(NamedTuple):
     value: str
 
 
+class TableLatents(NamedTuple):
+    """Latent classes that some rows of a table are coded under.
+
+    `rows`: which rows; `row_classes`: int32, the class of each; `column_classes`: that of each
+    column under them, by its name. Numbers mean something within these rows alone.
+    """
+
+    rows: slice
+    row_classes: npt.NDArray[np.int32]
+    column_classes: dict[str, int]
+
+
 class Table:
     """A table in an open archive. `name`: of the file, where there are several.
 
@@ -128,6 +140,18 @@ class Table:
         """The same as text."""
         for found in self.select(columns, rows, where):
             yield lines_of(found, np.arange(found[0].ids.size), self.layout)
+
+    def latents(self) -> Iterator[TableLatents]:
+        """The latent classes of each part that was coded under such, in order."""
+        at = 0
+        for part in self._parts():
+            found = part.latents() if isinstance(part, StoredPart) else None
+            if found is not None:
+                latents, columns = found
+                names = [self.names[column] for column in columns]
+                below = dict(zip(names, latents.columns.tolist(), strict=True))
+                yield TableLatents(slice(at, at + part.rows), latents.rows, below)
+            at += part.rows
 
     def _condition(self, text: str) -> _Condition:
         match = _CONDITION.fullmatch(text)
@@ -300,6 +324,25 @@ def read_table(
             column: _joined([part[i] for part in found], quote) for i, column in enumerate(names)
         }
     return _as(values, to)
+
+
+def read_latents(
+    source: Any,
+    name: str | None = None,
+    *,
+    threads: int | None = None,
+    options: ReadOptions | None = None,
+    **keywords: Unpack[ReadKeywords],
+) -> list[TableLatents]:
+    """The latent classes of rows and columns that a table was coded under, for each of its chunks.
+
+    Tables have some where they were packed with `table_latents` and became smaller so; what is
+    coded in other ways has none. Arguments are those of `read_table`.
+    """
+    with File(source, options=read_options(options, threads=threads, **keywords)) as file:
+        table = Table(file.archive, name)
+        file.archive.check_size({table._entry.number: table._entry.size})
+        return list(table.latents())
 
 
 def _for_polars(values: npt.NDArray[Any]) -> Any:

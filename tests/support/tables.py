@@ -88,6 +88,23 @@ RECORDS = {
 }
 
 
+def blocks(rows: int, columns: int = 12) -> bytes:
+    """Cells that depend on a class of their row and one of their column, beside other columns."""
+    rng = random_state("blocks", rows, columns)
+    above, beside = rng.integers(0, 3, rows), rng.integers(0, 2, columns)
+    shares = rng.dirichlet([0.4] * 3, (3, 2))
+    ends = np.cumsum(shares, axis=2)[above[:, None], beside]
+    cells = (rng.random((rows, columns, 1)) > ends).sum(axis=2).clip(0, 2)
+    lines = [
+        f"{i % 5},{','.join('abc'[c] for c in row)},{row[0] * 3}" for i, row in enumerate(cells)
+    ]
+    return "\n".join(lines).encode() + b"\n"
+
+
+def _check(record: bytes | bytearray) -> bytes:
+    return (xxhash.xxh3_64_intdigest(bytes(record)) & MASK).to_bytes(4, "little")
+
+
 def resealed(model: bytes, payload: bytes, size: int, place: int, change: int) -> bytes:
     """The payload of a chunk with a byte of its records changed, and checks that fit again."""
     head = parse_head(np.frombuffer(payload, np.uint8), parse(model), size)
@@ -95,11 +112,14 @@ def resealed(model: bytes, payload: bytes, size: int, place: int, change: int) -
     if records:
         records[place % len(records)] ^= change
     listed = Writer()
+    if head.latent:
+        listed.number(head.latent_size)
+        listed.raw(_check(records[: head.latent_size]))
+        listed.number(len(head.order))
     for column in head.order:
         begin, end = head.range_of(column)
         listed.number(column)
         listed.number(end - begin)
-        check = xxhash.xxh3_64_intdigest(bytes(records[begin:end])) & MASK
-        listed.raw(check.to_bytes(4, "little"))
+        listed.raw(_check(records[begin:end]))
     front = len(payload) - len(records) - len(listed.bytes())
     return payload[:front] + listed.bytes() + bytes(records)

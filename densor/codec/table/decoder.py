@@ -1,6 +1,7 @@
 """The decoding side of tables."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from densor.codec.table.dictionary import (
     take_dictionary,
 )
 from densor.codec.table.kernels import PADDING, join_rows, joined_size
+from densor.codec.table.latents import Latents, take_latents
 from densor.codec.table.layout import I32, I64, MAX_BYTES, Layout
 from densor.codec.table.mixing import code_column
 from densor.codec.table.mixing_kernels import MAX_CONTEXTS
@@ -66,6 +68,7 @@ class Columns(ABC):
         self._head = head
         self._most = most
         self._known: dict[int, Column] = {}
+        self._latents: Latents | None = None
         self._limit = len(head.order)  # place in the order that parents must be before
 
     @abstractmethod
@@ -78,13 +81,35 @@ class Columns(ABC):
         if found is None:
             data = self.record(number)
             place = self._head.places[number]
-            if xxhash.xxh3_64_intdigest(data) & 0xFFFFFFFF != self._head.checks[place]:
+            if xxhash.xxh3_64_intdigest(data) & 0xFFFFFFFF != self._head.check_of(number):
                 raise ChecksumError("column of a table is damaged")
+            if place < 0:
+                self._take_latents(Reader(data))
+                return self._known[number]
             limit, self._limit = self._limit, place
             found = self._decoded(Reader(data))
             self._limit = limit
             self._known[number] = found
         return found
+
+    def latents(self) -> tuple[Latents, tuple[int, ...]] | None:
+        """Classes of rows, and of the columns that are listed; None where there are none."""
+        if not self._head.latent:
+            return None
+        self.column(self._head.latent[0])
+        assert self._latents is not None
+        return self._latents, self._head.latent
+
+    def _take_latents(self, at: Reader) -> None:
+        """Decodes all columns under latent classes."""
+        head, quote = self._head, self._layout.quote
+        found = take_latents(at, head.rows, len(head.latent), quote, self._most)
+        self._most -= sum(int(one.cells.offsets[-1]) for one in found.alphabets)
+        self._latents = found.latents
+        for place, number in enumerate(head.latent):
+            cells, ids = found.alphabet(place).cells, found.symbols[place]
+            numbers = None if cells.numbers is None else cells.numbers[ids]
+            self._known[number] = Column(cells, ids, Values(ids, numbers))
 
     def _values(self, number: int) -> Values:
         if self._head.places[number] >= self._limit:
@@ -238,9 +263,31 @@ class TableDecoder(ChunkDecoder):
             raise LimitError(f"chunk of a table has more than {MAX_BYTES} bytes")
         head = parse_head(np.ascontiguousarray(payload), self.layout, out.size)
         columns = _AllColumns(self.layout, head, out.size)
-        known = {i: columns.column(i) for i in head.order}  # parents before what needs them
-        found = [known[i] for i in range(self.layout.columns)]
+        for i in (*head.latent[:1], *head.order):  # parents before what needs them
+            columns.column(i)
+        found = [columns.column(i) for i in range(self.layout.columns)]
         Text(self.layout, head, found).write(out)
+
+
+def joined_cells(columns: Sequence[Column]) -> tuple[I64, I64, Bytes]:
+    """The cells of all columns, each dictionary once, as `join_rows` takes them.
+
+    Where those of each column begin, int64[columns]; where each cell does; and their bytes.
+    """
+    places: dict[int, int] = {}
+    different: list[Cells] = []
+    for column in columns:
+        if id(column.cells) not in places:
+            places[id(column.cells)] = len(different)
+            different.append(column.cells)
+    sizes = [int(cells.offsets[-1]) for cells in different]
+    firsts = np.cumsum([0, *(cells.size for cells in different)]).astype(np.int64)
+    begins = np.cumsum([0, *sizes])
+    offsets = [c.offsets[:-1] + b for c, b in zip(different, begins, strict=False)]
+    blobs = [cells.blob[:size] for cells, size in zip(different, sizes, strict=True)]
+    bases = firsts[[places[id(column.cells)] for column in columns]]
+    whole = np.concatenate([*offsets, begins[-1:]]).astype(np.int64)
+    return bases, whole, np.concatenate([*blobs, np.zeros(PADDING, np.uint8)])
 
 
 class Text:
@@ -250,14 +297,7 @@ class Text:
         self._layout = layout
         self._head = head
         self._ids = np.concatenate([column.ids for column in columns])
-        sizes = [int(column.cells.offsets[-1]) for column in columns]
-        counts = [column.cells.size for column in columns]
-        self._bases = np.cumsum([0, *counts[:-1]]).astype(np.int64)
-        begins = np.cumsum([0, *sizes])
-        offsets = [c.cells.offsets[:-1] + b for c, b in zip(columns, begins, strict=False)]
-        self._offsets = np.concatenate([*offsets, begins[-1:]]).astype(np.int64)
-        blobs = [c.cells.blob[:size] for c, size in zip(columns, sizes, strict=True)]
-        self._blob = np.concatenate([*blobs, np.zeros(PADDING, np.uint8)])
+        self._bases, self._offsets, self._blob = joined_cells(columns)
 
     def write(self, out: Bytes) -> None:
         """Fills `out`; FormatError where the text has another size."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from densor.codec.batch import Bytes
 from densor.codec.table.cells import Rows
-from densor.codec.table.decoder import Column, Columns
+from densor.codec.table.decoder import Column, Columns, joined_cells
 from densor.codec.table.dictionary import Cells
 from densor.codec.table.kernels import PADDING, join_rows
 from densor.codec.table.layout import I64, Layout
@@ -97,13 +97,8 @@ def lines_of(columns: list[Column], chosen: I64, layout: Layout) -> Bytes:
     sizes = [np.diff(column.cells.offsets)[column.ids[chosen]].sum() for column in columns]
     total = int(sum(sizes)) + chosen.size * (len(columns) + int(layout.returns))
     out = np.empty(total, np.uint8)
-    begins = np.cumsum([0, *(int(column.cells.offsets[-1]) for column in columns)])
-    bases = np.cumsum([0, *(column.cells.size for column in columns[:-1])]).astype(np.int64)
-    offsets = [c.cells.offsets[:-1] + b for c, b in zip(columns, begins, strict=False)]
-    whole = np.concatenate([*offsets, begins[-1:]]).astype(np.int64)
-    blobs = [c.cells.blob[: int(c.cells.offsets[-1])] for c in columns]
-    blob = np.concatenate([*blobs, np.zeros(PADDING, np.uint8)])
+    cells = joined_cells(columns)
     ids = np.ascontiguousarray(ids, np.int32).reshape(-1)
-    sides = bases, whole, blob, int(layout.returns), total, out, 0
+    sides = *cells, int(layout.returns), total, out, 0
     join_rows(ids, chosen.size, 0, chosen.size, len(columns), layout.separator, *sides)
     return out

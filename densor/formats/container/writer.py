@@ -68,7 +68,7 @@ class ArchiveWriter:
     ) -> None:
         self._file = file
         self.options = options
-        self._level: Level = level_settings(options.level, options.text)
+        self._level: Level = level_settings(options.level, options.text, options.table_latents)
         self._entry_level = self._level  # of the entry at hand
         self._entry_session: Session | None = None
         self._workers = Workers(options.threads)

@@ -15,6 +15,7 @@ _MIN_ROWS = 8
 _MIN_SIZE = 1 << 10
 _MIN_SHARE = 0.8  # of lines that have the same number of cells
 _MAX_NAMES = 1 << 15
+_LOOKED_AT = 64  # lines in which cells of the first one are looked for
 _QUOTES = b"\"'"
 _CONTROLS = bytes(c for c in range(32) if c not in b"\t\n\r")
 
@@ -83,7 +84,7 @@ def _columns(line: bytes, separator: int, quote: int) -> int:
 
 
 def _names(lines: list[bytes], layout: Layout) -> bytes:
-    """The first line, where no cell of it begins as a number does and some below it do."""
+    """The first line, unless cells of it begin as numbers do, or most of them occur below it."""
     first = lines[0]
     if (
         len(first) >= _MAX_NAMES
@@ -92,9 +93,18 @@ def _names(lines: list[bytes], layout: Layout) -> bytes:
         return b""
     if bool(layout.returns) != first.endswith(b"\r"):
         return b""
-    if any(_numeric(cell) for cell in first.split(bytes([layout.separator]))):
+    cells = first.split(bytes([layout.separator]))
+    below = [set(column) for column in zip(*_split(lines[1:_LOOKED_AT], layout), strict=True)]
+    again = sum(cell in column for cell, column in zip(cells, below, strict=False))
+    if any(_numeric(cell) for cell in cells) or 2 * again > len(cells):
         return b""
     return first + b"\n"
+
+
+def _split(lines: list[bytes], layout: Layout) -> list[list[bytes]]:
+    """Cells of lines without quotes, of those that have as many as the layout says."""
+    found = [line.split(bytes([layout.separator])) for line in lines]
+    return [cells for cells in found if len(cells) == layout.columns]
 
 
 def _numeric(cell: bytes) -> bool:
