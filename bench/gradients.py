@@ -9,6 +9,7 @@ by the clock, the least of three, plain and packed; both give the same bits.
 """
 
 import argparse
+import multiprocessing
 import os
 import tempfile
 import time
@@ -94,8 +95,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--mb", type=float, default=16)
     arguments = parser.parse_args()
-    import torch.multiprocessing as mp
-
+    context = multiprocessing.get_context("spawn")
     parts = [
         tensor.data
         for tensor in read_safetensors(arguments.file)
@@ -107,7 +107,14 @@ def main() -> None:
     for ranks in arguments.processes:
         with tempfile.TemporaryDirectory() as folder:
             rates = [rate * 1e6 for rate in arguments.rates]
-            mp.spawn(work, (ranks, folder, data, rates), nprocs=ranks)
+            children = [
+                context.Process(target=work, args=(rank, ranks, folder, data, rates))
+                for rank in range(ranks)
+            ]
+            for child in children:
+                child.start()
+            for child in children:
+                child.join()
 
 
 if __name__ == "__main__":

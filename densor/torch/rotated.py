@@ -81,7 +81,8 @@ def _turned(means: Means, tokens: int) -> Ints:
     half = means.steps.size
     first, second = (part[:, None, :].astype(np.int64) for part in np.split(means.means, [half], 1))
     turned = [first * cosine - second * sine, first * sine + second * cosine]
-    return np.concatenate(turned, axis=2) >> _UNIT
+    found: Ints = np.concatenate(turned, axis=2) >> _UNIT
+    return found
 
 
 def _scale(codes: npt.NDArray[np.uint8]) -> Ints:
@@ -162,9 +163,9 @@ _CENTRE = 48 << 7  # exponents up to 48 below and 15 above what is expected have
 def absolute(flat: Bits, means: Means, tokens: int) -> Bits:
     """Undoes `relative`."""
     magnitude, negative, context = _expected(means, tokens)
-    moved = np.empty(flat.size, np.int64)
-    moved[_order(context)] = flat
-    moved = moved.reshape(context.shape)
+    in_order = np.empty(flat.size, np.int64)
+    in_order[_order(context)] = flat
+    moved: Ints = in_order.reshape(context.shape)
     part = (moved >> 8 & 127) << 6 | (moved >> 6 & 3) << 13 | moved & 63
     bits = (part + magnitude - _CENTRE) & 0x7FFF
     found: Bits = (bits | (moved >> 15 ^ negative) << 15).astype(np.uint16)
