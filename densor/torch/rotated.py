@@ -88,7 +88,8 @@ def _turned(means: Means, tokens: int) -> Ints:
 def _scale(codes: npt.NDArray[np.uint8]) -> Ints:
     """Deviations of codes, at least 1."""
     octave, part = np.divmod(codes.astype(np.int64), _OCTAVE)
-    return np.maximum(1, (_OCTAVE + part << octave) >> 3)
+    found: Ints = np.maximum(1, (_OCTAVE + part << octave) >> 3)
+    return found
 
 
 def _expected(means: Means, tokens: int) -> tuple[Ints, npt.NDArray[np.bool_], Ints]:

@@ -122,3 +122,17 @@ def test_bad_pages_are_refused() -> None:
             unpack_page(packed[:size])
         with pytest.raises(DensorError):
             unpack_page(packed[:size] + xxhash.xxh3_128(packed[:size]).digest())
+
+
+def test_golden_files() -> None:
+    import xxhash
+
+    golden = Path(__file__).parents[1] / "golden"
+    for name, way, digest in (
+        ("keys", ROTATED, "e1b87236979f9c12"),
+        ("values", 0, "bc75a4b517e68593"),
+    ):
+        data = (golden / f"{name}.page").read_bytes()
+        assert _HEAD.unpack_from(data)[3] == way
+        bits = unpack_page(data).tensor.contiguous().view(torch.uint8).numpy()
+        assert xxhash.xxh3_64(bits.tobytes()).hexdigest() == digest
