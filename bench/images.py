@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -171,8 +172,8 @@ def small_images(path: Path) -> Iterator[str]:
 
     for level in (1, 6, 9):
         codec = own(level)
-        packed, into = _timed(lambda c=codec: c.pack(array))
-        back, out = _timed(lambda c=codec, p=packed: c.unpack(p, array))
+        packed, into = _timed(functools.partial(codec.pack, array))
+        back, out = _timed(functools.partial(codec.unpack, packed, array))
         if not np.array_equal(back, array):
             raise ValueError(f"{codec.name} does not restore {path}")
         yield line(codec.name, len(packed), into, out, len(samples))
