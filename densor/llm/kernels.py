@@ -17,6 +17,8 @@ float64 = numba.float64
 
 WIDE = 2 * LANES  # columns of a tile
 TALL = 4  # rows of a tile
+RUN = 4  # rows that go through keys and values together
+GAP = 16  # between rows of sums: not a power of two, which would share lines of a cache
 RESIDUAL = 24  # binary places of the residual stream
 PLACES = 16  # of what matrices and norms give
 ROW_BITS = 14  # of the magnitude in rows that go into a matrix
@@ -32,7 +34,7 @@ _NORM_BITS = 20
 _POINTS = 8  # sigmoid: steps per unit, logarithm
 
 _four_bytes, _two_bytes, _one_bytes = (tile(rows, 2, 8) for rows in (4, 2, 1))
-_four_words, _two_words, _one_words = (tile(rows, 2, 16) for rows in (4, 2, 1))
+_four_words, _three_words, _two_words, _one_words = (tile(n, 2, 16) for n in (4, 3, 2, 1))
 
 F32 = types.Array(types.float32, 1, "C", readonly=True)
 F64 = types.float64[::1]
@@ -107,6 +109,9 @@ def _rows_by_words(rows, a, at, stride, w, begin, pairs, out, to, wide):
     while row + 4 <= rows:
         _four_words(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
         row += 4
+    if rows - row == 3:
+        _three_words(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
+        row += 3
     if (rows - row) & 2:
         _two_words(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
         row += 2
@@ -308,6 +313,32 @@ def _weigh(dots, key_shifts, factor, right, exps, work, weights):
     weights[count] = 0
 
 
+@numba.njit
+def _remember(qkv, heads, groups, size, positions, cache, place, keys, key_shifts, values, turns, work, row):  # fmt: skip
+    """Puts the keys and values of a row, all its groups, into the caches from number `cache` on."""
+    for group in range(groups):
+        base = (cache + group) * positions * size
+        begin = (heads + group) * size
+        _turn(qkv, begin, size, turns, place * size, work)
+        shift = quantise(work[:size], KEY_BITS, row)
+        key_shifts[(cache + group) * positions + place] = shift
+        _append(keys, base, positions, place, size, row, True)
+        begin += groups * size
+        for i in range(size):
+            value = (qkv[begin + i] + 64) >> (PLACES - VALUE_PLACES)
+            row[i] = clip(value, int64(32767))
+        _append(values, base, positions, place, size, row, False)
+
+
+@numba.njit
+def _same_slot(slots, row, rows):
+    """How many rows from `row` on are of one slot, at most RUN."""
+    run = int64(1)
+    while run < RUN and row + run < rows and slots[row + run] == slots[row]:
+        run += 1
+    return run
+
+
 @kernel(
     types.void(
         types.int64, I64, types.int64, types.int64, types.int64, types.int64, types.int64, I64, I64,
@@ -318,65 +349,77 @@ def attend(
     rows, qkv, heads, groups, size, positions, first, slots, places, keys, key_shifts, values,
     turns, factor, exps, queries, query_shifts, weights, dots, work, out, shifts,
 ):  # fmt: skip
-    """Attention of one layer; rows of a slot come in the order of their positions.
+    """Attention of one layer; rows of a slot come one after the other, by their positions.
+
+    Up to RUN rows of a slot go through its keys and values together, which come from memory once.
 
     `qkv`: int64[rows, heads + 2 groups, size], 2^-16. `first`: number of the layer's first cache,
     each of `groups` per slot; `slots`, `places`: of the rows. `keys`, `values`: int16 caches of
     `positions` places. `key_shifts`: int64[caches, positions]. `turns`: of `tables.turns`.
-    `factor`: log2(e) / sqrt(size), 2^-20. Of the heads that share a group: `queries`: int16[share,
-    size], `query_shifts`: int64[share], `weights`: int16[share, positions + 2], `dots`: int32[
-    share, positions] and, behind it, [heads, size]. `work`: int64[positions + heads * size].
-    `out`: int16[rows, heads * size], in units of 2^(shifts[row] - 16).
+    `factor`: log2(e) / sqrt(size), 2^-20. Of the n = RUN * heads / groups queries that share a
+    cache: `queries`: int16[n, size], `query_shifts`: int64[n], `weights`: int16[n, positions + 2],
+    `dots`: int32[n, positions + GAP] and, behind it, [RUN, heads, size]. `work`: int64[positions +
+    heads * size]. `out`: int16[rows, heads * size], in units of 2^(shifts[row] - 16).
     """
     wide = (heads + 2 * groups) * size
     share = heads // groups
-    sums = share * positions  # where they stand in `dots`
+    line = positions + GAP
+    sums = RUN * share * line  # where they stand in `dots`
     for row in range(rows):
-        place = places[row]
-        count = place + 1
-        turn = place * size
+        own = qkv[row * wide : row * wide + wide]
+        cache = first + slots[row] * groups
+        _remember(
+            own, heads, groups, size, positions, cache, places[row], keys, key_shifts, values,
+            turns, work, queries,
+        )  # fmt: skip
+    row = int64(0)
+    while row < rows:
+        run = _same_slot(slots, row, rows)
+        count = places[row + run - 1] + 1
         for group in range(groups):
             cache = first + slots[row] * groups + group
             base = cache * positions * size
-            begin = row * wide + (heads + group) * size
-            _turn(qkv, begin, size, turns, turn, work)
-            shift = quantise(work[:size], KEY_BITS, queries)
-            key_shifts[cache * positions + place] = shift
-            _append(keys, base, positions, place, size, queries, True)
-            begin += groups * size
-            for i in range(size):
-                value = (qkv[begin + i] + 64) >> (PLACES - VALUE_PLACES)
-                queries[i] = clip(value, int64(32767))
-            _append(values, base, positions, place, size, queries, False)
-            for h in range(share):
-                _turn(qkv, row * wide + (group * share + h) * size, size, turns, turn, work)
-                own = queries[h * size : h * size + size]
-                query_shifts[h] = quantise(work[:size], QUERY_BITS, own)
+            for n in range(run * share):
+                at = (row + n // share) * wide + (group * share + n % share) * size
+                _turn(qkv, at, size, turns, places[row + n // share] * size, work)
+                own = queries[n * size : n * size + size]
+                query_shifts[n] = quantise(work[:size], QUERY_BITS, own)
             for block in range(0, count, WIDE):
                 at = base + block * size
-                _rows_by_words(share, queries, 0, size, keys, at, size >> 1, dots, block, positions)
-            for h in range(share):
+                _rows_by_words(
+                    run * share, queries, 0, size, keys, at, size >> 1, dots, block, line
+                )
+            for n in range(run * share):
+                own_count = places[row + n // share] + 1
                 at = cache * positions
-                to = h * (positions + 2)
+                to = n * (positions + 2)
                 _weigh(
-                    dots[h * positions : h * positions + count],
-                    key_shifts[at : at + count],
+                    dots[n * line : n * line + own_count],
+                    key_shifts[at : at + own_count],
                     factor,
-                    42 - query_shifts[h],
+                    42 - query_shifts[n],
                     exps,
                     work,
-                    weights[to : to + count + 1],
+                    weights[to : to + own_count + 1],
                 )
+                for j in range(own_count + 1, count + 1):
+                    weights[to + j] = 0
             for block in range(0, size, WIDE):
                 at = base + block * positions
-                to = sums + group * share * size + block
+                to = sums + group * run * share * size + block
                 pairs = (count + 1) >> 1
-                _rows_by_words(share, weights, 0, positions + 2, values, at, pairs, dots, to, size)
-        for i in range(heads * size):
-            work[i] = int64(dots[sums + i])
-        at = row * heads * size
-        shift = quantise(work[: heads * size], ROW_BITS, out[at : at + heads * size])
-        shifts[row] = shift + PLACES - VALUE_PLACES - WEIGHT_PLACES
+                _rows_by_words(
+                    run * share, weights, 0, positions + 2, values, at, pairs, dots, to, size
+                )
+        for r in range(run):
+            for group in range(groups):
+                at = sums + (group * run + r) * share * size
+                for i in range(share * size):
+                    work[group * share * size + i] = int64(dots[at + i])
+            at = (row + r) * heads * size
+            shift = quantise(work[: heads * size], ROW_BITS, out[at : at + heads * size])
+            shifts[row + r] = shift + PLACES - VALUE_PLACES - WEIGHT_PLACES
+        row += run
 
 
 @kernel(types.void(types.int64, I64, types.int64, I64, I64, I16, I64))

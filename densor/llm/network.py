@@ -68,7 +68,7 @@ class Network:
         self._sigmoid = tables.sigmoid_table()
         self._epsilon = round(shape.epsilon * (1 << 2 * kernels.RESIDUAL))
         own = shape.heads * shape.size
-        share = shape.heads // shape.groups
+        share = kernels.RUN * shape.heads // shape.groups
         widest = max(m.columns for layer in model.layers for m in (layer.qkv, layer.gates))
         self._work = _Work(
             x=np.zeros(ROWS * shape.hidden, np.int64),
@@ -79,7 +79,7 @@ class Network:
             queries=np.zeros(share * shape.size, np.int16),
             query_shifts=np.zeros(share, np.int64),
             weights=np.zeros(share * (positions + 2), np.int16),
-            dots=np.zeros(share * positions + own, np.int32),
+            dots=np.zeros(share * (positions + kernels.GAP) + kernels.RUN * own, np.int32),
             sums=np.zeros(kernels.TALL * kernels.WIDE, np.int32),
             totals=np.zeros(kernels.TALL * kernels.WIDE, np.int64),
         )

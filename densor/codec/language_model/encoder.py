@@ -1,14 +1,13 @@
 """The coding side: a batch cut into chunks, each of segments that are coded in step."""
 
-from typing import cast
-
 import numpy as np
 import xxhash
 
 from densor.codec.batch import OWN, Batch, Chunk, Chunks, Coding
 from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.byte_cm.params import parse as parse_text
-from densor.codec.codec import ChunkDecoder, Encoder, decoder_for
+from densor.codec.codec import Encoder
+from densor.codec.language_model.decoder import LanguageModelDecoder
 from densor.codec.language_model.params import (
     HASH,
     RAW,
@@ -19,6 +18,7 @@ from densor.codec.language_model.params import (
     SegmentCoder,
     SharedContexts,
     pack,
+    parse,
     segments,
 )
 from densor.codec.language_model.session import Session
@@ -133,8 +133,7 @@ class LanguageModelEncoder(Encoder):
     def _decodes(self, payload: Bytes, content: Bytes) -> bool:
         out = np.zeros(content.size, np.uint8)
         try:
-            decoder = cast(ChunkDecoder, decoder_for(self.model(), self._session))
-            decoder.decode(payload, out)
+            LanguageModelDecoder(parse(self.model()), self._session, content).decode(payload, out)
         except DensorError:
             return False
         return bool(np.array_equal(out, content))
