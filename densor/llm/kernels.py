@@ -314,7 +314,9 @@ def _weigh(dots, key_shifts, factor, right, exps, work, weights):
 
 
 @numba.njit
-def _remember(qkv, heads, groups, size, positions, cache, place, keys, key_shifts, values, turns, work, row):  # fmt: skip
+def _remember(
+    qkv, heads, groups, size, positions, cache, place, keys, key_shifts, values, turns, work, row
+):  # fmt: skip
     """Puts the keys and values of a row, all its groups, into the caches from number `cache` on."""
     for group in range(groups):
         base = (cache + group) * positions * size

@@ -84,7 +84,8 @@ class Draft:
 
     def propose(self, limit: int) -> list[int]:
         """A run of tokens that is likely enough to be read, at most `limit`."""
-        history, run, likely = list(self._last), [], 1.0
+        history, likely = list(self._last), 1.0
+        run: list[int] = []
         while len(run) < min(limit, _MOST):
             token, share = self._histories.guess(history)
             likely *= share
