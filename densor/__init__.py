@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from densor.files.folder import extract, pack
     from densor.files.single import compress_file, decompress_file, verify_file
     from densor.options import ReadOptions, WriteOptions
-    from densor.tables import read_table
+    from densor.tables import read_latents, read_table
 
 _LAZY = {
     "File": "densor.api",
@@ -55,6 +55,7 @@ _LAZY = {
     "load": "densor.api",
     "load_file": "densor.api",
     "pack": "densor.files.folder",
+    "read_latents": "densor.tables",
     "read_table": "densor.tables",
     "save": "densor.api",
     "save_file": "densor.api",
@@ -94,6 +95,7 @@ __all__ = [
     "load_file",
     "open",
     "pack",
+    "read_latents",
     "read_table",
     "save",
     "save_file",

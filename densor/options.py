@@ -45,6 +45,8 @@ class WriteOptions:
     """Hash of the original bytes: `xxh3-128` (None) or `sha256`."""
     text: bool = False
     """Code plain bytes by context mixing, whatever the level."""
+    table_latents: bool = False
+    """Code columns of tables also under latent classes, and keep the smaller; `docs/tables.md`."""
     language_model: Any = None
     """Folder, GGUF file, known name or loaded model under which text is coded; `llm` for short."""
     base: Any = None
@@ -82,6 +84,7 @@ class WriteKeywords(TypedDict, total=False):
     dtype: str | None
     hash: str | None
     text: bool
+    table_latents: bool
     llm: Any
     base: Any
     max_output_size: int | None

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from bit_coder import decode_bits, encode_bits
 from helpers import bits_of, random_state, weights
-from tables import RECORDS, broken, resealed, table
+from tables import RECORDS, blocks, broken, fixed_width, json_lines, resealed, table
 
 from densor.codec import registry
 from densor.codec.audio.encoder import LaneCoder
@@ -46,6 +46,7 @@ from densor.codec.planes.stages.rans import RANS
 from densor.codec.scale_context.encoder import ScaleContextEncoder, low_coder
 from densor.codec.sparse.encoder import SparseEncoder
 from densor.codec.table.encoder import TableCoder
+from densor.codec.table.layout import Layout as TableLayout
 from densor.codec.zstd import zstd_compress
 from densor.entropy import explicit
 from densor.entropy.huffman.code import unpack_lengths
@@ -58,6 +59,7 @@ from densor.errors import DensorError
 from densor.formats.container.chunk_decoders import decode_chunk
 from densor.formats.io.sources import MemoryRandomSource
 from densor.formats.parsers.csv import layout_of
+from densor.formats.parsers.tabular import layout_in
 from densor.runtime.buffers import POOL
 from densor.runtime.workers import Workers
 from fuzz.mutate import mutated
@@ -350,6 +352,12 @@ def _of_tables() -> list[Case]:
         for level in (3, 5, 9):
             coder = TableCoder(layout, level_settings(level))
             cases += _with(coder, np.frombuffer(text, np.uint8))
+    for text in (json_lines(60), fixed_width(70)):
+        layout = layout_in(text, True)
+        assert layout is not None
+        cases += _with(TableCoder(layout, level_settings(5)), np.frombuffer(text, np.uint8))
+    latent = TableCoder(TableLayout(14), level_settings(3, latents=True))
+    cases += _with(latent, np.frombuffer(blocks(80), np.uint8))
     return cases
 
 

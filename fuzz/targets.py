@@ -1,6 +1,6 @@
 """All targets by name."""
 
-from fuzz import codecs, containers, language, parsers, spans, units
+from fuzz import chunks, codecs, containers, language, parsers, spans, units
 from fuzz.target import Target
 
 TARGETS: dict[str, Target] = {
@@ -12,5 +12,6 @@ TARGETS: dict[str, Target] = {
         *spans.TARGETS,
         *language.TARGETS,
         *containers.TARGETS,
+        *chunks.TARGETS,
     )
 }

@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("codec",),
     ("formats",),
     ("files",),
-    ("arrays", "file", "api", "text", "tables", "archives", "compare"),
+    ("arrays", "chunk", "file", "api", "text", "tables", "archives", "compare"),
     ("gpu",),
     ("torch",),
     ("sync",),

@@ -17,7 +17,7 @@ from densor.errors import DensorError
 COMMANDS = (
     *("pack", "shards", "append", "list", "extract", "cat", "table", "diff", "test", "repair"),
     *("info", "report", "fit", "demo", "bench", "bits", "hf-pack", "hf-unpack", "gpu-check"),
-    *("doctor", "warm", "completion"),
+    *("hub", "doctor", "warm", "completion"),
 )
 
 

@@ -74,12 +74,24 @@ class Chunk(NamedTuple):
         return self.model == OWN
 
 
+class Frames(Protocol):
+    """Chunks as the frames that they have in an archive."""
+
+    def number(self, model: int) -> Bytes:
+        """The frames one after the other; `model`: the number of the batch's parameters."""
+
+
 class CodedBatch(NamedTuple):
-    """The payload of the MODEL frame, if any chunk uses it, and the chunks in order."""
+    """The payload of the MODEL frame, if any chunk uses it, and the chunks in order.
+
+    `memory`: of the pool, in which payloads lie; given back once written. `frames`: all chunks,
+    where the encoder has made their frames as well.
+    """
 
     model: bytes | None
     chunks: list[Chunk]
-    memory: Bytes | None = None  # of the pool, in which payloads lie; given back once written
+    memory: Bytes | None = None
+    frames: Frames | None = None
 
     @property
     def stored(self) -> int:

@@ -129,7 +129,7 @@ def _chunk_bytes(data: Data, kind: Kind, level: Level) -> int:
     if data is Data.BYTES:
         return ZSTD_CHUNK if level.bytes == "zstd" else CODECS[registry.CODEC_BYTE_CM].chunk
     if data is Data.TABLE:
-        return TABLE_CHUNK if level.tables else FAST_TABLE_CHUNK
+        return TABLE_CHUNK if level.tables or level.latents else FAST_TABLE_CHUNK
     if data is Data.BLOCKS:
         return kind.whole_rows(CODECS[registry.CODEC_BLOCKS].chunk)
     if data is Data.STREAM:
