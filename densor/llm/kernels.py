@@ -5,6 +5,8 @@ Real numbers are integers in units of a power of two: the residual stream 2^-24,
 floating point, so that nothing here can depend on the processor. All arrays are flat.
 """
 
+from typing import Any
+
 import numba
 import numpy as np
 from numba import types
@@ -25,6 +27,8 @@ ROW_BITS = 14  # of the magnitude in rows that go into a matrix
 MAX_PAIRS = 512  # of products that one sum of 32 bits takes
 VALUE_PLACES = 9  # of values in the cache
 QUERY_BITS, KEY_BITS = 12, 11  # of the magnitudes in dot products
+SMALL_BITS = 7  # of the magnitudes of keys and values that are kept in a byte
+MAX_VALUE = (1 << 30) - 1  # of values that are kept in a byte, 2^-16
 WEIGHT_PLACES = 15  # of attention weights
 EXP_PLACES = 22  # of the exponential before they are normalised
 EXP_BITS = 10  # of the fraction of its argument, logarithm of base 2
@@ -33,8 +37,7 @@ _MAX_RESIDUAL = 1 << 47
 _NORM_BITS = 20
 _POINTS = 8  # sigmoid: steps per unit, logarithm
 
-_four_bytes, _two_bytes, _one_bytes = (tile(rows, 2, 8) for rows in (4, 2, 1))
-_four_words, _three_words, _two_words, _one_words = (tile(n, 2, 16) for n in (4, 3, 2, 1))
+_four_bytes, _three_bytes, _two_bytes, _one_bytes = (tile(n, 2, 8) for n in (4, 3, 2, 1))
 
 F32 = types.Array(types.float32, 1, "C", readonly=True)
 F64 = types.float64[::1]
@@ -102,21 +105,25 @@ def _rows_by_bytes(rows, a, at, stride, w, begin, pairs, out, to, wide):
         _one_bytes(a, at + last * stride, stride, w, begin, pairs, out, to + last * wide, wide)
 
 
-@numba.njit(inline="always")
-def _rows_by_words(rows, a, at, stride, w, begin, pairs, out, to, wide):
-    """`products.tile` of 16 bits for any number of rows."""
-    row = int64(0)
-    while row + 4 <= rows:
-        _four_words(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
-        row += 4
-    if rows - row == 3:
-        _three_words(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
-        row += 3
-    if (rows - row) & 2:
-        _two_words(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
-        row += 2
-    if row < rows:
-        _one_words(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
+def _rows_by(four: Any, three: Any, two: Any, one: Any) -> Any:
+    """What multiplies any number of rows by `products.tile`, of those for 4, 3, 2 and 1."""
+
+    @numba.njit(inline="always")
+    def multiply(rows, a, at, stride, w, begin, pairs, out, to, wide):
+        row = int64(0)
+        while row + 4 <= rows:
+            four(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
+            row += 4
+        if rows - row == 3:
+            three(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
+            row += 3
+        if (rows - row) & 2:
+            two(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
+            row += 2
+        if row < rows:
+            one(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
+
+    return multiply
 
 
 @kernel(types.void(F32, types.int64, F64, I8))
@@ -286,10 +293,12 @@ def _append(cache, base, positions, position, size, work, keys):
 
 
 @numba.njit
-def _weigh(dots, key_shifts, factor, right, exps, work, weights):
-    """Softmax of dot products, 2^-15; one more weight, 0, for where their count is odd.
+def _weigh(dots, key_shifts, value_shifts, factor, right, exps, work, weights):
+    """Softmax of dot products, 2^-15, for values in units of 2^shift.
 
-    Passes of their own, so that all but the look-ups are vectorised.
+    Sums of weights times values are in units of the largest of the shifts, which is returned. One
+    more weight, 0, is for where their count is odd. Passes of their own, so that all but the
+    look-ups are vectorised.
     """
     count = dots.size
     work = work[:count]
@@ -308,28 +317,31 @@ def _weigh(dots, key_shifts, factor, right, exps, work, weights):
         work[j] = e
         total += e
     inverse = (int64((1 << WEIGHT_PLACES) - 1) << 40) // total
+    top = int64(0)
     for j in range(count):
-        weights[j] = (work[j] * inverse) >> 40
+        top = max(top, value_shifts[j])
+    for j in range(count):
+        weights[j] = (work[j] * inverse) >> (40 + top - value_shifts[j])
     weights[count] = 0
+    return top
 
 
 @numba.njit
-def _remember(
-    qkv, heads, groups, size, positions, cache, place, keys, key_shifts, values, turns, work, row
-):  # fmt: skip
-    """Puts the keys and values of a row, all its groups, into the caches from number `cache` on."""
-    for group in range(groups):
-        base = (cache + group) * positions * size
-        begin = (heads + group) * size
-        _turn(qkv, begin, size, turns, place * size, work)
-        shift = quantise(work[:size], KEY_BITS, row)
-        key_shifts[(cache + group) * positions + place] = shift
-        _append(keys, base, positions, place, size, row, True)
-        begin += groups * size
-        for i in range(size):
-            value = (qkv[begin + i] + 64) >> (PLACES - VALUE_PLACES)
-            row[i] = clip(value, int64(32767))
-        _append(values, base, positions, place, size, row, False)
+def _remember_words(values, position, base, cache, shifts, row):
+    """Puts a value, in units of 2^-16, into a cache of 16 bits, of the units of which all are."""
+    for i in range(values.size):
+        row[i] = clip((values[i] + 64) >> (PLACES - VALUE_PLACES), int64(32767))
+    _append(cache, base, shifts.size, position, values.size, row, False)
+    shifts[position] = 0
+
+
+@numba.njit
+def _remember_bytes(values, position, base, cache, shifts, row):
+    """Puts a value, in units of 2^-16, into a cache of 8 bits, with a shift of its own."""
+    for i in range(values.size):
+        values[i] = clip(values[i], int64(MAX_VALUE))
+    shifts[position] = quantise(values, int64(SMALL_BITS), row)
+    _append(cache, base, shifts.size, position, values.size, row, False)
 
 
 @numba.njit
@@ -341,87 +353,125 @@ def _same_slot(slots, row, rows):
     return run
 
 
-@kernel(
-    types.void(
-        types.int64, I64, types.int64, types.int64, types.int64, types.int64, types.int64, I64, I64,
-        I16, I64, I16, I32, types.int64, I64, I16, I64, I16, I32, I64, I16, I64,
-    )
-)  # fmt: skip
-def attend(
-    rows, qkv, heads, groups, size, positions, first, slots, places, keys, key_shifts, values,
-    turns, factor, exps, queries, query_shifts, weights, dots, work, out, shifts,
-):  # fmt: skip
-    """Attention of one layer; rows of a slot come one after the other, by their positions.
+def _attention(
+    name: str, kind: Any, key_bits: int, remember: Any, rows_by: Any, places: int
+) -> Any:
+    """The kernel for caches of type `kind`; `places`: what is taken off shifts of results."""
 
-    Up to RUN rows of a slot go through its keys and values together, which come from memory once.
+    @kernel(
+        types.void(
+            types.int64, I64, types.int64, types.int64, types.int64, types.int64, types.int64, I64,
+            I64, kind, I64, kind, I64, I32, types.int64, I64, I16, I64, I16, I32, I64, I16, I64,
+        ),
+        name=name,
+    )  # fmt: skip
+    def attend(
+        rows, qkv, heads, groups, size, positions, first, slots, places_of, keys, key_shifts,
+        values, value_shifts, turns, factor, exps, queries, query_shifts, weights, dots, work, out,
+        shifts,
+    ):  # fmt: skip
+        """Attention of one layer; rows of a slot come one after the other, by their positions.
 
-    `qkv`: int64[rows, heads + 2 groups, size], 2^-16. `first`: number of the layer's first cache,
-    each of `groups` per slot; `slots`, `places`: of the rows. `keys`, `values`: int16 caches of
-    `positions` places. `key_shifts`: int64[caches, positions]. `turns`: of `tables.turns`.
-    `factor`: log2(e) / sqrt(size), 2^-20. Of the n = RUN * heads / groups queries that share a
-    cache: `queries`: int16[n, size], `query_shifts`: int64[n], `weights`: int16[n, positions + 2],
-    `dots`: int32[n, positions + GAP] and, behind it, [RUN, heads, size]. `work`: int64[positions +
-    heads * size]. `out`: int16[rows, heads * size], in units of 2^(shifts[row] - 16).
-    """
-    wide = (heads + 2 * groups) * size
-    share = heads // groups
-    line = positions + GAP
-    sums = RUN * share * line  # where they stand in `dots`
-    for row in range(rows):
-        own = qkv[row * wide : row * wide + wide]
-        cache = first + slots[row] * groups
-        _remember(
-            own, heads, groups, size, positions, cache, places[row], keys, key_shifts, values,
-            turns, work, queries,
-        )  # fmt: skip
-    row = int64(0)
-    while row < rows:
-        run = _same_slot(slots, row, rows)
-        count = places[row + run - 1] + 1
-        for group in range(groups):
-            cache = first + slots[row] * groups + group
-            base = cache * positions * size
-            for n in range(run * share):
-                at = (row + n // share) * wide + (group * share + n % share) * size
-                _turn(qkv, at, size, turns, places[row + n // share] * size, work)
-                own = queries[n * size : n * size + size]
-                query_shifts[n] = quantise(work[:size], QUERY_BITS, own)
-            for block in range(0, count, WIDE):
-                at = base + block * size
-                _rows_by_words(
-                    run * share, queries, 0, size, keys, at, size >> 1, dots, block, line
-                )
-            for n in range(run * share):
-                own_count = places[row + n // share] + 1
-                at = cache * positions
-                to = n * (positions + 2)
-                _weigh(
-                    dots[n * line : n * line + own_count],
-                    key_shifts[at : at + own_count],
-                    factor,
-                    42 - query_shifts[n],
-                    exps,
-                    work,
-                    weights[to : to + own_count + 1],
-                )
-                for j in range(own_count + 1, count + 1):
-                    weights[to + j] = 0
-            for block in range(0, size, WIDE):
-                at = base + block * positions
-                to = sums + group * run * share * size + block
-                pairs = (count + 1) >> 1
-                _rows_by_words(
-                    run * share, weights, 0, positions + 2, values, at, pairs, dots, to, size
-                )
-        for r in range(run):
+        Up to RUN rows of a slot go through its keys and values together, which come from memory
+        once.
+
+        `qkv`: int64[rows, heads + 2 groups, size], 2^-16, changed. `first`: number of the layer's
+        first cache, each of `groups` per slot; `slots`, `places_of`: of the rows. `keys`, `values`:
+        caches of `positions` places. `key_shifts`, `value_shifts`: int64[caches, positions].
+        `turns`: of `tables.turns`. `factor`: log2(e) / sqrt(size), 2^-20. Of the n = RUN * heads /
+        groups queries that share a cache: `queries`: int16[n, size], `query_shifts`: int64[n], of
+        queries and then, [RUN, groups], of results, `weights`: int16[n, positions + 2], `dots`:
+        int32[n, positions + GAP] and, behind it, [RUN, heads, size]. `work`: int64[positions +
+        heads * size]. `out`: int16[rows, heads * size], in units of 2^(shifts[row] - 16).
+        """
+        wide = (heads + 2 * groups) * size
+        share = heads // groups
+        line = positions + GAP
+        sums = RUN * share * line  # where they stand in `dots`
+        for row in range(rows):
             for group in range(groups):
-                at = sums + (group * run + r) * share * size
-                for i in range(share * size):
-                    work[group * share * size + i] = int64(dots[at + i])
-            at = (row + r) * heads * size
-            shift = quantise(work[: heads * size], ROW_BITS, out[at : at + heads * size])
-            shifts[row + r] = shift + PLACES - VALUE_PLACES - WEIGHT_PLACES
-        row += run
+                cache = first + slots[row] * groups + group
+                base = cache * positions * size
+                place = places_of[row]
+                begin = row * wide + (heads + group) * size
+                _turn(qkv, begin, size, turns, place * size, work)
+                shift = quantise(work[:size], int64(key_bits), queries)
+                key_shifts[cache * positions + place] = shift
+                _append(keys, base, positions, place, size, queries, True)
+                begin += groups * size
+                own_shifts = value_shifts[cache * positions : cache * positions + positions]
+                remember(qkv[begin : begin + size], place, base, values, own_shifts, queries)
+        row = int64(0)
+        while row < rows:
+            run = _same_slot(slots, row, rows)
+            count = places_of[row + run - 1] + 1
+            for group in range(groups):
+                cache = first + slots[row] * groups + group
+                base = cache * positions * size
+                for n in range(run * share):
+                    at = (row + n // share) * wide + (group * share + n % share) * size
+                    _turn(qkv, at, size, turns, places_of[row + n // share] * size, work)
+                    own = queries[n * size : n * size + size]
+                    query_shifts[n] = quantise(work[:size], int64(QUERY_BITS), own)
+                for block in range(0, count, WIDE):
+                    at = base + block * size
+                    rows_by(run * share, queries, 0, size, keys, at, size >> 1, dots, block, line)
+                for n in range(run * share):
+                    own_count = places_of[row + n // share] + 1
+                    at = cache * positions
+                    to = n * (positions + 2)
+                    query_shifts[RUN * share + group * RUN * share + n] = _weigh(
+                        dots[n * line : n * line + own_count],
+                        key_shifts[at : at + own_count],
+                        value_shifts[at : at + own_count],
+                        factor,
+                        42 - query_shifts[n],
+                        exps,
+                        work,
+                        weights[to : to + own_count + 1],
+                    )
+                    for j in range(own_count + 1, count + 1):
+                        weights[to + j] = 0
+                for block in range(0, size, WIDE):
+                    at = base + block * positions
+                    to = sums + group * run * share * size + block
+                    pairs = (count + 1) >> 1
+                    rows_by(
+                        run * share, weights, 0, positions + 2, values, at, pairs, dots, to, size
+                    )
+            for r in range(run):
+                for group in range(groups):
+                    for h in range(share):
+                        n = r * share + h
+                        shift = query_shifts[RUN * share + group * RUN * share + n]
+                        at = sums + (group * run * share + n) * size
+                        for i in range(size):
+                            work[(group * share + h) * size + i] = int64(dots[at + i]) << shift
+                at = (row + r) * heads * size
+                own = out[at : at + heads * size]
+                shift = quantise(work[: heads * size], int64(ROW_BITS), own)
+                shifts[row + r] = shift - places
+            row += run
+
+    return attend
+
+
+attend_words = _attention(
+    "attend_words",
+    I16,
+    KEY_BITS,
+    _remember_words,
+    _rows_by(*(tile(n, 2, 16) for n in (4, 3, 2, 1))),
+    VALUE_PLACES + WEIGHT_PLACES - PLACES,
+)
+attend_bytes = _attention(
+    "attend_bytes",
+    I8,
+    SMALL_BITS,
+    _remember_bytes,
+    _rows_by(_four_bytes, _three_bytes, _two_bytes, _one_bytes),
+    WEIGHT_PLACES,
+)
 
 
 @kernel(types.void(types.int64, I64, types.int64, I64, I64, I16, I64))

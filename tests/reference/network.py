@@ -45,13 +45,14 @@ def product(row: Ints, shift: int, matrix: Any, places: int) -> Ints:
 
 
 class Reference:
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, numerics: int = 2) -> None:
         self.model = model
+        self.numerics = numerics
         shape = model.shape
         self.keys: list[list[list[tuple[Ints, int]]]] = [
             [[] for _ in range(shape.groups)] for _ in range(shape.layers)
         ]
-        self.values: list[list[list[Ints]]] = [
+        self.values: list[list[list[tuple[Ints, int]]]] = [
             [[] for _ in range(shape.groups)] for _ in range(shape.layers)
         ]
         self.place = 0
@@ -103,8 +104,14 @@ class Reference:
         for group in range(shape.groups):
             key = heads[shape.heads + group]
             value = heads[shape.heads + shape.groups + group]
-            self.keys[layer][group].append(quantised(self.turned(key), 11))
-            self.values[layer][group].append(np.clip((value + 64) >> 7, -32767, 32767))
+            small = self.numerics == 2
+            self.keys[layer][group].append(quantised(self.turned(key), 7 if small else 11))
+            if small:
+                most = (1 << 30) - 1
+                self.values[layer][group].append(quantised(np.clip(value, -most, most), 7))
+            else:
+                words = np.clip((value + 64) >> 7, -32767, 32767)
+                self.values[layer][group].append((words, 0))
             for head in range(group * share, (group + 1) * share):
                 query, shift = quantised(self.turned(heads[head]), 12)
                 keys = self.keys[layer][group]
@@ -114,9 +121,12 @@ class Reference:
                 below = np.minimum(scores.max() - scores, limit)
                 e = self.exponential((below * self.factor) >> right, 22)
                 inverse = (32767 << 40) // int(e.sum())
-                out.append(((e * inverse) >> 40) @ np.array(self.values[layer][group]))
+                values = np.array([v for v, _ in self.values[layer][group]])
+                shifts = np.array([s for _, s in self.values[layer][group]])
+                top = int(shifts.max())
+                out.append((((e * inverse) >> (40 + top - shifts)) @ values) << top)
         row, shift = quantised(np.concatenate(out), 14)
-        return row, shift - 8
+        return row, shift - (15 if small else 8)
 
     def read(self, token: int) -> tuple[Ints, int]:
         """Takes in a token; the row that the head is multiplied with, and its shift."""

@@ -89,8 +89,11 @@ class LanguageModelDecoder(ChunkDecoder):
         if self._expected is not None:
             expected = self._expected
             texts = [weights.vocabulary.tokens(expected[part].tobytes()) for part in waiting]
-        with self._session.network(weights, len(waiting), self.model.positions) as network:
-            code_tokens(shared, self.model, network, waiting, texts, self._session.moved)
+        model = self.model
+        with self._session.network(
+            weights, len(waiting), model.positions, model.numerics
+        ) as network:
+            code_tokens(shared, model, network, waiting, texts, self._session.moved)
         if shared.finish() != data.size:
             raise FormatError("chunk of text does not decode to its end")
         for part in waiting:

@@ -121,9 +121,12 @@ class LanguageModelEncoder(Encoder):
         for part in known:
             shared.know(part, content[part])
         texts = [words.tokens(content[part].tobytes()) for part in waiting]
-        with self._session.network(self._weights, len(waiting), self._model.positions) as network:
+        model = self._model
+        with self._session.network(
+            self._weights, len(waiting), model.positions, model.numerics
+        ) as network:
             moved = self._session.moved
-            code_tokens(shared, self._model, network, waiting, texts, moved, self._segment_coder)
+            code_tokens(shared, model, network, waiting, texts, moved, self._segment_coder)
         return data[: shared.finish()].copy()
 
     def _segment_coder(self, shared: SharedContexts, part: slice) -> SegmentCoder:
