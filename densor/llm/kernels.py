@@ -27,7 +27,10 @@ ROW_BITS = 14  # of the magnitude in rows that go into a matrix
 MAX_PAIRS = 512  # of products that one sum of 32 bits takes
 VALUE_PLACES = 9  # of values in the cache
 QUERY_BITS, KEY_BITS = 12, 11  # of the magnitudes in dot products
-SMALL_BITS = 7  # of the magnitudes of keys and values that are kept in a byte
+SMALL = 127  # largest magnitude of keys and values that are kept in a byte
+SMALL_PLACES = 23  # of attention weights for them
+SUM_BITS = 23  # of sums of such weights, times 127 within 31 bits
+UNIT_BITS = 11  # of a number that their unit follows from
 MAX_VALUE = (1 << 30) - 1  # of values that are kept in a byte, 2^-16
 WEIGHT_PLACES = 15  # of attention weights
 EXP_PLACES = 22  # of the exponential before they are normalised
@@ -293,18 +296,35 @@ def _append(cache, base, positions, position, size, work, keys):
 
 
 @numba.njit
-def _weigh(dots, key_shifts, value_shifts, factor, right, exps, work, weights):
-    """Softmax of dot products, 2^-15, for values in units of 2^shift.
+def _to_bytes(values, out):
+    """Rounds numbers to bytes, of a unit that is returned."""
+    most = int64(0)
+    for i in range(values.size):
+        most = max(most, abs(values[i]))
+    shift = max(_bits(most) - UNIT_BITS, int64(0))
+    unit = ((most >> shift) // SMALL + 1) << shift
+    half = unit >> 1
+    for i in range(values.size):
+        out[i] = (values[i] + half) // unit
+    return unit
 
-    Sums of weights times values are in units of the largest of the shifts, which is returned. One
-    more weight, 0, is for where their count is odd. Passes of their own, so that all but the
-    look-ups are vectorised.
+
+@numba.njit
+def _to_words(values, out):
+    """Rounds numbers to 11 bits and a sign, of a unit that is returned."""
+    return int64(1) << quantise(values, int64(KEY_BITS), out)
+
+
+@numba.njit
+def _exponentials(dots, key_units, factor, right, exps, work):
+    """e[j] of dot products into `work`; returns what makes their sum 32767 * 2^40.
+
+    Passes of their own, so that all but the look-ups are vectorised.
     """
     count = dots.size
-    work = work[:count]
     most = int64(-(1 << 62))
     for j in range(count):
-        score = int64(dots[j]) << key_shifts[j]
+        score = int64(dots[j]) * key_units[j]
         work[j] = score
         most = max(most, score)
     limit = (int64(32 << EXP_BITS) << right) // factor + 1
@@ -316,32 +336,50 @@ def _weigh(dots, key_shifts, value_shifts, factor, right, exps, work, weights):
         e = exps[x & ((1 << EXP_BITS) - 1)] >> (x >> EXP_BITS)
         work[j] = e
         total += e
-    inverse = (int64((1 << WEIGHT_PLACES) - 1) << 40) // total
-    top = int64(0)
-    for j in range(count):
-        top = max(top, value_shifts[j])
-    for j in range(count):
-        weights[j] = (work[j] * inverse) >> (40 + top - value_shifts[j])
-    weights[count] = 0
-    return top
+    return (int64((1 << WEIGHT_PLACES) - 1) << 40) // total
 
 
 @numba.njit
-def _remember_words(values, position, base, cache, shifts, row):
+def _weigh_words(work, inverse, units, weights):
+    """Weights, 2^-15, of places with such exponentials."""
+    for j in range(weights.size):
+        weights[j] = (work[j] * inverse) >> 40
+    return int64(0)
+
+
+@numba.njit
+def _weigh_bytes(work, inverse, units, weights):
+    """Weights times the units of values, 2^-23, by as many bits as fit; returns their shift."""
+    most = int64(0)
+    total = int64(0)
+    for j in range(weights.size):
+        weight = ((work[j] * inverse) >> 32) * units[j]
+        work[j] = weight
+        most = max(most, weight)
+        total += weight
+    shift = max(_bits(most) - WEIGHT_PLACES, _bits(total) - SUM_BITS, int64(0))
+    half = half_of(shift)
+    for j in range(weights.size):
+        weights[j] = min((work[j] + half) >> shift, int64(32767))
+    return shift
+
+
+@numba.njit
+def _remember_words(values, position, base, cache, units, row):
     """Puts a value, in units of 2^-16, into a cache of 16 bits, of the units of which all are."""
     for i in range(values.size):
         row[i] = clip((values[i] + 64) >> (PLACES - VALUE_PLACES), int64(32767))
-    _append(cache, base, shifts.size, position, values.size, row, False)
-    shifts[position] = 0
+    _append(cache, base, units.size, position, values.size, row, False)
+    units[position] = 1
 
 
 @numba.njit
-def _remember_bytes(values, position, base, cache, shifts, row):
-    """Puts a value, in units of 2^-16, into a cache of 8 bits, with a shift of its own."""
+def _remember_bytes(values, position, base, cache, units, row):
+    """Puts a value, in units of 2^-16, into a cache of 8 bits, with a unit of its own."""
     for i in range(values.size):
         values[i] = clip(values[i], int64(MAX_VALUE))
-    shifts[position] = quantise(values, int64(SMALL_BITS), row)
-    _append(cache, base, shifts.size, position, values.size, row, False)
+    units[position] = _to_bytes(values, row)
+    _append(cache, base, units.size, position, values.size, row, False)
 
 
 @numba.njit
@@ -354,7 +392,7 @@ def _same_slot(slots, row, rows):
 
 
 def _attention(
-    name: str, kind: Any, key_bits: int, remember: Any, rows_by: Any, places: int
+    name: str, kind: Any, to_cache: Any, remember: Any, weigh: Any, rows_by: Any, places: int
 ) -> Any:
     """The kernel for caches of type `kind`; `places`: what is taken off shifts of results."""
 
@@ -366,8 +404,8 @@ def _attention(
         name=name,
     )  # fmt: skip
     def attend(
-        rows, qkv, heads, groups, size, positions, first, slots, places_of, keys, key_shifts,
-        values, value_shifts, turns, factor, exps, queries, query_shifts, weights, dots, work, out,
+        rows, qkv, heads, groups, size, positions, first, slots, places_of, keys, key_units,
+        values, value_units, turns, factor, exps, queries, query_shifts, weights, dots, work, out,
         shifts,
     ):  # fmt: skip
         """Attention of one layer; rows of a slot come one after the other, by their positions.
@@ -377,7 +415,7 @@ def _attention(
 
         `qkv`: int64[rows, heads + 2 groups, size], 2^-16, changed. `first`: number of the layer's
         first cache, each of `groups` per slot; `slots`, `places_of`: of the rows. `keys`, `values`:
-        caches of `positions` places. `key_shifts`, `value_shifts`: int64[caches, positions].
+        caches of `positions` places. `key_units`, `value_units`: int64[caches, positions].
         `turns`: of `tables.turns`. `factor`: log2(e) / sqrt(size), 2^-20. Of the n = RUN * heads /
         groups queries that share a cache: `queries`: int16[n, size], `query_shifts`: int64[n], of
         queries and then, [RUN, groups], of results, `weights`: int16[n, positions + 2], `dots`:
@@ -395,12 +433,12 @@ def _attention(
                 place = places_of[row]
                 begin = row * wide + (heads + group) * size
                 _turn(qkv, begin, size, turns, place * size, work)
-                shift = quantise(work[:size], int64(key_bits), queries)
-                key_shifts[cache * positions + place] = shift
+                unit = to_cache(work[:size], queries)
+                key_units[cache * positions + place] = unit
                 _append(keys, base, positions, place, size, queries, True)
                 begin += groups * size
-                own_shifts = value_shifts[cache * positions : cache * positions + positions]
-                remember(qkv[begin : begin + size], place, base, values, own_shifts, queries)
+                own_units = value_units[cache * positions : cache * positions + positions]
+                remember(qkv[begin : begin + size], place, base, values, own_units, queries)
         row = int64(0)
         while row < rows:
             run = _same_slot(slots, row, rows)
@@ -420,17 +458,18 @@ def _attention(
                     own_count = places_of[row + n // share] + 1
                     at = cache * positions
                     to = n * (positions + 2)
-                    query_shifts[RUN * share + group * RUN * share + n] = _weigh(
+                    inverse = _exponentials(
                         dots[n * line : n * line + own_count],
-                        key_shifts[at : at + own_count],
-                        value_shifts[at : at + own_count],
+                        key_units[at : at + own_count],
                         factor,
                         42 - query_shifts[n],
                         exps,
                         work,
-                        weights[to : to + own_count + 1],
                     )
-                    for j in range(own_count + 1, count + 1):
+                    own_units = value_units[at : at + own_count]
+                    shift = weigh(work, inverse, own_units, weights[to : to + own_count])
+                    query_shifts[RUN * share + group * RUN * share + n] = shift
+                    for j in range(own_count, count + 1):
                         weights[to + j] = 0
                 for block in range(0, size, WIDE):
                     at = base + block * positions
@@ -459,18 +498,20 @@ def _attention(
 attend_words = _attention(
     "attend_words",
     I16,
-    KEY_BITS,
+    _to_words,
     _remember_words,
+    _weigh_words,
     _rows_by(*(tile(n, 2, 16) for n in (4, 3, 2, 1))),
     VALUE_PLACES + WEIGHT_PLACES - PLACES,
 )
 attend_bytes = _attention(
     "attend_bytes",
     I8,
-    SMALL_BITS,
+    _to_bytes,
     _remember_bytes,
+    _weigh_bytes,
     _rows_by(_four_bytes, _three_bytes, _two_bytes, _one_bytes),
-    WEIGHT_PLACES,
+    SMALL_PLACES,
 )
 
 

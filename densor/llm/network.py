@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from densor.errors import ArgumentError
 from densor.llm import kernels, tables
-from densor.llm.model import NUMERICS, WORDS, Matrix, Model
+from densor.llm.model import CACHE_16, NUMERICS, Matrix, Model
 
 Ints = npt.NDArray[np.int64]
 ROWS = 64  # that are computed at once, at most
@@ -25,7 +25,7 @@ class Rows(NamedTuple):
 def cache_bytes(model: Model, slots: int, positions: int, numerics: int = NUMERICS) -> int:
     """Memory for so many texts of so many tokens, in bytes."""
     shape = model.shape
-    item = 2 if numerics == WORDS else 1
+    item = 2 if numerics == CACHE_16 else 1
     return slots * positions * shape.layers * shape.groups * (2 * item * shape.size + 16)
 
 
@@ -60,12 +60,12 @@ class Network:
         self._slots = slots
         shape = model.shape
         caches = shape.layers * slots * shape.groups
-        kind = np.int16 if numerics == WORDS else np.int8
-        self._attend = kernels.attend_words if numerics == WORDS else kernels.attend_bytes
+        kind = np.int16 if numerics == CACHE_16 else np.int8
+        self._attend = kernels.attend_words if numerics == CACHE_16 else kernels.attend_bytes
         self._keys = np.zeros(caches * positions * shape.size, kind)
         self._values = np.zeros(caches * positions * shape.size, kind)
-        self._key_shifts = np.zeros(caches * positions, np.int64)
-        self._value_shifts = np.zeros(caches * positions, np.int64)
+        self._key_units = np.ones(caches * positions, np.int64)
+        self._value_units = np.ones(caches * positions, np.int64)
         self._turns = tables.turns(shape.theta, shape.size, positions).reshape(-1)
         self._factor = tables.log2_e_over_root(shape.size, 20)
         self._exps = tables.exp2_table(1 << kernels.EXP_PLACES)
@@ -127,7 +127,7 @@ class Network:
             self._attend(
                 rows, work.y, shape.heads, shape.groups, shape.size, self.positions,
                 number * self._slots * shape.groups, slots, places,
-                self._keys, self._key_shifts, self._values, self._value_shifts, self._turns,
+                self._keys, self._key_units, self._values, self._value_units, self._turns,
                 self._factor, self._exps,
                 work.queries, work.query_shifts, work.weights, work.dots, work.one, work.a,
                 work.shifts,

@@ -8,13 +8,13 @@ import numpy as np
 
 from densor.errors import UnsupportedError
 from densor.llm.head import Head, Rates
-from densor.llm.model import BYTES, NUMERICS, WORDS, Floats, Model, Shape, build
+from densor.llm.model import CACHE_8, CACHE_16, NUMERICS, Floats, Model, Shape, build
 from densor.llm.network import Network, Rows
 from densor.llm.vocabulary import Vocabulary
 
 EXPECTED = {
-    WORDS: "fa0ff8e46785f20093f8595f460b2519b64d67ff46157cabd49a72d8fd05f119",
-    BYTES: "e739d9be19a20e42798f7e9940ea707bebf0432c780991b9d7b9f6862a2ce285",
+    CACHE_16: "fa0ff8e46785f20093f8595f460b2519b64d67ff46157cabd49a72d8fd05f119",
+    CACHE_8: "b44a3b3bd6dc97a0501901f3d0a99581b4fc52231dca5923c987d68c9f343003",
 }
 _SHAPE = Shape(
     layers=2,

@@ -14,7 +14,7 @@ from densor.codec.language_model.kernels import TokenPrior
 from densor.entropy.arithmetic.kernels import AT
 from densor.errors import FormatError, LimitError, UnsupportedError
 from densor.llm.head import MAX_RATE, Rates
-from densor.llm.model import BYTES, NUMERICS, WORDS
+from densor.llm.model import CACHE_8, CACHE_16, NUMERICS
 from densor.llm.tables import logit_tables
 from densor.llm.vocabulary import Vocabulary
 from densor.runtime.types import Bytes
@@ -87,7 +87,7 @@ def parse(payload: bytes) -> Parameters:
     _, numerics, slots, positions, stride, change, offsets, network, words, length = (
         _MODEL.unpack_from(payload)
     )
-    if numerics not in (WORDS, BYTES):
+    if numerics not in (CACHE_16, CACHE_8):
         raise UnsupportedError(f"numerics {numerics}; a newer densor may read this")
     end = _MODEL.size + length
     if len(payload) != end + _TEXT:
