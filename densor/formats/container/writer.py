@@ -10,6 +10,7 @@ import xxhash
 from densor.codec import registry
 from densor.codec.batch import Batch, Before, Chunk, CodedBatch, Coding
 from densor.codec.choose import batch_bytes
+from densor.codec.circuit.loading import load as load_circuit
 from densor.codec.codec import Base
 from densor.codec.history import History
 from densor.codec.kind import BATCH_BYTES, Kind, Segment, is_plain
@@ -80,6 +81,8 @@ class ArchiveWriter:
         self._entry_session: Session | None = None
         self._workers = Workers(options.threads)
         self._session = _session(options)
+        image_model = options.image_model
+        self._circuit = None if image_model is None else load_circuit(image_model)
         self._with_index = index
         self._start = file.tell() if _seekable(file) else None
         self._repeats = self._start is not None if repeats is None else repeats
@@ -257,7 +260,9 @@ class ArchiveWriter:
     def _begin(self, batch: Batch, piece: Piece) -> _Waiting:
         session = self._entry_session if is_plain(piece.kind) else None
         coding = encode_piece(
-            replace(batch, kind=piece.kind, session=session), piece, self._entry_level
+            replace(batch, kind=piece.kind, session=session, circuit=self._circuit),
+            piece,
+            self._entry_level,
         )
         return _Waiting(coding, None, batch.data, batch.base, session is not None)
 
