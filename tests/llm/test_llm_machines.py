@@ -1,7 +1,7 @@
 """What was packed under a language model comes back under every instruction set and batch.
 
-The golden archives were made once, with AVX2 and, of numerics 2, with AVX-512. Settings of other libraries stand for what a user may
-have set: nothing of theirs is used.
+The golden archives were made once, with AVX2 and, of numerics 2, with AVX-512. Settings of other
+libraries stand for what a user may have set: nothing of theirs is used.
 """
 
 import hashlib
