@@ -958,11 +958,12 @@ def test_a_file_is_read_in_order_after_a_look_at_random(tmp_path: Path) -> None:
 def test_many_files_in_one_archive(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    for name, data in tiny_files().items():
+    files = tiny_files()  # some hold the time
+    for name, data in files.items():
         (folder / f"tiny.{name}").write_bytes(data)
     densor.pack([folder], tmp_path / "all.densor")
     densor.extract(tmp_path / "all.densor", tmp_path / "out")
-    for name, data in tiny_files().items():
+    for name, data in files.items():
         assert (tmp_path / "out" / f"tiny.{name}").read_bytes() == data
     with densor.open(tmp_path / "all.densor") as file:
         assert {"q", "f", "tiny", "a", "t"} == set(file.keys())
