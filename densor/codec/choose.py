@@ -15,6 +15,7 @@
 | images of a circuit's size, with one | all | circuit | asked for |
 | rows of images | all | image, elements as below, byte_cm at 5 to 9 | trial, byte_cm of a sample |
 | tables and images to 1 MiB | 5 to 9 | also with fewer contexts | trial |
+| samples of sound | 5 to 9 | audio, also as at lower levels | trial |
 | samples of sound | all | audio, elements as below, byte_cm at 5 to 9 | trial of a sample, or all |
 | elements with zeros | all | sparse, planes | trial of a sample |
 | two values, one of them zero | all | sparse, what else fits | trial |
@@ -53,6 +54,7 @@ from densor.codec.levels import (
     with_few_codes,
     with_fewer_contexts,
     with_huffman_codes,
+    with_simpler_sound,
 )
 from densor.codec.sampling import PIECES, sample
 from densor.codec.spans.propose import encode_span
@@ -264,7 +266,10 @@ def _audio(batch: Batch, level: Level) -> Coding:
     elements = replace(batch, kind=replace(batch.kind, audio=None))
     if encoder is None:
         return encode_batch(elements, level)
+    simpler = [_proposed(registry.CODEC_AUDIO, batch, way) for way in with_simpler_sound(level)]
     coded = encoder.encode()
+    if simpler:
+        coded = Smallest(coded, *(way.encode() for way in simpler))
     if batch.data.size > SOUND_SAMPLE and _clearly_sound(batch, level):
         return coded
     otherwise = encode_batch(elements, level)
