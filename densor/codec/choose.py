@@ -247,10 +247,12 @@ def _with_fewer_contexts(codec: int, batch: Batch, level: Level, coded: Coding) 
     """What is coded, or what simpler models make of a batch that has little to learn from."""
     if batch.data.size > MAX_BYTES_OF_LITTLE:
         return coded
-    ways = [
-        _proposed(codec, batch.in_chunks_of(chunk_bytes(batch.kind, simpler)), simpler).encode()
-        for simpler in with_fewer_contexts(level)
-    ]
+    ways = []
+    for simpler in with_fewer_contexts(level):
+        chunk = chunk_bytes(batch.kind, simpler)
+        encoder = CODECS[codec].propose(batch.in_chunks_of(chunk), simpler)
+        if encoder is not None:
+            ways.append(encoder.encode())
     return Smallest(coded, *ways)
 
 

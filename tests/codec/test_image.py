@@ -13,12 +13,16 @@ from reference import image as reference_image
 from reference.reading import Refused
 
 import densor
+from densor.codec.batch import Batch
 from densor.codec.image import decoder, params
-from densor.codec.image.encoder import GradientCoder, MixingCoder
+from densor.codec.image.encoder import GradientCoder, MixingCoder, propose
 from densor.codec.image.layout import Layout, layout_of
 from densor.codec.image.zoom import Zoom, find_zoom
+from densor.codec.kind import kind_of_array
+from densor.codec.levels import level_settings
 from densor.codec.registry import CODEC_IMAGE
 from densor.errors import DensorError, FormatError, LimitError
+from densor.runtime.workers import Workers
 
 Bytes = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -370,3 +374,22 @@ def test_archives_with_damage_are_refused() -> None:
         damaged = packed[:at] + bytes([packed[at] ^ 4]) + packed[at + 1 :]
         with pytest.raises(DensorError):
             densor.decompress(damaged)
+
+
+def test_arrays_that_gradients_do_not_suit_are_tried_by_mixing() -> None:
+    """Strokes on black, as digits are: what is near says little by its slope."""
+    rng = random_state("strokes")
+    array = np.zeros((120, 24, 24), np.uint8)
+    for image in array:
+        for _ in range(3):
+            y, x = rng.integers(2, 20, 2)
+            image[y : y + int(rng.integers(1, 3)), x : x + 4] = 255 - rng.integers(0, 3)
+    level = level_settings(6)
+    batch = Batch(array.ravel(), kind_of_array("U8", array.shape), Workers(1))
+    assert batch.kind.guessed
+    proposed = propose(batch, level)
+    assert proposed is not None
+    noise = random_state("no image").integers(0, 256, array.shape, np.uint8)
+    assert propose(replace(batch, data=noise.ravel()), level) is None
+    packed = densor.compress(array, 6)
+    assert np.array_equal(densor.decompress(packed), array)

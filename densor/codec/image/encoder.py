@@ -15,6 +15,7 @@ from densor.codec.image.fitting import (
     gradient_model,
     mixing_model,
     modelled,
+    plain_bits,
     share_of_plain,
 )
 from densor.codec.image.layout import Layout
@@ -28,6 +29,7 @@ from densor.entropy.rans.tables import quantise
 
 MAX_PARAMETERS = 1 << 11  # bytes, mostly
 MAX_SHARE_OF_GUESS = 0.9  # of what samples by themselves take, see `share_of_plain`
+MIXING_SAMPLE = 1 << 15  # bytes
 # Contexts and steps of context mixing
 FULL, LIGHT = (12, 8), (3, 3)
 
@@ -54,7 +56,8 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
     layout = batch.kind.image
     assert layout is not None
     share = share_of_plain(layout, batch.data)
-    if batch.kind.guessed and share > MAX_SHARE_OF_GUESS:
+    unlike = batch.kind.guessed and share > MAX_SHARE_OF_GUESS
+    if unlike and (level.images == "gradient" or not _mixes_well(layout, batch.data, level)):
         return None
     if layout.padding and batch.data.reshape(-1, layout.stride)[:, -layout.padding :].any():
         return None
@@ -62,6 +65,15 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
         return GradientEncoder(batch, level, layout, share)
     zoom = find_zoom(layout, batch.data, batch.chunk_bytes)
     return ChunkEncoder(mixing_coder(layout, batch.data, level, zoom), batch, level.zstd)
+
+
+def _mixes_well(layout: Layout, data: Bytes, level: Level) -> bool:
+    """Whether rows that gradients do not suit, such as those of scans or digits, suit mixing."""
+    count = max(1, MIXING_SAMPLE // layout.stride) * layout.stride
+    begin = max(0, data.size - count) // 2 // layout.stride * layout.stride
+    some = data[begin : begin + count]
+    coded = mixing_coder(layout, some, level).encode(some, 0)
+    return 8 * coded.size < MAX_SHARE_OF_GUESS * plain_bits(layout, some)
 
 
 def mixing_coder(layout: Layout, data: Bytes, level: Level, zoom: Zoom = NONE) -> "MixingCoder":
