@@ -176,7 +176,8 @@ class TableCoder:
 
     def _dictionaries(self, rows: Rows) -> list[Dictionary]:
         layout = self._layout
-        return [dictionary_of(rows.cells(i), layout.quote) for i in range(layout.columns)]
+        columns = range(layout.columns)
+        return [dictionary_of(rows.cells(i), layout.quote, layout.width(i)) for i in columns]
 
     # By context mixing
 

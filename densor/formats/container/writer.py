@@ -10,6 +10,7 @@ import xxhash
 from densor.codec import registry
 from densor.codec.batch import Batch, Before, Chunk, CodedBatch, Coding
 from densor.codec.choose import batch_bytes
+from densor.codec.circuit.loading import load as load_circuit
 from densor.codec.codec import Base
 from densor.codec.history import History
 from densor.codec.kind import BATCH_BYTES, Kind, Segment, is_plain
@@ -32,7 +33,14 @@ from densor.runtime.workers import Done, Workers
 
 _INDEX_ZSTD = 9
 _PLACE_EVERY = 1 << 24  # original bytes between frames that tell a reader of a damaged archive more
-_NO_TENSORS = ("csv", "gzip", "png", "zip")  # formats whose other bytes are as slow as any
+_NO_TENSORS = (
+    "csv",
+    "fixed-width",
+    "gzip",
+    "jsonl",
+    "png",
+    "zip",
+)  # formats whose other bytes are as slow as any
 _MIN_REPEAT = 64  # bytes from which a batch may be stored as a reference to an equal one
 
 
@@ -72,6 +80,8 @@ class ArchiveWriter:
         self._entry_session: Session | None = None
         self._workers = Workers(options.threads)
         self._session = _session(options)
+        image_model = options.image_model
+        self._circuit = None if image_model is None else load_circuit(image_model)
         self._with_index = index
         self._start = file.tell() if _seekable(file) else None
         self._repeats = self._start is not None if repeats is None else repeats
@@ -250,6 +260,8 @@ class ArchiveWriter:
     def _begin(self, batch: Batch, data: Bytes, piece: Piece) -> _Waiting:
         session = self._entry_session if is_plain(piece.kind) else None
         batch = batch.part(data, piece.kind, session)
+        if self._circuit is not None:
+            batch = replace(batch, circuit=self._circuit)
         coding = encode_piece(batch, piece, self._entry_level)
         return _Waiting(coding, None, batch.data, batch.base, session is not None)
 
