@@ -118,7 +118,6 @@ def coded(new: Array, old: Array, dtype: str) -> tuple[bytes, bytes]:
     batch = Batch(data, Kind(layout, dtype=dtype), Workers(1), base=Before(before, 24))
     encoder = DeltaEncoder(batch)
     encoder.encode().result()
-    encoder._count(0, data.size)  # anew: what was found is gone once it is coded
     payload = encoder._coded(data, before, 0)
     return encoder.model(), payload.tobytes()
 

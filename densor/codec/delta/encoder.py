@@ -89,11 +89,12 @@ class _Either(Encoder):
 
 
 class _Found(NamedTuple):
-    """Tokens of a chunk, uint8[n], their contexts, uint8[n], both pooled; bits behind them."""
+    """Tokens of a chunk, uint8[n], their contexts, uint8[n], both pooled, and how often each pair
+    occurs, int64[contexts, 256]."""
 
     symbols: Bytes
     contexts: Bytes
-    bits: int
+    counts: npt.NDArray[np.int64]
 
 
 class DeltaEncoder(Encoder):
@@ -156,9 +157,17 @@ class DeltaEncoder(Encoder):
 
     def _count(self, begin: int, step: int) -> None:
         """Finds and counts the tokens of a chunk; may run in several threads at once."""
-        chunk, base = self._pair(begin, step)
-        if _equal(chunk, base):
+        found = self._find(*self._pair(begin, step))
+        if found is None:
             return
+        with self._lock:
+            self._found[begin] = found
+            self._counts = found.counts if self._counts is None else self._counts + found.counts
+
+    def _find(self, chunk: Bytes, base: Bytes) -> _Found | None:
+        """The tokens of a chunk, None where nothing has changed."""
+        if self._same or _equal(chunk, base):
+            return None
         new, old = elements(chunk, self._size), elements(base, self._size)
         symbols, under = POOL.take(new.size), POOL.take(new.size)
         method, contexts, _ = self._choice
@@ -167,10 +176,7 @@ class DeltaEncoder(Encoder):
         CONTEXTS[self._size](old, contexts.shift, mapped.size - 1, mapped, under)
         counts = np.zeros((_contexts(self._choice), 256), np.int64)
         count(symbols, under, np.zeros(4 * counts.size, np.uint32), counts)
-        bits = int((counts.sum(axis=0) * token_table(method).counts).sum())
-        with self._lock:
-            self._found[begin] = _Found(symbols, under, bits)
-            self._counts = counts if self._counts is None else self._counts + counts
+        return _Found(symbols, under, counts)
 
     def _decide(self) -> None:
         """Settles the parameters, once all chunks were counted."""
@@ -184,12 +190,13 @@ class DeltaEncoder(Encoder):
 
     def _coded(self, chunk: Bytes, base: Bytes, begin: int) -> Bytes:
         """The payload of a chunk whose first byte is number `begin` of the batch; pooled."""
-        found = self._found.pop(begin, None)
-        if found is None:  # all is the same
+        found = self._found.pop(begin, None) or self._find(chunk, base)
+        if found is None:
             return np.frombuffer(HEAD.pack(self._base.offset + begin, SAME), np.uint8)
         method = self._choice.method
         stream = encode(found.symbols, found.contexts, self._freqs)
-        size = -(-found.bits // 8)
+        counts = token_table(method).counts
+        size = -(-int((found.counts.sum(axis=0) * counts).sum()) // 8)
         start = HEAD.size + LENGTH.size
         payload = POOL.take(start + stream.size + size)
         HEAD.pack_into(payload, 0, self._base.offset + begin, CODED)
@@ -199,7 +206,6 @@ class DeltaEncoder(Encoder):
             extras = _BUFFERS.take("extras", size + 8)
             new, old = elements(chunk, self._size), elements(base, self._size)
             how = method.number, method.floats, method.drop, method.bits
-            counts = token_table(method).counts
             EXTRAS[self._size](new, old, *how, counts, method.plain, found.symbols, extras)
             payload[start + stream.size :] = extras[:size]
         POOL.give(found.symbols)
