@@ -118,6 +118,18 @@ class BaseDecoder(Protocol):
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
 
 
+@runtime_checkable
+class PartDecoder(Protocol):
+    """Decodes units of a chunk, of `unit` bytes each, without those beside them."""
+
+    @property
+    def unit(self) -> int:
+        """Bytes of one."""
+
+    def decode_some(self, payload: Bytes, original: int, begin: int, end: int, out: Bytes) -> None:
+        """Decodes units `begin` to `end` of a chunk of `original` bytes."""
+
+
 Decoder = ChunkDecoder | BaseDecoder
 
 
@@ -205,7 +217,7 @@ _ALL = (
     _codec(_R.CODEC_DEFLATE, "deflate", "DEFLATE streams"),
     _codec(_R.CODEC_CIRCUIT, "circuit", "images by themselves"),
     _codec(_R.CODEC_TABLE, "table", "columns of tables", _ARITHMETIC),
-    _codec(_R.CODEC_AUDIO, "audio", "sound", _RANS, chunk=1 << 20),
+    _codec(_R.CODEC_AUDIO, "audio", "sound", _RANS, _ARITHMETIC, chunk=1 << 20),
     _codec(_R.CODEC_LANGUAGE_MODEL, "language_model", "language model", _LLM),
 )
 CODECS = {codec.number: codec for codec in _ALL}

@@ -332,6 +332,16 @@ def _idat(piece: bytes) -> bytes:
     return len(piece).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
 
 
+def enlarged() -> Iterator[tuple[str, bytes]]:
+    """Images of which each pixel is there several times."""
+    y, x = np.mgrid[:40, :50]
+    noise = random_state("golden zoom").integers(0, 3, (40, 50, 3))
+    picture = ((x * 3 + y * 2)[..., None] + noise).astype(np.uint8)
+    wide = np.repeat(np.repeat(picture, 2, 0), 3, 1)
+    yield "image-zoom", densor.compress(wide, 9)
+    yield "image-zoom-gradient", densor.compress(np.repeat(picture[..., 0], 4, 0), 3)
+
+
 # Changes of few elements, of densor 0.5
 
 
@@ -386,6 +396,27 @@ def sound() -> Iterator[tuple[str, bytes]]:
         yield name, out.getvalue()
 
 
+def adaptive_sound() -> Iterator[tuple[str, bytes]]:
+    t = np.arange(1500)
+    noise = random_state("golden adaptive sound").integers(-40, 40, (1500, 2))
+    pair = (np.stack([9000 * (t % 97) // 97, 7000 * (t % 97) // 97], 1) + noise).astype("<i2")
+    deep = (pair[:500, :1].astype("<i4") << 7).view("u1").reshape(500, 4)[:, :3]
+    for name, samples, channels, size, level in (
+        ("audio-cascade-light", pair, 2, 2, 5),
+        ("audio-cascade-24", np.ascontiguousarray(deep), 1, 3, 5),
+        ("audio-cascade-full", pair[:400], 2, 2, 9),
+    ):
+        data = samples.tobytes()
+        head = struct.pack("<HHIIHH", 1, channels, 8000, 0, channels * size, 8 * size)
+        body = b"WAVEfmt \x10\0\0\0" + head + b"data" + struct.pack("<I", len(data)) + data
+        out = io.BytesIO()
+        with MonkeyPatch.context() as patch:
+            patch.setattr(choose, "with_simpler_sound", lambda _: ())
+            content = b"RIFF" + struct.pack("<I", len(body)) + body
+            densor.compress_file(io.BytesIO(content), out, level)
+        yield name, out.getvalue()
+
+
 class Group(NamedTuple):
     """Archives that were made at once; each of `good` yields name and archive."""
 
@@ -406,7 +437,9 @@ GROUPS = (
     Group("0.5, tables", (tables,)),
     Group("0.5, sound", (sound,)),
     Group("0.6, tables", (latent_tables,)),
+    Group("0.6, enlarged images", (enlarged,)),
     Group("0.6, JSON lines and fixed widths", (tables_between_literals,)),
+    Group("0.6, adaptive sound", (adaptive_sound,)),
 )
 
 
