@@ -1,12 +1,13 @@
 """Bytes and speed on sound, beside lossless codecs of it.
 
-    python -m bench.audio FOLDER... [--levels 3,6,9] [--peers a,b] [--out DIR]
+    python -m bench.audio FOLDER... [--levels 3,6,9] [--peers a,b] [--out DIR] [--plot PNG]
 
 Each folder is a set of WAV files. Every file is packed, restored and compared by every codec, one
 after the other. MB/s is of processor time, that of child processes included, over all files of a
 set; compilation does not count. Peers are the programs `flac`, `wavpack`, `ffmpeg` (True Audio) and
 `mac` (Monkey's Audio), where they are installed, and Zstandard and xz. What they add for padding is
-turned off. Writes ``audio.csv`` into DIR.
+turned off. Writes ``audio.csv`` into DIR; --plot needs
+matplotlib.
 """
 
 from __future__ import annotations
@@ -143,12 +144,48 @@ def measured(codec: Codec, folder: Path) -> Row:
     return Row(folder.name, codec.name, len(paths), size, packed_size, *speeds)
 
 
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Bytes against speed of the first set, as a picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
+    for row in rows:
+        if row.folder != rows[0].folder or row.codec.startswith(("zstd", "xz")):
+            continue
+        colour = "#3b7dd8" if row.codec.startswith("densor") else "#9aa4b2"
+        for at, speed in zip(axes, (row.pack_speed, row.unpack_speed), strict=True):
+            at.plot(speed, row.packed / row.size, "o", color=colour)
+            at.annotate(row.codec, (speed, row.packed / row.size), fontsize=8)
+    for at, what in zip(axes, ("packing", "restoring"), strict=True):
+        at.set_xscale("log")
+        at.set_xlabel(f"MB/s, {what}")
+    axes[0].set_ylabel(f"share of the bytes, {rows[0].folder}")
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _rows_in(path: Path) -> list[Row]:
+    """What a CSV file of this benchmark says."""
+    with path.open(newline="") as file:
+        found = list(csv.DictReader(file))
+    return [
+        Row(
+            *(row["folder"], row["codec"], int(row["files"]), int(row["size"])),
+            *(int(row["packed"]), float(row["pack_speed"]), float(row["unpack_speed"])),
+        )
+        for row in found
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--levels", default=",".join(map(str, LEVELS)))
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--out", type=Path, default=Path())
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="a picture of the first set")
     args = parser.parse_args()
     codecs = [own(int(level)) for level in args.levels.split(",") if level]
     for name in filter(None, args.peers.split(",")):
@@ -167,6 +204,8 @@ def main() -> None:
                 out.writerow((*row[:5], *speeds))
                 file.flush()
                 print(*row[:5], *speeds, sep="\t", flush=True)
+    if args.plot:
+        draw(_rows_in(args.out / "audio.csv"), args.plot)
 
 
 if __name__ == "__main__":
