@@ -8,6 +8,7 @@ archives that exist. Nothing heavy is imported until it is used.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from densor.codec.circuit import loading as _circuits
 from densor.errors import (
     ArgumentError,
     ChecksumError,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from densor.files.folder import extract, pack
     from densor.files.single import compress_file, decompress_file, verify_file
     from densor.options import ReadOptions, WriteOptions
-    from densor.tables import read_table
+    from densor.tables import read_latents, read_table
 
 _LAZY = {
     "File": "densor.api",
@@ -55,6 +56,7 @@ _LAZY = {
     "load": "densor.api",
     "load_file": "densor.api",
     "pack": "densor.files.folder",
+    "read_latents": "densor.tables",
     "read_table": "densor.tables",
     "save": "densor.api",
     "save_file": "densor.api",
@@ -94,6 +96,7 @@ __all__ = [
     "load_file",
     "open",
     "pack",
+    "read_latents",
     "read_table",
     "save",
     "save_file",
@@ -106,7 +109,13 @@ def _language_model(name: Any) -> Any:
     return importlib.import_module("densor.files.language_models").load(name)
 
 
+def _image_model(path: Any) -> Any:
+    """What coders get circuits of images from."""
+    return importlib.import_module("densor.files.image_models").load(path)
+
+
 _loading.set_loader(_language_model)
+_circuits.set_loader(_image_model)
 
 
 def __getattr__(name: str) -> Any:

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from bit_coder import decode_bits, encode_bits
+from circuits import any_circuit
 from helpers import bits_of, random_state, weights
-from tables import RECORDS, broken, resealed, table
+from tables import RECORDS, blocks, broken, fixed_width, json_lines, resealed, table
 
 from densor.codec import registry
 from densor.codec.audio.encoder import LaneCoder
@@ -28,6 +29,9 @@ from densor.codec.blocks.block import Field
 from densor.codec.blocks.encoder import BlocksEncoder
 from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.choose import encode_batch
+from densor.codec.circuit.coding import decode_images
+from densor.codec.circuit.encoder import CircuitCoder
+from densor.codec.circuit.model import Size, pack, parse, tables_of
 from densor.codec.codec import decoder_for
 from densor.codec.deflate.encoder import DeflateCoder
 from densor.codec.deflate.stream import PNG, RAW, ZLIB, Stream
@@ -40,12 +44,14 @@ from densor.codec.image.encoder import GradientCoder
 from densor.codec.image.encoder import MixingCoder as ImageMixingCoder
 from densor.codec.image.layout import Layout
 from densor.codec.kind import Data, Kind, kind_of, kind_of_blocks
+from densor.codec.language_model.session import Session
 from densor.codec.levels import level_settings
 from densor.codec.planes.encoder import PlanesEncoder
 from densor.codec.planes.stages.rans import RANS
 from densor.codec.scale_context.encoder import ScaleContextEncoder, low_coder
 from densor.codec.sparse.encoder import SparseEncoder
 from densor.codec.table.encoder import TableCoder
+from densor.codec.table.layout import Layout as TableLayout
 from densor.codec.zstd import zstd_compress
 from densor.entropy import explicit
 from densor.entropy.huffman.code import unpack_lengths
@@ -58,6 +64,7 @@ from densor.errors import DensorError
 from densor.formats.container.chunk_decoders import decode_chunk
 from densor.formats.io.sources import MemoryRandomSource
 from densor.formats.parsers.csv import layout_of
+from densor.formats.parsers.tabular import layout_in
 from densor.runtime.buffers import POOL
 from densor.runtime.workers import Workers
 from fuzz.mutate import mutated
@@ -68,6 +75,7 @@ MOST_OUT = 1 << 18  # bytes that a chunk is decoded to
 _MOST_SEEDS = 60
 _GUARD = 64  # bytes before and behind the output, which must stay what they were
 _HEAD = struct.Struct("<III")  # bytes of the model, of the output, of the base
+_CIRCUIT = any_circuit(Size(4, 5, 1))
 _FILLS = (0xA5, 0x3C)
 _PLAIN, _LEVEL = level_settings(3), level_settings(9)  # Huffman, and everything else
 
@@ -140,11 +148,26 @@ def _spoil_pool(fill: int, size: int) -> None:
 def run_codec(data: bytes) -> None:
     """Parses a model and decodes a chunk with it."""
     case = unpack(data)
-    decoder = decoder_for(case.model)
+    decoder = decoder_for(case.model, _session())
     number = registry.FIRST_MODEL
     payload = np.frombuffer(case.payload, np.uint8)
     base = MemoryRandomSource(case.base) if case.base else None
     decoded_twice(lambda out: decode_chunk(number, decoder, payload, out, base), case.size)
+
+
+@cache
+def _session() -> Session:
+    """With the circuit of the seeds."""
+    return Session(image_model=_CIRCUIT)
+
+
+def run_circuit(data: bytes) -> None:
+    """Parses a circuit, in place of a model, and decodes one image under it."""
+    case = unpack(data)
+    tables = tables_of(parse(case.model))
+    payload = np.frombuffer(case.payload, np.uint8)
+    sizes = np.array([payload.size])
+    decoded_twice(lambda out: decode_images(tables, payload, sizes, out), tables.size.samples)
 
 
 def run_fixed(data: bytes) -> None:
@@ -247,8 +270,24 @@ def _all_cases() -> list[Case]:
             cases += _with(ScaleContextEncoder(kind, History(), low, repeats=False), data)
         cases += _with(SparseEncoder(data, kind, _LEVEL), data)
     cases += [*_of_blocks(), *_of_changes(), *_of_text(), *_of_images()]
-    cases += [*_of_streams(), *_of_tables(), *_of_sound()]
+    cases += [*_of_streams(), *_of_tables(), *_of_sound(), *_of_circuits()]
     return list(dict.fromkeys(cases))
+
+
+def _of_circuits() -> list[Case]:
+    data = random_state("fuzz circuits").integers(0, 256, 100, np.uint8)
+    data[::3] = 0
+    return _with(CircuitCoder(tables_of(_CIRCUIT)), data)
+
+
+def circuit_seeds() -> list[bytes]:
+    """Circuits of several sizes, each with the stream of an image."""
+    seeds = []
+    for number, size in enumerate((Size(4, 5, 1), Size(3, 3, 3), Size(1, 1, 1))):
+        circuit = any_circuit(size, 1 + number, 5, 4, residual=number == 1)
+        stream = random_state("fuzz circuit", number).integers(1, 256, size.samples, np.uint8)
+        seeds.append(Case(pack(circuit), size.samples - 1, b"", stream.tobytes()).pack())
+    return seeds
 
 
 def _of_blocks() -> list[Case]:
@@ -350,6 +389,12 @@ def _of_tables() -> list[Case]:
         for level in (3, 5, 9):
             coder = TableCoder(layout, level_settings(level))
             cases += _with(coder, np.frombuffer(text, np.uint8))
+    for text in (json_lines(60), fixed_width(70)):
+        layout = layout_in(text, True)
+        assert layout is not None
+        cases += _with(TableCoder(layout, level_settings(5)), np.frombuffer(text, np.uint8))
+    latent = TableCoder(TableLayout(14), level_settings(3, latents=True))
+    cases += _with(latent, np.frombuffer(blocks(80), np.uint8))
     return cases
 
 
@@ -506,6 +551,8 @@ TARGETS = (
     _codec("image", registry.CODEC_IMAGE, most_memory=1 << 28),
     _codec("deflate", registry.CODEC_DEFLATE, most_memory=1 << 28),
     Target("table", run_codec, seeds_of(registry.CODEC_TABLE), mutate_table, most_memory=1 << 28),
+    _codec("images", registry.CODEC_CIRCUIT, **_BIG),
+    Target("circuit", run_circuit, circuit_seeds, mutate_case, most_memory=1 << 28),
     _codec("audio", registry.CODEC_AUDIO, most_memory=1 << 26),
     Target("zstd", run_fixed, fixed_seeds, mutate_case, **_BIG),
     Target("rans", run_rans, rans_seeds, mutate_case),

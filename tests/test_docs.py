@@ -1,9 +1,12 @@
 """What the documentation shows works: docstrings of the API, code blocks of the README."""
 
 import doctest
+import importlib.util
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from llm_models import write_folder
 from paths import ROOT
@@ -64,6 +67,69 @@ def test_code_of_the_page_on_text_runs(
     assert 0 < float(tokens.split()[0]) < 8.0 and len(eval(most)) == 1
     assert float(bits.split()[0]) < 1.0
     assert len(eval(generated)) == 60
+
+
+def _small_flights(folder: Path) -> None:
+    lines = [
+        f"{300 + i % 900},{'UA' if i % 3 else 'AA'},{'IAH' if i % 2 else 'ORD'}"
+        for i in range(4000)
+    ]
+    (folder / "flights.csv").write_text("dep_time,carrier,dest\n" + "\n".join(lines) + "\n")
+    densor.pack([folder / "flights.csv"], folder / "flights.densor")
+    (folder / "survey.csv").write_text("a,b,c\n" + "yes,no,no\nno,yes,yes\n" * 300)
+
+
+def _small_model(folder: Path) -> None:
+    weights = {"layer.7.weight": np.linspace(-1, 1, 5000, dtype=np.float32)}
+    (folder / "model").mkdir()
+    densor.save_file(weights, folder / "model" / "model.densor")
+
+
+def _model_for_transformers(folder: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from hf_models import llama
+
+    llama().save_pretrained(folder / "plain")
+    densor_hf = importlib.import_module("densor.hf")
+    densor_hf.pack_model(folder / "plain", folder / "packed")
+
+
+def _files_behind_urls(folder: Path) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    from safetensors.numpy import save
+
+    _small_model(folder)
+    content = save({"layer.7.weight": np.linspace(-1, 1, 5000, dtype=np.float32)})
+    fsspec.filesystem("memory").pipe_file("/bucket/model.safetensors", content)
+
+
+@pytest.mark.parametrize(
+    ("page", "prepare"),
+    [
+        ("hub", None),
+        ("images", None),
+        ("tables", _small_flights),
+        ("serving", _model_for_transformers),
+        ("streaming", _files_behind_urls),
+    ],
+)
+def test_code_of_pages_runs(
+    page: str,
+    prepare: Callable[[Path], None] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All blocks of a page in one namespace; URLs of others stand for files in memory."""
+    if prepare is not None:
+        prepare(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"densor": densor, "__name__": page}
+    for block in python_blocks(ROOT / "docs" / f"{page}.md"):
+        if importlib.util.find_spec("pandas") is None:
+            block = block.replace('to="pandas"', 'to="numpy"')
+        block = block.replace("s3://", "memory://").replace("https://host/", "memory://")
+        exec(compile(block, f"{page}.md", "exec"), names)
 
 
 def test_links_to_files_lead_somewhere() -> None:

@@ -18,5 +18,8 @@ def test_the_site_builds(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "not included in the" not in done.stderr
+    measured = (tmp_path / "site" / "bench" / "results" / "index.html").read_text()
+    assert "javascripts/tables.js" in measured
+    assert (tmp_path / "site" / "javascripts" / "tables.js").is_file()
     page = (tmp_path / "site" / "api" / "index.html").read_text()
     assert "compress_file" in page and "WriteOptions" in page

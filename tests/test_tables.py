@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from archives import written
-from tables import RECORDS, broken, table
+from tables import RECORDS, blocks, broken, table
 
 import densor
 from densor.cli.dispatch import dispatch
@@ -33,7 +33,7 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path, small: None) -> Path
     target = tmp_path / "t.densor"
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "raw":
-            patch.setattr("densor.formats.parsers.csv.layout_in", lambda *_: None)
+            patch.setattr("densor.formats.parsers.tabular.layout_in", lambda *_: None)
         level = 1 if request.param == "raw" else request.param
         densor.pack([path], target, level=level)
     return target
@@ -188,3 +188,22 @@ def test_other_kinds_of_tables(
     (tmp_path / "t.csv").write_bytes(text)
     densor.pack([tmp_path / "t.csv"], tmp_path / "t.densor", level=6)
     assert shown(capfdbinary, "cat", str(tmp_path / "t.densor")) == text
+
+
+def test_latent_classes_are_told(tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_bytes(b"k," + b",".join(b"x%d" % i for i in range(12)) + b",l\n"
+                                     + blocks(900))  # fmt: skip
+    densor.pack([tmp_path / "b.csv"], tmp_path / "plain")
+    sizes = densor.pack([tmp_path / "b.csv"], tmp_path / "latent", table_latents=True)
+    assert densor.read_latents(tmp_path / "plain") == []
+    assert sizes.stored < (tmp_path / "plain").stat().st_size
+    (found,) = densor.read_latents(tmp_path / "latent")
+    assert found.rows == slice(0, 900) and found.row_classes.size == 900
+    assert {f"x{i}" for i in range(12)} <= set(found.column_classes)
+    columns = ["x3", "k"]
+    values = [densor.read_table(tmp_path / name, columns=columns) for name in ("plain", "latent")]
+    assert all(np.array_equal(values[0][name], values[1][name]) for name in columns)
+    densor.extract(tmp_path / "latent", tmp_path / "out")
+    assert (tmp_path / "out" / "b.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    dispatch(["-f", "-k", "--table-latents", str(tmp_path / "b.csv")])
+    assert densor.read_latents(tmp_path / "b.csv.densor")

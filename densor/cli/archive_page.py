@@ -1,17 +1,13 @@
-"""A page about an archive: where its bytes are, how each tensor is coded, what numbers it holds.
+"""A page about an archive: where its bytes are, how each tensor is coded, what numbers it holds."""
 
-One HTML file that needs nothing else; its table, map and charts are drawn by the script within.
-"""
-
-import json
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from densor.cli import console, contents
+from densor.cli import console, contents, tensor_page
+from densor.cli.tensor_page import share, size_of, text_of
 from densor.codec.bound import order0_bytes
 from densor.dtypes import SIZES, coding_of
 from densor.float_formats import number_format
@@ -25,6 +21,22 @@ SAMPLED = 64  # tensors, the largest, of which a part is decoded
 SAMPLE_BYTES = 1 << 18
 MAX_ROWS = 20_000  # tensors that a page lists; it has some 150 bytes for each
 _BINS = 64  # of a histogram, at most
+_SIZES = [
+    size_of("original"),
+    size_of("stored"),
+    share("ratio", "stored", "original"),
+]
+_COLUMNS = [
+    *(text_of("name"), text_of("type", "dtype"), text_of("shape")),
+    *_SIZES,
+    {"title": "bits", "key": "bits", "kind": "bits"},
+    {"title": "bound", "key": "bound", "kind": "bits"},
+    text_of("codec"),
+]
+_EXPLAINED = (
+    "Bits: stored bits per element. Bound: order-0 entropy of the planes of a sample, per element; "
+    "what is below it was found by contexts."
+)
 
 
 class Row(NamedTuple):
@@ -58,9 +70,7 @@ class Part(NamedTuple):
 
 def page(file: contents.Opened, name: str, recovery: str) -> str:
     """The page as HTML. `recovery`: how much recovery data there is, in words."""
-    template = (files("densor.cli") / "pages" / "archive.html").read_text(encoding="utf-8")
-    text = json.dumps(_data(file, name, recovery), separators=(",", ":"), allow_nan=False)
-    return template.replace("@DATA@", text.replace("<", "\\u003c"))
+    return tensor_page.page(_data(file, name, recovery))
 
 
 def _data(file: contents.Opened, name: str, recovery: str) -> dict[str, Any]:
@@ -84,6 +94,23 @@ def _data(file: contents.Opened, name: str, recovery: str) -> dict[str, Any]:
         "about": f"format version {file.version}"
         + (f"; the {left} smallest tensors are not listed" if left else ""),
         "facts": facts,
+        "legend": "Area: stored bytes. Colour: share of the original size. A click opens a group.",
+        "all": "100 % of the original",
+        "explained": _EXPLAINED,
+        "map": {
+            "area": "stored",
+            "part": "stored",
+            "whole": "original",
+            "word": "of the original",
+            "more": ["dtype", "shape", "codec"],
+        },
+        "columns": _COLUMNS,
+        "sorted": 4,
+        "codec_columns": [
+            text_of("codec"),
+            {"title": "chunks", "key": "chunks", "kind": "count"},
+            *_SIZES,
+        ],
         "tensors": [row._asdict() for row in rows],
         "codecs": [
             {"codec": c.codec, "chunks": c.chunks, "original": c.original, "stored": c.stored}

@@ -115,6 +115,13 @@ _FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {"metavar": "TYPE", "help": "take all bytes as numbers of this type, such as bf16"},
     ),
     "text": (("--text",), {"action": "store_true", "help": "code text and other bytes as -9 does"}),
+    "table_latents": (
+        ("--table-latents",),
+        {
+            "action": "store_true",
+            "help": "code tables also under latent classes, and keep the smaller (docs/tables.md)",
+        },
+    ),
     "hash": (
         ("--sha256",),
         {
@@ -170,11 +177,18 @@ _FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "help": "the language model of texts: smollm2, sample, a folder or a GGUF file",
         },
     ),
+    "image_model": (
+        ("--image-model",),
+        {
+            "metavar": "MODEL",
+            "help": "the model of images, from densor train; each is coded by itself",
+        },
+    ),
     "base": (("--base",), _BASE),
     "quiet": (("-q", "--quiet"), {"action": "store_true", "help": "errors only on stderr"}),
     "json": (("--json",), {"action": "store_true", "help": "write JSON, sizes in bytes"}),
 }
-WRITING = ("dtype", "text", "hash", "gpu_index", "recovery", "sync")
+WRITING = ("dtype", "text", "table_latents", "hash", "gpu_index", "recovery", "sync")
 
 
 def add_flags(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> None:

@@ -12,6 +12,7 @@
 | blocks | all | blocks | |
 | DEFLATE streams | 3 to 9 | deflate, Zstandard | trial |
 | tables | all | table, bytes as above | table, bytes of a sample where it is not clearly less |
+| images of a circuit's size, with one | all | circuit | asked for |
 | rows of images | all | image, elements as below, byte_cm at 5 to 9 | trial, byte_cm of a sample |
 | tables and images to 1 MiB | 5 to 9 | also with fewer contexts | trial |
 | samples of sound | all | audio, elements as below, byte_cm at 5 to 9 | trial of a sample, or all |
@@ -129,7 +130,7 @@ def _chunk_bytes(data: Data, kind: Kind, level: Level) -> int:
     if data is Data.BYTES:
         return ZSTD_CHUNK if level.bytes == "zstd" else CODECS[registry.CODEC_BYTE_CM].chunk
     if data is Data.TABLE:
-        return TABLE_CHUNK if level.tables else FAST_TABLE_CHUNK
+        return TABLE_CHUNK if level.tables or level.latents else FAST_TABLE_CHUNK
     if data is Data.BLOCKS:
         return kind.whole_rows(CODECS[registry.CODEC_BLOCKS].chunk)
     if data is Data.STREAM:
@@ -157,10 +158,13 @@ def matrix_chunk(level: Level) -> int:
 
 
 def batch_bytes(kind: Kind, level: Level) -> int:
-    """Original bytes per batch, whole chunks."""
+    """Original bytes per batch, whole chunks, or images."""
     chunk = chunk_bytes(kind, level)
     if kind.data is Data.TABLE:
         return TABLE_CHUNK
+    if kind.image is not None and 0 < kind.image.stride * kind.image.height <= BATCH_BYTES:
+        whole = kind.image.stride * kind.image.height  # images are not cut in two
+        return BATCH_BYTES // whole * whole
     return max(1, BATCH_BYTES // chunk) * chunk
 
 
@@ -173,7 +177,7 @@ def _rows(data: Data, level: Level) -> tuple[Row, ...]:
         by_model = () if level.bytes == "zstd" else (_byte_cm,)
         return _delta, _language_model, *by_model, _by_zstd
     if data is Data.IMAGE:
-        return (_image,)
+        return _circuit, _image
     if data is Data.STREAM:
         return (_stream,)
     if data is Data.TABLE:
@@ -208,6 +212,11 @@ def _language_model(batch: Batch, level: Level) -> Coding | None:
         batch.session.moved((1 + batch.session.check) * batch.data.size)
         return without
     return Smallest(_proposed(registry.CODEC_LANGUAGE_MODEL, batch, level).encode(), without)
+
+
+def _circuit(batch: Batch, level: Level) -> Coding | None:
+    encoder = None if batch.base else CODECS[registry.CODEC_CIRCUIT].propose(batch, level)
+    return None if encoder is None else encoder.encode()
 
 
 def _image(batch: Batch, level: Level) -> Coding:

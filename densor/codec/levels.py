@@ -32,6 +32,7 @@ class Level:
     images: Literal["gradient", "light", "full"] = "gradient"  # by gradients, or the mixing model
     streams: Literal["none", "images", "all"] = "none"  # which DEFLATE streams are undone
     tables: int = 0  # contexts that are mixed for a column of a table, or the fast way
+    latents: bool = False  # whether columns of tables are also coded under latent classes
 
 
 def _balanced(zstd: int) -> Level:
@@ -68,10 +69,11 @@ _LEVELS = {
 }
 
 
-def level_settings(level: int, text: bool = False) -> Level:
+def level_settings(level: int, text: bool = False, latents: bool = False) -> Level:
     """The settings of a level from 1 (fastest) to 9 (smallest); ArgumentError otherwise.
 
-    `text`: plain bytes by context mixing whatever the level.
+    `text`: plain bytes by context mixing whatever the level. `latents`: tables also under latent
+    classes.
     """
     settings = _LEVELS.get(level)
     if settings is None:
@@ -81,6 +83,7 @@ def level_settings(level: int, text: bool = False) -> Level:
         images="gradient" if level < 5 else "light" if level < 9 else "full",
         streams="none" if level < 3 else "images" if level < 5 else "all",
         tables=0 if level < 5 else 2 if level < 7 else 4 if level < 9 else 12,
+        latents=latents,
     )
     return replace(settings, bytes="full", types=False) if text else settings
 

@@ -1,6 +1,7 @@
 """Archives of many files: pack, list, extract, cat, test, info."""
 
 import filecmp
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -91,6 +92,15 @@ def test_list(cli: Callable[..., Ran], packed: str) -> None:
             shape = "x".join(map(str, info.shape))
             (line,) = [line for line in lines if line.startswith(f"  {name} ")][-1:]
             assert line.split()[1:3] == [info.dtype, shape] or not shape
+
+
+def test_list_of_hashes(cli: Callable[..., Ran], model_folder: Path) -> None:
+    paths = sorted(path for path in model_folder.iterdir() if path.is_file())
+    assert cli("pack", "-q", "--sha256", "h.densor", *map(str, paths)).code == 0
+    lines = cli("list", "--hash", "h.densor").text.splitlines()
+    found = dict(line.split("  ", 1)[::-1] for line in lines)
+    right = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    assert found == right
 
 
 def test_list_as_json(cli: Callable[..., Ran], packed: str, model_folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""`densor report`: what the page holds, and how it behaves in a browser."""
+"""`densor report` and `densor diff --html`: what the pages hold, how they behave in a browser."""
 
 import json
 import re
@@ -99,6 +99,32 @@ def test_files_are_kept(cli: Callable[..., Ran], tmp_path: Path) -> None:
     assert ran.code == 1 and page.read_text() == "mine"
 
 
+def _checkpoints(folder: Path) -> tuple[Path, Path]:
+    """Two files of tensors: one unchanged, one with a row changed, one only in the second."""
+    old = {f"layers.{i}.up": np.full((8, 64), i, np.float32) for i in range(3)}
+    new = {name: each.copy() for name, each in old.items()} | {HOSTILE: np.ones(5, np.float32)}
+    new["layers.1.up"][2] *= np.float32(1.5)
+    densor.save_file(old, folder / "old.densor")
+    densor.save_file(new, folder / "new.densor")
+    return folder / "old.densor", folder / "new.densor"
+
+
+def test_a_page_of_differences(cli: Callable[..., Ran], tmp_path: Path) -> None:
+    old, new = map(str, _checkpoints(tmp_path))
+    page = tmp_path / "d.html"
+    ran = cli("diff", old, new, "--html", str(page))
+    assert ran.code == 0, ran.err
+    data = _data(page.read_text())
+    rows = {row["name"]: row for row in data["tensors"]}
+    assert rows["layers.1.up"]["changed"] == 64 and rows["layers.1.up"]["numbers"] == 512
+    assert rows["layers.0.up"]["changed"] == 0
+    assert rows[HOSTILE]["numbers"] is None and rows[HOSTILE]["note"] == "only in B"
+    assert ["3", "tensors compared"] in data["facts"]
+    ran = cli("diff", old, new, "--html", str(page))
+    assert ran.code == 1 and "exists" in ran.err
+    assert cli("diff", old, new, "--html", str(page), "-f").code == 0
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A real browser without a window."""
@@ -133,5 +159,26 @@ def test_in_a_browser(
     assert page.locator("#tensors tbody td").first.inner_text() == "layers.9.up"
     page.locator("#map rect[tabindex]").first.click(position={"x": 4, "y": 4})
     assert "layers" in page.locator("#path").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert not said and page.locator("img").count() == 0
+
+
+@pytest.mark.parametrize("width", [400, 1600])
+def test_differences_in_a_browser(
+    browser: Any, width: int, cli: Callable[..., Ran], tmp_path: Path
+) -> None:
+    old, new = map(str, _checkpoints(tmp_path))
+    assert cli("diff", old, new, "--html", str(tmp_path / "d.html")).code == 0
+    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto((tmp_path / "d.html").as_uri())
+    rows = page.locator("#tensors tbody tr")
+    assert rows.count() == 4
+    assert "layers.1.up" in rows.first.inner_text() and "12.50 %" in rows.first.inner_text()
+    assert not page.locator("#coded").is_visible() and not page.locator("#numbers").is_visible()
+    page.fill("#filter", "only")
+    assert rows.count() == 1
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert not said and page.locator("img").count() == 0

@@ -10,7 +10,7 @@ import xxhash
 from helpers import random_state
 from reference import codecs as reference_codecs
 from reference.reading import Refused
-from tables import RECORDS, broken, resealed, table
+from tables import RECORDS, blocks, broken, resealed, table
 
 from densor.codec.batch import Batch
 from densor.codec.choose import encode_batch
@@ -20,7 +20,10 @@ from densor.codec.registry import CODEC_TABLE
 from densor.codec.table import decoder, params
 from densor.codec.table.cells import rows_of
 from densor.codec.table.encoder import TableCoder
+from densor.codec.table.latent_fitting import Group, fit
+from densor.codec.table.latents import Coder
 from densor.codec.table.layout import Layout
+from densor.codec.table.payload import parse_head
 from densor.errors import DensorError, FormatError
 from densor.formats.parsers.csv import layout_of
 from densor.runtime.workers import Workers
@@ -225,3 +228,72 @@ def test_a_cell_may_have_any_bytes_but_not_all_of_them() -> None:
 def test_quotes_that_are_never_closed_take_no_time() -> None:
     text = b'"a\n' * 300000
     assert rows_of(as_bytes(text), Layout(2, 44)) is None
+
+
+# Under latent classes
+
+
+def coded_under_latents(text: bytes, level: int, columns: int) -> tuple[bytes, bytes]:
+    coder = TableCoder(Layout(columns), level_settings(level, latents=True))
+    return coder.model(), bytes(coder.encode(as_bytes(text), 0))
+
+
+@pytest.mark.parametrize("level", [3, 5])
+def test_cells_under_latent_classes_come_back(level: int) -> None:
+    text = blocks(400)
+    model, payload = coded_under_latents(text, level, 14)
+    head = parse_head(as_bytes(payload), Layout(14), len(text))
+    assert len(head.latent) >= 12 and head.order
+    assert len(payload) < 0.95 * len(coded(text, level, Layout(14))[1])
+    assert decoded(model, payload, len(text)) == text
+    assert reference_codecs.parse_model(model).decode(payload, len(text)) == text
+
+
+@pytest.mark.parametrize("level", [3, 9])
+@pytest.mark.parametrize("name", RECORDS)
+def test_latent_classes_are_taken_where_they_are_smaller_alone(name: str, level: int) -> None:
+    text = RECORDS[name]
+    layout = layout_of(text.split(b"\n"))
+    assert layout is not None
+    coder = TableCoder(layout, level_settings(level, latents=True))
+    payload = bytes(coder.encode(as_bytes(text), 0))
+    assert len(payload) <= len(coded(text, level, layout)[1])
+    assert decoded(coder.model(), payload, len(text)) == text
+
+
+def test_damage_of_latent_classes_is_refused_or_decoded_as_the_text_says() -> None:
+    text = blocks(60)
+    model, payload = coded_under_latents(text, 3, 14)
+    assert parse_head(as_bytes(payload), Layout(14), len(text)).latent
+    for place, change in itertools.product(range(0, len(payload), 3), (1, 0x80, 0xFF)):
+        hostile = resealed(model, payload, len(text), place, change)
+        try:
+            found = decoded(model, hostile, len(text))
+        except DensorError:
+            found = None
+        if place % 4 == 0:
+            try:
+                wanted = reference_codecs.parse_model(model).decode(hostile, len(text))
+            except Refused:
+                wanted = None
+            assert found == wanted
+
+
+def test_latent_classes_of_a_block_model_take_the_entropy() -> None:
+    """Rows and columns of classes u and v, cells of Q(. | u, v): the bound is H(X, U, V)."""
+    rng = random_state("block model")
+    rows, columns, classes, size = 900, 500, 3, 3
+    u, v = rng.integers(0, classes, rows), rng.integers(0, classes, columns)
+    q = rng.dirichlet([0.5] * size, (classes, classes))
+    cells = (rng.random((columns, rows, 1)) > np.cumsum(q, 2)[u, v[:, None]]).sum(axis=2)
+    cells = cells.clip(0, size - 1).astype(np.int32)
+    entropy = -(q * np.log2(q + 1e-300)).sum(axis=2)[u][:, v].sum()
+    bound = entropy + (rows + columns) * np.log2(classes)
+    found = fit(cells, [Group(np.arange(columns), size)])
+    data = np.empty(2 * cells.size, np.uint8)
+    coder = Coder(True, data, [size] * sum(found.classes), found.above)
+    coder.classes(found.latents)
+    coder.cells(found.latents, cells)
+    assert found.above == classes and found.classes == [classes]
+    realised = -np.log2(q[u, v[:, None], cells]).sum() + (rows + columns) * np.log2(classes)
+    assert 8 * coder.end() < 1.002 * realised and abs(realised / bound - 1) < 0.01

@@ -47,7 +47,7 @@ from reference import container  # noqa: E402
 from reference import planes as reference_planes  # noqa: E402
 from reference import planes_writer as reference  # noqa: E402
 from reference.planes_writer import Class  # noqa: E402
-from tables import RECORDS, broken, table  # noqa: E402
+from tables import RECORDS, blocks, broken, fixed_width, json_lines, table  # noqa: E402
 
 import densor  # noqa: E402
 from densor.codec import choose  # noqa: E402
@@ -59,6 +59,7 @@ from densor.codec.levels import level_settings  # noqa: E402
 from densor.codec.planes import analyse  # noqa: E402
 from densor.formats.container import writer  # noqa: E402
 from densor.formats.parsers.csv import layout_of  # noqa: E402
+from densor.formats.parsers.tabular import layout_in  # noqa: E402
 
 # Good archives, written by densor
 
@@ -351,6 +352,22 @@ def tables() -> Iterator[tuple[str, bytes]]:
             yield f"table-{name}", archives.written({"rows": rows}, level=level)
 
 
+def latent_tables() -> Iterator[tuple[str, bytes]]:
+    text = blocks(2000)
+    layout = layout_of(text.split(b"\n"))
+    assert layout is not None
+    rows = {"rows": (text, kind_of_table(layout))}
+    yield "table-latents", archives.written(rows, level=5, table_latents=True)
+
+
+def tables_between_literals() -> Iterator[tuple[str, bytes]]:
+    for name, text in (("json-lines", json_lines(150)), ("fixed-width", fixed_width(200))):
+        layout = layout_in(text, True)
+        assert layout is not None
+        rows = {"rows": (text, kind_of_table(layout))}
+        yield f"table-{name}", archives.written(rows, level=3)
+
+
 def sound() -> Iterator[tuple[str, bytes]]:
     t = np.arange(1200)
     noise = random_state("golden sound").integers(-40, 40, (1200, 2))
@@ -388,6 +405,8 @@ GROUPS = (
     Group("0.5, changes", (changes,)),
     Group("0.5, tables", (tables,)),
     Group("0.5, sound", (sound,)),
+    Group("0.6, tables", (latent_tables,)),
+    Group("0.6, JSON lines and fixed widths", (tables_between_literals,)),
 )
 
 

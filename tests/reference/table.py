@@ -88,7 +88,8 @@ class Model:
     """A MODEL frame."""
 
     returns: bool
-    separator: int
+    between: list[bytes]
+    widths: list[int]
     quote: int
     columns: int
     names: bytes
@@ -105,12 +106,20 @@ def parse_model(payload: bytes, parse: Parse) -> Model:
     """MODEL (1)."""
     at = Fields(payload, parse)
     at.u8()
-    returns, separator, quote, columns = at.u8(), at.u8(), at.u8(), at.number(4096)
+    form, separator, quote, columns = at.u8(), at.u8(), at.u8(), at.number(4096)
     names = at.take(at.number(at.left))
-    if returns > 1 or not columns or len(names) > 2**15:
+    if form > 5 or not columns or len(names) > 2**15:
         fail("parameters of a table")
+    between = [b"", *[bytes([separator])] * (columns - 1), b""]
+    if form & 2:
+        between = [at.take(at.number(at.left)) for _ in range(columns + 1)]
+        if sum(map(len, between)) > 2**15:
+            fail("literals")
+    widths = [at.number(2**25) for _ in range(columns)] if form & 4 else [0] * columns
+    if form & 4:
+        between = [b""] * (columns + 1)
     at.finish()
-    return Model(bool(returns), separator, quote, columns, names, parse)
+    return Model(bool(form & 1), between, widths, quote, columns, names, parse)
 
 
 class Chunk:
@@ -119,11 +128,11 @@ class Chunk:
     def __init__(self, model: Model, at: Fields, original: int) -> None:
         self.model, self.original = model, original
         flags, self.rows, pieces = at.u8(), at.number(original), at.number(original)
-        if flags > 1:
+        if flags > 3:
             fail("flags")
         if self.rows * model.columns > min(2**23, original):
             raise Refused("limit", "cells")
-        self.names = model.names if flags else b""
+        self.names = model.names if flags & 1 else b""
         self.gaps: list[int] = []
         self.lengths: list[int] = []
         self.pieces = b""
@@ -134,19 +143,56 @@ class Chunk:
                 fail("gaps")
             if sum(self.lengths) != len(self.pieces):
                 fail("lengths")
-        listed = [
-            (at.number(model.columns - 1), at.number(2**26), at.u32()) for _ in range(model.columns)
-        ]
-        if len({number for number, _, _ in listed}) < model.columns:
+        latent = (at.number(2**26), at.u32()) if flags & 2 else None
+        count = at.number(model.columns - 1) if latent else model.columns
+        listed = [(at.number(model.columns - 1), at.number(2**26), at.u32()) for _ in range(count)]
+        numbers = {number for number, _, _ in listed}
+        if len(numbers) < count:
             fail("a column twice")
         self.left = original  # bytes of different cells
         self.columns: dict[int, Column] = {}
+        if latent:
+            under = sorted(set(range(model.columns)) - numbers)
+            self.width = 0
+            self.latents(Fields(self.checked(at, *latent), at.parse), under)
         for number, size, check in listed:
-            record = at.take(size)
-            if xxhash.xxh3_64_intdigest(record) & 0xFFFFFFFF != check:
-                raise Refused("checksum", "a column")
-            self.columns[number] = self.column(Fields(record, at.parse))
+            self.width = model.widths[number]
+            self.columns[number] = self.column(Fields(self.checked(at, size, check), at.parse))
         at.finish()
+
+    def checked(self, at: Fields, size: int, check: int) -> bytes:
+        record = at.take(size)
+        if xxhash.xxh3_64_intdigest(record) & 0xFFFFFFFF != check:
+            raise Refused("checksum", "a column")
+        return record
+
+    def latents(self, at: Fields, under: list[int]) -> None:
+        """Record of columns under latents (7)."""
+        classes: list[tuple[list[bytes], list[int] | None]] = []
+        for _ in range(at.number(255)):
+            count = at.number(255)
+            cells, numbers = self.dictionary(at, self.rows * len(under))
+            self.left -= sum(map(len, cells))
+            classes += [(cells, numbers)] * count
+        above = at.number(255)
+        sizes = [len(cells) for cells, _ in classes]
+        if not above or not 0 < len(sizes) < 256 or not min(sizes):
+            fail("classes")
+        if above * sum(sizes) > 2**21 or self.left < 0:
+            raise Refused("limit", "classes")
+        stream = Arithmetic(at.all())
+        of_rows = take_symbols(stream, above, self.rows)
+        of_columns = take_symbols(stream, len(classes), len(under))
+        counts: dict[tuple[int, int], dict[int, list[int]]] = {}
+        found: list[list[int]] = [[] for _ in under]
+        for u in of_rows:
+            for symbols, v in zip(found, of_columns, strict=True):
+                symbols.append(take_symbol(stream, sizes[v], counts.setdefault((u, v), {})))
+        if stream.at != len(stream.data):
+            fail("a stream that ends elsewhere")
+        for number, symbols, v in zip(under, found, of_columns, strict=True):
+            cells, values = classes[v]
+            self.columns[number] = Column(cells, symbols, values and [values[s] for s in symbols])
 
     def column(self, at: Fields) -> Column:
         """Record of a column (3)."""
@@ -156,7 +202,7 @@ class Chunk:
         elif kind == 3:
             column = Column(self.texts(at, self.rows), list(range(self.rows)), None, True, True)
         elif kind < 3:
-            cells, numbers = self.dictionary(at)
+            cells, numbers = self.dictionary(at, self.rows)
             if not cells and self.rows:
                 fail("no cells")
             style = at.u8() if kind == 2 else 0
@@ -190,9 +236,9 @@ class Chunk:
             fail("texts")
         return cells[:-1]
 
-    def dictionary(self, at: Fields) -> tuple[list[bytes], list[int] | None]:
+    def dictionary(self, at: Fields, most: int) -> tuple[list[bytes], list[int] | None]:
         """Dictionary (4)."""
-        kind, count = at.u8(), at.number(self.rows)
+        kind, count = at.u8(), at.number(most)
         if kind > 5:
             fail("a kind of dictionary")
         if kind == 0:
@@ -210,8 +256,10 @@ class Chunk:
             for gap in gaps:
                 values.append(values[-1] + gap)
         if kind == 1:
-            if style & 31 > 18 or style > 127:
+            if style & 31 > 18 or (style > 127 and not self.width):
                 fail("a style")
+            if style > 127 and len(values) * self.width > 2**25:
+                fail("cells that are too wide")
             cells += [self.number_text(value, style) for value in values]
         else:
             if style not in (0, 64):
@@ -225,12 +273,15 @@ class Chunk:
 
     def number_text(self, value: int, style: int) -> bytes:
         decimals = style & 31
-        if abs(value) >= 10**18 or decimals > 18 or style > 127:
+        if abs(value) >= 10**18 or decimals > 18 or (style > 127 and not self.width):
             fail("a value")
         whole, part = divmod(abs(value), 10**decimals)
         behind = f"{part:0{decimals}}" if decimals else ""
         behind = behind.rstrip("0") if style & 32 else behind
-        return self.quoted("-" * (value < 0) + f"{whole}" + "." * bool(behind) + behind, style)
+        text = self.quoted("-" * (value < 0) + f"{whole}" + "." * bool(behind) + behind, style)
+        if style > 127 and len(text) > self.width:
+            fail("a cell that is too wide")
+        return text.rjust(self.width) if style > 127 else text
 
     def time_text(self, value: int, kind: int, style: int) -> bytes:
         try:
@@ -367,9 +418,9 @@ class Chunk:
     def text(self) -> bytes:
         """The text (2)."""
         end = b"\r\n" if self.model.returns else b"\n"
+        *before, behind = self.model.between
         rows = [
-            bytes([self.model.separator]).join(self.cell(c, row) for c in range(self.model.columns))
-            + end
+            b"".join(literal + self.cell(c, row) for c, literal in enumerate(before)) + behind + end
             for row in range(self.rows)
         ]
         parts, at, row = [self.names], 0, 0
@@ -384,6 +435,22 @@ class Chunk:
     def cell(self, number: int, row: int) -> bytes:
         column = self.columns[number]
         return column.cells[row if column.by_row else column.symbols[row]]
+
+
+def take_symbols(stream: Arithmetic, size: int, count: int) -> list[int]:
+    counts: dict[int, list[int]] = {}
+    return [take_symbol(stream, size, counts) for _ in range(count)]
+
+
+def take_symbol(stream: Arithmetic, size: int, counts: dict[int, list[int]]) -> int:
+    low, high = 0, size
+    while high - low > 1:
+        middle = (low + high) // 2
+        seen = counts.setdefault(middle, [0, 0])
+        bit = stream.bit(clip((2 * seen[1] + 1) * 2**15 // (sum(seen) + 1), 16, 65520))
+        seen[bit] += 1
+        low, high = (middle, high) if bit else (low, middle)
+    return low
 
 
 def mix(h: int, v: int) -> int:

@@ -1,5 +1,8 @@
 """Tables as text, of many kinds."""
 
+import json
+from typing import Any
+
 import numpy as np
 import xxhash
 from helpers import random_state
@@ -88,6 +91,49 @@ RECORDS = {
 }
 
 
+def json_lines(rows: int, deep: bool = True) -> bytes:
+    """Objects with the same keys, escapes, arrays, and others within."""
+    rng = random_state("json", rows)
+    lines = []
+    for i in range(rows):
+        found: dict[str, Any] = {"id": i, "kind": f'k"{rng.integers(3)}\\', "on": bool(i % 3)}
+        found |= {"price": None if i % 29 == 0 else round(float(rng.gamma(9, 3)), 2), "tags": []}
+        inner = {"day": str(np.datetime64("2020-02-20") + i // 9), "at": {"x": i % 7 - 3}}
+        found |= {"in": inner if deep else [inner, {"]": "}"}]}
+        lines.append(json.dumps(found, ensure_ascii=i % 2 == 0))
+    return "\n".join(lines).encode() + b"\n"
+
+
+def fixed_width(rows: int, end: str = "\n") -> bytes:
+    """Cells of fixed widths: numbers at the right, names at the left, dates, missing ones."""
+    rng = random_state("fixed", rows)
+    lines = []
+    for i in range(rows):
+        price = "" if i % 31 == 0 else f"{rng.gamma(5, 9):.2f}"
+        name = ("salt", "river", "Köln", "port")[rng.integers(4)]
+        lines.append(
+            f"{i:6} {name:8} {rng.integers(-99, 99):4} {price:>8}  2021-03-{i % 28 + 1:02}"
+        )
+    return (end.join(lines) + end).encode("latin-1")
+
+
+def blocks(rows: int, columns: int = 12) -> bytes:
+    """Cells that depend on a class of their row and one of their column, beside other columns."""
+    rng = random_state("blocks", rows, columns)
+    above, beside = rng.integers(0, 3, rows), rng.integers(0, 2, columns)
+    shares = rng.dirichlet([0.4] * 3, (3, 2))
+    ends = np.cumsum(shares, axis=2)[above[:, None], beside]
+    cells = (rng.random((rows, columns, 1)) > ends).sum(axis=2).clip(0, 2)
+    lines = [
+        f"{i % 5},{','.join('abc'[c] for c in row)},{row[0] * 3}" for i, row in enumerate(cells)
+    ]
+    return "\n".join(lines).encode() + b"\n"
+
+
+def _check(record: bytes | bytearray) -> bytes:
+    return (xxhash.xxh3_64_intdigest(bytes(record)) & MASK).to_bytes(4, "little")
+
+
 def resealed(model: bytes, payload: bytes, size: int, place: int, change: int) -> bytes:
     """The payload of a chunk with a byte of its records changed, and checks that fit again."""
     head = parse_head(np.frombuffer(payload, np.uint8), parse(model), size)
@@ -95,11 +141,14 @@ def resealed(model: bytes, payload: bytes, size: int, place: int, change: int) -
     if records:
         records[place % len(records)] ^= change
     listed = Writer()
+    if head.latent:
+        listed.number(head.latent_size)
+        listed.raw(_check(records[: head.latent_size]))
+        listed.number(len(head.order))
     for column in head.order:
         begin, end = head.range_of(column)
         listed.number(column)
         listed.number(end - begin)
-        check = xxhash.xxh3_64_intdigest(bytes(records[begin:end])) & MASK
-        listed.raw(check.to_bytes(4, "little"))
+        listed.raw(_check(records[begin:end]))
     front = len(payload) - len(records) - len(listed.bytes())
     return payload[:front] + listed.bytes() + bytes(records)

@@ -1,6 +1,7 @@
 """`densor diff`: how the tensors of two checkpoints differ."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densor.cli import checks, console, frame, table
@@ -24,7 +25,8 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("old", metavar="A", help="file with tensors, or archive of one")
     parser.add_argument("new", metavar="B", help="likewise")
-    add_flags(parser, "json", "threads", "base", "max_output_size")
+    parser.add_argument("--html", metavar="FILE", help="write a page with a map of the changes")
+    add_flags(parser, "json", "threads", "base", "max_output_size", "overwrite")
     return parser
 
 
@@ -40,7 +42,12 @@ def _show(args: argparse.Namespace) -> None:
     from densor.codec.delta.compare import NOTHING
     from densor.files.diff import differences
 
+    if args.html:
+        checks.target_file(args.html, args.overwrite, new)
     pairs = list(differences(old, new, options=read_options(args)))
+    if args.html:
+        _write_page(args, pairs)
+        return
     total = NOTHING
     for one in pairs:
         total += one.changes or NOTHING
@@ -52,6 +59,16 @@ def _show(args: argparse.Namespace) -> None:
     rows = [_row(one) for one in pairs]
     rows.append(["total", "", "", console.size(compared), *_cells(total, compared)])
     console.put(table.render(_HEADER, rows, left=(0, 1, 2)))
+
+
+def _write_page(args: argparse.Namespace, pairs: "list[Difference]") -> None:
+    from densor.cli import diff_page
+    from densor.formats.io.outputs import whole_file, write_all
+
+    text = diff_page.page(Path(args.old).name, Path(args.new).name, pairs)
+    with whole_file(Path(args.html), args.overwrite) as target:
+        write_all(target, text.encode())
+    console.say(f"{console.escape(args.html)}: {console.size(len(text.encode()))}")
 
 
 def _row(one: "Difference") -> list[str]:

@@ -19,6 +19,12 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("archive", metavar="ARCHIVE")
     add_flags(parser, "json")
+    parser.add_argument(
+        "--hash",
+        action="store_true",
+        help="write the hash of each file or tensor, as it was stored, and its name: what\n"
+        "sha256sum --check reads, if the archive was made with --sha256; nothing is decoded",
+    )
     return parser
 
 
@@ -36,9 +42,14 @@ def _show(args: argparse.Namespace) -> None:
     with opened(args.archive, packed=True) as file:
         entries = describe(file)
         stored, original = file.stored, file.original
+        digests = [entry.digest.hex() for entry in file.archive.entries]
     if args.json:
         sizes = {"original": original, "stored": stored}
         frame.as_json({"archive": args.archive, **sizes, "entries": entries})
+        return
+    if args.hash:
+        for digest, entry in zip(digests, entries, strict=True):
+            console.put(f"{digest}  {console.escape(entry['name'] or '-')}")
         return
     rows = [row for entry in entries for row in _rows(entry)]
     rows.append(["total", "", "", *_sizes(original, stored)])

@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("paths", metavar="PATH", nargs="+", help="file or folder to be packed")
     add_flags(parser, "threads", "overwrite", "quiet")
     add_writing(parser)
-    add_flags(parser, "language_model")
+    add_flags(parser, "language_model", "image_model")
     add_no_verify(parser)
     add_flags(parser, "base", "max_output_size")
     return parser

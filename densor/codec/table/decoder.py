@@ -1,6 +1,7 @@
 """The decoding side of tables."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,9 @@ from densor.codec.table.dictionary import (
     take_dictionary,
 )
 from densor.codec.table.kernels import PADDING, join_rows, joined_size
+from densor.codec.table.latents import Latents, take_latents
 from densor.codec.table.layout import I32, I64, MAX_BYTES, Layout
+from densor.codec.table.literals import literals_of
 from densor.codec.table.mixing import code_column
 from densor.codec.table.mixing_kernels import MAX_CONTEXTS
 from densor.codec.table.params import parse
@@ -66,6 +69,7 @@ class Columns(ABC):
         self._head = head
         self._most = most
         self._known: dict[int, Column] = {}
+        self._latents: Latents | None = None
         self._limit = len(head.order)  # place in the order that parents must be before
 
     @abstractmethod
@@ -78,13 +82,35 @@ class Columns(ABC):
         if found is None:
             data = self.record(number)
             place = self._head.places[number]
-            if xxhash.xxh3_64_intdigest(data) & 0xFFFFFFFF != self._head.checks[place]:
+            if xxhash.xxh3_64_intdigest(data) & 0xFFFFFFFF != self._head.check_of(number):
                 raise ChecksumError("column of a table is damaged")
+            if place < 0:
+                self._take_latents(Reader(data))
+                return self._known[number]
             limit, self._limit = self._limit, place
-            found = self._decoded(Reader(data))
+            found = self._decoded(Reader(data), self._layout.width(number))
             self._limit = limit
             self._known[number] = found
         return found
+
+    def latents(self) -> tuple[Latents, tuple[int, ...]] | None:
+        """Classes of rows, and of the columns that are listed; None where there are none."""
+        if not self._head.latent:
+            return None
+        self.column(self._head.latent[0])
+        assert self._latents is not None
+        return self._latents, self._head.latent
+
+    def _take_latents(self, at: Reader) -> None:
+        """Decodes all columns under latent classes."""
+        head, quote = self._head, self._layout.quote
+        found = take_latents(at, head.rows, len(head.latent), quote, self._most)
+        self._most -= sum(int(one.cells.offsets[-1]) for one in found.alphabets)
+        self._latents = found.latents
+        for place, number in enumerate(head.latent):
+            cells, ids = found.alphabet(place).cells, found.symbols[place]
+            numbers = None if cells.numbers is None else cells.numbers[ids]
+            self._known[number] = Column(cells, ids, Values(ids, numbers))
 
     def _values(self, number: int) -> Values:
         if self._head.places[number] >= self._limit:
@@ -94,9 +120,12 @@ class Columns(ABC):
             raise FormatError("column of a table depends on texts")
         return values
 
-    def _decoded(self, at: Reader) -> Column:
+    def _decoded(self, at: Reader, width: int) -> Column:
         method = at.byte()
-        found = self._texts(at, method) if method in (CONSTANT, TEXT) else self._coded(at, method)
+        if method in (CONSTANT, TEXT):
+            found = self._texts(at, method)
+        else:
+            found = self._coded(at, method, width)
         self._most -= int(found.cells.offsets[-1])
         if self._most < 0:
             raise FormatError("cells of a table are too long")
@@ -115,9 +144,9 @@ class Columns(ABC):
         _ended(at)
         return Column(cells, np.arange(rows, dtype=np.int32), None)
 
-    def _coded(self, at: Reader, method: int) -> Column:
+    def _coded(self, at: Reader, method: int, width: int) -> Column:
         rows, quote = self._head.rows, self._layout.quote
-        cells = take_dictionary(at, quote, rows, self._most)
+        cells = take_dictionary(at, quote, rows, self._most, width)
         if method not in (SYMBOLS, STEPS):
             raise FormatError("table has an unknown kind of column")
         if not cells.size and rows:
@@ -131,7 +160,7 @@ class Columns(ABC):
             raise FormatError("steps of a column are texts")
         values = _added(cells.numbers[ids])
         ranks = np.arange(rows, dtype=np.int32)
-        return Column(cells_of_numbers(values, style, quote), ranks, Values(ids, values))
+        return Column(cells_of_numbers(values, style, quote, width), ranks, Values(ids, values))
 
     def _symbols(self, at: Reader, count: int) -> I32:
         """The symbols of all rows, below `count`; reads to the end."""
@@ -238,9 +267,31 @@ class TableDecoder(ChunkDecoder):
             raise LimitError(f"chunk of a table has more than {MAX_BYTES} bytes")
         head = parse_head(np.ascontiguousarray(payload), self.layout, out.size)
         columns = _AllColumns(self.layout, head, out.size)
-        known = {i: columns.column(i) for i in head.order}  # parents before what needs them
-        found = [known[i] for i in range(self.layout.columns)]
+        for i in (*head.latent[:1], *head.order):  # parents before what needs them
+            columns.column(i)
+        found = [columns.column(i) for i in range(self.layout.columns)]
         Text(self.layout, head, found).write(out)
+
+
+def joined_cells(columns: Sequence[Column]) -> tuple[I64, I64, Bytes]:
+    """The cells of all columns, each dictionary once, as `join_rows` takes them.
+
+    Where those of each column begin, int64[columns]; where each cell does; and their bytes.
+    """
+    places: dict[int, int] = {}
+    different: list[Cells] = []
+    for column in columns:
+        if id(column.cells) not in places:
+            places[id(column.cells)] = len(different)
+            different.append(column.cells)
+    sizes = [int(cells.offsets[-1]) for cells in different]
+    firsts = np.cumsum([0, *(cells.size for cells in different)]).astype(np.int64)
+    begins = np.cumsum([0, *sizes])
+    offsets = [c.offsets[:-1] + b for c, b in zip(different, begins, strict=False)]
+    blobs = [cells.blob[:size] for cells, size in zip(different, sizes, strict=True)]
+    bases = firsts[[places[id(column.cells)] for column in columns]]
+    whole = np.concatenate([*offsets, begins[-1:]]).astype(np.int64)
+    return bases, whole, np.concatenate([*blobs, np.zeros(PADDING, np.uint8)])
 
 
 class Text:
@@ -250,14 +301,8 @@ class Text:
         self._layout = layout
         self._head = head
         self._ids = np.concatenate([column.ids for column in columns])
-        sizes = [int(column.cells.offsets[-1]) for column in columns]
-        counts = [column.cells.size for column in columns]
-        self._bases = np.cumsum([0, *counts[:-1]]).astype(np.int64)
-        begins = np.cumsum([0, *sizes])
-        offsets = [c.cells.offsets[:-1] + b for c, b in zip(columns, begins, strict=False)]
-        self._offsets = np.concatenate([*offsets, begins[-1:]]).astype(np.int64)
-        blobs = [c.cells.blob[:size] for c, size in zip(columns, sizes, strict=True)]
-        self._blob = np.concatenate([*blobs, np.zeros(PADDING, np.uint8)])
+        self._bases, self._offsets, self._blob = joined_cells(columns)
+        self._literals = literals_of(layout)
 
     def write(self, out: Bytes) -> None:
         """Fills `out`; FormatError where the text has another size."""
@@ -265,7 +310,8 @@ class Text:
         rows, columns = head.rows, layout.columns
         size = joined_size(self._ids, rows, columns, self._bases, self._offsets)
         names = layout.names if head.named else b""
-        size += rows * layout.returns + len(names) + len(head.pieces)
+        size += rows * (int(self._literals[1][-1]) + layout.returns + 1)
+        size += len(names) + len(head.pieces)
         if size != out.size:
             raise FormatError("chunk of a table does not have its size")
         at = len(names)
@@ -279,10 +325,10 @@ class Text:
 
     def _rows(self, first: int, last: int, out: Bytes, at: int) -> int:
         layout, rows = self._layout, self._head.rows
-        sizes = self._bases, self._offsets, self._blob, int(layout.returns), out.size, out, at
-        return int(
-            join_rows(self._ids, rows, first, last, layout.columns, layout.separator, *sizes)
-        )
+        separator = layout.separator if layout.separated else -1
+        cells = self._bases, self._offsets, self._blob, *self._literals
+        grid = self._ids, rows, first, last, layout.columns, separator
+        return int(join_rows(*grid, *cells, int(layout.returns), out.size, out, at))
 
 
 def open_decoder(payload: bytes, _: object = None) -> TableDecoder:

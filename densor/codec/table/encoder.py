@@ -28,6 +28,7 @@ from densor.codec.table.contexts import (
 from densor.codec.table.dictionary import NUMBERS
 from densor.codec.table.fitting import GUESSED, Fitted, Plan, Sample
 from densor.codec.table.functions import Functions
+from densor.codec.table.latent_encoder import MOST_DIFFERENT, Under, under_latents
 from densor.codec.table.layout import I32, I64, MAX_BYTES, Layout
 from densor.codec.table.mixing import code_column
 from densor.codec.table.packing import Packer
@@ -37,6 +38,7 @@ from densor.codec.table.payload import (
     CONSTANT,
     FUNCTION,
     HUFFMAN,
+    LATENT,
     MIXED,
     NAMED,
     STEPS,
@@ -51,6 +53,7 @@ from densor.errors import FormatError
 MAX_DIFFERENT = 0.35  # share of cells that differ, beyond which they are a text
 _MIN_DIFFERENT = 300
 _MAX_STEPS = 0.6  # different steps from row to row, as a share of different cells
+MAX_KNOWN = 48  # columns under latent classes that others may depend on
 _LIMIT = 250  # what counters count to
 _SAMPLES = {2: 1 << 14, 4: 40000, 12: 1 << 17}  # rows, by how many contexts are mixed
 
@@ -124,6 +127,7 @@ class TableCoder:
     def __init__(self, layout: Layout, level: Level) -> None:
         self._layout = layout
         self._contexts = level.tables
+        self._latents = level.latents
         mixing = level.tables > 0
         self._packer = Packer(level.zstd, mixing, light=level.tables < 4)
         self._functions: Functions | None = None
@@ -150,26 +154,43 @@ class TableCoder:
             rows = rows.without(np.logical_or.reduce(odd))
             found = self._dictionaries(rows)
         columns = [column_of(dictionary, packer) for dictionary in found]
-        coded = [i for i, column in enumerate(columns) if column.count > 1]
-        records = {i: column.record for i, column in enumerate(columns) if column.count == 1}
+        records = self._records(columns, ())
+        payload = _joined(rows, records, packer)
+        if not self._latents:
+            return payload
+        may = {i: records[i] for i, column in enumerate(columns) if _may_be_latent(column)}
+        under = under_latents(found, may, self._layout.quote, packer)
+        if under is None:
+            return payload
+        others = _joined(rows, self._records(columns, under.columns), packer, under)
+        return min(payload, others, key=len)
+
+    def _records(self, columns: Sequence[Column], under: Sequence[int]) -> dict[int, bytes]:
+        """The records of all columns but those under latent classes, in their order."""
+        left = {i: column for i, column in enumerate(columns) if i not in under}
+        coded = [i for i, column in left.items() if column.count > 1]
+        records = {i: column.record for i, column in left.items() if column.count == 1}
         if coded and self._contexts:
-            records |= self._mixed(columns, coded)
-        elif coded:
-            records |= self._fast(columns, coded)
-        return _joined(rows, records, packer)
+            return records | self._mixed(columns, coded, under)
+        return records | self._fast(columns, coded) if coded else records
 
     def _dictionaries(self, rows: Rows) -> list[Dictionary]:
         layout = self._layout
-        return [dictionary_of(rows.cells(i), layout.quote) for i in range(layout.columns)]
+        columns = range(layout.columns)
+        return [dictionary_of(rows.cells(i), layout.quote, layout.width(i)) for i in columns]
 
     # By context mixing
 
-    def _mixed(self, columns: Sequence[Column], coded: Sequence[int]) -> dict[int, bytes]:
+    def _mixed(
+        self, columns: Sequence[Column], coded: Sequence[int], known: Sequence[int]
+    ) -> dict[int, bytes]:
         values = [c.values if c.count > 1 else None for c in columns]
         sample = Sample(values, [c.count for c in columns], _SAMPLES[self._contexts])
-        plan = Plan(sample, coded)
+        plan = Plan(sample, coded, known[:MAX_KNOWN])
         records = {}
         for place, number in enumerate(plan.order):
+            if number not in coded:
+                continue
             fitted = plan.contexts(number, plan.order[:place], self._contexts)
             records[number] = columns[number].record + self._mix(columns, number, fitted)
         return records
@@ -276,19 +297,33 @@ def _bits(counts: I64) -> float:
     return float((counts * -np.log2(counts / counts.sum())).sum())
 
 
-def _joined(rows: Rows, records: dict[int, bytes], packer: Packer) -> bytes:
+def _may_be_latent(column: Column) -> bool:
+    return column.record[0] == SYMBOLS and 1 < column.count <= MOST_DIFFERENT
+
+
+def _check(record: bytes) -> bytes:
+    return (xxhash.xxh3_64_intdigest(record) & 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def _joined(
+    rows: Rows, records: dict[int, bytes], packer: Packer, under: Under | None = None
+) -> bytes:
     """The payload: the head, and the records in the order they are in."""
     out = Writer()
-    out.byte(NAMED if rows.named else 0)
+    out.byte((NAMED if rows.named else 0) | (LATENT if under else 0))
     out.number(rows.rows)
     out.number(rows.gaps.size)
     if rows.gaps.size:
         out.raw(packer.numbers(rows.gaps) + packer.numbers(rows.lengths) + packer.pack(rows.pieces))
+    if under:
+        out.number(len(under.record))
+        out.raw(_check(under.record))
+        out.number(len(records))
     for number, record in records.items():
         out.number(number)
         out.number(len(record))
-        out.raw((xxhash.xxh3_64_intdigest(record) & 0xFFFFFFFF).to_bytes(4, "little"))
-    return out.bytes() + b"".join(records.values())
+        out.raw(_check(record))
+    return out.bytes() + (under.record if under else b"") + b"".join(records.values())
 
 
 def propose(batch: Batch, level: Level) -> ChunkEncoder:

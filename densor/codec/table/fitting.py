@@ -122,15 +122,17 @@ def _chosen(total: int, rows: int) -> npt.NDArray[np.int64]:
 class Plan:
     """The order of columns by what they save each other.
 
-    `coded`: columns that have two different cells or more and are no texts.
+    `coded`: columns that have two different cells or more and are no texts; `known`: others, which
+    come first.
     """
 
-    def __init__(self, sample: Sample, coded: Sequence[int]) -> None:
+    def __init__(self, sample: Sample, coded: Sequence[int], known: Sequence[int] = ()) -> None:
         self._sample = sample
+        coded = [*known, *coded]
         self._alone = {c: [sample.cost(c, context) for context in OWN] for c in coded}
         self._base = {c: min(costs[:2]) for c, costs in self._alone.items()}
         self._pairs = self._cost_of_pairs(coded)
-        self.order = self._ordered(coded)
+        self.order = self._ordered(coded, known)
 
     def _cost_of_pairs(self, coded: Sequence[int]) -> dict[tuple[int, int], float]:
         """Of each column under each other one; of many columns, only of those beside it."""
@@ -143,11 +145,13 @@ class Plan:
                     found[column, parent] = self._sample.cost(column, context)
         return found
 
-    def _ordered(self, coded: Sequence[int]) -> list[int]:
+    def _ordered(self, coded: Sequence[int], known: Sequence[int]) -> list[int]:
         base, best, left, order = self._base, dict(self._base), set(coded), list[int]()
         while left:
             column = max(sorted(left), key=lambda i: (base[i] - best[i]) / (base[i] + 1))
-            if not order or base[column] - best[column] < _MIN_GAIN * base[column]:
+            if len(order) < len(known):
+                column = known[len(order)]
+            elif not order or base[column] - best[column] < _MIN_GAIN * base[column]:
                 column = min(sorted(left), key=lambda i: best[i] - self._saved(i, left, best))
             order.append(column)
             left.discard(column)

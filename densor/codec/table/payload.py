@@ -14,6 +14,7 @@ from densor.errors import FormatError, LimitError
 CONSTANT, SYMBOLS, STEPS, TEXT = range(4)  # how a column is made of cells
 MIXED, HUFFMAN, BYTES, FUNCTION = range(4)  # how symbols are coded
 NAMED = 1  # flag: the chunk begins with the line of names
+LATENT = 2  # flag: the first record is that of columns under latent classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +23,7 @@ class Head:
 
     `gaps`, `lengths`: int64, of each piece that is no row: rows since the last one, and bytes.
     `order`: the columns in the order of their records; `ends`: where these end; `checks` of them.
+    `latent`: other columns, which share a record before these, of `latent_size` bytes.
     `records`: all, or what is at hand of them.
     """
 
@@ -34,16 +36,27 @@ class Head:
     ends: tuple[int, ...]
     checks: tuple[int, ...]
     records: Bytes
+    latent: tuple[int, ...] = ()
+    latent_size: int = 0
+    latent_check: int = 0
 
     @cached_property
     def places(self) -> dict[int, int]:
-        """Where each column stands in the order."""
-        return {column: i for i, column in enumerate(self.order)}
+        """Where each column stands in the order; -1 for those under latent classes."""
+        found = dict.fromkeys(self.latent, -1)
+        return found | {column: i for i, column in enumerate(self.order)}
 
     def range_of(self, column: int) -> tuple[int, int]:
         """Where the record of a column begins and ends."""
         place = self.places[column]
-        return self.ends[place - 1] if place else 0, self.ends[place]
+        if place < 0:
+            return 0, self.latent_size
+        return self.ends[place - 1] if place else self.latent_size, self.ends[place]
+
+    def check_of(self, column: int) -> int:
+        """The check of a column's record."""
+        place = self.places[column]
+        return self.latent_check if place < 0 else self.checks[place]
 
 
 def parse_head(payload: Bytes, layout: Layout, size: int, whole: bool = True) -> Head:
@@ -53,7 +66,7 @@ def parse_head(payload: Bytes, layout: Layout, size: int, whole: bool = True) ->
     """
     at = Reader(payload)
     flags, rows, count = at.byte(), at.number(size), at.number(size)
-    if flags > NAMED:
+    if flags > NAMED + LATENT:
         raise FormatError("chunk of a table has unknown flags")
     if rows * layout.columns > min(size, MAX_CELLS):
         raise LimitError("chunk of a table has too many cells")
@@ -62,8 +75,12 @@ def parse_head(payload: Bytes, layout: Layout, size: int, whole: bool = True) ->
     if count:
         gaps, lengths, pieces = at.numbers(count), at.numbers(count), at.packed(size)
         _check_pieces(gaps, lengths, len(pieces), rows)
-    order, ends, checks, end = [], [], [], 0
-    for _ in range(layout.columns):
+    end = at.number(1 << 26) if flags & LATENT else 0
+    latent_size = end
+    latent_check = int.from_bytes(at.raw(4), "little") if flags & LATENT else 0
+    listed = at.number(layout.columns - 1) if flags & LATENT else layout.columns
+    order, ends, checks = [], [], []
+    for _ in range(listed):
         order.append(at.number(layout.columns - 1))
         end += at.number(1 << 26)
         ends.append(end)
@@ -72,9 +89,12 @@ def parse_head(payload: Bytes, layout: Layout, size: int, whole: bool = True) ->
         raise FormatError("chunk of a table has a column twice")
     if whole and end != at.left:
         raise FormatError("columns of a table do not fill their chunk")
-    listed = tuple(order), tuple(ends), tuple(checks)
+    fields = tuple(order), tuple(ends), tuple(checks)
     rest = payload[payload.size - at.left :]
-    return Head(rows, bool(flags), gaps, lengths, pieces, *listed, rest)
+    named = bool(flags & NAMED)
+    latent = tuple(sorted(set(range(layout.columns)) - set(order)))
+    under = latent, latent_size, latent_check
+    return Head(rows, named, gaps, lengths, pieces, *fields, rest, *under)
 
 
 def _check_pieces(

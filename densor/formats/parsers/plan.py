@@ -29,7 +29,6 @@ from densor.formats.parsers import (
     aiff,
     au,
     bmp,
-    csv,
     ctranslate2,
     gguf,
     gzip,
@@ -40,6 +39,7 @@ from densor.formats.parsers import (
     png,
     riff,
     safetensors,
+    tabular,
     tiff,
     torch_legacy,
     torch_zip,
@@ -68,7 +68,7 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("png", png.find),
     ("gzip", gzip.find),
     ("zip", zip_members.find),
-    ("csv", csv.find),
+    *((name, tabular.find_of(name)) for name in tabular.FORMATS),
 )
 
 # Tensors up to so many bytes are joined with neighbours of the same type: matrices and vectors, of
