@@ -17,6 +17,7 @@
 | tables and images to 1 MiB | 5 to 9 | also with fewer contexts | trial |
 | samples of sound | all | audio, elements as below, byte_cm at 5 to 9 | trial of a sample, or all |
 | elements with zeros | all | sparse, planes | trial of a sample |
+| two values, one of them zero | all | sparse, what else fits | trial |
 | other elements | all | planes, Zstandard | estimate |
 | one chunk of elements, blocks | all | also Huffman codes, to 64 KiB; Zstandard, to 4 KiB | trial |
 
@@ -55,7 +56,7 @@ from densor.codec.levels import (
 )
 from densor.codec.sampling import PIECES, sample
 from densor.codec.spans.propose import encode_span
-from densor.codec.sparse.encoder import with_zeros
+from densor.codec.sparse.encoder import is_mask, with_zeros
 from densor.codec.table.layout import MAX_BYTES as MAX_TABLE
 from densor.codec.zstd import zstd_compress
 from densor.llm.vocabulary import readable
@@ -115,6 +116,9 @@ def encode_batch(batch: Batch, level: Level) -> Coding:
         if codec.suits is not None and codec.suits(batch, level):
             encoder = codec.propose(batch, level)
             coding = coding if encoder is None else Smallest(coding, encoder.encode())
+    if data in (Data.ELEMENTS, Data.MATRICES) and batch.base is None and is_mask(batch):
+        sparse = _proposed(registry.CODEC_SPARSE, batch, level)
+        return Smallest(coding, sparse.encode())
     return coding
 
 

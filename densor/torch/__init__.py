@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from densor.torch.cache import pack_tensors, unpack_tensors
     from densor.torch.callback import BackgroundCheckpoints, PackCheckpoints
     from densor.torch.checkpoint import PackedReader, PackedWriter, dcp_to_torch_save
-    from densor.torch.gradients import PackedReduce, packed_hook
+    from densor.torch.gradients import PackedReduce, PackedReduceScatter, packed_hook
+    from densor.torch.optimizer_state import pack_state, unpack_state
     from densor.torch.packed import PackedTensor, from_packed, pack_tensor, unpacked
     from densor.torch.products import plain_product
     from densor.torch.resident import check_module, memory_of, pack_module, unpack_module
@@ -33,6 +34,7 @@ _LAZY = {
     "PackedWriter": "densor.torch.checkpoint",
     "pack_activations": "densor.torch.activations",
     "PackedReduce": "densor.torch.gradients",
+    "PackedReduceScatter": "densor.torch.gradients",
     "packed_hook": "densor.torch.gradients",
     "dcp_to_torch_save": "densor.torch.checkpoint",
     "check_module": "densor.torch.resident",
@@ -40,6 +42,7 @@ _LAZY = {
     "load_file": "densor.torch.safetensors",
     "memory_of": "densor.torch.resident",
     "pack_module": "densor.torch.resident",
+    "pack_state": "densor.torch.optimizer_state",
     "pack_tensor": "densor.torch.packed",
     "pack_tensors": "densor.torch.cache",
     "plain_product": "densor.torch.products",
@@ -47,6 +50,7 @@ _LAZY = {
     "save_file": "densor.torch.safetensors",  # the former name of what comes next
     "save_packed_file": "densor.torch.safetensors",
     "unpack_module": "densor.torch.resident",
+    "unpack_state": "densor.torch.optimizer_state",
     "unpack_tensors": "densor.torch.cache",
     "unpacked": "densor.torch.packed",
 }
@@ -61,6 +65,7 @@ __all__ = [
     "PackedOptimizer",
     "PackedReader",
     "PackedReduce",
+    "PackedReduceScatter",
     "PackedTensor",
     "PackedWriter",
     "check_module",
@@ -70,6 +75,7 @@ __all__ = [
     "memory_of",
     "pack_activations",
     "pack_module",
+    "pack_state",
     "pack_tensor",
     "pack_tensors",
     "packed_hook",
@@ -77,6 +83,7 @@ __all__ = [
     "safe_open",
     "save_packed_file",
     "unpack_module",
+    "unpack_state",
     "unpack_tensors",
     "unpacked",
 ]
