@@ -45,11 +45,12 @@ def run(data: bytes) -> object:
 def seeds() -> list[bytes]:
     """Numbers of several types at odd offsets, texts, noise, and what is too small."""
     rng = Random("fuzz types")
-    text = b"".join(b"line %d of a text, with words\n" % rng.randrange(999) for _ in range(900))
-    numbers = [weights(kind, 64, 256).tobytes() for kind in ("bf16", "fp16", "fp32")]
-    steps = np.cumsum(np.arange(9000) % 7).astype("<i8").tobytes()
-    mixed = text[:5001] + numbers[0] + rng.randbytes(9000) + numbers[2] + bytes(9001) + steps
-    return [b"", bytes(8192), text, *(b"abc" + one for one in numbers), steps, mixed]
+    text = b"".join(b"line %d of a text, with words\n" % rng.randrange(999) for _ in range(300))
+    numbers = [weights(kind, 64, 70).tobytes() for kind in ("bf16", "fp16", "fp32")]
+    steps = np.cumsum(np.arange(1200) % 7).astype("<i8").tobytes()
+    mixed = text[:4001] + numbers[0] + bytes(4001)
+    noisy = rng.randbytes(4097) + steps + text[:4000]
+    return [b"", bytes(8192), text, *(b"abc" + one for one in numbers), steps, mixed, noisy]
 
 
-TARGETS = (Target("types", run, seeds),)
+TARGETS = (Target("types", run, seeds, most_memory=1 << 27),)  # pools of Zstandard and buffers
