@@ -21,8 +21,9 @@ from helpers import bits_of, random_state, weights
 from tables import RECORDS, blocks, broken, fixed_width, json_lines, resealed, table
 
 from densor.codec import registry
-from densor.codec.audio.encoder import LaneCoder
+from densor.codec.audio.encoder import CascadeCoder, LaneCoder, cascade_model
 from densor.codec.audio.layout import Layout as AudioLayout
+from densor.codec.audio.params import FULL, LIGHT
 from densor.codec.audio.samples import model_of as audio_model_of
 from densor.codec.batch import Batch, Before
 from densor.codec.blocks.block import Field
@@ -407,6 +408,10 @@ def _of_sound() -> list[Case]:
         model = audio_model_of(AudioLayout(channels, size), data)
         assert model is not None
         cases += _with(LaneCoder(model), data)
+        for setting in (LIGHT, FULL):
+            adaptive = cascade_model(model, setting)
+            if adaptive is not None:
+                cases += _with(CascadeCoder(adaptive), data)
     return cases
 
 

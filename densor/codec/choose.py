@@ -15,6 +15,7 @@
 | images of a circuit's size, with one | all | circuit | asked for |
 | rows of images | all | image, elements as below, byte_cm at 5 to 9 | trial, byte_cm of a sample |
 | tables and images to 1 MiB | 5 to 9 | also with fewer contexts | trial |
+| samples of sound | 5 to 9 | audio, also as at lower levels | trial |
 | samples of sound | all | audio, elements as below, byte_cm at 5 to 9 | trial of a sample, or all |
 | elements with zeros | all | sparse, planes | trial of a sample |
 | two values, one of them zero | all | sparse, what else fits | trial |
@@ -53,6 +54,7 @@ from densor.codec.levels import (
     with_few_codes,
     with_fewer_contexts,
     with_huffman_codes,
+    with_simpler_sound,
 )
 from densor.codec.sampling import PIECES, sample
 from densor.codec.spans.propose import encode_span
@@ -87,6 +89,9 @@ TABLE_CHUNK, FAST_TABLE_CHUNK = MAX_TABLE, 1 << 22
 TABLE_SAMPLE = 1 << 17  # bytes of a table that are tried as plain bytes
 # Of what these let expect by Zstandard; beyond, all is tried as plain bytes, by mixing or Zstandard
 MAX_SHARE_OF_TABLE, MAX_SHARE_OF_MIXED_TABLE = 0.6, 0.4
+MIN_BYTES_OF_TABLE = 1 << 21  # from which a sample is also mixed as plain bytes
+MIXED_TABLE_SAMPLE = 1 << 18
+MAX_SHARE_OF_MIXED_SAMPLE = 0.95  # of what that lets expect of all
 FAST_ZSTD = 3  # a level that costs little more than the fastest
 ZSTD_CHUNK = 1 << 22  # bytes
 MIXED_CHUNK = 1 << 23  # bytes of an image by context mixing, which learns as it goes
@@ -261,7 +266,10 @@ def _audio(batch: Batch, level: Level) -> Coding:
     elements = replace(batch, kind=replace(batch.kind, audio=None))
     if encoder is None:
         return encode_batch(elements, level)
+    simpler = [_proposed(registry.CODEC_AUDIO, batch, way) for way in with_simpler_sound(level)]
     coded = encoder.encode()
+    if simpler:
+        coded = Smallest(coded, *(way.encode() for way in simpler))
     if batch.data.size > SOUND_SAMPLE and _clearly_sound(batch, level):
         return coded
     otherwise = encode_batch(elements, level)
@@ -311,12 +319,25 @@ def _table(batch: Batch, level: Level) -> Coding:
 
 
 def _clearly_less(coded: CodedBatch, batch: Batch, level: Level) -> bool:
-    """Whether a table takes so much less than a sample as plain bytes that these are not tried."""
-    begin = max(0, (batch.data.size - TABLE_SAMPLE) // 2)
-    sample = batch.data[begin : begin + TABLE_SAMPLE]
+    """Whether a table takes so much less than a sample as plain bytes that these are not tried.
+
+    From some size on the sample is also mixed; what all would gain over it, Zstandard tells.
+    """
+    large = level.bytes != "zstd" and batch.data.size >= MIN_BYTES_OF_TABLE
+    size = MIXED_TABLE_SAMPLE if large else TABLE_SAMPLE
+    begin = max(0, (batch.data.size - size) // 2)
+    sample = batch.data[begin : begin + size]
     as_bytes = len(zstd_compress(sample, FAST_ZSTD)) / sample.size
     most = MAX_SHARE_OF_TABLE if level.bytes == "zstd" else MAX_SHARE_OF_MIXED_TABLE
-    return coded.stored < most * as_bytes * batch.data.size
+    if coded.stored < most * as_bytes * batch.data.size:
+        return True
+    if not large:
+        return False
+    learned = len(zstd_compress(batch.data, FAST_ZSTD)) / (as_bytes * batch.data.size)
+    piece = replace(batch.alone(sample), kind=BYTES)
+    mixed = coded_bytes(piece, level, registry.CODEC_BYTE_CM) / sample.size
+    expected = mixed * min(1.0, learned) * batch.data.size
+    return coded.stored < MAX_SHARE_OF_MIXED_SAMPLE * expected
 
 
 def _byte_cm(batch: Batch, level: Level) -> Coding | None:

@@ -415,6 +415,27 @@ def bad_short_form() -> Iterator[tuple[str, bytes, str]]:
     yield "short-flipped", archive[:-3] + bytes([archive[-3] ^ 1]) + archive[-2:], "ChecksumError"
 
 
+def adaptive_sound() -> Iterator[tuple[str, bytes]]:
+    t = np.arange(1500)
+    noise = random_state("golden adaptive sound").integers(-40, 40, (1500, 2))
+    pair = (np.stack([9000 * (t % 97) // 97, 7000 * (t % 97) // 97], 1) + noise).astype("<i2")
+    deep = (pair[:500, :1].astype("<i4") << 7).view("u1").reshape(500, 4)[:, :3]
+    for name, samples, channels, size, level in (
+        ("audio-cascade-light", pair, 2, 2, 5),
+        ("audio-cascade-24", np.ascontiguousarray(deep), 1, 3, 5),
+        ("audio-cascade-full", pair[:400], 2, 2, 9),
+    ):
+        data = samples.tobytes()
+        head = struct.pack("<HHIIHH", 1, channels, 8000, 0, channels * size, 8 * size)
+        body = b"WAVEfmt \x10\0\0\0" + head + b"data" + struct.pack("<I", len(data)) + data
+        out = io.BytesIO()
+        with MonkeyPatch.context() as patch:
+            patch.setattr(choose, "with_simpler_sound", lambda _: ())
+            content = b"RIFF" + struct.pack("<I", len(body)) + body
+            densor.compress_file(io.BytesIO(content), out, level)
+        yield name, out.getvalue()
+
+
 class Group(NamedTuple):
     """Archives that were made at once; each of `good` yields name and archive."""
 
@@ -437,6 +458,7 @@ GROUPS = (
     Group("0.6, tables", (latent_tables,)),
     Group("0.6, short form", (short_form,), bad_short_form),
     Group("0.6, JSON lines and fixed widths", (tables_between_literals,)),
+    Group("0.6, adaptive sound", (adaptive_sound,)),
 )
 
 

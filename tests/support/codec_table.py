@@ -16,8 +16,9 @@ from helpers import Bits, bits_of, random_state
 from reference import circuit as reference_circuit
 
 from densor.codec import registry
-from densor.codec.audio.encoder import LaneCoder
+from densor.codec.audio.encoder import CascadeCoder, LaneCoder, cascade_model
 from densor.codec.audio.layout import Layout as AudioLayout
+from densor.codec.audio.params import LIGHT
 from densor.codec.audio.samples import model_of as audio_model_of
 from densor.codec.batch import Batch, Before
 from densor.codec.blocks.block import Field
@@ -247,6 +248,16 @@ def _audio(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     return _batch(LaneCoder(model), data)
 
 
+def _cascade(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """The same by filters that adapt."""
+    size = SIZES[dtype]
+    model = audio_model_of(AudioLayout(1, size, unsigned=size == 1), data)
+    assert model is not None
+    adaptive = cascade_model(model, LIGHT)
+    assert adaptive is not None
+    return _batch(CascadeCoder(adaptive), data)
+
+
 _FLOATS = tuple(sorted(filter(by_rows, SIZES)))
 _NUMBERS = tuple(sorted(set(SIZES) - {"VOID"}))
 
@@ -296,6 +307,11 @@ CODECS = (
     Codec(registry.CODEC_DEFLATE, "deflate", ("bytes",), _deflate, memory=1 << 22),
     Codec(
         registry.CODEC_TABLE, "table", ("bytes",), _table, memory=1 << 25, has_slow_reference=True
+    ),
+    Codec(
+        *(registry.CODEC_AUDIO, "sound, adaptive", ("I16", "U8"), _cascade),
+        memory=1 << 23,
+        has_slow_reference=True,
     ),
     Codec(registry.CODEC_AUDIO, "audio", ("I16", "I32", "U8"), _audio),
 )

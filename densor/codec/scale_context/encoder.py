@@ -17,7 +17,6 @@ from densor.codec.levels import Level, of_low_halves
 from densor.codec.planes.encoder import PlanesEncoder
 from densor.codec.planes.layout import layout_numbered
 from densor.codec.planes.propose import plane_coder
-from densor.codec.scale_context import kernels
 from densor.codec.scale_context.params import Alphabet, Parameters, pack_model
 from densor.codec.scale_context.payload import pack_head
 from densor.codec.scale_context.scales import (
@@ -30,9 +29,12 @@ from densor.codec.scale_context.scales import (
 )
 from densor.codec.scale_context.split_format import BLOCK, SplitFormat, split_format_of
 from densor.codec.scale_context.tables import choose, keep
+from densor.entropy.deferred import Kernels
 from densor.entropy.rans.encode import StreamEncoder
 from densor.runtime.buffers import POOL
 from densor.runtime.types import Bytes
+
+kernels = Kernels("densor.codec.scale_context.kernels")
 
 _ALPHABET = Alphabet(phase=PHASE, first=-9, exponents=16, low_exponents=20)
 

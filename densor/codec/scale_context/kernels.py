@@ -483,7 +483,7 @@ def _decode(
     if i + STATES <= n:
         left = words.size - at
         tail[:] = 0
-        tail[:left] = words[at:]
+        copy_bytes(tail, 0, words, at, left)
         i, used, bit = _decode_blocks(
             form, tail, 0, left, states, table, scales, rule, rest, signs, escapes, bit, lanes, i,
             n, out,
