@@ -1,5 +1,6 @@
 """Chunks at the bounds of what the specifications allow, a step within and a step beyond."""
 
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
@@ -173,8 +174,46 @@ def planes() -> Made:
     yield CodecCase("edge-planes-words", words, planar.chunk(halves), 80)
 
 
+def fields() -> Made:
+    """Of blocks: numbers of fields, orders and what these need."""
+    rng = Random("edges of blocks")
+    blocks = 96
+
+    def part(size: int) -> bytes:
+        kinds = [rng.randbytes(size) for _ in range(12)]
+        return b"".join((kinds * blocks)[:blocks])
+
+    def case(name: str, *listed: tuple[int, int, int, int]) -> CodecCase:
+        model = bytes([5, len(listed)]) + b"".join(struct.pack("<HBBII", *one, 0) for one in listed)
+        stored = [zstd(part(one[0])) for one in listed]
+        heads = b"".join(struct.pack("<BI", 1, len(one)) for one in stored)
+        size = blocks * sum(one[0] for one in listed)
+        return CodecCase(f"edge-blocks-{name}", model, heads + b"".join(stored), size)
+
+    plain, two = (16, 0, 0, 0), (2, 0, 0, 0)
+    for count in (1, 2, 7, 8, 9):
+        yield case(f"{count}-fields", *[plain] * count)
+    yield replace(case("no-fields", plain), model=bytes([5, 0]))
+    for width in (0, 1, 2, 3, 4, 5, 7, 8, 9, 16):
+        yield case(f"width-{width}", plain, (144, 1, width, 1 if width else 3))
+        yield case(f"columns-{width}", plain, (48, 1, width, 6))
+    yield case("width-beside", plain, (4, 1, 8, 3))
+    yield case("odd-columns", plain, (4, 1, 4, 7))
+    for order in range(5):
+        yield case(f"columns-of-{order}", plain, two, two, (16, order, 0, 1))
+        yield case(f"width-of-{order}", plain, two, two, (16, order, 1, 0))
+        yield case(f"order-{order}", plain, two, two, (16, order, 0, 0))
+        yield case(f"order-{order}-alone", (16, order, 0, 0), plain)
+        yield case(f"order-{order}-after-one", two, (16, order, 0, 0))
+        yield case(f"order-{order}-after-others", (4, 0, 0, 0), two, (16, order, 0, 0))
+        yield case(f"order-{order}-after-four", two, (4, 0, 0, 0), (16, order, 0, 0))
+        yield case(f"order-{order}-of-bytes", (1, 0, 0, 0), (1, 0, 0, 0), (16, order, 0, 0))
+    yield case("empty-field", plain, (0, 0, 0, 0))
+
+
 def all_cases(_: Random) -> Made:
     """All of them."""
     yield from changes()
     yield from matrices()
     yield from planes()
+    yield from fields()
