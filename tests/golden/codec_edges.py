@@ -209,6 +209,15 @@ def fields() -> Made:
         yield case(f"order-{order}-after-four", two, (4, 0, 0, 0), (16, order, 0, 0))
         yield case(f"order-{order}-of-bytes", (1, 0, 0, 0), (1, 0, 0, 0), (16, order, 0, 0))
     yield case("empty-field", plain, (0, 0, 0, 0))
+    clipped = [*range(-3, 4), *range(125, 131), *range(252, 259)]
+    rng.shuffle(clipped)
+    steps = (clipped * blocks)[:blocks]
+    pairs = [struct.pack("<HH", 0x4000, 0x4000 + 64 * (step - 128)) for step in steps]
+    parts = [b"".join(pair[at : at + 2] for pair in pairs) for at in (0, 2)]
+    stored = [zstd(one) for one in (*parts, part(16))]
+    heads = b"".join(struct.pack("<BI", 1, len(one)) for one in stored)
+    good = case("clipped", two, two, (16, 3, 0, 0))
+    yield replace(good, payload=heads + b"".join(stored))
 
 
 def all_cases(_: Random) -> Made:
