@@ -1,6 +1,6 @@
 """All targets by name."""
 
-from fuzz import chunks, codecs, containers, language, parsers, spans, units
+from fuzz import chunks, codecs, containers, finder, language, parsers, spans, units
 from fuzz.target import Target
 
 TARGETS: dict[str, Target] = {
@@ -13,5 +13,6 @@ TARGETS: dict[str, Target] = {
         *language.TARGETS,
         *containers.TARGETS,
         *chunks.TARGETS,
+        *finder.TARGETS,
     )
 }

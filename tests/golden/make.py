@@ -396,6 +396,35 @@ def sound() -> Iterator[tuple[str, bytes]]:
         yield name, out.getvalue()
 
 
+def short_form() -> Iterator[tuple[str, bytes]]:
+    """Tiny archives of each kind of entry, with and without an index and Zstandard."""
+    yield "short-array", densor.compress(weights("bf16", 1, 256), dtype="bf16")
+    yield "short-big-endian", densor.compress(np.arange(6, dtype=">u2").reshape(2, 3).T)
+    yield "short-scalar", densor.compress(np.array(np.float64(-0.0)))
+    yield "short-steps", densor.compress(np.arange(0, 900, 7, dtype="<i4"))
+    yield "short-bytes", densor.compress(b"tiny")
+    yield "short-empty", densor.compress(b"")
+    tensors = {
+        f"layers.{i}.{part}": ("BF16", (24,), weights("bf16", 1, 24, i).tobytes())
+        for i in range(9)
+        for part in ("weight", "bias", "scale")
+    }
+    for name, data, kind in (
+        ("tensors", safetensors_bytes(tensors), None),
+        ("sha256", b"a,b\n1,2\n", "sha256"),
+    ):
+        out = io.BytesIO()
+        densor.compress_file(io.BytesIO(data), out, 3, 1, name=f"täny {name}", hash=kind)
+        yield f"short-{name}", out.getvalue()
+
+
+def bad_short_form() -> Iterator[tuple[str, bytes, str]]:
+    archive = densor.compress(b"tiny")
+    yield "short-cut", archive[:-1], "TruncatedError"
+    yield "short-behind", archive + b"\0", "FormatError"
+    yield "short-flipped", archive[:-3] + bytes([archive[-3] ^ 1]) + archive[-2:], "ChecksumError"
+
+
 def adaptive_sound() -> Iterator[tuple[str, bytes]]:
     t = np.arange(1500)
     noise = random_state("golden adaptive sound").integers(-40, 40, (1500, 2))
@@ -438,6 +467,7 @@ GROUPS = (
     Group("0.5, sound", (sound,)),
     Group("0.6, tables", (latent_tables,)),
     Group("0.6, enlarged images", (enlarged,)),
+    Group("0.6, short form", (short_form,), bad_short_form),
     Group("0.6, JSON lines and fixed widths", (tables_between_literals,)),
     Group("0.6, adaptive sound", (adaptive_sound,)),
 )

@@ -17,6 +17,7 @@ from random import Random
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "support")]
 
+import codec_edges  # noqa: E402
 import codec_table  # noqa: E402
 import numpy as np  # noqa: E402
 import zstandard  # noqa: E402
@@ -260,6 +261,7 @@ GROUPS: dict[str, Callable[[Random], Made]] = {
     "planes": byte_planes,
     "float_cm": mixed,
     "byte_cm": texts,
+    "edges": codec_edges.all_cases,
 }
 
 
@@ -323,10 +325,14 @@ def main() -> None:
             good, why = with_outcome(base)
             if why:
                 print(f"{good.name}: {why}")
+            if "no frame may hold" in why:
+                continue
             if not agrees(good):
                 print(f"{good.name}: the package disagrees with the reference")
                 continue
             known.setdefault(good.name, good)
+            if group == "edges":
+                continue
             for number, wrong in enumerate(variants(base, rng, 8 if slow else 48)):
                 if number % (7 if slow else 2) or time.monotonic() > until:
                     continue
@@ -335,7 +341,7 @@ def main() -> None:
                 except Exception as error:
                     print(f"{base.name}: {type(error).__name__} of the reference: {error}")
                     continue
-                if not why or refusals.get(why, 0) >= 1 or "window" in why:
+                if not why or refusals.get(why, 0) >= 1 or "window" in why or "no frame" in why:
                     continue
                 bad = replace(bad, name=f"bad-{base.name}-{number}")
                 if not agrees(bad):

@@ -31,7 +31,6 @@ class Nested(Protocol):
 class Form:
     """A row of the table of forms."""
 
-    number: int
     size: int
     exponent_bits: int
     mantissa_bits: int  # those in the top
@@ -54,11 +53,11 @@ class Form:
 
 
 FORMS = {
-    1: Form(1, 2, 8, 3, 16, 4),
-    2: Form(2, 2, 5, 3, 32, 0),
-    3: Form(3, 1, 4, 3, 0, 4),
-    4: Form(4, 1, 5, 2, 0, 4),
-    5: Form(5, 4, 8, 3, 16, 4),
+    1: Form(2, 8, 3, 16, 4),
+    2: Form(2, 5, 3, 32, 0),
+    3: Form(1, 4, 3, 0, 4),
+    4: Form(1, 5, 2, 0, 4),
+    5: Form(4, 8, 3, 16, 4),
 }
 
 
@@ -283,7 +282,7 @@ class Chunk:
 
 def pack_model(model: Model, nested: bytes = b"") -> bytes:
     """The payload of a MODEL frame."""
-    number = model.form.number
+    number = next(number for number, form in FORMS.items() if form == model.form)
     head = (CODEC, number, model.phase, model.first_exponent, model.exponents, model.tails)
     return struct.pack("<BBBbBB", *head) + rans.pack(model.frequencies) + nested
 

@@ -2,12 +2,21 @@
 
 from typing import Any
 
+import numpy as np
+
 from densor.codec.batch import Batch, Bytes
 from densor.codec.chunks import CountingEncoder
 from densor.codec.kind import Kind
 from densor.codec.levels import Level
 from densor.codec.planes.encoder import STAGES, PlanesEncoder
 from densor.codec.planes.layout import Layout
+from densor.codec.sampling import sample
+from densor.entropy.huffman.code import huffman_lengths
+
+_PIECE = 1 << 11  # bytes at each place that are looked at
+_MIN_BYTES = 1 << 18  # below, the simpler parameters of Huffman codes count
+_MIN_GAIN = 0.02  # bits; below, it may be chance
+_MAX_LOST = 0.2  # of what an entropy coder gains, that may be lost to whole bits per symbol
 
 
 def propose(batch: Batch, level: Level) -> CountingEncoder | None:
@@ -25,4 +34,25 @@ def element_coder(data: Bytes, kind: Kind, level: Level) -> PlanesEncoder[Any] |
 
 def plane_coder(data: Bytes, layout: Layout, kind: Kind, level: Level) -> PlanesEncoder[Any]:
     """A coder of planes, under Huffman codes or rANS as the level says."""
-    return PlanesEncoder(STAGES[level.planes], data, layout, kind.run, level, kind.integers)
+    stage = level.planes
+    if stage == "huffman" and layout.size == 1 and level.classes > 1 and _nearly_even(data):
+        stage = "rans"
+    return PlanesEncoder(STAGES[stage], data, layout, kind.run, level, kind.integers)
+
+
+def _nearly_even(data: Bytes) -> bool:
+    """Whether bytes are so near to uniform that whole bits per symbol lose much of the gain.
+
+    So it is with two elements of 4 bits in a byte.
+    """
+    if data.size < _MIN_BYTES:
+        return False
+    counts = np.bincount(sample(data, 1, _PIECE), minlength=256)
+    total = int(counts.sum())
+    if counts.max() * 16 > total:
+        return False
+    some = counts[counts > 0]
+    entropy = float(np.log2(total) - (some * np.log2(some)).sum() / total)
+    by_huffman = float((counts * huffman_lengths(counts)).sum()) / total
+    gain = 8 - entropy
+    return gain > _MIN_GAIN and by_huffman - entropy > _MAX_LOST * gain

@@ -18,8 +18,10 @@ from densor.codec.types.find import Stretch, find_stretches, region_of
 from densor.codec.zstd import zstd_compress
 
 _QUICK = level_settings(1)
-_PIECE, _PIECES = 1 << 14, 8  # bytes at each place of a region that is tried
-_LOOK, _LOOKS = 1 << 13, 4  # of one that is looked at first
+_MIN_PIECE, _MAX_PIECE = 1 << 12, 1 << 13  # bytes at each place of a region that is tried
+_PIECES = 8
+_SAMPLED = 1 << 11  # size over bytes at each place
+_LOOK, _LOOKS = 1 << 12, 4  # of one that is looked at first
 _PIECE_OF_CM, _PIECES_OF_CM = 1 << 15, 2  # of them by context mixing of bytes
 _PARAMETERS = 384  # bytes of a region's frames and parameters, and those of the bytes behind it
 _MAX_SIZE = 0.98  # share of what the bytes take otherwise
@@ -28,6 +30,8 @@ _DENSE, _MAX_DENSE = 0.7, 0.95  # what Zstandard leaves, and elements of that, w
 # cannot do much more either
 _MAX_TRIAL = 1 << 20  # bytes of which context mixing is tried as a whole
 _FAST_ZSTD = 3
+_WORTH = "worth"  # what the history calls stretches that were tried
+_MAX_UNLIKE = 0.02  # of the shares of stretches of an archive of which one trial serves for all
 _MIN_SHARE = 0.9  # of what elements take, with a code for each window; Zstandard's may be less
 
 
@@ -75,20 +79,27 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
         return None
     data = batch.data[region.begin : region.end]
     unit = region.kind.unit
-    piece = min(_PIECE, data.size // (2 * _PIECES))
+    like = _WORTH, level.bytes, stretch.way, region.kind.dtype
+    if any(abs(stretch.share / share - 1) < _MAX_UNLIKE for share in batch.history.kept(like)):
+        return Piece(region.begin, region.end, region.kind)
+    piece = min(max(_MIN_PIECE, data.size // _SAMPLED), _MAX_PIECE, data.size // (2 * _PIECES))
     some = np.ascontiguousarray(sample(data, unit, piece // unit, _PIECES))
     share = data.size / some.size
     by_zstd = share * len(zstd_compress(some, min(level.zstd, _FAST_ZSTD)))
-    typed = share * _typed_bytes(batch, some, region.kind) + _PARAMETERS
+    slow = level.bytes != "zstd"
+    typed = stretch.share * data.size + _PARAMETERS  # a little more than it will be
+    if region.kind.integers or by_zstd < _DENSE * data.size or typed > _MAX_CLEAR * by_zstd:
+        typed = share * _typed_bytes(batch, some, region.kind) + _PARAMETERS
     least = by_zstd
     dense = by_zstd > _DENSE * data.size and typed < _MAX_DENSE * by_zstd
-    slow = level.bytes != "zstd"
     if slow and not dense:
         least = min(least, share * _cm_bytes(batch, some, level))
     if typed > _MAX_SIZE * least:
         return None
     clear = typed < _MAX_CLEAR * least or (dense if slow else least > _MAX_CLEAR * data.size)
     clear = clear or (slow and data.size > _MAX_TRIAL)
+    if clear:
+        batch.history.keep(like, stretch.share)
     return Piece(region.begin, region.end, region.kind, clear)
 
 

@@ -20,13 +20,21 @@ from densor.codec.sampling import sample
 from densor.codec.types.ways import COUNTS, PHASES, WAYS
 from densor.entropy.deferred import deferred
 
-change_point, cheapest_path, count_phases, window_costs = deferred(
-    "densor.codec.types.kernels", "change_point", "cheapest_path", "count_phases", "window_costs"
+change_point, cheapest_path, code_lengths, count_phases, window_costs = deferred(
+    "densor.codec.types.kernels",
+    "change_point",
+    "cheapest_path",
+    "code_lengths",
+    "count_phases",
+    "window_costs",
 )
 
 MIN_BYTES = 1 << 13  # that are looked at
 WINDOW = 1 << 12
 _STEP, _MIN_WINDOWS, _MAX_WINDOWS = 1 << 16, 16, 128
+_COARSE, _MIN_COARSE = 8, 4  # every eighth window is priced first, where these are so many
+_GLANCE = 512  # bytes of the other windows, which must be like those
+_MAX_UNLIKE = 1.15  # of the bits per byte of those
 _MIN_REGION = 1 << 12
 _CHANGE = 1 << 13  # bits that a change of ways must save in windows: frames, parameters
 _NEAR = 4  # windows on each side of a change that tell what is there
@@ -71,8 +79,10 @@ def find_stretches(data: Bytes) -> list[Stretch]:
     if data.size < MIN_BYTES:
         return []
     starts = _starts(data.size)
-    costs = np.empty((starts.size, WAYS), np.float32)
-    window_costs(data, starts, WINDOW, np.empty(COUNTS, np.int32), _logs(WINDOW), costs)
+    alike = _of_one_type(data, starts)
+    if alike is not None:
+        return [alike]
+    costs = _costs(data, starts)
     if (costs.argmin(axis=1) == 0).all():
         return []
     path = np.empty(starts.size, np.uint8)
@@ -85,6 +95,29 @@ def find_stretches(data: Bytes) -> list[Stretch]:
         if way and inside.size:
             found.append(Stretch(way, begin, end, float(inside.mean()) / (8 * WINDOW)))
     return found
+
+
+def _costs(data: Bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Bits of each window in each way, float32[windows, WAYS]."""
+    costs = np.empty((starts.size, WAYS), np.float32)
+    window_costs(data, starts, WINDOW, np.empty(COUNTS, np.int32), _logs(WINDOW), costs)
+    return costs
+
+
+def _of_one_type(data: Bytes, starts: npt.NDArray[np.int64]) -> Stretch | None:
+    """All of `data` as one stretch, where few windows and a glance at the others show no change."""
+    coarse = np.ascontiguousarray(starts[::_COARSE])
+    if coarse.size < _MIN_COARSE:
+        return None
+    costs = _costs(data, coarse)
+    way = int(costs.sum(axis=0).argmin())
+    if way == 0 or (costs[:, way] > costs.min(axis=1) + WINDOW // 8).any():
+        return None
+    lengths = np.empty(starts.size, np.float32)
+    code_lengths(data, starts, _GLANCE, _code(data, coarse), lengths)
+    if (lengths > _MAX_UNLIKE * lengths[::_COARSE].mean()).any():
+        return None
+    return Stretch(way, 0, data.size, float(costs[:, way].mean()) / (8 * WINDOW))
 
 
 def _starts(size: int) -> npt.NDArray[np.int64]:

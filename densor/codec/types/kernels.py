@@ -139,6 +139,20 @@ def count_phases(data, starts, window, counts):
                 counts[256 * k + data[i + k]] += 1
 
 
+@kernel(types.void(R8, I64, types.int64, F32, F32))
+def code_lengths(data, starts, length, bits, lengths):
+    """Bits that so many bytes from each of `starts` on take under one code: float32[windows].
+
+    `starts`: multiples of 8. `bits`: float32[PHASES * 256], by place modulo 8 and byte.
+    """
+    for w in range(starts.size):
+        total = np.float32(0)
+        for i in range(starts[w], starts[w] + length, 8):
+            for k in range(8):
+                total += bits[256 * k + data[i + k]]
+        lengths[w] = total
+
+
 @kernel(types.int64(R8, types.int64, types.int64, F32))
 def change_point(data, begin, end, difference):
     """Where between `begin` and `end` what comes before changes to what comes behind.
