@@ -8,6 +8,7 @@ archives that exist. Nothing heavy is imported until it is used.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from densor.codec.circuit import loading as _circuits
 from densor.errors import (
     ArgumentError,
     ChecksumError,
@@ -108,7 +109,13 @@ def _language_model(name: Any) -> Any:
     return importlib.import_module("densor.files.language_models").load(name)
 
 
+def _image_model(path: Any) -> Any:
+    """What coders get circuits of images from."""
+    return importlib.import_module("densor.files.image_models").load(path)
+
+
 _loading.set_loader(_language_model)
+_circuits.set_loader(_image_model)
 
 
 def __getattr__(name: str) -> Any:

@@ -49,6 +49,8 @@ class WriteOptions:
     """Code columns of tables also under latent classes, and keep the smaller; `docs/tables.md`."""
     language_model: Any = None
     """Folder, GGUF file, known name or loaded model under which text is coded; `llm` for short."""
+    image_model: Any = None
+    """File of `densor train images` under which images of its size are coded, each by itself."""
     base: Any = None
     """Similar data that changes are coded against; needed again for reading."""
     max_output_size: int | None = None
@@ -86,6 +88,7 @@ class WriteKeywords(TypedDict, total=False):
     text: bool
     table_latents: bool
     llm: Any
+    image_model: Any
     base: Any
     max_output_size: int | None
     verify: bool | None
@@ -108,6 +111,8 @@ class ReadOptions:
     """What the archive was coded against: path, file object, bytes, array or archive."""
     language_model: Any = None
     """The model that text was coded under, where it has no name that is known; `llm` for short."""
+    image_model: Any = None
+    """The model that images were coded under, which they cannot be read without."""
     sync: bool = False
     """Wait until restored files are on the disk."""
     progress: Progress | None = None
@@ -122,6 +127,7 @@ class ReadKeywords(TypedDict, total=False):
     max_output_size: int | None
     base: Any
     llm: Any
+    image_model: Any
     sync: bool
     progress: Progress | None
 

@@ -12,6 +12,7 @@
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Unpack
 
 import numpy as np
@@ -29,7 +30,8 @@ from densor.file import File
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import BYTES, FILE
 from densor.formats.container.index import IndexedEntry
-from densor.formats.parsers.csv import SAMPLE, layout_in
+from densor.formats.parsers import json_lines
+from densor.formats.parsers.tabular import FORMATS, SAMPLE, layout_in
 from densor.options import ReadKeywords, ReadOptions, read_options
 
 Kind = Literal["numpy", "pandas", "polars", "arrow"]
@@ -81,11 +83,15 @@ class Table:
         self.layout = self._layout()
         first = self.layout.names.rstrip(b"\r\n")
         self._header = _split(first, self.layout) if first else []
-        self.names = (
-            [_text(cell, self.layout.quote) for cell in self._header]
-            if self._header
-            else [f"column{i + 1}" for i in range(self.layout.columns)]
-        )
+        self.names = self._names()
+
+    def _names(self) -> list[str]:
+        if self._header:
+            names = [_text(cell, self.layout) for cell in self._header]
+            return [names[0].removeprefix("\ufeff"), *names[1:]]
+        if self.layout.literals:
+            return json_lines.names_of(self.layout)
+        return [f"column{i + 1}" for i in range(self.layout.columns)]
 
     def _layout(self) -> Layout:
         for chunk in self._chunks:
@@ -128,8 +134,8 @@ class Table:
             if low < high:
                 chosen = np.arange(low, high)
                 for condition in conditions:
-                    chosen = chosen[_holds(part.column(condition.column), condition, chosen,
-                                           self.layout.quote)]  # fmt: skip
+                    column = part.column(condition.column)
+                    chosen = chosen[_holds(column, condition, chosen, self.layout)]
                 if chosen.size:
                     found = [part.column(number) for number in columns]
                     yield [c._replace(ids=c.ids[chosen], values=None) for c in found]
@@ -138,8 +144,14 @@ class Table:
 
     def lines(self, columns: Sequence[int], rows: slice, where: Sequence[str]) -> Iterator[Bytes]:
         """The same as text."""
+        layout = replace(self.layout, columns=len(columns))
+        if layout.literals:
+            names = [self.names[column] for column in columns]
+            layout = replace(layout, literals=json_lines.literals_for(names))
+        if layout.widths:
+            layout = replace(layout, widths=tuple(layout.widths[column] for column in columns))
         for found in self.select(columns, rows, where):
-            yield lines_of(found, np.arange(found[0].ids.size), self.layout)
+            yield lines_of(found, np.arange(found[0].ids.size), layout)
 
     def latents(self) -> Iterator[TableLatents]:
         """The latent classes of each part that was coded under such, in order."""
@@ -189,7 +201,7 @@ def _entry(archive: Archive, name: str | None) -> IndexedEntry:
                 return entry
         raise FileError(f"no file named {name!r}; see densor list")
     found = [entry for entry in archive.entries if entry.meta.kind in (FILE, BYTES)]
-    tables = [entry for entry in found if entry.meta.format == "csv"]
+    tables = [entry for entry in found if entry.meta.format in FORMATS]
     if len(tables or found) != 1:
         raise ArgumentError("archive has no table, or several; name one")
     return (tables or found)[0]
@@ -211,23 +223,28 @@ def _split(line: bytes, layout: Layout) -> list[bytes]:
     return [rows.cells(i).text(0) for i in range(layout.columns)]
 
 
-def _plain(cell: bytes, quote: int) -> bytes:
-    """A cell without its quotes."""
+def _plain(cell: bytes, layout: Layout) -> bytes:
+    """A cell without its quotes, or blanks around it."""
+    if layout.literals:
+        return json_lines.plain(cell)
+    if layout.widths:
+        return cell.strip(b" ")
+    quote = layout.quote
     if quote and len(cell) > 1 and cell[0] == quote == cell[-1]:
         mark = bytes([quote])
         return cell[1:-1].replace(2 * mark, mark)
     return cell
 
 
-def _text(cell: bytes, quote: int) -> str:
-    return _plain(cell, quote).decode("utf-8", "surrogateescape")
+def _text(cell: bytes, layout: Layout) -> str:
+    return _plain(cell, layout).decode("utf-8", "surrogateescape")
 
 
-def _texts(column: Column, quote: int) -> list[bytes]:
+def _texts(column: Column, layout: Layout) -> list[bytes]:
     """The different cells of a column."""
     data, offsets = column.cells.blob.tobytes(), column.cells.offsets.tolist()
     pairs = itertools.pairwise(offsets)
-    return [_plain(data[begin:end], quote) for begin, end in pairs]
+    return [_plain(data[begin:end], layout) for begin, end in pairs]
 
 
 def _used(column: Column) -> tuple[Column, npt.NDArray[np.intp]]:
@@ -241,9 +258,11 @@ def _used(column: Column) -> tuple[Column, npt.NDArray[np.intp]]:
     return column._replace(cells=cells), ids.reshape(-1)
 
 
-def _holds(column: Column, condition: _Condition, chosen: I64, quote: int) -> npt.NDArray[np.bool_]:
+def _holds(
+    column: Column, condition: _Condition, chosen: I64, layout: Layout
+) -> npt.NDArray[np.bool_]:
     found, ids = _used(column._replace(ids=column.ids[chosen]))
-    cells = _texts(found, quote)
+    cells = _texts(found, layout)
     value = condition.value.encode("utf-8", "surrogateescape")
     if _FLOAT.fullmatch(value):
         numbers = [float(c) if _FLOAT.fullmatch(c) else np.nan for c in cells]
@@ -271,14 +290,14 @@ def _typed(cells: list[bytes]) -> npt.NDArray[Any]:
     return np.array(texts, object)
 
 
-def _joined(columns: list[Column], quote: int) -> npt.NDArray[Any]:
+def _joined(columns: list[Column], layout: Layout) -> npt.NDArray[Any]:
     """The values of a column in all parts."""
     cells: list[bytes] = []
     ids = []
     for column in columns:
         found, numbers = _used(column)
         ids.append(numbers + len(cells))
-        cells += _texts(found, quote)
+        cells += _texts(found, layout)
     if not ids:
         return np.array([], object)
     return _typed(cells)[np.concatenate(ids)]
@@ -319,9 +338,9 @@ def read_table(
         if not numbers:
             raise ArgumentError("no columns are asked for")
         found = list(table.select(numbers, rows or slice(None), conditions))
-        quote = table.layout.quote
         values = {
-            column: _joined([part[i] for part in found], quote) for i, column in enumerate(names)
+            column: _joined([part[i] for part in found], table.layout)
+            for i, column in enumerate(names)
         }
     return _as(values, to)
 

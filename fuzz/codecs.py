@@ -16,18 +16,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from bit_coder import decode_bits, encode_bits
+from circuits import any_circuit
 from helpers import bits_of, random_state, weights
-from tables import RECORDS, blocks, broken, resealed, table
+from tables import RECORDS, blocks, broken, fixed_width, json_lines, resealed, table
 
 from densor.codec import registry
-from densor.codec.audio.encoder import LaneCoder
+from densor.codec.audio.encoder import CascadeCoder, LaneCoder, cascade_model
 from densor.codec.audio.layout import Layout as AudioLayout
+from densor.codec.audio.params import FULL, LIGHT
 from densor.codec.audio.samples import model_of as audio_model_of
 from densor.codec.batch import Batch, Before
 from densor.codec.blocks.block import Field
 from densor.codec.blocks.encoder import BlocksEncoder
 from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.choose import encode_batch
+from densor.codec.circuit.coding import decode_images
+from densor.codec.circuit.encoder import CircuitCoder
+from densor.codec.circuit.model import Size, pack, parse, tables_of
 from densor.codec.codec import decoder_for
 from densor.codec.deflate.encoder import DeflateCoder
 from densor.codec.deflate.stream import PNG, RAW, ZLIB, Stream
@@ -40,6 +45,7 @@ from densor.codec.image.encoder import GradientCoder
 from densor.codec.image.encoder import MixingCoder as ImageMixingCoder
 from densor.codec.image.layout import Layout
 from densor.codec.kind import Data, Kind, kind_of, kind_of_blocks
+from densor.codec.language_model.session import Session
 from densor.codec.levels import level_settings
 from densor.codec.planes.encoder import PlanesEncoder
 from densor.codec.planes.stages.rans import RANS
@@ -59,6 +65,7 @@ from densor.errors import DensorError
 from densor.formats.container.chunk_decoders import decode_chunk
 from densor.formats.io.sources import MemoryRandomSource
 from densor.formats.parsers.csv import layout_of
+from densor.formats.parsers.tabular import layout_in
 from densor.runtime.buffers import POOL
 from densor.runtime.workers import Workers
 from fuzz.mutate import mutated
@@ -69,6 +76,7 @@ MOST_OUT = 1 << 18  # bytes that a chunk is decoded to
 _MOST_SEEDS = 60
 _GUARD = 64  # bytes before and behind the output, which must stay what they were
 _HEAD = struct.Struct("<III")  # bytes of the model, of the output, of the base
+_CIRCUIT = any_circuit(Size(4, 5, 1))
 _FILLS = (0xA5, 0x3C)
 _PLAIN, _LEVEL = level_settings(3), level_settings(9)  # Huffman, and everything else
 
@@ -141,11 +149,26 @@ def _spoil_pool(fill: int, size: int) -> None:
 def run_codec(data: bytes) -> None:
     """Parses a model and decodes a chunk with it."""
     case = unpack(data)
-    decoder = decoder_for(case.model)
+    decoder = decoder_for(case.model, _session())
     number = registry.FIRST_MODEL
     payload = np.frombuffer(case.payload, np.uint8)
     base = MemoryRandomSource(case.base) if case.base else None
     decoded_twice(lambda out: decode_chunk(number, decoder, payload, out, base), case.size)
+
+
+@cache
+def _session() -> Session:
+    """With the circuit of the seeds."""
+    return Session(image_model=_CIRCUIT)
+
+
+def run_circuit(data: bytes) -> None:
+    """Parses a circuit, in place of a model, and decodes one image under it."""
+    case = unpack(data)
+    tables = tables_of(parse(case.model))
+    payload = np.frombuffer(case.payload, np.uint8)
+    sizes = np.array([payload.size])
+    decoded_twice(lambda out: decode_images(tables, payload, sizes, out), tables.size.samples)
 
 
 def run_fixed(data: bytes) -> None:
@@ -248,8 +271,24 @@ def _all_cases() -> list[Case]:
             cases += _with(ScaleContextEncoder(kind, History(), low, repeats=False), data)
         cases += _with(SparseEncoder(data, kind, _LEVEL), data)
     cases += [*_of_blocks(), *_of_changes(), *_of_text(), *_of_images()]
-    cases += [*_of_streams(), *_of_tables(), *_of_sound()]
+    cases += [*_of_streams(), *_of_tables(), *_of_sound(), *_of_circuits()]
     return list(dict.fromkeys(cases))
+
+
+def _of_circuits() -> list[Case]:
+    data = random_state("fuzz circuits").integers(0, 256, 100, np.uint8)
+    data[::3] = 0
+    return _with(CircuitCoder(tables_of(_CIRCUIT)), data)
+
+
+def circuit_seeds() -> list[bytes]:
+    """Circuits of several sizes, each with the stream of an image."""
+    seeds = []
+    for number, size in enumerate((Size(4, 5, 1), Size(3, 3, 3), Size(1, 1, 1))):
+        circuit = any_circuit(size, 1 + number, 5, 4, residual=number == 1)
+        stream = random_state("fuzz circuit", number).integers(1, 256, size.samples, np.uint8)
+        seeds.append(Case(pack(circuit), size.samples - 1, b"", stream.tobytes()).pack())
+    return seeds
 
 
 def _of_blocks() -> list[Case]:
@@ -351,6 +390,10 @@ def _of_tables() -> list[Case]:
         for level in (3, 5, 9):
             coder = TableCoder(layout, level_settings(level))
             cases += _with(coder, np.frombuffer(text, np.uint8))
+    for text in (json_lines(60), fixed_width(70)):
+        layout = layout_in(text, True)
+        assert layout is not None
+        cases += _with(TableCoder(layout, level_settings(5)), np.frombuffer(text, np.uint8))
     latent = TableCoder(TableLayout(14), level_settings(3, latents=True))
     cases += _with(latent, np.frombuffer(blocks(80), np.uint8))
     return cases
@@ -365,6 +408,10 @@ def _of_sound() -> list[Case]:
         model = audio_model_of(AudioLayout(channels, size), data)
         assert model is not None
         cases += _with(LaneCoder(model), data)
+        for setting in (LIGHT, FULL):
+            adaptive = cascade_model(model, setting)
+            if adaptive is not None:
+                cases += _with(CascadeCoder(adaptive), data)
     return cases
 
 
@@ -509,6 +556,8 @@ TARGETS = (
     _codec("image", registry.CODEC_IMAGE, most_memory=1 << 28),
     _codec("deflate", registry.CODEC_DEFLATE, most_memory=1 << 28),
     Target("table", run_codec, seeds_of(registry.CODEC_TABLE), mutate_table, most_memory=1 << 28),
+    _codec("images", registry.CODEC_CIRCUIT, **_BIG),
+    Target("circuit", run_circuit, circuit_seeds, mutate_case, most_memory=1 << 28),
     _codec("audio", registry.CODEC_AUDIO, most_memory=1 << 26),
     Target("zstd", run_fixed, fixed_seeds, mutate_case, **_BIG),
     Target("rans", run_rans, rans_seeds, mutate_case),

@@ -33,7 +33,7 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path, small: None) -> Path
     target = tmp_path / "t.densor"
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "raw":
-            patch.setattr("densor.formats.parsers.csv.layout_in", lambda *_: None)
+            patch.setattr("densor.formats.parsers.tabular.layout_in", lambda *_: None)
         level = 1 if request.param == "raw" else request.param
         densor.pack([path], target, level=level)
     return target

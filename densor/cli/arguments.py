@@ -177,6 +177,13 @@ _FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "help": "the language model of texts: smollm2, sample, a folder or a GGUF file",
         },
     ),
+    "image_model": (
+        ("--image-model",),
+        {
+            "metavar": "MODEL",
+            "help": "the model of images, from densor train; each is coded by itself",
+        },
+    ),
     "base": (("--base",), _BASE),
     "quiet": (("-q", "--quiet"), {"action": "store_true", "help": "errors only on stderr"}),
     "json": (("--json",), {"action": "store_true", "help": "write JSON, sizes in bytes"}),

@@ -16,8 +16,8 @@ from densor.errors import DensorError
 
 COMMANDS = (
     *("pack", "shards", "append", "list", "extract", "cat", "table", "diff", "test", "repair"),
-    *("info", "report", "fit", "demo", "bench", "bits", "hf-pack", "hf-unpack", "gpu-check"),
-    *("hub", "doctor", "warm", "completion"),
+    *("info", "report", "fit", "demo", "bench", "bits", "train", "hf-pack", "hf-unpack"),
+    *("gpu-check", "hub", "doctor", "warm", "completion"),
 )
 
 

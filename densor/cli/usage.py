@@ -25,7 +25,10 @@ options:
   -1 ... -9            level, from fastest to smallest (default -3)
   --dtype TYPE         take all bytes as numbers of this type, such as bf16
   --text               code text and other bytes as -9 does, slow and small
+  --table-latents      code tables also under latent classes, and keep the smaller
   --llm MODEL          code text under a language model: smollm2, sample, or a path;
+                       with -d and -t: where that model is now
+  --image-model MODEL  code images under a model of densor train, each by itself;
                        with -d and -t: where that model is now
   --sha256             store SHA-256 of the original, not XXH3-128
   --gpu-index          store entry points, so that a GPU decodes at once (-1 to -5)
@@ -55,6 +58,7 @@ commands:
   demo                         pack, restore and compare a real model
   bench FILE                   measure ratio and speed on your own file
   bits FILE                    show how many bits models of text take per byte, per token
+  train images SET -o MODEL    learn a model of images of one size, see --image-model
   hf-pack MODEL_DIR OUT_DIR    pack a HuggingFace model so that it still loads
   hf-unpack DIR OUT_DIR        restore its files
   hub plan FOLDER...           find families among models, and pack them as such

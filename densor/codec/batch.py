@@ -12,6 +12,7 @@ from densor.codec.history import History
 from densor.runtime.workers import Task, Workers
 
 if TYPE_CHECKING:
+    from densor.codec.circuit.model import Tables
     from densor.codec.kind import Kind
     from densor.codec.language_model.session import Session
 
@@ -31,7 +32,7 @@ class Batch:
     """What an encoder codes: uint8[n], what these bytes are, and what it may use for that.
 
     `chunk_bytes`: bytes of a chunk; 0 for one chunk. `history`: of the archive. `base`: similar
-    data. `session`: the language model for plain bytes.
+    data. `session`: the language model for plain bytes. `circuit`: that for images of its size.
     """
 
     data: Bytes
@@ -40,6 +41,7 @@ class Batch:
     history: History = field(default_factory=History)
     base: Before | None = None
     session: "Session | None" = None
+    circuit: "Tables | None" = None
     chunk_bytes: int = 0
 
     def in_chunks_of(self, size: int) -> "Batch":
@@ -74,12 +76,24 @@ class Chunk(NamedTuple):
         return self.model == OWN
 
 
+class Frames(Protocol):
+    """Chunks as the frames that they have in an archive."""
+
+    def number(self, model: int) -> Bytes:
+        """The frames one after the other; `model`: the number of the batch's parameters."""
+
+
 class CodedBatch(NamedTuple):
-    """The payload of the MODEL frame, if any chunk uses it, and the chunks in order."""
+    """The payload of the MODEL frame, if any chunk uses it, and the chunks in order.
+
+    `memory`: of the pool, in which payloads lie; given back once written. `frames`: all chunks,
+    where the encoder has made their frames as well.
+    """
 
     model: bytes | None
     chunks: list[Chunk]
-    memory: Bytes | None = None  # of the pool, in which payloads lie; given back once written
+    memory: Bytes | None = None
+    frames: Frames | None = None
 
     @property
     def stored(self) -> int:

@@ -12,10 +12,13 @@
 | blocks | all | blocks | |
 | DEFLATE streams | 3 to 9 | deflate, Zstandard | trial |
 | tables | all | table, bytes as above | table, bytes of a sample where it is not clearly less |
+| images of a circuit's size, with one | all | circuit | asked for |
 | rows of images | all | image, elements as below, byte_cm at 5 to 9 | trial, byte_cm of a sample |
 | tables and images to 1 MiB | 5 to 9 | also with fewer contexts | trial |
+| samples of sound | 5 to 9 | audio, also as at lower levels | trial |
 | samples of sound | all | audio, elements as below, byte_cm at 5 to 9 | trial of a sample, or all |
 | elements with zeros | all | sparse, planes | trial of a sample |
+| two values, one of them zero | all | sparse, what else fits | trial |
 | other elements | all | planes, Zstandard | estimate |
 | one chunk of elements, blocks | all | also Huffman codes, to 64 KiB; Zstandard, to 4 KiB | trial |
 
@@ -51,10 +54,11 @@ from densor.codec.levels import (
     with_few_codes,
     with_fewer_contexts,
     with_huffman_codes,
+    with_simpler_sound,
 )
 from densor.codec.sampling import PIECES, sample
 from densor.codec.spans.propose import encode_span
-from densor.codec.sparse.encoder import with_zeros
+from densor.codec.sparse.encoder import is_mask, with_zeros
 from densor.codec.table.layout import MAX_BYTES as MAX_TABLE
 from densor.codec.zstd import zstd_compress
 from densor.llm.vocabulary import readable
@@ -85,6 +89,9 @@ TABLE_CHUNK, FAST_TABLE_CHUNK = MAX_TABLE, 1 << 22
 TABLE_SAMPLE = 1 << 17  # bytes of a table that are tried as plain bytes
 # Of what these let expect by Zstandard; beyond, all is tried as plain bytes, by mixing or Zstandard
 MAX_SHARE_OF_TABLE, MAX_SHARE_OF_MIXED_TABLE = 0.6, 0.4
+MIN_BYTES_OF_TABLE = 1 << 21  # from which a sample is also mixed as plain bytes
+MIXED_TABLE_SAMPLE = 1 << 18
+MAX_SHARE_OF_MIXED_SAMPLE = 0.95  # of what that lets expect of all
 FAST_ZSTD = 3  # a level that costs little more than the fastest
 ZSTD_CHUNK = 1 << 22  # bytes
 MIXED_CHUNK = 1 << 23  # bytes of an image by context mixing, which learns as it goes
@@ -114,6 +121,9 @@ def encode_batch(batch: Batch, level: Level) -> Coding:
         if codec.suits is not None and codec.suits(batch, level):
             encoder = codec.propose(batch, level)
             coding = coding if encoder is None else Smallest(coding, encoder.encode())
+    if data in (Data.ELEMENTS, Data.MATRICES) and batch.base is None and is_mask(batch):
+        sparse = _proposed(registry.CODEC_SPARSE, batch, level)
+        return Smallest(coding, sparse.encode())
     return coding
 
 
@@ -157,10 +167,13 @@ def matrix_chunk(level: Level) -> int:
 
 
 def batch_bytes(kind: Kind, level: Level) -> int:
-    """Original bytes per batch, whole chunks."""
+    """Original bytes per batch, whole chunks, or images."""
     chunk = chunk_bytes(kind, level)
     if kind.data is Data.TABLE:
         return TABLE_CHUNK
+    if kind.image is not None and 0 < kind.image.stride * kind.image.height <= BATCH_BYTES:
+        whole = kind.image.stride * kind.image.height  # images are not cut in two
+        return BATCH_BYTES // whole * whole
     return max(1, BATCH_BYTES // chunk) * chunk
 
 
@@ -173,7 +186,7 @@ def _rows(data: Data, level: Level) -> tuple[Row, ...]:
         by_model = () if level.bytes == "zstd" else (_byte_cm,)
         return _delta, _language_model, *by_model, _by_zstd
     if data is Data.IMAGE:
-        return (_image,)
+        return _circuit, _image
     if data is Data.STREAM:
         return (_stream,)
     if data is Data.TABLE:
@@ -208,6 +221,11 @@ def _language_model(batch: Batch, level: Level) -> Coding | None:
         batch.session.moved((1 + batch.session.check) * batch.data.size)
         return without
     return Smallest(_proposed(registry.CODEC_LANGUAGE_MODEL, batch, level).encode(), without)
+
+
+def _circuit(batch: Batch, level: Level) -> Coding | None:
+    encoder = None if batch.base else CODECS[registry.CODEC_CIRCUIT].propose(batch, level)
+    return None if encoder is None else encoder.encode()
 
 
 def _image(batch: Batch, level: Level) -> Coding:
@@ -248,7 +266,10 @@ def _audio(batch: Batch, level: Level) -> Coding:
     elements = replace(batch, kind=replace(batch.kind, audio=None))
     if encoder is None:
         return encode_batch(elements, level)
+    simpler = [_proposed(registry.CODEC_AUDIO, batch, way) for way in with_simpler_sound(level)]
     coded = encoder.encode()
+    if simpler:
+        coded = Smallest(coded, *(way.encode() for way in simpler))
     if batch.data.size > SOUND_SAMPLE and _clearly_sound(batch, level):
         return coded
     otherwise = encode_batch(elements, level)
@@ -298,12 +319,25 @@ def _table(batch: Batch, level: Level) -> Coding:
 
 
 def _clearly_less(coded: CodedBatch, batch: Batch, level: Level) -> bool:
-    """Whether a table takes so much less than a sample as plain bytes that these are not tried."""
-    begin = max(0, (batch.data.size - TABLE_SAMPLE) // 2)
-    sample = batch.data[begin : begin + TABLE_SAMPLE]
+    """Whether a table takes so much less than a sample as plain bytes that these are not tried.
+
+    From some size on the sample is also mixed; what all would gain over it, Zstandard tells.
+    """
+    large = level.bytes != "zstd" and batch.data.size >= MIN_BYTES_OF_TABLE
+    size = MIXED_TABLE_SAMPLE if large else TABLE_SAMPLE
+    begin = max(0, (batch.data.size - size) // 2)
+    sample = batch.data[begin : begin + size]
     as_bytes = len(zstd_compress(sample, FAST_ZSTD)) / sample.size
     most = MAX_SHARE_OF_TABLE if level.bytes == "zstd" else MAX_SHARE_OF_MIXED_TABLE
-    return coded.stored < most * as_bytes * batch.data.size
+    if coded.stored < most * as_bytes * batch.data.size:
+        return True
+    if not large:
+        return False
+    learned = len(zstd_compress(batch.data, FAST_ZSTD)) / (as_bytes * batch.data.size)
+    piece = replace(batch.alone(sample), kind=BYTES)
+    mixed = coded_bytes(piece, level, registry.CODEC_BYTE_CM) / sample.size
+    expected = mixed * min(1.0, learned) * batch.data.size
+    return coded.stored < MAX_SHARE_OF_MIXED_SAMPLE * expected
 
 
 def _byte_cm(batch: Batch, level: Level) -> Coding | None:

@@ -203,8 +203,9 @@ _ALL = (
         _R.CODEC_IMAGE, "image", "rows of images", _RANS, _ARITHMETIC, chunk=1 << 18, nests=True
     ),
     _codec(_R.CODEC_DEFLATE, "deflate", "DEFLATE streams"),
+    _codec(_R.CODEC_CIRCUIT, "circuit", "images by themselves"),
     _codec(_R.CODEC_TABLE, "table", "columns of tables", _ARITHMETIC),
-    _codec(_R.CODEC_AUDIO, "audio", "sound", _RANS, chunk=1 << 20),
+    _codec(_R.CODEC_AUDIO, "audio", "sound", _RANS, _ARITHMETIC, chunk=1 << 20),
     _codec(_R.CODEC_LANGUAGE_MODEL, "language_model", "language model", _LLM),
 )
 CODECS = {codec.number: codec for codec in _ALL}

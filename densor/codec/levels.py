@@ -32,6 +32,7 @@ class Level:
     images: Literal["gradient", "light", "full"] = "gradient"  # by gradients, or the mixing model
     streams: Literal["none", "images", "all"] = "none"  # which DEFLATE streams are undone
     tables: int = 0  # contexts that are mixed for a column of a table, or the fast way
+    sound: Literal["lanes", "light", "full"] = "lanes"  # fixed predictors, or those that adapt
     latents: bool = False  # whether columns of tables are also coded under latent classes
 
 
@@ -81,6 +82,7 @@ def level_settings(level: int, text: bool = False, latents: bool = False) -> Lev
     settings = replace(
         settings,
         images="gradient" if level < 5 else "light" if level < 9 else "full",
+        sound="lanes" if level < 5 else "light" if level < 9 else "full",
         streams="none" if level < 3 else "images" if level < 5 else "all",
         tables=0 if level < 5 else 2 if level < 7 else 4 if level < 9 else 12,
         latents=latents,
@@ -121,6 +123,14 @@ def with_fewer_contexts(level: Level) -> tuple[Level, ...]:
     fewer = [replace(level, images="light", tables=min(level.tables, 4))]
     fewer.append(replace(level, images="gradient", tables=min(level.tables, 2)))
     return tuple(fewer[{"full": 0, "light": 1, "gradient": 2}[level.images] :])
+
+
+@cache
+def with_simpler_sound(level: Level) -> tuple[Level, ...]:
+    """Levels that take sound as lower ones do, whose ways take little time beside this one's."""
+    ways: tuple[Literal["light", "lanes"], ...] = ("light", "lanes")
+    first = {"full": 0, "light": 1, "lanes": 2}[level.sound]
+    return tuple(replace(level, sound=way) for way in ways[first:])
 
 
 @cache

@@ -21,6 +21,7 @@ CODEC_IMAGE = 11  # rows of images
 CODEC_AUDIO = 12  # samples of sound
 CODEC_TABLE = 13  # tables as text
 CODEC_DEFLATE = 15  # streams of zlib, made again of what they hold
+CODEC_CIRCUIT = 16  # images under a learned circuit
 
 PLANE_RAW = 0  # how a plane of a planar chunk is stored
 PLANE_CONSTANT = 1

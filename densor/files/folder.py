@@ -4,9 +4,10 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Unpack
+from typing import Unpack
 
 from densor.errors import DensorError, FileError, FormatError, MissingFileError
+from densor.files.derive import Derivation, Member, is_recipe, with_derived
 from densor.files.new_archive import NewArchive, add_input, new_archive
 from densor.files.opened import PathOrFile, open_input, open_output
 from densor.files.single import file_sink
@@ -35,15 +36,6 @@ from densor.options import (
     read_options,
     write_options,
 )
-
-
-class Member(NamedTuple):
-    """A file or empty folder to be packed, and its name in the archive."""
-
-    path: Path | str  # str for a URL
-    name: str
-    escaped: bool = False  # see `escape_path`
-
 
 LeftOut = Callable[[DensorError], object]
 
@@ -121,6 +113,7 @@ def pack(
     threads: int | None = None,
     *,
     left_out: LeftOut | None = None,
+    derive: bool = False,
     options: WriteOptions | None = None,
     **keywords: Unpack[WriteKeywords],
 ) -> Sizes:
@@ -128,6 +121,9 @@ def pack(
 
     `left_out`: called with the error for each thing within a folder that cannot be packed, such as
     a link to nowhere, where all else is packed; without it, nothing is, and that error is raised.
+
+    `derive`: GGUF files whose tensors follow from those of other files that are packed, by a plain
+    quantiser of llama.cpp or by rounding, are coded against what that quantiser gives.
 
     Parameters and options are those of `compress_file`. `base`: a file that those are coded against
     which share tensors with it, or an archive of several, where each goes with the one of its name;
@@ -140,9 +136,10 @@ def pack(
         raise errors[0]  # nothing is left to be packed
     for error in errors:
         _leave_out(error, left_out)
-    with new_archive(target, chosen) as archive:
+    derived = Derivation(listed, chosen) if derive else None
+    with new_archive(target, chosen, derived=derived) as archive:
         told = _told_by_models(listed)
-        for member in listed:
+        for member in listed if derived is None else derived.ordered(archive, listed):
             _add_member(archive, member, left_out, told)
     return archive.sizes
 
@@ -213,7 +210,11 @@ def extract(
         if is_url(folder)
         else _Extraction(Path(folder), wanted, overwrite, chosen.sync)
     )
-    with open_input(plain(source)) as opened, open_base(chosen) as base:
+    with (
+        open_input(plain(source)) as opened,
+        open_base(chosen) as given,
+        with_derived(opened, chosen, given) as base,
+    ):
         reader = StreamReader(FileSource(opened.file), chosen, base)
         try:
             extraction.run(reader)
@@ -246,7 +247,7 @@ class _Extraction:
         with contextlib.ExitStack() as self._open:
             for entry in reader.entries(self._sink_for):
                 self._open.close()  # renames the file into place
-                if self.wanted and entry.meta.name not in self.wanted:
+                if (self.wanted and entry.meta.name not in self.wanted) or is_recipe(entry.meta):
                     continue
                 self._complete(entry.meta)
                 self.done.append(entry.meta.name)
@@ -256,6 +257,8 @@ class _Extraction:
     def _sink_for(self, meta: EntryMeta) -> Sink:
         if self.wanted and meta.name not in self.wanted:
             return NullSink(self._copies)
+        if is_recipe(meta):
+            return NullSink(None)
         if meta.kind not in (FILE, DIR):
             raise FormatError(f"{meta.name!r} is not a file but a {meta.kind}; read it in Python")
         return self._new(meta)

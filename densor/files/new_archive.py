@@ -46,15 +46,20 @@ class NewArchive:
 
 @contextlib.contextmanager
 def new_archive(
-    target: PathOrFile, options: WriteOptions, mode: int | None = None
+    target: PathOrFile,
+    options: WriteOptions,
+    mode: int | None = None,
+    derived: GivenBase | None = None,
 ) -> Iterator[NewArchive]:
     """Begins an archive, and completes it where the block ends well; else no target is left.
 
-    `mode`: the permissions of the file, None for those that any new one gets.
+    `mode`: the permissions of the file, None for those that any new one gets. `derived`: bases that
+    the archive itself makes, instead of a given one.
     """
     target = plain(target)
     reading = options.reading()
-    with open_base(reading) as base:
+    with open_base(reading) as given:
+        base = given if derived is None else derived
         with open_output(target, options.overwrite, lambda: mode, options.sync) as out:
             if options.recovery is not None:
                 check_wanted(options.recovery, out)
@@ -130,6 +135,8 @@ def add_planned(
         writer.add(meta, plan.source, plan.segments, plan.listed)
         return
     meta.base = base.reference(writer.options.hash)
+    if base_tensors is None:
+        base_tensors = base.tensors
     others = tensors_of(base.source) if base_tensors is None else base_tensors
     segments = attach(plan.segments, plan.tensors, others)
     writer.add(meta, plan.source, segments, plan.listed, base.source)

@@ -6,6 +6,7 @@ from typing import BinaryIO, Unpack
 
 from densor.errors import FormatError
 from densor.files.checked import check_archive
+from densor.files.derive import with_derived
 from densor.files.opened import (
     PathOrFile,
     entry_name,
@@ -164,5 +165,9 @@ def verify_file(
     Options are those of `decompress_file`. Raises the DensorError of the first fault.
     """
     chosen = read_options(options, threads=threads, **keywords)
-    with open_input(plain(source)) as opened, open_base(chosen) as base:
+    with (
+        open_input(plain(source)) as opened,
+        open_base(chosen) as given,
+        with_derived(opened, chosen, given) as base,
+    ):
         return check_archive(opened.file, chosen, base)

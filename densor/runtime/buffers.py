@@ -102,25 +102,81 @@ class ThreadBuffers:
 
 _HUGE = 1 << 22  # bytes from which huge pages are asked for
 _MADV_HUGEPAGE = 14
+_LINUX = sys.platform.startswith("linux")
+_BYTES_HEAD = bytes.__basicsize__ - 1  # before the first byte; that for the final NUL is counted in
+
+
+class NewBytes:
+    """A bytes object that is being filled: what is written there is the result, without a copy.
+
+    `PyBytes_FromStringAndSize` without a string is documented to return an object that its creator
+    fills in, and `_PyBytes_Resize` to change the size of one that nobody else has seen yet. Large
+    ones are placed in huge pages where the system has them, since page faults of 4 KB pages cost
+    most of filling them. `size`: bytes at first, with any content. Not for several threads.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._object = ctypes.c_void_p()  # the only reference; empty once it was handed out
+        self.size = size
+        create = ctypes.pythonapi.PyBytes_FromStringAndSize
+        create.restype, create.argtypes = ctypes.c_void_p, (ctypes.c_char_p, ctypes.c_ssize_t)
+        self._object = ctypes.c_void_p(create(None, size))
+        self._ask_for_huge_pages()
+
+    @property
+    def _address(self) -> int:
+        return (self._object.value or 0) + _BYTES_HEAD
+
+    def _ask_for_huge_pages(self) -> None:
+        if self.size < _HUGE or not _LINUX:
+            return
+        begin = -(-self._address // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (self._address + self.size - begin) // mmap.PAGESIZE * mmap.PAGESIZE
+        advise = ctypes.CDLL(None).madvise
+        advise(ctypes.c_void_p(begin), ctypes.c_size_t(length), ctypes.c_int(_MADV_HUGEPAGE))
+
+    def resize(self, size: int) -> None:
+        """Makes it longer or shorter; what fits of its content stays."""
+        change = ctypes.pythonapi._PyBytes_Resize
+        change.restype, change.argtypes = ctypes.c_int, (ctypes.c_void_p, ctypes.c_ssize_t)
+        grows = size > self.size
+        if change(ctypes.byref(self._object), size):
+            raise MemoryError(f"not enough memory for {size} bytes")
+        self.size = size
+        if grows:
+            self._ask_for_huge_pages()
+
+    def put(self, at: int, data: Bytes) -> None:
+        """Writes a C-contiguous uint8 array to the bytes from `at` on."""
+        if not 0 <= at <= self.size - data.size:
+            raise ValueError("outside of the bytes")
+        ctypes.memmove(self._address + at, data.ctypes.data, data.size)
+
+    def finished(self) -> bytes:
+        """The object; nothing can be written afterwards."""
+        result: bytes = ctypes.cast(self._object, ctypes.py_object).value
+        self._drop()
+        return result
+
+    def _drop(self) -> None:
+        reference, self._object = self._object, ctypes.c_void_p()
+        if reference:
+            release = ctypes.pythonapi.Py_DecRef
+            release.restype, release.argtypes = None, (ctypes.c_void_p,)
+            release(reference)
+
+    def __del__(self) -> None:
+        self._drop()
 
 
 def new_bytes(data: Bytes) -> bytes:
     """The content of `data` as bytes, like `data.tobytes()`.
 
-    Large results are placed in huge pages where the system has them, since page faults of 4 KB
-    pages cost most of such a copy: 64 MB take 14 ms so, 66 ms by `tobytes` and 62 ms as a bytearray
-    (best of 9, two cores of an x86-64 server). `PyBytes_FromStringAndSize` without a string is
-    documented to return an object that its creator fills in.
+    64 MB take 14 ms so, 66 ms by `tobytes` and 62 ms as a bytearray (best of 9, two cores of an
+    x86-64 server), for the huge pages of `NewBytes`.
     """
-    if data.size < _HUGE or not sys.platform.startswith("linux"):
+    if data.size < _HUGE or not _LINUX:
         return data.tobytes()
-    create = ctypes.pythonapi.PyBytes_FromStringAndSize
-    create.restype, create.argtypes = ctypes.py_object, (ctypes.c_char_p, ctypes.c_ssize_t)
-    result: bytes = create(None, data.size)
-    address = id(result) + bytes.__basicsize__ - 1  # the byte for the final NUL is counted in
-    begin = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
-    length = (address + data.size - begin) // mmap.PAGESIZE * mmap.PAGESIZE
-    advise = ctypes.CDLL(None).madvise
-    advise(ctypes.c_void_p(begin), ctypes.c_size_t(length), ctypes.c_int(_MADV_HUGEPAGE))
-    ctypes.memmove(address, data.ctypes.data, data.size)
-    return result
+    result = NewBytes(data.size)
+    result.put(0, np.ascontiguousarray(data))
+    return result.finished()

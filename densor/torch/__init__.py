@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from densor.torch.cache import pack_tensors, unpack_tensors
     from densor.torch.callback import BackgroundCheckpoints, PackCheckpoints
     from densor.torch.checkpoint import PackedReader, PackedWriter, dcp_to_torch_save
-    from densor.torch.gradients import PackedReduce, packed_hook
+    from densor.torch.gradients import PackedReduce, PackedReduceScatter, packed_hook
+    from densor.torch.optimizer_state import pack_state, unpack_state
     from densor.torch.packed import PackedTensor, from_packed, pack_tensor, unpacked
+    from densor.torch.pages import PagedCache, pack_page, unpack_page
     from densor.torch.products import plain_product
     from densor.torch.resident import check_module, memory_of, pack_module, unpack_module
     from densor.torch.safetensors import load_file, safe_open, save_packed_file
@@ -30,9 +32,13 @@ _LAZY = {
     "PackedOptimizer": "densor.torch.training",
     "PackedReader": "densor.torch.checkpoint",
     "PackedTensor": "densor.torch.packed",
+    "PagedCache": "densor.torch.pages",
+    "pack_page": "densor.torch.pages",
+    "unpack_page": "densor.torch.pages",
     "PackedWriter": "densor.torch.checkpoint",
     "pack_activations": "densor.torch.activations",
     "PackedReduce": "densor.torch.gradients",
+    "PackedReduceScatter": "densor.torch.gradients",
     "packed_hook": "densor.torch.gradients",
     "dcp_to_torch_save": "densor.torch.checkpoint",
     "check_module": "densor.torch.resident",
@@ -40,6 +46,7 @@ _LAZY = {
     "load_file": "densor.torch.safetensors",
     "memory_of": "densor.torch.resident",
     "pack_module": "densor.torch.resident",
+    "pack_state": "densor.torch.optimizer_state",
     "pack_tensor": "densor.torch.packed",
     "pack_tensors": "densor.torch.cache",
     "plain_product": "densor.torch.products",
@@ -47,6 +54,7 @@ _LAZY = {
     "save_file": "densor.torch.safetensors",  # the former name of what comes next
     "save_packed_file": "densor.torch.safetensors",
     "unpack_module": "densor.torch.resident",
+    "unpack_state": "densor.torch.optimizer_state",
     "unpack_tensors": "densor.torch.cache",
     "unpacked": "densor.torch.packed",
 }
@@ -61,8 +69,10 @@ __all__ = [
     "PackedOptimizer",
     "PackedReader",
     "PackedReduce",
+    "PackedReduceScatter",
     "PackedTensor",
     "PackedWriter",
+    "PagedCache",
     "check_module",
     "dcp_to_torch_save",
     "from_packed",
@@ -70,6 +80,8 @@ __all__ = [
     "memory_of",
     "pack_activations",
     "pack_module",
+    "pack_page",
+    "pack_state",
     "pack_tensor",
     "pack_tensors",
     "packed_hook",
@@ -77,6 +89,8 @@ __all__ = [
     "safe_open",
     "save_packed_file",
     "unpack_module",
+    "unpack_page",
+    "unpack_state",
     "unpack_tensors",
     "unpacked",
 ]

@@ -8,6 +8,7 @@ gradients are the same bits.
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,13 +20,15 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 import densor
 from densor.errors import ArgumentError
+from densor.torch.again import Key, Recorder, key_of
 from densor.torch.packed import PackedTensor
 
-KINDS = ("same", "mask", "zeros", "upcast", "floats")
+KINDS = ("same", "again", "mask", "zeros", "upcast", "floats")
 DEFAULT_LEVEL = 1
 _MIN_BYTES = 1 << 14  # of a tensor that is worth packing
 _SAMPLE = 1 << 12  # elements of a tensor that are looked at
 _MIN_ZEROS = 0.25  # share of zeros from which a bitmap is worth it
+_RECENT = 3  # tensors that stay decoded a while, as several functions want them in turn
 _MAX_SIZE = 0.9  # share that packing must leave, or the tensor is kept
 
 
@@ -69,10 +72,16 @@ class _Memory:
     """The elements of a storage, packed. `restore`: all of them, in memory order."""
 
     def __init__(
-        self, restore: Callable[[], torch.Tensor], plain: int, held: int, saved: Saved
+        self,
+        restore: Callable[[], torch.Tensor],
+        plain: int,
+        held: int,
+        saved: Saved,
+        recent: deque[torch.Tensor],
     ) -> None:
         self._restore = restore
-        self._saved = saved
+        self.saved = saved
+        self._recent = recent
         self.plain, self.held = plain, held
         self._decoded: weakref.ref[torch.Tensor] | None = None
         self._lock = threading.Lock()
@@ -82,10 +91,9 @@ class _Memory:
         with self._lock:
             found = None if self._decoded is None else self._decoded()
             if found is None:
-                begin = time.perf_counter()
                 found = self._restore()
-                self._saved.unpacking += time.perf_counter() - begin
                 self._decoded = weakref.ref(found)
+                self._recent.append(found)
             return found
 
 
@@ -115,10 +123,11 @@ def pack_activations(
     """Within the block, what is saved for the backward pass is packed; yields a count of it.
 
     `model`: whose parameters and buffers are not packed, since they are there anyway. `kinds`:
-    what is done: `same`: tensors that are saved several times are packed once; `mask`: two values,
-    as those of dropout, in a bit each; `zeros`: where many are zero, as after ReLU, a bitmap and
-    the others; `upcast`: FP32 numbers that are BF16 or FP16 in truth are held as such; `floats`:
-    all others as `densor.compress` does. `level`, `threads`: for these. Smaller tensors than
+    what is done: `same`: tensors that are saved several times are packed once; `again`: what SiLU,
+    products, norms and casts have made of what is kept is computed again; `mask`: two values, as
+    those of dropout, in a bit each or less; `zeros`: where many are zero, as after ReLU, a bitmap
+    and the others; `upcast`: FP32 numbers that are BF16 in truth are held as such; `floats`: all
+    others as `densor.compress` does. `level`, `threads`: for these. Smaller tensors than
     `min_bytes`, and those that do not become a tenth smaller, are kept.
 
     The backward pass may run after the block. Works with CPU tensors; others are kept.
@@ -131,15 +140,18 @@ def pack_activations(
     if unknown:
         raise ArgumentError(f"unknown kind {unknown[0]!r}; known are {', '.join(KINDS)}")
     packer = _Packer(model, frozenset(kinds), level, threads, min_bytes)
-    with torch.autograd.graph.saved_tensors_hooks(packer.pack, _unpack):
+    with torch.autograd.graph.saved_tensors_hooks(packer.pack, _unpack), packer.noting():
         yield packer.saved
 
 
 def _unpack(saved: Any) -> torch.Tensor:
-    return saved.tensor() if isinstance(saved, _View) else saved
-
-
-_Key = tuple[int, int, torch.dtype]  # address, version, type
+    if not isinstance(saved, _View):
+        tensor: torch.Tensor = saved
+        return tensor
+    begin = time.perf_counter()
+    found = saved.tensor()
+    saved.memory.saved.unpacking += time.perf_counter() - begin
+    return found
 
 
 class _Packer:
@@ -160,20 +172,39 @@ class _Packer:
         self._own = {
             t.untyped_storage().data_ptr() for t in held if not isinstance(t, PackedTensor)
         }
-        self._known: dict[_Key, tuple[StorageWeakRef, weakref.ref[_Memory]]] = {}
+        self._known: dict[Key, tuple[StorageWeakRef, weakref.ref[_Memory]]] = {}
+        self._recent: deque[torch.Tensor] = deque(maxlen=_RECENT)
+        self._recorder = Recorder(self._kept, min_bytes)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Within the block, what makes tensors is noted."""
+        if "again" not in self._kinds:
+            yield
+            return
+        with self._recorder:
+            try:
+                yield
+            finally:
+                self._recorder.forget()
+
+    def _kept(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor] | None:
+        """What gives the storage of a tensor that is packed."""
+        memory = self._memory_of(key_of(tensor))
+        return None if memory is None else memory.tensor
 
     def pack(self, tensor: torch.Tensor) -> Any:
         """What is held in place of a tensor: itself where packing is not worth it."""
         if not self._may_be_packed(tensor):
             return tensor
         storage = tensor.untyped_storage()
-        key = storage.data_ptr(), tensor._version, tensor.dtype
+        key = key_of(tensor)
         memory = self._memory_of(key)
         if memory is None:
-            memory = self._packed(tensor)
+            memory = self._made_again(tensor) or self._packed(tensor)
             if memory is None:
                 return tensor
-            if "same" in self._kinds:
+            if not self._kinds.isdisjoint(("same", "again")):
                 of = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
                 self._known[key] = of, weakref.ref(memory)
         return _View(memory, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
@@ -190,7 +221,7 @@ class _Packer:
         # A few rows of a large storage are kept as they are: they would hold all of it, packed
         return 2 * tensor.nbytes >= storage.nbytes() and storage.nbytes() % tensor.itemsize == 0
 
-    def _memory_of(self, key: _Key) -> _Memory | None:
+    def _memory_of(self, key: Key) -> _Memory | None:
         """What this memory was packed to, unless it was freed or changed since."""
         found = self._known.get(key)
         if found is None:
@@ -200,6 +231,20 @@ class _Packer:
         if expired or memory is None:  # the address is another one's now
             del self._known[key]
             return None
+        return memory
+
+    def _made_again(self, tensor: torch.Tensor) -> _Memory | None:
+        recipe = self._recorder.recipe_of(tensor)
+        if recipe is None:
+            return None
+        return self._counted("again", tensor.untyped_storage().nbytes(), 0, recipe.made)
+
+    def _counted(
+        self, kind: str, plain: int, held: int, restore: Callable[[], torch.Tensor]
+    ) -> _Memory:
+        memory = _Memory(restore, plain, held, self.saved, self._recent)
+        self.saved.add(kind, plain, held)
+        weakref.finalize(memory, self.saved.drop, plain, held)
         return memory
 
     def _packed(self, tensor: torch.Tensor) -> _Memory | None:
@@ -213,17 +258,14 @@ class _Packer:
         kind, held, restore = found
         if held > _MAX_SIZE * storage.nbytes():
             return None
-        memory = _Memory(restore, storage.nbytes(), held, self.saved)
-        self.saved.add(kind, memory.plain, memory.held)
-        weakref.finalize(memory, self.saved.drop, memory.plain, memory.held)
-        return memory
+        return self._counted(kind, storage.nbytes(), held, restore)
 
     def _by_kind(self, flat: torch.Tensor) -> tuple[str, int, Callable[[], torch.Tensor]] | None:
         """The first way that suits: its name, bytes that it holds, and what undoes it."""
         bits = _bits(flat)
         look = bits[:: max(1, bits.numel() // _SAMPLE)]
         if "mask" in self._kinds and torch.unique(look).numel() <= 2:
-            found = _as_mask(flat, bits)
+            found = self._as_mask(flat, bits)
             if found is not None:
                 return "mask", *found
         zeros = 1 - torch.count_nonzero(look).item() / max(1, look.numel())
@@ -246,6 +288,27 @@ class _Packer:
     def _restored(self, blob: bytes) -> torch.Tensor:
         tensor: torch.Tensor = densor.decompress(blob, self._threads)
         return tensor
+
+    def _as_mask(
+        self, flat: torch.Tensor, bits: torch.Tensor
+    ) -> tuple[int, Callable[[], torch.Tensor]] | None:
+        """A bit for each element, packed, where there are no more than two values."""
+        first = bits[:1]
+        others = bits != first
+        at = int(torch.argmax(others.to(torch.uint8)))
+        second = bits[at : at + 1]
+        if not bool(((bits == second) == others).all()) and bool(others.any()):
+            return None
+        values = torch.cat([first, second]).clone()
+        size, dtype = flat.numel(), flat.dtype
+        blob = densor.compress(np.packbits(others.numpy()), self._level, self._threads)
+
+        def restore() -> torch.Tensor:
+            bitmap = densor.decompress(blob, self._threads)
+            which = torch.from_numpy(np.unpackbits(bitmap, count=size))
+            return values[which.to(torch.int32)].view(dtype)
+
+        return len(blob) + 16, restore
 
     def _with_zeros(
         self, flat: torch.Tensor, bits: torch.Tensor
@@ -272,26 +335,6 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
     """The elements as integers."""
     return tensor.view(_INTEGERS[tensor.itemsize])
-
-
-def _as_mask(
-    flat: torch.Tensor, bits: torch.Tensor
-) -> tuple[int, Callable[[], torch.Tensor]] | None:
-    """A bit for each element where there are no more than two values."""
-    first = bits[:1]
-    others = bits != first
-    at = int(torch.argmax(others.to(torch.uint8)))
-    second = bits[at : at + 1]
-    if not bool(((bits == second) == others).all()) and bool(others.any()):
-        return None
-    values = torch.cat([first, second]).clone()
-    bitmap, size, dtype = np.packbits(others.numpy()), flat.numel(), flat.dtype
-
-    def restore() -> torch.Tensor:
-        which = torch.from_numpy(np.unpackbits(bitmap, count=size))
-        return values[which.to(torch.int32)].view(dtype)
-
-    return bitmap.nbytes + 16, restore
 
 
 def _narrow(bits: torch.Tensor) -> torch.Tensor | None:

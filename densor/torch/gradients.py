@@ -1,4 +1,5 @@
-"""Gradients that are packed while they travel: a communication hook for DistributedDataParallel.
+"""Gradients that are packed while they travel: a communication hook for DistributedDataParallel,
+and a reduce-scatter for FSDP2.
 
 As in TAGC (arXiv 2504.05638), without what it loses: each rank sums one part of a bucket, which it
 gets packed from all others, and sends the sum packed to all. Parts are summed in the order of
@@ -6,6 +7,9 @@ ranks, whatever comes first, so that the result is the same bits as without pack
 
 >>> model = DistributedDataParallel(model)  # doctest: +SKIP
 >>> model.register_comm_hook(PackedReduce(), packed_hook)  # doctest: +SKIP
+
+>>> fully_shard(model)  # doctest: +SKIP
+>>> model.set_custom_reduce_scatter(PackedReduceScatter())  # doctest: +SKIP
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +26,8 @@ from densor.formats.io.sources import Bytes
 
 DEFAULT_LEVEL = 1
 _MIN_BYTES = 1 << 12  # of a part that is worth packing
-_CODES = {name: i for i, name in enumerate(("F64", "F32", "F16", "BF16"))}
+_NAMES = ("F64", "F32", "F16", "BF16")
+_CODES = {name: i for i, name in enumerate(_NAMES)}
 
 
 class PackedReduce:
@@ -62,21 +67,9 @@ class PackedReduce:
         A DensorError where another rank has sent what cannot be decoded, or has another dtype or
         number of elements.
         """
-        dtype = dtypes.from_torch(flat.dtype)
-        if dtype not in _CODES or flat.device.type != "cpu":
-            raise ArgumentError(f"cannot exchange gradients of {flat.dtype}, {flat.device}")
-        ranks, own = dist.get_world_size(self._group), dist.get_rank(self._group)
-        step = -(-flat.numel() // ranks)
-        parts = [flat[r * step : (r + 1) * step] for r in range(ranks)]
-        form = [_CODES[dtype], flat.numel()]
-        outgoing = [b"" if r == own else self._packed(part, dtype) for r, part in enumerate(parts)]
-        incoming = self._exchange(outgoing, form)
-        total: torch.Tensor | None = None
-        for rank, data in enumerate(incoming):
-            part = parts[own] if rank == own else self._unpacked(data, parts[own], rank)
-            total = part.clone() if total is None else total.add_(part)
-        assert total is not None
-        total.div_(ranks)
+        parts, own, dtype = self._parts(flat)
+        ranks, form = len(parts), [_CODES[dtype], flat.numel()]
+        total = self._sum(parts, own, form).div_(ranks)
         parts[own].copy_(total)
         packed = self._packed(total, dtype)
         incoming = self._exchange([b"" if r == own else packed for r in range(ranks)], form)
@@ -84,6 +77,35 @@ class PackedReduce:
             if rank != own:
                 parts[rank].copy_(self._unpacked(data, parts[rank], rank))
         return flat
+
+    def sum_of_own_part(self, flat: torch.Tensor) -> torch.Tensor:
+        """The sum over all ranks of this rank's part of one-dimensional gradients.
+
+        Parts are of the same number of elements, the last one of what is left. Errors as above.
+        """
+        parts, own, dtype = self._parts(flat)
+        return self._sum(parts, own, [_CODES[dtype], flat.numel()])
+
+    def _parts(self, flat: torch.Tensor) -> tuple[list[torch.Tensor], int, str]:
+        """Parts of all ranks, the number of this one, and the dtype."""
+        dtype = dtypes.from_torch(flat.dtype)
+        if dtype not in _CODES or flat.device.type != "cpu":
+            raise ArgumentError(f"cannot exchange gradients of {flat.dtype}, {flat.device}")
+        ranks, own = dist.get_world_size(self._group), dist.get_rank(self._group)
+        step = -(-flat.numel() // ranks)
+        return [flat[r * step : (r + 1) * step] for r in range(ranks)], own, dtype
+
+    def _sum(self, parts: list[torch.Tensor], own: int, form: list[int]) -> torch.Tensor:
+        """The sum of this rank's part, in the order of ranks."""
+        dtype = _NAMES[form[0]]
+        outgoing = [b"" if r == own else self._packed(part, dtype) for r, part in enumerate(parts)]
+        incoming = self._exchange(outgoing, form)
+        total: torch.Tensor | None = None
+        for rank, data in enumerate(incoming):
+            part = parts[own] if rank == own else self._unpacked(data, parts[own], rank)
+            total = part.clone() if total is None else total.add_(part)
+        assert total is not None
+        return total
 
     def _packed(self, part: torch.Tensor, dtype: str) -> bytes:
         """A part as it is sent: as its bytes where packing makes them no fewer."""
@@ -132,6 +154,56 @@ class PackedReduce:
         at = np.cumsum([0, *sizes]).tolist()
         memory = found_bytes.numpy()
         return [memory[at[r] : at[r + 1]] for r in range(ranks)]
+
+
+class PackedReduceScatter:
+    """For `FSDPModule.set_custom_reduce_scatter` of FSDP2 on CPUs, over gloo.
+
+    `level`, `threads`, `pack`: as for `PackedReduce`. Sums are taken in the order of ranks, so that
+    they are the same bits with and without packing. `original`, `sent`: bytes of this rank.
+    """
+
+    def __init__(self, level: int = DEFAULT_LEVEL, threads: int = 1, *, pack: bool = True) -> None:
+        self._settings: dict[str, Any] = {"level": level, "threads": threads, "pack": pack}
+        self._reduce: dict[Any, PackedReduce] = {}  # by group
+
+    @property
+    def original(self) -> int:
+        """Bytes that this rank had to send."""
+        return sum(reduce.original for reduce in self._reduce.values())
+
+    @property
+    def sent(self) -> int:
+        """Bytes that it has sent."""
+        return sum(reduce.sent for reduce in self._reduce.values())
+
+    def allocate(self, size: Any, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """Memory for gradients, as FSDP2 asks for it."""
+        return torch.empty(size, dtype=dtype, device=device)
+
+    def __call__(
+        self,
+        output_tensor: torch.Tensor,
+        input_tensor: torch.Tensor,
+        group: Any,
+        op: Any,
+        async_op: bool = False,
+    ) -> None:
+        """Fills `output_tensor` with this rank's part of the sum, or average, of all inputs."""
+        average = op in (dist.ReduceOp.AVG, "avg")
+        if not average and op != dist.ReduceOp.SUM:
+            raise ArgumentError(f"cannot reduce gradients by {op}, only by sum or average")
+        reduce = self._reduce.get(group)
+        if reduce is None:
+            reduce = self._reduce[group] = PackedReduce(group, **self._settings)
+        flat = input_tensor.reshape(-1)
+        ranks = dist.get_world_size(group)
+        if flat.numel() != ranks * output_tensor.numel():
+            raise ArgumentError("gradients do not divide into equal parts of all ranks")
+        total = reduce.sum_of_own_part(flat)
+        if average:
+            total.div_(ranks)
+        output_tensor.copy_(total.reshape(output_tensor.shape))
 
 
 def packed_hook(

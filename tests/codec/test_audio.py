@@ -12,9 +12,10 @@ from reference import audio as reference_audio
 from reference.reading import Refused
 
 import densor
-from densor.codec.audio import decoder, distributions, samples
-from densor.codec.audio.encoder import LaneCoder
+from densor.codec.audio import cascade, decoder, distributions, samples
+from densor.codec.audio.encoder import LaneCoder, cascade_model
 from densor.codec.audio.layout import Layout
+from densor.codec.audio.params import FULL, LIGHT, pack_model
 from densor.codec.registry import CODEC_AUDIO
 from densor.errors import DensorError, FormatError, LimitError
 
@@ -42,10 +43,16 @@ def bytes_of(layout: Layout, numbers: Numbers) -> Bytes:
     return np.ascontiguousarray(wide[:, ::-1] if layout.big else wide).reshape(-1)
 
 
-def coded(layout: Layout, data: Bytes) -> tuple[bytes, bytes]:
-    """MODEL payload and payload of one chunk."""
+def coded(layout: Layout, data: Bytes, setting: int | None = None) -> tuple[bytes, bytes]:
+    """MODEL payload and payload of one chunk, by lanes or a setting of the cascade."""
     model = samples.model_of(layout, data)
     assert model is not None
+    if setting is not None:
+        adaptive = cascade_model(model, setting)
+        assert adaptive is not None
+        return pack_model(adaptive), bytes(
+            cascade.encode(adaptive, data, int(layout.channels == 2))
+        )
     coder = LaneCoder(model)
     coder.decide([coder.count(data)])
     return coder.model(), bytes(coder.encode(data, 0))
@@ -91,6 +98,51 @@ def test_round_trips_and_the_slow_decoder(name: str) -> None:
     assert reference_audio.parse_model(model).decode(payload, data.size) == data.tobytes()
 
 
+ADAPTIVE = [name for name in CASES if name != "32 bits"]
+
+
+@pytest.mark.parametrize("setting", [LIGHT, FULL])
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_the_cascade_round_trips(name: str, setting: int) -> None:
+    layout, numbers = CASES[name]
+    data = bytes_of(layout, numbers)
+    model, payload = coded(layout, data, setting)
+    assert decoded(model, payload, data.size) == data.tobytes()
+
+
+@pytest.mark.parametrize("setting", [LIGHT, FULL])
+@pytest.mark.parametrize(
+    "name",
+    ["mono", "stereo", "six", "8 bits", "24 bits", "few values", "clipped", "burst", "noise"],
+)
+def test_the_cascade_and_the_slow_decoder(name: str, setting: int) -> None:
+    layout, numbers = CASES[name]
+    data = bytes_of(layout, numbers[-(400 if setting == LIGHT else 120) :])
+    model, payload = coded(layout, data, setting)
+    assert reference_audio.parse_model(model).decode(payload, data.size) == data.tobytes()
+
+
+def test_the_cascade_over_many_instants() -> None:
+    """Histories wrap around, and the kernel is called in pieces."""
+    layout = Layout(2, 2)
+    loud = tune(20000, 2)
+    loud[9000:9100] = 0
+    loud[15000:] >>= 9
+    data = bytes_of(layout, loud)
+    sizes = []
+    for setting in (LIGHT, FULL):
+        model, payload = coded(layout, data, setting)
+        assert decoded(model, payload, data.size) == data.tobytes()
+        sizes.append(len(payload))
+    assert max(sizes) < len(coded(layout, data)[1])
+
+
+def test_samples_of_many_bits_are_left_to_lanes() -> None:
+    layout, numbers = CASES["32 bits"]
+    model = samples.model_of(layout, bytes_of(layout, numbers))
+    assert model is not None and cascade_model(model, LIGHT) is None
+
+
 def test_sizes() -> None:
     """Each is far smaller than the same as plain elements."""
     for name, share in (
@@ -124,11 +176,12 @@ def test_floats_that_are_no_integers_are_left() -> None:
     assert back.getvalue() == data
 
 
+@pytest.mark.parametrize("setting", [None, LIGHT])
 @pytest.mark.parametrize("name", ["stereo", "24 bits", "few values", "floats", "six"])
-def test_damage_is_noticed_as_the_slow_decoder_does(name: str) -> None:
+def test_damage_is_noticed_as_the_slow_decoder_does(name: str, setting: int | None) -> None:
     layout, numbers = CASES[name]
-    data = bytes_of(layout, numbers[:300])
-    model, payload = coded(layout, data)
+    data = bytes_of(layout, numbers[: 300 if setting is None else 70])
+    model, payload = coded(layout, data, setting)
     rng = random_state("damage", name)
     for k in range(60):
         parts = [bytearray(model), bytearray(payload)]
@@ -172,10 +225,14 @@ HEAD = struct.Struct("<8BI")
         (12, 0, 1, 2, 0, 0, 0, 0, 0),
         (12, 0, 1, 2, 0, 16, 0, 1, 0),  # a setting of lanes
         (12, 0, 1, 3, 8, 16, 0, 0, 0),  # values of three bytes
+        (12, 1, 1, 4, 0, 25, 0, 0, 0),  # too many bits for a cascade
+        (12, 1, 1, 2, 0, 16, 0, 2, 0),  # no such setting
+        (12, 1, 1, 2, 0, 16, 0, 0, 0),  # a cascade with what lanes have
     ],
 )
 def test_impossible_models(fields: tuple[int, ...]) -> None:
-    for rest in (b"", b"\1\0", bytes(40)):
+    whole = fields[:2] == (12, 1) and fields[5] <= 24 and fields[7] < 2
+    for rest in (b"\1\0", bytes(40)) if whole else (b"", b"\1\0", bytes(40)):
         with pytest.raises((FormatError, LimitError)):
             decoder.open_decoder(HEAD.pack(*fields) + rest)
         with pytest.raises(Refused):

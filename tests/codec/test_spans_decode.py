@@ -112,7 +112,11 @@ def check_archive(data: Any, least_mine: int = 0) -> None:
         assert out[begin : begin + size].tobytes() == ordinary(taken, chunk)
 
 
-NAMED = [path for path in GOLDEN if not path.name.startswith("bad-")]
+NAMED = [  # in the short form there are no frames to look at
+    path
+    for path in GOLDEN
+    if not path.name.startswith("bad-") and not path.read_bytes()[12] & wire.SHORT
+]
 
 
 @pytest.mark.parametrize("path", NAMED, ids=lambda path: path.stem)

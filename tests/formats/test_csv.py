@@ -8,14 +8,14 @@ from tables import RECORDS, broken, table
 import densor
 from densor.codec.table.layout import Layout
 from densor.formats.io.sources import MemoryRandomSource, MemorySource
-from densor.formats.parsers import csv
+from densor.formats.parsers import tabular
 from densor.formats.parsers.contents import Head
 from densor.formats.parsers.csv import layout_of
 
 
 def found_in(text: bytes) -> Layout | None:
     source = MemoryRandomSource(text)
-    contents = csv.find(Head(MemorySource(text), len(text), source, "name"))
+    contents = tabular.find_of("csv")(Head(MemorySource(text), len(text), source, "name"))
     return None if contents is None else contents.stretches[0].table
 
 
@@ -54,10 +54,10 @@ def test_too_many_columns_are_plain_bytes() -> None:
 
 
 def test_large_files_are_cut_at_line_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv, "MAX_BYTES", 1 << 17)
+    monkeypatch.setattr(tabular, "MAX_BYTES", 1 << 17)
     text = table(9000)
     head = Head(MemorySource(text), len(text), MemoryRandomSource(text), "name")
-    contents = csv.find(head)
+    contents = tabular.find_of("csv")(head)
     assert contents is not None and len(contents.stretches) > 2
     at = 0
     for stretch in contents.stretches:

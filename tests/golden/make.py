@@ -47,7 +47,7 @@ from reference import container  # noqa: E402
 from reference import planes as reference_planes  # noqa: E402
 from reference import planes_writer as reference  # noqa: E402
 from reference.planes_writer import Class  # noqa: E402
-from tables import RECORDS, blocks, broken, table  # noqa: E402
+from tables import RECORDS, blocks, broken, fixed_width, json_lines, table  # noqa: E402
 
 import densor  # noqa: E402
 from densor.codec import choose  # noqa: E402
@@ -59,6 +59,7 @@ from densor.codec.levels import level_settings  # noqa: E402
 from densor.codec.planes import analyse  # noqa: E402
 from densor.formats.container import writer  # noqa: E402
 from densor.formats.parsers.csv import layout_of  # noqa: E402
+from densor.formats.parsers.tabular import layout_in  # noqa: E402
 
 # Good archives, written by densor
 
@@ -359,6 +360,14 @@ def latent_tables() -> Iterator[tuple[str, bytes]]:
     yield "table-latents", archives.written(rows, level=5, table_latents=True)
 
 
+def tables_between_literals() -> Iterator[tuple[str, bytes]]:
+    for name, text in (("json-lines", json_lines(150)), ("fixed-width", fixed_width(200))):
+        layout = layout_in(text, True)
+        assert layout is not None
+        rows = {"rows": (text, kind_of_table(layout))}
+        yield f"table-{name}", archives.written(rows, level=3)
+
+
 def sound() -> Iterator[tuple[str, bytes]]:
     t = np.arange(1200)
     noise = random_state("golden sound").integers(-40, 40, (1200, 2))
@@ -374,6 +383,27 @@ def sound() -> Iterator[tuple[str, bytes]]:
         body = b"WAVEfmt \x10\0\0\0" + head + b"data" + struct.pack("<I", len(data)) + data
         out = io.BytesIO()
         densor.compress_file(io.BytesIO(b"RIFF" + struct.pack("<I", len(body)) + body), out, 3)
+        yield name, out.getvalue()
+
+
+def adaptive_sound() -> Iterator[tuple[str, bytes]]:
+    t = np.arange(1500)
+    noise = random_state("golden adaptive sound").integers(-40, 40, (1500, 2))
+    pair = (np.stack([9000 * (t % 97) // 97, 7000 * (t % 97) // 97], 1) + noise).astype("<i2")
+    deep = (pair[:500, :1].astype("<i4") << 7).view("u1").reshape(500, 4)[:, :3]
+    for name, samples, channels, size, level in (
+        ("audio-cascade-light", pair, 2, 2, 5),
+        ("audio-cascade-24", np.ascontiguousarray(deep), 1, 3, 5),
+        ("audio-cascade-full", pair[:400], 2, 2, 9),
+    ):
+        data = samples.tobytes()
+        head = struct.pack("<HHIIHH", 1, channels, 8000, 0, channels * size, 8 * size)
+        body = b"WAVEfmt \x10\0\0\0" + head + b"data" + struct.pack("<I", len(data)) + data
+        out = io.BytesIO()
+        with MonkeyPatch.context() as patch:
+            patch.setattr(choose, "with_simpler_sound", lambda _: ())
+            content = b"RIFF" + struct.pack("<I", len(body)) + body
+            densor.compress_file(io.BytesIO(content), out, level)
         yield name, out.getvalue()
 
 
@@ -397,6 +427,8 @@ GROUPS = (
     Group("0.5, tables", (tables,)),
     Group("0.5, sound", (sound,)),
     Group("0.6, tables", (latent_tables,)),
+    Group("0.6, JSON lines and fixed widths", (tables_between_literals,)),
+    Group("0.6, adaptive sound", (adaptive_sound,)),
 )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from reference import rans
+from reference.audio_cascade import SETTINGS, by_cascade
 from reference.reading import Cursor, decode_zstd, fail
 
 CODEC = 12
@@ -35,14 +36,18 @@ class Model:
     depth: int
     shift: int
     values: tuple[int, ...]
-    contexts: list[int]
+    contexts: list[int]  # none of a cascade
+    setting: int
 
     def decode(self, payload: bytes, original: int, base: bytes | None = None) -> bytes:
         """CHUNK."""
         count, rest = divmod(original, self.channels * self.size)
         if rest or not count:
             fail("no whole instants")
-        channels = by_lanes(self, payload, count)
+        if self.contexts:
+            channels = by_lanes(self, payload, count)
+        else:
+            channels = by_cascade(self.channels, self.depth, self.setting, payload, count)
         return b"".join(self.sample(c[i]) for i in range(count) for c in channels)
 
     def sample(self, c: int) -> bytes:
@@ -65,12 +70,14 @@ class Model:
 def parse_model(payload: bytes) -> Model:
     """MODEL (1)."""
     cursor = Cursor(payload)
-    _, method, channels, size, flags, depth, places, zero, _ = cursor.fields("<8BI")
-    if method or zero or flags > 15 or not 1 <= channels <= 32 or not 1 <= size <= 4:
+    _, method, channels, size, flags, depth, places, setting, _ = cursor.fields("<8BI")
+    if method > 1 or setting >= (len(SETTINGS) if method else 1):
+        fail("method")
+    if flags > 15 or not 1 <= channels <= 32 or not 1 <= size <= 4:
         fail("sizes")
     if (flags & 1 and size == 1) or (flags & 4 and (flags & 2 or size != 4 or places > 63)):
         fail("samples")
-    if not 1 <= depth <= 8 * size - (0 if flags & 4 else places):
+    if not 1 <= depth <= 8 * size - (0 if flags & 4 else places) or (method and depth > 24):
         fail("bits")
     values: tuple[int, ...] = ()
     if flags & 8:
@@ -83,7 +90,9 @@ def parse_model(payload: bytes) -> Model:
         values = tuple(least + i for i in range(8 * count) if bitmap[i >> 3] >> (i & 7) & 1)
         if not values:
             fail("no values")
-    return Model(channels, size, flags, depth, places, values, contexts_of(cursor))
+    contexts = [] if method else contexts_of(cursor)
+    cursor.finish()
+    return Model(channels, size, flags, depth, places, values, contexts, setting)
 
 
 class Bits:

@@ -7,6 +7,7 @@ from reference import (
     audio,
     blocks,
     byte_cm,
+    circuit,
     deflate,
     delta,
     float_cm,
@@ -43,6 +44,7 @@ _OUTERMOST: dict[int, Parse] = {
     deflate.CODEC: lambda payload: deflate.parse_model(payload, _parse_part),
     table.CODEC: lambda payload: table.parse_model(payload, _parse_part),
     audio.CODEC: audio.parse_model,
+    circuit.CODEC: circuit.parse_model,
 }
 
 

@@ -88,7 +88,8 @@ class Model:
     """A MODEL frame."""
 
     returns: bool
-    separator: int
+    between: list[bytes]
+    widths: list[int]
     quote: int
     columns: int
     names: bytes
@@ -105,12 +106,20 @@ def parse_model(payload: bytes, parse: Parse) -> Model:
     """MODEL (1)."""
     at = Fields(payload, parse)
     at.u8()
-    returns, separator, quote, columns = at.u8(), at.u8(), at.u8(), at.number(4096)
+    form, separator, quote, columns = at.u8(), at.u8(), at.u8(), at.number(4096)
     names = at.take(at.number(at.left))
-    if returns > 1 or not columns or len(names) > 2**15:
+    if form > 5 or not columns or len(names) > 2**15:
         fail("parameters of a table")
+    between = [b"", *[bytes([separator])] * (columns - 1), b""]
+    if form & 2:
+        between = [at.take(at.number(at.left)) for _ in range(columns + 1)]
+        if sum(map(len, between)) > 2**15:
+            fail("literals")
+    widths = [at.number(2**25) for _ in range(columns)] if form & 4 else [0] * columns
+    if form & 4:
+        between = [b""] * (columns + 1)
     at.finish()
-    return Model(bool(returns), separator, quote, columns, names, parse)
+    return Model(bool(form & 1), between, widths, quote, columns, names, parse)
 
 
 class Chunk:
@@ -144,8 +153,10 @@ class Chunk:
         self.columns: dict[int, Column] = {}
         if latent:
             under = sorted(set(range(model.columns)) - numbers)
+            self.width = 0
             self.latents(Fields(self.checked(at, *latent), at.parse), under)
         for number, size, check in listed:
+            self.width = model.widths[number]
             self.columns[number] = self.column(Fields(self.checked(at, size, check), at.parse))
         at.finish()
 
@@ -245,8 +256,10 @@ class Chunk:
             for gap in gaps:
                 values.append(values[-1] + gap)
         if kind == 1:
-            if style & 31 > 18 or style > 127:
+            if style & 31 > 18 or (style > 127 and not self.width):
                 fail("a style")
+            if style > 127 and len(values) * self.width > 2**25:
+                fail("cells that are too wide")
             cells += [self.number_text(value, style) for value in values]
         else:
             if style not in (0, 64):
@@ -260,12 +273,15 @@ class Chunk:
 
     def number_text(self, value: int, style: int) -> bytes:
         decimals = style & 31
-        if abs(value) >= 10**18 or decimals > 18 or style > 127:
+        if abs(value) >= 10**18 or decimals > 18 or (style > 127 and not self.width):
             fail("a value")
         whole, part = divmod(abs(value), 10**decimals)
         behind = f"{part:0{decimals}}" if decimals else ""
         behind = behind.rstrip("0") if style & 32 else behind
-        return self.quoted("-" * (value < 0) + f"{whole}" + "." * bool(behind) + behind, style)
+        text = self.quoted("-" * (value < 0) + f"{whole}" + "." * bool(behind) + behind, style)
+        if style > 127 and len(text) > self.width:
+            fail("a cell that is too wide")
+        return text.rjust(self.width) if style > 127 else text
 
     def time_text(self, value: int, kind: int, style: int) -> bytes:
         try:
@@ -402,9 +418,9 @@ class Chunk:
     def text(self) -> bytes:
         """The text (2)."""
         end = b"\r\n" if self.model.returns else b"\n"
+        *before, behind = self.model.between
         rows = [
-            bytes([self.model.separator]).join(self.cell(c, row) for c in range(self.model.columns))
-            + end
+            b"".join(literal + self.cell(c, row) for c, literal in enumerate(before)) + behind + end
             for row in range(self.rows)
         ]
         parts, at, row = [self.names], 0, 0

@@ -11,16 +11,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from circuits import any_circuit
 from helpers import Bits, bits_of, random_state
+from reference import circuit as reference_circuit
 
 from densor.codec import registry
-from densor.codec.audio.encoder import LaneCoder
+from densor.codec.audio.encoder import CascadeCoder, LaneCoder, cascade_model
 from densor.codec.audio.layout import Layout as AudioLayout
+from densor.codec.audio.params import LIGHT
 from densor.codec.audio.samples import model_of as audio_model_of
 from densor.codec.batch import Batch, Before
 from densor.codec.blocks.block import Field
 from densor.codec.blocks.encoder import BlocksEncoder
 from densor.codec.byte_cm.encoder import ByteCmEncoder
+from densor.codec.circuit.encoder import CircuitCoder
+from densor.codec.circuit.model import Size, pack, tables_of
 from densor.codec.codec import BaseDecoder, Decoder, decoder_for
 from densor.codec.deflate.encoder import DeflateCoder
 from densor.codec.deflate.stream import ZLIB, Stream
@@ -88,9 +93,8 @@ class Codec:
 
     def decoder(self, model: bytes) -> Decoder:
         """The package's decoder of a MODEL payload."""
-        return decoder_for(
-            model, _session() if self.number == registry.CODEC_LANGUAGE_MODEL else None
-        )
+        with_model = self.number in (registry.CODEC_LANGUAGE_MODEL, registry.CODEC_CIRCUIT)
+        return decoder_for(model, _session() if with_model else None)
 
     def decode_into(self, coded: Coded, out: Bytes) -> None:
         """Decodes by the package; DensorError where it refuses."""
@@ -196,7 +200,7 @@ def _byte_cm(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
 
 @cache
 def _session() -> Session:
-    return Session("sample")
+    return Session("sample", image_model=CIRCUIT)
 
 
 def _language_model(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
@@ -209,6 +213,17 @@ def _language_model(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
 def _image(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     """By gradients; `tests/codec/test_image.py` has context mixing."""
     return _batch(GradientCoder(Layout(shape[-1] if shape else 1, 1, SIZES[dtype]), data), data)
+
+
+CIRCUIT = any_circuit(Size(4, 5, 1))
+reference_circuit.know(pack(CIRCUIT))
+
+
+def _circuit(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """Zeros follow, up to whole images."""
+    samples = CIRCUIT.size.samples
+    whole = np.concatenate([data, np.zeros(-data.size % samples, np.uint8)])
+    return _batch(CircuitCoder(tables_of(CIRCUIT)), whole)
 
 
 def _deflate(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
@@ -231,6 +246,16 @@ def _audio(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     model = audio_model_of(AudioLayout(channels, size, unsigned=size == 1), data)
     assert model is not None
     return _batch(LaneCoder(model), data)
+
+
+def _cascade(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """The same by filters that adapt."""
+    size = SIZES[dtype]
+    model = audio_model_of(AudioLayout(1, size, unsigned=size == 1), data)
+    assert model is not None
+    adaptive = cascade_model(model, LIGHT)
+    assert adaptive is not None
+    return _batch(CascadeCoder(adaptive), data)
 
 
 _FLOATS = tuple(sorted(filter(by_rows, SIZES)))
@@ -278,9 +303,15 @@ CODECS = (
         has_reference=False,
     ),
     Codec(registry.CODEC_IMAGE, "image", ("U16", "U8"), _image),
+    Codec(registry.CODEC_CIRCUIT, "circuit", ("U8",), _circuit),
     Codec(registry.CODEC_DEFLATE, "deflate", ("bytes",), _deflate, memory=1 << 22),
     Codec(
         registry.CODEC_TABLE, "table", ("bytes",), _table, memory=1 << 25, has_slow_reference=True
+    ),
+    Codec(
+        *(registry.CODEC_AUDIO, "sound, adaptive", ("I16", "U8"), _cascade),
+        memory=1 << 23,
+        has_slow_reference=True,
     ),
     Codec(registry.CODEC_AUDIO, "audio", ("I16", "I32", "U8"), _audio),
 )

@@ -1,5 +1,8 @@
 """Tables as text, of many kinds."""
 
+import json
+from typing import Any
+
 import numpy as np
 import xxhash
 from helpers import random_state
@@ -86,6 +89,32 @@ RECORDS = {
     "quoted ends": b'1,"a\nb",3\n2,"c""d",4\n' * 60,
     "invalid UTF-8": b"1;\xff\xfe;3\n2;\x80;4\n" * 30,
 }
+
+
+def json_lines(rows: int, deep: bool = True) -> bytes:
+    """Objects with the same keys, escapes, arrays, and others within."""
+    rng = random_state("json", rows)
+    lines = []
+    for i in range(rows):
+        found: dict[str, Any] = {"id": i, "kind": f'k"{rng.integers(3)}\\', "on": bool(i % 3)}
+        found |= {"price": None if i % 29 == 0 else round(float(rng.gamma(9, 3)), 2), "tags": []}
+        inner = {"day": str(np.datetime64("2020-02-20") + i // 9), "at": {"x": i % 7 - 3}}
+        found |= {"in": inner if deep else [inner, {"]": "}"}]}
+        lines.append(json.dumps(found, ensure_ascii=i % 2 == 0))
+    return "\n".join(lines).encode() + b"\n"
+
+
+def fixed_width(rows: int, end: str = "\n") -> bytes:
+    """Cells of fixed widths: numbers at the right, names at the left, dates, missing ones."""
+    rng = random_state("fixed", rows)
+    lines = []
+    for i in range(rows):
+        price = "" if i % 31 == 0 else f"{rng.gamma(5, 9):.2f}"
+        name = ("salt", "river", "Köln", "port")[rng.integers(4)]
+        lines.append(
+            f"{i:6} {name:8} {rng.integers(-99, 99):4} {price:>8}  2021-03-{i % 28 + 1:02}"
+        )
+    return (end.join(lines) + end).encode("latin-1")
 
 
 def blocks(rows: int, columns: int = 12) -> bytes:

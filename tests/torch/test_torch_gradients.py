@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 import torch.distributed as dist  # noqa: E402
 import torch.multiprocessing as mp  # noqa: E402
 
-from densor.torch import PackedReduce, packed_hook  # noqa: E402
+from densor.torch import PackedReduce, PackedReduceScatter, packed_hook  # noqa: E402
 
 INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 
@@ -115,9 +115,51 @@ def dies(rank: int, ranks: int, folder: str) -> None:
     os._exit(0)
 
 
+def check_sharded(rank: int, ranks: int, folder: str) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    join(rank, ranks, folder)
+    mesh = init_device_mesh("cpu", (ranks,))
+    results, reduces = [], [PackedReduceScatter(), PackedReduceScatter(pack=False)]
+    for reduce in [*reduces, None] if ranks == 2 else reduces:  # of two, any order is the same
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(
+            torch.nn.Linear(64, 256), torch.nn.GELU(), torch.nn.Linear(256, 9)
+        ).bfloat16()
+        for part in (model[0], model[2], model):
+            fully_shard(part, mesh=mesh)
+        for part in (model[0], model[2], model) if reduce is not None else ():
+            part.set_custom_reduce_scatter(reduce)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        torch.manual_seed(rank)
+        for _ in range(3):
+            model(torch.randn(32, 64).bfloat16()).float().pow(2).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        results.append([p.to_local().detach().clone() for p in model.parameters()])
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            assert torch.equal(one.view(torch.int16), two.view(torch.int16))
+    assert reduces[0].sent < 0.95 * reduces[0].original == 0.95 * reduces[1].original
+    with pytest.raises(ArgumentError):
+        reduces[0](torch.zeros(2), torch.zeros(2 * ranks), dist.group.WORLD, dist.ReduceOp.MAX)
+    with pytest.raises(ArgumentError):
+        reduces[0](torch.zeros(2), torch.zeros(ranks), dist.group.WORLD, dist.ReduceOp.SUM)
+    dist.destroy_process_group()
+
+
 @pytest.mark.parametrize(
     ("check", "ranks"),
-    [(check_sums, 2), (check_sums, 3), (check_training, 2), (check_bad_ranks, 2), (dies, 2)],
+    [
+        (check_sums, 2),
+        (check_sums, 3),
+        (check_training, 2),
+        (check_sharded, 2),
+        pytest.param(check_sharded, 4, marks=pytest.mark.slow),
+        (check_bad_ranks, 2),
+        (dies, 2),
+    ],
 )
 def test_between_processes(check, ranks: int, tmp_path: Path) -> None:
     context = mp.get_context("fork")

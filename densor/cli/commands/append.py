@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--base-entry", metavar="NAME", help="the file of the archive to code against"
     )
-    add_flags(parser, "level", "threads", "base", "language_model", "quiet")
+    add_flags(parser, "level", "threads", "base", "language_model", "image_model", "quiet")
     add_flags(parser, *WRITING, "max_output_size")
     return parser
 

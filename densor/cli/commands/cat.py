@@ -20,7 +20,8 @@ def parser() -> argparse.ArgumentParser:
     parser = Parser("cat", description="Writes a file, or the bytes of a tensor, to stdout.")
     parser.add_argument("archive", metavar="ARCHIVE")
     parser.add_argument("name", metavar="NAME", help="of the file or tensor, see densor list")
-    add_flags(parser, "threads", "base", "language_model", "max_output_size", "overwrite", "quiet")
+    add_flags(parser, "threads", "base", "language_model", "image_model")
+    add_flags(parser, "max_output_size", "overwrite", "quiet")
     return parser
 
 

@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
         "--salvage", action="store_true", help="get out what is left of a damaged archive"
     )
     add_flags(parser, "threads", "overwrite", "sync", "max_output_size")
-    add_flags(parser, "base", "language_model", "quiet")
+    add_flags(parser, "base", "language_model", "image_model", "quiet")
     return parser
 
 

@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     add("-v", "--verbose", action="store_true")
     add_flags(parser, "quiet")
     add_writing(parser)
-    add_flags(parser, "max_output_size", "base", "language_model")
+    add_flags(parser, "max_output_size", "base", "language_model", "image_model")
     return parser
 
 

@@ -27,9 +27,15 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("paths", metavar="PATH", nargs="+", help="file or folder to be packed")
     add_flags(parser, "threads", "overwrite", "quiet")
     add_writing(parser)
-    add_flags(parser, "language_model")
+    add_flags(parser, "language_model", "image_model")
     add_no_verify(parser)
     add_flags(parser, "base", "max_output_size")
+    parser.add_argument(
+        "--derive",
+        action="store_true",
+        help="GGUF files that were quantised from safetensors files among the PATHs are\n"
+        "coded against what the quantiser gives",
+    )
     return parser
 
 
@@ -56,7 +62,11 @@ def _pack(args: argparse.Namespace, left_out: list[str]) -> str | None:
     with frame.moving(args, archive, total) as moved:
         options = write_options(args, moved)
         sizes = pack(
-            args.paths, target, left_out=lambda e: left_out.append(str(e)), options=options
+            args.paths,
+            target,
+            left_out=lambda e: left_out.append(str(e)),
+            derive=args.derive,
+            options=options,
         )
     if isinstance(target, str):
         return f"{archive}: {frame.packed(sizes)}"

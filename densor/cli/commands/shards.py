@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_flags(parser, "quiet")
     add_writing(parser)
-    add_flags(parser, "language_model", "base", "max_output_size")
+    add_flags(parser, "language_model", "image_model", "base", "max_output_size")
     return parser
 
 

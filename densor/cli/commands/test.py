@@ -10,7 +10,9 @@ def parser() -> argparse.ArgumentParser:
     """The parser of `densor test`."""
     parser = Parser("test", description="Decodes archives and verifies every check in them.")
     parser.add_argument("archives", metavar="ARCHIVE", nargs="+")
-    add_flags(parser, "threads", "max_output_size", "base", "language_model", "overwrite")
+    add_flags(
+        parser, "threads", "max_output_size", "base", "language_model", "image_model", "overwrite"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="say how fast it was")
     add_flags(parser, "quiet")
     parser.add_argument(

@@ -31,7 +31,7 @@ def _powers() -> I64:
     return np.array([rounded(exp_minus(1 << i, 1 << _FINE), _PLACES) for i in range(21)], np.int64)
 
 
-def _exp_minus(z: I64) -> I64:
+def exp_minus_of(z: I64) -> I64:
     """exp(-z) with 30 places, for z with 16; 0 from 32 on."""
     found = np.full(z.shape, 1 << _PLACES, np.int64)
     for i, power in enumerate(_powers()):
@@ -53,10 +53,10 @@ def frequencies() -> Freqs:
     scales = np.array(_QUARTERS, np.int64)[i % 4] << (i // 4)  # 2^-20
     ratio = (sizes[None, :].astype(np.int64) << 36) // scales[:, None]  # with 16 places
     near = np.minimum(ratio, 1 << 22)
-    normal = _exp_minus((near * near >> 16) * _NORMAL >> 16)
-    root = _exp_minus(near * _LOGISTIC >> 16)
+    normal = exp_minus_of((near * near >> 16) * _NORMAL >> 16)
+    root = exp_minus_of(near * _LOGISTIC >> 16)
     logistic = (root << _PLACES) // (((1 << _PLACES) + root) ** 2 >> _PLACES)
-    laplace = _exp_minus(near * _LAPLACE >> 16)
+    laplace = exp_minus_of(near * _LAPLACE >> 16)
     shares = np.stack([normal, logistic, laplace], 1) * widths
     return _quantised(shares.reshape(SHAPES * SCALES, _TOKENS))
 

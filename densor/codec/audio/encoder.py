@@ -5,15 +5,24 @@ from dataclasses import replace
 
 import numpy as np
 
+from densor.codec.audio import cascade
 from densor.codec.audio.lanes import (
     Modelled,
     bits_of,
     choose_contexts,
+    first_channel,
     modelled,
     payload_of,
     starts_table,
 )
-from densor.codec.audio.params import Model, pack_model
+from densor.codec.audio.params import (
+    CASCADE,
+    FULL,
+    LIGHT,
+    MAX_CASCADE_DEPTH,
+    Model,
+    pack_model,
+)
 from densor.codec.audio.samples import model_of, without_values
 from densor.codec.batch import Batch, Bytes
 from densor.codec.chunks import ChunkEncoder, CountingEncoder
@@ -49,6 +58,30 @@ class LaneCoder:
         return payload_of(self._model, self._tallies[index], starts_table())
 
 
+class CascadeCoder:
+    """A `ChunkCoder` of samples by the cascade, which adapts within each chunk."""
+
+    repeats = True
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def model(self) -> bytes:
+        """The payload of the MODEL frame."""
+        return pack_model(self._model)
+
+    def encode(self, chunk: Bytes, index: int) -> Bytes:
+        """The payload of a chunk, maybe longer than the chunk."""
+        return cascade.encode(self._model, chunk, first_channel(self._model, chunk))
+
+
+def cascade_model(model: Model, setting: int) -> Model | None:
+    """The model of a cascade for the samples of another model; None for too many bits."""
+    if model.depth > MAX_CASCADE_DEPTH:
+        return None
+    return replace(model, method=CASCADE, setting=setting)
+
+
 def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
     """An encoder for samples; None for floats that are no scaled integers."""
     layout = batch.kind.audio
@@ -62,4 +95,9 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
             len(pack_model(model)) - len(pack_model(plain))
         )
         model = model if with_ranks < bits_of(plain, batch.data) else plain
+    adaptive = None
+    if level.sound != "lanes":
+        adaptive = cascade_model(model, FULL if level.sound == "full" else LIGHT)
+    if adaptive is not None:
+        return ChunkEncoder(CascadeCoder(adaptive), batch, level.zstd)
     return CountingEncoder(LaneCoder(model), batch, level.zstd)

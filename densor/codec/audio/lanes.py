@@ -85,6 +85,13 @@ def bits_of(model: Model, data: Bytes) -> float:
     return _fitted(coded(model, data), model.depth, _BLOCKS[-1])[0]
 
 
+def first_channel(model: Model, data: Bytes) -> int:
+    """The channel of two that is to be coded first, 0 with one or more than two."""
+    if model.layout.channels != 2:
+        return 0
+    return _fitted(coded(model, data), model.depth, _BLOCKS[-2])[1]
+
+
 def _frame(planes_shape: tuple[int, int], model: Model, block: int, first: int) -> Frame:
     channels, count = planes_shape
     return Frame(channels, count, -(-count // LANES), model.depth, 0, 0, 1 << block, first)

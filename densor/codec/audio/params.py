@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,31 @@ _RANGE = struct.Struct("<iHI")  # the least value, bytes of the bitmap, and pack
 MAX_VALUES = 1 << 16
 _ZSTD = 19
 
+MAX_CASCADE_DEPTH = 24  # bits of a sample that a cascade takes
+
 I32 = npt.NDArray[np.int32]
+
+
+class Setting(NamedTuple):
+    """Sizes of a cascade.
+
+    `own`, `other`: samples before that are variables of the least squares, of a channel and of its
+    partner, which all are the channel's where it has no partner. `every`: instants between
+    solutions. `taps`, `rates`: of each stage; rates are times 2^20.
+    """
+
+    own: int
+    other: int
+    every: int
+    taps: tuple[int, ...]
+    rates: tuple[int, ...]
+
+
+LIGHT, FULL = 0, 1
+SETTINGS = (
+    Setting(16, 8, 64, (32, 16), (8389, 8389)),
+    Setting(16, 16, 8, (1024, 256, 32, 16), (10486, 8389, 8389, 8389)),
+)
 
 
 def default_map() -> npt.NDArray[np.uint8]:
@@ -84,14 +109,16 @@ def parse(payload: bytes) -> Model:
         raise FormatError("audio model is too short")
     _, method, channels, size, flags, depth, places, setting, rate = _HEAD.unpack_from(payload)
     big, unsigned, floats = (bool(flags & bit) for bit in (_BIG, _UNSIGNED, _FLOATS))
-    if method != LANES or flags > 15 or (setting and method != CASCADE):
+    settings = len(SETTINGS) if method == CASCADE else 1
+    if method not in (LANES, CASCADE) or flags > 15 or setting >= settings:
         raise FormatError("audio model has unknown parameters")
     if not 1 <= channels <= MAX_CHANNELS or not 1 <= size <= MAX_SIZE:
         raise FormatError("audio model has impossible sizes")
     if (big and size == 1) or (floats and (unsigned or size != MAX_SIZE or places > MAX_POINT)):
         raise FormatError("audio model has impossible samples")
     shift = 0 if floats else places
-    if not 1 <= depth <= 8 * size - shift:
+    most = 8 * size - shift
+    if not 1 <= depth <= (most if method == LANES else min(most, MAX_CASCADE_DEPTH)):
         raise FormatError("audio model has impossible samples")
     layout = Layout(channels, size, big, unsigned, floats, rate)
     model = Model(layout, depth, method, shift, places if floats else 0, setting=setting)

@@ -26,7 +26,10 @@ _MAX_CONTEXTS = 8
 _ROUNDS = 4  # of fitting rates and factors in turn
 _CHANGES_PER_BLOCK = 0.45  # that blocks are chosen to have, about
 _PARAMETER_BYTES = 80  # without tables of tokens, about
-_SAMPLED, _MIN_SAMPLED = 4, 1 << 15  # one in so many stretches is counted, from so many elements on
+_SAMPLED, _MIN_SAMPLED = (
+    16,
+    1 << 15,
+)  # one in so many stretches is counted, from so many elements on
 _BUFFERS = ThreadBuffers()
 
 Counts = npt.NDArray[np.int64]

@@ -44,10 +44,30 @@ def _class_of(total, scale):
 
 
 @njit
+def _rate_at(old, i, shift, mask, rates):
+    return _U(rates[(_U(old[i]) >> shift) & mask])
+
+
+@njit
+def _eight(old, i, shift, mask, rates):
+    """The units of eight elements, added in two chains."""
+    one = _rate_at(old, i, shift, mask, rates) + _rate_at(old, i + 1, shift, mask, rates)
+    two = _rate_at(old, i + 2, shift, mask, rates) + _rate_at(old, i + 3, shift, mask, rates)
+    one += _rate_at(old, i + 4, shift, mask, rates) + _rate_at(old, i + 5, shift, mask, rates)
+    two += _rate_at(old, i + 6, shift, mask, rates) + _rate_at(old, i + 7, shift, mask, rates)
+    return one + two
+
+
+@njit
 def _sum(old, begin, end, shift, mask, rates):
     total = _0
-    for i in range(begin, end):
-        total += _U(rates[(_U(old[i]) >> shift) & mask])
+    i = begin
+    while i + 8 <= end:
+        total += _eight(old, i, shift, mask, rates)
+        i += 8
+    while i < end:
+        total += _rate_at(old, i, shift, mask, rates)
+        i += 1
     return total
 
 
@@ -59,20 +79,12 @@ def _sums(old, begin, end, shift, mask, rates, sums):
     i = begin
     while i + 8 <= end:
         sums[group] = total
-        one = _U(rates[(_U(old[i]) >> shift) & mask]) + _U(rates[(_U(old[i + 1]) >> shift) & mask])
-        two = _U(rates[(_U(old[i + 2]) >> shift) & mask]) + _U(
-            rates[(_U(old[i + 3]) >> shift) & mask]
-        )
-        one += _U(rates[(_U(old[i + 4]) >> shift) & mask])
-        two += _U(rates[(_U(old[i + 5]) >> shift) & mask])
-        one += _U(rates[(_U(old[i + 6]) >> shift) & mask])
-        two += _U(rates[(_U(old[i + 7]) >> shift) & mask])
-        total += one + two
+        total += _eight(old, i, shift, mask, rates)
         group += 1
         i += 8
     sums[group] = total
     while i < end:
-        total += _U(rates[(_U(old[i]) >> shift) & mask])
+        total += _rate_at(old, i, shift, mask, rates)
         i += 1
     sums[group + 1] = total
     return total
@@ -101,10 +113,10 @@ def _survey(new, old, shift, mask, every, all_counts, changed_counts, positions)
             if found + 64 > positions.size:
                 return -1
             for i in range(begin, end):
-                if new[i] != old[i]:
-                    changed_counts[(_U(old[i]) >> shift) & mask] += 1
-                    positions[found] = i
-                    found += 1
+                positions[found] = i
+                found += np.int64(new[i] != old[i])
+    for j in range(found):
+        changed_counts[(_U(old[np.int64(positions[j])]) >> shift) & mask] += 1
     return found
 
 
@@ -216,7 +228,7 @@ def _code(
             end = min(begin + size, new.size)
             sums[0] = _0
             for i in range(begin, end):
-                sums[i - begin + 1] = sums[i - begin] + _U(rates[(_U(old[i]) >> shift) & mask])
+                sums[i - begin + 1] = sums[i - begin] + _rate_at(old, i, shift, mask, rates)
             whole = sums[end - begin]
             for j in range(last - 1, last - count - 1, -1):
                 i = np.int64(positions[j])
@@ -319,27 +331,35 @@ def _apply(
             if i >= end:
                 return False
             slot = state & _U((1 << _PLACE_BITS) - 1)
-            scaled = _WHOLE // (total - before)
+            left = total - before
+            scaled = _WHOLE // left
+            # Close to the sum that owns the slot; what is found by it is then put right
+            aim = before + min((slot * left) >> _U(_PLACE_BITS), left - _1)
             group = 0
             for g in range(1, groups):
-                ahead = max(sums[g], before) - before
-                group += np.int64((ahead * scaled) >> _U(_PLACE_BITS) <= slot)
+                group += np.int64(sums[g] <= aim)
             at_group = begin + 8 * group
-            low = sums[group] if at_group > i else before
-            high = low
-            passed = 0
-            for k in range(8):
-                j = at_group + k
-                rate = _U(rates[(_U(data[min(j, end - 1)]) >> shift) & mask])
-                high += rate if i <= j < end else _0
-                further = ((high - before) * scaled) >> _U(_PLACE_BITS) <= slot
-                passed += np.int64(further)
-                low = high if further else low
-            i = at_group + passed
-            if i >= end:
-                return False
+            low = before
+            if at_group > i:
+                i = at_group
+                low = sums[group]
+            high = low + _rate_at(data, i, shift, mask, rates)
+            while high <= aim:
+                i += 1
+                low = high
+                high += _rate_at(data, i, shift, mask, rates)
+            while ((high - before) * scaled) >> _U(_PLACE_BITS) <= slot:
+                i += 1
+                if i >= end:
+                    return False
+                low = high
+                high += _rate_at(data, i, shift, mask, rates)
             start = ((low - before) * scaled) >> _U(_PLACE_BITS)
-            high = low + _U(rates[(_U(data[i]) >> shift) & mask])
+            while start > slot:
+                i -= 1
+                high = low
+                low -= _rate_at(data, i, shift, mask, rates)
+                start = ((low - before) * scaled) >> _U(_PLACE_BITS)
             freq = (((high - before) * scaled) >> _U(_PLACE_BITS)) - start
             before = high
             state = freq * (state >> _U(_PLACE_BITS)) + slot - start
@@ -368,10 +388,10 @@ def _apply(
                 state = state << _U(32) | _U(words[at])
                 at += 1
             change = starts[token]
-            left = np.int64(extras[token])
+            more = np.int64(extras[token])
             value, filled = _0, 0
-            while left:
-                part = min(left, _EXTRA_PART)
+            while more:
+                part = min(more, _EXTRA_PART)
                 value |= (state & ((_1 << _U(part)) - _1)) << _U(filled)
                 state >>= _U(part)
                 if state < _LOW:
@@ -379,7 +399,7 @@ def _apply(
                         return False
                     state = state << _U(32) | _U(words[at])
                     at += 1
-                left -= part
+                more -= part
                 filled += part
             if token & 1:
                 change -= value

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ class Layout:
     """Rows of samples as they lie in memory.
 
     `width` in pixels, `channels` of each, `size`: bytes of a sample, 1 or 2; `big`: its high byte
-    comes first; `padding`: bytes after each row, all 0.
+    comes first; `padding`: bytes after each row, all 0. `height`: rows of each image, where there
+    may be several of one size; 0 if that is unknown.
     """
 
     width: int
@@ -31,6 +32,7 @@ class Layout:
     size: int = 1
     big: bool = False
     padding: int = 0
+    height: int = field(default=0, compare=False)
 
     @property
     def stride(self) -> int:
@@ -58,7 +60,7 @@ def layout_of(dtype: str, shape: Sequence[int]) -> Layout | None:
         return None
     colours = len(shape) > 2 and 1 < shape[-1] <= _MOST_COLOURS
     *rows, width, channels = shape if colours else (*shape, 1)
-    layout = Layout(width, channels, size)
+    layout = Layout(width, channels, size, height=rows[-1])
     if width < _LEAST or math.prod(rows) < _LEAST or layout.stride > MAX_STRIDE:
         return None
     return layout

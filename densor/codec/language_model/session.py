@@ -1,4 +1,4 @@
-"""The language model of a call: where it comes from, how far it has come, whether to go on."""
+"""The models of a call: where they come from, how far it has come, whether to go on."""
 
 import logging
 import os
@@ -12,6 +12,7 @@ from densor.errors import ArgumentError, LimitError, UnsupportedError
 from densor.llm.loading import NAMES, load
 
 if TYPE_CHECKING:  # imported when there is a model
+    from densor.codec.circuit.model import Tables
     from densor.codec.language_model.params import Parameters
     from densor.llm.model import Model as Weights
     from densor.llm.network import Network
@@ -24,11 +25,11 @@ log = logging.getLogger("densor")
 
 
 class Session:
-    """The language model of one call of the package; safe to use from several threads.
+    """The models of one call of the package; safe to use from several threads.
 
     `given`: a model, or its name or path; None to find what an archive names. `progress` is called
     with numbers of original bytes, as they are coded. `check`: whether a coder decodes what it has
-    coded, which counts half.
+    coded, which counts half. `image_model`: the circuit of images, or its path.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Session:
         given: Any = None,
         progress: Callable[[int], object] | None = None,
         check: bool = False,
+        image_model: Any = None,
     ) -> None:
         self.check = check
         self._given = given
@@ -45,6 +47,8 @@ class Session:
         self._weights = _loaded(given)
         self._idle: dict[tuple[int, int], list[Network]] = {}
         self._stopped = threading.Event()
+        self._image_model = image_model
+        self._circuit: Tables | None = None
 
     @property
     def name(self) -> str:
@@ -104,6 +108,24 @@ class Session:
         yield network
         with self._lock:
             idle.append(network)
+
+    def circuit(self, digest: bytes) -> "Tables":
+        """The circuit of this name; a DensorError if it is not at hand."""
+        from densor.codec.circuit.loading import load
+
+        wanted = f"image model {digest.hex()}"
+        if self._image_model is None:
+            text = f"images were coded under {wanted}: give it with --image-model (image_model=)"
+            raise UnsupportedError(text)
+        with self._lock:
+            if self._circuit is None:
+                self._circuit = load(self._image_model)
+        has = self._circuit.digest
+        if has != digest:
+            raise ArgumentError(
+                f"images were coded under {wanted}, and this is another: {has.hex()}"
+            )
+        return self._circuit
 
     def moved(self, count: int) -> None:
         """So many bytes are done; raises CancelledError where the call has ended."""

@@ -22,6 +22,7 @@ from densor.errors import FormatError, UnsupportedError
 MAX_CLASSES = 16
 _HEAD = struct.Struct("<BBBBI")
 _DELTA = 1
+_HEX_DIGITS = bytes(b"0123456789abcdef"[i & 15] for i in range(256))
 C = TypeVar("C", bound=Sized)  # the classes of a plane
 
 
@@ -81,11 +82,13 @@ def _pack_classes(classes: Classes) -> bytes:
 
 
 def _pack_lengths(lengths: npt.NDArray[np.uint8]) -> bytes:
-    used = np.flatnonzero(lengths)
-    first, last = int(used[0]), int(used[-1])
-    nibbles = np.zeros((last - first + 2) // 2 * 2, np.uint8)
-    nibbles[: last - first + 1] = lengths[first : last + 1]
-    return bytes([first, last]) + (nibbles[::2] | nibbles[1::2] << 4).tobytes()
+    row = lengths.tobytes()
+    first = len(row) - len(row.lstrip(b"\0"))
+    used = row.strip(b"\0").translate(_HEX_DIGITS)
+    digits = bytearray(b"0") * (len(used) + 1 & ~1)
+    digits[1::2] = used[::2]  # the low half of a byte comes first
+    digits[: len(used) & ~1 : 2] = used[1::2]
+    return bytes([first, first + len(used) - 1]) + bytes.fromhex(digits.decode())
 
 
 class Fields:

@@ -13,7 +13,7 @@ from densor.codec.planes.search_kernels import _entropy_bits, _tally
 from densor.codec.spans import table as t
 from densor.codec.spans.jit import once, part
 from densor.codec.spans.put import put_codes
-from densor.codec.spans.split import split_planes
+from densor.codec.spans.split import scales, split_first, split_planes, split_rest
 from densor.codec.spans.table import MOST_CODES as CLASSES
 from densor.codec.spans.table import PIECE, PIECES
 from densor.codec.spans.xxh3 import xxh3_64
@@ -23,6 +23,8 @@ from densor.entropy.jit import I64, R8, W8, W32, W64, kernel
 
 _SAMPLE = 1 << 17  # elements that codes are made from, about, or a half or a quarter of all
 _TRAINING = 1024  # rows that classes are made from, about
+_DIRECT = 1 << 12
+_EXTREMES = 9 * 64 + 512  # place in the work space `edge`
 _LOOK = 64  # elements at the begin of each row that are searched for constant bits
 _CLASS_BITS = 1200.0  # what classes must save: their codes, the time to build tables
 _RAW, _CONSTANT, _REFUSED = 0, 1, -1  # what becomes of a plane; whether a batch is taken
@@ -77,6 +79,39 @@ def _look(data, layout, size, careful, ways, planes, tallies, counts, words, add
     return True
 
 
+@part
+def _plane_scales(plane, mask, seen):
+    """Sum of the scales of symbols of the first plane; these to `seen`, see `_row_scales`."""
+    least, greatest, zero = np.uint8(seen[0]), np.uint8(seen[1]), np.uint8(seen[2])
+    total = 0
+    for begin in range(0, plane.size, 1 << 14):
+        some = np.uint32(0)
+        for i in range(begin, min(begin + (1 << 14), plane.size)):
+            s = plane[i] & mask
+            some += np.uint32(s)
+            least = min(least, np.uint8(s - np.uint8(1)))  # 0 comes last
+            greatest = max(greatest, s)
+            zero = min(zero, s)
+        total += np.int64(some)
+    seen[0], seen[1], seen[2] = np.int64(least), np.int64(greatest), np.int64(zero)
+    return total
+
+
+@part
+def _same_bits(plane, at):
+    """How many of the 8 bits are the same in all of 64 symbols."""
+    first = load_u64(plane, at)
+    varying = np.uint64(0)
+    for i in range(at, at + _LOOK, 8):
+        word = load_u64(plane, i)
+        varying |= word ^ ((word << np.uint64(8)) | (word >> np.uint64(56)))
+        varying |= word ^ first
+    varying |= varying >> np.uint64(32)
+    varying |= varying >> np.uint64(16)
+    varying |= varying >> np.uint64(8)
+    return 8 - np.int64(ones(varying & np.uint64(255)))
+
+
 @once
 def _row_scales(data, layout, size, run, ways, sums, planes, seen, addresses, edge):
     """Sums of the scales of each row, and which scales occur.
@@ -87,37 +122,39 @@ def _row_scales(data, layout, size, run, ways, sums, planes, seen, addresses, ed
     """
     n = data.size // size
     mask = np.uint8(127 if size == 1 or layout == registry.LAYOUT_WORD16 else 255)
-    least = np.uint8(255)
-    greatest = np.uint8(0)
-    zero = np.uint8(255)
+    extremes = edge[_EXTREMES : _EXTREMES + 192]
+    extremes[:] = 255
+    extremes[64:128] = 0
+    seen[0], seen[1], seen[2] = 255, 0, 255
     saved = 0
     for r in range(sums.size):
         count = min(run, n - r * run)
-        split_planes(layout, size, data, r * run * size, count, planes, run, addresses, edge)
-        row = planes[:count]
-        total = np.uint32(0)
-        for i in range(count):
-            s = row[i] & mask
-            total += np.uint32(s)
-            least = min(least, np.uint8(s - np.uint8(1)))  # 0 comes last
-            greatest = max(greatest, s)
-            zero = min(zero, s)
+        begin = r * run * size
+        total, done = 0, 0
+        if size == 1:
+            total, done = _plane_scales(data[begin : begin + count], mask, seen), count
+        else:
+            total, done = scales(layout, size, data, begin, count, extremes)
+        if done < count:
+            rest = count - done
+            split_first(layout, size, data, begin + done * size, rest, planes, 0, addresses, edge)
+            total += _plane_scales(planes[:rest], mask, seen)
         sums[r] = total
-        for p in range(1, size):
-            if ways[p] == _RAW and count >= _LOOK:
-                first = load_u64(planes, p * run)
-                varying = np.uint64(0)
-                for i in range(0, _LOOK, 8):
-                    word = load_u64(planes, p * run + i)
-                    varying |= word ^ ((word << np.uint64(8)) | (word >> np.uint64(56)))
-                    varying |= word ^ first
-                varying |= varying >> np.uint64(32)
-                varying |= varying >> np.uint64(16)
-                varying |= varying >> np.uint64(8)
-                saved += 8 - np.int64(ones(varying & np.uint64(255)))
-    seen[0] = np.int64(least) + 1
-    seen[1] = np.int64(greatest)
-    seen[2] = zero == 0
+        if size > 1 and count >= _LOOK:
+            split_planes(layout, size, data, begin, _LOOK, planes, _LOOK, addresses, edge)
+            for p in range(1, size):
+                if ways[p] == _RAW:
+                    saved += _same_bits(planes, p * _LOOK)
+    if size > 1:
+        for i in range(0, 64, size):  # no scale takes more than its lowest byte
+            least = np.int64(extremes[i])
+            if extremes[i + 1] == 0:
+                seen[0] = min(seen[0], least)
+            seen[1] = max(seen[1], np.int64(extremes[64 + i]))
+            if extremes[128 + i + 1] == 0:
+                seen[2] = min(seen[2], np.int64(extremes[128 + i]))
+    seen[0] += 1
+    seen[2] = seen[2] == 0
     return saved / sums.size
 
 
@@ -178,7 +215,7 @@ def _count_sample(data, layout, size, run, most, classes, counts, tallies, plane
     tallies[:] = np.uint32(0)
     for r in range(0, classes.size, step):
         count = min(run, n - r * run)
-        split_planes(layout, size, data, r * run * size, count, planes, run, addresses, edge)
+        split_first(layout, size, data, r * run * size, count, planes, 0, addresses, edge)
         c = np.int64(classes[r])
         _tally(planes[:count], tallies[1024 * c : 1024 * (c + 1)])
     for c in range(CLASSES):
@@ -226,33 +263,34 @@ def _make_codes(counts, step, mask, seen, lengths, tables, packages, short, code
         tables[512 + s] = (code >> 8) & 255
 
 
-@part
-def _group(plane, run, classes, counts, firsts, grouped):
-    """Copies rows class by class."""
-    n = plane.size
+@once
+def _group(
+    data, begin, count, layout, size, run, classes, many, counts, firsts, grouped, addresses, edge
+):
+    """The first plane of a chunk, its rows class by class, to `grouped`."""
     counts[:] = 0
+    counts[0] = count
+    if many == 1:
+        split_first(layout, size, data, begin, count, grouped, 0, addresses, edge)
+        return
+    counts[0] = 0
     for r in range(classes.size):
-        counts[classes[r]] += min(run, n - r * run)
+        counts[classes[r]] += min(run, count - r * run)
     firsts[0] = 0
     for c in range(1, CLASSES):
         firsts[c] = firsts[c - 1] + counts[c - 1]
     for r in range(classes.size):
-        count = min(run, n - r * run)
+        row = min(run, count - r * run)
+        at = begin + r * run * size
         c = classes[r]
-        copy_bytes(grouped, firsts[c], plane, r * run, count)
-        firsts[c] += count
+        split_first(layout, size, data, at, row, grouped, firsts[c], addresses, edge)
+        firsts[c] += row
 
 
 @once
-def _put_section(plane, run, classes, many, tables, counts, firsts, grouped, coded, words, sizes):
-    """The section of a plane by classes, to `coded`; returns its size."""
-    at = 0
-    symbols = plane
-    counts[:] = 0
-    counts[0] = plane.size
+def _put_section(symbols, classes, many, tables, counts, coded, at, words, sizes):
+    """The section of a plane by classes, to `coded` from `at` on; returns where it ends."""
     if many > 1:
-        _group(plane, run, classes, counts, firsts, grouped)
-        symbols = grouped[: plane.size]
         for r in range(0, classes.size, 4):
             byte = 0
             for k in range(min(4, classes.size - r)):
@@ -300,41 +338,66 @@ def _put_frame(out, at, stored, original):
 
 
 @once
+def _put_rest(data, begin, count, layout, size, ways, out, at, addresses, planes, edge):
+    """All planes but the first, to `out`; the end, or 0 if one is not what it should be."""
+    constant = 0
+    for p in range(1, size):
+        constant += ways[p] == _CONSTANT
+    if constant == 0 and size > 1 and size * count >= _LOOK:
+        split_rest(layout, size, data, begin, count, out, at, addresses)
+        return at + (size - 1) * count
+    split_planes(layout, size, data, begin, count, planes, count, addresses, edge)
+    for p in range(1, size):
+        length = count
+        if ways[p] == _CONSTANT:
+            length = 1
+            if not _is_constant(planes[p * count : (p + 1) * count]):
+                return 0
+        copy_bytes(out, at, planes, p * count, length)
+        at += length
+    return at
+
+
+@once
 def _put_chunk(
     data, begin, count, layout, size, run, ways, classes, many, tables, out, at, numbers, planes,
     grouped, coded, words, sizes, edge,
 ):  # fmt: skip
     """A chunk with its frame to `out`; the end, negative if the chunk is raw, 0 to refuse."""
-    split_planes(layout, size, data, begin, count, planes, count, numbers[16:24], edge)
-    section = _put_section(
-        planes[:count], run, classes, many, tables, numbers[:4], numbers[8:12], grouped, coded,
-        words, sizes,
+    addresses = numbers[16:24]
+    counts = numbers[:4]
+    _group(
+        data, begin, count, layout, size, run, classes, many, counts, numbers[8:12], grouped,
+        addresses, edge,
     )  # fmt: skip
-    stored = 5 * size + section
-    for p in range(1, size):
-        if ways[p] == _CONSTANT:
-            if not _is_constant(planes[p * count : (p + 1) * count]):
-                return 0
-            stored += 1
-        else:
-            stored += count
-    original = size * count
-    if stored >= original:
-        copy_bytes(out, at + t.FRAME, data, begin, original)
-        _put_frame(out, at, original, original)
-        return -(at + t.FRAME + original)
     head = at + t.FRAME
     place = head + 5 * size
+    there = size > 1 and count >= _DIRECT  # then there is room, whatever its size
+    section = _put_section(
+        grouped[:count], classes, many, tables, counts, out if there else coded,
+        place if there else 0, words, sizes,
+    )  # fmt: skip
+    section -= place if there else 0
+    stored = 5 * size + section
+    for p in range(1, size):
+        stored += 1 if ways[p] == _CONSTANT else count
+    original = size * count
+    if stored >= original:
+        copy_bytes(out, head, data, begin, original)
+        _put_frame(out, at, original, original)
+        return -(head + original)
+    if not there:
+        copy_bytes(out, place, coded, 0, section)
+    place = _put_rest(
+        data, begin, count, layout, size, ways, out, place + section, addresses, planes, edge
+    )
+    if place == 0:
+        return 0
     out[head] = registry.PLANE_CLASSES
     store_u32(out, head + 1, np.uint32(section))
-    copy_bytes(out, place, coded, 0, section)
-    place += section
     for p in range(1, size):
-        length = 1 if ways[p] == _CONSTANT else count
         out[head + 5 * p] = ways[p]  # as modes are numbered
-        store_u32(out, head + 5 * p + 1, np.uint32(length))
-        copy_bytes(out, place, planes, p * count, length)
-        place += length
+        store_u32(out, head + 5 * p + 1, np.uint32(1 if ways[p] == _CONSTANT else count))
     _put_frame(out, at, stored, original)
     return place
 
@@ -405,7 +468,7 @@ def encode_span(
         end = _put_chunk(
             data, begin * size, min(last * run, n) - begin, layout, size, run, ways,
             classes[first:last], many, tables, out, at, numbers, planes, grouped, coded, words,
-            codes[:1024], edge,
+            words[2048:], edge,
         )  # fmt: skip
         if end == 0:
             return _REFUSED

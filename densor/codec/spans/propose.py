@@ -29,4 +29,4 @@ def encode_span(batch: Batch, level: Level) -> CodedBatch | None:
         payload = encoded.frames[at + FRAME : at + FRAME + stored]
         original = min(step, batch.data.size - number * step)
         chunks.append(Chunk(OWN if own else registry.MODEL_RAW, payload, original))
-    return CodedBatch(encoded.parameters, chunks, memory)
+    return CodedBatch(encoded.parameters, chunks, memory, encoded)

@@ -21,8 +21,10 @@ from densor.entropy.vectors import check_range, features_of
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _B64 = ir.VectorType(_I8, 64)
-_D16, _Q16 = ir.VectorType(_I32, 16), ir.VectorType(_I64, 16)
-BLOCK = 4096  # symbols whose codes are joined by fours before these are written
+_D16, _Q8 = ir.VectorType(_I32, 16), ir.VectorType(_I64, 8)
+BLOCK = 2048  # symbols whose codes are joined before these are written
+HALF = BLOCK // 8
+_MOST = np.uint64(56)  # bits that fit in a word beside those that filled no byte before
 _THREE = np.uint64(3)
 _SEVEN = np.uint64(7)
 _WHOLE = np.uint64(56)
@@ -62,55 +64,102 @@ def _bytes_of(builder: Any, vector: Any) -> list[Any]:
     ]
 
 
-@intrinsic
-def _join_fours(typingctx, symbols, at, table, words, sizes, to):
-    """The codes of 64 symbols, four by four: 16 x uint64 to `words`, their bits to `sizes`.
+def _halves(builder: Any, vector: Any) -> tuple[Any, Any]:
+    """Every second of 16 integers of 32 bits, as 64 bits; and the others."""
+    pairs = builder.bitcast(vector, _Q8)
+    low = builder.and_(pairs, ir.Constant(_Q8, [(1 << 32) - 1] * 8))
+    return low, builder.lshr(pairs, ir.Constant(_Q8, [32] * 8))
 
-    `symbols`, `table`: uint8[]; `words`: uint64[]; `sizes`: uint32[]; both from `to` on.
+
+def _fours(builder: Any, found: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Codes of 64 symbols joined by fours, and their bits: first those of every second four.
+
+    `found`: length, low and high byte of each code.
     """
-
-    def codegen(context, builder, signature, args):
-        symbols, at, table, words, sizes, to = args
-        if BOUNDSCHECK:
-            for position, value, index, count in (
-                (0, symbols, at, 64),
-                (2, table, _I64(0), TABLE),
-                (3, words, to, 16),
-                (4, sizes, to, 16),
-            ):
-                kind = signature.args[position]
-                check_range(context, builder, kind, value, index, _I64(count))
-
-        def data(position: int) -> Any:
-            return context.make_array(signature.args[position])(
-                context, builder, args[position]
-            ).data
-
-        address = builder.bitcast(builder.gep(data(0), [at]), _B64.as_pointer())
-        block = builder.load(address)
-        block.align = 1
-        length, low, high = (
-            _bytes_of(
-                builder,
-                _look_up(context, builder, builder.gep(data(2), [_I64(256 * k)]), block),
-            )
-            for k in range(3)
+    length, low, high = (_bytes_of(builder, each) for each in found)
+    eight = ir.Constant(_D16, [8] * 16)
+    code = [builder.or_(low[k], builder.shl(high[k], eight)) for k in range(4)]
+    first = builder.or_(code[0], builder.shl(code[1], length[0]))
+    second = builder.or_(code[2], builder.shl(code[3], length[2]))
+    half = builder.add(length[0], length[1])
+    total = builder.add(half, builder.add(length[2], length[3]))
+    joined = [
+        builder.or_(a, builder.shl(b, bits))
+        for a, b, bits in zip(
+            *(_halves(builder, each) for each in (first, second, half)), strict=True
         )
-        eight = ir.Constant(_D16, [8] * 16)
-        code = [builder.or_(low[k], builder.shl(high[k], eight)) for k in range(4)]
-        first = builder.or_(code[0], builder.shl(code[1], length[0]))
-        second = builder.or_(code[2], builder.shl(code[3], length[2]))
-        half = builder.add(length[0], length[1])
-        total = builder.add(half, builder.add(length[2], length[3]))
-        shifted = builder.shl(builder.zext(second, _Q16), builder.zext(half, _Q16))
-        joined = builder.or_(builder.zext(first, _Q16), shifted)
-        for position, value, vector in ((3, joined, _Q16), (4, total, _D16)):
-            target = builder.bitcast(builder.gep(data(position), [to]), vector.as_pointer())
-            builder.store(value, target).align = 4
-        return context.get_dummy_value()
+    ]
+    return joined, list(_halves(builder, total))
 
-    sizes_ = types.intp
-    return types.void(symbols, sizes_, table, words, sizes, sizes_), codegen
+
+def _join(eights: bool) -> Any:
+    @intrinsic
+    def join(typingctx, symbols, at, table, words, sizes, to):
+        """The codes of 64 symbols, joined: uint64 to `words`, their bits to `sizes`.
+
+        `symbols`, `table`: uint8[]; `words`, `sizes`: uint64[], from `to` on, 8 of each. By eights,
+        codes that do not fit are lost, which `sizes` tells; by fours, half of `words` and
+        `sizes` lie behind each other: 8 from `to` on, 8 from `to + HALF` on.
+        """
+
+        def codegen(context, builder, signature, args):
+            symbols, at, table, words, sizes, to = args
+            behind = builder.add(to, _I64(HALF))
+            if BOUNDSCHECK:
+                for position, value, index, count in (
+                    (0, symbols, at, 64),
+                    (2, table, _I64(0), TABLE),
+                    (3, words, to, 8),
+                    (4, sizes, to, 8),
+                    (3, words, behind, 8),
+                    (4, sizes, behind, 8),
+                ):
+                    kind = signature.args[position]
+                    check_range(context, builder, kind, value, index, _I64(count))
+
+            def data(position: int) -> Any:
+                return context.make_array(signature.args[position])(
+                    context, builder, args[position]
+                ).data
+
+            def put(position: int, place: Any, vector: Any) -> None:
+                target = builder.gep(data(position), [place])
+                target = builder.bitcast(target, _Q8.as_pointer())
+                builder.store(vector, target).align = 8
+
+            address = builder.bitcast(builder.gep(data(0), [at]), _B64.as_pointer())
+            block = builder.load(address)
+            block.align = 1
+            found = [
+                _look_up(context, builder, builder.gep(data(2), [_I64(256 * k)]), block)
+                for k in range(3)
+            ]
+            fours, bits = _fours(builder, found)
+            if eights:
+                put(3, to, builder.or_(fours[0], builder.shl(fours[1], bits[0])))
+                put(4, to, builder.add(*bits))
+            else:
+                for k, place in enumerate((to, behind)):
+                    put(3, place, fours[k])
+                    put(4, place, bits[k])
+            return context.get_dummy_value()
+
+        index = types.intp
+        return types.void(symbols, index, table, words, sizes, index), codegen
+
+    return join
+
+
+_join_eights, _join_fours = _join(True), _join(False)
+
+
+@part
+def _put_bits(bits, size, out, position, buffer, filled):
+    buffer |= bits << filled
+    filled += size
+    store_u64(out, position, buffer)
+    position += nb.intp(filled >> _THREE)
+    return position, buffer >> (filled & _WHOLE), filled & _SEVEN
 
 
 @part
@@ -118,28 +167,38 @@ def put_codes(symbols, table, out, position, buffer, filled, words, sizes):
     """Appends the codes of `symbols` to a stream; returns position, buffer and bits in it.
 
     `table`: uint8[TABLE]. Bits that fill no byte stay in `buffer`, at most 7. `out` has 12 bits
-    for each symbol and 16 bytes to spare. Work space: `words`, uint64[1024]; `sizes`,
-    uint32[1024].
+    for each symbol and 16 bytes to spare. Work space: `words`, `sizes`, uint64[2 * HALF].
     """
     whole = symbols.size & ~63
+    eights = True
     for begin in range(0, whole, BLOCK):
         end = min(begin + BLOCK, whole)
-        for i in range(begin, end, 64):
-            _join_fours(symbols, i, table, words, sizes, (i - begin) >> 2)
-        for k in range((end - begin) >> 2):
-            buffer |= words[k] << filled
-            filled += np.uint64(sizes[k])
-            store_u64(out, position, buffer)
-            position += nb.intp(filled >> _THREE)
-            buffer >>= filled & _WHOLE
-            filled &= _SEVEN
+        joined = (end - begin) >> 3
+        if eights:
+            for i in range(begin, end, 64):
+                _join_eights(symbols, i, table, words, sizes, (i - begin) >> 3)
+            most = np.uint64(0)
+            for k in range(joined):
+                most = max(most, sizes[k])
+            eights = most <= _MOST
+        if eights:
+            for k in range(joined):
+                position, buffer, filled = _put_bits(
+                    words[k], sizes[k], out, position, buffer, filled
+                )
+        else:
+            for i in range(begin, end, 64):
+                _join_fours(symbols, i, table, words, sizes, (i - begin) >> 3)
+            for k in range(joined):
+                position, buffer, filled = _put_bits(
+                    words[k], sizes[k], out, position, buffer, filled
+                )
+                position, buffer, filled = _put_bits(
+                    words[HALF + k], sizes[HALF + k], out, position, buffer, filled
+                )
     for i in range(whole, symbols.size):
         symbol = np.int64(symbols[i])
         code = np.uint64(table[256 + symbol]) | np.uint64(table[512 + symbol]) << np.uint64(8)
-        buffer |= code << filled
-        filled += np.uint64(table[symbol])
-        store_u64(out, position, buffer)
-        position += nb.intp(filled >> _THREE)
-        buffer >>= filled & _WHOLE
-        filled &= _SEVEN
+        size = np.uint64(table[symbol])
+        position, buffer, filled = _put_bits(code, size, out, position, buffer, filled)
     return position, buffer, filled

@@ -5,6 +5,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from densor.codec import registry
@@ -19,8 +20,10 @@ _VECTOR = 64  # bytes of elements that are taken at once
 Take = Callable[[Any, Any, Any], list[Any]]
 
 
-def _split(planes: int, take: Take) -> Any:
+def _split(planes: int, take: Take, first: int = 0, end: int = 0) -> Any:
+    """Code that makes planes `first` to `end` - 1, by default all."""
     lanes = _VECTOR // planes
+    wanted = slice(first, end or planes)
     element = ir.VectorType(ir.IntType(8 * planes), lanes)
     symbols = ir.VectorType(_I8, lanes)
 
@@ -35,7 +38,8 @@ def _split(planes: int, take: Take) -> Any:
                 place = builder.add(source, builder.mul(at, _I64(planes)))
                 value = builder.load(builder.inttoptr(place, element.as_pointer()))
                 value.align = 1
-                for start, plane in zip(starts, take(builder, element, value), strict=True):
+                made = take(builder, element, value)[wanted]
+                for start, plane in zip(starts[wanted], made, strict=True):
                     target = builder.inttoptr(builder.add(start, at), symbols.as_pointer())
                     builder.store(builder.trunc(plane, symbols), target).align = 1
             return context.get_dummy_value()
@@ -71,6 +75,89 @@ def _float(builder: Any, kind: Any, value: Any) -> list[Any]:
 _split_float16 = _split(2, _float)
 _split_float32 = _split(4, _float)
 _split_word16 = _split(2, _word)
+_first_of_float16 = _split(2, _float, 0, 1)
+_first_of_float32 = _split(4, _float, 0, 1)
+_first_of_word16 = _split(2, _word, 0, 1)
+_rest_of_float16 = _split(2, _float, 1)
+_rest_of_float32 = _split(4, _float, 1)
+_rest_of_word16 = _split(2, _word, 1)
+
+
+def _scale(size: int, take: Callable[[Any, Any, Any], Any]) -> Any:
+    """Code that adds up what `take` makes of elements of 2 or 4 bytes, 255 at most."""
+    lanes = _VECTOR // size
+    bits = 8 * size
+    kind = ir.VectorType(ir.IntType(bits), lanes)
+
+    @intrinsic
+    def scale(typingctx, source, vectors, extremes):
+        """The sum over whole vectors at an address, 256 of them at most.
+
+        `extremes`: address of 3 vectors: least of all minus 1, where 0 comes last, greatest, least.
+        """
+
+        def codegen(context, builder, signature, args):
+            source, vectors, extremes = args
+            total = cgutils.alloca_once_value(builder, ir.Constant(kind, [0] * lanes))
+            places = [
+                builder.inttoptr(builder.add(extremes, _I64(_VECTOR * k)), kind.as_pointer())
+                for k in range(3)
+            ]
+            found = []
+            for place in places:
+                value = builder.load(place)
+                value.align = 1
+                found.append(cgutils.alloca_once_value(builder, value))
+            with cgutils.for_range(builder, vectors) as loop:
+                at = builder.add(source, builder.mul(loop.index, _I64(_VECTOR)))
+                value = builder.load(builder.inttoptr(at, kind.as_pointer()))
+                value.align = 1
+                one = take(builder, kind, value)
+                builder.store(builder.add(builder.load(total), one), total)
+                less = builder.sub(one, ir.Constant(kind, [1] * lanes))
+                for way, new, held in zip(("<", ">", "<"), (less, one, one), found, strict=True):
+                    old = builder.load(held)
+                    better = builder.icmp_unsigned(way, new, old)
+                    builder.store(builder.select(better, new, old), held)
+            for place, held in zip(places, found, strict=True):
+                builder.store(builder.load(held), place).align = 1
+            wide = ir.VectorType(_I64, lanes)
+            name = f"llvm.vector.reduce.add.v{lanes}i64"
+            function = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(_I64, [wide]), name
+            )
+            return builder.call(function, [builder.zext(builder.load(total), wide)])
+
+        return types.int64(types.int64, types.int64, types.int64), codegen
+
+    return scale
+
+
+_scale_float16 = _scale(2, lambda b, kind, v: _masked(b, kind, _right(b, kind, v, 7), 255))
+_scale_word16 = _scale(2, lambda b, kind, v: _masked(b, kind, _right(b, kind, v, 8), 127))
+_scale_float32 = _scale(4, lambda b, kind, v: _masked(b, kind, _right(b, kind, v, 23), 255))
+
+
+@part
+def scales(layout, size, data, begin, count, extremes):
+    """Sum of the scales of whole vectors of `count` elements from byte `begin` on, and how many.
+
+    The scale is the first plane without a sign. For layouts of 2 and 4 bytes. `extremes`,
+    uint8[3 * 64]: vectors of elements, see `_scale`.
+    """
+    vectors = size * count // _VECTOR
+    total = 0
+    found = address_of(extremes, 0, 3 * _VECTOR)
+    for first in range(0, vectors, 256):
+        some = min(256, vectors - first)
+        source = address_of(data, begin + first * _VECTOR, some * _VECTOR)
+        if layout == registry.LAYOUT_BF16:
+            total += _scale_float16(source, some, found)
+        elif layout == registry.LAYOUT_WORD16:
+            total += _scale_word16(source, some, found)
+        else:
+            total += _scale_float32(source, some, found)
+    return total, vectors * _VECTOR // size
 
 
 @part
@@ -107,3 +194,36 @@ def split_planes(layout, size, data, begin, count, planes, stride, addresses, ed
             copy_bytes(planes, p * stride, edge, p * _VECTOR, count)
     else:
         _vectors(layout, source, addresses, count)
+
+
+@part
+def split_first(layout, size, data, begin, count, plane, at, addresses, edge):
+    """Likewise the first plane alone, to `plane` from `at` on."""
+    if size == 1:
+        copy_bytes(plane, at, data, begin, count)
+    elif size * count < _VECTOR:
+        split_planes(layout, size, data, begin, count, edge[9 * _VECTOR :], count, addresses, edge)
+        copy_bytes(plane, at, edge, 9 * _VECTOR, count)
+    else:
+        source = address_of(data, begin, size * count)
+        addresses[0] = address_of(plane, at, count)
+        if layout == registry.LAYOUT_BF16:
+            _first_of_float16(source, addresses, count)
+        elif layout == registry.LAYOUT_WORD16:
+            _first_of_word16(source, addresses, count)
+        else:
+            _first_of_float32(source, addresses, count)
+
+
+@part
+def split_rest(layout, size, data, begin, count, planes, at, addresses):
+    """Likewise all planes but the first, at least a vector of each, one after the other."""
+    source = address_of(data, begin, size * count)
+    for p in range(1, size):
+        addresses[p] = address_of(planes, at + (p - 1) * count, count)
+    if layout == registry.LAYOUT_BF16:
+        _rest_of_float16(source, addresses, count)
+    elif layout == registry.LAYOUT_WORD16:
+        _rest_of_word16(source, addresses, count)
+    else:
+        _rest_of_float32(source, addresses, count)

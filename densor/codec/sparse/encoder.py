@@ -24,6 +24,7 @@ from densor.runtime.buffers import POOL
 
 _COMPACT = {size: deferred("densor.codec.sparse.kernels", f"compact_{size}") for size in SIZES}
 MIN_ZEROS = 0.15  # share of the elements; below, a bitmap takes more than it saves
+_MIN_MASK = 1 << 12  # bytes of a batch that is looked at for two values
 _PIECE = 4096  # elements at each place of a batch that is looked at, about
 
 
@@ -33,6 +34,19 @@ def with_zeros(data: Bytes, kind: Kind) -> Bytes | None:
     elements = _elements(pieces, kind)
     zeros = elements.size - int(np.count_nonzero(elements))
     return pieces if zeros > MIN_ZEROS * elements.size else None
+
+
+def is_mask(batch: Batch) -> bool:
+    """Whether a batch is likely to have two values, one of them zero, as masks of dropout have."""
+    unit = batch.kind.unit
+    if unit not in SIZES or batch.data.size < _MIN_MASK or batch.data.size % unit:
+        return False
+    elements = _elements(batch.data[: _PIECE * unit], batch.kind)
+    others = elements[elements != 0]
+    if not 0 < others.size < elements.size or bool((others != others[0]).any()):
+        return False
+    elements = _elements(_sample(batch.data, batch.kind), batch.kind)
+    return bool(np.isin(elements, (0, others[0])).all())
 
 
 def propose(batch: Batch, level: Level) -> CountingEncoder:

@@ -66,7 +66,7 @@ def _put_plane(plane, lengths, codes, table, out, at, words, sizes):
 
 @kernel(
     types.int64(
-        R8, types.int64, types.int64, types.int64, W8, W8, W32, I64, I64, W64, W32, W32, W8, W8
+        R8, types.int64, types.int64, types.int64, W8, W8, W32, I64, I64, W64, W64, W32, W8, W8
     ),
     counted=False,
 )  # fmt: skip
@@ -78,7 +78,7 @@ def encode_piece(
 
     `data`: uint8[], at least `phase` + `size` bytes. `out`: uint8[2 * data.size + 2048]. Work
     space: `planes`, uint8[data.size]; `tallies`, uint32[1024]; `counts`, int64[256]; `numbers`,
-    int64[8 + 1024]; `words`, uint64[1024]; `sizes`, uint32[1024]; `codes`, uint32[512]; `edge`,
+    int64[8 + 1024]; `words`, `sizes`, uint64[512]; `codes`, uint32[512]; `edge`,
     uint8[9 * 64 + 6144 + 256 + 768]; `lengths`, uint8[256].
     """
     n = (data.size - phase) // size

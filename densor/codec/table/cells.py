@@ -12,6 +12,7 @@ from densor.codec.table.dictionary import (
     MAX_VALUE,
     MISSING,
     NUMBERS,
+    PADDED,
     QUOTED,
     SECONDS,
     SECONDS_SPACE,
@@ -22,6 +23,7 @@ from densor.codec.table.dictionary import (
 )
 from densor.codec.table.kernels import PADDING, intern, read_numbers, split_rows
 from densor.codec.table.layout import I32, I64, MAX_CELLS, Layout
+from densor.codec.table.literals import literals_of
 from densor.codec.table.packing import Packer
 from densor.codec.table.wire import Writer
 from densor.errors import FormatError
@@ -59,14 +61,15 @@ class Rows:
     def without(self, odd: npt.NDArray[np.bool_]) -> "Rows":
         """The same with some rows as pieces; `odd`: bool[rows]."""
         starts = self.starts.reshape(-1, self.step)
-        begins = starts[0, : self.rows].astype(np.int64)
-        sizes = starts[-1, : self.rows] + int(self.layout.returns) - begins
+        begins = starts[0, : self.rows].astype(np.int64) - len(self.layout.between[0])
+        end = int(self.layout.returns) + int(not self.layout.separated)
+        sizes = starts[-1, : self.rows] + end - begins
         places = np.concatenate([self.places, begins[odd]])
         lengths = np.concatenate([self.lengths, sizes[odd]])
         order = np.argsort(places, kind="stable")
         places, lengths = places[order], lengths[order]
         kept = np.ascontiguousarray(starts[:, : self.rows][:, ~odd])
-        before = np.searchsorted(kept[0], places)
+        before = np.searchsorted(kept[0] - len(self.layout.between[0]), places)
         gaps = np.diff(before, prepend=0)
         rows = kept.shape[1]
         pieces = gaps, places, lengths
@@ -79,7 +82,8 @@ class Rows:
         words = np.empty(rows, np.int64)
         lengths, places = np.empty(rows, np.int32), np.empty(rows, np.int32)
         ids = np.empty(rows, np.int32)
-        data = self.data, self.starts, first, second, rows
+        between = 1 if self.layout.separated else len(self.layout.between[column + 1])
+        data = self.data, self.starts, first, second, between, rows
         count = int(intern(*data, slots, words, lengths, places, ids))
         return Cells(self.data, ids, places[:count], lengths[:count], words[:count])
 
@@ -98,8 +102,12 @@ def rows_of(data: Bytes, layout: Layout) -> Rows | None:
     gaps, places, lengths = (np.empty(step, np.int32) for _ in range(3))
     begin = names.size if named else 0
     quote = layout.quote or -1
-    grammar = begin, size, layout.separator, quote, int(layout.returns), layout.columns
-    rows, count = split_rows(padded, *grammar, starts, gaps, places, lengths)
+    if any(10 in literal for literal in layout.literals):
+        return None
+    separator = layout.separator if layout.separated else -1
+    grammar = begin, size, separator, quote, int(layout.returns), layout.columns
+    literals = *literals_of(layout), np.array(layout.widths, np.int64)
+    rows, count = split_rows(padded, *grammar, *literals, starts, gaps, places, lengths)
     found = lengths[:count].astype(np.int64)
     if int(found.sum()) > _MAX_SHARE_OF_PIECES * size or not rows:
         return None
@@ -209,9 +217,9 @@ def pack_values(values: I64, packer: Packer) -> bytes:
     return out.bytes()
 
 
-def dictionary_of(cells: Cells, quote: int) -> Dictionary:
-    """How the cells of a column are best stored."""
-    found = _as_numbers(cells, quote)
+def dictionary_of(cells: Cells, quote: int, width: int = 0) -> Dictionary:
+    """How the cells of a column, of `width` bytes or of any, are best stored."""
+    found = _as_numbers(cells, quote, width)
     if found is None:
         found = _as_times(cells, quote)
     if found is not None:
@@ -220,10 +228,13 @@ def dictionary_of(cells: Cells, quote: int) -> Dictionary:
     return Dictionary(cells, TEXTS, 0, order, np.zeros(0, np.int64))
 
 
-def _as_numbers(cells: Cells, quote: int) -> Dictionary | None:
+def _as_numbers(cells: Cells, quote: int, width: int) -> Dictionary | None:
     count = cells.places.size
+    blanks = _blanks(cells, width)
+    padded = bool(blanks.any())
     values, found = np.empty(count, np.int64), np.empty(count, np.int64)
-    read_numbers(cells.data, cells.places, cells.lengths, quote or -1, values, found)
+    where = cells.places + blanks, cells.lengths - blanks
+    read_numbers(cells.data, *where, quote or -1, values, found)
     good = found >= 0
     if good.sum() <= (1 - _MAX_SHARE_OF_OTHERS) * count:
         return None
@@ -234,7 +245,7 @@ def _as_numbers(cells: Cells, quote: int) -> Dictionary | None:
     quoted = np.count_nonzero(good & (found & 32 > 0)) > np.count_nonzero(good) / 2
     good &= (found & 32 > 0) == quoted
     trimmed, fixed = good & (found & 64 == 0), good & (decimals == most)
-    style = most | (QUOTED if quoted else 0)
+    style = most | (QUOTED if quoted else 0) | (PADDED if padded else 0)
     if np.count_nonzero(trimmed) >= np.count_nonzero(fixed):
         good, style = trimmed, style | TRIMMED
     else:
@@ -244,6 +255,15 @@ def _as_numbers(cells: Cells, quote: int) -> Dictionary | None:
         return None
     values = np.where(good, values, 0) * 10 ** (most - np.where(good, decimals, most))
     return _ordered(cells, NUMBERS, style, good, values)
+
+
+def _blanks(cells: Cells, width: int) -> I32:
+    """Blanks in front of each cell where all have one width, else none."""
+    if not width:
+        return np.zeros(cells.places.size, np.int32)
+    at = cells.places[:, None] + np.arange(width, dtype=np.int32)
+    blank = (cells.data[at] == 32).cumprod(axis=1, dtype=np.int32).sum(axis=1)
+    return np.asarray(blank, np.int32)
 
 
 def _ordered(

@@ -19,6 +19,7 @@ from densor.codec.table.dictionary import (
 from densor.codec.table.kernels import PADDING, join_rows, joined_size
 from densor.codec.table.latents import Latents, take_latents
 from densor.codec.table.layout import I32, I64, MAX_BYTES, Layout
+from densor.codec.table.literals import literals_of
 from densor.codec.table.mixing import code_column
 from densor.codec.table.mixing_kernels import MAX_CONTEXTS
 from densor.codec.table.params import parse
@@ -87,7 +88,7 @@ class Columns(ABC):
                 self._take_latents(Reader(data))
                 return self._known[number]
             limit, self._limit = self._limit, place
-            found = self._decoded(Reader(data))
+            found = self._decoded(Reader(data), self._layout.width(number))
             self._limit = limit
             self._known[number] = found
         return found
@@ -119,9 +120,12 @@ class Columns(ABC):
             raise FormatError("column of a table depends on texts")
         return values
 
-    def _decoded(self, at: Reader) -> Column:
+    def _decoded(self, at: Reader, width: int) -> Column:
         method = at.byte()
-        found = self._texts(at, method) if method in (CONSTANT, TEXT) else self._coded(at, method)
+        if method in (CONSTANT, TEXT):
+            found = self._texts(at, method)
+        else:
+            found = self._coded(at, method, width)
         self._most -= int(found.cells.offsets[-1])
         if self._most < 0:
             raise FormatError("cells of a table are too long")
@@ -140,9 +144,9 @@ class Columns(ABC):
         _ended(at)
         return Column(cells, np.arange(rows, dtype=np.int32), None)
 
-    def _coded(self, at: Reader, method: int) -> Column:
+    def _coded(self, at: Reader, method: int, width: int) -> Column:
         rows, quote = self._head.rows, self._layout.quote
-        cells = take_dictionary(at, quote, rows, self._most)
+        cells = take_dictionary(at, quote, rows, self._most, width)
         if method not in (SYMBOLS, STEPS):
             raise FormatError("table has an unknown kind of column")
         if not cells.size and rows:
@@ -156,7 +160,7 @@ class Columns(ABC):
             raise FormatError("steps of a column are texts")
         values = _added(cells.numbers[ids])
         ranks = np.arange(rows, dtype=np.int32)
-        return Column(cells_of_numbers(values, style, quote), ranks, Values(ids, values))
+        return Column(cells_of_numbers(values, style, quote, width), ranks, Values(ids, values))
 
     def _symbols(self, at: Reader, count: int) -> I32:
         """The symbols of all rows, below `count`; reads to the end."""
@@ -298,6 +302,7 @@ class Text:
         self._head = head
         self._ids = np.concatenate([column.ids for column in columns])
         self._bases, self._offsets, self._blob = joined_cells(columns)
+        self._literals = literals_of(layout)
 
     def write(self, out: Bytes) -> None:
         """Fills `out`; FormatError where the text has another size."""
@@ -305,7 +310,8 @@ class Text:
         rows, columns = head.rows, layout.columns
         size = joined_size(self._ids, rows, columns, self._bases, self._offsets)
         names = layout.names if head.named else b""
-        size += rows * layout.returns + len(names) + len(head.pieces)
+        size += rows * (int(self._literals[1][-1]) + layout.returns + 1)
+        size += len(names) + len(head.pieces)
         if size != out.size:
             raise FormatError("chunk of a table does not have its size")
         at = len(names)
@@ -319,10 +325,10 @@ class Text:
 
     def _rows(self, first: int, last: int, out: Bytes, at: int) -> int:
         layout, rows = self._layout, self._head.rows
-        sizes = self._bases, self._offsets, self._blob, int(layout.returns), out.size, out, at
-        return int(
-            join_rows(self._ids, rows, first, last, layout.columns, layout.separator, *sizes)
-        )
+        separator = layout.separator if layout.separated else -1
+        cells = self._bases, self._offsets, self._blob, *self._literals
+        grid = self._ids, rows, first, last, layout.columns, separator
+        return int(join_rows(*grid, *cells, int(layout.returns), out.size, out, at))
 
 
 def open_decoder(payload: bytes, _: object = None) -> TableDecoder:

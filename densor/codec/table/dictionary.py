@@ -9,7 +9,7 @@ import numpy as np
 
 from densor.codec.batch import Bytes
 from densor.codec.table.kernels import PADDING, write_numbers
-from densor.codec.table.layout import I64
+from densor.codec.table.layout import I64, MAX_BYTES
 from densor.codec.table.wire import Reader
 from densor.errors import FormatError
 
@@ -18,6 +18,7 @@ MISSING = -(1 << 40)  # the number of a cell that is none
 MAX_DECIMALS = 18
 MAX_VALUE = 10**18
 TRIMMED, QUOTED = 32, 64  # beside the decimals: without zeros at the end; between quotes
+PADDED = 128  # behind blanks, as wide as the column
 _TIMES = {DAYS: ("D", b"", b""), SECONDS: ("s", b"T", b""), SECONDS_SPACE: ("s", b" ", b""),
           SECONDS_ZULU: ("s", b"T", b"Z")}  # fmt: skip
 _MIN_TIME, _MAX_TIME = -62135596800, 253402300799  # seconds of the years 1 to 9999
@@ -55,17 +56,30 @@ def cells_of_texts(blob: bytes, terminator: int, count: int) -> Cells:
     return Cells(padded, offsets)
 
 
-def cells_of_numbers(values: I64, style: int, quote: int) -> Cells:
-    """Numbers of `style`: decimals, `TRIMMED`, `QUOTED`."""
+def cells_of_numbers(values: I64, style: int, quote: int, width: int = 0) -> Cells:
+    """Numbers of `style`: decimals, `TRIMMED`, `QUOTED`, `PADDED`; `width` of the column."""
     decimals, trimmed, quoted = style & 31, bool(style & TRIMMED), bool(style & QUOTED)
-    if decimals > MAX_DECIMALS or style >> 7:
+    if decimals > MAX_DECIMALS or (style & PADDED and not width):
         raise FormatError("numbers of a table are written in an unknown way")
     if values.size and not -MAX_VALUE < values.min() <= values.max() < MAX_VALUE:
         raise FormatError("numbers of a table are too large")
     blob = np.empty(24 * values.size + PADDING, np.uint8)
     offsets = np.zeros(values.size + 1, np.int64)
     write_numbers(values, decimals, trimmed, quote if quoted else -1, blob, offsets)
+    if style & PADDED:
+        return _padded(blob, offsets, values, width)
     return Cells(blob[: int(offsets[-1]) + PADDING].copy(), offsets, values)
+
+
+def _padded(blob: Bytes, offsets: I64, values: I64, width: int) -> Cells:
+    lengths = np.diff(offsets)
+    if lengths.max(initial=0) > width or values.size * width > MAX_BYTES:
+        raise FormatError("numbers of a table are wider than their column")
+    ends = np.arange(values.size + 1, dtype=np.int64) * width
+    out = np.full(int(ends[-1]) + PADDING, 32, np.uint8)
+    size = int(offsets[-1])
+    out[np.arange(size) + np.repeat(ends[1:] - offsets[1:], lengths)] = blob[:size]
+    return Cells(out, ends, values)
 
 
 def cells_of_times(values: I64, kind: int, quoted: bool, quote: int) -> Cells:
@@ -124,7 +138,7 @@ def take_values(at: Reader, count: int) -> I64:
     return values
 
 
-def take_dictionary(at: Reader, quote: int, rows: int, most: int) -> Cells:
+def take_dictionary(at: Reader, quote: int, rows: int, most: int, width: int = 0) -> Cells:
     """The dictionary of a column that has at most `rows` cells of `most` bytes."""
     kind = at.byte()
     if kind > SECONDS_ZULU:
@@ -137,7 +151,7 @@ def take_dictionary(at: Reader, quote: int, rows: int, most: int) -> Cells:
     others = take_texts(at, texts, most)
     values = take_values(at, count - texts)
     if kind == NUMBERS:
-        cells = cells_of_numbers(values, style, quote)
+        cells = cells_of_numbers(values, style, quote, width)
     elif style & ~QUOTED:
         raise FormatError("times of a table are written in an unknown way")
     else:

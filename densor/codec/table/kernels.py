@@ -54,17 +54,21 @@ def _end_of_row(data, at, size, separator, quote, returns, columns, starts, step
     return at
 
 
-@kernel(types.UniTuple(types.int64, 2)(R8, *[types.int64] * 6, I32, I32, I32, I32))
+@kernel(types.UniTuple(types.int64, 2)(R8, *[types.int64] * 6, R8, I64, I64, I32, I32, I32, I32))
 def split_rows(
-    data, begin, size, separator, quote, returns, columns, starts, gaps, places, lengths
-):
+    data, begin, size, separator, quote, returns, columns, literals, begins, widths, starts, gaps,
+    places, lengths,
+):  # fmt: skip
     """Cuts `data[begin:size]` into rows of `columns` cells, and pieces that are no such row.
 
-    `quote`: -1 for none; `returns`: whether lines end with a carriage return too. `starts`:
-    int32[columns + 1, n] for at most n - 1 lines: where each cell begins; the last is one byte
-    behind the end of the last cell. Of each piece, `gaps` is how many rows there are since the
-    one before, `places` where it begins, `lengths` its bytes. Behind `data[size - 1]` is a line
-    feed. Returns the numbers of rows and pieces.
+    `separator`: -1 where there is none, but literals before each cell and behind the last, without
+    line feeds, of which `begins`, int64[columns + 2], says where each is in `literals`, and cells
+    are JSON values or have `widths`, int64[columns] or none. `quote`: -1 for none; `returns`:
+    whether lines end with a carriage return too. `starts`: int32[columns + 1, n] for at most n - 1
+    lines: where each cell begins; the last is behind the last literal, or one byte behind the end
+    of the last cell where there are separators. Of each piece, `gaps` is how many rows there are
+    since the one before, `places` where it begins, `lengths` its bytes. Behind `data[size - 1]` is
+    a line feed. Returns the numbers of rows and pieces.
     """
     step = starts.size // (columns + 1)
     row = int64(0)
@@ -72,9 +76,13 @@ def split_rows(
     since = int64(0)
     at = begin
     while at < size:
-        end = _end_of_row(data, at, size, separator, quote, returns, columns, starts, step, row)
+        if separator >= 0:
+            end = _end_of_row(data, at, size, separator, quote, returns, columns, starts, step, row)
+        else:
+            end = _end_of_line(data, at, size, returns, literals, begins, widths, starts, step, row)
         if end >= 0:
-            starts[index(columns * step + row)] = end - returns + 1
+            if separator >= 0:
+                starts[index(columns * step + row)] = end - returns + 1
             row += 1
             since += 1
             at = end + 1
@@ -92,6 +100,68 @@ def split_rows(
         lengths[index(pieces - 1)] += end - at
         at = end
     return row, pieces
+
+
+@inlined
+def _end_of_value(data, at):
+    """Where a JSON value ends, or what could be one; -1 where a string or bracket stays open."""
+    first = int64(data[index(at)])
+    depth = int64(0)
+    inside = False
+    while True:
+        c = int64(data[index(at)])
+        if c == _LF:
+            return at if not inside and depth == 0 else int64(-1)
+        if inside:
+            if c == 92 and int64(data[index(at + 1)]) != _LF:  # a backslash
+                at += 1
+            elif c == 34:
+                inside = False
+                if depth == 0:
+                    return at + 1
+        elif c == 34:
+            inside = True
+        elif c == 91 or c == 123:
+            depth += 1
+        elif c == 93 or c == 125:
+            if depth == 0:
+                return at
+            depth -= 1
+            if depth == 0 and (first == 91 or first == 123):
+                return at + 1
+        elif depth == 0 and (c == 44 or c == 32 or c == _CR):
+            return at
+        at += 1
+
+
+@inlined
+def _end_of_line(data, at, size, returns, literals, begins, widths, starts, step, row):
+    """As `_end_of_row`, for cells between literals or of fixed widths."""
+    columns = begins.size - 2
+    for column in range(columns + 1):
+        for i in range(begins[index(column)], begins[index(column + 1)]):
+            if data[index(at)] != literals[index(i)]:
+                return int64(-1)
+            at += 1
+        starts[index(column * step + row)] = at
+        if column == columns:
+            break
+        if widths.size:
+            for _ in range(widths[index(column)]):
+                if int64(data[index(at)]) == _LF:
+                    return int64(-1)
+                at += 1
+        else:
+            at = _end_of_value(data, at)
+            if at < 0:
+                return at
+    if returns:
+        if int64(data[index(at)]) != _CR:
+            return int64(-1)
+        at += 1
+    if int64(data[index(at)]) != _LF or at >= size:
+        return int64(-1)
+    return at
 
 
 @inlined
@@ -115,13 +185,13 @@ def _same(data, a, b, length):
     return True
 
 
-@kernel(types.int64(R8, I32, types.int64, types.int64, types.int64, I32, I64, I32, I32, I32))
-def intern(data, starts, first, second, rows, slots, words, lengths, places, numbers):
+@kernel(types.int64(R8, I32, *[types.int64] * 4, I32, I64, I32, I32, I32))
+def intern(data, starts, first, second, between, rows, slots, words, lengths, places, numbers):
     """Numbers the cells of a column by their first occurrence; how many differ, -1 if too many.
 
-    Its cells begin at `starts[first:]` and end a byte before `starts[second:]`. `slots`: int32,
-    twice as many as `places` or more, a power of two. Of each different cell: its first eight
-    bytes, length, and where it stands. `numbers`: int32[rows].
+    Its cells begin at `starts[first:]` and end `between` bytes before `starts[second:]`. `slots`:
+    int32, twice as many as `places` or more, a power of two. Of each different cell: its first
+    eight bytes, length, and where it stands. `numbers`: int32[rows].
     """
     mask = uint64(slots.size - 1)
     slots[:] = -1
@@ -129,7 +199,7 @@ def intern(data, starts, first, second, rows, slots, words, lengths, places, num
     last = int64(-1)
     for row in range(rows):
         at = int64(starts[index(first + row)])
-        length = int64(starts[index(second + row)]) - 1 - at
+        length = int64(starts[index(second + row)]) - between - at
         word = int64(_word(data, at, length))
         if (
             last >= 0
@@ -221,12 +291,12 @@ def read_numbers(data, places, lengths, quote, values, decimals):
 
 @kernel(types.int64(I32, types.int64, types.int64, I64, I64))
 def joined_size(ids, rows, columns, bases, offsets):
-    """Bytes of all rows with a separator or line feed behind each cell.
+    """Bytes of all cells.
 
     `ids`: int32[columns, rows]; cell i of a column has bytes `offsets[base + i]` to
     `offsets[base + i + 1]` of a blob.
     """
-    total = rows * columns
+    total = int64(0)
     for column in range(columns):
         base = bases[index(column)]
         for row in range(rows):
@@ -253,27 +323,38 @@ def _copy(out, at, limit, blob, begin, length):
 @kernel(
     types.int64(
         I32, types.int64, types.int64, types.int64, types.int64, types.int64, I64, I64, R8,
-        types.int64, types.int64, W8, types.int64,
+        R8, I64, types.int64, types.int64, W8, types.int64,
     )
 )  # fmt: skip
 def join_rows(
-    ids, step, first, last, columns, separator, bases, offsets, blob, returns, size, out, at
-):
+    ids, step, first, last, columns, separator, bases, offsets, blob, literals, begins, returns,
+    size, out, at,
+):  # fmt: skip
     """Writes rows `first` to `last` to `out` from `at` on, all of which it is known to hold.
 
-    `ids`: int32[columns, step]; `blob` has 8 bytes behind the last cell. `size`: of `out`. Returns
-    where the rows end.
+    `ids`: int32[columns, step]; `separator`, `literals` and `begins` as in `split_rows`; `blob` and
+    `literals` have 8 bytes behind the last cell. `size`: of `out`. Returns where the rows end.
     """
     for row in range(first, last):
         for column in range(columns):
+            if separator < 0:
+                begin = begins[index(column)]
+                length = begins[index(column + 1)] - begin
+                _copy(out, at, size, literals, begin, length)
+                at += length
             cell = bases[index(column)] + int64(ids[index(column * step + row)])
             begin = offsets[index(cell)]
             length = offsets[index(cell + 1)] - begin
             _copy(out, at, size, blob, begin, length)
             at += length
-            if column < columns - 1:
+            if separator >= 0 and column < columns - 1:
                 out[index(at)] = separator
                 at += 1
+        if separator < 0:
+            begin = begins[index(columns)]
+            length = begins[index(columns + 1)] - begin
+            _copy(out, at, size, literals, begin, length)
+            at += length
         if returns:
             out[index(at)] = _CR
             at += 1

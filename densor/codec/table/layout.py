@@ -19,7 +19,9 @@ class Layout:
 
     `returns`: lines end with a carriage return and a line feed, else with the latter alone.
     `quote`: a byte that cells may stand between, 0 for none. `names`: the first line with its end,
-    where it tells what the columns are called.
+    where it tells what the columns are called. `literals`: what stands before each cell and behind
+    the last instead of separators, where a line is a JSON object. `widths`: bytes of each cell,
+    with nothing between them.
     """
 
     columns: int
@@ -27,3 +29,21 @@ class Layout:
     returns: bool = False
     quote: int = 34
     names: bytes = b""
+    literals: tuple[bytes, ...] = ()
+    widths: tuple[int, ...] = ()
+
+    @property
+    def separated(self) -> bool:
+        """Whether cells stand between separators."""
+        return not self.literals and not self.widths
+
+    def width(self, column: int) -> int:
+        """The bytes of each cell of a column; 0 where they differ."""
+        return self.widths[column] if self.widths else 0
+
+    @property
+    def between(self) -> tuple[bytes, ...]:
+        """What stands before each cell and behind the last."""
+        if self.separated:
+            return (b"", *[bytes([self.separator])] * (self.columns - 1), b"")
+        return self.literals or (b"",) * (self.columns + 1)

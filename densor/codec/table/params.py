@@ -1,22 +1,30 @@
 """The parameters of a MODEL frame: what rows of a table look like."""
 
+from dataclasses import replace
+
 from densor.codec import registry
-from densor.codec.table.layout import MAX_COLUMNS, Layout
+from densor.codec.table.layout import MAX_BYTES, MAX_COLUMNS, Layout
 from densor.codec.table.wire import Reader, Writer
 from densor.errors import FormatError
 
-MAX_NAMES = 1 << 15
+MAX_NAMES = 1 << 15  # bytes; also of all literals
+SEPARATED, LITERALS, WIDTHS = range(3)  # how cells are told apart
 
 
 def pack(layout: Layout) -> bytes:
     """The payload of a MODEL frame."""
     out = Writer()
     out.byte(registry.CODEC_TABLE)
-    out.byte(int(layout.returns))
+    kind = LITERALS if layout.literals else WIDTHS if layout.widths else SEPARATED
+    out.byte(kind << 1 | int(layout.returns))
     out.byte(layout.separator)
     out.byte(layout.quote)
     out.number(layout.columns)
     out.counted(layout.names)
+    for literal in layout.literals:
+        out.counted(literal)
+    for width in layout.widths:
+        out.number(width)
     return out.bytes()
 
 
@@ -24,8 +32,13 @@ def parse(payload: bytes) -> Layout:
     """The layout in a MODEL frame; FormatError for a bad one."""
     at = Reader(payload)
     at.byte()
-    returns, separator, quote = at.byte(), at.byte(), at.byte()
+    form, separator, quote = at.byte(), at.byte(), at.byte()
     columns, names = at.number(MAX_COLUMNS), at.counted()
-    if returns > 1 or not columns or len(names) > MAX_NAMES or at.left:
+    kind = form >> 1
+    literals = [at.counted() for _ in range(columns + 1)] if kind == LITERALS else []
+    widths = [at.number(MAX_BYTES) for _ in range(columns)] if kind == WIDTHS else []
+    size = max(len(names), sum(map(len, literals)))
+    if kind > WIDTHS or not columns or size > MAX_NAMES or at.left:
         raise FormatError("table model has impossible parameters")
-    return Layout(columns, separator, bool(returns), quote, names)
+    plain = Layout(columns, separator, bool(form & 1), quote, names)
+    return replace(plain, literals=tuple(literals), widths=tuple(widths))

@@ -11,6 +11,7 @@ from densor.codec.table.decoder import Column, Columns, joined_cells
 from densor.codec.table.dictionary import Cells
 from densor.codec.table.kernels import PADDING, join_rows
 from densor.codec.table.layout import I64, Layout
+from densor.codec.table.literals import literals_of
 from densor.codec.table.payload import Head, parse_head
 from densor.errors import FormatError, LimitError
 
@@ -92,13 +93,15 @@ class PlainPart:
 
 
 def lines_of(columns: list[Column], chosen: I64, layout: Layout) -> Bytes:
-    """Rows of some columns as they stand in the text; `chosen`: their numbers."""
+    """Rows of some columns as a text of that layout; `chosen`: their numbers."""
     ids = np.stack([column.ids[chosen] for column in columns])
+    literals = literals_of(layout)
     sizes = [np.diff(column.cells.offsets)[column.ids[chosen]].sum() for column in columns]
-    total = int(sum(sizes)) + chosen.size * (len(columns) + int(layout.returns))
+    total = int(sum(sizes)) + chosen.size * (int(literals[1][-1]) + 1 + int(layout.returns))
     out = np.empty(total, np.uint8)
     cells = joined_cells(columns)
     ids = np.ascontiguousarray(ids, np.int32).reshape(-1)
-    sides = *cells, int(layout.returns), total, out, 0
-    join_rows(ids, chosen.size, 0, chosen.size, len(columns), layout.separator, *sides)
+    sides = *cells, *literals, int(layout.returns), total, out, 0
+    separator = layout.separator if layout.separated else -1
+    join_rows(ids, chosen.size, 0, chosen.size, len(columns), separator, *sides)
     return out

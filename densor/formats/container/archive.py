@@ -14,6 +14,7 @@ from densor.dtypes import PACKED
 from densor.errors import ChecksumError, FormatError, LimitError
 from densor.formats.container import wire
 from densor.formats.container.base import GivenBase, Identity, chain_of
+from densor.formats.container.derived import derived_in
 from densor.formats.container.entry import FILE, TENSOR, BaseRef
 from densor.formats.container.entry_decoder import Budget, EntryDecoder, Part, Piece
 from densor.formats.container.frames import Frame, FrameReader
@@ -128,7 +129,7 @@ class Archive(EntryDecoder[IndexedEntry]):
     ) -> None:
         self._source = source
         self._max_size = options.max_output_size
-        self._session = Session(options.language_model)
+        self._session = Session(options.language_model, image_model=options.image_model)
         super().__init__(base, self._session)
         head = source.read_at(0, min(wire.HEADER_SIZE, source.size))
         header = wire.parse_header(head.tobytes())
@@ -144,6 +145,8 @@ class Archive(EntryDecoder[IndexedEntry]):
             for entry in self.entries:
                 self.chains.append(chain_of(entry.meta, self.features, self._chained))
             self._by_name = {entry.meta.name: entry for entry in self.entries}
+        if base is None:
+            self._given = derived_in(self)
         self._model_frames = np.flatnonzero(self.frames.kinds == wire.MODEL)
         self._begins = before_each(self.frames.original)
         sized = self.frames.original > 0
@@ -436,6 +439,13 @@ class Archive(EntryDecoder[IndexedEntry]):
 
     def _start_span(self, span: Span, out: Bytes) -> Task[Bytes]:
         return self._workers.submit(read_and_decode, span, self._source, out, self._parameters)
+
+    def alone(self, entry: IndexedEntry, begin: int, end: int) -> Bytes:
+        """Original bytes `begin` to `end` of an entry, decoded in the thread that asks."""
+        out = np.empty(end - begin, np.uint8)
+        message = "what a file is made from takes too much to read"
+        self.fill(entry, begin, out, Budget(out.size, message))
+        return out
 
     def _part_alone(self, part: Part[IndexedEntry], out: Bytes, budget: Budget) -> None:
         """Decodes a part of a chunk, which is kept if a small part was wanted."""

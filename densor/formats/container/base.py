@@ -7,6 +7,7 @@ from densor.formats.container import wire
 from densor.formats.container.entry import BaseRef, EntryMeta
 from densor.formats.container.hashing import DEFAULT, KINDS, NAMES, new_hash
 from densor.formats.io.sources import RandomSource
+from densor.formats.tensors import TensorInfo
 from densor.runtime.buffers import POOL
 from densor.runtime.locks import Lock
 
@@ -16,8 +17,11 @@ _PIECE = 1 << 23  # bytes that are hashed at a time
 class GivenBase:
     """The base that the caller has given. Safe to use from several threads.
 
-    `check_unchanged`: raises a FileError if its bytes may not be what they were.
+    `check_unchanged`: raises a FileError if its bytes may not be what they were. `tensors`: those
+    in its bytes, where they are known without looking.
     """
+
+    tensors: list[TensorInfo] | None = None
 
     def __init__(
         self,

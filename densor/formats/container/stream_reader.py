@@ -125,7 +125,9 @@ class StreamReader:
         self._given = base
         self._max_size = options.max_output_size
         self._progress = options.progress
-        self._session = Session(options.language_model, options.progress)
+        self._session = Session(
+            options.language_model, options.progress, image_model=options.image_model
+        )
         self._models = Models(self._session)
         self._names: set[str] = set()
         self._written: dict[int, _Written] = {}

@@ -10,6 +10,7 @@ import xxhash
 from densor.codec import registry
 from densor.codec.batch import Batch, Before, Chunk, CodedBatch, Coding
 from densor.codec.choose import batch_bytes
+from densor.codec.circuit.loading import load as load_circuit
 from densor.codec.codec import Base
 from densor.codec.history import History
 from densor.codec.kind import BATCH_BYTES, Kind, Segment, is_plain
@@ -33,7 +34,14 @@ from densor.runtime.workers import Done, Workers
 _INDEX_ZSTD = 9
 _IN_FLIGHT = 2 * BATCH_BYTES  # original bytes that may be in work at once, one batch more or less
 _PLACE_EVERY = 1 << 24  # original bytes between frames that tell a reader of a damaged archive more
-_NO_TENSORS = ("csv", "gzip", "png", "zip")  # formats whose other bytes are as slow as any
+_NO_TENSORS = (
+    "csv",
+    "fixed-width",
+    "gzip",
+    "jsonl",
+    "png",
+    "zip",
+)  # formats whose other bytes are as slow as any
 _MIN_REPEAT = 64  # bytes from which a batch may be stored as a reference to an equal one
 
 
@@ -73,6 +81,8 @@ class ArchiveWriter:
         self._entry_session: Session | None = None
         self._workers = Workers(options.threads)
         self._session = _session(options)
+        image_model = options.image_model
+        self._circuit = None if image_model is None else load_circuit(image_model)
         self._with_index = index
         self._start = file.tell() if _seekable(file) else None
         self._repeats = self._start is not None if repeats is None else repeats
@@ -250,7 +260,9 @@ class ArchiveWriter:
     def _begin(self, batch: Batch, piece: Piece) -> _Waiting:
         session = self._entry_session if is_plain(piece.kind) else None
         coding = encode_piece(
-            replace(batch, kind=piece.kind, session=session), piece, self._entry_level
+            replace(batch, kind=piece.kind, session=session, circuit=self._circuit),
+            piece,
+            self._entry_level,
         )
         return _Waiting(coding, None, batch.data, batch.base, session is not None)
 
@@ -265,17 +277,35 @@ class ArchiveWriter:
             self._repeat(*batch.repeat, batch.data.size)
         coded = batch.coding.result()
         own = self._model(coded.model) if coded.model is not None else 0
-        for chunk, points in zip(coded.chunks, self._points(coded), strict=True):
-            self._chunk(chunk, own)
-            if points is not None:
-                self._frame(wire.POINTS, points)
-            POOL.give(chunk.payload)
+        if coded.frames is None or self.options.gpu_index or not self._put_frames(coded, own):
+            for chunk, points in zip(coded.chunks, self._points(coded), strict=True):
+                self._chunk(chunk, own)
+                if points is not None:
+                    self._frame(wire.POINTS, points)
+                POOL.give(chunk.payload)
         POOL.give(coded.memory)
         POOL.give(batch.data)
         if batch.before is not None:
             POOL.give(batch.before.data)
         if self.options.progress is not None and not batch.reported:
             self.options.progress(batch.data.size)
+
+    def _put_frames(self, coded: CodedBatch, own: int) -> bool:
+        """Writes frames that its encoder has made; not while the archive may become a short one."""
+        assert coded.frames is not None
+        if self._held is not None:
+            if self._at + coded.stored <= short_form.MOST:
+                return False
+            self._write_held()
+        data = coded.frames.number(own)
+        self._at += data.size
+        self._put(data)
+        kinds, models, stored, original = self._frames
+        kinds += [wire.CHUNK] * len(coded.chunks)
+        models += [own if chunk.own else chunk.model for chunk in coded.chunks]
+        stored += [len(chunk.payload) for chunk in coded.chunks]
+        original += [chunk.original for chunk in coded.chunks]
+        return True
 
     def _points(self, coded: CodedBatch) -> list[bytes | None]:
         """The entry points of each chunk, None for those that get none."""

@@ -183,9 +183,10 @@ class _Decoder(EntryDecoder[Remains]):
     """Decodes pieces of entries, or says with `_Lost` why they are lost."""
 
     def __init__(
-        self, source: RandomSource, found: Survey, given: GivenBase | None, language_model: Any
+        self, source: RandomSource, found: Survey, given: GivenBase | None, options: ReadOptions
     ) -> None:
-        super().__init__(given, Session(language_model))
+        session = Session(options.language_model, image_model=options.image_model)
+        super().__init__(given, session)
         self._source = source
         self._found = found
         self._by_number = found.by_number()
@@ -279,7 +280,7 @@ class _Salvage:
         if damaged:
             self._found.damaged.append(DamagedBytes(0, self.size, "short archive"))
         self._progress = options.progress
-        self._decoder = _Decoder(source, self._found, given, options.language_model)
+        self._decoder = _Decoder(source, self._found, given, options)
         self._workers = Workers(options.threads)
         max_size = options.max_output_size
         most = sum(_declared(entry, source.size) for entry in self._found.entries)

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from densor.errors import FileError, MissingFileError
-from densor.runtime.buffers import new_bytes
+from densor.runtime.buffers import NewBytes
 
 
 class Sizes(NamedTuple):
@@ -49,13 +49,11 @@ def write_all(file: BinaryIO, data: Any) -> None:
 class MemoryFile:
     """A file in memory. `size`: how large it may become, a guess.
 
-    In place of `io.BytesIO` for its `getvalue`, see `new_bytes`: 64 MB in pieces of 1 MB are
-    written and returned in 29 ms where `size` is right, 52 ms where it is not, against 68 ms by
-    `io.BytesIO` (best of 5).
+    In place of `io.BytesIO` for its `getvalue`, which copies nothing here.
     """
 
     def __init__(self, size: int) -> None:
-        self._buffer = np.empty(size + (1 << 12), np.uint8)
+        self._buffer = NewBytes(size + (1 << 12))
         self._size = 0
         self._at = 0
 
@@ -63,10 +61,8 @@ class MemoryFile:
         piece = np.frombuffer(data, np.uint8)
         end = self._at + piece.size
         if end > self._buffer.size:
-            larger = np.empty(max(end, 2 * self._buffer.size), np.uint8)
-            larger[: self._size] = self._buffer[: self._size]
-            self._buffer = larger
-        self._buffer[self._at : end] = piece
+            self._buffer.resize(max(end, 2 * self._buffer.size))
+        self._buffer.put(self._at, piece)
         self._at = end
         self._size = max(self._size, end)
         return piece.size
@@ -88,8 +84,9 @@ class MemoryFile:
         pass
 
     def getvalue(self) -> bytes:
-        """All that was written."""
-        return new_bytes(self._buffer[: self._size])
+        """All that was written; the file cannot be used afterwards."""
+        self._buffer.resize(self._size)
+        return self._buffer.finished()
 
 
 class WholeFile(io.FileIO):

@@ -1,38 +1,15 @@
-"""Tables as text: rows of cells with a separator between them, RFC 4180 and its relatives.
-
-A guess from the first lines. What turns out not to fit costs nothing but size: pieces that are no
-row are kept as they are.
-"""
+"""Rows of cells with a separator between them, RFC 4180 and its relatives."""
 
 from collections import Counter
 
-from densor.codec.table.layout import MAX_BYTES, MAX_COLUMNS, Layout
-from densor.formats.parsers.contents import Contents, Head, Stretch
+from densor.codec.table.layout import MAX_COLUMNS, Layout
 
-SAMPLE = 1 << 16  # bytes that are looked at
 _SEPARATORS = b",\t;|:"
 _MIN_ROWS = 8
-_MIN_SIZE = 1 << 10
 _MIN_SHARE = 0.8  # of lines that have the same number of cells
 _MAX_NAMES = 1 << 15
 _LOOKED_AT = 64  # lines in which cells of the first one are looked for
 _QUOTES = b"\"'"
-_CONTROLS = bytes(c for c in range(32) if c not in b"\t\n\r")
-
-
-def find(head: Head) -> Contents | None:
-    """The rows of a table; None if this does not look like one."""
-    sample = head.first(SAMPLE)
-    layout = layout_in(sample, len(sample) == head.size or len(sample) < SAMPLE)
-    return None if layout is None else Contents([], _stretches(head, layout))
-
-
-def layout_in(sample: bytes, whole: bool) -> Layout | None:
-    """The layout of a text by its first bytes, or `whole`; None where it is no table."""
-    if len(sample) < _MIN_SIZE or any(control in sample for control in _CONTROLS):
-        return None
-    lines = sample.split(b"\n")
-    return layout_of(lines[:-1] if not whole or not lines[-1] else lines)
 
 
 def layout_of(lines: list[bytes]) -> Layout | None:
@@ -109,21 +86,3 @@ def _split(lines: list[bytes], layout: Layout) -> list[list[bytes]]:
 
 def _numeric(cell: bytes) -> bool:
     return cell.strip(b"\"' \r")[:1].isdigit()
-
-
-def _stretches(head: Head, layout: Layout) -> list[Stretch]:
-    """The file in stretches that a chunk holds, cut at ends of lines where they can be found."""
-    size = head.size
-    if size is None or head.random is None or size <= MAX_BYTES:
-        return [Stretch(0, size if size is not None else _UNKNOWN, "U8", (), table=layout)]
-    found, at = [], 0
-    while size - at > MAX_BYTES:
-        look = at + MAX_BYTES - SAMPLE
-        end = head.random.read_at(look, SAMPLE).tobytes().rfind(b"\n")
-        length = MAX_BYTES - SAMPLE + end + 1 if end >= 0 else MAX_BYTES
-        found.append(Stretch(at, length, "U8", (), table=layout))
-        at += length
-    return [*found, Stretch(at, size - at, "U8", (), table=layout)]
-
-
-_UNKNOWN = 1 << 62  # of a stream: up to its end

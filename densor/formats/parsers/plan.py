@@ -41,6 +41,17 @@ def _parser(module: str, name: str = "find") -> Callable[[Head], Contents | None
     return find
 
 
+def _table(name: str) -> Callable[[Head], Contents | None]:
+    """Likewise what finds a table of one format."""
+
+    def find(head: Head) -> Contents | None:
+        tabular = importlib.import_module("densor.formats.parsers.tabular")
+        found: Contents | None = tabular.find_of(name)(head)
+        return found
+
+    return find
+
+
 # In the order in which they are tried; each begins with a look at the first bytes.
 FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("safetensors", _parser("safetensors")),
@@ -61,7 +72,9 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("png", _parser("png")),
     ("gzip", _parser("gzip")),
     ("zip", _parser("zip_members")),
-    ("csv", _parser("csv")),
+    ("jsonl", _table("jsonl")),
+    ("fixed-width", _table("fixed-width")),
+    ("csv", _table("csv")),
 )
 
 # Tensors up to so many bytes are joined with neighbours of the same type: matrices and vectors, of

@@ -1,0 +1,79 @@
+"""Adam's state after a step: what it takes by itself, and as what the step made of the one before.
+
+    python -m bench.optimizer_state DIR STEP
+
+DIR: what `bench.training_data` wrote. Shares are of m and v in FP32; the gradient is derived from
+them, or given in FP32 as it was after clipping.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import densor
+from bench.tensors import read_safetensors
+
+
+def moments(folder: Path, step: int) -> dict[str, Any]:
+    """A state of m and v as an optimizer has it."""
+    import torch
+
+    slots: dict[str, Any] = {}
+    for which, name in (("m", "exp_avg"), ("v", "exp_avg_sq")):
+        for tensor in read_safetensors(folder / f"{which}-{step}.safetensors"):
+            value = torch.from_numpy(tensor.data.view(np.float32).reshape(tensor.shape).copy())
+            slots.setdefault(tensor.name, {})[name] = value
+    return {"state": slots, "param_groups": [{"params": list(slots), "betas": (0.9, 0.999)}]}
+
+
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("step", type=int)
+    arguments = parser.parse_args()
+    import safetensors
+    import torch
+
+    from densor.torch import pack_state, unpack_state
+    from densor.torch.optimizer_state import table_of
+
+    before, after = (moments(arguments.folder, arguments.step - i) for i in (1, 0))
+    path = arguments.folder / f"g-{arguments.step}.safetensors"
+    with safetensors.safe_open(path, "pt") as file:
+        factor = torch.tensor(float(file.metadata()["factor"]))
+        gradients = {name: file.get_tensor(name).float() * factor for name in list(file.keys())}
+    size = sum(2 * slot["exp_avg"].nbytes for slot in after["state"].values())
+    clipped = np.concatenate([g.numpy().ravel() for g in gradients.values()])
+    for level in (1, 6):
+        packed = densor.compress(clipped, level, threads=1)
+        print(f"clipped gradients in FP32, level {level}: {len(packed) / clipped.nbytes:.4f}")
+    for name, old, given in (
+        ("by itself", None, None),
+        ("derived gradient", before, None),
+        ("given gradient", before, gradients),
+    ):
+        begin = time.process_time()
+        packed = pack_state(after, old, given)
+        middle = time.process_time()
+        found = unpack_state(packed, old)
+        end = time.process_time()
+        for key, slot in after["state"].items():
+            for which, value in slot.items():
+                same = torch.equal(
+                    found["state"][key][which].view(torch.int32), value.view(torch.int32)
+                )
+                assert same, key
+        ways = [entry["way"] for entry in table_of(packed)["groups"]]
+        print(
+            f"| {name} | {len(packed) / size:.4f} | {size / (middle - begin) / 1e6:.0f} | "
+            f"{size / (end - middle) / 1e6:.0f} | { {way: ways.count(way) for way in ways} } |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Learning a circuit from images; floating-point numbers are used here alone."""

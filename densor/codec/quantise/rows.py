@@ -1,0 +1,49 @@
+"""Rows of weights in one type, made from rows in another."""
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.quantise.forms import BLOCK, BLOCK_BYTES, FLOATS, FORMS
+from densor.entropy.deferred import deferred
+from densor.runtime.types import Bytes
+
+quantise_blocks = deferred("densor.codec.quantise.kernels", "quantise_blocks")
+
+
+def row_bytes(form: str, columns: int) -> int | None:
+    """Bytes of a row of so many weights; None where a row is no whole number of blocks."""
+    if form in FLOATS:
+        return columns * FLOATS[form]
+    return None if columns % BLOCK else columns // BLOCK * BLOCK_BYTES[form]
+
+
+def converted(data: Bytes, dtype: str, form: str) -> Bytes | None:
+    """Weights of type `dtype`, whole rows of uint8, as `form` has them, uint8.
+
+    None where some are infinite or no numbers: what becomes of these is not the same everywhere.
+    """
+    weights = _as_float32(data, dtype)
+    words = weights.view(np.int32) & np.int32(0x7FFFFFFF)
+    if words.size and words.max() >= 0x7F800000:
+        return None
+    if form in FORMS:
+        out = np.empty(weights.size // BLOCK * BLOCK_BYTES[form], np.uint8)
+        number = np.empty(1, np.float32)
+        quantise_blocks(FORMS[form], weights, number, number.view(np.uint32), out)
+        return out
+    if form == "F32":
+        return weights.view(np.uint8)
+    if form == "F16":
+        with np.errstate(over="ignore"):
+            return weights.astype("<f2").view(np.uint8)
+    words = weights.view(np.uint32)
+    rounded = words + (np.uint32(0x7FFF) + (words >> 16 & 1))
+    return (rounded >> 16).astype("<u2").view(np.uint8)
+
+
+def _as_float32(data: Bytes, dtype: str) -> npt.NDArray[np.float32]:
+    if dtype == "BF16":
+        return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    if dtype == "F16":
+        return data.view("<f2").astype(np.float32)
+    return data.view("<f4").astype(np.float32, copy=False)

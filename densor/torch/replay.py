@@ -1,0 +1,258 @@
+"""Adam's moments as functions of those before and the gradient, bit for bit.
+
+Adam (arXiv 1412.6980) keeps m and v, of which a step makes m + (1 - b1) (g - m) and
+b2 v + (1 - b2) g g. Libraries differ in the order of operations and in which of them are fused, so
+that there are several forms; which one it was is found by trying. Here each operation is one of
+IEEE 754 in binary32, rounded to nearest even; a fused one is computed in binary64 and rounded to
+odd before it is rounded again, which gives the same. No compiler may contract anything: arrays are
+worked on one operation at a time, so that results are the same on every machine.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Halves = npt.NDArray[np.uint16]
+Words = npt.NDArray[np.uint32]
+
+M_FORMS = 2  # m + w (g - m): fused or not
+V_FORMS = 8  # see `_next_v`
+_BLOCK = 1 << 16  # elements that are worked on at a time
+_SAMPLE = 1 << 14  # elements by which forms and factors are found
+_NEAR = (0, 1, -1, 2, -2)  # gradients that are tried, in units of the last place
+
+
+class Step(NamedTuple):
+    """How moments are made. `w` is 1 - b1, `a` 1 - b2, as binary32; `factor` was multiplied into
+    the BF16 gradient, as by clipping."""
+
+    w: np.float32
+    b2: np.float32
+    a: np.float32
+    factor: np.float32
+    m_form: int = 0
+    v_form: int = 0
+
+
+def step_of(beta1: float, beta2: float, factor: float = 1.0) -> Step:
+    """The step of these betas: differences are taken in binary64, as Python does."""
+    f = np.float32
+    return Step(f(1 - beta1), f(beta2), f(1 - beta2), f(factor))
+
+
+def _fused(a: Floats | np.float32, b: Floats, c: Floats) -> Floats:
+    """a · b + c, rounded once."""
+    product = np.multiply(a, b, dtype=np.float64)  # exact
+    wide = c.astype(np.float64)
+    total = product + wide
+    # What the sum has lost (Knuth's TwoSum), to round to odd
+    part = total - product
+    lost = (product - (total - part)) + (wide - part)
+    bits = total.view(np.int64)
+    away = (lost > 0) == (total > 0)
+    odd = (lost != 0) & ((bits & 1) == 0) & np.isfinite(total)
+    bits += np.where(odd, np.where(away, 1, -1), 0)
+    return total.astype(np.float32)
+
+
+def _next_m(m: Floats, g: Floats, step: Step) -> Floats:
+    difference = g - m
+    if step.m_form == 0:
+        return _fused(step.w, difference, m)
+    return step.w * difference + m
+
+
+def _next_v(v: Floats, g: Floats, step: Step) -> Floats:
+    """Forms: 0 to 2 multiply g by a first, 3 to 5 g by g; of these the first rounds all, the second
+    fuses the sum with the product, the third with the decay; 6 and 7: v + a (g g - v), fused or
+    not."""
+    form = step.v_form
+    if form >= 6:
+        difference = g * g - v
+        return _fused(step.a, difference, v) if form == 6 else step.a * difference + v
+    left, right = (step.a * g, g) if form < 3 else (g * g, np.full_like(g, step.a))
+    if form % 3 == 0:
+        return step.b2 * v + left * right
+    if form % 3 == 1:
+        return _fused(left, right, step.b2 * v)
+    return _fused(step.b2, v, left * right)
+
+
+def _clean(made: Floats) -> Words:
+    """The bits, those of NaN as 0: machines differ in what they make of these."""
+    bits = made.view(np.uint32).copy()
+    bits[np.isnan(made)] = 0
+    return bits
+
+
+def widened(gradient: Halves, factor: np.float32) -> Floats:
+    """BF16 gradients times the factor."""
+    wide = (gradient.astype(np.uint32) << 16).view(np.float32)
+    return wide * factor
+
+
+def predicted(m: Words, v: Words, gradient: Halves, step: Step) -> tuple[Words, Words]:
+    """m and v after a step, from the bits of those before and of the BF16 gradient."""
+    next_m, next_v = np.empty_like(m), np.empty_like(v)
+    with np.errstate(all="ignore"):
+        for at in range(0, m.size, _BLOCK):
+            part = slice(at, at + _BLOCK)
+            g = widened(gradient[part], step.factor)
+            next_m[part] = _clean(_next_m(m[part].view(np.float32), g, step))
+            next_v[part] = _clean(_next_v(v[part].view(np.float32), g, step))
+    return next_m, next_v
+
+
+class Moments(NamedTuple):
+    """Bits of m and v of one parameter before and after a step, flat."""
+
+    m: Words
+    v: Words
+    next_m: Words
+    next_v: Words
+
+    def sample(self) -> "Moments":
+        """Elements from all over, of those in which m changes other than by decay."""
+        step = max(1, self.m.size // (4 * _SAMPLE))
+        few = Moments(*(part[::step] for part in self))
+        live = np.flatnonzero(few.next_m)[:_SAMPLE]
+        return Moments(*(np.ascontiguousarray(part[live]) for part in few))
+
+
+def with_forms(moments: Moments, gradient: Halves, step: Step) -> Step:
+    """The step in the forms that make the most of a sample of moments."""
+    few, chosen = moments, step
+    best = -1
+    with np.errstate(all="ignore"):
+        g = widened(gradient, step.factor)
+        for form in range(M_FORMS):
+            one = step._replace(m_form=form)
+            made = _clean(_next_m(few.m.view(np.float32), g, one))
+            same = int(np.count_nonzero(made == few.next_m))
+            if same > best:
+                best, chosen = same, one
+        best, step = -1, chosen
+        for form in range(V_FORMS):
+            one = step._replace(v_form=form)
+            made = _clean(_next_v(few.v.view(np.float32), g, one))
+            same = int(np.count_nonzero(made == few.next_v))
+            if same > best:
+                best, chosen = same, one
+    return chosen
+
+
+# Gradients that were not kept
+
+
+def _rounded(x: npt.NDArray[Any]) -> Halves:
+    """To BF16, to nearest even."""
+    bits = x.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def _about(moments: Moments, step: Step) -> npt.NDArray[np.float64]:
+    """Gradients, once multiplied by the factor, as far as m tells them."""
+    m = moments.m.view(np.float32).astype(np.float64)
+    next_m = moments.next_m.view(np.float32).astype(np.float64)
+    found: npt.NDArray[np.float64] = m + (next_m - m) / np.float64(step.w)
+    return found
+
+
+def derived(moments: Moments, step: Step) -> Halves:
+    """BF16 gradients from which m and v follow, where there are such; else the nearest ones."""
+    gradient = np.empty(moments.m.size, np.uint16)
+    with np.errstate(all="ignore"):
+        for at in range(0, gradient.size, _BLOCK):
+            few = Moments(*(part[at : at + _BLOCK] for part in moments))
+            gradient[at : at + _BLOCK] = _derived(few, step)
+    return gradient
+
+
+def _derived(few: Moments, step: Step) -> Halves:
+    nearest = _rounded(_about(few, step) / np.float64(step.factor))
+    zeros = np.zeros_like(nearest)
+    chosen, open_ = zeros.copy(), np.arange(nearest.size)
+    half = nearest.copy()  # those from which only m follows
+    for ulps in (None, *_NEAR):
+        guess = zeros if ulps is None else nearest + np.uint16(ulps & 0xFFFF)
+        guess = guess[open_]
+        here = Moments(*(part[open_] for part in few))
+        m, v = predicted(here.m, here.v, guess, step)
+        right_m = m == here.next_m
+        right = right_m & (v == here.next_v)
+        half[open_[right_m]] = guess[right_m]
+        chosen[open_[right]] = guess[right]
+        open_ = open_[~right]
+        if not open_.size:
+            break
+    chosen[open_] = half[open_]
+    return chosen
+
+
+def factor_of(x: npt.NDArray[Any], tolerance: float) -> float | None:
+    """A number in (0.5, 1] that x, divided by it, is about BF16 with; None if there is none.
+
+    `tolerance`: of x, relative. Powers of two do not matter: BF16 has them.
+    """
+    x = np.abs(x[np.isfinite(x) & (x != 0)].astype(np.float64))[:_SAMPLE]
+    x = x[x > 2.0**-110]
+    if x.size < 64:
+        return None
+    part = x[:: max(1, x.size // 64)][:64]
+    mantissas, _ = np.frexp(part)  # in [0.5, 1)
+    best, least = None, 0.6 * len(mantissas)
+    for first in mantissas[:4]:
+        for k in range(128, 256):
+            factor = first * 256 / k
+            while factor > 1:
+                factor /= 2
+            scaled = np.frexp(part / factor)[0] * 256
+            fits = np.count_nonzero(np.abs(scaled - np.rint(scaled)) <= 256 * tolerance)
+            if fits > least and (best is None or fits > least):
+                best, least = float(factor), int(fits)
+    return _refined(x, best) if best is not None else None
+
+
+def _refined(x: npt.NDArray[np.float64], factor: float) -> float:
+    """The mean of what each element says of the factor, outliers aside."""
+    for _ in range(2):
+        scaled, exponents = np.frexp(x / factor)
+        whole = np.ldexp(np.rint(scaled * 256) / 256, exponents)
+        says = x / whole
+        factor = float(np.median(says))
+    return factor
+
+
+def found_step(moments: Moments, step: Step) -> Step:
+    """The step with the factor and the forms by which a sample of moments was made, if possible.
+
+    The factor is about what m tells; of its neighbours that one is taken by which most elements are
+    made exactly.
+    """
+    few = moments.sample()
+    if not few.m.size:
+        return step
+    with np.errstate(all="ignore"):
+        about = _about(few, step)
+        noise = np.abs(few.m.view(np.float32)) > 8 * np.abs(about)
+        factor = factor_of(np.where(noise, 0, about), 2.0**-17)
+        if factor is None or abs(factor - 1) < 2.0**-16:
+            factor = 1.0
+        best, chosen = -1, step
+        centre = np.float32(factor)
+        own = centre.view(np.uint32)
+        spread = 24 if factor != 1.0 else 0
+        for ulps in range(-spread, spread + 1):
+            one = (own + np.uint32(ulps & 0xFFFFFFFF)).astype(np.uint32).view(np.float32)
+            trial = step._replace(factor=one)
+            g = widened(_rounded(about / np.float64(one)), one)
+            for form in range(M_FORMS):
+                trial = trial._replace(m_form=form)
+                made = _clean(_next_m(few.m.view(np.float32), g, trial))
+                same = int(np.count_nonzero(made == few.next_m))
+                if same > best:
+                    best, chosen = same, trial
+        gradient = _rounded(about / np.float64(chosen.factor))
+    return with_forms(few, gradient, chosen)

@@ -1,0 +1,225 @@
+"""GGUF files that were quantised from others are coded against what the quantiser gives."""
+
+import io
+import json
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from helpers import random_state
+
+import densor
+from densor.codec.quantise.rows import converted
+from densor.errors import ArgumentError, DensorError, FormatError
+from densor.formats.container import derived
+from densor.formats.container.archive import Archive
+from densor.formats.io.sources import MemoryRandomSource
+
+FORMS = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "F16", "BF16")
+HEADS = 4
+Bits = dict[str, np.ndarray]
+
+
+def _floats(bits: np.ndarray) -> np.ndarray:
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def _weights() -> Bits:
+    """A small model in BF16, as bits."""
+    rng = random_state("derive")
+    shapes = {"embed": (96, 64), "q": (64, 64), "k": (64, 64), "down": (64, 128), "norm": (64,)}
+    drawn = {n: rng.normal(0, 0.02, shape).astype(np.float32) for n, shape in shapes.items()}
+    return {name: (each.view(np.uint32) >> 16).astype(np.uint16) for name, each in drawn.items()}
+
+
+def _permuted(weights: np.ndarray) -> np.ndarray:
+    """As llama.cpp orders the rows of queries and keys."""
+    rows, columns = weights.shape
+    halves = weights.reshape(HEADS, 2, rows // HEADS // 2, columns)
+    return halves.swapaxes(1, 2).reshape(rows, columns)
+
+
+def _write_gguf(path: Path, weights: Bits, form: str, changed: bool = False) -> None:
+    writer = gguf.GGUFWriter(path, "llama")
+    kind = getattr(gguf.GGMLQuantizationType, form)
+    for name, bits in weights.items():
+        values = _floats(bits)
+        if name in "qk":
+            values = _permuted(values)
+        if bits.ndim == 1:
+            writer.add_tensor(f"blk.{name}.weight", values)
+            continue
+        quantised = gguf.quants.quantize(values, kind)
+        if changed and name == "down":
+            quantised = quantised.copy()
+            quantised.view(np.uint8).reshape(-1)[7] ^= 1
+        raw = None if form == "F16" else kind
+        writer.add_tensor(f"blk.{name}.weight", quantised, raw_dtype=raw)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _write_safetensors(path: Path, weights: Bits) -> None:
+    header, at = {}, 0
+    for name, each in weights.items():
+        header[name] = {
+            "dtype": "BF16",
+            "shape": each.shape,
+            "data_offsets": [at, at + each.nbytes],
+        }
+        at += each.nbytes
+    text = json.dumps(header).encode()
+    content = b"".join(each.tobytes() for each in weights.values())
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model and its quantisations, one of which has one bit of its own."""
+    folder = tmp_path_factory.mktemp("repository")
+    weights = _weights()
+    _write_safetensors(folder / "model.safetensors", weights)
+    for form in FORMS:
+        _write_gguf(folder / f"a-{form}.gguf", weights, form, changed=form == "Q4_1")
+    (folder / "config.json").write_text("{}")
+    other = {name: each[::-1].copy() for name, each in weights.items()}
+    _write_gguf(folder / "other.gguf", other, "Q8_0")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("packed") / "a.densor"
+    densor.pack([folder], path, derive=True, verify=True)
+    return path
+
+
+def _same(a: Path, b: Path) -> bool:
+    names = sorted(path.name for path in a.iterdir())
+    assert names == sorted(path.name for path in b.iterdir())
+    return all((a / name).read_bytes() == (b / name).read_bytes() for name in names)
+
+
+def test_what_is_derived_takes_next_to_nothing(folder: Path, packed: Path, tmp_path: Path) -> None:
+    densor.extract(packed, tmp_path / "out")
+    assert _same(folder, tmp_path / "out")
+    with densor.open(packed) as file:
+        stored = {
+            entry.meta.name: file.archive.stored_size(entry, 0, entry.size)
+            for entry in file.archive.entries
+        }
+    for form in FORMS:
+        size = (folder / f"a-{form}.gguf").stat().st_size
+        assert stored[f"a-{form}.gguf"] < 0.12 * size, form
+    assert stored["other.gguf"] > 0.5 * (folder / "other.gguf").stat().st_size
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_quantisers_give_what_those_of_the_package_give(form: str) -> None:
+    rng = random_state("quantisers")
+    weights = (rng.normal(0, 0.02, (64, 256)) * 2.0 ** rng.integers(-20, 9, (64, 1))).astype("f4")
+    weights[3, :64] = 0
+    weights[5] = weights[5, 0]
+    weights[6, 5] = -0.0
+    right = gguf.quants.quantize(weights, getattr(gguf.GGMLQuantizationType, form))
+    found = converted(weights.view(np.uint8).reshape(-1), "F32", form)
+    assert found is not None
+    np.testing.assert_array_equal(found, np.ascontiguousarray(right).view(np.uint8).reshape(-1))
+
+
+@pytest.mark.parametrize("form", ["Q8_0", "Q5_1"])
+def test_weights_that_are_no_numbers_are_left(form: str) -> None:
+    assert converted(np.full(32, np.nan, "f4").view(np.uint8), "F32", form) is None
+    tiny = np.full(32, 1e-44, "f4").view(np.uint8)  # whose scale has no inverse
+    found = converted(tiny, "F32", form)
+    assert found is not None
+
+
+def test_one_file_and_parts_of_it(folder: Path, packed: Path, tmp_path: Path) -> None:
+    densor.extract(packed, tmp_path, ["a-Q5_0.gguf"])
+    assert (tmp_path / "a-Q5_0.gguf").read_bytes() == (folder / "a-Q5_0.gguf").read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["a-Q5_0.gguf"]
+    with densor.open(packed) as file:
+        assert derived.NAME not in file.files()
+        found = file.archive.entry("a-Q8_0.gguf")
+        content = (folder / "a-Q8_0.gguf").read_bytes()
+        for begin, end in ((0, len(content)), (1000, 5001), (len(content) - 9, len(content))):
+            assert file.archive.read(found, begin, end).tobytes() == content[begin:end]
+    densor.verify_file(packed)
+
+
+def test_the_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    from densor.cli.main import main
+
+    assert main(["pack", "-q", "--derive", "a.densor", str(folder)]) == 0
+    assert main(["test", "-q", "a.densor"]) == 0
+    assert main(["list", "a.densor"]) == 0
+    assert main(["info", "a.densor"]) == 0
+    assert main(["extract", "-q", "a.densor", "-C", "out"]) == 0
+    assert _same(folder, tmp_path / "out")
+
+
+def test_without_an_index_or_at_a_pipe_the_error_is_clear(packed: Path, tmp_path: Path) -> None:
+    class Pipe(io.RawIOBase):
+        def __init__(self, data: bytes) -> None:
+            self._file = io.BytesIO(data)
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: object) -> int:
+            return self._file.readinto(buffer)  # type: ignore[arg-type]
+
+    with pytest.raises(ArgumentError, match="needs a base"):
+        densor.extract(io.BufferedReader(Pipe(packed.read_bytes())), tmp_path / "out")
+
+
+def test_a_base_beside_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError):
+        densor.pack([folder], tmp_path / "a", derive=True, base=folder / "model.safetensors")
+    assert not (tmp_path / "a").exists()
+
+
+def _recipes(packed: Path) -> list[dict[str, object]]:
+    archive = Archive(MemoryRandomSource(packed.read_bytes()))
+    entry = archive.entry(derived.NAME)
+    found: list[dict[str, object]] = json.loads(archive.alone(entry, 0, entry.size).tobytes())[
+        "files"
+    ]
+    archive.close()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (0, -1), (0, 1 << 62), (1, "Q4_K"), (1, 5), (2, 0), (2, 1 << 50), (3, 33), (4, 7),
+        (5, 1.5), (6, "F64"), (7, 7), (7, True), (7, -2),
+    ],
+)  # fmt: skip
+def test_faulty_recipes_are_refused(packed: Path, field: int, value: object) -> None:
+    recipes = _recipes(packed)
+    tensor = next(t for r in recipes for t in r["tensors"] if t[1] == "Q8_0")  # type: ignore[attr-defined]
+    tensor[field] = value
+    with pytest.raises(FormatError):
+        derived.parse(json.dumps({"files": recipes}).encode())
+
+
+def test_recipes_that_ask_for_what_is_not_there(packed: Path) -> None:
+    recipes = derived.parse(json.dumps({"files": _recipes(packed)}).encode())
+    first = recipes[0]
+    wanted = derived.BaseRef(first.size, first.hash_kind, first.digest)
+
+    def read(name: str, begin: int, end: int) -> np.ndarray:
+        raise AssertionError("read")
+
+    for size in (None, 10):
+        base = derived.DerivedBase(lambda: recipes, read, lambda name, size=size: size)
+        with pytest.raises(FormatError):
+            base.matching(wanted)
+    with pytest.raises(DensorError):
+        derived.DerivedBase(lambda: [], read, lambda name: 1 << 40).matching(wanted)

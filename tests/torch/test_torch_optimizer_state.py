@@ -1,0 +1,219 @@
+"""Adam's state as what a step makes of the one before."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from densor.errors import ArgumentError, DensorError
+
+torch = pytest.importorskip("torch")
+
+from densor.torch import pack_state, replay, scaled, unpack_state  # noqa: E402
+
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def trained(steps: int, factor: float = 1.0, seed: int = 0, **options):
+    """States before and after the last step, and its gradients in FP32."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(200, 301), (7,), (64, 3), (0, 4)]
+    parameters = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, **options)
+    before = None
+    for _ in range(steps):
+        before = copy.deepcopy(optimizer.state_dict())
+        for parameter in parameters:
+            gradient = torch.randn(parameter.shape, generator=generator)
+            gradient[: len(gradient) // 8] = 0
+            parameter.grad = gradient.bfloat16().float() * factor
+        optimizer.step()
+    gradients = {i: parameter.grad for i, parameter in enumerate(parameters)}
+    return before, optimizer.state_dict(), gradients
+
+
+def assert_same(one, other) -> None:
+    assert one["param_groups"] == other["param_groups"]
+    assert one["state"].keys() == other["state"].keys()
+    for key, slot in one["state"].items():
+        assert slot.keys() == other["state"][key].keys()
+        for name, value in slot.items():
+            found = other["state"][key][name]
+            assert found.dtype == value.dtype and found.shape == value.shape
+            assert np.array_equal(found.numpy().view(np.uint32), value.numpy().view(np.uint32))
+
+
+def moment_bytes(state) -> int:
+    return sum(
+        slot["exp_avg"].nbytes + slot["exp_avg_sq"].nbytes for slot in state["state"].values()
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"fused": True}, {"betas": (0.8, 0.95)}])
+@pytest.mark.parametrize("given", [False, True])
+def test_a_step_is_replayed(options, given: bool) -> None:
+    before, after, gradients = trained(4, 0.8123, **options)
+    packed = pack_state(after, before, gradients if given else None)
+    assert len(packed) < 0.2 * moment_bytes(after) + 4000
+    assert_same(after, unpack_state(packed, before))
+
+
+def test_what_does_not_follow_is_coded_all_the_same() -> None:
+    before, after, gradients = trained(3)
+    flat = after["state"][0]["exp_avg"].view(-1).numpy().view(np.uint32)
+    flat[:5] = [0x7FC00001, 0xFFC12345, 0x7F800000, 0x80000000, 1]
+    assert_same(after, unpack_state(pack_state(after, before), before))
+    assert_same(after, unpack_state(pack_state(after, before, gradients), before))
+    _, other, _ = trained(3, seed=5)
+    assert_same(other, unpack_state(pack_state(other, before), before))
+    assert_same(other, unpack_state(pack_state(other)))
+
+
+def test_gradients_that_are_not_bf16() -> None:
+    parameter = torch.nn.Parameter(torch.randn(300, 200))
+    optimizer = torch.optim.Adam([parameter])
+    states = []
+    for _ in range(3):
+        parameter.grad = torch.randn(300, 200)
+        optimizer.step()
+        states.append(copy.deepcopy(optimizer.state_dict()))
+    packed = pack_state(states[-1], states[-2], {0: parameter.grad})
+    assert len(packed) < moment_bytes(states[-1])
+    assert_same(states[-1], unpack_state(packed, states[-2]))
+
+
+def test_another_state_before_is_refused() -> None:
+    before, after, _ = trained(3)
+    packed = pack_state(after, before)
+    with pytest.raises(ArgumentError, match="another"):
+        unpack_state(packed, after)
+    with pytest.raises(ArgumentError, match="needs"):
+        unpack_state(packed)
+    with pytest.raises(ArgumentError):
+        unpack_state(packed, {"state": {}})
+    with pytest.raises(ArgumentError):
+        pack_state({})
+
+
+def test_damage_is_found() -> None:
+    before, after, _ = trained(2)
+    packed = pack_state(after, before)
+    rng = np.random.default_rng(0)
+    for at in rng.integers(0, len(packed), 60):
+        damaged = bytearray(packed)
+        damaged[at] ^= 1 << rng.integers(8)
+        with pytest.raises(DensorError):
+            unpack_state(bytes(damaged), before)
+    for size in (0, 10, len(packed) // 2, len(packed) - 1):
+        with pytest.raises(DensorError):
+            unpack_state(packed[:size], before)
+
+
+def test_forged_tables_are_refused() -> None:
+    """With a right checksum, as an attacker would write them."""
+    import xxhash
+
+    from densor.codec.zstd import zstd_compress, zstd_decompress
+    from densor.formats.container import strictjson
+    from densor.torch import optimizer_state as module
+
+    before, after, _ = trained(2)
+    packed = pack_state(after, before)
+    head = module._HEAD
+    _, _, _, stored, size = head.unpack_from(packed)
+    table = strictjson.loads(zstd_decompress(packed[head.size : head.size + stored], size), "t")
+
+    def forged(change) -> bytes:
+        own = copy.deepcopy(table)
+        change(own["groups"][0])
+        text = strictjson.dumps(own)
+        small = zstd_compress(text, 3)
+        body = head.pack(module.MAGIC, 1, 0, len(small), len(text)) + small
+        body += packed[head.size + stored : -16]
+        return body + xxhash.xxh3_128(body).digest()
+
+    assert_same(after, unpack_state(forged(lambda entry: None), before))
+    changes = [
+        lambda e: e.update(way="alone"),
+        lambda e: e.update(way="?"),
+        lambda e: e.update(keys=[99]),
+        lambda e: e.update(keys=[]),
+        lambda e: e.update(shapes=[[1 << 40, 1 << 40]]),
+        lambda e: e.update(shapes=[[301, 200]]),
+        lambda e: e.update(lengths=[1 << 62, 0, 0]),
+        lambda e: e.update(lengths=[0, 0, 0]),
+        lambda e: e.update(step=[0] * 6),
+        lambda e: e.update(step=[0, 0, 0, 0, 9, 0]),
+        lambda e: e.update(digest="0"),
+        lambda e: e.pop("lengths"),
+    ]
+    for change in changes:
+        with pytest.raises(DensorError):
+            unpack_state(forged(change), before)
+
+
+def exact_fused(a: float, b: float, c: float) -> float:
+    """By integers: the sum is exact as a fraction, and rounded once."""
+    from fractions import Fraction
+
+    exact = Fraction(a) * Fraction(b) + Fraction(c)
+    if exact == 0:
+        return 0.0
+    near = np.float32(float(exact))
+    candidates = [
+        near,
+        np.nextafter(near, np.float32(-np.inf)),
+        np.nextafter(near, np.float32(np.inf)),
+    ]
+    return float(
+        min(candidates, key=lambda x: (abs(Fraction(float(x)) - exact), x.view(np.uint32) & 1))
+    )
+
+
+def test_fused_operations_are_rounded_once() -> None:
+    rng = np.random.default_rng(1)
+    a, b, c = (rng.standard_normal(4000).astype(np.float32) for _ in range(3))
+    b *= np.float32(2.0) ** rng.integers(-40, 2, b.size)
+    tie = slice(0, 2000)  # halfway, but for a little
+    a[tie] = np.float32(1) + rng.integers(0, 1 << 12, 2000).astype(np.float32) * np.float32(2**-12)
+    b[tie] = rng.choice(np.array([2**-24, -(2**-24), 2**-24 * (1 + 2**-12)], np.float32), 2000)
+    c[tie] = 1 + rng.integers(0, 1 << 20, 2000).astype(np.float32) * np.float32(2**-20)
+    found = replay._fused(a, b, c)
+    wanted = [exact_fused(float(x), float(y), float(z)) for x, y, z in zip(a, b, c, strict=True)]
+    assert np.array_equal(found, np.array(wanted, np.float32))
+
+
+def test_factors_are_found() -> None:
+    generator = torch.Generator().manual_seed(2)
+    plain = torch.randn(50_000, generator=generator).bfloat16().float()
+    for factor in (1.0, 0.5, 0.37123, 0.99999, 3e-3):
+        x = (plain * torch.tensor(factor)).numpy()
+        halves, found = scaled.split(x)
+        assert np.array_equal(replay.widened(halves, found).view(np.uint32), x.view(np.uint32))
+    x[777] = np.nextafter(x[777], np.float32(1))
+    assert scaled.split(x) is None
+    assert scaled.split(np.random.default_rng(0).standard_normal(5000).astype(np.float32)) is None
+
+
+def test_tampered_rest_is_no_code() -> None:
+    class Evil:
+        def __reduce__(self):
+            return (print, ("no",))
+
+    _, after, _ = trained(1)
+    after["evil"] = Evil()
+    with pytest.raises(DensorError):
+        unpack_state(pack_state(after))
+
+
+def test_golden_files() -> None:
+    from densor.torch.optimizer_state import table_of
+
+    before = unpack_state((GOLDEN / "adam-before.state").read_bytes())
+    packed = (GOLDEN / "adam-after.state").read_bytes()
+    assert [group["way"] for group in table_of(packed)["groups"]] == ["replay"]
+    after = unpack_state(packed, before)  # which compares digests
+    assert after["state"][0]["exp_avg"].shape == (60, 61)
+    assert float(after["state"][0]["step"]) == 2
