@@ -32,6 +32,8 @@ from densor.runtime.gc_pause import collection_paused
 
 _MAX_COPIES = 4  # of each byte of a file, where tensors overlap
 _MAX_FREE_COPIES = 1 << 20  # bytes that may always be copied
+# Of tensors of a type and shape: type and shape of the array, bytes of its elements
+_Forms = dict[tuple[str, tuple[int, ...]], tuple[Any, tuple[int, ...], int]]
 _BUFFER = 1 << 20  # bytes that a file object reads at a time
 
 
@@ -202,6 +204,7 @@ class File:
             self._find(name)  # refuses: what cannot be read is not left out silently
         found: dict[str, Any] = {}
         whole: dict[int, Bytes] = {}
+        forms: _Forms = {}
         copied = 0  # bytes of copies from the entry at hand
         by_entry: Iterable[tuple[str, tuple[IndexedEntry, TensorInfo]]] = self._tensors.items()
         if len(self._archive.entries) > 1:
@@ -210,13 +213,20 @@ class File:
             if entry.number not in whole:
                 whole = {entry.number: self._read(entry, 0, entry.size, out)}
                 copied = 0
+            form = forms.get((tensor.dtype, tensor.shape))
+            if form is not None and tensor.view is None and not tensor.offset % form[2]:
+                memory = whole[entry.number]
+                found[name] = np.ndarray(form[1], form[0], memory, tensor.offset)
+                continue
             data = whole[entry.number][tensor.offset : tensor.offset + tensor.size]
             if tensor.view is not None or tensor.offset % dtypes.SIZES.get(tensor.dtype, 1):
                 data = data.copy() if tensor.view is None else arrays.viewed(tensor, data)
                 copied += data.size
                 if copied > _MAX_COPIES * entry.size + _MAX_FREE_COPIES:
                     raise LimitError(f"{entry.meta.name}: too many tensors share its bytes")
-            found[name] = self._hand_out(tensor.dtype, tensor.shape, data)
+            found[name] = array = self._hand_out(tensor.dtype, tensor.shape, data)
+            if not self._torch and tensor.view is None and tensor.size:
+                forms[tensor.dtype, tensor.shape] = array.dtype, array.shape, array.itemsize
         return {name: found[name] for name in self._tensors}
 
     def get_slice(self, name: str) -> "Slice":

@@ -492,3 +492,31 @@ def test_all_block_types_of_gguf(tmp_path: Path) -> None:
                 assert set(file.keys()) == set(tensors)
                 for name, (_, _, data) in tensors.items():
                     assert file.get_tensor(name).tobytes() == data
+
+
+MALFORMED: tuple[list[Any], ...] = (
+    ["b", "F32", [True, 2], 8, 8],
+    ["b", "F32", [1, 2], True, 8],
+    ["b", "F32", [1, 2], 8.0, 8],
+    ["b", "F32", [1, 2], 8, 4],
+    ["b", "F32", [1, 2], 12, 8],
+    ["b", "F32", [1, 2], -4, 8],
+    ["b", "F32", [1, [2]], 8, 8],
+    ["b", "F32", "12", 8, 8],
+    ["b\0", "F32", [1, 2], 8, 8],
+    ["b" * 5000, "F32", [1, 2], 8, 8],
+    [b"b", "F32", [1, 2], 8, 8],
+    ["b", "VOID", [8], 8, 8],
+    ["b", "F32", [1, 2], 8],
+    ["a", "F32", [1, 2], 8, 8],
+)
+
+
+@pytest.mark.parametrize("wrong", MALFORMED, ids=str)
+def test_a_type_and_shape_that_were_seen_excuse_nothing(wrong: list[Any]) -> None:
+    """The second tensor of a type and shape is looked at in a quicker way."""
+    first = ["a", "F32", [1, 2], 0, 8]
+    good = entry.parse_tensors({"tensors": [first, ["b", "F32", [1, 2], 8, 8]]}, 16)
+    assert good == [TensorInfo("a", "F32", (1, 2), 0, 8), TensorInfo("b", "F32", (1, 2), 8, 8)]
+    with pytest.raises(densor.FormatError):
+        entry.parse_tensors({"tensors": [first, wrong]}, 16)

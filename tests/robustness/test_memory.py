@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from paths import SUPPORT
 
@@ -89,6 +90,39 @@ def test_a_large_file_takes_little_memory(tmp_path: Path) -> None:
     found = peaks(tmp_path, "safetensors", SIZE)
     assert max(found[step] for step in ("compress", "decompress", "slice")) <= LIMIT, found
     assert found["ratio"] < 0.7
+
+
+ONE_THREAD = """
+import sys
+from pathlib import Path
+import densor
+way, source, target, threads = sys.argv[1:]
+work = densor.compress_file if way == "compress" else densor.decompress_file
+work(source, target, threads=int(threads))
+print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024)
+"""
+MOST_PER_THREAD = 72 << 20  # a batch, what comes of it, and work space
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_memory_per_thread(tmp_path: Path) -> None:
+    from helpers import random_state
+
+    import densor
+
+    plain, packed = tmp_path / "plain", tmp_path / "packed"
+    bits = random_state("memory").integers(0, 1 << 16, 1 << 26, np.uint16)
+    plain.write_bytes(bits.tobytes())
+    densor.compress_file(plain, packed, dtype="bf16")
+    for way, source in (("compress", plain), ("decompress", packed)):
+        found = []
+        for threads in (1, 5):
+            target = tmp_path / f"{way}{threads}"
+            command = [sys.executable, "-c", ONE_THREAD, way, source, target, str(threads)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found.append(int(done.stdout))
+            target.unlink()
+        assert found[1] <= found[0] + 5 * MOST_PER_THREAD, (way, found)
 
 
 @pytest.mark.slow

@@ -210,14 +210,19 @@ class Archive(EntryDecoder[IndexedEntry]):
         """Tensors that can be read as they lie, and others."""
         plain: _Tensors = {}
         others: _Tensors = {}
+        known: set[tuple[str, tuple[int, ...], int]] = set()  # what can be read as it lies
         with collection_paused():
             for entry in self.entries:
                 meta = entry.meta
                 for info in meta.tensors:
-                    if not is_listable(info) or info.dtype in PACKED:
+                    form = info.dtype, info.shape, info.size
+                    if form in known and info.view is None and meta.kind == FILE:
+                        plain[info.name] = entry, info
+                    elif not is_listable(info) or info.dtype in PACKED:
                         others[info.name] = entry, info
                     elif meta.kind == FILE:
                         plain[info.name] = entry, info
+                        known.add(form)
                 if meta.kind == TENSOR:
                     info = _whole(entry)
                     (others if meta.dtype in PACKED else plain)[info.name] = entry, info

@@ -12,6 +12,7 @@ from densor.errors import ArgumentError, FileError, FormatError, UnsupportedErro
 from densor.formats.container import strictjson
 from densor.formats.container.hashing import KINDS as KINDS_OF_HASH
 from densor.formats.tensors import (
+    MAX_NAME,
     TensorInfo,
     View,
     as_other,
@@ -255,16 +256,45 @@ def list_tensors(tensors: Iterable[TensorInfo], size: int) -> dict[str, list[Any
 
 def parse_tensors(item: dict[str, Any], size: int) -> list[TensorInfo]:
     """The tensors that the index lists of a file, all of it checked; `item`: the entry there."""
-    tensors = [_tensor(found, size) for found in _list(item, "tensors")]
-    for info in tensors:
-        if info.dtype == "VOID" or element_bytes(info.dtype, info.shape) != info.size:
-            raise FormatError(f"tensor {info.name!r} does not fit its file")
+    known: _Shapes = {}
+    tensors = [
+        _plain(found, size, known) or _whole(_tensor(found, size), known)
+        for found in _list(item, "tensors")
+    ]
     others = [_tensor(found, size) for found in _list(item, "others")]
     if len({info.name for info in tensors + others}) != len(tensors) + len(others):
         raise FormatError("tensor name occurs twice")
     if others:
         tensors = sorted(tensors + others, key=lambda t: (t.offset, t.size))
     return tensors
+
+
+_Shapes = dict[tuple[object, ...], tuple[tuple[int, ...], int]]
+
+
+def _whole(info: TensorInfo, known: _Shapes) -> TensorInfo:
+    """A tensor that must lie as it is; `known`: by type and shape, the shape and its bytes."""
+    if info.dtype == "VOID" or element_bytes(info.dtype, info.shape) != info.size:
+        raise FormatError(f"tensor {info.name!r} does not fit its file")
+    if info.view is None:
+        known[info.dtype, *info.shape] = info.shape, info.size
+    return info
+
+
+def _plain(item: Any, size: int, known: _Shapes) -> TensorInfo | None:
+    """A tensor of a type and shape that were checked before, as most are where there are many;
+    None where all has to be looked at."""
+    try:
+        name, dtype, shape, offset, length = item
+        found = known.get((dtype, *shape))
+        sane = name.isascii() and len(name) <= MAX_NAME and "\0" not in name
+    except (TypeError, ValueError, AttributeError):
+        return None
+    if found is None or not sane or not {int}.issuperset(map(type, (offset, length, *shape))):
+        return None
+    if found[1] != length or not 0 <= offset <= size - length:
+        return None
+    return TensorInfo(name, dtype, found[0], offset, length)
 
 
 def _list(item: dict[str, Any], key: str) -> list[object]:
