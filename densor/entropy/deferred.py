@@ -44,8 +44,8 @@ def on_disk(module: str, name: str) -> Function | None:
 
     if is_checked() or not is_own(module) or not native.usable():
         return None
-    objects = native.find(source_of(module), name)
-    return native.load(objects, name) if objects and objects.kernel else None
+    kept = native.find(source_of(module), name)
+    return native.load(kept, name) if kept is not None and kept != native.NEEDS_NUMBA else None
 
 
 def ready(module: str, name: str) -> Function:

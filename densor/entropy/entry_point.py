@@ -14,25 +14,29 @@ from numba import types
 from numba.np.arrayobj import populate_array
 from numba.np.numpy_support import as_dtype
 
-from densor.entropy import native
+from densor.entropy import linking, native
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _POINTER = _I8.as_pointer()
 _SCALARS = (types.Integer, types.Boolean, types.Float)
+_TUPLE: Any = types.BaseTuple
 
 
 def is_possible(arguments: Sequence[Any], result: Any) -> bool:
-    """Whether there can be an entry point for a signature: plain arrays in C order, and numbers."""
-    arrays = all(
+    """Whether there can be an entry point for a signature: numbers, plain arrays in C order, and
+    tuples of these; a number, some numbers or nothing as the result."""
+    given = all(
         isinstance(kind, _SCALARS)
         or (isinstance(kind, types.Array) and kind.layout == "C" and kind.aligned)
+        or (isinstance(kind, _TUPLE) and is_possible(kind.types, types.none))
         for kind in arguments
     )
-    return arrays and (result is types.none or isinstance(result, (types.Integer, types.Boolean)))
+    results = result.types if isinstance(result, _TUPLE) else (result,)
+    return given and (result is types.none or all(isinstance(r, _SCALARS) for r in results))
 
 
-def objects_of(compiled: Any) -> native.Objects | None:
-    """Object files of a kernel that numba has compiled; None if they need numba."""
+def machine_code(compiled: Any) -> native.Kept | None:
+    """The code of a kernel that numba has compiled; None if it needs numba."""
     library, about = compiled.library, compiled.fndesc
     if not is_possible(about.argtypes, about.restype):
         return None
@@ -43,8 +47,10 @@ def objects_of(compiled: Any) -> native.Objects | None:
     module = _EntryPoint(compiled.target_context, about).module
     entry = native.target_machine().emit_object(binding.parse_assembly(str(module)))
     needed = _undefined(kernel) | _undefined(entry) - {about.llvm_func_name}
-    names = sorted(name.removeprefix(native.PREFIX) for name in needed)
-    return native.Objects(kernel, entry, names) if native.KNOWN.issuperset(names) else None
+    if not native.KNOWN.issuperset(name.removeprefix(native.PREFIX) for name in needed):
+        return None
+    image = linking.link((kernel, entry), native.ENTRY)
+    return image or native.Objects(kernel, entry, sorted(needed))
 
 
 def _undefined(data: bytes) -> set[str]:
@@ -146,6 +152,8 @@ class _EntryPoint:
         """The kernel's argument from a Python object."""
         if isinstance(kind, types.Array):
             return self._array(given, kind, f"argument {number}")
+        if isinstance(kind, _TUPLE):
+            return self._tuple(given, kind, number)
         if isinstance(kind, types.Boolean):
             return self._builder.trunc(
                 self._unless_failed(self._call("PyObject_IsTrue", _I32, [given]), -1), ir.IntType(1)
@@ -215,6 +223,21 @@ class _EntryPoint:
         fill(array, data, shape, strides, _I64(size), meminfo=None)
         return array._getvalue()
 
+    def _tuple(self, given: Any, kind: Any, number: int) -> Any:
+        """A tuple, named or not; what is in it lives as long as it does."""
+        builder = self._builder
+        own = self._field(given, native.TYPE, _POINTER)
+        derived = self._call("PyType_IsSubtype", _I32, [own, self._object("tuple")])
+        self._require(builder.icmp_signed("!=", derived, _I32(0)), f"argument {number}: a tuple")
+        size = self._call("PyTuple_Size", _I64, [given])
+        fits = builder.icmp_signed("==", size, _I64(len(kind.types)))
+        self._require(fits, f"argument {number}: how many there are in it")
+        values = [
+            self._value(self._call("PyTuple_GetItem", _POINTER, [given, _I64(place)]), own, number)
+            for place, own in enumerate(kind.types)
+        ]
+        return self._context.make_tuple(builder, kind, values)
+
     def _result(self, value: Any, kind: Any) -> Any:
         """A Python object of the kernel's result."""
         if kind is types.none:
@@ -222,6 +245,17 @@ class _EntryPoint:
             self._call("Py_IncRef", ir.VoidType(), [nothing])
             return nothing
         builder = self._builder
+        if isinstance(kind, _TUPLE):
+            results = self._call("PyTuple_New", _POINTER, [_I64(len(kind.types))])
+            self._leave_if(builder.icmp_unsigned("==", results, _POINTER(None)))
+            for place, own in enumerate(kind.types):
+                item = self._result(builder.extract_value(value, place), own)
+                self._call("PyTuple_SetItem", _I32, [results, _I64(place), item])
+            return results
+        if isinstance(kind, types.Float):
+            wide = ir.DoubleType()
+            value = value if value.type == wide else builder.fpext(value, wide)
+            return self._call("PyFloat_FromDouble", _POINTER, [value])
         if isinstance(kind, types.Boolean):
             return self._call("PyBool_FromLong", _POINTER, [builder.zext(value, _I64)])
         if kind.bitwidth < 64:

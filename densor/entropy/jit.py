@@ -11,10 +11,11 @@ from typing import Any
 
 import numba
 from numba import types
-from numba.core import codegen, event
+from numba.core import codegen, event, ir
 from numba.core.compiler_lock import global_compiler_lock
 
 from densor.entropy import deferred, native
+from densor.runtime.gc_pause import collection_paused
 
 BOUNDSCHECK = bool(getattr(numba.config, "BOUNDSCHECK", None))
 log = logging.getLogger("densor")
@@ -100,14 +101,14 @@ class Kernel:
             return None
         dispatcher = self._dispatcher(cache=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
         (compiled,) = dispatcher.overloads.values()
-        objects = entry_point.objects_of(compiled)
-        native.keep(source, self._name, sources(module), objects or native.NEEDS_NUMBA)
-        return None if objects is None else native.load(objects, self._name)
+        code = entry_point.machine_code(compiled)
+        native.keep(source, self._name, sources(module), code or native.NEEDS_NUMBA)
+        return None if code is None else native.load(code, self._name)
 
     def _dispatcher(self, **settings: Any) -> Any:
         """The compiled function, as numba has it."""
         jit: Any = numba.njit
-        with _one_optimisation(self._python.__qualname__):
+        with _compiled_once(self._python.__qualname__), collection_paused():
             return jit(
                 [self._signature],
                 nogil=True,
@@ -121,15 +122,18 @@ KERNELS: dict[tuple[str, str], Kernel] = {}  # by module and name
 
 
 @contextlib.contextmanager
-def _one_optimisation(name: str) -> Iterator[None]:
-    """Compiles a kernel without optimising the functions that it calls by themselves.
+def _compiled_once(name: str) -> Iterator[None]:
+    """Compiles a kernel without doing for each function that it calls what is done for all of it.
 
-    They become part of the kernel, and are optimised with it; twice takes half as long again.
-    numba compiles in one thread at a time, which holds its lock.
+    They become part of the kernel, and are optimised with it; by themselves too, it takes half as
+    long again. Where one is put into its caller before, numba copies all that it knows of every
+    variable for every stretch of code. numba compiles in one thread at a time, which holds its
+    lock.
     """
     library: Any = codegen.CPUCodeLibrary
+    scope: Any = ir.Scope
     optimise = getattr(library, "_optimize_final_module", None)
-    if optimise is None:
+    if optimise is None or hasattr(scope, "__deepcopy__"):
         yield
         return
 
@@ -139,10 +143,12 @@ def _one_optimisation(name: str) -> Iterator[None]:
 
     with global_compiler_lock:
         library._optimize_final_module = only_once
+        scope.__deepcopy__ = lambda self, memo: self
         try:
             yield
         finally:
             library._optimize_final_module = optimise
+            del scope.__deepcopy__
 
 
 def sources(module: str) -> list[Path]:

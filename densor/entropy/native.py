@@ -1,9 +1,10 @@
 """Compiled kernels as machine code on disk, loaded without the compiler.
 
-Importing numba takes longer than packing a small file. What it makes of a kernel is kept as object
-files, which LLVM's binding alone loads: the kernel's own, and that of an entry point which takes
-its arguments from Python, with the calling convention of CPython's builtin functions
-(`METH_FASTCALL`). `entry_point.py` makes the latter.
+Importing numba takes longer than packing a small file. What it makes of a kernel are object files:
+the kernel's own, and that of an entry point which takes its arguments from Python, with the calling
+convention of CPython's builtin functions (`METH_FASTCALL`). `entry_point.py` makes the latter. Both
+are kept as one image that is just copied to memory (`linking.py`), or else as they are, to be
+loaded by LLVM's binding.
 
 A file is used only if all that it was made from is unchanged: the sources of the kernel's module
 and of those that it imports, the processor, and the versions of Python, numba and llvmlite.
@@ -14,18 +15,20 @@ import functools
 import importlib.util
 import json
 import os
-import secrets
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
 
+from densor.entropy import linking
+from densor.entropy.linking import Image
+
 ENTRY = "densor_entry"  # symbol of the entry point
-_MAGIC = b"densor kernel 1\n"
+_MAGIC = b"densor kernel 2\n"
 _PYTHON = (
     "PyBool_FromLong",
     "PyErr_Occurred",
@@ -40,6 +43,10 @@ _PYTHON = (
     "PyLong_FromUnsignedLongLong",
     "PyNumber_Index",
     "PyObject_IsTrue",
+    "PyTuple_GetItem",
+    "PyTuple_New",
+    "PyTuple_SetItem",
+    "PyTuple_Size",
     "PyType_IsSubtype",
     "Py_DecRef",
     "Py_IncRef",
@@ -62,7 +69,7 @@ _RUNTIME = {  # of numba: memory of kernels, and the end of arrays with counts, 
     "NRT_Free": "free",
     "NRT_MemInfo_call_dtor": "abort",
 }
-_OBJECTS = {"ndarray": np.ndarray, "Py_None": None, "PyExc_TypeError": TypeError}
+_OBJECTS = {"ndarray": np.ndarray, "tuple": tuple, "Py_None": None, "PyExc_TypeError": TypeError}
 KNOWN = frozenset({*_PYTHON, *_SYSTEM, *_RUNTIME, *_OBJECTS})
 PREFIX = "densor_"  # of the symbols of `_PYTHON` and `_OBJECTS`, as entry points know them
 
@@ -74,9 +81,9 @@ C_CONTIGUOUS, ALIGNED, WRITEABLE = 1, 0x100, 0x400
 
 
 class Objects(NamedTuple):
-    """What is kept of a kernel: object files, and the symbols that they need.
+    """Object files of a kernel, and the symbols that they need.
 
-    Both are empty where it is known that the kernel needs numba, which then has it in its cache.
+    All are empty where it is known that the kernel needs numba, which then has it in its cache.
     """
 
     kernel: bytes
@@ -85,6 +92,7 @@ class Objects(NamedTuple):
 
 
 NEEDS_NUMBA = Objects(b"", b"", [])
+Kept = Objects | Image
 
 
 @functools.cache
@@ -141,19 +149,8 @@ def _folders(source: Path) -> Iterable[Path]:
 
 def _name(source: Path, name: str) -> str:
     """The name of a kernel's file, for this processor and Python."""
-    import llvmlite
-    from llvmlite import binding
-
-    about = (
-        sys.implementation.cache_tag,
-        np.__version__.split(".")[0],
-        llvmlite.__version__,
-        _numba(),
-        binding.get_host_cpu_name(),
-        binding.get_host_cpu_features().flatten(),
-        str(source.parent),
-        *(os.environ.get(f"NUMBA_{name}") for name in _SETTINGS),
-    )
+    settings = (os.environ.get(f"NUMBA_{name}") for name in _SETTINGS)
+    about = (*_here(), str(source.parent), *settings)
     digest = xxhash.xxh3_64_hexdigest(repr(about).encode())
     return f"{source.stem}.{name}.{digest}.kernel"
 
@@ -161,9 +158,16 @@ def _name(source: Path, name: str) -> str:
 _SETTINGS = ("CPU_NAME", "CPU_FEATURES", "ENABLE_AVX", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE")
 
 
-def _numba() -> object:
-    """What tells one installed numba from another, without importing it."""
-    found = importlib.util.find_spec("numba")
+@functools.cache
+def _here() -> tuple[object, ...]:
+    """What tells this processor and this Python, with its libraries, from others."""
+    python = sys.implementation.cache_tag, np.__version__.split(".")[0]
+    return *python, _installed("numba"), _installed("llvmlite"), _processor()
+
+
+def _installed(package: str) -> object:
+    """What tells one installed package from another, without importing it."""
+    found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         return None
     try:
@@ -171,6 +175,29 @@ def _numba() -> object:
     except OSError:
         return found.origin
     return found.origin, status.st_size, status.st_mtime_ns
+
+
+def _processor() -> object:
+    """Name and abilities of the processor, as Linux lists those of the first one, or else LLVM."""
+    try:
+        with open("/proc/cpuinfo", "rb") as file:
+            lines = file.read(1 << 13).partition(b"\n\n")[0].split(b"\n")
+    except OSError:
+        lines = []
+    facts = [line for line in lines if line.startswith(_FACTS)]
+    if any(line.startswith(_ABILITIES) for line in facts):
+        return facts
+    from llvmlite import binding
+
+    return binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+
+
+_ABILITIES = (b"flags", b"Features")  # of x86-64, of ARM
+_FACTS = (
+    *_ABILITIES,
+    *(b"vendor_id", b"cpu family", b"model", b"stepping"),
+    *(b"CPU implementer", b"CPU variant", b"CPU part", b"CPU revision"),
+)
 
 
 def _digest(paths: Iterable[Path]) -> str:
@@ -183,7 +210,7 @@ def _digest(paths: Iterable[Path]) -> str:
     return hasher.hexdigest()
 
 
-def find(source: Path, name: str) -> Objects | None:
+def find(source: Path, name: str) -> Kept | None:
     """What is kept of a kernel of the module whose source that is; None if nothing fits."""
     wanted = _name(source, name)
     for folder in _folders(source):
@@ -194,34 +221,38 @@ def find(source: Path, name: str) -> Objects | None:
     return None
 
 
-def _read(path: Path, source: Path) -> Objects:
+def _read(path: Path, source: Path) -> Kept:
     content = path.read_bytes()
     head, _, rest = content[len(_MAGIC) :].partition(b"\n")
     about = json.loads(head)
-    sizes = about["sizes"]
-    if not content.startswith(_MAGIC) or len(rest) != sum(sizes):
-        raise ValueError
-    if xxhash.xxh3_128_hexdigest(rest) != about["check"]:
+    if not content.startswith(_MAGIC) or about.pop("check") != _check(about, rest):
         raise ValueError
     root = _root(source)
     if _digest(root / part for part in about["sources"]) != about["digest"]:
         raise ValueError
-    if not all(isinstance(name, str) for name in about["needed"]):
-        raise ValueError
-    return Objects(rest[: sizes[0]], rest[sizes[0] :], about["needed"])
+    if "entry" in about:
+        return Image(rest, about["entry"], about["addresses"])
+    return Objects(rest[: about["size"]], rest[about["size"] :], about["needed"])
 
 
-def keep(source: Path, name: str, sources: list[Path], objects: Objects) -> None:
+def _check(about: dict[str, Any], rest: bytes) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(about).encode() + rest)
+
+
+def keep(source: Path, name: str, sources: list[Path], kept: Kept) -> None:
     """Keeps what was made of a kernel, from these sources, where that is possible."""
     root = _root(source)
-    rest = objects.kernel + objects.entry
-    about = {
+    about: dict[str, Any] = {
         "sources": [str(path.relative_to(root)) for path in sources],
         "digest": _digest(sources),
-        "sizes": [len(objects.kernel), len(objects.entry)],
-        "check": xxhash.xxh3_128_hexdigest(rest),
-        "needed": objects.needed,
     }
+    if isinstance(kept, Image):
+        rest = kept.code
+        about |= {"entry": kept.entry, "addresses": kept.addresses}
+    else:
+        rest = kept.kernel + kept.entry
+        about |= {"size": len(kept.kernel), "needed": kept.needed}
+    about["check"] = _check(about, rest)
     content = _MAGIC + json.dumps(about).encode() + b"\n" + rest
     wanted = _name(source, name)
     for folder in _folders(source):
@@ -230,7 +261,7 @@ def keep(source: Path, name: str, sources: list[Path], objects: Objects) -> None
 
 
 def _write(path: Path, content: bytes) -> bool:
-    temporary = path.with_name(f"{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f"{os.urandom(8).hex()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -289,34 +320,47 @@ def _address(name: str) -> int:
     return found
 
 
-def load(objects: Objects, name: str) -> Callable[..., Any] | None:
+def load(kept: Kept, name: str) -> Callable[..., Any] | None:
     """The kernel as a builtin function; None if it needs what cannot be had here."""
-    from llvmlite import binding
-
-    if not KNOWN.issuperset(objects.needed):
+    needed = kept.needed if isinstance(kept, Objects) else [*kept.addresses]
+    symbols = {symbol for symbol in needed if symbol != linking.OWN}
+    known = {symbol: symbol.removeprefix(PREFIX) for symbol in symbols}
+    if not KNOWN.issuperset(known.values()):
         return None
     try:
-        addresses = {symbol: _address(symbol) for symbol in objects.needed}
+        addresses = {symbol: _address(name) for symbol, name in known.items()}
     except (AttributeError, OSError):  # not of this system
         return None
     with _lock:
-        for symbol, address in addresses.items():
-            own = symbol in _PYTHON or symbol in _OBJECTS
-            if own or not binding.address_of_symbol(symbol):  # which numba may have set
-                binding.add_symbol(PREFIX + symbol if own else symbol, address)
-        engine = binding.create_mcjit_compiler(
-            binding.parse_assembly(""), target_machine(), use_lmm=os.uname().machine == "aarch64"
-        )
-        for data in (objects.kernel, objects.entry):
-            engine.add_object_file(binding.ObjectFileRef.from_data(data))
-        engine.finalize_object()
-        address = engine.get_function_address(ENTRY)
+        if isinstance(kept, Image):
+            address = linking.load(kept, addresses)
+        else:
+            address = _load_objects(kept, addresses)
         if not address:
             return None
         definition = _Definition(name.encode(), address, _FASTCALL, None)
-        _loaded.append((engine, definition))
+        _loaded.append(definition)
     create = ctypes.pythonapi.PyCFunction_NewEx
     create.restype = ctypes.py_object
     create.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
     function: Callable[..., Any] = create(ctypes.addressof(definition), None, None)
     return function
+
+
+def _load_objects(objects: Objects, addresses: Mapping[str, int]) -> int:
+    """The address of the entry point, 0 if there is none."""
+    from llvmlite import binding
+
+    for symbol, place in addresses.items():
+        own = symbol.startswith(PREFIX)
+        if own or not binding.address_of_symbol(symbol):  # which numba may have set
+            binding.add_symbol(symbol, place)
+    engine = binding.create_mcjit_compiler(
+        binding.parse_assembly(""), target_machine(), use_lmm=os.uname().machine == "aarch64"
+    )
+    for data in (objects.kernel, objects.entry):
+        engine.add_object_file(binding.ObjectFileRef.from_data(data))
+    engine.finalize_object()
+    _loaded.append(engine)
+    address: int = engine.get_function_address(ENTRY)
+    return address

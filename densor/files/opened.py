@@ -12,7 +12,13 @@ from densor.errors import ArgumentError, FileError
 from densor.formats.container.entry import escape_path
 from densor.formats.container.wire import MAGIC, begins_archive
 from densor.formats.io.outputs import errors_of, whole_file
-from densor.formats.io.sources import FileRandomSource, RandomSource
+from densor.formats.io.sources import (
+    FileRandomSource,
+    FileSource,
+    PlacedSource,
+    RandomSource,
+    Source,
+)
 from densor.formats.io.urls import is_url, name_of, plain
 
 PathOrFile = str | os.PathLike[str] | BinaryIO
@@ -32,6 +38,12 @@ class Input(NamedTuple):
     mtime_ns: int | None = None
     random: RandomSource | None = None  # the same bytes; reading them does not move `file`
     unchanged: Callable[[], bool] = lambda: True
+
+    def source(self) -> Source:
+        """All of it from start to end; where threads may read parts of it, they do."""
+        if self.random is None or not isinstance(self.random, FileRandomSource):
+            return FileSource(self.file)
+        return PlacedSource(self.random)
 
 
 @contextlib.contextmanager

@@ -18,10 +18,9 @@ from densor.files.opened import (
 from densor.formats.container import wire
 from densor.formats.container.entry import DIR, EntryMeta
 from densor.formats.container.open_base import open_base
-from densor.formats.container.sinks import FileSink, PipeSink
+from densor.formats.container.sinks import FileSink, PipeSink, PlacedFileSink
 from densor.formats.container.stream_reader import Entry, Sink, StreamReader
-from densor.formats.io.outputs import Sizes, apply_times_and_mode, copy_times_and_mode
-from densor.formats.io.sources import FileSource
+from densor.formats.io.outputs import Sizes, WholeFile, apply_times_and_mode, copy_times_and_mode
 from densor.formats.io.urls import is_url, plain
 from densor.options import (
     ReadKeywords,
@@ -101,7 +100,7 @@ def decompress_file(
     chosen = read_options(options, threads=threads, **keywords)
     source, target = plain(source), plain(target)
     with open_input(source) as opened, open_base(chosen) as base:
-        reader = StreamReader(FileSource(opened.file), chosen, base)
+        reader = StreamReader(opened.source(), chosen, base)
         try:
             told: list[EntryMeta] = []
             mode = lambda: told[0].mode if told else None  # noqa: E731
@@ -146,6 +145,8 @@ def file_sink(out: BinaryIO, keep: bool, path: Path | None = None) -> Sink:
 
     `keep`: whether there may be repetitions; `path`: where the file is once it is closed.
     """
+    if isinstance(out, WholeFile):
+        return PlacedFileSink(out, path)
     with contextlib.suppress(AttributeError, OSError):
         if keep and out.seekable() and out.readable():
             return FileSink(out, path)

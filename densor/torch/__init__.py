@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from densor.torch.gradients import PackedReduce, PackedReduceScatter, packed_hook
     from densor.torch.optimizer_state import pack_state, unpack_state
     from densor.torch.packed import PackedTensor, from_packed, pack_tensor, unpacked
+    from densor.torch.pages import PagedCache, pack_page, unpack_page
     from densor.torch.products import plain_product
     from densor.torch.resident import check_module, memory_of, pack_module, unpack_module
     from densor.torch.safetensors import load_file, safe_open, save_packed_file
@@ -31,6 +32,9 @@ _LAZY = {
     "PackedOptimizer": "densor.torch.training",
     "PackedReader": "densor.torch.checkpoint",
     "PackedTensor": "densor.torch.packed",
+    "PagedCache": "densor.torch.pages",
+    "pack_page": "densor.torch.pages",
+    "unpack_page": "densor.torch.pages",
     "PackedWriter": "densor.torch.checkpoint",
     "pack_activations": "densor.torch.activations",
     "PackedReduce": "densor.torch.gradients",
@@ -68,6 +72,7 @@ __all__ = [
     "PackedReduceScatter",
     "PackedTensor",
     "PackedWriter",
+    "PagedCache",
     "check_module",
     "dcp_to_torch_save",
     "from_packed",
@@ -75,6 +80,7 @@ __all__ = [
     "memory_of",
     "pack_activations",
     "pack_module",
+    "pack_page",
     "pack_state",
     "pack_tensor",
     "pack_tensors",
@@ -83,6 +89,7 @@ __all__ = [
     "safe_open",
     "save_packed_file",
     "unpack_module",
+    "unpack_page",
     "unpack_state",
     "unpack_tensors",
     "unpacked",

@@ -178,3 +178,15 @@ def test_hostile_chunks() -> None:
     ):
         assert_both_refuse(model_of(2), payload, original)
     assert_both_refuse(model_of(2), payload_of(3, (9, bitmap[1]), values), 14, "unsupported")
+
+
+@pytest.mark.parametrize("level", range(1, 8))
+def test_masks_of_two_values_take_their_entropy_at_all_levels(level: int) -> None:
+    kept = np.random.default_rng(0).random(200_000) < 0.9
+    as_bf16 = np.where(kept, np.uint16(0x3F8E), np.uint16(0))  # what dropout multiplies by
+    blob = densor.compress(as_bf16, level, dtype="bf16")
+    assert len(blob) < 0.035 * as_bf16.nbytes
+    assert np.array_equal(densor.decompress(blob), as_bf16)
+    blob = densor.compress(kept, level)
+    assert len(blob) < 0.07 * kept.nbytes
+    assert np.array_equal(densor.decompress(blob), kept)

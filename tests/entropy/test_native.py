@@ -121,3 +121,24 @@ def test_what_needs_numba_is_compiled_once(tmp_path: Path) -> None:
     )
     assert [run(tmp_path, code) for _ in range(3)] == ["True\n", "False\n", "False\n"]
     assert deferred.on_disk(module, name) is None
+
+
+@pytest.mark.parametrize("level", [1, 3, 6])
+def test_no_run_needs_the_compiler_twice(level: int, tmp_path: Path) -> None:
+    """Once its kernels are on disk, nothing of numba or LLVM is imported for weights."""
+    code = (
+        "import numpy as np, densor; a = np.random.default_rng(1).normal(size=(256, 300));"
+        "b = (a.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16); "
+        f"blob = densor.compress(b, {level}, dtype='bf16'); "
+        "assert (densor.decompress(blob) == b).all(); "
+        "print([name for name in ('numba', 'llvmlite') if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    shown = [
+        subprocess.run(
+            [sys.executable, "-c", f"import sys; {code}"],
+            env=environment, capture_output=True, text=True, check=True,
+        ).stdout
+        for _ in range(2)
+    ]  # fmt: skip
+    assert shown[-1] == "[]\n"

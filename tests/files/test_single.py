@@ -327,6 +327,7 @@ def test_a_file_system_that_fails(call: str, tmp_path: Path, monkeypatch: Any) -
         if call == "write":
             patch.setattr("densor.formats.container.writer.write_all", fail_as_file_error)
             patch.setattr("densor.formats.container.sinks.write_all", fail_as_file_error)
+            patch.setattr("densor.formats.io.outputs.WholeFile.write_at", fail_as_file_error)
         elif call == "fsync":
             patch.setattr(os, "fsync", fail)
         else:

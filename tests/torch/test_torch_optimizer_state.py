@@ -1,6 +1,7 @@
 """Adam's state as what a step makes of the one before."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from densor.errors import ArgumentError, DensorError
 torch = pytest.importorskip("torch")
 
 from densor.torch import pack_state, replay, scaled, unpack_state  # noqa: E402
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def trained(steps: int, factor: float = 1.0, seed: int = 0, **options):
@@ -202,3 +205,14 @@ def test_tampered_rest_is_no_code() -> None:
     after["evil"] = Evil()
     with pytest.raises(DensorError):
         unpack_state(pack_state(after))
+
+
+def test_golden_files() -> None:
+    from densor.torch.optimizer_state import table_of
+
+    before = unpack_state((GOLDEN / "adam-before.state").read_bytes())
+    packed = (GOLDEN / "adam-after.state").read_bytes()
+    assert [group["way"] for group in table_of(packed)["groups"]] == ["replay"]
+    after = unpack_state(packed, before)  # which compares digests
+    assert after["state"][0]["exp_avg"].shape == (60, 61)
+    assert float(after["state"][0]["step"]) == 2

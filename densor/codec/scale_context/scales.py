@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.scale_context import kernels
 from densor.codec.scale_context.payload import (
     COLUMN_STEPS,
     COLUMNS,
@@ -13,7 +12,10 @@ from densor.codec.scale_context.payload import (
     ROWS,
     Part,
 )
+from densor.entropy.deferred import Kernels
 from densor.runtime.types import Bytes
+
+kernels = Kernels("densor.codec.scale_context.kernels")
 
 HighBits = npt.NDArray[np.uint16]
 Floats = npt.NDArray[np.float64]

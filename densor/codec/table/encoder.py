@@ -46,16 +46,23 @@ from densor.codec.table.payload import (
     TEXT,
 )
 from densor.codec.table.prefix_code import code_of, lengths_for
-from densor.codec.table.symbol_kernels import FUNCTION_PLACES, find_exceptions, put_codes
+from densor.codec.table.symbol_kernels import (
+    FUNCTION_PLACES,
+    count_symbols,
+    find_exceptions,
+    put_codes,
+)
 from densor.codec.table.wire import Writer
 from densor.errors import FormatError
+from densor.runtime.workers import Workers
 
 MAX_DIFFERENT = 0.35  # share of cells that differ, beyond which they are a text
 _MIN_DIFFERENT = 300
+_SAMPLE_BYTES = 1 << 18
 _MAX_STEPS = 0.6  # different steps from row to row, as a share of different cells
 MAX_KNOWN = 48  # columns under latent classes that others may depend on
 _LIMIT = 250  # what counters count to
-_SAMPLES = {2: 1 << 14, 4: 40000, 12: 1 << 17}  # rows, by how many contexts are mixed
+_SAMPLES = {2: 1 << 14, 4: 20000, 12: 1 << 17}  # rows, by how many contexts are mixed
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,12 +127,13 @@ def _as_steps(dictionary: Dictionary, packer: Packer) -> Column | None:
 
 
 class TableCoder:
-    """A `ChunkCoder` of a table. `contexts`: how many are mixed, 0 for the fast way."""
+    """A `ChunkCoder` of a table; `workers` code the columns of a chunk that are mixed."""
 
     repeats = False
 
-    def __init__(self, layout: Layout, level: Level) -> None:
+    def __init__(self, layout: Layout, level: Level, workers: Workers | None = None) -> None:
         self._layout = layout
+        self._workers = workers if workers is not None and level.tables else Workers(1)
         self._contexts = level.tables
         self._latents = level.latents
         mixing = level.tables > 0
@@ -135,6 +143,16 @@ class TableCoder:
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
         return pack(self._layout)
+
+    def settle(self, first: Bytes) -> None:
+        """Finds out by the first of several chunks which columns are functions of others."""
+        sample = first[:_SAMPLE_BYTES]
+        ends = np.flatnonzero(sample == 10)
+        rows = rows_of(sample[: int(ends[-1]) + 1], self._layout) if ends.size else None
+        if rows is not None and not self._contexts:
+            packer = Packer(1)
+            columns = [column_of(dictionary, packer) for dictionary in self._dictionaries(rows)]
+            self._functions = _functions_of(columns)
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of a chunk; the chunk itself where it is hardly a table."""
@@ -153,7 +171,9 @@ class TableCoder:
         if odd:
             rows = rows.without(np.logical_or.reduce(odd))
             found = self._dictionaries(rows)
-        columns = [column_of(dictionary, packer) for dictionary in found]
+        submit = self._workers.submit
+        tasks = [submit(column_of, dictionary, packer) for dictionary in found]
+        columns = [task.result() for task in tasks]
         records = self._records(columns, ())
         payload = _joined(rows, records, packer)
         if not self._latents:
@@ -175,9 +195,10 @@ class TableCoder:
         return records | self._fast(columns, coded) if coded else records
 
     def _dictionaries(self, rows: Rows) -> list[Dictionary]:
-        layout = self._layout
-        columns = range(layout.columns)
-        return [dictionary_of(rows.cells(i), layout.quote, layout.width(i)) for i in columns]
+        columns = range(self._layout.columns)
+        submit = self._workers.submit
+        tasks = [submit(_dictionary, rows, i) for i in columns]
+        return [task.result() for task in tasks]
 
     # By context mixing
 
@@ -187,13 +208,12 @@ class TableCoder:
         values = [c.values if c.count > 1 else None for c in columns]
         sample = Sample(values, [c.count for c in columns], _SAMPLES[self._contexts])
         plan = Plan(sample, coded, known[:MAX_KNOWN])
-        records = {}
+        tasks = {}
         for place, number in enumerate(plan.order):
-            if number not in coded:
-                continue
-            fitted = plan.contexts(number, plan.order[:place], self._contexts)
-            records[number] = columns[number].record + self._mix(columns, number, fitted)
-        return records
+            if number in coded:
+                fitted = plan.contexts(number, plan.order[:place], self._contexts)
+                tasks[number] = self._workers.submit(self._mix, columns, number, fitted)
+        return {i: columns[i].record + task.result() for i, task in tasks.items()}
 
     def _mix(self, columns: Sequence[Column], number: int, fitted: Fitted) -> bytes:
         column = columns[number]
@@ -222,10 +242,7 @@ class TableCoder:
     # The fast way
 
     def _fast(self, columns: Sequence[Column], coded: Sequence[int]) -> dict[int, bytes]:
-        if self._functions is None:
-            values = [c.values if c.count > 1 else None for c in columns]
-            self._functions = Functions(values, [c.count for c in columns])
-        functions = self._functions
+        functions = self._functions or _functions_of(columns)
         left = [i for i in coded if i not in functions.order]
         records = {}
         done: set[int] = set()
@@ -241,13 +258,13 @@ class TableCoder:
         column = columns[number]
         symbols = column.symbols
         assert symbols is not None
-        counts = np.bincount(symbols, minlength=column.count)
-        ways = [self._by_huffman(symbols, counts, False)]
-        steps = np.diff(symbols, prepend=np.int32(0))
-        steps[steps < 0] += column.count
-        different = np.bincount(steps, minlength=column.count)
+        steps = np.empty_like(symbols)
+        counts, different = np.zeros((2, column.count), np.int64)
+        count_symbols(symbols, steps, counts, different)
         if _bits(different) < _bits(counts):
             ways = [self._by_huffman(steps, different, True)]
+        else:
+            ways = [self._by_huffman(symbols, counts, False)]
         if context is not None:
             found = self._by_function(columns, symbols, context, len(ways[0]))
             ways += [found] if found else []
@@ -283,6 +300,16 @@ class TableCoder:
         out.raw(self._packer.numbers(np.diff(rows, prepend=-1) - 1))
         out.raw(self._packer.numbers(symbols[rows].astype(np.int64)))
         return out.bytes()
+
+
+def _dictionary(rows: Rows, column: int) -> Dictionary:
+    layout = rows.layout
+    return dictionary_of(rows.cells(column), layout.quote, layout.width(column))
+
+
+def _functions_of(columns: Sequence[Column]) -> Functions:
+    values = [c.values if c.count > 1 else None for c in columns]
+    return Functions(values, [c.count for c in columns])
 
 
 def _values(columns: Sequence[Column], number: int) -> Values:
@@ -330,15 +357,19 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder:
     """An encoder for a text that is a table."""
     layout = batch.kind.table
     assert layout is not None
-    return TableEncoder(TableCoder(layout, level), batch, level.zstd)
+    return TableEncoder(TableCoder(layout, level, batch.workers), batch, level.zstd)
 
 
 class TableEncoder(ChunkEncoder):
     """Codes chunks that end where lines do."""
 
+    coder: TableCoder
+
     def encode(self) -> Coding:
         """Starts coding all chunks."""
         submit, chunks = self.batch.workers.submit, self._chunks()
+        if len(chunks) > 1:
+            self.coder.settle(chunks[0])
         return Chunks(self.coder, [submit(self._store, chunk, i) for i, chunk in enumerate(chunks)])
 
     def _chunks(self) -> list[Bytes]:

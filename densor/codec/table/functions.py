@@ -11,10 +11,10 @@ from densor.codec.table.contexts import (
     Context,
     Parent,
     Values,
-    arrays_of,
+    values_of,
 )
 from densor.codec.table.layout import I64
-from densor.codec.table.mixing_kernels import PREVIOUS
+from densor.codec.table.mixing_kernels import FIELDS, PARENTS, PREVIOUS
 from densor.codec.table.symbol_kernels import find_exceptions
 
 _ROWS, _PLACES = 1 << 11, 1 << 14
@@ -35,6 +35,8 @@ class Functions:
         self._columns = [None if c is None else _begin(c) for c in columns]
         self._counts = counts
         self._rows = max((c.symbols.size for c in self._columns if c is not None), default=0)
+        self._parents: dict[Parent, I64] = {}
+        self._places, self._found = np.empty(_PLACES, np.int32), np.empty(self._rows, np.int64)
         self._bits = [0.0 if c is None else _entropy(c) for c in self._columns]
         coded = [i for i, c in enumerate(self._columns) if c is not None and counts[i] > 1]
         self.order = sorted(coded, key=lambda i: (-self._bits[i], i))
@@ -50,10 +52,20 @@ class Functions:
         return found
 
     def _exceptions(self, column: int, context: Context) -> int:
-        numbers, parents = arrays_of([context], self._column, self._rows)
-        places, rows = np.zeros(_PLACES, np.int32), np.empty(self._rows, np.int64)
-        flat = numbers.reshape(-1), parents.reshape(-1)
-        return int(find_exceptions(*flat, self._column(column).symbols, places, rows))
+        numbers = np.full(FIELDS, -1, np.int64)
+        numbers[: len(context.parents)] = range(len(context.parents))
+        numbers[PARENTS] = context.flags
+        parents = [self._values(parent) for parent in context.parents]
+        flat = np.concatenate(parents) if parents else np.zeros(1, np.int64)
+        self._places[:] = 0
+        sides = self._column(column).symbols, self._places, self._found
+        return int(find_exceptions(numbers, flat, *sides))
+
+    def _values(self, parent: Parent) -> I64:
+        found = self._parents.get(parent)
+        if found is None:
+            found = self._parents[parent] = values_of(parent, self._column)
+        return found
 
     def _best(self, column: int, before: Sequence[int]) -> Context | None:
         limit = _MAX_SHARE * self._bits[column] * self._rows / (self._bits[column] + _EXCEPTION)

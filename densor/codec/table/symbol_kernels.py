@@ -42,6 +42,21 @@ def put_codes(code, symbols, out):
     return at
 
 
+@kernel(types.void(I32, I32, I64, I64))
+def count_symbols(symbols, steps, counts, different):
+    """Counts symbols, and their differences modulo `counts.size`, which go to `steps`."""
+    last = int64(0)
+    for row in range(symbols.size):
+        symbol = int64(symbols[index(row)])
+        counts[index(symbol)] += 1
+        step = symbol - last
+        if step < 0:
+            step += counts.size
+        steps[index(row)] = step
+        different[index(step)] += 1
+        last = symbol
+
+
 @kernel(types.void(CODE_TYPE, I32))
 def fill_table(code, table):
     """int32[2^QUICK]: the symbol that begins with these bits, and its length; 0 for longer ones."""

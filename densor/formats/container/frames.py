@@ -7,7 +7,7 @@ import numpy as np
 
 from densor.errors import ChecksumError, TruncatedError
 from densor.formats.container import short_form, wire
-from densor.formats.io.sources import Bytes, MemorySource, RandomSource, Source
+from densor.formats.io.sources import Bytes, MemorySource, PlacedSource, RandomSource, Source
 from densor.runtime.buffers import POOL
 
 if TYPE_CHECKING:
@@ -89,6 +89,11 @@ class FrameReader:
             POOL.give(payload)
             raise
         return payload
+
+    def joins(self, span: "Span") -> bool:
+        """Whether the next payload is near enough to those of a span to be read with them."""
+        source = self._source
+        return not isinstance(source, PlacedSource) or span.follows(source.at)
 
     def gather(self, header: wire.FrameHeader, span: "Span") -> int:
         """Takes the payload that follows its header to a span, which checks it when it decodes.

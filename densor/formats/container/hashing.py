@@ -1,6 +1,5 @@
 """Hashes of an entry's original bytes."""
 
-import hashlib
 from typing import Any, Protocol
 
 import xxhash
@@ -26,5 +25,7 @@ def new_hash(name: str | None) -> Hash:
     if name in (None, DEFAULT):
         return xxhash.xxh3_128()
     if name == "sha256":
+        import hashlib  # which loads OpenSSL
+
         return hashlib.sha256()
     raise ArgumentError(f"unknown hash {name!r}; known are {', '.join(KINDS)}")

@@ -1,13 +1,12 @@
 """Where decoded bytes go: memory, files, pipes, nowhere."""
 
-import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from densor.errors import TruncatedError
-from densor.formats.io.outputs import errors_of, write_all
+from densor.formats.io.outputs import WholeFile, errors_of, write_all
 from densor.formats.io.sources import Bytes, FileSource
 from densor.runtime.buffers import POOL
 from densor.runtime.locks import Lock
@@ -25,6 +24,9 @@ class MemorySink:
         self._at += size
         return piece
 
+    def filled(self, data: Bytes, at: int) -> None:
+        pass
+
     def done(self, data: Bytes) -> None:
         pass
 
@@ -37,6 +39,9 @@ class _PoolSink:
 
     def buffer(self, size: int) -> Bytes:
         return POOL.take(size)
+
+    def filled(self, data: Bytes, at: int) -> None:
+        pass
 
 
 class GrowingSink(_PoolSink):
@@ -76,10 +81,32 @@ class FileSink(_PoolSink):
         return data
 
 
+class PlacedFileSink(FileSink):
+    """Likewise, to a file of its own, which whoever has decoded something writes it to."""
+
+    def __init__(self, file: WholeFile, path: Path | None = None) -> None:
+        super().__init__(file, path)
+        self._whole = file
+        self._size = 0
+
+    def buffer(self, size: int) -> Bytes:
+        self._size += size
+        self._whole.expect(self._start + self._size)
+        return super().buffer(size)
+
+    def filled(self, data: Bytes, at: int) -> None:
+        self._whole.write_at(data, self._start + at)
+
+    def done(self, data: Bytes) -> None:
+        POOL.give(data)
+
+
 class Copies:
     """Entries one after the other in one temporary file, however many; safe to use from threads."""
 
     def __init__(self) -> None:
+        import tempfile
+
         self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
         self._lock = Lock()
         self.size = 0

@@ -15,7 +15,14 @@ from densor.codec.spans.table import NOT_MINE, SpanParameters, chunk_table
 from densor.errors import TruncatedError
 from densor.formats.container import wire
 from densor.formats.container.chunk_decoders import decode_chunk
-from densor.formats.io.sources import Bytes, MemorySource, RandomSource, Source, take_into
+from densor.formats.io.sources import (
+    Bytes,
+    MemorySource,
+    PlacedSource,
+    RandomSource,
+    Source,
+    take_into,
+)
 from densor.runtime.buffers import POOL
 from densor.runtime.lru import LruCache
 
@@ -80,7 +87,8 @@ class Span:
         self._rows: list[_Row] = []
         self._decoders: dict[int, Decoder | None] = {}
         self._data: Bytes | None = None
-        self._end = 0  # of the frames in memory of its own
+        self._source: RandomSource | None = None  # that it is read from when it is decoded
+        self._end = 0  # bytes of the frames in memory of its own
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -103,6 +111,14 @@ class Span:
             if source.take(stored).size < stored:
                 raise TruncatedError("archive ends within a frame")
             return at
+        if isinstance(source, PlacedSource):
+            self._source = source.random
+            place = source.skip(stored)
+            if place is None:
+                raise TruncatedError("archive ends within a frame")
+            first = self._rows[0].payload if self._rows else place
+            self._end = place + stored - first + wire.FRAME_SIZE
+            return place
         if self._data is None:
             self._data = POOL.take(max(_ROOM, wire.FRAME_SIZE + stored))
         at = self._end + wire.FRAME_SIZE
@@ -144,6 +160,8 @@ class Span:
 
     def decode(self, out: Bytes, known: ParameterSets) -> Bytes:
         """Decodes all of it into `out`; raises what is wrong with the first chunk that fails."""
+        if self._source is not None:
+            self.read(self._source)
         assert self._data is not None
         parameters = known.of(self._coder, self._decoders)
         columns = np.array(self._rows, np.int64).T

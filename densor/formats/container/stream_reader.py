@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from densor.codec.codec import Base, Decoder
+from densor.codec.codec import Base
 from densor.codec.language_model.session import Session
 from densor.errors import ChecksumError, FormatError, LimitError, UnsupportedError
 from densor.formats.container import hashing, wire
@@ -32,8 +32,14 @@ class Sink(Protocol):
     def buffer(self, size: int) -> Bytes:
         """Memory for the next `size` bytes."""
 
+    def filled(self, data: Bytes, at: int) -> None:
+        """The memory from `buffer` has been filled and verified so far as a chunk can be.
+
+        `at`: where these bytes of the entry belong. Called by whoever filled it, in any order.
+        """
+
     def done(self, data: Bytes) -> None:
-        """The memory from `buffer` has been filled and verified so far as a chunk can be."""
+        """Likewise, in order; the memory is free again."""
 
     def read(self, offset: int, size: int) -> Bytes:
         """Bytes of this entry that are done, for a repetition."""
@@ -229,7 +235,7 @@ class StreamReader:
         if coder is None:
             return False
         self._spans_used = True
-        if not entry.span.has_room(header, coder):
+        if not (entry.span.has_room(header, coder) and self._frames.joins(entry.span)):
             self._start_span(entry)
         self._count(header, entry)
         entry.span.add(header, self._frames.gather(header, entry.span), decoder, coder)
@@ -241,8 +247,8 @@ class StreamReader:
         """Starts decoding what was gathered."""
         span, entry.span = entry.span, Span()
         if span:
-            out = entry.sink.buffer(span.size)
-            task = self._workers.submit(span.decode, out, self._parameters)
+            out, at = entry.sink.buffer(span.size), entry.size - span.size
+            task = self._workers.submit(_decode_span, span, out, self._parameters, entry.sink, at)
             entry.waiting.append(_Waiting(task, span.size))
             entry.in_flight += span.size
 
@@ -264,14 +270,16 @@ class StreamReader:
         if header.kind not in (wire.CHUNK, wire.REF) or entry.meta.kind == DIR:
             raise FormatError(f"frame of kind {header.kind} inside an entry")
         self._start_span(entry)
+        at = entry.size
         self._count(header, entry)
         if header.kind == wire.REF:
             while entry.waiting:
                 self._finish(entry)
             repeated = self._repeat(header, payload, entry.sink)
-            entry.waiting.append(_Waiting(repeated, header.original))
+            entry.sink.filled(repeated, at)
+            entry.waiting.append(_Waiting(Done(repeated), header.original))
         else:
-            entry.waiting.append(self._start(header, payload, entry.sink, base))
+            entry.waiting.append(self._start(header, payload, entry.sink, at, base))
         entry.in_flight += header.original
 
     def _base_of(self, meta: EntryMeta) -> Base | None:
@@ -288,11 +296,18 @@ class StreamReader:
         return None if found is None or found.entry is None else (found.entry[2:], found.chain)
 
     def _start(
-        self, header: wire.FrameHeader, payload: Bytes, sink: Sink, base: Base | None
+        self, header: wire.FrameHeader, payload: Bytes, sink: Sink, at: int, base: Base | None
     ) -> _Waiting:
         decoder = self._models.known(header.model)
         out = sink.buffer(header.original)
-        task = self._workers.submit(_decode, header.model, decoder, payload, out, base)
+
+        def work() -> Bytes:
+            decode_chunk(header.model, decoder, payload, out, base)
+            POOL.give(payload)
+            sink.filled(out, at)
+            return out
+
+        task = self._workers.submit(work)
         return _Waiting(task, header.original, reports_progress(decoder))
 
     def _finish(self, entry: _OpenEntry) -> None:
@@ -304,7 +319,7 @@ class StreamReader:
         if self._progress is not None and not item.reported:
             self._progress(data.size)
 
-    def _repeat(self, header: wire.FrameHeader, payload: Bytes, sink: Sink) -> Task[Bytes]:
+    def _repeat(self, header: wire.FrameHeader, payload: Bytes, sink: Sink) -> Bytes:
         if not self.features & wire.BACKREFS:
             raise FormatError("REF frame where it may not be")
         entry, offset = wire.parse_ref(payload)
@@ -313,7 +328,7 @@ class StreamReader:
             raise FormatError("REF frame points where no chunk decoded to")
         out = sink.buffer(header.original)
         out[:] = target.read_at(offset, header.original)
-        return Done(out)
+        return out
 
     @staticmethod
     def _close_entry(
@@ -335,9 +350,7 @@ class StreamReader:
         return Entry(number, meta, size, hash_kind, digest)
 
 
-def _decode(
-    number: int, decoder: Decoder | None, payload: Bytes, out: Bytes, base: Base | None
-) -> Bytes:
-    decode_chunk(number, decoder, payload, out, base)
-    POOL.give(payload)
+def _decode_span(span: Span, out: Bytes, known: ParameterSets, sink: Sink, at: int) -> Bytes:
+    span.decode(out, known)
+    sink.filled(out, at)
     return out

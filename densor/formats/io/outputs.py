@@ -1,9 +1,10 @@
 """Output files that appear whole or not at all."""
 
 import contextlib
+import ctypes
+import io
 import os
-import secrets
-import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -45,14 +46,17 @@ def write_all(file: BinaryIO, data: Any) -> None:
         raise FileError(f"cannot write: {error.strerror or error}") from error
 
 
+_PACKED = 0.7  # of its size, that most takes; memory that grows is mostly not copied
+
+
 class MemoryFile:
-    """A file in memory. `size`: how large it may become, a guess.
+    """A file in memory. `size`: bytes of what is packed into it, a guess.
 
     In place of `io.BytesIO` for its `getvalue`, which copies nothing here.
     """
 
     def __init__(self, size: int) -> None:
-        self._buffer = NewBytes(size + (1 << 12))
+        self._buffer = NewBytes(int(_PACKED * size) + (1 << 12))
         self._size = 0
         self._at = 0
 
@@ -88,6 +92,59 @@ class MemoryFile:
         return self._buffer.finished()
 
 
+class WholeFile(io.FileIO):
+    """An output file that nobody else knows of yet, so that its parts may be written in any order.
+
+    Room is asked for ahead of what is written: a file system places 64 MB at once sooner than it
+    does page by page (256 MB in 31 ms of processor time against 50).
+    """
+
+    _allocated = 0
+    _can_allocate = sys.platform.startswith("linux")
+
+    def write_at(self, data: Any, offset: int) -> None:
+        """Writes all of a buffer at a place; FileError where that fails. For several threads."""
+        view = memoryview(data).cast("B")
+        try:
+            while view.nbytes:
+                written = os.pwrite(self.fileno(), view, offset)
+                view, offset = view[written:], offset + written
+        except OSError as error:
+            raise FileError(f"cannot write: {error.strerror or error}") from error
+
+    def expect(self, size: int) -> None:
+        """Says that the file will have `size` bytes or more. For one thread."""
+        if size <= self._allocated or not self._can_allocate or size < _LEAST_ROOM:
+            return
+        more = max(size - self._allocated, min(size, _MOST_ROOM))
+        self._can_allocate = _allocate(self.fileno(), self._allocated, more)
+        if self._can_allocate:
+            self._allocated += more
+
+    def trim(self) -> None:
+        """Gives back the room that was asked for and not used."""
+        size = os.fstat(self.fileno()).st_size
+        if size < self._allocated:
+            os.ftruncate(self.fileno(), size)
+
+
+_LEAST_ROOM, _MOST_ROOM = 1 << 20, 1 << 26
+_KEEP_SIZE = 1  # of Linux's fallocate
+
+
+def _allocate(number: int, offset: int, size: int) -> bool:
+    """Asks for room behind the end of a file; False where there is none, or no way to ask.
+
+    Not `os.posix_fallocate`, which writes to every block where a file system cannot do it.
+    """
+    try:
+        allocate = ctypes.CDLL(None).fallocate64
+    except (OSError, AttributeError):
+        return False
+    allocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return bool(allocate(number, _KEEP_SIZE, offset, size) == 0)
+
+
 @contextlib.contextmanager
 def whole_file(
     path: Path,
@@ -95,7 +152,7 @@ def whole_file(
     mode: Callable[[], int | None] = lambda: None,
     sync: bool = True,
     last_check: Callable[[], None] = lambda: None,
-) -> Iterator[BinaryIO]:
+) -> Iterator[WholeFile]:
     """A temporary file beside `path`, renamed to it at the end; removed on any exception.
 
     Only the owner can read it until it is whole. `mode`: asked then for its permissions, None for
@@ -110,16 +167,16 @@ def whole_file(
         if not overwrite and os.path.lexists(path):
             raise _exists(path)
     # At most 128 bytes of its name, where file systems allow 255.
-    temporary = path.with_name(f".{path.name[:32]}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{path.name[:32]}.{os.urandom(8).hex()}.tmp")
     try:  # from before the file is there, since an interrupt can come at any time
         try:
-            file = open(temporary, "x+b", buffering=0, opener=_open_private)  # noqa: SIM115
+            file = WholeFile(temporary, "x+b", opener=_open_private)
         except OSError as error:  # its file name is of no interest
             raise FileError(f"{path}: {error.strerror or error}") from error
         with errors_of(path):
             with file:
                 yield file
-                file.flush()
+                file.trim()
                 if hasattr(os, "fchmod"):
                     wanted = mode()
                     with contextlib.suppress(OSError):  # a file system without permissions
@@ -149,7 +206,7 @@ def _new_mode(path: Path) -> int:
         status = Path("/proc/self/status").read_bytes()
         return 0o666 & ~int(status.split(b"Umask:", 1)[1].split()[0], 8)
     except (OSError, IndexError, ValueError):
-        probe = path.with_name(f".{secrets.token_hex(8)}.tmp")
+        probe = path.with_name(f".{os.urandom(8).hex()}.tmp")
         try:
             with probe.open("xb") as file:
                 return os.fstat(file.fileno()).st_mode & 0o777
@@ -219,6 +276,8 @@ def check_still_there(path: Path, before: os.stat_result) -> None:
 
 def copy_times_and_mode(source: Path, target: Path) -> None:
     """Gives `target` the permissions and times of `source`, as far as the system allows."""
+    import shutil  # with all of its ways to pack
+
     with contextlib.suppress(OSError):
         shutil.copystat(source, target)
 

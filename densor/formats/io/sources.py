@@ -199,6 +199,52 @@ class FileRandomSource:
         return buffer
 
 
+class PlacedSource:
+    """A file read from start to end, of which stretches may be left out, to be read by others.
+
+    `random`: the same bytes, for these.
+    """
+
+    def __init__(self, random: RandomSource) -> None:
+        self.random = random
+        self.at = 0
+        self._block = np.empty(0, np.uint8)  # read ahead, for what is small
+        self._block_at = 0
+        self._next = _BLOCK
+
+    def take(self, count: int) -> Bytes:
+        count = min(count, self.random.size - self.at)
+        if count > _BLOCK // 4:
+            data = self.random.read_at(self.at, count)
+        else:
+            data = self._from_block(count)
+        self.at += count
+        return data
+
+    def skip(self, count: int) -> int | None:
+        """Where the next `count` bytes begin, which are left out; None where there are fewer."""
+        begin, end = self.at, self.at + count
+        if end > self.random.size:
+            return None
+        self.at = end
+        if end > self._block_at + self._block.size:  # else reading ahead has paid
+            self._next = _LEAST_BLOCK
+        return begin
+
+    def _from_block(self, count: int) -> Bytes:
+        begin = self.at - self._block_at
+        if begin + count > self._block.size:
+            size = min(max(count, self._next), self.random.size - self.at)
+            # In memory of its own each time: what was handed out may still be in use.
+            self._block = self.random.read_at(self.at, size)
+            self._block_at, begin = self.at, 0
+            self._next = _BLOCK
+        return self._block[begin : begin + count]
+
+
+_BLOCK, _LEAST_BLOCK = 1 << 15, 1 << 12
+
+
 class ReadableSource:
     """Another source, of which what the device cannot read is zeros: it is found to be damaged."""
 

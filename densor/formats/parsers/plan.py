@@ -1,5 +1,6 @@
 """Cuts a file into segments: which stretch is coded as which kind of tensor, or as bytes."""
 
+import importlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,50 +26,55 @@ from densor.dtypes import SIZES, coding_of, parse_dtype
 from densor.errors import FormatError, LimitError, TruncatedError
 from densor.float_formats import by_rows
 from densor.formats.io.sources import RandomSource, Source
-from densor.formats.parsers import (
-    aiff,
-    au,
-    bmp,
-    ctranslate2,
-    gguf,
-    gzip,
-    idx,
-    netpbm,
-    npy,
-    onnx,
-    png,
-    riff,
-    safetensors,
-    tabular,
-    tiff,
-    torch_legacy,
-    torch_zip,
-    zip_members,
-)
 from densor.formats.parsers.contents import Contents, Head, Stretch, plain
 from densor.formats.tensors import TensorInfo, as_other, is_listable
 
+
+def _parser(module: str, name: str = "find") -> Callable[[Head], Contents | None]:
+    """What a module calls so, which is imported when it is first asked: few files need many."""
+
+    def find(head: Head) -> Contents | None:
+        parser = getattr(importlib.import_module(f"densor.formats.parsers.{module}"), name)
+        found: Contents | None = parser(head)
+        return found
+
+    return find
+
+
+def _table(name: str) -> Callable[[Head], Contents | None]:
+    """Likewise what finds a table of one format."""
+
+    def find(head: Head) -> Contents | None:
+        tabular = importlib.import_module("densor.formats.parsers.tabular")
+        found: Contents | None = tabular.find_of(name)(head)
+        return found
+
+    return find
+
+
 # In the order in which they are tried; each begins with a look at the first bytes.
 FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
-    ("safetensors", safetensors.find),
-    ("gguf", gguf.find),
-    ("npy", npy.find),
-    ("npz", npy.find_npz),
-    ("torch", torch_zip.find),
-    ("torch-legacy", torch_legacy.find),
-    ("ctranslate2", ctranslate2.find),
-    ("onnx", onnx.find),
-    ("netpbm", netpbm.find),
-    ("bmp", bmp.find),
-    ("idx", idx.find),
-    ("tiff", tiff.find),
-    ("wav", riff.find),
-    ("aiff", aiff.find),
-    ("au", au.find),
-    ("png", png.find),
-    ("gzip", gzip.find),
-    ("zip", zip_members.find),
-    *((name, tabular.find_of(name)) for name in tabular.FORMATS),
+    ("safetensors", _parser("safetensors")),
+    ("gguf", _parser("gguf")),
+    ("npy", _parser("npy")),
+    ("npz", _parser("npy", "find_npz")),
+    ("torch", _parser("torch_zip")),
+    ("torch-legacy", _parser("torch_legacy")),
+    ("ctranslate2", _parser("ctranslate2")),
+    ("onnx", _parser("onnx")),
+    ("netpbm", _parser("netpbm")),
+    ("bmp", _parser("bmp")),
+    ("idx", _parser("idx")),
+    ("tiff", _parser("tiff")),
+    ("wav", _parser("riff")),
+    ("aiff", _parser("aiff")),
+    ("au", _parser("au")),
+    ("png", _parser("png")),
+    ("gzip", _parser("gzip")),
+    ("zip", _parser("zip_members")),
+    ("jsonl", _table("jsonl")),
+    ("fixed-width", _table("fixed-width")),
+    ("csv", _table("csv")),
 )
 
 # Tensors up to so many bytes are joined with neighbours of the same type: matrices and vectors, of

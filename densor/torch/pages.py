@@ -1,0 +1,207 @@
+"""Key-value caches as pages: each describes and checks itself, and is coded once.
+
+A page holds some tokens of the keys or values of one layer, [batch, heads, tokens, channels]. New
+tokens are kept plain until they fill a page, so that nothing old is coded again. See
+docs/format/cache_page.md.
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import xxhash
+
+import densor
+from densor.errors import (
+    ArgumentError,
+    ChecksumError,
+    FormatError,
+    TruncatedError,
+    UnsupportedError,
+)
+from densor.formats.io.outputs import errors_of
+from densor.torch import rotated
+
+MAGIC = b"\x89DPAGE\r\n"
+VERSION = 1
+DEFAULT_LEVEL = 3
+DEFAULT_TOKENS = 1024
+KEYS, VALUES = 0, 1
+PLAIN, CHANNELS, ROTATED = 0, 1, 2  # ways
+_HEAD = struct.Struct("<8sHBBIQIIII")
+_DIGEST = 16
+_MAX_BYTES = 1 << 32
+
+
+class Page(NamedTuple):
+    """What a page says of itself: `which`: 0 for keys, 1 for values; `first`: of its tokens."""
+
+    which: int
+    layer: int
+    first: int
+    tensor: torch.Tensor
+
+
+def pack_page(page: Page, level: int = DEFAULT_LEVEL, rope_theta: float | None = None) -> bytes:
+    """A page as bytes, the smallest of the ways that suit it.
+
+    `page.tensor`: [batch, heads, tokens, channels] on a CPU. `rope_theta`: base of the rotary
+    embedding, whose halves of channels belong together, which keys in BF16 are then relative to.
+    """
+    tensor = page.tensor.detach().contiguous()
+    if tensor.ndim != 4 or tensor.device.type != "cpu":
+        raise ArgumentError("a page is [batch, heads, tokens, channels] on a CPU")
+    ways = [(PLAIN, b"", densor.compress(tensor, level, 1))]
+    if page.which == KEYS and tensor.numel():
+        turned = tensor.transpose(2, 3).contiguous()
+        ways.append((CHANNELS, b"", densor.compress(turned, level, 1)))
+        found = None if rope_theta is None else _relative(tensor, page.first, rope_theta)
+        if found is not None:
+            ways.append((ROTATED, found[0], densor.compress(found[1], level, 1)))
+    way, side, blob = min(ways, key=lambda one: len(one[1]) + len(one[2]))
+    shape = tuple(tensor.shape)
+    head = _HEAD.pack(MAGIC, VERSION, page.which, way, page.layer, page.first, *shape)
+    body = b"".join((head, side, blob))
+    return body + xxhash.xxh3_128(body).digest()
+
+
+def _relative(tensor: torch.Tensor, first: int, theta: float) -> tuple[bytes, Any] | None:
+    """Means, and keys relative to them; None where these are not for them."""
+    batch, heads, tokens, channels = tensor.shape
+    if tensor.dtype != torch.bfloat16 or channels % 2 or tokens < 2:
+        return None
+    keys = tensor.reshape(batch * heads, tokens, channels)
+    means = rotated.fit(keys.float().numpy(), rotated.steps_of(theta, channels), first)
+    if means is None:
+        return None
+    bits = keys.view(torch.int16).numpy().view(np.uint16)
+    return rotated.pack(means, tokens), rotated.relative(bits, means)
+
+
+def unpack_page(data: Any) -> Page:
+    """The page; a DensorError for what is not whole and sound."""
+    view = memoryview(data)
+    if len(view) < _HEAD.size + _DIGEST:
+        raise TruncatedError("page of a cache is too short")
+    magic, version, which, way, layer, first, *shape = _HEAD.unpack_from(view)
+    if magic != MAGIC:
+        raise FormatError("is no page of a cache")
+    if xxhash.xxh3_128(view[:-_DIGEST]).digest() != bytes(view[-_DIGEST:]):
+        raise ChecksumError("page of a cache was damaged")
+    if version != VERSION or way > ROTATED:
+        raise UnsupportedError("page of a cache needs a newer densor")
+    if which > VALUES or np.prod(shape, dtype=object) * 8 > _MAX_BYTES:
+        raise FormatError("page of a cache has impossible fields")
+    body = view[_HEAD.size : -_DIGEST]
+    if way == ROTATED:
+        return Page(which, layer, first, _rotated_back(body, tuple(shape)))
+    try:
+        tensor = densor.decompress(body, 1, max_output_size=_MAX_BYTES)
+    except ArgumentError as error:  # of the data
+        raise FormatError(str(error)) from error
+    stored = tuple(shape) if way == PLAIN else (*shape[:2], shape[3], shape[2])
+    if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != stored:
+        raise FormatError("page of a cache holds something else than it says")
+    back = tensor if way == PLAIN else tensor.transpose(2, 3).contiguous()
+    return Page(which, layer, first, back)
+
+
+def _rotated_back(body: memoryview, shape: tuple[int, ...]) -> torch.Tensor:
+    means, tokens, at = rotated.parse(body)
+    rows, channels = means.means.shape
+    if (shape[0] * shape[1], shape[2], shape[3]) != (rows, tokens, channels):
+        raise FormatError("page of a cache has means of another shape")
+    try:
+        flat = densor.decompress(body[at:], 1, max_output_size=2 * rows * tokens * channels)
+    except ArgumentError as error:  # of the data
+        raise FormatError(str(error)) from error
+    sound = isinstance(flat, np.ndarray) and flat.dtype == np.uint16
+    if not sound or flat.shape != (rows * tokens * channels,):
+        raise FormatError("page of a cache holds something else than it says")
+    bits = rotated.absolute(flat, means, tokens)
+    return torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16).reshape(shape)
+
+
+class PagedCache:
+    """Keys and values of all layers, packed in pages of `tokens` tokens as they arrive.
+
+    `folder`: where pages are kept; by default they are kept in memory. One cache uses it at a time.
+    `rope_theta`: see `pack_page`. `level`: of packing.
+    """
+
+    def __init__(
+        self,
+        tokens: int = DEFAULT_TOKENS,
+        level: int = DEFAULT_LEVEL,
+        *,
+        rope_theta: float | None = None,
+        folder: str | Path | None = None,
+    ) -> None:
+        if tokens < 1:
+            raise ArgumentError("a page has at least one token")
+        self._tokens, self._level, self._theta = tokens, level, rope_theta
+        self._folder = None if folder is None else Path(folder)
+        self._pages: dict[tuple[int, int], list[bytes | Path]] = {}
+        self._open: dict[tuple[int, int], torch.Tensor] = {}  # tokens that fill no page yet
+        if self._folder is not None:
+            with errors_of(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
+
+    def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Adds tokens of a layer, [batch, heads, tokens, channels] each, on a CPU."""
+        if keys.ndim != 4 or values.ndim != 4 or keys.shape[:3] != values.shape[:3]:
+            raise ArgumentError("keys and values are [batch, heads, tokens, channels]")
+        for which, new in ((KEYS, keys), (VALUES, values)):
+            place = layer, which
+            before = self._open.get(place)
+            if before is not None:
+                kinds = {(t.dtype, t.shape[0], t.shape[1], t.shape[3]) for t in (before, new)}
+                if len(kinds) > 1:
+                    raise ArgumentError(f"layer {layer} has tokens of another form")
+                new = torch.cat([before, new.detach()], 2)
+            pages = self._pages.setdefault(place, [])
+            while new.shape[2] >= self._tokens:
+                part = new[:, :, : self._tokens]
+                page = Page(which, layer, len(pages) * self._tokens, part)
+                pages.append(self._put(place, len(pages), page))
+                new = new[:, :, self._tokens :]
+            self._open[place] = new.detach().clone()
+
+    def layer(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of all tokens of a layer."""
+        found = []
+        for which in (KEYS, VALUES):
+            if (layer, which) not in self._open:
+                raise ArgumentError(f"the cache has no layer {layer}")
+            found.append(torch.cat([*self._decoded(layer, which), self._open[layer, which]], 2))
+        return found[0], found[1]
+
+    @property
+    def packed_bytes(self) -> int:
+        """Of all pages; tokens that fill none do not count."""
+        pages = [page for pages in self._pages.values() for page in pages]
+        return sum(len(p) if isinstance(p, bytes) else p.stat().st_size for p in pages)
+
+    def _put(self, place: tuple[int, int], number: int, page: Page) -> bytes | Path:
+        packed = pack_page(page, self._level, self._theta)
+        if self._folder is None:
+            return packed
+        path = self._folder / f"{place[0]}-{'kv'[place[1]]}-{number}.page"
+        with errors_of(path):
+            path.write_bytes(packed)
+        return path
+
+    def _decoded(self, layer: int, which: int) -> Iterator[torch.Tensor]:
+        for number, stored in enumerate(self._pages[layer, which]):
+            if isinstance(stored, Path):
+                with errors_of(stored):
+                    data = stored.read_bytes()
+            else:
+                data = stored
+            page = unpack_page(data)
+            if page[:3] != (which, layer, number * self._tokens):
+                raise FormatError("page of a cache is another one than was put there")
+            yield page.tensor

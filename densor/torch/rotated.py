@@ -1,0 +1,191 @@
+"""Keys of attention after rotary embedding, each relative to what the mean of its channel predicts.
+
+Before rotation (RoPE, arXiv 2104.09864) the channels of keys have strong means. Turned to the
+position of a token, the mean of a pair of channels predicts its keys about as well as the token
+before does, and without decoding that first. Magnitudes are taken relative to the prediction, signs
+to its sign, and elements are put in the order of how much the prediction says, so that the codec
+of byte planes finds those under one context next to each other. All of it is in integers, so that
+it is the same on every machine. See docs/format/cache_page.md.
+"""
+
+import functools
+import struct
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.entropy.deferred import deferred
+from densor.errors import FormatError
+
+Bits = npt.NDArray[np.uint16]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Words = npt.NDArray[np.uint32]
+
+_EXPECT, _RELATIVE, _ABSOLUTE = deferred(
+    "densor.torch.rotated_kernels", "expect", "relative", "absolute"
+)
+_HEAD = struct.Struct("<IIIhq")  # rows, tokens, channels, exponent of the unit, first position
+_ANGLES = 12  # bits of a turn
+_UNIT = 14  # bits of a sine
+_MEAN = 14  # bits of the largest mean
+_OCTAVE = 8  # steps of scales in an octave
+_MAX_SCALE = 24 * _OCTAVE
+_CONTEXTS = 64
+_MAX_TOKENS = 1 << 20
+_MAX_CHANNELS = 1 << 12
+
+
+class Means(NamedTuple):
+    """Of keys of `rows` heads: means int16[rows, channels] before rotation, in units of
+    2^`exponent`; `scales`: uint8[rows, channels], codes of the deviation; `steps`:
+    uint32[channels / 2], by how much a position turns each pair, in 2^-32 of a turn."""
+
+    means: npt.NDArray[np.int16]
+    scales: npt.NDArray[np.uint8]
+    steps: npt.NDArray[np.uint32]
+    exponent: int
+    position: int
+
+
+@functools.cache
+def sines() -> Ints:
+    """Of all angles, in units of 2^-14, rounded: by Taylor's series in integers."""
+    bits = 80
+    one = 1 << bits
+    turn = 3141592653589793238462643383279502884197169399375 * 2 * one // 10**48
+    found = []
+    for k in range((1 << _ANGLES) // 4 + 1):
+        x = turn * k >> _ANGLES
+        term, total, n = x, x, 1
+        while term:
+            term = -(term * x >> bits) * x >> bits
+            term //= (n + 1) * (n + 2)
+            total += term
+            n += 2
+            if n > 41:
+                break
+        found.append((total + (one >> _UNIT + 1)) >> bits - _UNIT)
+    quarter = np.array(found, np.int64)
+    half = np.concatenate([quarter, quarter[-2:0:-1]])
+    return np.concatenate([half, -half])
+
+
+def steps_of(theta: float, channels: int) -> npt.NDArray[np.uint32]:
+    """Turns of pairs by position, of the usual frequencies theta^(-2 i / channels)."""
+    frequencies = theta ** (-np.arange(0, channels, 2) / channels)
+    return np.rint(frequencies / (2 * np.pi) * 2**32).astype(np.uint64).astype(np.uint32)
+
+
+def _scale(codes: npt.NDArray[np.uint8]) -> Ints:
+    """Deviations of codes, at least 1."""
+    octave, part = np.divmod(codes.astype(np.int64), _OCTAVE)
+    found: Ints = np.maximum(1, (_OCTAVE + part << octave) >> 3)
+    return found
+
+
+def _expected(means: Means, tokens: int) -> tuple[Words, Ints]:
+    """What is expected of each element, see `rotated_kernels.expect`, and the place of the first
+    one of each context."""
+    rows, channels = means.means.shape
+    found = np.empty(rows * tokens * channels, np.uint32)
+    counts = np.zeros(_CONTEXTS, np.int64)
+    _EXPECT(
+        np.ascontiguousarray(means.means).reshape(-1),
+        _scale(means.scales).reshape(-1),
+        means.steps,
+        rows,
+        tokens,
+        means.exponent,
+        means.position,
+        sines(),
+        found,
+        counts,
+    )
+    return found, np.cumsum(counts) - counts
+
+
+def fit(keys: Floats, steps: npt.NDArray[np.uint32], position: int) -> Means | None:
+    """Means and scales of float32[rows, tokens, channels]; None where they are not finite."""
+    tokens = keys.shape[1]
+    largest = float(np.abs(keys).max(initial=0))
+    if not 0 < largest < np.inf:  # a NaN is neither
+        return None
+    place = np.arange(position, position + tokens, dtype=np.int64).astype(np.uint32)
+    phase = (place[:, None] * steps[None, :]) >> np.uint32(32 - _ANGLES)
+    table = (sines() / 2.0**_UNIT).astype(np.float32)
+    sine, cosine = table[phase], table[(phase + (1 << _ANGLES) // 4) & ((1 << _ANGLES) - 1)]
+    first, second = np.split(keys / np.float32(largest), 2, axis=2)
+    means = np.concatenate(
+        [(first * cosine + second * sine).mean(1), (second * cosine - first * sine).mean(1)], 1
+    )
+    a, b = (part[:, None, :] for part in np.split(means, 2, axis=1))
+    left = first - (a * cosine - b * sine), second - (a * sine + b * cosine)
+    deviation = np.sqrt(np.concatenate([np.square(part).mean(1) for part in left], 1))
+    unit = max(float(np.abs(means).max()), 2.0**-6)
+    exponent = int(np.frexp(unit * largest)[1]) - _MEAN
+    scale = np.ldexp(largest, -exponent)
+    units = np.rint(means * scale).astype(np.int16)
+    # Codes are nearly logarithms: straight lines within an octave
+    codes = np.rint(_OCTAVE * np.log2(np.maximum(deviation * scale, 1)))
+    scales = np.clip(codes, 0, _MAX_SCALE).astype(np.uint8)
+    return Means(units, scales, steps, exponent, position)
+
+
+def relative(bits: Bits, means: Means) -> Bits:
+    """BF16 bits of keys, uint16[rows, tokens, channels], relative to what is expected, in order.
+
+    From the top: sign, six bits of the exponent and one of the mantissa, the rest of the exponent,
+    the rest of the mantissa.
+    """
+    expected, places = _expected(means, bits.shape[1])
+    flat = np.empty(bits.size, np.uint16)
+    _RELATIVE(np.ascontiguousarray(bits).reshape(-1), expected, _CENTRE, places, flat)
+    return flat
+
+
+_CENTRE = 48 << 7  # exponents up to 48 below and 15 above what is expected have no rest
+
+
+def absolute(flat: Bits, means: Means, tokens: int) -> Bits:
+    """Undoes `relative`."""
+    expected, places = _expected(means, tokens)
+    bits = np.empty(expected.size, np.uint16)
+    if flat.size != bits.size:
+        raise FormatError("page of a cache has another number of elements than its means")
+    _ABSOLUTE(np.ascontiguousarray(flat), expected, _CENTRE, places, bits)
+    return bits.reshape(means.means.shape[0], tokens, means.means.shape[1])
+
+
+def pack(means: Means, tokens: int) -> bytes:
+    """Means and scales as bytes."""
+    rows, channels = means.means.shape
+    head = _HEAD.pack(rows, tokens, channels, means.exponent, means.position)
+    arrays = (means.steps.astype("<u4"), means.means.astype("<i2"), means.scales)
+    return head + b"".join(array.tobytes() for array in arrays)
+
+
+def parse(data: memoryview) -> tuple[Means, int, int]:
+    """Means, the number of tokens, and the length of what was read; FormatError for bad ones."""
+    if len(data) < _HEAD.size:
+        raise FormatError("page of a cache is too short")
+    rows, tokens, channels, exponent, position = _HEAD.unpack_from(data)
+    if not 1 <= rows <= 1 << 20 or not 1 <= tokens <= _MAX_TOKENS or position < 0:
+        raise FormatError("page of a cache has impossible fields")
+    if channels % 2 or not 2 <= channels <= _MAX_CHANNELS or abs(exponent) > 200:
+        raise FormatError("page of a cache has impossible fields")
+    sizes = 2 * channels, 2 * rows * channels, rows * channels
+    if len(data) < _HEAD.size + sum(sizes):
+        raise FormatError("page of a cache is too short")
+    arrays: list[Any] = []
+    at = _HEAD.size
+    for size, kind in zip(sizes, ("<u4", "<i2", "u1"), strict=True):
+        arrays.append(np.frombuffer(data[at : at + size], kind))
+        at += size
+    if arrays[2].max() > _MAX_SCALE:
+        raise FormatError("page of a cache has an impossible scale")
+    shape = rows, channels
+    steps = arrays[0].astype(np.uint32)
+    means = arrays[1].astype(np.int16).reshape(shape)
+    return Means(means, arrays[2].reshape(shape), steps, exponent, position), tokens, at

@@ -1,0 +1,138 @@
+"""Pages of key-value caches."""
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from densor.errors import ArgumentError, DensorError
+
+torch = pytest.importorskip("torch")
+
+from densor.torch import PagedCache, pack_page, rotated, unpack_page  # noqa: E402
+from densor.torch.pages import _HEAD, KEYS, ROTATED, VALUES, Page  # noqa: E402
+
+THETA = 10000.0
+
+
+def rotary_keys(tokens: int, first: int = 0, seed: int = 0):
+    """Channels with strong means, turned to their positions."""
+    generator = torch.Generator().manual_seed(seed)
+    means = 3 * torch.randn(1, 2, 1, 32, generator=torch.Generator().manual_seed(9))
+    x = means + torch.randn(1, 2, tokens, 32, generator=generator)
+    inverse = THETA ** (-torch.arange(0, 32, 2) / 32)
+    angle = torch.arange(first, first + tokens)[:, None] * inverse
+    a, b = x.split(16, -1)
+    turned = [a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()]
+    return torch.cat(turned, -1).bfloat16()
+
+
+def assert_same(one, other) -> None:
+    assert one.dtype == other.dtype and one.shape == other.shape
+    integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32}[one.itemsize]
+    assert torch.equal(one.contiguous().view(integer), other.contiguous().view(integer))
+
+
+def test_keys_are_relative_to_their_rotated_means() -> None:
+    keys = rotary_keys(700, 50)
+    packed = pack_page(Page(KEYS, 3, 50, keys), rope_theta=THETA)
+    assert _HEAD.unpack_from(packed)[3] == ROTATED
+    assert len(packed) < 0.96 * len(pack_page(Page(KEYS, 3, 50, keys)))
+    page = unpack_page(packed)
+    assert page[:3] == (KEYS, 3, 50)
+    assert_same(page.tensor, keys)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("shape", [(1, 2, 3, 4), (2, 1, 65, 7), (1, 1, 0, 8), (1, 3, 1, 2)])
+def test_any_page_comes_back(dtype, shape) -> None:
+    tensor = torch.randn(shape).to(dtype)
+    if tensor.numel() > 2:
+        tensor.view(-1)[:3] = torch.tensor([float("nan"), -0.0, float("inf")])
+    for which in (KEYS, VALUES):
+        packed = pack_page(Page(which, 0, 7, tensor), rope_theta=THETA)
+        assert_same(unpack_page(packed).tensor, tensor)
+
+
+def test_any_bits_are_relative_to_any_means() -> None:
+    rng = np.random.default_rng(0)
+    for exponent in (-150, -20, 0, 100):
+        bits = rng.integers(0, 1 << 16, (2, 90, 6)).astype(np.uint16)
+        means = rotated.Means(
+            rng.integers(-(1 << 15), 1 << 15, (2, 6)).astype(np.int16),
+            rng.integers(0, 193, (2, 6)).astype(np.uint8),
+            rng.integers(0, 1 << 32, 3).astype(np.uint32),
+            exponent,
+            int(rng.integers(0, 1 << 40)),
+        )
+        flat = rotated.relative(bits, means)
+        assert np.array_equal(rotated.absolute(flat, means, 90), bits)
+        again, tokens, _ = rotated.parse(memoryview(rotated.pack(means, 90)))
+        assert tokens == 90 and np.array_equal(again.means, means.means)
+
+
+def test_sines_are_those_of_real_arithmetic() -> None:
+    wanted = np.rint(np.sin(np.arange(4096) * (2 * np.pi / 4096)) * 2**14)
+    assert np.array_equal(rotated.sines(), wanted)
+
+
+def test_a_cache_grows_and_codes_nothing_twice(tmp_path: Path) -> None:
+    keys, values = rotary_keys(150), torch.randn(1, 2, 150, 16).bfloat16()
+    for folder in (None, tmp_path / "pages"):
+        cache = PagedCache(64, rope_theta=THETA, folder=folder)
+        at = 0
+        for count in (1, 60, 5, 1, 70, 13):
+            cache.append(2, keys[:, :, at : at + count], values[:, :, at : at + count])
+            at += count
+            found = cache.layer(2)
+            assert_same(found[0], keys[:, :, :at])
+            assert_same(found[1], values[:, :, :at])
+        assert 0 < cache.packed_bytes < 0.9 * (keys.nbytes + values.nbytes)
+    assert len(list((tmp_path / "pages").iterdir())) == 4
+    (tmp_path / "pages/2-k-1.page").write_bytes((tmp_path / "pages/2-k-0.page").read_bytes())
+    with pytest.raises(DensorError, match="another"):
+        cache.layer(2)
+    (tmp_path / "pages/2-k-1.page").unlink()
+    with pytest.raises(DensorError):
+        cache.layer(2)
+    with pytest.raises(ArgumentError):
+        cache.layer(0)
+    with pytest.raises(ArgumentError):
+        cache.append(2, keys.float(), values)
+    with pytest.raises(ArgumentError):
+        PagedCache(0)
+
+
+def test_bad_pages_are_refused() -> None:
+    import xxhash
+
+    packed = pack_page(Page(KEYS, 1, 0, rotary_keys(200)), rope_theta=THETA)
+    rng = np.random.default_rng(1)
+    for at in rng.integers(0, len(packed), 200):
+        damaged = bytearray(packed)
+        damaged[at] ^= 1 << int(rng.integers(8))
+        with pytest.raises(DensorError):
+            unpack_page(bytes(damaged))
+        body = bytes(damaged[:-16])  # as an attacker would write it: refused, or other values
+        with contextlib.suppress(DensorError):
+            unpack_page(body + xxhash.xxh3_128(body).digest())
+    for size in (0, 20, 60, len(packed) - 17):
+        with pytest.raises(DensorError):
+            unpack_page(packed[:size])
+        with pytest.raises(DensorError):
+            unpack_page(packed[:size] + xxhash.xxh3_128(packed[:size]).digest())
+
+
+def test_golden_files() -> None:
+    import xxhash
+
+    golden = Path(__file__).parents[1] / "golden"
+    for name, way, digest in (
+        ("keys", ROTATED, "e1b87236979f9c12"),
+        ("values", 0, "bc75a4b517e68593"),
+    ):
+        data = (golden / f"{name}.page").read_bytes()
+        assert _HEAD.unpack_from(data)[3] == way
+        bits = unpack_page(data).tensor.contiguous().view(torch.uint8).numpy()
+        assert xxhash.xxh3_64(bits.tobytes()).hexdigest() == digest
