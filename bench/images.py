@@ -1,17 +1,20 @@
 """Bits per sample and speed on images, beside lossless image formats.
 
-    python -m bench.images [IMAGE...] [--levels 1,3,6,9] [--peers a,b] [--out DIR]
+    python -m bench.images [IMAGE...] [--levels 1,3,6,9] [--peers a,b] [--set IDX] [--out DIR]
 
 Images are files that Pillow reads, by default photographs and drawings that come with scikit-image.
 Each is packed, restored and compared by every codec, one after the other. MB/s is of processor
 time in one thread, the best of several runs, so that others at work on the machine count little;
-compilation does not count. Peers are those of `imagecodecs`. Writes ``images.csv`` into DIR.
+compilation does not count. Peers are those of `imagecodecs`. Writes ``images.csv`` into DIR. With
+--set, small images of an IDX file as well: as one set, each by itself under a model that is learned
+from them (with its bytes) and from nine of ten, and as one mosaic by JPEG XL.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -152,6 +155,53 @@ def summary(rows: Sequence[Row], names: Sequence[str]) -> Iterator[str]:
         yield f"{codec:12} {mean:8.4f} {pack:9.2f} {unpack:9.2f}"
 
 
+def small_images(path: Path) -> Iterator[str]:
+    """Lines of bits per sample, and images per second of processor time, packed and unpacked."""
+    from densor.codec.circuit.coding import decode_images, encode_images
+    from densor.codec.circuit.model import pack, tables_of
+    from densor.codec.circuit.training.learn import learn
+    from densor.files.image_models import read_images
+
+    size, samples = read_images(path)
+    shape = (len(samples), size.height, size.width)
+    array = samples.reshape(*shape, *([size.channels] if size.channels > 1 else []))
+
+    def line(name: str, packed: int, into: float, out: float, count: int) -> str:
+        speeds = "".join(f" {count / took:9.0f}" if took else f" {'-':>9}" for took in (into, out))
+        return f"{name:28} {8 * packed / (count * size.samples):8.4f}{speeds}"
+
+    for level in (1, 6, 9):
+        codec = own(level)
+        packed, into = _timed(functools.partial(codec.pack, array))
+        back, out = _timed(functools.partial(codec.unpack, packed, array))
+        if not np.array_equal(back, array):
+            raise ValueError(f"{codec.name} does not restore {path}")
+        yield line(codec.name, len(packed), into, out, len(samples))
+    begin = time.process_time()
+    circuit = learn(samples, size)
+    took = time.process_time() - begin
+    model, tables = len(densor.compress(pack(circuit), 9)), tables_of(circuit)
+    packed, into = _timed(lambda: densor.compress(array, 3, 1, image_model=circuit))
+    streams, sizes = encode_images(tables, samples.ravel())
+    restored = np.zeros(samples.size, np.uint8)
+    _, out = _timed(lambda: decode_images(tables, streams, sizes, restored))
+    if not np.array_equal(restored, samples.ravel()):
+        raise ValueError("a model does not restore its images")
+    yield line("each alone, no model", len(packed), into, out, len(samples))
+    yield line("each alone, and the model", len(packed) + model, into, out, len(samples))
+    yield f"{'':28} model of {model} bytes, learned in {took:.0f} s of processor time"
+    held = np.arange(len(samples)) % 10 == 0
+    part = encode_images(tables_of(learn(samples[~held], size)), samples[held].ravel())[0]
+    yield line("each alone, held out", part.size, 0, 0, int(held.sum()))
+    side = int(np.sqrt(len(samples)))
+    mosaic = array[: side * side].reshape(side, side, *array.shape[1:]).swapaxes(1, 2)
+    mosaic = np.ascontiguousarray(mosaic.reshape(side * size.height, side * size.width, -1))
+    jxl = peer("jxl 9")
+    packed, into = _timed(lambda: jxl.pack(mosaic))
+    _, out = _timed(lambda: jxl.unpack(packed, mosaic))
+    yield line("jxl 9, mosaic", len(packed), into, out, side * side)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -160,6 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("images", nargs="*")
     parser.add_argument("--levels", default="1,3,6,9")
     parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument("--set", type=Path, metavar="IDX", dest="images_of_set")
     parser.add_argument("--out", type=Path, default=Path("."))
     options = parser.parse_args(arguments)
     codecs = [own(int(level)) for level in options.levels.split(",")]
@@ -183,6 +234,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for title, group in groups.items():
         print(f"\n{title:12} {'bits':>8} {'MB/s in':>9} {'out':>9}")
         print("\n".join(summary(rows, list(dict.fromkeys(group)))))
+    if options.images_of_set is not None:
+        print(f"\n{options.images_of_set.name:28} {'bits':>8} {'images/s':>9} {'out':>9}")
+        for text in small_images(options.images_of_set):
+            print(text, flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     with (options.out / "images.csv").open("w", newline="") as file:
         writer = csv.writer(file)

@@ -91,6 +91,7 @@ __all__ = [
     "decompress",
     "decompress_file",
     "extract",
+    "image",
     "is_archive",
     "load",
     "load_file",
@@ -119,8 +120,8 @@ _circuits.set_loader(_image_model)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "archives":
-        return importlib.import_module("densor.archives")
+    if name in ("archives", "image"):
+        return importlib.import_module(f"densor.{name}")
     if name == "open":
         return importlib.import_module("densor.api").File
     if name in _FORMER:

@@ -232,7 +232,7 @@ class Writer:
         entry = EntryMeta(name, TENSOR, data.size, kind_dtype, meta.shape)
         if not name:
             raise ArgumentError("a tensor needs a name")
-        segments = [Segment(kind_of(kind_dtype, shape), data.size)]
+        segments = [Segment(kind_of_array(kind_dtype, shape), data.size)]
         tensors = [TensorInfo(name, kind_dtype, shape, 0, data.size)]
         base = self._archive.base_for(name, tensors)
         if base is None:

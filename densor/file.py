@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO, NamedTuple, Self, Unpack
@@ -13,7 +13,7 @@ from densor import arrays, dtypes
 from densor.errors import ArgumentError, FileError, LimitError, UnsupportedError
 from densor.files.opened import is_file_object
 from densor.formats.container.archive import Archive
-from densor.formats.container.entry import FILE
+from densor.formats.container.entry import BYTES, FILE
 from densor.formats.container.index import IndexedEntry
 from densor.formats.container.open_base import open_base
 from densor.formats.io.outputs import errors_of
@@ -302,6 +302,22 @@ def _random_source(source: Any) -> Iterator[RandomSource]:
             file = open(source, "rb")  # noqa: SIM115
         with file:
             yield FileRandomSource(file)
+
+
+def only_file(
+    archive: Archive, name: str | None, formats: Container[str | None], what: str
+) -> IndexedEntry:
+    """The entry of a name, or the only one whose file is of one of some formats."""
+    if name is not None:
+        for entry in archive.entries:
+            if entry.meta.name == name:
+                return entry
+        raise FileError(f"no file named {name!r}; see densor list")
+    found = [entry for entry in archive.entries if entry.meta.kind in (FILE, BYTES)]
+    suitable = [entry for entry in found if entry.meta.format in formats]
+    if len(suitable or found) != 1:
+        raise ArgumentError(f"archive has no {what}, or several; name one")
+    return (suitable or found)[0]
 
 
 class _EntryFile(io.RawIOBase):

@@ -26,10 +26,8 @@ from densor.codec.table.layout import I64, Layout
 from densor.codec.table.params import parse
 from densor.codec.table.reading import Part, PlainPart, StoredPart, lines_of
 from densor.errors import ArgumentError, FileError
-from densor.file import File
+from densor.file import File, only_file
 from densor.formats.container.archive import Archive
-from densor.formats.container.entry import BYTES, FILE
-from densor.formats.container.index import IndexedEntry
 from densor.formats.parsers import json_lines
 from densor.formats.parsers.tabular import FORMATS, SAMPLE, layout_in
 from densor.options import ReadKeywords, ReadOptions, read_options
@@ -78,7 +76,7 @@ class Table:
 
     def __init__(self, archive: Archive, name: str | None = None) -> None:
         self._archive = archive
-        self._entry = _entry(archive, name)
+        self._entry = only_file(archive, name, FORMATS, "table")
         self._chunks = list(archive.unread_chunks(self._entry))
         self.layout = self._layout()
         first = self.layout.names.rstrip(b"\r\n")
@@ -192,19 +190,6 @@ class Table:
         found = rows_of(np.frombuffer(text, np.uint8), self.layout)
         if found is not None:
             yield PlainPart(found)
-
-
-def _entry(archive: Archive, name: str | None) -> IndexedEntry:
-    if name is not None:
-        for entry in archive.entries:
-            if entry.meta.name == name:
-                return entry
-        raise FileError(f"no file named {name!r}; see densor list")
-    found = [entry for entry in archive.entries if entry.meta.kind in (FILE, BYTES)]
-    tables = [entry for entry in found if entry.meta.format in FORMATS]
-    if len(tables or found) != 1:
-        raise ArgumentError("archive has no table, or several; name one")
-    return (tables or found)[0]
 
 
 def _range(rows: slice) -> tuple[int, int]:

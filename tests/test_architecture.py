@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("codec",),
     ("formats",),
     ("files",),
-    ("arrays", "chunk", "file", "api", "text", "tables", "archives", "compare"),
+    ("arrays", "chunk", "file", "api", "text", "tables", "audio", "archives", "image", "compare"),
     ("gpu",),
     ("torch",),
     ("sync",),

@@ -1,7 +1,7 @@
 """Batches: up to 24 MiB of one tensor, or of plain bytes, that share parameters; and coded ones."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -44,18 +44,28 @@ class Batch:
     circuit: "Tables | None" = None
     chunk_bytes: int = 0
 
+    def _with(self, **changes: object) -> "Batch":
+        """What `dataclasses.replace` gives, in a tenth of the time."""
+        new = object.__new__(Batch)
+        new.__dict__.update(self.__dict__, **changes)
+        return new
+
     def in_chunks_of(self, size: int) -> "Batch":
         """The same in chunks of `size` bytes."""
-        return replace(self, chunk_bytes=size)
+        return self._with(chunk_bytes=size)
+
+    def part(self, data: Bytes, kind: "Kind", session: "Session | None") -> "Batch":
+        """A part of it, all or none of which `session` is for."""
+        return self._with(data=data, kind=kind, session=session)
 
     def of_kind(self, kind: "Kind") -> "Batch":
         """The same bytes, taken as something else."""
-        return replace(self, kind=kind)
+        return self._with(kind=kind)
 
     def alone(self, data: Bytes | None = None) -> "Batch":
         """The same, or a sample of it, as one chunk that is coded in the calling thread."""
         data = self.data if data is None else data
-        return replace(self, data=data, workers=Workers(1), chunk_bytes=0)
+        return self._with(data=data, workers=Workers(1), chunk_bytes=0)
 
     def chunks(self) -> list[Bytes]:
         """The chunks in order, views of `data`."""

@@ -16,7 +16,7 @@
 | rows of images | all | image, elements as below, byte_cm at 5 to 9 | trial, byte_cm of a sample |
 | tables and images to 1 MiB | 5 to 9 | also with fewer contexts | trial |
 | samples of sound | 5 to 9 | audio, also as at lower levels | trial |
-| samples of sound | all | audio, elements as below, byte_cm at 5 to 9 | trial of a sample, or all |
+| samples of sound | all | audio, elements as below, byte_cm at 5 to 9 | trial of samples, or all |
 | elements with zeros | all | sparse, planes | trial of a sample |
 | two values, one of them zero | all | sparse, what else fits | trial |
 | other elements | all | planes, Zstandard | estimate |
@@ -100,6 +100,7 @@ SECONDS = 8  # of sound in a chunk, within these bytes
 LEAST_FRAME, MOST_FRAME = 1 << 20, 1 << 22
 SOUND_SAMPLE = 1 << 15  # bytes of sound that are tried as plain elements
 MAX_SHARE_OF_SOUND = 0.9  # of what they take; beyond, both ways are tried on all
+MAX_LOSS_AS_BYTES = 1.1  # of such, over sound, that plain bytes may still turn round
 IMAGE_SAMPLE = 1 << 14  # bytes of an image that are tried as plain bytes
 
 Row = Callable[[Batch, Level], Coding | None]
@@ -247,10 +248,12 @@ def _with_fewer_contexts(codec: int, batch: Batch, level: Level, coded: Coding) 
     """What is coded, or what simpler models make of a batch that has little to learn from."""
     if batch.data.size > MAX_BYTES_OF_LITTLE:
         return coded
-    ways = [
-        _proposed(codec, batch.in_chunks_of(chunk_bytes(batch.kind, simpler)), simpler).encode()
-        for simpler in with_fewer_contexts(level)
-    ]
+    ways = []
+    for simpler in with_fewer_contexts(level):
+        chunk = chunk_bytes(batch.kind, simpler)
+        encoder = CODECS[codec].propose(batch.in_chunks_of(chunk), simpler)
+        if encoder is not None:
+            ways.append(encoder.encode())
     return Smallest(coded, *ways)
 
 
@@ -273,16 +276,30 @@ def _audio(batch: Batch, level: Level) -> Coding:
     if batch.data.size > SOUND_SAMPLE and _clearly_sound(batch, level):
         return coded
     otherwise = encode_batch(elements, level)
-    if level.bytes == "zstd":
+    if level.bytes == "zstd" or not _may_be_bytes(batch, level):
         return Smallest(coded, otherwise)
     return Smallest(coded, otherwise, encode_batch(replace(batch, kind=BYTES), level))
 
 
+def _may_be_bytes(batch: Batch, level: Level) -> bool:
+    """Whether sound takes about as little as plain bytes, by a stretch from the middle if long."""
+    if batch.data.size <= SOUND_SAMPLE:
+        return True
+    piece = _middle(batch, SOUND_SAMPLE)
+    as_bytes = coded_bytes(replace(piece, kind=BYTES), level, registry.CODEC_BYTE_CM)
+    return as_bytes < MAX_LOSS_AS_BYTES * coded_bytes(piece, level, registry.CODEC_AUDIO)
+
+
+def _middle(batch: Batch, most: int) -> Batch:
+    """Whole rows from the middle of a batch that has more of them."""
+    size = batch.kind.whole_rows(most)
+    begin = (batch.data.size - size) // 2 // batch.kind.unit * batch.kind.unit
+    return batch.alone(batch.data[begin : begin + size])
+
+
 def _clearly_sound(batch: Batch, level: Level) -> bool:
     """Whether a stretch from the middle takes far less as sound, by a quick method, than else."""
-    size = batch.kind.whole_rows(SOUND_SAMPLE)
-    begin = (batch.data.size - size) // 2 // batch.kind.unit * batch.kind.unit
-    piece = batch.alone(batch.data[begin : begin + size])
+    piece = _middle(batch, SOUND_SAMPLE)
     quick = level_settings(DEFAULT_LEVEL)
     as_sound = coded_bytes(piece, quick, registry.CODEC_AUDIO)
     elements = replace(piece, kind=replace(piece.kind, audio=None))

@@ -118,6 +118,18 @@ class BaseDecoder(Protocol):
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
 
 
+@runtime_checkable
+class PartDecoder(Protocol):
+    """Decodes units of a chunk, of `unit` bytes each, without those beside them."""
+
+    @property
+    def unit(self) -> int:
+        """Bytes of one."""
+
+    def decode_some(self, payload: Bytes, original: int, begin: int, end: int, out: Bytes) -> None:
+        """Decodes units `begin` to `end` of a chunk of `original` bytes."""
+
+
 Decoder = ChunkDecoder | BaseDecoder
 
 

@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from densor.codec.circuit.model import MAX_CHANNELS, Circuit, Size, pack, parse
-from densor.codec.image.layout import Layout, layout_of
+from densor.codec.image.layout import Layout, fits, layout_of
 from densor.errors import ArgumentError, DensorError, FileError, FormatError, UnsupportedError
 from densor.files.single import compress_file, decompress_file
-from densor.formats.io.sources import Bytes, MemoryRandomSource, MemorySource
+from densor.formats.io.sources import Bytes, MemoryRandomSource, MemorySource, RandomSource
 from densor.formats.parsers import bmp, idx, netpbm, npy, tiff
 from densor.formats.parsers.contents import Contents, Head, Stretch
 from densor.options import WriteOptions
 
 _MOST_BYTES = 1 << 27  # of a model, unpacked
+_HEAD = 1 << 16  # bytes that formats are known by
 _MOST_OF_SET = 1 << 32  # bytes of a set in gzip
 _FINDERS: tuple[Callable[[Head], Contents | None], ...] = (
     *(npy.find, netpbm.find, bmp.find, idx.find, tiff.find),
@@ -76,10 +77,9 @@ def _images_of(path: Path) -> Iterator[Images]:
         raise FileError(f"{path}: {error.strerror or error}") from error
     if data[:2] == b"\x1f\x8b":
         data = _unzipped(path, data)
-    for stretch in _stretches(data):
-        layout = stretch.image or layout_of(stretch.dtype, stretch.shape)
-        if layout is None:
-            continue
+    found = find_images(MemoryRandomSource(data), path.name)
+    if found is not None:
+        stretch, layout = found
         if layout.size != 1 or layout.padding or layout.channels > MAX_CHANNELS:
             text = f"{path}: images of more than 8 bits, with padding or of many channels"
             raise UnsupportedError(f"{text} have no model")
@@ -106,15 +106,16 @@ def _unzipped(path: Path, data: bytes) -> bytes:
     return found
 
 
-def _stretches(data: bytes) -> list[Stretch]:
-    """The stretches of a file that is not compressed; none for other formats."""
-    source = MemoryRandomSource(data)
+def find_images(source: RandomSource, name: str) -> tuple[Stretch, Layout] | None:
+    """The first images of a file that is not compressed, and how they lie; None without any."""
+    first = source.read_at(0, min(source.size, _HEAD))
     for find in _FINDERS:
-        head = Head(MemorySource(data), len(data), source, "array")
-        contents = find(head)
-        if contents is not None:
-            return contents.stretches
-    return []
+        contents = find(Head(MemorySource(first), source.size, source, name))
+        for stretch in contents.stretches if contents is not None else ():
+            layout = stretch.image or layout_of(stretch.dtype, stretch.shape)
+            if layout is not None and fits(layout, stretch.size):
+                return stretch, layout
+    return None
 
 
 def _by_pillow(path: Path, data: bytes) -> Images:

@@ -344,7 +344,8 @@ def _from_gguf(path: Path) -> Model:
         tensor = tensors.get(name)
         if tensor is None:
             return None
-        weights = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused later
+            weights = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         weights = np.ascontiguousarray(weights, np.float32).reshape(tensor.shape[::-1])
         if kind == "llama" and ".q_proj." in name:
             return _halves(weights, shape.heads)

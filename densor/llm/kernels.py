@@ -5,6 +5,8 @@ Real numbers are integers in units of a power of two: the residual stream 2^-24,
 floating point, so that nothing here can depend on the processor. All arrays are flat.
 """
 
+from typing import Any
+
 import numba
 import numpy as np
 from numba import types
@@ -17,12 +19,19 @@ float64 = numba.float64
 
 WIDE = 2 * LANES  # columns of a tile
 TALL = 4  # rows of a tile
+RUN = 4  # rows that go through keys and values together
+GAP = 16  # between rows of sums: not a power of two, which would share lines of a cache
 RESIDUAL = 24  # binary places of the residual stream
 PLACES = 16  # of what matrices and norms give
 ROW_BITS = 14  # of the magnitude in rows that go into a matrix
 MAX_PAIRS = 512  # of products that one sum of 32 bits takes
 VALUE_PLACES = 9  # of values in the cache
 QUERY_BITS, KEY_BITS = 12, 11  # of the magnitudes in dot products
+SMALL = 127  # largest magnitude of keys and values that are kept in a byte
+SMALL_PLACES = 23  # of attention weights for them
+SUM_BITS = 23  # of sums of such weights, times 127 within 31 bits
+UNIT_BITS = 11  # of a number that their unit follows from
+MAX_VALUE = (1 << 30) - 1  # of values that are kept in a byte, 2^-16
 WEIGHT_PLACES = 15  # of attention weights
 EXP_PLACES = 22  # of the exponential before they are normalised
 EXP_BITS = 10  # of the fraction of its argument, logarithm of base 2
@@ -31,8 +40,7 @@ _MAX_RESIDUAL = 1 << 47
 _NORM_BITS = 20
 _POINTS = 8  # sigmoid: steps per unit, logarithm
 
-_four_bytes, _two_bytes, _one_bytes = (tile(rows, 2, 8) for rows in (4, 2, 1))
-_four_words, _two_words, _one_words = (tile(rows, 2, 16) for rows in (4, 2, 1))
+_four_bytes, _three_bytes, _two_bytes, _one_bytes = (tile(n, 2, 8) for n in (4, 3, 2, 1))
 
 F32 = types.Array(types.float32, 1, "C", readonly=True)
 F64 = types.float64[::1]
@@ -100,18 +108,25 @@ def _rows_by_bytes(rows, a, at, stride, w, begin, pairs, out, to, wide):
         _one_bytes(a, at + last * stride, stride, w, begin, pairs, out, to + last * wide, wide)
 
 
-@numba.njit(inline="always")
-def _rows_by_words(rows, a, at, stride, w, begin, pairs, out, to, wide):
-    """`products.tile` of 16 bits for any number of rows."""
-    row = int64(0)
-    while row + 4 <= rows:
-        _four_words(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
-        row += 4
-    if (rows - row) & 2:
-        _two_words(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
-        row += 2
-    if row < rows:
-        _one_words(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
+def _rows_by(four: Any, three: Any, two: Any, one: Any) -> Any:
+    """What multiplies any number of rows by `products.tile`, of those for 4, 3, 2 and 1."""
+
+    @numba.njit(inline="always")
+    def multiply(rows, a, at, stride, w, begin, pairs, out, to, wide):
+        row = int64(0)
+        while row + 4 <= rows:
+            four(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
+            row += 4
+        if rows - row == 3:
+            three(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
+            row += 3
+        if (rows - row) & 2:
+            two(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
+            row += 2
+        if row < rows:
+            one(a, at + row * stride, stride, w, begin, pairs, out, to + row * wide, wide)
+
+    return multiply
 
 
 @kernel(types.void(F32, types.int64, F64, I8))
@@ -281,16 +296,35 @@ def _append(cache, base, positions, position, size, work, keys):
 
 
 @numba.njit
-def _weigh(dots, key_shifts, factor, right, exps, work, weights):
-    """Softmax of dot products, 2^-15; one more weight, 0, for where their count is odd.
+def _to_bytes(values, out):
+    """Rounds numbers to bytes, of a unit that is returned."""
+    most = int64(0)
+    for i in range(values.size):
+        most = max(most, abs(values[i]))
+    shift = max(_bits(most) - UNIT_BITS, int64(0))
+    unit = ((most >> shift) // SMALL + 1) << shift
+    half = unit >> 1
+    for i in range(values.size):
+        out[i] = (values[i] + half) // unit
+    return unit
+
+
+@numba.njit
+def _to_words(values, out):
+    """Rounds numbers to 11 bits and a sign, of a unit that is returned."""
+    return int64(1) << quantise(values, int64(KEY_BITS), out)
+
+
+@numba.njit
+def _exponentials(dots, key_units, factor, right, exps, work):
+    """e[j] of dot products into `work`; returns what makes their sum 32767 * 2^40.
 
     Passes of their own, so that all but the look-ups are vectorised.
     """
     count = dots.size
-    work = work[:count]
     most = int64(-(1 << 62))
     for j in range(count):
-        score = int64(dots[j]) << key_shifts[j]
+        score = int64(dots[j]) * key_units[j]
         work[j] = score
         most = max(most, score)
     limit = (int64(32 << EXP_BITS) << right) // factor + 1
@@ -302,81 +336,183 @@ def _weigh(dots, key_shifts, factor, right, exps, work, weights):
         e = exps[x & ((1 << EXP_BITS) - 1)] >> (x >> EXP_BITS)
         work[j] = e
         total += e
-    inverse = (int64((1 << WEIGHT_PLACES) - 1) << 40) // total
-    for j in range(count):
+    return (int64((1 << WEIGHT_PLACES) - 1) << 40) // total
+
+
+@numba.njit
+def _weigh_words(work, inverse, units, weights):
+    """Weights, 2^-15, of places with such exponentials."""
+    for j in range(weights.size):
         weights[j] = (work[j] * inverse) >> 40
-    weights[count] = 0
+    return int64(0)
 
 
-@kernel(
-    types.void(
-        types.int64, I64, types.int64, types.int64, types.int64, types.int64, types.int64, I64, I64,
-        I16, I64, I16, I32, types.int64, I64, I16, I64, I16, I32, I64, I16, I64,
-    )
-)  # fmt: skip
-def attend(
-    rows, qkv, heads, groups, size, positions, first, slots, places, keys, key_shifts, values,
-    turns, factor, exps, queries, query_shifts, weights, dots, work, out, shifts,
-):  # fmt: skip
-    """Attention of one layer; rows of a slot come in the order of their positions.
+@numba.njit
+def _weigh_bytes(work, inverse, units, weights):
+    """Weights times the units of values, 2^-23, by as many bits as fit; returns their shift."""
+    most = int64(0)
+    total = int64(0)
+    for j in range(weights.size):
+        weight = ((work[j] * inverse) >> 32) * units[j]
+        work[j] = weight
+        most = max(most, weight)
+        total += weight
+    shift = max(_bits(most) - WEIGHT_PLACES, _bits(total) - SUM_BITS, int64(0))
+    half = half_of(shift)
+    for j in range(weights.size):
+        weights[j] = min((work[j] + half) >> shift, int64(32767))
+    return shift
 
-    `qkv`: int64[rows, heads + 2 groups, size], 2^-16. `first`: number of the layer's first cache,
-    each of `groups` per slot; `slots`, `places`: of the rows. `keys`, `values`: int16 caches of
-    `positions` places. `key_shifts`: int64[caches, positions]. `turns`: of `tables.turns`.
-    `factor`: log2(e) / sqrt(size), 2^-20. Of the heads that share a group: `queries`: int16[share,
-    size], `query_shifts`: int64[share], `weights`: int16[share, positions + 2], `dots`: int32[
-    share, positions] and, behind it, [heads, size]. `work`: int64[positions + heads * size].
-    `out`: int16[rows, heads * size], in units of 2^(shifts[row] - 16).
-    """
-    wide = (heads + 2 * groups) * size
-    share = heads // groups
-    sums = share * positions  # where they stand in `dots`
-    for row in range(rows):
-        place = places[row]
-        count = place + 1
-        turn = place * size
-        for group in range(groups):
-            cache = first + slots[row] * groups + group
-            base = cache * positions * size
-            begin = row * wide + (heads + group) * size
-            _turn(qkv, begin, size, turns, turn, work)
-            shift = quantise(work[:size], KEY_BITS, queries)
-            key_shifts[cache * positions + place] = shift
-            _append(keys, base, positions, place, size, queries, True)
-            begin += groups * size
-            for i in range(size):
-                value = (qkv[begin + i] + 64) >> (PLACES - VALUE_PLACES)
-                queries[i] = clip(value, int64(32767))
-            _append(values, base, positions, place, size, queries, False)
-            for h in range(share):
-                _turn(qkv, row * wide + (group * share + h) * size, size, turns, turn, work)
-                own = queries[h * size : h * size + size]
-                query_shifts[h] = quantise(work[:size], QUERY_BITS, own)
-            for block in range(0, count, WIDE):
-                at = base + block * size
-                _rows_by_words(share, queries, 0, size, keys, at, size >> 1, dots, block, positions)
-            for h in range(share):
-                at = cache * positions
-                to = h * (positions + 2)
-                _weigh(
-                    dots[h * positions : h * positions + count],
-                    key_shifts[at : at + count],
-                    factor,
-                    42 - query_shifts[h],
-                    exps,
-                    work,
-                    weights[to : to + count + 1],
-                )
-            for block in range(0, size, WIDE):
-                at = base + block * positions
-                to = sums + group * share * size + block
-                pairs = (count + 1) >> 1
-                _rows_by_words(share, weights, 0, positions + 2, values, at, pairs, dots, to, size)
-        for i in range(heads * size):
-            work[i] = int64(dots[sums + i])
-        at = row * heads * size
-        shift = quantise(work[: heads * size], ROW_BITS, out[at : at + heads * size])
-        shifts[row] = shift + PLACES - VALUE_PLACES - WEIGHT_PLACES
+
+@numba.njit
+def _remember_words(values, position, base, cache, units, row):
+    """Puts a value, in units of 2^-16, into a cache of 16 bits, of the units of which all are."""
+    for i in range(values.size):
+        row[i] = clip((values[i] + 64) >> (PLACES - VALUE_PLACES), int64(32767))
+    _append(cache, base, units.size, position, values.size, row, False)
+    units[position] = 1
+
+
+@numba.njit
+def _remember_bytes(values, position, base, cache, units, row):
+    """Puts a value, in units of 2^-16, into a cache of 8 bits, with a unit of its own."""
+    for i in range(values.size):
+        values[i] = clip(values[i], int64(MAX_VALUE))
+    units[position] = _to_bytes(values, row)
+    _append(cache, base, units.size, position, values.size, row, False)
+
+
+@numba.njit
+def _same_slot(slots, row, rows):
+    """How many rows from `row` on are of one slot, at most RUN."""
+    run = int64(1)
+    while run < RUN and row + run < rows and slots[row + run] == slots[row]:
+        run += 1
+    return run
+
+
+def _attention(
+    name: str, kind: Any, to_cache: Any, remember: Any, weigh: Any, rows_by: Any, places: int
+) -> Any:
+    """The kernel for caches of type `kind`; `places`: what is taken off shifts of results."""
+
+    @kernel(
+        types.void(
+            types.int64, I64, types.int64, types.int64, types.int64, types.int64, types.int64, I64,
+            I64, kind, I64, kind, I64, I32, types.int64, I64, I16, I64, I16, I32, I64, I16, I64,
+        ),
+        name=name,
+    )  # fmt: skip
+    def attend(
+        rows, qkv, heads, groups, size, positions, first, slots, places_of, keys, key_units,
+        values, value_units, turns, factor, exps, queries, query_shifts, weights, dots, work, out,
+        shifts,
+    ):  # fmt: skip
+        """Attention of one layer; rows of a slot come one after the other, by their positions.
+
+        Up to RUN rows of a slot go through its keys and values together, which come from memory
+        once.
+
+        `qkv`: int64[rows, heads + 2 groups, size], 2^-16, changed. `first`: number of the layer's
+        first cache, each of `groups` per slot; `slots`, `places_of`: of the rows. `keys`, `values`:
+        caches of `positions` places. `key_units`, `value_units`: int64[caches, positions].
+        `turns`: of `tables.turns`. `factor`: log2(e) / sqrt(size), 2^-20. Of the n = RUN * heads /
+        groups queries that share a cache: `queries`: int16[n, size], `query_shifts`: int64[n], of
+        queries and then, [RUN, groups], of results, `weights`: int16[n, positions + 2], `dots`:
+        int32[n, positions + GAP] and, behind it, [RUN, heads, size]. `work`: int64[positions +
+        heads * size]. `out`: int16[rows, heads * size], in units of 2^(shifts[row] - 16).
+        """
+        wide = (heads + 2 * groups) * size
+        share = heads // groups
+        line = positions + GAP
+        sums = RUN * share * line  # where they stand in `dots`
+        for row in range(rows):
+            for group in range(groups):
+                cache = first + slots[row] * groups + group
+                base = cache * positions * size
+                place = places_of[row]
+                begin = row * wide + (heads + group) * size
+                _turn(qkv, begin, size, turns, place * size, work)
+                unit = to_cache(work[:size], queries)
+                key_units[cache * positions + place] = unit
+                _append(keys, base, positions, place, size, queries, True)
+                begin += groups * size
+                own_units = value_units[cache * positions : cache * positions + positions]
+                remember(qkv[begin : begin + size], place, base, values, own_units, queries)
+        row = int64(0)
+        while row < rows:
+            run = _same_slot(slots, row, rows)
+            count = places_of[row + run - 1] + 1
+            for group in range(groups):
+                cache = first + slots[row] * groups + group
+                base = cache * positions * size
+                for n in range(run * share):
+                    at = (row + n // share) * wide + (group * share + n % share) * size
+                    _turn(qkv, at, size, turns, places_of[row + n // share] * size, work)
+                    own = queries[n * size : n * size + size]
+                    query_shifts[n] = quantise(work[:size], int64(QUERY_BITS), own)
+                for block in range(0, count, WIDE):
+                    at = base + block * size
+                    rows_by(run * share, queries, 0, size, keys, at, size >> 1, dots, block, line)
+                for n in range(run * share):
+                    own_count = places_of[row + n // share] + 1
+                    at = cache * positions
+                    to = n * (positions + 2)
+                    inverse = _exponentials(
+                        dots[n * line : n * line + own_count],
+                        key_units[at : at + own_count],
+                        factor,
+                        42 - query_shifts[n],
+                        exps,
+                        work,
+                    )
+                    own_units = value_units[at : at + own_count]
+                    shift = weigh(work, inverse, own_units, weights[to : to + own_count])
+                    query_shifts[RUN * share + group * RUN * share + n] = shift
+                    for j in range(own_count, count + 1):
+                        weights[to + j] = 0
+                for block in range(0, size, WIDE):
+                    at = base + block * positions
+                    to = sums + group * run * share * size + block
+                    pairs = (count + 1) >> 1
+                    rows_by(
+                        run * share, weights, 0, positions + 2, values, at, pairs, dots, to, size
+                    )
+            for r in range(run):
+                for group in range(groups):
+                    for h in range(share):
+                        n = r * share + h
+                        shift = query_shifts[RUN * share + group * RUN * share + n]
+                        at = sums + (group * run * share + n) * size
+                        for i in range(size):
+                            work[(group * share + h) * size + i] = int64(dots[at + i]) << shift
+                at = (row + r) * heads * size
+                own = out[at : at + heads * size]
+                shift = quantise(work[: heads * size], int64(ROW_BITS), own)
+                shifts[row + r] = shift - places
+            row += run
+
+    return attend
+
+
+attend_words = _attention(
+    "attend_words",
+    I16,
+    _to_words,
+    _remember_words,
+    _weigh_words,
+    _rows_by(*(tile(n, 2, 16) for n in (4, 3, 2, 1))),
+    VALUE_PLACES + WEIGHT_PLACES - PLACES,
+)
+attend_bytes = _attention(
+    "attend_bytes",
+    I8,
+    _to_bytes,
+    _remember_bytes,
+    _weigh_bytes,
+    _rows_by(_four_bytes, _three_bytes, _two_bytes, _one_bytes),
+    SMALL_PLACES,
+)
 
 
 @kernel(types.void(types.int64, I64, types.int64, I64, I64, I16, I64))

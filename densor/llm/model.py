@@ -15,7 +15,9 @@ from densor.llm.vocabulary import Vocabulary
 Floats = npt.NDArray[np.float32]
 Weights = Callable[[str], Floats | None]  # a tensor by its name in transformers, None if missing
 
-NUMERICS = 1  # version of the rounding rules, see docs/format/llm.md
+# Versions of the rounding rules, see docs/format/llm.md: keys and values of 16 bits, or of 8.
+CACHE_16, CACHE_8 = 1, 2
+NUMERICS = CACHE_8  # what is written
 _MAX_SIZE = 1 << 15  # of a row of a matrix: 2^15 products of 2^21 fit the sums of `multiply`
 _MAX_SCALE = 64  # logarithm of a matrix's largest scale, either way
 _SHAPE = struct.Struct("<7I2d")

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from densor.errors import ArgumentError
 from densor.llm import kernels, tables
-from densor.llm.model import Matrix, Model
+from densor.llm.model import CACHE_16, NUMERICS, Matrix, Model
 
 Ints = npt.NDArray[np.int64]
 ROWS = 64  # that are computed at once, at most
@@ -22,10 +22,11 @@ class Rows(NamedTuple):
     shifts: Ints
 
 
-def cache_bytes(model: Model, slots: int, positions: int) -> int:
+def cache_bytes(model: Model, slots: int, positions: int, numerics: int = NUMERICS) -> int:
     """Memory for so many texts of so many tokens, in bytes."""
     shape = model.shape
-    return slots * positions * shape.layers * shape.groups * (4 * shape.size + 8)
+    item = 2 if numerics == CACHE_16 else 1
+    return slots * positions * shape.layers * shape.groups * (2 * item * shape.size + 16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +49,10 @@ class _Work:
 class Network:
     """A model with the keys and values of `slots` texts of up to `positions` tokens each.
 
-    For one thread; models can be shared.
+    For one thread; models can be shared. `numerics`: version of the rounding rules.
     """
 
-    def __init__(self, model: Model, slots: int, positions: int) -> None:
+    def __init__(self, model: Model, slots: int, positions: int, numerics: int = NUMERICS) -> None:
         if slots < 1 or positions < 1 or positions % kernels.WIDE:
             raise ArgumentError(f"positions must be a multiple of {kernels.WIDE}")
         self.model = model
@@ -59,16 +60,19 @@ class Network:
         self._slots = slots
         shape = model.shape
         caches = shape.layers * slots * shape.groups
-        self._keys = np.zeros(caches * positions * shape.size, np.int16)
-        self._values = np.zeros(caches * positions * shape.size, np.int16)
-        self._key_shifts = np.zeros(caches * positions, np.int64)
+        kind = np.int16 if numerics == CACHE_16 else np.int8
+        self._attend = kernels.attend_words if numerics == CACHE_16 else kernels.attend_bytes
+        self._keys = np.zeros(caches * positions * shape.size, kind)
+        self._values = np.zeros(caches * positions * shape.size, kind)
+        self._key_units = np.ones(caches * positions, np.int64)
+        self._value_units = np.ones(caches * positions, np.int64)
         self._turns = tables.turns(shape.theta, shape.size, positions).reshape(-1)
         self._factor = tables.log2_e_over_root(shape.size, 20)
         self._exps = tables.exp2_table(1 << kernels.EXP_PLACES)
         self._sigmoid = tables.sigmoid_table()
         self._epsilon = round(shape.epsilon * (1 << 2 * kernels.RESIDUAL))
         own = shape.heads * shape.size
-        share = shape.heads // shape.groups
+        share = kernels.RUN * shape.heads // shape.groups
         widest = max(m.columns for layer in model.layers for m in (layer.qkv, layer.gates))
         self._work = _Work(
             x=np.zeros(ROWS * shape.hidden, np.int64),
@@ -77,9 +81,9 @@ class Network:
             y=np.zeros(ROWS * widest, np.int64),
             one=np.zeros(max(shape.hidden, shape.inner, positions + own), np.int64),
             queries=np.zeros(share * shape.size, np.int16),
-            query_shifts=np.zeros(share, np.int64),
+            query_shifts=np.zeros(share * (1 + shape.groups), np.int64),
             weights=np.zeros(share * (positions + 2), np.int16),
-            dots=np.zeros(share * positions + own, np.int32),
+            dots=np.zeros(share * (positions + kernels.GAP) + kernels.RUN * own, np.int32),
             sums=np.zeros(kernels.TALL * kernels.WIDE, np.int32),
             totals=np.zeros(kernels.TALL * kernels.WIDE, np.int64),
         )
@@ -120,10 +124,11 @@ class Network:
         for number, layer in enumerate(model.layers):
             self._norm(rows, layer.before)
             self._multiply(rows, layer.qkv, kernels.PLACES, 0, work.y)
-            kernels.attend(
+            self._attend(
                 rows, work.y, shape.heads, shape.groups, shape.size, self.positions,
                 number * self._slots * shape.groups, slots, places,
-                self._keys, self._key_shifts, self._values, self._turns, self._factor, self._exps,
+                self._keys, self._key_units, self._values, self._value_units, self._turns,
+                self._factor, self._exps,
                 work.queries, work.query_shifts, work.weights, work.dots, work.one, work.a,
                 work.shifts,
             )  # fmt: skip

@@ -8,11 +8,14 @@ import numpy as np
 
 from densor.errors import UnsupportedError
 from densor.llm.head import Head, Rates
-from densor.llm.model import Floats, Model, Shape, build
+from densor.llm.model import CACHE_8, CACHE_16, NUMERICS, Floats, Model, Shape, build
 from densor.llm.network import Network, Rows
 from densor.llm.vocabulary import Vocabulary
 
-EXPECTED = "fa0ff8e46785f20093f8595f460b2519b64d67ff46157cabd49a72d8fd05f119"
+EXPECTED = {
+    CACHE_16: "fa0ff8e46785f20093f8595f460b2519b64d67ff46157cabd49a72d8fd05f119",
+    CACHE_8: "b44a3b3bd6dc97a0501901f3d0a99581b4fc52231dca5923c987d68c9f343003",
+}
 _SHAPE = Shape(
     layers=2,
     hidden=64,
@@ -64,10 +67,10 @@ def tiny_model(shape: Shape = _SHAPE) -> Model:
     return build(shape, tensors.get, words, _POSITIONS, shape.vocabulary - 1)
 
 
-def outcome(model: Model, rows: int) -> bytes:
+def outcome(model: Model, rows: int, numerics: int = NUMERICS) -> bytes:
     """What is said after each of some tokens of two texts, read `rows` at a time, by a head that
     learns that each came again."""
-    network = Network(model, 2, _POSITIONS)
+    network = Network(model, 2, _POSITIONS, numerics)
     tokens = np.arange(60, dtype=np.int64) * 7 % model.shape.vocabulary
     slots = np.arange(60, dtype=np.int64) % 2
     places = np.arange(60, dtype=np.int64) // 2
@@ -86,9 +89,10 @@ def outcome(model: Model, rows: int) -> bytes:
 
 
 @functools.cache
-def check() -> None:
-    """UnsupportedError unless the result is the one that it must be."""
-    if hashlib.sha256(outcome(tiny_model(), 60)).hexdigest() != EXPECTED:
+def check(numerics: int) -> None:
+    """UnsupportedError unless the result is the one that it must be, by this version of rules."""
+    found = hashlib.sha256(outcome(tiny_model(), 60, numerics)).hexdigest()
+    if found != EXPECTED[numerics]:
         raise UnsupportedError(
             "this machine does not compute as the language-model tier needs it; "
             "please report it, with the processor and the versions of numba and numpy"

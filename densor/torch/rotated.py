@@ -15,16 +15,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from densor.entropy.deferred import deferred
 from densor.errors import FormatError
 
 Bits = npt.NDArray[np.uint16]
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Words = npt.NDArray[np.uint32]
 
+_EXPECT, _RELATIVE, _ABSOLUTE = deferred(
+    "densor.torch.rotated_kernels", "expect", "relative", "absolute"
+)
 _HEAD = struct.Struct("<IIIhq")  # rows, tokens, channels, exponent of the unit, first position
 _ANGLES = 12  # bits of a turn
 _UNIT = 14  # bits of a sine
 _MEAN = 14  # bits of the largest mean
 _OCTAVE = 8  # steps of scales in an octave
+_MAX_SCALE = 24 * _OCTAVE
 _CONTEXTS = 64
 _MAX_TOKENS = 1 << 20
 _MAX_CHANNELS = 1 << 12
@@ -71,20 +78,6 @@ def steps_of(theta: float, channels: int) -> npt.NDArray[np.uint32]:
     return np.rint(frequencies / (2 * np.pi) * 2**32).astype(np.uint64).astype(np.uint32)
 
 
-def _turned(means: Means, tokens: int) -> Ints:
-    """Predictions, int64[rows, tokens, channels], in units of 2^exponent."""
-    place = np.arange(means.position, means.position + tokens, dtype=np.int64).astype(np.uint32)
-    phase = (place[:, None] * means.steps[None, :]) >> np.uint32(32 - _ANGLES)
-    table = sines()
-    sine = table[phase]
-    cosine = table[(phase + (1 << _ANGLES) // 4) & ((1 << _ANGLES) - 1)]
-    half = means.steps.size
-    first, second = (part[:, None, :].astype(np.int64) for part in np.split(means.means, [half], 1))
-    turned = [first * cosine - second * sine, first * sine + second * cosine]
-    found: Ints = np.concatenate(turned, axis=2) >> _UNIT
-    return found
-
-
 def _scale(codes: npt.NDArray[np.uint8]) -> Ints:
     """Deviations of codes, at least 1."""
     octave, part = np.divmod(codes.astype(np.int64), _OCTAVE)
@@ -92,56 +85,52 @@ def _scale(codes: npt.NDArray[np.uint8]) -> Ints:
     return found
 
 
-def _expected(means: Means, tokens: int) -> tuple[Ints, npt.NDArray[np.bool_], Ints]:
-    """Magnitude bits that are expected of BF16, whether negative, and context of each element."""
-    turned = _turned(means, tokens)
-    scale = _scale(means.scales)[:, None, :]
-    size = np.abs(turned)
-    level = 2 * size + scale  # in half units
-    # frexp of integers below 2^53 is exact
-    power = np.frexp(level.astype(np.float64))[1].astype(np.int64) - 1
-    shift = 7 - power
-    mantissa = np.where(shift >= 0, level << np.maximum(shift, 0), level >> np.maximum(-shift, 0))
-    magnitude = ((power - 1 + means.exponent + 127) << 7) + (mantissa & 127)
-    context = np.minimum(8 * size // scale, _CONTEXTS - 1)
-    return magnitude, turned < 0, context
+def _expected(means: Means, tokens: int) -> tuple[Words, Ints]:
+    """What is expected of each element, see `rotated_kernels.expect`, and the place of the first
+    one of each context."""
+    rows, channels = means.means.shape
+    found = np.empty(rows * tokens * channels, np.uint32)
+    counts = np.zeros(_CONTEXTS, np.int64)
+    _EXPECT(
+        np.ascontiguousarray(means.means).reshape(-1),
+        _scale(means.scales).reshape(-1),
+        means.steps,
+        rows,
+        tokens,
+        means.exponent,
+        means.position,
+        sines(),
+        found,
+        counts,
+    )
+    return found, np.cumsum(counts) - counts
 
 
-def _order(context: Ints) -> npt.NDArray[np.intp]:
-    return np.argsort(context.reshape(-1).astype(np.uint8), kind="stable")
-
-
-def fit(
-    keys: npt.NDArray[np.float32], steps: npt.NDArray[np.uint32], position: int
-) -> Means | None:
+def fit(keys: Floats, steps: npt.NDArray[np.uint32], position: int) -> Means | None:
     """Means and scales of float32[rows, tokens, channels]; None where they are not finite."""
-    rows, tokens, channels = keys.shape
-    unit = Means(np.zeros((rows, channels), np.int16), _NO_SCALE, steps, 0, position)
-    table = sines() / 2.0**_UNIT
+    tokens = keys.shape[1]
+    largest = float(np.abs(keys).max(initial=0))
+    if not 0 < largest < np.inf:  # a NaN is neither
+        return None
     place = np.arange(position, position + tokens, dtype=np.int64).astype(np.uint32)
     phase = (place[:, None] * steps[None, :]) >> np.uint32(32 - _ANGLES)
-    sine = table[phase]
-    cosine = table[(phase + (1 << _ANGLES) // 4) & ((1 << _ANGLES) - 1)]
-    first, second = np.split(keys.astype(np.float64), 2, axis=2)
+    table = (sines() / 2.0**_UNIT).astype(np.float32)
+    sine, cosine = table[phase], table[(phase + (1 << _ANGLES) // 4) & ((1 << _ANGLES) - 1)]
+    first, second = np.split(keys / np.float32(largest), 2, axis=2)
     means = np.concatenate(
         [(first * cosine + second * sine).mean(1), (second * cosine - first * sine).mean(1)], 1
     )
-    if not np.isfinite(keys).all():
-        return None
-    largest = max(float(np.abs(means).max(initial=0)), float(np.abs(keys).max(initial=0)) / 64)
-    if largest == 0:
-        return None
-    exponent = int(np.frexp(largest)[1]) - _MEAN
-    units = np.rint(np.ldexp(means, -exponent)).astype(np.int16)
-    found = unit._replace(means=units, exponent=exponent)
-    wide = np.ldexp(keys.astype(np.float64), -exponent)
-    deviation = np.sqrt(np.square(wide - _turned(found, tokens)).mean(1))
-    codes = np.rint(_OCTAVE * np.log2(np.maximum(deviation, 1))).astype(np.int64)
+    a, b = (part[:, None, :] for part in np.split(means, 2, axis=1))
+    left = first - (a * cosine - b * sine), second - (a * sine + b * cosine)
+    deviation = np.sqrt(np.concatenate([np.square(part).mean(1) for part in left], 1))
+    unit = max(float(np.abs(means).max()), 2.0**-6)
+    exponent = int(np.frexp(unit * largest)[1]) - _MEAN
+    scale = np.ldexp(largest, -exponent)
+    units = np.rint(means * scale).astype(np.int16)
     # Codes are nearly logarithms: straight lines within an octave
-    return found._replace(scales=np.clip(codes, 0, 255).astype(np.uint8))
-
-
-_NO_SCALE = np.zeros((0, 0), np.uint8)
+    codes = np.rint(_OCTAVE * np.log2(np.maximum(deviation * scale, 1)))
+    scales = np.clip(codes, 0, _MAX_SCALE).astype(np.uint8)
+    return Means(units, scales, steps, exponent, position)
 
 
 def relative(bits: Bits, means: Means) -> Bits:
@@ -150,12 +139,10 @@ def relative(bits: Bits, means: Means) -> Bits:
     From the top: sign, six bits of the exponent and one of the mantissa, the rest of the exponent,
     the rest of the mantissa.
     """
-    magnitude, negative, context = _expected(means, bits.shape[1])
-    sign = (bits >> 15).astype(np.int64) ^ negative
-    part = ((bits & 0x7FFF).astype(np.int64) - magnitude + _CENTRE) & 0x7FFF
-    moved = sign << 15 | (part >> 6 & 127) << 8 | part >> 13 << 6 | part & 63
-    flat: Bits = moved.astype(np.uint16).reshape(-1)
-    return flat[_order(context)]
+    expected, places = _expected(means, bits.shape[1])
+    flat = np.empty(bits.size, np.uint16)
+    _RELATIVE(np.ascontiguousarray(bits).reshape(-1), expected, _CENTRE, places, flat)
+    return flat
 
 
 _CENTRE = 48 << 7  # exponents up to 48 below and 15 above what is expected have no rest
@@ -163,14 +150,12 @@ _CENTRE = 48 << 7  # exponents up to 48 below and 15 above what is expected have
 
 def absolute(flat: Bits, means: Means, tokens: int) -> Bits:
     """Undoes `relative`."""
-    magnitude, negative, context = _expected(means, tokens)
-    in_order = np.empty(flat.size, np.int64)
-    in_order[_order(context)] = flat
-    moved: Ints = in_order.reshape(context.shape)
-    part = (moved >> 8 & 127) << 6 | (moved >> 6 & 3) << 13 | moved & 63
-    bits = (part + magnitude - _CENTRE) & 0x7FFF
-    found: Bits = (bits | (moved >> 15 ^ negative) << 15).astype(np.uint16)
-    return found
+    expected, places = _expected(means, tokens)
+    bits = np.empty(expected.size, np.uint16)
+    if flat.size != bits.size:
+        raise FormatError("page of a cache has another number of elements than its means")
+    _ABSOLUTE(np.ascontiguousarray(flat), expected, _CENTRE, places, bits)
+    return bits.reshape(means.means.shape[0], tokens, means.means.shape[1])
 
 
 def pack(means: Means, tokens: int) -> bytes:
@@ -198,7 +183,7 @@ def parse(data: memoryview) -> tuple[Means, int, int]:
     for size, kind in zip(sizes, ("<u4", "<i2", "u1"), strict=True):
         arrays.append(np.frombuffer(data[at : at + size], kind))
         at += size
-    if arrays[2].max() > 8 * 24:
+    if arrays[2].max() > _MAX_SCALE:
         raise FormatError("page of a cache has an impossible scale")
     shape = rows, channels
     steps = arrays[0].astype(np.uint32)

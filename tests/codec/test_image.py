@@ -3,6 +3,7 @@
 import io
 import struct
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +13,16 @@ from reference import image as reference_image
 from reference.reading import Refused
 
 import densor
+from densor.codec.batch import Batch
 from densor.codec.image import decoder, params
-from densor.codec.image.encoder import GradientCoder, MixingCoder
+from densor.codec.image.encoder import GradientCoder, MixingCoder, propose
 from densor.codec.image.layout import Layout, layout_of
+from densor.codec.image.zoom import Zoom, find_zoom
+from densor.codec.kind import kind_of_array
+from densor.codec.levels import level_settings
 from densor.codec.registry import CODEC_IMAGE
 from densor.errors import DensorError, FormatError, LimitError
+from densor.runtime.workers import Workers
 
 Bytes = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -106,6 +112,65 @@ def test_all_but_noise_is_coded() -> None:
         data = rows_of(array, bool(big))
         smaller = len(coded(layout_for(array, bool(big)), data, "full")[1]) < data.size
         assert smaller or name in ("noise", "extremes"), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("zoom", [Zoom(16, 1), Zoom(5, 7)])
+@pytest.mark.parametrize("name", ["rgba", "few values"])
+def test_enlarged_images(name: str, zoom: Zoom, method: str) -> None:
+    array, big = CASES[name]
+    array = np.repeat(np.repeat(array, zoom.rows, 0), zoom.columns, 1)
+    layout, data = layout_for(array, big), rows_of(array, big)
+    found = find_zoom(layout, data)
+    assert found.rows % zoom.rows == 0 and found.columns % zoom.columns == 0
+    settings = (12, 8) if method == "full" else (3, 3)
+    if method == "gradient":
+        counting = GradientCoder(layout, data, found)
+        counting.decide([counting.count(data)])
+        model, payload = counting.model(), bytes(counting.encode(data, 0))
+    else:
+        mixing = MixingCoder(layout, data, *settings, found)
+        model, payload = mixing.model(), bytes(mixing.encode(data, 0))
+    assert decoded(model, payload, data.size) == data.tobytes()
+    assert reference_image.parse_model(model).decode(payload, data.size) == data.tobytes()
+    plain = coded(layout, data, method)
+    assert len(model) + len(payload) < sum(map(len, plain)) + 4
+    for size in (data.size - 1, data.size + layout.stride, 0):
+        with pytest.raises(DensorError):
+            decoded(model, payload, size)
+        with pytest.raises(Refused):
+            reference_image.parse_model(model).decode(payload, size)
+
+
+def test_what_is_enlarged() -> None:
+    array = np.repeat(np.repeat(picture(20, 30, 3), 4, 0), 6, 1)
+    layout, data = layout_for(array), rows_of(array)
+    assert find_zoom(layout, data) == Zoom(4, 6)
+    assert find_zoom(layout, data, 8 * layout.stride) == Zoom(4, 6)
+    assert find_zoom(layout, data, 6 * layout.stride) == Zoom(2, 6)
+    assert find_zoom(layout, data, 5 * layout.stride) == Zoom(1, 6)
+    assert find_zoom(layout, np.zeros_like(data)) == Zoom(16, 15)
+    for at in (0, 1, layout.stride + 5, data.size - 1):
+        changed = data.copy()
+        changed[at] ^= 1
+        assert find_zoom(layout, changed) == Zoom(1, 1)
+    padded = replace(layout, padding=0, width=layout.width - 1)
+    assert find_zoom(replace(padded, padding=3), data) == Zoom(1, 1)
+    for level in (1, 5, 9):
+        assert np.array_equal(densor.decompress(densor.compress(array, level)), array)
+
+
+@pytest.mark.parametrize("zoom", [(0, 2), (2, 0), (1, 1), (17, 1), (1, 255)])
+def test_impossible_zooms_are_refused(zoom: tuple[int, int]) -> None:
+    array = np.repeat(picture(8, 9, 1), 2, 0)
+    layout, data = layout_for(array), rows_of(array)
+    model = MixingCoder(layout, data, 3, 3, Zoom(2, 1)).model()
+    assert model[-2:] == bytes((2, 1))
+    for bad in (model[:-2] + bytes(zoom), model[:-1], model[:-2], model + b"\0"):
+        with pytest.raises(FormatError):
+            decoder.open_decoder(bad)
+        with pytest.raises(Refused):
+            reference_image.parse_model(bad)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -309,3 +374,22 @@ def test_archives_with_damage_are_refused() -> None:
         damaged = packed[:at] + bytes([packed[at] ^ 4]) + packed[at + 1 :]
         with pytest.raises(DensorError):
             densor.decompress(damaged)
+
+
+def test_arrays_that_gradients_do_not_suit_are_tried_by_mixing() -> None:
+    """Strokes on black, as digits are: what is near says little by its slope."""
+    rng = random_state("strokes")
+    array = np.zeros((120, 24, 24), np.uint8)
+    for image in array:
+        for _ in range(3):
+            y, x = rng.integers(2, 20, 2)
+            image[y : y + int(rng.integers(1, 3)), x : x + 4] = 255 - rng.integers(0, 3)
+    level = level_settings(6)
+    batch = Batch(array.ravel(), kind_of_array("U8", array.shape), Workers(1))
+    assert batch.kind.guessed
+    proposed = propose(batch, level)
+    assert proposed is not None
+    noise = random_state("no image").integers(0, 256, array.shape, np.uint8)
+    assert propose(replace(batch, data=noise.ravel()), level) is None
+    packed = densor.compress(array, 6)
+    assert np.array_equal(densor.decompress(packed), array)

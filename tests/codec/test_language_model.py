@@ -125,6 +125,40 @@ def test_how_much_is_predicted_at_once_changes_nothing(ahead: int, folder: Path)
         assert np.array_equal(payloads[0], others[0])
 
 
+@pytest.mark.parametrize("expected", ["right", "wrong", "half", "none"])
+def test_what_is_guessed_changes_nothing(expected: str, folder: Path) -> None:
+    """Guesses that are right, wrong, right and then wrong, and looked up."""
+    data = b"the the bath hat " * 9 + TEXT + b"the bath hat " * 40
+    guesses = {"right": data, "wrong": data[::-1], "half": data[:300] + data[300:][::-1]}
+    guess = guesses.get(expected)
+    for name in ("sample", folder):
+        model, payloads = coded(data, name, 3)
+        out = np.zeros(len(data), np.uint8)
+        decoder = LanguageModelDecoder(
+            wire.parse(model),
+            Session(name),
+            None if guess is None else np.frombuffer(guess, np.uint8),
+        )
+        decoder.decode(np.frombuffer(payloads[0], np.uint8), out)
+        assert out.tobytes() == data
+
+
+def test_repetitive_text_takes_fewer_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = (b"worker 12 took a request from 10.0.0.7 and was done\n" * 30)[:1500]
+    model, payloads = coded(data, "sample", 1)
+    passes = 0
+    read = Network.read
+
+    def counted(self: Network, *arguments: Any) -> Rows:
+        nonlocal passes
+        passes += 1
+        return read(self, *arguments)
+
+    monkeypatch.setattr(Network, "read", counted)
+    assert decoded(model, payloads[0], len(data)) == data
+    assert passes < len(Session("sample").weights().vocabulary.tokens(data)) / 3
+
+
 @pytest.mark.parametrize("slots", [1, 8, 32])
 def test_each_row_of_a_step_can_be_computed_alone(slots: int, folder: Path) -> None:
     data = TEXT * 2
@@ -184,8 +218,9 @@ def test_a_slow_decoder_after_the_specification_agrees() -> None:
         assert reference.decode(model, payloads[0].tobytes(), len(data), network) == data
 
 
-def test_golden_archive() -> None:
-    archive = (GOLDEN / "llm" / "sample.densor").read_bytes()
+@pytest.mark.parametrize("name", ["sample", "sample-2"])  # with either version of numerics
+def test_golden_archive(name: str) -> None:
+    archive = (GOLDEN / "llm" / f"{name}.densor").read_bytes()
     assert (
         next(f.payload[0] for f in take_apart(archive) if f.kind == MODEL) == CODEC_LANGUAGE_MODEL
     )
@@ -337,7 +372,8 @@ def test_a_wrong_hash_is_said_so(small: tuple[bytes, bytes, int]) -> None:
 
 
 HOSTILE = {
-    "version": (1, "B", 2, UnsupportedError),
+    "version": (1, "B", 3, UnsupportedError),
+    "version 0": (1, "B", 0, UnsupportedError),
     "no slots": (2, "H", 0, LimitError),
     "many slots": (2, "H", 65, LimitError),
     "no positions": (4, "I", 0, FormatError),

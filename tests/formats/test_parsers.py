@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from helpers import random_state, weights
 from reference import container
-from tables import table
+from tables import fixed_width, json_lines, table
 
 import densor
 from densor.codec.audio.layout import Layout as Audio
@@ -723,6 +723,8 @@ def tiny_files() -> dict[str, bytes]:
         "png": png_bytes(),
         "gzip": gzip.compress(bytes(range(200)) * 2),
         "zip": deflated_bytes(bytes(range(256)) * 2),
+        "jsonl": json_lines(40),
+        "fixed-width": fixed_width(60),
         "csv": table(40),
     }
 
@@ -931,7 +933,8 @@ def test_formats_are_found_by_what_is_in_a_file() -> None:
     assert [name for name, _ in FORMATS] == ["safetensors", *tiny_files()]
     for name, data in tiny_files().items():
         assert plan_of(data).format == name
-        assert (plan_of(b"x" + data).format == name) == (name == "csv")
+        tables = ("jsonl", "fixed-width", "csv")  # of which one line may be another
+        assert plan_of(b"x" + data).format != name or name in tables
 
 
 def test_a_file_is_read_in_order_after_a_look_at_random(tmp_path: Path) -> None:
@@ -955,11 +958,12 @@ def test_a_file_is_read_in_order_after_a_look_at_random(tmp_path: Path) -> None:
 def test_many_files_in_one_archive(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    for name, data in tiny_files().items():
+    files = tiny_files()  # some hold the time
+    for name, data in files.items():
         (folder / f"tiny.{name}").write_bytes(data)
     densor.pack([folder], tmp_path / "all.densor")
     densor.extract(tmp_path / "all.densor", tmp_path / "out")
-    for name, data in tiny_files().items():
+    for name, data in files.items():
         assert (tmp_path / "out" / f"tiny.{name}").read_bytes() == data
     with densor.open(tmp_path / "all.densor") as file:
         assert {"q", "f", "tiny", "a", "t"} == set(file.keys())

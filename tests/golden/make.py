@@ -332,6 +332,16 @@ def _idat(piece: bytes) -> bytes:
     return len(piece).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
 
 
+def enlarged() -> Iterator[tuple[str, bytes]]:
+    """Images of which each pixel is there several times."""
+    y, x = np.mgrid[:40, :50]
+    noise = random_state("golden zoom").integers(0, 3, (40, 50, 3))
+    picture = ((x * 3 + y * 2)[..., None] + noise).astype(np.uint8)
+    wide = np.repeat(np.repeat(picture, 2, 0), 3, 1)
+    yield "image-zoom", densor.compress(wide, 9)
+    yield "image-zoom-gradient", densor.compress(np.repeat(picture[..., 0], 4, 0), 3)
+
+
 # Changes of few elements, of densor 0.5
 
 
@@ -457,6 +467,7 @@ GROUPS = (
     Group("0.5, sound", (sound,)),
     Group("0.6, tables", (latent_tables,)),
     Group("0.6, short form", (short_form,), bad_short_form),
+    Group("0.6, enlarged images", (enlarged,)),
     Group("0.6, JSON lines and fixed widths", (tables_between_literals,)),
     Group("0.6, adaptive sound", (adaptive_sound,)),
 )

@@ -4,7 +4,7 @@ import decimal
 import struct
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from reference import rans
@@ -33,6 +33,7 @@ class Model:
     width: int
     values: tuple[int, ...]
     frequencies: list[list[int]]
+    zoom: tuple[int, int] = (1, 1)
 
     @property
     def size(self) -> int:
@@ -41,6 +42,8 @@ class Model:
 
     def decode(self, payload: bytes, original: int, base: bytes | None = None) -> bytes:
         """CHUNK."""
+        if self.zoom != (1, 1):
+            return self._enlarged(payload, original)
         stride = self.width * self.channels * self.size + self.padding
         rows, rest = divmod(original, stride)
         if rest or not rows:
@@ -54,6 +57,20 @@ class Model:
             by_gradients(self, payload, planes, rows)
         return joined(self, planes, rows)
 
+    def _enlarged(self, payload: bytes, original: int) -> bytes:
+        """Pixels that stand for several (1)."""
+        down, across = self.zoom
+        pixel = self.channels * self.size
+        stride = self.width * pixel
+        if original % (stride * down * across):
+            fail("no whole groups of rows")
+        small = replace(self, zoom=(1, 1)).decode(payload, original // (down * across))
+        out = bytearray()
+        for at in range(0, len(small), stride):
+            row = b"".join(small[x : x + pixel] * across for x in range(at, at + stride, pixel))
+            out += row * down
+        return bytes(out)
+
 
 def parse_model(payload: bytes) -> Model:
     """MODEL (1)."""
@@ -64,10 +81,17 @@ def parse_model(payload: bytes) -> Model:
         head.unpack_from(payload)
     )
     size, rest = 1 + (flags & 1), payload[head.size :]
-    if method > 1 or flags > 7 or flags & 3 == 2 or not 1 <= channels <= 64 or not width:
+    if method > 1 or flags > 15 or flags & 3 == 2 or not 1 <= channels <= 64 or not width:
         fail("sizes")
     if not 1 <= depth <= 8 * size - shift or colour > 4 or (colour and channels < 3):
         fail("samples")
+    zoom = (1, 1)
+    if flags & 8:
+        if len(rest) < 2 or padding:
+            fail("pixels for several")
+        zoom, rest = (rest[0], rest[1]), rest[2:]
+        if zoom == (1, 1) or not all(1 <= factor <= 16 for factor in zoom):
+            fail("pixels for several")
     values: tuple[int, ...] = ()
     if flags & 4:
         if size > 1 or padding or shift or len(rest) < 32:
@@ -89,7 +113,7 @@ def parse_model(payload: bytes) -> Model:
         if used != len(rest) or any(any(row[164:]) for row in frequencies):
             fail("frequencies")
     fields = (method, channels, flags, depth, colour, first, second, padding, shift, width)
-    return Model(*fields, values, frequencies)
+    return Model(*fields, values, frequencies, zoom)
 
 
 class Plane:

@@ -152,7 +152,7 @@ def decode(model: bytes, payload: bytes, size: int, network: Reference) -> bytes
     codec, numerics, slots, positions, stride, *more = _HEADER.unpack_from(model)
     rate, offset_rate, digest, words, length = more
     vocabulary = network.model.vocabulary
-    assert (codec, numerics, slots) == (10, 1, 1)
+    assert (codec, numerics, slots) == (10, network.numerics, 1)
     assert digest == network.model.digest[:16] and words == vocabulary.digest[:16]
     mode, stored, digest64 = _SEGMENT.unpack_from(payload)
     assert (mode, stored) == (2, 0)
@@ -170,7 +170,7 @@ def decode(model: bytes, payload: bytes, size: int, network: Reference) -> bytes
         if network.place < positions:
             row = network.read(token)
         else:
-            network = Reference(network.model)
+            network = Reference(network.model, network.numerics)
             kept = positions - stride - 1
             for token in [network.model.start, *tokens[len(tokens) - kept :]]:
                 row = network.read(token)

@@ -44,14 +44,23 @@ def product(row: Ints, shift: int, matrix: Any, places: int) -> Ints:
     return found + matrix.bias if matrix.bias.size else found
 
 
+def in_bytes(values: Ints) -> tuple[Ints, int]:
+    """Numbers from -127 to 127, and their unit."""
+    most = int(np.abs(values).max())
+    shift = max(most.bit_length() - 11, 0)
+    unit = ((most >> shift) // 127 + 1) << shift
+    return (values + (unit >> 1)) // unit, unit
+
+
 class Reference:
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, numerics: int = 2) -> None:
         self.model = model
+        self.numerics = numerics
         shape = model.shape
         self.keys: list[list[list[tuple[Ints, int]]]] = [
             [[] for _ in range(shape.groups)] for _ in range(shape.layers)
         ]
-        self.values: list[list[list[Ints]]] = [
+        self.values: list[list[list[tuple[Ints, int]]]] = [
             [[] for _ in range(shape.groups)] for _ in range(shape.layers)
         ]
         self.place = 0
@@ -103,20 +112,38 @@ class Reference:
         for group in range(shape.groups):
             key = heads[shape.heads + group]
             value = heads[shape.heads + shape.groups + group]
-            self.keys[layer][group].append(quantised(self.turned(key), 11))
-            self.values[layer][group].append(np.clip((value + 64) >> 7, -32767, 32767))
+            small = self.numerics == 2
+            key = self.turned(key)
+            if small:
+                most = (1 << 30) - 1
+                self.keys[layer][group].append(in_bytes(key))
+                self.values[layer][group].append(in_bytes(np.clip(value, -most, most)))
+            else:
+                key, shift = quantised(key, 11)
+                words = np.clip((value + 64) >> 7, -32767, 32767)
+                self.keys[layer][group].append((key, 1 << shift))
+                self.values[layer][group].append((words, 1))
             for head in range(group * share, (group + 1) * share):
                 query, shift = quantised(self.turned(heads[head]), 12)
                 keys = self.keys[layer][group]
-                scores = np.array([int(query @ k) << s for k, s in keys])
+                scores = np.array([int(query @ k) * u for k, u in keys])
                 right = 42 - shift
                 limit = ((32 << 10) << right) // self.factor + 1
                 below = np.minimum(scores.max() - scores, limit)
                 e = self.exponential((below * self.factor) >> right, 22)
                 inverse = (32767 << 40) // int(e.sum())
-                out.append(((e * inverse) >> 40) @ np.array(self.values[layer][group]))
+                values = np.array([v for v, _ in self.values[layer][group]])
+                units = np.array([u for _, u in self.values[layer][group]])
+                if small:
+                    weights = ((e * inverse) >> 32) * units
+                    most, total = int(weights.max()), int(weights.sum())
+                    right = max(most.bit_length() - 15, total.bit_length() - 23, 0)
+                    weights = np.minimum((weights + half(right)) >> right, 32767)
+                    out.append((weights @ values) << right)
+                else:
+                    out.append(((e * inverse) >> 40) @ values)
         row, shift = quantised(np.concatenate(out), 14)
-        return row, shift - 8
+        return row, shift - (23 if small else 8)
 
     def read(self, token: int) -> tuple[Ints, int]:
         """Takes in a token; the row that the head is multiplied with, and its shift."""

@@ -1,6 +1,7 @@
 """Small language models as files, and what a float computation says."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +123,15 @@ _GGUF_NAMES = {
 }
 
 
-def write_gguf(path: Path, config: dict[str, Any] = CONFIG, dtype: Any = np.float32) -> None:
-    """The same model as llama.cpp has it; `dtype`: of its matrices."""
+def write_gguf(
+    path: Path,
+    config: dict[str, Any] = CONFIG,
+    dtype: Any = np.float32,
+    blocks: str | None = None,
+    change: Callable[[str, Any], Any] = lambda name, stored: stored,
+) -> None:
+    """The same model as llama.cpp has it; `dtype`: of its matrices; `blocks`: type of GGUF, such as
+    Q8_0, that they are quantised to, after which `change` may make others of the stored bytes."""
     import gguf
 
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
@@ -153,6 +161,11 @@ def write_gguf(path: Path, config: dict[str, Any] = CONFIG, dtype: Any = np.floa
             if part in name:  # pairs of neighbours turn together there
                 half = config["head_dim"] // 2
                 value = value.reshape(count, 2, half, -1).swapaxes(1, 2).reshape(value.shape)
+        if blocks is not None and value.ndim > 1:
+            kind = gguf.GGMLQuantizationType[blocks]
+            stored = gguf.quants.quantize(np.ascontiguousarray(value, np.float32), kind)
+            writer.add_tensor(name, change(name, stored), raw_dtype=kind)
+            continue
         writer.add_tensor(name, np.ascontiguousarray(value, dtype if value.ndim > 1 else None))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

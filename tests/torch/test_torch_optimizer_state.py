@@ -12,7 +12,6 @@ torch = pytest.importorskip("torch")
 
 from densor.torch import pack_state, replay, scaled, unpack_state  # noqa: E402
 
-
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 

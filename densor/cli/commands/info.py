@@ -29,7 +29,7 @@ def _show(args: argparse.Namespace) -> None:
 
     with opened(path) as file:
         models = list(file.archive.models())
-        facts = [*_facts(file, len(models)), *_language_models(models)]
+        facts = [*_facts(file, len(models)), *_language_models(models), *_image_models(models)]
         chunks = [["chunks", "number", "original", "stored", "ratio"], *_chunks(file, models)]
         hashes = list(_hashes(file))
     recovery = recovery_share(path)
@@ -74,6 +74,18 @@ def _language_models(models: list[bytes]) -> Iterator[tuple[str, str]]:
             names[model.network] = f"{name} ({model.network.hex()})"
     for text in names.values():
         yield "language model", text
+
+
+def _image_models(models: list[bytes]) -> Iterator[tuple[str, str]]:
+    """Those that images were coded under, and of what size these are."""
+    from densor.codec import registry
+    from densor.codec.circuit.params import parse
+
+    found = {parse(m) for m in models if m[:1] == bytes([registry.CODEC_CIRCUIT])}
+    for model in sorted(found, key=lambda model: model.digest):
+        size = model.size
+        shape = f"{size.height} x {size.width} x {size.channels}"
+        yield "image model", f"{model.digest.hex()}, of {shape} images; see --image-model"
 
 
 def _chunks(file: "Opened", models: list[bytes]) -> Iterator[list[str]]:

@@ -19,8 +19,20 @@ _FEW = 16  # times as many would be possible
 _EXPECTED = 12  # times that a value occurs, on average
 
 
+def _kind(layout: Layout) -> str | None:
+    """What numpy calls such samples; None where they need a loop."""
+    if layout.unsigned or layout.size not in (2, 4):
+        return None
+    return f"{'>' if layout.big else '<'}i{layout.size}"
+
+
 def planes_of(layout: Layout, data: Bytes) -> Planes:
     """All samples as integers; of floats, their bits."""
+    kind = _kind(layout)
+    if kind is not None and data.flags.c_contiguous:
+        rows = data.view(kind).reshape(-1, layout.channels)
+        found: Planes = np.ascontiguousarray(rows.T, np.int32)
+        return found
     planes = np.empty((layout.channels, data.size // layout.stride), np.int32)
     kernels.split_samples(data, layout.size, layout.big, layout.unsigned, planes)
     return planes
@@ -126,4 +138,8 @@ def restore(model: Model, planes: Planes, data: Bytes) -> None:
     elif model.shift:
         planes = planes << np.int32(model.shift)
     at = model.layout
+    kind = _kind(at)
+    if kind is not None and data.flags.c_contiguous:
+        data.view(kind).reshape(-1, at.channels)[:] = planes.T
+        return
     kernels.join_samples(np.ascontiguousarray(planes), at.size, at.big, at.unsigned, data)

@@ -36,6 +36,11 @@ class CircuitDecoder(ChunkDecoder):
             raise FormatError("images are not of the size that their circuit has")
         decode_images(tables, payload[at : at + int(sizes.sum())], sizes, out)
 
+    @property
+    def unit(self) -> int:
+        """Bytes of an image."""
+        return self.parameters.size.samples
+
     def _count(self, original: int) -> int:
         count, rest = divmod(original, self.parameters.size.samples)
         if rest or not count:

@@ -1,5 +1,6 @@
 """The coding side of the change codec for a batch: look, count, decide, encode."""
 
+import functools
 import math
 import threading
 from typing import Any, NamedTuple
@@ -14,10 +15,10 @@ from densor.codec.codec import Encoder, Estimate
 from densor.codec.delta import params, tokens
 from densor.codec.delta.contexts import group, rough_bits
 from densor.codec.delta.elements import elements
-from densor.codec.delta.few_batch import FewBatch, propose_few
-from densor.codec.delta.kernels import COMMON, CONTEXTS, EXTRAS, TOKENS, count
+from densor.codec.delta.few_batch import FewBatch, expected_few, propose_few
+from densor.codec.delta.kernels import COMMON, CONTEXTS, EXTRAS, PLACES, TOKENS, count
 from densor.codec.delta.payload import CODED, HEAD, LENGTH, SAME
-from densor.codec.delta.tokens import DIFFERENCE, OWN, XOR, Method
+from densor.codec.delta.tokens import DIFFERENCE, OWN, XOR, Method, token_table, tokens_by_change
 from densor.codec.levels import Level
 from densor.codec.sampling import sample
 from densor.codec.zstd import zstd_compress
@@ -37,6 +38,8 @@ _MIN_ELEMENTS_PER_CONTEXT = 1 << 13  # elements of a batch for each context
 _TOP = 3  # leading mantissa bits that are looked at, where there is room
 _INTEGERS = {1: (0, 8), 2: (8, 8), 4: (0, 0), 8: (0, 0)}  # by size; see `_looked_at`
 _UNCLEAR = 1.25  # factor between two estimates, below which both ways are tried
+_LARGE = 1 << 23  # bytes of a batch from which samples decide
+_CLEAR = 1.1  # such a factor by these
 _BUFFERS = ThreadBuffers()
 
 
@@ -51,13 +54,19 @@ class _Choice(NamedTuple):
 def propose(batch: Batch, _: Level | None = None) -> Encoder:
     """An encoder for a batch that has a base."""
     by_all = DeltaEncoder(batch)
+    large = batch.data.size >= _LARGE
+    if large and not by_all.same:
+        roughly = expected_few(batch)
+        least = min(by_all.estimate().bytes, by_all.estimate().otherwise)
+        if roughly is None or roughly > least:
+            return by_all
     by_few = propose_few(batch)
     if by_few is None:
         return by_all
     expected = by_all.estimate()
     if by_few.bytes > _UNCLEAR * min(expected.bytes, expected.otherwise):
         return by_all
-    if expected.bytes > _UNCLEAR * by_few.bytes:
+    if expected.bytes > (_CLEAR if large else _UNCLEAR) * by_few.bytes:
         return by_few
     return _Either(by_all, by_few)
 
@@ -79,6 +88,15 @@ class _Either(Encoder):
         return Smallest(*(way.encode() for way in self._ways))
 
 
+class _Found(NamedTuple):
+    """Tokens of a chunk, uint8[n], their contexts, uint8[n], both pooled, and how often each pair
+    occurs, int64[contexts, 256]."""
+
+    symbols: Bytes
+    contexts: Bytes
+    counts: npt.NDArray[np.int64]
+
+
 class DeltaEncoder(Encoder):
     """Codes a batch by how it differs from as many bytes of its base."""
 
@@ -91,14 +109,24 @@ class DeltaEncoder(Encoder):
         self._size = size
         self._counts: npt.NDArray[np.int64] | None = None
         self._freqs = np.zeros((0, 256), np.uint16)
+        self._found: dict[int, _Found] = {}  # by where chunks begin
         self._lock = threading.Lock()
         self._same = _equal(batch.data, self._base.data)
         self._choice = _Choice(tokens.method(XOR, size, False), params.Contexts(), math.inf)
         if not self._same and batch.data.size > _MAX_BYTES_EQUAL_ONLY:
             self._choice = _choose(batch.data, self._base.data, batch.kind.dtype, size)
 
+    @property
+    def same(self) -> bool:
+        """Whether all bytes are those of the base."""
+        return self._same
+
     def estimate(self) -> Estimate:
         """By a sample, and what the batch is expected to take by itself."""
+        return self._expected
+
+    @functools.cached_property
+    def _expected(self) -> Estimate:
         if self._same:
             return Estimate(0.0, math.inf)
         if self._choice.bits == math.inf:
@@ -113,7 +141,7 @@ class DeltaEncoder(Encoder):
         step = 2 * _CHUNK if few else _CHUNK
         begins = range(0, size, step)
         if not self._same:
-            for task in [submit(self._count, *self._pair(at, step)) for at in begins]:
+            for task in [submit(self._count, at, step) for at in begins]:
                 task.result()
             self._decide()
         return Chunks(self, [submit(self._chunk, at, step) for at in begins])
@@ -127,13 +155,28 @@ class DeltaEncoder(Encoder):
         chunk, base = self._pair(begin, step)
         return own_or_raw(self._coded(chunk, base, begin), chunk)
 
-    def _count(self, chunk: Bytes, base: Bytes) -> None:
-        """Counts the tokens of a chunk; may run in several threads at once."""
-        _, symbols, contexts, _ = self._tokens(chunk, base)
-        counts = np.zeros((_contexts(self._choice), 256), np.int64)
-        count(symbols, contexts, counts)
+    def _count(self, begin: int, step: int) -> None:
+        """Finds and counts the tokens of a chunk; may run in several threads at once."""
+        found = self._find(*self._pair(begin, step))
+        if found is None:
+            return
         with self._lock:
-            self._counts = counts if self._counts is None else self._counts + counts
+            self._found[begin] = found
+            self._counts = found.counts if self._counts is None else self._counts + found.counts
+
+    def _find(self, chunk: Bytes, base: Bytes) -> _Found | None:
+        """The tokens of a chunk, None where nothing has changed."""
+        if self._same or _equal(chunk, base):
+            return None
+        new, old = elements(chunk, self._size), elements(base, self._size)
+        symbols, under = POOL.take(new.size), POOL.take(new.size)
+        method, contexts, _ = self._choice
+        find_tokens(method, new, old, symbols)
+        mapped = contexts.mapped
+        CONTEXTS[self._size](old, contexts.shift, mapped.size - 1, mapped, under)
+        counts = np.zeros((_contexts(self._choice), 256), np.int64)
+        count(symbols, under, np.zeros(4 * counts.size, np.uint32), counts)
+        return _Found(symbols, under, counts)
 
     def _decide(self) -> None:
         """Settles the parameters, once all chunks were counted."""
@@ -147,12 +190,13 @@ class DeltaEncoder(Encoder):
 
     def _coded(self, chunk: Bytes, base: Bytes, begin: int) -> Bytes:
         """The payload of a chunk whose first byte is number `begin` of the batch; pooled."""
-        if self._same or _equal(chunk, base):
+        found = self._found.pop(begin, None) or self._find(chunk, base)
+        if found is None:
             return np.frombuffer(HEAD.pack(self._base.offset + begin, SAME), np.uint8)
         method = self._choice.method
-        (new, old), symbols, contexts, bits = self._tokens(chunk, base)
-        stream = encode(symbols, contexts, self._freqs)
-        size = -(-bits // 8)
+        stream = encode(found.symbols, found.contexts, self._freqs)
+        counts = token_table(method).counts
+        size = -(-int((found.counts.sum(axis=0) * counts).sum()) // 8)
         start = HEAD.size + LENGTH.size
         payload = POOL.take(start + stream.size + size)
         HEAD.pack_into(payload, 0, self._base.offset + begin, CODED)
@@ -160,27 +204,28 @@ class DeltaEncoder(Encoder):
         payload[start : start + stream.size] = stream
         if size:
             extras = _BUFFERS.take("extras", size + 8)
-            EXTRAS[self._size](new, old, *method.arguments, method.plain, symbols, extras)
+            new, old = elements(chunk, self._size), elements(base, self._size)
+            how = method.number, method.floats, method.drop, method.bits
+            EXTRAS[self._size](new, old, *how, counts, method.plain, found.symbols, extras)
             payload[start + stream.size :] = extras[:size]
+        POOL.give(found.symbols)
+        POOL.give(found.contexts)
         return payload
-
-    def _tokens(
-        self, chunk: Bytes, base: Bytes
-    ) -> tuple[tuple[npt.NDArray[Any], npt.NDArray[Any]], Bytes, Bytes, int]:
-        """Elements of chunk and base, their tokens and contexts, the number of extra bits."""
-        method, contexts, _ = self._choice
-        new, old = elements(chunk, self._size), elements(base, self._size)
-        symbols, under = _BUFFERS.take("tokens", new.size), _BUFFERS.take("contexts", new.size)
-        bits = TOKENS[self._size](new, old, *method.arguments, method.plain, symbols)
-        mapped = contexts.mapped
-        CONTEXTS[self._size](old, contexts.shift, mapped.size - 1, mapped, under)
-        return (new, old), symbols, under, int(bits)
 
 
 def estimate(data: Bytes, base: Bytes, dtype: str, size: int) -> float:
     """About how many bytes a batch takes that is coded against `base` where that pays."""
     bits = min(_choose(data, base, dtype, size).bits, _bits_without_base(data, dtype, size))
     return min(bits / 8, data.size)
+
+
+def find_tokens(
+    method: Method, new: npt.NDArray[Any], old: npt.NDArray[Any], symbols: Bytes
+) -> None:
+    """Fills `symbols`, uint8[n], with the tokens of elements that were `old`."""
+    places = _BUFFERS.take("places", 2 * PLACES).view(np.uint16)
+    how = *method.arguments, method.plain, tokens_by_change(method), places
+    TOKENS[method.size](new, old, *how, symbols)
 
 
 def _equal(data: Bytes, base: Bytes) -> bool:
@@ -247,8 +292,9 @@ def _look(
     count: int,
 ) -> _Look:
     symbols = np.empty(new.size, np.uint8)
-    extra = int(TOKENS[method.size](new, old, *method.arguments, method.plain, symbols))
+    find_tokens(method, new, old, symbols)
     counts = np.bincount(rows << 8 | symbols, minlength=count << 8).reshape(-1, 256)
+    extra = int((counts.sum(axis=0) * token_table(method).counts).sum())
     return _Look(method, counts, extra, extra + rough_bits(counts))
 
 

@@ -1,6 +1,7 @@
 """A batch of which few elements differ from its base, as chunks of an archive."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from densor.codec.delta.few_params import FewParameters
 from densor.codec.delta.payload import FEW_CODED, HEAD, SAME
 
 _CHUNK = 1 << 22  # bytes
+SAMPLE, _SAMPLES = 1 << 18, 8  # bytes at each place of a batch that is looked at, and places
+_MISSED = 0.3  # of the share that changes: by what this estimate is too low
 _MIN_BYTES = 1 << 10  # of a batch, below which parameters take more than is saved
 
 
@@ -59,16 +62,38 @@ class FewBatch(Encoder):
 
 def propose_few(batch: Batch) -> FewBatch | None:
     """For a batch with a base; None where nothing has changed, or too much."""
+    found = _surveyed(batch, range(0, batch.data.size, _CHUNK), _CHUNK)
+    return None if found is None else FewBatch(batch, *found)
+
+
+def expected_few(batch: Batch) -> float | None:
+    """About what a large batch takes so, in bytes, by a sample; None where it cannot be."""
+    step = batch.data.size // _SAMPLES // SAMPLE * SAMPLE
+    found = _surveyed(batch, [k * step for k in range(_SAMPLES)], SAMPLE)
+    if found is None:
+        return None
+    encoder, parts = found
+    encoder.fit(parts)
+    sampled = sum(part.new.nbytes for part in parts)
+    share = sum(part.number for part in parts) / max(1, sum(part.new.size for part in parts))
+    bytes_ = encoder.estimate(parts) * batch.data.size / sampled
+    return bytes_ * (1 + _MISSED * share)
+
+
+def _surveyed(
+    batch: Batch, begins: Sequence[int], step: int
+) -> tuple[FewEncoder, list[Part]] | None:
+    """Parts of a batch; None where nothing has changed in them, or too much."""
     layout = batch.kind.layout
     size = 1 if layout is None else layout.size
     if batch.base is None or batch.data.size < _MIN_BYTES or batch.data.size % size:
         return None
     encoder = FewEncoder(batch.kind.dtype, size)
     parts = []
-    for begin in range(0, batch.data.size, _CHUNK):
-        end = begin + _CHUNK
+    for begin in begins:
+        end = begin + step
         part = encoder.survey(batch.data[begin:end], batch.base.data[begin:end])
         if part is None:
             return None
         parts.append(part)
-    return FewBatch(batch, encoder, parts) if any(part.number for part in parts) else None
+    return (encoder, parts) if any(part.number for part in parts) else None

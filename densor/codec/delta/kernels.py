@@ -15,7 +15,7 @@ from densor.entropy.jit import R8, W8, kernel
 _U = np.uint64
 _0, _1 = _U(0), _U(1)
 _ALL = _U(0xFFFFFFFFFFFFFFFF)
-_BLOCK = 4096  # elements that are looked at before a way to decode them is chosen
+PLACES = _BLOCK = 4096  # elements that are looked at before a way to decode them is chosen
 SLACK = 12  # bytes behind the extra bits that may be looked at
 _MAX_LOADED_BITS = 56  # most bits that one load of 64 is sure to hold
 
@@ -99,6 +99,32 @@ def _small_tokens(x, b, method, floats, drop, bits, tokens):
 
 
 @njit
+def _tokens_by_table(x, b, method, floats, drop, bits, table, places, tokens):
+    """Tokens of elements of one or two bytes, looked up by their change as `_small_tokens` has it.
+
+    `table`: uint8[65536]; `places`: uint16[], work space, as long as `tokens`.
+    """
+    u = np.uint16
+    top, used = u(1 << (bits - 1)), u((1 << bits) - 1)
+    below, cut, last = u(top - u(1)), u(drop), u(bits - 1)
+    if method == DIFFERENCE:
+        sign = top if floats else u(0)
+        for i in range(tokens.size):
+            old, new = u(u(b[i]) >> cut), u(u(x[i]) >> cut)
+            flip = u(old & sign)
+            new = u(new ^ flip)
+            inverted = u(u(0) - u(u(new & sign) >> last))
+            new = u(new ^ u(below & inverted))
+            d = u(u(new - u(old ^ flip)) & used)
+            places[i] = u(u(u(d << u(1)) ^ u(u(0) - u(d >> last))) & used)
+    else:
+        for i in range(tokens.size):
+            places[i] = u(u(u(x[i]) ^ u(b[i])) >> cut)
+    for i in range(tokens.size):
+        tokens[i] = table[places[i]]
+
+
+@njit
 def _largest(tokens):
     largest = np.uint8(0)
     for i in range(tokens.size):
@@ -121,22 +147,24 @@ def _large(tokens, begin, plain):
     return hits
 
 
-def _tokens(x, b, method, floats, drop, bits, direct, mantissa, plain, tokens):
-    """Fills `tokens`: uint8[n]; returns the number of extra bits of all.
+def _tokens(x, b, method, floats, drop, bits, direct, mantissa, plain, table, places, tokens):
+    """Fills `tokens`: uint8[n]. Changes with tokens below `plain` are small.
 
-    Changes with tokens below `plain` are small.
+    `table`: uint8[65536], of elements of one or two bytes what a change has as a token, by its bits
+    as `_small_tokens` has them; `places`: uint16[4096], work space.
     """
-    total = 0
     for begin in range(0, tokens.size, _BLOCK):
         end = min(begin + _BLOCK, tokens.size)
         new, old, part = x[begin:end], b[begin:end], tokens[begin:end]
         if method == OWN:
             for i in range(part.size):
                 part[i] = _rotated(_U(new[i]) >> _U(drop), floats, bits) >> _U(bits - 8)
-            total += (bits - 8) * part.size
             continue
         _small_tokens(new, old, method, floats, drop, bits, part)
         if _largest(part) < plain:
+            continue
+        if x.itemsize <= 2:
+            _tokens_by_table(new, old, method, floats, drop, bits, table, places[: part.size], part)
             continue
         for first in range(0, part.size, 64):
             hits = _large(part, first, plain)
@@ -144,10 +172,7 @@ def _tokens(x, b, method, floats, drop, bits, direct, mantissa, plain, tokens):
                 i = first + np.int64(trailing_zeros(hits))
                 hits &= hits - _1
                 xi, bi = _U(new[i]) >> _U(drop), _U(old[i]) >> _U(drop)
-                token, extra, _ = _token(xi, bi, method, floats, bits, direct, mantissa)
-                part[i] = token
-                total += extra
-    return total
+                part[i], _, _ = _token(xi, bi, method, floats, bits, direct, mantissa)
 
 
 @njit
@@ -159,8 +184,11 @@ def _put(out, at, pending, filled, value, count):
     return at + 4 * whole, pending >> _U(32 * whole), (filled + count) & 31
 
 
-def _extras(x, b, method, floats, drop, bits, direct, mantissa, plain, tokens, out):
-    """Writes the extra bits of large changes to `out`, which has 8 bytes more than they need."""
+def _extras(x, b, method, floats, drop, bits, counts, plain, tokens, out):
+    """Writes the extra bits of large changes to `out`, which has 8 bytes more than they need.
+
+    `counts`: uint8[256], the number of extra bits of each token.
+    """
     pending, filled, at = _0, 0, 0
     for first in range(0, x.size, 64):
         hits = _large(tokens, first, plain)
@@ -168,7 +196,11 @@ def _extras(x, b, method, floats, drop, bits, direct, mantissa, plain, tokens, o
             i = first + np.int64(trailing_zeros(hits))
             hits &= hits - _1
             xi, bi = _U(x[i]) >> _U(drop), _U(b[i]) >> _U(drop)
-            _, extra, value = _token(xi, bi, method, floats, bits, direct, mantissa)
+            extra = np.int64(counts[tokens[i]])
+            value = _rotated(xi, floats, bits)
+            if method != OWN:
+                _, value = _magnitude(xi, bi, method, floats, bits)
+            value &= (_1 << _U(extra)) - _1
             if extra > 32:
                 low = value & _U(0xFFFFFFFF)
                 at, pending, filled = _put(out, at, pending, filled, low, 32)
@@ -304,18 +336,35 @@ def _per_size(function, signature):
 
 
 _METHOD = (_int, _bool, _int, _int, _int, _int)
-TOKENS = _per_size(_tokens, lambda r, w: _int(r, r, *_METHOD, _int, W8))
-EXTRAS = _per_size(_extras, lambda r, w: types.void(r, r, *_METHOD, _int, R8, W8))
+_W16 = types.uint16[::1]
+TOKENS = _per_size(_tokens, lambda r, w: types.void(r, r, *_METHOD, _int, R8, _W16, W8))
+EXTRAS = _per_size(_extras, lambda r, w: types.void(r, r, *_METHOD[:4], R8, _int, R8, W8))
 CONTEXTS = _per_size(_contexts, lambda r, w: types.void(r, _int, _int, R8, W8))
 APPLY = _per_size(_apply, lambda r, w: _int(r, R8, R8, R64, R8, _int, _int, _bool, _int, _int, w))
 COMMON = _per_size(_common, lambda r, w: types.uint64(r))
 
 
-@kernel(types.void(R8, R8, types.int64[:, ::1]))
-def count(tokens, contexts, counts):
-    """`counts[context, token]` grows by the number of elements that have both."""
-    for i in range(tokens.size):
-        counts[contexts[i], tokens[i]] += 1
+@kernel(types.void(R8, R8, types.uint32[::1], types.int64[:, ::1]))
+def count(tokens, contexts, work, counts):
+    """`counts[context, token]` grows by the number of elements that have both.
+
+    `work`: uint32[4 * counts.size], all 0: neighbours are counted apart, so that equal ones do not
+    wait for each other's stores.
+    """
+    rows = counts.shape[0] << 8
+    one = np.uint32(1)
+    whole = tokens.size & ~3
+    for i in range(0, whole, 4):
+        for k in range(4):
+            place = np.int64(contexts[i + k]) << 8 | np.int64(tokens[i + k])
+            work[k * rows + place] += one
+    for i in range(whole, tokens.size):
+        work[np.int64(contexts[i]) << 8 | np.int64(tokens[i])] += one
+    for c in range(counts.shape[0]):
+        for s in range(256):
+            at = c << 8 | s
+            total = np.int64(work[at]) + np.int64(work[rows + at])
+            counts[c, s] += total + np.int64(work[2 * rows + at]) + np.int64(work[3 * rows + at])
 
 
 _U32_2D = types.uint32[:, ::1]

@@ -4,6 +4,7 @@ Small changes have a token each, larger ones one per power of two and leading bi
 the hybrid integers of JPEG XL (ISO/IEC 18181-1, C.3.3) have.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +91,11 @@ class TokenTable:
 
 def token_table(method: Method) -> TokenTable:
     """The tables of a method that is `known`."""
+    return _token_table(method)
+
+
+@functools.cache
+def _token_table(method: Method) -> TokenTable:
     starts = np.zeros(256, np.uint64)
     counts = np.zeros(256, np.uint8)
     valid = np.zeros(256, np.bool_)
@@ -114,3 +120,23 @@ def _change_of(method: Method, token: int) -> tuple[int, int]:
         extra = method.direct + above - method.mantissa
         start = (1 << method.mantissa | leading) << extra
     return (-start if down else start), extra
+
+
+@functools.lru_cache(32)
+def tokens_by_change(method: Method) -> npt.NDArray[np.uint8]:
+    """The token of each change of elements of one or two bytes, uint8[65536].
+
+    By the change as an unsigned integer: of differences 2 d, or -2 d - 1 where d is negative.
+    Empty for what has no such table.
+    """
+    if method.size > 2 or method.number == OWN:
+        return np.empty(0, np.uint8)
+    found = np.zeros(1 << 16, np.uint8)
+    table = token_table(method)
+    for token in np.flatnonzero(table.valid).tolist():
+        start, extra = _change_of(method, token)
+        magnitudes = np.arange(abs(start), abs(start) + (1 << extra))
+        if method.number == DIFFERENCE:
+            magnitudes = 2 * magnitudes - 1 if token & 1 else 2 * magnitudes
+        found[magnitudes[magnitudes < 1 << method.bits]] = token
+    return found

@@ -8,6 +8,7 @@ from densor.codec.image import kernels
 from densor.codec.image.gradient import levels, planes_of, work_on
 from densor.codec.image.mixing_state import code
 from densor.codec.image.params import MAX_MIXED, MIXING, Model, parse, restore
+from densor.codec.image.zoom import NONE, enlarge, reduced_size
 from densor.entropy.rans.constants import FIRST
 from densor.entropy.rans.decode import decode_table
 from densor.errors import FormatError, LimitError
@@ -62,7 +63,22 @@ class MixingDecoder(ChunkDecoder):
         restore(self._model, out)
 
 
+class ZoomedDecoder(ChunkDecoder):
+    """Decodes rows of which each pixel is there several times."""
+
+    def __init__(self, model: Model, decoder: ChunkDecoder) -> None:
+        self._model, self._decoder = model, decoder
+
+    def decode(self, payload: Bytes, out: Bytes) -> None:
+        """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
+        layout, zoom = self._model.layout, self._model.zoom
+        small = np.empty(reduced_size(layout, zoom, out.size), np.uint8)
+        self._decoder.decode(payload, small)
+        enlarge(layout, zoom, small, out)
+
+
 def open_decoder(payload: bytes, _: object = None) -> ChunkDecoder:
     """The decoder of a MODEL frame's payload; FormatError or LimitError for a bad one."""
     model = parse(payload)
-    return MixingDecoder(model) if model.method == MIXING else GradientDecoder(model)
+    decoder = MixingDecoder(model) if model.method == MIXING else GradientDecoder(model)
+    return decoder if model.zoom == NONE else ZoomedDecoder(model, decoder)

@@ -15,11 +15,13 @@ from densor.codec.image.fitting import (
     gradient_model,
     mixing_model,
     modelled,
+    plain_bits,
     share_of_plain,
 )
 from densor.codec.image.layout import Layout
 from densor.codec.image.mixing_state import code
 from densor.codec.image.params import CONTEXTS, pack_model, reduced
+from densor.codec.image.zoom import NONE, Zoom, find_zoom, reduce, reduced_layout
 from densor.codec.levels import Level
 from densor.entropy.rans.constants import FIRST
 from densor.entropy.rans.kernels import build_starts
@@ -27,6 +29,7 @@ from densor.entropy.rans.tables import quantise
 
 MAX_PARAMETERS = 1 << 11  # bytes, mostly
 MAX_SHARE_OF_GUESS = 0.9  # of what samples by themselves take, see `share_of_plain`
+MIXING_SAMPLE = 1 << 15  # bytes
 # Contexts and steps of context mixing
 FULL, LIGHT = (12, 8), (3, 3)
 
@@ -35,7 +38,8 @@ class GradientEncoder(CountingEncoder):
     """An `Encoder` by the fast method. `share`: what is expected of plain bytes."""
 
     def __init__(self, batch: Batch, level: Level, layout: Layout, share: float) -> None:
-        super().__init__(GradientCoder(layout, batch.data), batch, level.zstd)
+        zoom = find_zoom(layout, batch.data, batch.chunk_bytes)
+        super().__init__(GradientCoder(layout, batch.data, zoom), batch, level.zstd)
         self._share = share
 
     def estimate(self) -> Estimate:
@@ -52,19 +56,30 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
     layout = batch.kind.image
     assert layout is not None
     share = share_of_plain(layout, batch.data)
-    if batch.kind.guessed and share > MAX_SHARE_OF_GUESS:
+    unlike = batch.kind.guessed and share > MAX_SHARE_OF_GUESS
+    if unlike and (level.images == "gradient" or not _mixes_well(layout, batch.data, level)):
         return None
     if layout.padding and batch.data.reshape(-1, layout.stride)[:, -layout.padding :].any():
         return None
     if level.images == "gradient":
         return GradientEncoder(batch, level, layout, share)
-    return ChunkEncoder(mixing_coder(layout, batch.data, level), batch, level.zstd)
+    zoom = find_zoom(layout, batch.data, batch.chunk_bytes)
+    return ChunkEncoder(mixing_coder(layout, batch.data, level, zoom), batch, level.zstd)
 
 
-def mixing_coder(layout: Layout, data: Bytes, level: Level) -> "MixingCoder":
+def _mixes_well(layout: Layout, data: Bytes, level: Level) -> bool:
+    """Whether rows that gradients do not suit, such as those of scans or digits, suit mixing."""
+    count = max(1, MIXING_SAMPLE // layout.stride) * layout.stride
+    begin = max(0, data.size - count) // 2 // layout.stride * layout.stride
+    some = data[begin : begin + count]
+    coded = mixing_coder(layout, some, level).encode(some, 0)
+    return 8 * coded.size < MAX_SHARE_OF_GUESS * plain_bits(layout, some)
+
+
+def mixing_coder(layout: Layout, data: Bytes, level: Level, zoom: Zoom = NONE) -> "MixingCoder":
     """The coder by context mixing of a level that has one."""
     settings = FULL if level.images == "full" else LIGHT
-    return MixingCoder(layout, data, *settings)
+    return MixingCoder(layout, data, *settings, zoom)
 
 
 class GradientCoder:
@@ -72,14 +87,16 @@ class GradientCoder:
 
     repeats = True
 
-    def __init__(self, layout: Layout, data: Bytes) -> None:
-        self._model = gradient_model(layout, data)
+    def __init__(self, layout: Layout, data: Bytes, zoom: Zoom = NONE) -> None:
+        small = reduced_layout(layout, zoom)
+        self._layout, self._zoom = layout, zoom
+        self._model = replace(gradient_model(small, reduce(layout, zoom, data)), zoom=zoom)
         self._starts = np.empty(CONTEXTS << 8, np.uint32)
         self._tallies: Sequence[Modelled] = ()
 
     def count(self, chunk: Bytes) -> Modelled:
         """Tokens and contexts of a chunk."""
-        return modelled(self._model, chunk)
+        return modelled(self._model, reduce(self._layout, self._zoom, chunk))
 
     def decide(self, tallies: Sequence[Modelled]) -> None:
         """Settles the frequencies."""
@@ -100,7 +117,7 @@ class GradientCoder:
         model = self._model
         states = np.full(model.wavefront * model.layout.channels, FIRST, np.int64)
         words = np.empty(4 * (found.tokens.size + states.size + 4), np.uint8)
-        shape = model.shape(chunk.size)
+        shape = model.shape(chunk.size // self._zoom.factor)
         at = int(kernels.put_rows(shape, model.wavefront, *found, self._starts, states, words))
         at -= 4 * states.size
         words[at : at + 4 * states.size] = states.astype("<u4").view(np.uint8)
@@ -110,13 +127,17 @@ class GradientCoder:
 class MixingCoder:
     """A `ChunkCoder` of rows by context mixing, whose model adapts within each chunk.
 
-    `data`: all of the batch; `contexts`, `steps`: see `mixing.Image`.
+    `data`: all of the batch; `contexts`, `steps`: see `mixing.Image`; `zoom`: of all rows.
     """
 
     repeats = True
 
-    def __init__(self, layout: Layout, data: Bytes, contexts: int, steps: int) -> None:
-        self._model = mixing_model(layout, data, contexts, steps)
+    def __init__(
+        self, layout: Layout, data: Bytes, contexts: int, steps: int, zoom: Zoom = NONE
+    ) -> None:
+        small, some = reduced_layout(layout, zoom), reduce(layout, zoom, data)
+        self._layout, self._zoom = layout, zoom
+        self._model = replace(mixing_model(small, some, contexts, steps), zoom=zoom)
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
@@ -124,6 +145,7 @@ class MixingCoder:
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of a chunk; the chunk itself where that is not longer."""
+        small = reduced(self._model, reduce(self._layout, self._zoom, chunk))
         data = np.empty(chunk.size, np.uint8)
-        size = code(True, self._model, data, np.require(reduced(self._model, chunk), None, "W"))
+        size = code(True, self._model, data, np.require(small, None, "W"))
         return data[:size] if size < chunk.size else chunk

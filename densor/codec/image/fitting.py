@@ -47,9 +47,13 @@ def share_of_plain(layout: Layout, data: Bytes) -> float:
     """What some rows take by the fast method, over what their bytes take by themselves."""
     piece = _middle(layout, data)
     ways = [replace(way, scale=max(0, way.depth - 8) // 2) for way in _of_samples(layout, piece)]
-    planes = piece.reshape(-1, layout.size).T if not layout.padding else piece[None]
-    plain = sum(_entropy(np.bincount(plane, minlength=256)) for plane in planes)
-    return min(_cost(way, piece) for way in ways) / max(plain, 1.0)
+    return min(_cost(way, piece) for way in ways) / max(plain_bits(layout, piece), 1.0)
+
+
+def plain_bits(layout: Layout, data: Bytes) -> float:
+    """Bits that the bytes of some rows take by themselves."""
+    planes = data.reshape(-1, layout.size).T if not layout.padding else data[None]
+    return sum(_entropy(np.bincount(plane, minlength=256)) for plane in planes)
 
 
 def _entropy(counts: npt.NDArray[np.int64]) -> float:

@@ -13,6 +13,7 @@ from densor.codec.image.kernels import NO_COLOUR, ORDERED, Shape
 from densor.codec.image.layout import MAX_CHANNELS, Layout
 from densor.codec.image.mixing_kernels import CONTEXTS as MAX_CONTEXTS
 from densor.codec.image.predict import LEVELS, SETS
+from densor.codec.image.zoom import MAX_FACTOR, NONE, Zoom
 from densor.entropy.rans.tables import Freqs, pack, unpack
 from densor.errors import FormatError, LimitError
 
@@ -24,7 +25,7 @@ MAX_ROW = 1 << 19  # samples of a row that is coded by mixing
 MAX_MIXED = 1 << 24  # bytes of a chunk that is coded by mixing
 _MAX_TOKEN = kernels.DIRECT + 4 * 8 + 3  # of errors of 16 bits
 _HEAD = struct.Struct("<10BI")
-_TWO_BYTES, _BIG, _VALUES = 1, 2, 4  # flags
+_TWO_BYTES, _BIG, _VALUES, _ZOOM = 1, 2, 4, 8  # flags
 _BITMAP = 32  # bytes
 
 
@@ -35,6 +36,7 @@ class Model:
     `depth`: bits of a sample as it is coded. That is its rank among `values`, bool[256], where
     there are any, or the sample without its `shift` lowest bits, all 0. `colour`: which transform,
     see `kernels`.
+    `zoom`: what each pixel of `layout` stands for.
     By gradients, `wavefront`: rows that are coded together; `scale`: of activities; `freqs`:
     uint16[CONTEXTS, 256], of tokens. By mixing, `contexts` and `steps` of `mixing.Image`.
     """
@@ -49,6 +51,7 @@ class Model:
     steps: int = 0
     shift: int = 0
     values: npt.NDArray[np.bool_] | None = None
+    zoom: Zoom = NONE
     freqs: Freqs = field(default_factory=lambda: np.zeros((CONTEXTS, 256), np.uint16))
 
     def shape(self, size: int) -> Shape:
@@ -63,10 +66,13 @@ def pack_model(model: Model) -> bytes:
     """The payload of a MODEL frame."""
     at = model.layout
     flags = _TWO_BYTES * (at.size == 2) | _BIG * at.big | _VALUES * (model.values is not None)
+    flags |= _ZOOM * (model.zoom != NONE)
     mixing = model.method == MIXING
     settings = (model.contexts, model.steps) if mixing else (model.wavefront, model.scale)
     coded = at.channels, flags, model.depth, model.colour, *settings, at.padding, model.shift
     head = _HEAD.pack(registry.CODEC_IMAGE, model.method, *coded, at.width)
+    if model.zoom != NONE:
+        head += bytes(model.zoom)
     if model.values is not None:
         head += np.packbits(model.values, bitorder="little").tobytes()
     return head if mixing else head + pack(model.freqs)
@@ -82,18 +88,27 @@ def parse(payload: bytes) -> Model:
     size = 2 if flags & _TWO_BYTES else 1
     layout = Layout(width, channels, size, bool(flags & _BIG), padding)
     model = Model(layout, depth, colour, method, shift=shift)
-    if method not in (GRADIENT, MIXING) or flags > 7 or colour > ORDERED:
+    if method not in (GRADIENT, MIXING) or flags > 15 or colour > ORDERED:
         raise FormatError("image model has unknown parameters")
     if not width or not 1 <= channels <= MAX_CHANNELS or not 1 <= depth <= 8 * size - shift:
         raise FormatError("image model has impossible sizes")
     if (layout.big and size == 1) or (colour and channels < 3):
         raise FormatError("image model has impossible samples")
     rest = payload[_HEAD.size :]
+    if flags & _ZOOM:
+        model, rest = _with_zoom(model, rest)
     if flags & _VALUES:
         model, rest = _with_values(model, rest)
     if method == MIXING:
         return _by_mixing(model, first, second, rest)
     return _by_gradients(model, first, second, rest)
+
+
+def _with_zoom(model: Model, rest: bytes) -> tuple[Model, bytes]:
+    zoom = Zoom(*rest[:2]) if len(rest) >= 2 else NONE
+    if zoom == NONE or model.layout.padding or not all(1 <= f <= MAX_FACTOR for f in zoom):
+        raise FormatError("image model has pixels that cannot stand for several")
+    return replace(model, zoom=zoom), rest[2:]
 
 
 def _with_values(model: Model, rest: bytes) -> tuple[Model, bytes]:

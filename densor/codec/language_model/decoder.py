@@ -25,14 +25,18 @@ from densor.runtime.types import Bytes
 class LanguageModelDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once.
 
-    It tells the session of its progress.
+    It tells the session of its progress. `expected`: what a chunk is thought to be, whose tokens
+    are guessed then: a right guess makes decoding faster, a wrong one does no harm.
     """
 
     reports_progress = True
 
-    def __init__(self, model: Parameters, session: Session | None = None) -> None:
+    def __init__(
+        self, model: Parameters, session: Session | None = None, expected: Bytes | None = None
+    ) -> None:
         self.model = model
         self._session = session or Session()
+        self._expected = expected
         self._text = ByteCmDecoder(model.text)
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
@@ -81,8 +85,15 @@ class LanguageModelDecoder(ChunkDecoder):
         shared = SharedContexts(False, self.model, weights.vocabulary, np.array(data), out)
         for part in plain:
             shared.know(part, out[part])
-        with self._session.network(weights, len(waiting), self.model.positions) as network:
-            code_tokens(shared, self.model, network, waiting, None, self._session.moved)
+        texts = None
+        if self._expected is not None:
+            expected = self._expected
+            texts = [weights.vocabulary.tokens(expected[part].tobytes()) for part in waiting]
+        model = self.model
+        with self._session.network(
+            weights, len(waiting), model.positions, model.numerics
+        ) as network:
+            code_tokens(shared, model, network, waiting, texts, self._session.moved)
         if shared.finish() != data.size:
             raise FormatError("chunk of text does not decode to its end")
         for part in waiting:

@@ -1,14 +1,13 @@
 """The coding side: a batch cut into chunks, each of segments that are coded in step."""
 
-from typing import cast
-
 import numpy as np
 import xxhash
 
 from densor.codec.batch import OWN, Batch, Chunk, Chunks, Coding
 from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.byte_cm.params import parse as parse_text
-from densor.codec.codec import ChunkDecoder, Encoder, decoder_for
+from densor.codec.codec import Encoder
+from densor.codec.language_model.decoder import LanguageModelDecoder
 from densor.codec.language_model.params import (
     HASH,
     RAW,
@@ -19,6 +18,7 @@ from densor.codec.language_model.params import (
     SegmentCoder,
     SharedContexts,
     pack,
+    parse,
     segments,
 )
 from densor.codec.language_model.session import Session
@@ -121,9 +121,12 @@ class LanguageModelEncoder(Encoder):
         for part in known:
             shared.know(part, content[part])
         texts = [words.tokens(content[part].tobytes()) for part in waiting]
-        with self._session.network(self._weights, len(waiting), self._model.positions) as network:
+        model = self._model
+        with self._session.network(
+            self._weights, len(waiting), model.positions, model.numerics
+        ) as network:
             moved = self._session.moved
-            code_tokens(shared, self._model, network, waiting, texts, moved, self._segment_coder)
+            code_tokens(shared, model, network, waiting, texts, moved, self._segment_coder)
         return data[: shared.finish()].copy()
 
     def _segment_coder(self, shared: SharedContexts, part: slice) -> SegmentCoder:
@@ -133,8 +136,7 @@ class LanguageModelEncoder(Encoder):
     def _decodes(self, payload: Bytes, content: Bytes) -> bool:
         out = np.zeros(content.size, np.uint8)
         try:
-            decoder = cast(ChunkDecoder, decoder_for(self.model(), self._session))
-            decoder.decode(payload, out)
+            LanguageModelDecoder(parse(self.model()), self._session, content).decode(payload, out)
         except DensorError:
             return False
         return bool(np.array_equal(out, content))

@@ -14,7 +14,7 @@ from densor.codec.language_model.kernels import TokenPrior
 from densor.entropy.arithmetic.kernels import AT
 from densor.errors import FormatError, LimitError, UnsupportedError
 from densor.llm.head import MAX_RATE, Rates
-from densor.llm.model import NUMERICS
+from densor.llm.model import CACHE_8, CACHE_16, NUMERICS
 from densor.llm.tables import logit_tables
 from densor.llm.vocabulary import Vocabulary
 from densor.runtime.types import Bytes
@@ -40,7 +40,7 @@ class Parameters:
     `slots`: segments of a chunk, decoded in step. `positions`: tokens that the network sees at
     most; when they are used up, it begins anew with the latest `positions - stride`. `rates`: how
     fast its head learns. `network`, `vocabulary`: their digests. `name`: what the network was
-    called. `text`: contexts beside it.
+    called. `text`: contexts beside it. `numerics`: version of the network's rounding rules.
     """
 
     slots: int
@@ -51,6 +51,7 @@ class Parameters:
     vocabulary: bytes
     name: str
     text: text.Parameters
+    numerics: int = NUMERICS
 
     @property
     def kept(self) -> int:
@@ -64,7 +65,7 @@ def pack(model: Parameters) -> bytes:
     return (
         _MODEL.pack(
             registry.CODEC_LANGUAGE_MODEL,
-            NUMERICS,
+            model.numerics,
             model.slots,
             model.positions,
             model.stride,
@@ -86,7 +87,7 @@ def parse(payload: bytes) -> Parameters:
     _, numerics, slots, positions, stride, change, offsets, network, words, length = (
         _MODEL.unpack_from(payload)
     )
-    if numerics != NUMERICS:
+    if numerics not in (CACHE_16, CACHE_8):
         raise UnsupportedError(f"numerics {numerics}; a newer densor may read this")
     end = _MODEL.size + length
     if len(payload) != end + _TEXT:
@@ -102,7 +103,8 @@ def parse(payload: bytes) -> Parameters:
     if change > MAX_RATE:
         raise FormatError("language model learns at an impossible rate")
     mixed = text.parse(payload[end:])
-    return Parameters(slots, positions, stride, Rates(change, offsets), network, words, name, mixed)
+    rates = Rates(change, offsets)
+    return Parameters(slots, positions, stride, rates, network, words, name, mixed, numerics)
 
 
 def segments(model: Parameters, size: int) -> list[slice]:

@@ -45,7 +45,7 @@ class Session:
         self._done = 0
         self._lock = threading.Lock()
         self._weights = _loaded(given)
-        self._idle: dict[tuple[int, int], list[Network]] = {}
+        self._idle: dict[tuple[int, int, int], list[Network]] = {}
         self._stopped = threading.Event()
         self._image_model = image_model
         self._circuit: Tables | None = None
@@ -57,12 +57,9 @@ class Session:
 
     def weights(self, name: str | None = None) -> "Weights":
         """The model that was given, else that of this name; loaded once."""
-        from densor.llm.selftest import check
-
         with self._lock:
             if self._weights is None:
                 log.info("loading the language model ...")
-                check()
                 wanted = name if self._given is None else self._given
                 assert wanted is not None
                 self._weights = load(wanted)
@@ -87,21 +84,25 @@ class Session:
         return weights
 
     @contextmanager
-    def network(self, weights: "Weights", slots: int, positions: int) -> Iterator["Network"]:
+    def network(
+        self, weights: "Weights", slots: int, positions: int, numerics: int
+    ) -> Iterator["Network"]:
         """A network for one thread; memory is kept for the next."""
         from densor.llm.head import head_bytes
         from densor.llm.network import Network, cache_bytes
+        from densor.llm.selftest import check
 
-        need = cache_bytes(weights, slots, positions) + head_bytes(weights)
+        need = cache_bytes(weights, slots, positions, numerics) + head_bytes(weights)
         if need > _MAX_MEMORY:
             raise LimitError(f"language model would take {need >> 20} MiB for {slots} segments")
+        check(numerics)
         with self._lock:
-            idle = self._idle.setdefault((slots, positions), [])
+            idle = self._idle.setdefault((slots, positions, numerics), [])
             network = idle.pop() if idle else None
         if network is None:
             log.info("language model: %d MiB for %d texts at a time", need >> 20, slots)
             try:
-                network = Network(weights, slots, positions)
+                network = Network(weights, slots, positions, numerics)
             except MemoryError:
                 text = f"not enough memory: language model takes {need >> 20} MiB"
                 raise LimitError(text) from None

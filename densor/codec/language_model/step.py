@@ -1,4 +1,8 @@
-"""Codes or decodes the segments of a chunk in step: a token of each, then the next of each."""
+"""Codes or decodes the segments of a chunk in step: a token of each, then the next of each.
+
+The network reads a token together with those that are guessed to come after it. Where a guess was
+wrong, what it read from there on is read anew, at the same places.
+"""
 
 from collections import deque
 from collections.abc import Callable
@@ -6,13 +10,14 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from densor.codec.language_model.draft import Draft, Histories, Known
 from densor.codec.language_model.params import Parameters, SegmentCoder, SharedContexts
 from densor.llm.head import Head
-from densor.llm.network import Network, Rows
+from densor.llm.network import ROWS, Network, Rows
 
 Ints = npt.NDArray[np.int64]
 
-_AHEAD = 16  # tokens of a segment that a coder has the network read at once
+_AHEAD = ROWS - 1  # tokens of a segment that are guessed at once, at most
 
 
 class Window:
@@ -26,14 +31,14 @@ class Window:
         self._used = 1
 
     @property
-    def full(self) -> bool:
-        """Whether the network begins anew with the next token."""
-        return self._used == self._positions
+    def room(self) -> int:
+        """Tokens until the network begins anew."""
+        return self._positions - self._used
 
     def add(self, token: int) -> tuple[list[int], int]:
         """What to read because of a token, and from which place on."""
         self._tokens.append(token)
-        if not self.full:
+        if self.room:
             self._used += 1
             return [token], self._used - 1
         del self._tokens[: -self._kept or len(self._tokens)]
@@ -42,7 +47,7 @@ class Window:
 
 
 class _Text:
-    """A segment at work; `tokens`: all of it, where it is coded."""
+    """A segment at work; `tokens`: all of it, where it is coded; `draft`: guesses its tokens."""
 
     def __init__(
         self,
@@ -51,6 +56,7 @@ class _Text:
         start: int,
         coder: SegmentCoder,
         tokens: list[int] | None,
+        draft: Draft | Known,
     ) -> None:
         self.slot = slot
         self.coder = coder
@@ -58,24 +64,29 @@ class _Text:
         self._window = Window(model, start)
         self._read, self._first = [start], 0
         self._tokens = None if tokens is None else iter(tokens)
-        self._known = deque(token for token in tokens or () if token >= 0)
+        self._draft = draft
+        self._guessed: deque[int] = deque()  # tokens after which there are rows in `predicted`
 
     def wants(self) -> tuple[list[int], int, int]:
         """What to read, from which place on, and how many of the last tokens to predict after."""
-        read, wanted = self._read, 1
-        while self._known and not self._window.full and wanted < _AHEAD:
-            read = read + self._window.add(self._known.popleft())[0]
-            wanted += 1
-        return read, self._first, wanted
+        guesses = self._draft.propose(min(self._window.room, _AHEAD))
+        self._guessed.extend(guesses)
+        return self._read + guesses, self._first, 1 + len(guesses)
 
     def code(self, counts: Ints) -> int:
         """Codes a token, which is returned, and the bytes before it that are none."""
         token = -1
         while token < 0 and not self.coder.done:
             token = self.coder.token(counts, -1 if self._tokens is None else next(self._tokens))
-        if not self.coder.done and not self.predicted:
-            following = token if self._tokens is None else self._known.popleft()
-            self._read, self._first = self._window.add(following)
+        if self.coder.done:
+            return token
+        self._draft.take(token)
+        self._read, self._first = self._window.add(token)
+        if self._guessed and self._guessed[0] == token:
+            self._guessed.popleft()
+        else:
+            self._guessed.clear()
+            self.predicted.clear()
         return token
 
 
@@ -90,17 +101,20 @@ def code_tokens(
 ) -> None:
     """Codes the `texts`, tokens of each segment, or decodes the `parts` of a chunk.
 
+    With `texts`, what is decoded is expected to be these, which takes as long as coding them.
     `moved` is called with the number of bytes done since the last call; `coder` makes what codes a
     segment.
     """
     head = Head(network.model, model.rates)
+    histories = Histories()
     work = [
         _Text(
             slot,
             model,
             network.model.start,
             coder(shared, part),
-            None if texts is None else texts[slot],
+            texts[slot] if texts is not None and shared.coding else None,
+            Draft(histories) if texts is None else Known(texts[slot]),
         )
         for slot, part in enumerate(parts)
     ]
@@ -119,23 +133,25 @@ def code_tokens(
 
 
 def _predict(network: Network, texts: list[_Text]) -> None:
-    """Has the network read what each text wants; those that read one token do so together."""
-    single: list[tuple[_Text, int, int]] = []
+    """Has the network read what each text wants; those that do not begin anew do so together."""
+    together: list[tuple[_Text, list[int], int]] = []
     for text in texts:
         read, first, wanted = text.wants()
-        if len(read) == 1:
-            single.append((text, read[0], first))
+        if len(read) == wanted:
+            together.append((text, read, first))
         else:
-            tokens = np.array(read, np.int64)
-            places = np.arange(first, first + tokens.size, dtype=np.int64)
-            slots = np.full(tokens.size, text.slot, np.int64)
-            rows = network.read(tokens, slots, places, wanted)
-            text.predicted.extend(zip(rows.values, rows.shifts.tolist(), strict=True))
-    if single:
-        tokens, slots, places = (
-            np.array(numbers, np.int64)
-            for numbers in zip(*((read, text.slot, at) for text, read, at in single), strict=True)
-        )
-        rows = network.read(tokens, slots, places, tokens.size)
-        for (text, _, _), row, shift in zip(single, rows.values, rows.shifts.tolist(), strict=True):
-            text.predicted.append((row, shift))
+            _read(network, [(text, read, first)], wanted)
+    if together:
+        _read(network, together, sum(len(read) for _, read, _ in together))
+
+
+def _read(network: Network, texts: list[tuple[_Text, list[int], int]], wanted: int) -> None:
+    """Has the network read tokens of texts, from a place of each on, the last `wanted` of which
+    are predicted after: all of them, or of one text."""
+    tokens = np.array([token for _, read, _ in texts for token in read], np.int64)
+    slots = np.repeat([text.slot for text, _, _ in texts], [len(read) for _, read, _ in texts])
+    places = np.concatenate([np.arange(at, at + len(read)) for _, read, at in texts])
+    rows = network.read(tokens, slots.astype(np.int64), places.astype(np.int64), wanted)
+    for number, slot in enumerate(slots[slots.size - wanted :].tolist()):
+        text = next(text for text, _, _ in texts if text.slot == slot)
+        text.predicted.append((rows.values[number], int(rows.shifts[number])))

@@ -148,7 +148,9 @@ class ScaleContextEncoder:
         self._choice = choose(self._history, counts, self._format, _ALPHABET)
         self._freqs = self._choice.freqs
         self._known = self._freqs[:-2] > 0
-        self._all_known = bool((self._known | (counts[:-2] == 0)).all())
+        unknown = (~self._known & (counts[:-2] > 0)).any(axis=0)
+        self._all_known = not unknown.any()
+        self._plain = _stretch_without(unknown, int(counts[:-2].sum(axis=0).argmax()))
         if self._low is not None:
             self._low.decide([tally.low for tally in tallies])
 
@@ -218,9 +220,11 @@ class ScaleContextEncoder:
             rare += int(tally.counts[:-2][~self._known].sum())
         escapes = np.zeros(2 * rare + 2, np.uint8)
         contexts = POOL.take(tally.symbols.size)
+        least, most = self._plain
         bits = kernels.put_escapes(
             high_bits.view(np.uint16), tally.scales, alphabet.phase, form.top, form.exponent, main,
-            alphabet.low_exponents, self._known, self._all_known, tally.symbols, contexts, escapes,
+            alphabet.low_exponents, self._known, (least, min(most, main)), tally.symbols, contexts,
+            escapes,
         )  # fmt: skip
         coded = [symbols for side in tally.sides for symbols in side.symbols]
         kinds = np.tile(np.array([1, 2], np.uint8) + ((1 << alphabet.phase) - 1), len(tally.sides))
@@ -230,6 +234,13 @@ class ScaleContextEncoder:
         encoder.put(np.concatenate(coded), side_contexts)
         POOL.give(contexts)
         return escapes[: (bits + 7) // 8], encoder.finish()
+
+
+def _stretch_without(unknown: npt.NDArray[np.bool_], symbol: int) -> tuple[int, int]:
+    """The first and the last symbol around one, none of which is unknown; empty where that is."""
+    before, behind = np.flatnonzero(unknown[: symbol + 1]), np.flatnonzero(unknown[symbol:])
+    first = int(before[-1]) + 1 if before.size else 0
+    return first, symbol + int(behind[0]) - 1 if behind.size else unknown.size - 1
 
 
 def _halves(chunk: Bytes) -> tuple[Bytes, Bytes]:

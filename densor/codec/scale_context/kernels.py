@@ -288,16 +288,18 @@ def count_symbols(symbols, scales, phase, tallies, places, counts):
 @kernel(
     types.int64(
         R16, R8, types.int64, types.int64, types.int64, types.int64, types.int64,
-        types.Array(types.boolean, 2, "C", readonly=True), types.boolean, W8, W8, W8,
+        types.Array(types.boolean, 2, "C", readonly=True), types.UniTuple(types.int64, 2), W8, W8,
+        W8,
     )
 )  # fmt: skip
 def put_escapes(
-    high_bits, scales, phase, top_bits, exponent_bits, main, low_exponents, known, all_known,
+    high_bits, scales, phase, top_bits, exponent_bits, main, low_exponents, known, plain,
     symbols, contexts, out,
 ):  # fmt: skip
     """What is not in the symbols themselves: returns the bits written to `out`, zeros.
 
-    Symbols that are not `known` under their context become the last one. `contexts`, uint8[n],
+    Symbols that are not `known` under their context become the last one; those from `plain[0]` to
+    `plain[1]` are known wherever they occur, and joint or stand for 0. `contexts`, uint8[n],
     receives the context of each. Room in `out`: 2 bytes for each symbol beyond `main`, which the
     caller has counted.
     """
@@ -308,10 +310,11 @@ def put_escapes(
         contexts[i] = scales[i] & mask
     for begin in range(0, symbols.size, 64):
         piece = symbols[begin : min(begin + 64, symbols.size)]
-        most = np.uint8(0)
+        least, most = np.uint8(255), np.uint8(0)
         for j in range(piece.size):
+            least = min(least, piece[j])
             most = max(most, piece[j])
-        if all_known and most <= main:
+        if plain[0] <= least and most <= plain[1]:
             continue
         for j in range(piece.size):
             i = begin + j

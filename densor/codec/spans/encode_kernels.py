@@ -25,6 +25,7 @@ _SAMPLE = 1 << 17  # elements that codes are made from, about, or a half or a qu
 _TRAINING = 1024  # rows that classes are made from, about
 _DIRECT = 1 << 12
 _EXTREMES = 9 * 64 + 512  # place in the work space `edge`
+_FEW_ZEROS = 32  # one element in as many
 _LOOK = 64  # elements at the begin of each row that are searched for constant bits
 _CLASS_BITS = 1200.0  # what classes must save: their codes, the time to build tables
 _RAW, _CONSTANT, _REFUSED = 0, 1, -1  # what becomes of a plane; whether a batch is taken
@@ -36,13 +37,16 @@ _lengths_of = once(best_lengths.__wrapped__)
 
 @part
 def _repeats(sample, windows):
-    """Whether windows of 8 bytes at every 4th byte stood in the sample before: 1 in 100 of them."""
+    """Whether windows of 8 bytes at every 4th byte stood in the sample before: 1 in 100 of them.
+
+    Those of zeros do not count, of which there may be a few.
+    """
     found = 0
     windows[:] = np.uint64(0)
     for i in range(0, sample.size - 7, 4):
         window = load_u64(sample, i)
         place = (window * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(52)
-        found += windows[place] == window
+        found += (windows[place] == window) & (window != np.uint64(0))
         windows[place] = window
     return found > sample.size // 400
 
@@ -68,7 +72,7 @@ def _look(data, layout, size, careful, ways, planes, tallies, counts, words, add
             counts[1, s] = 0
         bits = _entropy_bits(counts[0], counts[1]) / taken
         if p == 0:
-            if bits > 7.8 or bits < 1.2 or counts[0, 0] * 50 > taken:
+            if bits > 7.8 or bits < 1.2 or counts[0, 0] * _FEW_ZEROS > taken:
                 return False
         elif bits >= 7.88:
             ways[p] = _RAW

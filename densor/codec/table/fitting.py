@@ -29,6 +29,7 @@ _TOPS, _FEW_TOPS = 7, 5  # of them in pairs
 _BEST_PAIRS, _FEW_PAIRS = 3, 2  # pairs that are looked at with a third
 _FEW = 2  # contexts, for which less is tried
 _MOST_BEFORE = 24  # columns before that are looked at where there are many
+_FEW_DIFFERENT = 16  # cells of columns that are looked at beside the symbol before
 _MIN_DIFFERENT = 12  # cells of columns that are added or subtracted
 _MAX_NUMERIC = 12  # columns that are
 _CLOCK = 2400
@@ -178,6 +179,10 @@ class Plan:
         pairs = {}
         for i, a in enumerate(tops):
             for context in (Context((a,), PREVIOUS), *(Context((b, a)) for b in tops[:i])):
+                pairs[context] = sample.cost(column, context)
+        for _, parent in sorted(known)[:_MOST_BEFORE]:  # such as whether a key is a new one
+            context = Context((parent,), PREVIOUS)
+            if context not in pairs and sample.counts[parent.a] <= _FEW_DIFFERENT:
                 pairs[context] = sample.cost(column, context)
         by_pairs = sorted(pairs, key=pairs.__getitem__)
         triples: dict[Context, float] = {}

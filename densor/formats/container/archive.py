@@ -448,6 +448,8 @@ class Archive(EntryDecoder[IndexedEntry]):
         size = chunk.header.original
         if part.whole:
             return self.decode(part.entry, chunk, out, budget)
+        if self.decode_units(part, out):
+            return None
         if 2 * part.size < size <= _MAX_RECENT:
             data = np.empty(size, np.uint8)
             self.decode(part.entry, chunk, data, budget)

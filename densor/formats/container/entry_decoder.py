@@ -7,7 +7,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from densor.codec.codec import Base, Decoder
+from densor.codec.codec import Base, Decoder, PartDecoder
 from densor.codec.language_model.session import Session
 from densor.errors import FormatError, LimitError
 from densor.formats.container import wire
@@ -147,6 +147,20 @@ class EntryDecoder(ABC, Generic[E]):
         decode_chunk(chunk.header.model, self.decoder(chunk), frame.payload, out, base)
         frame.release()
 
+    def decode_units(self, part: Part[E], out: Bytes) -> bool:
+        """Decodes just what a part asks for, where its codec can; whether it did."""
+        decoder = self.decoder(part.chunk)
+        if not isinstance(decoder, PartDecoder):
+            return False
+        first, last = part.low // decoder.unit, -(-part.high // decoder.unit)
+        units = np.empty((last - first) * decoder.unit, np.uint8)
+        frame = self._frame_of(part.chunk)
+        decoder.decode_some(frame.payload, part.chunk.header.original, first, last, units)
+        frame.release()
+        begin = part.low - first * decoder.unit
+        out[:] = units[begin : begin + part.size]
+        return True
+
     def _base_of(self, entry: E, budget: Budget) -> Base | None:
         wanted = None if entry.meta is None else entry.meta.base
         if wanted is None:
@@ -172,6 +186,8 @@ class EntryDecoder(ABC, Generic[E]):
             budget.spend(chunk.header.original)
             if part.whole:
                 return self.decode(part.entry, chunk, out, budget)
+            if self.decode_units(part, out):
+                return None
             whole = np.empty(chunk.header.original, np.uint8)
             self.decode(part.entry, chunk, whole, budget)
             self._kept.put(chunk.place, whole)

@@ -32,7 +32,6 @@ from densor.runtime.buffers import POOL
 from densor.runtime.workers import Done, Workers
 
 _INDEX_ZSTD = 9
-_IN_FLIGHT = 2 * BATCH_BYTES  # original bytes that may be in work at once, one batch more or less
 _PLACE_EVERY = 1 << 24  # original bytes between frames that tell a reader of a damaged archive more
 _NO_TENSORS = (
     "csv",
@@ -208,6 +207,7 @@ class ArchiveWriter:
         hasher = new_hash(self.options.hash)
         waiting: deque[_Waiting] = deque()
         threads = self._workers.threads
+        most_in_flight = max(2, threads) * BATCH_BYTES
         in_flight = offset = 0
         for segment in segments:
             left, place = segment.size, segment.base
@@ -224,7 +224,7 @@ class ArchiveWriter:
                 waiting += self._started(data, segment.kind, number, offset, before)
                 in_flight += data.size
                 while waiting and (
-                    threads == 1 or in_flight > _IN_FLIGHT or len(waiting) > 4 * threads
+                    threads == 1 or in_flight > most_in_flight or len(waiting) > 4 * threads
                 ):
                     in_flight -= waiting[0].data.size
                     self._finish_batch(waiting.popleft())
@@ -255,15 +255,14 @@ class ArchiveWriter:
             POOL.give(data)
         else:
             parts = [(data, pieces[0] if pieces else Piece(0, data.size, kind))]
-        return [self._begin(replace(batch, data=part), piece) for part, piece in parts]
+        return [self._begin(batch, part, piece) for part, piece in parts]
 
-    def _begin(self, batch: Batch, piece: Piece) -> _Waiting:
+    def _begin(self, batch: Batch, data: Bytes, piece: Piece) -> _Waiting:
         session = self._entry_session if is_plain(piece.kind) else None
-        coding = encode_piece(
-            replace(batch, kind=piece.kind, session=session, circuit=self._circuit),
-            piece,
-            self._entry_level,
-        )
+        batch = batch.part(data, piece.kind, session)
+        if self._circuit is not None:
+            batch = replace(batch, circuit=self._circuit)
+        coding = encode_piece(batch, piece, self._entry_level)
         return _Waiting(coding, None, batch.data, batch.base, session is not None)
 
     def _finish_batch(self, batch: _Waiting) -> None:
