@@ -95,6 +95,7 @@ MAX_SHARE_OF_MIXED_SAMPLE = 0.95  # of what that lets expect of all
 FAST_ZSTD = 3  # a level that costs little more than the fastest
 ZSTD_CHUNK = 1 << 22  # bytes
 MIXED_CHUNK = 1 << 23  # bytes of an image by context mixing, which learns as it goes
+_FAST_MASKS = 3  # a level that codes masks in a simpler way
 MAX_SHARE_OF_IMAGE = 0.75  # of what samples by themselves take; beyond, those are tried too
 SECONDS = 8  # of sound in a chunk, within these bytes
 LEAST_FRAME, MOST_FRAME = 1 << 20, 1 << 22
@@ -123,8 +124,10 @@ def encode_batch(batch: Batch, level: Level) -> Coding:
             encoder = codec.propose(batch, level)
             coding = coding if encoder is None else Smallest(coding, encoder.encode())
     if data in (Data.ELEMENTS, Data.MATRICES) and batch.base is None and is_mask(batch):
-        sparse = _proposed(registry.CODEC_SPARSE, batch, level)
-        return Smallest(coding, sparse.encode())
+        coding = Smallest(coding, _proposed(registry.CODEC_SPARSE, batch, level).encode())
+        fast = level_settings(_FAST_MASKS)
+        if level.planes != fast.planes:  # bits of a mask may take less by the simpler way
+            coding = Smallest(coding, _proposed(registry.CODEC_SPARSE, batch, fast).encode())
     return coding
 
 

@@ -134,11 +134,9 @@ def test_what_is_guessed_changes_nothing(expected: str, folder: Path) -> None:
     for name in ("sample", folder):
         model, payloads = coded(data, name, 3)
         out = np.zeros(len(data), np.uint8)
-        decoder = LanguageModelDecoder(
-            wire.parse(model),
-            Session(name),
-            None if guess is None else np.frombuffer(guess, np.uint8),
-        )
+        decoder = LanguageModelDecoder(wire.parse(model), Session(name))
+        if guess is not None:
+            decoder.expect(np.frombuffer(guess, np.uint8))
         decoder.decode(np.frombuffer(payloads[0], np.uint8), out)
         assert out.tobytes() == data
 

@@ -19,10 +19,15 @@ from densor.codec.spans.decode import SpanDecoder, error_of
 from densor.codec.spans.rans_table import RansParameters
 from densor.codec.spans.table import chunk_table
 from densor.errors import DensorError
+from densor.formats.container import wire
 from densor.runtime.workers import Workers
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.densor"))
-NAMED = [path for path in GOLDEN if not path.name.startswith("bad-")]
+NAMED = [  # in the short form there are no frames to look at
+    path
+    for path in GOLDEN
+    if not path.name.startswith("bad-") and not path.read_bytes()[12] & wire.SHORT
+]
 GUARD = 64
 TYPES = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8, "F8_E4M3": 1, "F8_E5M2": 1}
 INTEGERS = {"I8": 1, "I16": 2, "I32": 4, "I64": 8}

@@ -25,19 +25,20 @@ from densor.runtime.types import Bytes
 class LanguageModelDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once.
 
-    It tells the session of its progress. `expected`: what a chunk is thought to be, whose tokens
-    are guessed then: a right guess makes decoding faster, a wrong one does no harm.
+    It tells the session of its progress.
     """
 
     reports_progress = True
 
-    def __init__(
-        self, model: Parameters, session: Session | None = None, expected: Bytes | None = None
-    ) -> None:
+    def __init__(self, model: Parameters, session: Session | None = None) -> None:
         self.model = model
         self._session = session or Session()
-        self._expected = expected
+        self._expected: Bytes | None = None
         self._text = ByteCmDecoder(model.text)
+
+    def expect(self, content: Bytes) -> None:
+        """What chunks are thought to be: right guesses make decoding faster, others do no harm."""
+        self._expected = content
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""

@@ -1,13 +1,14 @@
 """The coding side: a batch cut into chunks, each of segments that are coded in step."""
 
+from typing import Any, cast
+
 import numpy as np
 import xxhash
 
 from densor.codec.batch import OWN, Batch, Chunk, Chunks, Coding
 from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.byte_cm.params import parse as parse_text
-from densor.codec.codec import Encoder
-from densor.codec.language_model.decoder import LanguageModelDecoder
+from densor.codec.codec import Encoder, decoder_for
 from densor.codec.language_model.params import (
     HASH,
     RAW,
@@ -18,7 +19,6 @@ from densor.codec.language_model.params import (
     SegmentCoder,
     SharedContexts,
     pack,
-    parse,
     segments,
 )
 from densor.codec.language_model.session import Session
@@ -136,7 +136,9 @@ class LanguageModelEncoder(Encoder):
     def _decodes(self, payload: Bytes, content: Bytes) -> bool:
         out = np.zeros(content.size, np.uint8)
         try:
-            LanguageModelDecoder(parse(self.model()), self._session, content).decode(payload, out)
+            decoder = cast(Any, decoder_for(self.model(), self._session))
+            decoder.expect(content)
+            decoder.decode(payload, out)
         except DensorError:
             return False
         return bool(np.array_equal(out, content))
