@@ -195,7 +195,7 @@ def _origin(made: _Weights, known: Sequence[_Weights]) -> DerivedTensor | None:
             continue
         for heads in (0, *_heads(source.rows)):
             tensor = first._replace(heads=heads)
-            if _is_made(made, source, tensor):
+            if tensor.group_bytes <= derived.MAX_GROUP and _is_made(made, source, tensor):
                 return tensor
     return None
 

@@ -11,7 +11,7 @@ from helpers import random_state
 
 import densor
 from densor.codec.quantise.rows import converted
-from densor.errors import ArgumentError, DensorError, FormatError
+from densor.errors import ArgumentError, DensorError, FormatError, LimitError
 from densor.formats.container import derived
 from densor.formats.container.archive import Archive
 from densor.formats.io.sources import MemoryRandomSource
@@ -207,6 +207,13 @@ def test_faulty_recipes_are_refused(packed: Path, field: int, value: object) -> 
     tensor[field] = value
     with pytest.raises(FormatError):
         derived.parse(json.dumps({"files": recipes}).encode())
+
+
+def test_rows_that_take_too_much_are_refused() -> None:
+    tensor = [0, "F32", 2, 1 << 27, "a", 0, "F32", 1]
+    recipe = {"size": 1 << 40, "digest": [1, "00" * 16], "tensors": [tensor]}
+    with pytest.raises(LimitError):
+        derived.parse(json.dumps({"files": [recipe]}).encode())
 
 
 def test_recipes_that_ask_for_what_is_not_there(packed: Path) -> None:

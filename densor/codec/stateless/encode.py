@@ -1,15 +1,14 @@
 """Encodes a piece by itself: its type is found in a sample, what is smaller is taken."""
 
 import threading
-from functools import cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from densor.codec.batch import Bytes
 from densor.codec.stateless import layout as t
+from densor.codec.types.find import logs
 from densor.codec.types.ways import COUNTS, WAYS
 from densor.codec.zstd import zstd_compress
 from densor.entropy.deferred import deferred
@@ -93,13 +92,6 @@ def _work_for(size: int) -> _Work:
     return work
 
 
-@cache
-def _logs(most: int) -> npt.NDArray[np.float32]:
-    """n * log2(n) from 0 to `most`."""
-    counts = np.arange(most + 1, dtype=np.float64)
-    return (counts * np.log2(np.maximum(counts, 1))).astype(np.float32)
-
-
 def _find(data: Bytes, work: _Work) -> tuple[int, int] | None:
     """Way and phase that a sample takes least in; None where there is no such way."""
     piece = _SAMPLE // _PIECES
@@ -112,5 +104,5 @@ def _find(data: Bytes, work: _Work) -> tuple[int, int] | None:
         sample = data[: (data.size - 1 & ~7) + 1]
     window = sample.size - 1
     costs = work.costs
-    window_costs(sample, _FIRST, window, work.counts, _logs(window), costs)
+    window_costs(sample, _FIRST, window, work.counts, logs(window), costs)
     return _WAYS.get(int(costs.argmin()))

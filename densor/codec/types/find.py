@@ -68,7 +68,7 @@ class Region(NamedTuple):
 
 
 @cache
-def _logs(most: int) -> npt.NDArray[np.float32]:
+def logs(most: int) -> npt.NDArray[np.float32]:
     """n * log2(n) from 0 to `most`."""
     counts = np.arange(most + 1, dtype=np.float64)
     return (counts * np.log2(np.maximum(counts, 1))).astype(np.float32)
@@ -100,7 +100,7 @@ def find_stretches(data: Bytes) -> list[Stretch]:
 def _costs(data: Bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """Bits of each window in each way, float32[windows, WAYS]."""
     costs = np.empty((starts.size, WAYS), np.float32)
-    window_costs(data, starts, WINDOW, np.empty(COUNTS, np.int32), _logs(WINDOW), costs)
+    window_costs(data, starts, WINDOW, np.empty(COUNTS, np.int32), logs(WINDOW), costs)
     return costs
 
 

@@ -185,6 +185,10 @@ class Archive(EntryDecoder[IndexedEntry]):
             raise FormatError("index contradicts a frame")
         return Frame(header, reader.payload(header), offset, data)
 
+    def find(self, name: str) -> IndexedEntry | None:
+        """An entry by name; None if there is none."""
+        return self._by_name.get(name)
+
     def entry(self, name: str) -> IndexedEntry:
         """An entry by name; KeyError if there is none."""
         return self._by_name[name]

@@ -21,6 +21,7 @@ from densor.runtime.types import Bytes
 
 NAME = "densor.derived"  # of the entry that says how
 MAX_RECIPES = 1 << 26  # bytes of it
+MAX_GROUP = 1 << 28  # bytes of the rows that are read at once: one, or those of a head
 _MAX_WEIGHTS = 1 << 40
 Read = Callable[[str, int, int], Bytes]  # some bytes of an entry: its name, from, up to
 
@@ -48,13 +49,23 @@ class DerivedTensor(NamedTuple):
         return row_bytes(self.form, self.columns) or 0
 
     @property
+    def group(self) -> int:
+        """Rows that are made together."""
+        return self.rows // self.heads if self.heads else 1
+
+    @property
+    def group_bytes(self) -> int:
+        """Bytes that these are made from."""
+        return self.group * self.columns * FLOATS[self.dtype]
+
+    @property
     def end(self) -> int:
         """Where the tensor ends in its file."""
         return self.offset + self.rows * self.row
 
     def made(self, read: Read, first: int, last: int) -> Bytes | None:
         """Rows `first` to `last`; None as for `converted`."""
-        group = self.rows // self.heads if self.heads else 1
+        group = self.group
         low, high = first // group * group, -(-last // group) * group
         size = self.columns * FLOATS[self.dtype]
         data = read(self.entry, self.begin + low * size, self.begin + high * size)
@@ -203,13 +214,15 @@ def _tensor(item: object) -> DerivedTensor:
         raise FormatError(f"{NAME}: an impossible shape")
     if heads and (rows % heads or rows // heads % 2):
         raise FormatError(f"{NAME}: rows that are no whole number of heads")
-    return DerivedTensor(*item)
+    found = DerivedTensor(*item)
+    if found.group_bytes > MAX_GROUP:
+        raise LimitError(f"{NAME}: rows of more than {MAX_GROUP} bytes")
+    return found
 
 
 def derived_in(archive: Any) -> GivenBase | None:
     """The bases of files in an archive with an index that says how to make them; None without."""
-    known = {entry.meta.name: entry for entry in archive.entries}
-    said = known.get(NAME)
+    said = archive.find(NAME)
     if said is None or said.meta.kind != BYTES:
         return None
     kept: list[list[Recipe]] = []
@@ -222,11 +235,11 @@ def derived_in(archive: Any) -> GivenBase | None:
         return kept[0]
 
     def read(name: str, begin: int, end: int) -> Bytes:
-        data: Bytes = archive.alone(known[name], begin, end)
+        data: Bytes = archive.alone(archive.entry(name), begin, end)
         return data
 
     def find(name: str) -> int | None:
-        entry = known.get(name)
+        entry = archive.find(name)
         plain = entry is not None and entry.meta.base is None  # no circles
         return entry.size if entry is not None and plain else None
 
