@@ -13,7 +13,7 @@
 """
 
 from collections.abc import Iterator
-from typing import Any, Self, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from densor.codec.audio.layout import Layout
 from densor.codec.audio.samples import planes_of
 from densor.errors import ArgumentError, FileError
-from densor.file import File, only_file
+from densor.file import File, PartOfFile, only_file
 from densor.formats.container.archive import Archive
 from densor.formats.container.index import IndexedEntry
 from densor.formats.io.sources import MemorySource
@@ -34,7 +34,7 @@ _HEAD = 1 << 16  # bytes that are read at once where parsers look
 _PART = 1 << 16  # instants that an iteration reads at once
 
 
-class Sound:
+class Sound(PartOfFile):
     """The samples of a sound file in an open archive; a sequence of instants.
 
     `shape`: instants and channels; `rate`: instants in a second, 0 if unknown; `dtype`: float32,
@@ -92,16 +92,6 @@ class Sound:
         if layout.unsigned and layout.size == 1:
             found = found + 128
         return np.ascontiguousarray(found.astype(self.dtype))
-
-    def close(self) -> None:
-        """Closes the archive."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def open(

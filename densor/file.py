@@ -106,6 +106,7 @@ class File:
     @property
     def archive(self) -> Archive:
         """What the tensors are read from; UnsupportedError for a packed safetensors file."""
+        self._check_open()
         if not isinstance(self._archive, Archive):
             raise UnsupportedError("this is no archive but a packed safetensors file")
         return self._archive
@@ -399,3 +400,19 @@ class Slice:
 
     def _whole(self) -> Any:
         return self._file.get_tensor(self._tensor.name)
+
+
+class PartOfFile:
+    """What stands for one thing in an open archive, and closes it."""
+
+    _file: File
+
+    def close(self) -> None:
+        """Closes the archive; nothing can be read of it any more."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

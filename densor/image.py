@@ -11,14 +11,14 @@
 """
 
 import math
-from typing import Any, NamedTuple, Self, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from densor import file
 from densor.codec.image.layout import Layout, layout_of
-from densor.errors import ArgumentError, FileError, UnsupportedError
+from densor.errors import ArgumentError, UnsupportedError
 from densor.files.image_models import find_images
 from densor.formats.container.index import IndexedEntry
 from densor.options import ReadKeywords, ReadOptions
@@ -36,7 +36,7 @@ class _Place(NamedTuple):
     height: int
 
 
-class Images:
+class Images(file.PartOfFile):
     """Images of one size in an archive, indexed like an array; what is not asked for is not read.
 
     `shape`: images, rows, columns, and channels where there are several. `dtype`: uint8 or uint16.
@@ -52,7 +52,6 @@ class Images:
         options: ReadOptions | None = None,
         **keywords: Unpack[ReadKeywords],
     ) -> None:
-        self._closed = False
         self._file = file.File(source, options=options, **keywords)
         try:
             self._place = self._find(name)
@@ -108,25 +107,12 @@ class Images:
 
     def _rows(self, begin: int, end: int) -> npt.NDArray[Any]:
         """Rows of all images, one below the other."""
-        if self._closed:
-            raise FileError("file is closed")
         place = self._place
         stride = place.layout.stride
         at = place.offset
         data = self._file.archive.read(place.entry, at + begin * stride, at + end * stride)
         samples = place.layout.samples(data).astype(self.dtype, copy=False)
         return np.ascontiguousarray(samples).reshape(end - begin, *self.shape[2:])
-
-    def close(self) -> None:
-        """Closes the file; nothing can be read of it any more."""
-        self._closed = True
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def open(

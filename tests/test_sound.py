@@ -95,3 +95,10 @@ def test_iteration_and_names() -> None:
         densor.audio.open(packed(b"no sound at all"))
     with pytest.raises(FileError):
         densor.audio.open(packed(wav(content.tobytes(), 1, 2)), "another")
+
+
+def test_a_closed_file_refuses() -> None:
+    sound = densor.audio.open(packed(wav(bytes(4000), 2, 2)))
+    sound.close()
+    with pytest.raises(FileError, match="closed"):
+        sound[:10]
