@@ -10,7 +10,8 @@ from densor.errors import ArgumentError, DensorError
 
 torch = pytest.importorskip("torch")
 
-from densor.torch import pack_state, replay, scaled, unpack_state  # noqa: E402
+from densor.torch import pack_state, scaled, unpack_state  # noqa: E402
+from densor.torch.adam import replay  # noqa: E402
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -116,11 +117,11 @@ def test_forged_tables_are_refused() -> None:
 
     from densor.codec.zstd import zstd_compress, zstd_decompress
     from densor.formats.container import strictjson
-    from densor.torch import optimizer_state as module
+    from densor.torch.adam import layout
 
     before, after, _ = trained(2)
     packed = pack_state(after, before)
-    head = module._HEAD
+    head = layout.HEAD
     _, _, _, stored, size = head.unpack_from(packed)
     table = strictjson.loads(zstd_decompress(packed[head.size : head.size + stored], size), "t")
 
@@ -129,7 +130,7 @@ def test_forged_tables_are_refused() -> None:
         change(own["groups"][0])
         text = strictjson.dumps(own)
         small = zstd_compress(text, 3)
-        body = head.pack(module.MAGIC, 1, 0, len(small), len(text)) + small
+        body = head.pack(layout.MAGIC, 1, 0, len(small), len(text)) + small
         body += packed[head.size + stored : -16]
         return body + xxhash.xxh3_128(body).digest()
 
@@ -190,7 +191,7 @@ def test_factors_are_found() -> None:
     for factor in (1.0, 0.5, 0.37123, 0.99999, 3e-3):
         x = (plain * torch.tensor(factor)).numpy()
         halves, found = scaled.split(x)
-        assert np.array_equal(replay.widened(halves, found).view(np.uint32), x.view(np.uint32))
+        assert np.array_equal(scaled.widened(halves, found).view(np.uint32), x.view(np.uint32))
     x[777] = np.nextafter(x[777], np.float32(1))
     assert scaled.split(x) is None
     assert scaled.split(np.random.default_rng(0).standard_normal(5000).astype(np.float32)) is None
@@ -208,7 +209,7 @@ def test_tampered_rest_is_no_code() -> None:
 
 
 def test_golden_files() -> None:
-    from densor.torch.optimizer_state import table_of
+    from densor.torch.adam.layout import table_of
 
     before = unpack_state((GOLDEN / "adam-before.state").read_bytes())
     packed = (GOLDEN / "adam-after.state").read_bytes()
