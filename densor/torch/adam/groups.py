@@ -140,6 +140,8 @@ def put(state: State, group: Group, m: Words, v: Words) -> None:
         slot = state["state"].get(key)
         if not isinstance(slot, dict):
             raise FormatError(f"optimizer state has no place for {key!r:.200}")
+        if any(name in slot for name in MOMENTS):
+            raise FormatError(f"optimizer state has moments of {key!r:.200} twice")
         size = count_of(shape)
         for name, bits in ((_M, m), (_V, v)):
             part = bits[at : at + size].view(np.float32).reshape(shape)

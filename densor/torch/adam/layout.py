@@ -55,6 +55,7 @@ def opened(data: bytes) -> tuple[memoryview, dict[str, Any], int]:
 
 
 def parse_entry(entry: Any) -> tuple[Group, str, list[int]]:
+    """The group that an entry of the table is for, its way, and the lengths of its pieces."""
     if not isinstance(entry, dict):
         raise FormatError("table of an optimizer state is malformed")
     keys, shapes, way = entry.get("keys"), entry.get("shapes"), entry.get("way")
@@ -75,6 +76,7 @@ def parse_entry(entry: Any) -> tuple[Group, str, list[int]]:
 
 
 def parse_step(numbers: Any) -> Step:
+    """The step of an entry."""
     if not isinstance(numbers, list) or len(numbers) != 6:
         raise FormatError("step of an optimizer state is malformed")
     limits = (*[0xFFFFFFFF] * 4, replay.M_FORMS - 1, replay.V_FORMS - 1)
