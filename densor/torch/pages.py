@@ -34,6 +34,7 @@ PLAIN, CHANNELS, ROTATED = 0, 1, 2  # ways
 _HEAD = struct.Struct("<8sHBBIQIIII")
 _DIGEST = 16
 _MAX_BYTES = 1 << 32
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Page(NamedTuple):
@@ -56,7 +57,7 @@ def pack_page(page: Page, level: int = DEFAULT_LEVEL, rope_theta: float | None =
         raise ArgumentError("a page is [batch, heads, tokens, channels] on a CPU")
     ways = [(PLAIN, b"", densor.compress(tensor, level, 1))]
     if page.which == KEYS and tensor.numel():
-        turned = tensor.transpose(2, 3).contiguous()
+        turned = _turned(tensor)
         ways.append((CHANNELS, b"", densor.compress(turned, level, 1)))
         found = None if rope_theta is None else _relative(tensor, page.first, rope_theta)
         if found is not None:
@@ -68,16 +69,25 @@ def pack_page(page: Page, level: int = DEFAULT_LEVEL, rope_theta: float | None =
     return body + xxhash.xxh3_128(body).digest()
 
 
+def _turned(tensor: torch.Tensor) -> torch.Tensor:
+    """The last two dimensions exchanged. On one thread, as all else here: by numpy."""
+    kind = _INTEGERS.get(tensor.itemsize)
+    if kind is None:
+        return tensor.transpose(2, 3).contiguous()
+    bits = np.ascontiguousarray(tensor.view(kind).numpy().swapaxes(2, 3))
+    return torch.from_numpy(bits).view(tensor.dtype)
+
+
 def _relative(tensor: torch.Tensor, first: int, theta: float) -> tuple[bytes, Any] | None:
     """Means, and keys relative to them; None where these are not for them."""
     batch, heads, tokens, channels = tensor.shape
     if tensor.dtype != torch.bfloat16 or channels % 2 or tokens < 2:
         return None
     keys = tensor.reshape(batch * heads, tokens, channels)
-    means = rotated.fit(keys.float().numpy(), rotated.steps_of(theta, channels), first)
+    bits = keys.view(torch.int16).numpy().view(np.uint16)
+    means = rotated.fit(bits, rotated.steps_of(theta, channels), first)
     if means is None:
         return None
-    bits = keys.view(torch.int16).numpy().view(np.uint16)
     return rotated.pack(means, tokens), rotated.relative(bits, means)
 
 
@@ -105,7 +115,7 @@ def unpack_page(data: Any) -> Page:
     stored = tuple(shape) if way == PLAIN else (*shape[:2], shape[3], shape[2])
     if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != stored:
         raise FormatError("page of a cache holds something else than it says")
-    back = tensor if way == PLAIN else tensor.transpose(2, 3).contiguous()
+    back = tensor if way == PLAIN else _turned(tensor)
     return Page(which, layer, first, back)
 
 
