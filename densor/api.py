@@ -26,6 +26,7 @@ from densor.formats.io.sources import Bytes, MemoryRandomSource, MemorySource, a
 from densor.formats.io.urls import is_url, name_of, plain
 from densor.formats.parsers import safetensors
 from densor.formats.parsers.plan import Plan, plan_file
+from densor.formats.parsers.raw import kind_of_raw
 from densor.formats.tensors import TensorInfo
 from densor.options import (
     ReadKeywords,
@@ -71,6 +72,7 @@ def compress(
 
     - `dtype`: what the elements really are, e.g. `bf16` for bits held in uint16 or for raw bytes;
       `decompress` gives back the type that went in all the same.
+    - `raw`: how samples of sound or images lie in bytes, `audio:44100:2:s16`, `image:640x480x3:u8`.
     - `base`: an object of the same dtype and shape that this one is coded against; `decompress`
       then needs it too.
     - `llm`: a language model that bytes are coded under: a folder, a GGUF file, or `sample` or
@@ -86,6 +88,10 @@ def compress(
         data = as_bytes(obj)
         meta = EntryMeta("", "bytes", data.size)
         kind = BYTES if wanted is None else kind_of(wanted, (data.size,))
+        if chosen.raw is not None:
+            kind = kind_of_raw(chosen.raw, data.size)
+    elif chosen.raw is not None:
+        raise ArgumentError("an array says by itself how its samples lie; see its dtype and shape")
     else:
         meta, data = arrays.describe(obj, wanted)
         shape = meta.shape or ()
