@@ -11,7 +11,6 @@ from densor.codec.parts import PartDecoder, split_parts, take_model
 from densor.errors import FormatError, LimitError, UnsupportedError
 from densor.runtime.buffers import POOL
 
-
 _ORDERS = {
     *(registry.ORDER_BLOCKS, registry.ORDER_COLUMNS, registry.ORDER_FIELD, registry.ORDER_RATIO),
     *(registry.ORDER_JOINED, registry.ORDER_ELSEWHERE),

@@ -13,7 +13,6 @@ from numba import types
 from densor.entropy.intrinsics import load_u32, load_u64, store_u32, store_u64
 from densor.entropy.jit import I32, I64, R8, W8, index, inlined, kernel
 
-
 _ONES = np.uint64(0x0101010101010101)
 _DIAGONAL = np.uint64(0x8040201008040201)
 _SEVEN = np.uint64(7)
