@@ -103,17 +103,18 @@ def _check_key(joined: Joined, sizes: Sequence[int], orders: Sequence[int]) -> N
     """FormatError unless the fields that the key needs are there, and are not joined."""
     two = {joined.first: 2, joined.first + 1: 2}
     later = joined.scales
-    needed: dict[int, int | None] = {
+    any_size = 0
+    needed: dict[int, dict[int, int]] = {
         registry.KEY_NONE: {},
         registry.KEY_FIELD: {joined.first: 2},
         registry.KEY_RATIO: two,
-        registry.KEY_MAGNITUDE: {joined.first: None},
+        registry.KEY_MAGNITUDE: {joined.first: any_size},
         registry.KEY_RATIO_6: two | {later: 4, later + 1: 4, later + 2: 4},
-        registry.KEY_RATIO_4: two | {later: None},
-    }[joined.key]
-    for number, size in needed.items():
+        registry.KEY_RATIO_4: two | {later: any_size},
+    }
+    for number, size in needed[joined.key].items():
         there = number < len(sizes) and orders[number] < registry.ORDER_JOINED
-        if not there or size not in (None, sizes[number]):
+        if not there or size not in (any_size, sizes[number]):
             raise FormatError("key of a joined field lacks the fields that it depends on")
     if joined.key == registry.KEY_NONE and joined.first:
         raise FormatError("key of a joined field names fields that it does not need")
@@ -143,7 +144,8 @@ def _keys(joined: Joined, fields: Sequence[Bytes]) -> Bytes:
     if joined.key == registry.KEY_FIELD:
         return first[1::2]
     if joined.key == registry.KEY_MAGNITUDE:
-        return np.minimum(first, -first)  # of a byte that is a signed number
+        magnitudes: Bytes = np.minimum(first, -first)  # of a byte that is a signed number
+        return magnitudes
     pair = fields[joined.first : joined.first + 2]
     scale, minimum = ((field.view("<u2") & _HALF).astype(np.int32) for field in pair)
     ratios = (minimum - scale)[:, None]
@@ -155,7 +157,8 @@ def _keys(joined: Joined, fields: Sequence[Bytes]) -> Bytes:
         scales = np.concatenate([low & 63, both & 15 | low >> 6 << 4], axis=1)
         minima = np.concatenate([high & 63, both >> 4 | high >> 6 << 4], axis=1)
         ratios = ratios + (_LOGS[minima] - _LOGS[scales])
-    return np.clip((ratios >> 6) + 128, 0, 255).astype(np.uint8).reshape(-1)
+    keys: Bytes = np.clip((ratios >> 6) + 128, 0, 255).astype(np.uint8).reshape(-1)
+    return keys
 
 
 def take_symbols(
