@@ -1,6 +1,17 @@
 """All targets by name."""
 
-from fuzz import chunks, codecs, containers, finder, language, parsers, spans, training, units
+from fuzz import (
+    chunks,
+    codecs,
+    containers,
+    derived,
+    finder,
+    language,
+    parsers,
+    spans,
+    training,
+    units,
+)
 from fuzz.target import Target
 
 TARGETS: dict[str, Target] = {
@@ -13,6 +24,7 @@ TARGETS: dict[str, Target] = {
         *language.TARGETS,
         *containers.TARGETS,
         *chunks.TARGETS,
+        *derived.TARGETS,
         *finder.TARGETS,
         *training.TARGETS,
     )

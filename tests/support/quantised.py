@@ -1,7 +1,10 @@
 """Weights for tests of quantisers; what these tests compare with was computed from the same."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
+import gguf
 import numpy as np
 import numpy.typing as npt
 
@@ -67,3 +70,48 @@ CASES: dict[str, Callable[[], Weights]] = {
     "of many sizes": of_many_sizes,
     "degenerate": degenerate,
 }
+
+
+# A model and what was quantised from it, in small
+
+HEADS = 2
+ROWS, COLUMNS = 8, 256
+
+
+def _matrices() -> dict[str, Weights]:
+    """`w`, of which a weight is infinite; `q`, whose rows llama.cpp puts in another order."""
+    w = _bf16(_bell(ROWS * COLUMNS, 5) * 0.05).reshape(ROWS, COLUMNS)
+    w[0, 3] = np.inf
+    return {"w": w, "q": _bf16(_bell(4 * COLUMNS, 6) * 0.1).reshape(4, COLUMNS)}
+
+
+def model() -> bytes:
+    """A safetensors file of BF16."""
+    header, content = {}, b""
+    for name, each in _matrices().items():
+        data = (each.view(np.uint32) >> 16).astype("<u2").tobytes()
+        ends = [len(content), len(content) + len(data)]
+        header[name] = {"dtype": "BF16", "shape": each.shape, "data_offsets": ends}
+        content += data
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + content
+
+
+def write_gguf(path: Path) -> None:
+    """A GGUF file with `w` in all quantised forms, one byte of them changed, and `q` in two."""
+    from reference import derived
+
+    w, q = _matrices().values()
+    permuted = q.reshape(HEADS, 2, 4 // HEADS // 2, COLUMNS).swapaxes(1, 2).reshape(q.shape)
+    wanted = [(w, form) for form in derived.BLOCKS] + [(permuted, "Q6_K"), (permuted, "Q4_0")]
+    writer = gguf.GGUFWriter(path, "llama")
+    for number, (weights, form) in enumerate(wanted):
+        rows = [derived.quantise(np.nan_to_num(row, posinf=0.5), form) for row in weights]
+        data = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1).copy()
+        data[5 % len(rows), 7] ^= number == 4
+        kind = getattr(gguf.GGMLQuantizationType, form)
+        writer.add_tensor(f"blk.{number}.weight", data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

@@ -19,15 +19,24 @@ def row_bytes(form: str, columns: int) -> int | None:
     return None if rest else blocks * BLOCK_BYTES[form]
 
 
-def converted(data: Bytes, dtype: str, form: str) -> Bytes | None:
-    """Weights of type `dtype`, whole rows of uint8, as `form` has them, uint8.
+def converted(data: Bytes, dtype: str, form: str, columns: int) -> Bytes:
+    """Rows of so many weights of type `dtype`, uint8, as `form` has them, uint8.
 
-    None where some are infinite or no numbers: what becomes of these is not the same everywhere.
+    A row in which some are infinite or no numbers is 0: what becomes of these is not the same
+    everywhere.
     """
     weights = _as_float32(data, dtype)
-    words = weights.view(np.int32) & np.int32(0x7FFFFFFF)
-    if words.size and words.max() >= 0x7F800000:
-        return None
+    rows = weights.view(np.uint32).reshape(-1, columns) & np.uint32(0x7FFFFFFF)
+    odd = rows.max(1, initial=0) >= 0x7F800000
+    if not odd.any():
+        return _of_finite(weights, form)
+    weights = np.where(odd[:, None], np.float32(0), weights.reshape(-1, columns)).reshape(-1)
+    out = _of_finite(weights, form)
+    out.reshape(odd.size, -1)[odd] = 0
+    return out
+
+
+def _of_finite(weights: npt.NDArray[np.float32], form: str) -> Bytes:
     if form in FORMS:
         return _quantised(weights, form)
     if form == "F32":
