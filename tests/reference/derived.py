@@ -194,8 +194,8 @@ def near(x: Any) -> Any:
 
 
 def clip(x: Any, least: int, most: int) -> int:
-    """Within both; `least` for what is no number."""
-    return int(min(x, most)) if x >= least else least
+    """The nearest whole number within both, ties to even; `least` for what is no number."""
+    return int(min(np.rint(x), most)) if x >= least else least
 
 
 def total(terms: Iterator[Any]) -> Any:
@@ -218,7 +218,7 @@ def _with_minimum(x: Floats, form: str) -> tuple[Any, Any, list[int]]:
 
     def quanta_of(i: Any, m: Any) -> list[int]:
         i = i if np.isfinite(i) else f(0)
-        return [clip(near(i * (each - m)), 0, top) for each in x]
+        return [clip(i * (each - m), 0, top) for each in x]
 
     m, greatest = min(x.min(), f(0)), x.max()
     if m == greatest:
@@ -261,7 +261,7 @@ def _six_bits(x: Floats) -> tuple[Any, list[int]]:
     kept: list[int] = []
     for k in (0, *range(-9, 0), *range(1, 10)):
         i = -(f(32) + f(0.1) * f(k)) / v
-        q = [clip(near(i * each), -32, 31) for each in x]
+        q = [clip(i * each, -32, 31) for each in x]
         c, b = _sums(x, q)
         if k == 0:
             s, kept = c / b if b else f(0), q
@@ -276,7 +276,7 @@ def _three_bits(x: Floats) -> tuple[Any, list[int]]:
     v = x[np.argmax(abs(x))]
     if abs(v) < f(1e-15):
         return f(0), [0] * x.size
-    q = [clip(near(f(-4) / v * each), -4, 3) for each in x]
+    q = [clip(f(-4) / v * each, -4, 3) for each in x]
     c, b = _sums(x, q)
     for _ in range(5):
         for j, each in enumerate(x):
@@ -284,7 +284,7 @@ def _three_bits(x: Floats) -> tuple[Any, list[int]]:
             b1 = b - each * each * f(q[j]) * f(q[j])
             if not c1 > 0:
                 continue
-            new = clip(near(each * b1 / c1), -4, 3)
+            new = clip(each * b1 / c1, -4, 3)
             if new == q[j]:
                 continue
             c2 = c1 + each * each * each * f(new)
@@ -318,7 +318,7 @@ def _long(x: Floats, form: str) -> bytes:
         elif not np.isfinite(minimum):
             quanta += [0] * n
         else:
-            quanta += [clip(near((weight + minimum) / z), 0, top) for weight in group]
+            quanta += [clip((weight + minimum) / z, 0, top) for weight in group]
     if form == "Q2_K":
         scales = bytes(a | b << 4 for a, b in zip(*codes, strict=True))
         return scales + _pairs(quanta) + stored[0] + stored[1]
@@ -362,7 +362,7 @@ def _centred(groups: Floats, form: str) -> bytes:
         if z == 0:
             quanta += each[1]
         else:
-            quanta += [clip(near(x / z), -middle, middle - 1) + middle for x in group]
+            quanta += [clip(x / z, -middle, middle - 1) + middle for x in group]
     if three:
         packed = bytearray(12)
         for j, code in enumerate(codes):

@@ -10,7 +10,7 @@ from numba import types
 from densor.codec.quantise.forms import Q2_K, Q3_K, Q4_K
 from densor.codec.quantise.halves import half_at, put_half
 from densor.codec.quantise.kernels import F32
-from densor.codec.quantise.search import ROUND, moved, quantum, symmetric, with_minimum
+from densor.codec.quantise.search_kernels import ROUND, moved, quantum, symmetric, with_minimum
 from densor.entropy import float_vectors as v
 from densor.entropy import vectors
 from densor.entropy.jit import W8, inlined, kernel
