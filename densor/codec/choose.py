@@ -57,6 +57,7 @@ from densor.codec.levels import (
     with_simpler_sound,
 )
 from densor.codec.sampling import PIECES, sample
+from densor.codec.spans.matrices import plan
 from densor.codec.spans.propose import encode_span
 from densor.codec.sparse.encoder import is_mask, with_zeros
 from densor.codec.table.layout import MAX_BYTES as MAX_TABLE
@@ -380,6 +381,11 @@ def _float_cm(batch: Batch, level: Level) -> Coding:
 def _scale_context(batch: Batch, level: Level) -> Coding | None:
     if not _may_suit_scale_context(batch):
         return None
+    if batch.data.size > MAX_BYTES_OF_TRIAL and (span := plan(batch, level)) is not None:
+        if span.clearly_smaller(MAX_SIZE_UNTRIED):
+            span.keep()
+            task = batch.workers.submit(span.encode)
+            return Otherwise(task, lambda: _planes(batch, level))
     encoder = _proposed(registry.CODEC_SCALE_CONTEXT, batch, level)
     expected = encoder.estimate()
     assert expected is not None

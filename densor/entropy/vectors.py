@@ -120,6 +120,7 @@ def _store(kind: Any, truncate: bool, items: int = LANES) -> Any:
 
 
 load_u32 = _load(_V32, False)  # from a uint32 array
+load_u32_bytes = _load(_V32, False, 4 * LANES)  # from a uint8 array
 load_u16 = _load(_V16, True, 2 * LANES)  # from a uint8 array
 load_u8 = _load(_V8, True)  # from a uint8 array
 store_u32 = _store(_V32, False)
