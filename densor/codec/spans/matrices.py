@@ -27,8 +27,12 @@ from densor.entropy.deferred import deferred
 from densor.runtime.buffers import POOL
 from densor.runtime.types import Bytes
 
-look_at_floats, plan_matrices, encode_matrices = deferred(
-    "densor.codec.spans.matrix_kernels", "look_at_floats", "plan_matrices", "encode_matrices"
+look_at_floats, plan_matrices, bits_in_classes, encode_matrices = deferred(
+    "densor.codec.spans.matrix_kernels",
+    "look_at_floats",
+    "plan_matrices",
+    "bits_in_classes",
+    "encode_matrices",
 )
 build_starts = deferred("densor.entropy.rans.kernels", "build_starts")
 
@@ -62,7 +66,7 @@ class MatrixSpan:
     cut: _Cut
     scales: Bytes
     choice: Choice
-    by_planes: float  # bits of all high bits as byte planes, at least
+    by_planes: float  # bits of all high bits as byte planes, about
 
     @property
     def bits(self) -> float:
@@ -79,6 +83,10 @@ class MatrixSpan:
     def elements(self) -> int:
         """Of the batch."""
         return self.batch.data.size // self.form.size
+
+    def shared(self, coded: CodedBatch) -> float:
+        """Bytes of the parameters in `coded` that earlier or later batches bear."""
+        return (registry.FRAME_SIZE + len(coded.model or b"")) * self.choice.free
 
     def keep(self) -> None:
         """Lets later batches share the frequencies, which will stand in the archive."""
@@ -129,7 +137,7 @@ def plan(batch: Batch, level: Level) -> MatrixSpan | None:
     scales = np.empty(cut.scales, np.uint8)
     counts, exponents = _count(batch, form, cut, scales)
     choice = choose(batch.history, counts, form, ALPHABET)
-    by_planes = elements * (_bits_by_group(exponents) + _bits_below(form))
+    by_planes = _by_planes(exponents, elements, kind.run) + elements * _bits_below(form)
     return MatrixSpan(batch, form, cut, scales, choice, by_planes)
 
 
@@ -212,16 +220,14 @@ def _count(
     if step > 1:
         some = counts[: 1 << m.PHASE]
         some[:] = np.ceil(some * (batch.data.size // form.size / some.sum()))
-    return counts, np.sum([one[1] for one in found], axis=0)
+    return counts, np.sum([one[1] for one in found], axis=0, dtype=np.uint32)
 
 
-def _bits_by_group(exponents: npt.NDArray[np.uint32]) -> float:
-    """Bits of an exponent, each under the frequencies of rows of like scale."""
-    counts = exponents[exponents.any(axis=1)].astype(np.float64)
-    totals = counts.sum(axis=1)
-    some = counts[counts > 0]
-    bits = (totals * np.log2(totals)).sum() - (some * np.log2(some)).sum()
-    return float(bits / totals.sum())
+def _by_planes(exponents: npt.NDArray[np.uint32], elements: int, run: int) -> float:
+    """Bits of exponents under classes of rows."""
+    factor = elements / int(exponents.sum())
+    work = np.empty(256, np.uint32), np.empty(m.GROUPS), np.empty(m.GROUPS)
+    return float(bits_in_classes(exponents, factor, -(-elements // run), *work))
 
 
 def _planning_work(cut: _Cut) -> tuple[npt.NDArray[Any], ...]:

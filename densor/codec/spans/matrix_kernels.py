@@ -35,6 +35,7 @@ _MIN_ROWS = 8  # fewer do not pay for scales of columns
 _SPREAD = 2.5  # variance of log2 of a normal variable, about
 _MAX_COLUMN_STEPS = 100
 _MAX_STEPS = 255
+_BITS_OF_CLASS = 200.0  # of its frequencies, about
 _NOISE = 7.98  # bits of a byte of low halves, of which a small sample shows no more
 _LOOKED_AT = 64  # rows, about, that the greatest number of a matrix is looked for in
 _STEPS = 1 << m.PHASE
@@ -418,6 +419,87 @@ def look_at_floats(
     for p in range(1, size):
         raw = raw and ways[p] == 0
     return np.int64(raw)
+
+
+# What byte planes would take
+
+
+@part
+def _bits_of(counts):
+    """Bits of symbols under frequencies of their own."""
+    total = np.int64(0)
+    bits = 0.0
+    for s in range(256):
+        count = np.int64(counts[s])
+        if count > 0:
+            total += count
+            bits -= count * np.log2(np.float64(count))
+    return bits + total * np.log2(np.float64(max(total, 1)))
+
+
+@part
+def _copy_counts(counts, to):
+    for s in range(256):
+        to[s] = counts[s]
+
+
+@part
+def _bits_of_both(a, b, sums):
+    for s in range(256):
+        sums[s] = a[s] + b[s]
+    return _bits_of(sums)
+
+
+@kernel(
+    types.float64(types.uint32[:, ::1], types.float64, types.int64, W32, F64, F64), counted=False
+)
+def bits_in_classes(exponents, factor, runs, sums, bits, more):
+    """Bits of exponents under classes of rows, 8 at most, as byte planes have them, about.
+
+    `exponents`: uint32[GROUPS, 256], counted in a share of the rows, of which `factor` makes all;
+    overwritten. Groups are joined with their neighbours, where that costs least. `runs`: rows. Work
+    space: `sums`, uint32[256]; `bits`, `more`, float64[GROUPS].
+    """
+    count = 0
+    for g in range(exponents.shape[0]):
+        some = np.uint32(0)
+        for s in range(256):
+            some |= exponents[g, s]
+        if some != np.uint32(0):
+            _copy_counts(exponents[g], exponents[count])
+            count += 1
+    for g in range(count):
+        bits[g] = _bits_of(exponents[g])
+        if g > 0:
+            both = _bits_of_both(exponents[g - 1], exponents[g], sums)
+            more[g - 1] = both - bits[g - 1] - bits[g]
+    best = np.inf
+    while count > 0:
+        if count <= 8:
+            total = 0.0
+            for g in range(count):
+                total += bits[g] * factor + _BITS_OF_CLASS
+            map_bits = 4 if count > 4 else 2 if count > 2 else count - 1
+            best = min(best, total + runs * map_bits)
+        least = 0
+        for g in range(count - 1):
+            if more[g] < more[least]:
+                least = g
+        for g in range(least + 1, count):
+            if g > least + 1:
+                _copy_counts(exponents[g], exponents[g - 1])
+                bits[g - 1] = bits[g]
+                more[g - 2] = more[g - 1]
+            else:
+                for s in range(256):
+                    exponents[least, s] += exponents[g, s]
+        count -= 1
+        if count > 0:
+            bits[least] = _bits_of(exponents[least])
+        for g in range(max(least, 1), min(least + 2, count)):
+            both = _bits_of_both(exponents[g - 1], exponents[g], sums)
+            more[g - 1] = both - bits[g - 1] - bits[g]
+    return best
 
 
 # Encoding

@@ -244,9 +244,20 @@ def encode(symbols, contexts, starts, states, words, at):
     return encode_symbols(symbols, contexts, starts, states, words, at)
 
 
-@kernel(types.void(I64_2D, W16_2D))
-def quantise(counts, freqs):
-    """See `tables.quantise`. Rounds, then moves single units where that costs least."""
+@njit
+def _cost_of_step(count, freq, step):
+    """Bits that a symbol takes more with a frequency changed by `step`; infinite where it cannot."""
+    if freq > 0 and freq + step > 0:
+        return count * np.log2(freq / (freq + step))
+    return np.inf
+
+
+@kernel(types.void(I64_2D, W16_2D, types.float64[::1]))
+def quantise(counts, freqs, costs):
+    """See `tables.quantise`. Rounds, then moves single units where that costs least.
+
+    `costs`: float64[256], work space.
+    """
     for c in range(counts.shape[0]):
         total = 0
         for s in range(256):
@@ -261,19 +272,18 @@ def quantise(counts, freqs):
                 share = min(max(share, 1), _ONE)
                 freqs[c, s] = share
                 sum_ += share
-        while sum_ != _ONE:
-            step = 1 if sum_ < _ONE else -1
-            best = -1
-            best_cost = 0.0
+        step = 1 if sum_ < _ONE else -1
+        if sum_ != _ONE:
             for s in range(256):
-                freq = np.int64(freqs[c, s])
-                if freq > 0 and freq + step > 0:
-                    cost = counts[c, s] * np.log2(freq / (freq + step))
-                    if best < 0 or cost < best_cost:
-                        best = s
-                        best_cost = cost
+                costs[s] = _cost_of_step(counts[c, s], np.int64(freqs[c, s]), step)
+        while sum_ != _ONE:
+            best = 0
+            for s in range(256):
+                if costs[s] < costs[best]:
+                    best = s
             freqs[c, best] += step
             sum_ += step
+            costs[best] = _cost_of_step(counts[c, best], np.int64(freqs[c, best]), step)
 
 
 @kernel(types.float64(I64_2D, R16_2D))
