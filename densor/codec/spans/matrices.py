@@ -263,6 +263,7 @@ def _encoding_work(cut: _Cut) -> tuple[npt.NDArray[Any], ...]:
             np.empty(most // 2, np.uint32),
             np.empty(2 * m.TILE, np.uint8),
             np.empty(m.TILE + 32, np.uint8),
+            np.empty(2 * m.TILE, np.uint8),
             np.empty(2 * 32, np.uint32),
             np.empty(m.EDGE, np.uint8),
         )

@@ -548,16 +548,20 @@ def _put_rare(start0, start1, tile, i, scales, base, rule, starts, lanes, escape
 
 
 @part
-def _put_tile(tile, scales, count, base, rule, starts, joint, states, lanes, words, at, escapes, e):
+def _put_tile(
+    tile, scales, count, base, rule, starts, joint, states, lanes, places, words, at, escapes, e
+):
     """Codes whole blocks of a tile, the last one first; returns where words begin, and escapes."""
     _, top, first, _, _ = rule
     offset = v.splat((base + first) << top)
     zero = v.splat(0)
     x0 = v.load_u32(states, 0)
     x1 = v.load_u32(states, 16)
+    for i in range(0, count, 16):
+        v.store_u16(places, 2 * i, _places(tile, i, scales, i, offset, top))
     for i in range(count - STATES, -1, -STATES):
-        start1 = v.gather_u32(joint, _places(tile, i + 16, scales, i + 16, offset, top))
-        start0 = v.gather_u32(joint, _places(tile, i, scales, i, offset, top))
+        start1 = v.gather_u32_at(joint, places, 2 * i + 32)
+        start0 = v.gather_u32_at(joint, places, 2 * i)
         if (v.bits_of(v.equal(start0, zero)) | v.bits_of(v.equal(start1, zero))) != 0:
             e = _put_rare(
                 start0, start1, tile, i, scales, base, rule, starts, lanes, escapes, e
@@ -610,7 +614,7 @@ def _fill_tile(parts, p, begin, count, scales, element_scales):
 @once
 def _put_elements(
     data, rule, parts, chunk, scales, starts, joint, states, lanes, words, at, escapes, tile,
-    element_scales,
+    element_scales, places,
 ):  # fmt: skip
     """Codes the elements of a chunk, the last one first; returns where words begin, and escapes."""
     count = chunk[m.COUNT]
@@ -634,8 +638,8 @@ def _put_elements(
                 return np.int64(-1), e
             states[i - whole], at = _put_one(states[i - whole], start, words, at)
         at, e = _put_tile(
-            tile, element_scales, whole, base, rule, starts, joint, states, lanes, words, at,
-            escapes, e,
+            tile, element_scales, whole, base, rule, starts, joint, states, lanes, places, words,
+            at, escapes, e,
         )  # fmt: skip
     return at, e
 
@@ -776,13 +780,13 @@ def _put_head(parts, chunk, escapes, stream, out, at):
 @kernel(
     types.int64(
         R8, _RULE, types.UniTuple(types.int64, 3), I64_2D, I64_2D, R8, R32, R32, W8, I64_2D, W8,
-        W32, W8, W8, W32, W8,
+        W32, W8, W8, W8, W32, W8,
     ),
     counted=False,
 )  # fmt: skip
 def encode_matrices(
     data, rule, sizes, parts, chunks, scales, starts, joint, out, made, words, escapes, tile,
-    element_scales, states, edge,
+    element_scales, places, states, edge,
 ):  # fmt: skip
     """Encodes the chunks of a batch, whose scales are known, as frames.
 
@@ -797,7 +801,7 @@ def encode_matrices(
 
     Work space: `words`, uint8[2 * (elements, rows and columns of a chunk) + 64]; `escapes`,
     uint32[elements of a chunk]; `tile`, uint8[2 * TILE]; `element_scales`, uint8[TILE + 32];
-    `states`, uint32[2 * 32]; `edge`, uint8[EDGE].
+    `places`, uint8[2 * TILE]; `states`, uint32[2 * 32]; `edge`, uint8[EDGE].
     """
     size, rest_bytes, sign_bytes = sizes
     form = rule[0]
@@ -809,7 +813,7 @@ def encode_matrices(
         lanes = states[STATES:]
         place, e = _put_elements(
             data, rule, parts, chunk, scales, starts, joint, states, lanes, words, words.size,
-            escapes, tile, element_scales,
+            escapes, tile, element_scales, places,
         )  # fmt: skip
         if place >= 0:
             place = _put_sides(parts, chunk, scales, starts, states, words, place)

@@ -186,16 +186,17 @@ def put_lanes(x, start, words, at):
     `start`: of each, see `build_starts`.
     """
     freq = v.shift_right(start, 16)
+    one = v.splat(_ONE)
     # x >= freq << 20, without overflow for freq = 4096, which never needs a word.
-    full = v.less(v.subtract(freq, v.splat(1)), v.shift_right(x, 20))
+    full = v.less(v.subtract(v.shift_left(freq, 20), v.splat(1)), x)
     v.compress_u16_before(words, at, full, x)
     x = v.choose(full, v.shift_right(x, 16), x)
-    quotient = v.divide_roughly(x, freq)
+    # What waits for x is kept short: x becomes x + (x // freq) * (4096 - freq) + first slot.
+    quotient = v.divide_roughly(x, v.reciprocal(freq))
     rest = v.subtract(x, v.multiply(quotient, freq))
-    low = v.both(start, v.splat(0xFFFF))
-    x = v.add(v.add(v.shift_left(quotient, BITS), rest), low)
-    more = v.add(x, v.subtract(v.splat(_ONE), freq))  # for a quotient that is one more
-    return v.choose(v.less(rest, freq), x, more), at - 2 * v.count(full)
+    more = v.subtract(one, freq)
+    x = v.add(v.add(x, v.both(start, v.splat(0xFFFF))), v.multiply(quotient, more))
+    return v.choose(v.less(rest, freq), x, v.add(x, more)), at - 2 * v.count(full)
 
 
 @njit
