@@ -239,23 +239,24 @@ def gather_u32(typingctx, array, index):
 
 @intrinsic
 def gather_u32_at(typingctx, array, places, index):
-    """array[place] for 16 places, uint16 in an array of bytes from byte `index` on.
+    """array[place], of uint32, for 16 places: uint16 in an array of bytes from byte `index` on.
 
     Where these are in memory, there is no need to take each out of a vector.
     """
 
     def codegen(context, builder, signature, args):
         value, places, index = args
-        address = _address(context, builder, signature.args[1], places, index, _I8, 2 * LANES)
+        arytype, of_places = signature.args[:2]
+        address = _address(context, builder, of_places, places, index, _I8, 2 * LANES)
         address = builder.bitcast(address, _I16.as_pointer())
-        data = context.make_array(signature.args[0])(context, builder, value).data
+        data = context.make_array(arytype)(context, builder, value).data
         gathered = ir.Constant(_V32, ir.Undefined)
         for lane in range(LANES):
             place = builder.load(builder.gep(address, [_I64(lane)]))
             place.align = 1
             place = builder.zext(place, _I64)
             if BOUNDSCHECK:
-                check_range(context, builder, signature.args[0], value, place, _I64(1))
+                check_range(context, builder, arytype, value, place, _I64(1))
             found = builder.load(builder.gep(data, [place]))
             gathered = builder.insert_element(gathered, found, _I32(lane))
         return gathered
