@@ -380,12 +380,12 @@ def _float_cm(batch: Batch, level: Level) -> Coding:
 
 
 def _scale_context(batch: Batch, level: Level) -> Coding | None:
-    if not _may_suit_scale_context(batch):
-        return None
     if batch.data.size > MAX_BYTES_OF_TRIAL:
         coding = _matrix_spans(batch, level)
         if coding is not None:
             return coding
+    if not _may_suit_scale_context(batch):
+        return None
     encoder = _proposed(registry.CODEC_SCALE_CONTEXT, batch, level)
     expected = encoder.estimate()
     assert expected is not None

@@ -4,6 +4,7 @@ For weights as they mostly are: noise below the exponents, few zeros, nothing th
 under scale contexts than as byte planes by far. What else there is goes the ordinary way.
 """
 
+import math
 import threading
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -44,7 +45,7 @@ _LAYOUTS = {
 }
 _LEAST = 1 << 12  # elements of a batch
 _MAX_ROWS, _MAX_COLUMNS = 1 << 20, 1 << 16
-_SAMPLE = 400_000  # elements that frequencies are made from, or up to twice as many
+_COUNTED = 40_000  # elements of which all are counted; of more, the square root of how many times
 _local = threading.local()
 
 
@@ -201,7 +202,7 @@ def _count(
     batch: Batch, form: SplitFormat, cut: _Cut, scales: Bytes
 ) -> tuple[Numbers, npt.NDArray[np.uint32]]:
     """Finds the scales; returns how often symbols occur, about, and exponents by groups of rows."""
-    step = max(1, batch.data.size // form.size // _SAMPLE)
+    step = max(1, round(math.sqrt(batch.data.size / form.size / _COUNTED)))
 
     def count(chunks: Numbers) -> tuple[Numbers, npt.NDArray[np.uint32]]:
         counts = np.zeros((m.CONTEXTS, 256), np.int64)
