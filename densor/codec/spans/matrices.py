@@ -16,7 +16,7 @@ from densor.codec import registry
 from densor.codec.batch import OWN, Batch, Chunk, CodedBatch
 from densor.codec.kind import Kind, matrices
 from densor.codec.levels import Level
-from densor.codec.scale_context.params import Alphabet, Parameters, pack_model
+from densor.codec.scale_context.params import Parameters, pack_model
 from densor.codec.scale_context.scales import ALPHABET
 from densor.codec.scale_context.split_format import SplitFormat, split_format_of
 from densor.codec.scale_context.tables import Choice, choose, keep
@@ -46,6 +46,7 @@ _LAYOUTS = {
 _LEAST = 1 << 12  # elements of a batch
 _MAX_ROWS, _MAX_COLUMNS = 1 << 20, 1 << 16
 _COUNTED = 40_000  # elements of which all are counted; of more, the square root of how many times
+_NOISE = 7.99  # bits of a byte; beyond, nothing is left to save
 _local = threading.local()
 
 
@@ -73,12 +74,12 @@ class MatrixSpan:
     def bits(self) -> float:
         """What the high bits of all elements will take, all told."""
         heads = self.cut.chunks.shape[0] * 8 * (12 + 128) + self.cut.parts.shape[0] * 96
-        return self.choice.bits + heads
+        return float(self.choice.bits + heads)
 
     def clearly_smaller(self, share: float) -> bool:
         """Whether less than this share of what byte planes take is expected."""
         stored = self.batch.data.size * 8.0 - self.elements * self.form.bits
-        return self.bits + stored < share * (self.by_planes + stored)
+        return bool(self.bits + stored < share * (self.by_planes + stored))
 
     @property
     def elements(self) -> int:
@@ -174,7 +175,7 @@ def _cut(kind: Kind, elements: int, chunk: int) -> _Cut | None:
             at += rows * columns
             scales += rows + columns
             columns_of_all = max(columns_of_all, columns)
-        chunks.append((begin, count, first, len(parts) - first, 0))
+        chunks.append((begin, count, first, len(parts) - first, 0, 0))
         if at != begin + count or len(parts) - first > 0xFFFF:
             return None
     return _Cut(np.array(parts), np.array(chunks), scales, columns_of_all)
@@ -195,7 +196,10 @@ def _look(batch: Batch, level: Level) -> bool:
             np.empty(8, np.int64),
             np.empty(t.EDGE, np.uint8),
         )
-    return bool(look_at_floats(batch.data, layout.number, layout.size, level.try_zstd, *work))
+    number, size = layout.number, layout.size
+    sample = PIECE * min(PIECES, batch.data.size // size // PIECE)
+    noise = _NOISE - 255 / (2 * math.log(2) * sample)  # a sample looks less even than it is
+    return bool(look_at_floats(batch.data, number, size, level.try_zstd, noise, *work))
 
 
 def _count(
@@ -214,13 +218,18 @@ def _count(
         )  # fmt: skip
         return counts, exponents
 
+    escape = ALPHABET.main(form) + 1 + ALPHABET.low_exponents
     groups = min(batch.workers.threads, len(cut.chunks))
     tasks = [batch.workers.submit(count, some) for some in np.array_split(cut.chunks, groups)]
     found = [task.result() for task in tasks]
     counts = np.sum([one[0] for one in found], axis=0)
+    some = counts[: 1 << m.PHASE]
     if step > 1:
-        some = counts[: 1 << m.PHASE]
         some[:] = np.ceil(some * (batch.data.size // form.size / some.sum()))
+    occur = int(np.bitwise_or.reduce(cut.chunks[:, m.OCCUR]))
+    for context in range(1 << m.PHASE):
+        if occur >> context & 1 and not some[context].any():
+            some[context, escape] = 1
     return counts, np.sum([one[1] for one in found], axis=0, dtype=np.uint32)
 
 

@@ -36,7 +36,6 @@ _SPREAD = 2.5  # variance of log2 of a normal variable, about
 _MAX_COLUMN_STEPS = 100
 _MAX_STEPS = 255
 _BITS_OF_CLASS = 200.0  # of its frequencies, about
-_NOISE = 7.98  # bits of a byte of low halves, of which a small sample shows no more
 _LOOKED_AT = 64  # rows, about, that the greatest number of a matrix is looked for in
 _STEPS = 1 << m.PHASE
 _MASK = _STEPS - 1
@@ -302,7 +301,7 @@ def _count_exponents(words, shift, some):
 
 @once
 def _count_rows(data, line, base, step, rule, scales, element_scales, work, tallies, exponents):
-    """Counts the symbols of every `step`th row of a matrix; whole parts of rows where they are long.
+    """Counts the symbols of every `step`th row of a matrix.
 
     Of every fourth of these also the exponents, by the scale of the row.
     """
@@ -310,8 +309,8 @@ def _count_rows(data, line, base, step, rule, scales, element_scales, work, tall
     tile, words, places = work
     columns = line[m.COLUMNS]
     shift = np.uint16(1 if form == m.FORM_FP16 else 0 if form == m.FORM_FP8 else top)
-    counted = 0
-    for r in range(0, line[m.ROWS], step):
+    for counted in range((line[m.ROWS] + step - 1) // step):
+        r = counted * step
         scale = scales[line[m.ROW_AT] + r]
         for j in range(0, columns, m.TILE):
             count = min(m.TILE, columns - j)
@@ -322,7 +321,6 @@ def _count_rows(data, line, base, step, rule, scales, element_scales, work, tall
             if counted & 3 == 0:
                 group = min(np.int64(scale) // m.STEPS_OF_GROUP, m.GROUPS - 1)
                 _count_exponents(words[:count], shift, exponents[group])
-        counted += 1
 
 
 @part
@@ -335,17 +333,15 @@ def _contexts_of(scales):
 
 
 @once
-def _note_contexts(line, scales, escape, counts):
-    """Makes sure that each context that occurs in a matrix has a count."""
+def _contexts_in(line, scales):
+    """The contexts that occur in a matrix, a bit for each."""
     rows = _contexts_of(scales[line[m.ROW_AT] : line[m.ROW_AT] + line[m.ROWS]])
     columns = _contexts_of(scales[line[m.COLUMN_AT] : line[m.COLUMN_AT] + line[m.COLUMNS]])
-    for r in range(_STEPS):
-        for c in range(_STEPS):
-            both = (rows >> np.uint64(r)) & (columns >> np.uint64(c)) & np.uint64(1)
-            if both != np.uint64(0):
-                context = (r + c) & _MASK
-                if counts[context, escape] == 0:
-                    counts[context, escape] = 1
+    found = np.uint64(0)
+    for c in range(_STEPS):
+        if (columns >> np.uint64(c)) & np.uint64(1) != np.uint64(0):
+            found |= rows << np.uint64(c)
+    return np.int64((found | found >> np.uint64(_STEPS)) & np.uint64((1 << _STEPS) - 1))
 
 
 @kernel(
@@ -373,7 +369,7 @@ def plan_matrices(
     uint16; `places`, uint8[2 * TILE]; `element_scales`, uint8[TILE + 32]; `sums`, uint32[columns];
     `tallies`, uint32[4, 8 * 256]; `floats`, float64[columns]; `histogram`, int64[512].
     """
-    form, top, _, main, low_exponents = rule
+    form, top, _, _, _ = rule
     tallies[:] = np.uint32(0)
     for c in range(chunks.shape[0]):
         chunk = chunks[c]
@@ -386,6 +382,7 @@ def plan_matrices(
                 lowest = min(lowest, np.int64(steps[line[m.ROW_AT] + r]))
         base = lowest >> m.PHASE
         chunk[m.BASE] = base
+        chunk[m.OCCUR] = 0
         for p in range(lines.shape[0]):
             line = lines[p]
             _code_scales(line, base, steps, scales, counts, histogram)
@@ -393,7 +390,7 @@ def plan_matrices(
             _count_rows(
                 data, line, base, step, rule, scales, element_scales, work, tallies, exponents
             )
-            _note_contexts(line, scales, main + 1 + low_exponents, counts)
+            chunk[m.OCCUR] |= _contexts_in(line, scales)
     for c in range(_STEPS):
         for s in range(256):
             at = c << 8 | s
@@ -402,18 +399,32 @@ def plan_matrices(
 
 
 @kernel(
-    types.int64(R8, types.int64, types.int64, types.boolean, W8, W32, I64_2D, W64, I64, I64, W8),
+    types.int64(
+        R8,
+        types.int64,
+        types.int64,
+        types.boolean,
+        types.float64,
+        W8,
+        W32,
+        I64_2D,
+        W64,
+        I64,
+        I64,
+        W8,
+    ),
     counted=False,
 )
 def look_at_floats(
-    data, layout, size, careful, planes, tallies, counts, windows, ways, addresses, edge
+    data, layout, size, careful, noise, planes, tallies, counts, windows, ways, addresses, edge
 ):
     """Whether floats are as most weights are: exponents, the rest noise, nothing that repeats.
 
-    `data`: uint8[], at least 4096 elements. Work space: see `encode_kernels.encode_span`.
+    `data`: uint8[], at least 4096 elements. `noise`: bits of a byte of low halves from which they
+    are that. Work space: see `encode_kernels.encode_span`.
     """
     fits = _look(
-        data, layout, size, careful, _NOISE, ways, planes, tallies, counts, windows, addresses, edge
+        data, layout, size, careful, noise, ways, planes, tallies, counts, windows, addresses, edge
     )
     raw = fits
     for p in range(1, size):
@@ -534,7 +545,7 @@ def _start_of(high_bits, scale, base, rule, starts, escapes, count):
 
 @part
 def _put_rare(start0, start1, tile, i, scales, base, rule, starts, lanes, escapes, count):
-    """Finds what codes elements without a joint symbol, the last one first, as starts to `lanes`."""
+    """Finds what codes elements without a joint symbol, the last one first; to `lanes`."""
     v.store_u32(lanes, 0, start0)
     v.store_u32(lanes, 16, start1)
     for k in range(STATES - 1, -1, -1):
@@ -563,9 +574,7 @@ def _put_tile(
         start1 = v.gather_u32_at(joint, places, 2 * i + 32)
         start0 = v.gather_u32_at(joint, places, 2 * i)
         if (v.bits_of(v.equal(start0, zero)) | v.bits_of(v.equal(start1, zero))) != 0:
-            e = _put_rare(
-                start0, start1, tile, i, scales, base, rule, starts, lanes, escapes, e
-            )
+            e = _put_rare(start0, start1, tile, i, scales, base, rule, starts, lanes, escapes, e)
             start0 = v.load_u32(lanes, 0)
             start1 = v.load_u32(lanes, 16)
         x1, at = _put_lanes(x1, start1, words, at)
@@ -741,9 +750,7 @@ def _put_rest(form, size, data, begin, count, out, rest, rest_bytes, signs, sign
         edge[:] = 0
         copy_bytes(edge, 0, data, (begin + whole) * size, (count - whole) * size)
         block = whole // STATES
-        _put_block(
-            form, edge, 0, out, rest + block * rest_bytes, signs + block * sign_bytes
-        )
+        _put_block(form, edge, 0, out, rest + block * rest_bytes, signs + block * sign_bytes)
 
 
 @once

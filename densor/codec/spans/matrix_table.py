@@ -5,9 +5,10 @@
 ROWS, COLUMNS, ELEMENT, ROW_AT, COLUMN_AT = range(5)
 FLAGS, ROW_CENTRE, COLUMN_CENTRE = range(5, 8)
 PART = 8
-# Columns of `chunks`: the first element, how many; the first matrix, how many; the base exponent
-BEGIN, COUNT, FIRST_PART, PARTS, BASE = range(5)
-CHUNK = 5
+# Columns of `chunks`: the first element, how many; the first matrix, how many; the base exponent;
+# a bit for each context that occurs
+BEGIN, COUNT, FIRST_PART, PARTS, BASE, OCCUR = range(6)
+CHUNK = 6
 FORM_BF16, FORM_FP16, FORM_FP8, FORM_FP32 = range(4)
 CONTEXTS = 10  # of elements, then of rows and of columns
 PHASE = 3

@@ -247,7 +247,7 @@ def encode(symbols, contexts, starts, states, words, at):
 
 @njit
 def _cost_of_step(count, freq, step):
-    """Bits that a symbol takes more with a frequency changed by `step`; infinite where it cannot."""
+    """Bits that a symbol takes more with another frequency; infinite where there is none."""
     if freq > 0 and freq + step > 0:
         return count * np.log2(freq / (freq + step))
     return np.inf
