@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 
 class InTurn:
@@ -15,19 +16,21 @@ class InTurn:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._ready: dict[int, tuple[int, Callable[[], object]]] = {}
+        self._ready: dict[int, tuple[int, Callable[..., object], tuple[Any, ...]]] = {}
         self._at = 0  # where what was done ends
-        self._busy = False
+        self._owner: int | None = None  # the thread that is at work
         self._error: BaseException | None = None
         self._stopped = False
 
-    def add(self, begin: int, end: int, work: Callable[[], object]) -> None:
-        """Adds the stretch from `begin` to `end`, which is not empty."""
+    def add(self, begin: int, end: int, work: Callable[..., object], *arguments: Any) -> None:
+        """Adds the stretch from `begin` to `end`; of an empty one nothing is done."""
+        if begin == end:
+            return
         with self._changed:
-            self._ready[begin] = end, work
-            if self._busy or self._at not in self._ready:
+            self._ready[begin] = end, work, arguments
+            if self._owner is not None or self._at not in self._ready:
                 return
-            self._busy = True
+            self._owner = threading.get_ident()
         self._go_on()
 
     def _go_on(self) -> None:
@@ -35,19 +38,17 @@ class InTurn:
             with self._changed:
                 found = None if self._stopped else self._ready.pop(self._at, None)
                 if found is None:
-                    self._busy = False
+                    self._owner = None
                     self._changed.notify_all()
                     return
-            end, work = found
-            error: BaseException | None = None
+            end, work, arguments = found
             try:
-                work()
-            except BaseException as raised:  # an interrupt, too, is for the thread that waits
-                error = raised
+                work(*arguments)
+            except BaseException as error:  # an interrupt, too, is for the thread that waits
+                self._error, self._stopped = error, True
+                continue
             with self._changed:
                 self._at = end
-                if error is not None:
-                    self._error, self._stopped = error, True
                 self._changed.notify_all()
 
     def is_done(self, end: int) -> bool:
@@ -56,16 +57,20 @@ class InTurn:
 
     def wait(self, end: int) -> None:
         """Waits until all up to `end` is done, or raises what was raised; it has been added."""
-        if self._at >= end and self._error is None:
+        if self.is_done(end):
             return
         with self._changed:
             self._changed.wait_for(lambda: self._at >= end or self._stopped)
-            if self._error is not None:
+            if self._at < end and self._error is not None:
                 raise self._error
 
     def stop(self) -> None:
-        """Drops what was not begun, and waits for the end of what was."""
+        """Drops what was not begun, and waits for the end of what was.
+
+        The thread that calls this may have been interrupted at work; that has come to its end.
+        """
         with self._changed:
             self._stopped = True
             self._ready.clear()
-            self._changed.wait_for(lambda: not self._busy)
+            mine = threading.get_ident()
+            self._changed.wait_for(lambda: self._owner in (None, mine))

@@ -74,9 +74,7 @@ class ReadAhead:
         finally:
             settle(ahead)
 
-    def _of_segment(
-        self, segment: Segment, most: int, size_known: bool
-    ) -> Iterator[Task[Stretch]]:
+    def _of_segment(self, segment: Segment, most: int, size_known: bool) -> Iterator[Task[Stretch]]:
         left, base = segment.size, segment.base
         while left is None or left > 0:
             size, read = take_later(self._source, most if left is None else min(left, most))
@@ -96,5 +94,5 @@ class ReadAhead:
         data = read()
         keyed = self._keyed and data.size >= _MIN_REPEAT
         key = xxhash.xxh3_128_digest(data) if keyed else None
-        self._turns.add(offset, offset + data.size, partial(self._hasher.update, data))
+        self._turns.add(offset, offset + data.size, self._hasher.update, data)
         return Stretch(data, kind, offset, base, key)

@@ -186,7 +186,7 @@ class ArchiveWriter:
             kind, _, original, model, _ = frames.header(number)
             head = partial(data.__getitem__, slice(wire.FRAME_SIZE))
             self._add_frame(head, kind, data[wire.FRAME_SIZE :], original, model)
-            self._out.then(partial(POOL.give, data))
+            self._out.then(POOL.give, data)
         self._frames = (
             frames.kinds.tolist(),
             frames.models.tolist(),
@@ -275,10 +275,11 @@ class ArchiveWriter:
                 self._chunk(chunk, own)
                 if points is not None:
                     self._frame(wire.POINTS, points)
-                self._out.then(partial(POOL.give, chunk.payload))
+                self._out.then(POOL.give, chunk.payload)
         ahead.wait(batch.end)
-        buffers = [coded.memory, batch.data, None if batch.before is None else batch.before.data]
-        self._out.then(lambda: [POOL.give(buffer) for buffer in buffers])
+        before = None if batch.before is None else batch.before.data
+        for buffer in (coded.memory, batch.data, before):
+            self._out.then(POOL.give, buffer)
         if self.options.progress is not None and not batch.reported:
             self.options.progress(batch.data.size)
 

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
 from densor.formats.io.outputs import MemoryFile, WholeFile, write_all
@@ -18,7 +17,7 @@ class _Waiting(NamedTuple):
 
     task: Task[None]
     end: int
-    then: list[Callable[[], object]]
+    then: list[tuple[Callable[[Any], object], Any]]
 
 
 class OrderedOutput:
@@ -59,12 +58,15 @@ class OrderedOutput:
         self._flush()
         self._queue(size, pieces)
 
-    def then(self, work: Callable[[], object]) -> None:
-        """Calls `work` when it is known that all that was put is written; here, and soon."""
+    def then(self, work: Callable[[Any], object], argument: Any) -> None:
+        """Calls `work` when it is known that all that was put is written; in the thread that puts.
+
+        Not if that fails.
+        """
         if self._waiting:
-            self._waiting[-1].then.append(work)
+            self._waiting[-1].then.append((work, argument))
         else:
-            work()
+            work(argument)
 
     def finish(self) -> None:
         """Waits until all is written, behind which the file's position is then."""
@@ -88,8 +90,8 @@ class OrderedOutput:
         if not self._file.has_room(self._start + end):
             self._settle(begin)
         self._file.expect(self._start + end)
-        work = partial(self._write, self._start + begin, pieces)
-        task = self._workers.submit(self._turns.add, begin, end, work)
+        write, at = self._write, self._start + begin
+        task = self._workers.submit(self._turns.add, begin, end, write, at, pieces)
         self._waiting.append(_Waiting(task, end, []))
         self._size = end
         self._settle(end - _WAITING)
@@ -110,5 +112,5 @@ class OrderedOutput:
                 task.result()
             self._turns.wait(end)
             self._waiting.popleft()
-            for work in then:
-                work()
+            for work, argument in then:
+                work(argument)
