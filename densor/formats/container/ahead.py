@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import xxhash
 
-from densor.codec.kind import Kind, Segment
+from densor.codec.kind import BYTES, Kind, Segment
 from densor.errors import FileError, TruncatedError
 from densor.formats.container.hashing import Hash
 from densor.formats.io.sources import Bytes, Source, take_later
+from densor.runtime.buffers import POOL
 from densor.runtime.in_turn import InTurn
 from densor.runtime.workers import Done, Task, Workers, settle
 
@@ -92,7 +93,23 @@ class ReadAhead:
         self, read: Callable[[], Bytes], kind: Kind, offset: int, base: int | None
     ) -> Stretch:
         data = read()
-        keyed = self._keyed and data.size >= _MIN_REPEAT
-        key = xxhash.xxh3_128_digest(data) if keyed else None
+        key = self._key(data)
         self._turns.add(offset, offset + data.size, self._hasher.update, data)
         return Stretch(data, kind, offset, base, key)
+
+    def _key(self, data: Bytes) -> bytes | None:
+        keyed = self._keyed and data.size >= _MIN_REPEAT
+        return xxhash.xxh3_128_digest(data) if keyed else None
+
+    def divided(self, stretch: Stretch, size: int) -> tuple[Stretch, Stretch]:
+        """The first `size` bytes of a stretch, and the rest as plain bytes; copies of the pool."""
+        whole, rest = copied(stretch.data[:size]), copied(stretch.data[size:])
+        first = stretch._replace(data=whole, key=self._key(whole))
+        return first, Stretch(rest, BYTES, stretch.offset + size, None, self._key(rest))
+
+
+def copied(data: Bytes) -> Bytes:
+    """A copy in memory of the pool, where elements may stand as kernels need them."""
+    copy = POOL.take(data.size)
+    copy[:] = data
+    return copy

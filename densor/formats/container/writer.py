@@ -19,7 +19,7 @@ from densor.codec.types.divide import Piece, divide, encode_piece
 from densor.codec.zstd import zstd_compress
 from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats.container import short_form, strictjson, wire
-from densor.formats.container.ahead import ReadAhead, Stretch
+from densor.formats.container.ahead import ReadAhead, Stretch, copied
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import EntryMeta, list_tensors, parse
 from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
@@ -238,13 +238,19 @@ class ArchiveWriter:
             place = self._seen.setdefault(key, (entry, stretch.offset))
             if place != (entry, stretch.offset):
                 return [_Waiting(Done(CodedBatch(None, [])), place, data, end)]
-        if data.size % kind.unit:
-            kind = Kind(None)  # the odd end of a file that was called a tensor
+        odd = data.size % kind.unit  # the end of a file of unknown size
+        if data.size > odd > 0 and (kind.audio or kind.image) and before is None:
+            ahead.wait(end)
+            halves = ahead.divided(stretch, data.size - odd)
+            POOL.give(data)
+            return [begun for part in halves for begun in self._started(part, entry, ahead, None)]
+        if odd:
+            kind = Kind(None)  # of what was called a tensor
         batch = Batch(data, kind, self._workers, self._history, before)
         level = self._entry_level
         pieces = divide(batch, level) if is_plain(kind) and before is None else []
         if len(pieces) > 1:
-            parts = [(_copied(data[piece.begin : piece.end]), piece) for piece in pieces]
+            parts = [(copied(data[piece.begin : piece.end]), piece) for piece in pieces]
             ahead.wait(end)
             POOL.give(data)
         else:
@@ -420,13 +426,6 @@ class ArchiveWriter:
         self._open = False
         self._workers.close()
         self._out.stop()
-
-
-def _copied(data: Bytes) -> Bytes:
-    """A copy in memory of the pool, where elements may stand as kernels need them."""
-    copy = POOL.take(data.size)
-    copy[:] = data
-    return copy
 
 
 def _session(options: WriteOptions) -> Session | None:
