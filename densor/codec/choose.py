@@ -33,6 +33,7 @@ from densor.codec import registry
 from densor.codec.batch import (
     Batch,
     Bytes,
+    Chunk,
     Chunks,
     CodedBatch,
     Coding,
@@ -528,7 +529,8 @@ def _one_chunk(batch: Batch, level: Level) -> CodedBatch:
             break
     if batch.data.size <= MAX_BYTES_OF_ZSTD and any(way.model is not None for way in ways):
         ways.append(_by_zstd(batch, level).result())
-    return smallest(ways)
+    raw = Chunk(registry.MODEL_RAW, batch.data, batch.data.size)
+    return smallest([*ways, CodedBatch(None, [raw])])
 
 
 def _is_text(data: Bytes) -> bool:
