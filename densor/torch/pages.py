@@ -15,6 +15,7 @@ import torch
 import xxhash
 
 import densor
+from densor.arrays import check_whole
 from densor.errors import (
     ArgumentError,
     ChecksumError,
@@ -51,6 +52,7 @@ def pack_page(page: Page, level: int = DEFAULT_LEVEL, rope_theta: float | None =
     `page.tensor`: [batch, heads, tokens, channels] on a CPU. `rope_theta`: base of the rotary
     embedding, whose halves of channels belong together, which keys in BF16 are then relative to.
     """
+    check_whole(page.tensor)
     tensor = page.tensor.detach().contiguous()
     if tensor.ndim != 4 or tensor.device.type != "cpu":
         raise ArgumentError("a page is [batch, heads, tokens, channels] on a CPU")
