@@ -115,8 +115,17 @@ def planned(
 ) -> Plan:
     """How a file is to be coded, which is looked at for that; `told` as for `plan_file`."""
     tensor = meta.name.removesuffix(".npy")
-    level, dtype = writer.options.level, writer.options.dtype
-    return plan_file(source, meta.size, dtype, level, random=random, name=tensor, told=told)
+    options = writer.options
+    return plan_file(
+        source,
+        meta.size,
+        options.dtype,
+        options.level,
+        random=random,
+        name=tensor,
+        told=told,
+        raw=options.raw,
+    )
 
 
 def add_planned(

@@ -245,8 +245,14 @@ class ArchiveWriter:
             place = self._seen.setdefault(key, (entry, offset))
             if place != (entry, offset):
                 return [_Waiting(Done(CodedBatch(None, [])), place, data)]
-        if data.size % kind.unit:
-            kind = Kind(None)  # the odd end of a file that was called a tensor
+        odd = data.size % kind.unit  # the end of a file of unknown size
+        if data.size > odd > 0 and (kind.audio or kind.image) and before is None:
+            whole, rest = _copied(data[:-odd]), _copied(data[-odd:])
+            POOL.give(data)
+            begun = self._started(whole, kind, entry, offset, None)
+            return begun + self._started(rest, Kind(None), entry, offset + whole.size, None)
+        if odd:
+            kind = Kind(None)  # of what was called a tensor
         batch = Batch(data, kind, self._workers, self._history, before)
         level = self._entry_level
         pieces = divide(batch, level) if is_plain(kind) and before is None else []
