@@ -83,7 +83,7 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
     if any(abs(stretch.share / share - 1) < _MAX_UNLIKE for share in batch.history.kept(like)):
         return Piece(region.begin, region.end, region.kind)
     piece = min(max(_MIN_PIECE, data.size // _SAMPLED), _MAX_PIECE, data.size // (2 * _PIECES))
-    some = np.ascontiguousarray(sample(data, unit, piece // unit, _PIECES))
+    some = np.ascontiguousarray(sample(data, unit, piece // unit, _PIECES, inner=True))
     share = data.size / some.size
     by_zstd = share * len(zstd_compress(some, min(level.zstd, _FAST_ZSTD)))
     slow = level.bytes != "zstd"
@@ -104,8 +104,11 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
 
 
 def _repeats(data: Bytes, share: float) -> bool:
-    """Whether Zstandard clearly takes less than the share that elements do."""
-    some = sample(data, 1, _LOOK, _LOOKS)
+    """Whether Zstandard clearly takes less than the share that elements do.
+
+    Not where a stretch begins and ends: what surrounds it may reach a little into it.
+    """
+    some = sample(data, 1, _LOOK, _LOOKS, inner=True)
     return len(zstd_compress(some, 1)) < _MIN_SHARE * share * some.size
 
 

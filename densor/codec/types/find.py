@@ -41,6 +41,9 @@ _NEAR = 4  # windows on each side of a change that tell what is there
 _PIECE = 256  # elements at each place that is looked at
 _MAX_SIZE_OF_DIFFERENCES = 0.97
 _CODES_OF = {1: 2, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 4, 8: 4, 9: 8}  # bytes of an element, by way
+_UNPHASED = (1, 4, 9)  # ways that do not say where elements begin
+_PHASED = 1 << 10  # bytes of a window that tell it for them
+_CLEAR_STEP = 1.0  # bits per byte from the most certain byte of an element to that behind it
 _BF16, _FP32 = (2, 3), (5, 6, 7, 8)  # ways, by phase
 _INTEGERS = {2: "I16", 4: "I32", 8: "I64"}
 _FLOATS = {2: "F16", 4: "F32", 8: "F64"}
@@ -90,8 +93,10 @@ def find_stretches(data: Bytes) -> list[Stretch]:
     represented = costs * np.float32(apart / WINDOW)  # what is between windows is like them
     cheapest_path(represented, _CHANGE, np.empty(costs.size, np.uint8), path)
     found = []
-    for way, begin, end in _divided(data, starts, path):
-        inside = costs[(starts >= begin) & (starts < end) & (path == way), way]
+    labels = path + np.uint8(WAYS) * _phases(data, starts, path)
+    for label, begin, end in _divided(data, starts, labels):
+        way = label % WAYS
+        inside = costs[(starts >= begin) & (starts < end) & (labels == label), way]
         if way and inside.size:
             found.append(Stretch(way, begin, end, float(inside.mean()) / (8 * WINDOW)))
     return found
@@ -117,7 +122,37 @@ def _of_one_type(data: Bytes, starts: npt.NDArray[np.int64]) -> Stretch | None:
     code_lengths(data, starts, _GLANCE, _code(data, coarse), lengths)
     if (lengths > _MAX_UNLIKE * lengths[::_COARSE].mean()).any():
         return None
+    if np.ptp(_phases(data, coarse, np.full(coarse.size, way, np.uint8))):
+        return None
     return Stretch(way, 0, data.size, float(costs[:, way].mean()) / (8 * WINDOW))
+
+
+def _phases(data: Bytes, starts: npt.NDArray[np.int64], path: Bytes) -> Bytes:
+    """Where elements begin in each window, modulo their size, of those ways that do not say it.
+
+    0 for all other ways; where it does not show, as in the window before.
+    """
+    phases = np.zeros(path.size, np.uint8)
+    for way in _UNPHASED:
+        windows = np.flatnonzero(path == way)
+        if windows.size:
+            phases[windows] = _phases_of(data, starts[windows], _CODES_OF[way])
+    return phases
+
+
+def _phases_of(data: Bytes, starts: npt.NDArray[np.int64], size: int) -> Bytes:
+    """Likewise of windows of elements of `size` bytes."""
+    places = starts[:, None] + np.arange(_PHASED)
+    symbols = data[places].reshape(starts.size, -1, size).astype(np.int64)
+    symbols += 256 * np.arange(starts.size * size).reshape(starts.size, 1, size)
+    counts = np.bincount(symbols.reshape(-1), minlength=256 * starts.size * size)
+    bits = -logs(WINDOW)[counts].reshape(starts.size, size, 256).sum(axis=2)
+    steps = bits - np.roll(bits, 1, axis=1)
+    clear = steps.max(axis=1) > _CLEAR_STEP * (_PHASED // size)
+    known = np.maximum.accumulate(np.where(clear, np.arange(starts.size), 0))
+    known[: int(clear.argmax())] = clear.argmax()
+    found: Bytes = steps.argmax(axis=1)[known].astype(np.uint8)
+    return found if clear.any() else np.zeros_like(found)
 
 
 def _starts(size: int) -> npt.NDArray[np.int64]:
@@ -127,7 +162,7 @@ def _starts(size: int) -> npt.NDArray[np.int64]:
 
 
 def _divided(data: Bytes, starts: npt.NDArray[np.int64], path: Bytes) -> list[tuple[int, int, int]]:
-    """Way, begin and end of each stretch of windows of one way."""
+    """Label, begin and end of each stretch of windows of one label; those are in `path`."""
     first = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist()]
     ends = [*first[1:], path.size]
     borders = [0]
@@ -138,8 +173,8 @@ def _divided(data: Bytes, starts: npt.NDArray[np.int64], path: Bytes) -> list[tu
         begin = max(begin, borders[-1])
         borders.append(change_point(data, begin, max(begin, end), bits[0] - bits[1]))
     borders.append(data.size)
-    ways = path[first].tolist()
-    return list(zip(ways, borders[:-1], borders[1:], strict=True))
+    labels = path[first].tolist()
+    return list(zip(labels, borders[:-1], borders[1:], strict=True))
 
 
 def _code(data: Bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
