@@ -31,14 +31,15 @@ from reference.reading import Refused  # noqa: E402
 from densor.codec.byte_cm.encoder import ByteCmEncoder  # noqa: E402
 
 Made = Iterator[CodecCase]
-BATCH = 12  # candidates that a mutant is tried on at once
+BATCH = 4000  # bytes of candidates that a mutant is tried on at once
+MOST_CASES = 100
 SECONDS = 60  # of one mutant on these
 MOST = 1 << 30  # bytes of memory
 
 
 def streams(rng: Random) -> Iterator[tuple[str, bytes]]:
     """Codes that no encoder would make: what they decode to goes to the bounds of the models."""
-    yield "ones", b"\xff" * 9000
+    yield "ones", b"\xff" * 4000
     yield "zeros", bytes(9000)
     yield "noise", rng.randbytes(9000)
     yield "low", bytes(rng.choices((0, 0, 0, 1, 3, 255), k=9000))
@@ -67,51 +68,63 @@ def float_chunk(model: bytes, head: bytes, code: bytes, raw: bytes, size: int) -
 
 
 def floats(rng: Random) -> Made:
-    """All formats, shapes at the bounds between ways, groups of all kinds, and edges of heads."""
-    shapes = [
-        ((40, 20), (40, 20)),
-        ((31, 16), (32, 16), (33, 15), (32, 33)),
-        ((15, 5), (16, 5), (17, 5)),
-        ((2, 513), (1, 512), (3, 700)),
-        ((33, 34), (40, 33), (48, 33), (32, 17)),
-        ((96, 16), (96, 16)),
-        ((1, 300),),
-        ((7, 9), (1, 1), (40, 1)),
-        ((16, 60), (64, 32)),
-    ]
+    """All formats with groups of all kinds, edges of heads, shapes at the bounds between ways."""
     number = 0
+    for kind, top in ((1, 0), (1, 4), (2, 2), (3, 0), (3, 4), (4, 3), (5, 2), (5, 0), (2, 1)):
+        for way in (0, 1, 2):
+            number += 1
+            code = rng.choice(list(streams(rng)))[1]
+            case = float_case(f"head-{number}", kind, top, way, ((9, 12), (1, 2)), code, rng)
+            if case is not None:
+                yield case
+                if number in (3, 12):
+                    yield from edges_of(case, 20)
+    shapes = [
+        ((1, 60),),
+        ((15, 3), (16, 3), (17, 2)),
+        ((31, 16),),
+        ((32, 15),),
+        ((32, 16),),
+        ((2, 513),),
+        ((32, 33),),
+        ((48, 16), (33, 16)),
+    ]
     for shape in shapes:
         for name, code in streams(rng):
-            kind = rng.choice((1, 2, 3, 4, 5))
-            size, _, mantissa = float_cm.FORMATS[kind]
-            top = rng.choice((0, 1, 2, min(4, mantissa), min(4, mantissa)))
-            top = min(top, mantissa)
-            model = bytes([4, kind, top, 0])
-            groups = []
-            for i in range(-(-(mantissa - top) // 8)):
-                bits = 8 if i else (mantissa - top - 1) % 8 + 1
-                way = rng.choice((0, 1, 2, 2))
-                groups.append(
-                    bytes(
-                        [
-                            way,
-                            rng.choice(((1 << bits) - 1, rng.randrange(1 << bits), 0))
-                            if way == 2
-                            else 0,
-                        ]
-                    )
-                )
-            head = struct.pack("<H", len(shape)) + b"".join(struct.pack("<II", *s) for s in shape)
-            head += bytes([rng.randrange(2)]) + b"".join(groups)
-            length = size * sum(r * c for r, c in shape)
-            raw = rng.randbytes(length)
-            payload = float_chunk(model, head, code, raw, length)
             number += 1
-            if payload is not None:
-                case = CodecCase(f"telling-float_cm-{number}-{name}", model, payload, length)
+            kind = rng.choice((1, 1, 2, 3, 4, 5))
+            top = min(rng.choice((0, 1, 2, 4)), float_cm.FORMATS[kind][2])
+            case = float_case(
+                f"{name}-{number}", kind, top, rng.choice((0, 1, 2)), shape, code, rng
+            )
+            if case is not None:
                 yield case
-                if number % 9 == 1:
-                    yield from edges_of(case, len(head))
+
+
+def float_case(
+    name: str,
+    kind: int,
+    top: int,
+    way: int,
+    shape: tuple[tuple[int, int], ...],
+    code: bytes,
+    rng: Random,
+) -> CodecCase | None:
+    """A chunk of matrices of such a format; `way` of the groups of low bits."""
+    size, _, mantissa = float_cm.FORMATS[kind]
+    groups = []
+    for i in range(-(-(mantissa - top) // 8)):
+        bits = 8 if i else (mantissa - top - 1) % 8 + 1
+        value = rng.choice(((1 << bits) - 1, rng.randrange(1 << bits)))
+        groups.append(bytes([way, value if way == 2 else 0]))
+    head = struct.pack("<H", len(shape)) + b"".join(struct.pack("<II", *s) for s in shape)
+    head += bytes([rng.randrange(2)]) + b"".join(groups)
+    length = size * sum(r * c for r, c in shape)
+    model = bytes([4, kind, top, 0])
+    payload = float_chunk(model, head, code, rng.randbytes(length), length)
+    if payload is None or len(payload) > length:
+        return None
+    return CodecCase(f"telling-float_cm-{name}", model, payload, length)
 
 
 def edges_of(case: CodecCase, head: int) -> Made:
@@ -139,23 +152,29 @@ def edges_of(case: CodecCase, head: int) -> Made:
 def texts(rng: Random) -> Made:
     """Streams that no encoder makes, long matches, characters at the bounds of classes."""
     number = 0
-    for bits, sets in ((12, 1), (12, 6), (13, 2), (14, 3), (16, 4), (16, 6), (22, 5), (25, 6)):
-        for name, code in streams(rng):
-            contexts = rng.choice(((1 << 18) - 1, 1, 2, 1 << 17, rng.randrange(1, 1 << 18)))
-            model = struct.pack("<BBBBI", 9, bits, sets, 0, contexts)
-            for size in (rng.choice((17, 40)), rng.choice((120, 260, 300))):
+    every = (1 << 18) - 1
+    for size in (24, 60, 250):
+        for bits, sets, contexts in (
+            (12, 6, every),
+            (13, 1, 5),
+            (14, 3, 1 << 17),
+            (25, 4, 0x15A5A),
+        ):
+            for name, code in streams(rng):
                 number += 1
+                model = struct.pack("<BBBBI", 9, bits, sets, 0, contexts)
                 payload = text_chunk(model, code, size)
                 if payload is not None and len(payload) <= size:
                     case = CodecCase(f"telling-byte_cm-{number}-{name}", model, payload, size)
-                    yield case
-                    if number < 3 and size < 100:
+                    if number == 1:
                         yield from edges_of(case, 0)
-    for name, data in some_texts(rng):
-        array = np.frombuffer(data, np.uint8)
-        coder = ByteCmEncoder(array)
-        payload = bytes(coder.encode(array, 0))
-        yield CodecCase(f"telling-byte_cm-{name}", coder.model(), payload, len(data))
+                    yield case
+        if size == 24:
+            for name, data in some_texts(rng):
+                array = np.frombuffer(data, np.uint8)
+                coder = ByteCmEncoder(array)
+                payload = bytes(coder.encode(array, 0))
+                yield CodecCase(f"telling-byte_cm-{name}", coder.model(), payload, len(data))
 
 
 def text_chunk(model: bytes, code: bytes, size: int) -> bytes | None:
@@ -254,7 +273,7 @@ def main() -> None:
             print(f"{case.name}: the package disagrees")
             continue
         batch.append(case)
-        if len(batch) == BATCH:
+        if len(batch) == MOST_CASES or sum(one.size for one in batch) > BATCH:
             sift()
     sift()
     for one in left:
