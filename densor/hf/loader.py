@@ -396,8 +396,7 @@ def from_pretrained(
     early = offload = None
     if not resident and _is_offload(kwargs.get("device_map")) and _is_packed(folder, kwargs):
         offload = kwargs.pop("device_map")
-    on_cpu = backend in (None, CPU) and kwargs.get("device_map") in (None, CPU)
-    if on_cpu and not resident and offload is None:
+    elif not resident and backend in (None, CPU) and kwargs.get("device_map") in (None, CPU):
         early = _early(folder, base, kwargs)
     with (
         contextlib.closing(early) if early is not None else contextlib.nullcontext(),
