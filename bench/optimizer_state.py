@@ -39,7 +39,7 @@ def main() -> None:
     import torch
 
     from densor.torch import pack_state, unpack_state
-    from densor.torch.optimizer_state import table_of
+    from densor.torch.adam.layout import table_of
 
     before, after = (moments(arguments.folder, arguments.step - i) for i in (1, 0))
     path = arguments.folder / f"g-{arguments.step}.safetensors"

@@ -21,6 +21,7 @@ if hasattr(os, "register_at_fork"):  # a fork waits until nothing is being compi
         after_in_child=COMPILING.release,
     )
 _ready: dict[tuple[str, str], Function] = {}
+_compilers: dict[tuple[str, str], Callable[[], Function]] = {}  # of modules that are imported
 
 
 def is_checked() -> bool:
@@ -48,6 +49,12 @@ def on_disk(module: str, name: str) -> Function | None:
     return native.load(kept, name) if kept is not None and kept != native.NEEDS_NUMBA else None
 
 
+def register(module: str, name: str, compiled: Callable[[], Function]) -> None:
+    """Says how the kernel of that name in a module is compiled; ValueError if that is known."""
+    if _compilers.setdefault((module, name), compiled) is not compiled:
+        raise ValueError(f"there is a kernel {name} in {module} already")
+
+
 def ready(module: str, name: str) -> Function:
     """The kernel of that name in a module, as a function."""
     with COMPILING:
@@ -56,9 +63,7 @@ def ready(module: str, name: str) -> Function:
             function = on_disk(module, name)
             if function is None:
                 importlib.import_module(module)
-                from densor.entropy import jit
-
-                function = jit.KERNELS[module, name].compiled()
+                function = _compilers[module, name]()
             _ready[module, name] = function
     return function
 

@@ -74,8 +74,7 @@ class Kernel:
         self._counted = counted
         self._name = name or function.__name__
         self._function: Callable[..., Any] | None = None
-        if KERNELS.setdefault((function.__module__, self._name), self) is not self:
-            raise ValueError(f"there is a kernel {self._name} in {function.__module__} already")
+        deferred.register(function.__module__, self._name, self.compiled)
 
     def __call__(self, *arguments: Any) -> Any:
         function = self._function
@@ -116,9 +115,6 @@ class Kernel:
                 _nrt=self._counted,
                 **settings,
             )(self._python)
-
-
-KERNELS: dict[tuple[str, str], Kernel] = {}  # by module and name
 
 
 @contextlib.contextmanager

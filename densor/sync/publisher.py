@@ -11,7 +11,8 @@ from densor.errors import ArgumentError, FileError
 from densor.formats.io.sources import Bytes
 from densor.sync import changes, message
 from densor.sync.message import CHANGE, FULL, NOTHING, Message
-from densor.sync.stores import FolderStore, Store, open_store
+from densor.sync.places import open_store
+from densor.sync.stores import FolderStore, Store
 from densor.sync.weights import (
     Copy,
     copy_into,

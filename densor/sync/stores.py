@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from densor.errors import ArgumentError, LimitError
 from densor.formats.io.outputs import errors_of, whole_file
-from densor.formats.io.urls import is_url, join, plain
+from densor.formats.io.urls import join
 from densor.runtime.locks import Lock
 
 if TYPE_CHECKING:
@@ -180,20 +180,6 @@ class UrlStore:
         with place.errors():
             place.fs.invalidate_cache(place.path)
         return place
-
-
-def open_store(store: "Store | str | os.PathLike[str]") -> Store:
-    """A store as it is, that at a URL (`tcp://host:port` for a `StoreServer`), or a folder."""
-    if isinstance(store, str) and store.startswith("tcp://"):
-        from densor.sync.sockets import SocketStore
-
-        return SocketStore(store)
-    if isinstance(store, str | os.PathLike):
-        place = plain(store)
-        return UrlStore(place) if isinstance(place, str) and is_url(place) else FolderStore(place)
-    if not isinstance(store, Store):
-        raise ArgumentError(f"{type(store).__name__} is no store: it lacks put, get, names, remove")
-    return store
 
 
 def _within(data: bytes, limit: int, name: str) -> bytes:

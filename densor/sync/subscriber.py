@@ -10,8 +10,9 @@ from densor.errors import ArgumentError, ChecksumError, DensorError, FileError, 
 from densor.runtime.locks import Lock
 from densor.sync import changes, message
 from densor.sync.message import CHANGE, FULL, Message
+from densor.sync.places import open_store
 from densor.sync.receivers import Receivers
-from densor.sync.stores import Store, open_store
+from densor.sync.stores import Store
 from densor.sync.weights import Table, digest_of, digest_of_all, named_tensors
 
 log = logging.getLogger("densor")

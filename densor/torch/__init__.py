@@ -12,12 +12,13 @@ from densor.former import former_name
 
 if TYPE_CHECKING:
     from densor.torch.activations import pack_activations
+    from densor.torch.adam.packing import pack_state
+    from densor.torch.adam.restoring import unpack_state
     from densor.torch.cache import pack_tensors, unpack_tensors
     from densor.torch.callback import BackgroundCheckpoints, PackCheckpoints
     from densor.torch.checkpoint import PackedReader, PackedWriter, dcp_to_torch_save
     from densor.torch.gradients import PackedReduce, PackedReduceScatter, packed_hook
     from densor.torch.offloading import offload, offloaded
-    from densor.torch.optimizer_state import pack_state, unpack_state
     from densor.torch.packed import PackedTensor, from_packed, pack_tensor, unpacked
     from densor.torch.pages import PagedCache, pack_page, unpack_page
     from densor.torch.products import plain_product
@@ -49,7 +50,7 @@ _LAZY = {
     "load_file": "densor.torch.safetensors",
     "memory_of": "densor.torch.resident",
     "pack_module": "densor.torch.resident",
-    "pack_state": "densor.torch.optimizer_state",
+    "pack_state": "densor.torch.adam.packing",
     "pack_tensor": "densor.torch.packed",
     "pack_tensors": "densor.torch.cache",
     "plain_product": "densor.torch.products",
@@ -57,7 +58,7 @@ _LAZY = {
     "save_file": "densor.torch.safetensors",  # the former name of what comes next
     "save_packed_file": "densor.torch.safetensors",
     "unpack_module": "densor.torch.resident",
-    "unpack_state": "densor.torch.optimizer_state",
+    "unpack_state": "densor.torch.adam.restoring",
     "unpack_tensors": "densor.torch.cache",
     "unpacked": "densor.torch.packed",
 }

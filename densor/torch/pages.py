@@ -34,6 +34,9 @@ PLAIN, CHANNELS, ROTATED = 0, 1, 2  # ways
 _HEAD = struct.Struct("<8sHBBIQIIII")
 _DIGEST = 16
 _MAX_BYTES = 1 << 32
+_CHOSEN_FOR = 16  # pages
+_MORE = 1.03
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Page(NamedTuple):
@@ -51,21 +54,40 @@ def pack_page(page: Page, level: int = DEFAULT_LEVEL, rope_theta: float | None =
     `page.tensor`: [batch, heads, tokens, channels] on a CPU. `rope_theta`: base of the rotary
     embedding, whose halves of channels belong together, which keys in BF16 are then relative to.
     """
+    ways = (PLAIN, CHANNELS, ROTATED) if page.which == KEYS else (PLAIN,)
+    coded = (_pack(page, level, rope_theta, way) for way in ways)
+    return min((one for one in coded if one is not None), key=len)
+
+
+def _pack(page: Page, level: int, rope_theta: float | None, way: int) -> bytes | None:
+    """A page in one of the ways; None where that is not for it."""
     tensor = page.tensor.detach().contiguous()
     if tensor.ndim != 4 or tensor.device.type != "cpu":
         raise ArgumentError("a page is [batch, heads, tokens, channels] on a CPU")
-    ways = [(PLAIN, b"", densor.compress(tensor, level, 1))]
-    if page.which == KEYS and tensor.numel():
-        turned = tensor.transpose(2, 3).contiguous()
-        ways.append((CHANNELS, b"", densor.compress(turned, level, 1)))
+    side, coded = b"", tensor
+    if way == CHANNELS:
+        if not tensor.numel():
+            return None
+        coded = _turned(tensor)
+    elif way == ROTATED:
         found = None if rope_theta is None else _relative(tensor, page.first, rope_theta)
-        if found is not None:
-            ways.append((ROTATED, found[0], densor.compress(found[1], level, 1)))
-    way, side, blob = min(ways, key=lambda one: len(one[1]) + len(one[2]))
+        if found is None:
+            return None
+        side, coded = found
+    blob = densor.compress(coded, level, 1)
     shape = tuple(tensor.shape)
     head = _HEAD.pack(MAGIC, VERSION, page.which, way, page.layer, page.first, *shape)
     body = b"".join((head, side, blob))
     return body + xxhash.xxh3_128(body).digest()
+
+
+def _turned(tensor: torch.Tensor) -> torch.Tensor:
+    """The last two dimensions exchanged. On one thread, as all else here: by numpy."""
+    kind = _INTEGERS.get(tensor.itemsize)
+    if kind is None:
+        return tensor.transpose(2, 3).contiguous()
+    bits = np.ascontiguousarray(tensor.view(kind).numpy().swapaxes(2, 3))
+    return torch.from_numpy(bits).view(tensor.dtype)
 
 
 def _relative(tensor: torch.Tensor, first: int, theta: float) -> tuple[bytes, Any] | None:
@@ -74,10 +96,10 @@ def _relative(tensor: torch.Tensor, first: int, theta: float) -> tuple[bytes, An
     if tensor.dtype != torch.bfloat16 or channels % 2 or tokens < 2:
         return None
     keys = tensor.reshape(batch * heads, tokens, channels)
-    means = rotated.fit(keys.float().numpy(), rotated.steps_of(theta, channels), first)
+    bits = keys.view(torch.int16).numpy().view(np.uint16)
+    means = rotated.fit(bits, rotated.steps_of(theta, channels), first)
     if means is None:
         return None
-    bits = keys.view(torch.int16).numpy().view(np.uint16)
     return rotated.pack(means, tokens), rotated.relative(bits, means)
 
 
@@ -105,7 +127,7 @@ def unpack_page(data: Any) -> Page:
     stored = tuple(shape) if way == PLAIN else (*shape[:2], shape[3], shape[2])
     if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != stored:
         raise FormatError("page of a cache holds something else than it says")
-    back = tensor if way == PLAIN else tensor.transpose(2, 3).contiguous()
+    back = tensor if way == PLAIN else _turned(tensor)
     return Page(which, layer, first, back)
 
 
@@ -125,8 +147,31 @@ def _rotated_back(body: memoryview, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16).reshape(shape)
 
 
+class _Choice:
+    """The way in which keys, or values, are packed: the one that was the smallest for a page.
+
+    It is chosen anew after some pages, and where one takes clearly more than that one did.
+    """
+
+    def __init__(self) -> None:
+        self._way, self._share, self._left = PLAIN, 0.0, 0
+
+    def pack(self, page: Page, level: int, rope_theta: float | None) -> bytes:
+        """The page, in that way."""
+        self._left -= 1
+        packed = _pack(page, level, rope_theta, self._way) if self._left > 0 else None
+        if packed is None or len(packed) > _MORE * self._share * page.tensor.nbytes:
+            packed = pack_page(page, level, rope_theta)
+            self._way = _HEAD.unpack_from(packed)[3]
+            self._share = len(packed) / max(page.tensor.nbytes, 1)
+            self._left = _CHOSEN_FOR
+        return packed
+
+
 class PagedCache:
     """Keys and values of all layers, packed in pages of `tokens` tokens as they arrive.
+
+    In which way is tried with one page of keys out of 16, and where one takes 3 % more than that.
 
     `folder`: where pages are kept; by default they are kept in memory. One cache uses it at a time.
     `rope_theta`: see `pack_page`. `level`: of packing.
@@ -145,6 +190,7 @@ class PagedCache:
         self._tokens, self._level, self._theta = tokens, level, rope_theta
         self._folder = None if folder is None else Path(folder)
         self._pages: dict[tuple[int, int], list[bytes | Path]] = {}
+        self._choices = _Choice(), _Choice()  # of keys, of values
         self._open: dict[tuple[int, int], torch.Tensor] = {}  # tokens that fill no page yet
         if self._folder is not None:
             with errors_of(self._folder):
@@ -186,7 +232,7 @@ class PagedCache:
         return sum(len(p) if isinstance(p, bytes) else p.stat().st_size for p in pages)
 
     def _put(self, place: tuple[int, int], number: int, page: Page) -> bytes | Path:
-        packed = pack_page(page, self._level, self._theta)
+        packed = self._choices[place[1]].pack(page, self._level, self._theta)
         if self._folder is None:
             return packed
         path = self._folder / f"{place[0]}-{'kv'[place[1]]}-{number}.page"

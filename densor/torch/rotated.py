@@ -23,8 +23,8 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Words = npt.NDArray[np.uint32]
 
-_EXPECT, _RELATIVE, _ABSOLUTE = deferred(
-    "densor.torch.rotated_kernels", "expect", "relative", "absolute"
+_EXPECT, _COUNT, _RELATIVE, _ABSOLUTE, _MEAN_OF = deferred(
+    "densor.torch.rotated_kernels", "expect", "count", "relative", "absolute", "mean"
 )
 _HEAD = struct.Struct("<IIIhq")  # rows, tokens, channels, exponent of the unit, first position
 _ANGLES = 12  # bits of a turn
@@ -33,6 +33,7 @@ _MEAN = 14  # bits of the largest mean
 _OCTAVE = 8  # steps of scales in an octave
 _MAX_SCALE = 24 * _OCTAVE
 _CONTEXTS = 64
+_QUARTERS = 4  # of the elements, which kernels work on at once
 _MAX_TOKENS = 1 << 20
 _MAX_CHANNELS = 1 << 12
 
@@ -78,57 +79,73 @@ def steps_of(theta: float, channels: int) -> npt.NDArray[np.uint32]:
     return np.rint(frequencies / (2 * np.pi) * 2**32).astype(np.uint64).astype(np.uint32)
 
 
-def _scale(codes: npt.NDArray[np.uint8]) -> Ints:
+def _scale(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
     """Deviations of codes, at least 1."""
-    octave, part = np.divmod(codes.astype(np.int64), _OCTAVE)
-    found: Ints = np.maximum(1, (_OCTAVE + part << octave) >> 3)
+    octave, part = np.divmod(codes.astype(np.int32), _OCTAVE)
+    found: npt.NDArray[np.int32] = np.maximum(1, (_OCTAVE + part << octave) >> 3)
     return found
+
+
+@functools.lru_cache(8)
+def _turns(
+    steps: bytes, position: int, tokens: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Sines and cosines of all pairs, int32[tokens, channels / 2], in units of 2^-14."""
+    each = np.frombuffer(steps, np.uint32)
+    place = (position + np.arange(tokens)).astype(np.uint32)
+    angle = (place[:, None] * each[None, :]) >> np.uint32(32 - _ANGLES)
+    table = sines().astype(np.int32)
+    quarter = np.uint32((1 << _ANGLES) // 4)
+    return table[angle], table[(angle + quarter) & np.uint32((1 << _ANGLES) - 1)]
 
 
 def _expected(means: Means, tokens: int) -> tuple[Words, Ints]:
     """What is expected of each element, see `rotated_kernels.expect`, and the place of the first
-    one of each context."""
+    one of each context, int64[quarters of the elements, contexts]."""
     rows, channels = means.means.shape
     found = np.empty(rows * tokens * channels, np.uint32)
-    counts = np.zeros(_CONTEXTS, np.int64)
+    sine, cosine = _turns(means.steps.tobytes(), means.position, tokens)
     _EXPECT(
         np.ascontiguousarray(means.means).reshape(-1),
         _scale(means.scales).reshape(-1),
-        means.steps,
+        sine.reshape(-1),
+        cosine.reshape(-1),
         rows,
         tokens,
         means.exponent,
-        means.position,
-        sines(),
         found,
-        counts,
     )
-    return found, np.cumsum(counts) - counts
+    counts = np.zeros((_QUARTERS, _CONTEXTS), np.int64)
+    _COUNT(found, counts.reshape(-1))
+    by_context = counts.T.reshape(-1)
+    places = (np.cumsum(by_context) - by_context).reshape(_CONTEXTS, _QUARTERS)
+    return found, np.ascontiguousarray(places.T).reshape(-1)
 
 
-def fit(keys: Floats, steps: npt.NDArray[np.uint32], position: int) -> Means | None:
-    """Means and scales of float32[rows, tokens, channels]; None where they are not finite."""
-    tokens = keys.shape[1]
-    largest = float(np.abs(keys).max(initial=0))
-    if not 0 < largest < np.inf:  # a NaN is neither
+def fit(bits: Bits, steps: npt.NDArray[np.uint32], position: int) -> Means | None:
+    """Means and scales of BF16, uint16[rows, tokens, channels]; None where they are not finite."""
+    rows, tokens, channels = bits.shape
+    largest = int(np.bitwise_and(bits, 0x7FFF).max(initial=0))
+    if not 0 < largest < 0x7F80:
         return None
-    place = np.arange(position, position + tokens, dtype=np.int64).astype(np.uint32)
-    phase = (place[:, None] * steps[None, :]) >> np.uint32(32 - _ANGLES)
-    table = (sines() / 2.0**_UNIT).astype(np.float32)
-    sine, cosine = table[phase], table[(phase + (1 << _ANGLES) // 4) & ((1 << _ANGLES) - 1)]
-    first, second = np.split(keys / np.float32(largest), 2, axis=2)
-    means = np.concatenate(
-        [(first * cosine + second * sine).mean(1), (second * cosine - first * sine).mean(1)], 1
+    power = min(max((largest >> 7) - 127, -120), 120)  # numbers are below 2 once divided by it
+    means, squares = np.zeros((2, rows, channels), np.float32)
+    turns = _turns(steps.tobytes(), position, tokens)
+    _MEAN_OF(
+        bits.reshape(-1),
+        *((part.astype(np.float32) * np.float32(2.0**-_UNIT)).reshape(-1) for part in turns),
+        rows,
+        tokens,
+        np.float32(2.0**-power),
+        means.reshape(-1),
+        squares.reshape(-1),
     )
-    a, b = (part[:, None, :] for part in np.split(means, 2, axis=1))
-    left = first - (a * cosine - b * sine), second - (a * sine + b * cosine)
-    deviation = np.sqrt(np.concatenate([np.square(part).mean(1) for part in left], 1))
     unit = max(float(np.abs(means).max()), 2.0**-6)
-    exponent = int(np.frexp(unit * largest)[1]) - _MEAN
-    scale = np.ldexp(largest, -exponent)
+    exponent = int(np.frexp(unit)[1]) + power - _MEAN
+    scale = np.ldexp(1.0, power - exponent)
     units = np.rint(means * scale).astype(np.int16)
     # Codes are nearly logarithms: straight lines within an octave
-    codes = np.rint(_OCTAVE * np.log2(np.maximum(deviation * scale, 1)))
+    codes = np.rint(_OCTAVE * np.log2(np.maximum(np.sqrt(squares) * scale, 1)))
     scales = np.clip(codes, 0, _MAX_SCALE).astype(np.uint8)
     return Means(units, scales, steps, exponent, position)
 
@@ -140,8 +157,8 @@ def relative(bits: Bits, means: Means) -> Bits:
     the rest of the mantissa.
     """
     expected, places = _expected(means, bits.shape[1])
-    flat = np.empty(bits.size, np.uint16)
-    _RELATIVE(np.ascontiguousarray(bits).reshape(-1), expected, _CENTRE, places, flat)
+    spare, flat = np.empty((2, bits.size), np.uint16)
+    _RELATIVE(np.ascontiguousarray(bits).reshape(-1), expected, _CENTRE, places, spare, flat)
     return flat
 
 

@@ -4,81 +4,153 @@ bounds: `rotated.py` has proven those of what it hands in."""
 import numpy as np
 from numba import types
 
-from densor.entropy.intrinsics import leading_zeros
-from densor.entropy.jit import I64, R16, R32, W16, W32, kernel
+from densor.entropy.jit import I64, R16, R32, W16, W32, index, inlined, kernel
 
-_U = np.uint64
-_R64 = types.Array(types.int64, 1, "C", readonly=True)
 _R16 = types.Array(types.int16, 1, "C", readonly=True)
+_R32 = types.Array(types.int32, 1, "C", readonly=True)
+_RF = types.Array(types.float32, 1, "C", readonly=True)
+_WF = types.float32[::1]
 _int = types.int64
-_SINE_BITS, _ANGLE_BITS, _CONTEXTS = 14, 12, 64
+_SINE_BITS, _CONTEXTS = 14, 64
+_LAST = np.float32(_CONTEXTS - 1)
+_CHAINS = 4  # quarters of the elements that are worked on at once, as none waits for another
+_TO_MAGNITUDE, _BIAS = 45, 1023 << 7  # of the bits of a binary64 number
 
 
-@kernel(types.void(_R16, _R64, R32, _int, _int, _int, _int, _R64, W32, I64))
-def expect(means, scales, steps, rows, tokens, exponent, position, sines, found, counts):
+@kernel(types.void(_R16, _R32, _R32, _R32, _int, _int, _int, W32))
+def expect(means, scales, sines, cosines, rows, tokens, exponent, found):
     """Fills `found` with what is expected of each element [rows, tokens, channels]: 15 bits of the
-    magnitude, one for negative, the context above; counts contexts.
+    magnitude, one for negative, the context above.
 
-    `means`, `scales`: [rows, channels]. `steps`: of pairs, half as many as channels.
+    `means`, `scales`: [rows, channels]. `sines`, `cosines`: [tokens, channels / 2].
     """
-    half = steps.size
-    channels = 2 * half
-    mask = (1 << _ANGLE_BITS) - 1
-    at = 0
+    half = sines.size // tokens
+    base = (exponent - 1 + 127 << 7) - _BIAS
     for row in range(rows):
         for token in range(tokens):
-            place = _U(position + token)
-            for pair in range(half):
-                turn = (place * _U(steps[pair])) & _U(0xFFFFFFFF)
-                angle = np.int64(turn >> _U(32 - _ANGLE_BITS))
-                sine = sines[angle]
-                cosine = sines[(angle + (1 << _ANGLE_BITS) // 4) & mask]
-                a = np.int64(means[row * channels + pair])
-                b = np.int64(means[row * channels + half + pair])
-                for side in range(2):
-                    value = a * cosine - b * sine if side == 0 else a * sine + b * cosine
-                    value >>= _SINE_BITS
+            turn = token * half
+            at = (row * tokens + token) * 2 * half
+            first = row * 2 * half
+            for side in range(2):
+                own = side * half
+                for pair in range(half):
+                    sine, cosine = sines[index(turn + pair)], cosines[index(turn + pair)]
+                    a = np.int32(means[index(first + pair)])
+                    b = np.int32(means[index(first + half + pair)])
+                    # At most 2^30, as means have 16 bits and sines 15
+                    if side == 0:
+                        value = np.int32(np.int32(a * cosine) - np.int32(b * sine))
+                    else:
+                        value = np.int32(np.int32(a * sine) + np.int32(b * cosine))
+                    value = np.int32(value >> np.int32(_SINE_BITS))
                     size = abs(value)
-                    scale = scales[row * channels + side * half + pair]
-                    level = 2 * size + scale
-                    power = 63 - np.int64(leading_zeros(_U(level)))
-                    mantissa = level << (7 - power) if power <= 7 else level >> (power - 7)
-                    magnitude = ((power - 1 + exponent + 127) << 7) + (mantissa & 127)
-                    # Exact: quotients that matter are far from integers, but for those that are
-                    quotient = np.float64(8 * size) / np.float64(scale)
-                    context = np.int64(min(quotient, np.float64(_CONTEXTS - 1)))
-                    counts[context] += 1
-                    word = (magnitude & 0x7FFF) | (context << 16)
-                    if value < 0:
-                        word |= 0x8000
-                    found[at + side * half + pair] = word
-            at += channels
+                    scale = scales[index(first + own + pair)]
+                    # The upper bits of a binary64 number are its logarithm, piece by piece
+                    level = np.float64(np.int32(2) * size + scale).view(np.int64)
+                    magnitude = np.int32((level >> _TO_MAGNITUDE) + base)
+                    # Exact: numbers have at most 24 bits, quotients are never that near to integers
+                    quotient = np.float32(np.int32(8) * size) / np.float32(scale)
+                    context = np.int32(min(quotient, _LAST))
+                    word = (magnitude & np.int32(0x7FFF)) | np.int32(context << np.int32(16))
+                    negative = (value >> np.int32(31)) & np.int32(0x8000)
+                    found[index(at + own + pair)] = np.uint32(word | negative)
 
 
-@kernel(types.void(R16, R32, _int, I64, W16))
-def relative(bits, expected, centre, places, flat):
-    """Moves elements to the places of their contexts, `places`: the next one of each."""
+@kernel(types.void(R32, I64))
+def count(expected, counts):
+    """Adds up contexts; `counts`: int64[quarters, contexts]."""
+    quarter = (expected.size + _CHAINS - 1) // _CHAINS
+    for i in range(quarter):
+        for chain in range(_CHAINS):
+            at = chain * quarter + i
+            if at < expected.size:
+                counts[index(chain * _CONTEXTS + (expected[index(at)] >> 16))] += 1
+
+
+@kernel(types.void(R16, R32, _int, I64, W16, W16))
+def relative(bits, expected, centre, places, spare, flat):
+    """Moves elements to the places of their contexts, `places`: the next one of each, by quarter
+    of the elements. `spare`: for as many elements."""
     for i in range(bits.size):
-        word = np.int64(expected[i])
-        value = np.int64(bits[i])
-        sign = (value ^ word) & 0x8000
-        part = ((value & 0x7FFF) - (word & 0x7FFF) + centre) & 0x7FFF
-        context = word >> 16
-        place = places[context]
-        places[context] = place + 1
+        word = np.int32(expected[index(i)] & 0xFFFF)
+        value = np.int32(bits[index(i)])
+        sign = (value ^ word) & np.int32(0x8000)
+        part = np.int32((value & 0x7FFF) - (word & 0x7FFF) + np.int32(centre)) & np.int32(0x7FFF)
         low = ((part >> 13) << 6) | (part & 63)
-        flat[place] = sign | (((part >> 6) & 127) << 8) | low
+        spare[index(i)] = np.uint16(sign | (((part >> 6) & 127) << 8) | low)
+    quarter = (bits.size + _CHAINS - 1) // _CHAINS
+    for i in range(quarter):
+        for chain in range(_CHAINS):
+            at = chain * quarter + i
+            if at < bits.size:
+                context = chain * _CONTEXTS + (expected[index(at)] >> 16)
+                place = places[index(context)]
+                places[index(context)] = place + 1
+                flat[index(place)] = spare[index(at)]
 
 
 @kernel(types.void(R16, R32, _int, I64, W16))
 def absolute(flat, expected, centre, places, bits):
     """Undoes `relative`."""
+    quarter = (bits.size + _CHAINS - 1) // _CHAINS
+    for i in range(quarter):
+        for chain in range(_CHAINS):
+            at = chain * quarter + i
+            if at < bits.size:
+                context = chain * _CONTEXTS + (expected[index(at)] >> 16)
+                place = places[index(context)]
+                places[index(context)] = place + 1
+                bits[index(at)] = flat[index(place)]
     for i in range(bits.size):
-        word = np.int64(expected[i])
-        context = word >> 16
-        place = places[context]
-        places[context] = place + 1
-        moved = np.int64(flat[place])
+        word = np.int32(expected[index(i)] & 0xFFFF)
+        moved = np.int32(bits[index(i)])
         part = (((moved >> 8) & 127) << 6) | (((moved >> 6) & 3) << 13) | (moved & 63)
-        value = (part + (word & 0x7FFF) - centre) & 0x7FFF
-        bits[i] = value | ((moved ^ word) & 0x8000)
+        value = np.int32(part + (word & 0x7FFF) - np.int32(centre)) & np.int32(0x7FFF)
+        bits[index(i)] = np.uint16(value | ((moved ^ word) & np.int32(0x8000)))
+
+
+@inlined
+def _wide(half):
+    """A BF16 number as binary32."""
+    return np.uint32(np.uint32(half) << np.uint32(16)).view(np.float32)
+
+
+@kernel(types.void(R16, _RF, _RF, _int, _int, types.float32, _WF, _WF))
+def mean(bits, sines, cosines, rows, tokens, factor, means, squares):
+    """Means before rotation, and those of the squares of what is left without them, float32
+    [rows, channels], both 0 before. `bits`: of BF16 [rows, tokens, channels], which are multiplied
+    by `factor`. `sines`, `cosines`: [tokens, channels / 2]. One operation at a time, so that all
+    machines do the same."""
+    half = sines.size // tokens
+    share = np.float32(1) / np.float32(tokens)
+    for row in range(rows):
+        own = row * 2 * half
+        for token in range(tokens):
+            at = (row * tokens + token) * 2 * half
+            for pair in range(half):
+                sine, cosine = (
+                    sines[index(token * half + pair)],
+                    cosines[index(token * half + pair)],
+                )
+                a = _wide(bits[index(at + pair)]) * factor
+                b = _wide(bits[index(at + half + pair)]) * factor
+                means[index(own + pair)] += a * cosine + b * sine
+                means[index(own + half + pair)] += b * cosine - a * sine
+        for channel in range(2 * half):
+            means[index(own + channel)] *= share
+        for token in range(tokens):
+            at = (row * tokens + token) * 2 * half
+            for pair in range(half):
+                sine, cosine = (
+                    sines[index(token * half + pair)],
+                    cosines[index(token * half + pair)],
+                )
+                a = _wide(bits[index(at + pair)]) * factor
+                b = _wide(bits[index(at + half + pair)]) * factor
+                c, d = means[index(own + pair)], means[index(own + half + pair)]
+                a -= c * cosine - d * sine
+                b -= c * sine + d * cosine
+                squares[index(own + pair)] += a * a
+                squares[index(own + half + pair)] += b * b
+        for channel in range(2 * half):
+            squares[index(own + channel)] *= share

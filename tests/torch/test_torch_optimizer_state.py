@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reference import adam as reference
 
 from densor.errors import ArgumentError, DensorError
 
 torch = pytest.importorskip("torch")
 
-from densor.torch import pack_state, replay, scaled, unpack_state  # noqa: E402
+from densor.torch import pack_state, scaled, unpack_state  # noqa: E402
+from densor.torch.adam import layout, replay  # noqa: E402
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -42,6 +44,21 @@ def assert_same(one, other) -> None:
             found = other["state"][key][name]
             assert found.dtype == value.dtype and found.shape == value.shape
             assert np.array_equal(found.numpy().view(np.uint32), value.numpy().view(np.uint32))
+
+
+def bits_of(state) -> dict[object, tuple[bytes, bytes]]:
+    return {
+        key: (slot["exp_avg"].numpy().tobytes(), slot["exp_avg_sq"].numpy().tobytes())
+        for key, slot in state["state"].items()
+    }
+
+
+def assert_decodes(packed: bytes, before, right) -> None:
+    """By the reference decoder."""
+    bits = bits_of(right)
+    for keys, (m, v) in reference.decode(packed, bits_of(before)).items():
+        assert b"".join(bits[key][0] for key in keys) == m
+        assert b"".join(bits[key][1] for key in keys) == v
 
 
 def moment_bytes(state) -> int:
@@ -116,11 +133,10 @@ def test_forged_tables_are_refused() -> None:
 
     from densor.codec.zstd import zstd_compress, zstd_decompress
     from densor.formats.container import strictjson
-    from densor.torch import optimizer_state as module
 
     before, after, _ = trained(2)
     packed = pack_state(after, before)
-    head = module._HEAD
+    head = layout.HEAD
     _, _, _, stored, size = head.unpack_from(packed)
     table = strictjson.loads(zstd_decompress(packed[head.size : head.size + stored], size), "t")
 
@@ -129,7 +145,7 @@ def test_forged_tables_are_refused() -> None:
         change(own["groups"][0])
         text = strictjson.dumps(own)
         small = zstd_compress(text, 3)
-        body = head.pack(module.MAGIC, 1, 0, len(small), len(text)) + small
+        body = head.pack(layout.MAGIC, 1, 0, len(small), len(text)) + small
         body += packed[head.size + stored : -16]
         return body + xxhash.xxh3_128(body).digest()
 
@@ -139,6 +155,7 @@ def test_forged_tables_are_refused() -> None:
         lambda e: e.update(way="?"),
         lambda e: e.update(keys=[99]),
         lambda e: e.update(keys=[]),
+        lambda e: e.update(keys=[0, 0], shapes=[[200, 150], [200, 151]]),
         lambda e: e.update(shapes=[[1 << 40, 1 << 40]]),
         lambda e: e.update(shapes=[[301, 200]]),
         lambda e: e.update(lengths=[1 << 62, 0, 0]),
@@ -190,7 +207,7 @@ def test_factors_are_found() -> None:
     for factor in (1.0, 0.5, 0.37123, 0.99999, 3e-3):
         x = (plain * torch.tensor(factor)).numpy()
         halves, found = scaled.split(x)
-        assert np.array_equal(replay.widened(halves, found).view(np.uint32), x.view(np.uint32))
+        assert np.array_equal(scaled.widened(halves, found).view(np.uint32), x.view(np.uint32))
     x[777] = np.nextafter(x[777], np.float32(1))
     assert scaled.split(x) is None
     assert scaled.split(np.random.default_rng(0).standard_normal(5000).astype(np.float32)) is None
@@ -208,11 +225,22 @@ def test_tampered_rest_is_no_code() -> None:
 
 
 def test_golden_files() -> None:
-    from densor.torch.optimizer_state import table_of
-
     before = unpack_state((GOLDEN / "adam-before.state").read_bytes())
     packed = (GOLDEN / "adam-after.state").read_bytes()
-    assert [group["way"] for group in table_of(packed)["groups"]] == ["replay"]
+    assert [group["way"] for group in layout.table_of(packed)["groups"]] == ["replay"]
     after = unpack_state(packed, before)  # which compares digests
+    assert_decodes(packed, before, after)
     assert after["state"][0]["exp_avg"].shape == (60, 61)
     assert float(after["state"][0]["step"]) == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"fused": True}, {"foreach": True}])
+def test_a_slow_decoder_takes_all_ways(options) -> None:
+    before, after, _ = trained(3, 0.7, **options)
+    _, other, _ = trained(3, seed=5)
+    ways = set()
+    for new, old in ((after, before), (other, before), (other, None)):
+        packed = pack_state(new, old)
+        assert_decodes(packed, before, new)
+        ways |= {group["way"] for group in layout.table_of(packed)["groups"]}
+    assert ways >= {"replay", "alone"}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reference import cache_page as reference
 
 from densor.errors import ArgumentError, DensorError
 
@@ -136,3 +137,4 @@ def test_golden_files() -> None:
         assert _HEAD.unpack_from(data)[3] == way
         bits = unpack_page(data).tensor.contiguous().view(torch.uint8).numpy()
         assert xxhash.xxh3_64(bits.tobytes()).hexdigest() == digest
+        assert reference.decode(data).data == bits.tobytes()

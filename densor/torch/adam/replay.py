@@ -8,13 +8,13 @@ odd before it is rounded again, which gives the same. No compiler may contract a
 worked on one operation at a time, so that results are the same on every machine.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Halves = npt.NDArray[np.uint16]
+from densor.torch.scaled import Floats, Halves, factor_of, rounded, widened
+
 Words = npt.NDArray[np.uint32]
 
 M_FORMS = 2  # m + w (g - m): fused or not
@@ -87,12 +87,6 @@ def _clean(made: Floats) -> Words:
     return bits
 
 
-def widened(gradient: Halves, factor: np.float32) -> Floats:
-    """BF16 gradients times the factor."""
-    wide = (gradient.astype(np.uint32) << 16).view(np.float32)
-    return wide * factor
-
-
 def predicted(m: Words, v: Words, gradient: Halves, step: Step) -> tuple[Words, Words]:
     """m and v after a step, from the bits of those before and of the BF16 gradient."""
     next_m, next_v = np.empty_like(m), np.empty_like(v)
@@ -146,12 +140,6 @@ def with_forms(moments: Moments, gradient: Halves, step: Step) -> Step:
 # Gradients that were not kept
 
 
-def _rounded(x: npt.NDArray[Any]) -> Halves:
-    """To BF16, to nearest even."""
-    bits = x.astype(np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-
-
 def _about(moments: Moments, step: Step) -> npt.NDArray[np.float64]:
     """Gradients, once multiplied by the factor, as far as m tells them."""
     m = moments.m.view(np.float32).astype(np.float64)
@@ -171,7 +159,7 @@ def derived(moments: Moments, step: Step) -> Halves:
 
 
 def _derived(few: Moments, step: Step) -> Halves:
-    nearest = _rounded(_about(few, step) / np.float64(step.factor))
+    nearest = rounded(_about(few, step) / np.float64(step.factor))
     zeros = np.zeros_like(nearest)
     chosen, open_ = zeros.copy(), np.arange(nearest.size)
     half = nearest.copy()  # those from which only m follows
@@ -189,40 +177,6 @@ def _derived(few: Moments, step: Step) -> Halves:
             break
     chosen[open_] = half[open_]
     return chosen
-
-
-def factor_of(x: npt.NDArray[Any], tolerance: float) -> float | None:
-    """A number in (0.5, 1] that x, divided by it, is about BF16 with; None if there is none.
-
-    `tolerance`: of x, relative. Powers of two do not matter: BF16 has them.
-    """
-    x = np.abs(x[np.isfinite(x) & (x != 0)].astype(np.float64))[:_SAMPLE]
-    x = x[x > 2.0**-110]
-    if x.size < 64:
-        return None
-    part = x[:: max(1, x.size // 64)][:64]
-    mantissas, _ = np.frexp(part)  # in [0.5, 1)
-    best, least = None, 0.6 * len(mantissas)
-    for first in mantissas[:4]:
-        for k in range(128, 256):
-            factor = first * 256 / k
-            while factor > 1:
-                factor /= 2
-            scaled = np.frexp(part / factor)[0] * 256
-            fits = np.count_nonzero(np.abs(scaled - np.rint(scaled)) <= 256 * tolerance)
-            if fits > least and (best is None or fits > least):
-                best, least = float(factor), int(fits)
-    return _refined(x, best) if best is not None else None
-
-
-def _refined(x: npt.NDArray[np.float64], factor: float) -> float:
-    """The mean of what each element says of the factor, outliers aside."""
-    for _ in range(2):
-        scaled, exponents = np.frexp(x / factor)
-        whole = np.ldexp(np.rint(scaled * 256) / 256, exponents)
-        says = x / whole
-        factor = float(np.median(says))
-    return factor
 
 
 def found_step(moments: Moments, step: Step) -> Step:
@@ -247,12 +201,12 @@ def found_step(moments: Moments, step: Step) -> Step:
         for ulps in range(-spread, spread + 1):
             one = (own + np.uint32(ulps & 0xFFFFFFFF)).astype(np.uint32).view(np.float32)
             trial = step._replace(factor=one)
-            g = widened(_rounded(about / np.float64(one)), one)
+            g = widened(rounded(about / np.float64(one)), one)
             for form in range(M_FORMS):
                 trial = trial._replace(m_form=form)
                 made = _clean(_next_m(few.m.view(np.float32), g, trial))
                 same = int(np.count_nonzero(made == few.next_m))
                 if same > best:
                     best, chosen = same, trial
-        gradient = _rounded(about / np.float64(chosen.factor))
+        gradient = rounded(about / np.float64(chosen.factor))
     return with_forms(few, gradient, chosen)

@@ -1,0 +1,1 @@
+"""Adam's state, packed; a step of Adam, bit for bit."""
