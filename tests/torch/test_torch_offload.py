@@ -3,14 +3,12 @@
 import copy
 import json
 import pickle
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from paths import ROOT
 from torch import nn
 from torch_tools import assert_same, weight
 
@@ -300,14 +298,3 @@ def test_a_stored_array_reads_no_more_than_what_is_asked_for(tmp_path: Path) -> 
         array.jobs(out[1:])
     nothing = StoredArray(file, "none", source)
     assert nothing.size == 0 and not nothing.jobs(np.empty(0, np.uint8))
-
-
-def test_the_block_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (ROOT / "docs" / "serving.md").read_text()
-    block = next(
-        b for b in re.findall(r"^```python\n(.*?)^```", page, re.S | re.M) if "offload(" in b
-    )
-    layers = nn.Sequential(*(nn.Linear(256, 256, dtype=torch.bfloat16) for _ in range(4)))
-    saved(layers, tmp_path / "layers")
-    monkeypatch.chdir(tmp_path)
-    exec(compile(block, "serving.md", "exec"), {})
