@@ -70,6 +70,7 @@ class EntryMeta:
     mode: int | None = None
     mtime_ns: int | None = None
     escaped: bool | None = None  # whether the name stands for a path of other bytes
+    lossy: bool | None = None  # whether the file says that it only approximates another
     base: BaseRef | None = None
     tensors: list[TensorInfo] = field(default_factory=list)  # index only
 
@@ -86,6 +87,7 @@ class EntryMeta:
             "mode",
             "mtime_ns",
             "escaped",
+            "lossy",
         ):
             value = getattr(self, key)
             if value is not None:
@@ -152,6 +154,14 @@ def _parse_escaped(found: object, meta: EntryMeta) -> bool | None:
     return True
 
 
+def _parse_lossy(found: object, kind: str) -> bool | None:
+    if found is None or found is False:
+        return None
+    if found is not True or kind != FILE:
+        raise FormatError("lossy is not true or false, or of an entry that is no file")
+    return True
+
+
 def parse_entry(payload: Any) -> EntryMeta:
     """An entry's description from the payload of its ENTRY frame, all of it checked."""
     return parse(strictjson.loads(bytes(payload), "description of an entry"))
@@ -181,6 +191,7 @@ def parse(found: dict[str, Any]) -> EntryMeta:
         most = (1 << 63) - 1
         meta.mtime_ns = strictjson.integer(found["mtime_ns"], "mtime_ns", most, -most)
     meta.escaped = _parse_escaped(found.get("escaped"), meta)
+    meta.lossy = _parse_lossy(found.get("lossy"), kind)
     meta.descr = found.get("descr")
     if kind in (TENSOR, ARRAY):
         _parse_tensor(meta, found)
