@@ -88,9 +88,8 @@ def _data(file: contents.Opened, name: str, recovery: str) -> dict[str, Any]:
         [str(len(archive.tensors())), "tensors"],
         [str(entries), "entry" if entries == 1 else "entries"],
         [recovery, "recovery data"],
+        *([names, "lossy"] for names in contents.lossy_names(archive.entries)),
     ]
-    if lossy := contents.lossy_names(archive.entries):
-        facts.append(["lossy", lossy])
     return {
         "name": name,
         "about": f"format version {file.version}"

@@ -103,11 +103,12 @@ def original_size(path: str) -> int | None:
         return None
 
 
-def lossy_names(entries: Sequence[IndexedEntry]) -> str:
-    """The files that only approximate others, in words; empty where there are none."""
+def lossy_names(entries: Sequence[IndexedEntry]) -> Iterator[str]:
+    """The files that only approximate others, in words, as one text; none where there are none."""
     names = [entry.meta.name for entry in entries if entry.meta.lossy]
     more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-    return ", ".join(map(console.escape, names[:_NAMES])) + more
+    if names:
+        yield ", ".join(map(console.escape, names[:_NAMES])) + more
 
 
 def hash_name(entry: IndexedEntry) -> str:

@@ -45,7 +45,7 @@ def page(old: str, new: str, pairs: Sequence[Difference], lossy: Sequence[str] =
             [console.size(size), "compared"],
             [str(sum(one.changes is not None for one in pairs)), "tensors compared"],
             [str(sum(one.changes is None for one in pairs)), "not compared"],
-            *(["lossy", console.escape(name)] for name in lossy),
+            *([console.escape(name), "lossy"] for name in lossy),
         ],
         "legend": "Area: bytes. Colour: share of numbers that changed. A click opens a group.",
         "all": "100 % changed",

@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from densor.lossy.feedback import Inputs
 from densor.lossy.scalar import Codebook, Floats, clustered, sample_of, uniform
 
 STEPS, CLUSTERS, KEPT = "steps", "clusters", "kept"
@@ -13,25 +16,12 @@ _LOG_2 = math.log(2)
 Coded = Callable[[Any], int]  # bytes that a tensor takes in an archive by itself
 
 
-class Weights(NamedTuple):
-    """A layer whose weights may be replaced.
-
-    `importance`: what a squared error in it counts for; `like`: the tensor of the right type for
-    new weights.
-    """
-
-    name: str
-    values: Floats
-    importance: float
-    like: Callable[[Floats], Any]
-    kept: "Choice | None" = None  # the layer as it is
-
-
 class Choice(NamedTuple):
     """What a layer became; sizes in bytes.
 
     `form`: `steps`, `clusters`, or `kept` for one that stayed as it was; `step`: 0 where there is
-    none; `error`: squared, over that of all zeros.
+    none; `error`: squared, of its outputs where its inputs are known and else of its weights, over
+    that of all zeros.
     """
 
     name: str
@@ -44,35 +34,78 @@ class Choice(NamedTuple):
     tensor: Any
 
 
-def as_it_is(layer: Weights, tensor: Any, coded: Coded) -> Weights:
-    """The layer, which may also stay as it is."""
-    size = layer.values.size
-    return layer._replace(
-        kept=Choice(layer.name, KEPT, 0.0, size, size, coded(tensor), 0.0, tensor)
-    )
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A layer whose weights may be replaced.
 
-
-def chosen(layer: Weights, multiplier: float, coded: Coded) -> Choice:
-    """The way for which importance x squared error + multiplier x coded bits is least.
-
-    It is among those that were tried: a layer stays as it is where `kept` says what that takes.
+    `tensor`: as it was given; `like`: makes one of the same type of new weights; `inputs`: what
+    rows of its weights are multiplied with, None where that is not known.
     """
-    total = float(np.square(layer.values, dtype=np.float64).sum())
-    if not total or layer.values.size == 0:
-        return _made(layer, Codebook(np.zeros(1, np.float32), np.empty(0)), 0.0, STEPS, coded)[1]
-    price = multiplier / layer.importance
-    sample = sample_of(layer.values)
-    tried: list[tuple[float, Choice, Codebook | None]] = []
-    tried += [] if layer.kept is None else [(0.0, layer.kept, None)]
+
+    name: str
+    values: Floats
+    tensor: Any
+    like: Callable[[Floats], Any]
+    inputs: Inputs | None
+
+    @cached_property
+    def sample(self) -> Floats:
+        """Some of the weights."""
+        return sample_of(self.values)
+
+    @cached_property
+    def power(self) -> float:
+        """The squared error of all zeros; 0 where there is nothing to lose."""
+        return self.error(np.zeros_like(self.values)) if self.values.any() else 0.0
+
+    def error(self, values: Floats) -> float:
+        """The squared error of new weights."""
+        lost = self.values - values
+        if self.inputs is None:
+            return float(np.square(lost, dtype=np.float64).sum())
+        return self.inputs.power(lost)
+
+    def price(self, multiplier: float) -> float:
+        """The squared error of a weight that a bit is worth."""
+        shared = 1.0 if self.inputs is None else self.inputs.mean
+        return multiplier * self.power / self.values.size / shared
+
+    def replaced(self, book: Codebook) -> Floats:
+        """New weights, from a codebook."""
+        return book.replaced(self.values) if self.inputs is None else self._fed_back(book)
+
+    def _fed_back(self, book: Codebook) -> Floats:
+        assert self.inputs is not None
+        return self.inputs.replaced(self.values, book)
+
+    def as_it_is(self, coded: Coded) -> Choice:
+        """The layer unchanged."""
+        size = self.values.size
+        return Choice(self.name, KEPT, 0.0, size, size, coded(self.tensor), 0.0, self.tensor)
+
+
+def chosen(layer: Weights, multiplier: float, coded: Coded, kept: Choice) -> Choice:
+    """The way for which error + multiplier x coded bits is least; `kept`: the layer as it is.
+
+    Errors are in units of the mean that a weight adds to the layer's power, so that all layers are
+    alike.
+    """
+    if not layer.power:
+        return _made(layer, Codebook(np.zeros(1, np.float32), np.empty(0)), 0.0, STEPS, coded)
+    price = layer.price(multiplier)
+    tried: list[tuple[Choice, Codebook | None]] = [(kept, None)]
     for step in _steps(price):
-        if (book := uniform(sample, step, price)) is not None:
-            tried.append((*_made(layer, book, step, STEPS, coded), book))
-    cost = lambda found: found[0] + price * 8 * found[1].stored  # noqa: E731
-    best = min(tried, key=cost)
-    if best[2] is not None and best[1].levels > 1:
-        book = clustered(sample, best[2], price)
-        tried.append((*_made(layer, book, 0.0, CLUSTERS, coded), book))
-    return min(tried, key=cost)[1]
+        if (book := uniform(layer.sample, step, price)) is not None:
+            tried.append((_made(layer, book, step, STEPS, coded), book))
+
+    def cost(found: tuple[Choice, Codebook | None]) -> float:
+        return found[0].error * layer.values.size + multiplier * 8 * found[0].stored
+
+    choice, best = min(tried, key=cost)
+    if best is not None and choice.levels > 1:
+        book = clustered(layer.sample, best, price)
+        tried.append((_made(layer, book, 0.0, CLUSTERS, coded), book))
+    return min(tried, key=cost)[0]
 
 
 def _steps(price: float) -> Iterator[float]:
@@ -86,16 +119,9 @@ def _steps(price: float) -> Iterator[float]:
         yield math.ldexp(factor, low)
 
 
-def _made(
-    layer: Weights, book: Codebook, step: float, form: str, coded: Coded
-) -> tuple[float, Choice]:
-    """Squared error of a codebook, and what it makes of a layer."""
-    values = book.replaced(layer.values)
-    error = float(np.square(layer.values - values, dtype=np.float64).sum())
+def _made(layer: Weights, book: Codebook, step: float, form: str, coded: Coded) -> Choice:
+    values = layer.replaced(book)
     tensor = layer.like(values)
-    total = float(np.square(layer.values, dtype=np.float64).sum()) or 1.0
-    found = Choice(
-        *(layer.name, form, step, book.values.size, values.size),
-        *(coded(tensor), error / total, tensor),
-    )
-    return error, found
+    error = layer.error(values) / layer.power if layer.power else 0.0
+    size = values.size
+    return Choice(layer.name, form, step, book.values.size, size, coded(tensor), error, tensor)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from densor.errors import ArgumentError
+from densor.lossy.feedback import Inputs
 from densor.lossy.layers import Weights
 from densor.lossy.scalar import Floats
 
@@ -26,8 +27,10 @@ def state_of(model: Any) -> dict[str, Any]:
     return state
 
 
-def layers_of(state: Mapping[str, Any], keep: Callable[[str], bool]) -> list[Weights]:
-    """The layers that may be replaced: floats of at least two dimensions.
+def layers_of(
+    state: Mapping[str, Any], keep: Callable[[str], bool], inputs: Mapping[str, Inputs]
+) -> list[Weights]:
+    """The layers that may be replaced: floats of at least two dimensions; `inputs`: what is known.
 
     ArgumentError for one that has infinite weights, or such as are no numbers.
     """
@@ -39,7 +42,9 @@ def layers_of(state: Mapping[str, Any], keep: Callable[[str], bool]) -> list[Wei
         if not np.isfinite(values).all():
             raise ArgumentError(f"{name}: has weights that are infinite or no numbers")
         if values.ndim >= 2 and values.size >= _MIN_WEIGHTS and not keep(name):
-            found.append(Weights(name, values, 1.0, _like(tensor)))
+            known = inputs.get(name)
+            known = known if known is not None and known.usable else None
+            found.append(Weights(name, values, tensor, _like(tensor), known))
     return found
 
 
@@ -81,3 +86,46 @@ def replaced(model: Any, state: Mapping[str, Any]) -> Iterator[Any]:
         yield model
     finally:
         model.load_state_dict(before)
+
+
+@contextlib.contextmanager
+def watched(model: Any) -> Iterator[dict[str, Inputs]]:
+    """Collects what goes into linear layers and convolutions of a module, by names of weights."""
+    found: dict[str, Inputs] = {}
+    if not hasattr(model, "named_modules"):
+        yield found
+        return
+    from torch import nn
+
+    handles = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1):
+            seen = found[f"{name}.weight" if name else "weight"] = Inputs(module.weight[0].numel())
+            handles.append(module.register_forward_pre_hook(_collector(seen)))
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _collector(seen: Inputs) -> Callable[[Any, Any], None]:
+    def collect(module: Any, given: Any) -> None:
+        from torch import nn
+
+        rows = given[0].detach().float()
+        if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros":
+            if isinstance(module.padding, str):
+                return
+            rows = nn.functional.unfold(
+                rows.reshape(-1, *rows.shape[-3:]),
+                module.kernel_size,
+                module.dilation,
+                module.padding,
+                module.stride,
+            ).transpose(1, 2)
+        elif isinstance(module, nn.Conv2d):
+            return
+        seen.add(rows.reshape(-1, rows.shape[-1]).cpu().numpy())
+
+    return collect

@@ -10,12 +10,12 @@ from densor.errors import ArgumentError, DensorError
 from densor.files.opened import PathOrFile
 from densor.formats.parsers.safetensors import LOSSY
 from densor.lossy import models
-from densor.lossy.layers import Choice, as_it_is, chosen
+from densor.lossy.layers import Choice, chosen
 
 DEFAULT_LEVEL = 6
 _NEAR = 0.995  # of the size wanted, from which on a size is near enough
-_FACTOR = 64.0  # between multipliers, until one is on either side
-_MIN, _MAX = 1e-30, 1e30  # multipliers that are tried
+_BEGIN, _FACTOR = 0.03, 8.0  # multiplier, and between two until one is on either side
+_MIN, _MAX = 1e-15, 1e15  # multipliers that are tried
 _SIZE_RATIO, _ACCURACY_RATIO = 1.01, 1.1  # between multipliers, from which on that is enough
 
 Calibrate = Callable[[Any], float]
@@ -29,7 +29,7 @@ class Quantized:
     `lossy: true`; `tensors`: what it holds, of the types that were given; `layers`: how each layer
     was replaced; `original`: bytes of all tensors that were given, which sizes are shares of;
     `accuracy`: what `calibrate` returned for the result, None without one; `multiplier`: squared
-    error that a bit was worth.
+    error that a bit was worth, in units of a weight's mean share of the power of its layer.
     """
 
     archive: bytes
@@ -68,26 +68,30 @@ def quantize(
     `model`: a torch module or tensors by name (numpy or torch). Exactly one of the goals: `size`,
     the most that the archive may take, as a share of the bytes of all tensors as they are given
     (of a model in FP32: of its FP32 size); or `accuracy`, the least that `calibrate` may return.
-    `calibrate` is called with the module, or with tensors by name, that have the new weights, and
-    returns a number of which more is better (a loss with its sign changed); with `size` it is
-    called once, for the result. `keep`: names of tensors that stay as they are, as all do that are
-    no floats of two or more dimensions or have less than 256 elements. `metadata` of the file.
+    `calibrate` is called with the module, or with tensors by name, that have the old or new
+    weights, and returns a number of which more is better (a loss with its sign changed); with
+    `size` it is called once before and once for the result. Of a module, the inputs of linear
+    layers and convolutions are watched the first time: errors are then those of outputs, and later
+    weights make good for earlier ones, which is much better (`densor.lossy.feedback`). `keep`:
+    names of tensors that stay as they are, as all do that are no floats of two or more dimensions
+    or have less than 256 elements. `metadata` of the file.
 
-    Layers get steps or clusters of their own, such that the sum of squared errors and of real coded
-    bits times one multiplier is least (rate-distortion by Lagrange, as for images; the aim is that
-    of Shi et al., "Lossy and Lossless (L2) Post-training Model Size Compression", arXiv 2308.04269,
-    which tunes by gradients instead). ArgumentError for weights that are infinite or no numbers, a
-    goal that cannot be reached, or where `calibrate` fails.
+    Layers get steps or clusters of their own, such that the sum of squared errors, as shares of
+    each layer's power, and of real coded bits times one multiplier is least (rate-distortion by
+    Lagrange, as for images). The aim is that of Shi et al., "Lossy and Lossless (L2) Post-training
+    Model Size Compression", arXiv 2308.04269, which tunes by gradients instead. ArgumentError for
+    weights that are infinite or no numbers, a goal that cannot be reached, or where `calibrate`
+    fails.
     """
     _check_goals(size, accuracy, calibrate)
-    search = _Search(model, keep, dict(metadata or {}), level, threads)
+    search = _Search(model, keep, calibrate, metadata, {"level": level, "threads": threads})
     if size is not None:
         multiplier = search.for_size(size)
     else:
-        assert accuracy is not None and calibrate is not None
-        multiplier = search.for_accuracy(accuracy, calibrate)
+        assert accuracy is not None
+        multiplier = search.for_accuracy(accuracy)
     state, layers = search.at(multiplier)
-    reached = None if calibrate is None else search.accuracy(multiplier, calibrate)
+    reached = None if calibrate is None else search.accuracy(multiplier)
     return Quantized(search.archive(state), state, layers, search.original, reached, multiplier)
 
 
@@ -109,28 +113,32 @@ class _Search:
         self,
         model: Any,
         keep: Collection[str],
-        metadata: dict[str, str],
-        level: int,
-        threads: int | None,
+        calibrate: Calibrate | None,
+        metadata: Mapping[str, str] | None,
+        options: dict[str, Any],
     ) -> None:
-        self._model = model
+        self._model, self._calibrate, self._options = model, calibrate, options
         self._state = models.state_of(model)
         unknown = sorted(set(keep) - set(self._state))
         if unknown:
             raise ArgumentError(f"there is no tensor {unknown[0]!r} to be kept")
         self.original = models.bytes_of(self._state)
-        self._layers = models.layers_of(self._state, set(keep).__contains__)
+        models.layers_of(self._state, set(keep).__contains__, {})  # refuses before it measures
+        with models.watched(model) as inputs:
+            self.given = None if calibrate is None else _measured(calibrate, model, self._state)
+        self._layers = models.layers_of(self._state, set(keep).__contains__, inputs)
         if not self._layers:
             raise ArgumentError("there are no weights that could be replaced")
-        self._metadata = metadata | {LOSSY: "true", "lossy.original_bytes": str(self.original)}
-        self._options: dict[str, Any] = {"level": level, "threads": threads}
-        self._layers = [as_it_is(x, self._state[x.name], self._coded) for x in self._layers]
+        said = {LOSSY: "true", "lossy.original_bytes": str(self.original)}
+        self._metadata = dict(metadata or {}) | said
+        self._kept = [layer.as_it_is(self._coded) for layer in self._layers]
         self._known: dict[float, list[Choice]] = {}
 
     def at(self, multiplier: float) -> tuple[dict[str, Any], list[Choice]]:
         """All tensors, and how layers were replaced."""
         if multiplier not in self._known:
-            found = [chosen(layer, multiplier, self._coded) for layer in self._layers]
+            pairs = zip(self._layers, self._kept, strict=True)
+            found = [chosen(layer, multiplier, self._coded, kept) for layer, kept in pairs]
             self._known = {multiplier: found}  # the latest alone, which may be large
         layers = self._known[multiplier]
         return self._state | {layer.name: layer.tensor for layer in layers}, layers
@@ -154,42 +162,37 @@ class _Search:
                 raise ArgumentError(f"without any weights it takes {least:.4f} of its size")
             return found / most
 
-        return _boundary(share, self._begin(), _SIZE_RATIO)[1]
+        return _boundary(share, _SIZE_RATIO)[1]
 
-    def for_accuracy(self, accuracy: float, calibrate: Calibrate) -> float:
+    def for_accuracy(self, accuracy: float) -> float:
         """The greatest multiplier, nearly, at which the model is good enough."""
-        given = _measured(calibrate, self._model, self._state)
-        if given < accuracy:
-            raise ArgumentError(f"the model itself has {given:g}, less than {accuracy:g}")
+        assert self.given is not None
+        if self.given < accuracy:
+            raise ArgumentError(f"the model itself has {self.given:g}, less than {accuracy:g}")
 
         def good(multiplier: float) -> float:
             empty = _is_empty(self.at(multiplier)[1])
-            return 2.0 if self.accuracy(multiplier, calibrate) >= accuracy and not empty else 0.0
+            return 2.0 if self.accuracy(multiplier) >= accuracy and not empty else 0.0
 
-        return _boundary(good, self._begin(), _ACCURACY_RATIO)[0]
+        return _boundary(good, _ACCURACY_RATIO)[0]
 
-    def accuracy(self, multiplier: float, calibrate: Calibrate) -> float:
+    def accuracy(self, multiplier: float) -> float:
         """What `calibrate` says of the model at a multiplier."""
-        return _measured(calibrate, self._model, self.at(multiplier)[0])
-
-    def _begin(self) -> float:
-        """The multiplier of steps about as large as the root mean square of the weights."""
-        squares = sum(float((layer.values.astype(float) ** 2).sum()) for layer in self._layers)
-        count = sum(layer.values.size for layer in self._layers)
-        return max(squares / count / 8, _MIN)
+        assert self._calibrate is not None
+        return _measured(self._calibrate, self._model, self.at(multiplier)[0])
 
 
 def _is_empty(layers: list[Choice]) -> bool:
     return all(layer.levels == 1 for layer in layers)
 
 
-def _boundary(value: Callable[[float], float], begin: float, ratio: float) -> tuple[float, float]:
+def _boundary(value: Callable[[float], float], ratio: float) -> tuple[float, float]:
     """Multipliers, the first above 1 and the second at most 1, at most `ratio` apart.
 
     `value` falls, nearly; the search ends early where it is just below 1.
     """
-    low = high = begin
-    found = value(begin)
+    low = high = _BEGIN
+    found = value(_BEGIN)
     factor = _FACTOR if found > 1 else 1 / _FACTOR
     while (found > 1) == (factor > 1):
         low, high = (high, high * factor) if factor > 1 else (low * factor, low)

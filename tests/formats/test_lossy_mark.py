@@ -65,9 +65,9 @@ def test_listings_show_it(
         assert marks == {"old": wanted, "new": False}
         page = tmp_path / f"{path.name}.html"
         shown(capsys, "report", path, "-o", page)
-        assert ('["lossy", "lossy.safetensors"]' in page.read_text()) == wanted
+        assert ('"lossy.safetensors","lossy"]' in page.read_text().replace(", ", ",")) == wanted
         shown(capsys, "diff", path, plain, "--html", page, "-f")
-        assert ('["lossy", ' in page.read_text()) == wanted
+        assert ('"lossy.densor","lossy"]' in page.read_text().replace(", ", ",")) == wanted
 
 
 def test_plain_files_tell_diff(

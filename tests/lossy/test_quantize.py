@@ -138,19 +138,22 @@ def test_bad_models() -> None:
 def test_torch_modules() -> None:
     torch = pytest.importorskip("torch")
     torch.manual_seed(1)
-    module = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 10).bfloat16())
+    module = torch.nn.Sequential(
+        torch.nn.Linear(64, 64), torch.nn.Linear(64, 64, dtype=torch.bfloat16)
+    )
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     seen = []
 
     def calibrate(given: object) -> float:
         assert given is module
         seen.append(module[0].weight.detach().clone())
+        module[0](torch.randn(300, 64))
         return 0.75
 
     found = quantize(module, size=0.15, calibrate=calibrate)
     assert found.accuracy == 0.75
-    assert torch.equal(seen[0], found.tensors["0.weight"])
-    assert not torch.equal(seen[0], before["0.weight"])
+    assert torch.equal(seen[-1], found.tensors["0.weight"])
+    assert not torch.equal(seen[-1], before["0.weight"])
     assert found.tensors["1.weight"].dtype == torch.bfloat16
     for name, tensor in module.state_dict().items():
         assert torch.equal(tensor, before[name])

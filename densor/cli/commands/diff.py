@@ -47,7 +47,7 @@ def _show(args: argparse.Namespace) -> None:
     pairs = list(differences(old, new, options=read_options(args)))
     lossy = {name: is_lossy(name, read_options(args)) for name in (old, new)}
     if args.html:
-        _write_page(args, pairs, [name for name in lossy if lossy[name]])
+        _write_page(args, pairs, [Path(name).name for name in lossy if lossy[name]])
         return
     total = NOTHING
     for one in pairs:

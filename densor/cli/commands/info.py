@@ -57,7 +57,7 @@ def _facts(file: "Opened", models: int) -> Iterator[tuple[str, str]]:
     yield "entries", str(len(archive.entries))
     yield "tensors", str(len(archive.tensors()))
     yield "frames", f"{archive.frames.kinds.size}, {models} of them models"
-    if lossy := lossy_names(archive.entries):
+    for lossy in lossy_names(archive.entries):
         yield "lossy", lossy
     ratio = console.percent(file.stored, file.original)
     yield "original", f"{console.size(file.original)} ({file.original} bytes)"
