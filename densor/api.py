@@ -10,7 +10,7 @@ from typing import Any, Self, Unpack
 import numpy as np
 
 from densor import arrays, dtypes
-from densor.codec.kind import BYTES, Segment, kind_of, kind_of_array
+from densor.codec.kind import BYTES, Kind, Segment, kind_of, kind_of_array
 from densor.errors import ArgumentError, DensorError, FileError, FormatError
 from densor.file import File, Info, Slice
 from densor.files.checked import check_archive
@@ -26,6 +26,7 @@ from densor.formats.io.sources import Bytes, MemoryRandomSource, MemorySource, a
 from densor.formats.io.urls import is_url, name_of, plain
 from densor.formats.parsers import safetensors
 from densor.formats.parsers.plan import Plan, plan_file
+from densor.formats.parsers.raw import kind_of_raw
 from densor.formats.tensors import TensorInfo
 from densor.options import (
     ReadKeywords,
@@ -71,6 +72,7 @@ def compress(
 
     - `dtype`: what the elements really are, e.g. `bf16` for bits held in uint16 or for raw bytes;
       `decompress` gives back the type that went in all the same.
+    - `raw`: how samples of sound or images lie in bytes, `audio:44100:2:s16`, `image:640x480x3:u8`.
     - `base`: an object of the same dtype and shape that this one is coded against; `decompress`
       then needs it too.
     - `llm`: a language model that bytes are coded under: a folder, a GGUF file, or `sample` or
@@ -82,16 +84,7 @@ def compress(
     if chosen.recovery is not None:
         raise ArgumentError("recovery data is for archives in files")
     wanted = None if chosen.dtype is None else dtypes.parse_dtype(chosen.dtype)
-    if isinstance(obj, _BYTES_LIKE):
-        data = as_bytes(obj)
-        meta = EntryMeta("", "bytes", data.size)
-        kind = BYTES if wanted is None else kind_of(wanted, (data.size,))
-    else:
-        meta, data = arrays.describe(obj, wanted)
-        shape = meta.shape or ()
-        kind = kind_of_array(
-            wanted or meta.dtype or "", shape[::-1] if meta.order == "F" else shape
-        )
+    meta, data, kind = _described_object(obj, wanted, chosen.raw)
     given = None if chosen.base is None else _given_base(chosen.base)
     if given is not None and (given.source.size != data.size or _form(chosen.base) != _form(obj)):
         raise ArgumentError("base must have the dtype, shape and memory order of the object")
@@ -101,6 +94,24 @@ def compress(
     if chosen.verify:
         _verify(packed, chosen.reading(), given)
     return packed
+
+
+def _described_object(
+    obj: Any, wanted: str | None, raw: str | None
+) -> tuple[EntryMeta, Bytes, Kind]:
+    """What an object is, its bytes, and how to treat them; as somebody says where that is so."""
+    if isinstance(obj, _BYTES_LIKE):
+        data = as_bytes(obj)
+        kind = BYTES if wanted is None else kind_of(wanted, (data.size,))
+        if raw is not None:
+            kind = kind_of_raw(raw, data.size)
+        return EntryMeta("", "bytes", data.size), data, kind
+    if raw is not None:
+        raise ArgumentError("an array says by itself how its samples lie; see its dtype and shape")
+    meta, data = arrays.describe(obj, wanted)
+    shape = meta.shape or ()
+    shape = shape[::-1] if meta.order == "F" else shape
+    return meta, data, kind_of_array(wanted or meta.dtype or "", shape)
 
 
 def _verify(packed: bytes, options: ReadOptions, base: GivenBase | None) -> None:

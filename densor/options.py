@@ -41,6 +41,8 @@ class WriteOptions:
     """Threads that encode; 0 for all processors. The bytes do not depend on it."""
     dtype: str | None = None
     """What the elements of the input really are, such as `bf16` for bits held as uint16."""
+    raw: str | None = None
+    """Samples without a header, `audio:44100:2:s16` or `image:640x480x3:u8`; `parsers/raw.py`."""
     hash: str | None = None
     """Hash of the original bytes: `xxh3-128` (None) or `sha256`."""
     text: bool = False
@@ -84,6 +86,7 @@ class WriteKeywords(TypedDict, total=False):
     """The fields of `WriteOptions` as keywords, but level and threads, which have a position."""
 
     dtype: str | None
+    raw: str | None
     hash: str | None
     text: bool
     table_latents: bool

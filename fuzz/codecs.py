@@ -27,7 +27,7 @@ from densor.codec.audio.params import FULL, LIGHT
 from densor.codec.audio.samples import model_of as audio_model_of
 from densor.codec.batch import Batch, Before
 from densor.codec.blocks.block import Field
-from densor.codec.blocks.encoder import BlocksEncoder
+from densor.codec.blocks.encoder import BlocksEncoder, Split
 from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.choose import encode_batch
 from densor.codec.circuit.coding import decode_images
@@ -65,6 +65,7 @@ from densor.errors import DensorError
 from densor.formats.container.chunk_decoders import decode_chunk
 from densor.formats.io.sources import MemoryRandomSource
 from densor.formats.parsers.csv import layout_of
+from densor.formats.parsers.gguf import BLOCKS
 from densor.formats.parsers.tabular import layout_in
 from densor.runtime.buffers import POOL
 from densor.runtime.workers import Workers
@@ -299,7 +300,20 @@ def _of_blocks() -> list[Case]:
     fields = (Field("F16", 2), Field("F16", 2, 2), Field("U8", 8, 3), Field("U8", 8, 1))
     kind = kind_of_blocks(fields, 5)
     coders = [BlocksEncoder(data, kind, level, data.size) for level in (_PLAIN, _LEVEL)]
-    return [case for coder in coders for case in _with(coder, data)]
+    return [case for coder in coders for case in _with(coder, data)] + _of_joined_fields()
+
+
+def _of_joined_fields() -> list[Case]:
+    """Packed elements, with the keys of formats that have scales of their own."""
+    cases = []
+    for block in BLOCKS.values():
+        if any(field.joined for field in block.fields):
+            size = 6 * sum(field.size for field in block.fields)
+            data = random_state("fuzz joined", block.name).integers(0, 256, size).astype(np.uint8)
+            kind = kind_of_blocks(block.fields, 3)
+            way = Split(kind, size, together=True)
+            cases += _with(BlocksEncoder(data, kind, _LEVEL, size, way), data)
+    return cases
 
 
 def _of_changes() -> list[Case]:

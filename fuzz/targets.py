@@ -1,6 +1,17 @@
 """All targets by name."""
 
-from fuzz import chunks, codecs, containers, finder, language, parsers, spans, training, units
+from fuzz import (
+    chunks,
+    codecs,
+    containers,
+    finder,
+    language,
+    parsers,
+    round_trip,
+    spans,
+    training,
+    units,
+)
 from fuzz.target import Target
 
 TARGETS: dict[str, Target] = {
@@ -15,5 +26,6 @@ TARGETS: dict[str, Target] = {
         *chunks.TARGETS,
         *finder.TARGETS,
         *training.TARGETS,
+        *round_trip.TARGETS,
     )
 }

@@ -114,6 +114,24 @@ _FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("--dtype",),
         {"metavar": "TYPE", "help": "take all bytes as numbers of this type, such as bf16"},
     ),
+    "audio": (
+        ("--audio",),
+        {
+            "dest": "raw",
+            "type": "audio:{}".format,
+            "metavar": "RATE:CHANNELS:TYPE",
+            "help": "take all bytes as sound, such as 44100:2:s16",
+        },
+    ),
+    "image": (
+        ("--image",),
+        {
+            "dest": "raw",
+            "type": "image:{}".format,
+            "metavar": "WxHxC:TYPE",
+            "help": "take all bytes as images of this size, such as 640x480x3:u8",
+        },
+    ),
     "text": (("--text",), {"action": "store_true", "help": "code text and other bytes as -9 does"}),
     "table_latents": (
         ("--table-latents",),
@@ -188,7 +206,9 @@ _FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "quiet": (("-q", "--quiet"), {"action": "store_true", "help": "errors only on stderr"}),
     "json": (("--json",), {"action": "store_true", "help": "write JSON, sizes in bytes"}),
 }
-WRITING = ("dtype", "text", "table_latents", "hash", "gpu_index", "recovery", "sync")
+WRITING = (
+    *("dtype", "audio", "image", "text", "table_latents", "hash", "gpu_index", "recovery", "sync"),
+)
 
 
 def add_flags(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> None:
@@ -199,7 +219,7 @@ def add_flags(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> N
             add_levels(parser)
             continue
         flags, about = _FLAGS[name]
-        parser.add_argument(*flags, dest=name, **{**about, **changes})
+        parser.add_argument(*flags, **{"dest": name, **about, **changes})
 
 
 def add_writing(parser: argparse.ArgumentParser) -> None:

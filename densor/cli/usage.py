@@ -24,6 +24,9 @@ options:
   -T, --threads #      threads, 0 for all processors (default 0)
   -1 ... -9            level, from fastest to smallest (default -3)
   --dtype TYPE         take all bytes as numbers of this type, such as bf16
+  --audio RATE:CHANNELS:TYPE
+                       take all bytes as sound, such as 44100:2:s16
+  --image WxHxC:TYPE   take all bytes as images of this size, such as 640x480x3:u8
   --text               code text and other bytes as -9 does, slow and small
   --table-latents      code tables also under latent classes, and keep the smaller
   --llm MODEL          code text under a language model: smollm2, sample, or a path;

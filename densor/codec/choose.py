@@ -33,6 +33,7 @@ from densor.codec import registry
 from densor.codec.batch import (
     Batch,
     Bytes,
+    Chunk,
     Chunks,
     CodedBatch,
     Coding,
@@ -57,6 +58,7 @@ from densor.codec.levels import (
     with_simpler_sound,
 )
 from densor.codec.sampling import PIECES, sample
+from densor.codec.spans.matrices import plan
 from densor.codec.spans.propose import encode_span
 from densor.codec.sparse.encoder import is_mask, with_zeros
 from densor.codec.table.layout import MAX_BYTES as MAX_TABLE
@@ -76,6 +78,7 @@ MAX_BYTES_OF_ZEROS = 1 << 20  # of sparse elements and planes, where a sample ta
 SMALL = 8  # size over what a sample takes, from which trials cost little
 MAX_LOSS = 1.05  # of what is estimated, over the simpler way, that a trial may still turn round
 MAX_SIZE_UNTRIED = 0.995  # of what a sample of the other way takes; a whole trial above
+MAX_SIZE_UNTRIED_BY_COUNTS = 0.9985  # of what counts let expect of it
 MAX_UNLIKE = 0.002  # in that share, of batches of which one trial serves for all
 ROWS_SAMPLE = 1 << 17  # bytes of such a sample, about
 # Where a model of bytes has a chance
@@ -378,6 +381,10 @@ def _float_cm(batch: Batch, level: Level) -> Coding:
 
 
 def _scale_context(batch: Batch, level: Level) -> Coding | None:
+    if batch.data.size > MAX_BYTES_OF_TRIAL:
+        coding = _matrix_spans(batch, level)
+        if coding is not None:
+            return coding
     if not _may_suit_scale_context(batch):
         return None
     encoder = _proposed(registry.CODEC_SCALE_CONTEXT, batch, level)
@@ -395,6 +402,22 @@ def _scale_context(batch: Batch, level: Level) -> Coding | None:
         return Done(coded)
     encoder.keep()
     return encoder.encode()
+
+
+def _matrix_spans(batch: Batch, level: Level) -> Coding | None:
+    """Likewise, several times as fast; None for data that are unlike weights."""
+    span = plan(batch, level)
+    if span is None:
+        return None
+    if span.clearly_smaller(MAX_SIZE_UNTRIED_BY_COUNTS):
+        span.keep()
+        return Otherwise(batch.workers.submit(span.encode), lambda: _planes(batch, level))
+    by_planes = _planes(batch, level)
+    coded = span.encode()
+    if coded is None or coded.stored - span.shared(coded) >= by_planes.result().stored:
+        return by_planes
+    span.keep()
+    return Done(coded)
 
 
 def _clearly_smaller(expected: Estimate, batch: Batch, level: Level) -> bool:
@@ -506,7 +529,8 @@ def _one_chunk(batch: Batch, level: Level) -> CodedBatch:
             break
     if batch.data.size <= MAX_BYTES_OF_ZSTD and any(way.model is not None for way in ways):
         ways.append(_by_zstd(batch, level).result())
-    return smallest(ways)
+    raw = Chunk(registry.MODEL_RAW, batch.data, batch.data.size)
+    return smallest([*ways, CodedBatch(None, [raw])])
 
 
 def _is_text(data: Bytes) -> bool:

@@ -41,6 +41,15 @@ ORDER_BLOCKS = 0  # in which order the items of a field are coded
 ORDER_COLUMNS = 1
 ORDER_FIELD = 2
 ORDER_RATIO = 3
+ORDER_JOINED = 5  # packed elements as symbols, with their high bits from another field
+ORDER_ELSEWHERE = 6  # the high bits, which are in the symbols of that field
+
+KEY_NONE = 0  # in which order the items of a joined field are
+KEY_FIELD = 1
+KEY_RATIO = 2
+KEY_MAGNITUDE = 3
+KEY_RATIO_6 = 4
+KEY_RATIO_4 = 5
 
 LAYOUT_BYTE = 1
 LAYOUT_BF16 = 2

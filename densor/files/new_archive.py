@@ -16,7 +16,7 @@ from densor.formats.container.open_base import open_base
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.damage.recovery import check_wanted, protect
 from densor.formats.io.outputs import Sizes
-from densor.formats.io.sources import FileSource, RandomSource
+from densor.formats.io.sources import FileRandomSource, FileSource, PlacedSource, RandomSource
 from densor.formats.io.urls import is_url, plain
 from densor.formats.parsers.base_matching import attach, shares_tensors, tensors_of
 from densor.formats.parsers.plan import Plan, plan_file
@@ -115,8 +115,20 @@ def planned(
 ) -> Plan:
     """How a file is to be coded, which is looked at for that; `told` as for `plan_file`."""
     tensor = meta.name.removesuffix(".npy")
-    level, dtype = writer.options.level, writer.options.dtype
-    return plan_file(source, meta.size, dtype, level, random=random, name=tensor, told=told)
+    options = writer.options
+    plan = plan_file(
+        source,
+        meta.size,
+        options.dtype,
+        options.level,
+        random=random,
+        name=tensor,
+        told=told,
+        raw=options.raw,
+    )
+    if isinstance(random, FileRandomSource) and random.size == meta.size:
+        plan = plan._replace(source=PlacedSource(random))  # of which threads read parts
+    return plan
 
 
 def add_planned(

@@ -60,6 +60,7 @@ def compress_file(
     - `recovery`: percent of recovery data, from which `repair` restores what was damaged; needs a
       target that can be read again.
     - `dtype`: treat all bytes as elements of this type (`BF16`, `F32`, …).
+    - `raw`: how samples of sound or images lie, `audio:44100:2:s16` or `image:640x480x3:u8`.
     - `hash`, `gpu_index`, `overwrite`, `progress`: see `densor.options.WriteOptions`.
 
     Raises a DensorError; then no target is left.

@@ -80,6 +80,8 @@ CASES = {
     "deep big": (picture(11, 14, 3, 16), True),
     "twelve bits": (picture(17, 19, 1, 12), True),
     "shifted": (picture(16, 18, 3, 10) << np.uint16(6), False),
+    "shifted big": (picture(16, 18, 3, 10) << np.uint16(6), True),
+    "shifted by eight": (picture(13, 18, 1).astype(np.uint16) << np.uint16(8), True),
     "few values": ((picture(24, 24, 1) // 16 * 16 + 3).astype(np.uint8), False),
     "bits": ((picture(24, 24, 1) > 90).astype(np.uint8), False),
     "constant": (np.full((20, 20, 3), 77, np.uint8), False),

@@ -29,9 +29,14 @@ from reference.reading import Refused  # noqa: E402
 
 import densor  # noqa: E402
 from densor.codec import registry  # noqa: E402
+from densor.codec.blocks.block import Field  # noqa: E402
+from densor.codec.blocks.encoder import BlocksEncoder, Split  # noqa: E402
+from densor.codec.blocks.joined import Joined  # noqa: E402
 from densor.codec.byte_cm.encoder import ByteCmEncoder  # noqa: E402
 from densor.codec.float_cm.encoder import FloatCmEncoder  # noqa: E402
-from densor.codec.kind import kind_of, parts_of  # noqa: E402
+from densor.codec.kind import kind_of, kind_of_blocks, parts_of  # noqa: E402
+from densor.codec.levels import level_settings  # noqa: E402
+from densor.formats.parsers.gguf import BLOCKS  # noqa: E402
 
 Made = Iterator[CodecCase]
 
@@ -158,6 +163,44 @@ def parts(rng: Random) -> Made:
             yield CodecCase(name, coded.model, coded.payload, len(coded.data))
 
 
+def joined(rng: Random) -> Made:
+    """Packed elements: those of formats, and others with all keys and sizes."""
+    blocks = [(block.name, block.fields) for block in BLOCKS.values()]
+    for number in range(60):
+        bits, high, key = rng.choice((1, 2, 4)), rng.choice((0, 1, 2, 4)), rng.randrange(6)
+        group, high_group = rng.choice((1, 2, 3, 4, 8)), rng.choice((1, 2, 4, 6))
+        run = int(np.lcm(8 * group // bits, 8 * high_group // high if high else 1))
+        items = rng.choice((2, 4)) if key in (3, 5) else 8 if key == 4 else 1
+        elements = int(np.lcm(run, items * (8 // (bits + high))))
+        scales = [Field("F16", 2), Field("F16", 2)]
+        scales += [Field("U8", 4)] * 3 if key == 4 else [Field("U8", items)]
+        at = len(scales)
+        first, later = (2, 0) if key == 3 else (rng.randrange(2) * (key == 1), 2 * (key > 3))
+        if high:
+            scales.append(Field("U8", elements * high // 8))
+        place = (at, high, high_group) if high else (0, 0, 0)
+        low = Joined(bits, group, *place, key, first, later)
+        fields = (*scales, Field("U8", elements * bits // 8, joined=low))
+        if elements <= 512 and len(fields) <= 8:
+            blocks.append((f"{number}", fields))
+    for name, fields in blocks:
+        if any(field.joined for field in fields):
+            state = random_state("golden joined", name)
+            numbers = np.exp(state.standard_normal((5, 2)) * 3).astype("<f2").view(np.uint8)
+            size = sum(field.size for field in fields)
+            data = np.clip(state.standard_normal((5, size)) * 70 + 120, 0, 255).astype(np.uint8)
+            at = [sum(f.size for f in fields[:i]) for i, f in enumerate(fields) if f.size == 2]
+            for i, begin in enumerate(at[:2]):
+                data[:, begin : begin + 2] = numbers[:, 2 * i : 2 * i + 2]
+            data = np.concatenate([data] * (1 if name.isalpha() else 2)).reshape(-1)
+            kind = kind_of_blocks(fields, 5)
+            way = Split(kind, data.size, together=True)
+            coder = BlocksEncoder(data, kind, level_settings(3), data.size, way)
+            coder.decide([coder.count(data)])
+            payload = bytes(coder.encode(data, 0))
+            yield CodecCase(f"joined-{name}", coder.model(), payload, data.size)
+
+
 def byte_planes(rng: Random) -> Made:
     """Both codecs of planes: every layout, with and without differences, all modes."""
     state = random_state("golden planes")
@@ -258,6 +301,7 @@ GROUPS: dict[str, Callable[[Random], Made]] = {
     "delta": deltas,
     "scale_context": scales,
     "parts": parts,
+    "joined": joined,
     "planes": byte_planes,
     "float_cm": mixed,
     "byte_cm": texts,

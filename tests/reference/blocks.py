@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reference import joined
+from reference.joined import Joined
 from reference.parts import Decodes, decode_parts, parse_part
 from reference.reading import Bytes8, Cursor, Refused, fail
 
 CODEC = 5
 MAX_FIELDS = 8
-ORDER_BLOCKS, ORDER_COLUMNS, ORDER_FIELD, ORDER_RATIO = range(4)
+ORDER_BLOCKS, ORDER_COLUMNS, ORDER_FIELD, ORDER_RATIO, _, ORDER_JOINED, ORDER_ELSEWHERE = range(7)
 MAX_SORTED = 1048576
 
 
@@ -23,6 +25,7 @@ class Field:
     width: int
     columns: int
     model: Decodes | None
+    joined: Joined | None = None
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,22 @@ class Model:
         if original % block:
             fail("a CHUNK that holds no whole number of blocks")
         blocks = original // block
-        wanted = [(field.model, blocks * field.size) for field in self.fields]
+        sizes = [field.size for field in self.fields]
+        wanted = []
+        for i, field in enumerate(self.fields):
+            size = 0 if field.order == ORDER_ELSEWHERE else field.size
+            if field.joined is not None:
+                size = field.joined.symbols(i, sizes)
+            wanted.append((field.model, blocks * size))
         fields: list[Bytes8] = []
-        for one, part in zip(self.fields, decode_parts(Cursor(payload), wanted), strict=True):
-            found = np.frombuffer(part, np.uint8)
-            fields.append(in_order_of_blocks(one, found, fields).reshape(blocks, one.size))
+        parts = [np.frombuffer(part, np.uint8) for part in decode_parts(Cursor(payload), wanted)]
+        for one, part in zip(self.fields, parts, strict=True):
+            if one.order < ORDER_JOINED:
+                part = in_order_of_blocks(one, part, fields).reshape(blocks, one.size)
+            fields.append(part)
+        for i, one in enumerate(self.fields):
+            if one.joined is not None:
+                joined.put_back(one.joined, i, sizes, fields, blocks)
         return np.concatenate(fields, axis=1).tobytes()
 
 
@@ -55,17 +69,34 @@ def parse_model(payload: bytes, parse: Callable[[bytes], Decodes]) -> Model:
     fields: list[Field] = []
     for _ in range(count):
         size, order, width, columns = cursor.u16(), cursor.u8(), cursor.u8(), cursor.u32()
-        verify_order(order, size, width, columns, [field.size for field in fields])
-        fields.append(Field(size, order, width, columns, parse_part(cursor, parse)))
+        before = [field.size if field.order < ORDER_JOINED else 0 for field in fields]
+        verify_order(order, size, width, columns, before)
+        packed = joined.parse(cursor) if order == ORDER_JOINED else None
+        fields.append(Field(size, order, width, columns, parse_part(cursor, parse), packed))
     cursor.finish()
+    verify_joined(fields)
     return Model(tuple(fields))
+
+
+def verify_joined(fields: list[Field]) -> None:
+    """Refuse fields of orders 5 and 6 that do not fit together."""
+    sizes = [field.size for field in fields]
+    elsewhere = [i for i, field in enumerate(fields) if field.order == ORDER_ELSEWHERE]
+    plain = [i for i, field in enumerate(fields) if field.order < ORDER_JOINED]
+    used = []
+    for i, field in enumerate(fields):
+        if field.joined is not None:
+            field.joined.verify(i, sizes, plain, elsewhere)
+            used += [field.joined.high] if field.joined.high_bits else []
+    if sorted(used) != elsewhere:
+        fail("a field of order 6 that is not that of one of order 5")
 
 
 def verify_order(order: int, size: int, width: int, columns: int, before: list[int]) -> None:
     """Refuse an order that the field and those before it do not allow."""
     if size == 0:
         fail("an empty field")
-    if order > ORDER_RATIO:
+    if order > ORDER_ELSEWHERE or order == 4:
         raise Refused("unsupported", f"order {order}")
     if order == ORDER_COLUMNS:
         if width not in (1, 2, 4, 8) or size % width != 0 or columns == 0:

@@ -25,6 +25,12 @@ from typing import NamedTuple
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 from codec_cases import read_cases  # noqa: E402
+from reference.reading import Refused  # noqa: E402
+from reference.short_form import in_ordinary_form  # noqa: E402
+
+import densor  # noqa: E402
+from densor.codec.circuit.model import pack  # noqa: E402
+from densor.files.image_models import load  # noqa: E402
 
 TESTS = Path(__file__).parents[1]
 GOLDEN = TESTS / "golden"
@@ -39,6 +45,8 @@ CODECS = {
     "8 planes_rans": ("planes",),
     "9 byte_cm": ("byte_cm",),
     "11 image": ("image",),
+    "12 audio": ("audio", "audio_cascade"),
+    "16 circuit": ("circuit",),
     "rans": ("rans",),
     "arithmetic": ("arithmetic",),
 }
@@ -67,6 +75,7 @@ class Case(NamedTuple):
     good: list[str] | None
     error: str | None
     base: bytes | None = None
+    circuit: bytes | None = None  # that must be known
 
 
 def cases() -> list[Case]:
@@ -78,6 +87,13 @@ def cases() -> list[Case]:
         found.append(Case(name, archive, list(entries.values()), None))
     for name, error in expected["bad"].items():
         found.append(Case(name, (GOLDEN / f"{name}.densor").read_bytes(), None, error))
+    for name in ("grey", "colour"):
+        folder = GOLDEN / "circuit"
+        archive = (folder / f"{name}.densor").read_bytes()
+        circuit = pack(load(str(folder / f"{name}-model.densor")))
+        images = densor.decompress(archive, image_model=str(folder / f"{name}-model.densor"))
+        digest = hashlib.sha256(images.tobytes()).hexdigest()
+        found.append(Case(f"circuit-{name}", archive, [digest], None, circuit=circuit))
     for one in read_cases():
         good = None if one.sha256 is None else [one.sha256]
         found.append(Case(one.name, one.archive(), good, one.error, one.base))
@@ -171,6 +187,8 @@ def killed_by(mutant: Mutant | None, every: list[Case]) -> str | None:
         return f"import: {error}"
     for case in every:
         try:
+            if case.circuit is not None:
+                importlib.import_module("reference.circuit").know(case.circuit)
             entries = container.decode(case.archive, case.base)
             container.read_index(case.archive)
             found: object = [hashlib.sha256(e.data).hexdigest() for e in entries]
@@ -210,7 +228,7 @@ def _judge(task: tuple[str, int, int]) -> tuple[str, int, str, bool]:
 _OF: dict[str, list[Case]] = {}
 
 
-_USERS = {  # by module, the codecs whose archives reach it
+_USERS: dict[str, set[int] | None] = {  # by module, the codecs whose archives reach it
     "planes": {2, 3, 5, 6, 8},
     "huffman": {2, 3, 5, 6},
     "scale_context": {3, 5, 6},
@@ -221,6 +239,9 @@ _USERS = {  # by module, the codecs whose archives reach it
     "delta": {7},
     "byte_cm": {9},
     "image": {11},
+    "audio": {12},
+    "audio_cascade": {12},
+    "circuit": {16},
     "rans": {3, 5, 6, 7, 8},
     "arithmetic": {4, 9},
 }
@@ -230,19 +251,23 @@ def _reaching(module: str, every: list[Case]) -> list[Case]:
     """The archives that a module decodes; for those of the container, all without slow codecs."""
     found = []
     for case in every:
-        codecs = {case.archive[at + 28] for at in _models(case.archive)}
+        codecs = set(_codecs(case.archive))
         users = _USERS.get(module)
         if codecs & users if users is not None else not codecs & {4, 9, 10, 11}:
             found.append(case)
     return found
 
 
-def _models(archive: bytes) -> Iterator[int]:
-    """Where MODEL frames that are not empty begin, as long as frames follow each other."""
+def _codecs(archive: bytes) -> Iterator[int]:
+    """The codecs of MODEL frames that are not empty, as long as frames follow each other."""
+    try:
+        archive = in_ordinary_form(archive)
+    except Refused:
+        return
     at = 32
     while at + 28 < len(archive):
         if archive[at] == 2 and archive[at + 4 : at + 8] != bytes(4):
-            yield at
+            yield archive[at + 28]
         at += 28 + int.from_bytes(archive[at + 4 : at + 8], "little")
 
 

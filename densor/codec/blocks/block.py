@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
+from densor.codec.blocks.joined import Joined
 from densor.runtime.types import Bytes
 
 CHUNK = 1 << 20  # bytes of a chunk of blocks, about
@@ -15,11 +16,15 @@ MAX_FIELDS = 8
 
 
 class Field(NamedTuple):
-    """A field: its element type, its bytes per block, and in which order it is coded best."""
+    """A field: its element type, its bytes per block, and in which order it is coded best.
+
+    `joined`: of packed elements, how they may be joined to symbols.
+    """
 
     dtype: str
     size: int
     order: int = registry.ORDER_BLOCKS
+    joined: Joined | None = None
 
 
 @functools.lru_cache(64)

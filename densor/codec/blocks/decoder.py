@@ -3,12 +3,18 @@
 from densor.codec import registry
 from densor.codec.batch import Bytes
 from densor.codec.blocks.block import MAX_FIELDS, columns, items
+from densor.codec.blocks.joined import Joined, check, put_symbols
 from densor.codec.blocks.order import MAX_SORTED, Order, earlier, restore
-from densor.codec.blocks.payload import FIELD, HEAD
+from densor.codec.blocks.payload import FIELD, HEAD, JOINED
 from densor.codec.codec import ChunkDecoder
 from densor.codec.parts import PartDecoder, split_parts, take_model
 from densor.errors import FormatError, LimitError, UnsupportedError
 from densor.runtime.buffers import POOL
+
+_ORDERS = {
+    *(registry.ORDER_BLOCKS, registry.ORDER_COLUMNS, registry.ORDER_FIELD, registry.ORDER_RATIO),
+    *(registry.ORDER_JOINED, registry.ORDER_ELSEWHERE),
+}
 
 
 class BlocksDecoder(ChunkDecoder):
@@ -25,19 +31,44 @@ class BlocksDecoder(ChunkDecoder):
             raise FormatError(f"blocks have {count} fields, not 1 to {MAX_FIELDS}")
         self._sizes: list[int] = []
         self._orders: list[Order] = []
+        self._joined: dict[int, Joined] = {}
         self._parts: list[PartDecoder] = []
         at = HEAD.size
         for _ in range(count):
             if len(payload) < at + FIELD.size:
                 raise FormatError("model is too short")
             size, *order = FIELD.unpack_from(payload, at)
-            self._orders.append(_checked(Order(*order), size, self._sizes))
-            model, at = take_model(payload, at + FIELD.size)
+            self._orders.append(_checked(Order(*order), size, self._before()))
+            at += FIELD.size
+            if self._orders[-1].kind == registry.ORDER_JOINED:
+                if len(payload) < at + JOINED.size:
+                    raise FormatError("model is too short")
+                self._joined[len(self._sizes)] = Joined(*JOINED.unpack_from(payload, at))
+                at += JOINED.size
+            model, at = take_model(payload, at)
             self._sizes.append(size)
             self._parts.append(PartDecoder(model))
         if at != len(payload):
             raise FormatError("model is too long")
+        self._check_joined()
         self.weight = count
+
+    def _before(self) -> list[int]:
+        """Sizes of the fields so far; 0 for those that are put back after all others."""
+        return [
+            0 if order.kind >= registry.ORDER_JOINED else size
+            for size, order in zip(self._sizes, self._orders, strict=True)
+        ]
+
+    def _check_joined(self) -> None:
+        """FormatError unless the joined fields, and those that are elsewhere, fit together."""
+        orders = [order.kind for order in self._orders]
+        for number, joined in self._joined.items():
+            check(joined, number, self._sizes, orders)
+        found = sorted(joined.high for joined in self._joined.values() if joined.high_bits)
+        elsewhere = [i for i, kind in enumerate(orders) if kind == registry.ORDER_ELSEWHERE]
+        if found != elsewhere:
+            raise FormatError("field of high bits is not that of one joined field")
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
@@ -48,9 +79,16 @@ class BlocksDecoder(ChunkDecoder):
         targets = columns(out, self._sizes)
         fields: list[Bytes] = []
         for i, (mode, data) in enumerate(stored):
-            size = self._sizes[i]
+            size, kind = self._sizes[i], self._orders[i].kind
+            if kind == registry.ORDER_ELSEWHERE:
+                size = 0
+            elif kind == registry.ORDER_JOINED:
+                size = self._joined[i].symbols(size)
             fields.append(self._field(i, mode, data, fields, blocks * size))
-            targets[i][:] = items(fields[i], size)
+            if kind < registry.ORDER_JOINED:
+                targets[i][:] = items(fields[i], size)
+        for i, joined in self._joined.items():
+            put_symbols(fields[i], joined, i, self._sizes, fields, out)
         for field in fields:
             POOL.give(field)
 
@@ -59,7 +97,7 @@ class BlocksDecoder(ChunkDecoder):
         order, size = self._orders[i], self._sizes[i]
         coded = POOL.take(total)
         self._parts[i].decode(mode, data, coded)
-        if order.kind == registry.ORDER_BLOCKS:
+        if order.kind in (registry.ORDER_BLOCKS, registry.ORDER_JOINED, registry.ORDER_ELSEWHERE):
             return coded
         if order.kind == registry.ORDER_COLUMNS and total % (order.width * order.columns):
             raise FormatError("chunk does not hold whole rows of a field")
@@ -80,7 +118,7 @@ def _checked(order: Order, size: int, before: list[int]) -> Order:
     """The order of a field of `size` bytes per block behind others, if it is possible."""
     if not size:
         raise FormatError("field of a block is empty")
-    if order.kind > registry.ORDER_RATIO:
+    if order.kind not in _ORDERS:
         raise UnsupportedError(f"unknown order {order.kind}; a newer densor may read this")
     needed = earlier(order.kind)
     if len(before) < needed or any(size != 2 for size in before[len(before) - needed :]):

@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -148,10 +149,7 @@ def reduced(model: Model, data: Bytes) -> Bytes:
     if not model.shift:
         return data
     found = np.array(data)
-    rows = found.reshape(-1, model.layout.stride)
-    rows[:, : model.layout.stride - model.layout.padding] = (
-        model.layout.samples(data) >> model.shift
-    ).view(np.uint8)
+    _put_samples(model.layout, found, model.layout.samples(data) >> model.shift)
     return found
 
 
@@ -163,7 +161,11 @@ def restore(model: Model, data: Bytes) -> None:
         ranked[: values.size] = values
         data[:] = ranked[data]
     elif model.shift:
-        rows = data.reshape(-1, model.layout.stride)
-        rows[:, : model.layout.stride - model.layout.padding] = (
-            model.layout.samples(data) << model.shift
-        ).view(np.uint8)
+        _put_samples(model.layout, data, model.layout.samples(data) << model.shift)
+
+
+def _put_samples(layout: Layout, data: Bytes, samples: npt.NDArray[Any]) -> None:
+    """Puts samples of two bytes into whole rows; numpy's operators have made them native."""
+    rows = data.reshape(-1, layout.stride)
+    order = ">u2" if layout.big else "<u2"
+    rows[:, : layout.stride - layout.padding] = samples.astype(order).view(np.uint8)

@@ -63,12 +63,24 @@ class MemoryFile:
     def write(self, data: Any) -> int:
         piece = np.frombuffer(data, np.uint8)
         end = self._at + piece.size
-        if end > self._buffer.size:
-            self._buffer.resize(max(end, 2 * self._buffer.size))
+        self.expect(end)
         self._buffer.put(self._at, piece)
         self._at = end
-        self._size = max(self._size, end)
         return piece.size
+
+    def has_room(self, size: int) -> bool:
+        """Whether it can grow to `size` bytes without being moved."""
+        return size <= self._buffer.size
+
+    def expect(self, size: int) -> None:
+        """Makes room for `size` bytes, for `write_at`; while nothing is being written there."""
+        if size > self._buffer.size:
+            self._buffer.resize(max(size, 2 * self._buffer.size))
+        self._size = max(self._size, size)
+
+    def write_at(self, data: Any, offset: int) -> None:
+        """Writes all of a buffer where there is room for it. For several threads."""
+        self._buffer.put(offset, np.frombuffer(data, np.uint8))
 
     def tell(self) -> int:
         return self._at
@@ -101,6 +113,10 @@ class WholeFile(io.FileIO):
 
     _allocated = 0
     _can_allocate = sys.platform.startswith("linux")
+
+    def has_room(self, size: int) -> bool:
+        """Whether `size` bytes can be written before more is asked for; always."""
+        return True
 
     def write_at(self, data: Any, offset: int) -> None:
         """Writes all of a buffer at a place; FileError where that fails. For several threads."""

@@ -4,6 +4,8 @@ import contextlib
 import errno
 import io
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -190,9 +192,9 @@ class FileRandomSource:
                 # Asked for each time, since after `close` the number may be that of another file.
                 got = os.preadv(self._file.fileno(), [view[filled:]], offset + filled)
             except OSError as error:
-                raise FileError(f"cannot read archive: {error.strerror}") from error
+                raise FileError(f"cannot read: {error.strerror}") from error
             except ValueError:
-                raise FileError("cannot read archive: it was closed") from None
+                raise FileError("cannot read: file was closed") from None
             if not got:
                 raise TruncatedError("archive is shorter than its frames say")
             filled += got
@@ -243,6 +245,21 @@ class PlacedSource:
 
 
 _BLOCK, _LEAST_BLOCK = 1 << 15, 1 << 12
+
+
+def take_later(source: Source, count: int) -> tuple[int, Callable[[], Bytes]]:
+    """How many of the next `count` bytes of a source there are, and what returns them.
+
+    That may be called in any thread, once others were taken, and reads them only then where the
+    source allows it; TruncatedError where they are gone.
+    """
+    if isinstance(source, PlacedSource) and count > _BLOCK:
+        count = min(count, source.random.size - source.at)
+        begin = source.skip(count)
+        assert begin is not None
+        return count, partial(source.random.read_at, begin, count)
+    data = source.take(count)
+    return data.size, lambda: data
 
 
 class ReadableSource:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from densor.codec import registry
 from densor.codec.blocks.block import Field
+from densor.codec.blocks.joined import Joined
 from densor.dtypes import SIZES
 from densor.errors import FormatError
 from densor.formats.parsers.contents import Contents, Head, Stretch
@@ -51,22 +52,56 @@ def _u8(size: int, order: int = registry.ORDER_BLOCKS) -> Field:
     return Field("U8", size, order)
 
 
+def _low(size: int, joined: Joined) -> Field:
+    """Packed weights, or their low bits."""
+    return Field("U8", size, joined=joined)
+
+
+_K = registry
 _RATIO = registry.ORDER_RATIO  # of minimum to scale: where in the range of a block its 0 is
 _COLUMNS = registry.ORDER_COLUMNS
 
 # Packed scales of the K types are cut where the meaning of their bits changes.
+_SCALES = (_F16, _F16, _u8(4), _u8(4), _u8(4))
 BLOCKS = {
     2: Block("Q4_0", 32, (_F16, _u8(16))),
     3: Block("Q4_1", 32, (_F16, _MIN, _u8(16, _RATIO))),
-    6: Block("Q5_0", 32, (_F16, _u8(4), _u8(16))),
-    7: Block("Q5_1", 32, (_F16, _MIN, _u8(4, _RATIO), _u8(16))),
+    6: Block("Q5_0", 32, (_F16, _u8(4), _low(16, Joined(4, 16, 1, 1, 1, _K.KEY_FIELD, 0)))),
+    7: Block(
+        "Q5_1",
+        32,
+        (_F16, _MIN, _u8(4, _RATIO), _low(16, Joined(4, 16, 2, 1, 1, _K.KEY_RATIO, 0))),
+    ),
     8: Block("Q8_0", 32, (Field("F16", 2, _COLUMNS), Field("I8", 32, _COLUMNS))),
     9: Block("Q8_1", 32, (_F32, _F32, Field("I8", 32))),
-    10: Block("Q2_K", 256, (_u8(16), _u8(64), _F16, _F16)),
-    11: Block("Q3_K", 256, (_u8(32), _u8(64), _u8(8), _u8(4), _F16)),
-    12: Block("Q4_K", 256, (_F16, _F16, _u8(4), _u8(4), _u8(4), _u8(128))),
-    13: Block("Q5_K", 256, (_F16, _F16, _u8(4), _u8(4), _u8(4), _u8(32), _u8(128))),
-    14: Block("Q6_K", 256, (_u8(128), _u8(64), Field("I8", 16), _F16)),
+    10: Block(
+        "Q2_K",
+        256,
+        (_u8(16), _low(64, Joined(2, 32, key=_K.KEY_RATIO_4, first=2, scales=0)), _F16, _F16),
+    ),
+    11: Block(
+        "Q3_K",
+        256,
+        (_u8(32), _low(64, Joined(2, 32, 0, 1, 32)), _low(8, Joined(4, 8, 3, 2, 4)), _u8(4), _F16),
+    ),
+    12: Block(
+        "Q4_K",
+        256,
+        (*_SCALES, _low(128, Joined(4, 32, key=_K.KEY_RATIO_6, first=0, scales=2))),
+    ),
+    13: Block(
+        "Q5_K",
+        256,
+        (*_SCALES, _u8(32), _low(128, Joined(4, 32, 5, 1, 32, _K.KEY_RATIO_6, 0, 2))),
+    ),
+    14: Block(
+        "Q6_K",
+        256,
+        (
+            _low(128, Joined(4, 64, 1, 2, 32, _K.KEY_MAGNITUDE, 2)),
+            *(_u8(64), Field("I8", 16), _F16),
+        ),
+    ),
     15: Block("Q8_K", 256, (_F32, Field("I8", 256), Field("I16", 32))),
     16: Block("IQ2_XXS", 256, (_F16, _u8(64))),
     17: Block("IQ2_XS", 256, (_F16, Field("U16", 64), _u8(8))),

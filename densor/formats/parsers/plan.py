@@ -23,10 +23,11 @@ from densor.codec.kind import (
 from densor.codec.levels import DEFAULT_LEVEL, Level, level_settings
 from densor.codec.planes.analyse import MAX_RUN
 from densor.dtypes import SIZES, coding_of, parse_dtype
-from densor.errors import FormatError, LimitError, TruncatedError
+from densor.errors import ArgumentError, FormatError, LimitError, TruncatedError
 from densor.float_formats import by_rows
 from densor.formats.io.sources import RandomSource, Source
 from densor.formats.parsers.contents import Contents, Head, Stretch, plain
+from densor.formats.parsers.raw import segments_of
 from densor.formats.tensors import TensorInfo, as_other, is_listable
 
 
@@ -118,15 +119,21 @@ def plan_file(
     random: RandomSource | None = None,
     name: str = "array",
     told: list[TensorInfo] | None = None,
+    raw: str | None = None,
 ) -> Plan:
     """Looks at the start of a file. `size` in bytes, None if unknown; `dtype` as told by the user.
 
-    With `dtype`, all bytes are elements of that type. Otherwise a file of a known format is taken
-    apart, and everything else is bytes. Where `level` has one class per plane, only small tensors
-    share chunks. `random`: the same file for formats that need not be read in order, whose
-    reading must not move `source`. `name`: what the array in a .npy file is called.
+    With `dtype`, all bytes are elements of that type, with `raw` samples (`raw.py`). Otherwise a
+    file of a known format is taken apart, and everything else is bytes. Where `level` has one class
+    per plane, only small tensors share chunks. `random`: the same file for formats that need not be
+    read in order, whose reading must not move `source`. `name`: what the array in a .npy file is
+    called.
     `told`: the tensors in it, where another file tells them.
     """
+    if raw is not None:
+        if dtype is not None:
+            raise ArgumentError("samples of sound or images have no dtype beside that")
+        return Plan(None, source, segments_of(raw, size), [])
     if dtype is not None:
         kind_name = parse_dtype(dtype)
         whole = (size or 0) // SIZES[kind_name] * SIZES[kind_name]
