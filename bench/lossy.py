@@ -34,7 +34,7 @@ from densor.lossy.models import replaced
 
 Floats = npt.NDArray[np.float32]
 _TRAIN, _CALIBRATION = 8000, 1000
-_SENTENCES = 120  # of each text
+_SENTENCES = 80  # of each text
 _BATCH = 40
 
 
