@@ -113,6 +113,8 @@ def _files_behind_urls(folder: Path) -> None:
     ("page", "prepare"),
     [
         ("hub", None),
+        ("lossy", None),
+        ("modality", None),
         ("images", None),
         ("tables", _small_flights),
         ("serving", _model_for_transformers),

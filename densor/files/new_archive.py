@@ -142,7 +142,7 @@ def add_planned(
 
     `base_tensors`: those of the base, where they are known.
     """
-    meta.format = plan.format
+    meta.format, meta.lossy = plan.format, plan.lossy or None
     if base is None:
         writer.add(meta, plan.source, plan.segments, plan.listed)
         return

@@ -72,6 +72,7 @@ class EntryMeta:
     mtime_ns: int | None = None
     owner: tuple[int, int] | None = None  # numbers of user and group, where not the writer's own
     escaped: bool | None = None  # whether the name stands for a path of other bytes
+    lossy: bool | None = None  # whether the file says that it only approximates another
     base: BaseRef | None = None
     tensors: list[TensorInfo] = field(default_factory=list)  # index only
 
@@ -88,6 +89,7 @@ class EntryMeta:
             "mode",
             "mtime_ns",
             "escaped",
+            "lossy",
         ):
             value = getattr(self, key)
             if value is not None:
@@ -156,6 +158,14 @@ def _parse_escaped(found: object, meta: EntryMeta) -> bool | None:
     return True
 
 
+def _parse_lossy(found: object, kind: str) -> bool | None:
+    if found is None or found is False:
+        return None
+    if found is not True or kind != FILE:
+        raise FormatError("lossy is not true or false, or of an entry that is no file")
+    return True
+
+
 def parse_entry(payload: Any) -> EntryMeta:
     """An entry's description from the payload of its ENTRY frame, all of it checked."""
     return parse(strictjson.loads(bytes(payload), "description of an entry"))
@@ -187,6 +197,7 @@ def parse(found: dict[str, Any]) -> EntryMeta:
     if found.get("owner") is not None:
         meta.owner = _parse_owner(found["owner"])
     meta.escaped = _parse_escaped(found.get("escaped"), meta)
+    meta.lossy = _parse_lossy(found.get("lossy"), kind)
     meta.descr = found.get("descr")
     if kind in (TENSOR, ARRAY):
         _parse_tensor(meta, found)
