@@ -122,6 +122,13 @@ _FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "help": "code tables also under latent classes, and keep the smaller (docs/tables.md)",
         },
     ),
+    "tokens": (
+        ("--tokens",),
+        {
+            "action": "store_true",
+            "help": "integers are tokens; plain files too, of 16 bits if --dtype gives no other",
+        },
+    ),
     "hash": (
         ("--sha256",),
         {
@@ -188,7 +195,7 @@ _FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "quiet": (("-q", "--quiet"), {"action": "store_true", "help": "errors only on stderr"}),
     "json": (("--json",), {"action": "store_true", "help": "write JSON, sizes in bytes"}),
 }
-WRITING = ("dtype", "text", "table_latents", "hash", "gpu_index", "recovery", "sync")
+WRITING = ("dtype", "text", "table_latents", "tokens", "hash", "gpu_index", "recovery", "sync")
 
 
 def add_flags(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> None:

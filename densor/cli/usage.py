@@ -25,6 +25,7 @@ options:
   -1 ... -9            level, from fastest to smallest (default -3)
   --dtype TYPE         take all bytes as numbers of this type, such as bf16
   --text               code text and other bytes as -9 does, slow and small
+  --tokens             integers and plain files are tokens (docs/tokens.md)
   --table-latents      code tables also under latent classes, and keep the smaller
   --llm MODEL          code text under a language model: smollm2, sample, or a path;
                        with -d and -t: where that model is now

@@ -13,7 +13,7 @@ from densor.codec.choose import batch_bytes
 from densor.codec.circuit.loading import load as load_circuit
 from densor.codec.codec import Base
 from densor.codec.history import History
-from densor.codec.kind import BATCH_BYTES, Kind, Segment, is_plain
+from densor.codec.kind import BATCH_BYTES, Kind, Segment, as_tokens, is_plain
 from densor.codec.language_model.session import Session
 from densor.codec.levels import Level, beside_tensors, level_settings
 from densor.codec.types.divide import Piece, divide, encode_piece
@@ -77,6 +77,7 @@ class ArchiveWriter:
         self.options = options
         self._level: Level = level_settings(options.level, options.text, options.table_latents)
         self._entry_level = self._level  # of the entry at hand
+        self._of_no_format = True  # likewise
         self._entry_session: Session | None = None
         self._workers = Workers(options.threads)
         self._session = _session(options)
@@ -143,6 +144,7 @@ class ArchiveWriter:
         self._broken = True  # until the entry is whole
         self._done = 0
         of_tensors = meta.format not in (None, *_NO_TENSORS)
+        self._of_no_format = meta.format is None
         self._entry_level = beside_tensors(self._level) if of_tensors else self._level
         self._entry_session = None if of_tensors else self._session
         self._frame(wire.ENTRY, description)
@@ -211,7 +213,8 @@ class ArchiveWriter:
         in_flight = offset = 0
         for segment in segments:
             left, place = segment.size, segment.base
-            most = batch_bytes(segment.kind, self._entry_level)
+            kind = as_tokens(segment.kind) if self._of_tokens(segment) else segment.kind
+            most = batch_bytes(kind, self._entry_level)
             while left is None or left > 0:
                 data = source.take(most if left is None else min(left, most))
                 if not data.size:
@@ -221,7 +224,7 @@ class ArchiveWriter:
                 if base is not None and place is not None:
                     before = _before(base, place, data.size)
                     place += data.size
-                waiting += self._started(data, segment.kind, number, offset, before)
+                waiting += self._started(data, kind, number, offset, before)
                 in_flight += data.size
                 while waiting and (
                     threads == 1 or in_flight > most_in_flight or len(waiting) > 4 * threads
@@ -235,6 +238,11 @@ class ArchiveWriter:
         while waiting:
             self._finish_batch(waiting.popleft())
         return hasher.digest(), offset
+
+    def _of_tokens(self, segment: Segment) -> bool:
+        """Whether a segment is said to hold tokens: integers, and files that are nothing else."""
+        whole = is_plain(segment.kind) and self._of_no_format
+        return self.options.tokens and (segment.kind.integers or whole)
 
     def _started(
         self, data: Bytes, kind: Kind, entry: int, offset: int, before: Before | None
