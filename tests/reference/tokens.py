@@ -8,7 +8,7 @@ from reference.reading import Cursor, fail
 
 CODEC = 14
 _ODD, _MIX = 0x9E3779B97F4A7C15, 0x2545F4914F6CDD1D
-_WEIGHTS = ((63, 24), (31, 22), (15, 20), (7, 18), (3, 14), (1, 10), (0, 0))
+_WEIGHTS = ((127, 28), (63, 27), (31, 26), (15, 24), (7, 22), (3, 20), (1, 18), (0, 0))
 _SHIFTS = ((2, 2), (4, 3), (12, 4), (40, 5), (256, 6))
 
 
@@ -181,11 +181,17 @@ class _Sequence:
             s1, s2, s3 = (slot.state(token) for slot in slots)
             first = near if expected is not None and not tried else 0
             context = 4096 * s3 + 256 * s2 + 16 * s1 + 4 * first + min(len(tried), 3)
-            value = self.flags[context]
-            p = min(max(value[0] >> 6, 32), 65504)
+            special = 65536 + _hashed(
+                (256 * token + 16 * s3 + s2 + 1) * _MIX % 2**64, min(self.model.bits, 18)
+            )
+            values = self.flags[context], self.flags[special]
+            share = min(values[1][1], 6)
+            p = ((values[0][0] >> 6) * (16 - share) + (values[1][0] >> 6) * share) >> 4
+            p = min(max(p, 32), 65504)
             yes = self.coder.symbol([0, p, 65536]) == 0
-            value[0] += ((yes * 2**22 - value[0]) * (327680 // (5 * value[1] + 8))) >> 16
-            value[1] = min(value[1] + 1, 250)
+            for value in values:
+                value[0] += ((yes * 2**22 - value[0]) * (327680 // (5 * value[1] + 8))) >> 16
+                value[1] = min(value[1] + 1, 250)
             if yes:
                 return token
             tried.append(token)
@@ -199,6 +205,8 @@ class _Sequence:
             if j < max(self.model.digits - 1, 3):
                 key = 2**44 * r + 8 * (2**20 * beside + h) + j + 1
                 nodes.append(self.own[_hashed(key * _MIX % 2**64, self.model.bits)])
+                if nodes[1].count == 0:
+                    nodes[1].borders = list(nodes[0].borders)
                 weight = next(w for least, w in _WEIGHTS if nodes[1].count >= least)
             plain, own = nodes[0].borders, nodes[-1].borders
             borders = [((32 - weight) * plain[k] + weight * own[k]) >> 5 for k in range(1, 16)]

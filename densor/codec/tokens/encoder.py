@@ -5,18 +5,18 @@ import numpy.typing as npt
 
 from densor.codec.batch import Batch, Bytes
 from densor.codec.chunks import ChunkEncoder
-from densor.codec.kind import Data, Kind
+from densor.codec.kind import BATCH_BYTES, Data, Kind
 from densor.codec.levels import Level
 from densor.codec.tokens.params import MAX_BITS, MAX_DIGITS, MAX_ROWS, SIZES, Parameters, pack
 from densor.codec.tokens.state import Tokens, coded
 from densor.codec.zstd import zstd_compress
 
-CHUNK = 1 << 23  # bytes
+CHUNK, LARGE_CHUNK = 1 << 23, BATCH_BYTES  # bytes, the latter at level 9
 MIN_BYTES = 1 << 13  # that are looked at unasked: below, hardly anything repeats
 _SAMPLE = 1 << 15  # tokens that are tried, from the middle
 _MAX_SHARE = 0.95  # of what the sample takes more simply
 _LEAST_BITS = 10
-_MOST_BITS = 19
+_MOST_BITS = 20
 _FLAT = 1024  # columns of what has no rows, see kind.py
 _MIN_TIME = 16  # tokens of a codebook
 
@@ -71,19 +71,26 @@ def _digits(tokens: npt.NDArray[np.unsignedinteger]) -> int:
 
 
 def _simply(data: Bytes, size: int) -> float:
-    """Bytes by the fastest Zstandard, or by a code for each byte of a token; the fewer."""
-    planes = 0.0
-    for plane in data.reshape(-1, size).T:
+    """Bytes by the fastest Zstandard, or by a code for each byte of tokens or differences."""
+    numbers = data.view(f"<u{size}")
+    by_codes = min(_entropy(numbers), _entropy(np.diff(numbers, prepend=numbers[:1])))
+    return min(by_codes, len(zstd_compress(data, 1)))
+
+
+def _entropy(numbers: npt.NDArray[np.unsignedinteger]) -> float:
+    """Bytes that the bytes of numbers take, each under the distribution of its place."""
+    bits = 0.0
+    for plane in numbers.view(np.uint8).reshape(-1, numbers.itemsize).T:
         counts = np.bincount(plane)
         counts = counts[counts > 0]
-        planes += float((counts * np.log2(plane.size / counts)).sum()) / 8
-    return min(planes, len(zstd_compress(data, 1)))
+        bits += float((counts * np.log2(plane.size / counts)).sum())
+    return bits / 8
 
 
 def _candidates(batch: Batch, digits: int) -> list[Parameters]:
     """One sequence; and several codebooks, if the shape may be that."""
     kind = batch.kind
-    count = min(batch.data.size, CHUNK) // kind.unit
+    count = min(batch.data.size, LARGE_CHUNK) // kind.unit
     bits = min(max(count.bit_length() - 2, _LEAST_BITS), _MOST_BITS, MAX_BITS)
     found = [Parameters(kind.unit, digits, bits)]
     rows, columns = kind.books
@@ -112,7 +119,8 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
         tokens = _tokens(_middle(batch), kind.unit)
         best = min(candidates, key=lambda p: _coded_size(p, tokens, kind))
     item = kind.unit * max(1, best.rows * best.columns)
-    return ChunkEncoder(TokensEncoder(best), batch.in_chunks_of(CHUNK // item * item), level.zstd)
+    chunk = LARGE_CHUNK if level.bytes == "full" else CHUNK
+    return ChunkEncoder(TokensEncoder(best), batch.in_chunks_of(chunk // item * item), level.zstd)
 
 
 class TokensEncoder:

@@ -41,6 +41,8 @@ _LONGEST = 60  # what a match counts to
 ROOM = 64  # bytes that a token takes at most
 _LIMIT = 250  # updates after which flags learn no slower
 _MIN_P, _MAX_P = 32, 65504
+_SPECIAL_BITS = 18  # of the number of a probability of one candidate, at most
+_MOST_SPECIAL = 6  # weight of it, of 16
 _ODD = 0x9E3779B97F4A7C15
 _MIX = 0x2545F4914F6CDD1D
 
@@ -129,6 +131,13 @@ def _learn(slots, base, places, token, found, filled):
 
 
 @inlined
+def _special(candidate, states, bits):
+    """Where the probability of a candidate is, under what two slots say of it."""
+    key = (candidate << 8) + states + 1
+    return 65536 + _hashed(uint64(key) * uint64(_MIX), bits)
+
+
+@inlined
 def _learn_flag(flags, at, bit, rates):
     value = int64(flags[index(at)])
     seen = value & 1023
@@ -199,6 +208,7 @@ def code_tokens(
     nodes = ((int64(1) << (4 * digits)) - 1) // 15
     tables = plain.size // NODE // nodes
     contexted = max(digits - 1, 3)
+    special_bits = min(bits, _SPECIAL_BITS)
     value, width, at = int64(0), int64(0xFFFFFFFF), int64(0)
     if not encoding:
         for at in range(4):
@@ -249,7 +259,11 @@ def code_tokens(
             context |= min(failed, 3)
             if lane == 0:
                 context |= near << 2
-            p = max(min(int64(flags[index(context)]) >> 16, _MAX_P), _MIN_P)
+            special = _special(candidate, context >> 8, special_bits)
+            other = int64(flags[index(special)])
+            weight = min(other & 1023, _MOST_SPECIAL)
+            p = (int64(flags[index(context)]) >> 16) * (16 - weight) + (other >> 16) * weight
+            p = max(min(p >> 4, _MAX_P), _MIN_P)
             if encoding:
                 bit = int64(candidate == token)
                 low, share = (int64(0), p) if bit else (p, 65536 - p)
@@ -259,6 +273,7 @@ def code_tokens(
                 low, share = (int64(0), p) if bit else (p, 65536 - p)
                 value, width, at = remove(stream, value, width, at, low, share)
             _learn_flag(flags, context, bit, rates)
+            _learn_flag(flags, special, bit, rates)
             failed += 1
             left &= ~same
             if bit:
@@ -277,6 +292,9 @@ def code_tokens(
                     digit = (token >> (4 * (digits - 1 - j))) & 15
                 else:
                     digit = _digit_of(plain, general, under, own, weight, value, width >> 16)
+                if j < contexted and load_u16(under, own) == 0:
+                    store_lanes(under, own, load_lanes(plain, general))
+                    store_u16(under, own, numba.uint16(0))
                 low = _mixed(plain, general, under, own, weight, digit)
                 share = _mixed(plain, general, under, own, weight, digit + 1) - low
                 if encoding:

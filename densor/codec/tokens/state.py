@@ -14,9 +14,9 @@ from densor.errors import FormatError
 
 Tokens = npt.NDArray[np.uint32]
 _NODE, _PLACES, _ROOM = 32, 4, 64  # as in kernels.py, which imports numba
-_FLAGS = 1 << 16
+_FLAGS, _SPECIAL_BITS = 1 << 16, 18
 _MAX_TABLES = 32  # distributions by row
-_WEIGHTS = (0, 10, 14, 18, 20, 22, 24, 24, 24)  # of the context's node, of 32, by bits of its count
+_WEIGHTS = (0, 18, 20, 22, 24, 26, 27, 28, 28)  # of the context's node, of 32, by bits of its count
 _SHIFTS = ((2, 2), (4, 3), (12, 4), (40, 5), (256, 6))  # up to which count, shift
 
 
@@ -52,7 +52,7 @@ def run(encoding: bool, parameters: Parameters, tokens: Tokens, stream: Bytes) -
         code_tokens(
             *(encoding, tokens, rows, columns, p.digits, stream, *slots),
             np.zeros(1 << p.bits, np.uint32),
-            np.full(_FLAGS, 1 << 31, np.uint32),
+            np.full(_FLAGS + (1 << min(p.bits, _SPECIAL_BITS)), 1 << 31, np.uint32),
             *(_nodes(tables * per_row), _nodes(1 << p.bits)),
             *(np.zeros(16, np.uint32), *rates),
         )
