@@ -28,6 +28,7 @@ options:
                        take all bytes as sound, such as 44100:2:s16
   --image WxHxC:TYPE   take all bytes as images of this size, such as 640x480x3:u8
   --text               code text and other bytes as -9 does, slow and small
+  --tokens             integers and plain files are tokens (docs/tokens.md)
   --table-latents      code tables also under latent classes, and keep the smaller
   --llm MODEL          code text under a language model: smollm2, sample, or a path;
                        with -d and -t: where that model is now

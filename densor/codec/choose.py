@@ -16,6 +16,8 @@
 | images of a circuit's size, with one | all | circuit | asked for |
 | rows of images | all | image, elements as below, byte_cm at 5 to 9 | trial, byte_cm of a sample |
 | tables and images to 1 MiB | 5 to 9 | also with fewer contexts | trial |
+| integers that look like tokens | 5 to 9 | tokens, what else fits | sample, then trial |
+| integers that are said to be tokens | all | tokens, what else fits | trial |
 | samples of sound | 5 to 9 | audio, also as at lower levels | trial |
 | samples of sound | all | audio, elements as below, byte_cm at 5 to 9 | trial of samples, or all |
 | elements with zeros | all | sparse, planes | trial of a sample |

@@ -12,7 +12,7 @@ from densor.codec.choose import batch_bytes
 from densor.codec.circuit.loading import load as load_circuit
 from densor.codec.codec import Base
 from densor.codec.history import History
-from densor.codec.kind import BATCH_BYTES, Kind, Segment, is_plain
+from densor.codec.kind import BATCH_BYTES, Kind, Segment, as_tokens, is_plain
 from densor.codec.language_model.session import Session
 from densor.codec.levels import Level, beside_tensors, level_settings
 from densor.codec.types.divide import Piece, divide, encode_piece
@@ -78,6 +78,7 @@ class ArchiveWriter:
         self.options = options
         self._level: Level = level_settings(options.level, options.text, options.table_latents)
         self._entry_level = self._level  # of the entry at hand
+        self._of_no_format = True  # likewise
         self._entry_session: Session | None = None
         self._workers = Workers(options.threads)
         self._out = OrderedOutput(file, self._workers)
@@ -145,6 +146,7 @@ class ArchiveWriter:
         self._broken = True  # until the entry is whole
         self._done = 0
         of_tensors = meta.format not in (None, *_NO_TENSORS)
+        self._of_no_format = meta.format is None
         self._entry_level = beside_tensors(self._level) if of_tensors else self._level
         self._entry_session = None if of_tensors else self._session
         self._frame(wire.ENTRY, description)
@@ -213,7 +215,7 @@ class ArchiveWriter:
         in_flight = 0
         ahead = ReadAhead(source, self._workers, new_hash(self.options.hash), self._repeats)
         cut = lambda kind: batch_bytes(kind, self._entry_level)  # noqa: E731
-        for stretch in ahead.stretches(segments, cut, size_known):
+        for stretch in ahead.stretches(map(self._told, segments), cut, size_known):
             before = None
             if base is not None and stretch.base is not None:
                 before = _before(base, stretch.base, stretch.data.size)
@@ -227,6 +229,13 @@ class ArchiveWriter:
         while waiting:
             self._finish_batch(waiting.popleft(), ahead)
         return ahead.digest(), ahead.size
+
+    def _told(self, segment: Segment) -> Segment:
+        """Of tokens where that is said: integers, and files that are nothing else."""
+        whole = is_plain(segment.kind) and self._of_no_format
+        if self.options.tokens and (segment.kind.integers or whole):
+            return segment._replace(kind=as_tokens(segment.kind))
+        return segment
 
     def _started(
         self, stretch: Stretch, entry: int, ahead: ReadAhead, before: Before | None
