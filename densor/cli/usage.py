@@ -65,6 +65,7 @@ commands:
   hf-pack MODEL_DIR OUT_DIR    pack a HuggingFace model so that it still loads
   hf-unpack DIR OUT_DIR        restore its files
   hub plan FOLDER...           find families among models, and pack them as such
+  quantize MODEL --size S -o   make a model smaller, with losses
   gpu-check                    compare what a GPU decodes with the CPU, and time it
   doctor                       tell what this machine has, and test the codecs on it
   warm                         compile the kernels now, so that no later run has to
