@@ -6,6 +6,7 @@
 | bytes with a language model | all | language model, or byte_cm | trial, of texts |
 | bytes from 4 KiB on | 5 to 9 | byte_cm, Zstandard | trial of each chunk |
 | other bytes | all | Zstandard | |
+| floats in many small matrices, 32 MiB at most | 3 to 5 | rANS, as below | trial |
 | floats in matrices from 64 KiB on | 1 to 3 | planes by spans, or as below | it declines |
 | floats in matrices | 9 | float_cm, or both ways below | trial |
 | floats in matrices, few zeros | 6 to 8 | scale_context, or planes | trial to 512 KiB, estimate |
@@ -45,6 +46,7 @@ from densor.codec.batch import (
 from densor.codec.chunks import zstd_chunk
 from densor.codec.codec import CODECS, Encoder, Estimate
 from densor.codec.deflate.stream import MAX_STREAM
+from densor.codec.history import MAX_KEPT
 from densor.codec.kind import BATCH_BYTES, BYTES, Data, Kind
 from densor.codec.levels import (
     DEFAULT_LEVEL,
@@ -55,6 +57,7 @@ from densor.codec.levels import (
     with_few_codes,
     with_fewer_contexts,
     with_huffman_codes,
+    with_rans,
     with_simpler_sound,
 )
 from densor.codec.sampling import PIECES, sample
@@ -72,6 +75,7 @@ MAX_SIZE_OF_SPARSE = 0.98  # share of what the sample takes as planes
 # Where a trial of the whole batch costs little
 MAX_BYTES_OF_ZSTD = 1 << 12  # and where parameters must prove their worth
 MAX_BYTES_OF_HUFFMAN = 1 << 18  # codes may be smaller than rANS, for their simpler parameters
+MIN_MATRICES = 4  # of a batch that holds several; a tensor alone has up to two parts
 MIN_BYTES_OF_SPANS = 1 << 16  # below, what the ordinary way finds better counts
 MAX_BYTES_OF_TRIAL = 1 << 17  # of floats by rows and by planes
 MAX_BYTES_OF_ZEROS = 1 << 20  # of sparse elements and planes, where a sample takes about the same
@@ -202,8 +206,9 @@ def _rows(data: Data, level: Level) -> tuple[Row, ...]:
         return (_audio,)
     if data is Data.MATRICES:
         by_rows = {"planes": (), "scale_context": (_scale_context,), "float_cm": (_float_cm,)}
+        small = (_small_matrices,) if level.planes == "huffman" and level.classes >= 4 else ()
         by_spans = (_spans,) if level.spans else ()
-        return _delta, *by_rows[level.floats], *by_spans, _planes
+        return _delta, *by_rows[level.floats], *small, *by_spans, _planes
     return _delta, _planes
 
 
@@ -437,6 +442,17 @@ def _clearly_smaller(expected: Estimate, batch: Batch, level: Level) -> bool:
     if clear:
         batch.history.keep(key, gain)
     return clear
+
+
+def _small_matrices(batch: Batch, level: Level) -> Coding | None:
+    """Many in a batch, as adapters have them: whole bits per symbol count there, time does not."""
+    key = "small", registry.CODEC_PLANES_RANS
+    few = len(batch.kind.parts) < MIN_MATRICES or batch.data.size < MIN_BYTES_OF_SPANS
+    if few or len(batch.history.kept(key)) == MAX_KEPT:
+        return None
+    batch.history.keep(key, batch.data.size)
+    simpler = (_spans(batch, level) if level.spans else None) or _planes(batch, level)
+    return Smallest(simpler, _planes(batch, with_rans(level)))
 
 
 def _spans(batch: Batch, level: Level) -> Coding | None:

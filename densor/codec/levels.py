@@ -109,6 +109,12 @@ def with_huffman_codes(level: Level) -> Level:
 
 
 @cache
+def with_rans(level: Level) -> Level:
+    """A level for batches so few that the time of rANS does not count."""
+    return replace(level, planes="rans")
+
+
+@cache
 def with_few_codes(level: Level) -> Level:
     """Likewise, with no more codes for a plane than lower levels have."""
     return replace(with_huffman_codes(level), classes=min(level.classes, _FEW_CODES))

@@ -98,7 +98,7 @@ def add_input(
     `one_of_many`: the base, if there is one, goes with some of the archive's files only.
     """
     meta = EntryMeta(name, FILE, opened.size, mode=opened.mode, mtime_ns=opened.mtime_ns)
-    meta.escaped = escaped or None
+    meta.escaped, meta.owner = escaped or None, opened.owner
     plan = planned(archive.writer, meta, FileSource(opened.file), opened.random, told)
     base = archive.base_for(name, plan.tensors) if one_of_many else archive.base
     add_planned(archive.writer, meta, plan, base)

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from densor.errors import FileError, TruncatedError
+from densor.errors import ArgumentError, FileError, TruncatedError
 from densor.runtime.buffers import POOL
 from densor.runtime.locks import Lock
 from densor.runtime.types import Bytes as Bytes
@@ -24,10 +24,14 @@ class Source(Protocol):
 
 
 def as_bytes(data: Any) -> Bytes:
-    """A flat uint8 view of any contiguous buffer."""
+    """A flat uint8 view of any contiguous buffer; ArgumentError for one of Python objects."""
     if isinstance(data, np.ndarray):
         return data.reshape(-1).view(np.uint8)
     view = memoryview(data)
+    if "O" in view.format:
+        raise ArgumentError("cannot compress an array of Python objects")
+    if not view.c_contiguous:
+        raise ArgumentError("the bytes of a buffer must lie in one piece")
     return np.frombuffer(view.cast("B") if view.nbytes else b"", np.uint8)
 
 
