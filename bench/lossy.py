@@ -190,7 +190,7 @@ def _sentences(path: Path) -> list[str]:
 # The curve
 
 
-def measured(task: Task, goals: Sequence[dict[str, float]], calibrated: bool) -> Iterator[Row]:
+def measured(task: Task, goals: Sequence[dict[str, Any]], calibrated: bool) -> Iterator[Row]:
     """The model as it is, then at each size or multiplier."""
     yield Row(task.name, False, 1.0, *task.test(task.model), 0.0, 0.0)
     for goal in goals:

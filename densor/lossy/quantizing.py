@@ -73,9 +73,9 @@ def quantize(
     weights, and returns a number of which more is better (a loss with its sign changed); with
     `size` it is called once before and once for the result. Of a module, the inputs of linear
     layers and convolutions are watched the first time: errors are then those of outputs, and later
-    weights make good for earlier ones, which is much better (`densor.lossy.feedback`). `keep`:
-    names of tensors that stay as they are, as all do that are no floats of two or more dimensions
-    or have less than 256 elements.
+    weights make good for earlier ones (`densor.lossy.feedback`; not always better, see
+    `docs/lossy.md`). `keep`: names of tensors that stay as they are, as all do that are no floats
+    of two or more dimensions or have less than 256 elements.
 
     Layers get steps or clusters of their own, such that the sum of squared errors, as shares of
     each layer's power, and of real coded bits times one multiplier is least (rate-distortion by
