@@ -428,7 +428,6 @@ def bad_short_form() -> Iterator[tuple[str, bytes, str]]:
 def tokens() -> Iterator[tuple[str, bytes]]:
     noise = random_state("golden tokens").integers(0, 40, 3000)
     words = noise * noise % 37 + 4000 * (noise % 3)
-    yield "tokens-text", densor.compress(np.concatenate([words, words[:900]]).astype("<u2"), 5)
     books = np.stack([words[:600] % 1000, words[1:601] % 777, words[:600] // 3]).astype("<i4")
     yield "tokens-codebooks", densor.compress(np.stack([books, books[:, ::-1]]), 3, tokens=True)
 
