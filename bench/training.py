@@ -12,10 +12,12 @@ counts activations, the optimizer's state and what the allocator holds back as w
 import argparse
 import hashlib
 import json
+import resource
 import statistics
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -23,7 +25,7 @@ from bench.hf import Peak, anonymous
 from bench.machine import describe
 from bench.resident import trim, warm_up
 
-WAYS = ("plain", "packed", "packed, its state too")
+WAYS = ("plain", "packed", "packed, its state too", "packed, state and activations too")
 
 
 def model_of(million: int) -> Any:
@@ -64,11 +66,11 @@ class Watch:
         self.most = max(self.most, self.weights + sum(kept) + gradient.nbytes + decoded)
 
 
-def train(way: str, million: int, steps: int, threads: int) -> dict[str, Any]:
+def train(way: str, million: int, steps: int, threads: int, tokens: int) -> dict[str, Any]:
     """Trains in this process, and measures."""
     import torch
 
-    from densor.torch import PackedOptimizer, pack_module
+    from densor.torch import PackedOptimizer, pack_activations, pack_module
 
     torch.set_num_threads(threads)
     warm_up()
@@ -82,15 +84,17 @@ def train(way: str, million: int, steps: int, threads: int) -> dict[str, Any]:
         pack_module(model)
         state = way != "packed"
         opt = PackedOptimizer(model.parameters(), torch.optim.AdamW, pack_state=state, **options)
+    activations = way == WAYS[-1]
     watch = Watch(model)
     losses, times, cpu = [], [], []
     trim()
     with Peak() as peak:
         for step in range(steps):
             generator = torch.Generator().manual_seed(step)
-            ids = torch.randint(0, model.config.vocab_size, (2, 64), generator=generator)
+            ids = torch.randint(0, model.config.vocab_size, (2, tokens), generator=generator)
             start, used = time.perf_counter(), time.process_time()
-            loss = model(ids, labels=ids).loss
+            with pack_activations(model) if activations else nullcontext():
+                loss = model(ids, labels=ids).loss
             loss.backward()
             opt.step()
             opt.zero_grad()
@@ -107,6 +111,7 @@ def train(way: str, million: int, steps: int, threads: int) -> dict[str, Any]:
         "weights": watch.weights,
         "most": watch.most,
         "peak": peak.peak - before,
+        "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "ms": statistics.median(times) * 1e3,
         "cpu": statistics.median(cpu) * 1e3,
     }
@@ -115,7 +120,7 @@ def train(way: str, million: int, steps: int, threads: int) -> dict[str, Any]:
 def measured(args: argparse.Namespace, way: str) -> dict[str, Any]:
     """`train` in a process of its own."""
     command = [sys.executable, "-m", "bench.training", "--way", way]
-    for name in ("million", "steps", "threads"):
+    for name in ("million", "steps", "threads", "tokens"):
         command += [f"--{name}", str(getattr(args, name))]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -128,29 +133,34 @@ def main() -> None:
     parser.add_argument("--million", type=int, default=60, help="parameters")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--threads", type=int, default=2, help="that PyTorch computes with")
+    parser.add_argument("--tokens", type=int, default=64, help="of each of two texts in a step")
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--way", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.way:
-        print(json.dumps(train(args.way, args.million, args.steps, args.threads)))
+        print(json.dumps(train(args.way, args.million, args.steps, args.threads, args.tokens)))
         return
     for key, value in describe().items():
         print(f"- {key}: {value}")
-    runs = {way: measured(args, way) for way in WAYS}
-    plain = runs["plain"]
+    runs = {way: measured(args, way) for way in args.ways}
+    plain = runs[args.ways[0]]
     print(f"- threads of PyTorch: {args.threads}")
     print(
         f"- steps: {args.steps}; loss from {plain['losses'][0]:.4f} to {plain['losses'][-1]:.4f}\n"
     )
     print(
         "| training | weights, MB | weights and gradients, MB | of plain | peak anonymous, MB "
-        "| ms per step | CPU ms per step | losses and final weights |"
+        "| of plain | peak RSS of the process, MB | of plain | ms per step | CPU ms per step "
+        "| losses and final weights |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for way, run in runs.items():
         same = run["losses"] == plain["losses"] and run["digest"] == plain["digest"]
         print(
             f"| {way} | {run['weights'] / 1e6:.1f} | {run['most'] / 1e6:.1f} "
-            f"| {run['most'] / plain['most']:.3f} | {run['peak'] / 1e6:.0f} | {run['ms']:.0f} "
+            f"| {run['most'] / plain['most']:.3f} | {run['peak'] / 1e6:.0f} "
+            f"| {run['peak'] / plain['peak']:.3f} | {run['rss'] / 1e6:.0f} "
+            f"| {run['rss'] / plain['rss']:.3f} | {run['ms']:.0f} "
             f"| {run['cpu']:.0f} | {'identical' if same else 'DIFFERENT'} |"
         )
 

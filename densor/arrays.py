@@ -235,6 +235,10 @@ def _negate(data: Bytes, dtype: str, which: slice) -> None:
 def memory_of(out: Any, size: int) -> Bytes:
     """The bytes of a writable contiguous array, tensor in main memory or buffer of just `size`
     bytes; ArgumentError for anything else."""
+    try:
+        check_whole(out)
+    except ArgumentError:  # its elements may not be where its memory is
+        raise ArgumentError(f"out must be a plain array or tensor, not {type(out)}") from None
     if is_torch(out):
         if not out.is_contiguous() or out.device.type != "cpu" or out.nbytes != size:
             raise ArgumentError(f"out must be a contiguous tensor of {size} bytes")
@@ -245,7 +249,10 @@ def memory_of(out: Any, size: int) -> Bytes:
     if isinstance(out, np.ndarray):  # not every dtype has a buffer
         fits = out.flags.writeable and out.flags.c_contiguous and out.nbytes == size
     else:
-        view = memoryview(out)
+        try:
+            view = memoryview(out)
+        except TypeError as error:
+            raise ArgumentError(f"out must be a buffer: {error}") from None
         fits = not view.readonly and view.c_contiguous and view.nbytes == size
     if not fits:
         raise ArgumentError(f"out must be a writable contiguous buffer of {size} bytes")

@@ -72,6 +72,13 @@ def decompress_into(data: Buffer, out: npt.NDArray[np.uint8]) -> None:
 
 
 def _bytes_of(data: Buffer) -> npt.NDArray[np.uint8]:
+    if isinstance(data, np.ndarray):
+        if data.dtype.hasobject:
+            raise ArgumentError("cannot compress an array of Python objects")
+        if type(data) is not np.ndarray:
+            from densor.arrays import check_whole
+
+            check_whole(data)
     try:
         return np.frombuffer(data, np.uint8)
     except (ValueError, TypeError, BufferError) as error:

@@ -157,6 +157,13 @@ class File:
                 return safetensors.metadata_of(source, entry.meta.name)
         return None
 
+    @property
+    def lossy(self) -> list[str]:
+        """Names of the files in the archive that say of themselves that they only approximate
+        another, as `densor.lossy.quantize` makes them; what they hold is restored bit for bit."""
+        self._check_open()
+        return [entry.meta.name for entry in self._archive.entries if entry.meta.lossy]
+
     def info(self, name: str) -> Info:
         """Type, shape and sizes of a tensor."""
         entry, tensor = self._find(name)

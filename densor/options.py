@@ -49,6 +49,8 @@ class WriteOptions:
     """Code plain bytes by context mixing, whatever the level."""
     table_latents: bool = False
     """Code columns of tables also under latent classes, and keep the smaller; `docs/tables.md`."""
+    tokens: bool = False
+    """Take integers, and files of no known format (as uint16), for tokens; `docs/tokens.md`."""
     language_model: Any = None
     """Folder, GGUF file, known name or loaded model under which text is coded; `llm` for short."""
     image_model: Any = None
@@ -90,6 +92,7 @@ class WriteKeywords(TypedDict, total=False):
     hash: str | None
     text: bool
     table_latents: bool
+    tokens: bool
     llm: Any
     image_model: Any
     base: Any

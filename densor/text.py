@@ -1,5 +1,6 @@
 """What compressors know about text: how surprising each byte is, and what may come next.
 
+Also of rows of images and of sound: `generate_rows`, `generate_sound`.
 And symbols of any kind under distributions that the caller has: `encode_symbols`.
 
 >>> from densor.text import generate
@@ -11,7 +12,7 @@ import gzip
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,19 @@ from densor.codec.language_model.session import Session
 from densor.codec.zstd import zstd_compress
 from densor.entropy.symbols import MAX_TOTAL, SymbolModel, cumulative
 from densor.errors import ArgumentError, FormatError
+
+Samples = npt.NDArray[np.uint8]
+
+
+class ArrayCompressor(NamedTuple):
+    """A compressor of arrays, uint8[height, width] or uint8[n], whose sizes imply probabilities.
+
+    `window`: the last rows or samples that it is given.
+    """
+
+    pack: Callable[[Samples], bytes]
+    window: int = 1 << 12
+
 
 Compressor = Literal["densor", "zstd", "gzip"] | SymbolModel[Any] | Callable[[bytes], bytes]
 _MEASURED = 1 << 20  # bytes whose tokens are measured at once
@@ -95,6 +109,69 @@ def generate(compressor: Compressor, prompt: bytes, n: int, seed: int = 0) -> by
     return _from_model(compressor, prompt, n, rng)
 
 
+def generate_rows(
+    compressor: Compressor | ArrayCompressor, image: Samples, rows: int, seed: int = 0
+) -> Samples:
+    """`image`, uint8[height, width], and so many more rows below, uint8[height + rows, width].
+
+    `compressor`: as for `generate`, of bytes row by row; or an `ArrayCompressor`, such as one of
+    images, which is given whole rows each time: what is not drawn yet of the last one is as the
+    row above. ArgumentError for other arrays.
+    """
+    if image.dtype != np.uint8 or image.ndim != 2 or rows < 0:
+        raise ArgumentError("an image is uint8[height, width], and its rows are not less than 0")
+    height, width = image.shape
+    if not isinstance(compressor, ArrayCompressor):
+        drawn = generate(compressor, image.tobytes(), rows * width, seed)
+        return np.frombuffer(drawn, np.uint8).reshape(height + rows, width)
+    if not height:
+        raise ArgumentError("a compressor of arrays needs a row to begin with")
+    rng = random.Random(seed)
+    out = np.concatenate([image, np.repeat(image[-1:], rows, 0)])
+    for row in range(height, height + rows):
+        out[row] = out[row - 1]
+        for column in range(width):
+            part = out[max(0, row + 1 - compressor.window) : row + 1]
+            out[row, column] = _drawn(compressor, part, (part.shape[0] - 1, column), rng)
+    return out
+
+
+def generate_sound(
+    compressor: Compressor | ArrayCompressor, samples: Samples, n: int, seed: int = 0
+) -> Samples:
+    """`samples`, uint8[m], of one channel, and `n` more, uint8[m + n].
+
+    `compressor`: as for `generate`, of bytes; or an `ArrayCompressor`, such as one of sound.
+    ArgumentError for other arrays.
+    """
+    if samples.dtype != np.uint8 or samples.ndim != 1 or n < 0:
+        raise ArgumentError("sound is uint8[m] of one channel, and its length is not less than 0")
+    if not isinstance(compressor, ArrayCompressor):
+        return np.frombuffer(generate(compressor, samples.tobytes(), n, seed), np.uint8)
+    rng = random.Random(seed)
+    out = np.concatenate([samples, np.zeros(n, np.uint8)])
+    for at in range(samples.size, out.size):
+        part = out[max(0, at + 1 - compressor.window) : at + 1]
+        out[at] = _drawn(compressor, part, (part.size - 1,), rng)
+    return out
+
+
+def _drawn(
+    compressor: ArrayCompressor, part: Samples, place: tuple[int, ...], rng: random.Random
+) -> int:
+    """A value for one place of an array, by what each makes the compressor take."""
+    sizes = []
+    for value in range(256):
+        part[place] = value
+        sizes.append(len(compressor.pack(part)))
+    return _by_sizes(sizes, rng)
+
+
+def _by_sizes(sizes: list[int], rng: random.Random) -> int:
+    least = min(sizes)
+    return rng.choices(range(256), [2.0 ** (8 * (least - size)) for size in sizes])[0]
+
+
 def _decoded_noise(prompt: bytes, n: int, rng: random.Random) -> bytes:
     """Random bits, decoded by a model that has seen the prompt: just what it expects."""
     content = np.frombuffer(prompt + bytes(n), np.uint8).copy()
@@ -113,8 +190,7 @@ def _by_length(
     for _ in range(n):
         context = bytes(text[-_WINDOW:])
         sizes = [len(compress(context + bytes([byte]))) for byte in range(256)]
-        weights = [2.0 ** (8 * (min(sizes) - size)) for size in sizes]
-        text += bytes(rng.choices(range(256), weights))
+        text.append(_by_sizes(sizes, rng))
     return bytes(text)
 
 

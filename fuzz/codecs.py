@@ -53,6 +53,8 @@ from densor.codec.scale_context.encoder import ScaleContextEncoder, low_coder
 from densor.codec.sparse.encoder import SparseEncoder
 from densor.codec.table.encoder import TableCoder
 from densor.codec.table.layout import Layout as TableLayout
+from densor.codec.tokens.encoder import TokensEncoder
+from densor.codec.tokens.params import Parameters
 from densor.codec.zstd import zstd_compress
 from densor.entropy import explicit
 from densor.entropy.huffman.code import unpack_lengths
@@ -272,7 +274,7 @@ def _all_cases() -> list[Case]:
             cases += _with(ScaleContextEncoder(kind, History(), low, repeats=False), data)
         cases += _with(SparseEncoder(data, kind, _LEVEL), data)
     cases += [*_of_blocks(), *_of_changes(), *_of_text(), *_of_images()]
-    cases += [*_of_streams(), *_of_tables(), *_of_sound(), *_of_circuits()]
+    cases += [*_of_streams(), *_of_tables(), *_of_sound(), *_of_circuits(), *_of_tokens()]
     return list(dict.fromkeys(cases))
 
 
@@ -429,6 +431,16 @@ def _of_sound() -> list[Case]:
     return cases
 
 
+def _of_tokens() -> list[Case]:
+    cases: list[Case] = []
+    noise = random_state("fuzz tokens").integers(0, 40, 900)
+    tokens = (noise * noise % 37 + 4000 * (noise % 3)).astype(np.uint32)
+    for size, rows in ((2, 1), (4, 1), (2, 3), (4, 30)):
+        coder = TokensEncoder(Parameters(size, 4, 8, rows, 30 if rows > 1 else 0))
+        cases += _with(coder, tokens.astype(f"<u{size}").view(np.uint8))
+    return cases
+
+
 def seeds_of(codec: int) -> Callable[[], list[bytes]]:
     """Cases of a codec by its number."""
     return lambda: [case.pack() for case in _all_cases() if case.model[0] == codec][:_MOST_SEEDS]
@@ -570,6 +582,7 @@ TARGETS = (
     _codec("image", registry.CODEC_IMAGE, most_memory=1 << 28),
     _codec("deflate", registry.CODEC_DEFLATE, most_memory=1 << 28),
     Target("table", run_codec, seeds_of(registry.CODEC_TABLE), mutate_table, most_memory=1 << 28),
+    _codec("tokens", registry.CODEC_TOKENS, most_memory=1 << 28),
     _codec("images", registry.CODEC_CIRCUIT, **_BIG),
     Target("circuit", run_circuit, circuit_seeds, mutate_case, most_memory=1 << 28),
     _codec("audio", registry.CODEC_AUDIO, most_memory=1 << 26),

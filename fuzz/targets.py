@@ -8,6 +8,7 @@ from fuzz import (
     finder,
     language,
     parsers,
+    round_trip,
     spans,
     training,
     units,
@@ -27,5 +28,6 @@ TARGETS: dict[str, Target] = {
         *derived.TARGETS,
         *finder.TARGETS,
         *training.TARGETS,
+        *round_trip.TARGETS,
     )
 }

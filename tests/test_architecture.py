@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("formats",),
     ("files",),
     ("arrays", "chunk", "file", "api", "text", "tables", "audio", "archives", "image", "compare"),
+    ("lossy",),
     ("gpu",),
     ("torch",),
     ("sync",),

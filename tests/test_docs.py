@@ -93,6 +93,11 @@ def _model_for_transformers(folder: Path) -> None:
     llama().save_pretrained(folder / "plain")
     densor_hf = importlib.import_module("densor.hf")
     densor_hf.pack_model(folder / "plain", folder / "packed")
+    torch = importlib.import_module("torch")
+    layers = torch.nn.Sequential(*(torch.nn.Linear(256, 256).bfloat16() for _ in range(4)))
+    (folder / "layers").mkdir()
+    path = folder / "layers" / "model.safetensors"
+    importlib.import_module("densor.torch").save_packed_file(layers.state_dict(), path)
 
 
 def _files_behind_urls(folder: Path) -> None:
@@ -108,6 +113,8 @@ def _files_behind_urls(folder: Path) -> None:
     ("page", "prepare"),
     [
         ("hub", None),
+        ("lossy", None),
+        ("modality", None),
         ("images", None),
         ("tables", _small_flights),
         ("serving", _model_for_transformers),

@@ -80,6 +80,35 @@ def test_generation_prefers_what_is_short() -> None:
     assert 10 <= made.count(b"x") <= 30  # one x against 255 others of a 256th each
 
 
+def test_generation_of_rows_and_sound() -> None:
+    """From bytes, and from what is given whole arrays, which alone sees what is above."""
+    image = np.tile(np.arange(0, 240, 30, dtype=np.uint8), (30, 1))
+    rows = text.generate_rows("densor", image, 2, seed=1)
+    assert rows.shape == (32, 8) and np.array_equal(rows[:30], image)
+    assert (rows[30:] == image[:2]).mean() > 0.5
+    known = text.ArrayCompressor(lambda part: bytes(6 * (part != part[0]).sum()), 4)
+    assert np.array_equal(text.generate_rows(known, image, 1)[30], image[0])
+    sound = np.tile(np.arange(100, 150, 5, dtype=np.uint8), 60)
+    assert (text.generate_sound("densor", sound, 10)[600:] == sound[:10]).mean() > 0.5
+    steady = text.ArrayCompressor(lambda part: bytes(6 * (np.diff(part) != 0).sum()), 2)
+    assert text.generate_sound(steady, sound, 5).tolist() == [*sound.tolist(), *[145] * 5]
+    assert text.generate_sound("gzip", sound, 0).tolist() == sound.tolist()
+
+
+def test_arrays_that_cannot_be_gone_on_with() -> None:
+    whole = text.ArrayCompressor(lambda part: b"")
+    image, sound = np.zeros((3, 4), np.uint8), np.zeros(9, np.uint8)
+    for compressor, wrong, n in (
+        *(("gzip", image.astype(np.uint16), 1), ("gzip", sound, 1), ("gzip", image, -1)),
+        (whole, image[:0], 1),
+    ):
+        with pytest.raises(ArgumentError):
+            text.generate_rows(compressor, wrong, n)  # type: ignore[arg-type]
+    for wrong, n in ((image, 1), (sound.astype(np.int16), 1), (sound, -1)):
+        with pytest.raises(ArgumentError):
+            text.generate_sound("gzip", wrong, n)  # type: ignore[arg-type]
+
+
 def test_what_cannot_be_generated() -> None:
     for compressor, n in (("lzma", 1), ("densor", -1), ("densor", (1 << 24) + 1)):
         with pytest.raises(ArgumentError):

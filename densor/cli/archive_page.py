@@ -88,6 +88,7 @@ def _data(file: contents.Opened, name: str, recovery: str) -> dict[str, Any]:
         [str(len(archive.tensors())), "tensors"],
         [str(entries), "entry" if entries == 1 else "entries"],
         [recovery, "recovery data"],
+        *([names, "lossy"] for names in contents.lossy_names(archive.entries)),
     ]
     return {
         "name": name,

@@ -140,6 +140,13 @@ _FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "help": "code tables also under latent classes, and keep the smaller (docs/tables.md)",
         },
     ),
+    "tokens": (
+        ("--tokens",),
+        {
+            "action": "store_true",
+            "help": "integers are tokens; plain files too, of 16 bits if --dtype gives no other",
+        },
+    ),
     "hash": (
         ("--sha256",),
         {
@@ -207,7 +214,8 @@ _FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "json": (("--json",), {"action": "store_true", "help": "write JSON, sizes in bytes"}),
 }
 WRITING = (
-    *("dtype", "audio", "image", "text", "table_latents", "hash", "gpu_index", "recovery", "sync"),
+    *("dtype", "audio", "image", "text", "table_latents", "tokens"),
+    *("hash", "gpu_index", "recovery", "sync"),
 )
 
 

@@ -25,6 +25,7 @@ from densor.formats.packed.archive import PackedArchive, packed_file_at
 from densor.options import ReadOptions
 
 _ONE_THREAD = ReadOptions(threads=1)
+_NAMES = 8  # of lossy files that are listed
 _HASHES = {number: name for name, number in hashing.KINDS.items()}
 
 
@@ -102,6 +103,14 @@ def original_size(path: str) -> int | None:
         return None
 
 
+def lossy_names(entries: Sequence[IndexedEntry]) -> Iterator[str]:
+    """The files that only approximate others, in words, as one text; none where there are none."""
+    names = [entry.meta.name for entry in entries if entry.meta.lossy]
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    if names:
+        yield ", ".join(map(console.escape, names[:_NAMES])) + more
+
+
 def hash_name(entry: IndexedEntry) -> str:
     """Which hash of the original an entry has."""
     return _HASHES.get(entry.hash_kind, f"hash {entry.hash_kind}")
@@ -112,13 +121,14 @@ def sizes_of(path: str) -> list[str]:
     with opened(path) as file:
         entries = file.archive.entries
         checks_used = sorted({hash_name(entry) for entry in entries})
+        notes = ["lossy"] if any(entry.meta.lossy for entry in entries) else []
         return [
             console.size(file.stored),
             console.size(file.original),
             console.percent(file.stored, file.original),
             str(len(entries)),
             str(len(file.archive.tensors())),
-            ",".join(checks_used) or "-",
+            ",".join(checks_used + notes) or "-",
         ]
 
 
@@ -171,6 +181,8 @@ def _entry(archive: Archive, entry: IndexedEntry) -> dict[str, Any]:
     described: dict[str, Any] = {"name": meta.name, "kind": meta.kind}
     if meta.format is not None:
         described["format"] = meta.format
+    if meta.lossy:
+        described["lossy"] = True
     if meta.dtype is not None:
         described |= {"dtype": meta.dtype, "shape": list(meta.shape or ())}
     described |= _sizes(archive, entry, 0, entry.size)

@@ -26,8 +26,8 @@ _EXPLAINED = (
 _NOTES = {"old": "only in A", "new": "only in B", "both": "not compared"}
 
 
-def page(old: str, new: str, pairs: Sequence[Difference]) -> str:
-    """The page as HTML. `old`, `new`: what the checkpoints are called."""
+def page(old: str, new: str, pairs: Sequence[Difference], lossy: Sequence[str] = ()) -> str:
+    """The page as HTML. `old`, `new`: what the checkpoints are called; `lossy`: those that are."""
     largest = sorted(pairs, key=lambda one: -one.size)
     rows = [_row(one) for one in largest[:MAX_ROWS]]
     left = len(pairs) - len(rows)
@@ -45,6 +45,7 @@ def page(old: str, new: str, pairs: Sequence[Difference]) -> str:
             [console.size(size), "compared"],
             [str(sum(one.changes is not None for one in pairs)), "tensors compared"],
             [str(sum(one.changes is None for one in pairs)), "not compared"],
+            *([console.escape(name), "lossy"] for name in lossy),
         ],
         "legend": "Area: bytes. Colour: share of numbers that changed. A click opens a group.",
         "all": "100 % changed",

@@ -17,7 +17,7 @@ from densor.errors import DensorError
 COMMANDS = (
     *("pack", "shards", "append", "list", "extract", "cat", "table", "diff", "test", "repair"),
     *("info", "report", "fit", "demo", "bench", "bits", "train", "hf-pack", "hf-unpack"),
-    *("gpu-check", "hub", "doctor", "warm", "completion"),
+    *("gpu-check", "hub", "quantize", "doctor", "warm", "completion"),
 )
 
 

@@ -28,6 +28,7 @@ options:
                        take all bytes as sound, such as 44100:2:s16
   --image WxHxC:TYPE   take all bytes as images of this size, such as 640x480x3:u8
   --text               code text and other bytes as -9 does, slow and small
+  --tokens             integers and plain files are tokens (docs/tokens.md)
   --table-latents      code tables also under latent classes, and keep the smaller
   --llm MODEL          code text under a language model: smollm2, sample, or a path;
                        with -d and -t: where that model is now
@@ -65,6 +66,7 @@ commands:
   hf-pack MODEL_DIR OUT_DIR    pack a HuggingFace model so that it still loads
   hf-unpack DIR OUT_DIR        restore its files
   hub plan FOLDER...           find families among models, and pack them as such
+  quantize MODEL --size S -o   make a model smaller, with losses
   gpu-check                    compare what a GPU decodes with the CPU, and time it
   doctor                       tell what this machine has, and test the codecs on it
   warm                         compile the kernels now, so that no later run has to

@@ -6,6 +6,7 @@
 | bytes with a language model | all | language model, or byte_cm | trial, of texts |
 | bytes from 4 KiB on | 5 to 9 | byte_cm, Zstandard | trial of each chunk |
 | other bytes | all | Zstandard | |
+| floats in many small matrices, 32 MiB at most | 3 to 5 | rANS, as below | trial |
 | floats in matrices from 64 KiB on | 1 to 3 | planes by spans, or as below | it declines |
 | floats in matrices | 9 | float_cm, or both ways below | trial |
 | floats in matrices, few zeros | 6 to 8 | scale_context, or planes | trial to 512 KiB, estimate |
@@ -15,6 +16,8 @@
 | images of a circuit's size, with one | all | circuit | asked for |
 | rows of images | all | image, elements as below, byte_cm at 5 to 9 | trial, byte_cm of a sample |
 | tables and images to 1 MiB | 5 to 9 | also with fewer contexts | trial |
+| integers that look like tokens | 5 to 9 | tokens, what else fits | sample, then trial |
+| integers that are said to be tokens | all | tokens, what else fits | trial |
 | samples of sound | 5 to 9 | audio, also as at lower levels | trial |
 | samples of sound | all | audio, elements as below, byte_cm at 5 to 9 | trial of samples, or all |
 | elements with zeros | all | sparse, planes | trial of a sample |
@@ -33,6 +36,7 @@ from densor.codec import registry
 from densor.codec.batch import (
     Batch,
     Bytes,
+    Chunk,
     Chunks,
     CodedBatch,
     Coding,
@@ -44,6 +48,7 @@ from densor.codec.batch import (
 from densor.codec.chunks import zstd_chunk
 from densor.codec.codec import CODECS, Encoder, Estimate
 from densor.codec.deflate.stream import MAX_STREAM
+from densor.codec.history import MAX_KEPT
 from densor.codec.kind import BATCH_BYTES, BYTES, Data, Kind
 from densor.codec.levels import (
     DEFAULT_LEVEL,
@@ -54,9 +59,11 @@ from densor.codec.levels import (
     with_few_codes,
     with_fewer_contexts,
     with_huffman_codes,
+    with_rans,
     with_simpler_sound,
 )
 from densor.codec.sampling import PIECES, sample
+from densor.codec.spans.matrices import plan
 from densor.codec.spans.propose import encode_span
 from densor.codec.sparse.encoder import is_mask, with_zeros
 from densor.codec.table.layout import MAX_BYTES as MAX_TABLE
@@ -70,12 +77,14 @@ MAX_SIZE_OF_SPARSE = 0.98  # share of what the sample takes as planes
 # Where a trial of the whole batch costs little
 MAX_BYTES_OF_ZSTD = 1 << 12  # and where parameters must prove their worth
 MAX_BYTES_OF_HUFFMAN = 1 << 18  # codes may be smaller than rANS, for their simpler parameters
+MIN_MATRICES = 4  # of a batch that holds several; a tensor alone has up to two parts
 MIN_BYTES_OF_SPANS = 1 << 16  # below, what the ordinary way finds better counts
 MAX_BYTES_OF_TRIAL = 1 << 17  # of floats by rows and by planes
 MAX_BYTES_OF_ZEROS = 1 << 20  # of sparse elements and planes, where a sample takes about the same
 SMALL = 8  # size over what a sample takes, from which trials cost little
 MAX_LOSS = 1.05  # of what is estimated, over the simpler way, that a trial may still turn round
 MAX_SIZE_UNTRIED = 0.995  # of what a sample of the other way takes; a whole trial above
+MAX_SIZE_UNTRIED_BY_COUNTS = 0.9985  # of what counts let expect of it
 MAX_UNLIKE = 0.002  # in that share, of batches of which one trial serves for all
 ROWS_SAMPLE = 1 << 17  # bytes of such a sample, about
 # Where a model of bytes has a chance
@@ -199,8 +208,9 @@ def _rows(data: Data, level: Level) -> tuple[Row, ...]:
         return (_audio,)
     if data is Data.MATRICES:
         by_rows = {"planes": (), "scale_context": (_scale_context,), "float_cm": (_float_cm,)}
+        small = (_small_matrices,) if level.planes == "huffman" and level.classes >= 4 else ()
         by_spans = (_spans,) if level.spans else ()
-        return _delta, *by_rows[level.floats], *by_spans, _planes
+        return _delta, *by_rows[level.floats], *small, *by_spans, _planes
     return _delta, _planes
 
 
@@ -378,6 +388,10 @@ def _float_cm(batch: Batch, level: Level) -> Coding:
 
 
 def _scale_context(batch: Batch, level: Level) -> Coding | None:
+    if batch.data.size > MAX_BYTES_OF_TRIAL:
+        coding = _matrix_spans(batch, level)
+        if coding is not None:
+            return coding
     if not _may_suit_scale_context(batch):
         return None
     encoder = _proposed(registry.CODEC_SCALE_CONTEXT, batch, level)
@@ -397,6 +411,22 @@ def _scale_context(batch: Batch, level: Level) -> Coding | None:
     return encoder.encode()
 
 
+def _matrix_spans(batch: Batch, level: Level) -> Coding | None:
+    """Likewise, several times as fast; None for data that are unlike weights."""
+    span = plan(batch, level)
+    if span is None:
+        return None
+    if span.clearly_smaller(MAX_SIZE_UNTRIED_BY_COUNTS):
+        span.keep()
+        return Otherwise(batch.workers.submit(span.encode), lambda: _planes(batch, level))
+    by_planes = _planes(batch, level)
+    coded = span.encode()
+    if coded is None or coded.stored - span.shared(coded) >= by_planes.result().stored:
+        return by_planes
+    span.keep()
+    return Done(coded)
+
+
 def _clearly_smaller(expected: Estimate, batch: Batch, level: Level) -> bool:
     """Whether a batch takes fewer bytes than by planes, by a sample of its rows.
 
@@ -414,6 +444,17 @@ def _clearly_smaller(expected: Estimate, batch: Batch, level: Level) -> bool:
     if clear:
         batch.history.keep(key, gain)
     return clear
+
+
+def _small_matrices(batch: Batch, level: Level) -> Coding | None:
+    """Many in a batch, as adapters have them: whole bits per symbol count there, time does not."""
+    key = "small", registry.CODEC_PLANES_RANS
+    few = len(batch.kind.parts) < MIN_MATRICES or batch.data.size < MIN_BYTES_OF_SPANS
+    if few or len(batch.history.kept(key)) == MAX_KEPT:
+        return None
+    batch.history.keep(key, batch.data.size)
+    simpler = (_spans(batch, level) if level.spans else None) or _planes(batch, level)
+    return Smallest(simpler, _planes(batch, with_rans(level)))
 
 
 def _spans(batch: Batch, level: Level) -> Coding | None:
@@ -506,7 +547,8 @@ def _one_chunk(batch: Batch, level: Level) -> CodedBatch:
             break
     if batch.data.size <= MAX_BYTES_OF_ZSTD and any(way.model is not None for way in ways):
         ways.append(_by_zstd(batch, level).result())
-    return smallest(ways)
+    raw = Chunk(registry.MODEL_RAW, batch.data, batch.data.size)
+    return smallest([*ways, CodedBatch(None, [raw])])
 
 
 def _is_text(data: Bytes) -> bool:

@@ -195,6 +195,16 @@ def _planes(number: int, name: str, about: str, specification: str) -> Codec:
     return Codec(number, name, about, (specification,), encoder, decoder, nests=True)
 
 
+def _suits_tokens(batch: Batch, level: Level) -> bool:
+    """Asks the codec, which is imported when it is needed."""
+    if not (batch.kind.tokens or level.tokens):
+        return False
+    suits: Callable[[Batch, Level], bool] = importlib.import_module(
+        "densor.codec.tokens.encoder"
+    ).suits
+    return suits(batch, level)
+
+
 _RANS, _ARITHMETIC = "docs/format/rans.md", "docs/format/arithmetic.md"
 _LLM, _FEW = "docs/format/llm.md", "docs/format/delta_few.md"
 _OF_PLANES = "docs/format/planes_rans.md"
@@ -215,6 +225,7 @@ _ALL = (
         _R.CODEC_IMAGE, "image", "rows of images", _RANS, _ARITHMETIC, chunk=1 << 18, nests=True
     ),
     _codec(_R.CODEC_DEFLATE, "deflate", "DEFLATE streams"),
+    _codec(_R.CODEC_TOKENS, "tokens", "tokens", suits=_suits_tokens),
     _codec(_R.CODEC_CIRCUIT, "circuit", "images by themselves"),
     _codec(_R.CODEC_TABLE, "table", "columns of tables", _ARITHMETIC),
     _codec(_R.CODEC_AUDIO, "audio", "sound", _RANS, _ARITHMETIC, chunk=1 << 20),

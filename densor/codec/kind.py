@@ -48,7 +48,8 @@ class Kind:
     than one chunk has one part only. `columns`: of blocks, how many make a row. `image`: how rows
     of samples lie, `guessed` from type and shape or as a format has it; all else then says what
     they are beside that. `audio`: likewise how samples of sound lie. `stream`: one whole DEFLATE
-    stream. `table`: how cells lie in a text.
+    stream. `table`: how cells lie in a text. `tokens`: whether integers are said to be such;
+    `books`: of integers, the last two sizes of their shape, which may be codebooks and time.
     """
 
     layout: Layout | None
@@ -63,6 +64,8 @@ class Kind:
     stream: Stream | None = None
     table: Table | None = None
     audio: Audio | None = None
+    tokens: bool = False
+    books: tuple[int, int] = (0, 0)
 
     @property
     def unit(self) -> int:
@@ -165,7 +168,16 @@ def kind_of(dtype: str, shape: Sequence[int]) -> Kind:
     if dtype in PAIRS:
         rows = (*rows, 2)
     run = analyse.run_length(rows)
-    return Kind(layout, run, dtype in INTEGERS, dtype, (matrix_of(rows),))
+    integers = dtype in INTEGERS
+    books = (rows[-2], rows[-1]) if integers and len(rows) > 1 else (0, 0)
+    return Kind(layout, run, integers, dtype, (matrix_of(rows),), books=books)
+
+
+def as_tokens(kind: Kind) -> Kind:
+    """The same numbers, said to be tokens; of plain bytes, of 16 bits."""
+    if is_plain(kind):
+        kind = kind_of("U16", (_FLAT_COLUMNS,))
+    return replace(kind, tokens=True, image=None, guessed=False)
 
 
 def _rows_of(elements: int, columns: int) -> list[tuple[int, int]]:

@@ -33,6 +33,7 @@ class Level:
     streams: Literal["none", "images", "all"] = "none"  # which DEFLATE streams are undone
     tables: int = 0  # contexts that are mixed for a column of a table, or the fast way
     sound: Literal["lanes", "light", "full"] = "lanes"  # fixed predictors, or those that adapt
+    tokens: bool = False  # whether integers are looked at whether they are tokens
     latents: bool = False  # whether columns of tables are also coded under latent classes
 
 
@@ -85,6 +86,7 @@ def level_settings(level: int, text: bool = False, latents: bool = False) -> Lev
         sound="lanes" if level < 5 else "light" if level < 9 else "full",
         streams="none" if level < 3 else "images" if level < 5 else "all",
         tables=0 if level < 5 else 2 if level < 7 else 4 if level < 9 else 12,
+        tokens=level >= 5,
         latents=latents,
     )
     return replace(settings, bytes="full", types=False) if text else settings
@@ -106,6 +108,12 @@ def beside_language_model(level: Level) -> Level:
 def with_huffman_codes(level: Level) -> Level:
     """A level for batches so small that the tables of rANS count."""
     return replace(level, planes="huffman")
+
+
+@cache
+def with_rans(level: Level) -> Level:
+    """A level for batches so few that the time of rANS does not count."""
+    return replace(level, planes="rans")
 
 
 @cache

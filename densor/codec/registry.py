@@ -20,6 +20,7 @@ CODEC_LANGUAGE_MODEL = 10  # text by a language model
 CODEC_IMAGE = 11  # rows of images
 CODEC_AUDIO = 12  # samples of sound
 CODEC_TABLE = 13  # tables as text
+CODEC_TOKENS = 14  # tokens of texts and of sound codecs
 CODEC_DEFLATE = 15  # streams of zlib, made again of what they hold
 CODEC_CIRCUIT = 16  # images under a learned circuit
 

@@ -101,6 +101,16 @@ def no_gc() -> Iterator[None]:
         gc.enable()
 
 
+def have_memory(size: int) -> None:
+    """Lets the system find memory for `size` bytes, which is free again then.
+
+    The host of a virtual machine may have taken back what was free for some seconds, large pages
+    first. Whichever codec came next would wait for it: 64 MB took 1.8 s of one machine, and 3 ms
+    once they were there.
+    """
+    np.empty(size, np.uint8).fill(0)
+
+
 class Round(NamedTuple):
     """Seconds to compress and to decompress, compressed bytes, the buffers that came back."""
 
@@ -115,10 +125,13 @@ def timed_round(
 ) -> Round:
     """Compresses and decompresses once."""
     prepared = codec.prepare(items)
+    size = total_bytes(items)
     with no_gc():
+        have_memory(2 * size)
         t0 = clock()
         state = codec.compress(prepared, threads)
         t1 = clock()
+        have_memory(size)
         t2 = clock()
         buffers = codec.decompress(state, threads)
         t3 = clock()

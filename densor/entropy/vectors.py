@@ -120,6 +120,7 @@ def _store(kind: Any, truncate: bool, items: int = LANES) -> Any:
 
 
 load_u32 = _load(_V32, False)  # from a uint32 array
+load_u32_bytes = _load(_V32, False, 4 * LANES)  # from a uint8 array
 load_u16 = _load(_V16, True, 2 * LANES)  # from a uint8 array
 load_u8 = _load(_V8, True)  # from a uint8 array
 store_u32 = _store(_V32, False)
@@ -191,16 +192,22 @@ bits_of = operation(
 count = operation(types.int64(mask16), _count)
 
 
-def _divide_roughly(builder: Any, a: Any, b: Any) -> Any:
-    """a // b or one less, for b != 0 and quotients below 2^20.
+def _reciprocal(builder: Any, a: Any) -> Any:
+    """The bits of 1 / a in single precision, less 2^-22 of it."""
+    one = _number(_VF32, 1 - 2.0**-22)
+    return builder.bitcast(builder.fdiv(one, builder.uitofp(a, _VF32)), _V32)
 
-    In single precision, where the quotient is off by less than 2^-22 of it, and made less by that.
+
+def _divide_roughly(builder: Any, a: Any, reciprocal: Any) -> Any:
+    """a // b or one less, of `reciprocal(b)`, for b != 0 and quotients below 2^20.
+
+    In single precision: each of three roundings is off by less than 2^-24 of the result.
     """
-    quotient = builder.fdiv(builder.uitofp(a, _VF32), builder.uitofp(b, _VF32))
-    quotient = builder.fmul(quotient, _number(_VF32, 1 - 2.0**-22))
-    return builder.fptoui(quotient, _V32)
+    reciprocal = builder.bitcast(reciprocal, _VF32)
+    return builder.fptoui(builder.fmul(builder.uitofp(a, _VF32), reciprocal), _V32)
 
 
+reciprocal = operation(u32x16(u32x16), _reciprocal)
 divide_roughly = operation(_BINARY, _divide_roughly)
 
 
@@ -228,6 +235,33 @@ def gather_u32(typingctx, array, index):
         return gathered
 
     return u32x16(array, u32x16), codegen
+
+
+@intrinsic
+def gather_u32_at(typingctx, array, places, index):
+    """array[place], of uint32, for 16 places: uint16 in an array of bytes from byte `index` on.
+
+    Where these are in memory, there is no need to take each out of a vector.
+    """
+
+    def codegen(context, builder, signature, args):
+        value, places, index = args
+        arytype, of_places = signature.args[:2]
+        address = _address(context, builder, of_places, places, index, _I8, 2 * LANES)
+        address = builder.bitcast(address, _I16.as_pointer())
+        data = context.make_array(arytype)(context, builder, value).data
+        gathered = ir.Constant(_V32, ir.Undefined)
+        for lane in range(LANES):
+            place = builder.load(builder.gep(address, [_I64(lane)]))
+            place.align = 1
+            place = builder.zext(place, _I64)
+            if BOUNDSCHECK:
+                check_range(context, builder, arytype, value, place, _I64(1))
+            found = builder.load(builder.gep(data, [place]))
+            gathered = builder.insert_element(gathered, found, _I32(lane))
+        return gathered
+
+    return u32x16(array, places, types.intp), codegen
 
 
 def features_of(context: Any) -> tuple[str, set[str]]:

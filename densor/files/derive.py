@@ -42,7 +42,7 @@ _FORMS = {size: form for form, size in BLOCK_BYTES.items()}
 
 
 class Member(NamedTuple):
-    """A file or empty folder to be packed, and its name in the archive."""
+    """A file or folder to be packed, and its name in the archive."""
 
     path: Path | str  # str for a URL
     name: str
@@ -148,10 +148,15 @@ class Derivation(GivenBase):
         return self._files[name].data.size if name in self._files else None
 
     def ordered(self, archive: object, members: Iterable[Member]) -> Iterator[Member]:
-        """Files that others are made from first; the recipes before what is made by them."""
-        later = []
+        """Files that others are made from first; the recipes before what is made by them.
+
+        Folders come last, in their order, since each follows all that is in it.
+        """
+        later, folders = [], []
         for member in members:
-            if member.name in self._bases:
+            if isinstance(member.path, Path) and member.path.is_dir():
+                folders.append(member)
+            elif member.name in self._bases:
                 later.append(member)
             else:
                 yield member
@@ -161,6 +166,7 @@ class Derivation(GivenBase):
             writer = archive.writer  # type: ignore[attr-defined]
             writer.add(meta, MemorySource(content), [Segment(PLAIN_BYTES, len(content))])
         yield from later
+        yield from folders
 
 
 def _floats(file: _File) -> Iterator[_Weights]:

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple, Unpack
 from densor.codec.delta.compare import NOTHING, Changes, compare
 from densor.codec.kind import BATCH_BYTES
 from densor.dtypes import PACKED
-from densor.errors import ArgumentError, FileError
+from densor.errors import ArgumentError, DensorError, FileError
 from densor.files.opened import open_input
 from densor.formats.container.archive import Archive
 from densor.formats.container.open_base import is_archive, open_base
 from densor.formats.io.sources import Bytes, RandomSource
 from densor.formats.io.urls import label, plain
+from densor.formats.parsers import safetensors
 from densor.formats.parsers.base_matching import listed_of
 from densor.formats.tensors import TensorInfo
 from densor.options import Progress, ReadKeywords, ReadOptions, read_options
@@ -70,6 +71,25 @@ def differences(
         for name, tensor in before.items():
             if name not in after or _form(after[name]) != _form(tensor):
                 yield _lone(tensor, "old")
+
+
+def is_lossy(path: Any, options: ReadOptions | None = None) -> bool:
+    """Whether a file, or one in an archive, says that it only approximates another.
+
+    `path` and `options` as for `differences`.
+    """
+    chosen = read_options(options)
+    with open_input(plain(path)) as opened, contextlib.ExitStack() as stack:
+        if (source := opened.random) is None:
+            return False
+        if is_archive(source):
+            archive = Archive(source, chosen, stack.enter_context(open_base(chosen)))
+            stack.callback(archive.close)
+            return any(entry.meta.lossy for entry in archive.entries)
+        try:
+            return safetensors.says_lossy(safetensors.metadata_of(source, label(path)))
+        except DensorError:
+            return False  # another format, which has no such mark
 
 
 def _form(tensor: _Tensor) -> tuple[object, ...]:

@@ -19,6 +19,7 @@ from densor.formats.io.outputs import (
     Sizes,
     apply_times_and_mode,
     errors_of,
+    foreign_owner,
     make_parents,
     whole_file,
 )
@@ -43,7 +44,10 @@ LeftOut = Callable[[DensorError], object]
 def members(
     paths: Iterable[str | os.PathLike[str]], left_out: LeftOut | None = None
 ) -> Iterator[Member]:
-    """Files and empty folders below `paths`, which may be URLs, in a fixed order.
+    """Files and folders below `paths`, which may be URLs, in a fixed order.
+
+    A folder comes after what is in it, so that whoever restores in this order sets its permissions
+    and its time last.
 
     `left_out`: called for each thing within a folder that cannot be packed, such as a link to
     nowhere; without it, that is an error.
@@ -80,8 +84,7 @@ def _below(folder: Path, prefix: bytes, left_out: LeftOut | None) -> Iterator[Me
     try:
         with errors_of(folder):
             children = sorted(os.scandir(folder), key=lambda child: child.name)
-        if not children and prefix:
-            yield Member(folder, *escape_path(prefix.rstrip(b"/")))
+        itself = Member(folder, *escape_path(prefix.rstrip(b"/"))) if prefix else None
     except DensorError as error:
         _leave_out(error, left_out)
         return
@@ -98,6 +101,8 @@ def _below(folder: Path, prefix: bytes, left_out: LeftOut | None) -> Iterator[Me
             _leave_out(FileError(f"{path}: {error.strerror or error}"), left_out)
         except DensorError as error:
             _leave_out(error, left_out)
+    if itself is not None:
+        yield itself
 
 
 def _leave_out(error: DensorError, left_out: LeftOut | None) -> None:
@@ -131,7 +136,7 @@ def pack(
     """
     chosen = write_options(options, level=level, threads=threads, **keywords)
     errors: list[DensorError] = []
-    listed = list(members(paths, None if left_out is None else errors.append))
+    listed = _each_folder_once(members(paths, None if left_out is None else errors.append))
     if errors and not listed:
         raise errors[0]  # nothing is left to be packed
     for error in errors:
@@ -142,6 +147,17 @@ def pack(
         for member in listed if derived is None else derived.ordered(archive, listed):
             _add_member(archive, member, left_out, told)
     return archive.sizes
+
+
+def _each_folder_once(found: Iterable[Member]) -> list[Member]:
+    """Members, but of a folder that several paths have only the last, behind all that is in it."""
+    listed = list(found)
+    last = {member.name: place for place, member in enumerate(listed)}
+    return [
+        member
+        for place, member in enumerate(listed)
+        if last[member.name] == place or not os.path.isdir(member.path)
+    ]
 
 
 def _told_by_models(listed: list[Member]) -> dict[Path, list[TensorInfo]]:
@@ -172,6 +188,7 @@ def _add_member(
             status = member.path.stat()
         meta = EntryMeta(member.name, DIR, 0, escaped=member.escaped or None)
         meta.mode, meta.mtime_ns = status.st_mode & 0o777, status.st_mtime_ns
+        meta.owner = foreign_owner(status)
         archive.writer.add(meta, MemorySource(b""), [])
         return
     with contextlib.ExitStack() as stack:
@@ -220,18 +237,19 @@ def extract(
             extraction.run(reader)
         finally:
             reader.close()
-    missing = extraction.wanted - set(extraction.done)
+    missing = extraction.wanted - extraction.found
     if missing:
         raise FileError(f"not in the archive: {', '.join(sorted(missing))}")
     return extraction.done
 
 
 class _Extraction:
-    """One run of `extract`: the file that is open, those that are done."""
+    """One run of `extract`: the file that is open, those that are done, all that was found."""
 
     def __init__(self, folder: Path, wanted: set[str], overwrite: bool, sync: bool = False) -> None:
         self.wanted = wanted
         self.done: list[str] = []
+        self.found: set[str] = set()
         self._folder = folder
         self._places = Places(folder)
         self._overwrite = overwrite
@@ -250,7 +268,9 @@ class _Extraction:
                 if (self.wanted and entry.meta.name not in self.wanted) or is_recipe(entry.meta):
                     continue
                 self._complete(entry.meta)
-                self.done.append(entry.meta.name)
+                self.found.add(entry.meta.name)
+                if entry.meta.kind == FILE:
+                    self.done.append(entry.meta.name)
         if not self.wanted:  # an archive of nothing restores an empty folder
             self._make_folder()
 
@@ -265,7 +285,7 @@ class _Extraction:
 
     def _complete(self, meta: EntryMeta) -> None:
         name = real_path(meta)
-        apply_times_and_mode(self._folder / name, meta.mode, meta.mtime_ns)
+        apply_times_and_mode(self._folder / name, meta.mode, meta.mtime_ns, meta.owner)
         if meta.kind == FILE:
             self._places.made(name)
 

@@ -16,7 +16,7 @@ from densor.formats.container.open_base import open_base
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.damage.recovery import check_wanted, protect
 from densor.formats.io.outputs import Sizes
-from densor.formats.io.sources import FileSource, RandomSource
+from densor.formats.io.sources import FileRandomSource, FileSource, PlacedSource, RandomSource
 from densor.formats.io.urls import is_url, plain
 from densor.formats.parsers.base_matching import attach, shares_tensors, tensors_of
 from densor.formats.parsers.plan import Plan, plan_file
@@ -98,7 +98,7 @@ def add_input(
     `one_of_many`: the base, if there is one, goes with some of the archive's files only.
     """
     meta = EntryMeta(name, FILE, opened.size, mode=opened.mode, mtime_ns=opened.mtime_ns)
-    meta.escaped = escaped or None
+    meta.escaped, meta.owner = escaped or None, opened.owner
     plan = planned(archive.writer, meta, FileSource(opened.file), opened.random, told)
     base = archive.base_for(name, plan.tensors) if one_of_many else archive.base
     add_planned(archive.writer, meta, plan, base)
@@ -116,7 +116,7 @@ def planned(
     """How a file is to be coded, which is looked at for that; `told` as for `plan_file`."""
     tensor = meta.name.removesuffix(".npy")
     options = writer.options
-    return plan_file(
+    plan = plan_file(
         source,
         meta.size,
         options.dtype,
@@ -126,6 +126,9 @@ def planned(
         told=told,
         raw=options.raw,
     )
+    if isinstance(random, FileRandomSource) and random.size == meta.size:
+        plan = plan._replace(source=PlacedSource(random))  # of which threads read parts
+    return plan
 
 
 def add_planned(
@@ -139,7 +142,7 @@ def add_planned(
 
     `base_tensors`: those of the base, where they are known.
     """
-    meta.format = plan.format
+    meta.format, meta.lossy = plan.format, plan.lossy or None
     if base is None:
         writer.add(meta, plan.source, plan.segments, plan.listed)
         return

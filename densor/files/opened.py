@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 from densor.errors import ArgumentError, FileError
 from densor.formats.container.entry import escape_path
 from densor.formats.container.wire import MAGIC, begins_archive
-from densor.formats.io.outputs import errors_of, whole_file
+from densor.formats.io.outputs import errors_of, foreign_owner, whole_file
 from densor.formats.io.sources import (
     FileRandomSource,
     FileSource,
@@ -38,6 +38,7 @@ class Input(NamedTuple):
     mtime_ns: int | None = None
     random: RandomSource | None = None  # the same bytes; reading them does not move `file`
     unchanged: Callable[[], bool] = lambda: True
+    owner: tuple[int, int] | None = None  # of user and group, where not those of this process
 
     def source(self) -> Source:
         """All of it from start to end; where threads may read parts of it, they do."""
@@ -68,7 +69,8 @@ def open_input(source: PathOrFile) -> Iterator[Input]:
             mode, mtime = status.st_mode & 0o777, status.st_mtime_ns
             random = FileRandomSource(file)
             unchanged = partial(same_file_state, status, file)
-            yield Input(file, status.st_size, mode, mtime, random, unchanged)
+            owner = foreign_owner(status)
+            yield Input(file, status.st_size, mode, mtime, random, unchanged, owner)
 
 
 def _is_pseudo(path: Path, file: BinaryIO, status: os.stat_result) -> bool:

@@ -112,7 +112,8 @@ def decompress_file(
             reader.close()
         if _is_plain(target):
             restored = Path(target)  # type: ignore[arg-type]
-            apply_times_and_mode(restored, entry.meta.mode, entry.meta.mtime_ns)
+            meta = entry.meta
+            apply_times_and_mode(restored, meta.mode, meta.mtime_ns, meta.owner)
         return Sizes(entry.size, reader.read)
 
 

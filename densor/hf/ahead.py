@@ -3,7 +3,8 @@
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -25,13 +26,15 @@ def natural(name: str) -> list[tuple[int, int | str]]:
 class Ahead:
     """Decodes the blobs of files in a thread of its own, which has those of the pool to help it.
 
-    Up to 1 GiB of them wait to be taken, and at least one. Safe to use from several threads.
+    Heads come last. Up to 1 GiB of tensors wait to be taken, and at least one. Safe to use from
+    several threads.
     """
 
     def __init__(self, files: Iterable[PackedFile], base_of: Callable[[Any], Any]) -> None:
         self._base_of = base_of
         self._order = [(file, name) for file in files for name in file if file.is_blob(name)]
-        self._order.sort(key=lambda item: natural(item[1]))
+        base = _base_prefix(name for _, name in self._order)
+        self._order.sort(key=lambda item: (not item[1].startswith(base), natural(item[1])))
         self._changed = threading.Condition()
         self._left = {_key(file, name) for file, name in self._order}
         self._current: _Key | None = None
@@ -78,6 +81,16 @@ class Ahead:
             raise found
         return found
 
+    def forget(self, names: Container[str]) -> None:
+        """Lets tensors go, or does not decode them: nobody is likely to take them."""
+        with self._changed:
+            for file, name in self._order:
+                if name in names:
+                    key = _key(file, name)
+                    self._left.discard(key)
+                    self._bytes -= _size(self._done.pop(key, None))
+            self._changed.notify_all()
+
     def close(self) -> None:
         """Stops, and lets everything go that was not taken."""
         with self._changed:
@@ -88,6 +101,14 @@ class Ahead:
         self._thread.join()
         self._done.clear()
         self._bytes = 0
+
+
+def _base_prefix(names: Iterable[str]) -> str:
+    """What names of most numbered layers begin with, up to the first dot: heads, which a model may
+    be loaded without, begin with something else."""
+    heads = (name.partition(".") for name in names if re.search(r"\.\d+\.", name))
+    common = Counter(first + dot for first, dot, _ in heads).most_common(1)
+    return common[0][0] if common else ""
 
 
 def _key(file: PackedFile, name: str) -> _Key:

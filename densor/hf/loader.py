@@ -12,7 +12,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,16 +32,18 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from densor import dtypes
 from densor.errors import ArgumentError, ChecksumError, DensorError, FormatError, UnsupportedError
 from densor.files.model_folder import METHOD, Bases, check_packed
+from densor.files.shards_listed import shards_of
 from densor.formats.container import tensor_blob
 from densor.formats.packed import header
 from densor.formats.packed.reader import PackedFile
+from densor.formats.packed.stored_array import OpenFile
 from densor.hf.ahead import Ahead
-from densor.integrations.checkpoint import shards_of
 from densor.torch.blob import may_be_blob, read_tensor
 from densor.torch.device import Device, open_device
+from densor.torch.offloading import CPU, DISK, place_of, stored_in
+from densor.torch.resident import attach
 
 T = TypeVar("T")
-CPU = "cpu"
 PRODUCT = "product"
 _OTHER_FILES = ("subfolder", "variant", "gguf_file", "use_safetensors")  # may name other files
 _MAX_DESCRIBED = 1 << 21  # bytes; what a blob says of itself is within these
@@ -49,6 +51,7 @@ _MAX_DESCRIBED = 1 << 21  # bytes; what a blob says of itself is within these
 _given_base: ContextVar[str | None] = ContextVar("densor_base", default=None)
 _backend: ContextVar[Any] = ContextVar("densor_backend", default=None)
 _resident: ContextVar[bool | str] = ContextVar("densor_resident", default=False)
+_offload: ContextVar[str | Mapping[str, str] | None] = ContextVar("densor_offload", default=None)
 _ahead: ContextVar["Ahead | None"] = ContextVar("densor_ahead", default=None)
 _failure: ContextVar[list[DensorError] | None] = ContextVar("densor_failure", default=None)
 
@@ -90,7 +93,9 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
         self._ahead = _ahead.get()
         self._backend = _backend.get()
         self._devices: dict[torch.device, Device | None] = {}
-        self._resident = _resident.get()
+        self._offload = _offload.get()
+        self._opened: dict[Path, OpenFile] = {}  # for those that stay on disk
+        self._resident = _resident.get() or self._offload is not None
         self._stay: dict[str, Any] = {}  # blobs that are to stay packed, by parameter
         self._stay_from: dict[str, Path] = {}  # files of those
         self._plain: dict[int, Any] = {}  # conversions of the model, by id of what replaced them
@@ -135,6 +140,8 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
                 files = {id(file): file for some in self._blobs.values() for file in some}
                 self._ahead = Ahead(files.values(), self._bases.need)
                 weakref.finalize(self, self._ahead.close)  # if loading fails
+            if self._ahead is not None:
+                self._ahead.forget(_heads_left_out(model, self._blobs))
         return model
 
     def _on_cpu(self, device_map: Any) -> bool:
@@ -187,7 +194,9 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
 
             try:
                 device = next(iter(self._devices.values()), None)
-                if self._resident == PRODUCT:
+                if self._offload is not None:
+                    attach(model, self._stay)
+                elif self._resident == PRODUCT:
                     densor.torch.pack_module(model, packed=self._stay, mode=PRODUCT)
                 else:
                     densor.torch.pack_module(model, packed=self._stay, device=device)
@@ -215,7 +224,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
             stays = self._resident and dtype in (None, kind)
             stays = stays and (device is not None or tensor.device.type == "cpu")
             if stays and parameter is not None and file.describe(described.name).base is None:
-                self._stay[parameter] = file.stored(described.name).tobytes()
+                self._stay[parameter] = self._staying(file, described.name, parameter)
                 self._stay_from[parameter] = file.path
                 return torch.empty(described.shape, dtype=kind, device="meta")
             restored = None if device is None else _decoded_there(device, file, described)
@@ -224,6 +233,14 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
             if restored is None:
                 restored = read_tensor(file, described.name, base_of=self._base_of)
             return restored.to(device=tensor.device, dtype=dtype)
+
+    def _staying(self, file: PackedFile, name: str, parameter: str) -> Any:
+        """What a parameter is decoded from whenever it is used."""
+        if self._offload is None:
+            return file.stored(name).tobytes()
+        if place_of(parameter, self._offload) == DISK:
+            return stored_in(file, name, self._opened)
+        return file.array_in_memory(name)
 
     def _device(self, place: torch.device) -> Device | None:
         """What decodes blobs that are there; None for the CPU."""
@@ -251,6 +268,17 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
     def _base_of(self, tensor: tensor_blob.Tensor) -> Any:
         assert self._bases is not None
         return self._bases.need(tensor)
+
+
+def _heads_left_out(model: Any, names: Iterable[str]) -> set[str]:
+    """The tensors outside the base model of a checkpoint that is loaded without its head."""
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    if prefix == "." or any(name.startswith(prefix) for name in known):  # has its head
+        return set()
+    if not any(name.startswith(prefix) for name in names):  # nor has the checkpoint one
+        return set()
+    return {name for name in names if not name.startswith(prefix)} - known
 
 
 def device_for(place: torch.device, backend: Any) -> Device | None:
@@ -355,6 +383,9 @@ def from_pretrained(
     CPU; or a backend of `densor.gpu` or its name, "emulate" for one. All else goes to
     `from_pretrained`.
 
+    `device_map`: of a packed model, where it names "disk", and besides that "cpu" alone, packed
+    weights stay on disk or in memory as `densor.torch.offload` does it.
+
     Faults of packed weights are raised as the DensorError that they are, which names file and
     tensor; through `from_pretrained` of transformers alone those found while decoding end in its
     RuntimeError, below a report.
@@ -362,14 +393,17 @@ def from_pretrained(
     if resident not in (True, False, PRODUCT):
         raise ArgumentError(f'resident must be True, False or "product", not {resident!r}')
     base = None if base is None else str(base)
-    early = None
-    if not resident and backend in (None, CPU) and kwargs.get("device_map") in (None, CPU):
+    early = offload = None
+    if not resident and _is_offload(kwargs.get("device_map")) and _is_packed(folder, kwargs):
+        offload = kwargs.pop("device_map")
+    elif not resident and backend in (None, CPU) and kwargs.get("device_map") in (None, CPU):
         early = _early(folder, base, kwargs)
     with (
         contextlib.closing(early) if early is not None else contextlib.nullcontext(),
         _set(_ahead, early),
         _set(_given_base, base),
         _set(_resident, resident),
+        _set(_offload, offload),
         _set(_backend, backend),
         _failures_raised(),
     ):
@@ -409,10 +443,29 @@ def _early(folder: Any, base: str | None, kwargs: dict[str, Any]) -> Ahead | Non
     return Ahead(files, Bases(path, base).need) if files else None
 
 
-def _class_of(folder: Any, kwargs: dict[str, Any]) -> Any:
+def _is_offload(device_map: Any) -> bool:
+    """Whether weights are to be kept on disk, and none on a GPU."""
+    if isinstance(device_map, str):
+        return device_map == DISK
+    places = set(device_map.values()) if isinstance(device_map, Mapping) else set()
+    return DISK in places and places <= {DISK, CPU}
+
+
+def _is_packed(folder: Any, kwargs: dict[str, Any]) -> bool:
+    method = getattr(_config_of(folder, kwargs), "quantization_config", None)
+    if isinstance(method, dict):
+        return method.get("quant_method") == METHOD
+    return isinstance(method, DensorConfig)
+
+
+def _config_of(folder: Any, kwargs: dict[str, Any]) -> Any:
     names = ("revision", "token", "cache_dir", "local_files_only", "subfolder", "trust_remote_code")
     passed = {name: kwargs[name] for name in names if name in kwargs}
-    config = kwargs.get("config") or transformers.AutoConfig.from_pretrained(folder, **passed)
+    return kwargs.get("config") or transformers.AutoConfig.from_pretrained(folder, **passed)
+
+
+def _class_of(folder: Any, kwargs: dict[str, Any]) -> Any:
+    config = _config_of(folder, kwargs)
     for name in getattr(config, "architectures", None) or []:
         model_class = getattr(transformers, name, None)
         if model_class is not None:

@@ -12,19 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from densor.errors import ArgumentError, DensorError, FileError
+from densor.errors import ArgumentError, DensorError
+from densor.files.shards_listed import json_object
 
 T = TypeVar("T")
 ARCHIVE = ".safetensors.densor"  # how the names of archives of weights end
-INDEX = "model.safetensors.index.json"
 _METHOD, _KEY = "densor", "densor"  # in config.json, and in the metadata of a packed file
 _MAX_HEADER = 100_000_000
-_MAX_NAMED = 3
 
 
 def is_packed_folder(folder: str | os.PathLike[str]) -> bool:
     """Whether config.json of a model's folder says that its weights are packed."""
-    method = _json(Path(folder) / "config.json").get("quantization_config")
+    method = json_object(Path(folder) / "config.json").get("quantization_config")
     return isinstance(method, dict) and method.get("quant_method") == _METHOD
 
 
@@ -48,43 +47,6 @@ def archives_in(folder: str | os.PathLike[str]) -> list[Path]:
     if not path.is_dir() or any(path.glob("*.safetensors")):
         return []
     return sorted(path.glob(f"*{ARCHIVE}"))
-
-
-def shards_of(folder: str | os.PathLike[str]) -> dict[str, list[str]]:
-    """The tensors of each file that a folder's index names; nothing where there is no index."""
-    listed = _json(Path(folder) / INDEX).get("weight_map")
-    shards: dict[str, list[str]] = {}
-    for tensor, name in listed.items() if isinstance(listed, dict) else ():
-        if isinstance(name, str) and Path(name).name == name:
-            shards.setdefault(name, []).append(tensor)
-    return dict(sorted(shards.items()))
-
-
-def check_shards(folder: str | os.PathLike[str], suffix: str = "") -> None:
-    """FileError unless all files that the index of a folder names are there.
-
-    `suffix`: what stands behind their names, such as ".densor".
-    """
-    missing = {
-        name: tensors
-        for name, tensors in shards_of(folder).items()
-        if not (Path(folder) / f"{name}{suffix}").is_file()
-    }
-    for name, tensors in missing.items():
-        some = ", ".join(repr(tensor) for tensor in tensors[:_MAX_NAMED])
-        more = f" and {len(tensors) - _MAX_NAMED} more" if len(tensors) > _MAX_NAMED else ""
-        raise FileError(
-            f"{Path(folder) / name}{suffix}: is missing, and with it the tensors {some}{more}"
-        )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """A JSON object in a file; an empty one where there is none."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def folder_of(name: str | os.PathLike[str], revision: str | None = None) -> str:

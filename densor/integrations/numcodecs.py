@@ -20,6 +20,19 @@ except ImportError as error:
     raise UnsupportedError('needs numcodecs: pip install "densor[numcodecs]"') from error
 
 
+def _array_of(buf: Any) -> Any:
+    check_whole(buf)
+    array = ensure_contiguous_ndarray(buf, max_buffer_size=None, flatten=False)
+    return buf if isinstance(buf, np.ndarray) else array  # with dates, integers in the latter
+
+
+def _given(found: Any, out: Any) -> Any:
+    """What was restored, or `out` filled with it."""
+    if out is not None and isinstance(found, np.ndarray):
+        found = ensure_contiguous_ndarray(found, max_buffer_size=None)  # dates as integers
+    return ndarray_copy(found, out)
+
+
 class Densor(Codec):  # type: ignore[misc]
     """Packs buffers and arrays of any type but object, each by itself.
 
@@ -38,12 +51,9 @@ class Densor(Codec):  # type: ignore[misc]
         """The packed bytes of any contiguous buffer.
 
         ArgumentError for arrays that are more than their elements, such as masked ones; TypeError
-        for those of Python objects.
+        for those of Python objects, and for what is no buffer; ValueError for other strides.
         """
-        check_whole(buf)
-        array = ensure_contiguous_ndarray(buf, max_buffer_size=None, flatten=False)
-        if isinstance(buf, np.ndarray):
-            array = buf  # with the type of dates, which are integers above
+        array = _array_of(buf)
         return densor.compress(array, self.level, self.threads, dtype=self.dtype)
 
     def decode(self, buf: Any, out: Any = None) -> Any:
@@ -54,9 +64,7 @@ class Densor(Codec):  # type: ignore[misc]
             out = ensure_contiguous_ndarray(out, max_buffer_size=None)
             most = out.nbytes
         found = densor.decompress(packed, self.threads, max_output_size=most)
-        if out is not None and isinstance(found, np.ndarray):
-            found = ensure_contiguous_ndarray(found, max_buffer_size=None)
-        return ndarray_copy(found, out)
+        return _given(found, out)
 
 
 class DensorImage(Densor):
@@ -82,8 +90,7 @@ class DensorImage(Densor):
 
     def encode(self, buf: Any) -> bytes:
         """The packed bytes of an array; as `Densor.encode`."""
-        check_whole(buf)
-        array = np.asarray(buf)
+        array = _array_of(buf)
         if self.channels is not None:
             array = np.ascontiguousarray(np.moveaxis(array, self.channels, -1))
         model = self.image_model
@@ -97,7 +104,7 @@ class DensorImage(Densor):
         found = densor.decompress(packed, self.threads, max_output_size=most, image_model=model)
         if self.channels is not None and isinstance(found, np.ndarray):
             found = np.ascontiguousarray(np.moveaxis(found, -1, self.channels))
-        return ndarray_copy(found, out)
+        return _given(found, out)
 
     def get_config(self) -> dict[str, Any]:
         """The codec as it stands in the metadata of an array."""

@@ -18,6 +18,7 @@ from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.model_loader.ep_weight_filter import should_skip_weight
 
 from densor.errors import ArgumentError
+from densor.files import shards_listed
 from densor.integrations import checkpoint
 
 NAME = "densor"
@@ -87,10 +88,10 @@ class DensorModelLoader(DefaultModelLoader):  # type: ignore[misc]
     def _prepare_weights(self, model_name_or_path: str, *args: Any, **kwargs: Any) -> Any:
         archives = checkpoint.archives_in(model_name_or_path)
         if archives:
-            checkpoint.check_shards(model_name_or_path, ".densor")
-            return model_name_or_path, [str(path) for path in archives], True, checkpoint.INDEX
+            shards_listed.check_shards(model_name_or_path, ".densor")
+            return model_name_or_path, [str(path) for path in archives], True, shards_listed.INDEX
         if checkpoint.is_packed_folder(model_name_or_path):  # before vLLM finds the fault
-            checkpoint.check_shards(model_name_or_path)
+            shards_listed.check_shards(model_name_or_path)
         return super()._prepare_weights(model_name_or_path, *args, **kwargs)
 
     def _get_weights_iterator(self, source: Any) -> Iterator[tuple[str, Any]]:
@@ -108,7 +109,7 @@ class DensorModelLoader(DefaultModelLoader):  # type: ignore[misc]
             return
         if not getattr(self, _LOG_START, 0.0):
             setattr(self, _LOG_START, time.perf_counter())
-        checkpoint.check_shards(folder, ".densor" if archives else "")
+        shards_listed.check_shards(folder, ".densor" if archives else "")
         found = checkpoint.weights(
             files,
             base=self._given.get("base"),

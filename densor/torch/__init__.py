@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from densor.torch.callback import BackgroundCheckpoints, PackCheckpoints
     from densor.torch.checkpoint import PackedReader, PackedWriter, dcp_to_torch_save
     from densor.torch.gradients import PackedReduce, PackedReduceScatter, packed_hook
+    from densor.torch.offloading import offload, offloaded
     from densor.torch.packed import PackedTensor, from_packed, pack_tensor, unpacked
     from densor.torch.pages import PagedCache, pack_page, unpack_page
     from densor.torch.products import plain_product
@@ -44,6 +45,8 @@ _LAZY = {
     "dcp_to_torch_save": "densor.torch.checkpoint",
     "check_module": "densor.torch.resident",
     "from_packed": "densor.torch.packed",
+    "offload": "densor.torch.offloading",
+    "offloaded": "densor.torch.offloading",
     "load_file": "densor.torch.safetensors",
     "memory_of": "densor.torch.resident",
     "pack_module": "densor.torch.resident",
@@ -79,6 +82,8 @@ __all__ = [
     "from_packed",
     "load_file",
     "memory_of",
+    "offload",
+    "offloaded",
     "pack_activations",
     "pack_module",
     "pack_page",

@@ -37,6 +37,13 @@ class Load(Protocol):
         """Stops what has not begun and waits for the rest; the buffer is free then."""
 
 
+def advise(cells: Sequence[Cell]) -> None:
+    """Says that these will be decoded soon: what is in files is read from now on."""
+    for cell in cells:
+        if isinstance(cell.packed, PackedArray):
+            cell.packed.advise()
+
+
 def _pieces(cells: Sequence[Cell], buffer: Any) -> list[Any]:
     """The part of a buffer that each cell is decoded to."""
     pieces, at = [], 0
@@ -53,6 +60,7 @@ class HostLoad:
         self.buffer = buffer
         self._cells: list[tuple[Cell, PackedArray, Bytes]] = []
         self._tasks: list[Task[None]] = []
+        advise(cells)
         for cell, piece in zip(cells, _pieces(cells, buffer), strict=True):
             packed = cell.packed
             assert isinstance(packed, PackedArray)

@@ -448,6 +448,8 @@ def pack_tensor(
     A `Parameter` becomes a packed `Parameter`. `threads`: for packing and for each decoding, 0 for
     all processors. `verify`: decode once and compare every bit.
     """
+    if not isinstance(tensor, torch.Tensor):
+        raise ArgumentError(f"cannot pack {type(tensor).__name__}, only torch tensors")
     if not can_pack(tensor):
         raise ArgumentError(
             f"cannot pack {type(tensor).__name__} of {tensor.dtype}, {tensor.layout}, on "

@@ -15,6 +15,7 @@ import torch
 import xxhash
 
 import densor
+from densor.arrays import check_whole
 from densor.errors import (
     ArgumentError,
     ChecksumError,
@@ -61,6 +62,7 @@ def pack_page(page: Page, level: int = DEFAULT_LEVEL, rope_theta: float | None =
 
 def _pack(page: Page, level: int, rope_theta: float | None, way: int) -> bytes | None:
     """A page in one of the ways; None where that is not for it."""
+    check_whole(page.tensor)
     tensor = page.tensor.detach().contiguous()
     if tensor.ndim != 4 or tensor.device.type != "cpu":
         raise ArgumentError("a page is [batch, heads, tokens, channels] on a CPU")

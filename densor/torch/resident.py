@@ -25,7 +25,7 @@ from densor.formats.container.packed_array import PackedArray
 from densor.runtime.buffers import POOL
 from densor.runtime.workers import Workers, thread_count
 from densor.torch.device import Device, DeviceArray, open_device
-from densor.torch.loads import Blocks, DeviceLoad, HostLoad, Load, aligned
+from densor.torch.loads import Blocks, DeviceLoad, HostLoad, Load, advise, aligned
 from densor.torch.packed import (
     DEFAULT_LEVEL,
     Cell,
@@ -81,10 +81,17 @@ def memory_of(module: nn.Module) -> Memory:
 class Runtime:
     """The buffers and threads that the units of one model share."""
 
-    def __init__(self, threads: int = 0, ahead: bool = True, device: Device | None = None) -> None:
+    def __init__(
+        self,
+        threads: int = 0,
+        ahead: bool = True,
+        device: Device | None = None,
+        keep: bool = False,
+    ) -> None:
         self.threads = threads
         self.ahead = ahead
         self.device = device
+        self.keep = keep  # buffers, between passes
         self._can_look_ahead = ahead and (device is not None or thread_count(threads) > 1)
         self.lock = threading.Condition(threading.RLock())
         self._free: list[Any] = []  # buffers
@@ -93,7 +100,8 @@ class Runtime:
         self._running: list[int] = []  # threads
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"threads": self.threads, "ahead": self.ahead, "device": self.device}
+        names = ("threads", "ahead", "device", "keep")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -121,7 +129,8 @@ class Runtime:
             if not self._running:
                 self._drop_coming()
                 if self.device is None:
-                    self._free.clear()
+                    if not self.keep:
+                        self._free.clear()
                 else:
                     self.device.join()  # what the last `follow` started must not outlive the pass
                     self._free.sort(key=lambda buffer: int(buffer.data_ptr()))
@@ -180,6 +189,8 @@ class Runtime:
             and not coming.users
         ):
             self._coming = coming, coming.begin_load()
+            if coming.next is not None and not coming.next.users:
+                advise(coming.next.cells())
 
     def _drop_coming(self) -> None:
         if self._coming is not None:
@@ -219,10 +230,13 @@ class Unit:
 
     def begin_load(self) -> Load:
         """Starts decoding all weights to one buffer, but for those that are kept elsewhere."""
+        return self.runtime.begin_load(self.cells(), self._blocks)
+
+    def cells(self) -> list[Cell]:
+        """What is to be decoded for a pass."""
         cells = list({id(p.cell): p.cell for _, p in _packed(self.module, self.deep)}.values())
         device = self.runtime.device
-        cells = [cell for cell in cells if cell.plain is None and cell.on is device]
-        return self.runtime.begin_load(cells, self._blocks)
+        return [cell for cell in cells if cell.plain is None and cell.on is device]
 
     @outside_graphs
     def enter(self, module: nn.Module, args: Any) -> None:
@@ -418,6 +432,27 @@ def _for_decoding(
     return module
 
 
+def attach(
+    module: nn.Module,
+    arrays: Mapping[str, PackedArray],
+    threads: int = 0,
+    *,
+    ahead: bool = True,
+    blocks: Iterable[nn.Module] | None = None,
+) -> nn.Module:
+    """Makes these arrays the parameters of a module, by name, to be decoded when they are used.
+
+    Other parameters stay as they are. Buffers are kept between passes. As for `pack_module`.
+    """
+    how = _Packing(DEFAULT_LEVEL, threads, lambda name, value: False, verify=False)
+    _pack_parameters(module, how, arrays)
+    found = _find_units(module, False) if blocks is None else _units_of(module, blocks, False)
+    units = [(part, deep) for part, deep in found if _plain_bytes(part, deep)]
+    _install(module, Runtime(threads, ahead, keep=True), units)
+    POOL.clear()
+    return module
+
+
 class _Packing(NamedTuple):
     """How parameters are packed: see `pack_module`; `verify`: each is decoded and compared."""
 
@@ -527,7 +562,10 @@ def _to_device(cells: Sequence[Cell], device: Device, least: int) -> list[Cell |
 
 def _attached(name: str, parameter: nn.Parameter, blob: Any, how: _Packing) -> nn.Parameter:
     try:
-        tensor = from_packed(blob, how.level, how.threads, verify=how.verify)
+        if isinstance(blob, PackedArray):
+            tensor = PackedTensor(Cell(blob, how.level, how.threads))
+        else:
+            tensor = from_packed(blob, how.level, how.threads, verify=how.verify)
     except DensorError as error:
         raise type(error)(f"{name}: {error}") from error
     if tensor.shape != parameter.shape:

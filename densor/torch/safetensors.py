@@ -6,6 +6,7 @@ Three kinds of files are read: packed and plain safetensors files, and archives 
 import os
 import warnings
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Self, Unpack
 
@@ -27,6 +28,7 @@ from densor.formats.packed.base_folder import BaseFolder
 from densor.formats.packed.reader import PackedFile
 from densor.formats.packed.writer import write_packed
 from densor.formats.parsers import safetensors
+from densor.formats.tensors import span
 from densor.options import (
     DEFAULT_LEVEL,
     ReadKeywords,
@@ -56,7 +58,7 @@ def load_file(
     was.
     """
     with safe_open(filename, "pt", device, threads=threads, options=options, **keywords) as file:
-        return {name: file.get_tensor(name) for name in file.offset_keys()}
+        return file.get_tensors()
 
 
 def save_packed_file(
@@ -134,8 +136,6 @@ def _described(
     safetensors.check_new(tensors, metadata)
     described = []
     for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise ArgumentError(f"{name}: is no torch tensor but {type(tensor).__name__}")
         meta, tensor_bytes = arrays.describe(tensor)
         stored = in_safetensors(meta.dtype or "", meta.shape or ())
         if stored is None:
@@ -146,15 +146,23 @@ def _described(
 
 
 def _check_separate(tensors: Mapping[str, torch.Tensor]) -> None:
-    seen: dict[tuple[torch.device, int], str] = {}
+    """ArgumentError for tensors that have bytes in common, and for what is more than a tensor.
+
+    Different parts of one storage are tensors like any other.
+    """
+    places: list[tuple[str, int, int, str]] = []
     for name, tensor in tensors.items():
-        dense = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided
-        if not dense or tensor.is_meta or not tensor.numel():
-            continue
-        place = tensor.device, tensor.untyped_storage().data_ptr()
-        if place in seen:
-            raise ArgumentError(f"{seen[place]} and {name} share memory; save one, or a clone")
-        seen[place] = name
+        if not isinstance(tensor, torch.Tensor):
+            raise ArgumentError(f"{name}: is no torch tensor but {type(tensor).__name__}")
+        arrays.check_whole(tensor)
+        if tensor.numel():
+            begin = tensor.data_ptr()
+            size = span(tuple(tensor.shape), tensor.stride()) * tensor.element_size()
+            places.append((str(tensor.device), begin, begin + size, name))
+    for before, behind in pairwise(sorted(places)):
+        if before[0] == behind[0] and before[2] > behind[1]:
+            names = f"{before[3]} and {behind[3]}"
+            raise ArgumentError(f"{names} share memory; save one, or a clone")
 
 
 class safe_open:
@@ -180,35 +188,40 @@ class safe_open:
         self._device = device
         self._options = read_options(options, threads=threads, **keywords)
         self._archive: api.File | None = None
-        self._packed: PackedFile | None = None
+        self._packed_file: PackedFile | None = None
         self._base_of = None
         if api.is_archive(filename):
             framework = "torch" if self._torch else "numpy"
             self._archive = api.File(filename, framework, options=self._options)
             return
-        self._packed = PackedFile(filename)
+        self._packed_file = PackedFile(filename)
         most = self._options.max_output_size
-        if most is not None and self._packed.size > most:
+        if most is not None and self._packed_file.size > most:
             raise LimitError(f"{filename}: holds more than {most} bytes")
         if self._options.base is not None:
             self._base_of = BaseFolder(self._options.base, self._options.threads).need
+
+    @property
+    def _packed(self) -> PackedFile:
+        """The file, where it is none of densor's archives; FileError once it is closed."""
+        if self._packed_file is None:
+            raise FileError("file is closed")
+        return self._packed_file
 
     def keys(self) -> list[str]:
         """Names of all tensors."""
         if self._archive is not None:
             return self._archive.keys()
-        assert self._packed is not None
         return sorted(self._packed.keys())
 
     def offset_keys(self) -> list[str]:
         """Names of all tensors, in the order of the file."""
-        return self.keys() if self._packed is None else self._packed.keys()
+        return self.keys() if self._archive is not None else self._packed.keys()
 
     def metadata(self) -> dict[str, str] | None:
         """The metadata that the file was saved with, None if there was none."""
         if self._archive is not None:
             return self._archive.metadata()
-        assert self._packed is not None
         return dict(self._packed.metadata) or None
 
     def get_tensor(self, name: str) -> Any:
@@ -216,7 +229,6 @@ class safe_open:
         if self._archive is not None:
             tensor = self._archive.get_tensor(name)
         else:
-            assert self._packed is not None
             tensor = self._read(self._packed, name)
         return tensor.to(self._device) if self._torch else tensor
 
@@ -232,12 +244,15 @@ class safe_open:
             options.progress(info.size)
         return found
 
+    def get_tensors(self) -> dict[str, Any]:
+        """All tensors by name, in the order of the file."""
+        return {name: self.get_tensor(name) for name in self.offset_keys()}
+
     def get_slice(self, name: str) -> "Slice":
         """A tensor that is decoded, as a whole, when it is indexed."""
         if self._archive is not None:
             info = self._archive.info(name)
             return Slice(self, name, info.dtype, info.shape)
-        assert self._packed is not None
         described = self._packed.info(name)
         return Slice(self, name, described.dtype, described.shape)
 
@@ -247,6 +262,7 @@ class safe_open:
     def __exit__(self, *_: object) -> None:
         if self._archive is not None:
             self._archive.close()
+        self._packed_file = None
 
 
 class Slice:

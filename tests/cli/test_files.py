@@ -321,3 +321,51 @@ def test_closed_streams(cli: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
             assert ran.code == 1 and ran.said("densor: *stdout is closed")
     monkeypatch.setattr(sys, "stderr", None)
     assert cli("-f", "a.txt").code == 0
+
+
+def test_one_name_that_tells_nothing_does_not_stop_the_others(cli: Callable[..., Ran]) -> None:
+    Path("b.txt").write_bytes(DATA)
+    for name in ("a.txt", "b.txt"):
+        archive(cli, name)
+        Path(name).unlink()
+    Path("other.xz").write_bytes(b"x")
+    ran = cli("-d", "a.txt.densor", "other.xz", "b.txt.densor", ".densor")
+    assert ran.code == 1 and ran.err.count("does not end with .densor") == 2
+    assert Path("a.txt").read_bytes() == Path("b.txt").read_bytes() == DATA
+    assert cli("-d", "other.xz").code == 2
+    assert cli("-t", "a.txt.densor", "other.xz", "b.txt.densor").code == 1
+
+
+def test_what_is_there_stays_where_nothing_is_forced(cli: Callable[..., Ran]) -> None:
+    before = archive(cli)
+    Path("link").symlink_to("kept")
+    Path("kept").write_bytes(b"kept")
+    Path("none").symlink_to("nowhere")
+    for command in (
+        ("a.txt",),
+        ("-d", "a.txt.densor"),
+        ("a.txt", "-o", "link"),
+        ("a.txt", "-o", "none"),
+    ):
+        ran = cli(*command)
+        assert ran.code == 1 and "already exists" in ran.err
+    assert Path("a.txt").read_bytes() == DATA and Path("a.txt.densor").read_bytes() == before
+    Path("a.txt").unlink()
+    Path("a.txt").symlink_to("kept")
+    assert cli("-qdf", "a.txt.densor").code == 0  # takes the place of the link
+    assert not Path("a.txt").is_symlink() and Path("kept").read_bytes() == b"kept"
+    for target in ("a.txt", "./a.txt"):
+        assert "same file" in cli("-f", "a.txt", "-o", target).err
+    os.link("a.txt", "hard")
+    assert "same file" in cli("-f", "a.txt", "-o", "hard").err
+    assert Path("a.txt").read_bytes() == DATA
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX only")
+def test_an_archive_is_no_program(cli: Callable[..., Ran]) -> None:
+    os.chmod("a.txt", 0o6755)
+    archive(cli)
+    Path("a.txt").unlink()
+    assert cli("-qd", "a.txt.densor").code == 0
+    for name in ("a.txt", "a.txt.densor"):
+        assert Path(name).stat().st_mode & 0o7777 == 0o755

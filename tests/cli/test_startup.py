@@ -88,7 +88,8 @@ def test_nothing_to_do(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", stdin)
     assert main([]) == 2
-    reason = "densor: no FILE is given, and stdin is a terminal; see densor --help\n"
+    what = "closed" if stdin is None else "a terminal"
+    reason = f"densor: no FILE is given, and stdin is {what}; see densor --help\n"
     assert capsys.readouterr() == ("", reason)
 
 

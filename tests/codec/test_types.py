@@ -84,6 +84,25 @@ def test_several_types_one_after_the_other() -> None:
     assert packed(data) < 1.01 * told
 
 
+@pytest.mark.parametrize("dtype", ["F16", "F64"])
+def test_tensors_that_begin_at_different_phases(dtype: str) -> None:
+    rng = np.random.default_rng(6)
+    kind = {"F16": "<f2", "F64": "<f8"}[dtype]
+    sizes = [1 << 18, 1 << 17, 1 << 18, 1 << 17]
+    tensors = [rng.normal(0, 0.05, n).astype(kind).tobytes() for n in sizes]
+    data = b"".join(b"key"[: 1 + i % 3] + tensor for i, tensor in enumerate(tensors))
+    told = sum(packed(tensor, dtype=dtype) for tensor in tensors)
+    assert len(found(data)) == {"F16": 3, "F64": 4}[dtype]  # odd ones by two bytes are in line
+    assert packed(data) < 1.01 * told
+
+
+@pytest.mark.parametrize("dtype", SIZES)
+def test_what_stands_before_and_behind_does_not_tell(dtype: str) -> None:
+    data = numbers(dtype, 1 << 19)
+    frame = b"\0" * 6000  # as HDF5 and TensorFlow have their tables
+    assert packed(frame + data + frame) < 1.01 * packed(data, dtype=dtype)
+
+
 def test_integers_by_their_differences() -> None:
     rng = np.random.default_rng(4)
     walk = np.cumsum(rng.integers(-20, 20, 100000))

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from densor.files.single import compress_file, decompress_file
-from tests.support.helpers import safetensors_bytes, to_bf16
+from tests.support.helpers import entropy_bytes, safetensors_bytes, to_bf16
+from tests.support.helpers import weights as likely_weights
 
 Array = npt.NDArray[Any]
 LEVELS = range(1, 10)
@@ -239,6 +240,18 @@ SIMPLE: dict[str, Callable[[], bytes]] = {
 def test_simple_files_at_slow_levels(name: str) -> None:
     """Models with many contexts have too little to learn from; simpler ones are kept then."""
     assert not larger_than_lower(sizes(SIMPLE[name](), (4, 5, 8, 9)))
+
+
+def test_adapters_take_little_more_than_their_entropies() -> None:
+    """Low-rank matrices of BF16: all frames and the index within 1 % of the sum of entropies."""
+    tensors, bound = {}, 0.0
+    for i in range(128):
+        matrix = likely_weights("bf16", *((16, 256) if i % 2 else (256, 16)), ("adapter", i))
+        tensors[f"layers.{i // 4}.{i % 4}"] = ("BF16", matrix)
+        exponents = (matrix >> 7 & 255).astype(np.uint8)
+        bound += entropy_bytes(exponents) + matrix.size
+    for level, size in sizes(file_of(tensors), (3, 4, 6)).items():
+        assert size < 1.01 * bound, level
 
 
 @pytest.mark.slow

@@ -427,6 +427,13 @@ def bad_short_form() -> Iterator[tuple[str, bytes, str]]:
     yield "short-flipped", archive[:-3] + bytes([archive[-3] ^ 1]) + archive[-2:], "ChecksumError"
 
 
+def tokens() -> Iterator[tuple[str, bytes]]:
+    noise = random_state("golden tokens").integers(0, 40, 3000)
+    words = noise * noise % 37 + 4000 * (noise % 3)
+    books = np.stack([words[:600] % 1000, words[1:601] % 777, words[:600] // 3]).astype("<i4")
+    yield "tokens-codebooks", densor.compress(np.stack([books, books[:, ::-1]]), 3, tokens=True)
+
+
 def adaptive_sound() -> Iterator[tuple[str, bytes]]:
     t = np.arange(1500)
     noise = random_state("golden adaptive sound").integers(-40, 40, (1500, 2))
@@ -483,6 +490,7 @@ GROUPS = (
     Group("0.6, JSON lines and fixed widths", (tables_between_literals,)),
     Group("0.6, adaptive sound", (adaptive_sound,)),
     Group("0.7, files that follow from others", (derived_files,)),
+    Group("0.7, tokens", (tokens,)),
 )
 
 

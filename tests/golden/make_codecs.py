@@ -29,6 +29,10 @@ from reference.reading import Refused  # noqa: E402
 
 import densor  # noqa: E402
 from densor.codec import registry  # noqa: E402
+from densor.codec.audio.encoder import CascadeCoder, LaneCoder, cascade_model  # noqa: E402
+from densor.codec.audio.layout import Layout as AudioLayout  # noqa: E402
+from densor.codec.audio.params import FULL, LIGHT  # noqa: E402
+from densor.codec.audio.samples import model_of as audio_model_of  # noqa: E402
 from densor.codec.blocks.block import Field  # noqa: E402
 from densor.codec.blocks.encoder import BlocksEncoder, Split  # noqa: E402
 from densor.codec.blocks.joined import Joined  # noqa: E402
@@ -297,6 +301,61 @@ def texts(rng: Random) -> Made:
         yield CodecCase(f"byte_cm-{name}", coder.model(), payload, len(data))
 
 
+def sounds(rng: Random) -> Made:
+    """Samples of all sizes and signs, one to five channels, in lanes and by filters that adapt."""
+    number = 0
+    for size, big, unsigned, floats in (
+        *((1, False, True, False), (1, False, False, False), (2, False, False, False)),
+        *((2, True, False, False), (2, False, True, False), (3, False, False, False)),
+        *((3, True, True, False), (4, False, False, False), (4, False, False, True)),
+        *((4, True, False, True), (4, True, True, False)),
+    ):
+        for content in ("tone", "noise", "steps", "silence", "loud"):
+            number += 1
+            channels = rng.choice((1, 2, 2, 3, 5))
+            layout = AudioLayout(channels, size, big, unsigned, floats)
+            data = _samples(rng, layout, content, rng.choice((70, 131, 260)))
+            model = audio_model_of(layout, data)
+            if model is None:
+                continue
+            ways = [LaneCoder(model)]
+            setting = rng.choice((LIGHT, FULL))
+            adaptive = cascade_model(model, setting)
+            if adaptive is not None and (setting == LIGHT or data.size < 700):
+                ways.append(CascadeCoder(adaptive))
+            for way in ways:
+                if isinstance(way, LaneCoder):
+                    way.decide([way.count(data)])
+                payload = bytes(way.encode(data, 0))
+                name = f"audio-{number}-{type(way).__name__[:5].lower()}"
+                if len(payload) <= data.size:
+                    yield CodecCase(name, way.model(), payload, data.size)
+
+
+def _samples(rng: Random, layout: AudioLayout, content: str, count: int) -> np.ndarray:
+    state = random_state("golden sounds", layout, content)
+    t = np.arange(count)[:, None] * np.linspace(0.05, 0.11, layout.channels)
+    waves = {
+        "tone": np.sin(t) * 0.4 + state.standard_normal(t.shape) * 0.002,
+        "noise": np.clip(state.standard_normal(t.shape) * 0.05, -1, 1),
+        "steps": np.repeat(state.integers(-4, 5, (count // 16 + 1, layout.channels)), 16, 0)[:count]
+        / 9,
+        "silence": np.zeros(t.shape) + (t > 3) * 0.001,
+        "loud": np.sign(np.sin(t * 3)) * (1 - 1e-9) * (state.random(t.shape) > 0.1),
+    }
+    bits = 8 * layout.size
+    if layout.floats:
+        numbers = (np.round(waves[content] * 2**15) / 2**15).astype(">f4" if layout.big else "<f4")
+        return np.frombuffer(numbers.tobytes(), np.uint8)
+    half = 2 ** (bits - 1)
+    whole = np.clip(np.round(waves[content] * half), -half, half - 1)
+    if content == "tone" and layout.size > 2:
+        whole = whole // 16 * 16
+    whole = whole.astype(np.int64) + (half if layout.unsigned else 0)
+    of_bytes = whole.astype("<i8").reshape(-1, 1).view(np.uint8)[:, : layout.size]
+    return np.ascontiguousarray(of_bytes[:, ::-1] if layout.big else of_bytes).reshape(-1)
+
+
 GROUPS: dict[str, Callable[[Random], Made]] = {
     "delta": deltas,
     "scale_context": scales,
@@ -305,6 +364,7 @@ GROUPS: dict[str, Callable[[Random], Made]] = {
     "planes": byte_planes,
     "float_cm": mixed,
     "byte_cm": texts,
+    "audio": sounds,
     "edges": codec_edges.all_cases,
 }
 
@@ -362,7 +422,7 @@ def main() -> None:
     known = {case.name: case for case in read_cases()}
     for group in sys.argv[1:] or GROUPS:
         rng = Random(f"golden {group}")
-        slow = group in ("float_cm", "byte_cm")
+        slow = group in ("float_cm", "byte_cm", "audio")
         refusals: dict[str, int] = {}
         until = time.monotonic() + SECONDS  # for bad ones
         for base in GROUPS[group](rng):

@@ -54,6 +54,27 @@ def test_no_more_waits_than_there_is_room_for(
     assert not decoded._thread.is_alive() and not decoded._done
 
 
+def test_heads_come_last_and_what_is_forgotten_is_let_go(tmp_path: Path) -> None:
+    names = ["lm_head.weight", "model.embed.weight", "model.layers.0.w", "model.layers.1.w"]
+    tensors = {name: weight(64, 96, seed=i) for i, name in enumerate(names)}
+    densor.torch.save_packed_file(tensors, tmp_path / "model.safetensors")
+    file = PackedFile(tmp_path / "model.safetensors")
+    decoded = Ahead([file], none)  # type: ignore[arg-type]
+    assert [name for _, name in decoded._order] == [*names[1:], names[0]]
+    for _ in range(1000):
+        if len(decoded._done) == len(names):
+            break
+        threading.Event().wait(0.01)
+    assert decoded._bytes == sum(tensor.nbytes for tensor in tensors.values())
+    decoded.forget({names[0]})
+    assert decoded._bytes == sum(tensors[name].nbytes for name in names[1:])
+    assert decoded.take(file, names[0]) is None  # whoever wants it decodes it
+    found = decoded.take(file, names[1])
+    assert found is not None
+    assert_same(found, tensors[names[1]])
+    decoded.close()
+
+
 def test_damage_is_raised_where_it_is_taken(packed: PackedFile) -> None:
     data = bytearray(packed.path.read_bytes())
     data[-40] ^= 1

@@ -100,6 +100,34 @@ def test_outputs_are_the_same(folders):
     assert torch.equal(out, wanted.generate(tokens, max_new_tokens=4, do_sample=False))
 
 
+@pytest.mark.parametrize("places", ["disk", {"": "disk"}, {"": "cpu", "model.layers.1": "disk"}])
+def test_weights_that_stay_on_disk(folders, places):
+    plain, packed = folders("llama")
+    wanted = transformers.AutoModelForCausalLM.from_pretrained(plain, dtype="auto")
+    found = densor.hf.from_pretrained(packed, dtype="auto", device_map=places)
+    sizes = densor.torch.offloaded(found)
+    assert sizes.on_disk > 0 and (sizes.packed > 0) == (len(places) == 2)
+    tokens = torch.arange(1, 17).reshape(2, 8)
+    with torch.no_grad():
+        for _ in range(2):
+            assert bits(wanted(tokens).logits) == bits(found(tokens).logits)
+    out = found.generate(tokens, max_new_tokens=4, do_sample=False)
+    assert torch.equal(out, wanted.generate(tokens, max_new_tokens=4, do_sample=False))
+    same(wanted, densor.torch.unpack_module(found))
+
+
+def test_damage_of_weights_that_stay_on_disk(folders, tmp_path):
+    folder = shutil.copytree(folders("llama")[1], tmp_path / "damaged")
+    file = _open(folder)[0]
+    name = blobs_of(folder)[-1]
+    place = file.header.tensors[name].end - 12
+    data = bytearray(file.path.read_bytes())
+    data[place] ^= 1
+    file.path.write_bytes(data)
+    with pytest.raises(DensorError, match=rf"model\.safetensors: tensor '{name}'"):
+        densor.hf.from_pretrained(folder, dtype="auto", device_map="disk")
+
+
 @pytest.mark.parametrize("name", ["llama", "bert", "whisper"])
 def test_the_base_model_of_any_head(folders, name):
     plain, packed = folders(name)

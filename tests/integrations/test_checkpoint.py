@@ -15,6 +15,7 @@ from torch_tools import assert_same, weight
 
 import densor
 from densor.errors import ArgumentError, DensorError, FileError, TruncatedError
+from densor.files import shards_listed
 from densor.files.model_folder import pack_model
 from densor.integrations import checkpoint
 
@@ -90,7 +91,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for shard, some in zip(shards, (items[:3], items[3:]), strict=True):
         save_file(dict(some), made / shard, {"format": "pt"})
         index |= {name: shard for name, _ in some}
-    (made / checkpoint.INDEX).write_text(json.dumps({"weight_map": index}))
+    (made / shards_listed.INDEX).write_text(json.dumps({"weight_map": index}))
     (made / "config.json").write_text("{}")
     pack_model(made, made.parent / "packed")
     return made
@@ -100,7 +101,7 @@ def read(
     source: Path, pattern: str = "*.safetensors*", **options: object
 ) -> dict[str, torch.Tensor]:
     files = sorted(source.glob(pattern))
-    files = [path for path in files if path.name != checkpoint.INDEX]
+    files = [path for path in files if path.name != shards_listed.INDEX]
     return dict(checkpoint.weights(files, **options))  # type: ignore[arg-type]
 
 
@@ -119,7 +120,7 @@ def test_weights_come_decoded(folder: Path, threads: int) -> None:
     for source in (folder, folder.parent / "packed"):
         for path in source.glob("*.safetensors"):
             assert checkpoint.is_packed(path) == (source != folder)
-        checkpoint.check_shards(source)
+        shards_listed.check_shards(source)
         check(read(source, threads=threads))
     with torch.device("meta"):  # as engines do while they make a model
         found = read(folder.parent / "packed")
@@ -132,17 +133,17 @@ def test_what_is_skipped_is_not_read(folder: Path) -> None:
 
 
 def test_archives(folder: Path, tmp_path: Path) -> None:
-    shutil.copy(folder / checkpoint.INDEX, tmp_path)
+    shutil.copy(folder / shards_listed.INDEX, tmp_path)
     for path in folder.glob("*.safetensors"):
         densor.compress_file(path, tmp_path / f"{path.name}.densor")
     found = checkpoint.archives_in(tmp_path)
     assert len(found) == 2 and not checkpoint.archives_in(folder)
     assert not checkpoint.archives_in(tmp_path / "none")
-    checkpoint.check_shards(tmp_path, ".densor")
+    shards_listed.check_shards(tmp_path, ".densor")
     check(read(tmp_path))
     found[1].unlink()
     with pytest.raises(FileError, match=r"model-00002.*densor: is missing.*'c\.weight'"):
-        checkpoint.check_shards(tmp_path, ".densor")
+        shards_listed.check_shards(tmp_path, ".densor")
 
 
 def test_a_base(folder: Path, tmp_path: Path) -> None:
@@ -180,7 +181,7 @@ def test_damage_names_file_and_tensor(folder: Path, tmp_path: Path) -> None:
         read(packed)
     path.unlink()
     with pytest.raises(FileError, match=r"model-00001.*is missing.*'a\.weight'"):
-        checkpoint.check_shards(packed)
+        shards_listed.check_shards(packed)
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from reference import (
     scale_context,
     sparse,
     table,
+    tokens,
 )
 from reference.reading import Refused, fail
 
@@ -45,6 +46,7 @@ _OUTERMOST: dict[int, Parse] = {
     table.CODEC: lambda payload: table.parse_model(payload, _parse_part),
     audio.CODEC: audio.parse_model,
     circuit.CODEC: circuit.parse_model,
+    tokens.CODEC: tokens.parse_model,
 }
 
 

@@ -101,6 +101,9 @@ def parse_entry(payload: bytes) -> dict[str, Any]:
     if "base" in meta and meta["base"]["digest"][0] not in (HASH_XXH3_128, HASH_SHA256):
         raise Refused("unsupported", "hash kind of a base")
     verify_optional(meta, "mode", is_integer(meta.get("mode")) and meta["mode"] <= 511)
+    owner = meta.get("owner")
+    numbers = owner if isinstance(owner, list) and is_integer_list(owner) else []
+    verify_optional(meta, "owner", len(numbers) == 2 and max(numbers) < (1 << 32) - 1)
     mtime = meta.get("mtime_ns")  # negative before 1970
     verify_optional(meta, "mtime_ns", isinstance(mtime, int) and not isinstance(mtime, bool))
     return meta

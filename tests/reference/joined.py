@@ -63,15 +63,15 @@ class Joined:
     def verify_key(self, sizes: list[int], plain: list[int]) -> None:
         """Refuse a key whose fields are not there."""
         p, e = self.first, self.scales
-        needed = {p: 2} if self.key == FIELD else {}
+        needed = [(p, 2)] if self.key == FIELD else []
         if self.key in (RATIO, RATIO_4, RATIO_6):
-            needed = {p: 2, p + 1: 2}
+            needed = [(p, 2), (p + 1, 2)]
         if self.key == RATIO_6:
-            needed |= {e: 4, e + 1: 4, e + 2: 4}
+            needed += [(e, 4), (e + 1, 4), (e + 2, 4)]
         some = {MAGNITUDE: [p], RATIO_4: [e]}.get(self.key, [])
-        if any(i not in plain for i in [*needed, *some]):
+        if any(i not in plain for i in [*(i for i, _ in needed), *some]):
             fail("fields of a key")
-        if any(sizes[i] != size for i, size in needed.items()):
+        if any(sizes[i] != size for i, size in needed):
             fail("sizes of fields of a key")
         if (self.key == NONE and p) or (self.key < RATIO_6 and e):
             fail("fields that a key does not need")

@@ -46,11 +46,14 @@ def run_faults(*arguments: object, timeout: float = 600) -> Any:
     return json.loads(done.stdout)
 
 
+FEWEST = {"compress": 5, "append": 6, "decompress": 7}  # calls: small pieces are written together
+
+
 def test_kills_at_every_step() -> None:
     """SIGKILL before each call that changes a file."""
     for name, counts in run_faults("points", 10_000, 0).items():
         assert counts["survivors"] == 1, name
-        assert counts["kills"] >= (7 if name == "decompress" else 8), name
+        assert counts["kills"] >= FEWEST.get(name, 8), name
         assert counts["old"] and counts["new"], name
 
 

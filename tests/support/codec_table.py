@@ -50,6 +50,8 @@ from densor.codec.scale_context.encoder import ScaleContextEncoder, low_coder
 from densor.codec.sparse.encoder import SparseEncoder
 from densor.codec.table.encoder import TableCoder
 from densor.codec.table.layout import Layout as Table
+from densor.codec.tokens.encoder import TokensEncoder
+from densor.codec.tokens.params import Parameters
 from densor.dtypes import SIZES
 from densor.float_formats import by_rows
 from densor.formats.io.sources import MemoryRandomSource
@@ -258,6 +260,15 @@ def _cascade(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     return _batch(CascadeCoder(adaptive), data)
 
 
+def _tokens(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """A token of 16 bits for each byte, and 2 KiB of zeros; of several codebooks where it fits."""
+    size, rows = SIZES[dtype], shape[-2] if len(shape) > 1 else 1
+    tokens = np.concatenate([data, np.zeros(1024 * rows - data.size % rows, np.uint8)])
+    columns = tokens.size // rows if rows > 1 else 0
+    coder = TokensEncoder(Parameters(size, 2, 8, rows, columns))
+    return _batch(coder, tokens.astype(f"<u{size}").view(np.uint8))
+
+
 _FLOATS = tuple(sorted(filter(by_rows, SIZES)))
 _NUMBERS = tuple(sorted(set(SIZES) - {"VOID"}))
 
@@ -303,6 +314,14 @@ CODECS = (
         has_reference=False,
     ),
     Codec(registry.CODEC_IMAGE, "image", ("U16", "U8"), _image),
+    Codec(
+        registry.CODEC_TOKENS,
+        "tokens",
+        ("U16", "I32"),
+        _tokens,
+        memory=1 << 25,
+        has_slow_reference=True,
+    ),
     Codec(registry.CODEC_CIRCUIT, "circuit", ("U8",), _circuit),
     Codec(registry.CODEC_DEFLATE, "deflate", ("bytes",), _deflate, memory=1 << 22),
     Codec(

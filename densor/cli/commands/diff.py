@@ -40,13 +40,14 @@ def _show(args: argparse.Namespace) -> None:
     checks.source_file(old)
     checks.source_file(new)
     from densor.codec.delta.compare import NOTHING
-    from densor.files.diff import differences
+    from densor.files.diff import differences, is_lossy
 
     if args.html:
         checks.target_file(args.html, args.overwrite, new)
     pairs = list(differences(old, new, options=read_options(args)))
+    lossy = {name: is_lossy(name, read_options(args)) for name in (old, new)}
     if args.html:
-        _write_page(args, pairs)
+        _write_page(args, pairs, [Path(name).name for name in lossy if lossy[name]])
         return
     total = NOTHING
     for one in pairs:
@@ -54,18 +55,23 @@ def _show(args: argparse.Namespace) -> None:
     compared = sum(one.size for one in pairs if one.changes is not None)
     if args.json:
         tensors = [_described(one) for one in pairs]
-        frame.as_json({"old": old, "new": new, **_counts(total, compared), "tensors": tensors})
+        marks = {"lossy": {"old": lossy[old], "new": lossy[new]}}
+        frame.as_json(
+            {"old": old, "new": new, **marks, **_counts(total, compared), "tensors": tensors}
+        )
         return
     rows = [_row(one) for one in pairs]
     rows.append(["total", "", "", console.size(compared), *_cells(total, compared)])
     console.put(table.render(_HEADER, rows, left=(0, 1, 2)))
+    for name in (name for name in lossy if lossy[name]):
+        console.put(f"{console.escape(name)} is lossy: it only approximates another model")
 
 
-def _write_page(args: argparse.Namespace, pairs: "list[Difference]") -> None:
+def _write_page(args: argparse.Namespace, pairs: "list[Difference]", lossy: list[str]) -> None:
     from densor.cli import diff_page
     from densor.formats.io.outputs import whole_file, write_all
 
-    text = diff_page.page(Path(args.old).name, Path(args.new).name, pairs)
+    text = diff_page.page(Path(args.old).name, Path(args.new).name, pairs, lossy)
     with whole_file(Path(args.html), args.overwrite) as target:
         write_all(target, text.encode())
     console.say(f"{console.escape(args.html)}: {console.size(len(text.encode()))}")

@@ -55,6 +55,10 @@ def _label(source: str) -> str:
     return console.STDIN if source == DASH else str(Path(source))
 
 
+class _OtherSuffix(UsageError):
+    """The name of an archive does not tell that of the file in it."""
+
+
 class _Parser(Parser):
     def format_help(self) -> str:
         return f"{HELP}\n"
@@ -105,7 +109,8 @@ def run(args: argparse.Namespace) -> int:
 def _check_options(args: argparse.Namespace) -> None:
     if not args.files:
         if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError("no FILE is given, and stdin is a terminal")
+            what = "closed" if sys.stdin is None else "a terminal"
+            raise UsageError(f"no FILE is given, and stdin is {what}")
         args.files = [DASH]
     if args.stdout:
         if args.output not in (None, DASH):
@@ -129,7 +134,12 @@ def _jobs(args: argparse.Namespace, problems: list[tuple[str, Exception]]) -> It
         else:
             sources = iter([given])
         for source in sources:
-            yield Job(source, _target(source, args))
+            try:
+                yield Job(source, _target(source, args))
+            except _OtherSuffix as error:
+                if len(args.files) == 1:
+                    raise
+                problems.append((source, FileError(str(error))))  # the others are not its fault
 
 
 def _below(folder: str, suffixed: bool, problems: list[tuple[str, Exception]]) -> Iterator[str]:
@@ -180,7 +190,7 @@ def _target(source: str, args: argparse.Namespace) -> str | None:
         return source + SUFFIX
     bare = source.removesuffix(SUFFIX)
     if bare == source or not os.path.basename(bare):
-        raise UsageError(f"{_label(source)}: does not end with {SUFFIX}; name the output with -o")
+        raise _OtherSuffix(f"{_label(source)}: does not end with {SUFFIX}; name the output with -o")
     return bare
 
 

@@ -46,6 +46,7 @@ def _show(args: argparse.Namespace) -> None:
 
 
 def _facts(file: "Opened", models: int) -> Iterator[tuple[str, str]]:
+    from densor.cli.contents import lossy_names
     from densor.formats.container import wire
 
     archive = file.archive
@@ -56,6 +57,8 @@ def _facts(file: "Opened", models: int) -> Iterator[tuple[str, str]]:
     yield "entries", str(len(archive.entries))
     yield "tensors", str(len(archive.tensors()))
     yield "frames", f"{archive.frames.kinds.size}, {models} of them models"
+    for lossy in lossy_names(archive.entries):
+        yield "lossy", lossy
     ratio = console.percent(file.stored, file.original)
     yield "original", f"{console.size(file.original)} ({file.original} bytes)"
     yield "stored", f"{console.size(file.stored)} ({file.stored} bytes, {ratio})"

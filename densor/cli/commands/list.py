@@ -65,6 +65,7 @@ def _rows(entry: dict[str, Any]) -> Iterator[list[str]]:
 def _row(thing: dict[str, Any], indent: str) -> list[str]:
     shape = "x".join(str(size) for size in thing["shape"]) if "shape" in thing else ""
     kind = thing.get("dtype") or thing.get("format") or thing["kind"]
+    kind += ", lossy" if thing.get("lossy") else ""
     name = indent + console.escape(thing["name"])
     return [name, console.escape(kind), shape, *_sizes(thing["original"], thing["stored"])]
 

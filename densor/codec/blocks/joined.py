@@ -101,18 +101,18 @@ def check(joined: Joined, number: int, sizes: Sequence[int], orders: Sequence[in
 
 def _check_key(joined: Joined, sizes: Sequence[int], orders: Sequence[int]) -> None:
     """FormatError unless the fields that the key needs are there, and are not joined."""
-    two = {joined.first: 2, joined.first + 1: 2}
+    two = [(joined.first, 2), (joined.first + 1, 2)]
     later = joined.scales
     any_size = 0
-    needed: dict[int, dict[int, int]] = {
-        registry.KEY_NONE: {},
-        registry.KEY_FIELD: {joined.first: 2},
+    needed: dict[int, list[tuple[int, int]]] = {
+        registry.KEY_NONE: [],
+        registry.KEY_FIELD: two[:1],
         registry.KEY_RATIO: two,
-        registry.KEY_MAGNITUDE: {joined.first: any_size},
-        registry.KEY_RATIO_6: two | {later: 4, later + 1: 4, later + 2: 4},
-        registry.KEY_RATIO_4: two | {later: any_size},
+        registry.KEY_MAGNITUDE: [(joined.first, any_size)],
+        registry.KEY_RATIO_6: [*two, (later, 4), (later + 1, 4), (later + 2, 4)],
+        registry.KEY_RATIO_4: [*two, (later, any_size)],
     }
-    for number, size in needed[joined.key].items():
+    for number, size in needed[joined.key]:
         there = number < len(sizes) and orders[number] < registry.ORDER_JOINED
         if not there or size not in (any_size, sizes[number]):
             raise FormatError("key of a joined field lacks the fields that it depends on")

@@ -58,18 +58,6 @@ def group(
     return Grouping(_for_all_values(used, best_of, values), best)
 
 
-def rough_bits(counts: Counts) -> float:
-    """About what coding the sample costs with a context for each row, none of which is empty.
-
-    The description length of Rissanen (1978): half a logarithm of the row's sum for each parameter.
-    """
-    rows = counts[:, counts.any(axis=0)].astype(np.float32)
-    totals = rows.sum(axis=1)
-    data = (totals * np.log2(totals)).sum() - (rows * np.log2(np.maximum(rows, 1))).sum()
-    parameters = (np.count_nonzero(rows, axis=1) - 1) * np.log2(totals + 1)
-    return max(0.0, float(data + 0.5 * parameters.sum()))
-
-
 def _sums(rows: Rows, of: Contexts, contexts: int) -> Rows:
     sums = np.empty((contexts, rows.shape[1]), np.uint32)
     add_rows(rows, of, sums)

@@ -13,10 +13,19 @@ from densor.codec.bound import order0_bytes
 from densor.codec.chunks import own_or_raw
 from densor.codec.codec import Encoder, Estimate
 from densor.codec.delta import params, tokens
-from densor.codec.delta.contexts import group, rough_bits
+from densor.codec.delta.contexts import group
 from densor.codec.delta.elements import elements
 from densor.codec.delta.few_batch import FewBatch, expected_few, propose_few
-from densor.codec.delta.kernels import COMMON, CONTEXTS, EXTRAS, PLACES, TOKENS, count
+from densor.codec.delta.kernels import (
+    COMMON,
+    CONTEXTS,
+    EXTRAS,
+    PLACES,
+    TOKENS,
+    count,
+    count_rows,
+    rough_bits,
+)
 from densor.codec.delta.payload import CODED, HEAD, LENGTH, SAME
 from densor.codec.delta.tokens import DIFFERENCE, OWN, XOR, Method, token_table, tokens_by_change
 from densor.codec.levels import Level
@@ -175,7 +184,7 @@ class DeltaEncoder(Encoder):
         mapped = contexts.mapped
         CONTEXTS[self._size](old, contexts.shift, mapped.size - 1, mapped, under)
         counts = np.zeros((_contexts(self._choice), 256), np.int64)
-        count(symbols, under, np.zeros(4 * counts.size, np.uint32), counts)
+        count(symbols, under, np.zeros(8 * (counts.size + 48), np.uint32), counts)
         return _Found(symbols, under, counts)
 
     def _decide(self) -> None:
@@ -289,13 +298,13 @@ def _look(
     new: npt.NDArray[Any],
     old: npt.NDArray[Any],
     rows: npt.NDArray[np.int64],
-    count: int,
+    used: int,
 ) -> _Look:
     symbols = np.empty(new.size, np.uint8)
     find_tokens(method, new, old, symbols)
-    counts = np.bincount(rows << 8 | symbols, minlength=count << 8).reshape(-1, 256)
-    extra = int((counts.sum(axis=0) * token_table(method).counts).sum())
-    return _Look(method, counts, extra, extra + rough_bits(counts))
+    counts = np.empty((used, 256), np.int64)
+    extra = int(count_rows(symbols, rows, token_table(method).counts, counts))
+    return _Look(method, counts, extra, extra + float(rough_bits(counts)))
 
 
 def _bits_without_base(data: Bytes, dtype: str, size: int) -> float:

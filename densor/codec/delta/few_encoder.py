@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from densor.codec.batch import Bytes
 from densor.codec.delta import few_params, tokens
-from densor.codec.delta.contexts import group, rough_bits
+from densor.codec.delta.contexts import group
 from densor.codec.delta.elements import elements
 from densor.codec.delta.few_kernels import CODE, RECORD, SURVEY, TOKENS
 from densor.codec.delta.few_params import CLASSES, UNIT, FewParameters
+from densor.codec.delta.kernels import rough_bits
 from densor.codec.delta.tokens import DIFFERENCE
 from densor.entropy.rans import tables
 from densor.float_formats import number_format
@@ -115,7 +116,7 @@ class FewEncoder:
             factors = (found + 0.1) / (every @ rates + 0.1)
         # In units that make one expected change a unit, on the whole
         rates *= changed.sum() / max(1e-9, float(rates @ every.sum(axis=0)))
-        self._codes = np.array([few_params.rate_code(rate) for rate in rates], np.uint8)
+        self._codes = few_params.rate_codes(rates)
         share = max(1e-6, changed.sum() / total)
         bits = int(np.floor(np.log2(_CHANGES_PER_BLOCK / share) + 0.5))
         self._block_bits = min(max(bits, few_params.MIN_BLOCK_BITS), few_params.MAX_BLOCK_BITS)
@@ -150,7 +151,7 @@ class FewEncoder:
         self._mapped = grouping.mapped
         table = tokens.token_table(self._method)
         extra = float((every.sum(axis=0) * table.counts).sum())
-        self._token_bits = min(grouping.bits, rough_bits(counts) * 1.02 + 500) + extra
+        self._token_bits = min(grouping.bits, float(rough_bits(counts)) * 1.02 + 500) + extra
 
     def _find_tokens(self, part: Part, mapped: Bytes, seen: Counts) -> Bytes:
         method = self._method

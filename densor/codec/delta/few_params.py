@@ -38,12 +38,13 @@ def decoded_rates(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
     return rates
 
 
-def rate_code(share: float) -> int:
-    """The code of a share of elements that change."""
-    units = max(1.0, min(share, 0.5) * UNIT)
-    octave = int(np.floor(np.log2(units * 2)))
-    eighth = round(units * 16 / 2**octave) - 8
-    return int(min(_MAX_CODE, max(0, 8 * octave + eighth)))
+def rate_codes(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """The codes of shares of elements that change."""
+    units = np.maximum(1.0, np.minimum(shares, 0.5) * UNIT)
+    octaves = np.floor(np.log2(units * 2))
+    eighths = np.rint(units * 16 / 2**octaves) - 8
+    codes: npt.NDArray[np.uint8] = np.clip(8 * octaves + eighths, 0, _MAX_CODE).astype(np.uint8)
+    return codes
 
 
 def first_seen(code: int) -> npt.NDArray[np.uint64]:

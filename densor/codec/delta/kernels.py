@@ -15,6 +15,7 @@ from densor.entropy.jit import R8, W8, kernel
 _U = np.uint64
 _0, _1 = _U(0), _U(1)
 _ALL = _U(0xFFFFFFFFFFFFFFFF)
+_BYTE, _EIGHT = _U(255), _U(8)
 PLACES = _BLOCK = 4096  # elements that are looked at before a way to decode them is chosen
 SLACK = 12  # bytes behind the extra bits that may be looked at
 _MAX_LOADED_BITS = 56  # most bits that one load of 64 is sure to hold
@@ -348,23 +349,67 @@ COMMON = _per_size(_common, lambda r, w: types.uint64(r))
 def count(tokens, contexts, work, counts):
     """`counts[context, token]` grows by the number of elements that have both.
 
-    `work`: uint32[4 * counts.size], all 0: neighbours are counted apart, so that equal ones do not
-    wait for each other's stores.
+    `work`: uint32[8 * (counts.size + 48)], all 0: neighbours are counted apart, so that equal ones
+    do not wait for each other's stores; nor for those at the same place of another page.
     """
-    rows = counts.shape[0] << 8
+    rows = (counts.shape[0] << 8) + 48
     one = np.uint32(1)
-    whole = tokens.size & ~3
-    for i in range(0, whole, 4):
-        for k in range(4):
-            place = np.int64(contexts[i + k]) << 8 | np.int64(tokens[i + k])
-            work[k * rows + place] += one
+    whole = tokens.size & ~7
+    size = np.uint64(rows)
+    for i in range(0, whole, 8):
+        eight = load_u64(tokens, i)
+        under = load_u64(contexts, i)
+        base = np.uint64(0)
+        for _ in range(8):
+            work[base + ((under & _BYTE) << _EIGHT | (eight & _BYTE))] += one
+            eight >>= _EIGHT
+            under >>= _EIGHT
+            base += size
     for i in range(whole, tokens.size):
         work[np.int64(contexts[i]) << 8 | np.int64(tokens[i])] += one
     for c in range(counts.shape[0]):
         for s in range(256):
             at = c << 8 | s
-            total = np.int64(work[at]) + np.int64(work[rows + at])
-            counts[c, s] += total + np.int64(work[2 * rows + at]) + np.int64(work[3 * rows + at])
+            total = np.int64(0)
+            for k in range(8):
+                total += np.int64(work[k * rows + at])
+            counts[c, s] += total
+
+
+@kernel(types.int64(R8, types.int64[::1], R8, types.int64[:, ::1]))
+def count_rows(tokens, rows, bits_of, counts):
+    """How often a sample has each token in each row; returns their extra bits.
+
+    `tokens`: uint8[n], `rows`: int64[n], `bits_of`: uint8[256]; `counts`: int64[rows, 256].
+    """
+    counts[:] = 0
+    extra = np.int64(0)
+    for i in range(tokens.size):
+        counts[rows[i], tokens[i]] += 1
+        extra += np.int64(bits_of[tokens[i]])
+    return extra
+
+
+@kernel(types.float64(types.int64[:, ::1]))
+def rough_bits(counts):
+    """About what coding a sample costs with a context for each row of counts, int64[rows, 256].
+
+    The description length of Rissanen (1978): half a logarithm of the row's sum for each parameter.
+    """
+    bits = 0.0
+    for r in range(counts.shape[0]):
+        total = np.int64(0)
+        used = 0
+        for s in range(256):
+            one = counts[r, s]
+            if one > 0:
+                total += one
+                used += 1
+                if one > 1:
+                    bits -= one * np.log2(np.float64(one))
+        if total > 0:
+            bits += total * np.log2(np.float64(total)) + 0.5 * (used - 1) * np.log2(total + 1.0)
+    return max(0.0, bits)
 
 
 _U32_2D = types.uint32[:, ::1]

@@ -17,10 +17,10 @@ from densor.codec.levels import Level, of_low_halves
 from densor.codec.planes.encoder import PlanesEncoder
 from densor.codec.planes.layout import layout_numbered
 from densor.codec.planes.propose import plane_coder
-from densor.codec.scale_context.params import Alphabet, Parameters, pack_model
+from densor.codec.scale_context.params import Parameters, pack_model
 from densor.codec.scale_context.payload import pack_head
 from densor.codec.scale_context.scales import (
-    PHASE,
+    ALPHABET,
     Scales,
     SideInformation,
     base_of,
@@ -35,8 +35,6 @@ from densor.runtime.buffers import POOL
 from densor.runtime.types import Bytes
 
 kernels = Kernels("densor.codec.scale_context.kernels")
-
-_ALPHABET = Alphabet(phase=PHASE, first=-9, exponents=16, low_exponents=20)
 
 
 @dataclass(eq=False)
@@ -118,7 +116,7 @@ class ScaleContextEncoder:
 
     def count(self, chunk: Bytes) -> _Tally:
         """Scales, symbols and how often each occurs."""
-        form, alphabet = self._format, _ALPHABET
+        form, alphabet = self._format, ALPHABET
         elements = chunk.size // form.size
         low = None
         if form.half:
@@ -145,7 +143,7 @@ class ScaleContextEncoder:
         """Chooses the frequencies."""
         self._tallies = list(tallies)
         counts = np.sum([tally.counts for tally in tallies], axis=0)
-        self._choice = choose(self._history, counts, self._format, _ALPHABET)
+        self._choice = choose(self._history, counts, self._format, ALPHABET)
         self._freqs = self._choice.freqs
         self._known = self._freqs[:-2] > 0
         unknown = (~self._known & (counts[:-2] > 0)).any(axis=0)
@@ -166,12 +164,12 @@ class ScaleContextEncoder:
 
     def keep(self) -> None:
         """Lets later batches share the model; called where this one will stand in the archive."""
-        keep(self._history, self._choice, self._format, _ALPHABET)
+        keep(self._history, self._choice, self._format, ALPHABET)
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
         low = self._low.model() if self._low is not None else b""
-        return pack_model(Parameters(self._format, _ALPHABET, self._freqs, low))
+        return pack_model(Parameters(self._format, ALPHABET, self._freqs, low))
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of chunk number `index`."""
@@ -213,7 +211,7 @@ class ScaleContextEncoder:
 
     def _coded(self, tally: _Tally, high_bits: Bytes) -> tuple[Bytes, Bytes]:
         """Escape bits, and the stream of scales and high bits."""
-        form, alphabet = self._format, _ALPHABET
+        form, alphabet = self._format, ALPHABET
         main = alphabet.main(form)
         rare = int(tally.counts[:-2, main + 1 :].sum())
         if not self._all_known:

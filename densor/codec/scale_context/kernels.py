@@ -329,6 +329,73 @@ def put_escapes(
     return at
 
 
+# Frequencies. The last two contexts are those of the scales of rows and of columns.
+
+
+@kernel(types.void(I64_2D, types.int64, types.int64, types.int64, I64_2D))
+def weigh_counts(counts, weight, steps, escape, weighted):
+    """Counts by weight, and 1 for what else might occur: under a context that occurs each symbol
+    that occurs under any, and the escape; scales up to `steps` from the centre.
+
+    `counts`, `weighted`: int64[contexts, 256].
+    """
+    elements = counts.shape[0] - 2
+    for c in range(counts.shape[0]):
+        for s in range(256):
+            weighted[c, s] = counts[c, s] * weight
+    for s in range(256):
+        occurs = 0
+        for c in range(elements):
+            occurs += counts[c, s] > 0
+        if occurs > 0 or s == escape:
+            for c in range(elements):
+                weighted[c, s] += (occurs > 0) + (s == escape)
+    for c in range(elements):
+        total = 0
+        for s in range(256):
+            total += counts[c, s]
+        if total == 0:
+            weighted[c, :] = 0
+    for c in range(elements, counts.shape[0]):
+        for s in range(128 - steps, 129 + steps):
+            weighted[c, s] += 1
+
+
+@kernel(
+    types.float64(
+        I64_2D, types.Array(types.uint16, 2, "C", readonly=True), types.int64, types.int64,
+        types.int64, types.int64,
+    )
+)  # fmt: skip
+def cost_with_escapes(counts, freqs, main, escape, top_bits, bits):
+    """Bits of symbols with these counts, those without a frequency as escapes.
+
+    Infinite where there is none for escapes, or for scales. `counts`: int64[contexts, 256];
+    `freqs`: uint16[contexts, 256]. `bits`: of an escape, `top_bits`: of a low exponent.
+    """
+    elements = counts.shape[0] - 2
+    cost = 0.0
+    for c in range(counts.shape[0]):
+        escaped = 0
+        for s in range(256):
+            count = counts[c, s]
+            if count == 0:
+                continue
+            if c < elements and (s == escape or freqs[c, s] == 0):
+                escaped += count
+                continue
+            if freqs[c, s] == 0:
+                return np.inf
+            cost += count * (12.0 - np.log2(np.float64(freqs[c, s])))
+            if c < elements and main < s < escape:
+                cost += count * top_bits
+        if escaped > 0:
+            if freqs[c, escape] == 0:
+                return np.inf
+            cost += escaped * (12.0 + bits - np.log2(np.float64(freqs[c, escape])))
+    return cost
+
+
 # Decoding
 
 

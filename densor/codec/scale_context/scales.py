@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from densor.codec.scale_context.params import Alphabet
 from densor.codec.scale_context.payload import (
     COLUMN_STEPS,
     COLUMNS,
@@ -20,6 +21,7 @@ kernels = Kernels("densor.codec.scale_context.kernels")
 HighBits = npt.NDArray[np.uint16]
 Floats = npt.NDArray[np.float64]
 PHASE = 3
+ALPHABET = Alphabet(phase=PHASE, first=-9, exponents=16, low_exponents=20)
 STEPS = 1 << PHASE  # scales per octave: finer ones cost more than they tell
 _SPREAD = 2.5  # variance of log2 of a normal variable, about
 _OCTAVES_BELOW = 20  # the largest one: smaller numbers do not pull a mean further down

@@ -10,7 +10,10 @@ from densor.codec import registry
 from densor.codec.history import History
 from densor.codec.scale_context.params import Alphabet
 from densor.codec.scale_context.split_format import SplitFormat
-from densor.entropy.rans.tables import Freqs, cost_bits, pack, quantise
+from densor.entropy.deferred import Kernels
+from densor.entropy.rans.tables import Freqs, pack, quantise
+
+kernels = Kernels("densor.codec.scale_context.kernels")
 
 Counts = npt.NDArray[np.int64]
 _MAX_SHARED_LATER = 4  # tables of a form that an archive has when later ones may still share them
@@ -56,25 +59,14 @@ def _key(form: SplitFormat, alphabet: Alphabet) -> Hashable:
 
 def _own(counts: Counts, alphabet: Alphabet, form: SplitFormat) -> Freqs:
     """Frequencies made for these counts, with a little for what else might occur."""
-    weighted = counts * _WEIGHT_OF_COUNTED
-    elements = weighted[:-2]
-    used = counts[:-2].any(axis=1)
-    elements[used] += counts[:-2].any(axis=0)
-    elements[used, alphabet.main(form) + 1 + alphabet.low_exponents] += 1
-    weighted[-2:, 128 - _STEPS_THAT_MIGHT_OCCUR : 129 + _STEPS_THAT_MIGHT_OCCUR] += 1
+    escape = alphabet.main(form) + 1 + alphabet.low_exponents
+    weighted = np.empty_like(counts)
+    kernels.weigh_counts(counts, _WEIGHT_OF_COUNTED, _STEPS_THAT_MIGHT_OCCUR, escape, weighted)
     return quantise(weighted)
 
 
 def _cost(counts: Counts, freqs: Freqs, alphabet: Alphabet, form: SplitFormat) -> float:
     """Bits for everything that symbols with these counts lead to."""
-    escape = alphabet.main(form) + 1 + alphabet.low_exponents
-    moved = counts.copy()
-    elements = moved[:-2]
-    unknown = (elements > 0) & (freqs[:-2] == 0)
-    if unknown.any():
-        escaped = np.where(unknown, elements, 0).sum(axis=1)
-        elements[unknown] = 0
-        elements[:, escape] += escaped  # last: the escape itself may be unknown
-    bits = cost_bits(moved, freqs)
-    escapes = elements[:, alphabet.main(form) + 1 : escape].sum() * form.top
-    return bits + float(escapes + elements[:, escape].sum() * form.bits)
+    main = alphabet.main(form)
+    escape = main + 1 + alphabet.low_exponents
+    return float(kernels.cost_with_escapes(counts, freqs, main, escape, form.top, form.bits))

@@ -26,6 +26,7 @@ _TRAINING = 1024  # rows that classes are made from, about
 _DIRECT = 1 << 12
 _EXTREMES = 9 * 64 + 512  # place in the work space `edge`
 _FEW_ZEROS = 32  # one element in as many
+_NOISE = 7.88  # bits of a byte; beyond, little is left to save
 _LOOK = 64  # elements at the begin of each row that are searched for constant bits
 _CLASS_BITS = 1200.0  # what classes must save: their codes, the time to build tables
 _RAW, _CONSTANT, _REFUSED = 0, 1, -1  # what becomes of a plane; whether a batch is taken
@@ -52,8 +53,13 @@ def _repeats(sample, windows):
 
 
 @once
-def _look(data, layout, size, careful, ways, planes, tallies, counts, words, addresses, edge):
-    """Judges a sample. Sets what becomes of each plane but the first; False to refuse."""
+def _look(
+    data, layout, size, careful, noise, ways, planes, tallies, counts, words, addresses, edge
+):
+    """Judges a sample. Sets what becomes of each plane but the first; False to refuse.
+
+    `noise`: bits of a byte from which planes behind the first two are taken to be that.
+    """
     n = data.size // size
     pieces = min(PIECES, n // PIECE)
     taken = pieces * PIECE
@@ -74,7 +80,7 @@ def _look(data, layout, size, careful, ways, planes, tallies, counts, words, add
         if p == 0:
             if bits > 7.8 or bits < 1.2 or counts[0, 0] * _FEW_ZEROS > taken:
                 return False
-        elif bits >= 7.88:
+        elif bits >= (_NOISE if p == 1 else noise):
             ways[p] = _RAW
         elif bits == 0.0:
             ways[p] = _CONSTANT
@@ -441,7 +447,7 @@ def encode_span(
     seen = numbers[32:35]
     codes = sums[classes.size :]
     if not _look(
-        data, layout, size, careful, ways, planes, tallies, counts, words, addresses, edge
+        data, layout, size, careful, _NOISE, ways, planes, tallies, counts, words, addresses, edge
     ):
         return _REFUSED
     scales = sums[: classes.size]

@@ -72,8 +72,6 @@ def encode_piece(batch: Batch, piece: Piece, level: Level) -> Coding:
 
 def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
     """The piece that a stretch becomes; None where its bytes take as little."""
-    if _repeats(batch.data[stretch.begin : stretch.end], stretch.share):
-        return None
     region = region_of(batch.data, stretch)
     if region is None:
         return None
@@ -81,11 +79,14 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
     unit = region.kind.unit
     like = _WORTH, level.bytes, stretch.way, region.kind.dtype
     if any(abs(stretch.share / share - 1) < _MAX_UNLIKE for share in batch.history.kept(like)):
-        return Piece(region.begin, region.end, region.kind)
+        repeats = _repeats(data, stretch.share)
+        return None if repeats else Piece(region.begin, region.end, region.kind)
     piece = min(max(_MIN_PIECE, data.size // _SAMPLED), _MAX_PIECE, data.size // (2 * _PIECES))
-    some = np.ascontiguousarray(sample(data, unit, piece // unit, _PIECES))
+    some = np.ascontiguousarray(sample(data, unit, piece // unit, _PIECES, inner=True))
     share = data.size / some.size
     by_zstd = share * len(zstd_compress(some, min(level.zstd, _FAST_ZSTD)))
+    if by_zstd < _MIN_SHARE * stretch.share * data.size:
+        return None
     slow = level.bytes != "zstd"
     typed = stretch.share * data.size + _PARAMETERS  # a little more than it will be
     if region.kind.integers or by_zstd < _DENSE * data.size or typed > _MAX_CLEAR * by_zstd:
@@ -104,8 +105,11 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
 
 
 def _repeats(data: Bytes, share: float) -> bool:
-    """Whether Zstandard clearly takes less than the share that elements do."""
-    some = sample(data, 1, _LOOK, _LOOKS)
+    """Whether Zstandard clearly takes less than the share that elements do.
+
+    Not where a stretch begins and ends: what surrounds it may reach a little into it.
+    """
+    some = sample(data, 1, _LOOK, _LOOKS, inner=True)
     return len(zstd_compress(some, 1)) < _MIN_SHARE * share * some.size
 
 

@@ -32,7 +32,7 @@ change_point, cheapest_path, code_lengths, count_phases, window_costs = deferred
 MIN_BYTES = 1 << 13  # that are looked at
 WINDOW = 1 << 12
 _STEP, _MIN_WINDOWS, _MAX_WINDOWS = 1 << 16, 16, 128
-_COARSE, _MIN_COARSE = 8, 4  # every eighth window is priced first, where these are so many
+_COARSE, _MIN_COARSE = 8, 4  # every eighth window is priced first, or so many
 _GLANCE = 512  # bytes of the other windows, which must be like those
 _MAX_UNLIKE = 1.15  # of the bits per byte of those
 _MIN_REGION = 1 << 12
@@ -41,6 +41,9 @@ _NEAR = 4  # windows on each side of a change that tell what is there
 _PIECE = 256  # elements at each place that is looked at
 _MAX_SIZE_OF_DIFFERENCES = 0.97
 _CODES_OF = {1: 2, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 4, 8: 4, 9: 8}  # bytes of an element, by way
+_UNPHASED = (1, 4, 9)  # ways that do not say where elements begin
+_PHASED = 1 << 10  # bytes of a window that tell it for them
+_CLEAR_STEP = 1.0  # bits per byte from the most certain byte of an element to that behind it
 _BF16, _FP32 = (2, 3), (5, 6, 7, 8)  # ways, by phase
 _INTEGERS = {2: "I16", 4: "I32", 8: "I64"}
 _FLOATS = {2: "F16", 4: "F32", 8: "F64"}
@@ -90,8 +93,10 @@ def find_stretches(data: Bytes) -> list[Stretch]:
     represented = costs * np.float32(apart / WINDOW)  # what is between windows is like them
     cheapest_path(represented, _CHANGE, np.empty(costs.size, np.uint8), path)
     found = []
-    for way, begin, end in _divided(data, starts, path):
-        inside = costs[(starts >= begin) & (starts < end) & (path == way), way]
+    labels = path + np.uint8(WAYS) * _phases(data, starts, path)
+    for label, begin, end in _divided(data, starts, labels):
+        way = label % WAYS
+        inside = costs[(starts >= begin) & (starts < end) & (labels == label), way]
         if way and inside.size:
             found.append(Stretch(way, begin, end, float(inside.mean()) / (8 * WINDOW)))
     return found
@@ -106,18 +111,49 @@ def _costs(data: Bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32
 
 def _of_one_type(data: Bytes, starts: npt.NDArray[np.int64]) -> Stretch | None:
     """All of `data` as one stretch, where few windows and a glance at the others show no change."""
-    coarse = np.ascontiguousarray(starts[::_COARSE])
-    if coarse.size < _MIN_COARSE:
+    step = min(_COARSE, starts.size // _MIN_COARSE)
+    if step < 2:
         return None
+    coarse = np.ascontiguousarray(starts[::step])
     costs = _costs(data, coarse)
     way = int(costs.sum(axis=0).argmin())
     if way == 0 or (costs[:, way] > costs.min(axis=1) + WINDOW // 8).any():
         return None
     lengths = np.empty(starts.size, np.float32)
     code_lengths(data, starts, _GLANCE, _code(data, coarse), lengths)
-    if (lengths > _MAX_UNLIKE * lengths[::_COARSE].mean()).any():
+    if (lengths > _MAX_UNLIKE * lengths[::step].mean()).any():
+        return None
+    if np.ptp(_phases(data, coarse, np.full(coarse.size, way, np.uint8))):
         return None
     return Stretch(way, 0, data.size, float(costs[:, way].mean()) / (8 * WINDOW))
+
+
+def _phases(data: Bytes, starts: npt.NDArray[np.int64], path: Bytes) -> Bytes:
+    """Where elements begin in each window, modulo their size, of those ways that do not say it.
+
+    0 for all other ways; where it does not show, as in the window before.
+    """
+    phases = np.zeros(path.size, np.uint8)
+    for way in _UNPHASED:
+        windows = np.flatnonzero(path == way)
+        if windows.size:
+            phases[windows] = _phases_of(data, starts[windows], _CODES_OF[way])
+    return phases
+
+
+def _phases_of(data: Bytes, starts: npt.NDArray[np.int64], size: int) -> Bytes:
+    """Likewise of windows of elements of `size` bytes."""
+    places = starts[:, None] + np.arange(_PHASED)
+    symbols = data[places].reshape(starts.size, -1, size).astype(np.int64)
+    symbols += 256 * np.arange(starts.size * size).reshape(starts.size, 1, size)
+    counts = np.bincount(symbols.reshape(-1), minlength=256 * starts.size * size)
+    bits = -logs(WINDOW)[counts].reshape(starts.size, size, 256).sum(axis=2)
+    steps = bits - np.roll(bits, 1, axis=1)
+    clear = steps.max(axis=1) > _CLEAR_STEP * (_PHASED // size)
+    known = np.maximum.accumulate(np.where(clear, np.arange(starts.size), 0))
+    known[: int(clear.argmax())] = clear.argmax()
+    found: Bytes = steps.argmax(axis=1)[known].astype(np.uint8)
+    return found if clear.any() else np.zeros_like(found)
 
 
 def _starts(size: int) -> npt.NDArray[np.int64]:
@@ -127,7 +163,7 @@ def _starts(size: int) -> npt.NDArray[np.int64]:
 
 
 def _divided(data: Bytes, starts: npt.NDArray[np.int64], path: Bytes) -> list[tuple[int, int, int]]:
-    """Way, begin and end of each stretch of windows of one way."""
+    """Label, begin and end of each stretch of windows of one label; those are in `path`."""
     first = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist()]
     ends = [*first[1:], path.size]
     borders = [0]
@@ -138,8 +174,8 @@ def _divided(data: Bytes, starts: npt.NDArray[np.int64], path: Bytes) -> list[tu
         begin = max(begin, borders[-1])
         borders.append(change_point(data, begin, max(begin, end), bits[0] - bits[1]))
     borders.append(data.size)
-    ways = path[first].tolist()
-    return list(zip(ways, borders[:-1], borders[1:], strict=True))
+    labels = path[first].tolist()
+    return list(zip(labels, borders[:-1], borders[1:], strict=True))
 
 
 def _code(data: Bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -157,8 +193,10 @@ def region_of(data: Bytes, stretch: Stretch) -> Region | None:
     way, begin, end, _ = stretch
     size = _CODES_OF[way]
     first = _BF16[0] if way in _BF16 else _FP32[0] if way in _FP32 else None
-    phase = _phase(data[begin:end], size, begin)
-    integers = way not in _BF16 and _are_integers(data[begin:end], size, (phase - begin) % size)
+    integers, phase = False, 0
+    if way not in _BF16:
+        phase = _phase(data[begin:end], size, begin)
+        integers = _are_integers(data[begin:end], size, (phase - begin) % size)
     if first is not None and not integers:
         phase = way - first
     begin += (phase - begin) % size

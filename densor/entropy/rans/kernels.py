@@ -186,16 +186,17 @@ def put_lanes(x, start, words, at):
     `start`: of each, see `build_starts`.
     """
     freq = v.shift_right(start, 16)
+    one = v.splat(_ONE)
     # x >= freq << 20, without overflow for freq = 4096, which never needs a word.
-    full = v.less(v.subtract(freq, v.splat(1)), v.shift_right(x, 20))
+    full = v.less(v.subtract(v.shift_left(freq, 20), v.splat(1)), x)
     v.compress_u16_before(words, at, full, x)
     x = v.choose(full, v.shift_right(x, 16), x)
-    quotient = v.divide_roughly(x, freq)
+    # What waits for x is kept short: x becomes x + (x // freq) * (4096 - freq) + first slot.
+    quotient = v.divide_roughly(x, v.reciprocal(freq))
     rest = v.subtract(x, v.multiply(quotient, freq))
-    low = v.both(start, v.splat(0xFFFF))
-    x = v.add(v.add(v.shift_left(quotient, BITS), rest), low)
-    more = v.add(x, v.subtract(v.splat(_ONE), freq))  # for a quotient that is one more
-    return v.choose(v.less(rest, freq), x, more), at - 2 * v.count(full)
+    more = v.subtract(one, freq)
+    x = v.add(v.add(x, v.both(start, v.splat(0xFFFF))), v.multiply(quotient, more))
+    return v.choose(v.less(rest, freq), x, v.add(x, more)), at - 2 * v.count(full)
 
 
 @njit
@@ -244,9 +245,20 @@ def encode(symbols, contexts, starts, states, words, at):
     return encode_symbols(symbols, contexts, starts, states, words, at)
 
 
-@kernel(types.void(I64_2D, W16_2D))
-def quantise(counts, freqs):
-    """See `tables.quantise`. Rounds, then moves single units where that costs least."""
+@njit
+def _cost_of_step(count, freq, step):
+    """Bits that a symbol takes more with another frequency; infinite where there is none."""
+    if freq > 0 and freq + step > 0:
+        return count * np.log2(freq / (freq + step))
+    return np.inf
+
+
+@kernel(types.void(I64_2D, W16_2D, types.float64[::1]))
+def quantise(counts, freqs, costs):
+    """See `tables.quantise`. Rounds, then moves single units where that costs least.
+
+    `costs`: float64[256], work space.
+    """
     for c in range(counts.shape[0]):
         total = 0
         for s in range(256):
@@ -261,19 +273,18 @@ def quantise(counts, freqs):
                 share = min(max(share, 1), _ONE)
                 freqs[c, s] = share
                 sum_ += share
-        while sum_ != _ONE:
-            step = 1 if sum_ < _ONE else -1
-            best = -1
-            best_cost = 0.0
+        step = 1 if sum_ < _ONE else -1
+        if sum_ != _ONE:
             for s in range(256):
-                freq = np.int64(freqs[c, s])
-                if freq > 0 and freq + step > 0:
-                    cost = counts[c, s] * np.log2(freq / (freq + step))
-                    if best < 0 or cost < best_cost:
-                        best = s
-                        best_cost = cost
+                costs[s] = _cost_of_step(counts[c, s], np.int64(freqs[c, s]), step)
+        while sum_ != _ONE:
+            best = 0
+            for s in range(256):
+                if costs[s] < costs[best]:
+                    best = s
             freqs[c, best] += step
             sum_ += step
+            costs[best] = _cost_of_step(counts[c, best], np.int64(freqs[c, best]), step)
 
 
 @kernel(types.float64(I64_2D, R16_2D))

@@ -21,7 +21,7 @@ def quantise(counts: npt.NDArray[np.int64]) -> Freqs:
     if counts.ndim != 2 or counts.shape[1] != 256:
         raise ValueError("every context needs 256 counts")
     freqs = np.empty(counts.shape, np.uint16)
-    kernels.quantise(np.ascontiguousarray(counts), freqs)
+    kernels.quantise(np.ascontiguousarray(counts), freqs, np.empty(256))
     return freqs
 
 

@@ -27,6 +27,7 @@ DIR = "dir"
 TENSOR = "tensor"
 ARRAY = "array"
 BYTES = "bytes"
+MAX_OWNER = (1 << 32) - 2  # the number above it means none
 KINDS = (FILE, DIR, TENSOR, ARRAY, BYTES)
 
 
@@ -69,7 +70,9 @@ class EntryMeta:
     hash: str | None = None  # of the original bytes, None for the default
     mode: int | None = None
     mtime_ns: int | None = None
+    owner: tuple[int, int] | None = None  # numbers of user and group, where not the writer's own
     escaped: bool | None = None  # whether the name stands for a path of other bytes
+    lossy: bool | None = None  # whether the file says that it only approximates another
     base: BaseRef | None = None
     tensors: list[TensorInfo] = field(default_factory=list)  # index only
 
@@ -86,12 +89,15 @@ class EntryMeta:
             "mode",
             "mtime_ns",
             "escaped",
+            "lossy",
         ):
             value = getattr(self, key)
             if value is not None:
                 found[key] = value
         if self.shape is not None:
             found["shape"] = list(self.shape)
+        if self.owner is not None:
+            found["owner"] = list(self.owner)
         if self.base is not None:
             found["base"] = self.base.to_json()
         return found
@@ -152,6 +158,14 @@ def _parse_escaped(found: object, meta: EntryMeta) -> bool | None:
     return True
 
 
+def _parse_lossy(found: object, kind: str) -> bool | None:
+    if found is None or found is False:
+        return None
+    if found is not True or kind != FILE:
+        raise FormatError("lossy is not true or false, or of an entry that is no file")
+    return True
+
+
 def parse_entry(payload: Any) -> EntryMeta:
     """An entry's description from the payload of its ENTRY frame, all of it checked."""
     return parse(strictjson.loads(bytes(payload), "description of an entry"))
@@ -180,7 +194,10 @@ def parse(found: dict[str, Any]) -> EntryMeta:
     if found.get("mtime_ns") is not None:
         most = (1 << 63) - 1
         meta.mtime_ns = strictjson.integer(found["mtime_ns"], "mtime_ns", most, -most)
+    if found.get("owner") is not None:
+        meta.owner = _parse_owner(found["owner"])
     meta.escaped = _parse_escaped(found.get("escaped"), meta)
+    meta.lossy = _parse_lossy(found.get("lossy"), kind)
     meta.descr = found.get("descr")
     if kind in (TENSOR, ARRAY):
         _parse_tensor(meta, found)
@@ -189,6 +206,13 @@ def parse(found: dict[str, Any]) -> EntryMeta:
     if kind == DIR and (size or meta.base is not None):
         raise FormatError("directory has a size or a base")
     return meta
+
+
+def _parse_owner(found: object) -> tuple[int, int]:
+    if not isinstance(found, list) or len(found) != 2:
+        raise FormatError("owner of an entry is not a user and a group")
+    user, group = (strictjson.integer(number, "owner", MAX_OWNER) for number in found)
+    return user, group
 
 
 def _parse_base(found: object) -> BaseRef:

@@ -32,8 +32,8 @@ from densor.runtime.workers import Workers
 _MAX_CHUNKS = 100_000  # that repetitions may stand for, besides one for each frame there can be
 
 
-class _Chunk(NamedTuple):
-    """Original bytes `begin` to `end`."""
+class Chunk(NamedTuple):
+    """What is stored of original bytes `begin` to `end`."""
 
     begin: int
     end: int
@@ -62,14 +62,14 @@ def _frames(blob: Bytes) -> Iterator[Frame]:
         before = kind
 
 
-class _Decoders:
+class Decoders:
     """Decoders of one decoding; they live as long as jobs are left."""
 
     def __init__(self, models: list[bytes]) -> None:
         self._payloads = models
         self._models = Models()
 
-    def decode(self, chunk: _Chunk, out: Bytes) -> None:
+    def decode(self, chunk: Chunk, out: Bytes) -> None:
         """Decodes a chunk into all of `out`."""
         model = chunk.model
         decoder = self._models.known(model, lambda: self._payloads[model - registry.FIRST_MODEL])
@@ -89,7 +89,7 @@ class PackedArray:
     def __init__(self, blob: Any) -> None:
         self.blob: Bytes = as_bytes(blob)
         self._models: list[bytes] = []
-        self._chunks: list[_Chunk] = []
+        self._chunks: list[Chunk] = []
         meta: EntryMeta | None = None
         digest: bytes | None = None
         for header, payload, *_ in _frames(self.blob):
@@ -124,7 +124,7 @@ class PackedArray:
             known = header.model in (registry.MODEL_RAW, registry.MODEL_ZSTD)
             if not known and not 0 <= header.model - registry.FIRST_MODEL < len(self._models):
                 raise FormatError(f"chunk names model {header.model}, which is not at hand")
-            self._chunks.append(_Chunk(begin, begin + header.original, header.model, payload))
+            self._chunks.append(Chunk(begin, begin + header.original, header.model, payload))
         elif header.kind == wire.POINTS:
             self._chunks[-1] = self._chunks[-1]._replace(points=payload)
         elif header.kind == wire.REF:
@@ -187,7 +187,7 @@ class PackedArray:
         chunks = [c for c in self._chunks if begin <= c.begin and c.end <= end]
         if sum(c.end - c.begin for c in chunks) != out.size:
             raise ArgumentError("out does not match chunks of the array")
-        decoders = _Decoders(self._models)
+        decoders = Decoders(self._models)
         return [partial(decoders.decode, c, out[c.begin - begin : c.end - begin]) for c in chunks]
 
     def decode_into(self, out: Bytes, workers: Workers) -> None:
@@ -208,11 +208,17 @@ class PackedArray:
             self.decode_into(data, workers)
             self.check(data)
 
-    def check(self, data: Bytes) -> None:
-        """ChecksumError unless `data`, what somebody else has decoded, is what was packed."""
+    def advise(self) -> None:
+        """Says that it will be decoded soon; in memory there is nothing to do."""
+
+    def _hash_of(self, data: Bytes) -> bytes:
         hasher = new_hash(self.meta.hash)
         hasher.update(data)
-        if hasher.digest() != self._digest:
+        return hasher.digest()
+
+    def check(self, data: Bytes) -> None:
+        """ChecksumError unless `data`, what somebody else has decoded, is what was packed."""
+        if self._hash_of(data) != self._digest:
             raise ChecksumError(f"{self.meta.name}: decoded data does not match its hash")
 
 

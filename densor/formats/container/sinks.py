@@ -9,6 +9,7 @@ from densor.errors import TruncatedError
 from densor.formats.io.outputs import WholeFile, errors_of, write_all
 from densor.formats.io.sources import Bytes, FileSource
 from densor.runtime.buffers import POOL
+from densor.runtime.in_turn import InTurn
 from densor.runtime.locks import Lock
 
 
@@ -82,12 +83,17 @@ class FileSink(_PoolSink):
 
 
 class PlacedFileSink(FileSink):
-    """Likewise, to a file of its own, which whoever has decoded something writes it to."""
+    """Likewise, to a file of its own, which whoever has decoded something writes it to.
+
+    One thread at a time does, since file systems let no other do so meanwhile.
+    """
 
     def __init__(self, file: WholeFile, path: Path | None = None) -> None:
         super().__init__(file, path)
         self._whole = file
         self._size = 0
+        self._done = 0
+        self._turns = InTurn()
 
     def buffer(self, size: int) -> Bytes:
         self._size += size
@@ -95,9 +101,12 @@ class PlacedFileSink(FileSink):
         return super().buffer(size)
 
     def filled(self, data: Bytes, at: int) -> None:
-        self._whole.write_at(data, self._start + at)
+        write, place = self._whole.write_at, self._start + at
+        self._turns.add(at, at + data.size, write, data, place)
 
     def done(self, data: Bytes) -> None:
+        self._done += data.size
+        self._turns.wait(self._done)
         POOL.give(data)
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from densor.codec.codec import Base
 from densor.codec.language_model.session import Session
+from densor.codec.spans.decode import SPAN
 from densor.errors import ChecksumError, FormatError, LimitError, UnsupportedError
 from densor.formats.container import hashing, wire
 from densor.formats.container.base import GivenBase, Identity, chain_of, resolve
@@ -20,10 +21,12 @@ from densor.formats.container.spans import MIN_BYTES, ParameterSets, Span, coder
 from densor.formats.io.sources import Bytes, Source
 from densor.options import DEFAULT_READ, ReadOptions
 from densor.runtime.buffers import POOL
+from densor.runtime.in_turn import InTurn
 from densor.runtime.locks import Lock
 from densor.runtime.workers import Done, Task, Workers, settle
 
 _IN_FLIGHT = 1 << 26  # original bytes that may wait to be written
+_SPANS = 3  # of them for each thread, where there are more: what was written is still in caches
 
 
 class Sink(Protocol):
@@ -107,6 +110,13 @@ class _OpenEntry:
     span: Span = field(default_factory=Span)  # chunks that are gathered
     in_flight: int = 0  # original bytes that wait
     size: int = 0  # original bytes so far
+    done: int = 0  # of these that do not wait any more
+    hashing: InTurn = field(default_factory=InTurn)
+
+    def filled(self, data: Bytes, at: int) -> None:
+        """What was decoded goes its ways, in the thread that decoded it, or another one's."""
+        self.hashing.add(at, at + data.size, self.hasher.update, data)
+        self.sink.filled(data, at)
 
 
 class StreamReader:
@@ -208,8 +218,7 @@ class StreamReader:
                         self._models.append(payload.tobytes())
                     else:
                         self._chunk(header, payload, open_entry, base)
-                if self._workers.threads == 1 or open_entry.in_flight > _IN_FLIGHT:
-                    self._finish_some(open_entry)
+                self._finish_some(open_entry)
             self._start_span(open_entry)
             while open_entry.waiting:
                 self._finish(open_entry)
@@ -221,7 +230,13 @@ class StreamReader:
         return written.entry
 
     def _finish_some(self, entry: _OpenEntry) -> None:
-        while entry.waiting and (self._workers.threads == 1 or entry.in_flight > _IN_FLIGHT):
+        threads = self._workers.threads
+        enough = _SPANS * threads
+        while entry.waiting and (
+            threads == 1
+            or entry.in_flight > _IN_FLIGHT
+            or (len(entry.waiting) > enough and entry.in_flight > enough * SPAN)
+        ):
             self._finish(entry)
 
     def _gathered(self, header: wire.FrameHeader, entry: _OpenEntry) -> bool:
@@ -248,7 +263,7 @@ class StreamReader:
         span, entry.span = entry.span, Span()
         if span:
             out, at = entry.sink.buffer(span.size), entry.size - span.size
-            task = self._workers.submit(_decode_span, span, out, self._parameters, entry.sink, at)
+            task = self._workers.submit(_decode_span, span, out, self._parameters, entry, at)
             entry.waiting.append(_Waiting(task, span.size))
             entry.in_flight += span.size
 
@@ -276,10 +291,10 @@ class StreamReader:
             while entry.waiting:
                 self._finish(entry)
             repeated = self._repeat(header, payload, entry.sink)
-            entry.sink.filled(repeated, at)
+            entry.filled(repeated, at)
             entry.waiting.append(_Waiting(Done(repeated), header.original))
         else:
-            entry.waiting.append(self._start(header, payload, entry.sink, at, base))
+            entry.waiting.append(self._start(header, payload, entry, at, base))
         entry.in_flight += header.original
 
     def _base_of(self, meta: EntryMeta) -> Base | None:
@@ -296,15 +311,20 @@ class StreamReader:
         return None if found is None or found.entry is None else (found.entry[2:], found.chain)
 
     def _start(
-        self, header: wire.FrameHeader, payload: Bytes, sink: Sink, at: int, base: Base | None
+        self,
+        header: wire.FrameHeader,
+        payload: Bytes,
+        entry: _OpenEntry,
+        at: int,
+        base: Base | None,
     ) -> _Waiting:
         decoder = self._models.known(header.model)
-        out = sink.buffer(header.original)
+        out = entry.sink.buffer(header.original)
 
         def work() -> Bytes:
             decode_chunk(header.model, decoder, payload, out, base)
             POOL.give(payload)
-            sink.filled(out, at)
+            entry.filled(out, at)
             return out
 
         task = self._workers.submit(work)
@@ -313,7 +333,8 @@ class StreamReader:
     def _finish(self, entry: _OpenEntry) -> None:
         item = entry.waiting.popleft()
         data = item.task.result()
-        entry.hasher.update(data)
+        entry.done += item.size
+        entry.hashing.wait(entry.done)
         entry.sink.done(data)
         entry.in_flight -= item.size
         if self._progress is not None and not item.reported:
@@ -350,7 +371,7 @@ class StreamReader:
         return Entry(number, meta, size, hash_kind, digest)
 
 
-def _decode_span(span: Span, out: Bytes, known: ParameterSets, sink: Sink, at: int) -> Bytes:
+def _decode_span(span: Span, out: Bytes, known: ParameterSets, entry: _OpenEntry, at: int) -> Bytes:
     span.decode(out, known)
-    sink.filled(out, at)
+    entry.filled(out, at)
     return out

@@ -1,11 +1,10 @@
 """Writes archives front to back: entries cut into batches, batches coded in parallel."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any, BinaryIO, NamedTuple
-
-import xxhash
 
 from densor.codec import registry
 from densor.codec.batch import Batch, Before, Chunk, CodedBatch, Coding
@@ -13,17 +12,19 @@ from densor.codec.choose import batch_bytes
 from densor.codec.circuit.loading import load as load_circuit
 from densor.codec.codec import Base
 from densor.codec.history import History
-from densor.codec.kind import BATCH_BYTES, Kind, Segment, is_plain
+from densor.codec.kind import BATCH_BYTES, Kind, Segment, as_tokens, is_plain
 from densor.codec.language_model.session import Session
 from densor.codec.levels import Level, beside_tensors, level_settings
 from densor.codec.types.divide import Piece, divide, encode_piece
 from densor.codec.zstd import zstd_compress
 from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats.container import short_form, strictjson, wire
+from densor.formats.container.ahead import ReadAhead, Stretch, copied
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import EntryMeta, list_tensors, parse
 from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.container.short_form import HeldFrame
+from densor.formats.io.ordered_output import OrderedOutput
 from densor.formats.io.outputs import errors_of, write_all
 from densor.formats.io.sources import Bytes, Source, as_bytes
 from densor.formats.tensors import TensorInfo
@@ -41,7 +42,6 @@ _NO_TENSORS = (
     "png",
     "zip",
 )  # formats whose other bytes are as slow as any
-_MIN_REPEAT = 64  # bytes from which a batch may be stored as a reference to an equal one
 
 
 class _Waiting(NamedTuple):
@@ -50,6 +50,7 @@ class _Waiting(NamedTuple):
     coding: Coding
     repeat: tuple[int, int] | None  # entry and offset of the equal batch
     data: Bytes
+    end: int  # of it in the entry
     before: Before | None = None
     reported: bool = False  # tells of its progress itself
 
@@ -77,8 +78,10 @@ class ArchiveWriter:
         self.options = options
         self._level: Level = level_settings(options.level, options.text, options.table_latents)
         self._entry_level = self._level  # of the entry at hand
+        self._of_no_format = True  # likewise
         self._entry_session: Session | None = None
         self._workers = Workers(options.threads)
+        self._out = OrderedOutput(file, self._workers)
         self._session = _session(options)
         image_model = options.image_model
         self._circuit = None if image_model is None else load_circuit(image_model)
@@ -143,6 +146,7 @@ class ArchiveWriter:
         self._broken = True  # until the entry is whole
         self._done = 0
         of_tensors = meta.format not in (None, *_NO_TENSORS)
+        self._of_no_format = meta.format is None
         self._entry_level = beside_tensors(self._level) if of_tensors else self._level
         self._entry_session = None if of_tensors else self._session
         self._frame(wire.ENTRY, description)
@@ -182,8 +186,9 @@ class ArchiveWriter:
         for number in range(frames.kinds.size):
             data = archive.frame_bytes(number)
             kind, _, original, model, _ = frames.header(number)
-            self._add_frame(data[: wire.FRAME_SIZE], kind, data[wire.FRAME_SIZE :], original, model)
-            POOL.give(data)
+            head = partial(data.__getitem__, slice(wire.FRAME_SIZE))
+            self._add_frame(head, kind, data[wire.FRAME_SIZE :], original, model)
+            self._out.then(POOL.give, data)
         self._frames = (
             frames.kinds.tolist(),
             frames.models.tolist(),
@@ -204,74 +209,72 @@ class ArchiveWriter:
         size_known: bool,
         base: Base | None,
     ) -> tuple[bytes, int]:
-        hasher = new_hash(self.options.hash)
         waiting: deque[_Waiting] = deque()
         threads = self._workers.threads
         most_in_flight = max(2, threads) * BATCH_BYTES
-        in_flight = offset = 0
-        for segment in segments:
-            left, place = segment.size, segment.base
-            most = batch_bytes(segment.kind, self._entry_level)
-            while left is None or left > 0:
-                data = source.take(most if left is None else min(left, most))
-                if not data.size:
-                    break
-                hasher.update(data)
-                before = None
-                if base is not None and place is not None:
-                    before = _before(base, place, data.size)
-                    place += data.size
-                waiting += self._started(data, segment.kind, number, offset, before)
-                in_flight += data.size
-                while waiting and (
-                    threads == 1 or in_flight > most_in_flight or len(waiting) > 4 * threads
-                ):
-                    in_flight -= waiting[0].data.size
-                    self._finish_batch(waiting.popleft())
-                offset += data.size
-                left = None if left is None else left - data.size
-            if left and size_known:
-                raise FileError(f"input ends {left} bytes early; did it change while it was read?")
+        in_flight = 0
+        ahead = ReadAhead(source, self._workers, new_hash(self.options.hash), self._repeats)
+        cut = lambda kind: batch_bytes(kind, self._entry_level)  # noqa: E731
+        for stretch in ahead.stretches(map(self._told, segments), cut, size_known):
+            before = None
+            if base is not None and stretch.base is not None:
+                before = _before(base, stretch.base, stretch.data.size)
+            waiting += self._started(stretch, number, ahead, before)
+            in_flight += stretch.data.size
+            while waiting and (
+                threads == 1 or in_flight > most_in_flight or len(waiting) > 4 * threads
+            ):
+                in_flight -= waiting[0].data.size
+                self._finish_batch(waiting.popleft(), ahead)
         while waiting:
-            self._finish_batch(waiting.popleft())
-        return hasher.digest(), offset
+            self._finish_batch(waiting.popleft(), ahead)
+        return ahead.digest(), ahead.size
+
+    def _told(self, segment: Segment) -> Segment:
+        """Of tokens where that is said: integers, and files that are nothing else."""
+        whole = is_plain(segment.kind) and self._of_no_format
+        if self.options.tokens and (segment.kind.integers or whole):
+            return segment._replace(kind=as_tokens(segment.kind))
+        return segment
 
     def _started(
-        self, data: Bytes, kind: Kind, entry: int, offset: int, before: Before | None
+        self, stretch: Stretch, entry: int, ahead: ReadAhead, before: Before | None
     ) -> list[_Waiting]:
         """A batch that is being coded, in several where it turns out to be of several kinds."""
-        if self._repeats and data.size >= _MIN_REPEAT:
-            key = (xxhash.xxh3_128_digest(data), data.size)
-            place = self._seen.setdefault(key, (entry, offset))
-            if place != (entry, offset):
-                return [_Waiting(Done(CodedBatch(None, [])), place, data)]
+        data, kind, end = stretch.data, stretch.kind, stretch.offset + stretch.data.size
+        if stretch.key is not None:
+            key = stretch.key, data.size
+            place = self._seen.setdefault(key, (entry, stretch.offset))
+            if place != (entry, stretch.offset):
+                return [_Waiting(Done(CodedBatch(None, [])), place, data, end)]
         odd = data.size % kind.unit  # the end of a file of unknown size
         if data.size > odd > 0 and (kind.audio or kind.image) and before is None:
-            whole, rest = _copied(data[:-odd]), _copied(data[-odd:])
+            ahead.wait(end)
+            halves = ahead.divided(stretch, data.size - odd)
             POOL.give(data)
-            begun = self._started(whole, kind, entry, offset, None)
-            return begun + self._started(rest, Kind(None), entry, offset + whole.size, None)
+            return [begun for part in halves for begun in self._started(part, entry, ahead, None)]
         if odd:
             kind = Kind(None)  # of what was called a tensor
         batch = Batch(data, kind, self._workers, self._history, before)
         level = self._entry_level
         pieces = divide(batch, level) if is_plain(kind) and before is None else []
         if len(pieces) > 1:
-            parts = [(_copied(data[piece.begin : piece.end]), piece) for piece in pieces]
+            parts = [(copied(data[piece.begin : piece.end]), piece) for piece in pieces]
+            ahead.wait(end)
             POOL.give(data)
         else:
             parts = [(data, pieces[0] if pieces else Piece(0, data.size, kind))]
-        return [self._begin(batch, part, piece) for part, piece in parts]
+        return [self._begin(batch, part, piece, end) for part, piece in parts]
 
-    def _begin(self, batch: Batch, data: Bytes, piece: Piece) -> _Waiting:
+    def _begin(self, batch: Batch, data: Bytes, piece: Piece, end: int) -> _Waiting:
         session = self._entry_session if is_plain(piece.kind) else None
         batch = batch.part(data, piece.kind, session)
         if self._circuit is not None:
             batch = replace(batch, circuit=self._circuit)
         coding = encode_piece(batch, piece, self._entry_level)
-        return _Waiting(coding, None, batch.data, batch.base, session is not None)
+        return _Waiting(coding, None, batch.data, end, batch.base, session is not None)
 
-    def _finish_batch(self, batch: _Waiting) -> None:
+    def _finish_batch(self, batch: _Waiting, ahead: ReadAhead) -> None:
         if self._since_place >= _PLACE_EVERY:
             place = wire.PLACE_PAYLOAD.pack(len(self._entries), self._models, self._done)
             self._frame(wire.PLACE, place)
@@ -287,11 +290,11 @@ class ArchiveWriter:
                 self._chunk(chunk, own)
                 if points is not None:
                     self._frame(wire.POINTS, points)
-                POOL.give(chunk.payload)
-        POOL.give(coded.memory)
-        POOL.give(batch.data)
-        if batch.before is not None:
-            POOL.give(batch.before.data)
+                self._out.then(POOL.give, chunk.payload)
+        ahead.wait(batch.end)
+        before = None if batch.before is None else batch.before.data
+        for buffer in (coded.memory, batch.data, before):
+            self._out.then(POOL.give, buffer)
         if self.options.progress is not None and not batch.reported:
             self.options.progress(batch.data.size)
 
@@ -304,7 +307,7 @@ class ArchiveWriter:
             self._write_held()
         data = coded.frames.number(own)
         self._at += data.size
-        self._put(data)
+        self._out.put_later(data.size, lambda: (data,))
         kinds, models, stored, original = self._frames
         kinds += [wire.CHUNK] * len(coded.chunks)
         models += [own if chunk.own else chunk.model for chunk in coded.chunks]
@@ -349,21 +352,23 @@ class ArchiveWriter:
 
     def _frame(self, kind: int, payload: Any, original: int = 0, model: int = 0) -> None:
         stored = memoryview(payload).nbytes
-        head = wire.pack_frame(kind, payload, original, model)
+        head = partial(wire.pack_frame, kind, payload, original, model)
         self._add_frame(head, kind, payload, original, model)
         for column, value in zip(self._frames, (kind, model, stored, original), strict=True):
             column.append(value)
 
-    def _add_frame(self, head: Any, kind: int, payload: Any, original: int, model: int) -> None:
+    def _add_frame(
+        self, head: Callable[[], Any], kind: int, payload: Any, original: int, model: int
+    ) -> None:
         """Writes a frame, or keeps it as long as the archive may become a short one."""
-        self._at += wire.FRAME_SIZE + memoryview(payload).nbytes
+        size = wire.FRAME_SIZE + memoryview(payload).nbytes
+        self._at += size
         if self._held is not None and self._at > short_form.MOST:
             self._write_held()
         if self._held is not None:
             self._held.append(HeldFrame(kind, bytes(payload), original, model))
             return
-        self._put(head)
-        self._put(payload)
+        self._out.put_later(size, lambda: (head(), payload))
 
     def _write_held(self) -> None:
         """Writes the archive so far in the ordinary form, in which it goes on."""
@@ -374,7 +379,7 @@ class ArchiveWriter:
             self._put(piece.payload)
 
     def _put(self, data: Any) -> None:
-        write_all(self._file, data)
+        self._out.put(data)
 
     def close(self) -> None:
         """Writes index and end. The file object stays open."""
@@ -383,8 +388,8 @@ class ArchiveWriter:
         self._open = False
         if self._session is not None:
             self._session.stop()
-        self._workers.close()
         if self._broken:
+            self._workers.close()
             raise FileError("archive is incomplete, since an entry has failed")
         frames = len(self._frames[0])
         index_at = 0
@@ -402,6 +407,8 @@ class ArchiveWriter:
         self._frame(wire.END, wire.END_PAYLOAD.pack(index_at, frames))
         if self._held is not None:
             self._write_shorter()
+        self._out.finish()
+        self._workers.close()
         with errors_of("output"):
             if self._start is not None and self._features and not self._short:
                 end = self._file.tell()
@@ -427,13 +434,7 @@ class ArchiveWriter:
         """Stops the threads; what was written is no whole archive."""
         self._open = False
         self._workers.close()
-
-
-def _copied(data: Bytes) -> Bytes:
-    """A copy in memory of the pool, where elements may stand as kernels need them."""
-    copy = POOL.take(data.size)
-    copy[:] = data
-    return copy
+        self._out.stop()
 
 
 def _session(options: WriteOptions) -> Session | None:

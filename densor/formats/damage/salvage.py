@@ -441,7 +441,8 @@ class _Folder:
                 self._places.made(name)
             done.file = name
         if meta is not None and meta.kind == FILE:
-            apply_times_and_mode(self._folder / done.file, meta.mode, meta.mtime_ns)
+            path = self._folder / done.file
+            apply_times_and_mode(path, meta.mode, meta.mtime_ns, meta.owner)
         for run in entry.loose:
             self._add_loose(entry, run, name, work)
         return done

@@ -4,11 +4,13 @@ import contextlib
 import errno
 import io
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from densor.errors import FileError, TruncatedError
+from densor.errors import ArgumentError, FileError, TruncatedError
 from densor.runtime.buffers import POOL
 from densor.runtime.locks import Lock
 from densor.runtime.types import Bytes as Bytes
@@ -22,10 +24,14 @@ class Source(Protocol):
 
 
 def as_bytes(data: Any) -> Bytes:
-    """A flat uint8 view of any contiguous buffer."""
+    """A flat uint8 view of any contiguous buffer; ArgumentError for one of Python objects."""
     if isinstance(data, np.ndarray):
         return data.reshape(-1).view(np.uint8)
     view = memoryview(data)
+    if "O" in view.format:
+        raise ArgumentError("cannot compress an array of Python objects")
+    if not view.c_contiguous:
+        raise ArgumentError("the bytes of a buffer must lie in one piece")
     return np.frombuffer(view.cast("B") if view.nbytes else b"", np.uint8)
 
 
@@ -190,9 +196,9 @@ class FileRandomSource:
                 # Asked for each time, since after `close` the number may be that of another file.
                 got = os.preadv(self._file.fileno(), [view[filled:]], offset + filled)
             except OSError as error:
-                raise FileError(f"cannot read archive: {error.strerror}") from error
+                raise FileError(f"cannot read: {error.strerror}") from error
             except ValueError:
-                raise FileError("cannot read archive: it was closed") from None
+                raise FileError("cannot read: file was closed") from None
             if not got:
                 raise TruncatedError("archive is shorter than its frames say")
             filled += got
@@ -243,6 +249,21 @@ class PlacedSource:
 
 
 _BLOCK, _LEAST_BLOCK = 1 << 15, 1 << 12
+
+
+def take_later(source: Source, count: int) -> tuple[int, Callable[[], Bytes]]:
+    """How many of the next `count` bytes of a source there are, and what returns them.
+
+    That may be called in any thread, once others were taken, and reads them only then where the
+    source allows it; TruncatedError where they are gone.
+    """
+    if isinstance(source, PlacedSource) and count > _BLOCK:
+        count = min(count, source.random.size - source.at)
+        begin = source.skip(count)
+        assert begin is not None
+        return count, partial(source.random.read_at, begin, count)
+    data = source.take(count)
+    return data.size, lambda: data
 
 
 class ReadableSource:

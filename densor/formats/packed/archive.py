@@ -13,7 +13,7 @@ from densor.formats.container.hashing import DEFAULT, KINDS
 from densor.formats.container.index import IndexedEntry
 from densor.formats.io.sources import Bytes, RandomSource
 from densor.formats.packed.reader import PackedFile
-from densor.formats.parsers.safetensors import LENGTH_SIZE
+from densor.formats.parsers.safetensors import LENGTH_SIZE, says_lossy
 from densor.formats.tensors import TensorInfo, is_listable
 from densor.options import DEFAULT_READ, ReadOptions
 
@@ -44,6 +44,7 @@ class PackedArchive:
         self._last: tuple[str, Bytes] | None = None  # the tensor that was decoded last
         meta = EntryMeta(_original_name(file.path), FILE, file.size, format="safetensors")
         original = file.original
+        meta.lossy = says_lossy(original.header.metadata) or None
         meta.tensors = [
             TensorInfo(name, stored.dtype, stored.shape, stored.begin, stored.end - stored.begin)
             for name, stored in original.header.tensors.items()

@@ -142,6 +142,13 @@ class PackedFile:
         with self._named(name):
             return PackedArray(self.stored(name))
 
+    def array_in_memory(self, name: str) -> PackedArray:
+        """Likewise, of a copy of the blob, which needs the file no more."""
+        self.describe(name)
+        self._read_ahead(name)
+        with self._named(name):
+            return PackedArray(self.stored(name).copy())
+
     def read(
         self,
         name: str,

@@ -34,12 +34,14 @@ class Contents(NamedTuple):
     """The tensors that can be read alone, and the stretches that are coded by their type.
 
     `others`: tensors that are known to be there and cannot be read as they lie: of other types,
-    views, or nothing that has a place. All other bytes of the file are just bytes.
+    views, or nothing that has a place. All other bytes of the file are just bytes. `lossy`: whether
+    the file says that it only approximates another.
     """
 
     tensors: list[TensorInfo]
     stretches: list[Stretch]
     others: list[TensorInfo] = []  # noqa: RUF012
+    lossy: bool = False
 
 
 def plain(tensors: list[TensorInfo]) -> Contents:

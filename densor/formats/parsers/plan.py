@@ -102,6 +102,7 @@ class Plan(NamedTuple):
     segments: list[Segment]
     tensors: list[TensorInfo]
     others: list[TensorInfo] = []  # noqa: RUF012
+    lossy: bool = False  # whether the file says that it only approximates another
 
     @property
     def listed(self) -> list[TensorInfo]:
@@ -146,7 +147,8 @@ def plan_file(
         if contents is not None:
             segments = list(_segments(contents.stretches, level_settings(level)))
             tensors, others = contents.tensors, contents.others
-            return Plan(format_name, head.rewound(), segments, tensors, others)
+            source = head.rewound()
+            return Plan(format_name, source, segments, tensors, others, contents.lossy)
     return Plan(None, head.rewound(), [Segment(BYTES, None)], [])
 
 
@@ -170,7 +172,7 @@ def _sound(find: Callable[[Head], Contents | None], head: Head) -> Contents | No
             stretches.append(stretch)
             end = stretch.offset + stretch.size
     listed, others = _listed(contents, head.size)
-    return Contents(listed, stretches, others)
+    return Contents(listed, stretches, others, contents.lossy)
 
 
 def _within(stretch: Stretch, size: int | None) -> Stretch:

@@ -21,6 +21,7 @@ MAX_HEADER = 100_000_000  # as the reference implementation
 ALIGNMENT = 8  # of the data in the file
 _WHAT = "safetensors header"
 _METADATA = "__metadata__"
+LOSSY = "lossy"  # in the metadata, "true" where the file only approximates another
 
 
 class Stored(NamedTuple):
@@ -57,7 +58,14 @@ def find(head: Head) -> Contents | None:
     if found is None:
         return None
     known = [tensor for tensor in found if tensor.plain]
-    return plain(known)._replace(others=[tensor for tensor in found if not tensor.plain])
+    others = [tensor for tensor in found if not tensor.plain]
+    lossy = LOSSY.encode() in text and says_lossy(loads(text[LENGTH_SIZE:]).get(_METADATA))
+    return plain(known)._replace(others=others, lossy=lossy)
+
+
+def says_lossy(metadata: object) -> bool:
+    """Whether the metadata of a file say that it only approximates another."""
+    return isinstance(metadata, dict) and metadata.get(LOSSY) == "true"
 
 
 def header_size(first: bytes) -> int | None:

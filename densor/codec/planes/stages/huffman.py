@@ -18,6 +18,7 @@ from densor.runtime.types import Bytes
 group_runs = deferred("densor.codec.planes.kernels", "group_runs")
 
 _CLASS_BITS = 300.0  # what a class must save: its code in the model, the time to build its table
+_CODE_HEAD = 3  # bytes of a code in the model, beside half a byte for each symbol between two
 _MAX_SIZE_OF_CODED = 0.997  # a Huffman code must save this much against raw, which decodes faster
 _SECTION_BITS = 8 * (LENGTHS_SIZE + SLACK)
 _BUFFERS = ThreadBuffers()
@@ -53,6 +54,7 @@ def _set_class(classes: Classes, c: int, counted: Counts) -> float:
         classes.symbols[c] = used[0] if used.size else 0
         return 0.0
     lengths, bits = fast_lengths(counted)
+    bits += 8 * _CODE_HEAD + 4 * int(used[-1] - used[0] + 1)  # of its code in the model
     raw = 8 * int(counted.sum())
     if bits >= _MAX_SIZE_OF_CODED * raw:
         classes.kinds[c] = registry.CLASS_RAW

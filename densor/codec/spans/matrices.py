@@ -1,0 +1,281 @@
+"""Floats in matrices under scale contexts, in spans: a batch by compiled calls, without the GIL.
+
+For weights as they mostly are: noise below the exponents, few zeros, nothing that repeats, and less
+under scale contexts than as byte planes by far. What else there is goes the ordinary way.
+"""
+
+import math
+import threading
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec import registry
+from densor.codec.batch import OWN, Batch, Chunk, CodedBatch
+from densor.codec.kind import Kind, matrices
+from densor.codec.levels import Level
+from densor.codec.scale_context.params import Parameters, pack_model
+from densor.codec.scale_context.scales import ALPHABET
+from densor.codec.scale_context.split_format import SplitFormat, split_format_of
+from densor.codec.scale_context.tables import Choice, choose, keep
+from densor.codec.spans import matrix_table as m
+from densor.codec.spans import table as t
+from densor.codec.spans.encode import EncodedSpan, frame_room
+from densor.codec.spans.table import PIECE, PIECES, Numbers
+from densor.entropy.deferred import deferred
+from densor.runtime.buffers import POOL
+from densor.runtime.types import Bytes
+
+look_at_floats, plan_matrices, bits_in_classes, encode_matrices = deferred(
+    "densor.codec.spans.matrix_kernels",
+    "look_at_floats",
+    "plan_matrices",
+    "bits_in_classes",
+    "encode_matrices",
+)
+build_starts = deferred("densor.entropy.rans.kernels", "build_starts")
+
+_LAYOUTS = {
+    registry.LAYOUT_BYTE: m.FORM_FP8,
+    registry.LAYOUT_BF16: m.FORM_BF16,
+    registry.LAYOUT_WORD16: m.FORM_FP16,
+    registry.LAYOUT_FP32: m.FORM_FP32,
+}
+_LEAST = 1 << 12  # elements of a batch
+_MAX_ROWS, _MAX_COLUMNS = 1 << 20, 1 << 16
+_COUNTED = 40_000  # elements of which all are counted; of more, the square root of how many times
+_NOISE = 7.99  # bits of a byte; beyond, nothing is left to save
+_local = threading.local()
+
+
+class _Cut(NamedTuple):
+    """How a batch is cut into chunks and matrices, see `matrix_table`."""
+
+    parts: Numbers
+    chunks: Numbers
+    scales: int  # rows and columns in all
+    columns: int  # of the widest matrix
+
+
+@dataclass(eq=False)
+class MatrixSpan:
+    """A batch whose scales are known, and the frequencies that it will be coded with."""
+
+    batch: Batch
+    form: SplitFormat
+    cut: _Cut
+    scales: Bytes
+    choice: Choice
+    by_planes: float  # bits of all high bits as byte planes, about
+
+    @property
+    def bits(self) -> float:
+        """What the high bits of all elements will take, all told."""
+        heads = self.cut.chunks.shape[0] * 8 * (12 + 128) + self.cut.parts.shape[0] * 96
+        return float(self.choice.bits + heads)
+
+    def clearly_smaller(self, share: float) -> bool:
+        """Whether less than this share of what byte planes take is expected."""
+        stored = self.batch.data.size * 8.0 - self.elements * self.form.bits
+        return bool(self.bits + stored < share * (self.by_planes + stored))
+
+    @property
+    def elements(self) -> int:
+        """Of the batch."""
+        return self.batch.data.size // self.form.size
+
+    def shared(self, coded: CodedBatch) -> float:
+        """Bytes of the parameters in `coded` that earlier or later batches bear."""
+        return (registry.FRAME_SIZE + len(coded.model or b"")) * self.choice.free
+
+    def keep(self) -> None:
+        """Lets later batches share the frequencies, which will stand in the archive."""
+        keep(self.batch.history, self.choice, self.form, ALPHABET)
+
+    def encode(self) -> CodedBatch | None:
+        """The batch as frames in memory of the pool; None where a symbol has no frequency."""
+        batch, form, cut = self.batch, self.form, self.cut
+        freqs = self.choice.freqs
+        starts = np.empty(freqs.shape[0] << 8, np.uint32)
+        build_starts(freqs, starts)
+        joint = starts.reshape(-1, 256).copy()
+        joint[:, ALPHABET.main(form) :] = 0
+        starts.reshape(-1, 256)[freqs == 0] = 0
+        joint[freqs == 0] = 0
+        memory = POOL.take(frame_room(batch.data.size, batch.chunk_bytes))
+        made = np.empty((cut.chunks.shape[0], 3), np.int64)
+        sizes = form.size, form.rest, form.signs
+        end = encode_matrices(
+            batch.data, _rule(form), sizes, cut.parts, cut.chunks, self.scales, starts,
+            joint.reshape(-1), memory, made, *_encoding_work(cut),
+        )  # fmt: skip
+        if end < 0:
+            POOL.give(memory)
+            return None
+        chunks = []
+        for number, (at, stored, own) in enumerate(made.tolist()):
+            payload = memory[at + t.FRAME : at + t.FRAME + stored]
+            original = min(batch.chunk_bytes, batch.data.size - number * batch.chunk_bytes)
+            chunks.append(Chunk(OWN if own else registry.MODEL_RAW, payload, original))
+        model = pack_model(Parameters(form, ALPHABET, freqs)) if made[:, 2].any() else None
+        return CodedBatch(model, chunks, memory, EncodedSpan(model, memory[:end], made))
+
+
+def plan(batch: Batch, level: Level) -> MatrixSpan | None:
+    """Looks at a batch and settles its parameters; None where it is not for this encoder."""
+    kind = batch.kind
+    layout = kind.layout
+    if layout is None or layout.number not in _LAYOUTS:
+        return None
+    form = split_format_of(kind.dtype)
+    elements, left = divmod(batch.data.size, form.size)
+    if form.size != layout.size or elements < _LEAST or left or not batch.chunk_bytes:
+        return None
+    cut = _cut(kind, elements, batch.chunk_bytes // form.size)
+    if cut is None or not _look(batch, level):
+        return None
+    scales = np.empty(cut.scales, np.uint8)
+    counts, exponents = _count(batch, form, cut, scales)
+    choice = choose(batch.history, counts, form, ALPHABET)
+    by_planes = _by_planes(exponents, elements, kind.run) + elements * _bits_below(form)
+    return MatrixSpan(batch, form, cut, scales, choice, by_planes)
+
+
+def _rule(form: SplitFormat) -> tuple[int, ...]:
+    """What the kernels go by."""
+    number = m.FORM_BF16
+    if form.half:
+        number = m.FORM_FP32
+    elif form.size == 1:
+        number = m.FORM_FP8
+    elif form.exponent < 8:
+        number = m.FORM_FP16
+    return number, form.top, ALPHABET.first, ALPHABET.main(form), ALPHABET.low_exponents
+
+
+def _bits_below(form: SplitFormat) -> int:
+    """High bits that are not in the first byte plane."""
+    return max(0, form.bits - 8) if form.exponent == 8 else max(0, form.bits - 7)
+
+
+def _cut(kind: Kind, elements: int, chunk: int) -> _Cut | None:
+    """None where a matrix is too large for the kernels' sums."""
+    parts: list[tuple[int, ...]] = []
+    chunks = []
+    scales = columns_of_all = 0
+    for begin in range(0, elements, chunk):
+        count = min(chunk, elements - begin)
+        first, at = len(parts), begin
+        for rows, columns in matrices(kind, count):
+            if rows > _MAX_ROWS or columns > _MAX_COLUMNS:
+                return None
+            parts.append((rows, columns, at, scales, scales + rows, 0, 0, 0))
+            at += rows * columns
+            scales += rows + columns
+            columns_of_all = max(columns_of_all, columns)
+        chunks.append((begin, count, first, len(parts) - first, 0, 0))
+        if at != begin + count or len(parts) - first > 0xFFFF:
+            return None
+    return _Cut(np.array(parts), np.array(chunks), scales, columns_of_all)
+
+
+def _look(batch: Batch, level: Level) -> bool:
+    """Whether the batch is as weights mostly are."""
+    layout = batch.kind.layout
+    assert layout is not None
+    work: tuple[npt.NDArray[Any], ...] | None = getattr(_local, "look", None)
+    if work is None:
+        work = _local.look = (
+            np.empty(5 * 4 * PIECE * PIECES, np.uint8),
+            np.empty(1024, np.uint32),
+            np.empty((2, 256), np.int64),
+            np.empty(4096, np.uint64),
+            np.empty(8, np.int64),
+            np.empty(8, np.int64),
+            np.empty(t.EDGE, np.uint8),
+        )
+    number, size = layout.number, layout.size
+    sample = PIECE * min(PIECES, batch.data.size // size // PIECE)
+    noise = _NOISE - 255 / (2 * math.log(2) * sample)  # a sample looks less even than it is
+    return bool(look_at_floats(batch.data, number, size, level.try_zstd, noise, *work))
+
+
+def _count(
+    batch: Batch, form: SplitFormat, cut: _Cut, scales: Bytes
+) -> tuple[Numbers, npt.NDArray[np.uint32]]:
+    """Finds the scales; returns how often symbols occur, about, and exponents by groups of rows."""
+    step = max(1, round(math.sqrt(batch.data.size / form.size / _COUNTED)))
+
+    def count(chunks: Numbers) -> tuple[Numbers, npt.NDArray[np.uint32]]:
+        counts = np.zeros((m.CONTEXTS, 256), np.int64)
+        exponents = np.zeros((m.GROUPS, 256), np.uint32)
+        work = _planning_work(cut)
+        plan_matrices(
+            batch.data, _rule(form), cut.parts, chunks, step, work[0], scales, counts, exponents,
+            *work[1:],
+        )  # fmt: skip
+        return counts, exponents
+
+    escape = ALPHABET.main(form) + 1 + ALPHABET.low_exponents
+    groups = min(batch.workers.threads, len(cut.chunks))
+    tasks = [batch.workers.submit(count, some) for some in np.array_split(cut.chunks, groups)]
+    found = [task.result() for task in tasks]
+    counts = np.sum([one[0] for one in found], axis=0)
+    some = counts[: 1 << m.PHASE]
+    if step > 1:
+        some[:] = np.ceil(some * (batch.data.size // form.size / some.sum()))
+    occur = int(np.bitwise_or.reduce(cut.chunks[:, m.OCCUR]))
+    for context in range(1 << m.PHASE):
+        if occur >> context & 1 and not some[context].any():
+            some[context, escape] = 1
+    return counts, np.sum([one[1] for one in found], axis=0, dtype=np.uint32)
+
+
+def _by_planes(exponents: npt.NDArray[np.uint32], elements: int, run: int) -> float:
+    """Bits of exponents under classes of rows."""
+    factor = elements / int(exponents.sum())
+    work = np.empty(256, np.uint32), np.empty(m.GROUPS), np.empty(m.GROUPS)
+    return float(bits_in_classes(exponents, factor, -(-elements // run), *work))
+
+
+def _planning_work(cut: _Cut) -> tuple[npt.NDArray[Any], ...]:
+    """Work space of this thread for `plan_matrices`."""
+    have: tuple[int, int] = getattr(_local, "planned", (0, 0))
+    if have[0] < cut.scales or have[1] < cut.columns:
+        scales, columns = _local.planned = max(have[0], cut.scales), max(have[1], cut.columns)
+        tile = np.empty(2 * m.TILE, np.uint8)
+        _local.planning = (
+            np.empty(scales, np.int32),
+            tile,
+            tile.view(np.uint16),
+            np.empty(2 * m.TILE, np.uint8),
+            np.empty(m.TILE + 32, np.uint8),
+            np.empty(columns, np.uint32),
+            np.empty((4, 8 * 256), np.uint32),
+            np.empty(columns, np.float64),
+            np.empty(512, np.int64),
+        )
+    work: tuple[npt.NDArray[Any], ...] = _local.planning
+    return work
+
+
+def _encoding_work(cut: _Cut) -> tuple[npt.NDArray[Any], ...]:
+    """Work space of this thread for `encode_matrices`."""
+    elements = int(cut.chunks[:, m.COUNT].max())
+    have: int = getattr(_local, "encoded", 0)
+    most = 2 * (elements + cut.scales) + 64
+    if have < most:
+        _local.encoded = most
+        _local.encoding = (
+            np.empty(most, np.uint8),
+            np.empty(most // 2, np.uint32),
+            np.empty(2 * m.TILE, np.uint8),
+            np.empty(m.TILE + 32, np.uint8),
+            np.empty(2 * m.TILE, np.uint8),
+            np.empty(2 * 32, np.uint32),
+            np.empty(m.EDGE, np.uint8),
+        )
+    work: tuple[npt.NDArray[Any], ...] = _local.encoding
+    return work

@@ -1,0 +1,18 @@
+"""What the encoder of matrices is given beside the elements, and what it notes of them."""
+
+# Columns of `parts`, the matrices of a batch: rows and columns; its first element, and places of
+# its scales among all of the batch; then flags and centres as `Part` has them
+ROWS, COLUMNS, ELEMENT, ROW_AT, COLUMN_AT = range(5)
+FLAGS, ROW_CENTRE, COLUMN_CENTRE = range(5, 8)
+PART = 8
+# Columns of `chunks`: the first element, how many; the first matrix, how many; the base exponent;
+# a bit for each context that occurs
+BEGIN, COUNT, FIRST_PART, PARTS, BASE, OCCUR = range(6)
+CHUNK = 6
+FORM_BF16, FORM_FP16, FORM_FP8, FORM_FP32 = range(4)
+CONTEXTS = 10  # of elements, then of rows and of columns
+PHASE = 3
+TILE = 1 << 12  # elements that are looked at together
+GROUPS = 64  # of rows by their scales, in which exponents are counted as planes would have them
+STEPS_OF_GROUP = 4
+EDGE = 256

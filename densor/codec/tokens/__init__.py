@@ -1,0 +1,1 @@
+"""Tokens of texts and of sound codecs: candidates of three orders, and digits of what is new."""

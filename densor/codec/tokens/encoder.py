@@ -1,0 +1,141 @@
+"""The coding side of tokens."""
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.batch import Batch, Bytes
+from densor.codec.chunks import ChunkEncoder
+from densor.codec.kind import BATCH_BYTES, Data, Kind
+from densor.codec.levels import Level
+from densor.codec.tokens.params import MAX_BITS, MAX_DIGITS, MAX_ROWS, SIZES, Parameters, pack
+from densor.codec.tokens.state import Tokens, coded
+from densor.codec.zstd import zstd_compress
+
+CHUNK, LARGE_CHUNK = 1 << 23, BATCH_BYTES  # bytes, the latter at level 9
+MIN_BYTES = 1 << 13  # that are looked at unasked: below, hardly anything repeats
+_SAMPLE = 1 << 15  # tokens that are tried, from the middle
+_MAX_SHARE = 0.95  # of what the sample takes more simply
+_LEAST_BITS = 10
+_MOST_BITS = 20
+_FLAT = 1024  # columns of what has no rows, see kind.py
+_MIN_TIME = 16  # tokens of a codebook
+
+
+def suits(batch: Batch, level: Level) -> bool:
+    """Whether a batch is said to be tokens, or at levels 5 to 9 looks like that."""
+    kind = batch.kind
+    if batch.base is not None or batch.session is not None or not _whole(batch):
+        return False
+    if kind.tokens:
+        return True
+    if not level.tokens or batch.data.size < MIN_BYTES or not _may_be(kind):
+        return False
+    tokens = _tokens(_middle(batch), kind.unit)
+    digits = _digits(tokens)
+    if digits > MAX_DIGITS:
+        return False
+    size = min(_coded_size(p, tokens, kind) for p in _candidates(batch, digits))
+    return size < _MAX_SHARE * _simply(_middle(batch), kind.unit)
+
+
+def _whole(batch: Batch) -> bool:
+    kind = batch.kind
+    numbers = kind.data in (Data.ELEMENTS, Data.MATRICES) and kind.unit in SIZES
+    return numbers and batch.data.size > 0 and batch.data.size % kind.unit == 0
+
+
+def _may_be(kind: Kind) -> bool:
+    """Whether this is integers, or numbers of a type that was guessed from plain bytes."""
+    flat = len(kind.parts) == 1 and kind.parts[0][1] == _FLAT
+    return kind.integers or (kind.dtype in ("F16", "F32") and flat)
+
+
+def _middle(batch: Batch) -> Bytes:
+    """Some tokens from the middle, whole items of several codebooks."""
+    kind = batch.kind
+    item = kind.unit * max(1, kind.books[0] * kind.books[1])
+    size = max(1, _SAMPLE * kind.unit // item) * item
+    if size >= batch.data.size:
+        return batch.data
+    begin = (batch.data.size - size) // 2 // item * item
+    return batch.data[begin : begin + size]
+
+
+def _tokens(data: Bytes, size: int) -> Tokens:
+    return data.view(f"<u{size}").astype(np.uint32)
+
+
+def _digits(tokens: npt.NDArray[np.unsignedinteger]) -> int:
+    """Hexadecimal digits of the largest."""
+    return max(1, -(-int(tokens.max()).bit_length() // 4))
+
+
+def _simply(data: Bytes, size: int) -> float:
+    """Bytes by the fastest Zstandard, or by a code for each byte of tokens or differences."""
+    numbers = data.view(f"<u{size}")
+    by_codes = min(_entropy(numbers), _entropy(np.diff(numbers, prepend=numbers[:1])))
+    return min(by_codes, len(zstd_compress(data, 1)))
+
+
+def _entropy(numbers: npt.NDArray[np.unsignedinteger]) -> float:
+    """Bytes that the bytes of numbers take, each under the distribution of its place."""
+    bits = 0.0
+    for plane in numbers.view(np.uint8).reshape(-1, numbers.itemsize).T:
+        counts = np.bincount(plane)
+        counts = counts[counts > 0]
+        bits += float((counts * np.log2(plane.size / counts)).sum())
+    return bits / 8
+
+
+def _candidates(batch: Batch, digits: int) -> list[Parameters]:
+    """One sequence; and several codebooks, if the shape may be that."""
+    kind = batch.kind
+    count = min(batch.data.size, LARGE_CHUNK) // kind.unit
+    bits = min(max(count.bit_length() - 2, _LEAST_BITS), _MOST_BITS, MAX_BITS)
+    found = [Parameters(kind.unit, digits, bits)]
+    rows, columns = kind.books
+    if 1 < rows <= MAX_ROWS and columns >= _MIN_TIME:
+        item = rows * columns * kind.unit
+        if item <= CHUNK and batch.data.size % item == 0:
+            found.append(Parameters(kind.unit, digits, bits, rows, columns))
+    return found
+
+
+def _coded_size(parameters: Parameters, tokens: Tokens, kind: Kind) -> int:
+    """Bytes of a sample, or those that it has where it does not get smaller."""
+    stream = coded(parameters, tokens, tokens.size * kind.unit)
+    return tokens.size * kind.unit if stream is None else stream.size
+
+
+def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
+    """An encoder for a batch of tokens; None where some are too large."""
+    kind = batch.kind
+    digits = _digits(batch.data.view(f"<u{kind.unit}"))
+    if digits > MAX_DIGITS:
+        return None
+    candidates = _candidates(batch, digits)
+    best = candidates[0]
+    if len(candidates) > 1:
+        tokens = _tokens(_middle(batch), kind.unit)
+        best = min(candidates, key=lambda p: _coded_size(p, tokens, kind))
+    item = kind.unit * max(1, best.rows * best.columns)
+    chunk = LARGE_CHUNK if level.bytes == "full" else CHUNK
+    return ChunkEncoder(TokensEncoder(best), batch.in_chunks_of(chunk // item * item), level.zstd)
+
+
+class TokensEncoder:
+    """A `ChunkCoder`; the model adapts within each chunk, so that nothing is counted before."""
+
+    repeats = True
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+
+    def model(self) -> bytes:
+        """The payload of the MODEL frame."""
+        return pack(self._parameters)
+
+    def encode(self, chunk: Bytes, index: int) -> Bytes:
+        """The payload of a chunk; the chunk itself where that is not longer."""
+        stream = coded(self._parameters, _tokens(chunk, self._parameters.size), chunk.size)
+        return chunk if stream is None else stream

@@ -1,0 +1,171 @@
+"""Floats in matrices by compiled calls: read by the package's decoder and by the reference."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import random_state, to_bf16, to_fp8
+from reference import codecs
+from reference import scale_context as reference
+
+from densor.codec import registry
+from densor.codec.batch import Batch, CodedBatch
+from densor.codec.choose import chunk_bytes
+from densor.codec.history import History
+from densor.codec.kind import Kind, kind_of
+from densor.codec.levels import level_settings
+from densor.codec.scale_context.decoder import open_decoder
+from densor.codec.spans.matrices import MatrixSpan, plan
+from densor.formats.container import wire
+from densor.runtime.workers import Workers
+
+LEVEL = level_settings(6)
+DTYPES = ("BF16", "F16", "F32", "F8_E4M3", "F8_E5M2")
+SIZES = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "F8_E5M2": 1}
+
+
+def weights(dtype: str, rows: int, columns: int, seed: object = 0) -> Any:
+    """Bit patterns of weights whose rows and columns differ in scale; uint8[]."""
+    rng = random_state("matrices", dtype, rows, columns, seed)
+    scale = np.exp(rng.normal(0, 0.5, (rows, 1))) * np.exp(rng.normal(0, 0.3, (1, columns)))
+    values = (rng.standard_normal((rows, columns)) * scale * 0.02).astype(np.float32)
+    if dtype == "BF16":
+        return to_bf16(values).view(np.uint8).ravel()
+    if dtype == "F16":
+        return values.astype(np.float16).view(np.uint8).ravel()
+    if dtype == "F32":
+        return values.view(np.uint8).ravel()
+    if dtype == "F8_E4M3":
+        return to_fp8(values * 100.0).view(np.uint8).ravel()
+    return (values.astype(np.float16).view(np.uint16) >> 8).astype(np.uint8).ravel()
+
+
+def batch_of(data: Any, kind: Kind, threads: int = 1, history: History | None = None) -> Batch:
+    """As `choose.py` makes it."""
+    workers = Workers(threads)
+    batch = Batch(data, kind, workers, History() if history is None else history)
+    return batch.in_chunks_of(chunk_bytes(kind, LEVEL))
+
+
+def planned(data: Any, kind: Kind, threads: int = 1, history: History | None = None) -> MatrixSpan:
+    span = plan(batch_of(data, kind, threads, history), LEVEL)
+    assert span is not None
+    return span
+
+
+def check(coded: CodedBatch | None, data: Any, with_reference: bool = False) -> int:
+    """All decoders read the frames, which are those of `data`; how many chunks are raw."""
+    assert coded is not None
+    assert coded.frames is not None
+    frames = coded.frames.number(registry.FIRST_MODEL + 3)
+    model = coded.model
+    at = place = raw = 0
+    for chunk in coded.chunks:
+        header = wire.parse_frame(frames[at : at + wire.FRAME_SIZE].tobytes())
+        payload = frames[at + wire.FRAME_SIZE : at + wire.FRAME_SIZE + header.stored]
+        wire.check_payload(header, payload)
+        assert np.array_equal(payload, chunk.payload)
+        expected = data[place : place + header.original]
+        if chunk.own:
+            assert model is not None
+            out = np.empty(header.original, np.uint8)
+            open_decoder(model).decode(payload, out)
+            assert np.array_equal(out, expected)
+            if with_reference:
+                parsed = reference.parse_model(model, codecs.parse_model)
+                found = reference.decode(parsed, payload.tobytes(), header.original)
+                assert found == expected.tobytes()
+        else:
+            raw += 1
+            assert np.array_equal(payload, expected)
+        at += wire.FRAME_SIZE + header.stored
+        place += header.original
+    assert (at, place) == (frames.size, data.size)
+    return raw
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_reference_reads_it(dtype: str) -> None:
+    data = weights(dtype, 61, 131)
+    span = planned(data, kind_of(dtype, (61, 131)))
+    check(span.encode(), data, with_reference=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(4097, 64), (300, 65), (1, 5000), (7, 33, 80), (3, 20011)])
+def test_shapes(dtype: str, shape: tuple[int, ...]) -> None:
+    """Rows that are no multiple of a block, a last row of its own, one row only."""
+    rows = int(np.prod(shape[:-1]))
+    data = weights(dtype, rows, shape[-1])
+    check(planned(data, kind_of(dtype, shape)).encode(), data)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_rare(dtype: str) -> None:
+    """Numbers far from others, zeros of both signs; in small formats NaN: all escapes."""
+    data = weights(dtype, 700, 260).copy()
+    size = SIZES[dtype]
+    words = data.view(f"<u{size}")
+    rng = random_state("rare", dtype)
+    places = rng.integers(0, words.size, words.size // 100)
+    words[places] = rng.integers(0, 1 << (8 * size), places.size, np.uint64).astype(words.dtype)
+    if dtype in ("BF16", "F32"):  # greater ones than 2^8 make scales of no use
+        words[places] &= words.dtype.type(0xC3FFFFFF >> (32 - 8 * size))
+    words[rng.integers(0, words.size, words.size // 200)] = 1 << (8 * size - 1)
+    assert check(planned(data, kind_of(dtype, (700, 260))).encode(), data) == 0
+
+
+def test_rows_that_no_sample_has() -> None:
+    """Numbers that differ from all that were counted; a chunk that is raw for it."""
+    data = weights("BF16", 6000, 1024).copy()
+    words = data.view("<u2").reshape(6000, 1024)
+    noise = random_state("noise").integers(0, 1 << 16, (1100, 1024), np.uint16)
+    words[1000:1001] = noise[:1]
+    words[4090:5120] = noise[1:1031]
+    span = planned(data, kind_of("BF16", (6000, 1024)))
+    assert check(span.encode(), data) == 1
+
+
+def test_matrices_of_several_parts() -> None:
+    sizes = ((300, 384), (1, 384), (1, 1024), (1, 77))
+    data = np.concatenate([weights("BF16", *size) for size in sizes])
+    kind = kind_of("BF16", (300, 384))
+    kind = Kind(kind.layout, kind.run, dtype="BF16", parts=sizes)
+    check(planned(data, kind).encode(), data)
+
+
+def test_threads_change_nothing() -> None:
+    data = weights("BF16", 5000, 1024)
+    kind = kind_of("BF16", (5000, 1024))
+    found = [planned(data, kind, threads) for threads in (1, 2, 5)]
+    assert len({span.choice.freqs.tobytes() for span in found}) == 1
+    coded = [span.encode() for span in found]
+    assert len({b"".join(bytes(c.payload) for c in one.chunks) for one in coded if one}) == 1
+    check(coded[0], data)
+
+
+def test_later_batches_share_frequencies() -> None:
+    history = History()
+    kind = kind_of("BF16", (500, 384))
+    first = planned(weights("BF16", 500, 384), kind, history=history)
+    first.keep()
+    data = weights("BF16", 500, 384, "other")
+    second = planned(data, kind, history=history)
+    assert np.array_equal(first.choice.freqs, second.choice.freqs)
+    coded = second.encode()
+    check(coded, data)
+    assert coded is not None
+    assert second.shared(coded) == wire.FRAME_SIZE + len(coded.model or b"")
+
+
+def test_what_it_declines() -> None:
+    """Zeros, what repeats, low halves that are not noise, too few elements."""
+    kind = kind_of("BF16", (500, 384))
+    data = weights("BF16", 500, 384)
+    zeros = data.copy().view("<u2")
+    zeros[::10] = 0
+    for unlike in (zeros.view(np.uint8), np.tile(data[:1000], 384)):
+        assert plan(batch_of(unlike, kind), LEVEL) is None
+    halves = weights("F32", 500, 384).copy().view("<u4") & np.uint32(0xFFFFF800)
+    assert plan(batch_of(halves.view(np.uint8), kind_of("F32", (500, 384))), LEVEL) is None
+    assert plan(batch_of(data[:4096], kind_of("BF16", (32, 64))), LEVEL) is None

@@ -1,0 +1,167 @@
+"""Tokens: which batches are taken for them, in several codebooks too, and parameters that lie."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from helpers import random_state
+
+import densor
+from densor.codec.batch import Batch
+from densor.codec.codec import decoder_for
+from densor.codec.kind import as_tokens, kind_of_array
+from densor.codec.levels import level_settings
+from densor.codec.tokens.encoder import propose, suits
+from densor.codec.tokens.params import HEAD, Parameters, pack
+from densor.codec.tokens.state import coded, decoded
+from densor.errors import DensorError, FormatError
+from densor.runtime.workers import Workers
+
+
+def words(count: int, vocabulary: int = 3000, seed: int = 0) -> npt.NDArray[np.uint16]:
+    """Tokens in which a word mostly has few successors, as in a text."""
+    rng = random_state("tokens", count, vocabulary, seed)
+    after = rng.zipf(1.3, (vocabulary, 6)) % vocabulary
+    tokens = np.empty(count, np.uint16)
+    token = 1
+    for i, (which, jump) in enumerate(
+        zip(rng.integers(0, 6, count).tolist(), (rng.random(count) < 0.1).tolist(), strict=True)
+    ):
+        token = (token * 7 + i) % vocabulary if jump else int(after[token, which])
+        tokens[i] = token
+    return tokens
+
+
+def batch_of(array: npt.NDArray[np.generic], told: bool = False) -> Batch:
+    kind = kind_of_array(
+        f"{'U' if array.dtype.kind == 'u' else 'I'}{8 * array.itemsize}", array.shape
+    )
+    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return Batch(data, as_tokens(kind) if told else kind, Workers(1))
+
+
+def test_texts_are_found_at_level_5() -> None:
+    tokens = words(20_000)
+    plain, found = densor.compress(tokens, 3), densor.compress(tokens, 5)
+    assert len(found) < 0.9 * len(plain)
+    assert (densor.decompress(found) == tokens).all()
+    assert suits(batch_of(tokens), level_settings(5))
+    assert not suits(batch_of(tokens), level_settings(3))
+    assert suits(batch_of(tokens, told=True), level_settings(3))
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "<i4", ">u2"])
+def test_asked_for_at_level_1(dtype: str) -> None:
+    tokens = words(20_000).astype(dtype).reshape(40, 500)
+    packed = densor.compress(tokens, 1, tokens=True)
+    assert len(packed) < len(densor.compress(tokens, 1))
+    restored = densor.decompress(packed)
+    assert restored.dtype == tokens.dtype
+    assert restored.tobytes() == tokens.tobytes()
+
+
+def test_plain_bytes_are_tokens_of_16_bits_where_asked_for(tmp_path: Path) -> None:
+    data = words(20_000).tobytes()
+    for content in (data, data + b"x"):
+        packed = densor.compress(content, tokens=True)
+        assert bytes(densor.decompress(packed)) == content
+    assert len(densor.compress(data, tokens=True)) < 0.9 * len(densor.compress(data))
+    wide = words(20_000).astype("<u4").tobytes()
+    assert len(densor.compress(wide, dtype="u32", tokens=True)) < 0.9 * len(densor.compress(data))
+    (tmp_path / "corpus.bin").write_bytes(data)
+    np.save(tmp_path / "corpus.npy", words(20_000))
+    for name in ("corpus.bin", "corpus.npy"):
+        sizes = densor.pack([tmp_path / name], tmp_path / f"{name}.densor", tokens=True)
+        assert sizes.stored < 0.9 * len(densor.compress(data))
+
+
+def test_noise_and_large_numbers_are_no_tokens() -> None:
+    rng = random_state("no tokens")
+    noise = rng.integers(0, 1 << 16, 20_000).astype("<u2")
+    large = rng.integers(0, 1 << 31, 20_000).astype("<u4")
+    steps = np.arange(0, 60_000, 3, dtype="<u2")
+    for array in (noise, large, steps):
+        assert not suits(batch_of(array), level_settings(6))
+        for level in (1, 6):
+            asked = densor.compress(array, level, tokens=True)
+            assert len(asked) <= len(densor.compress(array, level))
+            assert (densor.decompress(asked) == array).all()
+    assert propose(batch_of(large, told=True), level_settings(6)) is None
+
+
+def test_codebooks_in_their_own_order_are_smaller() -> None:
+    first = words(6000, 500)
+    books = np.stack([first, first * 3 % 1024, first * 5 % 1000, first + 7]).astype("<u2")
+    several = np.stack([books, books[:, ::-1]])
+    encoder = propose(batch_of(several, told=True), level_settings(6))
+    assert encoder is not None
+    assert encoder.coder.model()[4:] == struct.pack("<II", 4, 6000)
+    found = densor.compress(several, 6)
+    assert len(found) < 0.8 * len(densor.compress(several.reshape(-1), 6))
+    assert (densor.decompress(found) == several).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 300])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_few_tokens(count: int, rows: int) -> None:
+    parameters = Parameters(2, 4, 8, rows, count if rows > 1 else 0)
+    for tokens in (np.zeros(rows * count, np.uint32), np.full(rows * count, 65535, np.uint32)):
+        stream = coded(parameters, tokens, 100 + 8 * tokens.size)
+        assert stream is not None
+        restored = np.full(tokens.size, 7, np.uint32)
+        decoded(parameters, stream, restored)
+        assert (restored == tokens).all()
+
+
+def test_carries_reach_back() -> None:
+    """Many streams of noise, in which all patterns of carries occur."""
+    rng = random_state("tokens carry")
+    parameters = Parameters(2, 4, 8)
+    for _ in range(60):
+        tokens = rng.integers(0, 1 << 16, 500).astype(np.uint32)
+        stream = coded(parameters, tokens, 8000)
+        assert stream is not None
+        restored = np.zeros(500, np.uint32)
+        decoded(parameters, stream, restored)
+        assert (restored == tokens).all()
+
+
+def test_what_does_not_get_smaller_is_left() -> None:
+    noise = random_state("tokens noise").integers(0, 1 << 16, 3000).astype(np.uint32)
+    assert coded(Parameters(2, 4, 8), noise, 2 * noise.size) is None
+
+
+GOOD = Parameters(2, 4, 10)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": 1}, {"size": 8}, {"digits": 0}, {"digits": 5}, {"size": 4, "digits": 6},
+        {"bits": 7}, {"bits": 21}, {"bits": 255}, {"rows": 0}, {"rows": 129, "columns": 4},
+        {"rows": 2}, {"rows": 1, "columns": 9}, {"rows": 2, "columns": 1 << 31},
+    ],
+)  # fmt: skip
+def test_parameters_that_cannot_be(changes: dict[str, int]) -> None:
+    with pytest.raises(FormatError):
+        decoder_for(pack(GOOD._replace(**changes)))
+
+
+def test_chunks_that_cannot_be() -> None:
+    model = pack(GOOD)
+    for payload in (model[:-1], model + b"\0"):
+        with pytest.raises(FormatError):
+            decoder_for(payload)
+    tokens = words(500).astype(np.uint32)
+    stream = coded(GOOD, tokens, 2000)
+    assert stream is not None
+    decoder = decoder_for(model)
+    for payload, size in ((stream, 999), (stream[:-1], 1000), (stream[:3], 1000), (stream, 2000)):
+        with pytest.raises(DensorError):
+            decoder.decode(payload, np.empty(size, np.uint8))  # type: ignore[union-attr]
+    books = decoder_for(pack(Parameters(2, 4, 10, 2, 300)))
+    with pytest.raises(FormatError, match="length"):
+        books.decode(stream, np.empty(1000, np.uint8))  # type: ignore[union-attr]
+    assert len(model) == HEAD.size
