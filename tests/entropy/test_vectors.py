@@ -23,7 +23,7 @@ def arithmetic(a: Any, b: Any, out: Any) -> None:
     v.store_u32(out[2], 0, v.multiply(x, y))
     v.store_u32(out[3], 0, v.both(x, y))
     v.store_u32(out[4], 0, v.either(x, y))
-    v.store_u32(out[5], 0, v.divide_roughly(x, y))
+    v.store_u32(out[5], 0, v.divide_roughly(x, v.reciprocal(y)))
     v.store_u32(out[6], 0, v.choose(v.less(x, y), x, y))
     v.store_u32(out[7], 0, v.choose(v.equal(x, y), x, v.splat(7)))
 

@@ -21,6 +21,7 @@ from densor.cli.main import main
 from densor.codec.codec import decoder_for
 from densor.codec.planes.params import parse
 from densor.codec.scale_context import encoder as scales_coder
+from densor.codec.scale_context.params import Alphabet
 from densor.errors import ArgumentError, ChecksumError, DensorError, FormatError, UnsupportedError
 from densor.formats.container.packed_array import PackedArray
 from densor.gpu import Block, DeviceTensor, Scratch, emulate, read_blob, read_packed, samples
@@ -124,7 +125,7 @@ def test_rows_of_any_length(dtype: str, columns: int) -> None:
 
 def test_many_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables that do not fit in shared memory, as no coder makes them so far."""
-    alphabet = scales_coder.Alphabet(phase=5, first=-2, exponents=5, low_exponents=3)
+    alphabet = Alphabet(phase=5, first=-2, exponents=5, low_exponents=3)
     monkeypatch.setattr(scales_coder, "_ALPHABET", alphabet)
     data = samples.weights("BF16", 20011)
     assert (decode(samples.scales(data, "BF16")) == data).all()
