@@ -160,7 +160,7 @@ def test_test(cli: Callable[..., Ran], packed: str) -> None:
 def test_info(cli: Callable[..., Ran], packed: str) -> None:
     text = cli("info", packed).text
     size = os.path.getsize(packed)
-    for line in ("format version  1", "entries         6", "features        back references"):
+    for line in ("format version  1", "entries         8", "features        back references"):
         assert line in text.splitlines()
     assert f"({size} bytes, " in text
     chunks = {line.split()[0] for line in text.splitlines() if line.endswith("%")}
