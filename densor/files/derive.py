@@ -14,7 +14,7 @@ import numpy as np
 
 from densor.codec.kind import BYTES as PLAIN_BYTES
 from densor.codec.kind import Segment
-from densor.codec.quantise.forms import BLOCK, BLOCK_BYTES, FLOATS
+from densor.codec.quantise.forms import BLOCK_BYTES, FLOATS, block_weights
 from densor.errors import ArgumentError, DensorError
 from densor.files.opened import Input
 from densor.formats.container import derived, wire
@@ -184,25 +184,26 @@ def _made(file: _File) -> Iterator[_Weights]:
     for tensor in file.tensors:
         form = _FORMS.get(tensor.shape[-1]) if tensor.dtype == "U8" and tensor.shape else None
         if form is not None:  # blocks, of which nobody has said how many are a row
-            yield _Weights(file, tensor, form, 0, tensor.size // BLOCK_BYTES[form] * BLOCK)
+            blocks = tensor.size // BLOCK_BYTES[form]
+            yield _Weights(file, tensor, form, 0, blocks * block_weights(form))
 
 
 def _origin(made: _Weights, known: Sequence[_Weights]) -> DerivedTensor | None:
     """What a tensor was made from, and how; None if that is not there."""
     total = made.columns * max(made.rows, 1)
-    for source in known:
-        if source.rows * source.columns != total:
-            continue
-        first = DerivedTensor(
-            made.tensor.offset, made.form, source.rows, source.columns,
-            source.file.name, source.tensor.offset, source.form,
-        )  # fmt: skip
-        if not first.row:
-            continue
-        for heads in (0, *_heads(source.rows)):
-            tensor = first._replace(heads=heads)
-            if tensor.group_bytes <= derived.MAX_GROUP and _is_made(made, source, tensor):
-                return tensor
+    alike = [source for source in known if source.rows * source.columns == total]
+    for permuted in (False, True):  # most are not
+        for source in alike:
+            first = DerivedTensor(
+                made.tensor.offset, made.form, source.rows, source.columns,
+                source.file.name, source.tensor.offset, source.form,
+            )  # fmt: skip
+            if not first.row:
+                continue
+            for heads in _heads(source.rows) if permuted else (0,):
+                tensor = first._replace(heads=heads)
+                if tensor.group_bytes <= derived.MAX_GROUP and _is_made(made, source, tensor):
+                    return tensor
     return None
 
 
@@ -223,8 +224,6 @@ def _is_made(made: _Weights, source: _Weights, tensor: DerivedTensor) -> bool:
     same = total = 0
     for row in range(min(1, tensor.rows - 1), tensor.rows, step):
         found = tensor.made(read, row, row + 1)
-        if found is None:
-            return False
         right = made.row(row, tensor.row)
         same += int((found == right).sum())
         total += found.size

@@ -237,18 +237,19 @@ def extract(
             extraction.run(reader)
         finally:
             reader.close()
-    missing = extraction.wanted - set(extraction.done)
+    missing = extraction.wanted - extraction.found
     if missing:
         raise FileError(f"not in the archive: {', '.join(sorted(missing))}")
     return extraction.done
 
 
 class _Extraction:
-    """One run of `extract`: the file that is open, those that are done."""
+    """One run of `extract`: the file that is open, those that are done, all that was found."""
 
     def __init__(self, folder: Path, wanted: set[str], overwrite: bool, sync: bool = False) -> None:
         self.wanted = wanted
         self.done: list[str] = []
+        self.found: set[str] = set()
         self._folder = folder
         self._places = Places(folder)
         self._overwrite = overwrite
@@ -267,7 +268,9 @@ class _Extraction:
                 if (self.wanted and entry.meta.name not in self.wanted) or is_recipe(entry.meta):
                     continue
                 self._complete(entry.meta)
-                self.done.append(entry.meta.name)
+                self.found.add(entry.meta.name)
+                if entry.meta.kind == FILE:
+                    self.done.append(entry.meta.name)
         if not self.wanted:  # an archive of nothing restores an empty folder
             self._make_folder()
 

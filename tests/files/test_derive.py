@@ -1,5 +1,6 @@
 """GGUF files that were quantised from others are coded against what the quantiser gives."""
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -8,8 +9,11 @@ import gguf
 import numpy as np
 import pytest
 from helpers import random_state
+from quantised import CASES
+from reference import derived as reference
 
 import densor
+from densor.codec.quantise import forms as quantised_forms
 from densor.codec.quantise.rows import converted
 from densor.errors import ArgumentError, DensorError, FormatError, LimitError
 from densor.formats.container import derived
@@ -125,17 +129,65 @@ def test_quantisers_give_what_those_of_the_package_give(form: str) -> None:
     weights[5] = weights[5, 0]
     weights[6, 5] = -0.0
     right = gguf.quants.quantize(weights, getattr(gguf.GGMLQuantizationType, form))
-    found = converted(weights.view(np.uint8).reshape(-1), "F32", form)
-    assert found is not None
+    found = converted(weights.view(np.uint8).reshape(-1), "F32", form, 256)
     np.testing.assert_array_equal(found, np.ascontiguousarray(right).view(np.uint8).reshape(-1))
 
 
-@pytest.mark.parametrize("form", ["Q8_0", "Q5_1"])
-def test_weights_that_are_no_numbers_are_left(form: str) -> None:
-    assert converted(np.full(32, np.nan, "f4").view(np.uint8), "F32", form) is None
-    tiny = np.full(32, 1e-44, "f4").view(np.uint8)  # whose scale has no inverse
-    found = converted(tiny, "F32", form)
-    assert found is not None
+# SHA-256, its first half, of what `quantize_row_*_ref` of llama.cpp's ggml-quants.c gives: that of
+# gcc at -O0, -O2 and -O3, of -march=haswell -ffp-contract=off, and of a wheel of libggml-base.
+OF_LLAMA_CPP = {
+    "usual": {
+        "Q2_K": "e7f8c0d6c737f5485b20228d9f5d0358",
+        "Q3_K": "48158a06f6c09ab4d70ebbdcb1b337af",
+        "Q4_K": "60cdad8f84717a6f89d9b13481640862",
+        "Q5_K": "25ec2d2d97b9f9f8610054459f28b435",
+        "Q6_K": "b49807ebd5d5188633f001c17e23b5ef",
+    },
+    "of many sizes": {
+        "Q2_K": "85bba77b8cbbbe7a01253dfd04dd0579",
+        "Q3_K": "fd857adf1b48530088263f482ac14ede",
+        "Q4_K": "c6b78d44b9c7ada6927895e6434c5a0e",
+        "Q5_K": "6195073577ec7bce8298a7c6034c9539",
+        "Q6_K": "dfc4a960c7f1a20bc7b2581c166ebf70",
+    },
+    "degenerate": {
+        "Q2_K": "aee3a4e4f5997df6c3892d30e9f9a656",
+        "Q3_K": "68a686ce73296eb0c5504fea27b3e2d4",
+        "Q4_K": "d7e08b5f32fcc936fb460f02b92d7e0a",
+        "Q5_K": "5f2f1085cbcaf42f31167d1cd07e22cb",
+        "Q6_K": "503ee720f9f23458e169551508050cf4",
+    },
+}
+
+
+@pytest.mark.parametrize("case", OF_LLAMA_CPP)
+def test_k_types_are_those_of_llama_cpp(case: str) -> None:
+    weights = CASES[case]()
+    for form, right in OF_LLAMA_CPP[case].items():
+        found = converted(weights.view(np.uint8), "F32", form, 256)
+        assert hashlib.sha256(found.tobytes()).hexdigest()[:32] == right, form
+
+
+@pytest.mark.parametrize("form", quantised_forms.FORMS)
+def test_the_reference_quantises_alike(form: str) -> None:
+    rng = random_state("quantised alike")
+    sizes = 2.0 ** np.array([-140, -30, -6, 3, 24, 60])[:, None]
+    weights = (rng.normal(0, 1, (6, 256)) * sizes).astype("f4")
+    found = converted(weights.view(np.uint8).reshape(-1), "F32", form, 256)
+    right = b"".join(reference.quantise(row, form) for row in weights)
+    assert found.tobytes() == right
+
+
+@pytest.mark.parametrize("form", ["Q8_0", "Q5_1", "Q4_K", "F16"])
+def test_rows_with_what_is_no_number_are_zero(form: str) -> None:
+    weights = np.ones((3, 256), "f4")
+    weights[1, 40] = np.nan
+    found = converted(weights.view(np.uint8).reshape(-1), "F32", form, 256).reshape(3, -1)
+    assert not found[1].any()
+    assert found[0].any()
+    assert (found[0] == found[2]).all()
+    tiny = np.full(256, 1e-44, "f4").view(np.uint8)  # whose scale has no inverse
+    assert converted(tiny, "F32", form, 256).size == found.shape[1]
 
 
 def test_one_file_and_parts_of_it(folder: Path, packed: Path, tmp_path: Path) -> None:

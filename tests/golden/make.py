@@ -13,6 +13,7 @@ import io
 import json
 import struct
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "support")]
 
 import archives  # noqa: E402
 import numpy as np  # noqa: E402
+import quantised as quantised_files  # noqa: E402
 import zstandard  # noqa: E402
 from helpers import (  # noqa: E402
     CHUNK,
@@ -453,6 +455,16 @@ def adaptive_sound() -> Iterator[tuple[str, bytes]]:
         yield name, out.getvalue()
 
 
+def derived_files() -> Iterator[tuple[str, bytes]]:
+    with tempfile.TemporaryDirectory() as folder:
+        model, quantised = Path(folder) / "model.safetensors", Path(folder) / "quantised.gguf"
+        model.write_bytes(quantised_files.model())
+        quantised_files.write_gguf(quantised)
+        out = Path(folder) / "out.densor"
+        densor.pack([model, quantised], out, derive=True, threads=1)
+        yield "derived", out.read_bytes()
+
+
 class Group(NamedTuple):
     """Archives that were made at once; each of `good` yields name and archive."""
 
@@ -477,6 +489,7 @@ GROUPS = (
     Group("0.6, short form", (short_form,), bad_short_form),
     Group("0.6, JSON lines and fixed widths", (tables_between_literals,)),
     Group("0.6, adaptive sound", (adaptive_sound,)),
+    Group("0.7, files that follow from others", (derived_files,)),
     Group("0.7, tokens", (tokens,)),
 )
 

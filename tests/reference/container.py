@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
-from reference import codecs
+from reference import codecs, derived
 from reference.entries import (
     HASH_NAMES,
     entry_end_payload,
@@ -198,6 +198,8 @@ class Reader:
         number = base.get("entry")
         if number is None:
             data = self.given_base
+            if data is None and derived.NAME in self.names:
+                return self.derived(wanted), 1
             if data is None or (len(data), hash_kind, original_hash(hash_kind, data)) != wanted:
                 raise Refused("base", "the base is missing, or another one")
             return data, 1
@@ -209,6 +211,12 @@ class Reader:
         if self.chains[number] >= MAX_CHAIN:
             raise Refused("limit", "too long a chain of bases")
         return entry.data, self.chains[number] + 1
+
+    def derived(self, wanted: tuple[int, int, bytes]) -> bytes:
+        """A base that follows from entries (derived.md)."""
+        chains = zip(self.entries, self.chains, strict=False)
+        plain = {entry.name: entry.data for entry, chain in chains if not chain}
+        return derived.base(plain[derived.NAME], plain, wanted)
 
     def repeat(self, frame: Frame) -> None:
         """REF: repeat earlier bytes of this or another entry (6)."""

@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit, types
 
 from densor.codec.quantise.forms import Q5_0, Q8_0
+from densor.codec.quantise.halves import put_half
 from densor.entropy.jit import W8, kernel
 
 F32 = types.Array(types.float32, 1, "C", readonly=True)
@@ -15,31 +16,6 @@ _BLOCK = 32
 _HALF = np.float32(0.5)
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
-
-
-@njit(error_model="numpy")
-def _put_half(value, bits, out, at):
-    """A finite FP32 number as FP16, to nearest, ties to even; `bits`: uint32[1] over `value`."""
-    word = bits[0]
-    sign = (word >> np.uint32(16)) & np.uint32(0x8000)
-    size = word & np.uint32(0x7FFFFFFF)
-    if size >= np.uint32(0x477FF000):  # 65520 and above
-        half = np.uint32(0x7C00)
-    elif size >= np.uint32(0x38800000):  # 2^-14
-        size -= np.uint32(0x38000000)
-        half = (size + np.uint32(0xFFF) + ((size >> np.uint32(13)) & np.uint32(1))) >> np.uint32(13)
-    elif size > np.uint32(0x33000000):  # 2^-25, half of the least number
-        shift = np.uint32(126) - (size >> np.uint32(23))
-        mantissa = (size & np.uint32(0x7FFFFF)) | np.uint32(0x800000)
-        half = mantissa >> shift
-        rest = mantissa & ((np.uint32(1) << shift) - np.uint32(1))
-        middle = np.uint32(1) << (shift - np.uint32(1))
-        half += np.uint32(rest > middle or (rest == middle and half & np.uint32(1) == 1))
-    else:
-        half = np.uint32(0)
-    half |= sign
-    out[at] = half & np.uint32(255)
-    out[at + 1] = half >> np.uint32(8)
 
 
 @njit(error_model="numpy")
@@ -79,7 +55,7 @@ def quantise_blocks(form, weights, number, bits, out):
         if form == Q8_0:
             number[0] = largest / np.float32(127.0)
             inverse = _inverse(number[0])
-            _put_half(number, bits, out, at)
+            put_half(number, bits, out, at)
             for i in range(_BLOCK):
                 out[at + 2 + i] = np.uint8(_rounded(weights[begin + i] * inverse) & 255)
             at += 34
@@ -95,11 +71,11 @@ def quantise_blocks(form, weights, number, bits, out):
             offset = np.float32(levels // 2) + _HALF
             least = _ZERO
         inverse = _inverse(number[0])
-        _put_half(number, bits, out, at)
+        put_half(number, bits, out, at)
         at += 2
         if shifted:
             number[0] = least
-            _put_half(number, bits, out, at)
+            put_half(number, bits, out, at)
             at += 2
         high = np.uint32(0)
         packed = at + 4 if wide else at

@@ -3,34 +3,42 @@
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.quantise.forms import BLOCK, BLOCK_BYTES, FLOATS, FORMS
+from densor.codec.quantise.forms import BLOCK_BYTES, FLOATS, FORMS, Q2_K, block_weights
 from densor.entropy.deferred import deferred
 from densor.runtime.types import Bytes
 
 quantise_blocks = deferred("densor.codec.quantise.kernels", "quantise_blocks")
+quantise_super_blocks = deferred("densor.codec.quantise.super_kernels", "quantise_super_blocks")
 
 
 def row_bytes(form: str, columns: int) -> int | None:
     """Bytes of a row of so many weights; None where a row is no whole number of blocks."""
     if form in FLOATS:
         return columns * FLOATS[form]
-    return None if columns % BLOCK else columns // BLOCK * BLOCK_BYTES[form]
+    blocks, rest = divmod(columns, block_weights(form))
+    return None if rest else blocks * BLOCK_BYTES[form]
 
 
-def converted(data: Bytes, dtype: str, form: str) -> Bytes | None:
-    """Weights of type `dtype`, whole rows of uint8, as `form` has them, uint8.
+def converted(data: Bytes, dtype: str, form: str, columns: int) -> Bytes:
+    """Rows of so many weights of type `dtype`, uint8, as `form` has them, uint8.
 
-    None where some are infinite or no numbers: what becomes of these is not the same everywhere.
+    A row in which some are infinite or no numbers is 0: what becomes of these is not the same
+    everywhere.
     """
     weights = _as_float32(data, dtype)
-    words = weights.view(np.int32) & np.int32(0x7FFFFFFF)
-    if words.size and words.max() >= 0x7F800000:
-        return None
+    rows = weights.view(np.uint32).reshape(-1, columns) & np.uint32(0x7FFFFFFF)
+    odd = rows.max(1, initial=0) >= 0x7F800000
+    if not odd.any():
+        return _of_finite(weights, form)
+    weights = np.where(odd[:, None], np.float32(0), weights.reshape(-1, columns)).reshape(-1)
+    out = _of_finite(weights, form)
+    out.reshape(odd.size, -1)[odd] = 0
+    return out
+
+
+def _of_finite(weights: npt.NDArray[np.float32], form: str) -> Bytes:
     if form in FORMS:
-        out = np.empty(weights.size // BLOCK * BLOCK_BYTES[form], np.uint8)
-        number = np.empty(1, np.float32)
-        quantise_blocks(FORMS[form], weights, number, number.view(np.uint32), out)
-        return out
+        return _quantised(weights, form)
     if form == "F32":
         return weights.view(np.uint8)
     if form == "F16":
@@ -39,6 +47,18 @@ def converted(data: Bytes, dtype: str, form: str) -> Bytes | None:
     words = weights.view(np.uint32)
     rounded = words + (np.uint32(0x7FFF) + (words >> 16 & 1))
     return (rounded >> 16).astype("<u2").view(np.uint8)
+
+
+def _quantised(weights: npt.NDArray[np.float32], form: str) -> Bytes:
+    out = np.empty(weights.size // block_weights(form) * BLOCK_BYTES[form], np.uint8)
+    if FORMS[form] < Q2_K:
+        number = np.empty(1, np.float32)
+        quantise_blocks(FORMS[form], weights, number, number.view(np.uint32), out)
+        return out
+    work = np.empty(577, np.float32)
+    x, codes = np.empty(512, np.float32), np.empty(512, np.uint8)
+    quantise_super_blocks(FORMS[form], weights, x, work, work.view(np.uint32), codes, out)
+    return out
 
 
 def _as_float32(data: Bytes, dtype: str) -> npt.NDArray[np.float32]:

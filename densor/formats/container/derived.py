@@ -63,8 +63,8 @@ class DerivedTensor(NamedTuple):
         """Where the tensor ends in its file."""
         return self.offset + self.rows * self.row
 
-    def made(self, read: Read, first: int, last: int) -> Bytes | None:
-        """Rows `first` to `last`; None as for `converted`."""
+    def made(self, read: Read, first: int, last: int) -> Bytes:
+        """Rows `first` to `last`."""
         group = self.group
         low, high = first // group * group, -(-last // group) * group
         size = self.columns * FLOATS[self.dtype]
@@ -73,7 +73,7 @@ class DerivedTensor(NamedTuple):
             halves = data.reshape(-1, 2, group // 2, size)
             data = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(-1)
         data = np.ascontiguousarray(data[(first - low) * size : (last - low) * size])
-        return converted(data, self.dtype, self.form)
+        return converted(data, self.dtype, self.form, self.columns)
 
 
 class Recipe(NamedTuple):
@@ -119,10 +119,9 @@ class DerivedSource:
                 continue
             first = (low - tensor.offset) // tensor.row
             last = -(-(high - tensor.offset) // tensor.row)
+            begin = tensor.offset + first * tensor.row
             made = tensor.made(self._read, first, last)
-            if made is not None:
-                begin = tensor.offset + first * tensor.row
-                out[low - offset : high - offset] = made[low - begin : high - begin]
+            out[low - offset : high - offset] = made[low - begin : high - begin]
         return out
 
 

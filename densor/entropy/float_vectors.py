@@ -1,0 +1,117 @@
+"""Vectors of 16 FP32 numbers as numba values, for arithmetic whose every rounding is prescribed.
+
+As `entropy.vectors` has integers. Each operation is rounded by itself, lane by lane: LLVM fuses or
+reorders nothing, so that the results are those of a loop over the lanes, on every processor.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+from densor.entropy.intrinsics import operation
+from densor.entropy.jit import BOUNDSCHECK, inlined
+from densor.entropy.vectors import LANES, check_range, mask16, u32x16
+
+_FLOAT = ir.FloatType()
+_VECTOR = ir.VectorType(_FLOAT, LANES)
+_I32 = ir.IntType(32)
+_V32 = ir.VectorType(_I32, LANES)
+
+
+class F32x16Type(types.Type):  # type: ignore[misc]
+    """The numba type of a vector of 16 float32."""
+
+    def __init__(self) -> None:
+        super().__init__(name="f32x16")
+
+
+f32x16 = F32x16Type()
+
+
+@register_model(F32x16Type)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _VECTOR)
+
+
+def _address(context: Any, builder: Any, arytype: Any, value: Any, index: Any) -> Any:
+    if BOUNDSCHECK:
+        check_range(context, builder, arytype, value, index, index.type(LANES))
+    array = context.make_array(arytype)(context, builder, value)
+    return builder.bitcast(builder.gep(array.data, [index]), _VECTOR.as_pointer())
+
+
+@intrinsic
+def load(typingctx, array, index):
+    """Numbers index to index + 15 of a float32 array."""
+
+    def codegen(context, builder, signature, args):
+        value = builder.load(_address(context, builder, signature.args[0], *args))
+        value.align = 4
+        return value
+
+    return f32x16(array, types.intp), codegen
+
+
+@intrinsic
+def store(typingctx, array, index, vector):
+    """Sets numbers index to index + 15 of a float32 array."""
+
+    def codegen(context, builder, signature, args):
+        address = _address(context, builder, signature.args[0], *args[:2])
+        builder.store(args[2], address).align = 4
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, f32x16), codegen
+
+
+def _splat(builder: Any, value: Any) -> Any:
+    undefined = ir.Constant(_VECTOR, ir.Undefined)
+    first = builder.insert_element(undefined, value, _I32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(_V32, [0] * LANES))
+
+
+def _function(name: str) -> Any:
+    def call(builder: Any, a: Any) -> Any:
+        kind = ir.FunctionType(_VECTOR, [_VECTOR])
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v16f32")
+        return builder.call(function, [a])
+
+    return call
+
+
+splat = operation(f32x16(types.float32), _splat)
+_BINARY = f32x16(f32x16, f32x16)
+add = operation(_BINARY, lambda builder, a, b: builder.fadd(a, b))
+subtract = operation(_BINARY, lambda builder, a, b: builder.fsub(a, b))
+multiply = operation(_BINARY, lambda builder, a, b: builder.fmul(a, b))
+divide = operation(_BINARY, lambda builder, a, b: builder.fdiv(a, b))
+root = operation(f32x16(f32x16), _function("sqrt"))
+size = operation(f32x16(f32x16), _function("fabs"))
+
+# Masks of lanes; comparisons with what is no number are false.
+_COMPARISON = mask16(f32x16, f32x16)
+less = operation(_COMPARISON, lambda builder, a, b: builder.fcmp_ordered("<", a, b))
+equal = operation(_COMPARISON, lambda builder, a, b: builder.fcmp_ordered("==", a, b))
+choose = operation(
+    f32x16(mask16, f32x16, f32x16), lambda builder, mask, a, b: builder.select(mask, a, b)
+)
+both = operation(mask16(mask16, mask16), lambda builder, a, b: builder.and_(a, b))
+either = operation(mask16(mask16, mask16), lambda builder, a, b: builder.or_(a, b))
+neither = operation(mask16(mask16), lambda builder, a: builder.not_(a))
+integers = operation(u32x16(f32x16), lambda builder, a: builder.fptosi(a, _V32))
+
+
+@inlined
+def lesser(a, b):
+    """The lesser one in each lane; `b` where one is no number."""
+    return choose(less(a, b), a, b)
+
+
+@inlined
+def greater(a, b):
+    """The greater one in each lane; `b` where one is no number."""
+    return choose(less(b, a), a, b)
