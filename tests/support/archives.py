@@ -111,7 +111,7 @@ def of_small_file() -> Sample:
 
 
 def of_folder() -> Sample:
-    """Files and an empty folder, the last file equal to the first."""
+    """Files, an empty folder and the one that it is in, the last file equal to the first."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "sub" / "empty").mkdir(parents=True)
@@ -121,7 +121,7 @@ def of_folder() -> Sample:
         file = io.BytesIO()
         densor.pack([folder], file, threads=1)
         first, text, last = ((folder / n).read_bytes() for n in ("a.bin", "b.json", "sub/z.bin"))
-        entries = {"a.bin": first, "b.json": text, "sub/empty": b"", "sub/z.bin": last}
+        entries = {"a.bin": first, "b.json": text, "sub/empty": b"", "sub/z.bin": last, "sub": b""}
         return Sample(file.getvalue(), entries)
 
 

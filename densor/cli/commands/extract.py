@@ -52,9 +52,7 @@ def _extract(args: argparse.Namespace) -> str:
             overwrite=args.overwrite,
             options=read_options(args, moved),
         )
-    parents = {name.rpartition("/")[0] for name in done}
-    count = sum(name not in parents for name in done)  # not folders that are not empty
-    what = "1 file" if count == 1 else f"{count} files"
+    what = "1 file" if len(done) == 1 else f"{len(done)} files"
     return f"{name}: {what} => {args.folder}"
 
 
