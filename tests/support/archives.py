@@ -111,7 +111,7 @@ def of_small_file() -> Sample:
 
 
 def of_folder() -> Sample:
-    """Files and folders, one of them empty, the last file equal to the first."""
+    """Files, an empty folder and the one that it is in, the last file equal to the first."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "sub" / "empty").mkdir(parents=True)
@@ -121,8 +121,7 @@ def of_folder() -> Sample:
         file = io.BytesIO()
         densor.pack([folder], file, threads=1)
         first, text, last = ((folder / n).read_bytes() for n in ("a.bin", "b.json", "sub/z.bin"))
-        names = ("a.bin", "b.json", "sub", "sub/empty", "sub/z.bin")
-        entries = dict(zip(names, (first, text, b"", b"", last), strict=True))
+        entries = {"a.bin": first, "b.json": text, "sub/empty": b"", "sub/z.bin": last, "sub": b""}
         return Sample(file.getvalue(), entries)
 
 
