@@ -126,7 +126,7 @@ def test_rows_of_any_length(dtype: str, columns: int) -> None:
 def test_many_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables that do not fit in shared memory, as no coder makes them so far."""
     alphabet = Alphabet(phase=5, first=-2, exponents=5, low_exponents=3)
-    monkeypatch.setattr(scales_coder, "_ALPHABET", alphabet)
+    monkeypatch.setattr(scales_coder, "ALPHABET", alphabet)
     data = samples.weights("BF16", 20011)
     assert (decode(samples.scales(data, "BF16")) == data).all()
 
