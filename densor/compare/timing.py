@@ -18,10 +18,12 @@ Clock = Callable[[], float]
 
 
 class Slow(NamedTuple):
-    """How often a codec runs whose first round takes `seconds` or longer; 0: that one counts."""
+    """How often a codec runs whose first round takes `seconds` or longer; 0: that one counts,
+    or another one where it may have compiled, unless all was `compiled` before."""
 
     seconds: float = 20.0
     repeats: int = 1
+    compiled: bool = False
 
 
 @dataclass
@@ -174,17 +176,18 @@ def first_round(
 
 
 def rounds_of(result: Result, repeat: int, slow: Slow) -> int:
-    """How many rounds are to be timed; for none of a slow codec, the first is recorded."""
+    """How many rounds are to be timed; where none is, of a slow codec, the first is recorded."""
     seconds = result.first_compress_s + result.first_decompress_s
     if result.error or result.note:
         return 0
     if seconds < slow.seconds or repeat <= slow.repeats:
         return repeat
     result.note = f"{slow.repeats or 1} repeat only: a round takes {seconds:.0f} s"
-    if not slow.repeats:
-        result.compress_s.append(result.first_compress_s)
-        result.decompress_s.append(result.first_decompress_s)
-    return slow.repeats
+    if slow.repeats or (result.compiles and not slow.compiled):
+        return max(slow.repeats, 1)
+    result.compress_s.append(result.first_compress_s)
+    result.decompress_s.append(result.first_decompress_s)
+    return 0
 
 
 def measure(

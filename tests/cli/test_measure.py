@@ -87,6 +87,22 @@ def test_slow_codecs_run_less_often(repeats: int, note: str, files: list[Item]) 
     assert row.ok and len(row.compress_s) == max(repeats, 1) and row.note.startswith(note)
 
 
+class Compiling(Memcpy):
+    """A codec of which a first call takes longer."""
+
+    compiles = True
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_may_have_compiled_is_no_speed(compiled: bool, files: list[Item]) -> None:
+    turns: list[str] = []
+    slow = timing.Slow(0.0, 0, compiled)
+    (row,) = timing.measure([Compiling("c")], files, 1, 5, slow=slow, doing=turns.append)
+    assert row.ok and len(row.compress_s) == len(row.decompress_s) == 1
+    assert len(turns) == (1 if compiled else 2)
+    assert (row.compress_s == [row.first_compress_s]) == compiled
+
+
 class Forgetful(Memcpy):
     """A codec that gets a byte wrong."""
 
