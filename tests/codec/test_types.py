@@ -142,6 +142,16 @@ def test_pieces_cover_all(size: int) -> None:
     assert packed(data) > 0
 
 
+@pytest.mark.parametrize("level", [1, 3, 6])
+@pytest.mark.parametrize("odd", [0, 3])
+@pytest.mark.parametrize("dtype", SIZES)
+def test_repetitions_far_apart(dtype: str, odd: int, level: int) -> None:
+    """Where a sample shows none: half of a file is what was there before."""
+    part = numbers(dtype, (300 << 10) // SIZES[dtype])
+    data = part + TEXT[:odd] + part
+    assert packed(data, level) < 0.6 * len(data)
+
+
 def test_text_is_asked_for() -> None:
     data = numbers("BF16", 1 << 14)
     batch = Batch(np.frombuffer(data, np.uint8), BYTES, Workers(1))

@@ -4,6 +4,8 @@ What `find` suggests is coded both ways, a sample of it, and what does not pay s
 that is not clear, both ways are tried on all of it.
 """
 
+from itertools import groupby
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +22,7 @@ from densor.codec.zstd import zstd_compress
 _QUICK = level_settings(1)
 _MIN_PIECE, _MAX_PIECE = 1 << 12, 1 << 13  # bytes at each place of a region that is tried
 _PIECES = 8
+_MAX_LOOKED_AT = 1 << 20  # bytes in which repetitions are looked for
 _SAMPLED = 1 << 11  # size over bytes at each place
 _LOOK, _LOOKS = 1 << 12, 4  # of one that is looked at first
 _PIECE_OF_CM, _PIECES_OF_CM = 1 << 15, 2  # of them by context mixing of bytes
@@ -30,6 +33,8 @@ _DENSE, _MAX_DENSE = 0.7, 0.95  # what Zstandard leaves, and elements of that, w
 # cannot do much more either
 _MAX_TRIAL = 1 << 20  # bytes of which context mixing is tried as a whole
 _FAST_ZSTD = 3
+_ONLY_MATCHES = -1  # level of Zstandard at which literals stay as they are
+_MAX_SIZE_OF_MATCHES = 0.99
 _WORTH = "worth"  # what the history calls stretches that were tried
 _MAX_UNLIKE = 0.02  # of the shares of stretches of an archive of which one trial serves for all
 _MIN_SHARE = 0.9  # of what elements take, with a code for each window; Zstandard's may be less
@@ -48,18 +53,32 @@ def divide(batch: Batch, level: Level) -> list[Piece]:
     """Cuts a batch of plain bytes into pieces, all of it, in order; mostly it is one."""
     pieces: list[Piece] = []
     at = 0
-    if level.types:
-        for stretch in find_stretches(batch.data):
-            piece = _worth(batch, stretch, level)
-            if piece is None:
-                continue
-            if piece.begin > at:
-                pieces.append(Piece(at, piece.begin, BYTES))
-            pieces.append(piece)
-            at = piece.end
+    for piece in _typed(batch, level) if level.types else ():
+        if piece.begin > at:
+            pieces.append(Piece(at, piece.begin, BYTES))
+        pieces.append(piece)
+        at = piece.end
     if at < batch.data.size or not pieces:
         pieces.append(Piece(at, batch.data.size, BYTES))
     return pieces
+
+
+def _typed(batch: Batch, level: Level) -> list[Piece]:
+    """The pieces that are worth coding as elements.
+
+    What is of one type, but begins again and again at another place, may be something that repeats.
+    """
+    found = []
+    for _, group in groupby(find_stretches(batch.data), key=lambda stretch: stretch.type):
+        alike = list(group)
+        if len(alike) > 1:
+            some = batch.data[alike[0].begin : alike[-1].end][:_MAX_LOOKED_AT]
+            share = fmean(stretch.share for stretch in alike)
+            if len(zstd_compress(some, 1)) < _MIN_SHARE * share * some.size:
+                continue
+        pieces = (_worth(batch, stretch, level) for stretch in alike)
+        found += [piece for piece in pieces if piece is not None]
+    return found
 
 
 def encode_piece(batch: Batch, piece: Piece, level: Level) -> Coding:
@@ -91,6 +110,8 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
     typed = stretch.share * data.size + _PARAMETERS  # a little more than it will be
     if region.kind.integers or by_zstd < _DENSE * data.size or typed > _MAX_CLEAR * by_zstd:
         typed = share * _typed_bytes(batch, some, region.kind) + _PARAMETERS
+    if _has_matches(data):
+        by_zstd = min(by_zstd, len(zstd_compress(data, min(level.zstd, _FAST_ZSTD))))
     least = by_zstd
     dense = by_zstd > _DENSE * data.size and typed < _MAX_DENSE * by_zstd
     if slow and not dense:
@@ -111,6 +132,15 @@ def _repeats(data: Bytes, share: float) -> bool:
     """
     some = sample(data, 1, _LOOK, _LOOKS, inner=True)
     return len(zstd_compress(some, 1)) < _MIN_SHARE * share * some.size
+
+
+def _has_matches(data: Bytes) -> bool:
+    """Whether something repeats, too far apart for a sample to show it; of the first part only.
+
+    Zstandard that looks for matches only passes over other data about as fast as they are copied.
+    """
+    some = data[:_MAX_LOOKED_AT]
+    return len(zstd_compress(some, _ONLY_MATCHES)) < _MAX_SIZE_OF_MATCHES * some.size
 
 
 def _typed_bytes(batch: Batch, some: Bytes, kind: Kind) -> int:

@@ -32,7 +32,7 @@ change_point, cheapest_path, code_lengths, count_phases, window_costs = deferred
 MIN_BYTES = 1 << 13  # that are looked at
 WINDOW = 1 << 12
 _STEP, _MIN_WINDOWS, _MAX_WINDOWS = 1 << 16, 16, 128
-_COARSE, _MIN_COARSE = 8, 4  # every eighth window is priced first, or so many
+_COARSE, _MIN_COARSE = 8, 4  # every eighth window is priced first, where these are so many
 _GLANCE = 512  # bytes of the other windows, which must be like those
 _MAX_UNLIKE = 1.15  # of the bits per byte of those
 _MIN_REGION = 1 << 12
@@ -60,6 +60,11 @@ class Stretch(NamedTuple):
     begin: int
     end: int
     share: float
+
+    @property
+    def type(self) -> int:
+        """A number of the type, wherever its elements begin."""
+        return next((ways[0] for ways in (_BF16, _FP32) if self.way in ways), self.way)
 
 
 class Region(NamedTuple):
@@ -111,17 +116,16 @@ def _costs(data: Bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32
 
 def _of_one_type(data: Bytes, starts: npt.NDArray[np.int64]) -> Stretch | None:
     """All of `data` as one stretch, where few windows and a glance at the others show no change."""
-    step = min(_COARSE, starts.size // _MIN_COARSE)
-    if step < 2:
+    coarse = np.ascontiguousarray(starts[::_COARSE])
+    if coarse.size < _MIN_COARSE:
         return None
-    coarse = np.ascontiguousarray(starts[::step])
     costs = _costs(data, coarse)
     way = int(costs.sum(axis=0).argmin())
     if way == 0 or (costs[:, way] > costs.min(axis=1) + WINDOW // 8).any():
         return None
     lengths = np.empty(starts.size, np.float32)
     code_lengths(data, starts, _GLANCE, _code(data, coarse), lengths)
-    if (lengths > _MAX_UNLIKE * lengths[::step].mean()).any():
+    if (lengths > _MAX_UNLIKE * lengths[::_COARSE].mean()).any():
         return None
     if np.ptp(_phases(data, coarse, np.full(coarse.size, way, np.uint8))):
         return None
