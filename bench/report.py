@@ -168,7 +168,7 @@ def markdown(
     parts = ["# Benchmark", ""]
     parts.append(
         "Ratio is compressed ÷ original size, lower is better. Speeds are medians in MB (10^6 "
-        "bytes) of original data per second, in memory, after one untimed round. The order-0 row "
+        "bytes) of original\ndata per second, in memory, after one untimed round. The order-0 row "
         "is a bound, not a codec."
     )
     for report in reports:

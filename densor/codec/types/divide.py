@@ -22,7 +22,7 @@ from densor.codec.zstd import zstd_compress
 _QUICK = level_settings(1)
 _MIN_PIECE, _MAX_PIECE = 1 << 12, 1 << 13  # bytes at each place of a region that is tried
 _PIECES = 8
-_MAX_LOOKED_AT = 1 << 20  # bytes in which repetitions are looked for
+_GLANCE, _MAX_LOOKED_AT = 1 << 16, 1 << 20  # bytes in which repetitions are looked for
 _SAMPLED = 1 << 11  # size over bytes at each place
 _LOOK, _LOOKS = 1 << 12, 4  # of one that is looked at first
 _PIECE_OF_CM, _PIECES_OF_CM = 1 << 15, 2  # of them by context mixing of bytes
@@ -34,7 +34,8 @@ _DENSE, _MAX_DENSE = 0.7, 0.95  # what Zstandard leaves, and elements of that, w
 _MAX_TRIAL = 1 << 20  # bytes of which context mixing is tried as a whole
 _FAST_ZSTD = 3
 _ONLY_MATCHES = -1  # level of Zstandard at which literals stay as they are
-_MAX_SIZE_OF_MATCHES = 0.99
+_MIN_MATCHED = 1.05  # of what elements take: Zstandard codes what is left, too
+_MAX_MATCHED = 0.99  # share that is left where something repeats
 _WORTH = "worth"  # what the history calls stretches that were tried
 _MAX_UNLIKE = 0.02  # of the shares of stretches of an archive of which one trial serves for all
 _MIN_SHARE = 0.9  # of what elements take, with a code for each window; Zstandard's may be less
@@ -71,13 +72,14 @@ def _typed(batch: Batch, level: Level) -> list[Piece]:
     found = []
     for _, group in groupby(find_stretches(batch.data), key=lambda stretch: stretch.type):
         alike = list(group)
-        if len(alike) > 1:
+        worth = (_worth(batch, stretch, level) for stretch in alike)
+        pieces = [piece for piece in worth if piece is not None]
+        if pieces and len(alike) > 1:
             some = batch.data[alike[0].begin : alike[-1].end][:_MAX_LOOKED_AT]
             share = fmean(stretch.share for stretch in alike)
             if len(zstd_compress(some, 1)) < _MIN_SHARE * share * some.size:
                 continue
-        pieces = (_worth(batch, stretch, level) for stretch in alike)
-        found += [piece for piece in pieces if piece is not None]
+        found += pieces
     return found
 
 
@@ -100,6 +102,11 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
     if any(abs(stretch.share / share - 1) < _MAX_UNLIKE for share in batch.history.kept(like)):
         repeats = _repeats(data, stretch.share)
         return None if repeats else Piece(region.begin, region.end, region.kind)
+    matched = 1.0
+    for part in (data[:_GLANCE], data[:_MAX_LOOKED_AT]):
+        matched = _matched(part)
+        if matched < _MIN_MATCHED * stretch.share and not region.kind.integers:
+            return None
     piece = min(max(_MIN_PIECE, data.size // _SAMPLED), _MAX_PIECE, data.size // (2 * _PIECES))
     some = np.ascontiguousarray(sample(data, unit, piece // unit, _PIECES, inner=True))
     share = data.size / some.size
@@ -110,7 +117,8 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
     typed = stretch.share * data.size + _PARAMETERS  # a little more than it will be
     if region.kind.integers or by_zstd < _DENSE * data.size or typed > _MAX_CLEAR * by_zstd:
         typed = share * _typed_bytes(batch, some, region.kind) + _PARAMETERS
-    if _has_matches(data):
+    untried, repeated = slow and data.size > _MAX_TRIAL, matched < _MAX_MATCHED
+    if untried and repeated:
         by_zstd = min(by_zstd, len(zstd_compress(data, min(level.zstd, _FAST_ZSTD))))
     least = by_zstd
     dense = by_zstd > _DENSE * data.size and typed < _MAX_DENSE * by_zstd
@@ -119,7 +127,7 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
     if typed > _MAX_SIZE * least:
         return None
     clear = typed < _MAX_CLEAR * least or (dense if slow else least > _MAX_CLEAR * data.size)
-    clear = clear or (slow and data.size > _MAX_TRIAL)
+    clear = (clear and not repeated) or untried
     if clear:
         batch.history.keep(like, stretch.share)
     return Piece(region.begin, region.end, region.kind, clear)
@@ -134,13 +142,12 @@ def _repeats(data: Bytes, share: float) -> bool:
     return len(zstd_compress(some, 1)) < _MIN_SHARE * share * some.size
 
 
-def _has_matches(data: Bytes) -> bool:
-    """Whether something repeats, too far apart for a sample to show it; of the first part only.
+def _matched(data: Bytes) -> float:
+    """The share that is left without what repeats, which a sample does not show if far apart.
 
-    Zstandard that looks for matches only passes over other data about as fast as they are copied.
+    Where nothing repeats, this takes hardly longer than a copy.
     """
-    some = data[:_MAX_LOOKED_AT]
-    return len(zstd_compress(some, _ONLY_MATCHES)) < _MAX_SIZE_OF_MATCHES * some.size
+    return len(zstd_compress(data, _ONLY_MATCHES)) / data.size
 
 
 def _typed_bytes(batch: Batch, some: Bytes, kind: Kind) -> int:
