@@ -109,6 +109,16 @@ def generate(compressor: Compressor, prompt: bytes, n: int, seed: int = 0) -> by
     return _from_model(compressor, prompt, n, rng)
 
 
+def _are_bytes(array: Samples, dimensions: int) -> bool:
+    is_array = isinstance(array, np.ndarray)
+    return is_array and array.dtype == np.uint8 and array.ndim == dimensions
+
+
+def _check_window(compressor: ArrayCompressor) -> None:
+    if compressor.window < 1:
+        raise ArgumentError("the window of a compressor has one row or sample at least")
+
+
 def generate_rows(
     compressor: Compressor | ArrayCompressor, image: Samples, rows: int, seed: int = 0
 ) -> Samples:
@@ -118,7 +128,7 @@ def generate_rows(
     images, which is given whole rows each time: what is not drawn yet of the last one is as the
     row above. ArgumentError for other arrays.
     """
-    if image.dtype != np.uint8 or image.ndim != 2 or rows < 0:
+    if not _are_bytes(image, 2) or not isinstance(rows, int) or rows < 0:
         raise ArgumentError("an image is uint8[height, width], and its rows are not less than 0")
     height, width = image.shape
     if not isinstance(compressor, ArrayCompressor):
@@ -126,6 +136,7 @@ def generate_rows(
         return np.frombuffer(drawn, np.uint8).reshape(height + rows, width)
     if not height:
         raise ArgumentError("a compressor of arrays needs a row to begin with")
+    _check_window(compressor)
     rng = random.Random(seed)
     out = np.concatenate([image, np.repeat(image[-1:], rows, 0)])
     for row in range(height, height + rows):
@@ -144,10 +155,11 @@ def generate_sound(
     `compressor`: as for `generate`, of bytes; or an `ArrayCompressor`, such as one of sound.
     ArgumentError for other arrays.
     """
-    if samples.dtype != np.uint8 or samples.ndim != 1 or n < 0:
+    if not _are_bytes(samples, 1) or not isinstance(n, int) or n < 0:
         raise ArgumentError("sound is uint8[m] of one channel, and its length is not less than 0")
     if not isinstance(compressor, ArrayCompressor):
         return np.frombuffer(generate(compressor, samples.tobytes(), n, seed), np.uint8)
+    _check_window(compressor)
     rng = random.Random(seed)
     out = np.concatenate([samples, np.zeros(n, np.uint8)])
     for at in range(samples.size, out.size):

@@ -8,12 +8,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from densor import arrays
 from densor.lossy.feedback import Inputs
 from densor.lossy.scalar import Codebook, Floats, clustered, sample_of, uniform
 
 STEPS, CLUSTERS, KEPT = "steps", "clusters", "kept"
 _LOG_2 = math.log(2)
 Coded = Callable[[Any], int]  # bytes that a tensor takes in an archive by itself
+
+
+def as_float32(tensor: Any) -> Floats:
+    """The numbers of a tensor or array; infinite where FP32 has none for them."""
+    if arrays.is_torch(tensor):
+        tensor = tensor.detach().float().cpu().numpy()
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(tensor, np.float32).reshape(tuple(tensor.shape))
 
 
 class Choice(NamedTuple):
@@ -36,17 +45,22 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """A layer whose weights may be replaced.
+    """A layer whose weights may be replaced, under one name or several.
 
     `tensor`: as it was given; `like`: makes one of the same type of new weights; `inputs`: what
     rows of its weights are multiplied with, None where that is not known.
     """
 
-    name: str
+    names: tuple[str, ...]
     values: Floats
     tensor: Any
     like: Callable[[Floats], Any]
     inputs: Inputs | None
+
+    @property
+    def name(self) -> str:
+        """The first of the names."""
+        return self.names[0]
 
     @cached_property
     def sample(self) -> Floats:
@@ -72,10 +86,8 @@ class Weights:
 
     def replaced(self, book: Codebook) -> Floats:
         """New weights, from a codebook."""
-        return book.replaced(self.values) if self.inputs is None else self._fed_back(book)
-
-    def _fed_back(self, book: Codebook) -> Floats:
-        assert self.inputs is not None
+        if self.inputs is None:
+            return book.replaced(self.values)
         return self.inputs.replaced(self.values, book)
 
     def as_it_is(self, coded: Coded) -> Choice:
@@ -120,8 +132,10 @@ def _steps(price: float) -> Iterator[float]:
 
 
 def _made(layer: Weights, book: Codebook, step: float, form: str, coded: Coded) -> Choice:
-    values = layer.replaced(book)
-    tensor = layer.like(values)
-    error = layer.error(values) / layer.power if layer.power else 0.0
+    """The layer by a codebook; the error is that of what is stored, without end for infinities."""
+    tensor = layer.like(layer.replaced(book))
+    values = as_float32(tensor)
+    error = math.inf if not np.isfinite(values).all() else layer.error(values)
+    error = error / layer.power if layer.power else 0.0
     size = values.size
     return Choice(layer.name, form, step, book.values.size, size, coded(tensor), error, tensor)

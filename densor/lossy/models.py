@@ -1,18 +1,28 @@
 """The weights of a model or state dict, and new ones in their place."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from densor import arrays
 from densor.errors import ArgumentError
 from densor.lossy.feedback import Inputs
-from densor.lossy.layers import Weights
+from densor.lossy.layers import Weights, as_float32
 from densor.lossy.scalar import Floats
 
 _FLOATS = ("float16", "float32", "float64", "bfloat16")
 _MIN_WEIGHTS = 256  # of a layer that is worth it
+
+
+class Tensors(dict[str, Any]):
+    """Tensors by name, of a file that has metadata."""
+
+    def __init__(self, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+        super().__init__(tensors)
+        self.metadata = dict(metadata)
 
 
 def state_of(model: Any) -> dict[str, Any]:
@@ -22,8 +32,13 @@ def state_of(model: Any) -> dict[str, Any]:
         raise ArgumentError("a model is a torch module, or tensors by name")
     state = dict(found)
     for name, tensor in state.items():
-        if not hasattr(tensor, "dtype") or not hasattr(tensor, "shape"):
+        try:
+            whole = hasattr(tensor, "dtype") and hasattr(tensor, "shape")
+        except RuntimeError:  # of torch, of parameters that have no shape yet
+            whole = False
+        if not whole:
             raise ArgumentError(f"{name}: this is no tensor or array")
+        arrays.check_whole(tensor)
     return state
 
 
@@ -32,20 +47,41 @@ def layers_of(
 ) -> list[Weights]:
     """The layers that may be replaced: floats of at least two dimensions; `inputs`: what is known.
 
-    ArgumentError for one that has infinite weights, or such as are no numbers.
+    What stands under several names is one layer. ArgumentError for one that has infinite weights,
+    or such as are no numbers.
     """
     found = []
-    for name, tensor in state.items():
-        if type_of(tensor) not in _FLOATS:
+    for names in _tied(state):
+        name, tensor = names[0], state[names[0]]
+        large = len(tensor.shape) >= 2 and math.prod(tensor.shape) >= _MIN_WEIGHTS
+        if type_of(tensor) not in _FLOATS or not large or any(map(keep, names)):
             continue
-        values = _as_float32(tensor)
+        values = as_float32(tensor)
         if not np.isfinite(values).all():
             raise ArgumentError(f"{name}: has weights that are infinite or no numbers")
-        if values.ndim >= 2 and values.size >= _MIN_WEIGHTS and not keep(name):
-            known = inputs.get(name)
-            known = known if known is not None and known.usable else None
-            found.append(Weights(name, values, tensor, _like(tensor), known))
+        if values.any() or not (tensor != 0).any():  # else FP32 has no numbers for them
+            known = next((inputs[n] for n in names if n in inputs and inputs[n].usable), None)
+            found.append(Weights(names, values, tensor, _like(tensor), known))
     return found
+
+
+def _tied(state: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Names of the tensors, those of one tensor together."""
+    found: dict[Hashable, list[str]] = {}
+    for name, tensor in state.items():
+        found.setdefault(_place(name, tensor), []).append(name)
+    return [tuple(names) for names in found.values()]
+
+
+def _place(name: str, tensor: Any) -> Hashable:
+    """What tells a tensor from others: where it lies, and how; of an empty one its name."""
+    if not math.prod(tensor.shape):
+        return name
+    shape = type_of(tensor), tuple(tensor.shape)
+    if arrays.is_torch(tensor):
+        return tensor.device, tensor.data_ptr(), tensor.stride(), shape
+    about = np.asarray(tensor).__array_interface__
+    return about["data"][0], np.asarray(tensor).strides, shape
 
 
 def type_of(tensor: Any) -> str:
@@ -54,29 +90,28 @@ def type_of(tensor: Any) -> str:
 
 
 def bytes_of(state: Mapping[str, Any]) -> int:
-    """Bytes of all tensors as they are."""
-    return sum(int(tensor.nbytes) for tensor in state.values())
+    """Bytes of all tensors as they are, each counted once."""
+    return sum(int(state[names[0]].nbytes) for names in _tied(state))
 
 
-def metadata_of(state: Mapping[str, Any]) -> dict[str, str]:
-    """What readers of safetensors files want to find in the metadata: the format pt for torch."""
-    return {"format": "pt"} if any(hasattr(t, "detach") for t in state.values()) else {}
-
-
-def _as_float32(tensor: Any) -> Floats:
-    if hasattr(tensor, "detach"):
-        tensor = tensor.detach().float().cpu().numpy()
-    with np.errstate(over="ignore"):  # what float32 has no number for is infinite, and refused
-        return np.ascontiguousarray(tensor, np.float32).reshape(tuple(tensor.shape))
+def metadata_of(model: Any, state: Mapping[str, Any]) -> dict[str, str]:
+    """That of the file, and what readers of such files want to find: the format pt for torch."""
+    own = {"format": "pt"} if any(map(arrays.is_torch, state.values())) else {}
+    return own | (model.metadata if isinstance(model, Tensors) else {})
 
 
 def _like(tensor: Any) -> Callable[[Floats], Any]:
-    """What makes a tensor of the same kind and type from new values."""
-    if hasattr(tensor, "detach"):
+    """What makes a tensor of the same kind and type from new values, maybe infinite ones."""
+    if arrays.is_torch(tensor):
         import torch
 
-        return lambda values: torch.from_numpy(values).to(tensor.dtype)
-    return lambda values: values.astype(tensor.dtype)
+        return lambda values: torch.from_numpy(values).to(tensor)
+
+    def cast(values: Floats) -> Any:
+        with np.errstate(over="ignore"):
+            return values.astype(tensor.dtype)
+
+    return cast
 
 
 @contextlib.contextmanager
@@ -90,7 +125,11 @@ def replaced(model: Any, state: Mapping[str, Any]) -> Iterator[Any]:
         model.load_state_dict(dict(state))
         yield model
     finally:
-        model.load_state_dict(before)
+        try:
+            model.load_state_dict(before)
+        except RuntimeError as error:
+            text = "calibrate has changed which weights the model has, or their shapes"
+            raise ArgumentError(text) from error
 
 
 @contextlib.contextmanager
@@ -105,7 +144,8 @@ def watched(model: Any) -> Iterator[dict[str, Inputs]]:
     handles = []
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1):
-            seen = found[f"{name}.weight" if name else "weight"] = Inputs(module.weight[0].numel())
+            seen = Inputs(math.prod(module.weight.shape[1:]))
+            found[f"{name}.weight" if name else "weight"] = seen
             handles.append(module.register_forward_pre_hook(_collector(seen)))
     try:
         yield found
@@ -118,6 +158,8 @@ def _collector(seen: Inputs) -> Callable[[Any, Any], None]:
     def collect(module: Any, given: Any) -> None:
         from torch import nn
 
+        if not given:  # named arguments are not seen
+            return
         rows = given[0].detach().float()
         if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros":
             if isinstance(module.padding, str):

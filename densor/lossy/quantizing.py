@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from densor.api import save
@@ -102,8 +103,11 @@ def _check_goals(
     multiplier: float | None,
     calibrate: Calibrate | None,
 ) -> None:
-    if sum(goal is not None for goal in (size, accuracy, multiplier)) != 1:
+    goals = [goal for goal in (size, accuracy, multiplier) if goal is not None]
+    if len(goals) != 1:
         raise ArgumentError("give one goal: size, accuracy or multiplier")
+    if not isinstance(goals[0], Real):
+        raise ArgumentError(f"a goal is a number, not {goals[0]!r:.80}")
     if multiplier is not None and not _MIN < multiplier < _MAX:
         raise ArgumentError(f"a multiplier is between {_MIN:g} and {_MAX:g}")
     if accuracy is not None and calibrate is None:
@@ -137,7 +141,7 @@ class _Search:
         if not self._layers:
             raise ArgumentError("there are no weights that could be replaced")
         said = {LOSSY: "true", "lossy.original_bytes": str(self.original)}
-        self._metadata = models.metadata_of(self._state) | said
+        self._metadata = models.metadata_of(model, self._state) | said
         self._kept = [layer.as_it_is(self._coded) for layer in self._layers]
         self._known: dict[float, list[Choice]] = {}
 
@@ -147,8 +151,10 @@ class _Search:
             pairs = zip(self._layers, self._kept, strict=True)
             found = [chosen(layer, multiplier, self._coded, kept) for layer, kept in pairs]
             self._known = {multiplier: found}  # the latest alone, which may be large
-        layers = self._known[multiplier]
-        return self._state | {layer.name: layer.tensor for layer in layers}, layers
+        choices = self._known[multiplier]
+        pairs = zip(self._layers, choices, strict=True)
+        new = {name: choice.tensor for layer, choice in pairs for name in layer.names}
+        return self._state | new, choices
 
     def _coded(self, tensor: Any) -> int:
         return len(save({"weights": tensor}, **self._options))
@@ -160,6 +166,8 @@ class _Search:
     def for_size(self, size: float) -> float:
         """The least multiplier, nearly, at which the archive is small enough."""
         most = size * self.original
+        if len(self.archive(self._state)) <= most:  # nothing has to be lost for that
+            return 2 * _MIN
 
         def share(multiplier: float) -> float:
             state, layers = self.at(multiplier)
@@ -176,6 +184,8 @@ class _Search:
         assert self.given is not None
         if self.given < accuracy:
             raise ArgumentError(f"the model itself has {self.given:g}, less than {accuracy:g}")
+        if not any(layer.power for layer in self._layers):
+            return 2 * _MIN
 
         def good(multiplier: float) -> float:
             empty = _is_empty(self.at(multiplier)[1])

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+_LARGEST = float(np.finfo(np.float32).max)
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 MOST_LEVELS = 1 << 12  # on each side of 0
@@ -57,7 +58,9 @@ def uniform(sample: Floats, step: float, price: float) -> Codebook | None:
         return None
     least, most = (int(np.rint(float(end) / step)) for end in (sample.min(), sample.max()))
     levels = np.arange(min(least, 0), max(most, 0) + 1)
-    return _fitted(sample, (levels * step).astype(np.float32), price, move=False)
+    return _fitted(
+        sample, np.clip(levels * step, -_LARGEST, _LARGEST).astype(np.float32), price, move=False
+    )
 
 
 def clustered(sample: Floats, begin: Codebook, price: float) -> Codebook:

@@ -108,6 +108,49 @@ def test_layers_of_zeros() -> None:
         quantize({"bias": np.ones(9, "f4")}, size=0.1)
 
 
+def test_goals_that_nothing_has_to_be_lost_for() -> None:
+    found = quantize(MODEL, size=0.99)
+    assert all(np.array_equal(found.tensors[name], MODEL[name]) for name in MODEL)
+    zeros = {"zeros": np.zeros((40, 40), "f4")}
+    for goal in ({"size": 0.5}, {"accuracy": 0.0, "calibrate": lambda state: 0.0}):
+        assert not quantize(zeros, **goal).tensors["zeros"].any()
+    ones = {"ones": np.ones((99, 99), "f4")}
+    assert (quantize(ones, size=0.2).tensors["ones"] == 1).all()
+
+
+def test_no_weight_becomes_infinite() -> None:
+    rng = np.random.default_rng(1)
+    for dtype, most in (("f2", 65504), ("f4", 3.4e38)):
+        values = rng.uniform(-1, 1, (80, 80)) * most
+        found = quantize({"w": values.astype(dtype)}, size=0.5)
+        assert np.isfinite(found.tensors["w"]).all()
+        with np.errstate(over="ignore"):
+            lost = (values.astype(dtype) / most).astype("f8") - found.tensors["w"] / most
+        assert found.layers[0].error == pytest.approx(
+            np.square(lost).sum() / np.square(values / most).sum(), rel=1e-2
+        )
+
+
+def test_numbers_that_fp32_has_not_are_kept() -> None:
+    tiny = MODEL | {"tiny": np.full((40, 40), 1e-200)}
+    assert (quantize(tiny, size=0.3).tensors["tiny"] == 1e-200).all()
+
+
+def test_what_is_kept_may_be_infinite() -> None:
+    mask = np.where(np.tri(40, dtype=bool), 0, -np.inf).astype("f4")
+    bias = np.array([np.nan, 1e30], "f4")
+    found = quantize(MODEL | {"mask": mask, "b": bias}, size=0.2, keep=["mask"])
+    assert found.tensors["mask"] is mask and found.tensors["b"] is bias
+
+
+def test_tied_tensors_stay_tied() -> None:
+    shared = MODEL["layer0"]
+    found = quantize({"embed": shared, "head": shared, "turned": shared.T}, size=0.2)
+    assert found.original == 2 * shared.nbytes
+    assert found.tensors["embed"] is found.tensors["head"]
+    assert [layer.name for layer in found.layers] == ["embed", "turned"]
+
+
 def failing(_: object) -> float:
     raise ZeroDivisionError("no data")
 
@@ -132,6 +175,7 @@ def failing(_: object) -> float:
         ({"accuracy": 1.0, "calibrate": failing}, "ZeroDivisionError: no data"),
         ({"size": 0.1, "calibrate": failing}, "ZeroDivisionError: no data"),
         ({"size": 0.1, "keep": ["layer9"]}, "layer9"),
+        ({"size": "small"}, "a number"),
     ],
 )
 def test_bad_arguments(arguments: dict, text: str) -> None:
@@ -143,6 +187,31 @@ def test_bad_models() -> None:
     for model in (7, {"a": 1.0}, {1: np.ones((40, 40))}):
         with pytest.raises(densor.ArgumentError):
             quantize(model, size=0.1)
+
+
+def test_bad_torch_modules() -> None:
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    for model in (
+        nn.Linear(40, 40, device="meta"),
+        nn.LazyLinear(40),
+        {"a": torch.eye(40).to_sparse()},
+    ):
+        with pytest.raises(densor.ArgumentError):
+            quantize(model, size=0.1)
+    module = nn.Sequential(nn.Linear(40, 40), nn.Linear(40, 0))
+
+    def resized(given: object) -> float:
+        given[0].weight = nn.Parameter(torch.zeros(3, 3))
+        return 1.0
+
+    with pytest.raises(densor.ArgumentError, match="shapes"):
+        quantize(module, size=0.5, calibrate=resized)
+    module = nn.Sequential(nn.Linear(40, 40), nn.Linear(40, 0))
+    found = quantize(
+        module, size=0.5, calibrate=lambda given: float(given[0](input=torch.ones(40))[0])
+    )
+    assert found.size <= 0.5
 
 
 def test_torch_modules() -> None:

@@ -41,6 +41,18 @@ def test_files_and_archives(model: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert not capsys.readouterr().err.endswith("lossy\n")
 
 
+def test_metadata_stay(model: Path) -> None:
+    save_file({"w": np.random.default_rng(2).normal(size=(80, 60))}, model, {"author": "x"})
+    packed = model.with_name("model.densor")
+    densor.compress_file(model, packed)
+    for source in (model, packed):
+        out = model.with_name("out.densor")
+        assert run("quantize", source, "--size", "0.2", "-o", out, "-f") == 0
+        with densor.open(out) as file:
+            found = file.metadata() or {}
+        assert found["author"] == "x" and found["lossy"] == "true"
+
+
 def test_bfloat16(model: Path) -> None:
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file as save
@@ -57,6 +69,7 @@ def test_bfloat16(model: Path) -> None:
     [
         (lambda path: path.write_bytes(b"text" * 99), "holds no tensors"),
         (lambda path: path.unlink(), "o such file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-10]), "by themselves"),
         (lambda path: save_file({"w": np.full((80, 60), np.nan, "f4")}, path), "no numbers"),
     ],
 )
