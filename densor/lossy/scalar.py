@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-_LARGEST = float(np.finfo(np.float32).max)
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+_LARGEST = float(np.finfo(np.float32).max)
 MOST_LEVELS = 1 << 12  # on each side of 0
 _SAMPLE = 1 << 16  # weights from which bits of values are learned
 _ROUNDS = 3
@@ -57,10 +57,9 @@ def uniform(sample: Floats, step: float, price: float) -> Codebook | None:
     if max(-float(sample.min()), float(sample.max())) > MOST_LEVELS * step:
         return None
     least, most = (int(np.rint(float(end) / step)) for end in (sample.min(), sample.max()))
-    levels = np.arange(min(least, 0), max(most, 0) + 1)
-    return _fitted(
-        sample, np.clip(levels * step, -_LARGEST, _LARGEST).astype(np.float32), price, move=False
-    )
+    levels = np.arange(min(least, 0), max(most, 0) + 1) * step
+    values = np.unique(np.clip(levels, -_LARGEST, _LARGEST).astype(np.float32))
+    return _fitted(sample, values, price, move=False)
 
 
 def clustered(sample: Floats, begin: Codebook, price: float) -> Codebook:
