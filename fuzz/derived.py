@@ -92,9 +92,9 @@ def mutate(data: bytes, rng: Random, others: Any) -> bytes:
         place = rng.randrange(len(tensor))
         choices: list[object] = [0, 1, 2, rng.randrange(600), 256 * rng.randrange(4), 1 << 40, -1]
         if place == 1:
-            choices = [*_FORMS, "Q8_K", None]
+            choices = [*_FORMS, "Q8_K", None, []]
         elif place == 6:
-            choices = [*reference.WIDTHS, "F64"]
+            choices = [*reference.WIDTHS, "F64", [], {}]
         elif place == 4:
             choices = [*_entries(), "none", 5]
         tensor[place] = rng.choice(choices)

@@ -95,10 +95,12 @@ def _turned(tensor: torch.Tensor) -> torch.Tensor:
 def _relative(tensor: torch.Tensor, first: int, theta: float) -> tuple[bytes, Any] | None:
     """Means, and keys relative to them; None where these are not for them."""
     batch, heads, tokens, channels = tensor.shape
-    if tensor.dtype != torch.bfloat16 or channels % 2 or tokens < 2:
+    if tensor.dtype != torch.bfloat16 or tokens < 2:
+        return None
+    if not rotated.fits(batch * heads, tokens, channels, first):
         return None
     keys = tensor.reshape(batch * heads, tokens, channels)
-    bits = keys.view(torch.int16).numpy().view(np.uint16)
+    bits = np.require(keys.view(torch.int16).numpy().view(np.uint16), requirements=["A"])
     means = rotated.fit(bits, rotated.steps_of(theta, channels), first)
     if means is None:
         return None
@@ -162,7 +164,8 @@ class _Choice:
         """The page, in that way."""
         self._left -= 1
         packed = _pack(page, level, rope_theta, self._way) if self._left > 0 else None
-        if packed is None or len(packed) > _MORE * self._share * page.tensor.nbytes:
+        lone = page.which == VALUES  # there is one way only
+        if packed is None or (not lone and len(packed) > _MORE * self._share * page.tensor.nbytes):
             packed = pack_page(page, level, rope_theta)
             self._way = _HEAD.unpack_from(packed)[3]
             self._share = len(packed) / max(page.tensor.nbytes, 1)

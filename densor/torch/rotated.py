@@ -33,8 +33,9 @@ _MEAN = 14  # bits of the largest mean
 _OCTAVE = 8  # steps of scales in an octave
 _MAX_SCALE = 24 * _OCTAVE
 _CONTEXTS = 64
+_KEPT, _MAX_KEPT = 8, 1 << 18  # tables of sines, elements of one
 _QUARTERS = 4  # of the elements, which kernels work on at once
-_MAX_TOKENS = 1 << 20
+_MAX_ROWS, _MAX_TOKENS = 1 << 20, 1 << 20
 _MAX_CHANNELS = 1 << 12
 
 
@@ -48,6 +49,12 @@ class Means(NamedTuple):
     steps: npt.NDArray[np.uint32]
     exponent: int
     position: int
+
+
+def fits(rows: int, tokens: int, channels: int, position: int) -> bool:
+    """Whether keys of this shape, from this position on, may be relative to means."""
+    shape = 1 <= rows <= _MAX_ROWS and 1 <= tokens <= _MAX_TOKENS and 0 <= position < 1 << 63
+    return shape and channels % 2 == 0 and 2 <= channels <= _MAX_CHANNELS
 
 
 @functools.cache
@@ -86,8 +93,8 @@ def _scale(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
     return found
 
 
-@functools.lru_cache(8)
-def _turns(
+@functools.lru_cache(_KEPT)
+def _kept_turns(
     steps: bytes, position: int, tokens: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """Sines and cosines of all pairs, int32[tokens, channels / 2], in units of 2^-14."""
@@ -99,22 +106,35 @@ def _turns(
     return table[angle], table[(angle + quarter) & np.uint32((1 << _ANGLES) - 1)]
 
 
+def _turns(
+    steps: npt.NDArray[np.uint32], position: int, tokens: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Likewise; the latest are kept, for the layers of a model, unless they are large."""
+    found = _kept_turns if tokens * steps.size <= _MAX_KEPT else _kept_turns.__wrapped__
+    return found(steps.tobytes(), position, tokens)
+
+
 def _expected(means: Means, tokens: int) -> tuple[Words, Ints]:
     """What is expected of each element, see `rotated_kernels.expect`, and the place of the first
     one of each context, int64[quarters of the elements, contexts]."""
     rows, channels = means.means.shape
     found = np.empty(rows * tokens * channels, np.uint32)
-    sine, cosine = _turns(means.steps.tobytes(), means.position, tokens)
-    _EXPECT(
-        np.ascontiguousarray(means.means).reshape(-1),
-        _scale(means.scales).reshape(-1),
-        sine.reshape(-1),
-        cosine.reshape(-1),
-        rows,
-        tokens,
-        means.exponent,
-        found,
-    )
+    most = max(1, _MAX_KEPT // means.steps.size)
+    for begin in range(0, tokens, most):
+        count = min(most, tokens - begin)
+        sine, cosine = _turns(means.steps, means.position + begin, count)
+        _EXPECT(
+            np.ascontiguousarray(means.means).reshape(-1),
+            _scale(means.scales).reshape(-1),
+            sine.reshape(-1),
+            cosine.reshape(-1),
+            rows,
+            tokens,
+            begin,
+            count,
+            means.exponent,
+            found,
+        )
     counts = np.zeros((_QUARTERS, _CONTEXTS), np.int64)
     _COUNT(found, counts.reshape(-1))
     by_context = counts.T.reshape(-1)
@@ -130,7 +150,7 @@ def fit(bits: Bits, steps: npt.NDArray[np.uint32], position: int) -> Means | Non
         return None
     power = min(max((largest >> 7) - 127, -120), 120)  # numbers are below 2 once divided by it
     means, squares = np.zeros((2, rows, channels), np.float32)
-    turns = _turns(steps.tobytes(), position, tokens)
+    turns = _turns(steps, position, tokens)
     _MEAN_OF(
         bits.reshape(-1),
         *((part.astype(np.float32) * np.float32(2.0**-_UNIT)).reshape(-1) for part in turns),
@@ -188,9 +208,7 @@ def parse(data: memoryview) -> tuple[Means, int, int]:
     if len(data) < _HEAD.size:
         raise FormatError("page of a cache is too short")
     rows, tokens, channels, exponent, position = _HEAD.unpack_from(data)
-    if not 1 <= rows <= 1 << 20 or not 1 <= tokens <= _MAX_TOKENS or position < 0:
-        raise FormatError("page of a cache has impossible fields")
-    if channels % 2 or not 2 <= channels <= _MAX_CHANNELS or abs(exponent) > 200:
+    if not fits(rows, tokens, channels, position) or abs(exponent) > 200:
         raise FormatError("page of a cache has impossible fields")
     sizes = 2 * channels, 2 * rows * channels, rows * channels
     if len(data) < _HEAD.size + sum(sizes):

@@ -17,19 +17,19 @@ _CHAINS = 4  # quarters of the elements that are worked on at once, as none wait
 _TO_MAGNITUDE, _BIAS = 45, 1023 << 7  # of the bits of a binary64 number
 
 
-@kernel(types.void(_R16, _R32, _R32, _R32, _int, _int, _int, W32))
-def expect(means, scales, sines, cosines, rows, tokens, exponent, found):
-    """Fills `found` with what is expected of each element [rows, tokens, channels]: 15 bits of the
-    magnitude, one for negative, the context above.
+@kernel(types.void(_R16, _R32, _R32, _R32, _int, _int, _int, _int, _int, W32))
+def expect(means, scales, sines, cosines, rows, tokens, begin, count, exponent, found):
+    """Fills `found` with what is expected of the elements of `count` tokens from `begin` on, of
+    [rows, tokens, channels]: 15 bits of the magnitude, one for negative, the context above.
 
-    `means`, `scales`: [rows, channels]. `sines`, `cosines`: [tokens, channels / 2].
+    `means`, `scales`: [rows, channels]. `sines`, `cosines`: [count, channels / 2].
     """
-    half = sines.size // tokens
+    half = sines.size // count
     base = (exponent - 1 + 127 << 7) - _BIAS
     for row in range(rows):
-        for token in range(tokens):
+        for token in range(count):
             turn = token * half
-            at = (row * tokens + token) * 2 * half
+            at = (row * tokens + begin + token) * 2 * half
             first = row * 2 * half
             for side in range(2):
                 own = side * half

@@ -8,17 +8,21 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from helpers import random_state
+from helpers import random_state, safetensors_bytes
 from quantised import CASES
 from reference import derived as reference
 
 import densor
+from densor.codec.kind import BYTES as PLAIN
+from densor.codec.kind import Segment
 from densor.codec.quantise import forms as quantised_forms
 from densor.codec.quantise.rows import converted
 from densor.errors import ArgumentError, DensorError, FormatError, LimitError
 from densor.formats.container import derived
 from densor.formats.container.archive import Archive
-from densor.formats.io.sources import MemoryRandomSource
+from densor.formats.container.entry import BYTES, BaseRef, EntryMeta
+from densor.formats.container.writer import ArchiveWriter
+from densor.formats.io.sources import MemoryRandomSource, MemorySource
 
 FORMS = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "F16", "BF16")
 HEADS = 4
@@ -186,8 +190,64 @@ def test_rows_with_what_is_no_number_are_zero(form: str) -> None:
     assert not found[1].any()
     assert found[0].any()
     assert (found[0] == found[2]).all()
-    tiny = np.full(256, 1e-44, "f4").view(np.uint8)  # whose scale has no inverse
-    assert converted(tiny, "F32", form, 256).size == found.shape[1]
+    tiny = np.full(256, 1e-44, "f4")  # whose scale has no inverse
+    made = converted(tiny.view(np.uint8), "F32", form, 256).tobytes()
+    assert made == (bytes(512) if form == "F16" else reference.quantise(tiny, form))
+
+
+def _with_base(
+    names: dict[str, bytes], based: str, reference: BaseRef, base: bytes, repeats: bool
+) -> Archive:
+    """Files of these names, of which one has a base that is not in the archive."""
+    file = io.BytesIO()
+    writer = ArchiveWriter(file, based=True, repeats=repeats)
+    outside = MemoryRandomSource(np.frombuffer(base, np.uint8))
+    for name, content in names.items():
+        meta = EntryMeta(name, BYTES if name == derived.NAME else "file", len(content))
+        meta.base = reference if name == based else None
+        place = 0 if name == based else None
+        segments = [Segment(PLAIN, len(content), place)]
+        writer.add(meta, MemorySource(content), segments, base=outside if place == 0 else None)
+    writer.close()
+    return Archive(MemoryRandomSource(np.frombuffer(file.getvalue(), np.uint8)))
+
+
+def test_what_is_made_from_itself_is_refused() -> None:
+    """Recipes that need a base, and a file that repeats what it is to be made of."""
+    base = random_state("circles").bytes(1 << 16)
+    about = BaseRef(len(base), 1, bytes(16), name=derived.NAME)
+    own = _with_base({derived.NAME: base[:5000]}, derived.NAME, about, base, False)
+    with pytest.raises(DensorError):
+        own.read(own.find(derived.NAME), 0, 100)
+    tensor = derived.DerivedTensor(0, "F32", len(base) // 4, 1, "A", 0, "F32", 0)
+    recipe = derived.dump([derived.Recipe(len(base), 1, bytes(16), [tensor])])
+    changed = bytes([base[0] ^ 1]) + base[1:]
+    files = {derived.NAME: recipe, "G": changed, "A": changed}
+    circle = _with_base(files, "G", about, base, True)
+    for name in "GA":
+        with pytest.raises(DensorError):
+            circle.read(circle.find(name), 0, 100)
+
+
+@pytest.mark.parametrize("padding", [1, 2])
+def test_weights_may_lie_anywhere(padding: int, tmp_path: Path) -> None:
+    weights = random_state("odd").normal(0, 0.02, (64, 256)).astype("f4")
+    (tmp_path / "in").mkdir()
+    model = tmp_path / "in" / "m.safetensors"
+    data = safetensors_bytes({"w": ("F32", weights.shape, weights.tobytes())}, padding=padding)
+    model.write_bytes(data)
+    writer = gguf.GGUFWriter(tmp_path / "in" / "m.gguf", "llama")
+    kind = gguf.GGMLQuantizationType.Q8_0
+    writer.add_tensor("w", gguf.quants.quantize(weights, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    sizes = densor.pack([tmp_path / "in"], tmp_path / "packed", derive=True)
+    assert sizes.stored < len(data) + 2000
+    densor.extract(tmp_path / "packed", tmp_path / "out")
+    for name in ("m.gguf", "m.safetensors"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "in" / name).read_bytes()
 
 
 def test_one_file_and_parts_of_it(folder: Path, packed: Path, tmp_path: Path) -> None:
@@ -250,7 +310,7 @@ def _recipes(packed: Path) -> list[dict[str, object]]:
     ("field", "value"),
     [
         (0, -1), (0, 1 << 62), (1, "Q4_K"), (1, 5), (2, 0), (2, 1 << 50), (3, 33), (4, 7),
-        (5, 1.5), (6, "F64"), (7, 7), (7, True), (7, -2),
+        (5, 1.5), (6, "F64"), (6, []), (7, 7), (7, True), (7, -2),
     ],
 )  # fmt: skip
 def test_faulty_recipes_are_refused(packed: Path, field: int, value: object) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.entries import parse_json
+from reference.entries import is_hexadecimal, parse_json
 from reference.reading import Refused, fail
 
 NAME = "densor.derived"
@@ -38,6 +38,8 @@ def recipes(content: bytes) -> list[dict[str, Any]]:
             fail("a size that is none")
         digest = recipe.get("digest")
         if not isinstance(digest, list) or len(digest) != 2 or not _whole(digest[0]):
+            fail("a digest that is none")
+        if not isinstance(digest[1], str) or not is_hexadecimal(digest[1]):
             fail("a digest that is none")
         at = 0
         for tensor in recipe["tensors"]:

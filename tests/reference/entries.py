@@ -109,6 +109,11 @@ def parse_entry(payload: bytes) -> dict[str, Any]:
     return meta
 
 
+def is_hexadecimal(text: str) -> bool:
+    """Lower-case digits, two for each byte."""
+    return len(text) % 2 == 0 and set(text) <= set("0123456789abcdef")
+
+
 def is_base(base: object) -> bool:
     """The value of the key base (5)."""
     if not isinstance(base, dict) or not is_integer(base.get("size")):
@@ -118,9 +123,7 @@ def is_base(base: object) -> bool:
         return False
     if not isinstance(digest[1], str):
         return False
-    try:
-        bytes.fromhex(digest[1])
-    except ValueError:
+    if not is_hexadecimal(digest[1]):
         return False
     if "name" in base:
         verify_name(base["name"], "bytes")

@@ -17,14 +17,14 @@ from densor.torch.pages import _HEAD, KEYS, ROTATED, VALUES, Page  # noqa: E402
 THETA = 10000.0
 
 
-def rotary_keys(tokens: int, first: int = 0, seed: int = 0):
+def rotary_keys(tokens: int, first: int = 0, seed: int = 0, channels: int = 32):
     """Channels with strong means, turned to their positions."""
     generator = torch.Generator().manual_seed(seed)
-    means = 3 * torch.randn(1, 2, 1, 32, generator=torch.Generator().manual_seed(9))
-    x = means + torch.randn(1, 2, tokens, 32, generator=generator)
-    inverse = THETA ** (-torch.arange(0, 32, 2) / 32)
+    means = 3 * torch.randn(1, 2, 1, channels, generator=torch.Generator().manual_seed(9))
+    x = means + torch.randn(1, 2, tokens, channels, generator=generator)
+    inverse = THETA ** (-torch.arange(0, channels, 2) / channels)
     angle = torch.arange(first, first + tokens)[:, None] * inverse
-    a, b = x.split(16, -1)
+    a, b = x.split(channels // 2, -1)
     turned = [a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()]
     return torch.cat(turned, -1).bfloat16()
 
@@ -54,6 +54,35 @@ def test_any_page_comes_back(dtype, shape) -> None:
     for which in (KEYS, VALUES):
         packed = pack_page(Page(which, 0, 7, tensor), rope_theta=THETA)
         assert_same(unpack_page(packed).tensor, tensor)
+
+
+@pytest.mark.parametrize(("channels", "first"), [(4098, 0), (32, (1 << 64) - 1), (4096, 5)])
+def test_pages_beyond_what_means_can_be_for(channels: int, first: int) -> None:
+    keys = rotary_keys(60, channels=channels)
+    page = unpack_page(pack_page(Page(KEYS, 0, first, keys), rope_theta=THETA))
+    assert page.first == first
+    assert_same(page.tensor, keys)
+
+
+def test_tensors_at_odd_addresses() -> None:
+    memory = torch.frombuffer(
+        bytearray(rotary_keys(70).view(torch.uint8).numpy().tobytes()), dtype=torch.uint8
+    )
+    odd = torch.empty(memory.numel() + 1, dtype=torch.uint8)
+    odd[1:] = memory
+    keys = torch.frombuffer(odd.numpy(), dtype=torch.bfloat16, offset=1).reshape(1, 2, 70, 32)
+    packed = pack_page(Page(KEYS, 0, 0, keys), rope_theta=THETA)
+    assert packed == pack_page(Page(KEYS, 0, 0, keys.clone()), rope_theta=THETA)
+    assert_same(unpack_page(packed).tensor, keys)
+
+
+def test_keys_of_many_tokens_take_tables_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = rotary_keys(150, 9)
+    packed = pack_page(Page(KEYS, 0, 9, keys), rope_theta=THETA)
+    assert _HEAD.unpack_from(packed)[3] == ROTATED
+    monkeypatch.setattr(rotated, "_MAX_KEPT", 16 * 7)
+    assert pack_page(Page(KEYS, 0, 9, keys), rope_theta=THETA) == packed
+    assert_same(unpack_page(packed).tensor, keys)
 
 
 def test_any_bits_are_relative_to_any_means() -> None:

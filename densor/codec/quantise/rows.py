@@ -66,4 +66,4 @@ def _as_float32(data: Bytes, dtype: str) -> npt.NDArray[np.float32]:
         return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
     if dtype == "F16":
         return data.view("<f2").astype(np.float32)
-    return data.view("<f4").astype(np.float32, copy=False)
+    return np.require(data.view("<f4"), np.float32, ["A"])  # a file's may lie anywhere

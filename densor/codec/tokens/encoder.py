@@ -53,7 +53,8 @@ def _may_be(kind: Kind) -> bool:
 def _middle(batch: Batch) -> Bytes:
     """Some tokens from the middle, whole items of several codebooks."""
     kind = batch.kind
-    item = kind.unit * max(1, kind.books[0] * kind.books[1])
+    rows, columns = _books(batch)
+    item = kind.unit * rows * max(1, columns)
     size = max(1, _SAMPLE * kind.unit // item) * item
     if size >= batch.data.size:
         return batch.data
@@ -93,12 +94,20 @@ def _candidates(batch: Batch, digits: int) -> list[Parameters]:
     count = min(batch.data.size, LARGE_CHUNK) // kind.unit
     bits = min(max(count.bit_length() - 2, _LEAST_BITS), _MOST_BITS, MAX_BITS)
     found = [Parameters(kind.unit, digits, bits)]
-    rows, columns = kind.books
-    if 1 < rows <= MAX_ROWS and columns >= _MIN_TIME:
-        item = rows * columns * kind.unit
-        if item <= CHUNK and batch.data.size % item == 0:
-            found.append(Parameters(kind.unit, digits, bits, rows, columns))
+    rows, columns = _books(batch)
+    if rows > 1:
+        found.append(Parameters(kind.unit, digits, bits, rows, columns))
     return found
+
+
+def _books(batch: Batch) -> tuple[int, int]:
+    """Rows and columns of codebooks, if the shape may be that of some; else 1 and 0."""
+    rows, columns = batch.kind.books
+    if 1 < rows <= MAX_ROWS and columns >= _MIN_TIME:
+        item = rows * columns * batch.kind.unit
+        if item <= CHUNK and batch.data.size % item == 0:
+            return rows, columns
+    return 1, 0
 
 
 def _coded_size(parameters: Parameters, tokens: Tokens, kind: Kind) -> int:

@@ -207,7 +207,7 @@ def _tensor(item: object) -> DerivedTensor:
     offset, form, rows, columns, entry, begin, dtype, heads = item
     for value in (offset, rows, columns, begin, heads):
         strictjson.integer(value, NAME)
-    if form not in (*BLOCK_BYTES, *FLOATS) or dtype not in FLOATS or not isinstance(entry, str):
+    if form not in (*BLOCK_BYTES, *FLOATS) or dtype not in (*FLOATS,) or not isinstance(entry, str):
         raise FormatError(f"{NAME}: a type that is not known")
     if rows * columns > _MAX_WEIGHTS or not rows or not columns or row_bytes(form, columns) is None:
         raise FormatError(f"{NAME}: an impossible shape")

@@ -236,9 +236,12 @@ def parse_digest(found: object, what: str) -> tuple[int, bytes]:
         raise FormatError(f"{what}: has no hash")
     kind = strictjson.integer(found[0], "digest")
     try:
-        return kind, bytes.fromhex(found[1])
+        digest = bytes.fromhex(found[1])
     except ValueError:
-        raise FormatError(f"{what}: hash is not hexadecimal") from None
+        digest = b""
+    if digest.hex() != found[1]:  # spaces or capitals in it
+        raise FormatError(f"{what}: hash is not hexadecimal")
+    return kind, digest
 
 
 def _parse_tensor(meta: EntryMeta, found: dict[str, Any]) -> None:
