@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from helpers import safetensors_bytes
+from written_bytes import Pipe
 
 import densor
 from densor import dtypes
@@ -39,7 +40,7 @@ def run_file(data: bytes) -> object:
         return None
     level, piped = _LEVELS[data[0] & 7], bool(data[0] & 8)
     content = data[1:]
-    source: Any = _Pipe(content) if piped else io.BytesIO(content)
+    source: Any = Pipe(content) if piped else io.BytesIO(content)
     archive, found = io.BytesIO(), io.BytesIO()
     densor.compress_file(source, archive, level, 1)
     packed = archive.getvalue()
@@ -52,19 +53,6 @@ def run_file(data: bytes) -> object:
     if len(packed) > len(content) + _MOST_MORE:
         raise Wrong("an archive is larger than its file")
     return level, piped
-
-
-class _Pipe(io.RawIOBase):
-    """Bytes whose number is not known before their end."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = io.BytesIO(data)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self._data.readinto(buffer)
 
 
 def numbers(rng: np.random.Generator, most: int) -> Any:

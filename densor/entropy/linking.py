@@ -150,7 +150,9 @@ def _linked(files: Sequence[_Object], entry: str) -> Image:
     return Image(bytes(code), known[entry], addresses)
 
 
-_loaded: list[mmap.mmap] = []  # code stays in memory as long as the process
+def keep(thing: object) -> None:
+    """Keeps an object as long as the process: a thread may run its code when Python ends."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def load(image: Image, symbols: Mapping[str, int]) -> int | None:
@@ -170,7 +172,7 @@ def load(image: Image, symbols: Mapping[str, int]) -> int | None:
     protect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     if protect(base, len(memory), mmap.PROT_READ | mmap.PROT_EXEC):
         return None
-    _loaded.append(memory)
+    keep(memory)
     return base + image.entry
 
 

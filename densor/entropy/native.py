@@ -294,7 +294,6 @@ class _Definition(ctypes.Structure):
 
 
 _FASTCALL = 0x80
-_loaded: list[Any] = []  # what has to stay in memory
 _lock = threading.Lock()
 
 
@@ -339,7 +338,7 @@ def load(kept: Kept, name: str) -> Callable[..., Any] | None:
         if not address:
             return None
         definition = _Definition(name.encode(), address, _FASTCALL, None)
-        _loaded.append(definition)
+        linking.keep(definition)
     create = ctypes.pythonapi.PyCFunction_NewEx
     create.restype = ctypes.py_object
     create.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
@@ -361,6 +360,6 @@ def _load_objects(objects: Objects, addresses: Mapping[str, int]) -> int:
     for data in (objects.kernel, objects.entry):
         engine.add_object_file(binding.ObjectFileRef.from_data(data))
     engine.finalize_object()
-    _loaded.append(engine)
+    linking.keep(engine)
     address: int = engine.get_function_address(ENTRY)
     return address

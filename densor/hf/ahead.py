@@ -89,6 +89,8 @@ class Ahead:
                     key = _key(file, name)
                     self._left.discard(key)
                     self._bytes -= _size(self._done.pop(key, None))
+                    if self._current == key:  # it is dropped when it is done
+                        self._current = None
             self._changed.notify_all()
 
     def close(self) -> None:

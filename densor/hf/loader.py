@@ -240,7 +240,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
             return file.stored(name).tobytes()
         if place_of(parameter, self._offload) == DISK:
             return stored_in(file, name, self._opened)
-        return file.array_in_memory(name)
+        return file.array(name, copy=True)
 
     def _device(self, place: torch.device) -> Device | None:
         """What decodes blobs that are there; None for the CPU."""

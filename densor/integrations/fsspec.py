@@ -48,38 +48,7 @@ def open_file(infile: Any, mode: str = "rb", level: int = 3, threads: int = 0) -
         spool.close()
         raise
     spool.seek(0)
-    return io.BufferedReader(_Reader(spool))
-
-
-class _Reader(io.RawIOBase):
-    """Reads what was restored; it closes with the file."""
-
-    def __init__(self, spool: Any) -> None:
-        self._spool = spool
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, out: Any) -> int:
-        found = self._spool.read(len(out))
-        out[: len(found)] = found
-        return len(found)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._spool.seek(offset, whence)
-        at: int = self._spool.tell()
-        return at
-
-    def tell(self) -> int:
-        at: int = self._spool.tell()
-        return at
-
-    def close(self) -> None:
-        self._spool.close()
-        super().close()
+    return io.BufferedReader(spool)
 
 
 class _Writer(io.RawIOBase):

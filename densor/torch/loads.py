@@ -7,7 +7,7 @@ import torch
 
 from densor.formats.container.packed_array import PackedArray
 from densor.formats.io.sources import Bytes
-from densor.runtime.workers import Task, Workers
+from densor.runtime.workers import Task, Workers, settle
 from densor.torch.device import Device, DeviceArray
 from densor.torch.packed import Cell, tensor_over
 
@@ -85,9 +85,7 @@ class HostLoad:
 
     def cancel(self) -> None:
         """Cancels tasks that have not begun and waits for the others."""
-        for task in self._tasks:
-            if not task.cancel():
-                task.result()
+        settle(self._tasks)
 
 
 class DeviceLoad:

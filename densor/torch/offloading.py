@@ -92,7 +92,7 @@ class Folder:
 
     def packed(self, name: str) -> PackedArray:
         """A blob in memory."""
-        return self._of[name].array_in_memory(name)
+        return self._of[name].array(name, copy=True)
 
     def is_blob(self, name: str) -> bool:
         """Whether a tensor is packed."""

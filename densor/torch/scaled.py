@@ -84,7 +84,7 @@ def factor_of(x: npt.NDArray[Any], tolerance: float) -> float | None:
                 factor /= 2
             scaled = np.frexp(part / factor)[0] * 256
             fits = np.count_nonzero(np.abs(scaled - np.rint(scaled)) <= 256 * tolerance)
-            if fits > least and (best is None or fits > least):
+            if fits > least:
                 best, least = float(factor), int(fits)
     return _refined(x, best) if best is not None else None
 

@@ -475,6 +475,8 @@ def test_folders_come_back_identical(model_folder: Path, threads: int, tmp_path:
     assert tree(tmp_path / "out") == tree(model_folder)
     held = [name for name, data in tree(model_folder).items() if data is not None]
     assert sorted(names) == sorted(held)
+    with densor.open(packed) as file:
+        assert names == file.files()
     for name in tree(model_folder):
         assert (tmp_path / "out" / name).stat().st_mode == (model_folder / name).stat().st_mode
     assert sizes.original == sum(len(data) for data in tree(model_folder).values() if data)

@@ -8,6 +8,7 @@ import pytest
 from helpers import random_state
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from written_bytes import Pipe
 
 import densor
 from densor.codec.kind import Data
@@ -106,7 +107,7 @@ def test_odd_ends_of_files_and_pipes(size: int, raw: str, tmp_path: Path) -> Non
     source.write_bytes(data)
     densor.compress_file(source, tmp_path / "file.densor", raw=raw)
     pipe = io.BytesIO()
-    densor.compress_file(_Pipe(data), pipe, raw=raw)
+    densor.compress_file(Pipe(data), pipe, raw=raw)
     for packed in ((tmp_path / "file.densor").read_bytes(), pipe.getvalue()):
         out = io.BytesIO()
         densor.decompress_file(io.BytesIO(packed), out)
@@ -152,16 +153,3 @@ def test_any_samples_come_back(data: st.DataObject) -> None:
     densor.compress_file(io.BytesIO(found), pipe, draw(st.sampled_from([1, 3, 5, 9])), 1, raw=raw)
     densor.decompress_file(io.BytesIO(pipe.getvalue()), out, 1)
     assert out.getvalue() == found
-
-
-class _Pipe(io.RawIOBase):
-    """Bytes whose number is not known before their end."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = io.BytesIO(data)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
-        return self._data.readinto(buffer)

@@ -46,7 +46,7 @@ def run_faults(*arguments: object, timeout: float = 600) -> Any:
     return json.loads(done.stdout)
 
 
-FEWEST = {"compress": 5, "append": 6, "decompress": 7}  # calls: small pieces are written together
+FEWEST = {"compress": 6, "append": 6, "decompress": 7}  # calls: small pieces are written together
 
 
 def test_kills_at_every_step() -> None:

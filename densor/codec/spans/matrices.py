@@ -37,7 +37,7 @@ look_at_floats, plan_matrices, bits_in_classes, encode_matrices = deferred(
 )
 build_starts = deferred("densor.entropy.rans.kernels", "build_starts")
 
-_LAYOUTS = {
+_FORMS = {
     registry.LAYOUT_BYTE: m.FORM_FP8,
     registry.LAYOUT_BF16: m.FORM_BF16,
     registry.LAYOUT_WORD16: m.FORM_FP16,
@@ -108,7 +108,7 @@ class MatrixSpan:
         made = np.empty((cut.chunks.shape[0], 3), np.int64)
         sizes = form.size, form.rest, form.signs
         end = encode_matrices(
-            batch.data, _rule(form), sizes, cut.parts, cut.chunks, self.scales, starts,
+            batch.data, _rule(batch, form), sizes, cut.parts, cut.chunks, self.scales, starts,
             joint.reshape(-1), memory, made, *_encoding_work(cut),
         )  # fmt: skip
         if end < 0:
@@ -127,7 +127,7 @@ def plan(batch: Batch, level: Level) -> MatrixSpan | None:
     """Looks at a batch and settles its parameters; None where it is not for this encoder."""
     kind = batch.kind
     layout = kind.layout
-    if layout is None or layout.number not in _LAYOUTS:
+    if layout is None or layout.number not in _FORMS:
         return None
     form = split_format_of(kind.dtype)
     elements, left = divmod(batch.data.size, form.size)
@@ -143,15 +143,10 @@ def plan(batch: Batch, level: Level) -> MatrixSpan | None:
     return MatrixSpan(batch, form, cut, scales, choice, by_planes)
 
 
-def _rule(form: SplitFormat) -> tuple[int, ...]:
+def _rule(batch: Batch, form: SplitFormat) -> tuple[int, ...]:
     """What the kernels go by."""
-    number = m.FORM_BF16
-    if form.half:
-        number = m.FORM_FP32
-    elif form.size == 1:
-        number = m.FORM_FP8
-    elif form.exponent < 8:
-        number = m.FORM_FP16
+    assert batch.kind.layout is not None
+    number = _FORMS[batch.kind.layout.number]
     return number, form.top, ALPHABET.first, ALPHABET.main(form), ALPHABET.low_exponents
 
 
@@ -213,8 +208,8 @@ def _count(
         exponents = np.zeros((m.GROUPS, 256), np.uint32)
         work = _planning_work(cut)
         plan_matrices(
-            batch.data, _rule(form), cut.parts, chunks, step, work[0], scales, counts, exponents,
-            *work[1:],
+            batch.data, _rule(batch, form), cut.parts, chunks, step, work[0], scales, counts,
+            exponents, *work[1:],
         )  # fmt: skip
         return counts, exponents
 

@@ -9,6 +9,7 @@ are used here.
 import numba
 from numba import types
 
+from densor.codec.tokens.params import PLACES, ROOM, SPECIAL_BITS
 from densor.codec.tokens.range_coder import decode_bit, encode, next_byte, remove
 from densor.entropy.intrinsics import load_u16, prefetch, store_u16, trailing_zeros
 from densor.entropy.jit import I64, R8, W8, W32, index, inlined, kernel
@@ -34,14 +35,11 @@ from densor.entropy.vectors import store_u16 as store_lanes
 int64, uint64 = numba.int64, numba.uint64
 
 NODE = 32  # bytes of one: a count, then 15 cumulative probabilities, 16 bits each
-PLACES = 4  # of a slot of orders 2 and 3; two of order 1
 _TOKEN = 0xFFFFFF  # the bits of a place below its count
 _MOST = 60  # what a place counts to
 _LONGEST = 60  # what a match counts to
-ROOM = 64  # bytes that a token takes at most
 _LIMIT = 250  # updates after which flags learn no slower
 _MIN_P, _MAX_P = 32, 65504
-_SPECIAL_BITS = 18  # of the number of a probability of one candidate, at most
 _MOST_SPECIAL = 6  # weight of it, of 16
 _ODD = 0x9E3779B97F4A7C15
 _MIX = 0x2545F4914F6CDD1D
@@ -208,7 +206,7 @@ def code_tokens(
     nodes = ((int64(1) << (4 * digits)) - 1) // 15
     tables = plain.size // NODE // nodes
     contexted = max(digits - 1, 3)
-    special_bits = min(bits, _SPECIAL_BITS)
+    special_bits = min(bits, SPECIAL_BITS)
     value, width, at = int64(0), int64(0xFFFFFFFF), int64(0)
     if not encoding:
         for at in range(4):

@@ -13,6 +13,11 @@ MIN_BITS, MAX_BITS = 8, 20
 MAX_ROWS = 128
 MAX_TOKENS = 1 << 24  # of a chunk
 
+# Of the kernel's state
+PLACES = 4  # of a slot of orders 2 and 3; two of order 1
+ROOM = 64  # bytes of the stream that a token takes at most
+SPECIAL_BITS = 18  # of the number of a probability of one candidate, at most
+
 
 class Parameters(NamedTuple):
     """How tokens of `size` bytes are coded, all of which are below 16^`digits`.

@@ -6,15 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.batch import Bytes
-from densor.codec.tokens.params import Parameters
+from densor.codec.tokens.params import PLACES, ROOM, SPECIAL_BITS, Parameters
 from densor.entropy.deferred import deferred
 from densor.errors import FormatError
 
-(code_tokens,) = (deferred("densor.codec.tokens.kernels", "code_tokens"),)
+code_tokens = deferred("densor.codec.tokens.kernels", "code_tokens")
 
 Tokens = npt.NDArray[np.uint32]
-_NODE, _PLACES, _ROOM = 32, 4, 64  # as in kernels.py, which imports numba
-_FLAGS, _SPECIAL_BITS = 1 << 16, 18
+_FLAGS = 1 << 16
 _MAX_TABLES = 32  # distributions by row
 _WEIGHTS = (0, 18, 20, 22, 24, 26, 27, 28, 28)  # of the context's node, of 32, by bits of its count
 _SHIFTS = ((2, 2), (4, 3), (12, 4), (40, 5), (256, 6))  # up to which count, shift
@@ -47,12 +46,12 @@ def run(encoding: bool, parameters: Parameters, tokens: Tokens, stream: Bytes) -
     per_row = (16**p.digits - 1) // 15
     tables = min(rows, _MAX_TABLES) if p.digits <= 3 else 1
     slots = [np.zeros(2 << min(p.bits, 16), np.uint32)]
-    slots += [np.zeros(_PLACES << p.bits, np.uint32) for _ in range(2)]
+    slots += [np.zeros(PLACES << p.bits, np.uint32) for _ in range(2)]
     return int(
         code_tokens(
             *(encoding, tokens, rows, columns, p.digits, stream, *slots),
             np.zeros(1 << p.bits, np.uint32),
-            np.full(_FLAGS + (1 << min(p.bits, _SPECIAL_BITS)), 1 << 31, np.uint32),
+            np.full(_FLAGS + (1 << min(p.bits, SPECIAL_BITS)), 1 << 31, np.uint32),
             *(_nodes(tables * per_row), _nodes(1 << p.bits)),
             *(np.zeros(16, np.uint32), *rates),
         )
@@ -61,7 +60,7 @@ def run(encoding: bool, parameters: Parameters, tokens: Tokens, stream: Bytes) -
 
 def coded(parameters: Parameters, tokens: Tokens, most: int) -> Bytes | None:
     """The stream of a chunk's tokens; None where it takes `most` bytes or more."""
-    stream = np.empty(most + _ROOM, np.uint8)
+    stream = np.empty(most + ROOM, np.uint8)
     end = run(True, parameters, tokens, stream)
     return stream[:end] if 0 <= end < most else None
 

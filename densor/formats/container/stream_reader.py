@@ -331,8 +331,9 @@ class StreamReader:
         return _Waiting(task, header.original, reports_progress(decoder))
 
     def _finish(self, entry: _OpenEntry) -> None:
-        item = entry.waiting.popleft()
+        item = entry.waiting[0]
         data = item.task.result()
+        entry.waiting.popleft()  # not before: an interrupt leaves none unsettled
         entry.done += item.size
         entry.hashing.wait(entry.done)
         entry.sink.done(data)

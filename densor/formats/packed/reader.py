@@ -132,22 +132,16 @@ class PackedFile:
             self._described[name] = found
         return self._described[name]
 
-    def array(self, name: str) -> PackedArray:
-        """A blob, all hashes of its stored bytes checked, not decoded.
+    def array(self, name: str, *, copy: bool = False) -> PackedArray:
+        """A blob, all hashes of its stored bytes checked, not decoded; `copy`: that needs no file.
 
         UnsupportedError for what `PackedArray` does not take, bases above all.
         """
         self.describe(name)
         self._read_ahead(name)
         with self._named(name):
-            return PackedArray(self.stored(name))
-
-    def array_in_memory(self, name: str) -> PackedArray:
-        """Likewise, of a copy of the blob, which needs the file no more."""
-        self.describe(name)
-        self._read_ahead(name)
-        with self._named(name):
-            return PackedArray(self.stored(name).copy())
+            stored = self.stored(name)
+            return PackedArray(stored.copy() if copy else stored)
 
     def read(
         self,

@@ -6,7 +6,6 @@ with what was there then, so that a file that somebody has changed ends in an er
 
 import contextlib
 import os
-import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +23,7 @@ from densor.formats.io.outputs import errors_of
 from densor.formats.io.sources import Bytes
 from densor.formats.packed.reader import PackedFile
 from densor.runtime.buffers import POOL
+from densor.runtime.locks import Lock
 
 _PIECE = 1 << 22  # bytes of a plain tensor that are read at a time
 
@@ -34,7 +34,7 @@ class OpenFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.taken = 0
-        self._lock = threading.Lock()
+        self._lock = Lock()
         with errors_of(path):
             self._number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         weakref.finalize(self, os.close, self._number)

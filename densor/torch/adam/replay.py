@@ -117,24 +117,18 @@ class Moments(NamedTuple):
 
 def with_forms(moments: Moments, gradient: Halves, step: Step) -> Step:
     """The step in the forms that make the most of a sample of moments."""
-    few, chosen = moments, step
-    best = -1
+    m, v = moments.m.view(np.float32), moments.v.view(np.float32)
     with np.errstate(all="ignore"):
         g = widened(gradient, step.factor)
-        for form in range(M_FORMS):
-            one = step._replace(m_form=form)
-            made = _clean(_next_m(few.m.view(np.float32), g, one))
-            same = int(np.count_nonzero(made == few.next_m))
-            if same > best:
-                best, chosen = same, one
-        best, step = -1, chosen
-        for form in range(V_FORMS):
-            one = step._replace(v_form=form)
-            made = _clean(_next_v(few.v.view(np.float32), g, one))
-            same = int(np.count_nonzero(made == few.next_v))
-            if same > best:
-                best, chosen = same, one
-    return chosen
+
+        def by_m(one: Step) -> int:
+            return int(np.count_nonzero(_clean(_next_m(m, g, one)) == moments.next_m))
+
+        def by_v(one: Step) -> int:
+            return int(np.count_nonzero(_clean(_next_v(v, g, one)) == moments.next_v))
+
+        step = max((step._replace(m_form=form) for form in range(M_FORMS)), key=by_m)
+        return max((step._replace(v_form=form) for form in range(V_FORMS)), key=by_v)
 
 
 # Gradients that were not kept
