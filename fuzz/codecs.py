@@ -54,7 +54,7 @@ from densor.codec.sparse.encoder import SparseEncoder
 from densor.codec.table.encoder import TableCoder
 from densor.codec.table.layout import Layout as TableLayout
 from densor.codec.tokens.encoder import TokensEncoder
-from densor.codec.tokens.params import Parameters
+from densor.codec.tokens.params import Mixed, Parameters
 from densor.codec.zstd import zstd_compress
 from densor.entropy import explicit
 from densor.entropy.huffman.code import unpack_lengths
@@ -437,6 +437,9 @@ def _of_tokens() -> list[Case]:
     tokens = (noise * noise % 37 + 4000 * (noise % 3)).astype(np.uint32)
     for size, rows in ((2, 1), (4, 1), (2, 3), (4, 30)):
         coder = TokensEncoder(Parameters(size, 4, 8, rows, 30 if rows > 1 else 0))
+        cases += _with(coder, tokens.astype(f"<u{size}").view(np.uint8))
+    for size, streams in ((2, 1), (4, 3)):
+        coder = TokensEncoder(Mixed(size, 4, 8, 9, streams))
         cases += _with(coder, tokens.astype(f"<u{size}").view(np.uint8))
     return cases
 

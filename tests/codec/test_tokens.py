@@ -14,8 +14,8 @@ from densor.codec.codec import decoder_for
 from densor.codec.kind import as_tokens, kind_of_array
 from densor.codec.levels import level_settings
 from densor.codec.tokens.encoder import propose, suits
-from densor.codec.tokens.params import HEAD, Parameters, pack
-from densor.codec.tokens.state import coded, decoded
+from densor.codec.tokens.params import HEAD, MIXED_HEAD, Mixed, Parameters, pack
+from densor.codec.tokens.payload import coded, decoded
 from densor.errors import DensorError, FormatError
 from densor.runtime.workers import Workers
 
@@ -103,34 +103,62 @@ def test_codebooks_in_their_own_order_are_smaller() -> None:
     assert (densor.decompress(found) == several).all()
 
 
+def restores(parameters: Parameters | Mixed, tokens: npt.NDArray[np.uint32]) -> bool:
+    stream = coded(parameters, tokens, 400 + 8 * tokens.size)
+    assert stream is not None
+    restored = np.full(tokens.size, 7, np.uint32)
+    decoded(parameters, stream, restored)
+    return bool((restored == tokens).all())
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 300])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_few_tokens(count: int, rows: int) -> None:
     parameters = Parameters(2, 4, 8, rows, count if rows > 1 else 0)
     for tokens in (np.zeros(rows * count, np.uint32), np.full(rows * count, 65535, np.uint32)):
-        stream = coded(parameters, tokens, 100 + 8 * tokens.size)
-        assert stream is not None
-        restored = np.full(tokens.size, 7, np.uint32)
-        decoded(parameters, stream, restored)
-        assert (restored == tokens).all()
+        assert restores(parameters, tokens)
+    for streams in (1, 2, 16):
+        mixed = Mixed(4, 5, 8, 8, streams)
+        for token in (0, 65535, 0xFFFFF):
+            assert restores(mixed, np.full(count, token, np.uint32))
+        assert restores(mixed, np.arange(count, dtype=np.uint32) * 3000)
+
+
+def test_streams_share_what_they_learn() -> None:
+    """Four parts that are the same: one stream after the other, or at once, they are found."""
+    part = words(3000).astype(np.uint32)
+    alone = coded(Mixed(2, 4, 12, 13, 1), part, 6000)
+    together = coded(Mixed(2, 4, 12, 13, 4), np.tile(part, 4), 24_000)
+    in_turn = coded(Mixed(2, 4, 12, 13, 1), np.tile(part, 4), 24_000)
+    assert alone is not None and together is not None and in_turn is not None
+    assert in_turn.size < 1.3 * alone.size
+    assert together.size < 3 * alone.size
+
+
+def test_the_smaller_method_is_taken() -> None:
+    """Mixing takes more tokens to learn, and comes further."""
+    rng = random_state("tokens phrases")
+    phrases = [rng.integers(0, 3000, length) for length in rng.integers(2, 9, 900)]
+    chosen = (rng.zipf(1.2, 6000) % 900).tolist()
+    phrased = np.concatenate([phrases[i] for i in chosen]).astype("<u2")
+    for tokens, size in ((words(30_000), MIXED_HEAD.size), (phrased, HEAD.size)):
+        encoder = propose(batch_of(tokens, told=True), level_settings(6))
+        assert encoder is not None
+        assert len(encoder.coder.model()) == size
 
 
 def test_carries_reach_back() -> None:
     """Many streams of noise, in which all patterns of carries occur."""
     rng = random_state("tokens carry")
-    parameters = Parameters(2, 4, 8)
-    for _ in range(60):
-        tokens = rng.integers(0, 1 << 16, 500).astype(np.uint32)
-        stream = coded(parameters, tokens, 8000)
-        assert stream is not None
-        restored = np.zeros(500, np.uint32)
-        decoded(parameters, stream, restored)
-        assert (restored == tokens).all()
+    for parameters in (Parameters(2, 4, 8), Mixed(2, 4, 8, 8, 1)):
+        for _ in range(60):
+            assert restores(parameters, rng.integers(0, 1 << 16, 500).astype(np.uint32))
 
 
 def test_what_does_not_get_smaller_is_left() -> None:
     noise = random_state("tokens noise").integers(0, 1 << 16, 3000).astype(np.uint32)
-    assert coded(Parameters(2, 4, 8), noise, 2 * noise.size) is None
+    for parameters in (Parameters(2, 4, 8), Mixed(2, 4, 8, 8, 3)):
+        assert coded(parameters, noise, 2 * noise.size) is None
 
 
 GOOD = Parameters(2, 4, 10)
@@ -147,6 +175,45 @@ GOOD = Parameters(2, 4, 10)
 def test_parameters_that_cannot_be(changes: dict[str, int]) -> None:
     with pytest.raises(FormatError):
         decoder_for(pack(GOOD._replace(**changes)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": 1}, {"digits": 0}, {"digits": 5}, {"bits": 7}, {"bits": 22}, {"node_bits": 7},
+        {"node_bits": 23}, {"streams": 0}, {"streams": 17},
+    ],
+)  # fmt: skip
+def test_parameters_of_streams_that_cannot_be(changes: dict[str, int]) -> None:
+    with pytest.raises(FormatError):
+        decoder_for(pack(Mixed(2, 4, 10, 10, 2)._replace(**changes)))
+
+
+def test_streams_that_cannot_be() -> None:
+    parameters = Mixed(2, 4, 10, 10, 3)
+    model = pack(parameters)
+    assert len(model) == MIXED_HEAD.size
+    stream = coded(parameters, words(500).astype(np.uint32), 2000)
+    assert stream is not None
+    first, second = struct.unpack("<II", stream[:8].tobytes())
+    rest = stream[8:].tobytes()
+    decoder = decoder_for(model)
+    damaged = [
+        (b"", 1000), (stream[:7].tobytes(), 1000), (stream[:-1].tobytes(), 1000),
+        (stream.tobytes() + b"\0", 1000), (stream.tobytes(), 999), (stream.tobytes(), 1002),
+        (struct.pack("<II", first - 1, second + 1) + rest, 1000),
+        (struct.pack("<II", first + 2, second) + rest, 1000),
+        (struct.pack("<II", 0xFFFFFFFF, second) + rest, 1000),
+        (struct.pack("<II", first, len(rest) - first + 1) + rest, 1000),
+        (stream.tobytes(), 2),
+    ]  # fmt: skip
+    for payload, size in damaged:
+        chunk = np.frombuffer(payload, np.uint8)
+        with pytest.raises(FormatError):
+            decoder.decode(chunk, np.empty(size, np.uint8))  # type: ignore[union-attr]
+    restored = np.empty(1000, np.uint8)
+    decoder.decode(stream, restored)  # type: ignore[union-attr]
+    assert (restored.view("<u2") == words(500)).all()
 
 
 def test_chunks_that_cannot_be() -> None:

@@ -59,6 +59,8 @@ from densor.codec.image.layout import Layout  # noqa: E402
 from densor.codec.kind import BYTES, kind_of, kind_of_table  # noqa: E402
 from densor.codec.levels import level_settings  # noqa: E402
 from densor.codec.planes import analyse  # noqa: E402
+from densor.codec.tokens.encoder import TokensEncoder  # noqa: E402
+from densor.codec.tokens.params import Mixed  # noqa: E402
 from densor.formats.container import writer  # noqa: E402
 from densor.formats.parsers.csv import layout_of  # noqa: E402
 from densor.formats.parsers.tabular import layout_in  # noqa: E402
@@ -434,6 +436,18 @@ def tokens() -> Iterator[tuple[str, bytes]]:
     yield "tokens-codebooks", densor.compress(np.stack([books, books[:, ::-1]]), 3, tokens=True)
 
 
+def mixed_tokens() -> Iterator[tuple[str, bytes]]:
+    noise = random_state("golden mixed tokens").integers(0, 40, 4000)
+    words = noise * noise % 37 + 4000 * (noise % 3)
+    yield "tokens-mixed", densor.compress(np.tile(words, 3).astype("<u2"), 3, tokens=True)
+    yield "tokens-wide", densor.compress((words * 11).astype("<i4"), 9, tokens=True)
+    data = words.astype("<u2").view(np.uint8)
+    coder = TokensEncoder(Mixed(2, 4, 9, 10, 3))
+    chunk = Frame(CHUNK, bytes(coder.encode(data, 0)), data.size, 16)
+    frames = [Frame(MODEL, coder.model()), chunk]
+    yield "tokens-streams", bytes_archive(frames, data.tobytes())
+
+
 def adaptive_sound() -> Iterator[tuple[str, bytes]]:
     t = np.arange(1500)
     noise = random_state("golden adaptive sound").integers(-40, 40, (1500, 2))
@@ -491,6 +505,7 @@ GROUPS = (
     Group("0.6, adaptive sound", (adaptive_sound,)),
     Group("0.7, files that follow from others", (derived_files,)),
     Group("0.7, tokens", (tokens,)),
+    Group("0.7, mixed tokens", (mixed_tokens,)),
 )
 
 

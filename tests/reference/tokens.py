@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
+from reference import tokens_mixed
 from reference.reading import Cursor, fail
 
 CODEC = 14
@@ -216,8 +217,10 @@ class _Sequence:
         return h
 
 
-def parse_model(payload: bytes) -> Model:
+def parse_model(payload: bytes) -> Model | tokens_mixed.Model:
     """The model of tokens (docs/format/tokens.md)."""
+    if len(payload) == tokens_mixed.HEAD:
+        return tokens_mixed.parse_model(payload)
     cursor = Cursor(payload)
     cursor.take(1)
     size, digits, bits = cursor.u8(), cursor.u8(), cursor.u8()

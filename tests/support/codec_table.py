@@ -51,7 +51,7 @@ from densor.codec.sparse.encoder import SparseEncoder
 from densor.codec.table.encoder import TableCoder
 from densor.codec.table.layout import Layout as Table
 from densor.codec.tokens.encoder import TokensEncoder
-from densor.codec.tokens.params import Parameters
+from densor.codec.tokens.params import Mixed, Parameters
 from densor.dtypes import SIZES
 from densor.float_formats import by_rows
 from densor.formats.io.sources import MemoryRandomSource
@@ -269,6 +269,14 @@ def _tokens(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     return _batch(coder, tokens.astype(f"<u{size}").view(np.uint8))
 
 
+def _mixed_tokens(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """A token of 16 bits for each byte, and 2 KiB of zeros, in as many streams as the data says."""
+    size, streams = SIZES[dtype], 1 + data.size % 3
+    tokens = np.concatenate([data, np.zeros(1024, np.uint8)])
+    coder = TokensEncoder(Mixed(size, 2, 8, 9, streams))
+    return _batch(coder, tokens.astype(f"<u{size}").view(np.uint8))
+
+
 _FLOATS = tuple(sorted(filter(by_rows, SIZES)))
 _NUMBERS = tuple(sorted(set(SIZES) - {"VOID"}))
 
@@ -319,6 +327,11 @@ CODECS = (
         "tokens",
         ("U16", "I32"),
         _tokens,
+        memory=1 << 25,
+        has_slow_reference=True,
+    ),
+    Codec(
+        *(registry.CODEC_TOKENS, "tokens, mixed", ("U16", "I32"), _mixed_tokens),
         memory=1 << 25,
         has_slow_reference=True,
     ),

@@ -4,22 +4,22 @@ import numpy as np
 
 from densor.codec.batch import Bytes
 from densor.codec.codec import ChunkDecoder
-from densor.codec.tokens.params import MAX_TOKENS, Parameters, parse
-from densor.codec.tokens.state import decoded
+from densor.codec.tokens.params import MAX_TOKENS, Mixed, Parameters, parse
+from densor.codec.tokens.payload import decoded
 from densor.errors import FormatError, LimitError
 
 
 class TokensDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once."""
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters | Mixed) -> None:
         self._parameters = parameters
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
         p = self._parameters
         count, rest = divmod(out.size, p.size)
-        if rest or (p.rows > 1 and count % (p.rows * p.columns)):
+        if rest or count % p.item:
             raise FormatError("chunk of tokens has an impossible length")
         if count > MAX_TOKENS:
             raise LimitError(f"chunk has more than {MAX_TOKENS} tokens")

@@ -7,16 +7,28 @@ from densor.codec.batch import Batch, Bytes
 from densor.codec.chunks import ChunkEncoder
 from densor.codec.kind import BATCH_BYTES, Data, Kind
 from densor.codec.levels import Level
-from densor.codec.tokens.params import MAX_BITS, MAX_DIGITS, MAX_ROWS, SIZES, Parameters, pack
-from densor.codec.tokens.state import Tokens, coded
+from densor.codec.tokens.params import (
+    MAX_BITS,
+    MAX_DIGITS,
+    MAX_MIXED_BITS,
+    MAX_ROWS,
+    SIZES,
+    Mixed,
+    Parameters,
+    pack,
+)
+from densor.codec.tokens.payload import coded
+from densor.codec.tokens.state import Tokens
 from densor.codec.zstd import zstd_compress
 
-CHUNK, LARGE_CHUNK = 1 << 23, BATCH_BYTES  # bytes, the latter at level 9
+CHUNK, LARGE_CHUNK = BATCH_BYTES // 2, BATCH_BYTES  # bytes, the latter from level 5 on
+_OTHER_CHUNK = 1 << 23  # of the other method
 MIN_BYTES = 1 << 13  # that are looked at unasked: below, hardly anything repeats
 _SAMPLE = 1 << 15  # tokens that are tried, from the middle
+_LONG_SAMPLE = 1 << 17  # to tell methods from each other: mixing wins from about half of it on
 _MAX_SHARE = 0.95  # of what the sample takes more simply
 _LEAST_BITS = 10
-_MOST_BITS = 20
+_MANY = 1 << 17  # tokens from which on there are two streams, below level 9
 _FLAT = 1024  # columns of what has no rows, see kind.py
 _MIN_TIME = 16  # tokens of a codebook
 
@@ -30,12 +42,13 @@ def suits(batch: Batch, level: Level) -> bool:
         return True
     if not level.tokens or batch.data.size < MIN_BYTES or not _may_be(kind):
         return False
-    tokens = _tokens(_middle(batch), kind.unit)
+    middle = _middle(batch, _SAMPLE)
+    tokens = _tokens(middle, kind.unit)
     digits = _digits(tokens)
     if digits > MAX_DIGITS:
         return False
-    size = min(_coded_size(p, tokens, kind) for p in _candidates(batch, digits))
-    return size < _MAX_SHARE * _simply(_middle(batch), kind.unit)
+    size = min(_coded_size(p, tokens, kind) for p in _candidates(batch, digits, tokens.size))
+    return size < _MAX_SHARE * _simply(middle, kind.unit)
 
 
 def _whole(batch: Batch) -> bool:
@@ -50,12 +63,12 @@ def _may_be(kind: Kind) -> bool:
     return kind.integers or (kind.dtype in ("F16", "F32") and flat)
 
 
-def _middle(batch: Batch) -> Bytes:
-    """Some tokens from the middle, whole items of several codebooks."""
+def _middle(batch: Batch, count: int) -> Bytes:
+    """So many tokens from the middle, whole items of several codebooks."""
     kind = batch.kind
     rows, columns = _books(batch)
     item = kind.unit * rows * max(1, columns)
-    size = max(1, _SAMPLE * kind.unit // item) * item
+    size = max(1, count * kind.unit // item) * item
     if size >= batch.data.size:
         return batch.data
     begin = (batch.data.size - size) // 2 // item * item
@@ -88,16 +101,27 @@ def _entropy(numbers: npt.NDArray[np.unsignedinteger]) -> float:
     return bits / 8
 
 
-def _candidates(batch: Batch, digits: int) -> list[Parameters]:
-    """One sequence; and several codebooks, if the shape may be that."""
-    kind = batch.kind
-    count = min(batch.data.size, LARGE_CHUNK) // kind.unit
-    bits = min(max(count.bit_length() - 2, _LEAST_BITS), _MOST_BITS, MAX_BITS)
-    found = [Parameters(kind.unit, digits, bits)]
+def _candidates(batch: Batch, digits: int, count: int) -> list[Parameters | Mixed]:
+    """One sequence of so many tokens, by both methods; and codebooks, if the shape may be that."""
+    unit = batch.kind.unit
+    found: list[Parameters | Mixed] = [_sequence(unit, digits, count, MAX_BITS, 1)]
+    bits = _bits(min(batch.data.size, LARGE_CHUNK) // unit)
+    found.append(Parameters(unit, digits, bits))
     rows, columns = _books(batch)
     if rows > 1:
-        found.append(Parameters(kind.unit, digits, bits, rows, columns))
+        found.append(Parameters(unit, digits, bits, rows, columns))
     return found
+
+
+def _bits(count: int, most: int = MAX_BITS) -> int:
+    """Of the numbers of slots, for so many tokens."""
+    return min(max(count.bit_length() - 2, _LEAST_BITS), most)
+
+
+def _sequence(size: int, digits: int, count: int, most_bits: int, streams: int) -> Mixed:
+    """Parameters of one sequence, in chunks of so many tokens."""
+    bits = _bits(count, most_bits)
+    return Mixed(size, digits, bits, bits + 1, streams if count >= _MANY else 1)
 
 
 def _books(batch: Batch) -> tuple[int, int]:
@@ -105,12 +129,12 @@ def _books(batch: Batch) -> tuple[int, int]:
     rows, columns = batch.kind.books
     if 1 < rows <= MAX_ROWS and columns >= _MIN_TIME:
         item = rows * columns * batch.kind.unit
-        if item <= CHUNK and batch.data.size % item == 0:
+        if item <= _OTHER_CHUNK and batch.data.size % item == 0:
             return rows, columns
     return 1, 0
 
 
-def _coded_size(parameters: Parameters, tokens: Tokens, kind: Kind) -> int:
+def _coded_size(parameters: Parameters | Mixed, tokens: Tokens, kind: Kind) -> int:
     """Bytes of a sample, or those that it has where it does not get smaller."""
     stream = coded(parameters, tokens, tokens.size * kind.unit)
     return tokens.size * kind.unit if stream is None else stream.size
@@ -122,14 +146,25 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
     digits = _digits(batch.data.view(f"<u{kind.unit}"))
     if digits > MAX_DIGITS:
         return None
-    candidates = _candidates(batch, digits)
-    best = candidates[0]
-    if len(candidates) > 1:
-        tokens = _tokens(_middle(batch), kind.unit)
-        best = min(candidates, key=lambda p: _coded_size(p, tokens, kind))
-    item = kind.unit * max(1, best.rows * best.columns)
-    chunk = LARGE_CHUNK if level.bytes == "full" else CHUNK
-    return ChunkEncoder(TokensEncoder(best), batch.in_chunks_of(chunk // item * item), level.zstd)
+    tokens = _tokens(_middle(batch, _LONG_SAMPLE), kind.unit)
+    candidates = _candidates(batch, digits, tokens.size)
+    best = min(candidates, key=lambda p: _coded_size(p, tokens, kind))
+    if isinstance(best, Parameters):
+        chunk = LARGE_CHUNK if level.bytes == "full" else _OTHER_CHUNK
+        return _encoder(batch, level, best, chunk // (kind.unit * best.item) * best.item)
+    chunk = CHUNK if level.bytes == "zstd" else LARGE_CHUNK
+    count = min(batch.data.size, chunk) // kind.unit
+    most, streams = (MAX_MIXED_BITS, 1) if level.bytes == "full" else (MAX_BITS, 2)
+    sequence = _sequence(kind.unit, digits, count, most, streams)
+    return _encoder(batch, level, sequence, chunk // kind.unit)
+
+
+def _encoder(
+    batch: Batch, level: Level, parameters: Parameters | Mixed, count: int
+) -> ChunkEncoder:
+    """For chunks of so many tokens."""
+    chunks = batch.in_chunks_of(count * batch.kind.unit)
+    return ChunkEncoder(TokensEncoder(parameters), chunks, level.zstd)
 
 
 class TokensEncoder:
@@ -137,7 +172,7 @@ class TokensEncoder:
 
     repeats = True
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters | Mixed) -> None:
         self._parameters = parameters
 
     def model(self) -> bytes:
