@@ -110,6 +110,7 @@ SECONDS = 8  # of sound in a chunk, within these bytes
 LEAST_FRAME, MOST_FRAME = 1 << 20, 1 << 22
 SOUND_SAMPLE = 1 << 15  # bytes of sound that are tried as plain elements
 MAX_SHARE_OF_SOUND = 0.9  # of what they take; beyond, both ways are tried on all
+MAX_SHARE_OF_PREDICTED = 0.8  # of what counts of bytes let expect; beyond, a sample is tried
 MAX_LOSS_AS_BYTES = 1.1  # of such, over sound, that plain bytes may still turn round
 IMAGE_SAMPLE = 1 << 14  # bytes of an image that are tried as plain bytes
 
@@ -282,6 +283,9 @@ def _audio(batch: Batch, level: Level) -> Coding:
     elements = replace(batch, kind=replace(batch.kind, audio=None))
     if encoder is None:
         return encode_batch(elements, level)
+    expected = encoder.estimate()
+    if expected and expected.bytes < MAX_SHARE_OF_PREDICTED * expected.otherwise:
+        return encoder.encode()
     simpler = [_proposed(registry.CODEC_AUDIO, batch, way) for way in with_simpler_sound(level)]
     coded = encoder.encode()
     if simpler:

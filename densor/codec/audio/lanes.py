@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from densor.codec.audio import kernels, lane_kernels
 from densor.codec.audio.distributions import costs, frequencies
-from densor.codec.audio.kernels import MOST, ROW, Work
+from densor.codec.audio.fitting_kernels import Work, fit_blocks, stride_of
+from densor.codec.audio.kernels import MOST, ROW
 from densor.codec.audio.lane_kernels import CONTEXTS, LANES, LEAD, Frame, Lanes
 from densor.codec.audio.params import Model
 from densor.codec.audio.samples import Planes, coded, restore
@@ -20,10 +21,10 @@ from densor.errors import FormatError
 
 _HEAD = struct.Struct("<BBBBI")  # block, channel that is first, own and other weights, their bytes
 LEAST_BLOCK, MOST_BLOCK = 8, 20  # logarithms
-_BLOCKS = (10, 11, 12, 13)  # that are tried
+_BLOCKS = (9, 10, 11)  # that are tried
 _TRIAL = 1 << 14  # samples of a channel, at least, for that
-_ORDERS = 16  # weights of each sort
-_WINDOW = 1 << kernels.WINDOW_BITS
+_ORDERS = 16  # weights of each sort, most often
+_MIN_GAIN = 0.985  # share of the bits that more of them must leave, for their time
 _MOST_MEAN = 1 << 28
 _MOST_LEVEL = 240  # averages stay below 2^30
 _MOST_ROOM = 6  # bytes that a sample takes, at most
@@ -49,47 +50,87 @@ class Modelled(NamedTuple):
         return found
 
 
+class Shape(NamedTuple):
+    """What weights are found for: bits of a sample, the block's logarithm, weights of each sort."""
+
+    depth: int
+    block: int
+    orders: int = _ORDERS
+
+
 @functools.cache
-def _window(size: int) -> I32:
+def _window(size: int) -> npt.NDArray[np.float64]:
     """A window whose first and last quarter rise and fall as parabolas."""
     edge = max(1, size // 4)
     rising = np.minimum(np.arange(size) * 2 + 1, 2 * edge)
-    part = rising * (4 * edge - rising) * _WINDOW // (4 * edge * edge)
-    found: I32 = np.minimum(part, part[::-1]).astype(np.int32)
-    return found
+    part = rising * (4 * edge - rising) / (4 * edge * edge)
+    return np.minimum(part, part[::-1])
 
 
-def _fitted(planes: Planes, depth: int, block: int) -> tuple[float, int, I32]:
-    """Cost in bits, the channel to begin with, and weights, for blocks of 2^`block` samples."""
+def _fit(
+    planes: Planes, shape: Shape, firsts: range, rows: I32 | None = None
+) -> npt.NDArray[np.float64]:
+    """Costs in bits, about, with channel 0 or 1 first, of `firsts`; others are 0.
+
+    Sets the weights for the last of these in `rows`.
+    """
     channels, count = planes.shape
-    blocks = max(1, count >> block)
-    last = count - ((blocks - 1) << block)
+    block = shape.block
+    last = count - ((max(1, count >> block) - 1) << block)
     work = Work(
-        np.empty((channels, max(last, 1 << block) + 2 * MOST), np.int32),
-        np.empty((channels, MOST + 1), np.int64),
-        np.empty((channels, 2 * MOST + 1), np.int64),
-        np.empty(2 * MOST + 1, np.int64),
-        np.empty((2 * MOST, 2 * MOST)),
-        np.empty(8 * MOST),
+        np.empty(channels * stride_of(max(last, 1 << block))),
+        np.empty(16),
+        np.empty((channels, MOST + 1)),
+        np.empty((channels, 2 * MOST + 1)),
+        np.empty(2 * MOST + 1),
+        np.empty((2 * MOST, 2 * MOST + 1)),
+        np.empty(2 * MOST),
     )
-    rows = np.zeros((2, blocks, channels, ROW), np.int32)
     bits = np.zeros(2)
+    keep = rows is not None
+    rows = np.zeros((1, channels, ROW), np.int32) if rows is None else rows
+    limits = firsts.start, firsts.stop
     windows = _window(1 << block), _window(last)
-    kernels.fit_blocks(planes, 1 << block, _ORDERS, depth, *windows, work, rows, bits)
-    first = int(channels == 2 and bits[1] < bits[0])
-    return float(bits[first]), first, rows[first]
+    sizes = 1 << block, shape.orders, shape.depth, *limits
+    fit_blocks(planes, *sizes, keep, *windows, work, rows, bits)
+    return bits
+
+
+def _middle(planes: Planes, least: int) -> Planes:
+    """A sixteenth of all instants from the middle, or `least` if these are more."""
+    part = max(least, planes.shape[1] >> 4)
+    begin = max(0, planes.shape[1] - part) // 2
+    return np.ascontiguousarray(planes[:, begin : begin + part])
 
 
 def bits_of(model: Model, data: Bytes) -> float:
     """Bits that samples take, about."""
-    return _fitted(coded(model, data), model.depth, _BLOCKS[-1])[0]
+    planes = coded(model, data)
+    piece = _middle(planes, _TRIAL)
+    bits = _fit(piece, Shape(model.depth, _BLOCKS[-1]), range(1))[0]
+    return float(bits) * planes.shape[1] / piece.shape[1]
 
 
 def first_channel(model: Model, data: Bytes) -> int:
     """The channel of two that is to be coded first, 0 with one or more than two."""
     if model.layout.channels != 2:
         return 0
-    return _fitted(coded(model, data), model.depth, _BLOCKS[-2])[1]
+    return _first(_middle(coded(model, data), _TRIAL), Shape(model.depth, _BLOCKS[-1]))
+
+
+def _first(piece: Planes, shape: Shape) -> int:
+    if piece.shape[0] != 2:
+        return 0
+    return int(np.argmin(_fit(piece, shape, range(2))))
+
+
+def _shape(piece: Planes, depth: int) -> Shape:
+    """The blocks that suit some samples, and whether many weights do."""
+    found = {block: _fit(piece, Shape(depth, block), range(1))[0] for block in _BLOCKS}
+    block = min(found, key=lambda block: found[block])
+    many = Shape(depth, block, MOST)
+    pays = _fit(piece, many, range(1))[0] < _MIN_GAIN * found[block]
+    return many if pays else Shape(depth, block)
 
 
 def _frame(planes_shape: tuple[int, int], model: Model, block: int, first: int) -> Frame:
@@ -135,13 +176,13 @@ def _levels(planes: Planes, depth: int) -> Bytes:
 def modelled(model: Model, data: Bytes) -> Modelled:
     """What the fast method codes of a frame."""
     planes = coded(model, data)
-    part = max(_TRIAL, planes.shape[1] >> 3)
-    begin = max(0, planes.shape[1] - part) // 2
-    piece = np.ascontiguousarray(planes[:, begin : begin + part])
-    block = min(_BLOCKS, key=lambda block: _fitted(piece, model.depth, block)[0])
-    _, first, rows = _fitted(planes, model.depth, block)
+    piece = _middle(planes, _TRIAL)
+    shape = _shape(piece, model.depth)
+    first = _first(piece, shape)
+    rows = np.zeros((max(1, planes.shape[1] >> shape.block), len(planes), ROW), np.int32)
+    _fit(planes, shape, range(first, first + 1), rows)
     own, other = _used(rows)
-    f = _frame(planes.shape, model, block, first)._replace(own=own, other=other)
+    f = _frame(planes.shape, model, shape.block, first)._replace(own=own, other=other)
     w = _lanes(f)
     lane_kernels.to_lanes(planes, f, w.samples)
     levels = _levels(planes, model.depth)
@@ -162,7 +203,8 @@ def _starts(f: Frame, w: Lanes) -> I32:
 def choose_contexts(counts: npt.NDArray[np.int64], depth: int, usual: Bytes) -> Bytes:
     """The cheapest distribution for each context; `usual` where there is nothing to go by."""
     found = usual.copy()
-    kernels.choose_contexts(counts, costs(depth), found)
+    table = costs(depth)
+    kernels.choose_contexts(counts, table, np.empty(table.shape[1]), found)
     return found
 
 
