@@ -1,7 +1,7 @@
 """Loops that find the weights of the fast method: linear prediction from windowed correlations.
 
 Correlations are sums in vectors of 16, whose order is prescribed, so that every processor finds the
-same weights. Bounds are proven by `lanes.py`.
+same weights. Bounds are proven by `fitting.py`.
 """
 
 from typing import NamedTuple
@@ -19,6 +19,7 @@ int64 = numba.int64
 
 _SHIFTS = 2, 14
 _COST_OF_WEIGHT = 20.0  # bits; fewer than it takes let too many be used
+_PATIENCE = 10  # weights in turn that may be of no use before one that is
 _NOISE = 0.1  # variance that samples have at least
 
 _PLANES = types.int32[:, ::1]
@@ -26,9 +27,9 @@ _F64_2D = types.float64[:, ::1]
 
 
 class Work(NamedTuple):
-    """Work space of `fit_blocks`; `stride`: see `stride_of`."""
+    """Work space of `fit_blocks`; `longest`: samples of a block."""
 
-    samples: npt.NDArray[np.float64]  # float64[channels * stride], windowed
+    samples: npt.NDArray[np.float64]  # float64[channels * (longest + 15 + 2 MOST)], windowed
     lanes: npt.NDArray[np.float64]  # float64[16]
     own: npt.NDArray[np.float64]  # float64[channels, MOST + 1]
     both: npt.NDArray[np.float64]  # float64[channels, 2 MOST + 1]
@@ -41,22 +42,16 @@ _F64 = types.float64[::1]
 _WORK = types.NamedTuple((_F64, _F64, _F64_2D, _F64_2D, _F64, _F64_2D, _F64), Work)
 
 
-def stride_of(count: int) -> int:
-    """Places that a channel of blocks of up to `count` samples takes."""
-    return 2 * MOST + (count + 15) // 16 * 16
-
-
 @inlined
 def _window_block(planes, c, begin, n, window, stride, samples):
     """Sets a channel from `n` samples, with zeros beside them."""
     at = c * stride
-    for i in range(MOST):
-        samples[at + i] = 0
-    for i in range(MOST + n, stride):
-        samples[at + i] = 0
-    row = planes[c]
+    samples[at : at + MOST] = 0
+    samples[at + MOST + n : at + 2 * MOST + (n + 15) // 16 * 16] = 0
+    out = samples[at + MOST : at + MOST + n]
+    row = planes[c, begin : begin + n]
     for t in range(n):
-        samples[at + MOST + t] = np.float64(row[begin + t]) * window[t]
+        out[t] = np.float64(row[t]) * window[t]
 
 
 @inlined
@@ -122,30 +117,51 @@ def _fill(own, other, both_, orders, paired, matrix):
 
 
 @inlined
+def _reduce_row(matrix, k, end):
+    """Takes the rows of the factor above from row `k` of the matrix, four at a time."""
+    row = matrix[k, k:end]
+    m = int64(0)
+    while m + 4 <= k:
+        a, b, c, d = matrix[m, k], matrix[m + 1, k], matrix[m + 2, k], matrix[m + 3, k]
+        ra, rb = matrix[m, k:end], matrix[m + 1, k:end]
+        rc, rd = matrix[m + 2, k:end], matrix[m + 3, k:end]
+        for j in range(row.size):
+            row[j] -= (a * ra[j] + b * rb[j]) + (c * rc[j] + d * rd[j])
+        m += 4
+    while m < k:
+        a = matrix[m, k]
+        ra = matrix[m, k:end]
+        for j in range(row.size):
+            row[j] -= a * ra[j]
+        m += 1
+
+
+@inlined
 def _eliminate(matrix, columns, paired, total, count):
-    """Factors the matrix in place; returns the least cost in bits, about, and its weights."""
+    """Factors the matrix in place; returns the least cost in bits, about, and its weights.
+
+    Ends where the last weights have not been worth it.
+    """
     least = total * 1e-10
     energy = total
     best, size = 0.5 * count * np.log2(total / count + _NOISE), int64(0)
     for k in range(columns):
-        row = matrix[k]
-        pivot = row[k] + 0.5
+        _reduce_row(matrix, k, columns + 1)
+        pivot = matrix[k, k] + 0.5
         if pivot <= least and not (paired and k & 1):
             pivot = least
         scale = 1.0 / np.sqrt(max(pivot, 1e-3))
-        for j in range(k, columns + 1):
+        row = matrix[k, k : columns + 1]
+        for j in range(row.size):
             row[j] *= scale
-        row[k] = scale  # one over the factor's own
-        for i in range(k + 1, columns):
-            below = matrix[i]
-            factor = row[i]
-            for j in range(i, columns + 1):
-                below[j] -= factor * row[j]
-        energy -= row[columns] * row[columns]
+        row[0] = scale  # one over the factor's own, which is used no more
+        energy -= matrix[k, columns] * matrix[k, columns]
         bits = 0.5 * count * np.log2(max(energy, 0.0) / count + _NOISE)
         bits += _COST_OF_WEIGHT * (k + 1)
         if bits < best:
             best, size = bits, k + 1
+        elif k + 1 >= size + _PATIENCE:
+            break
     return best, size
 
 
@@ -182,15 +198,18 @@ def _store_weights(matrix, columns, paired, size, total, count, depth, found, ro
 
 @inlined
 def _solve(w, c, partner, orders, paired, n, depth, keep, row):
-    """Returns bits that the errors of a block take, about; sets its weights, where to be kept."""
+    """Returns bits that errors and weights of a block take, about, and how many weights those are.
+
+    If `keep`, the weights are set.
+    """
     total = w.own[c, 0]
     if total <= 0.0:
-        return 0.0
+        return 0.0, int64(0)
     columns = _fill(w.own[c], w.own[partner], w.shifted, orders, paired, w.matrix)
     best, size = _eliminate(w.matrix, columns, paired, total, n)
     if keep and size:
         _store_weights(w.matrix, columns, paired, size, total, n, depth, w.found, row)
-    return best
+    return best, size
 
 
 @inlined
@@ -210,17 +229,17 @@ def _correlate(w, stride, channels, n, orders):
 
 @kernel(
     types.void(
-        *(_PLANES, int64, int64, int64, int64, int64, types.boolean, _F64, _F64, _WORK),
+        *(_PLANES, int64, int64, int64, int64, types.boolean, _F64, _F64, _WORK),
         *(types.int32[:, :, ::1], types.float64[::1]),
     )
 )
-def fit_blocks(planes, block, orders, depth, begin, end, keep, window, last_window, w, rows, costs):
+def fit_blocks(planes, block, orders, depth, first, keep, window, last_window, w, rows, costs):
     """Finds the weights of all blocks.
 
-    Channels `begin` to `end` - 1 of two, one after the other, are taken as the one that is coded
-    first; `costs`, float64[2], zeros, are bits, about. If `keep`, the weights for the last of these
-    are set in `rows`: int32[blocks, channels, ROW], zeros. `window`: float64[block]; `last_window`,
-    of the last block, which has what is left. `orders`: 3 to MOST, weights of a sort.
+    `first`: the channel of two that is coded first. `costs`: float64[2], zeros, set to the bits
+    that errors and weights take, about, and the number of all weights. If `keep`, these are set in
+    `rows`: int32[blocks, channels, ROW], zeros. `window`: float64[block]; `last_window`, of the
+    last block, which has what is left. `orders`: 3 to MOST, weights of a sort.
     """
     channels, count = planes.shape
     stride = w.samples.size // channels
@@ -232,14 +251,14 @@ def fit_blocks(planes, block, orders, depth, begin, end, keep, window, last_wind
             chosen = last_window if last else window
             _window_block(planes, c, at, n, chosen, stride, w.samples)
         _correlate(w, stride, channels, n, orders)
-        for first in range(begin, end):
-            kept = keep and first == end - 1
-            for c in range(channels):
-                partner = (1 if c == 0 else c - 1) if channels > 1 else 0
-                behind = int64(c == first) if channels == 2 else int64(c == 0)
-                w.shifted[:] = 0
-                if channels > 1:
-                    for d in range(-orders, orders + 1 - behind):
-                        w.shifted[MOST + d] = w.both[c, d + behind + orders]
-                row = rows[b if kept else 0, c]
-                costs[first] += _solve(w, c, partner, orders, channels > 1, n, depth, kept, row)
+        for c in range(channels):
+            partner = (1 if c == 0 else c - 1) if channels > 1 else 0
+            behind = int64(c == first) if channels == 2 else int64(c == 0)
+            w.shifted[:] = 0
+            if channels > 1:
+                for d in range(-orders, orders + 1 - behind):
+                    w.shifted[MOST + d] = w.both[c, d + behind + orders]
+            row = rows[b if keep else 0, c]
+            bits, used = _solve(w, c, partner, orders, channels > 1, n, depth, keep, row)
+            costs[0] += bits
+            costs[1] += used

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from densor.codec.audio import kernels, lane_kernels
 from densor.codec.audio.distributions import costs, frequencies
-from densor.codec.audio.fitting_kernels import Work, fit_blocks, stride_of
+from densor.codec.audio.fitting import Fitter, Shape, middle
 from densor.codec.audio.kernels import MOST, ROW
 from densor.codec.audio.lane_kernels import CONTEXTS, LANES, LEAD, Frame, Lanes
 from densor.codec.audio.params import Model
@@ -21,10 +21,6 @@ from densor.errors import FormatError
 
 _HEAD = struct.Struct("<BBBBI")  # block, channel that is first, own and other weights, their bytes
 LEAST_BLOCK, MOST_BLOCK = 8, 20  # logarithms
-_BLOCKS = (9, 10, 11)  # that are tried
-_TRIAL = 1 << 14  # samples of a channel, at least, for that
-_ORDERS = 16  # weights of each sort, most often
-_MIN_GAIN = 0.985  # share of the bits that more of them must leave, for their time
 _MOST_MEAN = 1 << 28
 _MOST_LEVEL = 240  # averages stay below 2^30
 _MOST_ROOM = 6  # bytes that a sample takes, at most
@@ -50,87 +46,16 @@ class Modelled(NamedTuple):
         return found
 
 
-class Shape(NamedTuple):
-    """What weights are found for: bits of a sample, the block's logarithm, weights of each sort."""
-
-    depth: int
-    block: int
-    orders: int = _ORDERS
-
-
-@functools.cache
-def _window(size: int) -> npt.NDArray[np.float64]:
-    """A window whose first and last quarter rise and fall as parabolas."""
-    edge = max(1, size // 4)
-    rising = np.minimum(np.arange(size) * 2 + 1, 2 * edge)
-    part = rising * (4 * edge - rising) / (4 * edge * edge)
-    return np.minimum(part, part[::-1])
-
-
-def _fit(
-    planes: Planes, shape: Shape, firsts: range, rows: I32 | None = None
-) -> npt.NDArray[np.float64]:
-    """Costs in bits, about, with channel 0 or 1 first, of `firsts`; others are 0.
-
-    Sets the weights for the last of these in `rows`.
-    """
-    channels, count = planes.shape
-    block = shape.block
-    last = count - ((max(1, count >> block) - 1) << block)
-    work = Work(
-        np.empty(channels * stride_of(max(last, 1 << block))),
-        np.empty(16),
-        np.empty((channels, MOST + 1)),
-        np.empty((channels, 2 * MOST + 1)),
-        np.empty(2 * MOST + 1),
-        np.empty((2 * MOST, 2 * MOST + 1)),
-        np.empty(2 * MOST),
-    )
-    bits = np.zeros(2)
-    keep = rows is not None
-    rows = np.zeros((1, channels, ROW), np.int32) if rows is None else rows
-    limits = firsts.start, firsts.stop
-    windows = _window(1 << block), _window(last)
-    sizes = 1 << block, shape.orders, shape.depth, *limits
-    fit_blocks(planes, *sizes, keep, *windows, work, rows, bits)
-    return bits
-
-
-def _middle(planes: Planes, least: int) -> Planes:
-    """A sixteenth of all instants from the middle, or `least` if these are more."""
-    part = max(least, planes.shape[1] >> 4)
-    begin = max(0, planes.shape[1] - part) // 2
-    return np.ascontiguousarray(planes[:, begin : begin + part])
-
-
 def bits_of(model: Model, data: Bytes) -> float:
     """Bits that samples take, about."""
     planes = coded(model, data)
-    piece = _middle(planes, _TRIAL)
-    bits = _fit(piece, Shape(model.depth, _BLOCKS[-1]), range(1))[0]
-    return float(bits) * planes.shape[1] / piece.shape[1]
+    piece = middle(planes)
+    return Fitter(len(planes), model.depth).bits(piece, Shape()) * planes.shape[1] / piece.shape[1]
 
 
 def first_channel(model: Model, data: Bytes) -> int:
     """The channel of two that is to be coded first, 0 with one or more than two."""
-    if model.layout.channels != 2:
-        return 0
-    return _first(_middle(coded(model, data), _TRIAL), Shape(model.depth, _BLOCKS[-1]))
-
-
-def _first(piece: Planes, shape: Shape) -> int:
-    if piece.shape[0] != 2:
-        return 0
-    return int(np.argmin(_fit(piece, shape, range(2))))
-
-
-def _shape(piece: Planes, depth: int) -> Shape:
-    """The blocks that suit some samples, and whether many weights do."""
-    found = {block: _fit(piece, Shape(depth, block), range(1))[0] for block in _BLOCKS}
-    block = min(found, key=lambda block: found[block])
-    many = Shape(depth, block, MOST)
-    pays = _fit(piece, many, range(1))[0] < _MIN_GAIN * found[block]
-    return many if pays else Shape(depth, block)
+    return Fitter(model.layout.channels, model.depth).first(middle(coded(model, data)))
 
 
 def _frame(planes_shape: tuple[int, int], model: Model, block: int, first: int) -> Frame:
@@ -176,13 +101,11 @@ def _levels(planes: Planes, depth: int) -> Bytes:
 def modelled(model: Model, data: Bytes) -> Modelled:
     """What the fast method codes of a frame."""
     planes = coded(model, data)
-    piece = _middle(planes, _TRIAL)
-    shape = _shape(piece, model.depth)
-    first = _first(piece, shape)
-    rows = np.zeros((max(1, planes.shape[1] >> shape.block), len(planes), ROW), np.int32)
-    _fit(planes, shape, range(first, first + 1), rows)
+    fitter = Fitter(len(planes), model.depth)
+    shape = fitter.shape(middle(planes))
+    rows = fitter.weights(planes, shape)
     own, other = _used(rows)
-    f = _frame(planes.shape, model, shape.block, first)._replace(own=own, other=other)
+    f = _frame(planes.shape, model, shape.block, shape.first)._replace(own=own, other=other)
     w = _lanes(f)
     lane_kernels.to_lanes(planes, f, w.samples)
     levels = _levels(planes, model.depth)
