@@ -1,5 +1,6 @@
 """The coding side of sound."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -31,7 +32,7 @@ from densor.codec.codec import Estimate
 from densor.codec.levels import Level
 from densor.codec.zstd import zstd_compress
 
-_SAMPLE = 1 << 14  # bytes that tell about the rest
+_SAMPLE = 1 << 13  # bytes that tell about the rest
 _FASTEST_ZSTD = -1  # a level that takes hardly longer than a copy where nothing repeats
 _MAX_GAIN_OF_ZSTD = 1.5  # size at that level over that at a slow one
 
@@ -52,7 +53,7 @@ class LaneCoder:
     def decide(self, tallies: Sequence[Modelled]) -> None:
         """Settles the distribution of each context."""
         self._tallies = tallies
-        counts = np.sum([tally.counts() for tally in tallies], 0)
+        counts = functools.reduce(np.add, (tally.counts() for tally in tallies))
         contexts = choose_contexts(counts, self._model.depth, self._model.contexts)
         self._model = replace(self._model, contexts=contexts)
 

@@ -11,7 +11,7 @@ from densor.codec.audio.kernels import MOST, ROW
 from densor.codec.audio.samples import Planes
 
 _BLOCKS = (9, 10, 11)  # logarithms of samples that share weights
-_TRIAL = 1 << 14  # samples of a channel, at least, from which is seen what suits all
+_TRIAL = 1 << 13  # samples of a channel, at least, from which is seen what suits all
 _ORDERS = 16  # weights of each sort, most often
 _FULL = 0.75  # of these in use, from which more are tried
 _MIN_GAIN = 0.985  # share of the bits that more of them must leave, for their time
@@ -98,7 +98,7 @@ def _window(size: int) -> F64:
 
 
 def middle(planes: Planes) -> Planes:
-    """A sixteenth of all instants from the middle, or a fixed number if these are more."""
-    part = max(_TRIAL, planes.shape[1] >> 4)
+    """A part of all instants from the middle, at least a fixed number."""
+    part = max(_TRIAL, planes.shape[1] >> 5)
     begin = max(0, planes.shape[1] - part) // 2
     return np.ascontiguousarray(planes[:, begin : begin + part])

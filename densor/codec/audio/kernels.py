@@ -10,7 +10,6 @@ from densor.entropy.jit import R8, W8, kernel
 int64 = numba.int64
 
 _PLANES = types.int32[:, ::1]
-_I64_2D = types.int64[:, ::1]
 MOST = 32  # weights of one sort
 ROW = 1 + 2 * MOST  # shift, weights of own samples, of the partner's
 _MOST_FOLDED = 1 << 21
@@ -172,31 +171,32 @@ def unpack_contexts(data, scales, contexts):
     return (at + 7) >> 3
 
 
-@kernel(types.void(_I64_2D, types.float64[:, ::1], types.float64[::1], W8))
+@kernel(types.void(types.uint32[:, ::1], types.float64[:, ::1], types.float64[::1], W8))
 def choose_contexts(counts, costs, bits, contexts):
     """Sets the cheapest distribution of each context that occurs, from the usual one on.
 
-    `counts`: int64[contexts, 256]; `costs`: float64[256, distributions], bits of each token;
+    `counts`: uint32[contexts, 256]; `costs`: float64[256, distributions], bits of each token;
     `bits`: float64[distributions], work space.
     """
     for i in range(counts.shape[0]):
         usual = int64(contexts[i])
         low, high = max(int64(0), usual - _NEAR), min(int64(costs.shape[1]), usual + _NEAR)
-        bits[:] = 0
+        near = bits[low:high]
+        near[:] = 0
         occurs = False
         for token in range(256):
             count = np.float64(counts[i, token])
             if count == 0.0:
                 continue
             occurs = True
-            row = costs[token]
-            for k in range(low, high):
-                bits[k] += count * row[k]
+            row = costs[token, low:high]
+            for k in range(near.size):
+                near[k] += count * row[k]
         if not occurs:
             continue
-        bits[usual] -= _SAID
-        best = low
-        for k in range(low, high):
-            if bits[k] < bits[best]:
+        near[usual - low] -= _SAID
+        best = int64(0)
+        for k in range(near.size):
+            if near[k] < near[best]:
                 best = k
-        contexts[i] = np.uint8(best)
+        contexts[i] = np.uint8(low + best)

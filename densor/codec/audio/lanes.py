@@ -39,9 +39,9 @@ class Modelled(NamedTuple):
     contexts: Bytes
     errors: npt.NDArray[np.uint32]
 
-    def counts(self) -> npt.NDArray[np.int64]:
+    def counts(self) -> npt.NDArray[np.uint32]:
         """How often each token comes under each context."""
-        found = np.zeros((CONTEXTS, 256), np.int64)
+        found = np.zeros((CONTEXTS, 256), np.uint32)
         lane_kernels.count_tokens(self.tokens, self.contexts, found)
         return found
 
@@ -123,7 +123,7 @@ def _starts(f: Frame, w: Lanes) -> I32:
     return rows[:, LEAD]
 
 
-def choose_contexts(counts: npt.NDArray[np.int64], depth: int, usual: Bytes) -> Bytes:
+def choose_contexts(counts: npt.NDArray[np.uint32], depth: int, usual: Bytes) -> Bytes:
     """The cheapest distribution for each context; `usual` where there is nothing to go by."""
     found = usual.copy()
     table = costs(depth)

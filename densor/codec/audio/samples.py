@@ -43,17 +43,17 @@ def model_of(layout: Layout, data: Bytes) -> Model | None:
     planes = planes_of(layout, data)
     if layout.floats:
         return _of_floats(layout, planes)
-    model = _shifted(layout, planes)
-    return model if layout.size > 2 else _with_ranks(model, planes)
+    least, most, bits = _survey(planes)
+    model = _shifted(layout, least, most, bits)
+    return model if layout.size > 2 else _with_ranks(model, planes, least, most)
 
 
 def without_values(model: Model, data: Bytes) -> Model:
     """A model that takes samples as they are, where one takes their ranks."""
-    return _shifted(model.layout, planes_of(model.layout, data))
+    return _shifted(model.layout, *_survey(planes_of(model.layout, data)))
 
 
-def _shifted(layout: Layout, planes: Planes) -> Model:
-    least, most, bits = _survey(planes)
+def _shifted(layout: Layout, least: int, most: int, bits: int) -> Model:
     shift = (bits & -bits).bit_length() - 1 if bits else 0
     return Model(layout, _depth_of(least >> shift, most >> shift), shift=shift)
 
@@ -71,9 +71,8 @@ def _depth_of(least: int, most: int) -> int:
     return max(most, ~least).bit_length() + 1
 
 
-def _with_ranks(model: Model, planes: Planes) -> Model:
+def _with_ranks(model: Model, planes: Planes, low: int, most: int) -> Model:
     """Ranks instead of samples, where few of the values occur that are to be expected."""
-    low, most, _ = _survey(planes)
     counts = np.zeros(most - low + 1, np.uint32)
     kernels.count_values(planes, low, counts)
     size = int(np.count_nonzero(counts))
