@@ -29,7 +29,7 @@ The first row that fits is taken, see `_rows`. Within a batch each chunk is stor
 of several ways, see `chunks.py`; context mixing of bytes has its own, see `byte_cm/encoder.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from densor.codec import registry
@@ -283,19 +283,24 @@ def _audio(batch: Batch, level: Level) -> Coding:
     elements = replace(batch, kind=replace(batch.kind, audio=None))
     if encoder is None:
         return encode_batch(elements, level)
-    expected = encoder.estimate()
-    if expected and expected.bytes < MAX_SHARE_OF_PREDICTED * expected.otherwise:
-        return encoder.encode()
     simpler = [_proposed(registry.CODEC_AUDIO, batch, way) for way in with_simpler_sound(level)]
     coded = encoder.encode()
     if simpler:
         coded = Smallest(coded, *(way.encode() for way in simpler))
+    if _predicted([encoder, *simpler]):
+        return coded
     if batch.data.size > SOUND_SAMPLE and _clearly_sound(batch, level):
         return coded
     otherwise = encode_batch(elements, level)
     if level.bytes == "zstd" or not _may_be_bytes(batch, level):
         return Smallest(coded, otherwise)
     return Smallest(coded, otherwise, encode_batch(replace(batch, kind=BYTES), level))
+
+
+def _predicted(ways: Sequence[Encoder]) -> bool:
+    """Whether prediction leaves far less than counts of bytes let expect, of a sample."""
+    estimates = (way.estimate() for way in ways)
+    return any(e.bytes < MAX_SHARE_OF_PREDICTED * e.otherwise for e in estimates if e)
 
 
 def _may_be_bytes(batch: Batch, level: Level) -> bool:

@@ -1,4 +1,4 @@
-"""Vectors of 16 FP32 or FP64 numbers as numba values, for arithmetic whose roundings are prescribed.
+"""Vectors of 16 FP32 or FP64 numbers as numba values, of which every rounding is prescribed.
 
 As `entropy.vectors` has integers. Each operation is rounded by itself, lane by lane: LLVM fuses or
 reorders nothing, so that the results are those of a loop over the lanes, on every processor.
