@@ -94,7 +94,8 @@ MAX_REPEATS = 500  # size over what Zstandard leaves; beyond, nothing is left to
 MIN_READABLE = 0.5  # share of samples that reads like a text; of noise, .38 does
 SAMPLE_BYTES, MAX_SAMPLES = 1 << 12, 32
 
-TABLE_CHUNK, FAST_TABLE_CHUNK = MAX_TABLE, 1 << 22
+TABLE_CHUNK, SMALL_TABLE_CHUNK = MAX_TABLE, 1 << 22
+MOST_MIXED_IN_PARTS = 4  # contexts of a table, with more of which parts are not read by themselves
 TABLE_SAMPLE = 1 << 17  # bytes of a table that are tried as plain bytes
 # Of what these let expect by Zstandard; beyond, all is tried as plain bytes, by mixing or Zstandard
 MAX_SHARE_OF_TABLE, MAX_SHARE_OF_MIXED_TABLE = 0.6, 0.4
@@ -153,7 +154,8 @@ def _chunk_bytes(data: Data, kind: Kind, level: Level) -> int:
     if data is Data.BYTES:
         return ZSTD_CHUNK if level.bytes == "zstd" else CODECS[registry.CODEC_BYTE_CM].chunk
     if data is Data.TABLE:
-        return TABLE_CHUNK if level.tables or level.latents else FAST_TABLE_CHUNK
+        whole = level.tables > MOST_MIXED_IN_PARTS or level.latents
+        return TABLE_CHUNK if whole else SMALL_TABLE_CHUNK
     if data is Data.BLOCKS:
         return kind.whole_rows(CODECS[registry.CODEC_BLOCKS].chunk)
     if data is Data.STREAM:

@@ -94,7 +94,8 @@ def _window(size: int) -> F64:
     edge = max(1, size // 4)
     rising = np.minimum(np.arange(size) * 2 + 1, 2 * edge)
     part = rising * (4 * edge - rising) / (4 * edge * edge)
-    return np.minimum(part, part[::-1])
+    found: F64 = np.minimum(part, part[::-1])
+    return found
 
 
 def middle(planes: Planes) -> Planes:

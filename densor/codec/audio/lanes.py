@@ -50,7 +50,8 @@ def bits_of(model: Model, data: Bytes) -> float:
     """Bits that samples take, about."""
     planes = coded(model, data)
     piece = middle(planes)
-    return Fitter(len(planes), model.depth).bits(piece, Shape()) * planes.shape[1] / piece.shape[1]
+    bits: float = Fitter(len(planes), model.depth).bits(piece, Shape())
+    return bits * planes.size / piece.size
 
 
 def first_channel(model: Model, data: Bytes) -> int:
