@@ -36,7 +36,10 @@ class Task(Protocol[R]):
         """Stops the work if it has not begun."""
 
     def begin(self) -> None:
-        """Does the work if no thread has begun it; errors are for `result`, interrupts are raised."""
+        """Does the work if no thread has begun it; what it raises is for `result`.
+
+        An interrupt is raised here too.
+        """
 
     def done(self) -> bool:
         """Whether it has come to its end."""

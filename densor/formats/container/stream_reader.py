@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from densor.codec.codec import Base
+from densor.codec.codec import Base, Decoder
 from densor.codec.language_model.session import Session
 from densor.codec.spans.decode import SPAN
 from densor.errors import ChecksumError, FormatError, LimitError, UnsupportedError
@@ -20,7 +20,13 @@ from densor.formats.container.entry import DIR, EntryMeta, parse_entry
 from densor.formats.container.frames import Frame, FrameReader
 from densor.formats.container.hashing import Hash, new_hash
 from densor.formats.container.index import check_index
-from densor.formats.container.spans import MIN_BYTES, ParameterSets, Span, coder_in_spans
+from densor.formats.container.spans import (
+    MIN_BYTES,
+    Coder,
+    ParameterSets,
+    Span,
+    coder_in_spans,
+)
 from densor.formats.io.sources import Bytes, Source
 from densor.options import DEFAULT_READ, ReadOptions
 from densor.runtime.buffers import POOL
@@ -67,6 +73,17 @@ class _Waiting(NamedTuple):
     task: Task[None]
     out: Bytes
     reported: bool = False
+
+
+class _Model(NamedTuple):
+    """What decodes the chunks of a model, by themselves and in spans."""
+
+    model: int
+    decoder: Decoder | None
+    coder: Coder | None
+
+
+_NO_MODEL = _Model(-1, None, None)
 
 
 @dataclass
@@ -168,6 +185,7 @@ class StreamReader:
         self.features = header.features
         self.index: Frame | None = None  # once it was read
         self._workers = Workers(options.threads)
+        self._latest = _NO_MODEL
         self._parameters = ParameterSets()
         self._spans_used = False  # the kernel is loaded then, and small chunks profit too
 
@@ -237,6 +255,7 @@ class StreamReader:
                     if header.kind == wire.ENTRY_END:
                         break
                     if header.kind == wire.MODEL:
+                        self._latest = _NO_MODEL  # which may have to be forgotten
                         self._models.append(payload.tobytes())
                     else:
                         self._chunk(header, payload, open_entry, base)
@@ -268,8 +287,10 @@ class StreamReader:
             return False
         if not self._spans_used and header.original < MIN_BYTES:
             return False
-        decoder = self._models.known(header.model)
-        coder = coder_in_spans(header.model, decoder)
+        if header.model != self._latest.model:
+            decoder = self._models.known(header.model)
+            self._latest = _Model(header.model, decoder, coder_in_spans(header.model, decoder))
+        _, decoder, coder = self._latest
         if coder is None:
             return False
         self._spans_used = True
@@ -315,7 +336,8 @@ class StreamReader:
                 self._finish(entry)
             repeat = self._repeated(header, payload)
             out = entry.sink.buffer(header.original)
-            entry.waiting.append(_Waiting(Done(entry.fill(repeat, out, at)), out))
+            entry.fill(repeat, out, at)
+            entry.waiting.append(_Waiting(Done(None), out))
         else:
             entry.waiting.append(self._start(header, payload, entry, at, base))
         entry.in_flight += header.original
