@@ -81,21 +81,11 @@ def _data(file: contents.Opened, name: str, recovery: str) -> dict[str, Any]:
     samples = dict(_samples(archive, parts))
     rows = [_row(archive, part, coded, samples.get(i)) for i, part in enumerate(parts[:MAX_ROWS])]
     left = len(parts) - len(rows)
-    entries = len(archive.entries)
-    facts = [
-        [console.percent(file.stored, file.original), "of the original size"],
-        [console.size(file.original), "original"],
-        [console.size(file.stored), "stored"],
-        [str(len(archive.tensors())), "tensors"],
-        [str(entries), "entry" if entries == 1 else "entries"],
-        [recovery, "recovery data"],
-        *([names, "lossy"] for names in contents.lossy_names(archive.entries)),
-    ]
     return {
         "name": name,
         "about": f"format version {file.version}"
         + (f"; the {left} smallest tensors are not listed" if left else ""),
-        "facts": facts,
+        "facts": _facts(file, recovery),
         "legend": "Area: stored bytes. Colour: share of the original size. A click opens a group.",
         "all": "100 % of the original",
         "explained": _EXPLAINED,
@@ -125,6 +115,21 @@ def _data(file: contents.Opened, name: str, recovery: str) -> dict[str, Any]:
         "footer": f"Written by densor {__version__}. Small tensors share chunks; each is given its "
         "part of their bytes.",
     }
+
+
+def _facts(file: contents.Opened, recovery: str) -> list[list[str]]:
+    """Figures about the whole archive, each with what it is."""
+    archive = file.archive
+    entries = len(archive.entries)
+    return [
+        [console.percent(file.stored, file.original), "of the original size"],
+        [console.size(file.original), "original"],
+        [console.size(file.stored), "stored"],
+        [str(len(archive.tensors())), "tensors"],
+        [str(entries), "entry" if entries == 1 else "entries"],
+        [recovery, "recovery data"],
+        *([names, "lossy"] for names in contents.lossy_names(archive.entries)),
+    ]
 
 
 def _parts(entries: Sequence[IndexedEntry]) -> Iterator[Part]:
