@@ -196,11 +196,10 @@ def _zeros(data: "np.ndarray[Any, np.dtype[np.uint8]]", offset: int) -> list[tup
     ]
 
 
-def _may_be_zero(
-    pages: "np.ndarray[Any, np.dtype[np.uint8]]",
-) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+def _may_be_zero(pages: "np.ndarray[Any, np.dtype[np.uint8]]") -> "np.ndarray[Any, Any]":
     """Which pages are zero at three places."""
-    return np.equal(pages[:, 0] | pages[:, 1] | pages[:, _PAGE // 2 + 1], 0)
+    zero: np.ndarray[Any, Any] = (pages[:, 0] | pages[:, 1] | pages[:, _PAGE // 2 + 1]) == 0
+    return zero
 
 
 _PAGE = 4096  # the block of most file systems
