@@ -51,6 +51,7 @@ from densor.codec.planes.encoder import PlanesEncoder
 from densor.codec.planes.stages.rans import RANS
 from densor.codec.scale_context.encoder import ScaleContextEncoder, low_coder
 from densor.codec.sparse.encoder import SparseEncoder
+from densor.codec.sparse.payload import Bands
 from densor.codec.table.encoder import TableCoder
 from densor.codec.table.layout import Layout as TableLayout
 from densor.codec.tokens.encoder import TokensEncoder
@@ -272,7 +273,8 @@ def _all_cases() -> list[Case]:
             cases += _with(FloatCmEncoder(kind), data)
             low = low_coder(data, kind, _LEVEL)
             cases += _with(ScaleContextEncoder(kind, History(), low, repeats=False), data)
-        cases += _with(SparseEncoder(data, kind, _LEVEL), data)
+        for bands in (None, Bands(7, 3)):
+            cases += _with(SparseEncoder(data, kind, _LEVEL, bands), data)
     cases += [*_of_blocks(), *_of_changes(), *_of_text(), *_of_images()]
     cases += [*_of_streams(), *_of_tables(), *_of_sound(), *_of_circuits(), *_of_tokens()]
     return list(dict.fromkeys(cases))

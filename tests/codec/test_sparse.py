@@ -139,9 +139,24 @@ def test_what_the_specification_says() -> None:
     assert_decodes(model_of(8), [(payload_of(0, (0, b"\0"), (0, b"")), 8)], bytes(8))
 
 
+def test_what_the_specification_says_of_bands() -> None:
+    """Two columns: a row of its own, a band, and a row behind it."""
+    model = struct.pack("<BBIB", 6, 1 | 128, 2, 1) + model_of(1)[2:]
+    payload = payload_of(4, (0, bytes([0b00001001, 0b00000100, 0b1000])), (0, b"abcd"))
+    assert_decodes(model, [(payload, 20)], b"a\0\0bc" + bytes(14) + b"d")
+    short = payload_of(1, (0, b"\x80\0"), (0, b"a"))
+    assert_decodes(model, [(short, 15)], bytes(7) + b"a" + bytes(7))
+
+
 @pytest.mark.parametrize(
     "model",
     [
+        struct.pack("<BBIB", 6, 129, 0, 0) + model_of(1)[2:],
+        struct.pack("<BBIB", 6, 129, (1 << 24) + 1, 0) + model_of(1)[2:],
+        struct.pack("<BBIB", 6, 129, 4, 8) + model_of(1)[2:],
+        struct.pack("<BBIB", 6, 131, 4, 0) + model_of(1)[2:],
+        model_of(129)[:6],
+        model_of(129),
         b"\6",
         model_of(0),
         model_of(3),
@@ -190,3 +205,48 @@ def test_masks_of_two_values_take_their_entropy_at_all_levels(level: int) -> Non
     blob = densor.compress(kept, level)
     assert len(blob) < 0.07 * kept.nbytes
     assert np.array_equal(densor.decompress(blob), kept)
+
+
+def structured(n: int, m: int, rows: int, columns: int) -> Any:
+    """`n` of `m` in each row."""
+    order = random_state("structured", n, m).random((rows * columns // m, m)).argsort(1)
+    return (order < n).reshape(rows, columns)
+
+
+@pytest.mark.parametrize(("n", "m", "bits"), [(2, 4, 0.67), (1, 2, 0.52), (4, 8, 0.79)])
+def test_structured_masks_take_as_little_down_columns(n: int, m: int, bits: float) -> None:
+    along = structured(n, m, 640, 512)
+    down = np.ascontiguousarray(along.T)
+    for mask in (along, down, down.astype(np.uint8) * 255):
+        for level in (3, 6):
+            packed = densor.compress(mask, level)
+            assert 8 * len(packed) < bits * mask.size
+            restored = densor.decompress(packed)
+            assert restored.tobytes() == mask.tobytes()
+
+
+@pytest.mark.parametrize("shape", [(511, 640), (640, 100), (37, 8192), (16, 4096)])
+@pytest.mark.parametrize("shift", [0, 3])
+def test_weights_pruned_down_columns(shape: tuple[int, int], shift: int) -> None:
+    rows, columns = shape
+    keep = structured(2, 4, columns, 4 * (rows // 4 + 2)).T[shift : shift + rows]
+    bits = weights("bf16", rows, columns) * keep
+    archive = densor.compress(bits, dtype="bf16", threads=2)
+    assert densor.decompress(archive).tobytes() == bits.tobytes()
+    (entry,) = container.decode(archive)
+    assert entry.data == bits.tobytes()
+
+
+def test_bands_begin_where_they_are() -> None:
+    keep = structured(2, 4, 512, 1024).T
+    bits = np.where(keep, np.uint16(0x3F8E), np.uint16(0))
+    for shift in range(4):
+        batch = Batch(
+            np.ascontiguousarray(bits[shift : 512 + shift]).reshape(-1).view(np.uint8),
+            kind_of("BF16", (512, 512)),
+            Workers(1),
+        )
+        encoder: Any = CODECS[registry.CODEC_SPARSE].propose(batch, LEVEL)
+        model = encoder.encode().result().model
+        assert model[1] == 2 | 128
+        assert struct.unpack("<IB", model[2:7]) == (512, -shift % 4)

@@ -448,6 +448,12 @@ def mixed_tokens() -> Iterator[tuple[str, bytes]]:
     yield "tokens-streams", bytes_archive(frames, data.tobytes())
 
 
+def masks_in_bands() -> Iterator[tuple[str, bytes]]:
+    order = random_state("golden bands").random((64, 16, 4)).argsort(2)
+    keep = (order < 2).reshape(64, 64).T
+    yield "sparse-bands", densor.compress(np.ascontiguousarray(np.tile(keep, (3, 4))), 3)
+
+
 def adaptive_sound() -> Iterator[tuple[str, bytes]]:
     t = np.arange(1500)
     noise = random_state("golden adaptive sound").integers(-40, 40, (1500, 2))
@@ -506,6 +512,7 @@ GROUPS = (
     Group("0.7, files that follow from others", (derived_files,)),
     Group("0.7, tokens", (tokens,)),
     Group("0.7, mixed tokens", (mixed_tokens,)),
+    Group("0.7, masks down columns", (masks_in_bands,)),
 )
 
 

@@ -18,6 +18,8 @@ class Model:
     size: int
     bitmap: Decodes | None
     values: Decodes | None
+    columns: int = 0
+    first: int = 0
 
     def decode(self, payload: bytes, original: int, base: bytes | None = None) -> bytes:
         """Bitmap and values -> elements."""
@@ -34,9 +36,20 @@ class Model:
         if sum(bits) != count or any(bits[n:]):
             fail("the bitmap does not fit the values")
         elements = np.zeros((n, self.size), np.uint8)
-        present = np.flatnonzero(bits[:n])
+        order = self.order(n)
+        present = sorted(order[i] for i in range(n) if bits[i])
         elements[present] = np.frombuffer(values, np.uint8).reshape(-1, self.size)
         return elements.tobytes()
+
+    def order(self, n: int) -> list[int]:
+        """Which element each bit of the bitmap is of."""
+        columns, begin = self.columns, self.first * self.columns
+        order = list(range(n))
+        while columns and begin + 8 * columns <= n:
+            for k in range(8 * columns):
+                order[begin + k] = begin + k % 8 * columns + k // 8
+            begin += 8 * columns
+        return order
 
 
 def parse_model(payload: bytes, parse: Callable[[bytes], Decodes]) -> Model:
@@ -44,8 +57,13 @@ def parse_model(payload: bytes, parse: Callable[[bytes], Decodes]) -> Model:
     cursor = Cursor(payload)
     cursor.take(1)
     size = cursor.u8()
+    bands = size >= 128
+    size %= 128
+    columns, first = (cursor.u32(), cursor.u8()) if bands else (1, 0)
+    if not 1 <= columns <= 2**24 or first > 7:
+        fail("columns or rows of bands")
     if size not in (1, 2, 4, 8):
         fail("bytes per element of a sparse model")
     bitmap, values = parse_part(cursor, parse), parse_part(cursor, parse)
     cursor.finish()
-    return Model(size, bitmap, values)
+    return Model(size, bitmap, values, columns * bands, first)

@@ -48,6 +48,7 @@ from densor.codec.planes.stages.huffman import HUFFMAN
 from densor.codec.planes.stages.rans import RANS
 from densor.codec.scale_context.encoder import ScaleContextEncoder, low_coder
 from densor.codec.sparse.encoder import SparseEncoder
+from densor.codec.sparse.payload import Bands
 from densor.codec.table.encoder import TableCoder
 from densor.codec.table.layout import Layout as Table
 from densor.codec.tokens.encoder import TokensEncoder
@@ -161,6 +162,12 @@ def _kind_of_blocks(shape: tuple[int, ...]) -> Kind:
 
 def _sparse(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     return _batch(SparseEncoder(data, kind_of(dtype, shape), _FAST), data)
+
+
+def _bands(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """In bands of few columns, of which some always are there."""
+    bands = Bands(1 + data.size % 3, data.size % 8)
+    return _batch(SparseEncoder(data, kind_of(dtype, shape), _FAST, bands), data)
 
 
 def _delta(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
@@ -303,6 +310,7 @@ CODECS = (
     ),
     Codec(registry.CODEC_BLOCKS, "blocks", ("blocks",), _blocks),
     Codec(registry.CODEC_SPARSE, "sparse", _NUMBERS, _sparse),
+    Codec(registry.CODEC_SPARSE, "sparse, bands", ("BF16",), _bands),
     Codec(registry.CODEC_DELTA, "delta", _NUMBERS, _delta),
     Codec(registry.CODEC_DELTA, "delta of few", ("BF16", "F32", "F8_E4M3", "I64"), _few),
     Codec(

@@ -5,7 +5,16 @@ import numpy as np
 from densor.codec.batch import Bytes
 from densor.codec.codec import ChunkDecoder
 from densor.codec.parts import PartDecoder, split_parts, take_model
-from densor.codec.sparse.payload import COUNT, HEAD, SIZES
+from densor.codec.sparse.payload import (
+    BAND,
+    BANDS,
+    COUNT,
+    HEAD,
+    IN_BANDS,
+    MAX_COLUMNS,
+    SIZES,
+    Bands,
+)
 from densor.entropy.deferred import deferred
 from densor.errors import FormatError
 from densor.runtime.buffers import POOL
@@ -24,10 +33,13 @@ class SparseDecoder(ChunkDecoder):
     def __init__(self, payload: bytes) -> None:
         if len(payload) < HEAD.size:
             raise FormatError("model is too short")
-        _, self._size = HEAD.unpack_from(payload)
+        _, size = HEAD.unpack_from(payload)
+        self._size, at = size & ~IN_BANDS, HEAD.size
         if self._size not in SIZES:
             raise FormatError(f"sparse elements of {self._size} bytes")
-        bitmap, at = take_model(payload, HEAD.size)
+        self._bands = _bands(payload) if size & IN_BANDS else None
+        at += BANDS.size if self._bands is not None else 0
+        bitmap, at = take_model(payload, at)
         values, at = take_model(payload, at)
         if at != len(payload):
             raise FormatError("model is too long")
@@ -47,14 +59,25 @@ class SparseDecoder(ChunkDecoder):
         self._bitmap.decode(*bitmap, packed)
         if int(np.bitwise_count(packed).sum()) != count or (n % 8 and packed[-1] >> n % 8):
             raise FormatError("bitmap of a sparse chunk does not fit its values")
+        bits = packed if self._bands is None else self._bands.scattered(packed, n)
         self._values.decode(*values, dense[: count * self._size])
         elements = out.view(f"<u{self._size}")
         target = np.require(elements, requirements="A")  # a copy where it is not aligned
-        _EXPAND[self._size](packed, dense.view(elements.dtype), target)
+        _EXPAND[self._size](bits, dense.view(elements.dtype), target)
         if target is not elements:
             elements[:] = target
         POOL.give(packed)
         POOL.give(dense)
+
+
+def _bands(payload: bytes) -> Bands:
+    """How bands lie; FormatError where they cannot."""
+    if len(payload) < HEAD.size + BANDS.size:
+        raise FormatError("model is too short")
+    columns, first = BANDS.unpack_from(payload, HEAD.size)
+    if not 1 <= columns <= MAX_COLUMNS or first >= BAND:
+        raise FormatError(f"bitmap has {columns} columns, and bands from row {first} on")
+    return Bands(columns, first)
 
 
 def open_decoder(payload: bytes, _: object = None) -> SparseDecoder:

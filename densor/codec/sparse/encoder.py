@@ -18,7 +18,16 @@ from densor.codec.levels import Level
 from densor.codec.parts import PartEncoder, fit_models, join_parts
 from densor.codec.planes.propose import element_coder
 from densor.codec.sampling import sample
-from densor.codec.sparse.payload import COUNT, HEAD, SIZES
+from densor.codec.sparse.payload import (
+    BAND,
+    BANDS,
+    COUNT,
+    HEAD,
+    IN_BANDS,
+    MAX_COLUMNS,
+    SIZES,
+    Bands,
+)
 from densor.entropy.deferred import deferred
 from densor.runtime.buffers import POOL
 
@@ -26,6 +35,9 @@ _COMPACT = {size: deferred("densor.codec.sparse.kernels", f"compact_{size}") for
 MIN_ZEROS = 0.15  # share of the elements; below, a bitmap takes more than it saves
 _MIN_MASK = 1 << 12  # bytes of a batch that is looked at for two values
 _PIECE = 4096  # elements at each place of a batch that is looked at, about
+_IN_BANDS = 1 << 16  # elements that bands are looked for in, about
+_AS_GOOD = 1.005  # of the least entropy: the fewer rows before the first band, the better
+_MAX_SHARE = 0.97  # of the entropy of the bitmap's bytes, that those in bands have
 
 
 def with_zeros(data: Bytes, kind: Kind) -> Bytes | None:
@@ -51,17 +63,53 @@ def is_mask(batch: Batch) -> bool:
 
 def propose(batch: Batch, level: Level) -> CountingEncoder:
     """An encoder for a batch of elements."""
-    return CountingEncoder(SparseEncoder(batch.data, batch.kind, level), batch, level.zstd)
+    bands = _bands(batch)
+    if bands is not None:
+        band = BAND * bands.columns * batch.kind.unit
+        batch = batch.in_chunks_of(batch.chunk_bytes // band * band)
+    return CountingEncoder(SparseEncoder(batch.data, batch.kind, level, bands), batch, level.zstd)
+
+
+def _bands(batch: Batch) -> Bands | None:
+    """Bands in which the bitmap takes less, if there are such: by some rows at the begin."""
+    kind = batch.kind
+    if len(kind.parts) != 1 or not 1 <= kind.parts[0][1] <= MAX_COLUMNS:
+        return None
+    columns = kind.parts[0][1]
+    row = columns * kind.unit
+    rows = min(max(_IN_BANDS // columns, 2 * BAND), batch.data.size // row) // BAND * BAND
+    if rows < 2 * BAND or rows * columns < _MIN_MASK or 0 < batch.chunk_bytes < BAND * row:
+        return None
+    bits = (_elements(batch.data[: rows * row], kind) != 0).reshape(rows, columns)
+    plain = _entropy(np.packbits(bits[: rows - BAND]))  # of as many bytes
+    shifted = [bits[first : rows - BAND + first] for first in range(BAND)]
+    entropies = [_entropy(np.packbits(b.reshape(-1, BAND, columns), axis=1)) for b in shifted]
+    least = min(entropies)
+    first = next(i for i, entropy in enumerate(entropies) if entropy <= _AS_GOOD * least)
+    return Bands(columns, first) if entropies[first] < _MAX_SHARE * plain else None
+
+
+def _entropy(data: Bytes) -> float:
+    """Bits per byte."""
+    counts = np.bincount(data.reshape(-1))
+    shares = counts[counts > 0] / max(data.size, 1)
+    return float(-(shares * np.log2(shares)).sum())
 
 
 class SparseEncoder:
-    """A `BatchCoder`; `data` is the whole batch, or a sample of it."""
+    """A `BatchCoder`; `data` is the whole batch, or a sample of it.
+
+    `bands`: how the bits of the bitmap lie, which chunks must begin with.
+    """
 
     repeats = False  # both parts try Zstandard by themselves
 
-    def __init__(self, data: Bytes, kind: Kind, level: Level) -> None:
+    def __init__(self, data: Bytes, kind: Kind, level: Level, bands: Bands | None = None) -> None:
         self._kind = kind
+        self._bands = bands
         bitmap, values = self._split(_sample(data, kind))
+        if bands is not None:  # a sample of rows has none
+            bitmap, _ = self._split(data[: _IN_BANDS * kind.unit])
         if not values.size:
             values = np.ones(self._size, np.uint8)
         flat = kind_of("U8", (bitmap.size,)), kind_of(kind.dtype, (values.size // self._size,))
@@ -86,6 +134,9 @@ class SparseEncoder:
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
         head = HEAD.pack(registry.CODEC_SPARSE, self._size)
+        if self._bands is not None:
+            head = HEAD.pack(registry.CODEC_SPARSE, self._size | IN_BANDS)
+            head += BANDS.pack(*self._bands)
         return head + self._bitmap.model() + self._values.model()
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
@@ -103,6 +154,8 @@ class SparseEncoder:
         bitmap = np.zeros(-(-elements.size // 8), np.uint8)
         values = np.empty(elements.size + 1, elements.dtype)
         count = _COMPACT[self._size](elements, bitmap, values)
+        if self._bands is not None:
+            bitmap = self._bands.gathered(bitmap, elements.size)
         return bitmap, values[:count].view(np.uint8)
 
 
