@@ -344,6 +344,16 @@ def enlarged() -> Iterator[tuple[str, bytes]]:
     yield "image-zoom-gradient", densor.compress(np.repeat(picture[..., 0], 4, 0), 3)
 
 
+def residuals() -> Iterator[tuple[str, bytes]]:
+    """Images by decisions about residuals."""
+    y, x = np.mgrid[:40, :50]
+    noise = random_state("golden residuals").integers(0, 9, (40, 50, 3))
+    picture = (noise + (40 + 3 * x + y + (x // 12 + y // 9) % 2 * 50)[..., None]).astype(np.uint8)
+    yield "image-residual", densor.compress(picture, 6)
+    yield "image-residual-grey", densor.compress(picture[..., 1], 5)
+    yield "image-residual-16", densor.compress(picture[:30].astype(">u2") * 199 + noise[:30], 6)
+
+
 # Changes of few elements, of densor 0.5
 
 
@@ -491,6 +501,7 @@ GROUPS = (
     Group("0.6, adaptive sound", (adaptive_sound,)),
     Group("0.7, files that follow from others", (derived_files,)),
     Group("0.7, tokens", (tokens,)),
+    Group("0.7, images by residuals", (residuals,)),
 )
 
 

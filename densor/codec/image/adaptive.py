@@ -10,5 +10,5 @@ def code(coding: bool, model: Model, data: Bytes, content: Bytes) -> int:
 
     That may be beyond the bytes of `data`. Both are writable.
     """
-    method = residual_state if model.method == RESIDUAL else mixing_state
-    return method.code(coding, model, data, content)
+    by = residual_state.code if model.method == RESIDUAL else mixing_state.code
+    return by(coding, model, data, content)

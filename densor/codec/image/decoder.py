@@ -46,7 +46,7 @@ class GradientDecoder(ChunkDecoder):
 
 
 class MixingDecoder(ChunkDecoder):
-    """Decodes rows of one model by context mixing or residuals. Safe to use from several threads at once."""
+    """Decodes rows of a model that adapts. Safe to use from several threads at once."""
 
     def __init__(self, model: Model) -> None:
         self._model = model

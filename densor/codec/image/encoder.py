@@ -51,6 +51,20 @@ class GradientEncoder(CountingEncoder):
         return Estimate(self._share * size + MAX_PARAMETERS, size)
 
 
+class MixingEncoder(ChunkEncoder):
+    """An `Encoder` by models that adapt. `share`: what is expected of plain bytes, or more."""
+
+    def __init__(self, batch: Batch, level: Level, layout: Layout, share: float) -> None:
+        zoom = find_zoom(layout, batch.data, batch.chunk_bytes)
+        super().__init__(mixing_coder(layout, batch.data, level, zoom), batch, level.zstd)
+        self._share = share
+
+    def estimate(self) -> Estimate:
+        """By some rows under the fast method, and what parameters take at most."""
+        size = self.batch.data.size
+        return Estimate(self._share * size + MAX_PARAMETERS, size)
+
+
 def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
     """An encoder for rows of an image; None where an array does not look like one.
 
@@ -66,8 +80,7 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
         return None
     if level.images == "gradient":
         return GradientEncoder(batch, level, layout, share)
-    zoom = find_zoom(layout, batch.data, batch.chunk_bytes)
-    return ChunkEncoder(mixing_coder(layout, batch.data, level, zoom), batch, level.zstd)
+    return MixingEncoder(batch, level, layout, share)
 
 
 def _mixes_well(layout: Layout, data: Bytes, level: Level) -> bool:

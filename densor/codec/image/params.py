@@ -39,7 +39,8 @@ class Model:
     see `kernels`.
     `zoom`: what each pixel of `layout` stands for.
     By gradients, `wavefront`: rows that are coded together; `scale`: of activities; `freqs`:
-    uint16[CONTEXTS, 256], of tokens. By mixing, `contexts` and `steps` of `mixing.Image`; by residuals, `steps`.
+    uint16[CONTEXTS, 256], of tokens. By mixing, `contexts` and `steps` of `mixing.Image`; by
+    residuals, `steps`.
     """
 
     layout: Layout
