@@ -55,6 +55,7 @@ import densor  # noqa: E402
 from densor.codec import choose  # noqa: E402
 from densor.codec.deflate.encoder import DeflateCoder  # noqa: E402
 from densor.codec.deflate.stream import PNG, RAW, ZLIB, Stream  # noqa: E402
+from densor.codec.image.encoder import MixingCoder  # noqa: E402
 from densor.codec.image.layout import Layout  # noqa: E402
 from densor.codec.kind import BYTES, kind_of, kind_of_table  # noqa: E402
 from densor.codec.levels import level_settings  # noqa: E402
@@ -349,9 +350,14 @@ def residuals() -> Iterator[tuple[str, bytes]]:
     y, x = np.mgrid[:40, :50]
     noise = random_state("golden residuals").integers(0, 9, (40, 50, 3))
     picture = (noise + (40 + 3 * x + y + (x // 12 + y // 9) % 2 * 50)[..., None]).astype(np.uint8)
-    yield "image-residual", densor.compress(picture, 6)
     yield "image-residual-grey", densor.compress(picture[..., 1], 5)
-    yield "image-residual-16", densor.compress(picture[:30].astype(">u2") * 199 + noise[:30], 6)
+    deep = (picture[:30].astype(np.uint16) * 3 + noise[:30]).astype(">u2")
+    for name, rows in (("image-residual", picture), ("image-residual-16", deep)):
+        layout, data = Layout(50, 3, rows.itemsize, rows.itemsize > 1), rows.tobytes()
+        coder = MixingCoder(layout, np.frombuffer(data, np.uint8), 0, 2)
+        payload = bytes(coder.encode(np.frombuffer(data, np.uint8), 0))
+        frames = [Frame(MODEL, coder.model()), Frame(CHUNK, payload, len(data), 16)]
+        yield name, bytes_archive(frames, data)
 
 
 # Changes of few elements, of densor 0.5

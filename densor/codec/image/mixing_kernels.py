@@ -446,7 +446,8 @@ def _sample(coding, s, t, m, data, c, y, x, expected, length):
         said = linear(s.weights, (which + k) * FEATURES, s.scaled, count)
         forget = int64(10) if k == 0 else int64(12)
         ridge = int64(64) if k == 0 else int64(256)
-        adapt(s, FEATURES, which + k, s.scaled, count, goal - said, forget, ridge, m.steps)
+        settings = forget, ridge, m.steps
+        adapt(s, FEATURES, which + k, s.scaled, count, goal - said, settings)
     return value
 
 

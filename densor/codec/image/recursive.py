@@ -63,12 +63,14 @@ def _correlate(typingctx, correlations, first, features, room, feature, forget):
 
 
 @inlined
-def adapt(r, room, which, features, count, error, forget, ridge, steps):
+def adapt(r, room, which, features, count, error, settings):
     """Takes in features and the error of a prediction from them, in units of 2^-4.
 
     `room`: features that a predictor has room for; all from `count` on are 0. `which`: number of
-    the predictor. The weights then move along `steps` coordinates.
+    the predictor. `settings`: how fast it forgets, what is added to correlations, and along how
+    many coordinates the weights then move.
     """
+    forget, ridge, steps = settings
     first = which * room
     gradient = r.gradients
     half = int64(1) << (forget - 1)

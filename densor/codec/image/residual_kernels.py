@@ -435,7 +435,8 @@ def _sample(coding, s, t, m, data, c, y, x):
     _learn_mean(s, t, bias1, 16 * value - blend)
     said = linear(s.weights, c * FEATURES, s.scaled, FEATURES)
     goal = ((value - base) * 32) >> shift
-    adapt(s, FEATURES, c, s.scaled, count, goal - said, int64(_FORGET), int64(_RIDGE), m.steps)
+    settings = int64(_FORGET), int64(_RIDGE), m.steps
+    adapt(s, FEATURES, c, s.scaled, count, goal - said, settings)
 
 
 @inlined
