@@ -14,7 +14,8 @@ def parser() -> argparse.ArgumentParser:
     parser = Parser(
         "report",
         description="Writes a page about an archive, one HTML file that needs no network: a map\n"
-        "of its tensors by stored size and ratio, codecs, bits of an element, exponents.",
+        "of its tensors by stored size and ratio, codecs, bits of an element, exponents;\n"
+        "of images themselves, prediction errors and bits per pixel.",
     )
     parser.add_argument("archive", metavar="ARCHIVE")
     parser.add_argument("-o", dest="out", metavar="FILE", help="where to (ARCHIVE.html)")
@@ -38,7 +39,7 @@ def _write(args: argparse.Namespace) -> str:
     out = Path(args.out or name + _SUFFIX)
     checks.target_file(str(out), args.overwrite, args.archive)
     with opened(args.archive) as file:
-        text = archive_page.page(file, name, recovery_share(args.archive) or "none")
+        text = archive_page.page(file, name, recovery_share(args.archive) or "none", args.archive)
     with whole_file(out, args.overwrite) as target:
         write_all(target, text.encode())
     if args.open:
