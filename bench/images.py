@@ -3,9 +3,9 @@
     python -m bench.images [IMAGE...] [--levels 1,3,6,9] [--peers a,b] [--set IDX] [--out DIR]
                            [--plot PNG]
 
-Images are files that Pillow reads, by default photographs and drawings that come with scikit-
-image. Each is packed, restored and compared by every codec, one after the other. MB/s is of
-processor time in one thread, the best of several runs, so that others at work on the machine
+Images are files that Pillow reads, by default photographs and drawings that come with
+scikit-image. Each is packed, restored and compared by every codec, one after the other. MB/s is
+of processor time in one thread, the best of several runs, so that others at work on the machine
 count little; compilation does not count. Peers are those of `imagecodecs`. Writes ``images.csv``
 into DIR, and the mean of the photographs against speed as a picture, which needs matplotlib. With
 --set, small images of an IDX file as well: as one set, each by itself under a model that is
