@@ -270,14 +270,17 @@ def list_tensors(tensors: Iterable[TensorInfo], size: int) -> dict[str, list[Any
     listed: list[Any] = []
     others: list[Any] = []
     for t in tensors:
-        t = t if t.offset + t.size <= size else as_other(t, inside=False)
-        item: list[Any] = [t.name, t.dtype, list(t.shape), t.offset, t.size]
-        if t.view is not None:
-            strides = None if t.view.strides is None else list(t.view.strides)
-            found = {"strides": strides, "conj": t.view.conj, "neg": t.view.neg}
+        name, dtype, shape, offset, length, view = t
+        if offset + length > size:
+            t = as_other(t, inside=False)
+            name, dtype, shape, offset, length, view = t
+        item: list[Any] = [name, dtype, list(shape), offset, length]
+        if view is not None:
+            strides = None if view.strides is None else list(view.strides)
+            found = {"strides": strides, "conj": view.conj, "neg": view.neg}
             item.append({key: value for key, value in found.items() if value})
-        plain = t.plain and t.dtype in SIZES and t.dtype not in LATER
-        (listed if plain and is_listable(t) else others).append(item)
+        plain = dtype in SIZES and dtype not in LATER and is_listable(t)
+        (listed if plain else others).append(item)
     return {key: value for key, value in (("tensors", listed), ("others", others)) if value}
 
 

@@ -30,6 +30,7 @@ from densor.formats.io.sources import Bytes, Source, as_bytes
 from densor.formats.tensors import TensorInfo
 from densor.options import DEFAULT_WRITE, WriteOptions
 from densor.runtime.buffers import POOL
+from densor.runtime.gc_pause import collection_paused
 from densor.runtime.workers import Done, Workers
 
 _INDEX_ZSTD = 9
@@ -161,7 +162,8 @@ class ArchiveWriter:
         entry["size"] = size
         entry["frames"] = [first, len(self._frames[0]) - first]
         entry["digest"] = [hash_kind, digest.hex()]
-        entry |= list_tensors(tensors, size)
+        with collection_paused():
+            entry |= list_tensors(tensors, size)
         self._entries.append(entry)
 
     def _begun(self, meta: EntryMeta) -> bytes:
