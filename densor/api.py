@@ -235,6 +235,10 @@ class Writer:
     def add_tensor(self, name: str, tensor: Any, *, dtype: str | None = None) -> None:
         """Adds an ndarray or torch tensor; `dtype` as for `compress`, but it sticks."""
         wanted = None if dtype is None else dtypes.parse_dtype(dtype)
+        writer = self._archive.writer
+        ready = arrays.plain_bytes(tensor) if wanted is None else None
+        if ready is not None and writer.add_small(name, ready[0], tensor.shape, ready[1]):
+            return
         meta, data = arrays.describe(tensor, wanted)
         if meta.dtype == "VOID":
             raise ArgumentError(f"{name}: records and strings cannot be tensors of an archive")
@@ -244,14 +248,16 @@ class Writer:
         entry = EntryMeta(name, TENSOR, data.size, kind_dtype, meta.shape)
         if not name:
             raise ArgumentError("a tensor needs a name")
+        if writer.add_small(name, kind_dtype, shape, data):
+            return
         segments = [Segment(kind_of_array(kind_dtype, shape), data.size)]
         tensors = [TensorInfo(name, kind_dtype, shape, 0, data.size)]
         base = self._archive.base_for(name, tensors)
         if base is None:
-            self._archive.writer.add(entry, MemorySource(data), segments)
+            writer.add(entry, MemorySource(data), segments)
         else:
             plan = Plan(None, MemorySource(data), segments, tensors)
-            add_planned(self._archive.writer, entry, plan, base)
+            add_planned(writer, entry, plan, base)
 
     def add_file(self, path: str | os.PathLike[str], name: str | None = None) -> None:
         """Adds a file, by path or URL, by default under its own name."""
