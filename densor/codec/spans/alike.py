@@ -63,13 +63,12 @@ def encode_alike(data: Bytes, size: int, kind: Kind, level: Level) -> Alike | No
     apart = np.empty(stored.size, np.int64)
     arrays = _work()
     bytes_apart(data, layout.number, layout.size, elements, run, apart, *arrays)
-    alone = np.minimum(apart + registry.FRAME_SIZE, size)
     shared = int(stored.sum()) + registry.FRAME_SIZE + len(coded.parameters)
-    if shared >= int(alone.sum()):
+    if shared >= int(apart.sum()):
         return None
     return Alike(
         coded.parameters, _payloads(coded), (coded.made[:, 2] == 0).tolist(),
-        (alone < stored).tolist(),
+        (apart < stored).tolist(),
     )  # fmt: skip
 
 

@@ -13,6 +13,8 @@ from densor.entropy.jit import I64, R8, W8, W32, W64, kernel
 F64 = types.float64[::1]
 _PLACES = 1024  # of windows of 8 bytes, by their hash
 _CHUNK_HEAD = 8 + 5 + 16  # bytes of parameters, and of the sections of streams
+_ZSTD_HEAD = 12
+_WEIGHT = 2.5  # bits that Zstandard tells the length of a code in
 _CLASS_HEAD = 3  # bytes of a class in the parameters but its code lengths
 
 
@@ -59,6 +61,19 @@ def _plane_bytes(plane, run, counts, logs):
 
 
 @once
+def _zstd_bytes(data, begin, end, counts, logs):
+    """Bytes that Zstandard leaves where nothing repeats, at least: literals under a Huffman code."""
+    counts[:] = np.uint32(0)
+    for i in range(begin, end):
+        counts[data[i]] += np.uint32(1)
+    symbols = 0
+    for s in range(256):
+        symbols += counts[s] != 0
+    bits = _bits(counts, end - begin, logs) + _WEIGHT * symbols
+    return bits / 8 + _ZSTD_HEAD
+
+
+@once
 def _repeats(data, begin, end, windows):
     """Whether any 8 bytes from a 4th byte on stood at one before."""
     windows[:] = np.uint64(0)
@@ -80,12 +95,12 @@ def _repeats(data, begin, end, windows):
 def bytes_apart(
     data, layout, size, count, run, least, planes, windows, counts, addresses, logs, edge
 ):  # fmt: skip
-    """What each of some tensors takes at least with parameters of its own, about.
+    """What each of some tensors takes at least by itself, about.
 
     `data`: uint8[], tensors of `count` elements of `size` bytes in a layout of floats, at least 64
     bytes of it, one behind the other; `run`: elements that may be of a class, a part of `count`.
-    `least`: int64[tensors], set to the bytes of payload and parameters, 0 where something repeats.
-    `logs`: float64[count + 1], n log2(n). Work space: `planes`, uint8[size * count + 64];
+    `least`: int64[tensors], set to the bytes of payload and, if there are any, parameters with their
+    frame; 0 where something repeats. `logs`: float64[size * count + 1], n log2(n). Work space: `planes`, uint8[size * count + 64];
     `windows`, uint64[1024]; `counts`, uint32[256]; `addresses`, int64[8]; `edge`, uint8[9 * 64].
     """
     bytes_of = size * count
@@ -95,11 +110,12 @@ def bytes_apart(
         if _repeats(data, begin, begin + bytes_of, windows):
             continue
         split_planes(layout, size, data, begin, count, planes, count, addresses, edge)
-        found = float(_CHUNK_HEAD + 5 * size)
+        found = float(FRAME + _CHUNK_HEAD + 5 * size)
         for p in range(size):
             plane = planes[p * count : (p + 1) * count]
             found += _plane_bytes(plane, run, counts, logs)
-        least[tensor] = np.int64(found)
+        zstd = _zstd_bytes(data, begin, begin + bytes_of, counts, logs)
+        least[tensor] = np.int64(min(found, zstd, float(bytes_of)))
 
 
 @kernel(types.void(W8, I64, I64, I64, I64), counted=False)
