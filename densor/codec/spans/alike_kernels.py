@@ -62,7 +62,7 @@ def _plane_bytes(plane, run, counts, logs):
 
 @once
 def _zstd_bytes(data, begin, end, counts, logs):
-    """Bytes that Zstandard leaves where nothing repeats, at least: literals under a Huffman code."""
+    """Bytes that Zstandard leaves at least where nothing repeats: literals under a Huffman code."""
     counts[:] = np.uint32(0)
     for i in range(begin, end):
         counts[data[i]] += np.uint32(1)
@@ -99,9 +99,11 @@ def bytes_apart(
 
     `data`: uint8[], tensors of `count` elements of `size` bytes in a layout of floats, at least 64
     bytes of it, one behind the other; `run`: elements that may be of a class, a part of `count`.
-    `least`: int64[tensors], set to the bytes of payload and, if there are any, parameters with their
-    frame; 0 where something repeats. `logs`: float64[size * count + 1], n log2(n). Work space: `planes`, uint8[size * count + 64];
-    `windows`, uint64[1024]; `counts`, uint32[256]; `addresses`, int64[8]; `edge`, uint8[9 * 64].
+    `least`: int64[tensors], set to the bytes of payload and, if there are any, parameters with
+    their frame; 0 where something repeats. `logs`: float64[size * count + 1], n log2(n).
+
+    Work space: `planes`, uint8[size * count + 64]; `windows`, uint64[1024]; `counts`, uint32[256];
+    `addresses`, int64[8]; `edge`, uint8[9 * 64].
     """
     bytes_of = size * count
     for tensor in range(least.size):
