@@ -2,6 +2,7 @@
 
 import copy
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -132,6 +133,7 @@ def page_seeds() -> list[bytes]:
     wide = torch.from_numpy(10.0 ** np.arange(-16, 16, dtype=np.float64)).reshape(1, 1, 1, 32)
     return [
         pack_page(Page(KEYS, 1, 5, tensor), rope_theta=100.0),
+        (Path(__file__).parents[1] / "tests/golden/keys.page").read_bytes(),  # a former way
         pack_page(Page(KEYS, 1, 5, (tensor.float() * wide[..., :8].float()).half())),
         pack_page(Page(VALUES, 0, 0, tensor)),
         pack_page(Page(VALUES, 7, 0, torch.zeros(1, 2, 0, 8))),

@@ -52,7 +52,7 @@ def main() -> None:
     made = {
         "adam-before.state": pack_state(before, level=3),
         "adam-after.state": pack_state(after, before, level=3),
-        "keys.page": pack_page(keys, rope_theta=THETA),
+        "keys-coded.page": pack_page(keys, rope_theta=THETA),  # keys.page is of version 0.6
         "values.page": pack_page(values),
     }
     for name, data in made.items():
