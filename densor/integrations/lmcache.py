@@ -77,7 +77,8 @@ class DensorSerializer(Serializer):  # type: ignore[misc]
         size = self._head_size
         if group.ndim != 4 or group.shape[0] != 2 or size is None or group.shape[3] % size:
             return _ARCHIVE, [densor.compress(group, self._level, 1)]
-        by_head = group.unflatten(3, (-1, size)).transpose(2, 3)  # [2, layers, heads, tokens, size]
+        heads = group.shape[3] // size
+        by_head = group.reshape(*group.shape[:3], heads, size).transpose(2, 3)
         return _PAGES, [
             pack_page(Page(which, 0, 0, by_head[which].contiguous()), self._level, self._theta)
             for which in (KEYS, VALUES)
