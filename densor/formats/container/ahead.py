@@ -41,7 +41,7 @@ class ReadAhead:
         self._hasher = hasher
         self._keyed = keyed
         self._turns = InTurn()
-        self._most = workers.threads if workers.threads > 1 else 0
+        self._most = workers.threads // 2  # reading takes far less than coding
         self.size = 0  # bytes of the stretches so far, those ahead included
 
     def wait(self, end: int) -> None:

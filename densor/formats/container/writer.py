@@ -12,7 +12,7 @@ from densor.codec.choose import batch_bytes
 from densor.codec.circuit.loading import load as load_circuit
 from densor.codec.codec import Base
 from densor.codec.history import History
-from densor.codec.kind import BATCH_BYTES, Kind, Segment, as_tokens, is_plain
+from densor.codec.kind import Kind, Segment, as_tokens, is_plain
 from densor.codec.language_model.session import Session
 from densor.codec.levels import Level, beside_tensors, level_settings
 from densor.codec.types.divide import Piece, divide, encode_piece
@@ -33,6 +33,7 @@ from densor.runtime.buffers import POOL
 from densor.runtime.workers import Done, Workers
 
 _INDEX_ZSTD = 9
+_IN_FLIGHT = 1 << 23  # original bytes for each thread that are enough to keep all of them busy
 _PLACE_EVERY = 1 << 24  # original bytes between frames that tell a reader of a damaged archive more
 _NO_TENSORS = (
     "csv",
@@ -211,7 +212,6 @@ class ArchiveWriter:
     ) -> tuple[bytes, int]:
         waiting: deque[_Waiting] = deque()
         threads = self._workers.threads
-        most_in_flight = max(2, threads) * BATCH_BYTES
         in_flight = 0
         ahead = ReadAhead(source, self._workers, new_hash(self.options.hash), self._repeats)
         cut = lambda kind: batch_bytes(kind, self._entry_level)  # noqa: E731
@@ -222,7 +222,9 @@ class ArchiveWriter:
             waiting += self._started(stretch, number, ahead, before)
             in_flight += stretch.data.size
             while waiting and (
-                threads == 1 or in_flight > most_in_flight or len(waiting) > 4 * threads
+                threads == 1
+                or len(waiting) > 4 * threads
+                or (len(waiting) > threads and in_flight > threads * _IN_FLIGHT)
             ):
                 in_flight -= waiting[0].data.size
                 self._finish_batch(waiting.popleft(), ahead)
@@ -285,22 +287,27 @@ class ArchiveWriter:
             self._repeat(*batch.repeat, batch.data.size)
         coded = batch.coding.result()
         own = self._model(coded.model) if coded.model is not None else 0
-        if coded.frames is None or self.options.gpu_index or not self._put_frames(coded, own):
+        framed = not self.options.gpu_index and self._put_frames(coded, own)
+        if not framed:
             for chunk, points in zip(coded.chunks, self._points(coded), strict=True):
                 self._chunk(chunk, own)
                 if points is not None:
                     self._frame(wire.POINTS, points)
                 self._out.then(POOL.give, chunk.payload)
         ahead.wait(batch.end)
-        before = None if batch.before is None else batch.before.data
-        for buffer in (coded.memory, batch.data, before):
-            self._out.then(POOL.give, buffer)
+        self._out.then(POOL.give, coded.memory)
+        for buffer in (batch.data, None if batch.before is None else batch.before.data):
+            if framed:  # by a copy
+                POOL.give(buffer)
+            else:  # which payloads may be parts of
+                self._out.then(POOL.give, buffer)
         if self.options.progress is not None and not batch.reported:
             self.options.progress(batch.data.size)
 
     def _put_frames(self, coded: CodedBatch, own: int) -> bool:
-        """Writes frames that its encoder has made; not while the archive may become a short one."""
-        assert coded.frames is not None
+        """Writes frames that its encoder has made; whether it has, and the archive is not short."""
+        if coded.frames is None:
+            return False
         if self._held is not None:
             if self._at + coded.stored <= short_form.MOST:
                 return False
