@@ -127,6 +127,19 @@ def test_weights_come_decoded(folder: Path, threads: int) -> None:
     check(found)
 
 
+def test_a_backend_decodes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from densor.torch.device import Device
+
+    decoded = []
+    original = Device.decoded
+    monkeypatch.setattr(Device, "decoded", lambda *a: decoded.append(0) or original(*a))
+    check(read(folder.parent / "packed", backend="emulate"))
+    assert decoded
+    decoded.clear()
+    check(read(folder.parent / "packed", backend="cpu"))
+    assert not decoded
+
+
 def test_memory_is_used_again_once_nobody_holds_it(tmp_path: Path) -> None:
     tensors = {f"w{i}": weight(256, 256) * (i + 1) for i in range(6)}
     (tmp_path / "plain").mkdir()
