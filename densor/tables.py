@@ -163,6 +163,15 @@ class Table:
                 yield TableLatents(slice(at, at + part.rows), latents.rows, below)
             at += part.rows
 
+    def stored_sizes(self) -> tuple[int, list[int]]:
+        """How many rows are coded by columns, and the stored bytes of each column."""
+        rows, sizes = 0, [0] * len(self.names)
+        for part in self._parts():
+            if isinstance(part, StoredPart):
+                rows += part.rows
+                sizes = [size + part.stored_size(i) for i, size in enumerate(sizes)]
+        return rows, sizes
+
     def _condition(self, text: str) -> _Condition:
         match = _CONDITION.fullmatch(text)
         if match is None:

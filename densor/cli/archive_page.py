@@ -1,12 +1,13 @@
 """A page about an archive: where its bytes are, how each tensor is coded, what numbers it holds."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from densor.cli import console, contents, tensor_page
+from densor.cli import archive_views, console, contents, tensor_page
 from densor.cli.tensor_page import share, size_of, text_of
 from densor.codec.bound import order0_bytes
 from densor.dtypes import SIZES, coding_of
@@ -80,21 +81,11 @@ def _data(file: contents.Opened, name: str, recovery: str) -> dict[str, Any]:
     samples = dict(_samples(archive, parts))
     rows = [_row(archive, part, coded, samples.get(i)) for i, part in enumerate(parts[:MAX_ROWS])]
     left = len(parts) - len(rows)
-    entries = len(archive.entries)
-    facts = [
-        [console.percent(file.stored, file.original), "of the original size"],
-        [console.size(file.original), "original"],
-        [console.size(file.stored), "stored"],
-        [str(len(archive.tensors())), "tensors"],
-        [str(entries), "entry" if entries == 1 else "entries"],
-        [recovery, "recovery data"],
-        *([names, "lossy"] for names in contents.lossy_names(archive.entries)),
-    ]
     return {
         "name": name,
         "about": f"format version {file.version}"
         + (f"; the {left} smallest tensors are not listed" if left else ""),
-        "facts": facts,
+        "facts": _facts(file, recovery),
         "legend": "Area: stored bytes. Colour: share of the original size. A click opens a group.",
         "all": "100 % of the original",
         "explained": _EXPLAINED,
@@ -120,9 +111,25 @@ def _data(file: contents.Opened, name: str, recovery: str) -> dict[str, Any]:
         "histograms": list(_histograms([(parts[i], sample) for i, sample in samples.items()])),
         "sampled": f"Of up to {SAMPLE_BYTES >> 10} KiB from the middle of each of the "
         f"{len(samples)} largest tensors; a number's exponent as it is stored, with its bias.",
+        "views": archive_views.views(archive),
         "footer": f"Written by densor {__version__}. Small tensors share chunks; each is given its "
         "part of their bytes.",
     }
+
+
+def _facts(file: contents.Opened, recovery: str) -> list[list[str]]:
+    """Figures about the whole archive, each with what it is."""
+    archive = file.archive
+    entries = len(archive.entries)
+    return [
+        [console.percent(file.stored, file.original), "of the original size"],
+        [console.size(file.original), "original"],
+        [console.size(file.stored), "stored"],
+        [str(len(archive.tensors())), "tensors"],
+        [str(entries), "entry" if entries == 1 else "entries"],
+        [recovery, "recovery data"],
+        *([names, "lossy"] for names in contents.lossy_names(archive.entries)),
+    ]
 
 
 def _parts(entries: Sequence[IndexedEntry]) -> Iterator[Part]:
@@ -169,8 +176,9 @@ def _row(archive: Any, part: Part, coded: Sequence[contents.Coded], sample: Byte
 
 def _samples(archive: Any, parts: Sequence[Part]) -> Iterator[tuple[int, Bytes]]:
     """A stretch from the middle of the largest tensors of a known type, by number of the part."""
-    known = [i for i, part in enumerate(parts) if part.dtype in SIZES and part.size]
-    for i in known[:SAMPLED]:
+    known = (i for i, part in enumerate(parts) if part.dtype in SIZES and part.size)
+    readable = (i for i in known if contents.is_readable(archive, parts[i].entry))
+    for i in itertools.islice(readable, SAMPLED):
         part = parts[i]
         size = min(part.size, SAMPLE_BYTES)
         begin = (part.size - size) // 2 // 16 * 16

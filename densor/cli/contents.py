@@ -132,6 +132,15 @@ def sizes_of(path: str) -> list[str]:
         ]
 
 
+def is_readable(archive: Archive, entry: IndexedEntry) -> bool:
+    """Whether the bytes of an entry can be had without what is outside the archive."""
+    while (base := entry.meta.base) is not None:
+        if base.entry is None:
+            return False
+        entry = archive.entries[base.entry]  # an earlier one
+    return True
+
+
 class Coded(NamedTuple):
     """All chunks of one kind of coding; `frames`: which of the archive's they are."""
 

@@ -64,6 +64,7 @@ def page(old: str, new: str, pairs: Sequence[Difference], lossy: Sequence[str] =
         "codec_columns": [],
         "histograms": [],
         "sampled": "",
+        "views": [],
         "footer": f"Written by densor {__version__}.",
     }
     return tensor_page.page(data)

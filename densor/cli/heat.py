@@ -2,13 +2,14 @@
 
 import codecs
 import html
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from densor.codec.language_model.meter import Cost
 
-_CHARACTER = (0.1, 0.5, 1, 2, 3, 4, 6, 8, 12)  # bits from which a character is one shade darker
+CHARACTER = (0.1, 0.5, 1, 2, 3, 4, 6, 8, 12)  # bits from which a character is one shade darker
 _TOKEN = (0.5, 1, 2, 3, 5, 7, 10, 13, 16)
 _STYLE = """body{font:15px/1.5 ui-monospace,monospace;margin:2em;white-space:pre-wrap;
 overflow-wrap:anywhere;background:#fff;color:#111}
@@ -27,8 +28,14 @@ class _Spot(NamedTuple):
 
 def page(name: str, data: bytes, surprise: Sequence[float], summary: str) -> str:
     """HTML of `data` with a background by bits; `surprise`: bits per byte, as many as bytes."""
-    spots = _joined(_characters(data, surprise))
-    return _page(name, [summary], "character", _CHARACTER, spots)
+    spots = (_Spot(html.escape(text), bits) for text, bits in _runs(data, surprise))
+    return _page(name, [summary], "character", CHARACTER, spots)
+
+
+def shaded(data: bytes, surprise: Sequence[float]) -> Iterator[tuple[int, str]]:
+    """The text as stretches of one shade: how many steps of `CHARACTER` are reached."""
+    for text, bits in _runs(data, surprise):
+        yield _shade(bits, CHARACTER), text
 
 
 def token_page(name: str, costs: Iterable["Cost"], summary: Sequence[str]) -> str:
@@ -62,18 +69,12 @@ def _shade(bits: float, steps: Sequence[float]) -> int:
     return sum(bits >= step for step in steps)
 
 
-def _joined(characters: Iterable[tuple[str, float]]) -> Iterator[_Spot]:
-    """Characters of one shade, taken together."""
-    run, first = "", 0.0
-    for text, bits in characters:
-        if run and _shade(bits, _CHARACTER) != _shade(first, _CHARACTER):
-            yield _Spot(run, first)
-            run = ""
-        if not run:
-            first = bits
-        run += html.escape(text)
-    if run:
-        yield _Spot(run, first)
+def _runs(data: bytes, surprise: Sequence[float]) -> Iterator[tuple[str, float]]:
+    """Characters of one shade, taken together, and the bits of the first."""
+    alike = itertools.groupby(_characters(data, surprise), lambda c: _shade(c[1], CHARACTER))
+    for _, run in alike:
+        text, bits = zip(*run, strict=True)
+        yield "".join(text), bits[0]
 
 
 def _characters(data: bytes, surprise: Sequence[float]) -> Iterator[tuple[str, float]]:

@@ -88,6 +88,51 @@ def test_many_tensors_are_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert len(data["tensors"]) == 3 and "smallest tensors are not listed" in data["about"]
 
 
+def test_tensors_whose_base_is_elsewhere_are_listed(
+    cli: Callable[..., Ran], tmp_path: Path
+) -> None:
+    old, new = _checkpoints(tmp_path)
+    for archive in (old, new):
+        densor.decompress_file(archive, archive.with_suffix(".safetensors"))
+    step = tmp_path / "step.densor"
+    base = old.with_suffix(".safetensors")
+    densor.compress_file(new.with_suffix(".safetensors"), step, base=base)
+    ran = cli("report", str(step), "-o", str(tmp_path / "a.html"))
+    assert ran.code == 0, ran.err
+    data = _data((tmp_path / "a.html").read_text())
+    assert len(data["tensors"]) == 4 and not data["histograms"]
+
+
+@pytest.fixture
+def of_files(tmp_path: Path) -> Path:
+    """An archive of a table, a text and something that is neither."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    rows = "".join(f"{i},{i * i % 7},{'odd' if i % 2 else 'even'}\n" for i in range(3000))
+    (folder / "rows.csv").write_text("number,<b>square</b>,kind\n" + rows)
+    (folder / "a.txt").write_text("Grüße <b>und</b> Küsse, Grüße <b>und</b> Küsse; x")
+    (folder / "noise").write_bytes(np.random.default_rng(0).bytes(900))
+    densor.pack([folder], tmp_path / "files.densor")
+    return tmp_path / "files.densor"
+
+
+def test_texts_and_tables_are_shown(
+    cli: Callable[..., Ran], of_files: Path, tmp_path: Path
+) -> None:
+    assert cli("report", str(of_files), "-o", str(tmp_path / "a.html")).code == 0
+    table, text = _data((tmp_path / "a.html").read_text())["views"]
+    assert table["title"].endswith("rows.csv") and text["title"].endswith("a.txt")
+    assert [row["name"] for row in table["rows"]] == ["number", "<b>square</b>", "kind"]
+    with densor.open(of_files) as file:
+        (entry,) = [e for e in file.archive.entries if e.meta.name.endswith(".csv")]
+        stored = file.archive.stored_size(entry, 0, entry.size)
+    assert 0 < sum(row["stored"] for row in table["rows"]) <= stored
+    words = "Grüße <b>und</b> Küsse, Grüße <b>und</b> Küsse; x"
+    assert "".join(shown for _, shown in text["spans"]) == words
+    shades = [step for step, shown in text["spans"] for _ in shown]
+    assert sum(shades[:20]) > 2 * sum(shades[24:44])  # what comes again surprises less
+
+
 def test_files_are_kept(cli: Callable[..., Ran], tmp_path: Path) -> None:
     path = _archive(tmp_path / "a.densor", 1)
     page = tmp_path / "a.html"
@@ -182,3 +227,22 @@ def test_differences_in_a_browser(
     assert rows.count() == 1
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert not said and page.locator("img").count() == 0
+
+
+@pytest.mark.parametrize("width", [400, 1600])
+def test_texts_and_tables_in_a_browser(
+    browser: Any, width: int, cli: Callable[..., Ran], of_files: Path, tmp_path: Path
+) -> None:
+    assert cli("report", str(of_files), "-o", str(tmp_path / "a.html")).code == 0
+    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto((tmp_path / "a.html").as_uri())
+    views = page.locator("#views section")
+    assert views.count() == 2
+    views.nth(0).locator("th button >> text=column").click()
+    assert views.nth(0).locator("tbody td").first.inner_text() == "<b>square</b>"
+    assert views.nth(1).locator(".shades").inner_text().startswith("Grüße <b>und</b>")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert not said and page.locator("#views b").count() == 0

@@ -14,7 +14,8 @@ def parser() -> argparse.ArgumentParser:
     parser = Parser(
         "report",
         description="Writes a page about an archive, one HTML file that needs no network: a map\n"
-        "of its tensors by stored size and ratio, codecs, bits of an element, exponents.",
+        "of its tensors by stored size and ratio, codecs, bits of an element, exponents;\n"
+        "what columns of tables take, and the bits of characters of texts.",
     )
     parser.add_argument("archive", metavar="ARCHIVE")
     parser.add_argument("-o", dest="out", metavar="FILE", help="where to (ARCHIVE.html)")

@@ -61,6 +61,12 @@ class StoredPart(Columns):
                     raise
                 count = min(stored, 4 * count)
 
+    def stored_size(self, column: int) -> int:
+        """Bytes of a column's record; columns under latent classes share one in equal parts."""
+        begin, end = self._head.range_of(column)
+        shared = len(self._head.latent) if column in self._head.latent else 1
+        return (end - begin) // shared
+
     def record(self, column: int) -> Bytes:
         """The record of a column."""
         begin, end = self._head.range_of(column)
