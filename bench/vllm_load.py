@@ -4,9 +4,10 @@
 
 Run with the interpreter of vLLM's environment (`docs/serving.md`), for folders of one model. Every
 engine is a process of its own; both ways take turns. Measured is the loader's `load_weights`, which
-reads, decodes and copies into the model's parameters: seconds, and processor seconds of all
-threads. Then one engine loads both folders in turns into the parameters that it has, which leaves
-out fresh memory. Files are in the page cache.
+reads, decodes and copies into the model's parameters: seconds, processor seconds of all threads,
+and those of the thread that copies, which is what loading takes where another processor is free to
+decode meanwhile, and others do not use the machine. Then one engine loads both folders in turns
+into the parameters that it has, which leaves out fresh memory. Files are in the page cache.
 """
 
 import argparse
@@ -21,7 +22,18 @@ from typing import Any
 
 from bench.hf import warm
 
-Seconds = tuple[float, float]  # by the clock, of all threads
+Seconds = tuple[float, ...]  # by the clock, of all threads, of the one that loads
+CLOCKS = (time.perf_counter, time.process_time, time.thread_time)
+
+
+def now() -> Seconds:
+    """All clocks."""
+    return tuple(clock() for clock in CLOCKS)
+
+
+def since(start: Seconds) -> Seconds:
+    """What has passed by all clocks."""
+    return tuple(b - a for a, b in zip(start, now(), strict=True))
 
 
 def noted(loader: Any, found: list[Seconds]) -> None:
@@ -29,9 +41,9 @@ def noted(loader: Any, found: list[Seconds]) -> None:
     original = loader.load_weights
 
     def load_weights(*args: Any, **kwargs: Any) -> Any:
-        start, before = time.perf_counter(), time.process_time()
+        start = now()
         result = original(*args, **kwargs)
-        found.append((time.perf_counter() - start, time.process_time() - before))
+        found.append(since(start))
         return result
 
     loader.load_weights = load_weights
@@ -52,9 +64,9 @@ def engine_of(folder: str) -> tuple[Any, Seconds]:
 
 def reloaded(engine: Any, folder: str) -> Seconds:
     """What loading weights into an engine that has some takes."""
-    start, before = time.perf_counter(), time.process_time()
+    start = now()
     engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
-    return time.perf_counter() - start, time.process_time() - before
+    return since(start)
 
 
 def in_process(*arguments: str) -> Any:
@@ -73,7 +85,7 @@ def in_process(*arguments: str) -> Any:
 def line(name: str, plain: list[Seconds], packed: list[Seconds]) -> str:
     """A row: least of each, and medians of what one is of the other in the same turn."""
     cells = []
-    for unit in (0, 1):
+    for unit in range(len(CLOCKS)):
         ones, others = ([run[unit] for run in runs] for runs in (plain, packed))
         ratio = statistics.median(b / a for a, b in zip(ones, others, strict=True))
         cells += [f"{min(ones):.2f}", f"{min(others):.2f}", f"{min(others) / min(ones):.2f}"]
@@ -100,8 +112,11 @@ def main() -> None:
         runs = [[reloaded(engine, folder) for folder in folders] for _ in range(args.reloads)]
         print(json.dumps(runs))
         return
-    print("| | plain, s | packed, s | least ÷ least | median | the same in CPU seconds | | | |")
-    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    heads = [
+        f"{name} plain, s | packed, s | least ÷ least | median"
+        for name in ("clock:", "CPU:", "CPU of the thread that copies:")
+    ]
+    print(f"| | {' | '.join(heads)} |\n|{'---|' * 13}", flush=True)
     runs = []
     for _ in range(args.engines):
         for folder in folders:
