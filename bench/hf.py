@@ -176,7 +176,8 @@ def run(plain: Path, place: Path, repeats: int) -> list[str]:
         rows.append(
             f"| {cache} | {way} | {size / 1e6:.0f} | {middle['load']:.2f} | {middle['read']:.2f} "
             f"| {ratio(found, cache, way, 'read')} | {least(found, cache, way, 'read')} "
-            f"| {middle['cpu']:.2f} | {ratio(found, cache, way, 'cpu')} | {middle['peak'] / 1e6:.0f} | {middle['parameters'] / 1e6:.0f} |"
+            f"| {middle['cpu']:.2f} | {ratio(found, cache, way, 'cpu')} "
+            f"| {middle['peak'] / 1e6:.0f} | {middle['parameters'] / 1e6:.0f} |"
         )
     return rows
 
