@@ -66,7 +66,8 @@ class BufferPool:
             if not fitting:
                 return None
             best = min(fitting)
-            at = next(i for i, b in enumerate(self._free) if b.size == best)
+            # The one given back last, which may still be in caches
+            at = max(i for i, b in enumerate(self._free) if b.size == best)
             self._kept -= best
             return self._free.pop(at)
 

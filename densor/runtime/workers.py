@@ -35,6 +35,15 @@ class Task(Protocol[R]):
     def cancel(self) -> bool:
         """Stops the work if it has not begun."""
 
+    def begin(self) -> None:
+        """Does the work if no thread has begun it; what it raises is for `result`.
+
+        An interrupt is raised here too.
+        """
+
+    def done(self) -> bool:
+        """Whether it has come to its end."""
+
 
 class Done(Generic[T]):
     """The result of work that was done in the caller's thread, as a `Task`."""
@@ -49,6 +58,12 @@ class Done(Generic[T]):
 
     def cancel(self) -> bool:
         return False
+
+    def begin(self) -> None:
+        pass
+
+    def done(self) -> bool:
+        return True
 
 
 def settle(tasks: Iterable[Task[Any]]) -> None:
@@ -72,7 +87,7 @@ class _Submitted(Generic[T]):
         self._future = future
         self._work: Callable[[], T] | None = work
 
-    def result(self) -> T:
+    def begin(self) -> None:
         work, self._work = self._work, None
         if work is not None and self._future.cancel():
             self._future = Future()
@@ -80,6 +95,14 @@ class _Submitted(Generic[T]):
                 self._future.set_result(work())
             except BaseException as error:
                 self._future.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
+
+    def done(self) -> bool:
+        return self._future.done()
+
+    def result(self) -> T:
+        self.begin()
         return self._future.result()
 
     def cancel(self) -> bool:

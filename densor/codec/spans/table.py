@@ -46,6 +46,7 @@ NOT_MINE = 255  # to be decoded the ordinary way
 # Sizes of the encoder.
 MOST_CODES = 4  # of a batch
 CODE_TABLE = 3 * 256  # length, low and high byte of the code of each symbol
+NOISE = 7.88  # bits of a byte; beyond, little is left to save
 PIECE, PIECES = 1024, 16  # elements of each piece of a sample
 
 
@@ -138,12 +139,13 @@ def chunk_table(
 def _check(table: Numbers, checked: bool) -> None:
     """FormatError unless all numbers are possible and no two places overlap."""
     numbers = table[:, :PARAMETERS] if not checked else table[:, :HEAD]
-    if (numbers < 0).any() or (table[:, SIZE] > CHUNK_LIMIT).any():
+    if table.size and (numbers.min() < 0 or table[:, SIZE].max() > CHUNK_LIMIT):
         raise FormatError("chunk has an impossible place or size")
-    begins = table[:, PLACE]
-    if (np.diff(begins) < 0).any():
-        order = np.argsort(begins, kind="stable")
-        table = table[order]
-        begins = table[:, PLACE]
-    if (begins[:-1] > begins[1:] - table[:-1, SIZE]).any():
+    if _overlap(table) and _overlap(table[np.argsort(table[:, PLACE], kind="stable")]):
         raise FormatError("chunks overlap in the result")
+
+
+def _overlap(table: Numbers) -> bool:
+    """Whether a place reaches into the next one, or lies behind it."""
+    begins = table[:, PLACE]
+    return bool((begins[:-1] > begins[1:] - table[:-1, SIZE]).any())

@@ -4,9 +4,12 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol
 
-from densor.codec.codec import Base
+import numpy as np
+
+from densor.codec.codec import Base, Decoder
 from densor.codec.language_model.session import Session
 from densor.codec.spans.decode import SPAN
 from densor.errors import ChecksumError, FormatError, LimitError, UnsupportedError
@@ -17,7 +20,13 @@ from densor.formats.container.entry import DIR, EntryMeta, parse_entry
 from densor.formats.container.frames import Frame, FrameReader
 from densor.formats.container.hashing import Hash, new_hash
 from densor.formats.container.index import check_index
-from densor.formats.container.spans import MIN_BYTES, ParameterSets, Span, coder_in_spans
+from densor.formats.container.spans import (
+    MIN_BYTES,
+    Coder,
+    ParameterSets,
+    Span,
+    coder_in_spans,
+)
 from densor.formats.io.sources import Bytes, Source
 from densor.options import DEFAULT_READ, ReadOptions
 from densor.runtime.buffers import POOL
@@ -59,11 +68,22 @@ class Entry(NamedTuple):
 
 
 class _Waiting(NamedTuple):
-    """A chunk that is being decoded; `reported`: it tells of its progress itself."""
+    """What is being decoded into `out`; `reported`: it tells of its progress itself."""
 
-    task: Task[Bytes]
-    size: int
+    task: Task[None]
+    out: Bytes
     reported: bool = False
+
+
+class _Model(NamedTuple):
+    """What decodes the chunks of a model, by themselves and in spans."""
+
+    model: int
+    decoder: Decoder | None
+    coder: Coder | None
+
+
+_NO_MODEL = _Model(-1, None, None)
 
 
 @dataclass
@@ -112,11 +132,30 @@ class _OpenEntry:
     size: int = 0  # original bytes so far
     done: int = 0  # of these that do not wait any more
     hashing: InTurn = field(default_factory=InTurn)
+    running: list[Task[None]] = field(default_factory=list)  # may hash or write for others yet
 
-    def filled(self, data: Bytes, at: int) -> None:
-        """What was decoded goes its ways, in the thread that decoded it, or another one's."""
-        self.hashing.add(at, at + data.size, self.hasher.update, data)
-        self.sink.filled(data, at)
+    def fill(self, decode: Callable[[Bytes], object], out: Bytes, at: int) -> None:
+        """Decodes bytes from `at` on, which go their ways then, in this thread or another one's.
+
+        What is wrong with them is raised where the entry's hash comes to them.
+        """
+        try:
+            decode(out)
+        except Exception as error:
+            self.hashing.add(at, at + out.size, _fail, error)
+        else:
+            self.hashing.add(at, at + out.size, self.hasher.update, out)
+            self.sink.filled(out, at)
+
+    def wait(self, item: _Waiting) -> None:
+        """Waits until the next bytes are decoded and hashed; raises what went wrong.
+
+        Not for the end of their task, whose thread may have gone on with what others decoded.
+        """
+        item.task.begin()
+        self.hashing.wait(self.done + item.out.size)
+        self.done += item.out.size
+        self.running = [task for task in (*self.running, item.task) if not task.done()]
 
 
 class StreamReader:
@@ -146,6 +185,7 @@ class StreamReader:
         self.features = header.features
         self.index: Frame | None = None  # once it was read
         self._workers = Workers(options.threads)
+        self._latest = _NO_MODEL
         self._parameters = ParameterSets()
         self._spans_used = False  # the kernel is loaded then, and small chunks profit too
 
@@ -215,6 +255,7 @@ class StreamReader:
                     if header.kind == wire.ENTRY_END:
                         break
                     if header.kind == wire.MODEL:
+                        self._latest = _NO_MODEL  # which may have to be forgotten
                         self._models.append(payload.tobytes())
                     else:
                         self._chunk(header, payload, open_entry, base)
@@ -225,7 +266,8 @@ class StreamReader:
         finally:
             if open_entry.waiting:
                 self._session.stop()
-            settle(item.task for item in open_entry.waiting)  # nobody writes to the sink any more
+            # Nobody writes to the sink any more
+            settle([*(item.task for item in open_entry.waiting), *open_entry.running])
         written.entry = self._close_entry(number, meta, open_entry.size, payload, hasher)
         return written.entry
 
@@ -245,8 +287,10 @@ class StreamReader:
             return False
         if not self._spans_used and header.original < MIN_BYTES:
             return False
-        decoder = self._models.known(header.model)
-        coder = coder_in_spans(header.model, decoder)
+        if header.model != self._latest.model:
+            decoder = self._models.known(header.model)
+            self._latest = _Model(header.model, decoder, coder_in_spans(header.model, decoder))
+        _, decoder, coder = self._latest
         if coder is None:
             return False
         self._spans_used = True
@@ -263,8 +307,8 @@ class StreamReader:
         span, entry.span = entry.span, Span()
         if span:
             out, at = entry.sink.buffer(span.size), entry.size - span.size
-            task = self._workers.submit(_decode_span, span, out, self._parameters, entry, at)
-            entry.waiting.append(_Waiting(task, span.size))
+            decode = partial(span.decode, known=self._parameters)
+            entry.waiting.append(_Waiting(self._workers.submit(entry.fill, decode, out, at), out))
             entry.in_flight += span.size
 
     def _count(self, header: wire.FrameHeader, entry: _OpenEntry) -> None:
@@ -290,9 +334,10 @@ class StreamReader:
         if header.kind == wire.REF:
             while entry.waiting:
                 self._finish(entry)
-            repeated = self._repeat(header, payload, entry.sink)
-            entry.filled(repeated, at)
-            entry.waiting.append(_Waiting(Done(repeated), header.original))
+            repeat = self._repeated(header, payload)
+            out = entry.sink.buffer(header.original)
+            entry.fill(repeat, out, at)
+            entry.waiting.append(_Waiting(Done(None), out))
         else:
             entry.waiting.append(self._start(header, payload, entry, at, base))
         entry.in_flight += header.original
@@ -321,36 +366,33 @@ class StreamReader:
         decoder = self._models.known(header.model)
         out = entry.sink.buffer(header.original)
 
-        def work() -> Bytes:
+        def decode(out: Bytes) -> None:
             decode_chunk(header.model, decoder, payload, out, base)
             POOL.give(payload)
-            entry.filled(out, at)
-            return out
 
-        task = self._workers.submit(work)
-        return _Waiting(task, header.original, reports_progress(decoder))
+        task = self._workers.submit(entry.fill, decode, out, at)
+        return _Waiting(task, out, reports_progress(decoder))
 
     def _finish(self, entry: _OpenEntry) -> None:
         item = entry.waiting[0]
-        data = item.task.result()
+        entry.wait(item)
         entry.waiting.popleft()  # not before: an interrupt leaves none unsettled
-        entry.done += item.size
-        entry.hashing.wait(entry.done)
-        entry.sink.done(data)
-        entry.in_flight -= item.size
+        size = item.out.size
+        entry.sink.done(item.out)
+        entry.in_flight -= size
         if self._progress is not None and not item.reported:
-            self._progress(data.size)
+            self._progress(size)
 
-    def _repeat(self, header: wire.FrameHeader, payload: Bytes, sink: Sink) -> Bytes:
+    def _repeated(self, header: wire.FrameHeader, payload: Bytes) -> Callable[[Bytes], None]:
+        """What copies the bytes that a REF frame points to."""
         if not self.features & wire.BACKREFS:
             raise FormatError("REF frame where it may not be")
         entry, offset = wire.parse_ref(payload)
         target = self._written.get(entry)
         if target is None or not target.covers(offset, offset + header.original):
             raise FormatError("REF frame points where no chunk decoded to")
-        out = sink.buffer(header.original)
-        out[:] = target.read_at(offset, header.original)
-        return out
+        read = target.read_at
+        return lambda out: np.copyto(out, read(offset, out.size))
 
     @staticmethod
     def _close_entry(
@@ -372,7 +414,5 @@ class StreamReader:
         return Entry(number, meta, size, hash_kind, digest)
 
 
-def _decode_span(span: Span, out: Bytes, known: ParameterSets, entry: _OpenEntry, at: int) -> Bytes:
-    span.decode(out, known)
-    entry.filled(out, at)
-    return out
+def _fail(error: Exception) -> None:
+    raise error

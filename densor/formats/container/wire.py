@@ -43,6 +43,7 @@ _HEADER = struct.Struct("<8sHHIII")
 _CHECK64 = struct.Struct("<Q")
 _FRAME = struct.Struct("<BBHIIIQ")
 _CHECK32 = struct.Struct("<I")
+_WHOLE = struct.Struct(_FRAME.format + "I")
 REF_PAYLOAD = struct.Struct("<IQ")
 ENTRY_END_PAYLOAD = struct.Struct("<QB")
 END_PAYLOAD = struct.Struct("<QQ")
@@ -166,11 +167,9 @@ def parse_frame(data: bytes, limit: int = CHUNK_LIMIT) -> FrameHeader:
     """Checks a frame header; no frame but INDEX may have more than `limit` original bytes."""
     if len(data) < FRAME_SIZE:
         raise TruncatedError("archive ends within a frame header")
-    fields = data[: _FRAME.size]
-    check = _CHECK32.unpack(data[_FRAME.size : FRAME_SIZE])[0]
-    if check != xxhash.xxh3_64_intdigest(fields) & 0xFFFFFFFF:
+    kind, reserved, reserved2, stored, original, model, digest, check = _WHOLE.unpack_from(data)
+    if check != xxhash.xxh3_64_intdigest(data[: _FRAME.size]) & 0xFFFFFFFF:
         raise ChecksumError("frame header is damaged")
-    kind, reserved, reserved2, stored, original, model, digest = _FRAME.unpack(fields)
     header = FrameHeader(kind, stored, original, model, digest)
     if not 1 <= kind <= END and kind < FIRST_SKIPPABLE:
         raise UnsupportedError(f"unknown kind of frame {kind}; a newer densor may read this")
@@ -182,6 +181,8 @@ def parse_frame(data: bytes, limit: int = CHUNK_LIMIT) -> FrameHeader:
 
 def _check_limits(header: FrameHeader, most: int) -> None:
     kind, stored, original, model, _ = header
+    if kind == CHUNK and 0 < original <= most and stored <= original:
+        return  # as most frames
     sized = kind in (CHUNK, REF, INDEX)
     if (original != 0) != sized or (model != 0 and kind != CHUNK):
         raise FormatError("frame header has impossible values")

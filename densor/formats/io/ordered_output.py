@@ -9,7 +9,7 @@ from densor.runtime.in_turn import InTurn
 from densor.runtime.workers import Task, Workers
 
 _LARGE = 1 << 16  # bytes of a piece that another thread is woken up for
-_WAITING = 1 << 25  # bytes that may wait to be written
+_WAITING = 1 << 24  # bytes that may wait to be written
 
 
 class _Waiting(NamedTuple):

@@ -183,9 +183,9 @@ def _zeros(data: "np.ndarray[Any, np.dtype[np.uint8]]", offset: int) -> list[tup
     if pages < _LEAST_PAGES:
         return []
     grid = data[first : first + pages * _PAGE].reshape(pages, _PAGE)
-    zero = (grid[:, 0] | grid[:, _PAGE // 2 + 1]) == 0
-    if np.count_nonzero(zero) < _LEAST_PAGES:
+    if not _may_be_zero(grid[_LEAST_PAGES - 1 :: _LEAST_PAGES]).any():  # one of each hole
         return []
+    zero = _may_be_zero(grid)
     for page in np.flatnonzero(zero).tolist():
         zero[page] = not grid[page].any()
     edges = np.flatnonzero(np.diff(zero, prepend=False, append=False)).reshape(-1, 2)
@@ -194,6 +194,12 @@ def _zeros(data: "np.ndarray[Any, np.dtype[np.uint8]]", offset: int) -> list[tup
         for begin, end in edges.tolist()
         if end - begin >= _LEAST_PAGES
     ]
+
+
+def _may_be_zero(pages: "np.ndarray[Any, np.dtype[np.uint8]]") -> "np.ndarray[Any, Any]":
+    """Which pages are zero at three places."""
+    zero: np.ndarray[Any, Any] = (pages[:, 0] | pages[:, 1] | pages[:, _PAGE // 2 + 1]) == 0
+    return zero
 
 
 _PAGE = 4096  # the block of most file systems
