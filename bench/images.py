@@ -1,13 +1,15 @@
 """Bits per sample and speed on images, beside lossless image formats.
 
     python -m bench.images [IMAGE...] [--levels 1,3,6,9] [--peers a,b] [--set IDX] [--out DIR]
+                           [--plot PNG]
 
-Images are files that Pillow reads, by default photographs and drawings that come with scikit-image.
-Each is packed, restored and compared by every codec, one after the other. MB/s is of processor
-time in one thread, the best of several runs, so that others at work on the machine count little;
-compilation does not count. Peers are those of `imagecodecs`. Writes ``images.csv`` into DIR. With
---set, small images of an IDX file as well: as one set, each by itself under a model that is learned
-from them (with its bytes) and from nine of ten, and as one mosaic by JPEG XL.
+Images are files that Pillow reads, by default photographs and drawings that come with
+scikit-image. Each is packed, restored and compared by every codec, one after the other. MB/s is
+of processor time in one thread, the best of several runs, so that others at work on the machine
+count little; compilation does not count. Peers are those of `imagecodecs`. Writes ``images.csv``
+into DIR, and the mean of the photographs against speed as a picture, which needs matplotlib. With
+--set, small images of an IDX file as well: as one set, each by itself under a model that is
+learned from them (with its bytes) and from nine of ten, and as one mosaic by JPEG XL.
 """
 
 from __future__ import annotations
@@ -202,6 +204,33 @@ def small_images(path: Path) -> Iterator[str]:
     yield line("jxl 9, mosaic", len(packed), into, out, side * side)
 
 
+def draw(rows: Sequence[Row], names: Sequence[str], path: Path) -> None:
+    """Mean bits of these images against speed, of codecs that took all of them, as a picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.8), layout="constrained", sharey=True)
+    for codec in dict.fromkeys(row.codec for row in rows):
+        found = [row for row in rows if row.codec == codec and row.image in names]
+        if len(found) < len(names) or codec.startswith("zstd"):
+            continue
+        bits = sum(row.bits for row in found) / len(found)
+        size = sum(row.samples for row in found)
+        colour = "#3b7dd8" if codec.startswith("densor") else "#9aa4b2"
+        for at, kind in zip(axes, ("pack_speed", "unpack_speed"), strict=True):
+            speed = size / sum(row.samples / getattr(row, kind) for row in found)
+            at.plot(speed, bits, "o", color=colour)
+            at.annotate(f" {codec}", (speed, bits), fontsize=8)
+    for at, what in zip(axes, ("packing", "restoring"), strict=True):
+        at.set_xscale("log")
+        at.margins(x=0.2)
+        at.set_xlabel(f"MB/s, {what}")
+    axes[0].set_ylabel("bits per sample, mean")
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -212,6 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--set", type=Path, metavar="IDX", dest="images_of_set")
     parser.add_argument("--out", type=Path, default=Path("."))
+    parser.add_argument("--plot", type=Path, metavar="PNG")
     options = parser.parse_args(arguments)
     codecs = [own(int(level)) for level in options.levels.split(",")]
     codecs += [peer(name) for name in options.peers.split(",") if name]
@@ -243,6 +273,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         writer = csv.writer(file)
         writer.writerow([*Row._fields, "bits"])
         writer.writerows([*row, f"{row.bits:.5f}"] for row in rows)
+    if options.plot is not None:
+        draw(rows, groups.get("photographs", names), options.plot)
     return 0
 
 

@@ -369,6 +369,7 @@ def _of_images() -> list[Case]:
         cases += _with(GradientCoder(layout, data), data)
         cases += _with(ImageMixingCoder(layout, data, 12, 8), data)
         cases += _with(ImageMixingCoder(layout, data // 9 * 9, 2, 1), data // 9 * 9)
+        cases += _with(ImageMixingCoder(layout, data, 0, 2), data)
     return cases
 
 

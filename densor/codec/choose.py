@@ -249,7 +249,9 @@ def _image(batch: Batch, level: Level) -> Coding:
     encoder = None if batch.base else CODECS[registry.CODEC_IMAGE].propose(batch, level)
     expected = encoder.estimate() if encoder is not None else None
     if encoder and expected and expected.bytes < MAX_SHARE_OF_IMAGE * expected.otherwise:
-        return encoder.encode()
+        if level.images == "gradient":
+            return encoder.encode()
+        return _with_fewer_contexts(registry.CODEC_IMAGE, batch, level, encoder.encode())
     elements = replace(batch, kind=replace(batch.kind, image=None))
     otherwise = encode_batch(elements, level)
     if encoder is None:

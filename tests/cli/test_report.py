@@ -1,8 +1,11 @@
 """`densor report` and `densor diff --html`: what the pages hold, how they behave in a browser."""
 
+import base64
 import json
 import re
 import shutil
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -83,9 +86,53 @@ def test_many_tensors_are_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     from densor.cli.contents import opened
 
     monkeypatch.setattr(archive_page, "MAX_ROWS", 3)
-    with opened(str(_archive(tmp_path / "a.densor"))) as file:
-        data = _data(archive_page.page(file, "a", "none"))
+    path = str(_archive(tmp_path / "a.densor"))
+    with opened(path) as file:
+        data = _data(archive_page.page(file, "a", "none", path))
     assert len(data["tensors"]) == 3 and "smallest tensors are not listed" in data["about"]
+
+
+def _pixels(url: str) -> tuple[int, int, int, bytes]:
+    """Width, height, colour type and rows of a PNG file, each after the number of its filter."""
+    file = base64.b64decode(url.removeprefix("data:image/png;base64,"))
+    assert file.startswith(b"\x89PNG\r\n\x1a\n")
+    at, found = 8, {}
+    while at < len(file):
+        size, kind = struct.unpack_from(">I4s", file, at)
+        body = file[at + 8 : at + 8 + size]
+        assert int.from_bytes(file[at + 8 + size : at + 12 + size], "big") == zlib.crc32(
+            kind + body
+        )
+        found[kind] = body
+        at += 12 + size
+    width, height, depth, colours = struct.unpack_from(">IIBB", found[b"IHDR"])
+    assert depth == 8 and (colours != 3 or len(found[b"PLTE"]) == 768)
+    return width, height, colours, zlib.decompress(found[b"IDAT"])
+
+
+def test_images_are_shown_with_their_errors_and_bits(
+    cli: Callable[..., Ran], tmp_path: Path
+) -> None:
+    y, x = np.mgrid[:90, :120]
+    noise = np.random.default_rng(0).integers(0, 40, (90, 120, 3))
+    picture = ((x + y)[..., None] // 2 + noise * (x > 60)[..., None]).astype(np.uint8)
+    deep = (9 * x + 5 * y + picture[..., 0]).astype(np.uint16)[None].repeat(2, 0)
+    path = tmp_path / "a.densor"
+    with densor.Writer(path, level=1) as writer:
+        writer.add_tensor("picture", picture)
+        writer.add_tensor("deep", deep)
+    assert cli("report", str(path), "-o", str(tmp_path / "a.html")).code == 0
+    shown = {p["name"]: p for p in _data((tmp_path / "a.html").read_text())["pictures"]}
+    assert set(shown) == {"picture", "deep"}
+    for name, colours in (("picture", 2), ("deep", 0)):
+        image, errors, bits = (_pixels(figure["source"]) for figure in shown[name]["figures"])
+        assert image[:3] == (120, 90, colours) and errors[:3] == bits[:3] == (120, 90, 3)
+        rows = np.frombuffer(bits[3], np.uint8).reshape(90, 121)
+        assert rows[:, 70:].mean() > 5 * max(rows[:, 1:60].mean(), 1)  # where the noise is
+    rows = np.frombuffer(_pixels(shown["picture"]["figures"][0]["source"])[3], np.uint8)
+    assert np.array_equal(rows.reshape(90, 361)[:, 1:].reshape(90, 120, 3), picture)
+    stored = 8 * len(densor.compress(picture, 1)) / (90 * 120)
+    assert 0.75 * stored < shown["picture"]["mean"] < 1.02 * stored
 
 
 def test_tensors_whose_base_is_elsewhere_are_listed(

@@ -26,7 +26,8 @@ from densor.runtime.workers import Workers
 
 Bytes = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
-METHODS = ("gradient", "light", "full")
+METHODS = ("gradient", "residual", "light", "full")
+SETTINGS = {"full": (12, 8), "light": (3, 3), "residual": (0, 2)}  # contexts and steps
 
 
 def picture(height: int, width: int, channels: int, depth: int = 8) -> Array:
@@ -56,8 +57,7 @@ def coded(layout: Layout, data: Bytes, method: str) -> tuple[bytes, bytes]:
         counting = GradientCoder(layout, data)
         counting.decide([counting.count(data)])
         return counting.model(), bytes(counting.encode(data, 0))
-    steps = (12, 8) if method == "full" else (3, 3)
-    mixing = MixingCoder(layout, data, *steps)
+    mixing = MixingCoder(layout, data, *SETTINGS[method])
     return mixing.model(), bytes(mixing.encode(data, 0))
 
 
@@ -125,13 +125,12 @@ def test_enlarged_images(name: str, zoom: Zoom, method: str) -> None:
     layout, data = layout_for(array, big), rows_of(array, big)
     found = find_zoom(layout, data)
     assert found.rows % zoom.rows == 0 and found.columns % zoom.columns == 0
-    settings = (12, 8) if method == "full" else (3, 3)
     if method == "gradient":
         counting = GradientCoder(layout, data, found)
         counting.decide([counting.count(data)])
         model, payload = counting.model(), bytes(counting.encode(data, 0))
     else:
-        mixing = MixingCoder(layout, data, *settings, found)
+        mixing = MixingCoder(layout, data, *SETTINGS[method], found)
         model, payload = mixing.model(), bytes(mixing.encode(data, 0))
     assert decoded(model, payload, data.size) == data.tobytes()
     assert reference_image.parse_model(model).decode(payload, data.size) == data.tobytes()
@@ -238,7 +237,11 @@ HEAD = struct.Struct("<10BI")
         (11, 0, 1, 0, 8, 0, 4, 0, 0, 0, 0),  # no width
         (11, 0, 0, 0, 8, 0, 4, 0, 0, 0, 9),  # no channels
         (11, 0, 65, 0, 8, 0, 4, 0, 0, 0, 9),
-        (11, 2, 1, 0, 8, 0, 4, 0, 0, 0, 9),  # no such method
+        (11, 3, 1, 0, 8, 0, 4, 0, 0, 0, 9),  # no such method
+        (11, 2, 1, 0, 8, 0, 3, 3, 0, 0, 9),  # residuals have no contexts
+        (11, 2, 1, 0, 8, 0, 0, 33, 0, 0, 9),
+        (11, 2, 3, 0, 8, 1, 0, 2, 0, 0, 9),
+        (11, 2, 1, 0, 8, 0, 0, 2, 0, 0, 1 << 31),
         (11, 0, 1, 0, 9, 0, 4, 0, 0, 0, 9),  # 9 bits in a byte
         (11, 0, 1, 1, 17, 0, 4, 0, 0, 0, 9),  # 17 bits
         (11, 0, 1, 1, 16, 0, 4, 0, 0, 1, 9),  # 17 with the shift

@@ -55,6 +55,7 @@ import densor  # noqa: E402
 from densor.codec import choose  # noqa: E402
 from densor.codec.deflate.encoder import DeflateCoder  # noqa: E402
 from densor.codec.deflate.stream import PNG, RAW, ZLIB, Stream  # noqa: E402
+from densor.codec.image.encoder import MixingCoder  # noqa: E402
 from densor.codec.image.layout import Layout  # noqa: E402
 from densor.codec.kind import BYTES, kind_of, kind_of_table  # noqa: E402
 from densor.codec.levels import level_settings  # noqa: E402
@@ -344,6 +345,21 @@ def enlarged() -> Iterator[tuple[str, bytes]]:
     yield "image-zoom-gradient", densor.compress(np.repeat(picture[..., 0], 4, 0), 3)
 
 
+def residuals() -> Iterator[tuple[str, bytes]]:
+    """Images by decisions about residuals."""
+    y, x = np.mgrid[:40, :50]
+    noise = random_state("golden residuals").integers(0, 9, (40, 50, 3))
+    picture = (noise + (40 + 3 * x + y + (x // 12 + y // 9) % 2 * 50)[..., None]).astype(np.uint8)
+    yield "image-residual-grey", densor.compress(picture[..., 1], 5)
+    deep = (picture[:30].astype(np.uint16) * 3 + noise[:30]).astype(">u2")
+    for name, rows in (("image-residual", picture), ("image-residual-16", deep)):
+        layout, data = Layout(50, 3, rows.itemsize, rows.itemsize > 1), rows.tobytes()
+        coder = MixingCoder(layout, np.frombuffer(data, np.uint8), 0, 2)
+        payload = bytes(coder.encode(np.frombuffer(data, np.uint8), 0))
+        frames = [Frame(MODEL, coder.model()), Frame(CHUNK, payload, len(data), 16)]
+        yield name, bytes_archive(frames, data)
+
+
 # Changes of few elements, of densor 0.5
 
 
@@ -491,6 +507,7 @@ GROUPS = (
     Group("0.6, adaptive sound", (adaptive_sound,)),
     Group("0.7, files that follow from others", (derived_files,)),
     Group("0.7, tokens", (tokens,)),
+    Group("0.7, images by residuals", (residuals,)),
 )
 
 

@@ -48,10 +48,14 @@ class Model:
         rows, rest = divmod(original, stride)
         if rest or not rows:
             fail("no whole rows")
-        if self.method == 1 and original > 2**24:
+        if self.method and original > 2**24:
             raise Refused("limit", "a CHUNK is too long")
         planes = [Plane(self.width) for _ in range(self.channels)]
-        if self.method:
+        if self.method == 2:
+            from reference.image_residual import by_residuals
+
+            by_residuals(self, payload, planes, rows)
+        elif self.method:
             mixed(self, payload, planes, rows)
         else:
             by_gradients(self, payload, planes, rows)
@@ -81,7 +85,7 @@ def parse_model(payload: bytes) -> Model:
         head.unpack_from(payload)
     )
     size, rest = 1 + (flags & 1), payload[head.size :]
-    if method > 1 or flags > 15 or flags & 3 == 2 or not 1 <= channels <= 64 or not width:
+    if method > 2 or flags > 15 or flags & 3 == 2 or not 1 <= channels <= 64 or not width:
         fail("sizes")
     if not 1 <= depth <= 8 * size - shift or colour > 4 or (colour and channels < 3):
         fail("samples")
@@ -102,7 +106,8 @@ def parse_model(payload: bytes) -> Model:
             fail("no values")
     frequencies: list[list[int]] = []
     if method:
-        if not 1 <= first <= 12 or second > 32 or rest or colour not in (0, 4):
+        contexts = 1 <= first <= 12 if method == 1 else not first
+        if not contexts or second > 32 or rest or colour not in (0, 4):
             fail("parameters of mixing")
         if width * channels > 2**19:
             raise Refused("limit", "rows are too long")
@@ -323,12 +328,12 @@ class Counter:
 class Linear:
     """A linear predictor (6.1)."""
 
-    def __init__(self, k: int) -> None:
+    def __init__(self, s: int, ridge: int) -> None:
         self.a = [2**15] + [0] * 23
         self.m = [[0] * 24 for _ in range(24)]
         self.r = [0] * 24
         self.j = 0
-        self.s, self.ridge = (10, 64) if k == 0 else (12, 256)
+        self.s, self.ridge = s, ridge
 
     def sum(self, f: list[int]) -> int:
         return (sum(a * b for a, b in zip(self.a, f, strict=False)) + 2**11) >> 12
@@ -414,11 +419,11 @@ class Mixing:
         self.top = 16 * (2**model.depth - 1)
         self.q = max(0, model.depth - 8)
         channels = range(model.channels)
-        self.linear = [[Linear(k) for k in range(2)] for _ in channels]
+        self.linear = [[Linear(10, 64), Linear(12, 256)] for _ in channels]
         self.errors = [[Errors(model.width) for _ in range(6)] for _ in channels]
         self.b = defaultdict[tuple[int, ...], list[int]](lambda: [0, 0])
         self.t = defaultdict[tuple[int, ...], list[int]](lambda: [0, 0])
-        most = min(16, 22 - (model.channels * model.first - 1).bit_length())
+        most = min(16, 22 - (model.channels * max(1, model.first) - 1).bit_length())
         self.lines = 2 ** clip((rows * model.width - 1).bit_length() - 1, 8, most)
         self.counters = defaultdict[tuple[int, ...], Counter](Counter)
         self.matches: dict[tuple[int, ...], Counter] = {}

@@ -15,7 +15,8 @@ def parser() -> argparse.ArgumentParser:
         "report",
         description="Writes a page about an archive, one HTML file that needs no network: a map\n"
         "of its tensors by stored size and ratio, codecs, bits of an element, exponents;\n"
-        "what columns of tables take, and the bits of characters of texts.",
+        "images with their prediction errors and bits per pixel, what columns of tables take,\n"
+        "and the bits of characters of texts.",
     )
     parser.add_argument("archive", metavar="ARCHIVE")
     parser.add_argument("-o", dest="out", metavar="FILE", help="where to (ARCHIVE.html)")
@@ -39,7 +40,7 @@ def _write(args: argparse.Namespace) -> str:
     out = Path(args.out or name + _SUFFIX)
     checks.target_file(str(out), args.overwrite, args.archive)
     with opened(args.archive) as file:
-        text = archive_page.page(file, name, recovery_share(args.archive) or "none")
+        text = archive_page.page(file, name, recovery_share(args.archive) or "none", args.archive)
     with whole_file(out, args.overwrite) as target:
         write_all(target, text.encode())
     if args.open:

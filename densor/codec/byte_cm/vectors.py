@@ -57,6 +57,10 @@ class Lanes:
     def __rshift__(self, other: int) -> "Lanes":
         return self._by(self.builder.ashr, other)
 
+    def shifted(self, places: "Lanes") -> "Lanes":
+        """Shifted to the right, each lane by places of its own."""
+        return self._by(self.builder.ashr, places)
+
     def unsigned(self, places: int) -> "Lanes":
         """Shifted to the right, as numbers without a sign."""
         return self._by(self.builder.lshr, places)

@@ -5,9 +5,9 @@ import numpy as np
 from densor.codec.batch import Bytes
 from densor.codec.codec import ChunkDecoder
 from densor.codec.image import kernels
+from densor.codec.image.adaptive import code
 from densor.codec.image.gradient import levels, planes_of, work_on
-from densor.codec.image.mixing_state import code
-from densor.codec.image.params import MAX_MIXED, MIXING, Model, parse, restore
+from densor.codec.image.params import GRADIENT, MAX_MIXED, Model, parse, restore
 from densor.codec.image.zoom import NONE, enlarge, reduced_size
 from densor.entropy.rans.constants import FIRST
 from densor.entropy.rans.decode import decode_table
@@ -46,7 +46,7 @@ class GradientDecoder(ChunkDecoder):
 
 
 class MixingDecoder(ChunkDecoder):
-    """Decodes rows of one model by context mixing. Safe to use from several threads at once."""
+    """Decodes rows of a model that adapts. Safe to use from several threads at once."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -80,5 +80,5 @@ class ZoomedDecoder(ChunkDecoder):
 def open_decoder(payload: bytes, _: object = None) -> ChunkDecoder:
     """The decoder of a MODEL frame's payload; FormatError or LimitError for a bad one."""
     model = parse(payload)
-    decoder = MixingDecoder(model) if model.method == MIXING else GradientDecoder(model)
+    decoder = GradientDecoder(model) if model.method == GRADIENT else MixingDecoder(model)
     return decoder if model.zoom == NONE else ZoomedDecoder(model, decoder)

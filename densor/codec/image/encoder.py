@@ -10,8 +10,10 @@ from densor.codec.batch import Batch, Bytes
 from densor.codec.chunks import ChunkEncoder, CountingEncoder
 from densor.codec.codec import Estimate
 from densor.codec.image import kernels
+from densor.codec.image.adaptive import code
 from densor.codec.image.fitting import (
     Modelled,
+    bits_by_gradients,
     gradient_model,
     mixing_model,
     modelled,
@@ -19,7 +21,6 @@ from densor.codec.image.fitting import (
     share_of_plain,
 )
 from densor.codec.image.layout import Layout
-from densor.codec.image.mixing_state import code
 from densor.codec.image.params import CONTEXTS, pack_model, reduced
 from densor.codec.image.zoom import NONE, Zoom, find_zoom, reduce, reduced_layout
 from densor.codec.levels import Level
@@ -30,8 +31,10 @@ from densor.entropy.rans.tables import quantise
 MAX_PARAMETERS = 1 << 11  # bytes, mostly
 MAX_SHARE_OF_GUESS = 0.9  # of what samples by themselves take, see `share_of_plain`
 MIXING_SAMPLE = 1 << 15  # bytes
-# Contexts and steps of context mixing
-FULL, LIGHT = (12, 8), (3, 3)
+SMALL_IMAGE = 1 << 12  # pixels of one of a stack
+MIN_BITS_OF_RESIDUALS = 0.3  # of a sample, by gradients
+# Contexts and steps of context mixing; residuals by decisions have no such contexts
+FULL, LIGHT, RESIDUALS = (12, 8), (3, 3), (0, 2)
 
 
 class GradientEncoder(CountingEncoder):
@@ -44,6 +47,20 @@ class GradientEncoder(CountingEncoder):
 
     def estimate(self) -> Estimate:
         """By some rows, and what parameters take at most."""
+        size = self.batch.data.size
+        return Estimate(self._share * size + MAX_PARAMETERS, size)
+
+
+class MixingEncoder(ChunkEncoder):
+    """An `Encoder` by models that adapt. `share`: what is expected of plain bytes, or more."""
+
+    def __init__(self, batch: Batch, level: Level, layout: Layout, share: float) -> None:
+        zoom = find_zoom(layout, batch.data, batch.chunk_bytes)
+        super().__init__(mixing_coder(layout, batch.data, level, zoom), batch, level.zstd)
+        self._share = share
+
+    def estimate(self) -> Estimate:
+        """By some rows under the fast method, and what parameters take at most."""
         size = self.batch.data.size
         return Estimate(self._share * size + MAX_PARAMETERS, size)
 
@@ -63,8 +80,7 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
         return None
     if level.images == "gradient":
         return GradientEncoder(batch, level, layout, share)
-    zoom = find_zoom(layout, batch.data, batch.chunk_bytes)
-    return ChunkEncoder(mixing_coder(layout, batch.data, level, zoom), batch, level.zstd)
+    return MixingEncoder(batch, level, layout, share)
 
 
 def _mixes_well(layout: Layout, data: Bytes, level: Level) -> bool:
@@ -77,9 +93,18 @@ def _mixes_well(layout: Layout, data: Bytes, level: Level) -> bool:
 
 
 def mixing_coder(layout: Layout, data: Bytes, level: Level, zoom: Zoom = NONE) -> "MixingCoder":
-    """The coder by context mixing of a level that has one."""
-    settings = FULL if level.images == "full" else LIGHT
-    return MixingCoder(layout, data, *settings, zoom)
+    """The coder of a level that has models that adapt.
+
+    Drawings and stacks of small images have little for decisions about residuals to learn from.
+    """
+    if level.images == "full":
+        return MixingCoder(layout, data, *FULL, zoom)
+    stacked = (
+        0 < layout.height * layout.width <= SMALL_IMAGE
+        and layout.height * layout.stride < data.size
+    )
+    few = stacked or bits_by_gradients(layout, data) < MIN_BITS_OF_RESIDUALS
+    return MixingCoder(layout, data, *(LIGHT if few else RESIDUALS), zoom)
 
 
 class GradientCoder:
@@ -125,9 +150,10 @@ class GradientCoder:
 
 
 class MixingCoder:
-    """A `ChunkCoder` of rows by context mixing, whose model adapts within each chunk.
+    """A `ChunkCoder` of rows under a model that adapts within each chunk.
 
-    `data`: all of the batch; `contexts`, `steps`: see `mixing.Image`; `zoom`: of all rows.
+    `data`: all of the batch; `contexts`, `steps`: see `mixing.Image`, of residuals without
+    contexts; `zoom`: of all rows.
     """
 
     repeats = True

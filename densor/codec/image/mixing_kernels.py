@@ -15,6 +15,17 @@ from numba import types
 
 from densor.codec.byte_cm.apm import apm_predict, apm_update
 from densor.codec.byte_cm.mixer import dot, final_sum, train, train_final
+from densor.codec.image.pixels import (
+    ALL,
+    QUALITIES,
+    class_of,
+    cumulative,
+    fixed_predictions,
+    hashed,
+    learn_counter,
+    scale_of,
+    within,
+)
 from densor.codec.image.predict import (
     LEFT,
     SIDES,
@@ -36,15 +47,10 @@ MATCH, CONSTANT = PREDICTORS + CONTEXTS, PREDICTORS + CONTEXTS + 1
 ROWS = (256, 16 * 48, 16 * 64)  # of each set of weights
 SETS = len(ROWS)
 ALL_ROWS = sum(ROWS)
-QUALITIES = 48  # classes of recent errors
 BIASES = 64 * 16
 APM_ROWS = (48 * 256, 16 * 64 * 16)
-SCALES = 76  # of distributions, four to an octave, from 1/8 of a level on
-CENTRE = 256  # of a table of distribution
-ALL = 1 << 22  # what a distribution sums up to
 LENGTHS = 16  # classes of lengths of matches
 PLACES = 1 << 16  # of the match model
-_SEEN = 250
 _MIN_P = 24
 
 
@@ -116,46 +122,6 @@ RAW_PARTS = 7
 
 
 @inlined
-def _within(value, low, high):
-    return min(max(value, low), high)
-
-
-@inlined
-def _median(a, b, c):
-    """The prediction of the median edge detector of JPEG-LS."""
-    return _within(a + b - c, min(a, b), max(a, b))
-
-
-@inlined
-def _length(value):
-    bits = int64(0)
-    while value >> bits:
-        bits += 1
-    return bits
-
-
-@inlined
-def _class_of(value):
-    """A class of a number that is not negative, four to an octave."""
-    if value < 8:
-        return value
-    bits = _length(value)
-    return min(int64(QUALITIES - 1), 8 + 4 * (bits - 4) + ((value >> (bits - 3)) & 3))
-
-
-@inlined
-def _scale_of(mean):
-    """The scale for a mean error in units of 1/64: four to an octave."""
-    v = (mean * 25) >> 5
-    if v < 8:
-        return int64(0)
-    bits = _length(v)
-    top = v << 16 >> bits
-    part = int64(top >= 38968) + int64(top >= 46341) + int64(top >= 55109)
-    return min(4 * (bits - 4) + part, int64(SCALES - 1))
-
-
-@inlined
 def _feature(s, i, value, own):
     s.features[index(i)] = np.int32(value - own)
     return i + 1
@@ -223,40 +189,6 @@ def _gather(s, m, c, at, stride, plane):
 
 
 @inlined
-def _fixed_predictions(s, c, at, stride, plane, most):
-    """Sets the predictions that do not adapt, in units of 1/16."""
-    a = s.planes
-    w, n = int64(a[index(at - 1)]), int64(a[index(at - stride)])
-    nw, ne = int64(a[index(at - stride - 1)]), int64(a[index(at - stride + 1)])
-    ww, nn = int64(a[index(at - 2)]), int64(a[index(at - 2 * stride)])
-    nne = int64(a[index(at - 2 * stride + 1)])
-    raw = s.raw
-    med = _median(w, n, nw)
-    zero = int64(0)
-    if c == 0:
-        raw[2] = med * 16
-        raw[3] = _within(8 * (w + n) + 4 * (ne - nw), zero, most)
-        raw[4] = _within(16 * (n + ne - nne), zero, most)
-        raw[5] = _within(8 * (2 * w - ww + 2 * n - nn), zero, most)
-        return
-    b = at - plane
-    p, pw, pn = int64(a[index(b)]), int64(a[index(b - 1)]), int64(a[index(b - stride)])
-    pnw, pne = int64(a[index(b - stride - 1)]), int64(a[index(b - stride + 1)])
-    raw[2] = _within(16 * (med + p - _median(pw, pn, pnw)), zero, most)
-    raw[3] = _within(8 * (w + n) + 8 * (2 * p - pw - pn), zero, most)
-    if c == 1:
-        raw[4] = _within(
-            8 * (w + n) + 4 * (ne - nw) + 16 * p - 8 * (pw + pn) - 4 * (pne - pnw), zero, most
-        )
-    else:
-        q = b - plane
-        q0, qw, qn = int64(a[index(q)]), int64(a[index(q - 1)]), int64(a[index(q - stride)])
-        raw[4] = _within(8 * (w + n) + 8 * (2 * q0 - qw - qn), zero, most)
-    far = 16 * p - 8 * (pw + pn + pne - pnw)
-    raw[5] = _within(8 * (w + n + ne - nw) + ((far * 3) >> 2), zero, most)
-
-
-@inlined
 def _error_row(m, c, i, y):
     return ((c * PREDICTORS + i) * 3 + (y + 3) % 3) * (m.width + SIDES) + LEFT
 
@@ -275,36 +207,28 @@ def _correct(s, m, c, y, x, texture, most):
         size += abs(int64(e[index(here - 2)])) + abs(int64(e[index(twice)]))
         if c > 0:
             size = (2 * size + 5 * abs(int64(e[index(_error_row(m, c - 1, i, y) + x)]))) // 3
-        kind = _class_of(size >> (3 + shift))
+        kind = class_of(size >> (3 + shift))
         raw[index(_CLASS + i)] = kind
         place = 2 * ((c * PREDICTORS + i) * BIASES + texture * 16 + min(int64(15), kind >> 1))
         raw[index(_PLACE + i)] = place
         mean = raw[index(i)]
         if s.bias[index(place + 1)] > 0:
             mean += s.bias[index(place)] // s.bias[index(place + 1)]
-        raw[index(_MEAN + i)] = _within(mean, int64(0), most)
+        raw[index(_MEAN + i)] = within(mean, int64(0), most)
         at = 2 * ((c * PREDICTORS + i) * QUALITIES + kind)
         if s.sums[index(at + 1)] > 0:
             expected = 4 * s.sums[index(at)] // s.sums[index(at + 1)]
         else:
             expected = 64 + (size >> 2)
-        raw[index(_SCALE + i)] = _scale_of(expected)
+        raw[index(_SCALE + i)] = scale_of(expected)
         raw[index(_BELOW + i)] = 0
         raw[index(_ABOVE + i)] = ALL
 
 
 @inlined
-def _hash(value, i):
-    h = (value + i * 0x3C6EF372) * 0x2C1B3C6D9E3779B1
-    h ^= (h >> 29) & 0x7FFFFFFFF
-    h *= 0x165667B19E3779F9
-    return (h >> 20) & 0xFFFFFFFF
-
-
-@inlined
 def _step(value, depth):
     """An error in units of 1/16 as one of 15 steps."""
-    return _within(value >> (5 + max(int64(0), depth - 8)), int64(-7), int64(7)) + 8
+    return within(value >> (5 + max(int64(0), depth - 8)), int64(-7), int64(7)) + 8
 
 
 @inlined
@@ -338,27 +262,17 @@ def _hash_contexts(s, m, c, at, stride, plane, y, x, texture):
     h[10] = o0 << 16 | _step(before, m.depth) << 8 | _step(over, m.depth) << 4 | beside
     h[11] = o3 << 16 | (raw[_MEAN + 4] + 8) >> 4
     for i in range(m.contexts):
-        h[index(i)] = _hash(h[index(i)], i)
+        h[index(i)] = hashed(h[index(i)], i)
 
 
 @inlined
 def _find_lines(s, m, c, node):
     """Places of the lines of counters for the next four bits."""
     for i in range(m.contexts):
-        line = _hash(s.hashes[index(i)], node) & (m.lines - 1)
+        line = hashed(s.hashes[index(i)], node) & (m.lines - 1)
         place = ((c * m.contexts + i) * m.lines + line) << 4
         s.hashes[index(CONTEXTS + i)] = place
         prefetch(s.counters, place)
-
-
-@inlined
-def _share(table, inverse, distance):
-    """What of a distribution is below a distance from its centre."""
-    place = ((distance * inverse) >> 16) + (CENTRE << 8)
-    place = _within(place, int64(0), int64((2 * CENTRE << 8) - 1))
-    lower = int64(table[index(place >> 8)])
-    upper = int64(table[index((place >> 8) + 1)])
-    return lower + (((upper - lower) * (place & 255)) >> 8)
 
 
 @inlined
@@ -370,9 +284,9 @@ def _distribution_inputs(s, t, middle):
         inverse = t.inverse[index(raw[index(_SCALE + i)])]
         distance = edge - raw[index(_MEAN + i)]
         table = t.narrow if i & 1 else t.wide
-        share = _share(table, inverse, distance)
+        share = cumulative(table, inverse, distance)
         below, above = raw[index(_BELOW + i)], raw[index(_ABOVE + i)]
-        share = _within(share, below, above)
+        share = within(share, below, above)
         raw[index(_RAW_MIDDLE + i)] = share
         p = int64(2048)
         if above - below > 8:
@@ -399,15 +313,6 @@ def _counter_inputs(s, t, m, node):
         value = int64(s.counters[index(s.hashes[index(CONTEXTS + i)] + node)])
         stretched = int64(t.stretch[index(value >> 20)])
         s.inputs[index(PREDICTORS + i)] = (stretched * int64(t.trust[index(value & 255)])) >> 8
-
-
-@inlined
-def _learn_counter(counters, at, bit, rate):
-    value = int64(counters[index(at)])
-    seen = value & 1023
-    goal = (int64(bit) << 22) - int64(bit)
-    change = ((goal - (value >> 10)) * int64(rate[index(seen)])) >> 16
-    counters[index(at)] = np.uint32(value + (change << 10) + int64(seen < _SEEN))
 
 
 @inlined
@@ -448,12 +353,12 @@ def _code_sample(coding, s, t, m, data, c, at, texture, expected, length):
         for k in range(SETS):
             total += int64(s.outputs[index(k)]) * int64(final[index(k)])
         mixed = final_sum(total)
-        off = _within((middle - centre) >> shift, int64(-128), int64(127)) + 128
+        off = within((middle - centre) >> shift, int64(-128), int64(127)) + 128
         apm0 = c * APM_ROWS[0] + kind * 256 + off
         apm1 = c * APM_ROWS[1] + (b * 64 + texture) * 16 + min(int64(15), kind2 >> 1)
         p = 2 * int64(t.squash[index(mixed + 2048)])
         p += apm_predict(s.apm0, apm0, mixed) + apm_predict(s.apm1, apm1, mixed)
-        p = _within((p + 2) >> 2, int64(_MIN_P), int64(65536 - _MIN_P))
+        p = within((p + 2) >> 2, int64(_MIN_P), int64(65536 - _MIN_P))
         if coding:
             bit = (value >> b) & 1
             encode_bit(s.coder, data, bit, p)
@@ -467,9 +372,9 @@ def _code_sample(coding, s, t, m, data, c, at, texture, expected, length):
         apm_update(s.apm0, apm0, mixed, bit)
         apm_update(s.apm1, apm1, mixed, bit)
         for i in range(m.contexts):
-            _learn_counter(s.counters, s.hashes[index(CONTEXTS + i)] + slot, bit, t.rate)
+            learn_counter(s.counters, s.hashes[index(CONTEXTS + i)] + slot, bit, t.rate)
         if fits:
-            _learn_counter(s.matches, where, int64(bit == guess), t.rate)
+            learn_counter(s.matches, where, int64(bit == guess), t.rate)
         _narrowed(s, bit)
         if bit:
             low = middle
@@ -526,8 +431,8 @@ def _sample(coding, s, t, m, data, c, y, x, expected, length):
     which = c * SETTINGS
     for k in range(SETTINGS):
         found = base * 16 + linear(s.weights, (which + k) * FEATURES, s.features, count)
-        s.raw[index(k)] = _within(found, int64(0), most)
-    _fixed_predictions(s, c, at, stride, plane, most)
+        s.raw[index(k)] = within(found, int64(0), most)
+    fixed_predictions(s.raw, 2, s.planes, c, at, stride, plane, most)
     texture = _texture(s, at, stride)
     _correct(s, m, c, y, x, texture, most)
     _hash_contexts(s, m, c, at, stride, plane, y, x, texture)
@@ -541,7 +446,8 @@ def _sample(coding, s, t, m, data, c, y, x, expected, length):
         said = linear(s.weights, (which + k) * FEATURES, s.scaled, count)
         forget = int64(10) if k == 0 else int64(12)
         ridge = int64(64) if k == 0 else int64(256)
-        adapt(s, which + k, s.scaled, count, goal - said, forget, ridge, m.steps)
+        settings = forget, ridge, m.steps
+        adapt(s, FEATURES, which + k, s.scaled, count, goal - said, settings)
     return value
 
 
@@ -555,7 +461,7 @@ def _look_up(s, m, y, x):
     for c in range(m.channels):
         a = at + c * plane
         for near in (a - 1, a - 2, a - stride - 1, a - stride, a - stride + 1):
-            h = _hash(h * 0x10001 + int64(s.planes[index(near)]) + 1, int64(7))
+            h = hashed(h * 0x10001 + int64(s.planes[index(near)]) + 1, int64(7))
     slot = h & (PLACES - 1)
     found = int64(s.places[index(slot)])
     s.places[index(slot)] = np.uint32(at)

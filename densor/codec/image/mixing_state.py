@@ -1,13 +1,14 @@
 """The binding of context mixing: the state before the first sample, constants, and the coding."""
 
 import functools
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from densor.codec.batch import Bytes
 from densor.codec.byte_cm.kernels import end_coder, start_coder
-from densor.codec.image import kernels
+from densor.codec.image import kernels, pixels
 from densor.codec.image import mixing_kernels as mixing
 from densor.codec.image.gradient import planes_of, split
 from densor.codec.image.mixing_kernels import Image, State, Tables
@@ -41,7 +42,7 @@ def tables() -> Tables:
     squash = squash_table()
     stretch = stretch_table(squash).astype(np.int16)
     trust = np.array([*_TRUST, *[256] * (256 - len(_TRUST))], np.int32)
-    inverse = [(_QUARTERS[i % 4] << 11) >> (i // 4) for i in range(mixing.SCALES)]
+    inverse = [(_QUARTERS[i % 4] << 11) >> (i // 4) for i in range(pixels.SCALES)]
     narrow, wide = _distribution(((5, 1, 1),)), _distribution(((4, 5, 4), (1, 1, 3)))
     return Tables(
         *(squash.astype(np.uint16), stretch, rate_table(_COUNTS), trust),
@@ -60,10 +61,10 @@ def _distribution(parts: tuple[tuple[int, int, int], ...]) -> npt.NDArray[np.int
             for share, above, below in parts
         )
         // 5
-        for x in range(mixing.CENTRE + 1)
+        for x in range(pixels.CENTRE + 1)
     ]
     upper = [rounded(value, 22) for value in half]
-    lower = [mixing.ALL - value for value in upper[:0:-1]]
+    lower = [pixels.ALL - value for value in upper[:0:-1]]
     return np.array([*lower, *upper], np.int32)
 
 
@@ -97,7 +98,7 @@ def new_state(m: Image, planes: npt.NDArray[np.int32]) -> State:
         weights=weights.reshape(-1),
         next=np.zeros(c * SETTINGS, np.int64),
         errors=np.zeros(c * predictors * 3 * (m.width + SIDES), np.int32),
-        sums=np.zeros(2 * c * predictors * mixing.QUALITIES, np.int64),
+        sums=np.zeros(2 * c * predictors * pixels.QUALITIES, np.int64),
         bias=np.zeros(2 * c * predictors * mixing.BIASES, np.int64),
         raw=np.zeros((mixing.RAW_PARTS + 1) * predictors, np.int64),
         hashes=np.zeros(2 * mixing.CONTEXTS, np.int64),
@@ -121,21 +122,28 @@ def code(coding: bool, model: Model, data: Bytes, content: Bytes) -> int:
     """
     m = image_of(model, content.size)
     with MEMORY.borrowed(64 * m.channels * m.contexts * m.lines + 4 * content.size):
-        return _code(coding, model, m, data, content)
+        planes = planes_for(coding, model, content)
+        return run(coding, model, data, content, m, new_state(m, planes), mixing.code_rows)
 
 
-def _code(coding: bool, model: Model, m: Image, data: Bytes, content: Bytes) -> int:
+def planes_for(coding: bool, model: Model, content: Bytes) -> npt.NDArray[np.int32]:
+    """Planes of rows that are coded, or room for those that are decoded."""
     shape = model.shape(content.size)
-    planes = split(shape, content) if coding else planes_of(shape)
-    state = new_state(m, planes)
+    return split(shape, content) if coding else planes_of(shape)
+
+
+def run(
+    coding: bool, model: Model, data: Bytes, content: Bytes, m: Any, state: Any, code_rows: Any
+) -> int:
+    """Calls a kernel for all rows; returns where the stream ends. `m`, `state`: as it has them."""
     start_coder(coding, state.coder, data)
     rows = max(1, _PIECE // (m.width * m.channels))
     for begin in range(0, m.rows, rows):
-        mixing.code_rows(coding, m, state, tables(), data, begin, min(m.rows, begin + rows))
+        code_rows(coding, m, state, tables(), data, begin, min(m.rows, begin + rows))
         if state.coder[AT] > data.size + 4:
             break
     if coding:
         end_coder(state.coder, data)
     else:
-        kernels.join_rows(shape, planes, content)
+        kernels.join_rows(model.shape(content.size), state.planes, content)
     return int(state.coder[AT])

@@ -18,7 +18,7 @@ from densor.codec.image.zoom import MAX_FACTOR, NONE, Zoom
 from densor.entropy.rans.tables import Freqs, pack, unpack
 from densor.errors import FormatError, LimitError
 
-GRADIENT, MIXING = 0, 1  # methods
+GRADIENT, MIXING, RESIDUAL = 0, 1, 2  # methods
 CONTEXTS = SETS * LEVELS
 MAX_WAVEFRONT, MAX_SCALE = 16, 8
 MAX_STEPS = 32
@@ -39,7 +39,8 @@ class Model:
     see `kernels`.
     `zoom`: what each pixel of `layout` stands for.
     By gradients, `wavefront`: rows that are coded together; `scale`: of activities; `freqs`:
-    uint16[CONTEXTS, 256], of tokens. By mixing, `contexts` and `steps` of `mixing.Image`.
+    uint16[CONTEXTS, 256], of tokens. By mixing, `contexts` and `steps` of `mixing.Image`; by
+    residuals, `steps`.
     """
 
     layout: Layout
@@ -68,7 +69,7 @@ def pack_model(model: Model) -> bytes:
     at = model.layout
     flags = _TWO_BYTES * (at.size == 2) | _BIG * at.big | _VALUES * (model.values is not None)
     flags |= _ZOOM * (model.zoom != NONE)
-    mixing = model.method == MIXING
+    mixing = model.method != GRADIENT
     settings = (model.contexts, model.steps) if mixing else (model.wavefront, model.scale)
     coded = at.channels, flags, model.depth, model.colour, *settings, at.padding, model.shift
     head = _HEAD.pack(registry.CODEC_IMAGE, model.method, *coded, at.width)
@@ -89,7 +90,7 @@ def parse(payload: bytes) -> Model:
     size = 2 if flags & _TWO_BYTES else 1
     layout = Layout(width, channels, size, bool(flags & _BIG), padding)
     model = Model(layout, depth, colour, method, shift=shift)
-    if method not in (GRADIENT, MIXING) or flags > 15 or colour > ORDERED:
+    if method not in (GRADIENT, MIXING, RESIDUAL) or flags > 15 or colour > ORDERED:
         raise FormatError("image model has unknown parameters")
     if not width or not 1 <= channels <= MAX_CHANNELS or not 1 <= depth <= 8 * size - shift:
         raise FormatError("image model has impossible sizes")
@@ -100,7 +101,7 @@ def parse(payload: bytes) -> Model:
         model, rest = _with_zoom(model, rest)
     if flags & _VALUES:
         model, rest = _with_values(model, rest)
-    if method == MIXING:
+    if method != GRADIENT:
         return _by_mixing(model, first, second, rest)
     return _by_gradients(model, first, second, rest)
 
@@ -123,7 +124,8 @@ def _with_values(model: Model, rest: bytes) -> tuple[Model, bytes]:
 
 
 def _by_mixing(model: Model, contexts: int, steps: int, rest: bytes) -> Model:
-    if not 1 <= contexts <= MAX_CONTEXTS or steps > MAX_STEPS or rest:
+    known = 1 <= contexts <= MAX_CONTEXTS if model.method == MIXING else not contexts
+    if not known or steps > MAX_STEPS or rest:
         raise FormatError("image model has impossible contexts")
     if model.colour not in (NO_COLOUR, ORDERED):
         raise FormatError("image model has a transform that mixing does without")

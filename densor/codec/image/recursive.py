@@ -8,13 +8,17 @@ gradient is kept up to date rather than the right-hand side. See docs/format/ima
 
 import numba
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
 
+from densor.codec.byte_cm.vectors import I32, Lanes, Row, over
 from densor.entropy.jit import index, inlined
 
 int64 = numba.int64
 
 FEATURES = 24  # room for
 SETTINGS = 2  # predictors that forget at different speeds
+_USUAL = 16  # features, as residuals have them
 _ONE = 16  # weights are in units of 2^-16
 _FINER = 4  # binary places of errors
 _MOST_STEP, _MOST_WEIGHT = 1 << 17, 1 << 20
@@ -30,45 +34,65 @@ def linear(weights, first, features, count):
     return (total + (1 << (_ONE - _FINER - 1))) >> (_ONE - _FINER)
 
 
+@intrinsic
+def _correlate(typingctx, correlations, first, features, room, feature, forget):
+    """Adds a feature times all of them to a row of correlations, which forgets some of itself.
+
+    LLVM would do this in 64 bits; products of features and their sums fit 32.
+    """
+
+    def codegen(context, builder, signature, args):
+        into = Row(context, builder, signature.args[0], args[0], args[1], args[3])
+        features = Row(context, builder, signature.args[2], args[2], args[3].type(0), args[3])
+        feature = Lanes.all(builder, args[4])
+        places = builder.trunc(args[5], I32)
+        forget = Lanes.all(builder, places)
+        half = Lanes.all(builder, builder.shl(I32(1), builder.sub(places, I32(1))))
+
+        def update(at):
+            value = into.load(at)
+            kept = value - (value + half).shifted(forget)
+            into.store(at, kept + features.load(at) * feature)
+
+        over(builder, args[3], _USUAL, update)
+        return context.get_dummy_value()
+
+    return types.void(
+        correlations, types.intp, features, types.intp, types.int32, types.intp
+    ), codegen
+
+
 @inlined
-def adapt(r, which, features, count, error, forget, ridge, steps):
+def adapt(r, room, which, features, count, error, settings):
     """Takes in features and the error of a prediction from them, in units of 2^-4.
 
-    `which`: number of the predictor. The weights then move along `steps` coordinates.
+    `room`: features that a predictor has room for; all from `count` on are 0. `which`: number of
+    the predictor. `settings`: how fast it forgets, what is added to correlations, and along how
+    many coordinates the weights then move.
     """
-    first = which * FEATURES
+    forget, ridge, steps = settings
+    first = which * room
     gradient = r.gradients
     half = int64(1) << (forget - 1)
     for i in range(count):
-        row = (first + i) * FEATURES
-        f = np.int32(features[index(i)])
-        for k in range(FEATURES):
-            value = r.correlations[index(row + k)]
-            r.correlations[index(row + k)] = np.int32(
-                value - ((value + half) >> forget) + f * np.int32(features[index(k)])
-            )
+        _correlate(r.correlations, (first + i) * room, features, room, features[index(i)], forget)
     for i in range(count):
         value = gradient[index(first + i)]
-        value += error * int64(f_of(features, i)) - ((value + half) >> forget)
+        value += error * int64(features[index(i)]) - ((value + half) >> forget)
         gradient[index(first + i)] = min(max(value, int64(-_MOST_GRADIENT)), int64(_MOST_GRADIENT))
     at = r.next[index(which)]
     for _ in range(steps):
         if at >= count:
             at = int64(0)
-        _descend(r, first, at, count, ridge)
+        _descend(r, room, first, at, count, ridge)
         at += 1
     r.next[index(which)] = at
 
 
 @inlined
-def f_of(features, i):
-    return features[index(i)]
-
-
-@inlined
-def _descend(r, first, at, count, ridge):
+def _descend(r, room, first, at, count, ridge):
     """Moves one weight to where it is best given all others."""
-    row = (first + at) * FEATURES
+    row = (first + at) * room
     own = int64(r.correlations[index(row + at)]) + ridge
     step = (r.gradients[index(first + at)] << (_ONE - _FINER)) // own
     step = min(max(step, int64(-_MOST_STEP)), int64(_MOST_STEP))
