@@ -1,6 +1,7 @@
 """Weights multiplied as they are packed, on the CPU, beside PyTorch.
 
     python -m bench.products linear [ROWS COLUMNS]     one linear layer, BF16, 1, 4 and 8 tokens
+    python -m bench.products linear --avx2             the same without AVX-512, of PyTorch neither
     python -m bench.products tokens smollm2 | 1b       tokens per second of a Llama, one at a time
 
 All ways take turns in one process. Weights are random, normal with scales of rows that vary as
@@ -11,8 +12,11 @@ others use the machine, and the fastest says what the processor can do.
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -64,11 +68,32 @@ def as_torch(words: Words) -> torch.Tensor:
     return torch.from_numpy(words.view(np.int16)).view(torch.bfloat16)
 
 
-def timed(ways: dict[str, Callable[[int], Any]], turns: int) -> dict[str, list[float]]:
+def without_avx512(arguments: list[str]) -> None:
+    """This program anew, numba, PyTorch and oneDNN held to AVX2, with kernels of its own."""
+    import llvmlite.binding
+
+    known = llvmlite.binding.get_host_cpu_features()
+    wide = ("avx512", "avx10", "evex")
+    features = [
+        f"{'+' if on and not name.startswith(wide) else '-'}{name}" for name, on in known.items()
+    ]
+    held = {
+        "NUMBA_CPU_NAME": "x86-64-v3",
+        "NUMBA_CPU_FEATURES": ",".join(features),
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, **held, "NUMBA_CACHE_DIR": folder}
+        command = [sys.executable, "-m", "bench.products", *arguments]
+        subprocess.run(command, env=environment, check=True)
+
+
+def timed(ways: dict[str, Callable[[int], Any]], turns: int, rounds: int) -> dict[str, list[float]]:
     """Seconds of each way, all rounds; ways take turns."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     with torch.inference_mode():
-        for _ in range(_ROUNDS):
+        for _ in range(rounds):
             for name, way in ways.items():
                 time.sleep(_SETTLE)
                 way(turns - 1)
@@ -79,7 +104,7 @@ def timed(ways: dict[str, Callable[[int], Any]], turns: int) -> dict[str, list[f
     return found
 
 
-def one_linear(rows: int, columns: int) -> None:
+def one_linear(rows: int, columns: int, rounds: int) -> None:
     """Prints GB/s of plain weights of one layer, by tokens, threads and way."""
     plain = [weights(rows, columns, seed) for seed in range(_COPIES)]
     held = {
@@ -98,7 +123,7 @@ def one_linear(rows: int, columns: int) -> None:
         )
         for threads in (1, 2):
             ways = linear_ways(as_torch(inputs), tensors, held, given, threads)
-            times = timed(ways, _COPIES)
+            times = timed(ways, _COPIES, rounds)
             best = {name: plain[0].nbytes / min(some) / 1e9 for name, some in times.items()}
             usual = {
                 name: plain[0].nbytes / statistics.median(some) / 1e9
@@ -194,11 +219,16 @@ def main(argv: list[str]) -> None:
     parser.add_argument("what", choices=["linear", "tokens"])
     parser.add_argument("rest", nargs="*")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=_ROUNDS, help="of linear")
+    parser.add_argument("--avx2", action="store_true")
     args = parser.parse_args(argv)
+    if args.avx2:
+        without_avx512([argument for argument in argv if argument != "--avx2"])
+        return
     print(json.dumps({"machine": describe(), "torch": torch.__version__}), flush=True)
     if args.what == "linear":
         rows, columns = (int(n) for n in args.rest) if args.rest else (4096, 4096)
-        one_linear(rows, columns)
+        one_linear(rows, columns, args.rounds)
     else:
         tokens_per_second(args.rest[0] if args.rest else "smollm2", args.threads)
 

@@ -36,8 +36,10 @@ CONFIG = "config.json"
 CARD = "README.md"
 ORIGINALS = "originals.densor"  # the archive of files that are not what they were
 BASE_VARIABLE = "DENSOR_BASE"
-# What transformers takes a model's weights from; adapters and others' files stay as they are.
-_WEIGHTS = re.compile(r"model(\.[\w-]+)?(-\d+-of-\d+)?(\.[\w-]+)?\.safetensors")
+# What transformers and diffusers take a model's weights from; adapters and other files stay.
+_WEIGHTS = re.compile(
+    r"(diffusion_pytorch_)?model(\.[\w-]+)?(-\d+-of-\d+)?(\.[\w-]+)?\.safetensors"
+)
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -104,7 +106,7 @@ def pack_model(
     config = _config_of(source / CONFIG)
     bases = None if chosen.base is None else _base_folder(chosen)
     with new_folder(target, chosen.overwrite, source) as new:
-        _copy_others(source, new, {path.name for path in weights} | {CONFIG, CARD})
+        copy_others(source, new, {path.name for path in weights} | {CONFIG, CARD})
         _keep_originals(source, new, chosen)
         written = [_pack_weights(file, new / file.path.name, chosen, bases) for file in files]
         sizes = Sizes(sum(file.size for file in files), sum(file.stored_size for file in written))
@@ -181,7 +183,7 @@ def unpack_model(
         check_sizes(weight_files(source), chosen.max_output_size)
         weights = [check_packed(PackedFile(path)) for path in weight_files(source)]
         names = {file.path.name for file in weights}
-        _copy_others(source, new, names | {CONFIG, CARD, ORIGINALS})
+        copy_others(source, new, names | {CONFIG, CARD, ORIGINALS})
         extract(originals, new, options=replace(chosen, base=None, progress=None))
         for file in weights:
             path = new / file.path.name
@@ -278,7 +280,7 @@ def _put_in_place(content: Path, target: Path, old: Path | None) -> None:
         raise
 
 
-def _copy_others(source: Path, target: Path, but: set[str]) -> None:
+def copy_others(source: Path, target: Path, but: set[str]) -> None:
     """Copies what the folder holds, symbolic links as what they point to.
 
     What git and the download tools of a hub keep for themselves is left out: it holds the weights

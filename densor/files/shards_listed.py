@@ -11,16 +11,18 @@ from typing import Any
 from densor.errors import FileError
 
 INDEX = "model.safetensors.index.json"
+_INDEXES = (INDEX, f"diffusion_pytorch_{INDEX}")  # of transformers and diffusers
 _MAX_NAMED = 3
 
 
 def shards_of(folder: str | os.PathLike[str]) -> dict[str, list[str]]:
     """The tensors of each file that a folder's index names; nothing where there is no index."""
-    listed = json_object(Path(folder) / INDEX).get("weight_map")
     shards: dict[str, list[str]] = {}
-    for tensor, name in listed.items() if isinstance(listed, dict) else ():
-        if isinstance(name, str) and Path(name).name == name:
-            shards.setdefault(name, []).append(tensor)
+    for index in _INDEXES:
+        listed = json_object(Path(folder) / index).get("weight_map")
+        for tensor, name in listed.items() if isinstance(listed, dict) else ():
+            if isinstance(name, str) and Path(name).name == name:
+                shards.setdefault(name, []).append(tensor)
     return dict(sorted(shards.items()))
 
 

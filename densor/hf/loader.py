@@ -30,7 +30,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from densor import dtypes
-from densor.errors import ArgumentError, ChecksumError, DensorError, FormatError, UnsupportedError
+from densor.errors import ArgumentError, DensorError, FormatError, UnsupportedError
 from densor.files.model_folder import METHOD, Bases, check_packed
 from densor.files.shards_listed import shards_of
 from densor.formats.container import tensor_blob
@@ -39,7 +39,7 @@ from densor.formats.packed.reader import PackedFile
 from densor.formats.packed.stored_array import OpenFile
 from densor.hf.ahead import Ahead
 from densor.torch.blob import may_be_blob, read_tensor
-from densor.torch.device import Device, open_device
+from densor.torch.device import Device, decoded_on, open_device
 from densor.torch.offloading import CPU, DISK, place_of, stored_in
 from densor.torch.resident import attach
 
@@ -214,7 +214,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
 
         `parameter`: the one that it is as a whole. Where that is to stay packed, an empty tensor.
         """
-        with _failures_noted():
+        with failures_noted():
             place = self._place_of(tensor)
             if place is None:
                 return tensor
@@ -227,7 +227,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
                 self._stay[parameter] = self._staying(file, described.name, parameter)
                 self._stay_from[parameter] = file.path
                 return torch.empty(described.shape, dtype=kind, device="meta")
-            restored = None if device is None else _decoded_there(device, file, described)
+            restored = None if device is None else decoded_on(device, file, described.name)
             if device is None and self._ahead is not None:
                 restored = self._ahead.take(file, described.name)
             if restored is None:
@@ -292,20 +292,6 @@ def device_for(place: torch.device, backend: Any) -> Device | None:
             raise
         warnings.warn(f"packed weights on {place} are decoded on the CPU: {error}", stacklevel=2)
         return None
-
-
-def _decoded_there(
-    device: Device, file: PackedFile, described: tensor_blob.Tensor
-) -> torch.Tensor | None:
-    """A tensor decoded on a device; None where that is for the CPU to do: bases, other codecs."""
-    try:
-        return device.decoded(file.array(described.name))
-    except UnsupportedError:
-        return None
-    except ChecksumError as error:
-        if str(error).startswith(str(file.path)):
-            raise
-        raise ChecksumError(f"{file.path}: tensor {error}") from error
 
 
 class Decode(ConversionOps):  # type: ignore[misc]
@@ -405,7 +391,7 @@ def from_pretrained(
         _set(_resident, resident),
         _set(_offload, offload),
         _set(_backend, backend),
-        _failures_raised(),
+        failures_raised(),
     ):
         if model_class is None:
             model_class = _class_of(folder, kwargs)
@@ -483,8 +469,8 @@ def _set(variable: ContextVar[T], value: T) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _failures_noted() -> Iterator[None]:
-    """Notes a fault for `_failures_raised`, since transformers makes another error of it."""
+def failures_noted() -> Iterator[None]:
+    """Notes a fault for `failures_raised`, since transformers makes another error of it."""
     try:
         yield
     except DensorError as error:
@@ -495,7 +481,7 @@ def _failures_noted() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _failures_raised() -> Iterator[None]:
+def failures_raised() -> Iterator[None]:
     """Raises the first fault that was found while decoding instead of what came of it."""
     failures: list[DensorError] = []
     token = _failure.set(failures)

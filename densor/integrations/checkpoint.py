@@ -17,8 +17,10 @@ from densor.files.shards_listed import json_object
 
 T = TypeVar("T")
 ARCHIVE = ".safetensors.densor"  # how the names of archives of weights end
+CPU = "cpu"  # the backend that is none
 _METHOD, _KEY = "densor", "densor"  # in config.json, and in the metadata of a packed file
 _MAX_HEADER = 100_000_000
+_MAX_KEPT = 1 << 28  # bytes of memory of tensors that are kept for later ones
 
 
 def is_packed_folder(folder: str | os.PathLike[str]) -> bool:
@@ -70,21 +72,25 @@ def weights(
     base: str | None = None,
     threads: int = 0,
     skip: Callable[[str], bool] | None = None,
+    backend: str | None = None,
 ) -> Iterator[tuple[str, Any]]:
     """Names and tensors of safetensors files, packed or plain, and of archives of tensors.
 
     All are on the CPU, in memory of their own or mapped from the file. While one is used, the next
-    is decoded by `threads` threads (0: all processors), so that two of them are in memory. `base`:
+    is decoded by `threads` threads (0: all processors), so that two of them are in memory. Memory
+    of tensors that nobody holds any more is used again, up to 256 MiB of it waiting. `base`:
     the folder, or name on the Hub, of the model that these were packed against; otherwise it is
     found as `densor.files.model_folder.Bases` says. `skip`: whether a tensor is not wanted, which
-    is not read then.
+    is not read then. `backend`: a name of `densor.gpu`, such as "cuda", whose device then decodes
+    what it can of safetensors files, one tensor at a time, and has it; None or "cpu": the CPU.
 
     A DensorError names file and tensor. Headers of all files are read before the first tensor.
     """
     jobs: list[Callable[[], tuple[str, Any]]] = []
     given = None if base is None else folder_of(base)
+    read_safetensors = _safetensors_reader(backend)
     for path in files:
-        open_weights = _archive if os.fspath(path).endswith(ARCHIVE) else _safetensors
+        open_weights = _archive if os.fspath(path).endswith(ARCHIVE) else read_safetensors
         jobs += [
             job for name, job in open_weights(path, given, threads) if not (skip and skip(name))
         ]
@@ -94,20 +100,36 @@ def weights(
 Jobs = Iterator[tuple[str, Callable[[], tuple[str, Any]]]]
 
 
-def _safetensors(path: str | os.PathLike[str], base: str | None, threads: int) -> Jobs:
+def _safetensors_reader(
+    backend: str | None,
+) -> Callable[[str | os.PathLike[str], str | None, int], Jobs]:
+    """What reads files one after the other, all with the same pool of memory."""
     from densor.files.model_folder import Bases, check_packed
     from densor.formats.packed.reader import PackedFile
+    from densor.runtime.buffers import BufferPool
     from densor.torch.blob import read_tensor
+    from densor.torch.device import decoded_on, open_device
 
-    file = check_packed(PackedFile(path))
-    bases = Bases(Path(path).parent, base, threads)
-    for name in file:
-        file.describe(name)  # most faults are found here, before anything is decoded
+    pool = BufferPool(_MAX_KEPT)
+    device = None if backend in (None, CPU) else open_device(None, backend)
 
-        def read(name: str = name) -> tuple[str, Any]:
-            return name, read_tensor(file, name, threads, bases.need)
+    def opened(path: str | os.PathLike[str], base: str | None, threads: int) -> Jobs:
+        file = check_packed(PackedFile(path))
+        bases = Bases(Path(path).parent, base, threads)
+        for name in file:
+            file.describe(name)  # most faults are found here, before anything is decoded
 
-        yield name, read
+            def read(name: str = name) -> tuple[str, Any]:
+                found = None
+                if device is not None and file.is_blob(name):
+                    found = decoded_on(device, file, name)
+                if found is None:
+                    found = read_tensor(file, name, threads, bases.need, pool)
+                return name, found
+
+            yield name, read
+
+    return opened
 
 
 def _archive(path: str | os.PathLike[str], base: str | None, threads: int) -> Jobs:

@@ -23,7 +23,8 @@ from densor.integrations import checkpoint
 
 NAME = "densor"
 _LOG_START = "counter_before_loading_weights"  # for what vLLM logs
-_KEYS = ("threads", "base")  # of `model_loader_extra_config`
+_KEYS = ("threads", "base", "backend")  # of `model_loader_extra_config`
+_BACKENDS = ("cpu", "cuda", "emulate")
 
 
 class DensorConfig(QuantizationConfig):  # type: ignore[misc]
@@ -67,9 +68,10 @@ class DensorConfig(QuantizationConfig):  # type: ignore[misc]
 class DensorModelLoader(DefaultModelLoader):  # type: ignore[misc]
     """vLLM's loader of folders of safetensors files, with packed ones decoded as they come.
 
-    Takes two more keys in `model_loader_extra_config`: `threads` that decode (0, the default: all
-    processors) and `base`, the folder, or name on the Hub, of the model that weights were packed
-    against. `.safetensors.densor` archives are read where there are no safetensors files.
+    Takes three more keys in `model_loader_extra_config`: `threads` that decode (0, the default: all
+    processors), `base`, the folder, or name on the Hub, of the model that weights were packed
+    against, and `backend`, "cpu" (the default) or one of `densor.gpu` that decodes.
+    `.safetensors.densor` archives are read where there are no safetensors files.
     """
 
     def __init__(self, load_config: Any) -> None:
@@ -114,6 +116,7 @@ class DensorModelLoader(DefaultModelLoader):  # type: ignore[misc]
             files,
             base=self._given.get("base"),
             threads=self._given.get("threads", 0),
+            backend=self._given.get("backend"),
             skip=self._skipped,
         )
         for name, tensor in found:
@@ -131,3 +134,5 @@ def _check(given: dict[str, Any]) -> None:
         raise ArgumentError(f"threads must be a number from 0 on, not {threads!r}")
     if not isinstance(given.get("base", ""), str):
         raise ArgumentError("base must be a folder or the name of a model")
+    if given.get("backend", "cpu") not in _BACKENDS:
+        raise ArgumentError(f"backend must be one of {', '.join(_BACKENDS)}")

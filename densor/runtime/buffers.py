@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,6 +29,7 @@ class BufferPool:
         self._free: list[Bytes] = []
         self._kept = 0
         self._lent: weakref.WeakValueDictionary[int, Bytes] = weakref.WeakValueDictionary()
+        self._dropped: deque[Bytes] = deque()  # of views that nobody has any more
         self._lock = threading.Lock()
 
     def take(self, size: int) -> Bytes:
@@ -42,8 +44,24 @@ class BufferPool:
             self._lent[id(view)] = view
         return view
 
+    def take_until_dropped(self, size: int) -> Bytes:
+        """Likewise; it comes back by itself once nobody holds the view, which `give` then ignores.
+
+        Slices of the view do not hold it, since numpy makes them views of the buffer; a torch
+        tensor over it does, and so do that tensor's own views.
+        """
+        view = self.take(size)
+        if isinstance(view.base, np.ndarray):
+            with self._lock:
+                del self._lent[id(view)]
+            # No lock in there: the garbage collector may run it in a thread that holds the lock.
+            weakref.finalize(view, self._dropped.append, view.base).atexit = False
+        return view
+
     def _best_fit(self, size: int) -> Bytes | None:
         with self._lock:
+            while self._dropped:
+                self._keep(self._dropped.popleft())
             fitting = [b.size for b in self._free if size <= b.size <= 4 * size]
             if not fitting:
                 return None
@@ -59,10 +77,13 @@ class BufferPool:
             if self._lent.get(id(view)) is not view or not isinstance(view, np.ndarray):
                 return
             del self._lent[id(view)]
-            buffer = view.base
-            if isinstance(buffer, np.ndarray) and self._kept + buffer.size <= self._most:
-                self._free.append(buffer)
-                self._kept += buffer.size
+            if isinstance(view.base, np.ndarray):
+                self._keep(view.base)
+
+    def _keep(self, buffer: Bytes) -> None:
+        if self._kept + buffer.size <= self._most:
+            self._free.append(buffer)
+            self._kept += buffer.size
 
     @contextmanager
     def lend(self, size: int) -> Iterator[Bytes]:
@@ -77,6 +98,7 @@ class BufferPool:
         """Lets go of all that was given back, where memory matters more than time."""
         with self._lock:
             self._free.clear()
+            self._dropped.clear()
             self._kept = 0
 
 

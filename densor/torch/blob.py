@@ -10,6 +10,7 @@ from densor.errors import DensorError, FormatError
 from densor.formats.container import tensor_blob, wire
 from densor.formats.container.base import GivenBase
 from densor.formats.packed.reader import PackedFile
+from densor.runtime.buffers import BufferPool
 
 
 def may_be_blob(tensor: Any) -> bool:
@@ -27,16 +28,22 @@ def read_tensor(
     name: str,
     threads: int = 0,
     base_of: Callable[[tensor_blob.Tensor], GivenBase] | None = None,
+    pool: BufferPool | None = None,
 ) -> torch.Tensor:
     """A tensor of a file, in memory of its own.
 
-    The memory is torch's: numpy asks for huge pages, which may take longer than decoding.
+    The memory is torch's: numpy asks for huge pages, which may take longer than decoding. With a
+    `pool` it is from there, and goes back when the tensor and all its views are gone.
     """
     info = file.info(name)
     if file.is_blob(name):
         wire.check_possible(info.size, file.stored(name).size)
-    memory = torch.empty(info.size, dtype=torch.uint8, device="cpu")
-    out = memory.numpy()
+    if pool is None:
+        memory = torch.empty(info.size, dtype=torch.uint8, device="cpu")
+        out = memory.numpy()
+    else:
+        out = pool.take_until_dropped(info.size)
+        memory = torch.from_numpy(out)
     data = file.read(name, threads, base_of, out)
     if data is not out:  # a plain tensor
         out[:] = data

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from densor import dtypes
-from densor.errors import ArgumentError, UnsupportedError
+from densor.errors import ArgumentError, ChecksumError, UnsupportedError
 from densor.formats.container.packed_array import PackedArray
+from densor.formats.packed.reader import PackedFile
 
 if TYPE_CHECKING:
     from densor.gpu.backend import Backend
@@ -171,3 +172,18 @@ def open_device(device: Any = None, backend: Any = None) -> Device | None:
     if not torch.cuda.is_available():
         raise UnsupportedError(f"torch {torch.__version__} finds no GPU; install one for CUDA")
     return Device(backend, torch.device("cuda", backend.number))
+
+
+def decoded_on(device: Device, file: PackedFile, name: str) -> torch.Tensor | None:
+    """A tensor of a file decoded on a device; None where that is for the CPU: bases, other codecs.
+
+    A DensorError names file and tensor.
+    """
+    try:
+        return device.decoded(file.array(name))
+    except UnsupportedError:
+        return None
+    except ChecksumError as error:
+        if str(error).startswith(str(file.path)):
+            raise
+        raise ChecksumError(f"{file.path}: tensor {error}") from error

@@ -220,6 +220,7 @@ def no_base(work: Path) -> Path:
 SAME: dict[str, tuple[str, str, dict[str, Any]]] = {  # folder, the plain one, options
     "packed": ("packed", "plain", {}),
     "level 6": ("level6", "plain", {"model_loader_extra_config": {"threads": 1}}),
+    "emulated backend": ("packed", "plain", {"model_loader_extra_config": {"backend": "emulate"}}),
     "load_format=densor": ("packed", "plain", {"load_format": "densor"}),
     "against a base": ("delta", "tuned", {}),
     "archives": ("archives", "plain", {}),

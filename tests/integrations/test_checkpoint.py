@@ -127,6 +127,37 @@ def test_weights_come_decoded(folder: Path, threads: int) -> None:
     check(found)
 
 
+def test_a_backend_decodes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from densor.torch.device import Device
+
+    decoded = []
+    original = Device.decoded
+    monkeypatch.setattr(Device, "decoded", lambda *a: decoded.append(0) or original(*a))
+    check(read(folder.parent / "packed", backend="emulate"))
+    assert decoded
+    decoded.clear()
+    check(read(folder.parent / "packed", backend="cpu"))
+    assert not decoded
+
+
+def test_memory_is_used_again_once_nobody_holds_it(tmp_path: Path) -> None:
+    tensors = {f"w{i}": weight(256, 256) * (i + 1) for i in range(12)}
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "config.json").write_text("{}")
+    save_file(tensors, tmp_path / "plain" / "model.safetensors")
+    pack_model(tmp_path / "plain", tmp_path / "packed")
+    files = [tmp_path / "packed" / "model.safetensors"]
+    places = []
+    for name, tensor in checkpoint.weights(files):
+        assert_same(tensor, tensors[name])
+        places.append(tensor.data_ptr())
+        del tensor
+    assert len(set(places)) <= 6  # three, and what other threads are slow to let go
+    held = [(name, tensor.view(-1)[8:]) for name, tensor in checkpoint.weights(files)]
+    for name, part in held:
+        assert_same(part, tensors[name].view(-1)[8:])
+
+
 def test_what_is_skipped_is_not_read(folder: Path) -> None:
     found = read(folder.parent / "packed", skip=lambda name: name.startswith("b."))
     assert sorted(found) == ["a.weight", "c.weight", "count", "empty"]

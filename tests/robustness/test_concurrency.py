@@ -174,6 +174,29 @@ def test_the_pool_never_lends_a_buffer_twice() -> None:
     in_threads(work)
 
 
+def test_the_pool_lends_again_what_nobody_holds() -> None:
+    pool = BufferPool(1 << 22)
+    first = pool.take_until_dropped(1 << 16)
+    pool.give(first)  # does nothing: it comes back by itself
+    place = first.ctypes.data
+    second = pool.take_until_dropped(1 << 16)
+    assert second.ctypes.data != place
+    del first
+    assert pool.take_until_dropped(1 << 16).ctypes.data == place
+
+    def work(number: int) -> None:
+        rng = np.random.default_rng(number)
+        held: list[np.ndarray] = []
+        for _ in range(300):
+            held.append(pool.take_until_dropped(int(rng.integers(1 << 16, 1 << 18))))
+            held[-1][:: 1 << 12] = number
+            time.sleep(0)
+            assert all((buffer[:: 1 << 12] == number).all() for buffer in held)
+            del held[: len(held) - 3]
+
+    in_threads(work)
+
+
 def test_buffers_of_threads_are_their_own() -> None:
     buffers = ThreadBuffers()
 

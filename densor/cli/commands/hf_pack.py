@@ -13,6 +13,9 @@ _CLOSING = """\
 {folder}: without it transformers refuses the shapes, and with ignore_mismatched_sizes=True it
 {folder}: would go on with RANDOM weights; the model card says so too"""
 
+_PIPELINE = """\
+{folder}: to load it, import densor.integrations.diffusers before from_pretrained"""
+
 _QUANTISED = """\
 {folder}: quantised with {method}: vLLM loads it where densor is installed; transformers does not,
 {folder}: and needs the original, which densor hf-unpack restores"""
@@ -23,7 +26,8 @@ def parser() -> argparse.ArgumentParser:
     parser = Parser(
         "hf-pack",
         description="Writes a packed copy of a model's folder. Its weights are valid safetensors\n"
-        "files, and transformers loads it after `import densor.hf`.",
+        "files, and transformers loads it after `import densor.hf`. Of a diffusers\n"
+        "pipeline every model is packed.",
     )
     parser.add_argument("model", metavar="MODEL_DIR", help="folder with config.json and weights")
     parser.add_argument("out", metavar="OUT_DIR", help="the folder to be made")
@@ -50,13 +54,18 @@ def run(args: argparse.Namespace) -> int:
 def _pack(args: argparse.Namespace) -> str:
     if not os.path.isdir(args.model):
         raise FileError("no such folder")
-    from densor.files.model_folder import pack_model, weight_files
+    from densor.files.model_folder import pack_model
+    from densor.files.pipeline_folder import all_weight_files, is_pipeline, pack_pipeline
 
     def total() -> int:
-        return sum(os.path.getsize(path) for path in weight_files(args.model))
+        return sum(os.path.getsize(path) for path in all_weight_files(args.model))
 
+    pipeline = is_pipeline(args.model)
+    pack = pack_pipeline if pipeline else pack_model
     with frame.moving(args, args.model, total) as moved:
-        done = pack_model(args.model, args.out, options=write_options(args, moved))
+        done = pack(args.model, args.out, options=write_options(args, moved))
+    if pipeline:
+        return f"{args.out}: {frame.packed(done.sizes)}\n{_PIPELINE.format(folder=args.out)}"
     closing = _CLOSING if done.method is None else _QUANTISED
     closing = closing.format(folder=args.out, method=done.method)
     return f"{args.out}: {frame.packed(done.sizes)}\n{closing}"

@@ -29,13 +29,15 @@ def run(args: argparse.Namespace) -> int:
 def _unpack(args: argparse.Namespace) -> str:
     if not os.path.isdir(args.model):
         raise FileError("no such folder")
-    from densor.files.model_folder import unpack_model, weight_files
+    from densor.files.model_folder import unpack_model
+    from densor.files.pipeline_folder import all_weight_files, is_pipeline, unpack_pipeline
     from densor.formats.packed.reader import PackedFile
 
     def total() -> int:
-        return sum(PackedFile(path).size for path in weight_files(args.model))
+        return sum(PackedFile(path).size for path in all_weight_files(args.model))
 
+    unpack = unpack_pipeline if is_pipeline(args.model) else unpack_model
     with frame.moving(args, args.model, total) as moved:
         options = read_options(args, moved)
-        sizes = unpack_model(args.model, args.out, overwrite=args.overwrite, options=options)
+        sizes = unpack(args.model, args.out, overwrite=args.overwrite, options=options)
     return f"{args.out}: {frame.unpacked(sizes)}"

@@ -1,0 +1,131 @@
+"""How long vLLM takes to load the weights of a packed model, beside a plain one.
+
+    python -m bench.vllm_load PLAIN PACKED
+
+Run with the interpreter of vLLM's environment (`docs/serving.md`), for folders of one model. Every
+engine is a process of its own; both ways take turns. Measured is the loader's `load_weights`, which
+reads, decodes and copies into the model's parameters: seconds, processor seconds of all threads,
+and those of the thread that copies, which is what loading takes where another processor is free to
+decode meanwhile, and others do not use the machine. Then one engine loads both folders in turns
+into the parameters that it has, which leaves out fresh memory. Files are in the page cache.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.hf import warm
+
+Seconds = tuple[float, ...]  # by the clock, of all threads, of the one that loads
+CLOCKS = (time.perf_counter, time.process_time, time.thread_time)
+
+
+def now() -> Seconds:
+    """All clocks."""
+    return tuple(clock() for clock in CLOCKS)
+
+
+def since(start: Seconds) -> Seconds:
+    """What has passed by all clocks."""
+    return tuple(b - a for a, b in zip(start, now(), strict=True))
+
+
+def noted(loader: Any, found: list[Seconds]) -> None:
+    """Notes how long a class's `load_weights` takes from now on."""
+    original = loader.load_weights
+
+    def load_weights(*args: Any, **kwargs: Any) -> Any:
+        start = now()
+        result = original(*args, **kwargs)
+        found.append(since(start))
+        return result
+
+    loader.load_weights = load_weights
+
+
+def engine_of(folder: str) -> tuple[Any, Seconds]:
+    """An engine in this process, and what loading its weights took."""
+    from vllm import LLM
+    from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+
+    found: list[Seconds] = []
+    noted(DefaultModelLoader, found)
+    engine = LLM(
+        folder, skip_tokenizer_init=True, enforce_eager=True, max_model_len=128, dtype="bfloat16"
+    )
+    return engine, found[0]
+
+
+def reloaded(engine: Any, folder: str) -> Seconds:
+    """What loading weights into an engine that has some takes."""
+    start = now()
+    engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
+    return since(start)
+
+
+def in_process(*arguments: str) -> Any:
+    """What this program prints last in a process of its own."""
+    environment = {
+        **os.environ,
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    command = [sys.executable, "-m", "bench.vllm_load", *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def line(name: str, plain: list[Seconds], packed: list[Seconds]) -> str:
+    """A row: least of each, and medians of what one is of the other in the same turn."""
+    cells = []
+    for unit in range(len(CLOCKS)):
+        ones, others = ([run[unit] for run in runs] for runs in (plain, packed))
+        ratio = statistics.median(b / a for a, b in zip(ones, others, strict=True))
+        cells += [f"{min(ones):.2f}", f"{min(others):.2f}", f"{min(others) / min(ones):.2f}"]
+        cells.append(f"{ratio:.2f}")
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("plain", type=Path)
+    parser.add_argument("packed", type=Path)
+    parser.add_argument("--engines", type=int, default=3, help="of each kind")
+    parser.add_argument("--reloads", type=int, default=7, help="of each kind")
+    parser.add_argument("--load", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--reload", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    folders = [str(args.plain.resolve()), str(args.packed.resolve())]
+    if args.load:
+        print(json.dumps(engine_of(folders[0])[1]))
+        return
+    if args.reload:
+        engine = engine_of(folders[0])[0]
+        runs = [[reloaded(engine, folder) for folder in folders] for _ in range(args.reloads)]
+        print(json.dumps(runs))
+        return
+    heads = [
+        f"{name} plain, s | packed, s | least ÷ least | median"
+        for name in ("clock:", "CPU:", "CPU of the thread that copies:")
+    ]
+    print(f"| | {' | '.join(heads)} |\n|{'---|' * 13}", flush=True)
+    runs = []
+    for _ in range(args.engines):
+        for folder in folders:
+            warm(Path(folder))
+        runs.append([tuple(in_process(folder, folder, "--load")) for folder in folders])
+    print(line("engine starts", *map(list, zip(*runs, strict=True))), flush=True)
+    runs = in_process(*folders, "--reload", "--reloads", str(args.reloads))
+    print(line("loaded again", *map(list, zip(*runs, strict=True))))
+
+
+if __name__ == "__main__":
+    main()
