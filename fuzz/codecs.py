@@ -21,7 +21,7 @@ from helpers import bits_of, random_state, weights
 from tables import RECORDS, blocks, broken, fixed_width, json_lines, resealed, table
 
 from densor.codec import registry
-from densor.codec.audio.encoder import CascadeCoder, LaneCoder, cascade_model
+from densor.codec.audio.coders import CascadeCoder, LaneCoder, cascade_model
 from densor.codec.audio.layout import Layout as AudioLayout
 from densor.codec.audio.params import FULL, LIGHT
 from densor.codec.audio.samples import model_of as audio_model_of

@@ -29,7 +29,7 @@ from reference.reading import Refused  # noqa: E402
 
 import densor  # noqa: E402
 from densor.codec import registry  # noqa: E402
-from densor.codec.audio.encoder import CascadeCoder, LaneCoder, cascade_model  # noqa: E402
+from densor.codec.audio.coders import CascadeCoder, LaneCoder, cascade_model  # noqa: E402
 from densor.codec.audio.layout import Layout as AudioLayout  # noqa: E402
 from densor.codec.audio.params import FULL, LIGHT  # noqa: E402
 from densor.codec.audio.samples import model_of as audio_model_of  # noqa: E402
