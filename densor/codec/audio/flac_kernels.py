@@ -596,14 +596,14 @@ def put_frames(planes, depth, block, heads, params, coefs, crc8, crc16, cursors,
         n = _block_of(head, 4)
         if n == 0 or n > count - cursors[INSTANTS] or not _good_head(head, channels, depth):
             return int64(-1)
-        if begin + 20 > out.size:
-            return int64(-1)
         for i in range(4):
             _put(out, place, int64(head[i]), int64(8))
         if not _put_number(out, place, number):
             return int64(-1)
         for i in range(_more_of(head)):
             _put(out, place, int64(head[4 + i]), int64(8))
+        if place[0] >= out.size:
+            return int64(-1)
         check = int64(0)
         for i in range(begin, place[0]):
             check = int64(crc8[index(check ^ int64(out[index(i)]))])
