@@ -115,7 +115,8 @@ def subframe(bits: Bits, samples: list[int], depth: int, said: Said) -> None:
         return None
     if not (8 <= kind <= 12 or 32 <= kind <= 63):
         fail("type of a subframe")
-    weights, shift = FIXED[kind - 8] if kind < 32 else (), 0
+    weights: tuple[int, ...] = FIXED[kind - 8] if kind < 32 else ()
+    shift = 0
     order = len(weights) if kind < 32 else kind - 31
     if order > len(samples):
         fail("order")
