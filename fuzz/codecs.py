@@ -17,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from bit_coder import decode_bits, encode_bits
 from circuits import any_circuit
+from flac_files import flac_frames
 from helpers import bits_of, random_state, weights
 from tables import RECORDS, blocks, broken, fixed_width, json_lines, resealed, table
 
 from densor.codec import registry
-from densor.codec.audio.encoder import CascadeCoder, LaneCoder, cascade_model
+from densor.codec.audio.coders import CascadeCoder, LaneCoder, cascade_model
+from densor.codec.audio.flac_encoder import FlacCoder
 from densor.codec.audio.layout import Layout as AudioLayout
 from densor.codec.audio.params import FULL, LIGHT
 from densor.codec.audio.samples import model_of as audio_model_of
@@ -431,6 +433,16 @@ def _of_sound() -> list[Case]:
             adaptive = cascade_model(model, setting)
             if adaptive is not None:
                 cases += _with(CascadeCoder(adaptive), data)
+    return cases + _of_flac()
+
+
+def _of_flac() -> list[Case]:
+    cases: list[Case] = []
+    for channels, depth, level in ((1, 16, 3), (2, 16, 5), (2, 24, 3), (3, 8, 3), (2, 12, 3)):
+        layout = AudioLayout(channels, (depth + 7) // 8)
+        frames = flac_frames(Random(f"fuzz {channels} {depth}"), channels, depth)
+        data = np.frombuffer(frames, np.uint8)
+        cases += _with(FlacCoder(layout, depth, level_settings(level)), data)
     return cases
 
 

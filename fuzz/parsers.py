@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+from flac_files import flac_file, flac_frames
 from helpers import safetensors_bytes, weights
 from tables import RECORDS
 
@@ -371,6 +372,15 @@ def gzip_seeds() -> list[bytes]:
     ]
 
 
+def flac_seeds() -> list[bytes]:
+    """Of one channel or two, of several bits."""
+    files = []
+    for channels, depth in ((1, 8), (2, 16), (2, 24)):
+        frames = flac_frames(Random(f"seed {depth}"), channels, depth, 1)
+        files.append(flac_file(frames, channels, depth))
+    return files
+
+
 def zip_seeds() -> list[bytes]:
     """Members that are deflated, stored, empty; with a comment."""
     files = []
@@ -546,6 +556,7 @@ TARGETS = (
     Target("zip", _parser("zip"), zip_seeds, _magic_kept(4)),
     Target("wav", _parser("wav"), wav_seeds, _magic_kept(4)),
     Target("aiff", _parser("aiff"), aiff_seeds, _magic_kept(4)),
+    Target("flac", _parser("flac"), flac_seeds, _magic_kept(4)),
     Target("au", _parser("au"), au_seeds, _magic_kept(4)),
     Target("json", _json_run, json_seeds, per_byte=128),
 )

@@ -12,6 +12,7 @@
 | floats in matrices, few zeros | 6 to 8 | scale_context, or planes | trial to 512 KiB, estimate |
 | blocks | all | blocks | |
 | DEFLATE streams | 3 to 9 | deflate, Zstandard | trial |
+| FLAC files to 16 MiB | 5 to 9 | audio, bytes as above | trial |
 | tables | all | table, bytes as above | table, bytes of a sample where it is not clearly less |
 | images of a circuit's size, with one | all | circuit | asked for |
 | rows of images | all | image, elements as below, byte_cm at 5 to 9 | trial, byte_cm of a sample |
@@ -112,6 +113,7 @@ LEAST_FRAME, MOST_FRAME = 1 << 20, 1 << 22
 SOUND_SAMPLE = 1 << 15  # bytes of sound that are tried as plain elements
 MAX_SHARE_OF_SOUND = 0.9  # of what they take; beyond, both ways are tried on all
 MAX_SHARE_OF_PREDICTED = 0.8  # of what counts of bytes let expect; beyond, a sample is tried
+MAX_SHARE_OF_FLAC = 0.98  # of a FLAC file; beyond, it is also tried as plain bytes
 MAX_LOSS_AS_BYTES = 1.1  # of such, over sound, that plain bytes may still turn round
 IMAGE_SAMPLE = 1 << 14  # bytes of an image that are tried as plain bytes
 
@@ -277,9 +279,15 @@ def _with_fewer_contexts(codec: int, batch: Batch, level: Level, coded: Coding) 
 
 def _stream(batch: Batch, level: Level) -> Coding:
     """What a stream holds, or its bytes where zlib did not make it: which nothing makes smaller."""
+    as_bytes = replace(batch, kind=BYTES)
     if batch.base is not None:
-        return encode_batch(replace(batch, kind=BYTES), level)
-    return _proposed(registry.CODEC_DEFLATE, batch, level).encode()
+        return encode_batch(as_bytes, level)
+    stream = batch.kind.stream
+    if stream is None or stream.audio is None:
+        return _proposed(registry.CODEC_DEFLATE, batch, level).encode()
+    coded = _proposed(registry.CODEC_AUDIO, batch, level).encode()
+    most = MAX_SHARE_OF_FLAC * batch.data.size
+    return Unless(coded, lambda way: way.stored < most, lambda: encode_batch(as_bytes, level))
 
 
 def _audio(batch: Batch, level: Level) -> Coding:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flac_files import flac_file
 from helpers import random_state, weights
 from reference import container
 from tables import fixed_width, json_lines, table
@@ -720,6 +721,7 @@ def tiny_files() -> dict[str, bytes]:
         "wav": wav_bytes(bytes(40)),
         "aiff": aiff_bytes(bytes(40)),
         "au": struct.pack(">4s6I", b".snd", 28, 40, 3, 8000, 2, 0) + bytes(40),
+        "flac": flac_file(bytes(60), 2, 16),
         "png": png_bytes(),
         "gzip": gzip.compress(bytes(range(200)) * 2),
         "zip": deflated_bytes(bytes(range(256)) * 2),

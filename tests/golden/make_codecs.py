@@ -7,6 +7,7 @@ Cases are added and never changed: what is in the file stays. Run by hand, codec
 
 import hashlib
 import io
+import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ import codec_table  # noqa: E402
 import numpy as np  # noqa: E402
 import zstandard  # noqa: E402
 from codec_cases import CodecCase, read_cases, write_cases  # noqa: E402
+from flac_files import flac_frames  # noqa: E402
 from helpers import random_state, weights  # noqa: E402
 from reference import delta, rans, scale_context  # noqa: E402
 from reference import planes_writer as planar  # noqa: E402
@@ -29,7 +31,8 @@ from reference.reading import Refused  # noqa: E402
 
 import densor  # noqa: E402
 from densor.codec import registry  # noqa: E402
-from densor.codec.audio.encoder import CascadeCoder, LaneCoder, cascade_model  # noqa: E402
+from densor.codec.audio.coders import CascadeCoder, LaneCoder, cascade_model  # noqa: E402
+from densor.codec.audio.flac_encoder import FlacCoder  # noqa: E402
 from densor.codec.audio.layout import Layout as AudioLayout  # noqa: E402
 from densor.codec.audio.params import FULL, LIGHT  # noqa: E402
 from densor.codec.audio.samples import model_of as audio_model_of  # noqa: E402
@@ -332,6 +335,19 @@ def sounds(rng: Random) -> Made:
                     yield CodecCase(name, way.model(), payload, data.size)
 
 
+def flac_files(rng: Random) -> Made:
+    """Frames of FLAC of all sorts, their samples in lanes or by filters that adapt."""
+    for channels, depth in itertools.product((1, 2, 3), (8, 12, 16, 20, 24)):
+        frames = flac_frames(rng, channels, depth, 2)
+        layout = AudioLayout(channels, (depth + 7) // 8)
+        coder = FlacCoder(layout, depth, level_settings(rng.choice((3, 5))))
+        data = np.frombuffer(frames, np.uint8)
+        coder.decide([coder.count(data)])
+        payload = bytes(coder.encode(data, 0))
+        if len(payload) < len(frames):
+            yield CodecCase(f"flac-{channels}-{depth}", coder.model(), payload, len(frames))
+
+
 def _samples(rng: Random, layout: AudioLayout, content: str, count: int) -> np.ndarray:
     state = random_state("golden sounds", layout, content)
     t = np.arange(count)[:, None] * np.linspace(0.05, 0.11, layout.channels)
@@ -365,6 +381,7 @@ GROUPS: dict[str, Callable[[Random], Made]] = {
     "float_cm": mixed,
     "byte_cm": texts,
     "audio": sounds,
+    "flac": flac_files,
     "edges": codec_edges.all_cases,
 }
 
@@ -422,7 +439,7 @@ def main() -> None:
     known = {case.name: case for case in read_cases()}
     for group in sys.argv[1:] or GROUPS:
         rng = Random(f"golden {group}")
-        slow = group in ("float_cm", "byte_cm", "audio")
+        slow = group in ("float_cm", "byte_cm", "audio", "flac")
         refusals: dict[str, int] = {}
         until = time.monotonic() + SECONDS  # for bad ones
         for base in GROUPS[group](rng):

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from decimal import Decimal
 
-from reference import rans
+from reference import flac, rans
 from reference.audio_cascade import SETTINGS, by_cascade
 from reference.reading import Cursor, decode_zstd, fail
 
@@ -67,8 +67,45 @@ class Model:
         return c.to_bytes(self.size, "big" if order == "big" else "little")
 
 
-def parse_model(payload: bytes) -> Model:
-    """MODEL (1)."""
+@dataclass(frozen=True)
+class Flac:
+    """A MODEL frame of FLAC files (10)."""
+
+    depth: int
+    samples: Model
+
+    def decode(self, payload: bytes, original: int, base: bytes | None = None) -> bytes:
+        """CHUNK."""
+        model = self.samples
+        count, said, tail, rest = flac.parse_said(payload, model.channels, model.size, original)
+        data = model.decode(rest, count * model.channels * model.size)
+        wide = [
+            signed(int.from_bytes(data[at : at + model.size], "little"), 8 * model.size)
+            for at in range(0, len(data), model.size)
+        ]
+        channels = [wide[c :: model.channels] for c in range(model.channels)]
+        made = flac.frames(channels, self.depth, said) + tail
+        if len(made) != original or any(said.parts.values()):
+            fail("frames of another length")
+        return made
+
+
+def parse_model(payload: bytes) -> "Model | Flac":
+    """MODEL (1, 10)."""
+    if payload[1:2] != b"\2":
+        return parse_samples(payload)
+    if len(payload) < 3:
+        fail("a model that is too short")
+    depth, model = payload[2], parse_samples(payload[3:])
+    if depth not in (8, 12, 16, 20, 24) or model.channels > 8 or model.flags & 7:
+        fail("samples that FLAC does not have")
+    if model.size != (depth + 7) // 8:
+        fail("samples that FLAC does not have")
+    return Flac(depth, model)
+
+
+def parse_samples(payload: bytes) -> Model:
+    """MODEL of samples (1)."""
     cursor = Cursor(payload)
     _, method, channels, size, flags, depth, places, setting, _ = cursor.fields("<8BI")
     if method > 1 or setting >= (len(SETTINGS) if method else 1):

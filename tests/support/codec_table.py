@@ -16,7 +16,7 @@ from helpers import Bits, bits_of, random_state
 from reference import circuit as reference_circuit
 
 from densor.codec import registry
-from densor.codec.audio.encoder import CascadeCoder, LaneCoder, cascade_model
+from densor.codec.audio.coders import CascadeCoder, LaneCoder, cascade_model
 from densor.codec.audio.layout import Layout as AudioLayout
 from densor.codec.audio.params import LIGHT
 from densor.codec.audio.samples import model_of as audio_model_of

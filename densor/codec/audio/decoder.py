@@ -1,9 +1,14 @@
 """The decoding side of sound."""
 
+import numpy as np
+
 from densor.codec.audio import cascade, lanes
-from densor.codec.audio.params import CASCADE, Model, parse
+from densor.codec.audio.flac import parse_frames, put_together
+from densor.codec.audio.params import CASCADE, FRAMES, Model, parse, parse_flac
+from densor.codec.audio.samples import planes_of
 from densor.codec.batch import Bytes
 from densor.codec.codec import ChunkDecoder
+from densor.runtime.memory import MEMORY
 
 
 class LaneDecoder(ChunkDecoder):
@@ -29,7 +34,31 @@ class CascadeDecoder(ChunkDecoder):
         cascade.decode(self._model, payload, out)
 
 
+class FlacDecoder(ChunkDecoder):
+    """Decodes FLAC files, a chunk each. Safe to use from several threads at once."""
+
+    weight = 2
+
+    def __init__(self, payload: bytes) -> None:
+        self._depth, self._model = parse_flac(payload)
+        self._samples = _decoder_of(self._model)
+
+    def decode(self, payload: Bytes, out: Bytes) -> None:
+        """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
+        layout = self._model.layout
+        frames, at = parse_frames(payload, layout.channels, self._depth, out.size)
+        with MEMORY.borrowed(frames.planes.nbytes):
+            data = np.empty(frames.planes.size * layout.size, np.uint8)
+            self._samples.decode(payload[at:], data)
+            put_together(frames._replace(planes=planes_of(layout, data)), out)
+
+
+def _decoder_of(model: Model) -> ChunkDecoder:
+    return CascadeDecoder(model) if model.method == CASCADE else LaneDecoder(model)
+
+
 def open_decoder(payload: bytes, _: object = None) -> ChunkDecoder:
     """The decoder of a MODEL frame's payload; FormatError or LimitError for a bad one."""
-    model = parse(payload)
-    return CascadeDecoder(model) if model.method == CASCADE else LaneDecoder(model)
+    if payload[1:2] == bytes([FRAMES]):
+        return FlacDecoder(payload)
+    return _decoder_of(parse(payload))

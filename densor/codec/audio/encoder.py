@@ -1,27 +1,16 @@
 """The coding side of sound."""
 
-import functools
-from collections.abc import Sequence
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.audio import cascade, kernels
+from densor.codec.audio import flac_encoder, kernels
+from densor.codec.audio.coders import CascadeCoder, LaneCoder, cascade_model
 from densor.codec.audio.lanes import (
-    Modelled,
     bits_of,
-    choose_contexts,
-    first_channel,
-    modelled,
-    payload_of,
-    starts_table,
 )
 from densor.codec.audio.params import (
-    CASCADE,
     FULL,
     LIGHT,
-    MAX_CASCADE_DEPTH,
     Model,
     pack_model,
 )
@@ -35,35 +24,6 @@ from densor.codec.zstd import zstd_compress
 _SAMPLE = 1 << 13  # bytes that tell about the rest
 _FASTEST_ZSTD = -1  # a level that takes hardly longer than a copy where nothing repeats
 _MAX_GAIN_OF_ZSTD = 1.5  # size at that level over that at a slow one
-
-
-class LaneCoder:
-    """A `BatchCoder` of samples by the fast method."""
-
-    repeats = True
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self._tallies: Sequence[Modelled] = ()
-
-    def count(self, chunk: Bytes) -> Modelled:
-        """Errors, tokens and contexts of a chunk."""
-        return modelled(self._model, chunk)
-
-    def decide(self, tallies: Sequence[Modelled]) -> None:
-        """Settles the distribution of each context."""
-        self._tallies = tallies
-        counts = functools.reduce(np.add, (tally.counts() for tally in tallies))
-        contexts = choose_contexts(counts, self._model.depth, self._model.contexts)
-        self._model = replace(self._model, contexts=contexts)
-
-    def model(self) -> bytes:
-        """The payload of the MODEL frame."""
-        return pack_model(self._model)
-
-    def encode(self, chunk: Bytes, index: int) -> Bytes:
-        """The payload of chunk number `index`."""
-        return payload_of(self._model, self._tallies[index], starts_table())
 
 
 class LaneEncoder(CountingEncoder):
@@ -101,32 +61,10 @@ def _entropy(counts: npt.NDArray[np.uint32]) -> float:
     return float(-(np.log2(shares) * shares).sum() * counts[0].sum() / 8)
 
 
-class CascadeCoder:
-    """A `ChunkCoder` of samples by the cascade, which adapts within each chunk."""
-
-    repeats = True
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-
-    def model(self) -> bytes:
-        """The payload of the MODEL frame."""
-        return pack_model(self._model)
-
-    def encode(self, chunk: Bytes, index: int) -> Bytes:
-        """The payload of a chunk, maybe longer than the chunk."""
-        return cascade.encode(self._model, chunk, first_channel(self._model, chunk))
-
-
-def cascade_model(model: Model, setting: int) -> Model | None:
-    """The model of a cascade for the samples of another model; None for too many bits."""
-    if model.depth > MAX_CASCADE_DEPTH:
-        return None
-    return replace(model, method=CASCADE, setting=setting)
-
-
 def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
-    """An encoder for samples; None for floats that are no scaled integers."""
+    """An encoder for samples, or a FLAC file; None for floats that are no scaled integers."""
+    if batch.kind.stream is not None:
+        return flac_encoder.propose(batch, level)
     layout = batch.kind.audio
     assert layout is not None
     model = model_of(layout, batch.data)

@@ -17,7 +17,10 @@ from densor.codec.audio.layout import MAX_CHANNELS, MAX_SIZE, Layout
 from densor.codec.zstd import zstd_compress, zstd_decompress
 from densor.errors import FormatError
 
-LANES, CASCADE = 0, 1  # methods
+LANES, CASCADE, FRAMES = 0, 1, 2  # methods
+_FLAC_HEAD = struct.Struct("<BBB")
+FLAC_DEPTHS = 8, 12, 16, 20, 24  # bits of a sample
+MAX_FLAC_CHANNELS = 8
 MAX_DEPTH = 32
 MAX_POINT = 63  # binary places of floats
 _HEAD = struct.Struct("<8BI")
@@ -133,6 +136,26 @@ def parse(payload: bytes) -> Model:
     if rest:
         raise FormatError("audio model is too long")
     return model
+
+
+def pack_flac(depth: int, model: bytes) -> bytes:
+    """The payload of a MODEL frame of FLAC files; `model`: that of their samples."""
+    return _FLAC_HEAD.pack(registry.CODEC_AUDIO, FRAMES, depth) + model
+
+
+def parse_flac(payload: bytes) -> tuple[int, Model]:
+    """Bits of a sample, and the model of the samples of FLAC files; FormatError for a bad one."""
+    if len(payload) < _FLAC_HEAD.size:
+        raise FormatError("audio model is too short")
+    _, _, depth = _FLAC_HEAD.unpack_from(payload)
+    model = parse(payload[_FLAC_HEAD.size :])
+    layout = model.layout
+    plain = not (layout.big or layout.unsigned or layout.floats)
+    if depth not in FLAC_DEPTHS or layout.channels > MAX_FLAC_CHANNELS or not plain:
+        raise FormatError("audio model has samples that FLAC does not have")
+    if layout.size != (depth + 7) // 8:
+        raise FormatError("audio model has samples that FLAC does not have")
+    return depth, model
 
 
 def _with_values(model: Model, rest: bytes) -> tuple[Model, bytes]:

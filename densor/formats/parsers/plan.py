@@ -71,6 +71,7 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("wav", _parser("riff")),
     ("aiff", _parser("aiff")),
     ("au", _parser("au")),
+    ("flac", _parser("flac")),
     ("png", _parser("png")),
     ("gzip", _parser("gzip")),
     ("zip", _parser("zip_members")),
