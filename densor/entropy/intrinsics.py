@@ -63,6 +63,39 @@ def _load(bits: int, result: Any) -> Any:
     return load
 
 
+def _half(context: Any, builder: Any, arytype: Any, value: Any, index: Any) -> Any:
+    """The address of a 32-bit half of a uint64 array, with bounds checked if numba checks them."""
+    array = context.make_array(arytype)(context, builder, value)
+    if BOUNDSCHECK:
+        size = builder.extract_value(array.shape, 0)
+        cgutils.do_boundscheck(context, builder, builder.lshr(index, index.type(1)), size, 0)
+    halves = builder.bitcast(array.data, ir.IntType(32).as_pointer())
+    return builder.gep(halves, [index])
+
+
+@intrinsic
+def load_half(typingctx, array, index):
+    """The 32-bit half number `index` of a uint64 array, in the order of memory, as uint64."""
+
+    def codegen(context, builder, signature, args):
+        address = _half(context, builder, signature.args[0], *args)
+        return builder.zext(builder.load(address), ir.IntType(64))
+
+    return types.uint64(array, types.intp), codegen
+
+
+@intrinsic
+def store_half(typingctx, array, index, value):
+    """Sets it, to the low 32 bits of a uint64."""
+
+    def codegen(context, builder, signature, args):
+        address = _half(context, builder, signature.args[0], args[0], args[1])
+        builder.store(builder.trunc(args[2], ir.IntType(32)), address)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.uint64), codegen
+
+
 def _store(bits: int, kind: Any) -> Any:
     @intrinsic
     def store(typingctx, array, offset, value):

@@ -29,6 +29,7 @@ decode_span = deferred("densor.codec.spans.decode_kernels", "decode_span")
 if TYPE_CHECKING:
     from densor.codec.spans.rans import RansSpans
 
+_FEW = 32  # chunks
 SPAN = 4 << 20  # bytes of original that are decoded by one call
 _local = threading.local()
 
@@ -134,6 +135,8 @@ class _PlanesSpans:
 
 def _needs(parameters: SpanParameters, table: Numbers) -> tuple[int, int]:
     """The most scratch bytes and entries of `where` that a chunk of the table may need."""
+    if len(table) <= _FEW:
+        return _needs_of_few(parameters, table)
     known = (table[:, t.PARAMETERS] >= 0) & (table[:, t.PARAMETERS] < len(parameters.heads))
     mine = table[known & (table[:, t.SIZE] > 0)]
     if not len(mine):
@@ -143,6 +146,19 @@ def _needs(parameters: SpanParameters, table: Numbers) -> tuple[int, int]:
     sizes = np.minimum(mine[:, t.SIZE], t.CHUNK_LIMIT)  # larger ones are refused
     runs = np.minimum(sizes // planes // heads[:, 2] + 1, t.MAX_RUNS)
     return int(sizes.max()), int((planes * runs).max())
+
+
+def _needs_of_few(parameters: SpanParameters, table: Numbers) -> tuple[int, int]:
+    """Likewise row by row."""
+    scratch = where = 0
+    heads = parameters.heads[:, 1:3].tolist()
+    for row in table.tolist():
+        number, size = row[t.PARAMETERS], min(row[t.SIZE], t.CHUNK_LIMIT)
+        if 0 <= number < len(heads) and size > 0:
+            planes, run = heads[number]
+            scratch = max(scratch, size)
+            where = max(where, planes * min(size // planes // run + 1, t.MAX_RUNS))
+    return scratch, where
 
 
 def _rans_spans(parameters: RansParameters, table: Numbers) -> "RansSpans":

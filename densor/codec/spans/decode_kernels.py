@@ -13,16 +13,18 @@ from densor.codec.spans import table as t
 from densor.codec.spans.frame_checks import check_frame, outside
 from densor.codec.spans.jit import once, part
 from densor.codec.spans.merge import address_of, merge_run, undo_differences
-from densor.entropy.huffman.kernels import _assign_codes
+from densor.entropy.huffman.kernels import NARROW, _assign_codes, narrow_table
 from densor.entropy.intrinsics import copy_bytes, load_u32
 from densor.entropy.jit import I64, R8, W8, W32, W64, kernel
 
 _classes = part(_decode_classes.py_func)
+_narrow = once(narrow_table.py_func)
 _runs = part(_plan_runs.py_func)
 I64_2D = types.int64[:, ::1]
 U64_2D = types.uint64[:, ::1]
 _LEAST_BITS = 11  # of a look-up table: 16 KB, half of a common L1 cache
 _MOST = 6  # symbols of an entry
+_LEAST_NARROW = 4  # bits of the shortest code from which narrow entries lose nothing
 _BITS = np.uint64(63)  # fields of an entry: bits used, symbols from bit 8 on, their count
 _FIVE = np.uint64(0xFFFFFFFFFF << 8)
 _COUNT = np.uint64(15 << 60)
@@ -46,7 +48,8 @@ def _build_table(lengths, work, next_code, codes, table):
     An entry of k bits is the first symbol, of l bits, and the entry of the other k - l bits, so
     that each table is made of those of fewer bits. `lengths`: uint8[256], a complete code of at
     most 12 bits. `table`: uint64[4096]. Work space: `work`, uint64[8192]; `next_code`,
-    `codes` as for `_assign_codes`. Returns the width of the table.
+    `codes` as for `_assign_codes`. Returns the width of the table, with `NARROW` where its entries
+    are narrow: where codes are so long that few symbols are in one.
     """
     longest = _LEAST_BITS
     shortest = 12
@@ -86,7 +89,10 @@ def _build_table(lengths, work, next_code, codes, table):
                     sixth = np.int64((entry >> np.uint64(48)) & _BYTE)
                     more -= _ONE + np.uint64(lengths[sixth])
                 here[code + (v << length)] = more
-    return longest
+    if shortest < _LEAST_NARROW:
+        return longest
+    _narrow(table, 1 << longest, lengths)
+    return longest | NARROW
 
 
 @once

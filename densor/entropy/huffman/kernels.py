@@ -4,7 +4,15 @@ import numba as nb
 import numpy as np
 from numba import njit, types
 
-from densor.entropy.intrinsics import leading_zeros, load_u32, load_u64, store_u64
+from densor.entropy.intrinsics import (
+    leading_zeros,
+    load_half,
+    load_u32,
+    load_u64,
+    store_half,
+    store_u32,
+    store_u64,
+)
 from densor.entropy.jit import I64, R8, R32, W8, W16, W32, kernel
 
 R32_2D = types.Array(types.uint32, 2, "C", readonly=True)
@@ -16,6 +24,11 @@ _BITS = np.uint64(63)
 _SYMBOLS = np.uint64(8)
 _COUNT = np.uint64(60)
 _MAX_SYMBOLS = 6  # symbols per entry
+# A narrow entry has 32 bits: bits used (low 6 bits), up to 3 symbols from bit 6 on, their count.
+NARROW = 64  # in the width of a table: its entries are narrow, which keeps codes of 12 bits in L1
+_NARROW_SYMBOLS = np.uint64(6)
+_NARROW_COUNT = np.uint64(30)
+_MAX_NARROW = 3  # symbols of a narrow entry
 _STEPS = 4  # look-ups per refill: 4 x 12 bits and 7 of alignment fit in 64 with the sentinel
 _SENTINEL = np.uint64(1 << 63)
 _OVERRUN = np.uint64(1 << 62)  # a bit position beyond every end
@@ -385,20 +398,51 @@ def _step(window, position, table, mask, out):
 
 
 @njit
-def _rounds(room, bit, last):
-    """Rounds of four look-ups that surely neither overrun the output nor the source."""
-    return min((room - 2) // (_MAX_SYMBOLS * _STEPS), (last - nb.intp(bit >> _THREE)) // 6)
+def _step_narrow(window, position, table, mask, out):
+    entry = load_half(table, nb.intp(window & mask))
+    store_u32(out, position, np.uint32(entry >> _NARROW_SYMBOLS))
+    return window >> (entry & _BITS), position + nb.intp(entry >> _NARROW_COUNT)
 
 
 @njit
-def _finish(source, bit, last, table, mask, lengths, out, position, end):
+def narrow_table(table, size, lengths):
+    """Makes the entries of a table narrow, in place; no code is shorter than 3 bits."""
+    for i in range(size):
+        entry = table[i]
+        count = nb.intp(entry >> _COUNT)
+        used = entry & _BITS
+        symbols = entry >> _SYMBOLS
+        while count > _MAX_NARROW:
+            count -= 1
+            used -= np.uint64(lengths[(symbols >> np.uint64(8 * count)) & np.uint64(255)])
+        symbols &= (np.uint64(1) << np.uint64(8 * count)) - np.uint64(1)
+        narrow = used | symbols << _NARROW_SYMBOLS | np.uint64(count) << _NARROW_COUNT
+        store_half(table, i, narrow)
+
+
+@njit
+def _rounds(room, bit, last, most):
+    """Rounds of four look-ups of up to `most` symbols that surely neither overrun the output nor
+    the source."""
+    return min((room - 2) // (most * _STEPS), (last - nb.intp(bit >> _THREE)) // 6)
+
+
+@njit
+def _finish(source, bit, last, table, width, lengths, out, position, end):
     """The last symbols of one group, one byte at a time; returns the bit position after them."""
+    mask = np.uint64((1 << (width & (NARROW - 1))) - 1)
     while position < end:
         if nb.intp(bit >> _THREE) > last:
             return _OVERRUN
-        entry = table[_refill(source, bit) & mask]
-        count = nb.intp(entry >> _COUNT)
-        symbols = entry >> _SYMBOLS
+        place = nb.intp(_refill(source, bit) & mask)
+        if width & NARROW:
+            entry = load_half(table, place)
+            count = nb.intp(entry >> _NARROW_COUNT)
+            symbols = entry >> _NARROW_SYMBOLS
+        else:
+            entry = table[place]
+            count = nb.intp(entry >> _COUNT)
+            symbols = entry >> _SYMBOLS
         used = entry & _BITS
         if position + count > end:
             count = end - position
@@ -419,9 +463,12 @@ def decode_streams(source, at, table, bits, lengths, out, begin, n):
 
     `at`: uint64[4], the position of each stream in bits, moved on; a position from 2^62 on means
     that a stream ran over the end of `source`. Positions are at most `source.size - 8` bytes.
-    `table`, `bits`: as from `build_tables`; `lengths`: uint8[256], of the same code.
+    `table`, `bits`: as from `build_tables`, or `NARROW` beside the bits of one that
+    `narrow_table` made so; `lengths`: uint8[256], of the same code.
     """
-    mask = np.uint64((1 << bits) - 1)
+    narrow = bits & NARROW
+    mask = np.uint64((1 << (bits & (NARROW - 1))) - 1)
+    most = _MAX_NARROW if narrow else _MAX_SYMBOLS
     quarter = (n + 3) // 4
     last = source.size - 8
     p0 = begin
@@ -438,11 +485,27 @@ def decode_streams(source, at, table, bits, lengths, out, begin, n):
     n3 = at[3]
     while True:
         rounds = min(
-            min(_rounds(e0 - p0, n0, last), _rounds(e1 - p1, n1, last)),
-            min(_rounds(e2 - p2, n2, last), _rounds(e3 - p3, n3, last)),
+            min(_rounds(e0 - p0, n0, last, most), _rounds(e1 - p1, n1, last, most)),
+            min(_rounds(e2 - p2, n2, last, most), _rounds(e3 - p3, n3, last, most)),
         )
         if rounds <= 0:
             break
+        if narrow:
+            for _ in range(rounds):
+                b0 = _refill(source, n0)
+                b1 = _refill(source, n1)
+                b2 = _refill(source, n2)
+                b3 = _refill(source, n3)
+                for _ in range(_STEPS):
+                    b0, p0 = _step_narrow(b0, p0, table, mask, out)
+                    b1, p1 = _step_narrow(b1, p1, table, mask, out)
+                    b2, p2 = _step_narrow(b2, p2, table, mask, out)
+                    b3, p3 = _step_narrow(b3, p3, table, mask, out)
+                n0 += leading_zeros(b0)
+                n1 += leading_zeros(b1)
+                n2 += leading_zeros(b2)
+                n3 += leading_zeros(b3)
+            continue
         for _ in range(rounds):
             b0 = _refill(source, n0)
             b1 = _refill(source, n1)
@@ -458,7 +521,7 @@ def decode_streams(source, at, table, bits, lengths, out, begin, n):
             n1 += leading_zeros(b1)
             n2 += leading_zeros(b2)
             n3 += leading_zeros(b3)
-    at[0] = _finish(source, n0, last, table, mask, lengths, out, p0, e0)
-    at[1] = _finish(source, n1, last, table, mask, lengths, out, p1, e1)
-    at[2] = _finish(source, n2, last, table, mask, lengths, out, p2, e2)
-    at[3] = _finish(source, n3, last, table, mask, lengths, out, p3, e3)
+    at[0] = _finish(source, n0, last, table, bits, lengths, out, p0, e0)
+    at[1] = _finish(source, n1, last, table, bits, lengths, out, p1, e1)
+    at[2] = _finish(source, n2, last, table, bits, lengths, out, p2, e2)
+    at[3] = _finish(source, n3, last, table, bits, lengths, out, p3, e3)
