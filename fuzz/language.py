@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 from llm_models import CONFIG, tokenizer, weights, write_gguf
+from reference.language_model import with_ends_of_lines
 from safetensors.numpy import save
 
 from densor.codec import registry
 from densor.codec.codec import decoder_for
+from densor.codec.language_model import lines
 from densor.codec.language_model.encoder import LanguageModelEncoder
 from densor.codec.language_model.session import Session
 from densor.files.language_models import load
@@ -27,6 +29,7 @@ from fuzz.target import Target, Wrong
 _MOST_OUT = 400  # bytes that a chunk is decoded to, each of which asks the network
 _NAMES = ("config.json", "tokenizer.json", "model.safetensors")
 _LENGTHS = struct.Struct("<II")
+_FORM = struct.Struct("<BH")
 _TEXT = "the bath, the hat\n<|end|> é \0".encode() + b"\xff\xe2\x98"
 _TINY = {
     **CONFIG,
@@ -53,13 +56,41 @@ def run_chunk(data: bytes) -> None:
 
 @cache
 def chunk_seeds() -> list[bytes]:
-    """Text, what is none, and both."""
+    """Text, what is none, both, and lines that end in CR and LF."""
     found = []
-    for text in (b"def run(data):\n    return " * 9, b"\xff\0" * 99, bytes(range(256))):
+    ends = b"ab c\r\n" * 66  # as many as it takes to have a form
+    for text in (b"def run(data):\n    return " * 9, b"\xff\0" * 99, bytes(range(256)), ends):
         data = np.frombuffer(text[: _MOST_OUT - 1], np.uint8).copy()
         coder = LanguageModelEncoder(data, Session("sample"), Workers(1))
         for _, payload, size in coder.encode().result().chunks:
             found.append(Case(coder.model(), size - 2, b"", payload.tobytes()).pack())
+    return found
+
+
+def run_lines(data: bytes) -> bytes:
+    """Ends of lines of a text: a form, the length of the text, the text, then the marks."""
+    form, length = _FORM.unpack(data[: _FORM.size].ljust(_FORM.size, b"\0"))
+    form, rest = form & (lines.JOINED | lines.RETURNS), data[_FORM.size :][: 4 * _MOST_OUT]
+    text, stream = rest[:length], rest[length:]
+    marks = np.zeros(len(text), np.uint8)
+    stored = np.frombuffer(stream, np.uint8).copy()
+    as_array = np.frombuffer(text, np.uint8)
+    end = lines._code(False, stored, as_array, marks) if form & lines.JOINED else 0
+    found = lines.separated(as_array, marks, form).tobytes()
+    if end <= len(stream) and found != with_ends_of_lines(text, form, stream[:end]):
+        raise Wrong("ends of lines are not those of the specification")
+    return found
+
+
+@cache
+def line_seeds() -> list[bytes]:
+    """Wrapped prose, and short lines."""
+    found = []
+    for text in (b"a codec codes\nwhat the text\nwas before it\n\n" * 9, b"ab\ncd e\n" * 40):
+        for form in range(4):
+            plain, marks = lines.joined(np.frombuffer(text, np.uint8), form)
+            head = _FORM.pack(form, plain.size)
+            found.append(head + plain.tobytes() + lines._coded(plain, marks))
     return found
 
 
@@ -139,6 +170,7 @@ def gguf_seeds() -> list[bytes]:
 
 TARGETS = (
     Target("llm", run_chunk, chunk_seeds, mutate_case, most_memory=1 << 27),
+    Target("llm lines", run_lines, line_seeds, most_memory=1 << 27),
     Target("llm folder", run_folder, folder_seeds, mutate_folder, most_memory=1 << 28),
     Target("llm gguf", run_gguf, gguf_seeds, most_memory=1 << 28),
 )

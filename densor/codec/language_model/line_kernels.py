@@ -5,7 +5,7 @@ import numpy as np
 from numba import types
 
 from densor.codec.byte_cm.kernels import code_bit
-from densor.entropy.jit import I64, W8, W16, index, inlined, kernel
+from densor.entropy.jit import I64, R8, W8, W16, index, inlined, kernel
 
 int64 = numba.int64
 
@@ -52,7 +52,7 @@ def _learn(p, counts, weights, inputs, at, bit, coded):
 
 @kernel(
     types.void(
-        types.boolean, I64, W8, W8, W8, W16, types.int16[::1], I64, I64, I64, I64, I64
+        types.boolean, I64, W8, R8, W8, W16, types.int16[::1], I64, I64, I64, I64, I64
     )
 )  # fmt: skip
 def code_marks(
