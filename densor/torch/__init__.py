@@ -22,12 +22,18 @@ if TYPE_CHECKING:
     from densor.torch.packed import PackedTensor, from_packed, pack_tensor, unpacked
     from densor.torch.pages import PagedCache, pack_page, unpack_page
     from densor.torch.products import plain_product
+    from densor.torch.rank_parity import RankParity
     from densor.torch.resident import check_module, memory_of, pack_module, unpack_module
     from densor.torch.safetensors import load_file, safe_open, save_packed_file
     from densor.torch.saving import AsyncCheckpoints
+    from densor.torch.snapshots import Snapshots, pack_snapshot, unpack_snapshot
     from densor.torch.training import PackedOptimizer
 
 _LAZY = {
+    "RankParity": "densor.torch.rank_parity",
+    "Snapshots": "densor.torch.snapshots",
+    "pack_snapshot": "densor.torch.snapshots",
+    "unpack_snapshot": "densor.torch.snapshots",
     "AsyncCheckpoints": "densor.torch.saving",
     "BackgroundCheckpoints": "densor.torch.callback",
     "PackCheckpoints": "densor.torch.callback",
@@ -77,6 +83,8 @@ __all__ = [
     "PackedTensor",
     "PackedWriter",
     "PagedCache",
+    "RankParity",
+    "Snapshots",
     "check_module",
     "dcp_to_torch_save",
     "from_packed",
@@ -87,6 +95,7 @@ __all__ = [
     "pack_activations",
     "pack_module",
     "pack_page",
+    "pack_snapshot",
     "pack_state",
     "pack_tensor",
     "pack_tensors",
@@ -96,6 +105,7 @@ __all__ = [
     "save_packed_file",
     "unpack_module",
     "unpack_page",
+    "unpack_snapshot",
     "unpack_state",
     "unpack_tensors",
     "unpacked",

@@ -47,7 +47,7 @@ class Stage:
                 copies.append(leaf)
                 continue
             local = leaf.detach()
-            if not _plain(local):  # sharded: of a class of its own
+            if not is_plain(local):  # sharded: of a class of its own
                 copies.append(local.clone())
                 continue
             free = before.get(_form(local))
@@ -62,7 +62,8 @@ class Stage:
         return tree_unflatten(copies, structure)
 
 
-def _plain(tensor: torch.Tensor) -> bool:
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is no sharded one, or of another class of its own."""
     return type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout == torch.strided
 
 

@@ -104,7 +104,7 @@ def check_wanted(percent: float, out: Any = None) -> None:
     """ArgumentError or UnsupportedError unless recovery data can be made; `out`: for this file."""
     if not 0.1 <= percent <= 100:
         raise ArgumentError(f"recovery data can be 0.1 to 100 percent, not {percent:g}")
-    _coder(1, 2)
+    coder(1, 2)
     try:
         usable = out is None or (out.seekable() and out.readable() and out.writable())
         usable = usable and "a" not in str(getattr(out, "mode", ""))
@@ -114,7 +114,8 @@ def check_wanted(percent: float, out: Any = None) -> None:
         raise ArgumentError("recovery data needs an output that can be read again; write to a file")
 
 
-def _coder(data: int, whole: int) -> tuple[Any, Any]:
+def coder(data: int, whole: int) -> tuple[Any, Any]:
+    """Encoder and decoder of zfec, for `data` blocks of `whole` with parity."""
     try:
         import zfec
     except ImportError:
@@ -174,7 +175,7 @@ def _write_parity(
 def parity_frames(layout: Layout, group: int, blocks: npt.NDArray[np.uint8]) -> list[bytes]:
     """All parity frames of a group, from its blocks."""
     whole = layout.data + layout.parity
-    encoder, _ = _coder(layout.data, whole)
+    encoder, _ = coder(layout.data, whole)
     rows = tuple(np.ascontiguousarray(block) for block in blocks)
     parity = encoder.encode(rows, tuple(range(layout.data, whole)))
     hashes = b"".join(_hash(block).to_bytes(8, "little") for block in rows)
@@ -325,7 +326,7 @@ def mended(layout: Layout, group: Group) -> npt.NDArray[np.uint8]:
     """All blocks of a group, from those that are left."""
     if not group.damaged:
         return group.blocks
-    _, decoder = _coder(layout.data, layout.data + layout.parity)
+    _, decoder = coder(layout.data, layout.data + layout.parity)
     numbers, rows = list(range(layout.data)), list(group.blocks)
     for place, parity in zip(group.damaged, group.parity.values(), strict=False):
         numbers[place] = layout.data + parity.number

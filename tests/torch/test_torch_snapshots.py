@@ -1,0 +1,188 @@
+"""States in memory: a ring of the last ones, and parity across ranks."""
+
+import datetime
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from densor.errors import ArgumentError, ChecksumError, DensorError
+
+torch = pytest.importorskip("torch")
+import torch.distributed as dist  # noqa: E402
+import torch.multiprocessing as mp  # noqa: E402
+
+from densor.torch import (  # noqa: E402
+    RankParity,
+    Snapshots,
+    pack_snapshot,
+    unpack_snapshot,
+)
+
+
+def state_of(step: int):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(300, 200, generator=generator).bfloat16()
+    weight.view(torch.int16).view(-1)[:: 500 - step] += step
+    odd = torch.tensor([float("nan"), -0.0, float(step)])
+    return {
+        "model": {"w": weight, "t": weight.t(), "empty": torch.zeros(0, 3), "odd": odd},
+        "optimizer": [{"lr": 0.1 * step, "betas": (0.9, 0.95)}, torch.tensor(step)],
+        "name": b"\x89bytes",
+    }
+
+
+def assert_same(one, other) -> None:
+    left, right = (torch.utils._pytree.tree_flatten(state) for state in (one, other))
+    assert left[1] == right[1]
+    for a, b in zip(left[0], right[0], strict=True):
+        if isinstance(a, torch.Tensor):
+            assert a.dtype == b.dtype and a.shape == b.shape
+            assert torch.equal(
+                a.contiguous().view(-1).view(torch.uint8), b.contiguous().view(-1).view(torch.uint8)
+            )
+        else:
+            assert a == b
+
+
+def test_the_last_states_come_back() -> None:
+    with Snapshots(last=3) as snapshots:
+        with pytest.raises(ArgumentError):
+            snapshots.load()
+        for step in range(6):
+            state = state_of(step)
+            snapshots.take(state, step)
+            state["model"]["w"].zero_()  # the training goes on
+            state["optimizer"][0]["lr"] = -1
+            kept = list(range(max(0, step - 2), step + 1))
+            assert snapshots.steps() == kept
+            for one in kept:
+                assert_same(snapshots.load(one), state_of(one))
+        found = snapshots.load()
+        assert_same(found, state_of(5))
+        found["model"]["w"].zero_()
+        assert_same(snapshots.load(), state_of(5))
+        assert 0 < snapshots.packed_bytes < 0.1 * 2 * state_of(0)["model"]["w"].nbytes
+        with pytest.raises(ArgumentError):
+            snapshots.load(1)
+        with pytest.raises(ArgumentError):
+            snapshots.take(state_of(5), 5)
+    with pytest.raises(ArgumentError):
+        Snapshots(last=0)
+
+
+def test_states_of_another_form() -> None:
+    with Snapshots(last=4) as snapshots:
+        states = [
+            {"a": torch.ones(5), "b": torch.zeros(700)},
+            {"a": torch.ones(6), "b": torch.zeros(700).half()},
+            {"a": torch.ones(6)},
+            [torch.ones(6).to_sparse(), "text"],
+        ]
+        for step, state in enumerate(states):
+            snapshots.take(state, step)
+        for step, state in enumerate(states[:3]):
+            assert_same(snapshots.load(step), state)
+        assert snapshots.load(3)[0].to_dense().sum() == 6
+
+
+def test_coding_that_fails_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    import densor
+
+    with Snapshots() as snapshots:
+        snapshots.take(state_of(0), 0)
+        with monkeypatch.context() as patched:
+            patched.setattr(densor, "compress", lambda *_, **__: 1 / 0)
+            snapshots.take(state_of(1), 1)
+            with pytest.raises(ZeroDivisionError):
+                snapshots.wait()
+        assert snapshots.steps() == [1]
+        snapshots.take(state_of(2), 2)
+        assert snapshots.steps() == [1, 2]
+        assert_same(snapshots.load(1), state_of(1))
+
+
+def test_snapshots_as_bytes() -> None:
+    state = state_of(3)
+    data = pack_snapshot(state, 3)
+    found, step = unpack_snapshot(data)
+    assert step == 3
+    assert_same(found, state)
+    for at in range(0, len(data), len(data) // 40):
+        damaged = bytearray(data)
+        damaged[at] ^= 4
+        with pytest.raises(DensorError):
+            unpack_snapshot(bytes(damaged))
+        with pytest.raises(DensorError):
+            unpack_snapshot(data[:at])
+    with pytest.raises(DensorError):
+        unpack_snapshot(forged({"step": 1, "state": {"densor:packed": 5}}))
+    with pytest.raises(DensorError):
+        unpack_snapshot(forged({"step": "1", "state": 5}))
+    with pytest.raises(DensorError):
+        unpack_snapshot(forged(Path("x")))
+    with pytest.raises(DensorError):
+        unpack_snapshot(forged({"step": 1, "state": {"densor:packed": torch.zeros(9).byte()}}))
+    with pytest.raises(DensorError):
+        unpack_snapshot(forged({"step": 1, "state": [torch.zeros(9)]}))
+    with pytest.raises(ArgumentError):
+        pack_snapshot(torch.ones(3).to_sparse(), 0)
+    for bad in (Path("x"), Counter("ab"), {"densor:packed": 1}, torch.ones(3).max(0)):
+        with pytest.raises(ArgumentError):
+            pack_snapshot({"a": bad}, 0)
+
+
+def forged(content) -> bytes:
+    import io
+
+    import xxhash
+
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue() + xxhash.xxh3_128_digest(file.getvalue())
+
+
+def join(rank: int, ranks: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/rendezvous",
+        rank=rank,
+        world_size=ranks,
+        timeout=datetime.timedelta(seconds=60),
+    )
+
+
+def check_parity(rank: int, ranks: int, folder: str) -> None:
+    join(rank, ranks, folder)
+    for lost, gone in ((1, [0]), (1, [2]), (2, [0, 1]), (2, [1, 3]), (3, [0, 2, 3]), (1, [])):
+        data = pack_snapshot({"w": torch.arange(50 * rank + 1), "rank": rank}, 7)
+        data = b"" if rank == 1 and lost == 1 else data
+        parity = RankParity(lost=lost)
+        parity.protect(data, 7)
+        if rank in gone:
+            parity = RankParity(lost=lost)  # as a process that took the place of another
+        assert parity.recover() == data
+    parity = RankParity()
+    parity.protect(b"x" * rank, 1)
+    with pytest.raises(ArgumentError, match="rounds"):
+        parity.protect(b"y", 2 + rank % 2)
+    assert parity.recover() == b"x" * rank
+    if rank < 2:
+        parity = RankParity()
+    with pytest.raises(ChecksumError, match="2 of 4"):
+        parity.recover()
+    parity = RankParity()
+    parity.protect(b"x", 1)
+    if rank == 0:
+        parity._held = parity._held._replace(round=2)
+    with pytest.raises(ChecksumError, match="different rounds"):
+        parity.recover()
+    with pytest.raises(ArgumentError):
+        RankParity(lost=4)
+    dist.destroy_process_group()
+
+
+def test_bytes_of_lost_ranks_come_back(tmp_path: Path) -> None:
+    pytest.importorskip("zfec")
+    mp.spawn(check_parity, (4, str(tmp_path)), 4)
