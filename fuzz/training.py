@@ -12,9 +12,10 @@ import xxhash
 from reference import adam, cache_page
 from reference.reading import Refused
 
+import densor
 from densor.codec.zstd import zstd_compress, zstd_decompress
 from densor.errors import DensorError
-from densor.torch import pack_page, pack_state, unpack_page, unpack_state
+from densor.torch import pack_page, pack_state, pages, rotated, unpack_page, unpack_state
 from densor.torch.adam import layout
 from densor.torch.pages import KEYS, VALUES, Page
 from fuzz.mutate import mutated
@@ -135,11 +136,22 @@ def page_seeds() -> list[bytes]:
     wide = torch.from_numpy(10.0 ** np.arange(-16, 16, dtype=np.float64)).reshape(1, 1, 1, 32)
     return [
         pack_page(Page(KEYS, 1, 5, tensor), rope_theta=100.0),
-        _GOLDEN.joinpath("keys.page").read_bytes(),  # a former way
+        _former(rng),
         pack_page(Page(KEYS, 1, 5, (tensor.float() * wide[..., :8].float()).half())),
         pack_page(Page(VALUES, 0, 0, tensor)),
         pack_page(Page(VALUES, 7, 0, torch.zeros(1, 2, 0, 8))),
     ]
+
+
+def _former(rng: np.random.Generator) -> bytes:
+    """A page of way 2, which is not written any more: any numbers under any means."""
+    shape = 1, 2, 60, 8
+    means = rng.integers(-3000, 3000, (2, 8)).astype(np.int16)
+    scales = rng.integers(0, 193, (2, 8)).astype(np.uint8)
+    side = rotated.pack(rotated.Means(means, scales, rotated.steps_of(100.0, 8), -9, 5), 60)
+    flat = rng.normal(24000, 500, 960).astype(np.uint16)
+    head = pages._HEAD.pack(pages.MAGIC, pages.VERSION, KEYS, pages.SORTED, 1, 5, *shape)
+    return _sealed(head + side + densor.compress(flat, 3, 1))
 
 
 def mutate_page(data: bytes, rng: Random, others: Any) -> bytes:
