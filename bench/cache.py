@@ -3,7 +3,7 @@
     python -m bench.cache FILE [--theta 100000]
 
 FILE: by torch.save, a list of (keys, values) of each layer, [batch, heads, tokens, channels] each.
-Each is a page. MB/s are of the processor, one thread, beside a copy, the best of three rounds.
+Each is a page. MB/s are of the processor, one thread, beside a copy, the best of five rounds.
 """
 
 import argparse
@@ -19,26 +19,27 @@ def main() -> None:
     arguments = parser.parse_args()
     import torch
 
-    from densor.torch import PagedCache, pack_page
-    from densor.torch.pages import KEYS, VALUES, Page
+    from densor.torch import pack_page, unpack_page
+    from densor.torch.pages import KEYS, VALUES, Choice, Page
 
     torch.set_num_threads(1)
     layers = torch.load(arguments.file, weights_only=True)
     print("| what | level | as laid out | pages | pack MB/s | unpack MB/s | copy MB/s |")
     for which, name in ((KEYS, "keys"), (VALUES, "values")):
         tensors = [layer[which] for layer in layers]
-        none = tensors[0][..., :0]
         size = sum(tensor.nbytes for tensor in tensors)
         for level in (1, 3, 6):
             plain = sum(len(pack_page(Page(VALUES, 0, 0, tensor), level)) for tensor in tensors)
             rounds = []
-            for _ in range(3):
-                cache = PagedCache(tensors[0].shape[2], level, rope_theta=arguments.theta)
+            for _ in range(5):
+                choice = Choice()  # as a cache has it
                 begin = time.process_time()
-                for number, tensor in enumerate(tensors):
-                    cache.append(number, *((tensor, none) if which == KEYS else (none, tensor)))
+                packed = [
+                    choice.pack(Page(which, number, 0, tensor), level, arguments.theta)
+                    for number, tensor in enumerate(tensors)
+                ]
                 middle = time.process_time()
-                found = [cache.layer(number)[which] for number in range(len(tensors))]
+                found = [unpack_page(page).tensor for page in packed]
                 end = time.process_time()
                 copies = [tensor.clone() for tensor in tensors]
                 rounds.append((middle - begin, end - middle, time.process_time() - end))
@@ -46,8 +47,8 @@ def main() -> None:
                     assert torch.equal(one.view(torch.int16), copy.view(torch.int16))
             best = [min(parts) for parts in zip(*rounds, strict=True)]
             speeds = " | ".join(f"{size / max(one, 1e-9) / 1e6:.0f}" for one in best)
-            packed = cache.packed_bytes
-            print(f"| {name} | {level} | {plain / size:.4f} | {packed / size:.4f} | {speeds} |")
+            share = sum(map(len, packed)) / size
+            print(f"| {name} | {level} | {plain / size:.4f} | {share:.4f} | {speeds} |")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 import densor
+from densor.codec.language_model.lines import Prepared
 from densor.codec.language_model.meter import Meter
 from densor.codec.language_model.params import segments
 from densor.codec.language_model.session import Session
@@ -201,9 +202,9 @@ def codecs() -> Iterator[Codec]:
 class _Asked(Meter):
     """Asks the network about every segment, whether it reads like a text or not."""
 
-    def _chunk(self, content: Bytes) -> Bytes:
-        parts = segments(self._model, content.size)
-        return self._coded(content, parts, [True] * len(parts))
+    def _chunk(self, content: Bytes, prepared: Prepared) -> Bytes:
+        parts = segments(self._model, prepared.text.size)
+        return self._payload(prepared, parts, [True] * len(parts))
 
 
 def model_bits(piece: Bytes, session: Session, kind: str) -> float:

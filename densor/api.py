@@ -25,7 +25,7 @@ from densor.formats.io.outputs import MemoryFile
 from densor.formats.io.sources import Bytes, MemoryRandomSource, MemorySource, as_bytes
 from densor.formats.io.urls import is_url, name_of, plain
 from densor.formats.parsers import safetensors
-from densor.formats.parsers.plan import Plan, plan_file
+from densor.formats.parsers.plan import Plan, plan_contents
 from densor.formats.parsers.raw import kind_of_raw
 from densor.formats.tensors import TensorInfo
 from densor.options import (
@@ -37,6 +37,7 @@ from densor.options import (
     write_options,
 )
 from densor.runtime.buffers import new_bytes
+from densor.runtime.gc_pause import collection_paused
 
 __all__ = [
     "File",
@@ -234,6 +235,10 @@ class Writer:
     def add_tensor(self, name: str, tensor: Any, *, dtype: str | None = None) -> None:
         """Adds an ndarray or torch tensor; `dtype` as for `compress`, but it sticks."""
         wanted = None if dtype is None else dtypes.parse_dtype(dtype)
+        writer = self._archive.writer
+        ready = arrays.plain_bytes(tensor) if wanted is None else None
+        if ready is not None and writer.add_small(name, ready[0], tensor.shape, ready[1]):
+            return
         meta, data = arrays.describe(tensor, wanted)
         if meta.dtype == "VOID":
             raise ArgumentError(f"{name}: records and strings cannot be tensors of an archive")
@@ -243,14 +248,16 @@ class Writer:
         entry = EntryMeta(name, TENSOR, data.size, kind_dtype, meta.shape)
         if not name:
             raise ArgumentError("a tensor needs a name")
+        if writer.add_small(name, kind_dtype, shape, data):
+            return
         segments = [Segment(kind_of_array(kind_dtype, shape), data.size)]
         tensors = [TensorInfo(name, kind_dtype, shape, 0, data.size)]
         base = self._archive.base_for(name, tensors)
         if base is None:
-            self._archive.writer.add(entry, MemorySource(data), segments)
+            writer.add(entry, MemorySource(data), segments)
         else:
             plan = Plan(None, MemorySource(data), segments, tensors)
-            add_planned(self._archive.writer, entry, plan, base)
+            add_planned(writer, entry, plan, base)
 
     def add_file(self, path: str | os.PathLike[str], name: str | None = None) -> None:
         """Adds a file, by path or URL, by default under its own name."""
@@ -292,11 +299,13 @@ def save_file(
     chosen = write_options(options, level=level, threads=threads, **keywords)
     if chosen.dtype is not None:
         raise ArgumentError("tensors have dtypes of their own; see Writer.add_tensor")
-    safetensors.check_new(tensors, metadata)
-    described = _described(tensors)
-    listed = [(name, dtype, shape, data.size) for name, dtype, shape, data in described]
-    head = as_bytes(safetensors.new_header(listed, metadata))
-    pieces = [head, *(data for *_, data in described)]
+    with collection_paused():
+        safetensors.check_new(tensors, metadata)
+        described = _described(tensors)
+        listed = [(name, dtype, shape, data.size) for name, dtype, shape, data in described]
+        head = as_bytes(safetensors.new_header(listed, metadata))
+        contents = safetensors.contents_of(listed, metadata, head.size)
+        pieces = [head, *(data for *_, data in described)]
     path = plain(path)
     if options is None and "overwrite" not in keywords:
         chosen = write_options(chosen, overwrite=_replaces(path))
@@ -304,7 +313,7 @@ def save_file(
     name = name if name.endswith(".safetensors") else f"{name}.safetensors"
     with new_archive(path, chosen) as archive:
         size = sum(piece.size for piece in pieces)
-        plan = plan_file(_Pieces(pieces), size, level=chosen.level)
+        plan = plan_contents("safetensors", contents, _Pieces(pieces), chosen.level)
         meta = EntryMeta(new_path(name), FILE, size, format=plan.format)
         base = None if archive.base is None else archive.base.file(name)
         add_planned(archive.writer, meta, plan, base)
@@ -316,10 +325,15 @@ def _described(
     """Names, types, shapes and bytes of tensors, in the order that safetensors writes them in."""
     described = []
     for name, tensor in tensors.items():
-        meta, data = arrays.describe(tensor)
-        if meta.order == "F":
-            meta, data = arrays.describe(np.ascontiguousarray(tensor))
-        stored = dtypes.in_safetensors(meta.dtype or "", meta.shape or ())
+        ready = arrays.plain_bytes(tensor)
+        if ready is not None:
+            (dtype, data), shape = ready, tensor.shape
+        else:
+            meta, data = arrays.describe(tensor)
+            if meta.order == "F":
+                meta, data = arrays.describe(np.ascontiguousarray(tensor))
+            dtype, shape = meta.dtype or "", meta.shape or ()
+        stored = dtypes.in_safetensors(dtype, shape)
         if stored is None:
             raise ArgumentError(f"{name}: this dtype does not exist in safetensors files")
         described.append((name, *stored, data))

@@ -199,7 +199,7 @@ class File:
         return found
 
     def get_tensors(self, out: Bytes | None = None) -> dict[str, Any]:
-        """All tensors by name; those of one file are views into one buffer.
+        """All tensors by name; those of one file, and some of small entries, share a buffer.
 
         UnsupportedError where `opaque` tells of some: all others can be read one by one.
 
@@ -217,9 +217,11 @@ class File:
         by_entry: Iterable[tuple[str, tuple[IndexedEntry, TensorInfo]]] = self._tensors.items()
         if len(self._archive.entries) > 1:
             by_entry = sorted(by_entry, key=lambda item: item[1][0].number)
+        entries = {entry.number: entry for _, (entry, _) in by_entry}
+        reading = self._read_whole(list(entries.values()), out)
         for name, (entry, tensor) in by_entry:  # each is decoded once
             if entry.number not in whole:
-                whole = {entry.number: self._read(entry, 0, entry.size, out)}
+                whole = {entry.number: next(reading)}
                 copied = 0
             form = forms.get((tensor.dtype, tensor.shape))
             if form is not None and tensor.view is None and not tensor.offset % form[2]:
@@ -236,6 +238,18 @@ class File:
             if not self._torch and tensor.view is None and tensor.size:
                 forms[tensor.dtype, tensor.shape] = array.dtype, array.shape, array.itemsize
         return {name: found[name] for name in self._tensors}
+
+    def _read_whole(self, entries: list[IndexedEntry], out: Bytes | None) -> Iterator[Bytes]:
+        """The bytes of entries in order, which progress is made by; `out` for one alone."""
+        if len(entries) == 1 or isinstance(self._archive, PackedArchive):
+            yield from (self._read(entry, 0, entry.size, out) for entry in entries)
+            return
+        self._check_open()
+        progress = self._arguments[-1].progress
+        for entry, found in zip(entries, self._archive.read_each(entries), strict=True):
+            if progress is not None:
+                progress(entry.size)
+            yield found
 
     def get_slice(self, name: str) -> "Slice":
         """A view that decodes only the rows it is asked for: `get_slice(name)[10:20]`."""

@@ -292,10 +292,33 @@ def _blobs() -> dict[bytes, bytes]:
     return found
 
 
+@cache
+def _alike() -> tuple[bytes, frozenset[bytes]]:
+    """Small tensors that share parameters, some of them equal, empty or of other types."""
+    file = io.BytesIO()
+    values = weights("fp16", 90, 64)
+    with densor.Writer(file, threads=1) as writer:
+        for number, row in enumerate(values):
+            tensor = row.view(np.float16) if number % 9 else np.arange(number // 27, dtype=np.int32)
+            writer.add_tensor(f"t{number}", tensor)
+    archive = file.getvalue()
+    return archive, frozenset(tensor.tobytes() for tensor in densor.load(archive).values())
+
+
+def in_runs(data: bytes) -> None:
+    """Entries that are decoded together are what was packed, as those that are decoded alone."""
+    with densor.open(data, threads=1, max_output_size=1 << 24) as file:
+        entries = file.archive.entries
+        for entry, found in zip(entries, file.archive.read_each(entries), strict=True):
+            if found.tobytes() not in _alike()[1]:
+                raise Wrong(f"wrong data without an error: {entry.meta.name}")
+
+
 _MEMORY = {"most_memory": 1 << 26, "per_byte": 4096}
 TARGETS = (
     Target("stream", _reader(mutations.by_stream), archive_seeds, mutate_archive, **_MEMORY),
     Target("index", _reader(mutations.by_index), lambda: _indexed(True), mutate_archive, **_MEMORY),
+    Target("runs", in_runs, lambda: [_alike()[0]], mutate_archive, **_MEMORY),
     Target(
         "object",
         _reader(mutations.by_decompress),

@@ -2,6 +2,7 @@
 
 import copy
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -19,6 +20,7 @@ from densor.torch.pages import KEYS, VALUES, Page
 from fuzz.mutate import mutated
 from fuzz.target import Target, Wrong
 
+_GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 _HASH = 16
 _WORTH_CHECKING = 1 << 12  # elements of what the slow reference decodes as well
 
@@ -80,6 +82,7 @@ def state_seeds() -> list[bytes]:
         pack_state(third, first),
         pack_state(third),
         pack_state(first, first, level=3),
+        _GOLDEN.joinpath("adam-relative.state").read_bytes(),
     ]
 
 
@@ -132,6 +135,7 @@ def page_seeds() -> list[bytes]:
     wide = torch.from_numpy(10.0 ** np.arange(-16, 16, dtype=np.float64)).reshape(1, 1, 1, 32)
     return [
         pack_page(Page(KEYS, 1, 5, tensor), rope_theta=100.0),
+        _GOLDEN.joinpath("keys.page").read_bytes(),  # a former way
         pack_page(Page(KEYS, 1, 5, (tensor.float() * wide[..., :8].float()).half())),
         pack_page(Page(VALUES, 0, 0, tensor)),
         pack_page(Page(VALUES, 7, 0, torch.zeros(1, 2, 0, 8))),

@@ -180,7 +180,8 @@ def coded(archive: Archive, models: Sequence[bytes]) -> Iterator[Coded]:
 def describe(file: Opened) -> list[dict[str, Any]]:
     """Entries and the tensors in them, in words fit for JSON; sizes in bytes.
 
-    `stored` counts all bytes of the frames that hold a thing, also those that it shares.
+    `stored` counts all bytes of the frames that hold a thing, also those that it shares. `base`:
+    the entry that one is coded against, None where that is outside of the archive.
     """
     return [_entry(file.archive, entry) for entry in file.archive.entries]
 
@@ -195,6 +196,9 @@ def _entry(archive: Archive, entry: IndexedEntry) -> dict[str, Any]:
     if meta.dtype is not None:
         described |= {"dtype": meta.dtype, "shape": list(meta.shape or ())}
     described |= _sizes(archive, entry, 0, entry.size)
+    if meta.base is not None:
+        within = meta.base.entry
+        described["base"] = None if within is None else archive.entries[within].meta.name
     described[hash_name(entry)] = entry.digest.hex()
     if meta.kind == FILE:
         described["tensors"] = [

@@ -53,7 +53,7 @@ commands:
   cat ARCHIVE NAME             write one file or tensor to stdout
   table cat ARCHIVE [NAME]     write columns and rows of a table to stdout
   append ARCHIVE FILE          add a checkpoint, coded against the latest there
-  diff A B                     show how the tensors of two checkpoints differ
+  diff A [B]                   show how two checkpoints differ, or those of an archive
   test ARCHIVE...              verify every check in it
   repair ARCHIVE               mend damage by recovery data (--recovery)
   info ARCHIVE                 show how it is coded

@@ -29,7 +29,7 @@ The first row that fits is taken, see `_rows`. Within a batch each chunk is stor
 of several ways, see `chunks.py`; context mixing of bytes has its own, see `byte_cm/encoder.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from densor.codec import registry
@@ -94,7 +94,8 @@ MAX_REPEATS = 500  # size over what Zstandard leaves; beyond, nothing is left to
 MIN_READABLE = 0.5  # share of samples that reads like a text; of noise, .38 does
 SAMPLE_BYTES, MAX_SAMPLES = 1 << 12, 32
 
-TABLE_CHUNK, FAST_TABLE_CHUNK = MAX_TABLE, 1 << 22
+TABLE_CHUNK, SMALL_TABLE_CHUNK = MAX_TABLE, 1 << 22
+MOST_MIXED_IN_PARTS = 4  # contexts of a table, with more of which parts are not read by themselves
 TABLE_SAMPLE = 1 << 17  # bytes of a table that are tried as plain bytes
 # Of what these let expect by Zstandard; beyond, all is tried as plain bytes, by mixing or Zstandard
 MAX_SHARE_OF_TABLE, MAX_SHARE_OF_MIXED_TABLE = 0.6, 0.4
@@ -110,6 +111,7 @@ SECONDS = 8  # of sound in a chunk, within these bytes
 LEAST_FRAME, MOST_FRAME = 1 << 20, 1 << 22
 SOUND_SAMPLE = 1 << 15  # bytes of sound that are tried as plain elements
 MAX_SHARE_OF_SOUND = 0.9  # of what they take; beyond, both ways are tried on all
+MAX_SHARE_OF_PREDICTED = 0.8  # of what counts of bytes let expect; beyond, a sample is tried
 MAX_LOSS_AS_BYTES = 1.1  # of such, over sound, that plain bytes may still turn round
 IMAGE_SAMPLE = 1 << 14  # bytes of an image that are tried as plain bytes
 
@@ -152,7 +154,8 @@ def _chunk_bytes(data: Data, kind: Kind, level: Level) -> int:
     if data is Data.BYTES:
         return ZSTD_CHUNK if level.bytes == "zstd" else CODECS[registry.CODEC_BYTE_CM].chunk
     if data is Data.TABLE:
-        return TABLE_CHUNK if level.tables or level.latents else FAST_TABLE_CHUNK
+        whole = level.tables > MOST_MIXED_IN_PARTS or level.latents
+        return TABLE_CHUNK if whole else SMALL_TABLE_CHUNK
     if data is Data.BLOCKS:
         return kind.whole_rows(CODECS[registry.CODEC_BLOCKS].chunk)
     if data is Data.STREAM:
@@ -286,12 +289,20 @@ def _audio(batch: Batch, level: Level) -> Coding:
     coded = encoder.encode()
     if simpler:
         coded = Smallest(coded, *(way.encode() for way in simpler))
+    if _predicted([encoder, *simpler]):
+        return coded
     if batch.data.size > SOUND_SAMPLE and _clearly_sound(batch, level):
         return coded
     otherwise = encode_batch(elements, level)
     if level.bytes == "zstd" or not _may_be_bytes(batch, level):
         return Smallest(coded, otherwise)
     return Smallest(coded, otherwise, encode_batch(replace(batch, kind=BYTES), level))
+
+
+def _predicted(ways: Sequence[Encoder]) -> bool:
+    """Whether prediction leaves far less than counts of bytes let expect, of a sample."""
+    estimates = (way.estimate() for way in ways)
+    return any(e.bytes < MAX_SHARE_OF_PREDICTED * e.otherwise for e in estimates if e)
 
 
 def _may_be_bytes(batch: Batch, level: Level) -> bool:

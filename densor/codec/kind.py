@@ -1,5 +1,6 @@
 """What a stretch of bytes is made of, and how it is cut into batches and chunks."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -150,9 +151,10 @@ def matrix_of(shape: Sequence[int]) -> tuple[int, int]:
     return -(-total // columns), columns
 
 
-def parts_of(dtype: str, shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
+@functools.lru_cache
+def parts_of(dtype: str, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     """The matrices that a whole tensor is made of, exactly: what is left is a row of its own."""
-    dtype, coded = coding_of(dtype, tuple(shape))
+    dtype, coded = coding_of(dtype, shape)
     sizes = (*coded, 2) if dtype in PAIRS else coded
     _, columns = matrix_of(sizes)
     rows, rest = divmod(math.prod(sizes), columns)

@@ -1,4 +1,4 @@
-"""Vectors of 16 FP32 numbers as numba values, for arithmetic whose every rounding is prescribed.
+"""Vectors of 16 FP32 or FP64 numbers as numba values, of which every rounding is prescribed.
 
 As `entropy.vectors` has integers. Each operation is rounded by itself, lane by lane: LLVM fuses or
 reorders nothing, so that the results are those of a loop over the lanes, on every processor.
@@ -37,11 +37,13 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, kind, _VECTOR)
 
 
-def _address(context: Any, builder: Any, arytype: Any, value: Any, index: Any) -> Any:
+def _address(
+    context: Any, builder: Any, arytype: Any, value: Any, index: Any, kind: Any = _VECTOR
+) -> Any:
     if BOUNDSCHECK:
         check_range(context, builder, arytype, value, index, index.type(LANES))
     array = context.make_array(arytype)(context, builder, value)
-    return builder.bitcast(builder.gep(array.data, [index]), _VECTOR.as_pointer())
+    return builder.bitcast(builder.gep(array.data, [index]), kind.as_pointer())
 
 
 @intrinsic
@@ -115,3 +117,50 @@ def lesser(a, b):
 def greater(a, b):
     """The greater one in each lane; `b` where one is no number."""
     return choose(less(b, a), a, b)
+
+
+class F64x16Type(types.Type):  # type: ignore[misc]
+    """The numba type of a vector of 16 float64."""
+
+    def __init__(self) -> None:
+        super().__init__(name="f64x16")
+
+
+f64x16 = F64x16Type()
+_DOUBLE = ir.DoubleType()
+_LONG_VECTOR = ir.VectorType(_DOUBLE, LANES)
+
+
+@register_model(F64x16Type)
+class _LongVectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _LONG_VECTOR)
+
+
+@intrinsic
+def load64(typingctx, array, index):
+    """Numbers index to index + 15 of a float64 array."""
+
+    def codegen(context, builder, signature, args):
+        value = builder.load(_address(context, builder, signature.args[0], *args, _LONG_VECTOR))
+        value.align = 8
+        return value
+
+    return f64x16(array, types.intp), codegen
+
+
+@intrinsic
+def store64(typingctx, array, index, vector):
+    """Sets numbers index to index + 15 of a float64 array."""
+
+    def codegen(context, builder, signature, args):
+        address = _address(context, builder, signature.args[0], *args[:2], _LONG_VECTOR)
+        builder.store(args[2], address).align = 8
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, f64x16), codegen
+
+
+_LONG_BINARY = f64x16(f64x16, f64x16)
+add64 = operation(_LONG_BINARY, lambda builder, a, b: builder.fadd(a, b))
+multiply64 = operation(_LONG_BINARY, lambda builder, a, b: builder.fmul(a, b))

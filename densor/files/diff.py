@@ -9,7 +9,10 @@ from densor.codec.kind import BATCH_BYTES
 from densor.dtypes import PACKED
 from densor.errors import ArgumentError, DensorError, FileError
 from densor.files.opened import open_input
+from densor.files.tree import tree
 from densor.formats.container.archive import Archive
+from densor.formats.container.entry import FILE
+from densor.formats.container.index import IndexedEntry
 from densor.formats.container.open_base import is_archive, open_base
 from densor.formats.io.sources import Bytes, RandomSource
 from densor.formats.io.urls import label, plain
@@ -60,17 +63,75 @@ def differences(
     with _opened(old, chosen) as before, _opened(new, chosen) as after:
         if not before and not after:
             raise ArgumentError("neither holds tensors that can be told apart")
-        for name, tensor in after.items():
-            other = before.get(name)
-            if other is None or _form(other) != _form(tensor):
-                yield _lone(tensor, "new")
-            elif not tensor.info.plain and not tensor.info.size:
-                yield _lone(tensor, "both")
-            else:
-                yield _compared(other, tensor, chosen.progress)
-        for name, tensor in before.items():
-            if name not in after or _form(after[name]) != _form(tensor):
-                yield _lone(tensor, "old")
+        yield from _pairs(before, after, chosen.progress)
+
+
+def _pairs(
+    before: dict[str, _Tensor], after: dict[str, _Tensor], progress: Progress | None
+) -> Iterator[Difference]:
+    for name, tensor in after.items():
+        other = before.get(name)
+        if other is None or _form(other) != _form(tensor):
+            yield _lone(tensor, "new")
+        elif not tensor.info.plain and not tensor.info.size:
+            yield _lone(tensor, "both")
+        else:
+            yield _compared(other, tensor, progress)
+    for name, tensor in before.items():
+        if name not in after or _form(after[name]) != _form(tensor):
+            yield _lone(tensor, "old")
+
+
+class Branch(NamedTuple):
+    """A file of an archive, and how its tensors differ from those of the one it is coded against.
+
+    `base`: its name, None for a file that is coded by itself, or against something elsewhere.
+    `depth`: how many files it is based on, one by the other.
+    """
+
+    name: str
+    base: str | None
+    depth: int
+    tensors: list[Difference]
+
+
+def branches(
+    path: Any,
+    threads: int | None = None,
+    *,
+    options: ReadOptions | None = None,
+    **keywords: Unpack[ReadKeywords],
+) -> Iterator[Branch]:
+    """The files of an archive, each after the one that it is coded against, compared with that.
+
+    `path`: of an archive, or its URL. Options as for `differences`.
+    """
+    chosen = read_options(options, threads=threads, **keywords)
+    with open_input(plain(path)) as opened, contextlib.ExitStack() as stack:
+        if (source := opened.random) is None or not is_archive(source):
+            raise ArgumentError(f"{label(path)}: is no archive that can be read at random")
+        archive = Archive(source, chosen, stack.enter_context(open_base(chosen)))
+        stack.callback(archive.close)
+        archive.check_size({entry.number: entry.size for entry in archive.entries})
+        for number, depth in tree(archive.entries):
+            if archive.entries[number].meta.kind == FILE:
+                yield _branch(archive, archive.entries[number], depth, chosen.progress)
+
+
+def _branch(archive: Archive, entry: IndexedEntry, depth: int, progress: Progress | None) -> Branch:
+    base = entry.meta.base
+    if base is None or base.entry is None:
+        return Branch(entry.meta.name, None, depth, [])
+    other = archive.entries[base.entry]
+    before, after = (_tensors_of(archive, one) for one in (other, entry))
+    pairs = list(_pairs(before, after, progress))
+    return Branch(entry.meta.name, other.meta.name, depth, pairs)
+
+
+def _tensors_of(archive: Archive, entry: IndexedEntry) -> dict[str, _Tensor]:
+    return {
+        info.name: _Tensor(info, _in_archive(archive, entry, info)) for info in entry.meta.tensors
+    }
 
 
 def is_lossy(path: Any, options: ReadOptions | None = None) -> bool:

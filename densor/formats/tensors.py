@@ -1,5 +1,6 @@
 """A tensor inside a file, and which names and shapes tensors may have."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -74,9 +75,14 @@ def is_name(name: str) -> bool:
 def is_listable(tensor: TensorInfo) -> bool:
     """Whether an index can list this tensor of a file, which lies within the file, as it is."""
     name, dtype, shape, _, size, view = tensor
-    if view is not None or not is_known(dtype) or nbytes(dtype, math.prod(shape)) != size:
-        return False
-    return is_name(name) and _is_shape(shape)
+    return view is None and _listed_bytes(dtype, shape) == size and is_name(name)
+
+
+@functools.lru_cache
+def _listed_bytes(dtype: str, shape: tuple[int, ...]) -> int | None:
+    """Bytes of a tensor; None where no index can list one of this type and shape as it is."""
+    listable = is_known(dtype) and _is_shape(shape)
+    return nbytes(dtype, math.prod(shape)) if listable else None
 
 
 def _is_shape(shape: tuple[int, ...]) -> bool:

@@ -1,1 +1,1 @@
-"""Doors to other libraries, one module each; every one imports the library that it is named for."""
+"""Doors to other libraries, one module each, which imports the library if it needs it."""

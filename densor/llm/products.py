@@ -18,7 +18,7 @@ from densor.entropy.vectors import LANES, check_range, features_of
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _V32 = ir.VectorType(_I32, LANES)
 _PAIR = ir.VectorType(_I16, 2)
-_AHEAD = 2048  # bytes that weights are fetched before they are needed
+_AHEAD = 8192  # bytes that weights are fetched before they are needed
 
 
 def _pick(builder: Any, vector: Any, lanes: list[int]) -> Any:

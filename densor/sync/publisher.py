@@ -1,6 +1,7 @@
 """The training side: copies the weights, then codes what changed and puts it into a store."""
 
 import logging
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
@@ -89,17 +90,35 @@ class Publisher:
             return False
         return self.publish(self._calls if step is None else step)
 
-    def publish(self, step: int = 0, *, wait: bool | None = None) -> bool:
-        """Publishes the weights as they are now; see `step`. `wait`: this once."""
+    def publish(
+        self,
+        step: int = 0,
+        *,
+        wait: bool | None = None,
+        tensors: Iterable[tuple[str, Any]] | None = None,
+    ) -> bool:
+        """Publishes the weights as they are now; see `step`. `wait`: this once.
+
+        `tensors`: names and tensors to be taken instead of those of the model, each before the next
+        one is asked for: all that were there in the beginning, in any order.
+        """
         if not self._raise_failure(block=self._wait if wait is None else wait):
             return False
-        copy = self._copies[1]
-        tensors = named_tensors(self._model)
-        for described, target in zip(self._table.tensors, copy.data, strict=True):
-            tensor = tensors.get(described.name)
-            if tensor is None or tuple(tensor.shape) != described.shape:
-                raise ArgumentError(f"{described.name!r:.200}: is not there any more as it was")
-            copy_into(tensor, described, target)
+        places = {
+            described.name: (described, target)
+            for described, target in zip(self._table.tensors, self._copies[1].data, strict=True)
+        }
+        given = named_tensors(self._model).items() if tensors is None else tensors
+        for name, tensor in given:
+            described, target = places.pop(name, (None, None))
+            if described is not None and target is not None:
+                if tuple(tensor.shape) != described.shape:
+                    raise ArgumentError(f"{name!r:.200}: is not there any more as it was")
+                copy_into(tensor, described, target)
+            elif tensors is not None and name not in self._table.aliases:
+                raise ArgumentError(f"{name!r:.200}: was not there before, or is there twice")
+        for name in places:
+            raise ArgumentError(f"{name!r:.200}: is not there any more as it was")
         self._pending = self._pool.submit(self._work, step)
         return True
 

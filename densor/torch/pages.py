@@ -24,18 +24,18 @@ from densor.errors import (
     UnsupportedError,
 )
 from densor.formats.io.outputs import errors_of
-from densor.torch import rotated
+from densor.torch import rotated, rotated_coding
 
 MAGIC = b"\x89DPAGE\r\n"
 VERSION = 1
 DEFAULT_LEVEL = 3
 DEFAULT_TOKENS = 1024
 KEYS, VALUES = 0, 1
-PLAIN, CHANNELS, ROTATED = 0, 1, 2  # ways
+PLAIN, CHANNELS, SORTED, ROTATED = range(4)  # ways; SORTED is of former versions
 _HEAD = struct.Struct("<8sHBBIQIIII")
 _DIGEST = 16
 _MAX_BYTES = 1 << 32
-_CHOSEN_FOR = 16  # pages
+_CHOSEN_FOR = 64  # pages
 _MORE = 1.03
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -66,21 +66,18 @@ def _pack(page: Page, level: int, rope_theta: float | None, way: int) -> bytes |
     tensor = page.tensor.detach().contiguous()
     if tensor.ndim != 4 or tensor.device.type != "cpu":
         raise ArgumentError("a page is [batch, heads, tokens, channels] on a CPU")
-    side, coded = b"", tensor
-    if way == CHANNELS:
-        if not tensor.numel():
-            return None
-        coded = _turned(tensor)
-    elif way == ROTATED:
-        found = None if rope_theta is None else _relative(tensor, page.first, rope_theta)
-        if found is None:
-            return None
-        side, coded = found
-    blob = densor.compress(coded, level, 1)
+    if way == CHANNELS and not tensor.numel():
+        return None
     shape = tuple(tensor.shape)
     head = _HEAD.pack(MAGIC, VERSION, page.which, way, page.layer, page.first, *shape)
-    body = b"".join((head, side, blob))
-    return body + xxhash.xxh3_128(body).digest()
+    if way == ROTATED:
+        body = None if rope_theta is None else _relative(tensor, page.first, rope_theta, head)
+        if body is None:
+            return None
+    else:
+        coded = _turned(tensor) if way == CHANNELS else tensor
+        body = memoryview(head + densor.compress(coded, level, 1))
+    return b"".join((body, xxhash.xxh3_128(body).digest()))
 
 
 def _turned(tensor: torch.Tensor) -> torch.Tensor:
@@ -92,8 +89,8 @@ def _turned(tensor: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(bits).view(tensor.dtype)
 
 
-def _relative(tensor: torch.Tensor, first: int, theta: float) -> tuple[bytes, Any] | None:
-    """Means, and keys relative to them; None where these are not for them."""
+def _relative(tensor: torch.Tensor, first: int, theta: float, head: bytes) -> memoryview | None:
+    """The head, means, and keys coded relative to them; None where these are not for them."""
     batch, heads, tokens, channels = tensor.shape
     if tensor.dtype != torch.bfloat16 or tokens < 2:
         return None
@@ -104,7 +101,7 @@ def _relative(tensor: torch.Tensor, first: int, theta: float) -> tuple[bytes, An
     means = rotated.fit(bits, rotated.steps_of(theta, channels), first)
     if means is None:
         return None
-    return rotated.pack(means, tokens), rotated.relative(bits, means)
+    return rotated_coding.encode(bits, means, head + rotated.pack(means, tokens))
 
 
 def unpack_page(data: Any) -> Page:
@@ -122,8 +119,8 @@ def unpack_page(data: Any) -> Page:
     if which > VALUES or np.prod(shape, dtype=object) * 8 > _MAX_BYTES:
         raise FormatError("page of a cache has impossible fields")
     body = view[_HEAD.size : -_DIGEST]
-    if way == ROTATED:
-        return Page(which, layer, first, _rotated_back(body, tuple(shape)))
+    if way >= SORTED:
+        return Page(which, layer, first, _rotated_back(body, tuple(shape), way))
     try:
         tensor = densor.decompress(body, 1, max_output_size=_MAX_BYTES)
     except ArgumentError as error:  # of the data
@@ -135,23 +132,32 @@ def unpack_page(data: Any) -> Page:
     return Page(which, layer, first, back)
 
 
-def _rotated_back(body: memoryview, shape: tuple[int, ...]) -> torch.Tensor:
+def _rotated_back(body: memoryview, shape: tuple[int, ...], way: int) -> torch.Tensor:
     means, tokens, at = rotated.parse(body)
     rows, channels = means.means.shape
     if (shape[0] * shape[1], shape[2], shape[3]) != (rows, tokens, channels):
         raise FormatError("page of a cache has means of another shape")
-    try:
-        flat = densor.decompress(body[at:], 1, max_output_size=2 * rows * tokens * channels)
-    except ArgumentError as error:  # of the data
-        raise FormatError(str(error)) from error
-    sound = isinstance(flat, np.ndarray) and flat.dtype == np.uint16
-    if not sound or flat.shape != (rows * tokens * channels,):
-        raise FormatError("page of a cache holds something else than it says")
-    bits = rotated.absolute(flat, means, tokens)
+    if way == SORTED:
+        bits = _sorted_back(body[at:], means, tokens)
+    else:
+        bits = rotated_coding.decode(body[at:], means, tokens)
     return torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16).reshape(shape)
 
 
-class _Choice:
+def _sorted_back(body: memoryview, means: rotated.Means, tokens: int) -> rotated.Bits:
+    """BF16 bits, of the way of former versions."""
+    size = means.means.size * tokens
+    try:
+        flat = densor.decompress(body, 1, max_output_size=2 * size)
+    except ArgumentError as error:  # of the data
+        raise FormatError(str(error)) from error
+    sound = isinstance(flat, np.ndarray) and flat.dtype == np.uint16
+    if not sound or flat.shape != (size,):
+        raise FormatError("page of a cache holds something else than it says")
+    return rotated.absolute(flat, means, tokens)
+
+
+class Choice:
     """The way in which keys, or values, are packed: the one that was the smallest for a page.
 
     It is chosen anew after some pages, and where one takes clearly more than that one did.
@@ -176,7 +182,7 @@ class _Choice:
 class PagedCache:
     """Keys and values of all layers, packed in pages of `tokens` tokens as they arrive.
 
-    In which way is tried with one page of keys out of 16, and where one takes 3 % more than that.
+    In which way is tried with one page of keys out of 64, and where one takes 3 % more than that.
 
     `folder`: where pages are kept; by default they are kept in memory. One cache uses it at a time.
     `rope_theta`: see `pack_page`. `level`: of packing.
@@ -195,7 +201,7 @@ class PagedCache:
         self._tokens, self._level, self._theta = tokens, level, rope_theta
         self._folder = None if folder is None else Path(folder)
         self._pages: dict[tuple[int, int], list[bytes | Path]] = {}
-        self._choices = _Choice(), _Choice()  # of keys, of values
+        self._choices = Choice(), Choice()  # of keys, of values
         self._open: dict[tuple[int, int], torch.Tensor] = {}  # tokens that fill no page yet
         if self._folder is not None:
             with errors_of(self._folder):

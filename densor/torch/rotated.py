@@ -3,13 +3,14 @@
 Before rotation (RoPE, arXiv 2104.09864) the channels of keys have strong means. Turned to the
 position of a token, the mean of a pair of channels predicts its keys about as well as the token
 before does, and without decoding that first. Magnitudes are taken relative to the prediction, signs
-to its sign, and elements are put in the order of how much the prediction says, so that the codec
-of byte planes finds those under one context next to each other. All of it is in integers, so that
-it is the same on every machine. See docs/format/cache_page.md.
+to its sign. All of it is in integers, so that it is the same on every machine. How they are coded
+then is in `rotated_coding.py`; pages of former versions hold them in the order of how much the
+prediction says. See docs/format/cache_page.md.
 """
 
 import functools
 import struct
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,8 +24,8 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Words = npt.NDArray[np.uint32]
 
-_EXPECT, _COUNT, _RELATIVE, _ABSOLUTE, _MEAN_OF = deferred(
-    "densor.torch.rotated_kernels", "expect", "count", "relative", "absolute", "mean"
+_EXPECT, _COUNT, _ABSOLUTE, _MEAN_OF = deferred(
+    "densor.torch.rotated_kernels", "expect", "count", "absolute", "mean"
 )
 _HEAD = struct.Struct("<IIIhq")  # rows, tokens, channels, exponent of the unit, first position
 _ANGLES = 12  # bits of a turn
@@ -33,6 +34,7 @@ _MEAN = 14  # bits of the largest mean
 _OCTAVE = 8  # steps of scales in an octave
 _MAX_SCALE = 24 * _OCTAVE
 _CONTEXTS = 64
+_CENTRE = 48 << 7  # exponents up to 48 below and 15 above what is expected have no rest
 _KEPT, _MAX_KEPT = 8, 1 << 18  # tables of sines, elements of one
 _QUARTERS = 4  # of the elements, which kernels work on at once
 _MAX_ROWS, _MAX_TOKENS = 1 << 20, 1 << 20
@@ -80,13 +82,14 @@ def sines() -> Ints:
     return np.concatenate([half, -half])
 
 
+@functools.lru_cache(_KEPT)
 def steps_of(theta: float, channels: int) -> npt.NDArray[np.uint32]:
     """Turns of pairs by position, of the usual frequencies theta^(-2 i / channels)."""
     frequencies = theta ** (-np.arange(0, channels, 2) / channels)
     return np.rint(frequencies / (2 * np.pi) * 2**32).astype(np.uint64).astype(np.uint32)
 
 
-def _scale(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+def scales_of(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
     """Deviations of codes, at least 1."""
     octave, part = np.divmod(codes.astype(np.int32), _OCTAVE)
     found: npt.NDArray[np.int32] = np.maximum(1, (_OCTAVE + part << octave) >> 3)
@@ -114,18 +117,32 @@ def _turns(
     return found(steps.tobytes(), position, tokens)
 
 
+@functools.lru_cache(_KEPT)
+def _kept_floats(steps: bytes, position: int, tokens: int) -> tuple[Floats, ...]:
+    """Likewise, as numbers up to 1, float32[tokens * channels / 2]."""
+    turns = _turns(np.frombuffer(steps, np.uint32), position, tokens)
+    return tuple((part * np.float32(2.0**-_UNIT)).astype(np.float32).reshape(-1) for part in turns)
+
+
+def turns_in_parts(
+    means: Means, tokens: int
+) -> Iterator[tuple[int, int, npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
+    """Sines and cosines of some tokens after others: the first one, how many, and both."""
+    most = max(1, _MAX_KEPT // means.steps.size)
+    for begin in range(0, tokens, most):
+        count = min(most, tokens - begin)
+        yield begin, count, *_turns(means.steps, means.position + begin, count)
+
+
 def _expected(means: Means, tokens: int) -> tuple[Words, Ints]:
     """What is expected of each element, see `rotated_kernels.expect`, and the place of the first
     one of each context, int64[quarters of the elements, contexts]."""
     rows, channels = means.means.shape
     found = np.empty(rows * tokens * channels, np.uint32)
-    most = max(1, _MAX_KEPT // means.steps.size)
-    for begin in range(0, tokens, most):
-        count = min(most, tokens - begin)
-        sine, cosine = _turns(means.steps, means.position + begin, count)
+    for begin, count, sine, cosine in turns_in_parts(means, tokens):
         _EXPECT(
             np.ascontiguousarray(means.means).reshape(-1),
-            _scale(means.scales).reshape(-1),
+            scales_of(means.scales).reshape(-1),
             sine.reshape(-1),
             cosine.reshape(-1),
             rows,
@@ -150,10 +167,11 @@ def fit(bits: Bits, steps: npt.NDArray[np.uint32], position: int) -> Means | Non
         return None
     power = min(max((largest >> 7) - 127, -120), 120)  # numbers are below 2 once divided by it
     means, squares = np.zeros((2, rows, channels), np.float32)
-    turns = _turns(steps, position, tokens)
+    found = _kept_floats if tokens * steps.size <= _MAX_KEPT else _kept_floats.__wrapped__
+    turns = found(steps.tobytes(), position, tokens)
     _MEAN_OF(
         bits.reshape(-1),
-        *((part.astype(np.float32) * np.float32(2.0**-_UNIT)).reshape(-1) for part in turns),
+        *turns,
         rows,
         tokens,
         np.float32(2.0**-power),
@@ -170,23 +188,8 @@ def fit(bits: Bits, steps: npt.NDArray[np.uint32], position: int) -> Means | Non
     return Means(units, scales, steps, exponent, position)
 
 
-def relative(bits: Bits, means: Means) -> Bits:
-    """BF16 bits of keys, uint16[rows, tokens, channels], relative to what is expected, in order.
-
-    From the top: sign, six bits of the exponent and one of the mantissa, the rest of the exponent,
-    the rest of the mantissa.
-    """
-    expected, places = _expected(means, bits.shape[1])
-    spare, flat = np.empty((2, bits.size), np.uint16)
-    _RELATIVE(np.ascontiguousarray(bits).reshape(-1), expected, _CENTRE, places, spare, flat)
-    return flat
-
-
-_CENTRE = 48 << 7  # exponents up to 48 below and 15 above what is expected have no rest
-
-
 def absolute(flat: Bits, means: Means, tokens: int) -> Bits:
-    """Undoes `relative`."""
+    """BF16 bits of keys that are relative to what is expected, in the order of contexts (way 2)."""
     expected, places = _expected(means, tokens)
     bits = np.empty(expected.size, np.uint16)
     if flat.size != bits.size:

@@ -67,31 +67,10 @@ def count(expected, counts):
                 counts[index(chain * _CONTEXTS + (expected[index(at)] >> 16))] += 1
 
 
-@kernel(types.void(R16, R32, _int, I64, W16, W16))
-def relative(bits, expected, centre, places, spare, flat):
-    """Moves elements to the places of their contexts, `places`: the next one of each, by quarter
-    of the elements. `spare`: for as many elements."""
-    for i in range(bits.size):
-        word = np.int32(expected[index(i)] & 0xFFFF)
-        value = np.int32(bits[index(i)])
-        sign = (value ^ word) & np.int32(0x8000)
-        part = np.int32((value & 0x7FFF) - (word & 0x7FFF) + np.int32(centre)) & np.int32(0x7FFF)
-        low = ((part >> 13) << 6) | (part & 63)
-        spare[index(i)] = np.uint16(sign | (((part >> 6) & 127) << 8) | low)
-    quarter = (bits.size + _CHAINS - 1) // _CHAINS
-    for i in range(quarter):
-        for chain in range(_CHAINS):
-            at = chain * quarter + i
-            if at < bits.size:
-                context = chain * _CONTEXTS + (expected[index(at)] >> 16)
-                place = places[index(context)]
-                places[index(context)] = place + 1
-                flat[index(place)] = spare[index(at)]
-
-
 @kernel(types.void(R16, R32, _int, I64, W16))
 def absolute(flat, expected, centre, places, bits):
-    """Undoes `relative`."""
+    """Takes elements from the places of their contexts, `places`: the next one of each, by quarter
+    of the elements; their magnitudes are relative to what is expected, and so are signs."""
     quarter = (bits.size + _CHAINS - 1) // _CHAINS
     for i in range(quarter):
         for chain in range(_CHAINS):

@@ -114,3 +114,41 @@ def test_diff(cli: Callable[..., Ran], files: Path) -> None:
     assert found["tensors"][2] == {
         **{"name": "more", "dtype": "U8", "shape": [1], "size": 1, "only": "new"},
     }
+
+
+def test_the_tree_of_an_archive(cli: Callable[..., Ran], tmp_path: Path) -> None:
+    steps = {"base": BEFORE.reshape(-1)}
+    for name, parent, every in (("one", "base", 50), ("two", "base", 20), ("deep", "one", 90)):
+        steps[name] = steps[parent].copy()
+        steps[name][::every] += 1
+    for name, data in steps.items():
+        (tmp_path / name).write_bytes(
+            safetensors_bytes({"w": ("BF16", data.shape, data.tobytes())})
+        )
+    archive = "all.densor"
+    assert cli("pack", archive, "base").code == 0
+    assert "tree" not in cli("list", archive).text
+    for name, parent in (("one", "base"), ("two", "base"), ("deep", "one")):
+        assert cli("append", archive, name, "--base-entry", parent).code == 0
+    listed = cli("list", archive).text.split("tree")[1].splitlines()[1:]
+    names = [line[:10].rstrip() for line in listed]
+    assert names == ["base", "  one", "    deep", "  two"]
+    described = json.loads(cli("list", archive, "--json").text)["entries"]
+    assert [entry.get("base") for entry in described] == [None, "base", "base", "one"]
+    shown = cli("diff", archive).text.splitlines()[1:]
+    assert [line.split()[:2] for line in shown[1:]] == [
+        ["one", "base"],
+        ["deep", "one"],
+        ["two", "base"],
+    ]
+    files = json.loads(cli("diff", archive, "--json").text)["files"]
+    assert [(one["name"], one["changed"]) for one in files] == [
+        ("base", 0),
+        ("one", 240),
+        ("deep", 134),
+        ("two", 600),
+    ]
+    assert cli("diff", "base").code != 0
+    assert cli("diff", archive, "--html", "x.html").code != 0
+    for name in steps:
+        assert cli("cat", archive, name).out == (tmp_path / name).read_bytes()

@@ -370,7 +370,7 @@ def test_a_wrong_hash_is_said_so(small: tuple[bytes, bytes, int]) -> None:
 
 
 HOSTILE = {
-    "version": (1, "B", 3, UnsupportedError),
+    "version": (1, "B", 4, UnsupportedError),
     "version 0": (1, "B", 0, UnsupportedError),
     "no slots": (2, "H", 0, LimitError),
     "many slots": (2, "H", 65, LimitError),

@@ -34,6 +34,17 @@ def states():
     return before, optimizer.state_dict()
 
 
+def scaled():
+    """A state whose v follows from the scales of rows and columns, about."""
+    generator = torch.Generator().manual_seed(7)
+    size = 10.0 ** (torch.randn(40, 1, generator=generator) + torch.randn(50, generator=generator))
+    m = size * torch.randn(40, 50, generator=generator)
+    v = size**2 * (0.5 + torch.rand(40, 50, generator=generator))
+    v[7] = 0
+    slot = {"exp_avg": m, "exp_avg_sq": v}
+    return {"state": {0: slot}, "param_groups": [{"params": [0], "betas": (0.9, 0.999)}]}
+
+
 def pages():
     """Keys that suit means, and values."""
     generator = torch.Generator().manual_seed(6)
@@ -52,7 +63,8 @@ def main() -> None:
     made = {
         "adam-before.state": pack_state(before, level=3),
         "adam-after.state": pack_state(after, before, level=3),
-        "keys.page": pack_page(keys, rope_theta=THETA),
+        "adam-relative.state": pack_state(scaled(), level=3),
+        "keys-coded.page": pack_page(keys, rope_theta=THETA),  # keys.page is of version 0.6
         "values.page": pack_page(values),
     }
     for name, data in made.items():

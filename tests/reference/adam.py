@@ -49,11 +49,12 @@ def decode(data: bytes, before: dict[Any, Moments]) -> dict[tuple[Any, ...], Mom
 
 def _group(group: dict[str, Any], cursor: Cursor, before: dict[Any, Moments]) -> Moments:
     way, lengths = group["way"], group["lengths"]
-    if way not in ("alone", "changes", "replay") or len(lengths) != 2 + (way == "replay"):
+    counts = {"alone": 2, "changes": 2, "relative": 3, "replay": 3}
+    if way not in counts or len(lengths) != counts[way]:
         fail("the way of a group")
     pieces = [cursor.take(length) for length in lengths]
     old: Moments | None = None
-    if way != "alone":
+    if way in ("changes", "replay"):
         parts = [before[key] for key in group["keys"]]
         old = b"".join(m for m, _ in parts), b"".join(v for _, v in parts)
         if _digest(old) != group["before"]:
@@ -66,12 +67,36 @@ def _group(group: dict[str, Any], cursor: Cursor, before: dict[Any, Moments]) ->
             for piece, base in zip(pieces[1:], made, strict=True)
         )
         new = m, v
+    elif way == "relative":
+        m = _piece(pieces[2], None)
+        numbers, distances = (_piece(one, None) for one in pieces[:2])
+        new = m, _from_scales(group["shapes"], numbers, distances, m)
     else:
         bases = old or (None, None)
         new = _piece(pieces[0], bases[0]), _piece(pieces[1], bases[1])
     if _digest(new) != group["digest"]:
         raise Refused("checksum", "the moments of a group")
     return new
+
+
+def _from_scales(shapes: list[list[int]], scales: bytes, piece: bytes, m: bytes) -> bytes:
+    """v, of a group of one matrix."""
+    if len(shapes) != 1 or len(shapes[0]) < 2 or not piece:
+        fail("no matrix")
+    rows = shapes[0][0]
+    columns = len(piece) // 4 // rows
+    numbers = np.frombuffer(scales, "<i2").tolist()
+    if len(numbers) != rows + columns + 24:
+        fail("the number of scales")
+    found = []
+    pairs = zip(np.frombuffer(piece, "<u4").tolist(), np.frombuffer(m, "<u4").tolist(), strict=True)
+    for place, (bits, own) in enumerate(pairs):
+        row = numbers[place // columns]
+        e = (row + numbers[rows + place % columns]) << 20
+        k = min(23, max(0, (2 * (own % 2**31 - 0x1FC00000) - e >> 23) + 16))
+        more = e + (numbers[rows + columns + k] << 20) - (127 << 23)
+        found.append((bits + (0 if row == -(2**15) else more)) % 2**32)
+    return np.array(found, "<u4").tobytes()
 
 
 def _digest(moments: Moments) -> str:

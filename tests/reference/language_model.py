@@ -13,13 +13,14 @@ from typing import Any
 
 import xxhash
 
-from reference.arithmetic import SQUASH, STRETCH, clip
+from reference.arithmetic import SQUASH, STRETCH, Arithmetic, clip
 from reference.byte_cm import Decoder
 from reference.network import Head, Reference
 from reference.reading import fail
 
 _HEADER = struct.Struct("<BBHIIIB16s16sB")
 _SEGMENT = struct.Struct("<BIQ")
+_FORM = struct.Struct("<BIIQ")
 _ZEROS = 400
 
 
@@ -147,8 +148,76 @@ def _mix(value: int, salt: int) -> int:
     return mix(value, salt)
 
 
+_BLANK = b"\t\n\r "
+
+
+class _Marks:
+    """Which spaces ended lines, by three sets of counters that are mixed."""
+
+    def __init__(self, stream: bytes) -> None:
+        self.coder = Arithmetic(stream)
+        self.cells: defaultdict[tuple[int, ...], list[int]] = defaultdict(lambda: [6554, 0])
+        self.weights = [22938] * 3
+        self.reach = 0
+
+    def next(self, column: int, word: int) -> int:
+        until = column + word
+        left = clip(self.reach - until, -20, 20)
+        names = (
+            (0, min(until, 255)),
+            (1, min(column, 127), min(word, 15)),
+            (2, left, min(column >> 3, 15)),
+        )
+        cells = [self.cells[name] for name in names]
+        inputs = [STRETCH[cell[0] >> 4] for cell in cells]
+        total = sum(w * x for w, x in zip(self.weights, inputs, strict=True))
+        p = clip(SQUASH[clip(total >> 16, -2047, 2047) + 2048], 16, 65520)
+        y = self.coder.bit(p)
+        for k, (cell, x) in enumerate(zip(cells, inputs, strict=True)):
+            moved = self.weights[k] + ((5 * x * ((y << 16) - p) + 2**15) >> 16)
+            self.weights[k] = clip(moved, -(2**20), 2**20)
+            cell[1] = min(cell[1] + 1, 60)
+            step = 2 * ((y << 16) - cell[0]) // (2 * cell[1] + 3)
+            cell[0] = clip(cell[0] + step, 32, 65504)
+        if y:
+            self.reach = max(self.reach - self.reach // 50, column)
+        return y
+
+
+def with_ends_of_lines(text: bytes, form: int, stream: bytes) -> bytes:
+    """A chunk, of its text and the stream of which of its spaces ended lines."""
+    found = bytearray(text)
+    if form & 1:
+        marks, line = _Marks(stream), 0
+        for i in range(1, len(text) - 1):
+            if text[i] == 10:
+                line = i + 1
+            elif text[i] == 32 and text[i - 1] not in _BLANK and text[i + 1] not in _BLANK:
+                end = i + 1
+                while end < min(len(text), i + 256) and text[end] not in _BLANK:
+                    end += 1
+                if marks.next(i - line, end - i - 1):
+                    found[i], line = 10, i + 1
+        assert marks.coder.at == len(stream)
+    return bytes(found).replace(b"\n", b"\r\n") if form & 2 else bytes(found)
+
+
 def decode(model: bytes, payload: bytes, size: int, network: Reference) -> bytes:
     """The bytes that a CHUNK payload of one segment of tokens stands for, or Fault."""
+    if model[1] != 3:
+        return _segment(model, payload, size, network)
+    model = bytes([model[0], 2]) + model[2:]
+    if not payload[0]:
+        return _segment(model, payload[1:], size, network)
+    form, length, marks, digest = _FORM.unpack_from(payload)
+    begin = _FORM.size + marks
+    text = _segment(model, payload[begin:], length, network)
+    found = with_ends_of_lines(text, form, payload[_FORM.size : begin])
+    assert len(found) == size and xxhash.xxh3_64_intdigest(found) == digest
+    return found
+
+
+def _segment(model: bytes, payload: bytes, size: int, network: Reference) -> bytes:
     codec, numerics, slots, positions, stride, *more = _HEADER.unpack_from(model)
     rate, offset_rate, digest, words, length = more
     vocabulary = network.model.vocabulary

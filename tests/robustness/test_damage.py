@@ -180,7 +180,7 @@ def test_no_access_outside_of_arrays() -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "sound\n"

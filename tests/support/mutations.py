@@ -153,9 +153,12 @@ def by_index(archive: bytes) -> dict[str, bytes]:
             file.info(name)
             file.get_tensor(name)
             file.get_slice(name)[:1] if file.info(name).shape else None
-        return {
+        found = {
             entry.meta.name: inner.read(entry, 0, entry.size).tobytes() for entry in inner.entries
         }
+        together = [data.tobytes() for data in inner.read_each(inner.entries)]
+        assert together == list(found.values())
+        return found
 
 
 def survives(

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("page", "count"), [("torch.md", 6), ("training.md", 5)])
+@pytest.mark.parametrize(("page", "count"), [("torch.md", 6), ("training.md", 6)])
 def test_code_of_the_page_runs(
     page: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

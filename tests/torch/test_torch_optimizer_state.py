@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from reference import adam as reference
 
+import densor
 from densor.errors import ArgumentError, DensorError
 
 torch = pytest.importorskip("torch")
 
 from densor.torch import pack_state, scaled, unpack_state  # noqa: E402
-from densor.torch.adam import layout, replay  # noqa: E402
+from densor.torch.adam import layout, replay, scales  # noqa: E402
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -244,3 +245,57 @@ def test_a_slow_decoder_takes_all_ways(options) -> None:
         assert_decodes(packed, before, new)
         ways |= {group["way"] for group in layout.table_of(packed)["groups"]}
     assert ways >= {"replay", "alone"}
+
+
+def scaled_state(shape, seed: int = 0):
+    """m and v of gradients whose size differs by row and column."""
+    generator = torch.Generator().manual_seed(seed)
+    size = 10.0 ** (2 * torch.randn(shape[0], *[1] * (len(shape) - 1), generator=generator))
+    size = size * 10.0 ** torch.randn(shape[1:], generator=generator)
+    m = torch.randn(shape, generator=generator) * size
+    v = (0.5 + torch.rand(shape, generator=generator)) * size**2
+    slot = {"exp_avg": m, "exp_avg_sq": v, "step": torch.tensor(9.0)}
+    return {"state": {0: slot}, "param_groups": [{"params": [0], "betas": (0.9, 0.999)}]}
+
+
+@pytest.mark.parametrize("shape", [(60, 90), (40, 3, 30)])
+def test_v_is_relative_to_scales(shape, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = scaled_state(shape)
+    slot = state["state"][0]
+    slot["exp_avg_sq"][3] = 0
+    slot["exp_avg_sq"][4, 0] = torch.tensor(float("nan"))
+    slot["exp_avg_sq"][4, 1] = -0.0
+    slot["exp_avg"][5, 1] = float("-inf")
+    packed = pack_state(state)
+    assert [group["way"] for group in layout.table_of(packed)["groups"]] == ["relative"]
+    assert_same(unpack_state(packed), state)
+    assert_decodes(packed, {"state": {}}, state)
+    monkeypatch.setattr(scales, "_BLOCK", 100)
+    assert pack_state(state) == packed
+    assert_same(unpack_state(packed), state)
+
+
+def test_v_relative_to_scales_takes_less() -> None:
+    state = scaled_state((200, 301))
+    slot = state["state"][0]
+    alone = sum(len(densor.compress(slot[name], 6, 1)) for name in ("exp_avg", "exp_avg_sq"))
+    assert len(pack_state(state)) < 0.97 * alone
+
+
+def test_any_bits_are_relative_to_any_scales() -> None:
+    rng = np.random.default_rng(0)
+    m, v = rng.integers(0, 1 << 32, (2, 35), dtype=np.uint32)
+    found = scales.fitted(m, v, (5, 7))
+    assert np.array_equal(scales.absolute(scales.relative(v, m, found), m, found), v)
+    again = scales.split(found.joined(), (5, 7))
+    assert all(np.array_equal(a, b) for a, b in zip(again, found, strict=True))
+    wild = scales.split(rng.integers(-(1 << 15), 1 << 15, 36).astype(np.int16), (5, 7))
+    assert np.array_equal(scales.absolute(scales.relative(v, m, wild), m, wild), v)
+
+
+def test_golden_file_under_scales() -> None:
+    packed = (GOLDEN / "adam-relative.state").read_bytes()
+    assert [group["way"] for group in layout.table_of(packed)["groups"]] == ["relative"]
+    state = unpack_state(packed)  # which compares digests
+    assert_decodes(packed, {"state": {}}, state)
+    assert state["state"][0]["exp_avg"].shape == (40, 50)

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 from reference import cache_page as reference
 
 from densor.errors import ArgumentError, DensorError
 
 torch = pytest.importorskip("torch")
 
-from densor.torch import PagedCache, pack_page, rotated, unpack_page  # noqa: E402
-from densor.torch.pages import _HEAD, KEYS, ROTATED, VALUES, Page  # noqa: E402
+from densor.torch import PagedCache, pack_page, rotated, rotated_coding, unpack_page  # noqa: E402
+from densor.torch.pages import _HEAD, KEYS, ROTATED, SORTED, VALUES, Page  # noqa: E402
 
 THETA = 10000.0
 
@@ -85,21 +86,60 @@ def test_keys_of_many_tokens_take_tables_in_parts(monkeypatch: pytest.MonkeyPatc
     assert_same(unpack_page(packed).tensor, keys)
 
 
-def test_any_bits_are_relative_to_any_means() -> None:
-    rng = np.random.default_rng(0)
-    for exponent in (-150, -20, 0, 100):
-        bits = rng.integers(0, 1 << 16, (2, 90, 6)).astype(np.uint16)
-        means = rotated.Means(
-            rng.integers(-(1 << 15), 1 << 15, (2, 6)).astype(np.int16),
-            rng.integers(0, 193, (2, 6)).astype(np.uint8),
-            rng.integers(0, 1 << 32, 3).astype(np.uint32),
-            exponent,
-            int(rng.integers(0, 1 << 40)),
-        )
-        flat = rotated.relative(bits, means)
-        assert np.array_equal(rotated.absolute(flat, means, 90), bits)
-        again, tokens, _ = rotated.parse(memoryview(rotated.pack(means, 90)))
-        assert tokens == 90 and np.array_equal(again.means, means.means)
+def near(means: rotated.Means, tokens: int, seed: int) -> np.ndarray:
+    """Bits about as far from what is expected as escapes are, and some that are anything."""
+    rng = np.random.default_rng(seed)
+    rows, channels = means.means.shape
+    size = rows * tokens * channels
+    work = rotated_coding._work_for((size + 3) // 4 * 4)
+    rotated_coding._expect(means, tokens, rotated_coding._BOUNDS, work)
+    word = work.expected[:size].astype(np.int64)
+    far = rng.choice([-6144, -6143, -6081, -6080, 2046, 2047, 2048], size)
+    offset = np.where(rng.random(size) < 0.05, far, np.rint(300 * rng.normal(size=size)))
+    bits = (word + offset.astype(np.int64)) & 0x7FFF | rng.integers(0, 2, size) << 15
+    return bits.astype(np.uint16).reshape(rows, tokens, channels)
+
+
+def any_means(rows: int, channels: int, exponent: int, position: int, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    return rotated.Means(
+        rng.integers(-(1 << 15), 1 << 15, (rows, channels)).astype(np.int16),
+        rng.integers(0, 193, (rows, channels)).astype(np.uint8),
+        rng.integers(0, 1 << 32, channels // 2).astype(np.uint32),
+        exponent,
+        position,
+    )
+
+
+@pytest.mark.parametrize("tokens", [5, 6, 7, 90])
+@pytest.mark.parametrize("exponent", [-200, -150, -20, 0, 100, 200])
+def test_any_bits_under_any_means(exponent: int, tokens: int) -> None:
+    for channels in (2, 6, 38):
+        means = any_means(2, channels, exponent, (1 << 40) + tokens, channels)
+        bits = near(means, tokens, channels)
+        coded = rotated_coding.encode(bits, means, b"before")
+        if coded is None:
+            assert bits.size < 100  # where a few escapes are many
+            continue
+        assert bytes(coded[:6]) == b"before"
+        body = bytes(coded[6:])
+        assert np.array_equal(rotated_coding.decode(memoryview(body), means, tokens), bits)
+        again, found, _ = rotated.parse(memoryview(rotated.pack(means, tokens)))
+        assert found == tokens and np.array_equal(again.means, means.means)
+        if bits.size < 2000:
+            shape = (1, 2, tokens, channels)
+            page = _HEAD.pack(b"\x89DPAGE\r\n", 1, KEYS, ROTATED, 0, 0, *shape)
+            page += rotated.pack(means, tokens) + body
+            assert reference.decode(page + xxhash.xxh3_128_digest(page)).data == bits.tobytes()
+
+
+def test_bits_far_from_what_is_expected_are_coded_another_way() -> None:
+    bits = np.random.default_rng(0).integers(0, 1 << 16, (2, 90, 6)).astype(np.uint16)
+    assert rotated_coding.encode(bits, any_means(2, 6, 0, 0), b"") is None
+    keys = rotary_keys(90)
+    keys[:, :, ::2] = 0
+    page = unpack_page(pack_page(Page(KEYS, 0, 0, keys), rope_theta=THETA))
+    assert_same(page.tensor, keys)
 
 
 def test_sines_are_those_of_real_arithmetic() -> None:
@@ -135,8 +175,6 @@ def test_a_cache_grows_and_codes_nothing_twice(tmp_path: Path) -> None:
 
 
 def test_bad_pages_are_refused() -> None:
-    import xxhash
-
     packed = pack_page(Page(KEYS, 1, 0, rotary_keys(200)), rope_theta=THETA)
     rng = np.random.default_rng(1)
     for at in rng.integers(0, len(packed), 200):
@@ -155,11 +193,10 @@ def test_bad_pages_are_refused() -> None:
 
 
 def test_golden_files() -> None:
-    import xxhash
-
     golden = Path(__file__).parents[1] / "golden"
     for name, way, digest in (
-        ("keys", ROTATED, "e1b87236979f9c12"),
+        ("keys", SORTED, "e1b87236979f9c12"),
+        ("keys-coded", ROTATED, "e1b87236979f9c12"),
         ("values", 0, "bc75a4b517e68593"),
     ):
         data = (golden / f"{name}.page").read_bytes()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from densor.cli import checks, console, frame, table
 from densor.cli.arguments import Parser, add_flags, read_options
+from densor.errors import ArgumentError
 
 if TYPE_CHECKING:
     from densor.codec.delta.compare import Changes
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 _NOT_COMPARED = {"old": "only A", "new": "only B", "both": "not compared"}
 _HEADER = ["name", "type", "shape", "original", "changed", "bits", "max-ulp", "delta"]
+_TREE = ["file", "against", "changed", "bits", "max-ulp", "delta"]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,10 +23,11 @@ def parser() -> argparse.ArgumentParser:
         "diff",
         description="Shows how the tensors of checkpoint B differ from those of A: how many\n"
         "numbers and bits have changed, by how many steps in numeric order at most, and\n"
-        "what B takes coded against A (densor --base A B), estimated from samples.",
+        "what B takes coded against A (densor --base A B), estimated from samples. Of an\n"
+        "archive alone: how each file in it differs from the one that it is coded against.",
     )
     parser.add_argument("old", metavar="A", help="file with tensors, or archive of one")
-    parser.add_argument("new", metavar="B", help="likewise")
+    parser.add_argument("new", metavar="B", nargs="?", help="likewise")
     parser.add_argument("--html", metavar="FILE", help="write a page with a map of the changes")
     add_flags(parser, "json", "threads", "base", "max_output_size", "overwrite")
     return parser
@@ -32,7 +35,32 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table or the JSON."""
+    if args.new is None:
+        return frame.subject(args, [args.old], _show_tree)
     return frame.subject(args, [args.new, args.old], _show)
+
+
+def _show_tree(args: argparse.Namespace) -> None:
+    checks.source_file(args.old)
+    if args.html:
+        raise ArgumentError("--html needs two checkpoints")
+    from densor.codec.delta.compare import NOTHING
+    from densor.files.diff import branches
+
+    rows: list[list[str]] = []
+    files: list[dict[str, Any]] = []
+    for branch in branches(args.old, options=read_options(args)):
+        total = sum((one.changes or NOTHING for one in branch.tensors), NOTHING)
+        size = sum(one.size for one in branch.tensors if one.changes is not None)
+        files.append({"name": branch.name, "base": branch.base, **_counts(total, size)})
+        cells = ["", "", "", "", ""]
+        if branch.base is not None:
+            cells = [console.escape(branch.base), *_cells(total, size)]
+        rows.append(["  " * branch.depth + console.escape(branch.name), *cells])
+    if args.json:
+        frame.as_json({"archive": args.old, "files": files})
+        return
+    console.put(table.render(_TREE, rows, left=(0, 1)))
 
 
 def _show(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from densor.cli import console, frame, table
 from densor.cli.arguments import Parser, add_flags
 
 _HEADER = ["name", "type", "shape", "original", "stored", "ratio"]
+_TREE = ["tree", "original", "stored", "ratio"]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -15,7 +16,8 @@ def parser() -> argparse.ArgumentParser:
     parser = Parser(
         "list",
         description="Shows what an archive holds. Small tensors share stored bytes, which are\n"
-        "then counted for each.",
+        "then counted for each. Where files are coded against others of the archive, as\n"
+        "densor append does, their tree follows.",
     )
     parser.add_argument("archive", metavar="ARCHIVE")
     add_flags(parser, "json")
@@ -38,10 +40,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> None:
     from densor.cli.contents import describe, opened
+    from densor.files.tree import tree
 
     with opened(args.archive, packed=True) as file:
         entries = describe(file)
         stored, original = file.stored, file.original
+        nodes = tree(file.archive.entries)
         digests = [entry.digest.hex() for entry in file.archive.entries]
     if args.json:
         sizes = {"original": original, "stored": stored}
@@ -54,6 +58,9 @@ def _show(args: argparse.Namespace) -> None:
     rows = [row for entry in entries for row in _rows(entry)]
     rows.append(["total", "", "", *_sizes(original, stored)])
     console.put(table.render(_HEADER, rows, left=(0, 1, 2)))
+    if any(depth for _, depth in nodes):
+        console.put("")
+        console.put(table.render(_TREE, [_branch(entries[n], d) for n, d in nodes], left=(0,)))
 
 
 def _rows(entry: dict[str, Any]) -> Iterator[list[str]]:
@@ -72,3 +79,8 @@ def _row(thing: dict[str, Any], indent: str) -> list[str]:
 
 def _sizes(original: int, stored: int) -> list[str]:
     return [console.size(original), console.size(stored), console.percent(stored, original)]
+
+
+def _branch(entry: dict[str, Any], depth: int) -> list[str]:
+    name = "  " * depth + console.escape(entry["name"])
+    return [name, *_sizes(entry["original"], entry["stored"])]

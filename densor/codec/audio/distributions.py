@@ -74,7 +74,8 @@ def _quantised(shares: I64) -> Freqs:
 
 @functools.cache
 def costs(depth: int) -> npt.NDArray[np.float64]:
-    """float64[SHAPES * SCALES, 256]: bits of each token; those without a frequency escape."""
+    """float64[256, SHAPES * SCALES]: bits of each token; those without a frequency escape."""
     freqs = frequencies().astype(np.float64)
     bits = 12 - np.log2(np.maximum(freqs, 1))
-    return np.where(freqs > 0, bits, 12 - np.log2(_ESCAPES) + depth)
+    bits = np.where(freqs > 0, bits, 12 - np.log2(_ESCAPES) + depth)
+    return np.ascontiguousarray(bits.T)

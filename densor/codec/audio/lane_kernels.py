@@ -276,11 +276,11 @@ def _only_real(f, t, error):
     return v.choose(v.mask_of(mask), error, v.splat(0))
 
 
-@kernel(types.void(R8, R8, types.int64[:, ::1]))
+@kernel(types.void(R8, R8, types.uint32[:, ::1]))
 def count_tokens(tokens, contexts, counts):
-    """Adds to `counts`, int64[contexts, 256]."""
+    """Adds to `counts`, uint32[contexts, 256]."""
     for i in range(tokens.size):
-        counts[contexts[i], tokens[i]] += 1
+        counts[contexts[i], tokens[i]] += np.uint32(1)
 
 
 @inlined

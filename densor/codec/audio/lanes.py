@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from densor.codec.audio import kernels, lane_kernels
 from densor.codec.audio.distributions import costs, frequencies
-from densor.codec.audio.kernels import MOST, ROW, Work
+from densor.codec.audio.fitting import Fitter, Shape, middle
+from densor.codec.audio.kernels import MOST, ROW
 from densor.codec.audio.lane_kernels import CONTEXTS, LANES, LEAD, Frame, Lanes
 from densor.codec.audio.params import Model
 from densor.codec.audio.samples import Planes, coded, restore
@@ -20,10 +21,6 @@ from densor.errors import FormatError
 
 _HEAD = struct.Struct("<BBBBI")  # block, channel that is first, own and other weights, their bytes
 LEAST_BLOCK, MOST_BLOCK = 8, 20  # logarithms
-_BLOCKS = (10, 11, 12, 13)  # that are tried
-_TRIAL = 1 << 14  # samples of a channel, at least, for that
-_ORDERS = 16  # weights of each sort
-_WINDOW = 1 << kernels.WINDOW_BITS
 _MOST_MEAN = 1 << 28
 _MOST_LEVEL = 240  # averages stay below 2^30
 _MOST_ROOM = 6  # bytes that a sample takes, at most
@@ -42,54 +39,24 @@ class Modelled(NamedTuple):
     contexts: Bytes
     errors: npt.NDArray[np.uint32]
 
-    def counts(self) -> npt.NDArray[np.int64]:
+    def counts(self) -> npt.NDArray[np.uint32]:
         """How often each token comes under each context."""
-        found = np.zeros((CONTEXTS, 256), np.int64)
+        found = np.zeros((CONTEXTS, 256), np.uint32)
         lane_kernels.count_tokens(self.tokens, self.contexts, found)
         return found
 
 
-@functools.cache
-def _window(size: int) -> I32:
-    """A window whose first and last quarter rise and fall as parabolas."""
-    edge = max(1, size // 4)
-    rising = np.minimum(np.arange(size) * 2 + 1, 2 * edge)
-    part = rising * (4 * edge - rising) * _WINDOW // (4 * edge * edge)
-    found: I32 = np.minimum(part, part[::-1]).astype(np.int32)
-    return found
-
-
-def _fitted(planes: Planes, depth: int, block: int) -> tuple[float, int, I32]:
-    """Cost in bits, the channel to begin with, and weights, for blocks of 2^`block` samples."""
-    channels, count = planes.shape
-    blocks = max(1, count >> block)
-    last = count - ((blocks - 1) << block)
-    work = Work(
-        np.empty((channels, max(last, 1 << block) + 2 * MOST), np.int32),
-        np.empty((channels, MOST + 1), np.int64),
-        np.empty((channels, 2 * MOST + 1), np.int64),
-        np.empty(2 * MOST + 1, np.int64),
-        np.empty((2 * MOST, 2 * MOST)),
-        np.empty(8 * MOST),
-    )
-    rows = np.zeros((2, blocks, channels, ROW), np.int32)
-    bits = np.zeros(2)
-    windows = _window(1 << block), _window(last)
-    kernels.fit_blocks(planes, 1 << block, _ORDERS, depth, *windows, work, rows, bits)
-    first = int(channels == 2 and bits[1] < bits[0])
-    return float(bits[first]), first, rows[first]
-
-
 def bits_of(model: Model, data: Bytes) -> float:
     """Bits that samples take, about."""
-    return _fitted(coded(model, data), model.depth, _BLOCKS[-1])[0]
+    planes = coded(model, data)
+    piece = middle(planes)
+    bits: float = Fitter(len(planes), model.depth).bits(piece, Shape())
+    return bits * planes.size / piece.size
 
 
 def first_channel(model: Model, data: Bytes) -> int:
     """The channel of two that is to be coded first, 0 with one or more than two."""
-    if model.layout.channels != 2:
-        return 0
-    return _fitted(coded(model, data), model.depth, _BLOCKS[-2])[1]
+    return Fitter(model.layout.channels, model.depth).first(middle(coded(model, data)))
 
 
 def _frame(planes_shape: tuple[int, int], model: Model, block: int, first: int) -> Frame:
@@ -135,13 +102,11 @@ def _levels(planes: Planes, depth: int) -> Bytes:
 def modelled(model: Model, data: Bytes) -> Modelled:
     """What the fast method codes of a frame."""
     planes = coded(model, data)
-    part = max(_TRIAL, planes.shape[1] >> 3)
-    begin = max(0, planes.shape[1] - part) // 2
-    piece = np.ascontiguousarray(planes[:, begin : begin + part])
-    block = min(_BLOCKS, key=lambda block: _fitted(piece, model.depth, block)[0])
-    _, first, rows = _fitted(planes, model.depth, block)
+    fitter = Fitter(len(planes), model.depth)
+    shape = fitter.shape(middle(planes))
+    rows = fitter.weights(planes, shape)
     own, other = _used(rows)
-    f = _frame(planes.shape, model, block, first)._replace(own=own, other=other)
+    f = _frame(planes.shape, model, shape.block, shape.first)._replace(own=own, other=other)
     w = _lanes(f)
     lane_kernels.to_lanes(planes, f, w.samples)
     levels = _levels(planes, model.depth)
@@ -159,10 +124,11 @@ def _starts(f: Frame, w: Lanes) -> I32:
     return rows[:, LEAD]
 
 
-def choose_contexts(counts: npt.NDArray[np.int64], depth: int, usual: Bytes) -> Bytes:
+def choose_contexts(counts: npt.NDArray[np.uint32], depth: int, usual: Bytes) -> Bytes:
     """The cheapest distribution for each context; `usual` where there is nothing to go by."""
     found = usual.copy()
-    kernels.choose_contexts(counts, costs(depth), found)
+    table = costs(depth)
+    kernels.choose_contexts(counts, table, np.empty(table.shape[1]), found)
     return found
 
 

@@ -1,5 +1,6 @@
 """The parameters of a MODEL frame: what samples are made of, and how they are coded."""
 
+import functools
 import struct
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -52,12 +53,14 @@ SETTINGS = (
 )
 
 
+@functools.cache
 def default_map() -> npt.NDArray[np.uint8]:
-    """uint8[CONTEXTS]: the distribution of each context as its averages say, normal."""
+    """uint8[CONTEXTS], read-only: the distribution of each context as its averages say, normal."""
     level = np.arange(CONTEXTS) >> 1
     octaves = np.maximum((level >> 2) - 9, 0)  # those that are low bits
     scale = np.clip(level - 4 * octaves - 8, 0, SCALES - 1)
     found: npt.NDArray[np.uint8] = (SHAPES * scale).astype(np.uint8)
+    found.flags.writeable = False
     return found
 
 
@@ -155,7 +158,7 @@ def _pack_contexts(contexts: npt.NDArray[np.uint8]) -> bytes:
 
 def _unpack_contexts(rest: bytes) -> npt.NDArray[np.uint8]:
     data = np.frombuffer(rest, np.uint8)
-    contexts = default_map()
+    contexts = default_map().copy()
     if kernels.unpack_contexts(data, SCALES, contexts) != data.size:
         raise FormatError("audio model has impossible contexts")
     return contexts

@@ -10,6 +10,7 @@ equations are solved by Cholesky decomposition, scaled so that no element of the
 import numba
 import numpy as np
 
+from densor.entropy.intrinsics import leading_zeros
 from densor.entropy.jit import index, inlined
 
 int64 = numba.int64
@@ -32,26 +33,7 @@ def _within(value, low, high):
 @inlined
 def bits_of(value):
     """The length in binary of a number that is not negative."""
-    bits = int64(0)
-    if value >= int64(1) << 32:
-        bits += 32
-        value >>= 32
-    if value >= 1 << 16:
-        bits += 16
-        value >>= 16
-    if value >= 1 << 8:
-        bits += 8
-        value >>= 8
-    if value >= 1 << 4:
-        bits += 4
-        value >>= 4
-    if value >= 1 << 2:
-        bits += 2
-        value >>= 2
-    if value >= 2:
-        bits += 1
-        value >>= 1
-    return bits + value
+    return int64(63) - int64(leading_zeros(np.uint64(value) << np.uint64(1) | np.uint64(1)))
 
 
 @inlined

@@ -43,48 +43,58 @@ def model_of(layout: Layout, data: Bytes) -> Model | None:
     planes = planes_of(layout, data)
     if layout.floats:
         return _of_floats(layout, planes)
-    model = _shifted(layout, planes)
-    return model if layout.size > 2 else _with_ranks(model, planes)
+    least, most, bits = _survey(planes)
+    model = _shifted(layout, least, most, bits)
+    return model if layout.size > 2 else _with_ranks(model, planes, least, most)
 
 
 def without_values(model: Model, data: Bytes) -> Model:
     """A model that takes samples as they are, where one takes their ranks."""
-    return _shifted(model.layout, planes_of(model.layout, data))
+    return _shifted(model.layout, *_survey(planes_of(model.layout, data)))
 
 
-def _shifted(layout: Layout, planes: Planes) -> Model:
-    bits = int(np.bitwise_or.reduce(planes, axis=None))
+def _shifted(layout: Layout, least: int, most: int, bits: int) -> Model:
     shift = (bits & -bits).bit_length() - 1 if bits else 0
-    return Model(layout, _depth_of(planes >> shift), shift=shift)
+    return Model(layout, _depth_of(least >> shift, most >> shift), shift=shift)
 
 
-def _depth_of(samples: npt.NDArray[np.int32]) -> int:
-    """Bits of the largest of samples, with a sign."""
-    most = max(int(samples.max()), ~int(samples.min()))
-    return most.bit_length() + 1
+def _survey(planes: Planes) -> tuple[int, int, int]:
+    """The least and the greatest of all samples, and the bits that any has set."""
+    found = np.zeros(3, np.int32)
+    kernels.survey(planes, found)
+    least, most, bits = found.tolist()
+    return least, most, bits
 
 
-def _with_ranks(model: Model, planes: Planes) -> Model:
+def _depth_of(least: int, most: int) -> int:
+    """Bits of samples from `least` to `most`, with a sign."""
+    return max(most, ~least).bit_length() + 1
+
+
+def _with_ranks(model: Model, planes: Planes, low: int, most: int) -> Model:
     """Ranks instead of samples, where few of the values occur that are to be expected."""
-    low = int(planes.min())
-    counts = np.bincount((planes - low).reshape(-1))
-    values = (np.flatnonzero(counts) + low).astype(np.int32)
-    few = (_FEW * values.size) << model.shift <= counts.size
-    repeated = few and _EXPECTED * values.size <= 2 * planes.size
+    counts = np.zeros(most - low + 1, np.uint32)
+    kernels.count_values(planes, low, counts)
+    size = int(np.count_nonzero(counts))
+    few = (_FEW * size) << model.shift <= counts.size
+    repeated = few and _EXPECTED * size <= 2 * planes.size
     if not repeated and not _has_gaps(counts[:: 1 << model.shift], -(low >> model.shift)):
         return model
+    values = (np.flatnonzero(counts) + low).astype(np.int32)
     ranked = replace(model, shift=0, values=values)
     return replace(ranked, depth=max(1, (values.size - 1).bit_length()))
 
 
-def _has_gaps(counts: npt.NDArray[np.int64], middle: int) -> bool:
+def _has_gaps(counts: npt.NDArray[np.uint32], middle: int) -> bool:
     """Whether many values about the middle do not occur, although each should several times."""
     middle = min(max(middle, 0), counts.size - 1)
-    sums = np.cumsum(counts)
+    left = int(counts.sum(dtype=np.int64))  # of the stretch below, which only shrinks
     for octave in range(16, 3, -1):
         low, high = max(0, middle - (1 << octave)), min(counts.size, middle + (1 << octave))
-        total = int(sums[high - 1] - (sums[low - 1] if low else 0))
-        if high - low >= 16 and total >= _EXPECTED * (high - low):
+        if high - low < 16 or left < _EXPECTED * (high - low):
+            continue
+        left = int(counts[low:high].sum(dtype=np.int64))
+        if left >= _EXPECTED * (high - low):
             used = np.count_nonzero(counts[low:high])
             return bool(used < _SHARE_OF_VALUES * (high - low))
     return False
@@ -99,7 +109,8 @@ def _of_floats(layout: Layout, planes: Planes) -> Model | None:
     for point in (7, 15, 23):  # whole numbers of so many bits within -1 and 1 are common
         if 0 <= point <= MAX_POINT and most + point < _MOST_BITS and _are_whole(floats, point):
             whole = _whole(floats, point)
-            return Model(layout, _depth_of(whole), point=point)
+            depth = _depth_of(int(whole.min()), int(whole.max()))
+            return Model(layout, depth, point=point)
     return None
 
 

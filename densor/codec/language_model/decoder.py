@@ -5,6 +5,7 @@ import xxhash
 
 from densor.codec.byte_cm.decoder import ByteCmDecoder
 from densor.codec.codec import ChunkDecoder
+from densor.codec.language_model import lines
 from densor.codec.language_model.params import (
     MAX_CHUNK,
     RAW,
@@ -44,6 +45,21 @@ class LanguageModelDecoder(ChunkDecoder):
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
         if out.size > MAX_CHUNK:
             raise LimitError(f"chunk of text has more than {MAX_CHUNK} bytes")
+        if not self.model.lines:
+            self._segments(payload, out, self._expected)
+            return
+        form = lines.parse(payload, out.size)
+        if not form.form:
+            self._segments(payload[form.end :], out, self._expected)
+            return
+        expected = None if self._expected is None else lines.joined(self._expected, form.form)[0]
+        text = np.zeros(form.size, np.uint8)
+        self._segments(payload[form.end :], text, expected)
+        out[:] = form.restored(text, out.size)
+        self._session.moved(out.size - text.size)
+
+    def _segments(self, payload: Bytes, out: Bytes, expected: Bytes | None) -> None:
+        """The segments of a chunk; `expected`: what they are thought to be."""
         parts = segments(self.model, out.size)
         at = SEGMENT.size * len(parts)
         if payload.size < at:
@@ -52,8 +68,8 @@ class LanguageModelDecoder(ChunkDecoder):
         plain: list[slice] = []
         hashes = []
         for i, part in enumerate(parts):
-            mode, size, expected = SEGMENT.unpack_from(payload, i * SEGMENT.size)
-            hashes.append(expected)
+            mode, size, digest = SEGMENT.unpack_from(payload, i * SEGMENT.size)
+            hashes.append(digest)
             if mode == TOKENS and not size:
                 waiting.append(part)
                 continue
@@ -63,11 +79,11 @@ class LanguageModelDecoder(ChunkDecoder):
             plain.append(part)
             at += size
         if waiting:
-            self._tokens(payload[at:], waiting, plain, out)
+            self._tokens(payload[at:], waiting, plain, out, expected)
         elif at != payload.size:
             raise FormatError("chunk of text goes on after its segments")
-        for part, expected in zip(parts, hashes, strict=True):
-            if xxhash.xxh3_64_intdigest(out[part]) != expected:
+        for part, digest in zip(parts, hashes, strict=True):
+            if xxhash.xxh3_64_intdigest(out[part]) != digest:
                 raise ChecksumError("segment of text does not decode to what was coded")
 
     def _plain(self, mode: int, data: Bytes, out: Bytes) -> None:
@@ -80,15 +96,21 @@ class LanguageModelDecoder(ChunkDecoder):
             raise FormatError("segment of text is coded in no known way")
         self._session.moved(out.size)
 
-    def _tokens(self, data: Bytes, waiting: list[slice], plain: list[slice], out: Bytes) -> None:
+    def _tokens(
+        self,
+        data: Bytes,
+        waiting: list[slice],
+        plain: list[slice],
+        out: Bytes,
+        expected: Bytes | None,
+    ) -> None:
         """The segments that wait, whose stream is `data`; the others are there."""
         weights = self._session.weights_for(self.model)
         shared = SharedContexts(False, self.model, weights.vocabulary, np.array(data), out)
         for part in plain:
             shared.know(part, out[part])
         texts = None
-        if self._expected is not None:
-            expected = self._expected
+        if expected is not None:
             texts = [weights.vocabulary.tokens(expected[part].tobytes()) for part in waiting]
         model = self.model
         with self._session.network(

@@ -9,6 +9,7 @@ from densor.codec.batch import OWN, Batch, Chunk, Chunks, Coding
 from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.byte_cm.params import parse as parse_text
 from densor.codec.codec import Encoder, decoder_for
+from densor.codec.language_model.lines import Prepared, prepare
 from densor.codec.language_model.params import (
     HASH,
     RAW,
@@ -47,29 +48,29 @@ class LanguageModelEncoder(Encoder):
     """Codes a batch of plain bytes under a language model."""
 
     def __init__(self, data: Bytes, session: Session, workers: Workers) -> None:
-        self._data = data
         self._session = session
         self._workers = workers
         self._weights = session.weights()
         self._text = ByteCmEncoder(data)
-        self._model = self._settled(data.size)
+        slots = max([1, *(slots for least, slots in _SLOTS if data.size >= least)])
+        step = -(-data.size // -(-data.size // (slots * _SEGMENT)))
+        self._chunks = [data[at : at + step] for at in range(0, data.size, step)]
+        self._prepared = [prepare(chunk) for chunk in self._chunks]
+        self._model = self._settled(slots)
 
     def encode(self) -> Coding:
         """Starts coding all chunks."""
-        data = self._data
-        count = -(-data.size // (self._model.slots * _SEGMENT))
-        step = -(-data.size // count)
-        chunks = [data[at : at + step] for at in range(0, data.size, step)]
-        return Chunks(self, [self._workers.submit(self._own, chunk) for chunk in chunks])
+        pairs = zip(self._chunks, self._prepared, strict=True)
+        return Chunks(self, [self._workers.submit(self._own, *pair) for pair in pairs])
 
-    def _own(self, content: Bytes) -> Chunk:
-        return Chunk(OWN, self._chunk(content), content.size)
+    def _own(self, content: Bytes, prepared: Prepared) -> Chunk:
+        return Chunk(OWN, self._chunk(content, prepared), content.size)
 
-    def _settled(self, size: int) -> Parameters:
+    def _settled(self, slots: int) -> Parameters:
         weights = self._weights
         positions = max(32, min(_POSITIONS, weights.positions) // 32 * 32)
         return Parameters(
-            max([1, *(slots for least, slots in _SLOTS if size >= least)]),
+            slots,
             positions,
             positions * 3 // 4,
             rates_of(weights),
@@ -77,20 +78,30 @@ class LanguageModelEncoder(Encoder):
             weights.vocabulary.digest[:HASH],
             self._session.name,
             parse_text(self._text.model()),
+            lines=any(prepared.marks.size for prepared in self._prepared),
         )
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
         return pack(self._model)
 
-    def _chunk(self, content: Bytes) -> Bytes:
+    def _chunk(self, content: Bytes, prepared: Prepared) -> Bytes:
         """The payload of a chunk; without the network where it does not decode to what it was."""
-        parts = segments(self._model, content.size)
-        asked = [readable(content[part].tobytes()) >= _TEXT_SHARE for part in parts]
-        payload = self._coded(content, parts, asked)
+        text = prepared.text
+        parts = segments(self._model, text.size)
+        asked = [readable(text[part].tobytes()) >= _TEXT_SHARE for part in parts]
+        payload = self._payload(prepared, parts, asked)
+        self._session.moved(content.size - text.size)
         if self._session.check and not self._decodes(payload, content):
-            payload = self._coded(content, parts, [False] * len(parts))
+            payload = self._payload(prepared, parts, [False] * len(parts))
         return payload
+
+    def _payload(self, prepared: Prepared, parts: list[slice], asked: list[bool]) -> Bytes:
+        """Behind the form, where there is one, what `_coded` makes of the text."""
+        payload = self._coded(prepared.text, parts, asked)
+        if not self._model.lines:
+            return payload
+        return np.concatenate([np.frombuffer(prepared.header, np.uint8), payload])
 
     def _coded(self, content: Bytes, parts: list[slice], asked: list[bool]) -> Bytes:
         """The payload; `asked`: whether each segment is coded as tokens."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from densor.codec.byte_cm.segment import surprise
 from densor.codec.language_model.encoder import LanguageModelEncoder
+from densor.codec.language_model.lines import HEADER, Prepared, separated
 from densor.codec.language_model.params import SEGMENT, TEXT, TOKENS, SegmentCoder, SharedContexts
 from densor.codec.language_model.session import Session
 from densor.entropy.arithmetic.coder import position
@@ -47,6 +48,13 @@ class Meter(LanguageModelEncoder):
                 self.costs += self._without(content[part], mode == TEXT)
         return payload
 
+    def _payload(self, prepared: Prepared, parts: list[slice], asked: list[bool]) -> Bytes:
+        first = len(self.costs)
+        payload = super()._payload(prepared, parts, asked)
+        if prepared.marks.size:
+            self.costs[first:] = _with_ends_of_lines(self.costs[first:], prepared)
+        return payload
+
     def _without(self, segment: Bytes, smaller: bool) -> Iterator[Cost]:
         """The bytes of a segment that the network was not asked about."""
         bits = surprise(self._model.text, segment) if smaller else np.full(segment.size, 8.0)
@@ -56,6 +64,19 @@ class Meter(LanguageModelEncoder):
     def _segment_coder(self, shared: SharedContexts, part: slice) -> SegmentCoder:
         costs = self._by_place.setdefault(part.start, [])
         return _Watched(shared, part, self._weights.vocabulary.pieces, costs)
+
+
+def _with_ends_of_lines(costs: list[Cost], prepared: Prepared) -> Iterator[Cost]:
+    """Costs of a text as it was, whose ends of lines share what coding their places took."""
+    marks = prepared.marks
+    share = 8 * (len(prepared.header) - HEADER.size) / max(int(marks.sum()), 1)
+    at = 0
+    for cost in costs:
+        part = slice(at, at + len(cost.text))
+        text = separated(prepared.text[part], marks[part], prepared.header[0])
+        bits = cost.bits + share * int(np.count_nonzero(marks[part]))
+        yield cost._replace(text=text.tobytes(), bits=bits)
+        at = part.stop
 
 
 class _Watched(SegmentCoder):

@@ -26,6 +26,7 @@ HASH = 16  # bytes of SHA-256 that are kept
 RAW, TEXT, TOKENS = 0, 1, 2  # how a segment is coded
 SEGMENT = struct.Struct("<BIQ")  # mode, bytes, XXH3-64 of the original
 _MODEL = struct.Struct(f"<BBHIIIB{HASH}s{HASH}sB")
+_LINES = 3  # version: numerics CACHE_8, chunks begin with their form
 _TEXT = 8  # bytes of the text codec's MODEL
 _VECTOR = 8
 _PRIOR_WEIGHT = 60000  # of the language model's input at first, 2^-16
@@ -41,6 +42,7 @@ class Parameters:
     most; when they are used up, it begins anew with the latest `positions - stride`. `rates`: how
     fast its head learns. `network`, `vocabulary`: their digests. `name`: what the network was
     called. `text`: contexts beside it. `numerics`: version of the network's rounding rules.
+    `lines`: whether chunks begin with the form of their lines, see `lines.py`.
     """
 
     slots: int
@@ -52,6 +54,7 @@ class Parameters:
     name: str
     text: text.Parameters
     numerics: int = NUMERICS
+    lines: bool = False
 
     @property
     def kept(self) -> int:
@@ -65,7 +68,7 @@ def pack(model: Parameters) -> bytes:
     return (
         _MODEL.pack(
             registry.CODEC_LANGUAGE_MODEL,
-            model.numerics,
+            _LINES if model.lines else model.numerics,
             model.slots,
             model.positions,
             model.stride,
@@ -84,11 +87,11 @@ def parse(payload: bytes) -> Parameters:
     """The model in a MODEL frame; a DensorError for a bad one."""
     if len(payload) < _MODEL.size or payload[0] != registry.CODEC_LANGUAGE_MODEL:
         raise FormatError("language model has the wrong length")
-    _, numerics, slots, positions, stride, change, offsets, network, words, length = (
+    _, version, slots, positions, stride, change, offsets, network, words, length = (
         _MODEL.unpack_from(payload)
     )
-    if numerics not in (CACHE_16, CACHE_8):
-        raise UnsupportedError(f"numerics {numerics}; a newer densor may read this")
+    if version not in (CACHE_16, CACHE_8, _LINES):
+        raise UnsupportedError(f"version {version}; a newer densor may read this")
     end = _MODEL.size + length
     if len(payload) != end + _TEXT:
         raise FormatError("language model has the wrong length")
@@ -104,7 +107,9 @@ def parse(payload: bytes) -> Parameters:
         raise FormatError("language model learns at an impossible rate")
     mixed = text.parse(payload[end:])
     rates = Rates(change, offsets)
-    return Parameters(slots, positions, stride, rates, network, words, name, mixed, numerics)
+    lines = version == _LINES
+    numerics = CACHE_8 if lines else version
+    return Parameters(slots, positions, stride, rates, network, words, name, mixed, numerics, lines)
 
 
 def segments(model: Parameters, size: int) -> list[slice]:

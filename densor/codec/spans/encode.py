@@ -67,13 +67,15 @@ def encode_batch(
     classes: int = CLASSES,
     careful: bool = True,
     out: Bytes | None = None,
+    noise: float = t.NOISE,
 ) -> EncodedSpan | None:
     """Encodes a batch of floats; None where it is not for this encoder.
 
     `data`: uint8[], C-contiguous, whole elements of the layout of that number. A row has `run`
     elements, a chunk `rows` rows. `classes`: codes at most, 1 or more; there will be 1 or 4.
     `careful`: whether Zstandard may be tried elsewhere on what repeats. `out`: uint8[], memory for
-    the frames, of `frame_room` bytes at least; the result is a view of it then.
+    the frames, of `frame_room` bytes at least; the result is a view of it then. `noise`: bits of a
+    byte from which planes behind the first are stored as they are.
     """
     if layout not in _LAYOUTS or run < _LEAST_RUN or rows < 1 or classes < 1:
         return None
@@ -91,7 +93,9 @@ def encode_batch(
     made = np.empty((-(-data.size // chunk), 3), np.int64)
     lengths = np.zeros((CLASSES, 256), np.uint8)
     most = CLASSES if classes > 1 else 1
-    found = encode_span(data, layout, size, run, rows, most, careful, out, made, lengths, *work)
+    found = encode_span(
+        data, layout, size, run, rows, most, careful, noise, out, made, lengths, *work
+    )
     if found < 0:
         return None
     end = int(made[-1, 0] + made[-1, 1]) + t.FRAME

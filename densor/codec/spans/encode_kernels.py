@@ -26,7 +26,7 @@ _TRAINING = 1024  # rows that classes are made from, about
 _DIRECT = 1 << 12
 _EXTREMES = 9 * 64 + 512  # place in the work space `edge`
 _FEW_ZEROS = 32  # one element in as many
-_NOISE = 7.88  # bits of a byte; beyond, little is left to save
+_NOISE = t.NOISE
 _LOOK = 64  # elements at the begin of each row that are searched for constant bits
 _CLASS_BITS = 1200.0  # what classes must save: their codes, the time to build tables
 _RAW, _CONSTANT, _REFUSED = 0, 1, -1  # what becomes of a plane; whether a batch is taken
@@ -80,7 +80,7 @@ def _look(
         if p == 0:
             if bits > 7.8 or bits < 1.2 or counts[0, 0] * _FEW_ZEROS > taken:
                 return False
-        elif bits >= (_NOISE if p == 1 else noise):
+        elif bits >= (min(_NOISE, noise) if p == 1 else noise):
             ways[p] = _RAW
         elif bits == 0.0:
             ways[p] = _CONSTANT
@@ -415,20 +415,21 @@ def _put_chunk(
 @kernel(
     types.int64(
         R8, types.int64, types.int64, types.int64, types.int64, types.int64, types.boolean,
-        W8, I64_2D, types.uint8[:, ::1], W8, W8, W8, W8, I64_2D, types.uint8[:, ::1], W32, I64,
-        W64, W32, F64, W8,
+        types.float64, W8, I64_2D, types.uint8[:, ::1], W8, W8, W8, W8, I64_2D,
+        types.uint8[:, ::1], W32, I64, W64, W32, F64, W8,
     ),
     counted=False,
 )  # fmt: skip
 def encode_span(
-    data, layout, size, run, rows, most, careful, out, made, lengths, classes, planes, grouped,
-    coded, counts, tables, tallies, numbers, words, sums, floats, edge,
+    data, layout, size, run, rows, most, careful, noise, out, made, lengths, classes, planes,
+    grouped, coded, counts, tables, tallies, numbers, words, sums, floats, edge,
 ):  # fmt: skip
     """Encodes a batch of floats as the frames of its chunks.
 
     `data`: uint8[elements * size], at least 4096 elements; a row has `run` elements, at least
     64, a chunk `rows` rows. `most`: 1, or 4 for up to as many classes. `careful`: whether
-    what may repeat, or is coded in less than a bit, is refused.
+    what may repeat, or is coded in less than a bit, is refused. `noise`: bits of a byte from which
+    planes behind the first are stored as they are; what has less is refused.
 
     Results: `out`, uint8[], the frames one after the other, but for their model numbers and header
     checks; `made`, int64[chunks, 3], of each frame its offset, its payload, and 1 if it uses the
@@ -447,7 +448,7 @@ def encode_span(
     seen = numbers[32:35]
     codes = sums[classes.size :]
     if not _look(
-        data, layout, size, careful, _NOISE, ways, planes, tallies, counts, words, addresses, edge
+        data, layout, size, careful, noise, ways, planes, tallies, counts, words, addresses, edge
     ):
         return _REFUSED
     scales = sums[: classes.size]

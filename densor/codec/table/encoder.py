@@ -1,7 +1,9 @@
 """The coding side of tables."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
@@ -126,6 +128,13 @@ def _as_steps(dictionary: Dictionary, packer: Packer) -> Column | None:
     return Column(out.bytes(), symbols.reshape(-1).astype(np.int32), values, steps.size)
 
 
+class Planned(NamedTuple):
+    """The order of columns, and the contexts of each, for all chunks of a batch."""
+
+    order: list[int]
+    fitted: dict[int, Fitted]
+
+
 class TableCoder:
     """A `ChunkCoder` of a table; `workers` code the columns of a chunk that are mixed."""
 
@@ -139,20 +148,28 @@ class TableCoder:
         mixing = level.tables > 0
         self._packer = Packer(level.zstd, mixing, light=level.tables < 4)
         self._functions: Functions | None = None
+        self._planned: Planned | None = None
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
         return pack(self._layout)
 
-    def settle(self, first: Bytes) -> None:
-        """Finds out by the first of several chunks which columns are functions of others."""
-        sample = first[:_SAMPLE_BYTES]
-        ends = np.flatnonzero(sample == 10)
-        rows = rows_of(sample[: int(ends[-1]) + 1], self._layout) if ends.size else None
-        if rows is not None and not self._contexts:
-            packer = Packer(1)
-            columns = [column_of(dictionary, packer) for dictionary in self._dictionaries(rows)]
+    def settle(self, chunk: Bytes) -> None:
+        """Finds out by one of several chunks which columns others depend on."""
+        with contextlib.suppress(FormatError):  # then each chunk is looked at by itself
+            self._settle(chunk if self._contexts else chunk[:_SAMPLE_BYTES])
+
+    def _settle(self, sample: Bytes) -> None:
+        end = sample.tobytes().rfind(b"\n") + 1
+        rows = rows_of(sample[:end], self._layout) if end else None
+        if rows is None:
+            return
+        packer = Packer(1)
+        columns = [column_of(dictionary, packer) for dictionary in self._dictionaries(rows)]
+        if not self._contexts:
             self._functions = _functions_of(columns)
+        elif any(column.count > 1 for column in columns):
+            self._planned = self._plan(columns, ())
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of a chunk; the chunk itself where it is hardly a table."""
@@ -205,21 +222,29 @@ class TableCoder:
     def _mixed(
         self, columns: Sequence[Column], coded: Sequence[int], known: Sequence[int]
     ) -> dict[int, bytes]:
+        planned = self._planned
+        if planned is None or known or set(coded) != set(planned.fitted):
+            planned = self._plan(columns, known)
+        submit, fitted = self._workers.submit, planned.fitted
+        tasks = {i: submit(self._mix, columns, i, fitted[i]) for i in planned.order}
+        return {i: columns[i].record + task.result() for i, task in tasks.items()}
+
+    def _plan(self, columns: Sequence[Column], known: Sequence[int]) -> "Planned":
+        """The order of all columns that are coded, and the contexts of each."""
         values = [c.values if c.count > 1 else None for c in columns]
+        coded = [i for i, c in enumerate(columns) if c.count > 1 and i not in known]
         sample = Sample(values, [c.count for c in columns], _SAMPLES[self._contexts])
         plan = Plan(sample, coded, known[:MAX_KNOWN])
-        tasks = {}
-        for place, number in enumerate(plan.order):
-            if number in coded:
-                fitted = plan.contexts(number, plan.order[:place], self._contexts)
-                tasks[number] = self._workers.submit(self._mix, columns, number, fitted)
-        return {i: columns[i].record + task.result() for i, task in tasks.items()}
+        order = [number for number in plan.order if number in coded]
+        places = {number: place for place, number in enumerate(plan.order)}
+        fitted = {i: plan.contexts(i, plan.order[: places[i]], self._contexts) for i in order}
+        return Planned(order, fitted)
 
     def _mix(self, columns: Sequence[Column], number: int, fitted: Fitted) -> bytes:
         column = columns[number]
         symbols = column.symbols
         assert symbols is not None
-        contexts = list(fitted.contexts)
+        contexts = [c for c in fitted.contexts if _can_be_had(columns, c)]
         while len(parents_of(contexts)) * symbols.size > MAX_VALUES:
             contexts.pop()
         contexts = contexts or [Context()]
@@ -318,6 +343,15 @@ def _values(columns: Sequence[Column], number: int) -> Values:
     return values
 
 
+def _can_be_had(columns: Sequence[Column], context: Context) -> bool:
+    """Whether all parents have symbols, and numbers where these are added."""
+    for parent in context.parents:
+        values = [columns[i].values for i in parent.columns]
+        if any(v is None or (parent.operation and v.numbers is None) for v in values):
+            return False
+    return True
+
+
 def _bits(counts: I64) -> float:
     """Bits of symbols that occur so often."""
     counts = counts[counts > 0].astype(np.float64)
@@ -369,7 +403,7 @@ class TableEncoder(ChunkEncoder):
         """Starts coding all chunks."""
         submit, chunks = self.batch.workers.submit, self._chunks()
         if len(chunks) > 1:
-            self.coder.settle(chunks[0])
+            self.coder.settle(chunks[len(chunks) // 2])
         return Chunks(self.coder, [submit(self._store, chunk, i) for i, chunk in enumerate(chunks)])
 
     def _chunks(self) -> list[Bytes]:

@@ -15,7 +15,7 @@ from densor.runtime.buffers import POOL
 from densor.runtime.in_turn import InTurn
 from densor.runtime.workers import Done, Task, Workers, settle
 
-_MIN_REPEAT = 64  # bytes from which a stretch may be stored as a reference to an equal one
+MIN_REPEAT = 64  # bytes from which a stretch may be stored as a reference to an equal one
 _MIN_TASK = 1 << 16  # bytes from which another thread is woken up
 
 
@@ -98,7 +98,7 @@ class ReadAhead:
         return Stretch(data, kind, offset, base, key)
 
     def _key(self, data: Bytes) -> bytes | None:
-        keyed = self._keyed and data.size >= _MIN_REPEAT
+        keyed = self._keyed and data.size >= MIN_REPEAT
         return xxhash.xxh3_128_digest(data) if keyed else None
 
     def divided(self, stretch: Stretch, size: int) -> tuple[Stretch, Stretch]:

@@ -1,7 +1,7 @@
 """Random access: open an archive by its index, read entries, tensors and slices of them."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -17,8 +17,9 @@ from densor.formats.container.base import GivenBase, Identity, chain_of
 from densor.formats.container.derived import derived_in
 from densor.formats.container.entry import FILE, TENSOR, BaseRef
 from densor.formats.container.entry_decoder import Budget, EntryDecoder, Part, Piece
+from densor.formats.container.entry_runs import Run, runs
 from densor.formats.container.frames import Frame, FrameReader
-from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
+from densor.formats.container.hashing import DEFAULT, KINDS, digest_of, new_hash
 from densor.formats.container.index import (
     IndexedEntry,
     before_each,
@@ -33,6 +34,7 @@ from densor.formats.container.spans import (
     ParameterSets,
     Span,
     coder_in_spans,
+    decode_rows,
     read_and_decode,
 )
 from densor.formats.io.sources import Bytes, MemorySource, RandomSource
@@ -263,6 +265,45 @@ class Archive(EntryDecoder[IndexedEntry]):
             self._check_hash(entry, out)
         return out
 
+    def read_each(self, entries: Iterable[IndexedEntry]) -> Iterator[Bytes]:
+        """The bytes of each of some entries, in order, checked; small ones are decoded together.
+
+        These lie in the same memory then.
+        """
+        for found in runs(entries, self.frames):
+            if isinstance(found, Run):
+                yield from self._read_run(found)
+            else:
+                yield self.read(found, 0, found.size)
+
+    def _read_run(self, run: Run) -> list[Bytes]:
+        if self._max_size is not None and run.size > self._max_size:
+            return [self.read(entry, 0, entry.size) for entry in run.entries]
+        data = self._source.read_at(run.begin, run.end - run.begin)
+        out = np.empty(run.size, np.uint8)
+        decoders = self._decoders_of(run)
+        by_rans = {n: d for n, d in decoders.items() if coder_in_spans(n, d) is Coder.RANS}
+        others = {n: d for n, d in decoders.items() if n not in by_rans}
+        for coder, mine in ((Coder.RANS, by_rans), (Coder.HUFFMAN, others)):
+            rows = run.rows[np.isin(run.rows[:, 2], list(mine))]
+            if len(rows):
+                decode_rows(rows, data, mine, self._parameters.of(coder, mine), out)
+        found = []
+        for entry, whole, place in zip(run.entries, run.whole, run.places, strict=True):
+            part = out[place : place + entry.size]
+            found.append(part if whole else self.read(entry, 0, entry.size))
+            if whole:
+                self._check_hash(entry, part)
+        return found
+
+    def _decoders_of(self, run: Run) -> dict[int, Decoder | None]:
+        """Those of all chunks, by model."""
+        models, first = np.unique(run.rows[:, 2], return_index=True)
+        found: dict[int, Decoder | None] = {}
+        for model, number in zip(models.tolist(), run.numbers[first].tolist(), strict=True):
+            found[model] = self.decoder(Piece(number, self.frames.header(number), 0))
+        return found
+
     def pieces(
         self, entry: IndexedEntry, begin: int = 0, end: int | None = None
     ) -> Iterator[Bytes]:
@@ -337,9 +378,7 @@ class Archive(EntryDecoder[IndexedEntry]):
     @staticmethod
     def _check_hash(entry: IndexedEntry, data: Bytes) -> None:
         name = entry.meta.hash
-        hasher = new_hash(name)
-        hasher.update(data)
-        if entry.hash_kind != KINDS[name or DEFAULT] or hasher.digest() != entry.digest:
+        if entry.hash_kind != KINDS[name or DEFAULT] or digest_of(name, data) != entry.digest:
             raise ChecksumError(f"{entry.meta.name}: decoded data does not match its hash")
 
     def stored_size(self, entry: IndexedEntry, begin: int, end: int) -> int:

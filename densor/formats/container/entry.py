@@ -171,6 +171,29 @@ def parse_entry(payload: Any) -> EntryMeta:
     return parse(strictjson.loads(bytes(payload), "description of an entry"))
 
 
+_KEYS_OF_TENSOR = {"name", "kind", "size", "dtype", "shape", "frames", "digest"}
+Known = dict[tuple[object, ...], tuple[tuple[int, ...], int]]
+
+
+def parse_listed(found: dict[str, Any], known: Known) -> EntryMeta:
+    """Likewise from the JSON of the index. `known`: shape and bytes of tensors, by type and shape,
+    that were checked before, as most are where there are many."""
+    if found.get("kind") != TENSOR or found.keys() != _KEYS_OF_TENSOR:
+        return parse(found)
+    name, dtype, shape, size = found["name"], found["dtype"], found["shape"], found["size"]
+    try:
+        like = known.get((dtype, *shape))
+        same = like is not None and like[1] == size and type(name) is str and name
+        if like is not None and same and {int}.issuperset(map(type, (size, *shape))):
+            return EntryMeta(check_name(name), TENSOR, size, dtype, like[0])
+    except TypeError:  # no list, or types that have no hash
+        pass
+    meta = parse(found)
+    assert meta.shape is not None and meta.size is not None
+    known[dtype, *shape] = meta.shape, meta.size
+    return meta
+
+
 def parse(found: dict[str, Any]) -> EntryMeta:
     """An entry's description from the JSON of its ENTRY frame, all of it checked."""
     name, kind = found.get("name"), found.get("kind")
@@ -270,14 +293,17 @@ def list_tensors(tensors: Iterable[TensorInfo], size: int) -> dict[str, list[Any
     listed: list[Any] = []
     others: list[Any] = []
     for t in tensors:
-        t = t if t.offset + t.size <= size else as_other(t, inside=False)
-        item: list[Any] = [t.name, t.dtype, list(t.shape), t.offset, t.size]
-        if t.view is not None:
-            strides = None if t.view.strides is None else list(t.view.strides)
-            found = {"strides": strides, "conj": t.view.conj, "neg": t.view.neg}
+        name, dtype, shape, offset, length, view = t
+        if offset + length > size:
+            t = as_other(t, inside=False)
+            name, dtype, shape, offset, length, view = t
+        item: list[Any] = [name, dtype, list(shape), offset, length]
+        if view is not None:
+            strides = None if view.strides is None else list(view.strides)
+            found = {"strides": strides, "conj": view.conj, "neg": view.neg}
             item.append({key: value for key, value in found.items() if value})
-        plain = t.plain and t.dtype in SIZES and t.dtype not in LATER
-        (listed if plain and is_listable(t) else others).append(item)
+        plain = dtype in SIZES and dtype not in LATER and is_listable(t)
+        (listed if plain else others).append(item)
     return {key: value for key, value in (("tensors", listed), ("others", others)) if value}
 
 

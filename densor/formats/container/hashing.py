@@ -20,6 +20,15 @@ class Hash(Protocol):
     def digest(self) -> bytes: ...
 
 
+def digest_of(name: str | None, data: Any) -> bytes:
+    """The hash of bytes that are all there; `name` as for `new_hash`."""
+    if name in (None, DEFAULT):
+        return xxhash.xxh3_128_digest(data)
+    hasher = new_hash(name)
+    hasher.update(data)
+    return hasher.digest()
+
+
 def new_hash(name: str | None) -> Hash:
     """A hash by the name in an ENTRY frame; None is the default. ArgumentError if unknown."""
     if name in (None, DEFAULT):

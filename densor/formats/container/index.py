@@ -9,7 +9,13 @@ from densor.codec.zstd import zstd_decompress
 from densor.errors import FormatError, LimitError, TruncatedError, UnsupportedError
 from densor.formats.container import strictjson, wire
 from densor.formats.container.base import Identity
-from densor.formats.container.entry import EntryMeta, parse, parse_digest, parse_tensors
+from densor.formats.container.entry import (
+    EntryMeta,
+    Known,
+    parse_digest,
+    parse_listed,
+    parse_tensors,
+)
 from densor.formats.container.frames import Frame, frame_at
 from densor.formats.io.sources import RandomSource
 
@@ -142,8 +148,9 @@ def _parse_entries(index: dict[str, Any], frames: Frames) -> list[IndexedEntry]:
     kinds = frames.kinds.tolist()
     entries: list[IndexedEntry] = []
     at = 0
+    known: Known = {}
     for number, item in enumerate(found):
-        entry = _parse_entry(number, item, kinds, totals)
+        entry = _parse_entry(number, item, kinds, totals, known)
         if entry.first_frame < at:
             raise FormatError("entries of the index overlap")
         at = entry.first_frame + entry.frames
@@ -153,10 +160,12 @@ def _parse_entries(index: dict[str, Any], frames: Frames) -> list[IndexedEntry]:
     return entries
 
 
-def _parse_entry(number: int, item: object, kinds: list[int], totals: list[int]) -> IndexedEntry:
+def _parse_entry(
+    number: int, item: object, kinds: list[int], totals: list[int], known: Known
+) -> IndexedEntry:
     if not isinstance(item, dict):
         raise FormatError("entry of the index is not an object")
-    meta = parse(item)
+    meta = parse_listed(item, known)
     span, digest = item.get("frames"), item.get("digest")
     if meta.size is None or not isinstance(span, list) or len(span) != 2:
         raise FormatError("entry of the index has no size and frames")

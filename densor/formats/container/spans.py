@@ -11,7 +11,7 @@ from densor.codec.planes.decoder import PlanesDecoder
 from densor.codec.scale_context.decoder import ScaleContextDecoder
 from densor.codec.spans import decode as spans
 from densor.codec.spans.rans_table import RansParameters
-from densor.codec.spans.table import NOT_MINE, SpanParameters, chunk_table
+from densor.codec.spans.table import NOT_MINE, Numbers, SpanParameters, chunk_table
 from densor.errors import TruncatedError
 from densor.formats.container import wire
 from densor.formats.container.chunk_decoders import decode_chunk
@@ -164,24 +164,34 @@ class Span:
             self.read(self._source)
         assert self._data is not None
         parameters = known.of(self._coder, self._decoders)
-        columns = np.array(self._rows, np.int64).T
-        decoder = spans.SpanDecoder(parameters, chunk_table(parameters, *columns))
-        count = len(self._rows)
-        if decoder.decode(self._data, 0, count, out):
-            decoder.decode_rest(self._data, 0, count, out)
-            for chunk in np.flatnonzero(decoder.status).tolist():
-                self._decode_alone(chunk, int(decoder.status[chunk]), out)
+        decode_rows(np.array(self._rows, np.int64), self._data, self._decoders, parameters, out)
         POOL.give(self._data)
         return out
 
-    def _decode_alone(self, chunk: int, status: int, out: Bytes) -> None:
+
+def decode_rows(
+    rows: Numbers,
+    data: Bytes,
+    decoders: dict[int, Decoder | None],
+    parameters: SpanParameters | RansParameters,
+    out: Bytes,
+) -> None:
+    """Decodes chunks into their places in `out`; raises what is wrong with the first that fails.
+
+    `rows`: int64[chunks, 5] as `_Row`, of payloads in `data`. `decoders`: by number of the model.
+    """
+    decoder = spans.SpanDecoder(parameters, chunk_table(parameters, *rows.T))
+    count = len(rows)
+    if not decoder.decode(data, 0, count, out):
+        return
+    decoder.decode_rest(data, 0, count, out)
+    for chunk in np.flatnonzero(decoder.status).tolist():
+        status = int(decoder.status[chunk])
         if status != NOT_MINE:
             raise spans.error_of(status)
-        row = self._rows[chunk]
-        assert self._data is not None
-        payload = self._data[row.payload : row.payload + row.stored]
-        target = out[row.place : row.place + row.size]
-        decode_chunk(row.model, self._decoders[row.model], payload, target)
+        payload, stored, model, place, size = rows[chunk].tolist()
+        stored_bytes = data[payload : payload + stored]
+        decode_chunk(model, decoders[model], stored_bytes, out[place : place + size])
 
 
 def read_and_decode(span: Span, source: RandomSource, out: Bytes, known: ParameterSets) -> Bytes:

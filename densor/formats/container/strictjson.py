@@ -5,6 +5,8 @@ from typing import Any
 
 from densor.errors import FormatError
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
@@ -33,10 +35,19 @@ def loads(data: bytes, what: str) -> dict[str, Any]:
     return value
 
 
+def text(value: object) -> str:
+    """Compact JSON."""
+    return _ENCODER.encode(value)
+
+
+def encoded(text: str) -> bytes:
+    """JSON as UTF-8."""
+    return text.encode(errors="backslashreplace")  # a lone surrogate becomes its escape
+
+
 def dumps(value: object) -> bytes:
     """Compact UTF-8 JSON."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.encode(errors="backslashreplace")  # a lone surrogate becomes its escape
+    return encoded(text(value))
 
 
 def integer(value: object, what: str, most: int = (1 << 63) - 1, least: int = 0) -> int:

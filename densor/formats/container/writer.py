@@ -15,21 +15,24 @@ from densor.codec.history import History
 from densor.codec.kind import Kind, Segment, as_tokens, is_plain
 from densor.codec.language_model.session import Session
 from densor.codec.levels import Level, beside_tensors, level_settings
+from densor.codec.small import encode_small
 from densor.codec.types.divide import Piece, divide, encode_piece
 from densor.codec.zstd import zstd_compress
 from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats.container import short_form, strictjson, wire
-from densor.formats.container.ahead import ReadAhead, Stretch, copied
+from densor.formats.container.ahead import MIN_REPEAT, ReadAhead, Stretch, copied
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import EntryMeta, list_tensors, parse
 from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.container.short_form import HeldFrame
+from densor.formats.container.small_entries import FrameList, SmallEntries
 from densor.formats.io.ordered_output import OrderedOutput
 from densor.formats.io.outputs import errors_of, write_all
 from densor.formats.io.sources import Bytes, Source, as_bytes
 from densor.formats.tensors import TensorInfo
 from densor.options import DEFAULT_WRITE, WriteOptions
 from densor.runtime.buffers import POOL
+from densor.runtime.gc_pause import collection_paused
 from densor.runtime.workers import Done, Workers
 
 _INDEX_ZSTD = 9
@@ -86,6 +89,8 @@ class ArchiveWriter:
         self._session = _session(options)
         image_model = options.image_model
         self._circuit = None if image_model is None else load_circuit(image_model)
+        self._small = SmallEntries()
+        self._joins_small = self._level.spans and not based and _is_simple(options)
         self._with_index = index
         self._start = file.tell() if _seekable(file) else None
         self._repeats = self._start is not None if repeats is None else repeats
@@ -113,16 +118,19 @@ class ArchiveWriter:
     @property
     def written(self) -> int:
         """Bytes of the archive so far, in the ordinary form; once it is closed, all that it has."""
+        self._write_small()
         return self._at
 
     @property
     def original(self) -> int:
         """Bytes of the entries added so far."""
+        self._write_small()
         return sum(entry["size"] for entry in self._entries)
 
     @property
     def digests(self) -> list[list[object]]:
         """Kind and hexadecimal digest of the entries added so far."""
+        self._write_small()
         return [entry["digest"] for entry in self._entries]
 
     def add(
@@ -140,6 +148,7 @@ class ArchiveWriter:
         ArgumentError if the name was used before or no reader would accept it, FileError if
         `source` is shorter than the size in `meta`. After any other error the archive is lost.
         """
+        self._write_small()
         meta = replace(meta, hash=self.options.hash)
         description = self._begun(meta)
         number = len(self._entries)
@@ -162,15 +171,13 @@ class ArchiveWriter:
         entry["size"] = size
         entry["frames"] = [first, len(self._frames[0]) - first]
         entry["digest"] = [hash_kind, digest.hex()]
-        entry |= list_tensors(tensors, size)
+        with collection_paused():
+            entry |= list_tensors(tensors, size)
         self._entries.append(entry)
 
     def _begun(self, meta: EntryMeta) -> bytes:
         """The payload of an ENTRY frame; ArgumentError where the archive cannot take the entry."""
-        if not self._open or self._broken:
-            raise ArgumentError("archive is closed, or an entry before has failed")
-        if meta.name in self._names:
-            raise ArgumentError(f"archive already has an entry named {meta.name!r}")
+        self._check_new(meta.name)
         description = _description(meta)
         if meta.base is not None:
             if self._start is None and not self._features & wire.BASE:
@@ -178,9 +185,90 @@ class ArchiveWriter:
             self._features |= wire.BASE
         return description
 
+    def _check_new(self, name: str) -> None:
+        """ArgumentError where no entry of this name can be added."""
+        if not self._open or self._broken:
+            raise ArgumentError("archive is closed, or an entry before has failed")
+        if name in self._names:
+            raise ArgumentError(f"archive already has an entry named {name!r}")
+
+    def add_small(self, name: str, dtype: str, shape: tuple[int, ...], data: Bytes) -> bool:
+        """Adds a tensor that is coded with others later on; False for what must be added alone.
+
+        `data` is copied. It is in the archive by the time that anything is asked about that.
+        """
+        self._check_new(name)
+        if not self._joins_small or not self._small.add(name, dtype, shape, data):
+            return False
+        self._names.add(name)
+        if self._small.full:
+            self._write_small()
+        return True
+
+    def _write_small(self) -> None:
+        """Codes and writes the small tensors that were gathered."""
+        if len(self._small):
+            with collection_paused():
+                self._write_gathered()
+
+    def _write_gathered(self) -> None:
+        self._broken = True  # until all are whole
+        gathered = self._small.take()
+        size = sum(tensor.data.size for _, tensor in gathered)
+        repeats = [
+            self._place_before(entry.digest, tensor.data.size, len(self._entries) + number)
+            for number, (entry, tensor) in enumerate(gathered)
+        ]
+        new = [tensor for (_, tensor), place in zip(gathered, repeats, strict=True) if not place]
+        coded = iter(encode_small(new, self._level, self._history))
+        frames = FrameList(len(self._frames[0]))
+        for (entry, tensor), place in zip(gathered, repeats, strict=True):
+            first = frames.next
+            frames.add(wire.ENTRY, entry.description)
+            if self._since_place >= _PLACE_EVERY:
+                frames.add(wire.PLACE, wire.PLACE_PAYLOAD.pack(len(self._entries), self._models, 0))
+                self._since_place = 0
+            if place is None:
+                self._add_coded(frames, next(coded))
+            else:
+                self._features |= wire.BACKREFS
+                frames.add(wire.REF, wire.REF_PAYLOAD.pack(*place), tensor.data.size)
+            frames.add(wire.ENTRY_END, entry.ending)
+            self._entries.append(entry.listed | {"frames": [first, frames.next - first]})
+        self._put_all(frames)
+        self._since_place += size
+        self._broken = False
+        if self.options.progress is not None:
+            self.options.progress(size)
+
+    def _add_coded(self, frames: FrameList, coded: CodedBatch) -> None:
+        own = 0 if coded.model is None else self._model(coded.model, frames.add)
+        for chunk in coded.chunks:
+            frames.add(wire.CHUNK, chunk.payload, chunk.original, own if chunk.own else chunk.model)
+
+    def _put_all(self, frames: FrameList) -> None:
+        """Writes frames together; one by one while the archive may become a short one."""
+        if self._held is not None and self._at + frames.size <= short_form.MOST:
+            for frame in frames:
+                self._frame(*frame)
+            return
+        if self._held is not None:
+            self._write_held()
+        self._at += frames.size
+        self._put(frames.packed())
+        for column, more in zip(self._frames, frames.columns, strict=True):
+            column += more
+
+    def _place_before(self, digest: bytes, size: int, entry: int) -> tuple[int, int] | None:
+        """Where bytes of this hash stood before; else they stand at the begin of the entry."""
+        if not self._repeats or size < MIN_REPEAT:
+            return None
+        place = self._seen.setdefault((digest, size), (entry, 0))
+        return None if place == (entry, 0) else place
+
     def copy(self, archive: Archive) -> None:
         """Takes over all entries of an archive as they are stored, before any is added."""
-        if not self._open or self._broken or self._entries:
+        if not self._open or self._broken or self._entries or len(self._small):
             raise ArgumentError("archive is closed, or holds entries already")
         self._broken = True
         frames = archive.frames
@@ -337,11 +425,14 @@ class ArchiveWriter:
         found = iter([task.result() for task in tasks])
         return [next(found) if chunk.own else None for chunk in coded.chunks]
 
-    def _model(self, payload: bytes) -> int:
-        """The number of a model, which is written unless an equal one may still be named."""
+    def _model(self, payload: bytes, put: Callable[[int, bytes], None] | None = None) -> int:
+        """The number of a model, which is written unless an equal one may still be named.
+
+        `put`: what writes a frame of some kind and payload, `_frame` by default.
+        """
         number = self._model_numbers.get(payload)
         if number is None:
-            self._frame(wire.MODEL, payload)
+            (put or self._frame)(wire.MODEL, payload)
             number = self._model_numbers[payload] = self._models
             self._models += 1
             if len(self._model_numbers) > registry.MODEL_WINDOW:
@@ -392,6 +483,8 @@ class ArchiveWriter:
         """Writes index and end. The file object stays open."""
         if not self._open:
             return
+        if not self._broken:
+            self._write_small()
         self._open = False
         if self._session is not None:
             self._session.stop()
@@ -403,7 +496,8 @@ class ArchiveWriter:
         if self._with_index:
             index_at = self._at
             columns = dict(zip(wire.COLUMNS, self._frames, strict=True))
-            text = strictjson.dumps({"entries": self._entries, **columns})
+            with collection_paused():
+                text = strictjson.dumps({"entries": self._entries, **columns})
             if len(text) > wire.INDEX_BASE + wire.INDEX_PER_BYTE * index_at:
                 for entry in self._entries:  # names that are packed better than readers allow
                     entry.pop("tensors", None)
@@ -442,6 +536,12 @@ class ArchiveWriter:
         self._open = False
         self._workers.close()
         self._out.stop()
+
+
+def _is_simple(options: WriteOptions) -> bool:
+    """Whether nothing is asked for that tells how tensors are to be coded or hashed."""
+    special = options.gpu_index or options.tokens or options.hash not in (None, DEFAULT)
+    return not special and options.language_model is None and options.image_model is None
 
 
 def _session(options: WriteOptions) -> Session | None:

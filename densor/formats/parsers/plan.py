@@ -29,6 +29,7 @@ from densor.formats.io.sources import RandomSource, Source
 from densor.formats.parsers.contents import Contents, Head, Stretch, plain
 from densor.formats.parsers.raw import segments_of
 from densor.formats.tensors import TensorInfo, as_other, is_listable
+from densor.runtime.gc_pause import collection_paused
 
 
 def _parser(module: str, name: str = "find") -> Callable[[Head], Contents | None]:
@@ -88,6 +89,7 @@ _MIN_RUN = 64
 _MAX_JOINED_RUN = (
     1024  # elements of a run of tensors that are joined: small enough to tell them apart
 )
+_ELEMENTS = (None,) * 4  # what says of a stretch that it is more than elements or blocks
 _MIN_SEGMENT = 2048  # bytes between other bytes that are worth frames of their own
 
 
@@ -142,14 +144,21 @@ def plan_file(
         return Plan(None, source, segments, [])
     head = Head(source, size, random, name)
     formats = FORMATS if told is None else (("onnx-data", lambda head: plain(told)),)
-    for format_name, find in formats:
-        contents = _sound(find, head)
-        if contents is not None:
-            segments = list(_segments(contents.stretches, level_settings(level)))
-            tensors, others = contents.tensors, contents.others
-            source = head.rewound()
-            return Plan(format_name, source, segments, tensors, others, contents.lossy)
+    with collection_paused():
+        for format_name, find in formats:
+            contents = _sound(find, head)
+            if contents is not None:
+                return plan_contents(format_name, contents, head.rewound(), level)
     return Plan(None, head.rewound(), [Segment(BYTES, None)], [])
+
+
+def plan_contents(name: str, contents: Contents, source: Source, level: int) -> Plan:
+    """The plan of a file of the format `name` whose contents are known and sound: all within the
+    file, of types that are known, stretches in order."""
+    with collection_paused():
+        stretches = [_coded(stretch) for stretch in contents.stretches if stretch.size]
+        segments = list(_segments(stretches, level_settings(level)))
+    return Plan(name, source, segments, contents.tensors, contents.others, contents.lossy)
 
 
 def _sound(find: Callable[[Head], Contents | None], head: Head) -> Contents | None:
@@ -239,21 +248,12 @@ def _groups(stretches: list[Stretch], level: Level) -> Iterator[list[Stretch]]:
 
 def _joins(group: list[Stretch], stretch: Stretch, level: Level) -> bool:
     last = group[-1]
+    if stretch.offset != last.offset + last.size or stretch.dtype != last.dtype:
+        return False
+    if stretch.fields != last.fields or not _ELEMENTS == stretch[5:] == last[5:]:
+        return False
     most, whole = _limits(stretch, level)
-    return (
-        stretch.dtype == last.dtype
-        and stretch.fields == last.fields
-        and stretch.stream is None
-        and last.stream is None
-        and stretch.image is None
-        and stretch.table is None
-        and last.image is None
-        and stretch.audio is None
-        and last.audio is None
-        and stretch.offset == last.offset + last.size
-        and stretch.size <= most
-        and stretch.offset + stretch.size - group[0].offset <= whole
-    )
+    return stretch.size <= most and stretch.offset + stretch.size - group[0].offset <= whole
 
 
 def _limits(stretch: Stretch, level: Level) -> tuple[int, int]:
@@ -268,14 +268,15 @@ def _limits(stretch: Stretch, level: Level) -> tuple[int, int]:
 def _coded(stretch: Stretch) -> Stretch:
     """The stretch with the type and shape that its elements are coded in."""
     dtype, shape = coding_of(stretch.dtype, stretch.shape)
-    return stretch._replace(dtype=dtype, shape=shape)
+    return stretch if dtype == stretch.dtype else stretch._replace(dtype=dtype, shape=shape)
 
 
 def kind_of_group(group: list[Stretch]) -> Kind:
     """One stretch's kind, or that of small ones in a row: runs that end where they end."""
     group = [_coded(stretch) for stretch in group]
     first = group[0]
-    row = math.gcd(*(stretch.shape[-1] if stretch.shape else 1 for stretch in group))
+    shapes = {stretch.shape for stretch in group}
+    row = math.gcd(*(shape[-1] if shape else 1 for shape in shapes))
     if first.fields:
         return kind_of_blocks(first.fields, row)
     if first.stream is not None:
@@ -288,7 +289,7 @@ def kind_of_group(group: list[Stretch]) -> Kind:
         return kind_of_image(first.image, first.size)
     if len(group) == 1:
         return kind_of_array(first.dtype, first.shape)
-    run = math.gcd(*(math.prod(stretch.shape) for stretch in group))
+    run = math.gcd(*map(math.prod, shapes))
     if not _MIN_RUN <= run <= MAX_RUN:
         run = 4 * _MIN_RUN
     parts_of_run = range(-(-run // _MAX_JOINED_RUN), _MAX_JOINED_RUN)

@@ -58,14 +58,28 @@ def find(head: Head) -> Contents | None:
     if found is None:
         return None
     known = [tensor for tensor in found if tensor.plain]
-    others = [tensor for tensor in found if not tensor.plain]
+    whole = len(known) == len(found)
+    others = [] if whole else [tensor for tensor in found if not tensor.plain]
     lossy = LOSSY.encode() in text and says_lossy(loads(text[LENGTH_SIZE:]).get(_METADATA))
     return plain(known)._replace(others=others, lossy=lossy)
 
 
+def contents_of(
+    tensors: Iterable[tuple[str, str, tuple[int, ...], int]],
+    metadata: Mapping[str, str] | None,
+    begin: int,
+) -> Contents:
+    """What `find` finds in a file with these tensors in order from `begin` on."""
+    found = []
+    for name, dtype, shape, size in tensors:
+        found.append(TensorInfo(name, dtype, shape, begin, size))
+        begin += size
+    return plain(found)._replace(lossy=says_lossy(metadata))
+
+
 def says_lossy(metadata: object) -> bool:
     """Whether the metadata of a file say that it only approximates another."""
-    return isinstance(metadata, dict) and metadata.get(LOSSY) == "true"
+    return isinstance(metadata, Mapping) and metadata.get(LOSSY) == "true"
 
 
 def header_size(first: bytes) -> int | None:
@@ -121,13 +135,36 @@ def _parse(head: bytes) -> list[TensorInfo] | None:
     header.pop("__metadata__", None)
     tensors = []
     sound = 0
+    known: _Sizes = {}
     for name, found in header.items():
         try:
-            tensors.append(_tensor(name, found, len(head)))
+            tensor = _like_one(name, found, len(head), known)
+            if tensor is None:
+                tensor = _tensor(name, found, len(head))
+                if is_known(tensor.dtype):
+                    known[tensor.dtype, *tensor.shape] = tensor.shape, tensor.size
+            tensors.append(tensor)
             sound += 1
         except DensorError:
             tensors.append(TensorInfo(name, "malformed", (), 0, 0))
     return tensors if sound or not tensors else None
+
+
+_Sizes = dict[tuple[object, ...], tuple[tuple[int, ...], int]]
+
+
+def _like_one(name: str, found: Any, start: int, known: _Sizes) -> TensorInfo | None:
+    """A tensor of a type and shape that were checked before, as most are where there are many;
+    None where all has to be looked at. `known`: by type and shape, the shape and its bytes."""
+    try:
+        dtype, shape, (begin, end) = found["dtype"], found["shape"], found["data_offsets"]
+        like = known.get((dtype, *shape))
+        whole = {int}.issuperset(map(type, (begin, end, *shape)))
+    except (TypeError, ValueError, KeyError):
+        return None
+    if like is None or not whole or not 0 <= begin <= end < 1 << 63 or end - begin != like[1]:
+        return None
+    return TensorInfo(name, dtype, like[0], start + begin, like[1])
 
 
 def _tensor(name: str, found: object, start: int) -> TensorInfo:
@@ -218,19 +255,17 @@ def new_header(
     metadata: Mapping[str, str] | None,
 ) -> bytes:
     """Length field and header for tensors in order: name, dtype, shape and bytes of each."""
-    found: dict[str, Any] = {}
+    items = [strictjson.text({_METADATA: dict(metadata)})[1:-1]] if metadata else []
+    forms: dict[tuple[object, ...], str] = {}
     at = 0
     for name, dtype, shape, size in tensors:
-        offsets = [at, at + size]
-        found[name] = {"dtype": dtype, "shape": list(shape or ()), "data_offsets": offsets}
+        form = forms.get((dtype, shape))
+        if form is None:
+            described = {"dtype": dtype, "shape": list(shape or ()), "data_offsets": []}
+            form = forms[dtype, shape] = strictjson.text(described)[:-2]
+        items.append(f"{strictjson.text(name)}:{form}{at},{at + size}]}}")
         at += size
-    return header_bytes(found, metadata)
-
-
-def header_bytes(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None) -> bytes:
-    """Length field and header of a safetensors file, padded so that data is aligned."""
-    found = {_METADATA: dict(metadata)} if metadata else {}
-    text = strictjson.dumps(found | dict(tensors))
+    text = strictjson.encoded("{" + ",".join(items) + "}")
     text += b" " * (-len(text) % ALIGNMENT)
     if len(text) > MAX_HEADER:
         raise LimitError("header is larger than safetensors allows")

@@ -15,7 +15,8 @@ from densor.torch.adam.replay import Step
 
 MAGIC = b"\x89DADAM\r\n"
 VERSION = 1
-REPLAY, CHANGES, ALONE = "replay", "changes", "alone"  # ways
+REPLAY, CHANGES, ALONE, RELATIVE = "replay", "changes", "alone", "relative"  # ways
+PIECES = {REPLAY: 3, CHANGES: 2, ALONE: 2, RELATIVE: 3}
 HEAD = struct.Struct("<8sHHII")  # magic, version, reserved, lengths of the table
 DIGEST = 16
 _MAX_TABLE = 1 << 26
@@ -64,15 +65,22 @@ def parse_entry(entry: Any) -> tuple[Group, str, list[int]]:
         raise FormatError("group of an optimizer state is malformed")
     if not keys or any(type(key) not in (int, str) for key in keys):
         raise FormatError("group of an optimizer state has impossible keys")
-    if way not in (REPLAY, CHANGES, ALONE):
+    if not isinstance(way, str) or way not in PIECES:
         raise UnsupportedError("group is coded in an unknown way; a newer densor may read it")
-    if not isinstance(lengths, list) or len(lengths) != (3 if way == REPLAY else 2):
+    if not isinstance(lengths, list) or len(lengths) != PIECES[way]:
         raise FormatError("group of an optimizer state has impossible lengths")
     found = tuple(strictjson.shape(shape, "shape") for shape in shapes)
     group = Group(tuple(keys), found, (0.0, 0.0))
     if group.size > 1 << 40:
         raise FormatError("group of an optimizer state has an impossible shape")
+    if way == RELATIVE and not is_matrix(group):
+        raise FormatError("group of an optimizer state is no matrix")
     return group, way, [strictjson.integer(length, "length") for length in lengths]
+
+
+def is_matrix(group: Group) -> bool:
+    """Whether v has rows and columns, whose scales it may be relative to."""
+    return len(group.shapes) == 1 and len(group.shape) > 1 and group.size > 0
 
 
 def parse_step(numbers: Any) -> Step:

@@ -15,7 +15,7 @@ import torch
 
 import densor
 from densor.codec.zstd import zstd_compress
-from densor.torch.adam import layout, replay
+from densor.torch.adam import layout, replay, scales
 from densor.torch.adam.groups import (
     MOMENTS,
     Group,
@@ -26,7 +26,7 @@ from densor.torch.adam.groups import (
     groups_of,
     slots_of,
 )
-from densor.torch.adam.layout import ALONE, CHANGES, REPLAY
+from densor.torch.adam.layout import ALONE, CHANGES, RELATIVE, REPLAY, is_matrix
 from densor.torch.adam.replay import Moments, Step, Words
 from densor.torch.scaled import Halves
 
@@ -91,15 +91,25 @@ class _Packer:
         plain = sum(part.nbytes for part in new)
         ways: list[tuple[dict[str, Any], list[bytes]]] = [] if best is None else [best]
         if best is None or sum(map(len, best[1])) > _GOOD * plain:
-            ways.append(({"way": ALONE}, [self._coded(part, group.shape) for part in new]))
+            alone = [self._coded(part, group.shape) for part in new]
+            ways.append(({"way": ALONE}, alone))
+            if is_matrix(group):
+                ways.append(({"way": RELATIVE}, [*self._relative(new, group.shape), alone[0]]))
             if old is not None:
                 pairs = zip(new, old, strict=True)
                 pieces = [self._coded(a, group.shape, b) for a, b in pairs]
                 ways.append(({"way": CHANGES}, pieces))
         more, pieces = min(ways, key=lambda way: sum(map(len, way[1])))
-        if more["way"] != ALONE and old is not None:
+        if more["way"] in (REPLAY, CHANGES) and old is not None:
             entry["before"] = digest_of(*old)
         return {**entry, **more, "lengths": [len(piece) for piece in pieces]}, pieces
+
+    def _relative(self, new: tuple[Words, Words], shape: tuple[int, ...]) -> list[bytes]:
+        """Scales, and v relative to these and to m."""
+        m, v = new
+        found = scales.fitted(m, v, shape)
+        numbers = densor.compress(found.joined(), self._level, self._threads)
+        return [numbers, self._coded(scales.relative(v, m, found), shape)]
 
     def _coded(self, bits: Words, shape: tuple[int, ...], base: Words | None = None) -> bytes:
         array = bits.view(np.float32).reshape(shape)

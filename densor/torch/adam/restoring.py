@@ -11,7 +11,7 @@ import densor
 from densor.codec.zstd import zstd_decompress
 from densor.errors import ArgumentError, ChecksumError, DensorError, FormatError
 from densor.formats.container import strictjson
-from densor.torch.adam import layout, replay
+from densor.torch.adam import layout, replay, scales
 from densor.torch.adam.groups import (
     Group,
     State,
@@ -23,7 +23,7 @@ from densor.torch.adam.groups import (
     shape_of,
     slots_of,
 )
-from densor.torch.adam.layout import ALONE, REPLAY
+from densor.torch.adam.layout import CHANGES, RELATIVE, REPLAY
 from densor.torch.adam.replay import Words
 
 _MAX_EXPANSION = 1 << 14  # of what Zstandard makes smaller
@@ -77,7 +77,7 @@ def _restore(
             raise FormatError("optimizer state ends within a group")
         pieces.append(body[at : at + length])
         at += length
-    old = None if way == ALONE else _found_before(entry, group, before)
+    old = _found_before(entry, group, before) if way in (REPLAY, CHANGES) else None
 
     def decoded(piece: memoryview, dtype: Any, base: Words | None = None) -> Any:
         return _decoded(piece, group.shape, dtype, base, threads)
@@ -85,6 +85,10 @@ def _restore(
     if way == REPLAY:
         assert old is not None
         m, v = _replay(entry, pieces, old, decoded)
+    elif way == RELATIVE:
+        m = decoded(pieces[2], np.uint32)
+        found = scales.split(_numbers(pieces[0], scales.count(group.shape), threads), group.shape)
+        v = scales.absolute(decoded(pieces[1], np.uint32), m, found)
     else:
         bases = (None, None) if old is None else old
         m, v = (decoded(p, np.uint32, b) for p, b in zip(pieces, bases, strict=True))
@@ -107,6 +111,17 @@ def _replay(
     if len(pieces[2]):
         v = decoded(pieces[2], np.uint32, v)
     return m, v
+
+
+def _numbers(piece: memoryview, count: int, threads: int) -> scales.Shorts:
+    """Scales, int16[count]."""
+    try:
+        found = densor.decompress(piece, threads, max_output_size=2 * count)
+    except ArgumentError as error:  # of the data, not of what the caller gave
+        raise FormatError(str(error)) from error
+    if not isinstance(found, np.ndarray) or found.dtype != np.int16 or found.shape != (count,):
+        raise FormatError("piece of an optimizer state is of something else")
+    return found
 
 
 def _found_before(entry: dict[str, Any], group: Group, before: State | None) -> tuple[Words, Words]:

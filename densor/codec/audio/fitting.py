@@ -1,0 +1,105 @@
+"""The binding of the kernels that find weights of the fast method, and what suits some samples."""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.audio.fitting_kernels import Work, fit_blocks
+from densor.codec.audio.kernels import MOST, ROW
+from densor.codec.audio.samples import Planes
+
+_BLOCKS = (9, 10, 11)  # logarithms of samples that share weights
+_TRIAL = 1 << 13  # samples of a channel, at least, from which is seen what suits all
+_ORDERS = 16  # weights of each sort, most often
+_FULL = 0.75  # of these in use, from which more are tried
+_MIN_GAIN = 0.985  # share of the bits that more of them must leave, for their time
+
+F64 = npt.NDArray[np.float64]
+I32 = npt.NDArray[np.int32]
+
+
+class Shape(NamedTuple):
+    """How samples are predicted: the block's logarithm, weights of each sort, the first channel."""
+
+    block: int = _BLOCKS[-1]
+    orders: int = _ORDERS
+    first: int = 0
+
+
+class Fitter:
+    """Finds weights for int32[channels, n] of `depth` bits. For one thread at a time."""
+
+    def __init__(self, channels: int, depth: int) -> None:
+        longest = 2 << _BLOCKS[-1]  # the last block has up to twice as many samples
+        self._depth = depth
+        self._unused = np.empty((1, channels, ROW), np.int32)
+        self._work = Work(
+            np.empty(channels * (longest + 15 + 2 * MOST)),
+            np.empty(16),
+            np.empty((channels, MOST + 1)),
+            np.empty((channels, 2 * MOST + 1)),
+            np.empty(2 * MOST + 1),
+            np.empty((2 * MOST, 2 * MOST + 1)),
+            np.empty(2 * MOST),
+        )
+
+    def bits(self, planes: Planes, shape: Shape) -> float:
+        """Bits that samples take, about."""
+        return float(self._fit(planes, shape)[0])
+
+    def weights(self, planes: Planes, shape: Shape) -> I32:
+        """The weights of all blocks: int32[blocks, channels, ROW]."""
+        rows = np.zeros((max(1, planes.shape[1] >> shape.block), len(planes), ROW), np.int32)
+        self._fit(planes, shape, rows)
+        return rows
+
+    def shape(self, planes: Planes) -> Shape:
+        """What suits some samples."""
+        found = {block: self._fit(planes, Shape(block)) for block in _BLOCKS}
+        block = min(found, key=lambda block: found[block][0])
+        bits, used = found[block]
+        shape = Shape(block)
+        if len(planes) == 2 and self.bits(planes, shape._replace(first=1)) < bits:
+            shape = shape._replace(first=1)
+        possible = _ORDERS * min(2, len(planes)) * len(planes) * max(1, planes.shape[1] >> block)
+        if used > _FULL * possible and self.bits(planes, Shape(block, MOST)) < _MIN_GAIN * bits:
+            return shape._replace(orders=MOST)
+        return shape
+
+    def first(self, planes: Planes) -> int:
+        """The channel of two that is to be coded first; 0 with one or more than two."""
+        if len(planes) != 2:
+            return 0
+        return int(self.bits(planes, Shape(first=1)) < self.bits(planes, Shape()))
+
+    def _fit(self, planes: Planes, shape: Shape, rows: I32 | None = None) -> F64:
+        """Bits, about, and the number of weights; these, where there are `rows` for them."""
+        count = planes.shape[1]
+        size = 1 << shape.block
+        last = count - (max(1, count >> shape.block) - 1) * size
+        costs = np.zeros(2)
+        keep = rows is not None
+        rows = self._unused if rows is None else rows
+        sizes = size, shape.orders, self._depth, shape.first
+        windows = _window(size), _window(last)
+        fit_blocks(planes, *sizes, keep, *windows, self._work, rows, costs)
+        return costs
+
+
+@functools.lru_cache(64)
+def _window(size: int) -> F64:
+    """A window whose first and last quarter rise and fall as parabolas."""
+    edge = max(1, size // 4)
+    rising = np.minimum(np.arange(size) * 2 + 1, 2 * edge)
+    part = rising * (4 * edge - rising) / (4 * edge * edge)
+    found: F64 = np.minimum(part, part[::-1])
+    return found
+
+
+def middle(planes: Planes) -> Planes:
+    """A part of all instants from the middle, at least a fixed number."""
+    part = max(_TRIAL, planes.shape[1] >> 5)
+    begin = max(0, planes.shape[1] - part) // 2
+    return np.ascontiguousarray(planes[:, begin : begin + part])
