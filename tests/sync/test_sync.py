@@ -478,7 +478,7 @@ def _kill_publishers(folder: Path, moments: int) -> None:
     subscriber = Subscriber(living, folder)
     for moment in range(moments):
         before = _sent(folder)
-        until = lambda: moment % 2 or _sent(folder) > before  # noqa: B023, E731
+        until = lambda: moment % 2 or _sent(folder) - before  # noqa: B023, E731
         _killed(_publish_for_ever, (str(folder),), chance.uniform(0.005, 0.15), until)
         subscriber.update()
         assert_same(living, weights_at(subscriber.step))
