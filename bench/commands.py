@@ -90,7 +90,7 @@ def share_under_gil(source: Path, target: Path, level: int | None) -> float:
 
     `level`: None for restoring.
     """
-    shares = []
+    shares: list[float] = []
     for _ in range(7):  # the first loads kernels
         target.unlink(missing_ok=True)
         if level is None:
@@ -120,7 +120,8 @@ def cost_of_a_call() -> float:
         for _ in range(20_000):
             len(())
 
-    plain, looked_at = [], []
+    plain: list[float] = []
+    looked_at: list[float] = []
     for _ in range(7):
         began = time.process_time()
         calls()
