@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 from helpers import random_state
 
 import densor
+from densor.codec.spans import decode as span_decoder
+from densor.formats.container import stream_reader
+from densor.formats.container.sinks import PlacedFileSink
 from densor.formats.io.ordered_output import OrderedOutput
 from densor.formats.io.outputs import MemoryFile, WholeFile, whole_file
 from densor.runtime.in_turn import InTurn
@@ -150,3 +154,79 @@ def test_a_source_that_shrinks_is_noticed(
     with pytest.raises(densor.FileError, match="change"):
         densor.compress_file(plain, tmp_path / "out", 1, threads)
     assert [path.name for path in tmp_path.iterdir()] == ["plain"]
+
+
+def test_work_that_nobody_has_begun_is_done_at_once() -> None:
+    workers, go_on, done = Workers(2), threading.Event(), []
+    busy = [workers.submit(go_on.wait) for _ in range(2)]
+    task = workers.submit(done.append, 1)
+    interrupted = workers.submit(_interrupt)
+    try:
+        assert not task.done()
+        task.begin()
+        assert done == [1] and task.done()
+        with pytest.raises(KeyboardInterrupt):
+            interrupted.begin()
+    finally:
+        go_on.set()
+    for one in busy:
+        one.result()
+    task.begin()
+    task.result()
+    assert done == [1]
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_reading_goes_on_while_a_thread_writes_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread whose turn it is writes what others have decoded, for as long as there is some.
+
+    What it has decoded itself must not count as unfinished for so long.
+    """
+    rng = random_state("goes on")
+    weights = rng.normal(size=(10 << 20) + 1).astype(np.float32).view(np.uint16)[1::2]
+    packed = densor.compress(weights, 1, 2, dtype="bf16")
+    for module in (stream_reader, span_decoder):
+        monkeypatch.setattr(module, "SPAN", 1 << 16)  # so that each chunk is one
+    begun, filled, written = itertools.count(), [], []
+    last = [0]
+    real_buffer, real_filled = PlacedFileSink.buffer, PlacedFileSink.filled
+    real_write = WholeFile.write_at
+
+    def buffer(self: PlacedFileSink, size: int) -> Any:
+        last[0] = next(begun)
+        return real_buffer(self, size)
+
+    def fill(self: PlacedFileSink, data: Any, at: int) -> None:
+        filled.append(at)
+        real_filled(self, data, at)
+
+    def write_at(self: WholeFile, data: Any, offset: int) -> None:
+        if not written:  # all that may wait is decoded
+            assert _wait_until(lambda: len(filled) >= 6)
+        if len(written) == 4:
+            assert _wait_until(lambda: last[0] > 7)
+        written.append(offset)
+        real_write(self, data, offset)
+
+    monkeypatch.setattr(PlacedFileSink, "buffer", buffer)
+    monkeypatch.setattr(PlacedFileSink, "filled", fill)
+    monkeypatch.setattr(WholeFile, "write_at", write_at)
+    source = tmp_path / "packed"
+    source.write_bytes(packed)
+    densor.decompress_file(source, tmp_path / "out", 2)
+    assert len(written) > 12
+    assert (tmp_path / "out").read_bytes() == weights.tobytes()
+
+
+def _wait_until(condition: Callable[[], bool]) -> bool:
+    """Whether it comes true within a minute."""
+    for _ in range(6000):
+        if condition():
+            return True
+        threading.Event().wait(0.01)
+    return False

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import BinaryIO, Unpack
 
 from densor.errors import FormatError
-from densor.files.checked import check_archive
-from densor.files.derive import with_derived
 from densor.files.opened import (
     PathOrFile,
     entry_name,
@@ -166,6 +164,9 @@ def verify_file(
 
     Options are those of `decompress_file`. Raises the DensorError of the first fault.
     """
+    from densor.files.checked import check_archive
+    from densor.files.derive import with_derived  # with all that writers need
+
     chosen = read_options(options, threads=threads, **keywords)
     with (
         open_input(plain(source)) as opened,

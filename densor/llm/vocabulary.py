@@ -1,7 +1,6 @@
 """What the tokens of a model stand for, in the order of their bytes."""
 
 import codecs
-import hashlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 
@@ -36,6 +35,8 @@ class Vocabulary:
         self.bytes = np.frombuffer(b"".join(self.pieces), np.uint8)
         self._of_number = {number: rank for rank, number in enumerate(spoken)}
         self._encode = encode
+        import hashlib  # which loads OpenSSL
+
         lengths = np.diff(self.ends).astype("<u4")
         self.digest = hashlib.sha256(lengths.tobytes() + self.bytes.tobytes()).digest()
 

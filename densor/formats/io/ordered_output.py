@@ -30,7 +30,7 @@ class OrderedOutput:
     def __init__(self, file: BinaryIO | MemoryFile, workers: Workers) -> None:
         self._file: Any = file
         self._workers = workers
-        self._placed = workers.threads > 1 and isinstance(file, WholeFile | MemoryFile)
+        self._placed = isinstance(file, WholeFile | MemoryFile)
         self._start = file.tell() if self._placed else 0
         self._size = 0  # bytes that were put, but for what is gathered
         self._gathered = bytearray()
