@@ -296,7 +296,7 @@ def _blobs() -> dict[bytes, bytes]:
 def _alike() -> tuple[bytes, frozenset[bytes]]:
     """Small tensors that share parameters, some of them equal, empty or of other types."""
     file = io.BytesIO()
-    values = weights("fp16", 90, 64)
+    values = weights("fp16", 60, 64)
     with densor.Writer(file, threads=1) as writer:
         for number, row in enumerate(values):
             tensor = row.view(np.float16) if number % 9 else np.arange(number // 27, dtype=np.int32)

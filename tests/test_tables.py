@@ -42,7 +42,7 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path, small: None) -> Path
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks so small that tables have several, which are cut within rows at some places."""
-    monkeypatch.setattr(choose, "FAST_TABLE_CHUNK", 1 << 14)
+    monkeypatch.setattr(choose, "SMALL_TABLE_CHUNK", 1 << 14)
     monkeypatch.setattr(choose, "TABLE_CHUNK", 3 << 14)
 
 
@@ -95,7 +95,7 @@ def test_rows_in_two_batches_are_read(small: None) -> None:
 
 
 def test_little_is_read_for_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "FAST_TABLE_CHUNK", 1 << 17)
+    monkeypatch.setattr(choose, "SMALL_TABLE_CHUNK", 1 << 17)
     (tmp_path / "t.csv").write_bytes(table(30000))
     densor.pack([tmp_path / "t.csv"], tmp_path / "t.densor", level=1)
     data = (tmp_path / "t.densor").read_bytes()

@@ -188,7 +188,7 @@ def _packed(part: Any, level: int, threads: int) -> Any:
     if kind in (list, tuple):
         return kind(_packed(value, level, threads) for value in part)
     if kind not in _SCALARS:
-        raise ArgumentError(f"snapshots that are sent cannot hold {kind.__name__}")
+        raise ArgumentError(f"snapshots that are sent take no {kind.__name__}")
     return part
 
 

@@ -104,7 +104,7 @@ def test_the_table_has_every_codec() -> None:
     numbers = {value for name, value in vars(registry).items() if name.startswith("CODEC_")}
     assert {codec.number for codec in CODECS} == numbers
     assert len({codec.name for codec in CODECS}) == len(CODECS)
-    assert len(CODECS) == len(numbers) + 2  # two methods of changes, and of sound
+    assert len(CODECS) == len(numbers) + 4  # two methods of changes, bitmaps, tokens and sound
 
 
 @pytest.mark.parametrize("level", [1, 3, 6, 9])

@@ -30,7 +30,7 @@ def test_all_sorts_of_frames_come_back(channels: int, depth: int) -> None:
         frames = flac.taken_apart(_bytes(data), channels, depth)
         assert frames is not None
         payload = _bytes(flac.pack_frames(frames, 3) + b"rest")
-        said, at = flac.parse_frames(payload, channels, depth, len(data))
+        said, at = flac.take_frames(payload, channels, depth, len(data))
         assert at == payload.size - 4
         out = np.empty(len(data), np.uint8)
         flac.put_together(said._replace(planes=frames.planes), out)
@@ -93,7 +93,7 @@ def test_sizes_that_lie_are_refused() -> None:
             if wrong == payload:
                 continue
             with pytest.raises(densor.DensorError):
-                found, _ = flac.parse_frames(_bytes(wrong), 1, 16, len(data))
+                found, _ = flac.take_frames(_bytes(wrong), 1, 16, len(data))
                 planes = np.zeros(found.planes.shape, np.int32)
                 shared = min(planes.shape[1], frames.planes.shape[1])
                 planes[:, :shared] = frames.planes[:, :shared]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import random_state, safetensors_bytes, weights
+from helpers import random_state, safetensors_bytes, weights, with_header
 from hypothesis import given
 from hypothesis import strategies as st
 from paths import ROOT
@@ -24,7 +24,6 @@ from densor.formats.container.tensor_blob import Tensor
 from densor.formats.packed import writer
 from densor.formats.packed.reader import PackedFile
 from densor.formats.packed.writer import pack_file
-from densor.formats.parsers import safetensors
 from densor.options import WriteOptions
 
 RANDOM = random_state("packed")
@@ -202,7 +201,7 @@ def hostile(path: Path, **changes) -> Path:
     for item in header.values():
         item["data_offsets"] = [offset - start for offset in item["data_offsets"]]
     data = path.read_bytes()[start:]
-    path.write_bytes(safetensors.header_bytes(header, {"densor": json.dumps(about)}) + data)
+    path.write_bytes(with_header({"__metadata__": {"densor": json.dumps(about)}} | header, data))
     return path
 
 
@@ -470,8 +469,8 @@ def test_packing_imports_neither_torch_nor_transformers(model: Path, tmp_path: P
 
 def test_names_of_weight_files() -> None:
     good = ["model", "model-00001-of-00002", "model.fp16", "model.fp16-00001-of-00002"]
-    good += ["model-00001-of-00002.fp16"]
-    bad = ["adapter_model", "consolidated", "model_ema", "diffusion_pytorch_model", "models"]
+    good += ["model-00001-of-00002.fp16", "diffusion_pytorch_model"]
+    bad = ["adapter_model", "consolidated", "model_ema", "pytorch_model", "models"]
     match = model_folder._WEIGHTS.fullmatch
     assert all(match(f"{name}.safetensors") for name in good)
     assert not any(match(f"{name}.safetensors") for name in bad)

@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", minversion="5.22")
 
+from helpers import with_header  # noqa: E402
 from hf_models import MODELS, bert, damaged, files, llama, mixtral, same  # noqa: E402
 from torch_tools import bits  # noqa: E402
 
@@ -27,7 +28,6 @@ from densor.errors import (  # noqa: E402
 )
 from densor.formats.container import tensor_blob  # noqa: E402
 from densor.formats.packed.reader import PackedFile  # noqa: E402
-from densor.formats.parsers.safetensors import header_bytes  # noqa: E402
 
 WEIGHTS = "model.safetensors"
 
@@ -434,8 +434,8 @@ def rewritten(folder, change):
         shape = [len(data)] if file.is_blob(name) else list(stored.shape)
         header[name] = {"dtype": stored.dtype, "shape": shape, "data_offsets": [at, at + len(data)]}
         at += len(data)
-    content = header_bytes(header, metadata) + b"".join(data for _, data in tensors.values())
-    (folder / WEIGHTS).write_bytes(content)
+    data = b"".join(data for _, data in tensors.values())
+    (folder / WEIGHTS).write_bytes(with_header({"__metadata__": metadata} | header, data))
 
 
 def load_both_ways(folder):

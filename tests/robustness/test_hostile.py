@@ -238,7 +238,14 @@ def test_tensors_of_files_in_turn_are_decoded_once_each(monkeypatch: pytest.Monk
         reads.append(entry.meta.name)
         return read(self, entry, *args)
 
+    read_run = Archive._read_run
+
+    def counted_run(self: Archive, run: Any) -> Any:
+        reads.extend(entry.meta.name for entry in run.entries)
+        return read_run(self, run)
+
     monkeypatch.setattr(Archive, "read", counted)
+    monkeypatch.setattr(Archive, "_read_run", counted_run)
     found = densor.load(sealed(entries, bytes(range(200)) * 10))
     assert list(found) == [f"t{i}" for i in range(20)]
     assert sorted(reads) == ["one", "two"]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from densor.codec.audio import cascade, lanes
-from densor.codec.audio.flac import parse_frames, put_together
+from densor.codec.audio.flac import put_together, take_frames
 from densor.codec.audio.params import CASCADE, FRAMES, Model, parse, parse_flac
 from densor.codec.audio.samples import planes_of
 from densor.codec.batch import Bytes
@@ -46,7 +46,7 @@ class FlacDecoder(ChunkDecoder):
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
         layout = self._model.layout
-        frames, at = parse_frames(payload, layout.channels, self._depth, out.size)
+        frames, at = take_frames(payload, layout.channels, self._depth, out.size)
         with MEMORY.borrowed(frames.planes.nbytes):
             data = np.empty(frames.planes.size * layout.size, np.uint8)
             self._samples.decode(payload[at:], data)

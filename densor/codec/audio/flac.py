@@ -128,7 +128,7 @@ def pack_frames(frames: Frames, level: int) -> bytes:
     return instants + _SIZES.pack(*sizes) + struct.pack("<I", len(frames.tail)) + packed
 
 
-def parse_frames(payload: Bytes, channels: int, depth: int, size: int) -> tuple[Frames, int]:
+def take_frames(payload: Bytes, channels: int, depth: int, size: int) -> tuple[Frames, int]:
     """What `pack_frames` wrote, for a stream of `size` bytes, and its length; samples are not set.
 
     FormatError or LimitError for a bad one.

@@ -65,6 +65,9 @@ def _follows(gathered: list[IndexedEntry], entry: IndexedEntry, frames: Frames) 
 
 def _run(entries: list[IndexedEntry], frames: Frames) -> Iterator[Run | IndexedEntry]:
     """One run of entries; none where they name too many models."""
+    if len(entries) < 2:
+        yield from entries
+        return
     counts = np.array([entry.frames for entry in entries])
     firsts = np.array([entry.first_frame for entry in entries])
     owners = np.repeat(np.arange(len(entries)), counts)
