@@ -55,7 +55,7 @@ class BufferPool:
             with self._lock:
                 del self._lent[id(view)]
             # No lock in there: the garbage collector may run it in a thread that holds the lock.
-            weakref.finalize(view, self._dropped.append, view.base).atexit = False
+            weakref.finalize(view, _drop, weakref.ref(self), view.base).atexit = False
         return view
 
     def _best_fit(self, size: int) -> Bytes | None:
@@ -85,6 +85,12 @@ class BufferPool:
             self._free.append(buffer)
             self._kept += buffer.size
 
+    def drop(self, buffer: Bytes) -> None:
+        """Takes back a buffer of which nobody has the view any more; needs no lock."""
+        waiting = sum(other.size for other in tuple(self._dropped))
+        if self._kept + waiting + buffer.size <= self._most:
+            self._dropped.append(buffer)
+
     @contextmanager
     def lend(self, size: int) -> Iterator[Bytes]:
         """Likewise, for a `with` block, at whose end the buffer is given back."""
@@ -100,6 +106,12 @@ class BufferPool:
             self._free.clear()
             self._dropped.clear()
             self._kept = 0
+
+
+def _drop(pool: "weakref.ref[BufferPool]", buffer: Bytes) -> None:
+    found = pool()
+    if found is not None:
+        found.drop(buffer)
 
 
 _MAX_KEPT = 96 << 20

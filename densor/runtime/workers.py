@@ -1,6 +1,5 @@
 """Threads for chunks. All heavy work releases the GIL, so threads use all cores."""
 
-import contextlib
 import functools
 import os
 import threading
@@ -72,8 +71,13 @@ def settle(tasks: Iterable[Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     for task in tasks:
-        with contextlib.suppress(Exception, CancelledError):
+        try:
             task.result()
+        except (Exception, CancelledError):
+            pass
+        except BaseException:  # the task's, which others are waited for after, or of this wait
+            if not task.done():
+                raise
 
 
 class _Submitted(Generic[T]):

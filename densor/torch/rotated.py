@@ -102,7 +102,7 @@ def _kept_turns(
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """Sines and cosines of all pairs, int32[tokens, channels / 2], in units of 2^-14."""
     each = np.frombuffer(steps, np.uint32)
-    place = (position + np.arange(tokens)).astype(np.uint32)
+    place = ((position & 0xFFFFFFFF) + np.arange(tokens)).astype(np.uint32)
     angle = (place[:, None] * each[None, :]) >> np.uint32(32 - _ANGLES)
     table = sines().astype(np.int32)
     quarter = np.uint32((1 << _ANGLES) // 4)

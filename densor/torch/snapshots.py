@@ -72,10 +72,10 @@ class Snapshots:
         self.wait()
         if step in self.steps():
             raise ArgumentError(f"step {step} is there already")
-        self._stages.reverse()
-        leaves, structure = tree_flatten(self._stages[0].copy(state))
+        leaves, structure = tree_flatten(self._stages[1].copy(state))
         tensor = torch.Tensor
         kept = [leaf if isinstance(leaf, tensor) else copy.deepcopy(leaf) for leaf in leaves]
+        self._stages.reverse()  # not before: where copying fails, the newest stays as it is
         before, self._newest = self._newest, _Newest(step, kept, structure)
         if before is not None and self._last > 1:
             self._pending = self._pool.submit(self._against, before, self._newest)
@@ -104,8 +104,8 @@ class Snapshots:
     def packed_bytes(self) -> int:
         """Of the older states; the newest is not packed."""
         self.wait()
-        blobs = (leaf for older in self._older for leaf in older.leaves if type(leaf) is bytes)
-        return sum(len(blob) for blob in blobs)
+        leaves = (leaf for older in self._older for leaf in older.leaves)
+        return sum(len(leaf.blob) for leaf in leaves if isinstance(leaf, _Coded))
 
     def wait(self) -> None:
         """Until the one before is coded; raises what failed."""

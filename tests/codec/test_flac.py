@@ -13,6 +13,7 @@ from densor.codec.audio.decoder import open_decoder
 from densor.codec.audio.flac_encoder import FlacCoder
 from densor.codec.audio.layout import Layout
 from densor.codec.levels import level_settings
+from densor.errors import FormatError
 
 # 3,000 instants of two channels by libFLAC 1.4.2 at level 8, in blocks of 1152
 BY_LIBFLAC = Path(__file__).parents[1] / "support" / "libflac-8.flac"
@@ -112,3 +113,22 @@ def test_all_prefixes_of_what_frames_say_are_refused() -> None:
     for cut in range(frames.params.size):
         with pytest.raises(densor.FormatError):
             flac.put_together(frames._replace(params=frames.params[:cut]), out)
+
+
+def test_frames_that_say_too_much_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = flac_frames(Random(7), 2, 16, 12)
+    assert flac.taken_apart(_bytes(frames), 2, 16) is not None
+    monkeypatch.setattr(flac, "_MOST_ROOM", 100)
+    assert flac.taken_apart(_bytes(frames), 2, 16) is None
+    _packed_and_restored(tmp_path, flac_file(frames, 2, 16), 5)
+
+
+def test_no_more_samples_than_frames_can_have() -> None:
+    frames = flac.taken_apart(_bytes(flac_frames(Random(7), 2, 16, 2)), 2, 16)
+    assert frames is not None
+    payload = bytearray(flac.pack_frames(frames, 3))
+    payload[:4] = (frames.heads.size * flac.MOST_BLOCK + 1).to_bytes(4, "little")
+    with pytest.raises(FormatError, match="more samples"):
+        flac.take_frames(_bytes(payload), 2, 16, 1 << 20)

@@ -236,3 +236,24 @@ def test_description_is_that_of_any_entry() -> None:
     archive = Archive(MemoryRandomSource(file.getvalue()))
     said = strictjson.loads(archive.frame_bytes(0)[wire.FRAME_SIZE :].tobytes(), "entry")
     assert said == {"name": 'a"b é', "kind": "tensor", "size": 24, "dtype": "F32", "shape": [2, 3]}
+
+
+@pytest.mark.parametrize("before", [0, 1 << 17])
+def test_entries_without_chunks_are_read(before: int) -> None:
+    wanted = {"a": np.arange(before, dtype=np.uint8)} if before else {}
+    wanted |= {f"e{i}": np.empty((0, i), np.float32) for i in range(3)}
+    file = io.BytesIO()
+    with densor.Writer(file) as writer:
+        for name, value in wanted.items():
+            writer.add_tensor(name, value)
+    found = densor.load(file.getvalue())
+    assert {name: value.shape for name, value in found.items()} == {
+        name: value.shape for name, value in wanted.items()
+    }
+
+
+def test_an_archive_that_was_given_up_says_what_it_has() -> None:
+    writer = ArchiveWriter(io.BytesIO())
+    assert writer.add_small("a", "F32", (64,), np.zeros(256, np.uint8))
+    writer.abort()
+    assert writer.original == 0

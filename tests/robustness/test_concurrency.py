@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -494,3 +495,32 @@ def test_a_dataset_in_the_workers_of_a_dataloader(model: Path, tmp_path: Path, m
         env=os.environ | {"PYTHONPATH": str(Path(densor.__file__).parent.parent)},
     )
     assert done.stdout == "sound\n", done.stderr
+
+
+def test_an_interrupt_of_one_task_leaves_no_other_alone() -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    ended: list[int] = []
+
+    def work(number: int) -> None:
+        time.sleep(0.05)
+        ended.append(number)
+
+    workers = Workers(3)
+    tasks = [workers.submit(interrupted), *(workers.submit(work, i) for i in range(2))]
+    time.sleep(0.02)
+    settle(tasks)
+    assert sorted(ended) == [0, 1]
+    workers.close()
+
+
+def test_the_pool_keeps_no_more_of_what_nobody_holds_than_it_may() -> None:
+    pool = BufferPool(3 << 16)
+    views = [pool.take_until_dropped(1 << 16) for _ in range(8)]
+    views.clear()
+    assert sum(buffer.size for buffer in pool._dropped) == 3 << 16
+    last = pool.take_until_dropped(1 << 16)
+    gone = weakref.ref(pool)
+    del pool
+    assert gone() is None and last.size == 1 << 16

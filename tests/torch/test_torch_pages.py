@@ -204,3 +204,10 @@ def test_golden_files() -> None:
         bits = unpack_page(data).tensor.contiguous().view(torch.uint8).numpy()
         assert xxhash.xxh3_64(bits.tobytes()).hexdigest() == digest
         assert reference.decode(data).data == bits.tobytes()
+
+
+def test_positions_at_the_end_of_what_there_is() -> None:
+    bits = torch.randn(1, 1, 200, 4096, generator=torch.Generator().manual_seed(0)) * 0.3 + 1
+    page = Page(KEYS, 0, 2**63 - 50, bits.to(torch.bfloat16))
+    back = unpack_page(pack_page(page, 3, 10000.0))
+    assert torch.equal(back.tensor.view(torch.int16), page.tensor.view(torch.int16))

@@ -1,6 +1,7 @@
 """States in memory: a ring of the last ones, and parity across ranks."""
 
 import datetime
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -186,3 +187,13 @@ def check_parity(rank: int, ranks: int, folder: str) -> None:
 def test_bytes_of_lost_ranks_come_back(tmp_path: Path) -> None:
     pytest.importorskip("zfec")
     mp.spawn(check_parity, (4, str(tmp_path)), 4)
+
+
+def test_a_state_that_cannot_be_copied_harms_no_other() -> None:
+    with Snapshots(last=4) as snapshots:
+        for step in range(2):
+            snapshots.take({"w": torch.full((1000,), float(step))}, step)
+        with pytest.raises(TypeError):
+            snapshots.take({"w": torch.full((1000,), 2.0), "x": threading.Lock()}, 2)
+        snapshots.take({"w": torch.full((1000,), 3.0)}, 3)
+        assert [snapshots.load(step)["w"][0].item() for step in snapshots.steps()] == [0, 1, 3]

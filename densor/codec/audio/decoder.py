@@ -47,9 +47,9 @@ class FlacDecoder(ChunkDecoder):
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
         layout = self._model.layout
         frames, at = take_frames(payload, layout.channels, self._depth, out.size)
-        with MEMORY.borrowed(frames.planes.nbytes):
-            data = np.empty(frames.planes.size * layout.size, np.uint8)
-            self._samples.decode(payload[at:], data)
+        data = np.empty(frames.planes.size * layout.size, np.uint8)
+        self._samples.decode(payload[at:], data)  # which may borrow memory itself
+        with MEMORY.borrowed(2 * frames.planes.nbytes):
             put_together(frames._replace(planes=planes_of(layout, data)), out)
 
 

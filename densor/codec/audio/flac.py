@@ -73,7 +73,10 @@ def taken_apart(data: Bytes, channels: int, depth: int) -> Frames | None:
         *(padded, data.size, depth, False, *none, np.empty(0, np.int16), counts, _work())
     )
     heads, params, weights, count = counts.tolist()
-    if not count or data.size - size > MOST_TAIL or not _fits(count, channels, depth, data.size):
+    tail = data.size - size
+    if not count or tail > MOST_TAIL or not _fits(count, channels, depth, data.size):
+        return None
+    if heads + params + 2 * weights + tail > _room(data.size):
         return None
     found = Frames(
         depth,
@@ -97,6 +100,11 @@ def taken_apart(data: Bytes, channels: int, depth: int) -> Frames | None:
 
 def _fits(count: int, channels: int, depth: int, size: int) -> bool:
     return count * channels * ((depth + 7) // 8) <= min(MOST_BYTES, MOST_GAIN * size)
+
+
+def _room(size: int) -> int:
+    """Bytes that frames may say beside their samples, of a stream of `size` bytes."""
+    return min(_MOST_ROOM, 64 + 16 * size)
 
 
 def put_together(frames: Frames, out: Bytes) -> None:
@@ -143,7 +151,9 @@ def take_frames(payload: Bytes, channels: int, depth: int, size: int) -> tuple[F
     total = heads + params + 2 * weights + tail
     if not count or begin + packed > len(data) or tail > min(size, MOST_TAIL):
         raise FormatError("FLAC chunk has impossible sizes")
-    if total > min(_MOST_ROOM, 64 + 16 * size) or not _fits(count, channels, depth, size):
+    if count > heads * MOST_BLOCK:  # a frame has one byte of heads at least
+        raise FormatError("FLAC chunk has more samples than its frames")
+    if total > _room(size) or not _fits(count, channels, depth, size):
         raise LimitError("FLAC chunk holds more than it can")
     said = np.frombuffer(zstd_decompress(data[begin : begin + packed], total), np.uint8)
     ends = np.cumsum([heads, params, 2 * weights]).tolist()

@@ -466,7 +466,7 @@ def code_residuals(coding, m, s, t, data, begin, end):
         for c in range(m.channels):
             _begin_errors(s, m, c, y)
         for x in range(m.width):
+            if x & 4095 == 0 and s.coder[AT] > data.size + 4:
+                return
             for c in range(m.channels):
                 _sample(coding, s, t, m, data, c, y, x)
-        if s.coder[AT] > data.size + 4:
-            break

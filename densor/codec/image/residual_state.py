@@ -8,7 +8,7 @@ from densor.codec.image import residual_kernels as residual
 from densor.codec.image.mixing_state import FRESH, planes_for, run, tables
 from densor.codec.image.params import Model
 from densor.codec.image.pixels import QUALITIES
-from densor.codec.image.predict import SIDES
+from densor.codec.image.predict import SIDES, TOP
 from densor.codec.image.residual_kernels import (
     BIASES,
     CONTEXTS,
@@ -84,6 +84,8 @@ def code(coding: bool, model: Model, data: Bytes, content: Bytes) -> int:
     """
     m = sizes_of(model, content.size)
     counters = 4 * m.channels * CONTEXTS * m.lines * NODES
-    with MEMORY.borrowed(counters + m.channels * _BYTES_OF_PLANE + 4 * content.size):
+    columns, rows = m.width + SIDES, m.rows + TOP
+    by_place = 4 * m.channels * columns * (3 * (ROOM + 1) + rows)
+    with MEMORY.borrowed(counters + m.channels * _BYTES_OF_PLANE + by_place):
         state = new_state(m, planes_for(coding, model, content))
         return run(coding, model, data, content, m, state, residual.code_residuals)

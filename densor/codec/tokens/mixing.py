@@ -22,6 +22,7 @@ from densor.codec.tokens.state import Tokens
 from densor.entropy.arithmetic.logistic import squash_table, stretch_table
 from densor.entropy.deferred import deferred
 from densor.errors import FormatError
+from densor.runtime.memory import MEMORY
 
 code_mixed = deferred("densor.codec.tokens.mixing_kernels", "code_mixed")
 
@@ -64,15 +65,17 @@ def _states(parameters: Mixed, count: int, ranges: list[tuple[int, int]]) -> Sta
 def _run(encoding: bool, parameters: Mixed, tokens: Tokens, stream: Bytes, states: States) -> bool:
     """Codes a chunk's tokens, or fills them; False where a stream has no room left."""
     p = parameters
-    done = code_mixed(
-        *(encoding, tokens, p.digits, p.streams, states.reshape(-1), stream),
-        np.zeros(2 * PLACES << p.bits, np.uint32),
-        np.zeros(1 << p.bits, np.uint64),
-        np.full(2 * SPECIAL_FLAGS, 1 << 31, np.uint32),
-        np.zeros((16**p.digits - 1) // 15 * 16, np.uint16),
-        np.zeros(16 << p.node_bits, np.uint16),
-        *(_weights(), np.zeros(16, np.uint32), *_constants()),
-    )
+    own = (16**p.digits - 1) // 15 * 16
+    with MEMORY.borrowed((8 * PLACES + 8 << p.bits) + 2 * own + (32 << p.node_bits)):
+        done = code_mixed(
+            *(encoding, tokens, p.digits, p.streams, states.reshape(-1), stream),
+            np.zeros(2 * PLACES << p.bits, np.uint32),
+            np.zeros(1 << p.bits, np.uint64),
+            np.full(2 * SPECIAL_FLAGS, 1 << 31, np.uint32),
+            np.zeros(own, np.uint16),
+            np.zeros(16 << p.node_bits, np.uint16),
+            *(_weights(), np.zeros(16, np.uint32), *_constants()),
+        )
     return bool(done == 0)
 
 

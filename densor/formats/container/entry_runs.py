@@ -78,7 +78,8 @@ def _run(entries: list[IndexedEntry], frames: Frames) -> Iterator[Run | IndexedE
     mine = (kinds == wire.CHUNK) & ~repeated[owners]
     numbers, owners = numbers[mine], owners[mine]
     models = frames.models[numbers]
-    if len(entries) - int(repeated.sum()) < 2 or np.unique(models).size > registry.MODEL_WINDOW:
+    alone = not numbers.size or len(entries) - int(repeated.sum()) < 2
+    if alone or np.unique(models).size > registry.MODEL_WINDOW:
         yield from entries
         return
     sizes = np.array([entry.size for entry in entries])

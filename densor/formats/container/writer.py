@@ -207,7 +207,7 @@ class ArchiveWriter:
 
     def _write_small(self) -> None:
         """Codes and writes the small tensors that were gathered."""
-        if len(self._small):
+        if self._open and len(self._small):
             with collection_paused():
                 self._write_gathered()
 

@@ -94,7 +94,7 @@ class OrderedOutput:
         task = self._workers.submit(self._turns.add, begin, end, write, at, pieces)
         self._waiting.append(_Waiting(task, end, []))
         self._size = end
-        self._settle(end - _WAITING)
+        self._settle(end if self._workers.threads == 1 else end - _WAITING)
 
     def _write(self, at: int, pieces: Callable[[], Sequence[Any]]) -> None:
         for piece in pieces():
