@@ -58,7 +58,8 @@ class _Mixer:
         error = self.rate * (4096 * y - (p >> 4))
         for i, x in enumerate(inputs):
             if i not in fixed:
-                weights[i] += (x * error + 8192) >> 14
+                changed = weights[i] + ((x * error + 8192) >> 14)
+                weights[i] = (changed + 2**31) % 2**32 - 2**31
         return y
 
 

@@ -29,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
         "files, and transformers loads it after `import densor.hf`. Of a diffusers\n"
         "pipeline every model is packed.",
     )
-    parser.add_argument("model", metavar="MODEL_DIR", help="folder with config.json and weights")
+    parser.add_argument(
+        "model", metavar="MODEL_DIR", help="folder with config.json and weights, or of a pipeline"
+    )
     parser.add_argument("out", metavar="OUT_DIR", help="the folder to be made")
     add_flags(parser, "level")
     parser.add_argument("--level", type=int, choices=range(1, 10), metavar="1-9", help="same as -#")

@@ -1,8 +1,8 @@
 """Loops over the frames of FLAC (RFC 9639): to samples and what else frames say, and back.
 
 Beside samples, a frame is settled by its header, by the predictor of each subframe and by its Rice
-parameters. These go to three arrays, in the order of the file; see flac.md. Reading checks every
-position; `flac.py` proves the bounds of what is written.
+parameters. These go to three arrays, in the order of the file; see section 10 of
+docs/format/audio.md. Reading checks every position; `flac.py` proves the bounds of what is written.
 """
 
 from typing import NamedTuple
