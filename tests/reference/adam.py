@@ -85,6 +85,8 @@ def _from_scales(shapes: list[list[int]], scales: bytes, piece: bytes, m: bytes)
         fail("no matrix")
     rows = shapes[0][0]
     columns = len(piece) // 4 // rows
+    if columns > 1 << 20:
+        fail("rows that are too long")
     numbers = np.frombuffer(scales, "<i2").tolist()
     if len(numbers) != rows + columns + 24:
         fail("the number of scales")

@@ -8,7 +8,7 @@ import pytest
 from reference import adam as reference
 
 import densor
-from densor.errors import ArgumentError, DensorError
+from densor.errors import ArgumentError, DensorError, FormatError
 
 torch = pytest.importorskip("torch")
 
@@ -291,6 +291,17 @@ def test_any_bits_are_relative_to_any_scales() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(again, found, strict=True))
     wild = scales.split(rng.integers(-(1 << 15), 1 << 15, 36).astype(np.int16), (5, 7))
     assert np.array_equal(scales.absolute(scales.relative(v, m, wild), m, wild), v)
+
+
+def test_long_rows_have_no_scales(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = scaled_state((60, 90))
+    packed = pack_state(state)
+    monkeypatch.setattr(layout, "MOST_COLUMNS", 89)
+    with pytest.raises(FormatError, match="no matrix"):
+        unpack_state(packed)
+    other = pack_state(state)
+    assert [group["way"] for group in layout.table_of(other)["groups"]] == ["alone"]
+    assert_same(unpack_state(other), state)
 
 
 def test_golden_file_under_scales() -> None:

@@ -19,6 +19,7 @@ REPLAY, CHANGES, ALONE, RELATIVE = "replay", "changes", "alone", "relative"  # w
 PIECES = {REPLAY: 3, CHANGES: 2, ALONE: 2, RELATIVE: 3}
 HEAD = struct.Struct("<8sHHII")  # magic, version, reserved, lengths of the table
 DIGEST = 16
+MOST_COLUMNS = 1 << 20  # of a matrix whose v is relative to scales
 _MAX_TABLE = 1 << 26
 
 
@@ -79,8 +80,13 @@ def parse_entry(entry: Any) -> tuple[Group, str, list[int]]:
 
 
 def is_matrix(group: Group) -> bool:
-    """Whether v has rows and columns, whose scales it may be relative to."""
-    return len(group.shapes) == 1 and len(group.shape) > 1 and group.size > 0
+    """Whether v has rows and columns, whose scales it may be relative to.
+
+    Rows are worked on whole, in ten times their memory, so that they must not be longer than that.
+    """
+    if len(group.shapes) != 1 or len(group.shape) < 2 or not group.size:
+        return False
+    return group.size // group.shape[0] <= MOST_COLUMNS
 
 
 def parse_step(numbers: Any) -> Step:

@@ -24,7 +24,7 @@ _NONE = -(1 << 15)  # of a row that is left as it is
 _LOWEST = 16  # octaves that the square of m may be below what is expected of v
 _ROOT = 0x1FC00000  # half of the bits of 1
 _CENTRE = 127 << _OCTAVE
-_BLOCK = 1 << 20  # elements that are worked on at once
+_BLOCK = 1 << 20  # elements that are worked on at once, no fewer than a row has
 
 
 class Scales(NamedTuple):
