@@ -1,7 +1,8 @@
 """Classes of rows that share a code: parts of the kernel that encodes spans.
 
-Rows are first sorted by their mean scale, by one-dimensional k-means (Lloyd). Codes made from a
-sample of each class then say themselves, bit for bit, which of them suits a row best.
+Rows of a sample are first sorted by their mean scale, by one-dimensional k-means (Lloyd), then by
+the entropy codes that this makes. The codes of what comes of that say themselves, bit for bit,
+which of them suits a row best.
 """
 
 from typing import Any
@@ -24,9 +25,10 @@ _I8, _I64 = ir.IntType(8), ir.IntType(64)
 _B64, _Q8 = ir.VectorType(_I8, 64), ir.VectorType(_I64, 8)
 _TRAINING = 1024  # rows that classes are made from, about
 _CLASS_BITS = 1200.0  # what classes must save: their codes, the time to build tables
-_ROWS = 256  # of a batch, at least, that codes are made from while classes change
-_AT_ONCE = 4096  # symbols whose bits are below 2^16
-TURNS = 3  # how often codes are made
+_ROWS = 64  # of a batch, at least, that codes are made from while classes change
+_AT_ONCE = 256  # symbols whose lengths add up to less than 2^16
+_FRACTION = 8.0  # of a bit, that lengths of entropy codes are counted in
+_WIDER = 4  # a first sample has one in so many rows of the other
 
 
 @intrinsic
@@ -52,9 +54,7 @@ def _add_bits(typingctx, symbols, at, vectors, lengths, bits):
                 context, builder, args[position]
             ).data
 
-        tables = [
-            tables_of(builder, builder.gep(data(3), [_I64(256 * c)])) for c in range(CLASSES)
-        ]
+        tables = [tables_of(builder, builder.gep(data(3), [_I64(256 * c)])) for c in range(CLASSES)]
         none = ir.Constant(_B64, [0] * 64)
         sums = [
             cgutils.alloca_once_value(builder, ir.Constant(_Q8, [0] * 8)) for _ in range(CLASSES)
@@ -83,6 +83,21 @@ def _add_bits(typingctx, symbols, at, vectors, lengths, bits):
 
     size = types.int64
     return size(symbols, size, size, lengths, bits), codegen
+
+
+@once
+def entropy_lengths(counts, lengths):
+    """What symbols take under ideal codes, in units of an eighth of a bit, to `lengths`."""
+    for c in range(CLASSES):
+        total = 0
+        for s in range(256):
+            total += counts[c, s]
+        rare = np.log2(total + 25.6)
+        for s in range(256):
+            bits = rare + 3.32  # of a tenth of a symbol
+            if counts[c, s] > 0:
+                bits = rare - np.log2(counts[c, s] + 0.1)
+            lengths[c, s] = np.uint8(min(_FRACTION * bits, 255.0))
 
 
 @part
@@ -165,29 +180,29 @@ def find_classes(sums, run, n, floats):
 
 
 @part
-def rows_between(step, rows, turn):
-    """Of how many rows one is counted in a turn, of which the last one has `step`."""
-    wider = step << (2 * (TURNS - 1 - turn))
-    return max(step, min(wider, rows // _ROWS))
+def rows_between(step, rows):
+    """Of how many rows one is in the first sample, if one in `step` is in the other."""
+    return max(step, min(_WIDER * step, rows // _ROWS))
 
 
 @once
 def count_sample(
-    data, layout, size, run, step, by_codes, classes, lengths, packed, bits, counts, tallies,
+    data, layout, size, run, step, by_codes, sums, borders, lengths, packed, bits, counts, tallies,
     planes, addresses, edge,
 ):  # fmt: skip
     """Histograms of the first plane by classes, from one row in `step` all over the batch.
 
-    `by_codes`: whether each row goes to the code that suits it best, not to its class.
+    `by_codes`: whether each row goes to the code that suits it best, instead of by its mean.
     """
     n = data.size // size
     tallies[:] = np.uint32(0)
-    for r in range(0, classes.size, step):
+    for r in range(0, sums.size, step):
         count = min(run, n - r * run)
         split_first(layout, size, data, r * run * size, count, planes, 0, addresses, edge)
-        c = np.int64(classes[r])
         if by_codes:
             c = best_class(planes, 0, count, lengths, packed, bits)
+        else:
+            c = class_of(mean(sums, r, run, n), borders)
         _tally(planes[:count], tallies[1024 * c : 1024 * (c + 1)])
     for c in range(CLASSES):
         for s in range(256):
@@ -195,9 +210,15 @@ def count_sample(
             counts[c, s] = tallies[at] + tallies[at + 256] + tallies[at + 512] + tallies[at + 768]
 
 
+@part
+def bits_of_classes(rows):
+    """What classes must save of a batch."""
+    return 2 * rows + _CLASS_BITS
+
+
 @once
-def join_if_no_gain(counts, rows, step, zeros):
-    """How many classes are worth their codes and map: all, or one."""
+def join_if_no_gain(counts, least, zeros):
+    """How many classes are worth it: all if they save so many bits of the sample, or one."""
     apart = 0.0
     zeros[:] = 0
     for c in range(CLASSES):
@@ -206,7 +227,7 @@ def join_if_no_gain(counts, rows, step, zeros):
         zeros[s] = counts[0, s] + counts[1, s]
         counts[CLASSES, s] = counts[2, s] + counts[3, s]
     together = _entropy_bits(zeros, counts[CLASSES])
-    if (together - apart) * step >= 2 * rows + _CLASS_BITS:
+    if together - apart >= least:
         return CLASSES
     for s in range(256):
         counts[0, s] = zeros[s] + counts[CLASSES, s]

@@ -11,13 +11,12 @@ from densor.codec import registry
 from densor.codec.planes.search_kernels import _entropy_bits, _tally
 from densor.codec.spans import table as t
 from densor.codec.spans.classes import (
-    TURNS,
     best_class,
-    class_of,
+    bits_of_classes,
     count_sample,
+    entropy_lengths,
     find_classes,
     join_if_no_gain,
-    mean,
     pack_lengths,
     rows_between,
 )
@@ -391,30 +390,34 @@ def encode_span(
     saved = _row_scales(data, layout, size, run, ways, scales, planes, seen, addresses, edge)
     if saved > 0.016 * size:
         return _REFUSED
-    classes[:] = 0
-    if most > 1:
-        find_classes(scales, run, n, floats)
-        for r in range(classes.size):
-            classes[r] = class_of(mean(scales, r, run, n), floats[CLASSES : 2 * CLASSES])
     mask = 127 if size == 1 or layout == registry.LAYOUT_WORD16 else 255
     if seen[1] <= seen[0] and seen[2] == 0:
         return _REFUSED
+    floats[:] = np.inf
+    if most > 1:
+        find_classes(scales, run, n, floats)
+    many = most
     least = _rows_between(n, size, most)
-    many = CLASSES
-    for turn in range(0 if most > 1 else TURNS - 1, TURNS):
-        step = rows_between(least, classes.size, turn)
+    for turn in range(0 if most > 1 else 1, 2):
+        step = least if turn else rows_between(least, scales.size)
         count_sample(
-            data, layout, size, run, step, turn > 0 and most > 1, classes, lengths, packed,
-            numbers[40:44], counts, tallies, planes, addresses, edge,
+            data, layout, size, run, step, turn > 0 and many > 1, scales,
+            floats[CLASSES : 2 * CLASSES], lengths, packed, numbers[40:44], counts, tallies,
+            planes, addresses, edge,
         )  # fmt: skip
-        if turn == TURNS - 1:
-            many = join_if_no_gain(counts, classes.size, step, counts[CLASSES + 1])
-        for c in range(many):
-            _make_codes(
-                counts[c], step, mask, seen, lengths[c], tables[c], numbers[64:], edge[9 * 64 :],
-                codes,
-            )  # fmt: skip
-        pack_lengths(lengths, packed)
+        if many > 1:
+            worth = bits_of_classes(scales.size) / step
+            many = join_if_no_gain(counts, worth if turn else worth / 2, counts[CLASSES + 1])
+        if turn == 0 and many > 1:
+            entropy_lengths(counts, lengths)
+            pack_lengths(lengths, packed)
+        if many == 1:
+            floats[:] = np.inf
+    for c in range(many):
+        _make_codes(
+            counts[c], step, mask, seen, lengths[c], tables[c], numbers[64:], edge[9 * 64 :], codes
+        )
+    pack_lengths(lengths, packed)
     at = 0
     for chunk in range(made.shape[0]):
         first = chunk * rows
