@@ -1,7 +1,7 @@
 """The compiled loops that encode a span: a batch of floats under one set of codes, as frames.
 
-Rows share a code with those that it suits as well, see `classes`. Codes come from a sample of the
-rows, and have room for every symbol between the least and the greatest that occur.
+Rows share a code with those that it suits as well, see `class_kernels`. Codes come from a sample
+of the rows, and have room for every symbol between the least and the greatest that occur.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from numba import types
 from densor.codec import registry
 from densor.codec.planes.search_kernels import _entropy_bits, _tally
 from densor.codec.spans import table as t
-from densor.codec.spans.classes import (
+from densor.codec.spans.class_kernels import (
     best_class,
     bits_of_classes,
     count_sample,
