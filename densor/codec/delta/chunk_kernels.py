@@ -12,7 +12,7 @@ from densor.codec.delta.kernels import (
     apply_block,
     per_size,
     put_extras,
-    tokens_of_block,
+    tokens_of,
 )
 from densor.codec.delta.payload import (
     BLOCK,
@@ -33,6 +33,7 @@ from densor.entropy.rans.kernels import decode_groups, decode_rest, encode_symbo
 _U = np.uint64
 _BYTE, _EIGHT = _U(255), _U(8)
 _STATE_BYTES = 4 * STATES
+_WIDE = 1 << 16  # elements to code: memory is read in long stretches, and what is made stays in L2
 _LENGTH = 4  # bytes of the length of the stream
 _FIRST = np.uint32(FIRST)
 
@@ -73,15 +74,15 @@ def _find(
 ):  # fmt: skip
     """Fills `tokens` and `contexts`, uint8[n]; `counts[context, token]` is how often both occur.
 
-    Method, `plain`, `table` and `places`: see `tokens_of_block`. The context of an element is
+    Method, `plain`, `table` and `places`: see `kernels`. The context of an element is
     `mapped[b >> shift]`, of as many bits as `mapped` is long for. `work`: uint32[8 *
     (counts.size + 48)], all 0.
     """
     rows = (counts.shape[0] << 8) + 48
-    for begin in range(0, tokens.size, BLOCK):
-        end = min(begin + BLOCK, tokens.size)
+    for begin in range(0, tokens.size, _WIDE):
+        end = min(begin + _WIDE, tokens.size)
         some, under = tokens[begin:end], contexts[begin:end]
-        tokens_of_block(
+        tokens_of(
             x[begin:end], b[begin:end], method, floats, drop, bits, direct, mantissa, plain, table,
             places, some,
         )  # fmt: skip

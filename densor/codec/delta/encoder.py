@@ -264,7 +264,9 @@ def _choose(data: Bytes, base: Bytes, dtype: str, size: int) -> _Choice:
     new, old = (elements(sample(of, size, _PIECE), size) for of in (data, base))
     form = number_format(dtype)
     floats = form is not None and form.sign > 0
-    common = int(COMMON[size](elements(data, size)))
+    common = int(COMMON[size](new))
+    if not common & 1:
+        common = int(COMMON[size](elements(data, size)))
     drop = min((common & -common).bit_length() - 1, 8 * size - 8) if common else 0
     shift, bits = _INTEGERS[size] if form is None else _looked_at(form)
     values = ((old >> shift) & ((1 << bits) - 1)).astype(np.int64)
@@ -273,10 +275,13 @@ def _choose(data: Bytes, base: Bytes, dtype: str, size: int) -> _Choice:
     row_of[used] = np.arange(used.size)
     rows = row_of[values]
     scale = data.size / new.nbytes
-    tried = [
-        _look(tokens.method(number, size, floats, drop), new, old, rows, used.size)
-        for number in (DIFFERENCE, XOR, OWN)
-    ]
+    tried: list[_Look] = []
+    for number in (DIFFERENCE, XOR, OWN):
+        method = tokens.method(number, size, floats, drop)
+        least = min((look.bits for look in tried), default=math.inf)
+        if number == OWN and new.size * (method.bits - 8) > _MAX_ERROR * least:
+            break  # its extra bits alone are more
+        tried.append(_look(method, new, old, rows, used.size))
     most = int(min(_MAX_CONTEXTS, 1 + data.size // size // _MIN_ELEMENTS_PER_CONTEXT))
     least = min(look.bits for look in tried)
     found = []
@@ -315,7 +320,8 @@ def _look(
     symbols = np.empty(new.size, np.uint8)
     find_tokens(method, new, old, symbols)
     counts = np.empty((used, 256), np.int64)
-    extra = int(count_rows(symbols, rows, token_table(method).counts, counts))
+    work = np.zeros(counts.size, np.uint32)
+    extra = int(count_rows(symbols, rows, token_table(method).counts, work, counts))
     return _Look(method, counts, extra, extra + float(rough_bits(counts)))
 
 

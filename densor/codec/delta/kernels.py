@@ -147,7 +147,7 @@ def _large(tokens, begin, plain):
 
 
 @njit
-def tokens_of_block(
+def _tokens_of_block(
     x, b, method, floats, drop, bits, direct, mantissa, plain, table, places, tokens
 ):
     """Fills `tokens`: uint8[BLOCK] at most. Changes with tokens below `plain` are small.
@@ -175,13 +175,16 @@ def tokens_of_block(
 
 
 def _tokens(x, b, method, floats, drop, bits, direct, mantissa, plain, table, places, tokens):
-    """Fills `tokens`: uint8[n]; see `tokens_of_block`."""
+    """Fills `tokens`: uint8[n]; see `_tokens_of_block`."""
     for begin in range(0, tokens.size, BLOCK):
         end = min(begin + BLOCK, tokens.size)
-        tokens_of_block(
+        _tokens_of_block(
             x[begin:end], b[begin:end], method, floats, drop, bits, direct, mantissa, plain, table,
             places, tokens[begin:end],
         )  # fmt: skip
+
+
+tokens_of = njit(_tokens)
 
 
 @njit
@@ -342,17 +345,25 @@ TOKENS = per_size(_tokens, lambda r, w: types.void(r, r, *METHOD, _int, R8, W16,
 COMMON = per_size(_common, lambda r, w: types.uint64(r))
 
 
-@kernel(types.int64(R8, types.int64[::1], R8, types.int64[:, ::1]))
-def count_rows(tokens, rows, bits_of, counts):
+@kernel(types.int64(R8, types.int64[::1], R8, types.uint32[::1], types.int64[:, ::1]))
+def count_rows(tokens, rows, bits_of, work, counts):
     """How often a sample has each token in each row; returns their extra bits.
 
-    `tokens`: uint8[n], `rows`: int64[n], `bits_of`: uint8[256]; `counts`: int64[rows, 256].
+    `tokens`: uint8[n], `rows`: int64[n], `bits_of`: uint8[256]; `counts`: int64[rows, 256]. `work`:
+    uint32[counts.size], all 0: token by token, since cells of few tokens in many rows would fall
+    into the same few sets of a cache.
     """
-    counts[:] = 0
-    extra = np.int64(0)
+    many = counts.shape[0]
     for i in range(tokens.size):
-        counts[rows[i], tokens[i]] += 1
-        extra += np.int64(bits_of[tokens[i]])
+        work[np.int64(tokens[i]) * many + rows[i]] += np.uint32(1)
+    extra = np.int64(0)
+    for s in range(256):
+        total = np.int64(0)
+        for r in range(many):
+            one = np.int64(work[s * many + r])
+            counts[r, s] = one
+            total += one
+        extra += total * np.int64(bits_of[s])
     return extra
 
 
