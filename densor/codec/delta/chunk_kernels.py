@@ -15,7 +15,7 @@ from densor.codec.delta.kernels import (
     tokens_of,
 )
 from densor.codec.delta.payload import (
-    BLOCK,
+    DECODED,
     EXTRAS_OTHER,
     MALFORMED,
     SHORT,
@@ -143,7 +143,7 @@ def _decode(
 
     `coded`: uint8[], payload of a chunk behind its mode. `b`: as many elements of the base.
     `table`: as from `build_table`, of all contexts that `mapped` has. `starts`, `counts`, `plain`:
-    see `apply_block`. Work space: `tokens`, `contexts`, uint8[BLOCK]; `tail`, uint8[3 * LOOK];
+    see `apply_block`. Work space: `tokens`, `contexts`, uint8[DECODED]; `tail`, uint8[3 * LOOK];
     `states`, uint32[32]; `extras`, uint8[coded.size + SLACK].
     """
     end = _begin(coded, states)
@@ -155,8 +155,8 @@ def _decode(
     some_extras[stored:] = 0
     words, left, at = coded[:end], -1, _LENGTH + _STATE_BYTES
     bit = 0
-    for begin in range(0, out.size, BLOCK):
-        size = min(BLOCK, out.size - begin)
+    for begin in range(0, out.size, DECODED):
+        size = min(DECODED, out.size - begin)
         old, some, under = b[begin : begin + size], tokens[:size], contexts[:size]
         _contexts(old, shift, mapped, under)
         i = 0

@@ -9,7 +9,16 @@ from densor.codec.delta.few_decoder import apply
 from densor.codec.delta.few_params import FEW, FewParameters
 from densor.codec.delta.few_params import parse as parse_few
 from densor.codec.delta.params import Parameters, parse
-from densor.codec.delta.payload import BLOCK, CODED, ERRORS, FEW_CODED, HEAD, MALFORMED, SAME, SLACK
+from densor.codec.delta.payload import (
+    CODED,
+    DECODED,
+    ERRORS,
+    FEW_CODED,
+    HEAD,
+    MALFORMED,
+    SAME,
+    SLACK,
+)
 from densor.codec.delta.tokens import token_table
 from densor.entropy.rans.constants import LOOK, STATES
 from densor.entropy.rans.decode import decode_table
@@ -61,8 +70,8 @@ class DeltaDecoder(BaseDecoder):
             method.floats,
             method.drop,
             method.bits,
-            _BUFFERS.take("tokens", BLOCK),
-            _BUFFERS.take("contexts", BLOCK),
+            _BUFFERS.take("tokens", DECODED),
+            _BUFFERS.take("contexts", DECODED),
             _BUFFERS.take("tail", 3 * LOOK),
             _BUFFERS.take("states", 4 * STATES).view(np.uint32),
             _BUFFERS.take("extras", coded.size + SLACK),

@@ -305,7 +305,7 @@ def _apply_large(
 
 @njit
 def apply_block(b, tokens, extras, at, starts, counts, plain, method, floats, drop, bits, out):
-    """Decodes up to BLOCK elements from their tokens and the base; returns where extra bits end.
+    """Decodes a block of elements from their tokens and the base; returns where extra bits end.
 
     `starts`: uint64[256], the least change that a token stands for, `counts`: uint8[256], its
     number of extra bits; changes with tokens below `plain` are small. `extras`: the extra bits and

@@ -5,7 +5,8 @@ import struct
 HEAD = struct.Struct("<QB")  # where the chunk's bytes are in the base, mode
 LENGTH = struct.Struct("<I")  # of the stream; it and the extra bits follow
 SAME, CODED, FEW_CODED = 0, 1, 2  # modes
-BLOCK = 4096  # elements that are looked at before a way to code or decode them is chosen
+BLOCK = 1 << 12  # elements that are looked at before a way to find their tokens is chosen
+DECODED = 1 << 14  # elements whose tokens are decoded at a time
 SLACK = 12  # bytes behind the extra bits that may be looked at
 
 # What may be wrong with a coded chunk
