@@ -29,6 +29,7 @@ from densor.torch.adam.groups import (
 from densor.torch.adam.layout import ALONE, CHANGES, RELATIVE, REPLAY, is_matrix
 from densor.torch.adam.replay import Moments, Step, Words
 from densor.torch.scaled import Halves
+from densor.torch.sealed import sealed
 
 DEFAULT_LEVEL = 6
 _GOOD = 0.3  # share of m and v from which on nothing else is tried
@@ -64,7 +65,7 @@ def pack_state(
     saved = _saved_rest(state, groups)
     rest = zstd_compress(saved, 9)
     table = {"rest": [len(rest), len(saved)], "groups": entries}
-    return layout.put_together(table, [rest, *blobs])
+    return sealed(layout.KIND, table, [rest, *blobs])
 
 
 class _Packer:
