@@ -84,6 +84,7 @@ MIN_BYTES_OF_SPANS = 1 << 16  # below, what the ordinary way finds better counts
 MAX_BYTES_OF_TRIAL = 1 << 17  # of floats by rows and by planes
 MAX_BYTES_OF_ZEROS = 1 << 20  # of sparse elements and planes, where a sample takes about the same
 SMALL = 8  # size over what a sample takes, from which trials cost little
+NOTHING = 64  # size over what a sample takes, from which it has met too little to tell
 MAX_LOSS = 1.05  # of what is estimated, over the simpler way, that a trial may still turn round
 MAX_SIZE_UNTRIED = 0.995  # of what a sample of the other way takes; a whole trial above
 MAX_SIZE_UNTRIED_BY_COUNTS = 0.9985  # of what counts let expect of it
@@ -550,7 +551,8 @@ def _of_elements(batch: Batch, level: Level) -> list[Encoder | None]:
             number = registry.CODEC_SPARSE
         small = min(plain, sparse) < pieces.size // SMALL
         near = MAX_SIZE_OF_SPARSE**2 < sparse / max(plain, 1) < 1 / MAX_SIZE_OF_SPARSE
-        if near and batch.data.size <= MAX_BYTES_OF_ZEROS:
+        empty = min(plain, sparse) < pieces.size // NOTHING
+        if empty or (near and batch.data.size <= MAX_BYTES_OF_ZEROS):
             also = [by_planes + registry.CODEC_SPARSE - number]
     found = [CODECS[one].propose(batch, level) for one in (number, *also)]
     if small and level.planes == "rans":
