@@ -1,6 +1,10 @@
 """Training with packed weights gives the bits that ordinary training gives."""
 
 import copy
+import os
+import platform
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -225,6 +229,37 @@ def test_slices_end_where_vectors_do(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         assert training._slice_size(model.weight) == expected
     assert training._slice_size(model.weight.unpack()) == 0
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or "MALLOC_MMAP_THRESHOLD_" in os.environ,
+    reason="a setting of glibc, as the environment leaves it",
+)
+def test_packed_states_have_large_blocks_mapped() -> None:
+    """Once 16 MB were freed, glibc by itself cuts 4 MB from the heap: nothing is mapped then."""
+    code = """
+import ctypes, torch
+from densor.torch import PackedOptimizer
+
+class Figures(ctypes.Structure):
+    _fields_ = [(f"f{i}", ctypes.c_size_t) for i in range(10)]
+
+def mapped():
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = Figures
+    return libc.mallinfo2().f4  # hblkhd
+
+for pack in (False, True):
+    parameters = [torch.nn.Parameter(torch.zeros(4))]
+    PackedOptimizer(parameters, torch.optim.SGD, lr=1.0, pack_state=pack)
+    torch.empty(1 << 22)
+    before = mapped()
+    kept = torch.empty(1 << 20)
+    print(mapped() - before >= 1 << 22)
+    del kept
+"""
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.split() == ["False", "True"]
 
 
 def test_slices_need_dense_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
