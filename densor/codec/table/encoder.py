@@ -32,7 +32,7 @@ from densor.codec.table.fitting import Plan, Sample
 from densor.codec.table.functions import Functions
 from densor.codec.table.latent_encoder import MOST_DIFFERENT, Under, under_latents
 from densor.codec.table.layout import I32, I64, MAX_BYTES, Layout
-from densor.codec.table.mixing import code_column
+from densor.codec.table.mixing import Settings, code_column
 from densor.codec.table.packing import Packer
 from densor.codec.table.params import pack
 from densor.codec.table.payload import (
@@ -260,7 +260,8 @@ class TableCoder:
         pack_contexts(contexts, out)
         data = np.empty(symbols.size * 4 + 64, np.uint8)
         code = code_of(lengths, column.count)
-        size = code_column(True, code, *arrays, symbols.copy(), data, _LIMIT, guess)
+        settings = Settings(symbols.size, _LIMIT, guess)
+        size = code_column(True, code, *arrays, symbols.copy(), data, settings)
         if size > data.size:
             raise FormatError("symbols of a table do not become smaller")
         return out.bytes() + data[:size].tobytes()
