@@ -12,7 +12,7 @@ from densor.errors import ArgumentError, LimitError, UnsupportedError
 from densor.llm.loading import NAMES, load
 
 if TYPE_CHECKING:  # imported when there is a model
-    from densor.codec.circuit.model import Tables
+    from densor.codec.circuit.coding import ImageTables
     from densor.codec.language_model.params import Parameters
     from densor.llm.model import Model as Weights
     from densor.llm.network import Network
@@ -48,7 +48,7 @@ class Session:
         self._idle: dict[tuple[int, int, int], list[Network]] = {}
         self._stopped = threading.Event()
         self._image_model = image_model
-        self._circuit: Tables | None = None
+        self._circuit: ImageTables | None = None
 
     @property
     def name(self) -> str:
@@ -110,8 +110,8 @@ class Session:
         with self._lock:
             idle.append(network)
 
-    def circuit(self, digest: bytes) -> "Tables":
-        """The circuit of this name; a DensorError if it is not at hand."""
+    def circuit(self, digest: bytes) -> "ImageTables":
+        """The circuit, or network, of this name; a DensorError if it is not at hand."""
         from densor.codec.circuit.loading import load
 
         wanted = f"image model {digest.hex()}"
