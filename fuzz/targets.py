@@ -9,6 +9,7 @@ from fuzz import (
     language,
     parsers,
     round_trip,
+    snapshots,
     spans,
     training,
     units,
@@ -28,6 +29,7 @@ TARGETS: dict[str, Target] = {
         *derived.TARGETS,
         *finder.TARGETS,
         *training.TARGETS,
+        *snapshots.TARGETS,
         *round_trip.TARGETS,
     )
 }

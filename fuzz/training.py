@@ -15,7 +15,7 @@ from reference.reading import Refused
 import densor
 from densor.codec.zstd import zstd_compress, zstd_decompress
 from densor.errors import DensorError
-from densor.torch import pack_page, pack_state, pages, rotated, unpack_page, unpack_state
+from densor.torch import pack_page, pack_state, pages, rotated, sealed, unpack_page, unpack_state
 from densor.torch.adam import layout
 from densor.torch.pages import KEYS, VALUES, Page
 from fuzz.mutate import mutated
@@ -87,22 +87,22 @@ def state_seeds() -> list[bytes]:
     ]
 
 
-def mutate_state(data: bytes, rng: Random, others: Any) -> bytes:
-    """Changes the table, or anything; the checksum is made right again."""
-    if len(data) < layout.HEAD.size + _HASH or rng.random() < 0.05:
+def mutate_sealed(data: bytes, rng: Random, others: Any) -> bytes:
+    """Changes the table of what `densor.torch.sealed` made, or anything; the checksum is right."""
+    if len(data) < sealed.HEAD.size + _HASH or rng.random() < 0.05:
         return mutated(data, rng, others)
-    magic, version, reserved, stored, size = layout.HEAD.unpack_from(data)
-    table = data[layout.HEAD.size : layout.HEAD.size + stored]
-    rest = data[layout.HEAD.size + stored : -_HASH]
+    magic, version, reserved, stored, size = sealed.HEAD.unpack_from(data)
+    table = data[sealed.HEAD.size : sealed.HEAD.size + stored]
+    rest = data[sealed.HEAD.size + stored : -_HASH]
     if rng.random() < 0.5:
         try:
             text = mutated(zstd_decompress(table, min(size, 1 << 16)), rng, [])
         except DensorError:
             return _sealed(mutated(data[:-_HASH], rng, others))
         table, size = zstd_compress(text, 3), len(text)
-        head = layout.HEAD.pack(magic, version, reserved, len(table), size)
+        head = sealed.HEAD.pack(magic, version, reserved, len(table), size)
         return _sealed(head + table + rest)
-    return _sealed(data[: layout.HEAD.size + stored] + mutated(rest, rng, []))
+    return _sealed(data[: sealed.HEAD.size + stored] + mutated(rest, rng, []))
 
 
 def run_page(data: bytes) -> object:
@@ -162,6 +162,6 @@ def mutate_page(data: bytes, rng: Random, others: Any) -> bytes:
 
 
 TARGETS = (
-    Target("adam", run_state, state_seeds, mutate_state, most_memory=1 << 27),
+    Target("adam", run_state, state_seeds, mutate_sealed, most_memory=1 << 27),
     Target("page", run_page, page_seeds, mutate_page, most_memory=1 << 27),
 )

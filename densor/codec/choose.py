@@ -6,7 +6,7 @@
 | bytes with a language model | all | language model, or byte_cm | trial, of texts |
 | bytes from 4 KiB on | 5 to 9 | byte_cm, Zstandard | trial of each chunk |
 | other bytes | all | Zstandard | |
-| floats in many small matrices, 32 MiB at most | 3 to 5 | rANS, as below | trial |
+| floats in many small matrices, in 32 batches | 3 to 5 | rANS, as below | trial; of low rank at 3 |
 | floats in matrices from 64 KiB on | 1 to 3 | planes by spans, or as below | it declines |
 | floats in matrices | 9 | float_cm, or both ways below | trial |
 | floats in matrices, few zeros | 6 to 8 | scale_context, or planes | trial to 512 KiB, estimate |
@@ -79,10 +79,12 @@ MAX_SIZE_OF_SPARSE = 0.98  # share of what the sample takes as planes
 MAX_BYTES_OF_ZSTD = 1 << 12  # and where parameters must prove their worth
 MAX_BYTES_OF_HUFFMAN = 1 << 18  # codes may be smaller than rANS, for their simpler parameters
 MIN_MATRICES = 4  # of a batch that holds several; a tensor alone has up to two parts
+MAX_RANK = 128  # the lesser side of a matrix of an adapter
 MIN_BYTES_OF_SPANS = 1 << 16  # below, what the ordinary way finds better counts
 MAX_BYTES_OF_TRIAL = 1 << 17  # of floats by rows and by planes
 MAX_BYTES_OF_ZEROS = 1 << 20  # of sparse elements and planes, where a sample takes about the same
 SMALL = 8  # size over what a sample takes, from which trials cost little
+NOTHING = 64  # size over what a sample takes, from which it has met too little to tell
 MAX_LOSS = 1.05  # of what is estimated, over the simpler way, that a trial may still turn round
 MAX_SIZE_UNTRIED = 0.995  # of what a sample of the other way takes; a whole trial above
 MAX_SIZE_UNTRIED_BY_COUNTS = 0.9985  # of what counts let expect of it
@@ -468,10 +470,18 @@ def _clearly_smaller(expected: Estimate, batch: Batch, level: Level) -> bool:
 
 
 def _small_matrices(batch: Batch, level: Level) -> Coding | None:
-    """Many in a batch, as adapters have them: whole bits per symbol count there, time does not."""
+    """Many in a batch, as adapters have them: whole bits per symbol count there, time does not.
+
+    Where spans are fast, rANS takes five times as long for .4 % of a batch: for those alone that
+    are of low rank, then, as adapters are.
+    """
     key = "small", registry.CODEC_PLANES_RANS
-    few = len(batch.kind.parts) < MIN_MATRICES or batch.data.size < MIN_BYTES_OF_SPANS
-    if few or len(batch.history.kept(key)) == MAX_KEPT:
+    parts = batch.kind.parts
+    if len(parts) < MIN_MATRICES or batch.data.size < MIN_BYTES_OF_SPANS:
+        return None
+    if level.spans and any(min(part) > MAX_RANK for part in parts):
+        return None
+    if len(batch.history.kept(key)) == MAX_KEPT:
         return None
     batch.history.keep(key, batch.data.size)
     simpler = (_spans(batch, level) if level.spans else None) or _planes(batch, level)
@@ -541,7 +551,8 @@ def _of_elements(batch: Batch, level: Level) -> list[Encoder | None]:
             number = registry.CODEC_SPARSE
         small = min(plain, sparse) < pieces.size // SMALL
         near = MAX_SIZE_OF_SPARSE**2 < sparse / max(plain, 1) < 1 / MAX_SIZE_OF_SPARSE
-        if near and batch.data.size <= MAX_BYTES_OF_ZEROS:
+        empty = min(plain, sparse) < pieces.size // NOTHING
+        if empty or (near and batch.data.size <= MAX_BYTES_OF_ZEROS):
             also = [by_planes + registry.CODEC_SPARSE - number]
     found = [CODECS[one].propose(batch, level) for one in (number, *also)]
     if small and level.planes == "rans":

@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     from densor.torch.resident import check_module, memory_of, pack_module, unpack_module
     from densor.torch.safetensors import load_file, safe_open, save_packed_file
     from densor.torch.saving import AsyncCheckpoints
-    from densor.torch.snapshots import Snapshots, pack_snapshot, unpack_snapshot
+    from densor.torch.snapshot_bytes import pack_snapshot, unpack_snapshot
+    from densor.torch.snapshots import Snapshots
     from densor.torch.training import PackedOptimizer
 
 _LAZY = {
     "RankParity": "densor.torch.rank_parity",
     "Snapshots": "densor.torch.snapshots",
-    "pack_snapshot": "densor.torch.snapshots",
-    "unpack_snapshot": "densor.torch.snapshots",
+    "pack_snapshot": "densor.torch.snapshot_bytes",
+    "unpack_snapshot": "densor.torch.snapshot_bytes",
     "AsyncCheckpoints": "densor.torch.saving",
     "BackgroundCheckpoints": "densor.torch.callback",
     "PackCheckpoints": "densor.torch.callback",

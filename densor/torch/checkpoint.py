@@ -36,6 +36,10 @@ from torch.futures import Future
 import densor
 from densor.errors import ArgumentError, DensorError, FileError, LimitError, TruncatedError
 from densor.formats.io.outputs import errors_of, whole_file
+from densor.torch.adam.groups import BETAS, MOMENTS, is_next
+from densor.torch.adam.packing import StepPacker
+from densor.torch.adam.restoring import unpack_state
+from densor.torch.adam.shards import betas_in, pairs_of, stem_of
 
 _SUFFIX = ".densor"
 _MAX_CHAIN = 64  # checkpoints against checkpoints
@@ -51,6 +55,7 @@ class Stored:
     offset: int
     length: int
     base: str | None = None  # the checkpoint it is coded against, relative to its own
+    moment: str | None = None  # which one it is, where those of a step are packed together
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,10 @@ class PackedWriter(FileSystemWriter):
     """A storage writer that packs each shard.
 
     `path`: the folder of the checkpoint. `base`: that of an earlier one, which must stay: shards
-    that it has too, of the same place and shape, are coded against it where that is smaller.
-    `threads`: 0 for all processors.
+    that it has too, of the same place and shape, are coded against it where that is smaller. Where
+    it is one step of Adam earlier, both moments in FP32 of a shard are kept as the BF16 gradient
+    that they follow from (`densor.torch.pack_state`), if all of them, or most, do, and the same
+    rank writes both. `threads`: 0 for all processors.
     """
 
     def __init__(
@@ -107,7 +114,11 @@ class PackedWriter(FileSystemWriter):
         base = None if self._base_path is None else _Checkpoint(self._base_path, self._threads)
         results = []
         with errors_of(folder / name), (folder / name).open("wb") as file:
-            for item in plan.items:
+            left = plan.items
+            if base is not None:
+                left, made = self._write_steps(file, name, plan, planner, base)
+                results += made
+            for item in left:
                 blob, based = self._pack(item, planner, base)
                 stored = Stored(name, file.tell(), len(blob), based)
                 results.append(WriteResult(item.index, len(blob), stored))
@@ -121,24 +132,50 @@ class PackedWriter(FileSystemWriter):
         future.set_result(results)
         return future
 
+    def _write_steps(
+        self, file: BinaryIO, name: str, plan: SavePlan, planner: SavePlanner, base: "_Checkpoint"
+    ) -> tuple[list[WriteItem], list[WriteResult]]:
+        """Writes moments that follow from those of the base; other items, and where those are."""
+        packer = StepPacker(self._level, self._threads)
+        state = getattr(planner, "state_dict", {})
+        betas = betas_in(state)
+        written, results = set(), []
+        for stem, items in pairs_of(plan.items):
+            before = base.moments_before(stem, items[0].index, state.get(f"{stem}.step"))
+            if before is None:
+                continue
+            after = {name: _local(planner, item) for name, item in zip(MOMENTS, items, strict=True)}
+            blob = packer.pack(after, before, betas.get(stem, BETAS))
+            if blob is None:
+                continue
+            for moment, item in zip(MOMENTS, items, strict=True):
+                stored = Stored(name, file.tell(), len(blob), self._relative_base(), moment)
+                results.append(WriteResult(item.index, len(blob) // 2, stored))
+                written.add(item.index)
+            file.write(blob)
+        return [item for item in plan.items if item.index not in written], results
+
+    def _relative_base(self) -> str | None:
+        """The base as it is named in the metadata."""
+        if self._base_path is None:
+            return None
+        return os.path.relpath(self._base_path, Path(self.checkpoint_id))
+
     def _pack(
         self, item: WriteItem, planner: SavePlanner, base: "_Checkpoint | None"
     ) -> tuple[bytes, str | None]:
         """The packed item, and the base that it needs, if any."""
-        data = planner.resolve_data(item)
         if item.type == WriteItemType.BYTE_IO:
-            assert isinstance(data, io.BytesIO)
-            return densor.compress(data.getbuffer(), self._level, self._threads), None
-        assert isinstance(data, torch.Tensor)
-        data = data.detach().cpu()
+            saved = planner.resolve_data(item)
+            assert isinstance(saved, io.BytesIO)
+            return densor.compress(saved.getbuffer(), self._level, self._threads), None
+        data = _local(planner, item)
         before = None if base is None else base.same_shard(item.index, data)
         try:
             blob = densor.compress(data, self._level, self._threads, base=before)
         except ArgumentError as error:
             raise ArgumentError(f"{item.index.fqn}: {error}") from error
-        if before is None or self._base_path is None:
-            return blob, None
-        return blob, os.path.relpath(self._base_path, Path(self.checkpoint_id))
+        return blob, None if before is None else self._relative_base()
 
 
 class PackedReader(FileSystemReader):
@@ -196,6 +233,7 @@ class _Checkpoint:
         self._storage = storage
         self._bases: dict[str, _Checkpoint] = {}
         self._files: dict[str, BinaryIO] = {}
+        self._kept: tuple[tuple[str, int], dict[str, torch.Tensor]] | None = None
 
     def place(self, index: MetadataIndex) -> tuple[str, int]:
         """The file of an item and the offset in it, in bytes."""
@@ -205,12 +243,51 @@ class _Checkpoint:
     def read(self, index: MetadataIndex) -> Any:
         """An item, a tensor or bytes, as it was saved."""
         stored = self._stored(index)
+        if stored.moment is not None:
+            return self._moment(index, stored, stored.moment)
         blob = self._bytes(index, stored)
         base = None if stored.base is None else self._base(stored.base).read(index)
         try:
             return densor.decompress(blob, self._threads, base=base)
         except DensorError as error:
             raise type(error)(f"{self._path / stored.file}: {index.fqn}: {error}") from error
+
+    def moments_before(
+        self, stem: str, index: MetadataIndex, step: Any
+    ) -> dict[str, torch.Tensor] | None:
+        """Both moments of a shard, if they are in here, and not known to be of another step.
+
+        `stem`: of the names of both, `index`: of one; `step`: how many steps come after this one.
+        """
+        if any(one not in self._storage for one in _both(stem, index).values()):
+            return None
+        before = MetadataIndex(f"{stem}.step", torch.Size([]))
+        if before in self._storage and not is_next(self.read(before), step):
+            return None
+        return self._moments(stem, index)
+
+    def _moments(self, stem: str, index: MetadataIndex) -> dict[str, torch.Tensor]:
+        return {name: self.read(one) for name, one in _both(stem, index).items()}
+
+    def _moment(self, index: MetadataIndex, stored: Stored, moment: str) -> Any:
+        """One of two that are packed together; the other is kept, as it is mostly read next."""
+        place = stored.file, stored.offset
+        if self._kept is None or self._kept[0] != place or moment not in self._kept[1]:
+            self._kept = place, self._unpacked_moments(index, stored)
+        return self._kept[1].pop(moment)
+
+    def _unpacked_moments(self, index: MetadataIndex, stored: Stored) -> dict[str, torch.Tensor]:
+        blob, stem = self._bytes(index, stored), stem_of(index.fqn)
+        before = None if stored.base is None else self._base(stored.base)._moments(stem, index)
+        try:
+            found = unpack_state(blob, {"state": {0: before}}, threads=self._threads)["state"][0]
+            return {name: found[name] for name in MOMENTS}
+        except ArgumentError as error:  # of what is in the checkpoints
+            raise FileError(f"{self._path / stored.file}: {index.fqn}: {error}") from error
+        except DensorError as error:
+            raise type(error)(f"{self._path / stored.file}: {index.fqn}: {error}") from error
+        except (KeyError, TypeError):
+            raise FileError(f"{self._path / stored.file}: {index.fqn}: has no moments") from None
 
     def same_shard(self, index: MetadataIndex, like: torch.Tensor) -> torch.Tensor | None:
         """The same shard in here, if there is one of the same shape and dtype."""
@@ -252,6 +329,18 @@ class _Checkpoint:
         if len(blob) != stored.length:
             raise TruncatedError(f"{path}: ends within {index.fqn}")
         return blob
+
+
+def _local(planner: SavePlanner, item: WriteItem) -> torch.Tensor:
+    """A shard, on the CPU."""
+    data = planner.resolve_data(item)
+    assert isinstance(data, torch.Tensor)
+    return data.detach().cpu()
+
+
+def _both(stem: str, index: MetadataIndex) -> dict[str, MetadataIndex]:
+    """Where the moments of a shard are."""
+    return {name: MetadataIndex(f"{stem}.{name}", index.offset) for name in MOMENTS}
 
 
 def _metadata(path: Path) -> Metadata:

@@ -1,24 +1,24 @@
 """Snapshots that outlive their rank: parity of all ranks' bytes, spread over all of them.
 
-Bytes of each of n ranks are cut into n - p pieces. Stripe s has a piece of each rank but s, s + 1,
-..., s + p - 1 (modulo n), which hold its p blocks of parity (Reed-Solomon by zfec, as recovery data
-of archives). Up to p ranks may lose all they have, bytes and parity: each stripe still has n - p of
-its n blocks. It costs p / (n - p) of a rank's bytes, and sending these p times.
+It costs p / (n - p) of a rank's bytes where p of n ranks may be lost, and sending these p times.
+How bytes are cut, and what ranks send each other, is in docs/format/rank_parity.md.
 """
 
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.distributed as dist
-import xxhash
 
 from densor.errors import ArgumentError, ChecksumError, UnsupportedError
-from densor.formats.damage.recovery import coder
-
-Block = npt.NDArray[np.uint8]
-_DIGEST = 16
+from densor.torch.stripes import (
+    DIGEST,
+    MAX_BYTES,
+    Block,
+    Stripes,
+    digest_of,
+    parse_row,
+    parse_rows,
+)
 
 
 class _Held(NamedTuple):
@@ -37,7 +37,8 @@ class RankParity:
     `process_group`: of gloo, of more than `lost` ranks; a training that was started again, with
     other processes in the place of those that died, makes another one, see `recover`. All methods
     are to be called on all ranks. `protect` holds, while it runs, the pieces of a stripe beside
-    what is kept: the bytes of this rank, and `lost` / (ranks - `lost`) of the longest.
+    what is kept: the bytes of this rank, and `lost` / (ranks - `lost`) of the longest. A rank that
+    sends what cannot be ends in a FormatError on all.
     """
 
     def __init__(self, process_group: Any = None, lost: int = 1) -> None:
@@ -48,30 +49,24 @@ class RankParity:
     def _join(self, group: Any) -> None:
         if dist.get_backend(group) != "gloo":
             raise UnsupportedError("parity across ranks goes over gloo")
-        self._group = group
-        self._ranks, self._rank = dist.get_world_size(group), dist.get_rank(group)
-        if not 1 <= self._lost < self._ranks or self._ranks > 255:
-            raise ArgumentError(f"{self._lost} of {self._ranks} ranks cannot be lost")
-        self._pieces = self._ranks - self._lost
-        self._encoder, self._decoder = coder(self._pieces, self._ranks)
+        self._group, self._rank = group, dist.get_rank(group)
+        self._stripes = Stripes(dist.get_world_size(group), self._lost)
 
     def protect(self, data: bytes, round: int) -> None:
-        """Keeps the bytes of this rank, which may be of any number, and parity of all.
+        """Keeps the bytes of this rank, up to 1 TiB, and parity of all.
 
         `round`: the same on all ranks, such as the step. What was kept before stays if this fails.
         """
+        if len(data) > MAX_BYTES:
+            raise ArgumentError("parity is for bytes of up to 1 TiB")
         sizes, digests = self._shared(data, round)
         parity: dict[int, Block] = {}
-        for stripe in range(self._ranks):
-            members = self._members(stripe)
-            piece = self._piece(data, sizes, stripe)
-            for number in range(self._lost):
-                holder = (stripe + number) % self._ranks
+        for stripe in range(self._stripes.ranks):
+            piece = self._stripes.piece(self._rank, data, sizes, stripe)
+            for number, holder in enumerate(self._stripes.holders(stripe)):
                 blocks = self._gathered(piece, holder)
                 if blocks is not None:
-                    own = [blocks[rank].tobytes() for rank in members]
-                    (made,) = self._encoder.encode(own, [self._pieces + number])
-                    parity[stripe] = np.frombuffer(made, np.uint8)
+                    parity[stripe] = self._stripes.parity(stripe, blocks, number)
         self._held = _Held(round, data, parity, sizes, digests)
 
     def recover(self, process_group: Any = None) -> bytes:
@@ -85,95 +80,70 @@ class RankParity:
         known = self._known()
         have = [row is not None for row in known]
         if not any(have) or have.count(False) > self._lost:
-            raise ChecksumError(f"{have.count(False)} of {self._ranks} ranks were lost")
+            raise ChecksumError(f"{have.count(False)} of {len(have)} ranks were lost")
         found = [row for row in known if row is not None]
         if any(row != found[0] for row in found):
             raise ChecksumError("ranks have bytes of different rounds")
         _, sizes, digests = found[0]
         own = None if self._held is None else self._held.data
-        for lost in (rank for rank in range(self._ranks) if not have[rank]):
+        for lost in (rank for rank, has in enumerate(have) if not has):
             data = self._brought_back(lost, have, sizes)
             own = data if lost == self._rank else own  # all help with those of others too
         assert own is not None
-        if xxhash.xxh3_128_digest(own) != digests[self._rank]:
+        if digest_of(own) != digests[self._rank]:
             raise ChecksumError("bytes that were brought back are others than those lost")
         return own
 
     def _brought_back(self, lost: int, have: list[bool], sizes: list[int]) -> bytes:
+        """The bytes of a lost rank, on that rank."""
         pieces = []
-        for stripe in range(self._ranks):
-            members = self._members(stripe)
-            if lost not in members:
+        for stripe in range(self._stripes.ranks):
+            if lost not in self._stripes.members(stripe):
                 continue
             blocks = self._gathered(self._block(stripe, sizes), lost)
-            if blocks is None:
-                continue
-            order = [*members, *((stripe + k) % self._ranks for k in range(self._lost))]
-            numbers = [i for i, rank in enumerate(order) if have[rank]][: self._pieces]
-            given = [blocks[order[i]].tobytes() for i in numbers]
-            pieces.append(self._decoder.decode(given, numbers)[members.index(lost)])
+            if blocks is not None:
+                there = {i: block for i, block in enumerate(blocks) if have[i]}
+                pieces.append(self._stripes.restored(lost, stripe, there))
         return b"".join(pieces)[: sizes[lost]]
 
-    def _members(self, stripe: int) -> list[int]:
-        """The ranks whose bytes are in a stripe."""
-        return [(stripe + k) % self._ranks for k in range(self._lost, self._ranks)]
-
-    def _length(self, sizes: list[int]) -> int:
-        """Bytes of a piece, and of a block of parity."""
-        return max(1, -(-max(sizes) // self._pieces))
-
-    def _piece(self, data: bytes, sizes: list[int], stripe: int) -> Block:
-        """What this rank has in a stripe; zeros where it has nothing, or no more bytes."""
-        length = self._length(sizes)
-        block = np.zeros(length, np.uint8)
-        stripes = [s for s in range(self._ranks) if self._rank in self._members(s)]
-        if stripe in stripes:
-            at = stripes.index(stripe) * length
-            part = np.frombuffer(data, np.uint8)[at : at + length]
-            block[: part.size] = part
-        return block
-
     def _block(self, stripe: int, sizes: list[int]) -> Block:
-        """Likewise, or parity; zeros of ranks that have lost all."""
+        """What this rank has in a stripe, bytes or parity; zeros if it has lost all."""
         if self._held is None:
-            return np.zeros(self._length(sizes), np.uint8)
+            return self._stripes.zeros(sizes)
         parity = self._held.parity.get(stripe)
-        return self._piece(self._held.data, sizes, stripe) if parity is None else parity
+        if parity is not None:
+            return parity
+        return self._stripes.piece(self._rank, self._held.data, sizes, stripe)
 
     def _gathered(self, block: Block, to: int) -> list[Block] | None:
         """The blocks of all ranks, on one of them."""
         target = to if self._group is None else dist.get_global_rank(self._group, to)
         sent = torch.from_numpy(block.copy())
-        rows = [torch.empty_like(sent) for _ in range(self._ranks)] if to == self._rank else None
+        ranks = range(self._stripes.ranks)
+        rows = [torch.empty_like(sent) for _ in ranks] if to == self._rank else None
         dist.gather(sent, rows, target, group=self._group)
         return None if rows is None else [row.numpy() for row in rows]
 
     def _shared(self, data: bytes, round: int) -> tuple[list[int], list[bytes]]:
         """Sizes and digests of all; ArgumentError where rounds differ."""
-        digest = torch.frombuffer(bytearray(xxhash.xxh3_128_digest(data)), dtype=torch.uint8)
-        own = torch.cat([torch.tensor([round, len(data)]), digest.long()])
-        rows = [torch.empty_like(own) for _ in range(self._ranks)]
-        dist.all_gather(rows, own, group=self._group)
-        if any(int(row[0]) != round for row in rows):
+        rows = [parse_row(row) for row in self._sent([round, len(data), *digest_of(data)])]
+        if any(row[0] != round for row in rows):
             raise ArgumentError("ranks give bytes of different rounds")
-        return [int(row[1]) for row in rows], [bytes(row[2:].tolist()) for row in rows]
+        return [row[1] for row in rows], [row[2] for row in rows]
 
     def _known(self) -> list[tuple[int, list[int], list[bytes]] | None]:
         """Round, sizes and digests as each rank has them; None for those that have nothing."""
-        own = torch.zeros(2 + self._ranks * (1 + _DIGEST), dtype=torch.int64)
-        held = self._held
+        ranks, held = self._stripes.ranks, self._held
+        own = [0] * (2 + ranks * (1 + DIGEST))
         if held is not None:
-            if len(held.sizes) != self._ranks:
-                raise ArgumentError(f"bytes are of {len(held.sizes)} ranks, not {self._ranks}")
-            values = [1, held.round, *held.sizes, *b"".join(held.digests)]
-            own = torch.tensor(values, dtype=torch.int64)
-        rows = [torch.empty_like(own) for _ in range(self._ranks)]
-        dist.all_gather(rows, own, group=self._group)
-        return [self._parsed(row.tolist()) for row in rows]
+            if len(held.sizes) != ranks:
+                raise ArgumentError(f"bytes are of {len(held.sizes)} ranks, not {ranks}")
+            own = [1, held.round, *held.sizes, *b"".join(held.digests)]
+        return [parse_rows(row, ranks) for row in self._sent(own)]
 
-    def _parsed(self, row: list[int]) -> tuple[int, list[int], list[bytes]] | None:
-        if not row[0]:
-            return None
-        sizes, digests = row[2 : 2 + self._ranks], bytes(row[2 + self._ranks :])
-        each = [digests[at : at + _DIGEST] for at in range(0, len(digests), _DIGEST)]
-        return row[1], sizes, each
+    def _sent(self, numbers: list[int]) -> list[list[int]]:
+        """The integers, as many on each, of all ranks."""
+        own = torch.tensor(numbers, dtype=torch.int64)
+        rows = [torch.empty_like(own) for _ in range(self._stripes.ranks)]
+        dist.all_gather(rows, own, group=self._group)
+        return [row.tolist() for row in rows]

@@ -10,23 +10,16 @@ was lost.
 """
 
 import copy
-import io
-from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Self
 
 import torch
-import xxhash
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 import densor
-from densor.errors import ArgumentError, ChecksumError, FormatError, TruncatedError
-from densor.torch.saving import Stage, is_plain
-
-_MARK = "densor:packed"
-_DIGEST = 16
-_DICTS = (dict, OrderedDict)
-_SCALARS = (int, float, complex, bool, str, bytes, type(None))
+from densor.errors import ArgumentError
+from densor.torch.saving import Stage
+from densor.torch.snapshot_bytes import is_codable
 
 
 class _Newest(NamedTuple):
@@ -136,10 +129,10 @@ class Snapshots:
         others = after.leaves if same else [None] * len(before.leaves)
         leaves: list[Any] = []
         for leaf, other in zip(before.leaves, others, strict=True):
-            if not _codable(leaf):
+            if not is_codable(leaf):
                 leaves.append(leaf)
                 continue
-            alike = _codable(other) and (leaf.dtype, leaf.shape) == (other.dtype, other.shape)
+            alike = is_codable(other) and (leaf.dtype, leaf.shape) == (other.dtype, other.shape)
             base = other if alike else None
             blob = densor.compress(leaf, self._level, self._threads, base=base)
             leaves.append(_Coded(blob, alike))
@@ -156,79 +149,5 @@ class Snapshots:
         return found
 
 
-def _codable(leaf: Any) -> bool:
-    return isinstance(leaf, torch.Tensor) and is_plain(leaf) and leaf.device.type == "cpu"
-
-
 def _own(leaf: Any) -> Any:
     return leaf.clone() if isinstance(leaf, torch.Tensor) else copy.deepcopy(leaf)
-
-
-def pack_snapshot(state: Any, step: int, level: int = 1, threads: int = 1) -> bytes:
-    """A state by itself, as bytes that another process may keep; its tensors are on CPUs.
-
-    It is what torch.save writes of the state, each tensor a dict of the archive that it is packed
-    to, as uint8, and XXH3-128 of that. ArgumentError for what is no tensor, dict, list, tuple,
-    number, string, bytes or None.
-    """
-    file = io.BytesIO()
-    torch.save({"step": step, "state": _packed(state, level, threads)}, file)
-    return file.getvalue() + xxhash.xxh3_128_digest(file.getvalue())
-
-
-def _packed(part: Any, level: int, threads: int) -> Any:
-    if isinstance(part, torch.Tensor):
-        if not _codable(part):
-            raise ArgumentError("tensors of a snapshot that is sent must be plain, on a CPU")
-        blob = bytearray(densor.compress(part.detach(), level, threads))
-        return {_MARK: torch.frombuffer(blob, dtype=torch.uint8)}
-    kind = type(part)
-    if kind in _DICTS and part.keys() != {_MARK}:
-        return kind((key, _packed(value, level, threads)) for key, value in part.items())
-    if kind in (list, tuple):
-        return kind(_packed(value, level, threads) for value in part)
-    if kind not in _SCALARS:
-        raise ArgumentError(f"snapshots that are sent take no {kind.__name__}")
-    return part
-
-
-def unpack_snapshot(data: bytes, threads: int = 1) -> tuple[Any, int]:
-    """The state and step that `pack_snapshot` was given; a DensorError for anything else."""
-    if len(data) < _DIGEST:
-        raise TruncatedError("snapshot is too short")
-    if xxhash.xxh3_128_digest(data[:-_DIGEST]) != data[-_DIGEST:]:
-        raise ChecksumError("snapshot was damaged")
-    try:
-        found = torch.load(io.BytesIO(data[:-_DIGEST]), weights_only=True)
-    except Exception as error:  # torch raises many kinds
-        raise FormatError(f"snapshot cannot be loaded: {error}") from error
-    if not isinstance(found, dict) or found.keys() != {"step", "state"}:
-        raise FormatError("is no snapshot")
-    if type(found["step"]) is not int:
-        raise FormatError("snapshot has no step")
-    try:
-        return _unpacked(found["state"], threads), found["step"]
-    except RecursionError:
-        raise FormatError("snapshot is nested too deep") from None
-
-
-def _unpacked(part: Any, threads: int) -> Any:
-    kind = type(part)
-    if kind in (list, tuple):
-        return kind(_unpacked(value, threads) for value in part)
-    if kind not in _DICTS:
-        if kind not in _SCALARS:
-            raise FormatError("snapshot holds something else than states do")
-        return part
-    if part.keys() != {_MARK}:
-        return kind((key, _unpacked(value, threads)) for key, value in part.items())
-    blob = part[_MARK]
-    if not isinstance(blob, torch.Tensor) or blob.dtype != torch.uint8 or blob.ndim != 1:
-        raise FormatError("tensor of a snapshot is none")
-    try:
-        tensor = densor.decompress(blob.contiguous().numpy(), threads)
-    except ArgumentError as error:  # of the data
-        raise FormatError(str(error)) from error
-    if not isinstance(tensor, torch.Tensor):
-        raise FormatError("tensor of a snapshot is none")
-    return tensor

@@ -229,3 +229,28 @@ def test_size_is_near_that_of_the_ordinary_way(layout: int) -> None:
         assert encoded is not None
         mine = encoded.frames.size + len(encoded.parameters or b"") + wire.FRAME_SIZE
         assert mine < 1.0015 * ordinary.stored
+
+
+@pytest.mark.parametrize("run", [64, 100, 384])
+@pytest.mark.parametrize("layout", [BF16, WORD16])
+def test_rows_are_in_the_class_that_takes_the_fewest_bits(layout: int, run: int) -> None:
+    data = floats(layout, 900, run, "classes", 1.0)
+    size = LAYOUTS[layout].size
+    rows = 450
+    encoded = encode_batch(data, layout, run, rows)
+    assert encoded is not None and encoded.parameters is not None
+    classes = parse(encoded.parameters).planes[0]
+    assert classes is not None and len(classes) == 4
+    first = np.empty(data.size, np.uint8)
+    LAYOUTS[layout].split(data, first)
+    lengths = classes.lengths.astype(np.int64)
+    symbols = first[: data.size // size].reshape(-1, run)
+    bits = lengths[:, symbols].sum(axis=2)
+    for chunk, (at, _, own) in enumerate(encoded.made.tolist()):
+        assert own
+        begin = at + wire.FRAME_SIZE + 5 * size
+        packed = encoded.frames[begin : begin + -(-rows // 4)]
+        found = (packed[:, None] >> np.array([0, 2, 4, 6]) & 3).ravel()[:rows]
+        here = bits[:, chunk * rows : (chunk + 1) * rows]
+        assert np.array_equal(found, here.argmin(axis=0))
+        assert len(set(found.tolist())) == 4

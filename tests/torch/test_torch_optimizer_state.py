@@ -12,7 +12,7 @@ from densor.errors import ArgumentError, DensorError, FormatError
 
 torch = pytest.importorskip("torch")
 
-from densor.torch import pack_state, scaled, unpack_state  # noqa: E402
+from densor.torch import pack_state, scaled, sealed, unpack_state  # noqa: E402
 from densor.torch.adam import layout, replay, scales  # noqa: E402
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -137,7 +137,7 @@ def test_forged_tables_are_refused() -> None:
 
     before, after, _ = trained(2)
     packed = pack_state(after, before)
-    head = layout.HEAD
+    head = sealed.HEAD
     _, _, _, stored, size = head.unpack_from(packed)
     table = strictjson.loads(zstd_decompress(packed[head.size : head.size + stored], size), "t")
 
@@ -146,7 +146,7 @@ def test_forged_tables_are_refused() -> None:
         change(own["groups"][0])
         text = strictjson.dumps(own)
         small = zstd_compress(text, 3)
-        body = head.pack(layout.MAGIC, 1, 0, len(small), len(text)) + small
+        body = head.pack(layout.KIND.magic, 1, 0, len(small), len(text)) + small
         body += packed[head.size + stored : -16]
         return body + xxhash.xxh3_128(body).digest()
 

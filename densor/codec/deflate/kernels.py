@@ -9,7 +9,7 @@ from numba import types
 
 from densor.codec.spans.jit import part
 from densor.entropy.intrinsics import copy_bytes
-from densor.entropy.jit import R8, W8, kernel
+from densor.entropy.jit import R8, W8, inlined, kernel
 
 MIN_MATCH, MAX_MATCH = 3, 258
 MIN_LOOKAHEAD = MAX_MATCH + MIN_MATCH + 1
@@ -451,6 +451,118 @@ def _run_length(data, at, left):
     return length
 
 
+@inlined
+def _put_literal(byte, symbols, count):
+    """Notes a byte as a symbol of the block; returns how many there are."""
+    values, distances, freqs, _ = symbols
+    values[count] = byte
+    distances[count] = 0
+    freqs[byte] += 1
+    return count + 1
+
+
+@inlined
+def _put_match(length, distance, symbols, count):
+    """Notes a match as a symbol of the block; returns how many there are."""
+    values, distances, freqs, far_freqs = symbols
+    values[count] = length - MIN_MATCH
+    distances[count] = distance
+    freqs[_LENGTH_OF[length - MIN_MATCH] + LITERALS + 1] += 1
+    far_freqs[_distance_code(distance - 1)] += 1
+    return count + 1
+
+
+@inlined
+def _take_run(data, at, left, strategy, symbols, count):
+    """zlib's deflate_rle and deflate_huff: the next symbol. Returns what is next, and the count."""
+    length = _run_length(data, at, left) if strategy == RLE and at > 0 else np.int64(0)
+    if length >= MIN_MATCH:
+        return at + length, _put_match(length, np.int64(1), symbols, count)
+    return at + 1, _put_literal(data[at], symbols, count)
+
+
+@inlined
+def _take_first(data, at, left, base, chains, limits, symbols, count):
+    """zlib's deflate_fast: the next symbol. Returns what is next, and the count."""
+    shift, mask, window, heads, before = chains
+    good, lazy, nice, chain = limits
+    found = base
+    if left >= MIN_MATCH:
+        found = _insert(data, at, shift, mask, window, heads, before)
+    length, where = np.int64(MIN_MATCH - 1), np.int64(-1)
+    if found > base and at - found <= window - MIN_LOOKAHEAD:
+        length, where = _longest(
+            data, at, found, base, window, before, length, good, nice, chain, left
+        )
+    if length < MIN_MATCH:
+        return at + 1, _put_literal(data[at], symbols, count)
+    if length <= lazy and left - length >= MIN_MATCH:
+        for k in range(1, length):
+            _insert(data, at + k, shift, mask, window, heads, before)
+    return at + length, _put_match(length, at - where, symbols, count)
+
+
+@inlined
+def _take_lazily(data, at, left, base, earlier, strategy, chains, limits, symbols, count):
+    """zlib's deflate_slow: takes the match at the byte before, unless the one here is longer.
+
+    `earlier`: its length, where it is, and whether the byte before waits for that. Returns the same
+    of the byte before what is next, what is next, where the last symbol ends, and the count.
+    """
+    shift, mask, window, heads, before = chains
+    good, lazy, nice, chain = limits
+    earlier_length, earlier_where, waiting = earlier
+    found = base
+    if left >= MIN_MATCH:
+        found = _insert(data, at, shift, mask, window, heads, before)
+    length, where = np.int64(MIN_MATCH - 1), earlier_where
+    if found > base and earlier_length < lazy and at - found <= window - MIN_LOOKAHEAD:
+        length, where = _longest(
+            data, at, found, base, window, before, earlier_length, good, nice, chain, left
+        )
+        short = length == MIN_MATCH and at - where > TOO_FAR
+        if length <= 5 and (strategy == FILTERED or short):
+            length = np.int64(MIN_MATCH - 1)
+    if earlier_length >= MIN_MATCH and length <= earlier_length:
+        count = _put_match(earlier_length, at - 1 - earlier_where, symbols, count)
+        for k in range(1, min(earlier_length - 1, left - MIN_MATCH + 1)):
+            _insert(data, at + k, shift, mask, window, heads, before)
+        at += earlier_length - 1
+        return (np.int64(MIN_MATCH - 1), where, False), at, at, count
+    if waiting:
+        count = _put_literal(data[at - 1], symbols, count)
+    return (length, where, True), at + 1, at, count
+
+
+@inlined
+def _loaded(at, n, base, loaded, lookahead, window):
+    """What zlib has of the input, and where its window begins, when it looks at `at`."""
+    while loaded - at < lookahead:
+        if at - base >= 2 * window - MIN_LOOKAHEAD:
+            base += window
+        more = min(n, base + 2 * window)
+        if more == loaded:
+            break
+        loaded = more
+    return base, loaded
+
+
+@part
+def _differs(out, begin, end, expected):
+    """Whether bytes of `out` are not those of `expected`."""
+    at = begin
+    while at < end and at < expected.size and out[at] == expected[at]:
+        at += 1
+    return at < end
+
+
+@part
+def _begin_block(freqs, far_freqs):
+    freqs[:] = 0
+    far_freqs[:] = 0
+    freqs[END] = 1
+
+
 @kernel(
     types.int64(
         R8, types.int64, types.int64, types.int64, types.int64, R8, W8, types.int64[::1],
@@ -473,153 +585,67 @@ def deflate(
     int64[1 << window_bits]; `values`, uint8[], and `distances`, uint16[], 1 << memory + 6 each;
     `work`, int32[13, HEAP].
     """
-    n = data.size
     window = np.int64(1) << window_bits
     bits = memory + 7
-    mask = (np.int64(1) << bits) - 1
-    shift = (bits + MIN_MATCH - 1) // MIN_MATCH
     most = (np.int64(1) << (memory + 6)) - 1  # symbols of a block
-    farthest = window - MIN_LOOKAHEAD
-    good = np.int64(CONFIGURATION[level - 1, 0])
-    lazy = np.int64(CONFIGURATION[level - 1, 1])
-    nice = np.int64(CONFIGURATION[level - 1, 2])
-    chain = np.int64(CONFIGURATION[level - 1, 3])
+    chains = (
+        np.int64((bits + MIN_MATCH - 1) // MIN_MATCH),
+        (np.int64(1) << bits) - 1,
+        window,
+        heads,
+        before,
+    )
+    limits = (
+        np.int64(CONFIGURATION[level - 1, 0]),
+        np.int64(CONFIGURATION[level - 1, 1]),
+        np.int64(CONFIGURATION[level - 1, 2]),
+        np.int64(CONFIGURATION[level - 1, 3]),
+    )
     freqs, far_freqs, run_freqs = work[10], work[11], work[12]
-    freqs[:] = 0
-    far_freqs[:] = 0
-    freqs[END] = 1
+    symbols = (values, distances, freqs, far_freqs)
+    _begin_block(freqs, far_freqs)
     heads[:] = 0
     before[:] = 0
     state[:] = 0
+    lookahead = MAX_MATCH + 1 if strategy == RLE else 1 if strategy == HUFFMAN else MIN_LOOKAHEAD
     base = np.int64(0)  # of the window; a string there is never found
-    loaded = min(n, 2 * window)
+    loaded = min(data.size, 2 * window)
     at = np.int64(0)
     begin = np.int64(0)  # of the block
     count = np.int64(0)
     checked = np.int64(0)
-    length = np.int64(MIN_MATCH - 1)
-    where = np.int64(-1)
-    waiting = False  # a literal, for whether the next match is longer
-    fast = level <= _LAST_FAST
-    lookahead = MAX_MATCH + 1 if strategy == RLE else 1 if strategy == HUFFMAN else MIN_LOOKAHEAD
-    while True:
-        while loaded - at < lookahead:
-            if at - base >= window + farthest:
-                base += window
-            more = min(n, base + 2 * window)
-            if more == loaded:
-                break
-            loaded = more
+    earlier = (np.int64(MIN_MATCH - 1), np.int64(-1), False)
+    ending = False
+    while not ending:
+        base, loaded = _loaded(at, data.size, base, loaded, lookahead, window)
         left = loaded - at
         ending = left == 0
-        full = False
-        end = at
         if ending:
-            if waiting:
-                values[count] = data[at - 1]
-                distances[count] = 0
-                freqs[data[at - 1]] += 1
-                count += 1
+            if earlier[2]:
+                count = _put_literal(data[at - 1], symbols, count)
+            end = at
         elif strategy in (HUFFMAN, RLE):
-            length = _run_length(data, at, left) if strategy == RLE and at > 0 else 0
-            if length >= MIN_MATCH:
-                values[count] = length - MIN_MATCH
-                distances[count] = 1
-                freqs[_LENGTH_OF[length - MIN_MATCH] + LITERALS + 1] += 1
-                far_freqs[0] += 1
-                at += length
-            else:
-                values[count] = data[at]
-                distances[count] = 0
-                freqs[data[at]] += 1
-                at += 1
-            count += 1
+            at, count = _take_run(data, at, left, strategy, symbols, count)
             end = at
-            full = count == most
-        elif fast:
-            found = base
-            if left >= MIN_MATCH:
-                found = _insert(data, at, shift, mask, window, heads, before)
-            length = MIN_MATCH - 1
-            if found > base and at - found <= farthest:
-                length, where = _longest(
-                    data, at, found, base, window, before, np.int64(MIN_MATCH - 1), good, nice,
-                    chain, left,
-                )  # fmt: skip
-            if length >= MIN_MATCH:
-                distance = at - where
-                values[count] = length - MIN_MATCH
-                distances[count] = distance
-                freqs[_LENGTH_OF[length - MIN_MATCH] + LITERALS + 1] += 1
-                far_freqs[_distance_code(distance - 1)] += 1
-                if length <= lazy and left - length >= MIN_MATCH:
-                    for k in range(1, length):
-                        _insert(data, at + k, shift, mask, window, heads, before)
-                at += length
-            else:
-                values[count] = data[at]
-                distances[count] = 0
-                freqs[data[at]] += 1
-                at += 1
-            count += 1
+        elif level <= _LAST_FAST:
+            at, count = _take_first(data, at, left, base, chains, limits, symbols, count)
             end = at
-            full = count == most
         else:
-            found = base
-            if left >= MIN_MATCH:
-                found = _insert(data, at, shift, mask, window, heads, before)
-            earlier, earlier_where = length, where
-            length = np.int64(MIN_MATCH - 1)
-            if found > base and earlier < lazy and at - found <= farthest:
-                length, where = _longest(
-                    data, at, found, base, window, before, earlier, good, nice, chain, left
-                )
-                short = length == MIN_MATCH and at - where > TOO_FAR
-                if length <= 5 and (strategy == FILTERED or short):
-                    length = np.int64(MIN_MATCH - 1)
-            if earlier >= MIN_MATCH and length <= earlier:
-                final = at + left - MIN_MATCH
-                distance = at - 1 - earlier_where
-                values[count] = earlier - MIN_MATCH
-                distances[count] = distance
-                freqs[_LENGTH_OF[earlier - MIN_MATCH] + LITERALS + 1] += 1
-                far_freqs[_distance_code(distance - 1)] += 1
-                count += 1
-                for k in range(1, earlier - 1):
-                    if at + k <= final:
-                        _insert(data, at + k, shift, mask, window, heads, before)
-                at += earlier - 1
-                waiting = False
-                length = np.int64(MIN_MATCH - 1)
-                end = at
-                full = count == most
-            elif waiting:
-                values[count] = data[at - 1]
-                distances[count] = 0
-                freqs[data[at - 1]] += 1
-                count += 1
-                full = count == most
-                at += 1
-            else:
-                waiting = True
-                at += 1
-        if full or ending:
+            earlier, at, end, count = _take_lazily(
+                data, at, left, base, earlier, strategy, chains, limits, symbols, count
+            )
+        if count == most or ending:
             if not _put_block(
                 state, out, data, begin, end, begin >= base, np.int64(ending), strategy, values,
                 distances, count, freqs, far_freqs, run_freqs, work,
             ):  # fmt: skip
                 return TOO_LONG
-            if ending:
-                break
             begin = end
-            count = 0
-            freqs[:] = 0
-            far_freqs[:] = 0
-            freqs[END] = 1
-        if expected.size > 0 and state[0] > checked:
-            for k in range(checked, state[0]):
-                if k >= expected.size or out[k] != expected[k]:
-                    return DIFFERENT
+            count = np.int64(0)
+            _begin_block(freqs, far_freqs)
+        if expected.size > 0 and not ending and state[0] > checked:
+            if _differs(out, checked, state[0], expected):
+                return DIFFERENT
             checked = state[0]
     if state[2] > 0 and state[0] >= out.size:
         return TOO_LONG

@@ -190,6 +190,93 @@ def _put_nibbles(codes, first, out, at):
             out[at + 32 * pair + i] = np.uint8((low & 15) | (high & 15) << 4)
 
 
+@inlined
+def _put_q6_quanta(codes, out, at):
+    """The low four bits of quanta, two a byte, and the high two bits, four a byte."""
+    for half in range(2):
+        for i in range(32):
+            high = np.uint8(0)
+            for k in range(4):
+                code = _code(codes, 16, 0, half * 128 + 32 * k + i)
+                high |= np.uint8((code >> 4) << (2 * k))
+            out[at + 128 + 32 * half + i] = high
+            for k in range(2):
+                low = _code(codes, 16, 0, half * 128 + 32 * k + i)
+                top = _code(codes, 16, 0, half * 128 + 32 * k + 64 + i)
+                out[at + 64 * half + 32 * k + i] = np.uint8((low & 15) | (top & 15) << 4)
+
+
+@inlined
+def _put_third_bits(codes, out, at):
+    for i in range(32):
+        byte = np.uint8(0)
+        for k in range(8):
+            byte |= np.uint8((_code(codes, 16, 0, 32 * k + i) >> 2) << k)
+        out[at + i] = byte
+
+
+@inlined
+def _put_fifth_bits(codes, first, out, at):
+    """Of quanta of groups of 32 weights."""
+    for i in range(32):
+        byte = np.uint8(0)
+        for j in range(8):
+            byte |= np.uint8((codes[i * _LANES + first + j] >> 4) << j)
+        out[at + i] = byte
+
+
+@inlined
+def _q2(weights, begin, x, work, number, bits, codes, out, at):
+    _spread(weights, begin, 16, x)
+    scale, least = with_minimum(x, work, 16, 3, f32(-0.5), f32(0.1), 15, True)
+    v.store(work, _SCALES, scale)
+    v.store(work, _MINIMA, least)
+    _put_q2(work, number, bits, out, at)
+    _requantise(x, work, 16, 0, 3, 0, codes)
+    _put_pairs(codes, 16, 0, out, at + 16)
+
+
+@inlined
+def _q3(weights, begin, x, work, number, bits, codes, out, at):
+    _spread(weights, begin, 16, x)
+    v.store(work, _SCALES, moved(x, work, 16, 4))
+    _put_q3(work, number, bits, out, at)
+    _requantise(x, work, 16, -4, 3, 4, codes)
+    _put_pairs(codes, 16, 0, out, at + 32)
+    _put_third_bits(codes, out, at)
+
+
+@inlined
+def _q4_or_q5(wide, weights, begin, x, work, number, bits, codes, out, at):
+    """Two blocks of Q5_K (`wide`) or Q4_K, one at the end; returns where the next ones begin."""
+    _spread(weights, begin, 32, x)
+    first = f32(-0.5) if wide else f32(-1.0)
+    levels, tries = (31, 15) if wide else (15, 20)
+    scale, least = with_minimum(x, work, 32, levels, first, f32(0.1), tries, False)
+    v.store(work, _SCALES, scale)
+    v.store(work, _MINIMA, least)
+    there = min(2, (weights.size - begin) // _BLOCK)
+    size = 176 if wide else 144
+    for k in range(there):
+        _put_six_bits(work, 8 * k, number, bits, out, at + k * size)
+    _requantise(x, work, 32, 0, levels, 0, codes)
+    for k in range(there):
+        if wide:
+            _put_fifth_bits(codes, 8 * k, out, at + 16)
+        _put_nibbles(codes, 8 * k, out, at + size - 128)
+        at += size
+    return at
+
+
+@inlined
+def _q6(weights, begin, x, work, number, bits, codes, out, at):
+    _spread(weights, begin, 16, x)
+    v.store(work, _SCALES, symmetric(x, work, 16, 32))
+    if _put_q6(work, number, bits, out, at):
+        _requantise(x, work, 16, -32, 31, 32, codes)
+        _put_q6_quanta(codes, out, at)
+
+
 @kernel(
     types.void(types.int64, F32, types.float32[::1], types.float32[::1], types.uint32[::1], W8, W8)
 )
@@ -204,67 +291,16 @@ def quantise_super_blocks(form, weights, x, work, bits, codes, out):
     at = 0
     if form == Q2_K:
         for begin in range(0, weights.size, _BLOCK):
-            _spread(weights, begin, 16, x)
-            scale, least = with_minimum(x, work, 16, 3, f32(-0.5), f32(0.1), 15, True)
-            v.store(work, _SCALES, scale)
-            v.store(work, _MINIMA, least)
-            _put_q2(work, number, word, out, at)
-            _requantise(x, work, 16, 0, 3, 0, codes)
-            _put_pairs(codes, 16, 0, out, at + 16)
+            _q2(weights, begin, x, work, number, word, codes, out, at)
             at += 84
     elif form == Q3_K:
         for begin in range(0, weights.size, _BLOCK):
-            _spread(weights, begin, 16, x)
-            v.store(work, _SCALES, moved(x, work, 16, 4))
-            _put_q3(work, number, word, out, at)
-            _requantise(x, work, 16, -4, 3, 4, codes)
-            _put_pairs(codes, 16, 0, out, at + 32)
-            for i in range(32):
-                byte = np.uint8(0)
-                for k in range(8):
-                    byte |= np.uint8((_code(codes, 16, 0, 32 * k + i) >> 2) << k)
-                out[at + i] = byte
+            _q3(weights, begin, x, work, number, word, codes, out, at)
             at += 110
     elif form < Q4_K + 2:
-        wide = form != Q4_K
         for begin in range(0, weights.size, 2 * _BLOCK):
-            _spread(weights, begin, 32, x)
-            first = f32(-0.5) if wide else f32(-1.0)
-            levels, tries = (31, 15) if wide else (15, 20)
-            scale, least = with_minimum(x, work, 32, levels, first, f32(0.1), tries, False)
-            v.store(work, _SCALES, scale)
-            v.store(work, _MINIMA, least)
-            there = min(2, (weights.size - begin) // _BLOCK)
-            size = 176 if wide else 144
-            for k in range(there):
-                _put_six_bits(work, 8 * k, number, word, out, at + k * size)
-            _requantise(x, work, 32, 0, levels, 0, codes)
-            for k in range(there):
-                if wide:
-                    for i in range(32):
-                        byte = np.uint8(0)
-                        for j in range(8):
-                            byte |= np.uint8((codes[i * _LANES + 8 * k + j] >> 4) << j)
-                        out[at + 16 + i] = byte
-                _put_nibbles(codes, 8 * k, out, at + size - 128)
-                at += size
+            at = _q4_or_q5(form != Q4_K, weights, begin, x, work, number, word, codes, out, at)
     else:
         for begin in range(0, weights.size, _BLOCK):
-            _spread(weights, begin, 16, x)
-            v.store(work, _SCALES, symmetric(x, work, 16, 32))
-            if _put_q6(work, number, word, out, at):
-                _requantise(x, work, 16, -32, 31, 32, codes)
-                for half in range(2):
-                    for i in range(32):
-                        high = np.uint8(0)
-                        for k in range(4):
-                            code = _code(codes, 16, 0, half * 128 + 32 * k + i)
-                            high |= np.uint8((code >> 4) << (2 * k))
-                        out[at + 128 + 32 * half + i] = high
-                        for k in range(2):
-                            low = _code(codes, 16, 0, half * 128 + 32 * k + i)
-                            top = _code(codes, 16, 0, half * 128 + 32 * k + 64 + i)
-                            out[at + 64 * half + 32 * k + i] = np.uint8(
-                                (low & 15) | (top & 15) << 4
-                            )
+            _q6(weights, begin, x, work, number, word, codes, out, at)
             at += 210

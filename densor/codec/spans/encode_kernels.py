@@ -1,8 +1,7 @@
 """The compiled loops that encode a span: a batch of floats under one set of codes, as frames.
 
-Rows of like scale share a code. Their scale is the mean of their exponents, found by adding up;
-one-dimensional k-means (Lloyd) over it makes classes. Codes come from a sample of the rows, and
-have room for every symbol between the least and the greatest that occur.
+Rows share a code with those that it suits as well, see `class_kernels`. Codes come from a sample
+of the rows, and have room for every symbol between the least and the greatest that occur.
 """
 
 import numpy as np
@@ -11,6 +10,16 @@ from numba import types
 from densor.codec import registry
 from densor.codec.planes.search_kernels import _entropy_bits, _tally
 from densor.codec.spans import table as t
+from densor.codec.spans.class_kernels import (
+    best_class,
+    bits_of_classes,
+    count_sample,
+    entropy_lengths,
+    find_classes,
+    join_if_no_gain,
+    pack_lengths,
+    rows_between,
+)
 from densor.codec.spans.jit import once, part
 from densor.codec.spans.put import put_codes
 from densor.codec.spans.split import scales, split_first, split_planes, split_rest
@@ -22,13 +31,11 @@ from densor.entropy.intrinsics import copy_bytes, load_u64, ones, store_u32, sto
 from densor.entropy.jit import I64, R8, W8, W32, W64, kernel
 
 _SAMPLE = 1 << 17  # elements that codes are made from, about, or a half or a quarter of all
-_TRAINING = 1024  # rows that classes are made from, about
 _DIRECT = 1 << 12
 _EXTREMES = 9 * 64 + 512  # place in the work space `edge`
 _FEW_ZEROS = 32  # one element in as many
 _NOISE = t.NOISE
 _LOOK = 64  # elements at the begin of each row that are searched for constant bits
-_CLASS_BITS = 1200.0  # what classes must save: their codes, the time to build tables
 _RAW, _CONSTANT, _REFUSED = 0, 1, -1  # what becomes of a plane; whether a batch is taken
 I64_2D = types.int64[:, ::1]
 F64 = types.float64[::1]
@@ -169,89 +176,11 @@ def _row_scales(data, layout, size, run, ways, sums, planes, seen, addresses, ed
 
 
 @part
-def _mean(sums, r, run, n):
-    return sums[r] / min(run, n - r * run)
-
-
-@part
-def _class_of(x, borders):
-    return np.int64(x > borders[0]) + np.int64(x > borders[1]) + np.int64(x > borders[2])
-
-
-@once
-def _find_classes(sums, run, n, floats):
-    """Borders between `CLASSES` classes of rows by their mean scale, to `floats[4:7]`."""
-    centres = floats[:CLASSES]
-    borders = floats[CLASSES : 2 * CLASSES]
-    members = floats[2 * CLASSES : 3 * CLASSES]
-    totals = floats[3 * CLASSES : 4 * CLASSES]
-    step = max(1, sums.size // _TRAINING)
-    mean = 0.0
-    squares = 0.0
-    rows = 0
-    for r in range(0, sums.size, step):
-        x = _mean(sums, r, run, n)
-        mean += x
-        squares += x * x
-        rows += 1
-    mean /= rows
-    deviation = np.sqrt(max(squares / rows - mean * mean, 0.0))
-    for c in range(CLASSES):
-        centres[c] = mean + deviation * (0.75 * c - 1.125)
-    for turn in range(7):
-        for c in range(CLASSES - 1):
-            borders[c] = (centres[c] + centres[c + 1]) / 2
-        if turn == 6:
-            break
-        members[:] = 0.0
-        totals[:] = 0.0
-        for r in range(0, sums.size, step):
-            x = _mean(sums, r, run, n)
-            c = _class_of(x, borders)
-            members[c] += 1.0
-            totals[c] += x
-        for c in range(CLASSES):
-            if members[c] > 0.0:
-                centres[c] = totals[c] / members[c]
-
-
-@once
-def _count_sample(data, layout, size, run, most, classes, counts, tallies, planes, addresses, edge):
-    """Histograms of the first plane by classes, from rows all over the batch; the share of all."""
-    n = data.size // size
-    step = max(4 if most == 1 else 2, n // _SAMPLE)
+def _rows_between(n, size, most):
+    """Of how many rows one is counted for the codes, at least."""
     if size == 1:  # all 256 symbols occur
-        step = max(1, n // (4 * _SAMPLE))
-    tallies[:] = np.uint32(0)
-    for r in range(0, classes.size, step):
-        count = min(run, n - r * run)
-        split_first(layout, size, data, r * run * size, count, planes, 0, addresses, edge)
-        c = np.int64(classes[r])
-        _tally(planes[:count], tallies[1024 * c : 1024 * (c + 1)])
-    for c in range(CLASSES):
-        for s in range(256):
-            at = 1024 * c + s
-            counts[c, s] = tallies[at] + tallies[at + 256] + tallies[at + 512] + tallies[at + 768]
-    return step
-
-
-@once
-def _join_if_no_gain(counts, classes, step, zeros):
-    """How many classes are worth their codes and map: all, or one."""
-    apart = 0.0
-    zeros[:] = 0
-    for c in range(CLASSES):
-        apart += _entropy_bits(counts[c], zeros)
-    for s in range(256):
-        zeros[s] = counts[0, s] + counts[1, s]
-        counts[CLASSES, s] = counts[2, s] + counts[3, s]
-    together = _entropy_bits(zeros, counts[CLASSES])
-    if (together - apart) * step >= 2 * classes.size + _CLASS_BITS:
-        return CLASSES
-    for s in range(256):
-        counts[0, s] = zeros[s] + counts[CLASSES, s]
-    classes[:] = 0
-    return 1
+        return max(1, n // (4 * _SAMPLE))
+    return max(4 if most == 1 else 2, n // _SAMPLE)
 
 
 @once
@@ -275,25 +204,30 @@ def _make_codes(counts, step, mask, seen, lengths, tables, packages, short, code
 
 @once
 def _group(
-    data, begin, count, layout, size, run, classes, many, counts, firsts, grouped, addresses, edge
-):
-    """The first plane of a chunk, its rows class by class, to `grouped`."""
+    data, begin, count, layout, size, run, classes, many, lengths, packed, numbers, planes,
+    grouped, edge,
+):  # fmt: skip
+    """The first plane of a chunk to `grouped`, its rows class by class; finds their classes."""
+    counts, firsts, addresses = numbers[:4], numbers[8:12], numbers[16:24]
     counts[:] = 0
-    counts[0] = count
     if many == 1:
+        counts[0] = count
+        classes[:] = 0
         split_first(layout, size, data, begin, count, grouped, 0, addresses, edge)
         return
-    counts[0] = 0
+    split_first(layout, size, data, begin, count, planes, 0, addresses, edge)
     for r in range(classes.size):
-        counts[classes[r]] += min(run, count - r * run)
+        row = min(run, count - r * run)
+        c = best_class(planes, r * run, row, lengths, packed, numbers[40:44])
+        classes[r] = c
+        counts[c] += row
     firsts[0] = 0
     for c in range(1, CLASSES):
         firsts[c] = firsts[c - 1] + counts[c - 1]
     for r in range(classes.size):
         row = min(run, count - r * run)
-        at = begin + r * run * size
         c = classes[r]
-        split_first(layout, size, data, at, row, grouped, firsts[c], addresses, edge)
+        copy_bytes(grouped, firsts[c], planes, r * run, row)
         firsts[c] += row
 
 
@@ -370,15 +304,15 @@ def _put_rest(data, begin, count, layout, size, ways, out, at, addresses, planes
 
 @once
 def _put_chunk(
-    data, begin, count, layout, size, run, ways, classes, many, tables, out, at, numbers, planes,
-    grouped, coded, words, sizes, edge,
+    data, begin, count, layout, size, run, ways, classes, many, lengths, packed, tables, out, at,
+    numbers, planes, grouped, coded, words, sizes, edge,
 ):  # fmt: skip
     """A chunk with its frame to `out`; the end, negative if the chunk is raw, 0 to refuse."""
     addresses = numbers[16:24]
     counts = numbers[:4]
     _group(
-        data, begin, count, layout, size, run, classes, many, counts, numbers[8:12], grouped,
-        addresses, edge,
+        data, begin, count, layout, size, run, classes, many, lengths, packed, numbers, planes,
+        grouped, edge,
     )  # fmt: skip
     head = at + t.FRAME
     place = head + 5 * size
@@ -447,6 +381,7 @@ def encode_span(
     ways = numbers[24:32]
     seen = numbers[32:35]
     codes = sums[classes.size :]
+    packed = words[1024:1280]
     if not _look(
         data, layout, size, careful, noise, ways, planes, tallies, counts, words, addresses, edge
     ):
@@ -455,22 +390,34 @@ def encode_span(
     saved = _row_scales(data, layout, size, run, ways, scales, planes, seen, addresses, edge)
     if saved > 0.016 * size:
         return _REFUSED
-    classes[:] = 0
-    if most > 1:
-        _find_classes(scales, run, n, floats)
-        for r in range(classes.size):
-            classes[r] = _class_of(_mean(scales, r, run, n), floats[CLASSES : 2 * CLASSES])
-    step = _count_sample(
-        data, layout, size, run, most, classes, counts, tallies, planes, addresses, edge
-    )
-    many = _join_if_no_gain(counts, classes, step, counts[CLASSES + 1])
     mask = 127 if size == 1 or layout == registry.LAYOUT_WORD16 else 255
     if seen[1] <= seen[0] and seen[2] == 0:
         return _REFUSED
+    floats[:] = np.inf
+    if most > 1:
+        find_classes(scales, run, n, floats)
+    many = most
+    least = _rows_between(n, size, most)
+    for turn in range(0 if most > 1 else 1, 2):
+        step = least if turn else rows_between(least, scales.size)
+        count_sample(
+            data, layout, size, run, step, turn > 0 and many > 1, scales,
+            floats[CLASSES : 2 * CLASSES], lengths, packed, numbers[40:44], counts, tallies,
+            planes, addresses, edge,
+        )  # fmt: skip
+        if many > 1:
+            worth = bits_of_classes(scales.size) / step
+            many = join_if_no_gain(counts, worth if turn else worth / 2, counts[CLASSES + 1])
+        if turn == 0 and many > 1:
+            entropy_lengths(counts, lengths)
+            pack_lengths(lengths, packed)
+        if many == 1:
+            floats[:] = np.inf
     for c in range(many):
         _make_codes(
             counts[c], step, mask, seen, lengths[c], tables[c], numbers[64:], edge[9 * 64 :], codes
         )
+    pack_lengths(lengths, packed)
     at = 0
     for chunk in range(made.shape[0]):
         first = chunk * rows
@@ -478,8 +425,8 @@ def encode_span(
         begin = first * run
         end = _put_chunk(
             data, begin * size, min(last * run, n) - begin, layout, size, run, ways,
-            classes[first:last], many, tables, out, at, numbers, planes, grouped, coded, words,
-            words[2048:], edge,
+            classes[first:last], many, lengths, packed, tables, out, at, numbers, planes, grouped,
+            coded, words, words[2048:], edge,
         )  # fmt: skip
         if end == 0:
             return _REFUSED

@@ -30,20 +30,18 @@ _SEVEN = np.uint64(7)
 _WHOLE = np.uint64(56)
 
 
-def _look_up(context: Any, builder: Any, table: Any, symbols: Any) -> Any:
-    """table[symbol] of 64 symbols; `table`: pointer to 256 bytes."""
-    if "avx512vbmi" not in features_of(context)[1]:
-        found = ir.Constant(_B64, ir.Undefined)
-        for lane in range(64):
-            symbol = builder.zext(builder.extract_element(symbols, _I32(lane)), _I64)
-            value = builder.load(builder.gep(table, [symbol]))
-            found = builder.insert_element(found, value, _I32(lane))
-        return found
+def tables_of(builder: Any, table: Any) -> list[Any]:
+    """256 bytes at a pointer, as four vectors."""
     parts = []
     for quarter in range(4):
         address = builder.gep(table, [_I64(64 * quarter)])
         parts.append(builder.load(builder.bitcast(address, _B64.as_pointer())))
         parts[-1].align = 1
+    return parts
+
+
+def look_up(builder: Any, parts: list[Any], symbols: Any) -> Any:
+    """table[symbol] of 64 symbols; `parts`: as from `tables_of`. Needs AVX-512 VBMI."""
     kind = ir.FunctionType(_B64, [_B64] * 3)
     name = "llvm.x86.avx512.vpermi2var.qi.512"
     permute = cgutils.get_or_insert_function(builder.module, kind, name)
@@ -51,6 +49,18 @@ def _look_up(context: Any, builder: Any, table: Any, symbols: Any) -> Any:
     high = builder.call(permute, [parts[2], symbols, parts[3]])
     upper = builder.icmp_signed("<", symbols, ir.Constant(_B64, [0] * 64))
     return builder.select(upper, high, low)
+
+
+def _look_up(context: Any, builder: Any, table: Any, symbols: Any) -> Any:
+    """table[symbol] of 64 symbols; `table`: pointer to 256 bytes."""
+    if "avx512vbmi" in features_of(context)[1]:
+        return look_up(builder, tables_of(builder, table), symbols)
+    found = ir.Constant(_B64, ir.Undefined)
+    for lane in range(64):
+        symbol = builder.zext(builder.extract_element(symbols, _I32(lane)), _I64)
+        value = builder.load(builder.gep(table, [symbol]))
+        found = builder.insert_element(found, value, _I32(lane))
+    return found
 
 
 def _bytes_of(builder: Any, vector: Any) -> list[Any]:

@@ -15,6 +15,7 @@ from densor.torch.scaled import Halves
 
 _JOINED = 1 << 15  # elements below which parameters are coded together
 MOMENTS = _M, _V = "exp_avg", "exp_avg_sq"
+BETAS = 0.9, 0.999  # where a state does not tell
 
 State = dict[str, Any]
 
@@ -82,7 +83,7 @@ def groups_of(state: State, before: State | None) -> list[Group]:
             other: Any = slots_of(before).get(key)
             if not is_coded(other) or other[_M].shape != slot[_M].shape:
                 raise ArgumentError(f"state before has no moments like those of {key!r:.200}")
-        own = betas.get(key, (0.9, 0.999))
+        own = betas.get(key, BETAS)
         if slot[_M].numel() < _JOINED:
             small.setdefault(own, []).append(key)
         else:
@@ -101,6 +102,24 @@ def _betas(state: State) -> dict[Any, tuple[float, float]]:
             own = float(betas[0]), float(betas[1])
             found.update(dict.fromkeys(group.get("params", ()), own))
     return found
+
+
+def is_one_step(state: State, before: State, group: Group) -> bool:
+    """Whether a group is one step after `before`, as far as the numbers of steps tell."""
+    slots = [slots_of(one) for one in (before, state)]
+    return all(is_next(*(one[key].get("step") for one in slots)) for key in group.keys)
+
+
+def is_next(before: Any, after: Any) -> bool:
+    """Whether a number of steps follows another, or either is not known."""
+    numbers = [_number(step) for step in (before, after)]
+    return None in numbers or numbers[0] + 1 == numbers[1]
+
+
+def _number(step: Any) -> Any:
+    if isinstance(step, torch.Tensor):
+        return step.item() if step.numel() == 1 else None
+    return step if isinstance(step, int | float) else None
 
 
 def flat(state: State, group: Group) -> tuple[Words, Words]:

@@ -1,59 +1,25 @@
-"""How a packed state is laid out: head, table, pieces, checksum. See docs/optimizer-format.md."""
+"""What the table of a packed state says of its groups. See docs/optimizer-format.md."""
 
-import struct
 from typing import Any
 
 import numpy as np
-import xxhash
 
-from densor.codec.zstd import zstd_compress, zstd_decompress
-from densor.errors import ChecksumError, FormatError, TruncatedError, UnsupportedError
+from densor.errors import FormatError, UnsupportedError
 from densor.formats.container import strictjson
 from densor.torch.adam import replay
 from densor.torch.adam.groups import Group
 from densor.torch.adam.replay import Step
+from densor.torch.sealed import Kind, opened
 
-MAGIC = b"\x89DADAM\r\n"
-VERSION = 1
+KIND = Kind(b"\x89DADAM\r\n", 1, "optimizer state")
 REPLAY, CHANGES, ALONE, RELATIVE = "replay", "changes", "alone", "relative"  # ways
 PIECES = {REPLAY: 3, CHANGES: 2, ALONE: 2, RELATIVE: 3}
-HEAD = struct.Struct("<8sHHII")  # magic, version, reserved, lengths of the table
-DIGEST = 16
 MOST_COLUMNS = 1 << 20  # of a matrix whose v is relative to scales
-_MAX_TABLE = 1 << 26
-
-
-def put_together(table: dict[str, Any], parts: list[bytes]) -> bytes:
-    """A packed state of its table and all that follows."""
-    text = strictjson.dumps(table)
-    packed = zstd_compress(text, 9)
-    head = HEAD.pack(MAGIC, VERSION, 0, len(packed), len(text))
-    body = b"".join((head, packed, *parts))
-    return body + xxhash.xxh3_128(body).digest()
 
 
 def table_of(data: bytes) -> dict[str, Any]:
     """The table of a packed state: its groups, and how each is coded."""
-    return opened(data)[1]
-
-
-def opened(data: bytes) -> tuple[memoryview, dict[str, Any], int]:
-    """All but the checksum, which is right; the table, and where it ends."""
-    view = memoryview(data)
-    if len(view) < HEAD.size + DIGEST:
-        raise TruncatedError("optimizer state is too short")
-    magic, version, reserved, stored, size = HEAD.unpack_from(view)
-    if magic != MAGIC:
-        raise FormatError("is no packed optimizer state")
-    if xxhash.xxh3_128(view[:-DIGEST]).digest() != bytes(view[-DIGEST:]):
-        raise ChecksumError("optimizer state was damaged")
-    if version != VERSION:
-        raise UnsupportedError(f"optimizer state has version {version}; a newer densor may read it")
-    body, at = view[:-DIGEST], HEAD.size + stored
-    if reserved or at > len(body) or size > _MAX_TABLE:
-        raise FormatError("optimizer state has an impossible table")
-    table = strictjson.loads(zstd_decompress(body[HEAD.size : at], size), "table")
-    return body, table, at
+    return opened(KIND, data)[1]
 
 
 def parse_entry(entry: Any) -> tuple[Group, str, list[int]]:

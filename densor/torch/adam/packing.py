@@ -24,11 +24,15 @@ from densor.torch.adam.groups import (
     flat,
     flat_gradients,
     groups_of,
+    is_coded,
+    is_one_step,
+    shape_of,
     slots_of,
 )
 from densor.torch.adam.layout import ALONE, CHANGES, RELATIVE, REPLAY, is_matrix
 from densor.torch.adam.replay import Moments, Step, Words
 from densor.torch.scaled import Halves
+from densor.torch.sealed import sealed
 
 DEFAULT_LEVEL = 6
 _GOOD = 0.3  # share of m and v from which on nothing else is tried
@@ -58,13 +62,39 @@ def pack_state(
         new = flat(state, group)
         old = None if before is None else flat(before, group)
         given = None if gradients is None else flat_gradients(gradients, group)
-        entry, pieces = packer.pack(group, new, old, given)
+        step = before is not None and is_one_step(state, before, group)
+        entry, pieces = packer.pack(group, new, old, given, step)
         entries.append(entry)
         blobs += pieces
-    saved = _saved_rest(state, groups)
+    return _whole(_saved_rest(state, groups), entries, blobs)
+
+
+def _whole(saved: bytes, entries: list[dict[str, Any]], pieces: list[bytes]) -> bytes:
     rest = zstd_compress(saved, 9)
     table = {"rest": [len(rest), len(saved)], "groups": entries}
-    return layout.put_together(table, [rest, *blobs])
+    return sealed(layout.KIND, table, [rest, *pieces])
+
+
+class StepPacker:
+    """Packs m and v of parameters, one by one, as what one and the same step has made of them."""
+
+    def __init__(self, level: int = DEFAULT_LEVEL, threads: int = 1) -> None:
+        self._packer = _Packer(level, threads)
+
+    def pack(self, after: State, before: State, betas: tuple[float, float]) -> bytes | None:
+        """What `pack_state` makes of the state of one parameter; None where it does not follow.
+
+        `after`, `before`: dicts of `exp_avg` and `exp_avg_sq`, one step apart. What `unpack_state`
+        gives back has these alone, under the key 0.
+        """
+        if not (is_coded(after) and is_coded(before) and shape_of(after) == shape_of(before)):
+            return None
+        group = Group((0,), (shape_of(after),), betas)
+        new, old = (flat({"state": {0: slot}}, group) for slot in (after, before))
+        found = self._packer.replayed(group, new, old)
+        if found is None:
+            return None
+        return _whole(_saved_rest({"state": {0: {}}}, []), [found[0]], found[1])
 
 
 class _Packer:
@@ -80,17 +110,14 @@ class _Packer:
         new: tuple[Words, Words],
         old: tuple[Words, Words] | None,
         given: tuple[Halves, np.float32 | None] | None,
+        step: bool,
     ) -> tuple[dict[str, Any], list[bytes]]:
-        """The entry of the table, and the pieces that it speaks of."""
-        entry: dict[str, Any] = {
-            "keys": list(group.keys),
-            "shapes": [list(shape) for shape in group.shapes],
-            "digest": digest_of(*new),
-        }
-        best = None if old is None else self._replayed(group, Moments(*old, *new), given)
-        plain = sum(part.nbytes for part in new)
+        """The entry of the table, and the pieces that it speaks of; `step`: may be one after."""
+        best = None
+        if old is not None and step:
+            best = self._replayed(group, Moments(*old, *new), given)
         ways: list[tuple[dict[str, Any], list[bytes]]] = [] if best is None else [best]
-        if best is None or sum(map(len, best[1])) > _GOOD * plain:
+        if best is None or not _is_good(best[1], new):
             alone = [self._coded(part, group.shape) for part in new]
             ways.append(({"way": ALONE}, alone))
             if is_matrix(group):
@@ -99,10 +126,16 @@ class _Packer:
                 pairs = zip(new, old, strict=True)
                 pieces = [self._coded(a, group.shape, b) for a, b in pairs]
                 ways.append(({"way": CHANGES}, pieces))
-        more, pieces = min(ways, key=lambda way: sum(map(len, way[1])))
-        if more["way"] in (REPLAY, CHANGES) and old is not None:
-            entry["before"] = digest_of(*old)
-        return {**entry, **more, "lengths": [len(piece) for piece in pieces]}, pieces
+        return _entry(group, new, old, *min(ways, key=lambda way: sum(map(len, way[1]))))
+
+    def replayed(
+        self, group: Group, new: tuple[Words, Words], old: tuple[Words, Words]
+    ) -> tuple[dict[str, Any], list[bytes]] | None:
+        """Entry and pieces of what a step made of a group; None where little follows."""
+        best = self._replayed(group, Moments(*old, *new), None)
+        if best is None or not _is_good(best[1], new):
+            return None
+        return _entry(group, new, old, *best)
 
     def _relative(self, new: tuple[Words, Words], shape: tuple[int, ...]) -> list[bytes]:
         """Scales, and v relative to these and to m."""
@@ -161,6 +194,28 @@ class _Packer:
         if last is not None and known and _follow(few, replay.derived(few, last), last, 0.99):
             return last
         return replay.found_step(moments, step)
+
+
+def _is_good(pieces: list[bytes], moments: tuple[Words, Words]) -> bool:
+    return sum(map(len, pieces)) <= _GOOD * sum(part.nbytes for part in moments)
+
+
+def _entry(
+    group: Group,
+    new: tuple[Words, Words],
+    old: tuple[Words, Words] | None,
+    way: dict[str, Any],
+    pieces: list[bytes],
+) -> tuple[dict[str, Any], list[bytes]]:
+    """The entry of the table for a way and its pieces, and these."""
+    entry: dict[str, Any] = {
+        "keys": list(group.keys),
+        "shapes": [list(shape) for shape in group.shapes],
+        "digest": digest_of(*new),
+    }
+    if way["way"] in (REPLAY, CHANGES) and old is not None:
+        entry["before"] = digest_of(*old)
+    return {**entry, **way, "lengths": [len(piece) for piece in pieces]}, pieces
 
 
 def _follow(few: Moments, gradient: Halves, step: Step, share: float = _TRIED) -> bool:

@@ -25,13 +25,14 @@ from densor.torch.adam.groups import (
 )
 from densor.torch.adam.layout import CHANGES, RELATIVE, REPLAY
 from densor.torch.adam.replay import Words
+from densor.torch.sealed import opened
 
 _MAX_EXPANSION = 1 << 14  # of what Zstandard makes smaller
 
 
 def unpack_state(data: bytes, before: State | None = None, *, threads: int = 1) -> State:
     """What `pack_state` was given; a DensorError for bad data, or a `before` that is another."""
-    body, table, at = layout.opened(data)
+    body, table, at = opened(layout.KIND, data)
     lengths = table.get("rest")
     if not isinstance(lengths, list) or len(lengths) != 2:
         raise FormatError("table of an optimizer state is malformed")
