@@ -40,7 +40,7 @@ def main() -> None:
     if not (folder / "grey-model.densor").exists():
         network = any_network(Size(12, 9, 1), 8, seed="golden")
         save(network, folder / "grey-model.densor")
-        images = likely_images(network, 6).reshape(6, 12, 9)
+        images = likely_images(network, 12).reshape(12, 12, 9)
         (folder / "grey.densor").write_bytes(densor.compress(images, image_model=network))
 
 
