@@ -14,6 +14,7 @@ import numpy as np
 
 from densor.runtime.types import Bytes
 
+_LINUX = sys.platform.startswith("linux")
 _GRAIN = 1 << 16  # sizes are rounded up to this; smaller buffers are not worth keeping
 
 
@@ -120,6 +121,33 @@ if hasattr(os, "register_at_fork"):  # the pool may just have been in use by ano
     os.register_at_fork(after_in_child=lambda: POOL.__init__(_MAX_KEPT))  # type: ignore[misc]
 
 
+def release_free_memory() -> None:
+    """Gives what the pool and the C library's allocator hold back to the system, where it can.
+
+    Without it, glibc keeps what was freed between blocks that are in use, for later ones.
+    """
+    POOL.clear()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if _LINUX else None
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
+
+
+_M_MMAP_THRESHOLD = -3  # of mallopt
+_MAPPED = 1 << 21
+
+
+def map_large_blocks() -> None:
+    """Makes glibc's allocator map blocks of 2 MB and more one by one, in the whole process.
+
+    By itself it raises that size to as much as 32 MB once such blocks were freed, and then cuts
+    large blocks from heaps, where small ones that live longer hold their memory back. Does nothing
+    where the environment sets that size, or the C library has no `mallopt`.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if _LINUX else None
+    if mallopt is not None and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        mallopt(_M_MMAP_THRESHOLD, _MAPPED)
+
+
 class ThreadBuffers:
     """Buffers by name that each thread has for itself, for work that ends before its caller's."""
 
@@ -137,7 +165,6 @@ class ThreadBuffers:
 
 _HUGE = 1 << 22  # bytes from which huge pages are asked for
 _MADV_HUGEPAGE = 14
-_LINUX = sys.platform.startswith("linux")
 _BYTES_HEAD = bytes.__basicsize__ - 1  # before the first byte; that for the final NUL is counted in
 
 

@@ -1,6 +1,10 @@
 """Training with packed weights gives the bits that ordinary training gives."""
 
 import copy
+import os
+import platform
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -13,7 +17,7 @@ F = torch.nn.functional
 
 from torch_tools import bits, one_thread  # noqa: E402, F401
 
-from densor.torch import PackedOptimizer, pack_module  # noqa: E402
+from densor.torch import PackedOptimizer, pack_module, training  # noqa: E402
 from densor.torch.packed import PackedTensor  # noqa: E402
 from densor.torch.resident import memory_of  # noqa: E402
 
@@ -170,6 +174,104 @@ def test_groups_and_going_on_from_a_state() -> None:
     back.load_state_dict(state)
     run(third, back, 3, 6)
     assert_same_state(dict(third.state_dict()), dict(plain.state_dict()))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("AdamW", {"lr": 1e-3, "weight_decay": 0.1}),
+        ("Adam", {"lr": 1e-3, "amsgrad": True}),
+        ("SGD", {"lr": 1e-2, "momentum": 0.9}),
+        pytest.param("Adadelta", {}, marks=SLOW),
+        pytest.param("Adamax", {}, marks=SLOW),
+        pytest.param("NAdam", {}, marks=SLOW),
+        pytest.param("RAdam", {}, marks=SLOW),
+        pytest.param("RMSprop", {"momentum": 0.5}, marks=SLOW),
+    ],
+)
+def test_updates_slice_by_slice(
+    dtype: str, name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedding of 11,520 elements is cut, and its last slice is shorter."""
+    monkeypatch.setattr(training, "_SLICE", 8192 * getattr(torch, dtype).itemsize)
+    monkeypatch.setattr(training, "_MIN_PACKED_BYTES", 64)
+    monkeypatch.setattr(training, "_RELEASED", 1 << 16)
+    optimizer = getattr(torch.optim, name)
+    torch.manual_seed(0)
+    plain = Tiny(getattr(torch, dtype))
+    packed = pack_module(copy.deepcopy(plain))
+    usual = optimizer(plain.parameters(), **options)
+    ours = PackedOptimizer(packed.parameters(), optimizer, pack_state=True, **options)
+    for step in range(6):
+        for model, opt in ((plain, usual), (packed, ours)):
+            loss_of(model, step).backward()
+            opt.step()
+            opt.zero_grad()
+        slices = [v for v in ours.state[packed.embed.weight].values() if isinstance(v, list)]
+        assert slices
+        assert all(len(v) == 2 and isinstance(v[0], PackedTensor) for v in slices)
+        if step == 2:  # goes on from what was saved
+            state = copy.deepcopy(ours.state_dict())
+            ours.close()
+            parameters = packed.parameters()
+            ours = PackedOptimizer(parameters, optimizer, pack_state=True, **options)
+            ours.load_state_dict(state)
+    assert_same_state(dict(packed.state_dict()), dict(plain.state_dict()))
+    assert_same_state(ours.state_dict(), usual.state_dict())
+
+
+def test_slices_end_where_vectors_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elements behind the last whole vector of a thread are rounded otherwise in BF16."""
+    model = pack_module(nn.Linear(1 << 11, (1 << 11) + 8, bias=False).bfloat16())
+    # A third of all is 1403562.7: the next multiples of 64 elements times threads
+    for threads, expected in ((1, 1403584), (2, 1403648), (3, 0), (16, 1403904), (40, 0)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert training._slice_size(model.weight) == expected
+    assert training._slice_size(model.weight.unpack()) == 0
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or "MALLOC_MMAP_THRESHOLD_" in os.environ,
+    reason="a setting of glibc, as the environment leaves it",
+)
+def test_packed_states_have_large_blocks_mapped() -> None:
+    """Once 16 MB were freed, glibc by itself cuts 4 MB from the heap: nothing is mapped then."""
+    code = """
+import ctypes, torch
+from densor.torch import PackedOptimizer
+
+class Figures(ctypes.Structure):
+    _fields_ = [(f"f{i}", ctypes.c_size_t) for i in range(10)]
+
+def mapped():
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = Figures
+    return libc.mallinfo2().f4  # hblkhd
+
+for pack in (False, True):
+    parameters = [torch.nn.Parameter(torch.zeros(4))]
+    PackedOptimizer(parameters, torch.optim.SGD, lr=1.0, pack_state=pack)
+    torch.empty(1 << 22)
+    before = mapped()
+    kept = torch.empty(1 << 20)
+    print(mapped() - before >= 1 << 22)
+    del kept
+"""
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.split() == ["False", "True"]
+
+
+def test_slices_need_dense_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_SLICE", 1 << 12)
+    model = pack_module(Tiny(torch.float32))
+    weight = model.embed.weight
+    opt = PackedOptimizer([weight], torch.optim.SGD, pack_state=True, lr=1.0)
+    before = bits(weight.unpack())
+    weight.grad = torch.zeros(120, 96).to_sparse()
+    with pytest.raises(densor.errors.ArgumentError, match="dense"):
+        opt.step()
+    assert bits(weight.unpack()) == before
 
 
 def test_gradients_set_by_hand_and_letting_go() -> None:
