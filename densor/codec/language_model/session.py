@@ -13,7 +13,7 @@ from densor.llm.loading import NAMES, load
 from densor.runtime.workers import thread_count
 
 if TYPE_CHECKING:  # imported when there is a model
-    from densor.codec.circuit.model import Tables
+    from densor.codec.circuit.coding import ImageTables
     from densor.codec.language_model.params import Parameters
     from densor.llm.helpers import Team
     from densor.llm.model import Model as Weights
@@ -55,7 +55,7 @@ class Session:
         self._idle: dict[tuple[int, int, int], list[Network]] = {}
         self._stopped = threading.Event()
         self._image_model = image_model
-        self._circuit: Tables | None = None
+        self._circuit: ImageTables | None = None
 
     @property
     def name(self) -> str:
@@ -129,8 +129,8 @@ class Session:
             for other in self._working:
                 other.limit = max(1, self._threads // len(self._working))
 
-    def circuit(self, digest: bytes) -> "Tables":
-        """The circuit of this name; a DensorError if it is not at hand."""
+    def circuit(self, digest: bytes) -> "ImageTables":
+        """The circuit, or network, of this name; a DensorError if it is not at hand."""
         from densor.codec.circuit.loading import load
 
         wanted = f"image model {digest.hex()}"
