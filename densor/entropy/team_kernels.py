@@ -135,51 +135,47 @@ def close_round(state, parts):
 def in_steps(do, parts_of):
     """A function by which threads do steps one after the other, each in parts.
 
-    run(thread, threads, team, steps, given): thread 0 leads; others help until it is done. Of `do(
-    step, part, parts, given)` all parts of a step must be independent; `parts_of(step, threads,
-    given)` is how many there are.
+    run(thread, threads, team, steps, given): thread 0 leads; others help until it is done. One
+    thread alone needs no state. Of `do(step, part, parts, given)` all parts of a step must be
+    independent; `parts_of(step, threads, given)` is how many there are, 1 for one thread.
     """
 
     @inlined
-    def lead(threads, team, steps, given):
-        for step in range(steps):
-            parts = parts_of(step, threads, given)
-            if parts == 1:
-                do(step, numba.int64(0), parts, given)
-                continue
-            write(team, FIRST, step)
-            ticket = open_round(team, parts)
-            while ticket & LEFT:
-                if take(team, ticket):
-                    do(step, (ticket & LEFT) - 1, parts, given)
-                    one_more_done(team)
-                ticket = read(team, TICKET)
-            close_round(team, parts)
-
-    @inlined
-    def help_out(threads, team, given):
+    def run(thread, threads, team, steps, given):
+        following = numba.int64(0)  # the step that thread 0 begins next
+        opened = numba.int64(0)  # parts of the round before
         waits = 0
         while True:
-            ticket = read(team, TICKET)
-            if ticket & LEFT:
-                # Who leads changes the step only when all parts are done.
-                step = read(team, FIRST)
-                if take(team, ticket):
-                    do(step, (ticket & LEFT) - 1, parts_of(step, threads, given), given)
-                    one_more_done(team)
-                waits = 0
+            ticket = read(team, TICKET) if threads > 1 else numba.int64(0)
+            shared = ticket & LEFT != 0
+            if shared:
+                step = read(team, FIRST)  # changes only when all parts are done
+                if not take(team, ticket):
+                    continue
+                part = (ticket & LEFT) - 1
+                parts = parts_of(step, threads, given)
+            elif thread == 0:
+                if opened:
+                    close_round(team, opened)
+                if following == steps:
+                    break
+                step, following = following, following + 1
+                part, parts, opened = numba.int64(0), parts_of(step, threads, given), numba.int64(0)
+                if parts > 1:
+                    write(team, FIRST, step)
+                    open_round(team, parts)
+                    opened = parts
+                    continue
             elif read(team, SECOND):
                 return
             else:
                 waits += 1
                 wait_a_moment(waits)
-
-    @inlined
-    def run(thread, threads, team, steps, given):
-        if thread:
-            help_out(threads, team, given)
-            return
-        lead(threads, team, steps, given)
+                continue
+            do(step, part, parts, given)
+            if shared:
+                one_more_done(team)
+            waits = 0
         if threads > 1:
             write(team, SECOND, 1)
 
