@@ -111,7 +111,7 @@ def _language_model(name: Any) -> Any:
 
 
 def _image_model(path: Any) -> Any:
-    """What coders get circuits of images from."""
+    """What coders get models of images from."""
     return importlib.import_module("densor.files.image_models").load(path)
 
 

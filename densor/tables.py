@@ -130,6 +130,8 @@ class Table:
             low, high = max(begin - at, 0), min(end - at, part.rows)
             at += part.rows
             if low < high:
+                if isinstance(part, StoredPart):
+                    part.needed = high
                 chosen = np.arange(low, high)
                 for condition in conditions:
                     column = part.column(condition.column)

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from bit_coder import decode_bits, encode_bits
-from circuits import any_circuit
+from circuits import any_circuit, any_network
 from flac_files import flac_frames
 from helpers import bits_of, random_state, weights
 from tables import RECORDS, blocks, broken, fixed_width, json_lines, resealed, table
 
 from densor.codec import registry
+from densor.codec.ardm import model as ardm
 from densor.codec.audio.coders import CascadeCoder, LaneCoder, cascade_model
 from densor.codec.audio.flac_encoder import FlacCoder
 from densor.codec.audio.layout import Layout as AudioLayout
@@ -34,6 +35,7 @@ from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.choose import encode_batch
 from densor.codec.circuit.coding import decode_images
 from densor.codec.circuit.encoder import CircuitCoder
+from densor.codec.circuit.loading import load
 from densor.codec.circuit.model import Size, pack, parse, tables_of
 from densor.codec.codec import decoder_for
 from densor.codec.deflate.encoder import DeflateCoder
@@ -169,9 +171,10 @@ def _session() -> Session:
 
 
 def run_circuit(data: bytes) -> None:
-    """Parses a circuit, in place of a model, and decodes one image under it."""
+    """Parses a circuit or network, in place of a model, and decodes one image under it."""
     case = unpack(data)
-    tables = tables_of(parse(case.model))
+    network = case.model[:4] == ardm.MAGIC
+    tables = load(ardm.parse(case.model) if network else parse(case.model))
     payload = np.frombuffer(case.payload, np.uint8)
     sizes = np.array([payload.size])
     decoded_twice(lambda out: decode_images(tables, payload, sizes, out), tables.size.samples)
@@ -286,6 +289,16 @@ def _of_circuits() -> list[Case]:
     data = random_state("fuzz circuits").integers(0, 256, 100, np.uint8)
     data[::3] = 0
     return _with(CircuitCoder(tables_of(_CIRCUIT)), data)
+
+
+def network_seeds() -> list[bytes]:
+    """Networks of several sizes, each with the stream of an image."""
+    seeds = []
+    for number, size in enumerate((Size(4, 5, 1), Size(3, 3, 3), Size(1, 1, 1))):
+        network = any_network(size, 1 + number, number)
+        stream = random_state("fuzz network", number).integers(1, 256, size.samples, np.uint8)
+        seeds.append(Case(ardm.pack(network), size.samples - 1, b"", stream.tobytes()).pack())
+    return seeds
 
 
 def circuit_seeds() -> list[bytes]:
@@ -603,6 +616,7 @@ TARGETS = (
     _codec("tokens", registry.CODEC_TOKENS, most_memory=1 << 28),
     _codec("images", registry.CODEC_CIRCUIT, **_BIG),
     Target("circuit", run_circuit, circuit_seeds, mutate_case, most_memory=1 << 28),
+    Target("network", run_circuit, network_seeds, mutate_case, most_memory=1 << 28),
     _codec("audio", registry.CODEC_AUDIO, most_memory=1 << 26),
     Target("zstd", run_fixed, fixed_seeds, mutate_case, **_BIG),
     Target("rans", run_rans, rans_seeds, mutate_case),

@@ -15,9 +15,14 @@ import densor
 from densor.cli.dispatch import dispatch
 from densor.codec import choose
 from densor.codec.kind import kind_of_table
+from densor.codec.table.layout import Layout
+from densor.codec.table.reading import StoredPart, lines_of
 from densor.errors import ArgumentError, DensorError, FileError
+from densor.file import File
 from densor.formats.io.sources import MemoryRandomSource
 from densor.formats.parsers.csv import layout_of
+from densor.options import ReadOptions
+from densor.tables import Table
 
 ROWS = 3000
 TEXT = table(ROWS)
@@ -48,6 +53,30 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def column(name: str, kind: Callable[[str], Any] = str) -> list[Any]:
     return [kind(line[NAMES.index(name)]) for line in LINES]
+
+
+@pytest.mark.parametrize("level", [*LEVELS, 9])
+@pytest.mark.parametrize("latents", [False, True])
+def test_rows_behind_those_that_are_needed_are_not_decoded(
+    level: int, latents: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_bytes(TEXT)
+    target = tmp_path / "t.densor"
+    densor.pack([tmp_path / "t.csv"], target, level=level, table_latents=latents)
+    for needed in (1, 2, 700, ROWS - 1):
+        with File(target, options=ReadOptions()) as file:
+            (whole,) = Table(file.archive)._parts()
+            (part,) = Table(file.archive)._parts()
+            assert isinstance(part, StoredPart)
+            part.needed = needed
+            sizes = set()
+            for number in reversed(range(len(NAMES))):
+                found, wanted = part.column(number), whole.column(number)
+                sizes.add(found.ids.size)
+                first = np.arange(needed)
+                lines = [lines_of([one], first, Layout(1)).tobytes() for one in (found, wanted)]
+                assert lines[0] == lines[1]
+            assert min(sizes) == needed
 
 
 def test_all_of_a_table_is_read(archive: Path) -> None:

@@ -12,7 +12,7 @@ from densor.codec.history import History
 from densor.runtime.workers import Task, Workers
 
 if TYPE_CHECKING:
-    from densor.codec.circuit.model import Tables
+    from densor.codec.circuit.coding import ImageTables
     from densor.codec.kind import Kind
     from densor.codec.language_model.session import Session
 
@@ -32,7 +32,8 @@ class Batch:
     """What an encoder codes: uint8[n], what these bytes are, and what it may use for that.
 
     `chunk_bytes`: bytes of a chunk; 0 for one chunk. `history`: of the archive. `base`: similar
-    data. `session`: the language model for plain bytes. `circuit`: that for images of its size.
+    data. `session`: the language model for plain bytes. `circuit`: that for images of its size, or
+    a network for them.
     """
 
     data: Bytes
@@ -41,7 +42,7 @@ class Batch:
     history: History = field(default_factory=History)
     base: Before | None = None
     session: "Session | None" = None
-    circuit: "Tables | None" = None
+    circuit: "ImageTables | None" = None
     chunk_bytes: int = 0
 
     def _with(self, **changes: object) -> "Batch":

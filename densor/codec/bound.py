@@ -5,10 +5,13 @@ import numpy.typing as npt
 
 from densor.codec.planes.layout import layout_for
 from densor.dtypes import SIZES, number_size
+from densor.entropy.deferred import deferred
 from densor.errors import ArgumentError
 from densor.runtime.types import Bytes
 
 _BLOCK = 1 << 18  # elements counted at a time
+_RUN = 1 << 15  # of which there may be as many of one value as a kernel can count
+count_runs = deferred("densor.codec.planes.search_kernels", "count_runs")
 
 
 def order0_bytes(data: Bytes, dtype: str) -> float:
@@ -24,10 +27,12 @@ def order0_bytes(data: Bytes, dtype: str) -> float:
     if data.size % size:
         raise ArgumentError(f"{data.size} bytes are not whole elements of {dtype}")
     counts = np.zeros((size, 256), np.int64)
+    work = np.empty(4 * 256, np.uint16)
     for begin in range(0, data.size, _BLOCK * size):
         block = data[begin : begin + _BLOCK * size]
         for plane, values in enumerate(_planes(block, dtype, size)):
-            counts[plane] += np.bincount(values, minlength=256)
+            runs = np.empty((-(-values.size // _RUN), 256), np.uint16)
+            count_runs(values, _RUN, work, runs, counts[plane])
     return sum(_entropy_bits(plane) for plane in counts) / 8
 
 

@@ -93,6 +93,9 @@ ROWS_SAMPLE = 1 << 17  # bytes of such a sample, about
 # Where a model of bytes has a chance
 MIN_BYTES_OF_TEXT = 1 << 12  # below, context mixing has not learned enough to be worth its time
 MIN_BYTES_ASKED = 128  # that a language model is asked about
+# Where a text of so many bytes takes fewer bits per byte without one, it is not asked: it could
+# save no more than these, at some 1,000 bytes of text a second.
+MIN_BYTES_OF_LITTLE, MIN_BITS_LEFT = 1 << 14, 0.1
 MAX_REPEATS = 500  # size over what Zstandard leaves; beyond, nothing is left to gain
 MIN_READABLE = 0.5  # share of samples that reads like a text; of noise, .38 does
 SAMPLE_BYTES, MAX_SAMPLES = 1 << 12, 32
@@ -237,9 +240,14 @@ def _delta(batch: Batch, level: Level) -> Coding | None:
 def _language_model(batch: Batch, level: Level) -> Coding | None:
     if batch.session is None:
         return None
+    size = batch.data.size
     without = encode_batch(replace(batch, session=None, base=None), beside_language_model(level))
-    if not _is_text(batch.data):
-        batch.session.moved((1 + batch.session.check) * batch.data.size)
+    asked = _is_text(batch.data)
+    if asked and size >= MIN_BYTES_OF_LITTLE:
+        coded = without.result()  # which takes a hundredth of the time that asking would take
+        without, asked = Done(coded), 8 * coded.stored >= MIN_BITS_LEFT * size
+    if not asked:
+        batch.session.moved((1 + batch.session.check) * size)
         return without
     return Smallest(_proposed(registry.CODEC_LANGUAGE_MODEL, batch, level).encode(), without)
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from densor.codec.ardm import model as ardm
 from densor.codec.circuit.model import MAX_CHANNELS, Circuit, Size, pack, parse
 from densor.codec.image.layout import Layout, fits, layout_of
 from densor.errors import ArgumentError, DensorError, FileError, FormatError, UnsupportedError
@@ -33,23 +34,39 @@ class Images(NamedTuple):
     samples: Bytes
 
 
-def load(path: Any) -> Circuit:
+def load(path: Any) -> Circuit | ardm.Network:
     """The model in a file; a DensorError where there is none."""
     shown = Path(path).name
     target = io.BytesIO()
     try:
         decompress_file(path, target, max_output_size=_MOST_BYTES)
-        return parse(target.getvalue())
+        data = target.getvalue()
+        return ardm.parse(data) if data[:4] == ardm.MAGIC else parse(data)
     except FileError:
         raise
     except DensorError as error:
         raise type(error)(f"image model {shown}: {error}") from error
 
 
-def save(circuit: Circuit, path: Any, overwrite: bool = False) -> int:
+def save(model: Circuit | ardm.Network, path: Any, overwrite: bool = False) -> int:
     """Writes the file of a model, an archive; returns its bytes."""
     options = WriteOptions(level=9, overwrite=overwrite)
-    return compress_file(io.BytesIO(pack(circuit)), path, name="circuit", options=options).stored
+    data, name = _packed(model)
+    return compress_file(io.BytesIO(data), path, name=name, options=options).stored
+
+
+def file_bytes(model: Circuit | ardm.Network) -> int:
+    """Bytes of the file of a model, without writing one."""
+    data, name = _packed(model)
+    options = WriteOptions(level=9)
+    return compress_file(io.BytesIO(data), io.BytesIO(), name=name, options=options).stored
+
+
+def _packed(model: Circuit | ardm.Network) -> tuple[bytes, str]:
+    """The bytes of a model, and what its entry is called."""
+    if isinstance(model, ardm.Network):
+        return ardm.pack(model), "network"
+    return pack(model), "circuit"
 
 
 def read_images(path: Any) -> Images:

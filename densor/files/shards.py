@@ -176,18 +176,28 @@ def processes(jobs: int) -> Callable[[], Executor]:
 def _prepare_worker() -> None:
     """Lets the parent decide when to end, or ends when it is gone; temporary files go then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _end(*_: object) -> None:
+    """Ends the shard in work. Pools catch that, and wait for another one: it is said again then."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    threading.Thread(target=_insist, daemon=True).start()
+    sys.exit(128 + signal.SIGTERM)
+
+
+def _insist() -> None:
+    while True:
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _follow_parent() -> None:
     parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    parent.join()
-    while True:  # the first ends the shard in work, the next one the wait for another shard
+    if parent is not None:
+        parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1)
 
 
 def compress_shards(

@@ -5,6 +5,7 @@ too, so that nothing heavy is imported before packed weights are read: vLLM 0.32
 modules that are loaded, and fails where numba is among them. `docs/serving.md` says what was run.
 """
 
+import contextlib
 import logging
 
 NAME = "densor"
@@ -12,7 +13,10 @@ _REPLACED = ("auto", "hf", "safetensors")  # load formats that meet packed files
 
 
 def register() -> None:
-    """Makes vLLM know the quantization method and load format "densor"; twice is as once."""
+    """Makes vLLM know a quantization method, a load format and a weight transfer named "densor".
+
+    Twice is as once.
+    """
     from vllm.model_executor.layers.quantization import register_quantization_config
     from vllm.model_executor.model_loader import register_model_loader
 
@@ -27,3 +31,16 @@ def register() -> None:
             register_model_loader(load_format)(DensorModelLoader)
     finally:
         logger.setLevel(level)
+    _register_transfer()
+
+
+def _register_transfer() -> None:
+    """Makes the weight transfer know a backend "densor", where vLLM has one."""
+    try:
+        from vllm.distributed.weight_transfer import WeightTransferEngineFactory
+    except ImportError:  # before 0.32 or thereabouts
+        return
+    with contextlib.suppress(ValueError):  # is registered already
+        WeightTransferEngineFactory.register_engine(
+            NAME, "densor.integrations.vllm_weights", "DensorTransferEngine"
+        )

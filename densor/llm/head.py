@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.llm import learning
+from densor.llm.helpers import Team
 from densor.llm.kernels import PLACES, WIDE
 from densor.llm.model import Matrix, Model
 from densor.llm.network import Logits, Rows
@@ -58,10 +59,10 @@ def head_bytes(model: Model) -> int:
 class Head:
     """The head of one text, or of some that are read in step. For one thread."""
 
-    def __init__(self, model: Model, rates: Rates) -> None:
+    def __init__(self, model: Model, rates: Rates, team: Team | None = None) -> None:
         self._matrix: Matrix = model.head
         self._rates = rates
-        self._logits = Logits(model)
+        self._logits = Logits(model, team)
         hidden = model.shape.hidden
         self._change = np.zeros(hidden * hidden, np.int32)
         self._offsets = np.zeros(model.head.columns, np.int64)

@@ -3,7 +3,7 @@
 import hashlib
 import struct
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +70,17 @@ class Matrix:
 
 
 @dataclass(frozen=True, eq=False)
+class Flat:
+    """The matrices of all layers one after the other, which `Layer`s are views of."""
+
+    weights: npt.NDArray[np.int8]
+    scales: npt.NDArray[np.int32]
+    exponents: npt.NDArray[np.int64]  # int64[layers, 4]
+    norms: npt.NDArray[np.int64]  # int64[layers, 2, hidden], 2^-16
+    biases: npt.NDArray[np.int64]  # int64[layers, columns], of queries, keys and values
+
+
+@dataclass(frozen=True, eq=False)
 class Layer:
     """The parameters of a layer."""
 
@@ -89,6 +100,7 @@ class Model:
     vocabulary: Vocabulary
     tokens: Matrix  # embeddings, of all tokens
     layers: list[Layer]
+    flat: Flat
     norm: npt.NDArray[np.int64]
     head: Matrix  # of the tokens that stand for bytes
     positions: int  # that it was made for
@@ -203,10 +215,41 @@ def build(shape: Shape, get: Weights, vocabulary: Vocabulary, positions: int, st
     if get("lm_head.weight") is not None:
         rows = tensors.need("lm_head.weight", shape.vocabulary, shape.hidden)
         head = quantise(rows[vocabulary.numbers[: vocabulary.count]])
-    layers = [tensors.layer(number) for number in range(shape.layers)]
+    layers, flat = _joined(shape.layers, tensors.layer)
     first = int(np.flatnonzero(vocabulary.numbers == start)[0])
     digest = _digest(shape, tokens, layers, norm, head, first)
-    return Model(shape, vocabulary, tokens, layers, norm, head, positions, first, digest)
+    return Model(shape, vocabulary, tokens, layers, flat, norm, head, positions, first, digest)
+
+
+def _joined(count: int, layer: Callable[[int], Layer]) -> tuple[list[Layer], Flat]:
+    """Layers, made one after the other, in one piece of memory each kind."""
+    layers: list[Layer] = []
+    for number in range(count):
+        made = layer(number)
+        matrices = (made.qkv, made.joined, made.gates, made.down)
+        if not number:
+            flat = Flat(
+                np.empty(count * sum(matrix.weights.size for matrix in matrices), np.int8),
+                np.empty(count * sum(matrix.columns for matrix in matrices), np.int32),
+                np.empty((count, 4), np.int64),
+                np.empty((count, 2, made.before.size), np.int64),
+                np.zeros((count, made.qkv.columns), np.int64),
+            )
+        flat.exponents[number] = [matrix.exponent for matrix in matrices]
+        flat.norms[number] = made.before, made.after
+        if made.qkv.bias.size:
+            flat.biases[number] = made.qkv.bias
+        at, column = number * (flat.weights.size // count), number * (flat.scales.size // count)
+        views = []
+        for matrix in matrices:
+            weights = flat.weights[at : at + matrix.weights.size]
+            scales = flat.scales[column : column + matrix.columns]
+            weights[:], scales[:] = matrix.weights, matrix.scales
+            views.append(replace(matrix, weights=weights, scales=scales))
+            at, column = at + weights.size, column + scales.size
+        norms = flat.norms[number]
+        layers.append(Layer(norms[0], views[0], views[1], norms[1], views[2], views[3]))
+    return layers, flat
 
 
 def _digest(

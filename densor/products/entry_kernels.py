@@ -5,7 +5,6 @@ used, and cached on disk.
 """
 
 import functools
-import os
 import threading
 
 import numba
@@ -14,6 +13,19 @@ from numba import types
 from numba.extending import intrinsic
 
 from densor.entropy.jit import BOUNDSCHECK, kernel
+from densor.entropy.team_kernels import (
+    FIRST,
+    LEFT,
+    SECOND,
+    TICKET,
+    close_round,
+    one_more_done,
+    open_round,
+    pause,
+    read,
+    take,
+    write,
+)
 from densor.products.kernels import Layout, counting, gathering, packing, product
 
 BF16_3, BF16_4, BF16 = Layout(3, False), Layout(4, False), Layout(16, False)
@@ -188,58 +200,7 @@ def address(layout: Layout, what: str) -> int:
         return _compiled(_OTHERS[layout][what]).address
 
 
-# A team's state, an array of int64: a ticket of the number of the round and the parts that nobody
-# has taken; the parts that are done, on a line of its own; the function and the job of the round.
-TICKET, DONE, FUNCTION, JOB = 0, 8, 16, 17
-STATE_SIZE = 24
-_SPINS = 2000  # pauses of who leads before it lets other threads have the processor
-_LEFT = 0xFFFFFFFF  # the low half of a ticket
 _I64 = ir.IntType(64)
-
-
-def _place(builder, address, index):
-    return builder.inttoptr(builder.add(address, _I64(8 * index)), _I64.as_pointer())
-
-
-@intrinsic
-def _read(typingctx, state, index):
-    def codegen(context, builder, signature, args):
-        place = builder.gep(builder.inttoptr(args[0], _I64.as_pointer()), [args[1]])
-        return builder.load_atomic(place, "acquire", 8)
-
-    return types.int64(types.int64, types.int64), codegen
-
-
-@intrinsic
-def _write(typingctx, state, index, value):
-    def codegen(context, builder, signature, args):
-        place = builder.gep(builder.inttoptr(args[0], _I64.as_pointer()), [args[1]])
-        builder.store_atomic(args[2], place, "release", 8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), codegen
-
-
-@intrinsic
-def _take(typingctx, state, ticket):
-    """Takes one part; whether nobody else has changed the ticket."""
-
-    def codegen(context, builder, signature, args):
-        place = _place(builder, args[0], TICKET)
-        next_ = builder.sub(args[1], _I64(1))
-        result = builder.cmpxchg(place, args[1], next_, "acq_rel", "acquire")
-        return builder.zext(builder.extract_value(result, 1), _I64)
-
-    return types.int64(types.int64, types.int64), codegen
-
-
-@intrinsic
-def _one_more_done(typingctx, state):
-    def codegen(context, builder, signature, args):
-        builder.atomic_rmw("add", _place(builder, args[0], DONE), _I64(1), "acq_rel")
-        return context.get_dummy_value()
-
-    return types.void(types.int64), codegen
 
 
 @intrinsic
@@ -252,66 +213,21 @@ def _call(typingctx, function, job, part):
     return types.void(types.int64, types.int64, types.int64), codegen
 
 
-@intrinsic
-def _pause(typingctx):
-    """Says that this thread waits."""
-
-    def codegen(context, builder, signature, args):
-        triple = context.codegen().magic_tuple()[0]
-        family = triple.split("-")[0]
-        if family == "x86_64":
-            kind = ir.FunctionType(ir.VoidType(), [])
-            name, given = "llvm.x86.sse2.pause", []
-        elif family in ("aarch64", "arm64"):
-            kind = ir.FunctionType(ir.VoidType(), [ir.IntType(32)])
-            name, given = "llvm.aarch64.hint", [ir.IntType(32)(1)]
-        else:
-            return context.get_dummy_value()
-        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-        builder.call(function, given)
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
-@intrinsic
-def _yield(typingctx):
-    """Lets another thread have the processor, such as one that was taken off it with a part."""
-
-    def codegen(context, builder, signature, args):
-        if os.name == "posix":
-            kind = ir.FunctionType(ir.IntType(32), [])
-            name = "sched_yield"
-            function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-            builder.call(function, [])
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
 _3, _4 = types.void(*[types.int64] * 3), types.void(*[types.int64] * 4)
 
 
 @kernel(_4, counted=False)
 def lead(state, function, job, parts):
     """Does a round with the help of who serves; returns when all parts are done."""
-    _write(state, DONE, 0)
-    _write(state, FUNCTION, function)
-    _write(state, JOB, job)
-    ticket = ((_read(state, TICKET) >> 32) + 1) << 32 | parts
-    _write(state, TICKET, ticket)
-    while ticket & _LEFT:
-        if _take(state, ticket):
-            _call(function, job, (ticket & _LEFT) - 1)
-            _one_more_done(state)
-        ticket = _read(state, TICKET)
-    waits = 0
-    while _read(state, DONE) < parts:
-        waits += 1
-        if waits < _SPINS:
-            _pause()
-        else:
-            _yield()
+    write(state, FIRST, function)
+    write(state, SECOND, job)
+    ticket = open_round(state, parts)
+    while ticket & LEFT:
+        if take(state, ticket):
+            _call(function, job, (ticket & LEFT) - 1)
+            one_more_done(state)
+        ticket = read(state, TICKET)
+    close_round(state, parts)
 
 
 @kernel(types.void(types.int64, types.int64), counted=False)
@@ -319,16 +235,16 @@ def serve(state, patience):
     """Helps whoever leads, until nothing has come up while it paused `patience` times."""
     idle = 0
     while idle < patience:
-        ticket = _read(state, TICKET)
-        if ticket & _LEFT:
+        ticket = read(state, TICKET)
+        if ticket & LEFT:
             # Who leads changes these only when all parts are done, and the ticket then.
-            function, job = _read(state, FUNCTION), _read(state, JOB)
-            if _take(state, ticket):
-                _call(function, job, (ticket & _LEFT) - 1)
-                _one_more_done(state)
+            function, job = read(state, FIRST), read(state, SECOND)
+            if take(state, ticket):
+                _call(function, job, (ticket & LEFT) - 1)
+                one_more_done(state)
                 idle = 0
         else:
-            _pause()
+            pause()
             idle += 1
 
 

@@ -9,7 +9,9 @@ import os
 import threading
 
 import numpy as np
+import numpy.typing as npt
 
+from densor.entropy.team_kernels import STATE_SIZE
 from densor.products import entry_kernels
 from densor.runtime.workers import thread_count
 
@@ -20,8 +22,9 @@ _PARTS = 4  # of a loop, for each thread
 class _Helper:
     """A thread that serves a team; asleep while there is nothing to do."""
 
-    def __init__(self, state: int) -> None:
+    def __init__(self, state: int, memory: npt.NDArray[np.int64]) -> None:
         self._state = state
+        self._memory = memory  # that the state is in, which a team that is gone leaves behind
         self._wake = threading.Semaphore(0)
         self.awake = False
         threading.Thread(target=self._run, name="densor-team", daemon=True).start()
@@ -45,7 +48,7 @@ class Team:
     """
 
     def __init__(self) -> None:
-        self._memory = np.zeros(entry_kernels.STATE_SIZE + 8, np.int64)
+        self._memory = np.zeros(STATE_SIZE + 8, np.int64)
         self._state = -(-self._memory.ctypes.data // 64) * 64
         self._busy = threading.Lock()
         self._helpers: list[_Helper] = []
@@ -55,7 +58,7 @@ class Team:
         if threads > 1 and parts > 1 and self._busy.acquire(blocking=False):
             try:
                 while len(self._helpers) < threads - 1:
-                    self._helpers.append(_Helper(self._state))
+                    self._helpers.append(_Helper(self._state, self._memory))
                 for helper in self._helpers[: threads - 1]:
                     if not helper.awake:
                         helper.wake()

@@ -109,6 +109,17 @@ class Subscriber:
                 self._state = None
                 raise ChecksumError("weights are not what they were after the last message")
 
+    def tensors(self) -> list[tuple[str, Any]]:
+        """Names and tensors of all weights as they are, by the names they were published under.
+
+        They share their memory with what the next `update` changes. ChecksumError where the weights
+        are not known to be those of a message.
+        """
+        with self._lock:
+            if self._state is None or self._table is None:
+                raise ChecksumError("weights are not those of any message")
+            return [(one.name, self._tensor(i)) for i, one in enumerate(self._table.tensors)]
+
     def _size_limit(self) -> int:
         tensors = named_tensors(self._model).values()
         return 4 * sum(int(tensor.nbytes) for tensor in tensors) + _SPARE

@@ -9,15 +9,14 @@ from numba import types
 from densor.entropy.huffman.kernels import _assign_codes, _package_merge
 from densor.entropy.intrinsics import load_u32, load_u64, store_u32, store_u64
 from densor.entropy.jit import I64, R8, R16, W8, W16, W32, index, inlined, kernel
+from densor.torch.rotated_kernels import TOP, magnitude_of, turned
 
 _R16 = types.Array(types.int16, 1, "C", readonly=True)
 _R32 = types.Array(types.int32, 1, "C", readonly=True)
 _RF = types.Array(types.float32, 1, "C", readonly=True)
 _int = types.int64
-_SINE_BITS = np.int32(14)
 _BITS = 11  # of the longest code
 _WINDOW = np.uint64((1 << _BITS) - 1)
-_TOP, _MAGNITUDE = np.int32(0x8000), np.int32(0x7FFF)
 _THREE, _SEVEN = np.uint64(3), np.uint64(7)
 _CENTRED = np.uint16(48 << 7)
 GROUPS = 8
@@ -54,18 +53,9 @@ def expect(
                     sine, cosine = sines[index(turn + pair)], cosines[index(turn + pair)]
                     a = np.int32(means[index(first + pair)])
                     b = np.int32(means[index(first + half + pair)])
-                    # At most 2^30, as means have 16 bits and sines 15
-                    if side == 0:
-                        value = np.int32(np.int32(a * cosine) - np.int32(b * sine))
-                    else:
-                        value = np.int32(np.int32(a * sine) + np.int32(b * cosine))
-                    value = np.int32(value >> _SINE_BITS)
-                    size = abs(value)
-                    scale = scales[index(first + own + pair)]
-                    # The upper bits of a binary32 number are its logarithm, piece by piece. It is
-                    # exact: what has more than 24 bits is even, as such scales are.
-                    level = np.float32(np.int32(2) * size + scale).view(np.int32)
-                    magnitude = np.int32(np.int32(level >> np.int32(16)) + base) & _MAGNITUDE
+                    value = turned(a, b, sine, cosine, side)
+                    size, scale = abs(value), scales[index(first + own + pair)]
+                    magnitude = magnitude_of(size, scale, base)
                     # Exact: scales have four bits, and bounds eight
                     most, deviation = np.float32(np.int32(8) * size), np.float32(scale)
                     group = (
@@ -77,7 +67,7 @@ def expect(
                         + np.int32(most >= b5 * deviation)
                         + np.int32(most >= b6 * deviation)
                     )
-                    negative = np.int32(value >> np.int32(31)) & _TOP
+                    negative = np.int32(value >> np.int32(31)) & TOP
                     expected[index(at + own + pair)] = np.uint16(magnitude | negative)
                     groups[index(at + own + pair)] = np.uint8(group)
 

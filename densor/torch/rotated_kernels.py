@@ -11,10 +11,30 @@ _R32 = types.Array(types.int32, 1, "C", readonly=True)
 _RF = types.Array(types.float32, 1, "C", readonly=True)
 _WF = types.float32[::1]
 _int = types.int64
-_SINE_BITS, _CONTEXTS = 14, 64
+_SINE_BITS, _CONTEXTS = np.int32(14), 64
+TOP, _MAGNITUDE = np.int32(0x8000), np.int32(0x7FFF)
 _LAST = np.float32(_CONTEXTS - 1)
 _CHAINS = 4  # quarters of the elements that are worked on at once, as none waits for another
-_TO_MAGNITUDE, _BIAS = 45, 1023 << 7  # of the bits of a binary64 number
+
+
+@inlined
+def turned(a, b, sine, cosine, side):
+    """The mean of the first or second channel of a pair, where its token stands."""
+    # At most 2^30, as means have 16 bits and sines 15
+    if side == 0:
+        value = np.int32(np.int32(a * cosine) - np.int32(b * sine))
+    else:
+        value = np.int32(np.int32(a * sine) + np.int32(b * cosine))
+    return np.int32(value >> _SINE_BITS)
+
+
+@inlined
+def magnitude_of(size, scale, base):
+    """The 15 bits of the magnitude that is expected. `base`: the exponent, 127 not added."""
+    # The upper bits of a binary32 number are its logarithm, piece by piece. It is exact: what has
+    # more than 24 bits is even, as such scales are.
+    level = np.float32(np.int32(2) * size + scale).view(np.int32)
+    return np.int32(np.int32(level >> np.int32(16)) + base) & _MAGNITUDE
 
 
 @kernel(types.void(_R16, _R32, _R32, _R32, _int, _int, _int, _int, _int, W32))
@@ -25,7 +45,7 @@ def expect(means, scales, sines, cosines, rows, tokens, begin, count, exponent, 
     `means`, `scales`: [rows, channels]. `sines`, `cosines`: [count, channels / 2].
     """
     half = sines.size // count
-    base = (exponent - 1 + 127 << 7) - _BIAS
+    base = np.int32((exponent - 1) << 7)
     for row in range(rows):
         for token in range(count):
             turn = token * half
@@ -37,22 +57,13 @@ def expect(means, scales, sines, cosines, rows, tokens, begin, count, exponent, 
                     sine, cosine = sines[index(turn + pair)], cosines[index(turn + pair)]
                     a = np.int32(means[index(first + pair)])
                     b = np.int32(means[index(first + half + pair)])
-                    # At most 2^30, as means have 16 bits and sines 15
-                    if side == 0:
-                        value = np.int32(np.int32(a * cosine) - np.int32(b * sine))
-                    else:
-                        value = np.int32(np.int32(a * sine) + np.int32(b * cosine))
-                    value = np.int32(value >> np.int32(_SINE_BITS))
-                    size = abs(value)
-                    scale = scales[index(first + own + pair)]
-                    # The upper bits of a binary64 number are its logarithm, piece by piece
-                    level = np.float64(np.int32(2) * size + scale).view(np.int64)
-                    magnitude = np.int32((level >> _TO_MAGNITUDE) + base)
+                    value = turned(a, b, sine, cosine, side)
+                    size, scale = abs(value), scales[index(first + own + pair)]
                     # Exact: numbers have at most 24 bits, quotients are never that near to integers
                     quotient = np.float32(np.int32(8) * size) / np.float32(scale)
                     context = np.int32(min(quotient, _LAST))
-                    word = (magnitude & np.int32(0x7FFF)) | np.int32(context << np.int32(16))
-                    negative = (value >> np.int32(31)) & np.int32(0x8000)
+                    word = magnitude_of(size, scale, base) | np.int32(context << np.int32(16))
+                    negative = (value >> np.int32(31)) & TOP
                     found[index(at + own + pair)] = np.uint32(word | negative)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import xxhash
 import zstandard
@@ -45,13 +46,17 @@ import densor
 from densor import verify_file
 from densor.archives import append, differences
 from densor.codec.batch import Batch, Before
-from densor.codec.delta import kernels, tokens
+from densor.codec.delta import tokens
+from densor.codec.delta.chunk_kernels import CODE, FIND
 from densor.codec.delta.decoder import DeltaDecoder
 from densor.codec.delta.encoder import DeltaEncoder, find_tokens
-from densor.codec.delta.params import parse
+from densor.codec.delta.params import Contexts, Parameters, pack, parse
+from densor.codec.delta.payload import BLOCK
 from densor.codec.kind import Kind
 from densor.codec.planes.layout import layout_for
 from densor.dtypes import SIZES
+from densor.entropy.rans.kernels import build_starts
+from densor.entropy.rans.tables import quantise
 from densor.formats.io.sources import MemoryRandomSource
 from densor.runtime.workers import Workers
 
@@ -122,6 +127,10 @@ def coded(new: Array, old: Array, dtype: str) -> tuple[bytes, bytes]:
     return encoder.model(), payload.tobytes()
 
 
+def zeros32(count: int) -> npt.NDArray[np.uint32]:
+    return np.zeros(count, np.uint32)
+
+
 def decoded(model: bytes, payload: bytes, size: int, base: bytes) -> bytes:
     """By the library."""
     out = np.empty(size, np.uint8)
@@ -170,39 +179,31 @@ def test_all_pairs_of_notable_elements(size: int, floats: bool, number: int) -> 
         method = tokens.method(number, size, floats, drop)
         assert method.known()
         fitting = new >> drop << drop
-        symbols = np.empty(old.size, np.uint8)
-        find_tokens(method, fitting, old, symbols)
+        symbols, under = np.empty(old.size, np.uint8), np.empty(old.size, np.uint8)
+        counts = np.zeros((1, 256), np.int64)
+        how = *method.arguments, method.plain, tokens.tokens_by_change(method)
+        places, one, work = np.empty(BLOCK, np.uint16), np.zeros(1, np.uint8), zeros32(8 * 304)
+        FIND[size](fitting, old, *how, places, 0, one, symbols, under, work, counts)
         table = tokens.token_table(method)
         assert table.valid[symbols].all()
+        assert np.array_equal(counts[0], np.bincount(symbols, minlength=256))
+        parameters = Parameters(method, Contexts(), quantise(counts))
+        starts, states = np.empty(256, np.uint32), zeros32(32)
+        build_starts(parameters.freqs, starts)
         bits = int(table.counts[symbols].sum(dtype=np.int64))
-        extras = np.zeros(-(-bits // 8) + kernels.SLACK, np.uint8)
-        how = method.number, method.floats, method.drop, method.bits
-        kernels.EXTRAS[size](fitting, old, *how, table.counts, method.plain, symbols, extras)
-        model = reference.Model(
-            size, floats, number, drop, method.direct, method.mantissa, 0, b"\0", []
+        words, extras = (
+            np.empty(2 * new.size + 192, np.uint8),
+            np.zeros(-(-bits // 8) + 8, np.uint8),
         )
-        stream = reference.Bits(extras.tobytes())
-        found = [
-            reference.element(model, b, t, stream)
-            for b, t in zip(old.tolist(), symbols.tolist(), strict=True)
-        ]
-        assert found == fitting.tolist()
-        out = np.empty_like(new)
-        found_bits = kernels.APPLY[size](
-            old,
-            symbols,
-            extras,
-            table.starts,
-            table.counts,
-            method.plain,
-            number,
-            floats,
-            drop,
-            method.bits,
-            out,
-        )
-        assert np.array_equal(out, fitting)
-        assert found_bits == bits
+        facts = number, floats, drop, method.bits, table.counts, method.plain
+        at = CODE[size](fitting, old, *facts, symbols, under, starts, states, words, extras)
+        assert at >= 0
+        coded = struct.pack("<QBI", 0, 1, words.size - at) + words[at:].tobytes()
+        coded += extras[: -(-bits // 8)].tobytes()
+        model = reference.parse_model(pack(parameters))
+        assert reference.decode(model, coded, new.nbytes, old.tobytes()) == fitting.tobytes()
+        found = decoded(pack(parameters), coded, new.nbytes, old.tobytes())
+        assert found == fitting.tobytes()
 
 
 def test_a_step_in_numeric_order_is_a_step() -> None:

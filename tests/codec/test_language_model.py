@@ -201,6 +201,25 @@ def test_what_needs_no_model_is_coded_without(data: bytes) -> None:
     assert len(archive) <= len(densor.compress(data, 9)) + 200
 
 
+def test_a_long_text_that_leaves_little_is_not_asked_about(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = b"".join(
+        b"%05d: the codec is at work, nothing to be seen\n" % (i // 9) for i in range(700)
+    )
+    asked: list[int] = []
+    propose = coding.propose
+    monkeypatch.setattr(
+        coding, "propose", lambda *a: (asked.append(a[0].data.size), propose(*a))[1]
+    )
+    moved: list[int] = []
+    archive = densor.compress(lines, llm="sample", progress=moved.append)
+    assert not asked and sum(moved) == len(lines)
+    assert densor.decompress(archive) == lines and 8 * len(archive) < 0.2 * len(lines)
+    densor.compress(lines[:2000], llm="sample")
+    assert asked == [2000]
+
+
 def test_only_plain_bytes_are_asked_about() -> None:
     array = np.arange(3000, dtype=np.float32)
     assert densor.compress(array, llm="sample") == densor.compress(array)

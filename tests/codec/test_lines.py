@@ -1,8 +1,10 @@
 """Ends of lines beside a text: which spaces they are, and that the text comes back."""
 
 import hashlib
+import re
 import struct
 import textwrap
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +55,12 @@ def back(prepared: lines.Prepared, size: int) -> bytes:
     return form.restored(prepared.text, size).tobytes()
 
 
+def prepared_of(data: bytes) -> lines.Prepared:
+    """As a text is coded under the sample model."""
+    (prepared,) = LanguageModelEncoder(as_array(data), Session("sample"), Workers(1))._prepared
+    return prepared
+
+
 @pytest.mark.parametrize(
     ("data", "form"),
     [
@@ -62,13 +70,12 @@ def back(prepared: lines.Prepared, size: int) -> bytes:
         (LOG.replace(b"\n", b"\r\n"), lines.RETURNS),
         (PROSE.replace(b"\n", b"\r\n") + b"\n", 0),
         (b"a b\n" * 10, 0),
-        (b"", 0),
         (b"\n" * 500, 0),
         (b"\r\n" * 500, lines.RETURNS),
     ],
 )
 def test_form(data: bytes, form: int) -> None:
-    prepared = lines.prepare(as_array(data))
+    prepared = prepared_of(data)
     assert prepared.header[0] == form
     assert back(prepared, len(data)) == data
     if form == lines.JOINED and data == PROSE:
@@ -118,7 +125,7 @@ def decoded(model: bytes, payload: bytes, size: int, expected: bytes | None = No
 def always(patch: pytest.MonkeyPatch) -> None:
     """Lines are joined however few there are."""
     patch.setattr(lines, "_FEWEST", 4)
-    patch.setattr(lines, "_MOST_BITS", 100.0)
+    patch.setattr(lines, "_pays", lambda *_: True)
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +165,29 @@ def test_the_meter_shows_the_text_as_it_was(wrapped: tuple[bytes, bytes, bytes])
     assert b"".join(cost.text for cost in meter.costs) == data
     segments = len(payload) - lines.HEADER.size - wire.SEGMENT.size
     assert abs(sum(cost.bits for cost in meter.costs) - 8 * segments) < 40
+
+
+def test_cost_decides() -> None:
+    """By what the model takes for pieces, and the marks; which lines are, is not asked."""
+    for better, form in ((1, lines.JOINED), (0, 0)):
+        asked: list[bytes] = []
+
+        def bits(text: Bytes, better: int = better, asked: Any = asked) -> float:
+            asked.append(text.tobytes())
+            return 1000.0 * (len(asked) % 2 == better)
+
+        assert lines.prepare(as_array(PROSE), bits).header[0] == form
+        plain, joined = asked[0], asked[1]
+        assert joined == re.sub(rb"(?<=\S)\n(?=\S)", b" ", plain) != plain
+        assert len(asked) == 2
+
+
+def test_what_is_tried_is_not_counted() -> None:
+    """Neither as progress nor in the costs of tokens."""
+    moved: list[int] = []
+    meter = Meter(as_array(PROSE), Session("sample", moved.append))
+    assert meter.model()[1] == 3 and sum(moved) == len(PROSE)
+    assert b"".join(cost.text for cost in meter.costs) == PROSE
 
 
 def test_lines_make_text_smaller() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 PLAIN = "plain folder "
+UPDATED = "weights that follow"
 FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic"}
 PROMPTS = [[1, 5, 9, 77, 3], list(range(40)), [7] * 9]
 
@@ -266,6 +267,49 @@ def torch_uint8() -> Any:
     return torch.uint8
 
 
+def updated(work: Path) -> str:
+    """An engine of the plain folder takes the weights of the tuned one, twice, and loses neither.
+
+    In between come the plain ones again, and an update that cannot be had.
+    """
+    from safetensors.torch import load_file
+    from vllm.config import WeightTransferConfig
+
+    config = WeightTransferConfig(backend="densor")
+    engine, first = served(work / "plain", weight_transfer_config=config)
+
+    from densor.errors import DensorError
+    from densor.sync import Publisher  # not before the engine is there: vLLM and numba
+
+    weights = {}
+    for name in ("plain", "tuned"):
+        files = sorted((work / name).glob("*.safetensors"))
+        weights[name] = {n: t for path in files for n, t in load_file(path).items()}
+    store = str(work / "weights")
+    shutil.rmtree(store, ignore_errors=True)
+    engine.init_weight_transfer_engine({"init_info": {"store": store}})
+    found = []
+    with Publisher(weights["plain"], store, wait=True) as publisher:
+        for step, name in enumerate(("tuned", "plain", "tuned")):
+            publisher.publish(step, tensors=weights[name].items())
+            publisher.wait()
+            engine.start_weight_update()
+            engine.update_weights({"update_info": {"number": publisher.number}})
+            engine.finish_weight_update()
+            found.append(served_again(engine))
+        engine.start_weight_update()
+        try:
+            engine.update_weights({"update_info": {"number": 99, "timeout": 0.1}})
+        except DensorError as error:
+            print(f"REFUSED {error}")
+        else:
+            raise AssertionError("a message that is not there was waited for")
+    assert found[0] != first, "weights were not updated"
+    assert found[1] == first, "the plain weights did not come back"
+    assert found[2] == found[0] == served_again(engine), "the tuned weights did not come back"
+    return json.dumps(found[0])
+
+
 def serve_one(work: Path, name: str) -> None:
     """A case in this process; its result goes to a file."""
     if name == "fp8 weights":
@@ -273,6 +317,9 @@ def serve_one(work: Path, name: str) -> None:
 
         load_general_plugins()
         print(f"RESULT {same_fp8(work)}")
+        return
+    if name == UPDATED:
+        print(f"RESULT {updated(work)}")
         return
     if name in WRONG:
         from densor.errors import DensorError
@@ -345,6 +392,9 @@ def main() -> int:
         same = found == expected[plain] and not found.startswith("FAILED")
         wrong += not same
         print(f"{name}: {'the same tokens' if same else found}", flush=True)
+    found = ran(work, UPDATED)
+    wrong += found != expected["tuned"]
+    print(f"{UPDATED}: {'the same tokens' if found == expected['tuned'] else found}", flush=True)
     for name in ("fp8 weights", *WRONG):
         found = ran(work, name)
         wrong += found.startswith("FAILED")

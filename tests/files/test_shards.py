@@ -216,6 +216,25 @@ def test_a_shard_that_kills_its_process(model: Path, monkeypatch: Any) -> None:
     assert_valid([pair for pair in pairs if "model-1" not in pair[0]])
 
 
+def wait_to_be_ended(started: str) -> None:
+    Path(started).write_text("")
+    time.sleep(300)
+
+
+def test_one_signal_ends_a_process_at_work(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    executor: Any = processes(1)()
+    future = executor.submit(wait_to_be_ended, str(started))
+    while not started.exists():
+        time.sleep(0.01)
+    (process,) = executor._processes.values()
+    process.terminate()
+    process.join(60)
+    assert not process.is_alive()
+    assert future.exception() is not None
+    executor.shutdown()
+
+
 class Broken(ThreadPoolExecutor):
     """Has a process die, as it were, on the second shard."""
 

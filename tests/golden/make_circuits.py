@@ -1,4 +1,4 @@
-"""Makes `circuit/`: models of images, and archives that were coded under them.
+"""Makes `circuit/` and `ardm/`: models of images, and archives that were coded under them.
 
 Files are added and never changed. Run by hand: python tests/golden/make_circuits.py
 """
@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "support")]
 
 import numpy as np  # noqa: E402
-from circuits import any_circuit  # noqa: E402
+from circuits import any_circuit, any_network, likely_images  # noqa: E402
 from helpers import random_state  # noqa: E402
 
 import densor  # noqa: E402
@@ -35,6 +35,13 @@ def main() -> None:
             decode_images(tables_of(circuit), streams, np.full(12, 40), images.reshape(-1))
             packed = densor.compress(images, image_model=circuit)
             (folder / f"{name}.densor").write_bytes(packed)
+    folder = HERE / "ardm"
+    folder.mkdir(exist_ok=True)
+    if not (folder / "grey-model.densor").exists():
+        network = any_network(Size(12, 9, 1), 8, seed="golden")
+        save(network, folder / "grey-model.densor")
+        images = likely_images(network, 12).reshape(12, 12, 9)
+        (folder / "grey.densor").write_bytes(densor.compress(images, image_model=network))
 
 
 if __name__ == "__main__":

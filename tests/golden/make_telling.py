@@ -24,6 +24,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "support"), str(HERE)]
 
 import numpy as np  # noqa: E402
 import reference_mutants as mutants  # noqa: E402
+import telling_chunks  # noqa: E402
 from codec_cases import CodecCase, read_cases, write_cases  # noqa: E402
 from make_codecs import agrees, with_outcome  # noqa: E402
 from reference import byte_cm, float_cm  # noqa: E402
@@ -208,9 +209,20 @@ def some_texts(rng: Random) -> Iterator[tuple[str, bytes]]:
         yield f"prose-{length}", b" ".join(rng.choices(words, k=length // 6))
 
 
-GROUPS: dict[str, Callable[[Random], Made]] = {"float_cm": floats, "byte_cm": texts}
+GROUPS: dict[str, Callable[[Random], Made]] = {
+    "float_cm": floats,
+    "byte_cm": texts,
+    "image": telling_chunks.images,
+    "audio": telling_chunks.sounds,
+    "circuit": telling_chunks.circuits,
+}
 
-USERS = {"audio_cascade": ("audio",)}  # modules that import from another one
+USERS = {  # modules that import from another one
+    "audio_cascade": ("audio",),
+    "flac": ("audio",),
+    "image": ("image_residual",),
+    "tokens_mixed": ("tokens",),
+}
 
 
 # Which are kept
@@ -243,12 +255,12 @@ def _first_that_tells(mutant: mutants.Mutant, cases: list[CodecCase]) -> int:
         exec(compile(mutant.source, f"{mutant.module}.py", "exec"), module.__dict__)
         for user in USERS.get(mutant.module, ()):
             importlib.reload(importlib.import_module(f"reference.{user}"))
-        codecs = importlib.reload(importlib.import_module("reference.codecs"))
+        importlib.reload(importlib.import_module("reference.codecs"))
     except Exception:
         return 0
     for number, case in enumerate(cases):
         try:
-            data = codecs.parse_model(case.model).decode(case.payload, case.size, case.base)
+            data = case.by_reference()
         except Refused as refused:
             if case.error != f"{refused.reason.title()}Error":
                 return number

@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,7 +29,8 @@ from reference.network import Head, Reference, unpacked
 
 from densor.errors import ArgumentError, DensorError, FileError, UnsupportedError
 from densor.files.language_models import from_tokenizer, load
-from densor.llm import kernels, selftest, tables
+from densor.llm import helpers, kernels, selftest, tables
+from densor.llm.helpers import Team
 from densor.llm.model import CACHE_8, CACHE_16, quantise
 from densor.llm.network import Logits, Network
 from densor.llm.vocabulary import Vocabulary
@@ -78,6 +81,67 @@ def test_rows_of_several_texts_may_be_mixed(tiny: Any, numerics: int) -> None:
             assert np.array_equal(found.values[n], wanted[place].values[0])
             assert found.shifts[n] == wanted[place].shifts[0]
         at += run
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("numerics", [CACHE_16, CACHE_8])
+def test_threads_change_nothing(tiny: Any, threads: int, numerics: int) -> None:
+    """Steps in parts, few rows and many, and with fewer threads than there are."""
+    team = Team(threads)
+    network, head = Network(tiny, 2, 64, numerics, team), Logits(tiny, team)
+    alone, plain = Network(tiny, 2, 64, numerics), Logits(tiny)
+    at = 0
+    for number, run in enumerate([1, 1, 2, 5, 9, 12, 1, 3]):
+        team.limit = 1 + (number + 1) % threads
+        slots = np.repeat(np.arange(2), run)
+        places = np.tile(np.arange(at, at + run), 2)
+        tokens = (slots + places) * 13 % tiny.shape.vocabulary
+        found = network.read(tokens, slots, places, 2 * run)
+        wanted = alone.read(tokens, slots, places, 2 * run)
+        assert np.array_equal(found.values, wanted.values)
+        assert np.array_equal(found.shifts, wanted.shifts)
+        assert np.array_equal(head.counts(found), plain.counts(found))
+        at += run
+
+
+def test_helpers_take_parts(tiny: Any) -> None:
+    """A helper that is there before who leads, and one that comes when all is done."""
+    seen: list[int] = []
+    network = Network(tiny, 1, 64, team=Team(2))
+    space = network._spaces[1]
+    space.work[:] = -1
+    waiting = threading.Event()
+
+    class Slow(Team):
+        def run(self, step: Any, size: Any) -> None:
+            def late(thread: int, threads: int, team: int) -> None:
+                if thread:
+                    waiting.set()
+                else:
+                    waiting.wait(10)
+                seen.append(thread)
+                step(thread, threads, team)
+
+            self._together(late, 2)
+
+    network.team = Slow(2)
+    places = np.arange(60)
+    for _ in range(50):
+        network.read(places, np.zeros(60, np.int64), places, 60)
+    assert set(seen) == {0, 1}
+    assert not (space.work == -1).all()
+
+
+def test_what_is_slower_is_tried_less_often() -> None:
+    pace, shared = helpers._Pace(), []
+    for _ in range(2000):
+        shared.append(pace.choose())
+        pace.learn(shared[-1], 2.0 if shared[-1] else 1.0)
+    assert 0 < sum(shared[200:]) < 20
+    for _ in range(2000):
+        shared.append(pace.choose())
+        pace.learn(shared[-1], 0.5 if shared[-1] else 1.0)
+    assert sum(shared[-500:]) > 450
 
 
 def test_numpy_alone_runs_the_sample_model() -> None:
@@ -132,6 +196,13 @@ def test_another_result_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         selftest.check.__wrapped__(CACHE_8)
 
 
+@numba.njit
+def multiply_all(rows, a, shifts, matrix, out):  # type: ignore[no-untyped-def]
+    sums, totals = np.zeros(128, np.int32), np.zeros(128, np.int64)
+    wide = matrix.scales.size
+    kernels.multiply_columns(rows, a, shifts, matrix, 16, 1, 0, wide, sums, totals, out, wide)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.integers(1, 9),
@@ -150,10 +221,7 @@ def test_products_are_exact(rows: int, size: int, blocks: int, seed: int) -> Non
     shifts = random.integers(-8, 20, rows)
     out = random.integers(-1000, 1000, rows * 32 * blocks)
     before = out.copy()
-    kernels.multiply(
-        rows, a, shifts, size, q, scales, 30, 16, 1, np.zeros(0, np.int64), 0, 32 * blocks,
-        np.zeros(128, np.int32), np.zeros(128, np.int64), out,
-    )  # fmt: skip
+    multiply_all(rows, a, shifts, kernels.Columns(q, scales, 30, size), out)
     w = q.reshape(blocks, size // 2, 32, 2).transpose(0, 2, 1, 3).reshape(-1, size)
     for row in range(rows):
         sums = w.astype(object) @ a.reshape(rows, size)[row].astype(object)

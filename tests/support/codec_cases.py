@@ -1,16 +1,21 @@
 """Golden chunks, good and bad, in `golden/codecs.json`: what pins down decoders branch by branch.
 
-A case has the payloads of a MODEL and a CHUNK, the original length of the chunk, the base if it
-needs one, and the SHA-256 of what it decodes to, or the error that it ends in.
+A case has the payloads of a MODEL and a CHUNK, the original length of the chunk, the base or the
+circuit if it needs one, and the SHA-256 of what it decodes to, or the error that it ends in.
 """
 
 import base64
+import importlib
+import io
 import json
 from dataclasses import dataclass
 
 import xxhash
 from helpers import CHUNK, END, ENTRY, ENTRY_END, MODEL, Frame, header, put_together
 from paths import GOLDEN
+
+import densor
+from densor.codec.circuit.model import parse
 
 PATH = GOLDEN / "codecs.json"
 
@@ -26,6 +31,7 @@ class CodecCase:
     base: bytes | None = None
     sha256: str | None = None
     error: str | None = None
+    circuit: bytes | None = None  # that an image of codec 16 needs
 
     def archive(self) -> bytes:
         """An archive of this chunk alone."""
@@ -44,12 +50,30 @@ class CodecCase:
         ]
         return put_together(frames, header(0 if self.base is None else 2))
 
+    def by_package(self) -> bytes:
+        """What the package makes of it; a DensorError if it is refused."""
+        circuit = None if self.circuit is None else parse(self.circuit)
+        out = io.BytesIO()
+        archive = io.BytesIO(self.archive())
+        densor.decompress_file(archive, out, 1, base=self.base, image_model=circuit)
+        return out.getvalue()
+
+    def by_reference(self) -> bytes:
+        """What the slow decoder makes of it; Refused if it is."""
+        codecs = importlib.import_module("reference.codecs")
+        if self.circuit is not None:
+            importlib.import_module("reference.circuit").know(self.circuit)
+        data: bytes = codecs.parse_model(self.model).decode(self.payload, self.size, self.base)
+        return data
+
     def to_json(self) -> dict[str, object]:
         """Its line in the file."""
         found: dict[str, object] = {"name": self.name, "model": _text(self.model)}
         found |= {"payload": _text(self.payload), "size": self.size}
         if self.base is not None:
             found["base"] = _text(self.base)
+        if self.circuit is not None:
+            found["circuit"] = _text(self.circuit)
         return found | ({"sha256": self.sha256} if self.error is None else {"error": self.error})
 
 
@@ -63,7 +87,7 @@ def read_cases() -> list[CodecCase]:
         return []
     found = []
     for item in json.loads(PATH.read_text()):
-        for key in ("model", "payload", "base"):
+        for key in ("model", "payload", "base", "circuit"):
             if key in item:
                 item[key] = base64.b64decode(item[key])
         found.append(CodecCase(**item))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import densor
-from densor.errors import ArgumentError, DensorError, FileError
+from densor.errors import ArgumentError, ChecksumError, DensorError, FileError
 from densor.sync import (
     FolderStore,
     MemoryStore,
@@ -401,6 +401,27 @@ def test_other_dtypes_fused_and_sharded() -> None:
             assert torch.equal(engine["qkv.weight"], joined)
             assert torch.equal(engine["up.weight"], sent["up.weight"][6:])
             assert all(torch.equal(received[name], value) for name, value in sent.items())
+
+
+def test_tensors_are_received_from_a_folder(tmp_path: Path) -> None:
+    """Nothing says how large messages may be there."""
+    masters = tensors(("a", (40, 16)), ("b", (3, 5)), dtype=torch.float32)
+    received: list[str] = []
+    listener = Subscriber(
+        None, tmp_path, receive=lambda items: received.extend(n for n, _ in items)
+    )
+    with pytest.raises(ChecksumError):
+        listener.tensors()
+    with Publisher(masters, tmp_path, wait=True) as publisher:
+        for changed in (["a.weight", "b.weight"], ["b.weight"]):
+            masters["b.weight"].add_(1)
+            publisher.step()
+            publisher.wait()
+            assert listener.update() == 1 and listener.problem is None
+            assert sorted(received) == changed
+            received.clear()
+            found = dict(listener.tensors())
+            assert all(torch.equal(found[name], value) for name, value in masters.items())
 
 
 def test_models_that_do_not_fit() -> None:

@@ -4,8 +4,7 @@ import numpy as np
 
 from densor.codec.batch import Batch, Bytes
 from densor.codec.chunks import ChunkEncoder
-from densor.codec.circuit.coding import encode_images
-from densor.codec.circuit.model import Tables
+from densor.codec.circuit.coding import ImageTables, encode_images
 from densor.codec.circuit.params import Parameters, pack, pack_sizes
 from densor.codec.image.layout import Layout
 from densor.codec.levels import Level
@@ -13,7 +12,7 @@ from densor.codec.levels import Level
 CHUNK = 1 << 19  # bytes of whole images, about
 
 
-def suits(tables: Tables, layout: Layout, size: int) -> bool:
+def suits(tables: ImageTables, layout: Layout, size: int) -> bool:
     """Whether `size` bytes of rows are whole images that a circuit can code."""
     own = tables.size
     like = Layout(own.width, own.channels) == Layout(
@@ -37,7 +36,7 @@ class CircuitCoder:
 
     repeats = False
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: ImageTables) -> None:
         self._tables = tables
 
     def model(self) -> bytes:

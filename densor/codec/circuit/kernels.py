@@ -9,6 +9,7 @@ import numba
 import numpy as np
 from numba import types
 
+from densor.codec.circuit.coder_kernels import finish, put, start, take
 from densor.codec.circuit.geometry import CLOSEST, LINKS, NEAR
 from densor.entropy.jit import I32, I64, W8, W64, inlined, kernel
 
@@ -19,10 +20,6 @@ _COMPUTED = 4  # features before the links
 _ONE = 20  # bits of beliefs
 _WEIGHTS = 14  # bits of the weights that states have in a mixture
 _TOTAL = 16  # bits of frequencies
-_RANGE = uint64(1) << uint64(56)
-_LOWEST = uint64(1) << uint64(48)
-_MASK = _RANGE - uint64(1)
-_CODER_BYTES = 7
 
 
 @inlined
@@ -143,67 +140,6 @@ def _up(belief, below, sample, parent, transitions, message, states):
 
 
 @inlined
-def _carry(data, at):
-    """Adds 1 to the bytes before `at`."""
-    at -= 1
-    while data[at] == 255:
-        data[at] = 0
-        at -= 1
-    data[at] += 1
-
-
-@inlined
-def _put(coder, data, low, size):
-    """Codes the part from `low` on, of `size`, of 2^16."""
-    step = coder[1] >> uint64(_TOTAL)
-    coder[0] += step * uint64(low)
-    coder[1] = step * uint64(size)
-    if coder[0] >= _RANGE:
-        coder[0] &= _MASK
-        _carry(data, int64(coder[2]))
-    while coder[1] < _LOWEST:
-        data[int64(coder[2])] = np.uint8(coder[0] >> uint64(48))
-        coder[2] += uint64(1)
-        coder[0] = (coder[0] << uint64(8)) & _MASK
-        coder[1] <<= uint64(8)
-
-
-@inlined
-def _take(coder, data, end, low, size):
-    """The decoding side of `_put`: `coder[0]` is how far the code is above the lower bound."""
-    step = coder[1] >> uint64(_TOTAL)
-    coder[0] -= step * uint64(low)
-    coder[1] = step * uint64(size)
-    while coder[1] < _LOWEST:
-        at = int64(coder[2])
-        byte = uint64(data[at]) if at < end else uint64(0)
-        coder[2] += uint64(1)
-        coder[0] = ((coder[0] << uint64(8)) | byte) & _MASK
-        coder[1] <<= uint64(8)
-
-
-@inlined
-def _finish(coder, data, begin):
-    """Ends a stream with as few bytes as tell it from all others; returns where it ends."""
-    last = coder[0] + coder[1] - uint64(1)
-    for count in range(_CODER_BYTES + 1):
-        rest = (uint64(1) << uint64(56 - 8 * count)) - uint64(1)
-        value = (coder[0] + rest) & ~rest
-        if value <= last:
-            break
-    at = int64(coder[2])
-    if value >= _RANGE:
-        value &= _MASK
-        _carry(data, at)
-    for i in range(count):
-        data[at + i] = np.uint8(value >> uint64(48 - 8 * i))
-    at += count
-    while at > begin and data[at - 1] == 0:
-        at -= 1
-    return at
-
-
-@inlined
 def _frequency(emissions, at, mix, states):
     """2^14 times the frequency of a bin in the mixture of states."""
     total = int64(0)
@@ -231,10 +167,10 @@ def _code_sample(coding, symbol, coder, data, end, leaf, states, mix, emissions,
         low = high
     first, size = int64(firsts[found]), int64(firsts[found + 1] - firsts[found])
     if coding:
-        _put(coder, data, low, high - low)
+        put(coder, data, low, high - low, _TOTAL)
         wanted = symbol
     else:
-        _take(coder, data, end, low, high - low)
+        take(coder, data, end, low, high - low, _TOTAL)
         wanted = first
     if size == 1:
         return found, wanted
@@ -245,9 +181,9 @@ def _code_sample(coding, symbol, coder, data, end, leaf, states, mix, emissions,
     low = int64(inner[wanted])
     high = int64(inner[wanted + 1]) if wanted + 1 < first + size else int64(1) << _TOTAL
     if coding:
-        _put(coder, data, low, high - low)
+        put(coder, data, low, high - low, _TOTAL)
     else:
-        _take(coder, data, end, low, high - low)
+        take(coder, data, end, low, high - low, _TOTAL)
     return found, wanted
 
 
@@ -300,12 +236,7 @@ def code_images(
     for number in range(count):
         image = images[number * samples : (number + 1) * samples]
         begin, end = ends[number], ends[number + 1]
-        coder[0], coder[1], coder[2] = uint64(0), _RANGE, uint64(begin)
-        if not coding:
-            for i in range(_CODER_BYTES):
-                byte = uint64(data[begin + i]) if begin + i < end else uint64(0)
-                coder[0] = coder[0] << uint64(8) | byte
-            coder[2] = uint64(begin + _CODER_BYTES)
+        start(coding, coder, data, begin, end)
         for i in range(samples):
             sample = int64(order[i])
             parent = int64(parents[sample])
@@ -334,7 +265,7 @@ def code_images(
                 _up(belief, below, sample, parent, transitions, message, states)
                 sample = parent
         if coding:
-            ends[number + 1] = _finish(coder, data, begin)
+            ends[number + 1] = finish(coder, data, begin)
         elif int64(coder[2]) < end or (end > begin and data[end - 1] == 0):
             return number
     return count

@@ -1,30 +1,33 @@
-"""Where circuits come from: what reads them from files is handed in, as for language models."""
+"""Where models of images come from: what reads files is handed in, as for language models."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from densor.errors import UnsupportedError
 
-if TYPE_CHECKING:  # imported when there is a circuit
-    from densor.codec.circuit.model import Circuit, Tables
+if TYPE_CHECKING:  # imported when there is a model
+    from densor.codec.ardm.model import Network
+    from densor.codec.circuit.coding import ImageTables
+    from densor.codec.circuit.model import Circuit
 
-_loader: Callable[[Any], "Circuit"] | None = None
+_loader: Callable[[Any], "Circuit | Network"] | None = None
 
 
-def set_loader(loader: Callable[[Any], "Circuit"]) -> None:
-    """Makes `loader` what loads a circuit by its path."""
+def set_loader(loader: Callable[[Any], "Circuit | Network"]) -> None:
+    """Makes `loader` what loads a model by its path."""
     global _loader
     _loader = loader
 
 
-def load(given: Any) -> "Tables":
-    """The tables of a circuit, or of the file that it is in; a DensorError where it is none."""
-    from densor.codec.circuit.model import Circuit, Tables, tables_of
+def load(given: Any) -> "ImageTables":
+    """The tables of a model, or of the file that it is in; a DensorError where it is none."""
+    from densor.codec.ardm import model as ardm
+    from densor.codec.circuit import model as circuit
 
-    if isinstance(given, Tables):
+    if isinstance(given, circuit.Tables | ardm.NetworkTables):
         return given
-    if isinstance(given, Circuit):
-        return tables_of(given)
-    if _loader is None:
-        raise UnsupportedError(f"nothing here can load the image model {given}")
-    return tables_of(_loader(given))
+    if not isinstance(given, circuit.Circuit | ardm.Network):
+        if _loader is None:
+            raise UnsupportedError(f"nothing here can load the image model {given}")
+        given = _loader(given)
+    return ardm.tables_of(given) if isinstance(given, ardm.Network) else circuit.tables_of(given)

@@ -1,23 +1,33 @@
-"""The decoding side of the change codec: reads the base, then lets the kernels loose."""
+"""The decoding side of the change codec: reads the base, then one compiled call a chunk."""
 
 import numpy as np
 
 from densor.codec.batch import Bytes
 from densor.codec.codec import Base, BaseDecoder
-from densor.codec.delta.elements import elements, is_aligned
+from densor.codec.delta.elements import by_size, elements, is_aligned
 from densor.codec.delta.few_decoder import apply
 from densor.codec.delta.few_params import FEW, FewParameters
 from densor.codec.delta.few_params import parse as parse_few
-from densor.codec.delta.kernels import APPLY, CONTEXTS, SLACK
 from densor.codec.delta.params import Parameters, parse
-from densor.codec.delta.payload import CODED, FEW_CODED, HEAD, LENGTH, SAME
+from densor.codec.delta.payload import (
+    CODED,
+    DECODED,
+    ERRORS,
+    FEW_CODED,
+    HEAD,
+    MALFORMED,
+    SAME,
+    SLACK,
+)
 from densor.codec.delta.tokens import token_table
-from densor.entropy.rans.decode import decode, decode_table
+from densor.entropy.rans.constants import LOOK, STATES
+from densor.entropy.rans.decode import decode_table
 from densor.errors import FormatError, LimitError
 from densor.runtime.buffers import POOL, ThreadBuffers
 
 MAX_CHUNK = 1 << 23  # bytes; a chain of bases needs a few times this per link
 _BUFFERS = ThreadBuffers()
+_DECODE = by_size("chunk_kernels", "decode")
 
 
 class DeltaDecoder(BaseDecoder):
@@ -44,36 +54,31 @@ class DeltaDecoder(BaseDecoder):
 
     def _decode(self, coded: Bytes, before: Bytes, out: Bytes) -> None:
         method, contexts, changes = self._model.method, self._model.contexts, self._token_table
-        if self._table is None or coded.size < LENGTH.size:
-            raise FormatError("chunk of changes is malformed")
-        end = LENGTH.size + LENGTH.unpack_from(coded)[0]
-        if end > coded.size:
-            raise FormatError("chunk of changes is too short")
-        size = method.size
-        target = out if is_aligned(out, size) else np.empty(out.size, np.uint8)
-        old, new = elements(before, size), target.view(f"u{size}")
-        tokens, under = _BUFFERS.take("tokens", new.size), _BUFFERS.take("contexts", new.size)
-        CONTEXTS[size](old, contexts.shift, contexts.mapped.size - 1, contexts.mapped, under)
-        decode(self._table, coded[LENGTH.size : end], under, tokens)
-        stored = coded[end:]
-        extras = _BUFFERS.take("extras", stored.size + SLACK)
-        extras[: stored.size] = stored
-        bits = int(
-            APPLY[size](
-                old,
-                tokens,
-                extras,
-                changes.starts,
-                changes.counts,
-                method.plain,
-                method.number,
-                method.floats,
-                method.drop,
-                method.bits,
-                new,
-            )
+        if self._table is None:
+            raise FormatError(ERRORS[MALFORMED])
+        target = out if is_aligned(out, method.size) else np.empty(out.size, np.uint8)
+        wrong = _DECODE[method.size](
+            coded,
+            elements(before, method.size),
+            self._table,
+            contexts.shift,
+            contexts.mapped,
+            changes.starts,
+            changes.counts,
+            method.plain,
+            method.number,
+            method.floats,
+            method.drop,
+            method.bits,
+            _BUFFERS.take("tokens", DECODED),
+            _BUFFERS.take("contexts", DECODED),
+            _BUFFERS.take("tail", 3 * LOOK),
+            _BUFFERS.take("states", 4 * STATES).view(np.uint32),
+            _BUFFERS.take("extras", coded.size + SLACK),
+            target.view(f"u{method.size}"),
         )
-        _check_extras(stored, bits)
+        if wrong:
+            raise FormatError(ERRORS[wrong])
         if target is not out:
             out[:] = target
 
@@ -115,9 +120,3 @@ def open_decoder(payload: bytes, _: object = None) -> BaseDecoder:
     if payload[3:4] == bytes([FEW]):
         return FewDecoder(parse_few(payload))
     return DeltaDecoder(parse(payload))
-
-
-def _check_extras(stored: Bytes, bits: int) -> None:
-    """FormatError unless just so many bits are stored."""
-    if stored.size != -(-bits // 8) or (bits % 8 and stored[-1] >> (bits % 8)):
-        raise FormatError("chunk of changes has another number of extra bits than it needs")

@@ -5,7 +5,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from densor.entropy.deferred import Deferred
 from densor.runtime.types import Bytes
+
+_SIZES = (1, 2, 4, 8)
+
+
+def by_size(module: str, name: str) -> dict[int, Deferred]:
+    """The kernels of that name in a module of this package, by the size of an element."""
+    return {size: Deferred(f"densor.codec.delta.{module}", f"{name}_{size}") for size in _SIZES}
 
 
 def is_aligned(data: Bytes, size: int) -> bool:

@@ -13,26 +13,20 @@ from densor.codec.bound import order0_bytes
 from densor.codec.chunks import own_or_raw
 from densor.codec.codec import Encoder, Estimate
 from densor.codec.delta import params, tokens
+from densor.codec.delta.chunk_kernels import CODE, FIND
 from densor.codec.delta.contexts import group
 from densor.codec.delta.elements import elements
 from densor.codec.delta.few_batch import FewBatch, expected_few, propose_few
-from densor.codec.delta.kernels import (
-    COMMON,
-    CONTEXTS,
-    EXTRAS,
-    PLACES,
-    TOKENS,
-    count,
-    count_rows,
-    rough_bits,
-)
-from densor.codec.delta.payload import CODED, HEAD, LENGTH, SAME
+from densor.codec.delta.kernels import COMMON, TOKENS, count_rows, rough_bits
+from densor.codec.delta.payload import BLOCK, CODED, HEAD, LENGTH, SAME
 from densor.codec.delta.tokens import DIFFERENCE, OWN, XOR, Method, token_table, tokens_by_change
 from densor.codec.levels import Level
 from densor.codec.sampling import sample
 from densor.codec.zstd import zstd_compress
+from densor.entropy.deferred import deferred
 from densor.entropy.rans import tables
-from densor.entropy.rans.encode import encode
+from densor.entropy.rans.constants import STATES
+from densor.entropy.rans.encode import capacity
 from densor.float_formats import FloatFormat, number_format
 from densor.runtime.buffers import POOL, ThreadBuffers
 
@@ -50,6 +44,7 @@ _UNCLEAR = 1.25  # factor between two estimates, below which both ways are tried
 _LARGE = 1 << 23  # bytes of a batch from which samples decide
 _CLEAR = 1.1  # such a factor by these
 _BUFFERS = ThreadBuffers()
+build_starts = deferred("densor.entropy.rans.kernels", "build_starts")
 
 
 class _Choice(NamedTuple):
@@ -118,6 +113,7 @@ class DeltaEncoder(Encoder):
         self._size = size
         self._counts: npt.NDArray[np.int64] | None = None
         self._freqs = np.zeros((0, 256), np.uint16)
+        self._starts = np.zeros(0, np.uint32)
         self._found: dict[int, _Found] = {}  # by where chunks begin
         self._lock = threading.Lock()
         self._same = _equal(batch.data, self._base.data)
@@ -180,17 +176,19 @@ class DeltaEncoder(Encoder):
         new, old = elements(chunk, self._size), elements(base, self._size)
         symbols, under = POOL.take(new.size), POOL.take(new.size)
         method, contexts, _ = self._choice
-        find_tokens(method, new, old, symbols)
-        mapped = contexts.mapped
-        CONTEXTS[self._size](old, contexts.shift, mapped.size - 1, mapped, under)
         counts = np.zeros((_contexts(self._choice), 256), np.int64)
-        count(symbols, under, np.zeros(8 * (counts.size + 48), np.uint32), counts)
+        work = np.zeros(8 * (counts.size + 48), np.uint32)
+        how = _arguments(method)
+        mapped = contexts.mapped
+        FIND[self._size](new, old, *how, contexts.shift, mapped, symbols, under, work, counts)
         return _Found(symbols, under, counts)
 
     def _decide(self) -> None:
         """Settles the parameters, once all chunks were counted."""
         if self._counts is not None:
             self._freqs = tables.quantise(self._counts)
+            self._starts = np.empty(self._freqs.size, np.uint32)
+            build_starts(self._freqs, self._starts)
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
@@ -203,23 +201,33 @@ class DeltaEncoder(Encoder):
         if found is None:
             return np.frombuffer(HEAD.pack(self._base.offset + begin, SAME), np.uint8)
         method = self._choice.method
-        stream = encode(found.symbols, found.contexts, self._freqs)
         counts = token_table(method).counts
-        size = -(-int((found.counts.sum(axis=0) * counts).sum()) // 8)
-        start = HEAD.size + LENGTH.size
-        payload = POOL.take(start + stream.size + size)
-        HEAD.pack_into(payload, 0, self._base.offset + begin, CODED)
-        LENGTH.pack_into(payload, HEAD.size, stream.size)
-        payload[start : start + stream.size] = stream
-        if size:
-            extras = _BUFFERS.take("extras", size + 8)
-            new, old = elements(chunk, self._size), elements(base, self._size)
-            how = method.number, method.floats, method.drop, method.bits
-            EXTRAS[self._size](new, old, *how, counts, method.plain, found.symbols, extras)
-            payload[start + stream.size :] = extras[:size]
+        extra = -(-int((found.counts.sum(axis=0) * counts).sum()) // 8)
+        words = _BUFFERS.take("words", capacity(found.symbols.size))
+        extras = _BUFFERS.take("extras", extra + 8)
+        new, old = elements(chunk, self._size), elements(base, self._size)
+        how = method.number, method.floats, method.drop, method.bits, counts, method.plain
+        states = _BUFFERS.take("states", 4 * STATES).view(np.uint32)
+        at = CODE[self._size](
+            new, old, *how, found.symbols, found.contexts, self._starts, states, words, extras
+        )
+        if at < 0:
+            raise ValueError("symbol without a frequency")
+        payload = _joined(self._base.offset + begin, words[at:], extras[:extra])
         POOL.give(found.symbols)
         POOL.give(found.contexts)
         return payload
+
+
+def _joined(offset: int, stream: Bytes, extras: Bytes) -> Bytes:
+    """A payload, pooled."""
+    start = HEAD.size + LENGTH.size
+    payload = POOL.take(start + stream.size + extras.size)
+    HEAD.pack_into(payload, 0, offset, CODED)
+    LENGTH.pack_into(payload, HEAD.size, stream.size)
+    payload[start : start + stream.size] = stream
+    payload[start + stream.size :] = extras
+    return payload
 
 
 def estimate(data: Bytes, base: Bytes, dtype: str, size: int) -> float:
@@ -232,9 +240,13 @@ def find_tokens(
     method: Method, new: npt.NDArray[Any], old: npt.NDArray[Any], symbols: Bytes
 ) -> None:
     """Fills `symbols`, uint8[n], with the tokens of elements that were `old`."""
-    places = _BUFFERS.take("places", 2 * PLACES).view(np.uint16)
-    how = *method.arguments, method.plain, tokens_by_change(method), places
-    TOKENS[method.size](new, old, *how, symbols)
+    TOKENS[method.size](new, old, *_arguments(method), symbols)
+
+
+def _arguments(method: Method) -> tuple[Any, ...]:
+    """What the kernels that find tokens go by, and work space."""
+    places = _BUFFERS.take("places", 2 * BLOCK).view(np.uint16)
+    return *method.arguments, method.plain, tokens_by_change(method), places
 
 
 def _equal(data: Bytes, base: Bytes) -> bool:
@@ -252,7 +264,9 @@ def _choose(data: Bytes, base: Bytes, dtype: str, size: int) -> _Choice:
     new, old = (elements(sample(of, size, _PIECE), size) for of in (data, base))
     form = number_format(dtype)
     floats = form is not None and form.sign > 0
-    common = int(COMMON[size](elements(data, size)))
+    common = int(COMMON[size](new))
+    if not common & 1:
+        common = int(COMMON[size](elements(data, size)))
     drop = min((common & -common).bit_length() - 1, 8 * size - 8) if common else 0
     shift, bits = _INTEGERS[size] if form is None else _looked_at(form)
     values = ((old >> shift) & ((1 << bits) - 1)).astype(np.int64)
@@ -261,10 +275,13 @@ def _choose(data: Bytes, base: Bytes, dtype: str, size: int) -> _Choice:
     row_of[used] = np.arange(used.size)
     rows = row_of[values]
     scale = data.size / new.nbytes
-    tried = [
-        _look(tokens.method(number, size, floats, drop), new, old, rows, used.size)
-        for number in (DIFFERENCE, XOR, OWN)
-    ]
+    tried: list[_Look] = []
+    for number in (DIFFERENCE, XOR, OWN):
+        method = tokens.method(number, size, floats, drop)
+        least = min((look.bits for look in tried), default=math.inf)
+        if number == OWN and new.size * (method.bits - 8) > _MAX_ERROR * least:
+            break  # its extra bits alone are more
+        tried.append(_look(method, new, old, rows, used.size))
     most = int(min(_MAX_CONTEXTS, 1 + data.size // size // _MIN_ELEMENTS_PER_CONTEXT))
     least = min(look.bits for look in tried)
     found = []
@@ -303,7 +320,8 @@ def _look(
     symbols = np.empty(new.size, np.uint8)
     find_tokens(method, new, old, symbols)
     counts = np.empty((used, 256), np.int64)
-    extra = int(count_rows(symbols, rows, token_table(method).counts, counts))
+    work = np.zeros(counts.size, np.uint32)
+    extra = int(count_rows(symbols, rows, token_table(method).counts, work, counts))
     return _Look(method, counts, extra, extra + float(rough_bits(counts)))
 
 

@@ -3,13 +3,13 @@
 import numpy as np
 
 from densor.codec.batch import Bytes
-from densor.codec.delta.elements import is_aligned
-from densor.codec.delta.few_kernels import APPLY
+from densor.codec.delta.elements import by_size, is_aligned
 from densor.codec.delta.few_params import FewParameters, first_seen
 from densor.errors import FormatError
 
 _MAX_FIRST = 127
 _STATE_BYTES = 8
+_APPLY = by_size("few_kernels", "apply")
 
 
 def apply(few: FewParameters, payload: Bytes, data: Bytes) -> None:
@@ -26,7 +26,7 @@ def apply(few: FewParameters, payload: Bytes, data: Bytes) -> None:
     words = np.empty((payload.size - 1) // 4, np.uint32)
     words.view(np.uint8)[:] = payload[1:]
     target = data if is_aligned(data, size) else data.copy()
-    if not APPLY[size](
+    if not _APPLY[size](
         target.view(f"u{size}"),
         words,
         few.shift,

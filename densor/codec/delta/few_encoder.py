@@ -40,8 +40,8 @@ Counts = npt.NDArray[np.int64]
 class Part:
     """A chunk, or a tensor, with what was found out about it.
 
-    `all`, `changed`: int64[2^B], elements by bits of the base. The rest is there once it is
-    recorded.
+    `all`, `changed`: int64[2^B], elements by bits of the base. `tokens` are there once it was
+    fitted, the rest once it is recorded.
     """
 
     new: npt.NDArray[Any]
@@ -121,7 +121,6 @@ class FewEncoder:
         bits = int(np.floor(np.log2(_CHANGES_PER_BLOCK / share) + 0.5))
         self._block_bits = min(max(bits, few_params.MIN_BLOCK_BITS), few_params.MAX_BLOCK_BITS)
         self._group(parts)
-        self._seen = np.zeros((int(self._mapped.max()) + 1, 256), np.int64)
         self._counted = np.zeros((CLASSES, 256), np.int64)
 
     def estimate(self, parts: Sequence[Part]) -> float:
@@ -136,12 +135,11 @@ class FewEncoder:
         return bits / 8
 
     def _group(self, parts: Sequence[Part]) -> None:
-        """Joins bits of the base to contexts of tokens."""
+        """Finds tokens, and joins bits of the base to contexts of these."""
         values = 1 << self._bits
         every = np.zeros((values, 256), np.int64)
-        identity = np.arange(values).astype(np.uint8)
         for part in parts:
-            self._find_tokens(part, identity, every)
+            part.tokens = self._find_tokens(part, every)
         used = np.flatnonzero(every.any(axis=1))
         self._token_bits = 0.0
         if not used.size:
@@ -149,11 +147,13 @@ class FewEncoder:
         counts = every[used]
         grouping = group(counts, used, values, 1.0, _MAX_CONTEXTS)
         self._mapped = grouping.mapped
+        self._seen = np.zeros((int(self._mapped.max()) + 1, 256), np.int64)
+        np.add.at(self._seen, self._mapped[used], counts)
         table = tokens.token_table(self._method)
         extra = float((every.sum(axis=0) * table.counts).sum())
         self._token_bits = min(grouping.bits, float(rough_bits(counts)) * 1.02 + 500) + extra
 
-    def _find_tokens(self, part: Part, mapped: Bytes, seen: Counts) -> Bytes:
+    def _find_tokens(self, part: Part, seen: Counts) -> Bytes:
         method = self._method
         found = np.empty(part.number, np.uint8)
         TOKENS[self._size](
@@ -166,7 +166,6 @@ class FewEncoder:
             method.mantissa,
             self._shift,
             (1 << self._bits) - 1,
-            mapped,
             found,
             seen,
         )
@@ -191,7 +190,6 @@ class FewEncoder:
                 part.counts,
                 self._counted,
             )
-        part.tokens = self._find_tokens(part, self._mapped, self._seen)
 
     def decide(self) -> FewParameters:
         """Settles the parameters, once all parts were recorded."""

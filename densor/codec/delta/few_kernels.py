@@ -8,7 +8,8 @@ import numpy as np
 from numba import njit, types
 
 from densor.codec.delta.kernels import _READ, _WRITE, _changed, _magnitude
-from densor.entropy.intrinsics import leading_zeros
+from densor.entropy.differences import differing
+from densor.entropy.intrinsics import leading_zeros, prefetch, trailing_zeros
 from densor.entropy.jit import I64, R8, R32, W8, W32, W64, kernel
 
 _U = np.uint64
@@ -22,6 +23,8 @@ _LOW = _U(1 << 31)  # the least state
 _PLACE_BITS = 24
 _WHOLE = _U(1 << 2 * _PLACE_BITS)
 _WORD = _U(0xFFFFFFFF)
+_AHEAD = 12  # changes that memory is asked for ahead
+_SCATTERED = 6  # block bits from which changes are too far apart for the processor to ask for it
 _EXTRA_PART = 16  # bits that are coded at a time
 
 _R64 = types.Array(types.uint64, 1, "C", readonly=True)
@@ -40,22 +43,22 @@ def _quarters(x):
 @njit
 def _class_of(total, scale):
     """The class of a block in which `total` units are expected before they are scaled."""
-    return min(max(_quarters(total) + scale + _OFFSET, 0), CLASSES - 1)
+    return _U(min(max(_quarters(total) + scale + _OFFSET, 0), CLASSES - 1))
 
 
 @njit
 def _rate_at(old, i, shift, mask, rates):
-    return _U(rates[(_U(old[i]) >> shift) & mask])
+    return _U(rates[(_U(old[_U(i)]) >> shift) & mask])
 
 
 @njit
 def _eight(old, i, shift, mask, rates):
-    """The units of eight elements, added in two chains."""
+    """The units of eight elements, less than 2^32, added in two chains."""
     one = _rate_at(old, i, shift, mask, rates) + _rate_at(old, i + 1, shift, mask, rates)
     two = _rate_at(old, i + 2, shift, mask, rates) + _rate_at(old, i + 3, shift, mask, rates)
     one += _rate_at(old, i + 4, shift, mask, rates) + _rate_at(old, i + 5, shift, mask, rates)
     two += _rate_at(old, i + 6, shift, mask, rates) + _rate_at(old, i + 7, shift, mask, rates)
-    return one + two
+    return _U(np.uint32(one + two))
 
 
 @njit
@@ -78,15 +81,15 @@ def _sums(old, begin, end, shift, mask, rates, sums):
     group = 0
     i = begin
     while i + 8 <= end:
-        sums[group] = total
+        sums[_U(group)] = total
         total += _eight(old, i, shift, mask, rates)
         group += 1
         i += 8
-    sums[group] = total
+    sums[_U(group)] = total
     while i < end:
         total += _rate_at(old, i, shift, mask, rates)
         i += 1
-    sums[group + 1] = total
+    sums[_U(group + 1)] = total
     return total
 
 
@@ -99,24 +102,27 @@ def _survey(new, old, shift, mask, every, all_counts, changed_counts, positions)
     shift, mask = _U(shift), _U(mask)
     found = 0
     left = 1
+    whole = new.size & -64
     for begin in range(0, new.size, 64):
-        end = min(begin + 64, new.size)
-        different = new[0] ^ new[0]
-        for i in range(begin, end):
-            different |= new[i] ^ old[i]
+        if begin < whole:
+            different = differing(new, old, begin)
+        else:
+            different = _0
+            for i in range(begin, new.size):
+                different |= _U(new[i] != old[i]) << _U(i - begin)
         left -= 1
         if not left:
             left = every
-            for i in range(begin, end):
-                all_counts[(_U(old[i]) >> shift) & mask] += 1
-        if different:
-            if found + 64 > positions.size:
-                return -1
-            for i in range(begin, end):
-                positions[found] = i
-                found += np.int64(new[i] != old[i])
+            for i in range(begin, min(begin + 64, new.size)):
+                all_counts[(_U(old[_U(i)]) >> shift) & mask] += 1
+        if different and found + 64 > positions.size:
+            return -1
+        while different:
+            positions[_U(found)] = begin + np.int64(trailing_zeros(different))
+            found += 1
+            different &= different - _1
     for j in range(found):
-        changed_counts[(_U(old[np.int64(positions[j])]) >> shift) & mask] += 1
+        changed_counts[(_U(old[_U(positions[_U(j)])]) >> shift) & mask] += 1
     return found
 
 
@@ -131,20 +137,20 @@ def _record(old, shift, mask, rates, block_bits, first, positions, classes, coun
     happened, expected = first[0], first[1]
     scale = _quarters(happened) - _quarters(expected)
     every = (1 << (UPDATE_BITS - block_bits)) - 1
-    at = 0
+    at, left = _0, _U(positions.size)
     for block in range(classes.size):
         begin = block * size
         end = min(begin + size, old.size)
         total = _sum(old, begin, end, shift, mask, rates)
-        count = 0
-        while at + count < positions.size and positions[at + count] < end:
-            count += 1
-        at += count
+        before = at
+        while at < left and positions[at] < end:
+            at += _1
+        count = at - before
         which = _class_of(total, scale)
         classes[block] = which
         counts[block] = count
         seen[which, count] += 1
-        happened += _U(count) << _U(UNIT_BITS)
+        happened += count << _U(UNIT_BITS)
         expected += total
         if (block & every) == every:
             while expected > _WINDOW:
@@ -171,15 +177,15 @@ def _token_of(x, b, floats, bits, direct, mantissa):
     return kind, extra, value
 
 
-def _tokens(new, old, positions, floats, bits, direct, mantissa, shift, mask, mapped, found, seen):
-    """Tokens of what changed; `seen`: int64[contexts, 256] grows."""
+def _tokens(new, old, positions, floats, bits, direct, mantissa, shift, mask, found, seen):
+    """Tokens of what changed; `seen`: int64[2^B, 256] grows, by bits of the base."""
     shift, mask = _U(shift), _U(mask)
     for j in range(positions.size):
-        i = positions[j]
+        i = _U(positions[_U(j)])
         b = _U(old[i])
         token, _, _ = _token_of(_U(new[i]), b, floats, bits, direct, mantissa)
         found[j] = token
-        seen[mapped[(b >> shift) & mask], token] += 1
+        seen[(b >> shift) & mask, token] += 1
 
 
 @njit
@@ -187,7 +193,7 @@ def _put(state, at, words, start, freq, bits):
     """Codes a symbol that owns `freq` of 2^bits slots; the stream grows downwards."""
     if state >= ((_LOW >> bits) << _U(32)) * freq:
         at -= 1
-        words[at] = state & _WORD
+        words[_U(at)] = state & _WORD
         state >>= _U(32)
     return ((state // freq) << bits) + state % freq + start, at
 
@@ -226,14 +232,19 @@ def _code(
         if count:
             begin = block << block_bits
             end = min(begin + size, new.size)
-            sums[0] = _0
+            if block_bits >= _SCATTERED and last >= _AHEAD:
+                i = np.int64(positions[_U(last - _AHEAD)])
+                prefetch(new, i)
+                for k in range(i & -size, i | (size - 1), 64 // new.itemsize):
+                    prefetch(old, k)
+            whole = sums[0] = _0
             for i in range(begin, end):
-                sums[i - begin + 1] = sums[i - begin] + _rate_at(old, i, shift, mask, rates)
-            whole = sums[end - begin]
+                whole += _rate_at(old, i, shift, mask, rates)
+                sums[_U(i - begin + 1)] = whole
             for j in range(last - 1, last - count - 1, -1):
-                i = np.int64(positions[j])
-                b = _U(old[i])
-                _, extra, value = _token_of(_U(new[i]), b, floats, bits, direct, mantissa)
+                i = np.int64(positions[_U(j)])
+                b = _U(old[_U(i)])
+                _, extra, value = _token_of(_U(new[_U(i)]), b, floats, bits, direct, mantissa)
                 done = extra - extra % _EXTRA_PART
                 part = extra - done
                 while True:
@@ -244,22 +255,22 @@ def _code(
                         break
                     part = _EXTRA_PART
                     done -= part
-                token = np.int64(tokens[j])
+                token = _U(tokens[_U(j)])
                 which = mapped[(b >> shift) & mask]
                 low = _U(token_starts[which, token])
-                high = _U(token_starts[which, token + 1])
+                high = _U(token_starts[which, token + _1])
                 state, at = _put(state, at, words, low, high - low, _U(12))
-                before = sums[0]
+                before = _0
                 if j > last - count:
-                    before = sums[np.int64(positions[j - 1]) - begin + 1]
+                    before = sums[_U(np.int64(positions[_U(j - 1)]) - begin + 1)]
                 scaled = _WHOLE // (whole - before)
-                low = ((sums[i - begin] - before) * scaled) >> _U(_PLACE_BITS)
-                high = ((sums[i - begin + 1] - before) * scaled) >> _U(_PLACE_BITS)
+                low = ((sums[_U(i - begin)] - before) * scaled) >> _U(_PLACE_BITS)
+                high = ((sums[_U(i - begin + 1)] - before) * scaled) >> _U(_PLACE_BITS)
                 state, at = _put(state, at, words, low, high - low, _U(_PLACE_BITS))
             last -= count
-        which = np.int64(classes[block])
-        low = _U(count_starts[which, count])
-        high = _U(count_starts[which, count + 1])
+        which = classes[_U(block)]
+        low = _U(count_starts[which, _U(count)])
+        high = _U(count_starts[which, _U(count) + _1])
         if high - low < _U(4096):
             state, at = _put(state, at, words, low, high - low, _U(12))
     at -= 2
@@ -305,23 +316,23 @@ def _apply(
         total = _sums(data, begin, end, shift, mask, rates, sums)
         which = _class_of(total, scale)
         slot = state & _U(4095)
-        count = 0
-        if _U(count_starts[which, 1]) < _U(4096):
-            count = np.int64(_U(count_starts[which, 1]) <= slot)
-            count += np.int64(_U(count_starts[which, 2]) <= slot)
-            while _U(count_starts[which, count + 1]) <= slot:
-                count += 1
+        count = _0
+        if _U(count_starts[which, _1]) < _U(4096):
+            count = _U(_U(count_starts[which, _1]) <= slot)
+            count += _U(_U(count_starts[which, _U(2)]) <= slot)
+            while _U(count_starts[which, count + _1]) <= slot:
+                count += _1
             low = _U(count_starts[which, count])
-            freq = _U(count_starts[which, count + 1]) - low
+            freq = _U(count_starts[which, count + _1]) - low
             state = freq * (state >> _U(12)) + slot - low
             if state < _LOW:
                 if at >= words.size:
                     return False
-                state = state << _U(32) | _U(words[at])
+                state = state << _U(32) | _U(words[_U(at)])
                 at += 1
-        happened += _U(count) << _U(UNIT_BITS)
+        happened += count << _U(UNIT_BITS)
         expected += total
-        if count > end - begin:
+        if count > _U(end - begin):
             return False
         i = begin  # the first that may have changed
         before = _0  # units of elements before it
@@ -337,12 +348,12 @@ def _apply(
             aim = before + min((slot * left) >> _U(_PLACE_BITS), left - _1)
             group = 0
             for g in range(1, groups):
-                group += np.int64(sums[g] <= aim)
+                group += np.int64(sums[_U(g)] <= aim)
             at_group = begin + 8 * group
             low = before
             if at_group > i:
                 i = at_group
-                low = sums[group]
+                low = sums[_U(group)]
             high = low + _rate_at(data, i, shift, mask, rates)
             while high <= aim:
                 i += 1
@@ -366,26 +377,26 @@ def _apply(
             if state < _LOW:
                 if at >= words.size:
                     return False
-                state = state << _U(32) | _U(words[at])
+                state = state << _U(32) | _U(words[_U(at)])
                 at += 1
             # How it has changed
-            b = _U(data[i])
-            context = np.int64(mapped[(b >> shift) & mask])
+            b = _U(data[_U(i)])
+            context = mapped[(b >> shift) & mask]
             slot = state & _U(4095)
-            token = np.int64(_U(token_starts[context, 1]) <= slot)
-            token += np.int64(_U(token_starts[context, 2]) <= slot)
-            token += np.int64(_U(token_starts[context, 3]) <= slot)
-            while _U(token_starts[context, token + 1]) <= slot:
-                token += 1
+            token = _U(_U(token_starts[context, _1]) <= slot)
+            token += _U(_U(token_starts[context, _U(2)]) <= slot)
+            token += _U(_U(token_starts[context, _U(3)]) <= slot)
+            while _U(token_starts[context, token + _1]) <= slot:
+                token += _1
             if not token:  # of a context without frequencies
                 return False
             low = _U(token_starts[context, token])
-            freq = _U(token_starts[context, token + 1]) - low
+            freq = _U(token_starts[context, token + _1]) - low
             state = freq * (state >> _U(12)) + slot - low
             if state < _LOW:
                 if at >= words.size:
                     return False
-                state = state << _U(32) | _U(words[at])
+                state = state << _U(32) | _U(words[_U(at)])
                 at += 1
             change = starts[token]
             more = np.int64(extras[token])
@@ -397,17 +408,17 @@ def _apply(
                 if state < _LOW:
                     if at >= words.size:
                         return False
-                    state = state << _U(32) | _U(words[at])
+                    state = state << _U(32) | _U(words[_U(at)])
                     at += 1
                 more -= part
                 filled += part
-            if token & 1:
+            if token & _1:
                 change -= value
             else:
                 change += value
-            data[i] = _changed(b, change, 1, floats, bits)
+            data[_U(i)] = _changed(b, change, 1, floats, bits)
             i += 1
-            count -= 1
+            count -= _1
         if (block & every) == every:
             while expected > _WINDOW:
                 happened >>= _1
@@ -433,7 +444,7 @@ RECORD = _per_size(
 )
 TOKENS = _per_size(
     _tokens,
-    lambda r, w: types.void(r, r, R32, _bool, _int, _int, _int, _int, _int, R8, W8, _I64_2D),
+    lambda r, w: types.void(r, r, R32, _bool, _int, _int, _int, _int, _int, W8, _I64_2D),
 )
 CODE = _per_size(
     _code,

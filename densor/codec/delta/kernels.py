@@ -7,17 +7,15 @@ off. Methods, tokens and extra bits: see docs/format/delta.md. Nothing here allo
 import numpy as np
 from numba import njit, types
 
+from densor.codec.delta.payload import BLOCK, SLACK
 from densor.codec.delta.tokens import DIFFERENCE, FLOATS, OWN, SIGNED
 from densor.entropy import vectors as v
 from densor.entropy.intrinsics import leading_zeros, load_u64, ones, store_u64, trailing_zeros
-from densor.entropy.jit import R8, W8, kernel
+from densor.entropy.jit import R8, W8, W16, kernel
 
 _U = np.uint64
 _0, _1 = _U(0), _U(1)
 _ALL = _U(0xFFFFFFFFFFFFFFFF)
-_BYTE, _EIGHT = _U(255), _U(8)
-PLACES = _BLOCK = 4096  # elements that are looked at before a way to decode them is chosen
-SLACK = 12  # bytes behind the extra bits that may be looked at
 _MAX_LOADED_BITS = 56  # most bits that one load of 64 is sure to hold
 
 R64 = types.Array(types.uint64, 1, "C", readonly=True)
@@ -148,32 +146,45 @@ def _large(tokens, begin, plain):
     return hits
 
 
-def _tokens(x, b, method, floats, drop, bits, direct, mantissa, plain, table, places, tokens):
-    """Fills `tokens`: uint8[n]. Changes with tokens below `plain` are small.
+@njit
+def _tokens_of_block(
+    x, b, method, floats, drop, bits, direct, mantissa, plain, table, places, tokens
+):
+    """Fills `tokens`: uint8[BLOCK] at most. Changes with tokens below `plain` are small.
 
     `table`: uint8[65536], of elements of one or two bytes what a change has as a token, by its bits
-    as `_small_tokens` has them; `places`: uint16[4096], work space.
+    as `_small_tokens` has them; `places`: uint16[BLOCK], work space.
     """
-    for begin in range(0, tokens.size, _BLOCK):
-        end = min(begin + _BLOCK, tokens.size)
-        new, old, part = x[begin:end], b[begin:end], tokens[begin:end]
-        if method == OWN:
-            for i in range(part.size):
-                part[i] = _rotated(_U(new[i]) >> _U(drop), floats, bits) >> _U(bits - 8)
-            continue
-        _small_tokens(new, old, method, floats, drop, bits, part)
-        if _largest(part) < plain:
-            continue
-        if x.itemsize <= 2:
-            _tokens_by_table(new, old, method, floats, drop, bits, table, places[: part.size], part)
-            continue
-        for first in range(0, part.size, 64):
-            hits = _large(part, first, plain)
-            while hits != _0:
-                i = first + np.int64(trailing_zeros(hits))
-                hits &= hits - _1
-                xi, bi = _U(new[i]) >> _U(drop), _U(old[i]) >> _U(drop)
-                part[i], _, _ = _token(xi, bi, method, floats, bits, direct, mantissa)
+    if method == OWN:
+        for i in range(tokens.size):
+            tokens[i] = _rotated(_U(x[i]) >> _U(drop), floats, bits) >> _U(bits - 8)
+        return
+    _small_tokens(x, b, method, floats, drop, bits, tokens)
+    if _largest(tokens) < plain:
+        return
+    if x.itemsize <= 2:
+        _tokens_by_table(x, b, method, floats, drop, bits, table, places[: tokens.size], tokens)
+        return
+    for first in range(0, tokens.size, 64):
+        hits = _large(tokens, first, plain)
+        while hits != _0:
+            i = first + np.int64(trailing_zeros(hits))
+            hits &= hits - _1
+            xi, bi = _U(x[i]) >> _U(drop), _U(b[i]) >> _U(drop)
+            tokens[i], _, _ = _token(xi, bi, method, floats, bits, direct, mantissa)
+
+
+def _tokens(x, b, method, floats, drop, bits, direct, mantissa, plain, table, places, tokens):
+    """Fills `tokens`: uint8[n]; see `_tokens_of_block`."""
+    for begin in range(0, tokens.size, BLOCK):
+        end = min(begin + BLOCK, tokens.size)
+        _tokens_of_block(
+            x[begin:end], b[begin:end], method, floats, drop, bits, direct, mantissa, plain, table,
+            places, tokens[begin:end],
+        )  # fmt: skip
+
+
+tokens_of = njit(_tokens)
 
 
 @njit
@@ -185,7 +196,8 @@ def _put(out, at, pending, filled, value, count):
     return at + 4 * whole, pending >> _U(32 * whole), (filled + count) & 31
 
 
-def _extras(x, b, method, floats, drop, bits, counts, plain, tokens, out):
+@njit
+def put_extras(x, b, method, floats, drop, bits, counts, plain, tokens, out):
     """Writes the extra bits of large changes to `out`, which has 8 bytes more than they need.
 
     `counts`: uint8[256], the number of extra bits of each token.
@@ -209,12 +221,6 @@ def _extras(x, b, method, floats, drop, bits, counts, plain, tokens, out):
                 extra -= 32
             at, pending, filled = _put(out, at, pending, filled, value, extra)
     store_u64(out, at, pending)
-
-
-def _contexts(b, shift, mask, mapped, out):
-    """`out[i] = mapped[b[i] >> shift & mask]`; `mapped`: uint8[mask + 1]."""
-    for i in range(out.size):
-        out[i] = mapped[_U(b[i]) >> _U(shift) & _U(mask)]
 
 
 @njit
@@ -297,26 +303,23 @@ def _apply_large(
     return at
 
 
-def _apply(b, tokens, extras, starts, counts, plain, method, floats, drop, bits, out):
-    """Decodes elements from their tokens and the base; returns the number of extra bits.
+@njit
+def apply_block(b, tokens, extras, at, starts, counts, plain, method, floats, drop, bits, out):
+    """Decodes a block of elements from their tokens and the base; returns where extra bits end.
 
     `starts`: uint64[256], the least change that a token stands for, `counts`: uint8[256], its
     number of extra bits; changes with tokens below `plain` are small. `extras`: the extra bits and
-    `SLACK` bytes. Where tokens ask for more, elements are wrong, and what is returned tells.
+    `SLACK` bytes; those of this block begin at bit `at`. Where tokens ask for more, elements are
+    wrong, and what is returned tells.
     """
-    at = 0
     limit = 8 * (extras.size - SLACK)
-    for begin in range(0, out.size, _BLOCK):
-        end = min(begin + _BLOCK, out.size)
-        old, part, new = b[begin:end], tokens[begin:end], out[begin:end]
-        if method == OWN:
-            at = _apply_own(part, extras, at, limit, floats, drop, bits, new)
-            continue
-        _apply_small(old, part, method, floats, drop, bits, new)
-        if _largest(part) >= plain:
-            at = _apply_large(
-                old, part, extras, at, limit, starts, counts, plain, method, floats, drop, bits, new
-            )
+    if method == OWN:
+        return _apply_own(tokens, extras, at, limit, floats, drop, bits, out)
+    _apply_small(b, tokens, method, floats, drop, bits, out)
+    if _largest(tokens) >= plain:
+        at = _apply_large(
+            b, tokens, extras, at, limit, starts, counts, plain, method, floats, drop, bits, out
+        )
     return at
 
 
@@ -328,7 +331,8 @@ def _common(x):
     return _U(found)
 
 
-def _per_size(function, signature):
+def per_size(function, signature):
+    """Kernels of a function by size of elements; `signature`: of readable and writable arrays."""
     name = function.__name__.strip("_")
     return {
         size: kernel(signature(_READ[size], _WRITE[size]), name=f"{name}_{size}")(function)
@@ -336,57 +340,30 @@ def _per_size(function, signature):
     }
 
 
-_METHOD = (_int, _bool, _int, _int, _int, _int)
-_W16 = types.uint16[::1]
-TOKENS = _per_size(_tokens, lambda r, w: types.void(r, r, *_METHOD, _int, R8, _W16, W8))
-EXTRAS = _per_size(_extras, lambda r, w: types.void(r, r, *_METHOD[:4], R8, _int, R8, W8))
-CONTEXTS = _per_size(_contexts, lambda r, w: types.void(r, _int, _int, R8, W8))
-APPLY = _per_size(_apply, lambda r, w: _int(r, R8, R8, R64, R8, _int, _int, _bool, _int, _int, w))
-COMMON = _per_size(_common, lambda r, w: types.uint64(r))
+METHOD = (_int, _bool, _int, _int, _int, _int)
+TOKENS = per_size(_tokens, lambda r, w: types.void(r, r, *METHOD, _int, R8, W16, W8))
+COMMON = per_size(_common, lambda r, w: types.uint64(r))
 
 
-@kernel(types.void(R8, R8, types.uint32[::1], types.int64[:, ::1]))
-def count(tokens, contexts, work, counts):
-    """`counts[context, token]` grows by the number of elements that have both.
-
-    `work`: uint32[8 * (counts.size + 48)], all 0: neighbours are counted apart, so that equal ones
-    do not wait for each other's stores; nor for those at the same place of another page.
-    """
-    rows = (counts.shape[0] << 8) + 48
-    one = np.uint32(1)
-    whole = tokens.size & ~7
-    size = np.uint64(rows)
-    for i in range(0, whole, 8):
-        eight = load_u64(tokens, i)
-        under = load_u64(contexts, i)
-        base = np.uint64(0)
-        for _ in range(8):
-            work[base + ((under & _BYTE) << _EIGHT | (eight & _BYTE))] += one
-            eight >>= _EIGHT
-            under >>= _EIGHT
-            base += size
-    for i in range(whole, tokens.size):
-        work[np.int64(contexts[i]) << 8 | np.int64(tokens[i])] += one
-    for c in range(counts.shape[0]):
-        for s in range(256):
-            at = c << 8 | s
-            total = np.int64(0)
-            for k in range(8):
-                total += np.int64(work[k * rows + at])
-            counts[c, s] += total
-
-
-@kernel(types.int64(R8, types.int64[::1], R8, types.int64[:, ::1]))
-def count_rows(tokens, rows, bits_of, counts):
+@kernel(types.int64(R8, types.int64[::1], R8, types.uint32[::1], types.int64[:, ::1]))
+def count_rows(tokens, rows, bits_of, work, counts):
     """How often a sample has each token in each row; returns their extra bits.
 
-    `tokens`: uint8[n], `rows`: int64[n], `bits_of`: uint8[256]; `counts`: int64[rows, 256].
+    `tokens`: uint8[n], `rows`: int64[n], `bits_of`: uint8[256]; `counts`: int64[rows, 256]. `work`:
+    uint32[counts.size], all 0: token by token, since cells of few tokens in many rows would fall
+    into the same few sets of a cache.
     """
-    counts[:] = 0
-    extra = np.int64(0)
+    many = counts.shape[0]
     for i in range(tokens.size):
-        counts[rows[i], tokens[i]] += 1
-        extra += np.int64(bits_of[tokens[i]])
+        work[np.int64(tokens[i]) * many + rows[i]] += np.uint32(1)
+    extra = np.int64(0)
+    for s in range(256):
+        total = np.int64(0)
+        for r in range(many):
+            one = np.int64(work[s * many + r])
+            counts[r, s] = one
+            total += one
+        extra += total * np.int64(bits_of[s])
     return extra
 
 
@@ -459,4 +436,4 @@ def _compare(new, old, order, found):
             found[2] = max(found[2], x - b if x > b else b - x)
 
 
-COMPARE = _per_size(_compare, lambda r, w: types.void(r, r, _int, types.uint64[::1]))
+COMPARE = per_size(_compare, lambda r, w: types.void(r, r, _int, types.uint64[::1]))

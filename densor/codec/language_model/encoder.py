@@ -1,5 +1,6 @@
 """The coding side: a batch cut into chunks, each of segments that are coded in step."""
 
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -25,6 +26,7 @@ from densor.codec.language_model.params import (
 from densor.codec.language_model.session import Session
 from densor.codec.language_model.step import code_tokens
 from densor.codec.levels import Level
+from densor.entropy.arithmetic.coder import position
 from densor.errors import DensorError
 from densor.llm.head import rates_of
 from densor.llm.vocabulary import readable
@@ -55,8 +57,10 @@ class LanguageModelEncoder(Encoder):
         slots = max([1, *(slots for least, slots in _SLOTS if data.size >= least)])
         step = -(-data.size // -(-data.size // (slots * _SEGMENT)))
         self._chunks = [data[at : at + step] for at in range(0, data.size, step)]
-        self._prepared = [prepare(chunk) for chunk in self._chunks]
         self._model = self._settled(slots)
+        self._prepared = [prepare(chunk, self._bits) for chunk in self._chunks]
+        lines = any(prepared.marks.size for prepared in self._prepared)
+        self._model = replace(self._model, lines=lines)
 
     def encode(self) -> Coding:
         """Starts coding all chunks."""
@@ -78,8 +82,11 @@ class LanguageModelEncoder(Encoder):
             weights.vocabulary.digest[:HASH],
             self._session.name,
             parse_text(self._text.model()),
-            lines=any(prepared.marks.size for prepared in self._prepared),
         )
+
+    def _bits(self, text: Bytes) -> float:
+        """What a text takes by itself, without counting it as progress."""
+        return self._stream(text, [slice(0, text.size)], [], trial=True)[1]
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
@@ -116,7 +123,7 @@ class LanguageModelEncoder(Encoder):
             stored.append(data)
         waiting = [part for part, as_tokens in zip(parts, asked, strict=True) if as_tokens]
         if waiting:
-            stored.append(self._tokens(content, waiting, known))
+            stored.append(self._stream(content, waiting, known)[0])
         return np.concatenate([np.frombuffer(b"".join(headers), np.uint8), *stored])
 
     def _plain(self, segment: Bytes) -> tuple[int, Bytes]:
@@ -124,8 +131,14 @@ class LanguageModelEncoder(Encoder):
         text = self._text.encode(segment, 0)
         return (RAW, segment) if text is segment else (TEXT, text)
 
-    def _tokens(self, content: Bytes, waiting: list[slice], known: list[slice]) -> Bytes:
-        """The stream of the segments that wait for the network."""
+    def _stream(
+        self,
+        content: Bytes,
+        waiting: list[slice],
+        known: list[slice],
+        trial: bool = False,
+    ) -> tuple[Bytes, float]:
+        """The stream of the segments that wait for the network, and how many bits it takes."""
         words = self._weights.vocabulary
         data = np.empty(content.size + _ROOM, np.uint8)
         shared = SharedContexts(True, self._model, words, data, content)
@@ -136,9 +149,15 @@ class LanguageModelEncoder(Encoder):
         with self._session.network(
             self._weights, len(waiting), model.positions, model.numerics
         ) as network:
-            moved = self._session.moved
-            code_tokens(shared, model, network, waiting, texts, moved, self._segment_coder)
-        return data[: shared.finish()].copy()
+            moved = self._checked if trial else self._session.moved
+            coder = SegmentCoder if trial else self._segment_coder
+            code_tokens(shared, model, network, waiting, texts, moved, coder)
+        bits = position(shared.state.coder)
+        return data[: shared.finish()].copy(), bits
+
+    def _checked(self, _: int) -> None:
+        """Notices that the call has ended; what is only tried is no progress."""
+        self._session.moved(0)
 
     def _segment_coder(self, shared: SharedContexts, part: slice) -> SegmentCoder:
         """What codes a segment of tokens."""

@@ -6,6 +6,7 @@ lines is coded beside the text, by what fits on a line. See docs/format/language
 """
 
 import struct
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -26,10 +27,14 @@ _CR, _LF, _SPACE = 13, 10, 32
 _BLANK = np.zeros(256, bool)
 _BLANK[[9, _LF, _CR, _SPACE]] = True
 _FEWEST = 64  # ends of lines of a chunk that is worth a look
-_WRAPPED = 0.8  # share of the joined lines that the next word would have made too long
-_SPREAD = 0.6  # of the number of words on a line, at least: records have fields instead
-_MOST_BITS = 2.0  # of an end of a line that is joined; a language model takes about twice that
+_MOST_BITS = 4.0  # of an end of a line that is joined; a language model takes about as much
+_MIDDLES = 0.5, 0.8  # of the pieces of a chunk that are tried; of one that is not large, the first
+_LARGE = 25600
+_SHARE = 8  # of a chunk that a piece is
+_LEAST_PIECE, _PIECE = 600, 1600  # bytes
 _ROOM = 64
+
+Cost = Callable[[Bytes], float]
 
 
 class Prepared(NamedTuple):
@@ -40,15 +45,19 @@ class Prepared(NamedTuple):
     marks: npt.NDArray[np.uint8]  # of each byte of the text: 1 where it ended a line
 
 
-def prepare(content: Bytes) -> Prepared:
-    """The form that a chunk is coded in: as it is, unless its lines say otherwise."""
+def prepare(content: Bytes, bits: Cost) -> Prepared:
+    """The form that a chunk is coded in: as it is, unless another takes less.
+
+    `bits`: what a text takes by itself, under the language model. Pieces of the chunk are coded,
+    with lines joined and without.
+    """
     plain = Prepared(FORM.pack(0), content, np.zeros(0, np.uint8))
     if np.count_nonzero(content == _LF) < _FEWEST:
         return plain
     form = RETURNS if _has_returns(content) else 0
     text, marks = joined(content, form | JOINED)
-    stream = _coded(text, marks) if _wrapped(text, marks) else b""
-    if stream and 8 * len(stream) < _MOST_BITS * np.count_nonzero(marks):
+    stream = _coded(text, marks) if np.count_nonzero(marks) >= _FEWEST // 4 else b""
+    if stream and _pays(content, form, 8 * len(stream) / np.count_nonzero(marks), bits):
         form |= JOINED
     else:
         text, marks = joined(content, form)
@@ -58,6 +67,22 @@ def prepare(content: Bytes) -> Prepared:
     hashed = xxhash.xxh3_64_intdigest(content)
     header = HEADER.pack(form, text.size, len(stream), hashed) + stream
     return Prepared(header, text, marks)
+
+
+def _pays(content: Bytes, form: int, each: float, bits: Cost) -> bool:
+    """Whether joined lines, with marks of `each` bits, are expected to take less."""
+    if each > _MOST_BITS:
+        return False
+    size = min(max(content.size // _SHARE, _LEAST_PIECE), _PIECE)
+    before = after = 0.0
+    for middle in _MIDDLES if content.size > _LARGE else _MIDDLES[:1]:
+        at = max(int(middle * content.size) - size // 2, 0)
+        piece = content[at : at + size]
+        text, _ = joined(piece, form)
+        changed, marks = joined(piece, form | JOINED)
+        before += bits(text)
+        after += bits(changed) + each * np.count_nonzero(marks)
+    return after < before
 
 
 def _has_returns(content: Bytes) -> bool:
@@ -86,23 +111,6 @@ def separated(text: Bytes, marks: npt.NDArray[np.uint8], form: int) -> Bytes:
     out = np.repeat(lines, 1 + ends)
     out[np.flatnonzero(ends) + np.arange(np.count_nonzero(ends))] = _CR
     return out
-
-
-def _wrapped(text: Bytes, marks: npt.NDArray[np.uint8]) -> bool:
-    """Whether lines seem to end because the next word would not fit, as lines of prose do."""
-    at = np.flatnonzero(marks)
-    if at.size < _FEWEST // 4:
-        return False
-    ends = np.flatnonzero((text == _LF) | (marks != 0))
-    before = np.concatenate([[-1], ends])[np.searchsorted(ends, at)]
-    blanks = np.flatnonzero(_BLANK[text])
-    following = np.append(blanks, text.size)[np.searchsorted(blanks, at, "right")]
-    spaces = np.flatnonzero(text == _SPACE)
-    words = np.searchsorted(spaces, at) - np.searchsorted(spaces, before)
-    if words.std() < _SPREAD:
-        return False
-    width = np.quantile(at - before - 1, 0.95)
-    return bool(np.mean(following - before - 1 > width) >= _WRAPPED)
 
 
 def _code(coding: bool, data: Bytes, text: Bytes, marks: npt.NDArray[np.uint8]) -> int:

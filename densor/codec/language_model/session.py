@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from densor.errors import ArgumentError, LimitError, UnsupportedError
 from densor.llm.loading import NAMES, load
+from densor.runtime.workers import thread_count
 
 if TYPE_CHECKING:  # imported when there is a model
-    from densor.codec.circuit.model import Tables
+    from densor.codec.circuit.coding import ImageTables
     from densor.codec.language_model.params import Parameters
+    from densor.llm.helpers import Team
     from densor.llm.model import Model as Weights
     from densor.llm.network import Network
 
 _MAX_MEMORY = 1 << 33  # bytes that a chunk may take
+_MAX_THREADS = 8  # beyond, steps of a network are too short to be shared
 _KEPT = 16  # digits of a digest that are shown
 
 
@@ -29,7 +32,8 @@ class Session:
 
     `given`: a model, or its name or path; None to find what an archive names. `progress` is called
     with numbers of original bytes, as they are coded. `check`: whether a coder decodes what it has
-    coded, which counts half. `image_model`: the circuit of images, or its path.
+    coded, which counts half. `image_model`: the circuit of images, or its path. `threads`: that
+    all networks at work share; 0 for all processors.
     """
 
     def __init__(
@@ -38,8 +42,11 @@ class Session:
         progress: Callable[[int], object] | None = None,
         check: bool = False,
         image_model: Any = None,
+        threads: int = 1,
     ) -> None:
         self.check = check
+        self._threads = min(thread_count(threads), _MAX_THREADS)
+        self._working: list[Team] = []
         self._given = given
         self._progress = progress
         self._done = 0
@@ -48,7 +55,7 @@ class Session:
         self._idle: dict[tuple[int, int, int], list[Network]] = {}
         self._stopped = threading.Event()
         self._image_model = image_model
-        self._circuit: Tables | None = None
+        self._circuit: ImageTables | None = None
 
     @property
     def name(self) -> str:
@@ -89,6 +96,7 @@ class Session:
     ) -> Iterator["Network"]:
         """A network for one thread; memory is kept for the next."""
         from densor.llm.head import head_bytes
+        from densor.llm.helpers import Team
         from densor.llm.network import Network, cache_bytes
         from densor.llm.selftest import check
 
@@ -102,16 +110,27 @@ class Session:
         if network is None:
             log.info("language model: %d MiB for %d texts at a time", need >> 20, slots)
             try:
-                network = Network(weights, slots, positions, numerics)
+                network = Network(weights, slots, positions, numerics, Team(self._threads))
             except MemoryError:
                 text = f"not enough memory: language model takes {need >> 20} MiB"
                 raise LimitError(text) from None
-        yield network
+        self._share(network.team, True)
+        try:
+            yield network
+        finally:
+            self._share(network.team, False)
         with self._lock:
             idle.append(network)
 
-    def circuit(self, digest: bytes) -> "Tables":
-        """The circuit of this name; a DensorError if it is not at hand."""
+    def _share(self, team: "Team", begins: bool) -> None:
+        """Shares the threads out anew, since a network begins or ends its work."""
+        with self._lock:
+            (self._working.append if begins else self._working.remove)(team)
+            for other in self._working:
+                other.limit = max(1, self._threads // len(self._working))
+
+    def circuit(self, digest: bytes) -> "ImageTables":
+        """The circuit, or network, of this name; a DensorError if it is not at hand."""
         from densor.codec.circuit.loading import load
 
         wanted = f"image model {digest.hex()}"

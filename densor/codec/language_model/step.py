@@ -105,7 +105,7 @@ def code_tokens(
     `moved` is called with the number of bytes done since the last call; `coder` makes what codes a
     segment.
     """
-    head = Head(network.model, model.rates)
+    head = Head(network.model, model.rates, network.team)
     histories = Histories()
     work = [
         _Text(

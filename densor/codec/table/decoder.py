@@ -20,7 +20,7 @@ from densor.codec.table.kernels import PADDING, join_rows, joined_size
 from densor.codec.table.latents import Latents, take_latents
 from densor.codec.table.layout import I32, I64, MAX_BYTES, Layout
 from densor.codec.table.literals import literals_of
-from densor.codec.table.mixing import code_column
+from densor.codec.table.mixing import Settings, code_column
 from densor.codec.table.mixing_kernels import MAX_CONTEXTS
 from densor.codec.table.params import parse
 from densor.codec.table.payload import (
@@ -61,13 +61,15 @@ class Column(NamedTuple):
 class Columns(ABC):
     """The columns of a chunk, each decoded when it is asked for.
 
-    `most`: bytes of different cells of all columns, at most.
+    `most`: bytes of different cells of all columns, at most. `needed`: how many of the first rows
+    are decoded; set it before the first column.
     """
 
     def __init__(self, layout: Layout, head: Head, most: int) -> None:
         self._layout = layout
         self._head = head
         self._most = most
+        self.needed = head.rows
         self._known: dict[int, Column] = {}
         self._latents: Latents | None = None
         self._limit = len(head.order)  # place in the order that parents must be before
@@ -118,7 +120,9 @@ class Columns(ABC):
         values = self.column(number).values
         if values is None:
             raise FormatError("column of a table depends on texts")
-        return values
+        numbers = values.numbers
+        first = None if numbers is None else numbers[: self.needed]
+        return Values(values.symbols[: self.needed], first)
 
     def _decoded(self, at: Reader, width: int) -> Column:
         method = at.byte()
@@ -159,14 +163,13 @@ class Columns(ABC):
         if cells.numbers is None:
             raise FormatError("steps of a column are texts")
         values = _added(cells.numbers[ids])
-        ranks = np.arange(rows, dtype=np.int32)
+        ranks = np.arange(ids.size, dtype=np.int32)
         return Column(cells_of_numbers(values, style, quote, width), ranks, Values(ids, values))
 
     def _symbols(self, at: Reader, count: int) -> I32:
-        """The symbols of all rows, below `count`; reads to the end."""
-        rows = self._head.rows
-        symbols = np.zeros(rows, np.int32)
-        if count < 2 or not rows:
+        """The symbols of all rows that are needed, below `count`."""
+        symbols = np.zeros(self.needed, np.int32)
+        if count < 2 or not self._head.rows:
             _ended(at)
             return symbols
         way = at.byte()
@@ -175,8 +178,9 @@ class Columns(ABC):
         elif way == MIXED:
             self._by_mixing(at, symbols, count)
         elif way in (HUFFMAN, BYTES):
-            differences = at.byte()
-            _by_code(at, symbols, count) if way == HUFFMAN else _by_bytes(at, symbols, count)
+            differences, rows = at.byte(), self._head.rows
+            decode = _by_code if way == HUFFMAN else _by_bytes
+            decode(at, symbols, count, rows)
             if differences > 1:
                 raise FormatError("symbols of a table are of an unknown kind")
             if differences:
@@ -193,22 +197,24 @@ class Columns(ABC):
         contexts = take_contexts(at, self._layout.columns, MAX_CONTEXTS)
         arrays = arrays_of(contexts, self._values, symbols.size)
         data = np.frombuffer(bytearray(at.raw(at.left)), np.uint8)
-        end = code_column(False, code, *arrays, symbols, data, limit, bool(guess))
-        if end != data.size:
+        settings = Settings(self._head.rows, limit, bool(guess))
+        end = code_column(False, code, *arrays, symbols, data, settings)
+        if end > data.size or (end < data.size and symbols.size == settings.rows):
             raise FormatError("symbols of a table do not decode to their end")
 
     def _by_function(self, at: Reader, symbols: I32, count: int) -> None:
+        total = self._head.rows
         contexts = take_contexts(at, self._layout.columns, 1)
         numbers, parents = arrays_of(contexts, self._values, symbols.size)
-        exceptions = at.number(symbols.size)
+        exceptions = at.number(total)
         gaps, values = at.numbers(exceptions), at.numbers(exceptions)
         _ended(at)
         if exceptions and (values.max() >= count or values.min() < 0):
             raise FormatError("function of a table has impossible symbols")
-        if exceptions and (gaps.min() < 0 or gaps.max() >= symbols.size):
+        if exceptions and (gaps.min() < 0 or gaps.max() >= total):
             raise FormatError("function of a table has impossible exceptions")
         rows = np.cumsum(gaps + 1) - 1
-        if exceptions and rows[-1] >= symbols.size:
+        if exceptions and rows[-1] >= total:
             raise FormatError("function of a table has impossible exceptions")
         places = np.zeros(FUNCTION_PLACES, np.int32)
         flat = numbers.reshape(-1), parents.reshape(-1)
@@ -221,23 +227,24 @@ def _ended(at: Reader) -> None:
         raise FormatError("column of a table is too long")
 
 
-def _by_code(at: Reader, symbols: I32, count: int) -> None:
+def _by_code(at: Reader, symbols: I32, count: int, rows: int) -> None:
     code = code_of(np.frombuffer(at.packed(count), np.uint8), count)
     table = np.zeros(1 << QUICK, np.int32)
     fill_table(code, table)
     size = at.left
     data = np.frombuffer(at.raw(size) + bytes(16), np.uint8)
     end = take_codes(code, table, data, size, symbols)
-    if (end + 7) >> 3 != size:
+    end = (end + 7) >> 3
+    if end > size or (end < size and symbols.size == rows):
         raise FormatError("symbols of a table do not decode to their end")
 
 
-def _by_bytes(at: Reader, symbols: I32, count: int) -> None:
-    found = at.numbers(symbols.size)
+def _by_bytes(at: Reader, symbols: I32, count: int, rows: int) -> None:
+    found = at.numbers(rows)
     _ended(at)
     if found.size and not 0 <= found.min() <= found.max() < count:
         raise FormatError("symbols of a table are out of range")
-    symbols[:] = found
+    symbols[:] = found[: symbols.size]
 
 
 def _added(steps: I64) -> I64:

@@ -28,11 +28,11 @@ from densor.codec.table.contexts import (
     parents_of,
 )
 from densor.codec.table.dictionary import NUMBERS
-from densor.codec.table.fitting import GUESSED, Fitted, Plan, Sample
+from densor.codec.table.fitting import Plan, Sample
 from densor.codec.table.functions import Functions
 from densor.codec.table.latent_encoder import MOST_DIFFERENT, Under, under_latents
 from densor.codec.table.layout import I32, I64, MAX_BYTES, Layout
-from densor.codec.table.mixing import code_column
+from densor.codec.table.mixing import Settings, code_column
 from densor.codec.table.packing import Packer
 from densor.codec.table.params import pack
 from densor.codec.table.payload import (
@@ -63,6 +63,7 @@ _MIN_DIFFERENT = 300
 _SAMPLE_BYTES = 1 << 18
 _MAX_STEPS = 0.6  # different steps from row to row, as a share of different cells
 MAX_KNOWN = 48  # columns under latent classes that others may depend on
+_MAX_SHARE_OF_WRONG = 0.3  # of guesses, which make coding faster where they are right
 _LIMIT = 250  # what counters count to
 _SAMPLES = {2: 1 << 14, 4: 20000, 12: 1 << 17}  # rows, by how many contexts are mixed
 
@@ -132,7 +133,7 @@ class Planned(NamedTuple):
     """The order of columns, and the contexts of each, for all chunks of a batch."""
 
     order: list[int]
-    fitted: dict[int, Fitted]
+    fitted: dict[int, tuple[Context, ...]]
 
 
 class TableCoder:
@@ -240,26 +241,27 @@ class TableCoder:
         fitted = {i: plan.contexts(i, plan.order[: places[i]], self._contexts) for i in order}
         return Planned(order, fitted)
 
-    def _mix(self, columns: Sequence[Column], number: int, fitted: Fitted) -> bytes:
+    def _mix(self, columns: Sequence[Column], number: int, fitted: Sequence[Context]) -> bytes:
         column = columns[number]
         symbols = column.symbols
         assert symbols is not None
-        contexts = [c for c in fitted.contexts if _can_be_had(columns, c)]
+        contexts = [c for c in fitted if _can_be_had(columns, c)]
         while len(parents_of(contexts)) * symbols.size > MAX_VALUES:
             contexts.pop()
         contexts = contexts or [Context()]
         lengths = lengths_for(np.bincount(symbols, minlength=column.count))
-        guess = fitted.bits < GUESSED
+        arrays = arrays_of(contexts, lambda i: _values(columns, i), symbols.size)
+        guess = _is_guessed(*arrays, symbols)
         out = Writer()
         out.byte(MIXED)
         out.raw(self._packer.pack(lengths.tobytes()))
         out.number(_LIMIT)
         out.byte(int(guess))
         pack_contexts(contexts, out)
-        arrays = arrays_of(contexts, lambda i: _values(columns, i), symbols.size)
         data = np.empty(symbols.size * 4 + 64, np.uint8)
         code = code_of(lengths, column.count)
-        size = code_column(True, code, *arrays, symbols.copy(), data, _LIMIT, guess)
+        settings = Settings(symbols.size, _LIMIT, guess)
+        size = code_column(True, code, *arrays, symbols.copy(), data, settings)
         if size > data.size:
             raise FormatError("symbols of a table do not become smaller")
         return out.bytes() + data[:size].tobytes()
@@ -350,6 +352,14 @@ def _can_be_had(columns: Sequence[Column], context: Context) -> bool:
         if any(v is None or (parent.operation and v.numbers is None) for v in values):
             return False
     return True
+
+
+def _is_guessed(contexts: I64, parents: I64, symbols: I32) -> bool:
+    """Whether most symbols are the last one under the first context."""
+    rows = np.empty(int(_MAX_SHARE_OF_WRONG * symbols.size) + 1, np.int64)
+    places = np.zeros(FUNCTION_PLACES, np.int32)
+    wrong = find_exceptions(contexts[0].copy(), parents.reshape(-1), symbols, places, rows)
+    return int(wrong) < rows.size
 
 
 def _bits(counts: I64) -> float:

@@ -1,7 +1,7 @@
 """Finds the order of columns, and the contexts of each, by what a sample would cost."""
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -35,15 +35,9 @@ _MAX_NUMERIC = 12  # columns that are
 _CLOCK = 2400
 _MIN_GAIN = 0.02  # share that a parent must save, to count
 _ADDED_SHARE = 0.9  # of the cost under the best parent, that a sum must cost less than
-NEARLY_KNOWN, GUESSED = 0.002, 1.5  # bits a symbol
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """The contexts of a column, the best first, and what a symbol costs in bits under that one."""
-
-    contexts: tuple[Context, ...]
-    bits: float
+_READ_SHARE = 0.01  # of the bits of columns that a context needs, which it must save
+_MOST_SAVED = 0.1  # share of a column's cost that a second context is taken to save at most
+_NEARLY_KNOWN = 0.002  # bits a symbol
 
 
 class Sample:
@@ -133,6 +127,7 @@ class Plan:
         self._alone = {c: [sample.cost(c, context) for context in OWN] for c in coded}
         self._base = {c: min(costs[:2]) for c, costs in self._alone.items()}
         self._pairs = self._cost_of_pairs(coded)
+        self._read: dict[int, dict[int, float]] = {}  # bits of a column and all that it depends on
         self.order = self._ordered(coded, known)
 
     def _cost_of_pairs(self, coded: Sequence[int]) -> dict[tuple[int, int], float]:
@@ -165,8 +160,11 @@ class Plan:
         costs = ((best[i], self._pairs.get((i, column))) for i in left)
         return sum(max(0.0, now - under) for now, under in costs if under is not None)
 
-    def contexts(self, column: int, before: Sequence[int], most: int) -> Fitted:
-        """The contexts of a column, at most `most`, of columns before it in the order."""
+    def contexts(self, column: int, before: Sequence[int], most: int) -> tuple[Context, ...]:
+        """The contexts of a column, at most `most`, of columns before it in the order.
+
+        Where there are few, parents must save more than a share of what is read for them.
+        """
         sample, alone = self._sample, self._alone[column]
         own = dict(zip(OWN, alone, strict=True))
         known = [(self._pairs[column, j], Parent(SYMBOL, j)) for j in before
@@ -196,12 +194,52 @@ class Plan:
         by_triples = sorted(triples, key=triples.__getitem__)
         costs = {c: cost for c, (cost, _) in zip(by_singles, singles, strict=True)}
         costs |= own | pairs | triples
-        best = sorted(costs, key=costs.__getitem__)
-        bits = costs[best[0]] / max(1, sample.rows)
-        if bits < NEARLY_KNOWN:
-            return Fitted((best[0],), bits)
         groups = by_singles, alone_first, by_pairs, by_triples
-        return Fitted(_mixed(best, groups, most), bits)
+        found = self._chosen(costs, groups, most)
+        self._read[column] = {column: costs[found[0]]}
+        for context in found:
+            self._read[column] |= self._columns_read(context)
+        return found
+
+    def _chosen(
+        self, costs: dict[Context, float], groups: Sequence[Sequence[Context]], most: int
+    ) -> tuple[Context, ...]:
+        """The contexts that are mixed, of those in groups that have such costs."""
+        share = _READ_SHARE if most <= _FEW else 0.0
+        read: dict[int, float] = {}
+        first, *_ = self._by_price(costs, costs, share, read)
+        if costs[first] < _NEARLY_KNOWN * self._sample.rows:
+            return (first,)
+        read = self._columns_read(first)
+        most_read = costs[first] * _MOST_SAVED / share if share else math.inf
+        best, *others = (
+            [c for c in self._by_price(group, costs, share, read)
+             if self._bits_read(c, read) <= most_read]
+            for group in (costs, *groups)
+        )  # fmt: skip
+        return _mixed([first, *best], others, most)
+
+    def _columns_read(self, context: Context) -> dict[int, float]:
+        """The columns that must be decoded for a context, and the bits of each."""
+        found: dict[int, float] = {}
+        for parent in context.parents:
+            for column in parent.columns:
+                found |= self._read.get(column, {})
+        return found
+
+    def _by_price(
+        self,
+        contexts: Iterable[Context],
+        costs: dict[Context, float],
+        share: float,
+        read: dict[int, float],
+    ) -> list[Context]:
+        """Contexts by their costs and a share of what is read for them beside `read`."""
+        return sorted(contexts, key=lambda c: costs[c] + share * self._bits_read(c, read))
+
+    def _bits_read(self, context: Context, read: dict[int, float]) -> float:
+        """Bits of the columns that must be decoded for a context beside `read`."""
+        return sum(b for c, b in self._columns_read(context).items() if c not in read)
 
     def _added(
         self, column: int, before: Sequence[int], singles: Sequence[tuple[float, Parent]]

@@ -1,6 +1,7 @@
 """The binding of context mixing: the state before the first symbol, constants, and the coding."""
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,14 @@ GUESSES = 1 << 18
 LEAST_LINES, ALL_LINES = 8, 21  # logarithms; 64 bytes each, of all contexts of a column
 _PIECE = 1 << 14  # rows after which an interrupt is noticed
 _BUCKETS = (0, 1, 2, 3, 4, 5, 6, 8, 11, 16, 24, 40, 80, 160, 320, 640)
+
+
+class Settings(NamedTuple):
+    """`rows` of the whole column; `limit`: what counters count to; whether symbols are guessed."""
+
+    rows: int
+    limit: int
+    guess: bool
 
 
 @functools.cache
@@ -73,16 +82,18 @@ def code_column(
     parents: I64,
     symbols: npt.NDArray[np.int32],
     data: Bytes,
-    limit: int,
-    guess: bool,
+    settings: Settings,
 ) -> int:
     """Codes all `symbols` to `data` or back; returns where the stream ends, maybe beyond `data`.
 
-    `contexts`: int64[contexts, FIELDS]; `parents`: int64[parents, rows].
+    `contexts`: int64[contexts, FIELDS]; `parents`: int64[parents, rows]. To decode, these and
+    `symbols` may have the first rows alone.
     """
     count, rows = contexts.shape[0], symbols.size
     assert contexts.shape == (count, FIELDS) and parents.shape[1:] == (rows,)
-    bits = line_bits(count, rows)
+    total, limit, guess = settings
+    assert rows == total or (rows < total and not coding)
+    bits = line_bits(count, total)
     with MEMORY.borrowed(4 * count * LINE << bits):
         state = new_state(count, bits, guess)
         start_coder(coding, state.coder, data)

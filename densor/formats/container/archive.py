@@ -131,7 +131,9 @@ class Archive(EntryDecoder[IndexedEntry]):
     ) -> None:
         self._source = source
         self._max_size = options.max_output_size
-        self._session = Session(options.language_model, image_model=options.image_model)
+        self._session = Session(
+            options.language_model, image_model=options.image_model, threads=options.threads
+        )
         super().__init__(base, self._session)
         head = source.read_at(0, min(wire.HEADER_SIZE, source.size))
         header = wire.parse_header(head.tobytes())

@@ -175,7 +175,10 @@ class StreamReader:
         self._max_size = options.max_output_size
         self._progress = options.progress
         self._session = Session(
-            options.language_model, options.progress, image_model=options.image_model
+            options.language_model,
+            options.progress,
+            image_model=options.image_model,
+            threads=options.threads,
         )
         self._models = Models(self._session)
         self._names: set[str] = set()

@@ -548,7 +548,12 @@ def _session(options: WriteOptions) -> Session | None:
     """The language model of an archive, loaded before anything is written; None without one."""
     if options.language_model is None:
         return None
-    session = Session(options.language_model, options.progress, options.verify is not False)
+    session = Session(
+        options.language_model,
+        options.progress,
+        options.verify is not False,
+        threads=options.threads,
+    )
     session.weights()
     return session
 

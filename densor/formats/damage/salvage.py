@@ -185,7 +185,9 @@ class _Decoder(EntryDecoder[Remains]):
     def __init__(
         self, source: RandomSource, found: Survey, given: GivenBase | None, options: ReadOptions
     ) -> None:
-        session = Session(options.language_model, image_model=options.image_model)
+        session = Session(
+            options.language_model, image_model=options.image_model, threads=options.threads
+        )
         super().__init__(given, session)
         self._source = source
         self._found = found

@@ -1,0 +1,208 @@
+"""Whole chunks of changes by one compiled call each, block by block, so that blocks stay in caches.
+
+For elements of 1, 2, 4 and 8 bytes. What is done with an element: see `kernels`.
+"""
+
+import numpy as np
+from numba import njit, types
+
+from densor.codec.delta.kernels import (
+    METHOD,
+    R64,
+    apply_block,
+    per_size,
+    put_extras,
+    tokens_of,
+)
+from densor.codec.delta.payload import (
+    DECODED,
+    EXTRAS_OTHER,
+    MALFORMED,
+    SHORT,
+    SLACK,
+    STREAM_BEGIN,
+    STREAM_END,
+    STREAM_LEFT,
+    STREAM_SHORT,
+)
+from densor.entropy.intrinsics import copy_bytes, load_u32, load_u64, store_u32
+from densor.entropy.jit import R8, R32, W8, W16, W32
+from densor.entropy.rans.constants import FIRST, LOOK, STATES
+from densor.entropy.rans.kernels import decode_groups, decode_rest, encode_symbols
+
+_U = np.uint64
+_BYTE, _EIGHT = _U(255), _U(8)
+_STATE_BYTES = 4 * STATES
+_WIDE = 1 << 16  # elements to code: memory is read in long stretches, and what is made stays in L2
+_LENGTH = 4  # bytes of the length of the stream
+_FIRST = np.uint32(FIRST)
+
+
+@njit
+def _contexts(b, shift, mapped, out):
+    """`out[i] = mapped[b[i] >> shift]`, of as many bits as `mapped` is long for."""
+    mask = _U(mapped.size - 1)
+    for i in range(out.size):
+        out[i] = mapped[_U(b[i]) >> _U(shift) & mask]
+
+
+@njit
+def _tally(tokens, contexts, rows, work):
+    """Counts in 8 tables of `rows` numbers in turn.
+
+    Equal neighbours do not wait for each other's stores then; nor for those at the same place of
+    another page.
+    """
+    one = np.uint32(1)
+    whole = tokens.size & ~7
+    for i in range(0, whole, 8):
+        eight = load_u64(tokens, i)
+        under = load_u64(contexts, i)
+        base = _U(0)
+        for _ in range(8):
+            work[base + ((under & _BYTE) << _EIGHT | (eight & _BYTE))] += one
+            eight >>= _EIGHT
+            under >>= _EIGHT
+            base += _U(rows)
+    for i in range(whole, tokens.size):
+        work[np.int64(contexts[i]) << 8 | np.int64(tokens[i])] += one
+
+
+def _find(
+    x, b, method, floats, drop, bits, direct, mantissa, plain, table, places, shift, mapped, tokens,
+    contexts, work, counts,
+):  # fmt: skip
+    """Fills `tokens` and `contexts`, uint8[n]; `counts[context, token]` is how often both occur.
+
+    Method, `plain`, `table` and `places`: see `kernels`. The context of an element is
+    `mapped[b >> shift]`, of as many bits as `mapped` is long for. `work`: uint32[8 *
+    (counts.size + 48)], all 0.
+    """
+    rows = (counts.shape[0] << 8) + 48
+    for begin in range(0, tokens.size, _WIDE):
+        end = min(begin + _WIDE, tokens.size)
+        some, under = tokens[begin:end], contexts[begin:end]
+        tokens_of(
+            x[begin:end], b[begin:end], method, floats, drop, bits, direct, mantissa, plain, table,
+            places, some,
+        )  # fmt: skip
+        _contexts(b[begin:end], shift, mapped, under)
+        _tally(some, under, rows, work)
+    for c in range(counts.shape[0]):
+        for s in range(256):
+            at = c << 8 | s
+            total = np.int64(0)
+            for k in range(8):
+                total += np.int64(work[k * rows + at])
+            counts[c, s] = total
+
+
+def _code(
+    x, b, method, floats, drop, bits, counts, plain, tokens, contexts, starts, states, words, extras
+):
+    """Codes tokens to the end of `words`, and writes the extra bits of large changes to `extras`.
+
+    `tokens`, `contexts`: as from `_find`. `counts`: uint8[256], extra bits of each token. `starts`:
+    as from `build_starts`. `words`: uint8[2 n + 192]; `extras`: 8 bytes more than the bits need.
+    `states`: uint32[32], work space. Returns where the stream begins in `words`, or -1 where a
+    token has no frequency.
+    """
+    states[:] = _FIRST
+    at = encode_symbols(tokens, contexts, starts, states, words, words.size)
+    if at < 0:
+        return -1
+    at -= _STATE_BYTES
+    for lane in range(STATES):
+        store_u32(words, at + 4 * lane, states[lane])
+    put_extras(x, b, method, floats, drop, bits, counts, plain, tokens, extras)
+    return at
+
+
+@njit
+def _begin(coded, states):
+    """Reads where the stream ends and its states; that end, or the number of an error."""
+    if coded.size < _LENGTH:
+        return MALFORMED
+    length = np.int64(load_u32(coded, 0))
+    if length > coded.size - _LENGTH:
+        return SHORT
+    if length < _STATE_BYTES:
+        return STREAM_SHORT
+    for lane in range(STATES):
+        states[lane] = load_u32(coded, _LENGTH + 4 * lane)
+        if states[lane] < _FIRST:
+            return STREAM_BEGIN
+    return _LENGTH + length
+
+
+def _decode(
+    coded, b, table, shift, mapped, starts, counts, plain, method, floats, drop, bits, tokens,
+    contexts, tail, states, extras, out,
+):  # fmt: skip
+    """Decodes all of `out`; returns 0, or the number of an error, which is negative.
+
+    `coded`: uint8[], payload of a chunk behind its mode. `b`: as many elements of the base.
+    `table`: as from `build_table`, of all contexts that `mapped` has. `starts`, `counts`, `plain`:
+    see `apply_block`. Work space: `tokens`, `contexts`, uint8[DECODED]; `tail`, uint8[3 * LOOK];
+    `states`, uint32[32]; `extras`, uint8[coded.size + SLACK].
+    """
+    end = _begin(coded, states)
+    if end < 0:
+        return end
+    stored = coded.size - end
+    copy_bytes(extras, 0, coded, end, stored)
+    some_extras = extras[: stored + SLACK]
+    some_extras[stored:] = 0
+    words, left, at = coded[:end], -1, _LENGTH + _STATE_BYTES
+    bit = 0
+    for begin in range(0, out.size, DECODED):
+        size = min(DECODED, out.size - begin)
+        old, some, under = b[begin : begin + size], tokens[:size], contexts[:size]
+        _contexts(old, shift, mapped, under)
+        i = 0
+        if left < 0:
+            i, at = decode_groups(words, at, end - 2 * LOOK, states, table, under, 0, size, some)
+            if i + STATES <= size:  # near the end words are read from `tail`, beyond which is room
+                left = end - at
+                tail[:] = 0
+                copy_bytes(tail, 0, words, at, left)
+                words, at = tail[:left], 0
+        if left >= 0:
+            i, at = decode_groups(tail, at, left, states, table, under, i, size, some)
+            if at > left or i + STATES <= size:
+                return STREAM_END
+        at = decode_rest(words, at, states, table, under, i, size, some)
+        if at < 0:
+            return STREAM_END
+        bit = apply_block(
+            old, some, some_extras, bit, starts, counts, plain, method, floats, drop, bits,
+            out[begin : begin + size],
+        )  # fmt: skip
+    if at != words.size:
+        return STREAM_LEFT
+    for lane in range(STATES):
+        if states[lane] != _FIRST:
+            return STREAM_LEFT
+    if stored != (bit + 7) >> 3 or (bit & 7 and coded[coded.size - 1] >> (bit & 7)):
+        return EXTRAS_OTHER
+    return 0
+
+
+_int, _bool = types.int64, types.boolean
+_I64_2D = types.int64[:, ::1]
+
+FIND = per_size(
+    _find,
+    lambda r, w: types.void(
+        r, r, *METHOD, _int, R8, W16, _int, R8, W8, W8, W32, _I64_2D
+    ),
+)  # fmt: skip
+CODE = per_size(
+    _code, lambda r, w: _int(r, r, *METHOD[:4], R8, _int, R8, R8, R32, W32, W8, W8)
+)  # fmt: skip
+DECODE = per_size(
+    _decode,
+    lambda r, w: _int(
+        R8, r, R32, _int, R8, R64, R8, _int, _int, _bool, _int, _int, W8, W8, W8, W32, W8, w
+    ),
+)

@@ -1,0 +1,89 @@
+"""New weights for vLLM while it serves: a backend of its weight transfer, named "densor".
+
+`LLM(folder, weight_transfer_config=WeightTransferConfig(backend="densor"))` makes an engine of this
+class in each worker, which has a `densor.sync.Subscriber` on the store that `init_info` names, so
+that only changes travel. vLLM then loads all weights as it does those of a checkpoint, layer by
+layer, since it keeps many of them in another form. Written for vLLM 0.32.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+from vllm.model_executor.model_loader.reload import (
+    finalize_layerwise_reload,
+    initialize_layerwise_reload,
+)
+
+from densor.errors import ArgumentError
+from densor.sync import Subscriber
+
+
+@dataclass
+class StoreInfo(WeightTransferInitInfo):  # type: ignore[misc]
+    """`store`: a folder or URL, as `Subscriber` takes it. `threads`: of decoding; 0 for all."""
+
+    store: str
+    threads: int = 0
+
+
+@dataclass
+class MessageInfo(WeightTransferUpdateInfo):  # type: ignore[misc]
+    """`number`: of the message that is waited for, so many seconds; -1 for the latest there is."""
+
+    number: int = -1
+    timeout: float = 60.0
+
+
+class DensorTransferEngine(WeightTransferEngine[StoreInfo, MessageInfo]):  # type: ignore[misc]
+    """The worker's side, as vLLM calls it: `init`, then `start`, `update`, `finish` for each step.
+
+    An update after which the weights are not those of a message ends in a DensorError; what the
+    worker has loaded by then is what it served before.
+    """
+
+    init_info_cls = StoreInfo
+    update_info_cls = MessageInfo
+    supports_draft_weight_update = False
+    _subscriber: Subscriber | None = None
+
+    def init_transfer_engine(self, init_info: StoreInfo) -> None:
+        """Opens the store."""
+        self._subscriber = Subscriber(
+            None, init_info.store, receive=_nowhere, threads=init_info.threads
+        )
+
+    def start_weight_update(self) -> None:
+        """Nothing: layers are taken apart only once there are weights for them."""
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        """Likewise, and waits for the device, if there is one other than the CPU."""
+        self.receive_weights(self.parse_update_info(update_info))
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
+
+    def receive_weights(self, update_info: MessageInfo) -> None:
+        """Takes messages from the store, and loads all weights as they are then."""
+        if self._subscriber is None:
+            raise ArgumentError("init_weight_transfer_engine names the store first")
+        self._subscriber.wait_for(update_info.number, update_info.timeout)
+        tensors = self._subscriber.tensors()
+        initialize_layerwise_reload(self.model)
+        self.model.load_weights(tensors)
+        finalize_layerwise_reload(self.model, self.model_config)
+
+    def finish_weight_update(self) -> None:
+        """Nothing: see `receive_weights`."""
+
+    def shutdown(self) -> None:
+        """Forgets the store and its weights."""
+        self._subscriber = None
+
+
+def _nowhere(_: object) -> None:
+    """Weights stay with the subscriber until all of them are loaded."""
