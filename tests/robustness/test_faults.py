@@ -86,7 +86,7 @@ def test_an_interrupt_before_any_instruction_leaves_no_file(
         assert set(os.listdir(tmp_path)) <= {"a"}, number
         (tmp_path / "a").unlink(missing_ok=True)
         number += 1
-    assert number > 500 and os.listdir(tmp_path) == ["a"]
+    assert number > 400 and os.listdir(tmp_path) == ["a"]
 
 
 def interrupted_at(number: int, inside: set[str | None], path: Path, overwrite: bool) -> bool:
