@@ -9,7 +9,8 @@
 | floats in many small matrices, in 32 batches | 3 to 5 | rANS, as below | trial; of low rank at 3 |
 | floats in matrices from 64 KiB on | 1 to 3 | planes by spans, or as below | it declines |
 | floats in matrices | 9 | float_cm, or both ways below | trial |
-| floats in matrices, few zeros | 6 to 8 | scale_context, or planes | trial to 512 KiB, estimate |
+| floats in matrices, few zeros | 6 to 8 | scale_context, or planes | trial to 128 KiB, estimate |
+| floats in matrices, few rows | 4 to 9 | also planes by spans | trial from 64 to 512 KiB |
 | blocks | all | blocks | |
 | DEFLATE streams | 3 to 9 | deflate, Zstandard | trial |
 | FLAC files to 16 MiB | 5 to 9 | audio, bytes as above | trial |
@@ -60,6 +61,7 @@ from densor.codec.levels import (
     with_few_codes,
     with_fewer_contexts,
     with_huffman_codes,
+    with_plain_tables,
     with_rans,
     with_simpler_sound,
 )
@@ -82,6 +84,8 @@ MIN_MATRICES = 4  # of a batch that holds several; a tensor alone has up to two 
 MAX_RANK = 128  # the lesser side of a matrix of an adapter
 MIN_BYTES_OF_SPANS = 1 << 16  # below, what the ordinary way finds better counts
 MAX_BYTES_OF_TRIAL = 1 << 17  # of floats by rows and by planes
+MAX_BYTES_OF_SIMPLER = 1 << 19  # of floats also as faster levels take them
+FEW_ROWS = 64
 MAX_BYTES_OF_ZEROS = 1 << 20  # of sparse elements and planes, where a sample takes about the same
 SMALL = 8  # size over what a sample takes, from which trials cost little
 NOTHING = 64  # size over what a sample takes, from which it has met too little to tell
@@ -220,7 +224,7 @@ def _rows(data: Data, level: Level) -> tuple[Row, ...]:
         by_rows = {"planes": (), "scale_context": (_scale_context,), "float_cm": (_float_cm,)}
         small = (_small_matrices,) if level.planes == "huffman" and level.classes >= 4 else ()
         by_spans = (_spans,) if level.spans else ()
-        return _delta, *by_rows[level.floats], *small, *by_spans, _planes
+        return _delta, *by_rows[level.floats], *small, *by_spans, _planes_or_spans
     return _delta, _planes
 
 
@@ -374,9 +378,16 @@ def _table(batch: Batch, level: Level) -> Coding:
         return encode_batch(as_bytes, level)
     coded = _proposed(registry.CODEC_TABLE, batch, level).encode()
     coded = _with_fewer_contexts(registry.CODEC_TABLE, batch, level, coded)
+    if level.tables and batch.data.size <= MAX_BYTES_OF_LITTLE:
+        coded = Smallest(coded, _simple_table(batch, with_plain_tables(level)))
     return Unless(
         coded, lambda way: _clearly_less(way, batch, level), lambda: encode_batch(as_bytes, level)
     )
+
+
+def _simple_table(batch: Batch, level: Level) -> Coding:
+    batch = batch.in_chunks_of(chunk_bytes(batch.kind, level))
+    return _proposed(registry.CODEC_TABLE, batch, level).encode()
 
 
 def _clearly_less(coded: CodedBatch, batch: Batch, level: Level) -> bool:
@@ -428,11 +439,11 @@ def _scale_context(batch: Batch, level: Level) -> Coding | None:
     encoder = _proposed(registry.CODEC_SCALE_CONTEXT, batch, level)
     expected = encoder.estimate()
     assert expected is not None
-    small = batch.data.size <= MAX_BYTES_OF_TRIAL
+    small = batch.data.size <= MAX_BYTES_OF_TRIAL or _has_few_rows(batch)
     if not small and expected.bytes > MAX_LOSS * expected.otherwise:
         return None
     if small or not _clearly_smaller(expected, batch, level):
-        by_planes = _planes(batch, level)
+        by_planes = _planes_or_spans(batch, level)
         coded = encoder.encode().result()
         if coded.stored - encoder.shared(coded) >= by_planes.result().stored:
             return by_planes
@@ -442,15 +453,21 @@ def _scale_context(batch: Batch, level: Level) -> Coding | None:
     return encoder.encode()
 
 
+def _has_few_rows(batch: Batch) -> bool:
+    """Whether a small batch has so few rows that a sample of them says little."""
+    size = batch.data.size
+    return size <= MAX_BYTES_OF_SIMPLER and size < FEW_ROWS * batch.kind.run * batch.kind.unit
+
+
 def _matrix_spans(batch: Batch, level: Level) -> Coding | None:
     """Likewise, several times as fast; None for data that are unlike weights."""
     span = plan(batch, level)
     if span is None:
         return None
-    if span.clearly_smaller(MAX_SIZE_UNTRIED_BY_COUNTS):
+    if not _has_few_rows(batch) and span.clearly_smaller(MAX_SIZE_UNTRIED_BY_COUNTS):
         span.keep()
         return Otherwise(batch.workers.submit(span.encode), lambda: _planes(batch, level))
-    by_planes = _planes(batch, level)
+    by_planes = _planes_or_spans(batch, level)
     coded = span.encode()
     if coded is None or coded.stored - span.shared(coded) >= by_planes.result().stored:
         return by_planes
@@ -502,6 +519,16 @@ def _spans(batch: Batch, level: Level) -> Coding | None:
         return None
     task = batch.workers.submit(encode_span, batch, level)
     return Otherwise(task, lambda: _planes(batch, level))
+
+
+def _planes_or_spans(batch: Batch, level: Level) -> Coding:
+    """Where little is coded, the fast way may be smaller, and takes next to no time."""
+    coded = _planes(batch, level)
+    if level.spans or not MIN_BYTES_OF_SPANS <= batch.data.size <= MAX_BYTES_OF_SIMPLER:
+        return coded
+    batch = batch.in_chunks_of(batch.kind.whole_runs)
+    task = batch.workers.submit(encode_span, batch, level_settings(DEFAULT_LEVEL))
+    return Smallest(coded, Otherwise(task, lambda: coded))
 
 
 def _planes(batch: Batch, level: Level) -> Coding:
@@ -577,8 +604,11 @@ def _payload_bytes(sample: Batch, level: Level, encoder: Encoder | None) -> int:
 def _one_chunk(batch: Batch, level: Level) -> CodedBatch:
     """A batch of one chunk, where parameters count and a simpler way may be smaller."""
     levels = [level]
-    if level.planes == "rans" and batch.data.size <= MAX_BYTES_OF_HUFFMAN:
+    size = batch.data.size
+    if level.planes == "rans" and size <= MAX_BYTES_OF_HUFFMAN:
         levels += [with_huffman_codes(level), with_few_codes(level)]
+    if level.classes > 2 and MAX_BYTES_OF_ZSTD < size < MIN_BYTES_OF_SPANS:
+        levels += [with_few_codes(levels[-1])]
     ways: list[CodedBatch] = []
     for settings in levels:
         encoders = _of_elements(batch, settings)

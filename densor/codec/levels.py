@@ -12,7 +12,6 @@ from densor.errors import ArgumentError
 DEFAULT_LEVEL = 3
 SLOWEST_ZSTD = 19
 MAX_BYTES_OF_LITTLE = 1 << 20  # of an image or a table, from which simpler models may win
-_FEW_CODES = 4
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,8 @@ def with_rans(level: Level) -> Level:
 
 @cache
 def with_few_codes(level: Level) -> Level:
-    """Likewise, with no more codes for a plane than lower levels have."""
-    return replace(with_huffman_codes(level), classes=min(level.classes, _FEW_CODES))
+    """Likewise, with half the codes for a plane, as lower levels have."""
+    return replace(with_huffman_codes(level), classes=max(1, level.classes // 2))
 
 
 @cache
@@ -131,6 +130,12 @@ def with_fewer_contexts(level: Level) -> tuple[Level, ...]:
     fewer = [replace(level, images="light", tables=min(level.tables, 4))]
     fewer.append(replace(level, images="gradient", tables=min(level.tables, 2)))
     return tuple(fewer[{"full": 0, "light": 1, "gradient": 2}[level.images] :])
+
+
+@cache
+def with_plain_tables(level: Level) -> Level:
+    """A level that takes tables as the fastest ones do, which wins where they are short."""
+    return replace(level, tables=0)
 
 
 @cache

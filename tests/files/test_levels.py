@@ -186,6 +186,22 @@ def records() -> bytes:
     return "\n".join(["id,name,price,day", *rows]).encode()
 
 
+def short_table() -> bytes:
+    """A table too short for contexts, with columns that follow from others."""
+    random = np.random.default_rng(0)
+    first = random.integers(0, 50, 300)
+    steps = np.cumsum(random.integers(0, 3, 300))
+    rows = np.stack([first, 3 * first + 1, steps], 1).tolist()
+    return "\n".join(["a,b,c", *(",".join(map(str, row)) for row in rows), ""]).encode()
+
+
+def few_rows(rows: int, columns: int, seed: int) -> bytes:
+    """A matrix of few long rows of different scale."""
+    random = np.random.default_rng(seed)
+    scales = 0.02 * np.exp(random.normal(0, 1, (rows, 1)))
+    return file_of({"a": ("BF16", TYPES["BF16"](random.standard_normal((rows, columns)) * scales))})
+
+
 MADE: dict[str, Callable[[], bytes]] = {
     **{f"{kind.__name__}-{dtype}": (lambda kind=kind, dtype=dtype: of_one_kind(kind, dtype, 224))
        for kind in KINDS for dtype in TYPES},
@@ -199,6 +215,9 @@ MADE: dict[str, Callable[[], bytes]] = {
     "source": lambda: Path(np.__file__).read_bytes(),
     "noise": lambda: np.random.default_rng(6).bytes(50000),
     "short": lambda: b"0123456789" * 3,
+    "short table": short_table,
+    **{f"rows-{rows}x{columns}": (lambda rows=rows, columns=columns: few_rows(rows, columns, 1))
+       for rows, columns in ((8, 4096), (8, 16384), (32, 4096))},
 }  # fmt: skip
 
 

@@ -27,10 +27,8 @@ _MAX_CONTEXTS = 8
 _ROUNDS = 4  # of fitting rates and factors in turn
 _CHANGES_PER_BLOCK = 0.45  # that blocks are chosen to have, about
 _PARAMETER_BYTES = 80  # without tables of tokens, about
-_SAMPLED, _MIN_SAMPLED = (
-    16,
-    1 << 15,
-)  # one in so many stretches is counted, from so many elements on
+_MIN_SAMPLED = 1 << 15  # from so many elements on, one in so many stretches is counted:
+_SAMPLED = 17  # odd, or rows of 2^n elements would always be met at the same columns
 _BUFFERS = ThreadBuffers()
 
 Counts = npt.NDArray[np.int64]
@@ -101,7 +99,8 @@ class FewEncoder:
             number = int(SURVEY[self._size](after, before, *arguments))
         if number < 0:
             return None
-        return Part(after, before, every * step, changed, room[:number].copy())
+        every = np.maximum(every * step, changed)
+        return Part(after, before, every, changed, room[:number].copy())
 
     def fit(self, parts: Sequence[Part]) -> None:
         """Settles how often elements change, by bits of the base, up to a factor of each part."""
