@@ -14,6 +14,7 @@ import dataclasses
 import io
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -94,12 +95,23 @@ class PackedWriter(FileSystemWriter):
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
         """Creates the folder of the checkpoint, on each rank."""
-        if self._base_path is not None and _same(self._base_path, Path(self.checkpoint_id)):
-            raise ArgumentError(f"{self._base_path}: a checkpoint cannot be based on itself")
+        if self._base_path is not None:
+            if _same(self._base_path, Path(self.checkpoint_id)):
+                raise ArgumentError(f"{self._base_path}: a checkpoint cannot be based on itself")
+            _require_folder(self._base_path)
         return super().prepare_local_plan(plan)
 
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
-        """Gives each rank a file of its own."""
+        """Gives each rank a file of its own, once the metadata of a checkpoint before is gone.
+
+        The coordinator does so when all ranks have planned and none of them writes yet: what is in
+        the folder is no checkpoint until all have written.
+        """
+        folder = Path(self.checkpoint_id)
+        with errors_of(folder):
+            # Without collectives, each rank is its own coordinator and has metadata of its own
+            for name in (".metadata", f"__{getattr(self, 'rank', None)}.metadata"):
+                (folder / name).unlink(missing_ok=True)
         return [
             plan
             if plan.storage_data is not None
@@ -111,9 +123,11 @@ class PackedWriter(FileSystemWriter):
         """Packs and writes the items of this rank."""
         folder = Path(self.checkpoint_id)
         name = f"{plan.storage_data.prefix}0{_SUFFIX}"
-        base = None if self._base_path is None else _Checkpoint(self._base_path, self._threads)
+        opened: AbstractContextManager[_Checkpoint | None] = nullcontext()
+        if self._base_path is not None:
+            opened = closing(_Checkpoint(self._base_path, self._threads))
         results = []
-        with errors_of(folder / name), (folder / name).open("wb") as file:
+        with opened as base, errors_of(folder / name), (folder / name).open("wb") as file:
             left = plan.items
             if base is not None:
                 left, made = self._write_steps(file, name, plan, planner, base)
@@ -126,8 +140,6 @@ class PackedWriter(FileSystemWriter):
             if self._sync:
                 file.flush()
                 os.fsync(file.fileno())
-        if base is not None:
-            base.close()
         future: Future[list[WriteResult]] = Future()
         future.set_result(results)
         return future
@@ -188,6 +200,13 @@ class PackedReader(FileSystemReader):
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         """Reads the items that this rank wants."""
         checkpoint = _Checkpoint(Path(self.checkpoint_id), self._threads, self.storage_data)
+        with closing(checkpoint):
+            self._read_items(checkpoint, plan, planner)
+        future: Future[None] = Future()
+        future.set_result(None)
+        return future
+
+    def _read_items(self, checkpoint: "_Checkpoint", plan: LoadPlan, planner: LoadPlanner) -> None:
         held: tuple[MetadataIndex, Any] | None = None
         for item in sorted(plan.items, key=lambda item: checkpoint.place(item.storage_index)):
             if held is None or held[0] != item.storage_index:  # several ranks' parts of one shard
@@ -206,10 +225,6 @@ class PackedReader(FileSystemReader):
                 raise ArgumentError(f"{item.storage_index.fqn}: is {shape}, wanted is {wanted}")
             target.copy_(value)
             planner.commit_tensor(item, target)
-        checkpoint.close()
-        future: Future[None] = Future()
-        future.set_result(None)
-        return future
 
 
 class _Checkpoint:
@@ -344,10 +359,14 @@ def _both(stem: str, index: MetadataIndex) -> dict[str, MetadataIndex]:
 
 
 def _metadata(path: Path) -> Metadata:
-    if not path.is_dir():
-        raise FileError(f"{path}: no such checkpoint, which another one is based on")
+    _require_folder(path)
     with errors_of(path):
         return FileSystemReader(path).read_metadata()
+
+
+def _require_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise FileError(f"{path}: no such checkpoint, which another one is based on")
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -1,7 +1,9 @@
 """Packed checkpoints: saved by several ranks, against one another, by a trainer; and continued."""
 
+import errno
 import io
 import json
+import os
 import pickle
 import shutil
 import signal
@@ -153,13 +155,62 @@ def test_faults_are_named(tmp_path: Path) -> None:
         load(state, tmp_path / "plain")
 
 
+class FillsUp(PackedWriter):
+    """Writes one item; then there is no space left."""
+
+    written = 0
+
+    def _pack(self, *given: Any) -> Any:
+        self.written += 1
+        if self.written > 1:
+            raise OSError(errno.ENOSPC, "no space left")
+        return super()._pack(*given)
+
+
+def test_a_failed_save_leaves_no_checkpoint(tmp_path: Path) -> None:
+    """Over another one: its data are gone in part, and must not be read as if they were whole."""
+    state = state_of()
+    save(state, tmp_path)
+    with pytest.raises((densor.FileError, CheckpointException), match="itself"):
+        save(state_of(5), tmp_path, base=tmp_path)
+    with pytest.raises((densor.FileError, CheckpointException), match="no such checkpoint"):
+        save(state_of(5), tmp_path, base=tmp_path / "nothing")
+    assert_same(load(state, tmp_path), state)  # as nothing was written
+    with pytest.raises((densor.FileError, CheckpointException), match="no space left"):
+        dcp.save(state_of(5), storage_writer=FillsUp(tmp_path), no_dist=True)
+    assert not (tmp_path / ".metadata").exists()
+    save(state_of(5), tmp_path)
+    assert_same(load(state, tmp_path), state_of(5))
+
+
+def files_in(folder: Path) -> list[str]:
+    """Files in a folder that this process has open."""
+    descriptors = Path("/proc/self/fd").iterdir()
+    names = [os.readlink(one) for one in descriptors if one.is_symlink()]
+    return [name for name in names if name.startswith(str(folder))]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_files_are_closed_after_failures(tmp_path: Path) -> None:
+    state = state_of()
+    save(state, tmp_path / "0")
+    with pytest.raises((densor.FileError, CheckpointException), match="no space left") as saved:
+        writer = FillsUp(tmp_path / "1", base=tmp_path / "0")
+        dcp.save(state_of(change=1e-5), storage_writer=writer, no_dist=True)
+    assert files_in(tmp_path) == [], saved  # which would keep a file alive
+    save(state_of(change=1e-5), tmp_path / "1", base=tmp_path / "0")
+    (file,) = (tmp_path / "1").glob("*.densor")
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises((densor.DensorError, CheckpointException)) as loaded:
+        load(state, tmp_path / "1")
+    assert files_in(tmp_path) == [], loaded
+
+
 # Two ranks.
 
 
 def train(rank: int, folder: str, continued: bool) -> None:
     """Trains a sharded model; is killed while it saves for the second time, unless `continued`."""
-    import os
-
     import torch.distributed as dist
     from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
     from torch.distributed.device_mesh import init_device_mesh

@@ -16,7 +16,14 @@ from torch.distributed.checkpoint.api import CheckpointException  # noqa: E402
 from torch.distributed.checkpoint.state_dict import get_state_dict  # noqa: E402
 from torch_tools import bits, one_thread  # noqa: E402, F401
 
-from densor.torch import AsyncCheckpoints, PackedReader, PackedWriter, dcp_to_torch_save  # noqa: E402
+from densor.torch import (  # noqa: E402
+    AsyncCheckpoints,
+    PackedReader,
+    PackedWriter,
+    dcp_to_torch_save,
+    pack_state,
+    unpack_state,
+)
 from densor.torch.adam.shards import betas_in  # noqa: E402
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_thread")]
@@ -140,6 +147,27 @@ def test_states_as_optimizers_give_them(tmp_path: Path) -> None:
     nested = {"o.param_groups.0.betas": [0.8, 0.9], "o.param_groups.0.params": ["a.b", 3]}
     assert betas_in(nested) == {"o.state.a.b": (0.8, 0.9), "o.state.3": (0.8, 0.9)}
     assert betas_in({"param_groups.0.betas": 5, "other.betas": (0.1, 0.2)}) == {}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        [None, 0.9],
+        ("a", "b"),
+        [0.9, torch.ones(2)],
+        [10**400, 0.9],
+        [float("nan"), 0.9],
+        [1e300, 1e300],
+        [0.9, 1.0],
+        (0.9, 0.95, 0.99),
+    ],
+)
+def test_odd_betas_are_none_of_adam(odd: Any) -> None:
+    assert betas_in({"param_groups.0.betas": odd, "param_groups.0.params": [0]}) == {}
+    state = {"state": {0: {"exp_avg": torch.ones(300, 200), "exp_avg_sq": torch.ones(300, 200)}}}
+    group = {"betas": odd, "params": [0]}
+    found = unpack_state(pack_state({**state, "param_groups": [group]}, state), state)
+    assert torch.equal(found["state"][0]["exp_avg"], torch.ones(300, 200))
 
 
 def test_what_does_not_follow_is_coded_by_itself(tmp_path: Path) -> None:

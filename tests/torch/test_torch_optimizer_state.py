@@ -1,7 +1,9 @@
 """Adam's state as what a step makes of the one before."""
 
 import copy
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,6 +88,73 @@ def test_what_does_not_follow_is_coded_all_the_same() -> None:
     _, other, _ = trained(3, seed=5)
     assert_same(other, unpack_state(pack_state(other, before), before))
     assert_same(other, unpack_state(pack_state(other)))
+
+
+def tiny_gradients() -> list[dict[str, Any]]:
+    """States of three steps of which some elements of v are denormal."""
+    generator = torch.Generator().manual_seed(4)
+    parameter = torch.nn.Parameter(torch.randn(200, 100, generator=generator))
+    optimizer = torch.optim.AdamW([parameter])
+    states = []
+    for _ in range(3):
+        gradient = torch.randn(200, 100, generator=generator)
+        gradient[::50] *= 1e-19
+        parameter.grad = gradient.bfloat16().float()
+        optimizer.step()
+        states.append(copy.deepcopy(optimizer.state_dict()))
+    return states
+
+
+def flushes() -> bool:
+    return bool(np.finfo(np.float32).smallest_normal * np.float32(0.5) == 0)
+
+
+@pytest.fixture
+def flushing() -> Iterator[Callable[[bool], None]]:
+    """Switches flushing of denormals on and off."""
+
+    def switch(on: bool) -> None:
+        torch.set_flush_denormal(on)
+        assert flushes() == on
+
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor does not flush denormals")
+    yield switch
+    torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize("trains", [False, True])
+@pytest.mark.parametrize("packs", [False, True])
+def test_denormals_are_kept_where_they_are_flushed(trains: bool, packs: bool, flushing) -> None:
+    flushing(trains)
+    _, before, after = tiny_gradients()
+    flushing(packs)
+    packed = pack_state(after, before)
+    assert [entry["way"] for entry in layout.table_of(packed)["groups"]] == ["replay"]
+    for reads in (False, True):
+        flushing(reads)
+        found = unpack_state(packed, before)
+        assert flushes() == reads  # as before
+        flushing(False)
+        assert_same(after, found)
+    assert_decodes(packed, before, after)
+
+
+def test_states_packed_with_flushed_denormals(flushing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As earlier versions did where a process flushed them."""
+    flushing(True)
+    _, before, after = tiny_gradients()
+    flushing(False)
+    real = replay.predicted
+    with monkeypatch.context() as patch:
+        patch.setattr(replay, "predicted", lambda *given: real(*given, True))
+        packed = pack_state(after, before)
+    assert [entry["way"] for entry in layout.table_of(packed)["groups"]] == ["replay"]
+    for reads in (False, True):
+        flushing(reads)
+        found = unpack_state(packed, before)
+        flushing(False)
+        assert_same(after, found)
 
 
 def test_gradients_that_are_not_bf16() -> None:

@@ -97,11 +97,21 @@ def groups_of(state: State, before: State | None) -> list[Group]:
 def _betas(state: State) -> dict[Any, tuple[float, float]]:
     found: dict[Any, tuple[float, float]] = {}
     for group in state.get("param_groups") or ():
-        betas = group.get("betas") if isinstance(group, dict) else None
-        if isinstance(betas, tuple | list) and len(betas) == 2:
-            own = float(betas[0]), float(betas[1])
+        own = betas_of(group.get("betas")) if isinstance(group, dict) else None
+        if own is not None:
             found.update(dict.fromkeys(group.get("params", ()), own))
     return found
+
+
+def betas_of(value: Any) -> tuple[float, float] | None:
+    """Both betas, of what a state has under that name; None where these are not Adam's."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        return None
+    try:
+        first, second = float(value[0]), float(value[1])
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last one of tensors
+        return None
+    return (first, second) if 0 <= first < 1 and 0 <= second < 1 else None
 
 
 def is_one_step(state: State, before: State, group: Group) -> bool:

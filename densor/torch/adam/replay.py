@@ -5,13 +5,17 @@ b2 v + (1 - b2) g g. Libraries differ in the order of operations and in which of
 that there are several forms; which one it was is found by trying. Here each operation is one of
 IEEE 754 in binary32, rounded to nearest even; a fused one is computed in binary64 and rounded to
 odd before it is rounded again, which gives the same. No compiler may contract anything: arrays are
-worked on one operation at a time, so that results are the same on every machine.
+worked on one operation at a time, so that results are the same on every machine; and denormals are
+kept, also where the process flushes them to zero.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from densor.torch.scaled import Floats, Halves, factor_of, rounded, widened
 
@@ -87,10 +91,30 @@ def _clean(made: Floats) -> Words:
     return bits
 
 
-def predicted(m: Words, v: Words, gradient: Halves, step: Step) -> tuple[Words, Words]:
-    """m and v after a step, from the bits of those before and of the BF16 gradient."""
+@contextmanager
+def _denormals(flush: bool) -> Iterator[None]:
+    """Has this thread flush denormals to zero or keep them, whatever it does otherwise."""
+    # Zero where results are flushed, and where operands are, as the comparison takes it for one
+    flushed = bool(np.finfo(np.float32).smallest_normal * np.float32(0.5) == 0)
+    if flushed == flush:
+        yield
+        return
+    torch.set_flush_denormal(flush)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed)
+
+
+def predicted(
+    m: Words, v: Words, gradient: Halves, step: Step, flush: bool = False
+) -> tuple[Words, Words]:
+    """m and v after a step, from the bits of those before and of the BF16 gradient.
+
+    `flush`: as earlier versions made them where denormals were flushed to zero.
+    """
     next_m, next_v = np.empty_like(m), np.empty_like(v)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), _denormals(flush):
         for at in range(0, m.size, _BLOCK):
             part = slice(at, at + _BLOCK)
             g = widened(gradient[part], step.factor)

@@ -94,7 +94,7 @@ def _restore(
         bases = (None, None) if old is None else old
         m, v = (decoded(p, np.uint32, b) for p, b in zip(pieces, bases, strict=True))
     if digest_of(m, v) != entry.get("digest"):
-        raise ChecksumError(f"moments of {group.keys[0]!r:.200} are not those that were packed")
+        raise _other_moments(entry)
     put(state, group, m, v)
     return at
 
@@ -106,12 +106,29 @@ def _replay(
     decoded: Callable[..., Any],
 ) -> tuple[Words, Words]:
     gradient = decoded(pieces[0], np.uint16)
-    m, v = replay.predicted(*old, gradient, layout.parse_step(entry.get("step")))
-    if len(pieces[1]):
-        m = decoded(pieces[1], np.uint32, m)
-    if len(pieces[2]):
-        v = decoded(pieces[2], np.uint32, v)
-    return m, v
+    step = layout.parse_step(entry.get("step"))
+
+    def replayed(flush: bool) -> tuple[Words, Words]:
+        bases = replay.predicted(*old, gradient, step, flush)
+        m, v = (
+            decoded(piece, np.uint32, base) if len(piece) else base
+            for piece, base in zip(pieces[1:], bases, strict=True)
+        )
+        if digest_of(m, v) != entry.get("digest"):
+            raise _other_moments(entry)
+        return m, v
+
+    try:
+        return replayed(False)
+    except DensorError as error:
+        try:
+            return replayed(True)  # earlier versions packed so where denormals were flushed
+        except DensorError:
+            raise error from None
+
+
+def _other_moments(entry: dict[str, Any]) -> ChecksumError:
+    return ChecksumError(f"moments of {entry['keys'][0]!r:.200} are not those that were packed")
 
 
 def _numbers(piece: memoryview, count: int, threads: int) -> scales.Shorts:

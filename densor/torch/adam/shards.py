@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.distributed.checkpoint.planner import WriteItem, WriteItemType
 
-from densor.torch.adam.groups import MOMENTS
+from densor.torch.adam.groups import MOMENTS, betas_of
 
 _LEAST = 1 << 15  # elements from which a parameter is worth a packed state of its own
 _GROUPS = "param_groups."
@@ -44,10 +44,11 @@ def betas_in(state: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
         stem, _, last = name.rpartition(".")
         if last != "betas" or _GROUPS not in stem:
             continue
-        if not isinstance(value, tuple | list) or len(value) != 2:
+        betas = betas_of(value)
+        if betas is None:
             continue
         head, _, own = stem.partition(_GROUPS)
         names = state.get(f"{stem}.params", [own])
         for one in names if isinstance(names, list) else [own]:
-            found[f"{head}state.{one}"] = float(value[0]), float(value[1])
+            found[f"{head}state.{one}"] = betas
     return found
