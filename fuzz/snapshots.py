@@ -15,7 +15,7 @@ from reference.reading import Refused
 
 from densor.errors import FormatError
 from densor.torch import pack_snapshot, unpack_snapshot
-from densor.torch.stripes import DIGEST, Stripes, parse_rows
+from densor.torch.stripes import Stripes, parse_rows, row_length
 from fuzz.mutate import mutated
 from fuzz.target import Target, Wrong
 from fuzz.training import mutate_sealed
@@ -101,9 +101,9 @@ def run_ranks(data: bytes) -> object:
     for rank, made in found.items():
         if made[: sizes[rank]] != own[rank]:
             raise Wrong("bytes of a lost rank are others")
-    count = 2 + ranks * (1 + DIGEST)
+    count = row_length(ranks)
     row = np.frombuffer(data[_PAIR.size :][: 8 * count].ljust(8 * count, b"\0"), "<i8").tolist()
-    return ranks, lost, parse_rows(row, ranks) is None
+    return ranks, lost, len(parse_rows(row, ranks))
 
 
 def rank_seeds() -> list[bytes]:

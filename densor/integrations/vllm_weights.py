@@ -34,7 +34,10 @@ class StoreInfo(WeightTransferInitInfo):  # type: ignore[misc]
 
 @dataclass
 class MessageInfo(WeightTransferUpdateInfo):  # type: ignore[misc]
-    """`number`: of the message that is waited for, so many seconds; -1 for the latest there is."""
+    """`number`: of the message that is waited for, so many seconds; -1 for the latest there is.
+
+    Where there are several workers, a number is needed: each of them might find another one latest.
+    """
 
     number: int = -1
     timeout: float = 60.0
@@ -43,8 +46,9 @@ class MessageInfo(WeightTransferUpdateInfo):  # type: ignore[misc]
 class DensorTransferEngine(WeightTransferEngine[StoreInfo, MessageInfo]):  # type: ignore[misc]
     """The worker's side, as vLLM calls it: `init`, then `start`, `update`, `finish` for each step.
 
-    An update after which the weights are not those of a message ends in a DensorError; what the
-    worker has loaded by then is what it served before.
+    A message that cannot be had ends in a DensorError, and the worker has the weights that it
+    served before. What fails later, while vLLM loads them, leaves layers in part replaced: serve
+    nothing until an update succeeds.
     """
 
     init_info_cls = StoreInfo
@@ -71,7 +75,10 @@ class DensorTransferEngine(WeightTransferEngine[StoreInfo, MessageInfo]):  # typ
         """Takes messages from the store, and loads all weights as they are then."""
         if self._subscriber is None:
             raise ArgumentError("init_weight_transfer_engine names the store first")
-        self._subscriber.wait_for(update_info.number, update_info.timeout)
+        number, latest = update_info.number, update_info.number < 0
+        if latest and self.parallel_config.world_size_across_dp > 1:
+            raise ArgumentError("several workers need the number of a message, not the latest")
+        self._subscriber.wait_for(number, update_info.timeout, exactly=not latest)
         tensors = self._subscriber.tensors()
         initialize_layerwise_reload(self.model)
         self.model.load_weights(tensors)

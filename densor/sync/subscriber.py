@@ -67,37 +67,40 @@ class Subscriber:
         self.step = -1
         self.problem: DensorError | None = None
 
-    def update(self) -> int:
+    def update(self, most: int | None = None) -> int:
         """Applies all messages that lead on from the weights as they are; how many there were.
 
+        `most`: the number of the last one to apply, where later ones are there.
         `number` and `step` say then what the weights are. Where a message is missing or damaged,
         they stay what they are until it, or a later full copy, can be had; `problem` says what is
         wrong, and is None otherwise. Raises a DensorError where the model does not fit.
         """
         with self._lock:
             self.problem = None
-            applied = 0
-            while self._state is not None and self._take(CHANGE, self.number + 1):
-                applied += 1
-            if self._catch_up():
-                applied += 1
-                while self._state is not None and self._take(CHANGE, self.number + 1):
-                    applied += 1
+            applied = self._follow(most)
+            if self._catch_up(most):
+                applied += 1 + self._follow(most)
             return applied
 
-    def wait_for(self, number: int, timeout: float = 60.0, pause: float = 0.05) -> None:
+    def wait_for(
+        self, number: int, timeout: float = 60.0, pause: float = 0.05, *, exactly: bool = False
+    ) -> None:
         """Updates until the weights are those of message `number`, or later ones.
 
-        FileError if they are not after so many seconds.
+        `exactly`: of no later one; ArgumentError if they are already. FileError if they are not
+        after so many seconds, or the messages that lead there are no longer in the store.
         """
+        if exactly and self.number > number:
+            raise ArgumentError(f"weights are those of message {self.number}, after {number}")
+        most = number if exactly else None
         end = time.monotonic() + timeout
-        self.update()
+        self.update(most)
         while self.number < number or self._state is None:
             if time.monotonic() > end:
                 reason = f": {self.problem}" if self.problem else ""
                 raise FileError(f"message {number} did not come within {timeout} s{reason}")
             time.sleep(pause)
-            self.update()
+            self.update(most)
 
     def verify(self) -> None:
         """Compares the hash of all weights with the publisher's; ChecksumError if they differ."""
@@ -124,7 +127,16 @@ class Subscriber:
         tensors = named_tensors(self._model).values()
         return 4 * sum(int(tensor.nbytes) for tensor in tensors) + _SPARE
 
-    def _catch_up(self) -> bool:
+    def _follow(self, most: int | None) -> int:
+        """Applies the changes that come next; how many there were."""
+        applied = 0
+        while self._state is not None and (most is None or self.number < most):
+            if not self._take(CHANGE, self.number + 1):
+                break
+            applied += 1
+        return applied
+
+    def _catch_up(self, most: int | None) -> bool:
         """Takes the latest full copy that can be had, where that leads on."""
         least = self.number + 1 if self._state is not None else 0
         try:
@@ -133,7 +145,8 @@ class Subscriber:
             self._refuse("list of messages", error)
             return False
         numbers = (message.number_of(name, FULL) for name in names)
-        wanted = sorted({n for n in numbers if n is not None and n >= least}, reverse=True)
+        found = {n for n in numbers if n is not None and n >= least}
+        wanted = sorted((n for n in found if most is None or n <= most), reverse=True)
         return any(self._take(FULL, number) for number in wanted)
 
     def _take(self, kind: int, number: int) -> bool:

@@ -6,29 +6,30 @@ How bytes are cut, and what ranks send each other, is in docs/format/rank_parity
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
-from densor.errors import ArgumentError, ChecksumError, UnsupportedError
+from densor.errors import ArgumentError, ChecksumError, LimitError, UnsupportedError
 from densor.torch.stripes import (
-    DIGEST,
     MAX_BYTES,
+    MAX_ROUNDS,
     Block,
+    Round,
     Stripes,
     digest_of,
     parse_row,
     parse_rows,
+    row_length,
 )
 
 
 class _Held(NamedTuple):
-    """What a rank has of a round: bytes, parity by stripe, and size and digest for all ranks."""
+    """What a rank has of a round: what all know of it, its own bytes, and parity by stripe."""
 
-    round: int
+    known: Round
     data: bytes
     parity: dict[int, Block]
-    sizes: list[int]
-    digests: list[bytes]
 
 
 class RankParity:
@@ -36,14 +37,16 @@ class RankParity:
 
     `process_group`: of gloo, of more than `lost` ranks; a training that was started again, with
     other processes in the place of those that died, makes another one, see `recover`. All methods
-    are to be called on all ranks. `protect` holds, while it runs, the pieces of a stripe beside
-    what is kept: the bytes of this rank, and `lost` / (ranks - `lost`) of the longest. A rank that
-    sends what cannot be ends in a FormatError on all.
+    are to be called on all ranks. What is kept are the bytes of this rank, and parity of `lost` /
+    (ranks - `lost`) of the longest. While `protect` runs, what was kept before is held beside it,
+    and 2 ranks + 1 pieces of 1 / (ranks - `lost`) of the longest: blocks of a stripe, twice, as
+    gloo gathers them into memory of its own first. A rank that sends what cannot be ends in a
+    FormatError on all, sizes that this rank has no memory for in a LimitError.
     """
 
     def __init__(self, process_group: Any = None, lost: int = 1) -> None:
         self._lost = lost
-        self._held: _Held | None = None
+        self._held: list[_Held] = []  # from new to old; two if not all are known to have the new
         self._join(process_group)
 
     def _join(self, group: Any) -> None:
@@ -55,90 +58,110 @@ class RankParity:
     def protect(self, data: bytes, round: int) -> None:
         """Keeps the bytes of this rank, up to 1 TiB, and parity of all.
 
-        `round`: the same on all ranks, such as the step. What was kept before stays if this fails.
+        `round`: the same on all ranks, such as the step. What was kept before stays until all ranks
+        have the new round: if this fails, on any rank, call `recover` before `protect` again.
         """
         if len(data) > MAX_BYTES:
             raise ArgumentError("parity is for bytes of up to 1 TiB")
-        sizes, digests = self._shared(data, round)
+        known = self._shared(data, round)
         parity: dict[int, Block] = {}
         for stripe in range(self._stripes.ranks):
-            piece = self._stripes.piece(self._rank, data, sizes, stripe)
+            piece = self._stripes.piece(self._rank, data, known.sizes, stripe)
             for number, holder in enumerate(self._stripes.holders(stripe)):
                 blocks = self._gathered(piece, holder)
                 if blocks is not None:
                     parity[stripe] = self._stripes.parity(stripe, blocks, number)
-        self._held = _Held(round, data, parity, sizes, digests)
+                del blocks
+        self._held = [_Held(known, data, parity), *self._held][:MAX_ROUNDS]
+        dist.barrier(group=self._group)
+        del self._held[1:]
 
     def recover(self, process_group: Any = None) -> bytes:
         """The bytes of this rank, those that were lost among them.
 
         `process_group`: of the ranks as they are now, as many as before, in the same places; those
-        that have nothing are new. ChecksumError if more were lost than parity is for, or ranks have
-        bytes of different rounds. Call `protect` again after it: parity of who was lost is gone.
+        that have nothing are new. The round is the one that most ranks have, the newest of several;
+        ranks that lack it count as lost. ChecksumError if more are than parity is for. Call
+        `protect` again after it: parity of who was lost is gone.
         """
         self._join(process_group)
-        known = self._known()
-        have = [row is not None for row in known]
-        if not any(have) or have.count(False) > self._lost:
-            raise ChecksumError(f"{have.count(False)} of {len(have)} ranks were lost")
-        found = [row for row in known if row is not None]
-        if any(row != found[0] for row in found):
-            raise ChecksumError("ranks have bytes of different rounds")
-        _, sizes, digests = found[0]
-        own = None if self._held is None else self._held.data
+        chosen, have = self._chosen()
+        held = [one for one in self._held if one.known == chosen]
+        own = held[0].data if held else None
         for lost in (rank for rank, has in enumerate(have) if not has):
-            data = self._brought_back(lost, have, sizes)
+            data = self._brought_back(lost, have, chosen, held)
             own = data if lost == self._rank else own  # all help with those of others too
         assert own is not None
-        if digest_of(own) != digests[self._rank]:
+        if digest_of(own) != chosen.digests[self._rank]:
             raise ChecksumError("bytes that were brought back are others than those lost")
+        self._held = held
         return own
 
-    def _brought_back(self, lost: int, have: list[bool], sizes: list[int]) -> bytes:
-        """The bytes of a lost rank, on that rank."""
+    def _chosen(self) -> tuple[Round, list[bool]]:
+        """The round to go back to, and which ranks have it."""
+        known = self._known()
+        newest_first = [row[i] for i in range(MAX_ROUNDS) for row in known if i < len(row)]
+        missing = known.count([])
+        if not newest_first or missing > self._lost:
+            raise ChecksumError(f"{missing} of {len(known)} ranks were lost")
+        chosen = max(newest_first, key=lambda one: sum(one in row for row in known))
+        have = [chosen in row for row in known]
+        if have.count(False) > self._lost:
+            raise ChecksumError("ranks have bytes of different rounds")
+        return chosen, have
+
+    def _brought_back(self, lost: int, have: list[bool], chosen: Round, held: list[_Held]) -> bytes:
+        """The bytes of a lost rank, on that rank; `held`: what this rank has of the round."""
         pieces = []
         for stripe in range(self._stripes.ranks):
             if lost not in self._stripes.members(stripe):
                 continue
-            blocks = self._gathered(self._block(stripe, sizes), lost)
+            blocks = self._gathered(self._block(stripe, chosen.sizes, held), lost)
             if blocks is not None:
                 there = {i: block for i, block in enumerate(blocks) if have[i]}
                 pieces.append(self._stripes.restored(lost, stripe, there))
-        return b"".join(pieces)[: sizes[lost]]
+        return b"".join(pieces)[: chosen.sizes[lost]]
 
-    def _block(self, stripe: int, sizes: list[int]) -> Block:
+    def _block(self, stripe: int, sizes: list[int], held: list[_Held]) -> Block:
         """What this rank has in a stripe, bytes or parity; zeros if it has lost all."""
-        if self._held is None:
+        if not held:
             return self._stripes.zeros(sizes)
-        parity = self._held.parity.get(stripe)
+        parity = held[0].parity.get(stripe)
         if parity is not None:
             return parity
-        return self._stripes.piece(self._rank, self._held.data, sizes, stripe)
+        return self._stripes.piece(self._rank, held[0].data, sizes, stripe)
 
     def _gathered(self, block: Block, to: int) -> list[Block] | None:
         """The blocks of all ranks, on one of them."""
         target = to if self._group is None else dist.get_global_rank(self._group, to)
-        sent = torch.from_numpy(block.copy())
-        ranks = range(self._stripes.ranks)
-        rows = [torch.empty_like(sent) for _ in ranks] if to == self._rank else None
-        dist.gather(sent, rows, target, group=self._group)
+        try:
+            sent = torch.from_numpy(np.require(block, requirements="W"))  # parity is read-only
+            ranks = range(self._stripes.ranks)
+            rows = [torch.empty_like(sent) for _ in ranks] if to == self._rank else None
+            dist.gather(sent, rows, target, group=self._group)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, MemoryError) or "allocate memory" in str(error):
+                raise LimitError(f"not enough memory for blocks of {block.size} bytes") from None
+            raise
         return None if rows is None else [row.numpy() for row in rows]
 
-    def _shared(self, data: bytes, round: int) -> tuple[list[int], list[bytes]]:
+    def _shared(self, data: bytes, round: int) -> Round:
         """Sizes and digests of all; ArgumentError where rounds differ."""
         rows = [parse_row(row) for row in self._sent([round, len(data), *digest_of(data)])]
         if any(row[0] != round for row in rows):
             raise ArgumentError("ranks give bytes of different rounds")
-        return [row[1] for row in rows], [row[2] for row in rows]
+        return Round(round, [row[1] for row in rows], [row[2] for row in rows])
 
-    def _known(self) -> list[tuple[int, list[int], list[bytes]] | None]:
-        """Round, sizes and digests as each rank has them; None for those that have nothing."""
-        ranks, held = self._stripes.ranks, self._held
-        own = [0] * (2 + ranks * (1 + DIGEST))
-        if held is not None:
-            if len(held.sizes) != ranks:
-                raise ArgumentError(f"bytes are of {len(held.sizes)} ranks, not {ranks}")
-            own = [1, held.round, *held.sizes, *b"".join(held.digests)]
+    def _known(self) -> list[list[Round]]:
+        """The rounds that each rank has, the newest first."""
+        ranks = self._stripes.ranks
+        own = [len(self._held)]
+        for held in self._held:
+            number, sizes, digests = held.known
+            if len(sizes) != ranks:
+                raise ArgumentError(f"bytes are of {len(sizes)} ranks, not {ranks}")
+            own += [number, *sizes, *b"".join(digests)]
+        own += [0] * (row_length(ranks) - len(own))
         return [parse_rows(row, ranks) for row in self._sent(own)]
 
     def _sent(self, numbers: list[int]) -> list[list[int]]:

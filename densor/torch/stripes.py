@@ -7,6 +7,7 @@ its n blocks.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,15 @@ Block = npt.NDArray[np.uint8]
 DIGEST = 16
 MAX_RANKS = 255
 MAX_BYTES = 1 << 40  # of a rank
+MAX_ROUNDS = 2  # that a rank has at once
+
+
+class Round(NamedTuple):
+    """What all ranks know of a round: its number, and size and digest of each rank's bytes."""
+
+    number: int
+    sizes: list[int]
+    digests: list[bytes]
 
 
 class Stripes:
@@ -62,7 +72,7 @@ class Stripes:
 
     def parity(self, stripe: int, blocks: Sequence[Block], number: int) -> Block:
         """Block `number` of a stripe's parity; `blocks`: what each rank has in it."""
-        own = [blocks[rank].tobytes() for rank in self.members(stripe)]
+        own = [blocks[rank] for rank in self.members(stripe)]
         (made,) = self._encoder.encode(own, [self._pieces + number])
         return np.frombuffer(made, np.uint8)
 
@@ -74,7 +84,7 @@ class Stripes:
         members = self.members(stripe)
         order = [*members, *self.holders(stripe)]
         numbers = [i for i, rank in enumerate(order) if rank in blocks][: self._pieces]
-        given = [blocks[order[i]].tobytes() for i in numbers]
+        given = [blocks[order[i]] for i in numbers]
         piece: bytes = self._decoder.decode(given, numbers)[members.index(lost)]
         return piece
 
@@ -88,16 +98,27 @@ def parse_row(row: Sequence[int]) -> tuple[int, int, bytes]:
     return row[0], _size(row[1]), _digest(row[2:])
 
 
-def parse_rows(row: Sequence[int], ranks: int) -> tuple[int, list[int], list[bytes]] | None:
-    """Round, and sizes and digests of all ranks' bytes, as a rank has them; None if it has none."""
-    if row[0] not in (0, 1):
+def row_length(ranks: int) -> int:
+    """Integers in which a rank says what rounds it has."""
+    return 1 + MAX_ROUNDS * _round_length(ranks)
+
+
+def parse_rows(row: Sequence[int], ranks: int) -> list[Round]:
+    """The rounds that a rank has, the newest first, from the integers in which it says so."""
+    if not 0 <= row[0] <= MAX_ROUNDS:
         raise FormatError("a rank says something impossible of what it has")
-    if not row[0]:
-        return None
-    sizes = [_size(size) for size in row[2 : 2 + ranks]]
-    digests = row[2 + ranks :]
+    length = _round_length(ranks)
+    return [_round(row[1 + i * length :][:length], ranks) for i in range(row[0])]
+
+
+def _round_length(ranks: int) -> int:
+    return 1 + ranks * (1 + DIGEST)
+
+
+def _round(row: Sequence[int], ranks: int) -> Round:
+    digests = row[1 + ranks :]
     each = [_digest(digests[at : at + DIGEST]) for at in range(0, ranks * DIGEST, DIGEST)]
-    return row[1], sizes, each
+    return Round(row[0], [_size(size) for size in row[1 : 1 + ranks]], each)
 
 
 def digest_of(data: bytes) -> bytes:

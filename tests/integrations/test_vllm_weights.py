@@ -35,6 +35,7 @@ class Engine(Generic[A, B]):
 
     def __init__(self, model: Any) -> None:
         self.model, self.model_config = model, "config"
+        self.parallel_config = types.SimpleNamespace(world_size_across_dp=1)
 
     def parse_update_info(self, given: dict[str, Any]) -> Any:
         return self.update_info_cls(**given)
@@ -128,3 +129,20 @@ def test_all_weights_are_loaded_after_each_message(made: Any, tmp_path: Path) ->
     engine.shutdown()
     with pytest.raises(ArgumentError):
         engine.update_weights({})
+
+
+def test_workers_load_the_same_message(made: Any, tmp_path: Path) -> None:
+    weights = {"a": torch.arange(9.0)}
+    engines = [made(Model()) for _ in range(2)]
+    for engine in engines:
+        engine.parallel_config.world_size_across_dp = 2
+        engine.init_transfer_engine(made.init_info_cls(store=str(tmp_path), threads=1))
+    with Publisher(weights, tmp_path, wait=True) as publisher:
+        for step, engine in enumerate(engines):  # the training goes on between them
+            publisher.publish(step)
+            publisher.wait()
+            engine.update_weights({"number": 0})
+            assert_loaded(engine.model.calls, {"a": torch.arange(9.0)})
+            weights["a"] += 1
+    with pytest.raises(ArgumentError, match="several workers"):
+        engines[0].update_weights({})

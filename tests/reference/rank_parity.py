@@ -19,6 +19,14 @@ def pieces(stripe: int, data: list[bytes], lost: int) -> list[bytes]:
     return found
 
 
+def said(rounds: list[tuple[int, list[int], list[bytes]]], ranks: int) -> list[int]:
+    """What a rank that has these rounds sends, to recover."""
+    row = [len(rounds)]
+    for number, lengths, digests in rounds:
+        row += [number, *lengths, *(byte for digest in digests for byte in digest)]
+    return row + [0] * (1 + 2 * (1 + 17 * ranks) - len(row))
+
+
 def held(data: list[bytes], lost: int) -> dict[tuple[int, int], bytes]:
     """All blocks of parity, by stripe and the rank that holds them."""
     ranks = len(data)

@@ -548,3 +548,19 @@ def test_messages_name_themselves() -> None:
         assert messages.number_of(name, messages.FULL) is None
     assert messages.number_of("change-000000000012", messages.CHANGE) == 12
     assert densor.sync is not None
+
+
+def test_waits_for_exactly_one_message() -> None:
+    store, target = MemoryStore(), blank()
+    publish(store, range(6), full_every=2)
+    subscriber = Subscriber(target, store)
+    subscriber.wait_for(3, exactly=True)
+    assert subscriber.number == 3
+    assert_same(target, weights_at(3))
+    assert subscriber.update(4) == 1 and subscriber.number == 4
+    with pytest.raises(ArgumentError, match="message 4, after 3"):
+        subscriber.wait_for(3, exactly=True)
+    subscriber.wait_for(3)
+    assert subscriber.number == 5
+    with pytest.raises(FileError):
+        subscriber.wait_for(6, timeout=0, exactly=True)

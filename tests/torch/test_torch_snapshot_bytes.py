@@ -261,10 +261,16 @@ def test_what_ranks_say_is_checked() -> None:
     for row in ([1, -1, *digest], [1, 2**40 + 1, *digest], [1, 1, *digest[1:], 256]):
         with pytest.raises(FormatError):
             stripes.parse_row(row)
-    good = [1, 7, 1, 2, *digest, *digest]
-    assert stripes.parse_rows(good, 2) == (7, [1, 2], [bytes(digest)] * 2)
-    assert stripes.parse_rows([0] * 36, 2) is None
-    for at, value in ((0, 2), (0, -1), (2, -1), (3, 2**62), (4, -1), (35, 2**40)):
+    newer, older = [7, 1, 2, *digest, *digest], [6, 3, 4, *digest, *digest]
+    good = [2, *newer, *older]
+    assert stripes.row_length(2) == len(good)
+    rounds = [(7, [1, 2], [bytes(digest)] * 2), (6, [3, 4], [bytes(digest)] * 2)]
+    for count in range(3):  # what follows is ignored
+        assert stripes.parse_rows([count, *good[1:]], 2) == rounds[:count]
+        row = parity_reference.said([(7, [1, 2], [bytes(digest)] * 2), rounds[1]][:count], 2)
+        assert stripes.parse_rows(row, 2) == rounds[:count]
+        assert len(row) == len(good)
+    for at, value in ((0, 3), (0, -1), (2, -1), (3, 2**62), (4, -1), (35, 2**40), (70, 256)):
         bad = [*good[:at], value, *good[at + 1 :]]
         with pytest.raises(FormatError):
             stripes.parse_rows(bad, 2)

@@ -1,12 +1,14 @@
 """States in memory: a ring of the last ones, and parity across ranks."""
 
 import datetime
+import itertools
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from densor.errors import ArgumentError, ChecksumError, FormatError
+from densor.errors import ArgumentError, ChecksumError, FormatError, LimitError
 
 torch = pytest.importorskip("torch")
 import torch.distributed as dist  # noqa: E402
@@ -17,6 +19,7 @@ from densor.torch import (  # noqa: E402
     Snapshots,
     pack_snapshot,
 )
+from densor.torch.stripes import Stripes  # noqa: E402
 
 
 def state_of(step: int):
@@ -112,6 +115,11 @@ def join(rank: int, ranks: int, folder: str) -> None:
     )
 
 
+def change_known(parity: RankParity, **changes) -> None:
+    (held,) = parity._held
+    parity._held = [held._replace(known=held.known._replace(**changes))]
+
+
 def check_parity(rank: int, ranks: int, folder: str) -> None:
     join(rank, ranks, folder)
     for lost, gone in ((1, [0]), (1, [2]), (2, [0, 1]), (2, [1, 3]), (3, [0, 2, 3]), (1, [])):
@@ -133,14 +141,14 @@ def check_parity(rank: int, ranks: int, folder: str) -> None:
         parity.recover()
     parity = RankParity()
     parity.protect(b"x", 1)
-    if rank == 0:
-        parity._held = parity._held._replace(round=2)
+    if rank < 2:  # one more than may be lost
+        change_known(parity, number=2)
     with pytest.raises(ChecksumError, match="different rounds"):
         parity.recover()
     parity = RankParity()
     parity.protect(b"x", 1)
     if rank == 3:
-        parity._held = parity._held._replace(sizes=[1, 1, 1, 2**50])
+        change_known(parity, sizes=[1, 1, 1, 2**50])
     with pytest.raises(FormatError, match="impossible number"):
         parity.recover()
     with pytest.raises(ArgumentError):
@@ -151,6 +159,76 @@ def check_parity(rank: int, ranks: int, folder: str) -> None:
 def test_bytes_of_lost_ranks_come_back(tmp_path: Path) -> None:
     pytest.importorskip("zfec")
     mp.spawn(check_parity, (4, str(tmp_path)), 4)
+
+
+def data_of(rank: int, number: int) -> bytes:
+    return bytes([16 * rank + number]) * (100 + rank)
+
+
+def die_at(parity: RankParity, gather: int) -> None:
+    """Closes the connections at a gather, or at the barrier after the last."""
+    calls, gathered, barrier = itertools.count(), parity._gathered, dist.barrier
+
+    def ends(call):
+        def called(*given, **named):
+            if next(calls) == gather:
+                raise InterruptedError
+            return call(*given, **named)
+
+        return called
+
+    parity._gathered, dist.barrier = ends(gathered), ends(barrier)
+    try:
+        with pytest.raises(InterruptedError):
+            parity.protect(data_of(2, 2), 2)
+    finally:
+        dist.barrier = barrier
+
+
+def check_deaths(rank: int, ranks: int, folder: str) -> None:
+    for gather in range(ranks + 1):
+        before, after = (Path(folder) / f"{gather}{i}" for i in range(2))
+        before.mkdir(exist_ok=True)
+        after.mkdir(exist_ok=True)
+        join(rank, ranks, str(before))
+        parity = RankParity()
+        parity.protect(data_of(rank, 1), 1)
+        assert len(parity._held) == 1
+        if rank == 2:
+            die_at(parity, gather)
+            parity = None
+        else:
+            with pytest.raises(RuntimeError):
+                parity.protect(data_of(rank, 2), 2)
+            assert parity._held[-1].data == data_of(rank, 1)
+        dist.destroy_process_group()
+        join(rank, ranks, str(after))
+        parity = parity or RankParity()
+        # at the barrier all others have round 2, before it not all of them
+        assert parity.recover() == data_of(rank, 2 if gather == ranks else 1)
+        dist.destroy_process_group()
+
+
+def test_a_death_within_protect_loses_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("zfec")
+    mp.spawn(check_deaths, (4, str(tmp_path)), 4)
+
+
+@pytest.mark.parametrize(
+    "fault", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")]
+)
+def test_blocks_without_memory(fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise fault
+
+    parity = object.__new__(RankParity)
+    parity._group, parity._rank, parity._stripes = None, 0, Stripes(2, 1)
+    for place, name in ((np, "require"), (torch, "empty_like"), (dist, "gather")):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, name, fails)
+            patched.setattr(dist, "gather", fails)
+            with pytest.raises(LimitError, match="not enough memory"):
+                parity._gathered(np.zeros(9, np.uint8), 0)
 
 
 def test_a_state_that_cannot_be_copied_harms_no_other() -> None:
