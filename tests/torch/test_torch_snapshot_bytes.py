@@ -3,6 +3,7 @@
 import itertools
 import struct
 import sys
+import tracemalloc
 from collections import Counter, OrderedDict
 from pathlib import Path
 
@@ -289,3 +290,15 @@ def test_ranks_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(np, "zeros", full)
     with pytest.raises(LimitError):
         code.zeros([1 << 40, 0, 0])
+
+
+def test_parity_copies_no_blocks() -> None:
+    pytest.importorskip("zfec")
+    code, blocks = stripes.Stripes(5, 1), [np.ones(1 << 20, np.uint8)] * 5
+    tracemalloc.start()
+    try:
+        code.parity(0, blocks, 0)
+        code.restored(1, 0, {rank: blocks[rank] for rank in (0, 2, 3, 4)})
+        assert tracemalloc.get_traced_memory()[1] < 3 << 20
+    finally:
+        tracemalloc.stop()
