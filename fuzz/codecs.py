@@ -33,7 +33,7 @@ from densor.codec.blocks.block import Field
 from densor.codec.blocks.encoder import BlocksEncoder, Split
 from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.choose import encode_batch
-from densor.codec.circuit.coding import decode_images
+from densor.codec.circuit.coding import decode_images, encode_images
 from densor.codec.circuit.encoder import CircuitCoder
 from densor.codec.circuit.loading import load
 from densor.codec.circuit.model import Size, pack, parse, tables_of
@@ -296,7 +296,8 @@ def network_seeds() -> list[bytes]:
     seeds = []
     for number, size in enumerate((Size(4, 5, 1), Size(3, 3, 3), Size(1, 1, 1))):
         network = any_network(size, 1 + number, number)
-        stream = random_state("fuzz network", number).integers(1, 256, size.samples, np.uint8)
+        image = random_state("fuzz network", number).integers(0, 256, size.samples, np.uint8)
+        stream, _ = encode_images(load(network), image)
         seeds.append(Case(ardm.pack(network), size.samples - 1, b"", stream.tobytes()).pack())
     return seeds
 
