@@ -2,7 +2,7 @@
 
 import re
 import struct
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from densor.torch.snapshot_former import unpack_former
 
 KIND = sealed.Kind(b"\x89DSNAP\r\n", 1, "snapshot")
 MAX_DEPTH = 100  # dicts, lists and tuples in each other
+_MAX_ALIKE = 64  # keys of a dict with the same hash: more would take quadratic time
 _FORMER = b"PK"  # how files of torch.save begin
 _SEQUENCES: dict[type, str] = {list: "list", tuple: "tuple"}
 _DICTS: dict[type, str] = {dict: "dict", OrderedDict: "ordered"}
@@ -152,12 +153,16 @@ class _Reader:
 
     def _dict(self, kind: type, content: list[Any], depth: int) -> Any:
         found = kind()
+        alike: Counter[int] = Counter()
         for pair in content:
             if not isinstance(pair, list) or len(pair) != 2:
                 raise FormatError("dict of a snapshot is malformed")
             key = self.value(pair[0], depth)
-            if not _is_key(key) or key in found:
-                raise FormatError("dict of a snapshot has an impossible key, or one twice")
+            if not _is_key(key):
+                raise FormatError("dict of a snapshot has an impossible key")
+            alike[hash(key)] += 1
+            if key in found or alike[hash(key)] > _MAX_ALIKE:
+                raise FormatError("dict of a snapshot has a key twice, or too many of one hash")
             found[key] = self.value(pair[1], depth)
         return found
 

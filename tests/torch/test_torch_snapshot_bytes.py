@@ -283,3 +283,14 @@ def test_ranks_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(np, "zeros", full)
     with pytest.raises(LimitError):
         code.zeros([1 << 40, 0, 0])
+
+
+@pytest.mark.parametrize("tuples", [False, True])
+def test_many_keys_of_one_hash_are_refused(tuples: bool) -> None:
+    numbers = [{"int": f"{(1024 + i) * ((1 << 61) - 1):x}"} for i in range(65)]
+    pairs = [[{"tuple": [number]} if tuples else number, None] for number in numbers]
+    table = {"step": 1, "state": {"dict": pairs[:64]}}
+    assert len(unpack_snapshot(sealed.sealed(KIND, table, []))[0]) == 64
+    table["state"] = {"dict": pairs}
+    with pytest.raises(FormatError, match="of one hash"):
+        unpack_snapshot(sealed.sealed(KIND, table, []))
