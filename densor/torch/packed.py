@@ -344,7 +344,7 @@ def _written(func: Any, args: Any, kwargs: Any) -> list[Cell]:
 def _copy(func: Any, args: Any, kwargs: Any) -> Any:
     """`copy_` to all elements, which need not be decoded first."""
     target, source = args[:2]
-    if not _is_whole(target):
+    if not is_whole(target):
         return _compute(func, args, kwargs)
     if isinstance(source, PackedTensor):
         source = source.unpack()
@@ -352,7 +352,7 @@ def _copy(func: Any, args: Any, kwargs: Any) -> Any:
     return target
 
 
-def _is_whole(tensor: Any) -> bool:
+def is_whole(tensor: Any) -> bool:
     """Whether this is all elements of a packed tensor, in their order."""
     packed = isinstance(tensor, PackedTensor)
     return packed and tensor.shape == tensor.cell.shape and tensor.is_contiguous()
@@ -361,7 +361,7 @@ def _is_whole(tensor: Any) -> bool:
 def _embedding(func: Any, args: Any, kwargs: Any) -> Any:
     """Rows of a table: only the chunks that hold them are decoded, one at a time per thread."""
     weight, indices = args[:2]
-    if not _is_whole(weight) or weight.dim() != 2 or weight.cell.at_hand() is not None:
+    if not is_whole(weight) or weight.dim() != 2 or weight.cell.at_hand() is not None:
         return _compute(func, args, kwargs)
     if weight.cell.on is not None:  # to look for chunks would be to wait for the indices
         return _compute(func, args, kwargs)
@@ -407,7 +407,7 @@ def _set_data(tensor: PackedTensor, value: torch.Tensor) -> None:
             "see device= of pack_module, or unpack_module"
         )
     if isinstance(value, PackedTensor):
-        if value.cell is cell and _is_whole(value) and _is_whole(tensor):
+        if value.cell is cell and is_whole(value) and is_whole(tensor):
             return  # such as `.to` gives where there is nothing to do
         value = value.unpack()
     if value.dtype == cell.dtype and tensor.shape == value.shape == cell.shape:

@@ -8,6 +8,7 @@
 >>> checkpoints.load({"model": model.state_dict()})  # the latest that is whole  # doctest: +SKIP
 """
 
+import contextlib
 import re
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +20,7 @@ import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from densor.errors import ArgumentError, FileError
+from densor.errors import ArgumentError, DensorError, FileError
 from densor.formats.io.outputs import errors_of
 from densor.torch.checkpoint import PackedReader, PackedWriter, PathLike, based_on
 
@@ -86,7 +87,8 @@ class AsyncCheckpoints:
 
     One copy of the state is held, in memory that is used again. A `save` waits for the one before.
     What fails is raised by the next `save`, by `wait` or `close`. A checkpoint counts only once its
-    metadata is there, which is written last: whatever breaks off leaves the one before whole.
+    metadata is there, which is written last: whatever breaks off leaves the one before whole. Where
+    an earlier step is saved again, the checkpoints that are based on the former one count no more.
     """
 
     def __init__(
@@ -126,6 +128,8 @@ class AsyncCheckpoints:
         if step is None and not steps:
             raise FileError(f"{self._folder}: has no checkpoint that is whole")
         chosen = steps[-1] if step is None else step
+        if [chosen] != steps[-1:]:  # what is saved next does not go on from the latest
+            self._last = None
         reader = PackedReader(self._path(chosen), self._threads)
         state_dict_loader.load(
             state, storage_reader=reader, process_group=self._group, no_dist=not _distributed()
@@ -163,11 +167,12 @@ class AsyncCheckpoints:
 
     def _write(self, state: dict[str, Any], step: int) -> None:
         path = self._path(step)
-        base = self._last if self._links < self._chain and self._last != path else None
-        last, self._last = self._last, None  # until this one is whole
+        last = self._last
+        going_on = last is not None and step > _step_of(last)
+        base = last if self._links < self._chain and going_on else None
+        self._last = None  # until this one is whole
         if _first_rank():
-            with errors_of(path):
-                (path / _METADATA).unlink(missing_ok=True)  # of one that is saved again
+            self._give_up(path)
         writer = PackedWriter(path, self._level, self._threads, base=base)
         try:
             state_dict_saver.save(
@@ -184,18 +189,39 @@ class AsyncCheckpoints:
         if self._keep is not None and _first_rank():
             self._remove_old(self._keep)
 
+    def _give_up(self, path: Path) -> None:
+        """Of a checkpoint that is saved again, and of those that need it: what makes them whole."""
+        if not (path / _METADATA).exists():
+            return
+        steps = [self._path(step) for step in self.steps()]
+        for one in [*(one for one in steps if path in self._needed_by(one)), path]:
+            with errors_of(one):
+                (one / _METADATA).unlink(missing_ok=True)
+
+    def _needed_by(self, path: Path) -> set[Path]:
+        """The checkpoints that one is based on; as many as can be found where some are damaged."""
+        found: set[Path] = set()
+        with contextlib.suppress(DensorError):
+            for base in based_on(path):
+                found.add(self._folder / base.name)
+        return found
+
     def _remove_old(self, keep: int) -> None:
         """Leaves the latest checkpoints, and those that they need."""
         steps = self.steps()
         needed = {self._path(step) for step in steps[-keep:]}
         for path in list(needed):
-            needed.update(self._folder / base.name for base in based_on(path))
+            needed |= self._needed_by(path)
         for step in steps:
             path = self._path(step)
             if path not in needed:
                 with errors_of(path):
                     (path / _METADATA).unlink()  # first: what is left is no checkpoint
                     shutil.rmtree(path)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _distributed() -> bool:

@@ -2,7 +2,7 @@
 
 import re
 import struct
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Any
 
 import torch
@@ -16,11 +16,13 @@ from densor.torch.snapshot_former import unpack_former
 
 KIND = sealed.Kind(b"\x89DSNAP\r\n", 1, "snapshot")
 MAX_DEPTH = 100  # dicts, lists and tuples in each other
+_MAX_ALIKE = 64  # keys of a dict with the same hash: more would take quadratic time
 _FORMER = b"PK"  # how files of torch.save begin
 _SEQUENCES: dict[type, str] = {list: "list", tuple: "tuple"}
 _DICTS: dict[type, str] = {dict: "dict", OrderedDict: "ordered"}
 _MADE_OF = {name: kind for kind, name in {**_SEQUENCES, **_DICTS}.items()}
 _INTEGER = re.compile(r"-?[1-9a-f][0-9a-f]{0,1023}")
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _REAL = re.compile(r"[0-9a-f]{16}")
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 _BITS = struct.Struct(">d")
@@ -30,7 +32,8 @@ def pack_snapshot(state: Any, step: int, level: int = 1, threads: int = 1) -> by
     """A state by itself, as bytes that another process may keep; its tensors are on CPUs.
 
     `step`: from -2^63 to 2^63 - 1. ArgumentError for what is no tensor, dict, OrderedDict, list,
-    tuple, number, string, bytes or None, or lies in more than 100 of these.
+    tuple, number, string, bytes or None, or lies in more than 100 of these; for strings with pairs
+    of surrogates, and dicts with more than 64 keys of one hash.
     """
     if type(step) is not int or not _LEAST <= step <= _MOST:
         raise ArgumentError("step of a snapshot must be an integer of 64 bits")
@@ -70,8 +73,10 @@ class _Writer:
 
     def node(self, part: Any, depth: int) -> Any:
         kind = type(part)
-        if part is None or kind in (bool, str):
+        if part is None or kind is bool:
             return part
+        if kind is str:
+            return _text(part)
         if isinstance(part, torch.Tensor):
             if not is_codable(part):
                 raise ArgumentError("tensors of a snapshot that is sent must be plain, on a CPU")
@@ -88,6 +93,8 @@ class _Writer:
             pairs = part.items()
             if not all(map(_is_key, part)):
                 raise ArgumentError("keys of a snapshot must be numbers, strings, bytes or tuples")
+            if max(Counter(map(hash, part)).values(), default=0) > _MAX_ALIKE:
+                raise ArgumentError("dict of a snapshot has too many keys of one hash")
             made = [[self.node(k, depth + 1), self.node(v, depth + 1)] for k, v in pairs]
             return {_DICTS[kind]: made}
         raise ArgumentError(f"snapshots that are sent take no {kind.__name__}")
@@ -101,6 +108,12 @@ def _is_key(part: Any) -> bool:
     if type(part) is tuple:
         return all(map(_is_key, part))
     return part is None or type(part) in (bool, int, float, complex, str, bytes)
+
+
+def _text(text: str) -> str:
+    if _PAIR.search(text):  # of which JSON makes the one character that it stands for
+        raise ArgumentError("strings of a snapshot must have no surrogates in pairs")
+    return text
 
 
 def _number(number: complex) -> Any:
@@ -152,12 +165,16 @@ class _Reader:
 
     def _dict(self, kind: type, content: list[Any], depth: int) -> Any:
         found = kind()
+        alike: Counter[int] = Counter()
         for pair in content:
             if not isinstance(pair, list) or len(pair) != 2:
                 raise FormatError("dict of a snapshot is malformed")
             key = self.value(pair[0], depth)
-            if not _is_key(key) or key in found:
-                raise FormatError("dict of a snapshot has an impossible key, or one twice")
+            if not _is_key(key):
+                raise FormatError("dict of a snapshot has an impossible key")
+            alike[hash(key)] += 1
+            if key in found or alike[hash(key)] > _MAX_ALIKE:
+                raise FormatError("dict of a snapshot has a key twice, or too many of one hash")
             found[key] = self.value(pair[1], depth)
         return found
 

@@ -5,8 +5,8 @@ in the forward pass and one by one in the backward pass; no more than one gradie
 weight need be in memory at a time.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +14,14 @@ from torch.optim import Optimizer
 
 from densor.errors import ArgumentError
 from densor.runtime.buffers import map_large_blocks, release_free_memory
-from densor.torch.packed import DEFAULT_LEVEL, PackedTensor, can_pack, pack_tensor, unpacked
+from densor.torch.packed import (
+    DEFAULT_LEVEL,
+    PackedTensor,
+    can_pack,
+    is_whole,
+    pack_tensor,
+    unpacked,
+)
 
 _MIN_PACKED_BYTES = 1 << 14  # bytes of a state that is worth packing
 _SLICE = 1 << 22  # bytes of a parameter that are updated at a time
@@ -96,6 +103,7 @@ class PackedOptimizer(Optimizer):
         """One group and one state for each parameter, here and in the optimizer of its own."""
         self._groups = {p: group for group in self.param_groups for p in group["params"]}
         for parameter, inner in self._inner.items():
+            inner.state.clear()
             if parameter not in self.state:
                 continue
             slices = self._sliced.get(parameter)
@@ -121,8 +129,8 @@ class PackedOptimizer(Optimizer):
             parameter.grad = None
             self.state[parameter] = inner.state[parameter]
         else:
-            with unpacked(parameter):
-                for part in slices.shown():
+            with unpacked(parameter), closing(slices.shown()) as parts:
+                for part in parts:
                     inner.param_groups[0]["params"] = [part]
                     self._step(inner, part)
                 parameter.grad = None  # before the parameter is packed
@@ -205,24 +213,32 @@ class _Slices:
         count = -(-parameter.numel() // size)
         empty = torch.empty(0, dtype=parameter.dtype)
         self.parts = [torch.nn.Parameter(empty) for _ in range(count)]
+        self._broken = False
 
-    def shown(self) -> Iterator[torch.Tensor]:
+    def shown(self) -> Generator[torch.Tensor, None, None]:
         """Each part in turn, with its elements and its gradient; the parameter is unpacked."""
         cell, gradient = self._parameter.cell, self._parameter.grad
         assert cell.plain is not None and gradient is not None
+        if self._broken:
+            raise ArgumentError("an update of this parameter failed half way; load a checkpoint")
         if gradient.layout != torch.strided:
             raise ArgumentError("large parameters with packed states need dense gradients")
+        self._broken = True  # until all parts are updated
         cell.dirty = True  # writing to `data` does not count as a change of the tensor it is from
         elements, gradients = (
             torch.split(whole.reshape(-1), self._size) for whole in (cell.plain, gradient)
         )
         for part, data, part_gradient in zip(self.parts, elements, gradients, strict=True):
             part.data, part.grad = data, part_gradient
-            yield part
-            part.data, part.grad = data[:0].clone(), None
+            try:
+                yield part
+            finally:
+                part.data, part.grad = data[:0].clone(), None
+        self._broken = False
 
     def cut(self, state: dict[str, Any]) -> list[dict[str, Any]]:
         """The state of each part, from that of the whole parameter."""
+        self._broken = False
         found: list[dict[str, Any]] = [{} for _ in self.parts]
         for key, value in state.items():
             pieces = value if isinstance(value, list) else self._pieces(value)
@@ -256,6 +272,8 @@ def _slice_size(parameter: torch.Tensor) -> int:
     are several threads, the shares of all of them do so too.
     """
     if not isinstance(parameter, PackedTensor) or parameter.nbytes <= _SLICE:
+        return 0
+    if not is_whole(parameter):  # its elements are others than those that are packed
         return 0
     elements, threads = parameter.numel(), torch.get_num_threads()
     unit = _VECTORS * threads

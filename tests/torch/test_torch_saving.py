@@ -75,6 +75,32 @@ def test_saves_and_loads(tmp_path: Path) -> None:
     assert_state(found, 6)
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_going_on_from_an_earlier_step(fresh: bool, tmp_path: Path) -> None:
+    """Each was based on the one before: those behind a step that is saved again are no more."""
+    checkpoints = AsyncCheckpoints(tmp_path, chain=7)
+    for step in range(1, 6):
+        checkpoints.save(state_at(step), step)
+    checkpoints.wait()
+    if fresh:
+        checkpoints.close()
+        checkpoints = AsyncCheckpoints(tmp_path, chain=7)
+    found = blank()
+    checkpoints.load(found, 2)
+    for step in (3, 4):
+        checkpoints.save(state_at(step), step)
+    checkpoints.wait()
+    assert checkpoints.steps() == [1, 2, 3, 4]
+    for step in checkpoints.steps():
+        checkpoints.load(found, step)
+        assert_state(found, step)
+    checkpoints.save(state_at(3), 3)  # without loading it before
+    checkpoints.close()
+    assert checkpoints.steps() == [1, 2, 3]
+    checkpoints.load(found, 3)
+    assert_state(found, 3)
+
+
 def test_failures_surface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = AsyncCheckpoints(tmp_path)
     with pytest.raises(FileError):

@@ -6,6 +6,7 @@ import sys
 import tracemalloc
 from collections import Counter, OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -302,3 +303,28 @@ def test_parity_copies_no_blocks() -> None:
         assert tracemalloc.get_traced_memory()[1] < 3 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("tuples", [False, True])
+def test_many_keys_of_one_hash_are_refused(tuples: bool) -> None:
+    numbers = [{"int": f"{(1024 + i) * ((1 << 61) - 1):x}"} for i in range(65)]
+    pairs = [[{"tuple": [number]} if tuples else number, None] for number in numbers]
+    table = {"step": 1, "state": {"dict": pairs[:64]}}
+    assert len(unpack_snapshot(sealed.sealed(KIND, table, []))[0]) == 64
+    table["state"] = {"dict": pairs}
+    with pytest.raises(FormatError, match="of one hash"):
+        unpack_snapshot(sealed.sealed(KIND, table, []))
+
+
+def test_keys_of_one_hash_that_could_not_be_read_are_not_packed() -> None:
+    keys = [i * ((1 << 61) - 1) for i in range(65)]
+    assert unpack_snapshot(pack_snapshot(dict.fromkeys(keys[:64]), 1))[0].keys() == set(keys[:64])
+    with pytest.raises(ArgumentError, match="of one hash"):
+        pack_snapshot(dict.fromkeys(keys), 1)
+
+
+@pytest.mark.parametrize("state", ["\ud83d\ude00", {"\ud800\udfff": 1}, ["a", ("\udbff\udc00",)]])
+def test_pairs_of_surrogates_are_not_packed(state: Any) -> None:
+    """JSON has no way to tell them from one character."""
+    with pytest.raises(ArgumentError, match="surrogates"):
+        pack_snapshot(state, 1)
