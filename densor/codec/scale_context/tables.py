@@ -17,8 +17,7 @@ kernels = Kernels("densor.codec.scale_context.kernels")
 
 Counts = npt.NDArray[np.int64]
 _MAX_SHARED_LATER = 4  # tables of a form that an archive has when later ones may still share them
-_SHARED_LATER = 0.75  # the part of such a table's cost that later batches are expected to bear,
-_MAX_AT_RISK = 0.001  # but no more than a frame and this part of all, as none may come
+_SHARED_LATER = 0.75  # the part of such a table's cost that later batches are expected to bear
 _WEIGHT_OF_COUNTED = 64  # of a symbol that occurs, against one that only might
 _STEPS_THAT_MIGHT_OCCUR = 24  # steps of scale that might occur
 FRAME_BITS = 8 * 34  # of a MODEL frame without its frequencies
@@ -39,10 +38,8 @@ def choose(history: History, counts: Counts, form: SplitFormat, alphabet: Alphab
     """The cheapest frequencies for these counts, new ones or those of an earlier batch."""
     kept = history.kept(_key(form, alphabet))
     own = _own(counts, alphabet, form)
-    model = 8 * len(pack(own)) + FRAME_BITS
-    bits = _cost(counts, own, alphabet, form) + model
-    free = min(_SHARED_LATER, (FRAME_BITS + bits * _MAX_AT_RISK) / model)
-    best = Choice(own, bits, free if len(kept) < _MAX_SHARED_LATER else 0.0)
+    bits = _cost(counts, own, alphabet, form) + 8 * len(pack(own)) + FRAME_BITS
+    best = Choice(own, bits, _SHARED_LATER if len(kept) < _MAX_SHARED_LATER else 0.0)
     for freqs in kept:
         bits = _cost(counts, freqs, alphabet, form)
         if bits < best.bits:
