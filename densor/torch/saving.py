@@ -182,19 +182,24 @@ class AsyncCheckpoints:
                 no_dist=not _distributed(),
             )
         except Exception:
-            self._last = last if last != path else None
+            self._last = last if going_on else None  # else it may have been given up
             raise
         self._links = 0 if base is None else self._links + 1
         self._last = path
         if self._keep is not None and _first_rank():
-            self._remove_old(self._keep)
+            self._remove_old(self._keep, path)
 
     def _give_up(self, path: Path) -> None:
-        """Of a checkpoint that is saved again, and of those that need it: what makes them whole."""
-        if not (path / _METADATA).exists():
+        """Of a checkpoint that is saved again, and of those that need it: what makes them whole.
+
+        Farthest first, so that what has metadata is whole whenever this breaks off.
+        """
+        if not path.exists():
             return
-        steps = [self._path(step) for step in self.steps()]
-        for one in [*(one for one in steps if path in self._needed_by(one)), path]:
+        needed = {one: self._needed_by(one) for one in map(self._path, self.steps())}
+        dependent = [one for one in needed if path in needed[one]]
+        dependent.sort(key=lambda one: len(needed[one]), reverse=True)
+        for one in [*dependent, path]:
             with errors_of(one):
                 (one / _METADATA).unlink(missing_ok=True)
 
@@ -206,10 +211,10 @@ class AsyncCheckpoints:
                 found.add(self._folder / base.name)
         return found
 
-    def _remove_old(self, keep: int) -> None:
-        """Leaves the latest checkpoints, and those that they need."""
+    def _remove_old(self, keep: int, saved: Path) -> None:
+        """Leaves the latest checkpoints, the one just saved, and those that they need."""
         steps = self.steps()
-        needed = {self._path(step) for step in steps[-keep:]}
+        needed = {saved, *(self._path(step) for step in steps[-keep:])}
         for path in list(needed):
             needed |= self._needed_by(path)
         for step in steps:

@@ -1,5 +1,6 @@
 """Checkpoints that are written beside the training."""
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -99,6 +100,68 @@ def test_going_on_from_an_earlier_step(fresh: bool, tmp_path: Path) -> None:
     assert checkpoints.steps() == [1, 2, 3]
     checkpoints.load(found, 3)
     assert_state(found, 3)
+
+
+def assert_whole(checkpoints: AsyncCheckpoints, steps: list[int]) -> None:
+    assert checkpoints.steps() == steps
+    for step in steps:
+        found = blank()
+        checkpoints.load(found, step)
+        assert_state(found, step)
+
+
+def test_what_was_just_saved_stays_before_later_ones(tmp_path: Path) -> None:
+    with AsyncCheckpoints(tmp_path, chain=0, keep=2) as checkpoints:
+        for step in (5, 6):
+            checkpoints.save(state_at(step), step)
+    with AsyncCheckpoints(tmp_path, keep=2) as checkpoints:
+        for step in (2, 3):  # the second is based on the first
+            checkpoints.save(state_at(step), step)
+        checkpoints.wait()
+        assert_whole(checkpoints, [2, 3, 5, 6])
+
+
+def test_saving_goes_on_after_saving_again_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise FileError("disk is full")
+
+    with AsyncCheckpoints(tmp_path) as checkpoints:
+        for step in range(1, 6):
+            checkpoints.save(state_at(step), step)
+        checkpoints.wait()
+        with monkeypatch.context() as patched:
+            patched.setattr(saving.state_dict_saver, "save", fails)
+            checkpoints.save(state_at(3), 3)
+            with pytest.raises(FileError, match="disk is full"):
+                checkpoints.wait()
+        checkpoints.save(state_at(6), 6)  # not based on 5, which needed 3
+        checkpoints.wait()
+        assert_whole(checkpoints, [1, 2, 6])
+
+
+@pytest.mark.parametrize("moment", range(3))
+def test_giving_up_breaks_off(moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """5 and 4 are based on 3: at each moment what is left is whole."""
+    checkpoints = AsyncCheckpoints(tmp_path)
+    for step in range(1, 6):
+        checkpoints.save(state_at(step), step)
+    checkpoints.wait()
+    unlink, left = Path.unlink, iter(range(moment, -1, -1))
+
+    def dies(path: Path, missing_ok: bool = False) -> None:
+        if path.name == ".metadata" and path.exists() and next(left) == 0:
+            raise KeyboardInterrupt("killed")
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", dies)
+        with contextlib.suppress(KeyboardInterrupt):
+            checkpoints.save(state_at(3), 3)
+            checkpoints.wait()
+    assert_whole(checkpoints, [1, 2, 3, 4, 5][: 5 - moment])
+    checkpoints.close()
 
 
 def test_failures_surface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
