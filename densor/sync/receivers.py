@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from densor import arrays
-from densor.errors import ArgumentError
+from densor.errors import ArgumentError, LimitError
 from densor.formats.io.sources import Bytes
 from densor.sync.weights import Described, Table, copy_from, memory_of, named_tensors
 
@@ -39,7 +39,7 @@ class Receivers:
             found = targets[described.name]
             memory = _only_memory(found, described)
             if memory is None:
-                memory = np.zeros(described.size, np.uint8)
+                memory = _new_memory(described)
                 self._copied[i] = found
             self.data.append(memory)
 
@@ -48,6 +48,14 @@ class Receivers:
         for i in changed:
             for target in self._copied.get(i, ()):
                 _deliver(self.data[i], self._table.tensors[i], target)
+
+
+def _new_memory(described: Described) -> Bytes:
+    try:
+        return np.zeros(described.size, np.uint8)
+    except MemoryError:
+        text = f"{described.name!r:.200}: there is no memory for {described.size} bytes"
+        raise LimitError(text) from None
 
 
 def _only_memory(targets: Sequence[_Target], described: Described) -> Bytes | None:

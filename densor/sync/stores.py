@@ -7,10 +7,11 @@ messages are checked by those who read them.
 import contextlib
 import os
 import re
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from densor.errors import ArgumentError, LimitError
+from densor.errors import ArgumentError, FileError, LimitError
 from densor.formats.io.outputs import errors_of, whole_file
 from densor.formats.io.urls import join
 from densor.runtime.locks import Lock
@@ -99,10 +100,13 @@ class FolderStore:
         path = self._path / checked_name(name)
         with errors_of(path):
             try:
-                with path.open("rb") as file:
-                    if os.fstat(file.fileno()).st_size > limit:
+                with open(path, "rb", opener=_without_waiting) as file:
+                    found = os.fstat(file.fileno())
+                    if not stat.S_ISREG(found.st_mode):
+                        raise FileError(f"{path}: is no file")
+                    if found.st_size > limit:
                         raise _too_large(name, limit)
-                    return file.read()  # messages do not grow: they appear whole
+                    return file.read(found.st_size)  # messages do not grow: they appear whole
             except FileNotFoundError:
                 return None
 
@@ -187,6 +191,11 @@ def _within(data: bytes, limit: int, name: str) -> bytes:
     if len(data) > limit:
         raise _too_large(name, limit)
     return data
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a file; a pipe in its place without waiting for who writes."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _too_large(name: str, limit: int) -> LimitError:

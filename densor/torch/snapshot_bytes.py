@@ -42,18 +42,23 @@ def pack_snapshot(state: Any, step: int, level: int = 1, threads: int = 1) -> by
     return sealed.sealed(KIND, {"step": step, "state": tree}, writer.pieces)
 
 
-def unpack_snapshot(data: bytes, threads: int = 1) -> tuple[Any, int]:
+def unpack_snapshot(
+    data: bytes, threads: int = 1, *, max_output_size: int | None = None
+) -> tuple[Any, int]:
     """The state and step that `pack_snapshot` was given; a DensorError for anything else.
 
-    Tensors are in memory of their own. What version 0.7.0 wrote is read as well.
+    Tensors are in memory of their own. What version 0.7.0 wrote is read as well. LimitError where
+    all tensors and strings of bytes have more than `max_output_size` bytes, or what is beside them
+    has.
     """
+    room = sealed.Room(max_output_size)
     if data[:2] == _FORMER:
-        return unpack_former(data, threads)
-    body, table, at = sealed.opened(KIND, data)
+        return unpack_former(data, threads, room)
+    body, table, at = sealed.opened(KIND, data, max_output_size)
     if table.keys() != {"step", "state"}:
         raise FormatError("table of a snapshot is malformed")
     step = strictjson.integer(table["step"], "step", least=_LEAST)
-    reader = _Reader(body[at:], threads)
+    reader = _Reader(body[at:], threads, room)
     state = reader.value(table["state"], 0)
     reader.finish()
     return state, step
@@ -134,8 +139,8 @@ def _digits(number: int) -> str:
 class _Reader:
     """Values of nodes; takes pieces in the order of the nodes."""
 
-    def __init__(self, pieces: memoryview, threads: int) -> None:
-        self._pieces, self._at, self._threads = pieces, 0, threads
+    def __init__(self, pieces: memoryview, threads: int, room: sealed.Room) -> None:
+        self._pieces, self._at, self._threads, self._room = pieces, 0, threads, room
 
     def finish(self) -> None:
         """FormatError if pieces are left."""
@@ -182,10 +187,7 @@ class _Reader:
         left = len(self._pieces) - self._at
         end = self._at + strictjson.integer(length, "length of a piece", left)
         piece, self._at = self._pieces[self._at : end], end
-        try:
-            found = densor.decompress(piece, self._threads)
-        except ArgumentError as error:  # of the data
-            raise FormatError(str(error)) from error
+        found = self._room.decoded(piece, self._threads)
         if not isinstance(found, torch.Tensor if name == "tensor" else bytes):
             raise FormatError(f"piece of a snapshot holds no {name}")
         return found

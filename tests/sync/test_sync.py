@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import densor
-from densor.errors import ArgumentError, ChecksumError, DensorError, FileError
+from densor.errors import ArgumentError, ChecksumError, DensorError, FileError, LimitError
 from densor.sync import (
     FolderStore,
     MemoryStore,
@@ -22,6 +22,7 @@ from densor.sync import (
     StoreServer,
     Subscriber,
     UrlStore,
+    receivers,
 )
 from densor.sync import message as messages
 
@@ -100,6 +101,31 @@ def test_follows_by_every_store(tmp_path: Path) -> None:
         names = store.names()
         assert sum(name.startswith("full") for name in names) == 2
         assert len(names) < 8
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_folder_holds_only_files(tmp_path: Path) -> None:
+    """A device has no end, and who opens a pipe waits for a writer."""
+    store = FolderStore(tmp_path)
+    os.symlink("/dev/zero", tmp_path / "full-0")
+    os.mkfifo(tmp_path / "full-1")
+    for name in ("full-0", "full-1"):
+        with pytest.raises(FileError, match="no file"):
+            store.get(name, 1 << 30)
+
+
+def test_weights_that_there_is_no_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    with Publisher(torch.nn.Linear(8, 8), store) as publisher:
+        publisher.step()
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(receivers.np, "zeros", no_memory)
+    subscriber = Subscriber(None, store, receive=lambda tensors: None)
+    assert subscriber.update() == 0
+    assert isinstance(subscriber.problem, LimitError) and "no memory" in str(subscriber.problem)
 
 
 def test_by_socket() -> None:

@@ -1,5 +1,6 @@
 """Snapshots as bytes, and parity of ranks' bytes, against second opinions."""
 
+import io
 import itertools
 import struct
 import sys
@@ -328,3 +329,45 @@ def test_pairs_of_surrogates_are_not_packed(state: Any) -> None:
     """JSON has no way to tell them from one character."""
     with pytest.raises(ArgumentError, match="surrogates"):
         pack_snapshot(state, 1)
+
+
+def test_no_more_is_unpacked_than_is_asked_for() -> None:
+    zeros = torch.zeros(1 << 20, dtype=torch.uint8)
+    data = pack_snapshot({"a": [zeros] * 3}, 1)
+    assert len(unpack_snapshot(data, max_output_size=3 << 20)[0]["a"]) == 3
+    with pytest.raises(LimitError):
+        unpack_snapshot(data, max_output_size=(3 << 20) - 1)
+    table = pack_snapshot([[]] * 1000, 1)
+    with pytest.raises(LimitError):
+        unpack_snapshot(table, max_output_size=1000)
+
+
+def former(state: Any) -> bytes:
+    """A snapshot as version 0.7.0 wrote it."""
+    file = io.BytesIO()
+    torch.save({"step": 1, "state": state}, file)
+    return file.getvalue() + xxhash.xxh3_128_digest(file.getvalue())
+
+
+def test_lists_that_share_lists_are_read_once() -> None:
+    """Each of 60 levels has the one below it twice."""
+    state: list[Any] = []
+    for _ in range(60):
+        state = [state, state]
+    found = unpack_snapshot(former(state))[0]
+    assert found[0] is found[1] and found[0][0] is found[0][1]
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        torch.zeros(1, dtype=torch.uint8).expand(1 << 50),
+        torch.zeros(4, dtype=torch.uint8).to_sparse(),
+        torch.zeros(4, dtype=torch.uint8, device="meta"),
+        torch.zeros(8, dtype=torch.uint8)[::2],
+    ],
+    ids=["repeated", "sparse", "meta", "every second"],
+)
+def test_former_tensors_are_plain_bytes(blob: Any) -> None:
+    with pytest.raises(FormatError):
+        unpack_snapshot(former({"densor:packed": blob}))
