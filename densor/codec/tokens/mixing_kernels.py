@@ -227,6 +227,233 @@ def _claim(nodes, at, check):
         nodes[index(at)] = check
 
 
+@inlined
+def _doublings(size, unit):
+    """How often `unit` is doubled to reach `size`."""
+    bits = int64(0)
+    while (int64(unit) << bits) < size:
+        bits += 1
+    return bits
+
+
+@inlined
+def _decide(encoding, bit, total, squash, coder, stream, limit):
+    """Codes a decision for which so much speaks; returns it, and how wrong that was."""
+    value, width, at = coder
+    p = int64(squash[index(_clip(total >> 16, 2047) + 2048)])
+    p = min(max(p, 16), 65520)
+    bit, value, width, at = _code(encoding, bit, p, stream, value, width, at, limit)
+    return bit, (bit << 12) - (p >> 4), (value, width, at)
+
+
+@inlined
+def _expect(state, states, tokens, matches, part):
+    """The token that follows a match, or -1, to the state; returns how long the match is, 0 to 4.
+
+    What another stream has not yet come to is not known.
+    """
+    expected, length = int64(-1), state[of.LENGTH]
+    if length == 0:
+        known = matches[index(state[of.MATCH])]
+        check = int64((known >> uint64(20)) & uint64(0xFFF))
+        if known != 0 and check == state[of.MATCH_CHECK]:
+            expected = int64(known & uint64(_TOKEN))
+            length = int64(1)
+            source = int64(known >> uint64(32)) - 1
+            state[of.SOURCE] = source
+            state[of.ORIGIN] = source // part
+            prefetch(tokens, source + 1)
+    else:
+        source = state[of.SOURCE]
+        if source < states[index(state[of.ORIGIN] * of.FIELDS + of.NEXT)]:
+            expected = int64(tokens[index(source)])
+        else:
+            length = int64(0)
+    state[of.LENGTH], state[of.EXPECTED] = length, expected
+    if length == 0:
+        return int64(0)
+    return 1 + int64(length > 2) + int64(length > 8) + int64(length > 24)
+
+
+@inlined
+def _code_flag(encoding, bit, candidate, lane, close, failed, states, history, own, flags, weights,
+               tables, coder, stream, limit):  # fmt: skip
+    """Codes whether a candidate is right.
+
+    `lane`: 0 of what a match expects, whose length is `close`; `failed`: candidates before it.
+    `states`: what the slots of orders 3 and 2 say; `own`: how often the token was in that of 3.
+    """
+    stretch, squash, rates = tables[:3]
+    s3, s2 = states
+    context = (s3 << 12) | (s2 << 8) | ((history & 15) << 4)
+    context |= (min(close, 3) << 2) | min(failed, 3)
+    key = (candidate << 8) + (s3 << 4) + s2 + 1
+    special = SPECIAL_FLAGS + _top(_hash(uint64(key) * uint64(_MIX)), 16)
+    general = int64(flags[index(context)])
+    other = int64(flags[index(special)])
+    said1 = int64(stretch[index(general >> 20)])
+    said2 = int64(stretch[index(other >> 20)])
+    said2 = (said2 * min(2 * (other & 1023), 8)) >> 3
+    kind = close if lane == 0 else 5 + int64(own > 0)
+    row = (8 * min(failed, 7) + kind) * FLAG_INPUTS
+    total = said1 * int64(weights[index(row)])
+    total += said2 * int64(weights[index(row + 1)])
+    total += BIAS * int64(weights[index(row + 2)])
+    bit, wrong, coder = _decide(encoding, bit, total, squash, coder, stream, limit)
+    _move(weights, row, said1, 6 * wrong)
+    _move(weights, row + 1, said2, 6 * wrong)
+    _move(weights, row + 2, int64(BIAS), 6 * wrong)
+    _learn_flag(flags, context, bit, rates)
+    _learn_flag(flags, special, bit, rates)
+    return bit, coder
+
+
+@inlined
+def _code_candidates(encoding, token, state, near, seen, model, tables, coder, stream, limit):
+    """Codes of each candidate in turn whether it is the token, until one is.
+
+    Returns whether one was, the token, and the coder.
+    """
+    slots, flags, weights = model[0], model[2], model[5]
+    levels = tables[4]
+    expected = state[of.EXPECTED]
+    seen[0] = expected | _UNIT if expected >= 0 else 0
+    checks = state[of.CHECKS]
+    total3 = _own_slot(slots, state[of.SLOT3], checks >> 6, seen, 1)
+    total2 = _own_slot(slots, state[of.SLOT2], checks & 63, seen, 1 + PLACES)
+    entries = load_u32(seen, 0)
+    empty = bits_of(equal(entries, splat(0)))
+    entries = both(entries, splat(_TOKEN))
+    left = ~empty & 0xFFFF
+    failed = int64(0)
+    history = state[of.HISTORY]
+    done = False
+    while left and not done:
+        lane = _first(left)
+        candidate = int64(seen[index(lane)]) & _TOKEN
+        same = bits_of(equal(entries, splat(candidate))) & ~empty
+        own3 = int64(seen[index(1 + _first(((same >> 1) & 15) | 1024))]) >> 20
+        own2 = int64(seen[index(5 + _first(((same >> 5) & 15) | 64))]) >> 20
+        said = _state(own3, total3, levels), _state(own2, total2, levels)
+        bit, coder = _code_flag(
+            encoding, int64(candidate == token), candidate, lane, near if lane == 0 else int64(0),
+            failed, said, history, own3, flags, weights, tables, coder, stream, limit,
+        )  # fmt: skip
+        failed += 1
+        left &= ~same
+        if bit:
+            token = candidate
+            done = True
+    outcome = int64(3)
+    if done:
+        outcome = int64(failed > 1) + int64(failed > 3)
+    state[of.HISTORY] = ((history << 2) | outcome) & 15
+    return done, token, coder
+
+
+@inlined
+def _ask_for_nodes(state, so_far, digit, bits, nodes):
+    """Settles where the nodes of the next digit are, and asks memory for them."""
+    state[of.PHASE], state[of.SO_FAR] = digit + 1, so_far
+    prefetch(nodes, _node(state[of.A], so_far, digit, bits, state, of.OWN))
+    if digit <= 1:
+        prefetch(nodes, _node(state[of.B], so_far, digit + 6, bits, state, of.BESIDE))
+
+
+@inlined
+def _code_digit(encoding, token, digits, state, node_bits, model, tables, coder, stream, limit):
+    """Codes four bits of a token that no candidate was.
+
+    Returns whether they are the last ones, the token, and the coder.
+    """
+    plain, nodes, weights = model[3], model[4], model[5]
+    stretch, squash, steps, trust = tables[0], tables[1], tables[3], tables[5]
+    j, so_far = state[of.PHASE] - 1, state[of.SO_FAR]
+    base = (((int64(1) << (4 * j)) - 1) // 15 + so_far) * NODE
+    own, beside = state[of.OWN], state[of.BESIDE]
+    _claim(nodes, own, state[of.OWN_CHECK])
+    two = j <= 1
+    if two:
+        _claim(nodes, beside, state[of.BESIDE_CHECK])
+    node = int64(1)
+    for k in range(4):
+        said0 = int64(stretch[index((int64(plain[index(base + node)]) ^ _NEW) >> 4)])
+        said1, seen1 = _said(nodes, own + node, stretch, trust)
+        said2, seen2 = int64(0), int64(0)
+        if two:
+            said2, seen2 = _said(nodes, beside + node, stretch, trust)
+        row = ((j * NODE + node) * 16) + 4 * min(seen1, 3) + min(seen2, 3)
+        row = FLAG_SETS * FLAG_INPUTS + row * INPUTS
+        total = said0 * int64(weights[index(row)])
+        total += said1 * int64(weights[index(row + 1)])
+        total += said2 * int64(weights[index(row + 2)])
+        total += BIAS * int64(weights[index(row + 3)])
+        bit = (token >> (4 * (digits - 1 - j) + 3 - k)) & 1
+        bit, wrong, coder = _decide(encoding, bit, total, squash, coder, stream, limit)
+        _move(weights, row, said0, 4 * wrong)
+        _move(weights, row + 1, said1, 4 * wrong)
+        if two:
+            _move(weights, row + 2, said2, 4 * wrong)
+            _learn_node(nodes, beside + node, bit, 13, steps)
+        _move(weights, row + 3, int64(BIAS), 4 * wrong)
+        _learn_node(plain, base + node, bit, 15, steps)
+        _learn_node(nodes, own + node, bit, 13, steps)
+        node = 2 * node + bit
+    so_far = 16 * so_far + node - 16
+    if j + 1 == digits:
+        return True, so_far, coder
+    _ask_for_nodes(state, so_far, j + 1, node_bits, nodes)
+    return False, token, coder
+
+
+@inlined
+def _learn_token(state, place, token, part, slots, matches):
+    """Slots and matches take in the token that came."""
+    checks = state[of.CHECKS]
+    _learn_slot(slots, state[of.SLOT3], checks >> 6, token)
+    _learn_slot(slots, state[of.SLOT2], checks & 63, token)
+    entry = ((place + 1) << 32) | (state[of.MATCH_CHECK] << 20) | token
+    matches[index(state[of.MATCH])] = uint64(entry)
+    if state[of.LENGTH] > 0 and state[of.EXPECTED] == token:
+        state[of.LENGTH] = min(state[of.LENGTH] + 1, _LONGEST)
+        state[of.SOURCE] += 1
+        if state[of.SOURCE] == (state[of.ORIGIN] + 1) * part:
+            state[of.LENGTH] = 0
+    else:
+        state[of.LENGTH] = 0
+
+
+@inlined
+def _go_on(state, token, bits, match_bits, slots, matches):
+    """Settles where the contexts of the next token are, and asks memory for them."""
+    a, c, d = state[of.A], state[of.B], state[of.C]
+    state[of.A], state[of.B], state[of.C], state[of.D] = token, a, c, d
+    second = (((token << 8) + 1) << 20) + a
+    third = uint64(second) * uint64(_MIX) + uint64(c + 1)
+    fourth = third * uint64(_MIX) + uint64(d + 1)
+    hash2, hash3, hash4 = _hash(second), _hash(third), _hash(fourth)
+    state[of.SLOT2] = PLACES * _top(hash2, bits)
+    state[of.SLOT3] = PLACES * (_top(hash3, bits) + (int64(1) << bits))
+    check2 = int64((hash2 >> uint64(20)) & uint64(63))
+    check3 = int64((hash3 >> uint64(20)) & uint64(63))
+    state[of.CHECKS] = (check3 << 6) | check2
+    state[of.MATCH] = _top(hash4, match_bits)
+    state[of.MATCH_CHECK] = int64((hash4 >> uint64(20)) & uint64(0xFFF))
+    prefetch(slots, state[of.SLOT3])
+    prefetch(slots, state[of.SLOT2])
+    prefetch(matches, state[of.MATCH])
+
+
+@inlined
+def _finish(state, stream):
+    """Writes what is left of the number that a stream is."""
+    value, at = state[of.VALUE], state[of.AT]
+    for _ in range(3):
+        at = _put_word(stream, at, value)
+        value = (value << 16) & 0xFFFFFFFFFFFF
+    state[of.AT] = at
+
+
 _SIGNATURE = types.int64(
     types.boolean, W32, types.int64, types.int64, I64, W8, W32, W64, W32, W16, W16, I32,
     W32, I32, I32, I64, I64, R8, R8,
@@ -244,202 +471,50 @@ def code_mixed(
     `stream` and in `tokens`, as `mixing.py` makes them; afterwards, how far each has come. All
     other arrays are state and constants.
     """
-    bits, node_bits, match_bits = int64(0), int64(0), int64(0)
-    while (int64(2 * PLACES) << bits) < slots.size:
-        bits += 1
-    while (int64(NODE) << node_bits) < nodes.size:
-        node_bits += 1
-    while (int64(1) << match_bits) < matches.size:
-        match_bits += 1
+    bits = _doublings(slots.size, 2 * PLACES)
+    node_bits = _doublings(nodes.size, NODE)
+    match_bits = _doublings(matches.size, 1)
+    model = (slots, matches, flags, plain, nodes, weights)
+    tables = (stretch, squash, rates, steps, levels, trust)
     part = states[of.END]
     running = int64(0)
     for s in range(streams):
-        running += int64(
-            states[index(s * of.FIELDS + of.NEXT)] < states[index(s * of.FIELDS + of.END)]
-        )
+        begin = s * of.FIELDS
+        running += int64(states[index(begin + of.NEXT)] < states[index(begin + of.END)])
     while running > 0:
         for s in range(streams):
             state = states[s * of.FIELDS : (s + 1) * of.FIELDS]
             place = state[of.NEXT]
             if place >= state[of.END]:
                 continue
-            value, width = state[of.VALUE], state[of.WIDTH]
-            at, limit = state[of.AT], state[of.LIMIT]
+            coder, limit = (state[of.VALUE], state[of.WIDTH], state[of.AT]), state[of.LIMIT]
             token = int64(0)
             if encoding:
-                if at + ROOM > limit:
+                if coder[2] + ROOM > limit:
                     return int64(-1)
                 token = int64(tokens[index(place)])
-            a, b = state[of.A], state[of.B]
-            done = False
             if state[of.PHASE] == 0:
-                expected, near, length = int64(-1), int64(0), state[of.LENGTH]
-                if length == 0:
-                    known = matches[index(state[of.MATCH])]
-                    if (
-                        known != 0
-                        and int64((known >> uint64(20)) & uint64(0xFFF)) == state[of.MATCH_CHECK]
-                    ):
-                        expected = int64(known & uint64(_TOKEN))
-                        length = int64(1)
-                        source = int64(known >> uint64(32)) - 1
-                        state[of.SOURCE] = source
-                        state[of.ORIGIN] = source // part
-                        prefetch(tokens, source + 1)
-                else:
-                    source = state[of.SOURCE]
-                    if source < states[index(state[of.ORIGIN] * of.FIELDS + of.NEXT)]:
-                        expected = int64(tokens[index(source)])
-                    else:
-                        length = int64(0)
-                state[of.LENGTH] = length
-                state[of.EXPECTED] = expected
-                if length > 0:
-                    near = 1 + int64(length > 2) + int64(length > 8) + int64(length > 24)
-                seen[0] = expected | _UNIT if expected >= 0 else 0
-                checks = state[of.CHECKS]
-                total3 = _own_slot(slots, state[of.SLOT3], checks >> 6, seen, 1)
-                total2 = _own_slot(slots, state[of.SLOT2], checks & 63, seen, 1 + PLACES)
-                entries = load_u32(seen, 0)
-                empty = bits_of(equal(entries, splat(0)))
-                entries = both(entries, splat(_TOKEN))
-                left = ~empty & 0xFFFF
-                failed = int64(0)
-                history = state[of.HISTORY]
-                while left:
-                    lane = _first(left)
-                    candidate = int64(seen[index(lane)]) & _TOKEN
-                    same = bits_of(equal(entries, splat(candidate))) & ~empty
-                    own3 = int64(seen[index(1 + _first(((same >> 1) & 15) | 1024))]) >> 20
-                    own2 = int64(seen[index(5 + _first(((same >> 5) & 15) | 64))]) >> 20
-                    s3 = _state(own3, total3, levels)
-                    s2 = _state(own2, total2, levels)
-                    close = near if lane == 0 else int64(0)
-                    context = (s3 << 12) | (s2 << 8) | ((history & 15) << 4)
-                    context |= (min(close, 3) << 2) | min(failed, 3)
-                    key = (candidate << 8) + (s3 << 4) + s2 + 1
-                    special = SPECIAL_FLAGS + _top(_hash(uint64(key) * uint64(_MIX)), 16)
-                    general = int64(flags[index(context)])
-                    other = int64(flags[index(special)])
-                    said1 = int64(stretch[index(general >> 20)])
-                    said2 = int64(stretch[index(other >> 20)])
-                    said2 = (said2 * min(2 * (other & 1023), 8)) >> 3
-                    kind = close if lane == 0 else 5 + int64(own3 > 0)
-                    row = (8 * min(failed, 7) + kind) * FLAG_INPUTS
-                    total = said1 * int64(weights[index(row)])
-                    total += said2 * int64(weights[index(row + 1)])
-                    total += BIAS * int64(weights[index(row + 2)])
-                    p = int64(squash[index(_clip(total >> 16, 2047) + 2048)])
-                    bit = int64(candidate == token)
-                    p = min(max(p, 16), 65520)
-                    bit, value, width, at = _code(encoding, bit, p, stream, value, width, at, limit)
-                    error = ((bit << 12) - (p >> 4)) * 6
-                    _move(weights, row, said1, error)
-                    _move(weights, row + 1, said2, error)
-                    _move(weights, row + 2, int64(BIAS), error)
-                    _learn_flag(flags, context, bit, rates)
-                    _learn_flag(flags, special, bit, rates)
-                    failed += 1
-                    left &= ~same
-                    if bit:
-                        token = candidate
-                        done = True
-                        break
-                outcome = int64(3)
-                if done:
-                    outcome = int64(failed > 1) + int64(failed > 3)
-                state[of.HISTORY] = ((history << 2) | outcome) & 15
+                near = _expect(state, states, tokens, matches, part)
+                done, token, coder = _code_candidates(
+                    encoding, token, state, near, seen, model, tables, coder, stream, limit
+                )
                 if not done:
-                    state[of.PHASE] = 1
-                    state[of.SO_FAR] = 0
-                    prefetch(nodes, _node(a, int64(0), int64(0), node_bits, state, of.OWN))
-                    prefetch(nodes, _node(b, int64(0), int64(6), node_bits, state, of.BESIDE))
+                    _ask_for_nodes(state, int64(0), int64(0), node_bits, nodes)
             else:
-                j, so_far = state[of.PHASE] - 1, state[of.SO_FAR]
-                base = (((int64(1) << (4 * j)) - 1) // 15 + so_far) * NODE
-                own, beside = state[of.OWN], state[of.BESIDE]
-                _claim(nodes, own, state[of.OWN_CHECK])
-                two = j <= 1
-                if two:
-                    _claim(nodes, beside, state[of.BESIDE_CHECK])
-                node = int64(1)
-                for k in range(4):
-                    said0 = int64(stretch[index((int64(plain[index(base + node)]) ^ _NEW) >> 4)])
-                    said1, seen1 = _said(nodes, own + node, stretch, trust)
-                    said2, seen2 = int64(0), int64(0)
-                    if two:
-                        said2, seen2 = _said(nodes, beside + node, stretch, trust)
-                    row = ((j * NODE + node) * 16) + 4 * min(seen1, 3) + min(seen2, 3)
-                    row = FLAG_SETS * FLAG_INPUTS + row * INPUTS
-                    total = said0 * int64(weights[index(row)])
-                    total += said1 * int64(weights[index(row + 1)])
-                    total += said2 * int64(weights[index(row + 2)])
-                    total += BIAS * int64(weights[index(row + 3)])
-                    p = int64(squash[index(_clip(total >> 16, 2047) + 2048)])
-                    p = min(max(p, 16), 65520)
-                    bit = (token >> (4 * (digits - 1 - j) + 3 - k)) & 1
-                    bit, value, width, at = _code(encoding, bit, p, stream, value, width, at, limit)
-                    error = ((bit << 12) - (p >> 4)) * 4
-                    _move(weights, row, said0, error)
-                    _move(weights, row + 1, said1, error)
-                    if two:
-                        _move(weights, row + 2, said2, error)
-                        _learn_node(nodes, beside + node, bit, 13, steps)
-                    _move(weights, row + 3, int64(BIAS), error)
-                    _learn_node(plain, base + node, bit, 15, steps)
-                    _learn_node(nodes, own + node, bit, 13, steps)
-                    node = 2 * node + bit
-                so_far = 16 * so_far + node - 16
-                j += 1
-                if j == digits:
-                    token = so_far
-                    done = True
-                else:
-                    state[of.PHASE] = j + 1
-                    state[of.SO_FAR] = so_far
-                    prefetch(nodes, _node(a, so_far, j, node_bits, state, of.OWN))
-                    if j <= 1:
-                        prefetch(nodes, _node(b, so_far, j + 6, node_bits, state, of.BESIDE))
-            state[of.VALUE], state[of.WIDTH], state[of.AT] = value, width, at
+                done, token, coder = _code_digit(
+                    encoding, token, digits, state, node_bits, model, tables, coder, stream, limit
+                )
+            state[of.VALUE], state[of.WIDTH], state[of.AT] = coder
             if not done:
                 continue
             state[of.PHASE] = 0
             if not encoding:
                 tokens[index(place)] = token
-            checks = state[of.CHECKS]
-            _learn_slot(slots, state[of.SLOT3], checks >> 6, token)
-            _learn_slot(slots, state[of.SLOT2], checks & 63, token)
-            entry = ((place + 1) << 32) | (state[of.MATCH_CHECK] << 20) | token
-            matches[index(state[of.MATCH])] = uint64(entry)
-            if state[of.LENGTH] > 0 and state[of.EXPECTED] == token:
-                state[of.LENGTH] = min(state[of.LENGTH] + 1, _LONGEST)
-                state[of.SOURCE] += 1
-                if state[of.SOURCE] == (state[of.ORIGIN] + 1) * part:
-                    state[of.LENGTH] = 0
-            else:
-                state[of.LENGTH] = 0
-            c, d = b, state[of.C]
-            state[of.A], state[of.B], state[of.C], state[of.D] = token, a, c, d
-            second = (((token << 8) + 1) << 20) + a
-            third = uint64(second) * uint64(_MIX) + uint64(c + 1)
-            fourth = third * uint64(_MIX) + uint64(d + 1)
-            hash2, hash3, hash4 = _hash(second), _hash(third), _hash(fourth)
-            state[of.SLOT2] = PLACES * _top(hash2, bits)
-            state[of.SLOT3] = PLACES * (_top(hash3, bits) + (int64(1) << bits))
-            check2 = int64((hash2 >> uint64(20)) & uint64(63))
-            check3 = int64((hash3 >> uint64(20)) & uint64(63))
-            state[of.CHECKS] = (check3 << 6) | check2
-            state[of.MATCH] = _top(hash4, match_bits)
-            state[of.MATCH_CHECK] = int64((hash4 >> uint64(20)) & uint64(0xFFF))
-            prefetch(slots, state[of.SLOT3])
-            prefetch(slots, state[of.SLOT2])
-            prefetch(matches, state[of.MATCH])
+            _learn_token(state, place, token, part, slots, matches)
+            _go_on(state, token, bits, match_bits, slots, matches)
             state[of.NEXT] = place + 1
             if place + 1 == state[of.END]:
                 running -= 1
                 if encoding:
-                    for _ in range(3):
-                        at = _put_word(stream, at, value)
-                        value = (value << 16) & 0xFFFFFFFFFFFF
-                    state[of.AT] = at
+                    _finish(state, stream)
     return int64(0)
