@@ -9,9 +9,10 @@ are used here.
 import numba
 from numba import types
 
+from densor.codec.tokens.common_kernels import doublings, first_of, learn_flag, state_of
 from densor.codec.tokens.params import PLACES, ROOM, SPECIAL_BITS
 from densor.codec.tokens.range_coder import decode_bit, encode, next_byte, remove
-from densor.entropy.intrinsics import load_u16, prefetch, store_u16, trailing_zeros
+from densor.entropy.intrinsics import load_u16, prefetch, store_u16
 from densor.entropy.jit import I64, R8, W8, W32, index, inlined, kernel
 from densor.entropy.vectors import (
     add,
@@ -38,7 +39,6 @@ NODE = 32  # bytes of one: a count, then 15 cumulative probabilities, 16 bits ea
 _TOKEN = 0xFFFFFF  # the bits of a place below its count
 _MOST = 60  # what a place counts to
 _LONGEST = 60  # what a match counts to
-_LIMIT = 250  # updates after which flags learn no slower
 _MIN_P, _MAX_P = 32, 65504
 _MOST_SPECIAL = 6  # weight of it, of 16
 _ODD = 0x9E3779B97F4A7C15
@@ -84,19 +84,6 @@ def _gather(slots, base, places, seen, at):
 
 
 @inlined
-def _first(bits):
-    """The number of the lowest bit that is set; some is."""
-    return int64(trailing_zeros(uint64(bits)))
-
-
-@inlined
-def _state(own, total, levels):
-    """What a slot says of a token, 0 to 15: how often it was there, and how often others were."""
-    others = 5 * int64(own < total) + 5 * int64((own < total) & (2 * own >= total))
-    return int64(levels[index(own)]) + (others if own > 0 else int64(0))
-
-
-@inlined
 def _fade(slots, base):
     """The first place of a slot counts less, once something else has come."""
     place = int64(slots[index(base)])
@@ -114,7 +101,7 @@ def _learn(slots, base, places, token, found, filled):
         return
     _fade(slots, base)
     if found:
-        at = _first(found)
+        at = first_of(found)
         place = int64(slots[index(base + at)])
         seen = min((place >> 24) + 2, _MOST)
         before = int64(slots[index(base + at - 1)])
@@ -123,7 +110,7 @@ def _learn(slots, base, places, token, found, filled):
             at -= 1
         slots[index(base + at)] = token | (seen << 24)
         return
-    at = _first(~filled | (int64(1) << (places - 1)))
+    at = first_of(~filled | (int64(1) << (places - 1)))
     last = int64(slots[index(base + at)])
     slots[index(base + at)] = last - (1 << 24) if last >> 24 > 2 else token | (1 << 24)
 
@@ -133,15 +120,6 @@ def _special(candidate, states, bits):
     """Where the probability of a candidate is, under what two slots say of it."""
     key = (candidate << 8) + states + 1
     return 65536 + _hashed(uint64(key) * uint64(_MIX), bits)
-
-
-@inlined
-def _learn_flag(flags, at, bit, rates):
-    value = int64(flags[index(at)])
-    seen = value & 1023
-    p = value >> 10
-    p += (((bit << 22) - p) * int64(rates[index(seen)])) >> 16
-    flags[index(at)] = (p << 10) | min(seen + 1, _LIMIT)
 
 
 @inlined
@@ -177,6 +155,79 @@ def _digit_of(plain, general, under, own, weight, rest, unit):
     return 15 - count(beyond)
 
 
+@inlined
+def _code_flag(encoding, bit, context, special, flags, rates, coder, stream):
+    """Codes whether a candidate is right, under what its context and its own history say."""
+    value, width, at = coder
+    other = int64(flags[index(special)])
+    weight = min(other & 1023, _MOST_SPECIAL)
+    p = (int64(flags[index(context)]) >> 16) * (16 - weight) + (other >> 16) * weight
+    p = max(min(p >> 4, _MAX_P), _MIN_P)
+    if encoding:
+        low, share = (int64(0), p) if bit else (p, 65536 - p)
+        coder = encode(stream, value, width, at, low, share)
+    else:
+        bit = decode_bit(value, width, p)
+        low, share = (int64(0), p) if bit else (p, 65536 - p)
+        coder = remove(stream, value, width, at, low, share)
+    learn_flag(flags, context, bit, rates)
+    learn_flag(flags, special, bit, rates)
+    return bit, coder
+
+
+@inlined
+def _code_digits(
+    encoding, token, digits, row, beside, tables, plain, under, own_bits, weights, shifts, targets,
+    coder, stream,
+):  # fmt: skip
+    """Codes a token that no candidate was, 4 bits at a time; returns it, and the coder.
+
+    `tables`: of `plain`, which rows take in turn. `beside`: the token whose nodes of `under` count
+    too.
+    """
+    value, width, at = coder
+    contexted = max(digits - 1, 3)
+    begin = (row % tables) * (((int64(1) << (4 * digits)) - 1) // 15)
+    so_far = int64(0)
+    for j in range(digits):
+        general = (begin + ((int64(1) << (4 * j)) - 1) // 15 + so_far) * NODE
+        own = _own(row, beside, so_far, j, own_bits)
+        weight = int64(weights[index(load_u16(under, own))]) if j < contexted else int64(0)
+        if encoding:
+            digit = (token >> (4 * (digits - 1 - j))) & 15
+        else:
+            digit = _digit_of(plain, general, under, own, weight, value, width >> 16)
+        if j < contexted and load_u16(under, own) == 0:
+            store_lanes(under, own, load_lanes(plain, general))
+            store_u16(under, own, numba.uint16(0))
+        low = _mixed(plain, general, under, own, weight, digit)
+        share = _mixed(plain, general, under, own, weight, digit + 1) - low
+        if encoding:
+            value, width, at = encode(stream, value, width, at, low, share)
+        else:
+            value, width, at = remove(stream, value, width, at, low, share)
+        _learn_digit(plain, general, digit, shifts, targets)
+        if j < contexted:
+            _learn_digit(under, own, digit, shifts, targets)
+        so_far = so_far * 16 + digit
+    return so_far, (value, width, at)
+
+
+@inlined
+def _around(tokens, here, row, column, columns):
+    """The tokens left of a place, above it, and two places left and above; 0 beyond the edges."""
+    a, b, c, d = int64(0), int64(0), int64(0), int64(0)
+    if column > 0:
+        a = int64(tokens[index(here - 1)])
+    if row > 0:
+        b = int64(tokens[index(here - columns)])
+    if row > 1:
+        c = int64(tokens[index(here - 2 * columns)])
+    if column > 1:
+        d = int64(tokens[index(here - 2)])
+    return a, b, c, d
+
+
 _SIGNATURE = types.int64(
     types.boolean, W32, types.int64, types.int64, types.int64, W8,
     W32, W32, W32, W32, W32, W8, W8, W32, I64, W8, W8, W8, R8,
@@ -194,24 +245,16 @@ def code_tokens(
     -1 where `stream` has no room left. `tokens`: items of `rows` times `columns`, below
     16^`digits`. All other arrays are state and constants as `state.py` makes them.
     """
-    bits1, bits, match_bits, own_bits = int64(0), int64(0), int64(0), int64(0)
-    while (int64(2) << bits1) < slots1.size:
-        bits1 += 1
-    while (int64(PLACES) << bits) < slots2.size:
-        bits += 1
-    while (int64(1) << match_bits) < matches.size:
-        match_bits += 1
-    while (int64(NODE) << own_bits) < under.size:
-        own_bits += 1
-    nodes = ((int64(1) << (4 * digits)) - 1) // 15
-    tables = plain.size // NODE // nodes
-    contexted = max(digits - 1, 3)
+    bits1, bits = doublings(slots1.size, 2), doublings(slots2.size, PLACES)
+    match_bits, own_bits = doublings(matches.size, 1), doublings(under.size, NODE)
+    tables = plain.size // NODE // (((int64(1) << (4 * digits)) - 1) // 15)
     special_bits = min(bits, SPECIAL_BITS)
-    value, width, at = int64(0), int64(0xFFFFFFFF), int64(0)
+    value, at = int64(0), int64(0)
     if not encoding:
         for at in range(4):
             value = (value << 8) | next_byte(stream, at)
         at = int64(4)
+    coder = (value, int64(0xFFFFFFFF), at)
     row, column, item = int64(0), int64(0), int64(0)
     a, b, c, d = int64(0), int64(0), int64(0), int64(0)
     source, length = int64(0), int64(0)
@@ -221,7 +264,7 @@ def code_tokens(
         base1, base2, base3 = 2 * s1, PLACES * s2, PLACES * s3
         token = int64(0)
         if encoding:
-            if at + ROOM > stream.size:
+            if coder[2] + ROOM > stream.size:
                 return int64(-1)
             token = int64(tokens[index(place)])
         if length == 0:
@@ -245,33 +288,22 @@ def code_tokens(
         failed = int64(0)
         found = False
         while left:
-            lane = _first(left)
+            lane = first_of(left)
             candidate = int64(seen[index(lane)]) & _TOKEN
             same = bits_of(equal(entries, splat(candidate))) & ~empty
-            own3 = int64(seen[index(1 + _first(((same >> 1) & 15) | 1024))]) >> 24
-            own2 = int64(seen[index(5 + _first(((same >> 5) & 15) | 64))]) >> 24
-            own1 = int64(seen[index(9 + _first(((same >> 9) & 3) | 4))]) >> 24
-            context = _state(own3, total3, levels) << 12
-            context |= _state(own2, total2, levels) << 8
-            context |= _state(own1, total1, levels) << 4
+            own3 = int64(seen[index(1 + first_of(((same >> 1) & 15) | 1024))]) >> 24
+            own2 = int64(seen[index(5 + first_of(((same >> 5) & 15) | 64))]) >> 24
+            own1 = int64(seen[index(9 + first_of(((same >> 9) & 3) | 4))]) >> 24
+            context = state_of(own3, total3, levels) << 12
+            context |= state_of(own2, total2, levels) << 8
+            context |= state_of(own1, total1, levels) << 4
             context |= min(failed, 3)
             if lane == 0:
                 context |= near << 2
             special = _special(candidate, context >> 8, special_bits)
-            other = int64(flags[index(special)])
-            weight = min(other & 1023, _MOST_SPECIAL)
-            p = (int64(flags[index(context)]) >> 16) * (16 - weight) + (other >> 16) * weight
-            p = max(min(p >> 4, _MAX_P), _MIN_P)
-            if encoding:
-                bit = int64(candidate == token)
-                low, share = (int64(0), p) if bit else (p, 65536 - p)
-                value, width, at = encode(stream, value, width, at, low, share)
-            else:
-                bit = decode_bit(value, width, p)
-                low, share = (int64(0), p) if bit else (p, 65536 - p)
-                value, width, at = remove(stream, value, width, at, low, share)
-            _learn_flag(flags, context, bit, rates)
-            _learn_flag(flags, special, bit, rates)
+            bit, coder = _code_flag(
+                encoding, int64(candidate == token), context, special, flags, rates, coder, stream
+            )
             failed += 1
             left &= ~same
             if bit:
@@ -279,32 +311,10 @@ def code_tokens(
                 found = True
                 break
         if not found:
-            first = (row % tables) * nodes
-            so_far = int64(0)
-            beside = b if row > 0 else a
-            for j in range(digits):
-                general = (first + so_far) * NODE
-                own = _own(row, beside, so_far, j, own_bits)
-                weight = int64(weights[index(load_u16(under, own))]) if j < contexted else int64(0)
-                if encoding:
-                    digit = (token >> (4 * (digits - 1 - j))) & 15
-                else:
-                    digit = _digit_of(plain, general, under, own, weight, value, width >> 16)
-                if j < contexted and load_u16(under, own) == 0:
-                    store_lanes(under, own, load_lanes(plain, general))
-                    store_u16(under, own, numba.uint16(0))
-                low = _mixed(plain, general, under, own, weight, digit)
-                share = _mixed(plain, general, under, own, weight, digit + 1) - low
-                if encoding:
-                    value, width, at = encode(stream, value, width, at, low, share)
-                else:
-                    value, width, at = remove(stream, value, width, at, low, share)
-                _learn_digit(plain, general, digit, shifts, targets)
-                if j < contexted:
-                    _learn_digit(under, own, digit, shifts, targets)
-                first = (row % tables) * nodes + ((int64(1) << (4 * (j + 1))) - 1) // 15
-                so_far = so_far * 16 + digit
-            token = so_far
+            token, coder = _code_digits(
+                encoding, token, digits, row, b if row > 0 else a, tables, plain, under, own_bits,
+                weights, shifts, targets, coder, stream,
+            )  # fmt: skip
         if not encoding:
             tokens[index(place)] = token
         if length > 0:
@@ -324,17 +334,9 @@ def code_tokens(
                 if column == columns:
                     column = int64(0)
                     item += rows * columns
-            here = item + row * columns + column
-            a, b, c, d = int64(0), int64(0), int64(0), int64(0)
             if i + 1 < tokens.size:
-                if column > 0:
-                    a = int64(tokens[index(here - 1)])
-                if row > 0:
-                    b = int64(tokens[index(here - columns)])
-                if row > 1:
-                    c = int64(tokens[index(here - 2 * columns)])
-                if column > 1:
-                    d = int64(tokens[index(here - 2)])
+                here = item + row * columns + column
+                a, b, c, d = _around(tokens, here, row, column, columns)
         s1, s2, s3, sm = _slots(row, a, b, c, d, bits1, bits, match_bits)
         prefetch(slots3, PLACES * s3)
         prefetch(slots2, PLACES * s2)
@@ -347,6 +349,7 @@ def code_tokens(
         _learn(slots3, base3, PLACES, token, (same >> 1) & 15, (filled >> 1) & 15)
         _learn(slots2, base2, PLACES, token, (same >> 5) & 15, (filled >> 5) & 15)
         _learn(slots1, base1, 2, token, (same >> 9) & 3, (filled >> 9) & 3)
+    value, _, at = coder
     if encoding:
         for shift in (24, 16, 8, 0):
             stream[index(at)] = (value >> shift) & 255

@@ -12,6 +12,7 @@ import numba
 from numba import types
 
 from densor.codec.tokens import mixing_fields as of
+from densor.codec.tokens.common_kernels import doublings, first_of, learn_flag, state_of
 from densor.codec.tokens.params import (
     BIAS,
     FLAG_INPUTS,
@@ -21,7 +22,7 @@ from densor.codec.tokens.params import (
     ROOM,
     SPECIAL_FLAGS,
 )
-from densor.entropy.intrinsics import prefetch, trailing_zeros
+from densor.entropy.intrinsics import prefetch
 from densor.entropy.jit import I32, I64, R8, W8, W16, W32, W64, index, inlined, kernel
 from densor.entropy.vectors import bits_of, both, equal, load_u32, splat
 
@@ -32,7 +33,6 @@ _TOKEN = 0xFFFFF  # the bits of a place below its count, of 6 bits, and the chec
 _UNIT = 1 << 20
 _MOST = 60  # what a place counts to
 _LONGEST = 60  # what a match counts to
-_LIMIT = 250  # updates after which flags learn no slower
 _ODD = 0x9E3779B97F4A7C15
 _MIX = 0x2545F4914F6CDD1D
 _NEW = 0x8000  # a probability of a half that has counted nothing, which is 0 in memory
@@ -46,12 +46,6 @@ def _hash(x):
 @inlined
 def _top(hashed, bits):
     return int64(hashed >> uint64(64 - bits))
-
-
-@inlined
-def _first(bits):
-    """The number of the lowest bit that is set; some is."""
-    return int64(trailing_zeros(uint64(bits)))
 
 
 # The coder
@@ -113,15 +107,6 @@ def _clip(x, most):
 
 
 @inlined
-def _learn_flag(flags, at, bit, rates):
-    value = int64(flags[index(at)])
-    seen = value & 1023
-    p = value >> 10
-    p += (((bit << 22) - p) * int64(rates[index(seen)])) >> 16
-    flags[index(at)] = (p << 10) | min(seen + 1, _LIMIT)
-
-
-@inlined
 def _learn_node(nodes, at, bit, most, steps):
     """Moves a probability of 12 bits towards a bit, the more slowly the more it has counted."""
     value = int64(nodes[index(at)]) ^ _NEW
@@ -157,13 +142,6 @@ def _own_slot(slots, base, check, seen, at):
         for j in range(PLACES):
             seen[index(at + j)] = 0
     return total
-
-
-@inlined
-def _state(own, total, levels):
-    """What a slot says of a token, 0 to 15: how often it was there, and how often others were."""
-    others = 5 * int64(own < total) + 5 * int64((own < total) & (2 * own >= total))
-    return int64(levels[index(own)]) + (others if own > 0 else int64(0))
 
 
 @inlined
@@ -225,15 +203,6 @@ def _claim(nodes, at, check):
         for j in range(1, NODE):
             nodes[index(at + j)] = 0
         nodes[index(at)] = check
-
-
-@inlined
-def _doublings(size, unit):
-    """How often `unit` is doubled to reach `size`."""
-    bits = int64(0)
-    while (int64(unit) << bits) < size:
-        bits += 1
-    return bits
 
 
 @inlined
@@ -303,8 +272,8 @@ def _code_flag(encoding, bit, candidate, lane, close, failed, states, history, o
     _move(weights, row, said1, 6 * wrong)
     _move(weights, row + 1, said2, 6 * wrong)
     _move(weights, row + 2, int64(BIAS), 6 * wrong)
-    _learn_flag(flags, context, bit, rates)
-    _learn_flag(flags, special, bit, rates)
+    learn_flag(flags, context, bit, rates)
+    learn_flag(flags, special, bit, rates)
     return bit, coder
 
 
@@ -329,12 +298,12 @@ def _code_candidates(encoding, token, state, near, seen, model, tables, coder, s
     history = state[of.HISTORY]
     done = False
     while left and not done:
-        lane = _first(left)
+        lane = first_of(left)
         candidate = int64(seen[index(lane)]) & _TOKEN
         same = bits_of(equal(entries, splat(candidate))) & ~empty
-        own3 = int64(seen[index(1 + _first(((same >> 1) & 15) | 1024))]) >> 20
-        own2 = int64(seen[index(5 + _first(((same >> 5) & 15) | 64))]) >> 20
-        said = _state(own3, total3, levels), _state(own2, total2, levels)
+        own3 = int64(seen[index(1 + first_of(((same >> 1) & 15) | 1024))]) >> 20
+        own2 = int64(seen[index(5 + first_of(((same >> 5) & 15) | 64))]) >> 20
+        said = state_of(own3, total3, levels), state_of(own2, total2, levels)
         bit, coder = _code_flag(
             encoding, int64(candidate == token), candidate, lane, near if lane == 0 else int64(0),
             failed, said, history, own3, flags, weights, tables, coder, stream, limit,
@@ -471,9 +440,9 @@ def code_mixed(
     `stream` and in `tokens`, as `mixing.py` makes them; afterwards, how far each has come. All
     other arrays are state and constants.
     """
-    bits = _doublings(slots.size, 2 * PLACES)
-    node_bits = _doublings(nodes.size, NODE)
-    match_bits = _doublings(matches.size, 1)
+    bits = doublings(slots.size, 2 * PLACES)
+    node_bits = doublings(nodes.size, NODE)
+    match_bits = doublings(matches.size, 1)
     model = (slots, matches, flags, plain, nodes, weights)
     tables = (stretch, squash, rates, steps, levels, trust)
     part = states[of.END]
