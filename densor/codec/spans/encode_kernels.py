@@ -373,8 +373,9 @@ def encode_span(
     Work space: `classes`, uint8[rows in all]; `planes`, uint8[the greater of 5 * size * 16384 and a
     chunk, and 64 * size]; `grouped`, uint8[elements of a chunk]; `coded`, uint8[twice as
     many + 4096]; `counts`, int64[6, 256]; `tables`, uint8[4, TABLE]; `tallies`, uint32[4 * 1024];
-    `numbers`, int64[64 + 1024]; `words`, uint64[4096]; `sums`, uint32[rows in all, and 1024 + 512];
-    `floats`, float64[16]; `edge`, uint8[9 * 64 + 8192].
+    `numbers`, int64[64 + 1024]; `words`, uint64[4096], of which 1024 to 1279 hold the
+    lengths of codes; `sums`, uint32[rows in all, and 1024 + 512]; `floats`, float64[16]; `edge`,
+    uint8[9 * 64 + 8192].
     """
     n = data.size // size
     addresses = numbers[16:24]

@@ -90,8 +90,10 @@ class Columns(ABC):
                 self._take_latents(Reader(data))
                 return self._known[number]
             limit, self._limit = self._limit, place
-            found = self._decoded(Reader(data), self._layout.width(number))
-            self._limit = limit
+            try:
+                found = self._decoded(Reader(data), self._layout.width(number))
+            finally:
+                self._limit = limit
             self._known[number] = found
         return found
 
