@@ -104,9 +104,11 @@ class PackedOptimizer(Optimizer):
         self._groups = {p: group for group in self.param_groups for p in group["params"]}
         for parameter, inner in self._inner.items():
             inner.state.clear()
+            slices = self._sliced.get(parameter)
+            if slices is not None:
+                slices.broken = False
             if parameter not in self.state:
                 continue
-            slices = self._sliced.get(parameter)
             if slices is None:
                 inner.state[parameter] = self.state[parameter]
                 continue
@@ -204,7 +206,7 @@ class PackedOptimizer(Optimizer):
 class _Slices:
     """A packed parameter, as slices of its flat elements that an optimizer takes for parameters.
 
-    `parts` are empty but while `shown` hands them out.
+    `parts` are empty but while `shown` hands them out. `broken`: some were updated and others not.
     """
 
     def __init__(self, parameter: PackedTensor, size: int) -> None:
@@ -213,17 +215,17 @@ class _Slices:
         count = -(-parameter.numel() // size)
         empty = torch.empty(0, dtype=parameter.dtype)
         self.parts = [torch.nn.Parameter(empty) for _ in range(count)]
-        self._broken = False
+        self.broken = False
 
     def shown(self) -> Generator[torch.Tensor, None, None]:
         """Each part in turn, with its elements and its gradient; the parameter is unpacked."""
         cell, gradient = self._parameter.cell, self._parameter.grad
         assert cell.plain is not None and gradient is not None
-        if self._broken:
+        if self.broken:
             raise ArgumentError("an update of this parameter failed half way; load a checkpoint")
         if gradient.layout != torch.strided:
             raise ArgumentError("large parameters with packed states need dense gradients")
-        self._broken = True  # until all parts are updated
+        self.broken = True  # until all parts are updated
         cell.dirty = True  # writing to `data` does not count as a change of the tensor it is from
         elements, gradients = (
             torch.split(whole.reshape(-1), self._size) for whole in (cell.plain, gradient)
@@ -234,11 +236,10 @@ class _Slices:
                 yield part
             finally:
                 part.data, part.grad = data[:0].clone(), None
-        self._broken = False
+        self.broken = False
 
     def cut(self, state: dict[str, Any]) -> list[dict[str, Any]]:
         """The state of each part, from that of the whole parameter."""
-        self._broken = False
         found: list[dict[str, Any]] = [{} for _ in self.parts]
         for key, value in state.items():
             pieces = value if isinstance(value, list) else self._pieces(value)

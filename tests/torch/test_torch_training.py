@@ -308,6 +308,7 @@ def test_an_update_that_fails_half_way_is_not_gone_on_with(monkeypatch: pytest.M
     monkeypatch.setattr(training, "_SLICE", 1 << 12)
     weight = pack_module(Tiny(torch.float32)).embed.weight
     ours = PackedOptimizer([weight], torch.optim.Adam, pack_state=True)
+    fresh = copy.deepcopy(ours.state_dict())
     inner, left = ours._inner[weight], [3]
     step = inner.step
 
@@ -325,6 +326,10 @@ def test_an_update_that_fails_half_way_is_not_gone_on_with(monkeypatch: pytest.M
     weight.grad = torch.ones(120, 96)
     with pytest.raises(densor.errors.ArgumentError, match="half way"):
         ours.step()
+    ours.load_state_dict(fresh)
+    weight.grad = torch.ones(120, 96)
+    ours.step()
+    assert ours.state_dict()["state"][0]["step"] == 1
 
 
 def test_gradients_set_by_hand_and_letting_go() -> None:
