@@ -11,6 +11,7 @@ from densor.formats.container import tensor_blob, wire
 from densor.formats.container.base import GivenBase
 from densor.formats.packed.reader import PackedFile
 from densor.runtime.buffers import BufferPool
+from densor.runtime.huge_pages import HUGE_PAGES
 
 
 def may_be_blob(tensor: Any) -> bool:
@@ -32,22 +33,26 @@ def read_tensor(
 ) -> torch.Tensor:
     """A tensor of a file, in memory of its own.
 
-    The memory is torch's: numpy asks for huge pages, which may take longer than decoding. With a
-    `pool` it is from there, and goes back when the tensor and all its views are gone.
+    With a `pool` it is from there, and goes back when the tensor and all its views are gone.
     """
     info = file.info(name)
     if file.is_blob(name):
         wire.check_possible(info.size, file.stored(name).size)
-    if pool is None:
-        memory = torch.empty(info.size, dtype=torch.uint8, device="cpu")
-        out = memory.numpy()
-    else:
-        out = pool.take_until_dropped(info.size)
-        memory = torch.from_numpy(out)
+    memory = _memory(info.size) if pool is None else torch.from_numpy(pool.take_until_dropped(info.size))
+    out = memory.numpy()
     data = file.read(name, threads, base_of, out)
     if data is not out:  # a plain tensor
         out[:] = data
     return _as(memory, info)
+
+
+def _memory(size: int) -> torch.Tensor:
+    """Fresh memory: in huge pages if they are quick, else torch's, since numpy asks for huge ones
+    however long they take."""
+    found = HUGE_PAGES.take(size)
+    if found is not None:
+        return torch.from_numpy(found)
+    return torch.empty(size, dtype=torch.uint8, device="cpu")
 
 
 def _as(memory: torch.Tensor, info: tensor_blob.Tensor) -> torch.Tensor:
