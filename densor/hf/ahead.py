@@ -4,11 +4,12 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 import torch
 
+from densor.formats.packed.page_cache import Fetching
 from densor.formats.packed.reader import PackedFile
 from densor.runtime.workers import thread_count
 from densor.torch.blob import read_tensor
@@ -36,7 +37,10 @@ class Ahead:
     def __init__(self, files: Iterable[PackedFile], base_of: Callable[[Any], Any]) -> None:
         self._base_of = base_of
         self._finding_base = threading.Lock()
-        self._order = [(file, name) for file in files for name in file if file.is_blob(name)]
+        opened = list(files)
+        for file in opened:
+            file.fetch_heads()  # as long as nothing else is read
+        self._order = [(file, name) for file in opened for name in file if file.is_blob(name)]
         base = _base_prefix(name for _, name in self._order)
         self._order.sort(key=lambda item: (not item[1].startswith(base), natural(item[1])))
         self._next = 0  # of the order
@@ -49,8 +53,15 @@ class Ahead:
             threading.Thread(target=self._run, name="densor-ahead", daemon=True)
             for _ in range(thread_count(0))
         ]
+        stored = [file.stored(name).size for file, name in self._order]
+        self._fetching = Fetching(stored, self._fetch)
         for thread in self._threads:
             thread.start()
+
+    def _fetch(self, number: int) -> None:
+        file, name = self._order[number]
+        if _key(file, name) in self._left:  # nobody decodes it yet, and somebody may want it
+            file.fetch(name)
 
     def _run(self) -> None:
         while (claimed := self._claim()) is not None:
@@ -74,6 +85,7 @@ class Ahead:
             self._changed.wait_for(lambda: self._bytes < _WINDOW)
             while self._next < len(self._order):
                 file, name = self._order[self._next]
+                self._fetching.reached(self._next)
                 self._next += 1
                 key = _key(file, name)
                 if key in self._left:  # nobody could not wait, and somebody may want it
@@ -118,6 +130,7 @@ class Ahead:
             self._done.clear()
             self._bytes = 0
             self._changed.notify_all()
+        self._fetching.close()
         for thread in self._threads:
             thread.join()
 

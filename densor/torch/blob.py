@@ -38,7 +38,9 @@ def read_tensor(
     info = file.info(name)
     if file.is_blob(name):
         wire.check_possible(info.size, file.stored(name).size)
-    memory = _memory(info.size) if pool is None else torch.from_numpy(pool.take_until_dropped(info.size))
+    memory = (
+        _memory(info.size) if pool is None else torch.from_numpy(pool.take_until_dropped(info.size))
+    )
     out = memory.numpy()
     data = file.read(name, threads, base_of, out)
     if data is not out:  # a plain tensor
