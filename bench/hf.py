@@ -10,9 +10,9 @@ threads; they tell more than times where others use the machine. "Cold": the fil
 the page cache. Memory is anonymous memory (RssAnon of /proc/self/status) above what there was
 before the load, sampled every 5 ms.
 
-`--backed`: every load, of both ways, begins by filling memory in huge pages and giving it back. Where a
-hypervisor has taken free memory back from its guest, the first touch of fresh memory takes 10 to
-100 times as long as on a machine of one's own.
+`--backed`: every load, of both ways, begins by filling memory in huge pages and giving it back.
+Where a hypervisor has taken free memory back from its guest, the first touch of fresh memory takes
+10 to 100 times as long as on a machine of one's own.
 """
 
 import argparse

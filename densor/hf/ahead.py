@@ -12,10 +12,9 @@ import torch
 from densor.formats.packed.page_cache import Fetching
 from densor.formats.packed.reader import PackedFile
 from densor.runtime.workers import thread_count
-from densor.torch.blob import read_tensor
+from densor.torch.blob import read_tensor, threads_of
 
 _WINDOW = 1 << 30  # bytes that are decoded and not taken yet, at most
-_LARGE = 1 << 25  # bytes of a tensor that all threads decode together
 _Key = tuple[str, str]
 
 
@@ -66,7 +65,7 @@ class Ahead:
     def _run(self) -> None:
         while (claimed := self._claim()) is not None:
             file, name = claimed
-            threads = 0 if file.info(name).size >= _LARGE else 1
+            threads = threads_of(file.info(name).size, 0)
             try:
                 found: torch.Tensor | BaseException = read_tensor(file, name, threads, self._base)
             except BaseException as error:

@@ -13,6 +13,8 @@ from densor.formats.packed.reader import PackedFile
 from densor.runtime.buffers import BufferPool
 from densor.runtime.huge_pages import HUGE_PAGES
 
+_LARGE = 1 << 25  # bytes
+
 
 def may_be_blob(tensor: Any) -> bool:
     """Whether a tensor, or a slice of an open safetensors file, begins as blobs do."""
@@ -22,6 +24,11 @@ def may_be_blob(tensor: Any) -> bool:
     elif tensor.dtype != torch.uint8 or tensor.ndim != 1:
         return False
     return wire.begins_archive(tensor[: len(wire.MAGIC)].cpu().numpy())
+
+
+def threads_of(size: int, threads: int) -> int:
+    """How many threads decode a tensor where each of so many has one: all of them a large one."""
+    return threads if size >= _LARGE else 1
 
 
 def read_tensor(
