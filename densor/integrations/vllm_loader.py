@@ -134,7 +134,7 @@ class DensorModelLoader(DefaultModelLoader):  # type: ignore[misc]
 def _fewer_threads() -> Iterator[None]:
     """Copies on a quarter of torch's threads: the others decode, and torch's would spin for them.
 
-    On two processors copying 1 GB took .3 s of processor time more with both.
+    On two processors copying 1 GB took .25 s of processor time more with both.
     """
     import torch
 

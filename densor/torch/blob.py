@@ -14,6 +14,7 @@ from densor.runtime.buffers import BufferPool
 from densor.runtime.huge_pages import HUGE_PAGES
 
 _LARGE = 1 << 25  # bytes
+_MOST_TIMES = 16  # as large as what is stored
 
 
 def may_be_blob(tensor: Any) -> bool:
@@ -45,9 +46,10 @@ def read_tensor(
     info = file.info(name)
     if file.is_blob(name):
         wire.check_possible(info.size, file.stored(name).size)
-    memory = (
-        _memory(info.size) if pool is None else torch.from_numpy(pool.take_until_dropped(info.size))
-    )
+    if pool is None:
+        memory = _memory(info.size, file.stored(name).size)
+    else:
+        memory = torch.from_numpy(pool.take_until_dropped(info.size))
     out = memory.numpy()
     data = file.read(name, threads, base_of, out)
     if data is not out:  # a plain tensor
@@ -55,10 +57,13 @@ def read_tensor(
     return _as(memory, info)
 
 
-def _memory(size: int) -> torch.Tensor:
+def _memory(size: int, stored: int) -> torch.Tensor:
     """Fresh memory: in huge pages if they are quick, else torch's, since numpy asks for huge ones
-    however long they take."""
-    found = HUGE_PAGES.take(size)
+    however long they take.
+
+    Huge pages are filled at once, before what is `stored` has shown that it is worth so much.
+    """
+    found = HUGE_PAGES.take(size) if size <= _MOST_TIMES * stored else None
     if found is not None:
         return torch.from_numpy(found)
     return torch.empty(size, dtype=torch.uint8, device="cpu")
