@@ -34,7 +34,7 @@ class StoreInfo(WeightTransferInitInfo):  # type: ignore[misc]
 
 @dataclass
 class MessageInfo(WeightTransferUpdateInfo):  # type: ignore[misc]
-    """`number`: of the message that is waited for, so many seconds; -1 or None for the latest there is.
+    """`number`: of the message waited for, `timeout` seconds; -1 or None for the latest there is.
 
     Where there are several workers, a number is needed: each of them might find another one latest.
     """
