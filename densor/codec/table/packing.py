@@ -41,7 +41,7 @@ class Packer:
 
     def elements(self, data: bytes, dtype: str) -> bytes:
         """The same of elements of a type, by planes or as bytes."""
-        packed = self.pack(data)
+        packed = self.pack(data) if not self._light else Packer(self._zstd).pack(data)
         if self._level is None or not _MIN_MODEL_BYTES <= len(data) <= MAX_MODEL_BYTES:
             return packed
         content = np.frombuffer(data, np.uint8)

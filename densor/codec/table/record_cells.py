@@ -81,9 +81,7 @@ def _bits(cells: Cells, width: int, dtype: str) -> I64:
 
 
 def _as_integers(cells: Cells, bits: I64, dtype: str) -> Dictionary:
-    good = np.abs(bits) < MAX_VALUE
-    if dtype.endswith("U64"):
-        good &= bits >= 0  # beyond 63 bits
+    good = (bits > -MAX_VALUE) & (bits < MAX_VALUE)
     return _dictionary(cells, INTEGERS, 0, good, bits, dtype)
 
 
