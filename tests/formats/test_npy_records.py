@@ -82,6 +82,15 @@ def test_headers_with_a_change_are_still_planned_and_restored(tmp_path: Path) ->
         assert densor.decompress(densor.compress(bytes(data))) == data
 
 
+def test_more_records_than_any_file_has_take_no_time() -> None:
+    array = records(64)
+    data = npy(array).replace(b"(64,), }", b"(%d,), }" % (1 << 62))
+    for size in (len(data), None):
+        plan = plan_file(MemorySource(data), size, random=size and MemoryRandomSource(data))
+        assert len(plan.segments) < 1 << 12
+    assert densor.decompress(densor.compress(data)) == data
+
+
 def test_records_of_a_large_file_are_cut_into_what_chunks_hold() -> None:
     rows = (1 << 23) // 2 + 5
     head = npy(np.zeros(0, [("a", "u1"), ("b", "u1")])).replace(b"(0,)", b"(%d,)" % rows)

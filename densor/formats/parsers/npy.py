@@ -26,6 +26,7 @@ MAGIC = b"\x93NUMPY"
 _PREFIX = len(MAGIC) + 2 + 4  # magic, version, length of the header
 _MAX_HEADER = 1 << 16
 _MAX_RECORD = 1 << 16  # bytes
+_MAX_STRETCHES = 1 << 11  # of records
 _TYPE = rb"([<>|=]?)([a-zA-Z])(\d{0,9})(\[\w{1,9}\])?"
 _DESCR = re.compile(rb"""['"]descr['"]\s*:\s*['"]""" + _TYPE + rb"""['"]""")
 _RECORD = re.compile(rb"""['"]descr['"]\s*:\s*(?=[\[(])""")
@@ -172,9 +173,10 @@ def _stretch(header: _Header, at: int, rows: tuple[int, ...]) -> list[Stretch]:
 
 
 def _of_records(table: Table, at: int, size: int) -> list[Stretch]:
-    """Records in as many stretches as chunks can hold."""
+    """Records in stretches that chunks can hold; 2048 at most, all beyond are bytes."""
     rows = min(MAX_BYTES // table.stride, MAX_CELLS // table.columns)
-    step, end = rows * table.stride, at + size
+    step = rows * table.stride
+    end = at + min(size, step * _MAX_STRETCHES)
     sizes = [(begin, min(step, end - begin)) for begin in range(at, end, step)]
     return [Stretch(begin, length, "U8", (), table=table) for begin, length in sizes]
 
