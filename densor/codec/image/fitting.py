@@ -13,6 +13,7 @@ from densor.codec.image.gradient import levels, samples, split, work_on
 from densor.codec.image.kernels import GREEN, GREEN_MEAN, LIFTED, NO_COLOUR, ORDERED
 from densor.codec.image.layout import Layout
 from densor.codec.image.params import CONTEXTS, MAX_SCALE, MIXING, RESIDUAL, Model, reduced
+from densor.entropy.vectors import LANES
 
 _CHAINS = 4  # of predictions that are coded together, about
 _TRIAL_ROWS = 16
@@ -39,7 +40,11 @@ def modelled(model: Model, data: Bytes) -> Modelled:
     work = work_on(shape, split(shape, reduced(model, data)), model.wavefront)
     n = samples(model, data.size)
     found = Modelled(np.empty(n, np.uint8), np.empty(n, np.uint8), np.empty(n, np.uint16))
-    kernels.model_rows(shape, work, levels(model.scale), model.scale, model.wavefront, *found)
+    lanes = -(-shape.width // LANES) * LANES
+    space = np.empty((2, model.wavefront * shape.channels * lanes), np.int32)
+    kernels.model_rows(
+        shape, work, levels(model.scale), model.scale, model.wavefront, *space, *found
+    )
     return found
 
 

@@ -10,11 +10,13 @@ from densor.codec.image import kernels
 from densor.codec.image.kernels import NO_COLOUR, ORDERED, Shape, Work
 from densor.codec.image.params import Model
 from densor.codec.image.predict import LEVELS, SIDES, TEXTURES, TOP, level_table
+from densor.entropy.vectors import LANES
 
 
 def planes_of(shape: Shape) -> npt.NDArray[np.int32]:
-    """Room for the planes of rows, zeros."""
-    return np.zeros(shape.channels * (shape.rows + TOP) * (shape.width + SIDES), np.int32)
+    """Room for the planes of rows, zeros, and for vectors that go beyond the last row."""
+    size = shape.channels * (shape.rows + TOP) * (shape.width + SIDES) + LANES
+    return np.zeros(size, np.int32)
 
 
 def split(shape: Shape, data: Bytes) -> npt.NDArray[np.int32]:

@@ -21,10 +21,12 @@ from densor.codec.image.predict import (
     begin_row,
     corrected,
     learned,
+    first_row_done,
     predict,
-    sample_done,
+    predict_lanes,
     set_of,
 )
+from densor.entropy import vectors as v
 from densor.entropy.intrinsics import load_u16, store_u16
 from densor.entropy.jit import I32, I64, R8, R16, R32, W8, W16, W32, index, inlined, kernel
 
@@ -173,10 +175,15 @@ def join_rows(s, planes, data):
 
 
 @inlined
-def _context(w, s, levels, scale, at, c, errors):
-    """Prediction, place of its bias, and context, of the sample at `at` of plane `c`."""
-    stride = s.width + SIDES
-    p, activity, texture = predict(w.planes, at, stride, scale)
+def _columns(t, width, together):
+    """The rows of a wavefront that have a column at step `t`, from the first on; row 0 is at t."""
+    return max(int64(0), (t - width) // SKEW + 1), min(together, t // SKEW + 1)
+
+
+@inlined
+def _corrected(w, s, levels, c, errors, found):
+    """The prediction of a sample, place of its bias, and context; `found`: as `predict` has it."""
+    p, activity, texture = found
     group = set_of(c, s.channels)
     activity += 2 * w.errors[index(errors + c)]
     if group == 1:
@@ -191,17 +198,25 @@ def _context(w, s, levels, scale, at, c, errors):
 
 
 @inlined
-def _learn(w, at, s, place, error, errors, y, x):
+def _learn(w, place, error, errors):
     w.bias[index(place)] = np.int32(learned(int64(w.bias[index(place)]), error))
     w.errors[index(errors)] = abs(error)
-    sample_done(w.planes, at, s.width + SIDES, y == 0, x + 1 == s.width)
 
 
 @inlined
-def _begin(w, s, at, errors, x):
-    if x == 0:
-        begin_row(w.planes, at, s.width + SIDES)
-        w.errors[index(errors)] = 0
+def _end_row(planes, s, row):
+    """Sets what is right of the last sample of a row."""
+    for c in range(s.channels):
+        at = _place(s, c, row) + s.width
+        last = planes[index(at - 1)]
+        planes[index(at)] = planes[index(at + 1)] = planes[index(at + 2)] = last
+
+
+@inlined
+def _begin_row(w, s, row, errors):
+    for c in range(s.channels):
+        begin_row(w.planes, _place(s, c, row), s.width + SIDES)
+        w.errors[index(errors + c)] = 0
 
 
 @inlined
@@ -213,36 +228,73 @@ def _octave(folded):
     return bits
 
 
-@kernel(types.void(_SHAPE, _WORK, R8, int64, int64, W8, W8, W16))
-def model_rows(s, w, levels, scale, wavefront, tokens, contexts, lower):
-    """Sets token, context and low bits of each sample, in the order in which they are coded."""
+@inlined
+def _predict_row(w, s, scale, row, to, predictions, textures):
+    """Predicts a row of known samples: those of each channel from `to` on, each in whole lanes."""
+    stride = s.width + SIDES
+    lanes = (s.width + v.LANES - 1) // v.LANES * v.LANES
+    for c in range(s.channels):
+        at = _place(s, c, row)
+        target = to + c * lanes
+        if row:
+            for x in range(0, s.width, v.LANES):
+                p, texture = predict_lanes(w.planes, at + x, stride, scale)
+                v.store_u32(predictions, target + x, p)
+                v.store_u32(textures, target + x, texture)
+            continue
+        for x in range(s.width):
+            p, activity, texture = predict(w.planes, at + x, stride, scale)
+            predictions[index(target + x)] = np.int32(p)
+            textures[index(target + x)] = np.int32(activity << 6 | texture)
+            first_row_done(w.planes, at + x, stride)
+
+
+@inlined
+def _code_sample(w, s, levels, c, at, errors, found, i, tokens, contexts, lower):
+    """Sets token, context and low bits of a sample."""
     mask = (int64(1) << s.depth) - 1
-    half = (mask + 1) >> 1
+    p, place, context = _corrected(w, s, levels, c, errors, found)
+    error = _wrapped(int64(w.planes[index(at)]) - p, -((mask + 1) >> 1), mask)
+    folded = (error << 1) ^ (error >> 63)
+    token = folded
+    if folded >= DIRECT:
+        bits = _octave(folded)
+        low = bits - 3
+        token = DIRECT + 4 * (bits - 8) + ((folded >> low) & 3)
+        lower[index(i)] = np.uint16(folded & ((int64(1) << low) - 1))
+    tokens[index(i)] = np.uint8(token)
+    contexts[index(i)] = np.uint8(context)
+    _learn(w, place, error, errors + c)
+
+
+@kernel(types.void(_SHAPE, _WORK, R8, int64, int64, I32, I32, W8, W8, W16))
+def model_rows(s, w, levels, scale, wavefront, predictions, textures, tokens, contexts, lower):
+    """Sets token, context and low bits of each sample, in the order in which they are coded.
+
+    `predictions`, `textures`: int32[wavefront * channels * lanes], work space; `lanes`: the width,
+    rounded up to whole vectors, of which the last may go beyond its row in `planes`.
+    """
+    lanes = (s.width + v.LANES - 1) // v.LANES * v.LANES
     i = int64(0)
     for group in range(0, s.rows, wavefront):
         together = min(wavefront, s.rows - group)
+        for row in range(together):
+            _begin_row(w, s, group + row, row * s.channels)
+            _end_row(w.planes, s, group + row)
+            to = row * s.channels * lanes
+            _predict_row(w, s, scale, group + row, to, predictions, textures)
         for t in range(s.width + SKEW * (together - 1)):
-            for row in range(together):
+            first, end = _columns(t, s.width, together)
+            for row in range(first, end):
                 x = t - SKEW * row
-                if x < 0 or x >= s.width:
-                    continue
                 for c in range(s.channels):
-                    at = _place(s, c, group + row) + x
                     errors = row * s.channels
-                    _begin(w, s, at, errors + c, x)
-                    p, place, context = _context(w, s, levels, scale, at, c, errors)
-                    error = _wrapped(int64(w.planes[index(at)]) - p, -half, mask)
-                    folded = 2 * error if error >= 0 else -2 * error - 1
-                    if folded >= DIRECT:
-                        bits = _octave(folded)
-                        low = bits - 3
-                        tokens[index(i)] = np.uint8(DIRECT + 4 * (bits - 8) + ((folded >> low) & 3))
-                        lower[index(i)] = np.uint16(folded & ((int64(1) << low) - 1))
-                    else:
-                        tokens[index(i)] = np.uint8(folded)
-                    contexts[index(i)] = np.uint8(context)
+                    place = (errors + c) * lanes + x
+                    texture = int64(textures[index(place)])
+                    found = int64(predictions[index(place)]), texture >> 6, texture & 63
+                    at = _place(s, c, group + row) + x
+                    _code_sample(w, s, levels, c, at, errors, found, i, tokens, contexts, lower)
                     i += 1
-                    _learn(w, at, s, place, error, errors + c, group + row, x)
 
 
 @kernel(types.void(R8, R8, types.int64[:, ::1]))
@@ -278,11 +330,8 @@ def put_rows(s, wavefront, tokens, contexts, lower, starts, states, words):
         steps = s.width + SKEW * (together - 1)
         for back in range(steps):
             t = steps - 1 - back
-            for other in range(together):
-                row = together - 1 - other
-                x = t - SKEW * row
-                if x < 0 or x >= s.width:
-                    continue
+            first, end = _columns(t, s.width, together)
+            for row in range(end - 1, first - 1, -1):
                 for before in range(s.channels):
                     c = s.channels - 1 - before
                     i -= 1
@@ -318,18 +367,19 @@ def take_rows(s, w, levels, scale, wavefront, words, at, states, table):
     `words`: at least two bytes. `table`: as `entropy.rans.kernels.build_table` makes it.
     """
     mask = (int64(1) << s.depth) - 1
+    stride = s.width + SIDES
     for group in range(0, s.rows, wavefront):
         together = min(wavefront, s.rows - group)
         for t in range(s.width + SKEW * (together - 1)):
-            for row in range(together):
-                x = t - SKEW * row
-                if x < 0 or x >= s.width:
-                    continue
+            first, end = _columns(t, s.width, together)
+            if t == SKEW * (end - 1):
+                _begin_row(w, s, group + end - 1, (end - 1) * s.channels)
+            for row in range(first, end):
+                errors = row * s.channels
+                here = _place(s, int64(0), group + row) + t - SKEW * row
                 for c in range(s.channels):
-                    here = _place(s, c, group + row) + x
-                    errors = row * s.channels
-                    _begin(w, s, here, errors + c, x)
-                    p, place, context = _context(w, s, levels, scale, here, c, errors)
+                    found = predict(w.planes, here, stride, scale)
+                    p, place, context = _corrected(w, s, levels, c, errors, found)
                     state = states[index(errors + c)]
                     entry = int64(table[index(context << 12 | state & 4095)])
                     state = ((entry >> 20) + 1) * (state >> 12) + (entry >> 8 & 4095)
@@ -343,7 +393,13 @@ def take_rows(s, w, levels, scale, wavefront, words, at, states, table):
                     states[index(errors + c)] = state
                     error = (folded >> 1) ^ -(folded & 1)
                     w.planes[index(here)] = np.int32(_wrapped(p + error, w.lows[index(c)], mask))
-                    _learn(w, here, s, place, error, errors + c, group + row, x)
+                    _learn(w, place, error, errors + c)
+                    here += (s.rows + TOP) * stride
+            if group == 0 and first == 0:
+                for c in range(s.channels):
+                    first_row_done(w.planes, _place(s, c, int64(0)) + t, stride)
+            if t >= s.width - 1 and (t - s.width + 1) % SKEW == 0:
+                _end_row(w.planes, s, group + (t - s.width + 1) // SKEW)
         if at > words.size:
             break
     return at
