@@ -26,13 +26,19 @@ def split(shape: Shape, data: Bytes) -> npt.NDArray[np.int32]:
     return planes
 
 
-def work_on(shape: Shape, planes: npt.NDArray[np.int32], wavefront: int) -> Work:
-    """What changes from sample to sample, as it is before the first one."""
+def work_on(shape: Shape, planes: npt.NDArray[np.int32], wavefront: int, predictions: int) -> Work:
+    """What changes from sample to sample, as it is before the first one.
+
+    `predictions`: that are at hand for each channel.
+    """
     bias = np.zeros(shape.channels * LEVELS * TEXTURES, np.int32)
+    errors = np.zeros(wavefront * shape.channels, np.int64)
     lows = np.zeros(shape.channels, np.int64)
     if shape.colour not in (NO_COLOUR, ORDERED):
         lows[1:3] = -(1 << (shape.depth - 1))
-    return Work(planes, bias, np.zeros(wavefront * shape.channels, np.int64), lows)
+    ahead = np.empty((2, shape.channels * predictions), np.int32)
+    recent = np.zeros(shape.channels * kernels.KEPT * kernels.WIDE, np.int32)
+    return Work(planes, bias, errors, lows, *ahead, recent)
 
 
 @functools.cache

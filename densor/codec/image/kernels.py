@@ -34,6 +34,10 @@ int64 = numba.int64
 
 DIRECT = 128  # tokens that are folded errors as they are; beyond, four to an octave, and low bits
 _FIRST = 1 << 16  # of rANS states, see docs/format/rans.md
+KEPT = 8  # steps of a wavefront that are at hand
+_ABOVE = 2  # rows above it
+WIDE = 24  # columns of a step: those, and sixteen rows; with room for all vectors
+_LEAST_LANES = 3  # rows that are worth a vector, which waits for all that is in it
 NO_COLOUR, GREEN, GREEN_MEAN, LIFTED, ORDERED = range(5)  # colour transforms, see image.md
 
 
@@ -57,10 +61,13 @@ class Work(NamedTuple):
     bias: npt.NDArray[np.int32]  # int32[channels * LEVELS * TEXTURES]
     errors: npt.NDArray[np.int64]  # int64[wavefront * channels]: the last one of each, absolute
     lows: npt.NDArray[np.int64]  # int64[channels]: least value of each plane
+    predictions: npt.NDArray[np.int32]  # of known rows, or of a step: int32[channels * 16]
+    textures: npt.NDArray[np.int32]  # of the same samples, beside their activities
+    recent: npt.NDArray[np.int32]  # int32[channels * KEPT * WIDE], see `_cell`
 
 
 _SHAPE = types.NamedUniTuple(types.int64, len(Shape._fields), Shape)
-_WORK = types.NamedTuple((I32, I32, I64, I64), Work)
+_WORK = types.NamedTuple((I32, I32, I64, I64, I32, I32, I32), Work)
 
 
 @inlined
@@ -118,6 +125,13 @@ def _restored(x, y, z, colour, mask):
         b = (middle - (z >> 1)) & mask
         return (b + z) & mask, (middle + y) & mask, b
     return y, x, z
+
+
+@kernel(types.void(R8, W8))
+def find_values(data, found):
+    """Sets `found`, uint8[256], to 1 for each value that occurs."""
+    for i in range(data.size):
+        found[index(data[i])] = np.uint8(1)
 
 
 @kernel(types.void(_SHAPE, R8, I32))
@@ -181,9 +195,13 @@ def _columns(t, width, together):
 
 
 @inlined
-def _corrected(w, s, levels, c, errors, found):
-    """The prediction of a sample, place of its bias, and context; `found`: as `predict` has it."""
-    p, activity, texture = found
+def _corrected(w, s, levels, c, errors, sample):
+    """The prediction of a sample, place of its bias, and context.
+
+    `sample`: where what `predict` says of it stands.
+    """
+    texture = int64(w.textures[index(sample)])
+    activity, texture = texture >> 6, texture & (TEXTURES - 1)
     group = set_of(c, s.channels)
     activity += 2 * w.errors[index(errors + c)]
     if group == 1:
@@ -193,6 +211,7 @@ def _corrected(w, s, levels, c, errors, found):
     level = int64(levels[index(min(activity, int64(levels.size - 1)))])
     place = (c * LEVELS + level) * TEXTURES + texture
     low = w.lows[index(c)]
+    p = int64(w.predictions[index(sample)])
     p = corrected(p, int64(w.bias[index(place)]), low, low + (int64(1) << s.depth) - 1)
     return p, place, group * LEVELS + level
 
@@ -229,31 +248,52 @@ def _octave(folded):
 
 
 @inlined
-def _predict_row(w, s, scale, row, to, predictions, textures):
-    """Predicts a row of known samples: those of each channel from `to` on, each in whole lanes."""
-    stride = s.width + SIDES
-    lanes = (s.width + v.LANES - 1) // v.LANES * v.LANES
-    for c in range(s.channels):
-        at = _place(s, c, row)
-        target = to + c * lanes
-        if row:
-            for x in range(0, s.width, v.LANES):
-                p, texture = predict_lanes(w.planes, at + x, stride, scale)
-                v.store_u32(predictions, target + x, p)
-                v.store_u32(textures, target + x, texture)
-            continue
-        for x in range(s.width):
-            p, activity, texture = predict(w.planes, at + x, stride, scale)
-            predictions[index(target + x)] = np.int32(p)
-            textures[index(target + x)] = np.int32(activity << 6 | texture)
-            first_row_done(w.planes, at + x, stride)
+def _in_vectors(count):
+    """Lanes of whole vectors for as many samples."""
+    return (count + v.LANES - 1) // v.LANES * v.LANES
 
 
 @inlined
-def _code_sample(w, s, levels, c, at, errors, found, i, tokens, contexts, lower):
+def _predict_one(w, s, scale, at, sample):
+    p, texture = predict(w.planes, at, s.width + SIDES, scale)
+    w.predictions[index(sample)] = np.int32(p)
+    w.textures[index(sample)] = np.int32(texture)
+
+
+@inlined
+def _predict_lanes(w, neighbours, scale, sample):
+    p, texture = predict_lanes(*neighbours, scale)
+    v.store_u32(w.predictions, sample, p)
+    v.store_u32(w.textures, sample, texture)
+
+
+@inlined
+def _predict_row(w, s, scale, c, row, sample):
+    """Predicts the samples of a row that are known, from `sample` on."""
+    at = _place(s, c, row)
+    above = at - (s.width + SIDES)
+    second = above - (s.width + SIDES)
+    for x in range(0, s.width if row else 0, v.LANES):
+        neighbours = (
+            v.load_u32(w.planes, at + x - 1),
+            v.load_u32(w.planes, at + x - 2),
+            v.load_u32(w.planes, above + x),
+            v.load_u32(w.planes, above + x - 1),
+            v.load_u32(w.planes, above + x + 1),
+            v.load_u32(w.planes, second + x),
+            v.load_u32(w.planes, second + x + 1),
+        )
+        _predict_lanes(w, neighbours, scale, sample + x)
+    for x in range(0 if row else s.width):
+        _predict_one(w, s, scale, at + x, sample + x)
+        first_row_done(w.planes, at + x, s.width + SIDES)
+
+
+@inlined
+def _code_sample(w, s, levels, c, at, errors, sample, i, tokens, contexts, lower):
     """Sets token, context and low bits of a sample."""
     mask = (int64(1) << s.depth) - 1
-    p, place, context = _corrected(w, s, levels, c, errors, found)
+    p, place, context = _corrected(w, s, levels, c, errors, sample)
     error = _wrapped(int64(w.planes[index(at)]) - p, -((mask + 1) >> 1), mask)
     folded = (error << 1) ^ (error >> 63)
     token = folded
@@ -267,33 +307,30 @@ def _code_sample(w, s, levels, c, at, errors, found, i, tokens, contexts, lower)
     _learn(w, place, error, errors + c)
 
 
-@kernel(types.void(_SHAPE, _WORK, R8, int64, int64, I32, I32, W8, W8, W16))
-def model_rows(s, w, levels, scale, wavefront, predictions, textures, tokens, contexts, lower):
+@kernel(types.void(_SHAPE, _WORK, R8, int64, int64, W8, W8, W16))
+def model_rows(s, w, levels, scale, wavefront, tokens, contexts, lower):
     """Sets token, context and low bits of each sample, in the order in which they are coded.
 
-    `predictions`, `textures`: int32[wavefront * channels * lanes], work space; `lanes`: the width,
-    rounded up to whole vectors, of which the last may go beyond its row in `planes`.
+    Of each row of a wavefront, and each of its channels, predictions are whole vectors.
     """
-    lanes = (s.width + v.LANES - 1) // v.LANES * v.LANES
+    lanes = _in_vectors(s.width)
     i = int64(0)
     for group in range(0, s.rows, wavefront):
         together = min(wavefront, s.rows - group)
         for row in range(together):
             _begin_row(w, s, group + row, row * s.channels)
             _end_row(w.planes, s, group + row)
-            to = row * s.channels * lanes
-            _predict_row(w, s, scale, group + row, to, predictions, textures)
+            for c in range(s.channels):
+                _predict_row(w, s, scale, c, group + row, (row * s.channels + c) * lanes)
         for t in range(s.width + SKEW * (together - 1)):
             first, end = _columns(t, s.width, together)
             for row in range(first, end):
                 x = t - SKEW * row
+                errors = row * s.channels
                 for c in range(s.channels):
-                    errors = row * s.channels
-                    place = (errors + c) * lanes + x
-                    texture = int64(textures[index(place)])
-                    found = int64(predictions[index(place)]), texture >> 6, texture & 63
+                    sample = (errors + c) * lanes + x
                     at = _place(s, c, group + row) + x
-                    _code_sample(w, s, levels, c, at, errors, found, i, tokens, contexts, lower)
+                    _code_sample(w, s, levels, c, at, errors, sample, i, tokens, contexts, lower)
                     i += 1
 
 
@@ -307,11 +344,9 @@ def count_tokens(tokens, contexts, counts):
 @inlined
 def _put(x, words, at, most):
     """Makes room in a state that may be at most below `most`."""
-    if x >= most:
-        at -= 2
-        store_u16(words, at, np.uint16(x & 0xFFFF))
-        x >>= 16
-    return x, at
+    store_u16(words, at - 2, np.uint16(x & 0xFFFF))  # whether or not: branches would be guessed
+    full = int64(x >= most)
+    return x >> (full << 4), at - 2 * full
 
 
 @kernel(types.int64(_SHAPE, int64, R8, R8, R16, R32, I64, W8))
@@ -360,6 +395,61 @@ def _filled(state, words, at):
     return (state << 16 | word) if short else state, at + 2 * int64(short)
 
 
+@inlined
+def _cell(c, t, row):
+    """Where `recent` has the sample of a row of a wavefront at a step, of channel `c`."""
+    return (c * KEPT + (t & (KEPT - 1))) * WIDE + _ABOVE + row
+
+
+@inlined
+def _predict_step(w, s, scale, c, t, group):
+    """Predicts what all rows of a wavefront have at a step of channel `c`."""
+    above = _place(s, c, group - 1) + t
+    second = above - (s.width + SIDES)
+    if t <= s.width:
+        for x in range(-1, 2):
+            w.recent[index(_cell(c, t + x - SKEW, -1))] = w.planes[index(above + x)]
+            w.recent[index(_cell(c, t + x - 2 * SKEW, -2))] = w.planes[index(second + x)]
+    neighbours = (
+        v.load_u32(w.recent, _cell(c, t - 1, 0)),
+        v.load_u32(w.recent, _cell(c, t - 2, 0)),
+        v.load_u32(w.recent, _cell(c, t - SKEW, -1)),
+        v.load_u32(w.recent, _cell(c, t - SKEW - 1, -1)),
+        v.load_u32(w.recent, _cell(c, t - SKEW + 1, -1)),
+        v.load_u32(w.recent, _cell(c, t - 2 * SKEW, -2)),
+        v.load_u32(w.recent, _cell(c, t - 2 * SKEW + 1, -2)),
+    )
+    _predict_lanes(w, neighbours, scale, c * v.LANES)
+
+
+@inlined
+def _begin_step(w, s, scale, wavefront, t, group, end):
+    """Predicts what rows of a wavefront have at a step, before row `end`."""
+    if t == SKEW * (end - 1):
+        row = end - 1
+        _begin_row(w, s, group + row, row * s.channels)
+        for c in range(s.channels):
+            left = w.planes[index(_place(s, c, group + row) - 1)]
+            w.recent[index(_cell(c, t - 1, row))] = left
+            w.recent[index(_cell(c, t - 2, row))] = left
+    for c in range(s.channels if wavefront >= _LEAST_LANES else 0):
+        _predict_step(w, s, scale, c, t, group)
+
+
+@inlined
+def _end_step(w, s, t, group, first):
+    """Sets what lies beyond the edges, after a step of which `first` is the first row."""
+    if group + first == 0:
+        for c in range(s.channels):
+            first_row_done(w.planes, _place(s, c, int64(0)) + t, s.width + SIDES)
+    over = t + 1 - s.width
+    if over >= 0 and over % SKEW == 0:
+        row = over // SKEW
+        _end_row(w.planes, s, group + row)
+        for c in range(s.channels):
+            w.recent[index(_cell(c, t + 1, row))] = w.recent[index(_cell(c, t, row))]
+
+
 @kernel(types.int64(_SHAPE, _WORK, R8, int64, int64, R8, int64, I64, W32))
 def take_rows(s, w, levels, scale, wavefront, words, at, states, table):
     """Decodes all planes; returns the position in `words` after them, maybe beyond their end.
@@ -367,19 +457,19 @@ def take_rows(s, w, levels, scale, wavefront, words, at, states, table):
     `words`: at least two bytes. `table`: as `entropy.rans.kernels.build_table` makes it.
     """
     mask = (int64(1) << s.depth) - 1
-    stride = s.width + SIDES
     for group in range(0, s.rows, wavefront):
         together = min(wavefront, s.rows - group)
         for t in range(s.width + SKEW * (together - 1)):
             first, end = _columns(t, s.width, together)
-            if t == SKEW * (end - 1):
-                _begin_row(w, s, group + end - 1, (end - 1) * s.channels)
+            _begin_step(w, s, scale, wavefront, t, group, end)
             for row in range(first, end):
                 errors = row * s.channels
-                here = _place(s, int64(0), group + row) + t - SKEW * row
                 for c in range(s.channels):
-                    found = predict(w.planes, here, stride, scale)
-                    p, place, context = _corrected(w, s, levels, c, errors, found)
+                    sample = c * v.LANES + row
+                    here = _place(s, c, group + row) + t - SKEW * row
+                    if wavefront < _LEAST_LANES:
+                        _predict_one(w, s, scale, here, sample)
+                    p, place, context = _corrected(w, s, levels, c, errors, sample)
                     state = states[index(errors + c)]
                     entry = int64(table[index(context << 12 | state & 4095)])
                     state = ((entry >> 20) + 1) * (state >> 12) + (entry >> 8 & 4095)
@@ -392,14 +482,11 @@ def take_rows(s, w, levels, scale, wavefront, words, at, states, table):
                         state, at = _filled(state >> low, words, at)
                     states[index(errors + c)] = state
                     error = (folded >> 1) ^ -(folded & 1)
-                    w.planes[index(here)] = np.int32(_wrapped(p + error, w.lows[index(c)], mask))
+                    value = np.int32(_wrapped(p + error, w.lows[index(c)], mask))
+                    w.planes[index(here)] = value
+                    w.recent[index(_cell(c, t, row))] = value
                     _learn(w, place, error, errors + c)
-                    here += (s.rows + TOP) * stride
-            if group == 0 and first == 0:
-                for c in range(s.channels):
-                    first_row_done(w.planes, _place(s, c, int64(0)) + t, stride)
-            if t >= s.width - 1 and (t - s.width + 1) % SKEW == 0:
-                _end_row(w.planes, s, group + (t - s.width + 1) // SKEW)
+            _end_step(w, s, t, group, first)
         if at > words.size:
             break
     return at

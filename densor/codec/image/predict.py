@@ -72,9 +72,9 @@ def _closest(value, low, high):
 
 @inlined
 def predict(planes, at, stride, scale):
-    """A prediction of the sample at `at`, its activity and its texture, packed.
+    """A prediction of the sample at `at`, its activity and its texture.
 
-    Returns (prediction, activity, texture). `scale`: 2^scale times the thresholds of 8 bits.
+    Returns (prediction, activity << 6 | texture). `scale`: 2^scale times the thresholds of 8 bits.
     """
     w = int64(planes[index(at - 1)])
     n = int64(planes[index(at - stride)])
@@ -99,7 +99,7 @@ def predict(planes, at, stride, scale):
         | int64(2 * w - ww > p) << 4
         | int64(2 * n - nn > p) << 5
     )
-    return p, across + down, texture
+    return p, (across + down) << 6 | texture
 
 
 @inlined
@@ -114,12 +114,11 @@ def _add(a, b, c):
 
 
 @inlined
-def predict_lanes(planes, at, stride, scale):
-    """As `predict`, of 16 samples side by side, in lanes: prediction, activity << 6 | texture."""
-    w, ww = v.load_u32(planes, at - 1), v.load_u32(planes, at - 2)
-    n, nw = v.load_u32(planes, at - stride), v.load_u32(planes, at - stride - 1)
-    ne, nn = v.load_u32(planes, at - stride + 1), v.load_u32(planes, at - 2 * stride)
-    nne = v.load_u32(planes, at - 2 * stride + 1)
+def predict_lanes(w, ww, n, nw, ne, nn, nne, scale):
+    """As `predict`, of 16 samples in lanes by their neighbours.
+
+    Returns (prediction, activity << 6 | texture).
+    """
     across = _add(_apart(w, ww), _apart(n, nw), _apart(ne, n))
     down = _add(_apart(w, nw), _apart(n, nn), _apart(ne, nne))
     slope = v.shift_right_signed(v.subtract(down, across), scale)
