@@ -11,7 +11,6 @@ from densor.codec.image.params import GRADIENT, MAX_MIXED, Model, parse, restore
 from densor.codec.image.zoom import NONE, enlarge, reduced_size
 from densor.entropy.rans.constants import FIRST
 from densor.entropy.rans.decode import decode_table
-from densor.entropy.vectors import LANES
 from densor.errors import FormatError, LimitError
 
 
@@ -35,7 +34,7 @@ class GradientDecoder(ChunkDecoder):
         states = payload[: 4 * count].copy().view("<u4").astype(np.int64)
         if (states < FIRST).any():
             raise FormatError("image chunk begins with an impossible state")
-        work = work_on(shape, planes_of(shape), model.wavefront, LANES)
+        work = work_on(shape, planes_of(shape), model.wavefront, False)
         at = kernels.take_rows(
             *(shape, work, levels(model.scale), model.scale, model.wavefront),
             *(payload, 4 * count, states, self._table),

@@ -21,7 +21,6 @@ from densor.codec.image.params import (
     Model,
     reduced,
 )
-from densor.entropy.vectors import LANES
 
 _TRIED_TOGETHER = 4  # rows of a wavefront in trials
 _BITS_OF_STATE = 1 << 15  # that pay for its 32
@@ -50,9 +49,8 @@ def modelled(model: Model, data: Bytes) -> Modelled:
     n = samples(model, data.size)
     found = Modelled(np.empty(n, np.uint8), np.empty(n, np.uint8), np.empty(n, np.uint16))
     together = min(model.wavefront, shape.rows)
-    vectors = -(-shape.width // LANES)
     planes = split(shape, reduced(model, data))
-    work = work_on(shape, planes, together, together * vectors * LANES)
+    work = work_on(shape, planes, together, True)
     kernels.model_rows(shape, work, levels(model.scale), model.scale, model.wavefront, *found)
     return found
 
@@ -157,7 +155,7 @@ def _of_samples(layout: Layout, data: Bytes) -> list[Model]:
 def _cheapest(
     ways: Iterable[Model], data: Bytes, known: tuple[float, Model] | None = None
 ) -> tuple[float, Model]:
-    """The model that takes the fewest bits for rows, and these; the first, or `known`, of several."""
+    """The fewest bits that models take for rows, `known` among them, and the first that does."""
     costs = [known] if known else []
     costs += [(_cost(way, data), way) for way in ways]
     return min(costs, key=lambda cost: cost[0])

@@ -13,18 +13,16 @@ from numba import types
 
 from densor.codec.image.predict import (
     LEFT,
-    LEVELS,
     SIDES,
     SKEW,
     TEXTURES,
     TOP,
     begin_row,
     corrected,
-    learned,
     first_row_done,
+    learned,
     predict,
     predict_lanes,
-    set_of,
 )
 from densor.entropy import vectors as v
 from densor.entropy.intrinsics import load_u16, store_u16
@@ -35,7 +33,7 @@ int64 = numba.int64
 DIRECT = 128  # tokens that are folded errors as they are; beyond, four to an octave, and low bits
 _FIRST = 1 << 16  # of rANS states, see docs/format/rans.md
 KEPT = 8  # steps of a wavefront that are at hand
-_ABOVE = 2  # rows above it
+ABOVE = 2  # rows above it
 WIDE = 24  # columns of a step: those, and sixteen rows; with room for all vectors
 _LEAST_LANES = 3  # rows that are worth a vector, which waits for all that is in it
 NO_COLOUR, GREEN, GREEN_MEAN, LIFTED, ORDERED = range(5)  # colour transforms, see image.md
@@ -59,13 +57,31 @@ class Work(NamedTuple):
 
     planes: npt.NDArray[np.int32]
     bias: npt.NDArray[np.int32]  # int32[channels * LEVELS * TEXTURES]
-    errors: npt.NDArray[np.int64]  # int64[wavefront * channels]: the last one of each, absolute
-    lows: npt.NDArray[np.int64]  # int64[channels]: least value of each plane
+    errors: npt.NDArray[np.int64]  # of each chain the last one, absolute, and 0
+    chains: npt.NDArray[np.int64]  # int64[wavefront * channels * CHAIN], see `Chain`
     predictions: npt.NDArray[np.int32]  # of known rows, or of a step: int32[channels * 16]
     textures: npt.NDArray[np.int32]  # of the same samples, beside their activities
     recent: npt.NDArray[np.int32]  # int32[channels * KEPT * WIDE], see `_cell`
 
 
+class Chain(NamedTuple):
+    """What stays the same of the samples of a channel in a row of a wavefront.
+
+    Chain number row * channels + channel. Places are those at step 0 of the first wavefront.
+    """
+
+    at: int  # in `planes`
+    prediction: int  # in `predictions`
+    recent: int  # in `recent`
+    first: int  # chains whose errors count besides its own
+    second: int
+    context: int  # the first one
+    bias: int  # the first one
+    low: int  # least value of its plane
+
+
+CHAIN = len(Chain._fields)
+_AT, _PREDICTION, _RECENT, _FIRST_ERROR, _SECOND_ERROR, _CONTEXT, _BIAS, _LOW = range(CHAIN)
 _SHAPE = types.NamedUniTuple(types.int64, len(Shape._fields), Shape)
 _WORK = types.NamedTuple((I32, I32, I64, I64, I32, I32, I32), Work)
 
@@ -195,31 +211,32 @@ def _columns(t, width, together):
 
 
 @inlined
-def _corrected(w, s, levels, c, errors, sample):
-    """The prediction of a sample, place of its bias, and context.
+def _of_chain(w, k, name):
+    return w.chains[index(k * CHAIN + name)]
+
+
+@inlined
+def _corrected(w, s, levels, k, sample):
+    """The prediction of a sample of a chain, place of its bias, and context.
 
     `sample`: where what `predict` says of it stands.
     """
     texture = int64(w.textures[index(sample)])
-    activity, texture = texture >> 6, texture & (TEXTURES - 1)
-    group = set_of(c, s.channels)
-    activity += 2 * w.errors[index(errors + c)]
-    if group == 1:
-        activity += 2 * w.errors[index(errors)]
-        if c > 1:
-            activity += 2 * w.errors[index(errors + 1)]
+    errors = w.errors[index(k)] + w.errors[index(_of_chain(w, k, _FIRST_ERROR))]
+    errors += w.errors[index(_of_chain(w, k, _SECOND_ERROR))]
+    activity = (texture >> 6) + 2 * errors
     level = int64(levels[index(min(activity, int64(levels.size - 1)))])
-    place = (c * LEVELS + level) * TEXTURES + texture
-    low = w.lows[index(c)]
+    place = _of_chain(w, k, _BIAS) + level * TEXTURES + (texture & (TEXTURES - 1))
+    low = _of_chain(w, k, _LOW)
     p = int64(w.predictions[index(sample)])
     p = corrected(p, int64(w.bias[index(place)]), low, low + (int64(1) << s.depth) - 1)
-    return p, place, group * LEVELS + level
+    return p, place, _of_chain(w, k, _CONTEXT) + level
 
 
 @inlined
-def _learn(w, place, error, errors):
+def _learn(w, k, place, error):
     w.bias[index(place)] = np.int32(learned(int64(w.bias[index(place)]), error))
-    w.errors[index(errors)] = abs(error)
+    w.errors[index(k)] = abs(error)
 
 
 @inlined
@@ -245,12 +262,6 @@ def _octave(folded):
     while folded >> bits:
         bits += 1
     return bits
-
-
-@inlined
-def _in_vectors(count):
-    """Lanes of whole vectors for as many samples."""
-    return (count + v.LANES - 1) // v.LANES * v.LANES
 
 
 @inlined
@@ -290,10 +301,10 @@ def _predict_row(w, s, scale, c, row, sample):
 
 
 @inlined
-def _code_sample(w, s, levels, c, at, errors, sample, i, tokens, contexts, lower):
-    """Sets token, context and low bits of a sample."""
+def _code_sample(w, s, levels, k, at, sample, i, tokens, contexts, lower):
+    """Sets token, context and low bits of a sample of a chain."""
     mask = (int64(1) << s.depth) - 1
-    p, place, context = _corrected(w, s, levels, c, errors, sample)
+    p, place, context = _corrected(w, s, levels, k, sample)
     error = _wrapped(int64(w.planes[index(at)]) - p, -((mask + 1) >> 1), mask)
     folded = (error << 1) ^ (error >> 63)
     token = folded
@@ -304,16 +315,12 @@ def _code_sample(w, s, levels, c, at, errors, sample, i, tokens, contexts, lower
         lower[index(i)] = np.uint16(folded & ((int64(1) << low) - 1))
     tokens[index(i)] = np.uint8(token)
     contexts[index(i)] = np.uint8(context)
-    _learn(w, place, error, errors + c)
+    _learn(w, k, place, error)
 
 
 @kernel(types.void(_SHAPE, _WORK, R8, int64, int64, W8, W8, W16))
 def model_rows(s, w, levels, scale, wavefront, tokens, contexts, lower):
-    """Sets token, context and low bits of each sample, in the order in which they are coded.
-
-    Of each row of a wavefront, and each of its channels, predictions are whole vectors.
-    """
-    lanes = _in_vectors(s.width)
+    """Sets token, context and low bits of each sample, in the order in which they are coded."""
     i = int64(0)
     for group in range(0, s.rows, wavefront):
         together = min(wavefront, s.rows - group)
@@ -321,17 +328,16 @@ def model_rows(s, w, levels, scale, wavefront, tokens, contexts, lower):
             _begin_row(w, s, group + row, row * s.channels)
             _end_row(w.planes, s, group + row)
             for c in range(s.channels):
-                _predict_row(w, s, scale, c, group + row, (row * s.channels + c) * lanes)
+                sample = _of_chain(w, row * s.channels + c, _PREDICTION) + SKEW * row
+                _predict_row(w, s, scale, c, group + row, sample)
+        begin = group * (s.width + SIDES)
         for t in range(s.width + SKEW * (together - 1)):
             first, end = _columns(t, s.width, together)
-            for row in range(first, end):
-                x = t - SKEW * row
-                errors = row * s.channels
-                for c in range(s.channels):
-                    sample = (errors + c) * lanes + x
-                    at = _place(s, c, group + row) + x
-                    _code_sample(w, s, levels, c, at, errors, sample, i, tokens, contexts, lower)
-                    i += 1
+            for k in range(first * s.channels, end * s.channels):
+                at = _of_chain(w, k, _AT) + begin + t
+                sample = _of_chain(w, k, _PREDICTION) + t
+                _code_sample(w, s, levels, k, at, sample, i, tokens, contexts, lower)
+                i += 1
 
 
 @kernel(types.void(R8, R8, types.int64[:, ::1]))
@@ -366,24 +372,20 @@ def put_rows(s, wavefront, tokens, contexts, lower, starts, states, words):
         for back in range(steps):
             t = steps - 1 - back
             first, end = _columns(t, s.width, together)
-            for row in range(end - 1, first - 1, -1):
-                for before in range(s.channels):
-                    c = s.channels - 1 - before
-                    i -= 1
-                    state = states[index(row * s.channels + c)]
-                    token = int64(tokens[index(i)])
-                    if token >= DIRECT:
-                        low = ((token - DIRECT) >> 2) + 5
-                        state, at = _put(state, words, at, int64(1) << (32 - low))
-                        state = state << low | int64(lower[index(i)])
-                    start = int64(starts[index(int64(contexts[index(i)]) << 8 | token)])
-                    freq = start >> 16
-                    state, at = _put(state, words, at, freq << 20)
-                    quotient = np.uint32(state) // np.uint32(freq)
-                    rest = state - int64(quotient) * freq
-                    states[index(row * s.channels + c)] = (
-                        (int64(quotient) << 12) + rest + (start & 0xFFFF)
-                    )
+            for k in range(end * s.channels - 1, first * s.channels - 1, -1):
+                i -= 1
+                state = states[index(k)]
+                token = int64(tokens[index(i)])
+                if token >= DIRECT:
+                    low = ((token - DIRECT) >> 2) + 5
+                    state, at = _put(state, words, at, int64(1) << (32 - low))
+                    state = state << low | int64(lower[index(i)])
+                start = int64(starts[index(int64(contexts[index(i)]) << 8 | token)])
+                freq = start >> 16
+                state, at = _put(state, words, at, freq << 20)
+                quotient = np.uint32(state) // np.uint32(freq)
+                rest = state - int64(quotient) * freq
+                states[index(k)] = (int64(quotient) << 12) + rest + (start & 0xFFFF)
     return at
 
 
@@ -398,7 +400,7 @@ def _filled(state, words, at):
 @inlined
 def _cell(c, t, row):
     """Where `recent` has the sample of a row of a wavefront at a step, of channel `c`."""
-    return (c * KEPT + (t & (KEPT - 1))) * WIDE + _ABOVE + row
+    return (c * KEPT + (t & (KEPT - 1))) * WIDE + ABOVE + row
 
 
 @inlined
@@ -459,33 +461,32 @@ def take_rows(s, w, levels, scale, wavefront, words, at, states, table):
     mask = (int64(1) << s.depth) - 1
     for group in range(0, s.rows, wavefront):
         together = min(wavefront, s.rows - group)
+        begin = group * (s.width + SIDES)
         for t in range(s.width + SKEW * (together - 1)):
             first, end = _columns(t, s.width, together)
             _begin_step(w, s, scale, wavefront, t, group, end)
-            for row in range(first, end):
-                errors = row * s.channels
-                for c in range(s.channels):
-                    sample = c * v.LANES + row
-                    here = _place(s, c, group + row) + t - SKEW * row
-                    if wavefront < _LEAST_LANES:
-                        _predict_one(w, s, scale, here, sample)
-                    p, place, context = _corrected(w, s, levels, c, errors, sample)
-                    state = states[index(errors + c)]
-                    entry = int64(table[index(context << 12 | state & 4095)])
-                    state = ((entry >> 20) + 1) * (state >> 12) + (entry >> 8 & 4095)
-                    state, at = _filled(state, words, at)
-                    folded = entry & 255
-                    if folded >= DIRECT:
-                        low = ((folded - DIRECT) >> 2) + 5
-                        top = 4 | folded & 3
-                        folded = top << low | state & ((int64(1) << low) - 1)
-                        state, at = _filled(state >> low, words, at)
-                    states[index(errors + c)] = state
-                    error = (folded >> 1) ^ -(folded & 1)
-                    value = np.int32(_wrapped(p + error, w.lows[index(c)], mask))
-                    w.planes[index(here)] = value
-                    w.recent[index(_cell(c, t, row))] = value
-                    _learn(w, place, error, errors + c)
+            for k in range(first * s.channels, end * s.channels):
+                here = _of_chain(w, k, _AT) + begin + t
+                sample = _of_chain(w, k, _PREDICTION)
+                if wavefront < _LEAST_LANES:
+                    _predict_one(w, s, scale, here, sample)
+                p, place, context = _corrected(w, s, levels, k, sample)
+                state = states[index(k)]
+                entry = int64(table[index(context << 12 | state & 4095)])
+                state = ((entry >> 20) + 1) * (state >> 12) + (entry >> 8 & 4095)
+                state, at = _filled(state, words, at)
+                folded = entry & 255
+                if folded >= DIRECT:
+                    low = ((folded - DIRECT) >> 2) + 5
+                    top = 4 | folded & 3
+                    folded = top << low | state & ((int64(1) << low) - 1)
+                    state, at = _filled(state >> low, words, at)
+                states[index(k)] = state
+                error = (folded >> 1) ^ -(folded & 1)
+                value = np.int32(_wrapped(p + error, _of_chain(w, k, _LOW), mask))
+                w.planes[index(here)] = value
+                w.recent[index(_of_chain(w, k, _RECENT) + (t & (KEPT - 1)) * WIDE)] = value
+                _learn(w, k, place, error)
             _end_step(w, s, t, group, first)
         if at > words.size:
             break

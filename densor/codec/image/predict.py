@@ -25,14 +25,11 @@ THRESHOLDS = (1, 4, 9, 16, 25, 38, 55, 80, 116, 170, 260, 450)
 BIAS_RATE = 6
 
 
-@inlined
-def set_of(plane, channels):
+def set_of(plane: int, channels: int) -> int:
     """Which set of contexts a plane has."""
     if plane == 0:
-        return int64(0)
-    if plane + 1 == channels and channels & 1 == 0:
-        return int64(2)
-    return int64(1)
+        return 0
+    return 2 if plane + 1 == channels and channels % 2 == 0 else 1
 
 
 @inlined
