@@ -193,11 +193,17 @@ def derived(moments: Moments, step: Step) -> Halves:
     with np.errstate(all="ignore"):
         for at in range(0, gradient.size, _BLOCK):
             few = Moments(*(part[at : at + _BLOCK] for part in moments))
-            gradient[at : at + _BLOCK] = _derived(few, step)
+            gradient[at : at + _BLOCK] = _derived(few, step)[0]
     return gradient
 
 
-def _derived(few: Moments, step: Step) -> Halves:
+def derived_block(moments: Moments, step: Step) -> tuple[Halves, int]:
+    """Likewise of few, all at once; and of how many m and v do not both follow."""
+    with np.errstate(all="ignore"):
+        return _derived(moments, step)
+
+
+def _derived(few: Moments, step: Step) -> tuple[Halves, int]:
     nearest = rounded(_about(few, step) / np.float64(step.factor))
     zeros = np.zeros_like(nearest)
     chosen, open_ = zeros.copy(), np.arange(nearest.size)
@@ -215,7 +221,7 @@ def _derived(few: Moments, step: Step) -> Halves:
         if not open_.size:
             break
     chosen[open_] = half[open_]
-    return chosen
+    return chosen, open_.size
 
 
 def found_step(moments: Moments, step: Step) -> Step:

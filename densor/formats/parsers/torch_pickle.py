@@ -16,7 +16,7 @@ from densor.formats.io.sources import MemoryRandomSource, RandomSource
 from densor.formats.tensors import MAX_NAME, View
 
 _MAX_STEPS = 1 << 22  # some seconds
-_MAX_DEPTH = 32  # of containers that names are made from
+MAX_DEPTH = 32  # of containers that names are made from
 _MAX_ARGUMENT = 1 << 16  # bytes of a text or number that are looked at
 _BUFFER = 1 << 18
 _STORAGES = {
@@ -157,7 +157,7 @@ class _Global(NamedTuple):
 
 
 @dataclass(eq=False)
-class _Object:
+class Object:
     """A dict, a list, or an object with attributes: what is in it, by name."""
 
     items: list[tuple[str, Any]] = field(default_factory=list)
@@ -171,7 +171,7 @@ def scan(pickle: PickleFile | bytes, partial: bool = False) -> Found:
 
     `partial`: if so, no error but the storages that were named up to there.
     """
-    machine = _Machine()
+    machine = Machine()
     file = pickle
     if not isinstance(file, PickleFile):
         file = PickleFile(MemoryRandomSource(file), 0, len(file))
@@ -189,8 +189,8 @@ def values(file: PickleFile) -> Any:
 
     FormatError if it cannot be followed.
     """
-    found = _Machine().run(file)
-    return found.items if isinstance(found, _Object) else found
+    found = Machine().run(file)
+    return found.items if isinstance(found, Object) else found
 
 
 def _collect(
@@ -200,13 +200,13 @@ def _collect(
     if isinstance(thing, Tensor | Opaque):
         found.setdefault(name, thing)
         return
-    if isinstance(thing, _Object):
+    if isinstance(thing, Object):
         items = thing.items
     elif isinstance(thing, tuple) and type(thing) is tuple:
         items = [(str(i), value) for i, value in enumerate(thing)]
     else:
         return
-    if id(thing) not in seen and depth < _MAX_DEPTH:
+    if id(thing) not in seen and depth < MAX_DEPTH:
         seen.add(id(thing))
         for key, value in items:
             if len(name) + len(key) < MAX_NAME:
@@ -214,7 +214,7 @@ def _collect(
                 _collect(value, path, found, seen, depth + 1)
 
 
-class _Machine:
+class Machine:
     """The stack machine."""
 
     def __init__(self) -> None:
@@ -269,12 +269,12 @@ class _Machine:
 
     def set_items(self, pairs: list[Any]) -> None:
         target = self.stack[-1]
-        if isinstance(target, _Object):
+        if isinstance(target, Object):
             target.items += _named(pairs)
 
     def append(self, values: list[Any]) -> None:
         target = self.stack[-1]
-        if isinstance(target, _Object):
+        if isinstance(target, Object):
             first = len(target.items)
             target.items += [(str(first + i), value) for i, value in enumerate(values)]
 
@@ -293,13 +293,13 @@ class _Machine:
 
     def make_object(self, _: Any, taken: int = 2) -> None:
         self.take(taken)
-        self.push(_Object())
+        self.push(Object())
 
     def build(self, _: Any) -> None:
         """Gives an object its attributes: a reference, since copies can double at each step."""
         (state,) = self.take(1)
         target = self.stack[-1]
-        if isinstance(target, _Object):
+        if isinstance(target, Object):
             target.items.append(("", state))
 
     def persistent(self, _: Any) -> None:
@@ -349,7 +349,7 @@ def _called(function: Any, arguments: Any) -> Any:
     if not isinstance(function, _Global) or type(arguments) is not tuple:
         return _OPAQUE
     if function == _Global("collections", "OrderedDict"):
-        return _Object()
+        return Object()
     if function == _Global("torch._tensor", "_rebuild_from_type_v2") and len(arguments) == 4:
         made, kind = _called(*arguments[0:3:2]), arguments[1]
         if kind in _PLAIN_TYPES or not isinstance(made, Tensor | Opaque):
@@ -408,7 +408,7 @@ def _flags(metadata: Any) -> tuple[bool, bool] | None:
     """Whether a tensor is a conjugate, a negative view; None where it may be something else."""
     if metadata is None:
         return False, False
-    items = metadata.items if isinstance(metadata, _Object) else [("", None)]
+    items = metadata.items if isinstance(metadata, Object) else [("", None)]
     found = dict(items)
     if not set(found) <= {"conj", "neg"} or not all(type(v) is bool for v in found.values()):
         return None
@@ -426,10 +426,10 @@ _CONSTANTS = frozenset(
 _GETS = frozenset(("GET", "BINGET", "LONG_BINGET"))
 _PUTS = frozenset(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"))
 _NOTHING = frozenset(("PROTO", "FRAME", "STOP"))
-_STEPS: dict[str, Callable[[_Machine, Any], object]] = {
+_STEPS: dict[str, Callable[[Machine, Any], object]] = {
     "NEWTRUE": lambda machine, _: machine.push(True),
     "NEWFALSE": lambda machine, _: machine.push(False),
-    "MARK": _Machine.mark,
+    "MARK": Machine.mark,
     "POP": lambda machine, _: machine.take(1),
     "POP_MARK": lambda machine, _: machine.to_mark(),
     "DUP": lambda machine, _: machine.push(machine.stack[-1]),
@@ -451,12 +451,12 @@ _STEPS: dict[str, Callable[[_Machine, Any], object]] = {
     "APPEND": lambda machine, _: machine.append(list(machine.take(1))),
     "APPENDS": lambda machine, _: machine.append(machine.to_mark()),
     "ADDITEMS": lambda machine, _: machine.to_mark(),
-    "GLOBAL": _Machine.load_global,
-    "STACK_GLOBAL": _Machine.stack_global,
-    "REDUCE": _Machine.reduce,
-    "NEWOBJ": _Machine.make_object,
+    "GLOBAL": Machine.load_global,
+    "STACK_GLOBAL": Machine.stack_global,
+    "REDUCE": Machine.reduce,
+    "NEWOBJ": Machine.make_object,
     "NEWOBJ_EX": lambda machine, _: machine.make_object(None, 3),
-    "BUILD": _Machine.build,
+    "BUILD": Machine.build,
     "PERSID": lambda machine, _: machine.opaque(0),
-    "BINPERSID": _Machine.persistent,
+    "BINPERSID": Machine.persistent,
 }
