@@ -10,7 +10,7 @@ from densor.formats.parsers import torch_optimizer, torch_pickle
 from densor.formats.parsers.contents import Contents, Head
 from densor.formats.parsers.torch_pickle import PickleFile
 from densor.formats.parsers.torch_storages import contents_of
-from densor.formats.parsers.zip_members import Member, stored_members
+from densor.formats.parsers.zip_members import MAGIC, Member, stored_members
 
 
 def find(head: Head) -> Contents | None:
@@ -36,7 +36,8 @@ def find(head: Head) -> Contents | None:
 def betas_in(random: RandomSource) -> dict[str, tuple[float, float]]:
     """Betas of Adam that a file says, by the names of the parameters' states; empty for others."""
     try:
-        opened = _opened(Head(MemorySource(b""), random.size, random, ""))
+        first = MemorySource(random.read_at(0, min(len(MAGIC), random.size)))
+        opened = _opened(Head(first, random.size, random, ""))
         return {} if opened is None else torch_optimizer.betas_of(opened[2])
     except FormatError:
         return {}
