@@ -5,9 +5,11 @@ data at the end, and verifies what was written.
 """
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
-from densor.errors import FileError
+from densor.errors import ArgumentError, FileError
 from densor.files.checked import check_uploaded, check_written
 from densor.files.opened import Input, PathOrFile, open_output
 from densor.formats.container.base import GivenBase
@@ -59,6 +61,7 @@ def new_archive(
     the archive itself makes, instead of a given one. `alone`: whether it gets one entry only.
     """
     target = plain(target)
+    _check_apart(target, options.base)
     reading = options.reading()
     with open_base(reading) as given:
         base = given if derived is None else derived
@@ -154,3 +157,13 @@ def add_planned(
     others = tensors_of(base.source) if base_tensors is None else base_tensors
     segments = attach(plan.segments, plan.tensors, others)
     writer.add(meta, plan.source, segments, plan.listed, base.source)
+
+
+def _check_apart(target: PathOrFile, base: Any) -> None:
+    """ArgumentError for an archive in the place of its base, without which none can read it."""
+    if not isinstance(base, str | os.PathLike) or not isinstance(target, str | os.PathLike):
+        return
+    target, base = plain(target), plain(base)
+    with contextlib.suppress(OSError):  # that there is no such file is said elsewhere
+        if os.path.samefile(target, base) and os.path.isfile(base):
+            raise ArgumentError(f"{target}: is the base, which is needed to read the archive")
