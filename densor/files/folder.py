@@ -12,7 +12,15 @@ from densor.files.derive import Derivation, Member, is_recipe, with_derived
 from densor.files.new_archive import NewArchive, add_input, new_archive
 from densor.files.opened import PathOrFile, open_input, open_output
 from densor.files.single import file_sink
-from densor.formats.container.entry import DIR, FILE, EntryMeta, escape_path, new_path, real_path
+from densor.formats.container.entry import (
+    DIR,
+    FILE,
+    STEP,
+    EntryMeta,
+    escape_path,
+    new_path,
+    real_path,
+)
 from densor.formats.container.open_base import open_base
 from densor.formats.container.sinks import Copies, NullSink
 from densor.formats.container.stream_reader import Sink, StreamReader
@@ -283,7 +291,7 @@ class _Extraction:
         if not self._is_wanted(meta.name):
             return NullSink(self._copies)
         if is_recipe(meta):
-            return NullSink(None)
+            return NullSink(Copies() if meta.kind == STEP else None)
         if meta.kind not in (FILE, DIR):
             raise FormatError(f"{meta.name!r} is not a file but a {meta.kind}; read it in Python")
         return self._new(meta)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from densor.codec.codec import Base
 from densor.errors import ArgumentError, FileError
 from densor.files.checked import check_uploaded, check_written
 from densor.files.opened import Input, PathOrFile, open_output
@@ -20,7 +21,7 @@ from densor.formats.damage.recovery import check_wanted, protect
 from densor.formats.io.outputs import Sizes
 from densor.formats.io.sources import FileRandomSource, FileSource, PlacedSource, RandomSource
 from densor.formats.io.urls import is_url, plain
-from densor.formats.parsers.base_matching import attach, shares_tensors, tensors_of
+from densor.formats.parsers.base_matching import attach, moments_in, shares_tensors, tensors_of
 from densor.formats.parsers.plan import Plan, plan_file
 from densor.formats.tensors import TensorInfo
 from densor.options import WriteOptions
@@ -154,9 +155,19 @@ def add_planned(
     meta.base = base.reference(writer.options.hash)
     if base_tensors is None:
         base_tensors = base.tensors
-    others = tensors_of(base.source) if base_tensors is None else base_tensors
+    others = list(tensors_of(base.source) if base_tensors is None else base_tensors)
     segments = attach(plan.segments, plan.tensors, others)
-    writer.add(meta, plan.source, segments, plan.listed, base.source)
+    before: Base = base.source
+    with contextlib.ExitStack() as stack:
+        if isinstance(plan.source, PlacedSource) and moments_in(plan.tensors):
+            from densor.files.steps import add_step  # few files have a step before
+
+            file = plan.source.random
+            step = add_step(writer, meta.name, file, plan.tensors, base.source, others, stack)
+            if step is not None:
+                number, before = step
+                meta.base = meta.base._replace(step=number)
+        writer.add(meta, plan.source, segments, plan.listed, before)
 
 
 def _check_apart(target: PathOrFile, base: Any) -> None:

@@ -22,7 +22,7 @@ from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats.container import short_form, strictjson, wire
 from densor.formats.container.ahead import MIN_REPEAT, ReadAhead, Stretch, copied
 from densor.formats.container.archive import Archive
-from densor.formats.container.entry import EntryMeta, list_tensors, parse
+from densor.formats.container.entry import STEP, EntryMeta, list_tensors, parse
 from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.container.short_form import HeldFrame
 from densor.formats.container.small_entries import FrameList, SmallEntries
@@ -127,7 +127,13 @@ class ArchiveWriter:
     def original(self) -> int:
         """Bytes of the entries added so far."""
         self._write_small()
-        return sum(entry["size"] for entry in self._entries)
+        return sum(entry["size"] for entry in self._entries if entry["kind"] != STEP)
+
+    @property
+    def entries(self) -> int:
+        """How many entries were added so far."""
+        self._write_small()
+        return len(self._entries)
 
     @property
     def digests(self) -> list[list[object]]:
@@ -162,7 +168,7 @@ class ArchiveWriter:
         self._entry_level = beside_tensors(self._level) if of_tensors else self._level
         self._entry_session = None if of_tensors else self._session
         self._frame(wire.ENTRY, description)
-        digest, size = self._add_data(number, source, segments, meta.size, base)
+        digest, size = self._add_data(number, source, segments, meta, base)
         if meta.size is not None and size != meta.size:
             raise FileError(f"{meta.name}: has {size} bytes instead of {meta.size}; did it change?")
         hash_kind = KINDS[self.options.hash or DEFAULT]
@@ -297,13 +303,14 @@ class ArchiveWriter:
         number: int,
         source: Source,
         segments: Iterable[Segment],
-        whole: int | None,
+        meta: EntryMeta,
         base: Base | None,
     ) -> tuple[bytes, int]:
+        whole, keyed = meta.size, self._repeats and meta.kind != STEP
         waiting: deque[_Waiting] = deque()
         threads = self._workers.threads
         in_flight = 0
-        ahead = ReadAhead(source, self._workers, new_hash(self.options.hash), self._repeats)
+        ahead = ReadAhead(source, self._workers, new_hash(self.options.hash), keyed)
         cut = lambda kind: batch_bytes(kind, self._entry_level)  # noqa: E731
         for stretch in ahead.stretches(map(self._told, segments), cut, whole is not None):
             self._history.last = self._alone and stretch.offset + stretch.data.size == whole

@@ -16,7 +16,7 @@ from densor.formats.io.sources import MemoryRandomSource, RandomSource
 from densor.formats.tensors import MAX_NAME, View
 
 _MAX_STEPS = 1 << 22  # some seconds
-_MAX_DEPTH = 32  # of containers that names are made from
+MAX_DEPTH = 32  # of containers that names are made from
 _MAX_ARGUMENT = 1 << 16  # bytes of a text or number that are looked at
 _BUFFER = 1 << 18
 _STORAGES = {
@@ -158,7 +158,7 @@ class _Global(NamedTuple):
 
 
 @dataclass(eq=False)
-class _Object:
+class Object:
     """A dict, a list, or an object with attributes: what is in it, by name."""
 
     items: list[tuple[str, Any]] = field(default_factory=list)
@@ -173,7 +173,7 @@ def scan(pickle: PickleFile | bytes, partial: bool = False) -> Found:
     `partial`: if so, no error but what was made up to there. Tensors that no name leads to are
     opaque ones.
     """
-    machine = _Machine()
+    machine = Machine()
     file = pickle
     if not isinstance(file, PickleFile):
         file = PickleFile(MemoryRandomSource(file), 0, len(file))
@@ -192,8 +192,8 @@ def values(file: PickleFile) -> Any:
 
     FormatError if it cannot be followed.
     """
-    found = _Machine().run(file)
-    return found.items if isinstance(found, _Object) else found
+    found = Machine().run(file)
+    return found.items if isinstance(found, Object) else found
 
 
 class _Names:
@@ -208,7 +208,7 @@ class _Names:
         """Names all tensors within `thing`; each container only where it is met first."""
         if isinstance(thing, Tensor | Opaque):
             self._add(name, thing)
-        elif id(thing) not in self._seen and depth < _MAX_DEPTH:
+        elif id(thing) not in self._seen and depth < MAX_DEPTH:
             self._seen.add(id(thing))
             for key, value in _items(thing):
                 if len(name) + len(key) < MAX_NAME:
@@ -232,7 +232,7 @@ class _Names:
 
 def _items(thing: Any) -> list[tuple[str, Any]]:
     """What is in a container, by name."""
-    if isinstance(thing, _Object):
+    if isinstance(thing, Object):
         return thing.items
     return [(str(i), value) for i, value in enumerate(thing)] if type(thing) is tuple else []
 
@@ -252,7 +252,7 @@ def _within(thing: Any) -> Iterator[Tensor | Opaque]:
         left += [value for _, value in _items(thing)]
 
 
-class _Machine:
+class Machine:
     """The stack machine."""
 
     def __init__(self) -> None:
@@ -308,12 +308,12 @@ class _Machine:
 
     def set_items(self, pairs: list[Any]) -> None:
         target = self.stack[-1]
-        if isinstance(target, _Object):
+        if isinstance(target, Object):
             target.items += _named(pairs)
 
     def append(self, values: list[Any]) -> None:
         target = self.stack[-1]
-        if isinstance(target, _Object):
+        if isinstance(target, Object):
             first = len(target.items)
             target.items += [(str(first + i), value) for i, value in enumerate(values)]
 
@@ -335,19 +335,19 @@ class _Machine:
 
     def make_object(self, _: Any, taken: int = 2) -> None:
         """Puts a new object in place of its class and what it is made of."""
-        self.push(_Object([("", part) for part in self.take(taken)]))
+        self.push(Object([("", part) for part in self.take(taken)]))
 
     def make_list(self, _: Any) -> None:
-        self.push(_Object(_items(tuple(self.to_mark()))))
+        self.push(Object(_items(tuple(self.to_mark()))))
 
     def make_dict(self, _: Any) -> None:
-        self.push(_Object(_named(self.to_mark())))
+        self.push(Object(_named(self.to_mark())))
 
     def build(self, _: Any) -> None:
         """Gives an object its attributes: a reference, since copies can double at each step."""
         (state,) = self.take(1)
         target = self.stack[-1]
-        if isinstance(target, _Object):
+        if isinstance(target, Object):
             target.items.append(("", state))
 
     def persistent(self, _: Any) -> None:
@@ -373,7 +373,7 @@ def _named(pairs: list[Any]) -> list[tuple[str, Any]]:
 
 def _key(key: Any) -> str:
     """What stands for a key in names: the text that Python shows for plain ones, else `?`."""
-    if type(key) is tuple and len(key) < _MAX_DEPTH:
+    if type(key) is tuple and len(key) < MAX_DEPTH:
         return repr(key) if all(type(part) in _PLAIN_KEYS for part in key) else "?"
     return str(key) if type(key) in _PLAIN_KEYS else "?"
 
@@ -393,7 +393,7 @@ def _is_size(value: Any) -> bool:
 
 def _called(function: Any, arguments: Any) -> Any:
     """What a call gives, if it is one of those that files of PyTorch are made of."""
-    other = _Object([("", arguments)])
+    other = Object([("", arguments)])
     if not isinstance(function, _Global) or type(arguments) is not tuple:
         return other
     if function == _Global("torch._tensor", "_rebuild_from_type_v2") and len(arguments) == 4:
@@ -454,7 +454,7 @@ def _flags(metadata: Any) -> tuple[bool, bool] | None:
     """Whether a tensor is a conjugate, a negative view; None where it may be something else."""
     if metadata is None:
         return False, False
-    items = metadata.items if isinstance(metadata, _Object) else [("", None)]
+    items = metadata.items if isinstance(metadata, Object) else [("", None)]
     found = dict(items)
     if not set(found) <= {"conj", "neg"} or not all(type(v) is bool for v in found.values()):
         return None
@@ -472,10 +472,10 @@ _CONSTANTS = frozenset(
 _GETS = frozenset(("GET", "BINGET", "LONG_BINGET"))
 _PUTS = frozenset(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"))
 _NOTHING = frozenset(("PROTO", "FRAME", "STOP"))
-_STEPS: dict[str, Callable[[_Machine, Any], object]] = {
+_STEPS: dict[str, Callable[[Machine, Any], object]] = {
     "NEWTRUE": lambda machine, _: machine.push(True),
     "NEWFALSE": lambda machine, _: machine.push(False),
-    "MARK": _Machine.mark,
+    "MARK": Machine.mark,
     "POP": lambda machine, _: machine.take(1),
     "POP_MARK": lambda machine, _: machine.to_mark(),
     "DUP": lambda machine, _: machine.push(machine.stack[-1]),
@@ -487,22 +487,22 @@ _STEPS: dict[str, Callable[[_Machine, Any], object]] = {
     "TUPLE1": lambda machine, _: machine.push(machine.take(1)),
     "TUPLE2": lambda machine, _: machine.push(machine.take(2)),
     "TUPLE3": lambda machine, _: machine.push(machine.take(3)),
-    "LIST": _Machine.make_list,
-    "DICT": _Machine.make_dict,
-    "FROZENSET": _Machine.make_list,
-    "INST": _Machine.make_list,
-    "OBJ": _Machine.make_list,
+    "LIST": Machine.make_list,
+    "DICT": Machine.make_dict,
+    "FROZENSET": Machine.make_list,
+    "INST": Machine.make_list,
+    "OBJ": Machine.make_list,
     "SETITEM": lambda machine, _: machine.set_items(list(machine.take(2))),
     "SETITEMS": lambda machine, _: machine.set_items(machine.to_mark()),
     "APPEND": lambda machine, _: machine.append(list(machine.take(1))),
     "APPENDS": lambda machine, _: machine.append(machine.to_mark()),
     "ADDITEMS": lambda machine, _: machine.append(machine.to_mark()),
-    "GLOBAL": _Machine.load_global,
-    "STACK_GLOBAL": _Machine.stack_global,
-    "REDUCE": _Machine.reduce,
-    "NEWOBJ": _Machine.make_object,
+    "GLOBAL": Machine.load_global,
+    "STACK_GLOBAL": Machine.stack_global,
+    "REDUCE": Machine.reduce,
+    "NEWOBJ": Machine.make_object,
     "NEWOBJ_EX": lambda machine, _: machine.make_object(None, 3),
-    "BUILD": _Machine.build,
+    "BUILD": Machine.build,
     "PERSID": lambda machine, _: machine.push(_OPAQUE),
-    "BINPERSID": _Machine.persistent,
+    "BINPERSID": Machine.persistent,
 }
