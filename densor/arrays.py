@@ -110,7 +110,7 @@ def _describe_torch(tensor: Any, dtype: str | None) -> tuple[EntryMeta, Bytes]:
     name = dtypes.from_torch(tensor.dtype)
     shape = tuple(int(size) for size in tensor.shape)
     try:
-        _check_memory(tensor)
+        check_memory(tensor)
         flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
         data = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, np.uint8)
     except (RuntimeError, NotImplementedError) as error:  # one without memory of its own
@@ -119,11 +119,11 @@ def _describe_torch(tensor: Any, dtype: str | None) -> tuple[EntryMeta, Bytes]:
     return _retyped(meta, dtype), data
 
 
-def _check_memory(tensor: Any) -> None:
+def check_memory(tensor: Any) -> None:
     """ArgumentError for a tensor whose memory was given back, as sharded trainings do."""
     end = tensor.storage_offset() + span(tuple(tensor.shape), tensor.stride())
     if tensor.numel() and end * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise ArgumentError("cannot compress a torch tensor whose memory was freed")
+        raise ArgumentError("the memory of a torch tensor was freed")
 
 
 def _describe_numpy(array: "np.ndarray[Any, Any]", dtype: str | None) -> tuple[EntryMeta, Bytes]:
@@ -272,8 +272,10 @@ def memory_of(out: Any, size: int) -> Bytes:
     except ArgumentError:  # its elements may not be where its memory is
         raise ArgumentError(f"out must be a plain array or tensor, not {type(out)}") from None
     if is_torch(out):
-        if not out.is_contiguous() or out.device.type != "cpu" or out.nbytes != size:
+        lazy = out.is_conj() or out.is_neg()
+        if lazy or not out.is_contiguous() or out.device.type != "cpu" or out.nbytes != size:
             raise ArgumentError(f"out must be a contiguous tensor of {size} bytes")
+        check_memory(out)
         import torch
 
         found: Bytes = out.detach().reshape(-1).view(torch.uint8).numpy() if size else _NOTHING

@@ -65,7 +65,12 @@ def decompress_into(data: Buffer, out: npt.NDArray[np.uint8]) -> None:
     """
     array = _bytes_of(data)
     size = size_of(array)
-    fits = out.dtype == np.uint8 and out.shape == (size,) and out.flags.c_contiguous
+    fits = (
+        isinstance(out, np.ndarray)
+        and out.dtype == np.uint8
+        and out.shape == (size,)
+        and out.flags.c_contiguous
+    )
     if not fits or not out.flags.writeable:
         raise ArgumentError(f"decompressing needs a writable, contiguous uint8[{size}]")
     decode_into(array, out)

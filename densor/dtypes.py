@@ -138,6 +138,8 @@ def coding_of(dtype: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]
 
 def parse_dtype(name: str) -> str:
     """The canonical name of a type that a user wrote, such as `bf16`, `fp8_e4m3` or `int32`."""
+    if not isinstance(name, str):
+        raise ArgumentError(f"a dtype is given by its name, such as 'bf16', not by {name!r:.80}")
     upper = name.upper().replace("-", "_")
     for alias in sorted(_ALIASES, key=len, reverse=True):
         if upper.startswith(alias) and upper[len(alias) : len(alias) + 1].isdigit():

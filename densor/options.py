@@ -144,12 +144,21 @@ DEFAULT_WRITE = WriteOptions()
 
 def write_options(options: WriteOptions | None = None, **given: Any) -> WriteOptions:
     """`options` with what is given beside them; None for level or threads leaves those as are."""
-    return _with(options or DEFAULT_WRITE, given)
+    return _with(_of_kind(options, DEFAULT_WRITE), given)
 
 
 def read_options(options: ReadOptions | None = None, **given: Any) -> ReadOptions:
     """Likewise for reading."""
-    return _with(options or DEFAULT_READ, given)
+    return _with(_of_kind(options, DEFAULT_READ), given)
+
+
+def _of_kind(options: _Options | None, default: _Options) -> _Options:
+    """`options`, or the default for None; TypeError for what are none, or those of reading."""
+    if options is None:
+        return default
+    if not isinstance(options, type(default)):
+        raise TypeError(f"options must be {type(default).__name__}, not {type(options).__name__}")
+    return options
 
 
 def _with(options: _Options, given: Mapping[str, Any]) -> _Options:

@@ -27,6 +27,7 @@ from densor.codec.language_model.session import Session
 from densor.codec.zstd import zstd_compress
 from densor.entropy.symbols import MAX_TOTAL, SymbolModel, cumulative
 from densor.errors import ArgumentError, FormatError
+from densor.formats.io.sources import as_bytes
 
 Samples = npt.NDArray[np.uint8]
 
@@ -83,6 +84,7 @@ def token_costs(
 
 
 def _segments(data: Bytes) -> Iterator[Bytes]:
+    data = as_bytes(data)
     for begin in range(0, data.size, MAX_SEGMENT):
         yield data[begin : begin + MAX_SEGMENT]
 

@@ -1,5 +1,6 @@
 """stdin and stdout as binary files, guarded against terminals."""
 
+import errno
 import os
 import sys
 from typing import Any, BinaryIO, cast
@@ -35,7 +36,9 @@ class _Pipe:
         block = bytes(data) if self._text_only else data
         if self._text_only and len(block.translate(None, _CONTROLS)) < len(block):
             raise FileError("binary data is not written to a terminal; use -o FILE or -f")
-        written: int = self._file.write(block)
+        written: int | None = self._file.write(block)
+        if written is None:  # a pipe that is full, and does not wait
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         return written
 
     def flush(self) -> None:

@@ -5,10 +5,12 @@ data at the end, and verifies what was written.
 """
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from densor.codec.codec import Base
-from densor.errors import FileError
+from densor.errors import ArgumentError, FileError
 from densor.files.checked import check_uploaded, check_written
 from densor.files.opened import Input, PathOrFile, open_output
 from densor.formats.container.base import GivenBase
@@ -60,6 +62,7 @@ def new_archive(
     the archive itself makes, instead of a given one. `alone`: whether it gets one entry only.
     """
     target = plain(target)
+    _check_apart(target, options.base)
     reading = options.reading()
     with open_base(reading) as given:
         base = given if derived is None else derived
@@ -165,3 +168,13 @@ def add_planned(
                 number, before = step
                 meta.base = meta.base._replace(step=number)
         writer.add(meta, plan.source, segments, plan.listed, before)
+
+
+def _check_apart(target: PathOrFile, base: Any) -> None:
+    """ArgumentError for an archive in the place of its base, without which none can read it."""
+    if not isinstance(base, str | os.PathLike) or not isinstance(target, str | os.PathLike):
+        return
+    target, base = plain(target), plain(base)
+    with contextlib.suppress(OSError):  # that there is no such file is said elsewhere
+        if os.path.samefile(target, base) and os.path.isfile(base):
+            raise ArgumentError(f"{target}: is the base, which is needed to read the archive")

@@ -91,7 +91,12 @@ def named_tensors(model: Any) -> dict[str, Any]:
 
 def dtype_of(name: str, tensor: Any) -> str:
     """The safetensors name of a dtype; ArgumentError if there is none."""
-    found = dtypes.from_torch(tensor.dtype) if arrays.is_torch(tensor) else None
+    is_torch = arrays.is_torch(tensor)
+    if not is_torch:
+        arrays.check_whole(tensor)
+    elif str(tensor.layout) != "torch.strided" or tensor.is_meta:
+        raise ArgumentError(f"{name}: {tensor.layout} tensors on {tensor.device} have no memory")
+    found = dtypes.from_torch(tensor.dtype) if is_torch else None
     if not arrays.is_torch(tensor) and tensor.dtype.isnative:
         found = dtypes.from_numpy(tensor.dtype)
     shape = tuple(int(size) for size in tensor.shape)
@@ -132,7 +137,8 @@ def _place(tensor: Any) -> tuple[Any, ...] | None:
         return None
     if arrays.is_torch(tensor):
         at = tensor.data_ptr()
-        return (str(tensor.device), at, tensor.dtype, tuple(tensor.shape), tuple(tensor.stride()))
+        form = tensor.dtype, tuple(tensor.shape), tuple(tensor.stride())
+        return (str(tensor.device), at, *form, tensor.is_conj(), tensor.is_neg())
     return (tensor.ctypes.data, tensor.dtype.str, tensor.shape, tensor.strides)
 
 
@@ -141,6 +147,8 @@ def copy_into(tensor: Any, wanted: Described, target: Bytes) -> None:
     if not target.size:
         return
     if arrays.is_torch(tensor):
+        if tensor.device.type == "cpu":
+            arrays.check_memory(tensor)
         memory = memory_of(tensor, wanted) if target.size < _MIN_SHARED else None
         if memory is not None:  # less than starting threads takes
             target[:] = memory
@@ -169,7 +177,8 @@ def memory_of(tensor: Any, described: Described) -> Bytes | None:
     if dtype_of(described.name, tensor) != described.dtype:
         return None
     if arrays.is_torch(tensor):
-        if tensor.device.type != "cpu" or not tensor.is_contiguous():
+        lazy = tensor.is_conj() or tensor.is_neg()
+        if lazy or tensor.device.type != "cpu" or not tensor.is_contiguous():
             return None
     elif not tensor.flags.c_contiguous or not tensor.flags.writeable:
         return None

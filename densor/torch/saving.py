@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from densor import arrays
 from densor.errors import ArgumentError, DensorError, FileError
 from densor.formats.io.outputs import errors_of
 from densor.torch.checkpoint import PackedReader, PackedWriter, PathLike, based_on
@@ -52,6 +53,7 @@ class Stage:
             if not is_plain(local):  # sharded: of a class of its own
                 copies.append(local.clone())
                 continue
+            arrays.check_memory(local)
             free = before.get(_form(local))
             target = free.pop() if free else _memory_like(local)
             target.copy_(local, non_blocking=True)

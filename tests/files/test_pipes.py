@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +183,28 @@ def test_a_pipe_that_ends_early(archive: bytes, tmp_path: Path) -> None:
     )
     assert done.returncode == 1 and b"ends" in done.stderr
     assert done.stdout == b"".join(blocks(2))  # whole, and yet nobody could have known
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+def test_pipes_that_do_not_wait(buffered: bool, tmp_path: Path) -> None:
+    """Where nothing is there yet, or there is no room, that is an error and not the end."""
+    if not hasattr(os, "set_blocking"):
+        pytest.skip("needs pipes that do not wait")
+    (tmp_path / "large").write_bytes(np.random.default_rng(0).bytes(1 << 20))  # a pipe holds less
+    into, out = os.pipe()
+    os.set_blocking(out, False)
+    mode = {"PYTHONUNBUFFERED": "" if buffered else "1"}  # as in containers
+    command = [sys.executable, "-m", "densor", "-c"]
+    run: Any = partial(subprocess.run, stderr=subprocess.PIPE)
+    run = partial(run, env={**os.environ, "PYTHONPATH": str(ROOT), **mode})
+    done = run([*command, str(tmp_path / "large")], stdout=out)
+    assert done.returncode == 1 and b"cannot write" in done.stderr
+    os.close(into)
+    os.close(out)
+    into, out = os.pipe()
+    os.set_blocking(into, False)
+    os.write(out, b"the first part")
+    done = run(command, stdin=into, stdout=subprocess.PIPE)
+    assert done.returncode == 1 and b"cannot read" in done.stderr
+    os.close(into)
+    os.close(out)

@@ -143,6 +143,35 @@ def test_the_least_that_a_file_object_must_have() -> None:
     assert restored.data == model_file()
 
 
+def test_raw_files_that_have_only_read() -> None:
+    class Raw(io.RawIOBase):
+        inner = io.BytesIO(b"some bytes")
+
+        def readable(self) -> bool:
+            return True
+
+        def read(self, size: int = -1) -> bytes:
+            return self.inner.read(min(size, 3) if size >= 0 else size)
+
+    packed, restored = io.BytesIO(), io.BytesIO()
+    densor.compress_file(Raw(), packed)  # type: ignore[arg-type]
+    packed.seek(0)
+    densor.decompress_file(packed, restored)
+    assert restored.getvalue() == b"some bytes"
+
+
+def test_an_archive_does_not_take_the_place_of_its_base(tmp_path: Path) -> None:
+    base, file = tmp_path / "base", tmp_path / "file"
+    base.write_bytes(bytes(range(256)) * 100)
+    file.write_bytes(bytes(range(256)) * 101)
+    for place in (base, f"{tmp_path}/./base"):
+        with pytest.raises(densor.ArgumentError, match="is the base"):
+            densor.compress_file(file, place, base=base, overwrite=True)
+        with pytest.raises(densor.ArgumentError, match="is the base"):
+            densor.pack([file], place, base=str(base), overwrite=True)
+    assert base.read_bytes() == bytes(range(256)) * 100
+
+
 def test_file_objects_that_do_not_begin_at_zero() -> None:
     packed = io.BytesIO(b"before")
     packed.seek(6)

@@ -590,3 +590,22 @@ def test_waits_for_exactly_one_message() -> None:
     assert subscriber.number == 5
     with pytest.raises(FileError):
         subscriber.wait_for(6, timeout=0, exactly=True)
+
+
+def test_views_are_published_as_their_numbers_and_what_has_none_is_refused(tmp_path: Path) -> None:
+    numbers = torch.randn(9, 5, dtype=torch.complex64)
+    weights = {"conj": numbers.conj(), "neg": numbers.conj().imag, "all": torch._neg_view(numbers)}
+    with Publisher(weights, tmp_path, wait=True) as publisher:
+        publisher.publish()
+        publisher.wait()
+        targets = {name: torch.zeros_like(tensor.clone()) for name, tensor in weights.items()}
+        targets["conj"] = targets["conj"].conj()
+        assert Subscriber(targets, tmp_path).update() == 1
+        for name, tensor in weights.items():
+            assert torch.equal(targets[name].resolve_conj(), tensor.resolve_conj().resolve_neg())
+    freed = torch.ones(1000)
+    freed.untyped_storage().resize_(0)
+    masked = np.ma.masked_less(np.arange(9.0), 3)
+    for odd in (freed, torch.eye(3).to_sparse(), torch.zeros(3, device="meta"), masked):
+        with pytest.raises(ArgumentError), Publisher({"odd": odd}, tmp_path, wait=True) as other:
+            other.publish()

@@ -326,3 +326,13 @@ def test_async_save_of_torch(tmp_path: Path) -> None:
             assert torch.equal(found["w"], wanted)
     finally:
         dist.destroy_process_group()
+
+
+def test_a_tensor_whose_memory_was_freed_is_refused(tmp_path: Path) -> None:
+    """Copying one reads where there is no memory, which ends the process."""
+    freed = torch.ones(5000)
+    freed.untyped_storage().resize_(0)
+    with AsyncCheckpoints(tmp_path) as checkpoints:
+        with pytest.raises(ArgumentError, match="freed"):
+            checkpoints.save({"x": freed}, 1)
+        checkpoints.save({"x": torch.ones(5)}, 2)

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import io
 import os
 import sys
@@ -41,6 +42,8 @@ def write_all(file: BinaryIO, data: Any) -> None:
     try:
         while view.nbytes:
             written = file.write(view)
+            if written is None and isinstance(file, io.RawIOBase):  # of a pipe that is full
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             view = view[written:] if written is not None else view[:0]
     except OSError as error:
         raise FileError(f"cannot write: {error.strerror or error}") from error

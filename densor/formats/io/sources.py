@@ -83,14 +83,23 @@ class FileSource:
         return filled
 
     def _read_some(self, target: memoryview) -> int:
+        data: Any = None
         try:
-            if self._readinto is not None:
-                return self._readinto(target) or 0
-            data = self._file.read(len(target))
+            if self._readinto is None:
+                data = self._file.read(len(target))
+                got = None if data is None else len(data)
+            else:
+                got = self._readinto(target)
+        except NotImplementedError:  # inherited, of a class that has no more than read
+            self._readinto = None
+            return self._read_some(target)
         except OSError as error:
             raise FileError(f"cannot read: {error.strerror or error}") from error
-        target[: len(data)] = data
-        return len(data)
+        if got is None:  # nothing is there yet, which is not the end
+            raise FileError(f"cannot read: {os.strerror(errno.EAGAIN)}")
+        if data is not None:
+            target[:got] = data
+        return got
 
 
 def take_into(source: Source, out: Bytes) -> int:

@@ -243,7 +243,10 @@ def _stored(name: str, item: object, start: int) -> Stored:
 
 def check_new(names: Iterable[object], metadata: Mapping[str, str] | None) -> None:
     """ArgumentError for what no header may hold, or no index of an archive."""
-    if not all(type(text) is str for item in (metadata or {}).items() for text in item):
+    given = metadata or {}
+    if not isinstance(given, Mapping) or not all(
+        type(text) is str for item in given.items() for text in item
+    ):
         raise ArgumentError("metadata must be texts by name")
     for name in names:
         if not isinstance(name, str) or name == _METADATA or not is_name(name):
