@@ -103,6 +103,10 @@ class PickleFile:
         """Where the next byte stands in the file."""
         return self._begin + self._at
 
+    def tell(self) -> int:
+        """The same, as `pickletools` asks for it."""
+        return self.at
+
     def seek(self, at: int) -> None:
         """Goes on reading there."""
         self._begin, self._at, self._data = at, 0, b""
@@ -151,19 +155,28 @@ class _Skipped(bytes):
     _count: int
 
 
-class _Global(NamedTuple):
+class Place(NamedTuple):
+    """Where the bytes of an argument stand in the file."""
+
+    at: int
+    size: int
+
+
+class Global(NamedTuple):
+    """What a pickle imports."""
+
     module: str
     name: str
 
 
 @dataclass(eq=False)
-class _Object:
+class Node:
     """A dict, a list, or an object with attributes: what is in it, by name."""
 
     items: list[tuple[str, Any]] = field(default_factory=list)
 
 
-_OPAQUE = object()  # what is not looked into
+OPAQUE = object()  # what is not looked into
 
 
 def scan(pickle: PickleFile | bytes, partial: bool = False) -> Found:
@@ -171,13 +184,13 @@ def scan(pickle: PickleFile | bytes, partial: bool = False) -> Found:
 
     `partial`: if so, no error but the storages that were named up to there.
     """
-    machine = _Machine()
+    machine = Machine()
     file = pickle
     if not isinstance(file, PickleFile):
         file = PickleFile(MemoryRandomSource(file), 0, len(file))
     tensors: dict[str, Tensor | Opaque] = {}
     try:
-        _collect(machine.run(file), "", tensors, set(), 0)
+        collect(machine.run(file), "", tensors, set(), 0)
     except FormatError:
         if not partial:
             raise
@@ -189,18 +202,18 @@ def values(file: PickleFile) -> Any:
 
     FormatError if it cannot be followed.
     """
-    found = _Machine().run(file)
-    return found.items if isinstance(found, _Object) else found
+    found = Machine().run(file)
+    return found.items if isinstance(found, Node) else found
 
 
-def _collect(
+def collect(
     thing: Any, name: str, found: dict[str, Tensor | Opaque], seen: set[int], depth: int
 ) -> None:
     """Names all tensors within `thing`; each container only where it is met first."""
     if isinstance(thing, Tensor | Opaque):
         found.setdefault(name, thing)
         return
-    if isinstance(thing, _Object):
+    if isinstance(thing, Node):
         items = thing.items
     elif isinstance(thing, tuple) and type(thing) is tuple:
         items = [(str(i), value) for i, value in enumerate(thing)]
@@ -211,10 +224,10 @@ def _collect(
         for key, value in items:
             if len(name) + len(key) < MAX_NAME:
                 path = f"{name}.{key}" if name and key else name or key
-                _collect(value, path, found, seen, depth + 1)
+                collect(value, path, found, seen, depth + 1)
 
 
-class _Machine:
+class Machine:
     """The stack machine."""
 
     def __init__(self) -> None:
@@ -226,9 +239,12 @@ class _Machine:
     def run(self, file: PickleFile) -> Any:
         """Executes a pickle and returns what it makes; FormatError if it cannot be followed."""
         try:
-            for step, (code, argument, _) in enumerate(pickletools.genops(file)):  # type: ignore[arg-type]
+            for step, (code, argument, at) in enumerate(pickletools.genops(file)):  # type: ignore[arg-type]
                 if step > _MAX_STEPS:
                     raise FormatError("pickle is too long")
+                if code.name in _BYTES:
+                    begin = (at or 0) + _BYTES[code.name]
+                    argument = Place(begin, file.at - begin)
                 self.step(code.name, argument)
             return self.stack.pop()
         except (ValueError, LookupError, TypeError, OverflowError, Warning) as error:
@@ -269,23 +285,23 @@ class _Machine:
 
     def set_items(self, pairs: list[Any]) -> None:
         target = self.stack[-1]
-        if isinstance(target, _Object):
+        if isinstance(target, Node):
             target.items += _named(pairs)
 
     def append(self, values: list[Any]) -> None:
         target = self.stack[-1]
-        if isinstance(target, _Object):
+        if isinstance(target, Node):
             first = len(target.items)
             target.items += [(str(first + i), value) for i, value in enumerate(values)]
 
     def stack_global(self, _: Any) -> None:
         module, name = self.take(2)
         texts = type(module) is str and type(name) is str
-        self.push(_Global(module, name) if texts else _OPAQUE)
+        self.push(Global(module, name) if texts else OPAQUE)
 
     def load_global(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
-        self.push(_Global(module, name))
+        self.push(Global(module, name))
 
     def reduce(self, _: Any) -> None:
         function, arguments = self.take(2)
@@ -293,22 +309,22 @@ class _Machine:
 
     def make_object(self, _: Any, taken: int = 2) -> None:
         self.take(taken)
-        self.push(_Object())
+        self.push(Node())
 
     def build(self, _: Any) -> None:
         """Gives an object its attributes: a reference, since copies can double at each step."""
         (state,) = self.take(1)
         target = self.stack[-1]
-        if isinstance(target, _Object):
+        if isinstance(target, Node):
             target.items.append(("", state))
 
     def persistent(self, _: Any) -> None:
         """A storage, by what PyTorch writes: ("storage", type, key, device, elements, view)."""
         (wanted,) = self.take(1)
-        self.push(_OPAQUE)
+        self.push(OPAQUE)
         if type(wanted) is tuple and len(wanted) in (5, 6) and wanted[0] == "storage":
             kind, key = wanted[1], wanted[2]
-            if isinstance(kind, _Global) and type(key) is str:
+            if isinstance(kind, Global) and type(key) is str:
                 dtype = _STORAGES.get(kind.name) if kind.module in _STORAGE_MODULES else None
                 self.stack[-1] = _part(Storage(key, dtype), wanted[5] if len(wanted) > 5 else None)
                 self.storages.setdefault(key, dtype)
@@ -319,7 +335,7 @@ class _Machine:
             self.to_mark()
         else:
             self.take(taken)
-        self.push(_OPAQUE)
+        self.push(OPAQUE)
 
 
 _STORAGE_MODULES = ("torch", "torch.storage")
@@ -335,26 +351,26 @@ def _part(storage: Storage, view: Any) -> Any:
     """A storage, or the part of it that older files name: (key, offset, size)."""
     if view is None:
         return storage
-    if type(view) is tuple and len(view) == 3 and _is_size(view[1]):
+    if type(view) is tuple and len(view) == 3 and is_size(view[1]):
         return storage._replace(first=view[1])
-    return _OPAQUE
+    return OPAQUE
 
 
-def _is_size(value: Any) -> bool:
+def is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 63
 
 
 def _called(function: Any, arguments: Any) -> Any:
     """What a call gives, if it is one of those that files of PyTorch are made of."""
-    if not isinstance(function, _Global) or type(arguments) is not tuple:
-        return _OPAQUE
-    if function == _Global("collections", "OrderedDict"):
-        return _Object()
-    if function == _Global("torch._tensor", "_rebuild_from_type_v2") and len(arguments) == 4:
+    if not isinstance(function, Global) or type(arguments) is not tuple:
+        return OPAQUE
+    if function == Global("collections", "OrderedDict"):
+        return Node()
+    if function == Global("torch._tensor", "_rebuild_from_type_v2") and len(arguments) == 4:
         made, kind = _called(*arguments[0:3:2]), arguments[1]
         if kind in _PLAIN_TYPES or not isinstance(made, Tensor | Opaque):
             return made
-        return Opaque(kind.name if isinstance(kind, _Global) else "subclass")
+        return Opaque(kind.name if isinstance(kind, Global) else "subclass")
     if function.module == "torch._utils" and arguments:
         if function.name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
             return arguments[0]
@@ -362,33 +378,33 @@ def _called(function: Any, arguments: Any) -> Any:
             return _tensor(function.name, arguments)
         if function.name.startswith("_rebuild_"):
             return _other(function.name.removeprefix("_rebuild_"), arguments)
-    return _OPAQUE
+    return OPAQUE
 
 
 _PLAIN_TYPES = (
-    _Global("torch", "Tensor"),
-    _Global("torch._tensor", "Tensor"),
-    _Global("torch.nn.parameter", "Parameter"),
-    _Global("torch.nn.parameter", "Buffer"),
+    Global("torch", "Tensor"),
+    Global("torch._tensor", "Tensor"),
+    Global("torch.nn.parameter", "Parameter"),
+    Global("torch.nn.parameter", "Buffer"),
 )
 _TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
 
 
 def _other(name: str, arguments: tuple[Any, ...]) -> Opaque:
     """A tensor of another kind, such as a sparse or quantised one."""
-    if name == "wrapper_subclass" and isinstance(arguments[0], _Global):
+    if name == "wrapper_subclass" and isinstance(arguments[0], Global):
         name = arguments[0].name
     return Opaque(name)
 
 
 def _tensor(name: str, arguments: tuple[Any, ...]) -> Any:
     if len(arguments) < 4 or not isinstance(arguments[0], Storage):
-        return _OPAQUE
+        return OPAQUE
     storage, offset, shape, strides = arguments[:4]
     dtype, metadata = storage.dtype, arguments[6:]
     if name == "_rebuild_tensor_v3":
         kind, metadata = arguments[6] if len(arguments) > 6 else None, arguments[7:]
-        if not isinstance(kind, _Global):
+        if not isinstance(kind, Global):
             return Opaque("unknown")
         dtype = dtypes.from_torch(f"torch.{kind.name}")
         if dtype is None:
@@ -396,7 +412,7 @@ def _tensor(name: str, arguments: tuple[Any, ...]) -> Any:
     whole = isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides)
     if dtype is None or not whole or len(shape) > 64:
         return Opaque("unknown")
-    if not all(_is_size(size) for size in (offset, *shape, *strides)):
+    if not all(is_size(size) for size in (offset, *shape, *strides)):
         return Opaque(dtype)
     flags = _flags(metadata[0]) if metadata else (False, False)
     if flags is None:
@@ -408,13 +424,19 @@ def _flags(metadata: Any) -> tuple[bool, bool] | None:
     """Whether a tensor is a conjugate, a negative view; None where it may be something else."""
     if metadata is None:
         return False, False
-    items = metadata.items if isinstance(metadata, _Object) else [("", None)]
+    items = metadata.items if isinstance(metadata, Node) else [("", None)]
     found = dict(items)
     if not set(found) <= {"conj", "neg"} or not all(type(v) is bool for v in found.values()):
         return None
     return found.get("conj", False), found.get("neg", False)
 
 
+_BYTES = {  # what precedes bytes: the instruction, and how many they are
+    "SHORT_BINBYTES": 2,
+    "BINBYTES": 5,
+    "BINBYTES8": 9,
+    "BYTEARRAY8": 9,
+}
 _CONSTANTS = frozenset(
     (
         *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
@@ -426,10 +448,10 @@ _CONSTANTS = frozenset(
 _GETS = frozenset(("GET", "BINGET", "LONG_BINGET"))
 _PUTS = frozenset(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"))
 _NOTHING = frozenset(("PROTO", "FRAME", "STOP"))
-_STEPS: dict[str, Callable[[_Machine, Any], object]] = {
+_STEPS: dict[str, Callable[[Machine, Any], object]] = {
     "NEWTRUE": lambda machine, _: machine.push(True),
     "NEWFALSE": lambda machine, _: machine.push(False),
-    "MARK": _Machine.mark,
+    "MARK": Machine.mark,
     "POP": lambda machine, _: machine.take(1),
     "POP_MARK": lambda machine, _: machine.to_mark(),
     "DUP": lambda machine, _: machine.push(machine.stack[-1]),
@@ -451,12 +473,12 @@ _STEPS: dict[str, Callable[[_Machine, Any], object]] = {
     "APPEND": lambda machine, _: machine.append(list(machine.take(1))),
     "APPENDS": lambda machine, _: machine.append(machine.to_mark()),
     "ADDITEMS": lambda machine, _: machine.to_mark(),
-    "GLOBAL": _Machine.load_global,
-    "STACK_GLOBAL": _Machine.stack_global,
-    "REDUCE": _Machine.reduce,
-    "NEWOBJ": _Machine.make_object,
+    "GLOBAL": Machine.load_global,
+    "STACK_GLOBAL": Machine.stack_global,
+    "REDUCE": Machine.reduce,
+    "NEWOBJ": Machine.make_object,
     "NEWOBJ_EX": lambda machine, _: machine.make_object(None, 3),
-    "BUILD": _Machine.build,
+    "BUILD": Machine.build,
     "PERSID": lambda machine, _: machine.opaque(0),
-    "BINPERSID": _Machine.persistent,
+    "BINPERSID": Machine.persistent,
 }
