@@ -115,6 +115,7 @@ class _Arrays(Machine):
         self._left = _PATIENCE
         key = str(place.at)
         self.places[key] = Member(key, place.at, place.size)
+        self.storages[key] = kind.dtype
         strides = c_strides(shape[::-1])[::-1] if fortran else c_strides(shape)
         return Tensor(key, kind.dtype, 0, shape, strides)
 
