@@ -50,11 +50,13 @@ def new_archive(
     options: WriteOptions,
     mode: int | None = None,
     derived: GivenBase | None = None,
+    *,
+    alone: bool = False,
 ) -> Iterator[NewArchive]:
     """Begins an archive, and completes it where the block ends well; else no target is left.
 
     `mode`: the permissions of the file, None for those that any new one gets. `derived`: bases that
-    the archive itself makes, instead of a given one.
+    the archive itself makes, instead of a given one. `alone`: whether it gets one entry only.
     """
     target = plain(target)
     reading = options.reading()
@@ -63,7 +65,7 @@ def new_archive(
         with open_output(target, options.overwrite, lambda: mode, options.sync) as out:
             if options.recovery is not None:
                 check_wanted(options.recovery, out)
-            writer = ArchiveWriter(out, options, based=base is not None)
+            writer = ArchiveWriter(out, options, based=base is not None, alone=alone)
             made = NewArchive(writer, base)
             try:
                 yield made

@@ -67,7 +67,10 @@ def compress_file(
 
     chosen = write_options(options, level=level, threads=threads, **keywords)
     source, target = plain(source), plain(target)
-    with open_input(source) as opened, new_archive(target, chosen, opened.mode) as archive:
+    with (
+        open_input(source) as opened,
+        new_archive(target, chosen, opened.mode, alone=True) as archive,
+    ):
         called, escaped = (name, False) if name else entry_name(source)
         add_input(archive, called, opened, escaped=escaped)
     if opened.mode is not None and _is_plain(target):

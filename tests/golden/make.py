@@ -45,6 +45,7 @@ from helpers import (  # noqa: E402
     weights,
 )
 from pytest import MonkeyPatch  # noqa: E402
+from record_arrays import layout_of_records, npy, records  # noqa: E402
 from reference import container  # noqa: E402
 from reference import planes as reference_planes  # noqa: E402
 from reference import planes_writer as reference  # noqa: E402
@@ -390,6 +391,14 @@ def latent_tables() -> Iterator[tuple[str, bytes]]:
     yield "table-latents", archives.written(rows, level=5, table_latents=True)
 
 
+def tables_of_records() -> Iterator[tuple[str, bytes]]:
+    array = records(60)
+    rows = {"rows": (array.tobytes(), kind_of_table(layout_of_records(npy(array))))}
+    with MonkeyPatch.context() as patch:
+        patch.setattr(choose, "_clearly_less", lambda *_: True)  # however small
+        yield "table-records", archives.written(rows, level=5)
+
+
 def tables_between_literals() -> Iterator[tuple[str, bytes]]:
     for name, text in (("json-lines", json_lines(150)), ("fixed-width", fixed_width(200))):
         layout = layout_in(text, True)
@@ -530,6 +539,7 @@ GROUPS = (
     Group("0.7, mixed tokens", (mixed_tokens,)),
     Group("0.7, masks down columns", (masks_in_bands,)),
     Group("0.7, images by residuals", (residuals,)),
+    Group("0.9, records", (tables_of_records,)),
 )
 
 

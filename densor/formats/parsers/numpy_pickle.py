@@ -5,6 +5,7 @@ Nothing is unpickled: the machine of `torch_pickle` follows the calls by which n
 which an array does not stand as it is.
 """
 
+import contextlib
 import math
 from typing import Any
 
@@ -16,16 +17,15 @@ from densor.errors import FormatError
 from densor.formats.io.sources import RandomSource
 from densor.formats.parsers.contents import Contents, Head, Stretch
 from densor.formats.parsers.torch_pickle import (
-    OPAQUE,
     Found,
     Global,
     Machine,
+    Names,
     Node,
     Opaque,
     PickleFile,
     Place,
     Tensor,
-    collect,
     is_size,
 )
 from densor.formats.parsers.torch_storages import contents_of
@@ -105,9 +105,9 @@ class _Arrays(Machine):
     def _array(self, place: Any, kind: Any, shape: Any, fortran: bool) -> Any:
         """An array of what stands in one place, opaque where it cannot be that."""
         if not isinstance(place, Place) or not isinstance(kind, _Type):
-            return OPAQUE
+            return Node()
         if type(shape) is not tuple or len(shape) > MAX_DIMENSIONS:
-            return OPAQUE
+            return Node()
         if kind.dtype is None or not kind.little or not all(map(is_size, shape)):
             return Opaque(f"{kind.dtype or 'object'}{'' if kind.little else ' big-endian'}")
         if math.prod(shape) * dtypes.SIZES[kind.dtype] != place.size:
@@ -138,15 +138,13 @@ def find(head: Head) -> Contents | None:
     if head.random is None or len(first) < 2 or first[0] != 0x80 or not 3 <= first[1] <= 5:
         return None
     machine = _Arrays()
-    tensors: dict[str, Tensor | Opaque] = {}
-    try:
-        collect(machine.run(PickleFile(head.random, 0, head.random.size)), "", tensors, set(), 0)
-    except FormatError:
-        # Nothing has a name then, but the arrays up to there are what they are.
-        tensors = {}
+    names = Names()
+    # Where the pickle breaks off nothing has a name, but the arrays up to there are what they are.
+    with contextlib.suppress(FormatError):
+        names.collect(machine.run(PickleFile(head.random, 0, head.random.size)), "", 0)
     if not machine.places:
         return None
-    found = contents_of(machine.places, Found(tensors, machine.storages))
+    found = contents_of(machine.places, Found(names.found, machine.storages))
     words = [stretch for stretch in found.stretches if stretch.dtype == "U16"]
     if words and _are_bf16(head.random, max(words, key=lambda stretch: stretch.size)):
         stretches = [s._replace(dtype="BF16") if s.dtype == "U16" else s for s in found.stretches]
