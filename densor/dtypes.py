@@ -154,6 +154,11 @@ def parse_dtype(name: str) -> str:
     return upper
 
 
+def from_library(name: str) -> str | None:
+    """The type that numpy, ml_dtypes or torch call so, such as `bfloat16`; None for others."""
+    return _FROM_LIBRARY.get(name)
+
+
 @functools.lru_cache
 def from_numpy(dtype: "np.dtype[Any]") -> str | None:
     """The type of a numpy dtype of any byte order, None for records, strings and the like."""

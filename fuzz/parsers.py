@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import json
+import pickle
 import struct
 import zipfile
 import zlib
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from flac_files import flac_file, flac_frames
-from helpers import safetensors_bytes, weights
+from helpers import msgpack_bytes, safetensors_bytes, weights
 from record_arrays import records
 from tables import RECORDS
 
@@ -179,8 +180,6 @@ def npz_seeds() -> list[bytes]:
 
 def pickle_seeds() -> list[bytes]:
     """Pickles as torch.save writes them, and one of a text protocol."""
-    import pickle
-
     import torch
 
     found = []
@@ -264,6 +263,22 @@ def onnx_seeds() -> list[bytes]:
     other = _field(1, 2, tagged) + _field(5, 2, packed_floats) + _field(5, 2, outside) + sparse
     others = _field(1, 0, 7) + _field(7, 2, other)
     return [model, _field(1, 0, 7) + _field(7, 2, _field(5, 2, plain)), _field(1, 0, 9), others]
+
+
+def msgpack_seeds() -> list[bytes]:
+    """Arrays of several types in nested maps, beside values of other kinds."""
+    array = np.arange(600, dtype=np.float32).reshape(20, 30)
+    tree = {"params": {"w": array, "b": array[0].astype("f2")}, "n": 3, "x": {"ids": np.int64(1)}}
+    others = b"\x83\xa1a\x93\xc0\xca\0\0\0\0\xc4\x02ab\xa1b\xd4\x02x\xa1c" + msgpack_bytes(array)
+    return [msgpack_bytes(tree), others]
+
+
+def numpy_pickle_seeds() -> list[bytes]:
+    """Arrays of several types and orders, of all protocols that have bytes."""
+    array = np.arange(600, dtype=np.float32).reshape(20, 30)
+    words = np.arange(9000, dtype=np.uint16)[::2]
+    tree = {"w": array, "t": array.T, "o": array.astype(">f4"), "x": {"b": words, "n": (3, "y")}}
+    return [pickle.dumps(tree, protocol) for protocol in (3, 4, 5)]
 
 
 def ctranslate2_seeds() -> list[bytes]:
@@ -547,6 +562,8 @@ TARGETS = (
     Target("torch-legacy", _parser("torch-legacy"), legacy_seeds, _magic_kept(13)),
     Target("pickle", _scan, pickle_seeds, per_byte=1024),
     Target("ctranslate2", _parser("ctranslate2"), ctranslate2_seeds, _magic_kept(6)),
+    Target("msgpack", _parser("msgpack"), msgpack_seeds, _magic_kept(1)),
+    Target("numpy-pickle", _parser("pickle"), numpy_pickle_seeds, _magic_kept(2), per_byte=1024),
     Target("onnx", _parser("onnx"), onnx_seeds, _magic_kept(2)),
     Target("netpbm", _parser("netpbm"), netpbm_seeds, _magic_kept(2)),
     Target("csv", _parser("csv"), csv_seeds),

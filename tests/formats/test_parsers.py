@@ -18,10 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from flac_files import flac_file
-from helpers import random_state, weights
+from helpers import msgpack_bytes, random_state, weights
 from reference import container
 from tables import fixed_width, json_lines, table
 
@@ -727,6 +728,92 @@ def test_ctranslate2(level: int, tmp_path: Path) -> None:
             assert file.get_tensor(name).tobytes() == variables[name].tobytes()
 
 
+# Arrays in messages and pickles
+
+
+@pytest.mark.parametrize("level", [3, 6])
+def test_parameters_of_flax(level: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    kernel = rng.standard_normal((64, 96)).astype("f4")
+    bias, step = kernel[0].astype(ml_dtypes.bfloat16), np.int32(7)
+    tree = {"params": {"dense": {"kernel": kernel, "bias": bias}}, "n": 3, "opt": {"step": step}}
+    path = tmp_path / "model.msgpack"
+    path.write_bytes(msgpack_bytes(tree))
+    with densor.open(packed(path, level)) as file:
+        assert set(file.keys()) == {"params.dense.kernel", "params.dense.bias", "opt.step"}
+        assert file.get_tensor("params.dense.kernel").tobytes() == kernel.tobytes()
+        assert file.get_tensor("params.dense.bias").tobytes() == bias.tobytes()
+
+
+def test_messages_that_lie_keep_their_other_arrays() -> None:
+    array = np.arange(4096, dtype="f4")
+    sound = msgpack_bytes({"a": array, "b": array})
+    at = sound.rindex(b"float32")
+    for data, names in (
+        (sound[:-1], {"a"}),  # ends within
+        (sound[:at] + b"float64" + sound[at + 7 :], {"a"}),  # elements of another size
+        (sound[:at] + b"nothing" + sound[at + 7 :], {"a"}),
+        (b"\x83" + sound[1:], {"a", "b"}),  # says that there is one more
+        (sound + b"more", {"a", "b"}),
+        (b"\xdf\xff\xff\xff\xff" + sound[1:], set()),
+        (b"\x81\xa1a" + b"\x81\xa1a" * 100 + sound, set()),  # too deep
+        (b"\x81\xa1a\xdd\x7f\xff\xff\xff" + b"\x01" * (1 << 15), set()),  # numbers alone
+        (b"\x81\xa1a\xc1", set()),
+        (b"\x81\xa1a\xc9\xff\xff\xff\xff\x01", set()),
+    ):
+        plan = plan_of(data)
+        assert {tensor.name for tensor in plan.tensors} == names
+        assert plan.format == ("msgpack" if names else None)
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_arrays_in_pickles(protocol: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    array = rng.standard_normal((64, 96)).astype("f4")
+    state = {"w": array, "t": np.asfortranarray(array), "one": {"ids": np.arange(300)}, "x": "y"}
+    path = tmp_path / "model.pdparams"
+    path.write_bytes(pickle.dumps({**state, "odd": array.astype(">f4")}, protocol))
+    with densor.open(packed(path)) as file:
+        assert set(file.keys()) == {"w", "t", "one.ids"}
+        assert file.opaque().keys() == {"odd"}
+        assert np.array_equal(file.get_tensor("w"), array)
+        assert np.array_equal(file.get_tensor("t"), array)
+        assert np.array_equal(file.get_tensor("one.ids"), np.arange(300))
+
+
+def test_bf16_in_pickled_integers(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    weights = rng.standard_normal((200, 96)).astype(ml_dtypes.bfloat16).view("u2")
+    counts = rng.integers(0, 300, (200, 96)).astype("u2")
+    for array, dtype in ((weights, "BF16"), (counts, "U16")):
+        data = pickle.dumps({"w": array}, 4)
+        kinds = [segment.kind.dtype for segment in plan_of(data).segments]
+        assert dtype in kinds and len(set(kinds)) == 2
+        path = tmp_path / dtype
+        path.write_bytes(data)
+        with densor.open(packed(path)) as file:
+            assert np.array_equal(file.get_tensor("w"), array)
+
+
+def test_pickled_arrays_that_lie() -> None:
+    array = np.arange(1 << 15, dtype="f4")
+    sound = pickle.dumps({"a": array, "b": array + 1}, 4)
+    for data, names in (
+        (sound.replace(b"\x8c\x02f4", b"\x8c\x02f8"), set()),  # of another size
+        (sound.replace(b"M\x00\x80", b"M\x01\x80"), set()),  # one element more
+        (sound[:-1], set()),  # ends before the names are known
+        (b"\x80\x04" + b"K\x01" * (1 << 16) + b".", set()),
+        (b"\x80\x04cnumpy\ndtype\n)R.", set()),
+        (b"\x80\x04b.", set()),
+        (b"\x80\x04R.", set()),
+    ):
+        plan = plan_of(data)
+        assert {tensor.name for tensor in plan.tensors} == names
+    assert plan_of(sound[:-1]).format == "pickle"  # whose elements are floats all the same
+    assert "F32" in {segment.kind.dtype for segment in plan_of(sound[:-1]).segments}
+    assert plan_of(b"\x80\x04" + b"K\x01" * (1 << 16) + b".").format is None
+
+
 # All of them
 
 
@@ -749,6 +836,8 @@ def tiny_files() -> dict[str, bytes]:
         "torch": zip_bytes({"a/data.pkl": pickled, "a/data/0": bytes(16)}),
         "torch-legacy": legacy_torch_bytes(pickled, {"0": bytes(16)}),
         "ctranslate2": ctranslate2_bytes({"t": np.ones(4, np.float32)}),
+        "msgpack": msgpack_bytes({"t": array}),
+        "pickle": pickle.dumps({"t": array}, 4),
         "onnx": b"\x08\x08" + field(7, field(5, tensor)),
         "netpbm": b"P5\n# a comment\n5 4\n255\n" + bytes(range(20)),
         "bmp": bmp_bytes(5, 4),

@@ -76,6 +76,7 @@ def test_seeds_are_small_and_accepted(name: str) -> None:
     refused = [seed for seed in seeds if once(TARGETS[name], seed) is not None]
     assert not refused or name in ("json", "packed header")
     formats = {"safetensors", "gguf", "npz", "torch", "torch-legacy", "onnx", "ctranslate2"}
+    formats.add("msgpack")
     if name in formats:
         for seed in seeds:
             plan = plan_file(MemorySource(seed), len(seed), random=MemoryRandomSource(seed))

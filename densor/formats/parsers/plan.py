@@ -63,6 +63,8 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("torch", _parser("torch_zip")),
     ("torch-legacy", _parser("torch_legacy")),
     ("ctranslate2", _parser("ctranslate2")),
+    ("msgpack", _parser("msgpack")),
+    ("pickle", _parser("numpy_pickle")),
     ("onnx", _parser("onnx")),
     ("netpbm", _parser("netpbm")),
     ("bmp", _parser("bmp")),

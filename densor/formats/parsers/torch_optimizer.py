@@ -6,7 +6,7 @@ whose `params` are the parameters, by number or name, and which have `betas` for
 
 from typing import Any
 
-from densor.formats.parsers.torch_pickle import MAX_DEPTH, Machine, Object, PickleFile
+from densor.formats.parsers.torch_pickle import MAX_DEPTH, Machine, Node, PickleFile
 
 Betas = dict[str, tuple[float, float]]
 
@@ -23,11 +23,11 @@ def betas_of(pickle: PickleFile) -> Betas:
 
 def _collect(thing: Any, name: str, found: Betas, seen: set[int], depth: int) -> None:
     """Looks for optimizers within `thing`; in each container only where it is met first."""
-    if not isinstance(thing, Object) or id(thing) in seen or depth >= MAX_DEPTH:
+    if not isinstance(thing, Node) or id(thing) in seen or depth >= MAX_DEPTH:
         return
     seen.add(id(thing))
     for key, value in thing.items:
-        if key == "param_groups" and isinstance(value, Object):
+        if key == "param_groups" and isinstance(value, Node):
             for _, group in value.items:
                 _add(group, f"{name}state.", found)
         else:
@@ -35,11 +35,11 @@ def _collect(thing: Any, name: str, found: Betas, seen: set[int], depth: int) ->
 
 
 def _add(group: Any, prefix: str, found: Betas) -> None:
-    items = dict(group.items) if isinstance(group, Object) else {}
+    items = dict(group.items) if isinstance(group, Node) else {}
     betas, params = items.get("betas"), items.get("params")
-    if isinstance(betas, Object):
+    if isinstance(betas, Node):
         betas = tuple(value for _, value in betas.items)
-    if type(betas) is not tuple or len(betas) != 2 or not isinstance(params, Object):
+    if type(betas) is not tuple or len(betas) != 2 or not isinstance(params, Node):
         return
     if all(type(beta) is float and 0 <= beta < 1 for beta in betas):
         for _, key in params.items:

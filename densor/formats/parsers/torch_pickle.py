@@ -104,6 +104,10 @@ class PickleFile:
         """Where the next byte stands in the file."""
         return self._begin + self._at
 
+    def tell(self) -> int:
+        """The same, as `pickletools` asks for it."""
+        return self.at
+
     def seek(self, at: int) -> None:
         """Goes on reading there."""
         self._begin, self._at, self._data = at, 0, b""
@@ -152,19 +156,28 @@ class _Skipped(bytes):
     _count: int
 
 
-class _Global(NamedTuple):
+class Place(NamedTuple):
+    """Where the bytes of an argument stand in the file."""
+
+    at: int
+    size: int
+
+
+class Global(NamedTuple):
+    """What a pickle imports."""
+
     module: str
     name: str
 
 
 @dataclass(eq=False)
-class Object:
+class Node:
     """A dict, a list, or an object with attributes: what is in it, by name."""
 
     items: list[tuple[str, Any]] = field(default_factory=list)
 
 
-_OPAQUE = object()  # what is not looked into
+OPAQUE = object()  # what is not looked into
 
 
 def scan(pickle: PickleFile | bytes, partial: bool = False) -> Found:
@@ -177,7 +190,7 @@ def scan(pickle: PickleFile | bytes, partial: bool = False) -> Found:
     file = pickle
     if not isinstance(file, PickleFile):
         file = PickleFile(MemoryRandomSource(file), 0, len(file))
-    names = _Names()
+    names = Names()
     try:
         names.collect(machine.run(file), "", 0)
     except FormatError:
@@ -193,10 +206,10 @@ def values(file: PickleFile) -> Any:
     FormatError if it cannot be followed.
     """
     found = Machine().run(file)
-    return found.items if isinstance(found, Object) else found
+    return found.items if isinstance(found, Node) else found
 
 
-class _Names:
+class Names:
     """Names of tensors by the keys that lead to them."""
 
     def __init__(self) -> None:
@@ -232,7 +245,7 @@ class _Names:
 
 def _items(thing: Any) -> list[tuple[str, Any]]:
     """What is in a container, by name."""
-    if isinstance(thing, Object):
+    if isinstance(thing, Node):
         return thing.items
     return [(str(i), value) for i, value in enumerate(thing)] if type(thing) is tuple else []
 
@@ -265,9 +278,12 @@ class Machine:
     def run(self, file: PickleFile) -> Any:
         """Executes a pickle and returns what it makes; FormatError if it cannot be followed."""
         try:
-            for step, (code, argument, _) in enumerate(pickletools.genops(file)):  # type: ignore[arg-type]
+            for step, (code, argument, at) in enumerate(pickletools.genops(file)):  # type: ignore[arg-type]
                 if step > _MAX_STEPS:
                     raise FormatError("pickle is too long")
+                if code.name in _BYTES:
+                    begin = (at or 0) + _BYTES[code.name]
+                    argument = Place(begin, file.at - begin)
                 self.step(code.name, argument)
             return self.stack.pop()
         except (ValueError, LookupError, TypeError, OverflowError, Warning) as error:
@@ -308,23 +324,23 @@ class Machine:
 
     def set_items(self, pairs: list[Any]) -> None:
         target = self.stack[-1]
-        if isinstance(target, Object):
+        if isinstance(target, Node):
             target.items += _named(pairs)
 
     def append(self, values: list[Any]) -> None:
         target = self.stack[-1]
-        if isinstance(target, Object):
+        if isinstance(target, Node):
             first = len(target.items)
             target.items += [(str(first + i), value) for i, value in enumerate(values)]
 
     def stack_global(self, _: Any) -> None:
         module, name = self.take(2)
         texts = type(module) is str and type(name) is str
-        self.push(_Global(module, name) if texts else _OPAQUE)
+        self.push(Global(module, name) if texts else OPAQUE)
 
     def load_global(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
-        self.push(_Global(module, name))
+        self.push(Global(module, name))
 
     def reduce(self, _: Any) -> None:
         function, arguments = self.take(2)
@@ -335,28 +351,28 @@ class Machine:
 
     def make_object(self, _: Any, taken: int = 2) -> None:
         """Puts a new object in place of its class and what it is made of."""
-        self.push(Object([("", part) for part in self.take(taken)]))
+        self.push(Node([("", part) for part in self.take(taken)]))
 
     def make_list(self, _: Any) -> None:
-        self.push(Object(_items(tuple(self.to_mark()))))
+        self.push(Node(_items(tuple(self.to_mark()))))
 
     def make_dict(self, _: Any) -> None:
-        self.push(Object(_named(self.to_mark())))
+        self.push(Node(_named(self.to_mark())))
 
     def build(self, _: Any) -> None:
         """Gives an object its attributes: a reference, since copies can double at each step."""
         (state,) = self.take(1)
         target = self.stack[-1]
-        if isinstance(target, Object):
+        if isinstance(target, Node):
             target.items.append(("", state))
 
     def persistent(self, _: Any) -> None:
         """A storage, by what PyTorch writes: ("storage", type, key, device, elements, view)."""
         (wanted,) = self.take(1)
-        self.push(_OPAQUE)
+        self.push(OPAQUE)
         if type(wanted) is tuple and len(wanted) in (5, 6) and wanted[0] == "storage":
             kind, key = wanted[1], wanted[2]
-            if isinstance(kind, _Global) and type(key) is str:
+            if isinstance(kind, Global) and type(key) is str:
                 dtype = _STORAGES.get(kind.name) if kind.module in _STORAGE_MODULES else None
                 self.stack[-1] = _part(Storage(key, dtype), wanted[5] if len(wanted) > 5 else None)
                 self.storages.setdefault(key, dtype)
@@ -382,25 +398,25 @@ def _part(storage: Storage, view: Any) -> Any:
     """A storage, or the part of it that older files name: (key, offset, size)."""
     if view is None:
         return storage
-    if type(view) is tuple and len(view) == 3 and _is_size(view[1]):
+    if type(view) is tuple and len(view) == 3 and is_size(view[1]):
         return storage._replace(first=view[1])
-    return _OPAQUE
+    return OPAQUE
 
 
-def _is_size(value: Any) -> bool:
+def is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 63
 
 
 def _called(function: Any, arguments: Any) -> Any:
     """What a call gives, if it is one of those that files of PyTorch are made of."""
-    other = Object([("", arguments)])
-    if not isinstance(function, _Global) or type(arguments) is not tuple:
+    other = Node([("", arguments)])
+    if not isinstance(function, Global) or type(arguments) is not tuple:
         return other
-    if function == _Global("torch._tensor", "_rebuild_from_type_v2") and len(arguments) == 4:
+    if function == Global("torch._tensor", "_rebuild_from_type_v2") and len(arguments) == 4:
         made, kind = _called(*arguments[0:3:2]), arguments[1]
         if kind in _PLAIN_TYPES:
             return made
-        return Opaque(kind.name if isinstance(kind, _Global) else "subclass", arguments)
+        return Opaque(kind.name if isinstance(kind, Global) else "subclass", arguments)
     if function.module == "torch._utils" and arguments:
         if function.name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
             return arguments[0]
@@ -412,29 +428,29 @@ def _called(function: Any, arguments: Any) -> Any:
 
 
 _PLAIN_TYPES = (
-    _Global("torch", "Tensor"),
-    _Global("torch._tensor", "Tensor"),
-    _Global("torch.nn.parameter", "Parameter"),
-    _Global("torch.nn.parameter", "Buffer"),
+    Global("torch", "Tensor"),
+    Global("torch._tensor", "Tensor"),
+    Global("torch.nn.parameter", "Parameter"),
+    Global("torch.nn.parameter", "Buffer"),
 )
 _TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
 
 
 def _other(name: str, arguments: tuple[Any, ...]) -> Opaque:
     """A tensor of another kind, such as a sparse or quantised one."""
-    if name == "wrapper_subclass" and isinstance(arguments[0], _Global):
+    if name == "wrapper_subclass" and isinstance(arguments[0], Global):
         name = arguments[0].name
     return Opaque(name, arguments)
 
 
 def _tensor(name: str, arguments: tuple[Any, ...]) -> Any:
     if len(arguments) < 4 or not isinstance(arguments[0], Storage):
-        return _OPAQUE
+        return OPAQUE
     storage, offset, shape, strides = arguments[:4]
     dtype, metadata = storage.dtype, arguments[6:]
     if name == "_rebuild_tensor_v3":
         kind, metadata = arguments[6] if len(arguments) > 6 else None, arguments[7:]
-        if not isinstance(kind, _Global):
+        if not isinstance(kind, Global):
             return Opaque("unknown")
         dtype = dtypes.from_torch(f"torch.{kind.name}")
         if dtype is None:
@@ -442,7 +458,7 @@ def _tensor(name: str, arguments: tuple[Any, ...]) -> Any:
     whole = isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides)
     if dtype is None or not whole or len(shape) > 64:
         return Opaque("unknown")
-    if not all(_is_size(size) for size in (offset, *shape, *strides)):
+    if not all(is_size(size) for size in (offset, *shape, *strides)):
         return Opaque(dtype)
     flags = _flags(metadata[0]) if metadata else (False, False)
     if flags is None:
@@ -454,13 +470,19 @@ def _flags(metadata: Any) -> tuple[bool, bool] | None:
     """Whether a tensor is a conjugate, a negative view; None where it may be something else."""
     if metadata is None:
         return False, False
-    items = metadata.items if isinstance(metadata, Object) else [("", None)]
+    items = metadata.items if isinstance(metadata, Node) else [("", None)]
     found = dict(items)
     if not set(found) <= {"conj", "neg"} or not all(type(v) is bool for v in found.values()):
         return None
     return found.get("conj", False), found.get("neg", False)
 
 
+_BYTES = {  # what precedes bytes: the instruction, and how many they are
+    "SHORT_BINBYTES": 2,
+    "BINBYTES": 5,
+    "BINBYTES8": 9,
+    "BYTEARRAY8": 9,
+}
 _CONSTANTS = frozenset(
     (
         *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
@@ -503,6 +525,6 @@ _STEPS: dict[str, Callable[[Machine, Any], object]] = {
     "NEWOBJ": Machine.make_object,
     "NEWOBJ_EX": lambda machine, _: machine.make_object(None, 3),
     "BUILD": Machine.build,
-    "PERSID": lambda machine, _: machine.push(_OPAQUE),
+    "PERSID": lambda machine, _: machine.push(OPAQUE),
     "BINPERSID": Machine.persistent,
 }
