@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
+
 from densor.codec import registry
 from densor.codec.batch import Batch, Before, Chunk, CodedBatch, Coding
 from densor.codec.choose import batch_bytes
@@ -24,8 +26,9 @@ from densor.formats.container.ahead import MIN_REPEAT, ReadAhead, Stretch, copie
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import EntryMeta, list_tensors, parse
 from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
+from densor.formats.container.listing import Listing
 from densor.formats.container.short_form import HeldFrame
-from densor.formats.container.small_entries import FrameList, SmallEntries
+from densor.formats.container.small_entries import FrameList, Gathered, SmallEntries
 from densor.formats.io.ordered_output import OrderedOutput
 from densor.formats.io.outputs import errors_of, write_all
 from densor.formats.io.sources import Bytes, Source, as_bytes
@@ -101,7 +104,7 @@ class ArchiveWriter:
         self._models = 0
         self._model_numbers: dict[bytes, int] = {}  # of those that may be named, oldest first
         self._history = History()
-        self._entries: list[dict[str, Any]] = []
+        self._entries = Listing()
         self._names: set[str] = set()
         self._frames: tuple[list[int], list[int], list[int], list[int]] = ([], [], [], [])
         self._short = False  # whether it was written in the short form
@@ -125,13 +128,13 @@ class ArchiveWriter:
     def original(self) -> int:
         """Bytes of the entries added so far."""
         self._write_small()
-        return sum(entry["size"] for entry in self._entries)
+        return self._entries.original
 
     @property
     def digests(self) -> list[list[object]]:
         """Kind and hexadecimal digest of the entries added so far."""
         self._write_small()
-        return [entry["digest"] for entry in self._entries]
+        return self._entries.digests
 
     def add(
         self,
@@ -172,8 +175,7 @@ class ArchiveWriter:
         entry["frames"] = [first, len(self._frames[0]) - first]
         entry["digest"] = [hash_kind, digest.hex()]
         with collection_paused():
-            entry |= list_tensors(tensors, size)
-        self._entries.append(entry)
+            self._entries.add(entry, list_tensors(tensors, size))
 
     def _begun(self, meta: EntryMeta) -> bytes:
         """The payload of an ENTRY frame; ArgumentError where the archive cannot take the entry."""
@@ -192,10 +194,10 @@ class ArchiveWriter:
         if name in self._names:
             raise ArgumentError(f"archive already has an entry named {name!r}")
 
-    def add_small(self, name: str, dtype: str, shape: tuple[int, ...], data: Bytes) -> bool:
+    def add_small(self, name: str, dtype: str, shape: tuple[int, ...], data: Any) -> bool:
         """Adds a tensor that is coded with others later on; False for what must be added alone.
 
-        `data` is copied. It is in the archive by the time that anything is asked about that.
+        `data`: its elements in C order, of any type and shape. They are copied. It is in the archive by the time that anything is asked about that.
         """
         self._check_new(name)
         if not self._joins_small or not self._small.add(name, dtype, shape, data):
@@ -214,37 +216,60 @@ class ArchiveWriter:
     def _write_gathered(self) -> None:
         self._broken = True  # until all are whole
         gathered = self._small.take()
-        size = sum(tensor.data.size for _, tensor in gathered)
-        repeats = [
-            self._place_before(entry.digest, tensor.data.size, len(self._entries) + number)
-            for number, (entry, tensor) in enumerate(gathered)
-        ]
-        new = [tensor for (_, tensor), place in zip(gathered, repeats, strict=True) if not place]
-        coded = iter(encode_small(new, self._level, self._history))
-        frames = FrameList(len(self._frames[0]))
-        for (entry, tensor), place in zip(gathered, repeats, strict=True):
-            first = frames.next
-            frames.add(wire.ENTRY, entry.description)
-            if self._since_place >= _PLACE_EVERY:
-                frames.add(wire.PLACE, wire.PLACE_PAYLOAD.pack(len(self._entries), self._models, 0))
-                self._since_place = 0
-            if place is None:
-                self._add_coded(frames, next(coded))
-            else:
-                self._features |= wire.BACKREFS
-                frames.add(wire.REF, wire.REF_PAYLOAD.pack(*place), tensor.data.size)
-            frames.add(wire.ENTRY_END, entry.ending)
-            self._entries.append(entry.listed | {"frames": [first, frames.next - first]})
+        payloads, models = self._code_small(gathered)
+        inserted: list[tuple[int, int, bytes]] = []
+        if self._since_place >= _PLACE_EVERY:
+            place = wire.PLACE_PAYLOAD.pack(len(self._entries), self._models, 0)
+            inserted.append((0, wire.PLACE, place))
+            self._since_place = 0
+        numbers = self._name_models(models, inserted)
+        frames, counts = gathered.frames(payloads, numbers, inserted)
+        firsts = len(self._frames[0]) + np.cumsum(counts) - counts
         self._put_all(frames)
-        self._since_place += size
+        texts, digits = gathered.listed(firsts.tolist(), counts.tolist())
+        self._entries.extend(texts, gathered.size, [(KINDS[DEFAULT], hexed) for hexed in digits])
+        self._since_place += gathered.size
         self._broken = False
         if self.options.progress is not None:
-            self.options.progress(size)
+            self.options.progress(gathered.size)
 
-    def _add_coded(self, frames: FrameList, coded: CodedBatch) -> None:
-        own = 0 if coded.model is None else self._model(coded.model, frames.add)
-        for chunk in coded.chunks:
-            frames.add(wire.CHUNK, chunk.payload, chunk.original, own if chunk.own else chunk.model)
+    def _code_small(self, gathered: Gathered) -> tuple[list[Any], list[bytes | int | None]]:
+        """Payloads of tensors, one each, and models as in `CodedSmall`; None for repetitions."""
+        tensors, kinds = gathered.tensors, [form.kind for form in gathered.forms]
+        pairs = zip(gathered.digests, tensors, strict=True)
+        places = [
+            self._place_before(digest, len(tensor), number)
+            for number, (digest, tensor) in enumerate(pairs, len(self._entries))
+        ]
+        if not any(places):
+            return encode_small(tensors, kinds, self._level, self._history)
+        self._features |= wire.BACKREFS
+        new = [number for number, place in enumerate(places) if place is None]
+        payloads: list[Any] = [place and wire.REF_PAYLOAD.pack(*place) for place in places]
+        models: list[bytes | int | None] = [None] * len(places)
+        coded = encode_small(
+            [tensors[n] for n in new], [kinds[n] for n in new], self._level, self._history
+        )
+        for number, payload, model in zip(new, *coded, strict=True):
+            payloads[number], models[number] = payload, model
+        return payloads, models
+
+    def _name_models(
+        self, models: list[bytes | int | None], inserted: list[tuple[int, int, bytes]]
+    ) -> list[int | None]:
+        """The numbers of models, by what they are; those to be written are added to `inserted`."""
+        found: list[int | None] = []
+        last: bytes | int | None = None
+        own = 0
+        for entry, model in enumerate(models):
+            if not isinstance(model, bytes):
+                found.append(model)
+                continue
+            if model is not last:
+                own = self._model(model, lambda *frame, at=entry: inserted.append((at, *frame)))
+                last = model
+            found.append(own)
+        return found
 
     def _put_all(self, frames: FrameList) -> None:
         """Writes frames together; one by one while the archive may become a short one."""
@@ -285,7 +310,7 @@ class ArchiveWriter:
             frames.original.tolist(),
         )
         self._models = self._frames[0].count(wire.MODEL)
-        self._entries = archive.listed()
+        self._entries.copy(archive.listed())
         self._names = {entry.meta.name for entry in archive.entries}
         self._features |= archive.features
         self._broken = False
@@ -495,14 +520,8 @@ class ArchiveWriter:
         index_at = 0
         if self._with_index:
             index_at = self._at
-            columns = dict(zip(wire.COLUMNS, self._frames, strict=True))
             with collection_paused():
-                text = strictjson.dumps({"entries": self._entries, **columns})
-            if len(text) > wire.INDEX_BASE + wire.INDEX_PER_BYTE * index_at:
-                for entry in self._entries:  # names that are packed better than readers allow
-                    entry.pop("tensors", None)
-                    entry.pop("others", None)
-                text = strictjson.dumps({"entries": self._entries, **columns})
+                text = self._entries.index(self._frames, index_at)
             self._frame(wire.INDEX, zstd_compress(text, _INDEX_ZSTD), len(text))
             frames += 1
         self._frame(wire.END, wire.END_PAYLOAD.pack(index_at, frames))
@@ -521,11 +540,7 @@ class ArchiveWriter:
     def _write_shorter(self) -> None:
         """Writes all of an archive, in the form that takes fewer bytes."""
         assert self._held is not None
-        lists: list[dict[str, Any]] = [
-            {key: entry[key] for key in ("tensors", "others") if key in entry}
-            for entry in self._entries
-        ]
-        short = short_form.shortened(self._held, self._features, lists)
+        short = short_form.shortened(self._held, self._features, self._entries.lists())
         if not short or len(short) >= self._at:
             return self._write_held()
         self._at, self._short = len(short), True
