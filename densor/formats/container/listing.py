@@ -3,8 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+from densor.codec.zstd import zstd_compress
 from densor.formats.container import strictjson, wire
 
+_LEVEL, _FAST_LEVEL = 9, 1  # of Zstandard
+_SAMPLE = 1 << 17  # bytes of an index that levels are compared on; smaller ones take the slow one
 Lists = dict[str, list[Any]]  # keys and values of the index that list tensors of an entry
 
 
@@ -70,6 +73,16 @@ class Listing:
                 texts[number] += "," + strictjson.text(lists)[1:-1]
         entries = "},".join(texts) + "}" if texts else ""
         return strictjson.encoded(f'{{"entries":[{entries}],{",".join(columns)}}}')
+
+
+def packed_index(text: bytes) -> bytes:
+    """The payload of an INDEX frame. Of many entries alike, more search often finds less."""
+    level = _LEVEL
+    if len(text) > 4 * _SAMPLE:
+        begin = (len(text) - _SAMPLE) // 2
+        sample = text[begin : begin + _SAMPLE]
+        level = min(_FAST_LEVEL, _LEVEL, key=lambda one: len(zstd_compress(sample, one)))
+    return zstd_compress(text, level)
 
 
 def _numbers(column: list[int]) -> str:

@@ -19,14 +19,13 @@ from densor.codec.language_model.session import Session
 from densor.codec.levels import Level, beside_tensors, level_settings
 from densor.codec.small import encode_small
 from densor.codec.types.divide import Piece, divide, encode_piece
-from densor.codec.zstd import zstd_compress
 from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats.container import short_form, strictjson, wire
 from densor.formats.container.ahead import MIN_REPEAT, ReadAhead, Stretch, copied
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import EntryMeta, list_tensors, parse
 from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
-from densor.formats.container.listing import Listing
+from densor.formats.container.listing import Listing, packed_index
 from densor.formats.container.short_form import HeldFrame
 from densor.formats.container.small_entries import FrameList, Gathered, SmallEntries
 from densor.formats.io.ordered_output import OrderedOutput
@@ -38,7 +37,6 @@ from densor.runtime.buffers import POOL
 from densor.runtime.gc_pause import collection_paused
 from densor.runtime.workers import Done, Workers
 
-_INDEX_ZSTD = 9
 _IN_FLIGHT = 1 << 23  # original bytes for each thread that are enough to keep all of them busy
 _PLACE_EVERY = 1 << 24  # original bytes between frames that tell a reader of a damaged archive more
 _NO_TENSORS = (
@@ -522,7 +520,7 @@ class ArchiveWriter:
             index_at = self._at
             with collection_paused():
                 text = self._entries.index(self._frames, index_at)
-            self._frame(wire.INDEX, zstd_compress(text, _INDEX_ZSTD), len(text))
+            self._frame(wire.INDEX, packed_index(text), len(text))
             frames += 1
         self._frame(wire.END, wire.END_PAYLOAD.pack(index_at, frames))
         if self._held is not None:
