@@ -407,7 +407,7 @@ def load_file(
     """
     if isinstance(path, _BYTES_LIKE):
         _other_kind("load_file", "bytes", "load")
-    with File(path, framework, threads, options=options, **keywords) as file:
+    with collection_paused(), File(path, framework, threads, options=options, **keywords) as file:
         return file.get_tensors(out)
 
 
@@ -423,7 +423,7 @@ def load(
     """All tensors of an archive in memory, bytes-like, by name; the rest as for `load_file`."""
     if not isinstance(blob, _BYTES_LIKE):
         _other_kind("load", "paths and file objects", "load_file")
-    with File(blob, framework, threads, options=options, **keywords) as file:
+    with collection_paused(), File(blob, framework, threads, options=options, **keywords) as file:
         return file.get_tensors(out)
 
 

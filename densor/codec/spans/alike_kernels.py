@@ -112,7 +112,8 @@ def bytes_apart(
     `data`: uint8[], tensors of `count` elements of `size` bytes in a layout of floats, at least 64
     bytes of it, one behind the other; `run`: elements that may be of a class, a part of `count`.
     `least`: int64[tensors], set to the bytes of payload and, if there are any, parameters with
-    their frame; 0 where something repeats. `logs`: int64[size * count + 1], n log2(n) in fixed point.
+    their frame; 0 where something repeats. `logs`: int64[size * count + 1], n log2(n) in
+    fixed point.
 
     Work space: `planes`, uint8[size * count + 64]; `windows`, uint64[1024]; `counts`, uint32[1024];
     `addresses`, int64[8]; `edge`, uint8[9 * 64].

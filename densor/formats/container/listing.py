@@ -42,7 +42,7 @@ class Listing:
     def copy(self, entries: list[dict[str, Any]]) -> None:
         """Appends all entries of another archive."""
         for entry in entries:
-            lists = {key: entry.pop(key) for key in ("tensors", "others") if key in entry}
+            lists: Lists = {key: entry.pop(key) for key in ("tensors", "others") if key in entry}
             self.add(entry, lists)
 
     @property

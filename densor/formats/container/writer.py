@@ -195,7 +195,8 @@ class ArchiveWriter:
     def add_small(self, name: str, dtype: str, shape: tuple[int, ...], data: Any) -> bool:
         """Adds a tensor that is coded with others later on; False for what must be added alone.
 
-        `data`: its elements in C order, of any type and shape. They are copied. It is in the archive by the time that anything is asked about that.
+        `data`: its elements in C order, of any type and shape. They are copied, and in the archive
+        by the time that anything is asked about that.
         """
         self._check_new(name)
         if not self._joins_small or not self._small.add(name, dtype, shape, data):
@@ -240,7 +241,8 @@ class ArchiveWriter:
             for number, (digest, tensor) in enumerate(pairs, len(self._entries))
         ]
         if not any(places):
-            return encode_small(tensors, kinds, self._level, self._history)
+            coded = encode_small(tensors, kinds, self._level, self._history)
+            return coded.payloads, list(coded.models)
         self._features |= wire.BACKREFS
         new = [number for number, place in enumerate(places) if place is None]
         payloads: list[Any] = [place and wire.REF_PAYLOAD.pack(*place) for place in places]
