@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from densor.entropy.deferred import deferred
+from densor.errors import DensorError
 from densor.formats.container import strictjson, wire
 from densor.formats.container.entry import Listed, parse
 from densor.formats.container.listed_entries import Form, Numbers, TensorColumns
@@ -32,7 +33,7 @@ class Scanned(NamedTuple):
 def scan(text: bytes, index_at: int) -> Scanned | None:
     """An index that stands at `index_at`; None where it is not written as usual, and may be wrong.
 
-    Whether frames and entries go together is not looked at. FormatError as from the parser.
+    Whether frames and entries go together is not looked at.
     """
     rows = np.empty((min(text.count(b'["'), len(text) // _LEAST_TENSOR) + 1, 5), np.int64)
     entries = np.empty((text.count(b'{"') + 1, 8), np.int64)
@@ -48,7 +49,7 @@ def scan(text: bytes, index_at: int) -> Scanned | None:
         if len(entries) and entries[:, 0].min() >= 0:
             return Scanned(found, _tensors(text, entries, texts), [], [])
         return Scanned(found, None, _others(text, entries), _listed(text, entries, rows, texts))
-    except (_UnusualError, UnicodeDecodeError):
+    except (_UnusualError, DensorError, UnicodeDecodeError):
         return None
 
 
