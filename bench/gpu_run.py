@@ -328,6 +328,16 @@ def write(out: Any, line: Line) -> None:
     print(text, flush=True)
 
 
+def why_not() -> str | None:
+    """Why nothing can run here, in a line; found in a process of its own, as everything is."""
+    code = "import densor.gpu; densor.gpu.backend('cuda')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if done.returncode == 0:
+        return None
+    last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+    return last[0].removeprefix("densor.errors.")
+
+
 def main(argv: list[str]) -> int:
     """Runs the sections."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -339,6 +349,10 @@ def main(argv: list[str]) -> int:
     if args.section:
         one_section(args.section, args.emulate)
         return 0
+    reason = None if args.emulate else why_not()
+    if reason is not None:
+        print(f"no section can run: {reason}", file=sys.stderr)
+        return 1
     args.out.mkdir(parents=True, exist_ok=True)
     begin, wrong = time.monotonic(), []
     with (args.out / "run.jsonl").open("a", encoding="utf-8") as out:

@@ -101,6 +101,8 @@ def _described_object(
     obj: Any, wanted: str | None, raw: str | None
 ) -> tuple[EntryMeta, Bytes, Kind]:
     """What an object is, its bytes, and how to treat them; as somebody says where that is so."""
+    if isinstance(obj, str):
+        raise ArgumentError("cannot compress a str: encode it, or see compress_file for a path")
     if isinstance(obj, _BYTES_LIKE):
         data = as_bytes(obj)
         kind = BYTES if wanted is None else kind_of(wanted, (data.size,))
@@ -384,7 +386,8 @@ def save(
     if chosen.recovery is not None or chosen.verify:  # what is written is read again
         out: Any = io.BytesIO()
     else:
-        out = MemoryFile(sum(int(tensor.nbytes) for tensor in tensors.values()))
+        sizes = (getattr(tensor, "nbytes", 0) for tensor in tensors.values())
+        out = MemoryFile(sum(size for size in sizes if isinstance(size, int)))
     save_file(tensors, out, metadata, options=chosen)
     found: bytes = out.getvalue()
     return found

@@ -11,7 +11,7 @@ from densor.errors import ArgumentError, FormatError, LimitError
 from densor.formats.container import strictjson
 from densor.formats.container.entry import ARRAY, EntryMeta
 from densor.formats.io.sources import Bytes, as_bytes
-from densor.formats.tensors import TensorInfo, c_strides, is_view
+from densor.formats.tensors import TensorInfo, c_strides, is_view, span
 
 _NOTHING = np.empty(0, np.uint8)
 _PAIRS = ("C32", "BC32", "C64", "C128")  # elements of two numbers
@@ -33,7 +33,15 @@ def describe(thing: Any, dtype: str | None = None) -> tuple[EntryMeta, Bytes]:
     check_whole(thing)
     if is_torch(thing):
         return _describe_torch(thing, dtype)
+    if isinstance(thing, str | bytes) or _is_storage(thing):
+        raise ArgumentError(f"cannot compress a {_full_name(type(thing))} as an array")
     return _describe_numpy(np.asarray(thing), dtype)
+
+
+def _is_storage(thing: object) -> bool:
+    """Whether this is the memory of torch tensors, which numpy takes for a list of numbers."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(thing, torch.UntypedStorage | torch.TypedStorage)
 
 
 def plain_type(thing: Any) -> str | None:
@@ -66,8 +74,8 @@ def check_whole(thing: Any) -> None:
 
 def _is_labelled(thing: Any) -> bool:
     """Whether this can be made an array and is none: arrays of all libraries have `__dlpack__`."""
-    array_like = hasattr(thing, "__array__") and not isinstance(thing, np.generic)
-    return array_like and not hasattr(thing, "__dlpack__")
+    array_like = hasattr(thing, "__array__") or hasattr(thing, "__array_interface__")
+    return array_like and not isinstance(thing, np.generic) and not hasattr(thing, "__dlpack__")
 
 
 def _check_torch(tensor: Any) -> None:
@@ -79,6 +87,7 @@ def _check_torch(tensor: Any) -> None:
             f"cannot compress a {_full_name(kind)}, only the plain tensors that it is made of"
         )
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    wrapped = wrapped or torch._is_functional_tensor(tensor)
     if wrapped or any(name is not None for name in getattr(tensor, "names", ())):
         what = "inside a transformation" if wrapped else "with named dimensions"
         raise ArgumentError(f"cannot compress a torch tensor {what}")
@@ -99,12 +108,20 @@ def _describe_torch(tensor: Any, dtype: str | None) -> tuple[EntryMeta, Bytes]:
     name = dtypes.from_torch(tensor.dtype)
     shape = tuple(int(size) for size in tensor.shape)
     try:
+        _check_memory(tensor)
         flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
         data = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, np.uint8)
     except (RuntimeError, NotImplementedError) as error:  # one without memory of its own
         raise ArgumentError(f"cannot compress a torch tensor: {error}") from None
     meta = EntryMeta("", ARRAY, data.size, name, shape, "C", "torch")
     return _retyped(meta, dtype), data
+
+
+def _check_memory(tensor: Any) -> None:
+    """ArgumentError for a tensor whose memory was given back, as sharded trainings do."""
+    end = tensor.storage_offset() + span(tuple(tensor.shape), tensor.stride())
+    if tensor.numel() and end * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ArgumentError("cannot compress a torch tensor whose memory was freed")
 
 
 def _describe_numpy(array: "np.ndarray[Any, Any]", dtype: str | None) -> tuple[EntryMeta, Bytes]:
@@ -117,6 +134,8 @@ def _describe_numpy(array: "np.ndarray[Any, Any]", dtype: str | None) -> tuple[E
         name, descr = "VOID", _description(array.dtype)
     elif not array.dtype.isnative:
         descr = array.dtype.str
+        if np.dtype(descr) != array.dtype:  # of another package, which has no such name
+            raise ArgumentError(f"cannot compress an array of dtype {array.dtype}, swapped")
         array = array.astype(array.dtype.newbyteorder("="))
     shape = tuple(int(size) for size in array.shape)
     flat = array.reshape(-1, order="F" if order == "F" else "C")

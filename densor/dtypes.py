@@ -155,6 +155,8 @@ def parse_dtype(name: str) -> str:
 @functools.lru_cache
 def from_numpy(dtype: "np.dtype[Any]") -> str | None:
     """The type of a numpy dtype of any byte order, None for records, strings and the like."""
+    if dtype.hasobject:  # some of which have no byte order
+        return None
     return _FROM_LIBRARY.get(dtype.newbyteorder("=").name)
 
 

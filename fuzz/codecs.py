@@ -19,6 +19,7 @@ from bit_coder import decode_bits, encode_bits
 from circuits import any_circuit, any_network
 from flac_files import flac_frames
 from helpers import bits_of, random_state, weights
+from record_arrays import layout_of_records, npy, records
 from tables import RECORDS, blocks, broken, fixed_width, json_lines, resealed, table
 
 from densor.codec import registry
@@ -429,6 +430,11 @@ def _of_tables() -> list[Case]:
         layout = layout_in(text, True)
         assert layout is not None
         cases += _with(TableCoder(layout, level_settings(5)), np.frombuffer(text, np.uint8))
+    array = records(60)
+    layout = layout_of_records(npy(array))
+    for level in (3, 5, 9):
+        coder = TableCoder(layout, level_settings(level))
+        cases += _with(coder, array.view(np.uint8).reshape(-1))
     latent = TableCoder(TableLayout(14), level_settings(3, latents=True))
     cases += _with(latent, np.frombuffer(blocks(80), np.uint8))
     return cases

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from flac_files import flac_file, flac_frames
 from helpers import safetensors_bytes, weights
+from record_arrays import records
 from tables import RECORDS
 
 from densor.arrays import viewed
@@ -148,6 +149,7 @@ def npy_seeds() -> list[bytes]:
         np.arange(300, dtype="<f4").reshape(20, 15),
         np.asfortranarray(np.arange(300, dtype=">i2").reshape(3, 100)),
         np.zeros((2, 2), [("a", "<i4"), ("b", "S3")]),
+        records(40),
         np.array(7 + 1j),
         np.zeros((0, 5)),
     ]

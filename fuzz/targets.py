@@ -11,6 +11,7 @@ from fuzz import (
     round_trip,
     snapshots,
     spans,
+    steps,
     training,
     units,
 )
@@ -23,6 +24,7 @@ TARGETS: dict[str, Target] = {
         *codecs.TARGETS,
         *units.TARGETS,
         *spans.TARGETS,
+        *steps.TARGETS,
         *language.TARGETS,
         *containers.TARGETS,
         *chunks.TARGETS,

@@ -87,6 +87,7 @@ MAX_BYTES_OF_TRIAL = 1 << 17  # of floats by rows and by planes
 MAX_BYTES_OF_SIMPLER = 1 << 19  # of floats also as faster levels take them
 FEW_ROWS = 64
 MAX_BYTES_OF_ZEROS = 1 << 20  # of sparse elements and planes, where a sample takes about the same
+SMALL_FOR_CODES = 3  # size over what a chunk takes, from which fewer codes may be smaller
 SMALL = 8  # size over what a sample takes, from which trials cost little
 NOTHING = 64  # size over what a sample takes, from which it has met too little to tell
 MAX_LOSS = 1.05  # of what is estimated, over the simpler way, that a trial may still turn round
@@ -603,18 +604,21 @@ def _payload_bytes(sample: Batch, level: Level, encoder: Encoder | None) -> int:
 
 def _one_chunk(batch: Batch, level: Level) -> CodedBatch:
     """A batch of one chunk, where parameters count and a simpler way may be smaller."""
-    levels = [level]
     size = batch.data.size
+    simpler = []
     if level.planes == "rans" and size <= MAX_BYTES_OF_HUFFMAN:
-        levels += [with_huffman_codes(level), with_few_codes(level)]
+        simpler += [with_huffman_codes(level), with_few_codes(level)]
     if level.classes > 2 and MAX_BYTES_OF_ZSTD < size < MIN_BYTES_OF_SPANS:
-        levels += [with_few_codes(levels[-1])]
+        simpler.append(with_few_codes(simpler[-1] if simpler else level))
     ways: list[CodedBatch] = []
-    for settings in levels:
+    for settings in (level, *simpler):
         encoders = _of_elements(batch, settings)
         ways += [_encoded(encoder, batch, level).result() for encoder in encoders]
         if encoders == [None]:
             break
+    if level.classes > 2 and not simpler and SMALL_FOR_CODES * ways[0].stored < size:
+        encoders = _of_elements(batch, with_few_codes(level))
+        ways += [_encoded(encoder, batch, level).result() for encoder in encoders]
     if batch.data.size <= MAX_BYTES_OF_ZSTD and any(way.model is not None for way in ways):
         ways.append(_by_zstd(batch, level).result())
     raw = Chunk(registry.MODEL_RAW, batch.data, batch.data.size)

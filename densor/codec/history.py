@@ -12,9 +12,12 @@ class History:
     Batches propose in the order that they will have in the archive. One whose parameters will stand
     there calls `keep` before the next one proposes. So what a batch finds does not depend on the
     number of threads.
+
+    `last`: whether no batch follows the one that proposes, so that nothing it keeps will be shared.
     """
 
     def __init__(self) -> None:
+        self.last = False
         self._kept: dict[Hashable, list[Any]] = {}
 
     def kept(self, key: Hashable) -> Sequence[Any]:

@@ -164,12 +164,22 @@ def _float_bits(builder: Any, a: Any) -> Any:
 # Lanes below 2^31 as floats, of which these are the bits: a logarithm, by the highest of them.
 float_bits = operation(u32x16(u32x16), _float_bits)
 
-# Masks of lanes: where a < b, unsigned, or a == b; lanes of `a` where one is set, of `b` elsewhere.
+# Masks of lanes: where a < b, unsigned or signed, or a == b; lanes of `a` where one is set, else of
+# `b`.
 _COMPARISON = mask16(u32x16, u32x16)
 less = operation(_COMPARISON, lambda builder, a, b: builder.icmp_unsigned("<", a, b))
+less_signed = operation(_COMPARISON, lambda builder, a, b: builder.icmp_signed("<", a, b))
 equal = operation(_COMPARISON, lambda builder, a, b: builder.icmp_unsigned("==", a, b))
 choose = operation(
     u32x16(mask16, u32x16, u32x16), lambda builder, mask, a, b: builder.select(mask, a, b)
+)
+
+# Of lanes as signed numbers but -2^31.
+absolute = operation(
+    u32x16(u32x16),
+    lambda builder, a: builder.select(
+        builder.icmp_signed("<", a, _number(_V32, 0)), builder.neg(a), a
+    ),
 )
 
 

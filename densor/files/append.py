@@ -9,7 +9,7 @@ from typing import BinaryIO, Unpack
 from densor.errors import ArgumentError, FileError
 from densor.files.checked import check_written
 from densor.files.new_archive import add_planned, planned
-from densor.files.opened import same_file_state
+from densor.files.opened import entry_name, open_input
 from densor.formats.container.archive import Archive
 from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import FILE, BaseRef, EntryMeta, new_path
@@ -114,18 +114,13 @@ def _add(
     source: Path,
     name: str | None,
 ) -> None:
-    with errors_of(source):
-        file: BinaryIO = source.open("rb", buffering=0)
-    with file:
-        status = os.fstat(file.fileno())
-        if source.is_dir():
-            raise FileError(f"{source}: is a directory")
-        meta = EntryMeta(new_path(name or source.name), FILE, status.st_size)
-        meta.mode, meta.mtime_ns = status.st_mode & 0o777, status.st_mtime_ns
-        random = FileRandomSource(file)
-        plan = planned(writer, meta, FileSource(file), random)
+    own, escaped = entry_name(source) if name is None else (new_path(name), False)
+    with open_input(source) as opened:
+        meta = EntryMeta(own, FILE, opened.size, mode=opened.mode, mtime_ns=opened.mtime_ns)
+        meta.escaped, meta.owner = escaped or None, opened.owner
+        plan = planned(writer, meta, FileSource(opened.file), opened.random)
         add_planned(writer, meta, plan, base, None if base is None else base.tensors)
-        if not same_file_state(status, file):
+        if not opened.unchanged():
             raise FileError(f"{source}: changed while it was read")
 
 

@@ -1,6 +1,7 @@
 """Archives of many files: pack files and folders, extract them again."""
 
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,7 +12,15 @@ from densor.files.derive import Derivation, Member, is_recipe, with_derived
 from densor.files.new_archive import NewArchive, add_input, new_archive
 from densor.files.opened import PathOrFile, open_input, open_output
 from densor.files.single import file_sink
-from densor.formats.container.entry import DIR, FILE, EntryMeta, escape_path, new_path, real_path
+from densor.formats.container.entry import (
+    DIR,
+    FILE,
+    STEP,
+    EntryMeta,
+    escape_path,
+    new_path,
+    real_path,
+)
 from densor.formats.container.open_base import open_base
 from densor.formats.container.sinks import Copies, NullSink
 from densor.formats.container.stream_reader import Sink, StreamReader
@@ -215,13 +224,14 @@ def extract(
 ) -> list[str]:
     """Restores the files of an archive below `folder`, a path or URL; returns their names.
 
-    `source`: path, URL or binary file object. `names`: only these entries; FileError if one is not
-    in the archive. Every file appears whole or not at all. Symbolic links that lie in the way
-    below `folder` are not followed. Options are those of `decompress_file`.
+    `source`: path, URL or binary file object. `names`: only these files and folders, with all that
+    is in them; FileError if one is not in the archive. Every file appears whole or not at all.
+    Symbolic links that lie in the way below `folder` are not followed. Options are those of
+    `decompress_file`.
     """
     chosen = read_options(options, threads=threads, **keywords)
     folder = plain(folder)
-    wanted = set(names)
+    wanted = {name.rstrip("/") or name for name in names}
     extraction = (
         _RemoteExtraction(str(folder), wanted, overwrite)
         if is_url(folder)
@@ -265,20 +275,23 @@ class _Extraction:
         with contextlib.ExitStack() as self._open:
             for entry in reader.entries(self._sink_for):
                 self._open.close()  # renames the file into place
-                if (self.wanted and entry.meta.name not in self.wanted) or is_recipe(entry.meta):
+                if not self._is_wanted(entry.meta.name) or is_recipe(entry.meta):
                     continue
                 self._complete(entry.meta)
-                self.found.add(entry.meta.name)
+                self.found.update(_with_folders(entry.meta.name))
                 if entry.meta.kind == FILE:
                     self.done.append(entry.meta.name)
         if not self.wanted:  # an archive of nothing restores an empty folder
             self._make_folder()
 
+    def _is_wanted(self, name: str) -> bool:
+        return not self.wanted or not self.wanted.isdisjoint(_with_folders(name))
+
     def _sink_for(self, meta: EntryMeta) -> Sink:
-        if self.wanted and meta.name not in self.wanted:
+        if not self._is_wanted(meta.name):
             return NullSink(self._copies)
         if is_recipe(meta):
-            return NullSink(None)
+            return NullSink(Copies() if meta.kind == STEP else None)
         if meta.kind not in (FILE, DIR):
             raise FormatError(f"{meta.name!r} is not a file but a {meta.kind}; read it in Python")
         return self._new(meta)
@@ -302,6 +315,11 @@ class _Extraction:
             whole_file(path, self._overwrite, lambda: meta.mode, self._sync)
         )
         return file_sink(out, self._keep, path)
+
+
+def _with_folders(name: str) -> Iterator[str]:
+    """A name and those of the folders that it is in."""
+    return itertools.accumulate(name.split("/"), "{}/{}".format)
 
 
 class _RemoteExtraction(_Extraction):

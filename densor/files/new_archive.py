@@ -7,6 +7,7 @@ data at the end, and verifies what was written.
 import contextlib
 from collections.abc import Iterable, Iterator
 
+from densor.codec.codec import Base
 from densor.errors import FileError
 from densor.files.checked import check_uploaded, check_written
 from densor.files.opened import Input, PathOrFile, open_output
@@ -18,7 +19,7 @@ from densor.formats.damage.recovery import check_wanted, protect
 from densor.formats.io.outputs import Sizes
 from densor.formats.io.sources import FileRandomSource, FileSource, PlacedSource, RandomSource
 from densor.formats.io.urls import is_url, plain
-from densor.formats.parsers.base_matching import attach, shares_tensors, tensors_of
+from densor.formats.parsers.base_matching import attach, moments_in, shares_tensors, tensors_of
 from densor.formats.parsers.plan import Plan, plan_file
 from densor.formats.tensors import TensorInfo
 from densor.options import WriteOptions
@@ -50,11 +51,13 @@ def new_archive(
     options: WriteOptions,
     mode: int | None = None,
     derived: GivenBase | None = None,
+    *,
+    alone: bool = False,
 ) -> Iterator[NewArchive]:
     """Begins an archive, and completes it where the block ends well; else no target is left.
 
     `mode`: the permissions of the file, None for those that any new one gets. `derived`: bases that
-    the archive itself makes, instead of a given one.
+    the archive itself makes, instead of a given one. `alone`: whether it gets one entry only.
     """
     target = plain(target)
     reading = options.reading()
@@ -63,7 +66,7 @@ def new_archive(
         with open_output(target, options.overwrite, lambda: mode, options.sync) as out:
             if options.recovery is not None:
                 check_wanted(options.recovery, out)
-            writer = ArchiveWriter(out, options, based=base is not None)
+            writer = ArchiveWriter(out, options, based=base is not None, alone=alone)
             made = NewArchive(writer, base)
             try:
                 yield made
@@ -149,6 +152,16 @@ def add_planned(
     meta.base = base.reference(writer.options.hash)
     if base_tensors is None:
         base_tensors = base.tensors
-    others = tensors_of(base.source) if base_tensors is None else base_tensors
+    others = list(tensors_of(base.source) if base_tensors is None else base_tensors)
     segments = attach(plan.segments, plan.tensors, others)
-    writer.add(meta, plan.source, segments, plan.listed, base.source)
+    before: Base = base.source
+    with contextlib.ExitStack() as stack:
+        if isinstance(plan.source, PlacedSource) and moments_in(plan.tensors):
+            from densor.files.steps import add_step  # few files have a step before
+
+            file = plan.source.random
+            step = add_step(writer, meta.name, file, plan.tensors, base.source, others, stack)
+            if step is not None:
+                number, before = step
+                meta.base = meta.base._replace(step=number)
+        writer.add(meta, plan.source, segments, plan.listed, before)

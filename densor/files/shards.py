@@ -23,7 +23,7 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 from densor.errors import ArgumentError, DensorError, UnsupportedError
-from densor.files.folder import members
+from densor.files.folder import LeftOut, members
 from densor.files.opened import Input, entry_name, open_input
 from densor.files.single import compress_file, verify_file
 from densor.formats.container.archive import Archive
@@ -79,14 +79,16 @@ class Report(NamedTuple):
 Pair = tuple[str, str]
 
 
-def list_shards(target: str, sources: Iterable[str]) -> list[Pair]:
+def list_shards(target: str, sources: Iterable[str], left_out: LeftOut | None = None) -> list[Pair]:
     """Source and destination of each file: FILE or FOLDER/a/b to TARGET/a/b.densor.
 
-    Paths or URLs. Archives are passed over. ArgumentError if two have the same destination.
+    Paths or URLs. Archives are passed over. `left_out`: called for each thing within a folder that
+    cannot be packed, as for `densor.pack`; without it, that is an error. ArgumentError if two have
+    the same destination.
     """
     target = _absolute(target)
     pairs: dict[str, str] = {}
-    for path, name, _ in members(sources):
+    for path, name, _ in members(sources, left_out):
         if name.endswith(SUFFIX) or (isinstance(path, Path) and path.is_dir()):
             continue
         place = join(target, name + SUFFIX) if is_url(target) else str(Path(target, name + SUFFIX))

@@ -14,9 +14,9 @@ from densor.files.opened import (
     open_output,
 )
 from densor.formats.container import wire
-from densor.formats.container.entry import DIR, EntryMeta
+from densor.formats.container.entry import DIR, STEP, EntryMeta
 from densor.formats.container.open_base import open_base
-from densor.formats.container.sinks import FileSink, PipeSink, PlacedFileSink
+from densor.formats.container.sinks import Copies, FileSink, NullSink, PipeSink, PlacedFileSink
 from densor.formats.container.stream_reader import Entry, Sink, StreamReader
 from densor.formats.io.outputs import Sizes, WholeFile, apply_times_and_mode, copy_times_and_mode
 from densor.formats.io.urls import is_url, plain
@@ -67,7 +67,10 @@ def compress_file(
 
     chosen = write_options(options, level=level, threads=threads, **keywords)
     source, target = plain(source), plain(target)
-    with open_input(source) as opened, new_archive(target, chosen, opened.mode) as archive:
+    with (
+        open_input(source) as opened,
+        new_archive(target, chosen, opened.mode, alone=True) as archive,
+    ):
         called, escaped = (name, False) if name else entry_name(source)
         add_input(archive, called, opened, escaped=escaped)
     if opened.mode is not None and _is_plain(target):
@@ -129,12 +132,14 @@ def _only_entry(reader: StreamReader, out: BinaryIO) -> Entry:
 
     def sink_for(meta: EntryMeta) -> Sink:
         nonlocal sinks
+        if meta.kind == STEP:
+            return NullSink(Copies())
         sinks += 1
         if sinks > 1 or meta.kind == DIR:
             raise FormatError("archive holds more than one file; use `densor extract`")
         return file_sink(out, keep)
 
-    entries = list(reader.entries(sink_for))
+    entries = [entry for entry in reader.entries(sink_for) if entry.meta.kind != STEP]
     if not entries:
         raise FormatError("archive is empty")
     return entries[0]

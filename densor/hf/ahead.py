@@ -4,13 +4,15 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 import torch
 
+from densor.formats.packed.page_cache import Fetching
 from densor.formats.packed.reader import PackedFile
-from densor.torch.blob import read_tensor
+from densor.runtime.workers import thread_count
+from densor.torch.blob import read_tensor, threads_of
 
 _WINDOW = 1 << 30  # bytes that are decoded and not taken yet, at most
 _Key = tuple[str, str]
@@ -24,55 +26,83 @@ def natural(name: str) -> list[tuple[int, int | str]]:
 
 
 class Ahead:
-    """Decodes the blobs of files in a thread of its own, which has those of the pool to help it.
+    """Decodes the blobs of files in threads of its own, one for each processor.
 
-    Heads come last. Up to 1 GiB of tensors wait to be taken, and at least one. Safe to use from
-    several threads.
+    Each decodes whole tensors, which keeps all of them busy, but for large ones, in which the pool
+    takes part. Heads come last. Up to 1 GiB of tensors are being decoded or wait to be taken, or
+    one for each thread. Safe to use from several threads.
     """
 
     def __init__(self, files: Iterable[PackedFile], base_of: Callable[[Any], Any]) -> None:
         self._base_of = base_of
-        self._order = [(file, name) for file in files for name in file if file.is_blob(name)]
+        self._finding_base = threading.Lock()
+        opened = list(files)
+        for file in opened:
+            file.fetch_heads()  # as long as nothing else is read
+        self._order = [(file, name) for file in opened for name in file if file.is_blob(name)]
         base = _base_prefix(name for _, name in self._order)
         self._order.sort(key=lambda item: (not item[1].startswith(base), natural(item[1])))
+        self._next = 0  # of the order
         self._changed = threading.Condition()
         self._left = {_key(file, name) for file, name in self._order}
-        self._current: _Key | None = None
+        self._current: dict[_Key, int] = {}  # bytes of what is being decoded
         self._done: dict[_Key, torch.Tensor | BaseException] = {}
-        self._bytes = 0
-        self._thread = threading.Thread(target=self._run, name="densor-ahead", daemon=True)
-        self._thread.start()
+        self._bytes = 0  # of both
+        self._threads = [
+            threading.Thread(target=self._run, name="densor-ahead", daemon=True)
+            for _ in range(thread_count(0))
+        ]
+        stored = [file.stored(name).size for file, name in self._order]
+        self._fetching = Fetching(stored, self._fetch)
+        for thread in self._threads:
+            thread.start()
+
+    def _fetch(self, number: int) -> None:
+        file, name = self._order[number]
+        if _key(file, name) in self._left:  # nobody decodes it yet, and somebody may want it
+            file.fetch(name)
 
     def _run(self) -> None:
-        for file, name in self._claimed():
+        while (claimed := self._claim()) is not None:
+            file, name = claimed
+            threads = threads_of(file.info(name).size, 0)
             try:
-                found: torch.Tensor | BaseException = read_tensor(file, name, 0, self._base_of)
+                found: torch.Tensor | BaseException = read_tensor(file, name, threads, self._base)
             except BaseException as error:
                 found = error
-            with self._changed:
-                if self._current is not None:
-                    self._done[self._current] = found
-                    self._bytes += _size(found)
-                self._current = None
-                self._changed.notify_all()
-
-    def _claimed(self) -> Iterator[tuple[PackedFile, str]]:
-        """What is to be decoded next, as soon as there is room."""
-        for file, name in self._order:
             key = _key(file, name)
             with self._changed:
-                self._changed.wait_for(lambda: self._bytes < _WINDOW)
-                if key not in self._left:  # somebody could not wait, or nobody wants it
-                    continue
-                self._left.discard(key)
-                self._current = key
-            yield file, name
+                size = self._current.pop(key, None)
+                if size is not None:  # somebody may still want it
+                    self._done[key] = found
+                    self._bytes += _size(found) - size
+                self._changed.notify_all()
+
+    def _claim(self) -> tuple[PackedFile, str] | None:
+        """What is to be decoded next, as soon as there is room; None after the last."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._bytes < _WINDOW)
+            while self._next < len(self._order):
+                file, name = self._order[self._next]
+                self._fetching.reached(self._next)
+                self._next += 1
+                key = _key(file, name)
+                if key in self._left:  # nobody could not wait, and somebody may want it
+                    self._left.discard(key)
+                    self._current[key] = file.info(name).size
+                    self._bytes += self._current[key]
+                    return file, name
+        return None
+
+    def _base(self, tensor: Any) -> Any:
+        with self._finding_base:
+            return self._base_of(tensor)
 
     def take(self, file: PackedFile, name: str) -> torch.Tensor | None:
         """A decoded tensor, or what went wrong, raised; None where the caller is to decode it."""
         key = _key(file, name)
         with self._changed:
-            self._changed.wait_for(lambda: self._current != key)
+            self._changed.wait_for(lambda: key not in self._current)
             self._left.discard(key)
             found = self._done.pop(key, None)
             self._bytes -= _size(found)
@@ -88,21 +118,20 @@ class Ahead:
                 if name in names:
                     key = _key(file, name)
                     self._left.discard(key)
-                    self._bytes -= _size(self._done.pop(key, None))
-                    if self._current == key:  # it is dropped when it is done
-                        self._current = None
+                    self._bytes -= _size(self._done.pop(key, None)) + self._current.pop(key, 0)
             self._changed.notify_all()
 
     def close(self) -> None:
         """Stops, and lets everything go that was not taken."""
         with self._changed:
             self._left.clear()
+            self._current.clear()  # it is dropped when it is done
             self._done.clear()
             self._bytes = 0
             self._changed.notify_all()
-        self._thread.join()
-        self._done.clear()
-        self._bytes = 0
+        self._fetching.close()
+        for thread in self._threads:
+            thread.join()
 
 
 def _base_prefix(names: Iterable[str]) -> str:

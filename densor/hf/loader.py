@@ -129,6 +129,7 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
             if not path.endswith(".safetensors"):
                 continue
             file = check_packed(PackedFile(path))
+            file.fetch_heads()
             for name in file:
                 if file.is_blob(name):
                     file.describe(name)

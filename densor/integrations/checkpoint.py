@@ -6,6 +6,7 @@ decoders are needed only where weights are packed.
 
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 from densor.errors import ArgumentError, DensorError
 from densor.files.shards_listed import json_object
+from densor.runtime.workers import thread_count
 
 T = TypeVar("T")
 ARCHIVE = ".safetensors.densor"  # how the names of archives of weights end
@@ -77,8 +79,9 @@ def weights(
     """Names and tensors of safetensors files, packed or plain, and of archives of tensors.
 
     All are on the CPU, in memory of their own or mapped from the file. While one is used, the next
-    is decoded by `threads` threads (0: all processors), so that two of them are in memory. Memory
-    of tensors that nobody holds any more is used again, up to 256 MiB of it waiting. `base`:
+    ones are decoded by `threads` threads (0: all processors), a tensor each, which are in memory
+    meanwhile; tensors of 32 MiB by all of them, those of archives one at a time. Memory of tensors
+    that nobody holds any more is used again, up to 256 MiB of it waiting. `base`:
     the folder, or name on the Hub, of the model that these were packed against; otherwise it is
     found as `densor.files.model_folder.Bases` says. `skip`: whether a tensor is not wanted, which
     is not read then. `backend`: a name of `densor.gpu`, such as "cuda", whose device then decodes
@@ -94,7 +97,8 @@ def weights(
         jobs += [
             job for name, job in open_weights(path, given, threads) if not (skip and skip(name))
         ]
-    return ahead(jobs)
+    one = backend not in (None, CPU) or any(os.fspath(path).endswith(ARCHIVE) for path in files)
+    return ahead(jobs, 1 if one else thread_count(threads))
 
 
 Jobs = Iterator[tuple[str, Callable[[], tuple[str, Any]]]]
@@ -107,7 +111,7 @@ def _safetensors_reader(
     from densor.files.model_folder import Bases, check_packed
     from densor.formats.packed.reader import PackedFile
     from densor.runtime.buffers import BufferPool
-    from densor.torch.blob import read_tensor
+    from densor.torch.blob import read_tensor, threads_of
     from densor.torch.device import decoded_on, open_device
 
     pool = BufferPool(_MAX_KEPT)
@@ -116,6 +120,7 @@ def _safetensors_reader(
     def opened(path: str | os.PathLike[str], base: str | None, threads: int) -> Jobs:
         file = check_packed(PackedFile(path))
         bases = Bases(Path(path).parent, base, threads)
+        file.fetch_heads()
         for name in file:
             file.describe(name)  # most faults are found here, before anything is decoded
 
@@ -124,7 +129,8 @@ def _safetensors_reader(
                 if device is not None and file.is_blob(name):
                     found = decoded_on(device, file, name)
                 if found is None:
-                    found = read_tensor(file, name, threads, bases.need, pool)
+                    used = threads_of(file.info(name).size, threads)
+                    found = read_tensor(file, name, used, bases.need, pool)
                 return name, found
 
             yield name, read
@@ -153,17 +159,17 @@ def _base_file(base: str, path: str | os.PathLike[str]) -> Path:
     return Path(base) / Path(path).name.removesuffix(".densor")
 
 
-def ahead(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """Results of jobs in their order; one thread does the next one while a result is used."""
-    with ThreadPoolExecutor(1, "densor-ahead") as pool:
-        coming: Future[T] | None = None
+def ahead(jobs: Iterable[Callable[[], T]], threads: int = 1) -> Iterator[T]:
+    """Results of jobs in their order; threads do the next ones, one each, while one is used."""
+    coming: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(threads, "densor-ahead") as pool:
         try:
             for job in jobs:
-                done, coming = coming, pool.submit(job)
-                if done is not None:
-                    yield done.result()
-            if coming is not None:
-                yield coming.result()
+                coming.append(pool.submit(job))
+                if len(coming) > threads:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
         finally:
-            if coming is not None:
-                coming.cancel()
+            for future in coming:
+                future.cancel()

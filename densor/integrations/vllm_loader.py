@@ -3,6 +3,7 @@
 Written for vLLM 0.32. The loader is vLLM's own where no file is packed.
 """
 
+import contextlib
 import copy
 import time
 from collections.abc import Iterator
@@ -119,13 +120,30 @@ class DensorModelLoader(DefaultModelLoader):  # type: ignore[misc]
             backend=self._given.get("backend"),
             skip=self._skipped,
         )
-        for name, tensor in found:
-            yield source.prefix + name, tensor
+        with _fewer_threads():
+            for name, tensor in found:
+                yield source.prefix + name, tensor
 
     def _skipped(self, name: str) -> bool:
         """Whether a tensor is of an expert that another rank has."""
         skipped: bool = should_skip_weight(name, self.local_expert_ids)
         return skipped
+
+
+@contextlib.contextmanager
+def _fewer_threads() -> Iterator[None]:
+    """Copies on a quarter of torch's threads: the others decode, and torch's would spin for them.
+
+    On two processors copying 1 GB took .25 s of processor time more with both.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // 4))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check(given: dict[str, Any]) -> None:

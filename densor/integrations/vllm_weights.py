@@ -34,12 +34,12 @@ class StoreInfo(WeightTransferInitInfo):  # type: ignore[misc]
 
 @dataclass
 class MessageInfo(WeightTransferUpdateInfo):  # type: ignore[misc]
-    """`number`: of the message that is waited for, so many seconds; -1 for the latest there is.
+    """`number`: of the message waited for, `timeout` seconds; -1 or None for the latest there is.
 
     Where there are several workers, a number is needed: each of them might find another one latest.
     """
 
-    number: int = -1
+    number: int | None = -1
     timeout: float = 60.0
 
 
@@ -75,10 +75,11 @@ class DensorTransferEngine(WeightTransferEngine[StoreInfo, MessageInfo]):  # typ
         """Takes messages from the store, and loads all weights as they are then."""
         if self._subscriber is None:
             raise ArgumentError("init_weight_transfer_engine names the store first")
-        number, latest = update_info.number, update_info.number < 0
+        number, timeout = _checked(update_info)
+        latest = number < 0
         if latest and self.parallel_config.world_size_across_dp > 1:
             raise ArgumentError("several workers need the number of a message, not the latest")
-        self._subscriber.wait_for(number, update_info.timeout, exactly=not latest)
+        self._subscriber.wait_for(number, timeout, exactly=not latest)
         tensors = self._subscriber.tensors()
         initialize_layerwise_reload(self.model)
         self.model.load_weights(tensors)
@@ -94,3 +95,11 @@ class DensorTransferEngine(WeightTransferEngine[StoreInfo, MessageInfo]):  # typ
 
 def _nowhere(_: object) -> None:
     """Weights stay with the subscriber until all of them are loaded."""
+
+
+def _checked(info: MessageInfo) -> tuple[int, float]:
+    """Number, -1 for the latest, and timeout of a message; ArgumentError for what are none."""
+    number, timeout = -1 if info.number is None else info.number, info.timeout
+    if type(number) is not int or not isinstance(timeout, int | float):
+        raise ArgumentError(f"{number!r} and {timeout!r} are no number and timeout of a message")
+    return number, timeout

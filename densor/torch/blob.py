@@ -11,6 +11,10 @@ from densor.formats.container import tensor_blob, wire
 from densor.formats.container.base import GivenBase
 from densor.formats.packed.reader import PackedFile
 from densor.runtime.buffers import BufferPool
+from densor.runtime.huge_pages import HUGE_PAGES
+
+_LARGE = 1 << 25  # bytes
+_MOST_TIMES = 16  # as large as what is stored
 
 
 def may_be_blob(tensor: Any) -> bool:
@@ -23,6 +27,11 @@ def may_be_blob(tensor: Any) -> bool:
     return wire.begins_archive(tensor[: len(wire.MAGIC)].cpu().numpy())
 
 
+def threads_of(size: int, threads: int) -> int:
+    """How many threads decode a tensor where each of so many has one: all of them a large one."""
+    return threads if size >= _LARGE else 1
+
+
 def read_tensor(
     file: PackedFile,
     name: str,
@@ -32,22 +41,32 @@ def read_tensor(
 ) -> torch.Tensor:
     """A tensor of a file, in memory of its own.
 
-    The memory is torch's: numpy asks for huge pages, which may take longer than decoding. With a
-    `pool` it is from there, and goes back when the tensor and all its views are gone.
+    With a `pool` it is from there, and goes back when the tensor and all its views are gone.
     """
     info = file.info(name)
     if file.is_blob(name):
         wire.check_possible(info.size, file.stored(name).size)
     if pool is None:
-        memory = torch.empty(info.size, dtype=torch.uint8, device="cpu")
-        out = memory.numpy()
+        memory = _memory(info.size, file.stored(name).size)
     else:
-        out = pool.take_until_dropped(info.size)
-        memory = torch.from_numpy(out)
+        memory = torch.from_numpy(pool.take_until_dropped(info.size))
+    out = memory.numpy()
     data = file.read(name, threads, base_of, out)
     if data is not out:  # a plain tensor
         out[:] = data
     return _as(memory, info)
+
+
+def _memory(size: int, stored: int) -> torch.Tensor:
+    """Fresh memory: in huge pages if they are quick, else torch's, since numpy asks for huge ones
+    however long they take.
+
+    Huge pages are filled at once, before what is `stored` has shown that it is worth so much.
+    """
+    found = HUGE_PAGES.take(size) if size <= _MOST_TIMES * stored else None
+    if found is not None:
+        return torch.from_numpy(found)
+    return torch.empty(size, dtype=torch.uint8, device="cpu")
 
 
 def _as(memory: torch.Tensor, info: tensor_blob.Tensor) -> torch.Tensor:

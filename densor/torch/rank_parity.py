@@ -4,6 +4,7 @@ It costs p / (n - p) of a rank's bytes where p of n ranks may be lost, and sendi
 How bytes are cut, and what ranks send each other, is in docs/format/rank_parity.md.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from densor.errors import ArgumentError, ChecksumError, LimitError, UnsupportedE
 from densor.torch.stripes import (
     MAX_BYTES,
     MAX_ROUNDS,
+    SLICE,
     Block,
     Round,
     Stripes,
@@ -21,6 +23,7 @@ from densor.torch.stripes import (
     parse_row,
     parse_rows,
     row_length,
+    zeros,
 )
 
 
@@ -39,9 +42,9 @@ class RankParity:
     other processes in the place of those that died, makes another one, see `recover`. All methods
     are to be called on all ranks. What is kept are the bytes of this rank, and parity of `lost` /
     (ranks - `lost`) of the longest. While `protect` runs, what was kept before is held beside it,
-    and 2 ranks + 1 pieces of 1 / (ranks - `lost`) of the longest: blocks of a stripe, twice, as
-    gloo gathers them into memory of its own first. A rank that sends what cannot be ends in a
-    FormatError on all, sizes that this rank has no memory for in a LimitError.
+    a piece of 1 / (ranks - `lost`) of the longest, and 2 ranks + 1 slices of at most 16 MiB: those
+    of a stripe, twice, as gloo gathers them into memory of its own first. A rank that sends what
+    cannot be ends in a FormatError on all, sizes that this rank has no memory for in a LimitError.
     """
 
     def __init__(self, process_group: Any = None, lost: int = 1) -> None:
@@ -68,13 +71,21 @@ class RankParity:
         for stripe in range(self._stripes.ranks):
             piece = self._stripes.piece(self._rank, data, known.sizes, stripe)
             for number, holder in enumerate(self._stripes.holders(stripe)):
-                blocks = self._gathered(piece, holder)
-                if blocks is not None:
-                    parity[stripe] = self._stripes.parity(stripe, blocks, number)
-                del blocks
+                made = self._parity_at(holder, piece, stripe, number)
+                if made is not None:
+                    parity[stripe] = made
         self._held = [_Held(known, data, parity), *self._held][:MAX_ROUNDS]
         dist.barrier(group=self._group)
         del self._held[1:]
+
+    def _parity_at(self, holder: int, piece: Block, stripe: int, number: int) -> Block | None:
+        """A block of a stripe's parity, on the rank that holds it; `piece`: what this rank has."""
+        made = zeros(piece.size) if holder == self._rank else None
+        for begin, blocks in self._slices(piece, holder):
+            part = self._stripes.parity(stripe, blocks, number)
+            assert made is not None
+            made[begin : begin + part.size] = part
+        return made
 
     def recover(self, process_group: Any = None) -> bytes:
         """The bytes of this rank, those that were lost among them.
@@ -116,8 +127,7 @@ class RankParity:
         for stripe in range(self._stripes.ranks):
             if lost not in self._stripes.members(stripe):
                 continue
-            blocks = self._gathered(self._block(stripe, chosen.sizes, held), lost)
-            if blocks is not None:
+            for _, blocks in self._slices(self._block(stripe, chosen.sizes, held), lost):
                 there = {i: block for i, block in enumerate(blocks) if have[i]}
                 pieces.append(self._stripes.restored(lost, stripe, there))
         return b"".join(pieces)[: chosen.sizes[lost]]
@@ -131,8 +141,15 @@ class RankParity:
             return parity
         return self._stripes.piece(self._rank, held[0].data, sizes, stripe)
 
+    def _slices(self, block: Block, to: int) -> Iterator[tuple[int, list[Block]]]:
+        """The blocks of all ranks slice by slice, on one of them, and where each slice begins."""
+        for begin in range(0, block.size, SLICE):
+            blocks = self._gathered(block[begin : begin + SLICE], to)
+            if blocks is not None:
+                yield begin, blocks
+
     def _gathered(self, block: Block, to: int) -> list[Block] | None:
-        """The blocks of all ranks, on one of them."""
+        """Slices of the blocks of all ranks, on one of them."""
         target = to if self._group is None else dist.get_global_rank(self._group, to)
         try:
             sent = torch.from_numpy(np.require(block, requirements="W"))  # parity is read-only

@@ -26,6 +26,7 @@ from densor.torch.checkpoint import PackedReader, PackedWriter, PathLike, based_
 
 _NAME = re.compile(r"step-([0-9]{1,18})")
 _METADATA = ".metadata"  # written last: what has none was never finished
+_GIVEN_UP = ".given-up"  # its name once what it makes whole is to count no more
 
 
 class Stage:
@@ -88,7 +89,8 @@ class AsyncCheckpoints:
     One copy of the state is held, in memory that is used again. A `save` waits for the one before.
     What fails is raised by the next `save`, by `wait` or `close`. A checkpoint counts only once its
     metadata is there, which is written last: whatever breaks off leaves the one before whole. Where
-    an earlier step is saved again, the checkpoints that are based on the former one count no more.
+    an earlier step is saved again, the checkpoints that are based on the former one count no more;
+    they are removed once a later save is whole.
     """
 
     def __init__(
@@ -186,8 +188,10 @@ class AsyncCheckpoints:
             raise
         self._links = 0 if base is None else self._links + 1
         self._last = path
-        if self._keep is not None and _first_rank():
-            self._remove_old(self._keep, path)
+        if _first_rank():
+            self._remove_given_up(path)
+            if self._keep is not None:
+                self._remove_old(self._keep, path)
 
     def _give_up(self, path: Path) -> None:
         """Of a checkpoint that is saved again, and of those that need it: what makes them whole.
@@ -200,8 +204,22 @@ class AsyncCheckpoints:
         dependent = [one for one in needed if path in needed[one]]
         dependent.sort(key=lambda one: len(needed[one]), reverse=True)
         for one in [*dependent, path]:
-            with errors_of(one):
-                (one / _METADATA).unlink(missing_ok=True)
+            with errors_of(one), contextlib.suppress(FileNotFoundError):
+                (one / _METADATA).replace(one / _GIVEN_UP)
+
+    def _remove_given_up(self, saved: Path) -> None:
+        """Checkpoints that were given up, which their metadata, renamed, shows; `saved`: is whole.
+
+        Nothing that is whole needs them: what did was given up before them.
+        """
+        with errors_of(self._folder):
+            (saved / _GIVEN_UP).unlink(missing_ok=True)
+            marked = [path for path in self._folder.iterdir() if (path / _GIVEN_UP).is_file()]
+        for path in marked:
+            ours = _NAME.fullmatch(path.name) and not path.is_symlink()
+            if ours and not (path / _METADATA).exists():
+                with errors_of(path):
+                    _remove(path)
 
     def _needed_by(self, path: Path) -> set[Path]:
         """The checkpoints that one is based on; as many as can be found where some are damaged."""
@@ -221,8 +239,16 @@ class AsyncCheckpoints:
             path = self._path(step)
             if path not in needed:
                 with errors_of(path):
-                    (path / _METADATA).unlink()  # first: what is left is no checkpoint
-                    shutil.rmtree(path)
+                    (path / _METADATA).replace(path / _GIVEN_UP)  # what is left is no checkpoint
+                    _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """A folder with a mark, which goes last, so that what is left when this breaks off has it."""
+    for one in path.iterdir():
+        if one.name != _GIVEN_UP:
+            shutil.rmtree(one) if one.is_dir() and not one.is_symlink() else one.unlink()
+    shutil.rmtree(path)
 
 
 def _step_of(path: Path) -> int:

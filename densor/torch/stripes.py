@@ -20,6 +20,7 @@ Block = npt.NDArray[np.uint8]
 DIGEST = 16
 MAX_RANKS = 255
 MAX_BYTES = 1 << 40  # of a rank
+SLICE = 1 << 24  # bytes of blocks that are sent at once
 MAX_ROUNDS = 2  # that a rank has at once
 
 
@@ -55,10 +56,7 @@ class Stripes:
 
     def zeros(self, sizes: Sequence[int]) -> Block:
         """A block of nothing."""
-        try:
-            return np.zeros(self.length(sizes), np.uint8)
-        except MemoryError:
-            raise LimitError(f"not enough memory for bytes of {max(sizes)}") from None
+        return zeros(self.length(sizes))
 
     def piece(self, rank: int, data: bytes, sizes: Sequence[int], stripe: int) -> Block:
         """What a rank has in a stripe; zeros where it has nothing, or no more bytes."""
@@ -119,6 +117,14 @@ def _round(row: Sequence[int], ranks: int) -> Round:
     digests = row[1 + ranks :]
     each = [_digest(digests[at : at + DIGEST]) for at in range(0, ranks * DIGEST, DIGEST)]
     return Round(row[0], [_size(size) for size in row[1 : 1 + ranks]], each)
+
+
+def zeros(size: int) -> Block:
+    """A block of nothing, of so many bytes."""
+    try:
+        return np.zeros(size, np.uint8)
+    except MemoryError:
+        raise LimitError(f"not enough memory for blocks of {size} bytes") from None
 
 
 def digest_of(data: bytes) -> bytes:

@@ -183,7 +183,12 @@ class PackedOptimizer(Optimizer):
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """That of the wrapped optimizer over the same parameters, all tensors plain."""
+        """That of the wrapped optimizer over the same parameters, all tensors plain.
+
+        ArgumentError where an update of one failed half way, until a state is loaded.
+        """
+        for slices in self._sliced.values():
+            slices.check()
         saved = super().state_dict()
         shapes = [p.shape for group in self.param_groups for p in group["params"]]
         saved["state"] = {
@@ -217,12 +222,16 @@ class _Slices:
         self.parts = [torch.nn.Parameter(empty) for _ in range(count)]
         self.broken = False
 
+    def check(self) -> None:
+        """ArgumentError where some parts were updated and others not."""
+        if self.broken:
+            raise ArgumentError("an update of a parameter failed half way; load a checkpoint")
+
     def shown(self) -> Generator[torch.Tensor, None, None]:
         """Each part in turn, with its elements and its gradient; the parameter is unpacked."""
         cell, gradient = self._parameter.cell, self._parameter.grad
         assert cell.plain is not None and gradient is not None
-        if self.broken:
-            raise ArgumentError("an update of this parameter failed half way; load a checkpoint")
+        self.check()
         if gradient.layout != torch.strided:
             raise ArgumentError("large parameters with packed states need dense gradients")
         self.broken = True  # until all parts are updated

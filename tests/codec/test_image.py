@@ -108,6 +108,31 @@ def test_round_trips_and_the_slow_decoder(name: str, method: str) -> None:
     assert slow == data.tobytes()
 
 
+@pytest.mark.parametrize("wavefront", [1, 2, 3, 8, 16])
+@pytest.mark.parametrize(
+    "name", ["grey", "rgb", "rgba", "deep big", "column", "narrow", "extremes"]
+)
+def test_rows_of_a_wavefront(name: str, wavefront: int) -> None:
+    """Small images have few; each number of rows gives what the slow decoder says."""
+    array, big = CASES[name]
+    layout, data = layout_for(array, bool(big)), rows_of(array, bool(big))
+    coder = GradientCoder(layout, data)
+    coder._model = replace(coder._model, wavefront=wavefront)
+    coder.decide([coder.count(data)])
+    model, payload = coder.model(), bytes(coder.encode(data, 0))
+    assert decoded(model, payload, data.size) == data.tobytes()
+    assert reference_image.parse_model(model).decode(payload, data.size) == data.tobytes()
+
+
+def test_large_images_have_wavefronts() -> None:
+    """A state of rANS for every 4 KB that are coded, up to sixteen rows."""
+    noise = random_state("wavefront").integers(0, 256, (512, 400, 1)).astype(np.uint8)
+    for rows, wavefront in ((512, 16), (64, 6), (8, 1)):
+        some = noise[:rows]
+        model = GradientCoder(layout_for(some), rows_of(some)).model()
+        assert params.parse(model).wavefront == wavefront
+
+
 def test_all_but_noise_is_coded() -> None:
     """The test above compares something."""
     for name, (array, big) in CASES.items():

@@ -180,7 +180,17 @@ def test_columns_cannot_unpack_to_more_than_their_chunk(size: int) -> None:
 
 @pytest.mark.parametrize(
     "model",
-    [b"\r", b'\r\2,"\2\0', b'\r\0,"\0\0', b'\r\0,"\2\5ab', b'\r\0,"\x81\x40\0', b'\r\0,"\2\0x'],
+    [
+        *(
+            b"\r",
+            b'\r\2,"\2\0',
+            b'\r\0,"\0\0',
+            b'\r\0,"\2\5ab',
+            b'\r\0,"\x81\x40\0',
+            b'\r\0,"\2\0x',
+        ),
+        *(b"\r\6\0\0\1\0\0", b"\r\7\0\0\1\0\4", b"\r\6\0\0\1\0\x81\x80\x80\x10"),
+    ],
 )
 def test_bad_models_are_refused(model: bytes) -> None:
     with pytest.raises(FormatError):

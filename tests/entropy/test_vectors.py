@@ -26,6 +26,8 @@ def arithmetic(a: Any, b: Any, out: Any) -> None:
     v.store_u32(out[5], 0, v.divide_roughly(x, v.reciprocal(y)))
     v.store_u32(out[6], 0, v.choose(v.less(x, y), x, y))
     v.store_u32(out[7], 0, v.choose(v.equal(x, y), x, v.splat(7)))
+    v.store_u32(out[8], 0, v.choose(v.less_signed(x, y), x, y))
+    v.store_u32(out[9], 0, v.absolute(x))
 
 
 @njit  # type: ignore[untyped-decorator]
@@ -76,7 +78,7 @@ def test_arithmetic(seed: int) -> None:
     a[17], b[18], a[19], b[19] = 0xFFFFFFFF, 1, 5, 5
     a[20], b[20], a[21], b[21] = 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF
     a[22] = a[22] // b[22] * b[22]  # no rest
-    out = np.zeros((8, 16), np.uint32)
+    out = np.zeros((10, 16), np.uint32)
     arithmetic(a, b, out)
     x, y = a[16:], b[16:]
     quotient = x // y
@@ -84,7 +86,9 @@ def test_arithmetic(seed: int) -> None:
     assert (quotient - out[5])[small].max(initial=0) <= 1
     out[5, :] = 0
     none = np.zeros(16, np.uint32)
+    signed = np.minimum(x.view(np.int32), y.view(np.int32)), np.abs(x.view(np.int32))
     expected = (x + y, x - y, x * y, x & y, x | y, none, np.minimum(x, y), np.where(x == y, x, 7))
+    expected += tuple(array.view(np.uint32) for array in signed)
     for found, wanted in zip(out, expected, strict=True):
         assert found.tobytes() == wanted.astype(np.uint32).tobytes()
 
@@ -92,7 +96,7 @@ def test_arithmetic(seed: int) -> None:
 def test_quotients_near_integers() -> None:
     """Never more than the quotient, and at most 1 less, next to every multiple of a divisor."""
     rng = random_state("quotients")
-    out = np.zeros((8, 16), np.uint32)
+    out = np.zeros((10, 16), np.uint32)
     for _ in range(3000):
         b = rng.integers(1, 4097, 16)
         near = rng.integers(1, 1 << 20, 16) * b + rng.integers(-1, 2, 16)

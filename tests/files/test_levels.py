@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from densor.api import compress
 from densor.files.single import compress_file, decompress_file
 from tests.support.helpers import entropy_bytes, safetensors_bytes, to_bf16
 from tests.support.helpers import weights as likely_weights
@@ -202,6 +203,12 @@ def few_rows(rows: int, columns: int, seed: int) -> bytes:
     return file_of({"a": ("BF16", TYPES["BF16"](random.standard_normal((rows, columns)) * scales))})
 
 
+def rounded() -> bytes:
+    """Multiples of one number, many of them zero."""
+    numbers = np.round(np.random.default_rng(4).standard_normal((400, 256)))
+    return file_of({"a": ("F32", TYPES["F32"](numbers / 50))})
+
+
 MADE: dict[str, Callable[[], bytes]] = {
     **{f"{kind.__name__}-{dtype}": (lambda kind=kind, dtype=dtype: of_one_kind(kind, dtype, 224))
        for kind in KINDS for dtype in TYPES},
@@ -216,6 +223,7 @@ MADE: dict[str, Callable[[], bytes]] = {
     "noise": lambda: np.random.default_rng(6).bytes(50000),
     "short": lambda: b"0123456789" * 3,
     "short table": short_table,
+    "rounded": rounded,
     **{f"rows-{rows}x{columns}": (lambda rows=rows, columns=columns: few_rows(rows, columns, 1))
        for rows, columns in ((8, 4096), (8, 16384), (32, 4096))},
 }  # fmt: skip
@@ -246,6 +254,27 @@ def larger_than_lower(found: dict[int, int]) -> list[tuple[int, int, int, int]]:
 @pytest.mark.parametrize("name", MADE)
 def test_no_level_takes_more_than_a_lower_one(name: str) -> None:
     assert not larger_than_lower(sizes(MADE[name](), QUICK))
+
+
+def test_one_small_matrix_bears_its_parameters(tmp_path: Path) -> None:
+    """Nothing follows that could share them, whether it is a file or an array."""
+    rng = np.random.default_rng(3)
+    matrix = TYPES["F16"](weights(rng, 1000)[:, :16] * np.exp(rng.normal(0, 1, (1, 16))))
+    file, packed = tmp_path / "file", tmp_path / "packed"
+    file.write_bytes(file_of({"a": ("F16", matrix)}))
+    arrays, files = {}, {}
+    for level in QUICK:
+        arrays[level] = len(compress(matrix, level=level))
+        files[level] = compress_file(file, packed, level, overwrite=True).stored
+    assert not larger_than_lower(arrays)
+    assert not larger_than_lower(files)
+
+
+def test_little_that_is_left_is_coded_under_few_codes() -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((32, 256)).astype(np.float32) * np.float32(0.02)
+    rows = np.tile(rows, (4, 1))
+    assert not larger_than_lower({level: len(compress(rows, level=level)) for level in QUICK})
 
 
 SIMPLE: dict[str, Callable[[], bytes]] = {

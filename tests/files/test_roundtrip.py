@@ -3,6 +3,8 @@
 Compared as bits, never as numbers: NaN payloads and the sign of zero count.
 """
 
+import contextlib
+import io
 from typing import Any
 
 import numpy as np
@@ -110,6 +112,39 @@ def test_what_cannot_come_back_is_refused() -> None:
     for array in (np.array([None, 1]), np.zeros(3, overlapping), np.array(["ab"], "T")):
         with pytest.raises(densor.ArgumentError):
             densor.compress(array)
+
+
+class _Image:
+    """Describes its pixels as an array, and has more than these, such as a palette."""
+
+    __array_interface__ = np.zeros((2, 2), np.uint8).__array_interface__
+
+
+def test_what_is_no_plain_array_is_refused_at_every_door() -> None:
+    """None of these is numbers in memory that numpy or torch would give back as they were."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    swapped = np.zeros(3, np.dtype(ml_dtypes.bfloat16).newbyteorder(">"))  # numpy has no name
+    things: list[Any] = ["path.bin", _Image(), swapped, np.array(["ab"], "T"), None]
+    with contextlib.suppress(ImportError):
+        import torch
+
+        freed = torch.ones(1000)
+        part = freed[10:20]
+        freed.untyped_storage().resize_(0)
+        views = torch._to_functional_tensor(torch.ones(3))
+        things += [freed, part, views, torch.ones(3).untyped_storage()]
+    for thing in things:
+        with pytest.raises(densor.ArgumentError):
+            densor.compress(thing)
+        with pytest.raises(densor.ArgumentError):
+            densor.save({"x": thing})
+        with pytest.raises(densor.ArgumentError):
+            densor.save_file({"x": thing}, io.BytesIO())
+        with pytest.raises(densor.ArgumentError), densor.Writer(io.BytesIO()) as writer:
+            writer.add_tensor("x", thing)
+    for content in (b"abc", bytearray(b"abc"), [1, 2]):
+        densor.compress(content)
+    assert densor.load(densor.save({"x": [1, 2]}))["x"].tolist() == [1, 2]
 
 
 def test_dtypes_of_ml_dtypes() -> None:

@@ -247,5 +247,44 @@ def test_one_odd_thing_in_a_folder(tmp_path: Path) -> None:
     done = run("pack", tmp_path / "y.densor", folder)
     assert done.returncode == 1 and done.stderr.count(b"left out") == 3
     assert densor.extract(tmp_path / "y.densor", tmp_path / "out") == ["a", "deep/b"]
+    done = run("shards", "--jobs", "1", tmp_path / "each", folder)
+    assert done.returncode == 1 and done.stderr.count(b"left out") == 3
+    assert sorted(p.name for p in (tmp_path / "each").rglob("*.densor")) == ["a.densor", "b.densor"]
     with pytest.raises(densor.FileError):  # what was named is not left out
         densor.pack([folder / "loop"], tmp_path / "z.densor", left_out=found.append)
+
+
+@posix
+def test_what_can_be_packed_can_be_appended(tmp_path: Path) -> None:
+    """Pseudo files, pipes and files of any name, as densor pack takes them."""
+    (tmp_path / "first").write_bytes(b"first")
+    archive = tmp_path / "x.densor"
+    densor.pack([tmp_path / "first"], archive)
+    odd = tmp_path / "10:30"
+    odd.write_bytes(b"odd")
+    densor.archives.append(archive, odd)
+    densor.archives.append(archive, "/proc/version")
+    os.mkfifo(tmp_path / "pipe")
+    writing = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(b"piped",))
+    writing.start()
+    assert run("append", archive, tmp_path / "pipe").returncode == 0
+    writing.join()
+    densor.extract(archive, tmp_path / "out")
+    assert (tmp_path / "out" / "10:30").read_bytes() == b"odd"
+    assert (tmp_path / "out" / "version").read_bytes() == Path("/proc/version").read_bytes()
+    assert (tmp_path / "out" / "pipe").read_bytes() == b"piped"
+
+
+def test_a_folder_is_extracted_with_what_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "in" / "deep" / "er").mkdir(parents=True)
+    for name in ("a", "deeper", "deep/b", "deep/er/c"):
+        (tmp_path / "in" / name).write_bytes(name.encode())
+    archive = tmp_path / "x.densor"
+    densor.pack([tmp_path / "in"], archive)
+    assert densor.extract(archive, tmp_path / "1", ["deep"]) == ["deep/b", "deep/er/c"]
+    assert (tmp_path / "1" / "deep" / "er" / "c").read_bytes() == b"deep/er/c"
+    assert densor.extract(archive, tmp_path / "2", ["deep/er/", "a"]) == ["a", "deep/er/c"]
+    with pytest.raises(densor.FileError, match="dee"):
+        densor.extract(archive, tmp_path / "3", ["dee"])
+    done = run("cat", archive, "deep")
+    assert done.returncode == 1 and b"is a folder" in done.stderr

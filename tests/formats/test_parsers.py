@@ -3,6 +3,7 @@
 And files that lie: whatever they say, they are packed, and come back.
 """
 
+import collections
 import contextlib
 import gzip
 import io
@@ -28,7 +29,7 @@ import densor
 from densor.codec.audio.layout import Layout as Audio
 from densor.codec.image.layout import Layout as Image
 from densor.codec.kind import BYTES
-from densor.errors import FormatError
+from densor.errors import FormatError, UnsupportedError
 from densor.formats.io.sources import FileSource, MemoryRandomSource, MemorySource
 from densor.formats.parsers import gguf as gguf_parser
 from densor.formats.parsers import torch_pickle
@@ -479,6 +480,41 @@ def test_torch_modules_and_what_is_not_a_zip(tmp_path: Path) -> None:
     old = torch_file(tmp_path / "old.pth", state(), _use_new_zipfile_serialization=False)
     assert plan_of(old.read_bytes()).format == "torch-legacy"
     assert_tensors(packed(old), {name: bits(tensor) for name, tensor in flat(state()).items()})
+
+
+def test_no_tensor_of_a_torch_file_is_left_out(tmp_path: Path) -> None:
+    """Whatever holds it, or leads to it: each has a name, or is listed as one that has none."""
+    torch = pytest.importorskip("torch")
+    numbers = iter(range(100))
+
+    def new() -> Any:
+        return torch.full((64,), float(next(numbers)))
+
+    deep: Any = {"a": new()}
+    for _ in range(100):
+        deep = [deep]
+    mixed = {
+        "by_default": collections.defaultdict(list, {"q": new()}),
+        "pair": torch.return_types.max((new(), new())),
+        "set": {new()},
+        **{"a.b": new(), "a": {"b": new()}},
+        **{1: new(), "1": new(), None: new(), 2.5: new(), (0, "k"): new(), frozenset("x"): new()},
+        "deep": deep,
+    }
+    path = torch_file(tmp_path / "mixed.pt", mixed)
+    with densor.open(packed(path)) as file:
+        found = {name: file.get_tensor(name)[0] for name in file.keys()}  # noqa: SIM118
+        assert sorted(found.values()) == [number for number in range(next(numbers)) if number]
+        assert found["a.b"] == 5 and found["a.b (2)"] == 6 and found["(0, 'k')"] == 11
+        assert file.opaque() == {"unnamed": "F32 unnamed"}  # the deep one
+        with pytest.raises(UnsupportedError, match="unnamed"):
+            file.get_tensors()
+    jagged = torch.nested.nested_tensor([new(), new()], layout=torch.jagged)
+    sparse = torch.eye(8).to_sparse()
+    other = torch_file(tmp_path / "other.pt", {"jagged": jagged, "sparse": sparse, "x": new()})
+    with densor.open(packed(other)) as file:
+        assert file.opaque() == {"jagged": "NestedTensor", "sparse": "sparse_tensor"}
+        assert file.keys() == ["x"]
 
 
 def test_nothing_is_executed_or_imported(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ archive. `expected.json` has the SHA-256 of every entry, and of bad archives the
 import hashlib
 import io
 import json
+import os
 import struct
 import sys
 import tempfile
@@ -25,6 +26,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "support")]
 import archives  # noqa: E402
 import numpy as np  # noqa: E402
 import quantised as quantised_files  # noqa: E402
+import stepped  # noqa: E402
 import zstandard  # noqa: E402
 from helpers import (  # noqa: E402
     CHUNK,
@@ -45,6 +47,7 @@ from helpers import (  # noqa: E402
     weights,
 )
 from pytest import MonkeyPatch  # noqa: E402
+from record_arrays import layout_of_records, npy, records  # noqa: E402
 from reference import container  # noqa: E402
 from reference import planes as reference_planes  # noqa: E402
 from reference import planes_writer as reference  # noqa: E402
@@ -52,6 +55,7 @@ from reference.planes_writer import Class  # noqa: E402
 from tables import RECORDS, blocks, broken, fixed_width, json_lines, table  # noqa: E402
 
 import densor  # noqa: E402
+import densor.archives  # noqa: E402
 from densor.codec import choose  # noqa: E402
 from densor.codec.deflate.encoder import DeflateCoder  # noqa: E402
 from densor.codec.deflate.stream import PNG, RAW, ZLIB, Stream  # noqa: E402
@@ -62,6 +66,7 @@ from densor.codec.levels import level_settings  # noqa: E402
 from densor.codec.planes import analyse  # noqa: E402
 from densor.codec.tokens.encoder import TokensEncoder  # noqa: E402
 from densor.codec.tokens.params import Mixed  # noqa: E402
+from densor.files import steps as step_search  # noqa: E402
 from densor.formats.container import writer  # noqa: E402
 from densor.formats.parsers.csv import layout_of  # noqa: E402
 from densor.formats.parsers.tabular import layout_in  # noqa: E402
@@ -390,6 +395,14 @@ def latent_tables() -> Iterator[tuple[str, bytes]]:
     yield "table-latents", archives.written(rows, level=5, table_latents=True)
 
 
+def tables_of_records() -> Iterator[tuple[str, bytes]]:
+    array = records(60)
+    rows = {"rows": (array.tobytes(), kind_of_table(layout_of_records(npy(array))))}
+    with MonkeyPatch.context() as patch:
+        patch.setattr(choose, "_clearly_less", lambda *_: True)  # however small
+        yield "table-records", archives.written(rows, level=5)
+
+
 def tables_between_literals() -> Iterator[tuple[str, bytes]]:
     for name, text in (("json-lines", json_lines(150)), ("fixed-width", fixed_width(200))):
         layout = layout_in(text, True)
@@ -501,6 +514,24 @@ def derived_files() -> Iterator[tuple[str, bytes]]:
         yield "derived", out.read_bytes()
 
 
+def steps() -> Iterator[tuple[str, bytes]]:
+    shapes = {"0": (12, 50), "layer.1": (70,)}
+    with tempfile.TemporaryDirectory() as folder, MonkeyPatch.context() as patch:
+        patch.setattr(step_search, "_LEAST", 1)  # so that it stays small
+        patch.setattr(step_search, "_LEAST_GAIN", -1000)
+        out = Path(folder) / "out.densor"
+        for number, content in enumerate(stepped.checkpoints(3, 0.7, 20, shapes=shapes)):
+            path = Path(folder) / f"step-{number}"
+            path.write_bytes(content)
+            os.utime(path, (10**9, 10**9))
+            path.chmod(0o644)
+            if number:
+                densor.archives.append(out, path, threads=1)
+            else:
+                densor.compress_file(path, out, threads=1)
+        yield "steps", out.read_bytes()
+
+
 class Group(NamedTuple):
     """Archives that were made at once; each of `good` yields name and archive."""
 
@@ -530,6 +561,8 @@ GROUPS = (
     Group("0.7, mixed tokens", (mixed_tokens,)),
     Group("0.7, masks down columns", (masks_in_bands,)),
     Group("0.7, images by residuals", (residuals,)),
+    Group("0.9, records", (tables_of_records,)),
+    Group("0.9, steps of Adam", (steps,)),
 )
 
 

@@ -9,7 +9,7 @@ from bench import gpu_kernels
 from bench.gpu_kernels import ARCHITECTURES, Nvrtc, Usage, find_nvrtc, read_table, usage
 from densor.gpu.backend import FILES, kernels, part
 
-MOST_REGISTERS = {"huffman": 48, "rans": 48, "palette": 64}
+MOST_REGISTERS = {"huffman": 48, "rans": 80, "palette": 64}
 MOST_SHARED = 34 << 10
 
 

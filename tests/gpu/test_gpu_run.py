@@ -32,3 +32,13 @@ def test_a_section_that_fails_is_told() -> None:
             patch.setattr(gpu_run.os, "fsync", lambda number: None)
             assert gpu_run.run_section(name, limit, True, out) == (0, False)
         assert reason in str(lines(out.getvalue())[0]["reason"])
+
+
+def test_without_a_gpu_one_line_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert gpu_run.main(["--out", str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("no section can run: UnsupportedError: ") and said.count("\n") == 1
+    assert not (tmp_path / "run").exists()

@@ -51,7 +51,7 @@ def test_no_more_waits_than_there_is_room_for(
     assert decoded.take(packed, "layers.11.weight") is None  # nobody waits for what has not begun
     assert decoded.take(packed, "layers.0.weight") is not None
     decoded.close()
-    assert not decoded._thread.is_alive() and not decoded._done
+    assert not any(thread.is_alive() for thread in decoded._threads) and not decoded._done
 
 
 def test_heads_come_last_and_what_is_forgotten_is_let_go(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -240,3 +241,18 @@ def test_ahead_of_a_reader_that_stops() -> None:
     found = checkpoint.ahead([lambda i=i: job(i) for i in range(9)])  # type: ignore[misc]
     with pytest.raises(FileError, match="three"):
         list(found)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_results_come_in_order_from_several_threads(threads: int) -> None:
+    begun: list[int] = []
+
+    def job(i: int) -> int:
+        begun.append(i)
+        time.sleep(0.01 * (i % 2))
+        return i
+
+    found = checkpoint.ahead([lambda i=i: job(i) for i in range(12)], threads)  # type: ignore[misc]
+    for i, result in enumerate(found):
+        assert result == i and max(begun) <= i + threads
+    assert sorted(begun) == list(range(12))

@@ -114,7 +114,10 @@ def test_all_weights_are_loaded_after_each_message(made: Any, tmp_path: Path) ->
     with pytest.raises(DensorError):
         engine.update_weights({"number": 0, "timeout": 0.0})
     with pytest.raises(DensorError):
-        engine.update_weights({"timeout": 0.0})
+        engine.update_weights({"timeout": 0.0})  # without a number, the latest
+    for odd in ({"number": "0"}, {"number": 1.5}, {"number": 0, "timeout": None}):
+        with pytest.raises(ArgumentError, match="no number and timeout"):
+            engine.update_weights(odd)
     assert model.calls == []
     with Publisher(weights, tmp_path, wait=True) as publisher:
         for step in range(3):
@@ -122,7 +125,7 @@ def test_all_weights_are_loaded_after_each_message(made: Any, tmp_path: Path) ->
             publisher.publish(step)
             publisher.wait()
             engine.start_weight_update()
-            engine.update_weights({"number": publisher.number} if step else {})
+            engine.update_weights({"number": publisher.number if step else None})
             engine.finish_weight_update()
             assert_loaded(model.calls, weights)
             model.calls.clear()

@@ -61,7 +61,7 @@ def _group(group: dict[str, Any], cursor: Cursor, before: dict[Any, Moments]) ->
             fail("the state before is another one")
     if way == "replay":
         assert old is not None
-        made = _stepped(old, _piece(pieces[0], None), group["step"])
+        made = stepped(old, _piece(pieces[0], None), group["step"])
         m, v = (
             _piece(piece, base) if piece else base
             for piece, base in zip(pieces[1:], made, strict=True)
@@ -155,7 +155,7 @@ def _next_v(form: int, v: Any, g: Any, b2: Any, a: Any) -> Any:
     return _fma(a, g * g - v, v) if form == 6 else a * (g * g - v) + v
 
 
-def _stepped(old: Moments, gradient: bytes, step: list[int]) -> list[bytes]:
+def stepped(old: Moments, gradient: bytes, step: list[int]) -> list[bytes]:
     """m and v after a step, by the tables of forms."""
     if len(step) != 6 or not all(is_integer(number) for number in step):
         fail("the step of a group")

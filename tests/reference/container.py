@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
-from reference import codecs, derived
+from reference import codecs, derived, step
 from reference.entries import (
     HASH_NAMES,
     entry_end_payload,
@@ -166,6 +166,8 @@ class Reader:
             fail("a name occurs twice")
         self.names.add(meta["name"])
         self.base, chain = self.find_base(meta)
+        if self.base is not None and "step" in meta["base"]:
+            self.base = self.after_step(self.base, meta["base"]["step"])
         self.chains.append(chain)
         self.contents.append(OpenEntry(meta))
         self.allowed = INSIDE_ENTRY
@@ -211,6 +213,15 @@ class Reader:
         if self.chains[number] >= MAX_CHAIN:
             raise Refused("limit", "too long a chain of bases")
         return entry.data, self.chains[number] + 1
+
+    def after_step(self, base: bytes, number: int) -> bytes:
+        """What becomes of a base (step.md)."""
+        if number >= len(self.entries):
+            fail("a step that does not come before")
+        entry = self.entries[number]
+        if entry.kind != "step" or self.chains[number]:
+            fail("a step in another kind of entry, or in one with a base")
+        return step.stepped(base, entry.data)
 
     def derived(self, wanted: tuple[int, int, bytes]) -> bytes:
         """A base that follows from entries (derived.md)."""

@@ -16,7 +16,7 @@ MAX_DIMENSIONS = 64
 
 HASH_XXH3_128, HASH_SHA256 = 1, 2
 
-ENTRY_KINDS = ("file", "dir", "tensor", "array", "bytes")
+ENTRY_KINDS = ("file", "dir", "tensor", "array", "bytes", "step")
 HASH_NAMES = {"xxh3-128": 1, "sha256": 2}  # `hash` of an entry -> hash kind of its ENTRY_END
 ELEMENT_SIZE = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "VOID"), 1),
@@ -127,7 +127,7 @@ def is_base(base: object) -> bool:
         return False
     if "name" in base:
         verify_name(base["name"], "bytes")
-    return "entry" not in base or is_integer(base["entry"])
+    return all(key not in base or is_integer(base[key]) for key in ("entry", "step"))
 
 
 def verify_optional(meta: dict[str, Any], key: str, valid: bool) -> None:

@@ -1,6 +1,7 @@
 """A slow decoder of tables, after docs/format/table.md and nothing else."""
 
 import datetime
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,6 +91,7 @@ class Model:
     returns: bool
     between: list[bytes]
     widths: list[int]
+    records: bool
     quote: int
     columns: int
     names: bytes
@@ -108,18 +110,21 @@ def parse_model(payload: bytes, parse: Parse) -> Model:
     at.u8()
     form, separator, quote, columns = at.u8(), at.u8(), at.u8(), at.number(4096)
     names = at.take(at.number(at.left))
-    if form > 5 or not columns or len(names) > 2**15:
+    if form > 6 or not columns or len(names) > 2**15:
         fail("parameters of a table")
     between = [b"", *[bytes([separator])] * (columns - 1), b""]
-    if form & 2:
+    if form & 6 == 2:
         between = [at.take(at.number(at.left)) for _ in range(columns + 1)]
         if sum(map(len, between)) > 2**15:
             fail("literals")
     widths = [at.number(2**25) for _ in range(columns)] if form & 4 else [0] * columns
     if form & 4:
         between = [b""] * (columns + 1)
+    records = form == 6
+    if records and (not all(widths) or sum(widths) > 2**25):
+        fail("widths of records")
     at.finish()
-    return Model(bool(form & 1), between, widths, quote, columns, names, parse)
+    return Model(bool(form & 1), between, widths, records, quote, columns, names, parse)
 
 
 class Chunk:
@@ -132,6 +137,8 @@ class Chunk:
             fail("flags")
         if self.rows * model.columns > min(2**23, original):
             raise Refused("limit", "cells")
+        if model.records and (flags & 2 or self.rows * sum(model.widths) > original):
+            fail("records")
         self.names = model.names if flags & 1 else b""
         self.gaps: list[int] = []
         self.lengths: list[int] = []
@@ -199,6 +206,8 @@ class Chunk:
         kind = at.u8()
         if kind == 0:
             column = Column([at.all()], [0] * self.rows, None)
+            if self.model.records and len(column.cells[0]) != self.width:
+                fail("a cell of another width")
         elif kind == 3:
             column = Column(self.texts(at, self.rows), list(range(self.rows)), None, True, True)
         elif kind < 3:
@@ -226,10 +235,17 @@ class Chunk:
         for step in column.numbers:
             last += step
             values.append(last)
-        cells = [self.number_text(value, style) for value in values]
+        records = self.model.records
+        write = self.binary(6, style) if records else self.number_text
+        cells = [write(value, style) for value in values]
         return Column(cells, column.symbols, values, by_row=True)
 
     def texts(self, at: Fields, count: int) -> list[bytes]:
+        if self.model.records:
+            items, width = at.packed(count * self.width), self.width
+            if len(items) != count * width:
+                fail("texts")
+            return [items[i : i + width] for i in range(0, len(items), width)]
         terminator = at.u8()
         cells = at.packed(self.left + self.rows).split(bytes([terminator]))
         if len(cells) != count + 1 or cells[-1]:
@@ -239,7 +255,7 @@ class Chunk:
     def dictionary(self, at: Fields, most: int) -> tuple[list[bytes], list[int] | None]:
         """Dictionary (4)."""
         kind, count = at.u8(), at.number(most)
-        if kind > 5:
+        if kind not in ((0, 6, 7) if self.model.records else range(6)):
             fail("a kind of dictionary")
         if kind == 0:
             return self.texts(at, count), None
@@ -261,6 +277,9 @@ class Chunk:
             if style > 127 and len(values) * self.width > 2**25:
                 fail("cells that are too wide")
             cells += [self.number_text(value, style) for value in values]
+        elif kind > 5:
+            write = self.binary(kind, style)
+            cells += [write(value, style) for value in values]
         else:
             if style not in (0, 64):
                 fail("a style")
@@ -282,6 +301,21 @@ class Chunk:
         if style > 127 and len(text) > self.width:
             fail("a cell that is too wide")
         return text.rjust(self.width) if style > 127 else text
+
+    def binary(self, kind: int, style: int) -> Callable[[int, int], bytes]:
+        """What writes integers or floats of records in this style."""
+        most, widths = (0, range(1, 9)) if kind == 6 else (18, (4, 8))
+        if style & ~32 > most or self.width not in widths:
+            fail("a style")
+        return self.integer if kind == 6 else self.float
+
+    def integer(self, value: int, style: int) -> bytes:
+        data = (value & MASK).to_bytes(8, "little")[: self.width]
+        return data[::-1] if style else data
+
+    def float(self, value: int, style: int) -> bytes:
+        data = struct.pack("<d" if self.width == 8 else "<f", float(value) / 10.0 ** (style & ~32))
+        return data[::-1] if style & 32 else data
 
     def time_text(self, value: int, kind: int, style: int) -> bytes:
         try:
@@ -417,7 +451,7 @@ class Chunk:
 
     def text(self) -> bytes:
         """The text (2)."""
-        end = b"\r\n" if self.model.returns else b"\n"
+        end = b"" if self.model.records else b"\r\n" if self.model.returns else b"\n"
         *before, behind = self.model.between
         rows = [
             b"".join(literal + self.cell(c, row) for c, literal in enumerate(before)) + behind + end

@@ -14,8 +14,9 @@ from densor.errors import ArgumentError, DensorError, FormatError
 
 torch = pytest.importorskip("torch")
 
-from densor.torch import pack_state, scaled, sealed, unpack_state  # noqa: E402
-from densor.torch.adam import layout, replay, scales  # noqa: E402
+from densor.codec.adam import replay, scaled  # noqa: E402
+from densor.torch import pack_state, sealed, unpack_state  # noqa: E402
+from densor.torch.adam import layout, scales  # noqa: E402
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -141,6 +141,29 @@ def test_saving_goes_on_after_saving_again_failed(
         assert_whole(checkpoints, [1, 2, 6])
 
 
+def test_what_was_given_up_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once another save is whole, by whichever object; nothing else is."""
+    (tmp_path / "step-9").mkdir()  # not known to be a checkpoint
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / ".given-up").touch()
+    with AsyncCheckpoints(tmp_path) as checkpoints:
+        for step in range(1, 6):
+            checkpoints.save(state_at(step), step)
+        checkpoints.wait()
+        with monkeypatch.context() as patched:
+            patched.setattr(saving.shutil, "rmtree", lambda path: None)  # as if it broke off
+            checkpoints.save(state_at(3), 3)
+            checkpoints.wait()
+        assert (tmp_path / "step-5" / ".given-up").exists()
+    with AsyncCheckpoints(tmp_path) as checkpoints:
+        checkpoints.save(state_at(6), 6)
+        checkpoints.wait()
+        assert_whole(checkpoints, [1, 2, 3, 6])
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {*(f"step-{n}" for n in (1, 2, 3, 6, 9)), "notes"}
+    assert not (tmp_path / "step-3" / ".given-up").exists()
+
+
 @pytest.mark.parametrize("moment", range(3))
 def test_giving_up_breaks_off(moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """5 and 4 are based on 3: at each moment what is left is whole."""
@@ -148,15 +171,15 @@ def test_giving_up_breaks_off(moment: int, tmp_path: Path, monkeypatch: pytest.M
     for step in range(1, 6):
         checkpoints.save(state_at(step), step)
     checkpoints.wait()
-    unlink, left = Path.unlink, iter(range(moment, -1, -1))
+    replace, left = Path.replace, iter(range(moment, -1, -1))
 
-    def dies(path: Path, missing_ok: bool = False) -> None:
+    def dies(path: Path, target: Path) -> Path:
         if path.name == ".metadata" and path.exists() and next(left) == 0:
             raise KeyboardInterrupt("killed")
-        unlink(path, missing_ok)
+        return replace(path, target)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "unlink", dies)
+        patched.setattr(Path, "replace", dies)
         with contextlib.suppress(KeyboardInterrupt):
             checkpoints.save(state_at(3), 3)
             checkpoints.wait()

@@ -326,6 +326,8 @@ def test_an_update_that_fails_half_way_is_not_gone_on_with(monkeypatch: pytest.M
     weight.grad = torch.ones(120, 96)
     with pytest.raises(densor.errors.ArgumentError, match="half way"):
         ours.step()
+    with pytest.raises(densor.errors.ArgumentError, match="half way"):
+        ours.state_dict()  # of both steps
     ours.load_state_dict(fresh)
     weight.grad = torch.ones(120, 96)
     ours.step()

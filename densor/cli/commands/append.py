@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from densor.cli import checks, frame
+from densor.cli import checks, frame, streams
 from densor.cli.arguments import WRITING, Parser, add_flags, write_options
 from densor.errors import FileError
 
@@ -34,11 +34,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _append(args: argparse.Namespace) -> str:
     checks.source_file(args.archive)
-    if not os.path.isfile(args.file):
+    if not os.path.exists(args.file) or os.path.isdir(args.file):
         raise FileError(f"{args.file}: no such file")
     from densor.files.append import append
 
-    with frame.moving(args, args.file, lambda: os.path.getsize(args.file)) as moved:
+    with frame.moving(args, args.file, lambda: streams.regular_size(args.file)) as moved:
         options = write_options(args, moved)
         sizes = append(
             args.archive, args.file, name=args.name, base_entry=args.base_entry, options=options

@@ -42,7 +42,11 @@ def _write(args: argparse.Namespace) -> None:
 
 
 def _pieces(archive: "Archive", name: str) -> "Iterator[Bytes]":
+    from densor.formats.container.entry import DIR
+
     for entry in archive.entries:
+        if entry.meta.name == name and entry.meta.kind == DIR:
+            raise FileError(f"{name!r} is a folder; see densor extract")
         if entry.meta.name == name:
             archive.check_size({entry.number: entry.size})
             return archive.pieces(entry)

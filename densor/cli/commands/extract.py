@@ -12,7 +12,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser of `densor extract`."""
     parser = Parser("extract", description="Restores files and folders, byte for byte.")
     parser.add_argument("archive", metavar="ARCHIVE", help="the archive, - for stdin")
-    parser.add_argument("names", metavar="NAME", nargs="*", help="only these files")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="only these files and folders")
     parser.add_argument(
         "-C", "-o", dest="folder", metavar="DIR", default=".", help="into this folder"
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
 
+    from densor.errors import DensorError
     from densor.files.shards import Report
 
 _HEADER = ["shard", "original", "stored", "ratio", "seconds", "state"]
@@ -66,7 +67,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"argument --jobs: {args.jobs!r} is neither a number nor ray")
     from densor.files.shards import Stats, compress_shards, list_shards
 
-    pairs = list_shards(args.folder, args.paths)
+    left_out: list[DensorError] = []
+    pairs = list_shards(args.folder, args.paths, left_out.append)
+    for error in left_out:
+        console.say(f"densor: {error}; left out")
     executor, window = _executor(args)
     options = write_options(args)
 
@@ -87,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         places = [label(target) for _, target in pairs]
         console.put(table.render(_HEADER, list(_rows(report, places)), left=(0, 5)))
-    return 1 if report.failed else 0
+    return 1 if report.failed or left_out else 0
 
 
 def _executor(args: argparse.Namespace) -> "tuple[Callable[[], Executor], int | None]":

@@ -34,7 +34,7 @@ class GradientDecoder(ChunkDecoder):
         states = payload[: 4 * count].copy().view("<u4").astype(np.int64)
         if (states < FIRST).any():
             raise FormatError("image chunk begins with an impossible state")
-        work = work_on(shape, planes_of(shape), model.wavefront)
+        work = work_on(shape, planes_of(shape), model.wavefront, False)
         at = kernels.take_rows(
             *(shape, work, levels(model.scale), model.scale, model.wavefront),
             *(payload, 4 * count, states, self._table),

@@ -12,9 +12,19 @@ from densor.codec.image import kernels
 from densor.codec.image.gradient import levels, samples, split, work_on
 from densor.codec.image.kernels import GREEN, GREEN_MEAN, LIFTED, NO_COLOUR, ORDERED
 from densor.codec.image.layout import Layout
-from densor.codec.image.params import CONTEXTS, MAX_SCALE, MIXING, RESIDUAL, Model, reduced
+from densor.codec.image.params import (
+    CONTEXTS,
+    MAX_SCALE,
+    MAX_WAVEFRONT,
+    MIXING,
+    RESIDUAL,
+    Model,
+    reduced,
+)
 
-_CHAINS = 4  # of predictions that are coded together, about
+_TRIED_TOGETHER = 4  # rows of a wavefront in trials
+_BITS_OF_STATE = 1 << 15  # that pay for its 32
+_CHUNK = 1 << 18  # bytes of one, about
 _TRIAL_ROWS = 16
 _VALUES_BITS = 256  # that a set of values takes
 
@@ -36,9 +46,11 @@ class Modelled(NamedTuple):
 def modelled(model: Model, data: Bytes) -> Modelled:
     """What the fast method codes of rows."""
     shape = model.shape(data.size)
-    work = work_on(shape, split(shape, reduced(model, data)), model.wavefront)
     n = samples(model, data.size)
     found = Modelled(np.empty(n, np.uint8), np.empty(n, np.uint8), np.empty(n, np.uint16))
+    together = min(model.wavefront, shape.rows)
+    planes = split(shape, reduced(model, data))
+    work = work_on(shape, planes, together, True)
     kernels.model_rows(shape, work, levels(model.scale), model.scale, model.wavefront, *found)
     return found
 
@@ -46,8 +58,8 @@ def modelled(model: Model, data: Bytes) -> Modelled:
 def share_of_plain(layout: Layout, data: Bytes) -> float:
     """What some rows take by the fast method, over what their bytes take by themselves."""
     piece = _middle(layout, data)
-    ways = [replace(way, scale=max(0, way.depth - 8) // 2) for way in _of_samples(layout, piece)]
-    return min(_cost(way, piece) for way in ways) / max(plain_bits(layout, piece), 1.0)
+    ways = (replace(way, scale=max(0, way.depth - 8) // 2) for way in _of_samples(layout, piece))
+    return _cheapest(ways, piece)[0] / max(plain_bits(layout, piece), 1.0)
 
 
 def plain_bits(layout: Layout, data: Bytes) -> float:
@@ -58,8 +70,10 @@ def plain_bits(layout: Layout, data: Bytes) -> float:
 
 def _entropy(counts: npt.NDArray[np.int64]) -> float:
     """Bits that symbols with these counts take, by the last axis."""
-    each = counts.sum(-1, keepdims=True)
-    return float((counts * np.log2(np.maximum(each, 1) / np.maximum(counts, 1))).sum())
+    used = counts[counts > 0]
+    each = counts.sum(-1).ravel()
+    each = each[each > 0]
+    return float(each @ np.log2(each) - used @ np.log2(used))
 
 
 def _middle(layout: Layout, data: Bytes) -> Bytes:
@@ -71,14 +85,19 @@ def _middle(layout: Layout, data: Bytes) -> Bytes:
 def gradient_model(layout: Layout, data: Bytes) -> Model:
     """The model of the fast method that suits whole rows, but for its frequencies."""
     piece = _middle(layout, data)
-    best = min(_of_samples(layout, data), key=lambda way: _cost(way, piece))
+    bits, best = _cheapest(_of_samples(layout, data), piece)
     if layout.channels >= 3:
-        colours = (NO_COLOUR, GREEN, GREEN_MEAN, LIFTED)
-        best = _cheapest((replace(best, colour=colour) for colour in colours), piece)
+        colours = (replace(best, colour=colour) for colour in (GREEN, GREEN_MEAN, LIFTED))
+        bits, best = _cheapest(colours, piece, (bits, best))
     if best.depth > 8:
-        scales = range(min(best.depth - 7, MAX_SCALE + 1))
-        best = _cheapest((replace(best, scale=scale) for scale in scales), piece)
-    return best
+        scales = range(1, min(best.depth - 7, MAX_SCALE + 1))
+        bits, best = _cheapest(
+            (replace(best, scale=scale) for scale in scales), piece, (bits, best)
+        )
+    chunk = min(data.size, _CHUNK)
+    states = int(bits * chunk / max(1, piece.size)) // _BITS_OF_STATE
+    wavefront = min(max(1, states // layout.channels), MAX_WAVEFRONT)
+    return replace(best, wavefront=wavefront)
 
 
 def mixing_model(layout: Layout, data: Bytes, contexts: int, steps: int) -> Model:
@@ -110,20 +129,22 @@ def bits_and_errors(
 def bits_by_gradients(layout: Layout, data: Bytes) -> float:
     """What a sample of rows from the middle takes by the fast method."""
     piece = _middle(layout, data)
-    bits = min(_cost(way, piece) for way in _of_samples(layout, piece))
+    bits, _ = _cheapest(_of_samples(layout, piece), piece)
     return bits * layout.size / max(1, piece.size)
 
 
 def _of_samples(layout: Layout, data: Bytes) -> list[Model]:
     """Models that differ in what is coded of a sample."""
-    found = layout.samples(data)
-    wavefront = max(1, _CHAINS // layout.channels)
-    used = int(np.bitwise_or.reduce(found, axis=None, initial=0))
-    shift = (used & -used).bit_length() - 1 if used and layout.size == 2 else 0
-    whole = Model(layout, max(1, used.bit_length() - shift), wavefront=wavefront, shift=shift)
-    if layout.size > 1 or layout.padding:
-        return [whole]
-    values = np.bincount(found.ravel(), minlength=256) > 0
+    if layout.size == 1 and not layout.padding:
+        values = np.zeros(256, np.bool_)
+        kernels.find_values(data, values.view(np.uint8))
+        used = int(np.bitwise_or.reduce(np.flatnonzero(values), initial=0))
+        whole = Model(layout, max(1, used.bit_length()), wavefront=_TRIED_TOGETHER)
+    else:
+        used = int(np.bitwise_or.reduce(layout.samples(data), axis=None, initial=0))
+        shift = (used & -used).bit_length() - 1 if used and layout.size == 2 else 0
+        depth = max(1, used.bit_length() - shift)
+        return [Model(layout, depth, wavefront=_TRIED_TOGETHER, shift=shift)]
     count = int(values.sum())
     if count > int(np.flatnonzero(values)[-1]):
         return [whole]
@@ -131,8 +152,13 @@ def _of_samples(layout: Layout, data: Bytes) -> list[Model]:
     return [whole, replace(whole, depth=depth, values=values)]
 
 
-def _cheapest(ways: Iterable[Model], data: Bytes) -> Model:
-    return min(ways, key=lambda way: _cost(way, data))
+def _cheapest(
+    ways: Iterable[Model], data: Bytes, known: tuple[float, Model] | None = None
+) -> tuple[float, Model]:
+    """The fewest bits that models take for rows, `known` among them, and the first that does."""
+    costs = [known] if known else []
+    costs += [(_cost(way, data), way) for way in ways]
+    return min(costs, key=lambda cost: cost[0])
 
 
 def _cost(model: Model, data: Bytes) -> float:

@@ -39,23 +39,26 @@ def find_zoom(layout: Layout, data: Bytes, chunk_bytes: int = 0) -> Zoom:
     rows = data.reshape(-1, layout.width, pixel)
     middle = max(0, len(rows) - _TRIAL_ROWS) // 2
     some = rows[middle : middle + _TRIAL_ROWS]
-    columns = _factor(layout.width, _changes(some.swapaxes(0, 1)))
+    columns = _factor(layout.width, some.swapaxes(0, 1))
     if columns > 1:
-        columns = _factor(layout.width, _changes(rows.swapaxes(0, 1)))
-    if _factor(0, [middle + at for at in _changes(some)]) == 1:
+        columns = _factor(layout.width, rows.swapaxes(0, 1))
+    if _factor(0, some, middle) == 1:
         return Zoom(1, columns)
     whole = math.gcd(len(rows), chunk_bytes // layout.stride if chunk_bytes < data.size else 0)
-    return Zoom(_factor(whole, _changes(rows)), columns)
+    return Zoom(_factor(whole, rows), columns)
 
 
-def _changes(lines: "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]") -> list[int]:
-    """Which lines differ from the ones before."""
-    return [at for at in range(1, len(lines)) if not np.array_equal(lines[at], lines[at - 1])]
-
-
-def _factor(count: int, changes: list[int]) -> int:
-    """The factor of lines that change at these places."""
-    return _largest(math.gcd(count, *changes))
+def _factor(
+    count: int, lines: "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]", first: int = 0
+) -> int:
+    """The factor of `count` lines, by where one differs from that before; `first`: place of one."""
+    common = count
+    for at in range(1, len(lines)):
+        if common == 1:
+            break
+        if not np.array_equal(lines[at], lines[at - 1]):
+            common = math.gcd(common, first + at)
+    return _largest(common)
 
 
 def _largest(common: int) -> int:

@@ -34,6 +34,8 @@ _MAX_ELEMENTS_SEARCHED = 64  # elements at the start of each run that are search
 _MAX_BITS_OF_SKEWED = 1.2  # bits per symbol; a Huffman code needs at least one
 _MAX_SIZE_OF_OTHER_WAY = 0.97  # another way must be this much better to be taken
 _MAX_SAMPLE = 1.15  # one that is so much worse on the sample is not tried on every chunk
+# Nor one that much worse, where slow levels of Zstandard may find more in what takes little already
+_MAX_SAMPLE_IF_SLOW, _SLOW_ZSTD, _LITTLE = 1.4, 6, 0.35
 
 
 def run_length(shape: tuple[int, ...]) -> int:
@@ -126,7 +128,7 @@ def look(
     plan.plane_zstd = [False] * layout.size
     plan.repeats = level.try_zstd and _may_repeat(pieces, bits, n, work)
     if plan.repeats:
-        _try_zstd(plan, pieces, bits, precision.least, work)
+        _try_zstd(plan, pieces, bits, precision.least, level.zstd >= _SLOW_ZSTD, work)
     if not plan.whole_zstd:
         found = {p for p in range(layout.size) if bits[p] < precision.worth * 8 * n}
         if len(found) < layout.size and not plan.delta and run >= _MAX_ELEMENTS_SEARCHED:
@@ -142,11 +144,13 @@ def _may_repeat(pieces: Bytes, bits: list[float], n: int, work: Any) -> bool:
     return bool(repetitions(pieces, work.windows) > pieces.size // 400)
 
 
-def _try_zstd(plan: Plan, pieces: Bytes, bits: list[float], least: float, work: Any) -> None:
+def _try_zstd(
+    plan: Plan, pieces: Bytes, bits: list[float], least: float, slow: bool, work: Any
+) -> None:
     """Compares Zstandard on the sample with an order-0 code of each plane.
 
     `pieces` are what would be split into planes, differences if these are planned. `least`: bits
-    that the code takes for a symbol at least.
+    that the code takes for a symbol at least. `slow`: chunks are tried by slow levels.
     """
     n = pieces.size // plan.layout.size
     coded = [min(8.0 * n, max(plane, least * n if plane else 0.0)) for plane in bits]
@@ -157,7 +161,9 @@ def _try_zstd(plan: Plan, pieces: Bytes, bits: list[float], least: float, work: 
     plan.whole_bits = 8 * len(zstd_compress(pieces, 1)) / n
     best = sum(plan.plane_bits)
     plan.whole_zstd = not plan.delta and plan.whole_bits < _MAX_SIZE_OF_OTHER_WAY * best
-    plan.repeats = plan.delta or any(plan.plane_zstd) or plan.whole_bits < _MAX_SAMPLE * best
+    little = slow and plan.whole_bits < _LITTLE * 8 * plan.layout.size
+    most = _MAX_SAMPLE_IF_SLOW if little else _MAX_SAMPLE
+    plan.repeats = plan.delta or any(plan.plane_zstd) or plan.whole_bits < most * best
 
 
 def _planes_with_constant_bits(plan: Plan, data: Bytes) -> set[int]:

@@ -39,7 +39,8 @@ def choose(history: History, counts: Counts, form: SplitFormat, alphabet: Alphab
     kept = history.kept(_key(form, alphabet))
     own = _own(counts, alphabet, form)
     bits = _cost(counts, own, alphabet, form) + 8 * len(pack(own)) + FRAME_BITS
-    best = Choice(own, bits, _SHARED_LATER if len(kept) < _MAX_SHARED_LATER else 0.0)
+    may_be_shared = not history.last and len(kept) < _MAX_SHARED_LATER
+    best = Choice(own, bits, _SHARED_LATER if may_be_shared else 0.0)
     for freqs in kept:
         bits = _cost(counts, freqs, alphabet, form)
         if bits < best.bits:

@@ -62,7 +62,7 @@ class Rows:
         """The same with some rows as pieces; `odd`: bool[rows]."""
         starts = self.starts.reshape(-1, self.step)
         begins = starts[0, : self.rows].astype(np.int64) - len(self.layout.between[0])
-        end = int(self.layout.returns) + int(not self.layout.separated)
+        end = self.layout.ending - int(self.layout.separated)
         sizes = starts[-1, : self.rows] + end - begins
         places = np.concatenate([self.places, begins[odd]])
         lengths = np.concatenate([self.lengths, sizes[odd]])
@@ -130,13 +130,15 @@ class Cells:
         at = int(self.places[cell])
         return self.data[at : at + int(self.lengths[cell])].tobytes()
 
-    def joined(self, order: npt.NDArray[np.int64], terminator: int) -> bytes:
-        """Cells with a terminator behind each."""
+    def joined(self, order: npt.NDArray[np.int64], terminator: int | None) -> bytes:
+        """Cells with a terminator behind each, or nothing."""
         places, lengths = self.places[order].astype(np.int64), self.lengths[order].astype(np.int64)
-        begins = np.cumsum(lengths + 1) - lengths - 1
-        at = np.arange(int((lengths + 1).sum())) + np.repeat(places - begins, lengths + 1)
+        sizes = lengths if terminator is None else lengths + 1
+        begins = np.cumsum(sizes) - sizes
+        at = np.arange(int(sizes.sum())) + np.repeat(places - begins, sizes)
         found = self.data[at]
-        found[begins + lengths] = terminator
+        if terminator is not None:
+            found[begins + lengths] = terminator
         joined: bytes = found.tobytes()
         return joined
 
@@ -187,10 +189,18 @@ class Dictionary:
             out.byte(self.style)
             out.number(self.order.size - self.values.size)
         others = self.order[: self.order.size - self.values.size]
-        out.raw(pack_texts(self.cells, others, packer))
+        out.raw(self.pack_cells(others, packer))
         if self.kind != TEXTS:
             out.raw(pack_values(self.values, packer))
         return out.bytes()
+
+    def pack_cells(self, order: npt.NDArray[np.int64], packer: Packer) -> bytes:
+        """Cells that are no numbers."""
+        return pack_texts(self.cells, order, packer)
+
+    def pack_rows(self, packer: Packer) -> bytes:
+        """The cells of all rows."""
+        return self.pack_cells(self.cells.ids.astype(np.int64), packer)
 
 
 def pack_texts(cells: Cells, order: npt.NDArray[np.int64], packer: Packer) -> bytes:

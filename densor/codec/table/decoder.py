@@ -16,6 +16,7 @@ from densor.codec.table.dictionary import (
     cells_of_texts,
     take_dictionary,
 )
+from densor.codec.table.items import cells_of_integers, take_items, take_items_dictionary
 from densor.codec.table.kernels import PADDING, join_rows, joined_size
 from densor.codec.table.latents import Latents, take_latents
 from densor.codec.table.layout import I32, I64, MAX_BYTES, Layout
@@ -129,7 +130,7 @@ class Columns(ABC):
     def _decoded(self, at: Reader, width: int) -> Column:
         method = at.byte()
         if method in (CONSTANT, TEXT):
-            found = self._texts(at, method)
+            found = self._texts(at, method, width)
         else:
             found = self._coded(at, method, width)
         self._most -= int(found.cells.offsets[-1])
@@ -137,22 +138,31 @@ class Columns(ABC):
             raise FormatError("cells of a table are too long")
         return found
 
-    def _texts(self, at: Reader, method: int) -> Column:
+    def _texts(self, at: Reader, method: int, width: int) -> Column:
         rows = self._head.rows
         if method == CONSTANT:
             text = np.frombuffer(at.raw(at.left), np.uint8)
+            if self._layout.records and text.size != width:
+                raise FormatError("cells of records are not as long as they should be")
             blob = np.concatenate([text, np.zeros(PADDING, np.uint8)])
             cells = Cells(blob, np.array([0, text.size], np.int64))
             ids = np.zeros(rows, np.int32)
             return Column(cells, ids, Values(ids, None))
-        terminator = at.byte()
-        cells = cells_of_texts(at.packed(self._most + rows), terminator, rows)
+        if self._layout.records:
+            cells = take_items(at, rows, width)
+        else:
+            terminator = at.byte()
+            cells = cells_of_texts(at.packed(self._most + rows), terminator, rows)
         _ended(at)
         return Column(cells, np.arange(rows, dtype=np.int32), None)
 
     def _coded(self, at: Reader, method: int, width: int) -> Column:
         rows, quote = self._head.rows, self._layout.quote
-        cells = take_dictionary(at, quote, rows, self._most, width)
+        records = self._layout.records
+        if records:
+            cells = take_items_dictionary(at, rows, width)
+        else:
+            cells = take_dictionary(at, quote, rows, self._most, width)
         if method not in (SYMBOLS, STEPS):
             raise FormatError("table has an unknown kind of column")
         if not cells.size and rows:
@@ -166,7 +176,11 @@ class Columns(ABC):
             raise FormatError("steps of a column are texts")
         values = _added(cells.numbers[ids])
         ranks = np.arange(ids.size, dtype=np.int32)
-        return Column(cells_of_numbers(values, style, quote, width), ranks, Values(ids, values))
+        if records:
+            cells = cells_of_integers(values, style, width)
+        else:
+            cells = cells_of_numbers(values, style, quote, width)
+        return Column(cells, ranks, Values(ids, values))
 
     def _symbols(self, at: Reader, count: int) -> I32:
         """The symbols of all rows that are needed, below `count`."""
@@ -319,7 +333,7 @@ class Text:
         rows, columns = head.rows, layout.columns
         size = joined_size(self._ids, rows, columns, self._bases, self._offsets)
         names = layout.names if head.named else b""
-        size += rows * (int(self._literals[1][-1]) + layout.returns + 1)
+        size += rows * (int(self._literals[1][-1]) + layout.ending)
         size += len(names) + len(head.pieces)
         if size != out.size:
             raise FormatError("chunk of a table does not have its size")
@@ -337,7 +351,7 @@ class Text:
         separator = layout.separator if layout.separated else -1
         cells = self._bases, self._offsets, self._blob, *self._literals
         grid = self._ids, rows, first, last, layout.columns, separator
-        return int(join_rows(*grid, *cells, int(layout.returns), out.size, out, at))
+        return int(join_rows(*grid, *cells, layout.ending, out.size, out, at))
 
 
 def open_decoder(payload: bytes, _: object = None) -> TableDecoder:

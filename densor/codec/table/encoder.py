@@ -15,7 +15,6 @@ from densor.codec.table.cells import (
     Dictionary,
     Rows,
     dictionary_of,
-    pack_texts,
     pack_values,
     rows_of,
 )
@@ -30,6 +29,7 @@ from densor.codec.table.contexts import (
 from densor.codec.table.dictionary import NUMBERS
 from densor.codec.table.fitting import Plan, Sample
 from densor.codec.table.functions import Functions
+from densor.codec.table.items import INTEGERS
 from densor.codec.table.latent_encoder import MOST_DIFFERENT, Under, under_latents
 from densor.codec.table.layout import I32, I64, MAX_BYTES, Layout
 from densor.codec.table.mixing import Settings, code_column
@@ -48,6 +48,7 @@ from densor.codec.table.payload import (
     TEXT,
 )
 from densor.codec.table.prefix_code import code_of, lengths_for
+from densor.codec.table.record_cells import items_dictionary, records_of
 from densor.codec.table.symbol_kernels import (
     FUNCTION_PLACES,
     count_symbols,
@@ -97,7 +98,7 @@ def column_of(dictionary: Dictionary, packer: Packer) -> Column:
     if steps is not None:
         return steps
     if count > MAX_DIFFERENT * rows and count > _MIN_DIFFERENT:
-        return Column(bytes([TEXT]) + pack_texts(cells, cells.ids.astype(np.int64), packer))
+        return Column(bytes([TEXT]) + dictionary.pack_rows(packer))
     ids = dictionary.ids
     numbers = dictionary.numbers
     values = None if numbers is None else numbers[ids]
@@ -108,7 +109,11 @@ def _as_steps(dictionary: Dictionary, packer: Packer) -> Column | None:
     """A column by what it grows from row to row, where there are few different steps."""
     numbers = dictionary.numbers
     count = dictionary.order.size
-    if dictionary.kind != NUMBERS or dictionary.values.size != count or count < _MIN_DIFFERENT:
+    if (
+        dictionary.kind not in (NUMBERS, INTEGERS)
+        or dictionary.values.size != count
+        or count < _MIN_DIFFERENT
+    ):
         return None
     assert numbers is not None
     values = numbers[dictionary.ids]
@@ -119,11 +124,11 @@ def _as_steps(dictionary: Dictionary, packer: Packer) -> Column | None:
         return None
     out = Writer()
     out.byte(STEPS)
-    out.byte(NUMBERS)
+    out.byte(dictionary.kind)
     out.number(steps.size)
     out.byte(0)
     out.number(0)
-    out.raw(pack_texts(dictionary.cells, np.zeros(0, np.int64), packer))
+    out.raw(dictionary.pack_cells(np.zeros(0, np.int64), packer))
     out.raw(pack_values(steps, packer))
     out.byte(dictionary.style)
     return Column(out.bytes(), symbols.reshape(-1).astype(np.int32), values, steps.size)
@@ -145,9 +150,9 @@ class TableCoder:
         self._layout = layout
         self._workers = workers if workers is not None and level.tables else Workers(1)
         self._contexts = level.tables
-        self._latents = level.latents
+        self._latents = level.latents and not layout.records
         mixing = level.tables > 0
-        self._packer = Packer(level.zstd, mixing, light=level.tables < 4)
+        self._packer = Packer(level.zstd, mixing, level.tables < 4, level)
         self._functions: Functions | None = None
         self._planned: Planned | None = None
 
@@ -161,8 +166,7 @@ class TableCoder:
             self._settle(chunk if self._contexts else chunk[:_SAMPLE_BYTES])
 
     def _settle(self, sample: Bytes) -> None:
-        end = sample.tobytes().rfind(b"\n") + 1
-        rows = rows_of(sample[:end], self._layout) if end else None
+        rows = _rows(sample[: _end_of_rows(sample, self._layout)], self._layout)
         if rows is None:
             return
         packer = Packer(1)
@@ -175,7 +179,7 @@ class TableCoder:
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of a chunk; the chunk itself where it is hardly a table."""
         try:
-            rows = rows_of(chunk, self._layout) if chunk.size <= MAX_BYTES else None
+            rows = _rows(chunk, self._layout) if chunk.size <= MAX_BYTES else None
             if rows is None:
                 return chunk
             return np.frombuffer(self._coded(rows), np.uint8)
@@ -329,8 +333,23 @@ class TableCoder:
         return out.bytes()
 
 
+def _end_of_rows(data: Bytes, layout: Layout) -> int:
+    """Where the last whole row of a text ends."""
+    if layout.records:
+        return data.size // layout.stride * layout.stride
+    return data.tobytes().rfind(b"\n") + 1
+
+
+def _rows(data: Bytes, layout: Layout) -> Rows | None:
+    if layout.records:
+        return records_of(data, layout)
+    return rows_of(data, layout) if data.size else None
+
+
 def _dictionary(rows: Rows, column: int) -> Dictionary:
     layout = rows.layout
+    if layout.records:
+        return items_dictionary(rows.cells(column), layout, column)
     return dictionary_of(rows.cells(column), layout.quote, layout.width(column))
 
 
@@ -405,9 +424,15 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder:
 
 
 class TableEncoder(ChunkEncoder):
-    """Codes chunks that end where lines do."""
+    """Codes chunks that end where lines or records do."""
 
     coder: TableCoder
+
+    @property
+    def _layout(self) -> Layout:
+        layout = self.batch.kind.table
+        assert layout is not None
+        return layout
 
     def encode(self) -> Coding:
         """Starts coding all chunks."""
@@ -422,8 +447,9 @@ class TableEncoder(ChunkEncoder):
         while at < data.size:
             end = min(at + step, data.size)
             if end < data.size:
-                ends = np.flatnonzero(data[end - step // 2 : end] == 10)
-                end = end - step // 2 + int(ends[-1]) + 1 if ends.size else end
+                begin = at if self._layout.records else end - step // 2
+                length = _end_of_rows(data[begin:end], self._layout)
+                end = begin + length if length else end
             chunks.append(data[at:end])
             at = end
         return chunks

@@ -327,13 +327,14 @@ def _copy(out, at, limit, blob, begin, length):
     )
 )  # fmt: skip
 def join_rows(
-    ids, step, first, last, columns, separator, bases, offsets, blob, literals, begins, returns,
+    ids, step, first, last, columns, separator, bases, offsets, blob, literals, begins, ending,
     size, out, at,
 ):  # fmt: skip
     """Writes rows `first` to `last` to `out` from `at` on, all of which it is known to hold.
 
     `ids`: int32[columns, step]; `separator`, `literals` and `begins` as in `split_rows`; `blob` and
-    `literals` have 8 bytes behind the last cell. `size`: of `out`. Returns where the rows end.
+    `literals` have 8 bytes behind the last cell. `ending`: bytes of
+    the end of a row, at most 2. `size`: of `out`. Returns where the rows end.
     """
     for row in range(first, last):
         for column in range(columns):
@@ -355,11 +356,12 @@ def join_rows(
             length = begins[index(columns + 1)] - begin
             _copy(out, at, size, literals, begin, length)
             at += length
-        if returns:
+        if ending > 1:
             out[index(at)] = _CR
             at += 1
-        out[index(at)] = _LF
-        at += 1
+        if ending:
+            out[index(at)] = _LF
+            at += 1
     return at
 
 

@@ -21,7 +21,8 @@ class Layout:
     `quote`: a byte that cells may stand between, 0 for none. `names`: the first line with its end,
     where it tells what the columns are called. `literals`: what stands before each cell and behind
     the last instead of separators, where a line is a JSON object. `widths`: bytes of each cell,
-    with nothing between them.
+    with nothing between them. `records`: nothing is between rows either, so that cells may have any
+    bytes. `types`: what the cells of each column of records are taken for by the coding side.
     """
 
     columns: int
@@ -31,11 +32,23 @@ class Layout:
     names: bytes = b""
     literals: tuple[bytes, ...] = ()
     widths: tuple[int, ...] = ()
+    records: bool = False
+    types: tuple[str, ...] = ()
 
     @property
     def separated(self) -> bool:
         """Whether cells stand between separators."""
         return not self.literals and not self.widths
+
+    @property
+    def ending(self) -> int:
+        """Bytes of the end of a row: a line feed, with a carriage return before it, or none."""
+        return 0 if self.records else 1 + int(self.returns)
+
+    @property
+    def stride(self) -> int:
+        """Bytes from record to record."""
+        return sum(self.widths)
 
     def width(self, column: int) -> int:
         """The bytes of each cell of a column; 0 where they differ."""

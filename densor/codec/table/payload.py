@@ -70,6 +70,8 @@ def parse_head(payload: Bytes, layout: Layout, size: int, whole: bool = True) ->
         raise FormatError("chunk of a table has unknown flags")
     if rows * layout.columns > min(size, MAX_CELLS):
         raise LimitError("chunk of a table has too many cells")
+    if layout.records and (flags & LATENT or rows * layout.stride > size):
+        raise FormatError("chunk has impossible records")
     gaps = lengths = np.zeros(0, np.int64)
     pieces = b""
     if count:

@@ -103,11 +103,11 @@ def lines_of(columns: list[Column], chosen: I64, layout: Layout) -> Bytes:
     ids = np.stack([column.ids[chosen] for column in columns])
     literals = literals_of(layout)
     sizes = [np.diff(column.cells.offsets)[column.ids[chosen]].sum() for column in columns]
-    total = int(sum(sizes)) + chosen.size * (int(literals[1][-1]) + 1 + int(layout.returns))
+    total = int(sum(sizes)) + chosen.size * (int(literals[1][-1]) + layout.ending)
     out = np.empty(total, np.uint8)
     cells = joined_cells(columns)
     ids = np.ascontiguousarray(ids, np.int32).reshape(-1)
-    sides = *cells, *literals, int(layout.returns), total, out, 0
+    sides = *cells, *literals, layout.ending, total, out, 0
     separator = layout.separator if layout.separated else -1
     join_rows(ids, chosen.size, 0, chosen.size, len(columns), separator, *sides)
     return out

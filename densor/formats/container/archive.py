@@ -479,6 +479,12 @@ class Archive(EntryDecoder[IndexedEntry]):
         assert wanted.entry is not None  # and was looked at when the archive was opened
         return self.entries[wanted.entry]
 
+    def _step_of(self, entry: IndexedEntry, number: int) -> tuple[IndexedEntry, int]:
+        if number >= entry.number:
+            raise FormatError(f"{entry.meta.name}: has a step that comes after it")
+        found = self.entries[number]
+        return found, found.size
+
     def _read_into(self, entry: IndexedEntry, begin: int, out: Bytes) -> None:
         budget = Budget(out.size, "bases of bases take too much to read; decompress as a whole")
         jobs: list[Task[Any]] = []

@@ -27,15 +27,17 @@ DIR = "dir"
 TENSOR = "tensor"
 ARRAY = "array"
 BYTES = "bytes"
+STEP = "step"  # of Adam, from one base to another; see step.py
 MAX_OWNER = (1 << 32) - 2  # the number above it means none
-KINDS = (FILE, DIR, TENSOR, ARRAY, BYTES)
+KINDS = (FILE, DIR, TENSOR, ARRAY, BYTES, STEP)
 
 
 class BaseRef(NamedTuple):
     """What the chunks of an entry refer to: original bytes by size and hash.
 
     `entry`: number of the entry of this archive that holds them, else None; `name`: what the base
-    was called, to help whoever has to find it.
+    was called, to help whoever has to find it. `step`: number of the entry that says what becomes
+    of the base before anything refers to it, else None.
     """
 
     size: int
@@ -43,6 +45,7 @@ class BaseRef(NamedTuple):
     digest: bytes
     entry: int | None = None
     name: str | None = None
+    step: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The value of `base` in an ENTRY frame."""
@@ -51,6 +54,8 @@ class BaseRef(NamedTuple):
             found["entry"] = self.entry
         if self.name is not None:
             found["name"] = self.name
+        if self.step is not None:
+            found["step"] = self.step
         return found
 
 
@@ -242,15 +247,17 @@ def _parse_base(found: object) -> BaseRef:
     if not isinstance(found, dict):
         raise FormatError("base of an entry is not an object")
     size = strictjson.integer(found.get("size"), "size of a base")
-    entry, name = found.get("entry"), found.get("name")
+    entry, name, step = found.get("entry"), found.get("name"), found.get("step")
     if entry is not None:
         entry = strictjson.integer(entry, "entry of a base")
+    if step is not None:
+        step = strictjson.integer(step, "step of a base")
     if name is not None and not isinstance(name, str):
         raise FormatError("name of a base is not a string")
     kind, digest = parse_digest(found.get("digest"), "base of an entry")
     if kind not in KINDS_OF_HASH.values():
         raise UnsupportedError("base with an unknown kind of hash; a newer densor may read this")
-    return BaseRef(size, kind, digest, entry, None if name is None else check_name(name))
+    return BaseRef(size, kind, digest, entry, None if name is None else check_name(name), step)
 
 
 def parse_digest(found: object, what: str) -> tuple[int, bytes]:

@@ -10,7 +10,7 @@ import numpy as np
 from densor.codec.codec import Base, Decoder, PartDecoder
 from densor.codec.language_model.session import Session
 from densor.errors import FormatError, LimitError
-from densor.formats.container import wire
+from densor.formats.container import step, wire
 from densor.formats.container.base import GivenBase, resolve
 from densor.formats.container.chunk_decoders import Models, decode_chunk
 from densor.formats.container.entry import BaseRef, EntryMeta
@@ -21,6 +21,7 @@ from densor.runtime.locks import Lock
 from densor.runtime.lru import LruCache
 
 _KEPT = wire.CHUNK_LIMIT  # bytes of decoded chunks kept for what else is needed of them
+_STEPS = 4  # tables of steps that are kept
 _COST = 64  # bytes that may be decoded for others, per byte that is read and per byte of a limit
 
 
@@ -92,6 +93,7 @@ class EntryDecoder(ABC, Generic[E]):
         self._given = given
         self._models = Models(session)
         self._kept: LruCache[int, Bytes] = LruCache(_KEPT, lambda chunk: chunk.size)
+        self._steps: LruCache[int, step.Table] = LruCache(_STEPS)
 
     @abstractmethod
     def _pieces(self, entry: E, begin: int, end: int) -> Iterable[Piece]:
@@ -112,6 +114,10 @@ class EntryDecoder(ABC, Generic[E]):
     @abstractmethod
     def _earlier(self, entry: E, wanted: BaseRef) -> E:
         """The entry that another one is based on."""
+
+    @abstractmethod
+    def _step_of(self, entry: E, number: int) -> tuple[E, int]:
+        """The entry that says what becomes of another one's base, and its size."""
 
     def target(self, entry: E, piece: Piece) -> tuple[E, int]:
         """Where the bytes of a REF frame are: entry and offset."""
@@ -165,9 +171,31 @@ class EntryDecoder(ABC, Generic[E]):
         wanted = None if entry.meta is None else entry.meta.base
         if wanted is None:
             return None
+        base: Base
         if wanted.entry is None:
-            return resolve(wanted, self._given)
-        return _EntryBase(self, self._earlier(entry, wanted), wanted.size, budget)
+            base = resolve(wanted, self._given)
+        else:
+            base = _EntryBase(self, self._earlier(entry, wanted), wanted.size, budget)
+        if wanted.step is None:
+            return base
+        found, size = self._step_of(entry, wanted.step)
+        step.check(found.meta)
+        read = partial(self._read_step, found, budget)
+        table = self._steps.get(wanted.step)
+        if table is None:
+            table = step.parse(size, read)
+            self._steps.put(wanted.step, table)
+        return step.SteppedBase(base, table, read)
+
+    def _read_step(self, entry: E, budget: Budget, begin: int, end: int) -> Bytes:
+        """Bytes of an entry that tells of a step, and may refer to nothing that has a base."""
+        for part in self.parts(entry, begin, end):
+            meta = part.entry.meta
+            if meta is None or meta.base is not None:
+                raise FormatError("step of a base is in what has a base itself")  # no circles
+        out = np.empty(end - begin, np.uint8)
+        self.fill_base(entry, begin, out, budget)
+        return out
 
     def fill(self, entry: E, begin: int, out: Bytes, budget: Budget, refs: bool = True) -> None:
         """Decodes a stretch of an entry on behalf of others, in the thread that asks."""

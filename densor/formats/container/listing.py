@@ -5,6 +5,7 @@ from typing import Any
 
 from densor.codec.zstd import zstd_compress
 from densor.formats.container import strictjson, wire
+from densor.formats.container.entry import STEP
 
 _LEVEL, _FAST_LEVEL = 9, 1  # of Zstandard
 _SAMPLE = 1 << 17  # bytes of an index that levels are compared on; smaller ones take the slow one
@@ -15,7 +16,7 @@ class Listing:
     """The entries of an archive, in order: text but for their tensors, as there may be many."""
 
     def __init__(self) -> None:
-        self.original = 0  # bytes of all
+        self.original = 0  # bytes of all but steps
         self._texts: list[str] = []  # JSON of each but for the brace that ends it
         self._lists: dict[int, Lists] = {}  # by number
         self._digests: list[tuple[int, str]] = []
@@ -28,7 +29,8 @@ class Listing:
         if lists:
             self._lists[len(self._texts)] = lists
         kind, digest = entry["digest"]
-        self.extend([strictjson.text(entry)[:-1]], entry["size"], [(kind, digest)])
+        size = 0 if entry["kind"] == STEP else entry["size"]
+        self.extend([strictjson.text(entry)[:-1]], size, [(kind, digest)])
 
     def extend(self, texts: list[str], size: int, digests: Iterable[tuple[int, str]]) -> None:
         """Appends entries without lists, of `size` bytes in all.

@@ -13,7 +13,7 @@ from densor.codec.codec import Base, Decoder
 from densor.codec.language_model.session import Session
 from densor.codec.spans.decode import SPAN
 from densor.errors import ChecksumError, FormatError, LimitError, UnsupportedError
-from densor.formats.container import hashing, wire
+from densor.formats.container import hashing, step, wire
 from densor.formats.container.base import GivenBase, Identity, chain_of, resolve
 from densor.formats.container.chunk_decoders import Models, decode_chunk, reports_progress
 from densor.formats.container.entry import DIR, EntryMeta, parse_entry
@@ -349,9 +349,19 @@ class StreamReader:
         """What chunks of the entry may refer to."""
         if meta.base is None:
             return None
+        base: Base
         if meta.base.entry is None:
-            return resolve(meta.base, self._given)
-        return self._written[meta.base.entry]
+            base = resolve(meta.base, self._given)
+        else:
+            base = self._written[meta.base.entry]
+        if meta.base.step is None:
+            return base
+        found = self._written.get(meta.base.step)
+        if found is None or found.entry is None:
+            raise FormatError(f"{meta.name}: has a step that comes after it")
+        step.check(found.entry.meta)
+        read = lambda begin, end: found.read_at(begin, end - begin)  # noqa: E731
+        return step.SteppedBase(base, step.parse(found.size, read), read)
 
     def _chained(self, number: int) -> tuple[Identity, int] | None:
         """An entry that was read to its end."""

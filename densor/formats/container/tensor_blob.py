@@ -53,7 +53,7 @@ def pack_entry(
     """An archive of one entry, in memory; `options` as for `ArchiveWriter`."""
     meta.base = None if base is None else base.reference(options.hash)
     out = MemoryFile(data.size)
-    writer = ArchiveWriter(out, options, index=False)  # type: ignore[arg-type]
+    writer = ArchiveWriter(out, options, index=False, alone=True)  # type: ignore[arg-type]
     try:
         source = None if base is None else base.source
         writer.add(meta, MemorySource(data), [Segment(kind, data.size, 0)], base=source)

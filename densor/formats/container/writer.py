@@ -23,7 +23,7 @@ from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats.container import short_form, strictjson, wire
 from densor.formats.container.ahead import MIN_REPEAT, ReadAhead, Stretch, copied
 from densor.formats.container.archive import Archive
-from densor.formats.container.entry import EntryMeta, list_tensors, parse
+from densor.formats.container.entry import STEP, EntryMeta, list_tensors, parse
 from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.container.listing import Listing, packed_index
 from densor.formats.container.short_form import HeldFrame
@@ -67,7 +67,7 @@ class ArchiveWriter:
     count here; the rest is for whoever opens files. `index`: whether the archive ends with an
     index. `repeats`: whether equal batches are stored once, which a reader on a pipe must buffer
     for; by default if the file can be sought in. `based`: whether entries may have bases, which is
-    needed where the file cannot be sought in.
+    needed where the file cannot be sought in. `alone`: whether the archive gets one entry only.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class ArchiveWriter:
         index: bool = True,
         repeats: bool | None = None,
         based: bool = False,
+        alone: bool = False,
     ) -> None:
         self._file = file
         self.options = options
@@ -102,6 +103,7 @@ class ArchiveWriter:
         self._models = 0
         self._model_numbers: dict[bytes, int] = {}  # of those that may be named, oldest first
         self._history = History()
+        self._alone = alone
         self._entries = Listing()
         self._names: set[str] = set()
         self._frames: tuple[list[int], list[int], list[int], list[int]] = ([], [], [], [])
@@ -127,6 +129,12 @@ class ArchiveWriter:
         """Bytes of the entries added so far."""
         self._write_small()
         return self._entries.original
+
+    @property
+    def entries(self) -> int:
+        """How many entries were added so far."""
+        self._write_small()
+        return len(self._entries)
 
     @property
     def digests(self) -> list[list[object]]:
@@ -161,7 +169,7 @@ class ArchiveWriter:
         self._entry_level = beside_tensors(self._level) if of_tensors else self._level
         self._entry_session = None if of_tensors else self._session
         self._frame(wire.ENTRY, description)
-        digest, size = self._add_data(number, source, segments, meta.size is not None, base)
+        digest, size = self._add_data(number, source, segments, meta, base)
         if meta.size is not None and size != meta.size:
             raise FileError(f"{meta.name}: has {size} bytes instead of {meta.size}; did it change?")
         hash_kind = KINDS[self.options.hash or DEFAULT]
@@ -320,15 +328,17 @@ class ArchiveWriter:
         number: int,
         source: Source,
         segments: Iterable[Segment],
-        size_known: bool,
+        meta: EntryMeta,
         base: Base | None,
     ) -> tuple[bytes, int]:
+        whole, keyed = meta.size, self._repeats and meta.kind != STEP
         waiting: deque[_Waiting] = deque()
         threads = self._workers.threads
         in_flight = 0
-        ahead = ReadAhead(source, self._workers, new_hash(self.options.hash), self._repeats)
+        ahead = ReadAhead(source, self._workers, new_hash(self.options.hash), keyed)
         cut = lambda kind: batch_bytes(kind, self._entry_level)  # noqa: E731
-        for stretch in ahead.stretches(map(self._told, segments), cut, size_known):
+        for stretch in ahead.stretches(map(self._told, segments), cut, whole is not None):
+            self._history.last = self._alone and stretch.offset + stretch.data.size == whole
             before = None
             if base is not None and stretch.base is not None:
                 before = _before(base, stretch.base, stretch.data.size)

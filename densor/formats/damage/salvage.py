@@ -251,6 +251,12 @@ class _Decoder(EntryDecoder[Remains]):
             check_chain(wanted, (other.size, *other.digest))
         return other
 
+    def _step_of(self, entry: Remains, number: int) -> tuple[Remains, int]:
+        other = self._by_number.get(number)
+        if other is None or other.size is None or entry.number is None or number >= entry.number:
+            raise _Lost("what its base follows from is lost")
+        return other, other.size
+
 
 @contextlib.contextmanager
 def _lost(why: str) -> Iterator[None]:

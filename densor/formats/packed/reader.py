@@ -31,10 +31,13 @@ from densor.formats.container.tensor_blob import Tensor
 from densor.formats.io.outputs import errors_of, write_all
 from densor.formats.io.sources import Bytes
 from densor.formats.packed.header import KEY, Original, parse_original
+from densor.formats.packed.page_cache import PageCache
 from densor.formats.parsers.safetensors import LENGTH_SIZE, MAX_HEADER, Stored, parse
 from densor.options import Progress
 
 _READ_AHEAD = 1 << 24
+_SMALL = 1 << 16  # bytes of plain tensors that are fetched with heads
+_HEAD = 1 << 12  # bytes of a blob in which it describes itself, if its name is not very long
 
 
 class PackedFile:
@@ -48,6 +51,7 @@ class PackedFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._map, self._data = _mapped(self.path)
+        self._cache = None if self._map is None else PageCache(self.path)
         self._described: dict[str, Tensor] = {}  # blobs, by name
         with self._named():
             self.header = parse(_header_bytes(self._data))
@@ -161,15 +165,30 @@ class PackedFile:
         with self._named(name):
             return tensor_blob.decode(self.stored(name), described, threads, base_of, out)
 
-    def _read_ahead(self, name: str) -> None:
-        """Asks the system for a blob and some of what follows: page faults read too little."""
-        if self._map is None or not hasattr(mmap, "MADV_WILLNEED"):
-            return
+    def fetch(self, name: str, most: int | None = None) -> None:
+        """Brings the stored bytes of a tensor, at most so many of them, into the page cache, unless
+        they are there. Page faults would do that too, but while they hold the GIL."""
         found = self.header.tensors[name]
-        begin = found.begin // mmap.PAGESIZE * mmap.PAGESIZE
-        end = min(found.end + _READ_AHEAD, self._data.size)
-        with contextlib.suppress(OSError):  # advice only
-            self._map.madvise(mmap.MADV_WILLNEED, begin, end - begin)
+        size = found.end - found.begin
+        if self._cache is not None:
+            self._cache.fetch(found.begin, found.begin + min(size, size if most is None else most))
+
+    def fetch_heads(self) -> None:
+        """Fetches what blobs say of themselves, and small tensors."""
+        for name in self:
+            self.fetch(name, _HEAD if self.is_blob(name) else _SMALL)
+
+    def _read_ahead(self, name: str) -> None:
+        """Fetches a blob, and asks the system for some of what follows: page faults read too
+        little."""
+        self.fetch(name)
+        end = self.header.tensors[name].end
+        following = end // mmap.PAGESIZE * mmap.PAGESIZE, min(end + _READ_AHEAD, self._data.size)
+        if self._map is None or self._cache is None or following[0] >= self._data.size:
+            return
+        if hasattr(mmap, "MADV_WILLNEED") and not self._cache.holds(*following):
+            with contextlib.suppress(OSError):  # advice only
+                self._map.madvise(mmap.MADV_WILLNEED, following[0], following[1] - following[0])
 
     def unpack(
         self,

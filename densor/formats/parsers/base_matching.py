@@ -27,6 +27,11 @@ def shares_tensors(tensors: Iterable[TensorInfo], others: Iterable[TensorInfo]) 
     return any(_identity(tensor) in known for tensor in tensors)
 
 
+def moments_in(tensors: Iterable[TensorInfo]) -> bool:
+    """Whether some of the tensors are called as an optimizer's second moments are."""
+    return any(tensor.name.endswith(".exp_avg_sq") for tensor in tensors)
+
+
 def _identity(tensor: TensorInfo) -> tuple[str, str, tuple[int, ...]]:
     return tensor.name, tensor.dtype, tensor.shape
 

@@ -13,15 +13,24 @@ from typing import NamedTuple
 import numpy as np
 
 from densor import dtypes
+from densor.codec.table.layout import MAX_BYTES, MAX_CELLS
+from densor.codec.table.layout import Layout as Table
+from densor.dtypes import SIZES
+from densor.errors import FormatError
 from densor.formats.parsers.contents import Contents, Head, Stretch, Window
+from densor.formats.parsers.records import MAX_COLUMNS, types_of
 from densor.formats.parsers.zip_members import Member, first_name, stored_members
 from densor.formats.tensors import TensorInfo, View, c_strides
 
 MAGIC = b"\x93NUMPY"
 _PREFIX = len(MAGIC) + 2 + 4  # magic, version, length of the header
 _MAX_HEADER = 1 << 16
-_DESCR = re.compile(rb"""['"]descr['"]\s*:\s*['"]([<>|=]?)([a-zA-Z])(\d{0,9})(\[\w{1,9}\])?['"]""")
-_RECORD = re.compile(rb"""['"]descr['"]\s*:\s*[\[(]""")
+_MAX_RECORD = 1 << 16  # bytes
+_MAX_STRETCHES = 1 << 11  # of records
+_TYPE = rb"([<>|=]?)([a-zA-Z])(\d{0,9})(\[\w{1,9}\])?"
+_DESCR = re.compile(rb"""['"]descr['"]\s*:\s*['"]""" + _TYPE + rb"""['"]""")
+_RECORD = re.compile(rb"""['"]descr['"]\s*:\s*(?=[\[(])""")
+_ELEMENT = re.compile(_TYPE)
 _ORDER = re.compile(rb"""['"]fortran_order['"]\s*:\s*(True|False)""")
 _SHAPE = re.compile(rb"""['"]shape['"]\s*:\s*\(([\d\s,]*)\)""")
 
@@ -29,6 +38,10 @@ _SHAPE = re.compile(rb"""['"]shape['"]\s*:\s*\(([\d\s,]*)\)""")
 # What numpy calls types of ml_dtypes, which have no letter of their own: only those are
 # little-endian, all others that are nothing but bytes have no order.
 _ML_DTYPES = {("<", "V", 2): "BF16", ("<", "f", 1): "F8_E5M2"}
+
+
+# What columns of records are taken for whose type has no place in tables: bits of numbers.
+SCALARS = {"C64": "F32", "C128": "F64", "BOOL": "U8", "F16": "U16", "BF16": "U16", "F8_E5M2": "U8"}
 
 
 class _Header(NamedTuple):
@@ -39,6 +52,7 @@ class _Header(NamedTuple):
     fortran: bool
     shape: tuple[int, ...]
     item: int  # bytes of an element
+    table: Table | None = None  # how elements lie that are records
 
     @property
     def size(self) -> int:
@@ -56,7 +70,9 @@ def header_size(first: bytes) -> int | None:
 
 def _parse(head: bytes) -> _Header | None:
     order, shape = _ORDER.search(head), _SHAPE.search(head)
-    found = _type(head)
+    record = _RECORD.search(head)
+    table = None if record is None else _record(head, record.end())
+    found = _type(head) if record is None else ("", "record", True, table.stride if table else 0)
     if found is None or order is None or shape is None:
         return None
     try:
@@ -65,17 +81,42 @@ def _parse(head: bytes) -> _Header | None:
         return None
     if len(dimensions) > 64 or any(size >> 63 for size in dimensions):
         return None
-    return _Header(len(head), *found[:3], order[1] == b"True", dimensions, found[3])
+    dtype, listed, little, item = found
+    fortran = order[1] == b"True"
+    return _Header(len(head), dtype, listed, little, fortran, dimensions, item, table)
 
 
 def _type(head: bytes) -> tuple[str, str, bool, int] | None:
-    """How elements are coded, what they are, whether little-endian, and their bytes.
-
-    Elements of no size, of records, say, are bytes: as many as there are.
-    """
+    """How elements are coded, what they are, whether little-endian, and their bytes."""
     descr = _DESCR.search(head)
-    if descr is None:
-        return ("", "record", True, 0) if _RECORD.search(head) else None
+    return None if descr is None else _type_of(descr)
+
+
+def _record(head: bytes, at: int) -> Table | None:
+    """How the fields of records lie; None where they are of types that are not known."""
+    widths: list[int] = []
+    types: list[str] = []
+    try:
+        elements = types_of(head, at)
+    except FormatError:
+        return None
+    for element in elements:
+        match = _ELEMENT.fullmatch(element.encode())
+        found = None if match is None else _type_of(match)
+        if found is None:
+            return None
+        dtype, _, little, item = found
+        part = SCALARS.get(dtype, dtype)
+        size = SIZES[part] if part else max(item, 1)
+        widths += [size] * (item // size)
+        types += [part if little else f">{part}"] * (item // size)
+    if not widths or len(widths) > MAX_COLUMNS or sum(widths) > _MAX_RECORD:
+        return None
+    return Table(len(widths), 0, quote=0, widths=tuple(widths), records=True, types=tuple(types))
+
+
+def _type_of(descr: re.Match[bytes]) -> tuple[str, str, bool, int] | None:
+    """The same of one type, of elements that are bytes with no name for what is coded."""
     order, kind, size, unit = (part.decode() for part in descr.groups(b""))
     item, name = int(size or 1), f"{kind}{size}{unit}"
     if kind == "O":
@@ -118,7 +159,9 @@ def _contents(header: _Header, name: str, start: int) -> Contents:
 
 def _stretch(header: _Header, at: int, rows: tuple[int, ...]) -> list[Stretch]:
     """How the elements are coded: those of the other byte order as numbers, whatever they mean."""
-    dtype = header.dtype
+    dtype, table = header.dtype, header.table
+    if table is not None:
+        return _of_records(table, at, header.size)
     if not dtype or not header.size:
         return []
     if not header.little:
@@ -127,6 +170,15 @@ def _stretch(header: _Header, at: int, rows: tuple[int, ...]) -> list[Stretch]:
     if parts > 1:
         rows = (*rows, parts) if header.little else (header.size,)
     return [Stretch(at, header.size, dtype, rows)]
+
+
+def _of_records(table: Table, at: int, size: int) -> list[Stretch]:
+    """Records in stretches that chunks can hold; 2048 at most, all beyond are bytes."""
+    rows = min(MAX_BYTES // table.stride, MAX_CELLS // table.columns)
+    step = rows * table.stride
+    end = at + min(size, step * _MAX_STRETCHES)
+    sizes = [(begin, min(step, end - begin)) for begin in range(at, end, step)]
+    return [Stretch(begin, length, "U8", (), table=table) for begin, length in sizes]
 
 
 def find(head: Head) -> Contents | None:

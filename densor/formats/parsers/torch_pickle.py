@@ -2,11 +2,11 @@
 
 A pickle is a program for a stack machine. This machine knows the instructions that build dicts,
 lists and tuples, and recognises the calls of `torch._utils` that make tensors; it imports nothing
-and calls nothing: the result of every other call is an object that is not looked into.
+and calls nothing: the result of every other call is an object that holds what it was made of.
 """
 
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from densor.formats.io.sources import MemoryRandomSource, RandomSource
 from densor.formats.tensors import MAX_NAME, View
 
 _MAX_STEPS = 1 << 22  # some seconds
-_MAX_DEPTH = 32  # of containers that names are made from
+MAX_DEPTH = 32  # of containers that names are made from
 _MAX_ARGUMENT = 1 << 16  # bytes of a text or number that are looked at
 _BUFFER = 1 << 18
 _STORAGES = {
@@ -73,9 +73,10 @@ class Tensor(NamedTuple):
 
 
 class Opaque(NamedTuple):
-    """A tensor that is no stretch of one storage, by the name of what it is."""
+    """A tensor that is no stretch of one storage, by the name of what it is; with its parts."""
 
     dtype: str
+    parts: tuple[Any, ...] = ()
 
 
 class Found(NamedTuple):
@@ -157,7 +158,7 @@ class _Global(NamedTuple):
 
 
 @dataclass(eq=False)
-class _Object:
+class Object:
     """A dict, a list, or an object with attributes: what is in it, by name."""
 
     items: list[tuple[str, Any]] = field(default_factory=list)
@@ -169,19 +170,21 @@ _OPAQUE = object()  # what is not looked into
 def scan(pickle: PickleFile | bytes, partial: bool = False) -> Found:
     """The tensors in a pickle; FormatError if it is no pickle that PyTorch could have written.
 
-    `partial`: if so, no error but the storages that were named up to there.
+    `partial`: if so, no error but what was made up to there. Tensors that no name leads to are
+    opaque ones.
     """
-    machine = _Machine()
+    machine = Machine()
     file = pickle
     if not isinstance(file, PickleFile):
         file = PickleFile(MemoryRandomSource(file), 0, len(file))
-    tensors: dict[str, Tensor | Opaque] = {}
+    names = _Names()
     try:
-        _collect(machine.run(file), "", tensors, set(), 0)
+        names.collect(machine.run(file), "", 0)
     except FormatError:
         if not partial:
             raise
-    return Found(tensors, machine.storages)
+    names.collect_others(machine.made)
+    return Found(names.found, machine.storages)
 
 
 def values(file: PickleFile) -> Any:
@@ -189,37 +192,73 @@ def values(file: PickleFile) -> Any:
 
     FormatError if it cannot be followed.
     """
-    found = _Machine().run(file)
-    return found.items if isinstance(found, _Object) else found
+    found = Machine().run(file)
+    return found.items if isinstance(found, Object) else found
 
 
-def _collect(
-    thing: Any, name: str, found: dict[str, Tensor | Opaque], seen: set[int], depth: int
-) -> None:
-    """Names all tensors within `thing`; each container only where it is met first."""
-    if isinstance(thing, Tensor | Opaque):
-        found.setdefault(name, thing)
-        return
-    if isinstance(thing, _Object):
-        items = thing.items
-    elif isinstance(thing, tuple) and type(thing) is tuple:
-        items = [(str(i), value) for i, value in enumerate(thing)]
-    else:
-        return
-    if id(thing) not in seen and depth < _MAX_DEPTH:
+class _Names:
+    """Names of tensors by the keys that lead to them."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Tensor | Opaque] = {}
+        self._times: dict[str, int] = {}  # that a name was wanted by another tensor
+        self._seen: set[int] = set()
+
+    def collect(self, thing: Any, name: str, depth: int) -> None:
+        """Names all tensors within `thing`; each container only where it is met first."""
+        if isinstance(thing, Tensor | Opaque):
+            self._add(name, thing)
+        elif id(thing) not in self._seen and depth < MAX_DEPTH:
+            self._seen.add(id(thing))
+            for key, value in _items(thing):
+                if len(name) + len(key) < MAX_NAME:
+                    path = f"{name}.{key}" if name and key else name or key
+                    self.collect(value, path, depth + 1)
+
+    def _add(self, name: str, tensor: Tensor | Opaque) -> None:
+        """Adds a tensor, by a name of its own where two have the same, such as 1 and "1"."""
+        wanted = name
+        while self.found.setdefault(name, tensor) is not tensor:
+            self._times[wanted] = self._times.get(wanted, 1) + 1
+            name = f"{wanted} ({self._times[wanted]})"
+
+    def collect_others(self, made: list[Tensor | Opaque]) -> None:
+        """Adds those that no name leads to, as they are known to be there."""
+        reached = {id(tensor) for tensor in _within(tuple(self.found.values()))}
+        for tensor in made:
+            if id(tensor) not in reached:
+                self._add("unnamed", Opaque(f"{tensor.dtype} unnamed"))
+
+
+def _items(thing: Any) -> list[tuple[str, Any]]:
+    """What is in a container, by name."""
+    if isinstance(thing, Object):
+        return thing.items
+    return [(str(i), value) for i, value in enumerate(thing)] if type(thing) is tuple else []
+
+
+def _within(thing: Any) -> Iterator[Tensor | Opaque]:
+    """All tensors within a container, and the parts of these."""
+    seen: set[int] = set()
+    left = [thing]
+    while left:
+        thing = left.pop()
+        if id(thing) in seen:
+            continue
         seen.add(id(thing))
-        for key, value in items:
-            if len(name) + len(key) < MAX_NAME:
-                path = f"{name}.{key}" if name and key else name or key
-                _collect(value, path, found, seen, depth + 1)
+        if isinstance(thing, Tensor | Opaque):
+            yield thing
+            thing = thing.parts if isinstance(thing, Opaque) else ()
+        left += [value for _, value in _items(thing)]
 
 
-class _Machine:
+class Machine:
     """The stack machine."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.storages: dict[str, str | None] = {}
+        self.made: list[Tensor | Opaque] = []
         self._below: list[list[Any]] = []  # the stacks below each mark
         self._memo: dict[int, Any] = {}
 
@@ -269,12 +308,12 @@ class _Machine:
 
     def set_items(self, pairs: list[Any]) -> None:
         target = self.stack[-1]
-        if isinstance(target, _Object):
+        if isinstance(target, Object):
             target.items += _named(pairs)
 
     def append(self, values: list[Any]) -> None:
         target = self.stack[-1]
-        if isinstance(target, _Object):
+        if isinstance(target, Object):
             first = len(target.items)
             target.items += [(str(first + i), value) for i, value in enumerate(values)]
 
@@ -289,17 +328,26 @@ class _Machine:
 
     def reduce(self, _: Any) -> None:
         function, arguments = self.take(2)
-        self.push(_called(function, arguments))
+        found = _called(function, arguments)
+        if isinstance(found, Tensor | Opaque):
+            self.made.append(found)
+        self.push(found)
 
     def make_object(self, _: Any, taken: int = 2) -> None:
-        self.take(taken)
-        self.push(_Object())
+        """Puts a new object in place of its class and what it is made of."""
+        self.push(Object([("", part) for part in self.take(taken)]))
+
+    def make_list(self, _: Any) -> None:
+        self.push(Object(_items(tuple(self.to_mark()))))
+
+    def make_dict(self, _: Any) -> None:
+        self.push(Object(_named(self.to_mark())))
 
     def build(self, _: Any) -> None:
         """Gives an object its attributes: a reference, since copies can double at each step."""
         (state,) = self.take(1)
         target = self.stack[-1]
-        if isinstance(target, _Object):
+        if isinstance(target, Object):
             target.items.append(("", state))
 
     def persistent(self, _: Any) -> None:
@@ -313,22 +361,21 @@ class _Machine:
                 self.stack[-1] = _part(Storage(key, dtype), wanted[5] if len(wanted) > 5 else None)
                 self.storages.setdefault(key, dtype)
 
-    def opaque(self, taken: int | None) -> None:
-        """Puts an object that is not looked into in place of so many, None: down to the mark."""
-        if taken is None:
-            self.to_mark()
-        else:
-            self.take(taken)
-        self.push(_OPAQUE)
 
-
+_PLAIN_KEYS = (str, int, float, bool, type(None))
 _STORAGE_MODULES = ("torch", "torch.storage")
 
 
 def _named(pairs: list[Any]) -> list[tuple[str, Any]]:
-    """The pairs of a list key, value, key, … whose keys can be part of a name."""
-    keys, values = pairs[::2], pairs[1::2]
-    return [(str(k), v) for k, v in zip(keys, values, strict=True) if type(k) in (str, int)]
+    """The pairs of a list key, value, key, …"""
+    return [(_key(k), v) for k, v in zip(pairs[::2], pairs[1::2], strict=True)]
+
+
+def _key(key: Any) -> str:
+    """What stands for a key in names: the text that Python shows for plain ones, else `?`."""
+    if type(key) is tuple and len(key) < MAX_DEPTH:
+        return repr(key) if all(type(part) in _PLAIN_KEYS for part in key) else "?"
+    return str(key) if type(key) in _PLAIN_KEYS else "?"
 
 
 def _part(storage: Storage, view: Any) -> Any:
@@ -346,15 +393,14 @@ def _is_size(value: Any) -> bool:
 
 def _called(function: Any, arguments: Any) -> Any:
     """What a call gives, if it is one of those that files of PyTorch are made of."""
+    other = Object([("", arguments)])
     if not isinstance(function, _Global) or type(arguments) is not tuple:
-        return _OPAQUE
-    if function == _Global("collections", "OrderedDict"):
-        return _Object()
+        return other
     if function == _Global("torch._tensor", "_rebuild_from_type_v2") and len(arguments) == 4:
         made, kind = _called(*arguments[0:3:2]), arguments[1]
-        if kind in _PLAIN_TYPES or not isinstance(made, Tensor | Opaque):
+        if kind in _PLAIN_TYPES:
             return made
-        return Opaque(kind.name if isinstance(kind, _Global) else "subclass")
+        return Opaque(kind.name if isinstance(kind, _Global) else "subclass", arguments)
     if function.module == "torch._utils" and arguments:
         if function.name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
             return arguments[0]
@@ -362,7 +408,7 @@ def _called(function: Any, arguments: Any) -> Any:
             return _tensor(function.name, arguments)
         if function.name.startswith("_rebuild_"):
             return _other(function.name.removeprefix("_rebuild_"), arguments)
-    return _OPAQUE
+    return other
 
 
 _PLAIN_TYPES = (
@@ -378,7 +424,7 @@ def _other(name: str, arguments: tuple[Any, ...]) -> Opaque:
     """A tensor of another kind, such as a sparse or quantised one."""
     if name == "wrapper_subclass" and isinstance(arguments[0], _Global):
         name = arguments[0].name
-    return Opaque(name)
+    return Opaque(name, arguments)
 
 
 def _tensor(name: str, arguments: tuple[Any, ...]) -> Any:
@@ -408,7 +454,7 @@ def _flags(metadata: Any) -> tuple[bool, bool] | None:
     """Whether a tensor is a conjugate, a negative view; None where it may be something else."""
     if metadata is None:
         return False, False
-    items = metadata.items if isinstance(metadata, _Object) else [("", None)]
+    items = metadata.items if isinstance(metadata, Object) else [("", None)]
     found = dict(items)
     if not set(found) <= {"conj", "neg"} or not all(type(v) is bool for v in found.values()):
         return None
@@ -426,37 +472,37 @@ _CONSTANTS = frozenset(
 _GETS = frozenset(("GET", "BINGET", "LONG_BINGET"))
 _PUTS = frozenset(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"))
 _NOTHING = frozenset(("PROTO", "FRAME", "STOP"))
-_STEPS: dict[str, Callable[[_Machine, Any], object]] = {
+_STEPS: dict[str, Callable[[Machine, Any], object]] = {
     "NEWTRUE": lambda machine, _: machine.push(True),
     "NEWFALSE": lambda machine, _: machine.push(False),
-    "MARK": _Machine.mark,
+    "MARK": Machine.mark,
     "POP": lambda machine, _: machine.take(1),
     "POP_MARK": lambda machine, _: machine.to_mark(),
     "DUP": lambda machine, _: machine.push(machine.stack[-1]),
     "EMPTY_DICT": lambda machine, _: machine.make_object(None, 0),
     "EMPTY_LIST": lambda machine, _: machine.make_object(None, 0),
-    "EMPTY_SET": lambda machine, _: machine.opaque(0),
+    "EMPTY_SET": lambda machine, _: machine.make_object(None, 0),
     "EMPTY_TUPLE": lambda machine, _: machine.push(()),
     "TUPLE": lambda machine, _: machine.push(tuple(machine.to_mark())),
     "TUPLE1": lambda machine, _: machine.push(machine.take(1)),
     "TUPLE2": lambda machine, _: machine.push(machine.take(2)),
     "TUPLE3": lambda machine, _: machine.push(machine.take(3)),
-    "LIST": lambda machine, _: machine.opaque(None),
-    "DICT": lambda machine, _: machine.opaque(None),
-    "FROZENSET": lambda machine, _: machine.opaque(None),
-    "INST": lambda machine, _: machine.opaque(None),
-    "OBJ": lambda machine, _: machine.opaque(None),
+    "LIST": Machine.make_list,
+    "DICT": Machine.make_dict,
+    "FROZENSET": Machine.make_list,
+    "INST": Machine.make_list,
+    "OBJ": Machine.make_list,
     "SETITEM": lambda machine, _: machine.set_items(list(machine.take(2))),
     "SETITEMS": lambda machine, _: machine.set_items(machine.to_mark()),
     "APPEND": lambda machine, _: machine.append(list(machine.take(1))),
     "APPENDS": lambda machine, _: machine.append(machine.to_mark()),
-    "ADDITEMS": lambda machine, _: machine.to_mark(),
-    "GLOBAL": _Machine.load_global,
-    "STACK_GLOBAL": _Machine.stack_global,
-    "REDUCE": _Machine.reduce,
-    "NEWOBJ": _Machine.make_object,
+    "ADDITEMS": lambda machine, _: machine.append(machine.to_mark()),
+    "GLOBAL": Machine.load_global,
+    "STACK_GLOBAL": Machine.stack_global,
+    "REDUCE": Machine.reduce,
+    "NEWOBJ": Machine.make_object,
     "NEWOBJ_EX": lambda machine, _: machine.make_object(None, 3),
-    "BUILD": _Machine.build,
-    "PERSID": lambda machine, _: machine.opaque(0),
-    "BINPERSID": _Machine.persistent,
+    "BUILD": Machine.build,
+    "PERSID": lambda machine, _: machine.push(_OPAQUE),
+    "BINPERSID": Machine.persistent,
 }

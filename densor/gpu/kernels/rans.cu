@@ -56,7 +56,8 @@ struct Tables {
 __device__ __forceinline__ uint32_t range_of(const Tables& tables, uint32_t context, uint32_t x) {
     const uint32_t look = tables.looks[context * LOOK_BYTES + (x >> 1 & (LOOK_BYTES - 1u))];
     const uint32_t* at = tables.ranges + context * RANGE_WORDS + look;
-    const uint32_t range = at[0], next = at[1];
+    uint32_t range = at[0], next = at[1];
+    asm volatile("" : "+r"(range), "+r"(next));  // both at once: else the second is waited for, to see if it is needed
     return (next ^ x) & (SLOTS - 1u) ? range : next;
 }
 
@@ -261,7 +262,7 @@ __device__ __forceinline__ void decode_streams(const StreamJob* jobs, uint32_t n
             ((uint4*)shared)[i < ranges ? i : i - ranges + MOST_SHARED * RANGE_WORDS / 4u] = ((const uint4*)source)[i];
     __syncthreads();
     if (warp >= job.streams) return;
-    const Stream& stream = streams[job.stream + warp];
+    const Stream stream = streams[job.stream + warp];  // in registers, since stores of elements might change those in memory
     uint8_t* out = outs[stream.tensor] + stream.out;
     if (fits) {
         const Tables near = {shared, (const uint8_t*)(shared + MOST_SHARED * RANGE_WORDS)};
@@ -274,7 +275,7 @@ __device__ __forceinline__ void decode_streams(const StreamJob* jobs, uint32_t n
 }
 
 #define RANS(name, FORM, EXPONENT, TOP)                                                                      \
-    extern "C" __global__ __launch_bounds__(RANS_THREADS, 10) void name(                                         \
+    extern "C" __global__ __launch_bounds__(RANS_THREADS, 6) void name(                                         \
         const StreamJob* jobs, uint32_t n_jobs, const Stream* streams, const uint32_t* tables,               \
         uint8_t* const* outs, uint32_t* status) {                                                            \
         __shared__ __align__(16) uint32_t shared[MOST_SHARED * (RANGE_WORDS + LOOK_BYTES / 4u)];             \

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 import xxhash
 
+from densor.codec.adam import scaled
+from densor.codec.adam.replay import Words
+from densor.codec.adam.scaled import Halves
 from densor.errors import ArgumentError, FormatError
-from densor.torch import scaled
-from densor.torch.adam.replay import Words
-from densor.torch.scaled import Halves
 
 _JOINED = 1 << 15  # elements below which parameters are coded together
 MOMENTS = _M, _V = "exp_avg", "exp_avg_sq"

@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from densor.codec.adam import replay
+from densor.codec.adam.replay import Step
 from densor.errors import FormatError, UnsupportedError
 from densor.formats.container import strictjson
-from densor.torch.adam import replay
 from densor.torch.adam.groups import Group
-from densor.torch.adam.replay import Step
 from densor.torch.sealed import Kind, opened
 
 KIND = Kind(b"\x89DADAM\r\n", 1, "optimizer state")

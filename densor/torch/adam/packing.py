@@ -14,8 +14,11 @@ import numpy as np
 import torch
 
 import densor
+from densor.codec.adam import replay
+from densor.codec.adam.replay import Moments, Step, Words
+from densor.codec.adam.scaled import Halves
 from densor.codec.zstd import zstd_compress
-from densor.torch.adam import layout, replay, scales
+from densor.torch.adam import layout, scales
 from densor.torch.adam.groups import (
     MOMENTS,
     Group,
@@ -30,8 +33,6 @@ from densor.torch.adam.groups import (
     slots_of,
 )
 from densor.torch.adam.layout import ALONE, CHANGES, RELATIVE, REPLAY, is_matrix
-from densor.torch.adam.replay import Moments, Step, Words
-from densor.torch.scaled import Halves
 from densor.torch.sealed import sealed
 
 DEFAULT_LEVEL = 6
@@ -162,7 +163,7 @@ class _Packer:
         step = self._step(group, moments, gradient, factor)
         if gradient is None:
             few = moments.sample()
-            if few.m.size and not _follow(few, replay.derived(few, step), step):
+            if few.m.size and not replay.follows(few, replay.derived(few, step), step, _TRIED):
                 return None
             gradient = replay.derived(moments, step)
         m, v = replay.predicted(moments.m, moments.v, gradient, step)
@@ -186,14 +187,9 @@ class _Packer:
     ) -> Step:
         """How the group was made: as the last one, if most of a sample follows from that."""
         step = replay.step_of(*group.betas)
-        few = moments.sample()
         if factor is not None and gradient is not None:
             return replay.with_forms(moments, gradient, step._replace(factor=factor))
-        last = self._last
-        known = last is not None and last[:3] == step[:3] and few.m.size
-        if last is not None and known and _follow(few, replay.derived(few, last), last, 0.99):
-            return last
-        return replay.found_step(moments, step)
+        return replay.likely_step(moments, step, self._last)
 
 
 def _is_good(pieces: list[bytes], moments: tuple[Words, Words]) -> bool:
@@ -216,12 +212,6 @@ def _entry(
     if way["way"] in (REPLAY, CHANGES) and old is not None:
         entry["before"] = digest_of(*old)
     return {**entry, **way, "lengths": [len(piece) for piece in pieces]}, pieces
-
-
-def _follow(few: Moments, gradient: Halves, step: Step, share: float = _TRIED) -> bool:
-    """Whether m follows in that share of a sample."""
-    m, _ = replay.predicted(few.m, few.v, gradient, step)
-    return bool(np.count_nonzero(m == few.next_m) >= share * m.size)
 
 
 def _saved_rest(state: State, groups: Sequence[Group]) -> bytes:

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 
 import densor
+from densor.codec.adam import replay
+from densor.codec.adam.replay import Words
 from densor.codec.zstd import zstd_decompress
 from densor.errors import ArgumentError, ChecksumError, DensorError, FormatError
 from densor.formats.container import strictjson
-from densor.torch.adam import layout, replay, scales
+from densor.torch.adam import layout, scales
 from densor.torch.adam.groups import (
     Group,
     State,
@@ -24,7 +26,6 @@ from densor.torch.adam.groups import (
     slots_of,
 )
 from densor.torch.adam.layout import CHANGES, RELATIVE, REPLAY
-from densor.torch.adam.replay import Words
 from densor.torch.sealed import opened
 
 _MAX_EXPANSION = 1 << 14  # of what Zstandard makes smaller

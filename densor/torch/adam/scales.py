@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from densor.torch.adam.replay import Words
+from densor.codec.adam.replay import Words
 
 Shorts = npt.NDArray[np.int16]
 Ints = npt.NDArray[np.int64]

@@ -9,15 +9,14 @@ worked on one operation at a time, so that results are the same on every machine
 kept, also where the process flushes them to zero.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from densor.torch.scaled import Floats, Halves, factor_of, rounded, widened
+from densor.codec.adam.scaled import Floats, Halves, factor_of, rounded, widened
 
 Words = npt.NDArray[np.uint32]
 
@@ -99,6 +98,8 @@ def _denormals(flush: bool) -> Iterator[None]:
     if flushed == flush:
         yield
         return
+    import torch  # what is known to set it, and to set it back
+
     torch.set_flush_denormal(flush)
     try:
         yield
@@ -113,14 +114,34 @@ def predicted(
 
     `flush`: as earlier versions made them where denormals were flushed to zero.
     """
-    next_m, next_v = np.empty_like(m), np.empty_like(v)
+    next_m = _predicted(_next_m, m, gradient, step, flush)
+    return next_m, _predicted(_next_v, v, gradient, step, flush)
+
+
+def predicted_m(m: Words, gradient: Halves, step: Step) -> Words:
+    """m alone."""
+    return _predicted(_next_m, m, gradient, step)
+
+
+def predicted_v(v: Words, gradient: Halves, step: Step) -> Words:
+    """v alone."""
+    return _predicted(_next_v, v, gradient, step)
+
+
+def _predicted(
+    make: Callable[[Floats, Floats, Step], Floats],
+    old: Words,
+    gradient: Halves,
+    step: Step,
+    flush: bool = False,
+) -> Words:
+    made = np.empty_like(old)
     with np.errstate(all="ignore"), _denormals(flush):
-        for at in range(0, m.size, _BLOCK):
+        for at in range(0, old.size, _BLOCK):
             part = slice(at, at + _BLOCK)
             g = widened(gradient[part], step.factor)
-            next_m[part] = _clean(_next_m(m[part].view(np.float32), g, step))
-            next_v[part] = _clean(_next_v(v[part].view(np.float32), g, step))
-    return next_m, next_v
+            made[part] = _clean(make(old[part].view(np.float32), g, step))
+    return made
 
 
 class Moments(NamedTuple):
@@ -172,11 +193,17 @@ def derived(moments: Moments, step: Step) -> Halves:
     with np.errstate(all="ignore"):
         for at in range(0, gradient.size, _BLOCK):
             few = Moments(*(part[at : at + _BLOCK] for part in moments))
-            gradient[at : at + _BLOCK] = _derived(few, step)
+            gradient[at : at + _BLOCK] = _derived(few, step)[0]
     return gradient
 
 
-def _derived(few: Moments, step: Step) -> Halves:
+def derived_block(moments: Moments, step: Step) -> tuple[Halves, int]:
+    """Likewise of few, all at once; and of how many m and v do not both follow."""
+    with np.errstate(all="ignore"):
+        return _derived(moments, step)
+
+
+def _derived(few: Moments, step: Step) -> tuple[Halves, int]:
     nearest = rounded(_about(few, step) / np.float64(step.factor))
     zeros = np.zeros_like(nearest)
     chosen, open_ = zeros.copy(), np.arange(nearest.size)
@@ -194,7 +221,7 @@ def _derived(few: Moments, step: Step) -> Halves:
         if not open_.size:
             break
     chosen[open_] = half[open_]
-    return chosen
+    return chosen, open_.size
 
 
 def found_step(moments: Moments, step: Step) -> Step:
@@ -228,3 +255,21 @@ def found_step(moments: Moments, step: Step) -> Step:
                     best, chosen = same, trial
         gradient = rounded(about / np.float64(chosen.factor))
     return with_forms(few, gradient, chosen)
+
+
+def follows(few: Moments, gradient: Halves, step: Step, share: float) -> bool:
+    """Whether m follows in that share of a sample."""
+    m = predicted_m(few.m, gradient, step)
+    return bool(np.count_nonzero(m == few.next_m) >= share * m.size)
+
+
+def likely_step(moments: Moments, step: Step, last: Step | None) -> Step:
+    """As `found_step`, but `last` if most of a sample follows from that.
+
+    `step`: of the betas; `last`: what another parameter was made by.
+    """
+    few = moments.sample()
+    known = last is not None and last[:3] == step[:3] and few.m.size
+    if last is not None and known and follows(few, derived(few, last), last, 0.99):
+        return last
+    return found_step(moments, step)

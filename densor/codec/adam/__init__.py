@@ -1,0 +1,1 @@
+"""A step of Adam, bit for bit: what m and v become, and the gradient that they tell."""

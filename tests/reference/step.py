@@ -1,0 +1,47 @@
+"""Reference for bases that are a step further, from docs/format/step.md."""
+
+import struct
+
+from reference.adam import stepped as after
+from reference.entries import is_integer, parse_json
+from reference.reading import Refused, fail
+
+
+def stepped(base: bytes, content: bytes) -> bytes:
+    """The base after the step that an entry tells of."""
+    if len(content) < 4:
+        fail("an entry of a step that is too short")
+    (length,) = struct.unpack_from("<I", content)
+    if length > 1 << 26:
+        raise Refused("limit", "the table of a step")
+    at = 4 + length
+    if at > len(content):
+        fail("an entry of a step that is too short")
+    listed = parse_json(content[4:at]).get("moments")
+    if not isinstance(listed, list):
+        fail("no list of moments")
+    out, taken = bytearray(base), []
+    parts = []
+    for item in listed:
+        if not isinstance(item, list) or len(item) != 9 or not all(map(is_integer, item)):
+            fail("moments of a step")
+        m, v, elements, *step = item
+        if not 1 <= elements <= 1 << 40 or max(m, v) > 1 << 62 or max(step[:4]) >= 1 << 32:
+            fail("moments of a step")
+        if step[4] > 1 or step[5] > 7:
+            fail("the form of a step")
+        taken += [(m, m + 4 * elements), (v, v + 4 * elements)]
+        parts.append((m, v, 4 * elements, at, step))
+        at += 2 * elements
+    if at != len(content):
+        fail("not as many gradients as moments")
+    taken.sort()
+    if any(one[1] > other[0] for one, other in zip(taken, taken[1:])):  # noqa: B905, RUF007
+        fail("moments that overlap")
+    if taken and taken[-1][1] > len(base):
+        fail("moments that are not in the base")
+    for m, v, size, begin, step in parts:
+        old = base[m : m + size], base[v : v + size]
+        made = after(old, content[begin : begin + size // 2], step)
+        out[m : m + size], out[v : v + size] = made
+    return bytes(out)

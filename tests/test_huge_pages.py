@@ -1,0 +1,96 @@
+"""Fresh memory in huge pages, where the system has them."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch_tools import assert_same, weight
+
+import densor.torch
+from densor.formats.packed.reader import PackedFile
+from densor.runtime import huge_pages
+from densor.runtime.huge_pages import HugePages
+from densor.torch import blob
+
+PAGE = 1 << 21
+needs_them = pytest.mark.skipif(not huge_pages._at_hand(), reason="the system has none")
+
+
+@needs_them
+def test_memory_can_be_written_and_goes_back_with_its_last_view(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(huge_pages, "_FAIR", 1 << 40)  # however long they take
+    pages = HugePages()
+    memory = pages.take(2 * PAGE + 5)
+    assert memory is not None and memory.size == 2 * PAGE + 5 and memory.flags.writeable
+    assert memory.ctypes.data % PAGE == 0 and not memory.any()
+    other = pages.take(PAGE)
+    assert other is not None and not np.shares_memory(memory, other)
+    memory[:] = 7
+    assert not other.any()
+    end = memory[-5:]
+    del memory
+    assert len(pages._live) == 2 and (end == 7).all()
+    del end
+    assert len(pages._live) == 1
+
+
+@needs_them
+def test_after_a_slow_page_no_more_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huge_pages, "_FAIR", 0)
+    monkeypatch.setattr(huge_pages, "_HICCUP", -1)
+    now = [100.0]
+    monkeypatch.setattr(huge_pages.time, "monotonic", lambda: now[0])
+    pages = HugePages()
+    first = pages.take(3 * PAGE + 1)
+    assert first is not None
+    first[:] = 3  # the rest is filled with small pages
+    assert (first == 3).all()
+    assert pages.take(PAGE) is None
+    now[0] += 61
+    assert pages.take(PAGE) is not None
+
+
+def test_small_memory_and_too_many_mappings(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert HugePages().take(PAGE - 1) is None and HugePages().take(0) is None
+    monkeypatch.setattr(huge_pages, "_MOST", 0)
+    assert HugePages().take(PAGE) is None
+
+
+def test_systems_that_have_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    at_hand = huge_pages._at_hand.__wrapped__
+    for text in ("always madvise [never]\n", None):
+        setting = tmp_path / ("enabled" if text else "none")
+        if text:
+            setting.write_text(text)
+        monkeypatch.setattr(huge_pages, "_SETTING", setting)
+        monkeypatch.setattr(huge_pages, "_at_hand", at_hand)
+        assert HugePages().take(PAGE) is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux")
+def test_no_room_for_a_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object, **kwargs: object) -> None:
+        raise OSError(12, "no memory")
+
+    monkeypatch.setattr(huge_pages.mmap, "mmap", fails)
+    pages = HugePages()
+    assert pages.take(PAGE) is None
+    assert pages.take(PAGE) is None  # no lock is held
+
+
+def test_what_claims_to_be_far_larger_than_it_is_gets_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be filled before decoding shows that the claim is false."""
+    asked: list[int] = []
+    monkeypatch.setattr(blob.HUGE_PAGES, "take", asked.append)
+    tensors = {"zeros": torch.zeros(PAGE), "weight": weight(64, 96)}
+    densor.torch.save_packed_file(tensors, tmp_path / "model.safetensors")
+    file = PackedFile(tmp_path / "model.safetensors")
+    for name, tensor in tensors.items():
+        assert_same(blob.read_tensor(file, name), tensor)
+    assert asked == [tensors["weight"].nbytes]
