@@ -238,8 +238,8 @@ class Writer:
         """Adds an ndarray or torch tensor; `dtype` as for `compress`, but it sticks."""
         wanted = None if dtype is None else dtypes.parse_dtype(dtype)
         writer = self._archive.writer
-        ready = arrays.plain_bytes(tensor) if wanted is None else None
-        if ready is not None and writer.add_small(name, ready[0], tensor.shape, ready[1]):
+        ready = arrays.plain_type(tensor) if wanted is None else None
+        if ready is not None and writer.add_small(name, ready, tensor.shape, tensor):
             return
         meta, data = arrays.describe(tensor, wanted)
         if meta.dtype == "VOID":
@@ -327,9 +327,9 @@ def _described(
     """Names, types, shapes and bytes of tensors, in the order that safetensors writes them in."""
     described = []
     for name, tensor in tensors.items():
-        ready = arrays.plain_bytes(tensor)
+        ready = arrays.plain_type(tensor)
         if ready is not None:
-            (dtype, data), shape = ready, tensor.shape
+            dtype, shape, data = ready, tensor.shape, tensor.reshape(-1).view(np.uint8)
         else:
             meta, data = arrays.describe(tensor)
             if meta.order == "F":
@@ -410,7 +410,7 @@ def load_file(
     """
     if isinstance(path, _BYTES_LIKE):
         _other_kind("load_file", "bytes", "load")
-    with File(path, framework, threads, options=options, **keywords) as file:
+    with collection_paused(), File(path, framework, threads, options=options, **keywords) as file:
         return file.get_tensors(out)
 
 
@@ -426,7 +426,7 @@ def load(
     """All tensors of an archive in memory, bytes-like, by name; the rest as for `load_file`."""
     if not isinstance(blob, _BYTES_LIKE):
         _other_kind("load", "paths and file objects", "load_file")
-    with File(blob, framework, threads, options=options, **keywords) as file:
+    with collection_paused(), File(blob, framework, threads, options=options, **keywords) as file:
         return file.get_tensors(out)
 
 

@@ -44,17 +44,15 @@ def _is_storage(thing: object) -> bool:
     return torch is not None and isinstance(thing, torch.UntypedStorage | torch.TypedStorage)
 
 
-def plain_bytes(thing: Any) -> tuple[str, Bytes] | None:
-    """Type and bytes of an ndarray that lies in C order in native numbers, as most do.
+def plain_type(thing: Any) -> str | None:
+    """The type of an ndarray of native numbers that lies in C order and has some, as most do.
 
     None for all else, which `describe` has more to say of.
     """
     if type(thing) is not np.ndarray or not thing.flags.c_contiguous or not thing.nbytes:
         return None
-    name = dtypes.from_numpy(thing.dtype)
-    if name is None or not thing.dtype.isnative:
-        return None
-    return name, thing.reshape(-1).view(np.uint8)
+    dtype = thing.dtype
+    return dtypes.from_numpy(dtype) if dtype.isnative else None
 
 
 def check_whole(thing: Any) -> None:

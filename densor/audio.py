@@ -23,7 +23,7 @@ from densor.codec.audio.samples import planes_of
 from densor.errors import ArgumentError, FileError
 from densor.file import File, PartOfFile, only_file
 from densor.formats.container.archive import Archive
-from densor.formats.container.index import IndexedEntry
+from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.io.sources import MemorySource
 from densor.formats.parsers import aiff, au, riff
 from densor.formats.parsers.contents import Head, Stretch

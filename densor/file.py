@@ -14,7 +14,11 @@ from densor.errors import ArgumentError, FileError, LimitError, UnsupportedError
 from densor.files.opened import is_file_object
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import BYTES, FILE
-from densor.formats.container.index import IndexedEntry
+from densor.formats.container.listed_entries import (
+    IndexedEntry,
+    TensorColumns,
+    TensorsByName,
+)
 from densor.formats.container.open_base import open_base
 from densor.formats.io.outputs import errors_of
 from densor.formats.io.sources import (
@@ -101,7 +105,9 @@ class File:
         others = self._archive.others()
         self._tensors = self._archive.tensors()
         self._opaque = {n: found for n, found in others.items() if not is_readable(found[1])}
-        self._tensors |= {n: found for n, found in others.items() if n not in self._opaque}
+        readable = {n: found for n, found in others.items() if n not in self._opaque}
+        if readable:
+            self._tensors = {**self._tensors, **readable}
 
     @property
     def archive(self) -> Archive:
@@ -207,6 +213,8 @@ class File:
         """
         if len(self._archive.entries) != 1:
             out = None
+        if isinstance(self._tensors, TensorsByName) and isinstance(self._archive, Archive):
+            return self._get_alike(self._archive, self._tensors.columns)
         self._archive.check_size({entry.number: entry.size for entry, _ in self._tensors.values()})
         for name in self._opaque:
             self._find(name)  # refuses: what cannot be read is not left out silently
@@ -238,6 +246,32 @@ class File:
             if not self._torch and tensor.view is None and tensor.size:
                 forms[tensor.dtype, tensor.shape] = array.dtype, array.shape, array.itemsize
         return {name: found[name] for name in self._tensors}
+
+    def _get_alike(self, archive: Archive, columns: TensorColumns) -> dict[str, Any]:
+        """All tensors by name, where each is an entry."""
+        self._check_open()
+        archive.check_size({0: int(columns.sizes.sum())})
+        progress = self._arguments[-1].progress
+        forms: list[tuple[Any, tuple[int, ...]] | None] = []
+        for dtype, shape, size in columns.forms:
+            like = None
+            if size and not self._torch:
+                like = arrays.to_numpy(dtype, shape, np.empty(size, np.uint8))
+            forms.append(None if like is None else (like.dtype, like.shape))
+        form_of, names = columns.form_of.tolist(), columns.names
+        found: dict[str, Any] = {}
+        for first, places, sizes, data in archive.read_together(archive.entries):
+            if progress is not None:
+                progress(sum(sizes))
+            for number, place in enumerate(places, first):
+                form = forms[form_of[number]]
+                if form is not None:
+                    found[names[number]] = np.ndarray(form[1], form[0], data, place)
+                    continue
+                dtype, shape, size = columns.forms[form_of[number]]
+                part = data[place : place + size]
+                found[names[number]] = self._hand_out(dtype, shape, part)
+        return found
 
     def _read_whole(self, entries: list[IndexedEntry], out: Bytes | None) -> Iterator[Bytes]:
         """The bytes of entries in order, which progress is made by; `out` for one alone."""

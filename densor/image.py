@@ -20,7 +20,7 @@ from densor import file
 from densor.codec.image.layout import Layout, layout_of
 from densor.errors import ArgumentError, UnsupportedError
 from densor.files.image_models import find_images
-from densor.formats.container.index import IndexedEntry
+from densor.formats.container.listed_entries import IndexedEntry
 from densor.options import ReadKeywords, ReadOptions
 
 _Keys = tuple[Any, ...]

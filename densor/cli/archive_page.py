@@ -13,7 +13,7 @@ from densor.codec.bound import order0_bytes
 from densor.dtypes import SIZES, coding_of
 from densor.float_formats import number_format
 from densor.formats.container.entry import FILE
-from densor.formats.container.index import IndexedEntry
+from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.tensors import TensorInfo
 from densor.runtime.types import Bytes
 from densor.version import __version__

@@ -8,7 +8,7 @@ from densor.cli import console, contents, heat
 from densor.cli.tensor_page import share, size_of, text_of
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import FILE
-from densor.formats.container.index import IndexedEntry
+from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.parsers import tabular
 
 _SHOWN = 8  # files, the largest ones

@@ -16,7 +16,7 @@ from densor.files.opened import open_input
 from densor.formats.container import hashing, wire
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import FILE
-from densor.formats.container.index import IndexedEntry
+from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.container.open_base import open_base
 from densor.formats.io.outputs import errors_of
 from densor.formats.io.sources import FileRandomSource, RandomSource

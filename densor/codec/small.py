@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from densor.codec import registry
-from densor.codec.batch import OWN, Batch, Bytes, Chunk, CodedBatch
+from densor.codec.batch import Batch, Bytes, CodedBatch
 from densor.codec.choose import encode_batch
 from densor.codec.chunks import zstd_chunk
 from densor.codec.history import History
@@ -19,60 +19,82 @@ MAX_SMALL = MAX_BYTES  # bytes of such a tensor
 _LEAST_PARAMETERS = registry.FRAME_SIZE + 8  # bytes with their frame: what is shorter needs none
 
 
-class Small(NamedTuple):
-    """A tensor: its bytes, 1 or more, and what they are."""
+class CodedSmall(NamedTuple):
+    """Tensors that were coded, each as a chunk.
 
-    data: Bytes
-    kind: Kind
+    `models`: of each, the payload of the MODEL frame that it needs, or the number of a fixed one.
+    """
+
+    payloads: list[Bytes | bytes]
+    models: list[bytes | int]
 
 
-def encode_small(tensors: Sequence[Small], level: Level, history: History) -> list[CodedBatch]:
-    """Codes tensors, a chunk for each; equal parameters are the same for all that have them."""
-    found: list[CodedBatch | None] = [None] * len(tensors)
+def encode_small(
+    tensors: Sequence[bytes], kinds: Sequence[Kind], level: Level, history: History
+) -> CodedSmall:
+    """Codes tensors of 1 to `MAX_SMALL` bytes; equal parameters are the same object."""
+    found = CodedSmall([b""] * len(tensors), [-1] * len(tensors))
     groups: dict[tuple[int, int, int], list[int]] = {}
-    for number, (data, kind) in enumerate(tensors):
-        run = run_of(kind, data.size) if level.spans and kind.data is Data.MATRICES else None
-        if run is not None:
-            assert kind.layout is not None
-            groups.setdefault((kind.layout.number, run, data.size), []).append(number)
+    keys: dict[tuple[int, int], list[int] | None] = {}  # by identity of the kind, and size
+    for number, (data, kind) in enumerate(zip(tensors, kinds, strict=True)):
+        same = id(kind), len(data)
+        if same not in keys:
+            key = _group_of(kind, len(data), level)
+            keys[same] = None if key is None else groups.setdefault(key, [])
+        members = keys[same]
+        if members is not None:
+            members.append(number)
     for members in groups.values():
-        _share(tensors, members, level, history, found)
-    return [
-        _by_itself(tensor, level, history) if coded is None else coded
-        for tensor, coded in zip(tensors, found, strict=True)
-    ]
+        _share(tensors, members, kinds, level, history, found)
+    for number, model in enumerate(found.models):
+        if model == -1:
+            _put(found, number, _by_itself(tensors[number], kinds[number], level, history))
+    return found
+
+
+def _group_of(kind: Kind, size: int, level: Level) -> tuple[int, int, int] | None:
+    """What tensors that are coded together have in common; None for those that are coded alone."""
+    run = run_of(kind, size) if level.spans and kind.data is Data.MATRICES else None
+    if run is None:
+        return None
+    assert kind.layout is not None
+    return kind.layout.number, run, size
 
 
 def _share(
-    tensors: Sequence[Small],
+    tensors: Sequence[bytes],
     members: list[int],
+    kinds: Sequence[Kind],
     level: Level,
     history: History,
-    found: list[CodedBatch | None],
+    found: CodedSmall,
 ) -> None:
     """Codes what is alike, as far as it takes less together."""
-    size, kind = tensors[members[0]].data.size, tensors[members[0]].kind
-    data = np.concatenate([tensors[number].data for number in members])
-    alike = encode_alike(data, size, kind, level)
+    size = len(tensors[members[0]])
+    data = np.frombuffer(b"".join([tensors[number] for number in members]), np.uint8)
+    alike = encode_alike(data, size, kinds[members[0]], level)
     if alike is None:
         return
     parameters = alike.parameters
     rows = zip(members, alike.payloads, alike.raw, alike.closer, strict=True)
     for number, payload, raw, closer in rows:
-        chunk = Chunk(registry.MODEL_RAW if raw else OWN, payload, size)
-        coded = found[number] = CodedBatch(None if raw else parameters, [chunk])
+        found.payloads[number] = payload
+        found.models[number] = registry.MODEL_RAW if raw else parameters
         if closer:
-            alone = _by_itself(tensors[number], level, history)
-            if alone.stored < coded.stored - (0 if raw else _model(parameters)):
-                found[number] = alone
+            stored = registry.FRAME_SIZE + len(payload)
+            alone = _by_itself(tensors[number], kinds[number], level, history)
+            if alone.stored < stored:
+                _put(found, number, alone)
 
 
-def _model(parameters: bytes) -> int:
-    return registry.FRAME_SIZE + len(parameters)
+def _put(found: CodedSmall, number: int, coded: CodedBatch) -> None:
+    (chunk,) = coded.chunks
+    found.payloads[number] = chunk.payload
+    found.models[number] = coded.model if chunk.own and coded.model is not None else chunk.model
 
 
-def _by_itself(tensor: Small, level: Level, history: History) -> CodedBatch:
-    data, kind = tensor
-    if data.size <= _LEAST_PARAMETERS and kind.layout is not None:
-        return CodedBatch(None, [zstd_chunk(data, level.zstd)])
-    return encode_batch(Batch(data, kind, Workers(1), history), level).result()
+def _by_itself(data: bytes, kind: Kind, level: Level, history: History) -> CodedBatch:
+    array = np.frombuffer(data, np.uint8)
+    if array.size <= _LEAST_PARAMETERS and kind.layout is not None:
+        return CodedBatch(None, [zstd_chunk(array, level.zstd)])
+    return encode_batch(Batch(array, kind, Workers(1), history), level).result()

@@ -12,7 +12,7 @@ from densor.files.opened import open_input
 from densor.files.tree import tree
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import FILE
-from densor.formats.container.index import IndexedEntry
+from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.container.open_base import is_archive, open_base
 from densor.formats.io.sources import Bytes, RandomSource
 from densor.formats.io.urls import label, plain
@@ -188,7 +188,7 @@ def _opened(path: Any, options: ReadOptions) -> Iterator[dict[str, _Tensor]]:
         archive.check_size({entry.number: entry.size for entry in archive.entries})
         yield {
             name: _Tensor(info, _in_archive(archive, entry, info))
-            for name, (entry, info) in (archive.others() | archive.tensors()).items()
+            for name, (entry, info) in {**archive.others(), **archive.tensors()}.items()
         }
 
 

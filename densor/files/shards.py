@@ -29,7 +29,7 @@ from densor.files.single import compress_file, verify_file
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import FILE
 from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
-from densor.formats.container.index import IndexedEntry
+from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.container.open_base import open_base
 from densor.formats.damage.recovery import find_layout
 from densor.formats.io.outputs import errors_of

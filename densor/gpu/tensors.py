@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from densor.codec import registry
 from densor.formats.container.archive import Archive, StoredChunk
-from densor.formats.container.index import IndexedEntry
+from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.container.packed_array import PackedArray
 from densor.formats.tensors import TensorInfo
 from densor.runtime.types import Bytes

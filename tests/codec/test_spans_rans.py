@@ -97,8 +97,8 @@ def test_what_is_rare() -> None:
 
 def samples() -> Iterator[Taken]:
     for dtype in ("BF16", "F16", "F32", "F8_E4M3", "I16", "F64"):
-        yield take_apart(packed(weights(dtype, 61, 200), dtype), rans=True)
-    twice = weights("F32", 61, 200) >> np.uint32(13) << np.uint32(13)
+        yield take_apart(packed(weights(dtype, 61, 1000), dtype), rans=True)
+    twice = weights("F32", 61, 1000) >> np.uint32(13) << np.uint32(13)
     yield take_apart(packed(twice, "F32"), rans=True)
 
 

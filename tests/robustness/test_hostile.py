@@ -240,9 +240,9 @@ def test_tensors_of_files_in_turn_are_decoded_once_each(monkeypatch: pytest.Monk
 
     read_run = Archive._read_run
 
-    def counted_run(self: Archive, run: Any) -> Any:
-        reads.extend(entry.meta.name for entry in run.entries)
-        return read_run(self, run)
+    def counted_run(self: Archive, run: Any, entries: Any, sizes: Any) -> Any:
+        reads.extend(entry.meta.name for entry in entries[run.first : run.stop])
+        return read_run(self, run, entries, sizes)
 
     monkeypatch.setattr(Archive, "read", counted)
     monkeypatch.setattr(Archive, "_read_run", counted_run)

@@ -10,7 +10,7 @@ from densor.errors import FileError, UnsupportedError
 
 if TYPE_CHECKING:
     from densor.formats.container.archive import Archive
-    from densor.formats.container.index import IndexedEntry
+    from densor.formats.container.listed_entries import IndexedEntry
     from densor.formats.io.sources import Bytes
     from densor.formats.tensors import TensorInfo
 

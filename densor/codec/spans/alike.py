@@ -21,6 +21,7 @@ bytes_apart, head_frames = deferred(
 MIN_ELEMENTS = 64  # of a tensor
 MAX_BYTES = 1 << 12  # of one; of larger ones, parameters of their own do not count
 _MAX_ELEMENTS = MAX_BYTES
+LOG_SHIFT = 40  # of the kernel's logarithms, bits in fixed point
 _local = threading.local()
 
 
@@ -86,9 +87,9 @@ def _work() -> tuple[npt.NDArray[Any], ...]:
         work = _local.work = (
             np.empty(MAX_BYTES + 64, np.uint8),
             np.empty(1024, np.uint64),
-            np.empty(256, np.uint32),
+            np.empty(1024, np.uint32),
             np.empty(8, np.int64),
-            counts * np.log2(np.maximum(counts, 1)),
+            np.rint(counts * np.log2(np.maximum(counts, 1)) * 2.0**LOG_SHIFT).astype(np.int64),
             np.empty(t.EDGE, np.uint8),
         )
     return work

@@ -3,6 +3,7 @@
 import numpy as np
 from numba import types
 
+from densor.codec.spans.alike import LOG_SHIFT
 from densor.codec.spans.jit import once
 from densor.codec.spans.split import split_planes
 from densor.codec.spans.table import FRAME
@@ -10,17 +11,33 @@ from densor.codec.spans.xxh3 import xxh3_64
 from densor.entropy.intrinsics import load_u64, store_u32, store_u64
 from densor.entropy.jit import I64, R8, W8, W32, W64, kernel
 
-F64 = types.float64[::1]
 _PLACES = 1024  # of windows of 8 bytes, by their hash
 _CHUNK_HEAD = 8 + 5 + 16  # bytes of parameters, and of the sections of streams
 _ZSTD_HEAD = 12
-_WEIGHT = 2.5  # bits that Zstandard tells the length of a code in
 _CLASS_HEAD = 3  # bytes of a class in the parameters but its code lengths
+_BYTE = LOG_SHIFT + 3  # of bytes, in the fixed point of bits, whose sum no order changes
+_WEIGHT = 5 << (LOG_SHIFT - 1)  # bits that Zstandard tells the length of a code in: 2.5
+
+
+@once
+def _count(data, begin, end, counts):
+    """How often each symbol occurs, in the first 256 of four tables that are counted in turns."""
+    counts[:] = np.uint32(0)
+    whole = begin + (end - begin) // 4 * 4
+    for i in range(begin, whole, 4):
+        counts[data[i]] += np.uint32(1)
+        counts[256 + data[i + 1]] += np.uint32(1)
+        counts[512 + data[i + 2]] += np.uint32(1)
+        counts[768 + data[i + 3]] += np.uint32(1)
+    for i in range(whole, end):
+        counts[data[i]] += np.uint32(1)
+    for s in range(256):
+        counts[s] += counts[256 + s] + counts[512 + s] + counts[768 + s]
 
 
 @once
 def _bits(counts, total, logs):
-    """Order-0 bits of so many symbols; `logs[n]` is n log2(n)."""
+    """Order-0 bits of so many symbols, in fixed point."""
     found = logs[total]
     for s in range(256):
         found -= logs[counts[s]]
@@ -40,37 +57,32 @@ def _first_and_last(counts):
 
 @once
 def _plane_bytes(plane, run, counts, logs):
-    """Bytes that a plane takes at least under parameters of its own, by classes of its runs."""
-    counts[:] = np.uint32(0)
-    for i in range(plane.size):
-        counts[plane[i]] += np.uint32(1)
+    """Bytes, in fixed point, of a plane at least under its own parameters, by classes of runs."""
+    _count(plane, 0, plane.size, counts)
     first, last = _first_and_last(counts)
     if first == last:
-        return 1.0
-    code = _CLASS_HEAD + (last - first + 2) // 2
-    least = min(float(plane.size), _bits(counts, plane.size, logs) / 8 + code)
+        return np.int64(1) << _BYTE
+    code = np.int64(_CLASS_HEAD + (last - first + 2) // 2) << _BYTE
+    least = min(np.int64(plane.size) << _BYTE, _bits(counts, plane.size, logs) + code)
     if run == plane.size:
         return least
-    apart = 0.0
+    apart = code + (np.int64(_CLASS_HEAD) << _BYTE)
     for begin in range(0, plane.size, run):
-        counts[:] = np.uint32(0)
-        for i in range(begin, begin + run):
-            counts[plane[i]] += np.uint32(1)
+        _count(plane, begin, begin + run, counts)
         apart += _bits(counts, run, logs)
-    return min(least, apart / 8 + code + _CLASS_HEAD)
+    return min(least, apart)
 
 
 @once
 def _zstd_bytes(data, begin, end, counts, logs):
-    """Bytes that Zstandard leaves at least where nothing repeats: literals under a Huffman code."""
-    counts[:] = np.uint32(0)
-    for i in range(begin, end):
-        counts[data[i]] += np.uint32(1)
+    """Bytes, in fixed point, that Zstandard leaves at least where nothing repeats: literals under
+    a Huffman code."""
+    _count(data, begin, end, counts)
     symbols = 0
     for s in range(256):
         symbols += counts[s] != 0
-    bits = _bits(counts, end - begin, logs) + _WEIGHT * symbols
-    return bits / 8 + _ZSTD_HEAD
+    head = np.int64(_ZSTD_HEAD) << _BYTE
+    return _bits(counts, end - begin, logs) + np.int64(_WEIGHT) * symbols + head
 
 
 @once
@@ -88,7 +100,7 @@ def _repeats(data, begin, end, windows):
 
 @kernel(
     types.void(
-        R8, types.int64, types.int64, types.int64, types.int64, I64, W8, W64, W32, I64, F64, W8
+        R8, types.int64, types.int64, types.int64, types.int64, I64, W8, W64, W32, I64, I64, W8
     ),
     counted=False,
 )  # fmt: skip
@@ -100,9 +112,10 @@ def bytes_apart(
     `data`: uint8[], tensors of `count` elements of `size` bytes in a layout of floats, at least 64
     bytes of it, one behind the other; `run`: elements that may be of a class, a part of `count`.
     `least`: int64[tensors], set to the bytes of payload and, if there are any, parameters with
-    their frame; 0 where something repeats. `logs`: float64[size * count + 1], n log2(n).
+    their frame; 0 where something repeats. `logs`: int64[size * count + 1], n log2(n) in
+    fixed point.
 
-    Work space: `planes`, uint8[size * count + 64]; `windows`, uint64[1024]; `counts`, uint32[256];
+    Work space: `planes`, uint8[size * count + 64]; `windows`, uint64[1024]; `counts`, uint32[1024];
     `addresses`, int64[8]; `edge`, uint8[9 * 64].
     """
     bytes_of = size * count
@@ -112,12 +125,12 @@ def bytes_apart(
         if _repeats(data, begin, begin + bytes_of, windows):
             continue
         split_planes(layout, size, data, begin, count, planes, count, addresses, edge)
-        found = float(FRAME + _CHUNK_HEAD + 5 * size)
+        found = np.int64(FRAME + _CHUNK_HEAD + 5 * size) << _BYTE
         for p in range(size):
             plane = planes[p * count : (p + 1) * count]
             found += _plane_bytes(plane, run, counts, logs)
         zstd = _zstd_bytes(data, begin, begin + bytes_of, counts, logs)
-        least[tensor] = np.int64(min(found, zstd, float(bytes_of)))
+        least[tensor] = min(min(found, zstd) >> _BYTE, bytes_of)
 
 
 @kernel(types.void(W8, I64, I64, I64, I64), counted=False)

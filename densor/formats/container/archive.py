@@ -1,7 +1,7 @@
 """Random access: open an archive by its index, read entries, tensors and slices of them."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -17,16 +17,11 @@ from densor.formats.container.base import GivenBase, Identity, chain_of
 from densor.formats.container.derived import derived_in
 from densor.formats.container.entry import FILE, TENSOR, BaseRef
 from densor.formats.container.entry_decoder import Budget, EntryDecoder, Part, Piece
-from densor.formats.container.entry_runs import Run, runs
+from densor.formats.container.entry_runs import Run, members_of, runs
 from densor.formats.container.frames import Frame, FrameReader
 from densor.formats.container.hashing import DEFAULT, KINDS, digest_of, new_hash
-from densor.formats.container.index import (
-    IndexedEntry,
-    before_each,
-    find_index,
-    read_index,
-    unpack_index,
-)
+from densor.formats.container.index import before_each, find_index, read_index, unpack_index
+from densor.formats.container.listed_entries import Entries, IndexedEntry, TensorsByName
 from densor.formats.container.short_form import in_ordinary_form
 from densor.formats.container.spans import (
     MIN_BYTES,
@@ -44,7 +39,7 @@ from densor.runtime.buffers import POOL
 from densor.runtime.gc_pause import collection_paused
 from densor.runtime.workers import Task, Workers, settle
 
-_Tensors = dict[str, tuple[IndexedEntry, TensorInfo]]
+_Tensors = Mapping[str, tuple[IndexedEntry, TensorInfo]]
 _MAX_RECENT = 1 << 22  # bytes of a decoded chunk that is kept for the next tensor in it
 _PIECE = 1 << 25  # bytes of an entry that are read at a time
 
@@ -74,6 +69,15 @@ class UnreadChunk(NamedTuple):
     read: Callable[[int, int], Bytes]
 
 
+class Together(NamedTuple):
+    """Entries in the same memory: `places` and `sizes` of those from the place `first` on."""
+
+    first: int
+    places: list[int]
+    sizes: list[int]
+    data: Bytes
+
+
 class Readable(Protocol):
     """What reads bytes of an entry."""
 
@@ -91,7 +95,7 @@ class _Recent(NamedTuple):
 
     def holds(self, entry: IndexedEntry, begin: int, end: int) -> bool:
         """Whether these bytes of an entry are there."""
-        return entry is self.entry and self.begin <= begin and end <= self.end
+        return entry.number == self.entry.number and self.begin <= begin and end <= self.end
 
 
 class EntrySource:
@@ -146,9 +150,13 @@ class Archive(EntryDecoder[IndexedEntry]):
         with collection_paused():
             self.frames, self.entries = read_index(self._index(), self._max_size)
             self.chains: list[int] = []  # per entry, how many bases of bases it needs
-            for entry in self.entries:
-                self.chains.append(chain_of(entry.meta, self.features, self._chained))
-            self._by_name = {entry.meta.name: entry for entry in self.entries}
+            if isinstance(self.entries, Entries):  # which have no bases
+                self.chains, names = [0] * len(self.entries), self.entries.columns.names
+            else:
+                for entry in self.entries:
+                    self.chains.append(chain_of(entry.meta, self.features, self._chained))
+                names = [entry.meta.name for entry in self.entries]
+            self._numbers = {name: number for number, name in enumerate(names)}
         if base is None:
             self._given = derived_in(self)
         self._model_frames = np.flatnonzero(self.frames.kinds == wire.MODEL)
@@ -191,18 +199,19 @@ class Archive(EntryDecoder[IndexedEntry]):
 
     def find(self, name: str) -> IndexedEntry | None:
         """An entry by name; None if there is none."""
-        return self._by_name.get(name)
+        number = self._numbers.get(name)
+        return None if number is None else self.entries[number]
 
     def entry(self, name: str) -> IndexedEntry:
         """An entry by name; KeyError if there is none."""
-        return self._by_name[name]
+        return self.entries[self._numbers[name]]
 
-    def tensors(self) -> dict[str, tuple[IndexedEntry, TensorInfo]]:
+    def tensors(self) -> Mapping[str, tuple[IndexedEntry, TensorInfo]]:
         """The tensors that can be read as they lie: those inside files and those that are entries.
 
         Later names win.
         """
-        return self._sorted_out[0].copy()
+        return self._sorted_out[0]
 
     def others(self) -> dict[str, tuple[IndexedEntry, TensorInfo]]:
         """All other tensors that are known to be there, unless one of that name is in `tensors`.
@@ -216,8 +225,12 @@ class Archive(EntryDecoder[IndexedEntry]):
     @functools.cached_property
     def _sorted_out(self) -> tuple[_Tensors, _Tensors]:
         """Tensors that can be read as they lie, and others."""
-        plain: _Tensors = {}
-        others: _Tensors = {}
+        if isinstance(self.entries, Entries):
+            columns = self.entries.columns
+            if not any(form.dtype in PACKED for form in columns.forms):
+                return TensorsByName(columns), {}
+        plain: dict[str, tuple[IndexedEntry, TensorInfo]] = {}
+        others: dict[str, tuple[IndexedEntry, TensorInfo]] = {}
         known: set[tuple[str, tuple[int, ...], int]] = set()  # what can be read as it lies
         with collection_paused():
             for entry in self.entries:
@@ -238,8 +251,12 @@ class Archive(EntryDecoder[IndexedEntry]):
 
     def check_size(self, sizes: dict[int, int]) -> None:
         """LimitError if these bytes, by number of the entry, are more than one read may return."""
-        if self._max_size is not None and sum(sizes.values()) > self._max_size:
+        if self._exceeds(sum(sizes.values())):
             raise LimitError(f"archive holds more than the {self._max_size} bytes allowed")
+
+    def _exceeds(self, size: int) -> bool:
+        """Whether one read may not return so many bytes."""
+        return self._max_size is not None and size > self._max_size
 
     def read(self, entry: IndexedEntry, begin: int, end: int, out: Bytes | None = None) -> Bytes:
         """Original bytes `begin` to `end` of an entry; chunks are decoded in parallel.
@@ -248,7 +265,7 @@ class Archive(EntryDecoder[IndexedEntry]):
         """
         if not 0 <= begin <= end <= entry.size:
             raise ValueError("range outside the entry")
-        if self._max_size is not None and end - begin > self._max_size:
+        if self._exceeds(end - begin):
             raise LimitError(f"{entry.meta.name}: more than the {self._max_size} bytes allowed")
         try:
             fits = out is not None and out.size >= end - begin
@@ -267,20 +284,29 @@ class Archive(EntryDecoder[IndexedEntry]):
             self._check_hash(entry, out)
         return out
 
-    def read_each(self, entries: Iterable[IndexedEntry]) -> Iterator[Bytes]:
+    def read_each(self, entries: Sequence[IndexedEntry]) -> Iterator[Bytes]:
         """The bytes of each of some entries, in order, checked; small ones are decoded together.
 
         These lie in the same memory then.
         """
-        for found in runs(entries, self.frames):
-            if isinstance(found, Run):
-                yield from self._read_run(found)
-            else:
-                yield self.read(found, 0, found.size)
+        for found in self.read_together(entries):
+            for place, size in zip(found.places, found.sizes, strict=True):
+                yield found.data[place : place + size]
 
-    def _read_run(self, run: Run) -> list[Bytes]:
-        if self._max_size is not None and run.size > self._max_size:
-            return [self.read(entry, 0, entry.size) for entry in run.entries]
+    def read_together(self, entries: Sequence[IndexedEntry]) -> Iterator[Together]:
+        """Likewise, those in the same memory at a time."""
+        members = members_of(entries)
+        for found in runs(members, self.frames):
+            if isinstance(found, Run) and not self._exceeds(found.size):
+                sizes = members.sizes[found.first : found.stop].tolist()
+                data = self._read_run(found, entries, sizes)
+                yield Together(found.first, found.places, sizes, data)
+                continue
+            for number in range(found.first, found.stop) if isinstance(found, Run) else (found,):
+                entry = entries[number]
+                yield Together(number, [0], [entry.size], self.read(entry, 0, entry.size))
+
+    def _read_run(self, run: Run, entries: Sequence[IndexedEntry], sizes: list[int]) -> Bytes:
         data = self._source.read_at(run.begin, run.end - run.begin)
         out = np.empty(run.size, np.uint8)
         decoders = self._decoders_of(run)
@@ -290,13 +316,20 @@ class Archive(EntryDecoder[IndexedEntry]):
             rows = run.rows[np.isin(run.rows[:, 2], list(mine))]
             if len(rows):
                 decode_rows(rows, data, mine, self._parameters.of(coder, mine), out)
-        found = []
-        for entry, whole, place in zip(run.entries, run.whole, run.places, strict=True):
-            part = out[place : place + entry.size]
-            found.append(part if whole else self.read(entry, 0, entry.size))
-            if whole:
+        for number in np.flatnonzero(~np.array(run.whole)).tolist():
+            place, entry = run.places[number], entries[run.first + number]
+            self.read(entry, 0, entry.size, out[place : place + entry.size])
+        memory = memoryview(out)
+        parts = zip(run.places, sizes, strict=True)
+        stretches = [memory[place : place + size] for place, size in parts]
+        if isinstance(entries, Entries):
+            wrong = entries.columns.first_wrong(run.first, stretches)
+            if wrong is not None:
+                self._check_hash(entries[wrong], stretches[wrong - run.first])
+        else:
+            for entry, part in zip(entries[run.first : run.stop], stretches, strict=True):
                 self._check_hash(entry, part)
-        return found
+        return out
 
     def _decoders_of(self, run: Run) -> dict[int, Decoder | None]:
         """Those of all chunks, by model."""
@@ -378,7 +411,7 @@ class Archive(EntryDecoder[IndexedEntry]):
         return self._source.read_at(begins + begin, count)
 
     @staticmethod
-    def _check_hash(entry: IndexedEntry, data: Bytes) -> None:
+    def _check_hash(entry: IndexedEntry, data: Bytes | memoryview) -> None:
         name = entry.meta.hash
         if entry.hash_kind != KINDS[name or DEFAULT] or digest_of(name, data) != entry.digest:
             raise ChecksumError(f"{entry.meta.name}: decoded data does not match its hash")

@@ -314,10 +314,25 @@ def list_tensors(tensors: Iterable[TensorInfo], size: int) -> dict[str, list[Any
     return {key: value for key, value in (("tensors", listed), ("others", others)) if value}
 
 
-def parse_tensors(item: dict[str, Any], size: int) -> list[TensorInfo]:
-    """The tensors that the index lists of a file, all of it checked; `item`: the entry there."""
+class Listed(NamedTuple):
+    """Tensors of a file that were checked, but for its size; `end`: where the last one ends."""
+
+    tensors: list[TensorInfo]
+    end: int
+
+
+def parse_tensors(
+    item: dict[str, Any], size: int, listed: Listed | None = None
+) -> list[TensorInfo]:
+    """The tensors that the index lists of a file, all of it checked; `item`: the entry there.
+
+    `listed`: those that the item has no longer.
+    """
     known: _Shapes = {}
-    tensors = [
+    if listed is not None and listed.end > size:
+        raise FormatError("tensor in the index does not fit its file")
+    tensors = [] if listed is None else listed.tensors
+    tensors += [
         _plain(found, size, known) or _whole(_tensor(found, size), known)
         for found in _list(item, "tensors")
     ]

@@ -1,5 +1,6 @@
 """The index at the end of an archive: its columns of frames and its list of entries, checked."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,15 +9,16 @@ import numpy.typing as npt
 from densor.codec.zstd import zstd_decompress
 from densor.errors import FormatError, LimitError, TruncatedError, UnsupportedError
 from densor.formats.container import strictjson, wire
-from densor.formats.container.base import Identity
 from densor.formats.container.entry import (
-    EntryMeta,
     Known,
+    Listed,
     parse_digest,
     parse_listed,
     parse_tensors,
 )
 from densor.formats.container.frames import Frame, frame_at
+from densor.formats.container.index_scan import LEAST, scan
+from densor.formats.container.listed_entries import Entries, IndexedEntry, TensorColumns
 from densor.formats.io.sources import RandomSource
 
 _UNCOUNTED = 1 << 24  # bytes of an index that no limit of the caller's counts
@@ -42,28 +44,11 @@ class Frames(NamedTuple):
         return [wire.FrameHeader(kind, size, most, model, 0) for kind, model, size, most in rows]
 
 
-class IndexedEntry(NamedTuple):
-    """An entry as the index lists it."""
-
-    number: int
-    meta: EntryMeta
-    size: int
-    first_frame: int
-    frames: int
-    hash_kind: int
-    digest: bytes
-
-    @property
-    def identity(self) -> Identity:
-        """What it must have for others to be based on it."""
-        return self.size, self.hash_kind, self.digest
-
-
 class Index(NamedTuple):
     """An index, all of it checked."""
 
     frames: Frames
-    entries: list[IndexedEntry]
+    entries: Sequence[IndexedEntry]
 
 
 def find_index(source: RandomSource, limit: int) -> Frame:
@@ -92,17 +77,29 @@ def check_index(frame: Frame) -> None:
 
 def unpack_index(frame: Frame, most: int | None = None) -> dict[str, Any]:
     """The JSON of an INDEX frame, unchecked. `most`: bytes that a read may return."""
+    return strictjson.loads(_text(frame, most), "index")
+
+
+def _text(frame: Frame, most: int | None) -> bytes:
     check_index(frame)
     if most is not None and frame.header.original > most + _UNCOUNTED:
         raise LimitError(f"index has more than the {most} bytes allowed")
-    return strictjson.loads(zstd_decompress(frame.payload, frame.header.original), "index")
+    return zstd_decompress(frame.payload, frame.header.original)
 
 
 def read_index(frame: Frame, most: int | None = None) -> Index:
     """What an INDEX frame says; a DensorError unless it accounts for all that stands before it."""
-    found = unpack_index(frame, most)
-    frames = _parse_frames(found, frame.offset)
-    return Index(frames, _parse_entries(found, frames))
+    text = _text(frame, most)
+    scanned = scan(text, frame.offset) if len(text) >= LEAST else None
+    if scanned is not None:
+        frames = _parse_frames(scanned.columns, frame.offset)
+        if scanned.tensors is None:
+            return Index(frames, _parse_entries(scanned.entries, frames, scanned.listed))
+        if _fit(scanned.tensors, frames):
+            return Index(frames, Entries(scanned.tensors))
+    found = strictjson.loads(text, "index")
+    frames = _parse_frames([_column(found, key) for key in wire.COLUMNS], frame.offset)
+    return Index(frames, _parse_entries(found.get("entries"), frames, None))
 
 
 def before_each(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -123,11 +120,11 @@ def _ends(values: list[int]) -> list[int]:
     return [min(values), max(values)] if values else []
 
 
-def _parse_frames(index: dict[str, Any], index_at: int) -> Frames:
+def _parse_frames(columns: list[npt.NDArray[np.int64]], index_at: int) -> Frames:
     """The columns of an index that stands at this file offset; FormatError if they can't be."""
-    kinds, models, stored, original = (
-        _column(index, key) for key in ("kinds", "models", "stored", "original")
-    )
+    kinds, models, stored, original = columns
+    if any((column >= 1 << 32).any() for column in columns):
+        raise FormatError("index has a bad value in a column")
     if not kinds.size == models.size == stored.size == original.size:
         raise FormatError("columns of the index differ in length")
     ends = wire.HEADER_SIZE + np.cumsum(stored + wire.FRAME_SIZE)
@@ -139,9 +136,25 @@ def _parse_frames(index: dict[str, Any], index_at: int) -> Frames:
     return Frames(kinds, models, stored, original, ends - stored - wire.FRAME_SIZE)
 
 
-def _parse_entries(index: dict[str, Any], frames: Frames) -> list[IndexedEntry]:
-    """The entries that an index lists, all of it checked against its frames."""
-    found = index.get("entries")
+def _fit(tensors: TensorColumns, frames: Frames) -> bool:
+    """Whether entries are made of the frames that they name."""
+    first, count, total = tensors.first, tensors.frames, frames.kinds.size
+    if (count < 2).any() or (first > total).any() or (count > total - first).any():
+        return False
+    last = first + count
+    begins = before_each(frames.original)
+    ends = (frames.kinds[first] == wire.ENTRY) & (frames.kinds[last - 1] == wire.ENTRY_END)
+    whole = ends & (begins[last] - begins[first] == tensors.sizes)
+    return bool(whole.all() and (first[1:] >= last[:-1]).all())
+
+
+def _parse_entries(
+    found: object, frames: Frames, listed: list[Listed] | None
+) -> list[IndexedEntry]:
+    """The entries that an index lists, all of it checked against its frames.
+
+    `listed`: the tensors in each, where they were taken out.
+    """
     if not isinstance(found, list):
         raise FormatError("index has no list of entries")
     totals = before_each(frames.original).tolist()
@@ -150,7 +163,8 @@ def _parse_entries(index: dict[str, Any], frames: Frames) -> list[IndexedEntry]:
     at = 0
     known: Known = {}
     for number, item in enumerate(found):
-        entry = _parse_entry(number, item, kinds, totals, known)
+        of_file = None if listed is None else listed[number]
+        entry = _parse_entry(number, item, kinds, totals, known, of_file)
         if entry.first_frame < at:
             raise FormatError("entries of the index overlap")
         at = entry.first_frame + entry.frames
@@ -161,7 +175,12 @@ def _parse_entries(index: dict[str, Any], frames: Frames) -> list[IndexedEntry]:
 
 
 def _parse_entry(
-    number: int, item: object, kinds: list[int], totals: list[int], known: Known
+    number: int,
+    item: object,
+    kinds: list[int],
+    totals: list[int],
+    known: Known,
+    listed: Listed | None,
 ) -> IndexedEntry:
     if not isinstance(item, dict):
         raise FormatError("entry of the index is not an object")
@@ -177,5 +196,5 @@ def _parse_entry(
         raise FormatError(f"{meta.name}: frames of the index are not those of an entry")
     hash_kind, raw = parse_digest(digest, f"{meta.name} in the index")
     if "tensors" in item or "others" in item:
-        meta.tensors = parse_tensors(item, meta.size)
+        meta.tensors = parse_tensors(item, meta.size, listed)
     return IndexedEntry(number, meta, meta.size, first, count, hash_kind, raw)

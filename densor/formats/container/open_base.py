@@ -12,7 +12,7 @@ from densor.formats.container import wire
 from densor.formats.container.archive import Archive
 from densor.formats.container.base import GivenBase, described
 from densor.formats.container.entry import FILE, BaseRef
-from densor.formats.container.index import IndexedEntry
+from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.io.outputs import errors_of, write_all
 from densor.formats.io.sources import FileRandomSource, MemoryRandomSource, RandomSource
 from densor.formats.io.urls import is_url, name_of, plain

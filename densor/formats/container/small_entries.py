@@ -7,14 +7,15 @@ import numpy as np
 import xxhash
 
 from densor.codec.kind import Kind, is_plain, kind_of_array
-from densor.codec.small import MAX_SMALL, Small
+from densor.codec.small import MAX_SMALL
 from densor.codec.spans.alike import with_heads
+from densor.codec.spans.table import Numbers
 from densor.errors import FormatError
 from densor.formats.container import strictjson, wire
 from densor.formats.container.entry import TENSOR, EntryMeta, parse
 from densor.formats.container.hashing import DEFAULT, KINDS
 from densor.formats.io.sources import Bytes
-from densor.formats.tensors import check_name
+from densor.formats.tensors import is_name
 
 _MOST = 1 << 20  # bytes that are gathered
 _MOST_ENTRIES = 1 << 12
@@ -22,51 +23,110 @@ _HASH = KINDS[DEFAULT]
 
 
 class FrameList:
-    """Frames that are written one behind the other. `first`: how many stand before them."""
+    """Frames that are written one behind the other: columns as `wire.COLUMNS`, and payloads."""
 
-    def __init__(self, first: int) -> None:
-        self.next = first  # the number of the frame that is added next
-        self.size = 0  # bytes of all
-        self.columns: tuple[list[int], ...] = ([], [], [], [])  # as `wire.COLUMNS`
-        self._payloads: list[bytes | Bytes] = []
+    def __init__(self) -> None:
+        self.kinds: list[int] = []
+        self.models: list[int] = []
+        self.stored: list[int] = []
+        self.original: list[int] = []
+        self.payloads: list[bytes | Bytes] = []
 
-    def add(self, kind: int, payload: bytes | Bytes, original: int = 0, model: int = 0) -> None:
-        """Appends a frame."""
-        kinds, models, stored, originals = self.columns
-        kinds.append(kind)
-        models.append(model)
-        stored.append(len(payload))
-        originals.append(original)
-        self._payloads.append(payload)
-        self.size += wire.FRAME_SIZE + len(payload)
-        self.next += 1
+    @property
+    def columns(self) -> tuple[list[int], ...]:
+        """Numbers of each frame, in the order of an index."""
+        return self.kinds, self.models, self.stored, self.original
+
+    @property
+    def size(self) -> int:
+        """Bytes of all."""
+        return sum(self.stored) + wire.FRAME_SIZE * len(self.stored)
+
+    def insert(self, at: int, kind: int, payload: bytes) -> None:
+        """Puts a frame without original bytes before another one."""
+        values = kind, 0, len(payload), 0
+        for column, value in zip(self.columns, values, strict=True):
+            column.insert(at, value)
+        self.payloads.insert(at, payload)
 
     def __iter__(self) -> Iterator[tuple[int, bytes | Bytes, int, int]]:
         """Kind, payload, original length and model of each."""
-        kinds, models, _, originals = self.columns
-        return zip(kinds, self._payloads, originals, models, strict=True)
+        return zip(self.kinds, self.payloads, self.original, self.models, strict=True)
 
     def packed(self) -> bytearray:
         """All of them as they stand in an archive."""
-        return with_heads(self._payloads, *(np.array(column) for column in self.columns))
+        return with_heads(self.payloads, *(np.array(column) for column in self.columns))
 
 
 class _Form(NamedTuple):
     """What tensors of a type and shape have in common."""
 
     kind: Kind
-    dtype: str
-    shape: list[int]
+    size: int
     described: str  # JSON of their descriptions behind the name
+    ending: bytes  # payloads of their ENTRY_END frames before the digest
 
 
-class SmallEntry(NamedTuple):
-    """An entry: payloads of its ENTRY and ENTRY_END frames, and what the index has of it."""
+class Gathered(NamedTuple):
+    """Tensors, in order. `names`: as JSON; `forms`: what each has in common with some others."""
 
-    description: bytes
-    ending: bytes
-    digest: bytes
-    listed: dict[str, Any]
+    names: list[str]
+    forms: list[_Form]
+    tensors: list[bytes]
+    digests: list[bytes]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all."""
+        return sum(map(len, self.tensors))
+
+    def frames(
+        self,
+        payloads: list[bytes | Bytes],
+        models: list[int | None],
+        inserted: list[tuple[int, int, bytes]],
+    ) -> tuple[FrameList, Numbers]:
+        """The frames of all, and how many each has.
+
+        `payloads`, `models`: of the one chunk of each; of a REF frame where the model is None.
+        `inserted`: number of a tensor, kind and payload of frames that come before its chunk.
+        """
+        count = len(payloads)
+        found = FrameList()
+        found.kinds = [wire.ENTRY, wire.CHUNK, wire.ENTRY_END] * count
+        found.models, found.original = [0] * (3 * count), [0] * (3 * count)
+        if None in models:
+            found.kinds[1::3] = [wire.REF if m is None else wire.CHUNK for m in models]
+        found.models[1::3] = [model or 0 for model in models]
+        found.original[1::3] = [form.size for form in self.forms]
+        found.payloads = [b""] * (3 * count)
+        pairs = zip(self.names, self.forms, strict=True)
+        found.payloads[::3] = [
+            strictjson.encoded(f'{{"name":{name}{form.described}') for name, form in pairs
+        ]
+        found.payloads[1::3] = payloads
+        endings = zip(self.forms, self.digests, strict=True)
+        found.payloads[2::3] = [form.ending + digest for form, digest in endings]
+        found.stored = list(map(len, found.payloads))
+        counts = np.full(count, 3)
+        for number, kind, payload in reversed(inserted):
+            found.insert(3 * number + 1, kind, payload)
+            counts[number] += 1
+        return found, counts
+
+    def listed(self, firsts: list[int], counts: list[int]) -> tuple[list[str], list[str]]:
+        """JSON of the entries in the index but for the last brace, and digests as digits.
+
+        `firsts`, `counts`: of the frames of each.
+        """
+        digits = [digest.hex() for digest in self.digests]
+        rows = zip(self.names, self.forms, firsts, counts, digits, strict=True)
+        texts = [
+            f'{{"name":{name}{form.described[:-1]},"frames":[{first},{count}],'
+            f'"digest":[{_HASH},"{digest}"]'
+            for name, form, first, count, digest in rows
+        ]
+        return texts, digits
 
 
 class SmallEntries:
@@ -74,57 +134,44 @@ class SmallEntries:
 
     def __init__(self) -> None:
         self._forms: dict[tuple[str, tuple[int, ...]], _Form | None] = {}
-        self._waiting: list[tuple[str, _Form, int]] = []  # name, form, end in memory
-        self._memory = np.empty(_MOST, np.uint8)
-        self._end = 0
+        self._gathered = Gathered([], [], [], [])
+        self._room = _MOST - MAX_SMALL
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._gathered.tensors)
 
     @property
     def full(self) -> bool:
         """Whether those that are gathered must be taken before more come."""
-        return self._end > _MOST - MAX_SMALL or len(self._waiting) >= _MOST_ENTRIES
+        return self._room < 0 or len(self) >= _MOST_ENTRIES
 
-    def add(self, name: str, dtype: str, shape: tuple[int, ...], data: Bytes) -> bool:
-        """Gathers a tensor; False for one that is not small, or that no reader would accept."""
-        if not 0 < data.size <= MAX_SMALL:
+    def add(self, name: str, dtype: str, shape: tuple[int, ...], data: Any) -> bool:
+        """Gathers a tensor; False for one that is not small, or that no reader would accept.
+
+        `data`: array of the bytes of its elements in C order, of any type and shape.
+        """
+        if not 0 < data.nbytes <= MAX_SMALL:
             return False
         key = dtype, shape
-        if key not in self._forms:
-            self._forms[key] = _form(dtype, shape, data.size)
-        form = self._forms[key]
-        if form is None or not _is_name(name):
+        try:
+            form = self._forms[key]
+        except KeyError:
+            form = self._forms[key] = _form(dtype, shape, data.nbytes)
+        if form is None or not is_name(name):
             return False
-        end = self._end + data.size
-        self._memory[self._end : end] = data
-        self._end = end
-        self._waiting.append((name, form, end))
+        names, forms, tensors, _ = self._gathered
+        names.append(name)
+        forms.append(form)
+        tensors.append(data.tobytes())
+        self._room -= form.size
         return True
 
-    def take(self) -> list[tuple[SmallEntry, Small]]:
-        """All that were gathered, in order; there are none then. What they lie in is used again."""
-        found = []
-        begin = 0
-        for name, form, end in self._waiting:
-            data = self._memory[begin:end]
-            digest = xxhash.xxh3_128_digest(data)
-            size, begin = end - begin, end
-            text = f'{{"name":{strictjson.text(name)}{form.described}'
-            listed = {
-                "name": name,
-                "kind": TENSOR,
-                "size": size,
-                "dtype": form.dtype,
-                "shape": form.shape,
-                "frames": [],
-                "digest": [_HASH, digest.hex()],
-            }
-            ending = wire.ENTRY_END_PAYLOAD.pack(size, _HASH) + digest
-            entry = SmallEntry(strictjson.encoded(text), ending, digest, listed)
-            found.append((entry, Small(data, form.kind)))
-        self._waiting, self._end = [], 0
-        return found
+    def take(self) -> Gathered:
+        """All that were gathered; there are none then."""
+        names, forms, tensors, _ = self._gathered
+        self._gathered, self._room = Gathered([], [], [], []), _MOST - MAX_SMALL
+        digests = [xxhash.xxh3_128_digest(tensor) for tensor in tensors]
+        return Gathered(list(map(strictjson.text, names)), forms, tensors, digests)
 
 
 def _form(dtype: str, shape: tuple[int, ...], size: int) -> _Form | None:
@@ -138,11 +185,4 @@ def _form(dtype: str, shape: tuple[int, ...], size: int) -> _Form | None:
     if is_plain(kind):
         return None
     described = strictjson.text(meta.to_json()).removeprefix('{"name":"-"')
-    return _Form(kind, dtype, list(shape), described)
-
-
-def _is_name(name: object) -> bool:
-    try:
-        return isinstance(name, str) and bool(check_name(name))
-    except FormatError:
-        return False
+    return _Form(kind, size, described, wire.ENTRY_END_PAYLOAD.pack(size, _HASH))

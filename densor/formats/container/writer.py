@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
+
 from densor.codec import registry
 from densor.codec.batch import Batch, Before, Chunk, CodedBatch, Coding
 from densor.codec.choose import batch_bytes
@@ -17,15 +19,15 @@ from densor.codec.language_model.session import Session
 from densor.codec.levels import Level, beside_tensors, level_settings
 from densor.codec.small import encode_small
 from densor.codec.types.divide import Piece, divide, encode_piece
-from densor.codec.zstd import zstd_compress
 from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats.container import short_form, strictjson, wire
 from densor.formats.container.ahead import MIN_REPEAT, ReadAhead, Stretch, copied
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import STEP, EntryMeta, list_tensors, parse
 from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
+from densor.formats.container.listing import Listing, packed_index
 from densor.formats.container.short_form import HeldFrame
-from densor.formats.container.small_entries import FrameList, SmallEntries
+from densor.formats.container.small_entries import FrameList, Gathered, SmallEntries
 from densor.formats.io.ordered_output import OrderedOutput
 from densor.formats.io.outputs import errors_of, write_all
 from densor.formats.io.sources import Bytes, Source, as_bytes
@@ -35,7 +37,6 @@ from densor.runtime.buffers import POOL
 from densor.runtime.gc_pause import collection_paused
 from densor.runtime.workers import Done, Workers
 
-_INDEX_ZSTD = 9
 _IN_FLIGHT = 1 << 23  # original bytes for each thread that are enough to keep all of them busy
 _PLACE_EVERY = 1 << 24  # original bytes between frames that tell a reader of a damaged archive more
 _NO_TENSORS = (
@@ -103,7 +104,7 @@ class ArchiveWriter:
         self._model_numbers: dict[bytes, int] = {}  # of those that may be named, oldest first
         self._history = History()
         self._alone = alone
-        self._entries: list[dict[str, Any]] = []
+        self._entries = Listing()
         self._names: set[str] = set()
         self._frames: tuple[list[int], list[int], list[int], list[int]] = ([], [], [], [])
         self._short = False  # whether it was written in the short form
@@ -127,7 +128,7 @@ class ArchiveWriter:
     def original(self) -> int:
         """Bytes of the entries added so far."""
         self._write_small()
-        return sum(entry["size"] for entry in self._entries if entry["kind"] != STEP)
+        return self._entries.original
 
     @property
     def entries(self) -> int:
@@ -139,7 +140,7 @@ class ArchiveWriter:
     def digests(self) -> list[list[object]]:
         """Kind and hexadecimal digest of the entries added so far."""
         self._write_small()
-        return [entry["digest"] for entry in self._entries]
+        return self._entries.digests
 
     def add(
         self,
@@ -180,8 +181,7 @@ class ArchiveWriter:
         entry["frames"] = [first, len(self._frames[0]) - first]
         entry["digest"] = [hash_kind, digest.hex()]
         with collection_paused():
-            entry |= list_tensors(tensors, size)
-        self._entries.append(entry)
+            self._entries.add(entry, list_tensors(tensors, size))
 
     def _begun(self, meta: EntryMeta) -> bytes:
         """The payload of an ENTRY frame; ArgumentError where the archive cannot take the entry."""
@@ -200,10 +200,11 @@ class ArchiveWriter:
         if name in self._names:
             raise ArgumentError(f"archive already has an entry named {name!r}")
 
-    def add_small(self, name: str, dtype: str, shape: tuple[int, ...], data: Bytes) -> bool:
+    def add_small(self, name: str, dtype: str, shape: tuple[int, ...], data: Any) -> bool:
         """Adds a tensor that is coded with others later on; False for what must be added alone.
 
-        `data` is copied. It is in the archive by the time that anything is asked about that.
+        `data`: its elements in C order, of any type and shape. They are copied, and in the archive
+        by the time that anything is asked about that.
         """
         self._check_new(name)
         if not self._joins_small or not self._small.add(name, dtype, shape, data):
@@ -222,37 +223,61 @@ class ArchiveWriter:
     def _write_gathered(self) -> None:
         self._broken = True  # until all are whole
         gathered = self._small.take()
-        size = sum(tensor.data.size for _, tensor in gathered)
-        repeats = [
-            self._place_before(entry.digest, tensor.data.size, len(self._entries) + number)
-            for number, (entry, tensor) in enumerate(gathered)
-        ]
-        new = [tensor for (_, tensor), place in zip(gathered, repeats, strict=True) if not place]
-        coded = iter(encode_small(new, self._level, self._history))
-        frames = FrameList(len(self._frames[0]))
-        for (entry, tensor), place in zip(gathered, repeats, strict=True):
-            first = frames.next
-            frames.add(wire.ENTRY, entry.description)
-            if self._since_place >= _PLACE_EVERY:
-                frames.add(wire.PLACE, wire.PLACE_PAYLOAD.pack(len(self._entries), self._models, 0))
-                self._since_place = 0
-            if place is None:
-                self._add_coded(frames, next(coded))
-            else:
-                self._features |= wire.BACKREFS
-                frames.add(wire.REF, wire.REF_PAYLOAD.pack(*place), tensor.data.size)
-            frames.add(wire.ENTRY_END, entry.ending)
-            self._entries.append(entry.listed | {"frames": [first, frames.next - first]})
+        payloads, models = self._code_small(gathered)
+        inserted: list[tuple[int, int, bytes]] = []
+        if self._since_place >= _PLACE_EVERY:
+            place = wire.PLACE_PAYLOAD.pack(len(self._entries), self._models, 0)
+            inserted.append((0, wire.PLACE, place))
+            self._since_place = 0
+        numbers = self._name_models(models, inserted)
+        frames, counts = gathered.frames(payloads, numbers, inserted)
+        firsts = len(self._frames[0]) + np.cumsum(counts) - counts
         self._put_all(frames)
-        self._since_place += size
+        texts, digits = gathered.listed(firsts.tolist(), counts.tolist())
+        self._entries.extend(texts, gathered.size, [(KINDS[DEFAULT], hexed) for hexed in digits])
+        self._since_place += gathered.size
         self._broken = False
         if self.options.progress is not None:
-            self.options.progress(size)
+            self.options.progress(gathered.size)
 
-    def _add_coded(self, frames: FrameList, coded: CodedBatch) -> None:
-        own = 0 if coded.model is None else self._model(coded.model, frames.add)
-        for chunk in coded.chunks:
-            frames.add(wire.CHUNK, chunk.payload, chunk.original, own if chunk.own else chunk.model)
+    def _code_small(self, gathered: Gathered) -> tuple[list[Any], list[bytes | int | None]]:
+        """Payloads of tensors, one each, and models as in `CodedSmall`; None for repetitions."""
+        tensors, kinds = gathered.tensors, [form.kind for form in gathered.forms]
+        pairs = zip(gathered.digests, tensors, strict=True)
+        places = [
+            self._place_before(digest, len(tensor), number)
+            for number, (digest, tensor) in enumerate(pairs, len(self._entries))
+        ]
+        if not any(places):
+            coded = encode_small(tensors, kinds, self._level, self._history)
+            return coded.payloads, list(coded.models)
+        self._features |= wire.BACKREFS
+        new = [number for number, place in enumerate(places) if place is None]
+        payloads: list[Any] = [place and wire.REF_PAYLOAD.pack(*place) for place in places]
+        models: list[bytes | int | None] = [None] * len(places)
+        coded = encode_small(
+            [tensors[n] for n in new], [kinds[n] for n in new], self._level, self._history
+        )
+        for number, payload, model in zip(new, *coded, strict=True):
+            payloads[number], models[number] = payload, model
+        return payloads, models
+
+    def _name_models(
+        self, models: list[bytes | int | None], inserted: list[tuple[int, int, bytes]]
+    ) -> list[int | None]:
+        """The numbers of models, by what they are; those to be written are added to `inserted`."""
+        found: list[int | None] = []
+        last: bytes | int | None = None
+        own = 0
+        for entry, model in enumerate(models):
+            if not isinstance(model, bytes):
+                found.append(model)
+                continue
+            if model is not last:
+                own = self._model(model, lambda *frame, at=entry: inserted.append((at, *frame)))
+                last = model
+            found.append(own)
+        return found
 
     def _put_all(self, frames: FrameList) -> None:
         """Writes frames together; one by one while the archive may become a short one."""
@@ -293,7 +318,7 @@ class ArchiveWriter:
             frames.original.tolist(),
         )
         self._models = self._frames[0].count(wire.MODEL)
-        self._entries = archive.listed()
+        self._entries.copy(archive.listed())
         self._names = {entry.meta.name for entry in archive.entries}
         self._features |= archive.features
         self._broken = False
@@ -505,15 +530,9 @@ class ArchiveWriter:
         index_at = 0
         if self._with_index:
             index_at = self._at
-            columns = dict(zip(wire.COLUMNS, self._frames, strict=True))
             with collection_paused():
-                text = strictjson.dumps({"entries": self._entries, **columns})
-            if len(text) > wire.INDEX_BASE + wire.INDEX_PER_BYTE * index_at:
-                for entry in self._entries:  # names that are packed better than readers allow
-                    entry.pop("tensors", None)
-                    entry.pop("others", None)
-                text = strictjson.dumps({"entries": self._entries, **columns})
-            self._frame(wire.INDEX, zstd_compress(text, _INDEX_ZSTD), len(text))
+                text = self._entries.index(self._frames, index_at)
+            self._frame(wire.INDEX, packed_index(text), len(text))
             frames += 1
         self._frame(wire.END, wire.END_PAYLOAD.pack(index_at, frames))
         if self._held is not None:
@@ -531,11 +550,7 @@ class ArchiveWriter:
     def _write_shorter(self) -> None:
         """Writes all of an archive, in the form that takes fewer bytes."""
         assert self._held is not None
-        lists: list[dict[str, Any]] = [
-            {key: entry[key] for key in ("tensors", "others") if key in entry}
-            for entry in self._entries
-        ]
-        short = short_form.shortened(self._held, self._features, lists)
+        short = short_form.shortened(self._held, self._features, self._entries.lists())
         if not short or len(short) >= self._at:
             return self._write_held()
         self._at, self._short = len(short), True

@@ -18,7 +18,8 @@ from densor.formats.container.entry import EntryMeta, parse_entry
 from densor.formats.container.entry_decoder import Piece
 from densor.formats.container.frames import Frame
 from densor.formats.container.hashing import KINDS
-from densor.formats.container.index import Frames, IndexedEntry, find_index, read_index
+from densor.formats.container.index import Frames, find_index, read_index
+from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.damage import scan
 from densor.formats.damage.scan import Stretch
 from densor.formats.io.sources import RandomSource
@@ -148,7 +149,8 @@ def _index_among(source: RandomSource, stretches: list[Stretch]) -> _Index | Non
 
 def _parsed_index(frame: Frame) -> _Index | None:
     try:
-        return _Index(frame, *read_index(frame), [])
+        frames, entries = read_index(frame)
+        return _Index(frame, frames, list(entries), [])
     except DensorError:
         return None
 

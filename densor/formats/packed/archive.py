@@ -10,7 +10,7 @@ from densor.errors import DensorError, LimitError
 from densor.formats.container.archive import EntrySource
 from densor.formats.container.entry import FILE, EntryMeta
 from densor.formats.container.hashing import DEFAULT, KINDS
-from densor.formats.container.index import IndexedEntry
+from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.io.sources import Bytes, RandomSource
 from densor.formats.packed.reader import PackedFile
 from densor.formats.parsers.safetensors import LENGTH_SIZE, says_lossy

@@ -1,0 +1,129 @@
+"""The entries of an archive; where they are many tensors alike, as columns of what they are."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, overload
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from densor.formats.container.base import Identity
+from densor.formats.container.entry import TENSOR, EntryMeta
+from densor.formats.container.hashing import DEFAULT, KINDS
+from densor.formats.tensors import TensorInfo
+
+Numbers = npt.NDArray[np.int64]
+
+
+class IndexedEntry(NamedTuple):
+    """An entry as the index lists it."""
+
+    number: int
+    meta: EntryMeta
+    size: int
+    first_frame: int
+    frames: int
+    hash_kind: int
+    digest: bytes
+
+    @property
+    def identity(self) -> Identity:
+        """What it must have for others to be based on it."""
+        return self.size, self.hash_kind, self.digest
+
+
+class Form(NamedTuple):
+    """What tensors alike have in common; `size` in bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+
+
+class TensorColumns(NamedTuple):
+    """Tensors that are entries, none of which has a base or a hash that it names.
+
+    `digests`: hexadecimal digits; `forms`: of all, `form_of`: int64[n]. `first`, `frames`,
+    `hash_kinds`: int64[n].
+    """
+
+    names: list[str]
+    forms: list[Form]
+    form_of: Numbers
+    first: Numbers
+    frames: Numbers
+    hash_kinds: Numbers
+    digests: list[str]
+
+    @property
+    def sizes(self) -> Numbers:
+        """Bytes of each, int64[n]."""
+        found: Numbers = np.array([form.size for form in self.forms], np.int64)[self.form_of]
+        return found
+
+    def entry(self, number: int) -> IndexedEntry:
+        """One of them."""
+        form = self.forms[self.form_of[number]]
+        meta = EntryMeta(self.names[number], TENSOR, form.size, form.dtype, form.shape)
+        place = int(self.first[number]), int(self.frames[number])
+        digest = bytes.fromhex(self.digests[number])
+        return IndexedEntry(number, meta, form.size, *place, int(self.hash_kinds[number]), digest)
+
+    def first_wrong(self, first: int, data: list[memoryview]) -> int | None:
+        """The first one from `first` on whose bytes, in order, do not have its hash."""
+        kinds = self.hash_kinds[first : first + len(data)]
+        if (kinds != KINDS[DEFAULT]).any():
+            return first + int(np.flatnonzero(kinds != KINDS[DEFAULT])[0])
+        digests = list(map(xxhash.xxh3_128_hexdigest, data))
+        wanted = self.digests[first : first + len(data)]
+        if digests == wanted:
+            return None
+        pairs = enumerate(zip(digests, wanted, strict=True), first)
+        return next(number for number, (found, digest) in pairs if found != digest)
+
+
+class Entries(Sequence[IndexedEntry]):
+    """Entries that are made when they are asked for."""
+
+    def __init__(self, columns: TensorColumns) -> None:
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(self.columns.names)
+
+    @overload
+    def __getitem__(self, number: int) -> IndexedEntry: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[IndexedEntry]: ...
+
+    def __getitem__(self, number: int | slice) -> IndexedEntry | list[IndexedEntry]:
+        if isinstance(number, slice):
+            return [self.columns.entry(one) for one in range(*number.indices(len(self)))]
+        return self.columns.entry(range(len(self))[number])
+
+    def __iter__(self) -> Iterator[IndexedEntry]:
+        return map(self.columns.entry, range(len(self)))
+
+
+class TensorsByName(Mapping[str, tuple[IndexedEntry, TensorInfo]]):
+    """Entries that are tensors, which are made when they are asked for."""
+
+    def __init__(self, columns: TensorColumns) -> None:
+        self.columns = columns
+        self._numbers = {name: number for number, name in enumerate(columns.names)}
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._numbers
+
+    def __getitem__(self, name: str) -> tuple[IndexedEntry, TensorInfo]:
+        entry = self.columns.entry(self._numbers[name])
+        meta = entry.meta
+        assert meta.dtype is not None and meta.shape is not None
+        return entry, TensorInfo(name, meta.dtype, meta.shape, 0, entry.size)
