@@ -7,7 +7,9 @@ are kept as one image that is just copied to memory (`linking.py`), or else as t
 loaded by LLVM's binding.
 
 A file is used only if all that it was made from is unchanged: the sources of the kernel's module
-and of those that it imports, the processor, and the versions of Python, numba and llvmlite.
+and of those that it imports, the processor, and the versions of Python, numba and llvmlite. Nor is
+one used or written by a process that may have imported these sources before they changed, as by an
+upgrade: its code is of another version than the files.
 """
 
 import ctypes
@@ -17,6 +19,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +32,7 @@ from densor.entropy.linking import Image
 
 ENTRY = "densor_entry"  # symbol of the entry point
 _MAGIC = b"densor kernel 2\n"
+_STARTED = time.time()  # when sources were imported, or will be
 _PYTHON = (
     "PyBool_FromLong",
     "PyErr_Occurred",
@@ -200,6 +204,12 @@ _FACTS = (
 )
 
 
+def _changed(sources: Iterable[Path]) -> bool:
+    """Whether one of these files was written since this process began."""
+    now = time.time()
+    return any(_STARTED < path.stat().st_ctime <= now for path in sources)
+
+
 def _digest(paths: Iterable[Path]) -> str:
     """Of the content of files."""
     hasher = xxhash.xxh3_128()
@@ -227,8 +237,8 @@ def _read(path: Path, source: Path) -> Kept:
     about = json.loads(head)
     if not content.startswith(_MAGIC) or about.pop("check") != _check(about, rest):
         raise ValueError
-    root = _root(source)
-    if _digest(root / part for part in about["sources"]) != about["digest"]:
+    sources = [_root(source) / part for part in about["sources"]]
+    if _changed(sources) or _digest(sources) != about["digest"]:
         raise ValueError
     if "entry" in about:
         return Image(rest, about["entry"], about["addresses"])
@@ -241,6 +251,8 @@ def _check(about: dict[str, Any], rest: bytes) -> str:
 
 def keep(source: Path, name: str, sources: list[Path], kept: Kept) -> None:
     """Keeps what was made of a kernel, from these sources, where that is possible."""
+    if _changed(sources):
+        return
     root = _root(source)
     about: dict[str, Any] = {
         "sources": [str(path.relative_to(root)) for path in sources],

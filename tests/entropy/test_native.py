@@ -69,6 +69,18 @@ def test_other_sources_are_noticed(there: Path, monkeypatch: pytest.MonkeyPatch)
     assert deferred.on_disk(MODULE, NAME) is None
 
 
+def test_sources_that_changed_under_a_process(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by an upgrade: what it imported is older than what it could read, or would note down."""
+    source = deferred.source_of(MODULE)
+    found = native.find(source, NAME)
+    assert found is not None
+    monkeypatch.setattr(native, "_STARTED", source.stat().st_ctime - 1)
+    assert deferred.on_disk(MODULE, NAME) is None
+    there.unlink()
+    native.keep(source, NAME, [source], found)
+    assert not there.exists()
+
+
 def test_other_settings_have_files_of_their_own(
     there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
