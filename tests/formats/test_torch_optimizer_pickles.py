@@ -8,7 +8,7 @@ import pytest
 from densor.errors import FormatError
 from densor.formats.io.sources import MemoryRandomSource
 from densor.formats.parsers import torch_optimizer
-from densor.formats.parsers.torch_pickle import Object, PickleFile
+from densor.formats.parsers.torch_pickle import Machine, Object, PickleFile
 
 
 def _betas(value: object) -> torch_optimizer.Betas:
@@ -49,7 +49,7 @@ def test_what_is_shared_is_looked_at_once(shared: str) -> None:
             super().__setitem__(key, betas)
 
     data = pickle.dumps(value, 2)
-    made = torch_optimizer.Machine().run(PickleFile(MemoryRandomSource(data), 0, len(data)))
+    made = Machine().run(PickleFile(MemoryRandomSource(data), 0, len(data)))
     assert isinstance(made, Object)
     torch_optimizer._collect(made, "", Kept(), set(), 0)
     assert len(stored) == 100
