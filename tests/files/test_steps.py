@@ -19,6 +19,7 @@ from densor.formats.container import step
 from densor.formats.container.archive import Archive
 from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import STEP, BaseRef, EntryMeta
+from densor.formats.container.stream_reader import StreamReader
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.io.sources import MemoryRandomSource, MemorySource
 
@@ -287,3 +288,49 @@ def test_a_step_that_repeats_what_has_a_base_is_refused() -> None:
 
         archive._read_step(found, Budget(1 << 20, ""), 0, 4)
     archive.close()
+
+
+class _Kept:
+    """A sink in memory."""
+
+    def __init__(self, size: int) -> None:
+        self._data, self._at = np.zeros(size, np.uint8), 0
+
+    def buffer(self, size: int) -> np.ndarray:
+        self._at += size
+        return self._data[self._at - size : self._at]
+
+    def filled(self, data: np.ndarray, at: int) -> None:
+        """It is there."""
+
+    def done(self, data: np.ndarray) -> None:
+        """It is there."""
+
+    def read(self, offset: int, size: int) -> np.ndarray:
+        return self._data[offset : offset + size]
+
+
+def test_a_table_is_read_once_for_all_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables may be large, and entries that name them small."""
+    content = _content([RIGHT], bytes(20))
+    file = io.BytesIO()
+    writer = ArchiveWriter(file, based=True)
+    writer.add(
+        EntryMeta("s", STEP, len(content)), MemorySource(content), [Segment(PLAIN, len(content))]
+    )
+    given = GivenBase(_random(BASE))
+    for name in "abc":
+        meta = EntryMeta(name, "file", 4, base=given.reference()._replace(step=0))
+        writer.add(meta, MemorySource(b"abcd"), [Segment(PLAIN, 4)])
+    writer.close()
+    parse, sizes = step.parse, []
+
+    def counted(size: int, read: step.Read) -> step.Table:
+        sizes.append(size)
+        return parse(size, read)
+
+    monkeypatch.setattr(step, "parse", counted)
+    reader = StreamReader(MemorySource(file.getvalue()), base=given)
+    assert len(list(reader.entries(lambda meta: _Kept(meta.size or 0)))) == 4
+    reader.close()
+    assert sizes == [len(content)]

@@ -94,6 +94,7 @@ class _Written:
     chain: int = 0  # how many bases of bases it needs
     coded: list[list[int]] = field(default_factory=list)  # stretches that chunks decoded to
     entry: Entry | None = None  # once it is whole
+    steps: step.Table | None = None  # what it tells of them, once that was asked for
     _lock: Lock = field(default_factory=Lock)
 
     @property
@@ -361,7 +362,9 @@ class StreamReader:
             raise FormatError(f"{meta.name}: has a step that comes after it")
         step.check(found.entry.meta)
         read = lambda begin, end: found.read_at(begin, end - begin)  # noqa: E731
-        return step.SteppedBase(base, step.parse(found.size, read), read)
+        if found.steps is None:
+            found.steps = step.parse(found.size, read)
+        return step.SteppedBase(base, found.steps, read)
 
     def _chained(self, number: int) -> tuple[Identity, int] | None:
         """An entry that was read to its end."""

@@ -6,6 +6,7 @@ whose `params` are the parameters, by number or name, and which have `betas` for
 
 from typing import Any
 
+from densor.errors import FormatError
 from densor.formats.parsers.torch_pickle import MAX_DEPTH, Machine, Node, PickleFile
 
 Betas = dict[str, tuple[float, float]]
@@ -17,31 +18,41 @@ def betas_of(pickle: PickleFile) -> Betas:
     FormatError if the pickle cannot be followed.
     """
     found: Betas = {}
-    _collect(Machine().run(pickle), "", found, set(), 0)
+    try:
+        _collect(Machine().run(pickle), "", found, set(), 0)
+    except ValueError as error:  # integers have more digits than Python writes
+        raise FormatError(f"cannot name parameters: {error}") from None
     return found
 
 
 def _collect(thing: Any, name: str, found: Betas, seen: set[int], depth: int) -> None:
     """Looks for optimizers within `thing`; in each container only where it is met first."""
-    if not isinstance(thing, Node) or id(thing) in seen or depth >= MAX_DEPTH:
+    if depth >= MAX_DEPTH:
         return
-    seen.add(id(thing))
-    for key, value in thing.items:
-        if key == "param_groups" and isinstance(value, Node):
-            for _, group in value.items:
-                _add(group, f"{name}state.", found)
+    for key, value in _new_items(thing, seen):
+        if key == "param_groups":
+            for _, group in _new_items(value, seen):
+                _add(group, f"{name}state.", found, seen)
         else:
             _collect(value, f"{name}{key}." if key else name, found, seen, depth + 1)
 
 
-def _add(group: Any, prefix: str, found: Betas) -> None:
-    items = dict(group.items) if isinstance(group, Node) else {}
+def _new_items(thing: Any, seen: set[int]) -> list[tuple[str, Any]]:
+    """What is in a container that is met first."""
+    if not isinstance(thing, Node) or id(thing) in seen:
+        return []
+    seen.add(id(thing))
+    return thing.items
+
+
+def _add(group: Any, prefix: str, found: Betas, seen: set[int]) -> None:
+    items = dict(_new_items(group, seen))
     betas, params = items.get("betas"), items.get("params")
-    if isinstance(betas, Node):
+    if isinstance(betas, Node) and len(betas.items) == 2:
         betas = tuple(value for _, value in betas.items)
-    if type(betas) is not tuple or len(betas) != 2 or not isinstance(params, Node):
+    if type(betas) is not tuple or len(betas) != 2:
         return
     if all(type(beta) is float and 0 <= beta < 1 for beta in betas):
-        for _, key in params.items:
+        for _, key in _new_items(params, seen):
             if type(key) in (int, str):
                 found[f"{prefix}{key}"] = betas
