@@ -8,7 +8,7 @@ import pytest
 from densor.errors import FormatError
 from densor.formats.io.sources import MemoryRandomSource
 from densor.formats.parsers import torch_optimizer
-from densor.formats.parsers.torch_pickle import Machine, Object, PickleFile
+from densor.formats.parsers.torch_pickle import Machine, Node, PickleFile
 
 
 def _betas(value: object) -> torch_optimizer.Betas:
@@ -50,6 +50,6 @@ def test_what_is_shared_is_looked_at_once(shared: str) -> None:
 
     data = pickle.dumps(value, 2)
     made = Machine().run(PickleFile(MemoryRandomSource(data), 0, len(data)))
-    assert isinstance(made, Object)
+    assert isinstance(made, Node)
     torch_optimizer._collect(made, "", Kept(), set(), 0)
     assert len(stored) == 100
