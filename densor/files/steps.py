@@ -97,6 +97,8 @@ def add_step(
     head = steps.head([Stepped(p.old_m, p.old_v, p.elements, found.step) for p, found in kept])
     if sum(found.gain for _, found in kept) < len(head) + _LEAST_GAIN:
         return None
+    if len(head) > steps.MAX_TABLE:  # of very many parameters
+        return None
     gradients.flush()
     gradients.seek(0)
     stored = FileRandomSource(gradients)

@@ -55,6 +55,17 @@ def test_a_file_after_a_step(factor: float, tmp_path: Path) -> None:
     assert entry.data == after
 
 
+def test_more_parameters_than_a_table_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = checkpoints()[1:]
+    monkeypatch.setattr(step, "MAX_TABLE", 40)
+    packed = _packed(tmp_path, before, after)
+    assert not _steps(packed)
+    densor.decompress_file(packed, tmp_path / "out", base=tmp_path / "before")
+    assert (tmp_path / "out").read_bytes() == after
+
+
 def test_parts_of_a_file(tmp_path: Path) -> None:
     before, after = checkpoints()[1:]
     packed = _packed(tmp_path, before, after)

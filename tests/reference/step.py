@@ -12,7 +12,7 @@ def stepped(base: bytes, content: bytes) -> bytes:
     if len(content) < 4:
         fail("an entry of a step that is too short")
     (length,) = struct.unpack_from("<I", content)
-    if length > 1 << 26:
+    if length > 1 << 24:
         raise Refused("limit", "the table of a step")
     at = 4 + length
     if at > len(content):

@@ -26,7 +26,7 @@ class GradientDecoder(ChunkDecoder):
         model = self._model
         shape = model.shape(out.size)
         count = model.wavefront * shape.channels
-        if shape.rows * shape.stride != out.size:
+        if shape.rows * shape.stride != out.size or not out.size:
             raise FormatError("image chunk does not have whole rows")
         if payload.size < 4 * count:
             raise FormatError("image chunk is too short")

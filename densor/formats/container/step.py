@@ -22,7 +22,7 @@ from densor.formats.container.entry import STEP, EntryMeta
 from densor.runtime.buffers import POOL
 from densor.runtime.types import Bytes
 
-MAX_TABLE = 1 << 26  # bytes of the table of an entry
+MAX_TABLE = 1 << 24  # bytes of the table of an entry
 _LENGTH = struct.Struct("<I")
 _WORD, _HALF = 4, 2  # bytes of a moment, of a gradient
 _PIECE = 1 << 22  # bytes of moments that are made at a time
