@@ -87,7 +87,8 @@ def _check_torch(tensor: Any) -> None:
             f"cannot compress a {_full_name(kind)}, only the plain tensors that it is made of"
         )
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    wrapped = wrapped or torch._is_functional_tensor(tensor)
+    if tensor.device.type not in ("lazy", "xla"):  # where all are such, and hold their values
+        wrapped = wrapped or torch._is_functional_tensor(tensor)
     if wrapped or any(name is not None for name in getattr(tensor, "names", ())):
         what = "inside a transformation" if wrapped else "with named dimensions"
         raise ArgumentError(f"cannot compress a torch tensor {what}")

@@ -239,7 +239,7 @@ class AsyncCheckpoints:
             needed |= self._needed_by(path)
         for step in steps:
             path = self._path(step)
-            if path not in needed:
+            if path not in needed and not path.is_symlink():  # behind which lies somebody's folder
                 with errors_of(path):
                     (path / _METADATA).replace(path / _GIVEN_UP)  # what is left is no checkpoint
                     _remove(path)

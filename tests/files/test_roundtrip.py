@@ -147,6 +147,14 @@ def test_what_is_no_plain_array_is_refused_at_every_door() -> None:
     assert densor.load(densor.save({"x": [1, 2]}))["x"].tolist() == [1, 2]
 
 
+def test_lazy_tensors() -> None:
+    torch = pytest.importorskip("torch")
+    backend = pytest.importorskip("torch._lazy.ts_backend")
+    backend.init()
+    tensor = torch.arange(300.0, device="lazy") * 2
+    assert densor.decompress(densor.compress(tensor[10:20])).tolist() == list(range(20, 40, 2))
+
+
 def test_dtypes_of_ml_dtypes() -> None:
     ml_dtypes = pytest.importorskip("ml_dtypes")
     for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "int4"):

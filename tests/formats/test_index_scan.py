@@ -82,6 +82,7 @@ def test_entries_come_one_by_one_and_in_parts() -> None:
 
 
 CHANGES = [
+    (b'},{"name"', b'}{"name"'),
     (b'"frames":[3,', b'"frames":[4,'),
     (b',3],"digest"', b',1],"digest"'),
     (b',3],"digest"', b',900000],"digest"'),

@@ -121,6 +121,19 @@ def test_what_was_just_saved_stays_before_later_ones(tmp_path: Path) -> None:
         assert_whole(checkpoints, [2, 3, 5, 6])
 
 
+def test_a_checkpoint_behind_a_link_is_left_alone(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    with AsyncCheckpoints(tmp_path / "c", chain=0, keep=1) as checkpoints:
+        checkpoints.save(state_at(1), 1)
+        checkpoints.wait()
+        (tmp_path / "c" / "step-1").rename(elsewhere)
+        (tmp_path / "c" / "step-1").symlink_to(elsewhere)
+        before = sorted(path.name for path in elsewhere.iterdir())
+        checkpoints.save(state_at(2), 2)
+        checkpoints.wait()
+    assert sorted(path.name for path in elsewhere.iterdir()) == before
+
+
 def test_saving_goes_on_after_saving_again_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

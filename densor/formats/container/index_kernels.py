@@ -262,6 +262,8 @@ def scan_index(text, entries, tensors, forms, columns, state):
             at += 1
             if at >= text.size or text[at] != _BEGIN:
                 return -1
+        elif text[at] == _BEGIN:
+            return -1
     for column in range(4):
         between = _COLUMNS[_PLACES[column] : _PLACES[column + 1]]
         if not _is(text, at, between):
