@@ -33,6 +33,7 @@ from densor.codec.kind import BYTES
 from densor.errors import FormatError, UnsupportedError
 from densor.formats.io.sources import FileSource, MemoryRandomSource, MemorySource
 from densor.formats.parsers import gguf as gguf_parser
+from densor.formats.parsers import msgpack as msgpack_parser
 from densor.formats.parsers import torch_pickle
 from densor.formats.parsers.plan import FORMATS, Plan, plan_file
 
@@ -764,6 +765,14 @@ def test_messages_that_lie_keep_their_other_arrays() -> None:
         plan = plan_of(data)
         assert {tensor.name for tensor in plan.tensors} == names
         assert plan.format == ("msgpack" if names else None)
+
+
+def test_names_of_a_message_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One long key leads to any number of arrays, each of which has it in its name."""
+    array = np.arange(1024, dtype="f4")
+    data = msgpack_bytes({"long": {"a": array, "b": array}, "c": array})
+    monkeypatch.setattr(msgpack_parser, "_MAX_NAMES", 12)
+    assert [tensor.name for tensor in plan_of(data).tensors] == ["long.a", "long.b"]
 
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])

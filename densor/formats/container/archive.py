@@ -228,7 +228,7 @@ class Archive(EntryDecoder[IndexedEntry]):
         if isinstance(self.entries, Entries):
             columns = self.entries.columns
             if not any(form.dtype in PACKED for form in columns.forms):
-                return TensorsByName(columns), {}
+                return TensorsByName(columns, self._numbers), {}
         plain: dict[str, tuple[IndexedEntry, TensorInfo]] = {}
         others: dict[str, tuple[IndexedEntry, TensorInfo]] = {}
         known: set[tuple[str, tuple[int, ...], int]] = set()  # what can be read as it lies

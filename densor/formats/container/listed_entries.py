@@ -107,11 +107,14 @@ class Entries(Sequence[IndexedEntry]):
 
 
 class TensorsByName(Mapping[str, tuple[IndexedEntry, TensorInfo]]):
-    """Entries that are tensors, which are made when they are asked for."""
+    """Entries that are tensors, which are made when they are asked for.
 
-    def __init__(self, columns: TensorColumns) -> None:
+    `numbers`: those of the entries, by name.
+    """
+
+    def __init__(self, columns: TensorColumns, numbers: Mapping[str, int]) -> None:
         self.columns = columns
-        self._numbers = {name: number for number, name in enumerate(columns.names)}
+        self._numbers = numbers
 
     def __len__(self) -> int:
         return len(self._numbers)

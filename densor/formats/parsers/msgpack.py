@@ -16,6 +16,7 @@ from densor.formats.tensors import MAX_DIMENSIONS, MAX_NAME, TensorInfo
 
 _MAX_VALUES = 1 << 20
 _MAX_VALUES_WITHOUT = 1 << 14  # before the first array
+_MAX_NAMES = 1 << 26  # characters of all names
 _MAX_DEPTH = 64
 _ARRAY = 1  # type of extension
 _MAX_TYPE = 64  # bytes of its name
@@ -105,9 +106,13 @@ def find(head: Head) -> Contents | None:
     if head.random is None or len(first) < 2 or not _begins_map(first):
         return None
     tensors: list[TensorInfo] = []
+    left = _MAX_NAMES
     cursor = _Cursor(Window(head.random), 0, head.random.size)
     try:
         for tensor in _arrays(cursor):
+            left -= len(tensor.name)
+            if left < 0:
+                break
             tensors.append(tensor)
     except (FormatError, TruncatedError):
         pass  # the arrays up to there are what they are
