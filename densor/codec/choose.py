@@ -608,8 +608,10 @@ def _one_chunk(batch: Batch, level: Level) -> CodedBatch:
     simpler = []
     if level.planes == "rans" and size <= MAX_BYTES_OF_HUFFMAN:
         simpler += [with_huffman_codes(level), with_few_codes(level)]
-    if level.classes > 2 and MAX_BYTES_OF_ZSTD < size < MIN_BYTES_OF_SPANS:
-        simpler.append(with_few_codes(simpler[-1] if simpler else level))
+    few = simpler[-1] if simpler else level
+    while few.classes > 1 and MAX_BYTES_OF_ZSTD < size < MIN_BYTES_OF_SPANS:
+        few = with_few_codes(few)
+        simpler.append(few)
     ways: list[CodedBatch] = []
     for settings in (level, *simpler):
         encoders = _of_elements(batch, settings)

@@ -275,6 +275,11 @@ def test_little_that_is_left_is_coded_under_few_codes() -> None:
     rows = rng.standard_normal((32, 256)).astype(np.float32) * np.float32(0.02)
     rows = np.tile(rows, (4, 1))
     assert not larger_than_lower({level: len(compress(rows, level=level)) for level in QUICK})
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        matrix = weights(rng, 100)[:64] * np.exp(rng.standard_normal((64, 1)))
+        small = np.clip(matrix * 1000 + 128, 0, 255).astype(np.uint8)
+        assert not larger_than_lower({level: len(compress(small, level=level)) for level in QUICK})
 
 
 SIMPLE: dict[str, Callable[[], bytes]] = {
