@@ -605,25 +605,26 @@ def _payload_bytes(sample: Batch, level: Level, encoder: Encoder | None) -> int:
 def _one_chunk(batch: Batch, level: Level) -> CodedBatch:
     """A batch of one chunk, where parameters count and a simpler way may be smaller."""
     size = batch.data.size
-    simpler = []
-    if level.planes == "rans" and size <= MAX_BYTES_OF_HUFFMAN:
-        simpler += [with_huffman_codes(level), with_few_codes(level)]
-    few = simpler[-1] if simpler else level
-    while few.classes > 1 and MAX_BYTES_OF_ZSTD < size < MIN_BYTES_OF_SPANS:
-        few = with_few_codes(few)
-        simpler.append(few)
     ways: list[CodedBatch] = []
-    for settings in (level, *simpler):
+
+    def by(settings: Level) -> bool:
+        """Codes it under these settings; whether they propose more than Zstandard."""
         encoders = _of_elements(batch, settings)
-        ways += [_encoded(encoder, batch, level).result() for encoder in encoders]
-        if encoders == [None]:
-            break
-    if level.classes > 2 and not simpler and SMALL_FOR_CODES * ways[0].stored < size:
-        encoders = _of_elements(batch, with_few_codes(level))
-        ways += [_encoded(encoder, batch, level).result() for encoder in encoders]
-    if batch.data.size <= MAX_BYTES_OF_ZSTD and any(way.model is not None for way in ways):
+        ways.extend(_encoded(encoder, batch, level).result() for encoder in encoders)
+        return encoders != [None]
+
+    settings, goes_on = level, by(level)
+    if goes_on and level.planes == "rans" and size <= MAX_BYTES_OF_HUFFMAN:
+        settings = with_few_codes(level)
+        goes_on = by(with_huffman_codes(level)) and by(settings)
+    small = MAX_BYTES_OF_ZSTD < size < MIN_BYTES_OF_SPANS
+    goes_on = goes_on and (small or SMALL_FOR_CODES * min(way.stored for way in ways) < size)
+    while goes_on and settings.classes > 1:
+        settings = with_few_codes(settings)
+        goes_on = by(settings)
+    if size <= MAX_BYTES_OF_ZSTD and any(way.model is not None for way in ways):
         ways.append(_by_zstd(batch, level).result())
-    raw = Chunk(registry.MODEL_RAW, batch.data, batch.data.size)
+    raw = Chunk(registry.MODEL_RAW, batch.data, size)
     return smallest([*ways, CodedBatch(None, [raw])])
 
 
