@@ -588,7 +588,8 @@ def _of_elements(batch: Batch, level: Level) -> list[Encoder | None]:
         small = min(plain, sparse) < pieces.size // SMALL
         near = MAX_SIZE_OF_SPARSE**2 < sparse / max(plain, 1) < 1 / MAX_SIZE_OF_SPARSE
         empty = min(plain, sparse) < pieces.size // NOTHING
-        if empty or (near and batch.data.size <= MAX_BYTES_OF_ZEROS):
+        little = batch.data.size < MIN_BYTES_OF_SPANS  # of which a sample says too little
+        if empty or little or (near and batch.data.size <= MAX_BYTES_OF_ZEROS):
             also = [by_planes + registry.CODEC_SPARSE - number]
     found = [CODECS[one].propose(batch, level) for one in (number, *also)]
     if small and level.planes == "rans":

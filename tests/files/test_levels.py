@@ -282,6 +282,14 @@ def test_little_that_is_left_is_coded_under_few_codes() -> None:
         assert not larger_than_lower({level: len(compress(small, level=level)) for level in QUICK})
 
 
+@pytest.mark.parametrize("seed", [1, 7, 8])
+def test_few_rounded_numbers(seed: int) -> None:
+    """Parameters count there, which a sample of elements does not tell."""
+    numbers = np.round(np.random.default_rng(seed).standard_normal((8, 256)).astype(np.float32))
+    small = numbers / np.float32(50)
+    assert not larger_than_lower({level: len(compress(small, level=level)) for level in LEVELS})
+
+
 SIMPLE: dict[str, Callable[[], bytes]] = {
     "records": records,
     "picture": lambda: picture(3, 255),
