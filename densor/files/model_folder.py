@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -198,8 +199,11 @@ class Bases:
     """Finds the base of a packed model when, and only if, a tensor needs it.
 
     Looked for are, in this order, `base`, the folders in the environment variable DENSOR_BASE
-    (separated as in PATH), and a folder beside the packed one with the name that the base had.
+    (separated as in PATH), and a folder beside the packed one with the name that the base had. Safe
+    to use from several threads.
     """
+
+    _finding = threading.Lock()  # of all, so that models that have one can be copied
 
     def __init__(
         self, folder: Path, base: str | os.PathLike[str] | None = None, threads: int = 0
@@ -212,8 +216,9 @@ class Bases:
     def need(self, tensor: Tensor) -> GivenBase:
         """The base of a tensor, whose hash is still to be checked; ArgumentError if none."""
         assert tensor.base is not None
-        if self._found is None:
-            self._found = self._find(tensor)
+        with self._finding:
+            if self._found is None:
+                self._found = self._find(tensor)
         return self._found.need(tensor)
 
     def _find(self, tensor: Tensor) -> BaseFolder:

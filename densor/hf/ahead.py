@@ -35,7 +35,6 @@ class Ahead:
 
     def __init__(self, files: Iterable[PackedFile], base_of: Callable[[Any], Any]) -> None:
         self._base_of = base_of
-        self._finding_base = threading.Lock()
         opened = list(files)
         for file in opened:
             file.fetch_heads()  # as long as nothing else is read
@@ -67,7 +66,9 @@ class Ahead:
             file, name = claimed
             threads = threads_of(file.info(name).size, 0)
             try:
-                found: torch.Tensor | BaseException = read_tensor(file, name, threads, self._base)
+                found: torch.Tensor | BaseException = read_tensor(
+                    file, name, threads, self._base_of
+                )
             except BaseException as error:
                 found = error
             key = _key(file, name)
@@ -93,10 +94,6 @@ class Ahead:
                     self._bytes += self._current[key]
                     return file, name
         return None
-
-    def _base(self, tensor: Any) -> Any:
-        with self._finding_base:
-            return self._base_of(tensor)
 
     def take(self, file: PackedFile, name: str) -> torch.Tensor | None:
         """A decoded tensor, or what went wrong, raised; None where the caller is to decode it."""

@@ -6,7 +6,6 @@ decoders are needed only where weights are packed.
 
 import json
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -120,13 +119,8 @@ def _safetensors_reader(
 
     def opened(path: str | os.PathLike[str], base: str | None, threads: int) -> Jobs:
         file = check_packed(PackedFile(path))
-        bases, finding = Bases(Path(path).parent, base, threads), threading.Lock()
+        bases = Bases(Path(path).parent, base, threads)
         file.fetch_heads()
-
-        def base_of(tensor: Any) -> Any:
-            with finding:
-                return bases.need(tensor)
-
         for name in file:
             file.describe(name)  # most faults are found here, before anything is decoded
 
@@ -136,7 +130,7 @@ def _safetensors_reader(
                     found = decoded_on(device, file, name)
                 if found is None:
                     used = threads_of(file.info(name).size, threads)
-                    found = read_tensor(file, name, used, base_of, pool)
+                    found = read_tensor(file, name, used, bases.need, pool)
                 return name, found
 
             yield name, read
