@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -120,40 +121,36 @@ CHANGES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("before, after", CHANGES)
-def test_changes_end_as_in_the_parser(
-    before: bytes, after: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text, at = index_of(archive_of())
-    assert before in text
-    assert same(text.replace(before, after, 1), at, monkeypatch)
-    assert same(text.replace(before, after), at, monkeypatch)
+CHANGES_OF_LISTS = [
+    (b'"tensors":[[', b'"tensors":[[]'),
+    (b'"tensors":[[', b'"tensors":[],"tensors":[['),
+    (b'"tensors":[[', b'"x":{"tensors":[[1]]},"tensors":[['),
+    (b'["t7"', b'["t8"'),
+    (b'["t7"', b'["t\\"7"'),
+    (b'["t7","F32"', b'["t7","F99"'),
+    (b'["t7","F32"', b'["t7","VOID"'),
+    (b'["t7","F32",[', b'["t7","F32",[1,'),
+    (b'["t7","F32",[2,3]', b'["t7","F32",[3,2]'),
+    (b'["t7","F32",[2,3]', b'["t7","F32",{},[2,3]'),
+    (b',24]', b',25]'),
+    (b',24]', b',24,{"neg":true}]'),
+    (b',24]', b',24,0]'),
+    (b',[2,3],', b',[2,3],9'),
+    (b',[2,3],', b',[2,3],99999999999999999'),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "before, after",
+    "make, before, after",
     [
-        (b'"tensors":[[', b'"tensors":[[]'),
-        (b'"tensors":[[', b'"tensors":[],"tensors":[['),
-        (b'"tensors":[[', b'"x":{"tensors":[[1]]},"tensors":[['),
-        (b'["t7"', b'["t8"'),
-        (b'["t7"', b'["t\\"7"'),
-        (b'["t7","F32"', b'["t7","F99"'),
-        (b'["t7","F32"', b'["t7","VOID"'),
-        (b'["t7","F32",[', b'["t7","F32",[1,'),
-        (b'["t7","F32",[2,3]', b'["t7","F32",[3,2]'),
-        (b'["t7","F32",[2,3]', b'["t7","F32",{},[2,3]'),
-        (b',24]', b',25]'),
-        (b',24]', b',24,{"neg":true}]'),
-        (b',24]', b',24,0]'),
-        (b',[2,3],', b',[2,3],9'),
-        (b',[2,3],', b',[2,3],99999999999999999'),
+        *((archive_of, *change) for change in CHANGES),
+        *((file_of, *change) for change in CHANGES_OF_LISTS),
     ],
-)  # fmt: skip
-def test_changes_of_lists_end_as_in_the_parser(
-    before: bytes, after: bytes, monkeypatch: pytest.MonkeyPatch
+)
+def test_changes_end_as_in_the_parser(
+    make: Callable[[], bytes], before: bytes, after: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text, at = index_of(file_of())
+    text, at = index_of(make())
     assert before in text
     assert same(text.replace(before, after, 1), at, monkeypatch)
     assert same(text.replace(before, after), at, monkeypatch)
