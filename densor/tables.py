@@ -21,8 +21,8 @@ import numpy.typing as npt
 from densor.codec.batch import Bytes
 from densor.codec.registry import CODEC_TABLE
 from densor.codec.table.cells import rows_of
-from densor.codec.table.decoder import Column
 from densor.codec.table.layout import I64, Layout
+from densor.codec.table.output import Column
 from densor.codec.table.params import parse
 from densor.codec.table.reading import Part, PlainPart, StoredPart, lines_of
 from densor.errors import ArgumentError, FileError

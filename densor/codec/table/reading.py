@@ -7,11 +7,12 @@ import numpy as np
 
 from densor.codec.batch import Bytes
 from densor.codec.table.cells import Rows
-from densor.codec.table.decoder import Column, Columns, joined_cells
+from densor.codec.table.decoder import Columns
 from densor.codec.table.dictionary import Cells
 from densor.codec.table.kernels import PADDING, join_rows
 from densor.codec.table.layout import I64, Layout
 from densor.codec.table.literals import literals_of
+from densor.codec.table.output import Column, joined_cells
 from densor.codec.table.payload import Head, parse_head
 from densor.errors import FormatError, LimitError
 
