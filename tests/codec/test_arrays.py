@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pytest
-from arrow_files import flights, stream
+from arrow_files import flights, stream, table_in
 from helpers import random_state
 from reference import codecs as reference_codecs
 from reference.reading import Refused
@@ -22,22 +22,8 @@ from densor.codec.table.params import parse
 from densor.codec.table.payload import parse_head
 from densor.codec.table.wire import Writer
 from densor.errors import DensorError
-from densor.formats.io.sources import MemoryRandomSource, MemorySource
-from densor.formats.parsers.plan import plan_file
 
 Bytes = npt.NDArray[np.uint8]
-
-
-def table_in(file: bytes) -> tuple[Bytes, Layout]:
-    """The first stretch of a file that is a table, and how it lies."""
-    plan = plan_file(MemorySource(file), len(file), random=MemoryRandomSource(file))
-    at = 0
-    for segment in plan.segments:
-        if segment.kind.table is not None:
-            assert segment.size is not None
-            return np.frombuffer(file, np.uint8)[at : at + segment.size], segment.kind.table
-        at += segment.size or 0
-    raise AssertionError("no table")
 
 
 def coded(data: Bytes, layout: Layout, level: int) -> tuple[bytes, bytes]:

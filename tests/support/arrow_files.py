@@ -8,6 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from helpers import random_state
 
+from densor.codec.table.layout import Layout
+from densor.formats.io.sources import MemoryRandomSource, MemorySource
+from densor.formats.parsers.plan import plan_file
+
 MAGIC = b"ARROW1\0\0"
 Item = Any  # (form of struct, value), bytes for a text, Table, a list of these, or Structs
 
@@ -113,7 +117,9 @@ def record_batch(columns: Sequence[Column], batch: int, rows: int) -> tuple[Tabl
     spans: list[int] = []
     body = bytearray()
     for column in columns:
-        nodes += [rows, 0]
+        valid = np.frombuffer(column.buffers[batch][0], np.uint8)
+        known = np.unpackbits(valid, count=rows, bitorder="little") if valid.size else np.ones(rows)
+        nodes += [rows, rows - int(known.sum())]
         for data in column.buffers[batch]:
             spans += [len(body), len(data)]
             body += data + bytes(-len(data) % 8)
@@ -184,3 +190,15 @@ def flights(rows: int, batches: int = 1) -> tuple[list[Column], list[int]]:
             at += count
         columns.append(Column(name, number, form, found))
     return columns, counts
+
+
+def table_in(file: bytes) -> tuple[npt.NDArray[np.uint8], Layout]:
+    """The first stretch of a file that is a table, and how it lies."""
+    plan = plan_file(MemorySource(file), len(file), random=MemoryRandomSource(file))
+    at = 0
+    for segment in plan.segments:
+        if segment.kind.table is not None:
+            assert segment.size is not None
+            return np.frombuffer(file, np.uint8)[at : at + segment.size], segment.kind.table
+        at += segment.size or 0
+    raise AssertionError("no table")

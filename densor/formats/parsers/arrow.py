@@ -20,6 +20,7 @@ from densor.codec.table.layout import (
     Layout,
 )
 from densor.errors import FormatError, TruncatedError
+from densor.formats.io.sources import RandomSource
 from densor.formats.parsers.arrow_schema import OTHER, Field, fields_of
 from densor.formats.parsers.contents import Contents, Head, Stretch, Window
 from densor.formats.parsers.flatbuffers import Table
@@ -32,13 +33,15 @@ _MAX_MESSAGES = 1 << 16
 _MAX_BUFFERS = 1 << 18  # of all batches; what comes behind is bytes
 _MAX_ROWS = 1 << 21  # of a table: columns of more are elements, of which chunks are made
 _JOINED = 1 << 23  # bytes of small batches that make one table
+_AHEAD = 1 << 14  # bytes that are read at once where messages are near each other
 _MIN_ELEMENTS = 1 << 12  # bytes of a buffer that are worth a stretch of their own
 
 
 class Part(NamedTuple):
     """A buffer in the file. `form`, `width`, `dtype`: as in `Field`; `rows`: cells of its column.
 
-    `column`: which field it belongs to, counted as in a batch, those within others too.
+    `column`: which field it belongs to, counted as in a batch, those within others too; `place`:
+    which of its buffers it is, 0 that of validity.
     """
 
     begin: int
@@ -48,14 +51,19 @@ class Part(NamedTuple):
     dtype: str
     rows: int
     column: int
+    place: int
 
 
 class Batch(NamedTuple):
-    """Rows of a table, or of the dictionary of that number. `compressed`: no parts are known."""
+    """Rows of a table, or of the dictionary of that number, to which they are `added`.
+
+    `compressed`: no parts are known.
+    """
 
     rows: int
     parts: list[Part]
     dictionary: int = -1
+    added: bool = False
     compressed: bool = False
 
 
@@ -109,16 +117,17 @@ class Messages:
         return self._window.read(at, count)
 
     def _batch(self, kind: int, header: Table, body: int, end: int) -> Batch:
-        number, fields = -1, self.fields
+        number, added, fields = -1, False, self.fields
         if kind == _DICTIONARY:
             number, records = header.number(0, "<q"), header.table(1)
+            added = bool(header.number(2, "<B"))
             if records is None or number not in self._dictionaries:
                 raise FormatError("dictionary of Arrow has no column")
             header, fields = records, [self._dictionaries[number]]
         rows = header.number(0, "<q")
         if header.place(3):
-            return Batch(rows, [], number, compressed=True)
-        return Batch(rows, _parts(fields, header, body, end), number)
+            return Batch(rows, [], number, added, compressed=True)
+        return Batch(rows, _parts(fields, header, body, end), number, added)
 
 
 def _dictionaries(fields: Sequence[Field]) -> Iterator[tuple[int, Field]]:
@@ -137,29 +146,32 @@ def _parts(fields: Sequence[Field], records: Table, body: int, end: int) -> list
     buffers = iter(zip(spans[::2], spans[1::2], strict=True))
     counts = iter(_integers(records, 4, 1))
     found: list[Part] = []
-    for column, field in enumerate(_flat(fields)):
+    for column, field in enumerate(flat(fields)):
         if column >= len(nodes):
             raise FormatError("batch of Arrow has too few columns")
-        valid = ((BITS, 1, "U8"),) if field.valid else ()
+        first = 0 if field.valid else 1
+        valid = ((BITS, 1, "U8"),) * field.valid
         more = next(counts, 0) if field.views else 0
         if not 0 <= more <= len(spans):
             raise FormatError("batch of Arrow has too few buffers")
-        for form, width, dtype in (*valid, *field.forms, *((OTHER, 1, "U8"),) * more):
+        forms = (*valid, *field.forms, *((OTHER, 1, "U8"),) * more)
+        for place, (form, width, dtype) in enumerate(forms, first):
             offset, size = next(buffers, (-1, 0))
             if offset < 0 or size < 0 or size > end - body - offset:
                 raise FormatError("buffer of Arrow is not in its message")
             if size:
-                lies = form, width, dtype, nodes[column], column
+                lies = form, width, dtype, nodes[column], column, place
                 found.append(Part(body + offset, size, *lies))
     if any(a.begin + a.size > b.begin for a, b in pairwise(found)):
         raise FormatError("buffers of Arrow overlap")
     return found
 
 
-def _flat(fields: Sequence[Field]) -> Iterator[Field]:
+def flat(fields: Sequence[Field]) -> Iterator[Field]:
+    """All columns as a batch counts them: each before those within it."""
     for field in fields:
         yield field
-        yield from _flat(field.children)
+        yield from flat(field.children)
 
 
 def _integers(table: Table, field: int, each: int = 2) -> tuple[int, ...]:
@@ -286,18 +298,22 @@ def _elements(column: list[Part], rows: int) -> Iterator[Stretch]:
             yield Stretch(part.begin, count * int(dtype[1:]) // 8, dtype, shape)
 
 
-def messages_in(head: Head) -> Messages | None:
-    """The messages of a file or stream of Arrow; None if it is none."""
-    if head.random is None:
-        return None
-    first = head.first(len(MAGIC))
+def messages_in(source: RandomSource, ahead: int) -> Messages | None:
+    """The messages of a file or stream of Arrow; None if it is none.
+
+    `ahead`: bytes that are read at once, where less would do.
+    """
+    window = Window(source, ahead)
+    first = window.read(0, min(len(MAGIC), source.size))
     if first != MAGIC and first[:4] != _CONTINUATION:
         return None
-    begin = len(MAGIC) if first == MAGIC else 0
-    return Messages(Window(head.random), head.random.size, begin)
+    return Messages(window, source.size, len(MAGIC) if first == MAGIC else 0)
 
 
 def find(head: Head) -> Contents | None:
-    """The columns of a file or stream of Arrow; None if it is none."""
-    messages = messages_in(head)
+    """The columns of a file or stream of Arrow; None if it is none, or read from a pipe."""
+    first = head.first(len(MAGIC))
+    if head.random is None or (first != MAGIC and first[:4] != _CONTINUATION):
+        return None
+    messages = messages_in(head.random, _AHEAD)
     return None if messages is None else Contents([], list(_stretches(messages.batches())))
