@@ -18,11 +18,12 @@ from typing import Any, Literal, NamedTuple, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from densor.arrow_tables import ArrowTable, Values, holds, joined
 from densor.codec.batch import Bytes
 from densor.codec.registry import CODEC_TABLE
 from densor.codec.table.cells import rows_of
-from densor.codec.table.decoder import Column
 from densor.codec.table.layout import I64, Layout
+from densor.codec.table.output import Column
 from densor.codec.table.params import parse
 from densor.codec.table.reading import Part, PlainPart, StoredPart, lines_of
 from densor.errors import ArgumentError, FileError
@@ -111,9 +112,7 @@ class Table:
 
     def column(self, name: str) -> int:
         """The number of a column by its name; ArgumentError if there is none."""
-        if name not in self.names:
-            raise ArgumentError(f"no column {name!r}; there are {', '.join(self.names[:40])}")
-        return self.names.index(name)
+        return _number(name, self.names)
 
     def select(
         self, columns: Sequence[int], rows: slice, where: Sequence[str] = ()
@@ -123,7 +122,7 @@ class Table:
         `where`: conditions such as `price >= 10` or `cut == Ideal`, all of which must hold; `rows`
         counts before them.
         """
-        conditions = [self._condition(text) for text in where]
+        conditions = [_condition(text, self.names) for text in where]
         begin, end = _range(rows)
         at = 0
         for part in self._parts():
@@ -174,12 +173,6 @@ class Table:
                 sizes = [size + part.stored_size(i) for i, size in enumerate(sizes)]
         return rows, sizes
 
-    def _condition(self, text: str) -> _Condition:
-        match = _CONDITION.fullmatch(text)
-        if match is None:
-            raise ArgumentError(f"{text!r} is no condition such as 'price >= 10'")
-        return _Condition(self.column(match[1]), _COMPARE[match[2]], match[3].strip("\"'"))
-
     def _parts(self) -> Iterator[Part]:
         """The parts in order; a chunk that begins within a row is taken as text with that row."""
         left = b""
@@ -201,6 +194,19 @@ class Table:
         found = rows_of(np.frombuffer(text, np.uint8), self.layout)
         if found is not None:
             yield PlainPart(found)
+
+
+def _number(name: str, names: Sequence[str]) -> int:
+    if name not in names:
+        raise ArgumentError(f"no column {name!r}; there are {', '.join(names[:40])}")
+    return names.index(name)
+
+
+def _condition(text: str, names: Sequence[str]) -> _Condition:
+    match = _CONDITION.fullmatch(text)
+    if match is None:
+        raise ArgumentError(f"{text!r} is no condition such as 'price >= 10'")
+    return _Condition(_number(match[1], names), _COMPARE[match[2]], match[3].strip("\"'"))
 
 
 def _range(rows: slice) -> tuple[int, int]:
@@ -311,14 +317,15 @@ def read_table(
     options: ReadOptions | None = None,
     **keywords: Unpack[ReadKeywords],
 ) -> Any:
-    """Columns of a CSV file in an archive, of which only what is asked for is read and decoded.
+    """Columns of a CSV or Arrow file in an archive, of which only what is needed is decoded.
 
     `source`: path, URL, file object or bytes of an archive; `name`: of the file in it, where there
     are several. `columns`: names, by default all. `rows`: those of a slice, without a step, of the
     rows of the table. `where`: conditions such as `price >= 10` or `cut == Ideal`, of which all
     must hold. `to`: a dict of numpy arrays, or a table of `pandas`, `polars` or `arrow`, which must
     be installed. Cells are integers, floating-point numbers (also where some are missing), times or
-    texts, whatever all of those that are read can be. Lines with another number of cells are passed
+    texts, whatever all of those that are read can be; those of Arrow have the types that the file
+    says, and what is missing is NaN, NaT or None. Lines with another number of cells are passed
     over. Options are those of `densor.decompress_file`.
 
     ArgumentError for a column that is not there, FileError where the file is no table.
@@ -327,8 +334,12 @@ def read_table(
     conditions = [where] if isinstance(where, str) else list(where)
     with File(source, options=chosen) as file:
         archive = file.archive
+        entry = only_file(archive, name, (*FORMATS, "arrow"), "table")
+        archive.check_size({entry.number: entry.size})
+        if entry.meta.format == "arrow":
+            arrow = ArrowTable(archive, entry)
+            return _as(_of_arrow(arrow, columns, rows or slice(None), conditions), to)
         table = Table(archive, name)
-        archive.check_size({table._entry.number: table._entry.size})
         names = list(table.names if columns is None else columns)
         numbers = [table.column(column) for column in names]
         if not numbers:
@@ -339,6 +350,27 @@ def read_table(
             for i, column in enumerate(names)
         }
     return _as(values, to)
+
+
+def _of_arrow(
+    table: ArrowTable, columns: Sequence[str] | None, rows: slice, where: Sequence[str]
+) -> dict[str, npt.NDArray[Any]]:
+    """Columns of a file of Arrow, as `read_table` gives them."""
+    conditions = [_condition(text, table.names) for text in where]
+    names = list(table.names if columns is None else columns)
+    if not names:
+        raise ArgumentError("no columns are asked for")
+    numbers = [_number(column, table.names) for column in names]
+    found: list[list[Values]] = []
+    begin, end = _range(rows)
+    every = [condition.column for condition in conditions] + numbers
+    for part in table.parts(every, begin, end):
+        good = np.ones(part[0].cells.size, np.bool_)
+        for condition, values in zip(conditions, part, strict=False):
+            good &= holds(values, condition.compare, condition.value)
+        chosen = np.flatnonzero(good)
+        found.append([values.take(chosen) for values in part[len(conditions) :]])
+    return {name: joined([part[i] for part in found]) for i, name in enumerate(names)}
 
 
 def read_latents(

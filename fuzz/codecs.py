@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from arrow_files import flights, stream, table_in
 from bit_coder import decode_bits, encode_bits
 from circuits import any_circuit, any_network
 from flac_files import flac_frames
@@ -435,6 +436,9 @@ def _of_tables() -> list[Case]:
     for level in (3, 5, 9):
         coder = TableCoder(layout, level_settings(level))
         cases += _with(coder, array.view(np.uint8).reshape(-1))
+    data, layout = table_in(stream(*flights(40, 2)))
+    for level in (3, 5, 9):
+        cases += _with(TableCoder(layout, level_settings(level)), data)
     latent = TableCoder(TableLayout(14), level_settings(3, latents=True))
     cases += _with(latent, np.frombuffer(blocks(80), np.uint8))
     return cases

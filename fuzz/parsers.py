@@ -13,6 +13,8 @@ from random import Random
 from typing import Any
 
 import numpy as np
+from arrow_files import file as arrow_file
+from arrow_files import flights, stream
 from flac_files import flac_file, flac_frames
 from helpers import msgpack_bytes, safetensors_bytes, weights
 from record_arrays import records
@@ -161,6 +163,11 @@ def npy_seeds() -> list[bytes]:
             np.lib.format.write_array(file, array, version)
             files.append(file.getvalue())
     return files
+
+
+def arrow_seeds() -> list[bytes]:
+    """Files and streams of Arrow, of one batch and several."""
+    return [stream(*flights(40)), stream(*flights(30, 3)), arrow_file(*flights(20))]
 
 
 def _zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
@@ -557,6 +564,7 @@ TARGETS = (
     Target("safetensors", _parser("safetensors"), safetensors_seeds, mutate_header),
     Target("gguf", _parser("gguf"), gguf_seeds, _magic_kept(8)),
     Target("npy", _parser("npy"), npy_seeds, _magic_kept(8)),
+    Target("arrow", _parser("arrow"), arrow_seeds, _magic_kept(8)),
     Target("npz", _parser("npz"), npz_seeds, _repacked_zip),
     Target("torch", _parser("torch"), torch_seeds, _repacked_zip),
     Target("torch-legacy", _parser("torch-legacy"), legacy_seeds, _magic_kept(13)),

@@ -165,6 +165,8 @@ def chunk_bytes(kind: Kind, level: Level) -> int:
 def _chunk_bytes(data: Data, kind: Kind, level: Level) -> int:
     if data is Data.BYTES:
         return ZSTD_CHUNK if level.bytes == "zstd" else CODECS[registry.CODEC_BYTE_CM].chunk
+    if kind.table is not None and kind.table.arrays:
+        return kind.table.max_bytes
     if data is Data.TABLE:
         whole = level.tables > MOST_MIXED_IN_PARTS or level.latents
         return TABLE_CHUNK if whole else SMALL_TABLE_CHUNK
@@ -197,8 +199,8 @@ def matrix_chunk(level: Level) -> int:
 def batch_bytes(kind: Kind, level: Level) -> int:
     """Original bytes per batch, whole chunks, or images."""
     chunk = chunk_bytes(kind, level)
-    if kind.data is Data.TABLE:
-        return TABLE_CHUNK
+    if kind.table is not None:
+        return kind.table.max_bytes
     if kind.image is not None and 0 < kind.image.stride * kind.image.height <= BATCH_BYTES:
         whole = kind.image.stride * kind.image.height  # images are not cut in two
         return BATCH_BYTES // whole * whole
@@ -377,8 +379,10 @@ def _table(batch: Batch, level: Level) -> Coding:
     as_bytes = replace(batch, kind=BYTES)
     if batch.base is not None or batch.session is not None:
         return encode_batch(as_bytes, level)
-    coded = _proposed(registry.CODEC_TABLE, batch, level).encode()
-    coded = _with_fewer_contexts(registry.CODEC_TABLE, batch, level, coded)
+    encoder = CODECS[registry.CODEC_TABLE].propose(batch, level)
+    if encoder is None:
+        return encode_batch(as_bytes, level)
+    coded = _with_fewer_contexts(registry.CODEC_TABLE, batch, level, encoder.encode())
     if level.tables and batch.data.size <= MAX_BYTES_OF_LITTLE:
         coded = Smallest(coded, _simple_table(batch, with_plain_tables(level)))
     return Unless(

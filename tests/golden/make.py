@@ -28,6 +28,7 @@ import numpy as np  # noqa: E402
 import quantised as quantised_files  # noqa: E402
 import stepped  # noqa: E402
 import zstandard  # noqa: E402
+from arrow_files import file, flights, stream, table_in  # noqa: E402
 from helpers import (  # noqa: E402
     CHUNK,
     END,
@@ -403,6 +404,15 @@ def tables_of_records() -> Iterator[tuple[str, bytes]]:
         yield "table-records", archives.written(rows, level=5)
 
 
+def tables_of_arrays() -> Iterator[tuple[str, bytes]]:
+    with MonkeyPatch.context() as patch:
+        patch.setattr(choose, "_clearly_less", lambda *_: True)  # however small
+        for name, data in (("stream", stream(*flights(90, 2))), ("file", file(*flights(40)))):
+            table, layout = table_in(data)
+            rows = {"rows": (table.tobytes(), kind_of_table(layout))}
+            yield f"table-arrow-{name}", archives.written(rows, level=5 if name == "stream" else 3)
+
+
 def tables_between_literals() -> Iterator[tuple[str, bytes]]:
     for name, text in (("json-lines", json_lines(150)), ("fixed-width", fixed_width(200))):
         layout = layout_in(text, True)
@@ -563,6 +573,7 @@ GROUPS = (
     Group("0.7, images by residuals", (residuals,)),
     Group("0.9, records", (tables_of_records,)),
     Group("0.9, steps of Adam", (steps,)),
+    Group("0.10, arrays", (tables_of_arrays,)),
 )
 
 

@@ -92,6 +92,7 @@ class Model:
     between: list[bytes]
     widths: list[int]
     records: bool
+    arrays: list[int]  # forms of columns
     quote: int
     columns: int
     names: bytes
@@ -99,7 +100,7 @@ class Model:
 
     def decode(self, payload: bytes, original: int, base: bytes | None = None) -> bytes:
         """CHUNK."""
-        if original > 2**25:
+        if original > (2**26 if self.arrays else 2**25):
             raise Refused("limit", "a CHUNK is too long")
         return Chunk(self, Fields(payload, self.parse), original).text()
 
@@ -110,7 +111,7 @@ def parse_model(payload: bytes, parse: Parse) -> Model:
     at.u8()
     form, separator, quote, columns = at.u8(), at.u8(), at.u8(), at.number(4096)
     names = at.take(at.number(at.left))
-    if form > 6 or not columns or len(names) > 2**15:
+    if (form > 6 and form != 8) or not columns or len(names) > 2**15:
         fail("parameters of a table")
     between = [b"", *[bytes([separator])] * (columns - 1), b""]
     if form & 6 == 2:
@@ -123,8 +124,17 @@ def parse_model(payload: bytes, parse: Parse) -> Model:
     records = form == 6
     if records and (not all(widths) or sum(widths) > 2**25):
         fail("widths of records")
+    arrays: list[int] = []
+    if form == 8:
+        if names or quote:
+            fail("names or quotes of arrays")
+        for column in range(columns):
+            arrays.append(at.u8())
+            widths[column] = 1 if arrays[-1] == 1 else at.number(2**25) if not arrays[-1] else 0
+            if arrays[-1] not in (0, 1, 4, 8) or (not arrays[-1] and not widths[column]):
+                fail("arrays")
     at.finish()
-    return Model(bool(form & 1), between, widths, records, quote, columns, names, parse)
+    return Model(bool(form & 1), between, widths, records, arrays, quote, columns, names, parse)
 
 
 class Chunk:
@@ -132,10 +142,12 @@ class Chunk:
 
     def __init__(self, model: Model, at: Fields, original: int) -> None:
         self.model, self.original = model, original
-        flags, self.rows, pieces = at.u8(), at.number(original), at.number(original)
-        if flags > 3:
+        arrays = bool(model.arrays)
+        flags, self.rows = at.u8(), at.number(8 * original if arrays else original)
+        pieces = 0 if arrays else at.number(original)
+        if flags > (0 if arrays else 3):
             fail("flags")
-        if self.rows * model.columns > min(2**23, original):
+        if self.rows * model.columns > (2**23 if arrays else min(2**23, original)):
             raise Refused("limit", "cells")
         if model.records and (flags & 2 or self.rows * sum(model.widths) > original):
             fail("records")
@@ -150,22 +162,72 @@ class Chunk:
                 fail("gaps")
             if sum(self.lengths) != len(self.pieces):
                 fail("lengths")
+        if arrays:
+            self.buffers(at)
         latent = (at.number(2**26), at.u32()) if flags & 2 else None
         count = at.number(model.columns - 1) if latent else model.columns
         listed = [(at.number(model.columns - 1), at.number(2**26), at.u32()) for _ in range(count)]
         numbers = {number for number, _, _ in listed}
         if len(numbers) < count:
             fail("a column twice")
-        self.left = original  # bytes of different cells
+        self.left = original + 2 * model.columns * arrays  # bytes of different cells
         self.columns: dict[int, Column] = {}
         if latent:
             under = sorted(set(range(model.columns)) - numbers)
-            self.width = 0
+            self.width, self.items = 0, False
             self.latents(Fields(self.checked(at, *latent), at.parse), under)
         for number, size, check in listed:
             self.width = model.widths[number]
+            self.items = model.records or (arrays and self.width > 0)
             self.columns[number] = self.column(Fields(self.checked(at, size, check), at.parse))
         at.finish()
+
+    def buffers(self, at: Fields) -> None:
+        """Where the buffers of arrays lie (8)."""
+        forms = self.model.arrays
+        texts = sum(form > 1 for form in forms)
+        count = at.number(2**16 // (len(forms) + texts))
+        self.batches = at.numbers(count)
+        self.gaps = at.numbers(count * (len(forms) + texts) + 1)
+        self.lengths = at.numbers(count * texts)
+        self.pieces = at.packed(self.original)
+        if min(self.batches + self.gaps + self.lengths) < 0 or not count:
+            fail("buffers")
+        if sum(self.batches) != self.rows or sum(self.gaps) != len(self.pieces):
+            fail("batches")
+        size = sum(self.lengths) + sum(self.gaps)
+        for form, width in zip(forms, self.model.widths, strict=True):
+            for rows in self.batches:
+                size += [rows * width, (rows + 7) // 8][form] if form < 2 else (rows + 1) * form
+        if size != self.original:
+            fail("another size")
+
+    def arrays(self) -> bytes:
+        """The buffers, and what is between them (8)."""
+        parts, row, at = list[bytes](), 0, 0
+        gaps, lengths = iter(self.gaps), iter(self.lengths)
+        for rows in self.batches:
+            for number, form in enumerate(self.model.arrays):
+                cells = [self.cell(number, r) for r in range(row, row + rows)]
+                found = [b"".join(cells)]
+                if form == 1:
+                    if any(cell > b"\1" for cell in cells):
+                        fail("bits")
+                    whole = sum(cell[0] << i for i, cell in enumerate(cells))
+                    found = [whole.to_bytes((rows + 7) // 8, "little")]
+                elif form:
+                    if len(found[0]) != next(lengths):
+                        fail("texts")
+                    ends = [0]
+                    for cell in cells:
+                        ends.append(ends[-1] + len(cell))
+                    found.insert(0, b"".join(end.to_bytes(form, "little") for end in ends))
+                for data in found:
+                    gap = next(gaps)
+                    parts += [self.pieces[at : at + gap], data]
+                    at += gap
+            row += rows
+        return b"".join([*parts, self.pieces[at:]])
 
     def checked(self, at: Fields, size: int, check: int) -> bytes:
         record = at.take(size)
@@ -206,7 +268,7 @@ class Chunk:
         kind = at.u8()
         if kind == 0:
             column = Column([at.all()], [0] * self.rows, None)
-            if self.model.records and len(column.cells[0]) != self.width:
+            if self.items and len(column.cells[0]) != self.width:
                 fail("a cell of another width")
         elif kind == 3:
             column = Column(self.texts(at, self.rows), list(range(self.rows)), None, True, True)
@@ -235,13 +297,12 @@ class Chunk:
         for step in column.numbers:
             last += step
             values.append(last)
-        records = self.model.records
-        write = self.binary(6, style) if records else self.number_text
+        write = self.binary(6, style) if self.items else self.number_text
         cells = [write(value, style) for value in values]
         return Column(cells, column.symbols, values, by_row=True)
 
     def texts(self, at: Fields, count: int) -> list[bytes]:
-        if self.model.records:
+        if self.items:
             items, width = at.packed(count * self.width), self.width
             if len(items) != count * width:
                 fail("texts")
@@ -255,7 +316,7 @@ class Chunk:
     def dictionary(self, at: Fields, most: int) -> tuple[list[bytes], list[int] | None]:
         """Dictionary (4)."""
         kind, count = at.u8(), at.number(most)
-        if kind not in ((0, 6, 7) if self.model.records else range(6)):
+        if kind not in ((0, 6, 7) if self.items else range(6)):
             fail("a kind of dictionary")
         if kind == 0:
             return self.texts(at, count), None
@@ -451,6 +512,8 @@ class Chunk:
 
     def text(self) -> bytes:
         """The text (2)."""
+        if self.model.arrays:
+            return self.arrays()
         end = b"" if self.model.records else b"\r\n" if self.model.returns else b"\n"
         *before, behind = self.model.between
         rows = [

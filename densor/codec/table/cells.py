@@ -77,15 +77,29 @@ class Rows:
 
     def cells(self, column: int) -> "Cells":
         """The different cells of a column."""
-        first, second, rows = column * self.step, (column + 1) * self.step, self.rows
-        slots = np.empty(1 << (2 * rows).bit_length(), np.int32)
-        words = np.empty(rows, np.int64)
-        lengths, places = np.empty(rows, np.int32), np.empty(rows, np.int32)
-        ids = np.empty(rows, np.int32)
         between = 1 if self.layout.separated else len(self.layout.between[column + 1])
-        data = self.data, self.starts, first, second, between, rows
-        count = int(intern(*data, slots, words, lengths, places, ids))
-        return Cells(self.data, ids, places[:count], lengths[:count], words[:count])
+        ends = (column + 1) * self.step
+        return cells_of(self.data, self.starts, (column * self.step, ends, between), self.rows)
+
+    def pack_pieces(self, out: Writer, packer: Packer) -> None:
+        """What is no row, and where, as it stands in a chunk."""
+        out.number(self.gaps.size)
+        if self.gaps.size:
+            out.raw(packer.numbers(self.gaps) + packer.numbers(self.lengths))
+            out.raw(packer.pack(self.pieces))
+
+
+def cells_of(data: Bytes, starts: I32, where: tuple[int, int, int], rows: int) -> "Cells":
+    """The different cells of rows of padded data.
+
+    `where`: in `starts`, where cells begin; where other things begin, and so many bytes before.
+    """
+    slots = np.empty(1 << (2 * rows).bit_length(), np.int32)
+    words = np.empty(rows, np.int64)
+    lengths, places = np.empty(rows, np.int32), np.empty(rows, np.int32)
+    ids = np.empty(rows, np.int32)
+    count = int(intern(data, starts, *where, rows, slots, words, lengths, places, ids))
+    return Cells(data, ids, places[:count], lengths[:count], words[:count])
 
 
 def rows_of(data: Bytes, layout: Layout) -> Rows | None:

@@ -1,8 +1,6 @@
 """The decoding side of tables."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import xxhash
@@ -17,12 +15,12 @@ from densor.codec.table.dictionary import (
     take_dictionary,
 )
 from densor.codec.table.items import cells_of_integers, take_items, take_items_dictionary
-from densor.codec.table.kernels import PADDING, join_rows, joined_size
+from densor.codec.table.kernels import PADDING
 from densor.codec.table.latents import Latents, take_latents
-from densor.codec.table.layout import I32, I64, MAX_BYTES, Layout
-from densor.codec.table.literals import literals_of
+from densor.codec.table.layout import I32, I64, Layout
 from densor.codec.table.mixing import Settings, code_column
 from densor.codec.table.mixing_kernels import MAX_CONTEXTS
+from densor.codec.table.output import Column, Text, write_buffers
 from densor.codec.table.params import parse
 from densor.codec.table.payload import (
     BYTES,
@@ -51,14 +49,6 @@ from densor.errors import ChecksumError, FormatError, LimitError
 _MAX_STEPS = 1 << 62
 
 
-class Column(NamedTuple):
-    """Cells, and which of them is in each row, int32; a parent of others where it has values."""
-
-    cells: Cells
-    ids: I32
-    values: Values | None
-
-
 class Columns(ABC):
     """The columns of a chunk, each decoded when it is asked for.
 
@@ -69,7 +59,7 @@ class Columns(ABC):
     def __init__(self, layout: Layout, head: Head, most: int) -> None:
         self._layout = layout
         self._head = head
-        self._most = most
+        self._most = most if not layout.arrays else most + 2 * layout.columns
         self.needed = head.rows
         self._known: dict[int, Column] = {}
         self._latents: Latents | None = None
@@ -92,7 +82,7 @@ class Columns(ABC):
                 return self._known[number]
             limit, self._limit = self._limit, place
             try:
-                found = self._decoded(Reader(data), self._layout.width(number))
+                found = self._decoded(Reader(data), number)
             finally:
                 self._limit = limit
             self._known[number] = found
@@ -127,28 +117,29 @@ class Columns(ABC):
         first = None if numbers is None else numbers[: self.needed]
         return Values(values.symbols[: self.needed], first)
 
-    def _decoded(self, at: Reader, width: int) -> Column:
+    def _decoded(self, at: Reader, number: int) -> Column:
         method = at.byte()
+        form = self._layout.width(number), self._layout.has_items(number)
         if method in (CONSTANT, TEXT):
-            found = self._texts(at, method, width)
+            found = self._texts(at, method, *form)
         else:
-            found = self._coded(at, method, width)
+            found = self._coded(at, method, *form)
         self._most -= int(found.cells.offsets[-1])
         if self._most < 0:
             raise FormatError("cells of a table are too long")
         return found
 
-    def _texts(self, at: Reader, method: int, width: int) -> Column:
+    def _texts(self, at: Reader, method: int, width: int, items: bool) -> Column:
         rows = self._head.rows
         if method == CONSTANT:
             text = np.frombuffer(at.raw(at.left), np.uint8)
-            if self._layout.records and text.size != width:
+            if items and text.size != width:
                 raise FormatError("cells of records are not as long as they should be")
             blob = np.concatenate([text, np.zeros(PADDING, np.uint8)])
             cells = Cells(blob, np.array([0, text.size], np.int64))
             ids = np.zeros(rows, np.int32)
             return Column(cells, ids, Values(ids, None))
-        if self._layout.records:
+        if items:
             cells = take_items(at, rows, width)
         else:
             terminator = at.byte()
@@ -156,10 +147,9 @@ class Columns(ABC):
         _ended(at)
         return Column(cells, np.arange(rows, dtype=np.int32), None)
 
-    def _coded(self, at: Reader, method: int, width: int) -> Column:
+    def _coded(self, at: Reader, method: int, width: int, items: bool) -> Column:
         rows, quote = self._head.rows, self._layout.quote
-        records = self._layout.records
-        if records:
+        if items:
             cells = take_items_dictionary(at, rows, width)
         else:
             cells = take_dictionary(at, quote, rows, self._most, width)
@@ -176,7 +166,7 @@ class Columns(ABC):
             raise FormatError("steps of a column are texts")
         values = _added(cells.numbers[ids])
         ranks = np.arange(ids.size, dtype=np.int32)
-        if records:
+        if items:
             cells = cells_of_integers(values, style, width)
         else:
             cells = cells_of_numbers(values, style, quote, width)
@@ -286,72 +276,17 @@ class TableDecoder(ChunkDecoder):
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
-        if out.size > MAX_BYTES:
-            raise LimitError(f"chunk of a table has more than {MAX_BYTES} bytes")
+        if out.size > self.layout.max_bytes:
+            raise LimitError(f"chunk of a table has more than {self.layout.max_bytes} bytes")
         head = parse_head(np.ascontiguousarray(payload), self.layout, out.size)
         columns = _AllColumns(self.layout, head, out.size)
         for i in (*head.latent[:1], *head.order):  # parents before what needs them
             columns.column(i)
         found = [columns.column(i) for i in range(self.layout.columns)]
-        Text(self.layout, head, found).write(out)
-
-
-def joined_cells(columns: Sequence[Column]) -> tuple[I64, I64, Bytes]:
-    """The cells of all columns, each dictionary once, as `join_rows` takes them.
-
-    Where those of each column begin, int64[columns]; where each cell does; and their bytes.
-    """
-    places: dict[int, int] = {}
-    different: list[Cells] = []
-    for column in columns:
-        if id(column.cells) not in places:
-            places[id(column.cells)] = len(different)
-            different.append(column.cells)
-    sizes = [int(cells.offsets[-1]) for cells in different]
-    firsts = np.cumsum([0, *(cells.size for cells in different)]).astype(np.int64)
-    begins = np.cumsum([0, *sizes])
-    offsets = [c.offsets[:-1] + b for c, b in zip(different, begins, strict=False)]
-    blobs = [cells.blob[:size] for cells, size in zip(different, sizes, strict=True)]
-    bases = firsts[[places[id(column.cells)] for column in columns]]
-    whole = np.concatenate([*offsets, begins[-1:]]).astype(np.int64)
-    return bases, whole, np.concatenate([*blobs, np.zeros(PADDING, np.uint8)])
-
-
-class Text:
-    """Rows of cells as a text, with what is no row between them."""
-
-    def __init__(self, layout: Layout, head: Head, columns: list[Column]) -> None:
-        self._layout = layout
-        self._head = head
-        self._ids = np.concatenate([column.ids for column in columns])
-        self._bases, self._offsets, self._blob = joined_cells(columns)
-        self._literals = literals_of(layout)
-
-    def write(self, out: Bytes) -> None:
-        """Fills `out`; FormatError where the text has another size."""
-        head, layout = self._head, self._layout
-        rows, columns = head.rows, layout.columns
-        size = joined_size(self._ids, rows, columns, self._bases, self._offsets)
-        names = layout.names if head.named else b""
-        size += rows * (int(self._literals[1][-1]) + layout.ending)
-        size += len(names) + len(head.pieces)
-        if size != out.size:
-            raise FormatError("chunk of a table does not have its size")
-        at = len(names)
-        out[:at] = np.frombuffer(names, np.uint8)
-        row = begin = 0
-        for gap, length in zip(head.gaps.tolist(), head.lengths.tolist(), strict=True):
-            at = self._rows(row, row + gap, out, at)
-            out[at : at + length] = np.frombuffer(head.pieces, np.uint8)[begin : begin + length]
-            row, begin, at = row + gap, begin + length, at + length
-        self._rows(row, rows, out, at)
-
-    def _rows(self, first: int, last: int, out: Bytes, at: int) -> int:
-        layout, rows = self._layout, self._head.rows
-        separator = layout.separator if layout.separated else -1
-        cells = self._bases, self._offsets, self._blob, *self._literals
-        grid = self._ids, rows, first, last, layout.columns, separator
-        return int(join_rows(*grid, *cells, layout.ending, out.size, out, at))
+        if head.buffers is not None:
+            write_buffers(head.buffers, found, out)
+        else:
+            Text(self.layout, head, found).write(out)
 
 
 def open_decoder(payload: bytes, _: object = None) -> TableDecoder:

@@ -11,6 +11,8 @@ import xxhash
 from densor.codec.batch import Batch, Bytes, Chunks, Coding
 from densor.codec.chunks import ChunkEncoder
 from densor.codec.levels import Level
+from densor.codec.table.array_cells import arrays_of as columns_of_arrays
+from densor.codec.table.array_cells import fitting
 from densor.codec.table.cells import (
     Dictionary,
     Rows,
@@ -31,7 +33,7 @@ from densor.codec.table.fitting import Plan, Sample
 from densor.codec.table.functions import Functions
 from densor.codec.table.items import INTEGERS
 from densor.codec.table.latent_encoder import MOST_DIFFERENT, Under, under_latents
-from densor.codec.table.layout import I32, I64, MAX_BYTES, Layout
+from densor.codec.table.layout import I32, I64, Layout
 from densor.codec.table.mixing import Settings, code_column
 from densor.codec.table.packing import Packer
 from densor.codec.table.params import pack
@@ -150,7 +152,7 @@ class TableCoder:
         self._layout = layout
         self._workers = workers if workers is not None and level.tables else Workers(1)
         self._contexts = level.tables
-        self._latents = level.latents and not layout.records
+        self._latents = level.latents and not layout.records and not layout.arrays
         mixing = level.tables > 0
         self._packer = Packer(level.zstd, mixing, level.tables < 4, level)
         self._functions: Functions | None = None
@@ -179,7 +181,7 @@ class TableCoder:
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of a chunk; the chunk itself where it is hardly a table."""
         try:
-            rows = _rows(chunk, self._layout) if chunk.size <= MAX_BYTES else None
+            rows = _rows(chunk, self._layout) if chunk.size <= self._layout.max_bytes else None
             if rows is None:
                 return chunk
             return np.frombuffer(self._coded(rows), np.uint8)
@@ -190,7 +192,7 @@ class TableCoder:
         packer = self._packer
         found = self._dictionaries(rows)
         odd = [rows for rows in (dictionary.odd() for dictionary in found) if rows is not None]
-        if odd:
+        if odd and not self._layout.arrays:
             rows = rows.without(np.logical_or.reduce(odd))
             found = self._dictionaries(rows)
         submit = self._workers.submit
@@ -341,6 +343,8 @@ def _end_of_rows(data: Bytes, layout: Layout) -> int:
 
 
 def _rows(data: Bytes, layout: Layout) -> Rows | None:
+    if layout.arrays:
+        return columns_of_arrays(data, layout)
     if layout.records:
         return records_of(data, layout)
     return rows_of(data, layout) if data.size else None
@@ -348,7 +352,7 @@ def _rows(data: Bytes, layout: Layout) -> Rows | None:
 
 def _dictionary(rows: Rows, column: int) -> Dictionary:
     layout = rows.layout
-    if layout.records:
+    if layout.has_items(column):
         return items_dictionary(rows.cells(column), layout, column)
     return dictionary_of(rows.cells(column), layout.quote, layout.width(column))
 
@@ -402,9 +406,7 @@ def _joined(
     out = Writer()
     out.byte((NAMED if rows.named else 0) | (LATENT if under else 0))
     out.number(rows.rows)
-    out.number(rows.gaps.size)
-    if rows.gaps.size:
-        out.raw(packer.numbers(rows.gaps) + packer.numbers(rows.lengths) + packer.pack(rows.pieces))
+    rows.pack_pieces(out, packer)
     if under:
         out.number(len(under.record))
         out.raw(_check(under.record))
@@ -416,10 +418,14 @@ def _joined(
     return out.bytes() + (under.record if under else b"") + b"".join(records.values())
 
 
-def propose(batch: Batch, level: Level) -> ChunkEncoder:
-    """An encoder for a text that is a table."""
+def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
+    """An encoder for a text that is a table; None where that has no columns."""
     layout = batch.kind.table
     assert layout is not None
+    if layout.arrays:
+        layout = fitting(batch.data, layout)
+        if layout is None:
+            return None
     return TableEncoder(TableCoder(layout, level, batch.workers), batch, level.zstd)
 
 
@@ -443,6 +449,8 @@ class TableEncoder(ChunkEncoder):
 
     def _chunks(self) -> list[Bytes]:
         data, step = self.batch.data, self.batch.chunk_bytes or self.batch.data.size
+        if self._layout.arrays:
+            return [data]
         chunks, at = [], 0
         while at < data.size:
             end = min(at + step, data.size)

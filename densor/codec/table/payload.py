@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.batch import Bytes
+from densor.codec.table.arrays import Buffers, take_buffers
 from densor.codec.table.layout import MAX_CELLS, Layout
 from densor.codec.table.wire import Reader
 from densor.errors import FormatError, LimitError
@@ -24,7 +25,7 @@ class Head:
     `gaps`, `lengths`: int64, of each piece that is no row: rows since the last one, and bytes.
     `order`: the columns in the order of their records; `ends`: where these end; `checks` of them.
     `latent`: other columns, which share a record before these, of `latent_size` bytes.
-    `records`: all, or what is at hand of them.
+    `records`: all, or what is at hand of them. `buffers`: of arrays, which have no such pieces.
     """
 
     rows: int
@@ -39,6 +40,7 @@ class Head:
     latent: tuple[int, ...] = ()
     latent_size: int = 0
     latent_check: int = 0
+    buffers: Buffers | None = None
 
     @cached_property
     def places(self) -> dict[int, int]:
@@ -65,13 +67,15 @@ def parse_head(payload: Bytes, layout: Layout, size: int, whole: bool = True) ->
     `whole`: the payload is all of the chunk, else its first bytes.
     """
     at = Reader(payload)
-    flags, rows, count = at.byte(), at.number(size), at.number(size)
-    if flags > NAMED + LATENT:
+    flags, rows = at.byte(), at.number(8 * size if layout.arrays else size)
+    count = 0 if layout.arrays else at.number(size)
+    if flags > (0 if layout.arrays else NAMED + LATENT):
         raise FormatError("chunk of a table has unknown flags")
-    if rows * layout.columns > min(size, MAX_CELLS):
+    if rows * layout.columns > (MAX_CELLS if layout.arrays else min(size, MAX_CELLS)):
         raise LimitError("chunk of a table has too many cells")
     if layout.records and (flags & LATENT or rows * layout.stride > size):
         raise FormatError("chunk has impossible records")
+    buffers = take_buffers(at, layout, rows, size) if layout.arrays else None
     gaps = lengths = np.zeros(0, np.int64)
     pieces = b""
     if count:
@@ -96,7 +100,7 @@ def parse_head(payload: Bytes, layout: Layout, size: int, whole: bool = True) ->
     named = bool(flags & NAMED)
     latent = tuple(sorted(set(range(layout.columns)) - set(order)))
     under = latent, latent_size, latent_check
-    return Head(rows, named, gaps, lengths, pieces, *fields, rest, *under)
+    return Head(rows, named, gaps, lengths, pieces, *fields, rest, *under, buffers)
 
 
 def _check_pieces(

@@ -1,17 +1,19 @@
 """Columns of a table by themselves, from chunks of which only what is needed is read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
 
 from densor.codec.batch import Bytes
+from densor.codec.table.arrays import Buffer
 from densor.codec.table.cells import Rows
-from densor.codec.table.decoder import Column, Columns, joined_cells
+from densor.codec.table.decoder import Columns
 from densor.codec.table.dictionary import Cells
 from densor.codec.table.kernels import PADDING, join_rows
 from densor.codec.table.layout import I64, Layout
 from densor.codec.table.literals import literals_of
+from densor.codec.table.output import Column, joined_cells
 from densor.codec.table.payload import Head, parse_head
 from densor.errors import FormatError, LimitError
 
@@ -60,6 +62,10 @@ class StoredPart(Columns):
                 if count == stored:
                     raise
                 count = min(stored, 4 * count)
+
+    def buffers(self) -> Iterator[Buffer]:
+        """Where the buffers of arrays lie in the chunk."""
+        return iter(self._head.buffers or ())
 
     def stored_size(self, column: int) -> int:
         """Bytes of a column's record; columns under latent classes share one in equal parts."""

@@ -70,6 +70,7 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("bmp", _parser("bmp")),
     ("idx", _parser("idx")),
     ("tiff", _parser("tiff")),
+    ("arrow", _parser("arrow")),
     ("wav", _parser("riff")),
     ("aiff", _parser("aiff")),
     ("au", _parser("au")),

@@ -1,0 +1,241 @@
+"""Tables in files of Arrow within archives, of which no more is read than what is asked for."""
+
+import bisect
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.batch import Bytes
+from densor.codec.registry import CODEC_TABLE
+from densor.codec.table.arrays import Buffer
+from densor.codec.table.layout import BITS
+from densor.codec.table.output import cells_in
+from densor.codec.table.params import parse
+from densor.codec.table.reading import StoredPart
+from densor.errors import ArgumentError, FileError, FormatError
+from densor.formats.container.archive import Archive
+from densor.formats.container.listed_entries import IndexedEntry
+from densor.formats.parsers.arrow import Batch, Messages, Part, flat, messages_in
+from densor.formats.parsers.arrow_schema import Field
+
+
+class Values(NamedTuple):
+    """Cells of some rows, and which are missing, bool; None where none can be."""
+
+    cells: npt.NDArray[Any]
+    missing: npt.NDArray[np.bool_] | None = None
+
+    def take(self, chosen: npt.NDArray[np.intp]) -> "Values":
+        """Those of some rows."""
+        missing = None if self.missing is None else self.missing[chosen]
+        return Values(self.cells[chosen], missing)
+
+
+class _Stored:
+    """Buffers of a file in an archive, those of tables by their columns alone."""
+
+    def __init__(self, archive: Archive, entry: IndexedEntry) -> None:
+        self._archive = archive
+        self._entry = entry
+        self._chunks = list(archive.unread_chunks(entry))
+        self._begins = [chunk.begin for chunk in self._chunks]
+        self._known: tuple[int, int, StoredPart, dict[int, Buffer]] | None = None
+
+    def read(self, begin: int, end: int) -> Bytes:
+        """Bytes of the file."""
+        return self._archive.read(self._entry, begin, end)
+
+    def column(self, part: Part, rows: int) -> tuple[StoredPart, Buffer] | None:
+        """The table that a buffer is in, and where, for its first rows; None for one in none."""
+        number = bisect.bisect_right(self._begins, part.begin) - 1
+        chunk = self._chunks[number]
+        if chunk.model[:1] != bytes([CODEC_TABLE]):
+            return None
+        if self._known is None or self._known[0] != number or self._known[1] < rows:
+            stored = StoredPart(parse(chunk.model), chunk.size, chunk.stored, chunk.read)
+            buffers = {b.begin: b for b in stored.buffers() if b.size}
+            first = buffers.get(part.begin - chunk.begin)
+            needed = stored.rows if first is None else min(first.first + rows, stored.rows)
+            stored.needed = needed
+            self._known = number, rows if needed < stored.rows else 1 << 62, stored, buffers
+        _, _, stored, buffers = self._known
+        found = buffers.get(part.begin - chunk.begin)
+        if found is None:
+            return None
+        if found.first + rows > stored.needed:  # rows of a later batch in the same chunk
+            self._known = None
+            stored = StoredPart(parse(chunk.model), chunk.size, chunk.stored, chunk.read)
+            self._known = number, 1 << 62, stored, buffers
+        return stored, found
+
+
+class ArrowTable:
+    """A table in a file or stream of Arrow. `names`: of its columns."""
+
+    def __init__(self, archive: Archive, entry: IndexedEntry) -> None:
+        self._stored = _Stored(archive, entry)
+        found = messages_in(archive.as_source(entry), 1)  # no byte more: it may be in a table
+        if found is None:
+            raise FileError(f"{entry.meta.name}: this is no file of Arrow")
+        self._messages: Messages = found
+        self._fields = found.fields
+        self.names = [field.name for field in self._fields]
+        self._places: dict[int, int] = {}
+        for place, field in enumerate(flat(self._fields)):
+            for number, own in enumerate(self._fields):
+                if own is field:
+                    self._places[number] = place
+
+    def parts(self, columns: Sequence[int], begin: int, end: int) -> Iterator[list[Values]]:
+        """Columns of rows `begin` to `end`, a batch at a time."""
+        dictionaries: dict[int, Batch] = {}
+        at = 0
+        for batch in self._messages.batches():
+            if batch.dictionary >= 0:
+                if batch.added:
+                    raise FileError("dictionaries of Arrow that grow cannot be read by columns")
+                dictionaries[batch.dictionary] = batch
+                continue
+            low, high = max(begin - at, 0), min(end - at, batch.rows)
+            at += batch.rows
+            if low < high:
+                yield [self._column(column, batch, low, high, dictionaries) for column in columns]
+            if at >= end:
+                return
+
+    def _column(
+        self, number: int, batch: Batch, low: int, high: int, dictionaries: dict[int, Batch]
+    ) -> Values:
+        field = self._fields[number]
+        if field.values is None:
+            return self._values(field, self._places[number], batch, low, high)
+        found = self._values(field, self._places[number], batch, low, high)
+        cells = dictionaries.get(field.dictionary)
+        if cells is None:
+            raise FormatError("dictionary of Arrow is missing")
+        values = self._values(field.values, 0, cells, 0, cells.rows)
+        ids = np.where(found.missing, 0, found.cells) if found.missing is not None else found.cells
+        if cells.rows == 0 or (ids.size and not 0 <= ids.min() <= ids.max() < cells.rows):
+            raise FormatError("cells of Arrow are not in their dictionary")
+        return values.take(ids.astype(np.intp))._replace(missing=found.missing)
+
+    def _values(self, field: Field, place: int, batch: Batch, low: int, high: int) -> Values:
+        parts = {part.place: part for part in batch.parts if part.column == place}
+        if batch.compressed or field.children or field.views or not field.dtype:
+            raise FileError(f"column {field.name!r} can only be read with its whole file")
+        if any(part.rows != batch.rows for part in parts.values()):
+            raise FormatError("columns of Arrow differ in their rows")
+        missing = ~self._bits(parts[0], low, high) if 0 in parts else None
+        if missing is not None and not missing.any():
+            missing = None
+        if field.dtype in ("text", "bytes"):
+            return Values(self._texts(field, parts, low, high), missing)
+        if 1 not in parts:
+            raise FormatError("column of Arrow has no values")
+        if field.dtype == "bool":
+            return Values(self._bits(parts[1], low, high), missing)
+        cells = self._cells(parts[1], low, high)
+        if parts[1].width < np.dtype(field.dtype).itemsize:  # days in 32 bits
+            return Values(cells.view("<i4").astype(field.dtype), missing)
+        return Values(cells.view(field.dtype), missing)
+
+    def _cells(self, part: Part, low: int, high: int) -> Bytes:
+        found = self._stored.column(part, high)
+        width = part.width
+        if part.size < high * width:
+            raise FormatError("column of Arrow is shorter than its batch")
+        if found is None:
+            return self._stored.read(part.begin + low * width, part.begin + high * width)
+        stored, buffer = found
+        size = (high - low) * width
+        return cells_in(stored.column(buffer.column), buffer.first + low, buffer.first + high, size)
+
+    def _bits(self, part: Part, low: int, high: int) -> npt.NDArray[np.bool_]:
+        if part.form != BITS or part.size < (high + 7) // 8:
+            raise FormatError("column of Arrow is shorter than its batch")
+        found = self._stored.column(part, high)
+        if found is None:
+            packed = self._stored.read(part.begin + low // 8, part.begin + (high + 7) // 8)
+            return np.unpackbits(packed, bitorder="little")[low % 8 :][: high - low].view(np.bool_)
+        stored, buffer = found
+        rows = buffer.first + low, buffer.first + high
+        return cells_in(stored.column(buffer.column), *rows, high - low).astype(np.bool_)
+
+    def _texts(self, field: Field, parts: dict[int, Part], low: int, high: int) -> npt.NDArray[Any]:
+        """Texts as `str`, what is no text as `bytes`."""
+        if 1 not in parts:
+            raise FormatError("column of Arrow has no values")
+        offsets, form = parts[1], parts[1].form
+        found = self._stored.column(offsets, high) if 2 in parts else None
+        if found is None:
+            width = slice(offsets.begin + low * form, offsets.begin + (high + 1) * form)
+            if offsets.size < (high + 1) * form:
+                raise FormatError("column of Arrow is shorter than its batch")
+            ends = self._stored.read(width.start, width.stop).view(f"<i{form}").astype(np.int64)
+            size = parts[2].size if 2 in parts else 0
+            if ends[0] < 0 or (np.diff(ends) < 0).any() or ends[-1] > size:
+                raise FormatError("texts of Arrow have impossible offsets")
+            begin = parts[2].begin if 2 in parts else 0
+            data = self._stored.read(begin + int(ends[0]), begin + int(ends[-1])) if size else b""
+            return _objects(bytes(data), ends - ends[0], None, field.dtype == "text")
+        stored, buffer = found
+        column = stored.column(buffer.column)
+        ids = column.ids[buffer.first + low : buffer.first + high]
+        data = column.cells.blob.tobytes()
+        return _objects(data, column.cells.offsets, ids, field.dtype == "text")
+
+
+def _objects(data: bytes, offsets: npt.NDArray[np.int64], ids: Any, text: bool) -> npt.NDArray[Any]:
+    """Cells one behind the other as objects; `ids`: which of them, by default all."""
+    if ids is not None:
+        used, ids = np.unique(ids, return_inverse=True)
+        ends = zip(offsets[used].tolist(), offsets[used + 1].tolist(), strict=True)
+    else:
+        ends = zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
+    found = [data[begin:end] for begin, end in ends]
+    cells = np.empty(len(found), object)
+    cells[:] = [cell.decode("utf-8", "surrogateescape") for cell in found] if text else found
+    return cells if ids is None else cells[ids.reshape(-1)]
+
+
+def joined(parts: Sequence[Values]) -> npt.NDArray[Any]:
+    """Values of several parts as one array, in which what is missing is NaN, NaT or None."""
+    if not parts:
+        return np.array([], object)
+    cells = np.concatenate([part.cells for part in parts])
+    if all(part.missing is None for part in parts):
+        return cells
+    nothing = [np.zeros(part.cells.size, np.bool_) if part.missing is None else part.missing
+               for part in parts]  # fmt: skip
+    missing = np.concatenate(nothing)
+    if cells.dtype.kind in "iuf":
+        found = cells.astype(np.float64) if cells.dtype.kind != "f" else cells.copy()
+        found[missing] = np.nan
+    elif cells.dtype.kind in "mM":
+        found = cells.copy()
+        found[missing] = np.array("NaT", cells.dtype)
+    else:
+        found = cells.astype(object)
+        found[missing] = None
+    return found
+
+
+def holds(values: Values, compare: Any, value: str) -> npt.NDArray[np.bool_]:
+    """Where a condition holds; nowhere where cells are missing."""
+    cells = values.cells
+    try:
+        if cells.dtype.kind in "iuf":
+            good = compare(cells, float(value))
+        elif cells.dtype.kind in "mM":
+            good = compare(cells, np.array(value, cells.dtype))
+        elif cells.dtype.kind == "b":
+            good = compare(np.where(cells, "true", "false"), value.lower())
+        else:
+            wanted = value if not cells.size or isinstance(cells[0], str) else value.encode()
+            good = np.array([compare(cell, wanted) for cell in cells], np.bool_)
+    except ValueError as error:
+        raise ArgumentError(f"{value!r} cannot be compared with the values of a column") from error
+    held: npt.NDArray[np.bool_] = np.asarray(good, np.bool_)
+    return held if values.missing is None else held & ~values.missing

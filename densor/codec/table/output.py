@@ -1,0 +1,122 @@
+"""Columns of cells as the bytes they came from: rows of text, records, or arrays."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from densor.codec.batch import Bytes
+from densor.codec.table.arrays import Buffer, Buffers
+from densor.codec.table.contexts import Values
+from densor.codec.table.dictionary import Cells
+from densor.codec.table.kernels import PADDING, join_rows, joined_size
+from densor.codec.table.layout import BITS, CELLS, I32, I64, Layout
+from densor.codec.table.literals import literals_of
+from densor.codec.table.payload import Head
+from densor.errors import FormatError
+
+
+class Column(NamedTuple):
+    """Cells, and which of them is in each row, int32; a parent of others where it has values."""
+
+    cells: Cells
+    ids: I32
+    values: Values | None
+
+
+def joined_cells(columns: Sequence[Column]) -> tuple[I64, I64, Bytes]:
+    """The cells of all columns, each dictionary once, as `join_rows` takes them.
+
+    Where those of each column begin, int64[columns]; where each cell does; and their bytes.
+    """
+    places: dict[int, int] = {}
+    different: list[Cells] = []
+    for column in columns:
+        if id(column.cells) not in places:
+            places[id(column.cells)] = len(different)
+            different.append(column.cells)
+    sizes = [int(cells.offsets[-1]) for cells in different]
+    firsts = np.cumsum([0, *(cells.size for cells in different)]).astype(np.int64)
+    begins = np.cumsum([0, *sizes])
+    offsets = [c.offsets[:-1] + b for c, b in zip(different, begins, strict=False)]
+    blobs = [cells.blob[:size] for cells, size in zip(different, sizes, strict=True)]
+    bases = firsts[[places[id(column.cells)] for column in columns]]
+    whole = np.concatenate([*offsets, begins[-1:]]).astype(np.int64)
+    return bases, whole, np.concatenate([*blobs, np.zeros(PADDING, np.uint8)])
+
+
+def cells_in(column: Column, first: int, last: int, size: int) -> Bytes:
+    """The cells of some rows one behind the other, so many bytes; FormatError where they differ."""
+    ids = np.ascontiguousarray(column.ids[first:last])
+    bases, offsets = np.zeros(1, np.int64), column.cells.offsets
+    if int(joined_size(ids, ids.size, 1, bases, offsets)) != size:
+        raise FormatError("column of a table does not fill its buffers")
+    out = np.empty(size, np.uint8)
+    between = np.zeros(PADDING, np.uint8), np.zeros(3, np.int64)
+    grid = ids, ids.size, 0, ids.size, 1, -1
+    join_rows(*grid, bases, offsets, column.cells.blob, *between, 0, out.size, out, 0)
+    return out
+
+
+def write_buffers(buffers: Buffers, columns: Sequence[Column], out: Bytes) -> None:
+    """Fills `out` with the buffers of columns; FormatError where a column does not fit its own."""
+    pieces = np.frombuffer(buffers.pieces, np.uint8)
+    at = begin = 0
+    for buffer, gap in zip(buffers, buffers.gaps.tolist(), strict=False):
+        out[at : buffer.begin] = pieces[begin : begin + gap]
+        at, begin = buffer.begin + buffer.size, begin + gap
+        out[buffer.begin : at] = _written(buffer, columns[buffer.column], buffers.layout)
+    out[at:] = pieces[begin:]
+
+
+def _written(buffer: Buffer, column: Column, layout: Layout) -> Bytes:
+    """The bytes of a buffer."""
+    form = layout.arrays[buffer.column]
+    if form not in (CELLS, BITS) and not buffer.data:
+        lengths = np.diff(column.cells.offsets)[column.ids[buffer.first : buffer.last]]
+        ends = np.zeros(lengths.size + 1, f"<i{form}")
+        np.cumsum(lengths, out=ends[1:])
+        return ends.view(np.uint8)
+    if form != BITS:
+        return cells_in(column, buffer.first, buffer.last, buffer.size)
+    bits = cells_in(column, buffer.first, buffer.last, buffer.last - buffer.first)
+    if (bits > 1).any():
+        raise FormatError("bits of a table are no bits")
+    return np.packbits(bits, bitorder="little")
+
+
+class Text:
+    """Rows of cells as a text, with what is no row between them."""
+
+    def __init__(self, layout: Layout, head: Head, columns: list[Column]) -> None:
+        self._layout = layout
+        self._head = head
+        self._ids = np.concatenate([column.ids for column in columns])
+        self._bases, self._offsets, self._blob = joined_cells(columns)
+        self._literals = literals_of(layout)
+
+    def write(self, out: Bytes) -> None:
+        """Fills `out`; FormatError where the text has another size."""
+        head, layout = self._head, self._layout
+        rows, columns = head.rows, layout.columns
+        size = joined_size(self._ids, rows, columns, self._bases, self._offsets)
+        names = layout.names if head.named else b""
+        size += rows * (int(self._literals[1][-1]) + layout.ending)
+        size += len(names) + len(head.pieces)
+        if size != out.size:
+            raise FormatError("chunk of a table does not have its size")
+        at = len(names)
+        out[:at] = np.frombuffer(names, np.uint8)
+        row = begin = 0
+        for gap, length in zip(head.gaps.tolist(), head.lengths.tolist(), strict=True):
+            at = self._rows(row, row + gap, out, at)
+            out[at : at + length] = np.frombuffer(head.pieces, np.uint8)[begin : begin + length]
+            row, begin, at = row + gap, begin + length, at + length
+        self._rows(row, rows, out, at)
+
+    def _rows(self, first: int, last: int, out: Bytes, at: int) -> int:
+        layout, rows = self._layout, self._head.rows
+        separator = layout.separator if layout.separated else -1
+        cells = self._bases, self._offsets, self._blob, *self._literals
+        grid = self._ids, rows, first, last, layout.columns, separator
+        return int(join_rows(*grid, *cells, layout.ending, out.size, out, at))

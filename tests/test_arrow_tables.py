@@ -1,0 +1,138 @@
+"""Columns and rows of Arrow files, read from archives."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from arrow_files import Column, Table, file, flights, integers, message, record_batch, schema, texts
+from helpers import random_state
+
+import densor
+from densor.errors import ArgumentError, FileError
+
+TYPES = {"id": "<i8", "flight": "<u2", "late": "<i4", "price": "<f8", "half": "<f4"}
+
+
+def packed(tmp_path: Path, data: bytes, level: int) -> Path:
+    (tmp_path / "a.arrow").write_bytes(data)
+    densor.pack([tmp_path / "a.arrow"], tmp_path / "a.densor", level=level, overwrite=True)
+    return tmp_path / "a.densor"
+
+
+def expected(column: Column, counts: list[int]) -> list[Any]:
+    """The cells of a column from its buffers; None for those that are missing."""
+    cells: list[Any] = []
+    for (valid, *rest), rows in zip(column.buffers, counts, strict=True):
+        if column.name in TYPES:
+            found = np.frombuffer(rest[0], TYPES[column.name]).tolist()
+        elif column.kind == 6:
+            found = np.unpackbits(np.frombuffer(rest[0], np.uint8), count=rows, bitorder="little")
+            found = found.astype(bool).tolist()
+        else:
+            ends = np.frombuffer(rest[0], "<i8" if column.kind == 20 else "<i4").tolist()
+            found = [rest[1][a:b] for a, b in pairwise(ends)]
+            found = found if column.kind == 4 else [cell.decode() for cell in found]
+        there = np.ones(rows) if not valid else np.unpackbits(
+            np.frombuffer(valid, np.uint8), count=rows, bitorder="little")  # fmt: skip
+        cells += [c if known else None for c, known in zip(found, there, strict=True)]
+    return cells
+
+
+def same(found: Any, wanted: list[Any]) -> bool:
+    cells = [None if cell is None or cell != cell else cell for cell in found.tolist()]
+    return cells == [None if cell != cell else cell for cell in wanted]
+
+
+@pytest.mark.parametrize(("rows", "batches", "level"), [(500, 1, 3), (900, 3, 5)])
+def test_columns_and_rows_are_those_of_the_file(
+    tmp_path: Path, rows: int, batches: int, level: int
+) -> None:
+    columns, counts = flights(rows, batches)
+    archive = packed(tmp_path, file(columns, counts), level)
+    known = {c.name: expected(c, counts) for c in columns if c.name not in ("when", "day", "sum")}
+    for part in (slice(None), slice(7, 8), slice(rows // 3 - 2, rows - 5), slice(rows, None)):
+        found = densor.read_table(archive, columns=list(known), rows=part)
+        for name, wanted in known.items():
+            assert same(found[name], wanted[part]), name
+    times = densor.read_table(archive, columns=["when", "day"])
+    assert times["when"].dtype == "M8[ns]" and times["day"].dtype == "M8[D]"
+    assert times["day"][9] == np.datetime64("2011-01-27")
+
+
+def test_conditions_choose_rows(tmp_path: Path) -> None:
+    columns, counts = flights(700, 2)
+    archive = packed(tmp_path, file(columns, counts), 3)
+    known = {c.name: expected(c, counts) for c in columns if c.name in ("late", "kind", "on", "id")}
+    rows = list(zip(known["id"], known["late"], known["kind"], known["on"], strict=True))
+    where = ["late >= 10", "kind == AA"]
+    found = densor.read_table(archive, columns=["id"], where=where)["id"].tolist()
+    assert found == [i for i, late, kind, _ in rows if late is not None and late >= 10
+                     and kind == "AA"]  # fmt: skip
+    found = densor.read_table(archive, columns=["id"], where="on != true")["id"].tolist()
+    assert found == [i for i, _, _, on in rows if on is False]
+    days = densor.read_table(archive, columns=["id"], where="day < 2011-01-27")["id"]
+    assert days.tolist() == list(range(9))
+    for bad in ("late >= x", "nothing == 1", "late"):
+        with pytest.raises(ArgumentError):
+            densor.read_table(archive, columns=["id"], where=bad)
+
+
+def test_little_is_read_for_one_column(tmp_path: Path) -> None:
+    columns, counts = flights(60000)
+    archive = packed(tmp_path, file(columns, counts), 3)
+
+    class Counted:
+        def __init__(self) -> None:
+            self.file = archive.open("rb")
+            self.read_bytes = 0
+
+        def seek(self, *where: int) -> int:
+            return self.file.seek(*where)
+
+        def tell(self) -> int:
+            return self.file.tell()
+
+        def seekable(self) -> bool:
+            return True
+
+        def read(self, size: int = -1) -> bytes:
+            found = self.file.read(size)
+            self.read_bytes += len(found)
+            return found
+
+    counted = Counted()
+    found = densor.read_table(counted, columns=["id"])
+    assert found["id"].tolist() == list(range(60000))
+    assert counted.read_bytes < archive.stat().st_size / 4
+
+
+def test_dictionaries_are_looked_up(tmp_path: Path) -> None:
+    names = [f"city {i}" for i in range(300)]
+    values = Column("", 5, Table(), [[b"", *texts(names)]])
+    numbers = random_state("cities").integers(0, 300, 4000).astype("<i4")
+    column = Column("city", 5, Table(), [[b"", numbers.tobytes()]], dictionary=7)
+    header, body = record_batch([values], 0, 300)
+    last = message(3, *record_batch([column], 0, 4000))
+    whole = schema([column]) + message(2, Table({0: ("<q", 7), 1: header}), body) + last
+    found = densor.read_table(packed(tmp_path, whole, 3), rows=slice(100, 4000))
+    assert found["city"].tolist() == [names[i] for i in numbers[100:]]
+    without = packed(tmp_path, schema([column]) + last, 5)
+    with pytest.raises(densor.DensorError):
+        densor.read_table(without)
+
+
+def test_what_cannot_be_read_by_columns_is_refused(tmp_path: Path) -> None:
+    columns, counts = flights(500)
+    archive = packed(tmp_path, file(columns, counts), 3)
+    with pytest.raises(FileError):
+        densor.read_table(archive, columns=["sum"])
+    header, body = record_batch(columns, 0, 500)
+    header[3] = Table({0: ("<b", 0)})
+    with pytest.raises(FileError):
+        densor.read_table(packed(tmp_path, schema(columns) + message(3, header, body), 3))
+    short = Column("a", 2, integers(64), [[b"", bytes(8 * 400)]])
+    lying = schema([short]) + message(3, *record_batch([short], 0, 500))
+    with pytest.raises(densor.DensorError):
+        densor.read_table(packed(tmp_path, lying, 3))
