@@ -24,7 +24,7 @@ from densor.formats.io.outputs import (
     to_be_replaced,
     whole_file,
 )
-from densor.formats.io.sources import FileRandomSource, FileSource
+from densor.formats.io.sources import FileRandomSource, source_of
 from densor.options import WriteKeywords, WriteOptions, write_options
 
 MAX_HOPS = 8  # bases of bases that a new entry may need; beyond, it is stored by itself
@@ -118,7 +118,7 @@ def _add(
     with open_input(source) as opened:
         meta = EntryMeta(own, FILE, opened.size, mode=opened.mode, mtime_ns=opened.mtime_ns)
         meta.escaped, meta.owner = escaped or None, opened.owner
-        plan = planned(writer, meta, FileSource(opened.file), opened.random)
+        plan = planned(writer, meta, source_of(opened.file), opened.random)
         add_planned(writer, meta, plan, base, None if base is None else base.tensors)
         if not opened.unchanged():
             raise FileError(f"{source}: changed while it was read")

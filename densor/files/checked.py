@@ -11,13 +11,13 @@ from densor.formats.container.frames import Frame
 from densor.formats.container.index import read_index
 from densor.formats.container.sinks import Copies, NullSink
 from densor.formats.container.stream_reader import Entry, StreamReader
-from densor.formats.io.sources import FileSource
+from densor.formats.io.sources import source_of
 from densor.options import ReadOptions
 
 
 def check_archive(file: BinaryIO, options: ReadOptions, base: GivenBase | None) -> list[Entry]:
     """Decodes an archive and drops what comes out; raises the DensorError of the first fault."""
-    reader = StreamReader(FileSource(file), options, base)
+    reader = StreamReader(source_of(file), options, base)
     try:
         copies = Copies() if reader.reads_back else None
         entries = list(reader.entries(lambda meta: NullSink(copies)))

@@ -33,7 +33,7 @@ from densor.formats.io.outputs import (
     whole_file,
 )
 from densor.formats.io.safe_paths import Places
-from densor.formats.io.sources import FileRandomSource, FileSource, MemorySource
+from densor.formats.io.sources import FileRandomSource, FileSource, MemorySource, source_of
 from densor.formats.io.urls import is_url, join, name_of, plain
 from densor.formats.parsers import onnx
 from densor.formats.parsers.contents import Head
@@ -242,7 +242,7 @@ def extract(
         open_base(chosen) as given,
         with_derived(opened, chosen, given) as base,
     ):
-        reader = StreamReader(FileSource(opened.file), chosen, base)
+        reader = StreamReader(source_of(opened.file), chosen, base)
         try:
             extraction.run(reader)
         finally:

@@ -19,7 +19,13 @@ from densor.formats.container.open_base import open_base
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.damage.recovery import check_wanted, protect
 from densor.formats.io.outputs import Sizes
-from densor.formats.io.sources import FileRandomSource, FileSource, PlacedSource, RandomSource
+from densor.formats.io.sources import (
+    FileRandomSource,
+    PlacedSource,
+    RandomSource,
+    Source,
+    source_of,
+)
 from densor.formats.io.urls import is_url, plain
 from densor.formats.parsers.base_matching import attach, moments_in, shares_tensors, tensors_of
 from densor.formats.parsers.plan import Plan, plan_file
@@ -105,7 +111,7 @@ def add_input(
     """
     meta = EntryMeta(name, FILE, opened.size, mode=opened.mode, mtime_ns=opened.mtime_ns)
     meta.escaped, meta.owner = escaped or None, opened.owner
-    plan = planned(archive.writer, meta, FileSource(opened.file), opened.random, told)
+    plan = planned(archive.writer, meta, source_of(opened.file), opened.random, told)
     base = archive.base_for(name, plan.tensors) if one_of_many else archive.base
     add_planned(archive.writer, meta, plan, base)
     if not opened.unchanged():
@@ -115,7 +121,7 @@ def add_input(
 def planned(
     writer: ArchiveWriter,
     meta: EntryMeta,
-    source: FileSource,
+    source: Source,
     random: RandomSource | None,
     told: list[TensorInfo] | None = None,
 ) -> Plan:

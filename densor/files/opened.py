@@ -1,6 +1,7 @@
 """Inputs and outputs that a caller names by path, by URL, or by a binary file object."""
 
 import contextlib
+import io
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -14,10 +15,10 @@ from densor.formats.container.wire import MAGIC, begins_archive
 from densor.formats.io.outputs import errors_of, foreign_owner, whole_file
 from densor.formats.io.sources import (
     FileRandomSource,
-    FileSource,
     PlacedSource,
     RandomSource,
     Source,
+    source_of,
 )
 from densor.formats.io.urls import is_url, name_of, plain
 
@@ -40,10 +41,15 @@ class Input(NamedTuple):
     unchanged: Callable[[], bool] = lambda: True
     owner: tuple[int, int] | None = None  # of user and group, where not those of this process
 
+    @property
+    def stored(self) -> int | None:
+        """Its bytes, as far as that is known."""
+        return len(self.file.getvalue()) if type(self.file) is io.BytesIO else self.size
+
     def source(self) -> Source:
         """All of it from start to end; where threads may read parts of it, they do."""
         if self.random is None or not isinstance(self.random, FileRandomSource):
-            return FileSource(self.file)
+            return source_of(self.file)
         return PlacedSource(self.random)
 
 

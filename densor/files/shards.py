@@ -33,7 +33,7 @@ from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.container.open_base import open_base
 from densor.formats.damage.recovery import find_layout
 from densor.formats.io.outputs import errors_of
-from densor.formats.io.sources import FileSource
+from densor.formats.io.sources import source_of
 from densor.formats.io.urls import is_url, join, plain
 from densor.options import ReadOptions, WriteOptions
 
@@ -163,7 +163,7 @@ def _is_of(entry: IndexedEntry, name: str, wanted: Input, options: WriteOptions)
 
 def _digest(wanted: Input, hash: str | None) -> bytes:
     hasher = new_hash(hash)
-    source = FileSource(wanted.file)
+    source = source_of(wanted.file)
     while (piece := source.take(_PIECE)).size:
         hasher.update(piece)
     return hasher.digest()

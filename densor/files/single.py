@@ -1,6 +1,8 @@
 """Single files: compress, decompress, verify. Paths or binary file objects."""
 
 import contextlib
+import io
+import os
 from pathlib import Path
 from typing import BinaryIO, Unpack
 
@@ -16,7 +18,14 @@ from densor.files.opened import (
 from densor.formats.container import wire
 from densor.formats.container.entry import DIR, STEP, EntryMeta
 from densor.formats.container.open_base import open_base
-from densor.formats.container.sinks import Copies, FileSink, NullSink, PipeSink, PlacedFileSink
+from densor.formats.container.sinks import (
+    Copies,
+    FileSink,
+    NewBytesSink,
+    NullSink,
+    PipeSink,
+    PlacedFileSink,
+)
 from densor.formats.container.stream_reader import Entry, Sink, StreamReader
 from densor.formats.io.outputs import Sizes, WholeFile, apply_times_and_mode, copy_times_and_mode
 from densor.formats.io.urls import is_url, plain
@@ -107,7 +116,7 @@ def decompress_file(
             told: list[EntryMeta] = []
             mode = lambda: told[0].mode if told else None  # noqa: E731
             with open_output(target, overwrite, mode, chosen.sync) as out:
-                entry = _only_entry(reader, out)
+                entry = _only_entry(reader, out, opened.stored)
                 told.append(entry.meta)
         finally:
             reader.close()
@@ -126,23 +135,40 @@ def _is_plain(target: PathOrFile) -> bool:
     return path.is_file() and not is_special(path)
 
 
-def _only_entry(reader: StreamReader, out: BinaryIO) -> Entry:
+def _only_entry(reader: StreamReader, out: BinaryIO, stored: int | None) -> Entry:
+    """Decodes the one entry of an archive, of `stored` bytes where that is known, to a file."""
     keep = bool(reader.features & wire.BACKREFS)
     sinks = 0
+    new: NewBytesSink | None = None
 
     def sink_for(meta: EntryMeta) -> Sink:
-        nonlocal sinks
+        nonlocal sinks, new
         if meta.kind == STEP:
             return NullSink(Copies())
         sinks += 1
         if sinks > 1 or meta.kind == DIR:
             raise FormatError("archive holds more than one file; use `densor extract`")
-        return file_sink(out, keep)
+        new = _new_bytes(out, reader.size_of(meta), stored)
+        return file_sink(out, keep) if new is None else new
 
     entries = [entry for entry in reader.entries(sink_for) if entry.meta.kind != STEP]
     if not entries:
         raise FormatError("archive is empty")
+    if new is not None and isinstance(out, io.BytesIO):
+        out.__init__(new.finished())  # type: ignore[misc] # which it takes as it is
+        out.seek(0, os.SEEK_END)
     return entries[0]
+
+
+def _new_bytes(out: BinaryIO, size: int | None, stored: int | None) -> NewBytesSink | None:
+    """Where what an empty `io.BytesIO` will hold is made, without a copy; None for other files."""
+    if type(out) is not io.BytesIO or out.closed or size is None or stored is None:
+        return None
+    if out.tell() or out.getbuffer().nbytes or not wire.is_possible(size, stored):
+        return None
+    with contextlib.suppress(MemoryError):
+        return NewBytesSink(size)
+    return None
 
 
 def file_sink(out: BinaryIO, keep: bool, path: Path | None = None) -> Sink:

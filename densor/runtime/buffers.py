@@ -214,6 +214,10 @@ class NewBytes:
             raise ValueError("outside of the bytes")
         ctypes.memmove(self._address + at, data.ctypes.data, data.size)
 
+    def memory(self) -> Bytes:
+        """Its bytes, to be filled; not to be used once it has another size or was handed out."""
+        return np.asarray(_Memory(self, self._address, self.size))
+
     def finished(self) -> bytes:
         """The object; nothing can be written afterwards."""
         result: bytes = ctypes.cast(self._object, ctypes.py_object).value
@@ -229,6 +233,19 @@ class NewBytes:
 
     def __del__(self) -> None:
         self._drop()
+
+
+class _Memory:
+    """Tells numpy of memory, whose owner is there for as long as arrays over it are."""
+
+    def __init__(self, owner: NewBytes, address: int, size: int) -> None:
+        self._owner = owner
+        self.__array_interface__ = {
+            "data": (address, False),
+            "shape": (size,),
+            "typestr": "|u1",
+            "version": 3,
+        }
 
 
 def new_bytes(data: Bytes) -> bytes:

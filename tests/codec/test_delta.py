@@ -56,7 +56,7 @@ from densor.codec.kind import Kind
 from densor.codec.planes.layout import layout_for
 from densor.dtypes import SIZES
 from densor.entropy.rans.kernels import build_starts
-from densor.entropy.rans.tables import quantise
+from densor.entropy.rans.tables import quantise, starts_of_common
 from densor.formats.io.sources import MemoryRandomSource
 from densor.runtime.workers import Workers
 
@@ -183,7 +183,8 @@ def test_all_pairs_of_notable_elements(size: int, floats: bool, number: int) -> 
         counts = np.zeros((1, 256), np.int64)
         how = *method.arguments, method.plain, tokens.tokens_by_change(method)
         places, one, work = np.empty(BLOCK, np.uint16), np.zeros(1, np.uint8), zeros32(8 * 304)
-        FIND[size](fitting, old, *how, places, 0, one, symbols, under, work, counts)
+        where = 0, one, *Contexts().window(size)
+        FIND[size](fitting, old, *how, places, *where, symbols, under, work, counts)
         table = tokens.token_table(method)
         assert table.valid[symbols].all()
         assert np.array_equal(counts[0], np.bincount(symbols, minlength=256))
@@ -196,7 +197,8 @@ def test_all_pairs_of_notable_elements(size: int, floats: bool, number: int) -> 
             np.zeros(-(-bits // 8) + 8, np.uint8),
         )
         facts = number, floats, drop, method.bits, table.counts, method.plain
-        at = CODE[size](fitting, old, *facts, symbols, under, starts, states, words, extras)
+        likely = starts_of_common(parameters.freqs)
+        at = CODE[size](fitting, old, *facts, symbols, under, starts, likely, states, words, extras)
         assert at >= 0
         coded = struct.pack("<QBI", 0, 1, words.size - at) + words[at:].tobytes()
         coded += extras[: -(-bits // 8)].tobytes()

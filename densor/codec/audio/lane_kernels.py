@@ -322,7 +322,7 @@ def put_lanes_of(depth, contexts, errors, rows, starts, states, words):
             x, at = _put_raw(x, v.shift_right(low, _HALF), v.subtract(total, first), words, at)
             total = first
         x, at = _put_raw(x, low, total, words, at)
-        x, at = put_lanes(x, start, words, at)
+        x, at = put_lanes(x, start, v.reciprocal(v.shift_right(start, 16)), words, at)
     v.store_u32(states, 0, x)
     return at
 

@@ -5,6 +5,7 @@ For elements of 1, 2, 4 and 8 bytes. What is done with an element: see `kernels`
 
 import numpy as np
 from numba import njit, types
+from numba.extending import intrinsic
 
 from densor.codec.delta.kernels import (
     METHOD,
@@ -27,23 +28,58 @@ from densor.codec.delta.payload import (
 )
 from densor.entropy.intrinsics import copy_bytes, load_u32, load_u64, store_u32
 from densor.entropy.jit import R8, R32, W8, W16, W32
+from densor.entropy.rans.common_kernels import decode_common, encode_common
 from densor.entropy.rans.constants import FIRST, LOOK, STATES
 from densor.entropy.rans.kernels import decode_groups, decode_rest, encode_symbols
+from densor.entropy.register_tables import RUN, fast, look_up_bytes
 
 _U = np.uint64
 _BYTE, _EIGHT = _U(255), _U(8)
 _STATE_BYTES = 4 * STATES
 _WIDE = 1 << 16  # elements to code: memory is read in long stretches, and what is made stays in L2
+_RARE = 4  # groups for each one with other tokens, for which these are rare
 _LENGTH = 4  # bytes of the length of the stream
 _FIRST = np.uint32(FIRST)
 
 
+@intrinsic
+def _shifted(typingctx, value, bits):
+    """An unsigned integer shifted right by fewer bits than it has, in its own type.
+
+    numba takes 64 bits for it, of which LLVM makes loops with few numbers in a vector.
+    """
+    build = lambda context, builder, signature, args: builder.lshr(*args)  # noqa: E731
+    return value(value, value), build
+
+
 @njit
-def _contexts(b, shift, mapped, out):
-    """`out[i] = mapped[b[i] >> shift]`, of as many bits as `mapped` is long for."""
+def _contexts(b, shift, mapped, first, window, out):
+    """`out[i] = mapped[b[i] >> shift]`, of as many bits as `mapped` is long for.
+
+    `first`, `window`: see `Contexts.window`.
+    """
+    if fast() and first >= 0:
+        _contexts_by_window(b, shift, mapped.size - 1, first, window, out)
+        return
     mask = _U(mapped.size - 1)
     for i in range(out.size):
         out[i] = mapped[_U(b[i]) >> _U(shift) & mask]
+
+
+@njit
+def _contexts_by_window(b, shift, mask, first, window, out):
+    """Likewise, 64 look-ups at a time; the loop before becomes vectors of elements."""
+    u = b.dtype.type
+    cut, used, low, last = u(shift), u(mask), u(first), u(255)
+    for i in range(out.size):
+        place = u(_shifted(u(b[i]), cut) & used)
+        place = u(max(place, low) - low)
+        out[i] = min(place, last)
+    whole = out.size & ~(RUN - 1)
+    for i in range(0, whole, RUN):
+        look_up_bytes(window, out, i)
+    for i in range(whole, out.size):
+        out[i] = window[out[i]]
 
 
 @njit
@@ -69,14 +105,13 @@ def _tally(tokens, contexts, rows, work):
 
 
 def _find(
-    x, b, method, floats, drop, bits, direct, mantissa, plain, table, places, shift, mapped, tokens,
-    contexts, work, counts,
+    x, b, method, floats, drop, bits, direct, mantissa, plain, table, places, shift, mapped, first,
+    window, tokens, contexts, work, counts,
 ):  # fmt: skip
     """Fills `tokens` and `contexts`, uint8[n]; `counts[context, token]` is how often both occur.
 
-    Method, `plain`, `table` and `places`: see `kernels`. The context of an element is
-    `mapped[b >> shift]`, of as many bits as `mapped` is long for. `work`: uint32[8 *
-    (counts.size + 48)], all 0.
+    Method, `plain`, `table` and `places`: see `kernels`. `shift`, `mapped`, `first`, `window`: see
+    `_contexts`. `work`: uint32[8 * (counts.size + 48)], all 0.
     """
     rows = (counts.shape[0] << 8) + 48
     for begin in range(0, tokens.size, _WIDE):
@@ -86,7 +121,7 @@ def _find(
             x[begin:end], b[begin:end], method, floats, drop, bits, direct, mantissa, plain, table,
             places, some,
         )  # fmt: skip
-        _contexts(b[begin:end], shift, mapped, under)
+        _contexts(b[begin:end], shift, mapped, first, window, under)
         _tally(some, under, rows, work)
     for c in range(counts.shape[0]):
         for s in range(256):
@@ -98,17 +133,22 @@ def _find(
 
 
 def _code(
-    x, b, method, floats, drop, bits, counts, plain, tokens, contexts, starts, states, words, extras
-):
+    x, b, method, floats, drop, bits, counts, plain, tokens, contexts, starts, common, states,
+    words, extras,
+):  # fmt: skip
     """Codes tokens to the end of `words`, and writes the extra bits of large changes to `extras`.
 
     `tokens`, `contexts`: as from `_find`. `counts`: uint8[256], extra bits of each token. `starts`:
     as from `build_starts`. `words`: uint8[2 n + 192]; `extras`: 8 bytes more than the bits need.
-    `states`: uint32[32], work space. Returns where the stream begins in `words`, or -1 where a
+    `common`: see `encode_common`; empty where other tokens are not rare. `states`: uint32[32], work
+    space. Returns where the stream begins in `words`, or -1 where a
     token has no frequency.
     """
     states[:] = _FIRST
-    at = encode_symbols(tokens, contexts, starts, states, words, words.size)
+    if fast() and common.size:
+        at = encode_common(tokens, contexts, starts, common, states, words, words.size)
+    else:
+        at = encode_symbols(tokens, contexts, starts, states, words, words.size)
     if at < 0:
         return -1
     at -= _STATE_BYTES
@@ -136,15 +176,16 @@ def _begin(coded, states):
 
 
 def _decode(
-    coded, b, table, shift, mapped, starts, counts, plain, method, floats, drop, bits, tokens,
-    contexts, tail, states, extras, out,
+    coded, b, table, ends, shift, mapped, first, window, starts, counts, plain, method, floats,
+    drop, bits, tokens, contexts, tail, states, extras, out,
 ):  # fmt: skip
     """Decodes all of `out`; returns 0, or the number of an error, which is negative.
 
     `coded`: uint8[], payload of a chunk behind its mode. `b`: as many elements of the base.
-    `table`: as from `build_table`, of all contexts that `mapped` has. `starts`, `counts`, `plain`:
-    see `apply_block`. Work space: `tokens`, `contexts`, uint8[DECODED]; `tail`, uint8[3 * LOOK];
-    `states`, uint32[32]; `extras`, uint8[coded.size + SLACK].
+    `table`: as from `build_table`, of all contexts that `mapped` has; `ends`: see `decode_common`;
+    empty where there are too many. `first`, `window`: see `Contexts.window`. `starts`, `counts`,
+    `plain`: see `apply_block`. Work space: `tokens`, `contexts`, uint8[DECODED]; `tail`,
+    uint8[3 * LOOK]; `states`, uint32[32]; `extras`, uint8[coded.size + SLACK].
     """
     end = _begin(coded, states)
     if end < 0:
@@ -155,13 +196,21 @@ def _decode(
     some_extras[stored:] = 0
     words, left, at = coded[:end], -1, _LENGTH + _STATE_BYTES
     bit = 0
+    common = fast() and ends.size > 0
     for begin in range(0, out.size, DECODED):
         size = min(DECODED, out.size - begin)
         old, some, under = b[begin : begin + size], tokens[:size], contexts[:size]
-        _contexts(old, shift, mapped, under)
+        _contexts(old, shift, mapped, first, window, under)
         i = 0
         if left < 0:
-            i, at = decode_groups(words, at, end - 2 * LOOK, states, table, under, 0, size, some)
+            last = end - 2 * LOOK
+            if common:
+                i, at, others = decode_common(
+                    words, at, last, states, table, ends, under, size, some
+                )
+                common = others * STATES * _RARE <= size
+            else:
+                i, at = decode_groups(words, at, last, states, table, under, 0, size, some)
             if i + STATES <= size:  # near the end words are read from `tail`, beyond which is room
                 left = end - at
                 tail[:] = 0
@@ -194,15 +243,35 @@ _I64_2D = types.int64[:, ::1]
 FIND = per_size(
     _find,
     lambda r, w: types.void(
-        r, r, *METHOD, _int, R8, W16, _int, R8, W8, W8, W32, _I64_2D
+        r, r, *METHOD, _int, R8, W16, _int, R8, _int, R8, W8, W8, W32, _I64_2D
     ),
 )  # fmt: skip
 CODE = per_size(
-    _code, lambda r, w: _int(r, r, *METHOD[:4], R8, _int, R8, R8, R32, W32, W8, W8)
+    _code, lambda r, w: _int(r, r, *METHOD[:4], R8, _int, R8, R8, R32, R32, W32, W8, W8)
 )  # fmt: skip
 DECODE = per_size(
     _decode,
     lambda r, w: _int(
-        R8, r, R32, _int, R8, R64, R8, _int, _int, _bool, _int, _int, W8, W8, W8, W32, W8, w
+        R8,
+        r,
+        R32,
+        R32,
+        _int,
+        R8,
+        _int,
+        R8,
+        R64,
+        R8,
+        _int,
+        _int,
+        _bool,
+        _int,
+        _int,
+        W8,
+        W8,
+        W8,
+        W32,
+        W8,
+        w,
     ),
 )

@@ -22,6 +22,7 @@ from densor.codec.delta.payload import (
 from densor.codec.delta.tokens import token_table
 from densor.entropy.rans.constants import LOOK, STATES
 from densor.entropy.rans.decode import decode_table
+from densor.entropy.rans.tables import ends_of_common
 from densor.errors import FormatError, LimitError
 from densor.runtime.buffers import POOL, ThreadBuffers
 
@@ -37,6 +38,8 @@ class DeltaDecoder(BaseDecoder):
         self._model = model
         self._token_table = token_table(model.method)
         self._table = decode_table(model.freqs) if len(model.freqs) else None
+        self._ends = ends_of_common(model.freqs)
+        self._window = model.contexts.window(model.method.size)
 
     def decode_from(self, payload: Bytes, out: Bytes, base: Base) -> None:
         """Decodes a chunk that changes a stretch of `base` into all of `out`.
@@ -61,8 +64,10 @@ class DeltaDecoder(BaseDecoder):
             coded,
             elements(before, method.size),
             self._table,
+            self._ends,
             contexts.shift,
             contexts.mapped,
+            *self._window,
             changes.starts,
             changes.counts,
             method.plain,

@@ -25,7 +25,7 @@ from densor.codec.sampling import sample
 from densor.codec.zstd import zstd_compress
 from densor.entropy.deferred import deferred
 from densor.entropy.rans import tables
-from densor.entropy.rans.constants import STATES
+from densor.entropy.rans.constants import LIKELY, STATES
 from densor.entropy.rans.encode import capacity
 from densor.float_formats import FloatFormat, number_format
 from densor.runtime.buffers import POOL, ThreadBuffers
@@ -43,6 +43,7 @@ _INTEGERS = {1: (0, 8), 2: (8, 8), 4: (0, 0), 8: (0, 0)}  # by size; see `_looke
 _UNCLEAR = 1.25  # factor between two estimates, below which both ways are tried
 _LARGE = 1 << 23  # bytes of a batch from which samples decide
 _CLEAR = 1.1  # such a factor by these
+_RARE = 4  # groups of tokens for each other one, for which those are rare
 _BUFFERS = ThreadBuffers()
 build_starts = deferred("densor.entropy.rans.kernels", "build_starts")
 
@@ -114,12 +115,17 @@ class DeltaEncoder(Encoder):
         self._counts: npt.NDArray[np.int64] | None = None
         self._freqs = np.zeros((0, 256), np.uint16)
         self._starts = np.zeros(0, np.uint32)
+        self._common = np.zeros(0, np.uint32)
         self._found: dict[int, _Found] = {}  # by where chunks begin
         self._lock = threading.Lock()
         self._same = _equal(batch.data, self._base.data)
         self._choice = _Choice(tokens.method(XOR, size, False), params.Contexts(), math.inf)
         if not self._same and batch.data.size > _MAX_BYTES_EQUAL_ONLY:
             self._choice = _choose(batch.data, self._base.data, batch.kind.dtype, size)
+
+    @functools.cached_property
+    def _window(self) -> tuple[int, Bytes]:
+        return self._choice.contexts.window(self._size)
 
     @property
     def same(self) -> bool:
@@ -179,8 +185,8 @@ class DeltaEncoder(Encoder):
         counts = np.zeros((_contexts(self._choice), 256), np.int64)
         work = np.zeros(8 * (counts.size + 48), np.uint32)
         how = _arguments(method)
-        mapped = contexts.mapped
-        FIND[self._size](new, old, *how, contexts.shift, mapped, symbols, under, work, counts)
+        where = contexts.shift, contexts.mapped, *self._window
+        FIND[self._size](new, old, *how, *where, symbols, under, work, counts)
         return _Found(symbols, under, counts)
 
     def _decide(self) -> None:
@@ -189,6 +195,9 @@ class DeltaEncoder(Encoder):
             self._freqs = tables.quantise(self._counts)
             self._starts = np.empty(self._freqs.size, np.uint32)
             build_starts(self._freqs, self._starts)
+            others = int(self._counts[:, LIKELY:].sum())
+            if others * STATES * _RARE <= int(self._counts.sum()):
+                self._common = tables.starts_of_common(self._freqs)
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
@@ -209,8 +218,9 @@ class DeltaEncoder(Encoder):
         how = method.number, method.floats, method.drop, method.bits, counts, method.plain
         states = _BUFFERS.take("states", 4 * STATES).view(np.uint32)
         at = CODE[self._size](
-            new, old, *how, found.symbols, found.contexts, self._starts, states, words, extras
-        )
+            new, old, *how, found.symbols, found.contexts, self._starts, self._common, states,
+            words, extras,
+        )  # fmt: skip
         if at < 0:
             raise ValueError("symbol without a frequency")
         payload = _joined(self._base.offset + begin, words[at:], extras[:extra])

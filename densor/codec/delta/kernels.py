@@ -75,8 +75,32 @@ def _token(x, b, method, floats, bits, direct, mantissa):
 
 
 @njit
+def _small_tokens_of_whole(x, b, method, floats, tokens):
+    """Likewise, of elements of which no bits are dropped: in numbers of their size."""
+    u = b.dtype.type
+    top = u(1 << (8 * b.itemsize - 1))
+    below, zero, one, most = u(top - u(1)), u(0), u(1), u(255)
+    every = u(top | below)
+    if method == DIFFERENCE:
+        sign = top if floats else zero
+        for i in range(tokens.size):
+            old = u(b[i])
+            flip = u(old & sign)
+            new = u(u(x[i]) ^ flip)
+            new = u(new ^ (below if u(new & sign) else zero))
+            d = u(new - u(old ^ flip))
+            tokens[i] = min(u(u(d << one) ^ (every if u(d & top) else zero)), most)
+    else:
+        for i in range(tokens.size):
+            tokens[i] = min(u(u(x[i]) ^ u(b[i])), most)
+
+
+@njit
 def _small_tokens(x, b, method, floats, drop, bits, tokens):
     """Tokens as if all changes were small, 255 at most; without branches, to become vectors."""
+    if drop == 0:
+        _small_tokens_of_whole(x, b, method, floats, tokens)
+        return
     top = _1 << _U(bits - 1)
     below, cut, used = top - _1, _U(drop), _ALL >> _U(64 - bits)
     most = _U(255)
@@ -249,8 +273,30 @@ def _changed(b, change, method, floats, bits):
 
 
 @njit
+def _apply_small_to_whole(b, tokens, method, floats, out):
+    """Likewise, to elements of which no bits are dropped: in numbers of their size."""
+    u = b.dtype.type
+    top = u(1 << (8 * b.itemsize - 1))
+    below, zero, one = u(top - u(1)), u(0), u(1)
+    if method == DIFFERENCE:
+        sign = top if floats else zero
+        for i in range(out.size):
+            token, old = u(tokens[i]), u(b[i])
+            flip = u(old & sign)
+            new = u(u(old ^ flip) + u(u(token >> one) ^ u(zero - u(token & one))))
+            new = u(new ^ (below if u(new & sign) else zero))
+            out[i] = u(new ^ flip)
+    else:
+        for i in range(out.size):
+            out[i] = u(u(b[i]) ^ u(tokens[i]))
+
+
+@njit
 def _apply_small(b, tokens, method, floats, drop, bits, out):
     """Applies changes without extra bits. No branches, so that the loops become vectors."""
+    if drop == 0:
+        _apply_small_to_whole(b, tokens, method, floats, out)
+        return
     top = _1 << _U(bits - 1)
     below, cut, used = top - _1, _U(drop), _ALL >> _U(64 - bits)
     if method == DIFFERENCE and floats:

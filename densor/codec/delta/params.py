@@ -14,6 +14,7 @@ from densor.errors import FormatError, UnsupportedError
 
 MAX_CONTEXTS = 64
 MAX_CONTEXT_BITS = 12
+_WINDOW = 256
 _HEAD = struct.Struct("<BBBBBBBBBBH")
 _FLOATS = 1
 _MAP_LEVEL = 19
@@ -29,6 +30,24 @@ class Contexts:
 
     shift: int = 0
     mapped: npt.NDArray[np.uint8] = field(default_factory=_one_context)  # uint8[2 ** bits]
+
+    def window(self, size: int) -> tuple[int, npt.NDArray[np.uint8]]:
+        """Where 256 places of `mapped` begin of which the first has the context of all before, the
+        last that of all behind; these, uint8[256]. -1 where there is no such place.
+
+        `size`: bytes of an element.
+        """
+        mapped = self.mapped[:_WINDOW] if size == 1 else self.mapped
+        last = mapped.size - 1
+        begin = max(0, int(np.argmax(mapped != mapped[0])) - 1)
+        if last < _WINDOW or not (mapped != mapped[0]).any():
+            begin = 0
+        end = min(begin + _WINDOW, mapped.size)
+        if (mapped[end - 1 :] != mapped[-1]).any():
+            return -1, np.zeros(_WINDOW, np.uint8)
+        found = np.full(_WINDOW, mapped[-1], np.uint8)
+        found[: end - begin] = mapped[begin:end]
+        return begin, found
 
 
 @dataclass(frozen=True, eq=False)

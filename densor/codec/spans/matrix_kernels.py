@@ -577,8 +577,8 @@ def _put_tile(
             e = _put_rare(start0, start1, tile, i, scales, base, rule, starts, lanes, escapes, e)
             start0 = v.load_u32(lanes, 0)
             start1 = v.load_u32(lanes, 16)
-        x1, at = _put_lanes(x1, start1, words, at)
-        x0, at = _put_lanes(x0, start0, words, at)
+        x1, at = _put_lanes(x1, start1, v.reciprocal(v.shift_right(start1, 16)), words, at)
+        x0, at = _put_lanes(x0, start0, v.reciprocal(v.shift_right(start0, 16)), words, at)
     v.store_u32(states, 0, x0)
     v.store_u32(states, 16, x1)
     return at, e

@@ -180,10 +180,10 @@ def build_starts(freqs, starts):
 
 
 @njit
-def put_lanes(x, start, words, at):
+def put_lanes(x, start, reciprocal, words, at):
     """Codes one symbol per lane, words going to where they end before `at`.
 
-    `start`: of each, see `build_starts`.
+    `start`: of each, see `build_starts`. `reciprocal`: of its frequency, as `vectors` has it.
     """
     freq = v.shift_right(start, 16)
     one = v.splat(_ONE)
@@ -192,7 +192,7 @@ def put_lanes(x, start, words, at):
     v.compress_u16_before(words, at, full, x)
     x = v.choose(full, v.shift_right(x, 16), x)
     # What waits for x is kept short: x becomes x + (x // freq) * (4096 - freq) + first slot.
-    quotient = v.divide_roughly(x, v.reciprocal(freq))
+    quotient = v.divide_roughly(x, reciprocal)
     rest = v.subtract(x, v.multiply(quotient, freq))
     more = v.subtract(one, freq)
     x = v.add(v.add(x, v.both(start, v.splat(0xFFFF))), v.multiply(quotient, more))
@@ -207,9 +207,32 @@ def encode_symbols(symbols, contexts, starts, states, words, at):
     `contexts`: uint8[n], contexts that `starts` has. `states`: uint32[32]. `words`: uint8[], with
     2 n + 64 bytes before `at`.
     """
+    whole = symbols.size & ~(STATES - 1)
+    least = v.splat(_FIRST_START)
+    at = encode_rest(symbols, contexts, starts, states, words, at)
+    if at < 0:
+        return -1
+    x0 = v.load_u32(states, 0)
+    x1 = v.load_u32(states, 16)
+    for i in range(whole - STATES, -1, -STATES):
+        place1 = v.shift_left(v.load_u8(contexts, i + 16), 8)
+        start1 = v.gather_u32(starts, v.either(place1, v.load_u8(symbols, i + 16)))
+        place0 = v.shift_left(v.load_u8(contexts, i), 8)
+        start0 = v.gather_u32(starts, v.either(place0, v.load_u8(symbols, i)))
+        least = v.choose(v.less(start1, least), start1, least)
+        least = v.choose(v.less(start0, least), start0, least)
+        x1, at = put_lanes(x1, start1, v.reciprocal(v.shift_right(start1, 16)), words, at)
+        x0, at = put_lanes(x0, start0, v.reciprocal(v.shift_right(start0, 16)), words, at)
+    v.store_u32(states, 0, x0)
+    v.store_u32(states, 16, x1)
+    return at if v.bits_of(v.less(least, v.splat(_FIRST_START))) == 0 else -1
+
+
+@njit
+def encode_rest(symbols, contexts, starts, states, words, at):
+    """Likewise, the symbols behind the last whole group of 32."""
     n = symbols.size
     whole = n & ~(STATES - 1)
-    least = v.splat(_FIRST_START)
     for i in range(n - 1, whole - 1, -1):
         x = states[i - whole]
         start = starts[np.uint32(contexts[i]) << np.uint32(8) | np.uint32(symbols[i])]
@@ -223,20 +246,7 @@ def encode_symbols(symbols, contexts, starts, states, words, at):
         quotient = x // freq
         rest = x - quotient * freq
         states[i - whole] = np.uint32((quotient << _SHIFT) + rest + (start & np.uint32(0xFFFF)))
-    x0 = v.load_u32(states, 0)
-    x1 = v.load_u32(states, 16)
-    for i in range(whole - STATES, -1, -STATES):
-        place1 = v.shift_left(v.load_u8(contexts, i + 16), 8)
-        start1 = v.gather_u32(starts, v.either(place1, v.load_u8(symbols, i + 16)))
-        place0 = v.shift_left(v.load_u8(contexts, i), 8)
-        start0 = v.gather_u32(starts, v.either(place0, v.load_u8(symbols, i)))
-        least = v.choose(v.less(start1, least), start1, least)
-        least = v.choose(v.less(start0, least), start0, least)
-        x1, at = put_lanes(x1, start1, words, at)
-        x0, at = put_lanes(x0, start0, words, at)
-    v.store_u32(states, 0, x0)
-    v.store_u32(states, 16, x1)
-    return at if v.bits_of(v.less(least, v.splat(_FIRST_START))) == 0 else -1
+    return at
 
 
 @kernel(types.int64(R8, R8, R32, W32, W8, types.int64))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from densor.errors import ChecksumError, TruncatedError
+from densor.errors import ChecksumError, DensorError, TruncatedError
 from densor.formats.container import short_form, wire
 from densor.formats.io.sources import Bytes, MemorySource, PlacedSource, RandomSource, Source
 from densor.runtime.buffers import POOL
@@ -132,6 +132,25 @@ class FrameReader:
         payload = self.payload(header)
         self.frames += 1
         return Frame(header, payload, offset, payload)
+
+    def original_ahead(self) -> int | None:
+        """Original bytes up to the end of the entry that was begun, as headers tell, of which no
+        hash is checked; None where not all of it lies in memory."""
+        if not isinstance(self._source, MemorySource):
+            return None
+        data, at = self._source.place()
+        size = 0
+        while at + wire.FRAME_SIZE <= data.size:
+            try:
+                header = wire.parse_frame(data[at : at + wire.FRAME_SIZE].tobytes(), self._limit)
+            except DensorError:  # which is for whoever reads the frame
+                return None
+            if header.kind == wire.ENTRY_END:
+                return size
+            if header.kind in (wire.CHUNK, wire.REF):
+                size += header.original
+            at += wire.FRAME_SIZE + header.stored
+        return None
 
     def at_end(self) -> bool:
         """Whether nothing follows."""

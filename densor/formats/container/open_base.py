@@ -14,7 +14,12 @@ from densor.formats.container.base import GivenBase, described
 from densor.formats.container.entry import FILE, BaseRef
 from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.io.outputs import errors_of, write_all
-from densor.formats.io.sources import FileRandomSource, MemoryRandomSource, RandomSource
+from densor.formats.io.sources import (
+    FileRandomSource,
+    MemoryRandomSource,
+    RandomSource,
+    random_source_of,
+)
 from densor.formats.io.urls import is_url, name_of, plain
 from densor.options import ReadOptions
 from densor.runtime.locks import Lock
@@ -48,7 +53,7 @@ def _given(base: Any, stack: contextlib.ExitStack) -> GivenBase:
     if isinstance(base, bytes | bytearray | memoryview):
         return GivenBase(MemoryRandomSource(base))
     if hasattr(base, "read"):
-        return GivenBase(FileRandomSource(cast(BinaryIO, base)))
+        return GivenBase(random_source_of(cast(BinaryIO, base)))
     base = plain(base)
     if is_url(base):
         return _remote(base)

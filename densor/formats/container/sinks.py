@@ -8,7 +8,7 @@ import numpy as np
 from densor.errors import TruncatedError
 from densor.formats.io.outputs import WholeFile, errors_of, write_all
 from densor.formats.io.sources import Bytes, FileSource
-from densor.runtime.buffers import POOL
+from densor.runtime.buffers import POOL, NewBytes
 from densor.runtime.in_turn import InTurn
 from densor.runtime.locks import Lock
 
@@ -33,6 +33,19 @@ class MemorySink:
 
     def read(self, offset: int, size: int) -> Bytes:
         return self._target[offset : offset + size]
+
+
+class NewBytesSink(MemorySink):
+    """Fills a bytes object of a size that is known; MemoryError where there is no room for it."""
+
+    def __init__(self, size: int) -> None:
+        self._new = NewBytes(size)
+        super().__init__(self._new.memory())
+
+    def finished(self) -> bytes:
+        """The object, once all of it is done."""
+        self._target = self._target[:0]
+        return self._new.finished()
 
 
 class _PoolSink:

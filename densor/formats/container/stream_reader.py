@@ -203,6 +203,13 @@ class StreamReader:
         """Whether sinks may be asked for bytes that are done."""
         return bool(self.features & (wire.BACKREFS | wire.BASE))
 
+    def size_of(self, meta: EntryMeta) -> int | None:
+        """Bytes of the entry that is begun, where they are told, or in memory to be counted; None
+        too for more than are allowed."""
+        size = self._frames.original_ahead() if meta.size is None else meta.size
+        allowed = size is not None and (self._max_size is None or size <= self._max_size)
+        return size if allowed else None
+
     def close(self) -> None:
         """Stops the threads."""
         self._session.stop()

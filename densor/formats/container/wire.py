@@ -242,8 +242,13 @@ def begins_archive(data: Any) -> bool:
 
 def check_possible(size: int, stored: int) -> None:
     """LimitError where no archive of `stored` bytes can hold `size`; memory should wait for it."""
-    if size > most_original(stored):
+    if not is_possible(size, stored):
         raise LimitError(f"{stored} bytes cannot hold {size}")
+
+
+def is_possible(size: int, stored: int) -> bool:
+    """Whether an archive of `stored` bytes may hold `size`."""
+    return size <= most_original(stored)
 
 
 def most_original(stored: int) -> int:

@@ -52,6 +52,35 @@ class MemorySource:
         return self._data, self._at
 
 
+_ALIGNED = 8  # what an address is a multiple of, where kernels need not have a copy
+
+
+class BytesIOSource(MemorySource):
+    """The bytes of an `io.BytesIO` from where it stands, whose position goes along; no copies.
+
+    But of what begins where elements may not stand. The file must not be written to meanwhile.
+    """
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file.getvalue())  # the buffer itself
+        self._at = min(file.tell(), self._data.size)
+        self._file = file
+
+    def take(self, count: int) -> Bytes:
+        piece = super().take(count)
+        self._file.seek(self._at)
+        if piece.size and piece.ctypes.data % _ALIGNED:
+            copy = POOL.take(piece.size)
+            copy[:] = piece
+            return copy
+        return piece
+
+
+def source_of(file: BinaryIO) -> Source:
+    """The bytes of a binary file object from where it stands."""
+    return BytesIOSource(file) if type(file) is io.BytesIO else FileSource(file)
+
+
 def _seekable(file: BinaryIO) -> bool:
     try:
         return bool(file.seekable())
@@ -212,6 +241,14 @@ class FileRandomSource:
                 raise TruncatedError("archive is shorter than its frames say")
             filled += got
         return buffer
+
+
+def random_source_of(file: BinaryIO) -> RandomSource:
+    """The bytes of a seekable file object at any place, without copies where it is an
+    `io.BytesIO`, which must not be written to meanwhile."""
+    if type(file) is io.BytesIO and not file.closed:
+        return MemoryRandomSource(file.getvalue())
+    return FileRandomSource(file)
 
 
 class PlacedSource:

@@ -1,0 +1,107 @@
+"""Tables that processors with AVX-512 look up in registers, in a few cycles for a whole vector.
+
+Elsewhere each lane loads its number, which is not worth it, as `fast` tells kernels: a constant.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from densor.entropy.jit import BOUNDSCHECK
+from densor.entropy.vectors import LANES, check_range, features_of, u32x16
+
+TABLE = 32  # numbers of a table for `look_up`
+BYTES = 256  # bytes of one for `look_up_bytes`
+RUN = 64  # bytes that this looks up together
+_I8, _I32, _I64 = (ir.IntType(bits) for bits in (8, 32, 64))
+_V32, _V8 = ir.VectorType(_I32, LANES), ir.VectorType(_I8, RUN)
+
+
+def _is_fast(context: Any) -> bool:
+    return {"avx512f", "avx512vbmi"} <= features_of(context)[1]
+
+
+@intrinsic
+def fast(typingctx):
+    """Whether look-ups are faster than loads, as far as the processor tells."""
+
+    def codegen(context, builder, signature, args):
+        return ir.Constant(ir.IntType(1), _is_fast(context))
+
+    return types.boolean(), codegen
+
+
+def _parts(builder: Any, data: Any, begin: Any, kind: Any, count: int) -> list[Any]:
+    """`count` vectors from element `begin` of an array on."""
+    parts = []
+    for part in range(count):
+        address = builder.gep(data, [builder.add(begin, _I64(part * kind.count))])
+        parts.append(builder.load(builder.bitcast(address, kind.as_pointer())))
+        parts[-1].align = kind.element.width // 8
+    return parts
+
+
+def _permute(builder: Any, name: str, low: Any, index: Any, high: Any) -> Any:
+    kind = ir.FunctionType(low.type, [low.type] * 3)
+    function = cgutils.get_or_insert_function(
+        builder.module, kind, f"llvm.x86.avx512.vpermi2var.{name}.512"
+    )
+    return builder.call(function, [low, index, high])
+
+
+def _by_lanes(builder: Any, data: Any, begin: Any, index: Any) -> Any:
+    found = ir.Constant(index.type, ir.Undefined)
+    for lane in range(index.type.count):
+        place = builder.add(builder.zext(builder.extract_element(index, _I32(lane)), _I64), begin)
+        value = builder.load(builder.gep(data, [place]))
+        found = builder.insert_element(found, value, _I32(lane))
+    return found
+
+
+@intrinsic
+def look_up(typingctx, table, begin, index):
+    """table[begin + (index & 31)] per lane, from a uint32 array."""
+
+    def codegen(context, builder, signature, args):
+        table, begin, index = args
+        if BOUNDSCHECK:
+            check_range(context, builder, signature.args[0], table, begin, _I64(TABLE))
+        data = context.make_array(signature.args[0])(context, builder, table).data
+        if _is_fast(context):
+            low, high = _parts(builder, data, begin, _V32, 2)
+            return _permute(builder, "d", low, index, high)
+        index = builder.and_(index, ir.Constant(_V32, [TABLE - 1] * LANES))
+        return _by_lanes(builder, data, begin, index)
+
+    return u32x16(table, types.intp, u32x16), codegen
+
+
+@intrinsic
+def look_up_bytes(typingctx, table, array, begin):
+    """Each of the 64 bytes from `begin` on of a uint8 array becomes what uint8[256] has for it."""
+
+    def codegen(context, builder, signature, args):
+        table, array, begin = args
+        if BOUNDSCHECK:
+            check_range(context, builder, signature.args[0], table, _I64(0), _I64(BYTES))
+            check_range(context, builder, signature.args[1], array, begin, _I64(RUN))
+        data = context.make_array(signature.args[0])(context, builder, table).data
+        target = context.make_array(signature.args[1])(context, builder, array).data
+        address = builder.bitcast(builder.gep(target, [begin]), _V8.as_pointer())
+        index = builder.load(address)
+        index.align = 1
+        if _is_fast(context):
+            parts = _parts(builder, data, _I64(0), _V8, 4)
+            low = _permute(builder, "qi", parts[0], index, parts[1])
+            high = _permute(builder, "qi", parts[2], index, parts[3])
+            upper = builder.icmp_signed("<", index, ir.Constant(_V8, [0] * RUN))
+            found = builder.select(upper, high, low)
+        else:
+            found = _by_lanes(builder, data, _I64(0), index)
+        builder.store(found, address).align = 1
+        return context.get_dummy_value()
+
+    return types.void(table, array, types.intp), codegen
