@@ -14,7 +14,7 @@ from densor.files.opened import (
     open_output,
 )
 from densor.formats.container import wire
-from densor.formats.container.entry import DIR, STEP, EntryMeta
+from densor.formats.container.entry import DIR, STEPS, EntryMeta
 from densor.formats.container.open_base import open_base
 from densor.formats.container.sinks import Copies, FileSink, NullSink, PipeSink, PlacedFileSink
 from densor.formats.container.stream_reader import Entry, Sink, StreamReader
@@ -132,14 +132,14 @@ def _only_entry(reader: StreamReader, out: BinaryIO) -> Entry:
 
     def sink_for(meta: EntryMeta) -> Sink:
         nonlocal sinks
-        if meta.kind == STEP:
+        if meta.kind in STEPS:
             return NullSink(Copies())
         sinks += 1
         if sinks > 1 or meta.kind == DIR:
             raise FormatError("archive holds more than one file; use `densor extract`")
         return file_sink(out, keep)
 
-    entries = [entry for entry in reader.entries(sink_for) if entry.meta.kind != STEP]
+    entries = [entry for entry in reader.entries(sink_for) if entry.meta.kind not in STEPS]
     if not entries:
         raise FormatError("archive is empty")
     return entries[0]
