@@ -254,18 +254,18 @@ def test_the_forms_of_weights() -> None:
     from reference import adam as reference
 
     rng = np.random.default_rng(8)
-    w, m, v = (rng.normal(0, s, 3000).astype(np.float32) for s in (0.05, 1e-3, 1e-3))
-    v *= v
-    bits = [x.view(np.uint32) for x in (w, m, v)]
-    bits[0][:4], bits[1][4:7] = (0x7FC00001, 0x80000000, 1, 0x7F800000), (0, 0x80000000, 3)
+    numbers = [rng.normal(0, s, 3000).astype(np.float32) for s in (0.05, 1e-3, 1e-3)]
+    numbers[2] *= numbers[2]
+    w, m, v = (x.view(np.uint32) for x in numbers)
+    w[:4], m[4:7] = (0x7FC00001, 0x80000000, 1, 0x7F800000), (0, 0x80000000, 3)
     update = weights.update_of((0.9, 0.999), 1e-2, 0.1, 1e-8, 7)
     for form in range(weights.FORMS):
         one = update._replace(form=form)
-        made = weights.moved(*bits, one)
+        made = weights.moved(w, m, v, one)
         listed = step.Moved(0, one).to_json()[1:]
-        moments = [x.astype("<u4").tobytes() for x in bits[1:]]
-        assert made.astype("<u4").tobytes() == reference.moved(bits[0].tobytes(), moments, listed)
-        assert weights.with_form(bits[0], made, bits[1], bits[2], update) == (one, 1.0)
+        old, *moments = (x.astype("<u4").tobytes() for x in (w, m, v))
+        assert made.astype("<u4").tobytes() == reference.moved(old, moments, listed)
+        assert weights.with_form(w, made, m, v, update) == (one, 1.0)
 
 
 # Faulty entries
@@ -451,9 +451,9 @@ def test_a_table_is_read_once_for_all_that_follows(monkeypatch: pytest.MonkeyPat
     writer.close()
     parse, sizes = step.parse, []
 
-    def counted(size: int, read: step.Read) -> step.Table:
+    def counted(kind: str, size: int, read: step.Read) -> step.Table:
         sizes.append(size)
-        return parse(size, read)
+        return parse(kind, size, read)
 
     monkeypatch.setattr(step, "parse", counted)
     reader = StreamReader(MemorySource(file.getvalue()), base=given)

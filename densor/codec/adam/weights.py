@@ -40,7 +40,8 @@ def update_of(
 
 def _next_w(w: Floats, m: Floats, v: Floats, update: Update) -> Floats:
     """Form 0 rounds all; 1 divides first, and fuses the product with the sum."""
-    divisor: Floats = np.sqrt(v) / update.bias + update.epsilon
+    root: Floats = np.sqrt(v)
+    divisor: Floats = root / update.bias + update.epsilon
     if update.form == 1:
         ratio: Floats = m / divisor
         return fused(update.scale, ratio, w * update.kept)
