@@ -1,12 +1,14 @@
 """Adam's state after a step: what it takes by itself, and as what the step made of the one before.
 
-    python -m bench.optimizer_state DIR STEP
+    python -m bench.optimizer_state DIR STEP [--files]
 
 DIR: what `bench.training_data` wrote. Shares are of m and v in FP32; the gradient is derived from
-them, or given in FP32 as it was after clipping.
+them, or given in FP32 as it was after clipping. With `--files`, files of torch.save with weights in
+FP32 and the state, packed against the one before, instead.
 """
 
 import argparse
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ import numpy as np
 
 import densor
 from bench.tensors import read_safetensors
+
+RATE = 5e-6  # by which the weights were moved
 
 
 def moments(folder: Path, step: int) -> dict[str, Any]:
@@ -29,12 +33,56 @@ def moments(folder: Path, step: int) -> dict[str, Any]:
     return {"state": slots, "param_groups": [{"params": list(slots), "betas": (0.9, 0.999)}]}
 
 
+def saved(folder: Path, step: int, path: Path) -> None:
+    """Writes a file of weights and state as a training script does."""
+    import torch
+
+    weights = {
+        tensor.name: torch.from_numpy(tensor.data.view(np.float32).reshape(tensor.shape).copy())
+        for tensor in read_safetensors(folder / f"w32-{step}.safetensors")
+    }
+    slots = moments(folder, step)["state"]
+    adam = torch.optim.AdamW([torch.nn.Parameter(w) for w in weights.values()], lr=RATE)
+    state = adam.state_dict()
+    state["state"] = {
+        i: {"step": torch.tensor(float(step)), **slots[name]} for i, name in enumerate(weights)
+    }
+    torch.save({"model": weights, "optimizer": state}, path)
+
+
+def pack_files(folder: Path, step: int) -> None:
+    """Prints a row for each level: size as a share of the file, seconds of the processor."""
+    with tempfile.TemporaryDirectory() as name:
+        before, after = (Path(name) / f"step{i}.pt" for i in (step - 1, step))
+        for path, number in ((before, step - 1), (after, step)):
+            saved(folder, number, path)
+        packed, out = Path(name) / "packed.densor", Path(name) / "out"
+        for level in (3, 6):
+            begin = time.process_time()
+            sizes = densor.compress_file(
+                after, packed, level, base=before, threads=1, overwrite=True
+            )
+            middle = time.process_time()
+            densor.decompress_file(packed, out, base=before, threads=1, overwrite=True)
+            end = time.process_time()
+            assert out.read_bytes() == after.read_bytes()
+            print(
+                f"| {level} | {sizes.original} | {sizes.stored / sizes.original:.4f} | "
+                f"{middle - begin:.2f} | {end - middle:.2f} |",
+                flush=True,
+            )
+
+
 def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("step", type=int)
+    parser.add_argument("--files", action="store_true")
     arguments = parser.parse_args()
+    if arguments.files:
+        pack_files(arguments.folder, arguments.step)
+        return
     import safetensors
     import torch
 

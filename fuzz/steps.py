@@ -11,6 +11,7 @@ from reference.reading import Refused
 
 from densor.errors import DensorError
 from densor.formats.container import step
+from densor.formats.container.entry import STEP, UPDATE
 from densor.formats.io.sources import MemoryRandomSource
 from densor.runtime.types import Bytes
 from fuzz.mutate import mutated
@@ -18,6 +19,7 @@ from fuzz.target import Target, Wrong
 
 _BASE = np.random.default_rng(11).integers(0, 256, 1200, np.uint8).tobytes()
 _W, _B2, _A, _ONE = 0x3DCCCCD0, 0x3F7FBE77, 0x3A831200, 0x3F800000
+_MOVED = [0x3F7FFF58, 0xBB03126F, 0x3D016873, 0x322BCC77]
 
 
 def run(content: bytes) -> object:
@@ -29,12 +31,13 @@ def run(content: bytes) -> object:
         return np.frombuffer(content[begin:end], np.uint8)
 
     try:
-        right = reference.stepped(_BASE, content)
+        kind = UPDATE if b'"weights"' in content else STEP
+        right = reference.stepped(_BASE, content, kind == UPDATE)
     except Refused:
         right = None
     try:
         base = MemoryRandomSource(np.frombuffer(_BASE, np.uint8))
-        made = step.SteppedBase(base, step.parse(len(content), read), read)
+        made = step.SteppedBase(base, step.parse(kind, len(content), read), read)
     except DensorError:
         if right is not None:
             raise Wrong("refused, though the reference takes it") from None
@@ -53,7 +56,7 @@ def mutate(data: bytes, rng: Random, others: Any) -> bytes:
     try:
         end = 4 + struct.unpack_from("<I", data)[0]
         table = json.loads(data[4:end])
-        item = rng.choice(table["moments"])
+        item = rng.choice([*table["moments"], *filter(None, table.get("weights", ()))])
         place = rng.randrange(len(item))
         old = item[place]
         item[place] = rng.choice(
@@ -76,7 +79,7 @@ def mutate(data: bytes, rng: Random, others: Any) -> bytes:
 
 
 def seeds() -> list[bytes]:
-    """Steps of both forms of m and all of v, with one parameter and several."""
+    """Steps of both forms of m and w and all of v, with one parameter and several."""
     rng = np.random.default_rng(12)
     found = []
     for form in range(8):
@@ -84,7 +87,10 @@ def seeds() -> list[bytes]:
         moments = [[m, v, 20, _W, _B2, _A, _ONE, form % 2, form]]
         if form % 3 == 0:
             moments.append([300, 700, 90, _W, _B2, _A, 0x3F3D70A4, 0, 7 - form])
-        table = json.dumps({"moments": moments}).encode()
+        parts: dict[str, Any] = {"moments": moments}
+        if form % 2:
+            parts["weights"] = [[200 + form, *_MOVED, form // 2 % 2], None][: len(moments)]
+        table = json.dumps(parts).encode()
         gradients = rng.integers(0, 256, 2 * sum(item[2] for item in moments), np.uint8)
         found.append(struct.pack("<I", len(table)) + table + gradients.tobytes())
     return found

@@ -27,7 +27,7 @@ from densor.formats.container.derived import (
     FileBase,
     Recipe,
 )
-from densor.formats.container.entry import BYTES, STEP, BaseRef, EntryMeta
+from densor.formats.container.entry import BYTES, STEPS, BaseRef, EntryMeta
 from densor.formats.io.outputs import errors_of
 from densor.formats.io.sources import MemoryRandomSource, MemorySource
 from densor.formats.parsers.plan import plan_file
@@ -51,7 +51,7 @@ class Member(NamedTuple):
 
 def is_recipe(meta: EntryMeta) -> bool:
     """Whether an entry is no file but says how files are made, or what becomes of their base."""
-    return meta.kind == STEP or (meta.kind == BYTES and meta.name == derived.NAME)
+    return meta.kind in STEPS or (meta.kind == BYTES and meta.name == derived.NAME)
 
 
 @contextlib.contextmanager

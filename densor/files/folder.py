@@ -15,7 +15,7 @@ from densor.files.single import file_sink
 from densor.formats.container.entry import (
     DIR,
     FILE,
-    STEP,
+    STEPS,
     EntryMeta,
     escape_path,
     new_path,
@@ -291,7 +291,7 @@ class _Extraction:
         if not self._is_wanted(meta.name):
             return NullSink(self._copies)
         if is_recipe(meta):
-            return NullSink(Copies() if meta.kind == STEP else None)
+            return NullSink(Copies() if meta.kind in STEPS else None)
         if meta.kind not in (FILE, DIR):
             raise FormatError(f"{meta.name!r} is not a file but a {meta.kind}; read it in Python")
         return self._new(meta)

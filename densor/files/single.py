@@ -16,7 +16,7 @@ from densor.files.opened import (
     open_output,
 )
 from densor.formats.container import wire
-from densor.formats.container.entry import DIR, STEP, EntryMeta
+from densor.formats.container.entry import DIR, STEPS, EntryMeta
 from densor.formats.container.open_base import open_base
 from densor.formats.container.sinks import (
     Copies,
@@ -143,7 +143,7 @@ def _only_entry(reader: StreamReader, out: BinaryIO, stored: int | None) -> Entr
 
     def sink_for(meta: EntryMeta) -> Sink:
         nonlocal sinks, new
-        if meta.kind == STEP:
+        if meta.kind in STEPS:
             return NullSink(Copies())
         sinks += 1
         if sinks > 1 or meta.kind == DIR:
@@ -151,7 +151,7 @@ def _only_entry(reader: StreamReader, out: BinaryIO, stored: int | None) -> Entr
         new = _new_bytes(out, reader.size_of(meta), stored)
         return file_sink(out, keep) if new is None else new
 
-    entries = [entry for entry in reader.entries(sink_for) if entry.meta.kind != STEP]
+    entries = [entry for entry in reader.entries(sink_for) if entry.meta.kind not in STEPS]
     if not entries:
         raise FormatError("archive is empty")
     if new is not None and isinstance(out, io.BytesIO):

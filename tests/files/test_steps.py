@@ -4,6 +4,7 @@ import io
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +13,14 @@ from stepped import checkpoints
 
 import densor
 from densor.archives import append, salvage
+from densor.codec.adam import weights
 from densor.codec.kind import BYTES as PLAIN
 from densor.codec.kind import Segment
 from densor.errors import DensorError, FormatError
 from densor.formats.container import step
 from densor.formats.container.archive import Archive
 from densor.formats.container.base import GivenBase
-from densor.formats.container.entry import STEP, BaseRef, EntryMeta
+from densor.formats.container.entry import STEP, STEPS, UPDATE, BaseRef, EntryMeta
 from densor.formats.container.stream_reader import StreamReader
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.io.sources import MemoryRandomSource, MemorySource
@@ -38,9 +40,15 @@ def _packed(folder: Path, before: bytes, after: bytes, level: int = 3) -> Path:
     return out
 
 
-def _steps(archive: Path) -> list[str]:
-    with densor.open(archive, base=archive.parent / "before") as file:
-        return [e.meta.name for e in file.archive.entries if e.meta.kind == STEP]
+def _steps(archive: Path, base: str = "before") -> list[str]:
+    return [name for name, _ in _step_entries(archive, base)]
+
+
+def _step_entries(archive: Path, base: str) -> list[tuple[str, str]]:
+    """Names and kinds."""
+    with densor.open(archive, base=archive.parent / base) as file:
+        found = [(e.meta.name, e.meta.kind) for e in file.archive.entries]
+    return [(name, kind) for name, kind in found if kind in STEPS]
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.8123])
@@ -179,16 +187,99 @@ def test_checkpoints_of_pytorch(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_bytes() == paths[2].read_bytes()
 
 
+def _trained(folder: Path, schedule: str, moved: bool = True, **options: Any) -> list[Path]:
+    """Files of three steps of AdamW in two groups, saved before or after the schedule's step."""
+    torch = pytest.importorskip("torch")
+    generator = torch.Generator().manual_seed(1)
+    layers = [torch.nn.Linear(101, 90), torch.nn.Linear(90, 101), torch.nn.Linear(101, 90)]
+    model = torch.nn.Sequential(*layers, torch.nn.Linear(90, 90))
+    vectors = [p for p in model.parameters() if p.dim() == 1]
+    matrices = [p for p in model.parameters() if p.dim() == 2]
+    groups = [{"params": vectors, "weight_decay": 0.0}, {"params": matrices, "weight_decay": 0.1}]
+    adam = torch.optim.AdamW(groups, lr=1e-3, **options)
+    rates = torch.optim.lr_scheduler.LambdaLR(adam, lambda number: 1 / (1 + number))
+    paths = []
+    for number in range(3):
+        for parameter in model.parameters():
+            gradient = torch.randn(parameter.shape, generator=generator)
+            parameter.grad = gradient.bfloat16().float() * 0.37
+        adam.step()
+        if schedule == "before":
+            rates.step()
+        paths.append(folder / f"step{number}.pt")
+        if not moved:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(torch.randn(parameter.shape, generator=generator))
+        torch.save({"model": model.state_dict(), "adam": adam.state_dict()}, paths[-1])
+        if schedule == "after":
+            rates.step()
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options"),
+    [
+        ("none", {"foreach": False}), ("before", {"foreach": True}), ("after", {"fused": True}),
+        ("none", {"capturable": False, "eps": 1e-3}),
+    ],
+)  # fmt: skip
+def test_weights_follow_from_moments(
+    schedule: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    """Bit for bit, however PyTorch computes them: nothing is kept but gradients."""
+    _, before, after = _trained(tmp_path, schedule, **options)
+    sizes = densor.compress_file(after, tmp_path / "a", base=before, threads=1, verify=True)
+    assert _step_entries(tmp_path / "a", before.name) == [("densor.step:step2.pt", UPDATE)]
+    weights = 4 * (4 * 90 * 101 - 90 * 11 + 90 * 3 + 101)
+    assert sizes.stored < 0.5 * weights + 4000  # gradients in BF16, whole
+    densor.decompress_file(tmp_path / "a", tmp_path / "out", base=before)
+    assert (tmp_path / "out").read_bytes() == after.read_bytes()
+    with densor.open(tmp_path / "a", base=before, threads=1) as file:
+        entry = file.archive.entry(after.name)
+        data = after.read_bytes()
+        for begin, end in ((0, len(data)), (1001, 50_003), (len(data) // 3, len(data) - 1)):
+            assert file.archive.read(entry, begin, end).tobytes() == data[begin:end]
+
+
+def test_weights_that_do_not_follow(tmp_path: Path) -> None:
+    """Moments alone do then."""
+    _, before, after = _trained(tmp_path, "none", moved=False)
+    densor.compress_file(after, tmp_path / "a", base=before, threads=1, verify=True)
+    assert _step_entries(tmp_path / "a", before.name) == [("densor.step:step2.pt", STEP)]
+
+
+def test_the_forms_of_weights() -> None:
+    """Each is told from the other, and makes what the reference makes."""
+    from reference import adam as reference
+
+    rng = np.random.default_rng(8)
+    numbers = [rng.normal(0, s, 3000).astype(np.float32) for s in (0.05, 1e-3, 1e-3)]
+    numbers[2] *= numbers[2]
+    w, m, v = (x.view(np.uint32) for x in numbers)
+    w[:4], m[4:7] = (0x7FC00001, 0x80000000, 1, 0x7F800000), (0, 0x80000000, 3)
+    update = weights.update_of((0.9, 0.999), 1e-2, 0.1, 1e-8, 7)
+    for form in range(weights.FORMS):
+        one = update._replace(form=form)
+        made = weights.moved(w, m, v, one)
+        listed = step.Moved(0, one).to_json()[1:]
+        old, *moments = (x.astype("<u4").tobytes() for x in (w, m, v))
+        assert made.astype("<u4").tobytes() == reference.moved(old, moments, listed)
+        assert weights.with_form(w, made, m, v, update) == (one, 1.0)
+
+
 # Faulty entries
 
 
-def _content(moments: object, gradients: bytes) -> bytes:
-    table = json.dumps({"moments": moments}).encode()
+def _content(moments: object, gradients: bytes, moved: object = None) -> bytes:
+    parts = {"moments": moments} | ({} if moved is None else {"weights": moved})
+    table = json.dumps(parts).encode()
     return struct.pack("<I", len(table)) + table + gradients
 
 
 BASE = np.random.default_rng(5).normal(0, 1, 100).astype("<f4").tobytes()
 RIGHT = [3, 200, 10, 0x3DCCCCD0, 0x3F7FBE77, 0x3A831200, 0x3F800000, 1, 3]
+MOVED = [101, 0x3F7FFF58, 0xBB03126F, 0x3D016873, 0x322BCC77, 0]
 
 
 def _archive(content: bytes, number: int = 0, kind: str = STEP, based: bool = False) -> bytes:
@@ -256,20 +347,44 @@ def test_faulty_tables(content: bytes) -> None:
         _after(content)
 
 
-def _after(content: bytes) -> step.SteppedBase:
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (0, -1), (0, 361), (0, 1 << 63), (0, 20), (0, 190), (1, 1 << 32), (4, 1.5), (5, 2),
+        (5, None), (6, 0),
+    ],
+)  # fmt: skip
+def test_faulty_weights(place: int, value: object) -> None:
+    moved = [*MOVED[:place], value, *MOVED[place + 1 :]]
+    with pytest.raises(FormatError):
+        _after(_content([RIGHT], bytes(20), [moved]), UPDATE)
+
+
+@pytest.mark.parametrize("listed", [None, [], [1], {}, [None, None], [MOVED[:-1]]])
+def test_faulty_lists_of_weights(listed: object) -> None:
+    with pytest.raises(FormatError):
+        _after(_content([RIGHT], bytes(20), listed), UPDATE)
+
+
+def _after(content: bytes, kind: str = STEP) -> step.SteppedBase:
     def read(begin: int, end: int) -> np.ndarray:
         return np.frombuffer(content[begin:end], np.uint8)
 
-    return step.SteppedBase(_random(BASE), step.parse(len(content), read), read)
+    return step.SteppedBase(_random(BASE), step.parse(kind, len(content), read), read)
 
 
-def test_any_part_of_a_base() -> None:
+@pytest.mark.parametrize(
+    ("kind", "moved"),
+    [(STEP, None), (UPDATE, [None]), (UPDATE, [MOVED]), (UPDATE, [[*MOVED[:5], 1]])],
+)
+def test_any_part_of_a_base(kind: str, moved: list[object] | None) -> None:
     from reference import step as reference
 
     gradients = np.random.default_rng(6).integers(0, 1 << 16, 10).astype("<u2").tobytes()
-    content = _content([RIGHT], gradients)
-    made, right = _after(content), reference.stepped(BASE, content)
-    assert right != BASE
+    content = _content([RIGHT], gradients, moved)
+    made, right = _after(content, kind), reference.stepped(BASE, content, kind == UPDATE)
+    assert right[:101] != BASE[:101]
+    assert (right[101:141] != BASE[101:141]) == (moved is not None and moved != [None])
     for begin in range(0, 60):
         for end in (begin, begin + 1, begin + 6, 250, len(BASE)):
             assert made.read_at(begin, end - begin).tobytes() == right[begin:end]
@@ -336,9 +451,9 @@ def test_a_table_is_read_once_for_all_that_follows(monkeypatch: pytest.MonkeyPat
     writer.close()
     parse, sizes = step.parse, []
 
-    def counted(size: int, read: step.Read) -> step.Table:
+    def counted(kind: str, size: int, read: step.Read) -> step.Table:
         sizes.append(size)
-        return parse(size, read)
+        return parse(kind, size, read)
 
     monkeypatch.setattr(step, "parse", counted)
     reader = StreamReader(MemorySource(file.getvalue()), base=given)

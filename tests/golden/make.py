@@ -542,6 +542,34 @@ def steps() -> Iterator[tuple[str, bytes]]:
         yield "steps", out.read_bytes()
 
 
+def steps_of_weights() -> Iterator[tuple[str, bytes]]:
+    """By PyTorch, whose files say what Adam was told."""
+    import torch
+
+    torch.manual_seed(5)
+    weights = {"a": torch.randn(12, 50) * 0.05, "b": torch.randn(70) * 0.05}
+    adam = torch.optim.AdamW([torch.nn.Parameter(w) for w in weights.values()], lr=1e-3)
+    with tempfile.TemporaryDirectory() as folder, MonkeyPatch.context() as patch:
+        patch.setattr(step_search, "_LEAST", 1)  # so that it stays small
+        patch.setattr(step_search, "_LEAST_GAIN", -1000)
+        out = Path(folder) / "out.densor"
+        for number in range(3):
+            for parameter in adam.param_groups[0]["params"]:
+                gradient = torch.randn(parameter.shape).bfloat16().float()
+                parameter.grad = gradient * 0.7
+            adam.step()
+            path = Path(folder) / f"step-{number}"
+            moved = dict(zip(weights, adam.param_groups[0]["params"], strict=True))
+            torch.save({"model": moved, "adam": adam.state_dict()}, path)
+            os.utime(path, (10**9, 10**9))
+            path.chmod(0o644)
+            if number:
+                densor.archives.append(out, path, threads=1)
+            else:
+                densor.compress_file(path, out, threads=1)
+        yield "steps-weights", out.read_bytes()
+
+
 class Group(NamedTuple):
     """Archives that were made at once; each of `good` yields name and archive."""
 
@@ -574,6 +602,7 @@ GROUPS = (
     Group("0.9, records", (tables_of_records,)),
     Group("0.9, steps of Adam", (steps,)),
     Group("0.10, arrays", (tables_of_arrays,)),
+    Group("0.10, weights that Adam moves", (steps_of_weights,)),
 )
 
 

@@ -172,3 +172,18 @@ def stepped(old: Moments, gradient: bytes, step: list[int]) -> list[bytes]:
             for made, number in zip(found, (next_m, _next_v(step[5], v, g, b2, a)), strict=True):
                 made.append(F(0) if np.isnan(number) else number)
     return [struct.pack(f"<{len(made)}f", *made) for made in found]
+
+
+def moved(old: bytes, moments: list[bytes], update: list[int]) -> bytes:
+    """Weights after a step, from those before and the moments after it."""
+    kept, scale, bias, epsilon = (np.uint32(number).view(F) for number in update[:4])
+    found: list[Any] = []
+    with np.errstate(all="ignore"):
+        for w, m, v in zip(*(np.frombuffer(x, "<f4") for x in (old, *moments)), strict=True):
+            divisor = np.sqrt(v) / bias + epsilon
+            if update[4] == 0:
+                number = scale * m / divisor + w * kept
+            else:
+                number = _fma(scale, m / divisor, w * kept)
+            found.append(F(0) if np.isnan(number) else number)
+    return struct.pack(f"<{len(found)}f", *found)

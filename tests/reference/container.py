@@ -219,9 +219,9 @@ class Reader:
         if number >= len(self.entries):
             fail("a step that does not come before")
         entry = self.entries[number]
-        if entry.kind != "step" or self.chains[number]:
+        if entry.kind not in ("step", "update") or self.chains[number]:
             fail("a step in another kind of entry, or in one with a base")
-        return step.stepped(base, entry.data)
+        return step.stepped(base, entry.data, entry.kind == "update")
 
     def derived(self, wanted: tuple[int, int, bytes]) -> bytes:
         """A base that follows from entries (derived.md)."""

@@ -16,7 +16,7 @@ MAX_DIMENSIONS = 64
 
 HASH_XXH3_128, HASH_SHA256 = 1, 2
 
-ENTRY_KINDS = ("file", "dir", "tensor", "array", "bytes", "step")
+ENTRY_KINDS = ("file", "dir", "tensor", "array", "bytes", "step", "update")
 HASH_NAMES = {"xxh3-128": 1, "sha256": 2}  # `hash` of an entry -> hash kind of its ENTRY_END
 ELEMENT_SIZE = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "VOID"), 1),

@@ -28,7 +28,7 @@ from reference.frames import (
 )
 from reference.reading import Cursor, Refused, decode_zstd, fail
 
-KINDS = ("file", "dir", "tensor", "array", "bytes", "step")
+KINDS = ("file", "dir", "tensor", "array", "bytes", "step", "update")
 TYPES = (
     *("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"),
     *("F16", "BF16", "F32", "F64", "C64", "C128", "F8_E4M3", "F8_E5M2", "F8_E8M0"),

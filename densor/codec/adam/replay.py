@@ -22,7 +22,7 @@ Words = npt.NDArray[np.uint32]
 
 M_FORMS = 2  # m + w (g - m): fused or not
 V_FORMS = 8  # see `_next_v`
-_BLOCK = 1 << 16  # elements that are worked on at a time
+BLOCK = 1 << 16  # elements that are worked on at a time
 _SAMPLE = 1 << 14  # elements by which forms and factors are found
 _NEAR = (0, 1, -1, 2, -2)  # gradients that are tried, in units of the last place
 
@@ -45,7 +45,7 @@ def step_of(beta1: float, beta2: float, factor: float = 1.0) -> Step:
     return Step(f(1 - beta1), f(beta2), f(1 - beta2), f(factor))
 
 
-def _fused(a: Floats | np.float32, b: Floats, c: Floats) -> Floats:
+def fused(a: Floats | np.float32, b: Floats, c: Floats) -> Floats:
     """a · b + c, rounded once."""
     product = np.multiply(a, b, dtype=np.float64)  # exact
     wide = c.astype(np.float64)
@@ -63,7 +63,7 @@ def _fused(a: Floats | np.float32, b: Floats, c: Floats) -> Floats:
 def _next_m(m: Floats, g: Floats, step: Step) -> Floats:
     difference = g - m
     if step.m_form == 0:
-        return _fused(step.w, difference, m)
+        return fused(step.w, difference, m)
     return step.w * difference + m
 
 
@@ -74,16 +74,16 @@ def _next_v(v: Floats, g: Floats, step: Step) -> Floats:
     form = step.v_form
     if form >= 6:
         difference = g * g - v
-        return _fused(step.a, difference, v) if form == 6 else step.a * difference + v
+        return fused(step.a, difference, v) if form == 6 else step.a * difference + v
     left, right = (step.a * g, g) if form < 3 else (g * g, np.full_like(g, step.a))
     if form % 3 == 0:
         return step.b2 * v + left * right
     if form % 3 == 1:
-        return _fused(left, right, step.b2 * v)
-    return _fused(step.b2, v, left * right)
+        return fused(left, right, step.b2 * v)
+    return fused(step.b2, v, left * right)
 
 
-def _clean(made: Floats) -> Words:
+def clean(made: Floats) -> Words:
     """The bits, those of NaN as 0: machines differ in what they make of these."""
     bits = made.view(np.uint32).copy()
     bits[np.isnan(made)] = 0
@@ -91,7 +91,7 @@ def _clean(made: Floats) -> Words:
 
 
 @contextmanager
-def _denormals(flush: bool) -> Iterator[None]:
+def denormals(flush: bool) -> Iterator[None]:
     """Has this thread flush denormals to zero or keep them, whatever it does otherwise."""
     # Zero where results are flushed, and where operands are, as the comparison takes it for one
     flushed = bool(np.finfo(np.float32).smallest_normal * np.float32(0.5) == 0)
@@ -136,11 +136,11 @@ def _predicted(
     flush: bool = False,
 ) -> Words:
     made = np.empty_like(old)
-    with np.errstate(all="ignore"), _denormals(flush):
-        for at in range(0, old.size, _BLOCK):
-            part = slice(at, at + _BLOCK)
+    with np.errstate(all="ignore"), denormals(flush):
+        for at in range(0, old.size, BLOCK):
+            part = slice(at, at + BLOCK)
             g = widened(gradient[part], step.factor)
-            made[part] = _clean(make(old[part].view(np.float32), g, step))
+            made[part] = clean(make(old[part].view(np.float32), g, step))
     return made
 
 
@@ -167,10 +167,10 @@ def with_forms(moments: Moments, gradient: Halves, step: Step) -> Step:
         g = widened(gradient, step.factor)
 
         def by_m(one: Step) -> int:
-            return int(np.count_nonzero(_clean(_next_m(m, g, one)) == moments.next_m))
+            return int(np.count_nonzero(clean(_next_m(m, g, one)) == moments.next_m))
 
         def by_v(one: Step) -> int:
-            return int(np.count_nonzero(_clean(_next_v(v, g, one)) == moments.next_v))
+            return int(np.count_nonzero(clean(_next_v(v, g, one)) == moments.next_v))
 
         step = max((step._replace(m_form=form) for form in range(M_FORMS)), key=by_m)
         return max((step._replace(v_form=form) for form in range(V_FORMS)), key=by_v)
@@ -191,9 +191,9 @@ def derived(moments: Moments, step: Step) -> Halves:
     """BF16 gradients from which m and v follow, where there are such; else the nearest ones."""
     gradient = np.empty(moments.m.size, np.uint16)
     with np.errstate(all="ignore"):
-        for at in range(0, gradient.size, _BLOCK):
-            few = Moments(*(part[at : at + _BLOCK] for part in moments))
-            gradient[at : at + _BLOCK] = _derived(few, step)[0]
+        for at in range(0, gradient.size, BLOCK):
+            few = Moments(*(part[at : at + BLOCK] for part in moments))
+            gradient[at : at + BLOCK] = _derived(few, step)[0]
     return gradient
 
 
@@ -249,7 +249,7 @@ def found_step(moments: Moments, step: Step) -> Step:
             g = widened(rounded(about / np.float64(one)), one)
             for form in range(M_FORMS):
                 trial = trial._replace(m_form=form)
-                made = _clean(_next_m(few.m.view(np.float32), g, trial))
+                made = clean(_next_m(few.m.view(np.float32), g, trial))
                 same = int(np.count_nonzero(made == few.next_m))
                 if same > best:
                     best, chosen = same, trial

@@ -28,8 +28,10 @@ TENSOR = "tensor"
 ARRAY = "array"
 BYTES = "bytes"
 STEP = "step"  # of Adam, from one base to another; see step.py
+UPDATE = "update"  # likewise, of weights too
+STEPS = (STEP, UPDATE)
 MAX_OWNER = (1 << 32) - 2  # the number above it means none
-KINDS = (FILE, DIR, TENSOR, ARRAY, BYTES, STEP)
+KINDS = (FILE, DIR, TENSOR, ARRAY, BYTES, STEP, UPDATE)
 
 
 class BaseRef(NamedTuple):

@@ -179,11 +179,11 @@ class EntryDecoder(ABC, Generic[E]):
         if wanted.step is None:
             return base
         found, size = self._step_of(entry, wanted.step)
-        step.check(found.meta)
+        kind = step.check(found.meta)
         read = partial(self._read_step, found, budget)
         table = self._steps.get(wanted.step)
         if table is None:
-            table = step.parse(size, read)
+            table = step.parse(kind, size, read)
             self._steps.put(wanted.step, table)
         return step.SteppedBase(base, table, read)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from densor.codec.zstd import zstd_compress
 from densor.formats.container import strictjson, wire
-from densor.formats.container.entry import STEP
+from densor.formats.container.entry import STEPS
 
 _LEVEL, _FAST_LEVEL = 9, 1  # of Zstandard
 _SAMPLE = 1 << 17  # bytes of an index that levels are compared on; smaller ones take the slow one
@@ -29,7 +29,7 @@ class Listing:
         if lists:
             self._lists[len(self._texts)] = lists
         kind, digest = entry["digest"]
-        size = 0 if entry["kind"] == STEP else entry["size"]
+        size = 0 if entry["kind"] in STEPS else entry["size"]
         self.extend([strictjson.text(entry)[:-1]], size, [(kind, digest)])
 
     def extend(self, texts: list[str], size: int, digests: Iterable[tuple[int, str]]) -> None:

@@ -367,10 +367,10 @@ class StreamReader:
         found = self._written.get(meta.base.step)
         if found is None or found.entry is None:
             raise FormatError(f"{meta.name}: has a step that comes after it")
-        step.check(found.entry.meta)
+        kind = step.check(found.entry.meta)
         read = lambda begin, end: found.read_at(begin, end - begin)  # noqa: E731
         if found.steps is None:
-            found.steps = step.parse(found.size, read)
+            found.steps = step.parse(kind, found.size, read)
         return step.SteppedBase(base, found.steps, read)
 
     def _chained(self, number: int) -> tuple[Identity, int] | None:

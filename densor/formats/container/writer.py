@@ -23,7 +23,7 @@ from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats.container import short_form, strictjson, wire
 from densor.formats.container.ahead import MIN_REPEAT, ReadAhead, Stretch, copied
 from densor.formats.container.archive import Archive
-from densor.formats.container.entry import STEP, EntryMeta, list_tensors, parse
+from densor.formats.container.entry import STEPS, EntryMeta, list_tensors, parse
 from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.container.listing import Listing, packed_index
 from densor.formats.container.short_form import HeldFrame
@@ -331,7 +331,7 @@ class ArchiveWriter:
         meta: EntryMeta,
         base: Base | None,
     ) -> tuple[bytes, int]:
-        whole, keyed = meta.size, self._repeats and meta.kind != STEP
+        whole, keyed = meta.size, self._repeats and meta.kind not in STEPS
         waiting: deque[_Waiting] = deque()
         threads = self._workers.threads
         in_flight = 0

@@ -33,12 +33,12 @@ def find(head: Head) -> Contents | None:
     return contents_of(storages, found, little)
 
 
-def betas_in(random: RandomSource) -> dict[str, tuple[float, float]]:
-    """Betas of Adam that a file says, by the names of the parameters' states; empty for others."""
+def options_in(random: RandomSource) -> torch_optimizer.Told:
+    """Options of Adam in a file, by the names of the parameters' states; empty for others."""
     try:
         first = MemorySource(random.read_at(0, min(len(MAGIC), random.size)))
         opened = _opened(Head(first, random.size, random, ""))
-        return {} if opened is None else torch_optimizer.betas_of(opened[2])
+        return {} if opened is None else torch_optimizer.options_of(opened[2])
     except FormatError:
         return {}
 
