@@ -22,7 +22,7 @@ from densor.formats.container.sinks import GrowingSink, MemorySink
 from densor.formats.container.stream_reader import Sink, StreamReader
 from densor.formats.container.tensor_blob import allocate, pack_entry
 from densor.formats.io.outputs import MemoryFile
-from densor.formats.io.sources import Bytes, MemoryRandomSource, MemorySource, as_bytes
+from densor.formats.io.sources import Bytes, MemoryRandomSource, MemorySource, Pieces, as_bytes
 from densor.formats.io.urls import is_url, name_of, plain
 from densor.formats.parsers import safetensors
 from densor.formats.parsers.plan import Plan, plan_contents
@@ -315,7 +315,7 @@ def save_file(
     name = name if name.endswith(".safetensors") else f"{name}.safetensors"
     with new_archive(path, chosen) as archive:
         size = sum(piece.size for piece in pieces)
-        plan = plan_contents("safetensors", contents, _Pieces(pieces), chosen.level)
+        plan = plan_contents("safetensors", contents, Pieces(pieces), chosen.level)
         meta = EntryMeta(new_path(name), FILE, size, format=plan.format)
         base = None if archive.base is None else archive.base.file(name)
         add_planned(archive.writer, meta, plan, base)
@@ -350,24 +350,6 @@ def _replaces(path: Any) -> bool:
     text = f"densor.save_file replaces {path}; a later version will ask for overwrite=True"
     warnings.warn(text, DeprecationWarning, stacklevel=3)
     return True
-
-
-class _Pieces:
-    """A source over several arrays, copying only where a request spans two of them."""
-
-    def __init__(self, pieces: list[Bytes]) -> None:
-        self._pieces = [piece for piece in pieces if piece.size][::-1]
-
-    def take(self, count: int) -> Bytes:
-        taken: list[Bytes] = []
-        while count and self._pieces:
-            piece = self._pieces.pop()
-            if piece.size > count:
-                self._pieces.append(piece[count:])
-                piece = piece[:count]
-            taken.append(piece)
-            count -= piece.size
-        return taken[0] if len(taken) == 1 else np.concatenate([np.empty(0, np.uint8), *taken])
 
 
 def save(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from densor.codec.codec import Base
+from densor.codec.kind import Segment
 from densor.errors import ArgumentError, FileError
 from densor.files.checked import check_uploaded, check_written
 from densor.files.opened import Input, PathOrFile, open_output
@@ -21,6 +22,7 @@ from densor.formats.damage.recovery import check_wanted, protect
 from densor.formats.io.outputs import Sizes
 from densor.formats.io.sources import (
     FileRandomSource,
+    Pieces,
     PlacedSource,
     RandomSource,
     Source,
@@ -28,6 +30,7 @@ from densor.formats.io.sources import (
 )
 from densor.formats.io.urls import is_url, plain
 from densor.formats.parsers.base_matching import attach, moments_in, shares_tensors, tensors_of
+from densor.formats.parsers.equal_tensors import equal_apart
 from densor.formats.parsers.plan import Plan, plan_file
 from densor.formats.tensors import TensorInfo
 from densor.options import WriteOptions
@@ -156,7 +159,7 @@ def add_planned(
     """
     meta.format, meta.lossy = plan.format, plan.lossy or None
     if base is None:
-        writer.add(meta, plan.source, plan.segments, plan.listed)
+        writer.add(meta, plan.source, _segments(writer, plan), plan.listed)
         return
     meta.base = base.reference(writer.options.hash)
     if base_tensors is None:
@@ -174,6 +177,17 @@ def add_planned(
                 number, before = step
                 meta.base = meta.base._replace(step=number)
         writer.add(meta, plan.source, segments, plan.listed, before)
+
+
+def _segments(writer: ArchiveWriter, plan: Plan) -> list[Segment]:
+    """Those of a plan, cut around equal tensors where these can be looked at before."""
+    if isinstance(plan.source, PlacedSource):
+        read = plan.source.random.read_at
+    elif isinstance(plan.source, Pieces):
+        read = plan.source.read_at
+    else:
+        return plan.segments
+    return equal_apart(plan.segments, plan.tensors, read) if writer.repeats else plan.segments
 
 
 def _check_apart(target: PathOrFile, base: Any) -> None:

@@ -119,6 +119,11 @@ class ArchiveWriter:
             self._put(wire.pack_header(self._features))
 
     @property
+    def repeats(self) -> bool:
+        """Whether equal batches are stored once."""
+        return self._repeats
+
+    @property
     def written(self) -> int:
         """Bytes of the archive so far, in the ordinary form; once it is closed, all that it has."""
         self._write_small()

@@ -4,8 +4,10 @@ import contextlib
 import errno
 import io
 import os
+from bisect import bisect_right
 from collections.abc import Callable
 from functools import partial
+from itertools import accumulate
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -139,6 +141,33 @@ def take_into(source: Source, out: Bytes) -> int:
     out[: data.size] = data
     POOL.give(data)
     return data.size
+
+
+class Pieces:
+    """A source over several arrays, copying only where a request spans two of them."""
+
+    def __init__(self, pieces: list[Bytes]) -> None:
+        self._pieces = [piece for piece in pieces if piece.size]
+        self._ends = list(accumulate(piece.size for piece in self._pieces))
+        self._at = 0
+
+    def take(self, count: int) -> Bytes:
+        data = self.read_at(self._at, count)
+        self._at += data.size
+        return data
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        """Up to `count` bytes from `offset` on."""
+        taken: list[Bytes] = []
+        number = bisect_right(self._ends, offset)
+        while count and number < len(self._pieces):
+            begin = offset - self._ends[number] + self._pieces[number].size
+            piece = self._pieces[number][begin : begin + count]
+            taken.append(piece)
+            offset += piece.size
+            count -= piece.size
+            number += 1
+        return taken[0] if len(taken) == 1 else np.concatenate([np.empty(0, np.uint8), *taken])
 
 
 class ChainSource:

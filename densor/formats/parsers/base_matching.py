@@ -4,10 +4,9 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
-from densor.codec.kind import Kind, Segment
+from densor.codec.kind import Segment
 from densor.formats.io.sources import Bytes, RandomSource
-from densor.formats.parsers.contents import Stretch
-from densor.formats.parsers.plan import kind_of_group, plan_file
+from densor.formats.parsers.plan import kind_of_part, plan_file
 from densor.formats.tensors import TensorInfo
 
 
@@ -61,7 +60,7 @@ def attach(
     place go together.
     """
     places = {_identity(tensor): tensor.offset for tensor in base_tensors if tensor.plain}
-    ordered = _apart(tensors)
+    ordered = disjoint(tensors)
     at = 0
     for segment in segments:
         kind = segment.kind
@@ -72,7 +71,16 @@ def attach(
         at += segment.size or 0
 
 
-def _apart(tensors: Iterable[TensorInfo]) -> list[TensorInfo]:
+def tensors_in(segment: Segment, at: int, tensors: list[TensorInfo]) -> list[TensorInfo]:
+    """The tensors that make up a segment at `at` exactly, of disjoint ones; none where none do."""
+    size = segment.size or 0
+    begin = bisect_left(tensors, at, key=lambda t: t.offset)
+    end = bisect_left(tensors, at + size, key=lambda t: t.offset)
+    inside = tensors[begin:end]
+    return inside if sum(tensor.size for tensor in inside) == size else []
+
+
+def disjoint(tensors: Iterable[TensorInfo]) -> list[TensorInfo]:
     """Tensors in order, without those that share bytes with others or are views of some."""
     found: list[TensorInfo] = []
     for tensor in sorted((t for t in tensors if t.plain), key=lambda t: (t.offset, -t.size)):
@@ -87,17 +95,14 @@ def _matched(
     tensors: list[TensorInfo],
     places: dict[tuple[str, str, tuple[int, ...]], int],
 ) -> Iterator[Segment]:
-    assert segment.size is not None
-    begin = bisect_left(tensors, at, key=lambda t: t.offset)
-    end = bisect_left(tensors, at + segment.size, key=lambda t: t.offset)
-    inside = tensors[begin:end]
+    inside = tensors_in(segment, at, tensors)
 
     def shift(tensor: TensorInfo) -> int | None:
         place = places.get(_identity(tensor))
         return None if place is None else place - tensor.offset
 
     parts = [(found, list(group)) for found, group in groupby(inside, shift)]
-    if sum(tensor.size for tensor in inside) != segment.size:
+    if not inside:
         yield segment
     elif len(parts) == 1:
         found = parts[0][0]
@@ -106,12 +111,5 @@ def _matched(
         for found, group in parts:
             first, size = group[0].offset, sum(tensor.size for tensor in group)
             yield Segment(
-                _kind(segment.kind, group), size, None if found is None else first + found
+                kind_of_part(segment.kind, group), size, None if found is None else first + found
             )
-
-
-def _kind(whole: Kind, group: list[TensorInfo]) -> Kind:
-    """The kind of some of the tensors that make up a segment."""
-    if whole.fields:
-        return whole
-    return kind_of_group([Stretch(t.offset, t.size, t.dtype, t.shape) for t in group])

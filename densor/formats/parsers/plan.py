@@ -300,3 +300,10 @@ def kind_of_group(group: list[Stretch]) -> Kind:
     run = next((run // parts for parts in parts_of_run if run % parts == 0), run)
     parts = tuple(part for stretch in group for part in parts_of(stretch.dtype, stretch.shape))
     return replace(kind_of(first.dtype, (2, run)), parts=parts)
+
+
+def kind_of_part(whole: Kind, group: list[TensorInfo]) -> Kind:
+    """The kind of some of the tensors that make up a segment of a kind."""
+    if whole.fields:
+        return whole
+    return kind_of_group([Stretch(t.offset, t.size, t.dtype, t.shape) for t in group])
