@@ -137,7 +137,7 @@ def find_images(source: RandomSource, name: str) -> tuple[Stretch, Layout] | Non
 
 def _by_pillow(path: Path, data: bytes) -> Images:
     try:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     except ImportError:
         text = (
             f"{path}: no image that is known here; other formats need Pillow (pip install pillow)"
@@ -146,6 +146,8 @@ def _by_pillow(path: Path, data: bytes) -> Images:
     try:
         with Image.open(io.BytesIO(data)) as image:
             pixels = np.asarray(image)
+    except UnidentifiedImageError:  # whose text shows the object that was given
+        raise FormatError(f"{path}: no image that Pillow reads") from None
     except Exception as error:  # Pillow raises many classes for bad files
         raise FormatError(f"{path}: no image that Pillow reads ({error})") from None
     if pixels.dtype != np.uint8 or not 2 <= pixels.ndim <= 3:

@@ -38,7 +38,7 @@ from densor.formats.io.sources import (
 )
 from densor.formats.parsers.torch_optimizer import Told
 from densor.formats.parsers.torch_zip import options_in
-from densor.formats.tensors import TensorInfo
+from densor.formats.tensors import MAX_NAME, TensorInfo
 from densor.options import WriteOptions
 
 LEAST_LEVEL = 3  # below, time matters more
@@ -120,8 +120,8 @@ def add_step(
     size = len(head) + stored.size
     begin = np.frombuffer(head, np.uint8)
     segments = [Segment(BYTES, len(head)), *_segments([place for place, _ in kept])]
-    meta = EntryMeta(f"densor.step:{name}", kind, size)
     number = writer.entries
+    meta = EntryMeta(_name(writer, name), kind, size)
     writer.add(meta, ChainSource(begin, FileSource(gradients)), segments)
 
     def read(low: int, high: int) -> Bytes:
@@ -130,6 +130,19 @@ def add_step(
         return stored.read_at(low - len(head), high - low)
 
     return number, SteppedBase(base, steps.parse(kind, size, read), read)
+
+
+def _name(writer: ArchiveWriter, name: str) -> str:
+    """What the step of an entry of this name is called: something that no other entry is."""
+    wanted = f"densor.step:{name}"
+    if len(wanted.encode()) > MAX_NAME:
+        wanted = "densor.step"
+    free = wanted
+    for number in itertools.count(2):
+        if not writer.has(free):
+            break
+        free = f"{wanted[: MAX_NAME // 5]} ({number})"
+    return free
 
 
 def _places(

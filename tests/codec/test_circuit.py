@@ -110,6 +110,13 @@ def test_arrays_and_files_under_a_model(tmp_path: Path) -> None:
         assert size == circuit.size and np.array_equal(samples, images.reshape(40, -1))
 
 
+def test_what_is_no_image_is_said_by_its_path(tmp_path: Path) -> None:
+    (tmp_path / "bad").write_bytes(b"no image" * 100)
+    with pytest.raises(DensorError, match=r"bad: no image that (is known|Pillow reads)") as raised:
+        image_models.read_images(tmp_path / "bad")
+    assert "object at" not in str(raised.value)
+
+
 def test_what_is_no_image_of_the_size_is_coded_otherwise() -> None:
     circuit = any_circuit(Size(12, 12, 1))
     for array in (

@@ -17,6 +17,7 @@ from densor.codec.adam import weights
 from densor.codec.kind import BYTES as PLAIN
 from densor.codec.kind import Segment
 from densor.errors import DensorError, FormatError
+from densor.files import steps as steps_of_files
 from densor.formats.container import step
 from densor.formats.container.archive import Archive
 from densor.formats.container.base import GivenBase
@@ -61,6 +62,24 @@ def test_a_file_after_a_step(factor: float, tmp_path: Path) -> None:
     assert (tmp_path / "out").read_bytes() == after
     *_, entry = container.decode(packed.read_bytes(), before)
     assert entry.data == after
+
+
+def test_a_step_has_a_name_of_its_own(tmp_path: Path) -> None:
+    before, after = checkpoints()[1:]
+    name = "x" * 4090  # to which nothing can be added
+    (tmp_path / "before").write_bytes(before)
+    (tmp_path / "after").write_bytes(after)
+    out = tmp_path / "3.densor"
+    base = tmp_path / "before"
+    densor.compress_file(tmp_path / "after", out, base=base, name=name, threads=1)
+    assert _steps(out) == ["densor.step"]
+    with densor.open(out, base=tmp_path / "before") as file:
+        assert file.files() == [name]
+    writer = ArchiveWriter(io.BytesIO())
+    for number, taken in enumerate(["densor.step:a", "densor.step:a (2)", "densor.step:a (3)"]):
+        assert steps_of_files._name(writer, "a") == taken
+        meta = EntryMeta(taken, "bytes", number)
+        writer.add(meta, MemorySource(np.zeros(number, np.uint8)), [Segment(PLAIN, number)])
 
 
 def test_more_parameters_than_a_table_may_have(

@@ -169,6 +169,24 @@ def test_cut_and_damaged_anywhere(archive: bytes, monkeypatch: pytest.MonkeyPatc
             assert same(bytes(damaged), at, monkeypatch)
 
 
+def test_forms_are_found_by_their_hash() -> None:
+    """Each entry is compared with at most two forms, however many are as long and begin alike."""
+    shapes = [(1, 300 + n % 200) for n in range(COUNT)]
+    file = io.BytesIO()
+    with densor.Writer(file, 1) as writer:
+        for number, shape in enumerate(shapes):
+            writer.add_tensor(f"t{number}", np.zeros(shape, np.float32))
+    text, at = index_of(file.getvalue())
+    rows, entries = (np.empty((COUNT + 1, columns), np.int64) for columns in (5, 8))
+    forms, columns = np.empty((256, 3), np.int64), np.empty((4, at), np.int64)
+    state = np.empty(9, np.int64)
+    data = np.frombuffer(text, np.uint8)
+    assert index_scan.scan_index(data, entries, rows, forms, columns, state) == 0
+    sizes = forms[: state[0], 1] - forms[: state[0], 0]
+    assert state[0] == 200 and np.unique(sizes).size == 1
+    assert state[8] == (COUNT - 200) * sizes[0]
+
+
 def test_many_forms_are_left_to_the_parser() -> None:
     tensors = {f"t{n}": np.zeros(n + 1, np.float32) for n in range(COUNT)}
     archive = densor.save(tensors, level=1)

@@ -767,6 +767,14 @@ def test_messages_that_lie_keep_their_other_arrays() -> None:
         assert plan.format == ("msgpack" if names else None)
 
 
+def test_equal_keys_of_a_message_are_told_apart() -> None:
+    array = np.arange(1024, dtype="f4")
+    data = msgpack_bytes({"a": array, "b": array + 1, "c": array + 2, "d": {"x": array}})
+    plan = plan_of(data.replace(b"\xd9\x01b", b"\xd9\x01a").replace(b"\xd9\x01c", b"\xd9\x01a"))
+    assert [tensor.name for tensor in plan.tensors] == ["a", "a (2)", "a (3)", "d.x"]
+    assert len({tensor.offset for tensor in plan.tensors}) == 4
+
+
 def test_names_of_a_message_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """One long key leads to any number of arrays, each of which has it in its name."""
     array = np.arange(1024, dtype="f4")

@@ -18,11 +18,15 @@ from densor.codec.levels import Level, level_settings
 from densor.codec.sampling import sample
 from densor.codec.types.find import Stretch, find_stretches, region_of
 from densor.codec.zstd import zstd_compress
+from densor.entropy.deferred import deferred
+
+repeated = deferred("densor.codec.types.kernels", "repeated")
 
 _QUICK = level_settings(1)
 _MIN_PIECE, _MAX_PIECE = 1 << 12, 1 << 13  # bytes at each place of a region that is tried
 _PIECES = 8
 _GLANCE, _MAX_LOOKED_AT = 1 << 16, 1 << 20  # bytes in which repetitions are looked for
+_LOOKED_INTO = 1 << 14
 _SAMPLED = 1 << 11  # size over bytes at each place
 _LOOK, _LOOKS = 1 << 12, 4  # of one that is looked at first
 _PIECE_OF_CM, _PIECES_OF_CM = 1 << 15, 2  # of them by context mixing of bytes
@@ -36,6 +40,7 @@ _FAST_ZSTD = 3
 _ONLY_MATCHES = -1  # level of Zstandard at which literals stay as they are
 _MIN_MATCHED = 1.05  # of what elements take: Zstandard codes what is left, too
 _MAX_MATCHED = 0.99  # share that is left where something repeats
+_MIN_AGAIN = 2  # of 256 places for each megabyte that are looked at, where something repeats
 _WORTH = "worth"  # what the history calls stretches that were tried
 _MAX_UNLIKE = 0.02  # of the shares of stretches of an archive of which one trial serves for all
 _MIN_SHARE = 0.9  # of what elements take, with a code for each window; Zstandard's may be less
@@ -102,6 +107,9 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
     if any(abs(stretch.share / share - 1) < _MAX_UNLIKE for share in batch.history.kept(like)):
         repeats = _repeats(data, stretch.share)
         return None if repeats else Piece(region.begin, region.end, region.kind)
+    if _clearly_elements(data, stretch, region.kind, level):
+        batch.history.keep(like, stretch.share)
+        return Piece(region.begin, region.end, region.kind)
     matched = 1.0
     for part in (data[:_GLANCE], data[:_MAX_LOOKED_AT]):
         matched = _matched(part)
@@ -131,6 +139,24 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
     if clear:
         batch.history.keep(like, stretch.share)
     return Piece(region.begin, region.end, region.kind, clear)
+
+
+def _clearly_elements(data: Bytes, stretch: Stretch, kind: Kind, level: Level) -> bool:
+    """Whether nothing repeats in a stretch, so that counts tell what it takes, and that is far less
+    as elements than as bytes: of dense ones, if bytes are mixed, which cannot do much more either.
+    """
+    if kind.integers or data.size < _GLANCE or stretch.share > _MAX_DENSE * stretch.plain:
+        return False
+    if level.bytes != "zstd" and stretch.plain < _DENSE:
+        return False
+    if stretch.share > _MAX_CLEAR * stretch.plain < _MAX_CLEAR**2:
+        return False
+    some = data[:_LOOKED_INTO]
+    if len(zstd_compress(some, 1)) < _MIN_SHARE * stretch.plain * some.size:
+        return False
+    counts, anchors = np.empty(256, np.int32), np.empty(1 << 12, np.uint64)
+    again: int = repeated(data[:_MAX_LOOKED_AT], counts, anchors)
+    return again < _MIN_AGAIN
 
 
 def _repeats(data: Bytes, share: float) -> bool:

@@ -15,35 +15,36 @@ import numpy.typing as npt
 
 from densor.codec.batch import Bytes
 from densor.codec.kind import Kind, kind_of
-from densor.codec.planes.layout import to_differences
-from densor.codec.sampling import sample
-from densor.codec.types.ways import COUNTS, PHASES, WAYS
+from densor.codec.sampling import PIECES
+from densor.codec.types.ways import CLEAR_STEP, COUNTS, PHASED, PHASES, WAYS
 from densor.entropy.deferred import deferred
 
-change_point, cheapest_path, code_lengths, count_phases, window_costs = deferred(
-    "densor.codec.types.kernels",
-    "change_point",
-    "cheapest_path",
-    "code_lengths",
-    "count_phases",
-    "window_costs",
+change_point, cheapest_path, count_phases, find_phases, look_at_elements, one_way, window_costs = (
+    deferred(
+        "densor.codec.types.kernels",
+        "change_point",
+        "cheapest_path",
+        "count_phases",
+        "find_phases",
+        "look_at_elements",
+        "one_way",
+        "window_costs",
+    )
 )
 
 MIN_BYTES = 1 << 13  # that are looked at
 WINDOW = 1 << 12
 _STEP, _MIN_WINDOWS, _MAX_WINDOWS = 1 << 16, 16, 128
-_COARSE, _MIN_COARSE = 8, 4  # every eighth window is priced first, where these are so many
+_FEW, _APART = 4, 12  # windows that are priced first, or every so many-th of them
 _GLANCE = 512  # bytes of the other windows, which must be like those
 _MAX_UNLIKE = 1.15  # of the bits per byte of those
 _MIN_REGION = 1 << 12
 _CHANGE = 1 << 13  # bits that a change of ways must save in windows: frames, parameters
 _NEAR = 4  # windows on each side of a change that tell what is there
-_PIECE = 256  # elements at each place that is looked at
+_PIECE = 128  # elements at each place that is looked at
 _MAX_SIZE_OF_DIFFERENCES = 0.97
 _CODES_OF = {1: 2, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 4, 8: 4, 9: 8}  # bytes of an element, by way
 _UNPHASED = (1, 4, 9)  # ways that do not say where elements begin
-_PHASED = 1 << 10  # bytes of a window that tell it for them
-_CLEAR_STEP = 1.0  # bits per byte from the most certain byte of an element to that behind it
 _BF16, _FP32 = (2, 3), (5, 6, 7, 8)  # ways, by phase
 _INTEGERS = {2: "I16", 4: "I32", 8: "I64"}
 _FLOATS = {2: "F16", 4: "F32", 8: "F64"}
@@ -53,13 +54,14 @@ class Stretch(NamedTuple):
     """Bytes from `begin` to `end` that are likely to be elements of one type.
 
     `way`: as the kernels number them. `share`: of their size, what they are expected to take,
-    where each window has codes of its own.
+    where each window has codes of its own; `plain`: likewise as bytes.
     """
 
     way: int
     begin: int
     end: int
     share: float
+    plain: float
 
     @property
     def type(self) -> int:
@@ -101,9 +103,10 @@ def find_stretches(data: Bytes) -> list[Stretch]:
     labels = path + np.uint8(WAYS) * _phases(data, starts, path)
     for label, begin, end in _divided(data, starts, labels):
         way = label % WAYS
-        inside = costs[(starts >= begin) & (starts < end) & (labels == label), way]
-        if way and inside.size:
-            found.append(Stretch(way, begin, end, float(inside.mean()) / (8 * WINDOW)))
+        inside = (starts >= begin) & (starts < end) & (labels == label)
+        if way and inside.any():
+            share, plain = (costs[inside][:, (way, 0)].mean(axis=0) / (8 * WINDOW)).tolist()
+            found.append(Stretch(way, begin, end, share, plain))
     return found
 
 
@@ -114,22 +117,42 @@ def _costs(data: Bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32
     return costs
 
 
+@cache
+def _lengths(total: int) -> npt.NDArray[np.float32]:
+    """Bits of a symbol by its count among `total`, from 0 to that."""
+    counts = np.arange(total + 1) + 0.25
+    lengths: npt.NDArray[np.float32] = np.log2((total + 64) / counts).astype(np.float32)
+    return lengths
+
+
 def _of_one_type(data: Bytes, starts: npt.NDArray[np.int64]) -> Stretch | None:
     """All of `data` as one stretch, where few windows and a glance at the others show no change."""
-    coarse = np.ascontiguousarray(starts[::_COARSE])
-    if coarse.size < _MIN_COARSE:
+    coarse = min(starts.size // _FEW, _APART)
+    if coarse < _FEW:
         return None
-    costs = _costs(data, coarse)
-    way = int(costs.sum(axis=0).argmin())
-    if way == 0 or (costs[:, way] > costs.min(axis=1) + WINDOW // 8).any():
+    rows = starts.size // coarse
+    costs, found = np.empty((rows, WAYS), np.float32), np.empty(3, np.float32)
+    counts, bits = np.empty(COUNTS + 256 * PHASES, np.int32), np.empty(256 * PHASES, np.float32)
+    apart, lengths = int(starts[1]), _lengths(rows * WINDOW // PHASES)
+    logarithms = logs(WINDOW)
+    way: int = one_way(
+        data,
+        apart,
+        starts.size,
+        coarse,
+        WINDOW,
+        _GLANCE,
+        counts,
+        logarithms,
+        lengths,
+        bits,
+        costs,
+        found,
+    )
+    if way == 0 or found[2] > _MAX_UNLIKE:
         return None
-    lengths = np.empty(starts.size, np.float32)
-    code_lengths(data, starts, _GLANCE, _code(data, coarse), lengths)
-    if (lengths > _MAX_UNLIKE * lengths[::_COARSE].mean()).any():
-        return None
-    if np.ptp(_phases(data, coarse, np.full(coarse.size, way, np.uint8))):
-        return None
-    return Stretch(way, 0, data.size, float(costs[:, way].mean()) / (8 * WINDOW))
+    size = 8 * WINDOW * rows
+    return Stretch(way, 0, data.size, float(found[0]) / size, float(found[1]) / size)
 
 
 def _phases(data: Bytes, starts: npt.NDArray[np.int64], path: Bytes) -> Bytes:
@@ -147,17 +170,15 @@ def _phases(data: Bytes, starts: npt.NDArray[np.int64], path: Bytes) -> Bytes:
 
 def _phases_of(data: Bytes, starts: npt.NDArray[np.int64], size: int) -> Bytes:
     """Likewise of windows of elements of `size` bytes."""
-    places = starts[:, None] + np.arange(_PHASED)
-    symbols = data[places].reshape(starts.size, -1, size).astype(np.int64)
-    symbols += 256 * np.arange(starts.size * size).reshape(starts.size, 1, size)
-    counts = np.bincount(symbols.reshape(-1), minlength=256 * starts.size * size)
-    bits = -logs(WINDOW)[counts].reshape(starts.size, size, 256).sum(axis=2)
-    steps = bits - np.roll(bits, 1, axis=1)
-    clear = steps.max(axis=1) > _CLEAR_STEP * (_PHASED // size)
+    found, steps = np.empty(starts.size, np.uint8), np.empty(starts.size, np.float32)
+    count = PHASED // size
+    find_phases(data, starts, count, size, np.empty(1 << 12, np.int32), logs(count), steps, found)
+    clear = steps > CLEAR_STEP * count
+    if not clear.any():
+        return np.zeros_like(found)
     known = np.maximum.accumulate(np.where(clear, np.arange(starts.size), 0))
     known[: int(clear.argmax())] = clear.argmax()
-    found: Bytes = steps.argmax(axis=1)[known].astype(np.uint8)
-    return found if clear.any() else np.zeros_like(found)
+    return found[known]
 
 
 def _starts(size: int) -> npt.NDArray[np.int64]:
@@ -194,13 +215,15 @@ def _code(data: Bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]
 
 def region_of(data: Bytes, stretch: Stretch) -> Region | None:
     """The whole elements of a stretch of `data`, with their type; None where they are few."""
-    way, begin, end, _ = stretch
+    way, begin, end = stretch[:3]
     size = _CODES_OF[way]
+    if end - begin < _MIN_REGION:
+        return None
     first = _BF16[0] if way in _BF16 else _FP32[0] if way in _FP32 else None
     integers, phase = False, 0
     if way not in _BF16:
-        phase = _phase(data[begin:end], size, begin)
-        integers = _are_integers(data[begin:end], size, (phase - begin) % size)
+        phase, integers = _look(data[begin:end], size)
+        phase = (phase + begin) % size
     if first is not None and not integers:
         phase = way - first
     begin += (phase - begin) % size
@@ -211,36 +234,11 @@ def region_of(data: Bytes, stretch: Stretch) -> Region | None:
     return Region(begin, end, kind_of(dtype, ((end - begin) // size,)))
 
 
-def _phase(data: Bytes, size: int, begin: int) -> int:
-    """Where elements of `size` bytes begin, modulo `size`: after the most certain byte.
-
-    The byte of the highest significance varies least, that of the lowest most.
-    """
-    pieces = sample(data[: data.size // size * size], size, _PIECE).reshape(-1, size)
-    bits = np.empty(size)
-    for p in range(size):
-        counts = np.bincount(pieces[:, p])
-        counts = counts[counts > 0]
-        bits[p] = -(counts * np.log2(counts / counts.sum())).sum()
-    return int(np.argmax(bits - np.roll(bits, 1)) + begin) % size
-
-
-def _are_integers(data: Bytes, size: int, skipped: int) -> bool:
-    """Whether differences of neighbours take less than the elements, which begin `skipped` in."""
-    data = data[skipped:]
-    data = data[: data.size // size * size]
-    pieces = np.ascontiguousarray(sample(data, size, _PIECE))
-    kind = kind_of(_INTEGERS[size], (pieces.size // size,))
-    assert kind.layout is not None
-    differences = to_differences(pieces, kind.layout)
-    return _entropy(differences, size) < _MAX_SIZE_OF_DIFFERENCES * _entropy(pieces, size)
-
-
-def _entropy(data: Bytes, size: int) -> float:
-    """Order-0 entropy in bits of the byte planes of elements."""
-    bits = 0.0
-    for plane in data.reshape(-1, size).T:
-        counts = np.bincount(plane)
-        counts = counts[counts > 0]
-        bits -= float((counts * np.log2(counts / counts.sum())).sum())
-    return bits
+def _look(data: Bytes, size: int) -> tuple[int, bool]:
+    """Where elements of `size` bytes begin, modulo `size`, and whether they are integers."""
+    count, places = data.size // size - 1, 1  # of elements that are whole wherever they begin
+    if count > PIECES * _PIECE:
+        count, places = _PIECE, PIECES
+    table, counts = logs(PIECES * _PIECE), np.empty(1 << 12, np.int32)
+    found = look_at_elements(data, places, count, size, counts, table, _MAX_SIZE_OF_DIFFERENCES)
+    return found % 256, found >= 256

@@ -10,6 +10,8 @@ from densor.entropy.jit import I64, R8, kernel
 
 _MAX_DIGITS = 18
 _MAX_FORM = 512  # bytes
+_PRIME = np.uint64(0x100000001B3)  # of the hash FNV-1a
+_COMPARED = 4  # bytes of forms for each of an index; beyond, forms were made to have equal hashes
 _QUOTE, _BACKSLASH, _COMMA = np.uint8(34), np.uint8(92), np.uint8(44)
 _OPEN, _CLOSE = np.uint8(91), np.uint8(93)  # square brackets
 _BEGIN, _END = np.uint8(123), np.uint8(125)  # braces
@@ -77,24 +79,39 @@ def _digits_end(text, at):
 
 
 @njit
+def _is_form(text, begin, end, forms, form):
+    """Whether the text is that of a form."""
+    at = forms[form, 0]
+    if forms[form, 1] - at != end - begin:
+        return False
+    for i in range(end - begin):  # noqa: SIM110
+        if text[at + i] != text[begin + i]:
+            return False
+    return True
+
+
+@njit
 def _form(text, begin, end, forms, state):
     """The number of a form, which is added where it is new; -1 where there are too many."""
     size = end - begin
     count = state[0]
-    for k in range(count + 1):
-        form = state[1] if k == 0 else k - 1  # the last one first
-        if form >= count or forms[form, 1] - forms[form, 0] != size:
-            continue
-        at = forms[form, 0]
-        i = 0
-        while i < size and text[at + i] == text[begin + i]:
-            i += 1
-        if i == size:
-            state[1] = form
-            return form
+    if count and _is_form(text, begin, end, forms, state[1]):  # the last one, mostly
+        return state[1]
+    mixed = np.uint64(0)
+    for i in range(begin, end):
+        mixed = (mixed ^ np.uint64(text[i])) * _PRIME
+    hashed = np.int64(mixed ^ mixed >> np.uint64(32))
+    for form in range(count):
+        if forms[form, 2] == hashed:
+            state[8] += size
+            if state[8] > _COMPARED * text.size:
+                return -1
+            if _is_form(text, begin, end, forms, form):
+                state[1] = form
+                return form
     if count == forms.shape[0] or size > _MAX_FORM:
         return -1
-    forms[count, 0], forms[count, 1] = begin, end
+    forms[count, 0], forms[count, 1], forms[count, 2] = begin, end, hashed
     state[0], state[1] = count + 1, count
     return count
 
@@ -239,9 +256,9 @@ def scan_index(text, entries, tensors, forms, columns, state):
     frame, frames, kind of hash, begin and end of the digest. Others: -1; begin and end; begin and
     end of its list of tensors from the comma before it on, 0 where it has none; rows of these from,
     to. `tensors`: int64[most, 5], form, begin and end of the name, offset, bytes. `forms`:
-    int64[most, 2], begin and end of what entries or tensors have in common behind their names.
-    `columns`: int64[4, most]. `state`: int64[8], set to counts: of forms, (unused), tensors,
-    entries, and of each column.
+    int64[most, 3], begin, end and hash of what entries or tensors have in common behind their
+    names. `columns`: int64[4, most]. `state`: int64[9], set to counts: of forms, (unused), tensors,
+    entries, of each column, and of bytes of forms that were compared.
     """
     state[:] = 0
     if not _is(text, 0, _ENTRIES):

@@ -37,14 +37,14 @@ def scan(text: bytes, index_at: int) -> Scanned | None:
     """
     rows = np.empty((min(text.count(b'["'), len(text) // _LEAST_TENSOR) + 1, 5), np.int64)
     entries = np.empty((text.count(b'{"') + 1, 8), np.int64)
-    forms = np.empty((_MAX_FORMS, 2), np.int64)
+    forms = np.empty((_MAX_FORMS, 3), np.int64)
     columns = np.empty((4, min(index_at // wire.FRAME_SIZE, len(text) // 2) + 1), np.int64)
-    state = np.empty(8, np.int64)
+    state = np.empty(9, np.int64)
     if scan_index(np.frombuffer(text, np.uint8), entries, rows, forms, columns, state):
         return None
-    found = [column[:count] for column, count in zip(columns, state[4:].tolist(), strict=True)]
+    found = [column[:count] for column, count in zip(columns, state[4:8].tolist(), strict=True)]
     entries, rows = entries[: state[3]], rows[: state[2]]
-    texts = [text[begin:end] for begin, end in forms[: state[0]].tolist()]
+    texts = [text[begin:end] for begin, end in forms[: state[0], :2].tolist()]
     try:
         if len(entries) and entries[:, 0].min() >= 0:
             return Scanned(found, _tensors(text, entries, texts), [], [])

@@ -205,6 +205,10 @@ class ArchiveWriter:
         if name in self._names:
             raise ArgumentError(f"archive already has an entry named {name!r}")
 
+    def has(self, name: str) -> bool:
+        """Whether an entry has this name."""
+        return name in self._names
+
     def add_small(self, name: str, dtype: str, shape: tuple[int, ...], data: Any) -> bool:
         """Adds a tensor that is coded with others later on; False for what must be added alone.
 

@@ -105,7 +105,8 @@ def find(head: Head) -> Contents | None:
     first = head.first(2)
     if head.random is None or len(first) < 2 or not _begins_map(first):
         return None
-    tensors: list[TensorInfo] = []
+    tensors: dict[str, TensorInfo] = {}
+    times: dict[str, int] = {}  # that a name was wanted by another array
     left = _MAX_NAMES
     cursor = _Cursor(Window(head.random), 0, head.random.size)
     try:
@@ -113,10 +114,14 @@ def find(head: Head) -> Contents | None:
             left -= len(tensor.name)
             if left < 0:
                 break
-            tensors.append(tensor)
+            wanted = name = tensor.name
+            while name in tensors:
+                times[wanted] = times.get(wanted, 1) + 1
+                name = f"{wanted} ({times[wanted]})"
+            tensors[name] = tensor._replace(name=name)
     except (FormatError, TruncatedError):
         pass  # the arrays up to there are what they are
-    return plain(tensors) if tensors else None
+    return plain(list(tensors.values())) if tensors else None
 
 
 def _begins_map(first: bytes) -> bool:
