@@ -127,9 +127,10 @@ def _add_fused(
 
 def _check_target(name: str, tensor: Any, described: Described) -> None:
     """ArgumentError for a tensor of a model that what is published cannot be copied to."""
+    if not all(tensor.shape):
+        return
     strides = tensor.stride() if arrays.is_torch(tensor) else tensor.strides
-    shared = (size > 1 and not stride for size, stride in zip(tensor.shape, strides, strict=True))
-    if all(tensor.shape) and any(shared):
+    if any(size > 1 and not stride for size, stride in zip(tensor.shape, strides, strict=True)):
         raise ArgumentError(f"{name!r:.200}: has elements in the same memory")
     if arrays.is_torch(tensor):
         return
