@@ -301,6 +301,7 @@ def save_file(
     chosen = write_options(options, level=level, threads=threads, **keywords)
     if chosen.dtype is not None:
         raise ArgumentError("tensors have dtypes of their own; see Writer.add_tensor")
+    _check_named(tensors)
     with collection_paused():
         safetensors.check_new(tensors, metadata)
         described = _described(tensors)
@@ -319,6 +320,11 @@ def save_file(
         meta = EntryMeta(new_path(name), FILE, size, format=plan.format)
         base = None if archive.base is None else archive.base.file(name)
         add_planned(archive.writer, meta, plan, base)
+
+
+def _check_named(tensors: object) -> None:
+    if not isinstance(tensors, Mapping):
+        raise ArgumentError(f"tensors must come by name, not in a {type(tensors).__name__}")
 
 
 def _described(
@@ -363,6 +369,7 @@ def save(
 ) -> bytes:
     """Packs named arrays or tensors in memory; the bytes that `save_file` would write."""
     chosen = write_options(options, level=level, threads=threads, **keywords)
+    _check_named(tensors)
     for tensor in tensors.values():
         arrays.check_whole(tensor)
     if chosen.recovery is not None or chosen.verify:  # what is written is read again

@@ -211,6 +211,8 @@ class File:
 
         `out`: memory for the buffer, used if the archive holds one file and it fits.
         """
+        if out is not None and not _is_buffer(out):
+            raise ArgumentError("out must be a writable, contiguous uint8[n]")
         if len(self._archive.entries) != 1:
             out = None
         if isinstance(self._tensors, TensorsByName) and isinstance(self._archive, Archive):
@@ -348,6 +350,13 @@ class File:
         self.close()
 
 
+def _is_buffer(out: Any) -> bool:
+    """Whether bytes can be decoded into an array, or the beginning of it."""
+    if not isinstance(out, np.ndarray) or out.dtype != np.uint8 or out.ndim != 1:
+        return False
+    return bool(out.flags.c_contiguous and out.flags.writeable)
+
+
 def _reopened(source: Any, framework: str, device: Any, options: ReadOptions) -> File:
     return File(source, framework, device=device, options=options)
 
@@ -365,7 +374,7 @@ def _random_source(source: Any) -> Iterator[RandomSource]:
         yield RemoteSource(Remote(source))
     else:
         with errors_of(source):
-            file = open(source, "rb")  # noqa: SIM115
+            file = open(os.fspath(source), "rb")  # noqa: SIM115  # not an int, which it would close
         with file:
             yield FileRandomSource(file)
 

@@ -13,6 +13,7 @@ A new option is a field here, with its type among the keywords below it, its fla
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from typing import Any, TypedDict, TypeVar
 
 from densor.errors import ArgumentError
@@ -29,6 +30,26 @@ def _shown(options: Any) -> str:
     chosen = {f.name: getattr(options, f.name) for f in fields(options)}
     given = [f"{f.name}={chosen[f.name]!r}" for f in fields(options) if chosen[f.name] != f.default]
     return f"{type(options).__name__}({', '.join(given)})"
+
+
+# What options must be; None is for those that are not given.
+_KINDS: dict[str, tuple[Any, str]] = {
+    "level": (Integral, "a whole number"),
+    "threads": (Integral, "a whole number"),
+    "max_output_size": (Real, "a number"),
+    "recovery": (Real, "a number"),
+    "raw": (str, "a text"),
+    "hash": (str, "a text"),
+    "progress": (Callable, "a function"),
+}
+
+
+def _check_kinds(options: Any) -> None:
+    """TypeError for an option of a type that it cannot be."""
+    for name, (kind, what) in _KINDS.items():
+        value = getattr(options, name, None)
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"{name} must be {what}, not {type(value).__name__}")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -73,6 +94,7 @@ class WriteOptions:
     """Called as original bytes are coded."""
 
     def __post_init__(self) -> None:
+        _check_kinds(self)
         if self.recovery is not None and not 0.1 <= self.recovery <= 100:
             raise ArgumentError(f"recovery data can be 0.1 to 100 percent, not {self.recovery!r}")
 
@@ -123,6 +145,9 @@ class ReadOptions:
     """Wait until restored files are on the disk."""
     progress: Progress | None = None
     """Called as original bytes are restored."""
+
+    def __post_init__(self) -> None:
+        _check_kinds(self)
 
     __repr__ = _shown
 

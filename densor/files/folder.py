@@ -5,7 +5,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Unpack
+from typing import TypeVar, Unpack
 
 from densor.errors import DensorError, FileError, FormatError, MissingFileError
 from densor.files.derive import Derivation, Member, is_recipe, with_derived
@@ -47,6 +47,7 @@ from densor.options import (
     write_options,
 )
 
+T = TypeVar("T")
 LeftOut = Callable[[DensorError], object]
 
 
@@ -144,6 +145,7 @@ def pack(
     `extract` then needs it too.
     """
     chosen = write_options(options, level=level, threads=threads, **keywords)
+    paths = list(_several(paths, "paths", str, os.PathLike))
     errors: list[DensorError] = []
     listed = _each_folder_once(members(paths, None if left_out is None else errors.append))
     if errors and not listed:
@@ -156,6 +158,16 @@ def pack(
         for member in listed if derived is None else derived.ordered(archive, listed):
             _add_member(archive, member, left_out, told)
     return archive.sizes
+
+
+def _several(given: Iterable[T], what: str, *kinds: type) -> Iterator[T]:
+    """`given`, each of which must be of one of `kinds`; TypeError otherwise, and for one text."""
+    if isinstance(given, str | bytes):
+        raise TypeError(f"{what} must be a list, not one text")
+    for one in given:
+        if not isinstance(one, kinds):
+            raise TypeError(f"{what} cannot be of type {type(one).__name__}")
+        yield one
 
 
 def _each_folder_once(found: Iterable[Member]) -> list[Member]:
@@ -231,7 +243,7 @@ def extract(
     """
     chosen = read_options(options, threads=threads, **keywords)
     folder = plain(folder)
-    wanted = {name.rstrip("/") or name for name in names}
+    wanted = {name.rstrip("/") or name for name in _several(names, "names", str)}
     extraction = (
         _RemoteExtraction(str(folder), wanted, overwrite)
         if is_url(folder)

@@ -259,8 +259,11 @@ def new_folder(target: Path, overwrite: bool, source: Path) -> Iterator[Path]:
             content = new / "new"
             content.mkdir()
             yield content
-            _put_in_place(content, target, new / "old" if there else None)
+            if there:
+                target.rename(new / "old")
+            content.rename(target)
     finally:
+        _put_back(new / "old", target)
         shutil.rmtree(new, ignore_errors=True)
 
 
@@ -273,16 +276,10 @@ def _temporary_folder(target: Path) -> Path:
     return Path(name)
 
 
-def _put_in_place(content: Path, target: Path, old: Path | None) -> None:
-    """Renames a folder to `target`; what was there goes to `old`, and back if that fails."""
-    if old is not None:
-        target.rename(old)
-    try:
-        content.rename(target)
-    except OSError:
-        if old is not None:
-            old.rename(target)
-        raise
+def _put_back(old: Path, target: Path) -> None:
+    """Gives a folder its name again, where an error or an interrupt kept the new one from it."""
+    if os.path.lexists(old) and not os.path.lexists(target):
+        old.rename(target)
 
 
 def copy_others(source: Path, target: Path, but: set[str]) -> None:

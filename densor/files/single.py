@@ -75,6 +75,8 @@ def compress_file(
     from densor.files.new_archive import add_input, new_archive  # for which readers need not wait
 
     chosen = write_options(options, level=level, threads=threads, **keywords)
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a text, not {type(name).__name__}")
     source, target = plain(source), plain(target)
     with (
         open_input(source) as opened,

@@ -8,8 +8,10 @@ from typing import Any, Self
 import numpy as np
 
 from densor import dtypes
+from densor.codec.levels import level_settings
 from densor.errors import ArgumentError, FileError
 from densor.formats.io.sources import Bytes
+from densor.runtime.workers import thread_count
 from densor.sync import changes, message
 from densor.sync.message import CHANGE, FULL, NOTHING, Message
 from densor.sync.places import open_store
@@ -61,6 +63,8 @@ class Publisher:
         self._every, self._full_every, self._keep = every, full_every, keep
         self._wait = wait
         self._coder = changes.Coder() if coder is None else coder
+        level_settings(self._coder.level)  # refuses unknown ones, now and not in the thread
+        thread_count(self._coder.threads)
         wanted = None if dtype is None else dtypes.parse_dtype(dtype)
         self._table = table_of(named_tensors(model), wanted)
         self._calls = 0

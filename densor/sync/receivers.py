@@ -8,7 +8,7 @@ import numpy as np
 from densor import arrays
 from densor.errors import ArgumentError, LimitError
 from densor.formats.io.sources import Bytes
-from densor.sync.weights import Described, Table, copy_from, memory_of, named_tensors
+from densor.sync.weights import Described, Table, copy_from, dtype_of, memory_of, named_tensors
 
 
 class _Target(NamedTuple):
@@ -84,6 +84,7 @@ def _find_targets(
         source = published.get(name)
         if source is None:
             raise ArgumentError(f"{name!r:.200}: is not published")
+        _check_target(name, tensor, described[source])
         key = (source, _address(tensor))
         if key in seen:  # two names of the same memory
             continue
@@ -114,6 +115,7 @@ def _add_fused(
         if source is None:
             raise ArgumentError(f"{part!r:.200}: is not published, as a part of {name!r:.200}")
         shape = described[source].shape
+        _check_target(name, tensor, described[source])
         view = tensor.detach() if arrays.is_torch(tensor) else tensor
         piece = view[at : at + shape[0]] if shape else view
         _check_shape(part, tuple(piece.shape), shape)
@@ -121,6 +123,23 @@ def _add_fused(
         at += shape[0] if shape else 1
     if at != tensor.shape[0]:
         raise ArgumentError(f"{name!r:.200}: is made of more than {', '.join(parts):.200}")
+
+
+def _check_target(name: str, tensor: Any, described: Described) -> None:
+    """ArgumentError for a tensor of a model that what is published cannot be copied to."""
+    if not all(tensor.shape):
+        return
+    strides = tensor.stride() if arrays.is_torch(tensor) else tensor.strides
+    if any(size > 1 and not stride for size, stride in zip(tensor.shape, strides, strict=True)):
+        raise ArgumentError(f"{name!r:.200}: has elements in the same memory")
+    if arrays.is_torch(tensor):
+        return
+    if not tensor.flags.writeable:
+        raise ArgumentError(f"{name!r:.200}: is read-only")
+    own = dtype_of(name, tensor)
+    if own != described.dtype:
+        text = f"{name!r:.200}: is {own}, published is {described.dtype}"
+        raise ArgumentError(f"{text}; only torch tensors are cast")
 
 
 def _address(tensor: Any) -> object:

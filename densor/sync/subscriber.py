@@ -8,6 +8,7 @@ from typing import Any
 from densor import arrays
 from densor.errors import ArgumentError, ChecksumError, DensorError, FileError, FormatError
 from densor.runtime.locks import Lock
+from densor.runtime.workers import thread_count
 from densor.sync import changes, message
 from densor.sync.message import CHANGE, FULL, Message
 from densor.sync.places import open_store
@@ -56,7 +57,7 @@ class Subscriber:
         self._store = open_store(store)
         self._fused, self._shards = dict(fused or {}), dict(shards or {})
         self._receive = receive
-        self._threads = threads
+        self._threads = thread_count(threads)
         self._lock = Lock()
         self._table: Table | None = None
         self._receivers: Receivers | None = None

@@ -76,7 +76,8 @@ def digest_of_all(table: Table, digests: Sequence[bytes]) -> bytes:
 
 def named_tensors(model: Any) -> dict[str, Any]:
     """Tensors by name: the state of a module, or a mapping as it is."""
-    found = model if isinstance(model, Mapping) else model.state_dict()
+    is_module = hasattr(model, "state_dict") and not isinstance(model, type)
+    found = model.state_dict() if is_module and not isinstance(model, Mapping) else model
     if not isinstance(found, Mapping):
         raise ArgumentError(f"{type(model).__name__} has no tensors by name")
     named = {

@@ -20,6 +20,7 @@ from densor.files.shards_listed import check_shards
 from densor.formats.container.packed_array import PackedArray
 from densor.formats.packed.reader import PackedFile
 from densor.formats.packed.stored_array import OpenFile, StoredArray
+from densor.torch.arguments import need
 from densor.torch.blob import read_tensor
 from densor.torch.packed import PackedTensor
 from densor.torch.resident import attach
@@ -131,6 +132,7 @@ def offload(
     ArgumentError for parameters that the folder does not have or that have another shape,
     UnsupportedError for weights that are coded against a base.
     """
+    need(module, nn.Module, "module")
     check_map(device_map)
     source = Folder(folder)
     names: dict[int, list[str]] = {}
@@ -179,6 +181,7 @@ def _set_plain(
 
 def offloaded(module: nn.Module) -> Offloaded:
     """Where the weights of a module are, and how much was read for them."""
+    need(module, nn.Module, "module")
     on_disk = packed = plain = 0
     files: dict[int, OpenFile] = {}
     for parameter in module.parameters():

@@ -25,6 +25,7 @@ from densor.errors import (
 )
 from densor.formats.io.outputs import errors_of
 from densor.torch import rotated, rotated_coding
+from densor.torch.arguments import need
 
 MAGIC = b"\x89DPAGE\r\n"
 VERSION = 1
@@ -55,6 +56,7 @@ def pack_page(page: Page, level: int = DEFAULT_LEVEL, rope_theta: float | None =
     `page.tensor`: [batch, heads, tokens, channels] on a CPU. `rope_theta`: base of the rotary
     embedding, whose halves of channels belong together, which keys in BF16 are then relative to.
     """
+    need(page, Page, "page")
     ways = (PLAIN, CHANNELS, ROTATED) if page.which == KEYS else (PLAIN,)
     coded = (_pack(page, level, rope_theta, way) for way in ways)
     return min((one for one in coded if one is not None), key=len)

@@ -22,6 +22,7 @@ from densor.errors import ArgumentError, DensorError, UnsupportedError
 from densor.products import entry_kernels as entry
 from densor.products.matrix import MAX_TOKENS, Matrix, Products, best_layout
 from densor.products.vector_kernels import COLUMNS
+from densor.torch.arguments import need
 from densor.torch.packed import Cell, PackedTensor, from_packed
 
 _MIN_BYTES = 1 << 14  # of a weight that is worth packing
@@ -237,6 +238,8 @@ def plain_product(
     to the packed layer's result bit for bit; ArgumentError for more tokens, which PyTorch
     multiplies.
     """
+    need(x, torch.Tensor, "x")
+    need(weight, torch.Tensor, "weight")
     if weight.dim() != 2 or weight.dtype not in _DTYPES or not weight.numel():
         raise ArgumentError("a matrix of BF16 or FP16 is needed")
     if x.dim() and x.numel() > MAX_TOKENS * weight.shape[1]:

@@ -24,6 +24,7 @@ from densor.errors import ArgumentError, DensorError, UnsupportedError
 from densor.formats.container.packed_array import PackedArray
 from densor.runtime.buffers import POOL
 from densor.runtime.workers import Workers, thread_count
+from densor.torch.arguments import need
 from densor.torch.device import Device, DeviceArray, open_device
 from densor.torch.loads import Blocks, DeviceLoad, HostLoad, Load, advise, aligned
 from densor.torch.packed import (
@@ -67,6 +68,7 @@ class Memory(NamedTuple):
 
 def memory_of(module: nn.Module) -> Memory:
     """What the parameters of a module take; shared ones are counted once."""
+    need(module, nn.Module, "module")
     packed = plain = 0
     weights = {id(part.packed_weight): part.packed_weight for part in packed_parts(module)}
     for weight in weights.values():
@@ -384,6 +386,7 @@ def pack_module(
     Calling this again packs what has become plain in between.
     """
     level_settings(level)  # refuses unknown ones
+    need(module, nn.Module, "module")
     if mode == "decode":
         how = _Packing(level, threads, select, verify=True)
         return _for_decoding(module, how, ahead, blocks, packed, place)
@@ -655,6 +658,7 @@ def check_module(module: nn.Module) -> None:
     What they decode is compared with its hash when it is packed. After that, damage in a device's
     memory shows only in the end states of its streams, which are read here and nowhere else.
     """
+    need(module, nn.Module, "module")
     blocks: dict[int, DeviceArray] = {}
     for _, parameter in _packed(module):
         if isinstance(parameter.cell.packed, DeviceArray):
@@ -669,6 +673,7 @@ def unpack_module(module: nn.Module) -> nn.Module:
 
     Those that were frozen for products stay so.
     """
+    need(module, nn.Module, "module")
     unpack_products(module)
     names: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):

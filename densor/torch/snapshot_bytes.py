@@ -52,7 +52,7 @@ def unpack_snapshot(
     has.
     """
     room = sealed.Room(max_output_size)
-    if data[:2] == _FORMER:
+    if memoryview(data)[:2] == _FORMER:
         return unpack_former(data, threads, room)
     body, table, at = sealed.opened(KIND, data, max_output_size)
     if table.keys() != {"step", "state"}:

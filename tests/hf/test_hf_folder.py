@@ -353,6 +353,27 @@ def test_a_failed_renaming_leaves_the_old_folder(
     assert os.listdir(out) == ["precious"]
 
 
+def test_an_interrupt_between_renamings_leaves_the_old_folder(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious").write_text("x")
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        moved = rename(self, target)
+        if self == out:
+            raise KeyboardInterrupt
+        return moved
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pack_model(model, out, overwrite=True)
+    assert os.listdir(out) == ["precious"]
+    assert sorted(os.listdir(tmp_path)) == ["model", "out"]
+
+
 @pytest.mark.parametrize("target", ["model", "model/inner", "."])
 def test_folders_in_one_another(model: Path, tmp_path: Path, target: str) -> None:
     before = files(model)

@@ -33,6 +33,7 @@ from densor.torch.adam.groups import (
     slots_of,
 )
 from densor.torch.adam.layout import ALONE, CHANGES, RELATIVE, REPLAY, is_matrix
+from densor.torch.arguments import need
 from densor.torch.sealed import sealed
 
 DEFAULT_LEVEL = 6
@@ -56,6 +57,9 @@ def pack_state(
     any earlier one helps a little. `gradients`: those that the step was taken with, by key in
     `state["state"]`: BF16, or FP32 after clipping; without them they are derived.
     """
+    need(state, dict, "state")
+    if before is not None:
+        need(before, dict, "before")
     groups = groups_of(state, before)
     packer = _Packer(level, threads)
     entries, blobs = [], []

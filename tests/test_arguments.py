@@ -1,0 +1,92 @@
+"""Arguments of another kind than the functions take: refused in words, with nothing begun."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import densor
+from densor.options import ReadOptions, WriteOptions
+
+WEIGHTS = {"w": np.arange(4096, dtype=np.float32).reshape(64, 64)}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"level": [3]}, "level must be a whole number, not list"),
+        ({"threads": "2"}, "threads must be a whole number, not str"),
+        ({"threads": 1.5}, "threads must be a whole number, not float"),
+        ({"raw": b"audio"}, "raw must be a text, not bytes"),
+        ({"hash": np.zeros(3)}, "hash must be a text, not ndarray"),
+        ({"recovery": "5"}, "recovery must be a number, not str"),
+        ({"max_output_size": "1M"}, "max_output_size must be a number, not str"),
+        ({"progress": 3}, "progress must be a function, not int"),
+    ],
+)
+def test_options(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        WriteOptions(**given)
+    if given.keys() & {"threads", "max_output_size", "progress"}:
+        with pytest.raises(TypeError, match=words):
+            ReadOptions(**given)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    chosen = WriteOptions(level=np.int64(4), threads=np.int8(1), recovery=np.float32(2))  # type: ignore[arg-type]
+    assert densor.compress(b"a" * 99, options=WriteOptions(level=chosen.level, threads=1))
+
+
+@pytest.mark.parametrize("open_it", [densor.open, densor.load_file, densor.read_table])
+def test_a_number_is_no_path(open_it: Callable[[Any], Any]) -> None:
+    reading, writing = os.pipe()
+    with pytest.raises(TypeError):
+        open_it(reading)
+    os.write(writing, b"x")
+    assert os.read(reading, 1) == b"x"  # still open
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros(1 << 15, np.float64),
+        np.zeros(1 << 16, np.uint8)[::2],
+        np.zeros((1 << 15, 2), np.uint8),
+        np.frombuffer(bytes(1 << 15), np.uint8),
+        bytearray(1 << 15),
+    ],
+)
+def test_memory_for_tensors(out: Any) -> None:
+    with pytest.raises(densor.ArgumentError, match="writable, contiguous uint8"):
+        densor.load(densor.save(WEIGHTS), out=out)
+
+
+@pytest.mark.parametrize("tensors", [None, [("w", WEIGHTS["w"])], "w", WEIGHTS["w"], iter(WEIGHTS)])
+def test_tensors_come_by_name(tmp_path: Path, tensors: Any) -> None:
+    with pytest.raises(densor.ArgumentError, match="tensors must come by name"):
+        densor.save(tensors)
+    with pytest.raises(densor.ArgumentError, match="tensors must come by name"):
+        densor.save_file(tensors, tmp_path / "a.densor")
+    assert not os.listdir(tmp_path)
+
+
+def test_names_and_paths(tmp_path: Path) -> None:
+    file, archive = tmp_path / "f", tmp_path / "a.densor"
+    file.write_bytes(b"abc")
+    for paths in (str(file), b"f", [3], [None]):
+        with pytest.raises(TypeError, match="paths "):
+            densor.pack(paths, archive)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="name must be a text, not int"):
+        densor.compress_file(file, archive, name=3)  # type: ignore[arg-type]
+    assert os.listdir(tmp_path) == ["f"]
+    densor.pack((path for path in [file]), archive)
+    for names in ("f", [3], [b"f"]):
+        with pytest.raises(TypeError, match="names "):
+            densor.extract(archive, tmp_path / "x", names)  # type: ignore[arg-type]
+    assert not (tmp_path / "x").exists()
+    assert densor.extract(archive, tmp_path / "x", (name for name in ["f"])) == ["f"]
