@@ -8,6 +8,8 @@ reads, decodes and copies into the model's parameters: seconds, processor second
 and those of the thread that copies, which is what loading takes where another processor is free to
 decode meanwhile, and others do not use the machine. Then one engine loads both folders in turns
 into the parameters that it has, which leaves out fresh memory. Files are in the page cache.
+
+`--backed`, as in `bench.hf`: engines load with memory at hand that the hypervisor has given.
 """
 
 import argparse
@@ -20,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.hf import warm
+from bench.hf import back_memory, warm
 
 Seconds = tuple[float, ...]  # by the clock, of all threads, of the one that loads
 CLOCKS = (time.perf_counter, time.process_time, time.thread_time)
@@ -36,11 +38,13 @@ def since(start: Seconds) -> Seconds:
     return tuple(b - a for a, b in zip(start, now(), strict=True))
 
 
-def noted(loader: Any, found: list[Seconds]) -> None:
+def noted(loader: Any, found: list[Seconds], backed: int) -> None:
     """Notes how long a class's `load_weights` takes from now on."""
     original = loader.load_weights
 
     def load_weights(*args: Any, **kwargs: Any) -> Any:
+        if backed:
+            back_memory(backed)
         start = now()
         result = original(*args, **kwargs)
         found.append(since(start))
@@ -49,13 +53,14 @@ def noted(loader: Any, found: list[Seconds]) -> None:
     loader.load_weights = load_weights
 
 
-def engine_of(folder: str) -> tuple[Any, Seconds]:
-    """An engine in this process, and what loading its weights took."""
+def engine_of(folder: str, backed: int = 0) -> tuple[Any, Seconds]:
+    """An engine in this process, and what loading its weights took; `backed` for `back_memory`."""
     from vllm import LLM
-    from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+
+    from densor.integrations.vllm_loader import DensorModelLoader
 
     found: list[Seconds] = []
-    noted(DefaultModelLoader, found)
+    noted(DensorModelLoader, found, backed)
     engine = LLM(
         folder, skip_tokenizer_init=True, enforce_eager=True, max_model_len=128, dtype="bfloat16"
     )
@@ -100,12 +105,14 @@ def main() -> None:
     parser.add_argument("packed", type=Path)
     parser.add_argument("--engines", type=int, default=3, help="of each kind")
     parser.add_argument("--reloads", type=int, default=7, help="of each kind")
+    parser.add_argument("--backed", action="store_true", help="fill memory before engines load")
     parser.add_argument("--load", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--reload", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     folders = [str(args.plain.resolve()), str(args.packed.resolve())]
     if args.load:
-        print(json.dumps(engine_of(folders[0])[1]))
+        size = sum(path.stat().st_size for path in Path(folders[0]).glob("*.safetensors"))
+        print(json.dumps(engine_of(folders[0], 2 * size if args.backed else 0)[1]))
         return
     if args.reload:
         engine = engine_of(folders[0])[0]
@@ -121,7 +128,8 @@ def main() -> None:
     for _ in range(args.engines):
         for folder in folders:
             warm(Path(folder))
-        runs.append([tuple(in_process(folder, folder, "--load")) for folder in folders])
+        backed = ["--backed"] * args.backed
+        runs.append([tuple(in_process(folder, folder, "--load", *backed)) for folder in folders])
     print(line("engine starts", *map(list, zip(*runs, strict=True))), flush=True)
     runs = in_process(*folders, "--reload", "--reloads", str(args.reloads))
     print(line("loaded again", *map(list, zip(*runs, strict=True))))

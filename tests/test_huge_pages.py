@@ -1,5 +1,6 @@
 """Fresh memory in huge pages, where the system has them."""
 
+import mmap
 import sys
 from pathlib import Path
 
@@ -61,13 +62,12 @@ def test_small_memory_and_too_many_mappings(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_systems_that_have_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    at_hand = huge_pages._at_hand.__wrapped__
+    monkeypatch.setattr(huge_pages, "_setting", huge_pages._setting.__wrapped__)
     for text in ("always madvise [never]\n", None):
         setting = tmp_path / ("enabled" if text else "none")
         if text:
             setting.write_text(text)
         monkeypatch.setattr(huge_pages, "_SETTING", setting)
-        monkeypatch.setattr(huge_pages, "_at_hand", at_hand)
         assert HugePages().take(PAGE) is None
 
 
@@ -94,3 +94,44 @@ def test_what_claims_to_be_far_larger_than_it_is_gets_none(
     for name, tensor in tensors.items():
         assert_same(blob.read_tensor(file, name), tensor)
     assert asked == [tensors["weight"].nbytes]
+
+
+def small_pages(size: int) -> np.ndarray:
+    mapped = mmap.mmap(-1, size + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(mapped, np.uint8)
+
+
+@needs_them
+@pytest.mark.parametrize("quick", [True, False])
+def test_memory_of_others_is_filled(monkeypatch: pytest.MonkeyPatch, quick: bool) -> None:
+    monkeypatch.setattr(huge_pages, "_setting", lambda: "always [madvise] never")
+    monkeypatch.setattr(huge_pages, "_FAIR", 1 << 40 if quick else 0)
+    monkeypatch.setattr(huge_pages, "_HICCUP", -1)
+    filled: list[tuple[int, int]] = []
+    original = huge_pages._populated
+    monkeypatch.setattr(
+        huge_pages,
+        "_populated",
+        lambda memory: filled.append((memory.ctypes.data, memory.size)) or original(memory),
+    )
+    pages = HugePages()
+    around = small_pages(9 * PAGE)[11:-13]
+    first = around.ctypes.data
+    content = np.random.default_rng(0).integers(0, 256, around.size, np.uint8)
+    around[:] = content
+    for begin, end in ((0, PAGE * 3 // 2), (PAGE * 5 // 2, 6 * PAGE), (8 * PAGE, around.size)):
+        pages.fill(around[begin:end], around)
+    assert (around == content).all()
+    assert len(filled) == (3 if quick else 1)  # none after a slow one
+    for at, size in filled:
+        assert at % PAGE == 0 and size % PAGE == 0
+        assert first <= at and at + size <= first + around.size
+    pages.fill(around[:100], around)
+    pages.fill(around[:PAGE], around[:PAGE])  # no whole page of its own, if not by chance
+    monkeypatch.setattr(huge_pages, "_setting", lambda: "[always] madvise never")
+    count = len(filled)
+    HugePages().fill(around, around)
+    monkeypatch.setattr(huge_pages, "_setting", lambda: "always [madvise] never")
+    monkeypatch.setattr(huge_pages, "_MOST", 0)
+    HugePages().fill(around, around)
+    assert len(filled) == count

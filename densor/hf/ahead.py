@@ -51,6 +51,7 @@ class Ahead:
             threading.Thread(target=self._run, name="densor-ahead", daemon=True)
             for _ in range(thread_count(0))
         ]
+        self._total = sum(file.info(name).size for file, name in self._order)
         stored = [file.stored(name).size for file, name in self._order]
         self._fetching = Fetching(stored, self._fetch)
         for thread in self._threads:
@@ -64,7 +65,7 @@ class Ahead:
     def _run(self) -> None:
         while (claimed := self._claim()) is not None:
             file, name = claimed
-            threads = threads_of(file.info(name).size, 0)
+            threads = threads_of(file.info(name).size, 0, self._total)
             try:
                 found: torch.Tensor | BaseException = read_tensor(
                     file, name, threads, self._base_of

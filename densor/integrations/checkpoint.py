@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from densor.errors import ArgumentError, DensorError
 from densor.files.shards_listed import json_object
@@ -23,6 +23,7 @@ CPU = "cpu"  # the backend that is none
 _METHOD, _KEY = "densor", "densor"  # in config.json, and in the metadata of a packed file
 _MAX_HEADER = 100_000_000
 _MAX_KEPT = 1 << 28  # bytes of memory of tensors that are kept for later ones
+_TRIED = 1 << 27  # bytes of tensors that are not copied as they are before no more are tried
 
 
 def is_packed_folder(folder: str | os.PathLike[str]) -> bool:
@@ -43,6 +44,11 @@ def is_packed(path: str | os.PathLike[str]) -> bool:
         return False
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
     return isinstance(metadata, dict) and _KEY in metadata
+
+
+def has_packed(folder: str | os.PathLike[str]) -> bool:
+    """Whether any safetensors file of a folder is packed; False for what is no folder."""
+    return any(map(is_packed, sorted(Path(folder).glob("*.safetensors"))))
 
 
 def archives_in(folder: str | os.PathLike[str]) -> list[Path]:
@@ -75,6 +81,7 @@ def weights(
     threads: int = 0,
     skip: Callable[[str], bool] | None = None,
     backend: str | None = None,
+    placing: Any = None,
 ) -> Iterator[tuple[str, Any]]:
     """Names and tensors of safetensors files, packed or plain, and of archives of tensors.
 
@@ -86,38 +93,66 @@ def weights(
     found as `densor.files.model_folder.Bases` says. `skip`: whether a tensor is not wanted, which
     is not read then. `backend`: a name of `densor.gpu`, such as "cuda", whose device then decodes
     what it can of safetensors files, one tensor at a time, and has it; None or "cpu": the CPU.
+    `placing`: a `densor.torch.placed.Placing`; blobs of safetensors files that the CPU decodes are
+    then `Undecoded` and decoded where they are copied to, unless most of them turn out not to be
+    copied as they are. All of it is done when the iterator comes to its end.
 
     A DensorError names file and tensor. Headers of all files are read before the first tensor.
     """
-    jobs: list[Callable[[], tuple[str, Any]]] = []
+    jobs: list[_Job] = []
     given = None if base is None else folder_of(base)
     read_safetensors = _safetensors_reader(backend)
     for path in files:
         open_weights = _archive if os.fspath(path).endswith(ARCHIVE) else read_safetensors
-        jobs += [
-            job for name, job in open_weights(path, given, threads) if not (skip and skip(name))
-        ]
+        jobs += [job for job in open_weights(path, given, threads) if not (skip and skip(job.name))]
     one = backend not in (None, CPU) or any(os.fspath(path).endswith(ARCHIVE) for path in files)
-    return ahead(jobs, 1 if one else thread_count(threads))
+    at_a_time = 1 if one else thread_count(threads)
+    if placing is None or one:
+        return ahead([job.read for job in jobs], at_a_time)
+    return _placed(jobs, placing, at_a_time)
 
 
-Jobs = Iterator[tuple[str, Callable[[], tuple[str, Any]]]]
+class _Job(NamedTuple):
+    """A tensor that may be wanted; `stored` is its blob as a `densor.torch.placed.Stored`."""
+
+    name: str
+    read: Callable[[], tuple[str, Any]]
+    size: int = 0  # bytes
+    stored: Callable[[], Any] | None = None
+
+
+def _placed(jobs: Sequence[_Job], placing: Any, threads: int) -> Iterator[tuple[str, Any]]:
+    """Names and tensors, blobs undecoded as long as most of them are copied as they are."""
+    placing.total = sum(job.size for job in jobs)
+    for at, job in enumerate(jobs):
+        if placing.elsewhere > placing.placed + _TRIED:
+            yield from ahead([job.read for job in jobs[at:]], threads)
+            break
+        if job.stored is None:
+            yield job.read()
+        else:
+            stored = job.stored()
+            stored.placing = placing
+            yield job.name, stored.tensor()
+        placing.check()
+    placing.finish()
 
 
 def _safetensors_reader(
     backend: str | None,
-) -> Callable[[str | os.PathLike[str], str | None, int], Jobs]:
+) -> Callable[[str | os.PathLike[str], str | None, int], Iterator[_Job]]:
     """What reads files one after the other, all with the same pool of memory."""
     from densor.files.model_folder import Bases, check_packed
     from densor.formats.packed.reader import PackedFile
     from densor.runtime.buffers import BufferPool
     from densor.torch.blob import read_tensor, threads_of
     from densor.torch.device import decoded_on, open_device
+    from densor.torch.placed import Stored
 
     pool = BufferPool(_MAX_KEPT)
     device = None if backend in (None, CPU) else open_device(None, backend)
 
-    def opened(path: str | os.PathLike[str], base: str | None, threads: int) -> Jobs:
+    def opened(path: str | os.PathLike[str], base: str | None, threads: int) -> Iterator[_Job]:
         file = check_packed(PackedFile(path))
         bases = Bases(Path(path).parent, base, threads)
         file.fetch_heads()
@@ -133,12 +168,14 @@ def _safetensors_reader(
                     found = read_tensor(file, name, used, bases.need, pool)
                 return name, found
 
-            yield name, read
+            is_blob = file.is_blob(name)
+            stored = partial(Stored, file, name, threads, bases.need, pool) if is_blob else None
+            yield _Job(name, read, file.info(name).size, stored)
 
     return opened
 
 
-def _archive(path: str | os.PathLike[str], base: str | None, threads: int) -> Jobs:
+def _archive(path: str | os.PathLike[str], base: str | None, threads: int) -> Iterator[_Job]:
     from densor.file import File
 
     options: dict[str, Any] = {} if base is None else {"base": _base_file(base, path)}
@@ -151,7 +188,7 @@ def _archive(path: str | os.PathLike[str], base: str | None, threads: int) -> Jo
             raise type(error)(f"{path}: tensor {name!r:.200}: {error}") from error
 
     for name in archive.offset_keys():
-        yield name, partial(read, name)
+        yield _Job(name, partial(read, name))
 
 
 def _base_file(base: str, path: str | os.PathLike[str]) -> Path:

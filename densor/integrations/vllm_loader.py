@@ -21,6 +21,7 @@ from vllm.model_executor.model_loader.ep_weight_filter import should_skip_weight
 from densor.errors import ArgumentError
 from densor.files import shards_listed
 from densor.integrations import checkpoint
+from densor.runtime.gc_pause import collection_paused
 
 NAME = "densor"
 _LOG_START = "counter_before_loading_weights"  # for what vLLM logs
@@ -86,7 +87,28 @@ class DensorModelLoader(DefaultModelLoader):  # type: ignore[misc]
         if load_config.load_format == NAME:
             load_config.load_format = "auto"
         _check(self._given)
+        self._placing: Any = None
         super().__init__(load_config)
+
+    def load_weights(self, model: Any, model_config: Any) -> None:
+        """As vLLM does; packed weights are decoded in the parameters that they are copied to."""
+        if not self._finds_packed(model_config):
+            super().load_weights(model, model_config)
+            return
+        with collection_paused():  # looks at all that vLLM has imported
+            from densor.torch.placed import placing
+
+        with placing(self._given.get("threads", 0)) as self._placing:
+            try:
+                super().load_weights(model, model_config)
+            finally:
+                self._placing = None
+
+    def _finds_packed(self, model_config: Any) -> bool:
+        """Whether weights are packed, and the CPU decodes them."""
+        if self._given.get("backend", checkpoint.CPU) != checkpoint.CPU:
+            return False
+        return model_config.quantization == NAME or checkpoint.has_packed(model_config.model)
 
     def _prepare_weights(self, model_name_or_path: str, *args: Any, **kwargs: Any) -> Any:
         archives = checkpoint.archives_in(model_name_or_path)
@@ -119,6 +141,7 @@ class DensorModelLoader(DefaultModelLoader):  # type: ignore[misc]
             threads=self._given.get("threads", 0),
             backend=self._given.get("backend"),
             skip=self._skipped,
+            placing=self._placing,
         )
         with _fewer_threads():
             for name, tensor in found:

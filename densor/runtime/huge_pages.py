@@ -38,6 +38,7 @@ class HugePages:
         self._lock = threading.Lock()
         self._live: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
         self._paused_until = 0.0
+        self._filled = 0  # times
 
     def take(self, size: int) -> Bytes | None:
         """`size` bytes with any content, all zero in fact; None where they had better come from
@@ -58,23 +59,48 @@ class HugePages:
         memory = np.frombuffer(mapped, np.uint8)
         begin = -memory.ctypes.data % _PAGE
         memory = memory[begin : begin + size]
+        self._populate(memory)
+        return memory
+
+    def fill(self, part: Bytes, around: Bytes) -> None:
+        """Puts huge pages behind `part` of the memory `around` it, which somebody else got, as far
+        as nothing is there yet; does nothing where `take` would not. Content stays as it is.
+        """
+        paused = time.monotonic() < self._paused_until
+        if part.size < _PAGE // 2 or paused or "[madvise]" not in _setting():
+            return  # by "always" there are huge pages without being asked for
+        first, start = around.ctypes.data, part.ctypes.data
+        begin = max(start // _PAGE * _PAGE, -(-first // _PAGE) * _PAGE)
+        end = min(-(-(start + part.size) // _PAGE) * _PAGE, (first + around.size) // _PAGE * _PAGE)
+        with self._lock:
+            self._filled += 1
+            if self._filled > _MOST:
+                return
+        if begin < end:
+            self._populate(around[begin - first : end - first])
+
+    def _populate(self, memory: Bytes) -> None:
         if not _populated(memory):
             self._paused_until = time.monotonic() + _PAUSE
-        return memory
 
 
 HUGE_PAGES = HugePages()
 
 
 @functools.cache
+def _setting() -> str:
+    """What the system says of huge pages; nothing where it has none."""
+    if not _LINUX:
+        return ""
+    try:
+        return _SETTING.read_text()
+    except OSError:
+        return ""
+
+
 def _at_hand() -> bool:
     """Whether the system may be asked for huge pages at all."""
-    if not _LINUX:
-        return False
-    try:
-        return "[never]" not in _SETTING.read_text()
-    except OSError:
-        return False
+    return "[never]" not in (_setting() or "[never]")
 
 
 def _populated(memory: Bytes) -> bool:

@@ -12,6 +12,7 @@ from densor.formats.container.base import GivenBase
 from densor.formats.packed.reader import PackedFile
 from densor.runtime.buffers import BufferPool
 from densor.runtime.huge_pages import HUGE_PAGES
+from densor.runtime.workers import thread_count
 
 _LARGE = 1 << 25  # bytes
 _MOST_TIMES = 16  # as large as what is stored
@@ -27,9 +28,14 @@ def may_be_blob(tensor: Any) -> bool:
     return wire.begins_archive(tensor[: len(wire.MAGIC)].cpu().numpy())
 
 
-def threads_of(size: int, threads: int) -> int:
-    """How many threads decode a tensor where each of so many has one: all of them a large one."""
-    return threads if size >= _LARGE else 1
+def threads_of(size: int, threads: int, total: int = 0) -> int:
+    """How many threads decode a tensor where each of so many has one: all of them a large one.
+
+    `total`: bytes of all tensors, where they are known. One is large then only if the others might
+    be done before it: more threads than processors wait for one another.
+    """
+    enough = total // (2 * thread_count(threads))
+    return threads if size >= max(_LARGE, enough) else 1
 
 
 def read_tensor(

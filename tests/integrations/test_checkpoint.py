@@ -19,6 +19,7 @@ from densor.errors import ArgumentError, DensorError, FileError, TruncatedError
 from densor.files import shards_listed
 from densor.files.model_folder import pack_model
 from densor.integrations import checkpoint
+from densor.torch.placed import Undecoded, placing
 
 # Stands for vLLM, of which nothing is needed to register but names.
 STUB = """
@@ -139,6 +140,40 @@ def test_a_backend_decodes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     decoded.clear()
     check(read(folder.parent / "packed", backend="cpu"))
     assert not decoded
+
+
+@pytest.mark.parametrize("tried", [0, 1 << 27])
+def test_blobs_are_decoded_where_they_are_copied_to(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tried: int
+) -> None:
+    monkeypatch.setattr(checkpoint, "_TRIED", tried)
+    files = sorted((folder.parent / "packed").glob("*.safetensors"))
+    targets = {name: torch.empty_like(tensor) for name, tensor in tensors().items()}
+    kinds: dict[str, bool] = {}
+    with placing(2) as mode:
+        for name, tensor in checkpoint.weights(files, placing=mode):
+            kinds[name] = isinstance(tensor, Undecoded)
+            if name == "a.weight":
+                targets[name] = tensor.t().contiguous().t()  # no copy
+            else:
+                targets[name].copy_(tensor)
+        assert not mode._waiting  # all is decoded when the iterator has ended
+    check(targets)
+    blobs = ["a.weight", "b.weight", "c.weight"]
+    found = [name for name in kinds if kinds[name]]
+    assert sorted(found) == (blobs if tried else ["a.weight"])  # most were not copied
+    damaged = tmp_path / files[1].name
+    data = bytearray(files[1].read_bytes())
+    data[-99] ^= 4
+    damaged.write_bytes(data)
+    with (
+        pytest.raises(DensorError, match=r"model-00002.*tensor '[bc]\.weight'"),
+        placing(2) as mode,
+    ):
+        for name, tensor in checkpoint.weights([files[0], damaged], placing=mode):
+            targets[name].copy_(tensor)
+    assert checkpoint.has_packed(folder.parent / "packed") and not checkpoint.has_packed(folder)
+    assert not checkpoint.has_packed("name/on-the-hub")
 
 
 def test_memory_is_used_again_once_nobody_holds_it(tmp_path: Path) -> None:

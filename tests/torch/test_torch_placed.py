@@ -1,0 +1,203 @@
+"""Tensors that are decoded where they are copied to."""
+
+import pickle
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch_tools import assert_same, weight
+
+from densor.errors import DensorError
+from densor.files.model_folder import pack_model
+from densor.formats.packed.reader import PackedFile
+from densor.torch import placed
+from densor.torch.placed import Placing, Stored, Undecoded, placing
+
+
+def tensors() -> dict[str, torch.Tensor]:
+    odd = weight(64, 96, seed=4, dtype=torch.float32)
+    odd[0, :4] = torch.tensor([float("nan"), -0.0, float("inf"), 1e-40])
+    return {
+        "a": weight(200, 96, seed=1),
+        "b": weight(64, 96, seed=2),
+        "c": odd,
+        "d": weight(96, 64, seed=3, dtype=torch.float16),
+    }
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> PackedFile:
+    folder = tmp_path_factory.mktemp("placed")
+    (folder / "plain").mkdir()
+    (folder / "plain" / "config.json").write_text("{}")
+    save_file(tensors(), folder / "plain" / "model.safetensors")
+    pack_model(folder / "plain", folder / "packed")
+    found = PackedFile(folder / "packed" / "model.safetensors")
+    assert all(map(found.is_blob, tensors()))
+    return found
+
+
+def stored(file: PackedFile, name: str, mode: Placing | None = None) -> Stored:
+    made = Stored(file, name)
+    made.placing = mode
+    return made
+
+
+def slowly(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.2) -> list[int]:
+    """Decoding takes its time; threads that decoded are noted."""
+    original, threads = Stored.decode_into, []
+
+    def decode_into(self: Stored, *args: Any) -> None:
+        time.sleep(seconds)
+        threads.append(threading.get_ident())
+        original(self, *args)
+
+    monkeypatch.setattr(Stored, "decode_into", decode_into)
+    return threads
+
+
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("threads", [0, 1, 2])
+def test_copies_decode_in_rows_of_a_parameter(
+    file: PackedFile, threads: int, inference: bool
+) -> None:
+    with torch.inference_mode(inference), torch.device("meta"):  # as engines make models
+        fused = nn.Parameter(
+            torch.full((264, 96), 7, dtype=torch.bfloat16, device="cpu"), requires_grad=False
+        )
+        whole = torch.zeros(64, 96, device="cpu")
+        with placing(threads) as mode:
+            for name, at in (("b", 0), ("a", 64)):
+                tensor = stored(file, name, mode).tensor()
+                wanted = tensors()[name]
+                assert isinstance(tensor, Undecoded) and isinstance(tensor, torch.Tensor)
+                assert tensor.shape == wanted.shape and tensor.dtype == wanted.dtype
+                assert tensor.device.type == "cpu" and tensor.is_contiguous()
+                rows = tensor.data.narrow(0, 0, len(wanted))[:].view(wanted.shape)
+                fused.data.narrow(0, at, len(wanted)).copy_(rows)
+            whole.copy_(stored(file, "c", mode).tensor().detach())
+        assert mode.placed == 264 * 96 * 2 + 64 * 96 * 4 and not mode.elsewhere
+    assert_same(fused, torch.cat([tensors()["b"], tensors()["a"]]))
+    assert_same(whole, tensors()["c"])
+
+
+USES: list[Callable[[torch.Tensor], torch.Tensor]] = [
+    lambda t: torch.empty(96, 200, dtype=t.dtype).t().copy_(t),  # not contiguous
+    lambda t: torch.empty(200, 96).copy_(t),  # another type
+    lambda t: torch.empty(2, 200, 96, dtype=t.dtype).copy_(t),  # repeated
+    lambda t: torch.empty(50, 96, dtype=t.dtype).copy_(t.narrow(0, 50, 50)),  # rows of a rank
+    lambda t: torch.empty(200, 48, dtype=t.dtype).copy_(t[:, 48:]),
+    lambda t: t[::2].clone(),
+    lambda t: t.t().contiguous(),
+    lambda t: t.view(torch.int16),
+    lambda t: t.to(torch.float64),
+    lambda t: torch.stack([t, t]),
+    lambda t: t.clone().mul_(t),
+    lambda t: torch.from_numpy(t.view(torch.int16).numpy().copy()),
+    lambda t: torch.tensor(t[:2].tolist()),
+    lambda t: pickle.loads(pickle.dumps(t)),
+    lambda t: t.reshape(-1),
+]
+
+
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("use", USES)
+def test_all_else_is_done_with_the_tensor(
+    file: PackedFile, use: Callable[[torch.Tensor], torch.Tensor], inference: bool
+) -> None:
+    with torch.inference_mode(inference):
+        wanted = use(tensors()["a"])
+        with placing() as mode:
+            made = stored(file, "a", mode)
+            assert_same(use(made.tensor()), wanted)
+            assert mode.elsewhere == 200 * 96 * 2 and not mode.placed
+            assert_same(use(made.tensor()), wanted)  # is decoded once
+            assert mode.elsewhere == 200 * 96 * 2
+        assert_same(use(stored(file, "a").tensor()), wanted)
+
+
+def test_shapes_are_compared_and_nothing_is_written_to_meta(file: PackedFile) -> None:
+    with placing() as mode:
+        tensor = stored(file, "a", mode).tensor()
+        torch.empty(200, 96, dtype=torch.bfloat16, device="meta").copy_(tensor)
+        assert not mode.placed and not mode.elsewhere
+        with pytest.raises(RuntimeError, match="size of tensor"):
+            torch.empty(96, 200, dtype=torch.bfloat16).copy_(tensor)
+        with pytest.raises(RuntimeError, match="leaf"):
+            nn.Parameter(torch.empty(200, 96, dtype=torch.bfloat16)).copy_(tensor)
+    assert "Undecoded('a', shape=(200, 96)" in repr(tensor)
+
+
+def test_what_is_not_decoded_yet_is_waited_for(
+    file: PackedFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = slowly(monkeypatch)
+    wanted = torch.cat([tensors()["b"], tensors()["a"]])
+    with placing(2) as mode:
+        fused = torch.zeros(264, 96, dtype=torch.bfloat16)
+        fused[64:].copy_(stored(file, "a", mode).tensor())
+        fused[:64].copy_(stored(file, "b", mode).tensor())
+        assert not threads  # views of it have not waited
+        assert_same(fused[200:].clone(), wanted[200:])
+        assert torch.equal(fused + 0, wanted)
+        fused[:64].copy_(stored(file, "b", mode).tensor())
+        fused[:64].zero_()  # comes after the copy
+    assert not fused[:64].any() and torch.equal(fused[64:], wanted[64:])
+    assert threading.get_ident() not in threads
+
+
+def test_many_wait_and_other_threads_decode_at_once(
+    file: PackedFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placed, "_MOST", 2)
+    threads = slowly(monkeypatch, 0.01)
+    targets = [torch.empty(64, 96, dtype=torch.bfloat16) for _ in range(9)]
+    with placing(2) as mode:
+        for target in targets[1:]:
+            target.copy_(stored(file, "b", mode).tensor())
+            assert len(mode._waiting) <= 2
+        other = threading.Thread(
+            target=lambda: targets[0].copy_(stored(file, "b", mode).tensor()), daemon=True
+        )
+        other.start()
+        other.join()
+        assert other.ident in threads
+    for target in targets:
+        assert_same(target, tensors()["b"])
+
+
+def test_damage_is_raised_and_nothing_goes_on(
+    file: PackedFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytearray(file.path.read_bytes())
+    data[-99] ^= 4  # in the last one
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(data)
+    damaged = PackedFile(path)
+    last = list(damaged.header.tensors)[-1]
+    rest = [name for name in tensors() if name != last]
+    threads = slowly(monkeypatch, 0.05)
+    wanted = tensors()
+    targets = {name: torch.empty_like(tensor) for name, tensor in wanted.items()}
+    with (
+        pytest.raises(DensorError, match=rf"model\.safetensors: tensor '{last}': "),
+        placing(1) as mode,
+    ):
+        for name in [last, *rest]:
+            targets[name].copy_(stored(damaged, name, mode).tensor())
+    done = len(threads)
+    time.sleep(0.2)
+    assert len(threads) == done
+    with pytest.raises(DensorError, match=rf"tensor '{last}'"):
+        targets[last].copy_(stored(damaged, last).tensor())
+    with pytest.raises(ZeroDivisionError), placing(1) as mode:
+        for name in rest:
+            targets[name].copy_(stored(damaged, name, mode).tensor())
+        raise ZeroDivisionError
+    targets[rest[0]].zero_()  # no mode is left
