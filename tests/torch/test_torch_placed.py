@@ -17,6 +17,7 @@ from densor.errors import DensorError
 from densor.files.model_folder import pack_model
 from densor.formats.packed.reader import PackedFile
 from densor.torch import placed
+from densor.torch.blob import threads_of
 from densor.torch.placed import Placing, Stored, Undecoded, placing
 
 
@@ -201,3 +202,11 @@ def test_damage_is_raised_and_nothing_goes_on(
             targets[name].copy_(stored(damaged, name, mode).tensor())
         raise ZeroDivisionError
     targets[rest[0]].zero_()  # no mode is left
+
+
+def test_a_large_tensor_is_for_all_threads_unless_others_keep_them_busy() -> None:
+    large = 1 << 25
+    assert threads_of(large, 4) == threads_of(large, 4, 8 * large) == 4
+    assert threads_of(large, 4, 9 * large) == 1
+    assert threads_of(large - 1, 4) == threads_of(large - 1, 4, large) == 1
+    assert threads_of(large, 0, large) == 0  # all processors
