@@ -32,8 +32,8 @@ class Batch:
     """What an encoder codes: uint8[n], what these bytes are, and what it may use for that.
 
     `chunk_bytes`: bytes of a chunk; 0 for one chunk. `history`: of the archive. `base`: similar
-    data. `session`: the language model for plain bytes. `circuit`: that for images of its size, or
-    a network for them.
+    data. `session`: the language model for bytes, or tokens. `circuit`: that for images of its
+    size, or a network for them.
     """
 
     data: Bytes

@@ -228,7 +228,7 @@ def _rows(data: Data, level: Level) -> tuple[Row, ...]:
         small = (_small_matrices,) if level.planes == "huffman" and level.classes >= 4 else ()
         by_spans = (_spans,) if level.spans else ()
         return _delta, *by_rows[level.floats], *small, *by_spans, _planes_or_spans
-    return _delta, _planes
+    return _delta, _tokens_by_model, _planes
 
 
 # Its rows; None where one does not fit, or where its codec is not taken
@@ -257,6 +257,20 @@ def _language_model(batch: Batch, level: Level) -> Coding | None:
         batch.session.moved((1 + batch.session.check) * size)
         return without
     return Smallest(_proposed(registry.CODEC_LANGUAGE_MODEL, batch, level).encode(), without)
+
+
+def _tokens_by_model(batch: Batch, level: Level) -> Coding | None:
+    if batch.session is None:
+        return None
+    without = Done(encode_batch(replace(batch, session=None), level).result())
+    encoder = estimate = None
+    if batch.data.size >= MIN_BYTES_ASKED:
+        encoder = CODECS[registry.CODEC_LANGUAGE_MODEL].propose(batch, level)
+        estimate = None if encoder is None else encoder.estimate()
+    if encoder is None or estimate is None or estimate.bytes >= without.result().stored:
+        batch.session.moved((1 + batch.session.check) * batch.data.size)
+        return without
+    return Smallest(encoder.encode(), without)
 
 
 def _circuit(batch: Batch, level: Level) -> Coding | None:

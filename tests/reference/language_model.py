@@ -21,6 +21,7 @@ from reference.reading import fail
 _HEADER = struct.Struct("<BBHIIIB16s16sB")
 _SEGMENT = struct.Struct("<BIQ")
 _FORM = struct.Struct("<BIIQ")
+_TOKENS = struct.Struct("<QII")
 _ZEROS = 400
 
 
@@ -204,6 +205,8 @@ def with_ends_of_lines(text: bytes, form: int, stream: bytes) -> bytes:
 
 def decode(model: bytes, payload: bytes, size: int, network: Reference) -> bytes:
     """The bytes that a CHUNK payload of one segment of tokens stands for, or Fault."""
+    if model[1] == 4:
+        return _of_tokens(model, payload, size, network)
     if model[1] != 3:
         return _segment(model, payload, size, network)
     model = bytes([model[0], 2]) + model[2:]
@@ -217,21 +220,59 @@ def decode(model: bytes, payload: bytes, size: int, network: Reference) -> bytes
     return found
 
 
+def _of_tokens(model: bytes, payload: bytes, size: int, network: Reference) -> bytes:
+    """A chunk of tokens instead of text, of one segment."""
+    width = model[-1]
+    digest, others, length = _TOKENS.unpack_from(payload)
+    begin = _TOKENS.size + others
+    numbers: list[int] = []
+    more = 0
+    for byte in payload[_TOKENS.size : begin]:
+        if not more:
+            numbers.append(0)
+        numbers[-1] |= (byte & 127) << more
+        more = more + 7 if byte > 127 else 0
+    assert not more and len(numbers) % 2 == 0
+    model = bytes([model[0], 2]) + model[2:-1]
+    if length:
+        text, ranks = _text(model, payload[begin:], length, network)
+    else:
+        text, ranks = payload[begin:], []
+    found = network.model.vocabulary.numbers[ranks].tolist() if ranks else []
+    place = -1
+    for gap, token in zip(numbers[::2], numbers[1::2], strict=True):
+        place += gap + 1
+        found.insert(place, token)
+    assert len(text) == length
+    chunk = b"".join(token.to_bytes(width, "little") for token in found)
+    assert len(chunk) == size and xxhash.xxh3_64_intdigest(chunk) == digest
+    return chunk
+
+
 def _segment(model: bytes, payload: bytes, size: int, network: Reference) -> bytes:
+    mode, stored, digest64 = _SEGMENT.unpack_from(payload)
+    assert (mode, stored) == (2, 0)
+    found, _ = _text(model, payload[_SEGMENT.size :], size, network)
+    assert xxhash.xxh3_64_intdigest(found) == digest64
+    return found
+
+
+def _text(model: bytes, stream: bytes, size: int, network: Reference) -> tuple[bytes, list[int]]:
+    """A text of so many bytes, and the ranks of its tokens, -1 for bytes without one."""
     codec, numerics, slots, positions, stride, *more = _HEADER.unpack_from(model)
     rate, offset_rate, digest, words, length = more
     vocabulary = network.model.vocabulary
     assert (codec, numerics, slots) == (10, network.numerics, 1)
     assert digest == network.model.digest[:16] and words == vocabulary.digest[:16]
-    mode, stored, digest64 = _SEGMENT.unpack_from(payload)
-    assert (mode, stored) == (2, 0)
-    decoder = Mixed(model[_HEADER.size + length :], payload[_SEGMENT.size :], size)
+    decoder = Mixed(model[_HEADER.size + length :], stream, size)
     head = Head(network.model, rate, offset_rate)
     row = network.read(network.model.start)
     counts = head.counts(*row)
     tokens: list[int] = []
+    all_tokens: list[int] = []
     while len(decoder.text.data) < _ZEROS + size:
         token = decoder.token(vocabulary.pieces, counts.tolist())
+        all_tokens.append(token)
         if token < 0:
             continue
         tokens.append(token)
@@ -244,8 +285,6 @@ def _segment(model: bytes, payload: bytes, size: int, network: Reference) -> byt
             for token in [network.model.start, *tokens[len(tokens) - kept :]]:
                 row = network.read(token)
         counts = head.counts(*row)
-    if decoder.coder.at != len(payload) - _SEGMENT.size:
+    if decoder.coder.at != len(stream):
         fail("bytes after the stream")
-    found = bytes(decoder.text.data[_ZEROS:])
-    assert xxhash.xxh3_64_intdigest(found) == digest64
-    return found
+    return bytes(decoder.text.data[_ZEROS:]), all_tokens

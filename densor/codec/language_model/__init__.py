@@ -1,1 +1,1 @@
-"""Codec 10: text by the tokens of a causal language model, mixed with `byte_cm`."""
+"""Codec 10: text, or tokens, by the tokens of a causal language model, mixed with `byte_cm`."""

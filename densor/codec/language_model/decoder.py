@@ -19,6 +19,7 @@ from densor.codec.language_model.params import (
 )
 from densor.codec.language_model.session import Session
 from densor.codec.language_model.step import code_tokens
+from densor.codec.language_model.token_decoder import TokensByModelDecoder
 from densor.errors import ChecksumError, FormatError, LimitError
 from densor.runtime.types import Bytes
 
@@ -123,6 +124,7 @@ class LanguageModelDecoder(ChunkDecoder):
             out[part] = shared.known(part)
 
 
-def open_decoder(payload: bytes, session: Session | None = None) -> LanguageModelDecoder:
+def open_decoder(payload: bytes, session: Session | None = None) -> ChunkDecoder:
     """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
-    return LanguageModelDecoder(parse(payload), session)
+    model = parse(payload)
+    return (TokensByModelDecoder if model.token_bytes else LanguageModelDecoder)(model, session)

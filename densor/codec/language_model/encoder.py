@@ -40,10 +40,41 @@ _TEXT_SHARE = 0.9  # of the bytes of a segment that the network is asked about
 _ROOM = 1024  # bytes that a stream may be longer than its segments
 
 
-def propose(batch: Batch, _: Level | None = None) -> "LanguageModelEncoder":
-    """An encoder for a batch of plain bytes that has a language model."""
+def propose(batch: Batch, _: Level | None = None) -> Encoder | None:
+    """An encoder for a batch that has a language model: of plain bytes; or of integers, None where
+    these are no tokens of its."""
     assert batch.session is not None
-    return LanguageModelEncoder(batch.data, batch.session, batch.workers)
+    if batch.kind.layout is None:
+        return LanguageModelEncoder(batch.data, batch.session, batch.workers)
+    from densor.codec.language_model import token_encoder  # which is made of parts of this
+
+    return token_encoder.propose(batch)
+
+
+def slots_for(size: int) -> int:
+    """Segments of a chunk, in a text of so many bytes."""
+    return max([1, *(slots for least, slots in _SLOTS if size >= least)])
+
+
+def step_of(count: int, size: int, slots: int) -> int:
+    """How many of `count` units, of a text of so many bytes, make a chunk."""
+    return -(-count // -(-size // (slots * _SEGMENT)))
+
+
+def settled(session: Session, slots: int, text: bytes) -> Parameters:
+    """The parameters for the model of a session; `text`: a MODEL frame of the text codec."""
+    weights = session.weights()
+    positions = max(32, min(_POSITIONS, weights.positions) // 32 * 32)
+    return Parameters(
+        slots,
+        positions,
+        positions * 3 // 4,
+        rates_of(weights),
+        weights.digest[:HASH],
+        weights.vocabulary.digest[:HASH],
+        session.name,
+        parse_text(text),
+    )
 
 
 class LanguageModelEncoder(Encoder):
@@ -54,10 +85,10 @@ class LanguageModelEncoder(Encoder):
         self._workers = workers
         self._weights = session.weights()
         self._text = ByteCmEncoder(data)
-        slots = max([1, *(slots for least, slots in _SLOTS if data.size >= least)])
-        step = -(-data.size // -(-data.size // (slots * _SEGMENT)))
+        slots = slots_for(data.size)
+        step = step_of(data.size, data.size, slots)
         self._chunks = [data[at : at + step] for at in range(0, data.size, step)]
-        self._model = self._settled(slots)
+        self._model = settled(session, slots, self._text.model())
         self._prepared = [prepare(chunk, self._bits) for chunk in self._chunks]
         lines = any(prepared.marks.size for prepared in self._prepared)
         self._model = replace(self._model, lines=lines)
@@ -69,20 +100,6 @@ class LanguageModelEncoder(Encoder):
 
     def _own(self, content: Bytes, prepared: Prepared) -> Chunk:
         return Chunk(OWN, self._chunk(content, prepared), content.size)
-
-    def _settled(self, slots: int) -> Parameters:
-        weights = self._weights
-        positions = max(32, min(_POSITIONS, weights.positions) // 32 * 32)
-        return Parameters(
-            slots,
-            positions,
-            positions * 3 // 4,
-            rates_of(weights),
-            weights.digest[:HASH],
-            weights.vocabulary.digest[:HASH],
-            self._session.name,
-            parse_text(self._text.model()),
-        )
 
     def _bits(self, text: Bytes) -> float:
         """What a text takes by itself, without counting it as progress."""

@@ -11,6 +11,7 @@ from densor.codec.byte_cm import params as text
 from densor.codec.byte_cm.kernels import State, end_coder, start_coder
 from densor.codec.language_model import kernels
 from densor.codec.language_model.kernels import TokenPrior
+from densor.codec.tokens.params import SIZES
 from densor.entropy.arithmetic.kernels import AT
 from densor.errors import FormatError, LimitError, UnsupportedError
 from densor.llm.head import MAX_RATE, Rates
@@ -27,6 +28,7 @@ RAW, TEXT, TOKENS = 0, 1, 2  # how a segment is coded
 SEGMENT = struct.Struct("<BIQ")  # mode, bytes, XXH3-64 of the original
 _MODEL = struct.Struct(f"<BBHIIIB{HASH}s{HASH}sB")
 _LINES = 3  # version: numerics CACHE_8, chunks begin with their form
+_TOKENS = 4  # version: numerics CACHE_8, chunks are of tokens
 _TEXT = 8  # bytes of the text codec's MODEL
 _VECTOR = 8
 _PRIOR_WEIGHT = 60000  # of the language model's input at first, 2^-16
@@ -42,7 +44,8 @@ class Parameters:
     most; when they are used up, it begins anew with the latest `positions - stride`. `rates`: how
     fast its head learns. `network`, `vocabulary`: their digests. `name`: what the network was
     called. `text`: contexts beside it. `numerics`: version of the network's rounding rules.
-    `lines`: whether chunks begin with the form of their lines, see `lines.py`.
+    `lines`: whether chunks begin with the form of their lines, see `lines.py`. `token_bytes`: where
+    chunks are of tokens instead of text, the size of one, else 0; see `token_chunks.py`.
     """
 
     slots: int
@@ -55,6 +58,7 @@ class Parameters:
     text: text.Parameters
     numerics: int = NUMERICS
     lines: bool = False
+    token_bytes: int = 0
 
     @property
     def kept(self) -> int:
@@ -68,7 +72,7 @@ def pack(model: Parameters) -> bytes:
     return (
         _MODEL.pack(
             registry.CODEC_LANGUAGE_MODEL,
-            _LINES if model.lines else model.numerics,
+            _version(model),
             model.slots,
             model.positions,
             model.stride,
@@ -80,7 +84,14 @@ def pack(model: Parameters) -> bytes:
         )
         + name
         + text.pack(model.text)
+        + (bytes([model.token_bytes]) if model.token_bytes else b"")
     )
+
+
+def _version(model: Parameters) -> int:
+    if model.token_bytes:
+        return _TOKENS
+    return _LINES if model.lines else model.numerics
 
 
 def parse(payload: bytes) -> Parameters:
@@ -90,10 +101,11 @@ def parse(payload: bytes) -> Parameters:
     _, version, slots, positions, stride, change, offsets, network, words, length = (
         _MODEL.unpack_from(payload)
     )
-    if version not in (CACHE_16, CACHE_8, _LINES):
+    if version not in (CACHE_16, CACHE_8, _LINES, _TOKENS):
         raise UnsupportedError(f"version {version}; a newer densor may read this")
     end = _MODEL.size + length
-    if len(payload) != end + _TEXT:
+    of_tokens = version == _TOKENS
+    if len(payload) != end + _TEXT + of_tokens:
         raise FormatError("language model has the wrong length")
     try:
         name = payload[_MODEL.size : end].decode()
@@ -105,11 +117,15 @@ def parse(payload: bytes) -> Parameters:
         raise FormatError("language model has impossible positions")
     if change > MAX_RATE:
         raise FormatError("language model learns at an impossible rate")
-    mixed = text.parse(payload[end:])
+    mixed = text.parse(payload[end : end + _TEXT])
+    size = payload[-1] if of_tokens else 0
+    if of_tokens and size not in SIZES:
+        raise FormatError(f"language model has tokens of {size} bytes")
     rates = Rates(change, offsets)
     lines = version == _LINES
-    numerics = CACHE_8 if lines else version
-    return Parameters(slots, positions, stride, rates, network, words, name, mixed, numerics, lines)
+    numerics = CACHE_8 if lines or of_tokens else version
+    settings = slots, positions, stride, rates, network, words, name, mixed, numerics, lines, size
+    return Parameters(*settings)
 
 
 def segments(model: Parameters, size: int) -> list[slice]:

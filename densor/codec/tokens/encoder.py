@@ -27,6 +27,8 @@ MIN_BYTES = 1 << 13  # that are looked at unasked: below, hardly anything repeat
 _SAMPLE = 1 << 15  # tokens that are tried, from the middle
 _LONG_SAMPLE = 1 << 17  # to tell methods from each other: mixing wins from about half of it on
 _MAX_SHARE = 0.95  # of what the sample takes more simply
+_MATURE = 1 << 20  # tokens of a batch from which on mixing gains so much over the sample:
+_GAIN = 1.03
 _LEAST_BITS = 10
 _MANY = 1 << 17  # tokens from which on there are two streams, below level 9
 _FLAT = 1024  # columns of what has no rows, see kind.py
@@ -148,7 +150,7 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
         return None
     tokens = _tokens(_middle(batch, _LONG_SAMPLE), kind.unit)
     candidates = _candidates(batch, digits, tokens.size)
-    best = min(candidates, key=lambda p: _coded_size(p, tokens, kind))
+    best = min(candidates, key=lambda p: _coded_size(p, tokens, kind) * _handicap(p, batch))
     if isinstance(best, Parameters):
         chunk = LARGE_CHUNK if level.bytes == "full" else _OTHER_CHUNK
         return _encoder(batch, level, best, chunk // (kind.unit * best.item) * best.item)
@@ -157,6 +159,12 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
     most, streams = (MAX_MIXED_BITS, 1) if level.bytes == "full" else (MAX_BITS, 2)
     sequence = _sequence(kind.unit, digits, count, most, streams)
     return _encoder(batch, level, sequence, chunk // kind.unit)
+
+
+def _handicap(parameters: Parameters | Mixed, batch: Batch) -> float:
+    """What a size of a sample counts for: mixing, which learns longer, gets ahead behind it."""
+    simple = isinstance(parameters, Parameters) and parameters.rows == 1
+    return _GAIN if simple and batch.data.size >= _MATURE * batch.kind.unit else 1.0
 
 
 def _encoder(

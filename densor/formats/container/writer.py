@@ -14,10 +14,11 @@ from densor.codec.choose import batch_bytes
 from densor.codec.circuit.loading import load as load_circuit
 from densor.codec.codec import Base
 from densor.codec.history import History
-from densor.codec.kind import Kind, Segment, as_tokens, is_plain
+from densor.codec.kind import Data, Kind, Segment, as_tokens, is_plain
 from densor.codec.language_model.session import Session
 from densor.codec.levels import Level, beside_tensors, level_settings
 from densor.codec.small import encode_small
+from densor.codec.tokens.params import SIZES
 from densor.codec.types.divide import Piece, divide, encode_piece
 from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats.container import short_form, strictjson, wire
@@ -401,12 +402,19 @@ class ArchiveWriter:
         return [self._begin(batch, part, piece, end) for part, piece in parts]
 
     def _begin(self, batch: Batch, data: Bytes, piece: Piece, end: int) -> _Waiting:
-        session = self._entry_session if is_plain(piece.kind) else None
+        session = self._session_for(piece.kind, batch.base is not None)
         batch = batch.part(data, piece.kind, session)
         if self._circuit is not None:
             batch = replace(batch, circuit=self._circuit)
         coding = encode_piece(batch, piece, self._entry_level)
         return _Waiting(coding, None, batch.data, end, batch.base, session is not None)
+
+    def _session_for(self, kind: Kind, based: bool) -> Session | None:
+        """The language model, for bytes of texts and for integers that may be its tokens."""
+        if is_plain(kind):
+            return self._entry_session
+        may_be = kind.integers and kind.data is Data.ELEMENTS and kind.unit in SIZES
+        return self._session if may_be and not based else None
 
     def _finish_batch(self, batch: _Waiting, ahead: ReadAhead) -> None:
         if self._since_place >= _PLACE_EVERY:
