@@ -1076,3 +1076,15 @@ GROUPS: dict[str, Group] = {  # and how many of a sort are kept
     "derived_files": (derived_files, 2),
     "frame_heads": (frame_heads, 4),
 }
+
+# Of these, cases are kept whatever they reach: names, bytes of the longest, how many at most.
+ALWAYS: dict[str, tuple[str, int, int]] = {
+    "heads": ("", 300, 300),
+    "ends": ("^end-|wrong", 300, 100),
+    "repeats": ("^[0-3]-", 500, 150),
+    "steps": ("^[0-8]$|form|length|overlap|short", 1200, 180),
+    "shorts": ("dimensions|^length|description|number|type|shape|^ref|^chunk|known", 400, 300),
+    "entries": ("^file-(name|mode|owner)|^tensor-(63|64|65|U16|C128)|VOID|both", 4600, 260),
+    "bases": ("chain|given|size", 9000, 60),
+    "frame_heads": ("^[1-7]-[0-9]+(-[0-9]+)?$", 100, 500),
+}

@@ -1,13 +1,15 @@
 """Makes `archives.json`: small archives at the bounds of containers, good and bad.
 
 Of the candidates in `archive_edges.py`, those are kept that reach other lines of the reference
-decoder than the ones before, or end otherwise; some of each sort. What the package sees otherwise
-is named. Cases are added and never changed: what is in the file stays. Run by hand:
+decoder than the ones before, or end otherwise, some of each sort, and those at bounds. What the
+package sees otherwise is named, and left out: archives with two faults. Cases are added and never
+changed: what is in the file stays. Run by hand:
 
     python tests/golden/make_archives.py [GROUP ...]
 """
 
 import hashlib
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -58,6 +60,24 @@ def sorts(group: str) -> Iterator[ArchiveCase]:
             yield replace(one, name=name, **outcome)
 
 
+def at_bounds(group: str) -> Iterator[ArchiveCase]:
+    """Those of `ALWAYS`, likewise."""
+    pattern, longest, most = archive_edges.ALWAYS.get(group, ("", 0, 0))
+    make, _ = archive_edges.GROUPS[group]
+    every = [
+        one
+        for one in make(Random("telling container"))
+        if re.search(pattern, one.name) and len(one.archive) <= longest
+    ]
+    for number, one in enumerate(Random(2).sample(every, min(most, len(every)))):
+        found = mutants.outcome(mutants.as_case(one))
+        if isinstance(found, Exception):
+            print(f"{one.name}: {found!r} of the reference")
+            continue
+        outcome = {"error": found} if isinstance(found, str) else {"sha256": found[0]}
+        yield replace(one, name=f"{group}-edge-{number}-{one.name}"[:60], **outcome)
+
+
 def agrees(case: ArchiveCase) -> bool:
     """Whether the package makes the same of it."""
     try:
@@ -69,8 +89,12 @@ def agrees(case: ArchiveCase) -> bool:
 
 def main() -> None:
     known = {case.name: case for case in read_archives()}
+    archives = {(case.archive, case.base) for case in known.values()}
     for group in sys.argv[1:] or archive_edges.GROUPS:
-        for case in sorts(group):
+        for case in (*sorts(group), *at_bounds(group)):
+            if (case.archive, case.base) in archives:
+                continue
+            archives.add((case.archive, case.base))
             if agrees(case):
                 known.setdefault(case.name, case)
             else:
