@@ -50,14 +50,19 @@ def sorts(group: str) -> Iterator[ArchiveCase]:
         if isinstance(found, Exception):
             print(f"{one.name}: {found!r} of the reference")
             continue
-        bad = isinstance(found, str)
         place = one.name.split("-")[0] if group == "indices" else ""
-        key = place, found if bad else None, frozenset(lines.items())
+        key = place, found if isinstance(found, str) else None, frozenset(lines.items())
         counts[key] += 1
         if counts[key] <= most:
-            name = f"{group}-{sum(min(most, n) for n in counts.values())}-{one.name}"[:60]
-            outcome = {"error": found} if bad else {"sha256": found[0]}
-            yield replace(one, name=name, **outcome)
+            number = sum(min(most, n) for n in counts.values())
+            yield with_outcome(one, f"{group}-{number}-{one.name}"[:60], found)
+
+
+def with_outcome(one: ArchiveCase, name: str, found: list[str] | str) -> ArchiveCase:
+    """A case with its name and what becomes of it."""
+    if isinstance(found, str):
+        return replace(one, name=name, error=found)
+    return replace(one, name=name, sha256=found[0])
 
 
 def at_bounds(group: str) -> Iterator[ArchiveCase]:
@@ -74,8 +79,7 @@ def at_bounds(group: str) -> Iterator[ArchiveCase]:
         if isinstance(found, Exception):
             print(f"{one.name}: {found!r} of the reference")
             continue
-        outcome = {"error": found} if isinstance(found, str) else {"sha256": found[0]}
-        yield replace(one, name=f"{group}-edge-{number}-{one.name}"[:60], **outcome)
+        yield with_outcome(one, f"{group}-edge-{number}-{one.name}"[:60], found)
 
 
 def agrees(case: ArchiveCase) -> bool:
