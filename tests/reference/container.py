@@ -166,7 +166,7 @@ class Reader:
             fail("a name occurs twice")
         self.names.add(meta["name"])
         self.base, chain = self.find_base(meta)
-        if self.base is not None and "step" in meta["base"]:
+        if self.base is not None and meta["base"].get("step") is not None:
             self.base = self.after_step(self.base, meta["base"]["step"])
         self.chains.append(chain)
         self.contents.append(OpenEntry(meta))

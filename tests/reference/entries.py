@@ -5,6 +5,7 @@ import json
 import math
 import struct
 from typing import Any, NoReturn
+from urllib.parse import unquote_to_bytes
 
 import xxhash
 
@@ -56,12 +57,12 @@ def parse_json(text: bytes) -> dict[str, Any]:
 
 
 def is_integer(value: object) -> bool:
-    """A JSON integer that is not negative."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    """A JSON integer from 0 to 2^63 - 1."""
+    return type(value) is int and 0 <= value < 1 << 63
 
 
 def is_integer_list(value: object) -> bool:
-    """A JSON list of integers that are not negative."""
+    """A JSON list of such integers."""
     return isinstance(value, list) and all(is_integer(item) for item in value)
 
 
@@ -70,13 +71,13 @@ def is_integer_list(value: object) -> bool:
 
 def parse_entry(payload: bytes) -> dict[str, Any]:
     """ENTRY payload: the keys of the table, with their types (5)."""
-    meta = parse_json(payload)
+    # What is null counts as absent. Keys that mean nothing for a kind are not looked at.
+    meta = {key: value for key, value in parse_json(payload).items() if value is not None}
     kind = meta.get("kind")
     if not isinstance(kind, str) or kind not in ENTRY_KINDS:
         fail("kind of an entry")
     verify_name(meta.get("name"), kind)
-    if not (meta.get("size") is None or is_integer(meta["size"])):
-        fail("size of an entry")
+    verify_optional(meta, "size", is_integer(meta.get("size")))
     verify_optional(meta, "hash", isinstance(meta.get("hash"), str))
     if meta.get("hash", "xxh3-128") not in HASH_NAMES:
         raise Refused("unsupported", f"hash {meta['hash'][:40]}")
@@ -87,26 +88,37 @@ def parse_entry(payload: bytes) -> dict[str, Any]:
             fail("a tensor of type VOID")
         if meta["dtype"] == "VOID" and "descr" not in meta:
             fail("an array of type VOID without description")
-        if meta.get("size") is None:
+        if "size" not in meta:
             fail("a tensor or array without size")
         if not is_integer_list(meta.get("shape")) or len(meta["shape"]) > MAX_DIMENSIONS:
             fail("shape of an entry")
     if kind == "array":
         verify_optional(meta, "order", meta.get("order") in ("C", "F"))
         verify_optional(meta, "host", meta.get("host") in ("numpy", "torch"))
-        verify_optional(meta, "descr", isinstance(meta.get("descr"), (str, list)))
-    for key in ("dtype", "order", "host", "format"):
-        verify_optional(meta, key, isinstance(meta.get(key), str))
+    if kind in ("file", "dir"):
+        verify_path(meta)
+    if kind == "file":
+        verify_optional(meta, "format", isinstance(meta.get("format"), str))
+        verify_optional(meta, "lossy", isinstance(meta.get("lossy"), bool))
     verify_optional(meta, "base", kind != "dir" and is_base(meta.get("base")))
     if "base" in meta and meta["base"]["digest"][0] not in (HASH_XXH3_128, HASH_SHA256):
         raise Refused("unsupported", "hash kind of a base")
+    return meta
+
+
+def verify_path(meta: dict[str, Any]) -> None:
+    """The keys of what has a path (5)."""
     verify_optional(meta, "mode", is_integer(meta.get("mode")) and meta["mode"] <= 511)
     owner = meta.get("owner")
     numbers = owner if isinstance(owner, list) and is_integer_list(owner) else []
     verify_optional(meta, "owner", len(numbers) == 2 and max(numbers) < (1 << 32) - 1)
     mtime = meta.get("mtime_ns")  # negative before 1970
-    verify_optional(meta, "mtime_ns", isinstance(mtime, int) and not isinstance(mtime, bool))
-    return meta
+    verify_optional(meta, "mtime_ns", type(mtime) is int and abs(mtime) < 1 << 63)
+    verify_optional(meta, "escaped", isinstance(meta.get("escaped"), bool))
+    if meta.get("escaped"):
+        path = unquote_to_bytes(meta["name"])
+        if b"\0" in path or any(part in (b"", b".", b"..") for part in path.split(b"/")):
+            fail("a path that no file can have")
 
 
 def is_hexadecimal(text: str) -> bool:
@@ -125,9 +137,9 @@ def is_base(base: object) -> bool:
         return False
     if not is_hexadecimal(digest[1]):
         return False
-    if "name" in base:
+    if base.get("name") is not None:
         verify_name(base["name"], "bytes")
-    return all(key not in base or is_integer(base[key]) for key in ("entry", "step"))
+    return all(base.get(key) is None or is_integer(base[key]) for key in ("entry", "step"))
 
 
 def verify_optional(meta: dict[str, Any], key: str, valid: bool) -> None:

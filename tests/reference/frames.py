@@ -114,16 +114,18 @@ def read_frame(archive: bytes, offset: int, header: Header) -> Frame:
         raise Refused("unsupported", f"frame kind {kind}")
     if reserved_1 or reserved_2:
         fail("reserved field of a frame header")
+    verify_frame_fields(kind, original, model)
     verify_frame_limits(kind, stored, original, header)
     if kind == INDEX and original > INDEX_BASE + INDEX_PER_BYTE * offset:
         raise Refused("limit", "an INDEX larger than the archive can need")
-    verify_frame_fields(kind, stored, original, model)
     start = offset + FRAME_HEADER_SIZE
     payload = archive[start : start + stored]
     if len(payload) < stored:
         raise Refused("truncated", "the input ends inside a payload")
     if payload_hash != xxhash.xxh3_64_intdigest(payload):
         raise Refused("checksum", "a payload hash does not match")
+    if stored < MIN_STORED.get(kind, 0):
+        fail(f"stored length of a frame of kind {kind}")
     return Frame(offset, kind, model, original, payload)
 
 
@@ -136,24 +138,19 @@ def verify_frame_limits(kind: int, stored: int, original: int, header: Header) -
     elif kind >= FIRST_SKIPPABLE:
         max_stored = MAX_STORED_SKIPPABLE
     else:
-        max_stored = MAX_STORED.get(kind, stored)  # the others: verify_frame_fields
+        max_stored = MAX_STORED[kind]
     if stored > max_stored:
         raise Refused("limit", f"stored length of a frame of kind {kind}")
     if original > (MAX_INDEX if kind == INDEX else header.chunk_limit):
         raise Refused("limit", f"original length of a frame of kind {kind}")
 
 
-def verify_frame_fields(kind: int, stored: int, original: int, model: int) -> None:
+def verify_frame_fields(kind: int, original: int, model: int) -> None:
     """Verify the fields that the kind of the frame prescribes (4)."""
     if kind != CHUNK and model != 0:
         fail("a model number in a frame other than CHUNK")
-    if kind in (CHUNK, REF):
-        if original == 0:
-            fail("a CHUNK or REF of no bytes")
-    elif kind != INDEX and original != 0:
-        fail("an original length in a frame that has none")
-    if stored < MIN_STORED.get(kind, 0):
-        fail(f"stored length of a frame of kind {kind}")
+    if (original != 0) != (kind in (CHUNK, REF, INDEX)):
+        fail("an original length of nothing, or in a frame that has none")
 
 
 def end_payload(frame: Frame) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from reference.reading import decode_zstd, fail
 
 ENTRY_KEYS = (
     *("name", "kind", "size", "dtype", "shape", "order"),
-    *("host", "descr", "hash", "format", "mode", "mtime_ns", "base"),
+    *("host", "descr", "hash", "format", "mode", "mtime_ns", "owner", "escaped", "lossy", "base"),
 )
 
 
@@ -58,7 +58,7 @@ def verify_index_entry(
     size, hash_kind, digest = end
     for key in ENTRY_KEYS:
         value = size if key == "size" else meta.get(key)
-        if (key in item) != (key in meta or key == "size") or not same_json(item.get(key), value):
+        if not same_json(item.get(key), value):  # null counts as absent
             fail(f"INDEX: {key} contradicts the ENTRY frame")
     stated = item.get("digest")
     if not isinstance(stated, list) or len(stated) != 2 or not is_integer(stated[0]):

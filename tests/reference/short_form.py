@@ -110,7 +110,9 @@ def entry(
         if sha256:
             meta["hash"] = "sha256"
         payload = json.dumps(meta).encode()
-    size = meta["size"] if sized or meta["size"] is not None else number(cursor)
+    size = meta.get("size")
+    if size is None:
+        size = number(cursor)
     lists = parse_json(text(cursor)) if head & 64 else {}
     frames.append((ENTRY, payload, 0, 0))
     for _ in range(number(cursor)):

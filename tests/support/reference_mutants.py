@@ -5,11 +5,13 @@
 In the modules of a codec's decoder each integer is made one more and one less, and each comparison
 is swapped with its neighbour (`<` with `<=`, `==` with `!=`), one at a time. A mutant survives if
 every golden archive still gives what it should, data or error. Functions that only write are left
-out, and so are names of types and indices into strings of messages.
+out, and so are names of types and indices into strings of messages. A mutant is tried on those
+archives alone that reach its statement; what is run at import, on all.
 """
 
 import argparse
 import ast
+import functools
 import hashlib
 import importlib
 import json
@@ -17,20 +19,19 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from types import CodeType, FrameType
+from typing import Any, NamedTuple
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
-from codec_cases import read_cases  # noqa: E402
+from archive_cases import ArchiveCase, digest_of, error_of, listed, read_archives  # noqa: E402
+from codec_cases import CodecCase, read_cases  # noqa: E402
+from reference.container import decode  # noqa: E402
 from reference.reading import Refused  # noqa: E402
 from reference.short_form import in_ordinary_form  # noqa: E402
-
-import densor  # noqa: E402
-from densor.codec.circuit.model import pack  # noqa: E402
-from densor.files.image_models import load  # noqa: E402
 
 TESTS = Path(__file__).parents[1]
 GOLDEN = TESTS / "golden"
@@ -80,6 +81,7 @@ class Case(NamedTuple):
     error: str | None
     base: bytes | None = None
     circuit: bytes | None = None  # that must be known
+    whole: bool = False  # whether `good` has one digest, of all that tells of the entries
 
 
 def cases() -> list[Case]:
@@ -94,14 +96,28 @@ def cases() -> list[Case]:
     for name in ("grey", "colour"):
         folder = GOLDEN / "circuit"
         archive = (folder / f"{name}.densor").read_bytes()
-        circuit = pack(load(str(folder / f"{name}-model.densor")))
-        images = densor.decompress(archive, image_model=str(folder / f"{name}-model.densor"))
-        digest = hashlib.sha256(images.tobytes()).hexdigest()
-        found.append(Case(f"circuit-{name}", archive, [digest], None, circuit=circuit))
-    for one in read_cases():
-        good = None if one.sha256 is None else [one.sha256]
-        found.append(Case(one.name, one.archive(), good, one.error, one.base, one.circuit))
+        circuit = decode((folder / f"{name}-model.densor").read_bytes())[0].data
+        case = Case(f"circuit-{name}", archive, None, None, circuit=circuit)
+        digest = outcome(case)
+        assert isinstance(digest, list)
+        found.append(case._replace(good=digest))
+    found += map(as_case, [*read_cases(), *read_archives()])
     return sorted(found, key=lambda case: len(case.archive))
+
+
+def as_case(one: CodecCase | ArchiveCase) -> Case:
+    """One of those in JSON."""
+    good = None if one.sha256 is None else [one.sha256]
+    if isinstance(one, ArchiveCase):
+        return Case(one.name, one.archive, good, one.error, one.base, whole=True)
+    return Case(one.name, one.archive(), good, one.error, one.base, one.circuit)
+
+
+def reaching(modules: Iterable[str]) -> list[Case]:
+    """The golden archives that some of these modules may decode."""
+    every = cases()
+    some = [_reaching(module, every) for module in modules]
+    return [case for case in every if any(case in each for each in some)]
 
 
 class Mutant(NamedTuple):
@@ -111,11 +127,12 @@ class Mutant(NamedTuple):
     line: int
     change: str
     source: ast.Module
+    lines: range | None  # of its statement; None if it is run at import
 
 
 def places(module: str) -> list[tuple[str, int, int]]:
     """All mutants of a module of `reference`: module, number of the node, number of the change."""
-    nodes = [node for node in _in_decoders(_tree(module)) if _changes(node)]
+    nodes = [node for node, _ in _in_decoders(_tree(module)) if _changes(node)]
     return [(module, n, c) for n, node in enumerate(nodes) for c in range(len(_changes(node)))]
 
 
@@ -126,32 +143,50 @@ def _tree(module: str) -> ast.Module:
 def mutant(module: str, number: int, change: int) -> Mutant:
     """One of `places`."""
     tree = _tree(module)
-    node = [node for node in _in_decoders(tree) if _changes(node)][number]
+    node, lines = [found for found in _in_decoders(tree) if _changes(found[0])][number]
     before = ast.unparse(node)
     _changes(node)[change]()
     ast.fix_missing_locations(tree)
-    return Mutant(module, getattr(node, "lineno", 0), f"{before} -> {ast.unparse(node)}", tree)
+    line = getattr(node, "lineno", 0)
+    return Mutant(module, line, f"{before} -> {ast.unparse(node)}", tree, lines)
 
 
-def _in_decoders(tree: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of what decodes, in order; not those of types, f-strings and messages."""
+Found = Iterator[tuple[ast.AST, range | None]]
+
+
+def _in_decoders(tree: ast.AST, lines: range | None = None, inside: bool = False) -> Found:
+    """The nodes of what decodes, in order, and the lines of the statements of functions.
+
+    Not those of types, f-strings and messages.
+    """
     for child in ast.iter_child_nodes(tree):
         if isinstance(child, (ast.FunctionDef, ast.ClassDef)) and child.name in WRITERS:
             continue
         if isinstance(child, ast.JoinedStr):
             continue
+        here = _lines(child) if inside and isinstance(child, ast.stmt) else lines
         if isinstance(child, ast.AnnAssign):
             if child.value is not None:
-                yield child.value
-                yield from _in_decoders(child.value)
+                yield child.value, here
+                yield from _in_decoders(child.value, here, inside)
             continue
         if isinstance(child, ast.FunctionDef):
-            for inner in [*child.args.defaults, *child.body]:
-                yield inner
-                yield from _in_decoders(inner)
+            for default in child.args.defaults:
+                yield default, here
+                yield from _in_decoders(default, here, inside)
+            for statement in child.body:
+                yield statement, _lines(statement)
+                yield from _in_decoders(statement, _lines(statement), True)
             continue
-        yield child
-        yield from _in_decoders(child)
+        yield child, here
+        yield from _in_decoders(child, here, inside)
+
+
+def _lines(statement: ast.stmt) -> range:
+    """Those of a statement, without the statements in it."""
+    body = getattr(statement, "body", None)
+    end = body[0].lineno if body else (statement.end_lineno or statement.lineno) + 1
+    return range(statement.lineno, max(end, statement.lineno + 1))
 
 
 def _changes(node: ast.AST) -> list[Callable[[], None]]:
@@ -170,44 +205,70 @@ def _changes(node: ast.AST) -> list[Callable[[], None]]:
 
 def killed_by(mutant: Mutant | None, every: list[Case]) -> str | None:
     """The first golden archive that tells the mutant from the decoder; in a process of its own."""
-    kept = {"reference", "reference.reading", "reference.arithmetic"}
-    if mutant is not None and mutant.module in ("arithmetic", "reading"):
-        kept = {"reference"}
-    package = importlib.import_module("reference")
-    for name in [n for n in sys.modules if n.startswith("reference.") and n not in kept]:
-        del sys.modules[name]
-        vars(package).pop(name.partition(".")[2], None)
+    broken = mutant and install(mutant)
+    if broken:
+        return broken
+    return next((case.name for case in every if not as_expected(case)), None)
+
+
+def as_expected(case: Case) -> bool:
+    """Whether the decoder, as it is imported, makes of an archive what it should."""
+    found = outcome(case)
+    return found == case.good if case.error is None else found == case.error
+
+
+@functools.cache
+def depending_on(module: str) -> frozenset[str]:
+    """The modules that import from one, in however many steps, and itself."""
+    found, before = {module}, 0
+    while len(found) > before:
+        before = len(found)
+        for path in (TESTS / "reference").glob("*.py"):
+            for node in ast.walk(_tree(path.stem)):
+                if not isinstance(node, ast.ImportFrom) or node.module is None:
+                    continue
+                named = {alias.name for alias in node.names}
+                if node.module.removeprefix("reference.") in found or (
+                    node.module == "reference" and named & found
+                ):
+                    found.add(path.stem)
+    return frozenset(found)
+
+
+def outcome(case: Case) -> list[str] | str | Exception:
+    """What the decoder, as it is imported, makes of an archive: digests, or an error's name."""
+    container = importlib.import_module("reference.container")
     try:
-        if mutant is not None:
-            spec = importlib.util.find_spec(f"reference.{mutant.module}")
-            assert spec is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[f"reference.{mutant.module}"] = module
-            setattr(package, mutant.module, module)
-            exec(compile(mutant.source, f"{mutant.module}.py", "exec"), module.__dict__)
-        container = importlib.import_module("reference.container")
-        reading = importlib.import_module("reference.reading")
+        if case.circuit is not None:
+            importlib.import_module("reference.circuit").know(case.circuit)
+        entries = container.decode(case.archive, case.base)
+        container.read_index(case.archive)
+        if case.whole:
+            return [digest_of(listed([(e.name, e.kind, *e.hash) for e in entries]))]
+        return [hashlib.sha256(entry.data).hexdigest() for entry in entries]
+    except importlib.import_module("reference.reading").Refused as refused:
+        return error_of(refused.reason)
+    except Exception as error:
+        return error
+
+
+def install(mutant: Mutant) -> str | None:
+    """Makes the decoder of this process the mutant; returns the error that this ends in."""
+    package = importlib.import_module("reference")
+    for name in depending_on(mutant.module):
+        sys.modules.pop(f"reference.{name}", None)
+        vars(package).pop(name, None)
+    try:
+        spec = importlib.util.find_spec(f"reference.{mutant.module}")
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[f"reference.{mutant.module}"] = module
+        setattr(package, mutant.module, module)
+        exec(compile(mutant.source, f"{mutant.module}.py", "exec"), module.__dict__)
+        importlib.import_module("reference.container")
     except Exception as error:
         return f"import: {error}"
-    for case in every:
-        try:
-            if case.circuit is not None:
-                importlib.import_module("reference.circuit").know(case.circuit)
-            entries = container.decode(case.archive, case.base)
-            container.read_index(case.archive)
-            found: object = [hashlib.sha256(e.data).hexdigest() for e in entries]
-        except reading.Refused as refused:
-            found = refused.reason
-        except Exception:
-            return case.name
-        wanted = case.good if case.error is None else _reason(case.error)
-        if found != wanted:
-            return case.name
     return None
-
-
-def _reason(error: str) -> str:
-    return error.removesuffix("Error").lower()
 
 
 def _in_child(mutant: Mutant, every: list[Case]) -> str | None:
@@ -225,11 +286,65 @@ def _in_child(mutant: Mutant, every: list[Case]) -> str | None:
 
 def _judge(task: tuple[str, int, int]) -> tuple[str, int, str, bool]:
     one = mutant(*task)
-    survives = _in_child(one, _OF[one.module]) is None
+    reached = [
+        case
+        for case, lines in _OF[one.module]
+        if one.lines is None or not lines.isdisjoint(one.lines)
+    ]
+    survives = _in_child(one, reached) is None
     return one.module, one.line, one.change, survives
 
 
-_OF: dict[str, list[Case]] = {}
+_OF: dict[str, list[tuple[Case, frozenset[int]]]] = {}  # and which lines each reaches
+
+
+class _Lines:
+    """Which lines of modules are run."""
+
+    def __init__(self, modules: frozenset[str]) -> None:
+        self._modules = modules
+        self.found: dict[str, set[int]] = {}  # by module
+        self._open: dict[CodeType, set[int]] = {}  # those of a function that were not run yet
+
+    def enter(self, frame: FrameType, event: str, _: Any) -> Any:
+        """For `sys.settrace`."""
+        code = frame.f_code
+        if code not in self._open:
+            path = Path(code.co_filename)
+            mine = path.parent.name == "reference" and path.stem in self._modules
+            self._open[code] = {line for *_, line in code.co_lines() if line and mine}
+        if not self._open[code]:
+            return None
+        self._seen(frame)
+        return self._line
+
+    def _line(self, frame: FrameType, event: str, _: Any) -> Any:
+        self._seen(frame)
+        return self._line
+
+    def _seen(self, frame: FrameType) -> None:
+        lines = self._open[frame.f_code]
+        if frame.f_lineno in lines:
+            lines.remove(frame.f_lineno)
+            self.found.setdefault(Path(frame.f_code.co_filename).stem, set()).add(frame.f_lineno)
+        if not lines:
+            frame.f_trace_lines = False
+
+
+def lines_of(case: Case, only: frozenset[str]) -> dict[str, frozenset[int]]:
+    """The lines of these modules of the decoder that a case reaches."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("reference.")]
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, functools._lru_cache_wrapper):
+                value.cache_clear()  # as each case would run it, were it the first
+    lines = _Lines(only)
+    sys.settrace(lines.enter)
+    try:
+        outcome(case)
+    finally:
+        sys.settrace(None)
+    return {name: frozenset(found) for name, found in lines.found.items()}
 
 
 _USERS: dict[str, set[int] | None] = {  # by module, the codecs whose archives reach it
@@ -290,19 +405,29 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     every = cases()
-    importlib.import_module("reference.container")
-    broken = killed_by(None, every)
-    if broken is not None:
-        raise SystemExit(f"the decoder itself does not read {broken}")
     chosen = {
         name: modules
         for name, modules in CODECS.items()
         if not arguments.codecs or any(word in name.split() for word in arguments.codecs)
     }
     survivors: dict[str, list[bool]] = {}
-    for module in dict.fromkeys(m for modules in chosen.values() for m in modules):
-        _OF[module] = _reaching(module, every)
+    modules = dict.fromkeys(module for each in chosen.values() for module in each)
+    some = {module: _reaching(module, every) for module in modules}
+    needed = [case for case in every if any(case in cases for cases in some.values())]
+    with get_context("fork").Pool(arguments.processes) as pool:
+        lines = pool.imap(functools.partial(lines_of, only=frozenset(modules)), needed)
+        reached = list(zip(needed, lines, strict=True))
+    for module in modules:
+        depending_on(module)  # once, not in each process
         survivors[module] = []
+        _OF[module] = [
+            (case, lines[module])
+            for case, lines in reached
+            if module in lines and case in some[module]
+        ]
+    broken = killed_by(None, needed)
+    if broken is not None:
+        raise SystemExit(f"the decoder itself does not read {broken}")
     tasks = [place for module in survivors for place in places(module)]
     with get_context("fork").Pool(arguments.processes) as pool:
         for module, line, change, survives in pool.imap(_judge, tasks, chunksize=4):

@@ -32,6 +32,11 @@ UPDATE = "update"  # likewise, of weights too
 STEPS = (STEP, UPDATE)
 MAX_OWNER = (1 << 32) - 2  # the number above it means none
 KINDS = (FILE, DIR, TENSOR, ARRAY, BYTES, STEP, UPDATE)
+_TEXTS = {  # keys of strings, beside `hash`; what means nothing for a kind is ignored
+    FILE: ("format",),
+    TENSOR: ("dtype",),
+    ARRAY: ("dtype", "order", "host"),
+}
 
 
 class BaseRef(NamedTuple):
@@ -153,24 +158,28 @@ def real_path(meta: EntryMeta) -> str:
     return os.fsdecode(unquote_to_bytes(meta.name))
 
 
-def _parse_escaped(found: object, meta: EntryMeta) -> bool | None:
-    """Whether the name of an entry is escaped; FormatError where that is not a harmless path."""
-    if found is None or found is False:
-        return None
-    if found is not True or meta.kind not in (FILE, DIR):
-        raise FormatError("escaped is not true or false, or of an entry that has no path")
-    path = unquote_to_bytes(meta.name)
-    if any(part in (b"", b".", b"..") for part in path.split(b"/")) or b"\0" in path:
-        raise FormatError(f"unsafe path in archive: {meta.name!r}")
-    return True
+def _flag(found: dict[str, Any], key: str) -> bool | None:
+    """True or None."""
+    value = found.get(key)
+    if value is not None and type(value) is not bool:
+        raise FormatError(f"{key} of an entry is not true or false")
+    return value or None
 
 
-def _parse_lossy(found: object, kind: str) -> bool | None:
-    if found is None or found is False:
-        return None
-    if found is not True or kind != FILE:
-        raise FormatError("lossy is not true or false, or of an entry that is no file")
-    return True
+def _parse_path(meta: EntryMeta, found: dict[str, Any]) -> None:
+    """What is known of a file or folder beside its content."""
+    if found.get("mode") is not None:
+        meta.mode = strictjson.integer(found["mode"], "mode", 0o777)
+    if found.get("mtime_ns") is not None:
+        most = (1 << 63) - 1
+        meta.mtime_ns = strictjson.integer(found["mtime_ns"], "mtime_ns", most, -most)
+    if found.get("owner") is not None:
+        meta.owner = _parse_owner(found["owner"])
+    meta.escaped = _flag(found, "escaped")
+    if meta.escaped:
+        path = unquote_to_bytes(meta.name)
+        if any(part in (b"", b".", b"..") for part in path.split(b"/")) or b"\0" in path:
+            raise FormatError(f"unsafe path in archive: {meta.name!r}")
 
 
 def parse_entry(payload: Any) -> EntryMeta:
@@ -211,7 +220,7 @@ def parse(found: dict[str, Any]) -> EntryMeta:
         raise FormatError("tensor has no name")
     size = found.get("size")
     meta = EntryMeta(name, kind, None if size is None else strictjson.integer(size, "size"))
-    for key in ("dtype", "order", "host", "format", "hash"):
+    for key in ("hash", *_TEXTS.get(kind, ())):
         value = found.get(key)
         if value is not None:
             if not isinstance(value, str):
@@ -219,16 +228,12 @@ def parse(found: dict[str, Any]) -> EntryMeta:
             setattr(meta, key, value)
     if meta.hash is not None and meta.hash not in KINDS_OF_HASH:
         raise UnsupportedError(f"unknown hash {meta.hash!r}; a newer densor may read this")
-    if found.get("mode") is not None:
-        meta.mode = strictjson.integer(found["mode"], "mode", 0o777)
-    if found.get("mtime_ns") is not None:
-        most = (1 << 63) - 1
-        meta.mtime_ns = strictjson.integer(found["mtime_ns"], "mtime_ns", most, -most)
-    if found.get("owner") is not None:
-        meta.owner = _parse_owner(found["owner"])
-    meta.escaped = _parse_escaped(found.get("escaped"), meta)
-    meta.lossy = _parse_lossy(found.get("lossy"), kind)
-    meta.descr = found.get("descr")
+    if kind in (FILE, DIR):
+        _parse_path(meta, found)
+    if kind == FILE:
+        meta.lossy = _flag(found, "lossy")
+    if kind == ARRAY:
+        meta.descr = found.get("descr")
     if kind in (TENSOR, ARRAY):
         _parse_tensor(meta, found)
     if found.get("base") is not None:

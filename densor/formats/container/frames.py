@@ -72,11 +72,15 @@ class FrameReader:
 
     def header(self) -> wire.FrameHeader:
         """The header of the next frame, of which the payload must be read next."""
+        offset = self.at
         data = self._take(wire.FRAME_SIZE)
         if not data.size:
             raise TruncatedError("archive ends before its END frame")
         self._head = data
-        return wire.parse_frame(data.tobytes(), self._limit)
+        header = wire.parse_frame(data.tobytes(), self._limit)
+        if header.kind == wire.INDEX:
+            wire.check_index(header, offset)
+        return header
 
     def payload(self, header: wire.FrameHeader) -> Bytes:
         """The payload that follows its header."""

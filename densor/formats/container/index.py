@@ -69,19 +69,12 @@ def find_index(source: RandomSource, limit: int) -> Frame:
     return frame
 
 
-def check_index(frame: Frame) -> None:
-    """LimitError if an INDEX frame unpacks to more than it can need."""
-    if frame.header.original > wire.INDEX_BASE + wire.INDEX_PER_BYTE * frame.offset:
-        raise LimitError("index is larger than the archive can need")
-
-
 def unpack_index(frame: Frame, most: int | None = None) -> dict[str, Any]:
     """The JSON of an INDEX frame, unchecked. `most`: bytes that a read may return."""
     return strictjson.loads(_text(frame, most), "index")
 
 
 def _text(frame: Frame, most: int | None) -> bytes:
-    check_index(frame)
     if most is not None and frame.header.original > most + _UNCOUNTED:
         raise LimitError(f"index has more than the {most} bytes allowed")
     return zstd_decompress(frame.payload, frame.header.original)

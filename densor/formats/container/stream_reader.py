@@ -19,7 +19,6 @@ from densor.formats.container.chunk_decoders import Models, decode_chunk, report
 from densor.formats.container.entry import DIR, EntryMeta, parse_entry
 from densor.formats.container.frames import Frame, FrameReader
 from densor.formats.container.hashing import Hash, new_hash
-from densor.formats.container.index import check_index
 from densor.formats.container.spans import (
     MIN_BYTES,
     Coder,
@@ -234,7 +233,6 @@ class StreamReader:
                 number += 1
                 continue
             if frame.header.kind == wire.INDEX:
-                check_index(frame)
                 self.index = frame
                 frame = self._frames.next(known=True)
             return self._end(frame)

@@ -139,11 +139,13 @@ def parse_header(data: bytes) -> Header:
         raise UnsupportedError(
             f"written in format version {version}, this densor knows up to {VERSION}; upgrade it"
         )
+    if version < 1:
+        raise FormatError("archive of version 0, which does not exist")
     if features & ~KNOWN_FEATURES:
         raise UnsupportedError(
             f"needs features that this densor does not have ({features:#x}); upgrade densor"
         )
-    if version < 1 or reserved or (reserved2 and not features & SHORT):
+    if reserved or (reserved2 and not features & SHORT):
         raise FormatError("header of the archive has impossible values")
     if features & SHORT:
         if limit > MAX_SHORT:
@@ -199,6 +201,12 @@ def _check_limits(header: FrameHeader, most: int) -> None:
     }.get(kind, MAX_SKIPPABLE)
     if stored > limit:
         raise LimitError("frame stores more than the format allows")
+
+
+def check_index(header: FrameHeader, offset: int) -> None:
+    """LimitError if an INDEX frame at `offset` unpacks to more than it can need."""
+    if header.original > INDEX_BASE + INDEX_PER_BYTE * offset:
+        raise LimitError("index is larger than the archive can need")
 
 
 def parse_end(payload: Any) -> End:
