@@ -21,7 +21,7 @@ _V32, _V8 = ir.VectorType(_I32, LANES), ir.VectorType(_I8, RUN)
 
 
 def _is_fast(context: Any) -> bool:
-    return {"avx512f", "avx512vbmi"} <= features_of(context)[1]
+    return {"avx512f", "avx512vbmi", "avx512vbmi2"} <= features_of(context)[1]
 
 
 @intrinsic
@@ -105,3 +105,65 @@ def look_up_bytes(typingctx, table, array, begin):
         return context.get_dummy_value()
 
     return types.void(table, array, types.intp), codegen
+
+
+def _load(context: Any, builder: Any, arytype: Any, array: Any, begin: Any) -> Any:
+    """64 bytes of a uint8 array."""
+    if BOUNDSCHECK:
+        check_range(context, builder, arytype, array, begin, _I64(RUN))
+    return _parts(builder, context.make_array(arytype)(context, builder, array).data, begin, _V8, 1)
+
+
+def _store(context: Any, builder: Any, arytype: Any, array: Any, begin: Any, value: Any) -> None:
+    if BOUNDSCHECK:
+        check_range(context, builder, arytype, array, begin, _I64(RUN))
+    data = context.make_array(arytype)(context, builder, array).data
+    address = builder.bitcast(builder.gep(data, [begin]), _V8.as_pointer())
+    builder.store(value, address).align = 1
+
+
+@intrinsic
+def part_zeros(typingctx, symbols, beside, begin, keys, kept, kept_beside, count):
+    """Parts 64 symbols from `begin` on by whether they are 0, with what stands beside them.
+
+    What is beside zeros goes to the same places of `keys`, 255 for others; these, and what is
+    beside them, to `kept` and `kept_beside` from `count` on. All are uint8[]; 64 bytes are written
+    to each. Returns the new count. Where `fast` is true.
+    """
+
+    def codegen(context, builder, signature, args):
+        symbols, beside, begin, keys, kept, kept_beside, count = args
+        kinds = signature.args
+        (symbol,) = _load(context, builder, kinds[0], symbols, begin)
+        (other,) = _load(context, builder, kinds[1], beside, begin)
+        zeros = ir.Constant(_V8, [0] * RUN)
+        mask = builder.icmp_unsigned("!=", symbol, zeros)
+        key = builder.select(mask, ir.Constant(_V8, [255] * RUN), other)
+        _store(context, builder, kinds[3], keys, begin, key)
+        if not _is_fast(context):
+            return count
+        kind = ir.FunctionType(_V8, [_V8, _V8, mask.type])
+        name = "llvm.x86.avx512.mask.compress.v64i8"
+        compress = cgutils.get_or_insert_function(builder.module, kind, name)
+        for value, arytype, array in ((symbol, kinds[4], kept), (other, kinds[5], kept_beside)):
+            packed = builder.call(compress, [value, zeros, mask])
+            _store(context, builder, arytype, array, count, packed)
+        return builder.add(count, builder.ctpop(builder.bitcast(mask, _I64)))
+
+    size = types.int64
+    return size(symbols, beside, size, keys, kept, kept_beside, size), codegen
+
+
+@intrinsic
+def count_equal(typingctx, keys, begin, value):
+    """How many of the 64 bytes from `begin` on of a uint8 array have this value."""
+
+    def codegen(context, builder, signature, args):
+        keys, begin, value = args
+        (some,) = _load(context, builder, signature.args[0], keys, begin)
+        one = ir.Constant(_V8, ir.Undefined)
+        one = builder.insert_element(one, builder.trunc(value, _I8), _I32(0))
+        same = builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(_I32, RUN), [0] * RUN))
+        return builder.ctpop(builder.bitcast(builder.icmp_unsigned("==", some, same), _I64))
+
+    return types.int64(keys, types.int64, types.int64), codegen

@@ -51,7 +51,7 @@ from densor.codec.delta.chunk_kernels import CODE, FIND
 from densor.codec.delta.decoder import DeltaDecoder
 from densor.codec.delta.encoder import DeltaEncoder, find_tokens
 from densor.codec.delta.params import Contexts, Parameters, pack, parse
-from densor.codec.delta.payload import BLOCK
+from densor.codec.delta.payload import BLOCK, RUN, WIDE
 from densor.codec.kind import Kind
 from densor.codec.planes.layout import layout_for
 from densor.dtypes import SIZES
@@ -183,8 +183,9 @@ def test_all_pairs_of_notable_elements(size: int, floats: bool, number: int) -> 
         counts = np.zeros((1, 256), np.int64)
         how = *method.arguments, method.plain, tokens.tokens_by_change(method)
         places, one, work = np.empty(BLOCK, np.uint16), np.zeros(1, np.uint8), zeros32(8 * 304)
+        rest = np.empty(3 * (WIDE + RUN), np.uint8)
         where = 0, one, *Contexts().window(size)
-        FIND[size](fitting, old, *how, places, *where, symbols, under, work, counts)
+        FIND[size](fitting, old, *how, places, *where, symbols, under, work, rest, counts)
         table = tokens.token_table(method)
         assert table.valid[symbols].all()
         assert np.array_equal(counts[0], np.bincount(symbols, minlength=256))

@@ -91,6 +91,22 @@ def test_the_same_bytes_by_all_ways(dtype: str, count: int, large: float) -> Non
                 decoder.decode_from(stored[:cut], out, base)
 
 
+@pytest.mark.parametrize("large", [0.0, 0.0005, 0.3])
+@pytest.mark.parametrize("count", [63, 4096 + 64 + 31, 200_003])
+def test_all_tokens_are_counted(count: int, large: float) -> None:
+    new, old = pair("BF16", max(count, 300), large)
+    encoder = encoder_of(new, old, "BF16")
+    data, before = new[:count].view(np.uint8), old[:count].view(np.uint8)
+    found = encoder._find(data, before)
+    assert found is not None
+    expected = np.zeros_like(found.counts)
+    np.add.at(expected, (found.contexts, found.symbols), 1)
+    assert np.array_equal(found.counts, expected)
+    contexts = encoder._choice.contexts
+    places = old[:count] >> contexts.shift & (contexts.mapped.size - 1)
+    assert np.array_equal(found.contexts, contexts.mapped[places])
+
+
 def test_rare_is_what_it_is_taken_for() -> None:
     assert encoder_of(*pair("BF16", 140_001, 0.0005), "BF16")._common.size
     assert not encoder_of(*pair("BF16", 140_001, 0.02), "BF16")._common.size

@@ -16,6 +16,7 @@ from densor.codec.delta.kernels import (
     tokens_of,
 )
 from densor.codec.delta.payload import (
+    BLOCK,
     DECODED,
     EXTRAS_OTHER,
     MALFORMED,
@@ -25,18 +26,18 @@ from densor.codec.delta.payload import (
     STREAM_END,
     STREAM_LEFT,
     STREAM_SHORT,
+    WIDE,
 )
 from densor.entropy.intrinsics import copy_bytes, load_u32, load_u64, store_u32
 from densor.entropy.jit import R8, R32, W8, W16, W32
 from densor.entropy.rans.common_kernels import decode_common, encode_common
-from densor.entropy.rans.constants import FIRST, LOOK, STATES
+from densor.entropy.rans.constants import CONTEXTS, FIRST, LOOK, STATES
 from densor.entropy.rans.kernels import decode_groups, decode_rest, encode_symbols
-from densor.entropy.register_tables import RUN, fast, look_up_bytes
+from densor.entropy.register_tables import RUN, count_equal, fast, look_up_bytes, part_zeros
 
 _U = np.uint64
 _BYTE, _EIGHT = _U(255), _U(8)
 _STATE_BYTES = 4 * STATES
-_WIDE = 1 << 16  # elements to code: memory is read in long stretches, and what is made stays in L2
 _RARE = 4  # groups for each one with other tokens, for which these are rare
 _LENGTH = 4  # bytes of the length of the stream
 _FIRST = np.uint32(FIRST)
@@ -104,24 +105,55 @@ def _tally(tokens, contexts, rows, work):
         work[np.int64(contexts[i]) << 8 | np.int64(tokens[i])] += one
 
 
+@njit
+def _tally_rare(tokens, contexts, rows, work, rest):
+    """As `_tally` where most tokens are 0, which are counted 64 at a time; else returns False.
+
+    Work space: `rest`, uint8[3 * (WIDE + 64)].
+    """
+    keys = rest[: WIDE + RUN]
+    kept, under = rest[WIDE + RUN : 2 * (WIDE + RUN)], rest[2 * (WIDE + RUN) :]
+    whole = tokens.size & ~(RUN - 1)
+    count = 0
+    for i in range(0, whole, RUN):
+        count = part_zeros(tokens, contexts, i, keys, kept, under, count)
+    if count * _RARE > whole:
+        return False
+    for begin in range(0, whole, BLOCK):
+        end = min(begin + BLOCK, whole)
+        for c in range(rows >> 8):
+            zeros = 0
+            for i in range(begin, end, RUN):
+                zeros += count_equal(keys, i, c)
+            work[c << 8] += np.uint32(zeros)
+    _tally(kept[:count], under[:count], rows, work)
+    _tally(tokens[whole:], contexts[whole:], rows, work)
+    return True
+
+
 def _find(
     x, b, method, floats, drop, bits, direct, mantissa, plain, table, places, shift, mapped, first,
-    window, tokens, contexts, work, counts,
+    window, tokens, contexts, work, rest, counts,
 ):  # fmt: skip
     """Fills `tokens` and `contexts`, uint8[n]; `counts[context, token]` is how often both occur.
 
     Method, `plain`, `table` and `places`: see `kernels`. `shift`, `mapped`, `first`, `window`: see
-    `_contexts`. `work`: uint32[8 * (counts.size + 48)], all 0.
+    `_contexts`. `work`: uint32[8 * (counts.size + 48)], all 0. `rest`: see `_tally_rare`.
     """
     rows = (counts.shape[0] << 8) + 48
-    for begin in range(0, tokens.size, _WIDE):
-        end = min(begin + _WIDE, tokens.size)
+    rare = fast() and counts.shape[0] <= CONTEXTS
+    for begin in range(0, tokens.size, WIDE):
+        end = min(begin + WIDE, tokens.size)
         some, under = tokens[begin:end], contexts[begin:end]
         tokens_of(
             x[begin:end], b[begin:end], method, floats, drop, bits, direct, mantissa, plain, table,
             places, some,
         )  # fmt: skip
         _contexts(b[begin:end], shift, mapped, first, window, under)
+        if rare:
+            rare = _tally_rare(some, under, rows, work, rest)
+            if rare:
+                continue
         _tally(some, under, rows, work)
     for c in range(counts.shape[0]):
         for s in range(256):
@@ -243,7 +275,7 @@ _I64_2D = types.int64[:, ::1]
 FIND = per_size(
     _find,
     lambda r, w: types.void(
-        r, r, *METHOD, _int, R8, W16, _int, R8, _int, R8, W8, W8, W32, _I64_2D
+        r, r, *METHOD, _int, R8, W16, _int, R8, _int, R8, W8, W8, W32, W8, _I64_2D
     ),
 )  # fmt: skip
 CODE = per_size(

@@ -17,8 +17,8 @@ from densor.codec.delta.chunk_kernels import CODE, FIND
 from densor.codec.delta.contexts import group
 from densor.codec.delta.elements import elements
 from densor.codec.delta.few_batch import FewBatch, expected_few, propose_few
-from densor.codec.delta.kernels import COMMON, TOKENS, count_rows, rough_bits
-from densor.codec.delta.payload import BLOCK, CODED, HEAD, LENGTH, SAME
+from densor.codec.delta.kernels import COMMON, TOKENS, VALUES, count_rows, rough_bits
+from densor.codec.delta.payload import BLOCK, CODED, HEAD, LENGTH, RUN, SAME, WIDE
 from densor.codec.delta.tokens import DIFFERENCE, OWN, XOR, Method, token_table, tokens_by_change
 from densor.codec.levels import Level
 from densor.codec.sampling import sample
@@ -185,8 +185,9 @@ class DeltaEncoder(Encoder):
         counts = np.zeros((_contexts(self._choice), 256), np.int64)
         work = np.zeros(8 * (counts.size + 48), np.uint32)
         how = _arguments(method)
+        rest = _BUFFERS.take("rest", 3 * (WIDE + RUN))
         where = contexts.shift, contexts.mapped, *self._window
-        FIND[self._size](new, old, *how, *where, symbols, under, work, counts)
+        FIND[self._size](new, old, *how, *where, symbols, under, work, rest, counts)
         return _Found(symbols, under, counts)
 
     def _decide(self) -> None:
@@ -279,11 +280,12 @@ def _choose(data: Bytes, base: Bytes, dtype: str, size: int) -> _Choice:
         common = int(COMMON[size](elements(data, size)))
     drop = min((common & -common).bit_length() - 1, 8 * size - 8) if common else 0
     shift, bits = _INTEGERS[size] if form is None else _looked_at(form)
-    values = ((old >> shift) & ((1 << bits) - 1)).astype(np.int64)
-    used = np.flatnonzero(np.bincount(values, minlength=1 << bits))
-    row_of = np.zeros(1 << bits, np.int64)
+    values = _BUFFERS.take("values", 2 * old.size).view(np.uint16)
+    occur = np.zeros(1 << bits, np.uint32)
+    VALUES[size](old, shift, values, occur)
+    used = np.flatnonzero(occur)
+    row_of = np.zeros(1 << bits, np.uint16)
     row_of[used] = np.arange(used.size)
-    rows = row_of[values]
     scale = data.size / new.nbytes
     tried: list[_Look] = []
     for number in (DIFFERENCE, XOR, OWN):
@@ -291,7 +293,7 @@ def _choose(data: Bytes, base: Bytes, dtype: str, size: int) -> _Choice:
         least = min((look.bits for look in tried), default=math.inf)
         if number == OWN and new.size * (method.bits - 8) > _MAX_ERROR * least:
             break  # its extra bits alone are more
-        tried.append(_look(method, new, old, rows, used.size))
+        tried.append(_look(method, new, old, (values, row_of), used.size))
     most = int(min(_MAX_CONTEXTS, 1 + data.size // size // _MIN_ELEMENTS_PER_CONTEXT))
     least = min(look.bits for look in tried)
     found = []
@@ -324,14 +326,15 @@ def _look(
     method: Method,
     new: npt.NDArray[Any],
     old: npt.NDArray[Any],
-    rows: npt.NDArray[np.int64],
+    rows: tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]],
     used: int,
 ) -> _Look:
+    """`rows`: values of bits of the base, and the row of each."""
     symbols = np.empty(new.size, np.uint8)
     find_tokens(method, new, old, symbols)
     counts = np.empty((used, 256), np.int64)
     work = np.zeros(counts.size, np.uint32)
-    extra = int(count_rows(symbols, rows, token_table(method).counts, work, counts))
+    extra = int(count_rows(symbols, *rows, token_table(method).counts, work, counts))
     return _Look(method, counts, extra, extra + float(rough_bits(counts)))
 
 

@@ -11,7 +11,7 @@ from densor.codec.delta.payload import BLOCK, SLACK
 from densor.codec.delta.tokens import DIFFERENCE, FLOATS, OWN, SIGNED
 from densor.entropy import vectors as v
 from densor.entropy.intrinsics import leading_zeros, load_u64, ones, store_u64, trailing_zeros
-from densor.entropy.jit import R8, W8, W16, kernel
+from densor.entropy.jit import R8, R16, W8, W16, kernel
 
 _U = np.uint64
 _0, _1 = _U(0), _U(1)
@@ -391,17 +391,29 @@ TOKENS = per_size(_tokens, lambda r, w: types.void(r, r, *METHOD, _int, R8, W16,
 COMMON = per_size(_common, lambda r, w: types.uint64(r))
 
 
-@kernel(types.int64(R8, types.int64[::1], R8, types.uint32[::1], types.int64[:, ::1]))
-def count_rows(tokens, rows, bits_of, work, counts):
+def _values(b, shift, values, counts):
+    """Sets `values`, uint16[n], to bits of `b >> shift`; counts them, uint32[a power of two]."""
+    mask = _U(counts.size - 1)
+    for i in range(values.size):
+        value = _U(b[i]) >> _U(shift) & mask
+        values[i] = value
+        counts[value] += np.uint32(1)
+
+
+VALUES = per_size(_values, lambda r, w: types.void(r, _int, W16, types.uint32[::1]))
+
+
+@kernel(types.int64(R8, R16, R16, R8, types.uint32[::1], types.int64[:, ::1]))
+def count_rows(tokens, values, row_of, bits_of, work, counts):
     """How often a sample has each token in each row; returns their extra bits.
 
-    `tokens`: uint8[n], `rows`: int64[n], `bits_of`: uint8[256]; `counts`: int64[rows, 256]. `work`:
-    uint32[counts.size], all 0: token by token, since cells of few tokens in many rows would fall
-    into the same few sets of a cache.
+    `tokens`: uint8[n], `values`: uint16[n], of which `row_of` has the rows, `bits_of`: uint8[256];
+    `counts`: int64[rows, 256]. `work`: uint32[counts.size], all 0: token by token, since cells of
+    few tokens in many rows would fall into the same few sets of a cache.
     """
     many = counts.shape[0]
     for i in range(tokens.size):
-        work[np.int64(tokens[i]) * many + rows[i]] += np.uint32(1)
+        work[np.int64(tokens[i]) * many + np.int64(row_of[values[i]])] += np.uint32(1)
     extra = np.int64(0)
     for s in range(256):
         total = np.int64(0)

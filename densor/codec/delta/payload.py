@@ -6,7 +6,9 @@ HEAD = struct.Struct("<QB")  # where the chunk's bytes are in the base, mode
 LENGTH = struct.Struct("<I")  # of the stream; it and the extra bits follow
 SAME, CODED, FEW_CODED = 0, 1, 2  # modes
 BLOCK = 1 << 12  # elements that are looked at before a way to find their tokens is chosen
+WIDE = 1 << 16  # elements to code at a time: what is made of them stays in L2
 DECODED = 1 << 14  # elements whose tokens are decoded at a time
+RUN = 64  # bytes that vectors have at most
 SLACK = 12  # bytes behind the extra bits that may be looked at
 
 # What may be wrong with a coded chunk

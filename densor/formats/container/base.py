@@ -6,12 +6,13 @@ from densor.errors import ArgumentError, FormatError, LimitError
 from densor.formats.container import wire
 from densor.formats.container.entry import BaseRef, EntryMeta
 from densor.formats.container.hashing import DEFAULT, KINDS, NAMES, new_hash
-from densor.formats.io.sources import RandomSource
+from densor.formats.io.sources import FileRandomSource, RandomSource
 from densor.formats.tensors import TensorInfo
 from densor.runtime.buffers import POOL
 from densor.runtime.locks import Lock
 
 _PIECE = 1 << 23  # bytes that are hashed at a time
+_PIECE_OF_FILE = 1 << 19  # likewise, which stay in caches from the copy to the hash
 
 
 class GivenBase:
@@ -82,8 +83,9 @@ def resolve(wanted: BaseRef, given: GivenBase | None) -> RandomSource:
 
 def _digest_of(source: RandomSource, kind: int) -> bytes:
     hasher = new_hash(NAMES[kind])
-    for at in range(0, source.size, _PIECE):
-        data = source.read_at(at, min(_PIECE, source.size - at))
+    piece = _PIECE_OF_FILE if isinstance(source, FileRandomSource) else _PIECE
+    for at in range(0, source.size, piece):
+        data = source.read_at(at, min(piece, source.size - at))
         hasher.update(data)
         POOL.give(data)
     return hasher.digest()
