@@ -60,7 +60,8 @@ class DensorCodec(ArrayBytesCodec):  # type: ignore[misc]
     def _encode_sync(self, chunk: Any, spec: Any) -> Any:
         array = chunk.as_ndarray_like()
         check_whole(array)
-        packed = densor.compress(np.asarray(array), self.level, dtype=self.dtype)
+        array = np.asarray(array).reshape(spec.shape)  # which some filters leave flat
+        packed = densor.compress(array, self.level, dtype=self.dtype)
         return spec.prototype.buffer.from_bytes(packed)
 
     def _decode_sync(self, chunk: Any, spec: Any) -> Any:

@@ -183,6 +183,21 @@ def test_zarr_in_either_order(order, shards, tmp_path):
     assert found.flags[f"{order}_CONTIGUOUS"]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_zarr_behind_a_filter_that_gives_flat_arrays(tmp_path):
+    zarr = pytest.importorskip("zarr", minversion="3")
+    from zarr.codecs import numcodecs
+
+    from densor.integrations.zarr import DensorCodec
+
+    array = np.arange(256, dtype="f4").reshape(16, 16)
+    delta = numcodecs.Delta(dtype="float32")
+    zarr.create_array(
+        tmp_path / "a", data=array, filters=[delta], serializer=DensorCodec(), compressors=None
+    )
+    equal(array, zarr.open_array(tmp_path / "a")[...])
+
+
 def test_zarr_configuration():
     pytest.importorskip("zarr", minversion="3")
     from densor.integrations.zarr import DensorCodec
