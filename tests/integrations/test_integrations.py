@@ -196,6 +196,11 @@ def test_zarr_behind_a_filter_that_gives_flat_arrays(tmp_path):
         tmp_path / "a", data=array, filters=[delta], serializer=DensorCodec(), compressors=None
     )
     equal(array, zarr.open_array(tmp_path / "a")[...])
+    rounded = [numcodecs.BitRound(keepbits=23)]  # which gives integers
+    zarr.create_array(
+        tmp_path / "b", data=array, filters=rounded, serializer=DensorCodec(), compressors=None
+    )
+    equal(array, zarr.open_array(tmp_path / "b")[...])
 
 
 def test_zarr_configuration():
