@@ -60,7 +60,11 @@ class DensorCodec(ArrayBytesCodec):  # type: ignore[misc]
     def _encode_sync(self, chunk: Any, spec: Any) -> Any:
         array = chunk.as_ndarray_like()
         check_whole(array)
-        packed = densor.compress(np.asarray(array), self.level, dtype=self.dtype)
+        array = np.asarray(array).reshape(spec.shape)  # which some filters leave flat
+        wanted = spec.dtype.to_native_dtype()
+        if array.dtype.newbyteorder("=") != wanted.newbyteorder("="):  # bits that a filter has made
+            array = np.ascontiguousarray(array).view(wanted)
+        packed = densor.compress(array, self.level, dtype=self.dtype)
         return spec.prototype.buffer.from_bytes(packed)
 
     def _decode_sync(self, chunk: Any, spec: Any) -> Any:

@@ -109,6 +109,25 @@ def test_compressed_files_are_files(tmp_path: Any) -> None:
         pass
 
 
+@pytest.mark.parametrize("cache", ["simplecache", "filecache"])
+@pytest.mark.parametrize("packed", [True, False])
+def test_files_behind_a_cache(cache: str, packed: bool, tmp_path: Any) -> None:
+    """What a cache keeps is packed where the file is, and original where the cache restores it."""
+    import densor.integrations.fsspec
+
+    densor.integrations.fsspec.register()
+    data = b"some lines\n" * 1000
+    with fsspec.open(str(tmp_path / "data"), "wb", compression="densor") as file:
+        file.write(data)
+    settings = {"same_names": True, "cache_storage": str(tmp_path / "cache")}
+    outer = {"compression": "densor"} if packed else {}
+    inner = settings if packed else {**settings, "compression": "densor"}
+    with fsspec.open(f"{cache}::{tmp_path}/data", "rb", **outer, **{cache: inner}) as file:
+        assert file.read() == data
+    kept = (tmp_path / "cache" / "data").read_bytes()
+    assert kept == (data if not packed else (tmp_path / "data").read_bytes())
+
+
 def test_files_of_tensors_as_safetensors_has_them(tmp_path: Any) -> None:
     torch = pytest.importorskip("torch")
     import densor.torch

@@ -154,6 +154,55 @@ def test_zarr_within_shards(tmp_path):
     equal(array[3:50, 7], found[3:50, 7])
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shards", [None, (32, 8)])
+def test_zarr_in_either_order(order, shards, tmp_path):
+    zarr = pytest.importorskip("zarr", minversion="3")
+    from zarr.codecs import TransposeCodec
+
+    from densor.integrations.zarr import DensorCodec
+
+    array = np.asarray(np.arange(256, dtype=">u2").reshape(32, 8), order=order)
+    made = zarr.create_array(
+        tmp_path / "a",
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=(16, 8),
+        shards=shards,
+        fill_value=7,
+        filters=[TransposeCodec(order=(1, 0))] if order == "F" else None,
+        serializer=DensorCodec(),
+        compressors=None,
+        config={"order": order},
+    )
+    made[:20] = array[:20]  # a chunk in part, which is read before it is written
+    equal(array[:20], zarr.open_array(tmp_path / "a")[:20])
+    assert (made[20:] == 7).all()
+    with zarr.config.set({"array.order": order}):
+        found = zarr.open_array(tmp_path / "a")[...]
+    assert found.flags[f"{order}_CONTIGUOUS"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_zarr_behind_a_filter_that_gives_flat_arrays(tmp_path):
+    zarr = pytest.importorskip("zarr", minversion="3")
+    from zarr.codecs import numcodecs
+
+    from densor.integrations.zarr import DensorCodec
+
+    array = np.arange(256, dtype="f4").reshape(16, 16)
+    delta = numcodecs.Delta(dtype="float32")
+    zarr.create_array(
+        tmp_path / "a", data=array, filters=[delta], serializer=DensorCodec(), compressors=None
+    )
+    equal(array, zarr.open_array(tmp_path / "a")[...])
+    rounded = [numcodecs.BitRound(keepbits=23)]  # which gives integers
+    zarr.create_array(
+        tmp_path / "b", data=array, filters=rounded, serializer=DensorCodec(), compressors=None
+    )
+    equal(array, zarr.open_array(tmp_path / "b")[...])
+
+
 def test_zarr_configuration():
     pytest.importorskip("zarr", minversion="3")
     from densor.integrations.zarr import DensorCodec

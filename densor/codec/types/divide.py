@@ -110,11 +110,8 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
     if _clearly_elements(data, stretch, region.kind, level):
         batch.history.keep(like, stretch.share)
         return Piece(region.begin, region.end, region.kind)
-    matched = 1.0
-    for part in (data[:_GLANCE], data[:_MAX_LOOKED_AT]):
-        matched = _matched(part)
-        if matched < _MIN_MATCHED * stretch.share and not region.kind.integers:
-            return None
+    if not region.kind.integers and _matched(data[:_GLANCE]) < _MIN_MATCHED * stretch.share:
+        return None
     piece = min(max(_MIN_PIECE, data.size // _SAMPLED), _MAX_PIECE, data.size // (2 * _PIECES))
     some = np.ascontiguousarray(sample(data, unit, piece // unit, _PIECES, inner=True))
     share = data.size / some.size
@@ -125,6 +122,11 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
     typed = stretch.share * data.size + _PARAMETERS  # a little more than it will be
     if region.kind.integers or by_zstd < _DENSE * data.size or typed > _MAX_CLEAR * by_zstd:
         typed = share * _typed_bytes(batch, some, region.kind) + _PARAMETERS
+    if typed > _MAX_SIZE * by_zstd:  # before all else that takes long
+        return None
+    matched = _matched(data[:_MAX_LOOKED_AT])
+    if matched < _MIN_MATCHED * stretch.share and not region.kind.integers:
+        return None
     untried, repeated = slow and data.size > _MAX_TRIAL, matched < _MAX_MATCHED
     if untried and repeated:
         by_zstd = min(by_zstd, len(zstd_compress(data, min(level.zstd, _FAST_ZSTD))))
