@@ -27,7 +27,7 @@ from densor.runtime.workers import Workers
 Bytes = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 METHODS = ("gradient", "residual", "light", "full")
-SETTINGS = {"full": (12, 8), "light": (3, 3), "residual": (0, 2)}  # contexts and steps
+SETTINGS = {"full": (16, 8), "values": (12, 8), "light": (3, 3), "residual": (0, 2)}  # contexts and steps
 
 
 def picture(height: int, width: int, channels: int, depth: int = 8) -> Array:
@@ -279,7 +279,7 @@ HEAD = struct.Struct("<10BI")
         (11, 0, 1, 0, 8, 0, 17, 0, 0, 0, 9),
         (11, 0, 1, 0, 8, 0, 4, 9, 0, 0, 9),
         (11, 1, 1, 0, 8, 0, 0, 3, 0, 0, 9),  # no contexts
-        (11, 1, 1, 0, 8, 0, 13, 3, 0, 0, 9),
+        (11, 1, 1, 0, 8, 0, 17, 3, 0, 0, 9),
         (11, 1, 1, 0, 8, 0, 3, 33, 0, 0, 9),
         (11, 1, 3, 0, 8, 1, 3, 3, 0, 0, 9),  # a transform
         (11, 1, 1, 0, 8, 0, 3, 3, 0, 0, 1 << 31),  # a row of 2^31

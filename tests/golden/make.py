@@ -368,6 +368,22 @@ def residuals() -> Iterator[tuple[str, bytes]]:
         yield name, bytes_archive(frames, data)
 
 
+def shapes() -> Iterator[tuple[str, bytes]]:
+    """Images under contexts of shapes: grey, of two values, of colours, of 16 bits, one of three."""
+    y, x = np.mgrid[:24, :30]
+    noise = random_state("golden shapes").integers(0, 6, (24, 30, 3))
+    inside = (x - 14) ** 2 + 2 * (y - 11) ** 2 < 90
+    picture = (np.where(inside, 180 + x, 20)[..., None] + noise).astype(np.uint8)
+    yield "image-shapes", densor.compress(picture, 9)
+    yield "image-shapes-grey", densor.compress(picture[..., 0], 9)
+    yield "image-shapes-16", densor.compress(picture[..., 1].astype("<u2") * 257, 9)
+    yield "image-shapes-two", densor.compress(np.where(picture[..., 0] > 99, 255, 7).astype("u1"), 9)
+    data = np.ascontiguousarray(picture).reshape(-1)
+    coder = MixingCoder(Layout(30, 3), data, 14, 2)
+    frames = [Frame(MODEL, coder.model()), Frame(CHUNK, bytes(coder.encode(data, 0)), data.size, 16)]
+    yield "image-shapes-some", bytes_archive(frames, data.tobytes())
+
+
 # Changes of few elements, of densor 0.5
 
 
@@ -603,6 +619,7 @@ GROUPS = (
     Group("0.9, steps of Adam", (steps,)),
     Group("0.10, arrays", (tables_of_arrays,)),
     Group("0.10, weights that Adam moves", (steps_of_weights,)),
+    Group("0.10, images under contexts of shapes", (shapes,)),
 )
 
 

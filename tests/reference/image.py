@@ -106,7 +106,7 @@ def parse_model(payload: bytes) -> Model:
             fail("no values")
     frequencies: list[list[int]] = []
     if method:
-        contexts = 1 <= first <= 12 if method == 1 else not first
+        contexts = 1 <= first <= 16 if method == 1 else not first
         if not contexts or second > 32 or rest or colour not in (0, 4):
             fail("parameters of mixing")
         if width * channels > 2**19:
@@ -310,6 +310,14 @@ def hashed(a: int, i: int) -> int:
     return ((h * 0x165667B19E3779F9 & MASK) >> 20) & 0xFFFFFFFF
 
 
+def digits(values: list[int], bits: int) -> int:
+    """Values of so many bits side by side, the first one the highest."""
+    found = 0
+    for value in values:
+        found = found << bits | value
+    return found
+
+
 def median(a: int, b: int, c: int) -> int:
     return clip(a + b - c, min(a, b), max(a, b))
 
@@ -374,17 +382,18 @@ class Errors:
 class Mixers:
     """Weights and corrections of a plane (6.6)."""
 
-    def __init__(self) -> None:
-        first = [13000] * 6 + [6500] * 13 + [0] * 5
-        self.weights = [defaultdict[int, list[int]](lambda: list(first)) for _ in range(3)]
-        self.final = defaultdict[int, list[int]](lambda: [21845] * 3)
+    def __init__(self, shapes: bool) -> None:
+        first = [13000] * 6 + [6500] * 13 + [0] + [6500 * shapes] * 4
+        sets = 4 if shapes else 3
+        self.weights = [defaultdict[int, list[int]](lambda: list(first)) for _ in range(sets)]
+        self.final = defaultdict[int, list[int]](lambda: [65536 // sets] * sets)
         row = [SQUASH[(4096 * i + 15) // 31] for i in range(31)] + [SQUASH[4095]]
         self.cells = [defaultdict[int, list[int]](lambda: list(row)) for _ in range(2)]
 
     def bit(
         self, coder: Arithmetic, x: list[int], rows: tuple[int, ...], b: int, at: tuple[int, int]
     ) -> int:
-        sets = [weights[row] for weights, row in zip(self.weights, rows, strict=True)]
+        sets = [weights[row] for weights, row in zip(self.weights, rows, strict=False)]
         outputs = [
             clip(sum((a * w) >> 8 for a, w in zip(x, weights, strict=True)) >> 8, -2047, 2047)
             for weights in sets
@@ -427,7 +436,7 @@ class Mixing:
         self.lines = 2 ** clip((rows * model.width - 1).bit_length() - 1, 8, most)
         self.counters = defaultdict[tuple[int, ...], Counter](Counter)
         self.matches: dict[tuple[int, ...], Counter] = {}
-        self.mixers = [Mixers() for _ in channels]
+        self.mixers = [Mixers(model.first > 12) for _ in channels]
         self.places = [0] * 2**16
         self.place = self.length = 0
 
@@ -515,8 +524,9 @@ class Mixing:
             means.append(clip(raw[i] + (b // count if count else 0), 0, self.top))
             scales.append(scale_of(4 * t // times if times else 64 + (size >> 2)))
             kinds.append(kind)
-        hashes = self.hashes(c, y, x, means, kinds[0], texture)
-        v = self.bits(c, means, scales, kinds, texture, hashes)
+        outline, shapes = self.shapes(c, y, x, means[0])
+        hashes = self.hashes(c, y, x, means, kinds[0], texture, shapes)
+        v = self.bits(c, means, scales, kinds, texture, outline, hashes)
         for i in range(6):
             self.add(self.b[b_keys[i]], 16 * v - raw[i], 256)
             self.errors[c][i].rows[y % 3][x + 3] = 16 * v - means[i]
@@ -532,8 +542,35 @@ class Mixing:
         if sums[1] >= most:
             sums[:] = [sums[0] >> 1, sums[1] >> 1]
 
+    def upper(self, c: int, y: int, x: int, near: list[tuple[int, int]]) -> list[int]:
+        return [(self.planes[c].at(y + dy, x + dx) << 8) >> self.model.depth for dy, dx in near]
+
+    def shapes(self, c: int, y: int, x: int, mean: int) -> tuple[int, list[int]]:
+        """The outline, and the values of contexts 12 to 15."""
+        six = self.upper(c, y, x, [(0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0)])
+        ten = six + self.upper(c, y, x, [(-2, 1), (-2, -1), (-1, -2), (-1, 2)])
+        all14 = ten + self.upper(c, y, x, [(0, -3), (-3, 0), (-2, 2), (-2, -2)])
+        levels = [(u > 0) + (u > 84) + (u > 200) for u in ten]
+        o = (mean + 8) >> 4
+        halves = digits([u >> 7 for u in all14], 1) << 4 | (o << 8 >> self.model.depth) >> 4
+        outline, eighths = digits(levels[:6], 2), digits([u >> 5 for u in six], 3)
+        sixteenths = digits([u >> 4 for u in six], 4)
+        if not c:
+            return outline, [halves, digits(levels, 2), eighths, sixteenths]
+        b0, (bw, bn) = self.planes[c - 1].at(y, x), self.near(c - 1, y, x)[:2]
+        slopes = (((b0 - bw) >> 1) & 0x1FFFF) << 17 | ((b0 - bn) >> 1) & 0x1FFFF
+        shapes = [halves, digits(levels, 2) << 16 | b0, o << 34 | slopes, sixteenths << 16 | b0]
+        return outline, shapes
+
     def hashes(
-        self, c: int, y: int, x: int, means: list[int], kind: int, texture: int
+        self,
+        c: int,
+        y: int,
+        x: int,
+        means: list[int],
+        kind: int,
+        texture: int,
+        shapes: list[int],
     ) -> list[int]:
         w, n, nw, ne, ww, nn, _ = self.near(c, y, x)
         o = [(mean + 8) >> 4 for mean in means]
@@ -559,6 +596,7 @@ class Mixing:
             ninth,
             o[0] << 16 | steps,
             o[3] << 16 | o[4],
+            *shapes,
         ]
         return [hashed(value, i) for i, value in enumerate(values[: self.model.first])]
 
@@ -572,6 +610,7 @@ class Mixing:
         scales: list[int],
         kinds: list[int],
         texture: int,
+        outline: int,
         hashes: list[int],
     ) -> int:
         low, node, slot = 0, 1, 1
@@ -599,14 +638,14 @@ class Mixing:
             for counter in counters:
                 trust = TRUST[counter.c] if counter.c < 16 else 256
                 x.append((STRETCH[counter.p >> 10] * trust) >> 8)
-            x += [0] * (18 - len(x))
+            x += [0] * (22 - len(x))
             guess = (expected >> b) & 1
             fits = self.length > 0 and expected >> (b + 1) == low >> (b + 1)
             first = Counter(2**21 + (self.length << 16))
             match = self.matches.setdefault((c, self.length, b), first)
             said = STRETCH[match.p >> 10] if fits else 0
-            x += [said if guess else -said, 256, 0, 0, 0, 0]
-            rows = min(255, node), b << 8 | kinds[0], b << 8 | texture
+            x[18:] = [said if guess else -said, 256, *x[18:]]
+            rows = min(255, node), b << 8 | kinds[0], b << 8 | texture, outline
             off = clip((middle - ((means[0] + 8) >> 4)) >> self.q, -128, 127)
             at = kinds[0] << 16 | off & 0xFFFF, (b << 6 | texture) << 4 | min(15, kinds[2] >> 1)
             y = self.mixers[c].bit(self.coder, x, rows, b, at)

@@ -23,6 +23,7 @@ from densor.codec.image.pixels import (
     fixed_predictions,
     hashed,
     learn_counter,
+    quotient,
     scale_of,
     within,
 )
@@ -34,6 +35,7 @@ from densor.codec.image.predict import (
     sample_done,
 )
 from densor.codec.image.recursive import FEATURES, SETTINGS, adapt, linear
+from densor.codec.image.shapes import OUTLINES, SHAPES, VALUES, shapes
 from densor.entropy.arithmetic.kernels import AT, decode_bit, encode_bit
 from densor.entropy.intrinsics import prefetch
 from densor.entropy.jit import I32, I64, W8, W16, W32, index, inlined, kernel
@@ -41,12 +43,11 @@ from densor.entropy.jit import I32, I64, W8, W16, W32, index, inlined, kernel
 int64 = numba.int64
 
 PREDICTORS = 6
-CONTEXTS = 12
-INPUTS = 24  # of mixers: predictors, contexts, match, a constant; whole vectors
-MATCH, CONSTANT = PREDICTORS + CONTEXTS, PREDICTORS + CONTEXTS + 1
-ROWS = (256, 16 * 48, 16 * 64)  # of each set of weights
-SETS = len(ROWS)
-ALL_ROWS = sum(ROWS)
+CONTEXTS = VALUES + SHAPES
+INPUTS = 24  # of mixers: predictors, values, match, a constant, shapes; whole vectors
+MATCH, CONSTANT = PREDICTORS + VALUES, PREDICTORS + VALUES + 1
+ROWS = (256, 16 * 48, 16 * 64, OUTLINES)  # of each set of weights, the last for shapes
+BASIC_SETS, BASIC_ROWS, ALL_ROWS = 3, sum(ROWS[:3]), sum(ROWS)
 BIASES = 64 * 16
 APM_ROWS = (48 * 256, 16 * 64 * 16)
 LENGTHS = 16  # classes of lengths of matches
@@ -61,7 +62,8 @@ class Image(NamedTuple):
     width: int
     channels: int
     depth: int
-    contexts: int  # that are used
+    contexts: int  # that are used; more than VALUES: those of shapes as well
+    sets: int  # of weights, as many of `ROWS`
     lines: int  # of counters of each context in each plane, a power of two
     steps: int  # of each linear predictor after each sample
 
@@ -84,9 +86,9 @@ class State(NamedTuple):
     hashes: npt.NDArray[np.int64]  # int64[2 CONTEXTS], and places of their lines
     counters: npt.NDArray[np.uint32]  # uint32[c contexts lines 16]
     inputs: npt.NDArray[np.int32]  # int32[INPUTS]
-    mixers: npt.NDArray[np.int32]  # int32[c ALL_ROWS, INPUTS]
-    outputs: npt.NDArray[np.int32]  # int32[SETS]
-    final: npt.NDArray[np.int32]  # int32[16 c, SETS]
+    mixers: npt.NDArray[np.int32]  # int32[c rows of all sets, INPUTS]
+    outputs: npt.NDArray[np.int32]  # int32[sets]
+    final: npt.NDArray[np.int32]  # int32[16 c, sets]
     apm0: npt.NDArray[np.uint16]
     apm1: npt.NDArray[np.uint16]
     places: npt.NDArray[np.uint32]  # uint32[PLACES]: of the match model
@@ -213,11 +215,11 @@ def _correct(s, m, c, y, x, texture, most):
         raw[index(_PLACE + i)] = place
         mean = raw[index(i)]
         if s.bias[index(place + 1)] > 0:
-            mean += s.bias[index(place)] // s.bias[index(place + 1)]
+            mean += quotient(s.bias[index(place)], s.bias[index(place + 1)])
         raw[index(_MEAN + i)] = within(mean, int64(0), most)
         at = 2 * ((c * PREDICTORS + i) * QUALITIES + kind)
         if s.sums[index(at + 1)] > 0:
-            expected = 4 * s.sums[index(at)] // s.sums[index(at + 1)]
+            expected = quotient(4 * s.sums[index(at)], s.sums[index(at + 1)])
         else:
             expected = 64 + (size >> 2)
         raw[index(_SCALE + i)] = scale_of(expected)
@@ -233,6 +235,7 @@ def _step(value, depth):
 
 @inlined
 def _hash_contexts(s, m, c, at, stride, plane, y, x, texture):
+    """Hashes the contexts of the sample; returns its outline, 0 without contexts of shapes."""
     a, raw, h = s.planes, s.raw, s.hashes
     w, n = int64(a[index(at - 1)]), int64(a[index(at - stride)])
     nw, ne = int64(a[index(at - stride - 1)]), int64(a[index(at - stride + 1)])
@@ -261,8 +264,12 @@ def _hash_contexts(s, m, c, at, stride, plane, y, x, texture):
         h[9] = p << 34 | (2 * w - ww & 0x1FFFF) << 17 | 2 * n - nn & 0x1FFFF
     h[10] = o0 << 16 | _step(before, m.depth) << 8 | _step(over, m.depth) << 4 | beside
     h[11] = o3 << 16 | (raw[_MEAN + 4] + 8) >> 4
+    outline = int64(0)
+    if m.contexts > VALUES:
+        outline = shapes(h, a, c, at, stride, plane, o0, m.depth)
     for i in range(m.contexts):
         h[index(i)] = hashed(h[index(i)], i)
+    return outline
 
 
 @inlined
@@ -290,7 +297,7 @@ def _distribution_inputs(s, t, middle):
         raw[index(_RAW_MIDDLE + i)] = share
         p = int64(2048)
         if above - below > 8:
-            p = ((above - share) * 4095 + ((above - below) >> 1)) // (above - below)
+            p = quotient((above - share) * 4095 + ((above - below) >> 1), above - below)
         s.inputs[index(i)] = t.stretch[index(p)]
 
 
@@ -312,11 +319,12 @@ def _counter_inputs(s, t, m, node):
     for i in range(m.contexts):
         value = int64(s.counters[index(s.hashes[index(CONTEXTS + i)] + node)])
         stretched = int64(t.stretch[index(value >> 20)])
-        s.inputs[index(PREDICTORS + i)] = (stretched * int64(t.trust[index(value & 255)])) >> 8
+        place = PREDICTORS + i if i < VALUES else CONSTANT + 1 + i - VALUES
+        s.inputs[index(place)] = (stretched * int64(t.trust[index(value & 255)])) >> 8
 
 
 @inlined
-def _code_sample(coding, s, t, m, data, c, at, texture, expected, length):
+def _code_sample(coding, s, t, m, data, c, at, texture, outline, expected, length):
     """Codes or decodes the sample at `at` of plane `c`; returns it."""
     value = int64(s.planes[index(at)])
     depth = m.depth
@@ -341,16 +349,19 @@ def _code_sample(coding, s, t, m, data, c, at, texture, expected, length):
             said = said if guess else -said
         s.inputs[MATCH] = np.int32(said)
         s.inputs[CONSTANT] = np.int32(256)
-        base = c * ALL_ROWS
+        base = c * (BASIC_ROWS if m.sets == BASIC_SETS else ALL_ROWS)
         row0 = base + min(int64(255), node)
         row1 = base + ROWS[0] + b * 48 + kind
         row2 = base + ROWS[0] + ROWS[1] + b * 64 + texture
+        row3 = base + BASIC_ROWS + outline
         s.outputs[0] = np.int32(dot(s.inputs, s.mixers, row0))
         s.outputs[1] = np.int32(dot(s.inputs, s.mixers, row1))
         s.outputs[2] = np.int32(dot(s.inputs, s.mixers, row2))
+        if m.sets > BASIC_SETS:
+            s.outputs[3] = np.int32(dot(s.inputs, s.mixers, row3))
         final = s.final[index(c * 16 + b)]
         total = int64(0)
-        for k in range(SETS):
+        for k in range(m.sets):
             total += int64(s.outputs[index(k)]) * int64(final[index(k)])
         mixed = final_sum(total)
         off = within((middle - centre) >> shift, int64(-128), int64(127)) + 128
@@ -364,9 +375,9 @@ def _code_sample(coding, s, t, m, data, c, at, texture, expected, length):
             encode_bit(s.coder, data, bit, p)
         else:
             bit = int64(decode_bit(s.coder, data, p))
-        for k in range(SETS):
+        for k in range(m.sets):
             error = (bit << 16) - int64(t.squash[index(int64(s.outputs[index(k)]) + 2048)])
-            row = row0 if k == 0 else (row1 if k == 1 else row2)
+            row = row0 if k == 0 else (row1 if k == 1 else (row2 if k == 2 else row3))
             train(s.inputs, s.mixers, row, (error * 3) >> 1)
         train_final(s.outputs, final, (bit << 16) - int64(t.squash[index(mixed + 2048)]))
         apm_update(s.apm0, apm0, mixed, bit)
@@ -435,8 +446,8 @@ def _sample(coding, s, t, m, data, c, y, x, expected, length):
     fixed_predictions(s.raw, 2, s.planes, c, at, stride, plane, most)
     texture = _texture(s, at, stride)
     _correct(s, m, c, y, x, texture, most)
-    _hash_contexts(s, m, c, at, stride, plane, y, x, texture)
-    value = _code_sample(coding, s, t, m, data, c, at, texture, expected, length)
+    outline = _hash_contexts(s, m, c, at, stride, plane, y, x, texture)
+    value = _code_sample(coding, s, t, m, data, c, at, texture, outline, expected, length)
     s.planes[index(at)] = np.int32(value)
     sample_done(s.planes, at, stride, y == 0, x + 1 == m.width)
     _learn_errors(s, m, c, y, x, value)

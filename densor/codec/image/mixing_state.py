@@ -15,6 +15,7 @@ from densor.codec.image.mixing_kernels import Image, State, Tables
 from densor.codec.image.params import Model
 from densor.codec.image.predict import SIDES
 from densor.codec.image.recursive import FEATURES, SETTINGS
+from densor.codec.image.shapes import VALUES
 from densor.entropy.arithmetic.kernels import AT, STATE
 from densor.entropy.arithmetic.logistic import (
     ONE,
@@ -74,7 +75,8 @@ def image_of(model: Model, size: int) -> Image:
     most = min(MOST_LINES, ALL_LINES - (shape.channels * model.contexts - 1).bit_length())
     bits = max(LEAST_LINES, min(most, (shape.rows * shape.width - 1).bit_length() - 1))
     sizes = shape.rows, shape.width, shape.channels, shape.depth
-    return Image(*sizes, model.contexts, 1 << bits, model.steps)
+    sets = mixing.BASIC_SETS + (model.contexts > VALUES)
+    return Image(*sizes, model.contexts, sets, 1 << bits, model.steps)
 
 
 def new_state(m: Image, planes: npt.NDArray[np.int32]) -> State:
@@ -82,9 +84,11 @@ def new_state(m: Image, planes: npt.NDArray[np.int32]) -> State:
     c, predictors = m.channels, mixing.PREDICTORS
     weights = np.zeros((c * SETTINGS, FEATURES), np.int32)
     weights[:, 0] = 1 << 15
-    mixers = np.zeros((c * mixing.ALL_ROWS, mixing.INPUTS), np.int32)
+    mixers = np.zeros((c * sum(mixing.ROWS[: m.sets]), mixing.INPUTS), np.int32)
     mixers[:, :predictors] = _FIRST_WEIGHTS[0]
     mixers[:, predictors : mixing.MATCH + 1] = _FIRST_WEIGHTS[1]
+    if m.contexts > VALUES:
+        mixers[:, mixing.CONSTANT + 1 :] = _FIRST_WEIGHTS[1]
     cells = tables().squash[[*((4096 * i + 15) // 31 for i in range(31)), 4095]]
     matches = np.full((c, mixing.LENGTHS, 16), FRESH, np.uint32)
     matches[:] += np.arange(mixing.LENGTHS, dtype=np.uint32)[:, None] << 26
@@ -105,8 +109,8 @@ def new_state(m: Image, planes: npt.NDArray[np.int32]) -> State:
         counters=np.full(c * m.contexts * m.lines * 16, FRESH, np.uint32),
         inputs=np.zeros(mixing.INPUTS, np.int32),
         mixers=mixers,
-        outputs=np.zeros(mixing.SETS, np.int32),
-        final=np.full((16 * c, mixing.SETS), 65536 // mixing.SETS, np.int32),
+        outputs=np.zeros(m.sets, np.int32),
+        final=np.full((16 * c, m.sets), 65536 // m.sets, np.int32),
         apm0=np.tile(cells, c * mixing.APM_ROWS[0]),
         apm1=np.tile(cells, c * mixing.APM_ROWS[1]),
         places=np.zeros(mixing.PLACES, np.uint32),

@@ -104,6 +104,15 @@ def cumulative(table, inverse, distance):
 
 
 @inlined
+def quotient(a, b):
+    """a // b for b > 0 and |a| < 2^53, by a division of floats, which takes half the time.
+
+    Exact: a quotient that is no integer is farther from the next one than it is rounded.
+    """
+    return int64(np.floor(np.float64(a) / np.float64(b)))
+
+
+@inlined
 def learn_counter(counters, at, bit, rate):
     value = int64(counters[index(at)])
     seen = value & 1023

@@ -12,6 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from densor.codec.byte_cm.vectors import I32, Lanes, Row, over
+from densor.codec.image.pixels import quotient
 from densor.entropy.jit import index, inlined
 
 int64 = numba.int64
@@ -94,7 +95,8 @@ def _descend(r, room, first, at, count, ridge):
     """Moves one weight to where it is best given all others."""
     row = (first + at) * room
     own = int64(r.correlations[index(row + at)]) + ridge
-    step = (r.gradients[index(first + at)] << (_ONE - _FINER)) // own
+    # Where a gradient is too large for exact quotients, they are beyond the greatest step.
+    step = quotient(r.gradients[index(first + at)] << (_ONE - _FINER), own)
     step = min(max(step, int64(-_MOST_STEP)), int64(_MOST_STEP))
     before = int64(r.weights[index(first + at)])
     after = min(max(before + step, int64(-_MOST_WEIGHT)), int64(_MOST_WEIGHT))
