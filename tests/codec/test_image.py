@@ -26,8 +26,9 @@ from densor.runtime.workers import Workers
 
 Bytes = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
-METHODS = ("gradient", "residual", "light", "full")
-SETTINGS = {"full": (16, 8), "values": (12, 8), "light": (3, 3), "residual": (0, 2)}  # contexts and steps
+METHODS = ("gradient", "residual", "light", "values", "full")
+# Contexts and steps
+SETTINGS = {"full": (16, 8), "values": (12, 8), "light": (3, 3), "residual": (0, 2)}
 
 
 def picture(height: int, width: int, channels: int, depth: int = 8) -> Array:

@@ -369,7 +369,7 @@ def residuals() -> Iterator[tuple[str, bytes]]:
 
 
 def shapes() -> Iterator[tuple[str, bytes]]:
-    """Images under contexts of shapes: grey, of two values, of colours, of 16 bits, one of three."""
+    """Images under contexts of shapes: of colours, grey, of 16 bits, of two values."""
     y, x = np.mgrid[:24, :30]
     noise = random_state("golden shapes").integers(0, 6, (24, 30, 3))
     inside = (x - 14) ** 2 + 2 * (y - 11) ** 2 < 90
@@ -377,10 +377,11 @@ def shapes() -> Iterator[tuple[str, bytes]]:
     yield "image-shapes", densor.compress(picture, 9)
     yield "image-shapes-grey", densor.compress(picture[..., 0], 9)
     yield "image-shapes-16", densor.compress(picture[..., 1].astype("<u2") * 257, 9)
-    yield "image-shapes-two", densor.compress(np.where(picture[..., 0] > 99, 255, 7).astype("u1"), 9)
+    yield "image-shapes-two", densor.compress(np.where(inside, 255, 7).astype("u1"), 9)
     data = np.ascontiguousarray(picture).reshape(-1)
     coder = MixingCoder(Layout(30, 3), data, 14, 2)
-    frames = [Frame(MODEL, coder.model()), Frame(CHUNK, bytes(coder.encode(data, 0)), data.size, 16)]
+    payload = bytes(coder.encode(data, 0))
+    frames = [Frame(MODEL, coder.model()), Frame(CHUNK, payload, data.size, 16)]
     yield "image-shapes-some", bytes_archive(frames, data.tobytes())
 
 
