@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import MODEL, take_apart
+from helpers import CHUNK, MODEL, take_apart
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llm_models import SPECIAL, weights, write_folder
@@ -235,14 +235,32 @@ def test_a_slow_decoder_after_the_specification_agrees() -> None:
         assert reference.decode(model, payloads[0].tobytes(), len(data), network) == data
 
 
+@pytest.mark.parametrize("length", [180, 420], ids=["one window", "a window that slides"])
+def test_a_slow_decoder_agrees_in_windows_of_the_usual_size(length: int) -> None:
+    """Rotary angles up to those of the last place, where a power series needs care."""
+    data = SOURCE[:length]
+    model, payloads = coded(data, "sample", 1)
+    assert modes(model, payloads[0], length) == [wire.TOKENS]
+    positions = wire.parse(model).positions
+    sample = load("sample")
+    tokens = len(sample.vocabulary.tokens(data))
+    assert positions == 256 and tokens > 132 and (tokens > positions) == (length > 180)
+    assert decoded(model, payloads[0], length) == data
+    assert reference.decode(model, payloads[0].tobytes(), length, Reference(sample)) == data
+
+
 @pytest.mark.parametrize("name", ["sample", "sample-2"])  # with either version of numerics
 def test_golden_archive(name: str) -> None:
     archive = (GOLDEN / "llm" / f"{name}.densor").read_bytes()
-    assert (
-        next(f.payload[0] for f in take_apart(archive) if f.kind == MODEL) == CODEC_LANGUAGE_MODEL
-    )
-    digest = hashlib.sha256(densor.decompress(archive)).hexdigest()
+    frames = take_apart(archive)
+    model = next(f.payload for f in frames if f.kind == MODEL)
+    assert model[0] == CODEC_LANGUAGE_MODEL
+    content = densor.decompress(archive)
+    digest = hashlib.sha256(content).hexdigest()
     assert digest == "3e5430accaef3c4ceddc5e2654df72d32698725b1de8c72ff5af2c1c7569cf5b"
+    payload = next(f.payload for f in frames if f.kind == CHUNK)
+    network = Reference(load("sample"), model[1])
+    assert reference.decode(model, payload, len(content), network) == content
 
 
 # Files
@@ -389,7 +407,7 @@ def test_a_wrong_hash_is_said_so(small: tuple[bytes, bytes, int]) -> None:
 
 
 HOSTILE = {
-    "version": (1, "B", 4, UnsupportedError),
+    "version": (1, "B", 5, UnsupportedError),
     "version 0": (1, "B", 0, UnsupportedError),
     "no slots": (2, "H", 0, LimitError),
     "many slots": (2, "H", 65, LimitError),

@@ -25,8 +25,9 @@ from llm_models import (
     write_folder,
     write_gguf,
 )
-from reference.network import Head, Reference, unpacked
+from reference.network import Head, Reference, rotary, unpacked
 
+from densor.codec.language_model.params import MAX_POSITIONS
 from densor.errors import ArgumentError, DensorError, FileError, UnsupportedError
 from densor.files.language_models import from_tokenizer, load
 from densor.llm import helpers, kernels, selftest, tables
@@ -264,6 +265,14 @@ def test_tables_are_near_what_they_stand_for() -> None:
     turns = tables.turns(1e4, 64, 300)
     assert np.abs(turns[:, 0] - np.cos(angles) * 32768).max() < 0.51
     assert np.abs(turns[:, 1] - np.sin(angles) * 32768).max() < 0.51
+
+
+@pytest.mark.parametrize(("theta", "size"), [(1e4, 64), (5e5, 128)])
+def test_rotary_positions_are_those_of_the_specification(theta: float, size: int) -> None:
+    """Rounded from real numbers, up to the last place that a model may have."""
+    turns = tables.turns(theta, size, MAX_POSITIONS)
+    for place in (0, 1, 64, 127, 150, 255, 1000, 4095, MAX_POSITIONS - 1):
+        assert np.array_equal(turns[place], rotary(theta, size, place))
 
 
 def test_quantised_rows_are_near() -> None:

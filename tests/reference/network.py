@@ -99,7 +99,7 @@ class Reference:
         """A head turned by its position."""
         size = head.size
         head = np.clip(head, -(1 << 40), 1 << 40)
-        c, s = _turn(self.model.shape.theta, size, self.place)
+        c, s = rotary(self.model.shape.theta, size, self.place)
         x, y = head[: size // 2], head[size // 2 :]
         first, second = x * c - y * s, y * c + x * s
         return (np.concatenate([first, second]) + (1 << 14)) >> 15
@@ -209,7 +209,7 @@ class Head:
 
 
 @functools.cache
-def _turn(theta: float, size: int, place: int) -> tuple[Ints, Ints]:
+def rotary(theta: float, size: int, place: int) -> tuple[Ints, Ints]:
     """Cosines and sines of a place, times 2^15."""
     with localcontext() as context:
         context.prec = 60
@@ -223,11 +223,17 @@ def _turn(theta: float, size: int, place: int) -> tuple[Ints, Ints]:
 
 
 def _cos_sin(angle: Decimal) -> tuple[Decimal, Decimal]:
+    """The series of a part of the angle below 1, doubled up: that of a large one would cancel."""
+    doublings = int(angle).bit_length()
+    angle /= 1 << doublings
     parts = [Decimal(0), Decimal(0)]
     term = Decimal(1)
     n = 0
-    while abs(term) > Decimal(10) ** -40 or n < 8:
+    while abs(term) > Decimal(10) ** -50 or n < 8:
         parts[n % 2] += -term if n % 4 > 1 else term
         n += 1
         term = term * angle / n
-    return parts[0], parts[1]
+    c, s = parts
+    for _ in range(doublings):
+        c, s = c * c - s * s, 2 * c * s
+    return c, s
