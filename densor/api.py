@@ -323,7 +323,7 @@ def save_file(
 
 
 def _check_named(tensors: object) -> None:
-    if not isinstance(tensors, Mapping):
+    if not isinstance(tensors, Mapping) and not hasattr(tensors, "items"):  # as ParameterDict has
         raise ArgumentError(f"tensors must come by name, not in a {type(tensors).__name__}")
 
 

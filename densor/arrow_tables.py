@@ -1,6 +1,7 @@
 """Tables in files of Arrow within archives, of which no more is read than what is asked for."""
 
 import bisect
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -115,11 +116,19 @@ class ArrowTable:
         cells = dictionaries.get(field.dictionary)
         if cells is None:
             raise FormatError("dictionary of Arrow is missing")
+        missing = found.missing
+        if cells.rows == 0 and missing is not None and missing.all():
+            kind = field.values.dtype
+            empty = np.zeros(missing.size, "O" if kind in ("", "text", "bytes") else kind)
+            return Values(empty, missing)
         values = self._values(field.values, 0, cells, 0, cells.rows)
-        ids = np.where(found.missing, 0, found.cells) if found.missing is not None else found.cells
+        ids = found.cells if missing is None else np.where(missing, 0, found.cells)
         if cells.rows == 0 or (ids.size and not 0 <= ids.min() <= ids.max() < cells.rows):
             raise FormatError("cells of Arrow are not in their dictionary")
-        return values.take(ids.astype(np.intp))._replace(missing=found.missing)
+        taken = values.take(ids.astype(np.intp))
+        if taken.missing is not None and missing is not None:  # in the dictionary, and in the rows
+            missing = missing | taken.missing
+        return taken if missing is None else taken._replace(missing=missing)
 
     def _values(self, field: Field, place: int, batch: Batch, low: int, high: int) -> Values:
         parts = {part.place: part for part in batch.parts if part.column == place}
@@ -222,12 +231,20 @@ def joined(parts: Sequence[Values]) -> npt.NDArray[Any]:
     return found
 
 
+def _number(text: str, whole: bool) -> int | float:
+    """What values are compared with; `whole` ones exactly, also those that no float is equal to."""
+    if whole:
+        with contextlib.suppress(ValueError):
+            return int(text)
+    return float(text)
+
+
 def holds(values: Values, compare: Any, value: str) -> npt.NDArray[np.bool_]:
     """Where a condition holds; nowhere where cells are missing."""
     cells = values.cells
     try:
         if cells.dtype.kind in "iuf":
-            good = compare(cells, float(value))
+            good = compare(cells, _number(value, cells.dtype.kind != "f"))
         elif cells.dtype.kind in "mM":
             good = compare(cells, np.array(value, cells.dtype))
         elif cells.dtype.kind == "b":

@@ -267,12 +267,20 @@ def _holds(
     cells = _texts(found, layout)
     value = condition.value.encode("utf-8", "surrogateescape")
     if _FLOAT.fullmatch(value):
-        numbers = [float(c) if _FLOAT.fullmatch(c) else np.nan for c in cells]
-        good = condition.compare(np.array(numbers), float(value))
+        wanted = _number_in(value)
+        numbers = [_number_in(cell) for cell in cells]
+        good = np.array([condition.compare(number, wanted) for number in numbers], np.bool_)
     else:
         good = np.array([condition.compare(cell, value) for cell in cells], np.bool_)
     held: npt.NDArray[np.bool_] = good[ids]
     return held
+
+
+def _number_in(cell: bytes) -> int | float:
+    """The number of a cell, exact where it is an integer; NaN for what is none."""
+    if _INTEGER.fullmatch(cell):
+        return int(cell)
+    return float(cell) if _FLOAT.fullmatch(cell) else np.nan
 
 
 def _typed(cells: list[bytes]) -> npt.NDArray[Any]:

@@ -123,6 +123,58 @@ def test_dictionaries_are_looked_up(tmp_path: Path) -> None:
         densor.read_table(without)
 
 
+@pytest.mark.parametrize("also_rows", [False, True])
+def test_cells_are_missing_where_their_dictionary_says_so(tmp_path: Path, also_rows: bool) -> None:
+    values = Column("", 5, Table(), [[b"\x05", *texts(["a", "", "c"])]])
+    numbers = random_state("cities").integers(0, 3, 4000).astype("<i4")
+    there = np.ones(4000, np.uint8)
+    there[::5] = not also_rows
+    valid = np.packbits(there, bitorder="little").tobytes() if also_rows else b""
+    column = Column("city", 5, Table(), [[valid, numbers.tobytes()]], dictionary=7)
+    header, body = record_batch([values], 0, 3)
+    first = message(2, Table({0: ("<q", 7), 1: header}), body)
+    whole = schema([column]) + first + message(3, *record_batch([column], 0, 4000))
+    archive = packed(tmp_path, whole, 3)
+    cells = [["a", None, "c"][n] if t else None for n, t in zip(numbers, there, strict=True)]
+    assert densor.read_table(archive)["city"].tolist() == cells
+    found = densor.read_table(archive, where="city != a")["city"].tolist()
+    assert found == ["c"] * cells.count("c")
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_dictionary_of_nothing(tmp_path: Path, missing: bool) -> None:
+    values = Column("", 5, Table(), [[b"", bytes(4), b""]])
+    valid = bytes(500) if missing else bytes(499) + b"\x80"
+    column = Column("city", 5, Table(), [[valid, bytes(16000)]], dictionary=7)
+    header, body = record_batch([values], 0, 0)
+    first = message(2, Table({0: ("<q", 7), 1: header}), body)
+    whole = schema([column]) + first + message(3, *record_batch([column], 0, 4000))
+    archive = packed(tmp_path, whole, 3)
+    if missing:
+        assert densor.read_table(archive)["city"].tolist() == [None] * 4000
+    else:
+        with pytest.raises(densor.DensorError):
+            densor.read_table(archive)
+
+
+def test_large_integers_are_compared_as_they_are(tmp_path: Path) -> None:
+    first = (1 << 53) - 100  # up to which each is a floating-point number
+    numbers = np.arange(first, first + 500)
+    column = Column("id", 2, integers(64), [[b"", numbers.tobytes()]])
+    whole = schema([column]) + message(3, *record_batch([column], 0, 500))
+    lines = ["id,name", *(f"{number},a{number % 7}" for number in numbers)]
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    densor.pack([tmp_path / "a.csv"], tmp_path / "csv.densor")
+    for archive in (packed(tmp_path, whole, 3), tmp_path / "csv.densor"):
+        for wanted in (first + 1, first + 101, first + 301):
+            found = densor.read_table(archive, columns=["id"], where=f"id == {wanted}")
+            assert found["id"].tolist() == [wanted]
+            found = densor.read_table(archive, columns=["id"], where=f"id > {wanted}")
+            assert found["id"].tolist() == list(range(wanted + 1, first + 500))
+        found = densor.read_table(archive, columns=["id"], where=f"id < {first + 1.5}")
+        assert found["id"].tolist() == [first, first + 1]
+
+
 def test_what_cannot_be_read_by_columns_is_refused(tmp_path: Path) -> None:
     columns, counts = flights(500)
     archive = packed(tmp_path, file(columns, counts), 3)

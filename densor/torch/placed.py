@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
@@ -56,6 +57,8 @@ _WITHOUT_MEMORY = (  # methods that are no operations, and need a tensor's memor
     "tolist",
     "untyped_storage",
 )
+_READS = {getattr(torch.Tensor, name) for name in _WITHOUT_MEMORY}
+_SET_DATA = torch.Tensor.data.__set__  # type: ignore[attr-defined]
 
 
 class Stored:
@@ -276,12 +279,28 @@ class Placing(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     task.result()
 
 
+class _Reads(TorchFunctionMode):
+    """What is done with tensors without any operation, of which `Placing` does not hear: waits
+    before their memory is read, and lets a tensor take over that of a decoded one."""
+
+    def __init__(self, placing: Placing) -> None:
+        super().__init__()
+        self._placing = placing
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _READS:
+            self._placing.finish()
+        elif func == _SET_DATA and isinstance(args[1], Undecoded):
+            args = args[0], args[1].stored.whole
+        return func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def placing(threads: int = 0) -> Iterator[Placing]:
     """Decodes while a block copies, all of it at its end; at an error nothing goes on."""
     mode = Placing(threads)
     try:
-        with mode:
+        with mode, _Reads(mode):
             yield mode
             mode.finish()
     finally:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+import densor
 from densor import torch as packed
 
 
@@ -37,3 +38,9 @@ def test_states_pages_and_products() -> None:
         packed.plain_product(torch.zeros(2), None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="bytes-like"):
         packed.unpack_snapshot(None)  # type: ignore[arg-type]
+
+
+def test_tensors_in_a_parameter_dict_come_by_name() -> None:
+    weights = torch.nn.ParameterDict({"w": torch.arange(6.0).reshape(2, 3)})
+    found = densor.load(densor.save(weights))  # type: ignore[arg-type]
+    assert torch.equal(torch.as_tensor(found["w"]), weights["w"].detach())

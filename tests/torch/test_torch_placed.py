@@ -1,5 +1,7 @@
 """Tensors that are decoded where they are copied to."""
 
+import ctypes
+import io
 import pickle
 import threading
 import time
@@ -171,6 +173,48 @@ def test_many_wait_and_other_threads_decode_at_once(
         assert other.ident in threads
     for target in targets:
         assert_same(target, tensors()["b"])
+
+
+def _in_memory(tensor: torch.Tensor) -> torch.Tensor:
+    memory = (ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())
+    return torch.frombuffer(bytearray(memory), dtype=tensor.dtype).reshape(tensor.shape)
+
+
+def _saved(tensor: torch.Tensor) -> torch.Tensor:
+    file = io.BytesIO()
+    torch.save(tensor, file)
+    file.seek(0)
+    loaded: torch.Tensor = torch.load(file)
+    return loaded
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        _in_memory,
+        _saved,
+        lambda t: torch.tensor(t.tolist(), dtype=t.dtype),
+        lambda t: torch.from_numpy(t.numpy().copy()),
+        lambda t: torch.tensor(t.untyped_storage().tolist(), dtype=torch.uint8).view(t.dtype),
+    ],
+)
+def test_what_is_read_without_operations_is_waited_for(
+    file: PackedFile, monkeypatch: pytest.MonkeyPatch, use: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    slowly(monkeypatch)
+    wanted = tensors()["d"]
+    with placing(2) as mode:
+        target = torch.zeros_like(wanted)
+        target.copy_(stored(file, "d", mode).tensor())
+        assert_same(use(target).reshape(wanted.shape), wanted)
+
+
+def test_a_parameter_can_be_given_the_memory_of_one(file: PackedFile) -> None:
+    with placing() as mode:
+        parameter = nn.Parameter(torch.empty(0, dtype=torch.bfloat16), requires_grad=False)
+        parameter.data = stored(file, "a", mode).tensor()
+        assert parameter.data_ptr()
+        assert_same(parameter.data, tensors()["a"])
 
 
 def test_damage_is_raised_and_nothing_goes_on(
