@@ -47,10 +47,30 @@ class _Stored:
         self._chunks = list(archive.unread_chunks(entry))
         self._begins = [chunk.begin for chunk in self._chunks]
         self._known: dict[int, tuple[StoredPart, dict[int, Buffer]]] = {}  # the last ones
+        self._last: tuple[int, StoredPart] | None = None  # in which messages were read
 
     def read(self, begin: int, end: int) -> Bytes:
         """Bytes of the file."""
         return self._archive.read(self._entry, begin, end)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._entry.size
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        """Bytes of the file, for which no column is decoded where they are in none."""
+        number = bisect.bisect_right(self._begins, offset) - 1
+        chunk = self._chunks[number] if self._chunks else None
+        if chunk is not None and chunk.model[:1] == bytes([CODEC_TABLE]):
+            if self._last is None or self._last[0] != number:
+                layout = parse(chunk.model)
+                self._last = number, StoredPart(layout, chunk.size, chunk.stored, chunk.read)
+            begin = offset - chunk.begin
+            found = self._last[1].between(begin, begin + count)
+            if found is not None:
+                return np.frombuffer(found, np.uint8)
+        return self.read(offset, offset + count)
 
     def column(self, part: Part, rows: int) -> tuple[StoredPart, Buffer] | None:
         """The table that a buffer is in, and where, for its first rows; None for one in none."""
@@ -93,7 +113,7 @@ class ArrowTable:
 
     def __init__(self, archive: Archive, entry: IndexedEntry) -> None:
         self._stored = _Stored(archive, entry)
-        found = messages_in(archive.as_source(entry), 1)  # no byte more: it may be in a table
+        found = messages_in(self._stored, 1)  # no byte more: it may be in a table
         if found is None:
             raise FileError(f"{entry.meta.name}: this is no file of Arrow")
         self._messages: Messages = found
