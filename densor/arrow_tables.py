@@ -46,7 +46,7 @@ class _Stored:
         self._entry = entry
         self._chunks = list(archive.unread_chunks(entry))
         self._begins = [chunk.begin for chunk in self._chunks]
-        self._known: dict[int, tuple[StoredPart, dict[int, Buffer]]] = {}  # the last ones
+        self._known: dict[int, tuple[Layout, StoredPart, dict[int, Buffer]]] = {}  # the last ones
         self._last: tuple[int, StoredPart] | None = None  # in which messages were read
 
     def read(self, begin: int, end: int) -> Bytes:
@@ -78,27 +78,24 @@ class _Stored:
         chunk = self._chunks[number]
         if chunk.model[:1] != bytes([CODEC_TABLE]):
             return None
-        layout = parse(chunk.model)
         first = number not in self._known
         if first:
+            layout = parse(chunk.model)
             stored = StoredPart(layout, chunk.size, chunk.stored, chunk.read)
-            self._keep(number, stored, {b.begin: b for b in stored.buffers() if b.size})
-        stored, buffers = self._known[number]
+            buffers = {b.begin: b for b in stored.buffers() if b.size}
+        else:
+            layout, stored, buffers = self._known.pop(number)
         found = buffers.get(part.begin - chunk.begin)
-        if found is None or not _lies_as(part, found, layout):
-            return None
-        if first:  # most likely all others are wanted for these rows, too
+        if found is not None and not _lies_as(part, found, layout):
+            found = None
+        if found is not None and first:  # most likely all others are wanted for these rows, too
             stored.needed = min(found.first + rows, stored.rows)
-        elif found.first + rows > stored.needed:  # rows of a later batch in the same chunk
+        elif found is not None and found.first + rows > stored.needed:  # those of a later batch
             stored = StoredPart(layout, chunk.size, chunk.stored, chunk.read)
-        self._keep(number, stored, buffers)
-        return stored, found
-
-    def _keep(self, number: int, stored: StoredPart, buffers: dict[int, Buffer]) -> None:
-        self._known.pop(number, None)
-        self._known[number] = stored, buffers
+        self._known[number] = layout, stored, buffers
         if len(self._known) > _KEPT:
             del self._known[next(iter(self._known))]
+        return None if found is None else (stored, found)
 
 
 def _lies_as(part: Part, found: Buffer, layout: Layout) -> bool:
