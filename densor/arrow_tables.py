@@ -3,6 +3,7 @@
 import bisect
 import contextlib
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from densor.codec.batch import Bytes
 from densor.codec.registry import CODEC_TABLE
 from densor.codec.table.arrays import Buffer
-from densor.codec.table.layout import BITS
+from densor.codec.table.layout import BITS, CELLS, Layout
 from densor.codec.table.output import cells_in
 from densor.codec.table.params import parse
 from densor.codec.table.reading import StoredPart
@@ -20,6 +21,8 @@ from densor.formats.container.archive import Archive
 from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.parsers.arrow import Batch, Messages, Part, flat, messages_in
 from densor.formats.parsers.arrow_schema import Field
+
+_KEPT = 4  # chunks whose columns are kept: batches share chunks, and dictionaries are in others
 
 
 class Values(NamedTuple):
@@ -42,11 +45,31 @@ class _Stored:
         self._entry = entry
         self._chunks = list(archive.unread_chunks(entry))
         self._begins = [chunk.begin for chunk in self._chunks]
-        self._known: tuple[int, int, StoredPart, dict[int, Buffer]] | None = None
+        self._known: dict[int, tuple[Layout, StoredPart, dict[int, Buffer]]] = {}  # the last ones
+        self._last: tuple[int, StoredPart] | None = None  # in which messages were read
 
     def read(self, begin: int, end: int) -> Bytes:
         """Bytes of the file."""
         return self._archive.read(self._entry, begin, end)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._entry.size
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        """Bytes of the file, for which no column is decoded where they are in none."""
+        number = bisect.bisect_right(self._begins, offset) - 1
+        chunk = self._chunks[number] if self._chunks else None
+        if chunk is not None and chunk.model[:1] == bytes([CODEC_TABLE]):
+            if self._last is None or self._last[0] != number:
+                layout = parse(chunk.model)
+                self._last = number, StoredPart(layout, chunk.size, chunk.stored, chunk.read)
+            begin = offset - chunk.begin
+            found = self._last[1].between(begin, begin + count)
+            if found is not None:
+                return np.frombuffer(found, np.uint8)
+        return self.read(offset, offset + count)
 
     def column(self, part: Part, rows: int) -> tuple[StoredPart, Buffer] | None:
         """The table that a buffer is in, and where, for its first rows; None for one in none."""
@@ -54,22 +77,31 @@ class _Stored:
         chunk = self._chunks[number]
         if chunk.model[:1] != bytes([CODEC_TABLE]):
             return None
-        if self._known is None or self._known[0] != number or self._known[1] < rows:
-            stored = StoredPart(parse(chunk.model), chunk.size, chunk.stored, chunk.read)
+        first = number not in self._known
+        if first:
+            layout = parse(chunk.model)
+            stored = StoredPart(layout, chunk.size, chunk.stored, chunk.read)
             buffers = {b.begin: b for b in stored.buffers() if b.size}
-            first = buffers.get(part.begin - chunk.begin)
-            needed = stored.rows if first is None else min(first.first + rows, stored.rows)
-            stored.needed = needed
-            self._known = number, rows if needed < stored.rows else 1 << 62, stored, buffers
-        _, _, stored, buffers = self._known
+        else:
+            layout, stored, buffers = self._known.pop(number)
         found = buffers.get(part.begin - chunk.begin)
-        if found is None:
-            return None
-        if found.first + rows > stored.needed:  # rows of a later batch in the same chunk
-            self._known = None
-            stored = StoredPart(parse(chunk.model), chunk.size, chunk.stored, chunk.read)
-            self._known = number, 1 << 62, stored, buffers
-        return stored, found
+        if found is not None and not _lies_as(part, found, layout):
+            found = None
+        if found is not None and first:  # most likely all others are wanted for these rows, too
+            stored.needed = min(found.first + rows, stored.rows)
+        elif found is not None and found.first + rows > stored.needed:  # those of a later batch
+            stored = StoredPart(layout, chunk.size, chunk.stored, chunk.read)
+        self._known[number] = layout, stored, buffers
+        if len(self._known) > _KEPT:
+            del self._known[next(iter(self._known))]
+        return None if found is None else (stored, found)
+
+
+def _lies_as(part: Part, found: Buffer, layout: Layout) -> bool:
+    """Whether a buffer of a chunk has the form that the file says; a hostile archive's may not."""
+    form = layout.arrays[found.column]
+    same = form == part.form and (form != CELLS or layout.widths[found.column] == part.width)
+    return same and not found.data
 
 
 class ArrowTable:
@@ -77,42 +109,48 @@ class ArrowTable:
 
     def __init__(self, archive: Archive, entry: IndexedEntry) -> None:
         self._stored = _Stored(archive, entry)
-        found = messages_in(archive.as_source(entry), 1)  # no byte more: it may be in a table
+        found = messages_in(self._stored, 1)  # no byte more: it may be in a table
         if found is None:
             raise FileError(f"{entry.meta.name}: this is no file of Arrow")
         self._messages: Messages = found
         self._fields = found.fields
         self.names = [field.name for field in self._fields]
-        self._places: dict[int, int] = {}
-        for place, field in enumerate(flat(self._fields)):
-            for number, own in enumerate(self._fields):
-                if own is field:
-                    self._places[number] = place
+        counts = (sum(1 for _ in flat([field])) for field in self._fields)
+        self._places = list(accumulate(counts, initial=0))
+        self._looked_up: dict[int, Values] = {}  # dictionaries, by the columns they are for
 
     def parts(self, columns: Sequence[int], begin: int, end: int) -> Iterator[list[Values]]:
         """Columns of rows `begin` to `end`, a batch at a time."""
         dictionaries: dict[int, Batch] = {}
         at = 0
-        for batch in self._messages.batches():
+        for batch in self._messages.every_batch():
             if batch.dictionary >= 0:
                 if batch.added:
                     raise FileError("dictionaries of Arrow that grow cannot be read by columns")
                 dictionaries[batch.dictionary] = batch
+                self._looked_up.clear()
                 continue
             low, high = max(begin - at, 0), min(end - at, batch.rows)
             at += batch.rows
             if low < high:
-                yield [self._column(column, batch, low, high, dictionaries) for column in columns]
+                parts = _by_column(batch)
+                yield [self._column(i, batch, parts, low, high, dictionaries) for i in columns]
             if at >= end:
                 return
 
     def _column(
-        self, number: int, batch: Batch, low: int, high: int, dictionaries: dict[int, Batch]
+        self,
+        number: int,
+        batch: Batch,
+        parts: dict[int, dict[int, Part]],
+        low: int,
+        high: int,
+        dictionaries: dict[int, Batch],
     ) -> Values:
         field = self._fields[number]
+        found = self._values(field, batch, parts.get(self._places[number], {}), low, high)
         if field.values is None:
-            return self._values(field, self._places[number], batch, low, high)
-        found = self._values(field, self._places[number], batch, low, high)
+            return found
         cells = dictionaries.get(field.dictionary)
         if cells is None:
             raise FormatError("dictionary of Arrow is missing")
@@ -121,7 +159,10 @@ class ArrowTable:
             kind = field.values.dtype
             empty = np.zeros(missing.size, "O" if kind in ("", "text", "bytes") else kind)
             return Values(empty, missing)
-        values = self._values(field.values, 0, cells, 0, cells.rows)
+        if number not in self._looked_up:
+            own = _by_column(cells).get(0, {})
+            self._looked_up[number] = self._values(field.values, cells, own, 0, cells.rows)
+        values = self._looked_up[number]
         ids = found.cells if missing is None else np.where(missing, 0, found.cells)
         if cells.rows == 0 or (ids.size and not 0 <= ids.min() <= ids.max() < cells.rows):
             raise FormatError("cells of Arrow are not in their dictionary")
@@ -130,8 +171,9 @@ class ArrowTable:
             missing = missing | taken.missing
         return taken if missing is None else taken._replace(missing=missing)
 
-    def _values(self, field: Field, place: int, batch: Batch, low: int, high: int) -> Values:
-        parts = {part.place: part for part in batch.parts if part.column == place}
+    def _values(
+        self, field: Field, batch: Batch, parts: dict[int, Part], low: int, high: int
+    ) -> Values:
         if batch.compressed or field.children or field.views or not field.dtype:
             raise FileError(f"column {field.name!r} can only be read with its whole file")
         if any(part.rows != batch.rows for part in parts.values()):
@@ -194,6 +236,14 @@ class ArrowTable:
         ids = column.ids[buffer.first + low : buffer.first + high]
         data = column.cells.blob.tobytes()
         return _objects(data, column.cells.offsets, ids, field.dtype == "text")
+
+
+def _by_column(batch: Batch) -> dict[int, dict[int, Part]]:
+    """The buffers of a batch by their columns, and which of these they are."""
+    found: dict[int, dict[int, Part]] = {}
+    for part in batch.parts:
+        found.setdefault(part.column, {})[part.place] = part
+    return found
 
 
 def _objects(data: bytes, offsets: npt.NDArray[np.int64], ids: Any, text: bool) -> npt.NDArray[Any]:

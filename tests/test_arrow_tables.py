@@ -1,16 +1,33 @@
 """Columns and rows of Arrow files, read from archives."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from arrow_files import Column, Table, file, flights, integers, message, record_batch, schema, texts
+from arrow_files import (
+    Column,
+    Structs,
+    Table,
+    file,
+    flights,
+    integers,
+    message,
+    record_batch,
+    schema,
+    stream,
+    texts,
+)
 from helpers import random_state
 
 import densor
+from densor import arrow_tables
+from densor.codec.table.decoder import TableDecoder
+from densor.codec.table.reading import StoredPart
 from densor.errors import ArgumentError, FileError
+from densor.formats.parsers import arrow
 
 TYPES = {"id": "<i8", "flight": "<u2", "late": "<i4", "price": "<f8", "half": "<f4"}
 
@@ -188,3 +205,88 @@ def test_what_cannot_be_read_by_columns_is_refused(tmp_path: Path) -> None:
     lying = schema([short]) + message(3, *record_batch([short], 0, 500))
     with pytest.raises(densor.DensorError):
         densor.read_table(packed(tmp_path, lying, 3))
+
+
+def test_batches_share_what_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"city {i}" for i in range(300)]
+    values = Column("", 5, Table(), [[b"", *texts(names)]])
+    numbers = random_state("cities").integers(0, 300, (30, 400)).astype("<i4")
+    column = Column("city", 5, Table(), [[b"", few.tobytes()] for few in numbers], dictionary=7)
+    header, body = record_batch([values], 0, 300)
+    last = b"".join(message(3, *record_batch([column], i, 400)) for i in range(30))
+    whole = schema([column]) + message(2, Table({0: ("<q", 7), 1: header}), body) + last
+    archive = packed(tmp_path, whole, 3)
+    opened = []
+
+    class Counted(StoredPart):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            opened.append(self)
+
+    monkeypatch.setattr(arrow_tables, "StoredPart", Counted)
+    whole_chunks = []
+    decode = TableDecoder.decode
+
+    def counted(self: TableDecoder, *arguments: Any) -> None:
+        whole_chunks.append(self)
+        decode(self, *arguments)
+
+    monkeypatch.setattr(TableDecoder, "decode", counted)
+    found = densor.read_table(archive)
+    assert found["city"].tolist() == [names[i] for i in numbers.reshape(-1)]
+    assert 2 <= len(opened) <= 6 and not whole_chunks
+
+
+def test_the_file_says_how_columns_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = random_state("lies").integers(0, 9, 4000).astype("<i4")
+    data = stream([Column("a", 2, integers(32), [[b"", numbers.tobytes()]])], [4000])
+    honest = arrow._Run.stretch
+
+    def lying(run: arrow._Run) -> Any:
+        found = honest(run)
+        assert found.table is not None
+        table = replace(found.table, widths=(8,), types=("I64",), batches=(2000,))
+        return found._replace(table=table)
+
+    monkeypatch.setattr(arrow._Run, "stretch", lying)
+    archive = packed(tmp_path, data, 3)
+    assert densor.read_table(archive)["a"].tolist() == numbers.tolist()
+    assert densor.read_table(archive, rows=slice(3, 9))["a"].tolist() == numbers[3:9].tolist()
+
+
+def test_integers_are_compared_exactly(tmp_path: Path) -> None:
+    numbers = np.arange(2**53, 2**53 + 3000, dtype="<i8")
+    data = file([Column("a", 2, integers(64), [[b"", numbers.tobytes()]])], [3000])
+    archive = packed(tmp_path, data, 3)
+    for value in (2**53 + 1, 2**53 + 2):
+        assert densor.read_table(archive, where=f"a == {value}")["a"].tolist() == [value]
+    assert len(densor.read_table(archive, where=f"a > {2**53 + 1}")["a"]) == 2998
+    assert len(densor.read_table(archive, where="a < 1.5e300")["a"]) == 3000
+    assert len(densor.read_table(archive, where=f"a < {2**80}")["a"]) == 3000
+
+
+def test_what_a_damaged_file_has_is_not_cut_short(tmp_path: Path) -> None:
+    values = Column("", 2, integers(32), [[b"", bytes(4 * 2000)]])
+    column = Column("a", 2, integers(32), [[b"", bytes(4 * 2000)]], dictionary=7)
+    header, body = record_batch([values], 0, 2000)
+    header[0], header[1] = ("<q", -5), Structs(2, [-5, 0])
+    last = message(3, *record_batch([column], 0, 2000))
+    negative = schema([column]) + message(2, Table({0: ("<q", 7), 1: header}), body) + last
+    plain = Column("a", 2, integers(32), [[b"", bytes(4 * 2000)]] * 2)
+    whole = stream([plain], [2000, 2000])
+    for data in (negative, whole[:-3000], whole[:-8] + whole[:-8], whole[:-8] + bytes(8)):
+        archive = packed(tmp_path, data, 3)
+        with pytest.raises(densor.DensorError):
+            densor.read_table(archive)
+    ended = packed(tmp_path, whole[:-8], 3)  # a stream may end without saying so
+    assert densor.read_table(ended)["a"].size == 4000
+
+
+def test_any_number_of_batches_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns, counts = flights(900, 30)
+    for limit in ("_MAX_MESSAGES", "_MAX_BUFFERS"):
+        with monkeypatch.context() as few:
+            few.setattr(arrow, limit, 7)
+            archive = packed(tmp_path, stream(columns, counts), 3)
+            found = densor.read_table(archive, columns=["id"])
+        assert found["id"].tolist() == list(range(900))

@@ -146,6 +146,21 @@ def _formats(data: bytes) -> list[str | None]:
     return [plan.format]
 
 
+def test_columns_that_share_a_long_name_are_refused() -> None:
+    field = Table({0: b"x", 2: ("<B", 2), 3: integers(8)})
+    head = {0: ("<h", 4), 1: ("<B", 1), 3: ("<q", 0)}
+    data = bytearray(flatbuffer(Table({**head, 2: Table({1: [field] * 40})})))
+    name = struct.pack("<I", 200_000) + bytes(200_004)
+    header = flatbuffers.Table.root(bytes(data)).table(2)
+    assert header is not None
+    for column in header.tables(1, 40):
+        at = column.place(0)
+        struct.pack_into("<I", data, at, len(data) - at)
+    data += name
+    whole = b"\xff\xff\xff\xff" + struct.pack("<i", len(data)) + data
+    assert _formats(whole + b"\xff\xff\xff\xff" + bytes(4)) != ["arrow"]
+
+
 def test_many_columns_take_little_time() -> None:
     field = Table({0: b"x", 2: ("<B", 2), 3: integers(8)})
     begin = time.process_time()

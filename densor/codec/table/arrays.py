@@ -6,6 +6,7 @@ width, one of bits, or two, of offsets and of the texts that these cut.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +49,21 @@ class Buffers:
         for rows, end in zip(self.batches.tolist(), ends.tolist(), strict=True):
             for column, data in columns:
                 yield Buffer(column, end - rows, end, data, *next(places))
+
+    def between(self, begin: int, end: int) -> bytes | None:
+        """Bytes of the chunk that are in no buffer; None where some are in one."""
+        starts, firsts = self._gaps
+        number = int(np.searchsorted(starts, begin, "right")) - 1
+        if end - starts[number] > self.gaps[number]:
+            return None
+        first = int(firsts[number] + begin - starts[number])
+        return self.pieces[first : first + end - begin]
+
+    @cached_property
+    def _gaps(self) -> tuple[I64, I64]:
+        """Where each gap begins in the chunk, and in the pieces."""
+        firsts = np.cumsum(self.gaps) - self.gaps
+        return firsts + np.cumsum(np.append(0, self.sizes.reshape(-1))), firsts
 
 
 def columns_of(layout: Layout) -> list[tuple[int, bool]]:

@@ -67,6 +67,10 @@ class StoredPart(Columns):
         """Where the buffers of arrays lie in the chunk."""
         return iter(self._head.buffers or ())
 
+    def between(self, begin: int, end: int) -> bytes | None:
+        """Bytes of a chunk of arrays that are in no buffer; None where some are in one."""
+        return None if self._head.buffers is None else self._head.buffers.between(begin, end)
+
     def stored_size(self, column: int) -> int:
         """Bytes of a column's record; columns under latent classes share one in equal parts."""
         begin, end = self._head.range_of(column)

@@ -7,7 +7,8 @@ a table; small batches one behind the other share one.
 
 import struct
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from contextlib import suppress
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 from densor.codec.table.layout import (
@@ -27,6 +28,7 @@ from densor.formats.parsers.flatbuffers import Table
 
 MAGIC = b"ARROW1\0\0"
 _CONTINUATION = b"\xff\xff\xff\xff"
+_END = _CONTINUATION + bytes(4)
 _SCHEMA, _DICTIONARY, _RECORDS = 1, 2, 3  # kinds of messages
 _MAX_METADATA = 1 << 22  # bytes of a message
 _MAX_MESSAGES = 1 << 16
@@ -80,21 +82,23 @@ class Messages:
         self._dictionaries = dict(_dictionaries(self.fields))
 
     def batches(self) -> Iterator[Batch]:
-        """The batches of rows and of dictionaries, up to what cannot be read."""
+        """The batches of rows and of dictionaries, up to what cannot be read, or is too much."""
         left = _MAX_BUFFERS
-        at = self._at
-        for _ in range(_MAX_MESSAGES):
-            try:
-                kind, header, end, body = self._message(at)
-                if kind not in (_DICTIONARY, _RECORDS):
+        with suppress(FormatError, TruncatedError):
+            for batch in islice(self.every_batch(), _MAX_MESSAGES):
+                left -= len(batch.parts)
+                if left < 0:
                     return
-                batch = self._batch(kind, header, body, end)
-            except (FormatError, TruncatedError):
-                return
-            left -= len(batch.parts)
-            if left < 0:
-                return
-            yield batch
+                yield batch
+
+    def every_batch(self) -> Iterator[Batch]:
+        """All of them; FormatError or TruncatedError where one cannot be read."""
+        at = self._at
+        while at < self._size and self._read(at, 8) != _END:
+            kind, header, end, body = self._message(at)
+            if kind not in (_DICTIONARY, _RECORDS):
+                raise FormatError("Arrow has a message that is no batch")
+            yield self._batch(kind, header, body, end)
             at = end
 
     def _message(self, at: int) -> tuple[int, Table, int, int]:
@@ -125,6 +129,8 @@ class Messages:
                 raise FormatError("dictionary of Arrow has no column")
             header, fields = records, [self._dictionaries[number]]
         rows = header.number(0, "<q")
+        if rows < 0:
+            raise FormatError("batch of Arrow has an impossible number of rows")
         if header.place(3):
             return Batch(rows, [], number, added, compressed=True)
         return Batch(rows, _parts(fields, header, body, end), number, added)

@@ -10,6 +10,7 @@ from densor.errors import FormatError
 from densor.formats.parsers.flatbuffers import Table
 
 MAX_FIELDS = 4096  # of a schema, those within others counted
+_MAX_NAMES = 1 << 22  # bytes of all names, which columns may share: each has its own here
 _MAX_DEPTH = 16
 _INTEGER, _FLOAT, _BINARY, _UTF8, _BOOL, _DECIMAL, _DATE, _TIME, _TIMESTAMP = range(2, 11)
 _NULL, _INTERVAL, _LIST, _STRUCT, _FIXED_BINARY, _FIXED_LIST, _MAP = 1, 11, 12, 13, 15, 16, 17
@@ -50,13 +51,14 @@ def fields_of(schema: Table) -> list[Field]:
     """The columns of a schema; FormatError for what is not known, or too much."""
     if schema.number(0, "<h"):
         raise FormatError("columns of Arrow are big-endian")
-    left = [MAX_FIELDS]
+    left = [MAX_FIELDS, _MAX_NAMES]
     return [_field(table, left, 0) for table in schema.tables(1, MAX_FIELDS)]
 
 
 def _field(table: Table, left: list[int], depth: int) -> Field:
     left[0] -= 1
-    if left[0] < 0 or depth > _MAX_DEPTH:
+    left[1] -= table.vector(0, 1)[1]
+    if min(left) < 0 or depth > _MAX_DEPTH:
         raise FormatError("Arrow has too many columns")
     kind, inner = table.number(2, "<B"), table.table(3)
     children = tuple(_field(child, left, depth + 1) for child in table.tables(5, MAX_FIELDS))
