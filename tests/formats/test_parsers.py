@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import arrow_files
 import ml_dtypes
 import numpy as np
 import pytest
@@ -860,6 +861,7 @@ def tiny_files() -> dict[str, bytes]:
         "bmp": bmp_bytes(5, 4),
         "idx": b"\0\0\x08\x03" + struct.pack(">III", 2, 3, 4) + bytes(range(24)),
         "tiff": tiff_bytes(np.arange(20, dtype=np.uint8).reshape(4, 5, 1)),
+        "arrow": arrow_files.file(*arrow_files.flights(5)),
         "wav": wav_bytes(bytes(40)),
         "aiff": aiff_bytes(bytes(40)),
         "au": struct.pack(">4s6I", b".snd", 28, 40, 3, 8000, 2, 0) + bytes(40),

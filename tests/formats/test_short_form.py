@@ -240,7 +240,7 @@ def test_by_hand() -> None:
         (body(brief(), CONTENTS[:-1]), densor.FormatError),
         (body(brief(), CONTENTS + b"x"), densor.FormatError),
         (body(brief(), DATA + bytes(16)), densor.ChecksumError),
-        (body(brief(6), CONTENTS), densor.FormatError),
+        (body(brief(7), CONTENTS), densor.FormatError),
         (body(brief(4 | 128), CONTENTS), densor.FormatError),
         (body(brief(name=b"\xff"), CONTENTS), densor.FormatError),
         (body(brief(0, b"../x", b"\x04\0"), CONTENTS), densor.FormatError),
