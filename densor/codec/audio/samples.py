@@ -31,7 +31,7 @@ def planes_of(layout: Layout, data: Bytes) -> Planes:
     kind = _kind(layout)
     if kind is not None and data.flags.c_contiguous:
         rows = data.view(kind).reshape(-1, layout.channels)
-        found: Planes = np.require(rows.T, np.int32, "CW")  # kernels take no read-only memory
+        found: Planes = np.require(rows.T, np.int32, ("C", "W"))  # kernels take no read-only memory
         return found
     planes = np.empty((layout.channels, data.size // layout.stride), np.int32)
     kernels.split_samples(data, layout.size, layout.big, layout.unsigned, planes)
