@@ -180,6 +180,7 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow  # waits for threads, which a busy machine may not run in time
 def test_reading_goes_on_while_a_thread_writes_for_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
