@@ -1,10 +1,13 @@
 """Threads for chunks. All heavy work releases the GIL, so threads use all cores."""
 
+import atexit
+import contextlib
 import functools
 import os
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
+from queue import SimpleQueue
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from densor.errors import ArgumentError
@@ -114,21 +117,79 @@ class _Submitted(Generic[T]):
         return self._future.cancel()
 
 
+class _Pool:
+    """Threads that do what is submitted; each submission starts one while there may be more.
+
+    Not a `ThreadPoolExecutor`: an interrupt while that starts a thread leaves it one that it does
+    not know of, for which the interpreter then waits forever as it ends.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._numbers = iter(range(threads))
+        self._threads: list[threading.Thread] = []
+        self._given: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+
+    def submit(self, work: Callable[[], T]) -> "Future[T]":
+        """Has a thread do `work`, if there is one before whoever waits for it does it."""
+        future: Future[T] = Future()
+        self._given.put((future, work))
+        number = next(self._numbers, None)
+        if number is not None:
+            self._start(number)
+        return future
+
+    def _start(self, number: int) -> None:
+        thread = threading.Thread(target=self._run, name=f"densor_{number}", daemon=True)
+        with contextlib.suppress(RuntimeError):  # the system gives no more
+            thread.start()
+            self._threads.append(thread)
+
+    def _run(self) -> None:
+        while True:
+            given = self._given.get()
+            if given is None:
+                self._given.put(None)  # for the next one, also where it is not among `_threads`
+                return
+            _do(*given)
+            del given  # with all that it holds, before the next wait
+
+    def close(self) -> None:
+        """Ends the threads, once they have done what was submitted."""
+        self._given.put(None)
+        for thread in self._threads:
+            thread.join()
+
+
+def _do(future: "Future[Any]", work: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = work()
+    except BaseException as error:
+        future.set_exception(error)
+        del future  # which holds the error, and that this frame
+    else:
+        future.set_result(result)
+
+
 class _Pools:
     """Pools by number of threads; kept, since their threads' buffers are expensive to allocate."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pools: dict[int, ThreadPoolExecutor] = {}
+        self._pools: dict[int, _Pool] = {}
 
-    def get(self, threads: int) -> ThreadPoolExecutor:
-        with self._lock:
-            if threads not in self._pools:
-                self._pools[threads] = ThreadPoolExecutor(threads, "densor")
-            return self._pools[threads]
+    def get(self, threads: int) -> _Pool:
+        return self._pools.get(threads) or self._pools.setdefault(threads, _Pool(threads))
+
+    def close(self) -> None:
+        """Ends all threads; what is submitted later gets new ones, where there still are any."""
+        pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            pool.close()
 
 
 _pools = _Pools()
+atexit.register(_pools.close)
 if hasattr(os, "register_at_fork"):  # threads do not live on in the child
     os.register_at_fork(after_in_child=_pools.__init__)  # type: ignore[misc]
 
