@@ -23,7 +23,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from flac_files import flac_file
-from helpers import msgpack_bytes, random_state, weights
+from helpers import msgpack_bytes, random_state, varint, weights
 from reference import container
 from tables import fixed_width, json_lines, table
 
@@ -684,14 +684,6 @@ def test_protobuf_that_lies() -> None:
         nested = b"\x3a" + varint(len(nested)) + nested
         assert len(plan_of(b"\x08\x08" + nested).tensors) == tensors
     assert plan_of(b"\x08\x08" * 1000).format in (None, "onnx")
-
-
-def varint(value: int) -> bytes:
-    found = b""
-    while value > 127:
-        found += bytes([value & 127 | 128])
-        value >>= 7
-    return found + bytes([value])
 
 
 # CTranslate2

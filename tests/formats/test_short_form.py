@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xxhash
 import zstandard
-from helpers import header, random_state, safetensors_bytes, take_apart, weights
+from helpers import header, random_state, safetensors_bytes, take_apart, varint, weights
 from reference import container
 from reference.reading import Refused
 
@@ -208,15 +208,7 @@ def body(
     description: bytes, contents: bytes = b"", flags: int = 0, size: int | None = None
 ) -> bytes:
     length = len(description) if size is None else size
-    return bytes([flags]) + number(length) + description + contents
-
-
-def number(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
+    return bytes([flags]) + varint(length) + description + contents
 
 
 DATA = b"abcd"
@@ -252,16 +244,16 @@ def test_by_hand() -> None:
         (body(brief(more=b"\xff" * 9 + b"\x01"), CONTENTS), densor.FormatError),
         (body(brief(frames=b"\x01\x04"), CONTENTS), densor.FormatError),
         (body(brief(frames=b"\x07\x10"), CONTENTS), densor.FormatError),
-        (body(brief(frames=b"\x03\x00" + number(1 << 32)), CONTENTS), densor.FormatError),
-        (body(brief(frames=b"\x03" + number(1 << 32) + b"\x04\x04"), CONTENTS), densor.FormatError),
+        (body(brief(frames=b"\x03\x00" + varint(1 << 32)), CONTENTS), densor.FormatError),
+        (body(brief(frames=b"\x03" + varint(1 << 32) + b"\x04\x04"), CONTENTS), densor.FormatError),
         (body(brief(frames=b"\x03\x02\x04\x04"), CONTENTS), densor.UnsupportedError),
-        (body(brief(frames=b"\x04" + number(1 << 32) + b"\0\4"), CONTENTS[4:]), densor.FormatError),
+        (body(brief(frames=b"\x04" + varint(1 << 32) + b"\0\4"), CONTENTS[4:]), densor.FormatError),
         (body(brief(frames=b"\x04\0\0\4"), CONTENTS[4:]), densor.FormatError),
         (body(brief() + b"\xff", CONTENTS), densor.FormatError),
         (body(brief(4 | 8, b"{}", b""), CONTENTS), densor.FormatError),
-        (body(brief()[:2] + number(1 << 60), CONTENTS), densor.FormatError),
+        (body(brief()[:2] + varint(1 << 60), CONTENTS), densor.FormatError),
         (body(b"", BOMB, 1, 1 << 20), densor.LimitError),
-        (body(b"", number(len(BOMB)) + BOMB, 1, 1 << 18), densor.FormatError),
+        (body(b"", varint(len(BOMB)) + BOMB, 1, 1 << 18), densor.FormatError),
         (body(brief() * 2, CONTENTS * 2), densor.FormatError),
     ],
 )
@@ -282,10 +274,10 @@ def test_what_is_refused(wrong: bytes, error: type[densor.DensorError]) -> None:
 def test_many_frames_that_hold_nothing_end_soon() -> None:
     """A description that unpacks to a quarter of a million bytes of frames."""
     frames = b"\x80\x00" * 120_000
-    description = bytes([4, 0, 0]) + number(120_000) + frames
+    description = bytes([4, 0, 0]) + varint(120_000) + frames
     packed = zstandard.ZstdCompressor().compress(description)
     wrong = body(
-        b"", number(len(packed)) + packed + xxhash.xxh3_128_digest(b""), 1, len(description)
+        b"", varint(len(packed)) + packed + xxhash.xxh3_128_digest(b""), 1, len(description)
     )
     assert len(wrong) < 100
     assert densor.decompress(sealed(wrong)) == b""

@@ -5,6 +5,7 @@ import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -23,6 +24,7 @@ from helpers import (
     Frame,
     header,
     put_together,
+    varint,
 )
 from reference import derived, step
 from reference.derived import BLOCKS
@@ -595,38 +597,46 @@ def short(body: bytes, features: int = 4, length: int | None = None, reserved: i
     return sealed(fields) + body
 
 
-def number(value: int) -> bytes:
-    """Seven bits per byte."""
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
-
-
 def text(data: bytes) -> bytes:
-    return number(len(data)) + data
+    return varint(len(data)) + data
+
+
+_DATA = b"data"
+_DIGEST = xxhash.xxh3_128_digest(_DATA)
+_STORED = _DATA + _DIGEST
+_CHUNK = bytes([CHUNK, 0]) + varint(4)
+_PLAIN = bytes([4]) + text(b"n") + varint(4) + varint(1) + _CHUNK  # an entry of `_DATA`
+
+
+def _body(description: bytes, contents: bytes, flags: int = 0) -> bytes:
+    packed = text(zstd(description)) if flags & 1 else description
+    return bytes([flags]) + varint(len(description)) + packed + contents
+
+
+def _short_case(name: str, description: bytes, contents: bytes, flags: int = 0) -> ArchiveCase:
+    return ArchiveCase(name, short(_body(description, contents, flags)))
 
 
 def shorts(rng: Random) -> Made:
     """Short archives: all fields of descriptions and bodies at their bounds."""
-    data = b"data"
-    digest, sha = xxhash.xxh3_128_digest(data), hashlib.sha256(data).digest()
-    chunk = bytes([CHUNK, 0]) + number(4)
+    for part in (
+        short_heads,
+        short_sizes,
+        short_kinds,
+        short_types_and_shapes,
+        short_details,
+        short_frames,
+    ):
+        yield from part()
 
-    def body(description: bytes, contents: bytes, flags: int = 0) -> bytes:
-        packed = text(zstd(description)) if flags & 1 else description
-        return bytes([flags]) + number(len(description)) + packed + contents
 
-    def case(name: str, description: bytes, contents: bytes, flags: int = 0) -> ArchiveCase:
-        return ArchiveCase(name, short(body(description, contents, flags)))
-
-    plain = bytes([4]) + text(b"n") + number(4) + number(1) + chunk
+def short_heads() -> Made:
+    """The fields before a body, and every byte of one."""
     for flags in range(8):
-        yield case(f"flags-{flags}", plain, data + digest, flags)
+        yield _short_case(f"flags-{flags}", _PLAIN, _STORED, flags)
     for features in range(16):
-        yield ArchiveCase(f"features-{features}", short(body(plain, data + digest), features))
-    good = body(plain, data + digest)
+        yield ArchiveCase(f"features-{features}", short(_body(_PLAIN, _STORED), features))
+    good = _body(_PLAIN, _STORED)
     for length in (0, 1, len(good) - 1, len(good) + 1, 131071, 131072, 131073, 131074):
         yield ArchiveCase(f"length-{length}", short(good, 4, length))
     for length in (131071, 131072, 131073):
@@ -638,50 +648,41 @@ def shorts(rng: Random) -> Made:
     yield ArchiveCase("body-check", sealed(bytes(fields)) + good)
     for length in range(len(good)):
         yield ArchiveCase(f"cut-{length}", short(good[:length]))
-        for value in {
-            0,
-            1,
-            2,
-            3,
-            4,
-            5,
-            6,
-            7,
-            8,
-            127,
-            128,
-            255,
-            good[length] ^ 8,
-            good[length] + 1 & 255,
-        }:
+        for value in {*range(9), 127, 128, 255, good[length] ^ 8, good[length] + 1 & 255}:
             wrong = good[:length] + bytes([value]) + good[length + 1 :]
             yield ArchiveCase(f"byte-{length}-{value}", short(wrong))
     yield ArchiveCase("more", short(good + b"\0"))
     yield ArchiveCase(
         "two",
         short(
-            body(
-                plain + bytes([4]) + text(b"m") + number(4) + number(1) + chunk, (data + digest) * 2
-            )
+            _body(_PLAIN + bytes([4]) + text(b"m") + varint(4) + varint(1) + _CHUNK, _STORED * 2)
         ),
     )
+
+
+def short_sizes() -> Made:
+    """Descriptions of lengths at their bounds."""
     for size in (262143, 262144, 262145, 1 << 62):
-        yield ArchiveCase(f"description-{size}", short(bytes([0]) + number(size) + plain))
-        packed = zstd(plain)
-        yield ArchiveCase(f"packed-{size}", short(bytes([1]) + number(size) + text(packed)))
+        yield ArchiveCase(f"description-{size}", short(bytes([0]) + varint(size) + _PLAIN))
+        packed = zstd(_PLAIN)
+        yield ArchiveCase(f"packed-{size}", short(bytes([1]) + varint(size) + text(packed)))
+
+
+def short_kinds() -> Made:
+    """Every first byte of a description."""
     for head in range(256):
         kind = head % 8
-        inner = number(1) + chunk
-        contents = data + (sha if head & 16 else digest)
-        size = number(4)
+        inner = varint(1) + _CHUNK
+        contents = _DATA + (hashlib.sha256(_DATA).digest() if head & 16 else _DIGEST)
+        size = varint(4)
         brief = text(b"n")
         if kind in (2, 3):
-            brief += bytes([1]) + (b"\1" if kind == 3 else b"") + number(1) + number(4)
+            brief += bytes([1]) + (b"\1" if kind == 3 else b"") + varint(1) + varint(4)
         elif not head & 32:
             brief += size
         if kind in (0, 1):
             brief += b"\0"
-        names = ("file", "dir", "tensor", "array", "bytes", "step", "x", "y")
+        names = ("file", "dir", "tensor", "array", "bytes", "step", "update", "x")
         meta: dict[str, Any] = {"name": "n", "kind": names[kind]}
         if not head & 32:
             meta["size"] = 4
@@ -692,10 +693,14 @@ def shorts(rng: Random) -> Made:
         one = text(json.dumps(meta).encode()) if head & 8 else brief
         one += (size if head & 32 else b"") + (text(b"{}") if head & 64 else b"")
         for flags in (0, 2):
-            yield case(f"head-{head}", bytes([head]) + one + inner, contents, flags)
+            yield _short_case(f"head-{head}", bytes([head]) + one + inner, contents, flags)
         if kind == 1:
-            empty = bytes([head]) + one.replace(size, number(0)) + number(0)
-            yield case(f"empty-{head}", empty, xxhash.xxh3_128_digest(b""))
+            empty = bytes([head]) + one.replace(size, varint(0)) + varint(0)
+            yield _short_case(f"empty-{head}", empty, xxhash.xxh3_128_digest(b""))
+
+
+def short_types_and_shapes() -> Made:
+    """All types and memory orders, and shapes at their bounds."""
     for code in range(20):
         width = list(_short_types().values())[code] if code < 18 else 1
         content = bytes(2 * width)
@@ -703,9 +708,9 @@ def shorts(rng: Random) -> Made:
             for memory in memories:
                 head = bytes([kind]) + text(b"n") + bytes([code])
                 head += bytes([memory]) if kind == 3 else b""
-                head += number(1) + number(2) + number(1) + bytes([CHUNK, 0]) + number(2 * width)
+                head += varint(1) + varint(2) + varint(1) + bytes([CHUNK, 0]) + varint(2 * width)
                 contents = content + xxhash.xxh3_128_digest(content)
-                yield case(f"type-{code}-{memory}", head, contents, 2)
+                yield _short_case(f"type-{code}-{memory}", head, contents, 2)
     for shape in (
         [],
         [2, 2],
@@ -721,26 +726,30 @@ def shorts(rng: Random) -> Made:
     ):
         size = int(np.prod([int(x) for x in shape], dtype=object)) if shape else 1
         for frames, content in (
-            ([chunk], data),
+            ([_CHUNK], _DATA),
             ([], b""),
-            ([bytes([CHUNK, 0]) + number(1)], b"d"),
+            ([bytes([CHUNK, 0]) + varint(1)], b"d"),
         ):
-            head = bytes([2]) + text(b"n") + bytes([1]) + number(len(shape))
-            head += b"".join(map(number, shape)) + number(len(frames)) + b"".join(frames)
-            yield case(f"shape-{size}", head, content + xxhash.xxh3_128_digest(content))
+            head = bytes([2]) + text(b"n") + bytes([1]) + varint(len(shape))
+            head += b"".join(map(varint, shape)) + varint(len(frames)) + b"".join(frames)
+            yield _short_case(f"shape-{size}", head, content + xxhash.xxh3_128_digest(content))
     for count in (63, 64, 65):
-        head = bytes([2]) + text(b"n") + bytes([1]) + number(count) + number(1) * (count - 1)
-        head += number(4) + number(1) + chunk
-        yield case(f"dimensions-{count}", head, data + digest)
+        head = bytes([2]) + text(b"n") + bytes([1]) + varint(count) + varint(1) * (count - 1)
+        head += varint(4) + varint(1) + _CHUNK
+        yield _short_case(f"dimensions-{count}", head, _STORED)
+
+
+def short_details() -> Made:
+    """What is known of files, and numbers of too many bytes."""
     for known in range(16):
         for mode in (0, 420, 511, 512):
             for mtime in (-1, 1 << 62, -(1 << 63), 1 - (1 << 63)):
-                more = number(mode) if known & 1 else b""
+                more = varint(mode) if known & 1 else b""
                 more += struct.pack("<q", mtime) if known & 2 else b""
                 more += text(b"npy") if known & 4 else b""
-                head = bytes([0]) + text(b"n") + number(4) + bytes([known]) + more
+                head = bytes([0]) + text(b"n") + varint(4) + bytes([known]) + more
                 for flags in (0, 2):
-                    yield case(f"known-{known}", head + number(1) + chunk, data + digest, flags)
+                    yield _short_case(f"known-{known}", head + varint(1) + _CHUNK, _STORED, flags)
     numbers = (
         b"\x80" * 8 + b"\1",
         b"\x80" * 8 + b"\0",
@@ -751,46 +760,52 @@ def shorts(rng: Random) -> Made:
         b"\xff" * 8 + b"\x7f",
     )
     for long in numbers:
-        yield case("number", bytes([4]) + text(b"n") + long + number(1) + chunk, data + digest)
-        yield case("count", bytes([4]) + text(b"n") + number(4) + long + chunk, data + digest)
-    yield case("utf8", bytes([4]) + text(b"\xff") + number(4) + number(1) + chunk, data + digest)
-    model = text_model = bytes([2, 0, 0, 0, 0, 0, 0, 0, 0])
-    refs = bytes([REF]) + number(0) + number(1) + number(2)
+        yield _short_case("number", bytes([4]) + text(b"n") + long + varint(1) + _CHUNK, _STORED)
+        yield _short_case("count", bytes([4]) + text(b"n") + varint(4) + long + _CHUNK, _STORED)
+    yield _short_case("utf8", bytes([4]) + text(b"\xff") + varint(4) + varint(1) + _CHUNK, _STORED)
+
+
+def short_frames() -> Made:
+    """Frames of all kinds, their numbers at their bounds, and lists of tensors."""
+    model = bytes([2, 0, 0, 0, 0, 0, 0, 0, 0])
+    refs = bytes([REF]) + varint(0) + varint(1) + varint(2)
     for kind in (0, 1, 2, 3, 4, 5, 6, 7, 8, 127, 128, 129, 255):
-        inner = number(2) + chunk + bytes([kind]) + number(9)
-        contents = data + model + digest
-        yield case(f"inner-{kind}", bytes([4]) + text(b"n") + number(4) + inner, contents)
-        yield case(f"inner-{kind}-index", bytes([4]) + text(b"n") + number(4) + inner, contents, 2)
-    with_ref = data + b"at"
-    head = bytes([4]) + text(b"n") + number(6) + number(2) + chunk + refs
+        inner = varint(2) + _CHUNK + bytes([kind]) + varint(9)
+        contents = _DATA + model + _DIGEST
+        yield _short_case(f"inner-{kind}", bytes([4]) + text(b"n") + varint(4) + inner, contents)
+        yield _short_case(
+            f"inner-{kind}-index", bytes([4]) + text(b"n") + varint(4) + inner, contents, 2
+        )
+    with_ref = _DATA + b"at"
+    head = bytes([4]) + text(b"n") + varint(6) + varint(2) + _CHUNK + refs
     for features in (4, 5):
         for flags in (0, 2):
-            contents = data + xxhash.xxh3_128_digest(with_ref)
-            yield ArchiveCase(f"ref-{features}", short(body(head, contents, flags), features))
+            contents = _DATA + xxhash.xxh3_128_digest(with_ref)
+            yield ArchiveCase(f"ref-{features}", short(_body(head, contents, flags), features))
     big = (0, 1, (1 << 32) - 1, 1 << 32, (1 << 32) + 1, 1 << 40)
     for target in big:
         for length in big:
-            head = bytes([4]) + text(b"n") + number(6) + number(2) + chunk
-            head += bytes([REF]) + number(target) + number(1) + number(length)
-            yield ArchiveCase("ref", short(body(head, data + digest), 5))
-            head = bytes([4]) + text(b"n") + number(4) + number(1)
-            head += bytes([CHUNK]) + number(target) + number(length) + number(0)
-            yield ArchiveCase("chunk", short(body(head, data + digest), 5))
+            head = bytes([4]) + text(b"n") + varint(6) + varint(2) + _CHUNK
+            head += bytes([REF]) + varint(target) + varint(1) + varint(length)
+            yield ArchiveCase("ref", short(_body(head, _STORED), 5))
+            head = bytes([4]) + text(b"n") + varint(4) + varint(1)
+            head += bytes([CHUNK]) + varint(target) + varint(length) + varint(0)
+            yield ArchiveCase("chunk", short(_body(head, _STORED), 5))
     compressed = zstd(b"data" * 9)
-    coded = bytes([MODEL]) + number(9) + bytes([CHUNK]) + number(16) + number(9) + number(6)
+    coded = bytes([MODEL]) + varint(9) + bytes([CHUNK]) + varint(16) + varint(9) + varint(6)
     for flags in (0, 2):
-        head = bytes([4]) + text(b"n") + number(36) + number(1)
-        head += bytes([CHUNK, 1]) + number(36) + number(len(compressed))
+        head = bytes([4]) + text(b"n") + varint(36) + varint(1)
+        head += bytes([CHUNK, 1]) + varint(36) + varint(len(compressed))
         contents = compressed + xxhash.xxh3_128_digest(b"data" * 9)
-        yield case("zstd", head, contents, flags)
-        head = bytes([4]) + text(b"n") + number(9) + number(2) + coded
-        contents = text_model + b"\1\1\0\0\0d" + xxhash.xxh3_128_digest(b"d" * 9)
-        yield case("coded", head, contents, flags)
+        yield _short_case("zstd", head, contents, flags)
+        head = bytes([4]) + text(b"n") + varint(9) + varint(2) + coded
+        contents = model + b"\1\1\0\0\0d" + xxhash.xxh3_128_digest(b"d" * 9)
+        yield _short_case("coded", head, contents, flags)
     tensors = [["t", "U8", [4], 0, 4]]
     for lists in ({"tensors": tensors}, {"others": []}, {"x": 1}, [], {"tensors": 0}):
-        head = bytes([64]) + text(b"n") + number(4) + b"\0" + text(json.dumps(lists).encode())
+        head = bytes([64]) + text(b"n") + varint(4) + b"\0" + text(json.dumps(lists).encode())
         for flags in (0, 2):
-            yield case("lists", head + number(1) + chunk, data + digest, flags)
+            yield _short_case("lists", head + varint(1) + _CHUNK, _STORED, flags)
 
 
 def _short_types() -> dict[str, int]:
@@ -883,33 +898,36 @@ def derived_files(rng: Random) -> Made:
     """Recipes with all fields at their bounds; a file made of weights without changes."""
     state = np.random.default_rng(5)
     words = (state.standard_normal(64).astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
+    yield from derived_fields(words)
+    yield from derived_weights(state)
 
-    def case(
-        name: str, files: Any, made: bytes | None = None,
-        weights: bytes = words, text: bytes | None = None, features: int = 3,
-        given: bytes | None = None, before: dict[str, Any] | None = None,
-    ) -> ArchiveCase:  # fmt: skip
-        content = json.dumps({"files": files}).encode() if text is None else text
-        frames = [
-            *entry({"name": "w", "kind": "bytes", **(before or {})}, weights),
-            *simple("densor.derived", content),
-        ]
-        data = made if made is not None else b""
-        stated = {"size": len(data), "digest": [1, xxhash.xxh3_128_hexdigest(data)]}
-        frames += entry({"name": "b", "kind": "file", "base": stated}, data, as_base(data))
-        return ArchiveCase(name, archive(with_index(frames), features), given)
 
-    def recipe(
-        tensors: list[Any], size: int, weights: bytes = words
-    ) -> tuple[dict[str, Any], bytes]:
-        found: dict[str, Any] = {"size": size, "tensors": tensors}
-        try:
-            made = derived.part(found, {"w": weights}, 0, size)
-        except Exception:
-            made = bytes(min(size, 100))
-        found["digest"] = [1, xxhash.xxh3_128_hexdigest(made)]
-        return found, made
+def _derived(
+    name: str, files: Any, made: bytes | None = None, *,
+    weights: bytes, text: bytes | None = None, given: bytes | None = None,
+) -> ArchiveCase:  # fmt: skip
+    content = json.dumps({"files": files}).encode() if text is None else text
+    frames = [*entry({"name": "w", "kind": "bytes"}, weights), *simple("densor.derived", content)]
+    data = made if made is not None else b""
+    stated = {"size": len(data), "digest": [1, xxhash.xxh3_128_hexdigest(data)]}
+    frames += entry({"name": "b", "kind": "file", "base": stated}, data, as_base(data))
+    return ArchiveCase(name, archive(with_index(frames)), given)
 
+
+def _recipe(tensors: list[Any], size: int, weights: bytes) -> tuple[dict[str, Any], bytes]:
+    """What is said of a file, and the file, or other bytes where that makes none."""
+    found: dict[str, Any] = {"size": size, "tensors": tensors}
+    try:
+        made = derived.part(found, {"w": weights}, 0, size)
+    except Exception:
+        made = bytes(min(size, 100))
+    found["digest"] = [1, xxhash.xxh3_128_hexdigest(made)]
+    return found, made
+
+
+def derived_fields(words: bytes) -> Made:
+    """All fields of a recipe, of weights in BF16."""
+    case, recipe = partial(_derived, weights=words), partial(_recipe, weights=words)
     good = [3, "F16", 2, 32, "w", 0, "BF16", 0]
     found, made = recipe([good], 140)
     yield case("good", [found], made)
@@ -925,21 +943,8 @@ def derived_files(rng: Random) -> Made:
     for place in range(8):
         for value in (
             *(-1, 0, 1, 2, 3, 4, 11, 12, 13, 31, 32, 33, 64, 128, 1 << 40, 1 << 62, 1 << 63, True),
-            *(
-                "w",
-                "x",
-                "F32",
-                "F16",
-                "BF16",
-                "Q8_0",
-                "Q6_K",
-                "F64",
-                "I8",
-                None,
-                [],
-                1 << 27,
-                1 << 28,
-            ),
+            *("w", "x", "F32", "F16", "BF16", "Q8_0", "Q6_K", "F64", "I8"),
+            *(None, [], 1 << 27, 1 << 28),
         ):
             changed, made = recipe([[*good[:place], value, *good[place + 1 :]]], 140)
             yield case(f"tensor-{place}", [changed], made)
@@ -984,26 +989,30 @@ def derived_files(rng: Random) -> Made:
         for heads_ in (0, 1, 1 << 19):
             changed, made = recipe([[0, "F16", rows, columns, "w", 0, "BF16", heads_]], 1 << 62)
             yield case(f"shape-{rows}", [changed], made)
+
+
+def derived_weights(state: np.random.Generator) -> Made:
+    """All forms, of weights of many sorts."""
     for dtype, packed in (("F32", "<f4"), ("F16", "<f2")):
         numbers = state.standard_normal(64).astype(packed).tobytes()
         for form in ("F32", "F16", "BF16", "Q8_0", "Q4_1"):
-            changed, made = recipe([[0, form, 2, 32, "w", 0, dtype, 0]], 300, numbers)
-            yield case(f"{dtype}-{form}", [changed], made, weights=numbers)
+            changed, made = _recipe([[0, form, 2, 32, "w", 0, dtype, 0]], 300, numbers)
+            yield _derived(f"{dtype}-{form}", [changed], made, weights=numbers)
     odd = np.array(
         [0x3F808000, 0x3F818000, 0x3F807FFF, 0x3F808001, 0x7F7FFFFF, 1, 0x80000000, 0x33800001],
         "<u4",
     )
     for form in ("F16", "BF16", "F32"):
-        changed, made = recipe([[0, form, 1, 8, "w", 0, "F32", 0]], 32, odd.tobytes())
-        yield case(f"odd-{form}", [changed], made, weights=odd.tobytes())
+        changed, made = _recipe([[0, form, 1, 8, "w", 0, "F32", 0]], 32, odd.tobytes())
+        yield _derived(f"odd-{form}", [changed], made, weights=odd.tobytes())
     for form, (columns, size) in BLOCKS.items():
         for number, numbers in enumerate(some_weights(columns, state)):
             weights = numbers.astype("<f4").tobytes()
             rows = len(numbers) // columns
-            changed, made = recipe(
+            changed, made = _recipe(
                 [[0, form, rows, columns, "w", 0, "F32", 0]], size * rows, weights
             )
-            yield case(f"{form}-{number}", [changed], made, weights=weights)
+            yield _derived(f"{form}-{number}", [changed], made, weights=weights)
 
 
 def some_weights(columns: int, state: np.random.Generator) -> Iterator[np.ndarray]:

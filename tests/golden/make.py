@@ -550,13 +550,18 @@ def steps() -> Iterator[tuple[str, bytes]]:
         for number, content in enumerate(stepped.checkpoints(3, 0.7, 20, shapes=shapes)):
             path = Path(folder) / f"step-{number}"
             path.write_bytes(content)
-            os.utime(path, (10**9, 10**9))
-            path.chmod(0o644)
-            if number:
-                densor.archives.append(out, path, threads=1)
-            else:
-                densor.compress_file(path, out, threads=1)
+            _take_up(out, path)
         yield "steps", out.read_bytes()
+
+
+def _take_up(out: Path, path: Path) -> None:
+    """Appends a checkpoint to an archive, or begins one with it."""
+    os.utime(path, (10**9, 10**9))
+    path.chmod(0o644)
+    if out.exists():
+        densor.archives.append(out, path, threads=1)
+    else:
+        densor.compress_file(path, out, threads=1)
 
 
 def steps_of_weights() -> Iterator[tuple[str, bytes]]:
@@ -578,12 +583,7 @@ def steps_of_weights() -> Iterator[tuple[str, bytes]]:
             path = Path(folder) / f"step-{number}"
             moved = dict(zip(weights, adam.param_groups[0]["params"], strict=True))
             torch.save({"model": moved, "adam": adam.state_dict()}, path)
-            os.utime(path, (10**9, 10**9))
-            path.chmod(0o644)
-            if number:
-                densor.archives.append(out, path, threads=1)
-            else:
-                densor.compress_file(path, out, threads=1)
+            _take_up(out, path)
         yield "steps-weights", out.read_bytes()
 
 

@@ -334,12 +334,18 @@ def test_existing_folders(model: Path, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["back", "model", "out"]
 
 
-def test_a_failed_renaming_leaves_the_old_folder(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def precious(tmp_path: Path) -> Path:
+    """The folder `out`, in which there is something."""
     out = tmp_path / "out"
     out.mkdir()
     (out / "precious").write_text("x")
+    return out
+
+
+def test_a_failed_renaming_leaves_the_old_folder(
+    model: Path, precious: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rename = Path.rename
 
     def fail(self: Path, target: Path) -> Path:
@@ -349,29 +355,26 @@ def test_a_failed_renaming_leaves_the_old_folder(
 
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(FileError, match="no space"):
-        pack_model(model, out, overwrite=True)
-    assert os.listdir(out) == ["precious"]
+        pack_model(model, precious, overwrite=True)
+    assert os.listdir(precious) == ["precious"]
 
 
 def test_an_interrupt_between_renamings_leaves_the_old_folder(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, precious: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "precious").write_text("x")
     rename = Path.rename
 
     def interrupted(self: Path, target: Path) -> Path:
         moved = rename(self, target)
-        if self == out:
+        if self == precious:
             raise KeyboardInterrupt
         return moved
 
     monkeypatch.setattr(Path, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        pack_model(model, out, overwrite=True)
-    assert os.listdir(out) == ["precious"]
-    assert sorted(os.listdir(tmp_path)) == ["model", "out"]
+        pack_model(model, precious, overwrite=True)
+    assert os.listdir(precious) == ["precious"]
+    assert sorted(os.listdir(precious.parent)) == ["model", "out"]
 
 
 @pytest.mark.parametrize("target", ["model", "model/inner", "."])

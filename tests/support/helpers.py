@@ -238,6 +238,15 @@ MAGIC = bytes.fromhex("89444E53520D0A1A")
 ENTRY, MODEL, CHUNK, REF, ENTRY_END, INDEX, END = range(1, 8)
 
 
+def varint(value: int) -> bytes:
+    """Seven bits per byte, the lowest first, as Protocol Buffers and short archives have them."""
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*found, value])
+
+
 def header(features: int = 1, limit: int = 1 << 26, version: int = 1, reserved: int = 0) -> bytes:
     """The first 32 bytes of an archive, with a valid check."""
     fields = MAGIC + struct.pack("<HHIII", version, reserved, features, limit, 0)
