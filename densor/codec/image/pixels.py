@@ -105,7 +105,7 @@ def cumulative(table, inverse, distance):
 
 @inlined
 def quotient(a, b):
-    """a // b for b > 0 and |a| < 2^53, by a division of floats, which takes half the time.
+    """a // b for b > 0 and |a| < 2^53, by a division of floats, not of integers of 64 bits.
 
     Exact: a quotient that is no integer is farther from the next one than it is rounded.
     """

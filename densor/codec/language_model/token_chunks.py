@@ -12,6 +12,7 @@ from densor.codec.language_model.params import MAX_CHUNK, Parameters
 from densor.errors import FormatError, LimitError
 from densor.llm.vocabulary import MAX_TOKEN_BYTES, Vocabulary
 from densor.runtime.types import Bytes
+from densor.runtime.varint import append_varint
 
 Tokens = npt.NDArray[np.uint32]
 HEAD = struct.Struct("<QI")  # XXH3-64 of the original bytes; bytes of the other tokens
@@ -28,8 +29,11 @@ class Others(NamedTuple):
     def packed(self) -> bytes:
         """Of each, how many tokens there are since the last one, and its number."""
         gaps = np.diff(self.places, prepend=-1) - 1
-        pairs = zip(gaps.tolist(), self.tokens.tolist(), strict=True)
-        return b"".join(_leb128(number) for pair in pairs for number in pair)
+        out = bytearray()
+        for pair in zip(gaps.tolist(), self.tokens.tolist(), strict=True):
+            for number in pair:
+                append_varint(out, number)
+        return bytes(out)
 
 
 class Chunk(NamedTuple):
@@ -104,15 +108,6 @@ def _parse_others(packed: bytes, count: int, size: int) -> Others:
     if places.size and (places[-1] >= count or int(tokens.max()) >> (8 * size)):
         raise FormatError("chunk of tokens has one that cannot be")
     return Others(places, tokens.astype(np.uint32))
-
-
-def _leb128(number: int) -> bytes:
-    """A number in bytes of 7 bits, the lowest first; a bit of 128 says that more follow."""
-    found = bytearray()
-    while number > 127:
-        found.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*found, number])
 
 
 def _numbers(packed: bytes) -> Iterator[int]:

@@ -7,6 +7,7 @@ from densor.codec.batch import Bytes
 from densor.codec.codec import inner_decoder
 from densor.codec.zstd import zstd_decompress
 from densor.errors import FormatError, LimitError
+from densor.runtime.varint import append_varint
 
 RAW, ZSTD, MODEL = range(3)  # how bytes are packed
 MAX_MODEL_BYTES = 1 << 24
@@ -24,10 +25,7 @@ class Writer:
 
     def number(self, value: int) -> None:
         """Seven bits a byte, the lowest first; the highest bit says that more follow."""
-        while value >= 128:
-            self._parts.append(value & 127 | 128)
-            value >>= 7
-        self._parts.append(value)
+        append_varint(self._parts, value)
 
     def counted(self, data: bytes) -> None:
         """Bytes after their number."""

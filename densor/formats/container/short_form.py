@@ -15,6 +15,7 @@ from densor.formats.container import strictjson, wire
 from densor.formats.container.entry import ARRAY, DIR, FILE, KINDS, TENSOR, EntryMeta, parse_entry
 from densor.formats.io.sources import MemoryRandomSource, RandomSource
 from densor.formats.tensors import element_bytes
+from densor.runtime.varint import append_varint
 
 MOST = 1 << 16  # bytes of the ordinary form that a writer keeps for a short one
 MAX_DESCRIPTION = 1 << 18  # bytes that the description unpacks to
@@ -49,10 +50,7 @@ class _Writer:
 
     def number(self, value: int) -> None:
         """Seven bits per byte, the lowest first; the highest bit says that another follows."""
-        while value > 127:
-            self.data.append(value & 127 | 128)
-            value >>= 7
-        self.data.append(value)
+        append_varint(self.data, value)
 
     def text(self, value: bytes) -> None:
         """Bytes behind their number."""
