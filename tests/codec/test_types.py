@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import arrow_files
 import numpy as np
 import pytest
 
@@ -165,3 +166,11 @@ def test_bytes_in_memory_too() -> None:
     packed_bytes = densor.compress(b"abc" + data)
     assert len(packed_bytes) < 0.9 * len(data)
     assert densor.decompress(packed_bytes) == b"abc" + data
+
+
+def test_integers_of_which_much_repeats() -> None:
+    """A level that matches bytes better must not take them for less than their planes."""
+    data = arrow_files.file(*arrow_files.flights(4000))
+    sizes = [packed(data, level) for level in range(2, 6)]  # as bytes: such input is not parsed
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[1] < 0.15 * len(data)

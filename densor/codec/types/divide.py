@@ -4,6 +4,7 @@ What `find` suggests is coded both ways, a sample of it, and what does not pay s
 that is not clear, both ways are tried on all of it.
 """
 
+from dataclasses import replace
 from itertools import groupby
 from statistics import fmean
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from densor.entropy.deferred import deferred
 repeated = deferred("densor.codec.types.kernels", "repeated")
 
 _QUICK = level_settings(1)
+_QUICK_AGAIN = replace(_QUICK, try_zstd=True)  # where planes may repeat
 _MIN_PIECE, _MAX_PIECE = 1 << 12, 1 << 13  # bytes at each place of a region that is tried
 _PIECES = 8
 _GLANCE, _MAX_LOOKED_AT = 1 << 16, 1 << 20  # bytes in which repetitions are looked for
@@ -116,12 +118,15 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
     some = np.ascontiguousarray(sample(data, unit, piece // unit, _PIECES, inner=True))
     share = data.size / some.size
     by_zstd = share * len(zstd_compress(some, min(level.zstd, _FAST_ZSTD)))
-    if by_zstd < _MIN_SHARE * stretch.share * data.size:
+    repeating = by_zstd < _MIN_SHARE * stretch.share * data.size
+    if repeating and not level.try_zstd:
         return None
     slow = level.bytes != "zstd"
     typed = stretch.share * data.size + _PARAMETERS  # a little more than it will be
     if region.kind.integers or by_zstd < _DENSE * data.size or typed > _MAX_CLEAR * by_zstd:
-        typed = share * _typed_bytes(batch, some, region.kind) + _PARAMETERS
+        again = level.try_zstd and (repeating or region.kind.integers)
+        quick = _QUICK_AGAIN if again else _QUICK
+        typed = share * _typed_bytes(batch, some, region.kind, quick) + _PARAMETERS
     if typed > _MAX_SIZE * by_zstd:  # before all else that takes long
         return None
     matched = _matched(data[:_MAX_LOOKED_AT])
@@ -178,9 +183,9 @@ def _matched(data: Bytes) -> float:
     return len(zstd_compress(data, _ONLY_MATCHES)) / data.size
 
 
-def _typed_bytes(batch: Batch, some: Bytes, kind: Kind) -> int:
+def _typed_bytes(batch: Batch, some: Bytes, kind: Kind, level: Level) -> int:
     trial = batch.alone(some).of_kind(kind)
-    return coded_bytes(trial, _QUICK, registry.CODEC_PLANES_HUFFMAN)
+    return coded_bytes(trial, level, registry.CODEC_PLANES_HUFFMAN)
 
 
 def _cm_bytes(batch: Batch, some: Bytes, level: Level) -> float:
