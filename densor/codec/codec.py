@@ -226,6 +226,7 @@ _ALL = (
     ),
     _codec(_R.CODEC_DEFLATE, "deflate", "DEFLATE streams"),
     _codec(_R.CODEC_TOKENS, "tokens", "tokens", suits=_suits_tokens),
+    _codec(_R.CODEC_TOKEN_RANKS, "tokens", "tokens"),  # which codec 14 proposes
     _codec(_R.CODEC_CIRCUIT, "circuit", "images by themselves"),
     _codec(_R.CODEC_TABLE, "table", "columns of tables", _ARITHMETIC),
     _codec(_R.CODEC_AUDIO, "audio", "sound", _RANS, _ARITHMETIC, chunk=1 << 20),
