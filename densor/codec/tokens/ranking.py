@@ -110,17 +110,16 @@ class _Model:
         states[:, of.SLOT1] = 2 * PLACES << p.bits
         return cls(p, tables, states.reshape(-1))
 
-    def run(
-        self, encoding: bool, dealt: Tokens, turns: range, coder: Coders, words: Words
-    ) -> int:
+    def run(self, encoding: bool, dealt: Tokens, turns: range, coder: Coders, words: Words) -> int:
         """Codes some turns of a chunk; what `code_ranks` returns."""
         of_streams = dealt, turns.start, turns.stop, self.parameters.digits, self.states
-        return int(code_ranks(encoding, *of_streams, coder, words, *self.tables, *_constants()))
+        done = code_ranks(encoding, *of_streams, coder, words, *self.tables, *_constants())
+        return int(done)
 
 
 def _plain_nodes(parameters: Ranked) -> int:
     """Nodes of digits by those before alone, and as many that move fast."""
-    return 2 * ((16**parameters.digits - 1) // 15)
+    return 2 * int((16**parameters.digits - 1) // 15)
 
 
 def _memory(parameters: Ranked, count: int) -> int:

@@ -169,7 +169,7 @@ def _said(same, seen, at, levels):
 
 @inlined
 def _expect(state, tokens, matches):
-    """The token that follows a match, or -1, to the state; returns how long the match is, 0 to 4."""
+    """What follows a match, or -1, to the state; returns how long it is, 0 to 4."""
     known = matches[index(state[of.MATCH])]
     check = int64((known >> uint64(20)) & uint64(0xFFF))
     length, source = state[of.LENGTH], state[of.SOURCE]
