@@ -203,6 +203,16 @@ def multilingual() -> bytes:
 # Files
 
 
+def tokens() -> npt.NDArray[np.uint16]:
+    """Numbers of words of prose, and above them numbers of 16 bits that are new."""
+    words = prose(120_000).split()
+    numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
+    found = np.array([numbers[word] for word in words], np.uint16)
+    new = noise("tokens", found.size // 4).view("<u2")
+    found[::8][: new.size] = new[: found[::8].size]
+    return found
+
+
 def safetensors(tensors: Mapping[str, tuple[str, Array]], padding: int = 0) -> bytes:
     """A file of tensors: name to dtype and elements."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -657,6 +667,7 @@ def array_cases() -> Iterator[tuple[str, Case]]:
     }
     for name, make in others.items():
         yield f"array/{name}", Case(make, in_memory())
+    yield "array/tokens", Case(tokens, in_memory(tokens=True))
     for dtype in ("bf16", "fp32", "int8"):
         data = functools.partial(lambda: weights("BF16", 37, 212).tobytes() + b"xyz"[:2])
         yield f"array/bytes-as-{dtype}", Case(data, in_memory(dtype=dtype), (1, 3, 6))
