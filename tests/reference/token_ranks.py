@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from reference.reading import Cursor, fail
 
-CODEC = 17
+CODEC = 18
 _ODD, _MIX = 0x9E3779B97F4A7C15, 0x2545F4914F6CDD1D
 _WORD = 2**64
 _BLOCK, _SEGMENT = 512, 2**18
