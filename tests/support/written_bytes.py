@@ -204,8 +204,10 @@ def multilingual() -> bytes:
 
 
 def tokens() -> npt.NDArray[np.uint16]:
-    """A token for each byte of source code, so many that they are coded by ranks."""
-    return np.frombuffer(source_code(140_000), np.uint8).astype(np.uint16)
+    """A number for each word of prose, so many that they are coded by ranks."""
+    words = prose(700_000).split()
+    numbers = {word: 101 * number for number, word in enumerate(dict.fromkeys(words))}
+    return np.array([numbers[word] for word in words], np.uint16)
 
 
 def safetensors(tensors: Mapping[str, tuple[str, Array]], padding: int = 0) -> bytes:
