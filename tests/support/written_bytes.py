@@ -206,7 +206,7 @@ def multilingual() -> bytes:
 def tokens() -> npt.NDArray[np.uint16]:
     """A number for each word of prose, so many that they are coded by ranks."""
     words = prose(700_000).split()
-    numbers = {word: 101 * number for number, word in enumerate(dict.fromkeys(words))}
+    numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
     return np.array([numbers[word] for word in words], np.uint16)
 
 
