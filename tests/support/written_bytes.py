@@ -204,10 +204,12 @@ def multilingual() -> bytes:
 
 
 def tokens() -> npt.NDArray[np.uint16]:
-    """A number for each word of prose, so many that they are coded by ranks."""
-    words = prose(700_000).split()
-    numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
-    return np.array([numbers[word] for word in words], np.uint16)
+    """Phrases of four tokens, some often, some a token each: so many that ranks code them."""
+    phrases = noise("phrases", 8 * 2048).view("<u2").reshape(2048, 4) % 20_000
+    chosen = noise("chosen", 80_000).view("<u2").astype(np.int64)
+    found = phrases[chosen**3 >> 37]
+    found[:, 0] = np.where(chosen % 3 == 0, found[:, 0], chosen % 997)
+    return found.astype(np.uint16).reshape(-1)
 
 
 def safetensors(tensors: Mapping[str, tuple[str, Array]], padding: int = 0) -> bytes:
