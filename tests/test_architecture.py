@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "file",
         "api",
         "text",
-        "arrow_tables",
+        "arrow_tables", "record_tables",
         "tables",
         "audio",
         "archives",
