@@ -52,8 +52,9 @@ def compress_file(
     """Packs one file, in bounded memory.
 
     `source`, `target`: path, URL that fsspec knows, or binary file object; neither needs to be
-    seekable. `level`: 1 to 9, by default 3. `threads`: by default 0, all processors. `name`:
-    what the entry is called, by default the source's. Options, as keywords or as an object:
+    seekable, but a `source` that is counts as a file: formats are known that are not read in
+    order. `level`: 1 to 9, by default 3. `threads`: by default 0, all processors. `name`: what the
+    entry is called, by default the source's. Options, as keywords or as an object:
 
     - `verify`: decode the result and compare hashes before the target appears; needs a target that
       can be read again. What is at a URL is read back when it is there, and removed if it is not
@@ -79,7 +80,7 @@ def compress_file(
         raise TypeError(f"name must be a text, not {type(name).__name__}")
     source, target = plain(source), plain(target)
     with (
-        open_input(source) as opened,
+        open_input(source, whole=True) as opened,
         new_archive(target, chosen, opened.mode, alone=True) as archive,
     ):
         called, escaped = (name, False) if name else entry_name(source)

@@ -18,7 +18,7 @@ from densor.formats.container import wire
 from densor.formats.container.frames import frame_at
 from densor.formats.damage import scan
 from densor.formats.io.outputs import write_all
-from densor.formats.io.sources import Bytes, FileRandomSource, RandomSource
+from densor.formats.io.sources import Bytes, FileRandomSource, RandomSource, RandomSourceFrom
 
 MAGIC = b"RECOVER\x01"
 _FIELDS = struct.Struct("<8sQQQIIIIBBBB")
@@ -131,7 +131,7 @@ def protect(file: BinaryIO, start: int, percent: float) -> int:
     """
     file.flush()
     end = file.tell()
-    source = _Part(FileRandomSource(file), start)
+    source = RandomSourceFrom(FileRandomSource(file), start)
     end_at = end - start - wire.END_SIZE
     index_at, frames = wire.parse_end(frame_at(source, end_at, wire.CHUNK_LIMIT).payload)
     if end_at > _MAX_BYTES:
@@ -142,21 +142,6 @@ def protect(file: BinaryIO, start: int, percent: float) -> int:
     file.seek(start + layout.end_at)
     write_all(file, layout.end)
     return layout.size
-
-
-class _Part:
-    """A source from some place on."""
-
-    def __init__(self, source: RandomSource, start: int) -> None:
-        self._source = source
-        self._start = start
-
-    @property
-    def size(self) -> int:
-        return self._source.size - self._start
-
-    def read_at(self, offset: int, count: int) -> Bytes:
-        return self._source.read_at(self._start + offset, count)
 
 
 def _write_parity(
