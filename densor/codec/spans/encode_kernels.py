@@ -101,15 +101,12 @@ def _plane_scales(plane, mask, seen):
     """Sum of the scales of symbols of the first plane; these to `seen`, see `_row_scales`."""
     least, greatest, zero = np.uint8(seen[0]), np.uint8(seen[1]), np.uint8(seen[2])
     total = 0
-    for begin in range(0, plane.size, 1 << 14):
-        some = np.uint32(0)
-        for i in range(begin, min(begin + (1 << 14), plane.size)):
-            s = plane[i] & mask
-            some += np.uint32(s)
-            least = min(least, np.uint8(s - np.uint8(1)))  # 0 comes last
-            greatest = max(greatest, s)
-            zero = min(zero, s)
-        total += np.int64(some)
+    for i in range(plane.size):
+        s = plane[i] & mask
+        total += np.int64(s)
+        least = min(least, np.uint8(s - np.uint8(1)))  # 0 comes last
+        greatest = max(greatest, s)
+        zero = min(zero, s)
     seen[0], seen[1], seen[2] = np.int64(least), np.int64(greatest), np.int64(zero)
     return total
 
@@ -147,11 +144,7 @@ def _row_scales(data, layout, size, run, ways, sums, planes, seen, addresses, ed
     for r in range(sums.size):
         count = min(run, n - r * run)
         begin = r * run * size
-        total, done = 0, 0
-        if size == 1:
-            total, done = _plane_scales(data[begin : begin + count], mask, seen), count
-        else:
-            total, done = scales(layout, size, data, begin, count, extremes)
+        total, done = scales(layout, size, data, begin, count, extremes)
         if done < count:
             rest = count - done
             split_first(layout, size, data, begin + done * size, rest, planes, 0, addresses, edge)
@@ -162,14 +155,12 @@ def _row_scales(data, layout, size, run, ways, sums, planes, seen, addresses, ed
             for p in range(1, size):
                 if ways[p] == _RAW:
                     saved += _same_bits(planes, p * _LOOK)
-    if size > 1:
-        for i in range(0, 64, size):  # no scale takes more than its lowest byte
-            least = np.int64(extremes[i])
-            if extremes[i + 1] == 0:
-                seen[0] = min(seen[0], least)
-            seen[1] = max(seen[1], np.int64(extremes[64 + i]))
-            if extremes[128 + i + 1] == 0:
-                seen[2] = min(seen[2], np.int64(extremes[128 + i]))
+    for i in range(0, 64, size):  # no scale takes more than its lowest byte
+        if size == 1 or extremes[i + 1] == 0:
+            seen[0] = min(seen[0], np.int64(extremes[i]))
+        seen[1] = max(seen[1], np.int64(extremes[64 + i]))
+        if size == 1 or extremes[128 + i + 1] == 0:
+            seen[2] = min(seen[2], np.int64(extremes[128 + i]))
     seen[0] += 1
     seen[2] = seen[2] == 0
     return saved / sums.size
