@@ -49,7 +49,7 @@ def write_all(file: BinaryIO, data: Any) -> None:
         raise FileError(f"cannot write: {error.strerror or error}") from error
 
 
-_PACKED = 0.7  # of its size, that most takes; memory that grows is mostly not copied
+_ROOM = 1.01  # of its size: what does not shrink fits too, and what is never written costs nothing
 
 
 class MemoryFile:
@@ -59,7 +59,7 @@ class MemoryFile:
     """
 
     def __init__(self, size: int) -> None:
-        self._buffer = NewBytes(int(_PACKED * size) + (1 << 12))
+        self._buffer = NewBytes(int(_ROOM * size) + (1 << 12))
         self._size = 0
         self._at = 0
 
