@@ -34,6 +34,7 @@ from densor.formats.packed.header import KEY, Original, parse_original
 from densor.formats.packed.page_cache import PageCache
 from densor.formats.parsers.safetensors import LENGTH_SIZE, MAX_HEADER, Stored, parse
 from densor.options import Progress
+from densor.runtime.workers import Workers
 
 _READ_AHEAD = 1 << 24
 _SMALL = 1 << 16  # bytes of plain tensors that are fetched with heads
@@ -164,6 +165,16 @@ class PackedFile:
         described = self.describe(name)
         with self._named(name):
             return tensor_blob.decode(self.stored(name), described, threads, base_of, out)
+
+    def read_part(
+        self, name: str, array: PackedArray, begin: int, out: Bytes, threads: int = 0
+    ) -> None:
+        """Decodes bytes `begin` onwards of a tensor into `out`; `array`: what `array` gave for it.
+
+        The hash of the whole tensor is not checked, only those of what is stored.
+        """
+        with self._named(name):
+            array.decode_part(begin, out, Workers(threads))
 
     def fetch(self, name: str, most: int | None = None) -> None:
         """Brings the stored bytes of a tensor, at most so many of them, into the page cache, unless
