@@ -55,22 +55,32 @@ def text(name: str, data: bytes, contexts: int, sets: int, bits: int) -> CodecCa
     return CodecCase(f"telling-byte_cm-{name}", model, coder.finish(), len(data))
 
 
-Steer = Callable[[tuple[object, ...], int], int]  # what is decided and the probability, to a bit
-
-
 class Steered(float_cm.Decoder):
     """A decoder of floats that is told what to decode."""
 
-    def __init__(self, model: bytes, head: bytes, size: int, steer: Steer, rng: Random) -> None:
+    def __init__(self, model: bytes, head: bytes, size: int, steer: "Steer", rng: Random) -> None:
         super().__init__(model, head + bytes(4), size)
-        self.deciding: tuple[object, ...] = ()
-        self.arithmetic = self.coder = Chosen(lambda p: steer(self.deciding, p))
+        self.deciding: float_cm.Key = ()  # a decision or a counter
+        self.by_value: float_cm.Key = ()
+        self.near = 0
+        self.weights_seen = -1  # before the one at hand
+        self.arithmetic = self.coder = Chosen(lambda p: steer(self, p))
         self.counters = _Named(self)
         self.raw = rng.getrandbits(8 * size)
 
-    def decision(self, d: tuple[object, ...], by_value: tuple[object, ...], p: int) -> int:
-        """Likewise, by the number of the decision."""
-        self.deciding = ("decision", *d)
+    def weight(self, c: int, octaves: int) -> int:
+        """Counts it."""
+        self.weights_seen += 1
+        return super().weight(c, octaves)
+
+    def exponent(self, now: float_cm.Weight, near: int) -> int:
+        """Notes what is near."""
+        self.near = near
+        return super().exponent(now, near)
+
+    def decision(self, d: float_cm.Key, by_value: float_cm.Key, p: int) -> int:
+        """Notes which it is."""
+        self.deciding, self.by_value = d, by_value
         return super().decision(d, by_value, p)
 
     def payload(self, head: bytes) -> bytes:
@@ -86,22 +96,58 @@ class _Named(float_cm.Counters):
         super().__init__(decoder.arithmetic)
         self.decoder = decoder
 
-    def bit(self, key: tuple[object, ...], most: int = 255) -> int:
+    def bit(self, key: float_cm.Key, most: int = 255) -> int:
         self.decoder.deciding = key
         return super().bit(key, most)
 
 
+Steer = Callable[[Steered, int], int]  # and the probability of a 1, of 2^16, to a bit
+
+
+def values(wanted: list[int]) -> Steer:
+    """Weights of these values at scales of 0, in units of 32, from -2047 to 2047."""
+
+    def steer(decoder: Steered, p: int) -> int:
+        name, *numbers = decoder.deciding
+        if name in ("rows", "columns"):
+            return 0
+        value = wanted[decoder.weights_seen]
+        e = max(abs(value).bit_length() - 8, 0)
+        m = (abs(value) >> max(e - 1, 0) & 255) << decoder.M >> 8
+        if name == "zero":
+            return int(not value)
+        if name == "sign":
+            return int(value < 0)
+        if name in ("at least", "up", "down"):
+            first = decoder.by_value[0]
+            assert isinstance(first, int)
+            return int(e >= first)
+        node = numbers[-1]
+        assert isinstance(node, int)
+        k = node.bit_length()
+        if name == "top":
+            return m >> (decoder.M - k) & 1
+        if name in ("far up", "far down"):
+            far = e - decoder.near - 5 if name == "far up" else decoder.near - 13 - e
+            return far >> (8 - k) & 1
+        return int(p >= 32768)
+
+    return steer
+
+
 def floats(
     name: str,
-    kind: int,
-    top: int,
-    zeros: int,
+    form: tuple[int, int, int],
     groups: list[tuple[int, int]],
     shapes: list[tuple[int, int]],
     steer: Steer,
     rng: Random,
 ) -> CodecCase:
-    """A chunk of matrices of floats; `groups` of low bits, kind and value each."""
+    """A chunk of matrices of floats, or as much of one as can be decoded.
+
+    `form`: format, top bits, flags; `groups` of low bits, kind and value each.
+    """
+    kind, top, zeros = form
     head = struct.pack("<H", len(shapes)) + b"".join(struct.pack("<II", *s) for s in shapes)
     head += bytes([zeros]) + b"".join(bytes(group) for group in groups)
     size = float_cm.FORMATS[kind][0] * sum(r * c for r, c in shapes)

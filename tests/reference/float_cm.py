@@ -87,7 +87,7 @@ class Prediction:
             self.rows >>= 2
         else:
             self.G = [[0] * (w + 1 - i) for i in range(w + 1)]  # from j = i on
-            self.F = [row[1:] for row in self.G]  # from j = i + 1 on
+            self.F = [rest for _, *rest in self.G]  # from j = i + 1 on
             self.rows = 0
         self.columns = w if whole else None
         self.w, self.fitted, self.x, self.y = w, self.rows, 0, 4096
