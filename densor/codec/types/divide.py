@@ -159,7 +159,9 @@ def _clearly_elements(data: Bytes, stretch: Stretch, kind: Kind, level: Level) -
     if stretch.share > _MAX_CLEAR * stretch.plain < _MAX_CLEAR**2:
         return False
     some = data[:_LOOKED_INTO]
-    if len(zstd_compress(some, 1)) < _MIN_SHARE * stretch.plain * some.size:
+    if _matched(some) < _MAX_MATCHED and (
+        len(zstd_compress(some, 1)) < _MIN_SHARE * stretch.plain * some.size
+    ):
         return False
     counts, anchors = np.empty(256, np.int32), np.empty(1 << 12, np.uint64)
     again: int = repeated(data[:_MAX_LOOKED_AT], counts, anchors)
