@@ -26,6 +26,8 @@ from paths import ROOT, SUPPORT
 import densor
 from densor.files import single
 from densor.formats.io import outputs
+from densor.lossy.quantizing import Quantized
+from densor.sync.stores import FolderStore
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -145,6 +147,38 @@ def test_files_may_not_grow(name: str, tmp_path: Path) -> None:
 
         assert ended(forked(limited)) == 3
         left_after_failing(work, folder)
+
+
+def save_quantized(folder: Path, data: bytes) -> None:
+    Quantized(data, {}, [], 1, None, 1.0).save(folder / "a.densor")
+
+
+def put_message(folder: Path, data: bytes) -> None:
+    FolderStore(folder).put("full-1", data)
+
+
+def write_at_once(folder: Path, data: bytes) -> None:
+    with outputs.whole_file(folder / "a", False) as file:
+        assert file.write(data) == len(data)
+
+
+@pytest.mark.parametrize("write", [save_quantized, put_message, write_at_once])
+def test_room_for_a_part_of_one_write(
+    write: Callable[[Path, bytes], None], tmp_path: Path
+) -> None:
+    """The system writes what fits, and says so rather than fail: no file is cut there."""
+    resource = pytest.importorskip("resource")
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        with open(os.devnull, "w") as sys.stderr:
+            write(tmp_path, bytes(10_001))
+
+    assert ended(forked(limited)) == 3
+    assert not os.listdir(tmp_path)
+    write(tmp_path, bytes(10_001))
+    (path,) = tmp_path.iterdir()
+    assert path.read_bytes() == bytes(10_001)
 
 
 @pytest.fixture

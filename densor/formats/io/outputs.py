@@ -118,6 +118,15 @@ class WholeFile(io.FileIO):
         super().__init__(*arguments, **keywords)
         self._holes: list[tuple[int, int]] = []
 
+    def write(self, data: Any) -> int:
+        """Writes all of a buffer, which a file without a buffer of its own need not: of what a full
+        disk has room for in part, or of more than 2 GiB. OSError where that fails."""
+        view = memoryview(data).cast("B")
+        at = 0
+        while at < view.nbytes:
+            at += super().write(view[at:])
+        return at
+
     _allocated = 0
     _can_allocate = sys.platform.startswith("linux")
 
