@@ -163,9 +163,7 @@ def write_at_once(folder: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("write", [save_quantized, put_message, write_at_once])
-def test_room_for_a_part_of_one_write(
-    write: Callable[[Path, bytes], None], tmp_path: Path
-) -> None:
+def test_room_for_a_part_of_one_write(write: Callable[[Path, bytes], None], tmp_path: Path) -> None:
     """The system writes what fits, and says so rather than fail: no file is cut there."""
     resource = pytest.importorskip("resource")
 
