@@ -11,7 +11,6 @@ from densor.files.opened import (
     PathOrFile,
     entry_name,
     is_file_object,
-    is_special,
     open_input,
     open_output,
 )
@@ -27,7 +26,13 @@ from densor.formats.container.sinks import (
     PlacedFileSink,
 )
 from densor.formats.container.stream_reader import Entry, Sink, StreamReader
-from densor.formats.io.outputs import Sizes, WholeFile, apply_times_and_mode, copy_times_and_mode
+from densor.formats.io.outputs import (
+    Sizes,
+    WholeFile,
+    apply_times_and_mode,
+    copy_times_and_mode,
+    is_special,
+)
 from densor.formats.io.urls import is_url, plain
 from densor.options import (
     ReadKeywords,

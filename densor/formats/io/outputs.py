@@ -5,6 +5,7 @@ import ctypes
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -233,6 +234,24 @@ def _allocate(number: int, offset: int, size: int, mode: int = 0) -> bool:
     return bool(allocate(number, _KEEP_SIZE | mode, offset, size) == 0)
 
 
+def is_special(path: Path) -> bool:
+    """Whether a path leads to what is written to as it is: a device, a pipe, an open file.
+
+    Such as /dev/stdout, even where that is redirected to a regular file.
+    """
+    for _ in range(_MAX_LINKS):
+        if _OPEN_FILES.fullmatch(os.path.realpath(path.parent)):
+            return True
+        if not path.is_symlink():
+            break
+        path = path.parent / os.readlink(path)
+    return path.exists() and not path.is_file()
+
+
+_MAX_LINKS = 40
+_OPEN_FILES = re.compile(r"/proc/\d+(/task/\d+)?/fd|/dev/fd")
+
+
 @contextlib.contextmanager
 def whole_file(
     path: Path,
@@ -247,11 +266,14 @@ def whole_file(
     those of any new file. `sync`: whether it is on the disk when it gets its name; always where it
     takes the place of another. `last_check`: called just before, and raises if it may not.
 
-    FileError if `path` exists and `overwrite` is false, or for faults of the file system.
+    FileError if `path` exists and `overwrite` is false, or leads to a device, or for faults of the
+    file system.
     """
     with errors_of(path):
         if path.is_dir():
             raise FileError(f"{path}: is a directory")
+        if os.path.lexists(path) and is_special(path):  # whose place a file would take, for all
+            raise FileError(f"{path}: is no regular file")
         if not overwrite and os.path.lexists(path):
             raise _exists(path)
     # At most 128 bytes of its name, where file systems allow 255.
