@@ -144,6 +144,7 @@ def _pack_weights(
     find = None if bases is None else bases.find
     with errors_of(path), path.open("wb") as out:
         writer.pack_file(file, out, options, find)
+    file.check_unchanged()
     copy_times_and_mode(file.path, path)
     written = PackedFile(path)
     need = None if bases is None else bases.need
