@@ -1,6 +1,9 @@
 """Arguments of another kind than the functions take: refused in words, with nothing begun."""
 
+import argparse
 import os
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 
 import densor
+from densor.cli import arguments
 from densor.options import ReadOptions, WriteOptions
 
 WEIGHTS = {"w": np.arange(4096, dtype=np.float32).reshape(64, 64)}
@@ -90,3 +94,35 @@ def test_names_and_paths(tmp_path: Path) -> None:
             densor.extract(archive, tmp_path / "x", names)  # type: ignore[arg-type]
     assert not (tmp_path / "x").exists()
     assert densor.extract(archive, tmp_path / "x", (name for name in ["f"])) == ["f"]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, type("Other", (KeyboardInterrupt,), {})])
+def test_interrupts_while_options_are_parsed(kind: type[KeyboardInterrupt]) -> None:
+    """argparse ends with an error of its own where one comes while it puts things back."""
+    left = number = 0
+
+    def trace(frame: types.FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename != argparse.__file__:
+            return None if frame.f_code.co_filename != arguments.__file__ else trace
+        left -= event == "line"
+        if not left and event == "line":
+            sys.settrace(None)
+            raise kind
+        return trace
+
+    before = sys.gettrace()
+    while left <= 0:
+        parser = arguments.Parser("list")
+        parser.add_argument("archive")
+        parser.add_argument("-q", action="store_true")
+        number += 1
+        left = number
+        sys.settrace(trace)
+        try:
+            arguments.parse(parser, ["-q", "a"])
+        except kind:
+            left = 0
+        finally:
+            sys.settrace(before)
+    assert number > 100

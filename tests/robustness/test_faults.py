@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from faults import FIRST, PACKED_FIRST, SECOND, WORKS, Work, ended, forked, is_a
 from paths import ROOT, SUPPORT
 
 import densor
+from densor.cli import dispatch
 from densor.files import single
 from densor.formats.io import outputs
 from densor.lossy.quantizing import Quantized
@@ -119,6 +121,34 @@ def interrupted_at(number: int, inside: set[str | None], path: Path, overwrite: 
     finally:
         sys.settrace(before)
     return left <= 0
+
+
+def test_a_second_ctrl_c_leaves_no_file_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while the first one has the temporary file removed."""
+    unlink = Path.unlink
+
+    def interrupted(path: Path, missing_ok: bool = False) -> None:
+        signal.raise_signal(signal.SIGINT)
+        unlink(path, missing_ok)
+
+    prepared = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in prepared}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(dispatch, "_ended_at", -1e9, raising=False)
+    monkeypatch.setattr(Path, "unlink", interrupted)
+    try:
+        dispatch.prepare_process()
+        with pytest.raises(KeyboardInterrupt), outputs.whole_file(tmp_path / "a", False):
+            signal.raise_signal(signal.SIGINT)
+        assert not os.listdir(tmp_path)
+        monkeypatch.setattr(dispatch, "_ended_at", dispatch._ended_at - 1e9)
+        with pytest.raises(KeyboardInterrupt):  # later ones are heeded
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # A full disk
