@@ -32,6 +32,7 @@ from densor.formats.container.archive import Archive
 from densor.formats.parsers import json_lines
 from densor.formats.parsers.tabular import FORMATS, SAMPLE, layout_in
 from densor.options import ReadKeywords, ReadOptions, read_options
+from densor.runtime.arguments import need
 
 Kind = Literal["numpy", "pandas", "polars", "arrow"]
 _MISSING = {b"", b"NA", b"N/A", b"NaN", b"nan", b"null", b"NULL"}
@@ -339,6 +340,8 @@ def read_table(
     ArgumentError for a column that is not there, FileError where the file is no table.
     """
     chosen = read_options(options, threads=threads, **keywords)
+    if rows is not None:
+        need(rows, slice, "rows")
     conditions = [where] if isinstance(where, str) else list(where)
     with File(source, options=chosen) as file:
         archive = file.archive

@@ -1,6 +1,7 @@
 """Arguments of another kind than the functions take: refused in words, with nothing begun."""
 
 import argparse
+import io
 import os
 import sys
 import types
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import densor
+import densor.text
 from densor.cli import arguments
 from densor.options import ReadOptions, WriteOptions
 
@@ -126,3 +128,46 @@ def test_interrupts_while_options_are_parsed(kind: type[KeyboardInterrupt]) -> N
         finally:
             sys.settrace(before)
     assert number > 100
+
+
+def test_names_rows_and_numbers(tmp_path: Path) -> None:
+    table, archive = tmp_path / "t.csv", tmp_path / "a.densor"
+    table.write_text("a,b\n" + "".join(f"{i},{i}\n" for i in range(99)))
+    densor.compress_file(table, archive)
+    with pytest.raises(TypeError, match="rows must be a slice, not int"):
+        densor.read_table(archive, rows=3)  # type: ignore[arg-type]
+    for given in ({"name": 3}, {"most_hops": None}):
+        with pytest.raises(TypeError, match=" must be a "):
+            densor.archives.append(archive, table, **given)
+    with pytest.raises(TypeError, match="recovery must be a number, not str"):
+        densor.archives.repair(archive, tmp_path / "b", recovery="5")
+    with densor.Writer(tmp_path / "w.densor") as writer:
+        for name in (None, 3, b"w"):
+            with pytest.raises(TypeError, match="name must be a text, not "):
+                writer.add_tensor(name, WEIGHTS["w"])  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="name must be a text, not int"):
+            writer.add_file(table, 3)  # type: ignore[arg-type]
+        writer.add_tensor("w", WEIGHTS["w"])
+    with pytest.raises(densor.ArgumentError, match="unknown hash 'md5'; known are "):
+        densor.compress(WEIGHTS["w"], base=WEIGHTS["w"], hash="md5")
+    with pytest.raises(densor.ArgumentError, match="is no compressor"):
+        densor.text.generate(None, b"a", 1)  # type: ignore[arg-type]
+    with pytest.raises(densor.ArgumentError, match="a language model must be given"):
+        list(densor.text.token_costs(np.zeros(9, np.uint8), None))
+
+
+def test_memory_that_is_in_use() -> None:
+    """Of an `io.BytesIO`, which cannot grow while others look into it."""
+    blob = io.BytesIO()
+    densor.compress_file(io.BytesIO(bytes(99)), blob)
+    for held in (b"", b"x"):
+        out = io.BytesIO(held)
+        view = out.getbuffer()
+        for work, source in (
+            (densor.decompress_file, io.BytesIO(blob.getvalue())),
+            (densor.compress_file, io.BytesIO(bytes(99))),
+        ):
+            with pytest.raises(densor.FileError, match="memory of the file is in use"):
+                work(source, out)
+        view.release()
+        assert out.getvalue() == held

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO, Unpack
 
-from densor.errors import FormatError
+from densor.errors import FileError, FormatError
 from densor.files.opened import (
     PathOrFile,
     entry_name,
@@ -173,6 +173,10 @@ def _new_bytes(out: BinaryIO, size: int | None, stored: int | None) -> NewBytesS
         return None
     if out.tell() or out.getbuffer().nbytes or not wire.is_possible(size, stored):
         return None
+    try:
+        out.truncate()
+    except BufferError:
+        raise FileError("cannot write: the memory of the file is in use") from None
     with contextlib.suppress(MemoryError):
         return NewBytesSink(size)
     return None

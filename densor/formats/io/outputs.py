@@ -46,6 +46,8 @@ def write_all(file: BinaryIO, data: Any) -> None:
             if written is None and isinstance(file, io.RawIOBase):  # of a pipe that is full
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             view = view[written:] if written is not None else view[:0]
+    except BufferError:  # of an `io.BytesIO` that others look into
+        raise FileError("cannot write: the memory of the file is in use") from None
     except OSError as error:
         raise FileError(f"cannot write: {error.strerror or error}") from error
 
