@@ -126,6 +126,22 @@ def test_a_file_that_is_cut_after_it_was_opened(packed: bool, tmp_path: Path) ->
         file.check_unchanged()
 
 
+def test_a_folder_is_on_the_disk_before_it_takes_the_place_of_another(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack_model(model, tmp_path / "packed")
+    synced: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda number: synced.add(os.fstat(number).st_ino))
+    for work, source in ((pack_model, model), (unpack_model, tmp_path / "packed")):
+        work(source, tmp_path / "out", overwrite=True)
+        assert not synced
+        work(source, tmp_path / "out", overwrite=True)
+        found = [tmp_path / "out", *(tmp_path / "out").rglob("*")]
+        assert synced >= {path.stat().st_ino for path in found}
+        shutil.rmtree(tmp_path / "out")
+        synced.clear()
+
+
 def test_a_model_that_changes_while_it_is_packed(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

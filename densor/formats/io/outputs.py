@@ -343,11 +343,25 @@ def move_into_place(temporary: Path, path: Path, overwrite: bool, sync: bool = T
         except OSError:  # no hard links here
             temporary.replace(path)
     if sync and hasattr(os, "O_DIRECTORY"):
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync(path.parent)
+
+
+def sync_below(folder: Path) -> None:
+    """Waits until all files and folders in a folder are on the disk, as far as the system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    for parent, _, names in os.walk(folder):
+        for path in (*(Path(parent, name) for name in names), Path(parent)):
+            _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _exists(path: Path) -> FileError:
