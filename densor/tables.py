@@ -33,6 +33,7 @@ from densor.formats.parsers import json_lines
 from densor.formats.parsers.tabular import FORMATS, SAMPLE, layout_in
 from densor.options import ReadKeywords, ReadOptions, read_options
 from densor.record_tables import RecordTable
+from densor.runtime.arguments import need
 
 Kind = Literal["numpy", "pandas", "polars", "arrow"]
 # Files that tell the types of their columns, by format.
@@ -347,6 +348,8 @@ def read_table(
     ArgumentError for a column that is not there, FileError where the file is no table.
     """
     chosen = read_options(options, threads=threads, **keywords)
+    if rows is not None:
+        need(rows, slice, "rows")
     conditions = [where] if isinstance(where, str) else list(where)
     with File(source, options=chosen) as file:
         archive = file.archive

@@ -152,8 +152,9 @@ def pack(
         raise errors[0]  # nothing is left to be packed
     for error in errors:
         _leave_out(error, left_out)
-    derived = Derivation(listed, chosen) if derive else None
-    with new_archive(target, chosen, derived=derived) as archive:
+    with contextlib.ExitStack() as stack:
+        derived = Derivation(listed, chosen, stack) if derive else None
+        archive = stack.enter_context(new_archive(target, chosen, derived=derived))
         told = _told_by_models(listed)
         for member in listed if derived is None else derived.ordered(archive, listed):
             _add_member(archive, member, left_out, told)

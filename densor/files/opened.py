@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 from densor.errors import ArgumentError, FileError
 from densor.formats.container.entry import escape_path
 from densor.formats.container.wire import MAGIC, begins_archive
-from densor.formats.io.outputs import errors_of, foreign_owner, whole_file
+from densor.formats.io.outputs import errors_of, foreign_owner, is_special, whole_file
 from densor.formats.io.sources import (
     BytesIORandomSource,
     FileRandomSource,
@@ -177,22 +176,6 @@ def open_output(
         yield whole
 
 
-def is_special(path: Path) -> bool:
-    """Whether a path leads to what is written to as it is: a device, a pipe, an open file.
-
-    Such as /dev/stdout, even where that is redirected to a regular file.
-    """
-    for _ in range(_MAX_LINKS):
-        if _OPEN_FILES.fullmatch(os.path.realpath(path.parent)):
-            return True
-        if not path.is_symlink():
-            break
-        path = path.parent / os.readlink(path)
-    return path.exists() and not path.is_file()
-
-
-_MAX_LINKS = 40
-_OPEN_FILES = re.compile(r"/proc/\d+(/task/\d+)?/fd|/dev/fd")
 _UNPACKERS = ("gzip", "bz2", "lzma", "zipfile")  # modules of files that unpack others
 _PSEUDO = ("/proc/", "/sys/")  # whose files tell sizes that are not those of their content
 

@@ -6,12 +6,11 @@ import os
 from pathlib import Path
 from typing import BinaryIO, Unpack
 
-from densor.errors import FormatError
+from densor.errors import FileError, FormatError
 from densor.files.opened import (
     PathOrFile,
     entry_name,
     is_file_object,
-    is_special,
     open_input,
     open_output,
 )
@@ -27,7 +26,13 @@ from densor.formats.container.sinks import (
     PlacedFileSink,
 )
 from densor.formats.container.stream_reader import Entry, Sink, StreamReader
-from densor.formats.io.outputs import Sizes, WholeFile, apply_times_and_mode, copy_times_and_mode
+from densor.formats.io.outputs import (
+    Sizes,
+    WholeFile,
+    apply_times_and_mode,
+    copy_times_and_mode,
+    is_special,
+)
 from densor.formats.io.urls import is_url, plain
 from densor.options import (
     ReadKeywords,
@@ -169,6 +174,10 @@ def _new_bytes(out: BinaryIO, size: int | None, stored: int | None) -> NewBytesS
         return None
     if out.tell() or out.getbuffer().nbytes or not wire.is_possible(size, stored):
         return None
+    try:
+        out.truncate()
+    except BufferError:
+        raise FileError("cannot write: the memory of the file is in use") from None
     with contextlib.suppress(MemoryError):
         return NewBytesSink(size)
     return None

@@ -7,6 +7,7 @@ apart, so that damage in one place is spread over all groups. See container.md, 
 
 import struct
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from densor.formats.container.frames import frame_at
 from densor.formats.damage import scan
 from densor.formats.io.outputs import write_all
 from densor.formats.io.sources import Bytes, FileRandomSource, RandomSource, RandomSourceFrom
+from densor.runtime.arguments import need
 
 MAGIC = b"RECOVER\x01"
 _FIELDS = struct.Struct("<8sQQQIIIIBBBB")
@@ -102,6 +104,7 @@ def _parity_for(data: int, share: int) -> int:
 
 def check_wanted(percent: float, out: Any = None) -> None:
     """ArgumentError or UnsupportedError unless recovery data can be made; `out`: for this file."""
+    need(percent, Real, "recovery")
     if not 0.1 <= percent <= 100:
         raise ArgumentError(f"recovery data can be 0.1 to 100 percent, not {percent:g}")
     coder(1, 2)
