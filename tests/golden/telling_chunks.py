@@ -111,25 +111,36 @@ class Drawn:
 # Images
 
 Head = tuple[int, int, int, int, int, int, int, int, int, int]
+Sizes = tuple[tuple[int, int], ...]
 
 
 def images(rng: Random) -> Made:
     """All methods; few rows, of one to four channels."""
     yield from image_heads(rng)
-    for number in range(120):
+    yield from _any_images("telling-image", 120, ((1, 3), (3, 7), (5, 5), (9, 3), (4, 12)), rng)
+
+
+def small_images(rng: Random) -> Made:
+    """Of some pixels, which take the slow decoder little time."""
+    yield from _any_images("telling-image-small", 90, ((1, 2), (3, 2), (3, 4), (5, 3)), rng)
+
+
+def _any_images(name_of_all: str, count: int, sizes: Sizes, rng: Random) -> Made:
+    """Heads by chance, streams of all kinds; `sizes`: width and rows."""
+    for number in range(count):
         method = (1, 2, 0)[number % 3]
         channels, wide = rng.choice((1, 1, 2, 3, 3, 4)), rng.random() < 0.4
         flags = rng.choice((1, 3)) if wide else rng.choice((0, 0, 0, 4))
         shift = rng.choice((0, 0, 3)) if flags != 4 else 0
         depth = rng.choice((8 + 8 * wide - shift, rng.randrange(1, 9 + 8 * wide - shift)))
         colour = 0 if channels < 3 else rng.choice((0, 4) if method else (0, 1, 2, 3, 4))
-        width, rows = rng.choice(((1, 3), (3, 7), (5, 5), (9, 3), (4, 12)))
+        width, rows = rng.choice(sizes)
         padding = rng.choice((0, 0, 2)) if flags != 4 else 0
         first = (rng.choice((1, 2, 4, 16)), rng.choice((1, 5, 9, 11, 12)), 0)[method]
         second = rng.randrange(0, 9) if method == 0 else rng.choice((0, 1, 3, 32))
         head = method, channels, flags, depth, colour, first, second, padding, shift, width
         values = rng.randbytes(32) if flags == 4 else b""
-        name = f"telling-image-{number}"
+        name = f"{name_of_all}-{number}"
         if method == 0:
             case = by_gradients(name, head, values, rows, rng)
             if case is not None:
@@ -392,6 +403,33 @@ def circuits(rng: Random) -> Made:
         yield from _with_streams(f"telling-circuit-{number}", pack(drawn), size, rng)
         if number in (3, 4, 8):
             yield from _wrong_circuits(f"telling-circuit-bad-{number}", pack(drawn), size, rng)
+
+
+def circuit_images(rng: Random) -> Made:
+    """A few images by chance under larger trees, all neighbours of samples among their features."""
+    shapes = (5, 3, 2), (4, 4, 1), (3, 3, 3), (6, 5, 1), (2, 3, 4), (7, 2, 2), (2, 8, 2), (1, 9, 3)
+    for number in range(72):
+        size, states = Size(*shapes[number % 8]), rng.choice((1, 2, 2, 3))
+        leaves, bins = rng.choice((3, 9, 16)), rng.choice((2, 5, 9))
+        seed = f"telling images {number}"
+        drawn = any_circuit(size, states, leaves, bins, residual=number % 3 > 0, seed=seed)
+        drawn.emissions[..., 0, :] //= 5  # often, so that images become smaller
+        if number % 4 == 1:
+            drawn.thresholds[:] = rng.choice((-1, 0, 1))
+        packed = pack(drawn)
+        model = bytes([16]) + struct.pack("<HHB", size.height, size.width, size.channels)
+        model += circuit.know(packed)
+        codes = []
+        for code in streams(rng, 300):
+            with made(circuit.Coder) as coders, suppress(Refused):
+                circuit.decode_image(circuit.Circuit(packed), code)
+            codes.append(code[: coders[-1].at].rstrip(b"\0"))
+        for some in (codes, codes[1:2], codes[2:3], codes[3:]):
+            payload = of_sizes([len(code) for code in some]) + b"".join(some)
+            total = size.samples * len(some)
+            name = f"telling-circuit-images-{number}-{codes.index(some[0])}-{len(some)}"
+            if len(payload) <= total:
+                yield CodecCase(name, model, payload, total, circuit=packed)
 
 
 def _with_streams(name: str, packed: bytes, size: Size, rng: Random) -> Made:
