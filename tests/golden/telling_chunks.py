@@ -432,6 +432,76 @@ def circuit_images(rng: Random) -> Made:
                 yield CodecCase(name, model, payload, total, circuit=packed)
 
 
+def circuit_edges(rng: Random) -> Made:
+    """Circuits at bounds: each feature alone, full ranges of weights, many bins, sizes, limits."""
+    for number in range(76):
+        feature = number % 19
+        size, residual = Size(*rng.choice(((4, 4, 1), (3, 3, 2), (2, 3, 3)))), number > 40
+        bins = 60 if number % 5 == 0 else 4
+        drawn = any_circuit(size, 2, 5, bins, residual=residual, seed=f"telling edges {number}")
+        inner = drawn.features != circuit.LEAF
+        drawn.features[inner] = feature
+        around = (-1, 0, 1, 254, 255, 120) if feature != 1 else (0, 300, 600, 1000, 1300)
+        drawn.thresholds[:] = rng.choices(around, k=len(inner))
+        if number % 4 == 1:
+            drawn.weights[:] = np.reshape(
+                rng.choices(range(-128, 128), k=drawn.weights.size), drawn.weights.shape
+            )
+        if number % 4 == 3:
+            drawn.thresholds[inner] = rng.choices(
+                (-32768, -16385, 16383, 16384, 32767, 0), k=int(inner.sum())
+            )
+        low = rng.choices(range(7), k=256)
+        drawn.shares[:] = low
+        drawn.emissions[..., 0, :] //= 9
+        if number % 3 == 0:
+            drawn.shares[::9] = 95
+            drawn.emissions[..., 1, :] = 95
+            drawn.transitions[..., 0] = rng.randrange(7)
+        yield from _few_images(f"telling-circuit-edges-{number}", pack(drawn), size, rng)
+    for states, bins in ((1, 1), (31, 1), (32, 1), (33, 1), (0, 1), (1, 255), (1, 256), (1, 257)):
+        ends = bytes(range(256 - bins, 256)) if bins < 257 else bytes(257)
+        packed = b"DCIR\1\0" + struct.pack("<HHBBHH", 1, 1, 1, states, 1, bins) + bytes(2 + 11)
+        packed += b"\xff" + bytes(2) + ends + bytes(255) + b"\0" + bytes(states + states * bins)
+        case = _one_image(f"telling-circuit-tiny-{states}-{bins}", packed, Size(1, 1, 1), 1)
+        yield replace(case, payload=of_sizes([0] * 16), size=16)
+        yield replace(
+            case, name=f"{case.name}-one", payload=of_sizes([1] * 16) + b"\x80" * 16, size=16
+        )
+    for height, states, nodes, bins in (
+        (128, 16, 1, 1),
+        (128, 17, 1, 1),
+        (129, 1, 1, 1),
+        (1, 16, 2047, 256),
+        (1, 17, 2047, 256),
+    ):
+        packed = b"DCIR\1\0" + struct.pack("<HHBBHH", height, 128, 1, states, nodes, bins)
+        name = f"telling-circuit-limits-{height}-{states}-{nodes}"
+        case = _one_image(name, packed, Size(height, 128, 1), height * 128)
+        yield replace(case, payload=of_sizes([0] * 8))
+
+
+def _few_images(name: str, packed: bytes, size: Size, rng: Random) -> Made:
+    """Images by chance, the sizes of their streams as short as may be and longer."""
+    model = bytes([16]) + struct.pack("<HHB", size.height, size.width, size.channels)
+    model += circuit.know(packed)
+    codes = []
+    for code in streams(rng, 300):
+        with made(circuit.Coder) as coders, suppress(Refused):
+            circuit.decode_image(circuit.Circuit(packed), code)
+        codes.append(code[: coders[-1].at].rstrip(b"\0"))
+    codes = sorted(codes, key=len)[:2] * 3
+    payload = of_sizes([len(code) for code in codes]) + b"".join(codes)
+    total = size.samples * len(codes)
+    case = CodecCase(name, model, payload, total, circuit=packed)
+    if len(payload) <= total:
+        yield case
+    for bits in (24, 25):
+        wide = of_sizes([len(code) for code in codes], bits) + b"".join(codes)
+        if len(wide) <= total:
+            yield replace(case, name=f"{name}-{bits}", payload=wide)
+
+
 def _with_streams(name: str, packed: bytes, size: Size, rng: Random) -> Made:
     model = bytes([16]) + struct.pack("<HHB", *(size.height, size.width, size.channels))
     model += circuit.know(packed)
@@ -456,9 +526,9 @@ def _with_streams(name: str, packed: bytes, size: Size, rng: Random) -> Made:
         yield CodecCase(f"{name}-{len(some)}", model, payload, samples * len(every), circuit=packed)
 
 
-def of_sizes(sizes: list[int]) -> bytes:
-    """The sizes of streams."""
-    least, bits = min(sizes), (max(sizes) - min(sizes)).bit_length()
+def of_sizes(sizes: list[int], bits: int = 0) -> bytes:
+    """The sizes of streams, in so many bits at least."""
+    least, bits = min(sizes), max(bits, (max(sizes) - min(sizes)).bit_length())
     fields = sum((length - least) << i * bits for i, length in enumerate(sizes))
     packed = fields.to_bytes(-(-len(sizes) * bits // 8), "little")
     return struct.pack("<IB", least, bits) + packed

@@ -484,14 +484,18 @@ def of_latents(rng: Random) -> Made:
         for kind_of_code, code in enumerate(codes(rng, 900)):
             name = f"latents-{number_}-{kind_of_code}"
             yield from _under(name, rows, under, record, code)
-    for name, record in (
-        ("none", number(0) + number(1)), ("nothing above", number(1) + number(1) + cells([b"a"]) + number(0)),
-        ("empty", number(1) + number(1) + cells([]) + number(1)),
-        ("count", number(1) + number(0) + cells([b"a"]) + number(1)),
-        ("255", number(1) + number(255) + cells([b"a"]) + number(1)),
-        ("256", number(2) + number(255) + cells([b"a"]) + number(1) + cells([b"a"]) + number(1)),
-        ("255 above", number(1) + number(1) + cells([b"a", b"b"]) + number(255)),
-    ):  # fmt: skip
+    one, two = cells([b"a"]), cells([b"a", b"b"])
+    for name, classes, above in (
+        ("none", [], 1),
+        ("nothing above", [(1, one)], 0),
+        ("empty", [(1, cells([]))], 1),
+        ("count", [(0, one)], 1),
+        ("255", [(255, one)], 1),
+        ("256", [(255, one), (1, one)], 1),
+        ("255 above", [(1, two)], 255),
+    ):
+        record = number(len(classes)) + b"".join(number(n) + found for n, found in classes)
+        record += number(above)
         yield from _under(f"latents-{name}", 30, 2, record, bytes(60))
 
 

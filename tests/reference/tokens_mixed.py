@@ -1,6 +1,5 @@
 """Mixed streams of tokens, after docs/format/tokens.md and nothing else."""
 
-import struct
 from collections import defaultdict
 from collections.abc import Iterator
 from ctypes import c_int32
@@ -118,7 +117,7 @@ class _Node:
 
     def said(self, place: int) -> int:
         u = self.u[place]
-        return (STRETCH[self.p[place]] * (8 + min(u, 8) if u else 0)) >> 4
+        return (STRETCH[self.p[place]] * (8 + min(u, 8))) >> 4
 
     def learn(self, place: int, y: int) -> None:
         step = 65536 // (self.u[place] + 2)
@@ -222,7 +221,7 @@ class _Chunk:
 
     def _node(self, context: int, g: int, kind: int) -> _Node:
         hashed = (8 * (2**20 * context + g) + kind + 1) * _MIX * _ODD % _WORD
-        node, check = self.nodes[hashed >> (64 - self.model.node_bits)], hashed >> 8 & 0xFFFF | 1
+        node, check = self.nodes[hashed >> (64 - self.model.node_bits)], hashed >> 9 & 0x7FFF
         if node.check != check:
             node.renew(check)
         return node
@@ -293,16 +292,9 @@ class Model:
         return b"".join(token.to_bytes(self.size, "little") for token in tokens)
 
     def _pieces(self, payload: bytes) -> list[bytes]:
-        begin = 4 * (self.streams - 1)
-        if len(payload) < begin:
-            fail("a CHUNK that ends in lengths")
-        pieces = []
-        for (length,) in struct.iter_unpack("<I", payload[:begin]):
-            pieces.append(payload[begin : begin + length])
-            begin += length
-        if begin > len(payload):
-            fail("a CHUNK that ends in a stream")
-        return [*pieces, payload[begin:]]
+        cursor = Cursor(payload)
+        lengths = [cursor.u32() for _ in range(self.streams - 1)]
+        return [*map(cursor.take, lengths), cursor.all()]
 
 
 def parse_model(payload: bytes) -> Model:
