@@ -65,6 +65,7 @@ from densor.codec.levels import (
     with_rans,
     with_simpler_sound,
 )
+from densor.codec.pages.layout import MAX_STRETCH
 from densor.codec.sampling import PIECES, sample
 from densor.codec.spans.matrices import plan
 from densor.codec.spans.propose import encode_span
@@ -123,6 +124,7 @@ LEAST_FRAME, MOST_FRAME = 1 << 20, 1 << 22
 SOUND_SAMPLE = 1 << 15  # bytes of sound that are tried as plain elements
 MAX_SHARE_OF_SOUND = 0.9  # of what they take; beyond, both ways are tried on all
 MAX_SHARE_OF_PREDICTED = 0.8  # of what counts of bytes let expect; beyond, a sample is tried
+MAX_SHARE_OF_PAGES = 0.6  # of pages; beyond, they are also tried as plain bytes
 MAX_SHARE_OF_FLAC = 0.98  # of a FLAC file; beyond, it is also tried as plain bytes
 MAX_LOSS_AS_BYTES = 1.1  # of such, over sound, that plain bytes may still turn round
 IMAGE_SAMPLE = 1 << 14  # bytes of an image that are tried as plain bytes
@@ -174,6 +176,8 @@ def _chunk_bytes(data: Data, kind: Kind, level: Level) -> int:
         return kind.whole_rows(CODECS[registry.CODEC_BLOCKS].chunk)
     if data is Data.STREAM:
         return MAX_STREAM
+    if data is Data.PAGES:
+        return MAX_STRETCH
     if data is Data.IMAGE:
         gradient = level.images == "gradient"
         return kind.whole_rows(CODECS[registry.CODEC_IMAGE].chunk if gradient else MIXED_CHUNK)
@@ -221,6 +225,8 @@ def _rows(data: Data, level: Level) -> tuple[Row, ...]:
         return (_stream,)
     if data is Data.TABLE:
         return (_table,)
+    if data is Data.PAGES:
+        return (_pages,)
     if data is Data.AUDIO:
         return (_audio,)
     if data is Data.MATRICES:
@@ -318,6 +324,16 @@ def _stream(batch: Batch, level: Level) -> Coding:
         return _proposed(registry.CODEC_DEFLATE, batch, level).encode()
     coded = _proposed(registry.CODEC_AUDIO, batch, level).encode()
     most = MAX_SHARE_OF_FLAC * batch.data.size
+    return Unless(coded, lambda way: way.stored < most, lambda: encode_batch(as_bytes, level))
+
+
+def _pages(batch: Batch, level: Level) -> Coding:
+    """Pages by their values, or as bytes where that hardly takes less."""
+    as_bytes = replace(batch, kind=BYTES)
+    if batch.base is not None or batch.session is not None:
+        return encode_batch(as_bytes, level)
+    coded = _proposed(registry.CODEC_PAGES, batch, level).encode()
+    most = MAX_SHARE_OF_PAGES * batch.data.size
     return Unless(coded, lambda way: way.stored < most, lambda: encode_batch(as_bytes, level))
 
 
