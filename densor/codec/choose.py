@@ -15,6 +15,7 @@
 | DEFLATE streams | 3 to 9 | deflate, Zstandard | trial |
 | FLAC files to 16 MiB | 5 to 9 | audio, bytes as above | trial |
 | tables | all | table, bytes as above | table, bytes of a sample where it is not clearly less |
+| pages of Parquet files | all | pages, bytes as above | pages, trial where it is hardly less |
 | images of a circuit's size, with one | all | circuit | asked for |
 | rows of images | all | image, elements as below, byte_cm at 5 to 9 | trial, byte_cm of a sample |
 | tables and images to 1 MiB | 5 to 9 | also with fewer contexts | trial |
@@ -332,7 +333,9 @@ def _pages(batch: Batch, level: Level) -> Coding:
     as_bytes = replace(batch, kind=BYTES)
     if batch.base is not None or batch.session is not None:
         return encode_batch(as_bytes, level)
-    coded = _proposed(registry.CODEC_PAGES, batch, level).encode()
+    coded: Coding = _proposed(registry.CODEC_PAGES, batch, level).encode()
+    if batch.data.size <= MAX_BYTES_OF_LITTLE:
+        return Smallest(coded, encode_batch(as_bytes, level))
     most = MAX_SHARE_OF_PAGES * batch.data.size
     return Unless(coded, lambda way: way.stored < most, lambda: encode_batch(as_bytes, level))
 
