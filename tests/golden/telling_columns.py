@@ -1,5 +1,6 @@
 """Tables written by hand for `make_telling.py`: columns by chance, fields at bounds."""
 
+import itertools
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -64,7 +65,7 @@ def values(
     head += texts(others)
     if not found:
         return head
-    gaps = [b - a for a, b in zip(found, found[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(found)]
     return head + bytes([found[0] < 0]) + number(abs(found[0])) + numbers(gaps)
 
 
