@@ -192,12 +192,10 @@ def of_numbers(rng: Random) -> Made:
             record = b"\1" + values([edge], kind)
             yield filled(20, record).case(f"times-{kind}-at-{edge}")
     record = b"\1" + values([-3, 5, 6]) + _direct([0, 1, 2, 2, 1] * 4)
-    at = record.index(b"\1\3\1") if b"\1\3\1" in record else 8
     for place in range(len(record)):
         for value in {0, 1, 2, 255, record[place] ^ 1, (record[place] + 1) % 256} - {record[place]}:
             changed = record[:place] + bytes([value]) + record[place + 1 :]
             yield filled(20, changed).case(f"record-{place}-{value}")
-    assert at
     for count in (0, 1, 2, 5):  # steps
         for style in (0, 32, 64):
             found = [-4, -1, 0, 3, 50][: max(count, 1)]
@@ -248,13 +246,11 @@ def of_symbols(rng: Random) -> Made:
             yield filled(20, record).case(f"lengths-{count}-{lengths.hex()}")
         record = head + b"\4" + bytes(20)
         yield filled(20, record).case(f"way-4-{count}")
-    long = bytes([*range(1, 31), 30])
     for length in (30, 31):
         lengths = bytes([*range(1, length + 1), length])
         head = b"\1" + cells([b"%d" % i for i in range(len(lengths))])
         record = head + b"\1\0" + packed(lengths) + b"\xff" * 8 + b"\0\xf0"
         yield filled(6, record).case(f"long-codes-{length}")
-    assert long
     for size in range(1, 12):  # bytes of codes, of which 20 bits are used
         record = b"\1" + cells([b"a", b"b"]) + b"\1\0" + packed(b"\1\1") + b"\x5a" * size
         yield filled(20, record).case(f"bytes-of-codes-{size}")
@@ -414,14 +410,19 @@ def of_chunks(rng: Random) -> Made:
     record = b"\0one"
     for flags in range(5):
         yield replace(filled(12, record), flags=flags, names=b"id\n").case(f"flags-{flags}")
-    for name, gaps, lengths, extra in (
-        ("some", [0, 3, 9], [4, 0, 2], 0), ("last", [12], [6], 0), ("beyond", [13], [6], 0),
-        ("sum", [6, 7], [3, 3], 0), ("negative", [-1, 3], [3, 3], 0), ("less", [1], [5], 0),
-        ("negative length", [0, 1], [-1, 7], 0), ("more", [1], [7], 0), ("all", [6, 6], [3, 3], 0),
-    ):  # fmt: skip
+    for name, gaps, lengths in (
+        ("some", [0, 3, 9], [4, 0, 2]),
+        ("last", [12], [6]),
+        ("beyond", [13], [6]),
+        ("sum", [6, 7], [3, 3]),
+        ("negative", [-1, 3], [3, 3]),
+        ("less", [1], [5]),
+        ("negative length", [0, 1], [-1, 7]),
+        ("more", [1], [7]),
+        ("all", [6, 6], [3, 3]),
+    ):
         pieces = number(len(gaps)) + numbers(gaps) + numbers(lengths) + packed(b"# said")
         yield replace(filled(12, record), pieces=pieces).case(f"pieces-{name}")
-        assert not extra
     for rows in (0, 1, 11, 13):
         found = replace(filled(12, b"\3" + texts([b"z"] * 12)), rows=rows)
         yield found.case(f"rows-{rows}")

@@ -1,9 +1,9 @@
 """Chunks of FLAC files and DEFLATE streams for `make_telling.py`: fields at bounds, odd frames."""
 
-import contextlib
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from random import Random
 from unittest import mock
@@ -89,7 +89,7 @@ def as_long(case: CodecCase) -> CodecCase:
         made.append(len(found))
         return found
 
-    with mock.patch.object(flac, "frames", noted), contextlib.suppress(Refused, IndexError):
+    with mock.patch.object(flac, "frames", noted), suppress(Refused, IndexError):
         audio.parse_model(case.model).decode(case.payload, case.size)
     if not made:
         return case
