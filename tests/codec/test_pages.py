@@ -3,19 +3,25 @@
 import numpy as np
 import pytest
 from helpers import random_state
-from parquet_files import SNAPPY, file, flights
+from parquet_files import SNAPPY, Column, file, flights
 from reference import pages as reference
 
+from densor.codec.levels import level_settings
 from densor.codec.pages import recipe, snappy
+from densor.codec.pages.content import rows_of_tables
+from densor.codec.pages.decoder import PagesDecoder
+from densor.codec.pages.encoder import PagesCoder
 from densor.codec.pages.kernels import MOST_BEHIND, split_texts, take_runs
-from densor.codec.pages.layout import DICTIONARY, INDICES, PLAIN
+from densor.codec.pages.layout import DICTIONARY, INDICES, MAX_ROWS, PLAIN, PLAIN_CODEC
 from densor.codec.pages.undo import undo
 from densor.codec.pages.values import ColumnRecipe, PageMaker, PageRecipe, Values, fixed, runs
+from densor.codec.table.layout import MAX_CELLS
 from densor.codec.table.packing import Packer
-from densor.codec.table.wire import Reader
+from densor.codec.table.wire import Reader, Writer
 from densor.errors import DensorError, FormatError
 from densor.formats.io.sources import MemoryRandomSource, MemorySource
 from densor.formats.parsers.plan import plan_file
+from densor.runtime.workers import Workers
 
 WAYS = (8, 14, 15, 8 | 32, 14 | 32)
 
@@ -124,6 +130,40 @@ def test_pages_of_more_rows_or_values_than_there_are() -> None:
     for page in (PageRecipe(0, INDICES, 9, 3, False, 0), PageRecipe(0, INDICES, 10, 8, False, 0)):
         with pytest.raises(FormatError):
             PageMaker(ColumnRecipe(0, 1, False, False, (page,)), values).page(page)
+
+
+@pytest.mark.parametrize("rows", [MAX_CELLS // 3 - 1, MAX_CELLS // 3 * 2 + 1, 5 * MAX_CELLS // 6])
+def test_tables_have_no_more_cells_than_may_be(rows: int) -> None:
+    some = np.lib.stride_tricks.as_strided(np.zeros(1, np.int32), (rows,), (0,))
+    missing = np.lib.stride_tricks.as_strided(np.zeros(1, np.bool_), (rows,), (0,))
+    columns = [Values(-1, np.zeros(0, np.uint8), some, some, m) for m in (None, missing)]
+    counts = rows_of_tables(columns, rows)
+    assert sum(counts) == rows and max(counts) * 3 <= MAX_CELLS
+
+
+@pytest.mark.parametrize("rows", [0, MAX_ROWS + 1])
+def test_chunks_of_no_rows_or_too_many(rows: int) -> None:
+    out = Writer()
+    out.number(rows)
+    out.raw(recipe.pack([ColumnRecipe(0, 8, False, False, ())], Packer(3)))
+    out.raw(Packer(3).pack(b"") + b"\0")
+    with pytest.raises(FormatError):
+        PagesDecoder().decode(np.frombuffer(out.bytes(), np.uint8), np.zeros(9, np.uint8))
+
+
+def test_texts_of_all_bytes_and_tables_of_bytes_alone() -> None:
+    """What a table of arrays cannot hold is packed as bytes."""
+    texts: list[bytes | None] = [bytes(range(256)) * (i % 3) for i in range(60)]
+    data = file([Column("a", "text", texts, False, 0)], PLAIN_CODEC, 60, 60)
+    plan = plan_file(MemorySource(data), len(data), random=MemoryRandomSource(data))
+    before, segment, *_ = plan.segments
+    assert segment.kind.pages is not None and segment.size and before.size
+    stretch = np.frombuffer(data, np.uint8)[before.size : before.size + segment.size]
+    for level in (3, 5):
+        coder = PagesCoder(segment.kind.pages, level_settings(level), Workers(1))
+        payload, out = coder.encode(stretch, 0), np.empty_like(stretch)
+        PagesDecoder().decode(payload, out)
+        assert payload.size < stretch.size and out.tobytes() == stretch.tobytes()
 
 
 def test_damaged_pages_end_in_no_crash() -> None:

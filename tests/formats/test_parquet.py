@@ -1,6 +1,8 @@
 """Parquet files: which pages are found, what becomes smaller, and files of all kinds come back."""
 
+import contextlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,13 +105,39 @@ def test_what_is_not_known_is_bytes(tmp_path: Path, name: str, value: object) ->
 
 
 def test_metadata_that_lies() -> None:
+    """Any change ends in a plan, and mostly of its metadata, which is at the end."""
     good = file(flights(50), SNAPPY, 50)
+    begin = len(good) - 8 - int.from_bytes(good[-8:-4], "little")
     for seed in range(300):
-        data = bytes(mutated(good, random_state("parquet", seed)))
+        random = random_state("parquet", seed)
+        metadata = bytes(mutated(good[begin:-8], random)) if seed % 4 else good[begin:-8]
+        pages = good[:begin] if seed % 4 else bytes(mutated(good[:begin], random))
+        data = pages + metadata + len(metadata).to_bytes(4, "little") + b"PAR1"
         plan = plan_file(MemorySource(data), len(data), random=MemoryRandomSource(data))
         assert sum(segment.size or 0 for segment in plan.segments) <= len(data)
         if plan.format == "parquet":
             undone(data)
+
+
+def test_metadata_of_other_types() -> None:
+    """Lists, texts and structures in each other's stead."""
+    data = file(flights(20)[:2], PLAIN, 20)
+    size = int.from_bytes(data[-8:-4], "little")
+    others: list[Any] = [[], [1], b"", {}, {3: 1}, 7, -1, True]
+    chunk = (4, 0, 1, 0)
+    about = (*chunk, 3)
+    places = [(2,), (4,), (2, 0), (2, 1), (4, 0), (4, 0, 1), (4, 0, 3), (2, 0, 5), (2, 1, 1)]
+    for keys in (*places, chunk, about, (*about, 4), (*about, 7)):
+        for other in others:
+            metadata: Any = Reader(data[-8 - size : -8]).struct()
+            place = metadata
+            for key in keys[:-1]:
+                place = place[key]
+            place[keys[-1]] = other
+            with contextlib.suppress(KeyError):  # lists of several types have no form
+                whole = thrift(metadata)
+            changed = data[: -8 - size] + whole + len(whole).to_bytes(4, "little") + b"PAR1"
+            plan_file(MemorySource(changed), len(changed), random=MemoryRandomSource(changed))
 
 
 @pytest.mark.parametrize("level", [1, 5])

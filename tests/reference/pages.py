@@ -62,6 +62,8 @@ def listed_runs(values: list[int], bits: int, cut: list[int]) -> bytes:
     if not cut or not 0 <= cut[0] <= min(MOST_BEHIND, len(cut) - 1):
         fail("how runs are cut")
     values = values + cut[1 : 1 + cut[0]]
+    if any(value < 0 or value >> bits for value in cut[1 : 1 + cut[0]]):
+        fail("values behind the last")
     out, at = b"", 0
     for number in cut[1 + cut[0] :]:
         left, count = len(values) - at, number >> 1
@@ -242,6 +244,8 @@ class Model:
         """CHUNK (1)."""
         at = Fields(payload, self.parse)
         rows = at.number(MOST_ROWS)
+        if not rows:
+            fail("no rows")
         columns = recipes(at, original, rows, self.parse)
         rest = at.packed(original)
         parts = [self._table(at) for _ in range(at.number(64))]
@@ -281,7 +285,7 @@ class Model:
 def recipes(at: Fields, original: int, rows: int, parse: Parse) -> list[Column]:
     """Recipes of columns (2)."""
     inner = Fields(at.packed(2**22), parse)
-    numbers = at.numbers(at.number(original))
+    numbers = at.numbers(at.number(2**22))
 
     def listed() -> list[int]:
         count = inner.number(len(numbers))

@@ -22,7 +22,7 @@ def rows_of_tables(columns: Sequence[Values], rows: int) -> list[int]:
     size = sum(int(column.lengths.sum(dtype=np.int64)) + 5 * rows for column in columns)
     count = max(1, -(-cells * rows // MAX_CELLS), -(-2 * size // MAX_ARRAY_BYTES) if size >
                 MAX_ARRAY_BYTES else 1)  # fmt: skip
-    step = -(-rows // count)
+    step = min(-(-rows // count), MAX_CELLS // cells)
     return [min(step, rows - at) for at in range(0, rows, step)]
 
 
@@ -96,6 +96,7 @@ class ColumnsReader:
                 bits, at = _taken(content, at, (rows + 7) // 8)
                 there = np.unpackbits(bits, count=rows, bitorder="little")
                 self._missing[number].append(there == 0)
+                self._left -= rows
             if recipe.width == BITS:
                 bits, at = _taken(content, at, (rows + 7) // 8)
                 items = np.unpackbits(bits, count=rows, bitorder="little")

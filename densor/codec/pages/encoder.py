@@ -23,8 +23,10 @@ from densor.codec.pages.undo import Undone, undo
 from densor.codec.table import params
 from densor.codec.table.array_cells import fitting
 from densor.codec.table.encoder import TableCoder
+from densor.codec.table.layout import MAX_ARRAY_BYTES
 from densor.codec.table.packing import Packer
 from densor.codec.table.wire import Writer
+from densor.errors import FormatError
 from densor.runtime.workers import Workers
 
 
@@ -47,13 +49,15 @@ class PagesCoder:
         """The payload of a stretch; the stretch itself where no page can be made again."""
         submit, rows = self._workers.submit, self._pages.rows
         tasks = [submit(undo, column, rows, chunk) for column in self._pages.columns]
-        undone = [one for one in (task.result() for task in tasks) if one is not None]
-        undone = _fitting(undone)
-        if not undone:
+        undone = _fitting([one for one in (task.result() for task in tasks) if one is not None])
+        try:
+            return np.frombuffer(self._coded(undone, chunk), np.uint8) if undone else chunk
+        except FormatError:  # of more than a chunk may have
             return chunk
+
+    def _coded(self, undone: list[Undone], chunk: Bytes) -> bytes:
+        rows = self._pages.rows
         counts = rows_of_tables([one.values for one in undone], rows)
-        if len(counts) > MAX_TABLES:
-            return chunk
         rest, recipes, at = [], [], 0
         for one in undone:
             begin = one.column.begin
@@ -70,12 +74,16 @@ class PagesCoder:
         for count in counts:
             out.raw(self._table(undone, at, at + count))
             at += count
-        return np.frombuffer(out.bytes(), np.uint8)
+        if len(counts) > MAX_TABLES:
+            raise FormatError("pages have too many values")
+        return out.bytes()
 
     def _table(self, undone: list[Undone], begin: int, end: int) -> bytes:
         """The values of some rows, the smallest way."""
         values, dtypes = [one.values for one in undone], [one.column.dtype for one in undone]
         layout, content = arrays_of(values, dtypes, begin, end)
+        if content.size > MAX_ARRAY_BYTES:
+            raise FormatError("pages have too many values")
         rows, found = end - begin, []
         fits = fitting(content, layout)
         for level in self._ways(content.size) if fits is not None else ():

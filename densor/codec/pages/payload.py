@@ -39,6 +39,8 @@ def parse(payload: Bytes, size: int) -> Payload:
     """A chunk of `size` bytes; FormatError or LimitError for a bad one."""
     at = Reader(np.ascontiguousarray(payload))
     rows = at.number(MAX_ROWS)
+    if not rows:
+        raise FormatError("pages have no rows")
     columns = recipe.take(at, size, rows)
     rest = at.packed(size)
     tables = [_table(at) for _ in range(at.number(MAX_TABLES))]

@@ -14,13 +14,17 @@ from densor.codec.table.wire import Reader, Writer
 from densor.errors import FormatError, LimitError
 
 MAX_RECIPE = 1 << 22  # bytes
+MAX_LISTED = 1 << 22  # numbers of all lists
 _OUTSIDE, _LEVELS, _INDICES = 4, 8, 16  # beside the kind of a page
 _OPTIONAL, _MISSING, _ORDERED = 1, 2, 4
 _MAX_WIDTH = 1 << 16
 
 
 def pack(columns: Sequence[ColumnRecipe], packer: Packer) -> bytes:
-    """Recipes as they stand in a chunk: what they have, and the numbers of all lists."""
+    """Recipes as they stand in a chunk: what they have, and the numbers of all lists.
+
+    FormatError where these are too many.
+    """
     out = Writer()
     lists: list[I64] = []
 
@@ -48,6 +52,8 @@ def pack(columns: Sequence[ColumnRecipe], packer: Packer) -> bytes:
             listed(page.indices)
     numbers = np.concatenate([*lists, np.zeros(0, np.int64)])
     written = out.bytes()
+    if numbers.size > MAX_LISTED or len(written) > MAX_RECIPE:
+        raise FormatError("recipes of pages are too long")
     out = Writer()
     out.raw(packer.pack(written))
     out.number(numbers.size)
@@ -58,7 +64,7 @@ def pack(columns: Sequence[ColumnRecipe], packer: Packer) -> bytes:
 def take(at: Reader, size: int, rows: int) -> list[ColumnRecipe]:
     """Recipes of pages of `rows` rows in a chunk of `size` bytes; FormatError for bad ones."""
     found = Reader(at.packed(MAX_RECIPE))
-    lists = _Lists(at.numbers(at.number(size)))
+    lists = _Lists(at.numbers(at.number(MAX_LISTED)))
     pages, columns = 0, []
     for _ in range(found.number(MAX_COLUMNS)):
         before, width, flags = found.number(size), found.number(_MAX_WIDTH) - 1, found.byte()

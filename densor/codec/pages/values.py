@@ -193,7 +193,10 @@ def runs(numbers: I32, bits: int, cut: I64 | None = None) -> Bytes:
     count = int(cut[0]) if cut.size else -1
     if not 0 <= count <= min(MOST_BEHIND, cut.size - 1):
         raise FormatError("runs of a page do not have its values")
-    numbers = np.concatenate([numbers, cut[1 : 1 + count]]).astype(np.int32)
+    behind = cut[1 : 1 + count]
+    if (behind < 0).any() or (behind >> bits).any():
+        raise FormatError("runs of a page have values of too many bits")
+    numbers = np.concatenate([numbers, behind]).astype(np.int32)
     heads = np.ascontiguousarray(cut[1 + count :])
     out = np.empty((numbers.size // 8 + 2 * heads.size + 1) * (bits + _ROOM), np.uint8)
     size = int(put_listed_runs(numbers, bits, heads, out))

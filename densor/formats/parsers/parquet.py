@@ -32,6 +32,7 @@ _TAIL = 8  # bytes behind the metadata
 _MAX_METADATA = 1 << 24
 _MAX_HEADER = 1 << 16  # bytes before a page
 _FIRST = 1 << 8  # bytes in which a header is looked for
+_MAX_PAGES_SEEN = 1 << 18  # in a file
 _MAX_VALUES_OF_HEADER = 1 << 10
 _AHEAD = 1 << 14
 _MAX_DEPTH = 16  # of columns within others
@@ -97,23 +98,25 @@ def _leaves(schema: list[Struct]) -> list[_Leaf]:
 def _stretches(metadata: Struct, window: Window, end: int) -> Iterator[Stretch]:
     try:
         leaves = _leaves(metadata[2])
-        left = MAX_PAGES
+        left = [_MAX_PAGES_SEEN]
         for group in metadata[4]:
             columns = []
             for chunk, leaf in zip(group[1], leaves, strict=True):
                 column = _column(chunk, leaf, group[3], window, end, left)
                 if column is not None:
-                    left -= len(column.pages)
                     columns.append(column)
             yield from _groups(columns, group[3])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise FormatError("metadata of a Parquet file is not as it should be") from error
 
 
 def _column(
-    chunk: Struct, leaf: _Leaf, rows: int, window: Window, end: int, left: int
+    chunk: Struct, leaf: _Leaf, rows: int, window: Window, end: int, left: list[int]
 ) -> Column | None:
-    """A column of some rows; None where its pages are of kinds that are not known."""
+    """A column of some rows; None where its pages are of kinds that are not known.
+
+    `left`: how many more pages may be looked at in the file.
+    """
     about = chunk[3]
     codec, size = about[4], about[7]
     begin = min(place for place in (about.get(11, 0), about[9]) if place > 0)
@@ -125,11 +128,14 @@ def _column(
     pages: list[Page] = []
     at, behind = begin, begin + size
     while at < behind:
-        page = _page(window, at, behind, leaf)
-        if page is None or len(pages) == left:
+        left[0] -= 1
+        page = _page(window, at, behind, leaf) if left[0] >= 0 else None
+        if page is None or len(pages) == MAX_PAGES:
             return None
         pages.append(page)
         at += page.header + page.stored
+    if sum(page.values for page in pages if page.kind != DICTIONARY) != rows:
+        return None
     return Column(begin, leaf.width, leaf.dtype, codec, leaf.optional, tuple(pages))
 
 
@@ -195,7 +201,9 @@ def _joins(group: list[Column], column: Column, rows: int) -> bool:
         return False
     if column.begin + column.size - begin > MAX_STRETCH:
         return False
-    return sum(_content(one, rows) for one in (*group, column)) <= MAX_CONTENT
+    both = (*group, column)
+    content = sum(_content(one, rows) for one in both)
+    return content <= MAX_CONTENT and sum(len(one.pages) for one in both) <= MAX_PAGES
 
 
 def _content(column: Column, rows: int) -> int:
