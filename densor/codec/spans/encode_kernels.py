@@ -170,7 +170,7 @@ def _row_scales(data, layout, size, run, ways, sums, planes, seen, addresses, ed
 def _rows_between(n, size, most):
     """Of how many rows one is counted for the codes, at least."""
     if size == 1:  # all 256 symbols occur
-        return max(1, n // (4 * _SAMPLE))
+        return max(1, n // (3 * _SAMPLE))
     return max(4 if most == 1 else 2, n // _SAMPLE)
 
 
