@@ -46,7 +46,7 @@ def dispatch(argv: list[str]) -> int:
     except KeyboardInterrupt:
         console.say("densor: interrupted")
         return 130
-    except (DensorError, OSError, MemoryError) as error:
+    except (DensorError, OSError, MemoryError, RecursionError) as error:
         console.fail([], error)
         return 1
 

@@ -14,6 +14,7 @@ import pytest
 import densor
 from densor.errors import ArgumentError, FileError, FormatError
 from densor.files.append import append
+from densor.files.folder import members
 from densor.formats.container.entry import EntryMeta, escape_path, parse, real_path
 from densor.formats.damage.repair import repair
 from densor.formats.io.outputs import is_special
@@ -318,3 +319,23 @@ def test_a_folder_is_extracted_with_what_is_in_it(tmp_path: Path) -> None:
         densor.extract(archive, tmp_path / "3", ["dee"])
     done = run("cat", archive, "deep")
     assert done.returncode == 1 and b"is a folder" in done.stderr
+
+
+def test_a_folder_of_many_folders_in_each_other(tmp_path: Path) -> None:
+    """More of them than Python's functions can call each other, in a path that still has room."""
+    depth = 1200
+    source = tmp_path / "a"
+    source.mkdir()
+    here = os.open(source, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    (source / "/".join("d" * depth) / "file").write_bytes(b"x")
+    found = list(members([source]))
+    assert [member.name.count("/") for member in found] == [depth, *range(depth - 1, -1, -1)]
+    found[0].path.unlink()  # type: ignore[union-attr]
+    for member in found[1:]:  # one by one, since `shutil.rmtree` calls itself too
+        member.path.rmdir()  # type: ignore[union-attr]
