@@ -108,7 +108,6 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
     if region is None:
         return None
     data = batch.data[region.begin : region.end]
-    unit = region.kind.unit
     like = _WORTH, level.bytes, stretch.way, region.kind.dtype
     if any(abs(stretch.share / share - 1) < _MAX_UNLIKE for share in batch.history.kept(like)):
         repeats = _repeats(data, stretch.share)
@@ -118,8 +117,7 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
         return Piece(region.begin, region.end, region.kind)
     if not region.kind.integers and _matched(data[:_GLANCE]) < _MIN_MATCHED * stretch.share:
         return None
-    piece = min(max(_MIN_PIECE, data.size // _SAMPLED), _MAX_PIECE, data.size // (2 * _PIECES))
-    some = np.ascontiguousarray(sample(data, unit, piece // unit, _PIECES, inner=True))
+    some = _sample(data, region.kind.unit)
     share = data.size / some.size
     by_zstd = share * len(zstd_compress(some, min(level.zstd, _FAST_ZSTD)))
     repeating = by_zstd < _MIN_SHARE * stretch.share * data.size
@@ -153,6 +151,12 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
     if clear:
         batch.history.keep(like, stretch.share)
     return Piece(region.begin, region.end, region.kind, clear)
+
+
+def _sample(data: Bytes, unit: int) -> Bytes:
+    """Elements of `unit` bytes from all over a region."""
+    piece = min(max(_MIN_PIECE, data.size // _SAMPLED), _MAX_PIECE, data.size // (2 * _PIECES))
+    return np.ascontiguousarray(sample(data, unit, piece // unit, _PIECES, inner=True))
 
 
 def _max_near(size: int, by_zstd: float) -> float:
