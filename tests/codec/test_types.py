@@ -194,3 +194,11 @@ def test_two_types_in_a_short_file(first: int) -> None:
     doubles = rng.normal(size=25_000).tobytes()
     alone = packed(halves, dtype="F16") + packed(doubles, dtype="F64")
     assert packed(halves + doubles) < 1.005 * alone
+
+
+def test_planes_that_repeat_are_tried_where_little_is_left() -> None:
+    """Days, each for its 24 hours: a quick sample says that they take twice as much as bytes."""
+    days = np.repeat(np.arange(279) * 86_400_000_000 + 13 * 10**14, 24).tobytes()
+    sizes = [packed(days, level) for level in (1, 2, 3, 4)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[2] < 0.8 * sizes[1] < 0.8 * sizes[0]
