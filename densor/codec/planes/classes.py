@@ -95,6 +95,7 @@ def _search(
         cost,
         row,
         np.empty(len(counts)),
+        np.empty((most + 1, most)),
         by_class,
         np.empty(most, np.int64),
         runs,
