@@ -385,6 +385,16 @@ def of_models(rng: Random) -> Made:
                         yield replace(found, more=array).case(
                             f"array-{array.hex()}-{quote}-{names!r}"
                         )
+    nothing = b"\1" + b"\0" + number(0) + packed(b"")
+    said = number(1) + numbers([0]) + numbers([400]) + packed(b"no row at all..." * 25)
+    for width in (2**23, 2**24, 2**25 - 1, 2**25, 2**25 + 1):  # and one more
+        more = number(width - 1) + number(1)
+        found = Table(0, {0: nothing, 1: nothing}, (6, 0, 0), more=more, pieces=said)
+        yield found.case(f"widths-{width}")
+    arrays = replace(plain, head=(8, 0, 0), more=b"\0\3\0\x14").case("large-arrays")
+    yield replace(arrays, size=2**25 + 1)
+    none = filled(20, b"\1" + cells([b"a", b"b"]) + b"\2\0\0" + packed(b""))
+    yield none.case("no-width", 20 * (len(FILL) + 3))
     for count in (0, 1, 3, 4096, 4097):
         case = plain.case(f"columns-{count}")
         yield replace(case, model=bytes([13, 0, 44, 0]) + number(count) + b"\0")
@@ -487,6 +497,9 @@ def of_latents(rng: Random) -> Made:
             name = f"latents-{number_}-{kind_of_code}"
             yield from _under(name, rows, under, record, code)
     one, two = cells([b"a"]), cells([b"a", b"b"])
+    for code in (bytes(60), b"\xff" * 60):  # until their chances are at the bounds
+        record = number(1) + number(1) + two + number(1)
+        yield from _under(f"latents-long-{code[0]}", 5000, 1, record, code)
     for name, classes, above in (
         ("none", [], 1),
         ("nothing above", [(1, one)], 0),

@@ -1,7 +1,7 @@
 """Chunks of changes of few elements for `make_telling.py`: symbols by chance, coded afterwards."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from random import Random
 from unittest import mock
@@ -17,14 +17,16 @@ Made = Iterator[CodecCase]
 class Drawn:
     """Stands for the stream: slots by chance, which are coded at the end."""
 
-    def __init__(self, rng: Random) -> None:
-        self.rng = rng
+    def __init__(self, rng: Random, ends: Sequence[int] = ()) -> None:
+        self.rng, self.ends = rng, ends  # of elements' shares of a whole block
         self.taken: list[tuple[int, int, int, int]] = []  # slot, first, slots, bits
         self.at = 0
 
     def slot(self, bits: int) -> int:
         edge = self.rng.random() < 0.02
         self.at = self.rng.choice((0, (1 << bits) - 1)) if edge else self.rng.getrandbits(bits)
+        if bits == 24 and self.ends and self.rng.random() < 0.5:
+            self.at = self.rng.choice(self.ends)
         return self.at
 
     def take(self, first: int, slots: int, bits: int) -> None:
@@ -54,6 +56,7 @@ class Drawn:
 
 def changes(rng: Random) -> Made:
     """Settings by chance, and fields at their bounds."""
+    yield from _unchanged(rng)
     for number in range(160):
         case = _any(f"telling-few-{number}", rng)
         if case is None:
@@ -91,7 +94,7 @@ def _any(name: str, rng: Random) -> CodecCase | None:
     base, offset = rng.randbytes(count * size + 3), rng.choice((0, 3))
     first = rng.choice((0, 1, 5, 40, 100, 127))
     head = struct.pack("<QBB", offset, few.CODED, first)
-    drawn = Drawn(rng)
+    drawn = Drawn(rng, _ends(codes[0], 1 << block_bits) if len({*codes}) == 1 else ())
     with mock.patch.object(few, "Stream", lambda _: drawn):
         try:
             codecs.parse_model(model).decode(head, count * size, base)
@@ -101,6 +104,59 @@ def _any(name: str, rng: Random) -> CodecCase | None:
     if len(payload) > count * size:
         return None
     return CodecCase(name, model, payload, count * size, base)
+
+
+def _ends(code: int, elements: int) -> list[int]:
+    """Where the shares of elements of one rate end."""
+    rate = max(1, ((8 + code % 8) << code // 8) // 16)
+    each = (1 << 48) // (rate * elements)
+    return [rate * (i + 1) * each >> 24 for i in range(elements - 1)]
+
+
+def _unchanged(rng: Random) -> Made:
+    """No change at all, whatever was expected; and models at bounds that such a chunk may have."""
+    none, token = [4096] + [0] * 255, _row([1, 2], rng)
+    for first in (0, 1, 40, 127, 128):
+        for code in (0, 151):
+            for count in (2100, 4200):
+                case = _of_rows("", [none] * 64, [token], code, 4)
+                payload = struct.pack("<QBB", 0, few.CODED, first) + struct.pack("<Q", few.LOW)
+                name = f"telling-few-none-{first}-{code}-{count}"
+                base = bytes(range(100)) * 42
+                yield replace(case, name=name, payload=payload, size=count, base=base)
+    for block_bits in (3, 7):
+        for symbol in (1 << block_bits, (1 << block_bits) + 1, (1 << block_bits) + 2):
+            row = _row([0, symbol], rng)
+            name = f"telling-few-many-{block_bits}-{symbol}"
+            yield _of_rows(name, [row] * 64, [token], 5, block_bits)
+    for symbol in (0, 1, 254, 255):
+        row = _row([2, symbol], rng)
+        yield _of_rows(f"telling-few-symbol-{symbol}", [none] * 64, [row], 5, 4)
+        yield _of_rows(f"telling-few-wide-{symbol}", [none] * 64, [row], 5, 4, 8)
+    for contexts in (15, 16, 17):
+        yield _of_rows(f"telling-few-contexts-{contexts}", [none] * 64, [token] * contexts, 5, 4)
+    for block_bits in (2, 3, 7, 8):
+        yield _of_rows(f"telling-few-block-{block_bits}", [none] * 64, [token], 5, block_bits)
+    for code in (150, 151, 152):
+        yield _of_rows(f"telling-few-rate-{code}", [none] * 64, [token], code, 4)
+    for size in (1, 2, 3, 4, 7, 8, 9):
+        yield _of_rows(f"telling-few-size-{size}", [none] * 64, [token], 5, 4, size)
+
+
+def _of_rows(
+    name: str,
+    counts: list[list[int]],
+    tokens: list[list[int]],
+    code: int,
+    block: int,
+    size: int = 1,
+) -> CodecCase:
+    """A chunk that is its base, under a model of these frequencies."""
+    packed = zstandard.compress(bytes([0, code]))
+    fields = (7, size, 0, few.METHOD, 3, 0, len(tokens), 0, 0, block)
+    model = few.HEAD.pack(*fields, len(packed)) + packed + rans.pack(counts + tokens)
+    payload = struct.pack("<QB", 0, few.SAME)
+    return CodecCase(name, model, payload, 8 * size * 9, bytes(range(1, 73)) * size)
 
 
 def _row(symbols: list[int], rng: Random) -> list[int]:
