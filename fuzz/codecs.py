@@ -653,6 +653,7 @@ TARGETS = (
     _codec("pages", registry.CODEC_PAGES, most_memory=1 << 28),
     Target("table", run_codec, seeds_of(registry.CODEC_TABLE), mutate_table, most_memory=1 << 28),
     _codec("tokens", registry.CODEC_TOKENS, most_memory=1 << 28),
+    _codec("ranks", registry.CODEC_TOKEN_RANKS, most_memory=1 << 28),
     _codec("images", registry.CODEC_CIRCUIT, **_BIG),
     Target("circuit", run_circuit, circuit_seeds, mutate_case, most_memory=1 << 28),
     Target("network", run_circuit, network_seeds, mutate_case, most_memory=1 << 28),

@@ -208,6 +208,7 @@ def _suits_tokens(batch: Batch, level: Level) -> bool:
 _RANS, _ARITHMETIC = "docs/format/rans.md", "docs/format/arithmetic.md"
 _LLM, _FEW = "docs/format/llm.md", "docs/format/delta_few.md"
 _OF_PLANES = "docs/format/planes_rans.md"
+_TOKEN_RANKS = "docs/format/token_ranks.md"
 _R = registry
 
 _ALL = (
@@ -226,6 +227,7 @@ _ALL = (
     ),
     _codec(_R.CODEC_DEFLATE, "deflate", "DEFLATE streams"),
     _codec(_R.CODEC_TOKENS, "tokens", "tokens", suits=_suits_tokens),
+    _codec(_R.CODEC_TOKEN_RANKS, "tokens", "tokens", _TOKEN_RANKS),  # codec 14 proposes it
     _codec(_R.CODEC_CIRCUIT, "circuit", "images by themselves"),
     _codec(_R.CODEC_TABLE, "table", "columns of tables", _ARITHMETIC),
     _codec(_R.CODEC_PAGES, "pages", "columns in pages", "docs/format/table.md"),

@@ -15,7 +15,7 @@ from densor.codec.kind import as_tokens, kind_of_array
 from densor.codec.levels import level_settings
 from densor.codec.tokens import encoder
 from densor.codec.tokens.encoder import propose, suits
-from densor.codec.tokens.params import HEAD, MIXED_HEAD, Mixed, Parameters, pack
+from densor.codec.tokens.params import HEAD, MIXED_HEAD, Mixed, Parameters, Ranked, pack, parse
 from densor.codec.tokens.payload import coded, decoded
 from densor.errors import DensorError, FormatError
 from densor.runtime.workers import Workers
@@ -136,16 +136,25 @@ def test_streams_share_what_they_learn() -> None:
     assert together.size < 3 * alone.size
 
 
-def test_the_smaller_method_is_taken() -> None:
-    """Mixing takes more tokens to learn, and comes further."""
+def test_the_smallest_method_is_taken() -> None:
+    """Of few tokens, of which the sample is all."""
     rng = random_state("tokens phrases")
     phrases = [rng.integers(0, 3000, length) for length in rng.integers(2, 9, 900)]
     chosen = (rng.zipf(1.2, 6000) % 900).tolist()
     phrased = np.concatenate([phrases[i] for i in chosen]).astype("<u2")
-    for tokens, size in ((words(30_000), MIXED_HEAD.size), (phrased, HEAD.size)):
-        encoder = propose(batch_of(tokens, told=True), level_settings(6))
-        assert encoder is not None
-        assert len(encoder.coder.model()) == size
+    taken = set()
+    for tokens in (words(30_000), words(9000, 200), phrased, np.tile(phrased, 2)):
+        proposed = propose(batch_of(tokens, told=True), level_settings(6))
+        assert proposed is not None
+        best = parse(proposed.coder.model())
+        bits, digits = best.bits, best.digits
+        ways = Mixed(2, digits, bits, bits + 1, 1), Parameters(2, digits, bits)
+        for way in (*ways, Ranked(*ways[0])):
+            own, other = (coded(p, tokens.astype(np.uint32), 1 << 20) for p in (best, way))
+            assert own is not None and other is not None
+            assert own.size <= other.size
+        taken.add(type(best))
+    assert len(taken) > 1
 
 
 def test_carries_reach_back() -> None:
@@ -235,15 +244,15 @@ def test_chunks_that_cannot_be() -> None:
     assert len(model) == HEAD.size
 
 
-@pytest.mark.parametrize(("share", "count", "mixes"), [(2, 4, True), (2, 3, False), (4, 4, False)])
-def test_of_many_tokens_mixing_may_take_a_little_more_of_a_sample(
-    share: int, count: int, mixes: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("share", "count", "ranked"), [(2, 4, True), (2, 3, False), (4, 4, False)])
+def test_of_many_tokens_ranks_may_take_a_little_more_of_a_sample(
+    share: int, count: int, ranked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It learns longer: of 262,144 tokens of gcide it takes .5 % more, of 1,048,576 1.5 % less."""
-    sizes = {Mixed: 100 + share, Parameters: 100}
+    """They learn longer."""
+    sizes = {Mixed: 150, Ranked: 100 + share, Parameters: 100}
     monkeypatch.setattr(encoder, "_MATURE", 4096)
     monkeypatch.setattr(encoder, "_coded_size", lambda p, *_: sizes[type(p)])
     tokens = np.arange(1024 * count, dtype=np.uint16)
     proposed = propose(batch_of(tokens, told=True), level_settings(3))
     assert proposed is not None
-    assert (len(proposed.coder.model()) == MIXED_HEAD.size) == mixes
+    assert (type(parse(proposed.coder.model())) is Ranked) == ranked

@@ -69,7 +69,7 @@ from densor.codec.kind import BYTES, kind_of, kind_of_table  # noqa: E402
 from densor.codec.levels import Level, level_settings  # noqa: E402
 from densor.codec.planes import analyse  # noqa: E402
 from densor.codec.tokens.encoder import TokensEncoder  # noqa: E402
-from densor.codec.tokens.params import Mixed  # noqa: E402
+from densor.codec.tokens.params import Mixed, Ranked  # noqa: E402
 from densor.files import steps as step_search  # noqa: E402
 from densor.formats.container import writer  # noqa: E402
 from densor.formats.parsers.csv import layout_of  # noqa: E402
@@ -531,6 +531,22 @@ def mixed_tokens() -> Iterator[tuple[str, bytes]]:
     yield "tokens-streams", bytes_archive(frames, data.tobytes())
 
 
+def ranked_tokens() -> Iterator[tuple[str, bytes]]:
+    rng = random_state("golden ranks of tokens")
+    phrases = [rng.integers(0, 9000, length) for length in rng.integers(1, 9, 90)]
+    chosen = (rng.zipf(1.3, 900) % 90).tolist()
+    words = np.concatenate([phrases[i] for i in chosen])
+    for name, dtype, coder in (
+        ("one", "<u2", TokensEncoder(Ranked(2, 4, 10, 11, 1))),
+        ("three", "<u2", TokensEncoder(Ranked(2, 4, 8, 8, 3))),
+        ("wide", "<u4", TokensEncoder(Ranked(4, 5, 9, 9, 4))),
+    ):
+        data = (words * (1 if dtype == "<u2" else 113)).astype(dtype).view(np.uint8)
+        chunk = Frame(CHUNK, bytes(coder.encode(data, 0)), data.size, 16)
+        frames = [Frame(MODEL, coder.model()), chunk]
+        yield f"token-ranks-{name}", bytes_archive(frames, data.tobytes())
+
+
 def masks_in_bands() -> Iterator[tuple[str, bytes]]:
     order = random_state("golden bands").random((64, 16, 4)).argsort(2)
     keep = (order < 2).reshape(64, 64).T
@@ -649,6 +665,7 @@ GROUPS = (
     Group("0.10, weights that Adam moves", (steps_of_weights,)),
     Group("0.10, images under contexts of shapes", (shapes,)),
     Group("0.11, pages of columns", (pages_of_columns,)),
+    Group("0.11, ranks of tokens", (ranked_tokens,)),
 )
 
 

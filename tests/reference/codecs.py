@@ -17,6 +17,7 @@ from reference import (
     scale_context,
     sparse,
     table,
+    token_ranks,
     tokens,
 )
 from reference.reading import Refused, fail
@@ -49,6 +50,7 @@ _OUTERMOST: dict[int, Parse] = {
     audio.CODEC: audio.parse_model,
     circuit.CODEC: circuit.parse_model,
     tokens.CODEC: tokens.parse_model,
+    token_ranks.CODEC: token_ranks.parse_model,
 }
 
 

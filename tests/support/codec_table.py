@@ -54,7 +54,7 @@ from densor.codec.sparse.payload import Bands
 from densor.codec.table.encoder import TableCoder
 from densor.codec.table.layout import Layout as Table
 from densor.codec.tokens.encoder import TokensEncoder
-from densor.codec.tokens.params import Mixed, Parameters
+from densor.codec.tokens.params import Mixed, Parameters, Ranked
 from densor.dtypes import SIZES
 from densor.float_formats import by_rows
 from densor.formats.io.sources import MemoryRandomSource, MemorySource
@@ -308,6 +308,14 @@ def _mixed_tokens(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     return _batch(coder, tokens.astype(f"<u{size}").view(np.uint8))
 
 
+def _token_ranks(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """Likewise, by ranks."""
+    size, streams = SIZES[dtype], 1 + data.size % 3
+    tokens = np.concatenate([data, np.zeros(1024, np.uint8)])
+    coder = TokensEncoder(Ranked(size, 2, 8, 9, streams))
+    return _batch(coder, tokens.astype(f"<u{size}").view(np.uint8))
+
+
 _FLOATS = tuple(sorted(filter(by_rows, SIZES)))
 _NUMBERS = tuple(sorted(set(SIZES) - {"VOID"}))
 
@@ -364,6 +372,11 @@ CODECS = (
     ),
     Codec(
         *(registry.CODEC_TOKENS, "tokens, mixed", ("U16", "I32"), _mixed_tokens),
+        memory=1 << 25,
+        has_slow_reference=True,
+    ),
+    Codec(
+        *(registry.CODEC_TOKEN_RANKS, "tokens, by ranks", ("U16", "I32"), _token_ranks),
         memory=1 << 25,
         has_slow_reference=True,
     ),

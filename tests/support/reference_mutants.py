@@ -50,6 +50,7 @@ CODECS = {
     "12 audio": ("audio", "audio_cascade", "flac"),
     "13 table": ("table",),
     "14 tokens": ("tokens", "tokens_mixed"),
+    "18 token ranks": ("token_ranks",),
     "15 deflate": ("deflate", "parts"),
     "16 circuit": ("circuit",),
     "rans": ("rans",),
@@ -61,7 +62,7 @@ WRITERS = {
 }
 SECONDS = 2  # of a processor for a golden archive under a mutant, and ten times its usual time
 MEMORY = 4 << 30
-SLOW = {4, 9, 10, 11, 12, 14, 15}  # codecs that are left out for modules of the container
+SLOW = {4, 9, 10, 11, 12, 14, 15, 18}  # codecs that are left out for modules of the container
 
 _SWAPPED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -385,6 +386,7 @@ _USERS: dict[str, set[int] | None] = {  # by module, the codecs whose archives r
     "table": {13},
     "tokens": {14},
     "tokens_mixed": {14},
+    "token_ranks": {18},
     "deflate": {15},
     "circuit": {16},
     "rans": {3, 5, 6, 7, 8},

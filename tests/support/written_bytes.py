@@ -203,6 +203,13 @@ def multilingual() -> bytes:
 # Files
 
 
+def tokens() -> npt.NDArray[np.uint16]:
+    """A number for each word of prose, so many that they are coded by ranks."""
+    words = prose(700_000).split()
+    numbers = {word: 101 * number for number, word in enumerate(dict.fromkeys(words))}
+    return np.array([numbers[word] for word in words], np.uint16)
+
+
 def safetensors(tensors: Mapping[str, tuple[str, Array]], padding: int = 0) -> bytes:
     """A file of tensors: name to dtype and elements."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -688,6 +695,7 @@ def large_cases() -> Iterator[tuple[str, Case]]:
         Case(functools.partial(gguf, 6), one_file("model.gguf"), (9,), quick=False),
     )
     yield "large/pipe", Case(big, piped, (3,), quick=False)
+    yield "large/tokens", Case(tokens, in_memory(tokens=True), (3, 6, 9), quick=False)
 
 
 def text_cases() -> Iterator[tuple[str, Case]]:

@@ -4,7 +4,7 @@ import numpy as np
 
 from densor.codec.batch import Bytes
 from densor.codec.codec import ChunkDecoder
-from densor.codec.tokens.params import MAX_TOKENS, Mixed, Parameters, parse
+from densor.codec.tokens.params import MAX_TOKENS, AnyParameters, parse
 from densor.codec.tokens.payload import decoded
 from densor.errors import FormatError, LimitError
 
@@ -12,7 +12,7 @@ from densor.errors import FormatError, LimitError
 class TokensDecoder(ChunkDecoder):
     """Decodes the chunks of one model. Safe to use from several threads at once."""
 
-    def __init__(self, parameters: Parameters | Mixed) -> None:
+    def __init__(self, parameters: AnyParameters) -> None:
         self._parameters = parameters
 
     def decode(self, payload: Bytes, out: Bytes) -> None:

@@ -13,24 +13,27 @@ from densor.codec.tokens.params import (
     MAX_MIXED_BITS,
     MAX_ROWS,
     SIZES,
+    AnyParameters,
     Mixed,
     Parameters,
+    Ranked,
     pack,
 )
 from densor.codec.tokens.payload import coded
 from densor.codec.tokens.state import Tokens
 from densor.codec.zstd import zstd_compress
 
-CHUNK, LARGE_CHUNK = BATCH_BYTES // 2, BATCH_BYTES  # bytes, the latter from level 5 on
-_OTHER_CHUNK = 1 << 23  # of the other method
+CHUNK = BATCH_BYTES  # bytes
+_OTHER_CHUNK = 1 << 23  # of the oldest method, below level 9
 MIN_BYTES = 1 << 13  # that are looked at unasked: below, hardly anything repeats
 _SAMPLE = 1 << 15  # tokens that are tried, from the middle
-_LONG_SAMPLE = 1 << 17  # to tell methods from each other: mixing wins from about half of it on
+_LONG_SAMPLE = 1 << 17  # to tell methods from each other
 _MAX_SHARE = 0.95  # of what the sample takes more simply
-_MATURE = 1 << 20  # tokens of a batch from which on mixing gains so much over the sample:
+_MATURE = 1 << 20  # tokens of a batch from which on ranks gain so much over the sample:
 _GAIN = 1.03
 _LEAST_BITS = 10
-_MANY = 1 << 17  # tokens from which on there are two streams, below level 9
+_MANY = 1 << 17  # tokens from which on there are several streams, below level 9
+_FEW_STREAMS, _STREAMS = 4, 16  # the latter of the fastest levels, for `_MATURE` tokens
 _FLAT = 1024  # columns of what has no rows, see kind.py
 _MIN_TIME = 16  # tokens of a codebook
 
@@ -103,11 +106,17 @@ def _entropy(numbers: npt.NDArray[np.unsignedinteger]) -> float:
     return bits / 8
 
 
-def _candidates(batch: Batch, digits: int, count: int) -> list[Parameters | Mixed]:
-    """One sequence of so many tokens, by both methods; and codebooks, if the shape may be that."""
+def _candidates(batch: Batch, digits: int, count: int) -> list[AnyParameters]:
+    """One sequence of so many tokens, by ranks and simply; and codebooks, if the shape may be that.
+
+    Few tokens also by mixing, which does best now and then, but is slow.
+    """
     unit = batch.kind.unit
-    found: list[Parameters | Mixed] = [_sequence(unit, digits, count, MAX_BITS, 1)]
-    bits = _bits(min(batch.data.size, LARGE_CHUNK) // unit)
+    streams = _FEW_STREAMS if count >= _MANY else 1
+    found: list[AnyParameters] = [_sequence(unit, digits, count, MAX_BITS, streams)]
+    if batch.data.size < _MANY * unit:
+        found.append(Mixed(*found[0]))
+    bits = _bits(min(batch.data.size, CHUNK) // unit)
     found.append(Parameters(unit, digits, bits))
     rows, columns = _books(batch)
     if rows > 1:
@@ -120,10 +129,10 @@ def _bits(count: int, most: int = MAX_BITS) -> int:
     return min(max(count.bit_length() - 2, _LEAST_BITS), most)
 
 
-def _sequence(size: int, digits: int, count: int, most_bits: int, streams: int) -> Mixed:
+def _sequence(size: int, digits: int, count: int, most_bits: int, streams: int) -> Ranked:
     """Parameters of one sequence, in chunks of so many tokens."""
     bits = _bits(count, most_bits)
-    return Mixed(size, digits, bits, bits + 1, streams if count >= _MANY else 1)
+    return Ranked(size, digits, bits, bits + 1, streams)
 
 
 def _books(batch: Batch) -> tuple[int, int]:
@@ -136,7 +145,7 @@ def _books(batch: Batch) -> tuple[int, int]:
     return 1, 0
 
 
-def _coded_size(parameters: Parameters | Mixed, tokens: Tokens, kind: Kind) -> int:
+def _coded_size(parameters: AnyParameters, tokens: Tokens, kind: Kind) -> int:
     """Bytes of a sample, or those that it has where it does not get smaller."""
     stream = coded(parameters, tokens, tokens.size * kind.unit)
     return tokens.size * kind.unit if stream is None else stream.size
@@ -152,24 +161,29 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
     candidates = _candidates(batch, digits, tokens.size)
     best = min(candidates, key=lambda p: _coded_size(p, tokens, kind) * _handicap(p, batch))
     if isinstance(best, Parameters):
-        chunk = LARGE_CHUNK if level.bytes == "full" else _OTHER_CHUNK
+        chunk = CHUNK if level.bytes == "full" else _OTHER_CHUNK
         return _encoder(batch, level, best, chunk // (kind.unit * best.item) * best.item)
-    chunk = CHUNK if level.bytes == "zstd" else LARGE_CHUNK
-    count = min(batch.data.size, chunk) // kind.unit
-    most, streams = (MAX_MIXED_BITS, 1) if level.bytes == "full" else (MAX_BITS, 2)
-    sequence = _sequence(kind.unit, digits, count, most, streams)
-    return _encoder(batch, level, sequence, chunk // kind.unit)
+    count = min(batch.data.size, CHUNK) // kind.unit
+    if isinstance(best, Ranked):
+        most = MAX_MIXED_BITS if level.bytes == "full" else MAX_BITS
+        best = _sequence(kind.unit, digits, count, most, _streams(level, count))
+    return _encoder(batch, level, best, CHUNK // kind.unit)
 
 
-def _handicap(parameters: Parameters | Mixed, batch: Batch) -> float:
-    """What a size of a sample counts for: mixing, which learns longer, gets ahead behind it."""
+def _streams(level: Level, count: int) -> int:
+    """Of ranks, for chunks of so many tokens."""
+    if level.bytes == "full" or count < _MANY:
+        return 1
+    return _STREAMS if level.bytes == "zstd" and count >= _MATURE else _FEW_STREAMS
+
+
+def _handicap(parameters: AnyParameters, batch: Batch) -> float:
+    """What a size of a sample counts for: ranks, which learn longer, get ahead behind it."""
     simple = isinstance(parameters, Parameters) and parameters.rows == 1
     return _GAIN if simple and batch.data.size >= _MATURE * batch.kind.unit else 1.0
 
 
-def _encoder(
-    batch: Batch, level: Level, parameters: Parameters | Mixed, count: int
-) -> ChunkEncoder:
+def _encoder(batch: Batch, level: Level, parameters: AnyParameters, count: int) -> ChunkEncoder:
     """For chunks of so many tokens."""
     chunks = batch.in_chunks_of(count * batch.kind.unit)
     return ChunkEncoder(TokensEncoder(parameters), chunks, level.zstd)
@@ -180,7 +194,7 @@ class TokensEncoder:
 
     repeats = True
 
-    def __init__(self, parameters: Parameters | Mixed) -> None:
+    def __init__(self, parameters: AnyParameters) -> None:
         self._parameters = parameters
 
     def model(self) -> bytes:

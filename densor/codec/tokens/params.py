@@ -29,6 +29,16 @@ INPUTS, SETS = 4, MAX_DIGITS * 16 * 16
 BIAS = 256  # an input that is always the same
 
 
+# Of the ranking kernel alone
+ORDER1_BITS = 16  # of the numbers of slots of order 1, at most
+NEAR, SAID = 5, 272  # lengths of a match; what slots say of the first candidate
+MAX_RANKS = 16  # with 0, of what is no candidate
+TOTAL = 1 << 15  # what probabilities are in units of
+CODERS = 4  # states of rANS, which symbols take in turns
+BLOCK = 512  # tokens that a stream is dealt at a time
+SEGMENT = 1 << 18  # tokens that are coded together
+
+
 class Parameters(NamedTuple):
     """How tokens of `size` bytes are coded, all of which are below 16^`digits`.
 
@@ -70,18 +80,40 @@ class Mixed(NamedTuple):
         return 1
 
 
-def pack(parameters: Parameters | Mixed) -> bytes:
+class Ranked(NamedTuple):
+    """How one sequence of tokens is coded by ranks; fields as those of `Mixed`."""
+
+    size: int
+    digits: int
+    bits: int
+    node_bits: int
+    streams: int
+
+    @property
+    def item(self) -> int:
+        """Tokens of which a chunk has a multiple."""
+        return 1
+
+
+AnyParameters = Parameters | Mixed | Ranked
+
+
+def pack(parameters: AnyParameters) -> bytes:
     """The payload of the MODEL frame."""
+    if isinstance(parameters, Ranked):
+        return MIXED_HEAD.pack(registry.CODEC_TOKEN_RANKS, *parameters)
     if isinstance(parameters, Mixed):
         return MIXED_HEAD.pack(registry.CODEC_TOKENS, *parameters)
     size, digits, bits, rows, columns = parameters
     return HEAD.pack(registry.CODEC_TOKENS, size, digits, bits, rows, columns)
 
 
-def parse(payload: bytes) -> Parameters | Mixed:
+def parse(payload: bytes) -> AnyParameters:
     """The parameters; FormatError for those that cannot be."""
+    if payload[0] == registry.CODEC_TOKEN_RANKS:
+        return Ranked(*_of_streams(payload))
     if len(payload) == MIXED_HEAD.size:
-        return _mixed(payload)
+        return Mixed(*_of_streams(payload))
     if len(payload) != HEAD.size:
         raise FormatError("model of tokens has the wrong length")
     _, size, digits, bits, rows, columns = HEAD.unpack(payload)
@@ -92,12 +124,15 @@ def parse(payload: bytes) -> Parameters | Mixed:
     return Parameters(size, digits, bits, rows, columns)
 
 
-def _mixed(payload: bytes) -> Mixed:
+def _of_streams(payload: bytes) -> tuple[int, ...]:
+    """The fields that methods with streams have."""
+    if len(payload) != MIXED_HEAD.size:
+        raise FormatError("model of ranks of tokens has the wrong length")
     _, size, digits, bits, node_bits, streams = MIXED_HEAD.unpack(payload)
     _check(size, digits, bits, MAX_MIXED_BITS)
     if not (MIN_BITS <= node_bits <= MAX_NODE_BITS and 1 <= streams <= MAX_STREAMS):
         raise FormatError(f"model of tokens has {node_bits} bits of nodes, {streams} streams")
-    return Mixed(size, digits, bits, node_bits, streams)
+    return size, digits, bits, node_bits, streams
 
 
 def _check(size: int, digits: int, bits: int, most: int) -> None:
