@@ -36,6 +36,7 @@ from densor.options import (
     read_options,
     write_options,
 )
+from densor.runtime.arguments import need
 from densor.runtime.buffers import new_bytes
 from densor.runtime.gc_pause import collection_paused
 
@@ -236,6 +237,7 @@ class Writer:
 
     def add_tensor(self, name: str, tensor: Any, *, dtype: str | None = None) -> None:
         """Adds an ndarray or torch tensor; `dtype` as for `compress`, but it sticks."""
+        need(name, str, "name")
         wanted = None if dtype is None else dtypes.parse_dtype(dtype)
         writer = self._archive.writer
         ready = arrays.plain_type(tensor) if wanted is None else None
@@ -301,7 +303,7 @@ def save_file(
     chosen = write_options(options, level=level, threads=threads, **keywords)
     if chosen.dtype is not None:
         raise ArgumentError("tensors have dtypes of their own; see Writer.add_tensor")
-    _check_named(tensors)
+    arrays.check_named(tensors)
     with collection_paused():
         safetensors.check_new(tensors, metadata)
         described = _described(tensors)
@@ -320,11 +322,6 @@ def save_file(
         meta = EntryMeta(new_path(name), FILE, size, format=plan.format)
         base = None if archive.base is None else archive.base.file(name)
         add_planned(archive.writer, meta, plan, base)
-
-
-def _check_named(tensors: object) -> None:
-    if not isinstance(tensors, Mapping) and not hasattr(tensors, "items"):  # as ParameterDict has
-        raise ArgumentError(f"tensors must come by name, not in a {type(tensors).__name__}")
 
 
 def _described(
@@ -369,7 +366,7 @@ def save(
 ) -> bytes:
     """Packs named arrays or tensors in memory; the bytes that `save_file` would write."""
     chosen = write_options(options, level=level, threads=threads, **keywords)
-    _check_named(tensors)
+    arrays.check_named(tensors)
     for tensor in tensors.values():
         arrays.check_whole(tensor)
     if chosen.recovery is not None or chosen.verify:  # what is written is read again

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -315,3 +316,9 @@ def to_torch(dtype: str, shape: tuple[int, ...], data: Bytes) -> Any:
     if not data.size:
         return torch.empty(shape, dtype=wanted)
     return torch.from_numpy(data).view(wanted).reshape(shape)
+
+
+def check_named(tensors: object) -> None:
+    """ArgumentError unless tensors come by name."""
+    if not isinstance(tensors, Mapping) and not hasattr(tensors, "items"):  # as ParameterDict has
+        raise ArgumentError(f"tensors must come by name, not in a {type(tensors).__name__}")

@@ -36,6 +36,22 @@ class Values(NamedTuple):
         missing = None if self.missing is None else self.missing[chosen]
         return Values(self.cells[chosen], missing)
 
+    def plain(self) -> npt.NDArray[Any]:
+        """One array, in which what is missing is NaN, NaT or None; integers are float64 then."""
+        cells, missing = self
+        if missing is None:
+            return cells
+        if cells.dtype.kind in "iuf":
+            found = cells.astype(np.float64) if cells.dtype.kind != "f" else cells.copy()
+            found[missing] = np.nan
+        elif cells.dtype.kind in "mM":
+            found = cells.copy()
+            found[missing] = np.array("NaT", cells.dtype)
+        else:
+            found = cells.astype(object)
+            found[missing] = None
+        return found
+
 
 class _Stored:
     """Buffers of a file in an archive, those of tables by their columns alone."""
@@ -259,26 +275,16 @@ def _objects(data: bytes, offsets: npt.NDArray[np.int64], ids: Any, text: bool) 
     return cells if ids is None else cells[ids.reshape(-1)]
 
 
-def joined(parts: Sequence[Values]) -> npt.NDArray[Any]:
-    """Values of several parts as one array, in which what is missing is NaN, NaT or None."""
+def joined(parts: Sequence[Values]) -> Values:
+    """Values of several parts as one."""
     if not parts:
-        return np.array([], object)
+        return Values(np.array([], object))
     cells = np.concatenate([part.cells for part in parts])
     if all(part.missing is None for part in parts):
-        return cells
+        return Values(cells)
     nothing = [np.zeros(part.cells.size, np.bool_) if part.missing is None else part.missing
                for part in parts]  # fmt: skip
-    missing = np.concatenate(nothing)
-    if cells.dtype.kind in "iuf":
-        found = cells.astype(np.float64) if cells.dtype.kind != "f" else cells.copy()
-        found[missing] = np.nan
-    elif cells.dtype.kind in "mM":
-        found = cells.copy()
-        found[missing] = np.array("NaT", cells.dtype)
-    else:
-        found = cells.astype(object)
-        found[missing] = None
-    return found
+    return Values(cells, np.concatenate(nothing))
 
 
 def _number(text: str, whole: bool) -> int | float:
@@ -292,6 +298,8 @@ def _number(text: str, whole: bool) -> int | float:
 def holds(values: Values, compare: Any, value: str) -> npt.NDArray[np.bool_]:
     """Where a condition holds; nowhere where cells are missing."""
     cells = values.cells
+    if cells.ndim > 1 or cells.dtype.kind in "cV":
+        raise ArgumentError("conditions are on numbers, times and texts alone")
     try:
         if cells.dtype.kind in "iuf":
             good = compare(cells, _number(value, cells.dtype.kind != "f"))

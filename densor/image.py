@@ -84,7 +84,9 @@ class Images(file.PartOfFile):
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         """`images[5]`, `images[5, 100:200, 50:80]`, `images[3:9]`; IndexError outside."""
         keys = key if isinstance(key, tuple) else (key,)
-        if len(keys) > len(self.shape) or not all(isinstance(k, int | slice) for k in keys):
+        if not 0 < len(keys) <= len(self.shape) or not all(
+            isinstance(k, int | slice) for k in keys
+        ):
             raise ArgumentError("images are indexed by whole numbers and slices, one a dimension")
         if isinstance(keys[0], slice):
             begin, end, step = keys[0].indices(len(self))

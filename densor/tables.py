@@ -32,8 +32,16 @@ from densor.formats.container.archive import Archive
 from densor.formats.parsers import json_lines
 from densor.formats.parsers.tabular import FORMATS, SAMPLE, layout_in
 from densor.options import ReadKeywords, ReadOptions, read_options
+from densor.record_tables import RecordTable
+from densor.runtime.arguments import need
 
 Kind = Literal["numpy", "pandas", "polars", "arrow"]
+# Files that tell the types of their columns, by format.
+_TYPED: dict[str, type[ArrowTable] | type[RecordTable]] = {
+    "arrow": ArrowTable,
+    "npy": RecordTable,
+}
+_UNITS_OF_POLARS = ("ms", "us", "ns")
 _MISSING = {b"", b"NA", b"N/A", b"NaN", b"nan", b"null", b"NULL"}
 _INTEGER = re.compile(rb"[+-]?\d{1,18}")
 _FLOAT = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -325,28 +333,32 @@ def read_table(
     options: ReadOptions | None = None,
     **keywords: Unpack[ReadKeywords],
 ) -> Any:
-    """Columns of a CSV or Arrow file in an archive, of which only what is needed is decoded.
+    """Columns of a CSV, Arrow or `.npy` file in an archive; only what is needed is decoded.
 
     `source`: path, URL, file object or bytes of an archive; `name`: of the file in it, where there
     are several. `columns`: names, by default all. `rows`: those of a slice, without a step, of the
     rows of the table. `where`: conditions such as `price >= 10` or `cut == Ideal`, of which all
     must hold. `to`: a dict of numpy arrays, or a table of `pandas`, `polars` or `arrow`, which must
     be installed. Cells are integers, floating-point numbers (also where some are missing), times or
-    texts, whatever all of those that are read can be; those of Arrow have the types that the file
-    says, and what is missing is NaN, NaT or None. Lines with another number of cells are passed
-    over. Options are those of `densor.decompress_file`.
+    texts, whatever all of those that are read can be. Those of Arrow and of records have the types
+    that the file says, and what is missing is NaN, NaT or None: integers some of which are missing
+    are float64 in numpy, and exact in tables. Lines with another number of cells are passed over.
+    Options are those of `densor.decompress_file`.
 
     ArgumentError for a column that is not there, FileError where the file is no table.
     """
     chosen = read_options(options, threads=threads, **keywords)
+    if rows is not None:
+        need(rows, slice, "rows")
     conditions = [where] if isinstance(where, str) else list(where)
     with File(source, options=chosen) as file:
         archive = file.archive
-        entry = only_file(archive, name, (*FORMATS, "arrow"), "table")
+        entry = only_file(archive, name, (*FORMATS, *_TYPED), "table")
         archive.check_size({entry.number: entry.size})
-        if entry.meta.format == "arrow":
-            arrow = ArrowTable(archive, entry)
-            return _as(_of_arrow(arrow, columns, rows or slice(None), conditions), to)
+        typed = _TYPED.get(entry.meta.format or "")
+        if typed is not None:
+            values = _of_types(typed(archive, entry), columns, rows or slice(None), conditions)
+            return _as(values, to)
         table = Table(archive, name)
         names = list(table.names if columns is None else columns)
         numbers = [table.column(column) for column in names]
@@ -354,16 +366,19 @@ def read_table(
             raise ArgumentError("no columns are asked for")
         found = list(table.select(numbers, rows or slice(None), conditions))
         values = {
-            column: _joined([part[i] for part in found], table.layout)
+            column: Values(_joined([part[i] for part in found], table.layout))
             for i, column in enumerate(names)
         }
     return _as(values, to)
 
 
-def _of_arrow(
-    table: ArrowTable, columns: Sequence[str] | None, rows: slice, where: Sequence[str]
-) -> dict[str, npt.NDArray[Any]]:
-    """Columns of a file of Arrow, as `read_table` gives them."""
+def _of_types(
+    table: ArrowTable | RecordTable,
+    columns: Sequence[str] | None,
+    rows: slice,
+    where: Sequence[str],
+) -> dict[str, Values]:
+    """Columns of a file that tells their types, as `read_table` gives them."""
     conditions = [_condition(text, table.names) for text in where]
     names = list(table.names if columns is None else columns)
     if not names:
@@ -400,26 +415,60 @@ def read_latents(
         return list(table.latents())
 
 
-def _for_polars(values: npt.NDArray[Any]) -> Any:
-    """What polars takes: texts as a list, times in units that it knows."""
-    if values.dtype == object:
-        return values.tolist()
-    return values.astype("M8[ms]") if values.dtype.kind == "M" else values
-
-
-def _as(values: dict[str, npt.NDArray[Any]], to: Kind) -> Any:
+def _as(values: dict[str, Values], to: Kind) -> Any:
     if to == "numpy":
-        return values
+        return {name: found.plain() for name, found in values.items()}
     if to == "pandas":
         import pandas
 
-        return pandas.DataFrame(values)
+        return pandas.DataFrame({name: _for_pandas(found) for name, found in values.items()})
     if to == "arrow":
         import pyarrow
 
-        return pyarrow.table({name: pyarrow.array(v) for name, v in values.items()})
+        columns = {name: _for_arrow(found) for name, found in values.items()}
+        return pyarrow.table({name: pyarrow.array(*column) for name, column in columns.items()})
     if to == "polars":
         import polars
 
         return polars.DataFrame({name: _for_polars(found) for name, found in values.items()})
     raise ArgumentError(f"unknown kind of table {to!r}; known are numpy, pandas, polars, arrow")
+
+
+def _for_pandas(values: Values) -> Any:
+    """What pandas takes: integers and truths with its own mark of what is missing."""
+    import pandas
+
+    cells, missing = values
+    if missing is not None and cells.dtype.kind in "iub":
+        array = (
+            pandas.arrays.BooleanArray if cells.dtype.kind == "b" else pandas.arrays.IntegerArray
+        )
+        return array(cells, missing)
+    return _listed(values.plain())
+
+
+def _for_arrow(values: Values) -> tuple[Any, ...]:
+    """What `pyarrow.array` takes: values, their type, and which are missing."""
+    cells, missing = values
+    if cells.ndim > 1 or cells.dtype.kind in "cV":
+        return (_listed(cells),)
+    return (cells,) if missing is None else (cells, None, missing)
+
+
+def _for_polars(values: Values) -> Any:
+    """What polars takes: texts as a list, times in units that it knows."""
+    import polars
+
+    cells, missing = values
+    if cells.dtype.kind in "mM" and np.datetime_data(cells.dtype)[0] not in _UNITS_OF_POLARS:
+        cells = cells.astype(f"{cells.dtype.kind}8[ms]")
+    if cells.dtype.kind in "iub" and missing is not None:
+        found = polars.Series(cells)
+        return polars.select(polars.when(polars.Series(~missing)).then(found)).to_series()
+    plain = Values(cells, missing).plain()
+    return plain.tolist() if plain.dtype.kind in "OSUVc" else _listed(plain)
+
+
+def _listed(cells: npt.NDArray[Any]) -> Any:
+    """Values that are arrays, or of a type that few know, as a list of them."""
+    return list(cells) if cells.ndim > 1 or cells.dtype.kind in "cV" else cells

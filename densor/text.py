@@ -77,6 +77,9 @@ def token_costs(
     `progress` is called with bytes as they are done. UnsupportedError or ArgumentError where there
     is no such model.
     """
+    if llm is None:
+        raise ArgumentError("a language model must be given")
+    data = as_bytes(data)
     session = Session(llm, progress)
     session.weights()
     for begin in range(0, data.size, _MEASURED):
@@ -209,6 +212,8 @@ def _by_length(
 
 
 def _from_model(model: SymbolModel[Any], prompt: bytes, n: int, rng: random.Random) -> bytes:
+    if not hasattr(model, "alphabet"):
+        raise ArgumentError(f"{model!r:.80} is no compressor")
     if model.alphabet != 256:
         raise ArgumentError(f"the model has {model.alphabet} symbols, bytes are 256")
     text = bytearray(prompt)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import parquet_files
 from arrow_files import flights, stream, table_in
 from bit_coder import decode_bits, encode_bits
 from circuits import any_circuit, any_network
@@ -53,6 +54,7 @@ from densor.codec.image.layout import Layout
 from densor.codec.kind import Data, Kind, kind_of, kind_of_blocks
 from densor.codec.language_model.session import Session
 from densor.codec.levels import level_settings
+from densor.codec.pages.encoder import PagesCoder
 from densor.codec.planes.encoder import PlanesEncoder
 from densor.codec.planes.stages.rans import RANS
 from densor.codec.scale_context.encoder import ScaleContextEncoder, low_coder
@@ -72,7 +74,9 @@ from densor.entropy.rans.decode import decode as rans_decode
 from densor.entropy.rans.decode import decode_table
 from densor.errors import DensorError
 from densor.formats.container.chunk_decoders import decode_chunk
-from densor.formats.io.sources import MemoryRandomSource
+from densor.formats.io.sources import MemoryRandomSource, MemorySource
+from densor.formats.parsers import parquet
+from densor.formats.parsers.contents import Head
 from densor.formats.parsers.csv import layout_of
 from densor.formats.parsers.gguf import BLOCKS
 from densor.formats.parsers.tabular import layout_in
@@ -283,7 +287,14 @@ def _all_cases() -> list[Case]:
         for bands in (None, Bands(7, 3)):
             cases += _with(SparseEncoder(data, kind, _LEVEL, bands), data)
     cases += [*_of_blocks(), *_of_changes(), *_of_text(), *_of_images()]
-    cases += [*_of_streams(), *_of_tables(), *_of_sound(), *_of_circuits(), *_of_tokens()]
+    cases += [
+        *_of_streams(),
+        *_of_pages(),
+        *_of_tables(),
+        *_of_sound(),
+        *_of_circuits(),
+        *_of_tokens(),
+    ]
     return list(dict.fromkeys(cases))
 
 
@@ -411,6 +422,22 @@ def _of_streams() -> list[Case]:
             data = np.frombuffer(made, np.uint8)
             cases += _with(DeflateCoder(stream, _PLAIN), data)
             cases += _with(DeflateCoder(stream, _LEVEL), data)
+    return cases
+
+
+def _of_pages() -> list[Case]:
+    cases: list[Case] = []
+    for codec, version, other in ((0, 1, False), (1, 2, False), (1, 1, True)):
+        columns = parquet_files.flights(40)
+        data = parquet_files.file(columns, codec, 30, 40, version, other=other)
+        head = Head(MemorySource(data), len(data), MemoryRandomSource(data), "a")
+        found = parquet.find(head)
+        assert found is not None
+        for stretch in found.stretches:
+            assert stretch.pages is not None
+            made = np.frombuffer(data, np.uint8)[stretch.offset : stretch.offset + stretch.size]
+            for level in (_PLAIN, _LEVEL):
+                cases += _with(PagesCoder(stretch.pages, level, Workers(1)), made)
     return cases
 
 
@@ -623,6 +650,7 @@ TARGETS = (
     _codec("text", registry.CODEC_BYTE_CM, most_memory=1 << 26),
     _codec("image", registry.CODEC_IMAGE, most_memory=1 << 28),
     _codec("deflate", registry.CODEC_DEFLATE, most_memory=1 << 28),
+    _codec("pages", registry.CODEC_PAGES, most_memory=1 << 28),
     Target("table", run_codec, seeds_of(registry.CODEC_TABLE), mutate_table, most_memory=1 << 28),
     _codec("tokens", registry.CODEC_TOKENS, most_memory=1 << 28),
     _codec("ranks", registry.CODEC_TOKEN_RANKS, most_memory=1 << 28),

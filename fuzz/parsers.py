@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import parquet_files
 from arrow_files import file as arrow_file
 from arrow_files import flights, stream
 from flac_files import flac_file, flac_frames
@@ -168,6 +169,15 @@ def npy_seeds() -> list[bytes]:
 def arrow_seeds() -> list[bytes]:
     """Files and streams of Arrow, of one batch and several."""
     return [stream(*flights(40)), stream(*flights(30, 3)), arrow_file(*flights(20))]
+
+
+def parquet_seeds() -> list[bytes]:
+    """Files of one group of rows and several, in pages of both versions."""
+    columns = parquet_files.flights(30)
+    return [
+        parquet_files.file(columns, codec=codec, group_rows=rows, version=version)
+        for codec, rows, version in ((0, 30, 1), (1, 20, 2))
+    ]
 
 
 def _zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
@@ -565,6 +575,7 @@ TARGETS = (
     Target("gguf", _parser("gguf"), gguf_seeds, _magic_kept(8)),
     Target("npy", _parser("npy"), npy_seeds, _magic_kept(8)),
     Target("arrow", _parser("arrow"), arrow_seeds, _magic_kept(8)),
+    Target("parquet", _parser("parquet"), parquet_seeds, _magic_kept(4)),
     Target("npz", _parser("npz"), npz_seeds, _repacked_zip),
     Target("torch", _parser("torch"), torch_seeds, _repacked_zip),
     Target("torch-legacy", _parser("torch-legacy"), legacy_seeds, _magic_kept(13)),

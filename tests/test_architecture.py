@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "api",
         "text",
         "arrow_tables",
+        "record_tables",
         "tables",
         "audio",
         "archives",

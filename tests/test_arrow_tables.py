@@ -290,3 +290,19 @@ def test_any_number_of_batches_is_read(tmp_path: Path, monkeypatch: pytest.Monke
             archive = packed(tmp_path, stream(columns, counts), 3)
             found = densor.read_table(archive, columns=["id"])
         assert found["id"].tolist() == list(range(900))
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "pyarrow"])
+def test_integers_of_which_some_are_missing_are_exact_in_frames(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip(kind)
+    cells = np.array([2**62 + 1, 0, -7] * 40, "<i8")
+    valid = np.packbits(cells != 0, bitorder="little").tobytes()
+    times = cells % 9 + 1_600_000_000_000_000_001
+    column = Column("big", 2, integers(64), [[valid, cells.tobytes()]])
+    when = Column("when", 10, Table({0: ("<h", 3)}), [[b"", times.tobytes()]])
+    archive = packed(tmp_path, file([column, when], [cells.size]), 3)
+    found = densor.read_table(archive, to="arrow" if kind == "pyarrow" else kind)  # type: ignore[arg-type]
+    values = found["big"].to_pylist() if kind == "pyarrow" else list(found["big"])
+    known = [value for value in values if isinstance(value, (int, np.integer))]
+    assert known == cells[cells != 0].tolist() and len(values) == cells.size
+    assert times[0] in np.asarray(found["when"]).astype("M8[ns]").astype(np.int64)

@@ -44,7 +44,13 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
         at = argv.index("--")
         names = [_MARK + name if name[:1] == "-" != name else name for name in argv[at + 1 :]]
         argv = [*argv[:at], *names]
-    args = parser.parse_intermixed_args(argv)
+    try:
+        args = parser.parse_intermixed_args(argv)
+    except (AttributeError, NameError) as error:  # of argparse, which an interrupt came to
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, KeyboardInterrupt):
+            cause = cause.__context__
+        raise cause or error from None
     for key, value in vars(args).items():
         if isinstance(value, str):
             setattr(args, key, value.removeprefix(_MARK))

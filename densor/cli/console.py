@@ -47,6 +47,8 @@ def _reason(error: BaseException) -> str:
         return text if error.filename is None else f"{os.fsdecode(error.filename)}: {text}"
     if isinstance(error, MemoryError):
         return "not enough memory"
+    if isinstance(error, RecursionError):
+        return "folders are nested too deeply"
     return str(error)
 
 

@@ -7,6 +7,7 @@ other signals that end a process.
 import importlib
 import signal
 import sys
+import time
 from types import FrameType
 from typing import Any
 
@@ -45,7 +46,7 @@ def dispatch(argv: list[str]) -> int:
     except KeyboardInterrupt:
         console.say("densor: interrupted")
         return 130
-    except (DensorError, OSError, MemoryError) as error:
+    except (DensorError, OSError, MemoryError, RecursionError) as error:
         console.fail([], error)
         return 1
 
@@ -63,15 +64,26 @@ def _run(argv: list[str]) -> int:
     return code
 
 
+_TIDYING = 2.0  # seconds after a signal in which others are let pass
+_ended_at = -_TIDYING
+
+
 def prepare_process() -> None:
     """Lets signals that end the process take its temporary files with it."""
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+        before = (signal.SIG_DFL, signal.default_int_handler)  # no other, such as of nohup
+        if number is not None and signal.getsignal(number) in before:
             signal.signal(number, _end)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    raise _Signal(number)
+    """Raises what ends the process, but not once more while that tidies up."""
+    global _ended_at
+    now = time.monotonic()
+    if now < _ended_at + _TIDYING:
+        return
+    _ended_at = now
+    raise KeyboardInterrupt if number == signal.SIGINT else _Signal(number)

@@ -4,7 +4,6 @@ import io
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densor.cli import table
@@ -87,7 +86,8 @@ def save_png(path: str, results: Sequence[tuple[str, Sequence["Result"]]], overw
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from densor.formats.io.outputs import whole_file, write_all
+    from densor.files.opened import open_output
+    from densor.formats.io.outputs import write_all
 
     figure: Any = Figure(figsize=(11, 1 + 3 * len(results)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -98,7 +98,7 @@ def save_png(path: str, results: Sequence[tuple[str, Sequence["Result"]]], overw
         _draw(right, "MB/s decompressed", _speeds(rows), "%.0f")
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=120)
-    with whole_file(Path(path), overwrite) as file:
+    with open_output(path, overwrite) as file:
         write_all(file, image.getvalue())
 
 

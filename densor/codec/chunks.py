@@ -27,7 +27,12 @@ def zstd_chunk(chunk: Bytes, level: int) -> Chunk:
 def smallest_chunk(coder: ChunkCoder, chunk: Bytes, index: int, zstd: int) -> Chunk:
     """A chunk by its codec, by Zstandard of level `zstd` where something repeats, or raw."""
     payload = coder.encode(chunk, index)
-    if coder.repeats and _may_win(chunk, len(payload), zstd):
+    return smallest_of(payload, chunk, zstd) if coder.repeats else own_or_raw(payload, chunk)
+
+
+def smallest_of(payload: bytes | Bytes, chunk: Bytes, zstd: int) -> Chunk:
+    """A chunk as its codec has coded it, by Zstandard of level `zstd`, or raw."""
+    if _may_win(chunk, len(payload), zstd):
         plain = zstd_chunk(chunk, zstd)
         if len(plain.payload) < len(payload):
             return plain

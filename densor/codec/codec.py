@@ -230,6 +230,7 @@ _ALL = (
     _codec(_R.CODEC_TOKEN_RANKS, "tokens", "tokens", _TOKEN_RANKS),  # codec 14 proposes it
     _codec(_R.CODEC_CIRCUIT, "circuit", "images by themselves"),
     _codec(_R.CODEC_TABLE, "table", "columns of tables", _ARITHMETIC),
+    _codec(_R.CODEC_PAGES, "pages", "columns in pages", "docs/format/table.md"),
     _codec(_R.CODEC_AUDIO, "audio", "sound", _RANS, _ARITHMETIC, chunk=1 << 20),
     _codec(_R.CODEC_LANGUAGE_MODEL, "language_model", "language model", _LLM),
 )

@@ -14,6 +14,7 @@ from densor.codec.blocks.block import Field
 from densor.codec.deflate.stream import Stream
 from densor.codec.image.layout import Layout as Image
 from densor.codec.image.layout import fits, layout_of
+from densor.codec.pages.layout import Pages
 from densor.codec.planes import analyse
 from densor.codec.planes.layout import Layout, layout_for
 from densor.codec.table.layout import Layout as Table
@@ -38,6 +39,7 @@ class Data(Enum):
     STREAM = auto()  # of DEFLATE
     TABLE = auto()  # a table as text
     AUDIO = auto()  # samples of sound
+    PAGES = auto()  # of columns, as in Parquet files
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,9 @@ class Kind:
     than one chunk has one part only. `columns`: of blocks, how many make a row. `image`: how rows
     of samples lie, `guessed` from type and shape or as a format has it; all else then says what
     they are beside that. `audio`: likewise how samples of sound lie. `stream`: one whole DEFLATE
-    stream. `table`: how cells lie in a text. `tokens`: whether integers are said to be such;
-    `books`: of integers, the last two sizes of their shape, which may be codebooks and time.
+    stream. `table`: how cells lie in a text. `pages`: how those of columns lie. `tokens`: whether
+    integers are said to be such; `books`: of integers, the last two sizes of their shape, which may
+    be codebooks and time.
     """
 
     layout: Layout | None
@@ -64,6 +67,7 @@ class Kind:
     guessed: bool = False
     stream: Stream | None = None
     table: Table | None = None
+    pages: Pages | None = None
     audio: Audio | None = None
     tokens: bool = False
     books: tuple[int, int] = (0, 0)
@@ -84,6 +88,8 @@ class Kind:
         """What `choose.py` goes by."""
         if self.stream is not None:
             return Data.STREAM
+        if self.pages is not None:
+            return Data.PAGES
         if self.audio is not None:
             return Data.AUDIO
         if self.image is not None:
@@ -118,6 +124,11 @@ BYTES = Kind(None)
 def kind_of_table(layout: Table) -> Kind:
     """How to treat a text that is a table."""
     return Kind(None, table=layout)
+
+
+def kind_of_pages(pages: Pages) -> Kind:
+    """How to treat pages of columns."""
+    return Kind(None, pages=pages)
 
 
 class Segment(NamedTuple):

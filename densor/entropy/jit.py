@@ -84,7 +84,16 @@ class Kernel:
 
     def compiled(self) -> Callable[..., Any]:
         """Compiles the kernel; what comes of it is kept on disk."""
-        return self._native() or self._dispatcher(cache=not BOUNDSCHECK)
+        return self._native() or self._kept_by_numba()
+
+    def _kept_by_numba(self) -> Any:
+        """As numba has it in its cache; by itself where that cannot be read or written."""
+        if not BOUNDSCHECK:
+            try:
+                return self._dispatcher(cache=True)
+            except Exception as error:  # of any kind: a full disk, no folder, a file that was cut
+                log.debug("kernel %s is not cached: %s", self._name, error)
+        return self._dispatcher(cache=False)
 
     def _native(self) -> Callable[..., Any] | None:
         """As `native.py` loads it; None where that cannot be."""

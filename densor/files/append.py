@@ -26,6 +26,7 @@ from densor.formats.io.outputs import (
 )
 from densor.formats.io.sources import FileRandomSource, source_of
 from densor.options import WriteKeywords, WriteOptions, write_options
+from densor.runtime.arguments import need_whole
 
 MAX_HOPS = 8  # bases of bases that a new entry may need; beyond, it is stored by itself
 
@@ -56,6 +57,7 @@ def append(
     has; `max_output_size`: LimitError where what is decoded of the archive, or its base, is larger.
     """
     chosen = write_options(options, level=level, threads=threads, **keywords)
+    need_whole(most_hops=most_hops)
     path = Path(os.path.realpath(archive))  # what a link leads to, not the link
     with errors_of(path):
         file = path.open("rb")

@@ -5,12 +5,10 @@ other's; names are not looked at. What is made so need not be stored: see `conta
 """
 
 import contextlib
-import mmap
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from densor.codec.kind import BYTES as PLAIN_BYTES
 from densor.codec.kind import Segment
@@ -28,8 +26,8 @@ from densor.formats.container.derived import (
     Recipe,
 )
 from densor.formats.container.entry import BYTES, STEPS, BaseRef, EntryMeta
-from densor.formats.io.outputs import errors_of
-from densor.formats.io.sources import MemoryRandomSource, MemorySource
+from densor.formats.io.outputs import check_still_there, errors_of
+from densor.formats.io.sources import FileRandomSource, MemorySource, PlacedSource
 from densor.formats.parsers.plan import plan_file
 from densor.formats.tensors import TensorInfo
 from densor.options import ReadOptions, WriteOptions
@@ -76,18 +74,30 @@ def with_derived(
 
 
 class _File:
-    """A file that is packed, mapped into memory, with its tensors."""
+    """A file that is packed, open as long as `stack` is, with its tensors.
 
-    def __init__(self, member: Member) -> None:
+    Not mapped into memory: where another process cuts the file, that would end this one.
+    """
+
+    def __init__(self, member: Member, stack: contextlib.ExitStack) -> None:
         self.name = member.name
-        path = Path(member.path)
-        with errors_of(path), path.open("rb") as file:
-            size = path.stat().st_size
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else None
-        self.data = np.frombuffer(self._map or b"", np.uint8)
-        random = MemoryRandomSource(self.data)
-        plan = plan_file(MemorySource(self.data), self.data.size, random=random, name=self.name)
+        self._path = Path(member.path)
+        with errors_of(self._path):
+            file = stack.enter_context(self._path.open("rb", buffering=0))
+            self._before = os.fstat(file.fileno())
+        self._random = FileRandomSource(file)
+        self.size = self._random.size
+        source = PlacedSource(self._random)
+        plan = plan_file(source, self.size, random=self._random, name=self.name)
         self.tensors = [tensor for tensor in plan.tensors if tensor.plain and tensor.size]
+
+    def read(self, begin: int, end: int) -> Bytes:
+        """Some of its bytes."""
+        return self._random.read_at(begin, end - begin)
+
+    def check_unchanged(self) -> None:
+        """FileError unless its path still leads to it as it was."""
+        check_still_there(self._path, self._before)
 
 
 class _Weights(NamedTuple):
@@ -102,19 +112,24 @@ class _Weights(NamedTuple):
     def row(self, number: int, row: int) -> Bytes:
         """One of its rows, of `row` bytes."""
         begin = self.tensor.offset + number * row
-        return self.file.data[begin : begin + row]
+        return self.file.read(begin, begin + row)
 
 
 class Derivation(GivenBase):
-    """The recipes of an archive that is being packed, and the bases that they make."""
+    """The recipes of an archive that is being packed, and the bases that they make.
 
-    def __init__(self, members: Sequence[Member], options: WriteOptions) -> None:
+    `stack`: closes the files that it reads.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], options: WriteOptions, stack: contextlib.ExitStack
+    ) -> None:
         if options.base is not None:
             raise ArgumentError("files that are made from others take no base beside these")
         self._hash = options.hash
         local = [m for m in members if isinstance(m.path, Path) and m.path.is_file()]
-        sources = [_File(m) for m in local if m.path.suffix == ".safetensors"]  # type: ignore[union-attr]
-        made = [_File(m) for m in local if m.path.suffix == ".gguf"]  # type: ignore[union-attr]
+        sources = [_File(m, stack) for m in local if m.path.suffix == ".safetensors"]  # type: ignore[union-attr]
+        made = [_File(m, stack) for m in local if m.path.suffix == ".gguf"]  # type: ignore[union-attr]
         self._files = {file.name: file for file in (*sources, *made)}
         known = [weights for file in sources for weights in _floats(file)]
         self._bases: dict[str, FileBase] = {}
@@ -123,17 +138,22 @@ class Derivation(GivenBase):
             tensors = [found for each in _made(file) if (found := _origin(each, known)) is not None]
             if tensors:
                 self._add(file, sorted(tensors))
-        super().__init__(DerivedSource(0, [], self._read), derived.NAME)
+        super().__init__(DerivedSource(0, [], self._read), derived.NAME, self._check_sources)
+
+    def _check_sources(self) -> None:
+        """FileError where a file has changed since another one was coded against what is in it."""
+        for name in {tensor.entry for recipe in self._recipes for tensor in recipe.tensors}:
+            self._files[name].check_unchanged()
 
     def _add(self, file: _File, tensors: list[DerivedTensor]) -> None:
-        source = DerivedSource(file.data.size, tensors, self._read)
+        source = DerivedSource(file.size, tensors, self._read)
         base = FileBase(source, file.tensors)
         size, kind, digest = base.reference(self._hash)[:3]
         self._bases[file.name] = base
         self._recipes.append(Recipe(size, kind, digest, tensors))
 
     def _read(self, name: str, begin: int, end: int) -> Bytes:
-        return self._files[name].data[begin:end]
+        return self._files[name].read(begin, end)
 
     def file(self, name: str) -> GivenBase | None:
         """What a file is coded against."""
@@ -145,7 +165,7 @@ class Derivation(GivenBase):
         return known.matching(wanted)
 
     def _size(self, name: str) -> int | None:
-        return self._files[name].data.size if name in self._files else None
+        return self._files[name].size if name in self._files else None
 
     def ordered(self, archive: object, members: Iterable[Member]) -> Iterator[Member]:
         """Files that others are made from first; the recipes before what is made by them.
@@ -218,7 +238,7 @@ def _is_made(made: _Weights, source: _Weights, tensor: DerivedTensor) -> bool:
     """Whether some rows are what the quantiser gives."""
 
     def read(name: str, begin: int, end: int) -> Bytes:
-        return source.file.data[begin:end]
+        return source.file.read(begin, end)
 
     step = max(1, tensor.rows // _SAMPLED)
     same = total = 0

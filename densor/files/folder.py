@@ -72,7 +72,7 @@ def members(
         with errors_of(path):
             is_folder, is_file = path.is_dir(), path.is_file()
         if is_folder:
-            yield from _below(path, b"", left_out)
+            yield from _below(path, left_out)
         elif is_file:
             yield Member(path, *escape_path(os.fsencode(path.name)))
         else:
@@ -90,7 +90,23 @@ def _remote_members(url: str) -> Iterator[Member]:
         yield Member(below, new_path(name))
 
 
-def _below(folder: Path, prefix: bytes, left_out: LeftOut | None) -> Iterator[Member]:
+def _below(folder: Path, left_out: LeftOut | None) -> Iterator[Member]:
+    """What is in a folder, which may be deeper than functions can call each other."""
+    opened = [_within(folder, b"", left_out)]
+    while opened:
+        found = next(opened[-1], None)
+        if found is None:
+            opened.pop()
+        elif isinstance(found, Member):
+            yield found
+        else:
+            opened.append(_within(*found, left_out))
+
+
+def _within(
+    folder: Path, prefix: bytes, left_out: LeftOut | None
+) -> Iterator[Member | tuple[Path, bytes]]:
+    """The files in a folder, and each folder in it with the prefix of names there; then itself."""
     try:
         with errors_of(folder):
             children = sorted(os.scandir(folder), key=lambda child: child.name)
@@ -101,7 +117,7 @@ def _below(folder: Path, prefix: bytes, left_out: LeftOut | None) -> Iterator[Me
     for child in children:
         path, name = Path(child.path), prefix + os.fsencode(child.name)
         if child.is_dir(follow_symlinks=False):
-            yield from _below(path, name + b"/", left_out)
+            yield path, name + b"/"
             continue
         try:
             if not child.is_file():
@@ -152,8 +168,9 @@ def pack(
         raise errors[0]  # nothing is left to be packed
     for error in errors:
         _leave_out(error, left_out)
-    derived = Derivation(listed, chosen) if derive else None
-    with new_archive(target, chosen, derived=derived) as archive:
+    with contextlib.ExitStack() as stack:
+        derived = Derivation(listed, chosen, stack) if derive else None
+        archive = stack.enter_context(new_archive(target, chosen, derived=derived))
         told = _told_by_models(listed)
         for member in listed if derived is None else derived.ordered(archive, listed):
             _add_member(archive, member, left_out, told)

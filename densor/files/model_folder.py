@@ -17,7 +17,7 @@ from densor.files.folder import extract, pack
 from densor.formats.container import wire
 from densor.formats.container.base import GivenBase
 from densor.formats.container.tensor_blob import Tensor
-from densor.formats.io.outputs import Sizes, copy_times_and_mode, errors_of
+from densor.formats.io.outputs import Sizes, copy_times_and_mode, errors_of, sync_below
 from densor.formats.packed import header, writer
 from densor.formats.packed.base_folder import BaseFolder
 from densor.formats.packed.reader import PackedFile
@@ -144,6 +144,7 @@ def _pack_weights(
     find = None if bases is None else bases.find
     with errors_of(path), path.open("wb") as out:
         writer.pack_file(file, out, options, find)
+    file.check_unchanged()
     copy_times_and_mode(file.path, path)
     written = PackedFile(path)
     need = None if bases is None else bases.need
@@ -259,7 +260,8 @@ def new_folder(target: Path, overwrite: bool, source: Path) -> Iterator[Path]:
             content = new / "new"
             content.mkdir()
             yield content
-            if there:
+            if there:  # which is gone for good then
+                sync_below(content)
                 target.rename(new / "old")
             content.rename(target)
     finally:

@@ -21,6 +21,7 @@ from densor.formats.container.writer import ArchiveWriter
 from densor.formats.damage.recovery import check_wanted, protect
 from densor.formats.io.outputs import Sizes
 from densor.formats.io.sources import (
+    BytesIORandomSource,
     FileRandomSource,
     Pieces,
     PlacedSource,
@@ -141,7 +142,7 @@ def planned(
         told=told,
         raw=options.raw,
     )
-    if isinstance(random, FileRandomSource) and random.size == meta.size:
+    if isinstance(random, FileRandomSource | BytesIORandomSource) and random.size == meta.size:
         plan = plan._replace(source=PlacedSource(random))  # of which threads read parts
     return plan
 

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import os
-import re
+import stat
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,15 @@ from typing import BinaryIO, NamedTuple
 from densor.errors import ArgumentError, FileError
 from densor.formats.container.entry import escape_path
 from densor.formats.container.wire import MAGIC, begins_archive
-from densor.formats.io.outputs import errors_of, foreign_owner, whole_file
+from densor.formats.io.outputs import errors_of, foreign_owner, is_special, whole_file
 from densor.formats.io.sources import (
+    BytesIORandomSource,
     FileRandomSource,
     PlacedSource,
     RandomSource,
+    RandomSourceFrom,
     Source,
+    seekable,
     source_of,
 )
 from densor.formats.io.urls import is_url, name_of, plain
@@ -54,14 +57,23 @@ class Input(NamedTuple):
 
 
 @contextlib.contextmanager
-def open_input(source: PathOrFile) -> Iterator[Input]:
-    """The binary file behind a path, URL or file object."""
+def open_input(source: PathOrFile, whole: bool = False) -> Iterator[Input]:
+    """The binary file behind a path, URL or file object.
+
+    `whole`: whether all of it will be read, so that a file object that can be sought in is a file
+    of as many bytes as are left in it, and stands behind them in the end.
+    """
     if is_url(source):
         with _open_remote(str(source)) as remote:
             yield remote
         return
     if is_file_object(source):
-        yield Input(source)  # type: ignore[arg-type]
+        opened = Input(source)  # type: ignore[arg-type]
+        begin = opened.file.tell() if whole and _sought_at_will(opened.file) else None
+        opened = opened if begin is None else _from(opened.file, begin)
+        yield opened
+        if begin is not None and opened.size is not None:
+            opened.file.seek(begin + opened.size)
         return
     path = Path(source)  # type: ignore[arg-type]
     with errors_of(path):
@@ -77,6 +89,34 @@ def open_input(source: PathOrFile) -> Iterator[Input]:
             unchanged = partial(same_file_state, status, file)
             owner = foreign_owner(status)
             yield Input(file, status.st_size, mode, mtime, random, unchanged, owner)
+
+
+def _sought_at_will(file: BinaryIO) -> bool:
+    """Whether a file object can be sought in at no great cost: not in what is unpacked for that."""
+    packed = any(base.__module__.partition(".")[0] in _UNPACKERS for base in type(file).__mro__)
+    return not packed and seekable(file)
+
+
+def _from(file: BinaryIO, begin: int) -> Input:
+    """A file object from `begin` on, where it stands; a stream where its size is not to be told."""
+    if type(file) is io.BytesIO:
+        memory = BytesIORandomSource(file, begin)
+        return Input(file, memory.size, random=memory)
+    try:
+        everything = FileRandomSource(file)
+    except (FileError, TypeError, NotImplementedError):  # of a class that has no more than read
+        return Input(file)
+    left = RandomSourceFrom(everything, begin)
+    if not left.size:  # such as a device
+        return Input(file)
+    if not everything.positioned:
+        return Input(file, left.size, random=left)
+    status = os.fstat(file.fileno())
+    real = os.path.realpath(f"/proc/self/fd/{file.fileno()}")
+    if not stat.S_ISREG(status.st_mode) or real.startswith(_PSEUDO):
+        return Input(file)
+    unchanged = partial(same_file_state, status, file)
+    return Input(file, left.size, random=left if begin else everything, unchanged=unchanged)
 
 
 def _is_pseudo(path: Path, file: BinaryIO, status: os.stat_result) -> bool:
@@ -136,22 +176,7 @@ def open_output(
         yield whole
 
 
-def is_special(path: Path) -> bool:
-    """Whether a path leads to what is written to as it is: a device, a pipe, an open file.
-
-    Such as /dev/stdout, even where that is redirected to a regular file.
-    """
-    for _ in range(_MAX_LINKS):
-        if _OPEN_FILES.fullmatch(os.path.realpath(path.parent)):
-            return True
-        if not path.is_symlink():
-            break
-        path = path.parent / os.readlink(path)
-    return path.exists() and not path.is_file()
-
-
-_MAX_LINKS = 40
-_OPEN_FILES = re.compile(r"/proc/\d+(/task/\d+)?/fd|/dev/fd")
+_UNPACKERS = ("gzip", "bz2", "lzma", "zipfile")  # modules of files that unpack others
 _PSEUDO = ("/proc/", "/sys/")  # whose files tell sizes that are not those of their content
 
 

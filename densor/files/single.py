@@ -6,12 +6,11 @@ import os
 from pathlib import Path
 from typing import BinaryIO, Unpack
 
-from densor.errors import FormatError
+from densor.errors import FileError, FormatError
 from densor.files.opened import (
     PathOrFile,
     entry_name,
     is_file_object,
-    is_special,
     open_input,
     open_output,
 )
@@ -27,7 +26,13 @@ from densor.formats.container.sinks import (
     PlacedFileSink,
 )
 from densor.formats.container.stream_reader import Entry, Sink, StreamReader
-from densor.formats.io.outputs import Sizes, WholeFile, apply_times_and_mode, copy_times_and_mode
+from densor.formats.io.outputs import (
+    Sizes,
+    WholeFile,
+    apply_times_and_mode,
+    copy_times_and_mode,
+    is_special,
+)
 from densor.formats.io.urls import is_url, plain
 from densor.options import (
     ReadKeywords,
@@ -52,8 +57,9 @@ def compress_file(
     """Packs one file, in bounded memory.
 
     `source`, `target`: path, URL that fsspec knows, or binary file object; neither needs to be
-    seekable. `level`: 1 to 9, by default 3. `threads`: by default 0, all processors. `name`:
-    what the entry is called, by default the source's. Options, as keywords or as an object:
+    seekable, but a `source` that is counts as a file: formats are known that are not read in
+    order. `level`: 1 to 9, by default 3. `threads`: by default 0, all processors. `name`: what the
+    entry is called, by default the source's. Options, as keywords or as an object:
 
     - `verify`: decode the result and compare hashes before the target appears; needs a target that
       can be read again. What is at a URL is read back when it is there, and removed if it is not
@@ -79,7 +85,7 @@ def compress_file(
         raise TypeError(f"name must be a text, not {type(name).__name__}")
     source, target = plain(source), plain(target)
     with (
-        open_input(source) as opened,
+        open_input(source, whole=True) as opened,
         new_archive(target, chosen, opened.mode, alone=True) as archive,
     ):
         called, escaped = (name, False) if name else entry_name(source)
@@ -168,6 +174,10 @@ def _new_bytes(out: BinaryIO, size: int | None, stored: int | None) -> NewBytesS
         return None
     if out.tell() or out.getbuffer().nbytes or not wire.is_possible(size, stored):
         return None
+    try:
+        out.truncate()
+    except BufferError:
+        raise FileError("cannot write: the memory of the file is in use") from None
     with contextlib.suppress(MemoryError):
         return NewBytesSink(size)
     return None

@@ -28,7 +28,11 @@ _TRIED = 1 << 27  # bytes of tensors that are not copied as they are before no m
 
 def is_packed_folder(folder: str | os.PathLike[str]) -> bool:
     """Whether config.json of a model's folder says that its weights are packed."""
-    method = json_object(Path(folder) / "config.json").get("quantization_config")
+    return is_packed_config(json_object(Path(folder) / "config.json").get("quantization_config"))
+
+
+def is_packed_config(method: object) -> bool:
+    """Whether a model's `quantization_config` is that of packed weights."""
     return isinstance(method, dict) and method.get("quant_method") == _METHOD
 
 
@@ -113,7 +117,7 @@ def weights(
 
 
 class _Job(NamedTuple):
-    """A tensor that may be wanted; `stored` is its blob as a `densor.torch.placed.Stored`."""
+    """A tensor that may be wanted; `stored` is its blob as a `densor.torch.undecoded.Stored`."""
 
     name: str
     read: Callable[[], tuple[str, Any]]
@@ -125,7 +129,7 @@ def _placed(jobs: Sequence[_Job], placing: Any, threads: int) -> Iterator[tuple[
     """Names and tensors, blobs undecoded as long as most of them are copied as they are."""
     placing.total = sum(job.size for job in jobs)
     for at, job in enumerate(jobs):
-        if placing.elsewhere > placing.placed + _TRIED:
+        if placing.elsewhere > placing.placed + placing.spared + _TRIED:
             yield from ahead([job.read for job in jobs[at:]], threads)
             break
         if job.stored is None:
@@ -147,7 +151,7 @@ def _safetensors_reader(
     from densor.runtime.buffers import BufferPool
     from densor.torch.blob import read_tensor, threads_of
     from densor.torch.device import decoded_on, open_device
-    from densor.torch.placed import Stored
+    from densor.torch.undecoded import Stored
 
     pool = BufferPool(_MAX_KEPT)
     device = None if backend in (None, CPU) else open_device(None, backend)

@@ -48,9 +48,10 @@ class Quantized:
     def save(self, path: PathOrFile, *, overwrite: bool = False) -> None:
         """Writes the archive; FileError where there is a file and `overwrite` is not given."""
         from densor.files.opened import open_output
+        from densor.formats.io.outputs import write_all
 
         with open_output(path, overwrite, lambda: None, False) as out:
-            out.write(self.archive)
+            write_all(out, self.archive)
 
 
 def quantize(

@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from densor.errors import ArgumentError
+from densor.runtime.arguments import need_whole
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -19,6 +20,7 @@ R = TypeVar("R", covariant=True)
 
 def thread_count(threads: int) -> int:
     """The number of threads to use; 0 means one per processor that this process may use."""
+    need_whole(threads=threads)
     if threads < 0:
         raise ArgumentError(f"threads must be 0 or more, not {threads}")
     if threads:

@@ -11,6 +11,7 @@ from densor import dtypes
 from densor.codec.levels import level_settings
 from densor.errors import ArgumentError, FileError
 from densor.formats.io.sources import Bytes
+from densor.runtime.arguments import need, need_whole
 from densor.runtime.workers import thread_count
 from densor.sync import changes, message
 from densor.sync.message import CHANGE, FULL, NOTHING, Message
@@ -56,6 +57,7 @@ class Publisher:
         wait: bool = False,
         coder: changes.Coder | None = None,
     ) -> None:
+        need_whole(every=every, full_every=full_every, keep=keep)
         if every < 1 or full_every < 1 or keep < 1:
             raise ArgumentError("every, full_every and keep must be 1 or more")
         self._model = model
@@ -63,6 +65,7 @@ class Publisher:
         self._every, self._full_every, self._keep = every, full_every, keep
         self._wait = wait
         self._coder = changes.Coder() if coder is None else coder
+        need(self._coder, changes.Coder, "coder")
         level_settings(self._coder.level)  # refuses unknown ones, now and not in the thread
         thread_count(self._coder.threads)
         wanted = None if dtype is None else dtypes.parse_dtype(dtype)
@@ -106,6 +109,9 @@ class Publisher:
         `tensors`: names and tensors to be taken instead of those of the model, each before the next
         one is asked for: all that were there in the beginning, in any order.
         """
+        need_whole(step=step)
+        if not 0 <= step < 1 << 64:
+            raise ArgumentError(f"step must be 0 or more, and below 2^64, not {step}")
         if not self._raise_failure(block=self._wait if wait is None else wait):
             return False
         places = {

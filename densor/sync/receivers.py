@@ -8,7 +8,15 @@ import numpy as np
 from densor import arrays
 from densor.errors import ArgumentError, LimitError
 from densor.formats.io.sources import Bytes
-from densor.sync.weights import Described, Table, copy_from, dtype_of, memory_of, named_tensors
+from densor.sync.weights import (
+    Described,
+    Table,
+    check_strided,
+    copy_from,
+    dtype_of,
+    memory_of,
+    named_tensors,
+)
 
 
 class _Target(NamedTuple):
@@ -127,6 +135,8 @@ def _add_fused(
 
 def _check_target(name: str, tensor: Any, described: Described) -> None:
     """ArgumentError for a tensor of a model that what is published cannot be copied to."""
+    if arrays.is_torch(tensor):
+        check_strided(name, tensor)
     if not all(tensor.shape):
         return
     strides = tensor.stride() if arrays.is_torch(tensor) else tensor.strides

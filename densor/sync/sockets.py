@@ -14,6 +14,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from densor.errors import ArgumentError, DensorError, FileError
+from densor.runtime.arguments import need
 from densor.sync.stores import Store, checked_name
 
 _LENGTH = struct.Struct("<Q")
@@ -85,6 +86,7 @@ class SocketStore:
     """The subscriber's side of a `StoreServer`, at its `url`. Connects anew after a fault."""
 
     def __init__(self, url: str, *, timeout: float = _TIMEOUT) -> None:
+        need(url, str, "url")
         parts = urlsplit(url)
         if parts.scheme != "tcp" or parts.hostname is None or parts.port is None:
             raise ArgumentError(f"{url!r:.200} is no address, tcp://host:port")

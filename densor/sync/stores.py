@@ -57,7 +57,7 @@ class MemoryStore:
     def put(self, name: str, data: bytes) -> None:
         """Keeps `data` under a name."""
         with self._lock:
-            self._kept[checked_name(name)] = bytes(data)
+            self._kept[checked_name(name)] = memoryview(data).tobytes()
 
     def get(self, name: str, limit: int) -> bytes | None:
         """What is kept under a name; None if nothing is."""

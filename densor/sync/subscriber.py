@@ -7,6 +7,7 @@ from typing import Any
 
 from densor import arrays
 from densor.errors import ArgumentError, ChecksumError, DensorError, FileError, FormatError
+from densor.runtime.arguments import need_whole
 from densor.runtime.locks import Lock
 from densor.runtime.workers import thread_count
 from densor.sync import changes, message
@@ -14,7 +15,7 @@ from densor.sync.message import CHANGE, FULL, Message
 from densor.sync.places import open_store
 from densor.sync.receivers import Receivers
 from densor.sync.stores import Store
-from densor.sync.weights import Table, digest_of, digest_of_all, named_tensors
+from densor.sync.weights import Table, check_strided, digest_of, digest_of_all, named_tensors
 
 log = logging.getLogger("densor")
 _SPARE = 1 << 24  # bytes that a message may have above four times those of the weights
@@ -91,6 +92,7 @@ class Subscriber:
         `exactly`: of no later one; ArgumentError if they are already. FileError if they are not
         after so many seconds, or the messages that lead there are no longer in the store.
         """
+        need_whole(number=number)
         if exactly and self.number > number:
             raise ArgumentError(f"weights are those of message {self.number}, after {number}")
         most = number if exactly else None
@@ -125,8 +127,11 @@ class Subscriber:
             return [(one.name, self._tensor(i)) for i, one in enumerate(self._table.tensors)]
 
     def _size_limit(self) -> int:
-        tensors = named_tensors(self._model).values()
-        return 4 * sum(int(tensor.nbytes) for tensor in tensors) + _SPARE
+        named = named_tensors(self._model)
+        for name, tensor in named.items():
+            if arrays.is_torch(tensor):
+                check_strided(name, tensor)  # others do not say how many bytes they have
+        return 4 * sum(int(tensor.nbytes) for tensor in named.values()) + _SPARE
 
     def _follow(self, most: int | None) -> int:
         """Applies the changes that come next; how many there were."""

@@ -90,13 +90,19 @@ def named_tensors(model: Any) -> dict[str, Any]:
     return named
 
 
+def check_strided(name: str, tensor: Any) -> None:
+    """ArgumentError for a torch tensor whose elements have no places in memory."""
+    if str(tensor.layout) != "torch.strided" or tensor.is_meta:
+        raise ArgumentError(f"{name}: {tensor.layout} tensors on {tensor.device} have no memory")
+
+
 def dtype_of(name: str, tensor: Any) -> str:
     """The safetensors name of a dtype; ArgumentError if there is none."""
     is_torch = arrays.is_torch(tensor)
     if not is_torch:
         arrays.check_whole(tensor)
-    elif str(tensor.layout) != "torch.strided" or tensor.is_meta:
-        raise ArgumentError(f"{name}: {tensor.layout} tensors on {tensor.device} have no memory")
+    else:
+        check_strided(name, tensor)
     found = dtypes.from_torch(tensor.dtype) if is_torch else None
     if not arrays.is_torch(tensor) and tensor.dtype.isnative:
         found = dtypes.from_numpy(tensor.dtype)

@@ -20,6 +20,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 import densor
 from densor.errors import ArgumentError
+from densor.runtime.arguments import need, need_whole
 from densor.torch.again import Key, Recorder, key_of
 from densor.torch.packed import PackedTensor
 
@@ -136,7 +137,10 @@ def pack_activations(
     ...     loss = model(batch).loss
     >>> loss.backward()  # doctest: +SKIP
     """
-    unknown = sorted(set(kinds) - set(KINDS))
+    if model is not None:
+        need(model, torch.nn.Module, "model")
+    need_whole(min_bytes=min_bytes)
+    unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise ArgumentError(f"unknown kind {unknown[0]!r}; known are {', '.join(KINDS)}")
     packer = _Packer(model, frozenset(kinds), level, threads, min_bytes)

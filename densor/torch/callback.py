@@ -11,6 +11,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 import densor
 from densor.errors import ArgumentError, DensorError, FileError
+from densor.runtime.arguments import need_whole
 from densor.torch.checkpoint import PathLike
 from densor.torch.saving import AsyncCheckpoints
 
@@ -104,6 +105,7 @@ class BackgroundCheckpoints(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(self, folder: PathLike, every: int, **options: Any) -> None:
+        need_whole(every=every)
         if every < 1:
             raise ArgumentError("every must be 1 or more")
         self.checkpoints = AsyncCheckpoints(folder, **options)

@@ -23,6 +23,7 @@ import densor
 from densor import dtypes
 from densor.errors import ArgumentError, DensorError, FormatError
 from densor.formats.io.sources import Bytes
+from densor.runtime.arguments import need
 
 DEFAULT_LEVEL = 1
 _MIN_BYTES = 1 << 12  # of a part that is worth packing
@@ -211,6 +212,7 @@ def packed_hook(
     bucket: dist.GradBucket,  # type: ignore[name-defined]
 ) -> torch.futures.Future[torch.Tensor]:
     """For `DistributedDataParallel.register_comm_hook`: the average of a bucket over all ranks."""
+    need(state, PackedReduce, "state")
     flat: torch.Tensor = bucket.buffer()
     return state.start(flat)
 

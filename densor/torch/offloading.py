@@ -20,7 +20,7 @@ from densor.files.shards_listed import check_shards
 from densor.formats.container.packed_array import PackedArray
 from densor.formats.packed.reader import PackedFile
 from densor.formats.packed.stored_array import OpenFile, StoredArray
-from densor.torch.arguments import need
+from densor.runtime.arguments import need
 from densor.torch.blob import read_tensor
 from densor.torch.packed import PackedTensor
 from densor.torch.resident import attach
@@ -52,6 +52,8 @@ def place_of(name: str, device_map: str | Mapping[str, str]) -> str:
 
 def check_map(device_map: str | Mapping[str, str]) -> None:
     """ArgumentError for places other than "disk" and "cpu"."""
+    if not isinstance(device_map, str):
+        need(device_map, Mapping, "device_map")
     places = [device_map] if isinstance(device_map, str) else device_map.values()
     wrong = [place for place in places if place not in (DISK, CPU)]
     if wrong:

@@ -24,8 +24,8 @@ from densor.errors import (
     UnsupportedError,
 )
 from densor.formats.io.outputs import errors_of
+from densor.runtime.arguments import need, need_whole
 from densor.torch import rotated, rotated_coding
-from densor.torch.arguments import need
 
 MAGIC = b"\x89DPAGE\r\n"
 VERSION = 1
@@ -198,6 +198,7 @@ class PagedCache:
         rope_theta: float | None = None,
         folder: str | Path | None = None,
     ) -> None:
+        need_whole(tokens=tokens)
         if tokens < 1:
             raise ArgumentError("a page has at least one token")
         self._tokens, self._level, self._theta = tokens, level, rope_theta
@@ -211,6 +212,11 @@ class PagedCache:
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Adds tokens of a layer, [batch, heads, tokens, channels] each, on a CPU."""
+        need_whole(layer=layer)
+        if not 0 <= layer < 1 << 32:
+            raise ArgumentError(f"layer must be 0 or more, not {layer}")
+        need(keys, torch.Tensor, "keys")
+        need(values, torch.Tensor, "values")
         if keys.ndim != 4 or values.ndim != 4 or keys.shape[:3] != values.shape[:3]:
             raise ArgumentError("keys and values are [batch, heads, tokens, channels]")
         for which, new in ((KEYS, keys), (VALUES, values)):

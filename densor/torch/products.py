@@ -22,7 +22,7 @@ from densor.errors import ArgumentError, DensorError, UnsupportedError
 from densor.products import entry_kernels as entry
 from densor.products.matrix import MAX_TOKENS, Matrix, Products, best_layout
 from densor.products.vector_kernels import COLUMNS
-from densor.torch.arguments import need
+from densor.runtime.arguments import need
 from densor.torch.packed import Cell, PackedTensor, from_packed
 
 _MIN_BYTES = 1 << 14  # of a weight that is worth packing

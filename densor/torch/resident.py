@@ -22,9 +22,9 @@ from torch import nn
 from densor.codec.levels import level_settings
 from densor.errors import ArgumentError, DensorError, UnsupportedError
 from densor.formats.container.packed_array import PackedArray
+from densor.runtime.arguments import need
 from densor.runtime.buffers import POOL
 from densor.runtime.workers import Workers, thread_count
-from densor.torch.arguments import need
 from densor.torch.device import Device, DeviceArray, open_device
 from densor.torch.loads import Blocks, DeviceLoad, HostLoad, Load, advise, aligned
 from densor.torch.packed import (
@@ -387,6 +387,8 @@ def pack_module(
     """
     level_settings(level)  # refuses unknown ones
     need(module, nn.Module, "module")
+    if packed is not None:
+        need(packed, Mapping, "packed")
     if mode == "decode":
         how = _Packing(level, threads, select, verify=True)
         return _for_decoding(module, how, ahead, blocks, packed, place)
@@ -620,6 +622,7 @@ def _units_of(
     """The given blocks, and what holds packed weights beside them."""
     within = set()
     for block in blocks:
+        need(block, nn.Module, "a block")
         yield block, True
         within |= set(block.modules())
     for part in module.modules():

@@ -82,6 +82,7 @@ def save_packed_file(
     chosen = write_options(options, level=level, threads=threads, **keywords)
     if chosen.recovery is not None or chosen.dtype is not None:
         raise ArgumentError("a packed file takes neither recovery data nor another dtype")
+    arrays.check_named(tensors)
     _check_separate(tensors)
     described = _described(tensors, metadata)
     listed = [(name, dtype, shape, data.size) for name, dtype, shape, data in described]

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from densor import arrays
 from densor.errors import ArgumentError, DensorError, FileError
 from densor.formats.io.outputs import errors_of
+from densor.runtime.arguments import need, need_whole
 from densor.torch.checkpoint import PackedReader, PackedWriter, PathLike, based_on
 
 _NAME = re.compile(r"step-([0-9]{1,18})")
@@ -105,6 +106,7 @@ class AsyncCheckpoints:
         keep: int | None = None,
         process_group: Any = None,
     ) -> None:
+        need_whole(chain=chain, keep=1 if keep is None else keep)
         if chain < 0 or (keep is not None and keep < 1):
             raise ArgumentError("chain must be 0 or more, keep 1 or more")
         self._folder = Path(folder)
@@ -121,12 +123,19 @@ class AsyncCheckpoints:
 
     def save(self, state: dict[str, Any], step: int) -> None:
         """Copies `state`, as `torch.distributed.checkpoint.save` takes it, and returns."""
+        need(state, dict, "state")
+        need_whole(step=step)
+        if step < 0:
+            raise ArgumentError(f"step must be 0 or more, not {step}")
         self.wait()
         copied = self._stage.copy(state)
         self._pending = self._pool.submit(self._write, copied, step)
 
     def load(self, state: dict[str, Any], step: int | None = None) -> int:
         """Fills `state` from a checkpoint, the latest that is whole by default; its step."""
+        need(state, dict, "state")
+        if step is not None:
+            need_whole(step=step)
         self.wait()
         steps = self.steps()
         if step is None and not steps:

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 import densor
 from densor.errors import ArgumentError
+from densor.runtime.arguments import need_whole
 from densor.torch.saving import Stage
 from densor.torch.snapshot_bytes import is_codable
 
@@ -51,6 +52,7 @@ class Snapshots:
     """
 
     def __init__(self, last: int = 4, level: int = 1, threads: int = 1) -> None:
+        need_whole(last=last)
         if last < 1:
             raise ArgumentError("at least one state must be kept")
         self._last, self._level, self._threads = last, level, threads

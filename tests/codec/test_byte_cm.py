@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy._core import _multiarray_umath
 from reference import byte_cm as reference_byte_cm
+from reference.reading import Refused
 
 import densor
 from densor.codec.byte_cm import params as text
@@ -232,8 +233,8 @@ MODEL_BYTES = pack(MODELS["least"])
 def test_hostile_models(payload: bytes, error: type[DensorError]) -> None:
     with pytest.raises(error):
         parse(payload)
-    accepted = reference_byte_cm.is_model(payload) and not reference_byte_cm.is_too_large(payload)
-    assert not accepted
+    with pytest.raises(Refused):
+        reference_byte_cm.parse_model(payload)
 
 
 def test_table_is_no_larger_than_the_segment_needs() -> None:

@@ -19,9 +19,9 @@ from reference import language_model as reference
 from reference.network import Reference
 
 import densor
+from densor.codec.language_model import choices, step
 from densor.codec.language_model import encoder as coding
 from densor.codec.language_model import params as wire
-from densor.codec.language_model import step
 from densor.codec.language_model.decoder import LanguageModelDecoder
 from densor.codec.language_model.encoder import LanguageModelEncoder
 from densor.codec.language_model.session import Session
@@ -51,8 +51,8 @@ def coded(data: bytes, model: Any, slots: int = 3) -> tuple[bytes, list[Any]]:
     """MODEL payload and chunk payloads, with so many segments."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LanguageModelEncoder, "_plain", lambda self, part: (wire.RAW, part))
-        patch.setattr(coding, "_SLOTS", ((0, slots),))
-        patch.setattr(coding, "_SEGMENT", 1 << 20)
+        patch.setattr(choices, "_SLOTS", ((0, slots),))
+        patch.setattr(choices, "_SEGMENT", 1 << 20)
         found = LanguageModelEncoder(
             np.frombuffer(data, np.uint8).copy(), Session(model), Workers(1)
         )
@@ -229,7 +229,7 @@ def test_a_slow_decoder_after_the_specification_agrees() -> None:
     for data in (SOURCE[:180], b"to \xff\xfe" * 9 + b"\0" * 9):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(coding, "_TEXT_SHARE", -1.0)
-            patch.setattr(coding, "_POSITIONS", 64)
+            patch.setattr(choices, "_POSITIONS", 64)
             model, payloads = coded(data, "sample", 1)
         network = Reference(load("sample"))
         assert reference.decode(model, payloads[0].tobytes(), len(data), network) == data

@@ -15,8 +15,7 @@ from reference import language_model as reference
 from reference.network import Reference
 
 import densor
-from densor.codec.language_model import encoder as coding
-from densor.codec.language_model import lines
+from densor.codec.language_model import choices, lines
 from densor.codec.language_model import params as wire
 from densor.codec.language_model.decoder import LanguageModelDecoder
 from densor.codec.language_model.encoder import LanguageModelEncoder
@@ -105,8 +104,8 @@ def test_any_blanks_come_back(parts: list[bytes]) -> None:
 def coded(data: bytes) -> tuple[bytes, bytes]:
     """MODEL and CHUNK of one segment."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coding, "_SLOTS", ((0, 1),))
-        patch.setattr(coding, "_POSITIONS", 64)
+        patch.setattr(choices, "_SLOTS", ((0, 1),))
+        patch.setattr(choices, "_POSITIONS", 64)
         found = LanguageModelEncoder(as_array(data), Session("sample"), Workers(1))
         ((_, payload, size),) = found.encode().result().chunks
     assert size == len(data)
@@ -158,8 +157,8 @@ def test_what_is_not_wrapped_keeps_the_version_before() -> None:
 def test_the_meter_shows_the_text_as_it_was(wrapped: tuple[bytes, bytes, bytes]) -> None:
     data, _, payload = wrapped
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coding, "_SLOTS", ((0, 1),))
-        patch.setattr(coding, "_POSITIONS", 64)
+        patch.setattr(choices, "_SLOTS", ((0, 1),))
+        patch.setattr(choices, "_POSITIONS", 64)
         always(patch)
         meter = Meter(as_array(data), Session("sample"))
     assert b"".join(cost.text for cost in meter.costs) == data

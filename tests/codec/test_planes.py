@@ -21,8 +21,10 @@ from reference.planes_writer import CONSTANT, RAW, Bytes, Class
 from reference.reading import Refused
 
 import densor
+from densor.codec import chunks
 from densor.codec.codec import decoder_for
-from densor.codec.planes import params
+from densor.codec.planes import chunk_encoder, encoder, params
+from densor.codec.zstd import zstd_smallest
 
 LAYOUT_NAMES = tuple(writer.LAYOUTS)
 Random = np.random.Generator
@@ -221,3 +223,41 @@ def test_models_are_checked(stage: Stage, name: str) -> None:
     refused(good[:4] + bytes(4) + good[8:])  # a run length of 0
     if name not in writer.WITH_DELTA:
         refused(good[:2] + b"\x01" + good[3:])
+
+
+def _flat_with_equal_rows(dtype: str) -> Any:
+    """Floats without a shape whose first MiB is one row again and again."""
+    rng = random_state("equal rows", dtype)
+    values = rng.normal(0, 0.02, (8 << 20) // (2 if dtype == "bf16" else 4)).astype(np.float32)
+    again = values[:384]
+    values[: values.size // 8] = np.resize(again, values.size // 8)
+    if dtype == "fp32":  # rounded numbers, of which one plane is zeros in one chunk only
+        part = values[values.size // 2 :][: values.size // 8].view(np.uint32)
+        part &= np.uint32(0xFFFFFF00)
+        return values
+    return (values.view(np.uint32) >> 16).astype(np.uint16)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize("level", [2, 4])
+def test_zstandard_is_tried_where_elements_repeat(
+    dtype: str, level: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = _flat_with_equal_rows(dtype)
+    tried: list[int] = []
+
+    def counting(plane: Any, zstd: int) -> bytes:
+        tried.append(memoryview(plane).nbytes)
+        return zstd_smallest(plane, zstd)
+
+    for module in (chunks, chunk_encoder):
+        monkeypatch.setattr(module, "zstd_smallest", counting)
+    packed = densor.compress(data, level, 1, dtype=dtype)
+    assert densor.decompress(packed).tobytes() == data.tobytes()
+    few = sum(tried)
+    tried.clear()
+    for module in (encoder.analyse, chunk_encoder):
+        monkeypatch.setattr(module, "matches", lambda _: True)  # tries it everywhere
+    everywhere = densor.compress(data, level, 1, dtype=dtype)
+    assert few < sum(tried) / 3
+    assert len(packed) <= len(everywhere)

@@ -157,6 +157,21 @@ def test_values_that_the_sample_lacks() -> None:
     check(encoded, data, 2 * 512 * 1024, reference=False)
 
 
+@pytest.mark.parametrize("rare", [0.0, 0.03, 0.5])
+def test_codes_of_eight_symbols_that_fit_in_a_word_or_not(rare: float) -> None:
+    rng = random_state("words", rare)
+    data = rng.integers(1, 17, 1 << 16).astype(np.uint8)
+    seldom = np.repeat(rng.random(1 << 13) < rare, 8)
+    data[seldom] = rng.integers(17, 256, np.count_nonzero(seldom))
+    encoded = encode_batch(data, BYTE, 1000, 32, classes=1, careful=False)
+    assert encoded is not None and encoded.parameters is not None
+    check(encoded, data, 32000)
+    (first,) = parse(encoded.parameters).planes
+    assert first is not None
+    bits = first.lengths[0][data[:8000]].reshape(-1, 8).astype(int).sum(1)
+    assert bits.min() < 63 and (bits.max() > 64) == (rare > 0)
+
+
 def test_noise_is_stored_raw() -> None:
     """A chunk that codes would enlarge, in a batch whose sample promised better."""
     data = floats(BF16, 4096, 512)

@@ -18,8 +18,7 @@ import densor
 from densor.codec.batch import Batch
 from densor.codec.kind import as_tokens as told_tokens
 from densor.codec.kind import kind_of
-from densor.codec.language_model import encoder as coding
-from densor.codec.language_model import params, token_chunks
+from densor.codec.language_model import choices, params, token_chunks
 from densor.codec.language_model.decoder import open_decoder
 from densor.codec.language_model.session import Session
 from densor.codec.language_model.token_encoder import TokensByModelEncoder
@@ -54,8 +53,8 @@ def coded(tokens: Numbers, model: Any, slots: int = 1) -> tuple[bytes, Any]:
     assert batch.session is not None
     ranks = token_chunks.ranks_of(batch.session.weights().vocabulary)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coding, "_SLOTS", ((0, slots),))
-        patch.setattr(coding, "_POSITIONS", 64)
+        patch.setattr(choices, "_SLOTS", ((0, slots),))
+        patch.setattr(choices, "_POSITIONS", 64)
         encoder = TokensByModelEncoder(batch, ranks)
         encoder.settle(4.0, TEXT)
         (chunk,) = encoder.encode().result().chunks

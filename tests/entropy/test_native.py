@@ -1,9 +1,11 @@
 """Kernels on disk: what is loaded is what was compiled, and nothing else."""
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,3 +156,45 @@ def test_no_run_needs_the_compiler_twice(level: int, tmp_path: Path) -> None:
         for _ in range(2)
     ]  # fmt: skip
     assert shown[-1] == "[]\n"
+
+
+@pytest.mark.parametrize("fault", ["no folder", "full disk", "a file that was cut"])
+def test_what_numba_keeps_need_not_be_kept(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of kernels that need numba: its cache raises where it cannot be read or written."""
+    from numba import types
+    from numba.core import caching, config
+
+    from densor.entropy.jit import kernel
+
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+
+    def compiled() -> int:
+        return int(_made(fault, kernel, types).compiled()(41))
+
+    if fault == "no folder":
+        monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    elif fault == "full disk":
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(caching.IndexDataCacheFile, "save", full)
+    else:
+        assert compiled() == 42
+        (index,) = tmp_path.rglob("*.nbi")
+        index.write_bytes(b"")
+        deferred._compilers.pop((__name__, fault))
+    try:
+        assert compiled() == 42
+    finally:
+        deferred._compilers.pop((__name__, fault))
+
+
+def _made(name: str, kernel: Any, types: Any) -> Any:
+    @kernel(types.int64(types.int64), name=name)
+    def one_more(number: int) -> int:
+        return number + 1
+
+    return one_more

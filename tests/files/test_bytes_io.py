@@ -1,12 +1,22 @@
 """Files in memory, `io.BytesIO`, which are read and made without copies."""
 
+import gzip
 import io
+import json
+import os
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import densor
 from densor.files import single
+from densor.formats.container.archive import Archive
 from densor.formats.io.sources import BytesIOSource, random_source_of, source_of
 from densor.runtime.buffers import POOL
 
@@ -124,3 +134,117 @@ def test_sizes_that_no_archive_can_hold_are_not_made_room_for(data: bytes) -> No
     assert single._new_bytes(io.BytesIO(), 1 << 60, len(packed)) is None
     assert single._new_bytes(io.BytesIO(), len(data), None) is None
     assert single._new_bytes(io.BytesIO(b"x"), len(data), len(packed)) is None
+
+
+def _image() -> bytes:
+    """A PNG file, whose parser must know where it ends."""
+    pixels = np.add.outer(np.arange(96), np.arange(96)).astype(np.uint8)
+    rows = np.hstack([np.zeros((96, 1), np.uint8), pixels]).tobytes()
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 96, 96, 8, 0, 0, 0, 0))]
+    parts += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    chunks = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+class OneWay(io.BytesIO):
+    """What can be read from start to end only."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def seek(self, *_: int) -> int:
+        raise OSError("no seek")
+
+
+class WithoutEnd(Other):
+    """A file that does not tell where it ends."""
+
+    def seek(self, at: int, whence: int = 0, /) -> int:
+        if whence:
+            raise TypeError("no whence")
+        return super().seek(at)
+
+
+def _format_of(source: Any) -> tuple[str | None, bytes]:
+    """The format that a packed file is said to be of, and what it is restored to."""
+    packed, out = io.BytesIO(), io.BytesIO()
+    densor.compress_file(source, packed, 3)
+    meta = Archive(random_source_of(packed)).entries[0].meta
+    densor.decompress_file(io.BytesIO(packed.getvalue()), out)
+    return meta.format, out.getvalue()
+
+
+@pytest.mark.parametrize("before", [b"", b"else"])
+@pytest.mark.parametrize("kind", ["memory", "other", "buffered", "raw", "both", "spooled"])
+def test_files_that_can_be_sought_in_are_files(before: bytes, kind: str, tmp_path: Path) -> None:
+    image = _image()
+    path = tmp_path / "image"
+    path.write_bytes(before + image)
+    makers: dict[str, Callable[[], Any]] = {
+        "memory": lambda: io.BytesIO(before + image),
+        "other": lambda: Other(before + image),
+        "buffered": lambda: path.open("rb"),
+        "raw": lambda: path.open("rb", buffering=0),
+        "both": lambda: path.open("r+b"),
+        "spooled": tempfile.SpooledTemporaryFile,
+    }
+    with makers[kind]() as file:
+        if kind == "spooled":
+            file.write(before + image)
+        if kind == "both":  # what is still to be written counts
+            file.seek(len(before))
+            file.write(image)
+        file.seek(len(before))
+        assert _format_of(file) == ("png", image)
+        assert file.tell() == len(before + image)
+
+
+def test_what_cannot_be_sought_in_is_a_stream(tmp_path: Path) -> None:
+    image = _image()
+    packed = tmp_path / "image.gz"
+    packed.write_bytes(gzip.compress(image))
+    with gzip.open(packed) as unpacked:
+        for file in (OneWay(image), WithoutEnd(image), unpacked):
+            assert _format_of(file) == (None, image)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs /proc")
+def test_sizes_that_the_system_makes_up_are_not_believed() -> None:
+    with open("/proc/self/cmdline", "rb") as file:
+        assert _format_of(file)[1] == Path("/proc/self/cmdline").read_bytes() != b""
+    made_up = Path("/sys/kernel/mm/transparent_hugepage/enabled")  # said to have 4096 bytes
+    if made_up.exists():
+        with made_up.open("rb") as file:
+            assert _format_of(file)[1] == made_up.read_bytes() != b""
+
+
+def test_equal_tensors_in_memory_are_stored_once() -> None:
+    values = np.random.default_rng(2).normal(0, 1, (300, 301)).astype(np.float32)
+    header = {
+        name: {"dtype": "F32", "shape": [300, 301], "data_offsets": [begin, begin + values.nbytes]}
+        for name, begin in (("a", 0), ("b", values.nbytes))
+    }
+    head = json.dumps(header).encode()
+    for odd in (0, 3):  # where no element may stand in memory
+        text = head + b" " * (-len(head) % 8 + odd)
+        data = len(text).to_bytes(8, "little") + text + 2 * values.tobytes()
+        packed = io.BytesIO()
+        densor.compress_file(io.BytesIO(data), packed, 3)
+        assert len(packed.getvalue()) < values.nbytes
+        out = io.BytesIO()
+        densor.decompress_file(io.BytesIO(packed.getvalue()), out)
+        assert out.getvalue() == data
+
+
+def test_a_file_that_changes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(range(256)) * 40_000)
+
+    def grow(_: int) -> None:
+        path.write_bytes(b"x" * 10_000_000)
+
+    with path.open("rb") as file, pytest.raises(densor.DensorError):
+        densor.compress_file(file, io.BytesIO(), 1, 1, progress=grow)

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import gguf
@@ -18,6 +20,7 @@ from densor.codec.kind import Segment
 from densor.codec.quantise import forms as quantised_forms
 from densor.codec.quantise.rows import converted
 from densor.errors import ArgumentError, DensorError, FormatError, LimitError
+from densor.files.derive import Derivation, Member
 from densor.formats.container import derived
 from densor.formats.container.archive import Archive
 from densor.formats.container.entry import BYTES, BaseRef, EntryMeta
@@ -342,3 +345,30 @@ def test_recipes_that_ask_for_what_is_not_there(packed: Path) -> None:
             base.matching(wanted)
     with pytest.raises(DensorError):
         derived.DerivedBase(lambda: [], read, lambda name: 1 << 40).matching(wanted)
+
+
+@pytest.mark.parametrize("way", ["rewritten", "replaced", "cut"])
+def test_a_source_that_changes_before_it_is_packed(
+    way: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was coded against it could not be restored; a file cut short would end the process."""
+    for name in ("model.safetensors", "a-Q8_0.gguf"):
+        shutil.copy(folder / name, tmp_path / name)
+    source = tmp_path / "model.safetensors"
+    content = source.read_bytes()
+    other = content[:-4096] + bytes(4096)
+
+    ordered = Derivation.ordered
+
+    def changed(self: Derivation, archive: object, members: Iterable[Member]) -> Iterator[Member]:
+        if way == "replaced":
+            (tmp_path / "new").write_bytes(other)
+            (tmp_path / "new").rename(source)
+        else:
+            source.write_bytes(other if way == "rewritten" else content[:4096])
+        return ordered(self, archive, members)
+
+    monkeypatch.setattr(Derivation, "ordered", changed)
+    with pytest.raises(DensorError):
+        densor.pack([source, tmp_path / "a-Q8_0.gguf"], tmp_path / "packed", derive=True)
+    assert not (tmp_path / "packed").exists()

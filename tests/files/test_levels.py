@@ -328,3 +328,11 @@ def test_no_level_takes_more_than_a_lower_one_of_larger_files() -> None:
         wide |= {file.name: file.read_bytes() for file in Path(path or os.devnull).glob("*")}
     found = {name: larger_than_lower(sizes(data, LEVELS)) for name, data in wide.items()}
     assert {name: pairs for name, pairs in found.items() if pairs} == {}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_walks_of_few_runs(seed: int) -> None:
+    """So few that two classes are looked for, and four are not."""
+    walk = np.random.default_rng(seed).standard_normal(12613).cumsum()
+    sizes = [len(compress(walk, level, 1)) for level in (1, 2, 3, 4)]
+    assert sizes == sorted(sizes, reverse=True)

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 import densor
-from densor.errors import ArgumentError, FormatError
+from densor.errors import ArgumentError, FileError, FormatError
 from densor.files.append import append
-from densor.files.opened import is_special
+from densor.files.folder import members
 from densor.formats.container.entry import EntryMeta, escape_path, parse, real_path
 from densor.formats.damage.repair import repair
+from densor.formats.io.outputs import is_special
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
 DATA = np.random.default_rng(0).bytes(3 << 20)
@@ -129,6 +130,27 @@ def test_a_link_to_a_special_file(tmp_path: Path) -> None:
     assert (tmp_path / "null").is_symlink() and mode_of(Path("/dev/null")) == before
     assert is_special(tmp_path / "null") and not is_special(tmp_path / "link")
     assert not is_special(tmp_path / "plain") and not is_special(tmp_path / "none")
+
+
+@posix
+def test_no_file_takes_the_place_of_a_device(tmp_path: Path) -> None:
+    """As root, with leave to overwrite, it would be that of all processes: of /dev/null, say."""
+    archive, pipe = tmp_path / "a.densor", tmp_path / "pipe"
+    densor.save_file({"w": np.zeros(9)}, archive, recovery=5)
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for target in (pipe, tmp_path / "link"):
+        with pytest.raises(FileError, match="is no regular file"):
+            repair(archive, target, overwrite=True)
+        assert stat.S_ISFIFO(target.stat().st_mode)
+    assert (tmp_path / "link").is_symlink() and not list(tmp_path.glob(".*"))
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    done = run("report", "-q", "-f", archive, "-o", pipe)
+    reader.join()
+    assert done.returncode == 0 and b"</html>" in read[0]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
@@ -297,3 +319,23 @@ def test_a_folder_is_extracted_with_what_is_in_it(tmp_path: Path) -> None:
         densor.extract(archive, tmp_path / "3", ["dee"])
     done = run("cat", archive, "deep")
     assert done.returncode == 1 and b"is a folder" in done.stderr
+
+
+def test_a_folder_of_many_folders_in_each_other(tmp_path: Path) -> None:
+    """More of them than Python's functions can call each other, in a path that still has room."""
+    depth = 1200
+    source = tmp_path / "a"
+    source.mkdir()
+    here = os.open(source, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    (source / "/".join("d" * depth) / "file").write_bytes(b"x")
+    found = list(members([source]))
+    assert [member.name.count("/") for member in found] == [depth, *range(depth - 1, -1, -1)]
+    found[0].path.unlink()  # type: ignore[union-attr]
+    for member in found[1:]:  # one by one, since `shutil.rmtree` calls itself too
+        member.path.rmdir()  # type: ignore[union-attr]

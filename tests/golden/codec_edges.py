@@ -220,8 +220,49 @@ def fields() -> Made:
     yield replace(good, payload=heads + b"".join(stored))
 
 
+def sparse() -> Made:
+    """Of sparse elements: bands and their bounds, parts of one byte and of none."""
+    rng = Random("edges of sparse elements")
+
+    def case(name: str, head: bytes, n: int, modes: tuple[int, int] = (0, 0)) -> CodecCase:
+        used = [rng.randrange(4) == 0 for _ in range(n)] if modes[1] == 0 else [False] * n
+        if modes == (1, 0):
+            used = [i == 3 for i in range(n)]
+        bits = sum(one << i for i, one in enumerate(used)).to_bytes(-(-n // 8), "little")
+        size = head[0] % 128
+        parts = [bits, rng.randbytes(sum(used) * size)]
+        parts = [zstd(part) if mode else part for part, mode in zip(parts, modes, strict=True)]
+        heads = [
+            bytes([m]) + len(p).to_bytes(4, "little") for m, p in zip(modes, parts, strict=True)
+        ]
+        payload = sum(used).to_bytes(4, "little") + b"".join(heads) + b"".join(parts)
+        return CodecCase(f"edge-sparse-{name}", b"\6" + head + bytes(8), payload, n * size)
+
+    def bands(columns: int, first: int) -> bytes:
+        return b"\x82" + columns.to_bytes(4, "little") + bytes([first])
+
+    yield case("plain", b"\2", 77)
+    for columns, first, n in (
+        (1, 0, 17),
+        (1, 7, 31),
+        (5, 3, 99),
+        (5, 3, 94),
+        (5, 3, 95),
+        (5, 0, 88),
+    ):
+        yield case(f"bands-{columns}-{first}-{n}", bands(columns, first), n)
+    yield case("no-columns", bands(0, 0), 40)
+    yield case("rows-beyond", bands(1, 8), 40)
+    yield case("most-columns", bands(1 << 24, 7), 40)
+    yield case("columns-beyond", bands((1 << 24) + 1, 0), 40)
+    yield replace(case("no-size", b"\x80" + bands(3, 0)[1:], 40), size=40)
+    yield case("one-byte", b"\x08", 8, (1, 0))
+    yield case("empty-part", b"\x08", 8, (0, 1))
+
+
 def all_cases(_: Random) -> Made:
     """All of them."""
+    yield from sparse()
     yield from changes()
     yield from matrices()
     yield from planes()

@@ -25,6 +25,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "support")]
 
 import archives  # noqa: E402
 import numpy as np  # noqa: E402
+import parquet_files  # noqa: E402
 import quantised as quantised_files  # noqa: E402
 import stepped  # noqa: E402
 import zstandard  # noqa: E402
@@ -57,13 +58,15 @@ from tables import RECORDS, blocks, broken, fixed_width, json_lines, table  # no
 
 import densor  # noqa: E402
 import densor.archives  # noqa: E402
-from densor.codec import choose  # noqa: E402
+from densor.codec import choose, registry  # noqa: E402
+from densor.codec.batch import Batch, Coding  # noqa: E402
+from densor.codec.codec import CODECS  # noqa: E402
 from densor.codec.deflate.encoder import DeflateCoder  # noqa: E402
 from densor.codec.deflate.stream import PNG, RAW, ZLIB, Stream  # noqa: E402
 from densor.codec.image.encoder import MixingCoder  # noqa: E402
 from densor.codec.image.layout import Layout  # noqa: E402
 from densor.codec.kind import BYTES, kind_of, kind_of_table  # noqa: E402
-from densor.codec.levels import level_settings  # noqa: E402
+from densor.codec.levels import Level, level_settings  # noqa: E402
 from densor.codec.planes import analyse  # noqa: E402
 from densor.codec.tokens.encoder import TokensEncoder  # noqa: E402
 from densor.codec.tokens.params import Mixed, Ranked  # noqa: E402
@@ -336,6 +339,30 @@ def streams() -> Iterator[tuple[str, bytes]]:
         payload = bytes(coder.encode(chunk, 0))
         frames = [Frame(MODEL, coder.model()), Frame(CHUNK, payload, len(made), 16)]
         yield f"deflate-{i}", bytes_archive(frames, made)
+
+
+def pages_of_columns() -> Iterator[tuple[str, bytes]]:
+    """Columns of every type, by both ways of values, and as two writers cut them."""
+    for name, codec, level, version, other in (
+        ("plain", 0, 3, 1, False),
+        ("snappy", 1, 5, 2, False),
+        ("others", 1, 3, 1, True),
+    ):
+        data = parquet_files.file(parquet_files.flights(300), codec, 100, 300, version, other=other)
+        with tempfile.TemporaryDirectory() as folder, MonkeyPatch.context() as patch:
+            patch.setattr(choose, "_pages", _by_values)  # however small
+            path = Path(folder) / "a.parquet"
+            path.write_bytes(data)
+            os.utime(path, (10**9, 10**9))
+            path.chmod(0o644)
+            densor.compress_file(path, Path(folder) / "out.densor", level=level)
+            yield f"pages-{name}", (Path(folder) / "out.densor").read_bytes()
+
+
+def _by_values(batch: Batch, level: Level) -> Coding:
+    encoder = CODECS[registry.CODEC_PAGES].propose(batch, level)
+    assert encoder is not None
+    return encoder.encode()
 
 
 def _idat(piece: bytes) -> bytes:
@@ -637,6 +664,7 @@ GROUPS = (
     Group("0.10, arrays", (tables_of_arrays,)),
     Group("0.10, weights that Adam moves", (steps_of_weights,)),
     Group("0.10, images under contexts of shapes", (shapes,)),
+    Group("0.11, pages of columns", (pages_of_columns,)),
     Group("0.11, ranks of tokens", (ranked_tokens,)),
 )
 

@@ -25,6 +25,10 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "support"), str(HERE)]
 import numpy as np  # noqa: E402
 import reference_mutants as mutants  # noqa: E402
 import telling_chunks  # noqa: E402
+import telling_columns  # noqa: E402
+import telling_few  # noqa: E402
+import telling_files  # noqa: E402
+import telling_tokens  # noqa: E402
 from codec_cases import CodecCase, read_cases, write_cases  # noqa: E402
 from make_codecs import agrees, with_outcome  # noqa: E402
 from reference import byte_cm, float_cm  # noqa: E402
@@ -213,8 +217,17 @@ GROUPS: dict[str, Callable[[Random], Made]] = {
     "float_cm": floats,
     "byte_cm": texts,
     "image": telling_chunks.images,
+    "image-small": telling_chunks.small_images,
     "audio": telling_chunks.sounds,
     "circuit": telling_chunks.circuits,
+    "circuit-images": telling_chunks.circuit_images,
+    "circuit-edges": telling_chunks.circuit_edges,
+    "tokens": telling_tokens.one_sequence,
+    "tokens_mixed": telling_tokens.mixed_streams,
+    "columns": telling_columns.columns,
+    "few": telling_few.changes,
+    "flac": telling_files.flac_chunks,
+    "deflate": telling_files.deflate_chunks,
 }
 
 USERS = {  # modules that import from another one

@@ -111,25 +111,36 @@ class Drawn:
 # Images
 
 Head = tuple[int, int, int, int, int, int, int, int, int, int]
+Sizes = tuple[tuple[int, int], ...]
 
 
 def images(rng: Random) -> Made:
     """All methods; few rows, of one to four channels."""
     yield from image_heads(rng)
-    for number in range(120):
+    yield from _any_images("telling-image", 120, ((1, 3), (3, 7), (5, 5), (9, 3), (4, 12)), rng)
+
+
+def small_images(rng: Random) -> Made:
+    """Of some pixels, which take the slow decoder little time."""
+    yield from _any_images("telling-image-small", 90, ((1, 2), (3, 2), (3, 4), (5, 3)), rng)
+
+
+def _any_images(name_of_all: str, count: int, sizes: Sizes, rng: Random) -> Made:
+    """Heads by chance, streams of all kinds; `sizes`: width and rows."""
+    for number in range(count):
         method = (1, 2, 0)[number % 3]
         channels, wide = rng.choice((1, 1, 2, 3, 3, 4)), rng.random() < 0.4
         flags = rng.choice((1, 3)) if wide else rng.choice((0, 0, 0, 4))
         shift = rng.choice((0, 0, 3)) if flags != 4 else 0
         depth = rng.choice((8 + 8 * wide - shift, rng.randrange(1, 9 + 8 * wide - shift)))
         colour = 0 if channels < 3 else rng.choice((0, 4) if method else (0, 1, 2, 3, 4))
-        width, rows = rng.choice(((1, 3), (3, 7), (5, 5), (9, 3), (4, 12)))
+        width, rows = rng.choice(sizes)
         padding = rng.choice((0, 0, 2)) if flags != 4 else 0
         first = (rng.choice((1, 2, 4, 16)), rng.choice((1, 5, 9, 11, 12)), 0)[method]
         second = rng.randrange(0, 9) if method == 0 else rng.choice((0, 1, 3, 32))
         head = method, channels, flags, depth, colour, first, second, padding, shift, width
         values = rng.randbytes(32) if flags == 4 else b""
-        name = f"telling-image-{number}"
+        name = f"{name_of_all}-{number}"
         if method == 0:
             case = by_gradients(name, head, values, rows, rng)
             if case is not None:
@@ -394,6 +405,103 @@ def circuits(rng: Random) -> Made:
             yield from _wrong_circuits(f"telling-circuit-bad-{number}", pack(drawn), size, rng)
 
 
+def circuit_images(rng: Random) -> Made:
+    """A few images by chance under larger trees, all neighbours of samples among their features."""
+    shapes = (5, 3, 2), (4, 4, 1), (3, 3, 3), (6, 5, 1), (2, 3, 4), (7, 2, 2), (2, 8, 2), (1, 9, 3)
+    for number in range(72):
+        size, states = Size(*shapes[number % 8]), rng.choice((1, 2, 2, 3))
+        leaves, bins = rng.choice((3, 9, 16)), rng.choice((2, 5, 9))
+        seed = f"telling images {number}"
+        drawn = any_circuit(size, states, leaves, bins, residual=number % 3 > 0, seed=seed)
+        drawn.emissions[..., 0, :] //= 5  # often, so that images become smaller
+        if number % 4 == 1:
+            drawn.thresholds[:] = rng.choice((-1, 0, 1))
+        packed = pack(drawn)
+        model = bytes([16]) + struct.pack("<HHB", size.height, size.width, size.channels)
+        model += circuit.know(packed)
+        codes = []
+        for code in streams(rng, 300):
+            with made(circuit.Coder) as coders, suppress(Refused):
+                circuit.decode_image(circuit.Circuit(packed), code)
+            codes.append(code[: coders[-1].at].rstrip(b"\0"))
+        for some in (codes, codes[1:2], codes[2:3], codes[3:]):
+            payload = of_sizes([len(code) for code in some]) + b"".join(some)
+            total = size.samples * len(some)
+            name = f"telling-circuit-images-{number}-{codes.index(some[0])}-{len(some)}"
+            if len(payload) <= total:
+                yield CodecCase(name, model, payload, total, circuit=packed)
+
+
+def circuit_edges(rng: Random) -> Made:
+    """Circuits at bounds: each feature alone, full ranges of weights, many bins, sizes, limits."""
+    for number in range(76):
+        feature = number % 19
+        size, residual = Size(*rng.choice(((4, 4, 1), (3, 3, 2), (2, 3, 3)))), number > 40
+        bins = 60 if number % 5 == 0 else 4
+        drawn = any_circuit(size, 2, 5, bins, residual=residual, seed=f"telling edges {number}")
+        inner = drawn.features != circuit.LEAF
+        drawn.features[inner] = feature
+        around = (-1, 0, 1, 254, 255, 120) if feature != 1 else (0, 300, 600, 1000, 1300)
+        drawn.thresholds[:] = rng.choices(around, k=len(inner))
+        if number % 4 == 1:
+            drawn.weights[:] = np.reshape(
+                rng.choices(range(-128, 128), k=drawn.weights.size), drawn.weights.shape
+            )
+        if number % 4 == 3:
+            drawn.thresholds[inner] = rng.choices(
+                (-32768, -16385, 16383, 16384, 32767, 0), k=int(inner.sum())
+            )
+        low = rng.choices(range(7), k=256)
+        drawn.shares[:] = low
+        drawn.emissions[..., 0, :] //= 9
+        if number % 3 == 0:
+            drawn.shares[::9] = 95
+            drawn.emissions[..., 1, :] = 95
+            drawn.transitions[..., 0] = rng.randrange(7)
+        yield from _few_images(f"telling-circuit-edges-{number}", pack(drawn), size, rng)
+    for states, bins in ((1, 1), (31, 1), (32, 1), (33, 1), (0, 1), (1, 255), (1, 256), (1, 257)):
+        ends = bytes(range(256 - bins, 256)) if bins < 257 else bytes(257)
+        packed = b"DCIR\1\0" + struct.pack("<HHBBHH", 1, 1, 1, states, 1, bins) + bytes(2 + 11)
+        packed += b"\xff" + bytes(2) + ends + bytes(255) + b"\0" + bytes(states + states * bins)
+        case = _one_image(f"telling-circuit-tiny-{states}-{bins}", packed, Size(1, 1, 1), 1)
+        yield replace(case, payload=of_sizes([0] * 16), size=16)
+        yield replace(
+            case, name=f"{case.name}-one", payload=of_sizes([1] * 16) + b"\x80" * 16, size=16
+        )
+    for height, states, nodes, bins in (
+        (128, 16, 1, 1),
+        (128, 17, 1, 1),
+        (129, 1, 1, 1),
+        (1, 16, 2047, 256),
+        (1, 17, 2047, 256),
+    ):
+        packed = b"DCIR\1\0" + struct.pack("<HHBBHH", height, 128, 1, states, nodes, bins)
+        name = f"telling-circuit-limits-{height}-{states}-{nodes}"
+        case = _one_image(name, packed, Size(height, 128, 1), height * 128)
+        yield replace(case, payload=of_sizes([0] * 8))
+
+
+def _few_images(name: str, packed: bytes, size: Size, rng: Random) -> Made:
+    """Images by chance, the sizes of their streams as short as may be and longer."""
+    model = bytes([16]) + struct.pack("<HHB", size.height, size.width, size.channels)
+    model += circuit.know(packed)
+    codes = []
+    for code in streams(rng, 300):
+        with made(circuit.Coder) as coders, suppress(Refused):
+            circuit.decode_image(circuit.Circuit(packed), code)
+        codes.append(code[: coders[-1].at].rstrip(b"\0"))
+    codes = sorted(codes, key=len)[:2] * 3
+    payload = of_sizes([len(code) for code in codes]) + b"".join(codes)
+    total = size.samples * len(codes)
+    case = CodecCase(name, model, payload, total, circuit=packed)
+    if len(payload) <= total:
+        yield case
+    for bits in (24, 25):
+        wide = of_sizes([len(code) for code in codes], bits) + b"".join(codes)
+        if len(wide) <= total:
+            yield replace(case, name=f"{name}-{bits}", payload=wide)
+
+
 def _with_streams(name: str, packed: bytes, size: Size, rng: Random) -> Made:
     model = bytes([16]) + struct.pack("<HHB", *(size.height, size.width, size.channels))
     model += circuit.know(packed)
@@ -418,9 +526,9 @@ def _with_streams(name: str, packed: bytes, size: Size, rng: Random) -> Made:
         yield CodecCase(f"{name}-{len(some)}", model, payload, samples * len(every), circuit=packed)
 
 
-def of_sizes(sizes: list[int]) -> bytes:
-    """The sizes of streams."""
-    least, bits = min(sizes), (max(sizes) - min(sizes)).bit_length()
+def of_sizes(sizes: list[int], bits: int = 0) -> bytes:
+    """The sizes of streams, in so many bits at least."""
+    least, bits = min(sizes), max(bits, (max(sizes) - min(sizes)).bit_length())
     fields = sum((length - least) << i * bits for i, length in enumerate(sizes))
     packed = fields.to_bytes(-(-len(sizes) * bits // 8), "little")
     return struct.pack("<IB", least, bits) + packed

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from paths import ROOT
 
 from densor.dtypes import SIZES
-from densor.errors import ArgumentError, DensorError, FileError, FormatError
+from densor.errors import ArgumentError, DensorError, FileError, FormatError, TruncatedError
 from densor.files import model_folder
 from densor.files.model_folder import pack_model, unpack_model
 from densor.formats.container import tensor_blob
@@ -106,6 +107,56 @@ def test_a_packed_file_is_a_valid_safetensors_file(tmp_path: Path) -> None:
         assert not file.is_blob(name) or (array.dtype, array.shape) == stored
         assert file.is_blob(name) or array.tobytes() == data
     assert file.metadata == {"format": "pt", "b": "ü"}
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_file_that_is_cut_after_it_was_opened(packed: bool, tmp_path: Path) -> None:
+    """The system ends a process that looks at pages of a map that the file has no longer."""
+    path = plain_file(tmp_path / "plain")
+    file = PackedFile(packed_file(path, tmp_path / "packed") if packed else path)
+    last = max(file.header.tensors, key=lambda name: file.header.tensors[name].begin)
+    os.truncate(file.path, file.header.tensors[last].begin)
+    uses = [file.stored, file.read, *([file.describe] if packed else [])]
+    for use in uses:
+        with pytest.raises(TruncatedError, match="was cut after it was opened"):
+            use(last)
+    with pytest.raises(TruncatedError, match="was cut after it was opened"):
+        file.unpack(io.BytesIO())
+    with pytest.raises(FileError, match="changed while it was read"):
+        file.check_unchanged()
+
+
+def test_a_folder_is_on_the_disk_before_it_takes_the_place_of_another(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack_model(model, tmp_path / "packed")
+    synced: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda number: synced.add(os.fstat(number).st_ino))
+    for work, source in ((pack_model, model), (unpack_model, tmp_path / "packed")):
+        work(source, tmp_path / "out", overwrite=True)
+        assert not synced
+        work(source, tmp_path / "out", overwrite=True)
+        found = [tmp_path / "out", *(tmp_path / "out").rglob("*")]
+        assert synced >= {path.stat().st_ino for path in found}
+        shutil.rmtree(tmp_path / "out")
+        synced.clear()
+
+
+def test_a_model_that_changes_while_it_is_packed(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = model / "model-00001-of-00002.safetensors"
+    content = weights.read_bytes()
+
+    def changing(*arguments: Any, **keywords: Any) -> None:
+        pack_file(*arguments, **keywords)
+        os.utime(weights, (1, 1))
+        weights.write_bytes(content[:-1] + b"?")
+
+    monkeypatch.setattr(writer, "pack_file", changing)
+    with pytest.raises(FileError, match="changed while it was read"):
+        pack_model(model, tmp_path / "out", verify=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_tensor_is_aligned(tmp_path: Path) -> None:

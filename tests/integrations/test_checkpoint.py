@@ -19,7 +19,8 @@ from densor.errors import ArgumentError, DensorError, FileError, TruncatedError
 from densor.files import shards_listed
 from densor.files.model_folder import pack_model
 from densor.integrations import checkpoint
-from densor.torch.placed import Undecoded, placing
+from densor.torch.placed import placing
+from densor.torch.undecoded import Undecoded
 
 # Stands for vLLM, of which nothing is needed to register but names.
 STUB = """

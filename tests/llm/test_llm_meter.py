@@ -13,7 +13,7 @@ from llm_models import SPECIAL, write_folder
 import densor
 from densor import text
 from densor.cli import heat
-from densor.codec.language_model import encoder as coding
+from densor.codec.language_model import choices
 from densor.codec.language_model import params as wire
 from densor.codec.language_model.encoder import LanguageModelEncoder
 from densor.codec.language_model.meter import Cost, Meter
@@ -53,7 +53,7 @@ CONTENTS = {
 def test_a_meter_codes_what_the_coder_codes(
     data: bytes, slots: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coding, "_SLOTS", ((0, slots),))
+    monkeypatch.setattr(choices, "_SLOTS", ((0, slots),))
     for name in ("sample", folder):
         meter = Meter(as_array(data), Session(name))
         coder = LanguageModelEncoder(as_array(data), Session(name), Workers(1))

@@ -4,27 +4,16 @@ import struct
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 
 from reference.arithmetic import RATE, SQUASH, STRETCH, Arithmetic, clip
 from reference.reading import Refused, fail
 
 CODEC = 9
+HEAD = struct.Struct("<BBBBI")  # codec, bits, sets of weights, reserved, contexts
 MAX_SEGMENT = 2**24
 MASK = 2**64 - 1
 K1, K2, K3 = 0x1E3779B97F4A7C15, 0x56E8FEB86659FD93, 0x2545F4914F6CDD1D
-
-
-def is_model(model: bytes) -> bool:
-    """Whether the MODEL payload is well-formed; its table may still be larger than allowed."""
-    if len(model) != 8 or model[0] != 9:
-        return False
-    bits, sets, reserved, contexts = struct.unpack("<BBBI", model[1:])
-    return bits >= 12 and 1 <= sets <= 6 and not reserved and 0 < contexts < 1 << 18
-
-
-def is_too_large(model: bytes) -> bool:
-    """Whether a well-formed model asks for a table beyond the limit."""
-    return model[1] > 28
 
 
 @dataclass(frozen=True)
@@ -42,9 +31,12 @@ class Model:
 
 def parse_model(payload: bytes) -> Model:
     """MODEL."""
-    if not is_model(payload):
+    if len(payload) != HEAD.size:
+        fail("length of a MODEL of byte context mixing")
+    _, bits, sets, reserved, contexts = HEAD.unpack(payload)
+    if bits < 12 or not 1 <= sets <= 6 or reserved or not 0 < contexts < 1 << 18:
         fail("a MODEL of byte context mixing")
-    if is_too_large(payload):
+    if bits > 28:
         raise Refused("limit", "the table of a MODEL is too large")
     return Model(payload)
 
@@ -66,18 +58,20 @@ class Counter:
         return STRETCH[self.p >> 10], ((self.p >> 10) - 2048) >> 1
 
 
-def exists(a: int, b: int) -> bool:
-    less, greater = sorted((a, b))
-    return less < 6 and greater <= (20, 48, 15, 8, 6, 5)[less]
-
-
+GREATER = (20, 48, 15, 8, 6, 5)  # at most, by the less of two counts
+COUNTS = sorted(
+    {
+        counts
+        for less, most in enumerate(GREATER)
+        for greater in range(less, most + 1)
+        for counts in ((less, greater), (greater, less))
+    },
+    key=lambda counts: (sum(counts), counts[1]),
+)
 PAIRS: list[tuple[int, int, int | None]] = []
-for total in range(50):
-    for ones in range(total + 1):
-        pair_of_counts = (total - ones, ones)
-        if exists(*pair_of_counts):
-            twice = min(pair_of_counts) > 0 and total <= 17
-            PAIRS += [(*pair_of_counts, last) for last in ((0, 1) if twice else (None,))]
+for pair_of_counts in COUNTS:
+    twice = min(pair_of_counts) > 0 and sum(pair_of_counts) <= 17
+    PAIRS += [(*pair_of_counts, last) for last in ((0, 1) if twice else (None,))]
 NUMBERS = {
     (a, b, bit): number
     for number, (a, b, last) in enumerate(PAIRS)
@@ -86,10 +80,10 @@ NUMBERS = {
 
 
 def state_after(state: int, bit: int) -> int:
-    counts = PAIRS[state][:2]
+    *counts, _ = PAIRS[state]
     s, o = counts[bit] + 1, counts[1 - bit]
     o = sum(limit <= o for limit in (1, 2, 3, 4, 5, 7, 8))
-    while not exists(s, o):
+    while (s, o) not in COUNTS:
         more, less = max(s, o), min(s, o)
         if less < 2:
             more -= 1
@@ -105,24 +99,30 @@ def first_meaning(state: int) -> int:
     return ((2 * b + 1) << 22) // (2 * (a + b) + 2)
 
 
+class Slot:
+    """The states of up to four bits, by node."""
+
+    def __init__(self) -> None:
+        self.check = 0
+        self.states: defaultdict[int, int] = defaultdict(int)
+
+
 class Histories:
     """The table of bit histories."""
 
     def __init__(self, bits: int) -> None:
-        self.lines: defaultdict[int, list[list[int]]] = defaultdict(
-            lambda: [[0] * 16 for _ in range(4)]
-        )
-        self.count = 1 << (bits - 6)
+        self.slots: defaultdict[tuple[int, int], Slot] = defaultdict(Slot)
+        self.lines = 1 << (bits - 6)
 
-    def find(self, h: int) -> list[int]:
-        line = self.lines[(h >> 22) % self.count]
-        check, f = (h >> 8) & 255, (h >> 16) & 3
-        slots = [line[f ^ k] for k in range(4)]
+    def find(self, h: int) -> Slot:
+        line, check, f = (h >> 22) % self.lines, (h >> 8) & 255, (h >> 16) & 3
+        slots = [self.slots[line, f ^ k] for k in range(4)]
         for slot in slots:
-            if slot[0] == check:
+            if slot.check == check:
                 return slot
-        found = min(slots, key=lambda slot: slot[1])
-        found[:] = [check] + [0] * 15
+        found = min(slots, key=lambda slot: slot.states[1])
+        found.check = check
+        found.states.clear()
         return found
 
 
@@ -153,7 +153,7 @@ def class_of(c: int) -> int:
         lambda x: ord(x) >= 128,
         lambda x: x in ".!?",
         lambda x: x in ",;:",
-        lambda x: ord(x) < 32,
+        lambda x: not ord(x) >> 5,
         lambda x: x in "\"'`",
         lambda x: x in "([{<",
         lambda x: x in ")]}>",
@@ -172,7 +172,7 @@ class Text:
 
     def take_in(self, c: int) -> None:
         x = self.last & 0xFFFF
-        self.followed[x] = (self.followed[x] << 8 | c) % 2**32
+        self.followed[x] = (self.followed[x] << 8 | c) % 2**24  # nobody asks for the highest byte
         self.last = (self.last << 8 | c) & MASK
         kind = class_of(c)
         self.shape = (self.shape << 4 | kind) % 2**32
@@ -202,7 +202,7 @@ class Text:
             pair(pair(pair(word, self.word1), self.word2), self.gap),
             pair(word, self.word2),
             pair(self.above << 8 | c1, min(self.column, 255)),
-            followed & 0xFFFFFF,
+            followed,
             self.shape,
             pair(self.shape, c1),
             (last >> 8) & 0xFFFF,
@@ -223,55 +223,62 @@ class Match:
         self.size = 2 ** clip((size - 1).bit_length(), 8, 20)
         self.long: defaultdict[int, int] = defaultdict(int)
         self.short: defaultdict[int, int] = defaultdict(int)
-        self.length = self.pointer = self.expected = self.bucket = 0
-        self.counters = [Counter(min(2048 + 64 * j, 4095) << 10, 1023) for j in range(32)]
+        self.length = self.pointer = self.expected = 0
+        self.counters: dict[int, Counter] = {}
 
-    def place(self, entries: dict[int, int], h: int) -> int:
-        entry = entries[h % self.size]
-        return entry >> 8 if entry & 255 == (h >> 32) & 255 else 0
+    def find(self, entries: defaultdict[int, int], h: int, data: bytearray) -> None:
+        """The place under a hash, and how many bytes before it are those before the end.
 
-    def common(self, data: bytearray, place: int) -> int:
-        at, length = len(data), 0
-        while length < min(400, place) and data[place - length - 1] == data[at - length - 1]:
-            length += 1
-        return length
+        Nothing shows of the checks of entries: where they differ, so do the bytes. Nor does it show
+        that a length has a most, as the bucket has.
+        """
+        self.pointer = entries[h % self.size]
+        both = zip(reversed(data[: self.pointer]), reversed(data), strict=False)
+        self.length = len(list(takewhile(lambda pair: pair[0] == pair[1], both)))
 
     def go_on(self, text: Text) -> None:
         h6, h4 = mix(text.last & 0xFFFFFFFFFFFF, 1), mix(text.last & 0xFFFFFFFF, 2)
         if self.length:
-            self.length = min(self.length + 1, 65535)
+            self.length += 1
             self.pointer += 1
         else:
-            self.pointer = self.place(self.long, h6)
-            self.length = self.common(text.data, self.pointer)
+            self.find(self.long, h6, text.data)
             if self.length < 6:
-                self.pointer = self.place(self.short, h4)
-                self.length = self.common(text.data, self.pointer)
+                self.find(self.short, h4, text.data)
             if self.length < 4:
                 self.length = 0
         for entries, h in ((self.long, h6), (self.short, h4)):
-            entries[h % self.size] = len(text.data) << 8 | (h >> 32) & 255
+            entries[h % self.size] = len(text.data)
         if self.length:
             self.expected = text.data[self.pointer]
-            self.bucket = bucket_of(self.length)
 
+    @property
+    def bucket(self) -> int | None:
+        """Of the length; None without a match."""
+        n = self.length
+        return min(n, 12 + (n >> 2), 19 + (n >> 5), 31) if n else None
 
-def bucket_of(length: int) -> int:
-    if length < 16:
-        return length
-    return 16 + ((length - 16) >> 2) if length < 32 else min(20 + ((length - 32) >> 5), 31)
+    @property
+    def counter(self) -> Counter:
+        """That of the bucket."""
+        assert self.bucket is not None
+        first = Counter((2048 + 64 * self.bucket) << 10, 1023)
+        return self.counters.setdefault(self.bucket, first)
 
 
 # 7. Prediction of a bit, 8. learning from it
+
+
+Row = int | tuple[int | None, int]
 
 
 class Decoder:
     """The model of a segment."""
 
     def __init__(self, model: bytes, stream: bytes, size: int) -> None:
-        most, self.sets, _, contexts = struct.unpack("<BBBI", model[1:])
+        _, most, self.sets, _, contexts = HEAD.unpack(model)
         bits = min(most, max(12, size.bit_length() + 7))
-        self.chosen = [i for i in range(18) if contexts >> i & 1]
+        self.chosen = [i for i in range(contexts.bit_length()) if contexts >> i & 1]
         k = len(self.chosen)
         self.text, self.match, self.histories = Text(), Match(size), Histories(bits)
         self.meanings = [
@@ -279,7 +286,7 @@ class Decoder:
         ]
         self.direct: defaultdict[int, Counter] = defaultdict(lambda: Counter(2**21, 255))
         first = [150000 // k, 0] * k + [150000 // k, 150000 // k, 0, 0]
-        self.weights: list[defaultdict[int, list[int]]] = [
+        self.weights: list[defaultdict[Row, list[int]]] = [
             defaultdict(lambda: list(first)) for _ in range(self.sets)
         ]
         self.final: defaultdict[int, list[int]] = defaultdict(
@@ -311,27 +318,29 @@ class Decoder:
             x += counters[state].values() if state else (0, 0)
         x.append(self.direct[order1].values()[0])
         if self.match.length:
-            stretched, plain = self.match.counters[self.match.bucket].values()
+            stretched, plain = self.match.counter.values()
             x += (stretched, plain) if expected_bit else (-stretched, -plain)
         else:
             x += (0, 0)
         return [*x, 256]
 
-    def rows_at_hand(self, seen: int, partial: int, place: int) -> list[int]:
-        text, match = self.text, self.match
-        rows = [
+    def rows_at_hand(self, seen: int, partial: int, place: int) -> list[Row]:
+        """Numbers of the document, taken apart."""
+        text = self.text
+        rows: list[Row] = [
             partial,
-            8 * (match.bucket if match.length else 0) + place,
+            (self.match.bucket, place),
             (text.shape >> 4) & 255,
-            8 * min(32 * seen // (len(self.chosen) + 1), 31) + place,
-            8 * min(text.letters, 31) + place,
+            (32 * seen // (len(self.chosen) + 1), place),
+            (min(text.letters, 31), place),
             min(text.column, 255),
         ]
         return rows[: self.sets]
 
     def corrections(self, partial: int) -> list[list[int]]:
         last, match = self.text.last, self.match
-        e = (256 | match.expected) << 5 | match.bucket if match.length else 0
+        bucket = match.bucket
+        e = (256 | match.expected) << 5 | bucket if bucket is not None else 0
         hashes = (
             mix(e << 8 | partial, 5),
             mix((last & 255) << 8 | partial, 3),
@@ -339,9 +348,9 @@ class Decoder:
         )
         return [table[h % self.rows] for table, h in zip(self.cells, hashes, strict=True)]
 
-    def bit(self, slots: list[list[int]], partial: int, node: int, place: int) -> int:
+    def bit(self, slots: list[Slot], partial: int, node: int, place: int) -> int:
         order1 = (self.text.last & 255) << 8 | partial
-        states = [slot[node] for slot in slots]
+        states = [slot.states[node] for slot in slots]
         expected_bit = (self.match.expected >> (7 - place)) & 1
         x = self.inputs(states, order1, expected_bit)
         rows = self.rows_at_hand(sum(s > 0 for s in states), partial, place)
@@ -366,13 +375,13 @@ class Decoder:
                 row[cell] += (65535 * y - row[cell]) >> 5
         self.direct[order1].update(y)
         if self.match.length:
-            self.match.counters[self.match.bucket].update(int(expected_bit == y))
+            self.match.counter.update(int(expected_bit == y))
             if expected_bit != y:
                 self.match.length = 0
         for counters, state in zip(self.meanings, states, strict=True):
             counters[state].update(y)
         for k, slot in enumerate(slots):
-            slot[node] = state_after(states[k], y)
+            slot.states[node] = state_after(states[k], y)
         return y
 
     def settled(self, p: int, z: int, partial: int) -> int:

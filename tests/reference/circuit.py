@@ -78,19 +78,19 @@ class Circuit:
         self.thresholds = [_signed(cursor.u16(), 16) for _ in range(nodes)]
         ends = [cursor.u8() for _ in range(bins)]
         shares = list(cursor.take(256))
-        levels = [list(cursor.take(states))]
+        levels = list(cursor.take(states))
         emissions = [[list(cursor.take(states)) for _ in range(bins)] for _ in range(leaves)]
         moves = [[list(cursor.take(states)) for _ in range(states)] for _ in range(n - 1)]
         if cursor.position != len(cursor.data):
             fail("bytes behind a circuit")
-        flat = [*levels, *(e for leaf in emissions for e in leaf), *(r for m in moves for r in m)]
+        flat = [levels, *(e for leaf in emissions for e in leaf), *(r for m in moves for r in m)]
         if max(shares) > 95 or any(max(row) > 95 for row in flat):
             fail("level")
         if ends[-1] != 255 or any(a >= b for a, b in itertools.pairwise(ends)):
             fail("bins")
         self.bins = [range(a + 1, b + 1) for a, b in zip([-1, *ends[:-1]], ends, strict=True)]
         self.shares = [frequencies([shares[s] for s in found], 1 << 16) for found in self.bins]
-        self.prior = frequencies(levels[0], 1 << 15)
+        self.prior = frequencies(levels, 1 << 15)
         self.emissions = []
         for leaf in emissions:
             columns = [frequencies([row[k] for row in leaf], 1 << 16) for k in range(states)]
@@ -110,20 +110,22 @@ class Circuit:
         for v, parent in enumerate(self.parents):
             if v != parent:
                 self.children[parent].append(v)
-        reached = [roots[0]]
+        (root,) = roots
+        reached = [root]
         for v in reached:
             reached += self.children[v]
         if len(reached) != n:
             fail("a circle")
-        sizes = dict.fromkeys(range(n), 1)
-        for v in reached[:0:-1]:
-            sizes[self.parents[v]] += sizes[v]
+        below = {v: [v] for v in range(n)}
+        for v in reversed(reached):
+            if v != root:
+                below[self.parents[v]] += below[v]
         self.order: list[int] = []
-        waiting = [roots[0]]
+        waiting = [root]
         while waiting:
             v = waiting.pop()
             self.order.append(v)
-            self.children[v].sort(key=lambda c: (sizes[c], c))
+            self.children[v].sort(key=lambda c: (len(below[c]), c))
             waiting += reversed(self.children[v])
         self.rank = {v: i for i, v in enumerate(self.order)}
 
@@ -150,11 +152,11 @@ class Circuit:
                     for other in range(channels):
                         u = self.number(row + dy, column + dx, other)
                         if u is not None and self.rank[u] < self.rank[v]:
-                            some.append((2 * (dy * dy + dx * dx) + (other != channel), u))
-            found.append([u for _, u in sorted(some)[:10]])
+                            some.append((dy * dy + dx * dx, other != channel, u))
+            found.append([u for *_, u in sorted(some)[:10]])
         return found
 
-    def leaf(self, v: int, image: list[int], prediction: int) -> int:
+    def leaf(self, v: int, image: dict[int, int], prediction: int) -> int:
         """The leaf that a sample comes to."""
         _, width, channels = self.sizes
         row, column, channel = v // channels // width, v // channels % width, v % channels
@@ -163,9 +165,7 @@ class Circuit:
         features += [max(near, default=0), min(near, default=255)]
         others: list[int | None] = [self.parents[v] if self.parents[v] != v else None]
         others += [self.number(row + dy, column + dx, channel) for dy, dx in _PLACES]
-        for step in (1, 2):
-            other = self.number(row, column, (channel + step) % channels)
-            others.append(other if step < channels else None)
+        others += [self.number(row, column, (channel + step) % channels) for step in (1, 2)]
         for u in others:
             known = u is not None and self.rank[u] < self.rank[v]
             features.append(image[u] if known and u is not None else -1)
@@ -223,15 +223,17 @@ class Coder:
 
 def scaled(values: list[int]) -> list[int]:
     """So that the largest has 20 bits."""
-    more = max(values).bit_length() - 20
-    return [max(1, v >> more) if more > 0 else v << -more for v in values]
+    bits = max(values).bit_length()
+    return [max(1, v << 20 >> bits) for v in values]
 
 
 def decode_image(circuit: Circuit, data: bytes) -> list[int]:
     """One stream -> the samples of an image."""
     coder, states = Coder(data), range(circuit.states)
     n = len(circuit.parents)
-    image, belief, below = [0] * n, [[0]] * n, [[0]] * n
+    image: dict[int, int] = {}
+    belief: dict[int, list[int]] = {}
+    below: dict[int, list[int]] = {}
     left = {v: len(circuit.children[v]) for v in range(n)}
     for v in circuit.order:
         u, is_root = circuit.parents[v], circuit.parents[v] == v
@@ -265,7 +267,7 @@ def decode_image(circuit: Circuit, data: bytes) -> list[int]:
             v = u
     if coder.at < len(data) or data[-1:] == b"\0":
         fail("a stream goes on")
-    return image
+    return [image[v] for v in range(n)]
 
 
 @dataclass(frozen=True)
@@ -310,7 +312,7 @@ class Images(Protocol):
 
 @functools.lru_cache(16)
 def _circuit(data: bytes) -> Images:
-    if data[:4] == b"DARD":
+    if data.startswith(b"DARD"):
         return importlib.import_module("reference.ardm").Network(data)  # type: ignore[no-any-return]
     return Circuit(data)
 

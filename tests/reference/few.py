@@ -42,7 +42,7 @@ def parse_model(payload: bytes) -> Model:
         fail("size or flags")
     if not delta.splits_all(delta.DIFFERENCE, 8 * size, direct, mantissa):
         fail("direct or mantissa bits")
-    if not 1 <= contexts <= 16 or shift >= 8 * size or bits > 12 or not 3 <= block_bits <= 7:
+    if contexts > 16 or shift >= 8 * size or bits > 12 or not 3 <= block_bits <= 7:
         fail("contexts or blocks")
     packed, rest = payload[HEAD.size : HEAD.size + length], payload[HEAD.size + length :]
     if len(packed) < length:
@@ -139,7 +139,7 @@ def decode(model: Model, payload: bytes, original: int, base: bytes) -> bytes:
     f = payload[9]
     elements = [int.from_bytes(before[i : i + size], "little") for i in range(0, original, size)]
     stream = Stream(payload[10:])
-    happened, expected = max(1, ((4 + f % 4) << f // 4) // 4), 1 << 21
+    happened, expected = ((4 + f % 4) << f // 4) // 4, 1 << 21
     d = quarters(happened) - quarters(expected)
     every = 2048 // model.block
     for block, begin in enumerate(range(0, len(elements), model.block)):
@@ -148,7 +148,7 @@ def decode(model: Model, payload: bytes, original: int, base: bytes) -> bytes:
         rates = [model.rates[place] for place in places]
         total = sum(rates)
         row = model.counts[min(63, max(0, quarters(total) + d - 28))]
-        count = stream.symbol(row) if any(row) and row[0] < 4096 else 0
+        count = stream.symbol(row) if any(row) else 0
         next_one = 0
         for _ in range(count):
             next_one = change(model, stream, elements, begin, places, rates, next_one) + 1

@@ -14,7 +14,7 @@ from typing import Any
 import xxhash
 
 from reference.arithmetic import SQUASH, STRETCH, Arithmetic, clip
-from reference.byte_cm import Decoder
+from reference.byte_cm import Decoder, Row
 from reference.network import Head, Reference
 from reference.reading import fail
 
@@ -70,9 +70,9 @@ class Mixed(Decoder):
         opinion = clip(logit(self.likely), -2047, 2047)
         return [*super().inputs(states, order1, expected_bit), opinion, (self.likely - 32768) >> 5]
 
-    def rows_at_hand(self, seen: int, partial: int, place: int) -> list[int]:
+    def rows_at_hand(self, seen: int, partial: int, place: int) -> list[Row]:
         rows = super().rows_at_hand(seen, partial, place)
-        bucket = self.match.bucket if self.match.length else 0
+        bucket = self.match.bucket or 0
         opinion = clip(logit(self.likely), -2047, 2047)
         rows[1] = ((opinion + 2048) >> 8) * 16 + min(bucket >> 1, 15)
         return rows
@@ -80,7 +80,7 @@ class Mixed(Decoder):
     def settled(self, p: int, z: int, partial: int) -> int:
         self.said = [logit(self.likely), z, logit(clip(p, 1, 65535)), 77]
         rows = (
-            self.match.bucket if self.match.length else 0,
+            self.match.bucket or 0,
             (self.said[0] + 4096) >> 6,
             partial,
             self.text.last & 255,

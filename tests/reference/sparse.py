@@ -18,8 +18,7 @@ class Model:
     size: int
     bitmap: Decodes | None
     values: Decodes | None
-    columns: int = 0
-    first: int = 0
+    bands: tuple[int, int] | None  # elements of a row, rows before the first band
 
     def decode(self, payload: bytes, original: int, base: bytes | None = None) -> bytes:
         """Bitmap and values -> elements."""
@@ -38,14 +37,17 @@ class Model:
         elements = np.zeros((n, self.size), np.uint8)
         order = self.order(n)
         present = sorted(order[i] for i in range(n) if bits[i])
-        elements[present] = np.frombuffer(values, np.uint8).reshape(-1, self.size)
+        elements[present] = np.frombuffer(values, np.uint8).reshape(count, self.size)
         return elements.tobytes()
 
     def order(self, n: int) -> list[int]:
         """Which element each bit of the bitmap is of."""
-        columns, begin = self.columns, self.first * self.columns
         order = list(range(n))
-        while columns and begin + 8 * columns <= n:
+        if self.bands is None:
+            return order
+        columns, first = self.bands
+        begin = first * columns
+        while begin + 8 * columns <= n:
             for k in range(8 * columns):
                 order[begin + k] = begin + k % 8 * columns + k // 8
             begin += 8 * columns
@@ -56,14 +58,12 @@ def parse_model(payload: bytes, parse: Callable[[bytes], Decodes]) -> Model:
     """The model of the sparse codec (docs/format/sparse.md)."""
     cursor = Cursor(payload)
     cursor.take(1)
-    size = cursor.u8()
-    bands = size >= 128
-    size %= 128
-    columns, first = (cursor.u32(), cursor.u8()) if bands else (1, 0)
-    if not 1 <= columns <= 2**24 or first > 7:
+    in_bands, size = divmod(cursor.u8(), 128)
+    bands = (cursor.u32(), cursor.u8()) if in_bands else None
+    if bands and (not 1 <= bands[0] <= 2**24 or bands[1] > 7):
         fail("columns or rows of bands")
     if size not in (1, 2, 4, 8):
         fail("bytes per element of a sparse model")
     bitmap, values = parse_part(cursor, parse), parse_part(cursor, parse)
     cursor.finish()
-    return Model(size, bitmap, values, columns * bands, first)
+    return Model(size, bitmap, values, bands)

@@ -2,6 +2,7 @@
 
 import datetime
 import struct
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -567,6 +568,17 @@ def context_hash(h: int, parents: list[list[int]], flags: int, row: int, found: 
     return h
 
 
+class Weights(dict[tuple[int, int], int]):
+    """Those of a set, by context and place of a count."""
+
+    def __missing__(self, key: tuple[int, int]) -> int:
+        _, place = key
+        return place and 16384 + 1638 * place
+
+
+Line = defaultdict[int | None, tuple[int, int]]  # probabilities and counts, by slot
+
+
 class Mixer:
     """The state of section 6."""
 
@@ -582,29 +594,29 @@ class Mixer:
         self.limit, self.guessing = limit, guessing
         k = len(contexts)
         self.bits = clip(rows.bit_length() + 1, 8, 21 - (k - 1).bit_length())
-        self.lines: dict[tuple[int, int], list[Any]] = {}
-        self.weights = [
-            [[0] + [16384 + 1638 * i for i in range(1, 16)] for _ in range(k)] for _ in range(5)
-        ]
-        self.cells = [list(CELLS) for _ in range(1024)]
-        self.row = 0
+        self.lines: dict[tuple[int, int], tuple[int, Line]] = {}
+        self.weights = defaultdict[int | None, Weights](Weights)
+        self.cells = defaultdict[int, list[int]](lambda: list(CELLS))
 
-    def find(self, hashes: list[int], node: int) -> list[list[Any]]:
+    def find(self, hashes: list[int], node: int) -> list[Line]:
         found = []
         for k, context in enumerate(hashes):
             h = mix(context, node)
-            line = self.lines.setdefault((k, h % 2**self.bits), [0] + [(0, 0)] * 15)
-            if line[0] != h >> 32:
-                line[:] = [h >> 32] + [(2**21, 0)] * 15
+            place = k, h % 2**self.bits
+            check, line = self.lines.get(place) or (0, Line(lambda: (0, 0)))
+            if check != h >> 32:
+                line = Line(lambda: (2**21, 0))
+            self.lines[place] = h >> 32, line
             found.append(line)
         return found
 
-    def decide(self, lines: list[list[Any]], slot: int, chosen: int, node: int) -> int:
+    def decide(self, lines: list[Line], slot: int | None, chosen: int | None, node: int) -> int:
         step = 130 + (1400 * 2**11) // (2**11 + self.row)
-        inputs = [STRETCH[line[slot][0] >> 10] for line in lines]
-        places = [sum(t <= line[slot][1] for t in THRESHOLDS) for line in lines]
+        pairs = [line[slot] for line in lines]
+        inputs = [STRETCH[p22 >> 10] for p22, _ in pairs]
+        places = [(k, sum(t <= count for t in THRESHOLDS)) for k, (_, count) in enumerate(pairs)]
         weights = self.weights[chosen]
-        total = sum(s * weights[k][i] for k, (s, i) in enumerate(zip(inputs, places, strict=True)))
+        total = sum(s * weights[place] for s, place in zip(inputs, places, strict=True))
         z = clip(total >> 16, -2047, 2047)
         p = SQUASH[z + 2048]
         cells, x = self.cells[node % 1024], (z + 2048) * 31
@@ -613,12 +625,11 @@ class Mixer:
         y = self.stream.bit(clip((5 * p + 3 * q + 4) >> 3, 16, 65520))
         for i in (at, at + 1):
             cells[i] += (65535 * y - cells[i]) >> 5
-        for k, (s, i) in enumerate(zip(inputs, places, strict=True)):
+        for s, place, line, (p22, c) in zip(inputs, places, lines, pairs, strict=True):
             change = (s * ((y << 16) - p) * step + 2**23) >> 24
-            weights[k][i] = clip(weights[k][i] + change, -(2**20), 2**20)
-            p22, c = lines[k][slot]
+            weights[place] = clip(weights[place] + change, -(2**20), 2**20)
             p22 += (((2**22 - 1) * y - p22) * RATE[c]) >> 16
-            lines[k][slot] = p22, min(c + 1, self.limit)
+            line[slot] = p22, min(c + 1, self.limit)
         return y
 
     def decode(self, data: bytes) -> list[int]:
@@ -632,7 +643,7 @@ class Mixer:
                 hashes.append(context_hash(mix(k + 1, flags), parents, flags, row, found))
             place = (hashes[0] >> 20) % 2**18
             known = self.guessing and place in guesses
-            if known and self.decide(self.find(hashes, 0), 1, 4, 0):
+            if known and self.decide(self.find(hashes, 0), None, None, 0):
                 found.append(guesses[place])
                 continue
             node = slot = 1

@@ -10,8 +10,8 @@ from reference.reading import Cursor, fail
 
 CODEC = 14
 _ODD, _MIX = 0x9E3779B97F4A7C15, 0x2545F4914F6CDD1D
-_WEIGHTS = ((127, 28), (63, 27), (31, 26), (15, 24), (7, 22), (3, 20), (1, 18), (0, 0))
-_SHIFTS = ((2, 2), (4, 3), (12, 4), (40, 5), (256, 6))
+_WEIGHTS = ((127, 28), (63, 27), (31, 26), (15, 24), (7, 22), (3, 20))
+_SHIFTS = ((2, 2), (4, 3), (12, 4), (40, 5))
 
 
 def _hashed(x: int, bits: int) -> int:
@@ -27,16 +27,18 @@ class _Coder:
             self.value = self.value << 8 | self._byte()
 
     def _byte(self) -> int:
+        if self.at == len(self.data):
+            fail("a CHUNK that ends too early")
         self.at += 1
-        return self.data[self.at - 1] if self.at <= len(self.data) else 0
+        return self.data[self.at - 1]
 
     def symbol(self, borders: list[int]) -> int:
-        """The symbol of those whose parts begin at `borders`, which end with 65536."""
+        """The symbol of those whose parts but the first begin at `borders`."""
         unit = self.width >> 16
-        found = max(k for k in range(len(borders) - 1) if k == 0 or unit * borders[k] <= self.value)
-        begin, end = borders[found], borders[found + 1]
-        self.value -= unit * begin
-        self.width = self.width - unit * begin if end == 65536 else unit * (end - begin)
+        found = sum(unit * border <= self.value for border in borders)
+        begin = unit * [0, *borders][found]
+        self.value -= begin
+        self.width = (unit * borders[found] if found < len(borders) else self.width) - begin
         while self.width < 1 << 24:
             self.width <<= 8
             self.value = (self.value << 8 | self._byte()) % 2**32
@@ -46,13 +48,13 @@ class _Coder:
 @dataclass
 class _Node:
     count: int = 0
-    borders: list[int] = field(default_factory=lambda: [4096 * k for k in range(16)])
+    borders: list[int] = field(default_factory=lambda: [4096 * k for k in range(1, 16)])
 
     def learn(self, digit: int) -> None:
-        shift = next(shift for most, shift in _SHIFTS if self.count < most)
-        for k in range(1, 16):
-            self.borders[k] += (k + 65520 * (k > digit) - self.borders[k]) >> shift
-        self.count = min(self.count + 1, 255)
+        shift = next((shift for most, shift in _SHIFTS if self.count < most), 6)
+        for k, border in enumerate(self.borders):
+            self.borders[k] += (k + 1 + 65520 * (k >= digit) - border) >> shift
+        self.count += 1
 
 
 @dataclass
@@ -122,7 +124,10 @@ class _Sequence:
         self.slots: list[defaultdict[int, _Slot]] = [
             defaultdict(partial(_Slot, size)) for size in (2, 4, 4)
         ]
-        self.flags: defaultdict[int, list[int]] = defaultdict(lambda: [1 << 21, 0])
+        self.flags: defaultdict[tuple[int | None, ...], list[int]] = defaultdict(
+            lambda: [1 << 21, 0]
+        )
+        self.special: defaultdict[int, list[int]] = defaultdict(lambda: [1 << 21, 0])
         self.plain: defaultdict[tuple[int, int, int], _Node] = defaultdict(_Node)
         self.own: defaultdict[int, _Node] = defaultdict(_Node)
         self.matches: dict[int, int] = {}
@@ -150,8 +155,8 @@ class _Sequence:
         for at, r, (a, b, c, d) in self._places():
             x1 = 256 * a + r + 1
             x2 = (x1 << 20) + b
-            x3 = (_MIX * x2 + c + 1) % 2**64
-            x4 = (_MIX * x3 + d + 1) % 2**64
+            x3 = _MIX * x2 + c + 1
+            x4 = _MIX * x3 + d + 1
             keys = _hashed(x1, min(bits, 16)), _hashed(x2, bits), _hashed(x3, bits)
             slots = [table[key] for table, key in zip(self.slots, keys, strict=True)]
             match = _hashed(x4, bits)
@@ -159,13 +164,13 @@ class _Sequence:
                 length, source = 1, self.matches[match]
             self.matches[match] = at
             expected = self.tokens[source] if length else None
-            near = 0 if not length else 1 if length <= 2 else 2 if length <= 8 else 3
+            near = sum(length > least for least in (2, 8))
             token = self._candidate(slots, expected, near)
             if token is None:
                 token = self._digits(r, b if r else a)
             self.tokens[at] = token
             if self.model.rows == 1 and expected == token:
-                length, source = min(length + 1, 60), source + 1
+                length, source = length + 1, source + 1
             else:
                 length = 0
             for slot in slots:
@@ -179,16 +184,14 @@ class _Sequence:
             if token in tried:
                 continue
             s1, s2, s3 = (slot.state(token) for slot in slots)
-            first = near if expected is not None and not tried else 0
-            context = 4096 * s3 + 256 * s2 + 16 * s1 + 4 * first + min(len(tried), 3)
-            special = 65536 + _hashed(
-                (256 * token + 16 * s3 + s2 + 1) * _MIX % 2**64, min(self.model.bits, 18)
-            )
-            values = self.flags[context], self.flags[special]
+            first = None if expected is None or tried else near
+            context = s3, s2, s1, first, min(len(tried), 3)
+            special = _hashed(_MIX * (256 * token + 16 * s3 + s2 + 1), min(self.model.bits, 18))
+            values = self.flags[context], self.special[special]
             share = min(values[1][1], 6)
             p = ((values[0][0] >> 6) * (16 - share) + (values[1][0] >> 6) * share) >> 4
             p = min(max(p, 32), 65504)
-            yes = self.coder.symbol([0, p, 65536]) == 0
+            yes = not self.coder.symbol([p])
             for value in values:
                 value[0] += ((yes * 2**22 - value[0]) * (327680 // (5 * value[1] + 8))) >> 16
                 value[1] = min(value[1] + 1, 250)
@@ -200,17 +203,17 @@ class _Sequence:
     def _digits(self, r: int, beside: int) -> int:
         h = 0
         for j in range(self.model.digits):
-            nodes = [self.plain[r % self.tables, j, h]]
-            weight = 0
+            plain = self.plain[r % self.tables, j, h]
+            nodes, borders = [plain], plain.borders
             if j < max(self.model.digits - 1, 3):
                 key = 2**44 * r + 8 * (2**20 * beside + h) + j + 1
-                nodes.append(self.own[_hashed(key * _MIX % 2**64, self.model.bits)])
-                if nodes[1].count == 0:
-                    nodes[1].borders = list(nodes[0].borders)
-                weight = next(w for least, w in _WEIGHTS if nodes[1].count >= least)
-            plain, own = nodes[0].borders, nodes[-1].borders
-            borders = [((32 - weight) * plain[k] + weight * own[k]) >> 5 for k in range(1, 16)]
-            digit = self.coder.symbol([0, *borders, 65536])
+                own = self.own[_hashed(_MIX * key, self.model.bits)]
+                if own.count == 0:
+                    own.borders = list(plain.borders)
+                w = next((w for least, w in _WEIGHTS if own.count >= least), 18)
+                pairs = zip(plain.borders, own.borders, strict=True)
+                nodes, borders = [plain, own], [((32 - w) * p + w * q) >> 5 for p, q in pairs]
+            digit = self.coder.symbol(borders)
             for node in nodes:
                 node.learn(digit)
             h = 16 * h + digit

@@ -1,8 +1,8 @@
 """Mixed streams of tokens, after docs/format/tokens.md and nothing else."""
 
-import struct
 from collections import defaultdict
 from collections.abc import Iterator
+from ctypes import c_int32
 from dataclasses import dataclass, field
 
 from reference.arithmetic import SQUASH, STRETCH, clip
@@ -18,13 +18,17 @@ class _Coder:
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at, self.value, self.width = data, 0, 0, 2**48 - 1
+
+    def begin(self) -> None:
         for _ in range(3):
             self.value = self.value << 16 | self._pair()
 
     def _pair(self) -> int:
+        pair = self.data[self.at : self.at + 2]
+        if len(pair) < 2:
+            fail("a CHUNK that ends too early")
         self.at += 2
-        pair = self.data[self.at - 2 : self.at]
-        return int.from_bytes(pair, "big") if len(pair) == 2 else 0
+        return int.from_bytes(pair, "big")
 
     def answer(self, p: int) -> int:
         part = (self.width >> 16) * p
@@ -43,29 +47,26 @@ class _Coder:
 class _Mixer:
     """Sets of weights."""
 
-    def __init__(self, first: int, rate: int) -> None:
-        self.rows: defaultdict[tuple[int, ...], list[int]] = defaultdict(lambda: [first] * 4)
+    def __init__(self, first: int, rate: int, size: int) -> None:
+        self.rows: defaultdict[tuple[int | str | None, ...], list[int]]
+        self.rows = defaultdict(lambda: [first] * size)
         self.rate = rate
 
-    def answer(
-        self, coder: _Coder, row: tuple[int, ...], inputs: list[int], fixed: tuple[int, ...] = ()
-    ) -> int:
-        """A symbol under a set; all weights learn but those of the inputs that are `fixed`."""
+    def answer(self, coder: _Coder, row: tuple[int | str | None, ...], inputs: list[int]) -> int:
+        """A symbol under a set, whose weights learn."""
         weights, inputs = self.rows[row], [*inputs, 256]
-        total = sum(w * x for w, x in zip(weights, inputs, strict=False))
+        total = sum(w * x for w, x in zip(weights, inputs, strict=True))
         p = clip(SQUASH[clip(total >> 16, -2047, 2047) + 2048], 16, 65520)
         y = coder.answer(p)
         error = self.rate * (4096 * y - (p >> 4))
         for i, x in enumerate(inputs):
-            if i not in fixed:
-                changed = weights[i] + ((x * error + 8192) >> 14)
-                weights[i] = (changed + 2**31) % 2**32 - 2**31
+            weights[i] = c_int32(weights[i] + ((x * error + 8192) >> 14)).value
         return y
 
 
 @dataclass
 class _Slot:
-    check: int = 0
+    check: int | None = None
     tokens: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
 
@@ -108,15 +109,15 @@ class _Node:
     """Probabilities of a tree of four bits."""
 
     def __init__(self, most: int) -> None:
-        self.check, self.most = 0, most
-        self.renew(0)
+        self.most = most
+        self.renew(None)
 
-    def renew(self, check: int) -> None:
+    def renew(self, check: int | None) -> None:
         self.check, self.p, self.u = check, [2048] * 16, [0] * 16
 
     def said(self, place: int) -> int:
         u = self.u[place]
-        return (STRETCH[self.p[place]] * (8 + min(u, 8) if u else 0)) >> 4
+        return (STRETCH[self.p[place]] * (8 + min(u, 8))) >> 4
 
     def learn(self, place: int, y: int) -> None:
         step = 65536 // (self.u[place] + 2)
@@ -134,7 +135,7 @@ class _Stream:
     before: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     keys: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)] * 3)
     length: int = 0
-    source: int = 0
+    source: int = field(init=False)
     history: int = 0
 
 
@@ -142,37 +143,42 @@ class _Chunk:
     """The state that streams share, and the tokens."""
 
     def __init__(self, model: "Model", pieces: list[bytes], n: int) -> None:
-        self.model, self.tokens = model, [0] * n
-        self.part = part = max(-(-n // model.streams), 1)
+        self.model, self.count, self.tokens = model, n, dict[int, int]()
+        self.part = part = -(-n // model.streams)
         self.streams = [
             _Stream(_Coder(piece), min(s * part, n), min((s + 1) * part, n))
             for s, piece in enumerate(pieces)
         ]
         self.slots: list[defaultdict[int, _Slot]] = [defaultdict(_Slot), defaultdict(_Slot)]
         self.matches: dict[int, tuple[int, int]] = {}
-        self.flags: defaultdict[tuple[int, int], list[int]] = defaultdict(lambda: [1 << 21, 0])
+        self.flags: defaultdict[tuple[int | None, ...], list[int]] = defaultdict(
+            lambda: [1 << 21, 0]
+        )
+        self.special: defaultdict[int, list[int]] = defaultdict(lambda: [1 << 21, 0])
         self.plain: defaultdict[tuple[int, int], _Node] = defaultdict(lambda: _Node(15))
         self.nodes: defaultdict[int, _Node] = defaultdict(lambda: _Node(13))
-        self.of_candidates, self.of_digits = _Mixer(19660, 6), _Mixer(26214, 4)
+        self.of_candidates, self.of_digits = _Mixer(19660, 6, 3), _Mixer(26214, 4, 4)
 
     def decode(self) -> list[int]:
         turns = [self._turns(stream) for stream in self.streams]
         while turns:
-            turns = [turn for turn in turns if next(turn, None) is not None]
-        return self.tokens
+            turns = [turn for turn in turns if next(turn, self) is not self]
+        return [self.tokens[at] for at in range(self.count)]
 
-    def _turns(self, stream: _Stream) -> Iterator[int]:
+    def _turns(self, stream: _Stream) -> Iterator[None]:
         """A stream's tokens, with a stop after every turn."""
+        if stream.next < stream.end:
+            stream.coder.begin()
         while stream.next < stream.end:
             expected = self._expected(stream)
             token = self._candidate(stream, expected)
             if token is None:
                 token = 0
                 for j in range(self.model.digits):
-                    yield 0
+                    yield
                     token = 16 * token + self._digit(stream, j, token)
             self._learn(stream, token, expected)
-            yield 0
+            yield
 
     def _expected(self, stream: _Stream) -> int | None:
         if stream.length == 0:
@@ -182,29 +188,27 @@ class _Chunk:
                 return None
             stream.length, stream.source = 1, entry[1]
         elif self.streams[stream.source // self.part].next <= stream.source:
-            stream.length = 0
             return None
         return self.tokens[stream.source]
 
     def _candidate(self, stream: _Stream, expected: int | None) -> int | None:
         (n2, c2), (n3, c3), _ = stream.keys
         slot2, slot3 = self.slots[0][n2], self.slots[1][n3]
-        length = stream.length
-        near = sum(length > least for least in (0, 2, 8, 24))
+        near = sum(stream.length > least for least in (2, 8, 24))
         tried: list[int] = []
         first = [] if expected is None else [expected]
         for token in [*first, *slot3.under(c3), *slot2.under(c2)]:
             if token in tried:
                 continue
-            f, n = len(tried), near if first and not tried else 0
+            f, from_match = len(tried), bool(first) and not tried
             s3, s2 = slot3.state(c3, token), slot2.state(c2, token)
             special = (256 * token + 16 * s3 + s2 + 1) * _MIX * _ODD % _WORD >> 48
-            context = 4096 * s3 + 256 * s2 + 16 * stream.history + 4 * min(n, 3) + min(f, 3)
-            flags = self.flags[0, context], self.flags[1, special]
+            context = s3, s2, stream.history, min(near, 2) if from_match else None, min(f, 3)
+            flags = self.flags[context], self.special[special]
             inputs = [STRETCH[flag[0] >> 10] for flag in flags]
             inputs[1] = (inputs[1] * min(2 * flags[1][1], 8)) >> 3
-            kind = n if first and not tried else 6 if s3 else 5
-            yes = self.of_candidates.answer(stream.coder, (8 * min(f, 7) + kind,), inputs)
+            kind = near if from_match else "order 3" if s3 else "order 2"
+            yes = self.of_candidates.answer(stream.coder, (min(f, 7), kind), inputs)
             for flag in flags:
                 flag[0] += ((yes * 2**22 - flag[0]) * (327680 // (5 * flag[1] + 8))) >> 16
                 flag[1] = min(flag[1] + 1, 250)
@@ -217,7 +221,7 @@ class _Chunk:
 
     def _node(self, context: int, g: int, kind: int) -> _Node:
         hashed = (8 * (2**20 * context + g) + kind + 1) * _MIX * _ODD % _WORD
-        node, check = self.nodes[hashed >> (64 - self.model.node_bits)], hashed >> 8 & 0xFFFF | 1
+        node, check = self.nodes[hashed >> (64 - self.model.node_bits)], hashed >> 9 & 0x7FFF
         if node.check != check:
             node.renew(check)
         return node
@@ -228,12 +232,11 @@ class _Chunk:
         place = 1
         while place < 16:
             inputs = [STRETCH[plain.p[place]], own.said(place), 0]
-            seen = 0
+            seen = None
             if beside is not None:
                 inputs[2], seen = beside.said(place), min(beside.u[place], 3)
             row = j, place, min(own.u[place], 3), seen
-            fixed = () if beside is not None else (2,)
-            y = self.of_digits.answer(stream.coder, row, inputs, fixed)
+            y = self.of_digits.answer(stream.coder, row, inputs)
             for node in (beside, plain, own):
                 if node is not None:
                     node.learn(place, y)
@@ -247,16 +250,16 @@ class _Chunk:
         self.slots[1][n3].learn(c3, token)
         self.slots[0][n2].learn(c2, token)
         self.matches[number] = check, at
-        if stream.length and expected == token:
-            stream.length, stream.source = min(stream.length + 1, 60), stream.source + 1
+        if expected == token:
+            stream.length, stream.source = stream.length + 1, stream.source + 1
             if stream.source % self.part == 0:
                 stream.length = 0
         else:
             stream.length = 0
         stream.before = a, b, c, d = [token, *stream.before[:3]]
         x2 = (256 * a + 1) * 2**20 + b
-        x3 = (x2 * _MIX + c + 1) % _WORD
-        x4 = (x3 * _MIX + d + 1) % _WORD
+        x3 = x2 * _MIX + c + 1
+        x4 = x3 * _MIX + d + 1
         hashes = [x * _ODD % _WORD for x in (x2, x3, x4)]
         wide = [63, 63, 4095]
         bits = self.model.bits
@@ -284,24 +287,14 @@ class Model:
         pieces = self._pieces(payload)
         chunk = _Chunk(self, pieces, n)
         tokens = chunk.decode()
-        part = chunk.part
-        for s, (stream, piece) in enumerate(zip(chunk.streams, pieces, strict=True)):
-            read = stream.coder.at if s * part < n else 0
-            if read != len(piece):
-                fail("a CHUNK that does not decode to its end")
+        if any(stream.coder.at != len(stream.coder.data) for stream in chunk.streams):
+            fail("a CHUNK that does not decode to its end")
         return b"".join(token.to_bytes(self.size, "little") for token in tokens)
 
     def _pieces(self, payload: bytes) -> list[bytes]:
-        begin = 4 * (self.streams - 1)
-        if len(payload) < begin:
-            fail("a CHUNK that ends in lengths")
-        pieces = []
-        for (length,) in struct.iter_unpack("<I", payload[:begin]):
-            pieces.append(payload[begin : begin + length])
-            begin += length
-        if begin > len(payload):
-            fail("a CHUNK that ends in a stream")
-        return [*pieces, payload[begin:]]
+        cursor = Cursor(payload)
+        lengths = [cursor.u32() for _ in range(self.streams - 1)]
+        return [*map(cursor.take, lengths), cursor.all()]
 
 
 def parse_model(payload: bytes) -> Model:

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,8 +25,11 @@ from faults import FIRST, PACKED_FIRST, SECOND, WORKS, Work, ended, forked, is_a
 from paths import ROOT, SUPPORT
 
 import densor
+from densor.cli import dispatch
 from densor.files import single
 from densor.formats.io import outputs
+from densor.lossy.quantizing import Quantized
+from densor.sync.stores import FolderStore
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -119,6 +123,34 @@ def interrupted_at(number: int, inside: set[str | None], path: Path, overwrite: 
     return left <= 0
 
 
+def test_a_second_ctrl_c_leaves_no_file_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while the first one has the temporary file removed."""
+    unlink = Path.unlink
+
+    def interrupted(path: Path, missing_ok: bool = False) -> None:
+        signal.raise_signal(signal.SIGINT)
+        unlink(path, missing_ok)
+
+    prepared = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in prepared}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(dispatch, "_ended_at", -1e9, raising=False)
+    monkeypatch.setattr(Path, "unlink", interrupted)
+    try:
+        dispatch.prepare_process()
+        with pytest.raises(KeyboardInterrupt), outputs.whole_file(tmp_path / "a", False):
+            signal.raise_signal(signal.SIGINT)
+        assert not os.listdir(tmp_path)
+        monkeypatch.setattr(dispatch, "_ended_at", dispatch._ended_at - 1e9)
+        with pytest.raises(KeyboardInterrupt):  # later ones are heeded
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 # A full disk
 
 
@@ -145,6 +177,36 @@ def test_files_may_not_grow(name: str, tmp_path: Path) -> None:
 
         assert ended(forked(limited)) == 3
         left_after_failing(work, folder)
+
+
+def save_quantized(folder: Path, data: bytes) -> None:
+    Quantized(data, {}, [], 1, None, 1.0).save(folder / "a.densor")
+
+
+def put_message(folder: Path, data: bytes) -> None:
+    FolderStore(folder).put("full-1", data)
+
+
+def write_at_once(folder: Path, data: bytes) -> None:
+    with outputs.whole_file(folder / "a", False) as file:
+        assert file.write(data) == len(data)
+
+
+@pytest.mark.parametrize("write", [save_quantized, put_message, write_at_once])
+def test_room_for_a_part_of_one_write(write: Callable[[Path, bytes], None], tmp_path: Path) -> None:
+    """The system writes what fits, and says so rather than fail: no file is cut there."""
+    resource = pytest.importorskip("resource")
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        with open(os.devnull, "w") as sys.stderr:
+            write(tmp_path, bytes(10_001))
+
+    assert ended(forked(limited)) == 3
+    assert not os.listdir(tmp_path)
+    write(tmp_path, bytes(10_001))
+    (path,) = tmp_path.iterdir()
+    assert path.read_bytes() == bytes(10_001)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import parquet_files
 from circuits import any_circuit
 from helpers import Bits, bits_of, random_state
 from reference import circuit as reference_circuit
@@ -42,6 +43,7 @@ from densor.codec.kind import Kind, kind_of, kind_of_blocks, parts_of
 from densor.codec.language_model.encoder import LanguageModelEncoder
 from densor.codec.language_model.session import Session
 from densor.codec.levels import level_settings
+from densor.codec.pages.encoder import PagesCoder
 from densor.codec.planes.encoder import PlanesEncoder
 from densor.codec.planes.layout import layout_for
 from densor.codec.planes.stages.huffman import HUFFMAN
@@ -55,7 +57,9 @@ from densor.codec.tokens.encoder import TokensEncoder
 from densor.codec.tokens.params import Mixed, Parameters, Ranked
 from densor.dtypes import SIZES
 from densor.float_formats import by_rows
-from densor.formats.io.sources import MemoryRandomSource
+from densor.formats.io.sources import MemoryRandomSource, MemorySource
+from densor.formats.parsers import parquet
+from densor.formats.parsers.contents import Head
 from densor.runtime.workers import Workers
 
 Bytes = npt.NDArray[np.uint8]
@@ -248,6 +252,26 @@ def _table(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     return _batch(TableCoder(Table(3), level_settings(5)), text)
 
 
+def _pages(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """A row for each byte: the byte, whether it is even, and a text."""
+    values = [bytes([byte]) for byte in data.tolist()] or [b"0"]
+    texts = [b"a text" if value < b"\x80" else None for value in values]
+    flags = [bytes([value[0] & 1]) for value in values]
+    columns = [
+        parquet_files.Column("a", "i8", [value + bytes(7) for value in values]),
+        parquet_files.Column("b", "bool", flags, False, 0),
+        parquet_files.Column("c", "text", texts),
+    ]
+    file = parquet_files.file(columns, group_rows=len(values))
+    head = Head(MemorySource(file), len(file), MemoryRandomSource(file), "a")
+    found = parquet.find(head)
+    assert found is not None
+    (stretch,) = found.stretches
+    assert stretch.pages is not None
+    made = np.frombuffer(file, np.uint8)[stretch.offset : stretch.offset + stretch.size]
+    return _batch(PagesCoder(stretch.pages, level_settings(5), Workers(1)), made)
+
+
 def _audio(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     """In two channels where the elements go into pairs."""
     size = SIZES[dtype]
@@ -360,6 +384,9 @@ CODECS = (
     Codec(registry.CODEC_DEFLATE, "deflate", ("bytes",), _deflate, memory=1 << 22),
     Codec(
         registry.CODEC_TABLE, "table", ("bytes",), _table, memory=1 << 25, has_slow_reference=True
+    ),
+    Codec(
+        registry.CODEC_PAGES, "pages", ("bytes",), _pages, memory=1 << 25, has_slow_reference=True
     ),
     Codec(
         *(registry.CODEC_AUDIO, "sound, adaptive", ("I16", "U8"), _cascade),

@@ -19,6 +19,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
@@ -59,7 +60,7 @@ WRITERS = {
     *("encode", "pack", "pack_model", "chunk", "write", "even", "put_frequencies"),
     *("BitWriter", "Chunk"),
 }
-SECONDS = 90  # of a processor for all golden archives under a mutant; decoders take up to ten
+SECONDS = 2  # of a processor for a golden archive under a mutant, and ten times its usual time
 MEMORY = 4 << 30
 SLOW = {4, 9, 10, 11, 12, 14, 15, 18}  # codecs that are left out for modules of the container
 
@@ -83,10 +84,11 @@ class Case(NamedTuple):
     base: bytes | None = None
     circuit: bytes | None = None  # that must be known
     whole: bool = False  # whether `good` has one digest, of all that tells of the entries
+    seconds: float = 0.0  # of a processor that the decoder takes
 
 
 def cases() -> list[Case]:
-    """All golden archives, small ones first."""
+    """All golden archives."""
     expected = json.loads((GOLDEN / "expected.json").read_text())
     found = []
     for name, entries in expected["good"].items():
@@ -103,7 +105,7 @@ def cases() -> list[Case]:
         assert isinstance(digest, list)
         found.append(case._replace(good=digest))
     found += map(as_case, [*read_cases(), *read_archives()])
-    return sorted(found, key=lambda case: len(case.archive))
+    return found
 
 
 def as_case(one: CodecCase | ArchiveCase) -> Case:
@@ -204,16 +206,20 @@ def _changes(node: ast.AST) -> list[Callable[[], None]]:
     return []
 
 
-def killed_by(mutant: Mutant | None, every: list[Case]) -> str | None:
+def killed_by(mutant: Mutant, every: list[Case]) -> str | None:
     """The first golden archive that tells the mutant from the decoder; in a process of its own."""
-    broken = mutant and install(mutant)
+    broken = install(mutant)
     if broken:
         return broken
     return next((case.name for case in every if not as_expected(case)), None)
 
 
 def as_expected(case: Case) -> bool:
-    """Whether the decoder, as it is imported, makes of an archive what it should."""
+    """Whether the decoder, as it is imported, makes of an archive what it should.
+
+    Ends the process if it takes much longer than it should.
+    """
+    signal.setitimer(signal.ITIMER_PROF, SECONDS + 10 * case.seconds if case.seconds else 0)
     found = outcome(case)
     return found == case.good if case.error is None else found == case.error
 
@@ -277,8 +283,6 @@ def _in_child(mutant: Mutant, every: list[Case]) -> str | None:
     child = os.fork()
     if child == 0:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        signal.signal(signal.SIGPROF, lambda *_: os._exit(3))
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         code = 0 if killed_by(mutant, every) is None else 1
         os._exit(code)
     _, status = os.waitpid(child, 0)
@@ -334,11 +338,7 @@ class _Lines:
 
 def lines_of(case: Case, only: frozenset[str]) -> dict[str, frozenset[int]]:
     """The lines of these modules of the decoder that a case reaches."""
-    modules = [module for name, module in sys.modules.items() if name.startswith("reference.")]
-    for module in modules:
-        for value in vars(module).values():
-            if isinstance(value, functools._lru_cache_wrapper):
-                value.cache_clear()  # as each case would run it, were it the first
+    _forget()
     lines = _Lines(only)
     sys.settrace(lines.enter)
     try:
@@ -346,6 +346,24 @@ def lines_of(case: Case, only: frozenset[str]) -> dict[str, frozenset[int]]:
     finally:
         sys.settrace(None)
     return {name: frozenset(found) for name, found in lines.found.items()}
+
+
+def _forget() -> None:
+    """What the decoder keeps, so that each case is run as if it were the first."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("reference.")]
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, functools._lru_cache_wrapper):
+                value.cache_clear()
+
+
+def _studied(case: Case, only: frozenset[str]) -> tuple[Case, dict[str, frozenset[int]]]:
+    """A case with the time that it takes, and its lines; RuntimeError if the decoder is wrong."""
+    _forget()
+    begin = time.process_time()
+    if not as_expected(case):
+        raise RuntimeError(f"the decoder itself does not read {case.name}")
+    return case._replace(seconds=time.process_time() - begin), lines_of(case, only)
 
 
 _USERS: dict[str, set[int] | None] = {  # by module, the codecs whose archives reach it
@@ -414,22 +432,19 @@ def main() -> None:
     }
     survivors: dict[str, list[bool]] = {}
     modules = dict.fromkeys(module for each in chosen.values() for module in each)
-    some = {module: _reaching(module, every) for module in modules}
-    needed = [case for case in every if any(case in cases for cases in some.values())]
+    some = {module: {case.name for case in _reaching(module, every)} for module in modules}
+    needed = [case for case in every if any(case.name in names for names in some.values())]
     with get_context("fork").Pool(arguments.processes) as pool:
-        lines = pool.imap(functools.partial(lines_of, only=frozenset(modules)), needed)
-        reached = list(zip(needed, lines, strict=True))
+        reached = pool.map(functools.partial(_studied, only=frozenset(modules)), needed)
+    reached.sort(key=lambda one: one[0].seconds)
     for module in modules:
         depending_on(module)  # once, not in each process
         survivors[module] = []
         _OF[module] = [
             (case, lines[module])
             for case, lines in reached
-            if module in lines and case in some[module]
+            if module in lines and case.name in some[module]
         ]
-    broken = killed_by(None, needed)
-    if broken is not None:
-        raise SystemExit(f"the decoder itself does not read {broken}")
     tasks = [place for module in survivors for place in places(module)]
     with get_context("fork").Pool(arguments.processes) as pool:
         for module, line, change, survives in pool.imap(_judge, tasks, chunksize=4):

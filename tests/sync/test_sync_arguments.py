@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from densor.errors import ArgumentError
-from densor.sync import MemoryStore, Publisher, Subscriber
+from densor.sync import MemoryStore, Publisher, SocketStore, Subscriber, UrlStore
 from densor.sync.changes import Coder
 
 PUBLISHED = torch.arange(1, 9).to(torch.bfloat16)
@@ -55,3 +55,31 @@ def test_threads_and_levels_are_refused_at_once() -> None:
     for coder in (Coder(level=0), Coder(threads=-1)):
         with pytest.raises(ArgumentError):
             Publisher({"w": torch.zeros(2)}, MemoryStore(), coder=coder)
+
+
+@pytest.mark.parametrize("tensor", [torch.zeros(8).to_sparse(), torch.zeros(8, device="meta")])
+def test_targets_without_places_in_memory(tensor: torch.Tensor) -> None:
+    with pytest.raises(ArgumentError, match="have no memory"):
+        Subscriber({"w": tensor}, MemoryStore())
+
+
+def test_what_is_no_number_coder_or_url() -> None:
+    model = {"w": torch.zeros(2)}
+    with pytest.raises(TypeError, match="coder must be a Coder, not int"):
+        Publisher(model, MemoryStore(), coder=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="every must be a whole number, not str"):
+        Publisher(model, MemoryStore(), every="2")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="url must be a text, not list"):
+        UrlStore([])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="url must be a text, not int"):
+        SocketStore(1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="bytes-like"):
+        MemoryStore().put("full-1", 5)  # type: ignore[arg-type]
+    with Publisher(model, MemoryStore()) as publisher:
+        for step in (-1, 1 << 64):
+            with pytest.raises(ArgumentError, match="step must be 0 or more"):
+                publisher.step(step)
+        with pytest.raises(TypeError, match="step must be a whole number, not NoneType"):
+            publisher.publish(None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="number must be a whole number, not str"):
+        Subscriber(model, MemoryStore()).wait_for("1")  # type: ignore[arg-type]

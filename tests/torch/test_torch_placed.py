@@ -15,12 +15,14 @@ from safetensors.torch import save_file
 from torch import nn
 from torch_tools import assert_same, weight
 
-from densor.errors import DensorError
+from densor.errors import DensorError, UnsupportedError
 from densor.files.model_folder import pack_model
+from densor.formats.container.packed_array import PackedArray
 from densor.formats.packed.reader import PackedFile
 from densor.torch import placed
 from densor.torch.blob import threads_of
-from densor.torch.placed import Placing, Stored, Undecoded, placing
+from densor.torch.placed import Placing, placing
+from densor.torch.undecoded import Part, Stored, Undecoded
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -54,14 +56,14 @@ def stored(file: PackedFile, name: str, mode: Placing | None = None) -> Stored:
 
 def slowly(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.2) -> list[int]:
     """Decoding takes its time; threads that decoded are noted."""
-    original, threads = Stored.decode_into, []
+    original, threads = Part.decode_into, []
 
-    def decode_into(self: Stored, *args: Any) -> None:
+    def decode_into(self: Part, *args: Any) -> None:
         time.sleep(seconds)
         threads.append(threading.get_ident())
         original(self, *args)
 
-    monkeypatch.setattr(Stored, "decode_into", decode_into)
+    monkeypatch.setattr(Part, "decode_into", decode_into)
     return threads
 
 
@@ -94,7 +96,6 @@ USES: list[Callable[[torch.Tensor], torch.Tensor]] = [
     lambda t: torch.empty(96, 200, dtype=t.dtype).t().copy_(t),  # not contiguous
     lambda t: torch.empty(200, 96).copy_(t),  # another type
     lambda t: torch.empty(2, 200, 96, dtype=t.dtype).copy_(t),  # repeated
-    lambda t: torch.empty(50, 96, dtype=t.dtype).copy_(t.narrow(0, 50, 50)),  # rows of a rank
     lambda t: torch.empty(200, 48, dtype=t.dtype).copy_(t[:, 48:]),
     lambda t: t[::2].clone(),
     lambda t: t.t().contiguous(),
@@ -104,6 +105,8 @@ USES: list[Callable[[torch.Tensor], torch.Tensor]] = [
     lambda t: t.clone().mul_(t),
     lambda t: torch.from_numpy(t.view(torch.int16).numpy().copy()),
     lambda t: torch.tensor(t[:2].tolist()),
+    lambda t: t[:2].t().clone(),
+    lambda t: t[50:60].zero_(),
     lambda t: pickle.loads(pickle.dumps(t)),
     lambda t: t.reshape(-1),
 ]
@@ -123,6 +126,138 @@ def test_all_else_is_done_with_the_tensor(
             assert_same(use(made.tensor()), wanted)  # is decoded once
             assert mode.elsewhere == 200 * 96 * 2
         assert_same(use(stored(file, "a").tensor()), wanted)
+
+
+def rows_of_all() -> torch.Tensor:
+    """What is stored in four chunks."""
+    return weight(2048, 1024, seed=9)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> PackedFile:
+    folder = tmp_path_factory.mktemp("wide")
+    (folder / "plain").mkdir()
+    (folder / "plain" / "config.json").write_text("{}")
+    save_file({"w": rows_of_all()}, folder / "plain" / "model.safetensors")
+    pack_model(folder / "plain", folder / "packed")
+    found = PackedFile(folder / "packed" / "model.safetensors")
+    assert found.is_blob("w") and len(list(found.array("w").chunks())) == 4
+    return found
+
+
+PARTS: list[Callable[[torch.Tensor], torch.Tensor]] = [
+    lambda t: t.narrow(0, 300, 900),
+    lambda t: t[1024:],
+    lambda t: t.narrow(0, -5, 3),
+    lambda t: t[7],
+    lambda t: t.select(0, -1),
+    lambda t: t.view(2, 1024, 1024)[1].narrow(0, 1, 2),
+    lambda t: t.view(1, -1, 512)[:, 10:90].reshape(-1, 2),
+    lambda t: t.detach().data[100:2000][5:7][:, :],
+    lambda t: t[3][1000:],
+    lambda t: t[5:5],
+]
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("threads", [0, 1])
+def test_only_rows_that_are_wanted_are_decoded(
+    wide: PackedFile,
+    monkeypatch: pytest.MonkeyPatch,
+    part: Callable[[torch.Tensor], torch.Tensor],
+    threads: int,
+) -> None:
+    def never(*args: Any) -> None:
+        raise AssertionError("all of it was decoded")
+
+    wanted = part(rows_of_all())
+    monkeypatch.setattr(PackedFile, "read", never)
+    with placing(threads) as mode:
+        found = part(stored(wide, "w", mode).tensor())
+        assert isinstance(found, Undecoded) and found.shape == wanted.shape
+        target = torch.full_like(wanted, 7)
+        target.copy_(found)
+        if wanted.numel():
+            mode.finish()
+            assert mode.placed == wanted.nbytes and not mode.elsewhere
+            assert mode.spared == rows_of_all().nbytes - wanted.nbytes
+            again = part(stored(wide, "w", mode).tensor())  # another type, as another device
+            assert_same(again.to(torch.float64), wanted.to(torch.float64))
+            assert mode.elsewhere == wanted.nbytes
+    assert_same(target, wanted)
+
+
+def test_many_parts_do_not_take_more_than_twice_the_whole(
+    wide: PackedFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+    decode = PackedArray.decode_part
+
+    def noted(self: PackedArray, begin: int, out: Any, workers: Any) -> None:
+        decoded.append(self.cost(begin, begin + out.size))
+        decode(self, begin, out, workers)
+
+    monkeypatch.setattr(PackedArray, "decode_part", noted)
+    with placing() as mode:
+        made = stored(wide, "w", mode).tensor()
+        targets = [torch.empty(1024, dtype=torch.bfloat16) for _ in range(64)]
+        for i, target in enumerate(targets):
+            target.copy_(made[i * 32])
+    assert_same(torch.stack(targets), rows_of_all()[::32])
+    assert 0 < sum(decoded) <= rows_of_all().nbytes
+    assert mode.spared < rows_of_all().nbytes
+
+
+def test_rows_of_a_tensor_that_was_written_to_are_those_written(wide: PackedFile) -> None:
+    wanted = rows_of_all()
+    with placing() as mode:
+        made = stored(wide, "w", mode).tensor()
+        early = torch.empty(9, 1024, dtype=torch.bfloat16).copy_(made[:9])
+        made[3:5].zero_()
+        made[8].view(torch.int16).add_(1)
+        late = torch.empty(9, 1024, dtype=torch.bfloat16).copy_(made[:9])
+    assert_same(early, wanted[:9])
+    wanted[3:5].zero_()
+    wanted[8].view(torch.int16).add_(1)
+    assert_same(late, wanted[:9])
+
+
+def test_rows_of_what_has_a_base_are_those_of_the_whole(
+    wide: PackedFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*args: Any) -> None:
+        raise UnsupportedError("has a base")
+
+    monkeypatch.setattr(PackedFile, "array", refused)
+    target = torch.empty(100, 1024, dtype=torch.bfloat16)
+    with placing() as mode:
+        target.copy_(stored(wide, "w", mode).tensor()[500:600])
+    assert_same(target, rows_of_all()[500:600])
+    assert not mode.spared
+
+
+def test_rows_that_are_not_there_are_refused_as_torch_does(wide: PackedFile) -> None:
+    made = stored(wide, "w").tensor()
+    for use in (
+        lambda: made.narrow(0, 2000, 100),
+        lambda: made.narrow(2, 0, 1),
+        lambda: made[2048],
+        lambda: made.view(3, -1),
+        lambda: made.view(0, -1),
+        lambda: made.narrow(0, 0, -1),
+    ):
+        with pytest.raises((RuntimeError, IndexError)):
+            use()
+
+
+def test_damage_in_rows_names_file_and_tensor(wide: PackedFile, tmp_path: Path) -> None:
+    data = bytearray(wide.path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(DensorError, match=r"model\.safetensors: tensor 'w': "), placing() as mode:
+        target = torch.empty(1024, 1024, dtype=torch.bfloat16)
+        target.copy_(stored(PackedFile(path), "w", mode).tensor()[512:1536])
 
 
 def test_shapes_are_compared_and_nothing_is_written_to_meta(file: PackedFile) -> None:

@@ -167,7 +167,8 @@ def _progress(name: str, args: argparse.Namespace) -> "Iterator[Callable[[int], 
 
 
 def _write(content: str, args: argparse.Namespace) -> None:
-    from densor.formats.io.outputs import whole_file, write_all
+    from densor.files.opened import open_output
+    from densor.formats.io.outputs import write_all
 
-    with whole_file(Path(args.html), args.overwrite) as out:
+    with open_output(args.html, args.overwrite) as out:
         write_all(out, content.encode())

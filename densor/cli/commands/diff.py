@@ -97,10 +97,11 @@ def _show(args: argparse.Namespace) -> None:
 
 def _write_page(args: argparse.Namespace, pairs: "list[Difference]", lossy: list[str]) -> None:
     from densor.cli import diff_page
-    from densor.formats.io.outputs import whole_file, write_all
+    from densor.files.opened import open_output
+    from densor.formats.io.outputs import write_all
 
     text = diff_page.page(Path(args.old).name, Path(args.new).name, pairs, lossy)
-    with whole_file(Path(args.html), args.overwrite) as target:
+    with open_output(args.html, args.overwrite) as target:
         write_all(target, text.encode())
     console.say(f"{console.escape(args.html)}: {console.size(len(text.encode()))}")
 

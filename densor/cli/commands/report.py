@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> int:
 def _write(args: argparse.Namespace) -> str:
     from densor.cli import archive_page
     from densor.cli.contents import opened, recovery_share
-    from densor.formats.io.outputs import whole_file, write_all
+    from densor.files.opened import open_output
+    from densor.formats.io.outputs import write_all
     from densor.formats.io.urls import is_url, name_of
 
     name = name_of(args.archive) if is_url(args.archive) else Path(args.archive).name
@@ -41,7 +42,7 @@ def _write(args: argparse.Namespace) -> str:
     checks.target_file(str(out), args.overwrite, args.archive)
     with opened(args.archive) as file:
         text = archive_page.page(file, name, recovery_share(args.archive) or "none", args.archive)
-    with whole_file(out, args.overwrite) as target:
+    with open_output(out, args.overwrite) as target:
         write_all(target, text.encode())
     if args.open:
         import webbrowser

@@ -167,7 +167,7 @@ def restore(model: Model, data: Bytes) -> None:
 
 
 def _put_samples(layout: Layout, data: Bytes, samples: npt.NDArray[Any]) -> None:
-    """Puts samples of two bytes into whole rows; numpy's operators have made them native."""
+    """Puts samples into whole rows; numpy's operators have made them native."""
     rows = data.reshape(-1, layout.stride)
-    order = ">u2" if layout.big else "<u2"
+    order = f"{'>' if layout.big else '<'}u{layout.size}"
     rows[:, : layout.stride - layout.padding] = samples.astype(order).view(np.uint8)

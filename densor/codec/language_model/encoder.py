@@ -8,16 +8,14 @@ import xxhash
 
 from densor.codec.batch import OWN, Batch, Chunk, Chunks, Coding
 from densor.codec.byte_cm.encoder import ByteCmEncoder
-from densor.codec.byte_cm.params import parse as parse_text
 from densor.codec.codec import Encoder, decoder_for
+from densor.codec.language_model.choices import ROOM, settled, slots_for, step_of
 from densor.codec.language_model.lines import Prepared, prepare
 from densor.codec.language_model.params import (
-    HASH,
     RAW,
     SEGMENT,
     TEXT,
     TOKENS,
-    Parameters,
     SegmentCoder,
     SharedContexts,
     pack,
@@ -25,19 +23,15 @@ from densor.codec.language_model.params import (
 )
 from densor.codec.language_model.session import Session
 from densor.codec.language_model.step import code_tokens
+from densor.codec.language_model.token_encoder import propose_tokens
 from densor.codec.levels import Level
 from densor.entropy.arithmetic.coder import position
 from densor.errors import DensorError
-from densor.llm.head import rates_of
 from densor.llm.vocabulary import readable
 from densor.runtime.types import Bytes
 from densor.runtime.workers import Workers
 
-_SLOTS = (1 << 14, 2), (1 << 18, 4)  # from how many bytes on a chunk has how many segments
-_SEGMENT = 1 << 17  # bytes of a segment, at most
-_POSITIONS = 4096
 _TEXT_SHARE = 0.9  # of the bytes of a segment that the network is asked about
-_ROOM = 1024  # bytes that a stream may be longer than its segments
 
 
 def propose(batch: Batch, _: Level | None = None) -> Encoder | None:
@@ -46,35 +40,7 @@ def propose(batch: Batch, _: Level | None = None) -> Encoder | None:
     assert batch.session is not None
     if batch.kind.layout is None:
         return LanguageModelEncoder(batch.data, batch.session, batch.workers)
-    from densor.codec.language_model import token_encoder  # which is made of parts of this
-
-    return token_encoder.propose(batch)
-
-
-def slots_for(size: int) -> int:
-    """Segments of a chunk, in a text of so many bytes."""
-    return max([1, *(slots for least, slots in _SLOTS if size >= least)])
-
-
-def step_of(count: int, size: int, slots: int) -> int:
-    """How many of `count` units, of a text of so many bytes, make a chunk."""
-    return -(-count // -(-size // (slots * _SEGMENT)))
-
-
-def settled(session: Session, slots: int, text: bytes) -> Parameters:
-    """The parameters for the model of a session; `text`: a MODEL frame of the text codec."""
-    weights = session.weights()
-    positions = max(32, min(_POSITIONS, weights.positions) // 32 * 32)
-    return Parameters(
-        slots,
-        positions,
-        positions * 3 // 4,
-        rates_of(weights),
-        weights.digest[:HASH],
-        weights.vocabulary.digest[:HASH],
-        session.name,
-        parse_text(text),
-    )
+    return propose_tokens(batch)
 
 
 class LanguageModelEncoder(Encoder):
@@ -157,7 +123,7 @@ class LanguageModelEncoder(Encoder):
     ) -> tuple[Bytes, float]:
         """The stream of the segments that wait for the network, and how many bits it takes."""
         words = self._weights.vocabulary
-        data = np.empty(content.size + _ROOM, np.uint8)
+        data = np.empty(content.size + ROOM, np.uint8)
         shared = SharedContexts(True, self._model, words, data, content)
         for part in known:
             shared.know(part, content[part])

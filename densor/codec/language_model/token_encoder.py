@@ -16,7 +16,7 @@ from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.chunks import own_or_raw
 from densor.codec.codec import Encoder, Estimate
 from densor.codec.language_model import token_chunks as wire
-from densor.codec.language_model.encoder import settled, slots_for, step_of
+from densor.codec.language_model.choices import ROOM, settled, slots_for, step_of
 from densor.codec.language_model.params import MAX_CHUNK, Parameters, SharedContexts, pack
 from densor.codec.language_model.session import Session
 from densor.codec.language_model.step import code_tokens
@@ -31,11 +31,10 @@ _MIN_KNOWN = 0.9  # of the tokens, and of what they stand for, that a text must 
 _SAMPLE = 1 << 16  # tokens by whose text that is told
 _TRIAL = 512  # tokens that are coded to see whether the model expects such
 _COLD = 0.8  # of what these take, later ones take
-_ROOM = 1024  # bytes that a stream may be longer than its text
-_ROOM_OF_TOKEN = 8  # and for each token, beyond the bytes that it has
+_ROOM_OF_TOKEN = 8  # bytes of a stream for each, beyond those that it stands for
 
 
-def propose(batch: Batch) -> "TokensByModelEncoder | None":
+def propose_tokens(batch: Batch) -> "TokensByModelEncoder | None":
     """An encoder for a batch of integers; None where they do not stand for a text."""
     assert batch.session is not None
     size = batch.kind.unit
@@ -145,7 +144,7 @@ class TokensByModelEncoder(Encoder):
     ) -> tuple[Bytes, float] | None:
         """The stream of segments of tokens, and how many bits it takes; None if it is too long."""
         content = np.frombuffer(b"".join(texts), np.uint8)
-        room = content.size + _ROOM_OF_TOKEN * sum(map(len, ranks)) + _ROOM
+        room = content.size + _ROOM_OF_TOKEN * sum(map(len, ranks)) + ROOM
         data = np.empty(room, np.uint8)
         model, words = self._model, self._weights.vocabulary
         shared = SharedContexts(True, model, words, data, content)

@@ -36,6 +36,10 @@ _MAX_SIZE_OF_OTHER_WAY = 0.97  # another way must be this much better to be take
 _MAX_SAMPLE = 1.15  # one that is so much worse on the sample is not tried on every chunk
 # Nor one that much worse, where slow levels of Zstandard may find more in what takes little already
 _MAX_SAMPLE_IF_SLOW, _SLOW_ZSTD, _LITTLE = 1.4, 6, 0.35
+_MIN_QUIET = 4  # pieces of a sample that tell what Zstandard wins where nothing repeats
+_MAX_QUIET, _MAX_QUIET_IF_SLOW = 1.01, 1.05  # what it takes there at most, to be tried
+_ONLY_MATCHES = -1  # level of Zstandard at which literals stay as they are
+_MAX_UNMATCHED = 0.999  # share of a chunk that is left by that where something repeats
 
 
 def run_length(shape: tuple[int, ...]) -> int:
@@ -70,6 +74,8 @@ class Plan:
     plane_bits: list[float] = field(default_factory=list)  # per plane, of an element, estimated
     whole_bits: float = 0.0  # of an element, with `whole_zstd`
     plane_zstd: list[bool] = field(default_factory=list)  # per plane: try Zstandard
+    quiet_zstd: list[bool] | None = None  # likewise where no elements repeat; None: as elsewhere
+    quiet_repeats: bool = True  # whether Zstandard may find something there, too
     counted: list[int] = field(default_factory=list)  # planes whose runs are to be counted
 
 
@@ -153,17 +159,54 @@ def _try_zstd(
     that the code takes for a symbol at least. `slow`: chunks are tried by slow levels.
     """
     n = pieces.size // plan.layout.size
-    coded = [min(8.0 * n, max(plane, least * n if plane else 0.0)) for plane in bits]
-    planes = _split(plan.layout, pieces, work).reshape(plan.layout.size, n)
-    packed = [8 * len(zstd_compress(plane, 1)) for plane in planes]
-    plan.plane_zstd = [z < _MAX_SIZE_OF_OTHER_WAY * h for z, h in zip(packed, coded, strict=True)]
+    packed, whole, coded = _with_zstd(plan.layout, pieces, bits, least, work)
+    won = [z < _MAX_SIZE_OF_OTHER_WAY * h for z, h in zip(packed, coded, strict=True)]
+    plan.plane_zstd = won
     plan.plane_bits = [min(z, h) / n for z, h in zip(packed, coded, strict=True)]
-    plan.whole_bits = 8 * len(zstd_compress(pieces, 1)) / n
+    plan.whole_bits = whole / n
     best = sum(plan.plane_bits)
     plan.whole_zstd = not plan.delta and plan.whole_bits < _MAX_SIZE_OF_OTHER_WAY * best
     little = slow and plan.whole_bits < _LITTLE * 8 * plan.layout.size
     most = _MAX_SAMPLE_IF_SLOW if little else _MAX_SAMPLE
     plan.repeats = plan.delta or any(plan.plane_zstd) or plan.whole_bits < most * best
+    if plan.repeats and not plan.whole_zstd and not plan.delta:
+        _try_quiet(plan, pieces, least, slow, work)
+
+
+def _with_zstd(
+    layout: Layout, pieces: Bytes, bits: list[float], least: float, work: Any
+) -> tuple[list[int], int, list[float]]:
+    """Bits of each plane by Zstandard, of all by it, and of each plane by an order-0 code."""
+    n = pieces.size // layout.size
+    coded = [min(8.0 * n, max(plane, least * n if plane else 0.0)) for plane in bits]
+    planes = _split(layout, pieces, work).reshape(layout.size, n)
+    packed = [8 * len(zstd_compress(plane, 1)) for plane in planes]
+    return packed, 8 * len(zstd_compress(pieces, 1)), coded
+
+
+def _try_quiet(plan: Plan, pieces: Bytes, least: float, slow: bool, work: Any) -> None:
+    """Finds what Zstandard wins in those pieces of the sample in which no elements repeat.
+
+    It need not be tried on chunks in which none do either, where that is nothing.
+    """
+    layout, size = plan.layout, _PIECE * plan.layout.size
+    apart = [pieces[at : at + size] for at in range(0, pieces.size - size + 1, size)]
+    quiet = [one for one in apart if not repetitions(one, work.windows)]
+    if not _MIN_QUIET <= len(quiet) < len(apart):
+        return
+    some = np.concatenate(quiet)
+    packed, whole, coded = _with_zstd(layout, some, _entropies(layout, some, work), least, work)
+    plan.quiet_zstd = [
+        won and z < _MAX_SIZE_OF_OTHER_WAY * h
+        for won, z, h in zip(plan.plane_zstd, packed, coded, strict=True)
+    ]
+    best = sum(map(min, packed, coded))
+    plan.quiet_repeats = whole < (_MAX_QUIET_IF_SLOW if slow else _MAX_QUIET) * best
+
+
+def matches(data: Bytes) -> bool:
+    """Whether Zstandard finds what repeats: where nothing does, in little more time than a copy."""
+    return len(zstd_compress(data, _ONLY_MATCHES)) < _MAX_UNMATCHED * data.size
 
 
 def _planes_with_constant_bits(plan: Plan, data: Bytes) -> set[int]:

@@ -8,7 +8,7 @@ import numpy as np
 from densor.codec import registry
 from densor.codec.levels import Level
 from densor.codec.planes import class_map
-from densor.codec.planes.analyse import Plan
+from densor.codec.planes.analyse import Plan, matches
 from densor.codec.planes.classes import Coding
 from densor.codec.planes.layout import to_differences
 from densor.codec.planes.params import C
@@ -38,10 +38,14 @@ class PlanesChunkEncoder(Generic[C]):
             None if coding is None else stage.writer(coding.classes, plan.run) for coding in codings
         ]
 
-    def encode(self, chunk: Bytes, first_run: int) -> Bytes:
-        """The payload of `chunk`, whose first run is number `first_run` of the batch; pooled."""
+    def encode(self, chunk: Bytes, first_run: int, quiet: bool = False) -> Bytes:
+        """The payload of `chunk`, whose first run is number `first_run` of the batch; pooled.
+
+        `quiet`: whether no elements repeat in it.
+        """
         plan = self._plan
         layout = plan.layout
+        zstd = plan.plane_zstd if plan.quiet_zstd is None or not quiet else plan.quiet_zstd
         if plan.delta:
             chunk = to_differences(chunk, layout)
         n = chunk.size // layout.size
@@ -51,7 +55,7 @@ class PlanesChunkEncoder(Generic[C]):
         at = SECTION.size * layout.size
         for p in range(layout.size):
             plane = planes[p * n : (p + 1) * n]
-            mode, end = self._plane(p, plane, first_run, out, at)
+            mode, end = self._plane(p, plane, first_run, out, at, zstd[p])
             SECTION.pack_into(out, p * SECTION.size, mode, end - at)
             at = end
         payload = POOL.take(at)
@@ -63,7 +67,9 @@ class PlanesChunkEncoder(Generic[C]):
         runs = -(-n // self._plan.run)
         return SECTION.size + n + runs + self._stage.capacity(n)
 
-    def _plane(self, p: int, plane: Bytes, first_run: int, out: Bytes, at: int) -> tuple[int, int]:
+    def _plane(
+        self, p: int, plane: Bytes, first_run: int, out: Bytes, at: int, zstd: bool
+    ) -> tuple[int, int]:
         """Stores one plane at `at` in the cheapest way; returns the mode and the end."""
         coded = self._codings[p] is not None
         best = (registry.PLANE_RAW, at + plane.size)
@@ -76,7 +82,9 @@ class PlanesChunkEncoder(Generic[C]):
             end = self._classes(p, plane, first_run, out, at)
             if end < best[1]:
                 best = (self._stage.mode, end)
-        if self._plan.plane_zstd[p]:
+        if not (zstd or coded) and self._plan.plane_zstd[p]:
+            zstd = matches(plane)  # such as zeros below numbers that were rounded
+        if zstd:
             packed = zstd_smallest(plane, self._level.zstd)
             if at + len(packed) < best[1]:
                 best = (registry.PLANE_ZSTD, at + len(packed))

@@ -60,7 +60,8 @@ def search_classes(
     A search ends in a local optimum: where runs are few, one is begun with fewer classes too.
     """
     best = _search(counts, total, most, class_bits, prices_of)
-    if len(counts) > _MANY_RUNS or len(best[1]) == 1:
+    none = len(best[1]) == 1 and len(counts) >= _MIN_RUNS * most
+    if len(counts) > _MANY_RUNS or none:
         return best
 
     def bits(found: Found) -> float:
@@ -94,6 +95,7 @@ def _search(
         cost,
         row,
         np.empty(len(counts)),
+        np.empty((most + 1, most)),
         by_class,
         np.empty(most, np.int64),
         runs,

@@ -73,7 +73,16 @@ class PlanesEncoder(Generic[C]):
         planes = tuple([coding.classes if coding else None for coding in self._codings])
         return params.pack(Parameters(plan.layout, plan.run, planes, plan.delta, self._stage.codec))
 
-    def encode(self, chunk: Bytes, index: int) -> Bytes:
-        """The payload of chunk number `index`; pooled."""
+    def quiet(self, chunk: Bytes) -> bool:
+        """Whether no elements repeat in a chunk, as far as it matters for Zstandard."""
+        return self._plan.quiet_zstd is not None and not analyse.matches(chunk)
+
+    @property
+    def quiet_repeats(self) -> bool:
+        """Whether Zstandard is worth a try on such chunks, too."""
+        return self._plan.quiet_repeats
+
+    def encode(self, chunk: Bytes, index: int, quiet: bool = False) -> Bytes:
+        """The payload of chunk number `index`; pooled. `quiet`: of the chunk."""
         assert self._encoder is not None
-        return self._encoder.encode(chunk, self._first_runs[index])
+        return self._encoder.encode(chunk, self._first_runs[index], quiet)

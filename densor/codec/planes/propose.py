@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from densor.codec.batch import Batch, Bytes
-from densor.codec.chunks import CountingEncoder
+from densor.codec.batch import Batch, Bytes, Chunk
+from densor.codec.chunks import CountingEncoder, own_or_raw, smallest_of
 from densor.codec.kind import Kind
 from densor.codec.levels import Level
 from densor.codec.planes.encoder import STAGES, PlanesEncoder
@@ -19,10 +19,24 @@ _MIN_GAIN = 0.02  # bits; below, it may be chance
 _MAX_LOST = 0.2  # of what an entropy coder gains, that may be lost to whole bits per symbol
 
 
+class _PlanesBatch(CountingEncoder):
+    """Tries Zstandard only where it may win something: mostly by elements that repeat."""
+
+    coder: PlanesEncoder[Any]
+
+    def _store(self, chunk: Bytes, index: int) -> Chunk:
+        if not self.coder.quiet(chunk):
+            return super()._store(chunk, index)
+        payload = self.coder.encode(chunk, index, quiet=True)
+        if self.coder.quiet_repeats:
+            return smallest_of(payload, chunk, self._zstd)
+        return own_or_raw(payload, chunk)
+
+
 def propose(batch: Batch, level: Level) -> CountingEncoder | None:
     """An encoder for a batch; None where Zstandard does better on the elements as they are."""
     coder = element_coder(batch.data, batch.kind, level)
-    return None if coder is None else CountingEncoder(coder, batch, level.zstd)
+    return None if coder is None else _PlanesBatch(coder, batch, level.zstd)
 
 
 def element_coder(data: Bytes, kind: Kind, level: Level) -> PlanesEncoder[Any] | None:

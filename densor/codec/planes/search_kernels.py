@@ -12,6 +12,7 @@ from densor.entropy.jit import I64, R8, W8, W32, W64, kernel
 
 I64_2D = types.int64[:, ::1]
 F32_2D = types.float32[:, ::1]
+F64_2D = types.float64[:, ::1]
 U16_2D = types.uint16[:, ::1]
 F32 = types.float32[::1]
 F64 = types.float64[::1]
@@ -181,26 +182,30 @@ def _first_guess(counts, step, borders, mean, classes, low, high):
 
 
 @njit
-def _join(total, number, map_bits, class_bits, runs, low, high):
+def _join(total, number, map_bits, class_bits, runs, low, high, bits):
     """Joins classes two by two as long as the whole gets smaller; returns how many are left.
 
-    `number[c]` receives what class c is called in the end; `total` is moved along.
+    `number[c]` receives what class c is called in the end; `total` is moved along. Work space:
+    `bits`, float64[classes + 1, classes], of each class and, above the diagonal, of two together.
     """
+    alone = bits[total.shape[0]]
     left = 0
     for c in range(total.shape[0]):
         number[c] = left
         if total[c].sum() > 0:
             total[left] = total[c]
             left += 1
+    for i in range(left):
+        alone[i] = _entropy_bits(total[i, low:high], total[i, low:high]) / 2
+        for j in range(i):
+            bits[j, i] = _entropy_bits(total[j, low:high], total[i, low:high])
     while left > 1:
         best = -1e300
         a = 0
         b = 1
         for i in range(left):
-            alone = _entropy_bits(total[i, low:high], total[i, low:high]) / 2
             for j in range(i + 1, left):
-                other = _entropy_bits(total[j, low:high], total[j, low:high]) / 2
-                gain = alone + other - _entropy_bits(total[i, low:high], total[j, low:high])
+                gain = alone[i] + alone[j] - bits[i, j]
                 if gain > best:
                     best = gain
                     a = i
@@ -216,18 +221,25 @@ def _join(total, number, map_bits, class_bits, runs, low, high):
             elif number[c] == left:
                 number[c] = b
         total[b] = total[left]
+        alone[b] = alone[left]
+        for i in range(left):
+            bits[min(i, b), max(i, b)] = bits[i, left]
+        alone[a] = _entropy_bits(total[a, low:high], total[a, low:high]) / 2
+        for i in range(left):
+            if i != a:
+                bits[min(i, a), max(i, a)] = _entropy_bits(total[i, low:high], total[a, low:high])
     return left
 
 
 @kernel(
     types.int64(
         U16_2D, I64, F64, types.int64, types.int64, R8, types.float64,
-        F32_2D, F32, F64, I64_2D, I64, W8,
+        F32_2D, F32, F64, F64_2D, I64_2D, I64, W8,
     )
 )  # fmt: skip
 def find_classes(
     counts, all_counts, borders, step, rounds, map_bits, class_bits,
-    cost, row, mean, total, number, classes,
+    cost, row, mean, bits, total, number, classes,
 ):  # fmt: skip
     """K-means over the histograms of runs, with code length as the distance.
 
@@ -235,7 +247,8 @@ def find_classes(
     by the mean symbol at `borders`, ascending, in standard deviations; learns from every
     `step`-th run in some `rounds`; joins classes that do not pay: `class_bits` for each,
     `map_bits[n]` per run when there are n. Work space: `cost` float32[classes, 256],
-    `row` float32[256], `mean` float64[runs], `number` int64[classes]. Result:
+    `row` float32[256], `mean` float64[runs], `bits`, float64[classes + 1, classes],
+    `number` int64[classes]. Result:
     `total`, int64[classes, 256], of the classes that are left, whose number is returned.
     `classes`, uint8[runs], is work space too.
     """
@@ -246,7 +259,7 @@ def find_classes(
         _set_costs(total, cost, low, high)
         _assign(counts, step, cost, row, classes, low, high)
     _add_counts(counts, step, classes, total, low, high)
-    return _join(total, number, map_bits, class_bits, counts.shape[0], low, high)
+    return _join(total, number, map_bits, class_bits, counts.shape[0], low, high, bits)
 
 
 @kernel(types.void(U16_2D, I64, types.int64, F32_2D, F32, I64_2D, W8))

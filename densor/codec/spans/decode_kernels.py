@@ -13,18 +13,25 @@ from densor.codec.spans import table as t
 from densor.codec.spans.frame_checks import check_frame, outside
 from densor.codec.spans.jit import once, part
 from densor.codec.spans.merge import address_of, merge_run, undo_differences
-from densor.entropy.huffman.kernels import NARROW, _assign_codes, narrow_table
-from densor.entropy.intrinsics import copy_bytes, load_u32
+from densor.entropy.huffman.kernels import (
+    NARROW,
+    NARROW_BITS,
+    NARROW_COUNT,
+    NARROW_USED,
+    _assign_codes,
+)
+from densor.entropy.intrinsics import copy_bytes, load_u32, store_half
 from densor.entropy.jit import I64, R8, W8, W32, W64, kernel
 
 _classes = part(_decode_classes.py_func)
-_narrow = once(narrow_table.py_func)
 _runs = part(_plan_runs.py_func)
 I64_2D = types.int64[:, ::1]
 U64_2D = types.uint64[:, ::1]
 _LEAST_BITS = 11  # of a look-up table: 16 KB, half of a common L1 cache
 _MOST = 6  # symbols of an entry
-_LEAST_NARROW = 4  # bits of the shortest code from which narrow entries lose nothing
+_LEAST_NARROW = 4  # bits of the shortest code from which a narrow entry holds all whole symbols
+_TWO = np.uint64(0xFFFF)
+_USED_AND_COUNT = np.uint64(0xFF << 24)
 _BITS = np.uint64(63)  # fields of an entry: bits used, symbols from bit 8 on, their count
 _FIVE = np.uint64(0xFFFFFFFFFF << 8)
 _COUNT = np.uint64(15 << 60)
@@ -42,6 +49,30 @@ _TABLES = 8  # words before the look-up tables of fewer bits: positions in strea
 
 
 @once
+def _fill_narrow(lengths, codes, low, high, shortest, work, table):
+    """Narrow entries for all windows of `NARROW_BITS` bits, see `_build_table`."""
+    for k in range(NARROW_BITS + 1):
+        if NARROW_BITS - shortest < k < NARROW_BITS:
+            continue
+        if k < NARROW_BITS:
+            work[1 << k : 2 << k] = np.uint64(0)
+        for s in range(low, high + 1):
+            length = np.int64(lengths[s])
+            if length == 0 or length > k:
+                continue
+            one = np.uint64(1) << NARROW_COUNT | np.uint64(length) << NARROW_USED | np.uint64(s)
+            code = np.int64(codes[s] & np.uint32(0xFFFF))
+            rest = work[1 << (k - length) : 2 << (k - length)]  # two symbols at most
+            for v in range(rest.size):
+                entry = rest[v]
+                entry = ((entry & _TWO) << _EIGHT) + (entry & _USED_AND_COUNT) + one
+                if k < NARROW_BITS:
+                    work[(1 << k) + code + (v << length)] = entry
+                else:
+                    store_half(table, code + (v << length), entry)
+
+
+@once
 def _build_table(lengths, work, next_code, codes, table):
     """The look-up table of a code: for each window of bits all whole symbols in it, up to 6.
 
@@ -49,7 +80,7 @@ def _build_table(lengths, work, next_code, codes, table):
     that each table is made of those of fewer bits. `lengths`: uint8[256], a complete code of at
     most 12 bits. `table`: uint64[4096]. Work space: `work`, uint64[8192]; `next_code`,
     `codes` as for `_assign_codes`. Returns the width of the table, with `NARROW` where its entries
-    are narrow: where codes are so long that few symbols are in one.
+    are narrow: where codes are so long that few symbols are in one, the table has more of them.
     """
     longest = _LEAST_BITS
     shortest = 12
@@ -63,7 +94,12 @@ def _build_table(lengths, work, next_code, codes, table):
             low = min(low, s)
             high = s
     _assign_codes(lengths, next_code, codes)
+    if shortest >= _LEAST_NARROW:
+        _fill_narrow(lengths, codes, low, high, shortest, work, table)
+        return NARROW_BITS | NARROW
     for k in range(longest + 1):
+        if longest - shortest < k < longest:  # none is made of it
+            continue
         here = table[: 1 << k] if k == longest else work[1 << k : 2 << k]
         here[:] = np.uint64(0)
         if k < shortest:
@@ -89,10 +125,7 @@ def _build_table(lengths, work, next_code, codes, table):
                     sixth = np.int64((entry >> np.uint64(48)) & _BYTE)
                     more -= _ONE + np.uint64(lengths[sixth])
                 here[code + (v << length)] = more
-    if shortest < _LEAST_NARROW:
-        return longest
-    _narrow(table, 1 << longest, lengths)
-    return longest | NARROW
+    return longest
 
 
 @once

@@ -21,7 +21,7 @@ from densor.codec.spans.class_kernels import (
     rows_between,
 )
 from densor.codec.spans.jit import once, part
-from densor.codec.spans.put import put_codes
+from densor.codec.spans.put import fill_table, put_codes
 from densor.codec.spans.split import scales, split_first, split_planes, split_rest
 from densor.codec.spans.table import MOST_CODES as CLASSES
 from densor.codec.spans.table import PIECE, PIECES
@@ -31,7 +31,7 @@ from densor.entropy.intrinsics import copy_bytes, load_u64, ones, store_u32, sto
 from densor.entropy.jit import I64, R8, W8, W32, W64, kernel
 
 _SAMPLE = 1 << 17  # elements that codes are made from, about, or a half or a quarter of all
-_DIRECT = 1 << 12
+_LEAST_RUN = 64  # elements of a row
 _EXTREMES = 9 * 64 + 512  # place in the work space `edge`
 _FEW_ZEROS = 32  # one element in as many
 _NOISE = t.NOISE
@@ -101,15 +101,12 @@ def _plane_scales(plane, mask, seen):
     """Sum of the scales of symbols of the first plane; these to `seen`, see `_row_scales`."""
     least, greatest, zero = np.uint8(seen[0]), np.uint8(seen[1]), np.uint8(seen[2])
     total = 0
-    for begin in range(0, plane.size, 1 << 14):
-        some = np.uint32(0)
-        for i in range(begin, min(begin + (1 << 14), plane.size)):
-            s = plane[i] & mask
-            some += np.uint32(s)
-            least = min(least, np.uint8(s - np.uint8(1)))  # 0 comes last
-            greatest = max(greatest, s)
-            zero = min(zero, s)
-        total += np.int64(some)
+    for i in range(plane.size):
+        s = plane[i] & mask
+        total += np.int64(s)
+        least = min(least, np.uint8(s - np.uint8(1)))  # 0 comes last
+        greatest = max(greatest, s)
+        zero = min(zero, s)
     seen[0], seen[1], seen[2] = np.int64(least), np.int64(greatest), np.int64(zero)
     return total
 
@@ -147,11 +144,7 @@ def _row_scales(data, layout, size, run, ways, sums, planes, seen, addresses, ed
     for r in range(sums.size):
         count = min(run, n - r * run)
         begin = r * run * size
-        total, done = 0, 0
-        if size == 1:
-            total, done = _plane_scales(data[begin : begin + count], mask, seen), count
-        else:
-            total, done = scales(layout, size, data, begin, count, extremes)
+        total, done = scales(layout, size, data, begin, count, extremes)
         if done < count:
             rest = count - done
             split_first(layout, size, data, begin + done * size, rest, planes, 0, addresses, edge)
@@ -162,14 +155,12 @@ def _row_scales(data, layout, size, run, ways, sums, planes, seen, addresses, ed
             for p in range(1, size):
                 if ways[p] == _RAW:
                     saved += _same_bits(planes, p * _LOOK)
-    if size > 1:
-        for i in range(0, 64, size):  # no scale takes more than its lowest byte
-            least = np.int64(extremes[i])
-            if extremes[i + 1] == 0:
-                seen[0] = min(seen[0], least)
-            seen[1] = max(seen[1], np.int64(extremes[64 + i]))
-            if extremes[128 + i + 1] == 0:
-                seen[2] = min(seen[2], np.int64(extremes[128 + i]))
+    for i in range(0, 64, size):  # no scale takes more than its lowest byte
+        if size == 1 or extremes[i + 1] == 0:
+            seen[0] = min(seen[0], np.int64(extremes[i]))
+        seen[1] = max(seen[1], np.int64(extremes[64 + i]))
+        if size == 1 or extremes[128 + i + 1] == 0:
+            seen[2] = min(seen[2], np.int64(extremes[128 + i]))
     seen[0] += 1
     seen[2] = seen[2] == 0
     return saved / sums.size
@@ -179,7 +170,7 @@ def _row_scales(data, layout, size, run, ways, sums, planes, seen, addresses, ed
 def _rows_between(n, size, most):
     """Of how many rows one is counted for the codes, at least."""
     if size == 1:  # all 256 symbols occur
-        return max(1, n // (4 * _SAMPLE))
+        return max(1, n // (3 * _SAMPLE))
     return max(4 if most == 1 else 2, n // _SAMPLE)
 
 
@@ -195,11 +186,7 @@ def _make_codes(counts, step, mask, seen, lengths, tables, packages, short, code
         counts[s] = counts[s] * step + 1 if used else 0
     _lengths_of(counts, packages[:512], packages[512:], short[256:], short[:256], lengths)
     _assign_codes(lengths, codes[256:], codes[:256])
-    for s in range(256):
-        code = np.int64(codes[s])
-        tables[s] = code >> 16
-        tables[256 + s] = code & 255
-        tables[512 + s] = (code >> 8) & 255
+    fill_table(codes[:256], tables)
 
 
 @once
@@ -207,18 +194,27 @@ def _group(
     data, begin, count, layout, size, run, classes, many, lengths, packed, numbers, planes,
     grouped, edge,
 ):  # fmt: skip
-    """The first plane of a chunk to `grouped`, its rows class by class; finds their classes."""
+    """The first plane of a chunk, its rows class by class; finds their classes.
+
+    It is in `grouped`, or where it was if the elements are its only plane and have one class.
+    """
     counts, firsts, addresses = numbers[:4], numbers[8:12], numbers[16:24]
     counts[:] = 0
     if many == 1:
         counts[0] = count
         classes[:] = 0
+        if size == 1:
+            return data[begin : begin + count]
         split_first(layout, size, data, begin, count, grouped, 0, addresses, edge)
-        return
-    split_first(layout, size, data, begin, count, planes, 0, addresses, edge)
+        return grouped[:count]
+    plane = planes[:count]
+    if size == 1:
+        plane = data[begin : begin + count]
+    else:
+        split_first(layout, size, data, begin, count, planes, 0, addresses, edge)
     for r in range(classes.size):
         row = min(run, count - r * run)
-        c = best_class(planes, r * run, row, lengths, packed, numbers[40:44])
+        c = best_class(plane, r * run, row, lengths, packed, numbers[40:44])
         classes[r] = c
         counts[c] += row
     firsts[0] = 0
@@ -227,8 +223,9 @@ def _group(
     for r in range(classes.size):
         row = min(run, count - r * run)
         c = classes[r]
-        copy_bytes(grouped, firsts[c], planes, r * run, row)
+        copy_bytes(grouped, firsts[c], plane, r * run, row)
         firsts[c] += row
+    return grouped[:count]
 
 
 @once
@@ -310,15 +307,15 @@ def _put_chunk(
     """A chunk with its frame to `out`; the end, negative if the chunk is raw, 0 to refuse."""
     addresses = numbers[16:24]
     counts = numbers[:4]
-    _group(
+    symbols = _group(
         data, begin, count, layout, size, run, classes, many, lengths, packed, numbers, planes,
         grouped, edge,
     )  # fmt: skip
     head = at + t.FRAME
     place = head + 5 * size
-    there = size > 1 and count >= _DIRECT  # then there is room, whatever its size
+    there = out.size - place >= count + count // 2 + count // _LEAST_RUN + 64  # whatever its size
     section = _put_section(
-        grouped[:count], classes, many, tables, counts, out if there else coded,
+        symbols, classes, many, tables, counts, out if there else coded,
         place if there else 0, words, sizes,
     )  # fmt: skip
     section -= place if there else 0

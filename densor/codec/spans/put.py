@@ -19,15 +19,18 @@ from densor.entropy.intrinsics import store_u64
 from densor.entropy.jit import BOUNDSCHECK
 from densor.entropy.vectors import check_range, features_of
 
-_I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _B64 = ir.VectorType(_I8, 64)
-_D16, _Q8 = ir.VectorType(_I32, 16), ir.VectorType(_I64, 8)
-BLOCK = 2048  # symbols whose codes are joined before these are written
-HALF = BLOCK // 8
-_MOST = np.uint64(56)  # bits that fit in a word beside those that filled no byte before
+_W32, _D16, _Q8 = ir.VectorType(_I16, 32), ir.VectorType(_I32, 16), ir.VectorType(_I64, 8)
+BLOCK = 512  # symbols whose codes are joined before these are written
+_EIGHTS, _FOURS = 8, 16  # words that the codes of 64 symbols are joined to
+_MOST = 63  # bits of a word
 _THREE = np.uint64(3)
 _SEVEN = np.uint64(7)
 _WHOLE = np.uint64(56)
+_WORD = np.uint64(64)
+_WORD_BYTES = np.uint64(8)
+_BIT = np.uint64(63)
 
 
 def tables_of(builder: Any, table: Any) -> list[Any]:
@@ -63,152 +66,141 @@ def _look_up(context: Any, builder: Any, table: Any, symbols: Any) -> Any:
     return found
 
 
-def _bytes_of(builder: Any, vector: Any) -> list[Any]:
-    """Byte k of each of the 16 lanes of 32 bits, of one in four symbols that is."""
-    lanes = builder.bitcast(vector, _D16)
-    return [
-        builder.and_(
-            builder.lshr(lanes, ir.Constant(_D16, [8 * k] * 16)), ir.Constant(_D16, [255] * 16)
-        )
-        for k in range(4)
-    ]
-
-
-def _halves(builder: Any, vector: Any) -> tuple[Any, Any]:
-    """Every second of 16 integers of 32 bits, as 64 bits; and the others."""
-    pairs = builder.bitcast(vector, _Q8)
-    low = builder.and_(pairs, ir.Constant(_Q8, [(1 << 32) - 1] * 8))
-    return low, builder.lshr(pairs, ir.Constant(_Q8, [32] * 8))
+def _halves(builder: Any, vector: Any, kind: Any) -> tuple[Any, Any]:
+    """Every second integer of a vector, at twice its width; and the others. `kind`: the result."""
+    bits = kind.element.width // 2
+    wide = builder.bitcast(vector, kind)
+    low = builder.and_(wide, ir.Constant(kind, [(1 << bits) - 1] * kind.count))
+    return low, builder.lshr(wide, ir.Constant(kind, [bits] * kind.count))
 
 
 def _fours(builder: Any, found: list[Any]) -> tuple[list[Any], list[Any]]:
     """Codes of 64 symbols joined by fours, and their bits: first those of every second four.
 
-    `found`: length, low and high byte of each code.
+    `found`: what the tables say of each symbol, see `fill_table`.
     """
-    length, low, high = (_bytes_of(builder, each) for each in found)
-    eight = ir.Constant(_D16, [8] * 16)
-    code = [builder.or_(low[k], builder.shl(high[k], eight)) for k in range(4)]
-    first = builder.or_(code[0], builder.shl(code[1], length[0]))
-    second = builder.or_(code[2], builder.shl(code[3], length[2]))
-    half = builder.add(length[0], length[1])
-    total = builder.add(half, builder.add(length[2], length[3]))
-    joined = [
-        builder.or_(a, builder.shl(b, bits))
-        for a, b, bits in zip(
-            *(_halves(builder, each) for each in (first, second, half)), strict=True
+    low, high = (builder.bitcast(each, _W32) for each in found)
+    eight, twelve = (ir.Constant(_W32, [bits] * 32) for bits in (8, 12))
+    byte, upper, code = (ir.Constant(_W32, [mask] * 32) for mask in (0xFF, 0xFF00, 0xFFF))
+    pairs = (
+        builder.or_(builder.and_(low, byte), builder.shl(high, eight)),
+        builder.or_(builder.lshr(low, eight), builder.and_(high, upper)),
+    )
+    lengths = [builder.lshr(each, twelve) for each in pairs]
+    codes = [_halves(builder, builder.and_(each, code), _D16) for each in pairs]
+    shifts = _halves(builder, lengths[0], _D16)
+    bits = _halves(builder, builder.add(*lengths), _D16)
+    joined = [builder.or_(codes[0][k], builder.shl(codes[1][k], shifts[k])) for k in range(2)]
+    fours = [
+        builder.or_(first, builder.shl(second, shift))
+        for first, second, shift in zip(
+            *(_halves(builder, each, _Q8) for each in (*joined, bits[0])), strict=True
         )
     ]
-    return joined, list(_halves(builder, total))
+    return fours, list(_halves(builder, builder.add(*bits), _Q8))
 
 
-def _join(eights: bool) -> Any:
-    @intrinsic
-    def join(typingctx, symbols, at, table, words, sizes, to):
-        """The codes of 64 symbols, joined: uint64 to `words`, their bits to `sizes`.
+@intrinsic
+def _join(typingctx, symbols, at, table, words, sizes, to):
+    """The codes of 64 symbols, joined by eights or fours: to `words`; their bits to `sizes`.
 
-        `symbols`, `table`: uint8[]; `words`, `sizes`: uint64[], from `to` on, 8 of each. By eights,
-        codes that do not fit are lost, which `sizes` tells; by fours, half of `words` and
-        `sizes` lie behind each other: 8 from `to` on, 8 from `to + HALF` on.
-        """
+    `symbols`, `table`: uint8[]; `words`, `sizes`: uint64[], from `to` on, up to 16 of each. By
+    eights where all have at most `_MOST` bits. Returns how many words there are.
+    """
 
-        def codegen(context, builder, signature, args):
-            symbols, at, table, words, sizes, to = args
-            behind = builder.add(to, _I64(HALF))
-            if BOUNDSCHECK:
-                for position, value, index, count in (
-                    (0, symbols, at, 64),
-                    (2, table, _I64(0), TABLE),
-                    (3, words, to, 8),
-                    (4, sizes, to, 8),
-                    (3, words, behind, 8),
-                    (4, sizes, behind, 8),
-                ):
-                    kind = signature.args[position]
-                    check_range(context, builder, kind, value, index, _I64(count))
+    def codegen(context, builder, signature, args):
+        symbols, at, table, words, sizes, to = args
+        if BOUNDSCHECK:
+            for position, value, index, count in (
+                (0, symbols, at, 64),
+                (2, table, _I64(0), TABLE),
+                (3, words, to, _FOURS),
+                (4, sizes, to, _FOURS),
+            ):
+                kind = signature.args[position]
+                check_range(context, builder, kind, value, index, _I64(count))
 
-            def data(position: int) -> Any:
-                return context.make_array(signature.args[position])(
-                    context, builder, args[position]
-                ).data
+        def data(position: int) -> Any:
+            return context.make_array(signature.args[position])(
+                context, builder, args[position]
+            ).data
 
-            def put(position: int, place: Any, vector: Any) -> None:
-                target = builder.gep(data(position), [place])
-                target = builder.bitcast(target, _Q8.as_pointer())
-                builder.store(vector, target).align = 8
+        def put(position: int, place: int, vector: Any) -> None:
+            target = builder.gep(data(position), [builder.add(to, _I64(place))])
+            target = builder.bitcast(target, _Q8.as_pointer())
+            builder.store(vector, target).align = 8
 
-            address = builder.bitcast(builder.gep(data(0), [at]), _B64.as_pointer())
-            block = builder.load(address)
-            block.align = 1
-            found = [
-                _look_up(context, builder, builder.gep(data(2), [_I64(256 * k)]), block)
-                for k in range(3)
-            ]
-            fours, bits = _fours(builder, found)
-            if eights:
-                put(3, to, builder.or_(fours[0], builder.shl(fours[1], bits[0])))
-                put(4, to, builder.add(*bits))
-            else:
-                for k, place in enumerate((to, behind)):
-                    put(3, place, fours[k])
-                    put(4, place, bits[k])
-            return context.get_dummy_value()
+        address = builder.bitcast(builder.gep(data(0), [at]), _B64.as_pointer())
+        block = builder.load(address)
+        block.align = 1
+        found = [
+            _look_up(context, builder, builder.gep(data(2), [_I64(256 * k)]), block)
+            for k in range(2)
+        ]
+        fours, bits = _fours(builder, found)
+        eights = builder.add(*bits)
+        put(3, 0, builder.or_(fours[0], builder.shl(fours[1], bits[0])))
+        put(4, 0, eights)
+        over = builder.icmp_unsigned(">", eights, ir.Constant(_Q8, [_MOST] * 8))
+        too_many = builder.icmp_unsigned("!=", builder.bitcast(over, _I8), _I8(0))
+        with builder.if_then(too_many, likely=False):
+            for position, (first, second) in ((3, fours), (4, bits)):
+                for half in range(2):
+                    lanes = [4 * half + k // 2 + 8 * (k % 2) for k in range(8)]
+                    picked = ir.Constant(ir.VectorType(_I32, 8), lanes)
+                    put(position, 8 * half, builder.shuffle_vector(first, second, picked))
+        return builder.select(too_many, _I64(_FOURS), _I64(_EIGHTS))
 
-        index = types.intp
-        return types.void(symbols, index, table, words, sizes, index), codegen
-
-    return join
-
-
-_join_eights, _join_fours = _join(True), _join(False)
+    index = types.intp
+    return index(symbols, index, table, words, sizes, index), codegen
 
 
 @part
-def _put_bits(bits, size, out, position, buffer, filled):
-    buffer |= bits << filled
-    filled += size
-    store_u64(out, position, buffer)
-    position += nb.intp(filled >> _THREE)
-    return position, buffer >> (filled & _WHOLE), filled & _SEVEN
+def fill_table(codes, table):
+    """The codes of all symbols as `put_codes` looks them up.
+
+    `codes`: uint32[256] as from `assign_codes`. `table`: uint8[TABLE], of each symbol the low 8
+    bits of its code; then the others, and the length of the code from bit 4 on.
+    """
+    for s in range(256):
+        code = np.int64(codes[s])
+        table[s] = code & 255
+        table[256 + s] = ((code >> 8) & 15) | (code >> 16) << 4
 
 
 @part
 def put_codes(symbols, table, out, position, buffer, filled, words, sizes):
     """Appends the codes of `symbols` to a stream; returns position, buffer and bits in it.
 
-    `table`: uint8[TABLE]. Bits that fill no byte stay in `buffer`, at most 7. `out` has 12 bits
-    for each symbol and 16 bytes to spare. Work space: `words`, `sizes`, uint64[2 * HALF].
+    `table`: uint8[TABLE], from `fill_table`. Bits that fill no byte stay in `buffer`, at most 7.
+    `out` has 12 bits for each symbol and 16 bytes to spare. Work space: `words`, `sizes`,
+    uint64[BLOCK // 4].
     """
     whole = symbols.size & ~63
-    eights = True
     for begin in range(0, whole, BLOCK):
-        end = min(begin + BLOCK, whole)
-        joined = (end - begin) >> 3
-        if eights:
-            for i in range(begin, end, 64):
-                _join_eights(symbols, i, table, words, sizes, (i - begin) >> 3)
-            most = np.uint64(0)
-            for k in range(joined):
-                most = max(most, sizes[k])
-            eights = most <= _MOST
-        if eights:
-            for k in range(joined):
-                position, buffer, filled = _put_bits(
-                    words[k], sizes[k], out, position, buffer, filled
-                )
-        else:
-            for i in range(begin, end, 64):
-                _join_fours(symbols, i, table, words, sizes, (i - begin) >> 3)
-            for k in range(joined):
-                position, buffer, filled = _put_bits(
-                    words[k], sizes[k], out, position, buffer, filled
-                )
-                position, buffer, filled = _put_bits(
-                    words[HALF + k], sizes[HALF + k], out, position, buffer, filled
-                )
+        joined = 0
+        for i in range(begin, min(begin + BLOCK, whole), 64):
+            joined += _join(symbols, i, table, words, sizes, joined)
+        for k in range(joined):
+            word = words[k]
+            end = filled + sizes[k]
+            buffer |= word << filled
+            store_u64(out, position, buffer)
+            position += nb.intp((end >> _THREE) & _WORD_BYTES)
+            buffer = word >> ((_WORD - filled) & _BIT) if end >= _WORD else buffer
+            filled = end & _BIT
+    store_u64(out, position, buffer)
+    position += nb.intp(filled >> _THREE)
+    buffer >>= filled & _WHOLE
+    filled &= _SEVEN
     for i in range(whole, symbols.size):
         symbol = np.int64(symbols[i])
-        code = np.uint64(table[256 + symbol]) | np.uint64(table[512 + symbol]) << np.uint64(8)
-        size = np.uint64(table[symbol])
-        position, buffer, filled = _put_bits(code, size, out, position, buffer, filled)
+        high = np.uint64(table[256 + symbol])
+        code = np.uint64(table[symbol]) | (high & np.uint64(15)) << np.uint64(8)
+        buffer |= code << filled
+        filled += high >> np.uint64(4)
+        store_u64(out, position, buffer)
+        position += nb.intp(filled >> _THREE)
+        buffer >>= filled & _WHOLE
+        filled &= _SEVEN
     return position, buffer, filled

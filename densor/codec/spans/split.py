@@ -16,6 +16,7 @@ from densor.entropy.jit import I64
 
 _I8, _I64 = ir.IntType(8), ir.IntType(64)
 _VECTOR = 64  # bytes of elements that are taken at once
+_PAIRS = ir.VectorType(ir.IntType(16), _VECTOR // 2)
 
 Take = Callable[[Any, Any, Any], list[Any]]
 
@@ -83,11 +84,17 @@ _rest_of_float32 = _split(4, _float, 1)
 _rest_of_word16 = _split(2, _word, 1)
 
 
+def _add_pairs(builder: Any, value: Any) -> Any:
+    """The sum of every two bytes."""
+    pairs = builder.bitcast(value, _PAIRS)
+    return builder.add(_masked(builder, _PAIRS, pairs, 255), _right(builder, _PAIRS, pairs, 8))
+
+
 def _scale(size: int, take: Callable[[Any, Any, Any], Any]) -> Any:
-    """Code that adds up what `take` makes of elements of 2 or 4 bytes, 255 at most."""
+    """Code that adds up what `take` makes of elements: 127 at most of a byte, else 255."""
     lanes = _VECTOR // size
-    bits = 8 * size
-    kind = ir.VectorType(ir.IntType(bits), lanes)
+    kind = ir.VectorType(ir.IntType(8 * size), lanes)
+    summed = _PAIRS if size == 1 else kind
 
     @intrinsic
     def scale(typingctx, source, vectors, extremes):
@@ -98,7 +105,7 @@ def _scale(size: int, take: Callable[[Any, Any, Any], Any]) -> Any:
 
         def codegen(context, builder, signature, args):
             source, vectors, extremes = args
-            total = cgutils.alloca_once_value(builder, ir.Constant(kind, [0] * lanes))
+            total = cgutils.alloca_once_value(builder, ir.Constant(summed, [0] * summed.count))
             places = [
                 builder.inttoptr(builder.add(extremes, _I64(_VECTOR * k)), kind.as_pointer())
                 for k in range(3)
@@ -113,7 +120,8 @@ def _scale(size: int, take: Callable[[Any, Any, Any], Any]) -> Any:
                 value = builder.load(builder.inttoptr(at, kind.as_pointer()))
                 value.align = 1
                 one = take(builder, kind, value)
-                builder.store(builder.add(builder.load(total), one), total)
+                wider = _add_pairs(builder, one) if size == 1 else one
+                builder.store(builder.add(builder.load(total), wider), total)
                 less = builder.sub(one, ir.Constant(kind, [1] * lanes))
                 for way, new, held in zip(("<", ">", "<"), (less, one, one), found, strict=True):
                     old = builder.load(held)
@@ -121,8 +129,8 @@ def _scale(size: int, take: Callable[[Any, Any, Any], Any]) -> Any:
                     builder.store(builder.select(better, new, old), held)
             for place, held in zip(places, found, strict=True):
                 builder.store(builder.load(held), place).align = 1
-            wide = ir.VectorType(_I64, lanes)
-            name = f"llvm.vector.reduce.add.v{lanes}i64"
+            wide = ir.VectorType(_I64, summed.count)
+            name = f"llvm.vector.reduce.add.v{summed.count}i64"
             function = cgutils.get_or_insert_function(
                 builder.module, ir.FunctionType(_I64, [wide]), name
             )
@@ -133,6 +141,7 @@ def _scale(size: int, take: Callable[[Any, Any, Any], Any]) -> Any:
     return scale
 
 
+_scale_byte = _scale(1, lambda b, kind, v: _masked(b, kind, v, 127))
 _scale_float16 = _scale(2, lambda b, kind, v: _masked(b, kind, _right(b, kind, v, 7), 255))
 _scale_word16 = _scale(2, lambda b, kind, v: _masked(b, kind, _right(b, kind, v, 8), 127))
 _scale_float32 = _scale(4, lambda b, kind, v: _masked(b, kind, _right(b, kind, v, 23), 255))
@@ -142,8 +151,8 @@ _scale_float32 = _scale(4, lambda b, kind, v: _masked(b, kind, _right(b, kind, v
 def scales(layout, size, data, begin, count, extremes):
     """Sum of the scales of whole vectors of `count` elements from byte `begin` on, and how many.
 
-    The scale is the first plane without a sign. For layouts of 2 and 4 bytes. `extremes`,
-    uint8[3 * 64]: vectors of elements, see `_scale`.
+    The scale is the first plane without a sign. `extremes`, uint8[3 * 64]: vectors of elements,
+    see `_scale`.
     """
     vectors = size * count // _VECTOR
     total = 0
@@ -151,7 +160,9 @@ def scales(layout, size, data, begin, count, extremes):
     for first in range(0, vectors, 256):
         some = min(256, vectors - first)
         source = address_of(data, begin + first * _VECTOR, some * _VECTOR)
-        if layout == registry.LAYOUT_BF16:
+        if size == 1:
+            total += _scale_byte(source, some, found)
+        elif layout == registry.LAYOUT_BF16:
             total += _scale_float16(source, some, found)
         elif layout == registry.LAYOUT_WORD16:
             total += _scale_word16(source, some, found)

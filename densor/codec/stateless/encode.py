@@ -46,7 +46,7 @@ class _Work:
             np.empty(512, np.uint64),
             np.empty(512, np.uint64),
             np.empty(t.CODES, np.uint32),
-            np.empty(t.EDGE + 6144 + 256 + 768, np.uint8),
+            np.empty(t.EDGE + 6144 + 256 + 512, np.uint8),
             np.empty(256, np.uint8),
         )
 

@@ -6,7 +6,7 @@ from numba import types
 from densor.codec.planes.search_kernels import _tally
 from densor.codec.spans.encode_kernels import _repeats
 from densor.codec.spans.jit import once
-from densor.codec.spans.put import put_codes
+from densor.codec.spans.put import fill_table, put_codes
 from densor.codec.spans.split import split_planes
 from densor.codec.stateless import layout as t
 from densor.entropy.huffman.kernels import _assign_codes, best_lengths
@@ -29,13 +29,10 @@ def repeats(data, windows):
 @once
 def _put_plane(plane, lengths, codes, table, out, at, words, sizes):
     """A plane under a code, to `out` from `at` on; returns the end."""
+    fill_table(codes, table)
     low = 255
     high = 0
     for s in range(256):
-        code = np.int64(codes[s])
-        table[s] = code >> 16
-        table[256 + s] = code & 255
-        table[512 + s] = (code >> 8) & 255
         if lengths[s] > 0:
             low = min(low, s)
             high = s
@@ -79,7 +76,7 @@ def encode_piece(
     `data`: uint8[], at least `phase` + `size` bytes. `out`: uint8[2 * data.size + 2048]. Work
     space: `planes`, uint8[data.size]; `tallies`, uint32[1024]; `counts`, int64[256]; `numbers`,
     int64[8 + 1024]; `words`, `sizes`, uint64[512]; `codes`, uint32[512]; `edge`,
-    uint8[9 * 64 + 6144 + 256 + 768]; `lengths`, uint8[256].
+    uint8[9 * 64 + 6144 + 256 + 512]; `lengths`, uint8[256].
     """
     n = (data.size - phase) // size
     tail = data.size - phase - n * size

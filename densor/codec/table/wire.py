@@ -71,7 +71,7 @@ class Reader:
             byte = self.byte()
             value |= (byte & 127) << shift
             shift += 7
-            if value > most or shift > 63:
+            if value > most or shift > 70:  # ten bytes
                 raise FormatError("number in a chunk of a table is too large")
             if byte < 128:
                 return value

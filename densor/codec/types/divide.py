@@ -4,6 +4,7 @@ What `find` suggests is coded both ways, a sample of it, and what does not pay s
 that is not clear, both ways are tried on all of it.
 """
 
+import math
 from dataclasses import replace
 from itertools import groupby
 from statistics import fmean
@@ -14,11 +15,12 @@ import numpy as np
 from densor.codec import registry
 from densor.codec.batch import Batch, Bytes, Coding, Smallest
 from densor.codec.choose import coded_bytes, encode_batch
+from densor.codec.history import History
 from densor.codec.kind import BYTES, Kind
 from densor.codec.levels import Level, level_settings
 from densor.codec.sampling import sample
-from densor.codec.types.find import Stretch, find_stretches, region_of
-from densor.codec.zstd import zstd_compress
+from densor.codec.types.find import Region, Stretch, find_stretches, region_of
+from densor.codec.zstd import zstd_compress, zstd_smallest
 from densor.entropy.deferred import deferred
 
 repeated = deferred("densor.codec.types.kernels", "repeated")
@@ -34,6 +36,8 @@ _LOOK, _LOOKS = 1 << 12, 4  # of one that is looked at first
 _PIECE_OF_CM, _PIECES_OF_CM = 1 << 15, 2  # of them by context mixing of bytes
 _PARAMETERS = 384  # bytes of a region's frames and parameters, and those of the bytes behind it
 _MAX_SIZE = 0.98  # share of what the bytes take otherwise
+_MAX_NEAR, _MAX_NEAR_BYTES = 1.75, 1 << 16  # likewise of short stretches, all of which is tried
+_LITTLE, _MAX_LITTLE_BYTES = 8, 1 << 20  # size over what bytes take, of which all is tried
 _MAX_CLEAR = 0.9  # share below which there is no trial of all
 _DENSE, _MAX_DENSE = 0.7, 0.95  # what Zstandard leaves, and elements of that, where context mixing
 # cannot do much more either
@@ -104,7 +108,6 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
     if region is None:
         return None
     data = batch.data[region.begin : region.end]
-    unit = region.kind.unit
     like = _WORTH, level.bytes, stretch.way, region.kind.dtype
     if any(abs(stretch.share / share - 1) < _MAX_UNLIKE for share in batch.history.kept(like)):
         repeats = _repeats(data, stretch.share)
@@ -114,8 +117,7 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
         return Piece(region.begin, region.end, region.kind)
     if not region.kind.integers and _matched(data[:_GLANCE]) < _MIN_MATCHED * stretch.share:
         return None
-    piece = min(max(_MIN_PIECE, data.size // _SAMPLED), _MAX_PIECE, data.size // (2 * _PIECES))
-    some = np.ascontiguousarray(sample(data, unit, piece // unit, _PIECES, inner=True))
+    some = _sample(data, region.kind.unit)
     share = data.size / some.size
     by_zstd = share * len(zstd_compress(some, min(level.zstd, _FAST_ZSTD)))
     repeating = by_zstd < _MIN_SHARE * stretch.share * data.size
@@ -128,7 +130,8 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
         quick = _QUICK_AGAIN if again else _QUICK
         typed = share * _typed_bytes(batch, some, region.kind, quick) + _PARAMETERS
     if typed > _MAX_SIZE * by_zstd:  # before all else that takes long
-        return None
+        worth_it = not slow and typed < _max_near(data.size, by_zstd) * by_zstd
+        return _tried(batch, region, level) if worth_it else None
     matched = _matched(data[:_MAX_LOOKED_AT])
     if matched < _MIN_MATCHED * stretch.share and not region.kind.integers:
         return None
@@ -143,9 +146,37 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
         return None
     clear = typed < _MAX_CLEAR * least or (dense if slow else least > _MAX_CLEAR * data.size)
     clear = (clear and not repeated) or untried
+    if not (clear or slow) and data.size <= _MAX_NEAR_BYTES:
+        return _tried(batch, region, level)  # rather than what is divided for nothing
     if clear:
         batch.history.keep(like, stretch.share)
     return Piece(region.begin, region.end, region.kind, clear)
+
+
+def _sample(data: Bytes, unit: int) -> Bytes:
+    """Elements of `unit` bytes from all over a region."""
+    piece = min(max(_MIN_PIECE, data.size // _SAMPLED), _MAX_PIECE, data.size // (2 * _PIECES))
+    return np.ascontiguousarray(sample(data, unit, piece // unit, _PIECES, inner=True))
+
+
+def _max_near(size: int, by_zstd: float) -> float:
+    """The share of what bytes take, of what a sample does as elements, up to which all is tried.
+
+    A quick level of Zstandard does not show what planes that repeat take by a slower one. So there
+    is a trial where it takes little time: of what is short, or of which little is left.
+    """
+    if size <= _MAX_LITTLE_BYTES and _LITTLE * by_zstd < size:
+        return math.inf
+    return _MAX_NEAR if size <= _MAX_NEAR_BYTES else _MAX_SIZE
+
+
+def _tried(batch: Batch, region: Region, level: Level) -> Piece | None:
+    """The piece that a region becomes if all of it takes less as elements than by Zstandard."""
+    data = batch.data[region.begin : region.end].copy()
+    trial = replace(batch.alone(data), kind=region.kind, history=History())
+    as_elements = encode_batch(trial, level).result().stored
+    as_bytes = registry.FRAME_SIZE + len(zstd_smallest(data, level.zstd))
+    return Piece(region.begin, region.end, region.kind) if as_elements < as_bytes else None
 
 
 def _clearly_elements(data: Bytes, stretch: Stretch, kind: Kind, level: Level) -> bool:
@@ -159,7 +190,9 @@ def _clearly_elements(data: Bytes, stretch: Stretch, kind: Kind, level: Level) -
     if stretch.share > _MAX_CLEAR * stretch.plain < _MAX_CLEAR**2:
         return False
     some = data[:_LOOKED_INTO]
-    if len(zstd_compress(some, 1)) < _MIN_SHARE * stretch.plain * some.size:
+    if _matched(some) < _MAX_MATCHED and (
+        len(zstd_compress(some, 1)) < _MIN_SHARE * stretch.plain * some.size
+    ):
         return False
     counts, anchors = np.empty(256, np.int32), np.empty(1 << 12, np.uint64)
     again: int = repeated(data[:_MAX_LOOKED_AT], counts, anchors)

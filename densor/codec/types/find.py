@@ -36,8 +36,10 @@ MIN_BYTES = 1 << 13  # that are looked at
 WINDOW = 1 << 12
 _STEP, _MIN_WINDOWS, _MAX_WINDOWS = 1 << 16, 16, 128
 _FEW, _APART = 4, 12  # windows that are priced first, or every so many-th of them
+_FEWEST, _SHORT = 2, 24  # likewise where there are less than so many windows
 _GLANCE = 512  # bytes of the other windows, which must be like those
 _MAX_UNLIKE = 1.15  # of the bits per byte of those
+_MAX_UNLIKE_IF_SHORT = 1.09  # where few are priced; of one type it is up to 1.07
 _MIN_REGION = 1 << 12
 _CHANGE = 1 << 13  # bits that a change of ways must save in windows: frames, parameters
 _NEAR = 4  # windows on each side of a change that tell what is there
@@ -127,7 +129,8 @@ def _lengths(total: int) -> npt.NDArray[np.float32]:
 
 def _of_one_type(data: Bytes, starts: npt.NDArray[np.int64]) -> Stretch | None:
     """All of `data` as one stretch, where few windows and a glance at the others show no change."""
-    coarse = min(starts.size // _FEW, _APART)
+    short = starts.size < _SHORT
+    coarse = min(starts.size // (_FEWEST if short else _FEW), _APART)
     if coarse < _FEW:
         return None
     rows = starts.size // coarse
@@ -149,7 +152,7 @@ def _of_one_type(data: Bytes, starts: npt.NDArray[np.int64]) -> Stretch | None:
         costs,
         found,
     )
-    if way == 0 or found[2] > _MAX_UNLIKE:
+    if way == 0 or found[2] > (_MAX_UNLIKE_IF_SHORT if short else _MAX_UNLIKE):
         return None
     size = 8 * WINDOW * rows
     return Stretch(way, 0, data.size, float(found[0]) / size, float(found[1]) / size)

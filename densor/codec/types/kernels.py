@@ -11,7 +11,7 @@ from densor.entropy.intrinsics import load_u64
 from densor.entropy.jit import I32, I64, R8, W8, W64, index, kernel
 
 _MIN_GAIN = np.float32(0.95)  # of what bytes cost; above, types are not looked at
-_FLAT = np.float32(0.995)  # of 8 bits; bytes that are as good as uniform are not elements
+_FLAT = np.float32(0.999)  # of 8 bits; uniform bytes are not elements; of FP64 it may be .997
 _LESS_LIKELY = np.float32(0.002)  # per bit: BF16 must save this, as FP16 may cost the same
 _COUNTED = 1 << 12  # bytes in which the frequency of bytes is looked for
 _BLOCK = 64  # bytes that are looked through together

@@ -9,7 +9,6 @@ from densor.entropy.intrinsics import (
     load_half,
     load_u32,
     load_u64,
-    store_half,
     store_u32,
     store_u64,
 )
@@ -24,12 +23,14 @@ _BITS = np.uint64(63)
 _SYMBOLS = np.uint64(8)
 _COUNT = np.uint64(60)
 _MAX_SYMBOLS = 6  # symbols per entry
-# A narrow entry has 32 bits: bits used (low 6 bits), up to 3 symbols from bit 6 on, their count.
-NARROW = 64  # in the width of a table: its entries are narrow, which keeps codes of 12 bits in L1
-_NARROW_SYMBOLS = np.uint64(6)
-_NARROW_COUNT = np.uint64(30)
+# A narrow entry has 32 bits: up to 3 symbols, bits used (from bit 24 on), count of symbols.
+NARROW = 64  # in the width of a table: its entries are narrow
+NARROW_BITS = 13  # width of such a table: 32 KB, where most entries have two symbols
+NARROW_USED = np.uint64(24)
+NARROW_COUNT = np.uint64(30)
 _MAX_NARROW = 3  # symbols of a narrow entry
-_STEPS = 4  # look-ups per refill: 4 x 12 bits and 7 of alignment fit in 64 with the sentinel
+_STEPS = 4  # look-ups per refill: 4 x 13 bits and 7 of alignment fit in 64 with the sentinel
+_ROUND, _NARROW_ROUND = 6, 7  # bytes that 4 look-ups take at most
 _SENTINEL = np.uint64(1 << 63)
 _OVERRUN = np.uint64(1 << 62)  # a bit position beyond every end
 _EIGHT = np.uint64(8)
@@ -400,31 +401,15 @@ def _step(window, position, table, mask, out):
 @njit
 def _step_narrow(window, position, table, mask, out):
     entry = load_half(table, nb.intp(window & mask))
-    store_u32(out, position, np.uint32(entry >> _NARROW_SYMBOLS))
-    return window >> (entry & _BITS), position + nb.intp(entry >> _NARROW_COUNT)
+    store_u32(out, position, np.uint32(entry))
+    return window >> ((entry >> NARROW_USED) & _BITS), position + nb.intp(entry >> NARROW_COUNT)
 
 
 @njit
-def narrow_table(table, size, lengths):
-    """Makes the entries of a table narrow, in place; no code is shorter than 3 bits."""
-    for i in range(size):
-        entry = table[i]
-        count = nb.intp(entry >> _COUNT)
-        used = entry & _BITS
-        symbols = entry >> _SYMBOLS
-        while count > _MAX_NARROW:
-            count -= 1
-            used -= np.uint64(lengths[(symbols >> np.uint64(8 * count)) & np.uint64(255)])
-        symbols &= (np.uint64(1) << np.uint64(8 * count)) - np.uint64(1)
-        narrow = used | symbols << _NARROW_SYMBOLS | np.uint64(count) << _NARROW_COUNT
-        store_half(table, i, narrow)
-
-
-@njit
-def _rounds(room, bit, last, most):
+def _rounds(room, bit, last, most, taken):
     """Rounds of four look-ups of up to `most` symbols that surely neither overrun the output nor
-    the source."""
-    return min((room - 2) // (most * _STEPS), (last - nb.intp(bit >> _THREE)) // 6)
+    the source, of which each takes up to `taken` bytes."""
+    return min((room - 2) // (most * _STEPS), (last - nb.intp(bit >> _THREE)) // taken)
 
 
 @njit
@@ -437,13 +422,14 @@ def _finish(source, bit, last, table, width, lengths, out, position, end):
         place = nb.intp(_refill(source, bit) & mask)
         if width & NARROW:
             entry = load_half(table, place)
-            count = nb.intp(entry >> _NARROW_COUNT)
-            symbols = entry >> _NARROW_SYMBOLS
+            count = nb.intp(entry >> NARROW_COUNT)
+            symbols = entry
+            used = (entry >> NARROW_USED) & _BITS
         else:
             entry = table[place]
             count = nb.intp(entry >> _COUNT)
             symbols = entry >> _SYMBOLS
-        used = entry & _BITS
+            used = entry & _BITS
         if position + count > end:
             count = end - position
             used = np.uint64(0)
@@ -463,12 +449,13 @@ def decode_streams(source, at, table, bits, lengths, out, begin, n):
 
     `at`: uint64[4], the position of each stream in bits, moved on; a position from 2^62 on means
     that a stream ran over the end of `source`. Positions are at most `source.size - 8` bytes.
-    `table`, `bits`: as from `build_tables`, or `NARROW` beside the bits of one that
-    `narrow_table` made so; `lengths`: uint8[256], of the same code.
+    `table`, `bits`: as from `build_tables`, or `NARROW` beside the bits of one whose entries are
+    so; `lengths`: uint8[256], of the same code.
     """
     narrow = bits & NARROW
     mask = np.uint64((1 << (bits & (NARROW - 1))) - 1)
     most = _MAX_NARROW if narrow else _MAX_SYMBOLS
+    taken = _NARROW_ROUND if narrow else _ROUND
     quarter = (n + 3) // 4
     last = source.size - 8
     p0 = begin
@@ -485,8 +472,8 @@ def decode_streams(source, at, table, bits, lengths, out, begin, n):
     n3 = at[3]
     while True:
         rounds = min(
-            min(_rounds(e0 - p0, n0, last, most), _rounds(e1 - p1, n1, last, most)),
-            min(_rounds(e2 - p2, n2, last, most), _rounds(e3 - p3, n3, last, most)),
+            min(_rounds(e0 - p0, n0, last, most, taken), _rounds(e1 - p1, n1, last, most, taken)),
+            min(_rounds(e2 - p2, n2, last, most, taken), _rounds(e3 - p3, n3, last, most, taken)),
         )
         if rounds <= 0:
             break

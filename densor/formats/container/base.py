@@ -5,7 +5,7 @@ from collections.abc import Callable
 from densor.errors import ArgumentError, FormatError, LimitError
 from densor.formats.container import wire
 from densor.formats.container.entry import BaseRef, EntryMeta
-from densor.formats.container.hashing import DEFAULT, KINDS, NAMES, new_hash
+from densor.formats.container.hashing import NAMES, kind_of, new_hash
 from densor.formats.io.sources import FileRandomSource, RandomSource
 from densor.formats.tensors import TensorInfo
 from densor.runtime.buffers import POOL
@@ -47,7 +47,7 @@ class GivenBase:
 
     def reference(self, hash: str | None = None) -> BaseRef:
         """What an entry that is coded against this says about it; reads it once."""
-        kind = KINDS[hash or DEFAULT]
+        kind = kind_of(hash)
         return BaseRef(self.source.size, kind, self._digest(kind), name=self.name)
 
     def matching(self, wanted: BaseRef) -> RandomSource:

@@ -21,6 +21,7 @@ from densor.formats.tensors import (
     is_listable,
     is_view,
 )
+from densor.runtime.arguments import need
 
 FILE = "file"
 DIR = "dir"
@@ -417,6 +418,7 @@ def _view(found: object) -> View:
 
 def new_path(name: str) -> str:
     """A path for a new entry; ArgumentError if it cannot stand in an archive."""
+    need(name, str, "name")
     try:
         return check_path(name)
     except FormatError as error:

@@ -37,4 +37,16 @@ def new_hash(name: str | None) -> Hash:
         import hashlib  # which loads OpenSSL
 
         return hashlib.sha256()
-    raise ArgumentError(f"unknown hash {name!r}; known are {', '.join(KINDS)}")
+    raise _unknown(name)
+
+
+def kind_of(name: str | None) -> int:
+    """The number of a hash, None is the default; ArgumentError if unknown."""
+    found = KINDS.get(DEFAULT if name is None else name)
+    if found is None:
+        raise _unknown(name)
+    return found
+
+
+def _unknown(name: str | None) -> ArgumentError:
+    return ArgumentError(f"unknown hash {name!r}; known are {', '.join(KINDS)}")

@@ -196,6 +196,39 @@ class PackedArray:
             raise ArgumentError(f"out must have {self.size} bytes")
         run_all(self.jobs(out), workers)
 
+    def cost(self, begin: int, end: int) -> int:
+        """Bytes that `decode_part` decodes for these: those of all chunks that they are in."""
+        return sum(c.end - c.begin for c in self._around(begin, end))
+
+    def decode_part(self, begin: int, out: Bytes, workers: Workers) -> None:
+        """Decodes bytes `begin` onwards of the array, anywhere in it, into `out`, uint8."""
+        end = begin + out.size
+        chunks = self._around(begin, end)
+        if not 0 <= begin <= end <= self.size:
+            raise ArgumentError(f"array has {self.size} bytes")
+        inner = [c for c in chunks if begin <= c.begin and c.end <= end]
+        jobs: list[Callable[[], None]] = []
+        if inner:
+            first, last = inner[0].begin, inner[-1].end
+            jobs += self.jobs(out[first - begin : last - begin], first)
+        edges = (c for c in chunks if c.begin < begin or c.end > end)
+        jobs += [partial(self._decode_edge, c, begin, out) for c in edges]
+        run_all(jobs, workers)
+
+    def _around(self, begin: int, end: int) -> list[Chunk]:
+        """The chunks that hold these bytes."""
+        first = bisect_right(self._chunks, begin, key=lambda chunk: chunk.end)
+        last = bisect_left(self._chunks, end, key=lambda chunk: chunk.begin)
+        return self._chunks[first:last]
+
+    def _decode_edge(self, chunk: Chunk, begin: int, out: Bytes) -> None:
+        """Decodes those bytes of a chunk that are in `out`, which holds the array from `begin`."""
+        low, high = max(begin, chunk.begin), min(begin + out.size, chunk.end)
+        with POOL.lend(chunk.end - chunk.begin) as data:
+            for job in self.jobs(data, chunk.begin):
+                job()
+            out[low - begin : high - begin] = data[low - chunk.begin : high - chunk.begin]
+
     def chunks_of(self, places: Sequence[int] | np.ndarray[Any, Any]) -> list[tuple[int, int]]:
         """The stretches, (begin, end) in bytes, of the chunks that hold bytes at these places."""
         ends = np.array([c.end for c in self._chunks], np.int64)

@@ -7,6 +7,7 @@ apart, so that damage in one place is spread over all groups. See container.md, 
 
 import struct
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -18,7 +19,8 @@ from densor.formats.container import wire
 from densor.formats.container.frames import frame_at
 from densor.formats.damage import scan
 from densor.formats.io.outputs import write_all
-from densor.formats.io.sources import Bytes, FileRandomSource, RandomSource
+from densor.formats.io.sources import Bytes, FileRandomSource, RandomSource, RandomSourceFrom
+from densor.runtime.arguments import need
 
 MAGIC = b"RECOVER\x01"
 _FIELDS = struct.Struct("<8sQQQIIIIBBBB")
@@ -102,6 +104,7 @@ def _parity_for(data: int, share: int) -> int:
 
 def check_wanted(percent: float, out: Any = None) -> None:
     """ArgumentError or UnsupportedError unless recovery data can be made; `out`: for this file."""
+    need(percent, Real, "recovery")
     if not 0.1 <= percent <= 100:
         raise ArgumentError(f"recovery data can be 0.1 to 100 percent, not {percent:g}")
     coder(1, 2)
@@ -131,7 +134,7 @@ def protect(file: BinaryIO, start: int, percent: float) -> int:
     """
     file.flush()
     end = file.tell()
-    source = _Part(FileRandomSource(file), start)
+    source = RandomSourceFrom(FileRandomSource(file), start)
     end_at = end - start - wire.END_SIZE
     index_at, frames = wire.parse_end(frame_at(source, end_at, wire.CHUNK_LIMIT).payload)
     if end_at > _MAX_BYTES:
@@ -142,21 +145,6 @@ def protect(file: BinaryIO, start: int, percent: float) -> int:
     file.seek(start + layout.end_at)
     write_all(file, layout.end)
     return layout.size
-
-
-class _Part:
-    """A source from some place on."""
-
-    def __init__(self, source: RandomSource, start: int) -> None:
-        self._source = source
-        self._start = start
-
-    @property
-    def size(self) -> int:
-        return self._source.size - self._start
-
-    def read_at(self, offset: int, count: int) -> Bytes:
-        return self._source.read_at(self._start + offset, count)
 
 
 def _write_parity(

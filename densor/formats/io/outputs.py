@@ -5,6 +5,7 @@ import ctypes
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,11 +46,13 @@ def write_all(file: BinaryIO, data: Any) -> None:
             if written is None and isinstance(file, io.RawIOBase):  # of a pipe that is full
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             view = view[written:] if written is not None else view[:0]
+    except BufferError:  # of an `io.BytesIO` that others look into
+        raise FileError("cannot write: the memory of the file is in use") from None
     except OSError as error:
         raise FileError(f"cannot write: {error.strerror or error}") from error
 
 
-_PACKED = 0.7  # of its size, that most takes; memory that grows is mostly not copied
+_ROOM = 1.01  # of its size: what does not shrink fits too, and what is never written costs nothing
 
 
 class MemoryFile:
@@ -59,7 +62,7 @@ class MemoryFile:
     """
 
     def __init__(self, size: int) -> None:
-        self._buffer = NewBytes(int(_PACKED * size) + (1 << 12))
+        self._buffer = NewBytes(int(_ROOM * size) + (1 << 12))
         self._size = 0
         self._at = 0
 
@@ -117,6 +120,15 @@ class WholeFile(io.FileIO):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self._holes: list[tuple[int, int]] = []
+
+    def write(self, data: Any) -> int:
+        """Writes all of a buffer, which a file without a buffer of its own need not: of what a full
+        disk has room for in part, or of more than 2 GiB. OSError where that fails."""
+        view = memoryview(data).cast("B")
+        at = 0
+        while at < view.nbytes:
+            at += super().write(view[at:])
+        return at
 
     _allocated = 0
     _can_allocate = sys.platform.startswith("linux")
@@ -224,6 +236,24 @@ def _allocate(number: int, offset: int, size: int, mode: int = 0) -> bool:
     return bool(allocate(number, _KEEP_SIZE | mode, offset, size) == 0)
 
 
+def is_special(path: Path) -> bool:
+    """Whether a path leads to what is written to as it is: a device, a pipe, an open file.
+
+    Such as /dev/stdout, even where that is redirected to a regular file.
+    """
+    for _ in range(_MAX_LINKS):
+        if _OPEN_FILES.fullmatch(os.path.realpath(path.parent)):
+            return True
+        if not path.is_symlink():
+            break
+        path = path.parent / os.readlink(path)
+    return path.exists() and not path.is_file()
+
+
+_MAX_LINKS = 40
+_OPEN_FILES = re.compile(r"/proc/\d+(/task/\d+)?/fd|/dev/fd")
+
+
 @contextlib.contextmanager
 def whole_file(
     path: Path,
@@ -238,11 +268,14 @@ def whole_file(
     those of any new file. `sync`: whether it is on the disk when it gets its name; always where it
     takes the place of another. `last_check`: called just before, and raises if it may not.
 
-    FileError if `path` exists and `overwrite` is false, or for faults of the file system.
+    FileError if `path` exists and `overwrite` is false, or leads to a device, or for faults of the
+    file system.
     """
     with errors_of(path):
         if path.is_dir():
             raise FileError(f"{path}: is a directory")
+        if os.path.lexists(path) and is_special(path):  # whose place a file would take, for all
+            raise FileError(f"{path}: is no regular file")
         if not overwrite and os.path.lexists(path):
             raise _exists(path)
     # At most 128 bytes of its name, where file systems allow 255.
@@ -310,11 +343,25 @@ def move_into_place(temporary: Path, path: Path, overwrite: bool, sync: bool = T
         except OSError:  # no hard links here
             temporary.replace(path)
     if sync and hasattr(os, "O_DIRECTORY"):
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync(path.parent)
+
+
+def sync_below(folder: Path) -> None:
+    """Waits until all files and folders in a folder are on the disk, as far as the system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    for parent, _, names in os.walk(folder):
+        for path in (*(Path(parent, name) for name in names), Path(parent)):
+            _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _exists(path: Path) -> FileError:

@@ -18,6 +18,7 @@ from densor.errors import (
 )
 from densor.formats.io.sources import Bytes, as_bytes
 from densor.formats.io.urls import join, label, name_of
+from densor.runtime.arguments import need
 from densor.runtime.locks import Lock
 from densor.runtime.lru import LruCache
 
@@ -42,6 +43,7 @@ class Remote:
     """A place in one of fsspec's file systems. Its errors are FileErrors that name the URL."""
 
     def __init__(self, url: str) -> None:
+        need(url, str, "url")
         self.url = url
         self.label = label(url)
         try:

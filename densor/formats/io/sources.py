@@ -71,11 +71,16 @@ class BytesIOSource(MemorySource):
     def take(self, count: int) -> Bytes:
         piece = super().take(count)
         self._file.seek(self._at)
-        if piece.size and piece.ctypes.data % _ALIGNED:
-            copy = POOL.take(piece.size)
-            copy[:] = piece
-            return copy
+        return _aligned(piece)
+
+
+def _aligned(piece: Bytes) -> Bytes:
+    """The same bytes where elements may stand, copied if they do not."""
+    if not piece.size or piece.ctypes.data % _ALIGNED == 0:
         return piece
+    copy = POOL.take(piece.size)
+    copy[:] = piece
+    return copy
 
 
 def source_of(file: BinaryIO) -> Source:
@@ -83,7 +88,8 @@ def source_of(file: BinaryIO) -> Source:
     return BytesIOSource(file) if type(file) is io.BytesIO else FileSource(file)
 
 
-def _seekable(file: BinaryIO) -> bool:
+def seekable(file: BinaryIO) -> bool:
+    """Whether a binary file object says that it can be sought in."""
     try:
         return bool(file.seekable())
     except (AttributeError, OSError, ValueError):
@@ -96,7 +102,7 @@ class FileSource:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._readinto = getattr(file, "readinto", None)
-        self.waits = not _seekable(file)  # for more to come, maybe
+        self.waits = not seekable(file)  # for more to come, maybe
 
     def take(self, count: int) -> Bytes:
         buffer = POOL.take(count)
@@ -215,6 +221,36 @@ class MemoryRandomSource:
         return piece
 
 
+class BytesIORandomSource(MemoryRandomSource):
+    """What an `io.BytesIO` holds from `begin` on, which must not be written to meanwhile.
+
+    As views but of what begins where elements may not stand.
+    """
+
+    def __init__(self, file: io.BytesIO, begin: int) -> None:
+        super().__init__(memoryview(file.getvalue())[begin:])  # the buffer itself
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        return _aligned(super().read_at(offset, count))
+
+
+class RandomSourceFrom:
+    """Another source from `begin` on."""
+
+    def __init__(self, source: RandomSource, begin: int) -> None:
+        self._source = source
+        self._begin = begin
+
+    @property
+    def size(self) -> int:
+        return max(0, self._source.size - self._begin)
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        if offset < 0:
+            raise TruncatedError("archive is shorter than its frames say")
+        return self._source.read_at(self._begin + offset, count)
+
+
 class FileRandomSource:
     """A seekable file object; positioned reads where it is a real file.
 
@@ -239,6 +275,11 @@ class FileRandomSource:
     @property
     def size(self) -> int:
         return self._size
+
+    @property
+    def positioned(self) -> bool:
+        """Whether it reads without moving the file, at no more cost than in order."""
+        return self._positioned
 
     def read_at(self, offset: int, count: int) -> Bytes:
         if offset < 0 or offset + count > self._size:

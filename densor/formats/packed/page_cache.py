@@ -33,6 +33,10 @@ class PageCache:
                 self._number = os.open(path, os.O_RDONLY)
             weakref.finalize(self, os.close, self._number)
 
+    def status(self) -> os.stat_result | None:
+        """Of the file as it is now; None where it is not open here."""
+        return None if self._number is None else os.fstat(self._number)
+
     def holds(self, begin: int, end: int) -> bool:
         """Whether bytes here and there of a stretch are in memory, so that all are likely to be.
 

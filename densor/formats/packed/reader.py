@@ -28,12 +28,13 @@ from densor.formats.container import tensor_blob
 from densor.formats.container.base import GivenBase
 from densor.formats.container.packed_array import PackedArray
 from densor.formats.container.tensor_blob import Tensor
-from densor.formats.io.outputs import errors_of, write_all
+from densor.formats.io.outputs import check_still_there, errors_of, write_all
 from densor.formats.io.sources import Bytes
 from densor.formats.packed.header import KEY, Original, parse_original
 from densor.formats.packed.page_cache import PageCache
 from densor.formats.parsers.safetensors import LENGTH_SIZE, MAX_HEADER, Stored, parse
 from densor.options import Progress
+from densor.runtime.workers import Workers
 
 _READ_AHEAD = 1 << 24
 _SMALL = 1 << 16  # bytes of plain tensors that are fetched with heads
@@ -52,6 +53,7 @@ class PackedFile:
         self.path = Path(path)
         self._map, self._data = _mapped(self.path)
         self._cache = None if self._map is None else PageCache(self.path)
+        self._before = None if self._cache is None else self._cache.status()
         self._described: dict[str, Tensor] = {}  # blobs, by name
         with self._named():
             self.header = parse(_header_bytes(self._data))
@@ -119,9 +121,25 @@ class PackedFile:
         return self.header.tensors[name][:2] != self.original.header.tensors[name][:2]
 
     def stored(self, name: str) -> Bytes:
-        """The bytes of a tensor as they stand in the file, a view of the memory map."""
+        """The bytes of a tensor as they stand in the file, a view of the memory map.
+
+        TruncatedError where the file was cut after it was opened: the system ends a process that
+        looks at what is gone.
+        """
+        with self._named(name):
+            return self._view(name)
+
+    def _view(self, name: str) -> Bytes:
         found = self.header.tensors[name]
+        now = None if self._cache is None else self._cache.status()
+        if now is not None and now.st_size < found.end:
+            raise TruncatedError("was cut after it was opened")
         return self._data[found.begin : found.end]
+
+    def check_unchanged(self) -> None:
+        """FileError unless the file is what it was when it was opened."""
+        if self._before is not None:
+            check_still_there(self.path, self._before)
 
     def describe(self, name: str) -> Tensor:
         """What a blob says of itself, compared with what the file says; a plain tensor's info."""
@@ -129,7 +147,7 @@ class PackedFile:
             return self.info(name)
         if name not in self._described:
             with self._named(name):
-                found = tensor_blob.describe(self.stored(name))
+                found = tensor_blob.describe(self._view(name))
                 if found[:4] != self.info(name)[:4]:
                     words = f"{found.name!r:.200}, {found.dtype} {found.shape}"
                     raise FormatError(f"blob is of {words}")
@@ -144,7 +162,7 @@ class PackedFile:
         self.describe(name)
         self._read_ahead(name)
         with self._named(name):
-            stored = self.stored(name)
+            stored = self._view(name)
             return PackedArray(stored.copy() if copy else stored)
 
     def read(
@@ -163,7 +181,17 @@ class PackedFile:
         self._read_ahead(name)
         described = self.describe(name)
         with self._named(name):
-            return tensor_blob.decode(self.stored(name), described, threads, base_of, out)
+            return tensor_blob.decode(self._view(name), described, threads, base_of, out)
+
+    def read_part(
+        self, name: str, array: PackedArray, begin: int, out: Bytes, threads: int = 0
+    ) -> None:
+        """Decodes bytes `begin` onwards of a tensor into `out`; `array`: what `array` gave for it.
+
+        The hash of the whole tensor is not checked, only those of what is stored.
+        """
+        with self._named(name):
+            array.decode_part(begin, out, Workers(threads))
 
     def fetch(self, name: str, most: int | None = None) -> None:
         """Brings the stored bytes of a tensor, at most so many of them, into the page cache, unless

@@ -8,17 +8,19 @@ and version 3.0 has no public function.
 
 import math
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from densor import dtypes
+from densor.codec.batch import Bytes
 from densor.codec.table.layout import MAX_BYTES, MAX_CELLS
 from densor.codec.table.layout import Layout as Table
 from densor.dtypes import SIZES
 from densor.errors import FormatError
 from densor.formats.parsers.contents import Contents, Head, Stretch, Window
-from densor.formats.parsers.records import MAX_COLUMNS, types_of
+from densor.formats.parsers.records import MAX_COLUMNS, RecordField, fields_of, types_of
 from densor.formats.parsers.zip_members import Member, first_name, stored_members
 from densor.formats.tensors import TensorInfo, View, c_strides
 
@@ -189,6 +191,30 @@ def find(head: Head) -> Contents | None:
     text = head.first(size)
     header = _parse(text) if len(text) == size else None
     return None if header is None else _contents(header, head.name, 0)
+
+
+class Records(NamedTuple):
+    """Records in a `.npy` file, from `begin` on; `table`: how columns lie in them."""
+
+    begin: int
+    rows: int
+    table: Table
+    fields: list[RecordField]
+
+
+def records_in(read: Callable[[int, int], Bytes], size: int) -> Records | None:
+    """The records of a `.npy` file of `size` bytes, of which `read` gives some; None without."""
+    found = header_size(read(0, min(_PREFIX, size)).tobytes())
+    text = b"" if found is None else read(0, min(found, size)).tobytes()
+    header, record = _parse(text), _RECORD.search(text)
+    if header is None or record is None or header.table is None:
+        return None
+    table = header.table
+    fields = fields_of(text, record.end())
+    if any(field.offset + field.dtype.itemsize > table.stride for field in fields):
+        return None
+    rows = min(math.prod(header.shape), (size - header.begin) // table.stride)
+    return Records(header.begin, rows, table, fields)
 
 
 def find_npz(head: Head) -> Contents | None:

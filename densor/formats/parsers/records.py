@@ -5,7 +5,10 @@ again. It is read by hand, since nested input ends Python's own reader in Memory
 """
 
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from densor.errors import FormatError
 
@@ -62,6 +65,53 @@ def types_of(text: bytes, at: int) -> list[str]:
     FormatError where it cannot be read, or has more than `MAX_COLUMNS` elements.
     """
     return _flat(_Reader(text, at).value())
+
+
+class RecordField(NamedTuple):
+    """A field of records, `offset` bytes behind the first. `dtype`: with the shape of arrays."""
+
+    name: str
+    offset: int
+    dtype: "np.dtype[Any]"
+
+
+def fields_of(text: bytes, at: int) -> list[RecordField]:
+    """The fields of records that `types_of` can read, those within others as `outer.inner`.
+
+    FormatError where numpy has no such type.
+    """
+    try:
+        return list(_fields(_Reader(text, at).value(), "", 0))
+    except (TypeError, ValueError) as error:
+        raise FormatError("types of records are not those of numpy") from error
+
+
+def _fields(fields: Any, outer: str, offset: int) -> Iterator[RecordField]:
+    for field in fields:
+        title = field[0][-1] if isinstance(field[0], tuple) else field[0]
+        name = outer + title.decode("utf-8", "replace")
+        dtype = _dtype(*field[1:])
+        if isinstance(field[1], list) and len(field) < 3:
+            yield from _fields(field[1], f"{name}.", offset)
+        elif title:  # else this is space between fields
+            yield RecordField(name, offset, dtype)
+        offset += dtype.itemsize
+
+
+def _dtype(kind: Any, shape: Any = ()) -> "np.dtype[Any]":
+    """The type of a field, without what has no name within it."""
+    if shape != ():
+        return np.dtype((_dtype(kind), shape))
+    if isinstance(kind, bytes):
+        return np.dtype(kind.decode("ascii", "replace"))
+    found = list(_fields(kind, "", 0))
+    size = sum(_dtype(*part[1:]).itemsize for part in kind)
+    return np.dtype({
+        "names": [field.name for field in found],
+        "formats": [field.dtype for field in found],
+        "offsets": [field.offset for field in found],
+        "itemsize": size,
+    })  # fmt: skip
 
 
 def _flat(fields: Any) -> list[str]:

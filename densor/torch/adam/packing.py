@@ -18,6 +18,7 @@ from densor.codec.adam import replay
 from densor.codec.adam.replay import Moments, Step, Words
 from densor.codec.adam.scaled import Halves
 from densor.codec.zstd import zstd_compress
+from densor.runtime.arguments import need
 from densor.torch.adam import layout, scales
 from densor.torch.adam.groups import (
     MOMENTS,
@@ -33,7 +34,6 @@ from densor.torch.adam.groups import (
     slots_of,
 )
 from densor.torch.adam.layout import ALONE, CHANGES, RELATIVE, REPLAY, is_matrix
-from densor.torch.arguments import need
 from densor.torch.sealed import sealed
 
 DEFAULT_LEVEL = 6
@@ -60,6 +60,8 @@ def pack_state(
     need(state, dict, "state")
     if before is not None:
         need(before, dict, "before")
+    if gradients is not None:
+        need(gradients, Mapping, "gradients")
     groups = groups_of(state, before)
     packer = _Packer(level, threads)
     entries, blobs = [], []

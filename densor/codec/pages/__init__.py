@@ -1,0 +1,1 @@
+"""Pages of Parquet files, made again of the values in them."""

@@ -1,0 +1,80 @@
+"""The decoding side of pages: decodes the values of columns, and makes their pages of them."""
+
+import numpy as np
+
+from densor.codec.batch import Bytes
+from densor.codec.codec import ChunkDecoder
+from densor.codec.pages.content import ColumnsReader
+from densor.codec.pages.payload import MODEL, Table, parse
+from densor.codec.pages.values import PageMaker
+from densor.codec.table import params
+from densor.codec.table.decoder import TableDecoder
+from densor.errors import FormatError
+
+
+class PagesDecoder(ChunkDecoder):
+    """Decodes chunks of pages. Safe to use from several threads at once."""
+
+    weight = 2
+
+    def decode(self, payload: Bytes, out: Bytes) -> None:
+        """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
+        found = parse(payload, out.size)
+        columns = ColumnsReader(found.columns)
+        for table in found.tables:
+            columns.add(_content(table), table.rows)
+        writer = _Writer(out, np.frombuffer(found.rest, np.uint8))
+        for number, recipe in enumerate(found.columns):
+            maker = PageMaker(recipe, columns.column(number))
+            writer.copy(recipe.before)
+            for page in recipe.pages:
+                writer.copy(page.header)
+                for part in maker.page(page):
+                    writer.put(part)
+        writer.end()
+
+
+class _Writer:
+    """Fills `out` from its first byte on, with pages and with what is between them."""
+
+    def __init__(self, out: Bytes, rest: Bytes) -> None:
+        self._out = out
+        self._rest = rest
+        self._at = 0
+
+    def copy(self, size: int) -> None:
+        """The next bytes that are as they are."""
+        self.put(self._rest[:size])
+        self._rest = self._rest[size:]
+
+    def put(self, part: Bytes) -> None:
+        """Further bytes; FormatError where there is no room."""
+        end = self._at + part.size
+        if end > self._out.size:
+            raise FormatError("pages are longer than their chunk")
+        self._out[self._at : end] = part
+        self._at = end
+
+    def end(self) -> None:
+        """All bytes that are left."""
+        self.put(self._rest)
+        if self._at != self._out.size:
+            raise FormatError("pages do not fill their chunk")
+
+
+def _content(table: Table) -> Bytes:
+    """The values of some rows as arrays."""
+    if not table.model:
+        if len(table.stored) != table.size:
+            raise FormatError("values of pages do not have their size")
+        return np.frombuffer(table.stored, np.uint8)
+    out = np.empty(table.size, np.uint8)
+    TableDecoder(params.parse(table.model)).decode(np.frombuffer(table.stored, np.uint8), out)
+    return out
+
+
+def open_decoder(payload: bytes, _: object = None) -> PagesDecoder:
+    """The decoder of a MODEL frame's payload; FormatError for a bad one."""
+    if payload != MODEL:
+        raise FormatError("model of pages is too long")
+    return PagesDecoder()

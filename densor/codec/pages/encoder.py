@@ -1,0 +1,125 @@
+"""The coding side of pages: finds the values in them, and how they were made of these.
+
+A column whose pages cannot be made again stays as it is.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from densor.codec.batch import Batch, Bytes
+from densor.codec.chunks import ChunkEncoder
+from densor.codec.levels import (
+    MAX_BYTES_OF_LITTLE,
+    Level,
+    with_fewer_contexts,
+    with_plain_tables,
+)
+from densor.codec.pages import recipe
+from densor.codec.pages.content import arrays_of, rows_of_tables
+from densor.codec.pages.layout import MAX_CONTENT, Pages
+from densor.codec.pages.payload import MAX_TABLES, MODEL, pack_table
+from densor.codec.pages.undo import Undone, undo
+from densor.codec.table import params
+from densor.codec.table.array_cells import fitting
+from densor.codec.table.encoder import TableCoder
+from densor.codec.table.layout import MAX_ARRAY_BYTES
+from densor.codec.table.packing import Packer
+from densor.codec.table.wire import Writer
+from densor.errors import FormatError
+from densor.runtime.workers import Workers
+
+
+class PagesCoder:
+    """A `ChunkCoder` of stretches of pages, each as they lie in one."""
+
+    repeats = False
+
+    def __init__(self, pages: Pages, level: Level, workers: Workers) -> None:
+        self._pages = pages
+        self._level = replace(level, latents=False)
+        self._workers = workers
+        self._packer = Packer(level.zstd, level.tables > 0, level.tables < 4, level)
+
+    def model(self) -> bytes:
+        """The payload of the MODEL frame."""
+        return MODEL
+
+    def encode(self, chunk: Bytes, index: int) -> Bytes:
+        """The payload of a stretch; the stretch itself where no page can be made again."""
+        submit, rows = self._workers.submit, self._pages.rows
+        tasks = [submit(undo, column, rows, chunk) for column in self._pages.columns]
+        undone = _fitting([one for one in (task.result() for task in tasks) if one is not None])
+        try:
+            return np.frombuffer(self._coded(undone, chunk), np.uint8) if undone else chunk
+        except FormatError:  # of more than a chunk may have
+            return chunk
+
+    def _coded(self, undone: list[Undone], chunk: Bytes) -> bytes:
+        rows = self._pages.rows
+        counts = rows_of_tables([one.values for one in undone], rows)
+        rest, recipes, at = [], [], 0
+        for one in undone:
+            begin = one.column.begin
+            rest += [chunk[at:begin].tobytes(), one.headers]
+            recipes.append(one.recipe._replace(before=begin - at))
+            at = begin + one.column.size
+        rest.append(chunk[at:].tobytes())
+        out = Writer()
+        out.number(rows)
+        out.raw(recipe.pack(recipes, self._packer))
+        out.raw(self._packer.pack(b"".join(rest)))
+        out.number(len(counts))
+        at = 0
+        for count in counts:
+            out.raw(self._table(undone, at, at + count))
+            at += count
+        if len(counts) > MAX_TABLES:
+            raise FormatError("pages have too many values")
+        return out.bytes()
+
+    def _table(self, undone: list[Undone], begin: int, end: int) -> bytes:
+        """The values of some rows, the smallest way."""
+        values, dtypes = [one.values for one in undone], [one.column.dtype for one in undone]
+        layout, content = arrays_of(values, dtypes, begin, end)
+        if content.size > MAX_ARRAY_BYTES:
+            raise FormatError("pages have too many values")
+        rows, found = end - begin, []
+        fits = fitting(content, layout)
+        for level in self._ways(content.size) if fits is not None else ():
+            assert fits is not None
+            stored = TableCoder(fits, level, self._workers).encode(content, 0)
+            if stored is not content:
+                found.append(pack_table(rows, content.size, params.pack(fits), stored.tobytes()))
+        if not found or content.size <= MAX_BYTES_OF_LITTLE:
+            packed = self._packer.pack(content.tobytes())
+            found.append(pack_table(rows, content.size, b"", packed))
+        return min(found, key=len)
+
+    def _ways(self, size: int) -> list[Level]:
+        """Levels whose models are tried."""
+        level = self._level
+        if size > MAX_BYTES_OF_LITTLE:
+            return [level]
+        ways = [level, *with_fewer_contexts(level), with_plain_tables(level)]
+        different = {way.tables: way for way in reversed(ways)}
+        return [different[tables] for tables in sorted(different, reverse=True)]
+
+
+def _fitting(undone: list[Undone]) -> list[Undone]:
+    """The columns but the largest, as many as one chunk may have the values of."""
+    sizes = {one.column.begin: one.values.data.size + 8 * one.values.rows for one in undone}
+    left = MAX_CONTENT
+    kept = set()
+    for begin in sorted(sizes, key=sizes.__getitem__):
+        left -= sizes[begin]
+        if left >= 0:
+            kept.add(begin)
+    return [one for one in undone if one.column.begin in kept]
+
+
+def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
+    """An encoder for a stretch of pages."""
+    pages = batch.kind.pages
+    assert pages is not None
+    return ChunkEncoder(PagesCoder(pages, level, batch.workers), batch, level.zstd)

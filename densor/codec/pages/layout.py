@@ -1,0 +1,53 @@
+"""How pages of columns lie in a stretch of a Parquet file, as a parser finds them."""
+
+from typing import NamedTuple
+
+MAX_STRETCH = 1 << 26  # bytes of pages that are coded together
+MAX_CONTENT = 1 << 27  # bytes of their values
+MAX_ROWS = 1 << 24
+MAX_PAGES = 1 << 16
+DICTIONARY, INDICES, PLAIN = range(3)  # what a page holds: values, or which of a dictionary
+PLAIN_CODEC, SNAPPY = 0, 1  # how pages are compressed, as in the metadata of a file
+TEXTS, BITS = 0, -1  # widths of values that are no bytes of one width
+
+
+class Page(NamedTuple):
+    """A page. `header`: bytes before it; `stored`: of it in the file; `size`: uncompressed.
+
+    `values`: how many, those that are missing too. `levels`: bytes of the levels that stand before
+    what is compressed, -1 where they are in it. `compressed`: whether it may be.
+    """
+
+    header: int
+    stored: int
+    size: int
+    kind: int
+    values: int
+    levels: int = -1
+    compressed: bool = True
+
+
+class Column(NamedTuple):
+    """Pages one behind the other. `begin`: in the stretch; `width`: bytes of a value.
+
+    `dtype`: what values are taken for. `optional`: whether some may be missing.
+    """
+
+    begin: int
+    width: int
+    dtype: str
+    codec: int
+    optional: bool
+    pages: tuple[Page, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all pages with their headers."""
+        return sum(page.header + page.stored for page in self.pages)
+
+
+class Pages(NamedTuple):
+    """Columns of the same rows."""
+
+    rows: int
+    columns: tuple[Column, ...]

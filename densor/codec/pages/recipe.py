@@ -1,0 +1,115 @@
+"""Recipes of columns as they stand in a chunk."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from densor.codec.pages.kernels import MAX_BITS
+from densor.codec.pages.layout import DICTIONARY, MAX_PAGES, PLAIN
+from densor.codec.pages.snappy_kernels import MAX_TABLE, MIN_TABLE, OWN
+from densor.codec.pages.values import ColumnRecipe, PageRecipe
+from densor.codec.table.layout import I64, MAX_COLUMNS
+from densor.codec.table.packing import Packer
+from densor.codec.table.wire import Reader, Writer
+from densor.errors import FormatError, LimitError
+
+MAX_RECIPE = 1 << 22  # bytes
+MAX_LISTED = 1 << 22  # numbers of all lists
+_OUTSIDE, _LEVELS, _INDICES = 4, 8, 16  # beside the kind of a page
+_OPTIONAL, _MISSING, _ORDERED = 1, 2, 4
+_MAX_WIDTH = 1 << 16
+
+
+def pack(columns: Sequence[ColumnRecipe], packer: Packer) -> bytes:
+    """Recipes as they stand in a chunk: what they have, and the numbers of all lists.
+
+    FormatError where these are too many.
+    """
+    out = Writer()
+    lists: list[I64] = []
+
+    def listed(numbers: I64 | None) -> None:
+        if numbers is not None:
+            out.number(numbers.size)
+            lists.append(numbers)
+
+    out.number(len(columns))
+    for column in columns:
+        out.number(column.before)
+        out.number(column.width + 1)
+        flags = _OPTIONAL * column.optional | _MISSING * column.missing
+        out.byte(flags | _ORDERED * (column.order is not None))
+        listed(column.order)
+        out.number(len(column.pages))
+        for page in column.pages:
+            lists_of = _LEVELS * (page.levels is not None) | _INDICES * (page.indices is not None)
+            out.byte(page.kind | _OUTSIDE * page.outside | lists_of)
+            out.number(page.header)
+            out.number(page.values)
+            out.byte(page.bits)
+            out.byte(page.table)
+            listed(page.levels)
+            listed(page.indices)
+    numbers = np.concatenate([*lists, np.zeros(0, np.int64)])
+    written = out.bytes()
+    if numbers.size > MAX_LISTED or len(written) > MAX_RECIPE:
+        raise FormatError("recipes of pages are too long")
+    out = Writer()
+    out.raw(packer.pack(written))
+    out.number(numbers.size)
+    out.raw(packer.numbers(numbers))
+    return out.bytes()
+
+
+def take(at: Reader, size: int, rows: int) -> list[ColumnRecipe]:
+    """Recipes of pages of `rows` rows in a chunk of `size` bytes; FormatError for bad ones."""
+    found = Reader(at.packed(MAX_RECIPE))
+    lists = _Lists(at.numbers(at.number(MAX_LISTED)))
+    pages, columns = 0, []
+    for _ in range(found.number(MAX_COLUMNS)):
+        before, width, flags = found.number(size), found.number(_MAX_WIDTH) - 1, found.byte()
+        if flags > _OPTIONAL | _MISSING | _ORDERED or flags & 3 == _MISSING:
+            raise FormatError("column has levels of an unknown kind")
+        order = lists.take(found) if flags & _ORDERED else None
+        count = found.number(MAX_PAGES)
+        pages += count
+        if pages > MAX_PAGES:
+            raise LimitError("columns have too many pages")
+        made = tuple(_page(found, lists, size, rows) for _ in range(count))
+        if sum(page.values for page in made) != rows:
+            raise FormatError("pages of a column do not have its rows")
+        levels = bool(flags & _OPTIONAL), bool(flags & _MISSING)
+        columns.append(ColumnRecipe(before, width, *levels, made, order))
+    if found.left or lists.left:
+        raise FormatError("recipe of pages is too long")
+    return columns
+
+
+class _Lists:
+    """Lists of numbers, one behind the other."""
+
+    def __init__(self, numbers: I64) -> None:
+        self._numbers = numbers
+
+    @property
+    def left(self) -> int:
+        """How many numbers were not taken."""
+        return int(self._numbers.size)
+
+    def take(self, at: Reader) -> I64:
+        """The next list, of as many numbers as stand there."""
+        count = at.number(self.left)
+        found, self._numbers = self._numbers[:count], self._numbers[count:]
+        return found
+
+
+def _page(at: Reader, lists: _Lists, size: int, rows: int) -> PageRecipe:
+    form, header, values, bits, table = at.byte(), at.number(size), at.number(rows), *at.raw(2)
+    kind = form & 3
+    if form > 31 or kind > PLAIN or (kind == DICTIONARY and (form != kind or values)):
+        raise FormatError("page of a column is of an unknown kind")
+    if bits > MAX_BITS or (table and not MIN_TABLE <= table & ~OWN <= MAX_TABLE):
+        raise FormatError("page of a column is made in an unknown way")
+    levels = lists.take(at) if form & _LEVELS else None
+    indices = lists.take(at) if form & _INDICES else None
+    return PageRecipe(header, kind, values, bits, bool(form & _OUTSIDE), table, levels, indices)

@@ -1,0 +1,263 @@
+"""Takes the pages of a column apart, for the coding side."""
+
+import contextlib
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from densor.codec.batch import Bytes
+from densor.codec.pages import snappy
+from densor.codec.pages.kernels import MAX_BITS, MOST_BEHIND, join_values, split_texts, take_runs
+from densor.codec.pages.layout import (
+    BITS,
+    DICTIONARY,
+    INDICES,
+    MAX_CONTENT,
+    SNAPPY,
+    TEXTS,
+    Column,
+    Page,
+)
+from densor.codec.pages.snappy_kernels import MAX_TABLE, OWN
+from densor.codec.pages.values import (
+    WORD,
+    ColumnRecipe,
+    PageMaker,
+    PageRecipe,
+    Values,
+    fixed,
+    padded,
+    runs,
+)
+from densor.codec.table.layout import I32, I64
+from densor.errors import FormatError
+
+_TABLES = (MAX_TABLE, 14 | OWN, 14)  # of versions of the library, and of others
+
+
+_ORDER_BYTES = 4  # of a column for each value of its dictionary, or its order takes too much
+
+
+class Undone(NamedTuple):
+    """A column and what its pages are made of. `headers`: of all pages, one behind the other."""
+
+    column: Column
+    recipe: ColumnRecipe
+    values: Values
+    headers: bytes
+
+
+class _Items(NamedTuple):
+    """Values that are there: where they stand in the pages of a column."""
+
+    starts: I32
+    lengths: I32
+
+
+def undo(column: Column, rows: int, data: Bytes) -> Undone | None:
+    """A column of a stretch taken apart; None where its pages cannot be made again of the parts."""
+    pages = data[column.begin : column.begin + column.size]
+    for table in _TABLES if column.codec == SNAPPY else (0,):
+        found = _ColumnReader(column, rows, pages, table).read()
+        if found is None:
+            return None
+        with contextlib.suppress(FormatError):  # of runs that go on behind the last value
+            if _made(found, pages):
+                return found
+    return None
+
+
+def _made(undone: Undone, pages: Bytes) -> bool:
+    """Whether pages are made again as they are."""
+    maker = PageMaker(undone.recipe, undone.values)
+    at = 0
+    for page, recipe in zip(undone.column.pages, undone.recipe.pages, strict=True):
+        at += page.header
+        for part in maker.page(recipe):
+            if not np.array_equal(part, pages[at : at + part.size]):
+                return False
+            at += part.size
+    return at == pages.size
+
+
+def _numbers(data: Bytes, bits: int, count: int) -> tuple[I32, I64 | None] | None:
+    """Numbers of runs that fill data, and how these are cut where that is not by rule."""
+    data = np.ascontiguousarray(data)
+    found = np.empty(count + MOST_BEHIND, np.int32)
+    heads = np.empty(data.size, np.int64)
+    size, number, end = take_runs(data, bits, count, found, heads)
+    if size != data.size:
+        return None
+    numbers, behind = found[:count], found[count:end]
+    if np.array_equal(runs(numbers, bits), data):
+        return numbers, None
+    return numbers, np.concatenate([[behind.size], behind, heads[:number]])
+
+
+def _order(ids: I32, count: int) -> I64 | None:
+    """Of each value of a dictionary, which it is by first occurrence; None where some never do."""
+    different, first = np.unique(ids, return_index=True)
+    if different.size != count:
+        return None
+    order = np.empty(count, np.int64)
+    order[np.argsort(first)] = np.arange(count)
+    return order
+
+
+class _ColumnReader:
+    """Reads the pages of a column in turn."""
+
+    def __init__(self, column: Column, rows: int, pages: Bytes, table: int) -> None:
+        self._column = column
+        self._rows = rows
+        self._pages = pages
+        self._table = table
+        self._bodies: list[Bytes] = []  # which values stand in, and where each begins
+        self._size = 0
+        self._dictionary = _Items(np.zeros(0, np.int32), np.zeros(0, np.int32))
+        self._ids: list[I32] = []
+        self._items: list[_Items] = []
+        self._there: list[npt.NDArray[np.bool_]] = []
+        self._recipes: list[PageRecipe] = []
+        self._headers: list[bytes] = []
+
+    def read(self) -> Undone | None:
+        """All pages; None where one cannot be read."""
+        at = 0
+        for page in self._column.pages:
+            self._headers.append(self._pages[at : at + page.header].tobytes())
+            at += page.header
+            if not self._page(page, self._pages[at : at + page.stored]):
+                return None
+            at += page.stored
+        there = np.concatenate(self._there) if self._there else np.zeros(0, np.bool_)
+        if there.size != self._rows or self._size > MAX_CONTENT:
+            return None
+        starts = np.concatenate([items.starts for items in self._items])
+        lengths = np.concatenate([items.lengths for items in self._items])
+        values = self._values(starts, lengths, None if there.all() else ~there)
+        if values is None:
+            return None
+        missing = values.missing is not None
+        column = self._column
+        ids = np.concatenate([*self._ids, np.zeros(0, np.int32)])
+        order = _order(ids, self._dictionary.starts.size)
+        if order is None:
+            return None
+        by_occurrence = np.array_equal(order, np.arange(order.size))
+        if not by_occurrence and _ORDER_BYTES * order.size > column.size:
+            return None
+        made = column.optional, missing, tuple(self._recipes), None if by_occurrence else order
+        recipe = ColumnRecipe(0, column.width, *made)
+        return Undone(column, recipe, values, b"".join(self._headers))
+
+    def _values(
+        self, starts: I32, lengths: I32, missing: npt.NDArray[np.bool_] | None
+    ) -> Values | None:
+        """The values of all rows: zeros, or texts of no bytes, where one is missing."""
+        data = np.concatenate([*self._bodies, np.zeros(0, np.uint8)])
+        total = int(lengths.sum(dtype=np.int64))
+        if total + self._rows * WORD > MAX_CONTENT:
+            return None
+        width = self._column.width
+        if missing is not None:
+            whole = np.zeros((2, self._rows), np.int32)
+            whole[:, ~missing] = starts, lengths
+            starts, lengths = whole
+        if width != TEXTS:
+            size = abs(width)
+            if self._rows * size > MAX_CONTENT:
+                return None
+            found = np.zeros((self._rows, size), np.uint8)
+            out = np.empty(total, np.uint8)
+            join_values(data, starts, lengths, 0, out)
+            found[slice(None) if missing is None else ~missing] = out.reshape(-1, size)
+            return fixed(width, found.reshape(-1), missing)
+        out = np.empty(total, np.uint8)
+        join_values(data, starts, lengths, 0, out)
+        ends = np.cumsum(lengths, dtype=np.int64)
+        return Values(width, padded(out), (ends - lengths).astype(np.int32), lengths, missing)
+
+    def _page(self, page: Page, stored: Bytes) -> bool:
+        """Reads a page; whether that is possible."""
+        levels = stored[: max(page.levels, 0)]
+        body = stored[levels.size :]
+        table = self._table if page.compressed else 0
+        size = page.size - levels.size
+        if table:
+            if not 0 <= size <= MAX_CONTENT:
+                return False
+            undone = snappy.undo(body, size)
+            if undone is None:
+                return False
+            body = undone
+        outside = page.levels >= 0
+        if page.kind == DICTIONARY:
+            self._recipes.append(PageRecipe(page.header, DICTIONARY, 0, 0, False, table))
+            found = self._plain(body, page.values)
+            if found is None or self._dictionary.starts.size:
+                return False
+            self._dictionary = found
+            return True
+        there = np.ones(page.values, np.bool_)
+        level_runs = index_runs = None
+        if self._column.optional:
+            if not outside:
+                size = int.from_bytes(body[:WORD].tobytes(), "little")
+                levels, body = body[WORD : WORD + size], body[WORD + size :]
+            read = _numbers(levels, 1, page.values)
+            if read is None:
+                return False
+            there, level_runs = read[0] == 1, read[1]
+        count = int(np.count_nonzero(there))
+        bits = 0
+        if page.kind == INDICES:
+            bits = int(body[0]) if body.size else MAX_BITS + 1
+            if bits > MAX_BITS:
+                return False
+            read = _numbers(body[1:], bits, count)
+            found = None if read is None else self._looked_up(read[0])
+            index_runs = None if read is None else read[1]
+        else:
+            found = self._plain(body, count)
+        if found is None:
+            return False
+        self._items.append(found)
+        self._there.append(there)
+        made = page.header, page.kind, page.values, bits, outside, table
+        self._recipes.append(PageRecipe(*made, level_runs, index_runs))
+        return True
+
+    def _looked_up(self, ids: I32) -> _Items | None:
+        """Values of the dictionary; None where one is not there."""
+        starts, lengths = self._dictionary
+        if ids.size and not 0 <= ids.min() <= ids.max() < starts.size:
+            return None
+        self._ids.append(ids)
+        return _Items(starts[ids], lengths[ids])
+
+    def _plain(self, body: Bytes, count: int) -> _Items | None:
+        """Values one behind the other, all of what there is."""
+        width, begin = self._column.width, self._size
+        if width == BITS:
+            body = np.unpackbits(body, bitorder="little")
+            if body.size - count not in range(8):
+                return None
+            body = body[:count]
+        self._bodies.append(body)
+        self._size += body.size
+        if self._size > MAX_CONTENT:
+            return None
+        if width != TEXTS:
+            size = abs(width)
+            if body.size != count * size:
+                return None
+            starts = np.arange(count, dtype=np.int32) * np.int32(size) + np.int32(begin)
+            return _Items(starts, np.full(count, size, np.int32))
+        if count * WORD > body.size:
+            return None
+        starts, lengths = np.empty((2, count), np.int32)
+        if split_texts(np.ascontiguousarray(body), starts, lengths) != body.size:
+            return None
+        return _Items(starts + np.int32(begin), lengths)

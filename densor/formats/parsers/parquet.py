@@ -1,0 +1,220 @@
+"""Pages of columns in Parquet files, where they can be made again of their values.
+
+Format: https://parquet.apache.org/docs/file-format. The metadata at the end tells where columns
+are; headers of pages, which stand before these, tell all else.
+"""
+
+from collections.abc import Iterator
+
+from densor.codec.pages.layout import (
+    BITS,
+    DICTIONARY,
+    INDICES,
+    MAX_CONTENT,
+    MAX_PAGES,
+    MAX_ROWS,
+    MAX_STRETCH,
+    PLAIN,
+    PLAIN_CODEC,
+    SNAPPY,
+    TEXTS,
+    Column,
+    Page,
+    Pages,
+)
+from densor.codec.table.layout import MAX_COLUMNS
+from densor.errors import FormatError
+from densor.formats.parsers.contents import Contents, Head, Stretch, Window
+from densor.formats.parsers.thrift import Reader, Struct
+
+MAGIC = b"PAR1"
+_TAIL = 8  # bytes behind the metadata
+_MAX_METADATA = 1 << 24
+_MAX_HEADER = 1 << 16  # bytes before a page
+_FIRST = 1 << 8  # bytes in which a header is looked for
+_MAX_PAGES_SEEN = 1 << 18  # in a file
+_MAX_VALUES_OF_HEADER = 1 << 10
+_AHEAD = 1 << 14
+_MAX_DEPTH = 16  # of columns within others
+_WIDTHS = {0: BITS, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8, 6: TEXTS}  # by physical type
+_FIXED = 7  # a physical type, whose width stands beside it
+_DTYPES = {1: "I32", 2: "I64", 4: "F32", 5: "F64"}
+_MAX_WIDTH = 1 << 15
+_DATA, _DICTIONARY, _DATA_2 = 0, 2, 3  # types of pages
+_ENCODINGS = {0: PLAIN, 2: INDICES, 8: INDICES}
+_LEVELS = 3  # the encoding of levels that is known
+_REQUIRED, _OPTIONAL = 0, 1
+
+
+def find(head: Head) -> Contents | None:
+    """The columns of a Parquet file; None if it is none, or read from a pipe."""
+    random = head.random
+    if head.first(len(MAGIC)) != MAGIC or random is None or random.size < len(MAGIC) + _TAIL:
+        return None
+    end = random.size - _TAIL
+    tail = random.read_at(end, _TAIL).tobytes()
+    size = int.from_bytes(tail[:4], "little")
+    if tail[4:] != MAGIC or not 0 < size <= min(end - len(MAGIC), _MAX_METADATA):
+        return None
+    metadata = Reader(random.read_at(end - size, size).tobytes()).struct()
+    window = Window(random, _AHEAD)
+    return Contents([], list(_stretches(metadata, window, end - size)))
+
+
+class _Leaf:
+    """A column as the schema has it: whether values may be missing, and their width."""
+
+    def __init__(self, element: Struct, levels: int, flat: bool) -> None:
+        kind = element.get(1, -1)
+        self.width = _WIDTHS.get(kind, 0) if kind != _FIXED else element.get(2, 0)
+        self.known = kind in _WIDTHS or (kind == _FIXED and 1 <= self.width <= _MAX_WIDTH)
+        self.known &= flat and levels <= 1
+        self.dtype = _DTYPES.get(kind, "")
+        self.optional = levels > 0
+
+
+def _leaves(schema: list[Struct]) -> list[_Leaf]:
+    """The columns of a schema in order; FormatError where it does not end."""
+    found: list[_Leaf] = []
+    elements = iter(schema)
+
+    def walk(levels: int, flat: bool, depth: int) -> None:
+        element = next(elements, None)
+        if not isinstance(element, dict) or depth > _MAX_DEPTH:
+            raise FormatError("schema of a Parquet file is too deep, or does not end")
+        repetition = element.get(3, _REQUIRED) if depth else _REQUIRED
+        levels += repetition == _OPTIONAL
+        flat = flat and repetition in (_REQUIRED, _OPTIONAL)
+        children = element.get(5, 0)
+        for _ in range(children):
+            walk(levels, flat, depth + 1)
+        if not children:
+            found.append(_Leaf(element, levels, flat))
+
+    walk(0, True, 0)
+    return found
+
+
+def _stretches(metadata: Struct, window: Window, end: int) -> Iterator[Stretch]:
+    try:
+        leaves = _leaves(metadata[2])
+        left = [_MAX_PAGES_SEEN]
+        for group in metadata[4]:
+            columns = []
+            for chunk, leaf in zip(group[1], leaves, strict=True):
+                column = _column(chunk, leaf, group[3], window, end, left)
+                if column is not None:
+                    columns.append(column)
+            yield from _groups(columns, group[3])
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise FormatError("metadata of a Parquet file is not as it should be") from error
+
+
+def _column(
+    chunk: Struct, leaf: _Leaf, rows: int, window: Window, end: int, left: list[int]
+) -> Column | None:
+    """A column of some rows; None where its pages are of kinds that are not known.
+
+    `left`: how many more pages may be looked at in the file.
+    """
+    about = chunk[3]
+    codec, size = about[4], about[7]
+    begin = min(place for place in (about.get(11, 0), about[9]) if place > 0)
+    possible = leaf.known and 1 not in chunk and codec in (PLAIN_CODEC, SNAPPY)
+    if not possible or about[5] != rows or not 0 < rows <= MAX_ROWS:
+        return None
+    if size > MAX_STRETCH or not len(MAGIC) <= begin <= begin + size <= end:
+        return None
+    pages: list[Page] = []
+    at, behind = begin, begin + size
+    while at < behind:
+        left[0] -= 1
+        page = _page(window, at, behind, leaf) if left[0] >= 0 else None
+        if page is None or len(pages) == MAX_PAGES:
+            return None
+        pages.append(page)
+        at += page.header + page.stored
+    if sum(page.values for page in pages if page.kind != DICTIONARY) != rows:
+        return None
+    return Column(begin, leaf.width, leaf.dtype, codec, leaf.optional, tuple(pages))
+
+
+def _page(window: Window, at: int, end: int, leaf: _Leaf) -> Page | None:
+    """The page that begins there; None where it is of a kind that is not known."""
+    header, size = _header(window, at, end)
+    kind, whole, stored = header[1], header[2], header[3]
+    if not 0 <= stored <= end - at - size or not 0 <= whole <= MAX_CONTENT:
+        return None
+    if kind == _DICTIONARY:
+        about = header[7]
+        encoding, values, levels, compressed = about[2], about[1], -1, True
+        encoding = DICTIONARY if encoding in (0, 2) else None
+    elif kind == _DATA:
+        about = header[5]
+        encoding, values, levels, compressed = _ENCODINGS.get(about[2]), about[1], -1, True
+        if leaf.optional and about[3] != _LEVELS:
+            return None
+    elif kind == _DATA_2:
+        about = header[8]
+        encoding, values, levels = _ENCODINGS.get(about[4]), about[1], about[5]
+        compressed = about.get(7, True)
+        if about[6] or not 0 <= levels <= min(stored, whole) or (levels and not leaf.optional):
+            return None
+    else:
+        return None
+    if encoding is None or not 0 <= values <= MAX_ROWS:
+        return None
+    if encoding == INDICES and leaf.width == BITS:
+        return None
+    return Page(size, stored, whole, encoding, values, levels, compressed)
+
+
+def _header(window: Window, at: int, end: int) -> tuple[Struct, int]:
+    """The header of a page, and its bytes."""
+    size = min(_FIRST, end - at)
+    while True:
+        reader = Reader(window.read(at, size), 0, _MAX_VALUES_OF_HEADER)
+        try:
+            return reader.struct(), reader.at
+        except FormatError:
+            if size == min(_MAX_HEADER, end - at):
+                raise
+            size = min(16 * size, _MAX_HEADER, end - at)
+
+
+def _groups(columns: list[Column], rows: int) -> Iterator[Stretch]:
+    """Columns that are coded together, as many as limits let."""
+    group: list[Column] = []
+    for column in sorted(columns):
+        if group and not _joins(group, column, rows):
+            yield _stretch(group, rows)
+            group = []
+        group.append(column)
+    if group:
+        yield _stretch(group, rows)
+
+
+def _joins(group: list[Column], column: Column, rows: int) -> bool:
+    begin = group[0].begin
+    last = group[-1]
+    if column.begin < last.begin + last.size or len(group) == MAX_COLUMNS // 2:
+        return False
+    if column.begin + column.size - begin > MAX_STRETCH:
+        return False
+    both = (*group, column)
+    content = sum(_content(one, rows) for one in both)
+    return content <= MAX_CONTENT and sum(len(one.pages) for one in both) <= MAX_PAGES
+
+
+def _content(column: Column, rows: int) -> int:
+    """Bytes of the values of a column, about: of texts all but those of a dictionary."""
+    if column.width == TEXTS:
+        return 5 * rows + sum(page.size for page in column.pages)
+    return rows * (abs(column.width) + 1)
+
+
+def _stretch(group: list[Column], rows: int) -> Stretch:
+    begin = group[0].begin
+    size = group[-1].begin + group[-1].size - begin
+    columns = tuple(column._replace(begin=column.begin - begin) for column in group)
+    return Stretch(begin, size, "U8", (), pages=Pages(rows, columns))

@@ -1,0 +1,185 @@
+"""Runs, blocks of Snappy and recipes of pages against the reference, and what is refused."""
+
+import numpy as np
+import pytest
+from helpers import random_state
+from parquet_files import SNAPPY, Column, file, flights
+from reference import pages as reference
+
+from densor.codec.levels import level_settings
+from densor.codec.pages import recipe, snappy
+from densor.codec.pages.content import rows_of_tables
+from densor.codec.pages.decoder import PagesDecoder
+from densor.codec.pages.encoder import PagesCoder
+from densor.codec.pages.kernels import MOST_BEHIND, split_texts, take_runs
+from densor.codec.pages.layout import DICTIONARY, INDICES, MAX_ROWS, PLAIN, PLAIN_CODEC
+from densor.codec.pages.undo import undo
+from densor.codec.pages.values import ColumnRecipe, PageMaker, PageRecipe, Values, fixed, runs
+from densor.codec.table.layout import MAX_CELLS
+from densor.codec.table.packing import Packer
+from densor.codec.table.wire import Reader, Writer
+from densor.errors import DensorError, FormatError
+from densor.formats.io.sources import MemoryRandomSource, MemorySource
+from densor.formats.parsers.plan import plan_file
+from densor.runtime.workers import Workers
+
+WAYS = (8, 14, 15, 8 | 32, 14 | 32)
+
+
+def contents() -> list[bytes]:
+    rng = random_state("snappy")
+    sizes = (0, 1, 4, 14, 15, 16, 17, 59, 60, 61, 256, 257, 300, 5000, 65536, 65537, 70_000)
+    found = [bytes(size) for size in sizes]
+    for size in sizes:
+        found.append(rng.integers(0, 3, size, np.uint8).tobytes())
+        found.append(np.cumsum(rng.integers(0, 4, size)).astype("<i4").tobytes()[:size])
+    far = rng.integers(0, 256, 3000, np.uint8).tobytes()
+    return [*found, far + far[:70] + far[100:164] + far[7:11] + bytes(2000) + far[:12] + bytes(40)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_blocks_of_snappy_are_those_of_the_reference(way: int) -> None:
+    for data in contents():
+        block = snappy.make(np.frombuffer(data, np.uint8), way).tobytes()
+        assert block == reference.snappy(data, way)
+        found = snappy.undo(np.frombuffer(block, np.uint8), len(data))
+        assert found is not None and found.tobytes() == data
+
+
+def test_bad_blocks_of_snappy() -> None:
+    data = contents()[-1]
+    good = snappy.make(np.frombuffer(data, np.uint8)).tobytes()
+    rng = random_state("bad snappy")
+    for _ in range(3000):
+        bad = bytearray(good[: int(rng.integers(len(good) + 1))])
+        for at in rng.integers(0, max(len(bad), 1), 3).tolist():
+            bad[at : at + 1] = bytes([int(rng.integers(256))])
+        snappy.undo(np.frombuffer(bytes(bad), np.uint8), len(data))
+    short = b"", b"\xff" * 9, b"\4\1\0", b"\4\2\0\0", b"\1\4aa", b"\2\0a"
+    for bad in (*short, b"\4\xfc\xff\xff\xff\xff"):
+        assert snappy.undo(np.frombuffer(bad, np.uint8), 4) is None
+
+
+@pytest.mark.parametrize("bits", [0, 1, 3, 8, 9, 17, 24])
+def test_runs_are_those_of_the_reference(bits: int) -> None:
+    rng = random_state("runs", bits)
+    for size in (0, 1, 7, 8, 9, 16, 503, 504, 505, 1500):
+        for longest in (1, 3, 9, 40):
+            lengths = rng.integers(1, longest + 1, size)
+            values = np.repeat(rng.integers(0, 1 << bits, size), lengths)[:size].astype(np.int32)
+            coded = runs(values, bits)
+            assert coded.tobytes() == reference.runs(values.tolist(), bits)
+            out, heads = np.empty(size + MOST_BEHIND, np.int32), np.empty(size + 2, np.int64)
+            end, count, done = take_runs(coded, bits, size, out, heads)
+            assert end == coded.size and out[:size].tolist() == values.tolist()
+            cut = np.concatenate([[done - size], out[size:done], heads[:count]])
+            again = runs(values, bits, cut).tobytes()
+            assert again == coded.tobytes()
+            assert again == reference.listed_runs(values.tolist(), bits, cut.tolist())
+
+
+_CUTS = [[], [1], [-1, 8], [256], [0, 0], [0, 1], [0, 7], [0, 20], [0, 6, 9], [0, -8], [0, 1 << 60]]
+
+
+@pytest.mark.parametrize("cut", _CUTS)
+def test_runs_that_do_not_fit_their_values(cut: list[int]) -> None:
+    with pytest.raises(FormatError):
+        runs(np.zeros(8, np.int32), 3, np.array(cut, np.int64))
+
+
+def test_bad_runs_and_texts() -> None:
+    rng = random_state("bad runs")
+    for _ in range(3000):
+        data = rng.integers(0, 256, int(rng.integers(0, 30)), np.uint8)
+        bits, count = int(rng.integers(0, 25)), int(rng.integers(0, 90))
+        out, heads = np.empty(count + MOST_BEHIND, np.int32), np.empty(data.size, np.int64)
+        assert take_runs(data, bits, count, out, heads)[0] <= data.size
+        starts, lengths = np.empty((2, count), np.int32)
+        data[2:4] = 0
+        assert split_texts(data, starts, lengths) <= data.size
+
+
+def test_recipes_come_back() -> None:
+    cut = np.array([1, 2, 30], np.int64)
+    pages = (
+        PageRecipe(9, DICTIONARY, 0, 0, False, 15),
+        PageRecipe(20, INDICES, 60, 7, True, 14 | 32, None, cut),
+        PageRecipe(21, PLAIN, 40, 0, False, 0, cut),
+    )
+    columns = [
+        ColumnRecipe(4, 8, True, True, pages, np.array([1, 0])),
+        ColumnRecipe(0, -1, False, False, (PageRecipe(1, PLAIN, 100, 0, False, 0),)),
+    ]
+    at = Reader(recipe.pack(columns, Packer(3)))
+    assert repr(recipe.take(at, 1000, 100)) == repr(columns) and not at.left
+    for size, rows in ((1000, 101), (19, 100)):
+        with pytest.raises(FormatError):
+            recipe.take(Reader(recipe.pack(columns, Packer(3))), size, rows)
+
+
+@pytest.mark.parametrize("order", [[0], [0, 0], [0, 2], [-1, 0], [0, 1, 2]])
+def test_impossible_orders(order: list[int]) -> None:
+    values = fixed(1, np.array([5, 6, 5], np.uint8), None)
+    page = PageRecipe(0, INDICES, 3, 1, False, 0)
+    with pytest.raises(FormatError):
+        PageMaker(ColumnRecipe(0, 1, False, False, (page,), np.array(order)), values)
+
+
+def test_pages_of_more_rows_or_values_than_there_are() -> None:
+    values: Values = fixed(1, np.arange(9, dtype=np.uint8), None)
+    for page in (PageRecipe(0, INDICES, 9, 3, False, 0), PageRecipe(0, INDICES, 10, 8, False, 0)):
+        with pytest.raises(FormatError):
+            PageMaker(ColumnRecipe(0, 1, False, False, (page,)), values).page(page)
+
+
+@pytest.mark.parametrize("rows", [MAX_CELLS // 3 - 1, MAX_CELLS // 3 * 2 + 1, 5 * MAX_CELLS // 6])
+def test_tables_have_no_more_cells_than_may_be(rows: int) -> None:
+    some = np.lib.stride_tricks.as_strided(np.zeros(1, np.int32), (rows,), (0,))
+    missing = np.lib.stride_tricks.as_strided(np.zeros(1, np.bool_), (rows,), (0,))
+    columns = [Values(-1, np.zeros(0, np.uint8), some, some, m) for m in (None, missing)]
+    counts = rows_of_tables(columns, rows)
+    assert sum(counts) == rows and max(counts) * 3 <= MAX_CELLS
+
+
+@pytest.mark.parametrize("rows", [0, MAX_ROWS + 1])
+def test_chunks_of_no_rows_or_too_many(rows: int) -> None:
+    out = Writer()
+    out.number(rows)
+    out.raw(recipe.pack([ColumnRecipe(0, 8, False, False, ())], Packer(3)))
+    out.raw(Packer(3).pack(b"") + b"\0")
+    with pytest.raises(FormatError):
+        PagesDecoder().decode(np.frombuffer(out.bytes(), np.uint8), np.zeros(9, np.uint8))
+
+
+def test_texts_of_all_bytes_and_tables_of_bytes_alone() -> None:
+    """What a table of arrays cannot hold is packed as bytes."""
+    texts: list[bytes | None] = [bytes(range(256)) * (i % 3) for i in range(60)]
+    data = file([Column("a", "text", texts, False, 0)], PLAIN_CODEC, 60, 60)
+    plan = plan_file(MemorySource(data), len(data), random=MemoryRandomSource(data))
+    before, segment, *_ = plan.segments
+    assert segment.kind.pages is not None and segment.size and before.size
+    stretch = np.frombuffer(data, np.uint8)[before.size : before.size + segment.size]
+    for level in (3, 5):
+        coder = PagesCoder(segment.kind.pages, level_settings(level), Workers(1))
+        payload, out = coder.encode(stretch, 0), np.empty_like(stretch)
+        PagesDecoder().decode(payload, out)
+        assert payload.size < stretch.size and out.tobytes() == stretch.tobytes()
+
+
+def test_damaged_pages_end_in_no_crash() -> None:
+    """Pages that a parser found whole, of which any byte is another."""
+    data = file(flights(300), SNAPPY, 300, 300)
+    plan = plan_file(MemorySource(data), len(data), random=MemoryRandomSource(data))
+    before, segment, *_ = plan.segments
+    assert segment.kind.pages is not None and segment.size and before.size
+    stretch = np.frombuffer(data, np.uint8)[before.size : before.size + segment.size].copy()
+    rng = random_state("damaged pages")
+    for _ in range(300):
+        column = segment.kind.pages.columns[int(rng.integers(len(segment.kind.pages.columns)))]
+        bad = stretch.copy()
+        for at in rng.integers(column.begin, column.begin + column.size, 2).tolist():
+            bad[at] = rng.integers(256)
+        try:
+            undo(column, 300, bad)
+        except DensorError:
+            pytest.fail("an error where there is none")

@@ -1,0 +1,187 @@
+"""Parquet files: which pages are found, what becomes smaller, and files of all kinds come back."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import random_state
+from mutations import mutated
+from parquet_files import PLAIN, SNAPPY, Column, file, flights, thrift
+
+import densor
+from densor.codec.kind import Segment
+from densor.codec.pages.undo import undo
+from densor.errors import DensorError, FormatError
+from densor.formats.io.sources import MemoryRandomSource, MemorySource
+from densor.formats.parsers.plan import plan_file
+from densor.formats.parsers.thrift import MAX_DEPTH, Reader
+
+
+def segments_of(data: bytes) -> list[Segment]:
+    plan = plan_file(MemorySource(data), len(data), random=MemoryRandomSource(data))
+    assert plan.format == "parquet"
+    return plan.segments
+
+
+def undone(data: bytes) -> list[bool]:
+    """Of each column in each group of rows, whether it is taken apart."""
+    found, at = [], 0
+    for segment in segments_of(data):
+        if segment.kind.pages is not None:
+            assert segment.size is not None
+            stretch = np.frombuffer(data, np.uint8)[at : at + segment.size]
+            pages = segment.kind.pages
+            found += [undo(column, pages.rows, stretch) is not None for column in pages.columns]
+        at += segment.size or 0
+    return found
+
+
+def comes_back(tmp_path: Path, data: bytes, level: int) -> int:
+    """Bytes of the archive of a file, which comes back from it."""
+    (tmp_path / "a.parquet").write_bytes(data)
+    densor.compress_file(tmp_path / "a.parquet", tmp_path / "a.densor", level=level, overwrite=True)
+    densor.decompress_file(tmp_path / "a.densor", tmp_path / "b.parquet", overwrite=True)
+    assert (tmp_path / "b.parquet").read_bytes() == data
+    return (tmp_path / "a.densor").stat().st_size
+
+
+@pytest.mark.parametrize("codec", [PLAIN, SNAPPY])
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("level", [1, 5, 9])
+def test_every_column_is_taken_apart(tmp_path: Path, codec: int, version: int, level: int) -> None:
+    data = file(flights(600), codec, version=version)
+    assert undone(data) == [True] * len(flights(600)) * 3
+    comes_back(tmp_path, data, level)
+
+
+@pytest.mark.parametrize("level", [1, 3, 5, 9])
+def test_values_take_less_than_bytes(tmp_path: Path, level: int) -> None:
+    data = file(flights(8_000), PLAIN, 3_000, 8_000)
+    as_bytes = densor.compress(data, level=level)
+    assert comes_back(tmp_path, data, level) < (0.8 if level < 9 else 1) * len(as_bytes)
+
+
+@pytest.mark.parametrize("way", [15, 14, 14 | 32])
+def test_all_ways_of_snappy_are_found(way: int) -> None:
+    column = Column("a", "text", [b"%d %d" % (i % 977, i // 3) for i in range(20_000)], False)
+    data = file([column, Column("b", "i4", [bytes(4)] * 20_000)], SNAPPY, 20_000, 20_000, way=way)
+    assert undone(data) == [True, True]
+
+
+@pytest.mark.parametrize("level", [1, 5])
+def test_other_cuts_and_orders_are_kept(tmp_path: Path, level: int) -> None:
+    """Runs that other writers cut otherwise, and dictionaries in another order."""
+    data = file(flights(3000), SNAPPY, 900, 3000, other=True)
+    found = undone(data)
+    assert sum(found) >= len(found) - 1 and comes_back(tmp_path, data, level) < 0.7 * len(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("codec", 6), ("type", 9), ("rows", 601), ("place", 1 << 40), ("file", b"x"), ("leaf", 2)],
+)
+def test_what_is_not_known_is_bytes(tmp_path: Path, name: str, value: object) -> None:
+    """Codecs, types and places of which nothing can be made; columns that repeat."""
+    column = flights(600)[1]
+    if name == "leaf":
+        column.repetition = 2
+    data = file([column], PLAIN, 600, 600)
+    size = int.from_bytes(data[-8:-4], "little")
+    metadata = Reader(data[-8 - size : -8]).struct()
+    chunk = metadata[4][0][1][0]
+    if name == "file":
+        chunk[1] = value
+    elif name == "type":
+        metadata[2][1][1] = value
+    elif name != "leaf":
+        chunk[3][{"codec": 4, "rows": 5, "place": 9}[name]] = value
+        chunk[3].pop(11)
+    whole = thrift(metadata)
+    data = data[: -8 - size] + whole + len(whole).to_bytes(4, "little") + b"PAR1"
+    assert not any(undone(data))
+    comes_back(tmp_path, data, 3)
+
+
+def test_metadata_that_lies() -> None:
+    """Any change ends in a plan, and mostly of its metadata, which is at the end."""
+    good = file(flights(50), SNAPPY, 50)
+    begin = len(good) - 8 - int.from_bytes(good[-8:-4], "little")
+    for seed in range(300):
+        random = random_state("parquet", seed)
+        metadata = bytes(mutated(good[begin:-8], random)) if seed % 4 else good[begin:-8]
+        pages = good[:begin] if seed % 4 else bytes(mutated(good[:begin], random))
+        data = pages + metadata + len(metadata).to_bytes(4, "little") + b"PAR1"
+        plan = plan_file(MemorySource(data), len(data), random=MemoryRandomSource(data))
+        assert sum(segment.size or 0 for segment in plan.segments) <= len(data)
+        if plan.format == "parquet":
+            undone(data)
+
+
+def test_metadata_of_other_types() -> None:
+    """Lists, texts and structures in each other's stead."""
+    data = file(flights(20)[:2], PLAIN, 20)
+    size = int.from_bytes(data[-8:-4], "little")
+    others: list[Any] = [[], [1], b"", {}, {3: 1}, 7, -1, True]
+    chunk = (4, 0, 1, 0)
+    about = (*chunk, 3)
+    places = [(2,), (4,), (2, 0), (2, 1), (4, 0), (4, 0, 1), (4, 0, 3), (2, 0, 5), (2, 1, 1)]
+    for keys in (*places, chunk, about, (*about, 4), (*about, 7)):
+        for other in others:
+            metadata: Any = Reader(data[-8 - size : -8]).struct()
+            place = metadata
+            for key in keys[:-1]:
+                place = place[key]
+            place[keys[-1]] = other
+            with contextlib.suppress(KeyError):  # lists of several types have no form
+                whole = thrift(metadata)
+            changed = data[: -8 - size] + whole + len(whole).to_bytes(4, "little") + b"PAR1"
+            plan_file(MemorySource(changed), len(changed), random=MemoryRandomSource(changed))
+
+
+@pytest.mark.parametrize("level", [1, 5])
+def test_damaged_files_come_back(tmp_path: Path, level: int) -> None:
+    good = file(flights(300), SNAPPY)
+    for seed in range(12):
+        comes_back(tmp_path, bytes(mutated(good, random_state("parquet", seed))), level)
+
+
+@pytest.mark.parametrize("columns", [["id"], ["nothing"], ["constant", "flag"], ["tail"]])
+def test_few_columns(tmp_path: Path, columns: list[str]) -> None:
+    for rows in (1, 7, 8, 9, 505):
+        chosen = [column for column in flights(rows) if column.name in columns]
+        data = file(chosen, SNAPPY)
+        assert all(undone(data))
+        comes_back(tmp_path, data, 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"\x15", b"\x18\xff\xff\xff\xff\x0f", b"\x19\xfc\xff\xff\x7f", b"\x1f", b"\x15\xff"),
+        *(b"\x1c" * 5000, b"\x19\x19" * 5000, b"\x1b\xff\xff\xff\x7f\xcc", b"\x15" + b"\x80" * 20),
+    ],
+)
+def test_structures_that_do_not_end(data: bytes) -> None:
+    with pytest.raises(FormatError):
+        Reader(data).struct()
+    assert MAX_DEPTH < 100
+
+
+def test_pipes_and_bases(tmp_path: Path) -> None:
+    """There is no metadata where a file is read in order, and changes are against bytes."""
+    old, new = file(flights(400), SNAPPY), file(flights(401), SNAPPY)
+    assert plan_file(MemorySource(new), None).format is None
+    (tmp_path / "old").write_bytes(old)
+    (tmp_path / "new").write_bytes(new)
+    densor.compress_file(tmp_path / "new", tmp_path / "a.densor", base=tmp_path / "old")
+    densor.decompress_file(tmp_path / "a.densor", tmp_path / "b", base=tmp_path / "old")
+    assert (tmp_path / "b").read_bytes() == new
+
+
+def test_errors_are_those_of_densor() -> None:
+    archive = bytearray(densor.compress(file(flights(300), SNAPPY)))
+    for seed in range(40):
+        with pytest.raises(DensorError):
+            densor.decompress(bytes(mutated(bytes(archive), random_state("parquet", seed))))

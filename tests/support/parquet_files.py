@@ -1,0 +1,186 @@
+"""Small Parquet files, by hand: columns of every type, in pages of both versions."""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from helpers import random_state
+from reference import pages as reference
+
+PLAIN, SNAPPY = 0, 1
+_STRUCT, _LIST, _BINARY, _I32, _I64, _TRUE = 12, 9, 8, 5, 6, 1
+BITS, TYPES = 0, {"bool": 0, "i4": 1, "i8": 2, "i12": 3, "f4": 4, "f8": 5, "text": 6, "fixed": 7}
+
+
+def _zigzag(value: int) -> bytes:
+    return reference.head(value << 1 if value >= 0 else (-value << 1) - 1)
+
+
+def _value(value: Any) -> tuple[int, bytes]:
+    """Type and bytes of a field of Thrift's compact protocol."""
+    if value is True:
+        return _TRUE, b""
+    if isinstance(value, dict):
+        return _STRUCT, thrift(value)
+    if isinstance(value, list):
+        kinds = {_value(item)[0] for item in value} or {_I32}
+        head = bytes([min(len(value), 15) << 4 | kinds.pop()])
+        head += reference.head(len(value)) if len(value) > 14 else b""
+        return _LIST, head + b"".join(_value(item)[1] for item in value)
+    if isinstance(value, bytes):
+        return _BINARY, reference.head(len(value)) + value
+    return _I64 if abs(value) >> 31 else _I32, _zigzag(value)
+
+
+def thrift(fields: dict[int, Any]) -> bytes:
+    """A structure."""
+    out, last = b"", 0
+    for number, value in sorted(fields.items()):
+        kind, data = _value(value)
+        out += bytes([(number - last) << 4 | kind]) + data
+        last = number
+    return out + b"\0"
+
+
+@dataclass
+class Column:
+    """A column. `values`: bytes, or None; `repetition`: as in a schema."""
+
+    name: str
+    type: str
+    values: Sequence[bytes | None]
+    dictionary: bool = True
+    repetition: int = 1
+
+    @property
+    def width(self) -> int:
+        return {"bool": -1, "text": 0}.get(self.type, len(next(filter(None, self.values), b"1234")))
+
+
+def _plain(width: int, values: Sequence[bytes]) -> bytes:
+    column = reference.Column(0, width, False, False, None, [])
+    return column._plain(list(values))
+
+
+def _block(data: bytes, codec: int, way: int) -> bytes:
+    return reference.snappy(data, way) if codec else data
+
+
+def _runs(values: list[int], bits: int, other: bool) -> bytes:
+    """Runs that are cut by rule, or one that goes on behind the last value."""
+    if not other:
+        return reference.runs(values, bits)
+    behind = [(1 << bits) - 1 - i % 2 for i in range(-len(values) % 64)]
+    return reference.packed_run(values + behind, bits)
+
+
+def _chunk(
+    column: Column, codec: int, rows: int, version: int, way: int, other: bool
+) -> tuple[bytes, bool]:
+    """The pages of a column, of so many rows each."""
+    out = b""
+    known: dict[bytes, int] = {}
+    for value in column.values:
+        if value is not None:
+            known.setdefault(value, len(known))
+    if other:
+        known = {value: i for i, value in enumerate(sorted(known))}
+    dictionary = column.dictionary and column.type != "bool"
+    if dictionary:
+        plain = _plain(column.width, list(known))
+        stored = _block(plain, codec, way)
+        head = {1: 2, 2: len(plain), 3: len(stored), 7: {1: len(known), 2: 0}}
+        out += thrift(head) + stored
+    for at in range(0, len(column.values), rows):
+        part = column.values[at : at + rows]
+        there = [value for value in part if value is not None]
+        levels = _runs([int(v is not None) for v in part], 1, other) if column.repetition else b""
+        if dictionary:
+            bits = max(1, (len(known) - 1).bit_length())
+            body = bytes([bits]) + _runs([known[value] for value in there], bits, other)
+        else:
+            body = _plain(column.width, there)
+        encoding = 8 if dictionary else 0
+        if version == 2:
+            stored = levels + _block(body, codec, way)
+            about = {1: len(part), 2: len(part) - len(there), 3: len(part), 4: encoding,
+                     5: len(levels), 6: 0}  # fmt: skip
+            head = {1: 3, 2: len(levels + body), 3: len(stored), 8: about}
+        else:
+            if column.repetition:
+                body = len(levels).to_bytes(4, "little") + levels + body
+            stored = _block(body, codec, way)
+            about = {1: len(part), 2: encoding, 3: 3, 4: 3, 5: {2: len(part) - len(there)}}
+            head = {1: 0, 2: len(body), 3: len(stored), 5: about}
+        out += thrift(head) + stored
+    return out, dictionary
+
+
+def file(
+    columns: Sequence[Column],
+    codec: int = SNAPPY,
+    page_rows: int = 100,
+    group_rows: int = 250,
+    version: int = 1,
+    way: int = 15,
+    other: bool = False,
+) -> bytes:
+    """A file of such columns; `other`: as by another writer, with runs and order of its own."""
+    out = b"PAR1"
+    total = len(columns[0].values)
+    groups = []
+    for begin in range(0, total, group_rows):
+        chunks = []
+        for column in columns:
+            part = Column(column.name, column.type, column.values[begin : begin + group_rows],
+                          column.dictionary, column.repetition)  # fmt: skip
+            data, dictionary = _chunk(part, codec, page_rows, version, way, other)
+            about = {1: TYPES[column.type], 2: [0, 3, 8], 3: [column.name.encode()], 4: codec,
+                     5: len(part.values), 6: len(data), 7: len(data), 9: len(out)}  # fmt: skip
+            if dictionary:
+                about[11] = len(out)
+            chunks.append({2: len(out), 3: about})
+            out += data
+        groups.append({1: chunks, 2: 0, 3: min(group_rows, total - begin)})
+    schema: list[dict[int, Any]] = [{4: b"schema", 5: len(columns)}]
+    for column in columns:
+        schema.append({1: TYPES[column.type], 3: column.repetition, 4: column.name.encode()})
+        if column.type == "fixed":
+            schema[-1][2] = column.width
+    metadata = thrift({1: 2, 2: schema, 3: total, 4: groups, 6: b"densor's tests"})
+    return out + metadata + struct.pack("<I", len(metadata)) + b"PAR1"
+
+
+def flights(rows: int) -> list[Column]:
+    """Columns that depend on each other, of every type; missing, odd and few values among them."""
+    rng = random_state("parquet", rows)
+    kind = rng.integers(0, 3, rows)
+    late = rng.integers(-20, 20, rows).astype("<i8")
+    known = rng.random(rows) < 0.9
+    price = kind * 1.25 + rng.integers(0, 9, rows)
+
+    def cells(values: Any, dtype: str, there: Any = None) -> list[bytes | None]:
+        found = np.asarray(values).astype(dtype)
+        there = np.ones(rows) if there is None else there
+        return [v.tobytes() if ok else None for v, ok in zip(found, there, strict=True)]
+
+    names = [b"", "Kö".encode(), b"x" * 300]
+    texts = [f"N{number}".encode() for number in rng.integers(0, 900, rows)]
+    return [
+        Column("id", "i8", cells(np.arange(rows) * 3 + 2**31, "<i8"), False, 0),
+        Column("late", "i4", cells(late, "<i4", known)),
+        Column("sum", "i8", cells(late + kind, "<i8", known)),
+        Column("price", "f8", cells(price, "<f8")),
+        Column("noise", "f4", cells(rng.normal(size=rows), "<f4"), False),
+        Column("flag", "bool", cells(kind == 1, "u1", known), False),
+        Column(
+            "name", "text", [names[i] if ok else None for i, ok in zip(kind, known, strict=True)]
+        ),
+        Column("tail", "text", texts, False, 0),
+        Column("when", "i12", [bytes([k, 1, 2]) * 4 for k in kind.tolist()], True, 0),
+        Column("code", "fixed", [bytes([k] * 5) for k in kind.tolist()]),
+        Column("constant", "i4", [bytes(4)] * rows),
+        Column("nothing", "i4", [None] * rows),
+    ]
