@@ -119,6 +119,17 @@ def test_metadata_that_lies() -> None:
             undone(data)
 
 
+def test_many_columns_are_coded_in_parts(tmp_path: Path) -> None:
+    """Coding under each other takes time by the square of their number."""
+    cells = [[bytes([i % 9, k % 5, 0, 0]) for k in range(40)] for i in range(300)]
+    columns = [Column(f"c{i}", "i4", values) for i, values in enumerate(cells)]
+    data = file(columns, SNAPPY, 40, 40)
+    pages = [segment.kind.pages for segment in segments_of(data) if segment.kind.pages]
+    assert [len(one.columns) for one in pages] == [128, 128, 44]
+    assert all(undone(data))
+    comes_back(tmp_path, data, 1)
+
+
 def test_metadata_of_other_types() -> None:
     """Lists, texts and structures in each other's stead."""
     data = file(flights(20)[:2], PLAIN, 20)

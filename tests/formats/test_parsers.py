@@ -21,6 +21,7 @@ from typing import Any
 import arrow_files
 import ml_dtypes
 import numpy as np
+import parquet_files
 import pytest
 from flac_files import flac_file
 from helpers import msgpack_bytes, random_state, varint, weights
@@ -854,6 +855,7 @@ def tiny_files() -> dict[str, bytes]:
         "idx": b"\0\0\x08\x03" + struct.pack(">III", 2, 3, 4) + bytes(range(24)),
         "tiff": tiff_bytes(np.arange(20, dtype=np.uint8).reshape(4, 5, 1)),
         "arrow": arrow_files.file(*arrow_files.flights(5)),
+        "parquet": parquet_files.file(parquet_files.flights(5)),
         "wav": wav_bytes(bytes(40)),
         "aiff": aiff_bytes(bytes(40)),
         "au": struct.pack(">4s6I", b".snd", 28, 40, 3, 8000, 2, 0) + bytes(40),

@@ -360,6 +360,8 @@ def values_of(columns: list[Column], rows: int, content: bytes, size: int) -> No
 
 def parse_model(payload: bytes, parse: Parse) -> Model:
     """MODEL (1)."""
-    if len(payload) != 1:
+    if len(payload) != 2:
         fail("a MODEL of pages")
+    if payload[1]:
+        raise Refused("unsupported", "a way to make pages")
     return Model(parse)

@@ -9,7 +9,7 @@ from densor.codec.pages.payload import MODEL, Table, parse
 from densor.codec.pages.values import PageMaker
 from densor.codec.table import params
 from densor.codec.table.decoder import TableDecoder
-from densor.errors import FormatError
+from densor.errors import FormatError, UnsupportedError
 
 
 class PagesDecoder(ChunkDecoder):
@@ -74,7 +74,9 @@ def _content(table: Table) -> Bytes:
 
 
 def open_decoder(payload: bytes, _: object = None) -> PagesDecoder:
-    """The decoder of a MODEL frame's payload; FormatError for a bad one."""
+    """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
+    if len(payload) != len(MODEL):
+        raise FormatError("model of pages has a wrong length")
     if payload != MODEL:
-        raise FormatError("model of pages is too long")
+        raise UnsupportedError("pages are made in an unknown way; a newer densor may read this")
     return PagesDecoder()

@@ -13,7 +13,7 @@ from densor.codec.table.layout import MAX_ARRAY_BYTES, MAX_CELLS
 from densor.codec.table.wire import Reader, Writer
 from densor.errors import FormatError, LimitError
 
-MODEL = bytes([registry.CODEC_PAGES])
+MODEL = bytes([registry.CODEC_PAGES, 0])  # and how chunks are made
 MAX_TABLES = 64
 AS_BYTES, AS_TABLE = range(2)  # how the values of some rows are coded
 

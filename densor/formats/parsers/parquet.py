@@ -22,7 +22,6 @@ from densor.codec.pages.layout import (
     Page,
     Pages,
 )
-from densor.codec.table.layout import MAX_COLUMNS
 from densor.errors import FormatError
 from densor.formats.parsers.contents import Contents, Head, Stretch, Window
 from densor.formats.parsers.thrift import Reader, Struct
@@ -35,6 +34,7 @@ _FIRST = 1 << 8  # bytes in which a header is looked for
 _MAX_PAGES_SEEN = 1 << 18  # in a file
 _MAX_VALUES_OF_HEADER = 1 << 10
 _AHEAD = 1 << 14
+_MOST_COLUMNS = 128  # that are coded under each other, which takes time by their square
 _MAX_DEPTH = 16  # of columns within others
 _WIDTHS = {0: BITS, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8, 6: TEXTS}  # by physical type
 _FIXED = 7  # a physical type, whose width stands beside it
@@ -197,7 +197,7 @@ def _groups(columns: list[Column], rows: int) -> Iterator[Stretch]:
 def _joins(group: list[Column], column: Column, rows: int) -> bool:
     begin = group[0].begin
     last = group[-1]
-    if column.begin < last.begin + last.size or len(group) == MAX_COLUMNS // 2:
+    if column.begin < last.begin + last.size or len(group) == _MOST_COLUMNS:
         return False
     if column.begin + column.size - begin > MAX_STRETCH:
         return False
