@@ -250,8 +250,14 @@ def in_process(work: Path, *arguments: str) -> subprocess.Popen[str]:
     cpu = {"SGLANG_USE_CPU_ENGINE": "1", "HF_HUB_OFFLINE": "1"}
     environment = {**os.environ, **cpu, STUBS: "1"}
     log = (work / f"sglang-{'-'.join(arguments[:2])}.log").open("w")
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=work
+    return subprocess.Popen(  # a session of its own, as an engine that ends may end more
+        command,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        env=environment,
+        cwd=work,
+        start_new_session=True,
     )
 
 
