@@ -1,11 +1,10 @@
 """Has SGLang load packed models, by hand: `python tests/engines/check_sglang.py [WORK_DIR]`.
 
-In an environment of its own (`docs/serving.md` has the steps); needs no network and no GPU. The
-plugin framework, configuration, loader and models are those of SGLang, on the CPU. Compiled
-packages of it that are not to be had for CPUs are stubs here, so that no token is computed:
-compared are all parameters of the loaded model, bit for bit, with those that the plain folder
-gives. Damaged folders must end in an error of Densor that names file and tensor. Folders are those
-of `check_vllm.py`.
+In an environment of its own (`docs/serving.md` has the steps); needs no network and no GPU. SGLang
+runs on the CPU; compiled packages of it that are not to be had for CPUs are stubs here. Its engine
+must give the tokens of the plain folder; in all other cases its loader makes a model, all of whose
+parameters must be those that the plain folder gives, bit for bit. Damaged folders must end in an
+error of Densor that names file and tensor. Folders are those of `check_vllm.py`.
 """
 
 import importlib.abc
@@ -23,6 +22,7 @@ from typing import Any
 import check_vllm
 
 COMPILED = ("torchvision", "sgl_kernel")  # stubs where they are missing
+STUBS = "CHECK_SGLANG_STUBS"  # in the environment: processes that are started from this file
 RANKS = 2
 SAME: dict[str, tuple[str, str, dict[str, Any]]] = {  # folder, the plain one, extra configuration
     "packed": ("packed", "plain", {}),
@@ -71,12 +71,20 @@ class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """Nothing to run."""
 
 
-def started(rank: int = 0, ranks: int = 1, port: int = 0) -> None:
-    """SGLang in this process, plugins loaded as it loads them; `args_of` has to follow."""
+def install_stubs() -> None:
+    """Has stubs found from now on."""
     missing = [name for name in COMPILED if importlib.util.find_spec(name) is None]
     from transformers import AutoProcessor  # noqa: F401, looks for torchvision itself
 
     sys.meta_path.insert(0, _Stubs(missing))
+
+
+if STUBS in os.environ:
+    install_stubs()
+
+
+def started(rank: int = 0, ranks: int = 1, port: int = 0) -> None:
+    """SGLang in this process, plugins loaded as it loads them."""
     from sglang.srt.plugins import load_plugins
 
     load_plugins()
@@ -177,6 +185,38 @@ def make_wide(work: Path) -> None:
     pack_model(work / "wide", work / "wide-packed")
 
 
+def print_tokens(folder: Path) -> None:
+    """Those that SGLang's engine gives for a folder."""
+    import sglang
+
+    engine = sglang.Engine(
+        model_path=str(folder),
+        device="cpu",
+        skip_tokenizer_init=True,
+        attention_backend="torch_native",
+        sampling_backend="pytorch",
+        grammar_backend="none",
+        max_total_tokens=2048,
+        max_running_requests=4,
+    )
+    sampling = {"temperature": 0, "max_new_tokens": 16, "ignore_eos": True}
+    for prompt in check_vllm.PROMPTS:
+        done = engine.generate(input_ids=prompt, sampling_params=sampling)
+        print(f"RESULT {done['output_ids']}", flush=True)
+    engine.shutdown()
+
+
+def check_tokens(work: Path) -> int:
+    """Whether a packed folder gives the tokens of the plain one: 0 or 1 failures."""
+    found = []
+    for folder in ("plain", "packed"):
+        text = in_process(work, "tokens", folder, "0").communicate()[0]
+        found.append([line for line in text.splitlines() if line.startswith("RESULT ")])
+    same = found[0] == found[1] and len(found[0]) == len(check_vllm.PROMPTS)
+    print(f"engine: {'the same tokens' if same else f'FAILED {found}'}", flush=True)
+    return int(not same)
+
+
 def check_one(work: Path, port: int) -> int:
     """All cases of a single rank; the number of those that failed."""
     started(port=port)
@@ -207,10 +247,17 @@ def check_one(work: Path, port: int) -> int:
 def in_process(work: Path, *arguments: str) -> subprocess.Popen[str]:
     """This program in a process of its own."""
     command = [sys.executable, "-W", "ignore", __file__, str(work), *arguments]
-    environment = {**os.environ, "SGLANG_USE_CPU_ENGINE": "1", "HF_HUB_OFFLINE": "1"}
+    cpu = {"SGLANG_USE_CPU_ENGINE": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, **cpu, STUBS: "1"}
     log = (work / f"sglang-{'-'.join(arguments[:2])}.log").open("w")
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=work
+    return subprocess.Popen(  # a session of its own, as an engine that ends may end more
+        command,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        env=environment,
+        cwd=work,
+        start_new_session=True,
     )
 
 
@@ -231,16 +278,20 @@ def main() -> int:
         if kind == "rank":
             check_ranks(work, int(number), int(port))
             return 0
+        if kind == "tokens":
+            print_tokens(work / number)
+            return 0
         return check_one(work, int(port))
     if not (work / "experts-packed").exists():
         check_vllm.make_models(work)
     if not (work / "wide-packed").exists():
         make_wide(work)
+    failed = check_tokens(work)
     one = in_process(work, "one", "0", free_port())
     assert one.stdout is not None
     for line in one.stdout:
         print(line, end="", flush=True)
-    failed = one.wait()
+    failed += one.wait()
     port = free_port()
     for rank, process in enumerate([in_process(work, "rank", str(r), port) for r in range(RANKS)]):
         text = process.communicate()[0]

@@ -1,10 +1,14 @@
 """Spans of chunks: how many chunks and parameters one may gather."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 from densor.codec import registry
-from densor.formats.container import wire
-from densor.formats.container.spans import MAX_CHUNKS, Coder, Span
+from densor.codec.spans.decode import SPAN
+from densor.formats.container import spans, tensor_blob, wire
+from densor.formats.container.spans import LONE, MAX_CHUNKS, Coder, Span
 
 
 def header(model: int, size: int = 1) -> wire.FrameHeader:
@@ -40,3 +44,24 @@ def test_chunks_of_two_coders_do_not_share_a_span() -> None:
         span.add(raw, 180, None, Coder.ANY)
         assert span.has_room(own, coder)
         assert not span.has_room(own, other)
+
+
+@pytest.mark.parametrize(("threads", "most"), [(1, LONE), (2, SPAN)])
+def test_a_thread_that_decodes_alone_does_so_in_few_calls(
+    monkeypatch: pytest.MonkeyPatch, threads: int, most: int
+) -> None:
+    calls: list[int] = []
+    decode_rows = spans.decode_rows
+
+    def noted(rows: Any, *rest: Any) -> None:
+        calls.append(int(rows[:, 4].sum()))
+        decode_rows(rows, *rest)
+
+    monkeypatch.setattr(spans, "decode_rows", noted)
+    data = np.random.default_rng(0).standard_normal((3 << 20,)).astype(np.float32)
+    tensor = tensor_blob.Tensor("w", "F32", (3 << 10, 1 << 10), data.nbytes, None)
+    blob = np.frombuffer(tensor_blob.encode(tensor, data.view(np.uint8)), np.uint8)
+    found = tensor_blob.decode(blob, tensor, threads)
+    assert np.array_equal(found, data.view(np.uint8))
+    assert sum(calls) == data.nbytes and max(calls) <= most
+    assert len(calls) == 1 if threads == 1 else len(calls) >= 3

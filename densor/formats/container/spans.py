@@ -29,6 +29,7 @@ from densor.runtime.lru import LruCache
 MIN_BYTES = 1 << 16  # original bytes of a chunk for which the kernel is loaded
 _ROOM = spans.SPAN + (1 << 16)  # bytes of the frames of a span
 _GAP = 1 << 16  # bytes between frames that are read for nothing
+LONE = 1 << 25  # bytes of original that are decoded by one call where no other thread takes part
 MAX_CHUNKS = 1 << 12  # of a span, however small they are
 _MAX_KNOWN = 1 << 24  # bytes of parameters that are kept in the kernel's form
 
@@ -79,9 +80,13 @@ class ParameterSets:
 
 
 class Span:
-    """Chunks of one entry, in order; their payloads are yet to be checked."""
+    """Chunks of one entry, in order; their payloads are yet to be checked.
 
-    def __init__(self) -> None:
+    `most`: original bytes, but for a chunk that is larger by itself.
+    """
+
+    def __init__(self, most: int = spans.SPAN) -> None:
+        self._most = most
         self.size = 0  # original bytes
         self._coder = Coder.ANY
         self._rows: list[_Row] = []
@@ -102,7 +107,7 @@ class Span:
         if len(self._rows) == MAX_CHUNKS or len(self._decoders) == registry.MODEL_WINDOW:
             return False  # hostile archives may have any number of tiny ones
         small = self._end + wire.FRAME_SIZE + header.stored <= _ROOM
-        return small and self.size + header.original <= spans.SPAN
+        return small and self.size + header.original <= self._most
 
     def take(self, source: Source, head: Bytes, stored: int) -> int:
         """The payload that follows the header `head` in the source: where it begins in memory."""

@@ -20,13 +20,14 @@ from densor.formats.container.entry import DIR, EntryMeta, parse_entry
 from densor.formats.container.frames import Frame, FrameReader
 from densor.formats.container.hashing import Hash, new_hash
 from densor.formats.container.spans import (
+    LONE,
     MIN_BYTES,
     Coder,
     ParameterSets,
     Span,
     coder_in_spans,
 )
-from densor.formats.io.sources import Bytes, Source
+from densor.formats.io.sources import Bytes, MemorySource, Source
 from densor.options import DEFAULT_READ, ReadOptions
 from densor.runtime.buffers import POOL
 from densor.runtime.in_turn import InTurn
@@ -190,6 +191,9 @@ class StreamReader:
         self._workers = Workers(options.threads)
         self._latest = _NO_MODEL
         self._parameters = ParameterSets()
+        # Fewer calls, each of which takes the GIL; no thread waits for its part, and none is copied
+        lone = self._workers.threads == 1 and isinstance(source, MemorySource)
+        self._most = LONE if lone and options.progress is None else SPAN
         self._spans_used = False  # the kernel is loaded then, and small chunks profit too
 
     @property
@@ -255,7 +259,7 @@ class StreamReader:
         chain = chain_of(meta, self.features, self._chained)
         base = self._base_of(meta)
         written = self._written[number] = _Written(sink, chain)
-        open_entry = _OpenEntry(meta, sink, hasher, written)
+        open_entry = _OpenEntry(meta, sink, hasher, written, span=Span(self._most))
         try:
             while True:
                 frame = self._frames.next_unless(lambda header: self._gathered(header, open_entry))
@@ -313,7 +317,7 @@ class StreamReader:
 
     def _start_span(self, entry: _OpenEntry) -> None:
         """Starts decoding what was gathered."""
-        span, entry.span = entry.span, Span()
+        span, entry.span = entry.span, Span(self._most)
         if span:
             out, at = entry.sink.buffer(span.size), entry.size - span.size
             decode = partial(span.decode, known=self._parameters)
