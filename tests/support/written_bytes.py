@@ -209,7 +209,8 @@ def tokens() -> npt.NDArray[np.uint16]:
     chosen = noise("chosen", 80_000).view("<u2").astype(np.int64)
     found = phrases[chosen**3 >> 37]
     found[:, 0] = np.where(chosen % 3 == 0, found[:, 0], chosen % 997)
-    return found.astype(np.uint16).reshape(-1)
+    numbers: npt.NDArray[np.uint16] = found.astype(np.uint16).reshape(-1)
+    return numbers
 
 
 def safetensors(tensors: Mapping[str, tuple[str, Array]], padding: int = 0) -> bytes:
