@@ -8,7 +8,7 @@ from reference import pages as reference
 
 from densor.codec.levels import level_settings
 from densor.codec.pages import recipe, snappy
-from densor.codec.pages.content import rows_of_tables
+from densor.codec.pages.content import ColumnsReader, rows_of_tables
 from densor.codec.pages.decoder import PagesDecoder
 from densor.codec.pages.encoder import PagesCoder
 from densor.codec.pages.kernels import MOST_BEHIND, split_texts, take_runs
@@ -97,6 +97,13 @@ def test_bad_runs_and_texts() -> None:
         starts, lengths = np.empty((2, count), np.int32)
         data[2:4] = 0
         assert split_texts(data, starts, lengths) <= data.size
+
+
+def test_ends_of_texts_whose_differences_overflow() -> None:
+    ends = np.array([0, 2**31 - 1, -(2**31), -1, 100], "<i4").view(np.uint8)
+    columns = ColumnsReader([ColumnRecipe(0, 0, False, False, ())])
+    with pytest.raises(FormatError, match="impossible ends"):
+        columns.add(np.concatenate([ends, np.zeros(100, np.uint8)]), 4)
 
 
 def test_recipes_come_back() -> None:
