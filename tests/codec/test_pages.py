@@ -160,8 +160,8 @@ def test_chunks_of_no_rows_or_too_many(rows: int) -> None:
 
 def test_texts_of_all_bytes_and_tables_of_bytes_alone() -> None:
     """What a table of arrays cannot hold is packed as bytes."""
-    texts: list[bytes | None] = [bytes(range(256)) * (i % 3) for i in range(60)]
-    data = file([Column("a", "text", texts, False, 0)], PLAIN_CODEC, 60, 60)
+    texts: list[bytes | None] = [bytes(range(256)) * (i % 3) for i in range(70)]
+    data = file([Column("a", "text", texts, False, 0)], PLAIN_CODEC, 70, 70)
     plan = plan_file(MemorySource(data), len(data), random=MemoryRandomSource(data))
     before, segment, *_ = plan.segments
     assert segment.kind.pages is not None and segment.size and before.size

@@ -2,6 +2,7 @@
 
 import contextlib
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ from densor.formats.parsers import parquet
 from densor.formats.parsers.plan import plan_file
 from densor.formats.parsers.thrift import MAX_DEPTH, Reader
 from densor.runtime.workers import Workers
+
+
+@pytest.fixture(autouse=True)
+def any_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns are taken for what they are however few their rows are."""
+    monkeypatch.setattr(parquet, "FEWEST_OF_SEVERAL", 1)
+    monkeypatch.setattr(parquet, "FEWEST_ROWS", 1)
 
 
 def segments_of(data: bytes) -> list[Segment]:
@@ -252,3 +260,24 @@ def test_values_of_columns_are_not_all_held_at_once(monkeypatch: pytest.MonkeyPa
     PagesDecoder().decode(payload, out)
     assert out.tobytes() == stretch.tobytes()
     assert len(held) == 12 and most <= 6
+
+
+@pytest.mark.parametrize(("group", "rows"), [(50, 50), (100, 2000)])
+@pytest.mark.parametrize("codec", [PLAIN, SNAPPY])
+def test_few_rows_take_no_more_than_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int, rows: int, codec: int
+) -> None:
+    monkeypatch.undo()
+    data = file(flights(rows), codec, group, group)
+    for level in (3, 5, 9):
+        as_bytes = comes_back(tmp_path, b"other" + data[5:], level)
+        assert comes_back(tmp_path, data, level) <= as_bytes + 40
+
+
+@pytest.mark.parametrize("level", [3, 5])
+def test_columns_that_are_not_known_are_as_good_as_other_bytes(tmp_path: Path, level: int) -> None:
+    """Lists, and what is compressed otherwise: context mixing is for these at levels 5 and 6."""
+    data = file([replace(column, repetition=2) for column in flights(500)], PLAIN)
+    assert not any(undone(data))
+    as_bytes = comes_back(tmp_path, b"other" + data[5:], level)
+    assert comes_back(tmp_path, data, level) <= as_bytes + 40

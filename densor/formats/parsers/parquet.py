@@ -46,6 +46,10 @@ _ENCODINGS = {0: PLAIN, 2: INDICES, 8: INDICES}
 _LEVELS = 3  # the encoding of levels that is known
 _REQUIRED, _OPTIONAL = 0, 1
 
+# Rows of which the values take less than the bytes of their pages: of one group; and of each of
+# several, on average, between which bytes have much in common.
+FEWEST_ROWS, FEWEST_OF_SEVERAL = 64, 400
+
 
 def find(head: Head) -> Contents | None:
     """The columns of a Parquet file; None if it is none, or read from a pipe."""
@@ -100,7 +104,11 @@ def _stretches(metadata: Struct, window: Window, end: int) -> Iterator[Stretch]:
     try:
         leaves = _leaves(metadata[2])
         left = [_MAX_PAGES_SEEN, _MAX_HEADERS_SEEN]
-        for group in metadata[4]:
+        groups = metadata[4]
+        fewest = FEWEST_ROWS if len(groups) == 1 else FEWEST_OF_SEVERAL
+        if sum(group[3] for group in groups) < fewest * len(groups):
+            return
+        for group in groups:
             columns = []
             for chunk, leaf in zip(group[1], leaves, strict=True):
                 column = _column(chunk, leaf, group[3], window, end, left)
