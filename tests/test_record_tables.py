@@ -126,6 +126,7 @@ def test_frames(tmp_path: Path) -> None:
     assert found["where"][7].tolist() == array["where"][7].tolist()
 
 
+@pytest.mark.filterwarnings("ignore:Stored array in format 3.0")
 def test_arrays_in_the_first_field_and_names_of_all_kinds(tmp_path: Path) -> None:
     names = ["é", "a b", "it's", "both'\"", "back\\slash", "line\nend"]
     array = np.zeros(500, [(name, "<i2", (3,)) for name in names])
@@ -150,3 +151,15 @@ def test_rows_that_are_none(rows: slice, tmp_path: Path) -> None:
             densor.read_table(each, rows=rows)
         with pytest.raises(TypeError, match="condition"):
             densor.read_table(each, where=[3])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("condition", "count"), [("h > 1e5", 1), ("h == 1e5", 0), ("f < -1e300", 1)]
+)
+@pytest.mark.filterwarnings("error")
+def test_numbers_that_are_too_large_for_a_column(
+    tmp_path: Path, condition: str, count: int
+) -> None:
+    array = np.zeros(300, [("h", "<f2"), ("f", "<f4")])
+    array["h"][:2], array["f"][:2] = (65504, np.inf), (1, -np.inf)
+    assert densor.read_table(packed(tmp_path, array), where=condition)["h"].size == count
