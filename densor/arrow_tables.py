@@ -302,14 +302,18 @@ def holds(values: Values, compare: Any, value: str) -> npt.NDArray[np.bool_]:
         raise ArgumentError("conditions are on numbers, times and texts alone")
     try:
         if cells.dtype.kind in "iuf":
-            good = compare(cells, _number(value, cells.dtype.kind != "f"))
+            wanted = _number(value, cells.dtype.kind != "f")
+            most = float(np.finfo(cells.dtype).max) if cells.dtype.kind == "f" else np.inf
+            if most < abs(wanted) < np.inf:  # infinite in their type, as some of them may be
+                cells = cells.astype(np.float64)
+            good = compare(cells, wanted)
         elif cells.dtype.kind in "mM":
             good = compare(cells, np.array(value, cells.dtype))
         elif cells.dtype.kind == "b":
             good = compare(np.where(cells, "true", "false"), value.lower())
         else:
-            wanted = value if not cells.size or isinstance(cells[0], str) else value.encode()
-            good = np.array([compare(cell, wanted) for cell in cells], np.bool_)
+            text = value if not cells.size or isinstance(cells[0], str) else value.encode()
+            good = np.array([compare(cell, text) for cell in cells], np.bool_)
     except ValueError as error:
         raise ArgumentError(f"{value!r} cannot be compared with the values of a column") from error
     held: npt.NDArray[np.bool_] = np.asarray(good, np.bool_)

@@ -33,7 +33,7 @@ from densor.formats.parsers import json_lines
 from densor.formats.parsers.tabular import FORMATS, SAMPLE, layout_in
 from densor.options import ReadKeywords, ReadOptions, read_options
 from densor.record_tables import RecordTable
-from densor.runtime.arguments import need
+from densor.runtime.arguments import need, need_whole
 
 Kind = Literal["numpy", "pandas", "polars", "arrow"]
 # Files that tell the types of their columns, by format.
@@ -211,6 +211,7 @@ def _number(name: str, names: Sequence[str]) -> int:
 
 
 def _condition(text: str, names: Sequence[str]) -> _Condition:
+    need(text, str, "a condition")
     match = _CONDITION.fullmatch(text)
     if match is None:
         raise ArgumentError(f"{text!r} is no condition such as 'price >= 10'")
@@ -218,7 +219,9 @@ def _condition(text: str, names: Sequence[str]) -> _Condition:
 
 
 def _range(rows: slice) -> tuple[int, int]:
-    begin, end = rows.start or 0, 1 << 62 if rows.stop is None else rows.stop
+    begin = 0 if rows.start is None else rows.start
+    end = 1 << 62 if rows.stop is None else rows.stop
+    need_whole(**{"start of rows": begin, "end of rows": end})
     if begin < 0 or end < 0 or rows.step not in (None, 1):
         raise ArgumentError("rows are counted from the first one, without a step")
     return begin, end
@@ -388,7 +391,7 @@ def _of_types(
     begin, end = _range(rows)
     every = [condition.column for condition in conditions] + numbers
     for part in table.parts(every, begin, end):
-        good = np.ones(part[0].cells.size, np.bool_)
+        good = np.ones(len(part[0].cells), np.bool_)
         for condition, values in zip(conditions, part, strict=False):
             good &= holds(values, condition.compare, condition.value)
         chosen = np.flatnonzero(good)

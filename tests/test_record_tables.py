@@ -124,3 +124,42 @@ def test_frames(tmp_path: Path) -> None:
     assert isinstance(found, pandas.DataFrame) and found.shape == (400, len(NAMES))
     assert found["late"].tolist() == array["late"].tolist()
     assert found["where"][7].tolist() == array["where"][7].tolist()
+
+
+@pytest.mark.filterwarnings("ignore:Stored array in format 3.0")
+def test_arrays_in_the_first_field_and_names_of_all_kinds(tmp_path: Path) -> None:
+    names = ["é", "a b", "it's", "both'\"", "back\\slash", "line\nend"]
+    array = np.zeros(500, [(name, "<i2", (3,)) for name in names])
+    for number, name in enumerate(names):
+        array[name] = np.arange(1500).reshape(500, 3) + number
+    for wide in (False, True):  # a header in Latin-1, and in UTF-8
+        if wide:
+            array.dtype.names = (*names[:-1], "長さ")  # type: ignore[misc]
+        archive = packed(tmp_path, array)
+        found = densor.read_table(archive, rows=slice(7, 90))
+        assert list(found) == list(array.dtype.names or ())
+        assert all(same(found[name], array[name][7:90]) for name in found)
+
+
+@pytest.mark.parametrize("rows", [slice(1.5, 3), slice("a"), slice(None, None, 2), slice(-3, None)])
+def test_rows_that_are_none(rows: slice, tmp_path: Path) -> None:
+    archive = packed(tmp_path, records(400))
+    (tmp_path / "a.csv").write_text("x,y\n" + "1,2\n" * 300)
+    densor.pack([tmp_path / "a.csv"], tmp_path / "csv.densor")
+    for each in (archive, tmp_path / "csv.densor"):
+        with pytest.raises((ArgumentError, TypeError), match="rows"):
+            densor.read_table(each, rows=rows)
+        with pytest.raises(TypeError, match="condition"):
+            densor.read_table(each, where=[3])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("condition", "count"), [("h > 1e5", 1), ("h == 1e5", 0), ("f < -1e300", 1)]
+)
+@pytest.mark.filterwarnings("error")
+def test_numbers_that_are_too_large_for_a_column(
+    tmp_path: Path, condition: str, count: int
+) -> None:
+    array = np.zeros(300, [("h", "<f2"), ("f", "<f4")])
+    array["h"][:2], array["f"][:2] = (65504, np.inf), (1, -np.inf)
+    assert densor.read_table(packed(tmp_path, array), where=condition)["h"].size == count

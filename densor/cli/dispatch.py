@@ -4,6 +4,7 @@ Exit codes: 0 all is well, 1 an error, 2 wrong usage, 130 interrupted (Ctrl-C), 
 other signals that end a process.
 """
 
+import _thread
 import importlib
 import signal
 import sys
@@ -41,9 +42,11 @@ def dispatch(argv: list[str]) -> int:
         console.say(f"densor: {error}; see {error.program} --help")
         return 2
     except _Signal as error:
+        _let_go()
         console.say(f"densor: ended by {signal.Signals(error.number).name}")
         return 128 + error.number
     except KeyboardInterrupt:
+        _let_go()
         console.say("densor: interrupted")
         return 130
     except (DensorError, OSError, MemoryError, RecursionError) as error:
@@ -64,17 +67,18 @@ def _run(argv: list[str]) -> int:
     return code
 
 
+_ENDING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 _TIDYING = 2.0  # seconds after a signal in which others are let pass
 _ended_at = -_TIDYING
 
 
 def prepare_process() -> None:
     """Lets signals that end the process take its temporary files with it."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
+    for number in _ENDING:
         before = (signal.SIG_DFL, signal.default_int_handler)  # no other, such as of nohup
-        if number is not None and signal.getsignal(number) in before:
+        if signal.getsignal(number) in before:
             signal.signal(number, _end)
+    sys.unraisablehook = _insist
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -87,3 +91,32 @@ def _end(number: int, frame: FrameType | None) -> None:
         return
     _ended_at = now
     raise KeyboardInterrupt if number == signal.SIGINT else _Signal(number)
+
+
+def _insist(dropped: "sys.UnraisableHookArgs") -> None:
+    """Ends the process a little later, where a signal came to what can raise nothing.
+
+    Such as finalisers and callbacks from C, of which those of compilers are many.
+    """
+    global _ended_at
+    if isinstance(dropped.exc_value, KeyboardInterrupt):
+        _ended_at = -_TIDYING
+        number = signal.Signals(getattr(dropped.exc_value, "number", signal.SIGINT))
+        _thread.start_new_thread(_signal_later, (number,))  # `threading` has locks, maybe held here
+    else:
+        sys.__unraisablehook__(dropped)
+
+
+def _signal_later(number: signal.Signals) -> None:
+    time.sleep(_LATER)
+    _thread.interrupt_main(number)
+
+
+_LATER = 0.02  # seconds
+
+
+def _let_go() -> None:
+    """Has further signals end the process at once: there is nothing left to tidy up."""
+    for number in _ENDING:
+        if signal.getsignal(number) is _end:
+            signal.signal(number, signal.SIG_DFL)

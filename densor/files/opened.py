@@ -68,8 +68,9 @@ def open_input(source: PathOrFile, whole: bool = False) -> Iterator[Input]:
             yield remote
         return
     if is_file_object(source):
+        _need_binary(source)
         opened = Input(source)  # type: ignore[arg-type]
-        begin = opened.file.tell() if whole and _sought_at_will(opened.file) else None
+        begin = _place_in(opened.file) if whole else None
         opened = opened if begin is None else _from(opened.file, begin)
         yield opened
         if begin is not None and opened.size is not None:
@@ -91,10 +92,36 @@ def open_input(source: PathOrFile, whole: bool = False) -> Iterator[Input]:
             yield Input(file, status.st_size, mode, mtime, random, unchanged, owner)
 
 
-def _sought_at_will(file: BinaryIO) -> bool:
-    """Whether a file object can be sought in at no great cost: not in what is unpacked for that."""
-    packed = any(base.__module__.partition(".")[0] in _UNPACKERS for base in type(file).__mro__)
-    return not packed and seekable(file)
+def _need_binary(file: object) -> None:
+    if isinstance(file, io.TextIOBase):
+        raise TypeError("a file object must be binary, not one of text")
+
+
+def need_two(source: PathOrFile, target: PathOrFile) -> None:
+    """ArgumentError where one file object is to be read from and written to."""
+    if source is target and is_file_object(source):
+        raise ArgumentError("source and target are the same file object")
+
+
+def _place_in(file: BinaryIO) -> int | None:
+    """Where a file object stands that can be sought in at no great cost; None for any other.
+
+    Such as one that unpacks all that it passes over.
+    """
+    layers = (file, getattr(file, "raw", None))  # below a buffer
+    bases = (base for layer in layers for base in type(layer).__mro__)
+    if any(base.__module__.partition(".")[0] in _UNPACKERS for base in bases):
+        return None
+    return _told(file) if seekable(file) else None
+
+
+def _told(file: BinaryIO) -> int | None:
+    """What a file object says of where it stands; None where that is no place."""
+    try:
+        at = file.tell()
+    except (AttributeError, OSError, ValueError):
+        return None
+    return at if isinstance(at, int) and at >= 0 else None
 
 
 def _from(file: BinaryIO, begin: int) -> Input:
@@ -104,7 +131,9 @@ def _from(file: BinaryIO, begin: int) -> Input:
         return Input(file, memory.size, random=memory)
     try:
         everything = FileRandomSource(file)
-    except (FileError, TypeError, NotImplementedError):  # of a class that has no more than read
+    except (FileError, NotImplementedError):  # of a class that has no more than read
+        if _told(file) != begin:
+            raise FileError("cannot read: a place in the file cannot be returned to") from None
         return Input(file)
     left = RandomSourceFrom(everything, begin)
     if not left.size:  # such as a device
@@ -163,6 +192,7 @@ def open_output(
             yield there
         return
     if is_file_object(target):
+        _need_binary(target)
         yield target  # type: ignore[misc]
         return
     path = Path(target)  # type: ignore[arg-type]
@@ -176,7 +206,8 @@ def open_output(
         yield whole
 
 
-_UNPACKERS = ("gzip", "bz2", "lzma", "zipfile")  # modules of files that unpack others
+# Modules of files that unpack others, and of what those are made from.
+_UNPACKERS = ("_compression", "compression", "gzip", "bz2", "lzma", "zipfile")
 _PSEUDO = ("/proc/", "/sys/")  # whose files tell sizes that are not those of their content
 
 

@@ -11,6 +11,7 @@ from densor.files.opened import (
     PathOrFile,
     entry_name,
     is_file_object,
+    need_two,
     open_input,
     open_output,
 )
@@ -84,6 +85,7 @@ def compress_file(
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be a text, not {type(name).__name__}")
     source, target = plain(source), plain(target)
+    need_two(source, target)
     with (
         open_input(source, whole=True) as opened,
         new_archive(target, chosen, opened.mode, alone=True) as archive,
@@ -118,6 +120,7 @@ def decompress_file(
     """
     chosen = read_options(options, threads=threads, **keywords)
     source, target = plain(source), plain(target)
+    need_two(source, target)
     with open_input(source) as opened, open_base(chosen) as base:
         reader = StreamReader(opened.source(), chosen, base)
         try:

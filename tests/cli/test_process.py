@@ -140,3 +140,54 @@ def test_as_module_and_as_function(program: Start, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 1
     assert done.stderr == b"densor: nosuch: No such file or directory\n"
+
+
+_IN_A_FINALISER = """
+import os, signal, sys, time
+from densor.cli import dispatch, main
+class Dropping:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(.1)
+def run(argv):
+    Dropping()
+    until = time.monotonic() + 20
+    while time.monotonic() < until: time.sleep(.01)
+    return 0
+dispatch._run = run
+sys.argv = ["densor", "x"]
+main.run()
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_signals_that_come_where_nothing_can_be_raised(name: str, code: int) -> None:
+    """As in `__del__` and in callbacks from C, of which those of numba are many."""
+    script = _IN_A_FINALISER.format(name=name)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode == code
+    assert done.stderr.startswith(b"densor: ") and done.stderr.count(b"\n") == 1
+
+
+_SLOW_AT_EXIT = """
+import atexit, sys, time
+from densor.cli import dispatch, main
+atexit.register(time.sleep, 30)
+def run(argv):
+    raise KeyboardInterrupt
+dispatch._run = run
+sys.argv = ["densor", "x"]
+main.run()
+"""
+
+
+def test_an_interrupt_while_the_interpreter_ends() -> None:
+    """The threads that it waits for may have seconds to go."""
+    command = [sys.executable, "-c", _SLOW_AT_EXIT]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"densor: interrupted\n"
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=10)
+        assert process.returncode == -signal.SIGINT
+        assert process.stderr.read() == b""

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import densor
+from densor.errors import ArgumentError, FileError
 from densor.files import single
 from densor.formats.container.archive import Archive
 from densor.formats.io.sources import BytesIOSource, random_source_of, source_of
@@ -248,3 +249,62 @@ def test_a_file_that_changes_is_refused(tmp_path: Path) -> None:
 
     with path.open("rb") as file, pytest.raises(densor.DensorError):
         densor.compress_file(file, io.BytesIO(), 1, 1, progress=grow)
+
+
+class _Inverted(io.FileIO):
+    """A file that is read in a way of its own, such as one that decrypts."""
+
+    def readinto(self, out: Any, /) -> int:
+        count = super().readinto(out)
+        np.frombuffer(out, np.uint8)[:count] ^= 255
+        return count
+
+
+@pytest.mark.parametrize("buffered", [False, True])
+def test_classes_that_read_in_their_own_way(buffered: bool, tmp_path: Path) -> None:
+    image = _image()
+    (tmp_path / "image").write_bytes(bytes(np.frombuffer(image, np.uint8) ^ 255))
+    with _Inverted(tmp_path / "image") as file:
+        found = _format_of(io.BufferedReader(file) if buffered else file)
+    assert found == ("png", image)
+
+
+class _SeeksQuietly(Other):
+    """`seek` need not return anything."""
+
+    def seek(self, *args: int) -> None:  # type: ignore[override]
+        super().seek(*args)
+
+
+class _SaysTooMuch(Other):
+    """A class that says that it can be sought in, and cannot tell where it stands."""
+
+    def tell(self) -> int:
+        raise OSError("no place")
+
+
+class _StaysAtTheEnd(Other):
+    def seek(self, at: int, whence: int = 0, /) -> int:
+        if not whence:
+            raise OSError("no way back")
+        return super().seek(at, whence)
+
+
+def test_classes_that_seek_in_part() -> None:
+    image = _image()
+    assert _format_of(_SeeksQuietly(image)) == ("png", image)
+    assert _format_of(_SaysTooMuch(image)) == (None, image)
+    with pytest.raises(FileError, match="cannot be returned to"):
+        densor.compress_file(_StaysAtTheEnd(image), io.BytesIO())
+
+
+def test_one_object_for_both_and_texts(data: bytes) -> None:
+    file = io.BytesIO(data)
+    for work in (densor.compress_file, densor.decompress_file):
+        with pytest.raises(ArgumentError, match="same file object"):
+            work(file, file)
+        assert file.getvalue() == data
+        with pytest.raises(TypeError, match="binary"):
+            work(io.StringIO("text"), io.BytesIO())  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="binary"):
+            work(io.BytesIO(_packed(data)), io.StringIO())  # type: ignore[arg-type]

@@ -251,6 +251,19 @@ class RandomSourceFrom:
         return self._source.read_at(self._begin + offset, count)
 
 
+def _reads_as_stored(file: BinaryIO) -> bool:
+    """Whether a file object gives what the system has under its number: no wrapper, and none of a
+    class that reads in a way of its own, such as one that decrypts."""
+    if isinstance(file, io.BufferedReader | io.BufferedRandom):
+        plain = type(file) in (io.BufferedReader, io.BufferedRandom)
+        return plain and _reads_as_stored(file.raw)  # type: ignore[arg-type]
+    same = (getattr(type(file), name) is getattr(io.FileIO, name) for name in _READING)
+    return isinstance(file, io.FileIO) and all(same)
+
+
+_READING = ("read", "readall", "readinto", "seek", "tell", "fileno")
+
+
 class FileRandomSource:
     """A seekable file object; positioned reads where it is a real file.
 
@@ -262,14 +275,15 @@ class FileRandomSource:
         self._file = file
         self._lock = Lock()
         self._positioned = False
-        if isinstance(file, io.FileIO | io.BufferedReader | io.BufferedRandom):  # no wrapper
+        if _reads_as_stored(file):
             with contextlib.suppress(OSError):
                 self._positioned = hasattr(os, "preadv") and file.fileno() >= 0
         try:
             at = file.tell()
-            self._size = file.seek(0, os.SEEK_END)
+            file.seek(0, os.SEEK_END)
+            self._size = file.tell()  # since some `seek` return nothing
             file.seek(at)
-        except (AttributeError, OSError, ValueError) as error:
+        except (AttributeError, OSError, TypeError, ValueError) as error:
             raise FileError(f"cannot read at random: {error}") from error
 
     @property

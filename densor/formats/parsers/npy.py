@@ -210,7 +210,7 @@ def records_in(read: Callable[[int, int], Bytes], size: int) -> Records | None:
     if header is None or record is None or header.table is None:
         return None
     table = header.table
-    fields = fields_of(text, record.end())
+    fields = fields_of(text, record.end(), "utf-8" if text[6] == 3 else "latin-1")
     if any(field.offset + field.dtype.itemsize > table.stride for field in fields):
         return None
     rows = min(math.prod(header.shape), (size - header.begin) // table.stride)

@@ -75,37 +75,44 @@ class RecordField(NamedTuple):
     dtype: "np.dtype[Any]"
 
 
-def fields_of(text: bytes, at: int) -> list[RecordField]:
+def fields_of(text: bytes, at: int, encoding: str) -> list[RecordField]:
     """The fields of records that `types_of` can read, those within others as `outer.inner`.
 
-    FormatError where numpy has no such type.
+    `encoding`: of the text, of which names are literals. FormatError where numpy has no such type.
     """
     try:
-        return list(_fields(_Reader(text, at).value(), "", 0))
+        return list(_fields(_Reader(text, at).value(), "", 0, encoding))
     except (TypeError, ValueError) as error:
         raise FormatError("types of records are not those of numpy") from error
 
 
-def _fields(fields: Any, outer: str, offset: int) -> Iterator[RecordField]:
+def _fields(fields: Any, outer: str, offset: int, encoding: str) -> Iterator[RecordField]:
     for field in fields:
         title = field[0][-1] if isinstance(field[0], tuple) else field[0]
-        name = outer + title.decode("utf-8", "replace")
-        dtype = _dtype(*field[1:])
+        name = outer + _unescaped(title.decode(encoding, "replace"))
+        dtype = _dtype(encoding, *field[1:])
         if isinstance(field[1], list) and len(field) < 3:
-            yield from _fields(field[1], f"{name}.", offset)
+            yield from _fields(field[1], f"{name}.", offset, encoding)
         elif title:  # else this is space between fields
             yield RecordField(name, offset, dtype)
         offset += dtype.itemsize
 
 
-def _dtype(kind: Any, shape: Any = ()) -> "np.dtype[Any]":
+def _unescaped(text: str) -> str:
+    """What a literal stands for."""
+    if "\\" not in text:
+        return text
+    return text.encode("latin-1", "backslashreplace").decode("unicode_escape")
+
+
+def _dtype(encoding: str, kind: Any, shape: Any = ()) -> "np.dtype[Any]":
     """The type of a field, without what has no name within it."""
     if shape != ():
-        return np.dtype((_dtype(kind), shape))
+        return np.dtype((_dtype(encoding, kind), shape))
     if isinstance(kind, bytes):
         return np.dtype(kind.decode("ascii", "replace"))
-    found = list(_fields(kind, "", 0))
-    size = sum(_dtype(*part[1:]).itemsize for part in kind)
+    found = list(_fields(kind, "", 0, encoding))
+    size = sum(_dtype(encoding, *part[1:]).itemsize for part in kind)
     return np.dtype({
         "names": [field.name for field in found],
         "formats": [field.dtype for field in found],
