@@ -13,9 +13,11 @@ from reference.reading import Refused
 from table_chunks import both_ways, coded, decoded
 from tables import resealed
 
+from densor.codec.levels import level_settings
 from densor.codec.table.array_cells import fitting
 from densor.codec.table.arrays import columns_of
 from densor.codec.table.layout import BITS, CELLS, TEXTS_32, TEXTS_64, Layout
+from densor.codec.table.packing import Packer
 from densor.codec.table.params import parse
 from densor.codec.table.payload import parse_head
 from densor.codec.table.wire import Writer
@@ -181,3 +183,12 @@ def test_more_buffers_than_there_may_be_are_refused() -> None:
         decoded(model, payload, data.size + 1)
     with pytest.raises(DensorError):
         decoded(model, b"\1" + payload[1:], data.size)
+
+
+@pytest.mark.parametrize("level", [6, 7, 9])
+def test_few_elements_take_no_more_than_at_lower_levels(level: int) -> None:
+    """Tables of rANS take more than those of Huffman codes."""
+    steps = random_state("times").integers(0, 10**6, 4000)
+    times = (1_600_000_000_000_000 + np.cumsum(steps)).astype("<i8").tobytes()
+    sizes = [len(Packer(12, level=level_settings(n)).elements(times, "I64")) for n in (5, level)]
+    assert sizes[1] <= sizes[0]

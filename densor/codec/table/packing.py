@@ -6,7 +6,7 @@ import numpy.typing as npt
 from densor.codec.batch import Bytes
 from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.kind import kind_of
-from densor.codec.levels import Level
+from densor.codec.levels import Level, with_huffman_codes
 from densor.codec.planes.propose import element_coder
 from densor.codec.table.wire import MAX_MODEL_BYTES, MODEL, RAW, ZSTD, Writer
 from densor.codec.zstd import zstd_smallest
@@ -45,12 +45,15 @@ class Packer:
         if self._level is None or not _MIN_MODEL_BYTES <= len(data) <= MAX_MODEL_BYTES:
             return packed
         content = np.frombuffer(data, np.uint8)
-        coder = element_coder(content, kind_of(dtype, (_ROW, _ROW)), self._level)
-        if coder is None:
-            return packed
-        coder.decide([coder.count(content)])
-        coded = _with_model(coder.model(), coder.encode(content, 0))
-        return min(_smallest(data, b"", coded), packed, key=len)
+        found = [packed]
+        ways = {with_huffman_codes(self._level), self._level}  # the tables of rANS take more
+        for level in sorted(ways, key=lambda way: way.planes):
+            coder = element_coder(content, kind_of(dtype, (_ROW, _ROW)), level)
+            if coder is not None:
+                coder.decide([coder.count(content)])
+                coded = _with_model(coder.model(), coder.encode(content, 0))
+                found.append(_smallest(data, b"", coded))
+        return min(found, key=len)
 
     def numbers(self, values: npt.NDArray[np.int64]) -> bytes:
         """Numbers that are not negative, in planes of their bytes, the lowest first."""
