@@ -302,9 +302,11 @@ class FileRandomSource:
             return self._pread(offset, count)
         with self._lock:
             at = self._file.tell()
-            self._file.seek(offset)
-            data = FileSource(self._file).take(count)
-            self._file.seek(at)
+            try:
+                self._file.seek(offset)
+                data = FileSource(self._file).take(count)
+            finally:  # a parser that makes nothing of an error leaves the rest to who reads in order
+                self._file.seek(at)
         if data.size != count:
             raise TruncatedError("archive is shorter than its frames say")
         return data
