@@ -305,7 +305,7 @@ class FileRandomSource:
             try:
                 self._file.seek(offset)
                 data = FileSource(self._file).take(count)
-            finally:  # a parser that makes nothing of an error leaves the rest to who reads in order
+            finally:  # since others read in order, also where a parser passes over the error
                 self._file.seek(at)
         if data.size != count:
             raise TruncatedError("archive is shorter than its frames say")
