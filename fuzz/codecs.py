@@ -428,8 +428,8 @@ def _of_streams() -> list[Case]:
 def _of_pages() -> list[Case]:
     cases: list[Case] = []
     for codec, version, other in ((0, 1, False), (1, 2, False), (1, 1, True)):
-        columns = parquet_files.flights(40)
-        data = parquet_files.file(columns, codec, 30, 40, version, other=other)
+        columns = parquet_files.flights(70)
+        data = parquet_files.file(columns, codec, 30, 70, version, other=other)
         head = Head(MemorySource(data), len(data), MemoryRandomSource(data), "a")
         found = parquet.find(head)
         assert found is not None

@@ -173,10 +173,10 @@ def arrow_seeds() -> list[bytes]:
 
 def parquet_seeds() -> list[bytes]:
     """Files of one group of rows and several, in pages of both versions."""
-    columns = parquet_files.flights(30)
+    one, several = parquet_files.flights(70), parquet_files.flights(801)
     return [
-        parquet_files.file(columns, codec=codec, group_rows=rows, version=version)
-        for codec, rows, version in ((0, 30, 1), (1, 20, 2))
+        parquet_files.file(one, codec=0, group_rows=70, version=1),
+        parquet_files.file(several[::4], codec=1, page_rows=400, group_rows=401, version=2),
     ]
 
 

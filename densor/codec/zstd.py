@@ -16,7 +16,9 @@ _CHEAP, _CHEAP_IF_SLOW = 8, 4  # size over what is left, from which it is fast e
 _MAX_FAST = 3  # level
 _MIN_BYTES_TRIED = 1 << 18  # fewer are tried whole
 _PIECE = 1 << 16  # bytes that faster levels are tried on
+_LARGE_PIECE, _MIN_BYTES_OF_LARGE = 1 << 18, 1 << 19  # likewise, those that come near, of as many
 _MAX_SIZE_OF_FASTER = 0.998  # share of what the level itself takes of them
+_MAX_SIZE_OF_NEAR = 1.01
 _local = threading.local()
 
 
@@ -49,13 +51,25 @@ def zstd_smallest(data: Buffer, level: int) -> bytes:
     cheap = _CHEAP if level <= _MAX_FAST else _CHEAP_IF_SLOW
     if len(packed) * cheap > size > _MIN_BYTES_TRIED:
         piece = min(_PIECE, max(_PIECE // 2, size // 16))
-        begin = (size - piece) // 2
-        part = memoryview(data)[begin : begin + piece]
-        least = _MAX_SIZE_OF_FASTER * len(zstd_compress(part, level))
-        faster = [other for other in faster if len(zstd_compress(part, other)) < least]
+        if size < _MIN_BYTES_OF_LARGE:
+            faster = _which_win(data, piece, level, faster, _MAX_SIZE_OF_FASTER)
+        else:
+            faster = _which_win(data, piece, level, faster, _MAX_SIZE_OF_NEAR)
+            faster = _which_win(data, _LARGE_PIECE, level, faster, _MAX_SIZE_OF_FASTER)
     for other in faster:
         packed = min(packed, zstd_compress(data, other), key=len)
     return packed
+
+
+def _which_win(data: Buffer, piece: int, level: int, others: list[int], share: float) -> list[int]:
+    """Those levels that take at most a share of what another takes of a piece from the middle."""
+    if not others:
+        return []
+    view = memoryview(data)
+    begin = (view.nbytes - piece) // 2
+    part = view[begin : begin + piece]
+    most = share * len(zstd_compress(part, level))
+    return [other for other in others if len(zstd_compress(part, other)) < most]
 
 
 def zstd_decompress(data: Buffer, size: int) -> bytes:

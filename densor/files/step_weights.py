@@ -7,6 +7,7 @@ them between the step and the saving.
 
 from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -61,7 +62,7 @@ class Finder:
         told: tuple[Told, ...],
     ) -> None:
         self._file, self._base, self._told = file, base, told
-        self._free: dict[tuple[int, ...], list[Candidate]] = {}
+        self._free: dict[tuple[int, ...], dict[str, Candidate]] = {}  # by shape and name
         old = {t.name: t for t in base_tensors if t.plain}
         used = list(taken)
         for tensor in tensors:
@@ -76,7 +77,7 @@ class Finder:
                 continue  # a moment, or what another name has too
             used.insert(at, stretch)
             place = Candidate(tensor.name, tensor.offset, other.offset)
-            self._free.setdefault(tensor.shape, []).append(place)
+            self._free.setdefault(tensor.shape, {})[tensor.name] = place
 
     def found(
         self,
@@ -92,10 +93,10 @@ class Finder:
         after it.
         """
         updates = list(self._updates(stem, number))
-        free = self._free.get(shape, ())
-        named = [one for one in free if one.name == stem]
+        free = self._free.get(shape, {})
+        named = (free[stem],) if stem in free else ()
         best: Match | None = None
-        for place in (*named, *free[:_TRIED]) if updates else ():
+        for place in (*named, *islice(free.values(), _TRIED)) if updates else ():
             before, after = sampled(self._base, place.old), sampled(self._file, place.new)
             for update in updates:
                 one, share = weights.with_form(before, after, *moments, update)
@@ -108,7 +109,7 @@ class Finder:
 
     def take(self, match: Match, shape: tuple[int, ...]) -> None:
         """Takes weights that were found, so that they are not found again."""
-        self._free[shape].remove(match.place)
+        del self._free[shape][match.place.name]
 
     def _updates(self, stem: str, number: float | None) -> Iterator[Update]:
         """Those that options of the files say, each once."""

@@ -214,7 +214,7 @@ class ArrowTable:
                 raise FormatError("column of Arrow is shorter than its batch")
             ends = self._stored.read(width.start, width.stop).view(f"<i{form}").astype(np.int64)
             size = parts[2].size if 2 in parts else 0
-            if ends[0] < 0 or (np.diff(ends) < 0).any() or ends[-1] > size:
+            if ends[0] < 0 or (ends[1:] < ends[:-1]).any() or ends[-1] > size:
                 raise FormatError("texts of Arrow have impossible offsets")
             begin = parts[2].begin if 2 in parts else 0
             data = self._stored.read(begin + int(ends[0]), begin + int(ends[-1])) if size else b""

@@ -75,6 +75,13 @@ def test_texts_come_back(form: int, dtype: str) -> None:
         comes_back(*other, level)
 
 
+@pytest.mark.parametrize(("form", "dtype"), [(TEXTS_32, "<i4"), (TEXTS_64, "<i8")])
+def test_offsets_whose_differences_overflow_are_bytes(form: int, dtype: str) -> None:
+    most = int(np.iinfo(dtype).max)
+    offsets = np.array([0, most - 5, -most, -1, 100], dtype).tobytes()
+    assert fitting(*one_column(form, 0, "", [offsets, bytes(100)], 4)) is None
+
+
 def test_columns_that_are_not_what_they_should_be_are_bytes() -> None:
     data, layout = table_in(stream(*flights(90)))
     assert fitting(data, layout) == layout

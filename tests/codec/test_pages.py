@@ -1,5 +1,8 @@
 """Runs, blocks of Snappy and recipes of pages against the reference, and what is refused."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from helpers import random_state
@@ -8,11 +11,12 @@ from reference import pages as reference
 
 from densor.codec.levels import level_settings
 from densor.codec.pages import recipe, snappy
-from densor.codec.pages.content import rows_of_tables
+from densor.codec.pages.content import ColumnsReader, rows_of_tables
 from densor.codec.pages.decoder import PagesDecoder
 from densor.codec.pages.encoder import PagesCoder
 from densor.codec.pages.kernels import MOST_BEHIND, split_texts, take_runs
 from densor.codec.pages.layout import DICTIONARY, INDICES, MAX_ROWS, PLAIN, PLAIN_CODEC
+from densor.codec.pages.payload import pack_table
 from densor.codec.pages.undo import undo
 from densor.codec.pages.values import ColumnRecipe, PageMaker, PageRecipe, Values, fixed, runs
 from densor.codec.table.layout import MAX_CELLS
@@ -21,6 +25,7 @@ from densor.codec.table.wire import Reader, Writer
 from densor.errors import DensorError, FormatError
 from densor.formats.io.sources import MemoryRandomSource, MemorySource
 from densor.formats.parsers.plan import plan_file
+from densor.runtime.memory import MEMORY
 from densor.runtime.workers import Workers
 
 WAYS = (8, 14, 15, 8 | 32, 14 | 32)
@@ -99,6 +104,13 @@ def test_bad_runs_and_texts() -> None:
         assert split_texts(data, starts, lengths) <= data.size
 
 
+def test_ends_of_texts_whose_differences_overflow() -> None:
+    ends = np.array([0, 2**31 - 1, -(2**31), -1, 100], "<i4").view(np.uint8)
+    columns = ColumnsReader([ColumnRecipe(0, 0, False, False, ())])
+    with pytest.raises(FormatError, match="impossible ends"):
+        columns.add(np.concatenate([ends, np.zeros(100, np.uint8)]), 4)
+
+
 def test_recipes_come_back() -> None:
     cut = np.array([1, 2, 30], np.int64)
     pages = (
@@ -153,8 +165,8 @@ def test_chunks_of_no_rows_or_too_many(rows: int) -> None:
 
 def test_texts_of_all_bytes_and_tables_of_bytes_alone() -> None:
     """What a table of arrays cannot hold is packed as bytes."""
-    texts: list[bytes | None] = [bytes(range(256)) * (i % 3) for i in range(60)]
-    data = file([Column("a", "text", texts, False, 0)], PLAIN_CODEC, 60, 60)
+    texts: list[bytes | None] = [bytes(range(256)) * (i % 3) for i in range(70)]
+    data = file([Column("a", "text", texts, False, 0)], PLAIN_CODEC, 70, 70)
     plan = plan_file(MemorySource(data), len(data), random=MemoryRandomSource(data))
     before, segment, *_ = plan.segments
     assert segment.kind.pages is not None and segment.size and before.size
@@ -183,3 +195,23 @@ def test_damaged_pages_end_in_no_crash() -> None:
             undo(column, 300, bad)
         except DensorError:
             pytest.fail("an error where there is none")
+
+
+def test_threads_wait_for_the_memory_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk of few bytes may have many rows, which take memory while its pages are made."""
+    rows, packer, borrowed = 1 << 16, Packer(3), []
+    pages = (PageRecipe(0, DICTIONARY, 0, 0, False, 0), PageRecipe(0, INDICES, rows, 1, False, 0))
+    out = Writer()
+    out.number(rows)
+    out.raw(recipe.pack([ColumnRecipe(0, 1, False, False, pages)], packer))
+    out.raw(packer.pack(b"") + b"\1" + pack_table(rows, rows, b"", packer.pack(bytes(rows))))
+
+    @contextmanager
+    def counted(size: int) -> Iterator[None]:
+        borrowed.append(size)
+        yield
+
+    monkeypatch.setattr(MEMORY, "borrowed", counted)
+    made = np.zeros(1 + 1 + 3 + 1, np.uint8)
+    PagesDecoder().decode(np.frombuffer(out.bytes(), np.uint8), made)
+    assert made.tobytes() == b"\0\1\x80\x80\x08\0" and sum(borrowed) >= 64 * rows

@@ -212,6 +212,8 @@ def rounded() -> bytes:
 MADE: dict[str, Callable[[], bytes]] = {
     **{f"{kind.__name__}-{dtype}": (lambda kind=kind, dtype=dtype: of_one_kind(kind, dtype, 224))
        for kind in KINDS for dtype in TYPES},
+    "wide-causal-F32": lambda: of_one_kind(causal, "F32", 640),  # nearly as small by planes
+    "wide-sparse-F64": lambda: of_one_kind(sparse, "F64", 640),  # Zstandard wins at its level 1
     **{f"interleaved-{n}": (lambda n=n: interleaved("BF16", n, 60000 // n**2 + 2))
        for n in (32, 64, 160)},
     **{f"mixed-{dtype}": (lambda dtype=dtype: mixed(dtype)) for dtype in TYPES},

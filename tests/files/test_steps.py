@@ -270,7 +270,7 @@ def test_weights_that_do_not_follow(tmp_path: Path) -> None:
 
 def test_the_forms_of_weights() -> None:
     """Each is told from the other, and makes what the reference makes."""
-    from reference import adam as reference
+    from reference import adam_arithmetic as reference
 
     rng = np.random.default_rng(8)
     numbers = [rng.normal(0, s, 3000).astype(np.float32) for s in (0.05, 1e-3, 1e-3)]

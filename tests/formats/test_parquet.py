@@ -1,6 +1,8 @@
 """Parquet files: which pages are found, what becomes smaller, and files of all kinds come back."""
 
 import contextlib
+import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,23 @@ from parquet_files import PLAIN, SNAPPY, Column, file, flights, thrift
 
 import densor
 from densor.codec.kind import Segment
+from densor.codec.levels import level_settings
+from densor.codec.pages import encoder
+from densor.codec.pages.decoder import PagesDecoder
 from densor.codec.pages.undo import undo
 from densor.errors import DensorError, FormatError
 from densor.formats.io.sources import MemoryRandomSource, MemorySource
+from densor.formats.parsers import parquet
 from densor.formats.parsers.plan import plan_file
 from densor.formats.parsers.thrift import MAX_DEPTH, Reader
+from densor.runtime.workers import Workers
+
+
+@pytest.fixture(autouse=True)
+def any_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns are taken for what they are however few their rows are."""
+    monkeypatch.setattr(parquet, "FEWEST_OF_SEVERAL", 1)
+    monkeypatch.setattr(parquet, "FEWEST_ROWS", 1)
 
 
 def segments_of(data: bytes) -> list[Segment]:
@@ -196,3 +210,74 @@ def test_errors_are_those_of_densor() -> None:
     for seed in range(40):
         with pytest.raises(DensorError):
             densor.decompress(bytes(mutated(bytes(archive), random_state("parquet", seed))))
+
+
+def test_columns_at_one_place_are_not_all_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Headers of pages are read up to a limit, however many columns say that they are theirs."""
+    header = thrift({1: 0, 2: 4, 3: 4, 5: {1: 1, 2: 0}, 6: bytes(3000)})
+    page = header + bytes(4)
+    about = {4: 0, 5: 1, 7: len(page), 9: 4}
+    metadata = thrift({2: [{5: 1}, {1: 1, 3: 0}], 4: [{1: [{3: about}], 3: 1}] * 50})
+    data = b"PAR1" + page + metadata + len(metadata).to_bytes(4, "little") + b"PAR1"
+    reads: list[int] = []
+
+    class Counted(Reader):
+        def struct(self, depth: int = 0) -> dict[int, Any]:
+            found = super().struct(depth)
+            reads.append(self.at * (depth == 0))
+            return found
+
+    monkeypatch.setattr(parquet, "Reader", Counted)
+    monkeypatch.setattr(parquet, "_MAX_HEADERS_SEEN", 10_000)
+    assert any(segment.kind.pages for segment in segments_of(data))
+    assert sum(reads) <= len(metadata) + 10_000 + len(page)
+
+
+def test_values_of_columns_are_not_all_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of columns whose values are many times their pages, those that one chunk has room for."""
+    rng = random_state("columns of one text")
+    columns = [Column(f"c{i}", "text", [rng.bytes(2000)] * 100) for i in range(12)]
+    data = file(columns, SNAPPY, 100, 100)
+    _, segment, *_ = segments_of(data)
+    pages = segment.kind.pages
+    assert pages is not None and len(pages.columns) == 12
+    monkeypatch.setattr(encoder, "MAX_CONTENT", 500_000)
+    held: list[weakref.ref[Any]] = []
+    most = 0
+
+    def counted(*args: Any) -> Any:
+        nonlocal most
+        found = undo(*args)
+        assert found is not None
+        held.append(weakref.ref(found.values.data))
+        most = max(most, sum(one() is not None for one in held))
+        return found
+
+    monkeypatch.setattr(encoder, "undo", counted)
+    stretch = np.frombuffer(data, np.uint8)[4 : 4 + (segment.size or 0)]
+    coder = encoder.PagesCoder(pages, level_settings(3), Workers(1))
+    payload, out = coder.encode(stretch, 0), np.empty_like(stretch)
+    PagesDecoder().decode(payload, out)
+    assert out.tobytes() == stretch.tobytes()
+    assert len(held) == 12 and most <= 6
+
+
+@pytest.mark.parametrize(("group", "rows"), [(50, 50), (100, 2000)])
+@pytest.mark.parametrize("codec", [PLAIN, SNAPPY])
+def test_few_rows_take_no_more_than_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int, rows: int, codec: int
+) -> None:
+    monkeypatch.undo()
+    data = file(flights(rows), codec, group, group)
+    for level in (3, 5, 9):
+        as_bytes = comes_back(tmp_path, b"other" + data[5:], level)
+        assert comes_back(tmp_path, data, level) <= as_bytes + 40
+
+
+@pytest.mark.parametrize("level", [3, 5])
+def test_columns_that_are_not_known_are_as_good_as_other_bytes(tmp_path: Path, level: int) -> None:
+    """Lists, and what is compressed otherwise: context mixing is for these at levels 5 and 6."""
+    data = file([replace(column, repetition=2) for column in flights(500)], PLAIN)
+    assert not any(undone(data))
+    as_bytes = comes_back(tmp_path, b"other" + data[5:], level)
+    assert comes_back(tmp_path, data, level) <= as_bytes + 40

@@ -72,6 +72,7 @@ from densor.codec.tokens.encoder import TokensEncoder  # noqa: E402
 from densor.codec.tokens.params import Mixed, Ranked  # noqa: E402
 from densor.files import steps as step_search  # noqa: E402
 from densor.formats.container import writer  # noqa: E402
+from densor.formats.parsers import parquet  # noqa: E402
 from densor.formats.parsers.csv import layout_of  # noqa: E402
 from densor.formats.parsers.tabular import layout_in  # noqa: E402
 
@@ -351,6 +352,7 @@ def pages_of_columns() -> Iterator[tuple[str, bytes]]:
         data = parquet_files.file(parquet_files.flights(300), codec, 100, 300, version, other=other)
         with tempfile.TemporaryDirectory() as folder, MonkeyPatch.context() as patch:
             patch.setattr(choose, "_pages", _by_values)  # however small
+            patch.setattr(parquet, "FEWEST_OF_SEVERAL", 1)
             path = Path(folder) / "a.parquet"
             path.write_bytes(data)
             os.utime(path, (10**9, 10**9))

@@ -16,12 +16,14 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from random import Random
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "support"), str(HERE)]
 
+import mixed_chunks  # noqa: E402
 import numpy as np  # noqa: E402
 import reference_mutants as mutants  # noqa: E402
 import telling_chunks  # noqa: E402
@@ -214,8 +216,8 @@ def some_texts(rng: Random) -> Iterator[tuple[str, bytes]]:
 
 
 GROUPS: dict[str, Callable[[Random], Made]] = {
-    "float_cm": floats,
-    "byte_cm": texts,
+    "float_cm": lambda rng: chain(mixed_chunks.mixed_floats(rng), floats(rng)),
+    "byte_cm": lambda rng: chain(mixed_chunks.mixed_texts(rng), texts(rng)),
     "image": telling_chunks.images,
     "image-small": telling_chunks.small_images,
     "audio": telling_chunks.sounds,

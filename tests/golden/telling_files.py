@@ -127,6 +127,7 @@ PLAIN_MODEL = b"\x0f" + bytes(8)
 
 def deflate_chunks(rng: Random) -> Made:
     """Streams of all settings, rows under all filters, fields at their bounds."""
+    yield from deflate_bounds(rng)
     for number in range(60):
         form = number % 3
         row, pixel = rng.choice(((0, 0), (0, 0), (5, 1), (9, 3), (4, 4))) if form else (0, 0)
@@ -144,7 +145,7 @@ def deflate_chunks(rng: Random) -> Made:
         content = (phrase * 99)[: rows * row] if row else (phrase * 4)[:1500]
         fields = form, len(filters) + len(content), row, piece, pixel, *settings, header
         case = deflate_case(f"telling-deflate-{number}", fields, filters, content)
-        if case is None:
+        if len(case.payload) > case.size:
             continue
         yield case
         if number in (2, 5, 9, 10, 11, 14):
@@ -153,7 +154,7 @@ def deflate_chunks(rng: Random) -> Made:
 
 def deflate_case(
     name: str, fields: tuple[int | bytes, ...], filters: bytes, content: bytes
-) -> CodecCase | None:
+) -> CodecCase:
     """A chunk whose filters are raw, and whose content is whatever is shorter."""
     packed = zstandard.compress(content)
     mode, stored = (1, packed) if len(packed) < len(content) else (0, content)
@@ -166,7 +167,51 @@ def deflate_case(
     size = len(deflater.compress(raw) + deflater.flush()) + (6 if form else 0)
     if form == deflate.PNG:
         size += 12 * -(-size // piece)
-    return CodecCase(name, PLAIN_MODEL, payload, size) if len(payload) <= size else None
+    return CodecCase(name, PLAIN_MODEL, payload, size)
+
+
+def deflate_bounds(rng: Random) -> Made:
+    """Settings, rows and sizes a step within what there may be, and a step beyond."""
+    row, rows = 5, 8
+    pixels = bytes(rng.choices(range(9), k=row * rows))
+    every = bytes([0, 1, 2, 3, 4, 4, 3, 1])
+    for kinds in (every, bytes([4] * 8), bytes([1] * 8), every[:7] + b"\5"):
+        for pixel in (0, 1, 3, 5, 6):
+            fields = deflate.PNG, rows * (row + 1), row, 3, pixel, 6, 0, 15, 8, b"\x78\x01"
+            name = f"telling-deflate-rows-{pixel}-{kinds.hex()}"
+            with suppress(IndexError):
+                yield deflate_case(name, fields, kinds, pixels)
+    for level, strategy, window, memory in (
+        (0, 0, 15, 8),
+        (1, 4, 9, 1),
+        (9, 3, 14, 9),
+        (10, 0, 15, 8),
+        (6, 5, 15, 8),
+        (6, 0, 8, 8),
+        (6, 0, 16, 8),
+        (6, 0, 15, 0),
+        (6, 0, 15, 10),
+    ):
+        good = deflate.PNG, 40, 0, 2, 0, min(level, 9), 0, 15, 8, b"ab"
+        case = deflate_case("", good, b"", pixels)
+        with suppress(ValueError, zlib.error):
+            fields = (*good[:5], level, strategy, window, memory, b"ab")
+            case = deflate_case("", fields, b"", pixels)
+        fields = (*good[:5], level, strategy, window, memory, b"ab")
+        payload = FIELDS.pack(*fields) + case.payload[FIELDS.size :]
+        name = f"telling-deflate-settings-{level}-{strategy}-{window}-{memory}"
+        yield replace(case, name=name, payload=payload)
+    plain = deflate_case("", (deflate.PNG, 40, 0, 2, 0, 6, 0, 15, 8, b"ab"), b"", pixels)
+    for size, original in ((1032 * 90, 90), (1032 * 90 + 1, 90), (1 << 26, 70000)):
+        payload = plain.payload[:1] + struct.pack("<I", size) + plain.payload[5:]
+        name = f"telling-deflate-raw-{size}"
+        yield replace(plain, name=name, payload=payload, size=original)
+    payload = plain.payload[:1] + struct.pack("<I", (1 << 26) + 1) + plain.payload[5:]
+    yield replace(plain, name="telling-deflate-raw-beyond", payload=payload, size=70000)
+    packed = zstandard.compress(b"")
+    heads = struct.pack("<BIBI", 1, len(packed), 0, len(pixels))
+    payload = plain.payload[: FIELDS.size] + heads + packed + pixels
+    yield replace(plain, name="telling-deflate-empty-part", payload=payload)
 
 
 def _deflate_edges(case: CodecCase) -> Made:

@@ -99,12 +99,15 @@ def first_meaning(state: int) -> int:
     return ((2 * b + 1) << 22) // (2 * (a + b) + 2)
 
 
+Node = tuple[int, ...]  # bits after those that the slot is found by
+
+
 class Slot:
     """The states of up to four bits, by node."""
 
     def __init__(self) -> None:
         self.check = 0
-        self.states: defaultdict[int, int] = defaultdict(int)
+        self.states: defaultdict[Node, int] = defaultdict(int)
 
 
 class Histories:
@@ -120,7 +123,7 @@ class Histories:
         for slot in slots:
             if slot.check == check:
                 return slot
-        found = min(slots, key=lambda slot: slot.states[1])
+        found = min(slots, key=lambda slot: slot.states[()])
         found.check = check
         found.states.clear()
         return found
@@ -284,7 +287,9 @@ class Decoder:
         self.meanings = [
             [Counter(first_meaning(s), 1023) for s in range(len(PAIRS))] for _ in range(k)
         ]
-        self.direct: defaultdict[int, Counter] = defaultdict(lambda: Counter(2**21, 255))
+        self.direct: defaultdict[tuple[int, int], Counter] = defaultdict(
+            lambda: Counter(2**21, 255)
+        )
         first = [150000 // k, 0] * k + [150000 // k, 150000 // k, 0, 0]
         self.weights: list[defaultdict[Row, list[int]]] = [
             defaultdict(lambda: list(first)) for _ in range(self.sets)
@@ -305,14 +310,14 @@ class Decoder:
         for place in range(8):
             if place in (0, 4):
                 slots = [self.histories.find(mix(h, partial)) for h in hashes]
-                node = 1
+                node: Node = ()
             bit = self.bit(slots, partial, node, place)
-            partial, node = 2 * partial + bit, 2 * node + bit
+            partial, node = 2 * partial + bit, (*node, bit)
         self.text.take_in(partial & 255)
         self.match.go_on(self.text)
         return partial & 255
 
-    def inputs(self, states: list[int], order1: int, expected_bit: int) -> list[int]:
+    def inputs(self, states: list[int], order1: tuple[int, int], expected_bit: int) -> list[int]:
         x: list[int] = []
         for counters, state in zip(self.meanings, states, strict=True):
             x += counters[state].values() if state else (0, 0)
@@ -331,7 +336,7 @@ class Decoder:
             partial,
             (self.match.bucket, place),
             (text.shape >> 4) & 255,
-            (32 * seen // (len(self.chosen) + 1), place),
+            (seen, place),  # of at most 18, so that 32 rows tell all apart
             (min(text.letters, 31), place),
             min(text.column, 255),
         ]
@@ -348,8 +353,8 @@ class Decoder:
         )
         return [table[h % self.rows] for table, h in zip(self.cells, hashes, strict=True)]
 
-    def bit(self, slots: list[Slot], partial: int, node: int, place: int) -> int:
-        order1 = (self.text.last & 255) << 8 | partial
+    def bit(self, slots: list[Slot], partial: int, node: Node, place: int) -> int:
+        order1 = self.text.last & 255, partial
         states = [slot.states[node] for slot in slots]
         expected_bit = (self.match.expected >> (7 - place)) & 1
         x = self.inputs(states, order1, expected_bit)
@@ -386,7 +391,7 @@ class Decoder:
 
     def settled(self, p: int, z: int, partial: int) -> int:
         """What is coded, of the corrected probability and what the mixers said."""
-        return clip(p, 16, 65520)
+        return max(p, 16)  # the most is 65514, of which the text cuts nothing
 
     def steps(self) -> int:
         """The step of the weights."""

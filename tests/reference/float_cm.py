@@ -145,6 +145,11 @@ class Prediction:
             ]
 
 
+def sixteenth(p: int) -> int:
+    """Of a probability from 32 to 65504, of which no more is used."""
+    return clip(p >> 4, 2, 4094)
+
+
 class Weight:
     """The distribution of the weight at hand, steps 2, 6 and 7."""
 
@@ -164,7 +169,7 @@ class Weight:
     def above(self, x: int) -> int:
         self.middle = self.below(x)
         p = ((self.high - self.middle + 1) << 16) // (self.high - self.low + 2)
-        return clip(p, 32, 65504)
+        return sixteenth(p)
 
     def scaled(self, s: int, e: int) -> int:
         """That shifts are bounded shows nowhere: the result is 0, or 65535, long before."""
@@ -294,7 +299,7 @@ class Decoder:
         place = min(self.above[c], 7), min(self.left, 7), part >> 2
         others: list[Key] = [("B", c), ("C", *place)]
         self.contexts = [("A", part, now.context()), *others]
-        sign = self.decision(("sign",), ("sign",), clip(now.below(0) >> 14, 32, 65504))
+        sign = self.decision(("sign",), ("sign",), sixteenth(now.below(0) >> 14))
         if sign:
             now.mean = -now.mean
         self.contexts = [("A", part, now.context()), *others]
@@ -330,7 +335,7 @@ class Decoder:
         node = 1
         beside = clip(e - near, -7, 3)
         for k in range(self.top_bits):
-            s = (256 if e else 0) + ((((node << 1) | 1) << (7 - k)) & 255)
+            s = ((2 * node + 1) << (7 - k)) - (0 if e else 256)
             point = now.scaled(s, max(e, 1))
             node = 2 * node + self.split(now, ("top", beside, node), point, (e, node))
         m = node - (1 << self.top_bits)
@@ -357,7 +362,7 @@ class Decoder:
     def decision(self, d: Key, by_value: Key, p: int) -> int:
         keys: list[Key] = [(context, d) for context in self.contexts] + [("value", by_value)]
         states = self.counters.states
-        x = [STRETCH[p >> 4], *[STRETCH[states[key][0] >> 10] for key in keys], 256]
+        x = [STRETCH[p], *[STRETCH[states[key][0] >> 10] for key in keys], 256]
         w = self.weights[d]
         total = sum(a * b for a, b in zip(x, w, strict=True))
         P = SQUASH[clip(total >> 16, -2047, 2047) + 2048]

@@ -14,7 +14,7 @@ from typing import Any
 import xxhash
 
 from reference.arithmetic import SQUASH, STRETCH, Arithmetic, clip
-from reference.byte_cm import Decoder, Row
+from reference.byte_cm import Decoder, Node, Row
 from reference.network import Head, Reference
 from reference.reading import fail
 
@@ -66,7 +66,7 @@ class Mixed(Decoder):
             defaultdict(lambda: [32768, 0, 32768, 0]) for _ in range(4)
         ]
 
-    def inputs(self, states: list[int], order1: int, expected_bit: int) -> list[int]:
+    def inputs(self, states: list[int], order1: tuple[int, int], expected_bit: int) -> list[int]:
         opinion = clip(logit(self.likely), -2047, 2047)
         return [*super().inputs(states, order1, expected_bit), opinion, (self.likely - 32768) >> 5]
 
@@ -127,13 +127,13 @@ class Mixed(Decoder):
             for place in range(8):
                 if place in (0, 4):
                     slots = [self.histories.find(_mix(h, partial)) for h in hashes]
-                    node = 1
+                    node: Node = ()
                 least = prefix + bytes([((2 * partial + 1) << (7 - place)) & 255])
                 border = next((t for t in range(low, high) if pieces[t] >= least), high)
                 self.likely = share(counts[high] - counts[border], counts[high] - counts[low])
                 bit = self.bit(slots, partial, node, place)
                 low, high = (border, high) if bit else (low, border)
-                partial, node = 2 * partial + bit, 2 * node + bit
+                partial, node = 2 * partial + bit, (*node, bit)
             self.text.take_in(partial & 255)
             self.match.go_on(self.text)
             if low == high:

@@ -2,8 +2,8 @@
 
 import struct
 
-from reference.adam import moved
-from reference.adam import stepped as after
+from reference.adam_arithmetic import moved
+from reference.adam_arithmetic import stepped as after
 from reference.entries import is_integer, parse_json
 from reference.reading import Refused, fail
 

@@ -6,7 +6,8 @@ In the modules of a codec's decoder each integer is made one more and one less, 
 is swapped with its neighbour (`<` with `<=`, `==` with `!=`), one at a time. A mutant survives if
 every golden archive still gives what it should, data or error. Functions that only write are left
 out, and so are names of types and indices into strings of messages. A mutant is tried on those
-archives alone that reach its statement; what is run at import, on all.
+archives alone that reach its statement; what is run at import, on all. What nothing can tell by
+the reasons of `equivalent_mutants.py` is counted, and named apart.
 """
 
 import argparse
@@ -30,6 +31,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 from archive_cases import ArchiveCase, digest_of, error_of, listed, read_archives  # noqa: E402
 from codec_cases import CodecCase, read_cases  # noqa: E402
+from equivalent_mutants import EQUIVALENT  # noqa: E402
 from reference.container import decode  # noqa: E402
 from reference.reading import Refused  # noqa: E402
 from reference.short_form import in_ordinary_form  # noqa: E402
@@ -137,6 +139,26 @@ def places(module: str) -> list[tuple[str, int, int]]:
     """All mutants of a module of `reference`: module, number of the node, number of the change."""
     nodes = [node for node, _ in _in_decoders(_tree(module)) if _changes(node)]
     return [(module, n, c) for n, node in enumerate(nodes) for c in range(len(_changes(node)))]
+
+
+def equivalent(module: str) -> set[tuple[str, int, int]]:
+    """The places of `equivalent_mutants.py`; SystemExit if there is one that does not exist."""
+    wanted = {(e.text, change) for e in EQUIVALENT if e.module == module for change in e.changes}
+    if not wanted:
+        return set()
+    text = (TESTS / "reference" / f"{module}.py").read_text().splitlines()
+    by_name: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
+    for place in places(module):
+        one = mutant(*place)
+        by_name.setdefault((text[one.line - 1].strip(), one.change), []).append(place)
+    found = {
+        (line, change if len(same) == 1 else f"{change} ({k})"): place
+        for (line, change), same in by_name.items()
+        for k, place in enumerate(same, 1)
+    }
+    if not wanted <= found.keys():
+        raise SystemExit(f"{module}: no such mutant: {sorted(wanted - found.keys())}")
+    return {found[name] for name in wanted}
 
 
 def _tree(module: str) -> ast.Module:
@@ -431,6 +453,7 @@ def main() -> None:
         if not arguments.codecs or any(word in name.split() for word in arguments.codecs)
     }
     survivors: dict[str, list[bool]] = {}
+    known: dict[str, set[tuple[str, int, int]]] = {}
     modules = dict.fromkeys(module for each in chosen.values() for module in each)
     some = {module: {case.name for case in _reaching(module, every)} for module in modules}
     needed = [case for case in every if any(case.name in names for names in some.values())]
@@ -439,7 +462,7 @@ def main() -> None:
     reached.sort(key=lambda one: one[0].seconds)
     for module in modules:
         depending_on(module)  # once, not in each process
-        survivors[module] = []
+        survivors[module], known[module] = [], equivalent(module)
         _OF[module] = [
             (case, lines[module])
             for case, lines in reached
@@ -447,14 +470,19 @@ def main() -> None:
         ]
     tasks = [place for module in survivors for place in places(module)]
     with get_context("fork").Pool(arguments.processes) as pool:
-        for module, line, change, survives in pool.imap(_judge, tasks, chunksize=4):
+        judged = pool.imap(_judge, tasks, chunksize=4)
+        for place, (module, line, change, survives) in zip(tasks, judged, strict=True):
             survivors[module].append(survives)
+            if place in known[module] and not survives:
+                raise SystemExit(f"{module}.py:{line}: {change} is not equivalent: it is told")
             if survives and arguments.survivors:
-                print(f"{module}.py:{line}: {change}", flush=True)
+                note = " (equivalent)" if place in known[module] else ""
+                print(f"{module}.py:{line}: {change}{note}", flush=True)
     for name, modules in chosen.items():
         found = [survives for module in modules for survives in survivors[module]]
         share = 100 * sum(found) / len(found)
-        print(f"{name:16} {len(found):5} mutants, {sum(found):4} survive: {share:.0f} %")
+        told = f"{name:16} {len(found):5} mutants, {sum(found):4} survive: {share:.1f} %"
+        print(f"{told}; {sum(len(known[module]) for module in modules)} of them are equivalent")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ from densor.codec.pages.values import PageMaker
 from densor.codec.table import params
 from densor.codec.table.decoder import TableDecoder
 from densor.errors import FormatError, UnsupportedError
+from densor.runtime.memory import MEMORY
+
+_ROW = 72  # bytes that a row of a column takes beside its value, about, while pages are made
 
 
 class PagesDecoder(ChunkDecoder):
@@ -24,13 +27,14 @@ class PagesDecoder(ChunkDecoder):
         for table in found.tables:
             columns.add(_content(table), table.rows)
         writer = _Writer(out, np.frombuffer(found.rest, np.uint8))
-        for number, recipe in enumerate(found.columns):
-            maker = PageMaker(recipe, columns.column(number))
-            writer.copy(recipe.before)
-            for page in recipe.pages:
-                writer.copy(page.header)
-                for part in maker.page(page):
-                    writer.put(part)
+        with MEMORY.borrowed(_ROW * sum(table.rows for table in found.tables)):
+            for number, recipe in enumerate(found.columns):
+                maker = PageMaker(recipe, columns.column(number))
+                writer.copy(recipe.before)
+                for page in recipe.pages:
+                    writer.copy(page.header)
+                    for part in maker.page(page):
+                        writer.put(part)
         writer.end()
 
 

@@ -3,6 +3,7 @@
 A column whose pages cannot be made again stays as it is.
 """
 
+from collections import deque
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +28,7 @@ from densor.codec.table.layout import MAX_ARRAY_BYTES
 from densor.codec.table.packing import Packer
 from densor.codec.table.wire import Writer
 from densor.errors import FormatError
-from densor.runtime.workers import Workers
+from densor.runtime.workers import Task, Workers
 
 
 class PagesCoder:
@@ -47,13 +48,30 @@ class PagesCoder:
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of a stretch; the stretch itself where no page can be made again."""
-        submit, rows = self._workers.submit, self._pages.rows
-        tasks = [submit(undo, column, rows, chunk) for column in self._pages.columns]
-        undone = _fitting([one for one in (task.result() for task in tasks) if one is not None])
+        undone = self._undone(chunk)
         try:
             return np.frombuffer(self._coded(undone, chunk), np.uint8) if undone else chunk
         except FormatError:  # of more than a chunk may have
             return chunk
+
+    def _undone(self, chunk: Bytes) -> list[Undone]:
+        """The columns that can be made again but the largest, of which one chunk has no room.
+
+        A few are taken apart at a time, since values of a hostile file may be many times its size.
+        """
+        rows, columns = self._pages
+        ahead = self._workers.threads
+        tasks: deque[Task[Undone | None]] = deque()
+        kept: list[Undone] = []
+        for number in range(len(columns) + ahead):
+            if number < len(columns):
+                tasks.append(self._workers.submit(undo, columns[number], rows, chunk))
+            found = tasks.popleft().result() if number >= ahead else None
+            if found is not None:
+                kept.append(found)
+            while sum(map(_size, kept)) > MAX_CONTENT:
+                del kept[max(range(len(kept)), key=lambda place: (_size(kept[place]), place))]
+        return kept
 
     def _coded(self, undone: list[Undone], chunk: Bytes) -> bytes:
         rows = self._pages.rows
@@ -106,16 +124,8 @@ class PagesCoder:
         return [different[tables] for tables in sorted(different, reverse=True)]
 
 
-def _fitting(undone: list[Undone]) -> list[Undone]:
-    """The columns but the largest, as many as one chunk may have the values of."""
-    sizes = {one.column.begin: one.values.data.size + 8 * one.values.rows for one in undone}
-    left = MAX_CONTENT
-    kept = set()
-    for begin in sorted(sizes, key=sizes.__getitem__):
-        left -= sizes[begin]
-        if left >= 0:
-            kept.add(begin)
-    return [one for one in undone if one.column.begin in kept]
+def _size(undone: Undone) -> int:
+    return undone.values.data.size + 8 * undone.values.rows
 
 
 def propose(batch: Batch, level: Level) -> ChunkEncoder | None:

@@ -241,10 +241,9 @@ class _ColumnReader:
         """Values one behind the other, all of what there is."""
         width, begin = self._column.width, self._size
         if width == BITS:
-            body = np.unpackbits(body, bitorder="little")
-            if body.size - count not in range(8):
+            if body.size != (count + 7) // 8:
                 return None
-            body = body[:count]
+            body = np.unpackbits(body, count=count, bitorder="little")
         self._bodies.append(body)
         self._size += body.size
         if self._size > MAX_CONTENT:

@@ -157,7 +157,7 @@ def _text_size(data: Bytes, at: int, rows: int, form: int) -> int:
         offsets = _offsets(data, at, rows, form)
     except FormatError:
         return data.size + 1
-    if offsets[0] or (np.diff(offsets) < 0).any() or offsets[-1] > data.size:
+    if offsets[0] or (offsets[1:] < offsets[:-1]).any() or offsets[-1] > data.size:
         return data.size + 1
     return int(offsets[-1])
 

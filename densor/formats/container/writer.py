@@ -45,6 +45,7 @@ _NO_TENSORS = (
     "fixed-width",
     "gzip",
     "jsonl",
+    "parquet",
     "png",
     "zip",
 )  # formats whose other bytes are as slow as any

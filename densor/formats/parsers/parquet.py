@@ -32,6 +32,7 @@ _MAX_METADATA = 1 << 24
 _MAX_HEADER = 1 << 16  # bytes before a page
 _FIRST = 1 << 8  # bytes in which a header is looked for
 _MAX_PAGES_SEEN = 1 << 18  # in a file
+_MAX_HEADERS_SEEN = 1 << 24  # bytes of all of them in a file
 _MAX_VALUES_OF_HEADER = 1 << 10
 _AHEAD = 1 << 14
 _MOST_COLUMNS = 128  # that are coded under each other, which takes time by their square
@@ -44,6 +45,10 @@ _DATA, _DICTIONARY, _DATA_2 = 0, 2, 3  # types of pages
 _ENCODINGS = {0: PLAIN, 2: INDICES, 8: INDICES}
 _LEVELS = 3  # the encoding of levels that is known
 _REQUIRED, _OPTIONAL = 0, 1
+
+# Rows of which the values take less than the bytes of their pages: of one group; and of each of
+# several, on average, between which bytes have much in common.
+FEWEST_ROWS, FEWEST_OF_SEVERAL = 64, 400
 
 
 def find(head: Head) -> Contents | None:
@@ -98,8 +103,12 @@ def _leaves(schema: list[Struct]) -> list[_Leaf]:
 def _stretches(metadata: Struct, window: Window, end: int) -> Iterator[Stretch]:
     try:
         leaves = _leaves(metadata[2])
-        left = [_MAX_PAGES_SEEN]
-        for group in metadata[4]:
+        left = [_MAX_PAGES_SEEN, _MAX_HEADERS_SEEN]
+        groups = metadata[4]
+        fewest = FEWEST_ROWS if len(groups) == 1 else FEWEST_OF_SEVERAL
+        if sum(group[3] for group in groups) < fewest * len(groups):
+            return
+        for group in groups:
             columns = []
             for chunk, leaf in zip(group[1], leaves, strict=True):
                 column = _column(chunk, leaf, group[3], window, end, left)
@@ -115,7 +124,7 @@ def _column(
 ) -> Column | None:
     """A column of some rows; None where its pages are of kinds that are not known.
 
-    `left`: how many more pages may be looked at in the file.
+    `left`: how many more pages may be looked at in the file, and bytes of their headers.
     """
     about = chunk[3]
     codec, size = about[4], about[7]
@@ -129,7 +138,7 @@ def _column(
     at, behind = begin, begin + size
     while at < behind:
         left[0] -= 1
-        page = _page(window, at, behind, leaf) if left[0] >= 0 else None
+        page = _page(window, at, behind, leaf, left) if min(left) >= 0 else None
         if page is None or len(pages) == MAX_PAGES:
             return None
         pages.append(page)
@@ -139,9 +148,10 @@ def _column(
     return Column(begin, leaf.width, leaf.dtype, codec, leaf.optional, tuple(pages))
 
 
-def _page(window: Window, at: int, end: int, leaf: _Leaf) -> Page | None:
+def _page(window: Window, at: int, end: int, leaf: _Leaf, left: list[int]) -> Page | None:
     """The page that begins there; None where it is of a kind that is not known."""
     header, size = _header(window, at, end)
+    left[1] -= size
     kind, whole, stored = header[1], header[2], header[3]
     if not 0 <= stored <= end - at - size or not 0 <= whole <= MAX_CONTENT:
         return None
