@@ -28,8 +28,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "file",
         "api",
         "text",
-        "arrow_tables",
-        "record_tables",
         "tables",
         "audio",
         "archives",

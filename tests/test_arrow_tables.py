@@ -23,11 +23,11 @@ from arrow_files import (
 from helpers import random_state
 
 import densor
-from densor import arrow_tables
 from densor.codec.table.decoder import TableDecoder
 from densor.codec.table.reading import StoredPart
 from densor.errors import ArgumentError, FileError
 from densor.formats.parsers import arrow
+from densor.tables import arrow as arrow_tables
 
 TYPES = {"id": "<i8", "flight": "<u2", "late": "<i4", "price": "<f8", "half": "<f4"}
 

@@ -308,3 +308,20 @@ def test_one_object_for_both_and_texts(data: bytes) -> None:
             work(io.StringIO("text"), io.BytesIO())  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="binary"):
             work(io.BytesIO(_packed(data)), io.StringIO())  # type: ignore[arg-type]
+
+
+class _BadPlace(Other):
+    """A file of which one place cannot be read."""
+
+    def readinto(self, out: Any, /) -> int:
+        if self.tell() >= 500:
+            raise OSError("bad sector")
+        return super().readinto(out)
+
+
+def test_a_file_stays_where_it_is_when_a_place_cannot_be_read() -> None:
+    file = _BadPlace(bytes(1000))
+    file.seek(7)
+    with pytest.raises(FileError, match="cannot read"):
+        random_source_of(file).read_at(600, 10)
+    assert file.tell() == 7

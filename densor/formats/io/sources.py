@@ -302,9 +302,11 @@ class FileRandomSource:
             return self._pread(offset, count)
         with self._lock:
             at = self._file.tell()
-            self._file.seek(offset)
-            data = FileSource(self._file).take(count)
-            self._file.seek(at)
+            try:
+                self._file.seek(offset)
+                data = FileSource(self._file).take(count)
+            finally:  # since others read in order, also where a parser passes over the error
+                self._file.seek(at)
         if data.size != count:
             raise TruncatedError("archive is shorter than its frames say")
         return data

@@ -1,13 +1,4 @@
-"""Tables in archives: some columns and rows of a CSV file, of which no more is read than needed.
-
->>> import densor, tempfile, pathlib
->>> folder = pathlib.Path(tempfile.mkdtemp())
->>> rows = "".join(f"{i},{i * i},{'odd' if i % 2 else 'even'}\\n" for i in range(500))
->>> _ = (folder / "squares.csv").write_text("number,square,kind\\n" + rows)
->>> _ = densor.pack([folder / "squares.csv"], folder / "a.densor")
->>> densor.read_table(folder / "a.densor", columns=["square"], rows=slice(10, 13))
-{'square': array([100, 121, 144])}
-"""
+"""Some columns and rows of a table in an archive; the types of cells where its file has none."""
 
 import itertools
 import re
@@ -18,7 +9,6 @@ from typing import Any, Literal, NamedTuple, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from densor.arrow_tables import ArrowTable, Values, holds, joined
 from densor.codec.batch import Bytes
 from densor.codec.registry import CODEC_TABLE
 from densor.codec.table.cells import rows_of
@@ -32,8 +22,10 @@ from densor.formats.container.archive import Archive
 from densor.formats.parsers import json_lines
 from densor.formats.parsers.tabular import FORMATS, SAMPLE, layout_in
 from densor.options import ReadKeywords, ReadOptions, read_options
-from densor.record_tables import RecordTable
 from densor.runtime.arguments import need, need_whole
+from densor.tables.arrow import ArrowTable
+from densor.tables.records import RecordTable
+from densor.tables.values import Values, holds, joined
 
 Kind = Literal["numpy", "pandas", "polars", "arrow"]
 # Files that tell the types of their columns, by format.

@@ -1,10 +1,9 @@
 """Tables in files of Arrow within archives, of which no more is read than what is asked for."""
 
 import bisect
-import contextlib
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,41 +15,14 @@ from densor.codec.table.layout import BITS, CELLS, Layout
 from densor.codec.table.output import cells_in
 from densor.codec.table.params import parse
 from densor.codec.table.reading import StoredPart
-from densor.errors import ArgumentError, FileError, FormatError
+from densor.errors import FileError, FormatError
 from densor.formats.container.archive import Archive
 from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.parsers.arrow import Batch, Messages, Part, flat, messages_in
 from densor.formats.parsers.arrow_schema import Field
+from densor.tables.values import Values
 
 _KEPT = 4  # chunks whose columns are kept: batches share chunks, and dictionaries are in others
-
-
-class Values(NamedTuple):
-    """Cells of some rows, and which are missing, bool; None where none can be."""
-
-    cells: npt.NDArray[Any]
-    missing: npt.NDArray[np.bool_] | None = None
-
-    def take(self, chosen: npt.NDArray[np.intp]) -> "Values":
-        """Those of some rows."""
-        missing = None if self.missing is None else self.missing[chosen]
-        return Values(self.cells[chosen], missing)
-
-    def plain(self) -> npt.NDArray[Any]:
-        """One array, in which what is missing is NaN, NaT or None; integers are float64 then."""
-        cells, missing = self
-        if missing is None:
-            return cells
-        if cells.dtype.kind in "iuf":
-            found = cells.astype(np.float64) if cells.dtype.kind != "f" else cells.copy()
-            found[missing] = np.nan
-        elif cells.dtype.kind in "mM":
-            found = cells.copy()
-            found[missing] = np.array("NaT", cells.dtype)
-        else:
-            found = cells.astype(object)
-            found[missing] = None
-        return found
 
 
 class _Stored:
@@ -273,48 +245,3 @@ def _objects(data: bytes, offsets: npt.NDArray[np.int64], ids: Any, text: bool) 
     cells = np.empty(len(found), object)
     cells[:] = [cell.decode("utf-8", "surrogateescape") for cell in found] if text else found
     return cells if ids is None else cells[ids.reshape(-1)]
-
-
-def joined(parts: Sequence[Values]) -> Values:
-    """Values of several parts as one."""
-    if not parts:
-        return Values(np.array([], object))
-    cells = np.concatenate([part.cells for part in parts])
-    if all(part.missing is None for part in parts):
-        return Values(cells)
-    nothing = [np.zeros(part.cells.size, np.bool_) if part.missing is None else part.missing
-               for part in parts]  # fmt: skip
-    return Values(cells, np.concatenate(nothing))
-
-
-def _number(text: str, whole: bool) -> int | float:
-    """What values are compared with; `whole` ones exactly, also those that no float is equal to."""
-    if whole:
-        with contextlib.suppress(ValueError):
-            return int(text)
-    return float(text)
-
-
-def holds(values: Values, compare: Any, value: str) -> npt.NDArray[np.bool_]:
-    """Where a condition holds; nowhere where cells are missing."""
-    cells = values.cells
-    if cells.ndim > 1 or cells.dtype.kind in "cV":
-        raise ArgumentError("conditions are on numbers, times and texts alone")
-    try:
-        if cells.dtype.kind in "iuf":
-            wanted = _number(value, cells.dtype.kind != "f")
-            most = float(np.finfo(cells.dtype).max) if cells.dtype.kind == "f" else np.inf
-            if most < abs(wanted) < np.inf:  # infinite in their type, as some of them may be
-                cells = cells.astype(np.float64)
-            good = compare(cells, wanted)
-        elif cells.dtype.kind in "mM":
-            good = compare(cells, np.array(value, cells.dtype))
-        elif cells.dtype.kind == "b":
-            good = compare(np.where(cells, "true", "false"), value.lower())
-        else:
-            text = value if not cells.size or isinstance(cells[0], str) else value.encode()
-            good = np.array([compare(cell, text) for cell in cells], np.bool_)
-    except ValueError as error:
-        raise ArgumentError(f"{value!r} cannot be compared with the values of a column") from error
-    held: npt.NDArray[np.bool_] = np.asarray(good, np.bool_)
-    return held if values.missing is None else held & ~values.missing

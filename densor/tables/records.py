@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from densor.arrow_tables import Values
 from densor.codec.batch import Bytes
 from densor.codec.registry import CODEC_TABLE
 from densor.codec.table.output import cells_in
@@ -16,6 +15,7 @@ from densor.errors import FileError
 from densor.formats.container.archive import Archive
 from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.parsers.npy import records_in
+from densor.tables.values import Values
 
 _MOST_ROWS = 1 << 16  # that are read at once where they are in no table
 
