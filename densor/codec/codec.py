@@ -208,7 +208,6 @@ def _suits_tokens(batch: Batch, level: Level) -> bool:
 _RANS, _ARITHMETIC = "docs/format/rans.md", "docs/format/arithmetic.md"
 _LLM, _FEW = "docs/format/llm.md", "docs/format/delta_few.md"
 _OF_PLANES = "docs/format/planes_rans.md"
-_TOKEN_RANKS = "docs/format/token_ranks.md"
 _R = registry
 
 _ALL = (
@@ -227,7 +226,11 @@ _ALL = (
     ),
     _codec(_R.CODEC_DEFLATE, "deflate", "DEFLATE streams"),
     _codec(_R.CODEC_TOKENS, "tokens", "tokens", suits=_suits_tokens),
-    _codec(_R.CODEC_TOKEN_RANKS, "tokens", "tokens", _TOKEN_RANKS),  # codec 14 proposes it
+    Codec(
+        *(_R.CODEC_TOKEN_RANKS, "token_ranks", "tokens by rank", ("docs/format/token_ranks.md",)),
+        encoder="densor.codec.tokens.encoder",  # proposes it for codec 14, too
+        decoder="densor.codec.tokens.decoder",
+    ),
     _codec(_R.CODEC_CIRCUIT, "circuit", "images by themselves"),
     _codec(_R.CODEC_TABLE, "table", "columns of tables", _ARITHMETIC),
     _codec(_R.CODEC_PAGES, "pages", "columns in pages", "docs/format/table.md"),

@@ -23,7 +23,6 @@ from densor.codec.language_model.params import (
 )
 from densor.codec.language_model.session import Session
 from densor.codec.language_model.step import code_tokens
-from densor.codec.language_model.token_encoder import propose_tokens
 from densor.codec.levels import Level
 from densor.entropy.arithmetic.coder import position
 from densor.errors import DensorError
@@ -40,6 +39,8 @@ def propose(batch: Batch, _: Level | None = None) -> Encoder | None:
     assert batch.session is not None
     if batch.kind.layout is None:
         return LanguageModelEncoder(batch.data, batch.session, batch.workers)
+    from densor.codec.language_model.token_encoder import propose_tokens  # which few need
+
     return propose_tokens(batch)
 
 

@@ -1,6 +1,7 @@
 """Recipes of columns as they stand in a chunk."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,9 +10,11 @@ from densor.codec.pages.layout import DICTIONARY, MAX_PAGES, PLAIN
 from densor.codec.pages.snappy_kernels import MAX_TABLE, MIN_TABLE, OWN
 from densor.codec.pages.values import ColumnRecipe, PageRecipe
 from densor.codec.table.layout import I64, MAX_COLUMNS
-from densor.codec.table.packing import Packer
 from densor.codec.table.wire import Reader, Writer
 from densor.errors import FormatError, LimitError
+
+if TYPE_CHECKING:
+    from densor.codec.table.packing import Packer
 
 MAX_RECIPE = 1 << 22  # bytes
 MAX_LISTED = 1 << 22  # numbers of all lists
@@ -20,7 +23,7 @@ _OPTIONAL, _MISSING, _ORDERED = 1, 2, 4
 _MAX_WIDTH = 1 << 16
 
 
-def pack(columns: Sequence[ColumnRecipe], packer: Packer) -> bytes:
+def pack(columns: Sequence[ColumnRecipe], packer: "Packer") -> bytes:
     """Recipes as they stand in a chunk: what they have, and the numbers of all lists.
 
     FormatError where these are too many.
