@@ -253,8 +253,9 @@ def _table(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
 
 
 def _pages(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
-    """A row for each byte: the byte, whether it is even, and a text."""
+    """A row or more for each byte: the byte, whether it is even, and a text."""
     values = [bytes([byte]) for byte in data.tolist()] or [b"0"]
+    values *= -(-parquet.FEWEST_ROWS // len(values))
     texts = [b"a text" if value < b"\x80" else None for value in values]
     flags = [bytes([value[0] & 1]) for value in values]
     columns = [
