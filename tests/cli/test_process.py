@@ -145,6 +145,7 @@ def test_as_module_and_as_function(program: Start, tmp_path: Path) -> None:
 _IN_A_FINALISER = """
 import os, signal, sys, time
 from densor.cli import dispatch, main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which the caller may ignore
 class Dropping:
     def __del__(self):
         os.kill(os.getpid(), signal.{name})
@@ -170,8 +171,9 @@ def test_signals_that_come_where_nothing_can_be_raised(name: str, code: int) -> 
 
 
 _SLOW_AT_EXIT = """
-import atexit, sys, time
+import atexit, signal, sys, time
 from densor.cli import dispatch, main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which the caller may ignore
 atexit.register(time.sleep, 30)
 def run(argv):
     raise KeyboardInterrupt
