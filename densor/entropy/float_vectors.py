@@ -12,8 +12,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 from densor.entropy.intrinsics import operation
-from densor.entropy.jit import BOUNDSCHECK, inlined
-from densor.entropy.vectors import LANES, check_range, mask16, u32x16
+from densor.entropy.jit import inlined
+from densor.entropy.vectors import LANES, address_in, mask16, splat_of, u32x16
 
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
@@ -37,21 +37,12 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, kind, _VECTOR)
 
 
-def _address(
-    context: Any, builder: Any, arytype: Any, value: Any, index: Any, kind: Any = _VECTOR
-) -> Any:
-    if BOUNDSCHECK:
-        check_range(context, builder, arytype, value, index, index.type(LANES))
-    array = context.make_array(arytype)(context, builder, value)
-    return builder.bitcast(builder.gep(array.data, [index]), kind.as_pointer())
-
-
 @intrinsic
 def load(typingctx, array, index):
     """Numbers index to index + 15 of a float32 array."""
 
     def codegen(context, builder, signature, args):
-        value = builder.load(_address(context, builder, signature.args[0], *args))
+        value = builder.load(address_in(context, builder, signature.args[0], *args, _VECTOR))
         value.align = 4
         return value
 
@@ -63,17 +54,11 @@ def store(typingctx, array, index, vector):
     """Sets numbers index to index + 15 of a float32 array."""
 
     def codegen(context, builder, signature, args):
-        address = _address(context, builder, signature.args[0], *args[:2])
+        address = address_in(context, builder, signature.args[0], *args[:2], _VECTOR)
         builder.store(args[2], address).align = 4
         return context.get_dummy_value()
 
     return types.void(array, types.intp, f32x16), codegen
-
-
-def _splat(builder: Any, value: Any) -> Any:
-    undefined = ir.Constant(_VECTOR, ir.Undefined)
-    first = builder.insert_element(undefined, value, _I32(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(_V32, [0] * LANES))
 
 
 def _function(name: str) -> Any:
@@ -85,7 +70,7 @@ def _function(name: str) -> Any:
     return call
 
 
-splat = operation(f32x16(types.float32), _splat)
+splat = operation(f32x16(types.float32), lambda builder, value: splat_of(builder, value, _VECTOR))
 _BINARY = f32x16(f32x16, f32x16)
 add = operation(_BINARY, lambda builder, a, b: builder.fadd(a, b))
 subtract = operation(_BINARY, lambda builder, a, b: builder.fsub(a, b))
@@ -142,7 +127,7 @@ def load64(typingctx, array, index):
     """Numbers index to index + 15 of a float64 array."""
 
     def codegen(context, builder, signature, args):
-        value = builder.load(_address(context, builder, signature.args[0], *args, _LONG_VECTOR))
+        value = builder.load(address_in(context, builder, signature.args[0], *args, _LONG_VECTOR))
         value.align = 8
         return value
 
@@ -154,7 +139,7 @@ def store64(typingctx, array, index, vector):
     """Sets numbers index to index + 15 of a float64 array."""
 
     def codegen(context, builder, signature, args):
-        address = _address(context, builder, signature.args[0], *args[:2], _LONG_VECTOR)
+        address = address_in(context, builder, signature.args[0], *args[:2], _LONG_VECTOR)
         builder.store(args[2], address).align = 8
         return context.get_dummy_value()
 

@@ -12,8 +12,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 from densor.entropy.intrinsics import operation
-from densor.entropy.jit import BOUNDSCHECK
-from densor.entropy.vectors import LANES, check_range, features_of
+from densor.entropy.vectors import LANES, address_in, features_of, splat_of
 
 _I1, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 16, 32, 64))
 _V16, _V32 = ir.VectorType(_I16, LANES), ir.VectorType(_I32, LANES)
@@ -35,19 +34,12 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, kind, _V16)
 
 
-def _address(context: Any, builder: Any, arytype: Any, value: Any, index: Any) -> Any:
-    if BOUNDSCHECK:
-        check_range(context, builder, arytype, value, index, index.type(LANES))
-    array = context.make_array(arytype)(context, builder, value)
-    return builder.bitcast(builder.gep(array.data, [index]), _V16.as_pointer())
-
-
 @intrinsic
 def load(typingctx, array, index):
     """16 elements of an array of 16 bits, from `index` on."""
 
     def codegen(context, builder, signature, args):
-        value = builder.load(_address(context, builder, signature.args[0], *args))
+        value = builder.load(address_in(context, builder, signature.args[0], *args, _V16))
         value.align = 2
         return value
 
@@ -59,7 +51,7 @@ def store(typingctx, array, index, vector):
     """To 16 elements of an array of 16 bits, from `index` on."""
 
     def codegen(context, builder, signature, args):
-        address = _address(context, builder, signature.args[0], *args[:2])
+        address = address_in(context, builder, signature.args[0], *args[:2], _V16)
         builder.store(args[2], address).align = 2
         return context.get_dummy_value()
 
@@ -93,9 +85,7 @@ either = operation(
 
 
 def _splat(builder: Any, value: Any) -> Any:
-    undefined = ir.Constant(_V16, ir.Undefined)
-    first = builder.insert_element(undefined, builder.trunc(value, _I16), _I32(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(_V32, [0] * LANES))
+    return splat_of(builder, builder.trunc(value, _I16), _V16)
 
 
 def _count_up_to(builder: Any, a: Any, most: Any) -> Any:

@@ -61,7 +61,8 @@ class _MaskModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, kind, _MASK)
 
 
-def _splat(builder: Any, value: Any, kind: Any) -> Any:
+def splat_of(builder: Any, value: Any, kind: Any) -> Any:
+    """A number in all lanes of a vector of type `kind`."""
     undefined = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(undefined, value, _I32(0))
     return builder.shuffle_vector(first, undefined, ir.Constant(_V32, [0] * LANES))
@@ -81,8 +82,14 @@ def check_range(
     cgutils.do_boundscheck(context, builder, builder.add(index, count), size, 0)
 
 
-def _address(
-    context: Any, builder: Any, arytype: Any, value: Any, index: Any, kind: Any, count: int
+def address_in(
+    context: Any,
+    builder: Any,
+    arytype: Any,
+    value: Any,
+    index: Any,
+    kind: Any,
+    count: int = LANES,
 ) -> Any:
     """A pointer to `count` consecutive elements as one vector of type `kind`."""
     if BOUNDSCHECK:
@@ -95,7 +102,7 @@ def _load(kind: Any, extend: bool, items: int = LANES) -> Any:
     @intrinsic
     def load(typingctx, array, index):
         def codegen(context, builder, signature, args):
-            address = _address(context, builder, signature.args[0], *args, kind, items)
+            address = address_in(context, builder, signature.args[0], *args, kind, items)
             value = builder.load(address)
             value.align = 1
             return builder.zext(value, _V32) if extend else value
@@ -109,7 +116,7 @@ def _store(kind: Any, truncate: bool, items: int = LANES) -> Any:
     @intrinsic
     def store(typingctx, array, index, vector):
         def codegen(context, builder, signature, args):
-            address = _address(context, builder, signature.args[0], *args[:2], kind, items)
+            address = address_in(context, builder, signature.args[0], *args[:2], kind, items)
             value = builder.trunc(args[2], kind) if truncate else args[2]
             builder.store(value, address).align = 1
             return context.get_dummy_value()
@@ -139,7 +146,7 @@ exclusive = operation(_BINARY, lambda builder, a, b: builder.xor(a, b))
 
 def _lanes(builder: Any, value: Any) -> Any:
     """A vector whose lanes are the low half of an int64."""
-    return _splat(builder, builder.trunc(value, _I32), _V32)
+    return splat_of(builder, builder.trunc(value, _I32), _V32)
 
 
 splat = operation(u32x16(types.int64), _lanes)
@@ -257,7 +264,7 @@ def gather_u32_at(typingctx, array, places, index):
     def codegen(context, builder, signature, args):
         value, places, index = args
         arytype, of_places = signature.args[:2]
-        address = _address(context, builder, of_places, places, index, _I8, 2 * LANES)
+        address = address_in(context, builder, of_places, places, index, _I8, 2 * LANES)
         address = builder.bitcast(address, _I16.as_pointer())
         data = context.make_array(arytype)(context, builder, value).data
         gathered = ir.Constant(_V32, ir.Undefined)
@@ -358,7 +365,7 @@ def expand_u16(typingctx, array, index, mask):
     def codegen(context, builder, signature, args):
         value, index, mask = args
         arytype = signature.args[0]
-        address = _address(context, builder, arytype, value, index, _I8, 2 * LANES)
+        address = address_in(context, builder, arytype, value, index, _I8, 2 * LANES)
         if "avx512vbmi2" in features_of(context)[1] or _byte_shuffle(context) is None:
             words = builder.bitcast(address, _I16.as_pointer())
             zero = ir.Constant(_V16, [0] * LANES)
@@ -388,7 +395,7 @@ def compress_u16_before(typingctx, array, end, mask, vector):
     def codegen(context, builder, signature, args):
         value, end, mask, vector = args
         start = builder.sub(end, _I64(2 * LANES))
-        address = _address(context, builder, signature.args[0], value, start, _I8, 2 * LANES)
+        address = address_in(context, builder, signature.args[0], value, start, _I8, 2 * LANES)
         words = builder.trunc(vector, _V16)
         family, features = features_of(context)
         if family == "x86_64" and "avx512vbmi2" in features:  # to memory it takes 4 times as long

@@ -20,15 +20,16 @@ def rows_of_tables(columns: Sequence[Values], rows: int) -> list[int]:
     """How many rows go to each table, so that these hold them."""
     cells = sum(1 + (column.missing is not None) for column in columns)
     size = sum(int(column.lengths.sum(dtype=np.int64)) + 5 * rows for column in columns)
-    count = max(1, -(-cells * rows // MAX_CELLS), -(-2 * size // MAX_ARRAY_BYTES) if size >
-                MAX_ARRAY_BYTES else 1)  # fmt: skip
+    count = max(1, -(-cells * rows // MAX_CELLS))
+    if size > MAX_ARRAY_BYTES:  # with room for tables whose rows are longer than others
+        count = max(count, -(-2 * size // MAX_ARRAY_BYTES))
     step = min(-(-rows // count), MAX_CELLS // cells)
     return [min(step, rows - at) for at in range(0, rows, step)]
 
 
-def arrays_of(columns: Sequence[Values], dtypes: Sequence[str], begin: int, end: int) -> tuple[
-    Layout, Bytes
-]:  # fmt: skip
+def arrays_of(
+    columns: Sequence[Values], dtypes: Sequence[str], begin: int, end: int
+) -> tuple[Layout, Bytes]:
     """Rows `begin` to `end` of columns as the arrays of a table, and how these lie."""
     parts: list[Bytes] = []
     forms: list[tuple[int, int, str]] = []

@@ -1,4 +1,4 @@
-"""What both kernels of tokens are made of, see `kernels` and `mixing_kernels`."""
+"""What kernels of tokens have in common, see `kernels`, `mixing_kernels`, `ranking_kernels`."""
 
 import numba
 
@@ -7,6 +7,7 @@ from densor.entropy.jit import index, inlined
 
 int64, uint64 = numba.int64, numba.uint64
 
+ODD, MIX = 0x9E3779B97F4A7C15, 0x2545F4914F6CDD1D  # factors of hashes
 _LIMIT = 250  # updates after which flags learn no slower
 
 
@@ -17,6 +18,18 @@ def doublings(size, unit):
     while (int64(unit) << bits) < size:
         bits += 1
     return bits
+
+
+@inlined
+def hash_of(x):
+    """64 bits, of which the highest depend on all of x."""
+    return uint64(x) * uint64(ODD)
+
+
+@inlined
+def top(hashed, bits):
+    """The highest bits of a hash as a number."""
+    return int64(hashed >> uint64(64 - bits))
 
 
 @inlined

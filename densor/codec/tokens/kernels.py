@@ -9,7 +9,15 @@ are used here.
 import numba
 from numba import types
 
-from densor.codec.tokens.common_kernels import doublings, first_of, learn_flag, state_of
+from densor.codec.tokens.common_kernels import (
+    MIX,
+    doublings,
+    first_of,
+    hash_of,
+    learn_flag,
+    state_of,
+    top,
+)
 from densor.codec.tokens.params import PLACES, ROOM, SPECIAL_BITS
 from densor.codec.tokens.range_coder import decode_bit, encode, next_byte, remove
 from densor.entropy.intrinsics import load_u16, prefetch, store_u16
@@ -41,13 +49,11 @@ _MOST = 60  # what a place counts to
 _LONGEST = 60  # what a match counts to
 _MIN_P, _MAX_P = 32, 65504
 _MOST_SPECIAL = 6  # weight of it, of 16
-_ODD = 0x9E3779B97F4A7C15
-_MIX = 0x2545F4914F6CDD1D
 
 
 @inlined
 def _hashed(x, bits):
-    return int64((uint64(x) * uint64(_ODD)) >> uint64(64 - bits))
+    return top(hash_of(x), bits)
 
 
 @inlined
@@ -55,8 +61,8 @@ def _slots(row, a, b, c, d, bits1, bits, match_bits):
     """Numbers of the slots of orders 1, 2 and 3, and of the match."""
     first = (a << 8) + row + 1
     second = (first << 20) + b
-    third = uint64(second) * uint64(_MIX) + uint64(c + 1)
-    fourth = third * uint64(_MIX) + uint64(d + 1)
+    third = uint64(second) * uint64(MIX) + uint64(c + 1)
+    fourth = third * uint64(MIX) + uint64(d + 1)
     return (
         _hashed(first, bits1),
         _hashed(second, bits),
@@ -69,7 +75,7 @@ def _slots(row, a, b, c, d, bits1, bits, match_bits):
 def _own(row, beside, so_far, digit, bits):
     """Where the node of a context is, for a digit of a token whose digits before are known."""
     key = (((beside << 20) + so_far) << 3) + digit + (row << 44)
-    return _hashed(uint64(key + 1) * uint64(_MIX), bits) * NODE
+    return _hashed(uint64(key + 1) * uint64(MIX), bits) * NODE
 
 
 @inlined
@@ -119,7 +125,7 @@ def _learn(slots, base, places, token, found, filled):
 def _special(candidate, states, bits):
     """Where the probability of a candidate is, under what two slots say of it."""
     key = (candidate << 8) + states + 1
-    return 65536 + _hashed(uint64(key) * uint64(_MIX), bits)
+    return 65536 + _hashed(uint64(key) * uint64(MIX), bits)
 
 
 @inlined

@@ -12,7 +12,15 @@ import numba
 from numba import types
 
 from densor.codec.tokens import mixing_fields as of
-from densor.codec.tokens.common_kernels import doublings, first_of, learn_flag, state_of
+from densor.codec.tokens.common_kernels import (
+    MIX,
+    doublings,
+    first_of,
+    hash_of,
+    learn_flag,
+    state_of,
+    top,
+)
 from densor.codec.tokens.params import (
     BIAS,
     FLAG_INPUTS,
@@ -33,19 +41,7 @@ _TOKEN = 0xFFFFF  # the bits of a place below its count, of 6 bits, and the chec
 _UNIT = 1 << 20
 _MOST = 60  # what a place counts to
 _LONGEST = 60  # what a match counts to
-_ODD = 0x9E3779B97F4A7C15
-_MIX = 0x2545F4914F6CDD1D
 _NEW = 0x8000  # a probability of a half that has counted nothing, which is 0 in memory
-
-
-@inlined
-def _hash(x):
-    return uint64(x) * uint64(_ODD)
-
-
-@inlined
-def _top(hashed, bits):
-    return int64(hashed >> uint64(64 - bits))
 
 
 # The coder
@@ -189,8 +185,8 @@ def _learn_slot(slots, base, check, token):
 def _node(context, so_far, digit, bits, state, at):
     """Where the node of a context is, and its check, go to `state` from `at` on."""
     key = (((context << 20) + so_far) << 3) + digit
-    hashed = _hash(uint64(key + 1) * uint64(_MIX))
-    place = _top(hashed, bits) * NODE
+    hashed = hash_of(uint64(key + 1) * uint64(MIX))
+    place = top(hashed, bits) * NODE
     state[index(at)] = place
     state[index(at + 1)] = int64((hashed >> uint64(8)) & uint64(0xFFFF)) | 1
     return place
@@ -257,7 +253,7 @@ def _code_flag(encoding, bit, candidate, lane, close, failed, states, history, o
     context = (s3 << 12) | (s2 << 8) | ((history & 15) << 4)
     context |= (min(close, 3) << 2) | min(failed, 3)
     key = (candidate << 8) + (s3 << 4) + s2 + 1
-    special = SPECIAL_FLAGS + _top(_hash(uint64(key) * uint64(_MIX)), 16)
+    special = SPECIAL_FLAGS + top(hash_of(uint64(key) * uint64(MIX)), 16)
     general = int64(flags[index(context)])
     other = int64(flags[index(special)])
     said1 = int64(stretch[index(general >> 20)])
@@ -398,15 +394,15 @@ def _go_on(state, token, bits, match_bits, slots, matches):
     a, c, d = state[of.A], state[of.B], state[of.C]
     state[of.A], state[of.B], state[of.C], state[of.D] = token, a, c, d
     second = (((token << 8) + 1) << 20) + a
-    third = uint64(second) * uint64(_MIX) + uint64(c + 1)
-    fourth = third * uint64(_MIX) + uint64(d + 1)
-    hash2, hash3, hash4 = _hash(second), _hash(third), _hash(fourth)
-    state[of.SLOT2] = PLACES * _top(hash2, bits)
-    state[of.SLOT3] = PLACES * (_top(hash3, bits) + (int64(1) << bits))
+    third = uint64(second) * uint64(MIX) + uint64(c + 1)
+    fourth = third * uint64(MIX) + uint64(d + 1)
+    hash2, hash3, hash4 = hash_of(second), hash_of(third), hash_of(fourth)
+    state[of.SLOT2] = PLACES * top(hash2, bits)
+    state[of.SLOT3] = PLACES * (top(hash3, bits) + (int64(1) << bits))
     check2 = int64((hash2 >> uint64(20)) & uint64(63))
     check3 = int64((hash3 >> uint64(20)) & uint64(63))
     state[of.CHECKS] = (check3 << 6) | check2
-    state[of.MATCH] = _top(hash4, match_bits)
+    state[of.MATCH] = top(hash4, match_bits)
     state[of.MATCH_CHECK] = int64((hash4 >> uint64(20)) & uint64(0xFFF))
     prefetch(slots, state[of.SLOT3])
     prefetch(slots, state[of.SLOT2])

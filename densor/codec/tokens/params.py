@@ -62,7 +62,7 @@ class Parameters(NamedTuple):
         return (self.rows, self.columns) if self.rows > 1 else (1, count)
 
 
-class Mixed(NamedTuple):
+class _InStreams(NamedTuple):
     """How one sequence of tokens of `size` bytes is coded, all of which are below 16^`digits`.
 
     `bits`: of the numbers of slots. `node_bits`: of the numbers of nodes. `streams`: in turns.
@@ -80,19 +80,16 @@ class Mixed(NamedTuple):
         return 1
 
 
-class Ranked(NamedTuple):
-    """How one sequence of tokens is coded by ranks; fields as those of `Mixed`."""
+class Mixed(_InStreams):
+    """By decisions of two that are mixed."""
 
-    size: int
-    digits: int
-    bits: int
-    node_bits: int
-    streams: int
+    __slots__ = ()
 
-    @property
-    def item(self) -> int:
-        """Tokens of which a chunk has a multiple."""
-        return 1
+
+class Ranked(_InStreams):
+    """By ranks of candidates."""
+
+    __slots__ = ()
 
 
 AnyParameters = Parameters | Mixed | Ranked

@@ -6,14 +6,21 @@ A distribution is a vector of 16 cumulative probabilities of 15 bits, the weight
 up to three nodes; weights depend on how often nodes were met. Symbols are coded by rANS (J. Duda),
 of which an encoder notes them first and codes them backwards. One kernel has the model of both
 directions, so that they cannot drift apart. All arithmetic is in integers, and there is hardly a
-branch that depends on the tokens. See docs/format/tokens.md, whose names are used here.
+branch that depends on the tokens. See docs/format/token_ranks.md, whose names are used here.
 """
 
 import numba
 from numba import types
 
 from densor.codec.tokens import ranking_fields as of
-from densor.codec.tokens.common_kernels import doublings, first_of, state_of
+from densor.codec.tokens.common_kernels import (
+    MIX,
+    doublings,
+    first_of,
+    hash_of,
+    state_of,
+    top,
+)
 from densor.codec.tokens.params import CODERS, MAX_RANKS, ORDER1_BITS, PLACES, SAID, TOTAL
 from densor.codec.tokens.slot_vectors import (
     by_slot,
@@ -43,18 +50,6 @@ _SEEN, _SEEN_PLAIN, _SEEN_FAST = 60, 255, 3  # what nodes count to
 _FULL = 0xFFF  # all places of three slots
 _NO_LANE = 1 << 15
 _RANK, _BESIDE_RANK, _BESIDE = 7, 8, 5  # kinds of nodes, beside digits of their own
-_ODD = 0x9E3779B97F4A7C15
-_MIX = 0x2545F4914F6CDD1D
-
-
-@inlined
-def _hash(x):
-    return uint64(x) * uint64(_ODD)
-
-
-@inlined
-def _top(hashed, bits):
-    return int64(hashed >> uint64(64 - bits))
 
 
 # Nodes
@@ -92,8 +87,8 @@ def _learn(nodes, at, check, vector, seen, limit, target, rates):
 @inlined
 def _ask(state, at, x, kind, bits, nodes):
     """Settles where the node of a context is, and its check, and asks memory for it."""
-    hashed = _hash(uint64((x << 4) + kind + 1) * uint64(_MIX))
-    place = _top(hashed, bits) * NODE
+    hashed = hash_of(uint64((x << 4) + kind + 1) * uint64(MIX))
+    place = top(hashed, bits) * NODE
     state[index(at)] = place
     state[index(at + 1)] = int64((hashed >> uint64(8)) & uint64(0x3FF)) | 1
     prefetch(nodes, place)
@@ -349,16 +344,17 @@ def _learn_token(state, place, bits, slots, matches):
     a, b, c = state[of.A], state[of.B], state[of.C]
     state[of.A], state[of.B], state[of.C] = token, a, b
     second = (((token << 8) + 1) << 20) + a
-    third = uint64(second) * uint64(_MIX) + uint64(b + 1)
-    fourth = third * uint64(_MIX) + uint64(c + 1)
-    hash1, hash2, hash3, hash4 = _hash(token + 1), _hash(second), _hash(third), _hash(fourth)
-    state[of.SLOT3] = PLACES * _top(hash3, bits)
-    state[of.SLOT2] = PLACES * (_top(hash2, bits) + (int64(1) << bits))
-    state[of.SLOT1] = PLACES * (_top(hash1, min(bits, ORDER1_BITS)) + (int64(2) << bits))
+    third = uint64(second) * uint64(MIX) + uint64(b + 1)
+    fourth = third * uint64(MIX) + uint64(c + 1)
+    hash1, hash2 = hash_of(token + 1), hash_of(second)
+    hash3, hash4 = hash_of(third), hash_of(fourth)
+    state[of.SLOT3] = PLACES * top(hash3, bits)
+    state[of.SLOT2] = PLACES * (top(hash2, bits) + (int64(1) << bits))
+    state[of.SLOT1] = PLACES * (top(hash1, min(bits, ORDER1_BITS)) + (int64(2) << bits))
     state[of.CHECK3] = int64((hash3 >> uint64(20)) & uint64(63))
     state[of.CHECK2] = int64((hash2 >> uint64(20)) & uint64(63))
     state[of.CHECK1] = int64((hash1 >> uint64(20)) & uint64(63))
-    state[of.MATCH] = _top(hash4, bits)
+    state[of.MATCH] = top(hash4, bits)
     state[of.MATCH_CHECK] = int64((hash4 >> uint64(20)) & uint64(0xFFF))
     prefetch(slots, state[of.SLOT3])
     prefetch(slots, state[of.SLOT2])

@@ -12,8 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from densor.entropy.intrinsics import operation
-from densor.entropy.jit import BOUNDSCHECK
-from densor.entropy.vectors import LANES, check_range, u32x16
+from densor.entropy.vectors import LANES, address_in, u32x16
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _PLACES = 4
@@ -27,10 +26,7 @@ def _lanes(numbers: Iterable[int]) -> Any:
 
 def _slot(context: Any, builder: Any, arytype: Any, value: Any, index: Any) -> Any:
     """A pointer to the places of a slot."""
-    if BOUNDSCHECK:
-        check_range(context, builder, arytype, value, index, index.type(_PLACES))
-    array = context.make_array(arytype)(context, builder, value)
-    return builder.bitcast(builder.gep(array.data, [index]), _V4.as_pointer())
+    return address_in(context, builder, arytype, value, index, _V4, _PLACES)
 
 
 def _masked(builder: Any, places: Any, mask: Any) -> Any:
@@ -78,10 +74,7 @@ def load_pair(typingctx, array, index):
     """Two elements of a uint32 array as the halves of a uint64, in the order of memory."""
 
     def codegen(context, builder, signature, args):
-        if BOUNDSCHECK:
-            check_range(context, builder, signature.args[0], *args, args[1].type(2))
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        pair = builder.load(builder.bitcast(builder.gep(data, [args[1]]), _I64.as_pointer()))
+        pair = builder.load(address_in(context, builder, signature.args[0], *args, _I64, 2))
         pair.align = 4
         return pair
 
