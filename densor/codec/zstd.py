@@ -16,7 +16,7 @@ _CHEAP, _CHEAP_IF_SLOW = 8, 4  # size over what is left, from which it is fast e
 _MAX_FAST = 3  # level
 _MIN_BYTES_TRIED = 1 << 18  # fewer are tried whole
 _PIECE = 1 << 16  # bytes that faster levels are tried on
-_LARGE_PIECE, _MIN_BYTES_OF_LARGE = 1 << 18, 1 << 19  # likewise, those that come near, of as many
+_LARGE_PIECE = 1 << 18  # likewise, those that come near
 _MAX_SIZE_OF_FASTER = 0.998  # share of what the level itself takes of them
 _MAX_SIZE_OF_NEAR = 1.01
 _local = threading.local()
@@ -51,11 +51,8 @@ def zstd_smallest(data: Buffer, level: int) -> bytes:
     cheap = _CHEAP if level <= _MAX_FAST else _CHEAP_IF_SLOW
     if len(packed) * cheap > size > _MIN_BYTES_TRIED:
         piece = min(_PIECE, max(_PIECE // 2, size // 16))
-        if size < _MIN_BYTES_OF_LARGE:
-            faster = _which_win(data, piece, level, faster, _MAX_SIZE_OF_FASTER)
-        else:
-            faster = _which_win(data, piece, level, faster, _MAX_SIZE_OF_NEAR)
-            faster = _which_win(data, _LARGE_PIECE, level, faster, _MAX_SIZE_OF_FASTER)
+        near = _which_win(data, piece, level, faster, _MAX_SIZE_OF_NEAR)
+        faster = _which_win(data, _LARGE_PIECE, level, near, _MAX_SIZE_OF_FASTER)
     for other in faster:
         packed = min(packed, zstd_compress(data, other), key=len)
     return packed
