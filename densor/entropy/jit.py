@@ -4,7 +4,6 @@ import ast
 import contextlib
 import functools
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ from numba.core import codegen, event, ir
 from numba.core.compiler_lock import global_compiler_lock
 
 from densor.entropy import deferred, native
+from densor.entropy.compile_lock import compile_lock
 from densor.runtime.gc_pause import collection_paused
+from densor.runtime.locks import Lock
 
 BOUNDSCHECK = bool(getattr(numba.config, "BOUNDSCHECK", None))
 log = logging.getLogger("densor")
@@ -39,7 +40,7 @@ class _CompileNotice(event.Listener):
 
     def __init__(self) -> None:
         self._said = False
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def on_start(self, event: Any) -> None:
         dispatcher = event.data["dispatcher"]
@@ -107,11 +108,21 @@ class Kernel:
         source = deferred.source_of(module)
         if native.find(source, self._name) == native.NEEDS_NUMBA:
             return None
+        with compile_lock(native.lock_files(source, self._name)):
+            kept = native.find(source, self._name)  # what another process has made meanwhile
+            if kept is None:
+                kept = self._kept(source)
+        return None if kept == native.NEEDS_NUMBA else native.load(kept, self._name)
+
+    def _kept(self, source: Path) -> native.Kept:
+        """Compiles the kernel and keeps what comes of it, if only that it needs numba."""
+        from densor.entropy import entry_point
+
         dispatcher = self._dispatcher(cache=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
         (compiled,) = dispatcher.overloads.values()
-        code = entry_point.machine_code(compiled)
-        native.keep(source, self._name, sources(module), code or native.NEEDS_NUMBA)
-        return None if code is None else native.load(code, self._name)
+        code = entry_point.machine_code(compiled) or native.NEEDS_NUMBA
+        native.keep(source, self._name, sources(self._python.__module__), code)
+        return code
 
     def _dispatcher(self, **settings: Any) -> Any:
         """The compiled function, as numba has it."""

@@ -220,6 +220,12 @@ def _digest(paths: Iterable[Path]) -> str:
     return hasher.hexdigest()
 
 
+def lock_files(source: Path, name: str) -> Iterable[Path]:
+    """Files for `compile_lock`, by which processes tell each other that they compile a kernel."""
+    wanted = f"{_name(source, name)}.lock"
+    return (folder / wanted for folder in _folders(source))
+
+
 def find(source: Path, name: str) -> Kept | None:
     """What is kept of a kernel of the module whose source that is; None if nothing fits."""
     wanted = _name(source, name)

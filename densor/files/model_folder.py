@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from densor.options import (
     read_options,
     write_options,
 )
+from densor.runtime.locks import Lock
 
 METHOD = "densor"  # `quant_method` in config.json
 CONFIG = "config.json"
@@ -204,7 +204,7 @@ class Bases:
     to use from several threads.
     """
 
-    _finding = threading.Lock()  # of all, so that models that have one can be copied
+    _finding = Lock()  # of all, so that models that have one can be copied
 
     def __init__(
         self, folder: Path, base: str | os.PathLike[str] | None = None, threads: int = 0

@@ -5,13 +5,15 @@ used, and cached on disk.
 """
 
 import functools
-import threading
 
 import numba
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from densor.entropy import native
+from densor.entropy.compile_lock import compile_lock
+from densor.entropy.deferred import COMPILING, source_of
 from densor.entropy.jit import BOUNDSCHECK, kernel
 from densor.entropy.team_kernels import (
     FIRST,
@@ -179,24 +181,24 @@ _OTHERS = {
     FP16_3: {"count": count_fp16_3, "pack": pack_fp16_3, "gather": gather_fp16_3},
 }
 _SIGNATURE = types.void(types.int64, types.int64)
-_compiling = threading.RLock()
 
 
 @functools.cache
 def _compiled(function):
-    return numba.cfunc(_SIGNATURE, cache=not BOUNDSCHECK, _nrt=False)(function)
+    with compile_lock(native.lock_files(source_of(__name__), function.__name__)):
+        return numba.cfunc(_SIGNATURE, cache=not BOUNDSCHECK, _nrt=False)(function)
 
 
 def product_address(layout: Layout, tokens: int) -> int:
     """The address of the function for products with `tokens` inputs, 1 to 8."""
     batch = next(i for i, batch in enumerate(BATCHES) if tokens <= batch)
-    with _compiling:
+    with COMPILING:  # for which forks wait
         return _compiled(_PRODUCTS[layout][batch]).address
 
 
 def address(layout: Layout, what: str) -> int:
     """The address of the function that does `what`: "count", "pack" or "gather"."""
-    with _compiling:
+    with COMPILING:  # for which forks wait
         return _compiled(_OTHERS[layout][what]).address
 
 

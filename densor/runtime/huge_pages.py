@@ -10,13 +10,13 @@ import ctypes
 import functools
 import mmap
 import sys
-import threading
 import time
 import weakref
 from pathlib import Path
 
 import numpy as np
 
+from densor.runtime.locks import Lock
 from densor.runtime.types import Bytes
 
 _LINUX = sys.platform.startswith("linux")
@@ -35,7 +35,7 @@ class HugePages:
     """Hands out memory of a mapping of its own each time. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._live: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
         self._paused_until = 0.0
         self._filled = 0  # times

@@ -1,9 +1,11 @@
 """Kernels on disk: what is loaded is what was compiled, and nothing else."""
 
+import contextlib
 import errno
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ import numpy as np
 import pytest
 
 from densor.entropy import deferred, native
+from densor.entropy.compile_lock import compile_lock
+
+fcntl = pytest.importorskip("fcntl")
 
 MODULE, NAME = "densor.entropy.huffman.kernels", "unpack_lengths"
 
@@ -121,6 +126,65 @@ def test_nothing_to_write_to(tmp_path: Path) -> None:
     nowhere = tmp_path / "file"
     nowhere.write_bytes(b"")
     assert run(nowhere, f"print(ready('{MODULE}', '{NAME}') is not None)") == "True\n"
+
+
+WAITING = f"""
+import densor.entropy.compile_lock as lock
+from densor.entropy import native
+
+kept, wait, keep = [], lock._wait, native.keep
+native.keep = lambda *arguments: (kept.append(arguments[1]), keep(*arguments))
+
+def noted(number):
+    print("waits", flush=True)
+    wait(number)
+
+lock._wait = noted
+function = ready({MODULE!r}, {NAME!r})
+print(kept, function is not None)
+"""
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_what_another_process_compiles_is_waited_for(there: Path, made: bool) -> None:
+    """And taken from it, or compiled here if nothing came of that."""
+    there.rename(there.with_suffix(".aside"))
+    with (
+        compile_lock([there.with_name(f"{there.name}.lock")]),
+        subprocess.Popen(
+            [sys.executable, "-c", f"from densor.entropy.deferred import *\n{WAITING}"],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(there.parent)},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waits\n"
+        if made:
+            there.with_suffix(".aside").rename(there)
+        else:
+            os.truncate(there.with_suffix(".aside"), 0)
+        threading.Timer(0.1, _opened, [there]).start()
+        assert process.stdout.read() == f"{[] if made else [NAME]} True\n"
+    assert there.exists()
+    assert not list(there.parent.glob("*.lock"))
+
+
+def _opened(there: Path) -> None:
+    """Ends the lock, as the end of its process does."""
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{number}").endswith(f"{there.name}.lock"):
+                fcntl.flock(int(number), fcntl.LOCK_UN)
+
+
+def test_who_holds_a_lock_for_too_long_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("densor.entropy.compile_lock._PATIENCE", 0.05)
+    with compile_lock([tmp_path / "lock"]), compile_lock([tmp_path / "lock"]):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_needs_numba_is_compiled_once(tmp_path: Path) -> None:

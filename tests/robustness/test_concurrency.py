@@ -20,7 +20,9 @@ import pytest
 from helpers import put_together, random_state, safetensors_bytes, take_apart, weights
 
 import densor
+from densor.files.model_folder import Bases
 from densor.runtime.buffers import POOL, BufferPool, ThreadBuffers
+from densor.runtime.huge_pages import HUGE_PAGES
 from densor.runtime.locks import Lock
 from densor.runtime.workers import Workers, settle
 
@@ -376,7 +378,7 @@ def test_locks_held_elsewhere_are_open_in_a_child() -> None:
     ends = threading.Event()
 
     def hold() -> None:
-        with lock, POOL._lock:
+        with lock, POOL._lock, HUGE_PAGES._lock, Bases._finding:
             held.set()
             ends.wait(SECONDS)
 
@@ -385,14 +387,37 @@ def test_locks_held_elsewhere_are_open_in_a_child() -> None:
     held.wait(SECONDS)
 
     def take() -> None:
-        with lock:
+        with lock, Bases._finding:
             POOL.give(POOL.take(1 << 20))
+            HUGE_PAGES.take(1 << 21)
 
     try:
         child_of(take)
     finally:
         ends.set()
         thread.join()
+
+
+@forks
+def test_a_fork_waits_for_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the functions for products, too: a child would wait for ever for who compiles there."""
+    from densor.products import entry_kernels
+
+    begun, forked = threading.Event(), threading.Event()
+    compiled = entry_kernels._compiled
+
+    def slow(function: Any) -> Any:
+        begun.set()
+        forked.wait(0.2)
+        return compiled(function)
+
+    monkeypatch.setattr(entry_kernels, "_compiled", slow)
+    thread = threading.Thread(target=entry_kernels.product_address, args=(entry_kernels.BF16, 1))
+    thread.start()
+    begun.wait(SECONDS)
+    child_of(lambda: entry_kernels.product_address(entry_kernels.BF16, 1))
+    forked.set()
+    thread.join()
 
 
 @forks
