@@ -94,7 +94,7 @@ SMALL = 8  # size over what a sample takes, from which trials cost little
 NOTHING = 64  # size over what a sample takes, from which it has met too little to tell
 MAX_LOSS = 1.05  # of what is estimated, over the simpler way, that a trial may still turn round
 MAX_SIZE_UNTRIED = 0.995  # of what a sample of the other way takes; a whole trial above
-MAX_SIZE_UNTRIED_BY_COUNTS = 0.9985  # of what counts let expect of it
+MAX_SIZE_UNTRIED_BY_COUNTS = 0.9995  # of what counts let expect of it
 MAX_UNLIKE = 0.002  # in that share, of batches of which one trial serves for all
 ROWS_SAMPLE = 1 << 17  # bytes of such a sample, about
 # Where a model of bytes has a chance
