@@ -94,7 +94,6 @@ SMALL = 8  # size over what a sample takes, from which trials cost little
 NOTHING = 64  # size over what a sample takes, from which it has met too little to tell
 MAX_LOSS = 1.05  # of what is estimated, over the simpler way, that a trial may still turn round
 MAX_SIZE_UNTRIED = 0.995  # of what a sample of the other way takes; a whole trial above
-MAX_SIZE_UNTRIED_BY_COUNTS = 0.9995  # of what counts let expect of it
 MAX_UNLIKE = 0.002  # in that share, of batches of which one trial serves for all
 ROWS_SAMPLE = 1 << 17  # bytes of such a sample, about
 # Where a model of bytes has a chance
@@ -502,7 +501,7 @@ def _matrix_spans(batch: Batch, level: Level) -> Coding | None:
     span = plan(batch, level)
     if span is None:
         return None
-    if not _has_few_rows(batch) and span.clearly_smaller(MAX_SIZE_UNTRIED_BY_COUNTS):
+    if not _has_few_rows(batch) and span.smaller:
         span.keep()
         return Otherwise(batch.workers.submit(span.encode), lambda: _planes(batch, level))
     by_planes = _planes_or_spans(batch, level)

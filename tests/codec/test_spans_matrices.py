@@ -11,6 +11,7 @@ from reference import scale_context as reference
 from densor.codec import registry
 from densor.codec.batch import Batch, CodedBatch
 from densor.codec.choose import chunk_bytes
+from densor.codec.codec import CODECS
 from densor.codec.history import History
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import level_settings
@@ -179,6 +180,25 @@ def test_low_halves(which: str, shape: tuple[int, int]) -> None:
     for number, (some, stored) in enumerate(zip(halves, coded.chunks, strict=True)):
         payload = coder.encode(some, number)
         assert np.array_equal(payload, np.asarray(stored.payload)[-payload.size :])
+
+
+@pytest.mark.parametrize("dtype", ["F16", "F8_E4M3"])
+@pytest.mark.parametrize("shape", [(384, 384), (1536, 384), (1024, 2048)])
+def test_what_byte_planes_take_is_known_without_coding_them(
+    dtype: str, shape: tuple[int, int]
+) -> None:
+    rng = random_state("expected", dtype, *shape)
+    values = rng.standard_normal(shape) * np.exp(rng.normal(0, 0.3, (shape[0], 1))) * 0.02
+    one = values.astype(np.float16) if dtype == "F16" else to_fp8(values.astype(np.float32) * 100)
+    data = np.ascontiguousarray(one).view(np.uint8).ravel()
+    kind = kind_of(dtype, shape)
+    span = planned(data, kind)
+    stored = 8 * data.size - span.elements * span.form.bits
+    planes = batch_of(data, kind).in_chunks_of(kind.whole_runs)
+    encoder = CODECS[registry.CODEC_PLANES_RANS].propose(planes, LEVEL)
+    assert encoder is not None
+    taken = 8 * encoder.encode().result().stored
+    assert taken * 0.9965 < span.by_planes + stored < taken * 1.001
 
 
 def test_every_context_is_counted_where_rows_are_few() -> None:

@@ -38,11 +38,10 @@ _NOTHING = LowArguments((0, 1, 0, 0), np.empty((_PLANES, 0), np.uint8), np.empty
 
 @dataclass(eq=False)
 class LowHalves:
-    """The low halves of a batch, coded as `coder` has settled. `bits`: of an element, about."""
+    """The low halves of a batch, coded as `coder` has settled."""
 
     coder: PlanesEncoder[Any]
     arguments: LowArguments
-    bits: float
 
     def model(self) -> bytes:
         """Their model, which stands within that of the elements."""
@@ -76,7 +75,7 @@ def find_low_halves(batch: Batch, level: Level, chunks: Numbers) -> LowHalves | 
     counted = [Counted(counts[p], totals[p]) for p in coder.counted]
     codings = coder.settle(counted, len(chunks))
     POOL.give(pooled)
-    return LowHalves(coder, _arguments(codings, run, counts.shape[1]), coder.element_bits(_PLANES))
+    return LowHalves(coder, _arguments(codings, run, counts.shape[1]))
 
 
 def _arguments(codings: Sequence[Any], run: int, runs: int) -> LowArguments:

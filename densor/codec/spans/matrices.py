@@ -47,6 +47,7 @@ _FORMS = {
 _LEAST = 1 << 12  # elements of a batch
 _MAX_ROWS, _MAX_COLUMNS = 1 << 20, 1 << 16
 _COUNTED = 40_000  # elements of which all are counted; of more, the square root of how many times
+_ALL_COUNTED = 1 << 21  # elements with low halves that are coded, of which all are counted
 _NOISE = 7.99  # bits of a byte; beyond, nothing is left to save
 _BITS_OF_CHUNK = 8 * (128 + 5)  # of byte planes: states of rANS, and the head of a plane
 _local = threading.local()
@@ -79,12 +80,10 @@ class MatrixSpan:
         heads = self.cut.chunks.shape[0] * 8 * (12 + 128) + self.cut.parts.shape[0] * 96
         return float(self.choice.bits + heads)
 
-    def clearly_smaller(self, share: float) -> bool:
-        """Whether less than this share of what byte planes take is expected."""
-        stored = self.batch.data.size * 8.0 - self.elements * self.form.bits
-        if self.low is not None:
-            stored -= self.elements * (16 - self.low.bits)
-        return bool(self.bits + stored < share * (self.by_planes + stored))
+    @property
+    def smaller(self) -> bool:
+        """Whether fewer bits than byte planes take are expected, which is true to .0002 of all."""
+        return bool(self.bits < self.by_planes)
 
     @property
     def elements(self) -> int:
@@ -149,7 +148,7 @@ def plan(batch: Batch, level: Level) -> MatrixSpan | None:
         return None
     low = find_low_halves(batch, level, cut.chunks) if found == m.LOW_CODED else None
     scales = np.empty(cut.scales, np.uint8)
-    counts, exponents = _count(batch, form, cut, scales)
+    counts, exponents = _count(batch, form, cut, scales, low is not None)
     choice = choose(batch.history, counts, form, ALPHABET)
     by_planes = _by_planes(exponents, elements, kind.run) + elements * _bits_below(form)
     by_planes += _BITS_OF_CHUNK * -(-batch.data.size // kind.whole_runs) + FRAME_BITS
@@ -211,10 +210,13 @@ def _look(batch: Batch, level: Level) -> int:
 
 
 def _count(
-    batch: Batch, form: SplitFormat, cut: _Cut, scales: Bytes
+    batch: Batch, form: SplitFormat, cut: _Cut, scales: Bytes, low: bool
 ) -> tuple[Numbers, npt.NDArray[np.uint32]]:
     """Finds the scales; returns how often symbols occur, about, and exponents by groups of rows."""
-    step = max(1, round(math.sqrt(batch.data.size / form.size / _COUNTED)))
+    elements = batch.data.size // form.size
+    step = max(1, round(math.sqrt(elements / _COUNTED)))
+    if low and elements <= _ALL_COUNTED:
+        step = 1
 
     def count(chunks: Numbers) -> tuple[Numbers, npt.NDArray[np.uint32]]:
         counts = np.zeros((m.CONTEXTS, 256), np.int64)
@@ -233,7 +235,7 @@ def _count(
     counts = np.sum([one[0] for one in found], axis=0)
     some = counts[: 1 << m.PHASE]
     if step > 1:
-        some[:] = np.ceil(some * (batch.data.size // form.size / some.sum()))
+        some[:] = np.ceil(some * (elements / some.sum()))
     occur = int(np.bitwise_or.reduce(cut.chunks[:, m.OCCUR]))
     for context in range(1 << m.PHASE):
         if occur >> context & 1 and not some[context].any():
