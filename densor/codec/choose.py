@@ -67,6 +67,7 @@ from densor.codec.levels import (
     with_simpler_sound,
 )
 from densor.codec.pages.layout import MAX_STRETCH
+from densor.codec.planes.classes import MIN_RUNS
 from densor.codec.sampling import PIECES, sample
 from densor.codec.spans.matrices import plan
 from densor.codec.spans.propose import encode_span
@@ -651,9 +652,10 @@ def _one_chunk(batch: Batch, level: Level) -> CodedBatch:
         return encoders != [None]
 
     settings, goes_on = level, by(level)
+    goes_on = goes_on and not (level.planes == "huffman" and _has_one_code(batch))
     if goes_on and level.planes == "rans" and size <= MAX_BYTES_OF_HUFFMAN:
         settings = with_few_codes(level)
-        goes_on = by(with_huffman_codes(level)) and by(settings)
+        goes_on = by(with_huffman_codes(level)) and not _has_one_code(batch) and by(settings)
     small = MAX_BYTES_OF_ZSTD < size < MIN_BYTES_OF_SPANS
     goes_on = goes_on and (small or SMALL_FOR_CODES * min(way.stored for way in ways) < size)
     while goes_on and settings.classes > 1:
@@ -663,6 +665,14 @@ def _one_chunk(batch: Batch, level: Level) -> CodedBatch:
         ways.append(_by_zstd(batch, level).result())
     raw = Chunk(registry.MODEL_RAW, batch.data, size)
     return smallest([*ways, CodedBatch(None, [raw])])
+
+
+def _has_one_code(batch: Batch) -> bool:
+    """Whether elements are so few that all levels have one code for a plane."""
+    kind = batch.kind
+    if kind.layout is None or kind.fields or with_zeros(batch.data, kind) is not None:
+        return False
+    return batch.data.size <= (2 * MIN_RUNS - 1) * kind.run * kind.layout.size
 
 
 def _is_text(data: Bytes) -> bool:

@@ -82,7 +82,7 @@ class MatrixSpan:
 
     @property
     def smaller(self) -> bool:
-        """Whether fewer bits than byte planes take are expected, which is true to .0002 of all."""
+        """Whether fewer bits than byte planes take are expected, which is true to .001 of all."""
         return bool(self.bits < self.by_planes)
 
     @property
