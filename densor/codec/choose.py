@@ -67,6 +67,7 @@ from densor.codec.levels import (
     with_simpler_sound,
 )
 from densor.codec.pages.layout import MAX_STRETCH
+from densor.codec.planes.classes import MIN_RUNS
 from densor.codec.sampling import PIECES, sample
 from densor.codec.spans.matrices import plan
 from densor.codec.spans.propose import encode_span
@@ -94,7 +95,6 @@ SMALL = 8  # size over what a sample takes, from which trials cost little
 NOTHING = 64  # size over what a sample takes, from which it has met too little to tell
 MAX_LOSS = 1.05  # of what is estimated, over the simpler way, that a trial may still turn round
 MAX_SIZE_UNTRIED = 0.995  # of what a sample of the other way takes; a whole trial above
-MAX_SIZE_UNTRIED_BY_COUNTS = 0.9985  # of what counts let expect of it
 MAX_UNLIKE = 0.002  # in that share, of batches of which one trial serves for all
 ROWS_SAMPLE = 1 << 17  # bytes of such a sample, about
 # Where a model of bytes has a chance
@@ -502,7 +502,7 @@ def _matrix_spans(batch: Batch, level: Level) -> Coding | None:
     span = plan(batch, level)
     if span is None:
         return None
-    if not _has_few_rows(batch) and span.clearly_smaller(MAX_SIZE_UNTRIED_BY_COUNTS):
+    if not _has_few_rows(batch) and span.smaller:
         span.keep()
         return Otherwise(batch.workers.submit(span.encode), lambda: _planes(batch, level))
     by_planes = _planes_or_spans(batch, level)
@@ -652,9 +652,10 @@ def _one_chunk(batch: Batch, level: Level) -> CodedBatch:
         return encoders != [None]
 
     settings, goes_on = level, by(level)
+    goes_on = goes_on and not (level.planes == "huffman" and _has_one_code(batch))
     if goes_on and level.planes == "rans" and size <= MAX_BYTES_OF_HUFFMAN:
         settings = with_few_codes(level)
-        goes_on = by(with_huffman_codes(level)) and by(settings)
+        goes_on = by(with_huffman_codes(level)) and not _has_one_code(batch) and by(settings)
     small = MAX_BYTES_OF_ZSTD < size < MIN_BYTES_OF_SPANS
     goes_on = goes_on and (small or SMALL_FOR_CODES * min(way.stored for way in ways) < size)
     while goes_on and settings.classes > 1:
@@ -664,6 +665,14 @@ def _one_chunk(batch: Batch, level: Level) -> CodedBatch:
         ways.append(_by_zstd(batch, level).result())
     raw = Chunk(registry.MODEL_RAW, batch.data, size)
     return smallest([*ways, CodedBatch(None, [raw])])
+
+
+def _has_one_code(batch: Batch) -> bool:
+    """Whether elements are so few that all levels have one code for a plane."""
+    kind = batch.kind
+    if kind.layout is None or kind.fields or with_zeros(batch.data, kind) is not None:
+        return False
+    return batch.data.size <= (2 * MIN_RUNS - 1) * kind.run * kind.layout.size
 
 
 def _is_text(data: Bytes) -> bool:

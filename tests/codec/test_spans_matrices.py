@@ -11,10 +11,12 @@ from reference import scale_context as reference
 from densor.codec import registry
 from densor.codec.batch import Batch, CodedBatch
 from densor.codec.choose import chunk_bytes
+from densor.codec.codec import CODECS
 from densor.codec.history import History
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import level_settings
 from densor.codec.scale_context.decoder import open_decoder
+from densor.codec.scale_context.encoder import low_coder
 from densor.codec.spans.matrices import MatrixSpan, plan
 from densor.formats.container import wire
 from densor.runtime.workers import Workers
@@ -134,12 +136,90 @@ def test_matrices_of_several_parts() -> None:
     check(planned(data, kind).encode(), data)
 
 
-def test_threads_change_nothing() -> None:
-    data = weights("BF16", 5000, 1024)
-    kind = kind_of("BF16", (5000, 1024))
+def with_low_halves(which: str, rows: int, columns: int) -> Any:
+    """FP32 weights whose low halves are worth coding; uint8[]."""
+    words = weights("F32", rows, columns).copy().view("<u4").reshape(rows, columns)
+    if which == "zeros":
+        words &= np.uint32(0xFFFF0000)
+    elif which == "upper":
+        words &= np.uint32(0xFFFFFF00)
+    elif which == "lower":
+        words &= np.uint32(0xFFFF00FF)
+    elif which == "rows":  # rounded differently from row to row
+        words &= np.uint32(0xFFFFFFFF) << (np.arange(rows, dtype=np.uint32) % 13)[:, None]
+    else:  # less even in some rows
+        rng = random_state("low halves", rows, columns)
+        words[::3] &= rng.integers(0, 1 << 32, words[::3].shape, np.uint32) | np.uint32(0xFFFF0000)
+    return words.reshape(-1).view(np.uint8)
+
+
+LOW_HALVES = ("zeros", "upper", "lower", "rows", "uneven")
+
+
+@pytest.mark.parametrize("which", LOW_HALVES)
+@pytest.mark.parametrize("shape", [(61, 131), (1100, 1000), (9001, 80), (2, 30011)])
+def test_low_halves(which: str, shape: tuple[int, int]) -> None:
+    """They are coded under a model of their own, as the ordinary encoder does it."""
+    data = with_low_halves(which, *shape)
+    kind = kind_of("F32", shape)
+    span = planned(data, kind)
+    assert span.low is not None
+    small = data.size < 1 << 16
+    assert check(span.encode(), data, with_reference=small) == 0
+    coder = low_coder(data, kind, LEVEL)
+    assert coder is not None
+    chunk = chunk_bytes(kind, LEVEL)
+    halves = [
+        np.ascontiguousarray(data[at : at + chunk].view("<u2")[::2]).view(np.uint8)
+        for at in range(0, data.size, chunk)
+    ]
+    coder.decide([coder.count(some) for some in halves])
+    assert coder.model() == span.low.model()
+    coded = span.encode()
+    assert coded is not None
+    for number, (some, stored) in enumerate(zip(halves, coded.chunks, strict=True)):
+        payload = coder.encode(some, number)
+        assert np.array_equal(payload, np.asarray(stored.payload)[-payload.size :])
+
+
+@pytest.mark.parametrize("dtype", ["F16", "F8_E4M3"])
+@pytest.mark.parametrize("shape", [(384, 384), (1536, 384), (1024, 2048)])
+def test_what_byte_planes_take_is_known_without_coding_them(
+    dtype: str, shape: tuple[int, int]
+) -> None:
+    rng = random_state("expected", dtype, *shape)
+    values = rng.standard_normal(shape) * np.exp(rng.normal(0, 0.3, (shape[0], 1))) * 0.02
+    one = values.astype(np.float16) if dtype == "F16" else to_fp8(values.astype(np.float32) * 100)
+    data = np.ascontiguousarray(one).view(np.uint8).ravel()
+    kind = kind_of(dtype, shape)
+    span = planned(data, kind)
+    stored = 8 * data.size - span.elements * span.form.bits
+    planes = batch_of(data, kind).in_chunks_of(kind.whole_runs)
+    encoder = CODECS[registry.CODEC_PLANES_RANS].propose(planes, LEVEL)
+    assert encoder is not None
+    taken = 8 * encoder.encode().result().stored
+    assert taken * 0.9965 < span.by_planes + stored < taken * 1.001
+
+
+def test_every_context_is_counted_where_rows_are_few() -> None:
+    """Wide rows of different scales take hardly more than was expected."""
+    data = weights("F16", 64, 8192)
+    span = planned(data, kind_of("F16", (64, 8192)))
+    coded = span.encode()
+    check(coded, data)
+    assert coded is not None
+    expected = (span.bits + 8 * data.size - span.elements * span.form.bits) / 8
+    assert coded.stored < 1.001 * expected
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F32"])
+def test_threads_change_nothing(dtype: str) -> None:
+    data = weights("BF16", 5000, 1024) if dtype == "BF16" else with_low_halves("rows", 2500, 1024)
+    kind = kind_of(dtype, (data.size // SIZES[dtype] // 1024, 1024))
     found = [planned(data, kind, threads) for threads in (1, 2, 5)]
     assert len({span.choice.freqs.tobytes() for span in found}) == 1
     coded = [span.encode() for span in found]
+    assert len({one.model for one in coded if one}) == 1
     assert len({b"".join(bytes(c.payload) for c in one.chunks) for one in coded if one}) == 1
     check(coded[0], data)
 
@@ -159,13 +239,13 @@ def test_later_batches_share_frequencies() -> None:
 
 
 def test_what_it_declines() -> None:
-    """Zeros, what repeats, low halves that are not noise, too few elements."""
+    """Zeros, what repeats, coded mantissa bits that are not noise, too few elements."""
     kind = kind_of("BF16", (500, 384))
     data = weights("BF16", 500, 384)
     zeros = data.copy().view("<u2")
     zeros[::10] = 0
     for unlike in (zeros.view(np.uint8), np.tile(data[:1000], 384)):
         assert plan(batch_of(unlike, kind), LEVEL) is None
-    halves = weights("F32", 500, 384).copy().view("<u4") & np.uint32(0xFFFFF800)
-    assert plan(batch_of(halves.view(np.uint8), kind_of("F32", (500, 384))), LEVEL) is None
+    short = weights("F32", 500, 384).copy().view("<u4") & np.uint32(0xFFF80000)
+    assert plan(batch_of(short.view(np.uint8), kind_of("F32", (500, 384))), LEVEL) is None
     assert plan(batch_of(data[:4096], kind_of("BF16", (32, 64))), LEVEL) is None

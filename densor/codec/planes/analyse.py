@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -79,6 +79,13 @@ class Plan:
     counted: list[int] = field(default_factory=list)  # planes whose runs are to be counted
 
 
+class Counted(NamedTuple):
+    """Histograms of a plane in a batch."""
+
+    runs: RunCounts  # uint16[runs, 256]
+    total: Counts  # int64[256]
+
+
 @dataclass(frozen=True, eq=False)
 class Tally:
     """Histograms of a plane in a chunk."""
@@ -117,12 +124,23 @@ def _entropies(layout: Layout, data: Bytes, work: Any) -> list[float]:
 
 
 def look(
-    data: Bytes, layout: Layout, run: int, level: Level, integers: bool, precision: Precision
+    data: Bytes,
+    layout: Layout,
+    run: int,
+    level: Level,
+    integers: bool,
+    precision: Precision,
+    halves: bool = False,
 ) -> Plan:
-    """First decisions, from a sample: differences or not, Zstandard or not, what to count."""
+    """First decisions, from a sample: differences or not, Zstandard or not, what to count.
+
+    `halves`: the elements are the low halves of those in `data`.
+    """
     work = _work()
     plan = Plan(layout, run)
-    pieces = sample(data, layout.size, _PIECE)
+    pieces = sample(data, layout.size << halves, _PIECE)
+    if halves:
+        pieces = np.ascontiguousarray(pieces.reshape(-1, 2, layout.size)[:, 0]).reshape(-1)
     n = pieces.size // layout.size
     bits = _entropies(layout, pieces, work)
     if integers and layout.delta:
@@ -138,7 +156,7 @@ def look(
     if not plan.whole_zstd:
         found = {p for p in range(layout.size) if bits[p] < precision.worth * 8 * n}
         if len(found) < layout.size and not plan.delta and run >= _MAX_ELEMENTS_SEARCHED:
-            found |= _planes_with_constant_bits(plan, data)
+            found |= _planes_with_constant_bits(plan, data, layout.size << halves)
         plan.counted = sorted(found)
     return plan
 
@@ -209,13 +227,17 @@ def matches(data: Bytes) -> bool:
     return len(zstd_compress(data, _ONLY_MATCHES)) < _MAX_UNMATCHED * data.size
 
 
-def _planes_with_constant_bits(plan: Plan, data: Bytes) -> set[int]:
-    """Planes of which some runs vary in a few bits only, as rows of rounded numbers do."""
+def _planes_with_constant_bits(plan: Plan, data: Bytes, size: int) -> set[int]:
+    """Planes of which some runs vary in a few bits only, as rows of rounded numbers do.
+
+    `size`: bytes of an element of `data`, of which the lower ones are meant.
+    """
     layout = plan.layout
-    runs = -(-(data.size // layout.size) // plan.run)
-    varying = np.empty(runs * layout.size, np.uint8)
-    varying_bits(data, layout.size, plan.run, _MAX_ELEMENTS_SEARCHED, varying)
-    masks = varying.reshape(runs, layout.size)[:, ::-1]  # most significant byte first
+    runs = -(-(data.size // size) // plan.run)
+    varying = np.empty(runs * size, np.uint8)
+    varying_bits(data, size, plan.run, _MAX_ELEMENTS_SEARCHED, varying)
+    # The most significant byte first.
+    masks = varying.reshape(runs, size)[:, : layout.size][:, ::-1]
     # Byte p of an element holds most bits of plane p, but in the first planes of floats, which the
     # sample judges.
     saved = (8 - np.bitwise_count(masks)).mean(axis=0) / 8

@@ -27,7 +27,7 @@ Prices = npt.NDArray[np.float32]  # float32[classes, 256], bits that a symbol ta
 _ROUNDS = 2
 _TRAINING_RUNS = 2048
 _MANY_RUNS = 512
-_MIN_RUNS = 4  # runs per class that make a search worth while
+MIN_RUNS = 4  # runs per class that make a search worth while
 _MAP_BITS = np.array([map_bits(classes) for classes in range(17)], np.uint8)
 _BORDERS = {
     most: np.array([NormalDist().inv_cdf(i / most) for i in range(1, most)]) for most in (2, 4, 8)
@@ -60,8 +60,9 @@ def search_classes(
     A search ends in a local optimum: where runs are few, one is begun with fewer classes too.
     """
     best = _search(counts, total, most, class_bits, prices_of)
-    none = len(best[1]) == 1 and len(counts) >= _MIN_RUNS * most
-    if len(counts) > _MANY_RUNS or none:
+    none = len(best[1]) == 1 and len(counts) >= MIN_RUNS * most
+    fewer = [2**k for k in range(1, 4) if 2**k < most and len(counts) >= MIN_RUNS * 2**k]
+    if len(counts) > _MANY_RUNS or none or not fewer:
         return best
 
     def bits(found: Found) -> float:
@@ -70,7 +71,6 @@ def search_classes(
         symbols = float((by_class * prices_of(by_class, total)).sum())
         return symbols + classes * class_bits + len(counts) * int(_MAP_BITS[classes])
 
-    fewer = (2**k for k in range(1, 4) if 2**k < most)
     return min([best, *(_search(counts, total, n, class_bits, prices_of) for n in fewer)], key=bits)
 
 
@@ -78,7 +78,7 @@ def _search(
     counts: RunCounts, total: Counts, most: int, class_bits: float, prices_of: PricesOf
 ) -> Found:
     """Likewise, by one search that begins with `most` classes."""
-    if most < 2 or len(counts) < _MIN_RUNS * most:
+    if most < 2 or len(counts) < MIN_RUNS * most:
         return np.zeros(len(counts), np.uint8), total[None]
     runs = np.zeros(len(counts), np.uint8)
     by_class = np.zeros((most, 256), np.int64)

@@ -21,6 +21,7 @@ STAGES: dict[str, Stage[Any]] = {"huffman": HUFFMAN, "rans": RANS}
 class PlanesEncoder(Generic[C]):
     """A `BatchCoder` of byte planes; `data` is the whole batch, of which a sample is looked at.
 
+    `halves`: what is coded are the low halves of the elements in `data`.
     `whole_zstd`: the elements as they are had better be left to Zstandard. `repeats`: Zstandard is
     worth a try on each chunk.
     """
@@ -33,10 +34,11 @@ class PlanesEncoder(Generic[C]):
         run: int,
         level: Level,
         integers: bool,
+        halves: bool = False,
     ) -> None:
         self._stage = stage
         self._level = level
-        self._plan = analyse.look(data, layout, run, level, integers, stage.precision)
+        self._plan = analyse.look(data, layout, run, level, integers, stage.precision, halves)
         self._codings: list[Coding[C] | None] = []
         self._first_runs: list[int] = []  # of each chunk, within the batch
         self._encoder: PlanesChunkEncoder[C] | None = None
@@ -66,6 +68,22 @@ class PlanesEncoder(Generic[C]):
         self._first_runs = list(accumulate(runs, initial=0))
         self._codings = analyse.decide(self._plan, tallies, self._stage, self._level.classes)
         self._encoder = PlanesChunkEncoder(self._stage, self._plan, self._codings, self._level)
+
+    def settle(self, counted: Sequence[analyse.Counted], chunks: int) -> Sequence[Coding[C] | None]:
+        """As `decide`, of a batch of so many chunks whose histograms were counted elsewhere.
+
+        `counted`: of each plane that is to be. Returns how planes are coded, None: raw.
+        """
+        self._codings = [None] * self._plan.layout.size
+        for p, plane in zip(self._plan.counted, counted, strict=True):
+            choose = self._stage.choose
+            self._codings[p] = choose(plane.runs, plane.total, self._level.classes, chunks)
+        return self._codings
+
+    @property
+    def counted(self) -> list[int]:
+        """The planes of which runs are to be counted."""
+        return self._plan.counted
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""

@@ -46,12 +46,17 @@ def element_coder(data: Bytes, kind: Kind, level: Level) -> PlanesEncoder[Any] |
     return None if coder.whole_zstd else coder
 
 
-def plane_coder(data: Bytes, layout: Layout, kind: Kind, level: Level) -> PlanesEncoder[Any]:
-    """A coder of planes, under Huffman codes or rANS as the level says."""
+def plane_coder(
+    data: Bytes, layout: Layout, kind: Kind, level: Level, halves: bool = False
+) -> PlanesEncoder[Any]:
+    """A coder of planes, under Huffman codes or rANS as the level says.
+
+    `halves`: of the low halves of elements, which have the layout.
+    """
     stage = level.planes
     if stage == "huffman" and layout.size == 1 and level.classes > 1 and _nearly_even(data):
         stage = "rans"
-    return PlanesEncoder(STAGES[stage], data, layout, kind.run, level, kind.integers)
+    return PlanesEncoder(STAGES[stage], data, layout, kind.run, level, kind.integers, halves)
 
 
 def _nearly_even(data: Bytes) -> bool:

@@ -92,8 +92,8 @@ def low_coder(data: Bytes, kind: Kind, level: Level) -> PlanesEncoder[Any] | Non
     """A coder for the low halves of elements of 4 bytes, if anything is to be gained there."""
     if kind.layout is None or kind.layout.size != 4:
         return None
-    low = np.ascontiguousarray(data.view("<u2")[::2]).view(np.uint8)
-    coder = plane_coder(low, layout_numbered(registry.LAYOUT_WORD16), kind, of_low_halves(level))
+    layout = layout_numbered(registry.LAYOUT_WORD16)
+    coder = plane_coder(data, layout, kind, of_low_halves(level), halves=True)
     return coder if coder.useful else None
 
 

@@ -37,6 +37,7 @@ _FEW_ZEROS = 32  # one element in as many
 _NOISE = t.NOISE
 _LOOK = 64  # elements at the begin of each row that are searched for constant bits
 _RAW, _CONSTANT, _REFUSED = 0, 1, -1  # what becomes of a plane; whether a batch is taken
+OTHER = 2
 I64_2D = types.int64[:, ::1]
 F64 = types.float64[::1]
 
@@ -61,11 +62,12 @@ def _repeats(sample, windows):
 
 @once
 def _look(
-    data, layout, size, careful, noise, ways, planes, tallies, counts, words, addresses, edge
+    data, layout, size, careful, noise, low, ways, planes, tallies, counts, words, addresses, edge
 ):
     """Judges a sample. Sets what becomes of each plane but the first; False to refuse.
 
-    `noise`: bits of a byte from which planes behind the first two are taken to be that.
+    `noise`: bits of a byte from which planes behind the first two are taken to be that. `low`:
+    whether these may be others as well.
     """
     n = data.size // size
     pieces = min(PIECES, n // PIECE)
@@ -89,6 +91,8 @@ def _look(
                 return False
         elif bits >= (min(_NOISE, noise) if p == 1 else noise):
             ways[p] = _RAW
+        elif low and p > 1:
+            ways[p] = OTHER
         elif bits == 0.0:
             ways[p] = _CONSTANT
         else:
@@ -381,8 +385,9 @@ def encode_span(
     codes = sums[classes.size :]
     packed = words[1024:1280]
     if not _look(
-        data, layout, size, careful, noise, ways, planes, tallies, counts, words, addresses, edge
-    ):
+        data, layout, size, careful, noise, False, ways, planes, tallies, counts, words, addresses,
+        edge,
+    ):  # fmt: skip
         return _REFUSED
     scales = sums[: classes.size]
     saved = _row_scales(data, layout, size, run, ways, scales, planes, seen, addresses, edge)

@@ -19,10 +19,11 @@ from densor.codec.levels import Level
 from densor.codec.scale_context.params import Parameters, pack_model
 from densor.codec.scale_context.scales import ALPHABET
 from densor.codec.scale_context.split_format import SplitFormat, split_format_of
-from densor.codec.scale_context.tables import Choice, choose, keep
+from densor.codec.scale_context.tables import FRAME_BITS, Choice, choose, keep
 from densor.codec.spans import matrix_table as m
 from densor.codec.spans import table as t
 from densor.codec.spans.encode import EncodedSpan, frame_room
+from densor.codec.spans.low_halves import LowHalves, find_low_halves, low_arguments, low_work
 from densor.codec.spans.table import PIECE, PIECES, Numbers
 from densor.entropy.deferred import deferred
 from densor.runtime.buffers import POOL
@@ -46,7 +47,9 @@ _FORMS = {
 _LEAST = 1 << 12  # elements of a batch
 _MAX_ROWS, _MAX_COLUMNS = 1 << 20, 1 << 16
 _COUNTED = 40_000  # elements of which all are counted; of more, the square root of how many times
+_ALL_COUNTED = 1 << 21  # elements with low halves that are coded, of which all are counted
 _NOISE = 7.99  # bits of a byte; beyond, nothing is left to save
+_BITS_OF_CHUNK = 8 * (128 + 5)  # of byte planes: states of rANS, and the head of a plane
 _local = threading.local()
 
 
@@ -69,6 +72,7 @@ class MatrixSpan:
     scales: Bytes
     choice: Choice
     by_planes: float  # bits of all high bits as byte planes, about
+    low: LowHalves | None = None  # None for raw ones, or none
 
     @property
     def bits(self) -> float:
@@ -76,10 +80,10 @@ class MatrixSpan:
         heads = self.cut.chunks.shape[0] * 8 * (12 + 128) + self.cut.parts.shape[0] * 96
         return float(self.choice.bits + heads)
 
-    def clearly_smaller(self, share: float) -> bool:
-        """Whether less than this share of what byte planes take is expected."""
-        stored = self.batch.data.size * 8.0 - self.elements * self.form.bits
-        return bool(self.bits + stored < share * (self.by_planes + stored))
+    @property
+    def smaller(self) -> bool:
+        """Whether fewer bits than byte planes take are expected, which is true to .001 of all."""
+        return bool(self.bits < self.by_planes)
 
     @property
     def elements(self) -> int:
@@ -88,7 +92,8 @@ class MatrixSpan:
 
     def shared(self, coded: CodedBatch) -> float:
         """Bytes of the parameters in `coded` that earlier or later batches bear."""
-        return (registry.FRAME_SIZE + len(coded.model or b"")) * self.choice.free
+        free = self.choice.free if self.low is None else 0.0
+        return (registry.FRAME_SIZE + len(coded.model or b"")) * free
 
     def keep(self) -> None:
         """Lets later batches share the frequencies, which will stand in the archive."""
@@ -109,7 +114,8 @@ class MatrixSpan:
         sizes = form.size, form.rest, form.signs
         end = encode_matrices(
             batch.data, _rule(batch, form), sizes, cut.parts, cut.chunks, self.scales, starts,
-            joint.reshape(-1), memory, made, *_encoding_work(cut),
+            joint.reshape(-1), *low_arguments(self.low), memory, made, *_encoding_work(cut),
+            *low_work(self.low, cut.chunks),
         )  # fmt: skip
         if end < 0:
             POOL.give(memory)
@@ -119,7 +125,8 @@ class MatrixSpan:
             payload = memory[at + t.FRAME : at + t.FRAME + stored]
             original = min(batch.chunk_bytes, batch.data.size - number * batch.chunk_bytes)
             chunks.append(Chunk(OWN if own else registry.MODEL_RAW, payload, original))
-        model = pack_model(Parameters(form, ALPHABET, freqs)) if made[:, 2].any() else None
+        low = b"" if self.low is None else self.low.model()
+        model = pack_model(Parameters(form, ALPHABET, freqs, low)) if made[:, 2].any() else None
         return CodedBatch(model, chunks, memory, EncodedSpan(model, memory[:end], made))
 
 
@@ -134,13 +141,18 @@ def plan(batch: Batch, level: Level) -> MatrixSpan | None:
     if form.size != layout.size or elements < _LEAST or left or not batch.chunk_bytes:
         return None
     cut = _cut(kind, elements, batch.chunk_bytes // form.size)
-    if cut is None or not _look(batch, level):
+    if cut is None:
         return None
+    found = _look(batch, level)
+    if found == m.REFUSED:
+        return None
+    low = find_low_halves(batch, level, cut.chunks) if found == m.LOW_CODED else None
     scales = np.empty(cut.scales, np.uint8)
-    counts, exponents = _count(batch, form, cut, scales)
+    counts, exponents = _count(batch, form, cut, scales, low is not None)
     choice = choose(batch.history, counts, form, ALPHABET)
     by_planes = _by_planes(exponents, elements, kind.run) + elements * _bits_below(form)
-    return MatrixSpan(batch, form, cut, scales, choice, by_planes)
+    by_planes += _BITS_OF_CHUNK * -(-batch.data.size // kind.whole_runs) + FRAME_BITS
+    return MatrixSpan(batch, form, cut, scales, choice, by_planes, low)
 
 
 def _rule(batch: Batch, form: SplitFormat) -> tuple[int, ...]:
@@ -170,14 +182,14 @@ def _cut(kind: Kind, elements: int, chunk: int) -> _Cut | None:
             at += rows * columns
             scales += rows + columns
             columns_of_all = max(columns_of_all, columns)
-        chunks.append((begin, count, first, len(parts) - first, 0, 0))
+        chunks.append((begin, count, first, len(parts) - first, 0, 0, 0))
         if at != begin + count or len(parts) - first > 0xFFFF:
             return None
     return _Cut(np.array(parts), np.array(chunks), scales, columns_of_all)
 
 
-def _look(batch: Batch, level: Level) -> bool:
-    """Whether the batch is as weights mostly are."""
+def _look(batch: Batch, level: Level) -> int:
+    """Whether the batch is as weights mostly are, and what becomes of its low halves."""
     layout = batch.kind.layout
     assert layout is not None
     work: tuple[npt.NDArray[Any], ...] | None = getattr(_local, "look", None)
@@ -194,14 +206,17 @@ def _look(batch: Batch, level: Level) -> bool:
     number, size = layout.number, layout.size
     sample = PIECE * min(PIECES, batch.data.size // size // PIECE)
     noise = _NOISE - 255 / (2 * math.log(2) * sample)  # a sample looks less even than it is
-    return bool(look_at_floats(batch.data, number, size, level.try_zstd, noise, *work))
+    return int(look_at_floats(batch.data, number, size, level.try_zstd, noise, *work))
 
 
 def _count(
-    batch: Batch, form: SplitFormat, cut: _Cut, scales: Bytes
+    batch: Batch, form: SplitFormat, cut: _Cut, scales: Bytes, low: bool
 ) -> tuple[Numbers, npt.NDArray[np.uint32]]:
     """Finds the scales; returns how often symbols occur, about, and exponents by groups of rows."""
-    step = max(1, round(math.sqrt(batch.data.size / form.size / _COUNTED)))
+    elements = batch.data.size // form.size
+    step = max(1, round(math.sqrt(elements / _COUNTED)))
+    if low and elements <= _ALL_COUNTED:
+        step = 1
 
     def count(chunks: Numbers) -> tuple[Numbers, npt.NDArray[np.uint32]]:
         counts = np.zeros((m.CONTEXTS, 256), np.int64)
@@ -220,7 +235,7 @@ def _count(
     counts = np.sum([one[0] for one in found], axis=0)
     some = counts[: 1 << m.PHASE]
     if step > 1:
-        some[:] = np.ceil(some * (batch.data.size // form.size / some.sum()))
+        some[:] = np.ceil(some * (elements / some.sum()))
     occur = int(np.bitwise_or.reduce(cut.chunks[:, m.OCCUR]))
     for context in range(1 << m.PHASE):
         if occur >> context & 1 and not some[context].any():

@@ -11,8 +11,9 @@ from numba import types
 from densor.codec.scale_context.payload import COLUMN_STEPS, COLUMNS, HEAD, PART, ROW_STEPS, ROWS
 from densor.codec.spans import matrix_table as m
 from densor.codec.spans import table as t
-from densor.codec.spans.encode_kernels import _look, _put_frame
+from densor.codec.spans.encode_kernels import OTHER, _look, _put_frame
 from densor.codec.spans.jit import once, part
+from densor.codec.spans.low_kernels import LOW_RULE, code_low_halves, put_low_halves
 from densor.entropy import vectors as v
 from densor.entropy.intrinsics import (
     copy_bytes,
@@ -35,8 +36,10 @@ _MIN_ROWS = 8  # fewer do not pay for scales of columns
 _SPREAD = 2.5  # variance of log2 of a normal variable, about
 _MAX_COLUMN_STEPS = 100
 _MAX_STEPS = 255
-_BITS_OF_CLASS = 200.0  # of its frequencies, about
+_BITS_OF_SYMBOL = 6.0  # in the frequencies of a class, about
+_UNSEEN = 0.5 / np.log(2.0)  # bits by which a sample seems to take too little, for each symbol
 _LOOKED_AT = 64  # rows, about, that the greatest number of a matrix is looked for in
+_LEAST_COUNTED = 64  # rows, or all
 _STEPS = 1 << m.PHASE
 _MASK = _STEPS - 1
 _NONE = 255  # the symbol of what is rare, while it is looked up
@@ -301,16 +304,16 @@ def _count_exponents(words, shift, some):
 
 @once
 def _count_rows(data, line, base, step, rule, scales, element_scales, work, tallies, exponents):
-    """Counts the symbols of every `step`th row of a matrix.
+    """Counts the symbols of every `step`th row of a matrix; exponents by the scale of the row.
 
-    Of every fourth of these also the exponents, by the scale of the row.
+    Of more rows where these are few: each context shall have some.
     """
     form, top, _, _, _ = rule
     tile, words, places = work
     columns = line[m.COLUMNS]
     shift = np.uint16(1 if form == m.FORM_FP16 else 0 if form == m.FORM_FP8 else top)
-    for counted in range((line[m.ROWS] + step - 1) // step):
-        r = counted * step
+    step = min(step, max(1, line[m.ROWS] // _LEAST_COUNTED))
+    for r in range(0, line[m.ROWS], step):
         scale = scales[line[m.ROW_AT] + r]
         for j in range(0, columns, m.TILE):
             count = min(m.TILE, columns - j)
@@ -318,9 +321,8 @@ def _count_rows(data, line, base, step, rule, scales, element_scales, work, tall
             _fill(scale, scales[begin : begin + count], element_scales[:count])
             _high_bits(form, data, line[m.ELEMENT] + r * columns + j, count, tile)
             _count_row(tile, count, element_scales, base, rule, places, tallies)
-            if counted & 3 == 0:
-                group = min(np.int64(scale) // m.STEPS_OF_GROUP, m.GROUPS - 1)
-                _count_exponents(words[:count], shift, exponents[group])
+            group = min(np.int64(scale) // m.STEPS_OF_GROUP, m.GROUPS - 1)
+            _count_exponents(words[:count], shift, exponents[group])
 
 
 @part
@@ -355,7 +357,7 @@ def plan_matrices(
     data, rule, parts, chunks, step, steps, scales, counts, exponents, tile, words, places,
     element_scales, sums, tallies, floats, histogram,
 ):  # fmt: skip
-    """Finds the scales of matrices, and counts the symbols of every `step`th row.
+    """Finds the scales of matrices, and counts the symbols of every `step`th row, or of more.
 
     `data`: uint8[], the elements of a batch. `rule`: the form, coded mantissa bits, first exponent,
     main, low exponents, see `scale_context.params`. `parts`: int64[matrices, PART] and `chunks`:
@@ -421,15 +423,21 @@ def look_at_floats(
     """Whether floats are as most weights are: exponents, the rest noise, nothing that repeats.
 
     `data`: uint8[], at least 4096 elements. `noise`: bits of a byte of low halves from which they
-    are that. Work space: see `encode_kernels.encode_span`.
+    are that; where they are not, they may be coded. Work space: see `encode_kernels.encode_span`.
     """
     fits = _look(
-        data, layout, size, careful, noise, ways, planes, tallies, counts, windows, addresses, edge
-    )
-    raw = fits
+        data, layout, size, careful, noise, size == 4, ways, planes, tallies, counts, windows,
+        addresses, edge,
+    )  # fmt: skip
+    if not fits:
+        return np.int64(m.REFUSED)
+    found = m.LOW_RAW
     for p in range(1, size):
-        raw = raw and ways[p] == 0
-    return np.int64(raw)
+        if ways[p] == OTHER:
+            found = m.LOW_CODED
+        elif ways[p] != 0:
+            return np.int64(m.REFUSED)
+    return np.int64(found)
 
 
 # What byte planes would take
@@ -446,6 +454,14 @@ def _bits_of(counts):
             total += count
             bits -= count * np.log2(np.float64(count))
     return bits + total * np.log2(np.float64(max(total, 1)))
+
+
+@part
+def _symbols_in(counts):
+    symbols = 0
+    for s in range(256):
+        symbols += counts[s] > 0
+    return symbols
 
 
 @part
@@ -489,7 +505,9 @@ def bits_in_classes(exponents, factor, runs, sums, bits, more):
         if count <= 8:
             total = 0.0
             for g in range(count):
-                total += bits[g] * factor + _BITS_OF_CLASS
+                symbols = _symbols_in(exponents[g])
+                total += bits[g] * factor + _BITS_OF_SYMBOL * symbols
+                total += _UNSEEN * (factor - 1.0) * (symbols - 1)  # Miller and Madow
             map_bits = 4 if count > 4 else 2 if count > 2 else count - 1
             best = min(best, total + runs * map_bits)
         least = 0
@@ -786,20 +804,22 @@ def _put_head(parts, chunk, escapes, stream, out, at):
 
 @kernel(
     types.int64(
-        R8, _RULE, types.UniTuple(types.int64, 3), I64_2D, I64_2D, R8, R32, R32, W8, I64_2D, W8,
-        W32, W8, W8, W8, W32, W8,
+        R8, _RULE, types.UniTuple(types.int64, 3), I64_2D, I64_2D, R8, R32, R32, LOW_RULE,
+        types.uint8[:, ::1], W32, W8, I64_2D, W8, W32, W8, W8, W8, W32, W8, W8, W8, W8, I64_2D,
     ),
     counted=False,
 )  # fmt: skip
 def encode_matrices(
-    data, rule, sizes, parts, chunks, scales, starts, joint, out, made, words, escapes, tile,
-    element_scales, places, states, edge,
+    data, rule, sizes, parts, chunks, scales, starts, joint, low_rule, low_runs, low_starts, out,
+    made, words, escapes, tile, element_scales, places, states, edge, low_planes, low_contexts,
+    low_words, sections,
 ):  # fmt: skip
     """Encodes the chunks of a batch, whose scales are known, as frames.
 
     `sizes`: bytes of an element; of the rest, and of the signs of a block. `starts`:
     uint32[CONTEXTS * 256], see `rans.kernels.build_starts`; `joint`: the same, 0 for all but joint
-    symbols. Other arguments: see `plan_matrices`.
+    symbols. `low_rule`, `low_runs`, `low_starts`: see `low_kernels.code_low_halves`. Other
+    arguments: see `plan_matrices`.
 
     Results: `out`, uint8[], the frames one after the other, but for their model numbers and header
     checks; `made`, int64[chunks, 3], of each frame its offset, its payload, and 1 if it uses the
@@ -808,7 +828,8 @@ def encode_matrices(
 
     Work space: `words`, uint8[2 * (elements, rows and columns of a chunk) + 64]; `escapes`,
     uint32[elements of a chunk]; `tile`, uint8[2 * TILE]; `element_scales`, uint8[TILE + 32];
-    `places`, uint8[2 * TILE]; `states`, uint32[2 * 32]; `edge`, uint8[EDGE].
+    `places`, uint8[2 * TILE]; `states`, uint32[2 * 32]; `edge`, uint8[EDGE]; `low_planes`,
+    `low_contexts`, `low_words`, `sections`: see `low_kernels.code_low_halves`.
     """
     size, rest_bytes, sign_bytes = sizes
     form = rule[0]
@@ -833,8 +854,15 @@ def encode_matrices(
         blocks = (count + STATES - 1) // STATES
         stored = _HEAD + _PART * chunk[m.PARTS] + ((bits + 7) >> 3) + stream
         stored += blocks * (rest_bytes + sign_bytes)
-        if form == m.FORM_FP32:
-            stored += 2 * count
+        low = np.int64(2 * count if form == m.FORM_FP32 else 0)
+        if low_rule[0] != 0:
+            low = code_low_halves(
+                data, chunk[m.BEGIN], count, chunk[m.FIRST_RUN], low_rule, low_runs, low_starts,
+                low_planes, low_contexts, low_words, lanes, sections,
+            )  # fmt: skip
+            if low < 0:
+                return np.int64(-1)
+        stored += low
         original = count * size
         payload = at + t.FRAME
         made[c, 0] = at
@@ -854,7 +882,9 @@ def encode_matrices(
             for k in range(STATES):
                 store_u32(out, to + 4 * k, states[k])
             copy_bytes(out, to + 4 * STATES, words, place, words.size - place)
-            if form == m.FORM_FP32:
+            if low_rule[0] != 0:
+                put_low_halves(sections, low_planes, low_words, out, to + stream)
+            elif form == m.FORM_FP32:
                 _put_halves(data, chunk[m.BEGIN], count, out, to + stream)
         _put_frame(out, at, made[c, 1], original)
         at = payload + made[c, 1]

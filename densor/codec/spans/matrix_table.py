@@ -6,13 +6,15 @@ ROWS, COLUMNS, ELEMENT, ROW_AT, COLUMN_AT = range(5)
 FLAGS, ROW_CENTRE, COLUMN_CENTRE = range(5, 8)
 PART = 8
 # Columns of `chunks`: the first element, how many; the first matrix, how many; the base exponent;
-# a bit for each context that occurs
-BEGIN, COUNT, FIRST_PART, PARTS, BASE, OCCUR = range(6)
-CHUNK = 6
+# a bit for each context that occurs; the number of its first run, where low halves are coded
+BEGIN, COUNT, FIRST_PART, PARTS, BASE, OCCUR, FIRST_RUN = range(7)
+CHUNK = 7
+# What becomes of a batch, by a look at it
+REFUSED, LOW_RAW, LOW_CODED = range(3)
 FORM_BF16, FORM_FP16, FORM_FP8, FORM_FP32 = range(4)
 CONTEXTS = 10  # of elements, then of rows and of columns
 PHASE = 3
 TILE = 1 << 12  # elements that are looked at together
-GROUPS = 64  # of rows by their scales, in which exponents are counted as planes would have them
-STEPS_OF_GROUP = 4
+GROUPS = 128  # of rows by their scales, in which exponents are counted as planes would have them
+STEPS_OF_GROUP = 2
 EDGE = 256
