@@ -8,11 +8,13 @@ import pytest
 from helpers import random_state
 from parquet_files import SNAPPY, Column, file, flights
 from reference import pages as reference
+from reference.deflate import CLASSIC
+from reference.lz4 import lz4 as reference_lz4
 
 from densor.codec.levels import level_settings
-from densor.codec.pages import recipe, snappy
+from densor.codec.pages import compression, gzip, lz4, recipe, snappy
 from densor.codec.pages.content import ColumnsReader, rows_of_tables
-from densor.codec.pages.decoder import PagesDecoder
+from densor.codec.pages.decoder import PagesDecoder, open_decoder
 from densor.codec.pages.encoder import PagesCoder
 from densor.codec.pages.kernels import MOST_BEHIND, split_texts, take_runs
 from densor.codec.pages.layout import DICTIONARY, INDICES, MAX_ROWS, PLAIN, PLAIN_CODEC
@@ -22,7 +24,7 @@ from densor.codec.pages.values import ColumnRecipe, PageMaker, PageRecipe, Value
 from densor.codec.table.layout import MAX_CELLS
 from densor.codec.table.packing import Packer
 from densor.codec.table.wire import Reader, Writer
-from densor.errors import DensorError, FormatError
+from densor.errors import DensorError, FormatError, UnsupportedError
 from densor.formats.io.sources import MemoryRandomSource, MemorySource
 from densor.formats.parsers.plan import plan_file
 from densor.runtime.memory import MEMORY
@@ -63,6 +65,85 @@ def test_bad_blocks_of_snappy() -> None:
     short = b"", b"\xff" * 9, b"\4\1\0", b"\4\2\0\0", b"\1\4aa", b"\2\0a"
     for bad in (*short, b"\4\xfc\xff\xff\xff\xff"):
         assert snappy.undo(np.frombuffer(bad, np.uint8), 4) is None
+
+
+def contents_of_lz4() -> list[bytes]:
+    rng = random_state("lz4")
+    sizes = (12, 13, 18, 19, 20, 34, 35, 290, 65546, 65547, 65548, 140_000)
+    found = contents()
+    for size in sizes:
+        far = np.tile(rng.integers(0, 256, size // 3 + 1, np.uint8), 3)[:size].tobytes()
+        found += [far, rng.integers(0, 2, size, np.uint8).tobytes(), bytes(size)]
+    near = rng.integers(0, 256, 65535, np.uint8).tobytes()
+    # As far back as matches may be, and a byte farther.
+    return [*found, near + near[:5000], near + b"x" + near[:5000]]
+
+
+def test_blocks_of_lz4_are_those_of_the_reference() -> None:
+    for data in contents_of_lz4()[::2]:
+        block = lz4.make(np.frombuffer(data, np.uint8)).tobytes()
+        assert block == reference_lz4(data)
+        found = lz4.undo(np.frombuffer(block, np.uint8), len(data))
+        assert found is not None and found.tobytes() == data
+
+
+def test_blocks_of_lz4_are_those_of_its_library() -> None:
+    library = pytest.importorskip("pyarrow")
+    for data in contents_of_lz4():
+        made = lz4.make(np.frombuffer(data, np.uint8)).tobytes()
+        assert made == library.compress(data, codec="lz4_raw", asbytes=True)
+
+
+def test_bad_blocks_of_lz4() -> None:
+    data = contents_of_lz4()[-1][65000:]
+    good = lz4.make(np.frombuffer(data, np.uint8)).tobytes()
+    rng = random_state("bad lz4")
+    for _ in range(3000):
+        bad = bytearray(good[: int(rng.integers(len(good) + 1))])
+        for at in rng.integers(0, max(len(bad), 1), 3).tolist():
+            bad[at : at + 1] = bytes([int(rng.integers(256))])
+        lz4.undo(np.frombuffer(bytes(bad), np.uint8), len(data))
+    short = b"", b"\x50abcd", b"\xf0", b"\xf0\xff", b"\x10a\0\0", b"\x10a\2\0", b"\x10a\1"
+    for bad in (*short, b"\x1fa\1\0\xff", b"\x10a\1\0", b"\x10a\1\0\0\0", b"\x10a\x1f\1\0"):
+        assert lz4.undo(np.frombuffer(bad, np.uint8), 4) is None
+
+
+@pytest.mark.skipif(not CLASSIC, reason="another zlib, which writes other streams")
+@pytest.mark.parametrize("strategy", range(5))
+@pytest.mark.parametrize(("level", "memory"), [(1, 1), (3, 8), (6, 8), (9, 9), (4, 1)])
+def test_members_of_gzip_are_those_of_the_reference(strategy: int, level: int, memory: int) -> None:
+    """Also those that take more bytes than what they hold."""
+    way = bytes([level, strategy, 15, memory, 0, 3])
+    for data in (*contents()[::3], bytes([200 + i % 56 for i in range(3000)])):
+        content = np.frombuffer(data, np.uint8)
+        member = np.frombuffer(gzip.make(content, way), np.uint8)
+        assert member.tobytes() == reference.gzip(data, way)
+        found = gzip.undo(member, len(data))
+        assert found is not None and found.tobytes() == data
+        assert gzip.undo(member, len(data) + 1) is None
+        assert not data or gzip.undo(member, len(data) - 1) is None
+
+
+@pytest.mark.parametrize("way", [1, 7, 16, 63, 64, 65, 128, 129, 255])
+def test_ways_that_no_page_is_made_in(way: int) -> None:
+    known = {64: True, 128: True}
+    for newer in (False, True):
+        if newer and known.get(way):
+            assert compression.take(Reader(bytes([way, 6, 0, 15, 8, 2, 3])), newer)[0] == way
+            continue
+        with pytest.raises(FormatError):
+            compression.take(Reader(bytes([way, 6, 0, 15, 8, 2, 3])), newer)
+    for bad in ((0, 0, 15, 8), (10, 0, 15, 8), (6, 5, 15, 8), (6, 0, 16, 8), (6, 0, 15, 10)):
+        with pytest.raises(FormatError):
+            compression.take(Reader(bytes([128, *bad, 2, 3])), True)
+    with pytest.raises(FormatError):
+        compression.take(Reader(bytes([128, 6, 0, 15, 8, 2])), True)
+
+
+@pytest.mark.parametrize("payload", [b"\x11\2", b"\x11\xff"])
+def test_forms_that_are_not_known_are_refused_by_name(payload: bytes) -> None:
+    with pytest.raises(UnsupportedError, match="newer densor"):
+        open_decoder(payload)
 
 
 @pytest.mark.parametrize("bits", [0, 1, 3, 8, 9, 17, 24])
@@ -111,35 +192,45 @@ def test_ends_of_texts_whose_differences_overflow() -> None:
         columns.add(np.concatenate([ends, np.zeros(100, np.uint8)]), 4)
 
 
-def test_recipes_come_back() -> None:
+@pytest.mark.parametrize(
+    ("ways", "newer"),
+    [((bytes([46]), b"\0"), False), ((b"\x40", bytes([128, 9, 0, 15, 8, 2, 3])), True)],
+)
+def test_recipes_come_back(ways: tuple[bytes, bytes], newer: bool) -> None:
     cut = np.array([1, 2, 30], np.int64)
     pages = (
-        PageRecipe(9, DICTIONARY, 0, 0, False, 15),
-        PageRecipe(20, INDICES, 60, 7, True, 14 | 32, None, cut),
-        PageRecipe(21, PLAIN, 40, 0, False, 0, cut),
+        PageRecipe(9, DICTIONARY, 0, 0, False, b"\x0f"),
+        PageRecipe(20, INDICES, 60, 7, True, ways[0], None, cut),
+        PageRecipe(21, PLAIN, 40, 0, False, ways[1], cut),
     )
     columns = [
         ColumnRecipe(4, 8, True, True, pages, np.array([1, 0])),
-        ColumnRecipe(0, -1, False, False, (PageRecipe(1, PLAIN, 100, 0, False, 0),)),
+        ColumnRecipe(0, -1, False, False, (PageRecipe(1, PLAIN, 100, 0, False, b"\0"),)),
     ]
     at = Reader(recipe.pack(columns, Packer(3)))
-    assert repr(recipe.take(at, 1000, 100)) == repr(columns) and not at.left
+    assert repr(recipe.take(at, 1000, 100, newer)) == repr(columns) and not at.left
     for size, rows in ((1000, 101), (19, 100)):
         with pytest.raises(FormatError):
-            recipe.take(Reader(recipe.pack(columns, Packer(3))), size, rows)
+            recipe.take(Reader(recipe.pack(columns, Packer(3))), size, rows, newer)
+    if newer:
+        with pytest.raises(FormatError):
+            recipe.take(Reader(recipe.pack(columns, Packer(3))), 1000, 100, False)
 
 
 @pytest.mark.parametrize("order", [[0], [0, 0], [0, 2], [-1, 0], [0, 1, 2]])
 def test_impossible_orders(order: list[int]) -> None:
     values = fixed(1, np.array([5, 6, 5], np.uint8), None)
-    page = PageRecipe(0, INDICES, 3, 1, False, 0)
+    page = PageRecipe(0, INDICES, 3, 1, False, b"\0")
     with pytest.raises(FormatError):
         PageMaker(ColumnRecipe(0, 1, False, False, (page,), np.array(order)), values)
 
 
 def test_pages_of_more_rows_or_values_than_there_are() -> None:
     values: Values = fixed(1, np.arange(9, dtype=np.uint8), None)
-    for page in (PageRecipe(0, INDICES, 9, 3, False, 0), PageRecipe(0, INDICES, 10, 8, False, 0)):
+    for page in (
+        PageRecipe(0, INDICES, 9, 3, False, b"\0"),
+        PageRecipe(0, INDICES, 10, 8, False, b"\0"),
+    ):
         with pytest.raises(FormatError):
             PageMaker(ColumnRecipe(0, 1, False, False, (page,)), values).page(page)
 
@@ -200,7 +291,10 @@ def test_damaged_pages_end_in_no_crash() -> None:
 def test_threads_wait_for_the_memory_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk of few bytes may have many rows, which take memory while its pages are made."""
     rows, packer, borrowed = 1 << 16, Packer(3), []
-    pages = (PageRecipe(0, DICTIONARY, 0, 0, False, 0), PageRecipe(0, INDICES, rows, 1, False, 0))
+    pages = (
+        PageRecipe(0, DICTIONARY, 0, 0, False, b"\0"),
+        PageRecipe(0, INDICES, rows, 1, False, b"\0"),
+    )
     out = Writer()
     out.number(rows)
     out.raw(recipe.pack([ColumnRecipe(0, 1, False, False, pages)], packer))

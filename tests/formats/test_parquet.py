@@ -1,21 +1,25 @@
 """Parquet files: which pages are found, what becomes smaller, and files of all kinds come back."""
 
 import contextlib
+import struct
 import weakref
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import parquet_files
 import pytest
 from helpers import random_state
 from mutations import mutated
-from parquet_files import PLAIN, SNAPPY, Column, file, flights, thrift
+from parquet_files import GZIP, LZ4, PLAIN, SNAPPY, Column, file, flights, thrift
+from reference.deflate import CLASSIC
 
 import densor
 from densor.codec.kind import Segment
 from densor.codec.levels import level_settings
-from densor.codec.pages import encoder
+from densor.codec.pages import encoder, gzip
 from densor.codec.pages.decoder import PagesDecoder
 from densor.codec.pages.undo import undo
 from densor.errors import DensorError, FormatError
@@ -61,7 +65,10 @@ def comes_back(tmp_path: Path, data: bytes, level: int) -> int:
     return (tmp_path / "a.densor").stat().st_size
 
 
-@pytest.mark.parametrize("codec", [PLAIN, SNAPPY])
+by_gzip = pytest.param(GZIP, marks=pytest.mark.skipif(not CLASSIC, reason="another zlib"))
+
+
+@pytest.mark.parametrize("codec", [PLAIN, SNAPPY, LZ4, by_gzip])
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("level", [1, 5, 9])
 def test_every_column_is_taken_apart(tmp_path: Path, codec: int, version: int, level: int) -> None:
@@ -82,6 +89,37 @@ def test_all_ways_of_snappy_are_found(way: int) -> None:
     column = Column("a", "text", [b"%d %d" % (i % 977, i // 3) for i in range(20_000)], False)
     data = file([column, Column("b", "i4", [bytes(4)] * 20_000)], SNAPPY, 20_000, 20_000, way=way)
     assert undone(data) == [True, True]
+
+
+@pytest.mark.skipif(not CLASSIC, reason="another zlib, which writes other streams")
+@pytest.mark.parametrize("settings", [(1, 0, 8, 4, 3), (6, 0, 8, 0, 255), (5, 1, 9, 0, 0)])
+def test_all_ways_of_gzip_are_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: tuple[int, ...]
+) -> None:
+    level, strategy, memory, told, system = settings
+    way = bytes([level, strategy, 15, memory, told, system])
+    monkeypatch.setattr(parquet_files, "GZIP_WAY", way)
+    data = file(flights(2000), GZIP, 700, 2000)
+    assert undone(data) == [True] * len(flights(1))
+    comes_back(tmp_path, data, 3)
+
+
+def test_pages_of_gzip_that_zlib_has_not_made(tmp_path: Path) -> None:
+    """A time in the header, another checksum, bytes behind it, two members, another stream."""
+    data = file(flights(5000)[:1], GZIP, 5000, 5000)
+    at = data.index(bytes([31, 139, 8]))
+    before, segment, *_ = segments_of(data)
+    assert before.size and segment.size and segment.kind.pages is not None
+    end = before.size + segment.size
+    for place in (at + 4, at + 12, end - 8, end - 1):
+        bad = bytearray(data)
+        bad[place] ^= 1
+        assert undone(bytes(bad)) == [False]
+        comes_back(tmp_path, bytes(bad), 3)
+    stored = zlib.compress(bytes(40), 0)[2:-4]
+    for stream in (stored, b"", stored[:-1]):
+        member = data[at : at + 10] + stream + struct.pack("<II", zlib.crc32(bytes(40)), 40)
+        assert gzip.find(np.frombuffer(member, np.uint8), np.zeros(40, np.uint8), None) is None
 
 
 @pytest.mark.parametrize("level", [1, 5])

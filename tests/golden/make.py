@@ -349,16 +349,28 @@ def pages_of_columns() -> Iterator[tuple[str, bytes]]:
         ("snappy", 1, 5, 2, False),
         ("others", 1, 3, 1, True),
     ):
-        data = parquet_files.file(parquet_files.flights(300), codec, 100, 300, version, other=other)
-        with tempfile.TemporaryDirectory() as folder, MonkeyPatch.context() as patch:
-            patch.setattr(choose, "_pages", _by_values)  # however small
-            patch.setattr(parquet, "FEWEST_OF_SEVERAL", 1)
-            path = Path(folder) / "a.parquet"
-            path.write_bytes(data)
-            os.utime(path, (10**9, 10**9))
-            path.chmod(0o644)
-            densor.compress_file(path, Path(folder) / "out.densor", level=level)
-            yield f"pages-{name}", (Path(folder) / "out.densor").read_bytes()
+        yield from _pages(name, codec, level, version, other)
+
+
+def compressed_pages() -> Iterator[tuple[str, bytes]]:
+    """The same by gzip and LZ4, one with pages of the second version."""
+    yield from _pages("gzip", parquet_files.GZIP, 3, 1, False)
+    yield from _pages("lz4", parquet_files.LZ4, 5, 2, False)
+
+
+def _pages(
+    name: str, codec: int, level: int, version: int, other: bool
+) -> Iterator[tuple[str, bytes]]:
+    data = parquet_files.file(parquet_files.flights(300), codec, 100, 300, version, other=other)
+    with tempfile.TemporaryDirectory() as folder, MonkeyPatch.context() as patch:
+        patch.setattr(choose, "_pages", _by_values)  # however small
+        patch.setattr(parquet, "FEWEST_OF_SEVERAL", 1)
+        path = Path(folder) / "a.parquet"
+        path.write_bytes(data)
+        os.utime(path, (10**9, 10**9))
+        path.chmod(0o644)
+        densor.compress_file(path, Path(folder) / "out.densor", level=level)
+        yield f"pages-{name}", (Path(folder) / "out.densor").read_bytes()
 
 
 def _by_values(batch: Batch, level: Level) -> Coding:
@@ -668,6 +680,7 @@ GROUPS = (
     Group("0.10, images under contexts of shapes", (shapes,)),
     Group("0.11, pages of columns", (pages_of_columns,)),
     Group("0.11, ranks of tokens", (ranked_tokens,)),
+    Group("0.12, pages by gzip and LZ4", (compressed_pages,)),
 )
 
 

@@ -1,12 +1,14 @@
 """A slow decoder of pages, after docs/format/pages.md and nothing else."""
 
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 from reference import table
+from reference.lz4 import lz4
 from reference.reading import Refused, fail
 from reference.table import Fields, Parse
 
@@ -148,6 +150,39 @@ def _block(data: bytes, way: int) -> bytes:
     return out + (literal(data) if data else b"")
 
 
+def gzip(data: bytes, way: bytes) -> bytes:
+    """A member of gzip (5)."""
+    level, strategy, window, memory = way[:4]
+    if len(data) > 2**26:
+        fail("the length of a page")
+    deflater = zlib.compressobj(level, zlib.DEFLATED, -window, memory, strategy)
+    stream = deflater.compress(data) + deflater.flush()
+    tail = struct.pack("<II", zlib.crc32(data), len(data))
+    return bytes([31, 139, 8, 0, 0, 0, 0, 0]) + way[4:] + stream + tail
+
+
+def compressed(data: bytes, way: bytes) -> bytes:
+    """What stands in a page (2)."""
+    if way[0] == 128:
+        return gzip(data, way[1:])
+    if way[0] == 64:
+        return lz4(data)
+    return snappy(data, way[0]) if way[0] else data
+
+
+def way_of(at: Fields, newer: bool) -> bytes:
+    """How a page is compressed (2)."""
+    way = bytes([at.u8()])
+    if newer and way[0] == 128:
+        way += at.take(6)
+        _, level, strategy, window, memory, *_ = way
+        if not (1 <= level <= 9 and strategy <= 4 and 9 <= window <= 15 and 1 <= memory <= 9):
+            fail("settings of gzip")
+    elif not (newer and way[0] == 64) and way[0] and not 8 <= way[0] & ~32 <= 15:
+        fail("how a page is compressed")
+    return way
+
+
 @dataclass
 class Page:
     """How a page is made (2)."""
@@ -157,7 +192,7 @@ class Page:
     values: int
     bits: int
     outside: bool
-    table: int
+    way: bytes
     levels: list[int] | None
     indices: list[int] | None
 
@@ -212,7 +247,7 @@ class Column:
                     body = bytes([page.bits]) + coded
             outside = levels if page.outside else b""
             inside = (b"" if page.outside else levels) + body
-            yield page.header, outside + (snappy(inside, page.table) if page.table else inside)
+            yield page.header, outside + compressed(inside, page.way)
 
     def _levels(self, page: Page, part: list[bytes | None]) -> bytes:
         if not self.optional:
@@ -239,6 +274,7 @@ class Model:
     """A MODEL frame."""
 
     parse: Parse
+    newer: bool
 
     def decode(self, payload: bytes, original: int, base: bytes | None = None) -> bytes:
         """CHUNK (1)."""
@@ -246,7 +282,7 @@ class Model:
         rows = at.number(MOST_ROWS)
         if not rows:
             fail("no rows")
-        columns = recipes(at, original, rows, self.parse)
+        columns = recipes(at, original, rows, self)
         rest = at.packed(original)
         parts = [self._table(at) for _ in range(at.number(64))]
         at.finish()
@@ -282,9 +318,9 @@ class Model:
         return rows, size, lambda: table.parse_model(model, self.parse).decode(stored, size)
 
 
-def recipes(at: Fields, original: int, rows: int, parse: Parse) -> list[Column]:
+def recipes(at: Fields, original: int, rows: int, model: Model) -> list[Column]:
     """Recipes of columns (2)."""
-    inner = Fields(at.packed(2**22), parse)
+    inner = Fields(at.packed(2**22), model.parse)
     numbers = at.numbers(at.number(2**22))
 
     def listed() -> list[int]:
@@ -306,11 +342,12 @@ def recipes(at: Fields, original: int, rows: int, parse: Parse) -> list[Column]:
             raise Refused("limit", "pages")
         for _ in range(count):
             form, header, values = inner.u8(), inner.number(original), inner.number(rows)
-            bits, way = inner.u8(), inner.u8()
+            bits = inner.u8()
+            way = way_of(inner, model.newer)
             if form > 31 or form & 3 > 2 or (not form & 3 and (form or values)):
                 fail("a kind of page")
-            if bits > MOST_BITS or (way and not 8 <= way & ~32 <= 15):
-                fail("how a page is made")
+            if bits > MOST_BITS:
+                fail("bits of an index")
             levels = listed() if form & 8 else None
             indices = listed() if form & 16 else None
             made.append(Page(header, form & 3, values, bits, bool(form & 4), way, levels, indices))
@@ -362,6 +399,6 @@ def parse_model(payload: bytes, parse: Parse) -> Model:
     """MODEL (1)."""
     if len(payload) != 2:
         fail("a MODEL of pages")
-    if payload[1]:
+    if payload[1] > 1:
         raise Refused("unsupported", "a way to make pages")
-    return Model(parse)
+    return Model(parse, payload[1] == 1)

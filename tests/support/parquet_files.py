@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from helpers import random_state
 from reference import pages as reference
+from reference.lz4 import lz4
 
-PLAIN, SNAPPY = 0, 1
+PLAIN, SNAPPY, GZIP, LZ4 = 0, 1, 2, 7
+GZIP_WAY = bytes([9, 0, 15, 8, 2, 3])  # as pyarrow takes it: level, ..., what headers say
 _STRUCT, _LIST, _BINARY, _I32, _I64, _TRUE = 12, 9, 8, 5, 6, 1
 BITS, TYPES = 0, {"bool": 0, "i4": 1, "i8": 2, "i12": 3, "f4": 4, "f8": 5, "text": 6, "fixed": 7}
 
@@ -65,6 +67,10 @@ def _plain(width: int, values: Sequence[bytes]) -> bytes:
 
 
 def _block(data: bytes, codec: int, way: int) -> bytes:
+    if codec == GZIP:
+        return reference.gzip(data, GZIP_WAY)
+    if codec == LZ4:
+        return lz4(data)
     return reference.snappy(data, way) if codec else data
 
 

@@ -46,21 +46,35 @@ class Settings(NamedTuple):
         return found
 
 
-def make(settings: Settings, content: Bytes, size: int, expected: bytes = b"") -> bytes | None:
-    """The stream of `size` bytes that zlib makes of `content`; None where it makes another one.
+def bound(size: int) -> int:
+    """Bytes that a stream of so many takes, at most: nine bits for each, and heads of blocks."""
+    return size + size // 7 + 128
 
-    `expected`: that stream, where it is known.
+
+def made(settings: Settings, content: Bytes, most: int, expected: bytes = b"") -> Bytes | None:
+    """The stream that zlib makes of `content`; None where it takes more than `most` bytes.
+
+    `expected`: that stream, where it is known: None as soon as another one comes.
     """
     level, strategy, window, memory = settings
-    out = np.empty(size + _SLACK, np.uint8)
+    out = np.empty(most + _SLACK, np.uint8)
     symbols = 1 << (memory + 6)
-    made = kernels.deflate(
+    size = kernels.deflate(
         *(content, level, strategy, window, memory, np.frombuffer(expected, np.uint8), out),
         *(np.zeros(3, np.int64), np.zeros(1 << (memory + 7), np.int64)),
         *(np.zeros(1 << window, np.int64), np.empty(symbols, np.uint8)),
         *(np.empty(symbols, np.uint16), np.zeros((13, kernels.HEAP), np.int32)),
     )
-    return out[:size].tobytes() if made == size else None
+    return out[:size] if 0 <= size <= most else None
+
+
+def make(settings: Settings, content: Bytes, size: int, expected: bytes = b"") -> bytes | None:
+    """The stream of `size` bytes that zlib makes of `content`; None where it makes another one.
+
+    `expected`: that stream, where it is known.
+    """
+    stream = made(settings, content, size, expected)
+    return stream.tobytes() if stream is not None and stream.size == size else None
 
 
 def find(header: bytes, content: Bytes, stream: bytes, rows: bool) -> Settings | None:

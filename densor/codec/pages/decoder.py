@@ -5,7 +5,7 @@ import numpy as np
 from densor.codec.batch import Bytes
 from densor.codec.codec import ChunkDecoder
 from densor.codec.pages.content import ColumnsReader
-from densor.codec.pages.payload import MODEL, Table, parse
+from densor.codec.pages.payload import FIRST, NEWER, Table, model_of, parse
 from densor.codec.pages.values import PageMaker
 from densor.codec.table import params
 from densor.codec.table.decoder import TableDecoder
@@ -20,9 +20,12 @@ class PagesDecoder(ChunkDecoder):
 
     weight = 2
 
+    def __init__(self, form: int = FIRST) -> None:
+        self._form = form
+
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
-        found = parse(payload, out.size)
+        found = parse(payload, out.size, self._form)
         columns = ColumnsReader(found.columns)
         for table in found.tables:
             columns.add(_content(table), table.rows)
@@ -79,8 +82,9 @@ def _content(table: Table) -> Bytes:
 
 def open_decoder(payload: bytes, _: object = None) -> PagesDecoder:
     """The decoder of a MODEL frame's payload; FormatError or UnsupportedError for a bad one."""
-    if len(payload) != len(MODEL):
+    if len(payload) != len(model_of(FIRST)):
         raise FormatError("model of pages has a wrong length")
-    if payload != MODEL:
+    form = payload[1]
+    if form > NEWER:
         raise UnsupportedError("pages are made in an unknown way; a newer densor may read this")
-    return PagesDecoder()
+    return PagesDecoder(form)

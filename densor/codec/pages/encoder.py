@@ -16,10 +16,10 @@ from densor.codec.levels import (
     with_fewer_contexts,
     with_plain_tables,
 )
-from densor.codec.pages import recipe
+from densor.codec.pages import compression, recipe
 from densor.codec.pages.content import arrays_of, rows_of_tables
 from densor.codec.pages.layout import MAX_CONTENT, Pages
-from densor.codec.pages.payload import MAX_TABLES, MODEL, pack_table
+from densor.codec.pages.payload import FIRST, MAX_TABLES, NEWER, model_of, pack_table
 from densor.codec.pages.undo import Undone, undo
 from densor.codec.table import params
 from densor.codec.table.array_cells import fitting
@@ -44,7 +44,8 @@ class PagesCoder:
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
-        return MODEL
+        newer = any(column.codec in compression.NEWER for column in self._pages.columns)
+        return model_of(NEWER if newer else FIRST)
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of a stretch; the stretch itself where no page can be made again."""

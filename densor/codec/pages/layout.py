@@ -7,7 +7,7 @@ MAX_CONTENT = 1 << 27  # bytes of their values
 MAX_ROWS = 1 << 24
 MAX_PAGES = 1 << 16
 DICTIONARY, INDICES, PLAIN = range(3)  # what a page holds: values, or which of a dictionary
-PLAIN_CODEC, SNAPPY = 0, 1  # how pages are compressed, as in the metadata of a file
+PLAIN_CODEC, SNAPPY, GZIP, LZ4 = 0, 1, 2, 7  # how pages are compressed, as files number it
 TEXTS, BITS = 0, -1  # widths of values that are no bytes of one width
 
 

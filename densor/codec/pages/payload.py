@@ -13,7 +13,7 @@ from densor.codec.table.layout import MAX_ARRAY_BYTES, MAX_CELLS
 from densor.codec.table.wire import Reader, Writer
 from densor.errors import FormatError, LimitError
 
-MODEL = bytes([registry.CODEC_PAGES, 0])  # and how chunks are made
+FIRST, NEWER = range(2)  # forms of chunks; of the newer one, pages may be more
 MAX_TABLES = 64
 AS_BYTES, AS_TABLE = range(2)  # how the values of some rows are coded
 
@@ -35,13 +35,18 @@ class Payload(NamedTuple):
     tables: list[Table]
 
 
-def parse(payload: Bytes, size: int) -> Payload:
+def model_of(form: int) -> bytes:
+    """The payload of a MODEL frame."""
+    return bytes([registry.CODEC_PAGES, form])
+
+
+def parse(payload: Bytes, size: int, form: int) -> Payload:
     """A chunk of `size` bytes; FormatError or LimitError for a bad one."""
     at = Reader(np.ascontiguousarray(payload))
     rows = at.number(MAX_ROWS)
     if not rows:
         raise FormatError("pages have no rows")
-    columns = recipe.take(at, size, rows)
+    columns = recipe.take(at, size, rows, form == NEWER)
     rest = at.packed(size)
     tables = [_table(at) for _ in range(at.number(MAX_TABLES))]
     if at.left or sum(table.rows for table in tables) != rows:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from densor.codec.pages import compression
 from densor.codec.pages.kernels import MAX_BITS
 from densor.codec.pages.layout import DICTIONARY, MAX_PAGES, PLAIN
-from densor.codec.pages.snappy_kernels import MAX_TABLE, MIN_TABLE, OWN
 from densor.codec.pages.values import ColumnRecipe, PageRecipe
 from densor.codec.table.layout import I64, MAX_COLUMNS
 from densor.codec.table.wire import Reader, Writer
@@ -50,7 +50,7 @@ def pack(columns: Sequence[ColumnRecipe], packer: "Packer") -> bytes:
             out.number(page.header)
             out.number(page.values)
             out.byte(page.bits)
-            out.byte(page.table)
+            out.raw(page.way)
             listed(page.levels)
             listed(page.indices)
     numbers = np.concatenate([*lists, np.zeros(0, np.int64)])
@@ -64,8 +64,11 @@ def pack(columns: Sequence[ColumnRecipe], packer: "Packer") -> bytes:
     return out.bytes()
 
 
-def take(at: Reader, size: int, rows: int) -> list[ColumnRecipe]:
-    """Recipes of pages of `rows` rows in a chunk of `size` bytes; FormatError for bad ones."""
+def take(at: Reader, size: int, rows: int, newer: bool) -> list[ColumnRecipe]:
+    """Recipes of pages of `rows` rows in a chunk of `size` bytes; FormatError for bad ones.
+
+    `newer`: whether pages may be what those of the first form cannot.
+    """
     found = Reader(at.packed(MAX_RECIPE))
     lists = _Lists(at.numbers(at.number(MAX_LISTED)))
     pages, columns = 0, []
@@ -78,7 +81,7 @@ def take(at: Reader, size: int, rows: int) -> list[ColumnRecipe]:
         pages += count
         if pages > MAX_PAGES:
             raise LimitError("columns have too many pages")
-        made = tuple(_page(found, lists, size, rows) for _ in range(count))
+        made = tuple(_page(found, lists, size, rows, newer) for _ in range(count))
         if sum(page.values for page in made) != rows:
             raise FormatError("pages of a column do not have its rows")
         levels = bool(flags & _OPTIONAL), bool(flags & _MISSING)
@@ -106,13 +109,14 @@ class _Lists:
         return found
 
 
-def _page(at: Reader, lists: _Lists, size: int, rows: int) -> PageRecipe:
-    form, header, values, bits, table = at.byte(), at.number(size), at.number(rows), *at.raw(2)
+def _page(at: Reader, lists: _Lists, size: int, rows: int, newer: bool) -> PageRecipe:
+    form, header, values, bits = at.byte(), at.number(size), at.number(rows), at.byte()
+    way = compression.take(at, newer)
     kind = form & 3
     if form > 31 or kind > PLAIN or (kind == DICTIONARY and (form != kind or values)):
         raise FormatError("page of a column is of an unknown kind")
-    if bits > MAX_BITS or (table and not MIN_TABLE <= table & ~OWN <= MAX_TABLE):
-        raise FormatError("page of a column is made in an unknown way")
+    if bits > MAX_BITS:
+        raise FormatError("page of a column has indices of too many bits")
     levels = lists.take(at) if form & _LEVELS else None
     indices = lists.take(at) if form & _INDICES else None
-    return PageRecipe(header, kind, values, bits, bool(form & _OUTSIDE), table, levels, indices)
+    return PageRecipe(header, kind, values, bits, bool(form & _OUTSIDE), way, levels, indices)

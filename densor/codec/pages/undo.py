@@ -7,19 +7,17 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.batch import Bytes
-from densor.codec.pages import snappy
+from densor.codec.pages import compression
 from densor.codec.pages.kernels import MAX_BITS, MOST_BEHIND, join_values, split_texts, take_runs
 from densor.codec.pages.layout import (
     BITS,
     DICTIONARY,
     INDICES,
     MAX_CONTENT,
-    SNAPPY,
     TEXTS,
     Column,
     Page,
 )
-from densor.codec.pages.snappy_kernels import MAX_TABLE, OWN
 from densor.codec.pages.values import (
     WORD,
     ColumnRecipe,
@@ -32,9 +30,6 @@ from densor.codec.pages.values import (
 )
 from densor.codec.table.layout import I32, I64
 from densor.errors import FormatError
-
-_TABLES = (MAX_TABLE, 14 | OWN, 14)  # of versions of the library, and of others
-
 
 _ORDER_BYTES = 4  # of a column for each value of its dictionary, or its order takes too much
 
@@ -58,8 +53,8 @@ class _Items(NamedTuple):
 def undo(column: Column, rows: int, data: Bytes) -> Undone | None:
     """A column of a stretch taken apart; None where its pages cannot be made again of the parts."""
     pages = data[column.begin : column.begin + column.size]
-    for table in _TABLES if column.codec == SNAPPY else (0,):
-        found = _ColumnReader(column, rows, pages, table).read()
+    for way in compression.ways(column.codec):
+        found = _ColumnReader(column, rows, pages, way).read()
         if found is None:
             return None
         with contextlib.suppress(FormatError):  # of runs that go on behind the last value
@@ -108,11 +103,12 @@ def _order(ids: I32, count: int) -> I64 | None:
 class _ColumnReader:
     """Reads the pages of a column in turn."""
 
-    def __init__(self, column: Column, rows: int, pages: Bytes, table: int) -> None:
+    def __init__(self, column: Column, rows: int, pages: Bytes, way: bytes) -> None:
         self._column = column
         self._rows = rows
         self._pages = pages
-        self._table = table
+        self._way = way
+        self._last: bytes | None = None  # the way in all that the page before is made in
         self._bodies: list[Bytes] = []  # which values stand in, and where each begins
         self._size = 0
         self._dictionary = _Items(np.zeros(0, np.int32), np.zeros(0, np.int32))
@@ -183,18 +179,15 @@ class _ColumnReader:
         """Reads a page; whether that is possible."""
         levels = stored[: max(page.levels, 0)]
         body = stored[levels.size :]
-        table = self._table if page.compressed else 0
-        size = page.size - levels.size
-        if table:
-            if not 0 <= size <= MAX_CONTENT:
-                return False
-            undone = snappy.undo(body, size)
+        way = self._way if page.compressed else compression.PLAIN
+        if way != compression.PLAIN:
+            undone = self._undone(body, page.size - levels.size)
             if undone is None:
                 return False
-            body = undone
+            body, way = undone
         outside = page.levels >= 0
         if page.kind == DICTIONARY:
-            self._recipes.append(PageRecipe(page.header, DICTIONARY, 0, 0, False, table))
+            self._recipes.append(PageRecipe(page.header, DICTIONARY, 0, 0, False, way))
             found = self._plain(body, page.values)
             if found is None or self._dictionary.starts.size:
                 return False
@@ -204,8 +197,8 @@ class _ColumnReader:
         level_runs = index_runs = None
         if self._column.optional:
             if not outside:
-                size = int.from_bytes(body[:WORD].tobytes(), "little")
-                levels, body = body[WORD : WORD + size], body[WORD + size :]
+                count = int.from_bytes(body[:WORD].tobytes(), "little")
+                levels, body = body[WORD : WORD + count], body[WORD + count :]
             read = _numbers(levels, 1, page.values)
             if read is None:
                 return False
@@ -225,9 +218,19 @@ class _ColumnReader:
             return False
         self._items.append(found)
         self._there.append(there)
-        made = page.header, page.kind, page.values, bits, outside, table
+        made = page.header, page.kind, page.values, bits, outside, way
         self._recipes.append(PageRecipe(*made, level_runs, index_runs))
         return True
+
+    def _undone(self, body: Bytes, size: int) -> tuple[Bytes, bytes] | None:
+        """What a page holds that is compressed, and the way; None where it is not made so."""
+        if not 0 <= size <= MAX_CONTENT:
+            return None
+        found = compression.undo(body, size, self._way)
+        if found is None:
+            return None
+        self._last = compression.settled(self._way, body, found, self._last)
+        return None if self._last is None else (found, self._last)
 
     def _looked_up(self, ids: I32) -> _Items | None:
         """Values of the dictionary; None where one is not there."""

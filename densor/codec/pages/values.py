@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.batch import Bytes
-from densor.codec.pages import snappy
+from densor.codec.pages import compression
 from densor.codec.pages.kernels import MOST_BEHIND, join_values, put_listed_runs, put_runs
 from densor.codec.pages.layout import BITS, DICTIONARY, INDICES, TEXTS
 from densor.codec.table.kernels import PADDING, intern
@@ -40,8 +40,8 @@ class PageRecipe(NamedTuple):
     """How a page is made. `header`: bytes before it, which are as they are in the file.
 
     `values`: how many; `bits`: of an index. `outside`: levels stand before what is compressed, as
-    in pages of the second version. `table`: bits of the table of Snappy, 0 for none. `levels`,
-    `indices`: how their runs are cut, where that is not by rule; see `runs`.
+    in pages of the second version. `way`: how they are compressed. `levels`, `indices`: how their
+    runs are cut, where that is not by rule; see `runs`.
     """
 
     header: int
@@ -49,7 +49,7 @@ class PageRecipe(NamedTuple):
     values: int
     bits: int
     outside: bool
-    table: int
+    way: bytes
     levels: I64 | None = None
     indices: I64 | None = None
 
@@ -140,7 +140,7 @@ class PageMaker:
         """The bytes of the next page behind its header, in parts."""
         if recipe.kind == DICTIONARY:
             body = self._plain(self._first)
-            return [_compressed(body, recipe.table)]
+            return [compression.make(body, recipe.way)]
         count = self._count(self._row, recipe.values)
         levels = self._levels(recipe)
         self._row += recipe.values
@@ -155,8 +155,8 @@ class PageMaker:
             body = self._plain(np.arange(self._at, self._at + count))
         self._at += count
         if recipe.outside:
-            return [levels, _compressed(body, recipe.table)]
-        return [_compressed(np.concatenate([levels, body]), recipe.table)]
+            return [levels, compression.make(body, recipe.way)]
+        return [compression.make(np.concatenate([levels, body]), recipe.way)]
 
     def _levels(self, recipe: PageRecipe) -> Bytes:
         """The levels of the next page: whether each value is there."""
@@ -203,7 +203,3 @@ def runs(numbers: I32, bits: int, cut: I64 | None = None) -> Bytes:
     if size < 0:
         raise FormatError("runs of a page do not have its values")
     return out[:size]
-
-
-def _compressed(body: Bytes, table: int) -> Bytes:
-    return snappy.make(body, table) if table else body

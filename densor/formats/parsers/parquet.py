@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from densor.codec.pages.layout import (
     BITS,
     DICTIONARY,
+    GZIP,
     INDICES,
+    LZ4,
     MAX_CONTENT,
     MAX_PAGES,
     MAX_ROWS,
@@ -129,7 +131,7 @@ def _column(
     about = chunk[3]
     codec, size = about[4], about[7]
     begin = min(place for place in (about.get(11, 0), about[9]) if place > 0)
-    possible = leaf.known and 1 not in chunk and codec in (PLAIN_CODEC, SNAPPY)
+    possible = leaf.known and 1 not in chunk and codec in (PLAIN_CODEC, SNAPPY, GZIP, LZ4)
     if not possible or about[5] != rows or not 0 < rows <= MAX_ROWS:
         return None
     if size > MAX_STRETCH or not len(MAGIC) <= begin <= begin + size <= end:
