@@ -33,9 +33,9 @@ class NotationDecoder(ChunkDecoder):
         runs, literals = np.empty(RUN * head.runs, np.uint8), np.empty(head.literals, np.uint8)
         self._others.decode(*stored_runs, runs)
         self._others.decode(*stored_literals, literals)
-        check_runs(runs, head, self._form)
         plain = POOL.take(head.plain)
         self._plain.decode(*stored, plain)
+        check_runs(runs, head, self._form)
         if self._form.make(plain[head.skipped :], runs, literals, out) != out.size:
             raise FormatError("chunk in another notation does not have its length")
         POOL.give(plain)

@@ -27,7 +27,7 @@ from densor.dtypes import SIZES
 from densor.entropy.deferred import deferred
 
 _undo = deferred("densor.codec.notation.kernels", "undo")
-_MIN_RUN = 32  # bytes of a stretch to a run, on average
+_MIN_RUN = 32  # bytes of a stretch to a run, on average; half as many are allowed
 _MIN_SHARE = 0.5  # of items in a stretch
 _MODES = {
     registry.MODEL_RAW: registry.PART_RAW,

@@ -8,7 +8,6 @@ import numpy as np
 from densor.codec import registry
 from densor.codec.batch import Bytes
 from densor.codec.notation.layout import BASE64, HEX, LATIN, MAX_ITEM, OTHER, VARINTS
-from densor.codec.parts import MODEL_LENGTH
 from densor.entropy.deferred import deferred
 from densor.errors import FormatError, LimitError, UnsupportedError
 
@@ -17,7 +16,13 @@ MODEL = struct.Struct("<BBBB")  # codec, form, bytes of an item, option
 HEAD = struct.Struct("<BIII")  # bytes that are passed over, runs, literal bytes, bytes of elements
 RUN = 8  # bytes
 PARTS = 3  # runs, literal bytes, elements
+MOST_PLAIN = 1 << 25
 _UNITS = {VARINTS: (1, 2, 4, 8), LATIN: (1,), BASE64: (3,), HEX: (1,)}
+
+
+def most_runs(size: int) -> int:
+    """How many a chunk of so many bytes may have."""
+    return size // 16 + 2
 
 
 class Form(NamedTuple):
@@ -34,7 +39,7 @@ class Form(NamedTuple):
     @classmethod
     def unpack(cls, payload: bytes) -> "Form":
         """From a MODEL frame; FormatError or UnsupportedError for a bad one."""
-        if len(payload) < MODEL.size + MODEL_LENGTH.size:
+        if len(payload) < MODEL.size:
             raise FormatError("model of a notation is too short")
         _, number, unit, option = MODEL.unpack_from(payload)
         if number not in _UNITS:
@@ -73,8 +78,8 @@ class Head(NamedTuple):
             raise FormatError("chunk in another notation is too short")
         found = cls(*HEAD.unpack_from(payload[: HEAD.size].tobytes()))
         # An item takes a byte at least; what is not whole items has less than two of them.
-        most = (size + 2) * form.unit
-        if found.plain > most or found.literals > size or found.runs > size:
+        most = min((size + 2) * form.unit, MOST_PLAIN)
+        if found.plain > most or found.literals > size or found.runs > most_runs(size):
             raise LimitError("chunk in another notation holds more than it can")
         if found.skipped >= form.unit:
             raise FormatError("chunk in another notation passes over whole items")
