@@ -37,6 +37,8 @@ from densor.formats.tensors import MAX_DIMENSIONS, c_strides
 _PATIENCE = 1 << 15  # steps from one array to the next
 _ORDERS = ("<", "|", "=")
 _NUMPY = b"numpy"
+_OLD = (b"c", b"(", b"}", b"]")  # instructions that a pickle may begin with
+_FIRST = 1 << 12  # bytes in which the first array begins
 _BLOCK = 1 << 20
 _MIN_TEXT = 512  # bytes of a text that may be those of an array
 _LAST = 64  # bytes at the end of a stretch, which has whole elements
@@ -181,9 +183,14 @@ def _dtype(name: Any) -> str | None:
 def find(head: Head) -> Contents | None:
     """The arrays in a pickle that can be read at random; None if there are none."""
     first = head.first(2)
-    if head.random is None or len(first) < 2 or first[0] != 0x80 or not 2 <= first[1] <= 5:
+    if head.random is None or len(first) < 2:
         return None
-    return arrays_in(head.random, 0, head.random.size)
+    if first[:1] in _OLD:  # of protocol 1, which nothing else tells
+        start = head.first(_FIRST)
+        known = all(name in start for name in (_NUMPY, b"_reconstruct"))
+    else:
+        known = first[0] == 0x80 and 2 <= first[1] <= 5
+    return arrays_in(head.random, 0, head.random.size) if known else None
 
 
 def arrays_in(random: RandomSource, begin: int, end: int) -> Contents | None:
