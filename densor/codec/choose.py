@@ -116,6 +116,7 @@ MAX_SHARE_OF_TABLE, MAX_SHARE_OF_MIXED_TABLE = 0.6, 0.4
 MIN_BYTES_OF_TABLE = 1 << 21  # from which a sample is also mixed as plain bytes
 MIXED_TABLE_SAMPLE = 1 << 18
 MAX_SHARE_OF_MIXED_SAMPLE = 0.95  # of what that lets expect of all
+FASTEST_ZSTD = 1
 FAST_ZSTD = 3  # a level that costs little more than the fastest
 ZSTD_CHUNK = 1 << 22  # bytes
 MIXED_CHUNK = 1 << 23  # bytes of an image by context mixing, which learns as it goes
@@ -353,9 +354,10 @@ def _notation(batch: Batch, level: Level) -> Coding:
     if batch.base is not None or batch.session is not None:
         return encode_batch(as_bytes, level)
     coded: Coding = _proposed(registry.CODEC_NOTATION, batch, level).encode()
-    if batch.data.size <= MAX_BYTES_OF_LITTLE:
+    little = MIN_BYTES_OF_SPANS if level.bytes == "zstd" else MAX_BYTES_OF_LITTLE
+    if batch.data.size <= little:
         return Smallest(coded, encode_batch(as_bytes, level))
-    most = MAX_SHARE_OF_NOTATION * len(zstd_compress(batch.data, FAST_ZSTD))
+    most = MAX_SHARE_OF_NOTATION * len(zstd_compress(batch.data, FASTEST_ZSTD))
     return Unless(coded, lambda way: way.stored < most, lambda: encode_batch(as_bytes, level))
 
 

@@ -78,6 +78,14 @@ def test_onnx_that_lies(tmp_path: Path) -> None:
             assert sizes(tmp_path, data) <= len(data) + 300
 
 
+def test_words_in_texts_that_are_bf16() -> None:
+    words = (np.tile(WEIGHTS, (3, 1)).view("u4") >> 16).astype("u2")
+    (found,) = notations(pickle.dumps(words, 2))
+    assert found == Notation(LATIN, PLAIN, "BF16", words.shape)
+    (found,) = notations(pickle.dumps(np.arange(9000, dtype="u2"), 2))
+    assert found.dtype == "U16"
+
+
 @pytest.mark.parametrize("protocol", [1, 2])
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<i2", "<c8"])
 def test_texts_in_pickles(tmp_path: Path, protocol: int, dtype: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from densor import dtypes
+from densor.codec.batch import Bytes
 from densor.codec.notation.layout import LATIN, MAX_PLAIN, PLAIN, Notation
 from densor.codec.types.find import find_stretches, region_of
 from densor.errors import FormatError
@@ -209,8 +210,11 @@ def arrays_in(random: RandomSource, begin: int, end: int) -> Contents | None:
     }
     found = contents_of(machine.places, Found(others, machine.storages))
     texts = [one for text, notation in machine.texts for one in _stretches(random, text, notation)]
+    words = [one for one in texts if one.notation is not None and one.notation.dtype == "U16"]
+    if words and _are_bf16(_sample_of_text(random, max(words, key=lambda stretch: stretch.size))):
+        texts = [_as_bf16(stretch) if stretch in words else stretch for stretch in texts]
     words = [stretch for stretch in found.stretches if stretch.dtype == "U16"]
-    if words and _are_bf16(random, max(words, key=lambda stretch: stretch.size)):
+    if words and _are_bf16(_sample(random, max(words, key=lambda stretch: stretch.size))):
         stretches = [s._replace(dtype="BF16") if s.dtype == "U16" else s for s in found.stretches]
         found = found._replace(stretches=stretches)
     return found._replace(stretches=found.stretches + texts)
@@ -253,11 +257,28 @@ def _stretches(random: RandomSource, text: _Text, notation: Notation) -> Iterato
         at += size
 
 
-def _are_bf16(random: RandomSource, words: Stretch) -> bool:
-    """Whether integers of 16 bits look like BF16, for which numpy has no type of its own."""
+def _sample(random: RandomSource, words: Stretch) -> Bytes:
+    """Integers of 16 bits from the middle of some."""
     size = min(_SAMPLE, words.size)
-    begin = words.offset + (words.size - size) // 4 * 2
-    sample = random.read_at(begin, size)
+    return random.read_at(words.offset + (words.size - size) // 4 * 2, size)
+
+
+def _sample_of_text(random: RandomSource, words: Stretch) -> Bytes:
+    """The first of those that are a text; none where it is no such text."""
+    text = random.read_at(words.offset, min(_SAMPLE, words.size)).tobytes()
+    with contextlib.suppress(UnicodeError):
+        whole = text.decode("utf-8", "ignore").encode("latin-1")
+        return np.frombuffer(whole[: len(whole) & ~1], np.uint8)
+    return np.empty(0, np.uint8)
+
+
+def _as_bf16(stretch: Stretch) -> Stretch:
+    assert stretch.notation is not None
+    return stretch._replace(notation=stretch.notation._replace(dtype="BF16"))
+
+
+def _are_bf16(sample: Bytes) -> bool:
+    """Whether integers of 16 bits look like BF16, for which numpy has no type of its own."""
     found = find_stretches(sample)
     region = region_of(sample, found[0]) if len(found) == 1 else None
     return region is not None and region.kind.dtype == "BF16" and region.begin % 2 == 0
