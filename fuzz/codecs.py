@@ -21,6 +21,7 @@ from bit_coder import decode_bits, encode_bits
 from circuits import any_circuit, any_network
 from flac_files import flac_frames
 from helpers import bits_of, random_state, weights
+from notations import written
 from record_arrays import layout_of_records, npy, records
 from tables import RECORDS, blocks, broken, fixed_width, json_lines, resealed, table
 
@@ -51,9 +52,11 @@ from densor.codec.history import History
 from densor.codec.image.encoder import GradientCoder
 from densor.codec.image.encoder import MixingCoder as ImageMixingCoder
 from densor.codec.image.layout import Layout
-from densor.codec.kind import Data, Kind, kind_of, kind_of_blocks
+from densor.codec.kind import Data, Kind, kind_of, kind_of_blocks, kind_of_notation
 from densor.codec.language_model.session import Session
 from densor.codec.levels import level_settings
+from densor.codec.notation.encoder import propose as propose_notation
+from densor.codec.notation.layout import BASE64, HEX, LATIN, VARINTS, Notation
 from densor.codec.pages.encoder import PagesCoder
 from densor.codec.planes.encoder import PlanesEncoder
 from densor.codec.planes.stages.rans import RANS
@@ -290,6 +293,7 @@ def _all_cases() -> list[Case]:
     cases += [
         *_of_streams(),
         *_of_pages(),
+        *_of_notations(),
         *_of_tables(),
         *_of_sound(),
         *_of_circuits(),
@@ -438,6 +442,32 @@ def _of_pages() -> list[Case]:
             made = np.frombuffer(data, np.uint8)[stretch.offset : stretch.offset + stretch.size]
             for level in (_PLAIN, _LEVEL):
                 cases += _with(PagesCoder(stretch.pages, level, Workers(1)), made)
+    return cases
+
+
+def _of_notations() -> list[Case]:
+    """Every form, of elements whose model is another one each, with other bytes between."""
+    rng = np.random.default_rng(19)
+    values = (rng.standard_normal(1500) * 0.02).astype(np.float32)
+    cases: list[Case] = []
+    for form, option, dtype, array in (
+        (VARINTS, 0, "F16", values.astype(np.float16)),
+        (VARINTS, 1, "I8", (values * 1000).astype(np.int8)),
+        (VARINTS, 1, "I64", rng.integers(-3, 900, 700)),
+        (VARINTS, 0, "U8", (values > 0.04).astype(np.uint8)),
+        (LATIN, 0, "F32", values),
+        (BASE64, 1, "F32", values),
+        (HEX, 0, "", values),
+    ):
+        kind = kind_of_notation(Notation(form, option, dtype, array.shape))
+        data = np.frombuffer(written(array, form, option), np.uint8)
+        lines = [b"a text" + data[i : i + 900].tobytes() for i in range(0, data.size, 900)]
+        made = np.frombuffer(b"".join(lines), np.uint8)
+        for level in (_PLAIN, _LEVEL):
+            coded = propose_notation(Batch(made, kind, Workers(1)), level).encode().result()
+            if coded.model is not None:
+                chunk = coded.chunks[0]
+                cases.append(Case(coded.model, chunk.original - 1, b"", bytes(chunk.payload)))
     return cases
 
 
@@ -651,6 +681,7 @@ TARGETS = (
     _codec("image", registry.CODEC_IMAGE, most_memory=1 << 28),
     _codec("deflate", registry.CODEC_DEFLATE, most_memory=1 << 28),
     _codec("pages", registry.CODEC_PAGES, most_memory=1 << 28),
+    _codec("notation", registry.CODEC_NOTATION, most_memory=1 << 28),
     Target("table", run_codec, seeds_of(registry.CODEC_TABLE), mutate_table, most_memory=1 << 28),
     _codec("tokens", registry.CODEC_TOKENS, most_memory=1 << 28),
     _codec("ranks", registry.CODEC_TOKEN_RANKS, most_memory=1 << 28),

@@ -16,6 +16,7 @@
 | FLAC files to 16 MiB | 5 to 9 | audio, bytes as above | trial |
 | tables | all | table, bytes as above | table, bytes of a sample where it is not clearly less |
 | pages of Parquet files | all | pages, bytes as above | pages, trial where it is hardly less |
+| elements in another form | all | notation, bytes as above | trial, or clearly less |
 | images of a circuit's size, with one | all | circuit | asked for |
 | rows of images | all | image, elements as below, byte_cm at 5 to 9 | trial, byte_cm of a sample |
 | tables and images to 1 MiB | 5 to 9 | also with fewer contexts | trial |
@@ -115,6 +116,7 @@ MAX_SHARE_OF_TABLE, MAX_SHARE_OF_MIXED_TABLE = 0.6, 0.4
 MIN_BYTES_OF_TABLE = 1 << 21  # from which a sample is also mixed as plain bytes
 MIXED_TABLE_SAMPLE = 1 << 18
 MAX_SHARE_OF_MIXED_SAMPLE = 0.95  # of what that lets expect of all
+FASTEST_ZSTD = 1
 FAST_ZSTD = 3  # a level that costs little more than the fastest
 ZSTD_CHUNK = 1 << 22  # bytes
 MIXED_CHUNK = 1 << 23  # bytes of an image by context mixing, which learns as it goes
@@ -126,6 +128,7 @@ SOUND_SAMPLE = 1 << 15  # bytes of sound that are tried as plain elements
 MAX_SHARE_OF_SOUND = 0.9  # of what they take; beyond, both ways are tried on all
 MAX_SHARE_OF_PREDICTED = 0.8  # of what counts of bytes let expect; beyond, a sample is tried
 MAX_SHARE_OF_PAGES = 0.6  # of pages; beyond, they are also tried as plain bytes
+MAX_SHARE_OF_NOTATION = 0.8  # of what Zstandard leaves; beyond, it is also tried as plain bytes
 MAX_SHARE_OF_FLAC = 0.98  # of a FLAC file; beyond, it is also tried as plain bytes
 MAX_LOSS_AS_BYTES = 1.1  # of such, over sound, that plain bytes may still turn round
 IMAGE_SAMPLE = 1 << 14  # bytes of an image that are tried as plain bytes
@@ -179,6 +182,9 @@ def _chunk_bytes(data: Data, kind: Kind, level: Level) -> int:
         return MAX_STREAM
     if data is Data.PAGES:
         return MAX_STRETCH
+    if data is Data.NOTATION:
+        assert kind.notation is not None
+        return kind.notation.most
     if data is Data.IMAGE:
         gradient = level.images == "gradient"
         return kind.whole_rows(CODECS[registry.CODEC_IMAGE].chunk if gradient else MIXED_CHUNK)
@@ -228,6 +234,8 @@ def _rows(data: Data, level: Level) -> tuple[Row, ...]:
         return (_table,)
     if data is Data.PAGES:
         return (_pages,)
+    if data is Data.NOTATION:
+        return (_notation,)
     if data is Data.AUDIO:
         return (_audio,)
     if data is Data.MATRICES:
@@ -337,6 +345,19 @@ def _pages(batch: Batch, level: Level) -> Coding:
     if batch.data.size <= MAX_BYTES_OF_LITTLE:
         return Smallest(coded, encode_batch(as_bytes, level))
     most = MAX_SHARE_OF_PAGES * batch.data.size
+    return Unless(coded, lambda way: way.stored < most, lambda: encode_batch(as_bytes, level))
+
+
+def _notation(batch: Batch, level: Level) -> Coding:
+    """Elements out of their form, or as bytes where that hardly takes less."""
+    as_bytes = replace(batch, kind=BYTES)
+    if batch.base is not None or batch.session is not None:
+        return encode_batch(as_bytes, level)
+    coded: Coding = _proposed(registry.CODEC_NOTATION, batch, level).encode()
+    little = MIN_BYTES_OF_SPANS if level.bytes == "zstd" else MAX_BYTES_OF_LITTLE
+    if batch.data.size <= little:
+        return Smallest(coded, encode_batch(as_bytes, level))
+    most = MAX_SHARE_OF_NOTATION * len(zstd_compress(batch.data, FASTEST_ZSTD))
     return Unless(coded, lambda way: way.stored < most, lambda: encode_batch(as_bytes, level))
 
 

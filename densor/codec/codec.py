@@ -156,8 +156,9 @@ class Codec:
 
     `about`: its name for people. `specification`: paths. `encoder`, `decoder`: modules, which are
     imported when they are needed. `chunk`: bytes of one, about; 0 where the encoder sees to that.
-    `nests`: may code a part of another codec's chunks. `suits`: whether it is tried on a batch
-    beside the codecs that `choose.py` lists for it; None for those that are listed.
+    `nests`: may code a part of another codec's chunks; `stands_alone`: all elements of a chunk in
+    another notation, which those that nest may, too. `suits`: whether it is tried on a batch beside
+    the codecs that `choose.py` lists for it; None for those that are listed.
     """
 
     number: int
@@ -168,6 +169,7 @@ class Codec:
     decoder: str
     chunk: int = 0
     nests: bool = False
+    stands_alone: bool = False
     needs_base: bool = False
     suits: Callable[[Batch, Level], bool] | None = None
 
@@ -217,7 +219,7 @@ _ALL = (
     ),
     _codec(_R.CODEC_FLOAT_CM, "float_cm", "context mixing", _ARITHMETIC, chunk=1 << 23, nests=True),
     _codec(_R.CODEC_BLOCKS, "blocks", "blocks", chunk=BLOCKS_CHUNK),
-    _codec(_R.CODEC_SPARSE, "sparse", "sparse"),
+    _codec(_R.CODEC_SPARSE, "sparse", "sparse", stands_alone=True),
     _codec(_R.CODEC_DELTA, "delta", "changes", _FEW, needs_base=True),
     _planes(_R.CODEC_PLANES_RANS, "planes_rans", "byte planes", _OF_PLANES),
     _codec(_R.CODEC_BYTE_CM, "byte_cm", "text", _ARITHMETIC, chunk=1 << 24, nests=True),
@@ -225,14 +227,16 @@ _ALL = (
         _R.CODEC_IMAGE, "image", "rows of images", _RANS, _ARITHMETIC, chunk=1 << 18, nests=True
     ),
     _codec(_R.CODEC_DEFLATE, "deflate", "DEFLATE streams"),
-    _codec(_R.CODEC_TOKENS, "tokens", "tokens", suits=_suits_tokens),
+    _codec(_R.CODEC_TOKENS, "tokens", "tokens", suits=_suits_tokens, stands_alone=True),
     Codec(
         *(_R.CODEC_TOKEN_RANKS, "token_ranks", "tokens by rank", ("docs/format/token_ranks.md",)),
         encoder="densor.codec.tokens.encoder",  # proposes it for codec 14, too
         decoder="densor.codec.tokens.decoder",
+        stands_alone=True,
     ),
     _codec(_R.CODEC_CIRCUIT, "circuit", "images by themselves"),
     _codec(_R.CODEC_TABLE, "table", "columns of tables", _ARITHMETIC),
+    _codec(_R.CODEC_NOTATION, "notation", "elements in another form"),
     _codec(_R.CODEC_PAGES, "pages", "columns in pages", "docs/format/table.md"),
     _codec(_R.CODEC_AUDIO, "audio", "sound", _RANS, _ARITHMETIC, chunk=1 << 20),
     _codec(_R.CODEC_LANGUAGE_MODEL, "language_model", "language model", _LLM),
@@ -264,6 +268,14 @@ def inner_decoder(payload: bytes) -> ChunkDecoder:
     """The decoder of parameters within parameters, which have none within themselves."""
     codec = _codec_of(payload)
     if not codec.nests:
+        raise FormatError("models are nested too deep")
+    return cast(ChunkDecoder, codec.open_decoder(payload))
+
+
+def wrapped_decoder(payload: bytes) -> ChunkDecoder:
+    """The decoder of the parameters of elements that stand in another notation."""
+    codec = _codec_of(payload)
+    if not (codec.nests or codec.stands_alone):
         raise FormatError("models are nested too deep")
     return cast(ChunkDecoder, codec.open_decoder(payload))
 

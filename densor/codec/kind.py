@@ -14,6 +14,7 @@ from densor.codec.blocks.block import Field
 from densor.codec.deflate.stream import Stream
 from densor.codec.image.layout import Layout as Image
 from densor.codec.image.layout import fits, layout_of
+from densor.codec.notation.layout import Notation
 from densor.codec.pages.layout import Pages
 from densor.codec.planes import analyse
 from densor.codec.planes.layout import Layout, layout_for
@@ -40,6 +41,7 @@ class Data(Enum):
     TABLE = auto()  # a table as text
     AUDIO = auto()  # samples of sound
     PAGES = auto()  # of columns, as in Parquet files
+    NOTATION = auto()  # elements in another form than their bytes
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,9 @@ class Kind:
     than one chunk has one part only. `columns`: of blocks, how many make a row. `image`: how rows
     of samples lie, `guessed` from type and shape or as a format has it; all else then says what
     they are beside that. `audio`: likewise how samples of sound lie. `stream`: one whole DEFLATE
-    stream. `table`: how cells lie in a text. `pages`: how those of columns lie. `tokens`: whether
-    integers are said to be such; `books`: of integers, the last two sizes of their shape, which may
-    be codebooks and time.
+    stream. `table`: how cells lie in a text. `pages`: how those of columns lie. `notation`: in
+    which form elements stand here. `tokens`: whether integers are said to be such; `books`: of
+    integers, the last two sizes of their shape, which may be codebooks and time.
     """
 
     layout: Layout | None
@@ -68,6 +70,7 @@ class Kind:
     stream: Stream | None = None
     table: Table | None = None
     pages: Pages | None = None
+    notation: Notation | None = None
     audio: Audio | None = None
     tokens: bool = False
     books: tuple[int, int] = (0, 0)
@@ -90,6 +93,8 @@ class Kind:
             return Data.STREAM
         if self.pages is not None:
             return Data.PAGES
+        if self.notation is not None:
+            return Data.NOTATION
         if self.audio is not None:
             return Data.AUDIO
         if self.image is not None:
@@ -129,6 +134,11 @@ def kind_of_table(layout: Table) -> Kind:
 def kind_of_pages(pages: Pages) -> Kind:
     """How to treat pages of columns."""
     return Kind(None, pages=pages)
+
+
+def kind_of_notation(notation: Notation) -> Kind:
+    """How to treat elements in another form than their bytes."""
+    return Kind(None, notation=notation)
 
 
 class Segment(NamedTuple):

@@ -4,14 +4,14 @@ A chunk's payload lists its parts, see `docs/format/container.md`.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from densor.codec import registry
 from densor.codec.batch import Bytes
-from densor.codec.codec import BatchCoder, inner_decoder
+from densor.codec.codec import BatchCoder, ChunkDecoder, inner_decoder
 from densor.codec.zstd import zstd_decompress_into, zstd_smallest
 from densor.errors import FormatError, UnsupportedError
 from densor.runtime.buffers import POOL
@@ -92,10 +92,15 @@ def join_parts(head: bytes, parts: Sequence[tuple[int, bytes | Bytes]]) -> Bytes
 
 
 class PartDecoder:
-    """Decodes one part of the chunks of a model. Safe to use from several threads at once."""
+    """Decodes one part of the chunks of a model. Safe to use from several threads at once.
 
-    def __init__(self, model: bytes) -> None:
-        self._decoder = inner_decoder(model) if model else None
+    `opened`: what gives the decoder of such a model.
+    """
+
+    def __init__(
+        self, model: bytes, opened: Callable[[bytes], ChunkDecoder] = inner_decoder
+    ) -> None:
+        self._decoder = opened(model) if model else None
 
     def decode(self, mode: int, stored: Bytes, out: Bytes) -> None:
         """Decodes what is stored into all of `out`; FormatError if it does not fit."""

@@ -25,6 +25,7 @@ CODEC_DEFLATE = 15  # streams of zlib, made again of what they hold
 CODEC_CIRCUIT = 16  # images under a learned circuit
 CODEC_PAGES = 17  # pages of columns, made again of their values
 CODEC_TOKEN_RANKS = 18  # tokens of texts, by ranks of candidates
+CODEC_NOTATION = 19  # elements in another form than their bytes
 
 PLANE_RAW = 0  # how a plane of a planar chunk is stored
 PLANE_CONSTANT = 1

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import struct
 import sys
 import tempfile
@@ -48,6 +49,7 @@ from helpers import (  # noqa: E402
     take_apart,
     weights,
 )
+from notations import VARINTS, onnx_model, onnx_tensor, written  # noqa: E402
 from pytest import MonkeyPatch  # noqa: E402
 from record_arrays import layout_of_records, npy, records  # noqa: E402
 from reference import container  # noqa: E402
@@ -373,6 +375,26 @@ def _pages(
         yield f"pages-{name}", (Path(folder) / "out.densor").read_bytes()
 
 
+def notations() -> Iterator[tuple[str, bytes]]:
+    """Weights as varints in a file of ONNX, as text in a pickle, beside bytes of both."""
+    values = weights("fp32", 64, 96).view(np.float32)
+    half = values.astype(np.float16)
+    numbers = (values * 1e6).astype(np.int64)
+    model = onnx_model(
+        onnx_tensor("half", 10, half.shape, 5, written(half, VARINTS)),
+        onnx_tensor("numbers", 7, numbers.shape, 7, written(numbers, VARINTS)),
+    )
+    pickled = pickle.dumps({"weights": values, "half": half}, 2)
+    for name, data, level in (("onnx", model, 3), ("pickle", pickled, 6)):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "a"
+            path.write_bytes(data)
+            os.utime(path, (10**9, 10**9))
+            path.chmod(0o644)
+            densor.compress_file(path, Path(folder) / "out.densor", level=level)
+            yield f"notation-{name}", (Path(folder) / "out.densor").read_bytes()
+
+
 def _by_values(batch: Batch, level: Level) -> Coding:
     encoder = CODECS[registry.CODEC_PAGES].propose(batch, level)
     assert encoder is not None
@@ -681,6 +703,7 @@ GROUPS = (
     Group("0.11, pages of columns", (pages_of_columns,)),
     Group("0.11, ranks of tokens", (ranked_tokens,)),
     Group("0.12, pages by gzip and LZ4", (compressed_pages,)),
+    Group("0.12, elements in other forms", (notations,)),
 )
 
 

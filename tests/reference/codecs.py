@@ -12,6 +12,7 @@ from reference import (
     delta,
     float_cm,
     image,
+    notation,
     pages,
     planes,
     scale_context,
@@ -47,6 +48,7 @@ _OUTERMOST: dict[int, Parse] = {
     deflate.CODEC: lambda payload: deflate.parse_model(payload, _parse_part),
     table.CODEC: lambda payload: table.parse_model(payload, _parse_part),
     pages.CODEC: lambda payload: pages.parse_model(payload, _parse_part),
+    notation.CODEC: lambda payload: notation.parse_model(payload, _parse_elements),
     audio.CODEC: audio.parse_model,
     circuit.CODEC: circuit.parse_model,
     tokens.CODEC: tokens.parse_model,
@@ -58,6 +60,12 @@ def parse_model(payload: bytes) -> Model:
     """MODEL payload (7)."""
     codec = payload[0] if payload else fail("an empty MODEL")
     return _OUTERMOST[codec](payload) if codec in _OUTERMOST else _parse_part(payload)
+
+
+def _parse_elements(payload: bytes) -> Model:
+    """MODEL of the elements of a chunk in another notation."""
+    alone = {sparse.CODEC, tokens.CODEC, token_ranks.CODEC}
+    return _OUTERMOST[payload[0]](payload) if payload[0] in alone else _parse_part(payload)
 
 
 def _parse_part(payload: bytes) -> Model:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import parquet_files
 from circuits import any_circuit
 from helpers import Bits, bits_of, random_state
+from notations import written
 from reference import circuit as reference_circuit
 
 from densor.codec import registry
@@ -39,10 +40,12 @@ from densor.codec.float_cm.encoder import FloatCmEncoder
 from densor.codec.history import History
 from densor.codec.image.encoder import GradientCoder
 from densor.codec.image.layout import Layout
-from densor.codec.kind import Kind, kind_of, kind_of_blocks, parts_of
+from densor.codec.kind import Kind, kind_of, kind_of_blocks, kind_of_notation, parts_of
 from densor.codec.language_model.encoder import LanguageModelEncoder
 from densor.codec.language_model.session import Session
 from densor.codec.levels import level_settings
+from densor.codec.notation.encoder import propose as propose_notation
+from densor.codec.notation.layout import BASE64, HEX, LATIN, VARINTS, Notation
 from densor.codec.pages.encoder import PagesCoder
 from densor.codec.planes.encoder import PlanesEncoder
 from densor.codec.planes.layout import layout_for
@@ -66,6 +69,13 @@ Bytes = npt.NDArray[np.uint8]
 _FAST, _BEST = level_settings(3), level_settings(6)
 _BLOCK = (Field("F16", 2), Field("F16", 2, 2), Field("U8", 8, 3), Field("U8", 8, 1))
 _BLOCK_SIZE = sum(field.size for field in _BLOCK)
+_NOTATIONS = {
+    "F16": (VARINTS, 0),
+    "F32": (LATIN, 0),
+    "I64": (VARINTS, 1),
+    "U8": (HEX, 1),
+    "bytes": (BASE64, 0),
+}
 _OFFSET = 24  # where in its base the tensor of a delta begins
 
 
@@ -252,6 +262,21 @@ def _table(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     return _batch(TableCoder(Table(3), level_settings(5)), text)
 
 
+def _notation(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """Each type in another form; zeros follow, for which chunks become smaller by all of them."""
+    form, option = _NOTATIONS[dtype]
+    data = np.concatenate([data, np.zeros(24 * data.size + 1536, np.uint8)])
+    numpy_type = {"F16": "<u2", "I64": "<i8"}.get(dtype, "u1")
+    text = np.frombuffer(written(data.view(numpy_type), form, option), np.uint8)
+    told = "" if dtype == "bytes" else dtype
+    count = data.size // SIZES[told] if told else data.size
+    kind = kind_of_notation(Notation(form, option, told, (count,)))
+    coded = propose_notation(Batch(text, kind, Workers(1)), _FAST).encode().result()
+    (chunk,) = coded.chunks
+    assert coded.model is not None and chunk.own
+    return Coded(coded.model, bytes(chunk.payload), text.tobytes())
+
+
 def _pages(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     """A row or more for each byte: the byte, whether it is even, and a text."""
     values = [bytes([byte]) for byte in data.tolist()] or [b"0"]
@@ -389,6 +414,7 @@ CODECS = (
     Codec(
         registry.CODEC_PAGES, "pages", ("bytes",), _pages, memory=1 << 25, has_slow_reference=True
     ),
+    Codec(registry.CODEC_NOTATION, "notation", ("F16", "F32", "I64", "U8", "bytes"), _notation),
     Codec(
         *(registry.CODEC_AUDIO, "sound, adaptive", ("I16", "U8"), _cascade),
         memory=1 << 23,

@@ -55,6 +55,7 @@ CODECS = {
     "18 token ranks": ("token_ranks",),
     "15 deflate": ("deflate", "parts"),
     "16 circuit": ("circuit",),
+    "19 notation": ("notation",),
     "rans": ("rans",),
     "arithmetic": ("arithmetic",),
 }
@@ -411,6 +412,7 @@ _USERS: dict[str, set[int] | None] = {  # by module, the codecs whose archives r
     "token_ranks": {18},
     "deflate": {15},
     "circuit": {16},
+    "notation": {19},
     "rans": {3, 5, 6, 7, 8},
     "arithmetic": {4, 9},
 }

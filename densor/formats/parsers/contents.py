@@ -9,6 +9,7 @@ from densor.codec.audio.layout import Layout as Audio
 from densor.codec.blocks.block import Field
 from densor.codec.deflate.stream import Stream
 from densor.codec.image.layout import Layout
+from densor.codec.notation.layout import Notation
 from densor.codec.pages.layout import Pages
 from densor.codec.table.layout import Layout as Table
 from densor.formats.io.sources import Bytes, ChainSource, RandomSource, Source
@@ -30,6 +31,7 @@ class Stretch(NamedTuple):
     table: Table | None = None  # how cells lie, where this is a text
     audio: Audio | None = None  # likewise of sound
     pages: Pages | None = None  # likewise of columns in pages
+    notation: Notation | None = None  # in which form elements stand here
 
 
 class Contents(NamedTuple):

@@ -19,7 +19,9 @@ from densor.codec.table.layout import MAX_BYTES, MAX_CELLS
 from densor.codec.table.layout import Layout as Table
 from densor.dtypes import SIZES
 from densor.errors import FormatError
+from densor.formats.io.sources import RandomSource
 from densor.formats.parsers.contents import Contents, Head, Stretch, Window
+from densor.formats.parsers.numpy_pickle import arrays_in
 from densor.formats.parsers.records import MAX_COLUMNS, RecordField, fields_of, types_of
 from densor.formats.parsers.zip_members import Member, first_name, stored_members
 from densor.formats.tensors import TensorInfo, View, c_strides
@@ -184,13 +186,15 @@ def _of_records(table: Table, at: int, size: int) -> list[Stretch]:
 
 
 def find(head: Head) -> Contents | None:
-    """What a .npy file holds; None if it is none, or one of Python objects."""
+    """What a .npy file holds, of Python objects the arrays in them; None if it is none."""
     size = header_size(head.first(_PREFIX))
     if size is None:
         return None
     text = head.first(size)
     header = _parse(text) if len(text) == size else None
-    return None if header is None else _contents(header, head.name, 0)
+    if header is None:
+        return None if head.random is None else arrays_in(head.random, size, head.random.size)
+    return _contents(header, head.name, 0)
 
 
 class Records(NamedTuple):
@@ -231,6 +235,8 @@ def find_npz(head: Head) -> Contents | None:
             continue
         header = _member_header(window, member)
         name = member.name.removesuffix(".npy")
+        if header is None and (inner := _arrays(head.random, window, member)) is not None:
+            stretches += inner.stretches
         if header is None or (header.item and header.begin + header.size != member.size):
             others.append(TensorInfo(name, "object", (), 0, 0))
             continue
@@ -241,6 +247,14 @@ def find_npz(head: Head) -> Contents | None:
     for name in deflated:
         others.append(TensorInfo(name.removesuffix(".npy"), "deflated", (), 0, 0))
     return Contents(tensors, stretches, others) if tensors or stretches else None
+
+
+def _arrays(random: RandomSource, window: Window, member: Member) -> Contents | None:
+    """The arrays in a member of Python objects."""
+    size = header_size(window.read(member.offset, min(_PREFIX, member.size)))
+    if size is None or size > member.size:
+        return None
+    return arrays_in(random, member.offset + size, member.offset + member.size)
 
 
 def _member_header(window: Window, member: Member) -> _Header | None:

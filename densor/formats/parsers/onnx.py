@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from densor.codec.blocks.block import Field
+from densor.codec.notation.layout import OTHER, PLAIN, VARINTS, Notation
 from densor.dtypes import is_known, nbytes
 from densor.errors import FormatError
 from densor.formats.io.sources import RandomSource
@@ -39,7 +40,12 @@ _PATHS = {
 _FLOATS = 7  # of an attribute
 _DIMS, _DATA_TYPE, _NAME, _RAW_DATA = 1, 2, 8, 9
 _FLOAT_DATA, _DOUBLE_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 4, 10, 13, 14
-_INTEGER_DATA = (5, 7, 11)  # integers of variable length
+_INT32_DATA, _INT64_DATA, _UINT64_DATA = 5, 7, 11  # integers of variable length, of these types
+_INTEGER_DATA = {
+    _INT32_DATA: ("BOOL", "U8", "I8", "U16", "I16", "I32", "F16", "BF16"),
+    _INT64_DATA: ("I64",),
+    _UINT64_DATA: ("U32", "U64"),
+}
 _PACKED_FLOATS = {_FLOAT_DATA: ("F32", "C64"), _DOUBLE_DATA: ("F64", "C128")}
 _DTYPES = {
     1: "F32",
@@ -158,6 +164,7 @@ class _Tensor:
     elsewhere: str = ""  # what else holds them: `external`, `varint`, `tagged`
     external: dict[str, str] = field(default_factory=dict)
     sparse: bool = False
+    varints: list[tuple[int, int, int]] = field(default_factory=list)  # field, begin, end
 
     @property
     def dtype(self) -> str:
@@ -187,12 +194,25 @@ def find(head: Head) -> Contents | None:
         info = _info(tensor)
         if info.plain:
             stretches.append(Stretch(info.offset, info.size, info.dtype, info.shape))
+        stretches += _varints(tensor)
         if tensor.sparse:
             info = info._replace(dtype=f"{info.dtype} sparse")
         listed.setdefault(info.name or f"@{info.offset}", info)
     named = [info for name, info in listed.items() if name == info.name]
     known = [info for info in named if info.plain]
     return Contents(known, stretches, [info for info in named if not info.plain])
+
+
+def _varints(tensor: _Tensor) -> Iterator[Stretch]:
+    """Integers of variable length: as such, or the bits of floats, or of several small ones."""
+    for number, begin, end in tensor.varints:
+        dtype = tensor.dtype
+        if number == _INT32_DATA and dtype not in _INTEGER_DATA[number]:
+            dtype = "U8" if is_known(dtype) else "I32"
+        if dtype in (*_INTEGER_DATA[number], "U8"):
+            option = OTHER if dtype[0] == "I" else PLAIN
+            notation = Notation(VARINTS, option, dtype, tuple(tensor.shape))
+            yield Stretch(begin, end - begin, "U8", (end - begin,), notation=notation)
 
 
 def external(head: Head) -> dict[str, list[TensorInfo]]:
@@ -270,6 +290,8 @@ def _tensor(reader: _Reader, at: int, end: int, found: _Found) -> _Tensor:
             _add_floats(part, found)
         elif part.number in _INTEGER_DATA:
             tensor.elsewhere = "varint"
+            if part.wire == _LENGTH:
+                tensor.varints.append((part.number, part.begin, part.end))
         elif key == (_EXTERNAL_DATA, _LENGTH):
             _add_external(reader, part, tensor.external)
         elif key == (_DATA_LOCATION, _VARINT) and part.value:

@@ -16,6 +16,7 @@ from densor.codec.kind import (
     kind_of_audio,
     kind_of_blocks,
     kind_of_image,
+    kind_of_notation,
     kind_of_pages,
     kind_of_stream,
     kind_of_table,
@@ -95,7 +96,7 @@ _MIN_RUN = 64
 _MAX_JOINED_RUN = (
     1024  # elements of a run of tensors that are joined: small enough to tell them apart
 )
-_ELEMENTS = (None,) * 5  # what says of a stretch that it is more than elements or blocks
+_ELEMENTS = (None,) * 6  # what says of a stretch that it is more than elements or blocks
 _MIN_SEGMENT = 2048  # bytes between other bytes that are worth frames of their own
 
 
@@ -289,6 +290,8 @@ def kind_of_group(group: list[Stretch]) -> Kind:
         return kind_of_stream(first.stream)
     if first.pages is not None:
         return kind_of_pages(first.pages)
+    if first.notation is not None:
+        return kind_of_notation(first.notation)
     if first.table is not None:
         return kind_of_table(first.table)
     if first.audio is not None:

@@ -10,6 +10,7 @@ from densor.dtypes import SIZES
 from densor.errors import FormatError
 from densor.formats.parsers import torch_pickle
 from densor.formats.parsers.contents import Contents, Head
+from densor.formats.parsers.numpy_pickle import with_arrays
 from densor.formats.parsers.torch_pickle import Found, PickleFile
 from densor.formats.parsers.torch_storages import contents_of
 from densor.formats.parsers.zip_members import Member
@@ -28,11 +29,14 @@ def find(head: Head) -> Contents | None:
         return None
     machine = torch_pickle.values(file)
     little = not isinstance(machine, list) or ("little_endian", False) not in machine
+    begin = file.at
     found = torch_pickle.scan(file)
+    end = file.at
     keys = torch_pickle.values(file)
     if not isinstance(keys, list):
         raise FormatError("file of PyTorch has no list of storages")
-    return contents_of(_storages(file, keys, found, "little" if little else "big"), found, little)
+    storages = _storages(file, keys, found, "little" if little else "big")
+    return with_arrays(contents_of(storages, found, little), head.random, begin, end)
 
 
 def _storages(

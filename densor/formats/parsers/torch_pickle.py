@@ -281,13 +281,17 @@ class Machine:
             for step, (code, argument, at) in enumerate(pickletools.genops(file)):  # type: ignore[arg-type]
                 if step > _MAX_STEPS:
                     raise FormatError("pickle is too long")
-                if code.name in _BYTES:
-                    begin = (at or 0) + _BYTES[code.name]
-                    argument = Place(begin, file.at - begin)
-                self.step(code.name, argument)
+                self.step(code.name, self.placed(code.name, argument, at or 0, file.at))
             return self.stack.pop()
         except (ValueError, LookupError, TypeError, OverflowError, Warning) as error:
             raise FormatError(f"cannot follow pickle: {error}") from None
+
+    def placed(self, name: str, argument: Any, at: int, end: int) -> Any:
+        """The argument of an instruction that stands from `at` to `end`: of bytes, their place."""
+        if name not in _BYTES:
+            return argument
+        begin = at + _BYTES[name]
+        return Place(begin, end - begin)
 
     def step(self, name: str, argument: Any) -> None:
         """Executes one instruction; FormatError for an unknown one."""

@@ -8,6 +8,7 @@ from densor.errors import FormatError
 from densor.formats.io.sources import MemorySource, RandomSource
 from densor.formats.parsers import torch_optimizer, torch_pickle
 from densor.formats.parsers.contents import Contents, Head
+from densor.formats.parsers.numpy_pickle import with_arrays
 from densor.formats.parsers.torch_pickle import PickleFile
 from densor.formats.parsers.torch_storages import contents_of
 from densor.formats.parsers.zip_members import MAGIC, Member, stored_members
@@ -30,7 +31,9 @@ def find(head: Head) -> Contents | None:
     little = order is None or (
         head.random.read_at(order.offset, order.size & 15).tobytes() == b"little"
     )
-    return contents_of(storages, found, little)
+    contents = contents_of(storages, found, little)
+    pickle = members[f"{root}data.pkl"]
+    return with_arrays(contents, head.random, pickle.offset, pickle.offset + pickle.size)
 
 
 def options_in(random: RandomSource) -> torch_optimizer.Told:
