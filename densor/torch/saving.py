@@ -11,7 +11,6 @@
 import contextlib
 import re
 import shutil
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +23,7 @@ from densor import arrays
 from densor.errors import ArgumentError, DensorError, FileError
 from densor.formats.io.outputs import errors_of
 from densor.runtime.arguments import need, need_whole
+from densor.runtime.beside import Beside
 from densor.torch.checkpoint import PackedReader, PackedWriter, PathLike, based_on
 
 _NAME = re.compile(r"step-([0-9]{1,18})")
@@ -114,8 +114,7 @@ class AsyncCheckpoints:
         self._chain, self._keep = chain, keep
         self._group = process_group
         self._stage = Stage()
-        self._pool = ThreadPoolExecutor(1, "densor-saving")
-        self._pending: Future[None] | None = None
+        self._beside = Beside("densor-saving")
         self._links = 0  # of the latest that was saved here
         self._last: Path | None = None
         with errors_of(self._folder):
@@ -129,7 +128,7 @@ class AsyncCheckpoints:
             raise ArgumentError(f"step must be 0 or more, not {step}")
         self.wait()
         copied = self._stage.copy(state)
-        self._pending = self._pool.submit(self._write, copied, step)
+        self._beside.submit(self._write, copied, step)
 
     def load(self, state: dict[str, Any], step: int | None = None) -> int:
         """Fills `state` from a checkpoint, the latest that is whole by default; its step."""
@@ -158,16 +157,11 @@ class AsyncCheckpoints:
 
     def wait(self) -> None:
         """Until what was saved is on the disk; raises what failed."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+        self._beside.wait()
 
     def close(self) -> None:
         """Waits, and ends the thread."""
-        try:
-            self.wait()
-        finally:
-            self._pool.shutdown()
+        self._beside.close()
 
     def __enter__(self) -> Self:
         return self

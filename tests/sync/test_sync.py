@@ -6,6 +6,7 @@ import random
 import signal
 import socket
 import struct
+import threading
 import time
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from densor.sync import (
     receivers,
 )
 from densor.sync import message as messages
+from tests.support.interrupts import interrupted
 
 torch = pytest.importorskip("torch")
 
@@ -369,6 +371,30 @@ def test_what_is_due_while_coding_is_left_out() -> None:
 def tensors(*shapes, dtype=torch.bfloat16, seed=0):
     torch.manual_seed(seed)
     return {f"{name}.weight": torch.randn(shape).to(dtype) for name, shape in shapes}
+
+
+def test_an_interrupt_while_waiting_tears_no_message() -> None:
+    gate = threading.Event()
+
+    class Gated(MemoryStore):
+        def put(self, name: str, data: bytes) -> None:
+            gate.wait(60)
+            super().put(name, data)
+
+    store = Gated()
+    weights = {"w": np.zeros(4096, np.float32)}
+    with Publisher(weights, store) as publisher:
+        assert publisher.step()
+        with interrupted():
+            publisher.wait()
+        weights["w"][:] = 1
+        assert not publisher.step()  # its memory is still in use
+        gate.set()
+        publisher.wait()
+        found = {"w": np.ones(4096, np.float32)}
+        Subscriber(found, store).update()
+        assert not found["w"].any()
+        assert publisher.step()
 
 
 def test_modules_tied_and_strided() -> None:

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from densor.torch import (  # noqa: E402
     PackedWriter,
     saving,
 )
+from tests.support.interrupts import interrupted  # noqa: E402
 
 
 def state_at(step: int) -> dict:
@@ -305,6 +307,32 @@ def test_killed_while_saving(tmp_path: Path) -> None:
     with AsyncCheckpoints(tmp_path) as checkpoints:  # all is loaded and compiled before the fork
         checkpoints.save(state_at(1), 1)
     _kill_writers(tmp_path, 5)
+
+
+def test_an_interrupt_while_waiting_tears_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    save = saving.state_dict_saver.save
+
+    def at_the_gate(*given, **named):
+        gate.wait(60)
+        return save(*given, **named)
+
+    monkeypatch.setattr(saving.state_dict_saver, "save", at_the_gate)
+    with AsyncCheckpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(state_at(0), 0)
+        with interrupted():
+            checkpoints.wait()
+        with interrupted():  # the memory is still that of step 0
+            checkpoints.save(state_at(1), 1)
+        gate.set()
+        checkpoints.save(state_at(2), 2)
+        found = blank()
+        for step in (0, 2):
+            assert checkpoints.load(found, step) == step
+            assert_state(found, step)
+        assert checkpoints.steps() == [0, 2]
 
 
 @pytest.mark.slow
