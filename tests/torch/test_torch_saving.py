@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from densor.errors import ArgumentError, FileError
+from densor.errors import ArgumentError, DensorError, FileError
 
 torch = pytest.importorskip("torch")
 import torch.distributed.checkpoint as dcp  # noqa: E402
@@ -227,6 +227,49 @@ def test_failures_surface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         AsyncCheckpoints(tmp_path, chain=-1)
 
 
+def test_a_full_disk_leaves_the_one_before_and_nothing_else(tmp_path: Path) -> None:
+    """A limit on file sizes fails like it, wherever it is met."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    (tmp_path / "step-5").mkdir()
+    (tmp_path / "step-5" / "of others").touch()
+    with AsyncCheckpoints(tmp_path, chain=1) as checkpoints:
+        checkpoints.save(state_at(1), 1)
+        checkpoints.wait()
+        for step, limit in enumerate((0, 1, 500, 3000), 2):
+            try:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+                checkpoints.save(state_at(step), step)
+                with pytest.raises(FileError, match="File too large"):
+                    checkpoints.wait()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            assert sorted(path.name for path in tmp_path.iterdir()) == ["step-1", "step-5"]
+            assert_whole(checkpoints, [1])
+        assert (tmp_path / "step-5" / "of others").exists()
+        checkpoints.save(state_at(6), 6)
+        checkpoints.wait()
+        assert_whole(checkpoints, [1, 6])
+
+
+def test_a_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with AsyncCheckpoints(tmp_path) as checkpoints:
+        checkpoints.save(state_at(1), 1)
+        checkpoints.wait()
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "mkdir", refused)
+            checkpoints.save(state_at(2), 2)
+            with pytest.raises(FileError, match="Permission denied"):
+                checkpoints.wait()
+        assert_whole(checkpoints, [1])
+        (tmp_path / "step-1" / "__0_0.densor").write_bytes(b"")
+        with pytest.raises(DensorError):  # and no CheckpointException
+            checkpoints.load(blank())
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_trainer_that_goes_on(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
@@ -301,6 +344,12 @@ def _kill_writers(folder: Path, moments: int) -> None:
             checkpoints.load(found, step)
             assert_state(found, step)
     assert steps
+    with checkpoints:  # which removes what was left half written
+        checkpoints.save(state_at(steps[-1] + 1), steps[-1] + 1)
+        checkpoints.wait()
+        assert {path.name for path in folder.iterdir()} == {
+            f"step-{n}" for n in checkpoints.steps()
+        }
 
 
 def test_killed_while_saving(tmp_path: Path) -> None:
