@@ -1,5 +1,6 @@
 """Weights that follow: whatever stores and killed processes do, what is applied is right."""
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -8,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +151,49 @@ def test_by_socket() -> None:
         client.close()
     with pytest.raises(FileError):
         SocketStore(server.url, timeout=1).names()
+
+
+def test_answers_go_to_who_asked() -> None:
+    """After an interrupt, and in a child that has its parent's connection."""
+    store = MemoryStore()
+    store.put("a", b"A" * 1000)
+    store.put("b", b"B")
+    with StoreServer(store) as server:
+        client = SocketStore(server.url)
+        assert client.get("b", 10) == b"B"
+        with held_back(store), interrupted():
+            client.get("a", 1000)
+        assert client.get("b", 10) == b"B"
+        assert client.names() == ["a", "b"]
+
+        def ask(name: str, wanted: bytes) -> None:
+            for _ in range(50):
+                assert client.get(name, 1000) == wanted
+
+        child = multiprocessing.get_context("fork").Process(target=ask, args=("a", b"A" * 1000))
+        child.start()
+        ask("b", b"B")
+        child.join(30)
+        assert child.exitcode == 0
+        client.close()
+
+
+@contextlib.contextmanager
+def held_back(store: MemoryStore) -> Iterator[None]:
+    """Lets the store answer only once the block has ended."""
+    gate = threading.Event()
+    get = store.get
+
+    def waits(name: str, limit: int) -> bytes | None:
+        gate.wait(60)
+        return get(name, limit)
+
+    store.get = waits  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        gate.set()
+        store.get = get  # type: ignore[method-assign]
 
 
 def test_a_server_that_sends_garbage() -> None:
