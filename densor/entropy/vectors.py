@@ -135,6 +135,22 @@ store_u16 = _store(_V16, True, 2 * LANES)  # the low half of each lane, to a uin
 store_u8 = _store(_V8, True)  # the low byte of each lane, to a uint8 array
 
 
+@intrinsic
+def load_elements(typingctx, array, index):
+    """16 elements from `index` on of an array of unsigned integers; the low 32 bits of each."""
+
+    def codegen(context, builder, signature, args):
+        element = context.get_data_type(signature.args[0].dtype)
+        kind = ir.VectorType(element, LANES)
+        value = builder.load(address_in(context, builder, signature.args[0], *args, kind))
+        value.align = 1
+        if element.width < 32:
+            return builder.zext(value, _V32)
+        return builder.trunc(value, _V32) if element.width > 32 else value
+
+    return u32x16(array, types.intp), codegen
+
+
 _BINARY = u32x16(u32x16, u32x16)
 add = operation(_BINARY, lambda builder, a, b: builder.add(a, b))
 subtract = operation(_BINARY, lambda builder, a, b: builder.sub(a, b))
@@ -224,6 +240,25 @@ def _divide_roughly(builder: Any, a: Any, reciprocal: Any) -> Any:
     return builder.fptoui(builder.fmul(builder.uitofp(a, _VF32), reciprocal), _V32)
 
 
+def _sum_of(builder: Any, a: Any) -> Any:
+    kind = ir.FunctionType(_I32, [_V32])
+    name = "llvm.vector.reduce.add.v16i32"
+    return builder.zext(
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a]), _I64
+    )
+
+
+def _running(builder: Any, a: Any) -> Any:
+    for step in (1, 2, 4, 8):
+        lanes = [lane - step if lane >= step else LANES for lane in range(LANES)]
+        moved = builder.shuffle_vector(a, _number(_V32, 0), ir.Constant(_V32, lanes))
+        a = builder.add(a, moved)
+    return a
+
+
+# The sum of all lanes, below 2^32; in each lane the sum of those up to it.
+sum_of = operation(types.uint64(u32x16), _sum_of)
+running_sums = operation(u32x16(u32x16), _running)
 reciprocal = operation(u32x16(u32x16), _reciprocal)
 divide_roughly = operation(_BINARY, _divide_roughly)
 

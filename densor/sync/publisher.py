@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +11,7 @@ from densor.codec.levels import level_settings
 from densor.errors import ArgumentError, FileError
 from densor.formats.io.sources import Bytes
 from densor.runtime.arguments import need, need_whole
+from densor.runtime.beside import Beside
 from densor.runtime.workers import thread_count
 from densor.sync import changes, message
 from densor.sync.message import CHANGE, FULL, NOTHING, Message
@@ -76,8 +76,7 @@ class Publisher:
         self._after = NOTHING
         self._since_full = 0
         self._number = self._latest()
-        self._pool = ThreadPoolExecutor(1, "densor-publisher")
-        self._pending: Future[None] | None = None
+        self._beside = Beside("densor-publisher")
         if isinstance(self._store, FolderStore):
             self._store.tidy()
 
@@ -93,7 +92,7 @@ class Publisher:
         """
         self._calls += 1
         if (self._calls - 1) % self._every:
-            self._raise_failure(block=False)
+            self._beside.raise_failure()
             return False
         return self.publish(self._calls if step is None else step)
 
@@ -112,7 +111,10 @@ class Publisher:
         need_whole(step=step)
         if not 0 <= step < 1 << 64:
             raise ArgumentError(f"step must be 0 or more, and below 2^64, not {step}")
-        if not self._raise_failure(block=self._wait if wait is None else wait):
+        if self._wait if wait is None else wait:
+            self._beside.wait()
+        self._beside.raise_failure()
+        if self._beside.busy:
             return False
         places = {
             described.name: (described, target)
@@ -129,36 +131,22 @@ class Publisher:
                 raise ArgumentError(f"{name!r:.200}: was not there before, or is there twice")
         for name in places:
             raise ArgumentError(f"{name!r:.200}: is not there any more as it was")
-        self._pending = self._pool.submit(self._work, step)
+        self._beside.submit(self._work, step)
         return True
 
     def wait(self) -> None:
         """Until all that was taken is in the store; raises what failed."""
-        self._raise_failure(block=True)
+        self._beside.wait()
 
     def close(self) -> None:
         """Waits, and ends the thread."""
-        try:
-            self.wait()
-        finally:
-            self._pool.shutdown()
+        self._beside.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _raise_failure(self, block: bool) -> bool:
-        """Whether nothing is being coded; raises what the last coding raised."""
-        pending = self._pending
-        if pending is None:
-            return True
-        if not block and not pending.done():
-            return False
-        self._pending = None
-        pending.result()
-        return True
 
     def _latest(self) -> int:
         """The highest number in the store."""

@@ -6,6 +6,7 @@ a u64, the number of bytes that follow, or 2^64 - 1 for a message that is not th
 """
 
 import contextlib
+import os
 import socket
 import socketserver
 import struct
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 from densor.errors import ArgumentError, DensorError, FileError
 from densor.runtime.arguments import need
+from densor.runtime.locks import Lock
 from densor.sync.stores import Store, checked_name
 
 _LENGTH = struct.Struct("<Q")
@@ -83,7 +85,8 @@ class StoreServer:
 
 
 class SocketStore:
-    """The subscriber's side of a `StoreServer`, at its `url`. Connects anew after a fault."""
+    """The subscriber's side of a `StoreServer`, at its `url`. Connects anew after a fault, and in a
+    child process, whose answers would mix with those of its parent."""
 
     def __init__(self, url: str, *, timeout: float = _TIMEOUT) -> None:
         need(url, str, "url")
@@ -94,7 +97,8 @@ class SocketStore:
         self._address = parts.hostname, parts.port
         self._timeout = timeout
         self._socket: socket.socket | None = None
-        self._lock = threading.Lock()
+        self._process = os.getpid()  # whose connection it is
+        self._lock = Lock()
 
     def put(self, name: str, data: bytes) -> None:
         """Cannot be: the publisher writes to the store that it serves."""
@@ -125,6 +129,9 @@ class SocketStore:
     def _ask(self, line: str, limit: int) -> bytes | None:
         with self._lock:
             try:
+                if self._process != os.getpid():
+                    self.close()
+                    self._process = os.getpid()
                 if self._socket is None:
                     self._socket = socket.create_connection(self._address, self._timeout)
                 self._socket.sendall(line.encode("ascii"))
@@ -137,7 +144,7 @@ class SocketStore:
             except OSError as error:
                 self.close()
                 raise FileError(f"{self._url}: {error}") from error
-            except FileError:
+            except BaseException:  # an interrupt too: the answer that comes is not the next one's
                 self.close()
                 raise
 

@@ -1,7 +1,6 @@
 """Callbacks for the trainer of transformers: checkpoints packed, or saved, in the background."""
 
 import shutil
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 import densor
 from densor.errors import ArgumentError, DensorError, FileError
 from densor.runtime.arguments import need_whole
+from densor.runtime.beside import Beside
 from densor.torch.checkpoint import PathLike
 from densor.torch.saving import AsyncCheckpoints
 
@@ -37,8 +37,7 @@ class PackCheckpoints(TrainerCallback):  # type: ignore[misc]
         self._level = level
         self._threads = threads
         self._keep = keep
-        self._pool = ThreadPoolExecutor(1, "densor-checkpoints")
-        self._waiting: list[Future[None]] = []
+        self._beside = Beside("densor-checkpoints")
         self._packed: list[Path] = []
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -47,14 +46,14 @@ class PackCheckpoints(TrainerCallback):  # type: ignore[misc]
             return
         folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         best = state.best_model_checkpoint if args.load_best_model_at_end else None
-        self._waiting.append(self._pool.submit(self._work, folder, best))
+        self._beside.submit(self._work, folder, best)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Waits before the next saving, which may remove folders."""
         if control.should_save:
             self.wait()
         else:
-            self._raise_failures()
+            self._beside.raise_failure()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Waits for all that was begun."""
@@ -62,15 +61,7 @@ class PackCheckpoints(TrainerCallback):  # type: ignore[misc]
 
     def wait(self) -> None:
         """Until all checkpoints are packed; raises what failed."""
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            future.result()
-
-    def _raise_failures(self) -> None:
-        done = [future for future in self._waiting if future.done()]
-        self._waiting = [future for future in self._waiting if not future.done()]
-        for future in done:
-            future.result()
+        self._beside.wait()
 
     def _work(self, folder: Path, best: str | None) -> None:
         archive = folder.with_name(folder.name + ".densor")

@@ -12,7 +12,6 @@ ranks, whatever comes first, so that the result is the same bits as without pack
 >>> model.set_custom_reduce_scatter(PackedReduceScatter())  # doctest: +SKIP
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from densor import dtypes
 from densor.errors import ArgumentError, DensorError, FormatError
 from densor.formats.io.sources import Bytes
 from densor.runtime.arguments import need
+from densor.runtime.beside import Beside
 
 DEFAULT_LEVEL = 1
 _MIN_BYTES = 1 << 12  # of a part that is worth packing
@@ -46,7 +46,7 @@ class PackedReduce:
     ) -> None:
         self._group = dist.new_group(backend="gloo") if group is None else group
         self._level, self._threads, self._pack = level, threads, pack
-        self._pool = ThreadPoolExecutor(1, "densor-gradients")
+        self._beside = Beside("densor-gradients")
         self.original = self.sent = 0
 
     def start(self, flat: torch.Tensor) -> "torch.futures.Future[torch.Tensor]":
@@ -59,7 +59,8 @@ class PackedReduce:
             except Exception as error:  # handed on to whoever waits
                 future.set_exception(error)  # type: ignore[arg-type]
 
-        self._pool.submit(work)
+        self._beside.raise_failure()  # forgets what is done
+        self._beside.submit(work)
         return future
 
     def average(self, flat: torch.Tensor) -> torch.Tensor:

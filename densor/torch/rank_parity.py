@@ -44,7 +44,8 @@ class RankParity:
     (ranks - `lost`) of the longest. While `protect` runs, what was kept before is held beside it,
     a piece of 1 / (ranks - `lost`) of the longest, and 2 ranks + 1 slices of at most 16 MiB: those
     of a stripe, twice, as gloo gathers them into memory of its own first. A rank that sends what
-    cannot be ends in a FormatError on all, sizes that this rank has no memory for in a LimitError.
+    cannot be ends in a FormatError on all, sizes that any rank has no memory for in a LimitError on
+    all of them.
     """
 
     def __init__(self, process_group: Any = None, lost: int = 1) -> None:
@@ -67,6 +68,7 @@ class RankParity:
         if len(data) > MAX_BYTES:
             raise ArgumentError("parity is for bytes of up to 1 TiB")
         known = self._shared(data, round)
+        self._agree_on_memory(self._stripes.length(known.sizes), 1 + self._lost)
         parity: dict[int, Block] = {}
         for stripe in range(self._stripes.ranks):
             piece = self._stripes.piece(self._rank, data, known.sizes, stripe)
@@ -99,12 +101,16 @@ class RankParity:
         chosen, have = self._chosen()
         held = [one for one in self._held if one.known == chosen]
         own = held[0].data if held else None
+        length = self._stripes.length(chosen.sizes)
+        whole = 0 if have[self._rank] else 2 * (self._stripes.ranks - self._lost)
+        self._agree_on_memory(length, 1 + whole)
         for lost in (rank for rank, has in enumerate(have) if not has):
             data = self._brought_back(lost, have, chosen, held)
             own = data if lost == self._rank else own  # all help with those of others too
         assert own is not None
-        if digest_of(own) != chosen.digests[self._rank]:
-            raise ChecksumError("bytes that were brought back are others than those lost")
+        wrong = self._where(digest_of(own) != chosen.digests[self._rank])
+        if wrong:
+            raise ChecksumError(f"bytes that were brought back on ranks {wrong} are others")
         self._held = held
         return own
 
@@ -172,14 +178,36 @@ class RankParity:
     def _known(self) -> list[list[Round]]:
         """The rounds that each rank has, the newest first."""
         ranks = self._stripes.ranks
-        own = [len(self._held)]
-        for held in self._held:
+        others = {len(held.known.sizes) for held in self._held} - {ranks}
+        own = [-1 if others else len(self._held)]
+        for held in () if others else self._held:
             number, sizes, digests = held.known
-            if len(sizes) != ranks:
-                raise ArgumentError(f"bytes are of {len(sizes)} ranks, not {ranks}")
             own += [number, *sizes, *b"".join(digests)]
         own += [0] * (row_length(ranks) - len(own))
-        return [parse_rows(row, ranks) for row in self._sent(own)]
+        rows = self._sent(own)
+        if others:  # which all others find impossible
+            raise ArgumentError(f"bytes are of {others.pop()} ranks, not {ranks}")
+        return [parse_rows(row, ranks) for row in rows]
+
+    def _agree_on_memory(self, length: int, blocks: int) -> None:
+        """LimitError on all ranks where one of them, or more, cannot have so many blocks and all
+        slices of a stripe, twice: an error of one alone would leave the others waiting."""
+        part = min(length, SLICE)
+        try:
+            memory = [np.empty(length, np.uint8) for _ in range(blocks)]
+            memory += [np.empty(part, np.uint8) for _ in range(2 * self._stripes.ranks + 1)]
+            lacking = False
+        except MemoryError:
+            lacking = True
+        memory = []
+        missing = self._where(lacking)
+        if missing:
+            text = f"not enough memory for blocks of {length} bytes on ranks {missing}"
+            raise LimitError(text)
+
+    def _where(self, true: bool) -> list[int]:
+        """The ranks on which something is true."""
+        return [rank for rank, row in enumerate(self._sent([int(true)])) if row[0]]
 
     def _sent(self, numbers: list[int]) -> list[list[int]]:
         """The integers, as many on each, of all ranks."""

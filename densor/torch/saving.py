@@ -11,24 +11,26 @@
 import contextlib
 import re
 import shutil
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from densor import arrays
 from densor.errors import ArgumentError, DensorError, FileError
 from densor.formats.io.outputs import errors_of
 from densor.runtime.arguments import need, need_whole
+from densor.runtime.beside import Beside
 from densor.torch.checkpoint import PackedReader, PackedWriter, PathLike, based_on
 
 _NAME = re.compile(r"step-([0-9]{1,18})")
 _METADATA = ".metadata"  # written last: what has none was never finished
-_GIVEN_UP = ".given-up"  # its name once what it makes whole is to count no more
+_GIVEN_UP = ".given-up"  # its name once what it makes whole is to count no more; or yet
 
 
 class Stage:
@@ -91,9 +93,10 @@ class AsyncCheckpoints:
 
     One copy of the state is held, in memory that is used again. A `save` waits for the one before.
     What fails is raised by the next `save`, by `wait` or `close`. A checkpoint counts only once its
-    metadata is there, which is written last: whatever breaks off leaves the one before whole. Where
-    an earlier step is saved again, the checkpoints that are based on the former one count no more;
-    they are removed once a later save is whole.
+    metadata is there, which is written last: whatever breaks off leaves the one before whole, and
+    what it has written is removed, at the latest once a later save is whole. Where an earlier step
+    is saved again, the checkpoints that are based on the former one count no more; they are removed
+    likewise.
     """
 
     def __init__(
@@ -114,8 +117,7 @@ class AsyncCheckpoints:
         self._chain, self._keep = chain, keep
         self._group = process_group
         self._stage = Stage()
-        self._pool = ThreadPoolExecutor(1, "densor-saving")
-        self._pending: Future[None] | None = None
+        self._beside = Beside("densor-saving")
         self._links = 0  # of the latest that was saved here
         self._last: Path | None = None
         with errors_of(self._folder):
@@ -129,7 +131,7 @@ class AsyncCheckpoints:
             raise ArgumentError(f"step must be 0 or more, not {step}")
         self.wait()
         copied = self._stage.copy(state)
-        self._pending = self._pool.submit(self._write, copied, step)
+        self._beside.submit(self._write, copied, step)
 
     def load(self, state: dict[str, Any], step: int | None = None) -> int:
         """Fills `state` from a checkpoint, the latest that is whole by default; its step."""
@@ -144,9 +146,10 @@ class AsyncCheckpoints:
         if [chosen] != steps[-1:]:  # what is saved next does not go on from the latest
             self._last = None
         reader = PackedReader(self._path(chosen), self._threads)
-        state_dict_loader.load(
-            state, storage_reader=reader, process_group=self._group, no_dist=not _distributed()
-        )
+        with _errors_of_ranks():
+            state_dict_loader.load(
+                state, storage_reader=reader, process_group=self._group, no_dist=not _distributed()
+            )
         return chosen
 
     def steps(self) -> list[int]:
@@ -158,16 +161,11 @@ class AsyncCheckpoints:
 
     def wait(self) -> None:
         """Until what was saved is on the disk; raises what failed."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+        self._beside.wait()
 
     def close(self) -> None:
         """Waits, and ends the thread."""
-        try:
-            self.wait()
-        finally:
-            self._pool.shutdown()
+        self._beside.close()
 
     def __enter__(self) -> Self:
         return self
@@ -186,21 +184,31 @@ class AsyncCheckpoints:
         self._last = None  # until this one is whole
         if _first_rank():
             self._give_up(path)
+            with errors_of(path):
+                path.mkdir(parents=True, exist_ok=True)
+                if not any(path.iterdir()):  # nothing of others
+                    (path / _GIVEN_UP).touch()  # until it is whole
         writer = PackedWriter(path, self._level, self._threads, base=base)
         try:
-            state_dict_saver.save(
-                state,
-                storage_writer=writer,
-                process_group=self._group,
-                no_dist=not _distributed(),
-            )
+            with _errors_of_ranks():
+                state_dict_saver.save(
+                    state,
+                    storage_writer=writer,
+                    process_group=self._group,
+                    no_dist=not _distributed(),
+                )
         except Exception:
             self._last = last if going_on else None  # else it may have been given up
+            if _first_rank():  # the disk may be full; what stays is removed by a later save
+                with contextlib.suppress(OSError, DensorError):
+                    self._remove_given_up()
             raise
         self._links = 0 if base is None else self._links + 1
         self._last = path
         if _first_rank():
-            self._remove_given_up(path)
+            with errors_of(path):
+                (path / _GIVEN_UP).unlink(missing_ok=True)
+            self._remove_given_up()
             if self._keep is not None:
                 self._remove_old(self._keep, path)
 
@@ -218,13 +226,12 @@ class AsyncCheckpoints:
             with errors_of(one), contextlib.suppress(FileNotFoundError):
                 (one / _METADATA).replace(one / _GIVEN_UP)
 
-    def _remove_given_up(self, saved: Path) -> None:
-        """Checkpoints that were given up, which their metadata, renamed, shows; `saved`: is whole.
+    def _remove_given_up(self) -> None:
+        """Checkpoints that were given up, or never finished, which a mark shows.
 
         Nothing that is whole needs them: what did was given up before them.
         """
         with errors_of(self._folder):
-            (saved / _GIVEN_UP).unlink(missing_ok=True)
             marked = [path for path in self._folder.iterdir() if (path / _GIVEN_UP).is_file()]
         for path in marked:
             ours = _NAME.fullmatch(path.name) and not path.is_symlink()
@@ -260,6 +267,21 @@ def _remove(path: Path) -> None:
         if one.name != _GIVEN_UP:
             shutil.rmtree(one) if one.is_dir() and not one.is_symlink() else one.unlink()
     shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def _errors_of_ranks() -> Iterator[None]:
+    """Raises what a rank raised, rather than what PyTorch, on all ranks, has made of it."""
+    try:
+        yield
+    except CheckpointException as error:  # no Exception, to which nobody would look
+        rank, (cause, _) = min(error.failures.items())
+        where = f"rank {rank}: " if _distributed() else ""
+        if isinstance(cause, DensorError):
+            raise type(cause)(f"{where}{cause}") from cause
+        if isinstance(cause, OSError):
+            raise FileError(f"{where}{cause}") from cause
+        raise cause from None
 
 
 def _step_of(path: Path) -> int:

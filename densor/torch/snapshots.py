@@ -10,7 +10,7 @@ was lost.
 """
 
 import copy
-from concurrent.futures import Future, ThreadPoolExecutor
+import itertools
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -19,11 +19,13 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 import densor
 from densor.errors import ArgumentError
 from densor.runtime.arguments import need_whole
+from densor.runtime.beside import Beside
 from densor.torch.saving import Stage
 from densor.torch.snapshot_bytes import is_codable
 
 
 class _Newest(NamedTuple):
+    number: int  # of all that were taken
     step: int
     leaves: list[Any]  # copies of tensors, and what else there is
     structure: Any
@@ -37,6 +39,8 @@ class _Coded(NamedTuple):
 
 
 class _Older(NamedTuple):
+    number: int
+    newer: int  # the number of the state that it is relative to
     step: int
     leaves: list[Any]  # `_Coded` for tensors that can be coded
     structure: Any
@@ -59,8 +63,8 @@ class Snapshots:
         self._stages = [Stage(), Stage()]
         self._newest: _Newest | None = None
         self._older: list[_Older] = []  # from new to old
-        self._pool = ThreadPoolExecutor(1, "densor-snapshots")
-        self._pending: Future[_Older] | None = None
+        self._numbers = itertools.count()
+        self._beside = Beside("densor-snapshots")
 
     def take(self, state: Any, step: int) -> None:
         """Copies a state, tensors in dicts, lists and tuples, and returns."""
@@ -70,16 +74,18 @@ class Snapshots:
         leaves, structure = tree_flatten(self._stages[1].copy(state))
         tensor = torch.Tensor
         kept = [leaf if isinstance(leaf, tensor) else copy.deepcopy(leaf) for leaf in leaves]
-        self._stages.reverse()  # not before: where copying fails, the newest stays as it is
-        before, self._newest = self._newest, _Newest(step, kept, structure)
+        before, taken = self._newest, _Newest(next(self._numbers), step, kept, structure)
+        stages = self._stages[::-1]
+        # Not before: where copying fails, or is interrupted, the newest stays as it is
+        self._newest, self._stages = taken, stages
         if before is not None and self._last > 1:
-            self._pending = self._pool.submit(self._against, before, self._newest)
+            self._beside.submit(self._code, before, taken)
 
     def steps(self) -> list[int]:
         """Of the states that can be had, in the order in which they were taken."""
         self.wait()
         newest = [] if self._newest is None else [self._newest.step]
-        return [older.step for older in reversed(self._older)] + newest
+        return [older.step for older in reversed(self._chain())] + newest
 
     def load(self, step: int | None = None) -> Any:
         """A state, the newest by default, in memory of its own."""
@@ -89,7 +95,7 @@ class Snapshots:
         newest = self._newest
         found, structure = [_own(leaf) for leaf in newest.leaves], newest.structure
         if newest.step != wanted[0]:
-            for older in self._older:
+            for older in self._chain():
                 found, structure = self._restored(older, found), older.structure
                 if older.step == wanted[0]:
                     break
@@ -99,32 +105,41 @@ class Snapshots:
     def packed_bytes(self) -> int:
         """Of the older states; the newest is not packed."""
         self.wait()
-        leaves = (leaf for older in self._older for leaf in older.leaves)
+        leaves = (leaf for older in self._chain() for leaf in older.leaves)
         return sum(len(leaf.blob) for leaf in leaves if isinstance(leaf, _Coded))
 
     def wait(self) -> None:
         """Until the one before is coded; raises what failed."""
-        pending, self._pending = self._pending, None
-        if pending is None:
-            return
-        try:
-            self._older = [pending.result(), *self._older][: self._last - 1]
-        except BaseException:
-            self._older = []
-            raise
+        self._beside.wait()
 
     def close(self) -> None:
         """Waits, and ends the thread."""
-        try:
-            self.wait()
-        finally:
-            self._pool.shutdown()
+        self._beside.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _chain(self) -> list[_Older]:
+        """The older states that lead on from the newest; none where one was not coded."""
+        newer = None if self._newest is None else self._newest.number
+        chain = []
+        for older in self._older:
+            if older.newer != newer:
+                break
+            chain.append(older)
+            newer = older.number
+        return chain
+
+    def _code(self, before: _Newest, after: _Newest) -> None:
+        try:
+            coded = self._against(before, after)
+        except BaseException:
+            self._older = []
+            raise
+        self._older = [coded, *self._older][: self._last - 1]
 
     def _against(self, before: _Newest, after: _Newest) -> _Older:
         same = before.structure == after.structure
@@ -138,7 +153,7 @@ class Snapshots:
             base = other if alike else None
             blob = densor.compress(leaf, self._level, self._threads, base=base)
             leaves.append(_Coded(blob, alike))
-        return _Older(before.step, leaves, before.structure)
+        return _Older(before.number, after.number, before.step, leaves, before.structure)
 
     def _restored(self, older: _Older, newer: list[Any]) -> list[Any]:
         found = []

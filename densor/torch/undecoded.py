@@ -10,7 +10,6 @@ torch native API".
 """
 
 import math
-import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -25,6 +24,7 @@ from densor.formats.container.tensor_blob import Tensor
 from densor.formats.packed.reader import PackedFile
 from densor.runtime.buffers import BufferPool
 from densor.runtime.huge_pages import HUGE_PAGES
+from densor.runtime.locks import Lock
 from densor.runtime.types import Bytes
 from densor.torch.blob import read_tensor, threads_of
 
@@ -75,7 +75,7 @@ class Stored:
         self.file, self.name, self.info = file, name, file.info(name)
         self.threads = threads
         self._base_of, self._pool = base_of, pool
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._whole: torch.Tensor | None = None
         self._array: PackedArray | None = None
         self._in_parts = 0  # bytes decoded for parts

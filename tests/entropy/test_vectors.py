@@ -31,6 +31,13 @@ def arithmetic(a: Any, b: Any, out: Any) -> None:
 
 
 @njit  # type: ignore[untyped-decorator]
+def sums(a: Any, at: int, out: Any) -> int:
+    x = v.load_elements(a, at)
+    v.store_u32(out, 0, v.running_sums(x))
+    return v.sum_of(x)
+
+
+@njit  # type: ignore[untyped-decorator]
 def shifts(a: Any, bits: int, out: Any) -> None:
     x = v.load_u32(a, 0)
     v.store_u32(out[0], 0, v.shift_right(x, bits))
@@ -91,6 +98,17 @@ def test_arithmetic(seed: int) -> None:
     expected += tuple(array.view(np.uint32) for array in signed)
     for found, wanted in zip(out, expected, strict=True):
         assert found.tobytes() == wanted.astype(np.uint32).tobytes()
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_sums_of_elements(size: int) -> None:
+    """The low 32 bits of elements of any size; sums modulo 2^32."""
+    for at in (0, 1, 5):
+        a = np.frombuffer(random_state("sums", size, at).bytes(24 * size), f"<u{size}")
+        out = np.zeros(16, np.uint32)
+        wanted = np.cumsum(a[at : at + 16].astype(np.uint32), dtype=np.uint32)
+        assert sums(a, at, out) == wanted[-1]
+        assert out.tolist() == wanted.tolist()
 
 
 def test_quotients_near_integers() -> None:

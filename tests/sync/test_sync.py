@@ -1,12 +1,15 @@
 """Weights that follow: whatever stores and killed processes do, what is applied is right."""
 
+import contextlib
 import multiprocessing
 import os
 import random
 import signal
 import socket
 import struct
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,7 @@ from densor.sync import (
     receivers,
 )
 from densor.sync import message as messages
+from tests.support.interrupts import interrupted
 
 torch = pytest.importorskip("torch")
 
@@ -147,6 +151,49 @@ def test_by_socket() -> None:
         client.close()
     with pytest.raises(FileError):
         SocketStore(server.url, timeout=1).names()
+
+
+def test_answers_go_to_who_asked() -> None:
+    """After an interrupt, and in a child that has its parent's connection."""
+    store = MemoryStore()
+    store.put("a", b"A" * 1000)
+    store.put("b", b"B")
+    with StoreServer(store) as server:
+        client = SocketStore(server.url)
+        assert client.get("b", 10) == b"B"
+        with held_back(store), interrupted():
+            client.get("a", 1000)
+        assert client.get("b", 10) == b"B"
+        assert client.names() == ["a", "b"]
+
+        def ask(name: str, wanted: bytes) -> None:
+            for _ in range(50):
+                assert client.get(name, 1000) == wanted
+
+        child = multiprocessing.get_context("fork").Process(target=ask, args=("a", b"A" * 1000))
+        child.start()
+        ask("b", b"B")
+        child.join(30)
+        assert child.exitcode == 0
+        client.close()
+
+
+@contextlib.contextmanager
+def held_back(store: MemoryStore) -> Iterator[None]:
+    """Lets the store answer only once the block has ended."""
+    gate = threading.Event()
+    get = store.get
+
+    def waits(name: str, limit: int) -> bytes | None:
+        gate.wait(60)
+        return get(name, limit)
+
+    store.get = waits  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        gate.set()
+        store.get = get  # type: ignore[method-assign]
 
 
 def test_a_server_that_sends_garbage() -> None:
@@ -369,6 +416,30 @@ def test_what_is_due_while_coding_is_left_out() -> None:
 def tensors(*shapes, dtype=torch.bfloat16, seed=0):
     torch.manual_seed(seed)
     return {f"{name}.weight": torch.randn(shape).to(dtype) for name, shape in shapes}
+
+
+def test_an_interrupt_while_waiting_tears_no_message() -> None:
+    gate = threading.Event()
+
+    class Gated(MemoryStore):
+        def put(self, name: str, data: bytes) -> None:
+            gate.wait(60)
+            super().put(name, data)
+
+    store = Gated()
+    weights = {"w": np.zeros(4096, np.float32)}
+    with Publisher(weights, store) as publisher:
+        assert publisher.step()
+        with interrupted():
+            publisher.wait()
+        weights["w"][:] = 1
+        assert not publisher.step()  # its memory is still in use
+        gate.set()
+        publisher.wait()
+        found = {"w": np.ones(4096, np.float32)}
+        Subscriber(found, store).update()
+        assert not found["w"].any()
+        assert publisher.step()
 
 
 def test_modules_tied_and_strided() -> None:

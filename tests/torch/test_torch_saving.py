@@ -5,12 +5,13 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from densor.errors import ArgumentError, FileError
+from densor.errors import ArgumentError, DensorError, FileError
 
 torch = pytest.importorskip("torch")
 import torch.distributed.checkpoint as dcp  # noqa: E402
@@ -21,6 +22,7 @@ from densor.torch import (  # noqa: E402
     PackedWriter,
     saving,
 )
+from tests.support.interrupts import interrupted  # noqa: E402
 
 
 def state_at(step: int) -> dict:
@@ -225,6 +227,49 @@ def test_failures_surface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         AsyncCheckpoints(tmp_path, chain=-1)
 
 
+def test_a_full_disk_leaves_the_one_before_and_nothing_else(tmp_path: Path) -> None:
+    """A limit on file sizes fails like it, wherever it is met."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    (tmp_path / "step-5").mkdir()
+    (tmp_path / "step-5" / "of others").touch()
+    with AsyncCheckpoints(tmp_path, chain=1) as checkpoints:
+        checkpoints.save(state_at(1), 1)
+        checkpoints.wait()
+        for step, limit in enumerate((0, 1, 500, 3000), 2):
+            try:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+                checkpoints.save(state_at(step), step)
+                with pytest.raises(FileError, match="File too large"):
+                    checkpoints.wait()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            assert sorted(path.name for path in tmp_path.iterdir()) == ["step-1", "step-5"]
+            assert_whole(checkpoints, [1])
+        assert (tmp_path / "step-5" / "of others").exists()
+        checkpoints.save(state_at(6), 6)
+        checkpoints.wait()
+        assert_whole(checkpoints, [1, 6])
+
+
+def test_a_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with AsyncCheckpoints(tmp_path) as checkpoints:
+        checkpoints.save(state_at(1), 1)
+        checkpoints.wait()
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "mkdir", refused)
+            checkpoints.save(state_at(2), 2)
+            with pytest.raises(FileError, match="Permission denied"):
+                checkpoints.wait()
+        assert_whole(checkpoints, [1])
+        (tmp_path / "step-1" / "__0_0.densor").write_bytes(b"")
+        with pytest.raises(DensorError):  # and no CheckpointException
+            checkpoints.load(blank())
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_trainer_that_goes_on(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
@@ -299,12 +344,44 @@ def _kill_writers(folder: Path, moments: int) -> None:
             checkpoints.load(found, step)
             assert_state(found, step)
     assert steps
+    with checkpoints:  # which removes what was left half written
+        checkpoints.save(state_at(steps[-1] + 1), steps[-1] + 1)
+        checkpoints.wait()
+        assert {path.name for path in folder.iterdir()} == {
+            f"step-{n}" for n in checkpoints.steps()
+        }
 
 
 def test_killed_while_saving(tmp_path: Path) -> None:
     with AsyncCheckpoints(tmp_path) as checkpoints:  # all is loaded and compiled before the fork
         checkpoints.save(state_at(1), 1)
     _kill_writers(tmp_path, 5)
+
+
+def test_an_interrupt_while_waiting_tears_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    save = saving.state_dict_saver.save
+
+    def at_the_gate(*given, **named):
+        gate.wait(60)
+        return save(*given, **named)
+
+    monkeypatch.setattr(saving.state_dict_saver, "save", at_the_gate)
+    with AsyncCheckpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(state_at(0), 0)
+        with interrupted():
+            checkpoints.wait()
+        with interrupted():  # the memory is still that of step 0
+            checkpoints.save(state_at(1), 1)
+        gate.set()
+        checkpoints.save(state_at(2), 2)
+        found = blank()
+        for step in (0, 2):
+            assert checkpoints.load(found, step) == step
+            assert_state(found, step)
+        assert checkpoints.steps() == [0, 2]
 
 
 @pytest.mark.slow

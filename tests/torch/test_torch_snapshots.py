@@ -1,9 +1,11 @@
 """States in memory: a ring of the last ones, and parity across ranks."""
 
+import contextlib
 import datetime
 import itertools
 import threading
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -151,6 +153,21 @@ def check_parity(rank: int, ranks: int, folder: str) -> None:
         change_known(parity, sizes=[1, 1, 1, 2**50])
     with pytest.raises(FormatError, match="impossible number"):
         parity.recover()
+    parity = RankParity()
+    parity.protect(b"x", 1)
+    with contextlib.ExitStack() as stack:
+        if rank == 1:  # all know of it, and none waits
+            for name in ("empty", "zeros"):
+                stack.enter_context(mock.patch.object(np, name, side_effect=MemoryError))
+        with pytest.raises(LimitError, match=r"not enough memory .* ranks \[1\]"):
+            parity.protect(b"y", 2)
+        with pytest.raises(LimitError, match=r"not enough memory .* ranks \[1\]"):
+            parity.recover()
+    assert parity.recover() == b"x"
+    if rank == 2:
+        parity._held = [parity._held[0]._replace(data=b"z")]
+    with pytest.raises(ChecksumError, match=r"ranks \[2\]"):
+        parity.recover()
     with pytest.raises(ArgumentError):
         RankParity(lost=4)
     dist.destroy_process_group()
@@ -229,6 +246,22 @@ def test_blocks_without_memory(fault: Exception, monkeypatch: pytest.MonkeyPatch
             patched.setattr(dist, "gather", fails)
             with pytest.raises(LimitError, match="not enough memory"):
                 parity._gathered(np.zeros(9, np.uint8), 0)
+
+
+def test_states_that_were_not_coded_are_not_there() -> None:
+    """As after an interrupt between the copy and its coding: older ones do not lead on."""
+    with Snapshots(last=4) as snapshots:
+        for step in range(3):
+            snapshots.take(state_of(step), step)
+        snapshots.wait()
+        cut_off = mock.patch.object(snapshots._beside, "submit", side_effect=KeyboardInterrupt)
+        with cut_off, pytest.raises(KeyboardInterrupt):
+            snapshots.take(state_of(3), 3)
+        assert snapshots.steps() == [3]
+        snapshots.take(state_of(4), 4)
+        assert snapshots.steps() == [3, 4]
+        for step in (3, 4):
+            assert_same(snapshots.load(step), state_of(step))
 
 
 def test_a_state_that_cannot_be_copied_harms_no_other() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 
 from densor.codec.batch import Bytes
 from densor.codec.delta.elements import by_size, is_aligned
-from densor.codec.delta.few_params import FewParameters, first_seen
+from densor.codec.delta.few_params import NEAR, SUMS, FewParameters, first_seen
 from densor.errors import FormatError
 
 _MAX_FIRST = 127
@@ -32,6 +32,7 @@ def apply(few: FewParameters, payload: Bytes, data: Bytes) -> None:
         few.shift,
         few.mask,
         few.rates,
+        np.empty(NEAR, np.uint32),
         few.mapped,
         few.numbers,
         few.block_bits,
@@ -40,7 +41,8 @@ def apply(few: FewParameters, payload: Bytes, data: Bytes) -> None:
         few.token_starts,
         few.tokens.starts,
         few.tokens.counts,
-        np.empty((1 << few.block_bits) // 8 + 2, np.uint64),
+        np.empty(SUMS, np.uint32),
+        np.empty(256, np.uint8),
     ):
         raise FormatError("chunk of changes is malformed")
     if target is not data:

@@ -182,6 +182,7 @@ class FewEncoder:
                 self._shift,
                 (1 << self._bits) - 1,
                 rates,
+                np.empty(few_params.NEAR, np.uint32),
                 self._block_bits,
                 few_params.first_seen(part.first),
                 part.positions,
@@ -212,13 +213,14 @@ class FewEncoder:
         extra = int(few.tokens.counts[part.tokens].sum(dtype=np.int64)) if part.number else 0
         bits = 12 * part.counts.size + (24 + 12) * part.number + extra + 16 * part.number
         words = np.empty(4 + bits // 32 + part.number, np.uint32)
-        sums = np.empty((1 << self._block_bits) + 1, np.uint64)
+        sums = np.empty(few_params.SUMS, np.uint32)
         at = CODE[self._size](
             part.new,
             part.old,
             few.shift,
             few.mask,
             few.rates,
+            np.empty(few_params.NEAR, np.uint32),
             few.mapped,
             few.numbers,
             few.block_bits,

@@ -8,9 +8,12 @@ import numpy as np
 from numba import njit, types
 
 from densor.codec.delta.kernels import _READ, _WRITE, _changed, _magnitude
+from densor.entropy import vectors as v
 from densor.entropy.differences import differing
-from densor.entropy.intrinsics import leading_zeros, prefetch, trailing_zeros
-from densor.entropy.jit import I64, R8, R32, W8, W32, W64, kernel
+from densor.entropy.intrinsics import leading_zeros, ones, prefetch, trailing_zeros
+from densor.entropy.jit import I64, R8, R32, W8, W32, inlined, kernel
+from densor.entropy.register_tables import fast, look_up
+from densor.entropy.vectors import LANES
 
 _U = np.uint64
 _0, _1 = _U(0), _U(1)
@@ -24,7 +27,7 @@ _PLACE_BITS = 24
 _WHOLE = _U(1 << 2 * _PLACE_BITS)
 _WORD = _U(0xFFFFFFFF)
 _AHEAD = 12  # changes that memory is asked for ahead
-_SCATTERED = 6  # block bits from which changes are too far apart for the processor to ask for it
+_SCATTERED = 6  # block bits from which changes are far apart: the processor does not ask for memory
 _EXTRA_PART = 16  # bits that are coded at a time
 
 _R64 = types.Array(types.uint64, 1, "C", readonly=True)
@@ -32,7 +35,7 @@ _R16_2D = types.Array(types.uint16, 2, "C", readonly=True)
 _int, _bool = types.int64, types.boolean
 
 
-@njit
+@inlined
 def _quarters(x):
     """log2 of x, at least 1, in quarter octaves, the last two bits by straight lines."""
     y = x << _U(2)
@@ -40,57 +43,114 @@ def _quarters(x):
     return 4 * (n - 2) + np.int64((y >> _U(n - 2)) & _U(3))
 
 
-@njit
+@inlined
 def _class_of(total, scale):
     """The class of a block in which `total` units are expected before they are scaled."""
     return _U(min(max(_quarters(total) + scale + _OFFSET, 0), CLASSES - 1))
 
 
-@njit
+@inlined
 def _rate_at(old, i, shift, mask, rates):
     return _U(rates[(_U(old[_U(i)]) >> shift) & mask])
 
 
 @njit
-def _eight(old, i, shift, mask, rates):
-    """The units of eight elements, less than 2^32, added in two chains."""
-    one = _rate_at(old, i, shift, mask, rates) + _rate_at(old, i + 1, shift, mask, rates)
-    two = _rate_at(old, i + 2, shift, mask, rates) + _rate_at(old, i + 3, shift, mask, rates)
-    one += _rate_at(old, i + 4, shift, mask, rates) + _rate_at(old, i + 5, shift, mask, rates)
-    two += _rate_at(old, i + 6, shift, mask, rates) + _rate_at(old, i + 7, shift, mask, rates)
-    return _U(np.uint32(one + two))
+def _nearby(old, shift, mask, rates, near):
+    """Fills `near` with the rates of 32 values in a row that most elements have in their bits;
+    returns the first of these, or -1 where looking them up would not be fast."""
+    if not fast() or old.itemsize > 4 or mask < 31 or old.size < LANES:
+        return -1
+    highest = _0
+    for i in range(0, old.size, max(1, old.size >> 6)):
+        highest = max(highest, (_U(old[_U(i)]) >> shift) & mask)
+    first = min(max(np.int64(highest) - 30, 0), np.int64(mask) - 31)
+    for i in range(near.size):
+        near[_U(i)] = rates[_U(first + i)]
+    return first
 
 
-@njit
-def _sum(old, begin, end, shift, mask, rates):
+@inlined
+def _near_rates(old, i, shift, mask, near, first):
+    """The rates of 16 elements, and whether all are in `near`."""
+    bits = v.both(v.shift_right(v.load_elements(old, i), np.int64(shift)), v.splat(np.int64(mask)))
+    bits = v.subtract(bits, v.splat(first))
+    inside = v.bits_of(v.less(bits, v.splat(32))) == 65535
+    return look_up(near, 0, bits), inside
+
+
+@inlined
+def _sum(old, begin, end, shift, mask, rates, near, first):
+    """The units of elements, at most 128."""
     total = _0
     i = begin
-    while i + 8 <= end:
-        total += _eight(old, i, shift, mask, rates)
-        i += 8
+    if fast() and first >= 0:
+        sums = v.splat(0)
+        while i + LANES <= end:
+            some, inside = _near_rates(old, i, shift, mask, near, first)
+            if not inside:
+                break
+            sums = v.add(sums, some)
+            i += LANES
+        total = v.sum_of(sums)
+    while i + 4 <= end:  # in two chains
+        one = _rate_at(old, i, shift, mask, rates) + _rate_at(old, i + 1, shift, mask, rates)
+        two = _rate_at(old, i + 2, shift, mask, rates) + _rate_at(old, i + 3, shift, mask, rates)
+        total += one + two
+        i += 4
     while i < end:
         total += _rate_at(old, i, shift, mask, rates)
         i += 1
     return total
 
 
-@njit
-def _sums(old, begin, end, shift, mask, rates, sums):
-    """Fills `sums` with the units before each group of 8 elements; returns all of them."""
+@inlined
+def _running(old, begin, end, shift, mask, rates, near, first, sums, at):
+    """Fills `sums` from `at` on with the units up to and with each element; returns all."""
     total = _0
-    group = 0
     i = begin
-    while i + 8 <= end:
-        sums[_U(group)] = total
-        total += _eight(old, i, shift, mask, rates)
-        group += 1
-        i += 8
-    sums[_U(group)] = total
+    if fast() and first >= 0:
+        while i + LANES <= end:
+            some, inside = _near_rates(old, i, shift, mask, near, first)
+            if not inside:
+                break
+            some = v.add(v.running_sums(some), v.splat(np.int64(total)))
+            v.store_u32(sums, at, some)
+            i += LANES
+            at += LANES
+            total = _U(sums[_U(at - 1)])
     while i < end:
         total += _rate_at(old, i, shift, mask, rates)
+        sums[_U(at)] = total
         i += 1
-    sums[_U(group + 1)] = total
+        at += 1
     return total
+
+
+@inlined
+def _before(sums, at, k):
+    """The units before element k of a block whose sums begin at `at`."""
+    return _U(sums[_U(at + k - 1)]) if k else _0
+
+
+@njit
+def _classes(old, begin, end, bits, scale, shift, mask, rates, near, first, sums, classes, at):
+    """Fills `classes` from `at` on with those of the blocks of 2^bits elements from element `begin`
+    to `end`, before any of these changes, and `sums` if blocks are short; returns the units of all.
+
+    By itself, so that the processor need not begin anew with it where it was wrong about a count.
+    """
+    size = 1 << bits
+    expected = _0
+    for i in range(begin, end, size):
+        last = min(i + size, end)
+        if bits < _SCATTERED:
+            total = _running(old, i, last, shift, mask, rates, near, first, sums, i - begin)
+        else:
+            total = _sum(old, i, last, shift, mask, rates, near, first)
+        classes[_U(at)] = _class_of(total, scale)
+        expected += total
+        at += 1
+    return expected
 
 
 def _survey(new, old, shift, mask, every, all_counts, changed_counts, positions):
@@ -126,33 +186,37 @@ def _survey(new, old, shift, mask, every, all_counts, changed_counts, positions)
     return found
 
 
-def _record(old, shift, mask, rates, block_bits, first, positions, classes, counts, seen):
+def _record(
+    old, shift, mask, rates, near, block_bits, seen_first, positions, classes, counts, seen
+):
     """Fills class and count of each block, given the positions of what changed.
 
-    `first`: uint64[2], what counts as seen before: changes and those expected, in units. `seen`:
-    int64[64, 256] grows by each block's count under its class.
+    `seen_first`: uint64[2], what counts as seen before: changes and those expected, in units.
+    `seen`: int64[64, 256] grows by each block's count under its class. `near`: uint32[32], used.
     """
     shift, mask = _U(shift), _U(mask)
     size = 1 << block_bits
-    happened, expected = first[0], first[1]
+    happened, expected = seen_first[0], seen_first[1]
     scale = _quarters(happened) - _quarters(expected)
-    every = (1 << (UPDATE_BITS - block_bits)) - 1
+    first = _nearby(old, shift, mask, rates, near)
     at, left = _0, _U(positions.size)
-    for block in range(classes.size):
-        begin = block * size
-        end = min(begin + size, old.size)
-        total = _sum(old, begin, end, shift, mask, rates)
+    for part in range(0, old.size, 1 << UPDATE_BITS):
+        last = min(part + (1 << UPDATE_BITS), old.size)
+        block = part >> block_bits
+        for i in range(part, last, size):
+            total = _sum(old, i, min(i + size, last), shift, mask, rates, near, first)
+            classes[_U(block)] = _class_of(total, scale)
+            counts[_U(block)] = 0
+            expected += total
+            block += 1
         before = at
-        while at < left and positions[at] < end:
+        while at < left and positions[at] < last:
+            counts[_U(positions[at]) >> _U(block_bits)] += 1
             at += _1
-        count = at - before
-        which = _class_of(total, scale)
-        classes[block] = which
-        counts[block] = count
-        seen[which, count] += 1
-        happened += count << _U(UNIT_BITS)
-        expected += total
-        if (block & every) == every:
+        for one in range(part >> block_bits, block):
+            seen[classes[_U(one)], counts[_U(one)]] += 1
+        happened += (at - before) << _U(UNIT_BITS)
+        if last - part == 1 << UPDATE_BITS:
             while expected > _WINDOW:
                 happened >>= _1
                 expected >>= _1
@@ -204,6 +268,7 @@ def _code(
     shift,
     mask,
     rates,
+    near,
     mapped,
     method,
     block_bits,
@@ -219,7 +284,8 @@ def _code(
     """Codes all from the end; returns where in `words` the stream begins.
 
     `method`: int64[4], floats, bits, direct and mantissa bits. `count_starts`, `token_starts`:
-    uint16[contexts, 257], sums of the frequencies before each symbol. `sums`: uint64[block + 1].
+    uint16[contexts, 257], sums of the frequencies before each symbol. `near`: uint32[32] and
+    `sums`: uint32[2^11 + 16] are used.
     """
     shift, mask = _U(shift), _U(mask)
     floats, bits, direct, mantissa = method[0] != 0, method[1], method[2], method[3]
@@ -227,6 +293,7 @@ def _code(
     at = words.size
     state = _LOW
     last = positions.size
+    first = _nearby(old, shift, mask, rates, near)
     for block in range(classes.size - 1, -1, -1):
         count = np.int64(counts[block])
         if count:
@@ -237,10 +304,7 @@ def _code(
                 prefetch(new, i)
                 for k in range(i & -size, i | (size - 1), 64 // new.itemsize):
                     prefetch(old, k)
-            whole = sums[0] = _0
-            for i in range(begin, end):
-                whole += _rate_at(old, i, shift, mask, rates)
-                sums[_U(i - begin + 1)] = whole
+            whole = _running(old, begin, end, shift, mask, rates, near, first, sums, 0)
             for j in range(last - 1, last - count - 1, -1):
                 i = np.int64(positions[_U(j)])
                 b = _U(old[_U(i)])
@@ -262,10 +326,10 @@ def _code(
                 state, at = _put(state, at, words, low, high - low, _U(12))
                 before = _0
                 if j > last - count:
-                    before = sums[_U(np.int64(positions[_U(j - 1)]) - begin + 1)]
+                    before = _U(sums[_U(np.int64(positions[_U(j - 1)]) - begin)])
                 scaled = _WHOLE // (whole - before)
-                low = ((sums[_U(i - begin)] - before) * scaled) >> _U(_PLACE_BITS)
-                high = ((sums[_U(i - begin + 1)] - before) * scaled) >> _U(_PLACE_BITS)
+                low = ((_before(sums, 0, i - begin) - before) * scaled) >> _U(_PLACE_BITS)
+                high = ((_U(sums[_U(i - begin)]) - before) * scaled) >> _U(_PLACE_BITS)
                 state, at = _put(state, at, words, low, high - low, _U(_PLACE_BITS))
             last -= count
         which = classes[_U(block)]
@@ -285,36 +349,58 @@ def _apply(
     shift,
     mask,
     rates,
+    near,
     mapped,
     method,
     block_bits,
-    first,
+    seen_first,
     count_starts,
     token_starts,
     starts,
     extras,
     sums,
+    classes,
 ):
     """Changes `data` from what it was to what it becomes; whether the stream was sound.
 
-    Arguments as for `_code`; `words`: at least two; `first` as for `_record`; `starts`,
-    `extras`: least change and number of extra bits of each token.
+    Arguments as for `_code`; `words`: at least two; `seen_first` as for `_record`; `starts`,
+    `extras`: least change and number of extra bits of each token. `classes`: uint8[2^8], used.
     """
     shift, mask = _U(shift), _U(mask)
     floats, bits = method[0] != 0, method[1]
     size = 1 << block_bits
-    happened, expected = first[0], first[1]
+    happened, expected = seen_first[0], seen_first[1]
     scale = _quarters(happened) - _quarters(expected)
     every = (1 << (UPDATE_BITS - block_bits)) - 1
+    short = block_bits < _SCATTERED
     state = _U(words[0]) | _U(words[1]) << _U(32)
     at = 2
     if state < _LOW or state >> _U(63):
         return False
+    near_first = _nearby(data, shift, mask, rates, near)
+    part = 0
     for block in range((data.size + size - 1) >> block_bits):
         begin = block * size
         end = min(begin + size, data.size)
-        total = _sums(data, begin, end, shift, mask, rates, sums)
-        which = _class_of(total, scale)
+        if not block & every:
+            part = begin
+            last = min(begin + (1 << UPDATE_BITS), data.size)
+            expected += _classes(
+                data,
+                begin,
+                last,
+                block_bits,
+                scale,
+                shift,
+                mask,
+                rates,
+                near,
+                near_first,
+                sums,
+                classes,
+                0,
+            )
+        which = classes[_U(block & every)]
         slot = state & _U(4095)
         count = _0
         if _U(count_starts[which, _1]) < _U(4096):
@@ -331,12 +417,14 @@ def _apply(
                 state = state << _U(32) | _U(words[_U(at)])
                 at += 1
         happened += count << _U(UNIT_BITS)
-        expected += total
         if count > _U(end - begin):
             return False
         i = begin  # the first that may have changed
         before = _0  # units of elements before it
-        groups = (end - begin + 7) >> 3
+        place = begin - part if short else 0  # of the sums
+        if count and not short:
+            _running(data, begin, end, shift, mask, rates, near, near_first, sums, 0)
+        total = _U(sums[_U(place + end - begin - 1)])
         while count:
             # Which one of those that are left
             if i >= end:
@@ -346,30 +434,24 @@ def _apply(
             scaled = _WHOLE // left
             # Close to the sum that owns the slot; what is found by it is then put right
             aim = before + min((slot * left) >> _U(_PLACE_BITS), left - _1)
-            group = 0
-            for g in range(1, groups):
-                group += np.int64(sums[_U(g)] <= aim)
-            at_group = begin + 8 * group
-            low = before
-            if at_group > i:
-                i = at_group
-                low = sums[_U(group)]
-            high = low + _rate_at(data, i, shift, mask, rates)
-            while high <= aim:
-                i += 1
-                low = high
-                high += _rate_at(data, i, shift, mask, rates)
+            beyond = v.splat(np.int64(aim + _1))
+            i = begin
+            for k in range(begin, end, LANES):
+                less = _U(v.bits_of(v.less(v.load_u32(sums, place + k - begin), beyond)))
+                i += np.int64(ones(less & ((_1 << _U(min(end - k, LANES))) - _1)))
+            low = _before(sums, place, i - begin)
+            high = _U(sums[_U(place + i - begin)])
             while ((high - before) * scaled) >> _U(_PLACE_BITS) <= slot:
                 i += 1
                 if i >= end:
                     return False
                 low = high
-                high += _rate_at(data, i, shift, mask, rates)
+                high = _U(sums[_U(place + i - begin)])
             start = ((low - before) * scaled) >> _U(_PLACE_BITS)
             while start > slot:
                 i -= 1
                 high = low
-                low -= _rate_at(data, i, shift, mask, rates)
+                low = _before(sums, place, i - begin)
                 start = ((low - before) * scaled) >> _U(_PLACE_BITS)
             freq = (((high - before) * scaled) >> _U(_PLACE_BITS)) - start
             before = high
@@ -402,16 +484,16 @@ def _apply(
             more = np.int64(extras[token])
             value, filled = _0, 0
             while more:
-                part = min(more, _EXTRA_PART)
-                value |= (state & ((_1 << _U(part)) - _1)) << _U(filled)
-                state >>= _U(part)
+                some = min(more, _EXTRA_PART)
+                value |= (state & ((_1 << _U(some)) - _1)) << _U(filled)
+                state >>= _U(some)
                 if state < _LOW:
                     if at >= words.size:
                         return False
                     state = state << _U(32) | _U(words[_U(at)])
                     at += 1
-                more -= part
-                filled += part
+                more -= some
+                filled += some
             if token & _1:
                 change -= value
             else:
@@ -440,7 +522,7 @@ _I64_2D = types.int64[:, ::1]
 _RI64 = types.Array(types.int64, 1, "C", readonly=True)
 SURVEY = _per_size(_survey, lambda r, w: _int(r, r, _int, _int, _int, I64, I64, W32))
 RECORD = _per_size(
-    _record, lambda r, w: types.void(r, _int, _int, R32, _int, _R64, R32, W8, W8, _I64_2D)
+    _record, lambda r, w: types.void(r, _int, _int, R32, W32, _int, _R64, R32, W8, W8, _I64_2D)
 )
 TOKENS = _per_size(
     _tokens,
@@ -449,12 +531,12 @@ TOKENS = _per_size(
 CODE = _per_size(
     _code,
     lambda r, w: _int(
-        r, r, _int, _int, R32, R8, _RI64, _int, R8, R8, R32, R8, _R16_2D, _R16_2D, W64, W32
+        r, r, _int, _int, R32, W32, R8, _RI64, _int, R8, R8, R32, R8, _R16_2D, _R16_2D, W32, W32
     ),
 )
 APPLY = _per_size(
     _apply,
     lambda r, w: _bool(
-        w, R32, _int, _int, R32, R8, _RI64, _int, _R64, _R16_2D, _R16_2D, _R64, R8, W64
+        w, R32, _int, _int, R32, W32, R8, _RI64, _int, _R64, _R16_2D, _R16_2D, _R64, R8, W32, W8
     ),
 )

@@ -1,0 +1,47 @@
+"""Changes of few elements: kernels and the reference decoder, elements of all sizes and blocks."""
+
+import numpy as np
+import pytest
+from helpers import random_state
+from reference import few as reference
+
+from densor.codec.delta import few_decoder, few_params
+from densor.codec.delta.few_encoder import FewEncoder
+from densor.codec.delta.payload import FEW_CODED, HEAD
+
+_DTYPES = {"F8_E4M3": 1, "F16": 2, "BF16": 2, "F32": 4, "F64": 8}
+
+
+@pytest.mark.parametrize("size", [1, 33, 2100])
+@pytest.mark.parametrize("dtype", _DTYPES)
+def test_the_reference_says_the_same(dtype: str, size: int) -> None:
+    """Among them are elements of no usual magnitude: zeros, and any bits."""
+    width = _DTYPES[dtype]
+    rng = random_state("few", dtype, size)
+    floats = rng.standard_normal(size)
+    kind = {"F16": np.float16, "F64": np.float64}.get(dtype, np.float32)
+    old = floats.astype(kind).view(f"u{np.dtype(kind).itemsize}")
+    old = (old >> np.array(8 * (old.itemsize - width), old.dtype)).astype(f"u{width}")
+    odd = rng.random(size) < 0.02
+    old[odd] = rng.integers(0, 1 << 8 * width, int(odd.sum()), f"u{width}")
+    old[rng.random(size) < 0.02] = 0
+    blocks = set()
+    for share in (0.003, 0.015, 0.03, 0.06):
+        new = old.copy()
+        changed = np.flatnonzero(rng.random(size) < share)
+        new[changed] += rng.choice(np.array([1, (1 << 8 * width) - 1, 77], new.dtype), changed.size)
+        encoder = FewEncoder(dtype, width)
+        part = encoder.survey(new.view(np.uint8), old.view(np.uint8))
+        assert part is not None
+        encoder.fit([part])
+        encoder.record(part)
+        few = encoder.decide()
+        blocks.add(few.block_bits)
+        coded = encoder.code(part)
+        found = old.copy()
+        few_decoder.apply(few, np.frombuffer(coded, np.uint8), found.view(np.uint8))
+        assert found.tobytes() == new.tobytes()
+        model = reference.parse_model(few_params.pack(few))
+        payload = HEAD.pack(0, FEW_CODED) + coded
+        assert reference.decode(model, payload, old.nbytes, old.tobytes()) == new.tobytes()
+    assert size < 2100 or len(blocks) > 2
